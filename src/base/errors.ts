@@ -1,0 +1,63 @@
+/**
+ * The one error class. A `kind` says what went wrong in the terms of a caller, the message what exactly, `fix` what
+ * an operator can do about it.
+ */
+export const errorKinds = [
+  'invalid', // the caller's input is wrong
+  'notFound',
+  'alreadyExists',
+  'busy', // held by somebody else, now
+  'failedPrecondition', // the state forbids it
+  'denied', // permission
+  'exhausted', // a limit or a resource ran out
+  'timeout',
+  'cancelled',
+  'unavailable', // a part we need does not answer; trying again may help
+  'unsupported',
+  'corrupt', // data that fails its check
+  'internal', // our own fault
+] as const;
+
+export type ErrorKind = (typeof errorKinds)[number];
+
+export interface ErrorDetails {
+  readonly cause?: unknown;
+  /** One sentence an operator can act on. */
+  readonly fix?: string;
+  /** The last lines that the child process or the guest said, already escaped. */
+  readonly tail?: readonly string[];
+}
+
+/** Message form: "Cannot <verb> <what>: <reason>, got <value>". */
+export class PodvmError extends Error {
+  override readonly name = 'PodvmError';
+  readonly kind: ErrorKind;
+  readonly fix: string | undefined;
+  readonly tail: readonly string[];
+
+  constructor(kind: ErrorKind, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.kind = kind;
+    this.fix = details.fix;
+    this.tail = details.tail ?? [];
+  }
+}
+
+/** The kind of any thrown value: its own for ours, `cancelled` or `timeout` for an abort, else `internal`. */
+export function kindOf(error: unknown): ErrorKind {
+  if (error instanceof PodvmError) return error.kind;
+  if (error instanceof Error && error.name === 'AbortError') return 'cancelled';
+  if (error instanceof Error && error.name === 'TimeoutError') return 'timeout';
+  return 'internal';
+}
+
+/** The message of any thrown value, with the messages of its causes, as one line. */
+export function messageOf(error: unknown): string {
+  const parts: string[] = [];
+  for (let e: unknown = error, depth = 0; e !== undefined && depth < 8; depth += 1) {
+    const text = e instanceof Error ? e.message : typeof e === 'string' ? e : `thrown ${typeof e}`;
+    if (!parts.some((part) => part.includes(text))) parts.push(text);
+    e = e instanceof Error ? e.cause : undefined;
+  }
+  return parts.join(': ');
+}

@@ -1,0 +1,18 @@
+import * as v from 'valibot';
+
+/** What set-up made, as absolute paths and versions; read from `<root>/assets/current.json`. */
+export const assetsSchema = v.object({
+  /** Changes whenever anything below changes. */
+  key: v.string(),
+  /** Directory of extracted Debian packages: QEMU, EROFS tools, the jail's whole `/usr`. */
+  sysroot: v.string(),
+  /** Uncompressed `vmlinux` with a PVH note. */
+  kernel: v.string(),
+  kernelVersion: v.string(),
+  /** Initial RAM disk: agent as `/init`, crun, modules. */
+  initramfs: v.string(),
+  qemuVersion: v.string(),
+  crunVersion: v.string(),
+});
+
+export type Assets = Readonly<v.InferOutput<typeof assetsSchema>>;

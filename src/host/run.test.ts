@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { run } from './run.ts';
+
+const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
+
+test('run() returns what the program printed', async () => {
+  const result = await run('sh', ['-c', 'cat; echo err >&2'], { input: 'hello' });
+  assert.deepEqual(result, { code: 0, stdout: 'hello', stderr: 'err\n' });
+});
+
+test('run() names the exit code and keeps the last lines when the program fails', async () => {
+  await assert.rejects(run('sh', ['-c', 'echo one >&2; echo two >&2; exit 3']), (error) => {
+    assert.ok(error instanceof PodvmError);
+    assert.match(error.message, /Cannot run sh: it ended with 3: two/);
+    assert.deepEqual(error.tail, ['one', 'two']);
+    return true;
+  });
+});
+
+test('run() says which program is missing', async () => {
+  await assert.rejects(run('no-such-program', []), kind('failedPrecondition'));
+});
+
+test('run() ends the program at the deadline, on cancel, and when it prints too much', async () => {
+  await assert.rejects(run('sleep', ['60'], { timeoutMs: 50 }), kind('timeout'));
+  await assert.rejects(run('sleep', ['60'], { signal: AbortSignal.abort() }), kind('cancelled'));
+  const controller = new AbortController();
+  const running = run('sleep', ['60'], { signal: controller.signal });
+  controller.abort();
+  await assert.rejects(running, kind('cancelled'));
+  await assert.rejects(run('yes', [], { maxOutputBytes: 1000 }), kind('exhausted'));
+});

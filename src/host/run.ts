@@ -1,0 +1,104 @@
+import { spawn } from 'node:child_process';
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+
+export interface RunOptions {
+  readonly signal?: AbortSignal;
+  /** Bytes or text given on standard input; without it standard input is empty. */
+  readonly input?: string | Uint8Array;
+  /** Whole environment of the child; default is a minimal one (PATH, LANG=C). */
+  readonly env?: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+  /** Default 60,000 `ms`. */
+  readonly timeoutMs?: number;
+  /** More output on either stream ends the child with an error; default 16 MiB. */
+  readonly maxOutputBytes?: number;
+  /** Exit codes that are no error; default [0]. */
+  readonly okCodes?: readonly number[];
+}
+
+export interface RunResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+const tailLines = 8;
+
+/**
+ * Runs a program to its end and returns what it printed.
+ * Errors: `failedPrecondition` if the program is missing, `timeout`, `cancelled`, `exhausted` (too much output), and
+ * `internal` for an exit code outside `okCodes`, with the last lines of its standard error as `tail`.
+ */
+export async function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  const failure = new PodvmError('internal', `Cannot run ${program}`); // made here so that its stack shows the caller
+  const { timeoutMs = 60_000, maxOutputBytes = 16 * 1024 * 1024, okCodes = [0] } = options;
+  const deadline = AbortSignal.timeout(timeoutMs);
+  const signal = options.signal ? AbortSignal.any([options.signal, deadline]) : deadline;
+  if (signal.aborted) throw stopped(program, options.signal, timeoutMs);
+
+  const child = spawn(program, args, {
+    stdio: ['pipe', 'pipe', 'pipe'],
+    env: options.env ?? defaultEnv(),
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+  });
+  const stdout: Buffer[] = [];
+  const stderr: Buffer[] = [];
+  let bytes = 0;
+  let overflow = false;
+  const collect = (into: Buffer[]) => (chunk: Buffer) => {
+    bytes += chunk.length;
+    if (bytes > maxOutputBytes) {
+      overflow = true;
+      child.kill('SIGKILL');
+    } else into.push(chunk);
+  };
+  child.stdout.on('data', collect(stdout));
+  child.stderr.on('data', collect(stderr));
+  child.stdin.on('error', () => {}); // a child that does not read its input says so by its exit code
+  child.stdin.end(options.input ?? '');
+
+  const kill = () => child.kill('SIGKILL');
+  signal.addEventListener('abort', kill, { once: true });
+  const code = await new Promise<number | NodeJS.Signals>((resolve, reject) => {
+    child.once('error', (cause: NodeJS.ErrnoException) => {
+      reject(
+        cause.code === 'ENOENT'
+          ? new PodvmError('failedPrecondition', `Cannot run ${program}: no such program`, {
+              cause,
+              fix: 'Run `podvm setup`, which installs what is missing.',
+            })
+          : new PodvmError('internal', `Cannot run ${program}: ${cause.message}`, { cause }),
+      );
+    });
+    child.once('close', (exit, killedBy) => resolve(exit ?? killedBy ?? -1));
+  }).finally(() => signal.removeEventListener('abort', kill));
+
+  if (overflow) throw new PodvmError('exhausted', `Cannot run ${program}: more than ${maxOutputBytes} bytes of output`);
+  const errorText = Buffer.concat(stderr).toString('utf8');
+  if (typeof code === 'number' && okCodes.includes(code)) {
+    return { code, stdout: Buffer.concat(stdout).toString('utf8'), stderr: errorText };
+  }
+  if (signal.aborted) throw stopped(program, options.signal, timeoutMs);
+  const tail = errorText
+    .trimEnd()
+    .split('\n')
+    .slice(-tailLines)
+    .map((line) => printable(line));
+  const verb = args[0] !== undefined && !args[0].startsWith('-') ? ` ${args[0]}` : '';
+  throw new PodvmError('internal', `Cannot run ${program}${verb}: it ended with ${code}: ${tail.at(-1) ?? ''}`, {
+    cause: failure,
+    tail,
+  });
+}
+
+function stopped(program: string, callers: AbortSignal | undefined, timeoutMs: number): PodvmError {
+  return callers?.aborted
+    ? new PodvmError('cancelled', `Cannot run ${program}: cancelled`, { cause: callers.reason })
+    : new PodvmError('timeout', `Cannot run ${program}: not done after ${timeoutMs} ms`);
+}
+
+/** The environment our children get unless told otherwise: nothing of ours leaks into them but PATH. */
+export function defaultEnv(): Record<string, string> {
+  return { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8', HOME: '/root' };
+}
