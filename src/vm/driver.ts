@@ -1,0 +1,108 @@
+import type { Duplex } from 'node:stream';
+
+/**
+ * What a hypervisor must offer. Words: a *machine* is one microVM: a VMM process, its memory, its devices. A *driver*
+ * makes machines; `driver.conformance.ts` is the suite every driver passes. The *channel* is the byte stream to the
+ * agent, PID 1 of the guest. A *disk* is a file of the machine's directory, attached while it runs.
+ *
+ *   starting -> running -> stopping -> stopped
+ *       \___________\___________\_____> failed
+ *
+ * `starting` owns a VMM process that has not executed guest code; `running` one whose guest runs; `stopping` one that
+ * was asked to power off; `stopped` and `failed` own nothing: process, sockets and jail are gone.
+ */
+export const machineMoves = {
+  starting: ['running', 'stopping', 'failed'],
+  running: ['stopping', 'stopped', 'failed'],
+  stopping: ['stopped', 'failed'],
+  stopped: [],
+  failed: [],
+} as const satisfies Record<string, readonly string[]>;
+
+export type MachineState = keyof typeof machineMoves;
+
+export type Accelerator = 'kvm' | 'tcg';
+
+/** Name of the guest's virtio-serial port that carries the channel. */
+export const agentPortName = 'podvm.agent';
+
+export interface MachineSpec {
+  /** Unique on this node; `[a-z0-9-]{1,40}`. */
+  readonly id: string;
+  /** Directory of this machine alone, on the file system of the images; the only place its VMM sees. Exists. */
+  readonly directory: string;
+  /** Guest memory in `MiB`. */
+  readonly memoryMiB: number;
+  readonly vcpus: number;
+  /** Unprivileged user of the VMM process; the directory's sockets and disks belong to it. */
+  readonly uid: number;
+  /** Network namespace to run in (path), and the tap in it that is the machine's one NIC, if it has one. */
+  readonly netns?: string;
+  readonly tap?: { readonly name: string; readonly mac: string };
+}
+
+export interface DiskSpec {
+  /** Shown to the guest as the SCSI serial; `[a-z0-9-]{1,20}`, unique in the machine. */
+  readonly serial: string;
+  /** File name inside the machine's directory. */
+  readonly file: string;
+  readonly readOnly: boolean;
+}
+
+/** Why and how a machine ended. */
+export interface MachineExit {
+  readonly state: 'stopped' | 'failed';
+  /** One sentence: "the guest powered off", "QEMU was killed by SIGKILL". */
+  readonly reason: string;
+  /** Exit code or signal of the VMM. */
+  readonly code: number | string;
+  /** Last lines of the VMM's own log, escaped. */
+  readonly tail: readonly string[];
+}
+
+/** Timeline of a start: phase name and its duration in `ms`, in order. */
+export type Phases = readonly { readonly name: string; readonly ms: number }[];
+
+/** What is needed to find the machine again after the daemon's restart; plain JSON. */
+export interface MachineRecord {
+  readonly driver: string;
+  readonly id: string;
+  readonly directory: string;
+  readonly pid: number;
+  /** Start time of `pid` in clock ticks since boot, so that a reused pid is not taken for ours. */
+  readonly startTicks: string;
+  readonly uid: number;
+}
+
+export interface Machine extends AsyncDisposable {
+  readonly id: string;
+  readonly state: MachineState;
+  readonly accelerator: Accelerator;
+  readonly record: MachineRecord;
+  readonly phases: Phases;
+  /** Settles once, when the VMM process is gone and reaped; never rejects. */
+  readonly exited: Promise<MachineExit>;
+  /** File that receives the guest's serial console (bounded by the driver). Guest bytes: never print raw. */
+  readonly consolePath: string;
+  /** Opens the channel. One at a time; a second call ends the first. Errors: `unavailable` when the machine is gone. */
+  connect(signal: AbortSignal): Promise<Duplex>;
+  /** Attaches a disk to the running machine. Errors: `failedPrecondition`, `unavailable`, `alreadyExists`. */
+  attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void>;
+  detachDisk(serial: string, signal: AbortSignal): Promise<void>;
+  /** Asks the guest to power off (ACPI) and waits; kills the VMM when `signal` aborts first. */
+  stop(signal: AbortSignal): Promise<MachineExit>;
+  /** Ends the VMM at once and waits until it is gone. Dispose does the same. */
+  kill(): Promise<MachineExit>;
+}
+
+export interface MachineDriver {
+  readonly name: string;
+  /**
+   * Starts a machine and returns once its VMM runs guest code (not: once the agent answers).
+   * Errors: `failedPrecondition` (QEMU, kernel or tap missing), `exhausted` (memory, disk), `internal` with the VMM's
+   * last lines. On any error or abort nothing of it is left but the directory.
+   */
+  start(spec: MachineSpec, signal: AbortSignal): Promise<Machine>;
+  /** Takes over a machine that another process of ours started; undefined if it no longer runs. */
+  adopt(record: MachineRecord, signal: AbortSignal): Promise<Machine | undefined>;
+}
