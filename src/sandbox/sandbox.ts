@@ -1,0 +1,258 @@
+import type { Duplex, Readable, Writable } from 'node:stream';
+
+/**
+ * A *sandbox* is what runs one pod: one machine plus its containers. This layer joins machine, image, network, storage
+ * and link; it knows nothing of YAML, restart policies or probes (`pod/` does) and nothing of gRPC or HTTP.
+ *
+ *   creating -> ready -> stopping -> stopped
+ *       \_________\___________\____> failed
+ *
+ * `ready`: containers can be created. `stopped` and `failed` own no process, netns, tap, mount or disk any more;
+ * their records and logs stay until `remove`.
+ */
+export const sandboxMoves = {
+  creating: ['ready', 'stopping', 'failed'],
+  ready: ['stopping', 'failed'],
+  stopping: ['stopped', 'failed'],
+  stopped: [],
+  failed: [],
+} as const satisfies Record<string, readonly string[]>;
+export type SandboxState = keyof typeof sandboxMoves;
+
+export const containerMoves = {
+  creating: ['created', 'exited'],
+  created: ['running', 'exited'],
+  running: ['exited'],
+  exited: [],
+} as const satisfies Record<string, readonly string[]>;
+export type ContainerState = keyof typeof containerMoves;
+
+export interface HostPort {
+  readonly hostPort: number;
+  readonly containerPort: number;
+  readonly protocol: 'TCP' | 'UDP' | 'SCTP';
+  readonly hostIP?: string;
+}
+
+/** A file of a push volume; `path` is relative, `/`-separated, without `..`. */
+export interface VolumeFile {
+  readonly path: string;
+  readonly bytes: Uint8Array;
+  /** Permission bits, such as 0o644. */
+  readonly mode: number;
+}
+
+export type SandboxVolume =
+  | { readonly name: string; readonly kind: 'scratch'; readonly sizeLimitBytes?: number }
+  | { readonly name: string; readonly kind: 'tmpfs'; readonly sizeLimitBytes?: number }
+  | { readonly name: string; readonly kind: 'push'; readonly files: readonly VolumeFile[] };
+
+/** Limits; undefined means none but the machine's own. */
+export interface Resources {
+  readonly memoryLimitBytes?: number;
+  /** Thousandths of a core. */
+  readonly cpuLimitMillis?: number;
+  readonly cpuRequestMillis?: number;
+  readonly pidsLimit?: number;
+  /** Writable layer (and, for a sandbox, scratch disk) in bytes. */
+  readonly ephemeralStorageBytes?: number;
+}
+
+export interface SandboxSpec {
+  readonly namespace: string;
+  readonly name: string;
+  /** The pod's uid (UUID). */
+  readonly uid: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly hostname: string;
+  readonly network: 'cni' | 'none';
+  readonly hostPorts: readonly HostPort[];
+  /** Merged into the pod's resolv.conf by `dnsPolicy`. */
+  readonly dns: {
+    readonly policy: 'Default' | 'ClusterFirst' | 'ClusterFirstWithHostNet' | 'None';
+    readonly nameservers: readonly string[];
+    readonly searches: readonly string[];
+    readonly options: readonly string[];
+  };
+  readonly hostAliases: readonly { readonly ip: string; readonly hostnames: readonly string[] }[];
+  readonly sysctls: Readonly<Record<string, string>>;
+  readonly sharePidNamespace: boolean;
+  readonly fsGroup?: number;
+  readonly volumes: readonly SandboxVolume[];
+  /** Sum over the pod; sizes the machine and the pod's cgroup. */
+  readonly resources: Resources;
+}
+
+export type SeccompProfile =
+  | { readonly kind: 'runtimeDefault' }
+  | { readonly kind: 'unconfined' }
+  | { readonly kind: 'localhost'; readonly profile: unknown };
+
+export interface ContainerMount {
+  readonly volume: string;
+  readonly mountPath: string;
+  readonly subPath?: string;
+  readonly readOnly: boolean;
+}
+
+export interface ContainerSecurity {
+  readonly privileged: boolean;
+  readonly runAsUser?: number;
+  readonly runAsGroup?: number;
+  readonly runAsNonRoot: boolean;
+  readonly supplementalGroups: readonly number[];
+  readonly readOnlyRootFilesystem: boolean;
+  readonly allowPrivilegeEscalation: boolean;
+  readonly addCapabilities: readonly string[];
+  readonly dropCapabilities: readonly string[];
+  readonly seccomp: SeccompProfile;
+  /** `Unmasked` leaves /proc as the kernel shows it. */
+  readonly procMount: 'Default' | 'Unmasked';
+}
+
+export interface ContainerSpec {
+  readonly name: string;
+  /** Counts restarts from 0; name and attempt together are unique in a sandbox. */
+  readonly attempt: number;
+  readonly image: string;
+  readonly imagePullPolicy: 'Always' | 'IfNotPresent' | 'Never';
+  /** Replaces the image's entrypoint; undefined keeps it. */
+  readonly command?: readonly string[];
+  readonly args?: readonly string[];
+  readonly workingDir?: string;
+  readonly env: readonly { readonly name: string; readonly value: string }[];
+  readonly mounts: readonly ContainerMount[];
+  readonly security: ContainerSecurity;
+  readonly resources: Resources;
+  readonly tty: boolean;
+  readonly stdin: boolean;
+  readonly terminationMessagePath: string;
+}
+
+export interface ContainerExit {
+  readonly exitCode: number;
+  readonly signal?: number;
+  /** Kubernetes' words. */
+  readonly reason: 'Completed' | 'Error' | 'OOMKilled' | 'StartError' | 'SandboxFailed';
+  /** Text of the termination log, or why it could not start; from the guest: never print raw. */
+  readonly message?: string;
+  readonly finishedAt: Date;
+}
+
+export interface ContainerStatus {
+  readonly id: string;
+  readonly name: string;
+  readonly attempt: number;
+  readonly state: ContainerState;
+  readonly image: string;
+  readonly imageId: string;
+  readonly createdAt: Date;
+  readonly startedAt?: Date;
+  readonly exit?: ContainerExit;
+  readonly logPath: string;
+}
+
+/** One piece of a container's output, as it came. */
+export interface OutputChunk {
+  readonly stream: 'stdout' | 'stderr';
+  readonly bytes: Uint8Array;
+}
+
+export interface Container {
+  readonly status: ContainerStatus;
+  start(signal: AbortSignal): Promise<void>;
+  /** Settles once, also when the machine dies; never rejects. */
+  readonly exited: Promise<ContainerExit>;
+  /** Sends a signal by number; a container that has exited is no error. */
+  kill(signalNumber: number, signal: AbortSignal): Promise<void>;
+  /** SIGTERM (or the image's StopSignal), SIGKILL after `graceMs`; waits until it has exited. */
+  stop(graceMs: number, signal: AbortSignal): Promise<ContainerExit>;
+  exec(exec: ExecSpec, signal: AbortSignal): Promise<Exec>;
+  /**
+   * Every byte of output from now on, in order, to `onChunk`; the container's output waits while the promise it
+   * returns is pending. Ends when the container's output ends. Returns a function that stops following.
+   */
+  follow(onChunk: (chunk: OutputChunk) => Promise<void>): { readonly ended: Promise<void>; stop(): void };
+  /** Gone from the guest; its log stays. The container must have exited. */
+  remove(signal: AbortSignal): Promise<void>;
+}
+
+export interface ExecSpec {
+  readonly command: readonly string[];
+  readonly tty: boolean;
+  readonly stdin: boolean;
+  readonly columns?: number;
+  readonly rows?: number;
+}
+
+export interface Exec {
+  /** Ended by the caller; closes the process's standard input. Absent when the spec says no stdin. */
+  readonly stdin?: Writable;
+  readonly stdout: Readable;
+  /** Absent with a tty. */
+  readonly stderr?: Readable;
+  resize(columns: number, rows: number): Promise<void>;
+  kill(signalNumber: number): Promise<void>;
+  readonly exited: Promise<{ readonly exitCode: number }>;
+}
+
+export interface ContainerStats {
+  readonly name: string;
+  readonly memoryBytes: number;
+  readonly memoryLimitBytes?: number;
+  readonly cpuUsec: number;
+  readonly pids: number;
+}
+
+export interface SandboxStats {
+  readonly agentRssKiB: number;
+  readonly agentFds: number;
+  readonly vmmPssKiB: number;
+  readonly containers: readonly ContainerStats[];
+}
+
+export interface SandboxStatus {
+  readonly id: string;
+  readonly state: SandboxState;
+  readonly createdAt: Date;
+  readonly addresses: readonly string[];
+  readonly accelerator?: 'kvm' | 'tcg';
+  readonly vmmPid?: number;
+  readonly failure?: string;
+  /** Timeline of the start, phase by phase, in `ms`. */
+  readonly phases: readonly { readonly name: string; readonly ms: number }[];
+  readonly containers: readonly ContainerStatus[];
+  readonly volumes: readonly { readonly name: string; readonly mode: string }[];
+}
+
+export interface Sandbox {
+  readonly id: string;
+  readonly spec: SandboxSpec;
+  readonly status: SandboxStatus;
+  /** File with the guest's serial console. */
+  readonly consolePath: string;
+  /** Settles once when the sandbox is `stopped` or `failed` and everything it owned is gone; never rejects. */
+  readonly ended: Promise<SandboxStatus>;
+  /** Pulls the image if its policy says so; returns when the container exists and can be started. */
+  createContainer(spec: ContainerSpec, signal: AbortSignal): Promise<Container>;
+  container(name: string): Container | undefined;
+  updateVolume(name: string, files: readonly VolumeFile[], signal: AbortSignal): Promise<void>;
+  /** A TCP connection to a port on 127.0.0.1 in the guest (or on one of its addresses). */
+  dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex>;
+  stats(signal: AbortSignal): Promise<SandboxStats>;
+  /** Stops what still runs (containers get `graceMs`), then the machine, then everything else. Idempotent. */
+  stop(graceMs: number): Promise<SandboxStatus>;
+  /** Forgets a stopped or failed sandbox: directory and logs are gone. Stops it first if needed. */
+  remove(): Promise<void>;
+}
+
+export interface Sandboxes {
+  /**
+   * Makes a sandbox and returns when it is `ready`. Errors: `alreadyExists` for a namespace/name in use,
+   * `invalid`, `exhausted`, and what machine, network and storage say. On any error nothing is left.
+   */
+  run(spec: SandboxSpec, signal: AbortSignal): Promise<Sandbox>;
+  list(): readonly Sandbox[];
+  get(namespace: string, name: string): Sandbox | undefined;
+}
