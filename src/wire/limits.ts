@@ -1,0 +1,32 @@
+/**
+ * Every limit of the wire, in one table. A number here is kept by both ends and tested at the limit; the peer is
+ * never trusted to keep it. Bytes unless the name says otherwise.
+ */
+export const limits = {
+  /** Payload of a message frame (stream 0, JSON). */
+  maxMessageBytes: 256 * 1024,
+  /** Payload of a data frame. Small, so that many streams share the channel fairly. */
+  maxDataBytes: 16 * 1024,
+  /** Open streams of one channel. */
+  maxStreams: 1024,
+  /** Data a sender may have under way on one stream before the receiver grants more. */
+  streamWindowBytes: 128 * 1024,
+  /** Calls the host may have unanswered. */
+  maxPendingCalls: 256,
+  /** Events waiting for the host in the agent; `exited` is never dropped, log lines are. */
+  maxQueuedEvents: 1024,
+  /** Bytes waiting in the agent to be written to the channel before it stops reading from processes. */
+  maxQueuedWriteBytes: 512 * 1024,
+  /** Raw bytes in one `pushFile`, and in one `readFile`. */
+  maxPushPartBytes: 64 * 1024,
+  /** Files' bytes of one push volume: a Secret or ConfigMap is at most 1 MiB, a projected volume joins several. */
+  maxPushVolumeBytes: 16 * 1024 * 1024,
+  /** One text field: an argument, an environment variable, /etc/hosts. Linux allows 128 KiB for one argument. */
+  maxTextBytes: 128 * 1024,
+  /** Items of a list in a message. */
+  maxListItems: 4096,
+  maxContainers: 256,
+  maxExecs: 128,
+  maxVolumes: 256,
+  maxDisks: 256,
+} as const;

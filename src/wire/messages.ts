@@ -1,0 +1,352 @@
+import * as v from 'valibot';
+import { errorKinds } from '#base/errors.ts';
+import { limits } from './limits.ts';
+
+/**
+ * What host and agent say to each other, as JSON on stream 0. The host calls, the agent answers and tells events.
+ * Both ends parse with these schemas: the agent what it is asked, the host everything the guest says.
+ * Words: a *stream* is a numbered byte stream on the same channel, opened by the host; `0` in a stream field means none.
+ */
+export const protocolVersion = 1;
+
+/** Name of a volume, a container, an exec: a file name in the guest, never `.` or `..`. */
+const name = v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/));
+const serial = v.pipe(v.string(), v.regex(/^[a-z0-9-]{1,20}$/));
+const path = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
+const absolutePath = v.pipe(path, v.startsWith('/'));
+const text = v.pipe(v.string(), v.maxLength(limits.maxTextBytes));
+const shortText = v.pipe(v.string(), v.maxLength(512));
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const streamId = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0x7fff_ffff));
+const userId = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_fffe));
+const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535));
+const base64 = v.pipe(v.string(), v.maxLength(Math.ceil((limits.maxPushPartBytes * 4) / 3) + 4));
+const cells = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(10_000));
+const list = <T extends v.GenericSchema>(item: T, max: number = limits.maxListItems) =>
+  v.pipe(v.array(item), v.maxLength(max));
+const textTable = v.pipe(
+  v.record(shortText, text),
+  v.check((table) => Object.keys(table).length <= limits.maxListItems, 'too many entries'),
+);
+
+/** Durations in `ms`, in order. */
+const phases = list(v.object({ name: shortText, ms: v.number() }));
+
+const resources = v.object({
+  /** memory.max in `bytes`. */
+  memoryLimitBytes: v.optional(count),
+  /** cpu.max: microseconds of each period. */
+  cpuQuotaUs: v.optional(count),
+  /** Default 100,000 `us`. */
+  cpuPeriodUs: v.optional(count),
+  /** cgroup v1 shares (2 to 262144), as CRI has them; the agent converts them to a weight. */
+  cpuShares: v.optional(count),
+  pidsLimit: v.optional(count),
+});
+export type CgroupResources = v.InferOutput<typeof resources>;
+
+const networkInterface = v.object({
+  /** Name the interface gets, such as `eth0`. */
+  name: v.pipe(v.string(), v.regex(/^[A-Za-z0-9_.-]{1,15}$/)),
+  mac: v.pipe(v.string(), v.regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/)),
+  mtu: v.pipe(v.number(), v.integer(), v.minValue(68), v.maxValue(65_535)),
+  /** Addresses with prefix length: `10.1.0.5/24`, `fd00::5/64`. */
+  addresses: list(shortText),
+});
+const network = v.object({
+  interfaces: list(networkInterface, 16),
+  /** `gateway` absent: on-link. */
+  routes: list(v.object({ destination: shortText, gateway: v.optional(shortText) })),
+});
+export type NetworkConfig = v.InferOutput<typeof network>;
+
+const configure = v.object({
+  hostname: v.pipe(v.string(), v.minLength(1), v.maxLength(64)),
+  /** Whole text of /etc/hosts and /etc/resolv.conf of every container. */
+  etcHosts: text,
+  resolvConf: text,
+  /** Names with dots: `net.core.somaxconn`. */
+  sysctls: textTable,
+  /** Wall clock as the host has it when it sends this, in `ms` since the epoch. */
+  realtimeMs: v.number(),
+  /** Fresh bytes from the host for the guest's random generator, in base64. */
+  entropy: v.pipe(v.string(), v.maxLength(1024)),
+  /** 32 hexadecimal digits. */
+  machineId: v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/)),
+  /** `null`: loopback only. */
+  network: v.nullable(network),
+  sharePidNamespace: v.boolean(),
+  /** Limits of the whole pod. */
+  resources,
+});
+
+const createVolume = v.object({
+  name,
+  kind: v.picklist(['scratch', 'tmpfs', 'push']),
+  /** `scratch`: serial of the attached ext4 disk it is a directory of. */
+  disk: v.optional(serial),
+  /** `tmpfs`: size of the file system. `scratch`: enforced by a project quota where the disk has them. In `bytes`. */
+  sizeLimitBytes: v.optional(count),
+  /** Permission bits of the volume's root; default 0o777. */
+  mode: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0o7777))),
+  /** Group that owns the volume and everything made in it. */
+  fsGroup: v.optional(userId),
+});
+export type VolumeParams = v.InferOutput<typeof createVolume>;
+
+const rlimit = v.object({
+  /** OCI's name: `RLIMIT_NOFILE`. */
+  type: v.pipe(v.string(), v.regex(/^RLIMIT_[A-Z]{2,12}$/)),
+  soft: count,
+  hard: count,
+});
+
+const containerProcess = v.object({
+  args: v.pipe(list(text), v.minLength(1)),
+  /** `NAME=value`; the agent adds PATH, HOME, HOSTNAME and (with a tty) TERM where absent. */
+  env: list(text),
+  cwd: v.pipe(absolutePath),
+  /** `""`, `uid`, `uid:gid`, `name`, `name:group`; names are looked up in the image's /etc/passwd and /etc/group. */
+  user: v.pipe(v.string(), v.maxLength(256)),
+  /** Overrides the group of `user`. */
+  group: v.optional(userId),
+  /** Refuse (`failedPrecondition`) when `user` turns out to be root. */
+  requireNonRoot: v.optional(v.boolean()),
+  supplementalGroups: list(userId),
+  /** Extra group, as the volumes'. */
+  fsGroup: v.optional(userId),
+  /** `CAP_...` names: the bounding, permitted and effective set. */
+  capabilities: list(v.pipe(v.string(), v.regex(/^CAP_[A-Z_]{2,40}$/)), 64),
+  noNewPrivileges: v.boolean(),
+  rlimits: list(rlimit, 16),
+  oomScoreAdj: v.optional(v.pipe(v.number(), v.integer(), v.minValue(-1000), v.maxValue(1000))),
+});
+export type ContainerProcess = v.InferOutput<typeof containerProcess>;
+
+/** Stream numbers; `0`: none, the process gets /dev/null. With a tty all output is on `stdout`. */
+const stdio = v.object({ stdin: streamId, stdout: streamId, stderr: streamId });
+export type Stdio = v.InferOutput<typeof stdio>;
+
+const mount = v.object({
+  volume: name,
+  /** Relative path in the volume, made if absent; symlinks in it never lead out of the volume. */
+  subPath: v.optional(path),
+  destination: absolutePath,
+  readOnly: v.boolean(),
+});
+
+const createContainer = v.object({
+  id: name,
+  /** Serial of the attached EROFS disk with the image's root file system. */
+  imageDisk: serial,
+  /** Serial of the attached ext4 disk for the writable layer; absent: the writable layer is in memory. */
+  scratchDisk: v.optional(serial),
+  readOnlyRootfs: v.boolean(),
+  tty: v.boolean(),
+  columns: v.optional(cells),
+  rows: v.optional(cells),
+  stdio,
+  process: containerProcess,
+  mounts: list(mount),
+  /** All devices and capabilities of the guest, writable /sys; `capabilities` must be given too. */
+  privileged: v.boolean(),
+  /** OCI's `linux.seccomp` object; `null`: unconfined. Checked by crun. */
+  seccomp: v.nullable(v.record(v.string(), v.unknown())),
+  /** Absent: OCI's defaults. */
+  maskedPaths: v.optional(list(absolutePath)),
+  readonlyPaths: v.optional(list(absolutePath)),
+  resources,
+  /** Where the termination log appears in the container; absent: nowhere. */
+  terminationLogPath: v.optional(absolutePath),
+});
+export type ContainerParams = v.InferOutput<typeof createContainer>;
+
+const startExec = v.object({
+  containerId: name,
+  execId: name,
+  args: v.pipe(list(text), v.minLength(1)),
+  /** Added to the container's own. */
+  env: v.optional(list(text)),
+  cwd: v.optional(absolutePath),
+  tty: v.boolean(),
+  columns: v.optional(cells),
+  rows: v.optional(cells),
+  stdio,
+});
+export type ExecParams = v.InferOutput<typeof startExec>;
+
+const signalNumber = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(64));
+const empty = v.object({});
+const process = v.object({ containerId: name, execId: v.optional(name) });
+
+/** What each method takes. */
+export const paramSchemas = {
+  /** After every boot or restore, before anything else. Once; `failedPrecondition` the second time. */
+  configure,
+  /** Waits (up to 10 s) for the SCSI disk with that serial, and mounts it. */
+  attachDisk: v.object({ serial, fileSystem: v.picklist(['erofs', 'ext4']), readOnly: v.boolean() }),
+  /** Unmounts it, so that the host can take the disk away. `busy` while something uses it. */
+  detachDisk: v.object({ serial }),
+  createVolume,
+  /** A new tree for a `push` volume, sent in parts; nothing is seen of it before `commitPush`. */
+  beginPush: v.object({ volume: name }),
+  /** A part of one file; parts of a file come in order. `path` is relative, directories are made. */
+  pushFile: v.object({
+    push: count,
+    path,
+    mode: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0o777)),
+    data: base64,
+  }),
+  /** Switches the volume to the new tree in one rename, as kubelet does (`..data`). */
+  commitPush: v.object({ push: count }),
+  abortPush: v.object({ push: count }),
+  removeVolume: v.object({ name }),
+  createContainer,
+  startContainer: v.object({ id: name }),
+  /** `all`: every process of the container. A container that has exited is no error. */
+  signalContainer: v.object({ id: name, signal: signalNumber, all: v.optional(v.boolean()) }),
+  updateContainer: v.object({ id: name, resources }),
+  /** Kills what still runs; cgroup, mounts and writable layer are gone after it. Unknown id is no error. */
+  removeContainer: v.object({ id: name }),
+  /** The first `maxBytes` of a file in the container's root, or of its termination log. `notFound` if absent. */
+  readFile: v.object({
+    containerId: name,
+    path: absolutePath,
+    maxBytes: v.pipe(count, v.maxValue(limits.maxPushPartBytes)),
+  }),
+  startExec,
+  signalExec: v.object({ containerId: name, execId: name, signal: signalNumber }),
+  /** Window size of a container's or exec's tty. */
+  resize: v.object({ ...process.entries, columns: cells, rows: cells }),
+  /** Joins `stream` to a TCP connection from inside the guest. `unavailable` if nobody listens. */
+  dial: v.object({
+    stream: v.pipe(streamId, v.minValue(1)),
+    /** IPv4 or IPv6 address, no name. */
+    address: shortText,
+    port,
+    timeoutMs: v.optional(v.pipe(count, v.maxValue(60_000))),
+  }),
+  stats: empty,
+  ping: empty,
+  /** Signals what runs, kills it after `graceMs`, syncs, unmounts, powers off. Answers before it powers off. */
+  shutdown: v.object({ graceMs: v.pipe(count, v.maxValue(3_600_000)) }),
+} as const;
+
+const cgroupFigures = v.object({
+  memoryBytes: count,
+  memoryPeakBytes: count,
+  /** Absent: no limit. */
+  memoryLimitBytes: v.optional(count),
+  /** Processes killed for lack of memory. */
+  oomKills: count,
+  cpuUsec: count,
+  pids: count,
+});
+
+/** What each method answers. */
+export const resultSchemas = {
+  configure: v.object({ phases }),
+  attachDisk: v.object({ phases }),
+  detachDisk: empty,
+  createVolume: empty,
+  beginPush: v.object({ push: count }),
+  pushFile: empty,
+  commitPush: empty,
+  abortPush: empty,
+  removeVolume: empty,
+  /** `pid` in the guest; `uid` and `gid` as resolved. */
+  createContainer: v.object({ pid: count, uid: userId, gid: userId, phases }),
+  startContainer: v.object({ startedAtMs: v.number() }),
+  signalContainer: empty,
+  updateContainer: empty,
+  removeContainer: empty,
+  readFile: v.object({ data: base64, truncated: v.boolean() }),
+  startExec: v.object({ pid: count }),
+  signalExec: empty,
+  resize: empty,
+  dial: empty,
+  stats: v.object({
+    agentRssKiB: count,
+    /** What the engine has allocated, in `bytes`. */
+    agentHeapBytes: count,
+    agentFds: count,
+    pod: cgroupFigures,
+    containers: list(v.object({ id: name, ...cgroupFigures.entries })),
+  }),
+  ping: v.object({ uptimeMs: v.number() }),
+  shutdown: empty,
+} as const satisfies Record<keyof typeof paramSchemas, v.GenericSchema>;
+
+export type Method = keyof typeof paramSchemas;
+export type Params<M extends Method> = v.InferOutput<(typeof paramSchemas)[M]>;
+export type Result<M extends Method> = v.InferOutput<(typeof resultSchemas)[M]>;
+
+export const agentEventSchema = v.variant('kind', [
+  v.object({
+    kind: v.literal('exited'),
+    containerId: name,
+    /** Absent: the container's first process. */
+    execId: v.optional(name),
+    /** 128 + signal when it was killed by one. */
+    exitCode: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(255)),
+    signal: v.optional(signalNumber),
+    /** The kernel killed a process of the container for lack of memory. */
+    oomKilled: v.boolean(),
+    /** By the guest's clock, in `ms` since the epoch. */
+    finishedAtMs: v.number(),
+  }),
+  /** A process of a container was killed for lack of memory; the container may go on. */
+  v.object({ kind: v.literal('oomKilled'), containerId: name }),
+  /** A line of the agent's own log. Guest text: never print raw. */
+  v.object({
+    kind: v.literal('log'),
+    level: v.picklist(['info', 'warn', 'error']),
+    text: v.pipe(v.string(), v.maxLength(2048)),
+  }),
+]);
+export type AgentEvent = v.InferOutput<typeof agentEventSchema>;
+
+/** The host's first message, repeated until it is answered. The epoch is in the frame's header. */
+export const helloSchema = v.object({
+  t: v.literal('hello'),
+  /** Protocol versions the host speaks. */
+  versions: list(count, 16),
+});
+export type Hello = v.InferOutput<typeof helloSchema>;
+
+export const welcomeSchema = v.object({
+  t: v.literal('welcome'),
+  /** The version both will speak from here; 0: none in common. */
+  version: count,
+  agentVersion: shortText,
+  engine: shortText,
+  /** The kernel's random boot id, the same over reconnects of one boot. */
+  bootId: shortText,
+  /** Boot, phase by phase, in `ms`. */
+  phases,
+  /** `configure` was called already (the host has come back). */
+  configured: v.boolean(),
+});
+export type Welcome = v.InferOutput<typeof welcomeSchema>;
+
+const callId = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0x7fff_ffff));
+
+export const callSchema = v.object({ t: v.literal('call'), id: callId, method: shortText, params: v.unknown() });
+export type CallMessage = v.InferOutput<typeof callSchema>;
+
+/** Host to agent. */
+export const hostMessageSchema = v.variant('t', [helloSchema, callSchema]);
+
+/** Agent to host. */
+export const agentMessageSchema = v.variant('t', [
+  welcomeSchema,
+  v.object({ t: v.literal('result'), id: callId, value: v.unknown() }),
+  v.object({
+    t: v.literal('error'),
+    id: callId,
+    kind: v.picklist(errorKinds),
+    message: v.pipe(v.string(), v.maxLength(4096)),
+  }),
+  v.object({ t: v.literal('event'), event: agentEventSchema }),
+]);
+export type AgentMessage = v.InferOutput<typeof agentMessageSchema>;
