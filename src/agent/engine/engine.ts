@@ -1,0 +1,319 @@
+/**
+ * What the guest's engine gives to the agent: the loop, and system calls. `engine.c` implements it in the guest;
+ * services take the narrow interface they need (`files: Files`), so that a test can hand them a fake.
+ *
+ * Words: a *handler* is called by the loop, one at a time, and never re-entered; whatever it throws goes to `onError`
+ * and the loop goes on. A *descriptor* is a file descriptor, always close-on-exec.
+ * Errors: every call throws a `SystemError` for an errno, unless its line says otherwise. EINTR never shows.
+ * EAGAIN never throws: `read`, `write`, `accept` and `receive` answer `again`.
+ * Text in paths and arguments is UTF-8 and refused (`EINVAL`) with a NUL in it.
+ */
+export interface Engine
+  extends Clock, Descriptors, Files, Beneath, Mounts, Processes, Sockets, Entropy, Text, Kernel, Runtime {}
+
+/** What a failed system call throws. Recognise it by `codeOf`. */
+export interface SystemError extends Error {
+  /** `ENOENT`, `EPERM`; `E<number>` for a rare one. */
+  readonly code: string;
+  readonly errno: number;
+}
+
+/** The errno name of a thrown value, or `undefined` if it is no `SystemError`. */
+export function codeOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('code' in error)) return undefined;
+  return typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** The answer of a call that would have to wait: watch the descriptor and try again. */
+export const again = -1;
+
+export type Timer = number;
+
+export interface Clock {
+  /** Since boot, without suspension; fractions of a `ms`. */
+  monotonicMs(): number;
+  /** Since the epoch, in `ms`. */
+  realtimeMs(): number;
+  setRealtimeMs(epochMs: number): void;
+  /** Calls `handler` once, after `delayMs` (0 to 2^31). */
+  setTimer(delayMs: number, handler: () => void): Timer;
+  /** An unknown or fired timer is no error. */
+  clearTimer(timer: Timer): void;
+}
+
+/** Bits of `watch`'s interest and of what its handler is told. */
+export const ready = {
+  readable: 1,
+  writable: 2,
+  /** The other end is gone (told always). Level-triggered: `unwatch`, or be called for ever. */
+  hangup: 4,
+  /** Told always. */
+  error: 8,
+  /** cgroup event files (`memory.events`, `cgroup.events`) and pseudo-files changed; told with `error` as well. */
+  priority: 16,
+} as const;
+
+export type PipeEnd = 'read' | 'write' | 'both' | 'none';
+
+export interface Descriptors {
+  /** `flags` from `open` of `constants.ts`; add `open.nonBlock` for what you will watch. */
+  open(path: string, flags: number, mode?: number): number;
+  /** Unwatches as well. */
+  close(fd: number): void;
+  /** Bytes read into `buffer` at `offset` (default 0, `length` default the rest); 0: end; or `again`. */
+  read(fd: number, buffer: Uint8Array, offset?: number, length?: number): number;
+  /** Bytes written, maybe fewer than asked; or `again`. A reader that is gone is `EPIPE`. */
+  write(fd: number, data: Uint8Array, offset?: number, length?: number): number;
+  /**
+   * Level-triggered. One handler per descriptor: a second call replaces interest and handler. Each ready descriptor
+   * gets one call a turn, in rotation: read one buffer's worth and return, and nobody starves. `interest` 0 still
+   * tells hangup and error. Regular files cannot be watched (`EPERM`).
+   */
+  watch(fd: number, interest: number, handler: (events: number) => void): void;
+  /** Not watched is no error. No handler call comes after it, not even one that was already due. */
+  unwatch(fd: number): void;
+  /** `nonBlocking`: the ends that are ours to watch; a child's end must stay blocking. */
+  pipe(nonBlocking: PipeEnd): { readonly read: number; readonly write: number };
+  /** A connected pair of unix stream sockets; `nonBlocking` true: the first one is. */
+  socketPair(nonBlocking: boolean): { readonly first: number; readonly second: number };
+  setNonBlocking(fd: number, nonBlocking: boolean): void;
+  duplicate(fd: number): number;
+  /** dup3; `target` (0 to 2 for the agent's own standard streams) stays open across exec. */
+  duplicateTo(fd: number, target: number): void;
+  /** Until the data is on the disk. Blocks. */
+  flush(fd: number): void;
+  seek(fd: number, offset: number): void;
+}
+
+export type FileKind =
+  | 'file'
+  | 'directory'
+  | 'symlink'
+  | 'characterDevice'
+  | 'blockDevice'
+  | 'fifo'
+  | 'socket'
+  | 'unknown';
+
+export interface FileStatus {
+  readonly kind: FileKind;
+  /** Permission bits, 0 to 0o7777. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** In `bytes`. */
+  readonly size: number;
+  readonly inode: number;
+  /** Number of the device it is on; a mount point's differs from its parent's. */
+  readonly device: number;
+  /** Of a device file, else 0. */
+  readonly major: number;
+  readonly minor: number;
+  /** Since the epoch. */
+  readonly modifiedMs: number;
+}
+
+export interface Files {
+  /** All of it; `EFBIG` if there is more than `maxBytes`. Fit for /proc, /sys and cgroup files. */
+  readFile(path: string, maxBytes: number): Uint8Array;
+  /** The same as text; invalid UTF-8 becomes U+FFFD. */
+  readText(path: string, maxBytes: number): string;
+  /** Makes or empties the file, writes all; `mode` default 0o644, exactly (no umask). Not atomic: write, then rename. */
+  writeFile(path: string, data: Uint8Array | string, mode?: number): void;
+  /** One write to a file that exists: sysfs, procfs, cgroup. `ENOENT` if absent. */
+  writeExisting(path: string, text: string): void;
+  /** `EEXIST` if there. `mode` default 0o755, exactly. */
+  makeDirectory(path: string, mode?: number): void;
+  /** With its parents; there already is no error. */
+  makeDirectories(path: string, mode?: number): void;
+  removeFile(path: string): void;
+  removeDirectory(path: string): void;
+  /** Whatever it is, with all below; never follows a symlink nor leaves the file system (`EXDEV`); absent is no error. */
+  removeTree(path: string): void;
+  rename(from: string, to: string): void;
+  /** `target` is the text of the link. */
+  symlink(target: string, path: string): void;
+  link(from: string, to: string): void;
+  readLink(path: string): string;
+  /** Follows a symlink. */
+  changeMode(path: string, mode: number): void;
+  /** Does not follow a symlink. -1: leave as it is. */
+  changeOwner(path: string, uid: number, gid: number): void;
+  /** Does not follow a symlink. `undefined` if it (or a parent) does not exist. */
+  status(path: string): FileStatus | undefined;
+  statusOf(fd: number): FileStatus;
+  /** Names without `.` and `..`, in the directory's order; at most 65,536 (`EFBIG`). */
+  list(path: string): string[];
+  makeNode(
+    path: string,
+    kind: 'characterDevice' | 'blockDevice' | 'fifo',
+    mode: number,
+    major: number,
+    minor: number,
+  ): void;
+  /** Space of the file system at `path`, in `bytes`. */
+  space(path: string): { readonly totalBytes: number; readonly freeBytes: number };
+  /** Project id of a directory, inherited by what is made in it (FS_IOC_FSSETXATTR). */
+  setProject(path: string, project: number): void;
+  /** Hard limit of a project on the file system of that block device; 0: none. Needs the `prjquota` mount option. */
+  setProjectQuota(device: string, project: number, limitBytes: number): void;
+}
+
+/**
+ * Calls for trees that a container may write to: `path` is resolved as if `root` (a directory's descriptor) were `/`
+ * (openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS), so that neither `..` nor a symlink leads out.
+ */
+export interface Beneath {
+  openBeneath(root: number, path: string, flags: number, mode?: number): number;
+  /** mkdir -p; returns a descriptor of the last one (O_PATH), fit for `descriptorPath`. */
+  makeDirectoriesBeneath(root: number, path: string, mode?: number): number;
+  /** Not through symlinks and for O_PATH descriptors too. */
+  changeOwnerOf(fd: number, uid: number, gid: number): void;
+  changeModeOf(fd: number, mode: number): void;
+}
+
+/** A path that names what the descriptor names: as mount source or target without a race. */
+export const descriptorPath = (fd: number): string => `/proc/self/fd/${fd}`;
+
+export interface Mounts {
+  /** `flags` from `mountFlags` of `constants.ts`. `type` and `data` may be empty. */
+  mount(source: string, target: string, type: string, flags: number, data: string): void;
+  /** `flags` from `unmountFlags`. */
+  unmount(target: string, flags: number): void;
+  pivotRoot(newRoot: string, putOld: string): void;
+  changeRoot(path: string): void;
+  changeDirectory(path: string): void;
+}
+
+export interface SpawnOptions {
+  /** `argv[0]` is the program's path too, unless `programFd` is given. No PATH search. */
+  readonly argv: readonly string[];
+  /** Execute this descriptor (a sealed memfd) instead. */
+  readonly programFd?: number;
+  /** `NAME=value`. Nothing is inherited. */
+  readonly env: readonly string[];
+  readonly cwd?: string;
+  /** The child's 0, 1, 2, ...; -1: /dev/null. Nothing else of the agent's stays open in it. They stay the caller's. */
+  readonly fds: readonly number[];
+  /** setsid. */
+  readonly newSession?: boolean;
+  /** The child's descriptor 0 becomes its controlling terminal (implies `newSession`). */
+  readonly controllingTty?: boolean;
+  /** Given together; supplementary groups are then `groups` (default none). */
+  readonly uid?: number;
+  readonly gid?: number;
+  readonly groups?: readonly number[];
+  /** Descriptor of a cgroup's directory (`open.directory`) in which the child starts. */
+  readonly cgroupFd?: number;
+  /** -1000 to 1000. */
+  readonly oomScoreAdj?: number;
+}
+
+export interface ChildExit {
+  readonly pid: number;
+  /** Exit code; `undefined` when a signal killed it. */
+  readonly code: number | undefined;
+  readonly signal: number | undefined;
+  /** The most it ever had resident, itself or one of its children. */
+  readonly maxRssKiB: number;
+}
+
+export interface Processes {
+  /**
+   * Starts a program; returns its pid. Its exit comes to `onExit`, never before this returns. An exec that fails
+   * throws (`ENOENT`, `EACCES`, `ENOEXEC`) and leaves nothing to reap.
+   */
+  spawn(options: SpawnOptions): number;
+  /** One handler for every child that ends, orphans included (as PID 1 or subreaper). A later call replaces it. */
+  onExit(handler: (exit: ChildExit) => void): void;
+  /** pid below 0: a process group. `ESRCH` if gone; signal 0 only asks. */
+  kill(pid: number, signal: number): void;
+  /** A copy of the file in a memfd with all seals, for `programFd`. */
+  sealedCopy(path: string): number;
+  /** First process of a new pid namespace: does nothing but reap. Killing it kills the namespace. Returns its pid. */
+  spawnPause(): number;
+  /** Orphans below us become ours, as for PID 1. */
+  becomeSubreaper(): void;
+  readonly pid: number;
+}
+
+export interface Sockets {
+  /** A listening, non-blocking unix stream socket; the file is made with `mode` (default 0o600). */
+  listenUnix(path: string, mode?: number): number;
+  connectUnix(path: string): number;
+  /** A non-blocking connection, or `again`. */
+  accept(fd: number): number;
+  /** Bytes (0: end, `again`) and the descriptors sent along (SCM_RIGHTS, at most 16; they are yours to close). */
+  receive(fd: number, buffer: Uint8Array): { readonly bytes: number; readonly fds: number[] };
+  /**
+   * Starts a non-blocking connection to an IPv4 or IPv6 address. Watch it for `ready.writable`, then ask
+   * `socketError`. A connection refused at once throws.
+   */
+  connectTcp(address: string, port: number): number;
+  /** The pending error (`ECONNREFUSED`) of a socket, cleared by asking; `undefined`: none. */
+  socketError(fd: number): string | undefined;
+  /** Ends our sending half; the peer reads an end. */
+  shutdownWrite(fd: number): void;
+  /** A non-blocking netlink socket; `read` and `write` are its messages. `groups` is the multicast mask. */
+  openNetlink(family: 'route' | 'kobjectUevent', groups: number): number;
+  interfaceIndex(name: string): number;
+  setWindowSize(fd: number, columns: number, rows: number): void;
+  /** A new pseudo-terminal: both ends; `master` is non-blocking. */
+  openPty(): { readonly master: number; readonly slave: number };
+}
+
+export interface Entropy {
+  randomBytes(count: number): Uint8Array;
+  /** Mixes them in, credits `8 * length` bits and reseeds the kernel's generator. Needs CAP_SYS_ADMIN. */
+  addEntropy(bytes: Uint8Array): void;
+}
+
+export interface Text {
+  /** UTF-8; lone surrogates become U+FFFD. */
+  encodeUtf8(text: string): Uint8Array;
+  /** Lossy: invalid sequences become U+FFFD. */
+  decodeUtf8(bytes: Uint8Array, offset?: number, length?: number): string;
+  encodeBase64(bytes: Uint8Array): string;
+  /** Standard alphabet; padding may be absent. Anything else: `EINVAL`. */
+  decodeBase64(text: string): Uint8Array;
+}
+
+export interface Kernel {
+  setHostname(name: string): void;
+  /** finit_module of a decompressed `.ko`; already loaded is no error. */
+  loadModule(path: string, parameters: string): void;
+  /** Writes everything dirty to the disks. Blocks. */
+  sync(): void;
+  /** At once, without sync. Does not return. */
+  powerOff(): never;
+  restart(): never;
+  /** Soft and hard limit of open descriptors, ours and our children's. */
+  setDescriptorLimit(count: number): void;
+  setUmask(mask: number): void;
+}
+
+export interface MemoryUse {
+  readonly residentKiB: number;
+  /** What JavaScript has allocated, in `bytes`. */
+  readonly heapBytes: number;
+  /** Open descriptors. */
+  readonly descriptors: number;
+}
+
+export interface Runtime {
+  /** `quickjs 2025-04-26`. */
+  readonly engineName: string;
+  readonly args: readonly string[];
+  memoryUse(): MemoryUse;
+  collectGarbage(): void;
+  /** More throws `InternalError: out of memory` in JavaScript, which is survived. Default 64 MiB. */
+  setHeapLimit(bytes: number): void;
+  /** A handler that runs longer is interrupted: an error that cannot be caught, told to `onError`. 0: never. */
+  setWatchdog(ms: number): void;
+  /** Exceptions that leave a handler, and rejections that nobody handled by the end of the turn. */
+  onError(handler: (error: unknown) => void): void;
+  /** To descriptor 2 (the console), one line, at most 1 KiB, control characters escaped. Never throws, never blocks. */
+  print(line: string): void;
+  /** Ends the process: for tests. As PID 1 this is `powerOff`. */
+  exit(code: number): never;
+}
