@@ -1,0 +1,305 @@
+/*
+ * The guest's engine: QuickJS with our own loop and calls, running the bytecode embedded at build time and nothing else.
+ * The parser is linked (it is one object file with the interpreter) but never attached: eval and Function throw.
+ */
+#define _GNU_SOURCE
+#include "engine.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* constants.ts holds these numbers; another architecture must fail here and not in the guest. */
+#define SAME(name, value) _Static_assert((long)(name) == (long)(value), #name " differs from constants.ts")
+SAME(O_RDONLY, 0); SAME(O_WRONLY, 1); SAME(O_RDWR, 2); SAME(O_CREAT, 0100); SAME(O_EXCL, 0200); SAME(O_NOCTTY, 0400);
+SAME(O_TRUNC, 01000); SAME(O_APPEND, 02000); SAME(O_NONBLOCK, 04000); SAME(O_DIRECTORY, 0200000);
+SAME(O_NOFOLLOW, 0400000); SAME(O_PATH, 010000000);
+SAME(MS_RDONLY, 1); SAME(MS_NOSUID, 2); SAME(MS_NODEV, 4); SAME(MS_NOEXEC, 8); SAME(MS_REMOUNT, 32);
+SAME(MS_NOATIME, 1024); SAME(MS_BIND, 4096); SAME(MS_MOVE, 8192); SAME(MS_REC, 16384); SAME(MS_PRIVATE, 1 << 18);
+SAME(MS_SLAVE, 1 << 19); SAME(MS_SHARED, 1 << 20); SAME(MS_RELATIME, 1 << 21);
+SAME(MNT_FORCE, 1); SAME(MNT_DETACH, 2); SAME(UMOUNT_NOFOLLOW, 8);
+SAME(SIGHUP, 1); SAME(SIGINT, 2); SAME(SIGQUIT, 3); SAME(SIGKILL, 9); SAME(SIGTERM, 15); SAME(SIGCHLD, 17);
+SAME(EAGAIN, 11);
+
+/* The bytecode that compile.c made of the bundle. */
+__asm__(".section .rodata\n.balign 16\nagent_code: .incbin \"agent.bytecode\"\nagent_code_end: .byte 0\n.previous\n");
+extern const uint8_t agent_code[], agent_code_end[];
+
+static const size_t heap_limit = 64 << 20;
+static const size_t stack_limit = 512 << 10;
+
+void print_line(const char *text, size_t length)
+{
+    static const char hex[] = "0123456789abcdef";
+    char line[1024];
+    size_t used = 0;
+    struct pollfd console = {.fd = 2, .events = POLLOUT};
+
+    for (size_t i = 0; i < length && used < sizeof line - 5; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c == '\n' && i + 1 == length) break;
+        if (c >= 0x20 && c != 0x7f) line[used++] = (char)c;
+        else {
+            line[used++] = '\\';
+            line[used++] = 'x';
+            line[used++] = hex[c >> 4];
+            line[used++] = hex[c & 15];
+        }
+    }
+    line[used++] = '\n';
+    if (poll(&console, 1, 0) == 1 && (console.revents & POLLOUT) && write(2, line, used) < 0) return;
+}
+
+static CALL(print)
+{
+    CALL_START;
+    size_t length;
+    const char *text = JS_ToCStringLen(ctx, &length, argv[0]);
+
+    if (!text) {
+        JS_FreeValue(ctx, JS_GetException(ctx));
+        return JS_UNDEFINED;
+    }
+    print_line(text, length);
+    JS_FreeCString(ctx, text);
+    return JS_UNDEFINED;
+}
+
+static int64_t resident_kib(void)
+{
+    char text[128];
+    long long total, resident;
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+
+    if (fd >= 0) close(fd);
+    if (length <= 0) return 0;
+    text[length] = '\0';
+    return sscanf(text, "%lld %lld", &total, &resident) == 2 ? resident * (sysconf(_SC_PAGESIZE) / 1024) : 0;
+}
+
+static int64_t count_descriptors(void)
+{
+    DIR *stream = opendir("/proc/self/fd");
+    int64_t count = -3; /* `.`, `..` and the stream's own */
+
+    if (!stream) return 0;
+    while (readdir(stream)) count++;
+    closedir(stream);
+    return count;
+}
+
+/* Counts every allocation of the runtime as they are made: JS_ComputeMemoryUsage would walk the whole heap. */
+static size_t heap_bytes;
+
+static void *counted_malloc(JSMallocState *state, size_t size)
+{
+    void *memory;
+
+    if (size == 0 || state->malloc_size > state->malloc_limit || size > state->malloc_limit - state->malloc_size) return NULL;
+    memory = malloc(size);
+    if (!memory) return NULL;
+    state->malloc_count++;
+    state->malloc_size += malloc_usable_size(memory);
+    heap_bytes = state->malloc_size;
+    return memory;
+}
+
+static void counted_free(JSMallocState *state, void *memory)
+{
+    if (!memory) return;
+    state->malloc_count--;
+    state->malloc_size -= malloc_usable_size(memory);
+    heap_bytes = state->malloc_size;
+    free(memory);
+}
+
+static void *counted_realloc(JSMallocState *state, void *memory, size_t size)
+{
+    size_t before;
+    void *moved;
+
+    if (!memory) return counted_malloc(state, size);
+    if (size == 0) {
+        counted_free(state, memory);
+        return NULL;
+    }
+    before = malloc_usable_size(memory);
+    if (size > before && (state->malloc_size > state->malloc_limit || size - before > state->malloc_limit - state->malloc_size))
+        return NULL;
+    moved = realloc(memory, size);
+    if (!moved) return NULL;
+    state->malloc_size = state->malloc_size - before + malloc_usable_size(moved);
+    heap_bytes = state->malloc_size;
+    return moved;
+}
+
+static size_t usable_size(const void *memory)
+{
+    return malloc_usable_size((void *)(uintptr_t)memory);
+}
+
+static CALL(memory_use)
+{
+    CALL_START;
+    JSValue use = JS_NewObject(ctx);
+
+    if (JS_IsException(use)) return use;
+    give_int(ctx, use, "residentKiB", resident_kib());
+    give_int(ctx, use, "heapBytes", (int64_t)heap_bytes);
+    give_int(ctx, use, "descriptors", count_descriptors());
+    return use;
+}
+
+static CALL(collect_garbage)
+{
+    CALL_START;
+    JS_RunGC(JS_GetRuntime(ctx));
+    malloc_trim(0);
+    return JS_UNDEFINED;
+}
+
+static CALL(set_heap_limit)
+{
+    CALL_START;
+    int64_t bytes;
+
+    if (!take_int(ctx, argv[0], 1 << 20, INT64_C(1) << 40, &bytes)) return JS_EXCEPTION;
+    JS_SetMemoryLimit(JS_GetRuntime(ctx), (size_t)bytes);
+    return JS_UNDEFINED;
+}
+
+static void power_off_or_exit(int code)
+{
+    if (getpid() == 1) {
+        sync();
+        reboot(RB_POWER_OFF);
+    }
+    _exit(code);
+}
+
+static CALL(exit_agent)
+{
+    CALL_START;
+    int64_t code;
+
+    if (!take_int(ctx, argv[0], 0, 255, &code)) return JS_EXCEPTION;
+    power_off_or_exit((int)code);
+    return JS_UNDEFINED;
+}
+
+const JSCFunctionListEntry runtime_calls[] = {
+    JS_CFUNC_DEF("print", 1, print),
+    JS_CFUNC_DEF("memoryUse", 0, memory_use),
+    JS_CFUNC_DEF("collectGarbage", 0, collect_garbage),
+    JS_CFUNC_DEF("setHeapLimit", 1, set_heap_limit),
+    JS_CFUNC_DEF("exit", 1, exit_agent),
+};
+const int runtime_call_count = COUNT(runtime_calls);
+
+/* A bug in the C: say so and end the machine; without sync, for our memory cannot be trusted. */
+static void on_fatal_signal(int signal)
+{
+    static const char text[] = "podvm agent: fatal signal, powering off\n";
+
+    if (write(2, text, sizeof text - 1) < 0) errno = 0;
+    reboot(RB_POWER_OFF);
+    _exit(128 + signal);
+}
+
+static void catch_fatal_signals(void)
+{
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+    static char stack[16 * 1024];
+    stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
+    struct sigaction action = {.sa_handler = on_fatal_signal, .sa_flags = SA_ONSTACK | (int)SA_RESETHAND};
+
+    sigaltstack(&alternate, NULL);
+    for (int i = 0; i < COUNT(signals); i++) sigaction(signals[i], &action, NULL);
+}
+
+static JSContext *make_context(void)
+{
+    static const JSMallocFunctions counted = {counted_malloc, counted_free, counted_realloc, usable_size};
+    JSRuntime *rt = JS_NewRuntime2(&counted, NULL);
+    JSContext *ctx = rt ? JS_NewContextRaw(rt) : NULL;
+
+    if (!ctx) return NULL;
+    JS_SetMemoryLimit(rt, heap_limit);
+    JS_SetMaxStackSize(rt, stack_limit);
+    JS_AddIntrinsicBaseObjects(ctx);
+    JS_AddIntrinsicDate(ctx);
+    JS_AddIntrinsicRegExpCompiler(ctx);
+    JS_AddIntrinsicRegExp(ctx);
+    JS_AddIntrinsicJSON(ctx);
+    JS_AddIntrinsicProxy(ctx);
+    JS_AddIntrinsicMapSet(ctx);
+    JS_AddIntrinsicTypedArrays(ctx);
+    JS_AddIntrinsicPromise(ctx);
+    return ctx;
+}
+
+/* The global `podvmEngine`, with all calls; native.ts takes it away from the global object. */
+static bool add_engine(JSContext *ctx, int argc, char **argv)
+{
+    JSValue global = JS_GetGlobalObject(ctx), engine = JS_NewObject(ctx), arguments = JS_NewArray(ctx);
+
+    JS_SetPropertyFunctionList(ctx, engine, loop_calls, loop_call_count);
+    JS_SetPropertyFunctionList(ctx, engine, descriptor_calls, descriptor_call_count);
+    JS_SetPropertyFunctionList(ctx, engine, file_calls, file_call_count);
+    JS_SetPropertyFunctionList(ctx, engine, beneath_calls, beneath_call_count);
+    JS_SetPropertyFunctionList(ctx, engine, process_calls, process_call_count);
+    JS_SetPropertyFunctionList(ctx, engine, socket_calls, socket_call_count);
+    JS_SetPropertyFunctionList(ctx, engine, kernel_calls, kernel_call_count);
+    JS_SetPropertyFunctionList(ctx, engine, text_calls, text_call_count);
+    JS_SetPropertyFunctionList(ctx, engine, runtime_calls, runtime_call_count);
+    for (int i = 0; i < argc; i++) JS_SetPropertyUint32(ctx, arguments, (uint32_t)i, give_text(ctx, argv[i], strlen(argv[i])));
+    JS_SetPropertyStr(ctx, engine, "args", arguments);
+    JS_SetPropertyStr(ctx, engine, "engineName", JS_NewString(ctx, ENGINE_NAME));
+    give_int(ctx, engine, "pid", getpid());
+    bool ok = JS_SetPropertyStr(ctx, global, "podvmEngine", engine) >= 0;
+    JS_FreeValue(ctx, global);
+    return ok;
+}
+
+static bool run_code(JSContext *ctx)
+{
+    JSValue code = JS_ReadObject(ctx, agent_code, (size_t)(agent_code_end - agent_code), JS_READ_OBJ_BYTECODE | JS_READ_OBJ_ROM_DATA);
+    JSValue result = JS_IsException(code) ? code : JS_EvalFunction(ctx, code);
+    bool ok = !JS_IsException(result);
+
+    if (!ok) report_exception(ctx);
+    JS_FreeValue(ctx, result);
+    return ok;
+}
+
+int main(int argc, char **argv)
+{
+    JSContext *ctx;
+
+    if (argc > 0 && strcmp(argv[0], "podvm-pause") == 0) return pause_main();
+    if (getpid() == 1) catch_fatal_signals();
+    umask(022);
+    mallopt(M_ARENA_MAX, 1);
+    /* Constant, or glibc raises them with use and keeps what a burst took. */
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
+    mallopt(M_TRIM_THRESHOLD, 256 << 10);
+    ctx = make_context();
+    if (!ctx || !processes_start() || !loop_start(ctx) || !add_engine(ctx, argc, argv) || !run_code(ctx)) {
+        static const char text[] = "podvm agent: cannot start";
+        print_line(text, sizeof text - 1);
+        power_off_or_exit(70);
+    }
+    loop_run(ctx);
+    power_off_or_exit(71);
+}

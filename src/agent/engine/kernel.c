@@ -1,0 +1,228 @@
+/* The kernel at large: mounts, modules, entropy, the clock, power. */
+#define _GNU_SOURCE
+#include "engine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/random.h>
+#include <sys/reboot.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static CALL(monotonic_ms)
+{
+    CALL_START;
+    return JS_NewFloat64(ctx, (double)monotonic_ns() / 1e6);
+}
+
+static CALL(realtime_ms)
+{
+    CALL_START;
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return JS_NewFloat64(ctx, (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6);
+}
+
+static CALL(set_realtime_ms)
+{
+    CALL_START;
+    double ms;
+    struct timespec time;
+
+    /* Up to the year 2255: what the kernel takes. */
+    if (!JS_IsNumber(argv[0]) || JS_ToFloat64(ctx, &ms, argv[0]) < 0 || !(ms >= 0 && ms < 9e12))
+        return JS_ThrowRangeError(ctx, "Cannot set the clock: no time since the epoch");
+    time.tv_sec = (time_t)(ms / 1e3);
+    time.tv_nsec = (long)((ms - (double)time.tv_sec * 1e3) * 1e6);
+    if (time.tv_nsec < 0) time.tv_nsec = 0;
+    if (time.tv_nsec > 999999999) time.tv_nsec = 999999999;
+    return clock_settime(CLOCK_REALTIME, &time) < 0 ? throw_errno(ctx, errno, "set the clock", NULL) : JS_UNDEFINED;
+}
+
+static CALL(mount_path)
+{
+    CALL_START;
+    const char *texts[4] = {0}; /* source, target, type, data */
+    static const int at[4] = {0, 1, 2, 4};
+    int64_t flags;
+    JSValue answer = JS_EXCEPTION;
+    bool ok = take_int(ctx, argv[3], 0, UINT32_MAX, &flags);
+
+    for (int i = 0; ok && i < 4; i++) ok = (texts[i] = take_text(ctx, argv[at[i]])) != NULL;
+    if (ok) {
+        int result = mount(texts[0], texts[1], texts[2][0] ? texts[2] : NULL, (unsigned long)flags, texts[3][0] ? texts[3] : NULL);
+        answer = result < 0 ? throw_errno(ctx, errno, "mount on", texts[1]) : JS_UNDEFINED;
+    }
+    for (int i = 0; i < 4; i++)
+        if (texts[i]) JS_FreeCString(ctx, texts[i]);
+    return answer;
+}
+
+static CALL(unmount)
+{
+    CALL_START;
+    int64_t flags;
+    const char *path;
+
+    if (!take_int(ctx, argv[1], 0, 15, &flags)) return JS_EXCEPTION;
+    path = take_text(ctx, argv[0]);
+    if (!path) return JS_EXCEPTION;
+    JSValue answer = umount2(path, (int)flags) < 0 ? throw_errno(ctx, errno, "unmount", path) : JS_UNDEFINED;
+    JS_FreeCString(ctx, path);
+    return answer;
+}
+
+enum { do_chroot, do_chdir, do_hostname };
+
+static JSValue one_text(JSContext *ctx, JSValueConst self, int argc, JSValueConst *argv, int which)
+{
+    CALL_START;
+    static const char *const verbs[] = {"change the root to", "change the directory to", "set the host name to"};
+    const char *text = take_text(ctx, argv[0]);
+    int result;
+
+    if (!text) return JS_EXCEPTION;
+    if (which == do_chroot) result = chroot(text);
+    else if (which == do_chdir) result = chdir(text);
+    else result = sethostname(text, strlen(text));
+    JSValue answer = result < 0 ? throw_errno(ctx, errno, verbs[which], text) : JS_UNDEFINED;
+    JS_FreeCString(ctx, text);
+    return answer;
+}
+
+static CALL(pivot_root)
+{
+    CALL_START;
+    const char *new_root = take_text(ctx, argv[0]), *put_old = new_root ? take_text(ctx, argv[1]) : NULL;
+    JSValue answer = JS_EXCEPTION;
+
+    if (put_old) {
+        answer = syscall(SYS_pivot_root, new_root, put_old) < 0 ? throw_errno(ctx, errno, "pivot the root to", new_root)
+                                                                : JS_UNDEFINED;
+        JS_FreeCString(ctx, put_old);
+    }
+    if (new_root) JS_FreeCString(ctx, new_root);
+    return answer;
+}
+
+static CALL(load_module)
+{
+    CALL_START;
+    const char *path = take_text(ctx, argv[0]), *parameters = path ? take_text(ctx, argv[1]) : NULL;
+    JSValue answer = JS_EXCEPTION;
+
+    if (parameters) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        long result = fd < 0 ? -1 : syscall(SYS_finit_module, fd, parameters, 0);
+        answer = result < 0 && errno != EEXIST ? throw_errno(ctx, errno, "load module", path) : JS_UNDEFINED;
+        if (fd >= 0) close(fd);
+        JS_FreeCString(ctx, parameters);
+    }
+    if (path) JS_FreeCString(ctx, path);
+    return answer;
+}
+
+static CALL(sync_all)
+{
+    CALL_START;
+    UNUSED(ctx);
+    sync();
+    return JS_UNDEFINED;
+}
+
+static CALL(power_off)
+{
+    CALL_START;
+    return reboot(RB_POWER_OFF) < 0 ? throw_errno(ctx, errno, "power off", NULL) : JS_UNDEFINED;
+}
+
+static CALL(restart)
+{
+    CALL_START;
+    return reboot(RB_AUTOBOOT) < 0 ? throw_errno(ctx, errno, "restart", NULL) : JS_UNDEFINED;
+}
+
+static CALL(set_descriptor_limit)
+{
+    CALL_START;
+    int64_t count;
+
+    if (!take_int(ctx, argv[0], 16, max_fds, &count)) return JS_EXCEPTION;
+    struct rlimit limit = {.rlim_cur = (rlim_t)count, .rlim_max = (rlim_t)count};
+    return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? throw_errno(ctx, errno, "set the descriptor limit", NULL) : JS_UNDEFINED;
+}
+
+static CALL(set_umask)
+{
+    CALL_START;
+    int64_t mask;
+
+    if (!take_int(ctx, argv[0], 0, 0777, &mask)) return JS_EXCEPTION;
+    umask((mode_t)mask);
+    return JS_UNDEFINED;
+}
+
+static CALL(random_bytes)
+{
+    CALL_START;
+    uint8_t bytes[256];
+    int64_t count;
+
+    /* getrandom gives up to 256 bytes whole (getrandom(2)). */
+    if (!take_int(ctx, argv[0], 0, sizeof bytes, &count)) return JS_EXCEPTION;
+    if (RETRY(getrandom(bytes, (size_t)count, 0)) != (ssize_t)count) return throw_errno(ctx, errno, "get random bytes", NULL);
+    return give_bytes(ctx, bytes, (size_t)count);
+}
+
+static CALL(add_entropy)
+{
+    CALL_START;
+    uint8_t *bytes;
+    size_t length;
+    struct {
+        struct rand_pool_info info;
+        uint8_t bytes[1024];
+    } pool;
+
+    if (!take_bytes(ctx, argv[0], &bytes, &length)) return JS_EXCEPTION;
+    if (length == 0 || length > sizeof pool.bytes) return throw_errno(ctx, EINVAL, "add entropy", NULL);
+    pool.info.entropy_count = (int)length * 8;
+    pool.info.buf_size = (int)length;
+    memcpy(pool.bytes, bytes, length);
+    int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && ioctl(fd, RNDADDENTROPY, &pool) == 0 && ioctl(fd, RNDRESEEDCRNG) == 0;
+    JSValue answer = ok ? JS_UNDEFINED : throw_errno(ctx, errno, "add entropy", NULL);
+    if (fd >= 0) close(fd);
+    explicit_bzero(&pool, sizeof pool);
+    return answer;
+}
+
+const JSCFunctionListEntry kernel_calls[] = {
+    JS_CFUNC_DEF("monotonicMs", 0, monotonic_ms),
+    JS_CFUNC_DEF("realtimeMs", 0, realtime_ms),
+    JS_CFUNC_DEF("setRealtimeMs", 1, set_realtime_ms),
+    JS_CFUNC_DEF("mount", 5, mount_path),
+    JS_CFUNC_DEF("unmount", 2, unmount),
+    JS_CFUNC_DEF("pivotRoot", 2, pivot_root),
+    JS_CFUNC_MAGIC_DEF("changeRoot", 1, one_text, do_chroot),
+    JS_CFUNC_MAGIC_DEF("changeDirectory", 1, one_text, do_chdir),
+    JS_CFUNC_MAGIC_DEF("setHostname", 1, one_text, do_hostname),
+    JS_CFUNC_DEF("loadModule", 2, load_module),
+    JS_CFUNC_DEF("sync", 0, sync_all),
+    JS_CFUNC_DEF("setDescriptorLimit", 1, set_descriptor_limit),
+    JS_CFUNC_DEF("setUmask", 1, set_umask),
+    JS_CFUNC_DEF("randomBytes", 1, random_bytes),
+    JS_CFUNC_DEF("addEntropy", 1, add_entropy),
+    JS_CFUNC_DEF("powerOff", 0, power_off),
+    JS_CFUNC_DEF("restart", 0, restart),
+};
+const int kernel_call_count = COUNT(kernel_calls);
