@@ -1,0 +1,67 @@
+import type { Engine } from '../engine/engine.ts';
+import type { Guest } from './guest.ts';
+import { bringLoopbackUp } from './loopback.ts';
+import { Modules } from './modules.ts';
+import { mountCgroups, mountEarly, mountLate, moveRoot } from './mounts.ts';
+import { Phases } from './phases.ts';
+import { agentPort, openPort } from './port.ts';
+
+/** The drivers of the channel: before all else, so that a guest that cannot load the rest can still say so. */
+const channelModules = ['virtio_ring', 'virtio', 'virtio_mmio', 'virtio_console'];
+const crunPath = '/usr/bin/crun';
+const portTimeoutMs = 30_000;
+const maxDescriptors = 1 << 20; // fs.nr_open
+
+export interface Booted {
+  readonly channelFd: number;
+  readonly guest: Guest;
+}
+
+/**
+ * Boots the guest as PID 1. Every phase but the last may fail and is then told to the host in `failures`.
+ * Errors: no port to the host; nothing can be told to anybody then.
+ */
+export async function boot(engine: Engine): Promise<Booted> {
+  const phases = new Phases(engine);
+  let modules: Modules | undefined;
+  let crunFd: number | undefined;
+  const loadAll = (names: readonly string[]) => {
+    for (const name of names) {
+      try {
+        modules?.load(name);
+      } catch (error) {
+        phases.fail('modules', error);
+      }
+    }
+  };
+
+  await phases.run('mounts', () => mountEarly(engine));
+  await phases.run('channelModules', () => {
+    modules = new Modules(engine);
+    loadAll(channelModules);
+  });
+  await phases.run('root', () => moveRoot(engine));
+  await phases.run('modules', () => loadAll(modules?.bootNames ?? []));
+  await phases.run('cgroups', () => mountCgroups(engine));
+  await phases.run('devices', () => mountLate(engine));
+  await phases.run('loopback', () => bringLoopbackUp(engine));
+  await phases.run('limits', () => engine.setDescriptorLimit(maxDescriptors));
+  await phases.run('crun', () => {
+    crunFd = engine.sealedCopy(crunPath);
+  });
+  let channelFd = -1;
+  await phases.run('port', async () => {
+    channelFd = await openPort(engine, agentPort, portTimeoutMs);
+  });
+  if (channelFd < 0) throw new Error('Cannot boot: no port to the host');
+  return {
+    channelFd,
+    guest: {
+      phases: phases.done,
+      failures: phases.failures,
+      isMachine: true,
+      crunFd,
+      loadModule: (name) => modules?.load(name) ?? false,
+    },
+  };
+}

@@ -1,0 +1,60 @@
+import { codeOf, type Files, type Kernel } from '../engine/engine.ts';
+
+type Parts = Pick<Files, 'readText'> & Pick<Kernel, 'loadModule'>;
+
+interface KernelModule {
+  readonly when: 'boot' | 'demand';
+  readonly name: string;
+  /** Below `/lib/modules`. */
+  readonly file: string;
+  readonly needs: readonly string[];
+}
+
+const directory = '/lib/modules';
+const maxListBytes = 256 * 1024;
+
+/**
+ * The kernel modules of the initramfs. `/lib/modules/modules.list` has a line for each, in load order:
+ * `boot|demand NAME FILE NEEDS`, where NEEDS are names joined by commas, or `-`.
+ */
+export class Modules {
+  readonly #parts: Parts;
+  readonly #known = new Map<string, KernelModule>();
+  readonly #loaded = new Set<string>();
+
+  /** Errors: a `SystemError` if there is no list. */
+  constructor(parts: Parts) {
+    this.#parts = parts;
+    for (const line of parts.readText(`${directory}/modules.list`, maxListBytes).split('\n')) {
+      const [when, name, file, needs = '-'] = line.split(' ');
+      if ((when !== 'boot' && when !== 'demand') || name === undefined || file === undefined) continue;
+      this.#known.set(name, { when, name, file, needs: needs === '-' ? [] : needs.split(',') });
+    }
+  }
+
+  /** Names to load at boot, in order. */
+  get bootNames(): readonly string[] {
+    return [...this.#known.values()].filter(({ when }) => when === 'boot').map(({ name }) => name);
+  }
+
+  /**
+   * Loads a module with all it needs; loaded already is no error. A name the list does not have is taken to be built
+   * into the kernel: false. Errors: the kernel's, as a `SystemError`.
+   */
+  load(name: string): boolean {
+    const wanted = this.#known.get(name.replaceAll('-', '_')) ?? this.#known.get(name);
+    if (wanted === undefined) return false;
+    if (this.#loaded.has(wanted.name)) return true;
+    this.#loaded.add(wanted.name); // before its needs: a list with a circle in it must not loop
+    try {
+      for (const needed of wanted.needs) this.load(needed);
+      this.#parts.loadModule(`${directory}/${wanted.file}`, '');
+    } catch (error) {
+      this.#loaded.delete(wanted.name);
+      // ENODEV: the hardware that an accelerated variant (crc32c_intel) wants is not there.
+      if (codeOf(error) !== 'ENODEV') throw error;
+      return false;
+    }
+    return true;
+  }
+}

@@ -1,0 +1,72 @@
+import { mountFlags, open } from '../engine/constants.ts';
+import type { Descriptors, Files, Mounts } from '../engine/engine.ts';
+import { codeOf } from '../engine/engine.ts';
+
+type Parts = Mounts & Files & Descriptors;
+
+const { noSuid, noExec, noDevices } = mountFlags;
+
+const earlyMounts = [
+  { type: 'proc', target: '/proc', flags: noSuid | noDevices | noExec, data: '' },
+  { type: 'sysfs', target: '/sys', flags: noSuid | noDevices | noExec, data: '' },
+  { type: 'devtmpfs', target: '/dev', flags: noSuid, data: 'mode=0755' },
+  { type: 'tmpfs', target: '/run', flags: noSuid | noDevices, data: 'mode=0755' },
+] as const;
+
+const lateMounts = [
+  { type: 'devpts', target: '/dev/pts', flags: noSuid | noExec, data: 'mode=0620,ptmxmode=0666,gid=5' },
+  { type: 'tmpfs', target: '/dev/shm', flags: noSuid | noDevices, data: 'mode=1777' },
+  { type: 'mqueue', target: '/dev/mqueue', flags: noSuid | noDevices | noExec, data: '' },
+  { type: 'tmpfs', target: '/tmp', flags: noSuid | noDevices, data: 'mode=1777,size=16m' },
+] as const;
+
+const cgroupRoot = '/sys/fs/cgroup';
+
+/** What everything else needs: /proc, /sys, /dev, /run; then our standard streams become the console. */
+export function mountEarly(parts: Parts): void {
+  for (const { type, target, flags, data } of earlyMounts) mountOne(parts, type, target, flags, data);
+  const console = parts.open('/dev/console', open.readWrite | open.noControllingTty | open.nonBlock);
+  for (const fd of [0, 1, 2]) if (fd !== console) parts.duplicateTo(console, fd);
+  if (console > 2) parts.close(console);
+}
+
+/** What containers need. */
+export function mountLate(parts: Parts): void {
+  for (const { type, target, flags, data } of lateMounts) mountOne(parts, type, target, flags, data);
+  for (const [name, target] of Object.entries({ fd: '', stdin: '/0', stdout: '/1', stderr: '/2' })) {
+    if (parts.status(`/dev/${name}`) === undefined) parts.symlink(`/proc/self/fd${target}`, `/dev/${name}`);
+  }
+}
+
+/** The one cgroup tree, with every controller of the kernel handed down to the root's children. */
+export function mountCgroups(parts: Parts): void {
+  const data = 'nsdelegate,memory_recursiveprot';
+  mountOne(parts, 'cgroup2', cgroupRoot, noSuid | noDevices | noExec, data);
+  const controllers = parts.readText(`${cgroupRoot}/cgroup.controllers`, 4096).trim().split(' ').filter(Boolean);
+  // One by one: the kernel takes all of a write or nothing.
+  for (const name of controllers) parts.writeExisting(`${cgroupRoot}/cgroup.subtree_control`, `+${name}`);
+}
+
+/**
+ * Makes our root a mount that has a parent. pivot_root refuses the initramfs itself (it is the root of all mounts), and
+ * a runtime that may not pivot falls back to a weaker chroot. A bind mount of it, moved over it, costs no copy.
+ */
+export function moveRoot(parts: Parts): void {
+  const target = '/run/root';
+  parts.makeDirectories(target);
+  parts.mount('/', target, '', mountFlags.bind | mountFlags.recursive, '');
+  parts.changeDirectory(target);
+  parts.mount(target, '/', '', mountFlags.move, '');
+  parts.changeRoot('.');
+  parts.changeDirectory('/');
+  parts.mount('', '/', '', mountFlags.private | mountFlags.recursive, '');
+}
+
+function mountOne(parts: Parts, type: string, target: string, flags: number, data: string): void {
+  parts.makeDirectories(target);
+  try {
+    parts.mount(type, target, type, flags, data);
+  } catch (error) {
+    if (codeOf(error) !== 'EBUSY') throw error; // the kernel was there first (CONFIG_DEVTMPFS_MOUNT)
+  }
+}

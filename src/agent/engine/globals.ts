@@ -1,0 +1,8 @@
+/**
+ * What the engine's JavaScript lacks and shared code (`base/`, `wire/`) may expect: import it first, for its effect.
+ * Symbols are those esbuild's lowered `using` looks for.
+ */
+const symbols: { dispose?: symbol; asyncDispose?: symbol } = Symbol as object; // SAFE: both are absent in this engine
+
+symbols.dispose ??= Symbol.for('Symbol.dispose');
+symbols.asyncDispose ??= Symbol.for('Symbol.asyncDispose');

@@ -1,0 +1,98 @@
+import { build } from 'esbuild';
+import { copyFile, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { runInBuildRoot } from './build-root.ts';
+
+export interface AgentBuild {
+  /** Directory with `src/` and `node_modules/`. */
+  readonly repo: string;
+  /** Extracted Debian packages: gcc, libc6-dev, libquickjs. */
+  readonly buildRoot: string;
+  /** Where the static binary goes; replaced in one rename. */
+  readonly outFile: string;
+  /** Program to embed, relative to `repo`; default the agent's `src/agent/main.ts`. */
+  readonly entry?: string;
+  /** Address and undefined-behaviour checks in the C, dynamically linked: for tests only. */
+  readonly sanitize?: boolean;
+  readonly signal: AbortSignal;
+}
+
+/** What the sources are written for: Debian 13's libquickjs. */
+const engineName = 'quickjs 2025-04-26';
+const library = '/usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a';
+
+const warnings = ['-Wall', '-Wextra', '-Wshadow', '-Wconversion', '-Wno-sign-conversion', '-Werror'];
+const release = ['-O2', '-static', '-s', '-ffunction-sections', '-fdata-sections', '-Wl,--gc-sections'];
+const hardening = ['-fstack-protector-strong', '-D_FORTIFY_SOURCE=3'];
+const checks = [
+  '-O1',
+  '-g',
+  '-fsanitize=address,undefined',
+  '-fno-sanitize-recover=undefined',
+  '-fno-omit-frame-pointer',
+];
+
+/**
+ * Builds the guest's agent: TypeScript to one script, to bytecode, into a static binary with the engine.
+ * Errors: `internal` with the bundler's or the compiler's last lines as `tail`.
+ */
+export async function buildAgent(options: AgentBuild): Promise<void> {
+  const { repo, outFile, entry = 'src/agent/main.ts', sanitize = false } = options;
+  await mkdir(dirname(outFile), { recursive: true });
+  const workDir = await mkdtemp(`${outFile}.build-`);
+  try {
+    await bundle(join(repo, entry), join(workDir, 'agent.js'));
+    const engineDir = join(repo, 'src/agent/engine');
+    const inRoot = async (program: string, args: readonly string[]) =>
+      await runInBuildRoot({
+        buildRoot: options.buildRoot,
+        workDir,
+        program,
+        args,
+        readOnly: { '/engine': engineDir },
+        signal: options.signal,
+      });
+    const sources = (await readdir(engineDir)).filter((name) => name.endsWith('.c') && name !== 'compile.c').sort();
+    await inRoot('gcc', ['-O1', '-o', 'compile', '/engine/compile.c', library, '-lm', '-lpthread']);
+    await inRoot('./compile', ['agent.js', 'agent.bytecode']);
+    await inRoot('gcc', [
+      '-std=gnu17',
+      `-DENGINE_NAME="${engineName}"`,
+      ...warnings,
+      ...(sanitize ? checks : [...release, ...hardening]),
+      '-o',
+      'agent',
+      ...sources.map((name) => `/engine/${name}`),
+      library,
+      '-lm',
+      '-lpthread',
+    ]);
+    await copyFile(join(workDir, 'agent'), `${outFile}.new`);
+    await rename(`${outFile}.new`, outFile);
+  } finally {
+    await rm(workDir, { recursive: true, force: true });
+  }
+}
+
+/** One script in the language of the engine, which has no `using` and no modules to load at run time. */
+async function bundle(entry: string, outfile: string): Promise<void> {
+  try {
+    await build({
+      entryPoints: [entry],
+      outfile,
+      bundle: true,
+      format: 'iife',
+      platform: 'neutral',
+      mainFields: ['module', 'main'],
+      target: 'es2022',
+      minifySyntax: true,
+      legalComments: 'none',
+      charset: 'utf8',
+      logLevel: 'silent',
+    });
+  } catch (cause) {
+    const tail = cause instanceof Error ? cause.message.split('\n').slice(0, 8) : [];
+    throw new PodvmError('internal', `Cannot bundle ${entry}: ${tail[1] ?? 'the bundler failed'}`, { cause, tail });
+  }
+}
