@@ -9,8 +9,10 @@ export const limits = {
   maxDataBytes: 16 * 1024,
   /** Open streams of one channel. */
   maxStreams: 1024,
-  /** Data a sender may have under way on one stream before the receiver grants more. */
+  /** Data the agent may have under way on one stream before the host grants more. */
   streamWindowBytes: 128 * 1024,
+  /** The same for the host: the agent keeps what a process does not read yet, and its heap is small. */
+  agentWindowBytes: 32 * 1024,
   /** Calls the host may have unanswered. */
   maxPendingCalls: 256,
   /** Events waiting for the host in the agent; `exited` is never dropped, log lines are. */

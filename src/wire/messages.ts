@@ -215,6 +215,8 @@ export const paramSchemas = {
     maxBytes: v.pipe(count, v.maxValue(limits.maxPushPartBytes)),
   }),
   startExec,
+  /** New streams for a process whose old ones ended with their connection. `0` leaves one without. */
+  attach: v.object({ ...process.entries, stdio }),
   signalExec: v.object({ containerId: name, execId: name, signal: signalNumber }),
   /** Window size of a container's or exec's tty. */
   resize: v.object({ ...process.entries, columns: cells, rows: cells }),
@@ -262,6 +264,7 @@ export const resultSchemas = {
   removeContainer: empty,
   readFile: v.object({ data: base64, truncated: v.boolean() }),
   startExec: v.object({ pid: count }),
+  attach: empty,
   signalExec: empty,
   resize: empty,
   dial: empty,
