@@ -1,0 +1,163 @@
+import { mkdir, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { kindOf, messageOf, PodvmError, type ErrorKind } from '#base/errors.ts';
+import type { LinkStream } from '#link/link.ts';
+import { capabilitiesOf } from './capabilities.ts';
+import type { ContainerParams } from './guest-calls.ts';
+import { startErrorCode, type ContainerHome, type GuestContainer } from './guest-container.ts';
+import type { ImageDisks } from './image-disks.ts';
+import { createNanoClock } from './log-format.ts';
+import { logPathOf, openLogWriter } from './log-writer.ts';
+import { pumpOutput } from './output.ts';
+import type { ImageConfig, Parts, Surroundings } from './parts.ts';
+import { processOf, stopSignalOf } from './process.ts';
+import { cgroupResourcesOf, checkResources } from './resources.ts';
+import type { ContainerSpec, SandboxSpec } from './sandbox.ts';
+import { seccompOf } from './seccomp.ts';
+
+/** Serial of the disk with the writable layers and the scratch volumes. */
+export const scratchSerial = 'scratch';
+
+export interface ContainerSite extends ContainerHome {
+  readonly spec: SandboxSpec;
+  readonly directory: string;
+  readonly parts: Pick<Parts, 'holdImage'>;
+  readonly imageDisks: ImageDisks;
+  readonly surroundings: Surroundings;
+}
+
+/** The agent refuses these for what the pod or its image asks: the container is reported, not the call failed. */
+const startErrors: ReadonlySet<ErrorKind> = new Set(['invalid', 'notFound', 'failedPrecondition', 'denied', 'internal']);
+
+/**
+ * Makes the container in the guest, so that it can be started. A command that cannot run (not found, not executable)
+ * gives a container that has exited with StartError. Errors: `invalid`, `notFound` (image), what image, machine and
+ * agent say; then nothing of it is left in the guest.
+ */
+export async function createInGuest(container: GuestContainer, site: ContainerSite, signal: AbortSignal): Promise<void> {
+  const { spec } = container;
+  checkResources(`container ${spec.name}`, spec.resources);
+  const capabilities = capabilitiesOf(spec.security);
+  const seccomp = seccompOf(spec.security, capabilities);
+  const image = await site.parts.holdImage(spec.image, spec.imagePullPolicy, signal);
+  const { id: imageId, config } = image;
+  const imageDisk = await site.imageDisks.attach(image, signal);
+
+  await using undo = new AsyncDisposableStack();
+  const streams = openStreams(spec, site);
+  undo.defer(() => streams.destroy());
+  const logWriter = undo.use(await openContainerLog(spec, site));
+  const output = pumpOutput(streams.output, logWriter, (error) =>
+    site.log.error('log cannot be written', error, { container: spec.name }),
+  );
+  const made = { imageId, stopSignal: stopSignalOf(config), output };
+  try {
+    const params = paramsOf(container, site, { imageDisk, capabilities, seccomp, config, stdio: streams.stdio });
+    await site.guest.call('createContainer', params, signal);
+  } catch (error) {
+    await removeHalf(container, site);
+    if (signal.aborted || !startErrors.has(kindOf(error))) throw error;
+    const message = messageOf(error);
+    await site.inbox.ask(() => container.becomeUnstartable(made, startErrorCode(message), message));
+    return;
+  }
+  await site.inbox.ask(() => container.becomeCreated(made));
+  const owned = undo.move();
+  void output.ended.then(() => owned.disposeAsync());
+}
+
+async function removeHalf(container: GuestContainer, site: ContainerSite): Promise<void> {
+  try {
+    const deadline = AbortSignal.timeout(site.limits.callTimeoutMs);
+    await site.guest.call('removeContainer', { id: container.id }, deadline);
+  } catch (error) {
+    site.log.debug('half-made container not removed', { container: container.spec.name, why: kindOf(error) });
+  }
+}
+
+interface ContainerStreams {
+  readonly stdio: { readonly stdin: number; readonly stdout: number; readonly stderr: number };
+  readonly output: { readonly stdout: LinkStream; readonly stderr?: LinkStream };
+  destroy(): void;
+}
+
+function openStreams(spec: ContainerSpec, site: ContainerSite): ContainerStreams {
+  // Nobody can attach to it yet: it stays open and silent, as a container with `stdin: true` expects.
+  const stdin = spec.stdin ? site.guest.openStream() : undefined;
+  const stdout = site.guest.openStream();
+  const stderr = spec.tty ? undefined : site.guest.openStream();
+  return {
+    stdio: { stdin: stdin?.id ?? 0, stdout: stdout.id, stderr: stderr?.id ?? 0 },
+    output: { stdout, ...(stderr === undefined ? {} : { stderr }) },
+    destroy() {
+      for (const stream of [stdin, stdout, stderr]) stream?.destroy();
+    },
+  };
+}
+
+async function openContainerLog(spec: ContainerSpec, { directory, limits, surroundings }: ContainerSite) {
+  const path = logPathOf(directory, spec.name, spec.attempt);
+  const tooOld = spec.attempt - limits.maxOldLogs - 1;
+  try {
+    await mkdir(dirname(path), { recursive: true, mode: 0o750 });
+    if (tooOld >= 0) {
+      const old = logPathOf(directory, spec.name, tooOld);
+      const aside = Array.from({ length: limits.logs.maxFiles }, (_, n) => `${old}.${n + 1}`);
+      await Promise.all([old, ...aside].map((file) => rm(file, { force: true })));
+    }
+    return await openLogWriter(path, createNanoClock(surroundings.nowMs, surroundings.monotonicNs), limits.logs);
+  } catch (cause) {
+    throw new PodvmError('internal', `Cannot open the log of container ${spec.name}`, { cause });
+  }
+}
+
+interface Prepared {
+  readonly imageDisk: string;
+  readonly capabilities: readonly string[];
+  readonly seccomp: Record<string, unknown> | null;
+  readonly config: ImageConfig;
+  readonly stdio: ContainerParams['stdio'];
+}
+
+function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prepared): ContainerParams {
+  const { spec } = container;
+  const { security } = spec;
+  const isUnmasked = security.privileged || security.procMount === 'Unmasked';
+  return {
+    id: container.id,
+    imageDisk: prepared.imageDisk,
+    scratchDisk: scratchSerial,
+    readOnlyRootfs: security.readOnlyRootFilesystem,
+    tty: spec.tty,
+    stdio: prepared.stdio,
+    process: processOf(spec, prepared.config, prepared.capabilities, site.spec.fsGroup),
+    mounts: spec.mounts.map(({ volume, mountPath, subPath, readOnly }) => ({
+      volume,
+      destination: mountPath,
+      ...(subPath === undefined ? {} : { subPath }),
+      readOnly,
+    })),
+    privileged: security.privileged,
+    seccomp: prepared.seccomp,
+    maskedPaths: isUnmasked ? [] : [...maskedPaths],
+    readonlyPaths: isUnmasked ? [] : [...readonlyPaths],
+    resources: cgroupResourcesOf(spec.resources),
+    terminationLogPath: spec.terminationMessagePath,
+  };
+}
+
+/** containerd's defaults (oci/spec.go): what of /proc and /sys tells of, or reaches, the kernel. */
+const maskedPaths = [
+  '/proc/acpi',
+  '/proc/asound',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/sys/devices/virtual/powercap',
+  '/sys/firmware',
+] as const;
+const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'] as const;

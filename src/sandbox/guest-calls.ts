@@ -1,0 +1,9 @@
+import type { Link } from '#link/link.ts';
+
+/** Shapes of the agent's language, taken from the link: this layer does not import the wire. */
+declare const link: Link;
+export type GuestEvent = Parameters<Parameters<Link['onEvent']>[0]>[0];
+export type GuestExit = Extract<GuestEvent, { kind: 'exited' }>;
+export type ContainerParams = Parameters<typeof link.call<'createContainer'>>[1];
+export type ConfigureParams = Parameters<typeof link.call<'configure'>>[1];
+export type NetworkParams = NonNullable<ConfigureParams['network']>;

@@ -1,0 +1,267 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { constants } from 'node:os';
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import type { Link } from '#link/link.ts';
+import { startExec } from './guest-exec.ts';
+import type { GuestExit } from './guest-calls.ts';
+import type { Inbox } from './inbox.ts';
+import type { SandboxLimits } from './limits.ts';
+import { createMoves, type Moves } from './moves.ts';
+import type { Output } from './output.ts';
+import {
+  containerMoves,
+  type Container,
+  type ContainerExit,
+  type ContainerSpec,
+  type ContainerState,
+  type ContainerStatus,
+  type Exec,
+  type ExecSpec,
+  type OutputChunk,
+} from './sandbox.ts';
+
+/** What a container needs of its sandbox. */
+export interface ContainerHome {
+  readonly inbox: Inbox;
+  readonly guest: Link;
+  readonly limits: SandboxLimits;
+  readonly log: Log;
+  readonly now: () => Date;
+}
+
+/** What is known once the container exists in the guest. */
+export interface ContainerMade {
+  readonly imageId: string;
+  readonly stopSignal: number;
+  readonly output: Output;
+}
+
+/** One container. Its state changes only in the sandbox's inbox. */
+export class GuestContainer implements Container {
+  readonly id: string;
+  readonly spec: ContainerSpec;
+  readonly exited: Promise<ContainerExit>;
+  isRemoved = false;
+  readonly #home: ContainerHome;
+  readonly #log: Log;
+  readonly #moves: Moves<ContainerState>;
+  readonly #logPath: string;
+  readonly #createdAt: Date;
+  readonly #execExits = new Map<string, (exitCode: number) => void>();
+  readonly #settleExit: (exit: ContainerExit) => void;
+  #made: ContainerMade | undefined;
+  #startedAt: Date | undefined;
+  #exit: ContainerExit | undefined;
+  #starting: Promise<void> | undefined;
+  #nextExec = 0;
+
+  constructor(id: string, spec: ContainerSpec, logPath: string, home: ContainerHome) {
+    this.id = id;
+    this.spec = spec;
+    this.#home = home;
+    this.#logPath = logPath;
+    this.#createdAt = home.now();
+    this.#log = home.log.with({ container: spec.name, attempt: spec.attempt });
+    this.#moves = createMoves(`container ${spec.name}`, containerMoves, 'creating', (state, why) =>
+      this.#log.debug('container moved', { state, why }),
+    );
+    const { promise, resolve } = Promise.withResolvers<ContainerExit>();
+    this.exited = promise;
+    this.#settleExit = resolve;
+  }
+
+  get status(): ContainerStatus {
+    return {
+      id: this.id,
+      name: this.spec.name,
+      attempt: this.spec.attempt,
+      state: this.#moves.state,
+      image: this.spec.image,
+      imageId: this.#made?.imageId ?? '',
+      createdAt: this.#createdAt,
+      ...(this.#startedAt === undefined ? {} : { startedAt: this.#startedAt }),
+      ...(this.#exit === undefined ? {} : { exit: this.#exit }),
+      logPath: this.#logPath,
+    };
+  }
+
+  // What the sandbox tells it, inside the inbox.
+
+  /** It exists in the guest. */
+  becomeCreated(made: ContainerMade): void {
+    this.#made = made;
+    if (this.#moves.state === 'creating') this.#moves.moveTo('created', 'the guest made it');
+  }
+
+  /** It exists only as the report of why it could not start. */
+  becomeUnstartable(made: ContainerMade, exitCode: number, message: string): void {
+    this.#made = made;
+    this.#end({ exitCode, reason: 'StartError', message, finishedAt: this.#home.now() });
+  }
+
+  /** The machine is gone, or going. */
+  becomeLost(why: string): void {
+    for (const settle of this.#execExits.values()) settle(killedExitCode);
+    this.#end({ exitCode: killedExitCode, reason: 'SandboxFailed', message: why, finishedAt: this.#home.now() });
+  }
+
+  onGuestExit(event: GuestExit): void {
+    if (event.execId !== undefined) {
+      this.#execExits.get(event.execId)?.(event.exitCode);
+      this.#execExits.delete(event.execId);
+      return;
+    }
+    if (this.#exit !== undefined) return;
+    void this.#terminationMessage().then((message) =>
+      this.#home.inbox.tell(() =>
+        this.#end({
+          exitCode: event.exitCode,
+          ...(event.signal === undefined ? {} : { signal: event.signal }),
+          reason: event.oomKilled ? 'OOMKilled' : event.exitCode === 0 ? 'Completed' : 'Error',
+          ...(message === undefined ? {} : { message }),
+          finishedAt: new Date(event.finishedAtMs),
+        }),
+      ),
+    );
+  }
+
+  #end(exit: ContainerExit): void {
+    if (this.#exit !== undefined) return; // the first word counts: a machine dies after its containers did
+    this.#exit = exit;
+    this.#moves.moveTo('exited', exit.reason);
+    this.#log.info('container exited', { code: exit.exitCode, reason: exit.reason });
+    this.#settleExit(exit);
+  }
+
+  async #terminationMessage(): Promise<string | undefined> {
+    const { guest, limits } = this.#home;
+    try {
+      const file = { containerId: this.id, path: this.spec.terminationMessagePath, maxBytes: limits.maxTerminationBytes };
+      const { data } = await guest.call('readFile', file, AbortSignal.timeout(limits.callTimeoutMs));
+      const text = Buffer.from(data, 'base64').toString('utf8');
+      return text === '' ? undefined : text;
+    } catch (error) {
+      if (kindOf(error) !== 'notFound') this.#log.debug('no termination message', { why: kindOf(error) });
+      return undefined;
+    }
+  }
+
+  // What its user asks.
+
+  /** A second call waits for the first. Errors: `failedPrecondition` unless it is `created`, with why. */
+  async start(signal: AbortSignal): Promise<void> {
+    this.#starting ??= this.#home.inbox.ask(() => this.#assertIs('created', 'start')).then(() => this.#start(signal));
+    await this.#starting;
+  }
+
+  async #start(signal: AbortSignal): Promise<void> {
+    const { guest, inbox } = this.#home;
+    try {
+      const { startedAtMs } = await guest.call('startContainer', { id: this.id }, signal);
+      await inbox.ask(() => {
+        this.#startedAt = new Date(startedAtMs);
+        if (this.#moves.state === 'created') this.#moves.moveTo('running', 'started');
+      });
+      this.#log.info('container started');
+    } catch (error) {
+      const message = messageOf(error);
+      await inbox.ask(() =>
+        this.#end({ exitCode: startErrorCode(message), reason: 'StartError', message, finishedAt: this.#home.now() }),
+      );
+      throw error;
+    }
+  }
+
+  async kill(signalNumber: number, signal: AbortSignal): Promise<void> {
+    if (this.#exit !== undefined) return;
+    await this.#home.guest.call('signalContainer', { id: this.id, signal: signalNumber }, signal);
+  }
+
+  async stop(graceMs: number, signal: AbortSignal): Promise<ContainerExit> {
+    const { limits } = this.#home;
+    if (this.#exit !== undefined) return this.#exit;
+    if (graceMs > 0 && this.#moves.state === 'running') {
+      await this.kill(this.#made?.stopSignal ?? constants.signals.SIGTERM, signal);
+      const exit = await this.#exitWithin(graceMs, signal);
+      if (exit !== undefined) return exit;
+    }
+    await this.#killAll();
+    const exit = await this.#exitWithin(limits.killTimeoutMs, AbortSignal.timeout(limits.killTimeoutMs));
+    if (exit !== undefined) return exit;
+    throw new PodvmError(
+      'unavailable',
+      `Cannot stop container ${this.spec.name}: it has not ended ${limits.killTimeoutMs} ms after SIGKILL`,
+    );
+  }
+
+  /** A container that was never started has no process that could end by a signal: removing it is its end. */
+  async #killAll(): Promise<void> {
+    const { guest, inbox, limits, now } = this.#home;
+    const deadline = AbortSignal.timeout(limits.killTimeoutMs);
+    if (this.#moves.state === 'running') {
+      await guest.call('signalContainer', { id: this.id, signal: constants.signals.SIGKILL, all: true }, deadline);
+      return;
+    }
+    await guest.call('removeContainer', { id: this.id }, deadline);
+    await inbox.ask(() =>
+      this.#end({ exitCode: killedExitCode, reason: 'Error', message: 'stopped before it started', finishedAt: now() }),
+    );
+  }
+
+  /** An abort of `signal` ends the wait early, as if the time were over: SIGKILL comes next. */
+  async #exitWithin(ms: number, signal: AbortSignal): Promise<ContainerExit | undefined> {
+    const over = new AbortController();
+    const timer = delay(ms, undefined, { signal: AbortSignal.any([signal, over.signal]), ref: false });
+    const exit = await Promise.race([this.exited, timer.catch(() => undefined)]);
+    over.abort();
+    return exit ?? this.#exit;
+  }
+
+  async exec(exec: ExecSpec, signal: AbortSignal): Promise<Exec> {
+    await this.#home.inbox.ask(() => this.#assertIs('running', 'run a command in'));
+    const execId = `exec-${this.#nextExec}`;
+    this.#nextExec += 1;
+    const { promise, resolve } = Promise.withResolvers<number>();
+    this.#execExits.set(execId, resolve);
+    try {
+      return await startExec({ guest: this.#home.guest, containerId: this.id, execId, exec, exitCode: promise }, signal);
+    } catch (error) {
+      this.#execExits.delete(execId);
+      throw error;
+    }
+  }
+
+  follow(onChunk: (chunk: OutputChunk) => Promise<void>): { readonly ended: Promise<void>; stop(): void } {
+    return this.#made?.output.follow(onChunk) ?? { ended: Promise.resolve(), stop: () => {} };
+  }
+
+  /** Settles when all output is in the log and with the followers. */
+  get drained(): Promise<void> {
+    return this.#made?.output.ended ?? Promise.resolve();
+  }
+
+  async remove(signal: AbortSignal): Promise<void> {
+    if (this.isRemoved) return;
+    await this.#home.inbox.ask(() => this.#assertIs('exited', 'remove'));
+    await Promise.race([this.drained, delay(this.#home.limits.drainTimeoutMs, undefined, { ref: false })]);
+    await this.#home.guest.call('removeContainer', { id: this.id }, signal);
+    this.isRemoved = true;
+  }
+
+  #assertIs(state: ContainerState, verb: string): void {
+    if (this.#moves.state === state) return;
+    const why = this.#exit?.reason === 'StartError' ? `: ${this.#exit.message ?? ''}` : `: it is ${this.#moves.state}`;
+    throw new PodvmError('failedPrecondition', `Cannot ${verb} container ${this.spec.name}${why}`);
+  }
+}
+
+/** 128 + SIGKILL: what a process that lost its machine would have been told. */
+const killedExitCode = 137;
+
+/** The shell's codes for a command that is not there or not executable; else what containerd gives a start error. */
+export function startErrorCode(message: string): number {
+  if (/not found|no such file/i.test(message)) return 127;
+  if (/permission denied|exec format error/i.test(message)) return 126;
+  return 128;
+}

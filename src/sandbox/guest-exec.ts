@@ -1,0 +1,53 @@
+import type { Link } from '#link/link.ts';
+import type { Exec, ExecSpec } from './sandbox.ts';
+
+interface ExecRequest {
+  readonly guest: Link;
+  readonly containerId: string;
+  readonly execId: string;
+  readonly exec: ExecSpec;
+  /** Settles with the guest's word that the process ended. */
+  readonly exitCode: Promise<number>;
+}
+
+/** Starts a process in a running container. Errors: the agent's; then nothing of it is left. */
+export async function startExec(request: ExecRequest, signal: AbortSignal): Promise<Exec> {
+  const { guest, containerId, execId, exec, exitCode } = request;
+  const stdin = exec.stdin ? guest.openStream() : undefined;
+  const stdout = guest.openStream();
+  const stderr = exec.tty ? undefined : guest.openStream();
+  try {
+    await guest.call(
+      'startExec',
+      {
+        containerId,
+        execId,
+        args: [...exec.command],
+        tty: exec.tty,
+        ...(exec.columns === undefined ? {} : { columns: exec.columns }),
+        ...(exec.rows === undefined ? {} : { rows: exec.rows }),
+        stdio: { stdin: stdin?.id ?? 0, stdout: stdout.id, stderr: stderr?.id ?? 0 },
+      },
+      signal,
+    );
+  } catch (error) {
+    for (const stream of [stdin, stdout, stderr]) stream?.destroy();
+    throw error;
+  }
+  return {
+    ...(stdin === undefined ? {} : { stdin }),
+    stdout,
+    ...(stderr === undefined ? {} : { stderr }),
+    exited: exitCode.then((code) => {
+      stdin?.destroy(); // nobody reads it any more
+      return { exitCode: code };
+    }),
+    async resize(columns, rows) {
+      await guest.call('resize', { containerId, execId, columns, rows }, new AbortController().signal);
+    },
+    async kill(signalNumber) {
+      const params = { containerId, execId, signal: signalNumber };
+      await guest.call('signalExec', params, new AbortController().signal);
+    },
+  };
+}

@@ -1,0 +1,59 @@
+import { link } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import type { Link } from '#link/link.ts';
+import type { Machine } from '#vm/driver.ts';
+import type { HeldImage } from './parts.ts';
+
+/** The images of one machine: each is attached once, and shared by the containers that run it. */
+export interface ImageDisks extends AsyncDisposable {
+  /**
+   * Attaches the image if it is not yet, and returns the disk's serial. Takes the image over: it is held until the
+   * machine is gone, or let go at once when it is attached already. Errors: those of machine and agent.
+   */
+  attach(image: HeldImage, signal: AbortSignal): Promise<string>;
+}
+
+export function createImageDisks(
+  machine: Pick<Machine, 'attachDisk'>,
+  guest: Pick<Link, 'call'>,
+  machineDirectory: string,
+): ImageDisks {
+  const attached = new Map<string, Promise<string>>();
+  const held = new AsyncDisposableStack();
+  let next = 0;
+
+  const plug = async (image: HeldImage, signal: AbortSignal): Promise<string> => {
+    const serial = `image-${next}`;
+    next += 1;
+    const file = `${serial}.erofs`;
+    try {
+      await link(image.rootfsPath, join(machineDirectory, file));
+    } catch (cause) {
+      throw new PodvmError('internal', `Cannot link image ${image.id} into the machine's directory`, {
+        cause,
+        fix: 'Keep images and sandboxes on one file system.',
+      });
+    }
+    await machine.attachDisk({ serial, file, readOnly: true }, signal);
+    await guest.call('attachDisk', { serial, fileSystem: 'erofs', readOnly: true }, signal);
+    return serial;
+  };
+  return {
+    async attach(image, signal) {
+      // A caller who comes while another attaches the same image waits for that, and tries anew if it failed.
+      for (let before = attached.get(image.id); before !== undefined; before = attached.get(image.id)) {
+        const serial = await before.catch(() => undefined);
+        if (serial === undefined) continue;
+        await image[Symbol.asyncDispose]();
+        return serial;
+      }
+      held.use(image);
+      const mine = plug(image, signal);
+      attached.set(image.id, mine);
+      mine.catch(() => attached.delete(image.id));
+      return await mine;
+    },
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
+}

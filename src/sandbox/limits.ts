@@ -1,0 +1,52 @@
+import { availableParallelism, totalmem } from 'node:os';
+import { defaultLogLimits, type LogLimits } from './log-writer.ts';
+import { defaultUserIds, type UserIdRange } from './names.ts';
+import type { SizeLimits } from './resources.ts';
+
+/** Every limit and deadline of this layer, in one table. */
+export interface SandboxLimits {
+  readonly size: SizeLimits;
+  readonly logs: LogLimits;
+  readonly userIds: UserIdRange;
+  /** Sandboxes of this node at a time. */
+  readonly maxSandboxes: number;
+  /** Containers that a sandbox knows at a time, exited ones included. */
+  readonly maxContainers: number;
+  /** Logs kept of a container's earlier attempts. */
+  readonly maxOldLogs: number;
+  /** Bytes of a termination message; kubelet's limit. */
+  readonly maxTerminationBytes: number;
+  /** Free bytes the state directory must have before a sandbox is made. */
+  readonly minFreeBytes: number;
+  /** From the VMM's start to the agent's first answer. An emulated cold boot takes 2 to 4 s, on a busy node 20. */
+  readonly bootTimeoutMs: number;
+  readonly callTimeoutMs: number;
+  /** From SIGKILL to the container's end. */
+  readonly killTimeoutMs: number;
+  /** How long the end of a sandbox waits for output that log and followers have not taken yet. */
+  readonly drainTimeoutMs: number;
+  /** Longest wait for one undo (a VMM to die, a chain's DEL). */
+  readonly undoTimeoutMs: number;
+}
+
+export const defaultLimits: SandboxLimits = {
+  size: {
+    defaultMemoryMiB: 512,
+    overheadMiB: 128,
+    maxMemoryMiB: Math.floor(totalmem() / (1024 * 1024)),
+    maxVcpus: availableParallelism(),
+    defaultScratchBytes: 10 * 1024 ** 3,
+  },
+  logs: defaultLogLimits,
+  userIds: defaultUserIds,
+  maxSandboxes: 512,
+  maxContainers: 128,
+  maxOldLogs: 4,
+  maxTerminationBytes: 4096,
+  minFreeBytes: 64 * 1024 * 1024,
+  bootTimeoutMs: 60_000,
+  callTimeoutMs: 30_000,
+  killTimeoutMs: 10_000,
+  drainTimeoutMs: 5000,
+  undoTimeoutMs: 30_000,
+};

@@ -1,0 +1,55 @@
+import { PodvmError } from '#base/errors.ts';
+
+/** Values in use, each by one holder: namespace/name of pods, user ids of VMMs. */
+export interface Names {
+  /** Held until disposed. Errors: `alreadyExists`. */
+  reserve(namespace: string, name: string): Disposable;
+}
+
+export function createNames(): Names {
+  const held = new Set<string>();
+  return {
+    reserve(namespace, name) {
+      const key = `${namespace}/${name}`;
+      if (held.has(key)) {
+        throw new PodvmError('alreadyExists', `Cannot make the sandbox ${key}: the name is in use`, {
+          fix: `Stop it first: podvm stop ${key}`,
+        });
+      }
+      held.add(key);
+      return { [Symbol.dispose]: () => held.delete(key) };
+    },
+  };
+}
+
+/** User ids for VMM processes, one a sandbox, so that one guest's VMM cannot touch another's files. */
+export interface UserIds {
+  /** Held until disposed. Errors: `exhausted`. */
+  take(): Disposable & { readonly uid: number };
+}
+
+export interface UserIdRange {
+  readonly first: number;
+  readonly count: number;
+}
+
+/** Above the ids of people and services (login.defs) and of systemd's containers (nspawn: up to 1,879,048,191). */
+export const defaultUserIds: UserIdRange = { first: 1_879_100_000, count: 4096 };
+
+export function createUserIds(range: UserIdRange): UserIds {
+  const held = new Set<number>();
+  let last = range.first - 1;
+  return {
+    take() {
+      if (held.size >= range.count) {
+        throw new PodvmError('exhausted', `Cannot make a sandbox: all ${range.count} user ids for VMMs are in use`);
+      }
+      // Round the range, so that an id is not used again right after its holder died.
+      do last = last + 1 < range.first + range.count ? last + 1 : range.first;
+      while (held.has(last));
+      const uid = last;
+      held.add(uid);
+      return { uid, [Symbol.dispose]: () => held.delete(uid) };
+    },
+  };
+}

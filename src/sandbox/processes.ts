@@ -1,0 +1,66 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { PodvmError } from '#base/errors.ts';
+
+/** A process, told apart from a later one with the same pid by when it started. */
+export interface ProcessIdentity {
+  readonly pid: number;
+  /** In clock ticks since boot. */
+  readonly startTicks: string;
+}
+
+const pollMs = 10;
+
+/** The process with that pid, if it lives (a zombie does not). */
+export async function identify(pid: number): Promise<ProcessIdentity | undefined> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
+  // The second field is the program's name in parentheses, which may hold anything: fields are counted after it.
+  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const startTicks = fields?.[19];
+  if (startTicks === undefined || fields?.[0] === 'Z') return undefined;
+  return { pid, startTicks };
+}
+
+export async function isAlive(identity: ProcessIdentity): Promise<boolean> {
+  return (await identify(identity.pid))?.startTicks === identity.startTicks;
+}
+
+/** Kills and waits until it is gone. Errors: `timeout`. A process that is gone already is no error. */
+export async function killProcess(identity: ProcessIdentity, timeoutMs: number): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (await isAlive(identity)) {
+    try {
+      process.kill(identity.pid, 'SIGKILL');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    }
+    if (performance.now() > deadline) {
+      throw new PodvmError('timeout', `Cannot end process ${identity.pid}: it is still there after ${timeoutMs} ms`);
+    }
+    await delay(pollMs);
+  }
+}
+
+/**
+ * Processes of the user `uid` that mention `mark` in their command line or mounts: a VMM whose starter was killed
+ * before it could write down the pid. The mark is a sandbox's random id, so another installation's VMM is not meant.
+ */
+export async function processesOf(uid: number, mark: string): Promise<readonly ProcessIdentity[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name)).map(Number);
+  const found: ProcessIdentity[] = [];
+  for (const pid of pids) {
+    const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
+    if (!new RegExp(`^Uid:\\s${uid}\\s`, 'm').test(status)) continue;
+    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+    const mounts = await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '');
+    const identity = await identify(pid);
+    if (identity !== undefined && (command.includes(mark) || mounts.includes(mark))) found.push(identity);
+  }
+  return found;
+}
+
+/** Proportional share of memory in `KiB`: shared pages counted by how many share them. 0 when the process is gone. */
+export async function pssKiB(pid: number): Promise<number> {
+  const rollup = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8').catch(() => '');
+  return Number(/^Pss:\s+([0-9]+) kB/m.exec(rollup)?.[1] ?? 0);
+}

@@ -1,0 +1,173 @@
+import { open, stat, watch, type FileHandle } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { decodeRecord, maxRecordBytes, type LogRecord } from './log-format.ts';
+import { rotatedNumbers } from './log-writer.ts';
+
+export interface ReadLogOptions {
+  /** Only the last so many lines of what is there already. */
+  readonly tailLines?: number;
+  /** Only records from this moment on. */
+  readonly since?: Date;
+  /** Wait for more until `ended` settles or the signal aborts. */
+  readonly follow?: boolean;
+  /** Settles when the container writes no more; without it only the signal ends following. */
+  readonly ended?: Promise<unknown>;
+}
+
+const readBytes = 256 * 1024;
+/** A look at the file without a hint from the file system, in `ms`: not every one tells of changes. */
+const pollMs = 500;
+
+/**
+ * The records of a container's log, oldest first, over its rotated files. `path` is the container's `logPath`.
+ * Errors: `notFound` when there is no such log. An abort ends it without an error.
+ */
+export async function* readLog(
+  path: string,
+  options: ReadLogOptions,
+  signal: AbortSignal,
+): AsyncGenerator<LogRecord, void, undefined> {
+  if ((await stat(path).catch(() => undefined)) === undefined && (await rotatedNumbers(path)).length === 0) {
+    throw new PodvmError('notFound', `Cannot read the log ${basename(path)}: there is none`);
+  }
+  const skipLines = options.tailLines === undefined ? 0 : (await countLines(path, signal)) - options.tailLines;
+  const since = options.since?.toISOString().replace('Z', '');
+  let lines = 0;
+  for await (const record of records(path, options, signal)) {
+    const isSkipped = lines < skipLines;
+    if (record.endsLine) lines += 1;
+    if (isSkipped || (since !== undefined && record.time < since)) continue;
+    yield record;
+  }
+}
+
+async function countLines(path: string, signal: AbortSignal): Promise<number> {
+  let lines = 0;
+  let isOpen = false;
+  for await (const record of records(path, {}, signal)) {
+    isOpen = !record.endsLine;
+    if (record.endsLine) lines += 1;
+  }
+  return lines + (isOpen ? 1 : 0);
+}
+
+/** Goes through the files `<path>.<n>` in order and then `<path>`, also while they are being rotated. */
+async function* records(path: string, options: ReadLogOptions, signal: AbortSignal): AsyncGenerator<LogRecord> {
+  let number = await oldestNumber(path);
+  using changes = watchChanges(options.follow === true ? path : undefined, options.ended, signal);
+  while (!signal.aborted) {
+    await using opened = await openNumber(path, number);
+    if (opened === undefined) return;
+    const splitter = createSplitter();
+    for (;;) {
+      // Asked before reading to the end: what is said after "it was rotated" or "it ended" cannot be missed.
+      const isRotated = (await rotatedNumbers(path)).some((rotated) => rotated >= number);
+      const hasEnded = changes.hasEnded();
+      yield* readToEnd(opened, splitter, signal);
+      if (isRotated) break;
+      if (hasEnded || signal.aborted) return;
+      await changes.next();
+    }
+    number += 1;
+  }
+}
+
+async function oldestNumber(path: string): Promise<number> {
+  const numbers = await rotatedNumbers(path);
+  return numbers.length === 0 ? 1 : Math.min(...numbers);
+}
+
+/** Opens file `number`, which is `<path>.<number>` once it was set aside and `<path>` until then. */
+async function openNumber(path: string, number: number): Promise<FileHandle | undefined> {
+  for (;;) {
+    const aside = await open(`${path}.${number}`).catch(() => undefined);
+    if (aside !== undefined) return aside;
+    const current = await open(path).catch(() => undefined);
+    const numbers = await rotatedNumbers(path);
+    const newest = Math.max(0, ...numbers);
+    if (current !== undefined && newest === number - 1) return current;
+    await current?.close();
+    if (current === undefined && newest < number) return undefined;
+    if (numbers.length > 0 && Math.min(...numbers) > number) number = Math.min(...numbers); // deleted: too slow a reader
+  }
+}
+
+async function* readToEnd(file: FileHandle, splitter: Splitter, signal: AbortSignal): AsyncGenerator<LogRecord> {
+  const buffer = Buffer.allocUnsafe(readBytes);
+  while (!signal.aborted) {
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, null);
+    if (bytesRead === 0) return;
+    for (const line of splitter(buffer.subarray(0, bytesRead))) {
+      const record = decodeRecord(line);
+      if (record !== undefined) yield record;
+    }
+  }
+}
+
+type Splitter = (bytes: Buffer) => Generator<Buffer>;
+
+/** Cuts what is read into lines; keeps an unfinished one, of which a foreign file may not make us hold too much. */
+function createSplitter(): Splitter {
+  let rest: Buffer = Buffer.alloc(0);
+  return function* split(bytes) {
+    const all = rest.length === 0 ? bytes : Buffer.concat([rest, bytes]);
+    let from = 0;
+    for (let end = all.indexOf(0x0a); end >= 0; end = all.indexOf(0x0a, from)) {
+      yield all.subarray(from, end);
+      from = end + 1;
+    }
+    rest = all.length - from > 4 * maxRecordBytes ? Buffer.alloc(0) : Buffer.from(all.subarray(from));
+  };
+}
+
+interface Changes extends Disposable {
+  hasEnded(): boolean;
+  /** Resolves when the directory may have changed, following has ended, or some time has passed. */
+  next(): Promise<void>;
+}
+
+function watchChanges(path: string | undefined, ended: Promise<unknown> | undefined, signal: AbortSignal): Changes {
+  const stop = new AbortController();
+  const stopped = AbortSignal.any([signal, stop.signal]);
+  let isEnded = path === undefined;
+  let hasChanged = false;
+  let wake = () => {};
+  const changed = () => {
+    hasChanged = true;
+    wake();
+  };
+  const end = () => {
+    isEnded = true;
+    changed();
+  };
+  stopped.addEventListener('abort', end, { once: true });
+  void ended?.then(end, end);
+  if (path !== undefined) void notify(dirname(path), stopped, changed);
+  return {
+    hasEnded: () => isEnded,
+    async next() {
+      if (hasChanged) {
+        hasChanged = false;
+        return;
+      }
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, pollMs);
+        wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      hasChanged = false;
+    },
+    [Symbol.dispose]: () => stop.abort(),
+  };
+}
+
+async function notify(directory: string, signal: AbortSignal, changed: () => void): Promise<void> {
+  try {
+    for await (const _ of watch(directory, { signal })) changed();
+  } catch {
+    // aborted, or no watches left on this host: polling goes on
+  }
+}

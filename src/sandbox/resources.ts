@@ -1,0 +1,110 @@
+import { PodvmError } from '#base/errors.ts';
+import type { Resources } from './sandbox.ts';
+
+const mebibyte = 1024 * 1024;
+
+/** How a sandbox's machine is sized. */
+export interface SizeLimits {
+  /** Memory of a machine whose pod has no limit, in `MiB`. Pages that are never touched cost the node nothing. */
+  readonly defaultMemoryMiB: number;
+  /** What kernel, agent and page tables take beside the pod's limit, in `MiB`. */
+  readonly overheadMiB: number;
+  readonly maxMemoryMiB: number;
+  readonly maxVcpus: number;
+  /** Scratch disk of a pod without an ephemeral-storage limit, in bytes; sparse. */
+  readonly defaultScratchBytes: number;
+}
+
+/**
+ * Below this a container cannot start: crun's own first process, which the limit already covers, needs it to set up
+ * the container (runc and docker refuse less than 6 MiB for the same reason).
+ */
+export const minMemoryLimitBytes = 6 * mebibyte;
+/** mke2fs needs some room for its own tables, and a writable layer some files. */
+export const minScratchBytes = 16 * mebibyte;
+
+const cpuPeriodUs = 100_000;
+/** The kernel refuses quotas below a millisecond (Documentation/scheduler/sched-bwc.rst). */
+const minCpuQuotaUs = 1000;
+
+/** Errors: `invalid` for a limit that nothing can run in, with the number that can. */
+export function checkResources(what: string, resources: Resources): void {
+  const { memoryLimitBytes: memory, ephemeralStorageBytes: storage, pidsLimit, cpuLimitMillis } = resources;
+  if (memory !== undefined && memory < minMemoryLimitBytes) {
+    throw new PodvmError(
+      'invalid',
+      `Cannot run ${what}: a memory limit must be at least ${minMemoryLimitBytes} bytes (6Mi), ` +
+        `as the first process of a container needs that much to set it up, got ${memory}`,
+      { fix: 'Raise resources.limits.memory; what agent and kernel of the machine need is not counted in it.' },
+    );
+  }
+  if (storage !== undefined && storage < minScratchBytes) {
+    throw new PodvmError(
+      'invalid',
+      `Cannot run ${what}: an ephemeral-storage limit must be at least ${minScratchBytes} bytes (16Mi), ` +
+        `the smallest scratch disk, got ${storage}`,
+      { fix: 'Raise resources.limits.ephemeral-storage.' },
+    );
+  }
+  if (pidsLimit !== undefined && pidsLimit < 1) {
+    throw new PodvmError('invalid', `Cannot run ${what}: a limit of processes must be at least 1, got ${pidsLimit}`);
+  }
+  if (cpuLimitMillis !== undefined && cpuLimitMillis < 1) {
+    throw new PodvmError('invalid', `Cannot run ${what}: a cpu limit must be at least 1m, got ${cpuLimitMillis}m`);
+  }
+}
+
+export interface MachineSize {
+  readonly memoryMiB: number;
+  readonly vcpus: number;
+  readonly scratchBytes: number;
+}
+
+/** What the pod's limits ask of the machine. Errors: `invalid`, `exhausted` when the node has less. */
+export function machineSizeOf(what: string, resources: Resources, limits: SizeLimits): MachineSize {
+  checkResources(what, resources);
+  const { memoryLimitBytes, cpuLimitMillis, ephemeralStorageBytes } = resources;
+  const wanted =
+    memoryLimitBytes === undefined
+      ? Math.min(limits.defaultMemoryMiB, limits.maxMemoryMiB)
+      : Math.ceil(memoryLimitBytes / mebibyte) + limits.overheadMiB;
+  if (wanted > limits.maxMemoryMiB) {
+    throw new PodvmError(
+      'exhausted',
+      `Cannot run ${what}: its memory limit with the machine's own needs is ${wanted} MiB, ` +
+        `and this node gives one machine at most ${limits.maxMemoryMiB} MiB`,
+      { fix: 'Lower resources.limits.memory or run the pod on a larger node.' },
+    );
+  }
+  const vcpus = cpuLimitMillis === undefined ? limits.maxVcpus : Math.ceil(cpuLimitMillis / 1000);
+  return {
+    memoryMiB: Math.max(minMachineMiB, wanted),
+    vcpus: Math.max(1, Math.min(vcpus, limits.maxVcpus)),
+    scratchBytes: ephemeralStorageBytes ?? limits.defaultScratchBytes,
+  };
+}
+
+/** Smallest machine: the initial RAM disk is unpacked in memory beside the packed one, at boot. */
+export const minMachineMiB = 192;
+
+/** Limits as the guest's cgroups take them. */
+export function cgroupResourcesOf(resources: Resources): {
+  memoryLimitBytes?: number;
+  cpuQuotaUs?: number;
+  cpuPeriodUs?: number;
+  cpuShares?: number;
+  pidsLimit?: number;
+} {
+  const { memoryLimitBytes, cpuLimitMillis, cpuRequestMillis, pidsLimit } = resources;
+  return {
+    ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),
+    ...(cpuLimitMillis === undefined
+      ? {}
+      : { cpuQuotaUs: Math.max(minCpuQuotaUs, (cpuLimitMillis * cpuPeriodUs) / 1000), cpuPeriodUs }),
+    // kubelet's MilliCPUToShares
+    ...(cpuRequestMillis === undefined ? {} : { cpuShares: clamp(Math.floor((cpuRequestMillis * 1024) / 1000)) }),
+    ...(pidsLimit === undefined ? {} : { pidsLimit }),
+  };
+}
+
+const clamp = (shares: number) => Math.min(262_144, Math.max(2, shares));
