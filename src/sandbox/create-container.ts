@@ -7,7 +7,7 @@ import type { ContainerParams } from './guest-calls.ts';
 import { startErrorCode, type ContainerHome, type GuestContainer } from './guest-container.ts';
 import type { ImageDisks } from './image-disks.ts';
 import { createNanoClock } from './log-format.ts';
-import { logPathOf, openLogWriter } from './log-writer.ts';
+import { logPathOf, openLogWriter, rotatedNumbers } from './log-writer.ts';
 import { pumpOutput } from './output.ts';
 import type { ImageConfig, Parts, Surroundings } from './parts.ts';
 import { processOf, stopSignalOf } from './process.ts';
@@ -27,14 +27,24 @@ export interface ContainerSite extends ContainerHome {
 }
 
 /** The agent refuses these for what the pod or its image asks: the container is reported, not the call failed. */
-const startErrors: ReadonlySet<ErrorKind> = new Set(['invalid', 'notFound', 'failedPrecondition', 'denied', 'internal']);
+const startErrors: ReadonlySet<ErrorKind> = new Set([
+  'invalid',
+  'notFound',
+  'failedPrecondition',
+  'denied',
+  'internal',
+]);
 
 /**
  * Makes the container in the guest, so that it can be started. A command that cannot run (not found, not executable)
  * gives a container that has exited with StartError. Errors: `invalid`, `notFound` (image), what image, machine and
  * agent say; then nothing of it is left in the guest.
  */
-export async function createInGuest(container: GuestContainer, site: ContainerSite, signal: AbortSignal): Promise<void> {
+export async function createInGuest(
+  container: GuestContainer,
+  site: ContainerSite,
+  signal: AbortSignal,
+): Promise<void> {
   const { spec } = container;
   checkResources(`container ${spec.name}`, spec.resources);
   const capabilities = capabilitiesOf(spec.security);
@@ -102,7 +112,7 @@ async function openContainerLog(spec: ContainerSpec, { directory, limits, surrou
     await mkdir(dirname(path), { recursive: true, mode: 0o750 });
     if (tooOld >= 0) {
       const old = logPathOf(directory, spec.name, tooOld);
-      const aside = Array.from({ length: limits.logs.maxFiles }, (_, n) => `${old}.${n + 1}`);
+      const aside = (await rotatedNumbers(old)).map((number) => `${old}.${number}`);
       await Promise.all([old, ...aside].map((file) => rm(file, { force: true })));
     }
     return await openLogWriter(path, createNanoClock(surroundings.nowMs, surroundings.monotonicNs), limits.logs);

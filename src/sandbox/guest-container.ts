@@ -137,7 +137,11 @@ export class GuestContainer implements Container {
   async #terminationMessage(): Promise<string | undefined> {
     const { guest, limits } = this.#home;
     try {
-      const file = { containerId: this.id, path: this.spec.terminationMessagePath, maxBytes: limits.maxTerminationBytes };
+      const file = {
+        containerId: this.id,
+        path: this.spec.terminationMessagePath,
+        maxBytes: limits.maxTerminationBytes,
+      };
       const { data } = await guest.call('readFile', file, AbortSignal.timeout(limits.callTimeoutMs));
       const text = Buffer.from(data, 'base64').toString('utf8');
       return text === '' ? undefined : text;
@@ -225,7 +229,10 @@ export class GuestContainer implements Container {
     const { promise, resolve } = Promise.withResolvers<number>();
     this.#execExits.set(execId, resolve);
     try {
-      return await startExec({ guest: this.#home.guest, containerId: this.id, execId, exec, exitCode: promise }, signal);
+      return await startExec(
+        { guest: this.#home.guest, containerId: this.id, execId, exec, exitCode: promise },
+        signal,
+      );
     } catch (error) {
       this.#execExits.delete(execId);
       throw error;
@@ -234,6 +241,11 @@ export class GuestContainer implements Container {
 
   follow(onChunk: (chunk: OutputChunk) => Promise<void>): { readonly ended: Promise<void>; stop(): void } {
     return this.#made?.output.follow(onChunk) ?? { ended: Promise.resolve(), stop: () => {} };
+  }
+
+  /** It exists in the guest, or did. */
+  get isMade(): boolean {
+    return this.#made !== undefined;
   }
 
   /** Settles when all output is in the log and with the followers. */

@@ -132,10 +132,10 @@ function watchChanges(path: string | undefined, ended: Promise<unknown> | undefi
   const stopped = AbortSignal.any([signal, stop.signal]);
   let isEnded = path === undefined;
   let hasChanged = false;
-  let wake = () => {};
+  let wake: (() => void) | undefined;
   const changed = () => {
     hasChanged = true;
-    wake();
+    wake?.();
   };
   const end = () => {
     isEnded = true;

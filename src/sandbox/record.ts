@@ -44,9 +44,13 @@ export async function readRecord(directory: string): Promise<SandboxRecord | und
   try {
     return v.parse(recordSchema, JSON.parse(text));
   } catch (cause) {
-    throw new PodvmError('corrupt', `Cannot read the record of a sandbox: ${join(directory, fileName)} makes no sense`, {
-      cause,
-    });
+    throw new PodvmError(
+      'corrupt',
+      `Cannot read the record of a sandbox: ${join(directory, fileName)} makes no sense`,
+      {
+        cause,
+      },
+    );
   }
 }
 

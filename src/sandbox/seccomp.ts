@@ -47,10 +47,7 @@ export function seccompOf(
 export function runtimeDefault(capabilities: readonly string[]): Record<string, unknown> {
   const opened = new Set(capabilities.flatMap((capability) => syscallsByCapability[capability] ?? []));
   const closed = [...new Set(Object.values(syscallsByCapability).flat())].filter((name) => !opened.has(name));
-  const rules: Rule[] = [
-    { names: [...allowedSyscalls, ...opened], action: 'SCMP_ACT_ALLOW' },
-    ...argumentRules,
-  ];
+  const rules: Rule[] = [{ names: [...allowedSyscalls, ...opened], action: 'SCMP_ACT_ALLOW' }, ...argumentRules];
   if (!opened.has('clone')) rules.push(...cloneRules);
   // A call that exists but is refused must say so; the default answer, "no such call", is for what we do not know:
   // programs then try the older call (moby/moby#42680, clone3).
@@ -64,7 +61,17 @@ export function runtimeDefault(capabilities: readonly string[]): Record<string, 
   };
 }
 
-const alwaysRefused = ['add_key', 'kexec_file_load', 'kexec_load', 'keyctl', 'pivot_root', 'request_key', 'swapoff', 'swapon', 'userfaultfd'];
+const alwaysRefused = [
+  'add_key',
+  'kexec_file_load',
+  'kexec_load',
+  'keyctl',
+  'pivot_root',
+  'request_key',
+  'swapoff',
+  'swapon',
+  'userfaultfd',
+];
 
 const socketFamilies = (op: Operator, value: number): Rule => ({
   names: ['socket'],
@@ -73,13 +80,11 @@ const socketFamilies = (op: Operator, value: number): Rule => ({
 });
 
 const argumentRules: readonly Rule[] = [
-  ...personalities.map(
-    (value): Rule => ({
-      names: ['personality'],
-      action: 'SCMP_ACT_ALLOW',
-      args: [{ index: 0, value, op: 'SCMP_CMP_EQ' }],
-    }),
-  ),
+  ...personalities.map((value): Rule => ({
+    names: ['personality'],
+    action: 'SCMP_ACT_ALLOW',
+    args: [{ index: 0, value, op: 'SCMP_CMP_EQ' }],
+  })),
   // No AF_ALG (kernel crypto, a rich source of holes) and no AF_VSOCK (it reaches out of a VM).
   socketFamilies('SCMP_CMP_LT', addressFamilyAlg),
   socketFamilies('SCMP_CMP_EQ', addressFamilyAlg + 1),

@@ -11,12 +11,7 @@ const killTimeoutMs = 5000;
  * Ends what an earlier process left when it was killed: VMMs, attachments (netns, tap, addresses) and directories.
  * Returns the ids it cleaned. What cannot be cleaned is logged and stays on record for the next start.
  */
-export async function sweep(
-  root: string,
-  network: Network,
-  log: Log,
-  signal: AbortSignal,
-): Promise<readonly string[]> {
+export async function sweep(root: string, network: Network, log: Log, signal: AbortSignal): Promise<readonly string[]> {
   const swept: string[] = [];
   const stuck = new Set<string>();
   const directories = await sandboxDirectories(root);

@@ -1,0 +1,24 @@
+import { open } from 'node:fs/promises';
+import { printable } from '#base/guest-text.ts';
+
+const tailBytes = 4096;
+const tailLines = 8;
+
+/** The last lines of the guest's serial console, escaped; empty when there are none. */
+export async function consoleTail(path: string): Promise<readonly string[]> {
+  try {
+    await using file = await open(path);
+    const { size } = await file.stat();
+    const buffer = Buffer.alloc(tailBytes);
+    const { bytesRead } = await file.read(buffer, 0, tailBytes, Math.max(0, size - tailBytes));
+    return buffer
+      .subarray(0, bytesRead)
+      .toString('latin1')
+      .split(/\r?\n/)
+      .filter((line) => line.trim() !== '')
+      .slice(-tailLines)
+      .map((line) => printable(line));
+  } catch {
+    return []; // it adds to a message and is no reason to lose that
+  }
+}

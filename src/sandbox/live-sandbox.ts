@@ -1,0 +1,315 @@
+import type { Duplex } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import type { Log } from '#host/log.ts';
+import type { Link } from '#link/link.ts';
+import type { Machine } from '#vm/driver.ts';
+import { consoleTail } from './console-tail.ts';
+import { createInGuest, type ContainerSite } from './create-container.ts';
+import type { GuestEvent } from './guest-calls.ts';
+import { GuestContainer } from './guest-container.ts';
+import type { ImageDisks } from './image-disks.ts';
+import { createInbox, type Inbox } from './inbox.ts';
+import type { SandboxLimits } from './limits.ts';
+import { logPathOf } from './log-writer.ts';
+import { createMoves, type Moves } from './moves.ts';
+import type { Parts, Surroundings } from './parts.ts';
+import { pssKiB } from './processes.ts';
+import { pushVolume } from './push-volume.ts';
+import {
+  sandboxMoves,
+  type Container,
+  type ContainerSpec,
+  type Sandbox,
+  type SandboxSpec,
+  type SandboxState,
+  type SandboxStats,
+  type SandboxStatus,
+  type VolumeFile,
+} from './sandbox.ts';
+
+/** What a start has made, given over to the sandbox. */
+export interface LiveParts {
+  readonly id: string;
+  readonly spec: SandboxSpec;
+  readonly directory: string;
+  readonly machine: Machine;
+  readonly guest: Link;
+  readonly imageDisks: ImageDisks;
+  readonly addresses: readonly string[];
+  readonly phases: SandboxStatus['phases'];
+  readonly createdAt: Date;
+  readonly parts: Parts;
+  readonly limits: SandboxLimits;
+  readonly surroundings: Surroundings;
+  /** Machine, link, disks, attachment, user id: gone when the sandbox has ended. */
+  readonly running: AsyncDisposableStack;
+  /** Name and directory: gone when it is removed. */
+  readonly kept: AsyncDisposableStack;
+}
+
+/** Why the sandbox ends; the first of these that is applied decides between `stopped` and `failed`. */
+type Ending = { readonly kind: 'stop' } | { readonly kind: 'failure'; readonly why: string };
+
+/** A sandbox that is `ready`, until it has ended. One writer: state changes only inside the inbox. */
+export class LiveSandbox implements Sandbox {
+  readonly id: string;
+  readonly spec: SandboxSpec;
+  readonly consolePath: string;
+  readonly ended: Promise<SandboxStatus>;
+  readonly #live: LiveParts;
+  readonly #log: Log;
+  readonly #inbox: Inbox;
+  readonly #moves: Moves<SandboxState>;
+  readonly #site: ContainerSite;
+  readonly #settleEnded: (status: SandboxStatus) => void;
+  readonly #containers: GuestContainer[] = [];
+  /** Aborts creations under way and cuts the grace of containers short. */
+  readonly #closing = new AbortController();
+  readonly #hurry = new AbortController();
+  #ending: Ending | undefined;
+  #failure: string | undefined;
+  #removing: Promise<void> | undefined;
+
+  constructor(live: LiveParts) {
+    this.id = live.id;
+    this.spec = live.spec;
+    this.consolePath = live.machine.consolePath;
+    this.#live = live;
+    this.#log = live.surroundings.log;
+    this.#inbox = createInbox((error) => this.#onBug(error));
+    this.#moves = createMoves(`sandbox ${live.id}`, sandboxMoves, 'creating', (state, why) =>
+      this.#log.info('sandbox moved', { state, why }),
+    );
+    const { promise, resolve } = Promise.withResolvers<SandboxStatus>();
+    this.ended = promise;
+    this.#settleEnded = resolve;
+    this.#site = {
+      inbox: this.#inbox,
+      guest: live.guest,
+      limits: live.limits,
+      log: this.#log,
+      now: () => new Date(live.surroundings.nowMs()),
+      spec: live.spec,
+      directory: live.directory,
+      parts: live.parts,
+      imageDisks: live.imageDisks,
+      surroundings: live.surroundings,
+    };
+    this.#moves.moveTo('ready', 'configured');
+    live.guest.onEvent((event) => this.#inbox.tell(() => this.#onGuestEvent(event)));
+    void live.guest.closed.then((why) =>
+      this.#inbox.tell(() => this.#fail(`the link to the agent is lost: ${why.message}`)),
+    );
+    void live.machine.exited.then((exit) => this.#inbox.tell(() => this.#fail(exit.reason)));
+  }
+
+  get status(): SandboxStatus {
+    const { machine, addresses, phases, createdAt } = this.#live;
+    const hasEnded = this.#moves.state === 'stopped' || this.#moves.state === 'failed';
+    return {
+      id: this.id,
+      state: this.#moves.state,
+      createdAt,
+      addresses,
+      accelerator: machine.accelerator,
+      ...(hasEnded ? {} : { vmmPid: machine.record.pid }),
+      ...(this.#failure === undefined ? {} : { failure: this.#failure }),
+      phases,
+      containers: this.#containers.map((container) => container.status),
+      volumes: this.spec.volumes.map(({ name, kind }) => ({ name, mode: kind })),
+    };
+  }
+
+  container(name: string): Container | undefined {
+    return this.#containers.findLast((container) => container.spec.name === name);
+  }
+
+  async createContainer(spec: ContainerSpec, signal: AbortSignal): Promise<Container> {
+    const container = await this.#inbox.ask(() => this.#admit(spec));
+    try {
+      await createInGuest(container, this.#site, AbortSignal.any([signal, this.#closing.signal]));
+    } catch (error) {
+      await this.#inbox.ask(() => this.#forget(container));
+      if (this.#failure === undefined) throw error;
+      throw new PodvmError('unavailable', `Cannot create container ${spec.name}: ${this.#failure}`, { cause: error });
+    }
+    return container;
+  }
+
+  #admit(spec: ContainerSpec): GuestContainer {
+    this.#assertReady(`create container ${spec.name}`);
+    const { limits, directory } = this.#live;
+    const same = this.#containers.filter((container) => container.spec.name === spec.name);
+    if (same.some((container) => container.spec.attempt === spec.attempt)) {
+      const what = `container ${spec.name} (attempt ${spec.attempt})`;
+      throw new PodvmError('alreadyExists', `Cannot create ${what}: it exists already`);
+    }
+    for (const container of same) if (container.isRemoved) this.#forget(container);
+    if (this.#containers.length >= limits.maxContainers) {
+      throw new PodvmError('exhausted', `Cannot create container ${spec.name}: ${limits.maxContainers} exist already`);
+    }
+    const id = `${this.id}-${spec.name}-${spec.attempt}`;
+    const container = new GuestContainer(id, spec, logPathOf(directory, spec.name, spec.attempt), this.#site);
+    this.#containers.push(container);
+    return container;
+  }
+
+  #forget(container: GuestContainer): void {
+    const at = this.#containers.indexOf(container);
+    if (at >= 0) this.#containers.splice(at, 1);
+  }
+
+  async updateVolume(name: string, files: readonly VolumeFile[], signal: AbortSignal): Promise<void> {
+    await this.#inbox.ask(() => this.#assertReady(`update volume ${name}`));
+    const volume = this.spec.volumes.find((candidate) => candidate.name === name);
+    if (volume?.kind !== 'push') {
+      const kind = volume === undefined ? 'notFound' : 'failedPrecondition';
+      throw new PodvmError(kind, `Cannot update volume ${name}: no push volume of that name`);
+    }
+    await pushVolume(this.#live.guest, name, files, signal);
+  }
+
+  async dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex> {
+    await this.#inbox.ask(() => this.#assertReady(`connect to port ${port}`));
+    const stream = this.#live.guest.openStream();
+    try {
+      await this.#live.guest.call('dial', { stream: stream.id, address: address ?? '127.0.0.1', port }, signal);
+      return stream;
+    } catch (error) {
+      stream.destroy();
+      throw error;
+    }
+  }
+
+  async stats(signal: AbortSignal): Promise<SandboxStats> {
+    await this.#inbox.ask(() => this.#assertReady('measure'));
+    const { guest, machine } = this.#live;
+    const [figures, vmmPssKiB] = await Promise.all([guest.call('stats', {}, signal), pssKiB(machine.record.pid)]);
+    return {
+      agentRssKiB: figures.agentRssKiB,
+      agentFds: figures.agentFds,
+      vmmPssKiB,
+      containers: figures.containers.flatMap(({ id, memoryBytes, memoryLimitBytes, cpuUsec, pids }) => {
+        const name = this.#containers.find((container) => container.id === id)?.spec.name;
+        const limit = memoryLimitBytes === undefined ? {} : { memoryLimitBytes };
+        return name === undefined ? [] : [{ name, memoryBytes, ...limit, cpuUsec, pids }];
+      }),
+    };
+  }
+
+  #assertReady(verb: string): void {
+    if (this.#moves.state === 'ready') return;
+    const why = this.#failure === undefined ? '' : ` (${this.#failure})`;
+    throw new PodvmError('failedPrecondition', `Cannot ${verb}: the sandbox is ${this.#moves.state}${why}`);
+  }
+
+  #onGuestEvent(event: GuestEvent): void {
+    switch (event.kind) {
+      case 'exited':
+        this.#containers.find((container) => container.id === event.containerId)?.onGuestExit(event);
+        return;
+      case 'oomKilled':
+        this.#log.warn('a process was killed for lack of memory', { container: printable(event.containerId) });
+        return;
+      case 'log':
+        this.#log.debug('agent', { level: event.level, text: printable(event.text) });
+        return;
+    }
+  }
+
+  /** Its own failure ends a sandbox, never the process with the others. */
+  #onBug(error: unknown): void {
+    this.#log.error('sandbox failed by our own fault', error);
+    this.#inbox.tell(() => this.#fail(`our own fault: ${messageOf(error)}`));
+  }
+
+  // Ending.
+
+  /** A second call with less grace cuts the first one's short: the earlier deadline counts. */
+  stop(graceMs: number): Promise<SandboxStatus> {
+    if (graceMs <= 0) this.#hurry.abort();
+    else
+      void delay(graceMs, undefined, { signal: this.#hurry.signal, ref: false }).then(
+        () => this.#hurry.abort(),
+        () => {},
+      );
+    this.#inbox.tell(() => this.#end({ kind: 'stop' }, graceMs));
+    return this.ended;
+  }
+
+  #fail(why: string): void {
+    if (this.#ending !== undefined) return; // a machine that is being ended ends
+    this.#failure = why;
+    this.#hurry.abort();
+    for (const container of this.#containers) container.becomeLost(why);
+    this.#end({ kind: 'failure', why }, 0);
+  }
+
+  #end(ending: Ending, graceMs: number): void {
+    if (this.#ending !== undefined) return;
+    this.#ending = ending;
+    this.#moves.moveTo('stopping', ending.kind === 'stop' ? 'asked to' : ending.why);
+    this.#closing.abort(new PodvmError('cancelled', 'The sandbox is being stopped'));
+    void this.#finish(ending, graceMs);
+  }
+
+  /** Never throws: what could not be undone is logged, and makes the sandbox `failed` so that `remove` tries again. */
+  async #finish(ending: Ending, graceMs: number): Promise<void> {
+    if (ending.kind === 'stop') await this.#stopContainers(graceMs);
+    else this.#failure = await withConsole(ending.why, this.consolePath);
+    try {
+      await this.#live.running.disposeAsync();
+    } catch (error) {
+      this.#log.error('sandbox not wholly undone', error);
+      this.#failure ??= messageOf(error);
+    }
+    this.#inbox.tell(() => {
+      for (const container of this.#containers) container.becomeLost('the sandbox was stopped');
+      this.#moves.moveTo(this.#failure === undefined ? 'stopped' : 'failed', this.#failure ?? 'all is undone');
+      this.#settleEnded(this.status);
+    });
+  }
+
+  async #stopContainers(graceMs: number): Promise<void> {
+    const { limits } = this.#live;
+    await Promise.all(
+      this.#containers.map(async (container) => {
+        try {
+          if (!container.isMade) return;
+          await container.stop(graceMs, this.#hurry.signal);
+          await Promise.race([container.drained, delay(limits.drainTimeoutMs, undefined, { ref: false })]);
+        } catch (error) {
+          this.#log.error('container not stopped', error, { container: container.spec.name }); // its machine ends next
+        }
+      }),
+    );
+  }
+
+  /** Called once, when the sandbox is forgotten. */
+  onRemoved(forget: () => void): void {
+    this.#live.kept.defer(forget);
+  }
+
+  async remove(): Promise<void> {
+    await this.stop(0);
+    this.#removing ??= this.#remove();
+    try {
+      await this.#removing;
+    } catch (error) {
+      this.#removing = undefined; // the next call tries again
+      throw error;
+    }
+  }
+
+  async #remove(): Promise<void> {
+    await this.#live.running.disposeAsync();
+    await this.#live.kept.disposeAsync();
+  }
+}
+
+async function withConsole(why: string, consolePath: string): Promise<string> {
+  const tail = await consoleTail(consolePath);
+  return tail.length === 0 ? why : `${why}; the guest's last lines: ${tail.join(' | ')}`;
+}

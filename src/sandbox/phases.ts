@@ -1,0 +1,21 @@
+/** Times the steps of a start; steps side by side each have their own time. */
+export interface PhaseClock {
+  time<T>(name: string, step: Promise<T>): Promise<T>;
+  /** In the order in which the steps ended, and at last the whole. */
+  timeline(): readonly { readonly name: string; readonly ms: number }[];
+}
+
+export function createPhases(monotonicNs: () => bigint): PhaseClock {
+  const start = monotonicNs();
+  const done: { name: string; ms: number }[] = [];
+  const msSince = (from: bigint) => Number((monotonicNs() - from) / 10_000n) / 100;
+  return {
+    async time(name, step) {
+      const from = monotonicNs();
+      const result = await step;
+      done.push({ name, ms: msSince(from) });
+      return result;
+    },
+    timeline: () => [...done, { name: 'total', ms: msSince(start) }],
+  };
+}

@@ -1,0 +1,102 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import { defaultLimits, type SandboxLimits } from './limits.ts';
+import type { LiveSandbox } from './live-sandbox.ts';
+import { lockDirectory } from './lock.ts';
+import { createNames, createUserIds } from './names.ts';
+import type { Parts, Surroundings } from './parts.ts';
+import type { Sandbox, Sandboxes, SandboxSpec } from './sandbox.ts';
+import { startSandbox, type StartContext } from './start-sandbox.ts';
+import { sweep } from './sweep.ts';
+
+export interface OpenSandboxesOptions {
+  /** State directory, on the file system of the images; `sandboxes/` is made in it. */
+  readonly directory: string;
+  readonly parts: Parts;
+  readonly log: Log;
+  readonly limits?: SandboxLimits;
+  /** Default: the system's. */
+  readonly surroundings?: Omit<Surroundings, 'log'>;
+}
+
+/** Disposing stops what still runs and gives the directory free. */
+export type OpenSandboxes = Sandboxes & AsyncDisposable;
+
+/**
+ * Takes the state directory over and clears away what a killed process left in it. Errors: `busy` when another
+ * podvm works in it.
+ */
+export async function openSandboxes(options: OpenSandboxesOptions, signal: AbortSignal): Promise<OpenSandboxes> {
+  const { parts, log, limits = defaultLimits } = options;
+  const root = join(options.directory, 'sandboxes');
+  await mkdir(root, { recursive: true, mode: 0o711 });
+  await using undo = new AsyncDisposableStack();
+  undo.use(await lockDirectory(root));
+  await sweep(root, parts.network, log, signal);
+
+  const context: StartContext = {
+    root,
+    names: createNames(),
+    userIds: createUserIds(limits.userIds),
+    parts,
+    limits,
+    surroundings: { ...(options.surroundings ?? systemSurroundings), log },
+  };
+  return new SandboxTable(context, undo.move());
+}
+
+const systemSurroundings: Omit<Surroundings, 'log'> = {
+  nowMs: () => Date.now(),
+  monotonicNs: () => process.hrtime.bigint(),
+  randomBytes,
+};
+
+class SandboxTable implements OpenSandboxes {
+  readonly #context: StartContext;
+  readonly #lock: AsyncDisposableStack;
+  readonly #sandboxes = new Map<string, LiveSandbox>();
+  readonly #closing = new AbortController();
+  readonly #starting = new Set<Promise<unknown>>();
+
+  constructor(context: StartContext, lock: AsyncDisposableStack) {
+    this.#context = context;
+    this.#lock = lock;
+  }
+
+  async run(spec: SandboxSpec, signal: AbortSignal): Promise<Sandbox> {
+    const { maxSandboxes } = this.#context.limits;
+    if (this.#sandboxes.size + this.#starting.size >= maxSandboxes) {
+      throw new PodvmError('exhausted', `Cannot make a sandbox: ${maxSandboxes} exist already`);
+    }
+    const start = startSandbox(spec, this.#context, AbortSignal.any([signal, this.#closing.signal]));
+    this.#starting.add(start);
+    try {
+      const sandbox = await start;
+      this.#sandboxes.set(keyOf(spec), sandbox);
+      sandbox.onRemoved(() => this.#sandboxes.delete(keyOf(spec)));
+      return sandbox;
+    } finally {
+      this.#starting.delete(start);
+    }
+  }
+
+  list(): readonly Sandbox[] {
+    return [...this.#sandboxes.values()];
+  }
+
+  get(namespace: string, name: string): Sandbox | undefined {
+    return this.#sandboxes.get(keyOf({ namespace, name }));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort(new PodvmError('cancelled', 'podvm is stopping'));
+    await Promise.allSettled(this.#starting);
+    await Promise.allSettled([...this.#sandboxes.values()].map((sandbox) => sandbox.remove()));
+    await this.#lock.disposeAsync();
+  }
+}
+
+const keyOf = ({ namespace, name }: { readonly namespace: string; readonly name: string }) => `${namespace}/${name}`;
