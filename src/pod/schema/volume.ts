@@ -1,0 +1,91 @@
+import * as v from 'valibot';
+import * as s from './scalars.ts';
+
+/** Volumes of a Pod. Sources that are not here are in `unsupported.ts`, each with its reason. */
+const items = v.optional(
+  s.list(v.object({ key: s.configKey, path: s.relativePath, mode: v.optional(s.fileMode) }), 1000),
+);
+
+const fieldRef = v.object({ apiVersion: v.optional(v.literal('v1', 'must be v1')), fieldPath: s.string });
+const resourceFieldRef = v.object({
+  containerName: v.optional(s.dnsLabel),
+  resource: s.picklist([
+    'limits.cpu',
+    'limits.memory',
+    'limits.ephemeral-storage',
+    'requests.cpu',
+    'requests.memory',
+    'requests.ephemeral-storage',
+  ]),
+  divisor: v.optional(s.quantity),
+});
+export type ResourceFieldRef = v.InferOutput<typeof resourceFieldRef>;
+
+const downwardItems = v.optional(
+  s.list(
+    v.pipe(
+      v.object({
+        path: s.relativePath,
+        fieldRef: v.optional(fieldRef),
+        resourceFieldRef: v.optional(resourceFieldRef),
+        mode: v.optional(s.fileMode),
+      }),
+      s.exactlyOne(['fieldRef', 'resourceFieldRef'], 'source'),
+    ),
+    1000,
+  ),
+  [],
+);
+export type DownwardItem = v.InferOutput<typeof downwardItems>[number];
+export const envSources = { fieldRef, resourceFieldRef };
+
+const optional = v.optional(s.boolean, false);
+const defaultMode = v.optional(s.fileMode, 0o644);
+
+const projection = v.pipe(
+  v.object({
+    configMap: v.optional(v.object({ name: s.dnsSubdomain, items, optional })),
+    secret: v.optional(v.object({ name: s.dnsSubdomain, items, optional })),
+    downwardAPI: v.optional(v.object({ items: downwardItems })),
+  }),
+  s.exactlyOne(['configMap', 'secret', 'downwardAPI'], 'source'),
+);
+
+const sourceNames = ['emptyDir', 'configMap', 'secret', 'downwardAPI', 'projected'] as const;
+
+export const volume = v.pipe(
+  v.object({
+    name: s.dnsLabel,
+    emptyDir: v.optional(
+      v.object({ medium: v.optional(s.picklist(['', 'Memory']), ''), sizeLimit: v.optional(s.quantity) }),
+    ),
+    configMap: v.optional(v.object({ name: s.dnsSubdomain, items, optional, defaultMode })),
+    secret: v.optional(v.object({ secretName: s.dnsSubdomain, items, optional, defaultMode })),
+    downwardAPI: v.optional(v.object({ items: downwardItems, defaultMode })),
+    projected: v.optional(v.object({ sources: v.optional(s.list(projection, 1000), []), defaultMode })),
+  }),
+  // A volume that names no source is an emptyDir (Kubernetes' SetDefaults_Volume).
+  v.transform((value) =>
+    sourceNames.some((name) => value[name] !== undefined) ? value : { ...value, emptyDir: { medium: '' as const } },
+  ),
+  s.exactlyOne([...sourceNames], 'source'),
+);
+export type Volume = v.InferOutput<typeof volume>;
+
+export const volumeMount = v.pipe(
+  v.object({
+    name: s.dnsLabel,
+    mountPath: s.absolutePath,
+    subPath: v.optional(s.relativePath),
+    subPathExpr: v.optional(s.relativePath),
+    readOnly: v.optional(s.boolean, false),
+    mountPropagation: v.optional(
+      v.literal('None', 'must be None: a container in a machine has no mounts of the host to share'),
+    ),
+  }),
+  v.check(
+    (mount) => mount.subPath === undefined || mount.subPathExpr === undefined,
+    'must not have both subPath and subPathExpr',
+  ),
+  v.check((mount) => !mount.mountPath.includes(':'), 'must not have ":" in its mountPath'),
+);
