@@ -1,0 +1,26 @@
+import { createHash } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+/** What the agent is made from: its own source, what it shares with the host, how it is built, and with which tools. */
+const sources = ['src/agent', 'src/wire', 'src/base', 'src/setup/build-agent.ts', 'package-lock.json'];
+
+/** Changes when the agent would; a few small files, read anew each time (a few ms), so that no edit goes unseen. */
+export async function hashAgentSources(repo: string): Promise<string> {
+  const files = (await Promise.all(sources.map((source) => filesBelow(repo, source)))).flat().sort();
+  const contents = await Promise.all(files.map((file) => readFile(join(repo, file))));
+  const hash = createHash('sha256');
+  for (const [index, file] of files.entries()) {
+    const content = contents[index] ?? Buffer.alloc(0);
+    hash.update(`${file}\0${content.length}\0`).update(content);
+  }
+  return hash.digest('hex').slice(0, 16);
+}
+
+async function filesBelow(repo: string, path: string): Promise<readonly string[]> {
+  if (/\.(ts|json)$/.test(path)) return [path];
+  const entries = await readdir(join(repo, path), { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile() && !entry.name.endsWith('.test.ts') && /\.(ts|c|h)$/.test(entry.name))
+    .map((entry) => join(entry.parentPath, entry.name).slice(repo.length + 1));
+}

@@ -1,0 +1,45 @@
+import { access, readFile } from 'node:fs/promises';
+import { PodvmError } from '#base/errors.ts';
+
+/** A Debian package of the host, and the program by which its presence is seen. */
+export interface HostTool {
+  readonly package: string;
+  /** Absolute path. */
+  readonly program: string;
+  readonly purpose: string;
+}
+
+/** The list in `host-packages.txt`, which the shell script `podvm` reads too. Errors: `internal` for a bad line. */
+export async function readHostTools(): Promise<readonly HostTool[]> {
+  return parseHostTools(await readFile(new URL('./host-packages.txt', import.meta.url), 'utf8'));
+}
+
+export function parseHostTools(text: string): readonly HostTool[] {
+  return text
+    .split('\n')
+    .filter((line) => line.trim() !== '' && !line.startsWith('#'))
+    .map((line) => {
+      const match = /^([a-z0-9.+-]+)\s+(\/\S+)\s+(.+)$/.exec(line);
+      const [, name, program, purpose] = match ?? [];
+      if (name === undefined || program === undefined || purpose === undefined) {
+        throw new PodvmError(
+          'internal',
+          `Cannot read host-packages.txt: expected "package /program purpose", got ${line}`,
+        );
+      }
+      return { package: name, program, purpose };
+    });
+}
+
+/** Those whose program is not there. */
+export async function missingHostTools(tools: readonly HostTool[]): Promise<readonly HostTool[]> {
+  const found = await Promise.all(
+    tools.map((tool) =>
+      access(tool.program).then(
+        () => true,
+        () => false,
+      ),
+    ),
+  );
+  return tools.filter((_, index) => found[index] !== true);
+}

@@ -1,0 +1,90 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
+import { run } from '#host/run.ts';
+import type { Versions } from './debian-packages.ts';
+import type { Progress } from './progress.ts';
+
+/**
+ * A *part* is one directory that set-up makes: `<root>/parts/<name>-<hash of its recipe>`. It is made under another name
+ * and renamed when whole, so a part that exists is good; what an interrupted set-up leaves is swept by the next.
+ */
+export interface Part {
+  readonly directory: string;
+  /** Versions of what it was made from. */
+  readonly versions: Versions;
+}
+
+export interface PartRecipe {
+  /** `[a-z-]+`. */
+  readonly name: string;
+  /** What a person reads while it is made: "unpacking the compiler". */
+  readonly task: string;
+  /** Everything that decides the outcome, as plain JSON: the part is made anew when it changes. */
+  readonly inputs: unknown;
+  /** Makes the content in an empty directory. */
+  make(directory: string): Promise<Versions>;
+}
+
+const partFile = 'part.json';
+const makingPrefix = '.making-';
+const partSchema = v.object({ name: v.string(), versions: v.record(v.string(), v.string()) });
+
+export function hashOf(inputs: unknown): string {
+  return createHash('sha256').update(JSON.stringify(inputs)).digest('hex').slice(0, 16);
+}
+
+/** The part of this recipe, made now if it is not there. */
+export async function ensurePart(partsDirectory: string, recipe: PartRecipe, progress: Progress): Promise<Part> {
+  const directory = join(partsDirectory, `${recipe.name}-${hashOf(recipe.inputs)}`);
+  const known = await readFileIfThere(join(directory, partFile));
+  if (known !== undefined) return { directory, versions: v.parse(partSchema, JSON.parse(known)).versions };
+  return await progress.during(recipe.task, async () => {
+    const making = join(partsDirectory, `${makingPrefix}${recipe.name}-${randomBytes(4).toString('hex')}`);
+    await mkdir(making, { recursive: true });
+    try {
+      const versions = await recipe.make(making);
+      await writeFileAtomic(
+        join(making, partFile),
+        `${JSON.stringify({ name: recipe.name, versions }, null, 2)}\n`,
+        0o644,
+      );
+      // A power cut must not leave a part whose name says "whole" and whose files are empty.
+      await run('sync', ['-f', making], { timeoutMs: 120_000 });
+      await rename(making, directory);
+      return { directory, versions };
+    } catch (error) {
+      await rm(making, { recursive: true, force: true });
+      throw error;
+    }
+  });
+}
+
+/** Removes what an interrupted set-up left. Only for the holder of the set-up lock. */
+export async function sweepUnfinished(partsDirectory: string): Promise<void> {
+  for (const entry of await readdir(partsDirectory)) {
+    if (entry.startsWith(makingPrefix))
+      await rm(join(partsDirectory, entry), { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+/** Removes parts that are not kept and that no process has mounted. Only for the holder of the set-up lock. */
+export async function collectParts(partsDirectory: string, keep: ReadonlySet<string>): Promise<void> {
+  const unused = (await readdir(partsDirectory)).filter((entry) => !keep.has(join(partsDirectory, entry)));
+  if (unused.length === 0) return;
+  const mounts = await allMounts();
+  for (const entry of unused) {
+    if (!mounts.includes(`/${entry}/`)) await rm(join(partsDirectory, entry), { recursive: true, force: true });
+  }
+}
+
+/** The mount tables of all processes: a jail that binds a part's `/usr` shows the part's path as the mount's root. */
+async function allMounts(): Promise<string> {
+  const pids = (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry));
+  const tables = await Promise.all(
+    pids.map((pid) => readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '')), // a process may end meanwhile
+  );
+  return tables.join('\n');
+}

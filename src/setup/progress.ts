@@ -1,0 +1,47 @@
+/** Says what set-up does, to whom it may concern. */
+export interface Progress {
+  /** Runs a named task; the name completes "podvm is ...", e.g. "unpacking the compiler". */
+  during<T>(task: string, work: () => Promise<T>): Promise<T>;
+}
+
+/** Says nothing. */
+export const silentProgress: Progress = { during: (_, work) => work() };
+
+/** A task as it went, for reports. */
+export interface FinishedTask {
+  readonly task: string;
+  readonly ms: number;
+}
+
+const quietMs = 2000;
+
+/**
+ * Writes a line when a task has taken two seconds, again each 30 s, and when such a task is done; nothing for shorter
+ * ones. `finished` is told of every task.
+ */
+export function createProgress(
+  write: (line: string) => void,
+  finished: (task: FinishedTask) => void = () => {},
+): Progress {
+  return {
+    async during(task, work) {
+      const start = performance.now();
+      const seconds = () => `${((performance.now() - start) / 1000).toFixed(0)} s`;
+      let said = false;
+      const say = () => {
+        write(said ? `podvm: still ${task} (${seconds()})\n` : `podvm: ${task} ...\n`);
+        said = true;
+        timer = setTimeout(say, 30_000);
+      };
+      let timer = setTimeout(say, quietMs);
+      try {
+        const result = await work();
+        if (said) write(`podvm: ${task}: done in ${seconds()}\n`);
+        return result;
+      } finally {
+        clearTimeout(timer);
+        finished({ task, ms: Math.round(performance.now() - start) });
+      }
+    },
+  };
+}

@@ -1,0 +1,216 @@
+import { copyFile, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { runInBuildRoot } from './build-root.ts';
+import { suite, type DebianArchive } from './debian-archive.ts';
+import { extractPackages } from './debian-packages.ts';
+import { bootModules, demandModules, moduleFile, modulesList, planModules } from './kernel-modules.ts';
+import type { Part, PartRecipe } from './parts.ts';
+import { extractVmlinux } from './vmlinux.ts';
+
+/** Counted up with each change below, so that a quick look tells whether assets are this program's. */
+export const recipesVersion = 1;
+
+/** What the recipes of packages share. */
+export interface Ingredients {
+  readonly archive: DebianArchive;
+  /** Changes when newer packages are asked for. */
+  readonly generation: string;
+  readonly signal: AbortSignal;
+}
+
+/** Documentation and the like: a third of the sysroot's files, read by nobody. */
+const unneeded = ['doc', 'man', 'info', 'locale', 'lintian', 'bug'].map((name) => `usr/share/${name}`);
+
+/** The jail's whole world: VMM, tools for disks and images, 9p server, and busybox for the base image. */
+export function sysrootRecipe({ archive, generation, signal }: Ingredients): PartRecipe {
+  const packages = ['qemu-system-x86', 'erofs-utils', 'e2fsprogs', 'diod', 'busybox-static'];
+  const otherMachines = ['usr/bin/qemu-system-i386', 'usr/bin/qemu-system-x86_64-microvm'];
+  return {
+    name: 'sysroot',
+    task: `unpacking QEMU and its tools from Debian ${suite}`,
+    inputs: { suite, packages, generation, unneeded, otherMachines, version: 1 },
+    make: (directory) =>
+      extractPackages({
+        archive,
+        packages,
+        unneeded: [...unneeded, ...otherMachines],
+        target: join(directory, 'root'),
+        signal,
+      }),
+  };
+}
+
+/** The compiler's world, with crun's source in `/usr/src/crun.tar.gz`. */
+export function buildRootRecipe({ archive, generation, signal }: Ingredients): PartRecipe {
+  const packages = [
+    ...['gcc', 'libc6-dev', 'make', 'pkgconf', 'python3-minimal'], // crun's libocispec runs a generator
+    ...['libquickjs', 'libcap-dev', 'libseccomp-dev', 'libyajl-dev'],
+    ...['base-files', 'coreutils', 'dash', 'diffutils', 'findutils', 'grep', 'gzip', 'mawk', 'sed', 'tar'],
+    ...['cpio', 'kmod', 'xz-utils'],
+  ];
+  // Only the upstream archive, which the signed index vouches for: not every mirror of packages carries the .dsc beside it.
+  const script = [
+    'mkdir -p "$1/usr/src"',
+    'cd "$1/usr/src"',
+    'apt-get -qq source --only-source --tar-only --download-only crun >/dev/null',
+    'mv crun_*.orig.tar.* crun.tar.gz',
+  ].join('\n');
+  return {
+    name: 'build-root',
+    task: `unpacking a compiler from Debian ${suite}`,
+    inputs: { suite, packages, script, generation, unneeded, version: 2 },
+    async make(directory) {
+      const target = join(directory, 'root');
+      const versions = await extractPackages({ archive, packages, script, unneeded, target, signal });
+      // What update-alternatives would link on installing.
+      await symlink('gcc', join(target, 'usr/bin/cc'));
+      await symlink('mawk', join(target, 'usr/bin/awk'));
+      // Debian's name of the static library is not the one that `-lyajl` looks for.
+      await symlink('libyajl_s.a', join(target, 'usr/lib/x86_64-linux-gnu/libyajl.a'));
+      return versions;
+    },
+  };
+}
+
+/** `vmlinux`, and `modules/` with `modules.list`. */
+export function kernelRecipe({ archive, generation, signal }: Ingredients, buildRoot: Part): PartRecipe {
+  const script = [
+    'image=$(apt-cache depends --important linux-image-amd64 | sed -n "s/^ *Depends: \\(linux-image-[^ ]*\\)$/\\1/p" | head -n 1)',
+    'apt-get -qq -s --no-install-recommends install "$image" | grep "^Inst $image " >>"$1/package-versions"',
+    'cd "$1"',
+    'apt-get -qq download "$image"',
+    'dpkg-deb --fsys-tarfile "$image"_*.deb | tar -x --exclude=./usr/lib/modules/*/kernel/sound ' +
+      '--exclude=./usr/lib/modules/*/kernel/drivers/gpu --exclude=./usr/lib/modules/*/kernel/drivers/media',
+    'rm -- *.deb',
+    'mkdir -p usr/lib/modules lib && ln -s ../usr/lib/modules lib/modules',
+    'ls usr/lib/modules >version',
+  ].join('\n');
+  return {
+    name: 'kernel',
+    task: `fetching the guest's kernel from Debian ${suite}`,
+    inputs: { suite, script, generation, bootModules, demandModules, buildRoot: buildRoot.directory, version: 3 },
+    async make(directory) {
+      const work = join(directory, 'unpacked');
+      const versions = await extractPackages({ archive, packages: [], script, target: work, signal });
+      const release = (await readFile(join(work, 'version'), 'utf8')).trim();
+      await writeFile(
+        join(directory, 'vmlinux'),
+        await extractVmlinux(await readFile(join(work, 'boot', `vmlinuz-${release}`))),
+        { mode: 0o444 },
+      );
+      await gatherModules(work, release, join(directory, 'modules'), buildRootOf(buildRoot), signal);
+      await rm(work, { recursive: true });
+      return { ...versions, kernel: release };
+    },
+  };
+}
+
+async function gatherModules(work: string, release: string, into: string, buildRoot: string, signal: AbortSignal) {
+  const tree = join(work, 'usr/lib/modules', release);
+  await runInBuildRoot({ buildRoot, workDir: work, program: 'depmod', args: ['-b', '/work', release], signal });
+  const modules = planModules(
+    await readFile(join(tree, 'modules.dep'), 'utf8'),
+    await readFile(join(tree, 'modules.builtin'), 'utf8'),
+  );
+  await mkdir(into);
+  const packed: string[] = [];
+  for (const module of modules) {
+    // What is loaded at every boot lies unpacked; the rest the kernel itself decompresses (CONFIG_MODULE_DECOMPRESS).
+    const file = moduleFile(module);
+    const xz = module.path.endsWith('.xz') && !file.endsWith('.xz');
+    if (xz) packed.push(`${file}.xz`);
+    await copyFile(join(tree, module.path), join(into, xz ? `${file}.xz` : file));
+  }
+  // Signature and type information cost an emulated guest a third of a second of every boot (checked, never used): a
+  // module that the host's root can replace anyway gains nothing from the guest checking it.
+  const unpack = 'for file; do xz -d -- "$file"; objcopy --strip-debug --remove-section .BTF "${file%.xz}"; done';
+  const args = ['-euc', unpack, 'sh', ...packed];
+  await runInBuildRoot({ buildRoot, workDir: into, program: 'sh', args, signal });
+  await writeFile(join(into, 'modules.list'), modulesList(modules));
+}
+
+/**
+ * A static `crun`: under emulation dynamic linking is half of its time (design, section 10). Without systemd, criu and
+ * loading of plugins, none of which a guest has.
+ */
+export function crunRecipe(buildRoot: Part, signal: AbortSignal): PartRecipe {
+  const script = [
+    'mkdir source && tar -xzf /usr/src/crun.tar.gz -C source --strip-components=1 && cd source',
+    'quietly() { "$@" >../log 2>&1 || { tail -n 8 ../log >&2; exit 1; }; }',
+    'quietly ./configure --disable-dependency-tracking --disable-systemd --disable-criu --disable-dl --disable-shared' +
+      ' --enable-static CFLAGS="-O2 -ffunction-sections -fdata-sections"',
+    'quietly make -C libocispec -j2 libocispec.la', // its headers are generated: before, not beside what includes them
+    'quietly make git-version.h',
+    'quietly make -j2 crun LDFLAGS="-all-static -Wl,--gc-sections"',
+    'strip crun && mv crun ../crun && cd .. && rm -r source log',
+    './crun --version | sed -n "s/^crun version //p" >version',
+  ].join('\n');
+  return {
+    name: 'crun',
+    task: 'building crun',
+    inputs: { script, buildRoot: buildRoot.directory, version: 1 },
+    async make(directory) {
+      const args = ['-euc', script];
+      await runInBuildRoot({ buildRoot: buildRootOf(buildRoot), workDir: directory, program: 'sh', args, signal });
+      return { crun: (await readFile(join(directory, 'version'), 'utf8')).trim() };
+    },
+  };
+}
+
+/** More than this and a guest of 64 MiB has no room to unpack it. */
+const maxInitramfsBytes = 16 * 1024 * 1024;
+
+/** Makes the agent's static binary at `outFile`. */
+export type AgentBuilder = (options: {
+  readonly repo: string;
+  readonly buildRoot: string;
+  readonly outFile: string;
+  readonly signal: AbortSignal;
+}) => Promise<void>;
+
+export interface InitramfsParts {
+  readonly repo: string;
+  readonly buildRoot: Part;
+  readonly kernel: Part;
+  readonly crun: Part;
+  readonly buildAgent: AgentBuilder;
+  /** Hash of all the agent is made from. */
+  readonly agentKey: string;
+  readonly signal: AbortSignal;
+}
+
+/** `initramfs.img`: agent as `/init`, crun and modules as an uncompressed cpio (unpacking costs an emulated guest more than reading). */
+export function initramfsRecipe(parts: InitramfsParts): PartRecipe {
+  const script = [
+    'mkdir -p tree/bin tree/lib/modules tree/dev tree/proc tree/sys tree/run tree/tmp',
+    'cp agent tree/init && cp /parts/crun/crun tree/bin/crun && cp /parts/kernel/modules/* tree/lib/modules/',
+    'chmod 755 tree/init tree/bin/crun',
+    'cd tree && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible >../initramfs.img',
+    'cd .. && rm -r tree && chmod 444 initramfs.img',
+  ].join('\n');
+  return {
+    name: 'initramfs',
+    task: "building the guest's agent and its initial RAM disk",
+    inputs: { script, kernel: parts.kernel.directory, crun: parts.crun.directory, agent: parts.agentKey, version: 1 },
+    async make(directory) {
+      const buildRoot = buildRootOf(parts.buildRoot);
+      const { repo, signal } = parts;
+      await parts.buildAgent({ repo, buildRoot, outFile: join(directory, 'agent'), signal });
+      const readOnly = { '/parts/crun': parts.crun.directory, '/parts/kernel': parts.kernel.directory };
+      await runInBuildRoot({ buildRoot, workDir: directory, program: 'sh', args: ['-euc', script], readOnly, signal });
+      const { length } = await readFile(join(directory, 'initramfs.img'));
+      if (length > maxInitramfsBytes) {
+        throw new PodvmError(
+          'exhausted',
+          `Cannot make the initramfs: at most ${maxInitramfsBytes} bytes, got ${length}`,
+        );
+      }
+      return {};
+    },
+  };
+}
+
+export function buildRootOf(part: Part): string {
+  return join(part.directory, 'root');
+}

@@ -1,0 +1,42 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { defaultEnv } from '#host/run.ts';
+import type { Progress } from './progress.ts';
+
+/**
+ * The right to change the assets below `root`, held until disposed or until this process ends, however it ends: a child
+ * holds the lock (Node has no flock) for as long as our end of its standard input is open.
+ * Errors: `cancelled`.
+ */
+export async function takeSetupLock(root: string, progress: Progress, signal: AbortSignal): Promise<AsyncDisposable> {
+  await mkdir(root, { recursive: true });
+  const child = spawn('flock', ['--no-fork', join(root, 'setup.lock'), 'sh', '-c', 'echo held; exec cat >/dev/null'], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    env: defaultEnv(),
+  });
+  const ended = once(child, 'close');
+  const [held] = [once(child.stdout, 'data', { signal })];
+  try {
+    await progress.during('waiting for another set-up to finish', () =>
+      Promise.race([
+        held,
+        ended.then(() => {
+          throw new PodvmError('internal', `Cannot take the set-up lock below ${root}: flock ended early`);
+        }),
+      ]),
+    );
+  } catch (error) {
+    child.kill('SIGKILL');
+    if (signal.aborted) throw new PodvmError('cancelled', 'Cannot set up: cancelled', { cause: error });
+    throw error;
+  }
+  return {
+    async [Symbol.asyncDispose]() {
+      child.stdin.end();
+      await ended;
+    },
+  };
+}

@@ -1,0 +1,181 @@
+import { mkdir, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import * as v from 'valibot';
+import { assetsSchema, type Assets } from '#host/assets.ts';
+import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
+import { PodvmError } from '#base/errors.ts';
+import { hashAgentSources } from './agent-sources.ts';
+import { buildAgent } from './build-agent.ts';
+import { findDebianArchive } from './debian-archive.ts';
+import type { Versions } from './debian-packages.ts';
+import { missingHostTools, readHostTools } from './host-tools.ts';
+import { collectParts, ensurePart, hashOf, sweepUnfinished, type Part } from './parts.ts';
+import type { Progress } from './progress.ts';
+import {
+  buildRootOf,
+  buildRootRecipe,
+  crunRecipe,
+  initramfsRecipe,
+  kernelRecipe,
+  recipesVersion,
+  sysrootRecipe,
+} from './recipes.ts';
+import { takeSetupLock } from './setup-lock.ts';
+
+export interface SetupOptions {
+  /** State root, e.g. `/var/lib/podvm`. */
+  readonly root: string;
+  /** Directory with `src/` and `node_modules/`. */
+  readonly repo: string;
+  /** URL of a Debian mirror; default is the one that the host's apt uses. */
+  readonly mirror?: string;
+  readonly progress: Progress;
+  readonly signal: AbortSignal;
+}
+
+/** A package that changed: from one version, to another; undefined where it was or is not part of it. */
+export interface PackageChange {
+  readonly package: string;
+  readonly from: string | undefined;
+  readonly to: string | undefined;
+}
+
+/** `current.json`: the assets, and what set-up itself wants to know again. */
+const currentSchema = v.object({
+  ...assetsSchema.entries,
+  /** Which taking of Debian packages this is: changes with `upgradeSetup` alone. */
+  generation: v.string(),
+  versions: v.record(v.string(), v.string()),
+  parts: v.array(v.string()),
+});
+type Current = v.InferOutput<typeof currentSchema>;
+
+/**
+ * The assets, made now as far as they are missing or their recipe or sources changed. A second call is a few reads. Two
+ * calls at once, also of two processes: one waits for the other.
+ * Errors: `failedPrecondition` (host tools missing), `unavailable` (no packages to be had), those of compiling.
+ */
+export async function ensureSetup(options: SetupOptions): Promise<Assets> {
+  const ready = await readReady(options);
+  if (ready !== undefined) return ready;
+  await using _lock = await takeSetupLock(options.root, options.progress, options.signal);
+  const current = await readReady(options); // somebody else may have made them while we waited
+  if (current !== undefined) return current;
+  return await make(options, (await readCurrent(options.root))?.generation ?? 'first');
+}
+
+/** Takes the newest Debian packages and says what changed; nothing is kept of it if nothing did. */
+export async function upgradeSetup(
+  options: SetupOptions,
+): Promise<{ readonly assets: Assets; readonly changes: readonly PackageChange[] }> {
+  await using _lock = await takeSetupLock(options.root, options.progress, options.signal);
+  const before = (await readCurrent(options.root))?.versions ?? {};
+  const assets = await make(options, new Date().toISOString());
+  const after = (await readCurrent(options.root))?.versions ?? {};
+  return { assets, changes: changesBetween(before, after) };
+}
+
+export function changesBetween(before: Versions, after: Versions): readonly PackageChange[] {
+  const names = [...new Set([...Object.keys(before), ...Object.keys(after)])].sort();
+  return names
+    .filter((name) => before[name] !== after[name])
+    .map((name) => ({ package: name, from: before[name], to: after[name] }));
+}
+
+/** What `current.json` says, or undefined if there is none or it is of another version of this program. */
+export async function readCurrent(root: string): Promise<Current | undefined> {
+  const text = await readFileIfThere(currentFile(root));
+  if (text === undefined) return undefined;
+  try {
+    const parsed = v.safeParse(currentSchema, JSON.parse(text));
+    return parsed.success ? parsed.output : undefined;
+  } catch {
+    return undefined; // not JSON: made anew, like any other state that is not ours
+  }
+}
+
+/** Set-up's answer if nothing changed: the key fits and the files are there. */
+export async function readReady({ root, repo }: Pick<SetupOptions, 'root' | 'repo'>): Promise<Assets | undefined> {
+  const [current, agent] = await Promise.all([readCurrent(root), hashAgentSources(repo)]);
+  if (current === undefined || current.key !== keyOf(current.generation, agent)) return undefined;
+  const there = await Promise.all(
+    [join(current.sysroot, 'usr'), current.kernel, current.initramfs].map((path) => stat(path).catch(() => undefined)),
+  );
+  return there.includes(undefined) ? undefined : v.parse(assetsSchema, current);
+}
+
+async function make(options: SetupOptions, generation: string): Promise<Assets> {
+  const { root, repo, progress, signal } = options;
+  await refuseMissingTools();
+  const partsDirectory = join(root, 'parts');
+  await mkdir(partsDirectory, { recursive: true });
+  await mkdir(dirname(currentFile(root)), { recursive: true });
+  await sweepUnfinished(partsDirectory);
+
+  const archive = await findDebianArchive(options.mirror, signal);
+  const ingredients = { archive, generation, signal };
+  const buildRoot = await ensurePart(partsDirectory, buildRootRecipe(ingredients), progress);
+  // Building crun keeps the processor busy while the others wait for the network.
+  const [sysroot, kernel, crun] = await allOrError([
+    ensurePart(partsDirectory, sysrootRecipe(ingredients), progress),
+    ensurePart(partsDirectory, kernelRecipe(ingredients, buildRoot), progress),
+    ensurePart(partsDirectory, crunRecipe(buildRoot, signal), progress),
+  ]);
+  const agentKey = await hashAgentSources(repo);
+  const initramfs = await ensurePart(
+    partsDirectory,
+    initramfsRecipe({ repo, buildRoot, kernel, crun, buildAgent, agentKey, signal }),
+    progress,
+  );
+  const assets: Assets = {
+    key: keyOf(generation, agentKey),
+    sysroot: join(sysroot.directory, 'root'),
+    kernel: join(kernel.directory, 'vmlinux'),
+    kernelVersion: kernel.versions['kernel'] ?? 'unknown',
+    initramfs: join(initramfs.directory, 'initramfs.img'),
+    qemuVersion: sysroot.versions['qemu-system-x86'] ?? 'unknown',
+    crunVersion: crun.versions['crun'] ?? 'unknown',
+  };
+  await publish(root, assets, generation, [sysroot, buildRoot, kernel, crun, initramfs]);
+  return assets;
+}
+
+/** Names the assets as the current ones, and collects those that neither they nor the last ones use. */
+async function publish(root: string, assets: Assets, generation: string, parts: readonly Part[]): Promise<void> {
+  const last = await readCurrent(root);
+  const directories = parts.map((part) => part.directory);
+  const versions = Object.assign({}, ...parts.map((part) => part.versions));
+  const current: Current = { ...assets, generation, versions, parts: directories };
+  await writeFileAtomic(currentFile(root), `${JSON.stringify(current, null, 2)}\n`, 0o644);
+  // A session that has just read the last ones may be about to start a machine from them.
+  await collectParts(join(root, 'parts'), new Set([...directories, ...(last?.parts ?? [])]));
+}
+
+async function refuseMissingTools(): Promise<void> {
+  const missing = (await missingHostTools(await readHostTools())).map((tool) => tool.package);
+  if (missing.length === 0) return;
+  throw new PodvmError('failedPrecondition', `Cannot set up: the host lacks ${missing.join(', ')}`, {
+    fix: `Run \`apt-get install --no-install-recommends ${missing.join(' ')}\`, or start PodVM by ./podvm, which does it.`,
+  });
+}
+
+/** Waits for all, so that none is left working when another fails; then the first error. */
+async function allOrError(parts: readonly [Promise<Part>, Promise<Part>, Promise<Part>]): Promise<[Part, Part, Part]> {
+  await Promise.allSettled(parts);
+  return await Promise.all(parts);
+}
+
+function currentFile(root: string): string {
+  return join(root, 'assets', 'current.json');
+}
+
+function keyOf(generation: string, agentKey: string): string {
+  return hashOf({ recipesVersion, generation, agentKey });
+}
+
+/** Where the build root is, for whoever builds the agent apart from set-up (its tests). */
+export async function findBuildRoot(root: string): Promise<string | undefined> {
+  const current = await readCurrent(root);
+  const directory = current?.parts.find((part) => part.includes('/build-root-'));
+  return directory === undefined ? undefined : buildRootOf({ directory, versions: {} });
+}
