@@ -8,7 +8,7 @@ import { agentPort, openPort } from './port.ts';
 
 /** The drivers of the channel: before all else, so that a guest that cannot load the rest can still say so. */
 const channelModules = ['virtio_ring', 'virtio', 'virtio_mmio', 'virtio_console'];
-const crunPath = '/usr/bin/crun';
+const crunPath = '/bin/crun';
 const portTimeoutMs = 30_000;
 const maxDescriptors = 1 << 20; // fs.nr_open
 

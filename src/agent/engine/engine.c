@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -283,11 +284,22 @@ static bool run_code(JSContext *ctx)
     return ok;
 }
 
+/* The kernel starts PID 1 without standard streams when the initramfs has no /dev/console: nothing of ours may become 0 to 2. */
+static void reserve_standard_fds(void)
+{
+    int fd;
+
+    do fd = memfd_create("nothing", 0);
+    while (fd >= 0 && fd <= 2);
+    if (fd > 2) close(fd);
+}
+
 int main(int argc, char **argv)
 {
     JSContext *ctx;
 
     if (argc > 0 && strcmp(argv[0], "podvm-pause") == 0) return pause_main();
+    reserve_standard_fds();
     if (getpid() == 1) catch_fatal_signals();
     umask(022);
     mallopt(M_ARENA_MAX, 1);
