@@ -22,37 +22,22 @@ export interface BuildCommand {
  */
 export async function runInBuildRoot(command: BuildCommand): Promise<RunResult> {
   const { readOnly = {}, env = {}, timeoutMs = 300_000 } = command;
-  const extraBinds = Object.entries(readOnly).flatMap(([inside, host]) => ['--ro-bind', host, inside]);
-  const extraEnv = Object.entries(env).flatMap(([name, value]) => ['--setenv', name, value]);
-  // prettier reads worse here: one switch a line, as bubblewrap's manual names them
-  return await run(
-    'bwrap',
-    [
-      // A tmpfs as root, so that any bind target can be made; the build root's own directories are laid into it.
-      ...['--tmpfs', '/'],
-      ...['--ro-bind', `${command.buildRoot}/usr`, '/usr'],
-      ...['--ro-bind', `${command.buildRoot}/etc`, '/etc'],
-      ...['bin', 'sbin', 'lib', 'lib64'].flatMap((name) => ['--symlink', `usr/${name}`, `/${name}`]),
-      ...['--dev', '/dev', '--proc', '/proc', '--tmpfs', '/tmp'],
-      ...['--bind', command.workDir, '/work'],
-      ...extraBinds,
-      ...['--unshare-pid', '--unshare-net', '--unshare-ipc', '--unshare-uts'],
-      ...['--cap-drop', 'ALL', '--new-session', '--die-with-parent'],
-      ...[
-        '--clearenv',
-        '--setenv',
-        'PATH',
-        '/usr/bin:/usr/sbin',
-        '--setenv',
-        'LC_ALL',
-        'C',
-        '--setenv',
-        'HOME',
-        '/tmp',
-      ],
-      ...extraEnv,
-      ...['--chdir', '/work', '--', command.program, ...command.args],
-    ],
-    { signal: command.signal, timeoutMs },
-  );
+  const extraBinds = Object.entries(readOnly).map(([inside, host]) => ['--ro-bind', host, inside]);
+  const variables = { PATH: '/usr/bin:/usr/sbin', LC_ALL: 'C', HOME: '/tmp', ...env };
+  const switches = [
+    // A tmpfs as root, so that any bind target can be made; the build root's own directories are laid into it.
+    ['--tmpfs', '/'],
+    ['--ro-bind', `${command.buildRoot}/usr`, '/usr'],
+    ['--ro-bind', `${command.buildRoot}/etc`, '/etc'],
+    ...['bin', 'sbin', 'lib', 'lib64'].map((name) => ['--symlink', `usr/${name}`, `/${name}`]),
+    ['--dev', '/dev', '--proc', '/proc', '--tmpfs', '/tmp'],
+    ['--bind', command.workDir, '/work'],
+    ...extraBinds,
+    ['--unshare-pid', '--unshare-net', '--unshare-ipc', '--unshare-uts'],
+    ['--cap-drop', 'ALL', '--new-session', '--die-with-parent'],
+    ['--clearenv'],
+    ...Object.entries(variables).map(([name, value]) => ['--setenv', name, value]),
+    ['--chdir', '/work', '--', command.program, ...command.args],
+  ];
+  return await run('bwrap', switches.flat(), { signal: command.signal, timeoutMs });
 }

@@ -52,13 +52,16 @@ export function sourcesFor(mirror: string | undefined, targets: readonly IndexTa
     });
   }
   const security = targets.find((target) => target.label === 'Debian-Security')?.uri;
-  const line = (type: string, uri: string, release: string) => `${type} [signed-by=${keyring}] ${uri} ${release} main`;
   return [
     line('deb', base, suite),
     line('deb', base, `${suite}-updates`),
     ...(security === undefined ? [] : [line('deb', security, `${suite}-security`)]),
     line('deb-src', base, suite),
   ];
+}
+
+function line(type: 'deb' | 'deb-src', uri: string, release: string): string {
+  return `${type} [signed-by=${keyring}] ${uri} ${release} main`;
 }
 
 /** Lines of `apt-config dump` that say how to reach an archive. */

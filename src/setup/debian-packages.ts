@@ -42,10 +42,16 @@ export async function extractPackages(extraction: Extraction): Promise<Versions>
     await run(
       'mmdebstrap',
       [
-        ...['--quiet', '--variant=extract', '--mode=root', '--architectures=amd64', '--skip=chroot/mount'],
+        '--quiet',
+        '--variant=extract',
+        '--mode=root',
+        '--architectures=amd64',
+        '--skip=chroot/mount',
         ...(packages.length === 0 ? [] : [`--include=${packages.join(',')}`]),
         ...['APT::Sandbox::User "root";', ...archive.aptOptions].map((option) => `--aptopt=${option}`),
-        ...[`--extract-hook=${hook}`, suite, target],
+        `--extract-hook=${hook}`,
+        suite,
+        target,
         ...(archive.sources.length === 0 ? [] : ['-']),
       ],
       { signal, timeoutMs: 15 * 60_000, input: archive.sources.map((line) => `${line}\n`).join('') },

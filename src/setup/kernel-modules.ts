@@ -5,23 +5,23 @@ import { PodvmError } from '#base/errors.ts';
  * Drivers every guest loads at boot, in this order; the channel to the host first, so that a guest that cannot load the
  * rest can still say so. What a kernel has built in is left out.
  */
-export const bootModules = [
-  ...['virtio_ring', 'virtio', 'virtio_mmio', 'virtio_console'],
-  ...['virtio_scsi', 'sd_mod', 'virtio_net', 'virtio-rng'],
+export const bootModules: readonly string[] = [
+  ['virtio_ring', 'virtio', 'virtio_mmio', 'virtio_console'],
+  ['virtio_scsi', 'sd_mod', 'virtio_net', 'virtio-rng'],
   // ext4 asks for crc32c by name, through a modprobe that the guest has not
-  ...['crc32c_generic', 'crc32c-intel', 'erofs', 'overlay', 'ext4'],
-] as const;
+  ['crc32c_generic', 'crc32c-intel', 'erofs', 'overlay', 'ext4'],
+].flat();
 
 /** Drivers a guest loads when a pod asks for what they do. */
-export const demandModules = [
-  ...['9pnet_fd', '9p'], // volumes shared with the host
-  ...['bridge', 'veth', 'dummy', 'tun', 'macvlan', 'ipvlan', 'vxlan', 'wireguard', 'br_netfilter'],
-  ...['nf_tables', 'nft_compat', 'nft_chain_nat', 'nft_ct', 'nft_nat', 'nft_masq', 'nft_redir', 'nft_limit'],
-  ...['nft_reject_inet', 'nft_fib_inet', 'nft_log', 'nft_hash', 'nft_numgen', 'nft_tproxy'],
-  ...['ip_tables', 'iptable_filter', 'iptable_nat', 'iptable_mangle', 'iptable_raw'],
-  ...['ip6_tables', 'ip6table_filter', 'ip6table_nat', 'ip6table_mangle', 'ip6table_raw'],
-  ...['xt_MASQUERADE', 'xt_REDIRECT', 'xt_TPROXY', 'xt_conntrack', 'xt_comment', 'xt_multiport', 'xt_tcpudp'],
-  ...[
+export const demandModules: readonly string[] = [
+  ['9pnet_fd', '9p'], // volumes shared with the host
+  ['bridge', 'veth', 'dummy', 'tun', 'macvlan', 'ipvlan', 'vxlan', 'wireguard', 'br_netfilter'],
+  ['nf_tables', 'nft_compat', 'nft_chain_nat', 'nft_ct', 'nft_nat', 'nft_masq', 'nft_redir', 'nft_limit'],
+  ['nft_reject_inet', 'nft_fib_inet', 'nft_log', 'nft_hash', 'nft_numgen', 'nft_tproxy'],
+  ['ip_tables', 'iptable_filter', 'iptable_nat', 'iptable_mangle', 'iptable_raw'],
+  ['ip6_tables', 'ip6table_filter', 'ip6table_nat', 'ip6table_mangle', 'ip6table_raw'],
+  ['xt_MASQUERADE', 'xt_REDIRECT', 'xt_TPROXY', 'xt_conntrack', 'xt_comment', 'xt_multiport', 'xt_tcpudp'],
+  [
     'xt_addrtype',
     'xt_mark',
     'xt_connmark',
@@ -33,9 +33,9 @@ export const demandModules = [
     'xt_set',
     'xt_socket',
   ],
-  ...['ip_set', 'ip_set_hash_ip', 'ip_set_hash_net', 'ipt_REJECT', 'ip6t_REJECT'],
-  ...['loop', 'binfmt_misc', 'tcp_bbr', 'tcp_diag', 'udp_diag', 'unix_diag', 'sch_htb', 'sch_tbf', 'sch_ingress'],
-] as const;
+  ['ip_set', 'ip_set_hash_ip', 'ip_set_hash_net', 'ipt_REJECT', 'ip6t_REJECT'],
+  ['loop', 'binfmt_misc', 'tcp_bbr', 'tcp_diag', 'udp_diag', 'unix_diag', 'sch_htb', 'sch_tbf', 'sch_ingress'],
+].flat();
 
 export interface KernelModule {
   readonly name: string;

@@ -44,11 +44,11 @@ export function sysrootRecipe({ archive, generation, signal }: Ingredients): Par
 /** The compiler's world, with crun's source in `/usr/src/crun.tar.gz`. */
 export function buildRootRecipe({ archive, generation, signal }: Ingredients): PartRecipe {
   const packages = [
-    ...['gcc', 'libc6-dev', 'make', 'pkgconf', 'python3-minimal'], // crun's libocispec runs a generator
-    ...['libquickjs', 'libcap-dev', 'libseccomp-dev', 'libyajl-dev'],
-    ...['base-files', 'coreutils', 'dash', 'diffutils', 'findutils', 'grep', 'gzip', 'mawk', 'sed', 'tar'],
-    ...['cpio', 'kmod', 'xz-utils'],
-  ];
+    ['gcc', 'libc6-dev', 'make', 'pkgconf', 'python3-minimal'], // crun's libocispec runs a generator
+    ['libquickjs', 'libcap-dev', 'libseccomp-dev', 'libyajl-dev'],
+    ['base-files', 'coreutils', 'dash', 'diffutils', 'findutils', 'grep', 'gzip', 'mawk', 'sed', 'tar'],
+    ['cpio', 'kmod', 'xz-utils'],
+  ].flat();
   // Only the upstream archive, which the signed index vouches for: not every mirror of packages carries the .dsc beside it.
   const script = [
     'mkdir -p "$1/usr/src"',

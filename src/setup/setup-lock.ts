@@ -18,7 +18,7 @@ export async function takeSetupLock(root: string, progress: Progress, signal: Ab
     env: defaultEnv(),
   });
   const ended = once(child, 'close');
-  const [held] = [once(child.stdout, 'data', { signal })];
+  const held = once(child.stdout, 'data', { signal });
   try {
     await progress.during('waiting for another set-up to finish', () =>
       Promise.race([

@@ -5,7 +5,6 @@ import { assetsSchema, type Assets } from '#host/assets.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import { PodvmError } from '#base/errors.ts';
 import { hashAgentSources } from './agent-sources.ts';
-import { buildAgent } from './build-agent.ts';
 import { findDebianArchive } from './debian-archive.ts';
 import type { Versions } from './debian-packages.ts';
 import { missingHostTools, readHostTools } from './host-tools.ts';
@@ -122,6 +121,7 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
     ensurePart(partsDirectory, crunRecipe(buildRoot, signal), progress),
   ]);
   const agentKey = await hashAgentSources(repo);
+  const { buildAgent } = await import('./build-agent.ts'); // brings a bundler that a start without work must not wait for
   const initramfs = await ensurePart(
     partsDirectory,
     initramfsRecipe({ repo, buildRoot, kernel, crun, buildAgent, agentKey, signal }),
