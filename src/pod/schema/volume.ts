@@ -6,7 +6,21 @@ const items = v.optional(
   s.list(v.object({ key: s.configKey, path: s.relativePath, mode: v.optional(s.fileMode) }), 1000),
 );
 
-const fieldRef = v.object({ apiVersion: v.optional(v.literal('v1', 'must be v1')), fieldPath: s.string });
+const subscripted = String.raw`metadata\.(labels|annotations)\['[^']+'\]`;
+const plainFields = String.raw`metadata\.(name|namespace|uid)`;
+const fieldRef = (pattern: RegExp) =>
+  v.object({
+    apiVersion: v.optional(v.literal('v1', 'must be v1')),
+    fieldPath: v.pipe(
+      s.string,
+      v.maxLength(600, 'must have at most 600 characters'),
+      v.regex(pattern, (issue) => `must be a field that containers may see, got ${s.describe(issue.input)}`),
+    ),
+  });
+const envFieldRef = fieldRef(
+  new RegExp(`^(${plainFields}|${subscripted}|spec\\.(nodeName|serviceAccountName)|status\\.(podIPs?|hostIPs?))$`),
+);
+const volumeFieldRef = fieldRef(new RegExp(`^(${plainFields}|${subscripted}|metadata\\.(labels|annotations))$`));
 const resourceFieldRef = v.object({
   containerName: v.optional(s.dnsLabel),
   resource: s.picklist([
@@ -26,7 +40,7 @@ const downwardItems = v.optional(
     v.pipe(
       v.object({
         path: s.relativePath,
-        fieldRef: v.optional(fieldRef),
+        fieldRef: v.optional(volumeFieldRef),
         resourceFieldRef: v.optional(resourceFieldRef),
         mode: v.optional(s.fileMode),
       }),
@@ -37,7 +51,7 @@ const downwardItems = v.optional(
   [],
 );
 export type DownwardItem = v.InferOutput<typeof downwardItems>[number];
-export const envSources = { fieldRef, resourceFieldRef };
+export const envSources = { fieldRef: envFieldRef, resourceFieldRef };
 
 const optional = v.optional(s.boolean, false);
 const defaultMode = v.optional(s.fileMode, 0o644);

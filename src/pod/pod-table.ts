@@ -1,0 +1,49 @@
+import { PodvmError } from '#base/errors.ts';
+import type { RunningPod } from './pods.ts';
+
+/** The pods of this process by namespace and name; the one place where a name is taken. */
+export interface PodTable {
+  /** Errors: `alreadyExists` when a pod of that name is there. Disposing takes the pod out. */
+  add(pod: RunningPod): Disposable;
+  has(namespace: string, name: string): boolean;
+  list(): readonly RunningPod[];
+  /** With `namespace` undefined the name alone must be unique. Errors: `notFound`, `invalid` (ambiguous). */
+  find(namespace: string | undefined, name: string): RunningPod;
+}
+
+export function createPodTable(): PodTable {
+  const pods = new Map<string, RunningPod>();
+  const key = (namespace: string, name: string) => `${namespace}/${name}`;
+  return {
+    add(pod) {
+      const at = key(pod.namespace, pod.name);
+      if (pods.has(at)) throw new PodvmError('alreadyExists', `Cannot run pod ${at}: a pod of that name is running`);
+      pods.set(at, pod);
+      return {
+        [Symbol.dispose]: () => {
+          if (pods.get(at) === pod) pods.delete(at);
+        },
+      };
+    },
+    has: (namespace, name) => pods.has(key(namespace, name)),
+    list: () => [...pods.values()],
+    find(namespace, name) {
+      const found = [...pods.values()].filter(
+        (pod) => pod.name === name && (namespace === undefined || pod.namespace === namespace),
+      );
+      const [first, second] = found;
+      if (first === undefined) {
+        throw new PodvmError('notFound', `Cannot find pod ${namespace === undefined ? name : key(namespace, name)}`, {
+          fix: 'Run `podvm ps` to see the pods.',
+        });
+      }
+      if (second !== undefined) {
+        const places = found.map((pod) => key(pod.namespace, pod.name)).join(', ');
+        throw new PodvmError('invalid', `Cannot tell which pod ${name} is meant: there are ${places}`, {
+          fix: 'Name it as NAMESPACE/NAME.',
+        });
+      }
+      return first;
+    },
+  };
+}

@@ -1,0 +1,122 @@
+/**
+ * Fields of Kubernetes that the schemas do not take, and why. `refuse`: the pod would not be what its author wanted;
+ * `ignore`: it makes no difference on one machine, or was written by a cluster; `warn`: its author should know.
+ */
+export type Verdict = { readonly kind: 'refuse' | 'warn'; readonly reason: string } | { readonly kind: 'ignore' };
+
+const ignore: Verdict = { kind: 'ignore' };
+const refuse = (reason: string): Verdict => ({ kind: 'refuse', reason });
+const warn = (reason: string): Verdict => ({ kind: 'warn', reason });
+
+const noHost = refuse('is not supported: a pod in a machine of its own has no namespaces of the host to share');
+const noVolume = (instead: string) => refuse(`is not supported yet; use ${instead}`);
+const noScheduler = warn('has no effect: there is no scheduler, the pod runs on this node');
+const plainVolumes = 'emptyDir, configMap, secret, downwardAPI or projected';
+
+/** By path; `[]` stands for every index, and `containers` for init containers too. */
+const fields: Readonly<Record<string, Verdict>> = {
+  status: ignore,
+  'metadata.creationTimestamp': ignore,
+  'metadata.deletionTimestamp': ignore,
+  'metadata.deletionGracePeriodSeconds': ignore,
+  'metadata.finalizers': ignore,
+  'metadata.generateName': ignore,
+  'metadata.generation': ignore,
+  'metadata.managedFields': ignore,
+  'metadata.ownerReferences': ignore,
+  'metadata.resourceVersion': ignore,
+  'metadata.selfLink': ignore,
+
+  'spec.automountServiceAccountToken': ignore,
+  'spec.enableServiceLinks': ignore,
+  'spec.preemptionPolicy': ignore,
+  'spec.priority': ignore,
+  'spec.priorityClassName': ignore,
+  'spec.schedulerName': ignore,
+  'spec.serviceAccount': ignore,
+  'spec.tolerations': ignore,
+  'spec.overhead': ignore,
+  'spec.securityContext.seLinuxOptions': warn('has no effect: the guest has no SELinux'),
+  'spec.securityContext.seLinuxChangePolicy': ignore,
+  'spec.securityContext.appArmorProfile': warn('has no effect: the guest has no AppArmor'),
+  'spec.securityContext.windowsOptions': refuse('is not supported: the guest is Linux'),
+  'spec.affinity': noScheduler,
+  'spec.nodeSelector': noScheduler,
+  'spec.topologySpreadConstraints': noScheduler,
+  'spec.schedulingGates': noScheduler,
+  'spec.readinessGates': warn('has no effect: there is no controller that could set conditions'),
+  'spec.imagePullSecrets': warn('has no effect: credentials come from the auth file of `podvm image`'),
+  'spec.runtimeClassName': warn('has no effect: every pod runs in a microVM'),
+  'spec.hostNetwork': noHost,
+  'spec.hostPID': noHost,
+  'spec.hostIPC': noHost,
+  'spec.hostUsers': warn('has no effect: the users of a machine are not those of the host'),
+  'spec.hostnameOverride': refuse('is not supported; use hostname'),
+  'spec.ephemeralContainers': refuse('is not supported; use `podvm exec`'),
+  'spec.resourceClaims': refuse('is not supported: there are no devices to claim'),
+  'spec.os': ignore,
+
+  'spec.containers[].resizePolicy': ignore,
+  'spec.containers[].restartPolicy': refuse('is supported for init containers only, where Always makes a sidecar'),
+  'spec.containers[].restartPolicyRules': refuse('is not supported'),
+  'spec.containers[].volumeDevices': refuse('is not supported: there are no block volumes yet'),
+  'spec.containers[].volumeMounts[].recursiveReadOnly': refuse('is not supported; use readOnly'),
+  'spec.containers[].resources.claims': refuse('is not supported: there are no devices to claim'),
+  'spec.containers[].env[].valueFrom.fileKeyRef': refuse('is not supported; use configMapKeyRef or secretKeyRef'),
+  'spec.containers[].lifecycle.stopSignal': refuse("is not supported; the image's StopSignal is used"),
+  'spec.containers[].lifecycle.preStop.tcpSocket': refuse('is not supported: Kubernetes has withdrawn it'),
+  'spec.containers[].lifecycle.postStart.tcpSocket': refuse('is not supported: Kubernetes has withdrawn it'),
+  'spec.containers[].livenessProbe.grpc': refuse('is not supported yet; use exec, httpGet or tcpSocket'),
+  'spec.containers[].readinessProbe.grpc': refuse('is not supported yet; use exec, httpGet or tcpSocket'),
+  'spec.containers[].startupProbe.grpc': refuse('is not supported yet; use exec, httpGet or tcpSocket'),
+  'spec.containers[].readinessProbe.terminationGracePeriodSeconds': refuse('must not be set on a readiness probe'),
+  'spec.containers[].securityContext.seLinuxOptions': warn('has no effect: the guest has no SELinux'),
+  'spec.containers[].securityContext.appArmorProfile': warn('has no effect: the guest has no AppArmor'),
+  'spec.containers[].securityContext.windowsOptions': refuse('is not supported: the guest is Linux'),
+  'spec.volumes[].projected.sources[].serviceAccountToken': refuse('is not supported: there is no API server'),
+  'spec.volumes[].projected.sources[].clusterTrustBundle': refuse('is not supported: there is no API server'),
+  'spec.volumes[].projected.sources[].podCertificate': refuse('is not supported: there is no API server'),
+};
+
+const volumeSources = [
+  'hostPath',
+  'persistentVolumeClaim',
+  'nfs',
+  'csi',
+  'ephemeral',
+  'image',
+  'iscsi',
+  'local',
+  'fc',
+  'flexVolume',
+  'flocker',
+  'gitRepo',
+  'glusterfs',
+  'cephfs',
+  'cinder',
+  'rbd',
+  'quobyte',
+  'scaleIO',
+  'storageos',
+  'portworxVolume',
+  'photonPersistentDisk',
+  'vsphereVolume',
+  'awsElasticBlockStore',
+  'azureDisk',
+  'azureFile',
+  'gcePersistentDisk',
+];
+
+/** The verdict on a field that a schema does not have; undefined when Kubernetes has no such field either. */
+export function verdictOn(path: readonly (string | number)[], value: unknown): Verdict | undefined {
+  const pattern = path
+    .map((step) => (typeof step === 'number' ? '[]' : `.${step}`))
+    .join('')
+    .slice(1)
+    .replace('spec.initContainers[]', 'spec.containers[]');
+  const source = /^spec\.volumes\[\]\.([A-Za-z]+)$/.exec(pattern)?.[1];
+  if (source !== undefined && volumeSources.includes(source)) return noVolume(plainVolumes);
+  const verdict = Object.hasOwn(fields, pattern) ? fields[pattern] : undefined;
+  // A default that is written out asks for nothing.
+  return verdict?.kind === 'refuse' && value === false ? ignore : verdict;
+}
