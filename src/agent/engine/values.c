@@ -166,10 +166,11 @@ int take_ints(JSContext *ctx, JSValueConst value, int64_t min, int64_t max, int6
 JSValue give_bytes(JSContext *ctx, const uint8_t *bytes, size_t length)
 {
     JSValue buffer = JS_NewArrayBufferCopy(ctx, bytes, length);
+    JSValue arguments[3] = {buffer, JS_UNDEFINED, JS_UNDEFINED}; /* it reads three, whatever the count says */
     JSValue array;
 
     if (JS_IsException(buffer)) return buffer;
-    array = JS_NewTypedArray(ctx, 1, &buffer, JS_TYPED_ARRAY_UINT8);
+    array = JS_NewTypedArray(ctx, 3, arguments, JS_TYPED_ARRAY_UINT8);
     JS_FreeValue(ctx, buffer);
     return array;
 }
