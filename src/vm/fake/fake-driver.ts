@@ -1,0 +1,219 @@
+import { access } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Duplex, PassThrough } from 'node:stream';
+import { PodvmError } from '#base/errors.ts';
+import type {
+  DiskSpec,
+  Machine,
+  MachineDriver,
+  MachineExit,
+  MachineRecord,
+  MachineSpec,
+  MachineState,
+} from '../driver.ts';
+import { MachineLife } from '../machine-life.ts';
+
+/**
+ * A driver without a hypervisor, for tests of the layers above: machines live in memory, and the test plays the guest
+ * at the other end of the channel. It passes the same conformance suite as the real one.
+ */
+export interface FakeDriver extends MachineDriver {
+  /** All machines it ever made, in order. */
+  readonly machines: readonly FakeMachine[];
+  /** The next start fails with this error. */
+  failNextStart(error: PodvmError): void;
+}
+
+export interface FakeOptions {
+  /** Called with the guest's end of every channel that is opened. */
+  readonly onConnect?: (agentEnd: Duplex, machine: FakeMachine) => void;
+  /** A guest that ignores the power button must be killed; default false. */
+  readonly ignoresPowerButton?: boolean;
+}
+
+export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
+  const machines: FakeMachine[] = [];
+  let nextFailure: PodvmError | undefined;
+  return {
+    name: 'fake',
+    machines,
+    failNextStart(error) {
+      nextFailure = error;
+    },
+    async start(spec, signal) {
+      assertSpec(spec);
+      await access(spec.directory);
+      await turn(); // a start is never done at once, so that a test can abort it
+      if (signal.aborted) throw new PodvmError('cancelled', `Cannot start machine ${spec.id}: cancelled`);
+      const failure = nextFailure;
+      nextFailure = undefined;
+      if (failure !== undefined) throw failure;
+      const machine = new FakeMachine(spec, options, machines.length + 1);
+      machines.push(machine);
+      return machine;
+    },
+    adopt(record) {
+      const found = machines.find((one) => one.record.startTicks === record.startTicks && one.id === record.id);
+      return Promise.resolve(found?.isGone === false ? found : undefined);
+    },
+  };
+}
+
+export class FakeMachine implements Machine {
+  readonly id: string;
+  readonly accelerator = 'tcg';
+  readonly record: MachineRecord;
+  readonly phases = [{ name: 'fake', ms: 0 }];
+  readonly consolePath: string;
+  readonly spec: MachineSpec;
+  /** What is attached now, by serial. */
+  readonly disks = new Map<string, DiskSpec>();
+  readonly #life: MachineLife;
+  readonly #options: FakeOptions;
+  #hostEnd: Duplex | undefined;
+  #agentEnd: Duplex | undefined;
+
+  constructor(spec: MachineSpec, options: FakeOptions, sequence: number) {
+    this.id = spec.id;
+    this.spec = spec;
+    this.consolePath = join(spec.directory, 'console.log');
+    this.record = {
+      driver: 'fake',
+      id: spec.id,
+      directory: spec.directory,
+      pid: 2 ** 22 + sequence, // above the kernel's largest pid: nobody can be hurt by a signal to it
+      startTicks: String(sequence),
+      uid: spec.uid,
+    };
+    this.#options = options;
+    this.#life = new MachineLife(spec.id);
+    this.#life.moveTo('running');
+  }
+
+  get state(): MachineState {
+    return this.#life.state;
+  }
+
+  get exited(): Promise<MachineExit> {
+    return this.#life.exited;
+  }
+
+  get isGone(): boolean {
+    return this.#life.isOver;
+  }
+
+  /** The guest's end of the open channel. Errors: `unavailable` when nobody is connected. */
+  get agentEnd(): Duplex {
+    if (this.#agentEnd !== undefined) return this.#agentEnd;
+    throw new PodvmError('unavailable', `Cannot play the guest of machine ${this.id}: nobody is connected`);
+  }
+
+  async connect(signal: AbortSignal): Promise<Duplex> {
+    if (this.isGone)
+      throw new PodvmError('unavailable', `Cannot connect to machine ${this.id}: it is gone, got ${this.state}`);
+    await turn();
+    signal.throwIfAborted();
+    this.#hangUp();
+    const [hostEnd, agentEnd] = duplexPair();
+    this.#hostEnd = hostEnd;
+    this.#agentEnd = agentEnd;
+    this.#options.onConnect?.(agentEnd, this);
+    return hostEnd;
+  }
+
+  async attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void> {
+    this.#life.assertRunning('attach a disk to');
+    signal.throwIfAborted();
+    if (!/^[a-z0-9-]{1,20}$/.test(disk.serial) || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/.test(disk.file)) {
+      throw new PodvmError('invalid', `Cannot attach disk: bad serial or file, got ${disk.serial} ${disk.file}`);
+    }
+    if (this.disks.has(disk.serial)) {
+      throw new PodvmError('alreadyExists', `Cannot attach disk ${disk.serial}: a disk with this serial is attached`);
+    }
+    await access(join(this.spec.directory, disk.file)).catch((cause: unknown) => {
+      throw new PodvmError('failedPrecondition', `Cannot attach disk ${disk.serial}: its file is missing`, { cause });
+    });
+    this.disks.set(disk.serial, disk);
+  }
+
+  async detachDisk(serial: string, signal: AbortSignal): Promise<void> {
+    this.#life.assertRunning('detach a disk from');
+    signal.throwIfAborted();
+    await turn();
+    if (!this.disks.delete(serial)) {
+      throw new PodvmError('notFound', `Cannot detach disk ${serial}: no such disk is attached`);
+    }
+  }
+
+  async stop(signal: AbortSignal): Promise<MachineExit> {
+    if (this.#life.state === 'running') {
+      this.#life.moveTo('stopping');
+      if (this.#options.ignoresPowerButton !== true) this.powerOff();
+    }
+    if (this.isGone) return await this.exited;
+    if (!signal.aborted) {
+      const aborted = new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+      await Promise.race([this.exited, aborted]);
+    }
+    return await this.kill();
+  }
+
+  kill(): Promise<MachineExit> {
+    if (!this.isGone) this.#end({ state: 'failed', reason: 'killed by us', code: 137, tail: [] });
+    return this.exited;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+
+  /** The guest powers off by itself. */
+  powerOff(): void {
+    if (this.#life.state === 'running') this.#life.moveTo('stopping');
+    this.#end({ state: 'stopped', reason: 'the guest powered off', code: 0, tail: [] });
+  }
+
+  /** The VMM dies, as if killed from outside. */
+  die(reason = 'the VMM died'): void {
+    if (!this.isGone) this.#end({ state: 'failed', reason, code: 'SIGKILL', tail: [reason] });
+  }
+
+  /** The channel is torn while the machine lives on, as when the daemon loses its socket. */
+  hangUp(): void {
+    this.#hangUp();
+  }
+
+  #end(exit: MachineExit): void {
+    this.#hangUp();
+    this.#life.end(exit);
+  }
+
+  #hangUp(): void {
+    this.#hostEnd?.destroy();
+    this.#agentEnd?.destroy();
+    this.#hostEnd = undefined;
+    this.#agentEnd = undefined;
+  }
+}
+
+/** Two ends of one pipe each way; destroying one end ends the other. */
+function duplexPair(): [Duplex, Duplex] {
+  const [down, up] = [new PassThrough(), new PassThrough()];
+  const host = Duplex.from({ writable: down, readable: up });
+  const agent = Duplex.from({ writable: up, readable: down });
+  for (const end of [host, agent]) end.on('error', () => undefined); // a torn channel shows as 'close'
+  host.on('close', () => agent.destroy());
+  agent.on('close', () => host.destroy());
+  return [host, agent];
+}
+
+function assertSpec({ id, memoryMiB, vcpus, uid }: MachineSpec): void {
+  const good = /^[a-z0-9-]{1,40}$/.test(id) && memoryMiB >= 64 && memoryMiB <= 2 ** 20 && vcpus >= 1 && uid >= 1;
+  if (!good) throw new PodvmError('invalid', 'Cannot start machine: bad id, memory, vcpus or uid');
+}
+
+function turn(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+}

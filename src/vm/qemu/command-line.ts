@@ -1,0 +1,171 @@
+import { agentPortName, type Accelerator } from '../driver.ts';
+
+/**
+ * QEMU's arguments as data: one object per switch, named as QEMU names it. Pure; a boot differs from a later restore
+ * only in what is passed for `kernel`.
+ */
+export interface Switch {
+  readonly name: string;
+  /** Implied first value, as in `-device virtio-rng-device,...`. */
+  readonly type?: string;
+  readonly options?: Readonly<Record<string, string | number | boolean>>;
+  /** For switches whose value is no option list; commas are kept as they are. */
+  readonly value?: string;
+}
+
+/** Where things are inside the jail. */
+export interface InsidePaths {
+  readonly kernel: string;
+  readonly initramfs: string;
+  /** Directory of the sockets QEMU listens on. */
+  readonly sockets: string;
+}
+
+export interface CommandLineInput {
+  readonly id: string;
+  readonly accelerator: Accelerator;
+  readonly memoryMiB: number;
+  readonly vcpus: number;
+  readonly paths: InsidePaths;
+  readonly kernelArguments: readonly string[];
+  readonly tap?: { readonly name: string; readonly mac: string } | undefined;
+}
+
+/** Names of the sockets in the machine's `sockets` directory. */
+export const socketNames = { qmp: 'qmp', agent: 'agent', console: 'console' } as const;
+
+/** Ports of the virtio-serial bus: the agent's, and one for each of the at most 30 shared volumes. */
+const maxSerialPorts = 31;
+
+/** `-M microvm,...` and so on; the program's name is not included. */
+export function qemuArguments(input: CommandLineInput): string[] {
+  return qemuSwitches(input).flatMap(render);
+}
+
+export function qemuSwitches(input: CommandLineInput): Switch[] {
+  return [
+    ...base(input),
+    ...boot(input),
+    ...control(input),
+    ...serial(input),
+    ...storageAndEntropy(),
+    ...network(input),
+  ];
+}
+
+function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[] {
+  return [
+    // Why these: with the legacy PIC and PIT left on a third of emulated boots die; rtc=off doubles boot time; without
+    // ACPI a stock kernel finds no virtio-mmio device (docs/architecture.md, flags that matter).
+    {
+      name: 'machine',
+      type: 'microvm',
+      options: { pic: false, pit: false, rtc: true, acpi: true, 'memory-backend': 'ram' },
+    },
+    { name: 'accel', type: accelerator },
+    { name: 'cpu', value: accelerator === 'kvm' ? 'host' : 'max' },
+    { name: 'smp', value: String(vcpus) },
+    { name: 'm', value: `${memoryMiB}M` },
+    { name: 'object', type: 'memory-backend-ram', options: { id: 'ram', size: `${memoryMiB}M` } },
+    { name: 'global', value: 'virtio-mmio.force-legacy=false' },
+    { name: 'name', value: id },
+    { name: 'nodefaults' },
+    { name: 'no-user-config' },
+    { name: 'no-reboot' },
+    { name: 'display', value: 'none' },
+    { name: 'S' }, // no guest code before the console and the control channel are ours
+    {
+      name: 'sandbox',
+      value: 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny',
+    },
+  ];
+}
+
+function boot({ paths, kernelArguments }: CommandLineInput): Switch[] {
+  return [
+    { name: 'kernel', value: paths.kernel },
+    { name: 'initrd', value: paths.initramfs },
+    { name: 'append', value: kernelArguments.join(' ') },
+  ];
+}
+
+function control({ paths }: CommandLineInput): Switch[] {
+  return [
+    listeningSocket('qmp', paths),
+    { name: 'mon', options: { chardev: 'qmp', mode: 'control' } },
+    listeningSocket('console', paths),
+    { name: 'serial', value: 'chardev:console' },
+  ];
+}
+
+function serial({ paths }: CommandLineInput): Switch[] {
+  return [
+    { name: 'device', type: 'virtio-serial-device', options: { id: 'serial', max_ports: maxSerialPorts } },
+    listeningSocket('agent', paths),
+    {
+      name: 'device',
+      type: 'virtserialport',
+      options: { bus: 'serial.0', nr: 1, chardev: 'agent', name: agentPortName },
+    },
+  ];
+}
+
+function storageAndEntropy(): Switch[] {
+  return [
+    { name: 'device', type: 'virtio-scsi-device', options: { id: 'scsi' } },
+    { name: 'object', type: 'rng-builtin', options: { id: 'entropy' } },
+    { name: 'device', type: 'virtio-rng-device', options: { rng: 'entropy' } },
+  ];
+}
+
+function network({ tap }: CommandLineInput): Switch[] {
+  if (tap === undefined) return [];
+  return [
+    {
+      name: 'netdev',
+      type: 'tap',
+      options: { id: 'net', ifname: tap.name, script: 'no', downscript: 'no', vnet_hdr: true },
+    },
+    { name: 'device', type: 'virtio-net-device', options: { id: 'nic', netdev: 'net', mac: tap.mac } },
+  ];
+}
+
+function listeningSocket(id: keyof typeof socketNames, paths: InsidePaths): Switch {
+  return {
+    name: 'chardev',
+    type: 'socket',
+    options: { id, path: `${paths.sockets}/${socketNames[id]}`, server: true, wait: false },
+  };
+}
+
+function render(part: Switch): string[] {
+  if (part.value !== undefined) return [`-${part.name}`, part.value];
+  const options = Object.entries(part.options ?? {}).map(([key, value]) => `${key}=${text(value)}`);
+  const words = part.type === undefined ? options : [part.type, ...options];
+  return words.length === 0 ? [`-${part.name}`] : [`-${part.name}`, words.join(',')];
+}
+
+/** A comma inside a value is doubled, as QEMU's option syntax asks. */
+function text(value: string | number | boolean): string {
+  if (typeof value === 'boolean') return value ? 'on' : 'off';
+  return String(value).replaceAll(',', ',,');
+}
+
+export interface KernelArgumentsInput {
+  readonly accelerator: Accelerator;
+  /** The host's TSC in `kHz`; an emulated guest sees the same counter and cannot measure it reliably. */
+  readonly tscKHz: number | undefined;
+}
+
+export function kernelArguments({ accelerator, tscKHz }: KernelArgumentsInput): string[] {
+  const emulated = accelerator === 'tcg';
+  return [
+    'console=ttyS0',
+    'quiet',
+    'reboot=t',
+    'panic=-1',
+    'no_timer_check',
+    'tsc=reliable',
+    ...(emulated && tscKHz !== undefined ? [`tsc_early_khz=${tscKHz}`] : []),
+  ];
+}

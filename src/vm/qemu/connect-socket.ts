@@ -1,0 +1,71 @@
+import { constants } from 'node:fs';
+import { lstat, open } from 'node:fs/promises';
+import { connect, type Socket } from 'node:net';
+import { basename, dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PodvmError } from '#base/errors.ts';
+
+/** Longest path that fits into `sun_path` with its closing zero. */
+const maxSocketPathBytes = 107;
+const retryMs = 4;
+
+/**
+ * Connects to a unix socket in a directory that an unprivileged VMM can write to: what is no socket (a link to another
+ * one, say) is refused. Errors: `unavailable`, `cancelled`.
+ */
+export async function connectSocket(path: string, signal: AbortSignal): Promise<Socket> {
+  const found = await lstat(path).catch((cause: unknown) => {
+    throw new PodvmError('unavailable', `Cannot connect to ${path}: no such socket`, { cause });
+  });
+  if (!found.isSocket()) throw new PodvmError('unavailable', `Cannot connect to ${path}: it is no socket`);
+  if (Buffer.byteLength(path) <= maxSocketPathBytes) return await dial(path, path, signal);
+  const directory = await open(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    return await dial(`/proc/self/fd/${directory.fd}/${basename(path)}`, path, signal);
+  } finally {
+    await directory.close();
+  }
+}
+
+/** Tries again until somebody listens, `signal` aborts or `stillWanted` says no. */
+export async function connectWhenListening(
+  path: string,
+  stillWanted: () => Promise<boolean>,
+  signal: AbortSignal,
+): Promise<Socket> {
+  for (;;) {
+    try {
+      return await connectSocket(path, signal);
+    } catch (error) {
+      if (signal.aborted || !(await stillWanted())) throw error;
+      await sleep(retryMs, undefined, { signal }).catch(() => undefined); // the next attempt reports the abort
+    }
+  }
+}
+
+function dial(address: string, path: string, signal: AbortSignal): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) {
+      reject(new PodvmError('cancelled', `Cannot connect to ${path}: cancelled`, { cause: signal.reason }));
+      return;
+    }
+    const socket = connect(address);
+    const abort = () => socket.destroy(new PodvmError('cancelled', `Cannot connect to ${path}: cancelled`));
+    const failed = (cause: Error) => {
+      signal.removeEventListener('abort', abort);
+      reject(
+        cause instanceof PodvmError
+          ? cause
+          : new PodvmError('unavailable', `Cannot connect to ${path}: ${cause.message}`, { cause }),
+      );
+    };
+    signal.addEventListener('abort', abort, { once: true });
+    socket.once('error', failed);
+    socket.once('connect', () => {
+      signal.removeEventListener('abort', abort);
+      socket.removeListener('error', failed);
+      socket.on('error', () => undefined); // 'close' follows and is what owners listen to
+      resolve(socket);
+    });
+  });
+}

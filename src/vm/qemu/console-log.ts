@@ -1,0 +1,69 @@
+import { constants } from 'node:fs';
+import { open, type FileHandle } from 'node:fs/promises';
+import type { Duplex } from 'node:stream';
+
+/** The file never holds more than this; a hostile guest cannot fill the disk by talking. */
+export const maxConsoleBytes = 1024 * 1024;
+/** What is kept of the old half when the file is full. */
+const keptBytes = maxConsoleBytes / 2;
+
+/**
+ * Copies a machine's serial console into a file that keeps its last half to one MiB. QEMU's own file chardev grows
+ * without limit and its `ringbuf` dies with it, taking a panic's last words along; so the bytes come over a socket.
+ * While nobody listens QEMU drops them.
+ */
+export class ConsoleLog implements AsyncDisposable {
+  readonly #file: FileHandle;
+  readonly #source: Duplex;
+  #bytes: number;
+  readonly #done: Promise<void>;
+
+  /** Appends to what an earlier process of ours wrote. */
+  static async open(path: string, source: Duplex): Promise<ConsoleLog> {
+    const flags = constants.O_CREAT | constants.O_RDWR | constants.O_NOFOLLOW;
+    const file = await open(path, flags, 0o600);
+    return new ConsoleLog(file, source, (await file.stat()).size);
+  }
+
+  private constructor(file: FileHandle, source: Duplex, bytes: number) {
+    this.#file = file;
+    this.#source = source;
+    this.#bytes = bytes;
+    this.#done = this.#copy();
+  }
+
+  /** Waits until all that QEMU said before it ended is written. */
+  async finished(): Promise<void> {
+    await this.#done;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#source.destroy();
+    await this.#done;
+  }
+
+  async #copy(): Promise<void> {
+    try {
+      for await (const chunk of this.#source) await this.#append(chunk as Buffer); // SAFE: no encoding was set
+    } catch {
+      // Destroyed by us, QEMU gone, or the disk full: the console is a help in debugging, never worth a machine.
+    } finally {
+      await this.#file.close();
+    }
+  }
+
+  async #append(chunk: Buffer): Promise<void> {
+    const piece = chunk.length > keptBytes ? chunk.subarray(-keptBytes) : chunk;
+    if (this.#bytes + piece.length > maxConsoleBytes) await this.#dropOldHalf();
+    await this.#file.write(piece, 0, piece.length, this.#bytes);
+    this.#bytes += piece.length;
+  }
+
+  async #dropOldHalf(): Promise<void> {
+    const kept = Buffer.alloc(Math.min(keptBytes, this.#bytes));
+    await this.#file.read(kept, 0, kept.length, this.#bytes - kept.length);
+    await this.#file.truncate(0);
+    await this.#file.write(kept, 0, kept.length, 0);
+    this.#bytes = kept.length;
+  }
+}

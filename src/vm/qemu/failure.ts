@@ -1,0 +1,66 @@
+import { PodvmError, type ErrorKind } from '#base/errors.ts';
+
+/** What QEMU, bubblewrap or nsenter print when a start fails, and what an operator can do about it. */
+const causes: readonly {
+  readonly pattern: RegExp;
+  readonly kind: ErrorKind;
+  readonly reason: string;
+  readonly fix: string;
+}[] = [
+  {
+    pattern: /cannot set up guest memory|Cannot allocate memory/,
+    kind: 'exhausted',
+    reason: 'the host cannot give it that much memory',
+    fix: 'Give the pod a smaller memory limit or free memory on the host.',
+  },
+  {
+    pattern: /No space left on device/,
+    kind: 'exhausted',
+    reason: 'no space is left on the disk',
+    fix: 'Free space on the file system of the state directory.',
+  },
+  {
+    pattern: /could not configure \/dev\/net\/tun|could not open \/dev\/net\/tun/,
+    kind: 'failedPrecondition',
+    reason: 'its tap is missing or belongs to another user',
+    fix: "Make sure that the tun module is loaded and that the tap is made for the VMM's user.",
+  },
+  {
+    pattern: /nsenter: .*(No such file|cannot open|Invalid argument)/,
+    kind: 'failedPrecondition',
+    reason: 'its network namespace is missing',
+    fix: 'Start the pod again; its network namespace was removed from outside.',
+  },
+  {
+    pattern: /bwrap: .*(namespace|uid map|Operation not permitted)/i,
+    kind: 'failedPrecondition',
+    reason: 'this host forbids unprivileged user namespaces',
+    fix: 'Allow them: `sysctl kernel.unprivileged_userns_clone=1` (Debian), or an AppArmor profile for bwrap (Ubuntu).',
+  },
+  {
+    pattern:
+      /bwrap: Can't find source path|could not (open|load) kernel|could not load initrd|execvp .*qemu|bwrap: execvp/,
+    kind: 'failedPrecondition',
+    reason: 'QEMU, kernel or initramfs are missing',
+    fix: 'Run `podvm setup`.',
+  },
+  {
+    pattern: /Could not access KVM kernel module|failed to initialize kvm/i,
+    kind: 'failedPrecondition',
+    reason: 'KVM does not work here',
+    fix: 'Set the accelerator to `tcg`, or see `podvm doctor`.',
+  },
+];
+
+/** The error for a VMM that ended before its guest ran, told by the last lines of its log. */
+export function startFailure(id: string, tail: readonly string[], cause: unknown): PodvmError {
+  const text = tail.join('\n');
+  const known = causes.find(({ pattern }) => pattern.test(text));
+  if (known !== undefined) {
+    return new PodvmError(known.kind, `Cannot start machine ${id}: ${known.reason}`, { cause, fix: known.fix, tail });
+  }
+  return new PodvmError('internal', `Cannot start machine ${id}: ${tail.at(-1) ?? 'QEMU ended without a word'}`, {
+    cause,
+    tail,
+  });
+}

@@ -1,0 +1,95 @@
+import { stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+
+/**
+ * The VMM's jail: its own user, mount, pid, ipc, uts and cgroup namespaces, an unprivileged uid, no capability, no new
+ * privileges, the sysroot's `/usr` as its whole world and one directory of its own. Nothing but the chain of argv is
+ * made here: the programs are util-linux's and bubblewrap.
+ */
+export interface JailSpec {
+  readonly uid: number;
+  /** Directory of extracted packages whose `/usr` the VMM sees. */
+  readonly sysroot: string;
+  /** The machine's directory; seen inside as `/machine`. */
+  readonly directory: string;
+  readonly kernel: string;
+  readonly initramfs: string;
+  readonly netns: string | undefined;
+  /** Device nodes on the host to be seen inside, as [outside, inside]. */
+  readonly devices: readonly (readonly [string, string])[];
+  /** Descriptor on which bubblewrap reports the VMM's pid. */
+  readonly infoFd: number;
+}
+
+/** Where the jail shows things. */
+export const inside = {
+  machine: '/machine',
+  sockets: '/machine/sockets',
+  kernel: '/boot/vmlinux',
+  initramfs: '/boot/initramfs',
+  qemu: '/usr/bin/qemu-system-x86_64',
+} as const;
+
+/** The whole command: enter the netns as root, become nobody, build the world, run `command` as its pid 1. */
+export function jailedCommand(spec: JailSpec, command: readonly string[]): string[] {
+  return [...enterNetwork(spec), ...becomeUnprivileged(spec), ...buildWorld(spec), '--', ...command];
+}
+
+function enterNetwork({ netns }: JailSpec): string[] {
+  return netns === undefined ? [] : ['nsenter', `--net=${netns}`, '--'];
+}
+
+function becomeUnprivileged({ uid }: JailSpec): string[] {
+  return [
+    'setpriv',
+    `--reuid=${uid}`,
+    `--regid=${uid}`,
+    '--clear-groups',
+    '--no-new-privs',
+    '--bounding-set=-all',
+    '--inh-caps=-all',
+    '--',
+  ];
+}
+
+function buildWorld(spec: JailSpec): string[] {
+  return [
+    'bwrap',
+    ...['--unshare-user', '--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup-try'],
+    ...(spec.netns === undefined ? ['--unshare-net'] : []),
+    // Pid 1 of its namespace, so that killing it ends all of it. Not --die-with-parent: it outlives the daemon.
+    '--as-pid-1',
+    ...['--info-fd', String(spec.infoFd)],
+    ...['--cap-drop', 'ALL'],
+    '--clearenv',
+    ...['--hostname', 'vmm'],
+    ...['--ro-bind', `${spec.sysroot}/usr`, '/usr'],
+    ...['bin', 'lib', 'lib64', 'sbin'].flatMap((name) => ['--symlink', `usr/${name}`, `/${name}`]),
+    ...['--dev', '/dev'],
+    ...spec.devices.flatMap(([outside, within]) => ['--dev-bind', outside, within]),
+    ...['--ro-bind', spec.kernel, inside.kernel],
+    ...['--ro-bind', spec.initramfs, inside.initramfs],
+    ...['--bind', spec.directory, inside.machine],
+    ...['--remount-ro', '/'],
+    ...['--chdir', '/'],
+  ];
+}
+
+/**
+ * The jail is built by the unprivileged user, who must be able to reach what is shown in it.
+ * Errors: `failedPrecondition`, naming the first directory that is closed to others.
+ */
+export async function assertReachable(path: string): Promise<void> {
+  for (let directory = dirname(path); ; directory = dirname(directory)) {
+    const { mode } = await stat(directory);
+    if ((mode & 0o001) === 0) {
+      throw new PodvmError(
+        'failedPrecondition',
+        `Cannot show ${path} to the VMM: ${directory} is closed to other users, got mode ${(mode & 0o777).toString(8)}`,
+        { fix: `Run \`chmod o+x ${directory}\`, or choose another state directory.` },
+      );
+    }
+    if (directory === '/') return;
+  }
+}

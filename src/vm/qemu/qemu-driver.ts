@@ -1,0 +1,238 @@
+import { access } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import type { Assets } from '#host/assets.ts';
+import type { Accelerator, Machine, MachineDriver, MachineRecord, MachineSpec } from '../driver.ts';
+import { kernelArguments, qemuArguments } from './command-line.ts';
+import { connectWhenListening } from './connect-socket.ts';
+import { ConsoleLog } from './console-log.ts';
+import { kvmDevice, openableNode, tunDevice } from './device-nodes.ts';
+import { startFailure } from './failure.ts';
+import { assertReachable, inside, jailedCommand } from './jail.ts';
+import { MachineDirectory } from './machine-directory.ts';
+import { PhaseClock } from './phase-clock.ts';
+import { QemuMachine } from './qemu-machine.ts';
+import { QmpClient, type QmpEvent } from './qmp.ts';
+import { hostTscKHz } from './tsc.ts';
+import { isRunning, killProcess, logTail, spawnVmm, type SpawnedVmm } from './vmm-process.ts';
+
+export interface QemuDriverOptions {
+  readonly assets: Pick<Assets, 'sysroot' | 'kernel' | 'initramfs'>;
+  readonly accelerator: Accelerator;
+  /** More words for the guest's kernel command line. */
+  readonly extraKernelArguments?: readonly string[];
+}
+
+const driverName = 'qemu';
+/** QEMU must answer within this time, in `ms`; 60 were measured, and a loaded host is allowed much. */
+const qmpDeadlineMs = 20_000;
+const idPattern = /^[a-z0-9-]{1,40}$/;
+const limits = { minMemoryMiB: 64, maxMemoryMiB: 1024 * 1024, maxVcpus: 64 } as const;
+
+/** Machines made of QEMU's `microvm`, each in a jail. Needs root, which it gives up for the VMM. */
+export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
+  return {
+    name: driverName,
+    start: (spec, signal) => start(options, spec, signal),
+    adopt: (record, signal) => adopt(record, signal),
+  };
+}
+
+async function start(options: QemuDriverOptions, spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
+  const clock = new PhaseClock();
+  assertSpec(spec);
+  await assertAssets(options);
+  signal.throwIfAborted();
+  const directory = new MachineDirectory(spec.directory);
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => directory.sweep());
+  await directory.prepare(spec.uid);
+  clock.mark('prepare');
+
+  const vmm = await spawn(options, spec, directory, signal);
+  undo.defer(() => killProcess(vmm.identity));
+  clock.mark('jail');
+  try {
+    const events = new EventBuffer();
+    const qmp = await openQmp(directory, vmm.identity, events, signal);
+    undo.defer(() => qmp.close());
+    clock.mark('qmp');
+    const console = undo.use(await openConsole(directory, signal));
+    await qmp.execute('cont', {}, signal);
+    clock.mark('run');
+    const record: MachineRecord = {
+      driver: driverName,
+      id: spec.id,
+      directory: spec.directory,
+      ...vmm.identity,
+      uid: spec.uid,
+    };
+    const { accelerator } = options;
+    const { phases } = clock;
+    const subscribe = (handler: (event: QmpEvent) => void) => events.drainTo(handler);
+    const machine = new QemuMachine({
+      record,
+      accelerator,
+      phases,
+      directory,
+      qmp,
+      console,
+      subscribe,
+      ended: vmm.ended,
+    });
+    undo.move();
+    return machine;
+  } catch (error) {
+    if (signal.aborted)
+      throw new PodvmError('cancelled', `Cannot start machine ${spec.id}: cancelled`, { cause: error });
+    throw startFailure(spec.id, await logTail(directory.vmmLog), error);
+  }
+}
+
+async function spawn(
+  options: QemuDriverOptions,
+  spec: MachineSpec,
+  directory: MachineDirectory,
+  signal: AbortSignal,
+): Promise<SpawnedVmm> {
+  const { assets, accelerator } = options;
+  const command = jailedCommand(
+    {
+      uid: spec.uid,
+      ...assets,
+      directory: spec.directory,
+      netns: spec.netns,
+      devices: await devicesFor(options, spec, signal),
+      infoFd: 3,
+    },
+    [
+      inside.qemu,
+      ...qemuArguments({
+        id: spec.id,
+        accelerator,
+        memoryMiB: spec.memoryMiB,
+        vcpus: spec.vcpus,
+        paths: inside,
+        kernelArguments: [
+          ...kernelArguments({ accelerator, tscKHz: await hostTscKHz() }),
+          ...(options.extraKernelArguments ?? []),
+        ],
+        tap: spec.tap,
+      }),
+    ],
+  );
+  signal.throwIfAborted();
+  try {
+    return await spawnVmm(command, directory.vmmLog);
+  } catch (error) {
+    if (error instanceof PodvmError && error.kind !== 'internal') throw error;
+    throw startFailure(spec.id, await logTail(directory.vmmLog), error);
+  }
+}
+
+async function devicesFor(
+  { accelerator }: QemuDriverOptions,
+  { directory, uid, tap }: MachineSpec,
+  signal: AbortSignal,
+): Promise<(readonly [string, string])[]> {
+  const wanted = [...(tap === undefined ? [] : [tunDevice]), ...(accelerator === 'kvm' ? [kvmDevice] : [])];
+  return await Promise.all(
+    wanted.map(async (device) => [await openableNode(device, directory, uid, signal), device.path] as const),
+  );
+}
+
+async function adopt(record: MachineRecord, signal: AbortSignal): Promise<Machine | undefined> {
+  if (record.driver !== driverName || !(await isRunning(record))) return undefined;
+  const directory = new MachineDirectory(record.directory);
+  await using undo = new AsyncDisposableStack();
+  const events = new EventBuffer();
+  let qmp: QmpClient;
+  try {
+    qmp = await openQmp(directory, record, events, signal);
+  } catch (error) {
+    if (!(await isRunning(record))) return undefined;
+    throw error;
+  }
+  undo.defer(() => qmp.close());
+  const console = undo.use(await openConsole(directory, signal));
+  const kvm = await qmp.execute('query-kvm', {}, signal);
+  const isKvm = typeof kvm === 'object' && kvm !== null && Reflect.get(kvm, 'enabled') === true;
+  const machine = new QemuMachine({
+    record,
+    accelerator: isKvm ? 'kvm' : 'tcg',
+    phases: [],
+    directory,
+    qmp,
+    console,
+    subscribe: (handler) => events.drainTo(handler),
+    ended: undefined,
+  });
+  undo.move();
+  await machine.learnDisks(signal);
+  return machine;
+}
+
+/** Keeps the events that come before the machine exists. */
+class EventBuffer {
+  readonly #early: QmpEvent[] = [];
+  #handler: ((event: QmpEvent) => void) | undefined;
+
+  add(event: QmpEvent): void {
+    if (this.#handler !== undefined) this.#handler(event);
+    else if (this.#early.length < 64) this.#early.push(event);
+  }
+
+  drainTo(handler: (event: QmpEvent) => void): void {
+    this.#handler = handler;
+    for (const event of this.#early.splice(0)) handler(event);
+  }
+}
+
+async function openQmp(
+  directory: MachineDirectory,
+  identity: { readonly pid: number; readonly startTicks: string },
+  events: EventBuffer,
+  signal: AbortSignal,
+): Promise<QmpClient> {
+  const either = AbortSignal.any([signal, AbortSignal.timeout(qmpDeadlineMs)]);
+  const socket = await connectWhenListening(directory.socket('qmp'), () => isRunning(identity), either);
+  return await QmpClient.open(
+    socket,
+    { onEvent: (event) => events.add(event), tail: () => logTail(directory.vmmLog) },
+    either,
+  );
+}
+
+async function openConsole(directory: MachineDirectory, signal: AbortSignal): Promise<ConsoleLog> {
+  const socket = await connectWhenListening(directory.socket('console'), () => Promise.resolve(false), signal);
+  return await ConsoleLog.open(directory.consoleLog, socket);
+}
+
+function assertSpec({ id, memoryMiB, vcpus, uid }: MachineSpec): void {
+  const refuse = (reason: string, got: unknown) => {
+    throw new PodvmError(
+      'invalid',
+      `Cannot start machine ${idPattern.test(id) ? id : '?'}: ${reason}, got ${String(got)}`,
+    );
+  };
+  if (!idPattern.test(id)) refuse('bad id', id);
+  if (!Number.isInteger(memoryMiB) || memoryMiB < limits.minMemoryMiB || memoryMiB > limits.maxMemoryMiB) {
+    refuse(`memory must be ${limits.minMemoryMiB} to ${limits.maxMemoryMiB} MiB`, memoryMiB);
+  }
+  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > limits.maxVcpus)
+    refuse(`vcpus must be 1 to ${limits.maxVcpus}`, vcpus);
+  if (!Number.isInteger(uid) || uid < 1) refuse('the VMM must not run as root', uid);
+}
+
+async function assertAssets({ assets: { sysroot, kernel, initramfs } }: QemuDriverOptions): Promise<void> {
+  const needed = { QEMU: join(sysroot, inside.qemu), 'the kernel': kernel, 'the initramfs': initramfs };
+  for (const [what, path] of Object.entries(needed)) {
+    await access(path).catch((cause: unknown) => {
+      throw new PodvmError('failedPrecondition', `Cannot start a machine: ${what} is missing, looked at ${path}`, {
+        cause,
+        fix: 'Run `podvm setup`.',
+      });
+    });
+    await assertReachable(path);
+  }
+}

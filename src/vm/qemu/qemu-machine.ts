@@ -1,0 +1,179 @@
+import type { Duplex } from 'node:stream';
+import { PodvmError } from '#base/errors.ts';
+import type { Accelerator, DiskSpec, Machine, MachineExit, MachineRecord, MachineState, Phases } from '../driver.ts';
+import { MachineLife } from '../machine-life.ts';
+import { connectSocket } from './connect-socket.ts';
+import type { ConsoleLog } from './console-log.ts';
+import { Disks } from './disks.ts';
+import { describeExit } from './exit-reason.ts';
+import type { MachineDirectory } from './machine-directory.ts';
+import type { QmpClient, QmpEvent } from './qmp.ts';
+import { killProcess, logTail, waitUntilGone, type ProcessEnd, type ProcessIdentity } from './vmm-process.ts';
+
+/** What is known of a VMM whose guest runs. */
+export interface RunningVmm {
+  readonly record: MachineRecord;
+  readonly accelerator: Accelerator;
+  readonly phases: Phases;
+  readonly directory: MachineDirectory;
+  readonly qmp: QmpClient;
+  readonly console: ConsoleLog;
+  /** Receives QMP events from now on; events that came earlier are given at once. */
+  readonly subscribe: (handler: (event: QmpEvent) => void) => void;
+  /** The exit code, when the VMM is our child; undefined when another process of ours started it. */
+  readonly ended: Promise<ProcessEnd> | undefined;
+}
+
+/** How long the parent in the jail may take to report after the VMM itself is gone, in `ms`. */
+const codeDeadlineMs = 2_000;
+/** How long the last console bytes may take, in `ms`. */
+const consoleDeadlineMs = 1_000;
+
+export class QemuMachine implements Machine {
+  readonly id: string;
+  readonly accelerator: Accelerator;
+  readonly record: MachineRecord;
+  readonly phases: Phases;
+  readonly consolePath: string;
+  readonly #vmm: RunningVmm;
+  readonly #life: MachineLife;
+  readonly #disks: Disks;
+  #channel: Duplex | undefined;
+  #shutdownReason: string | undefined;
+  #killed = false;
+
+  constructor(vmm: RunningVmm) {
+    this.id = vmm.record.id;
+    this.accelerator = vmm.accelerator;
+    this.record = vmm.record;
+    this.phases = vmm.phases;
+    this.consolePath = vmm.directory.consoleLog;
+    this.#vmm = vmm;
+    this.#life = new MachineLife(this.id);
+    this.#disks = new Disks(vmm.qmp, vmm.directory);
+    this.#life.moveTo('running');
+    vmm.subscribe((event) => this.#onEvent(event));
+    void this.#awaitEnd();
+  }
+
+  get state(): MachineState {
+    return this.#life.state;
+  }
+
+  get exited(): Promise<MachineExit> {
+    return this.#life.exited;
+  }
+
+  async connect(signal: AbortSignal): Promise<Duplex> {
+    this.#assertNotOver('connect to');
+    this.#channel?.destroy();
+    const channel = await connectSocket(this.#vmm.directory.socket('agent'), signal);
+    this.#channel = channel;
+    return channel;
+  }
+
+  async attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void> {
+    this.#life.assertRunning('attach a disk to');
+    await this.#disks.attach(disk, signal);
+  }
+
+  async detachDisk(serial: string, signal: AbortSignal): Promise<void> {
+    this.#life.assertRunning('detach a disk from');
+    await this.#disks.detach(serial, signal);
+  }
+
+  /** For a machine that another process of ours started: its disks are QEMU's to tell. */
+  async learnDisks(signal: AbortSignal): Promise<void> {
+    await this.#disks.learn(signal);
+  }
+
+  async stop(signal: AbortSignal): Promise<MachineExit> {
+    if (this.#life.state === 'running') {
+      this.#life.moveTo('stopping');
+      // A QEMU that refuses or is gone needs no answer from us: the end below is waited for either way.
+      await this.#vmm.qmp.execute('system_powerdown', {}, signal).catch(() => undefined);
+    }
+    if (await endsBefore(this.exited, signal)) return await this.exited;
+    return await this.kill();
+  }
+
+  async kill(): Promise<MachineExit> {
+    if (!this.#life.isOver) {
+      this.#killed = true;
+      await killProcess(this.record);
+    }
+    return await this.exited;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+
+  #assertNotOver(verb: string): void {
+    if (!this.#life.isOver) return;
+    throw new PodvmError('unavailable', `Cannot ${verb} machine ${this.id}: it is gone, got ${this.state}`);
+  }
+
+  #onEvent({ event, data }: QmpEvent): void {
+    if (event === 'SHUTDOWN' && typeof data['reason'] === 'string') this.#shutdownReason = data['reason'];
+    if (event === 'DEVICE_DELETED' && typeof data['device'] === 'string') this.#disks.deviceDeleted(data['device']);
+  }
+
+  /** The end of the process is the one truth; a closed QMP channel alone is not the end. */
+  async #awaitEnd(): Promise<void> {
+    const { ended, directory, qmp, console } = this.#vmm;
+    await processEnd(this.record, ended, qmp);
+    const code = (await within(codeDeadlineMs, ended ?? Promise.resolve('unknown' as const))) ?? 'unknown';
+    this.#channel?.destroy();
+    await within(consoleDeadlineMs, console.finished());
+    await console[Symbol.asyncDispose]();
+    qmp.close();
+    const tail = await logTail(directory.vmmLog);
+    await directory.sweep().catch(() => undefined); // the directory's owner removes all of it, and reports that
+    this.#life.end({
+      ...describeExit({ code, shutdownReason: this.#shutdownReason, killed: this.#killed }),
+      code,
+      tail,
+    });
+  }
+}
+
+/** Waits for our child's report or for the channel to close, and then until the process is really gone. */
+async function processEnd(
+  identity: ProcessIdentity,
+  ended: Promise<ProcessEnd> | undefined,
+  qmp: QmpClient,
+): Promise<void> {
+  const never = new AbortController().signal;
+  if (ended === undefined) {
+    await waitUntilGone(identity, never);
+    return;
+  }
+  await Promise.race([ended.catch(() => undefined), qmp.closed]);
+  // bubblewrap may have been killed alone, or QEMU closed its channel and hangs: neither is the end of the machine.
+  await waitUntilGone(identity, never);
+}
+
+async function endsBefore(exited: Promise<MachineExit>, signal: AbortSignal): Promise<boolean> {
+  const aborted = Promise.withResolvers<false>();
+  const abort = () => aborted.resolve(false);
+  signal.addEventListener('abort', abort, { once: true });
+  if (signal.aborted) abort();
+  try {
+    return await Promise.race([exited.then(() => true), aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+}
+
+async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), ms);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

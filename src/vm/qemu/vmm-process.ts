@@ -1,0 +1,192 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { constants } from 'node:fs';
+import { open, readFile } from 'node:fs/promises';
+import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+
+/** A process that cannot be mistaken for a later one with the same pid. */
+export interface ProcessIdentity {
+  readonly pid: number;
+  /** Field 22 of /proc/PID/stat: start time in clock ticks since boot. */
+  readonly startTicks: string;
+}
+
+/** How the process ended, as far as we can know: a VMM that is not our child leaves no exit code. */
+export type ProcessEnd = number | 'unknown' | NodeJS.Signals;
+
+const killDeadlineMs = 10_000;
+const pidReportDeadlineMs = 10_000;
+const logTailBytes = 16 * 1024;
+const logTailLines = 12;
+
+/** Start ticks and state letter of a pid; undefined if there is no such process. */
+export async function lookUpProcess(pid: number): Promise<{ startTicks: string; state: string } | undefined> {
+  let text: string;
+  try {
+    text = await readFile(`/proc/${pid}/stat`, 'latin1');
+  } catch {
+    return undefined; // ENOENT, or ESRCH while reading: both mean that it is gone
+  }
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  const [state, startTicks] = [fields[0], fields[19]];
+  return state === undefined || startTicks === undefined ? undefined : { startTicks, state };
+}
+
+/** True while that very process runs; a zombie does not. */
+export async function isRunning({ pid, startTicks }: ProcessIdentity): Promise<boolean> {
+  const found = await lookUpProcess(pid);
+  return found !== undefined && found.startTicks === startTicks && found.state !== 'Z' && found.state !== 'X';
+}
+
+/** Sends SIGKILL, if it still is that process, and waits until it is gone. Errors: `internal` if it will not die. */
+export async function killProcess(identity: ProcessIdentity): Promise<void> {
+  if (!(await isRunning(identity))) return;
+  signalProcess(identity.pid);
+  const deadline = AbortSignal.timeout(killDeadlineMs);
+  await waitUntilGone(identity, deadline);
+  if (await isRunning(identity)) {
+    throw new PodvmError(
+      'internal',
+      `Cannot end VMM process ${identity.pid}: alive ${killDeadlineMs} ms after SIGKILL`,
+      {
+        fix: 'A process that ignores SIGKILL waits in the kernel; look at its stack in /proc and at dmesg.',
+      },
+    );
+  }
+}
+
+function signalProcess(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // SAFE: kill throws system errors only
+  }
+}
+
+/** Resolves when the process is gone or the signal aborts. Looks 100 times a second at first, later twice. */
+export async function waitUntilGone(identity: ProcessIdentity, signal: AbortSignal): Promise<void> {
+  for (let waitMs = 10; (await isRunning(identity)) && !signal.aborted; waitMs = Math.min(waitMs * 1.2, 500)) {
+    await sleep(waitMs, undefined, { signal }).catch(() => undefined); // abort ends the loop above
+  }
+}
+
+/** A VMM process in its jail that we started ourselves. */
+export interface SpawnedVmm {
+  readonly identity: ProcessIdentity;
+  /** Settles when bubblewrap, our child, ended: right after the VMM in it, with the VMM's code. */
+  readonly ended: Promise<ProcessEnd>;
+}
+
+/**
+ * Starts the jailed command in a session of its own, its output appended to `logPath`, and returns once its pid is
+ * known. Errors: `failedPrecondition` if a program of the chain is missing; `internal` with the log's last lines.
+ * After an error nothing of it runs.
+ */
+export async function spawnVmm(command: readonly string[], logPath: string): Promise<SpawnedVmm> {
+  const log = await open(
+    logPath,
+    constants.O_CREAT | constants.O_TRUNC | constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW,
+    0o600,
+  );
+  let child: ChildProcess;
+  try {
+    const [program = '', ...args] = command;
+    child = spawn(program, args, {
+      detached: true, // a session of its own: signals to our terminal's group must not reach it
+      stdio: ['ignore', log.fd, log.fd, 'pipe'],
+      env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
+    });
+  } finally {
+    await log.close();
+  }
+  const ended = endOf(child, command[0] ?? '');
+  ended.catch(() => undefined); // looked at below, and by the caller
+  try {
+    const pid = await reportedPid(child, ended);
+    const found = await lookUpProcess(pid);
+    if (found === undefined) throw new PodvmError('internal', 'Cannot start the VMM: it ended at once');
+    return { identity: { pid, startTicks: found.startTicks }, ended };
+  } catch (error) {
+    if (child.pid !== undefined) killGroup(child.pid);
+    await ended.catch(() => undefined);
+    throw error;
+  }
+}
+
+function endOf(child: ChildProcess, program: string): Promise<ProcessEnd> {
+  return new Promise((resolve, reject) => {
+    child.once('error', (cause) => {
+      reject(
+        new PodvmError('failedPrecondition', `Cannot start the VMM: cannot run ${program}: ${cause.message}`, {
+          cause,
+          fix: 'Run `podvm setup`, which installs what is missing.',
+        }),
+      );
+    });
+    child.once('exit', (code, signal) => resolve(code ?? signal ?? 'unknown'));
+  });
+}
+
+/** The pid that bubblewrap writes as `{"child-pid": N}` before the VMM's program runs. */
+async function reportedPid(child: ChildProcess, ended: Promise<ProcessEnd>): Promise<number> {
+  const info = child.stdio[3] as Readable | null; // SAFE: stdio[3] was asked to be a pipe
+  if (info === null || info === undefined) throw new PodvmError('internal', 'Cannot start the VMM: no pid report');
+  let text = '';
+  const report = new Promise<number>((resolve) => {
+    info.on('data', (chunk: Buffer) => {
+      text += chunk.toString('latin1');
+      const match = /"child-pid":\s*(\d+)/.exec(text);
+      if (match !== null) resolve(Number(match[1]));
+    });
+    info.on('error', () => undefined);
+  });
+  const deadline = new AbortController();
+  const failed = ended.then(() => {
+    throw new PodvmError('internal', 'Cannot start the VMM: its jail could not be built');
+  });
+  const late = sleep(pidReportDeadlineMs, undefined, { signal: deadline.signal }).then(() => {
+    throw new PodvmError('timeout', `Cannot start the VMM: no pid after ${pidReportDeadlineMs} ms`);
+  });
+  failed.catch(() => undefined);
+  late.catch(() => undefined);
+  try {
+    return await Promise.race([report, failed, late]);
+  } finally {
+    deadline.abort();
+    info.destroy();
+  }
+}
+
+/** The jail's processes share the group of the first, so one signal ends bubblewrap and VMM together. */
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // ESRCH: all of it is gone already
+  }
+}
+
+/** Last lines of the VMM's log, escaped; empty if there is none. */
+export async function logTail(path: string): Promise<string[]> {
+  let file;
+  try {
+    file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  } catch {
+    return []; // the log may never have been made, or its directory be gone
+  }
+  try {
+    const { size } = await file.stat();
+    const buffer = Buffer.alloc(Math.min(size, logTailBytes));
+    await file.read(buffer, 0, buffer.length, size - buffer.length);
+    return buffer
+      .toString('utf8')
+      .split('\n')
+      .filter((line) => line.trim() !== '')
+      .slice(-logTailLines)
+      .map((line) => printable(line));
+  } finally {
+    await file.close();
+  }
+}
