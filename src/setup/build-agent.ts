@@ -60,7 +60,7 @@ export async function buildAgent(options: AgentBuild): Promise<void> {
       '-std=gnu17',
       `-DENGINE_NAME="${engineName}"`,
       ...warnings,
-      ...(sanitize ? checks : [...release, ...hardening]),
+      ...(sanitize ? [...checks, ...ownLoader(options.buildRoot)] : [...release, ...hardening]),
       '-o',
       'agent',
       ...sources.map((name) => `/engine/${name}`),
@@ -74,6 +74,12 @@ export async function buildAgent(options: AgentBuild): Promise<void> {
     await rm(workDir, { recursive: true, force: true });
   }
 }
+
+/** The checks' libraries are dynamic, and newer than the host's own: run with those of the build root. */
+const ownLoader = (buildRoot: string): string[] => [
+  `-Wl,--dynamic-linker=${buildRoot}/usr/lib64/ld-linux-x86-64.so.2`,
+  `-Wl,-rpath=${buildRoot}/usr/lib/x86_64-linux-gnu`,
+];
 
 /** One script in the language of the engine, which has no `using` and no modules to load at run time. */
 async function bundle(entry: string, outfile: string): Promise<void> {

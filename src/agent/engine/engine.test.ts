@@ -1,0 +1,164 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { existsSync, globSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { promisify } from 'node:util';
+
+/**
+ * The engine as it is: `scenarios/` compiled into a static binary, and once more with address and undefined-behaviour
+ * checks, run as an ordinary process (as root, for pid namespaces and file owners).
+ */
+const buildRoot = globSync('/var/lib/podvm/{build-root,parts/build-root-*/root}')[0] ?? '';
+const reason = !existsSync(join(buildRoot, 'usr/bin/gcc'))
+  ? 'no compiler: run `podvm setup`'
+  : process.getuid?.() !== 0
+    ? 'needs root'
+    : undefined;
+const mayNotSkip = process.env['PODVM_REQUIRE_VM'] === '1';
+
+const run = promisify(execFile);
+
+/** What a scenario must have seen, or a check of it. */
+const expected: Readonly<Record<string, unknown>> = {
+  failedSpawns: {
+    codes: {
+      missing: 'ENOENT',
+      directory: 'EACCES',
+      emptyArgv: 'TypeError',
+      nul: 'EINVAL',
+      badFd: 'EBADF',
+      badCwd: 'ENOENT',
+      fraction: 'RangeError',
+      hugeFd: 'RangeError',
+      uidAlone: 'TypeError',
+      noOptions: 'TypeError',
+    },
+    reaped: 0,
+    leakedDescriptors: 0,
+  },
+  wrongArguments:
+    'RangeError RangeError TypeError TypeError TypeError TypeError RangeError RangeError RangeError RangeError TypeError EINVAL EINVAL RangeError RangeError ENOENT RangeError EINVAL'.split(
+      ' ',
+    ),
+  errorsSurvived: [
+    'Error: exit',
+    'Error: handler 1',
+    'Error: handler 2',
+    'Error: handler 3',
+    'Error: rejection',
+    'Error: timer',
+  ],
+  outOfMemory: { errors: ['InternalError: out of memory'], still: [2, 4] },
+  watchdog: ['InternalError: interrupted'],
+  deepRecursion: ['InternalError: stack overflow'],
+  noEval: ['TypeError', 'TypeError'],
+  streams: { text: 'GRüßE', code: 7 },
+  manyChildren: { wrongCodes: 0, wrongTexts: 0, leakedDescriptors: 0 },
+  orphans: { first: true, orphan: true, codes: [0, 0] },
+  signals: { signal: 9, gone: 'ESRCH' },
+  // 4 is the directory that `ls` reads
+  descriptorsOfChild: '0 1 2 3 4 ',
+  swappedDescriptors: ['one\n', 'two\n'],
+  backPressure: { written: 65_536, read: 65_536, empty: -1, noReader: 'EPIPE' },
+  fairness: { busyRan: true, between: true },
+  staleEvents: { calls: 1, errors: [] },
+  timers: { order: [0, 10, 20, 30], negative: 'RangeError', notANumber: 'RangeError' },
+  files: {
+    text: 'hellö',
+    tooBig: 'EFBIG',
+    kinds: ['file', 'symlink', 'fifo'],
+    mode: 0o640,
+    size: 6,
+    names: ['fifo', 'file', 'link'],
+    absent: true,
+    noCreate: 'ENOENT',
+    nul: 'EINVAL',
+    notText: 'TypeError',
+    removed: [],
+    linkTargetLives: 'directory',
+  },
+  beneath: {
+    relative: 'ENOENT',
+    dots: 'ENOENT',
+    absolute: 'ENOENT',
+    magic: 'ENOENT',
+    made: 0o711,
+    outside: true,
+    dangling: 'ENOENT',
+    path: true,
+  },
+  receivesDescriptors: {
+    none: -1,
+    nothing: { bytes: -1, fds: [] },
+    got: { bytes: 2, fds: [] },
+    text: 'hi',
+    end: { bytes: 0, fds: [] },
+  },
+  refusedConnection: { error: 'ECONNREFUSED', name: 'EINVAL', port: 'RangeError' },
+  terminal: { text: '17 91\r\ntty\r\n', end: 'EIO' },
+  text: {
+    lossy: 'a\ufffdb\ufffd\u{1f600}',
+    surrogate: [0x61, 0xef, 0xbf, 0xbd, 0x62],
+    roundTrips: true,
+    base64: 'cG9kdm0=',
+    unpadded: 'podvm',
+    refused: ['EINVAL', 'EINVAL', 'EINVAL', 'EINVAL', 'EINVAL'],
+    slice: 'cde',
+    outOfRange: 'RangeError',
+  },
+  sealedProgram: { text: 'sealed\nhere\n', write: 'EPERM' },
+  pause: { name: 'podvm-pause', namespaces: true, signal: 9 },
+};
+
+for (const sanitize of [false, true]) {
+  describe(
+    `engine${sanitize ? ' with address and undefined-behaviour checks' : ''}`,
+    {
+      skip: mayNotSkip ? false : (reason ?? false),
+    },
+    () => {
+      let directory = '';
+      const seen = async (scenario: string): Promise<unknown> => {
+        const own = await mkdtemp(join(directory, 'scenario-'));
+        // standard error shows what the checks found
+        const { stdout, stderr } = await run(join(directory, 'scenarios'), [scenario, own], { timeout: 60_000 });
+        assert.equal(stderr, '');
+        return JSON.parse(stdout);
+      };
+
+      before(async () => {
+        // Loaded here and not above: the bundler is no business of a machine that skips.
+        const { buildAgent } = await import('#setup/build-agent.ts');
+        directory = await mkdtemp(join(tmpdir(), 'podvm-engine-'));
+        await buildAgent({
+          repo: join(import.meta.dirname, '../../..'),
+          buildRoot,
+          outFile: join(directory, 'scenarios'),
+          entry: 'src/agent/engine/scenarios/main.ts',
+          sanitize,
+          signal: AbortSignal.timeout(120_000),
+        });
+      });
+      after(async () => await rm(directory, { recursive: true, force: true }));
+
+      for (const [scenario, wanted] of Object.entries(expected)) {
+        it(`${scenario}() sees what it must`, async () => assert.deepEqual(await seen(scenario), wanted));
+      }
+
+      it('steady() neither leaks descriptors nor grows, and stays within 4 MiB', async () => {
+        const use = (await seen('steady')) as { residentKiB: number; heapGrowth: number; leakedDescriptors: number };
+        assert.equal(use.leakedDescriptors, 0);
+        assert.ok(use.heapGrowth < 4096, `heap grew by ${use.heapGrowth} bytes over 200 children`);
+        if (!sanitize) assert.ok(use.residentKiB <= 4096, `${use.residentKiB} KiB resident`);
+      });
+
+      it('spawnTimes() are a few ms at most', async () => {
+        const medianMs = Number(await seen('spawnTimes'));
+        assert.ok(medianMs < 20, `${medianMs} ms from spawn to exit`);
+      });
+    },
+  );
+}

@@ -1,0 +1,161 @@
+import { open, signals } from '../constants.ts';
+import { attempt, drain, engine, exits, shell, sleep, type Scenario } from './support.ts';
+
+const round = async () => {
+  for (let i = 0; i < 200; i += 1) {
+    const output = engine.pipe('read');
+    const ended = exits(1);
+    shell('echo x', [-1, output.write, 2]);
+    engine.close(output.write);
+    await drain(output.read);
+    await ended;
+    engine.readText('/proc/self/stat', 4096);
+    engine.decodeBase64(engine.encodeBase64(new Uint8Array(10_000)));
+  }
+  engine.collectGarbage();
+  return engine.memoryUse();
+};
+
+const spawn = (argv: string[], more: object = {}) =>
+  attempt(() => engine.spawn({ argv, env: [], fds: [-1, -1, -1], ...more }));
+
+export const processesScenarios: Record<string, Scenario> = {
+  async streams() {
+    const [input, output] = [engine.pipe('write'), engine.pipe('read')];
+    const ended = exits(1);
+    shell('tr a-z A-Z; echo "$$" >/dev/null; exit 7', [input.read, output.write, 2]);
+    engine.close(input.read);
+    engine.close(output.write);
+    engine.write(input.write, engine.encodeUtf8('grüße'));
+    engine.close(input.write);
+    const text = await drain(output.read);
+    const [exit] = await ended;
+    return { text, code: exit?.code, signal: exit?.signal };
+  },
+
+  async manyChildren() {
+    const before = engine.memoryUse().descriptors;
+    const ended = exits(400);
+    const started: number[] = [];
+    const outputs: Promise<string>[] = [];
+    for (let i = 0; i < 400; i += 1) {
+      const output = engine.pipe('read');
+      started.push(shell(`echo ${i}; exit ${i % 200}`, [-1, output.write, 2]));
+      engine.close(output.write);
+      outputs.push(drain(output.read));
+    }
+    const codes = new Map((await ended).map(({ pid, code }) => [pid, code]));
+    const texts = await Promise.all(outputs);
+    return {
+      wrongCodes: started.filter((pid, i) => codes.get(pid) !== i % 200).length,
+      wrongTexts: texts.filter((text, i) => text !== `${i}\n`).length,
+      leakedDescriptors: engine.memoryUse().descriptors - before,
+    };
+  },
+
+  async orphans() {
+    engine.becomeSubreaper();
+    const ended = exits(2);
+    const child = shell('sleep 0.05 & exit 0');
+    const seen = await ended;
+    return { first: seen[0]?.pid === child, orphan: seen[1]?.pid !== child, codes: seen.map(({ code }) => code) };
+  },
+
+  async signals() {
+    const ended = exits(1);
+    const pid = shell('sleep 60');
+    engine.kill(pid, signals.kill);
+    const [exit] = await ended;
+    return { signal: exit?.signal, code: exit?.code, gone: attempt(() => engine.kill(pid, 0)) };
+  },
+
+  async failedSpawns() {
+    const before = engine.memoryUse().descriptors;
+    let reaped = 0;
+    engine.onExit(() => (reaped += 1));
+    const codes = {
+      missing: spawn(['/nonexistent']),
+      directory: spawn(['/tmp']),
+      emptyArgv: spawn([]),
+      nul: spawn(['/bin/true', 'a\0b']),
+      badFd: spawn(['/bin/true'], { fds: [999, -1, -1] }),
+      badCwd: spawn(['/bin/true'], { cwd: '/nonexistent' }),
+      fraction: spawn(['/bin/true'], { fds: [0.5] }),
+      hugeFd: spawn(['/bin/true'], { fds: [2 ** 32] }),
+      uidAlone: spawn(['/bin/true'], { uid: 1 }),
+      noOptions: attempt(() => engine.spawn(undefined as never)), // SAFE: it must refuse it
+    };
+    await sleep(50);
+    return { codes, reaped, leakedDescriptors: engine.memoryUse().descriptors - before };
+  },
+
+  async descriptorsOfChild() {
+    const output = engine.pipe('read');
+    const extra = engine.open('/dev/null', open.readOnly);
+    shell('ls /proc/self/fd | tr "\\n" " "', [-1, output.write, output.write, extra]);
+    engine.close(output.write);
+    engine.close(extra);
+    return drain(output.read);
+  },
+
+  /** Targets that are sources of others: 1 <- 2's place and so on. */
+  async swappedDescriptors() {
+    const [first, second] = [engine.pipe('read'), engine.pipe('read')];
+    engine.duplicateTo(first.write, 0);
+    shell('echo one >&1; echo two >&2', [-1, second.write, 0]);
+    engine.duplicateTo(first.read, 0);
+    engine.close(first.write);
+    engine.close(second.write);
+    return [await drain(second.read), await drain(first.read)];
+  },
+
+  async sealedProgram(directory) {
+    const program = engine.sealedCopy('/bin/sh');
+    const output = engine.pipe('read');
+    engine.spawn({
+      argv: ['sh', '-c', 'echo sealed; pwd'],
+      programFd: program,
+      env: [],
+      cwd: directory,
+      fds: [-1, output.write, 2],
+    });
+    engine.close(output.write);
+    const text = await drain(output.read);
+    return { text: text.replace(directory, 'here'), write: attempt(() => engine.write(program, new Uint8Array(1))) };
+  },
+
+  async pause() {
+    const ended = exits(1);
+    const pid = engine.spawnPause();
+    await sleep(100);
+    const name = engine.readText(`/proc/${pid}/cmdline`, 100);
+    const namespaces = engine.readLink(`/proc/${pid}/ns/pid`) !== engine.readLink('/proc/self/ns/pid');
+    engine.kill(pid, signals.kill);
+    const [exit] = await ended;
+    return { name: name.replaceAll('\0', ''), namespaces, signal: exit?.signal };
+  },
+
+  async spawnTimes() {
+    const runs: number[] = [];
+    for (let i = 0; i < 50; i += 1) {
+      const startedMs = engine.monotonicMs();
+      const ended = exits(1);
+      engine.spawn({ argv: ['/bin/true'], env: [], fds: [-1, -1, -1] });
+      await ended;
+      runs.push(engine.monotonicMs() - startedMs);
+    }
+    return runs.toSorted((a, b) => a - b)[25];
+  },
+
+  /** Does much of everything, twice: the second time nothing may have grown. */
+  async steady() {
+    await round();
+    const first = await round();
+    const second = await round();
+    return {
+      residentKiB: second.residentKiB,
+      heapGrowth: second.heapBytes - first.heapBytes,
+      leakedDescriptors: second.descriptors - first.descriptors,
+    };
+  },
+};
