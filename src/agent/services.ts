@@ -1,13 +1,21 @@
 import type { Guest } from './boot/guest.ts';
-import { again, ready, type Engine } from './engine/engine.ts';
+import { ready, type Engine } from './engine/engine.ts';
+
+const retryMs = 50;
 
 /** Echoes what comes, until the services are there. */
 export function startServices(engine: Engine, channelFd: number, guest: Guest): void {
   const buffer = new Uint8Array(16 * 1024);
-  engine.watch(channelFd, ready.readable, () => {
-    const bytes = engine.read(channelFd, buffer);
-    if (bytes > 0) engine.write(channelFd, buffer, 0, bytes);
-    if (bytes === 0 && !guest.isMachine) engine.exit(0);
-    if (bytes === 0 || bytes === again) return;
-  });
+  const watch = () => {
+    engine.watch(channelFd, ready.readable, (events) => {
+      const bytes = engine.read(channelFd, buffer);
+      if (bytes > 0) engine.write(channelFd, buffer, 0, bytes);
+      else if (!guest.isMachine) engine.exit(0);
+      else if ((events & ready.hangup) !== 0) {
+        engine.unwatch(channelFd); // the host is away
+        engine.setTimer(retryMs, watch);
+      }
+    });
+  };
+  watch();
 }
