@@ -51,6 +51,12 @@ export function buildRootRecipe({ archive, generation, signal }: Ingredients): P
   ].flat();
   // Only the upstream archive, which the signed index vouches for: not every mirror of packages carries the .dsc beside it.
   const script = [
+    'cd "$1/etc/apt"', // mmdebstrap's default names no sources; its file is of either of apt's two formats
+    'if ! grep -qrs deb-src sources.list sources.list.d; then',
+    '  sed -i "/^deb /{p;s/^deb /deb-src /}" sources.list',
+    '  for file in sources.list.d/*.sources; do test ! -e "$file" || sed -i "s/^Types: deb$/Types: deb deb-src/" "$file"; done',
+    '  apt-get -qq update',
+    'fi',
     'mkdir -p "$1/usr/src"',
     'cd "$1/usr/src"',
     'apt-get -qq source --only-source --tar-only --download-only crun >/dev/null',

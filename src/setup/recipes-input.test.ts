@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { PodvmError, kindOf } from '#base/errors.ts';
+import { archiveOptions, parseIndexTargets, sourcesFor } from './debian-archive.ts';
+import { parseInstLines, reasonIn } from './debian-packages.ts';
+import { missingHostTools, parseHostTools, readHostTools } from './host-tools.ts';
+import { bootModules, demandModules, modulesList, planModules } from './kernel-modules.ts';
+import { changesBetween } from './setup.ts';
+import { extractVmlinux } from './vmlinux.ts';
+
+const wanted = [...bootModules, ...demandModules];
+
+test('extractVmlinux() refuses what is no bzImage and one cut short', async () => {
+  await assert.rejects(extractVmlinux(Buffer.alloc(10)), (error) => kindOf(error) === 'corrupt');
+  await assert.rejects(extractVmlinux(Buffer.alloc(4096)), (error) => kindOf(error) === 'corrupt');
+  const cut = Buffer.alloc(4096);
+  cut.write('HdrS', 0x202, 'latin1');
+  cut.writeUInt32LE(1_000_000, 0x24c);
+  await assert.rejects(extractVmlinux(cut), (error) => kindOf(error) === 'corrupt');
+});
+
+test('planModules() names a wanted module that the kernel has neither as file nor built in', () => {
+  assert.throws(() => planModules('', ''), /Cannot find kernel module virtio_ring/);
+});
+
+test('planModules() puts every module after what it needs and leaves out what is built in', () => {
+  const builtin = wanted.filter((name) => !['virtio_mmio', 'ext4', 'bridge'].includes(name));
+  const plan = planModules(
+    [
+      'kernel/virtio_mmio.ko.xz:',
+      'kernel/ext4.ko.xz: kernel/mbcache.ko.xz kernel/jbd2.ko.xz',
+      'kernel/jbd2.ko.xz:',
+      'kernel/mbcache.ko.xz:',
+      'kernel/bridge.ko.xz: kernel/llc.ko.xz',
+      'kernel/llc.ko.xz:',
+    ].join('\n'),
+    builtin.map((name) => `kernel/${name}.ko`).join('\n'),
+  );
+  assert.equal(
+    modulesList(plan),
+    [
+      'boot virtio_mmio virtio_mmio.ko -',
+      'boot jbd2 jbd2.ko -',
+      'boot mbcache mbcache.ko -',
+      'boot ext4 ext4.ko jbd2,mbcache',
+      'demand llc llc.ko.xz -',
+      'demand bridge bridge.ko.xz llc',
+      '',
+    ].join('\n'),
+  );
+});
+
+test('sourcesFor() takes the mirrors of the host and guesses none', () => {
+  const targets = parseIndexTargets(
+    'Other|http://a.example/x/\nDebian|http://b.example/debian/\nDebian-Security|http://b.example/sec/\n',
+  );
+  assert.deepEqual(sourcesFor(undefined, targets.slice(0, 1)), []);
+  const lines = sourcesFor(undefined, targets);
+  assert.ok(lines.some((line) => line.endsWith('http://b.example/sec/ trixie-security main')));
+  assert.ok(lines.every((line) => line.includes('[signed-by=/usr/share/keyrings/') && !line.includes('a.example')));
+});
+
+test('sourcesFor() refuses a mirror that is no URL, or would write a second line', () => {
+  for (const mirror of ['debian', 'http://a.example/\ndeb [trusted=yes] http://b.example/', '']) {
+    assert.throws(
+      () => sourcesFor(mirror, []),
+      (error) => kindOf(error) === 'invalid',
+    );
+  }
+});
+
+test('archiveOptions() passes on how to reach an archive, and nothing that weakens its checks', () => {
+  const dump =
+    'Acquire::http::Proxy "http://p.example/";\nAPT::Get::AllowUnauthenticated "true";\nAcquire::AllowInsecureRepositories "true";\n';
+  assert.deepEqual(archiveOptions(dump), ['Acquire::http::Proxy "http://p.example/";']);
+});
+
+test('parseInstLines() reads names and versions of an apt simulation', () => {
+  assert.deepEqual(
+    parseInstLines('Inst qemu (1:10.0+ds-1 Debian:13/stable [amd64])\nConf qemu (x)\nInst a (2 x) []\n'),
+    {
+      qemu: '1:10.0+ds-1',
+      a: '2',
+    },
+  );
+});
+
+test("reasonIn() prefers apt's own complaint", () => {
+  assert.equal(reasonIn(['W: x', 'E: setup failed: apt']), 'W: x');
+  assert.equal(reasonIn([]), 'no reason given');
+});
+
+test('parseHostTools() refuses a line that is not a package, a program and a purpose', () => {
+  assert.throws(() => parseHostTools('bubblewrap bwrap why\n'), PodvmError);
+});
+
+test('missingHostTools() finds what is not there', async () => {
+  const [first] = await readHostTools();
+  assert.ok(first !== undefined);
+  const absent = { package: 'none', program: '/nonexistent/none', purpose: 'nothing' };
+  assert.deepEqual(await missingHostTools([absent]), [absent]);
+});
+
+test('changesBetween() says what came, went and changed', () => {
+  assert.deepEqual(changesBetween({ a: '1', b: '1', c: '1' }, { a: '1', b: '2', d: '1' }), [
+    { package: 'b', from: '1', to: '2' },
+    { package: 'c', from: '1', to: undefined },
+    { package: 'd', from: undefined, to: '1' },
+  ]);
+});
