@@ -280,7 +280,7 @@ export interface Text {
 
 export interface Kernel {
   setHostname(name: string): void;
-  /** finit_module of a decompressed `.ko`; already loaded is no error. */
+  /** finit_module of a `.ko`, or of a compressed one that the kernel unpacks; already loaded is no error. */
   loadModule(path: string, parameters: string): void;
   /** Writes everything dirty to the disks. Blocks. */
   sync(): void;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/module.h>
 #include <linux/random.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,7 +123,9 @@ static CALL(load_module)
 
     if (parameters) {
         int fd = open(path, O_RDONLY | O_CLOEXEC);
-        long result = fd < 0 ? -1 : syscall(SYS_finit_module, fd, parameters, 0);
+        size_t length = strlen(path);
+        bool is_plain = length > 3 && strcmp(path + length - 3, ".ko") == 0;
+        long result = fd < 0 ? -1 : syscall(SYS_finit_module, fd, parameters, is_plain ? 0 : MODULE_INIT_COMPRESSED_FILE);
         answer = result < 0 && errno != EEXIST ? throw_errno(ctx, errno, "load module", path) : JS_UNDEFINED;
         if (fd >= 0) close(fd);
         JS_FreeCString(ctx, parameters);
