@@ -1,0 +1,18 @@
+import * as v from 'valibot';
+import { errorBodySchema } from './pods.ts';
+
+/**
+ * `WS /v1/pods/{namespace}/{name}/exec?container=&command=&command=&tty=&stdin=&columns=&rows=`: every binary frame
+ * begins with its channel, as in Kubernetes' `v5.channel.k8s.io`.
+ */
+export const channel = { stdin: 0, stdout: 1, stderr: 2, status: 3, resize: 4, close: 255 } as const;
+
+/** Body of the one frame on channel `status`, the server's last. */
+export const execStatusSchema = v.union([v.object({ exitCode: v.number() }), v.object({ error: errorBodySchema })]);
+export type ExecStatus = v.InferOutput<typeof execStatusSchema>;
+
+/** Body of a frame on channel `resize`; Kubernetes' TerminalSize. */
+export const terminalSizeSchema = v.object({
+  Width: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535)),
+  Height: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535)),
+});

@@ -1,0 +1,106 @@
+import * as v from 'valibot';
+
+/**
+ * JSON shapes of the admin API that concern pods. Times are RFC 3339 in UTC. Paths:
+ *
+ *   GET  /v1/pods                                     PodSummary[]
+ *   GET  /v1/pods/{namespace}/{name}                  PodDetails
+ *   POST /v1/pods/{namespace}/{name}/stop             StopRequest -> PodSummary, when it has stopped
+ *   GET  /v1/pods/{namespace}/{name}/logs?container=&follow=&tail=&attempt=   bytes
+ *   GET  /v1/pods/{namespace}/{name}/console?follow=  bytes
+ *   WS   /v1/pods/{namespace}/{name}/exec             see exec.ts
+ *   WS   /v1/run                                      see run.ts
+ *
+ * `{namespace}` may be `_`: the name must then be unique among the namespaces.
+ */
+export const containerSummarySchema = v.object({
+  name: v.string(),
+  kind: v.picklist(['init', 'sidecar', 'main']),
+  image: v.string(),
+  /** `waiting`, `running` or `terminated`. */
+  state: v.string(),
+  /** Kubernetes' reason for the state: `CrashLoopBackOff`, `OOMKilled`, `Completed`... */
+  reason: v.optional(v.string()),
+  message: v.optional(v.string()),
+  ready: v.boolean(),
+  restartCount: v.number(),
+  exitCode: v.optional(v.number()),
+  startedAt: v.optional(v.string()),
+});
+export type ContainerSummary = v.InferOutput<typeof containerSummarySchema>;
+
+export const podSummarySchema = v.object({
+  namespace: v.string(),
+  name: v.string(),
+  /** Kubernetes' phase: Pending, Running, Succeeded, Failed; `Terminating` while it stops. */
+  phase: v.string(),
+  /** Main containers and sidecars that are ready, of all. */
+  ready: v.string(),
+  restarts: v.number(),
+  createdAt: v.string(),
+  addresses: v.array(v.string()),
+  /** Why, when the phase alone does not tell. */
+  reason: v.optional(v.string()),
+});
+export type PodSummary = v.InferOutput<typeof podSummarySchema>;
+
+export const podEventSchema = v.object({
+  at: v.string(),
+  type: v.picklist(['Normal', 'Warning']),
+  reason: v.string(),
+  message: v.string(),
+  container: v.optional(v.string()),
+});
+export type PodEventJson = v.InferOutput<typeof podEventSchema>;
+
+export const podDetailsSchema = v.object({
+  ...podSummarySchema.entries,
+  uid: v.string(),
+  labels: v.record(v.string(), v.string()),
+  containers: v.array(containerSummarySchema),
+  events: v.array(podEventSchema),
+  /** The machine below; absent until there is one. */
+  sandbox: v.optional(
+    v.object({
+      id: v.string(),
+      state: v.string(),
+      accelerator: v.optional(v.string()),
+      vmmPid: v.optional(v.number()),
+      failure: v.optional(v.string()),
+      /** Timeline of the start in `ms`. */
+      phases: v.array(v.object({ name: v.string(), ms: v.number() })),
+      volumes: v.array(v.object({ name: v.string(), mode: v.string() })),
+      logs: v.record(v.string(), v.string()),
+      stats: v.optional(
+        v.object({
+          agentRssKiB: v.number(),
+          agentFds: v.number(),
+          vmmPssKiB: v.number(),
+          containers: v.array(
+            v.object({
+              name: v.string(),
+              memoryBytes: v.number(),
+              memoryLimitBytes: v.optional(v.number()),
+              cpuUsec: v.number(),
+              pids: v.number(),
+            }),
+          ),
+        }),
+      ),
+    }),
+  ),
+});
+export type PodDetails = v.InferOutput<typeof podDetailsSchema>;
+
+export const stopRequestSchema = v.strictObject({
+  /** Overrides the pod's terminationGracePeriodSeconds. */
+  graceSeconds: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(86_400))),
+});
+
+export const errorBodySchema = v.object({
+  kind: v.string(),
+  message: v.string(),
+  fix: v.optional(v.string()),
+  tail: v.optional(v.array(v.string())),
+});
+export type ErrorBody = v.InferOutput<typeof errorBodySchema>;

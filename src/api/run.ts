@@ -1,0 +1,45 @@
+import * as v from 'valibot';
+import { errorBodySchema, podEventSchema } from './pods.ts';
+
+/**
+ * `WS /v1/run`: runs the pods of a manifest in the foreground of one client. The pods live as long as the connection:
+ * when the client goes away, they are terminated.
+ *
+ * Client to server, text frames: first a RunRequest, then RunCommands. Server to client: text frames are RunEvents,
+ * binary frames are output: byte 0 the stream (1 stdout, 2 stderr), bytes 1 and 2 the number of the source (big
+ * endian, announced by a `source` event), then bytes of the container. The server closes after `finished` or `failed`.
+ */
+export const runRequestSchema = v.strictObject({
+  /** Shown in errors; never opened by the server. */
+  files: v.pipe(
+    v.array(
+      v.strictObject({ name: v.pipe(v.string(), v.maxLength(4096)), text: v.pipe(v.string(), v.maxLength(4_194_304)) }),
+    ),
+    v.minLength(1),
+    v.maxLength(64),
+  ),
+  network: v.optional(v.picklist(['cni', 'none']), 'cni'),
+});
+export type RunRequest = v.InferOutput<typeof runRequestSchema>;
+export type RunRequestInput = v.InferInput<typeof runRequestSchema>;
+
+export const runCommandSchema = v.variant('command', [
+  /** SIGTERM, the pods' grace periods, SIGKILL. */
+  v.strictObject({ command: v.literal('terminate') }),
+  v.strictObject({ command: v.literal('kill') }),
+]);
+export type RunCommand = v.InferOutput<typeof runCommandSchema>;
+
+export const runEventSchema = v.variant('event', [
+  v.object({ event: v.literal('warning'), message: v.string() }),
+  v.object({ event: v.literal('source'), number: v.number(), pod: v.string(), container: v.string() }),
+  /** What happened to a pod, Kubernetes-like. */
+  v.object({ event: v.literal('pod'), pod: v.string(), detail: podEventSchema }),
+  v.object({ event: v.literal('podFinished'), pod: v.string(), exitCode: v.number(), reason: v.string() }),
+  v.object({ event: v.literal('finished'), exitCode: v.number() }),
+  v.object({ event: v.literal('failed'), error: errorBodySchema }),
+]);
+export type RunEvent = v.InferOutput<typeof runEventSchema>;
+
+export const stdoutStream = 1;
+export const stderrStream = 2;

@@ -1,0 +1,67 @@
+import { request } from 'node:http';
+import { text } from 'node:stream/consumers';
+import type { IncomingMessage } from 'node:http';
+import * as v from 'valibot';
+import { WebSocket } from 'ws';
+import { type ErrorKind, PodvmError, errorKinds } from '#base/errors.ts';
+import { type ErrorBody, errorBodySchema } from '#api/pods.ts';
+
+/** Talks to the admin API of one podvm process over its unix socket. */
+export interface Client {
+  get<S extends v.GenericSchema>(path: string, schema: S): Promise<v.InferOutput<S>>;
+  send<S extends v.GenericSchema>(
+    method: 'POST' | 'DELETE',
+    path: string,
+    body: unknown,
+    schema: S,
+  ): Promise<v.InferOutput<S>>;
+  /** The response's body as it comes. */
+  stream(method: 'GET' | 'POST', path: string, body?: unknown): Promise<IncomingMessage>;
+  open(path: string): WebSocket;
+}
+
+export function createClient(socketPath: string): Client {
+  const call = async (method: string, path: string, body: unknown): Promise<IncomingMessage> => {
+    const response = await new Promise<IncomingMessage>((resolve, reject) => {
+      const outgoing = request({ socketPath, method, path, agent: false }, resolve);
+      outgoing.once('error', (cause: NodeJS.ErrnoException) => reject(nobodyThere(socketPath, cause)));
+      outgoing.end(body === undefined ? undefined : JSON.stringify(body));
+    });
+    if ((response.statusCode ?? 500) < 400) return response;
+    throw errorOf(await text(response));
+  };
+  const json = async <S extends v.GenericSchema>(response: IncomingMessage, schema: S): Promise<v.InferOutput<S>> =>
+    v.parse(schema, JSON.parse(await text(response)));
+  return {
+    get: async (path, schema) => await json(await call('GET', path, undefined), schema),
+    send: async (method, path, body, schema) => await json(await call(method, path, body), schema),
+    stream: (method, path, body) => call(method, path, body),
+    open: (path) => new WebSocket(`ws+unix://${socketPath}:${path}`, { perMessageDeflate: false }),
+  };
+}
+
+function nobodyThere(socketPath: string, cause: NodeJS.ErrnoException): PodvmError {
+  const isNobody = cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED';
+  return isNobody
+    ? new PodvmError('unavailable', 'Cannot reach podvm: no pod is running on this machine', {
+        cause,
+        fix: 'Start one with `podvm run FILE`.',
+      })
+    : new PodvmError('unavailable', `Cannot reach podvm at ${socketPath}: ${cause.message}`, { cause });
+}
+
+function errorOf(body: string): PodvmError {
+  try {
+    return fromErrorBody(v.parse(errorBodySchema, JSON.parse(body)));
+  } catch (cause) {
+    return new PodvmError('internal', 'Cannot understand the answer of podvm', { cause });
+  }
+}
+
+export function fromErrorBody(body: ErrorBody): PodvmError {
+  const kind: ErrorKind = errorKinds.find((known) => known === body.kind) ?? 'internal';
+  return new PodvmError(kind, body.message, {
+    ...(body.fix === undefined ? {} : { fix: body.fix }),
+    tail: body.tail ?? [],
+  });
+}

@@ -1,0 +1,90 @@
+import * as v from 'valibot';
+import type { WebSocket } from 'ws';
+import { PodvmError } from '#base/errors.ts';
+import { channel, execStatusSchema } from '#api/exec.ts';
+import { type Client, fromErrorBody } from './client.ts';
+import { podPath } from './pod-name.ts';
+import { type Terminal, write } from './terminal.ts';
+
+export interface ExecOptions {
+  readonly pod: string;
+  readonly container: string | undefined;
+  readonly command: readonly string[];
+  readonly tty: boolean;
+  readonly stdin: boolean;
+}
+
+/** `podvm exec`: returns the command's exit code. With a tty, the terminal is raw until it ends. */
+export async function execCommand(client: Client, options: ExecOptions, terminal: Terminal): Promise<number> {
+  const { stdin, stdout } = terminal;
+  if (options.tty && !stdin.isTTY) {
+    throw new PodvmError('invalid', 'Cannot give the command a terminal: standard input is none', {
+      fix: 'Leave out -t.',
+    });
+  }
+  const query = new URLSearchParams({ tty: String(options.tty), stdin: String(options.stdin) });
+  if (options.container !== undefined) query.set('container', options.container);
+  for (const word of options.command) query.append('command', word);
+  if (options.tty) {
+    query.set('columns', String(stdout.columns));
+    query.set('rows', String(stdout.rows));
+  }
+  const socket = client.open(`${podPath(options.pod)}/exec?${query.toString()}`);
+  const onResize = () =>
+    sendFrame(socket, channel.resize, JSON.stringify({ Width: stdout.columns, Height: stdout.rows }));
+  try {
+    if (options.tty) {
+      stdin.setRawMode(true);
+      stdout.on('resize', onResize);
+    }
+    if (options.stdin) socket.once('open', () => pumpInput(socket, terminal));
+    return await follow(socket, terminal);
+  } finally {
+    stdout.off('resize', onResize);
+    if (options.tty) stdin.setRawMode(false);
+    stdin.pause();
+    stdin.unref();
+    socket.terminate();
+  }
+}
+
+function pumpInput(socket: WebSocket, { stdin }: Terminal): void {
+  stdin.on('data', (chunk: Buffer) => {
+    stdin.pause();
+    socket.send(Buffer.concat([Buffer.from([channel.stdin]), chunk]), () => stdin.resume());
+  });
+  stdin.once('end', () => sendFrame(socket, channel.close, Buffer.from([channel.stdin])));
+}
+
+function sendFrame(socket: WebSocket, to: number, body: string | Buffer): void {
+  if (socket.readyState === socket.OPEN) socket.send(Buffer.concat([Buffer.from([to]), Buffer.from(body)]));
+}
+
+async function follow(socket: WebSocket, terminal: Terminal): Promise<number> {
+  return await new Promise<number>((resolve, reject) => {
+    let queue: Promise<void> = Promise.resolve();
+    socket.on('message', (data) => {
+      const frame = Buffer.isBuffer(data) ? data : Buffer.concat(Array.isArray(data) ? data : [Buffer.from(data)]);
+      const body = frame.subarray(1);
+      socket.pause();
+      queue = queue
+        .then(async () => {
+          if (frame[0] === channel.stdout) await write(terminal.stdout, body);
+          else if (frame[0] === channel.stderr) await write(terminal.stderr, body);
+          else if (frame[0] === channel.status) {
+            const status = v.parse(execStatusSchema, JSON.parse(body.toString('utf8')));
+            if ('exitCode' in status) resolve(status.exitCode);
+            else reject(fromErrorBody(status.error));
+          }
+        })
+        .catch(reject)
+        .finally(() => socket.resume());
+    });
+    socket.once('error', (cause) =>
+      reject(new PodvmError('unavailable', `Cannot run the command: ${cause.message}`, { cause })),
+    );
+    socket.once('close', () => {
+      void queue.then(() => reject(new PodvmError('unavailable', 'Cannot run the command: podvm went away')));
+    });
+  });
+}

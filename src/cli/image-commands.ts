@@ -1,0 +1,114 @@
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import {
+  type ImageSummary,
+  type LoadRequestInput,
+  type PullRequestInput,
+  imageProgressSchema,
+  imageSummarySchema,
+} from '#api/images.ts';
+import { type Client, fromErrorBody } from './client.ts';
+import { type Terminal, table, write } from './terminal.ts';
+
+/** Longest line of progress that is read, in characters. */
+const maxLineChars = 1024 * 1024;
+
+/** Adds `podvm image ...`; `withClient` gives a client while somebody serves it. */
+export function imageCommands(
+  program: Command,
+  withClient: (use: (client: Client) => Promise<void>) => Promise<void>,
+  terminal: Terminal,
+): void {
+  const image = program.command('image').description('pull, load, list and remove images');
+  image
+    .command('pull')
+    .description('from a registry')
+    .argument('<reference>', 'such as nginx:1.27 or registry.example/team/app@sha256:...')
+    .option('--insecure', 'plain HTTP, or any certificate', false)
+    .option('--authfile <file>', "credentials, as docker's config.json")
+    .action(async (reference: string, options: { insecure: boolean; authfile?: string }) => {
+      const request: PullRequestInput = {
+        reference,
+        insecure: options.insecure,
+        ...(options.authfile === undefined ? {} : { authFile: resolve(options.authfile) }),
+      };
+      await withClient(async (client) => await work(client, '/v1/images/pull', request, terminal));
+    });
+  image
+    .command('load')
+    .description('from a docker-archive or OCI archive, or a directory with an OCI layout')
+    .argument('<path>')
+    .option('--name <reference>', 'name for an image that brings none')
+    .action(async (path: string, options: { name?: string }) => {
+      const request: LoadRequestInput = {
+        path: resolve(path),
+        ...(options.name === undefined ? {} : { reference: options.name }),
+      };
+      await withClient(async (client) => await work(client, '/v1/images/load', request, terminal));
+    });
+  image
+    .command('build-base')
+    .description("make the examples' image from Debian's busybox; needs no registry")
+    .action(async () => await withClient(async (client) => await work(client, '/v1/images/build-base', {}, terminal)));
+  image
+    .command('ls')
+    .description('list the images')
+    .option('--json', 'as JSON', false)
+    .action(async (options: { json: boolean }) => {
+      await withClient(async (client) => {
+        const images = await client.get('/v1/images', v.array(imageSummarySchema));
+        await write(terminal.stdout, options.json ? `${JSON.stringify(images, null, 2)}\n` : listOf(images));
+      });
+    });
+  image
+    .command('rm')
+    .description('remove an image')
+    .argument('<reference>')
+    .action(async (reference: string) => {
+      await withClient(async (client) => {
+        const path = `/v1/images?reference=${encodeURIComponent(reference)}`;
+        const removed = await client.send('DELETE', path, undefined, imageSummarySchema);
+        await write(terminal.stdout, `${removed.id} removed\n`);
+      });
+    });
+}
+
+function listOf(images: readonly ImageSummary[]): string {
+  const rows = images.flatMap((image) =>
+    (image.references.length > 0 ? image.references : ['<none>']).map((reference) => [
+      reference,
+      image.id.replace('sha256:', '').slice(0, 12),
+      `${(image.sizeBytes / 1_000_000).toFixed(1)} MB`,
+    ]),
+  );
+  return table(['REFERENCE', 'IMAGE ID', 'SIZE'], rows);
+}
+
+/** Starts something long and shows its progress. */
+async function work(client: Client, path: string, request: unknown, terminal: Terminal): Promise<void> {
+  for await (const line of lines(await client.stream('POST', path, request))) {
+    const progress = v.parse(imageProgressSchema, JSON.parse(line));
+    if (progress.message !== undefined) await write(terminal.stderr, `podvm: ${progress.message}\n`);
+    if (progress.error !== undefined) throw fromErrorBody(progress.error);
+    if (progress.done !== undefined) {
+      for (const image of progress.done) await write(terminal.stdout, `${image.references[0] ?? image.id}\n`);
+      return;
+    }
+  }
+  throw new PodvmError('unavailable', 'Cannot finish the work on images: podvm went away');
+}
+
+async function* lines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  let held = '';
+  for await (const chunk of chunks) {
+    held += decoder.decode(chunk, { stream: true });
+    if (held.length > maxLineChars)
+      throw new PodvmError('exhausted', 'Cannot read the answer of podvm: a line is too long');
+    const parts = held.split('\n');
+    held = parts.pop() ?? '';
+    yield* parts.filter((part) => part !== '');
+  }
+}

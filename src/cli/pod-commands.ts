@@ -1,0 +1,80 @@
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import { podDetailsSchema, podSummarySchema } from '#api/pods.ts';
+import type { Client } from './client.ts';
+import { podPath } from './pod-name.ts';
+import { type Terminal, age, table, write } from './terminal.ts';
+
+export async function psCommand(
+  client: Client,
+  options: { readonly json: boolean },
+  { stdout }: Terminal,
+): Promise<void> {
+  const pods = await client.get('/v1/pods', v.array(podSummarySchema)).catch((error: unknown) => {
+    if (error instanceof PodvmError && error.kind === 'unavailable') return []; // nobody serves: nothing runs
+    throw error;
+  });
+  if (options.json) return await write(stdout, `${JSON.stringify(pods, null, 2)}\n`);
+  const rows = pods.map((pod) => [
+    pod.namespace,
+    pod.name,
+    pod.ready,
+    pod.reason ?? pod.phase,
+    String(pod.restarts),
+    age(pod.createdAt, Date.now()),
+    pod.addresses.join(',') || '-',
+  ]);
+  await write(stdout, table(['NAMESPACE', 'NAME', 'READY', 'STATUS', 'RESTARTS', 'AGE', 'IP'], rows));
+}
+
+export interface LogsOptions {
+  readonly container?: string;
+  readonly follow: boolean;
+  readonly previous: boolean;
+  readonly tail?: string;
+}
+
+export async function logsCommand(
+  client: Client,
+  pod: string,
+  options: LogsOptions,
+  { stdout }: Terminal,
+): Promise<void> {
+  const query = new URLSearchParams({ follow: String(options.follow), previous: String(options.previous) });
+  if (options.container !== undefined) query.set('container', options.container);
+  if (options.tail !== undefined) query.set('tail', String(wholeNumber('--tail', options.tail)));
+  await print(await client.stream('GET', `${podPath(pod)}/logs?${query.toString()}`), stdout);
+}
+
+export async function consoleCommand(
+  client: Client,
+  pod: string,
+  options: { readonly follow: boolean },
+  { stdout }: Terminal,
+): Promise<void> {
+  await print(await client.stream('GET', `${podPath(pod)}/console?follow=${options.follow}`), stdout);
+}
+
+async function print(chunks: AsyncIterable<Uint8Array>, stdout: NodeJS.WriteStream): Promise<void> {
+  for await (const chunk of chunks) await write(stdout, chunk);
+}
+
+export async function stopCommand(
+  client: Client,
+  pod: string,
+  options: { readonly grace?: string },
+  { stdout }: Terminal,
+): Promise<void> {
+  const body = options.grace === undefined ? {} : { graceSeconds: wholeNumber('--grace', options.grace) };
+  const stopped = await client.send('POST', `${podPath(pod)}/stop`, body, podSummarySchema);
+  await write(stdout, `${stopped.namespace}/${stopped.name} stopped\n`);
+}
+
+export async function inspectCommand(client: Client, pod: string, { stdout }: Terminal): Promise<void> {
+  await write(stdout, `${JSON.stringify(await client.get(podPath(pod), podDetailsSchema), null, 2)}\n`);
+}
+
+function wholeNumber(option: string, text: string): number {
+  if (/^\d{1,7}$/.test(text)) return Number(text);
+  throw new PodvmError('invalid', `Cannot use ${option}: a whole number is wanted, got ${text}`);
+}

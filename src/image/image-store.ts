@@ -1,0 +1,335 @@
+import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import { readArchive } from './archive.ts';
+import { baseReference, makeBaseLayout } from './base-image.ts';
+import { flatten } from './flatten.ts';
+import type { HeldImage, Image, ImageStore, PullOptions, PullPolicy } from './images.ts';
+import { imageConfigOf, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
+import {
+  chooseManifest,
+  compressionOf,
+  configSchema,
+  digestOf,
+  indexSchema,
+  isIndex,
+  manifestSchema,
+  ociArchitecture,
+  parseOci,
+} from './oci.ts';
+import { type Reference, formatReference, isLoopback, nameOf, parseReference } from './reference.ts';
+import { type Access, copyToLayout, inspectRaw } from './skopeo.ts';
+
+export interface ImageStoreOptions {
+  /** State of images; one process at a time works in it (the sandboxes' lock sees to that). */
+  readonly directory: string;
+  readonly sysroot: string;
+  readonly log: Log;
+  /** Largest image, all layers uncompressed; default 32 GiB. */
+  readonly maxImageBytes?: number;
+}
+
+/** Names under which one image arrives. */
+interface Names {
+  readonly references: readonly string[];
+  readonly digests: readonly string[];
+}
+
+const defaultMaxImageBytes = 32 * 1024 * 1024 * 1024;
+
+/** Opens the store and clears away what a killed process left half done. Errors: `corrupt`. */
+export async function openImageStore(options: ImageStoreOptions): Promise<ImageStore> {
+  const work = join(options.directory, 'work');
+  await mkdir(rootfsDirectory(options.directory), { recursive: true, mode: 0o755 });
+  await mkdir(work, { recursive: true, mode: 0o711 });
+  for (const left of await readdir(work)) await rm(join(work, left), { recursive: true, force: true });
+  return new DiskImageStore(options, work, await readRecords(options.directory));
+}
+
+class DiskImageStore implements ImageStore {
+  readonly #options: ImageStoreOptions;
+  readonly #work: string;
+  readonly #images: Map<string, Image>;
+  readonly #holds = new Map<string, number>();
+  readonly #pulls = new Map<
+    string,
+    { readonly result: Promise<Image>; readonly abort: AbortController; waiting: number }
+  >();
+  #writing: Promise<void> = Promise.resolve();
+
+  constructor(options: ImageStoreOptions, work: string, images: Map<string, Image>) {
+    this.#options = options;
+    this.#work = work;
+    this.#images = images;
+  }
+
+  async pull(reference: string, options: PullOptions, signal: AbortSignal): Promise<Image> {
+    const parsed = parseReference(reference);
+    const access: Access = {
+      insecure: options.insecure ?? isLoopback(parsed),
+      ...(options.authFile === undefined ? {} : { authFile: options.authFile }),
+    };
+    const key = JSON.stringify([formatReference(parsed), access]);
+    const shared = this.#pulls.get(key) ?? this.#startPull(key, parsed, access, options);
+    shared.waiting += 1;
+    try {
+      return await untilAborted(shared.result, signal, `Cannot pull ${formatReference(parsed)}: cancelled`);
+    } finally {
+      shared.waiting -= 1;
+      if (shared.waiting === 0) shared.abort.abort(); // nobody wants it any more; too late does no harm
+    }
+  }
+
+  #startPull(key: string, parsed: Reference, access: Access, options: PullOptions) {
+    const abort = new AbortController();
+    const result = this.#fetch(parsed, access, options, abort.signal).finally(() => this.#pulls.delete(key));
+    const shared = { result, abort, waiting: 0 };
+    this.#pulls.set(key, shared);
+    return shared;
+  }
+
+  async #fetch(reference: Reference, access: Access, options: PullOptions, signal: AbortSignal): Promise<Image> {
+    const full = formatReference(reference);
+    const raw = await inspectRaw(`docker://${full}`, access, signal);
+    if (reference.digest !== undefined && digestOf(raw) !== reference.digest) {
+      throw new PodvmError(
+        'corrupt',
+        `Cannot pull ${full}: the registry answered with another digest, ${digestOf(raw)}`,
+      );
+    }
+    const digests = [`${nameOf(reference)}@${digestOf(raw)}`];
+    let manifestText = raw;
+    if (isIndex(raw)) {
+      const chosen = chooseManifest(full, parseOci(full, raw, indexSchema).manifests, ociArchitecture());
+      digests.push(`${nameOf(reference)}@${chosen.digest}`);
+      manifestText = await inspectRaw(`docker://${nameOf(reference)}@${chosen.digest}`, access, signal);
+    }
+    const manifest = parseOci(full, manifestText, manifestSchema);
+    const names: Names = {
+      references: reference.tag === undefined ? [] : [`${nameOf(reference)}:${reference.tag}`],
+      digests,
+    };
+    const known = this.#images.get(manifest.config.digest);
+    if (known !== undefined) return await this.#name(known, names);
+
+    options.onProgress?.(`pulling ${full} (${manifest.layers.length} layers, ${megabytes(manifest.layers)} MB)`);
+    const source = `docker://${nameOf(reference)}@${digestOf(manifestText)}`;
+    return await this.#inWorkDirectory(async (directory) => {
+      const layout = join(directory, 'layout');
+      await copyToLayout(source, layout, access, signal);
+      return await this.#addLayout(full, layout, directory, names, options, signal);
+    });
+  }
+
+  async load(
+    path: string,
+    name: string | undefined,
+    options: PullOptions,
+    signal: AbortSignal,
+  ): Promise<readonly Image[]> {
+    const archived = await readArchive(path, signal);
+    const given = name === undefined ? undefined : formatReference(parseReference(name));
+    if (given !== undefined && archived.length > 1) {
+      throw new PodvmError('invalid', `Cannot give one name to the ${archived.length} images of ${path}`);
+    }
+    const images: Image[] = [];
+    for (const { source, names } of archived) {
+      const references = given === undefined ? names.map((found) => formatReference(parseReference(found))) : [given];
+      if (references.length === 0) {
+        throw new PodvmError('invalid', `Cannot load ${path}: its image has no name`, {
+          fix: 'Give it one with --name.',
+        });
+      }
+      images.push(await this.#take(source, { references, digests: [] }, options, signal));
+    }
+    return images;
+  }
+
+  async buildBase(options: PullOptions, signal: AbortSignal): Promise<Image> {
+    return await this.#inWorkDirectory(async (directory) => {
+      const layout = await makeBaseLayout(this.#options.sysroot, directory, signal);
+      return await this.#take(`oci:${layout}`, { references: [baseReference], digests: [] }, options, signal);
+    });
+  }
+
+  async #take(source: string, names: Names, options: PullOptions, signal: AbortSignal): Promise<Image> {
+    return await this.#inWorkDirectory(async (directory) => {
+      const layout = join(directory, 'layout');
+      await copyToLayout(source, layout, { insecure: false }, signal);
+      return await this.#addLayout(names.references[0] ?? source, layout, directory, names, options, signal);
+    });
+  }
+
+  /** Makes the rootfs of the one image of a layout that skopeo wrote, and publishes it. */
+  async #addLayout(
+    what: string,
+    layout: string,
+    directory: string,
+    names: Names,
+    options: PullOptions,
+    signal: AbortSignal,
+  ): Promise<Image> {
+    const blob = (digest: string) => join(layout, 'blobs', digest.replace(':', '/'));
+    const index = parseOci(what, await readFile(join(layout, 'index.json'), 'utf8'), indexSchema);
+    const [only] = index.manifests;
+    if (only === undefined) throw new PodvmError('corrupt', `Cannot use ${what}: there is no image in it`);
+    const manifest = parseOci(what, await readFile(blob(only.digest), 'utf8'), manifestSchema);
+    const known = this.#images.get(manifest.config.digest);
+    if (known !== undefined) return await this.#name(known, names);
+
+    const config = parseOci(what, await readFile(blob(manifest.config.digest), 'utf8'), configSchema);
+    if (config.os !== 'linux' || config.architecture !== ociArchitecture()) {
+      throw new PodvmError('unsupported', `Cannot use ${what}: it is for ${config.os}/${config.architecture}`);
+    }
+    const { diff_ids: diffIds } = config.rootfs;
+    if (diffIds.length !== manifest.layers.length || diffIds.length === 0) {
+      throw new PodvmError(
+        'corrupt',
+        `Cannot use ${what}: ${manifest.layers.length} layers, but ${diffIds.length} digests of them`,
+      );
+    }
+    options.onProgress?.(`flattening ${what}`);
+    const file = await flatten(
+      manifest.layers.map((layer, at) => ({
+        path: blob(layer.digest),
+        compression: compressionOf(layer),
+        diffId: diffIds[at] ?? '',
+      })),
+      {
+        sysroot: this.#options.sysroot,
+        directory,
+        signal,
+        maxBytes: this.#options.maxImageBytes ?? defaultMaxImageBytes,
+      },
+    );
+    await rename(file, rootfsPath(this.#options.directory, manifest.config.digest));
+    const { size } = await stat(rootfsPath(this.#options.directory, manifest.config.digest));
+    const image: Image = {
+      id: manifest.config.digest,
+      references: [],
+      digests: [],
+      sizeBytes: size,
+      createdAt: new Date().toISOString(),
+      config: imageConfigOf(config),
+    };
+    this.#options.log.info('image added', { image: image.id, bytes: size });
+    return await this.#name(image, names);
+  }
+
+  /** Gives names to an image, taking tags from others, and writes the index. */
+  async #name(image: Image, names: Names): Promise<Image> {
+    for (const other of this.#images.values()) {
+      const kept = other.references.filter((reference) => !names.references.includes(reference));
+      if (other.id !== image.id && kept.length !== other.references.length)
+        this.#images.set(other.id, { ...other, references: kept });
+    }
+    const current = this.#images.get(image.id) ?? image;
+    const named = {
+      ...current,
+      references: [...new Set([...current.references, ...names.references])],
+      digests: [...new Set([...current.digests, ...names.digests])],
+    };
+    this.#images.set(image.id, named);
+    await this.#write();
+    return named;
+  }
+
+  #write(): Promise<void> {
+    this.#writing = this.#writing
+      .catch(() => undefined)
+      .then(() => writeRecords(this.#options.directory, this.#images.values()));
+    return this.#writing;
+  }
+
+  list(): readonly Image[] {
+    const name = (image: Image) => image.references[0] ?? image.digests[0] ?? image.id;
+    return [...this.#images.values()].sort((a, b) => (name(a) < name(b) ? -1 : 1));
+  }
+
+  get(reference: string): Image | undefined {
+    const images = [...this.#images.values()];
+    const byId = images.filter(
+      (image) => /^[0-9a-f]{12,64}$/.test(reference) && image.id.startsWith(`sha256:${reference}`),
+    );
+    if (byId.length === 1) return byId[0];
+    if (this.#images.has(reference)) return this.#images.get(reference);
+    const parsed = parseReference(reference);
+    const full = formatReference(parsed);
+    return images.find((image) => image.references.includes(full) || image.digests.includes(full));
+  }
+
+  async hold(reference: string, policy: PullPolicy, signal: AbortSignal): Promise<HeldImage> {
+    let image = policy === 'Always' ? undefined : this.get(reference);
+    if (image === undefined && policy === 'Never') {
+      throw new PodvmError('notFound', `Cannot use image ${reference}: it is not here, and imagePullPolicy is Never`, {
+        fix: `Bring it with \`podvm image pull\` or \`podvm image load\`.`,
+      });
+    }
+    if (image === undefined && formatReference(parseReference(reference)) === baseReference) {
+      image = this.get(reference) ?? (await this.buildBase({}, signal));
+    }
+    image ??= await this.pull(reference, {}, signal);
+    const { id, config } = image;
+    this.#holds.set(id, (this.#holds.get(id) ?? 0) + 1);
+    let isHeld = true;
+    return {
+      id,
+      config,
+      rootfsPath: rootfsPath(this.#options.directory, id),
+      [Symbol.asyncDispose]: () => {
+        if (isHeld) this.#holds.set(id, (this.#holds.get(id) ?? 1) - 1);
+        isHeld = false;
+        return Promise.resolve();
+      },
+    };
+  }
+
+  async remove(reference: string): Promise<Image> {
+    const image = this.get(reference);
+    if (image === undefined) {
+      throw new PodvmError('notFound', `Cannot remove image ${reference}: it is not here`, {
+        fix: 'See `podvm image ls`.',
+      });
+    }
+    if ((this.#holds.get(image.id) ?? 0) > 0) {
+      throw new PodvmError('busy', `Cannot remove image ${reference}: a pod uses it`, { fix: 'Stop the pod first.' });
+    }
+    this.#images.delete(image.id);
+    await this.#write();
+    await rm(rootfsPath(this.#options.directory, image.id), { force: true });
+    return image;
+  }
+
+  async #inWorkDirectory<T>(use: (directory: string) => Promise<T>): Promise<T> {
+    const directory = await mkdtemp(join(this.#work, 'image-'));
+    await chmod(directory, 0o711); // the jail's user passes through
+    try {
+      return await use(directory);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+      throw new PodvmError('exhausted', 'Cannot add the image: the disk is full', {
+        cause: error,
+        fix: 'Free some space.',
+      });
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
+  }
+}
+
+const megabytes = (layers: readonly { readonly size: number }[]) =>
+  Math.ceil(layers.reduce((sum, layer) => sum + layer.size, 0) / 1_000_000);
+
+/** The work goes on for others who wait for it; this caller does not. */
+async function untilAborted<T>(work: Promise<T>, signal: AbortSignal, message: string): Promise<T> {
+  if (signal.aborted) throw new PodvmError('cancelled', message, { cause: signal.reason });
+  const { promise, reject } = Promise.withResolvers<never>();
+  const onAbort = () => reject(new PodvmError('cancelled', message, { cause: signal.reason }));
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}

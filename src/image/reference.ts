@@ -1,0 +1,65 @@
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+
+/** A reference, taken apart and completed as Docker and Kubernetes do. */
+export interface Reference {
+  /** `docker.io`, `localhost:5000`. */
+  readonly registry: string;
+  /** `library/nginx`. */
+  readonly repository: string;
+  /** At least one of these is there. */
+  readonly tag?: string;
+  readonly digest?: string;
+}
+
+const component = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
+const host = /^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::\d{1,5})?$/;
+const tagForm = /^\w[\w.-]{0,127}$/;
+const digestForm = /^sha256:[0-9a-f]{64}$/;
+const maxNameChars = 255;
+
+/** Errors: `invalid`, saying which part is wrong. Source: distribution's reference grammar. */
+export function parseReference(text: string): Reference {
+  const fail = (reason: string) =>
+    new PodvmError('invalid', `Cannot use image reference ${printable(text)}: ${reason}`);
+  const [beforeDigest = '', digest, ...more] = text.split('@');
+  if (more.length > 0) throw fail('more than one @');
+  if (digest !== undefined && !digestForm.test(digest)) throw fail('a digest is sha256: and 64 lower-case hex digits');
+  const colon = beforeDigest.lastIndexOf(':');
+  const hasTag = colon > beforeDigest.lastIndexOf('/');
+  const name = hasTag ? beforeDigest.slice(0, colon) : beforeDigest;
+  const tag = hasTag ? beforeDigest.slice(colon + 1) : undefined;
+  if (tag !== undefined && !tagForm.test(tag)) throw fail('a tag is up to 128 letters, digits, _, . and -');
+  if (name === '' || name.length > maxNameChars) throw fail(`a name has 1 to ${maxNameChars} characters`);
+
+  const [first = '', ...rest] = name.split('/');
+  const namesHost = rest.length > 0 && (/[.:[]/.test(first) || first === 'localhost');
+  if (namesHost && !host.test(first)) throw fail(`${printable(first)} is no host`);
+  const registry = namesHost ? first : 'docker.io';
+  const path = namesHost ? rest : [first, ...rest];
+  if (!path.every((part) => component.test(part)))
+    throw fail('a name is made of lower-case letters, digits, ., _ and -');
+  const repository = registry === 'docker.io' && path.length === 1 ? `library/${path[0]}` : path.join('/');
+  return {
+    registry,
+    repository,
+    ...(tag !== undefined || digest === undefined ? { tag: tag ?? 'latest' } : {}),
+    ...(digest === undefined ? {} : { digest }),
+  };
+}
+
+/** The full name without tag and digest. */
+export function nameOf(reference: Reference): string {
+  return `${reference.registry}/${reference.repository}`;
+}
+
+/** The full name with its digest, or else with its tag: what identifies one image. */
+export function formatReference(reference: Reference): string {
+  if (reference.digest !== undefined) return `${nameOf(reference)}@${reference.digest}`;
+  return `${nameOf(reference)}:${reference.tag ?? 'latest'}`;
+}
+
+/** Registries that never leave this machine are spoken to in plain HTTP, as Docker does. */
+export function isLoopback(reference: Reference): boolean {
+  return /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?$/.test(reference.registry);
+}
