@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { FileStatus } from '../engine/engine.ts';
+import { findPort, openPort } from './port.ts';
+
+const status: FileStatus = {
+  kind: 'file',
+  mode: 0o644,
+  uid: 0,
+  gid: 0,
+  size: 0,
+  inode: 1,
+  device: 1,
+  major: 0,
+  minor: 0,
+  modifiedMs: 0,
+};
+
+/** A kernel that shows its ports after some looks, on a clock that timers move. */
+function kernel(ports: Readonly<Record<string, string>>, shownAfterLooks = 0) {
+  let nowMs = 0;
+  let looks = 0;
+  return {
+    status: () => status,
+    list: () => ((looks += 1) > shownAfterLooks ? Object.keys(ports) : []),
+    readText: (path: string) => `${ports[path.split('/')[4] ?? ''] ?? ''}\n`,
+    open: (path: string) => Number(path.at(-1)),
+    monotonicMs: () => nowMs,
+    setTimer: (delayMs: number, handler: () => void) => {
+      nowMs += delayMs;
+      queueMicrotask(handler);
+      return 0;
+    },
+  };
+}
+
+describe('findPort()', () => {
+  it('finds nothing when no port has that name', () => {
+    assert.equal(findPort(kernel({ vport0p1: 'podvm.agent2' }), 'podvm.agent'), undefined);
+  });
+
+  it('finds a port by its name and not by its number', () => {
+    const ports = { vport0p1: 'volume', vport0p2: 'podvm.agent' };
+    assert.equal(findPort(kernel(ports), 'podvm.agent'), '/dev/vport0p2');
+  });
+});
+
+describe('openPort()', () => {
+  it('gives up after its time', async () => {
+    await assert.rejects(openPort(kernel({}), 'podvm.agent', 100), /not there after 100 ms/);
+  });
+
+  it('waits for a port that the kernel shows late', async () => {
+    assert.equal(await openPort(kernel({ vport0p7: 'podvm.agent' }, 5), 'podvm.agent', 100), 7);
+  });
+});
