@@ -1,4 +1,5 @@
 import type { Link } from '#link/link.ts';
+import { openStream } from './open-stream.ts';
 import type { Exec, ExecSpec } from './sandbox.ts';
 
 interface ExecRequest {
@@ -13,9 +14,9 @@ interface ExecRequest {
 /** Starts a process in a running container. Errors: the agent's; then nothing of it is left. */
 export async function startExec(request: ExecRequest, signal: AbortSignal): Promise<Exec> {
   const { guest, containerId, execId, exec, exitCode } = request;
-  const stdin = exec.stdin ? guest.openStream() : undefined;
-  const stdout = guest.openStream();
-  const stderr = exec.tty ? undefined : guest.openStream();
+  const stdin = exec.stdin ? openStream(guest) : undefined;
+  const stdout = openStream(guest);
+  const stderr = exec.tty ? undefined : openStream(guest);
   try {
     await guest.call(
       'startExec',

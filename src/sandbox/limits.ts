@@ -25,8 +25,6 @@ export interface SandboxLimits {
   readonly killTimeoutMs: number;
   /** How long the end of a sandbox waits for output that log and followers have not taken yet. */
   readonly drainTimeoutMs: number;
-  /** Longest wait for one undo (a VMM to die, a chain's DEL). */
-  readonly undoTimeoutMs: number;
 }
 
 export const defaultLimits: SandboxLimits = {
@@ -48,5 +46,4 @@ export const defaultLimits: SandboxLimits = {
   callTimeoutMs: 30_000,
   killTimeoutMs: 10_000,
   drainTimeoutMs: 5000,
-  undoTimeoutMs: 30_000,
 };

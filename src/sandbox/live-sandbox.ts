@@ -15,6 +15,7 @@ import type { SandboxLimits } from './limits.ts';
 import { logPathOf } from './log-writer.ts';
 import { createMoves, type Moves } from './moves.ts';
 import type { Parts, Surroundings } from './parts.ts';
+import { openStream } from './open-stream.ts';
 import { pssKiB } from './processes.ts';
 import { pushVolume } from './push-volume.ts';
 import {
@@ -45,6 +46,8 @@ export interface LiveParts {
   readonly surroundings: Surroundings;
   /** Machine, link, disks, attachment, user id: gone when the sandbox has ended. */
   readonly running: AsyncDisposableStack;
+  /** What of it must not be left: disposed of once more by `remove`, should that have failed. Idempotent. */
+  readonly retried: readonly AsyncDisposable[];
   /** Name and directory: gone when it is removed. */
   readonly kept: AsyncDisposableStack;
 }
@@ -173,7 +176,7 @@ export class LiveSandbox implements Sandbox {
 
   async dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex> {
     await this.#inbox.ask(() => this.#assertReady(`connect to port ${port}`));
-    const stream = this.#live.guest.openStream();
+    const stream = openStream(this.#live.guest);
     try {
       await this.#live.guest.call('dial', { stream: stream.id, address: address ?? '127.0.0.1', port }, signal);
       return stream;
@@ -304,7 +307,7 @@ export class LiveSandbox implements Sandbox {
   }
 
   async #remove(): Promise<void> {
-    await this.#live.running.disposeAsync();
+    for (const owned of this.#live.retried) await owned[Symbol.asyncDispose]();
     await this.#live.kept.disposeAsync();
   }
 }

@@ -78,9 +78,18 @@ class SandboxTable implements OpenSandboxes {
       this.#sandboxes.set(keyOf(spec), sandbox);
       sandbox.onRemoved(() => this.#sandboxes.delete(keyOf(spec)));
       return sandbox;
+    } catch (error) {
+      throw this.#asCause(error);
     } finally {
       this.#starting.delete(start);
     }
+  }
+
+  /** What failed first is the caller's business; an undo that failed on the way out is the operator's. */
+  #asCause(error: unknown): unknown {
+    if (!(error instanceof SuppressedError)) return error;
+    this.#context.surroundings.log.error('start not wholly undone', error.error);
+    return this.#asCause(error.suppressed);
   }
 
   list(): readonly Sandbox[] {

@@ -51,7 +51,7 @@ export async function startSandbox(
   await checkSpace(plan);
   const directory = kept.use(await makeSandboxDirectory(context.root, plan.record, giveTo));
 
-  const [attachment] = await together(signal, [
+  const [attachment, scratch] = await together(signal, [
     async (both) => running.use(await plan.phases.time('network prepared', prepareNetwork(plan, both))),
     async (both) => running.use(await plan.phases.time('scratch disk made', makeScratch(plan, directory, both))),
   ]);
@@ -70,7 +70,8 @@ export async function startSandbox(
     await plan.phases.time('volumes made', makeVolumes(plan, guest, alive));
     alive.throwIfAborted(); // from here the sandbox itself hears of the machine's end
     const imageDisks = running.use(createImageDisks(machine, guest, directory.machinePath));
-    return publish({ plan, directory, machine, guest, imageDisks, network }, running.move(), kept.move());
+    const retried = [machine, scratch, attachment];
+    return publish({ plan, directory, machine, guest, imageDisks, network, retried }, running.move(), kept.move());
   } catch (error) {
     throw await explain(error, machine, alive, signal);
   }
@@ -207,10 +208,11 @@ interface Started {
   readonly guest: Link;
   readonly imageDisks: ReturnType<typeof createImageDisks>;
   readonly network: GuestNetwork;
+  readonly retried: readonly AsyncDisposable[];
 }
 
 function publish(started: Started, running: AsyncDisposableStack, kept: AsyncDisposableStack): LiveSandbox {
-  const { plan, directory, machine, guest, imageDisks, network } = started;
+  const { plan, directory, machine, guest, imageDisks, network, retried } = started;
   const { spec, context, record, phases } = plan;
   const log = context.surroundings.log.with({ sandbox: record.id, pod: `${spec.namespace}/${spec.name}` });
   const timeline = phases.timeline();
@@ -229,6 +231,7 @@ function publish(started: Started, running: AsyncDisposableStack, kept: AsyncDis
     limits: context.limits,
     surroundings: { ...context.surroundings, log },
     running,
+    retried,
     kept,
   });
 }

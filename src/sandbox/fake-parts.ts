@@ -1,0 +1,219 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { duplexPair, type Duplex } from 'node:stream';
+import { PodvmError } from '#base/errors.ts';
+import type { Link } from '#link/link.ts';
+import type { Attachment } from '#network/network.ts';
+import type { Machine, MachineExit } from '#vm/driver.ts';
+import type { GuestEvent } from './guest-calls.ts';
+import type { HeldImage, ImageConfig, Parts } from './parts.ts';
+
+/**
+ * Lower layers in memory, for tests of this one. Each step is named as it is called; `before` may hold it back or
+ * make it fail. What is made is in `alive` until it is undone.
+ */
+export interface FakeParts extends Parts {
+  readonly alive: Set<string>;
+  /** Runs before each step: `driver.start`, `link.connect`, `call configure`, ... */
+  before: (step: string, signal: AbortSignal) => Promise<void>;
+  /** The guest of the newest machine. */
+  readonly guest: FakeGuest;
+  /** Ends the newest machine as a kill from outside would. */
+  killMachine(reason: string): void;
+  imageConfig: ImageConfig;
+}
+
+export interface FakeGuest {
+  tell(event: GuestEvent): void;
+  /** Ends the link, the machine lives on. */
+  lose(): void;
+  /** What was called, in order. */
+  readonly calls: { readonly method: string; readonly params: Record<string, unknown> }[];
+  /** The agent's end of a stream. */
+  stream(id: number): Duplex;
+  /** Overrides answers by method. */
+  readonly answers: Map<string, (params: Record<string, unknown>) => unknown>;
+}
+
+export function createFakeParts(directory: string): FakeParts {
+  const alive = new Set<string>();
+  let kill: ((reason: string) => void) | undefined;
+  let guest: ReturnType<typeof createGuest> | undefined;
+
+  const make = async <T>(step: string, signal: AbortSignal, what: () => T): Promise<T> => {
+    await parts.before(step, signal);
+    return what();
+  };
+  const owned = (name: string) => {
+    alive.add(name);
+    return { [Symbol.asyncDispose]: async () => void alive.delete(name) };
+  };
+  const parts: FakeParts = {
+    alive,
+    before: async (_step, signal) => signal.throwIfAborted(),
+    imageConfig: { cmd: ['run'] },
+    get guest() {
+      if (guest === undefined) throw new Error('no machine yet');
+      return guest.control;
+    },
+    killMachine: (reason) => kill?.(reason),
+    network: {
+      prepare: (request, signal) =>
+        make('network.prepare', signal, (): Attachment => ({
+          sandboxId: request.sandboxId,
+          netns: '/run/netns/x',
+          tap: { name: 'tap0', mac: '02:00:00:00:00:01' },
+          connect: (connecting) => make('network.connect', connecting, () => guestNetwork),
+          ...owned('attachment'),
+        })),
+      adopt: async () => undefined,
+      collect: async () => [],
+    },
+    makeScratchDisk: (request, signal) =>
+      make('scratch', signal, () => ({ path: request.path, sizeBytes: request.sizeBytes, ...owned('scratch') })),
+    driver: {
+      name: 'fake',
+      adopt: async () => undefined,
+      start: (spec, signal) =>
+        make('driver.start', signal, () => {
+          guest = createGuest(parts, owned);
+          const machine = createMachine(spec.id, spec.directory, parts, owned('machine'));
+          kill = (reason) => machine.killedBy(reason);
+          return machine;
+        }),
+    },
+    connectLink: (_options, signal) =>
+      make('link.connect', signal, () => {
+        if (guest === undefined) throw new Error('no machine yet');
+        return guest.connect();
+      }),
+    holdImage: async (reference, _policy, signal) => {
+      await parts.before('image', signal);
+      if (reference === 'missing') throw new PodvmError('notFound', 'Cannot hold image missing: no such image');
+      const rootfsPath = join(directory, 'images', 'rootfs.erofs');
+      await mkdir(join(directory, 'images'), { recursive: true });
+      await writeFile(rootfsPath, '');
+      const image: HeldImage = { id: 'sha256:1', config: parts.imageConfig, rootfsPath, ...owned('image') };
+      return image;
+    },
+  };
+  return parts;
+}
+
+const guestNetwork = {
+  interfaces: [{ name: 'eth0', mac: '02:00:00:00:00:01', mtu: 1500, addresses: ['10.1.0.5/24'] }],
+  routes: [],
+  dns: { nameservers: ['10.0.0.1'], searches: [], options: [] },
+};
+
+function createMachine(
+  id: string,
+  directory: string,
+  parts: FakeParts,
+  owner: AsyncDisposable,
+): Machine & { killedBy(reason: string): void } {
+  const { promise: exited, resolve } = Promise.withResolvers<MachineExit>();
+  let state: Machine['state'] = 'running';
+  const end = async (): Promise<MachineExit> => {
+    if (state === 'running') state = 'stopped';
+    await owner[Symbol.asyncDispose]();
+    resolve({ state: 'stopped', reason: 'it was killed', code: 'SIGKILL', tail: [] });
+    return await exited;
+  };
+  return {
+    id,
+    get state() {
+      return state;
+    },
+    accelerator: 'tcg',
+    record: { driver: 'fake', id, directory, pid: process.pid, startTicks: '1', uid: 0 },
+    phases: [],
+    exited,
+    consolePath: join(directory, 'console.log'),
+    connect: () => Promise.reject(new Error('the fake link needs no channel')),
+    attachDisk: (_disk, signal) => parts.before('machine.attachDisk', signal),
+    detachDisk: async () => {},
+    stop: end,
+    kill: end,
+    [Symbol.asyncDispose]: async () => void (await end()),
+    killedBy(reason) {
+      state = 'failed';
+      void owner[Symbol.asyncDispose]();
+      resolve({ state: 'failed', reason, code: 'SIGKILL', tail: [] });
+    },
+  };
+}
+
+function createGuest(parts: FakeParts, owned: (name: string) => AsyncDisposable) {
+  const closed = Promise.withResolvers<Error>();
+  const streams = new Map<number, Duplex>();
+  const streamsOfHost = new Set<Duplex>();
+  let handler: ((event: GuestEvent) => void) | undefined;
+  let next = 1;
+  const control: FakeGuest = {
+    calls: [],
+    answers: new Map(),
+    tell: (event) => handler?.(event),
+    lose() {
+      for (const stream of streamsOfHost) stream.destroy(new Error('link lost'));
+      closed.resolve(new Error('torn'));
+    },
+    stream(id) {
+      const stream = streams.get(id);
+      if (stream === undefined) throw new Error(`no stream ${id}`);
+      return stream;
+    },
+  };
+  const connect = (): Link => {
+    const owner = owned('link');
+    return {
+      welcome: {
+        t: 'welcome',
+        version: 1,
+        agentVersion: '0',
+        engine: 'fake',
+        bootId: 'boot',
+        phases: [],
+        configured: false,
+      },
+      async call(method, params, signal) {
+        await parts.before(`call ${method}`, signal);
+        const given: Record<string, unknown> = { ...params };
+        control.calls.push({ method, params: given });
+        const answer: unknown = (control.answers.get(method) ?? defaultAnswers[method])?.(given);
+        // @ts-expect-error a test's own answers are not checked
+        return answer ?? {};
+      },
+      openStream() {
+        const [host, agent] = duplexPair();
+        const id = next;
+        next += 1;
+        streams.set(
+          id,
+          agent.on('error', () => {}),
+        );
+        streamsOfHost.add(host);
+        return Object.assign(host, { id });
+      },
+      onEvent: (given) => {
+        handler = given;
+      },
+      closed: closed.promise,
+      async [Symbol.asyncDispose]() {
+        control.lose();
+        await owner[Symbol.asyncDispose]();
+      },
+    };
+  };
+  return { control, connect };
+}
+
+const defaultAnswers: Record<string, (params: Record<string, unknown>) => unknown> = {
+  beginPush: () => ({ push: 1 }),
+  createContainer: () => ({ pid: 2, uid: 0, gid: 0, phases: [] }),
+  startContainer: () => ({ startedAtMs: 1000 }),
+  startExec: () => ({ pid: 3 }),
+  readFile: () => {
+    throw new PodvmError('notFound', 'Cannot read: no such file');
+  },
+};

@@ -1,0 +1,8 @@
+import type { Link, LinkStream } from '#link/link.ts';
+
+/** A stream whose loss nobody need hear: the sandbox says that the link is gone, and readers see it when they read. */
+export function openStream(guest: Link): LinkStream {
+  const stream = guest.openStream();
+  stream.on('error', () => {}); // without a listener a lost link would end the whole process
+  return stream;
+}

@@ -1,0 +1,213 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as fc from 'fast-check';
+import { kindOf, PodvmError } from '#base/errors.ts';
+import { allCapabilities, capabilitiesOf, defaultCapabilities } from './capabilities.ts';
+import { containerSpec, security } from './examples.ts';
+import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
+import { createInbox, maxWaitingRequests } from './inbox.ts';
+import { createMoves } from './moves.ts';
+import { createNames, createUserIds } from './names.ts';
+import { processOf, stopSignalOf } from './process.ts';
+import { cgroupResourcesOf, checkResources, machineSizeOf, minMemoryLimitBytes } from './resources.ts';
+import { sandboxMoves, type SandboxState } from './sandbox.ts';
+import { runtimeDefault, seccompOf } from './seccomp.ts';
+import { allowedSyscalls, syscallsByCapability } from './syscalls.ts';
+
+const is = (kind: string) => (error: unknown) => error instanceof PodvmError && error.kind === kind;
+const sizes = { defaultMemoryMiB: 512, overheadMiB: 128, maxMemoryMiB: 4096, maxVcpus: 4, defaultScratchBytes: 1e9 };
+
+test('checkResources() refuses limits that nothing can run in, and names the least that can', () => {
+  assert.throws(
+    () => checkResources('pod a/b', { memoryLimitBytes: 1024 }),
+    (error) => {
+      assert.ok(error instanceof PodvmError && error.kind === 'invalid');
+      assert.match(error.message, /at least 6291456 bytes \(6Mi\).*got 1024/);
+      return true;
+    },
+  );
+  assert.throws(() => checkResources('pod a/b', { ephemeralStorageBytes: 1 }), is('invalid'));
+  assert.throws(() => checkResources('pod a/b', { pidsLimit: 0 }), is('invalid'));
+  assert.throws(() => checkResources('pod a/b', { cpuLimitMillis: 0 }), is('invalid'));
+  checkResources('pod a/b', { memoryLimitBytes: minMemoryLimitBytes });
+});
+
+test('machineSizeOf() adds what the machine itself needs, and refuses what the node does not have', () => {
+  assert.deepEqual(machineSizeOf('p', { memoryLimitBytes: 256 * 1024 ** 2, cpuLimitMillis: 1500 }, sizes), {
+    memoryMiB: 384,
+    vcpus: 2,
+    scratchBytes: 1e9,
+  });
+  assert.equal(machineSizeOf('p', {}, sizes).memoryMiB, 512);
+  assert.throws(() => machineSizeOf('p', { memoryLimitBytes: 4096 * 1024 ** 2 }, sizes), is('exhausted'));
+});
+
+test('cgroupResourcesOf() converts as kubelet does', () => {
+  assert.deepEqual(cgroupResourcesOf({ cpuLimitMillis: 250, cpuRequestMillis: 100, pidsLimit: 9 }), {
+    cpuQuotaUs: 25_000,
+    cpuPeriodUs: 100_000,
+    cpuShares: 102,
+    pidsLimit: 9,
+  });
+  assert.equal(cgroupResourcesOf({ cpuLimitMillis: 1 }).cpuQuotaUs, 1000);
+  assert.equal(cgroupResourcesOf({ cpuRequestMillis: 0 }).cpuShares, 2);
+});
+
+test('processOf() follows the table of command and args in the Kubernetes documentation', () => {
+  const image = { entrypoint: ['/ep'], cmd: ['c1', 'c2'] };
+  const argsOf = (own: object) => processOf({ ...containerSpec, ...own }, image, [], undefined).args;
+  assert.deepEqual(argsOf({}), ['/ep', 'c1', 'c2']);
+  assert.deepEqual(argsOf({ command: ['x'] }), ['x']);
+  assert.deepEqual(argsOf({ args: ['y'] }), ['/ep', 'y']);
+  assert.deepEqual(argsOf({ command: ['x'], args: ['y'] }), ['x', 'y']);
+  assert.throws(() => processOf(containerSpec, {}, [], undefined), is('invalid'));
+});
+
+test('processOf() lets the pod overrule the image', () => {
+  const image = { cmd: ['x'], env: ['A=1', 'B=2=3', 'broken'], workingDir: '/w', user: 'nobody' };
+  const own = { ...containerSpec, env: [{ name: 'A', value: 'mine' }] };
+  const plan = processOf(own, image, [], 7);
+  assert.deepEqual(plan.env, ['A=mine', 'B=2=3']);
+  assert.equal(plan.cwd, '/w');
+  assert.equal(plan.user, 'nobody');
+  assert.equal(plan.fsGroup, 7);
+  assert.equal(processOf({ ...own, security: { ...security, runAsUser: 5 } }, image, [], 7).user, '5');
+});
+
+test('stopSignalOf() understands names, numbers and real-time signals', () => {
+  const cases = { SIGQUIT: 3, quit: 3, '9': 9, 'SIGRTMIN+3': 37, nonsense: 15, '': 15, '99': 15 };
+  for (const [stopSignal, number] of Object.entries(cases)) assert.equal(stopSignalOf({ stopSignal }), number);
+  assert.equal(stopSignalOf({}), 15);
+});
+
+const capabilities = (addCapabilities: string[], dropCapabilities: string[]) =>
+  capabilitiesOf({ ...security, addCapabilities, dropCapabilities });
+
+test('capabilitiesOf() adds and drops, and refuses a name the kernel does not have', () => {
+  assert.throws(() => capabilities(['CAP_FLY'], []), is('invalid'));
+  assert.deepEqual(capabilities([], []), [...defaultCapabilities].sort());
+  assert.deepEqual(capabilities(['net_bind_service'], ['ALL']), ['CAP_NET_BIND_SERVICE']);
+  assert.deepEqual(capabilities(['ALL'], []), allCapabilities);
+  assert.ok(!capabilities(['ALL'], ['SYS_ADMIN']).includes('CAP_SYS_ADMIN'));
+  assert.deepEqual(capabilitiesOf({ ...security, privileged: true }), allCapabilities);
+});
+
+test('RuntimeDefault lets no call through that its documentation says is blocked', () => {
+  const blocked = `acct add_key bpf clock_adjtime clock_settime delete_module finit_module get_mempolicy init_module
+    ioperm iopl kcmp kexec_file_load kexec_load keyctl lookup_dcookie mbind mount move_pages open_by_handle_at
+    perf_event_open pivot_root quotactl reboot request_key set_mempolicy setns settimeofday swapon swapoff sysfs umount2
+    unshare uselib userfaultfd ustat io_uring_setup io_uring_enter io_uring_register`.split(/\s+/);
+  for (const name of blocked) assert.ok(!allowedSyscalls.includes(name), name);
+  assert.equal(new Set(allowedSyscalls).size, allowedSyscalls.length);
+  for (const name of Object.values(syscallsByCapability).flat()) assert.ok(!allowedSyscalls.includes(name), name);
+});
+
+const rulesOf = (held: readonly string[]) =>
+  runtimeDefault(held)['syscalls'] as { names: string[]; action: string; args?: unknown }[];
+
+const plain = (capabilities: readonly string[], action: string) =>
+  rulesOf(capabilities)
+    .filter((rule) => rule.action === action && rule.args === undefined)
+    .flatMap((rule) => rule.names);
+
+test('RuntimeDefault opens a call to the capability that guards it, and never says two things of one', () => {
+  assert.ok(!plain(defaultCapabilities, 'SCMP_ACT_ALLOW').includes('mount'));
+  assert.ok(plain(['CAP_SYS_ADMIN'], 'SCMP_ACT_ALLOW').includes('mount'));
+  assert.ok(plain(defaultCapabilities, 'SCMP_ACT_ALLOW').includes('chroot'));
+  for (const held of [[], defaultCapabilities, allCapabilities]) {
+    const allowed = new Set(plain(held, 'SCMP_ACT_ALLOW'));
+    for (const name of plain(held, 'SCMP_ACT_ERRNO')) assert.ok(!allowed.has(name), name);
+  }
+});
+
+const localhost = (profile: unknown) => seccompOf({ ...security, seccomp: { kind: 'localhost', profile } }, []);
+
+test('seccompOf() takes a localhost profile as it is and refuses what is none', () => {
+  assert.throws(() => localhost('text'), is('invalid'));
+  assert.throws(() => localhost([]), is('invalid'));
+  assert.deepEqual(localhost({ defaultAction: 'SCMP_ACT_ALLOW' }), { defaultAction: 'SCMP_ACT_ALLOW' });
+  assert.equal(seccompOf({ ...security, privileged: true }, []), null);
+});
+
+test('resolvConfOf() merges by policy and keeps kubelet limits', () => {
+  const network = { nameservers: ['10.0.0.1'], searches: ['lan'], options: ['ndots:1'] };
+  const dns = { nameservers: ['1.1.1.1', '2.2.2.2', '3.3.3.3'], searches: ['own'], options: ['ndots:5', 'edns0'] };
+  assert.equal(
+    resolvConfOf({ dns: { policy: 'ClusterFirst', ...dns } }, network),
+    'nameserver 10.0.0.1\nnameserver 1.1.1.1\nnameserver 2.2.2.2\nsearch lan own\noptions ndots:5 edns0\n',
+  );
+  assert.match(resolvConfOf({ dns: { policy: 'None', ...dns } }, network), /^nameserver 1\.1\.1\.1\n/);
+});
+
+test('etcHostsOf() names the pod by its addresses and adds its aliases', () => {
+  const spec = { hostname: 'web', hostAliases: [{ ip: '10.9.9.9', hostnames: ['db', 'db.lan'] }] };
+  const text = etcHostsOf(spec, ['10.1.0.5/24']);
+  assert.match(text, /^10\.1\.0\.5\tweb$/m);
+  assert.match(text, /^10\.9\.9\.9\tdb\tdb\.lan$/m);
+  assert.match(etcHostsOf(spec, []), /^127\.0\.0\.1\tweb$/m);
+  assert.deepEqual(plainAddresses(['fd00::5/64', '10.1.0.5/24']), ['10.1.0.5', 'fd00::5']);
+});
+
+test('names and user ids have one holder at a time', () => {
+  const names = createNames();
+  const held = names.reserve('default', 'web');
+  assert.throws(() => names.reserve('default', 'web'), is('alreadyExists'));
+  names.reserve('other', 'web');
+  held[Symbol.dispose]();
+  names.reserve('default', 'web');
+
+  const ids = createUserIds({ first: 100, count: 2 });
+  const first = ids.take();
+  assert.deepEqual([first.uid, ids.take().uid], [100, 101]);
+  assert.throws(() => ids.take(), is('exhausted'));
+  first[Symbol.dispose]();
+  assert.equal(ids.take().uid, 100);
+});
+
+test('the inbox applies what was told before what was asked, one at a time', async () => {
+  const inbox = createInbox((error) => assert.fail(String(error)));
+  const order: string[] = [];
+  const asked = inbox.ask(() => order.push('asked'));
+  inbox.tell(() => order.push('told'));
+  inbox.tell(() => order.push('told again'));
+  await asked;
+  assert.deepEqual(order, ['told', 'told again', 'asked']);
+  await assert.rejects(
+    inbox.ask(() => {
+      throw new Error('no');
+    }),
+    /no/,
+  );
+});
+
+test('the inbox survives a bug in one event and refuses too many requests', async () => {
+  const bugs: unknown[] = [];
+  const inbox = createInbox((error) => bugs.push(error));
+  inbox.tell(() => {
+    throw new Error('bug');
+  });
+  const asked = Array.from({ length: maxWaitingRequests + 1 }, () => inbox.ask(() => {}));
+  await assert.rejects(asked.at(-1) ?? Promise.resolve(), is('exhausted'));
+  await Promise.all(asked.slice(0, -1));
+  assert.equal(bugs.length, 1);
+});
+
+test('a sandbox moves only as the table says, in any order of events', () => {
+  const states = Object.keys(sandboxMoves) as SandboxState[];
+  fc.assert(
+    fc.property(fc.array(fc.constantFrom(...states), { maxLength: 20 }), (wanted) => {
+      const moves = createMoves<SandboxState>('s', sandboxMoves, 'creating');
+      for (const next of wanted) {
+        const before = moves.state;
+        const isLegal = (sandboxMoves[before] as readonly SandboxState[]).includes(next);
+        if (isLegal) moves.moveTo(next, 'test');
+        else
+          assert.throws(
+            () => moves.moveTo(next, 'test'),
+            (error) => kindOf(error) === 'internal',
+          );
+        assert.equal(moves.state, isLegal ? next : before);
+      }
+    }),
+  );
+});

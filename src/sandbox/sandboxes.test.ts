@@ -1,0 +1,345 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { kindOf, PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import { containerSpec, sandboxSpec } from './examples.ts';
+import { createFakeParts, type FakeParts } from './fake-parts.ts';
+import { defaultLimits } from './limits.ts';
+import { readLog } from './read-log.ts';
+import type { Sandbox, SandboxSpec } from './sandbox.ts';
+import { openSandboxes } from './sandboxes.ts';
+
+const never = new AbortController().signal;
+const own = process.getuid?.() ?? 0;
+const limits = { ...defaultLimits, userIds: { first: own, count: 1 }, killTimeoutMs: 200, drainTimeoutMs: 200 };
+const is = (kind: string) => (error: unknown) => error instanceof PodvmError && error.kind === kind;
+
+/** A table of sandboxes on fakes; at its end nothing of it may be left. */
+async function house(vary: Partial<typeof limits> = {}) {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-sandboxes-'));
+  const parts = createFakeParts(directory);
+  const all = { ...limits, ...vary };
+  const sandboxes = await openSandboxes({ directory, parts, log: silentLog, limits: all }, never);
+  return {
+    directory,
+    parts,
+    sandboxes,
+    async [Symbol.asyncDispose]() {
+      await sandboxes[Symbol.asyncDispose]();
+      await assertNothingLeft(directory, parts);
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+async function assertNothingLeft(directory: string, parts: FakeParts): Promise<void> {
+  assert.deepEqual([...parts.alive], []);
+  assert.deepEqual(await readdir(join(directory, 'sandboxes')), []);
+}
+
+const withVolumes: SandboxSpec = {
+  ...sandboxSpec,
+  volumes: [
+    { name: 'data', kind: 'scratch' },
+    { name: 'page', kind: 'push', files: [{ path: 'a/index.html', bytes: Buffer.from('hi'), mode: 0o644 }] },
+  ],
+};
+
+const steps = [
+  'network.prepare',
+  'scratch',
+  'driver.start',
+  'link.connect',
+  'network.connect',
+  'machine.attachDisk',
+  'call configure',
+  'call attachDisk',
+  'call createVolume',
+  'call beginPush',
+  'call pushFile',
+  'call commitPush',
+];
+
+const startedContainer = async (sandbox: Sandbox, parts: FakeParts) => {
+  const container = await sandbox.createContainer(containerSpec, never);
+  await container.start(never);
+  const exit = (exitCode: number, more: object = {}) =>
+    parts.guest.tell({
+      kind: 'exited',
+      containerId: container.status.id,
+      exitCode,
+      oomKilled: false,
+      finishedAtMs: 2000,
+      ...more,
+    });
+  const create = parts.guest.calls.findLast(({ method }) => method === 'createContainer');
+  const { stdout, stderr } = create?.params['stdio'] as { stdout: number; stderr: number };
+  const output = { stdout: parts.guest.stream(stdout), stderr: parts.guest.stream(stderr) };
+  return { container, exit, output };
+};
+
+for (const step of steps) {
+  test(`run() leaves nothing when ${step} fails`, async () => {
+    await using place = await house();
+    const { parts, sandboxes, directory } = place;
+    parts.before = async (each) => {
+      if (each === step) throw new PodvmError('internal', `${step} failed`);
+    };
+    await assert.rejects(sandboxes.run(withVolumes, never), new RegExp(`${step} failed`));
+    await assertNothingLeft(directory, parts);
+    assert.deepEqual(sandboxes.list(), []);
+    parts.before = async () => {};
+    await sandboxes.run(withVolumes, never); // name, user id and directory are free again
+  });
+
+  test(`run() leaves nothing when it is aborted in ${step}`, async () => {
+    await using place = await house();
+    const { parts, sandboxes, directory } = place;
+    for (const finishesLate of [false, true]) {
+      const stop = new AbortController();
+      parts.before = async (each, signal) => {
+        if (each !== step) return;
+        stop.abort();
+        if (!finishesLate) signal.throwIfAborted();
+      };
+      await assert.rejects(sandboxes.run(withVolumes, stop.signal), (error) => kindOf(error) === 'cancelled');
+      await assertNothingLeft(directory, parts);
+    }
+  });
+}
+
+for (const step of steps.slice(3)) {
+  test(`run() says why, and leaves nothing, when the machine dies in ${step}`, async () => {
+    await using place = await house();
+    const { parts, sandboxes, directory } = place;
+    parts.before = (each, signal) => {
+      if (each !== step) return Promise.resolve();
+      parts.killMachine('QEMU was killed by SIGKILL');
+      return new Promise((_, reject) => {
+        signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true }); // it waits for an answer
+      });
+    };
+    await assert.rejects(sandboxes.run(withVolumes, never), (error) => {
+      assert.ok(is('unavailable')(error));
+      assert.match(String(error), /Cannot start the sandbox: QEMU was killed by SIGKILL/);
+      return true;
+    });
+    await assertNothingLeft(directory, parts);
+  });
+}
+
+test('run() refuses a name in use, also while that sandbox starts', async () => {
+  await using place = await house({ userIds: { first: own, count: 2 } });
+  const { parts, sandboxes } = place;
+  const open = Promise.withResolvers<void>();
+  parts.before = (step) => (step === 'driver.start' ? open.promise : Promise.resolve());
+  const first = sandboxes.run(sandboxSpec, never);
+  await assert.rejects(sandboxes.run(sandboxSpec, never), is('alreadyExists'));
+  open.resolve();
+  const sandbox = await first;
+  await assert.rejects(sandboxes.run(sandboxSpec, never), is('alreadyExists'));
+  await sandbox.stop(0);
+  await assert.rejects(sandboxes.run(sandboxSpec, never), is('alreadyExists')); // its logs are still there
+  await sandbox.remove();
+  assert.equal(sandboxes.get('default', 'web'), undefined);
+});
+
+test('run() refuses limits that cannot work before it makes anything', async () => {
+  await using place = await house();
+  const { sandboxes, parts } = place;
+  await assert.rejects(sandboxes.run({ ...sandboxSpec, resources: { memoryLimitBytes: 4096 } }, never), is('invalid'));
+  await assertNothingLeft(place.directory, parts);
+});
+
+test('run() refuses when the disk is full', async () => {
+  await using place = await house({ minFreeBytes: Number.MAX_SAFE_INTEGER });
+  await assert.rejects(place.sandboxes.run(sandboxSpec, never), is('exhausted'));
+});
+
+test('openSandboxes() refuses a directory that another one works in', async () => {
+  await using place = await house();
+  const { directory, parts } = place;
+  await assert.rejects(openSandboxes({ directory, parts, log: silentLog }, never), is('busy'));
+});
+
+test('a container runs, exits with its code and tells its termination message', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const { container, exit } = await startedContainer(sandbox, place.parts);
+  assert.equal(container.status.state, 'running');
+  place.parts.guest.answers.set('readFile', () => ({
+    data: Buffer.from('out of luck').toString('base64'),
+    truncated: false,
+  }));
+  exit(7);
+  const { exitCode, reason, message } = await container.exited;
+  assert.deepEqual({ exitCode, reason, message }, { exitCode: 7, reason: 'Error', message: 'out of luck' });
+  assert.equal(container.status.state, 'exited');
+});
+
+test('a container that was killed for lack of memory says so', async () => {
+  await using place = await house();
+  const { container, exit } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), place.parts);
+  exit(137, { oomKilled: true, signal: 9 });
+  assert.equal((await container.exited).reason, 'OOMKilled');
+});
+
+test('a command that cannot run gives a container that has exited with StartError', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  place.parts.guest.answers.set('createContainer', () => {
+    throw new PodvmError('failedPrecondition', 'crun: executable file `nope` not found in $PATH');
+  });
+  const container = await sandbox.createContainer(containerSpec, never);
+  const exit = await container.exited;
+  assert.deepEqual([exit.exitCode, exit.reason], [127, 'StartError']);
+  assert.match(exit.message ?? '', /executable file `nope` not found/);
+  await assert.rejects(container.start(never), /Cannot start container main: .*not found/);
+});
+
+test('createContainer() leaves nothing behind when the image is missing', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  await assert.rejects(sandbox.createContainer({ ...containerSpec, image: 'missing' }, never), is('notFound'));
+  assert.deepEqual(sandbox.status.containers, []);
+  await sandbox.createContainer(containerSpec, never);
+});
+
+test('createContainer() attaches one image once, and refuses the same attempt twice', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  await Promise.all(['a', 'b', 'c'].map((name) => sandbox.createContainer({ ...containerSpec, name }, never)));
+  const attached = place.parts.guest.calls.filter(({ params }) => params['fileSystem'] === 'erofs');
+  assert.equal(attached.length, 1);
+  await assert.rejects(sandbox.createContainer({ ...containerSpec, name: 'a' }, never), is('alreadyExists'));
+});
+
+test('output is byte-exact in log and follower', async () => {
+  await using place = await house();
+  const { container, exit, output } = await startedContainer(
+    await place.sandboxes.run(sandboxSpec, never),
+    place.parts,
+  );
+  let followed = '';
+  const follower = container.follow(async ({ bytes }) => {
+    followed += Buffer.from(bytes).toString('latin1');
+  });
+  output.stdout.end('one\ntwo');
+  output.stderr.end();
+  exit(0);
+  await Promise.all([container.exited, follower.ended]);
+  assert.equal(followed, 'one\ntwo');
+  let logged = '';
+  for await (const { bytes } of readLog(container.status.logPath, {}, never)) logged += Buffer.from(bytes).toString();
+  assert.equal(logged, 'one\ntwo');
+});
+
+test('exec() gives the exit code, and refuses a container that does not run', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const { container, exit } = await startedContainer(sandbox, place.parts);
+  const ls = { command: ['ls'], tty: false, stdin: false };
+  const exec = await container.exec(ls, never);
+  exit(3, { execId: 'exec-0' });
+  assert.deepEqual(await exec.exited, { exitCode: 3 });
+  assert.equal(container.status.state, 'running');
+  exit(0);
+  await container.exited;
+  await assert.rejects(container.exec(ls, never), is('failedPrecondition'));
+});
+
+test('stop() asks the container first and kills it after its grace', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const { container, exit } = await startedContainer(sandbox, place.parts);
+  const signals: unknown[] = [];
+  place.parts.guest.answers.set('signalContainer', ({ signal }) => {
+    signals.push(signal);
+    if (signal === 9) exit(137, { signal: 9 });
+  });
+  const status = await sandbox.stop(20);
+  assert.deepEqual(signals, [15, 9]);
+  assert.equal(status.state, 'stopped');
+  assert.deepEqual([...place.parts.alive], []);
+  assert.equal(container.status.exit?.exitCode, 137);
+});
+
+test('a second stop() without grace cuts the first one short', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const { exit } = await startedContainer(sandbox, place.parts);
+  const asked = Promise.withResolvers<void>();
+  place.parts.guest.answers.set('signalContainer', ({ signal }) => {
+    if (signal === 9) exit(137, { signal: 9 });
+    else asked.resolve();
+  });
+  const first = sandbox.stop(3_600_000);
+  await asked.promise;
+  const second = sandbox.stop(0);
+  assert.equal((await first).state, 'stopped');
+  assert.deepEqual(await second, await first);
+});
+
+test('a container that no signal ends does not hold the stop', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const { container } = await startedContainer(sandbox, place.parts);
+  assert.equal((await sandbox.stop(0)).state, 'stopped');
+  assert.equal((await container.exited).reason, 'SandboxFailed');
+});
+
+const deaths: readonly (readonly [string, (parts: FakeParts) => void, RegExp])[] = [
+  ['its machine dies', (parts) => parts.killMachine('QEMU was killed by SIGKILL'), /QEMU was killed by SIGKILL/],
+  ['its link is lost', (parts) => parts.guest.lose(), /the link to the agent is lost: torn/],
+];
+for (const [what, cause, why] of deaths) {
+  test(`a sandbox fails, settles everything and frees everything when ${what}`, async () => {
+    await using place = await house();
+    const sandbox = await place.sandboxes.run(sandboxSpec, never);
+    const { container } = await startedContainer(sandbox, place.parts);
+    const exec = await container.exec({ command: ['sleep'], tty: false, stdin: false }, never);
+    const follower = container.follow(async () => {});
+    cause(place.parts);
+    const status = await sandbox.ended;
+    assert.equal(status.state, 'failed');
+    assert.match(status.failure ?? '', why);
+    assert.deepEqual([...place.parts.alive], []);
+    assert.equal((await container.exited).reason, 'SandboxFailed');
+    await Promise.all([exec.exited, follower.ended]);
+    await assert.rejects(sandbox.createContainer({ ...containerSpec, attempt: 1 }, never), is('failedPrecondition'));
+    assert.equal((await sandbox.stop(1000)).state, 'failed');
+    assert.ok((await readdir(join(place.directory, 'sandboxes'))).length === 1); // its logs stay
+  });
+}
+
+test('a creation under way ends when the sandbox is stopped', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const pulling = Promise.withResolvers<void>();
+  place.parts.before = (step, signal) =>
+    new Promise((resolve, reject) => {
+      if (step !== 'image') return resolve();
+      pulling.resolve();
+      return signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+    });
+  const creating = sandbox.createContainer(containerSpec, never);
+  await pulling.promise;
+  const stopped = sandbox.stop(0);
+  await assert.rejects(creating, is('cancelled'));
+  assert.equal((await stopped).state, 'stopped');
+});
+
+test('updateVolume() sends a whole new version, and refuses paths that lead out', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(withVolumes, never);
+  const file = { path: 'b', bytes: new Uint8Array(100_000), mode: 0o600 };
+  await sandbox.updateVolume('page', [file], never);
+  const methods = place.parts.guest.calls.slice(-4).map(({ method }) => method);
+  assert.deepEqual(methods, ['beginPush', 'pushFile', 'pushFile', 'commitPush']);
+  await assert.rejects(sandbox.updateVolume('page', [{ ...file, path: '../x' }], never), is('invalid'));
+  await assert.rejects(sandbox.updateVolume('data', [file], never), is('failedPrecondition'));
+  await assert.rejects(sandbox.updateVolume('none', [file], never), is('notFound'));
+});
