@@ -1,6 +1,7 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { kindOf, messageOf, PodvmError, type ErrorKind } from '#base/errors.ts';
+import type { ImageConfig } from '#image/images.ts';
 import type { LinkStream } from '#link/link.ts';
 import { capabilitiesOf } from './capabilities.ts';
 import type { ContainerParams } from './guest-calls.ts';
@@ -10,7 +11,7 @@ import { createNanoClock } from './log-format.ts';
 import { logPathOf, openLogWriter, rotatedNumbers } from './log-writer.ts';
 import { openStream } from './open-stream.ts';
 import { pumpOutput } from './output.ts';
-import type { ImageConfig, Parts, Surroundings } from './parts.ts';
+import type { Parts, Surroundings } from './parts.ts';
 import { processOf, stopSignalOf } from './process.ts';
 import { cgroupResourcesOf, checkResources } from './resources.ts';
 import type { ContainerSpec, SandboxSpec } from './sandbox.ts';
@@ -22,7 +23,7 @@ export const scratchSerial = 'scratch';
 export interface ContainerSite extends ContainerHome {
   readonly spec: SandboxSpec;
   readonly directory: string;
-  readonly parts: Pick<Parts, 'holdImage'>;
+  readonly parts: Pick<Parts, 'images'>;
   readonly imageDisks: ImageDisks;
   readonly surroundings: Surroundings;
 }
@@ -50,7 +51,7 @@ export async function createInGuest(
   checkResources(`container ${spec.name}`, spec.resources);
   const capabilities = capabilitiesOf(spec.security);
   const seccomp = seccompOf(spec.security, capabilities);
-  const image = await site.parts.holdImage(spec.image, spec.imagePullPolicy, signal);
+  const image = await site.parts.images.hold(spec.image, spec.imagePullPolicy, signal);
   const { id: imageId, config } = image;
   const imageDisk = await site.imageDisks.attach(image, signal);
 

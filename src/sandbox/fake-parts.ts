@@ -2,11 +2,12 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { duplexPair, type Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
+import type { HeldImage, ImageConfig } from '#image/images.ts';
 import type { Link } from '#link/link.ts';
 import type { Attachment } from '#network/network.ts';
 import type { Machine, MachineExit } from '#vm/driver.ts';
 import type { GuestEvent } from './guest-calls.ts';
-import type { HeldImage, ImageConfig, Parts } from './parts.ts';
+import type { Parts } from './parts.ts';
 
 /**
  * Lower layers in memory, for tests of this one. Each step is named as it is called; `before` may hold it back or
@@ -87,14 +88,16 @@ export function createFakeParts(directory: string): FakeParts {
         if (guest === undefined) throw new Error('no machine yet');
         return guest.connect();
       }),
-    holdImage: async (reference, _policy, signal) => {
-      await parts.before('image', signal);
-      if (reference === 'missing') throw new PodvmError('notFound', 'Cannot hold image missing: no such image');
-      const rootfsPath = join(directory, 'images', 'rootfs.erofs');
-      await mkdir(join(directory, 'images'), { recursive: true });
-      await writeFile(rootfsPath, '');
-      const image: HeldImage = { id: 'sha256:1', config: parts.imageConfig, rootfsPath, ...owned('image') };
-      return image;
+    images: {
+      hold: async (reference, _policy, signal) => {
+        await parts.before('image', signal);
+        if (reference === 'missing') throw new PodvmError('notFound', 'Cannot hold image missing: no such image');
+        const rootfsPath = join(directory, 'images', 'rootfs.erofs');
+        await mkdir(join(directory, 'images'), { recursive: true });
+        await writeFile(rootfsPath, '');
+        const image: HeldImage = { id: 'sha256:1', config: parts.imageConfig, rootfsPath, ...owned('image') };
+        return image;
+      },
     },
   };
   return parts;
@@ -181,7 +184,6 @@ function createGuest(parts: FakeParts, owned: (name: string) => AsyncDisposable)
         const given: Record<string, unknown> = { ...params };
         control.calls.push({ method, params: given });
         const answer: unknown = (control.answers.get(method) ?? defaultAnswers[method])?.(given);
-        // @ts-expect-error a test's own answers are not checked
         return answer ?? {};
       },
       openStream() {

@@ -1,9 +1,9 @@
 import { link } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
+import type { HeldImage } from '#image/images.ts';
 import type { Link } from '#link/link.ts';
 import type { Machine } from '#vm/driver.ts';
-import type { HeldImage } from './parts.ts';
 
 /** The images of one machine: each is attached once, and shared by the containers that run it. */
 export interface ImageDisks extends AsyncDisposable {

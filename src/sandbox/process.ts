@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
-import type { ImageConfig } from './parts.ts';
+import type { ImageConfig } from '#image/images.ts';
+
 import type { ContainerSpec } from './sandbox.ts';
 
 /** What a container runs: the image's wishes with the pod's over them. */

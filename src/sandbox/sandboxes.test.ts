@@ -76,7 +76,8 @@ const startedContainer = async (sandbox: Sandbox, parts: FakeParts) => {
       ...more,
     });
   const create = parts.guest.calls.findLast(({ method }) => method === 'createContainer');
-  const { stdout, stderr } = create?.params['stdio'] as { stdout: number; stderr: number };
+  assert.ok(create);
+  const { stdout, stderr } = create.params['stdio'] as { stdout: number; stderr: number };
   const output = { stdout: parts.guest.stream(stdout), stderr: parts.guest.stream(stderr) };
   return { container, exit, output };
 };
