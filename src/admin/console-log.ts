@@ -1,0 +1,43 @@
+import { watch } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import { once } from 'node:events';
+
+const chunkBytes = 64 * 1024;
+
+/** The guest's serial console from its file, made harmless for a terminal; follows until `ended` or an abort. */
+export async function* consoleLog(
+  path: string,
+  follow: boolean,
+  ended: Promise<unknown>,
+  signal: AbortSignal,
+): AsyncGenerator<string> {
+  await using file = await open(path, 'r');
+  const stop = new AbortController();
+  void ended.finally(() => stop.abort());
+  const either = AbortSignal.any([signal, stop.signal]);
+  const watcher = watch(path);
+  try {
+    let at = 0;
+    while (true) {
+      const isOver = either.aborted || !follow;
+      for (let text = await readAt(file, at); text.length > 0; text = await readAt(file, at)) {
+        at += text.length;
+        yield harmless(text.toString('latin1'));
+      }
+      if (isOver) return;
+      await once(watcher, 'change', { signal: either }).catch(() => undefined); // the abort is seen above
+    }
+  } finally {
+    watcher.close();
+  }
+}
+
+async function readAt(file: FileHandle, at: number): Promise<Buffer> {
+  const { bytesRead, buffer } = await file.read(Buffer.alloc(chunkBytes), 0, chunkBytes, at);
+  return buffer.subarray(0, bytesRead);
+}
+
+/** Control characters could move the cursor or answer for the user: only line feeds and tabs pass. */
+export function harmless(text: string): string {
+  return text.replaceAll(/[^\n\t\u0020-\u007e]/g, (char) => (char === '\r' ? '' : '.'));
+}

@@ -1,0 +1,83 @@
+import { printable } from '#base/guest-text.ts';
+import type { ContainerSummary, PodDetails, PodEventJson, PodSummary } from '#api/pods.ts';
+import type { PodContainerStatus, PodEvent, RunningPod } from '#pod/pods.ts';
+
+export function summaryOf(pod: RunningPod): PodSummary {
+  const { status } = pod;
+  const counted = status.containers.filter((container) => container.kind !== 'init');
+  return {
+    namespace: pod.namespace,
+    name: pod.name,
+    phase: status.isTerminating ? 'Terminating' : status.phase,
+    ready: `${counted.filter((container) => container.ready).length}/${counted.length}`,
+    restarts: status.containers.reduce((sum, container) => sum + container.restartCount, 0),
+    createdAt: pod.createdAt.toISOString(),
+    addresses: [...status.podIPs],
+    ...optionalReason(status.reason ?? worstReason(status.containers)),
+  };
+}
+
+const optionalReason = (reason: string | undefined) => (reason === undefined ? {} : { reason });
+
+/** What a person asks first: which container is in trouble, and how. */
+function worstReason(containers: readonly PodContainerStatus[]): string | undefined {
+  for (const { state } of containers) {
+    if (state.kind === 'waiting' && !['PodInitializing', 'ContainerCreating'].includes(state.reason))
+      return state.reason;
+    if (state.kind === 'terminated' && state.exitCode !== 0) return state.reason;
+  }
+  return undefined;
+}
+
+export async function detailsOf(pod: RunningPod, signal: AbortSignal): Promise<PodDetails> {
+  return {
+    ...summaryOf(pod),
+    uid: pod.uid,
+    labels: { ...pod.pod.metadata.labels },
+    containers: pod.status.containers.map(containerOf),
+    events: pod.events.map(eventOf),
+    ...(await sandboxOf(pod, signal)),
+  };
+}
+
+function containerOf(container: PodContainerStatus): ContainerSummary {
+  const { state } = container;
+  const message = state.kind === 'running' ? undefined : state.message;
+  return {
+    name: container.name,
+    kind: container.kind,
+    image: container.image,
+    state: state.kind,
+    ready: container.ready,
+    restartCount: container.restartCount,
+    ...(state.kind === 'running' ? {} : { reason: state.reason }),
+    ...(message === undefined ? {} : { message: printable(message) }),
+    ...(state.kind === 'terminated' ? { exitCode: state.exitCode } : {}),
+    ...(state.kind === 'waiting' || state.startedAt === undefined ? {} : { startedAt: state.startedAt }),
+  };
+}
+
+export function eventOf(event: PodEvent): PodEventJson {
+  return { ...event };
+}
+
+async function sandboxOf(pod: RunningPod, signal: AbortSignal): Promise<Pick<PodDetails, 'sandbox'>> {
+  const { sandbox } = pod;
+  if (sandbox === undefined) return {};
+  const { status } = sandbox;
+  // A machine that is going away has no figures; everything else is still worth showing.
+  const stats = status.state === 'ready' ? await sandbox.stats(signal).catch(() => undefined) : undefined;
+  return {
+    sandbox: {
+      id: sandbox.id,
+      state: status.state,
+      ...(status.accelerator === undefined ? {} : { accelerator: status.accelerator }),
+      ...(status.vmmPid === undefined ? {} : { vmmPid: status.vmmPid }),
+      ...(status.failure === undefined ? {} : { failure: status.failure }),
+      phases: [...status.phases],
+      volumes: [...status.volumes],
+      logs: Object.fromEntries(status.containers.map((container) => [container.name, container.logPath])),
+      ...(stats === undefined ? {} : { stats: { ...stats, containers: [...stats.containers] } }),
+    },
+  };
+}

@@ -1,0 +1,25 @@
+import { type ErrorKind, PodvmError, kindOf, messageOf } from '#base/errors.ts';
+import type { ErrorBody } from '#api/pods.ts';
+
+/** Which HTTP status says which kind of error. */
+export const statusOfKind = {
+  invalid: 400,
+  denied: 403,
+  notFound: 404,
+  alreadyExists: 409,
+  busy: 409,
+  failedPrecondition: 412,
+  exhausted: 507,
+  timeout: 504,
+  cancelled: 499,
+  unavailable: 503,
+  unsupported: 501,
+  corrupt: 500,
+  internal: 500,
+} as const satisfies Record<ErrorKind, number>;
+
+export function errorBodyOf(error: unknown): ErrorBody {
+  const fix = error instanceof PodvmError ? error.fix : undefined;
+  const tail = error instanceof PodvmError ? [...error.tail] : [];
+  return { kind: kindOf(error), message: messageOf(error), ...(fix === undefined ? {} : { fix }), tail };
+}

@@ -1,0 +1,77 @@
+import type { Readable } from 'node:stream';
+import type { WebSocket } from 'ws';
+import { channel, type ExecStatus, terminalSizeSchema } from '#api/exec.ts';
+import type { Log } from '#host/log.ts';
+import type { Exec } from '#sandbox/sandbox.ts';
+import { errorBodyOf } from './error-body.ts';
+import { parseJson } from './http.ts';
+import { send } from './run-session.ts';
+
+/** SIGHUP: what a process gets when its terminal goes away. */
+const hangUp = 1;
+const kill = 9;
+
+/** Serves one `WS .../exec`: see `#api/exec.ts`. `start` is called once; a client that leaves ends the process. */
+export async function serveExec(socket: WebSocket, tty: boolean, start: () => Promise<Exec>, log: Log): Promise<void> {
+  socket.pause(); // input waits until there is somebody to read it
+  let status: ExecStatus;
+  try {
+    const exec = await start();
+    const gone = () =>
+      void exec.kill(tty ? hangUp : kill).catch((error: unknown) => log.error('exec outlived its client', error));
+    socket.once('close', gone);
+    socket.on('message', (data, isBinary) => {
+      if (isBinary) take(frameOf(data), exec, socket, log);
+    });
+    socket.resume();
+    if (socket.readyState !== socket.OPEN) gone();
+    const outputs = [copy(exec.stdout, channel.stdout, socket)];
+    if (exec.stderr !== undefined) outputs.push(copy(exec.stderr, channel.stderr, socket));
+    const [{ exitCode }] = await Promise.all([exec.exited, ...outputs]);
+    socket.off('close', gone);
+    status = { exitCode };
+  } catch (error) {
+    status = { error: errorBodyOf(error) };
+  }
+  socket.resume();
+  await send(socket, framed(channel.status, Buffer.from(JSON.stringify(status))));
+  socket.close();
+}
+
+function take(frame: Buffer, exec: Exec, socket: WebSocket, log: Log): void {
+  const body = frame.subarray(1);
+  switch (frame[0]) {
+    case channel.stdin:
+      if (exec.stdin === undefined || exec.stdin.writableEnded || exec.stdin.write(body)) return;
+      socket.pause();
+      exec.stdin.once('drain', () => socket.resume());
+      exec.stdin.once('close', () => socket.resume());
+      return;
+    case channel.close:
+      if (body[0] === channel.stdin) exec.stdin?.end();
+      return;
+    case channel.resize:
+      try {
+        const { Width, Height } = parseJson(body.toString('utf8'), terminalSizeSchema);
+        exec.resize(Width, Height).catch((error: unknown) => log.error('resize failed', error));
+      } catch (error) {
+        log.error('unusable terminal size from a client', error);
+      }
+      return;
+    default:
+      log.warn('frame on an unknown channel from a client', { channel: frame[0] });
+  }
+}
+
+async function copy(from: Readable, to: number, socket: WebSocket): Promise<void> {
+  for await (const chunk of from as AsyncIterable<Uint8Array>) await send(socket, framed(to, chunk));
+}
+
+function framed(to: number, body: Uint8Array): Buffer {
+  return Buffer.concat([Buffer.from([to]), body]);
+}
+
+function frameOf(data: WebSocket.RawData): Buffer {
+  if (data instanceof ArrayBuffer) return Buffer.from(data);
+  return Array.isArray(data) ? Buffer.concat(data) : data;
+}

@@ -1,0 +1,181 @@
+import type { WebSocket } from 'ws';
+import { PodvmError } from '#base/errors.ts';
+import {
+  type RunEvent,
+  type RunRequest,
+  runCommandSchema,
+  runRequestSchema,
+  stderrStream,
+  stdoutStream,
+} from '#api/run.ts';
+import type { Log } from '#host/log.ts';
+import { parseManifest } from '#pod/manifest.ts';
+import type { PodTable } from '#pod/pod-table.ts';
+import type { Manifest, PodConfig, PodFinish, PodParts, RunningPod } from '#pod/pods.ts';
+import { startPod } from '#pod/start-pod.ts';
+import type { OutputChunk } from '#sandbox/sandbox.ts';
+import { eventOf } from './describe-pod.ts';
+import { errorBodyOf } from './error-body.ts';
+import { parseJson } from './http.ts';
+
+export interface RunParts extends PodParts {
+  readonly pods: PodTable;
+  /** What every pod is told of this node. */
+  readonly node: Pick<PodConfig, 'nodeName' | 'hostIP' | 'clusterDomain' | 'seccompDirectory' | 'machine'>;
+  readonly log: Log;
+}
+
+/** Pods that one client may run in one go. */
+const maxPodsPerRun = 256;
+
+/** Serves one `WS /v1/run`: see `#api/run.ts`. Ends when all its pods have ended and been removed. */
+export async function serveRun(socket: WebSocket, parts: RunParts): Promise<void> {
+  const say = (event: RunEvent) => send(socket, JSON.stringify(event));
+  const abort = new AbortController();
+  const running: RunningPod[] = [];
+  const gone = () => void endAll(running, 'terminate'); // whoever ran them has left
+  socket.once('close', gone);
+  try {
+    const request = parseJson(await firstMessage(socket), runRequestSchema);
+    const manifest = readManifests(request);
+    for (const { file, line, field, message } of manifest.warnings) {
+      await say({ event: 'warning', message: `${file}:${line}: ${field}: ${message}` });
+    }
+    await using undo = new AsyncDisposableStack();
+    const outcomes = startAll(request, manifest, parts, abort.signal, running, undo).map((pod, index) =>
+      follow(pod, index, manifest, say, socket),
+    );
+    socket.on('message', (data) => obey(textOf(data), running, parts.log));
+    if (socket.readyState !== socket.OPEN) gone();
+    const finishes = await Promise.all(outcomes);
+    await Promise.all(running.map((pod) => pod.remove()));
+    await say({ event: 'finished', exitCode: firstFailure(finishes) });
+  } catch (error) {
+    abort.abort(error);
+    await Promise.all(running.map((pod) => pod.remove()));
+    await say({ event: 'failed', error: errorBodyOf(error) });
+  } finally {
+    socket.off('close', gone);
+    socket.close();
+  }
+}
+
+function readManifests(request: RunRequest): Manifest {
+  const parts = request.files.map((file) => parseManifest(file.text, file.name));
+  const manifest: Manifest = {
+    pods: parts.flatMap((part) => part.pods),
+    configMaps: parts.flatMap((part) => part.configMaps),
+    secrets: parts.flatMap((part) => part.secrets),
+    warnings: parts.flatMap((part) => part.warnings),
+  };
+  const names = request.files.map((file) => file.name).join(', ');
+  if (manifest.pods.length === 0) {
+    throw new PodvmError('invalid', `Cannot run ${names}: there is no Pod in it`, {
+      fix: 'Give a file with `kind: Pod`.',
+    });
+  }
+  if (manifest.pods.length > maxPodsPerRun) {
+    throw new PodvmError('invalid', `Cannot run ${names}: ${manifest.pods.length} pods are more than ${maxPodsPerRun}`);
+  }
+  return manifest;
+}
+
+function startAll(
+  request: RunRequest,
+  manifest: Manifest,
+  parts: RunParts,
+  signal: AbortSignal,
+  running: RunningPod[],
+  undo: AsyncDisposableStack,
+): readonly RunningPod[] {
+  const taken = manifest.pods.find(({ metadata }) => parts.pods.has(metadata.namespace, metadata.name));
+  if (taken !== undefined) {
+    const name = `${taken.metadata.namespace}/${taken.metadata.name}`;
+    throw new PodvmError('alreadyExists', `Cannot run pod ${name}: a pod of that name is running`, {
+      fix: `Stop it with \`podvm stop ${name}\`, or give this one another name.`,
+    });
+  }
+  const config: PodConfig = {
+    ...parts.node,
+    configMaps: manifest.configMaps,
+    secrets: manifest.secrets,
+    network: request.network,
+  };
+  for (const pod of manifest.pods) {
+    const started = startPod(pod, config, parts, signal);
+    running.push(started);
+    undo.use(parts.pods.add(started));
+  }
+  return running;
+}
+
+/** Tells the client all that happens to one pod; resolves when it has finished and everything was said. */
+async function follow(
+  pod: RunningPod,
+  index: number,
+  manifest: Manifest,
+  say: (event: RunEvent) => Promise<void>,
+  socket: WebSocket,
+): Promise<PodFinish & { readonly order: number }> {
+  const name = manifest.pods.length > 1 || pod.namespace === 'default' ? pod.name : `${pod.namespace}/${pod.name}`;
+  const sources = new Map<string, number>();
+  const containers = [...(pod.pod.spec.initContainers ?? []), ...pod.pod.spec.containers];
+  const base = manifest.pods
+    .slice(0, index)
+    .reduce((sum, { spec }) => sum + (spec.initContainers ?? []).length + spec.containers.length, 0);
+  for (const [offset, container] of containers.entries()) sources.set(container.name, base + offset);
+
+  pod.onEvent((event) => void say({ event: 'pod', pod: name, detail: eventOf(event) }));
+  pod.onOutput((container, chunk) => send(socket, outputFrame(sources.get(container) ?? 0, chunk)));
+  for (const [container, number] of sources) await say({ event: 'source', number, pod: name, container });
+  const finish = await pod.finished;
+  const order = performance.now();
+  await say({ event: 'podFinished', pod: name, exitCode: finish.exitCode, reason: finish.message ?? finish.reason });
+  return { ...finish, order };
+}
+
+export function outputFrame(source: number, chunk: OutputChunk): Uint8Array {
+  const frame = Buffer.allocUnsafe(3 + chunk.bytes.length);
+  frame.writeUInt8(chunk.stream === 'stdout' ? stdoutStream : stderrStream, 0);
+  frame.writeUInt16BE(source, 1);
+  frame.set(chunk.bytes, 3);
+  return frame;
+}
+
+function firstFailure(finishes: readonly (PodFinish & { readonly order: number })[]): number {
+  return [...finishes].sort((a, b) => a.order - b.order).find((finish) => finish.exitCode !== 0)?.exitCode ?? 0;
+}
+
+function obey(text: string, running: readonly RunningPod[], log: Log): void {
+  try {
+    endAll(running, parseJson(text, runCommandSchema).command).catch((error: unknown) =>
+      log.error('stop failed', error),
+    );
+  } catch (error) {
+    log.error('unusable command from a client', error);
+  }
+}
+
+async function endAll(running: readonly RunningPod[], how: 'terminate' | 'kill'): Promise<void> {
+  await Promise.all(running.map((pod) => pod[how]()));
+}
+
+/** Resolves when the frame was taken by the kernel, or the client is gone: this is what slows a container down. */
+export function send(socket: WebSocket, data: string | Uint8Array): Promise<void> {
+  if (socket.readyState !== socket.OPEN) return Promise.resolve();
+  return new Promise((resolve) => {
+    socket.send(data, () => resolve());
+  });
+}
+
+export function textOf(data: WebSocket.RawData): string {
+  if (data instanceof ArrayBuffer) return Buffer.from(data).toString('utf8');
+  return (Array.isArray(data) ? Buffer.concat(data) : data).toString('utf8');
+}
+
+async function firstMessage(socket: WebSocket): Promise<string> {
+  return await new Promise((resolve, reject) => {
+    socket.once('message', (data) => resolve(textOf(data)));
+    socket.once('close', () => reject(new PodvmError('cancelled', 'Cannot run: the client went away')));
+  });
+}

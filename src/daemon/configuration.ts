@@ -1,0 +1,62 @@
+import { join, resolve } from 'node:path';
+import { hostname } from 'node:os';
+import { PodvmError } from '#base/errors.ts';
+import { type LogLevel, logLevels } from '#host/log.ts';
+
+/** All that is read from outside, once; everything else gets values. */
+export interface Configuration {
+  /** Images, sandboxes, assets. */
+  readonly root: string;
+  /** Unix socket of the admin API. */
+  readonly socketPath: string;
+  readonly logLevel: LogLevel;
+  readonly nodeName: string;
+  /** `kvm`, `tcg`, or what the probe says. */
+  readonly accelerator: 'kvm' | 'tcg' | 'auto';
+  /** Debian mirror for set-up; default: the host's apt knows. */
+  readonly mirror?: string;
+  /** Where the sources lie. */
+  readonly repo: string;
+}
+
+/** Every environment variable that podvm reads. */
+export const environmentVariables = {
+  PODVM_ROOT: 'state directory; default /var/lib/podvm',
+  PODVM_LOG: `log level: ${logLevels.join(', ')}; default warn`,
+  PODVM_ACCELERATOR: 'kvm, tcg or auto (probed); default auto',
+  PODVM_MIRROR: "URL of a Debian mirror for set-up; default: the one the host's apt uses",
+} as const;
+
+const defaultRoot = '/var/lib/podvm';
+const defaultSocket = '/run/podvm/podvm.sock';
+/** sun_path has 108 bytes, the last one zero. */
+const maxSocketPathBytes = 107;
+
+/** Options of the command line go before the environment. Errors: `invalid`, naming the setting. */
+export function readConfiguration(
+  options: { readonly root?: string; readonly logLevel?: string },
+  env: NodeJS.ProcessEnv,
+  repo: string,
+): Configuration {
+  const root = resolve(options.root ?? env['PODVM_ROOT'] ?? defaultRoot);
+  const socketPath = root === defaultRoot ? defaultSocket : join(root, 'podvm.sock');
+  if (Buffer.byteLength(socketPath) > maxSocketPathBytes) {
+    throw new PodvmError('invalid', `Cannot use the state directory ${root}: its path is too long for a socket in it`);
+  }
+  const mirror = env['PODVM_MIRROR'];
+  return {
+    root,
+    socketPath,
+    logLevel: oneOf('PODVM_LOG', options.logLevel ?? env['PODVM_LOG'] ?? 'warn', logLevels),
+    nodeName: hostname(),
+    accelerator: oneOf('PODVM_ACCELERATOR', env['PODVM_ACCELERATOR'] ?? 'auto', ['kvm', 'tcg', 'auto'] as const),
+    ...(mirror === undefined ? {} : { mirror }),
+    repo,
+  };
+}
+
+function oneOf<T extends string>(name: string, value: string, allowed: readonly T[]): T {
+  const found = allowed.find((word) => word === value);
+  if (found !== undefined) return found;
+  throw new PodvmError('invalid', `Cannot use ${name}: it must be one of ${allowed.join(', ')}, got ${value}`);
+}

@@ -1,0 +1,73 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type AdminServer, serveAdmin } from '#admin/server.ts';
+import type { Assets } from '#host/assets.ts';
+import { systemClock } from '#host/clock.ts';
+import type { Log } from '#host/log.ts';
+import { openImageStore } from '#image/image-store.ts';
+import { connectLink } from '#link/connect-link.ts';
+import { createHostNetwork } from '#network/host-network.ts';
+import { createPodTable } from '#pod/pod-table.ts';
+import { openSandboxes } from '#sandbox/sandboxes.ts';
+import { makeScratchDisk } from '#storage/scratch-disk.ts';
+import { chooseAccelerator } from '#vm/qemu/accelerator-probe.ts';
+import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
+import type { Configuration } from './configuration.ts';
+
+/** All parts of one node, serving the admin socket until it is disposed. */
+export interface Engine extends AsyncDisposable {
+  /** Resolves when no client runs pods any more. */
+  idle(): Promise<void>;
+}
+
+/**
+ * Builds the parts of a node and serves them. Errors: `busy` when another process works on the state directory, and
+ * what each part says.
+ */
+export async function openEngine(
+  config: Configuration,
+  assets: Assets,
+  log: Log,
+  signal: AbortSignal,
+): Promise<Engine> {
+  await using undo = new AsyncDisposableStack();
+  await mkdir(config.root, { recursive: true, mode: 0o755 });
+  const accelerator = await chooseAccelerator(
+    { assets, directory: join(config.root, 'probe'), wanted: config.accelerator, log },
+    signal,
+  );
+  const network = createHostNetwork({ stateDir: join(config.root, 'network') });
+  const driver = createQemuDriver({ assets, accelerator });
+  // The lock on the sandboxes is the lock on the whole state directory: it comes before the images are opened.
+  const heldImages = Promise.withResolvers<Awaited<ReturnType<typeof openImageStore>>>();
+  const sandboxes = undo.use(
+    await openSandboxes(
+      {
+        directory: config.root,
+        log,
+        parts: {
+          driver,
+          network,
+          connectLink,
+          holdImage: async (...request) => await (await heldImages.promise).hold(...request),
+          makeScratchDisk: (request, abort) => makeScratchDisk(request, abort),
+        },
+      },
+      signal,
+    ),
+  );
+  const images = await openImageStore({ directory: join(config.root, 'images'), sysroot: assets.sysroot, log });
+  heldImages.resolve(images);
+  const admin: AdminServer = undo.use(
+    await serveAdmin(config.socketPath, {
+      sandboxes,
+      images,
+      log,
+      clock: systemClock,
+      pods: createPodTable(),
+      node: { nodeName: config.nodeName, seccompDirectory: join(config.root, 'seccomp') },
+    }),
+  );
+  const owned = undo.move();
+  return { idle: () => admin.idle(), [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
