@@ -50,7 +50,9 @@ export const killingProbe = v.pipe(
   }),
   oneAction(),
 );
-export type Probe = v.InferOutput<typeof readinessProbe> & { readonly terminationGracePeriodSeconds?: number };
+export type Probe = v.InferOutput<typeof readinessProbe> & {
+  readonly terminationGracePeriodSeconds?: number | undefined;
+};
 
 const lifecycleHandler = v.pipe(
   v.object({

@@ -1,0 +1,261 @@
+import { kindOf, messageOf } from '#base/errors.ts';
+import type { Clock } from '#host/clock.ts';
+import type { Log } from '#host/log.ts';
+import type { Container, ContainerExit, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
+import type { CheckTarget } from './check.ts';
+import type { Events } from './events.ts';
+import { runHook } from './hook.ts';
+import { createOutputTail, type Outputs } from './outputs.ts';
+import type { Exit, StateEvent } from './pod-state.ts';
+import { runProbe, type ProbeKind, type ProbeListener } from './probe.ts';
+import type { PodContainer } from './schema/container.ts';
+import type { Probe } from './schema/probe.ts';
+
+/** What an attempt needs of its pod. */
+export interface AttemptSite {
+  readonly sandbox: Sandbox;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly events: Events;
+  readonly outputs: Outputs;
+  /** The pod's terminationGracePeriodSeconds in `ms`. */
+  readonly graceMs: number;
+  tell(event: StateEvent): void;
+}
+
+/** One run of one container, from its creation to its end. Everything it finds out, it tells. */
+export interface Attempt {
+  readonly container: Container | undefined;
+  /** Settles when the container has ended and its output was delivered, or it could not be made; never rejects. */
+  readonly done: Promise<void>;
+  /** preStop, SIGTERM, and SIGKILL when `graceMs` have passed. */
+  stop(graceMs: number, why: string): void;
+  kill(): void;
+  /** Gives up making it. */
+  abort(): void;
+}
+
+/** Kinds of errors that may pass by themselves; any other would only fail again. */
+const transientKinds: readonly string[] = ['unavailable', 'timeout', 'busy', 'exhausted'];
+/** What `createContainer` says of an image that is missing, forbidden or broken. */
+const imageKinds: readonly string[] = ['notFound', 'denied', 'corrupt'];
+/** Bound on each call that cleans up, in `ms`. */
+const cleanupMs = 10_000;
+const sigkill = 9;
+/** Kubelet's least grace after a preStop hook, in `ms`. */
+const leastGraceMs = 2000;
+
+export function startAttempt(
+  container: PodContainer,
+  specOf: () => ContainerSpec,
+  previous: Container | undefined,
+  site: AttemptSite,
+): Attempt {
+  const { name } = container;
+  const making = new AbortController();
+  const ending = new AbortController();
+  let made: Container | undefined;
+
+  const run = async () => {
+    const created = await create(container, specOf, previous, site, making.signal);
+    if (created === undefined) return;
+    made = created;
+    const tail = createOutputTail();
+    const output = created.follow((chunk) => {
+      tail.add(chunk.bytes);
+      return site.outputs.deliver(name, chunk);
+    });
+    const isRunning = await begin(container, created, site, making.signal);
+    if (isRunning) {
+      void created.exited.then(() => ending.abort());
+      await Promise.all([created.exited, watch(container, created, site, ending.signal)]);
+    }
+    const exit = await created.exited;
+    await output.ended; // a restart's output comes after the last of this run
+    site.tell({ kind: 'exited', name, exit: exitOf(container, exit, tail.text()) });
+    if (exit.reason === 'OOMKilled') site.events.warn('OOMKilled', 'Container exceeded its memory limit', name);
+  };
+
+  const stop = async (graceMs: number, why: string) => {
+    if (made === undefined) return;
+    site.events.normal('Killing', `Stopping container ${name}${whyText(why)}`, name);
+    const until = site.clock.now() + graceMs;
+    await runPreStop(container, made, site, graceMs, ending.signal);
+    const left = Math.max(leastGraceMs, until - site.clock.now());
+    await made.stop(left, AbortSignal.timeout(left + cleanupMs));
+  };
+  const kill = async () => {
+    if (made === undefined) return;
+    await made.kill(sigkill, AbortSignal.timeout(cleanupMs));
+  };
+  const logged = (what: string, action: Promise<void>) => {
+    // The pod's time limit kills it, and then the sandbox's end does: nothing waits for this.
+    action.catch((error: unknown) => site.log.error(`cannot ${what}`, error, { container: name }));
+  };
+  return {
+    get container() {
+      return made;
+    },
+    done: run().catch((error: unknown) => failed(name, error, site)),
+    stop: (graceMs, why) => logged('stop', stop(graceMs, why)),
+    kill: () => logged('kill', kill()),
+    abort: () => making.abort(),
+  };
+}
+
+function whyText(why: string): string {
+  const texts: Readonly<Record<string, string>> = {
+    liveness: ': its liveness probe failed, it will be restarted',
+    startup: ': its startup probe failed, it will be restarted',
+    postStart: ': its postStart hook failed',
+  };
+  return texts[why] ?? '';
+}
+
+/** A fault of ours: the pod must not wait for this container for ever. */
+function failed(name: string, error: unknown, site: AttemptSite): void {
+  site.log.error('container attempt failed', error, { container: name });
+  const finishedAtMs = site.clock.now();
+  site.tell({
+    kind: 'exited',
+    name,
+    exit: { exitCode: 125, reason: 'Error', message: messageOf(error), finishedAtMs },
+  });
+}
+
+async function create(
+  container: PodContainer,
+  specOf: () => ContainerSpec,
+  previous: Container | undefined,
+  site: AttemptSite,
+  signal: AbortSignal,
+): Promise<Container | undefined> {
+  const { name } = container;
+  let reason = 'CreateContainerConfigError';
+  try {
+    const spec = specOf();
+    reason = 'CreateContainerError';
+    await previous?.remove(AbortSignal.any([signal, AbortSignal.timeout(cleanupMs)]));
+    const created = await site.sandbox.createContainer(spec, signal);
+    site.events.normal('Created', `Created container ${name} of ${spec.image}`, name);
+    return created;
+  } catch (error) {
+    const isTransient = transientKinds.includes(kindOf(error));
+    if (reason === 'CreateContainerError' && imageKinds.includes(kindOf(error))) reason = 'ErrImagePull';
+    const message = messageOf(error);
+    if (!signal.aborted) site.events.warn(isTransient ? 'BackOff' : 'Failed', message, name);
+    site.tell({ kind: 'createFailed', name, isTransient, reason, message, nowMs: site.clock.now() });
+    return undefined;
+  }
+}
+
+/** Starts it and runs its postStart hook; false when it could not be started: its `exited` says why. */
+async function begin(container: PodContainer, created: Container, site: AttemptSite, signal: AbortSignal) {
+  const { name } = container;
+  try {
+    await created.start(signal);
+  } catch (error) {
+    site.events.warn('Failed', messageOf(error), name);
+    // Idempotent for a container that never ran; without it `exited` might not settle.
+    await created.stop(0, AbortSignal.timeout(cleanupMs)).catch((cause: unknown) => {
+      site.log.error('cannot stop a container that failed to start', cause, { container: name });
+    });
+    return false;
+  }
+  site.events.normal('Started', `Started container ${name}`, name);
+  site.tell({ kind: 'running', name, nowMs: site.clock.now() });
+  return true;
+}
+
+/** postStart hook, then probes, until the container ends. */
+async function watch(container: PodContainer, created: Container, site: AttemptSite, signal: AbortSignal) {
+  const { name, lifecycle, startupProbe, livenessProbe, readinessProbe } = container;
+  const target = targetOf(container, created, site);
+  const startedAtMs = site.clock.now();
+  if (lifecycle.postStart !== undefined) {
+    try {
+      await runHook(lifecycle.postStart, target, site.clock, signal);
+    } catch (error) {
+      if (signal.aborted) return;
+      site.events.warn('FailedPostStartHook', messageOf(error), name);
+      site.tell({ kind: 'stopWanted', name, wish: { why: 'postStart', graceMs: site.graceMs } });
+      return;
+    }
+  }
+  const listener = listenerOf(container, site, signal);
+  const probe = async (kind: ProbeKind, settings: Probe | undefined) => {
+    if (settings === undefined) return;
+    await runProbe(kind, settings, target, site.clock, startedAtMs, listener, signal);
+  };
+  await probe('startup', startupProbe);
+  if (signal.aborted) return;
+  // A startup probe that failed has asked for a stop; one that succeeded has told `started`.
+  if (startupProbe === undefined) site.tell({ kind: 'started', name });
+  await Promise.all([probe('liveness', livenessProbe), probe('readiness', readinessProbe)]);
+}
+
+function listenerOf(container: PodContainer, site: AttemptSite, signal: AbortSignal): ProbeListener {
+  const { name } = container;
+  const graceOf = (kind: ProbeKind) => {
+    const own = kind === 'startup' ? container.startupProbe : container.livenessProbe;
+    const seconds = own?.terminationGracePeriodSeconds;
+    return seconds === undefined ? site.graceMs : seconds * 1000;
+  };
+  return {
+    failed(kind, message) {
+      const title = kind[0]?.toUpperCase() + kind.slice(1);
+      if (!signal.aborted) site.events.warn('Unhealthy', `${title} probe failed: ${message}`, name);
+    },
+    settled(kind, isSuccess) {
+      if (kind === 'readiness') {
+        site.tell({ kind: 'readiness', name, isReady: isSuccess });
+        return 'continue';
+      }
+      if (!isSuccess) {
+        site.tell({ kind: 'stopWanted', name, wish: { why: kind, graceMs: graceOf(kind) } });
+        return 'stop';
+      }
+      if (kind === 'liveness') return 'continue';
+      site.tell({ kind: 'started', name });
+      return 'stop';
+    },
+  };
+}
+
+function targetOf(container: PodContainer, created: Container, site: AttemptSite): CheckTarget {
+  return { sandbox: site.sandbox, container: created, ports: container.ports };
+}
+
+/** Bounded by the grace period; a hook that fails or takes longer does not keep the container alive. */
+async function runPreStop(
+  container: PodContainer,
+  made: Container,
+  site: AttemptSite,
+  graceMs: number,
+  ended: AbortSignal,
+): Promise<void> {
+  const handler = container.lifecycle.preStop;
+  if (handler === undefined || graceMs <= 0) return;
+  const deadline = new AbortController();
+  const cancel = site.clock.after(graceMs, () => deadline.abort());
+  try {
+    await runHook(handler, targetOf(container, made, site), site.clock, AbortSignal.any([ended, deadline.signal]));
+  } catch (error) {
+    if (!ended.aborted) site.events.warn('FailedPreStopHook', messageOf(error), container.name);
+  } finally {
+    cancel();
+  }
+}
+
+function exitOf(container: PodContainer, exit: ContainerExit, tail: string): Exit {
+  const usesLog =
+    container.terminationMessagePolicy === 'FallbackToLogsOnError' && exit.exitCode !== 0 && !exit.message;
+  const message = usesLog ? tail : exit.message;
+  return {
+    exitCode: exit.exitCode,
+    ...(exit.signal === undefined ? {} : { signal: exit.signal }),
+    reason: exit.reason,
+    ...(message === undefined || message === '' ? {} : { message }),
+    finishedAtMs: exit.finishedAt.getTime(),
+  };
+}

@@ -1,0 +1,47 @@
+import { setImmediate } from 'node:timers/promises';
+import type { Clock } from '#host/clock.ts';
+
+/** A clock for tests: time passes only when `advance` says so. */
+export interface FakeClock extends Clock {
+  /** Lets `ms` pass, timer by timer, and everything that follows from each. */
+  advance(ms: number): Promise<void>;
+  /** Lets everything happen that needs no time. */
+  settle(): Promise<void>;
+  readonly pending: number;
+}
+
+/** Turns of the event loop after which promises and streams of the fakes have come to rest. */
+const turns = 12;
+
+export function createFakeClock(startMs = Date.UTC(2026, 0, 1)): FakeClock {
+  let now = startMs;
+  const timers = new Set<{ readonly at: number; readonly action: () => void }>();
+  const settle = async () => {
+    for (let turn = 0; turn < turns; turn += 1) await setImmediate();
+  };
+  return {
+    now: () => now,
+    after(ms, action) {
+      const timer = { at: now + Math.max(0, ms), action };
+      timers.add(timer);
+      return () => timers.delete(timer);
+    },
+    settle,
+    get pending() {
+      return timers.size;
+    },
+    async advance(ms) {
+      const until = now + ms;
+      await settle();
+      for (;;) {
+        const next = [...timers].filter(({ at }) => at <= until).sort((a, b) => a.at - b.at)[0];
+        if (next === undefined) break;
+        timers.delete(next);
+        now = next.at;
+        next.action();
+        await settle();
+      }
+      now = until;
+    },
+  };
+}

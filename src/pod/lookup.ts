@@ -1,0 +1,61 @@
+import { PodvmError } from '#base/errors.ts';
+import type { PodConfig } from './pods.ts';
+
+/** The data of one ConfigMap or Secret, as bytes by key. */
+export type ConfigData = ReadonlyMap<string, Uint8Array>;
+
+export interface ConfigSource {
+  readonly kind: 'ConfigMap' | 'Secret';
+  readonly name: string;
+  readonly optional: boolean;
+}
+
+/** Undefined when it is missing and optional. Errors: `notFound`. */
+export function findData(config: PodConfig, namespace: string, source: ConfigSource): ConfigData | undefined {
+  const found =
+    source.kind === 'ConfigMap' ? configMapData(config, namespace, source) : secretData(config, namespace, source);
+  if (found === undefined && !source.optional) {
+    throw new PodvmError('notFound', `Cannot find the ${source.kind} ${namespace}/${source.name}`, {
+      fix: `Put the ${source.kind} into the same file as the Pod, or mark its use as optional.`,
+    });
+  }
+  return found;
+}
+
+function configMapData(config: PodConfig, namespace: string, source: ConfigSource): ConfigData | undefined {
+  const object = config.configMaps.find(
+    (it) => it.metadata.name === source.name && it.metadata.namespace === namespace,
+  );
+  if (object === undefined) return undefined;
+  return new Map([...decoded(object.binaryData), ...texts(object.data)]);
+}
+
+function secretData(config: PodConfig, namespace: string, source: ConfigSource): ConfigData | undefined {
+  const object = config.secrets.find((it) => it.metadata.name === source.name && it.metadata.namespace === namespace);
+  if (object === undefined) return undefined;
+  return new Map([...decoded(object.data), ...texts(object.stringData)]); // stringData wins, as in the API server
+}
+
+function decoded(data: Readonly<Record<string, string>>): [string, Uint8Array][] {
+  return Object.entries(data).map(([key, value]) => [key, Buffer.from(value, 'base64')]);
+}
+
+function texts(data: Readonly<Record<string, string>>): [string, Uint8Array][] {
+  return Object.entries(data).map(([key, value]) => [key, Buffer.from(value)]);
+}
+
+/** One value. Errors: `notFound` when object or key are missing and it is not optional. */
+export function findKey(
+  config: PodConfig,
+  namespace: string,
+  source: ConfigSource & { readonly key: string },
+): Uint8Array | undefined {
+  const value = findData(config, namespace, source)?.get(source.key);
+  if (value === undefined && !source.optional) {
+    throw new PodvmError(
+      'notFound',
+      `Cannot find the key ${JSON.stringify(source.key)} in the ${source.kind} ${namespace}/${source.name}`,
+    );
+  }
+  return value;
+}

@@ -1,0 +1,62 @@
+import { pause, type Clock } from '#host/clock.ts';
+import { check, type CheckTarget } from './check.ts';
+import type { Probe } from './schema/probe.ts';
+
+export type ProbeKind = 'startup' | 'liveness' | 'readiness';
+
+/** How often a probe has answered the same in a row. */
+export interface ProbeCount {
+  readonly isSuccess: boolean;
+  readonly times: number;
+}
+
+/** The next count, and what it settles: undefined while the thresholds are not reached. */
+export function countResult(
+  count: ProbeCount | undefined,
+  isSuccess: boolean,
+  probe: Pick<Probe, 'successThreshold' | 'failureThreshold'>,
+): { readonly count: ProbeCount; readonly settled: boolean | undefined } {
+  const times = count?.isSuccess === isSuccess ? count.times + 1 : 1;
+  const threshold = isSuccess ? probe.successThreshold : probe.failureThreshold;
+  return { count: { isSuccess, times }, settled: times >= threshold ? isSuccess : undefined };
+}
+
+export interface ProbeListener {
+  /** Every failed probe. */
+  failed(kind: ProbeKind, message: string): void;
+  /** Enough successes or failures in a row; `stop` ends this probe. */
+  settled(kind: ProbeKind, isSuccess: boolean): 'continue' | 'stop';
+}
+
+/** Probes until the listener stops it or `signal` aborts. `sinceMs`: when the container started. */
+export async function runProbe(
+  kind: ProbeKind,
+  probe: Probe,
+  target: CheckTarget,
+  clock: Clock,
+  sinceMs: number,
+  listener: ProbeListener,
+  signal: AbortSignal,
+): Promise<void> {
+  await pause(clock, sinceMs + probe.initialDelaySeconds * 1000 - clock.now(), signal);
+  let count: ProbeCount | undefined;
+  while (!signal.aborted) {
+    const result = await checkWithin(probe, target, clock, signal);
+    if (signal.aborted) return;
+    if (!result.isSuccess) listener.failed(kind, result.message);
+    const next = countResult(count, result.isSuccess, probe);
+    count = next.count;
+    if (next.settled !== undefined && listener.settled(kind, next.settled) === 'stop') return;
+    await pause(clock, probe.periodSeconds * 1000, signal);
+  }
+}
+
+async function checkWithin(probe: Probe, target: CheckTarget, clock: Clock, signal: AbortSignal) {
+  const deadline = new AbortController();
+  const cancel = clock.after(probe.timeoutSeconds * 1000, () => deadline.abort());
+  try {
+    return await check(probe, target, AbortSignal.any([signal, deadline.signal]));
+  } finally {
+    cancel();
+  }
+}

@@ -1,0 +1,115 @@
+import { PodvmError } from '#base/errors.ts';
+import type { ContainerMount, ContainerSpec, SandboxSpec } from '#sandbox/sandbox.ts';
+import type { PodFacts } from './downward.ts';
+import { environmentOf } from './environment.ts';
+import { expand } from './expand.ts';
+import { pullPolicyOf } from './image-policy.ts';
+import type { PodConfig } from './pods.ts';
+import { containerResources, podResources } from './resources.ts';
+import type { PodContainer } from './schema/container.ts';
+import type { Pod } from './schema/objects.ts';
+import { containerSecurity, type LocalProfiles } from './security.ts';
+import { sandboxVolumes } from './volumes.ts';
+
+/** Longest host name Linux takes, without the final NUL. */
+const maxHostnameChars = 64;
+
+/** The pod as the sandbox layer knows it. Errors: `notFound` for a ConfigMap or Secret, `invalid`. */
+export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): SandboxSpec {
+  const { metadata, spec } = pod;
+  const { dnsConfig, securityContext } = spec;
+  return {
+    namespace: metadata.namespace,
+    name: metadata.name,
+    uid: facts.uid,
+    labels: metadata.labels,
+    annotations: metadata.annotations,
+    hostname: hostnameOf(pod, config.clusterDomain ?? 'cluster.local'),
+    network: config.network,
+    hostPorts: [...spec.initContainers, ...spec.containers].flatMap((container) =>
+      container.ports.flatMap(({ hostPort, containerPort, protocol, hostIP }) =>
+        hostPort === undefined
+          ? []
+          : [{ hostPort, containerPort, protocol, ...(hostIP === undefined ? {} : { hostIP }) }],
+      ),
+    ),
+    dns: {
+      policy: spec.dnsPolicy,
+      nameservers: dnsConfig.nameservers,
+      searches: dnsConfig.searches,
+      options: dnsConfig.options.map(({ name, value }) => (value === undefined ? name : `${name}:${value}`)),
+    },
+    hostAliases: spec.hostAliases,
+    sysctls: Object.fromEntries(securityContext.sysctls.map(({ name, value }) => [name, value])),
+    sharePidNamespace: spec.shareProcessNamespace,
+    ...(securityContext.fsGroup === undefined ? {} : { fsGroup: securityContext.fsGroup }),
+    volumes: sandboxVolumes(pod, config, facts),
+    resources: podResources(spec),
+  };
+}
+
+/** `hostname`, or the pod's name cut to a DNS label; with its domain when `setHostnameAsFQDN` says so. */
+function hostnameOf(pod: Pod, clusterDomain: string): string {
+  const { metadata, spec } = pod;
+  const short = spec.hostname ?? metadata.name.slice(0, 63).replace(/[-.]+$/, '');
+  if (!spec.setHostnameAsFQDN || spec.subdomain === undefined) return short;
+  const full = `${short}.${spec.subdomain}.${metadata.namespace}.svc.${clusterDomain}`;
+  if (full.length > maxHostnameChars) {
+    throw new PodvmError(
+      'invalid',
+      `Cannot set the hostname of ${metadata.namespace}/${metadata.name}: it must have at most ${maxHostnameChars} characters, got ${full}`,
+    );
+  }
+  return full;
+}
+
+/** One attempt at a container. Errors: `notFound` for a ConfigMap, Secret or key of its environment. */
+export function containerSpecOf(
+  pod: Pod,
+  container: PodContainer,
+  attempt: number,
+  config: PodConfig,
+  facts: PodFacts,
+  profiles: LocalProfiles,
+): ContainerSpec {
+  const variables = environmentOf(pod, container, config, facts);
+  const { command, args, workingDir } = container;
+  return {
+    name: container.name,
+    attempt,
+    image: container.image,
+    imagePullPolicy: pullPolicyOf(container.image, container.imagePullPolicy),
+    ...(command === undefined ? {} : { command: command.map((word) => expand(word, variables)) }),
+    ...(args === undefined ? {} : { args: args.map((word) => expand(word, variables)) }),
+    ...(workingDir === undefined ? {} : { workingDir }),
+    env: [...variables].map(([name, value]) => ({ name, value })),
+    mounts: container.volumeMounts.map((mount) => mountOf(pod, mount, variables)),
+    security: containerSecurity(pod.spec, container, profiles),
+    resources: containerResources(container),
+    tty: container.tty,
+    stdin: container.stdin,
+    terminationMessagePath: container.terminationMessagePath,
+  };
+}
+
+function mountOf(
+  pod: Pod,
+  mount: PodContainer['volumeMounts'][number],
+  variables: ReadonlyMap<string, string>,
+): ContainerMount {
+  const subPath = mount.subPathExpr === undefined ? mount.subPath : expand(mount.subPathExpr, variables);
+  if (subPath !== undefined && (subPath.startsWith('/') || subPath.split('/').includes('..'))) {
+    throw new PodvmError(
+      'invalid',
+      `Cannot mount ${mount.mountPath}: its subPathExpr must give a relative path without "..", got ${subPath}`,
+    );
+  }
+  const volume = pod.spec.volumes.find((it) => it.name === mount.name);
+  return {
+    volume: mount.name,
+    mountPath: mount.mountPath,
+    ...(subPath === undefined ? {} : { subPath }),
+    // Kubernetes mounts everything but an emptyDir read-only, whatever is written.
+    readOnly: mount.readOnly || volume?.emptyDir === undefined,
+  };
+}

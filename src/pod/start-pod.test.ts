@@ -1,0 +1,339 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import { createFakeClock } from './fake-clock.ts';
+import { createFakeSandboxes, type FakeBehaviour, type FakeContainer, type FakeSettings } from './fake-sandbox.ts';
+import { parseManifest } from './manifest.ts';
+import type { PodConfig } from './pods.ts';
+import { startPod } from './start-pod.ts';
+
+const exitsWith = (code: number): FakeBehaviour => ({ onStart: (container) => container.exit(code) });
+
+/** A pod from the inside of its `spec`, with a fake world around it. */
+function pod(spec: string, settings: FakeSettings = {}, config: Partial<PodConfig> = {}) {
+  const clock = createFakeClock();
+  const sandboxes = createFakeSandboxes(clock, settings);
+  const text = `apiVersion: v1\nkind: Pod\nmetadata: { name: web, labels: { app: web } }\nspec: ${spec}`;
+  const [object] = parseManifest(text, 'test.yaml').pods;
+  assert.ok(object !== undefined);
+  const signal = new AbortController();
+  const whole: PodConfig = { configMaps: [], secrets: [], network: 'cni', nodeName: 'node', ...config };
+  const running = startPod(object, whole, { sandboxes, log: silentLog, clock }, signal.signal);
+  const reasons = () => running.events.map((event) => event.reason);
+  const statusOf = (name: string) => {
+    const found = running.status.containers.find((it) => it.name === name);
+    assert.ok(found !== undefined);
+    return found;
+  };
+  return { running, clock, sandboxes, signal, reasons, statusOf };
+}
+
+const one = (more = '') => `{ restartPolicy: Never, containers: [{ name: a, image: i${more} }] }`;
+
+test('startPod() says that the machine could not be made, and leaves nothing', async () => {
+  const { running, clock, sandboxes } = pod(one(), { runError: new PodvmError('exhausted', 'Cannot run: no memory') });
+  assert.deepEqual(await running.finished, {
+    exitCode: 125,
+    reason: 'FailedCreatePodSandBox',
+    message: 'Cannot run: no memory',
+  });
+  assert.equal(running.status.phase, 'Failed');
+  assert.deepEqual(sandboxes.journal, []);
+  assert.equal(clock.pending, 0);
+});
+
+test('startPod() makes no machine for a pod whose ConfigMap is missing', async () => {
+  const { running, sandboxes } = pod(one(', envFrom: [{ configMapRef: { name: none } }]'));
+  const finish = await running.finished;
+  assert.equal(finish.exitCode, 125);
+  assert.match(finish.message ?? '', /Cannot find the ConfigMap default\/none/);
+  assert.deepEqual(sandboxes.runs, []);
+});
+
+test('startPod() fails the pod when an image is missing, whatever its restart policy', async () => {
+  const createError = () => new PodvmError('notFound', 'Cannot pull i: no such image');
+  const { running } = pod('{ containers: [{ name: a, image: i }] }', { behaviours: { a: { createError } } });
+  const finish = await running.finished;
+  assert.equal(finish.exitCode, 125);
+  assert.equal(finish.reason, 'ErrImagePull');
+});
+
+test('startPod() tries again when a registry does not answer, later every time', async () => {
+  const createError = (attempt: number) =>
+    clockTime() < 30_000 ? new PodvmError('unavailable', `no answer (${attempt})`) : undefined;
+  const it = pod(one(), { behaviours: { a: { createError, ...exitsWith(0) } } });
+  const begin = it.clock.now();
+  const clockTime = () => it.clock.now() - begin;
+  await it.clock.advance(29_999);
+  assert.equal(it.statusOf('a').state.kind, 'waiting');
+  assert.equal(it.statusOf('a').restartCount, 0);
+  await it.clock.advance(1);
+  assert.deepEqual(await it.running.finished, { exitCode: 0, reason: 'Completed' });
+});
+
+test('startPod() reports a command that cannot be started', async () => {
+  const startError = new PodvmError('notFound', 'Cannot start: no such file');
+  const { running, statusOf } = pod(one(), { behaviours: { a: { startError } } });
+  assert.equal((await running.finished).exitCode, 127);
+  const { state } = statusOf('a');
+  assert.ok(state.kind === 'terminated' && state.reason === 'StartError');
+});
+
+test('startPod() reports a machine that dies', async () => {
+  const { running, clock, sandboxes } = pod(one());
+  await clock.settle();
+  sandboxes.crash('the VMM was killed');
+  assert.deepEqual(await running.finished, { exitCode: 125, reason: 'SandboxFailed', message: 'the VMM was killed' });
+});
+
+test('startPod() fails the pod when an init container fails and may not be restarted', async () => {
+  const spec = `{ restartPolicy: Never, initContainers: [{ name: i, image: x }], containers: [{ name: a, image: x }] }`;
+  const { running, sandboxes } = pod(spec, { behaviours: { i: exitsWith(3) } });
+  assert.equal((await running.finished).exitCode, 3);
+  assert.deepEqual(sandboxes.journal, ['start i/0', 'exit i/0 3', 'stop sandbox']);
+});
+
+test('startPod() takes the exit code of the first failing container', async () => {
+  const spec = `{ restartPolicy: Never, containers: [{ name: a, image: x }, { name: b, image: x }, { name: c, image: x }] }`;
+  const { running, clock, sandboxes } = pod(spec);
+  await clock.settle();
+  sandboxes.current('a').exit(0);
+  await clock.advance(1000);
+  sandboxes.current('c').exit(7);
+  await clock.advance(1000);
+  assert.equal(running.status.phase, 'Running');
+  sandboxes.current('b').exit(1);
+  assert.deepEqual(await running.finished, { exitCode: 7, reason: 'Error' });
+});
+
+test('startPod() runs init containers in their order, each until it succeeds, and then the main ones', async () => {
+  const spec = `{ initContainers: [{ name: i, image: x }, { name: j, image: x }], containers: [{ name: a, image: x }], restartPolicy: OnFailure }`;
+  const flaky = { onStart: (it: FakeContainer) => it.exit(it.spec.attempt === 0 ? 1 : 0) };
+  const { running, sandboxes } = pod(spec, { behaviours: { i: flaky, j: exitsWith(0), a: exitsWith(0) } });
+  assert.equal((await running.finished).exitCode, 0);
+  const starts = sandboxes.journal.filter((line) => line.startsWith('start'));
+  assert.deepEqual(starts, ['start i/0', 'start i/1', 'start j/0', 'start a/0']);
+});
+
+test('startPod() restarts a crashing container at once, then after 10 s, 20 s, 40 s', async () => {
+  const { clock, sandboxes, statusOf, reasons, running } = pod('{ containers: [{ name: a, image: x }] }', {
+    behaviours: { a: exitsWith(1) },
+  });
+  const starts = () => sandboxes.journal.filter((line) => line.startsWith('start')).length;
+  await clock.settle();
+  assert.equal(starts(), 2);
+  assert.deepEqual(statusOf('a').state, { kind: 'waiting', reason: 'CrashLoopBackOff' });
+  for (const [seconds, expected] of [
+    [10, 3],
+    [20, 4],
+    [40, 5],
+  ] as const) {
+    await clock.advance(seconds * 1000 - 1);
+    assert.equal(starts(), expected - 1);
+    await clock.advance(1);
+    assert.equal(starts(), expected);
+  }
+  assert.equal(statusOf('a').restartCount, 5);
+  assert.ok(reasons().includes('BackOff'));
+  assert.equal((await running.terminate()).exitCode, 1);
+  assert.equal(clock.pending, 0);
+});
+
+test('startPod() forgets the back-off after ten good minutes', async () => {
+  const { clock, sandboxes, running } = pod('{ containers: [{ name: a, image: x }] }');
+  const crash = async () => {
+    sandboxes.current('a').exit(1);
+    await clock.settle();
+  };
+  await clock.settle();
+  await crash();
+  await crash();
+  assert.deepEqual(sandboxes.running(), []);
+  await clock.advance(10_000);
+  await clock.advance(600_000);
+  await crash();
+  assert.deepEqual(sandboxes.running(), ['a']);
+  await running.kill();
+});
+
+const withSidecars = `{
+  restartPolicy: Never,
+  initContainers: [
+    { name: s, image: x, restartPolicy: Always, startupProbe: { exec: { command: [up] }, periodSeconds: 1, failureThreshold: 100 } },
+    { name: i, image: x },
+    { name: t, image: x, restartPolicy: Always } ],
+  containers: [{ name: a, image: x }] }`;
+
+test('startPod() waits for a sidecar to have started, restarts it, and stops sidecars last and in reverse', async () => {
+  let isUp = false;
+  const behaviours = { s: { onExec: () => (isUp ? 0 : 1) }, i: exitsWith(0) };
+  const { running, clock, sandboxes, statusOf } = pod(withSidecars, { behaviours });
+  await clock.advance(2500);
+  assert.deepEqual(sandboxes.running(), ['s']);
+  isUp = true;
+  await clock.advance(1000);
+  assert.deepEqual(sandboxes.running(), ['s', 't', 'a']);
+  sandboxes.current('t').exit(0);
+  await clock.settle();
+  assert.equal(statusOf('t').restartCount, 1);
+  sandboxes.current('a').exit(0);
+  assert.deepEqual(await running.finished, { exitCode: 0, reason: 'Completed' });
+  assert.deepEqual(sandboxes.journal.slice(-6), [
+    'exit a/0 0',
+    'stop t/1',
+    'exit t/1 143',
+    'stop s/0',
+    'exit s/0 143',
+    'stop sandbox',
+  ]);
+});
+
+test('startPod() kills what outlives the grace period of terminate()', async () => {
+  const stubborn = { onTerm: () => {} };
+  const { running, clock, sandboxes } = pod(one(), { behaviours: { a: stubborn } });
+  await clock.settle();
+  const finished = running.terminate();
+  await clock.advance(29_999);
+  assert.deepEqual(sandboxes.running(), ['a']);
+  assert.equal(running.status.isTerminating, true);
+  await clock.advance(1);
+  assert.deepEqual(await finished, { exitCode: 137, reason: 'Terminated' });
+});
+
+test('startPod() kills at once at kill(), also in the middle of a grace period', async () => {
+  const { running, clock, sandboxes } = pod(one(), { behaviours: { a: { onTerm: () => {} } } });
+  await clock.settle();
+  void running.terminate();
+  await clock.settle();
+  assert.equal((await running.kill()).exitCode, 137);
+  assert.deepEqual(sandboxes.journal, ['start a/0', 'stop a/0', 'kill a/0', 'exit a/0 137', 'stop sandbox']);
+  assert.equal(clock.pending, 0);
+});
+
+test('startPod() makes no machine when it is killed before it could begin', async () => {
+  const { running, sandboxes, signal } = pod(one());
+  signal.abort();
+  assert.equal((await running.finished).exitCode, 143);
+  assert.deepEqual(sandboxes.runs, []);
+});
+
+test('startPod() runs preStop inside the grace period and SIGTERM after it', async () => {
+  const more = ', lifecycle: { preStop: { sleep: { seconds: 5 } } }';
+  const { running, clock, sandboxes } = pod(one(more));
+  await clock.settle();
+  void running.terminate();
+  await clock.advance(4999);
+  assert.deepEqual(sandboxes.running(), ['a']);
+  await clock.advance(1);
+  assert.equal((await running.finished).exitCode, 143);
+});
+
+test('startPod() kills a container whose postStart hook fails', async () => {
+  const more = ', lifecycle: { postStart: { exec: { command: [hook] } } }';
+  const { running, reasons } = pod(one(more), { behaviours: { a: { onExec: () => 1 } } });
+  assert.equal((await running.finished).exitCode, 143);
+  assert.ok(reasons().includes('FailedPostStartHook'));
+});
+
+test('startPod() restarts a container whose liveness probe fails, and tells why', async () => {
+  let isAlive = true;
+  const spec = `{ restartPolicy: OnFailure, containers: [{ name: a, image: x, livenessProbe: { exec: { command: [ok] }, initialDelaySeconds: 5, periodSeconds: 10, failureThreshold: 3 } }] }`;
+  const behaviours = { a: { onExec: () => (isAlive ? 0 : 1), onTerm: (it: FakeContainer) => it.exit(0) } };
+  const { running, clock, statusOf, reasons } = pod(spec, { behaviours });
+  await clock.advance(60_000);
+  assert.equal(statusOf('a').restartCount, 0);
+  isAlive = false;
+  await clock.advance(30_000);
+  isAlive = true;
+  await clock.advance(10_000);
+  assert.equal(statusOf('a').restartCount, 1);
+  assert.equal(reasons().filter((reason) => reason === 'Unhealthy').length, 3);
+  await running.kill();
+});
+
+test('startPod() kills a probe that does not answer in time', async () => {
+  const spec = `{ containers: [{ name: a, image: x, readinessProbe: { exec: { command: [ok] }, timeoutSeconds: 2, failureThreshold: 1 } }] }`;
+  const { running, clock, statusOf, reasons } = pod(spec, { behaviours: { a: { onExec: () => 'hang' } } });
+  await clock.advance(1999);
+  assert.ok(!reasons().includes('Unhealthy'));
+  await clock.advance(1);
+  assert.ok(reasons().includes('Unhealthy'));
+  assert.equal(statusOf('a').ready, false);
+  await running.kill();
+});
+
+test('startPod() makes a container ready by its readiness probe, and unready again', async () => {
+  let isReady = false;
+  const spec = `{ containers: [{ name: a, image: x, readinessProbe: { exec: { command: [ok] }, periodSeconds: 1, failureThreshold: 2, successThreshold: 2 } }] }`;
+  const { running, clock, statusOf } = pod(spec, { behaviours: { a: { onExec: () => (isReady ? 0 : 1) } } });
+  await clock.advance(1000);
+  isReady = true;
+  await clock.advance(1000);
+  assert.equal(statusOf('a').ready, false);
+  await clock.advance(1000);
+  assert.equal(statusOf('a').ready, true);
+  assert.equal(running.status.conditions.find((it) => it.type === 'Ready')?.status, 'True');
+  isReady = false;
+  await clock.advance(2000);
+  assert.equal(statusOf('a').ready, false);
+  await running.kill();
+});
+
+test('startPod() ends a pod that is active for too long', async () => {
+  const { running, clock } = pod('{ activeDeadlineSeconds: 5, containers: [{ name: a, image: x }] }');
+  await clock.advance(5000);
+  const finish = await running.finished;
+  assert.equal(finish.exitCode, 124);
+  assert.equal(finish.reason, 'DeadlineExceeded');
+});
+
+test('startPod() delivers all output, over restarts, before it says it has finished', async () => {
+  const outputs: Promise<void>[] = [];
+  const onStart = (it: FakeContainer) => {
+    outputs.push(it.print(`run ${it.spec.attempt}\n`));
+    it.exit(it.spec.attempt < 2 ? 1 : 0);
+  };
+  const spec = '{ restartPolicy: OnFailure, containers: [{ name: a, image: x }] }';
+  const { running, clock } = pod(spec, { behaviours: { a: { onStart } } });
+  let text = '';
+  let release = () => {};
+  running.onOutput(async (container, chunk) => {
+    text += `${container}: ${Buffer.from(chunk.bytes).toString()}`;
+    await new Promise<void>((resolve) => (release = resolve));
+  });
+  await clock.advance(60_000);
+  assert.equal(text, 'a: run 0\n'); // the listener holds everything back
+  release();
+  await clock.advance(1000);
+  release();
+  await clock.advance(60_000);
+  assert.equal(running.status.phase, 'Running');
+  release();
+  assert.equal((await running.finished).exitCode, 0);
+  assert.equal(text, 'a: run 0\na: run 1\na: run 2\n');
+  await Promise.all(outputs);
+});
+
+test('startPod() reports OOMKilled, and the last output where the policy says so', async () => {
+  const onStart = (it: FakeContainer) => {
+    void it.print('first\nlast words\n');
+    it.exit(137, 'OOMKilled');
+  };
+  const more = ', terminationMessagePolicy: FallbackToLogsOnError';
+  const { running, statusOf, reasons } = pod(one(more), { behaviours: { a: { onStart } } });
+  assert.deepEqual(await running.finished, { exitCode: 137, reason: 'OOMKilled' });
+  const { state } = statusOf('a');
+  assert.ok(state.kind === 'terminated');
+  assert.equal(state.message, 'first\nlast words\n');
+  assert.ok(reasons().includes('OOMKilled'));
+});
+
+test('remove() ends what runs and forgets it, also twice', async () => {
+  const { running, clock, sandboxes } = pod(one());
+  await clock.settle();
+  await running.remove();
+  await running.remove();
+  assert.deepEqual(sandboxes.running(), []);
+  assert.ok(sandboxes.journal.includes('remove sandbox'));
+});

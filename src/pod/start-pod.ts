@@ -1,0 +1,301 @@
+import { randomUUID } from 'node:crypto';
+import { messageOf } from '#base/errors.ts';
+import type { Container, Sandbox } from '#sandbox/sandbox.ts';
+import { startAttempt, type Attempt } from './attempt.ts';
+import { decide, finishOf, type Action } from './decide.ts';
+import type { PodFacts } from './downward.ts';
+import { createEvents } from './events.ts';
+import { createOutputs } from './outputs.ts';
+import {
+  applyEvent,
+  initialState,
+  type ContainerPlan,
+  type PodPlan,
+  type PodState,
+  type StateEvent,
+} from './pod-state.ts';
+import type { PodConfig, PodFinish, PodParts, PodStatus, RunningPod } from './pods.ts';
+import type { PodContainer } from './schema/container.ts';
+import type { Pod } from './schema/objects.ts';
+import { readLocalProfiles, type LocalProfiles } from './security.ts';
+import { containerSpecOf, sandboxSpecOf } from './specs.ts';
+import { statusOf } from './status.ts';
+
+/**
+ * Runs a pod: makes its sandbox, then does what `decide` says until nothing is left to run. An abort of `signal`
+ * kills it. What keeps it from starting appears as its `finished`, status and events; this never throws.
+ */
+export function startPod(pod: Pod, config: PodConfig, parts: PodParts, signal: AbortSignal): RunningPod {
+  return new PodDriver(pod, config, parts, signal);
+}
+
+/** The one writer of a pod's state: events come in by `#tell`, and every one is followed by a decision. */
+class PodDriver implements RunningPod {
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly pod: Pod;
+  readonly createdAt: Date;
+  readonly finished: Promise<PodFinish>;
+  readonly #config: PodConfig;
+  readonly #parts: PodParts;
+  readonly #containers: readonly PodContainer[];
+  readonly #events;
+  readonly #outputs;
+  readonly #attempts = new Map<string, Attempt>();
+  readonly #changeListeners = new Set<(status: PodStatus) => void>();
+  /** Aborts the making of the sandbox. */
+  readonly #making = new AbortController();
+  readonly #settle: (finish: PodFinish) => void;
+  #state: PodState;
+  #sandbox: Sandbox | undefined;
+  #profiles: LocalProfiles = new Map();
+  #sandboxMade: Promise<void>;
+  #isDeciding = false;
+  #isFinishing = false;
+  #isFinished = false;
+  #cancelWake = () => {};
+  #removing: Promise<void> | undefined;
+
+  constructor(pod: Pod, config: PodConfig, parts: PodParts, signal: AbortSignal) {
+    this.uid = pod.metadata.uid ?? randomUUID();
+    this.pod = { ...pod, metadata: { ...pod.metadata, uid: this.uid } };
+    this.namespace = pod.metadata.namespace;
+    this.name = pod.metadata.name;
+    this.createdAt = new Date(parts.clock.now());
+    this.#config = config;
+    this.#parts = { ...parts, log: parts.log.with({ pod: `${this.namespace}/${this.name}` }) };
+    this.#containers = [...pod.spec.initContainers, ...pod.spec.containers];
+    this.#events = createEvents(parts.clock);
+    this.#outputs = createOutputs(this.#parts.log);
+    this.#state = initialState(planOf(pod), parts.clock.now());
+    const { promise, resolve } = Promise.withResolvers<PodFinish>();
+    this.finished = promise;
+    this.#settle = resolve;
+    // After this turn, so that whoever called can subscribe before anything happens.
+    this.#sandboxMade = Promise.resolve().then(() => this.#makeSandbox());
+    const abort = () => void this.kill();
+    signal.addEventListener('abort', abort, { once: true });
+    void promise.then(() => signal.removeEventListener('abort', abort));
+    if (signal.aborted) abort();
+    this.#decideSoon();
+  }
+
+  get status(): PodStatus {
+    return statusOf(this.#state, {
+      isFinished: this.#isFinished,
+      podIPs: this.#facts().podIPs,
+      imageOf: (name) => this.#containers.find((it) => it.name === name)?.image ?? '',
+      imageIdOf: (name) => this.#attempts.get(name)?.container?.status.imageId ?? '',
+    });
+  }
+
+  get events() {
+    return this.#events.all;
+  }
+
+  get sandbox(): Sandbox | undefined {
+    return this.#sandbox;
+  }
+
+  onEvent(listener: Parameters<RunningPod['onEvent']>[0]) {
+    return this.#events.listen(listener);
+  }
+
+  onOutput(listener: Parameters<RunningPod['onOutput']>[0]) {
+    return this.#outputs.listen(listener);
+  }
+
+  onChange(listener: (status: PodStatus) => void) {
+    this.#changeListeners.add(listener);
+    return () => this.#changeListeners.delete(listener);
+  }
+
+  terminate(graceSeconds = this.pod.spec.terminationGracePeriodSeconds): Promise<PodFinish> {
+    this.#end('Terminated', this.#parts.clock.now() + graceSeconds * 1000);
+    return this.finished;
+  }
+
+  kill(): Promise<PodFinish> {
+    this.#end('Killed', this.#parts.clock.now());
+    // The sandbox's own end must not wait for a listener that takes no more.
+    this.#outputs.giveUp();
+    return this.finished;
+  }
+
+  async remove(): Promise<void> {
+    this.#removing ??= this.kill()
+      .then(() => this.#sandbox?.remove())
+      .finally(() => (this.#removing = undefined)); // a failed one can be tried again
+    await this.#removing;
+  }
+
+  #end(reason: string, killAtMs: number): void {
+    if (this.#isFinished) return;
+    this.#making.abort();
+    this.#tell({ kind: 'end', ending: { reason, killAtMs } });
+  }
+
+  #facts(): PodFacts {
+    const { nodeName, hostIP } = this.#config;
+    const podIPs = (this.#sandbox?.status.addresses ?? []).map((address) => address.split('/')[0] ?? address);
+    return { uid: this.uid, nodeName, hostIP, podIPs };
+  }
+
+  async #makeSandbox(): Promise<void> {
+    const { log, sandboxes } = this.#parts;
+    try {
+      if (this.#making.signal.aborted) return;
+      const spec = sandboxSpecOf(this.pod, this.#config, this.#facts());
+      this.#profiles = await readLocalProfiles(this.pod.spec, this.#config.seccompDirectory);
+      // A missing ConfigMap or Secret is found before a machine is made for nothing.
+      for (const container of this.#containers) this.#specOf(container, 0);
+      const sandbox = await sandboxes.run(spec, this.#making.signal);
+      this.#sandbox = sandbox;
+      void sandbox.ended.then((status) => this.#onSandboxEnded(status.failure));
+      this.#tell({ kind: 'sandboxReady' });
+    } catch (error) {
+      if (this.#making.signal.aborted) return; // whoever aborted has said why
+      log.error('cannot make the sandbox', error);
+      const message = messageOf(error);
+      this.#events.warn('FailedCreatePodSandBox', message);
+      const ending = { reason: 'FailedCreatePodSandBox', message, exitCode: 125, killAtMs: this.#parts.clock.now() };
+      this.#tell({ kind: 'end', ending });
+    }
+  }
+
+  #onSandboxEnded(failure: string | undefined): void {
+    if (this.#isFinishing) return;
+    const message = failure ?? 'the sandbox was stopped';
+    this.#events.warn('SandboxFailed', message);
+    const ending = { reason: 'SandboxFailed', message, exitCode: 125, killAtMs: this.#parts.clock.now() };
+    this.#tell({ kind: 'end', ending });
+  }
+
+  #tell(event: StateEvent): void {
+    if (this.#isFinished) return;
+    const before = this.#state;
+    this.#state = applyEvent(before, event);
+    if (this.#state === before) return;
+    if (event.kind === 'exited') this.#announceBackOff(event.name);
+    this.#changed();
+    this.#decideSoon();
+  }
+
+  #announceBackOff(name: string): void {
+    const run = this.#state.containers.find(({ plan }) => plan.name === name)?.run;
+    if (run?.at !== 'waiting') return;
+    const seconds = Math.ceil((run.notBeforeMs - this.#parts.clock.now()) / 1000);
+    if (seconds > 0) this.#events.warn('BackOff', `Restarting container ${name} in ${seconds} s`, name);
+  }
+
+  #changed(): void {
+    if (this.#changeListeners.size === 0) return;
+    const status = this.status;
+    for (const listener of this.#changeListeners) listener(status);
+  }
+
+  /** Decisions are never nested: what an action tells is decided on after it. */
+  #decideSoon(): void {
+    if (this.#isDeciding) return;
+    this.#isDeciding = true;
+    queueMicrotask(() => {
+      this.#isDeciding = false;
+      this.#decideNow();
+    });
+  }
+
+  #decideNow(): void {
+    if (this.#isFinishing) return;
+    this.#cancelWake();
+    const { clock } = this.#parts;
+    const { actions, wakeAtMs } = decide(this.#state, clock.now());
+    for (const action of actions) this.#perform(action);
+    if (wakeAtMs !== undefined) this.#cancelWake = clock.after(wakeAtMs - clock.now(), () => this.#decideSoon());
+  }
+
+  #perform(action: Action): void {
+    switch (action.kind) {
+      case 'start':
+        this.#start(action.name, action.attempt);
+        return;
+      case 'stop':
+        this.#tell({ kind: 'stopBegun', name: action.name, why: action.why, isKilled: false });
+        this.#attempts.get(action.name)?.stop(action.graceMs, action.why);
+        return;
+      case 'kill':
+        this.#tell({ kind: 'stopBegun', name: action.name, why: 'killed', isKilled: true });
+        this.#attempts.get(action.name)?.kill();
+        return;
+      case 'abortStart':
+        this.#attempts.get(action.name)?.abort();
+        return;
+      case 'end':
+        if (action.ending.reason !== 'Completed') this.#events.warn(action.ending.reason, action.ending.message ?? '');
+        this.#tell({ kind: 'end', ending: action.ending });
+        return;
+      case 'finish':
+        this.#isFinishing = true;
+        void this.#finish();
+    }
+  }
+
+  #start(name: string, attempt: number): void {
+    const container = this.#containers.find((it) => it.name === name);
+    if (container === undefined || this.#sandbox === undefined) throw new Error(`nothing to start as ${name}`);
+    const previous: Container | undefined = this.#attempts.get(name)?.container;
+    this.#tell({ kind: 'startBegun', name });
+    const { clock, log } = this.#parts;
+    const site = {
+      sandbox: this.#sandbox,
+      clock,
+      log,
+      events: this.#events,
+      outputs: this.#outputs,
+      graceMs: this.#state.plan.graceMs,
+      tell: (event: StateEvent) => this.#tell(event),
+    };
+    this.#attempts.set(
+      name,
+      startAttempt(container, () => this.#specOf(container, attempt), previous, site),
+    );
+  }
+
+  #specOf(container: PodContainer, attempt: number) {
+    return containerSpecOf(this.pod, container, attempt, this.#config, this.#facts(), this.#profiles);
+  }
+
+  /** Everything has ended: the sandbox goes, and then the pod is finished. */
+  async #finish(): Promise<void> {
+    this.#cancelWake();
+    await this.#sandboxMade;
+    try {
+      await this.#sandbox?.stop(0);
+    } catch (error) {
+      this.#parts.log.error('cannot stop the sandbox', error); // `remove` tries again
+    }
+    this.#isFinished = true;
+    this.#changed();
+    this.#settle(finishOf(this.#state));
+  }
+}
+
+function planOf(pod: Pod): PodPlan {
+  const { spec } = pod;
+  const init = spec.initContainers.map((container): ContainerPlan => {
+    const isSidecar = container.restartPolicy === 'Always';
+    const restart = isSidecar ? 'Always' : spec.restartPolicy === 'Never' ? 'Never' : 'OnFailure';
+    const hasReadinessProbe = container.readinessProbe !== undefined;
+    return { name: container.name, kind: isSidecar ? 'sidecar' : 'init', restart, hasReadinessProbe };
+  });
+  const main = spec.containers.map((container): ContainerPlan => {
+    const hasReadinessProbe = container.readinessProbe !== undefined;
+    return { name: container.name, kind: 'main', restart: spec.restartPolicy, hasReadinessProbe };
+  });
+  const deadline = spec.activeDeadlineSeconds;
+  return {
+    containers: [...init, ...main],
+    graceMs: spec.terminationGracePeriodSeconds * 1000,
+    ...(deadline === undefined ? {} : { activeDeadlineMs: deadline * 1000 }),
+  };
+}
