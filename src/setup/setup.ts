@@ -63,7 +63,7 @@ export async function ensureSetup(options: SetupOptions): Promise<Assets> {
   return await make(options, (await readCurrent(options.root))?.generation ?? 'first');
 }
 
-/** Takes the newest Debian packages and says what changed; nothing is kept of it if nothing did. */
+/** Makes everything anew from the newest Debian packages (about as long as the first time) and says what changed. */
 export async function upgradeSetup(
   options: SetupOptions,
 ): Promise<{ readonly assets: Assets; readonly changes: readonly PackageChange[] }> {
