@@ -41,6 +41,9 @@ export default defineConfig({
     'unicorn/no-array-sort': 'off',
     'typescript/no-unsafe-type-assertion': 'off',
     'no-shadow': 'off',
+    'unicorn/consistent-function-scoping': 'off',
+    'unicorn/no-useless-spread': 'off',
+    'import/no-named-as-default-member': 'off',
   },
   overrides: [
     ...names.map((layer) => ({

@@ -1,0 +1,268 @@
+import type { Duplex } from 'node:stream';
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import {
+  type Decision,
+  FrameParser,
+  type FrameHeader,
+  type FrameKind,
+  decodeCredit,
+  encodeCredit,
+  encodeFrame,
+  frameKinds,
+} from '#wire/frame.ts';
+import { limits } from '#wire/limits.ts';
+import {
+  type AgentEvent,
+  type AgentMessage,
+  type Method,
+  type Params,
+  type Result,
+  type Welcome,
+  agentMessageSchema,
+  resultSchemas,
+} from '#wire/messages.ts';
+import { ByteStream } from './byte-stream.ts';
+import type { Link, LinkStream } from './link.ts';
+
+interface PendingCall {
+  readonly method: string;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: PodvmError) => void;
+}
+
+const pingIntervalMs = 20_000;
+/** An emulated guest on a busy host may be slow; one that is silent for so long is dead. In `ms`. */
+const pingTimeoutMs = 120_000;
+
+/** One epoch of a channel: it begins with the handshake and ends with the channel. */
+export class AgentLink implements Link {
+  readonly closed: Promise<Error>;
+  readonly #channel: Duplex;
+  readonly #epoch: number;
+  readonly #callTimeoutMs: number;
+  readonly #parser: FrameParser;
+  readonly #pending = new Map<number, PendingCall>();
+  readonly #streams = new Map<number, ByteStream>();
+  readonly #welcomed = Promise.withResolvers<Welcome>();
+  readonly #ended = Promise.withResolvers<Error>();
+  #welcome: Welcome | undefined;
+  #handler: ((event: AgentEvent) => void) | undefined;
+  #early: AgentEvent[] = [];
+  #lastId = 0;
+  #failure: Error | undefined;
+  #ping: NodeJS.Timeout | undefined;
+
+  constructor(channel: Duplex, epoch: number, callTimeoutMs: number) {
+    this.#channel = channel;
+    this.#epoch = epoch;
+    this.#callTimeoutMs = callTimeoutMs;
+    this.closed = this.#ended.promise;
+    this.#welcomed.promise.catch(() => undefined); // whoever waits for the handshake sees it
+    this.#parser = new FrameParser({ decide: (header) => this.#decide(header), frame: (h, p) => this.#frame(h, p) });
+    channel.on('data', (chunk: Buffer) => this.#parser.push(chunk));
+    channel.once('error', (cause) => this.#end(cause));
+    channel.once('close', () => this.#end());
+  }
+
+  get welcome(): Welcome {
+    if (this.#welcome === undefined) throw new PodvmError('internal', 'Cannot say what the agent is: no handshake yet');
+    return this.#welcome;
+  }
+
+  /** Settles with the first welcome of this epoch, or the channel's end. */
+  get welcomed(): Promise<Welcome> {
+    return this.#welcomed.promise;
+  }
+
+  sendHello(versions: readonly number[]): void {
+    this.#write(0, frameKinds.hello, Buffer.from(JSON.stringify({ t: 'hello', versions })));
+  }
+
+  /** Asks the agent from time to time whether it is alive; ends the link when it is not. */
+  watchLiveness(): void {
+    this.#ping = setInterval(() => {
+      this.call('ping', {}, AbortSignal.timeout(pingTimeoutMs)).catch((error: unknown) => {
+        if (error instanceof PodvmError && error.kind === 'timeout') this.#end(error);
+      });
+    }, pingIntervalMs).unref();
+  }
+
+  async call<M extends Method>(method: M, params: Params<M>, signal: AbortSignal): Promise<Result<M>> {
+    const what = `Cannot call ${method} of the agent`;
+    if (this.#failure !== undefined)
+      throw new PodvmError('unavailable', `${what}: the link is down`, { cause: this.#failure });
+    if (this.#pending.size >= limits.maxPendingCalls) {
+      throw new PodvmError('exhausted', `${what}: ${limits.maxPendingCalls} calls are waiting already`);
+    }
+    this.#lastId = this.#lastId === 0x7fff_ffff ? 1 : this.#lastId + 1;
+    const id = this.#lastId;
+    const body = Buffer.from(JSON.stringify({ t: 'call', id, method, params }));
+    if (body.length > limits.maxMessageBytes) {
+      throw new PodvmError(
+        'invalid',
+        `${what}: its parameters are ${body.length} bytes, over ${limits.maxMessageBytes}`,
+      );
+    }
+    const value = await this.#answer(id, method, body, signal);
+    const result = v.safeParse(resultSchemas[method], value);
+    if (!result.success) throw new PodvmError('corrupt', `${what}: its answer is not of the agreed form`);
+    for (const stream of streamsNamedIn(params)) this.#streams.get(stream)?.open();
+    return result.output;
+  }
+
+  async #answer(id: number, method: string, body: Buffer, callers: AbortSignal): Promise<unknown> {
+    const deadline = AbortSignal.timeout(this.#callTimeoutMs);
+    const signal = method === 'ping' ? callers : AbortSignal.any([callers, deadline]);
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    const onAbort = () => {
+      const isCancelled = callers.aborted && (callers.reason as Error | undefined)?.name !== 'TimeoutError';
+      const reason = isCancelled ? 'cancelled' : 'it did not answer in time';
+      reject(new PodvmError(isCancelled ? 'cancelled' : 'timeout', `Cannot call ${method} of the agent: ${reason}`));
+    };
+    this.#pending.set(id, { method, resolve, reject });
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    else this.#write(0, frameKinds.message, body);
+    try {
+      return await promise;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+      this.#pending.delete(id);
+    }
+  }
+
+  openStream(): LinkStream {
+    if (this.#failure !== undefined) throw new PodvmError('unavailable', 'Cannot open a stream: the link is down');
+    if (this.#streams.size >= limits.maxStreams) {
+      throw new PodvmError('exhausted', `Cannot open a stream: ${limits.maxStreams} are open`);
+    }
+    do this.#lastStream = this.#lastStream === 0x7fff_ffff ? 1 : this.#lastStream + 1;
+    while (this.#streams.has(this.#lastStream));
+    const stream = new ByteStream(this.#lastStream, {
+      data: (id, bytes) => this.#write(id, frameKinds.data, bytes),
+      end: (id) => this.#write(id, frameKinds.end),
+      reset: (id) => this.#write(id, frameKinds.reset),
+      credit: (id, bytes) => this.#writeFrame(encodeCredit(this.#epoch, id, bytes)),
+      forget: (id) => this.#streams.delete(id),
+    });
+    this.#streams.set(stream.id, stream);
+    return stream;
+  }
+  #lastStream = 0;
+
+  onEvent(handler: (event: AgentEvent) => void): void {
+    this.#handler = handler;
+    for (const event of this.#early.splice(0)) handler(event);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#end();
+    return Promise.resolve();
+  }
+
+  #decide(header: FrameHeader): Decision {
+    if (header.kind === frameKinds.hello) return 'reject';
+    return header.epoch === this.#epoch ? 'take' : 'skip';
+  }
+
+  #frame(header: FrameHeader, payload: Uint8Array): void {
+    const stream = this.#streams.get(header.stream);
+    switch (header.kind) {
+      case frameKinds.message:
+        this.#message(payload);
+        return;
+      case frameKinds.data:
+        stream?.received(payload);
+        return;
+      case frameKinds.end:
+        stream?.peerEnded();
+        return;
+      case frameKinds.reset:
+        stream?.destroy();
+        return;
+      case frameKinds.credit:
+        stream?.granted(decodeCredit(payload));
+        return;
+      case frameKinds.hello:
+        return; // rejected above
+    }
+  }
+
+  #message(payload: Uint8Array): void {
+    const message = parseMessage(payload);
+    switch (message?.t) {
+      case 'welcome':
+        this.#welcome ??= message; // the hello is repeated, and so may be its answer
+        this.#welcomed.resolve(message);
+        return;
+      case 'result':
+        this.#pending.get(message.id)?.resolve(message.value);
+        return;
+      case 'error': {
+        const call = this.#pending.get(message.id);
+        call?.reject(
+          new PodvmError(message.kind, printable(message.message), { cause: new Error(`in call ${call.method}`) }),
+        );
+        return;
+      }
+      case 'event':
+        this.#event(message.event);
+        return;
+      case undefined:
+        return; // a guest that talks nonsense harms itself: its calls run into their deadlines
+    }
+  }
+
+  #event(event: AgentEvent): void {
+    if (this.#handler !== undefined) this.#handler(event);
+    else if (this.#early.length < limits.maxQueuedEvents) this.#early.push(event);
+  }
+
+  #write(stream: number, kind: FrameKind, payload?: Uint8Array): void {
+    this.#writeFrame(encodeFrame(this.#epoch, stream, kind, payload));
+  }
+
+  #writeFrame(frame: Uint8Array): void {
+    if (this.#failure === undefined && !this.#channel.destroyed) this.#channel.write(frame);
+  }
+
+  #end(cause?: Error): void {
+    if (this.#failure !== undefined) return;
+    const failure = new PodvmError('unavailable', 'The channel to the agent has ended', { cause });
+    this.#failure = failure;
+    clearInterval(this.#ping);
+    this.#channel.destroy();
+    for (const call of this.#pending.values()) {
+      call.reject(
+        new PodvmError('unavailable', `Cannot call ${call.method} of the agent: the link went down`, {
+          cause: failure,
+        }),
+      );
+    }
+    for (const stream of this.#streams.values()) stream.destroy();
+    this.#welcomed.reject(failure);
+    this.#ended.resolve(failure);
+  }
+}
+
+function parseMessage(payload: Uint8Array): AgentMessage | undefined {
+  try {
+    const parsed = v.safeParse(agentMessageSchema, JSON.parse(Buffer.from(payload).toString('utf8')));
+    return parsed.success ? parsed.output : undefined;
+  } catch {
+    return undefined; // no JSON
+  }
+}
+
+const streamFields = new Set(['stdin', 'stdout', 'stderr', 'stream']);
+
+/** The streams that a call told the agent of. */
+function streamsNamedIn(params: unknown, depth = 0): readonly number[] {
+  if (typeof params !== 'object' || params === null || depth > 2) return [];
+  return Object.entries(params).flatMap(([key, value]) => {
+    if (typeof value === 'number') return streamFields.has(key) && value > 0 ? [value] : [];
+    return Array.isArray(value) ? [] : streamsNamedIn(value, depth + 1);
+  });
+}

@@ -1,0 +1,121 @@
+import { Duplex } from 'node:stream';
+import { PodvmError } from '#base/errors.ts';
+import { ReceiveCredit, SendCredit } from '#wire/credit.ts';
+import { limits } from '#wire/limits.ts';
+import type { LinkStream } from './link.ts';
+
+/** What a stream needs of its link. */
+export interface StreamWires {
+  data(id: number, bytes: Uint8Array): void;
+  end(id: number): void;
+  reset(id: number): void;
+  credit(id: number, bytes: number): void;
+  forget(id: number): void;
+}
+
+/** The host's end of one byte stream. Nothing is sent before the agent knows the stream: `open` says so. */
+export class ByteStream extends Duplex implements LinkStream {
+  readonly id: number;
+  readonly #wires: StreamWires;
+  readonly #sendCredit = new SendCredit(limits.agentWindowBytes);
+  readonly #receiveCredit = new ReceiveCredit(limits.streamWindowBytes);
+  #isOpen = false;
+  #hasPeerEnded = false;
+  #hasEnded = false;
+  #arrived: Uint8Array[] = [];
+  #wantsMore = false;
+  #outgoing: { readonly bytes: Uint8Array; readonly done: (error?: Error | null) => void } | undefined;
+  #final: ((error?: Error | null) => void) | undefined;
+
+  constructor(id: number, wires: StreamWires) {
+    super({ allowHalfOpen: true, highWaterMark: limits.agentWindowBytes });
+    this.id = id;
+    this.#wires = wires;
+  }
+
+  /** The agent knows the stream from now on. */
+  open(): void {
+    this.#isOpen = true;
+    this.#send();
+  }
+
+  /** Bytes of the guest, which are the caller's again when this returns. */
+  received(bytes: Uint8Array): void {
+    if (this.destroyed || this.#hasPeerEnded) return;
+    if (!this.#receiveCredit.receive(bytes.length)) {
+      this.destroy(
+        new PodvmError('exhausted', 'Cannot go on reading from the guest: it sent more than it was allowed'),
+      );
+      return;
+    }
+    this.#arrived.push(Buffer.from(bytes));
+    this.#deliver();
+  }
+
+  peerEnded(): void {
+    if (this.destroyed || this.#hasPeerEnded) return;
+    this.#hasPeerEnded = true;
+    this.#deliver();
+  }
+
+  granted(bytes: number): void {
+    this.#sendCredit.grant(bytes);
+    this.#send();
+  }
+
+  override _read(): void {
+    this.#wantsMore = true;
+    this.#deliver();
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
+    this.#outgoing = { bytes: chunk, done };
+    this.#send();
+  }
+
+  override _final(done: (error?: Error | null) => void): void {
+    this.#final = done;
+    this.#send();
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    if (this.#isOpen && !(this.#hasEnded && this.#hasPeerEnded)) this.#wires.reset(this.id);
+    this.#wires.forget(this.id);
+    this.#arrived = [];
+    done(error);
+  }
+
+  #deliver(): void {
+    while (this.#wantsMore) {
+      const bytes = this.#arrived.shift();
+      if (bytes === undefined) {
+        if (this.#hasPeerEnded) {
+          this.#wantsMore = false;
+          this.push(null);
+        }
+        return;
+      }
+      this.#wantsMore = this.push(bytes);
+      const grant = this.#receiveCredit.consume(bytes.length);
+      if (grant > 0 && !this.#hasPeerEnded) this.#wires.credit(this.id, grant);
+    }
+  }
+
+  #send(): void {
+    if (!this.#isOpen || this.destroyed) return;
+    while (this.#outgoing !== undefined && this.#sendCredit.available > 0) {
+      const { bytes, done } = this.#outgoing;
+      const length = Math.min(bytes.length, this.#sendCredit.available, limits.maxDataBytes);
+      this.#sendCredit.spend(length);
+      if (length > 0) this.#wires.data(this.id, bytes.subarray(0, length));
+      this.#outgoing = length === bytes.length ? undefined : { bytes: bytes.subarray(length), done };
+      if (length === bytes.length) done();
+    }
+    if (this.#outgoing !== undefined || this.#final === undefined) return;
+    const done = this.#final;
+    this.#final = undefined;
+    this.#hasEnded = true;
+    this.#wires.end(this.id);
+    done();
+  }
+}
