@@ -10,15 +10,16 @@ export interface FakeClock extends Clock {
   readonly pending: number;
 }
 
+async function settle(): Promise<void> {
+  for (let turn = 0; turn < turns; turn += 1) await setImmediate();
+}
+
 /** Turns of the event loop after which promises and streams of the fakes have come to rest. */
 const turns = 12;
 
 export function createFakeClock(startMs = Date.UTC(2026, 0, 1)): FakeClock {
   let now = startMs;
   const timers = new Set<{ readonly at: number; readonly action: () => void }>();
-  const settle = async () => {
-    for (let turn = 0; turn < turns; turn += 1) await setImmediate();
-  };
   return {
     now: () => now,
     after(ms, action) {

@@ -149,13 +149,7 @@ export function applyEvent(state: PodState, event: StateEvent): PodState {
       return applyEnd(state, event.ending);
     case 'createFailed':
       return applyCreateFailed(state, event);
-    case 'startBegun':
-    case 'running':
-    case 'started':
-    case 'readiness':
-    case 'stopWanted':
-    case 'stopBegun':
-    case 'exited': {
+    default: {
       const containers = state.containers.map((container) =>
         container.plan.name === event.name ? applyToContainer(container, event, state.ending !== undefined) : container,
       );
@@ -213,7 +207,7 @@ function applyToContainer(container: ContainerRun, event: ContainerEvent, isEndi
       return { ...container, isReady: false, run: { at: 'stopping', why: event.why, isKilled: event.isKilled } };
     case 'exited':
       return applyExit(container, event.exit, isEnding);
-    case 'createFailed':
+    default:
       return container;
   }
 }

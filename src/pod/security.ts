@@ -36,15 +36,9 @@ export function containerSecurity(spec: PodSpec, container: PodContainer, profil
 
 /** Without a setting: RuntimeDefault, as a kubelet with `seccompDefault` does. */
 function seccompOf(setting: SeccompSetting | undefined, profiles: LocalProfiles): SeccompProfile {
-  switch (setting?.type) {
-    case undefined:
-    case 'RuntimeDefault':
-      return { kind: 'runtimeDefault' };
-    case 'Unconfined':
-      return { kind: 'unconfined' };
-    case 'Localhost':
-      return { kind: 'localhost', profile: profiles.get(setting.localhostProfile ?? '') };
-  }
+  if (setting === undefined || setting.type === 'RuntimeDefault') return { kind: 'runtimeDefault' };
+  if (setting.type === 'Unconfined') return { kind: 'unconfined' };
+  return { kind: 'localhost', profile: profiles.get(setting.localhostProfile ?? '') };
 }
 
 /**

@@ -52,8 +52,8 @@ test('startPod() makes no machine for a pod whose ConfigMap is missing', async (
 });
 
 test('startPod() fails the pod when an image is missing, whatever its restart policy', async () => {
-  const createError = () => new PodvmError('notFound', 'Cannot pull i: no such image');
-  const { running } = pod('{ containers: [{ name: a, image: i }] }', { behaviours: { a: { createError } } });
+  const a = { createError: () => new PodvmError('notFound', 'Cannot pull i: no such image') };
+  const { running } = pod('{ containers: [{ name: a, image: i }] }', { behaviours: { a } });
   const finish = await running.finished;
   assert.equal(finish.exitCode, 125);
   assert.equal(finish.reason, 'ErrImagePull');
@@ -244,7 +244,7 @@ test('startPod() restarts a container whose liveness probe fails, and tells why'
   await clock.advance(60_000);
   assert.equal(statusOf('a').restartCount, 0);
   isAlive = false;
-  await clock.advance(30_000);
+  await clock.advance(25_000);
   isAlive = true;
   await clock.advance(10_000);
   assert.equal(statusOf('a').restartCount, 1);
@@ -297,31 +297,33 @@ test('startPod() delivers all output, over restarts, before it says it has finis
   const spec = '{ restartPolicy: OnFailure, containers: [{ name: a, image: x }] }';
   const { running, clock } = pod(spec, { behaviours: { a: { onStart } } });
   let text = '';
-  let release = () => {};
+  let release: (() => void) | undefined;
   running.onOutput(async (container, chunk) => {
     text += `${container}: ${Buffer.from(chunk.bytes).toString()}`;
     await new Promise<void>((resolve) => (release = resolve));
   });
   await clock.advance(60_000);
   assert.equal(text, 'a: run 0\n'); // the listener holds everything back
-  release();
+  release?.();
   await clock.advance(1000);
-  release();
+  release?.();
   await clock.advance(60_000);
   assert.equal(running.status.phase, 'Running');
-  release();
+  release?.();
   assert.equal((await running.finished).exitCode, 0);
   assert.equal(text, 'a: run 0\na: run 1\na: run 2\n');
   await Promise.all(outputs);
 });
 
 test('startPod() reports OOMKilled, and the last output where the policy says so', async () => {
-  const onStart = (it: FakeContainer) => {
-    void it.print('first\nlast words\n');
-    it.exit(137, 'OOMKilled');
+  const a: FakeBehaviour = {
+    onStart(it) {
+      void it.print('first\nlast words\n');
+      it.exit(137, 'OOMKilled');
+    },
   };
   const more = ', terminationMessagePolicy: FallbackToLogsOnError';
-  const { running, statusOf, reasons } = pod(one(more), { behaviours: { a: { onStart } } });
+  const { running, statusOf, reasons } = pod(one(more), { behaviours: { a } });
   assert.deepEqual(await running.finished, { exitCode: 137, reason: 'OOMKilled' });
   const { state } = statusOf('a');
   assert.ok(state.kind === 'terminated');

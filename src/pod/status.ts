@@ -30,7 +30,6 @@ export function statusOf(state: PodState, facts: StatusFacts): PodStatus {
 }
 
 function conditionsOf(state: PodState, isFinished: boolean): PodCondition[] {
-  const is = (value: boolean) => (value ? 'True' : 'False');
   const counted = state.containers.filter(({ plan }) => plan.kind !== 'init');
   const areReady = !isFinished && state.ending === undefined && counted.every(({ isReady }) => isReady);
   return [
@@ -40,6 +39,10 @@ function conditionsOf(state: PodState, isFinished: boolean): PodCondition[] {
     { type: 'ContainersReady', status: is(areReady) },
     { type: 'Ready', status: is(areReady) },
   ];
+}
+
+function is(value: boolean): 'True' | 'False' {
+  return value ? 'True' : 'False';
 }
 
 function containerStatus(container: ContainerRun, state: PodState, facts: StatusFacts): PodContainerStatus {
@@ -70,7 +73,7 @@ function stateOf({ run, last, startedAtMs, plan }: ContainerRun): PodContainerSt
     case 'running':
     case 'stopping':
       return { kind: 'running', startedAt: new Date(startedAtMs ?? 0).toISOString() };
-    case 'ended':
+    default:
       if (last !== undefined) return terminated(last);
       return { kind: 'waiting', reason: plan.kind === 'main' ? 'PodInitializing' : 'ContainerCreating' };
   }

@@ -15,7 +15,7 @@ export function describe(input: unknown): string {
   if (input === null || input === undefined) return 'nothing';
   if (typeof input === 'object') return 'a mapping';
   if (typeof input === 'string') return `the string ${JSON.stringify(input.slice(0, 80))}`;
-  return `the ${typeof input} ${String(input).slice(0, 80)}`;
+  return `the ${typeof input} ${typeof input === 'number' || typeof input === 'boolean' ? String(input) : ''}`.trimEnd();
 }
 
 function quoteHint(input: unknown): string {
@@ -151,7 +151,7 @@ export function keyedList<const S extends v.GenericSchema>(
       if (!dataset.typed) return;
       const seen = new Set<string>();
       dataset.value.forEach((value, index) => {
-        const key = keyOf(value as v.InferOutput<S>); // SAFE: `typed` says that every item has passed its schema
+        const key = keyOf(value);
         if (seen.has(key)) {
           addIssue({ message: `is given twice: ${JSON.stringify(key)}`, path: [indexPath(dataset.value, index)] });
         }
