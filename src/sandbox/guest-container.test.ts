@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { PassThrough } from 'node:stream';
+import { test } from 'node:test';
+import * as fc from 'fast-check';
+import { PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import type { Link } from '#link/link.ts';
+import { containerSpec } from './examples.ts';
+import { GuestContainer, startErrorCode } from './guest-container.ts';
+import { createInbox } from './inbox.ts';
+import { defaultLimits } from './limits.ts';
+import { pumpOutput } from './output.ts';
+
+const never = new AbortController().signal;
+
+/** A container whose guest answers what the test says, in the order in which it is asked. */
+function place(startFails: boolean) {
+  const bugs: unknown[] = [];
+  const inbox = createInbox((error) => bugs.push(error));
+  const call = async (method: string) => {
+    if (method === 'readFile') throw new PodvmError('notFound', 'no message');
+    if (method === 'startContainer' && startFails) throw new PodvmError('internal', 'crun: exec format error');
+    return { startedAtMs: 5 };
+  };
+  // SAFE: a container uses no more of its link than this
+  const guest = { call } as unknown as Link;
+  const home = { inbox, guest, limits: defaultLimits, log: silentLog, now: () => new Date(0) };
+  const container = new GuestContainer('c', containerSpec, '/log', home);
+  const stdout = new PassThrough();
+  stdout.end();
+  const log = { write: async () => {}, async [Symbol.asyncDispose]() {} };
+  const output = pumpOutput({ stdout }, log, () => {});
+  const made = { imageId: 'i', stopSignal: 15, output };
+  return { container, inbox, bugs, made };
+}
+
+const deeds = ['created', 'unstartable', 'start', 'exit', 'lost', 'exec exit', 'remove'] as const;
+
+test('events in any order move a container only as its table says, and settle its end once', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.constantFrom(...deeds), { maxLength: 12 }),
+      fc.boolean(),
+      async (order, startFails) => {
+        const { container, inbox, bugs, made } = place(startFails);
+        const ends: unknown[] = [];
+        void container.exited.then((exit) => ends.push(exit));
+        const exit = { kind: 'exited', containerId: 'c', exitCode: 0, oomKilled: false, finishedAtMs: 1 } as const;
+        const act = {
+          created: () => inbox.tell(() => container.status.imageId === '' && container.becomeCreated(made)),
+          unstartable: () => inbox.tell(() => container.becomeUnstartable(made, 127, 'not found')),
+          start: () => void container.start(never).catch(() => {}),
+          exit: () => inbox.tell(() => container.onGuestExit(exit)),
+          lost: () => inbox.tell(() => container.becomeLost('machine gone')),
+          'exec exit': () => inbox.tell(() => container.onGuestExit({ ...exit, execId: 'exec-0' })),
+          remove: () => void container.remove(never).catch(() => {}),
+        };
+        for (const deed of order) {
+          const before = container.status;
+          act[deed]();
+          await inbox.ask(() => {});
+          if (before.state === 'exited') assert.deepEqual(container.status.exit, before.exit); // the first word counts
+        }
+        inbox.tell(() => container.becomeLost('the end'));
+        await container.exited;
+        await inbox.ask(() => {});
+        assert.equal(container.status.state, 'exited');
+        assert.equal(ends.length, 1);
+        assert.deepEqual(bugs, []);
+      },
+    ),
+  );
+});
+
+test('startErrorCode() gives the shell code where the message allows', () => {
+  assert.equal(startErrorCode('executable file `x` not found in $PATH'), 127);
+  assert.equal(startErrorCode('open executable: No such file or directory'), 127);
+  assert.equal(startErrorCode('exec /x: Permission denied'), 126);
+  assert.equal(startErrorCode('something else'), 128);
+});
