@@ -9,7 +9,7 @@ import { startErrorCode, type ContainerHome, type GuestContainer } from './guest
 import type { ImageDisks } from './image-disks.ts';
 import { createNanoClock } from './log-format.ts';
 import { logPathOf, openLogWriter, rotatedNumbers } from './log-writer.ts';
-import { openStream } from './open-stream.ts';
+import { openOutputStream, openStream } from './open-stream.ts';
 import { pumpOutput } from './output.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { processOf, stopSignalOf } from './process.ts';
@@ -96,8 +96,8 @@ interface ContainerStreams {
 function openStreams(spec: ContainerSpec, site: ContainerSite): ContainerStreams {
   // Nobody can attach to it yet: it stays open and silent, as a container with `stdin: true` expects.
   const stdin = spec.stdin ? openStream(site.guest) : undefined;
-  const stdout = openStream(site.guest);
-  const stderr = spec.tty ? undefined : openStream(site.guest);
+  const stdout = openOutputStream(site.guest);
+  const stderr = spec.tty ? undefined : openOutputStream(site.guest);
   return {
     stdio: { stdin: stdin?.id ?? 0, stdout: stdout.id, stderr: stderr?.id ?? 0 },
     output: { stdout, ...(stderr === undefined ? {} : { stderr }) },

@@ -1,5 +1,5 @@
 import type { Link } from '#link/link.ts';
-import { openStream } from './open-stream.ts';
+import { openOutputStream, openStream } from './open-stream.ts';
 import type { Exec, ExecSpec } from './sandbox.ts';
 
 interface ExecRequest {
@@ -15,8 +15,8 @@ interface ExecRequest {
 export async function startExec(request: ExecRequest, signal: AbortSignal): Promise<Exec> {
   const { guest, containerId, execId, exec, exitCode } = request;
   const stdin = exec.stdin ? openStream(guest) : undefined;
-  const stdout = openStream(guest);
-  const stderr = exec.tty ? undefined : openStream(guest);
+  const stdout = openOutputStream(guest);
+  const stderr = exec.tty ? undefined : openOutputStream(guest);
   try {
     await guest.call(
       'startExec',

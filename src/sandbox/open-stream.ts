@@ -6,3 +6,10 @@ export function openStream(guest: Link): LinkStream {
   stream.on('error', () => {}); // without a listener a lost link would end the whole process
   return stream;
 }
+
+/** A stream that only brings bytes from the guest: with its other half ended, it is gone when they end. */
+export function openOutputStream(guest: Link): LinkStream {
+  const stream = openStream(guest);
+  stream.end();
+  return stream;
+}

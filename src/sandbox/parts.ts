@@ -2,16 +2,9 @@ import type { Log } from '#host/log.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { Link, LinkOptions } from '#link/link.ts';
 import type { Network } from '#network/network.ts';
+import type { ScratchDiskRequest } from '#storage/scratch-disk.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
 import type { MachineDriver } from '#vm/driver.ts';
-
-export interface ScratchDiskRequest {
-  /** File to make; its directory exists. */
-  readonly path: string;
-  readonly sizeBytes: number;
-  /** The VMM's user, who gets the file. */
-  readonly ownerUid: number;
-}
 
 /** The lower layers, as a sandbox uses them. Each says its own errors. */
 export interface Parts {

@@ -60,11 +60,7 @@ export interface SandboxDirectory extends AsyncDisposable {
   readonly machinePath: string;
 }
 
-export async function makeSandboxDirectory(
-  root: string,
-  record: SandboxRecord,
-  chown: (path: string, uid: number) => Promise<void>,
-): Promise<SandboxDirectory> {
+export async function makeSandboxDirectory(root: string, record: SandboxRecord): Promise<SandboxDirectory> {
   const path = join(root, record.id);
   const machinePath = join(path, 'machine');
   const remove = () => rm(path, { recursive: true, force: true });
@@ -72,8 +68,7 @@ export async function makeSandboxDirectory(
   try {
     await writeRecord(path, record);
     await mkdir(join(path, 'logs'), { mode: 0o750 });
-    await mkdir(machinePath, { mode: 0o700 });
-    await chown(machinePath, record.uid);
+    await mkdir(machinePath, { mode: 0o700 }); // the driver opens it to the VMM's user
   } catch (error) {
     await remove();
     throw error;

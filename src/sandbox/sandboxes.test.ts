@@ -13,8 +13,7 @@ import type { Sandbox, SandboxSpec } from './sandbox.ts';
 import { openSandboxes } from './sandboxes.ts';
 
 const never = new AbortController().signal;
-const own = process.getuid?.() ?? 0;
-const limits = { ...defaultLimits, userIds: { first: own, count: 1 }, killTimeoutMs: 200, drainTimeoutMs: 200 };
+const limits = { ...defaultLimits, userIds: { first: 1000, count: 1 }, killTimeoutMs: 200, drainTimeoutMs: 200 };
 const is = (kind: string) => (error: unknown) => error instanceof PodvmError && error.kind === kind;
 
 /** A table of sandboxes on fakes; at its end nothing of it may be left. */
@@ -133,7 +132,7 @@ for (const step of steps.slice(3)) {
 }
 
 test('run() refuses a name in use, also while that sandbox starts', async () => {
-  await using place = await house({ userIds: { first: own, count: 2 } });
+  await using place = await house({ userIds: { first: 1000, count: 2 } });
   const { parts, sandboxes } = place;
   const open = Promise.withResolvers<void>();
   parts.before = (step) => (step === 'driver.start' ? open.promise : Promise.resolve());

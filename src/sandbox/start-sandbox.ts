@@ -1,4 +1,4 @@
-import { chown, statfs } from 'node:fs/promises';
+import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
@@ -49,7 +49,7 @@ export async function startSandbox(
   const { uid } = kept.use(context.userIds.take());
   const plan = planSandbox(spec, context, uid);
   await checkSpace(plan);
-  const directory = kept.use(await makeSandboxDirectory(context.root, plan.record, giveTo));
+  const directory = kept.use(await makeSandboxDirectory(context.root, plan.record));
 
   const [attachment, scratch] = await together(signal, [
     async (both) => running.use(await plan.phases.time('network prepared', prepareNetwork(plan, both))),
@@ -79,10 +79,6 @@ export async function startSandbox(
 
 const scratchFile = 'scratch.ext4';
 const scratchDisk = { serial: scratchSerial, file: scratchFile, readOnly: false };
-
-async function giveTo(path: string, uid: number): Promise<void> {
-  await chown(path, uid, uid);
-}
 
 function planSandbox(spec: SandboxSpec, context: StartContext, uid: number): Plan {
   const { limits, surroundings } = context;
