@@ -11,8 +11,8 @@ export interface Configuration {
   readonly socketPath: string;
   readonly logLevel: LogLevel;
   readonly nodeName: string;
-  /** `kvm`, `tcg`, or what the probe says. */
-  readonly accelerator: 'kvm' | 'tcg' | 'auto';
+  /** Undefined: what the probe says. */
+  readonly accelerator: 'kvm' | 'tcg' | undefined;
   /** Debian mirror for set-up; default: the host's apt knows. */
   readonly mirror?: string;
   /** Where the sources lie. */
@@ -44,12 +44,13 @@ export function readConfiguration(
     throw new PodvmError('invalid', `Cannot use the state directory ${root}: its path is too long for a socket in it`);
   }
   const mirror = env['PODVM_MIRROR'];
+  const accelerator = oneOf('PODVM_ACCELERATOR', env['PODVM_ACCELERATOR'] ?? 'auto', ['kvm', 'tcg', 'auto'] as const);
   return {
     root,
     socketPath,
     logLevel: oneOf('PODVM_LOG', options.logLevel ?? env['PODVM_LOG'] ?? 'warn', logLevels),
     nodeName: hostname(),
-    accelerator: oneOf('PODVM_ACCELERATOR', env['PODVM_ACCELERATOR'] ?? 'auto', ['kvm', 'tcg', 'auto'] as const),
+    accelerator: accelerator === 'auto' ? undefined : accelerator,
     ...(mirror === undefined ? {} : { mirror }),
     repo,
   };

@@ -5,14 +5,18 @@ import type { Assets } from '#host/assets.ts';
 import { systemClock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
 import { openImageStore } from '#image/image-store.ts';
+import type { ImageStore } from '#image/images.ts';
 import { connectLink } from '#link/connect-link.ts';
 import { createHostNetwork } from '#network/host-network.ts';
 import { createPodTable } from '#pod/pod-table.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
 import { makeScratchDisk } from '#storage/scratch-disk.ts';
-import { chooseAccelerator } from '#vm/qemu/accelerator-probe.ts';
+import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import type { Configuration } from './configuration.ts';
+
+/** User of the trial machines: below the range of the sandboxes' users. */
+export const probeUid = 1_999_999;
 
 /** All parts of one node, serving the admin socket until it is disposed. */
 export interface Engine extends AsyncDisposable {
@@ -32,32 +36,31 @@ export async function openEngine(
 ): Promise<Engine> {
   await using undo = new AsyncDisposableStack();
   await mkdir(config.root, { recursive: true, mode: 0o755 });
-  const accelerator = await chooseAccelerator(
-    { assets, directory: join(config.root, 'probe'), wanted: config.accelerator, log },
+  const { accelerator, reason } = await probeAccelerator(
+    { assets, directory: join(config.root, 'probe'), uid: probeUid, forced: config.accelerator },
     signal,
   );
-  const network = createHostNetwork({ stateDir: join(config.root, 'network') });
-  const driver = createQemuDriver({ assets, accelerator });
-  // The lock on the sandboxes is the lock on the whole state directory: it comes before the images are opened.
-  const heldImages = Promise.withResolvers<Awaited<ReturnType<typeof openImageStore>>>();
+  log.info('accelerator chosen', { accelerator, reason });
+  // The sandboxes' lock is the lock on the whole state directory; images are opened under it, and held only later.
+  const opening = Promise.withResolvers<ImageStore>();
   const sandboxes = undo.use(
     await openSandboxes(
       {
         directory: config.root,
         log,
         parts: {
-          driver,
-          network,
+          driver: createQemuDriver({ assets, accelerator }),
+          network: createHostNetwork({ stateDir: join(config.root, 'network'), log }),
+          images: { hold: async (...request) => await (await opening.promise).hold(...request) },
           connectLink,
-          holdImage: async (...request) => await (await heldImages.promise).hold(...request),
-          makeScratchDisk: (request, abort) => makeScratchDisk(request, abort),
+          makeScratchDisk,
         },
       },
       signal,
     ),
   );
   const images = await openImageStore({ directory: join(config.root, 'images'), sysroot: assets.sysroot, log });
-  heldImages.resolve(images);
+  opening.resolve(images);
   const admin: AdminServer = undo.use(
     await serveAdmin(config.socketPath, {
       sandboxes,

@@ -1,0 +1,203 @@
+import { constants } from 'node:fs';
+import { access, readFile, stat, statfs } from 'node:fs/promises';
+import { availableParallelism, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { messageOf } from '#base/errors.ts';
+import { run } from '#host/run.ts';
+import { describeSetup } from '#setup/describe-setup.ts';
+import { createProgress } from '#setup/progress.ts';
+import { readReady } from '#setup/setup.ts';
+import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
+import type { Configuration } from './configuration.ts';
+import { probeUid } from './engine.ts';
+
+/** One thing that was looked at. `warn`: pods run, but not as well as they could. */
+interface Finding {
+  readonly name: string;
+  readonly status: 'ok' | 'warn' | 'fail';
+  readonly detail: string;
+  readonly fix?: string;
+}
+
+const minFreeBytes = 2 * 1024 ** 3;
+
+/** `podvm doctor`: what this machine has and lacks. Changes nothing but the kept verdict on the accelerator. */
+export async function doctorCommand(
+  config: Configuration,
+  json: boolean,
+  write: (line: string) => void,
+): Promise<{ text: string; isHealthy: boolean }> {
+  const setup = (await describeSetup(config.root, config.repo)).map(({ name, ok, detail, fix }): Finding => ({
+    name,
+    status: ok ? 'ok' : 'fail',
+    detail,
+    ...(fix === undefined ? {} : { fix }),
+  }));
+  const findings = [
+    rootFinding(),
+    ...setup,
+    await accelerator(config, write),
+    await tunDevice(),
+    await cgroups(),
+    await capabilities(),
+    await userNamespaces(),
+    await disk(config.root),
+    {
+      name: 'machine',
+      status: 'ok' as const,
+      detail: `${availableParallelism()} cores, ${Math.round(totalmem() / 1024 ** 2)} MiB`,
+    },
+  ];
+  const isHealthy = findings.every(({ status }) => status !== 'fail');
+  return { text: json ? `${JSON.stringify({ isHealthy, findings }, null, 2)}\n` : report(findings), isHealthy };
+}
+
+function report(findings: readonly Finding[]): string {
+  const width = Math.max(...findings.map(({ name }) => name.length));
+  return findings
+    .map(
+      ({ name, status, detail, fix }) =>
+        `${status.padEnd(4)}  ${name.padEnd(width)}  ${detail}${fix === undefined ? '' : `\n${' '.repeat(width + 8)}${fix}`}\n`,
+    )
+    .join('');
+}
+
+function rootFinding(): Finding {
+  if (process.getuid?.() === 0) return { name: 'user', status: 'ok', detail: 'root' };
+  return { name: 'user', status: 'fail', detail: 'not root', fix: 'Run podvm as root.' };
+}
+
+async function accelerator(config: Configuration, write: (line: string) => void): Promise<Finding> {
+  const name = 'accelerator';
+  const assets = await readReady(config);
+  if (assets === undefined)
+    return { name, status: 'fail', detail: 'cannot be tried before set-up', fix: 'Run `podvm setup`.' };
+  try {
+    const request = { assets, directory: join(config.root, 'probe'), uid: probeUid, forced: config.accelerator };
+    const signal = AbortSignal.timeout(180_000);
+    const { accelerator: found, reason } = await createProgress(write).during('trying the accelerators', () =>
+      probeAccelerator(request, signal),
+    );
+    if (found === 'kvm') return { name, status: 'ok', detail: `kvm: ${reason}` };
+    return {
+      name,
+      status: 'warn',
+      detail: `tcg (software emulation): ${reason}`,
+      fix: 'Pods start and run several times faster on a machine with working KVM.',
+    };
+  } catch (error) {
+    return {
+      name,
+      status: 'fail',
+      detail: messageOf(error),
+      fix: 'No machine boots here: see `podvm --log-level debug run`.',
+    };
+  }
+}
+
+async function tunDevice(): Promise<Finding> {
+  const name = '/dev/net/tun';
+  const found = await stat(name).catch(() => undefined);
+  if (found === undefined)
+    return { name, status: 'fail', detail: 'missing', fix: 'Load the module tun: `modprobe tun`.' };
+  const isOpenToAll = (found.mode & 0o006) === 0o006;
+  if (isOpenToAll) return { name, status: 'ok', detail: 'openable by the jailed VMM' };
+  return {
+    name,
+    status: 'warn',
+    detail: `mode ${(found.mode & 0o777).toString(8)}: the jailed VMM's user cannot open it`,
+    fix: 'Distributions ship it 0666; `chmod 0666 /dev/net/tun` restores that. A tap still belongs to one user.',
+  };
+}
+
+async function cgroups(): Promise<Finding> {
+  const name = 'cgroups';
+  const isV2 = await access('/sys/fs/cgroup/cgroup.controllers').then(
+    () => true,
+    () => false,
+  );
+  if (isV2) return { name, status: 'ok', detail: 'version 2' };
+  const isHybrid = await access('/sys/fs/cgroup/unified').then(
+    () => true,
+    () => false,
+  );
+  return {
+    name,
+    status: 'warn',
+    detail: `${isHybrid ? 'hybrid' : 'version 1'} on the host; guests always use version 2`,
+    fix: 'Limits inside the guest hold either way; boot with `systemd.unified_cgroup_hierarchy=1` for version 2.',
+  };
+}
+
+/** Numbers from linux/capability.h. */
+const wanted = {
+  CAP_CHOWN: 0,
+  CAP_KILL: 5,
+  CAP_SETUID: 7,
+  CAP_NET_ADMIN: 12,
+  CAP_SYS_ADMIN: 21,
+  CAP_SYS_RESOURCE: 24,
+} as const;
+
+async function capabilities(): Promise<Finding> {
+  const name = 'capabilities';
+  const status = await readFile('/proc/self/status', 'utf8');
+  const mask = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0'}`);
+  const missing = Object.entries(wanted)
+    .filter(([, bit]) => (mask & (1n << BigInt(bit))) === 0n)
+    .map(([word]) => word);
+  if (missing.length === 0) return { name, status: 'ok', detail: 'all that are needed' };
+  const isFatal = missing.some((word) => word !== 'CAP_SYS_RESOURCE');
+  return {
+    name,
+    status: isFatal ? 'fail' : 'warn',
+    detail: `lacking ${missing.join(', ')}`,
+    fix: 'Run podvm on the host itself, or give its container these.',
+  };
+}
+
+async function userNamespaces(): Promise<Finding> {
+  const name = 'user namespaces';
+  const flags = ['--reuid=65534', '--regid=65534', '--clear-groups', '--no-new-privs', '--bounding-set=-all'];
+  try {
+    await run('setpriv', [
+      ...flags,
+      'bwrap',
+      '--unshare-all',
+      '--ro-bind',
+      '/usr',
+      '/usr',
+      '--ro-bind-try',
+      '/lib64',
+      '/lib64',
+      '--symlink',
+      'usr/lib',
+      '/lib',
+      '--symlink',
+      'usr/bin',
+      '/bin',
+      '/usr/bin/true',
+    ]);
+    return { name, status: 'ok', detail: 'an unprivileged jail works' };
+  } catch (error) {
+    return {
+      name,
+      status: 'fail',
+      detail: messageOf(error),
+      fix: 'Allow unprivileged user namespaces: `sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000`.',
+    };
+  }
+}
+
+async function disk(root: string): Promise<Finding> {
+  const name = 'disk';
+  const there = await access(root, constants.F_OK).then(
+    () => true,
+    () => false,
+  );
+  const { bavail, bsize } = await statfs(there ? root : '/');
+  const free = bavail * bsize;
+  const detail = `${Math.round(free / 1024 ** 2)} MiB free for ${root}`;
+  if (free >= minFreeBytes) return { name, status: 'ok', detail };
+  return { name, status: 'warn', detail, fix: 'Free some space, or choose another disk with --root.' };
+}
