@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict';
+import { createServer, type Server } from 'node:http';
+import { connect, type AddressInfo } from 'node:net';
+import { once } from 'node:events';
+import { test, type TestContext } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { check, type CheckTarget } from './check.ts';
+import { countResult } from './probe.ts';
+
+/** A target whose ports are those of this machine. */
+const target: CheckTarget = {
+  container: { exec: () => Promise.reject(new PodvmError('unavailable', 'Cannot exec: gone')) },
+  ports: [{ name: 'web', containerPort: 1 }],
+  sandbox: {
+    status: {
+      id: '',
+      state: 'ready',
+      createdAt: new Date(),
+      addresses: ['127.0.0.1/8'],
+      phases: [],
+      containers: [],
+      volumes: [],
+    },
+    async dial(port, address, signal) {
+      const socket = connect({ port, host: address ?? '127.0.0.1', signal });
+      await once(socket, 'connect');
+      return socket;
+    },
+  },
+};
+const never = new AbortController().signal;
+
+async function serve(t: TestContext, handler: Parameters<typeof createServer>[1]): Promise<number> {
+  const server: Server = createServer(handler as () => void);
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return (server.address() as AddressInfo).port;
+}
+
+const get = (port: number, path = '/', httpHeaders: { name: string; value: string }[] = []) =>
+  check({ httpGet: { port, path, scheme: 'HTTP', httpHeaders } }, target, never);
+
+test('check() fails when nothing listens, and when exec is not possible', async () => {
+  assert.equal((await check({ tcpSocket: { port: 'web' } }, target, never)).isSuccess, false);
+  assert.equal((await get(1)).isSuccess, false);
+  assert.deepEqual(await check({ exec: { command: ['x'] } }, target, never), {
+    isSuccess: false,
+    message: 'Cannot exec: gone',
+  });
+});
+
+test('check() fails on 400 and more, on a redirect loop, and when the answer takes too long', async (t) => {
+  const port = await serve(t, (request, response) => {
+    if (request.url === '/slow') return;
+    const status = Number(request.url?.slice(1));
+    response.writeHead(status, status === 302 ? { location: '/302' } : {}).end('x');
+  });
+  assert.equal((await get(port, '/400')).isSuccess, false);
+  assert.equal((await get(port, '/503')).message, 'HTTP probe answered 503');
+  assert.match((await get(port, '/302')).message, /redirected more than 10 times/);
+  const late = AbortSignal.timeout(50);
+  const slow = await check({ httpGet: { port, path: '/slow', scheme: 'HTTP', httpHeaders: [] } }, target, late);
+  assert.deepEqual(slow, { isSuccess: false, message: 'no answer in time' });
+});
+
+test('check() follows a redirect on the same host, takes one to another as success, and reads no endless body', async (t) => {
+  const port = await serve(t, (request, response) => {
+    if (request.url === '/here') response.writeHead(302, { location: '/there?x=1' }).end();
+    else if (request.url === '/away') response.writeHead(302, { location: 'http://example.invalid/' }).end();
+    else if (request.url === '/endless') {
+      const more = () => void (response.write('x'.repeat(65_536)) && setImmediate(more));
+      response.on('drain', more).on('error', () => {});
+      more();
+    } else response.writeHead(request.url === '/there?x=1' && request.headers['x-a'] === 'b' ? 200 : 500).end();
+  });
+  assert.equal((await get(port, '/here', [{ name: 'X-A', value: 'b' }])).isSuccess, true);
+  assert.equal((await get(port, '/away')).isSuccess, true);
+  assert.equal((await get(port, '/endless')).isSuccess, true);
+  assert.equal((await check({ tcpSocket: { port } }, target, never)).isSuccess, true);
+});
+
+test('countResult() settles at the thresholds and counts only what comes in a row', () => {
+  const probe = { successThreshold: 2, failureThreshold: 3 };
+  let count: Parameters<typeof countResult>[0];
+  const settled = [false, false, true, false, false, false, true, true].map((isSuccess) => {
+    const next = countResult(count, isSuccess, probe);
+    count = next.count;
+    return next.settled;
+  });
+  assert.deepEqual(settled, [undefined, undefined, undefined, undefined, undefined, false, undefined, true]);
+});

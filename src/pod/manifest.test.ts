@@ -1,0 +1,213 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { PodvmError } from '#base/errors.ts';
+import { mergeManifests, parseManifest } from './manifest.ts';
+
+const head = 'apiVersion: v1\nkind: Pod\nmetadata: { name: web }\n';
+const container = '{ name: a, image: i }';
+
+function problemsOf(text: string): string {
+  try {
+    parseManifest(text, 'web.yaml');
+  } catch (error) {
+    assert.ok(error instanceof PodvmError, String(error));
+    assert.equal(error.kind, 'invalid');
+    return error.message;
+  }
+  return assert.fail(`accepted: ${text}`);
+}
+
+const specProblem = (spec: string) => problemsOf(`${head}spec:\n  ${spec.replaceAll('\n', '\n  ')}`);
+
+test('parseManifest() names file, line and field of every problem', () => {
+  const message = problemsOf(`${head}spec:
+  restartPolicy: Sometimes
+  containers:
+    - name: Web
+      image: nginx
+      ports: [{ containerPort: 70000 }]
+      env: [{ name: A, value: 1 }]
+    - name: b`);
+  for (const expected of [
+    'web.yaml:5: spec.restartPolicy: must be one of Always, OnFailure, Never, got the string "Sometimes"',
+    'web.yaml:7: spec.containers[0].name: must be a DNS label',
+    'web.yaml:9: spec.containers[0].ports[0].containerPort: must be a whole number from 1 to 65535, got the number 70000',
+    'web.yaml:10: spec.containers[0].env[0].value: must be a string, got the number 1 (quote it)',
+    'web.yaml:11: spec.containers[1].image: is required',
+  ]) {
+    assert.ok(message.includes(expected), `${expected}\nnot in\n${message}`);
+  }
+});
+
+test('parseManifest() refuses what cannot work, with the reason', () => {
+  const cases: readonly (readonly [string, RegExp])[] = [
+    ['containers: []', /must have at least one container/],
+    [`containers: [${container}, ${container}]`, /two containers named "a"/],
+    ['hostNetwork: true\ncontainers: [{ name: a, image: i }]', /spec.hostNetwork: is not supported/],
+    ['containers: [{ name: a, image: i, volumeMounts: [{ name: v, mountPath: /v }] }]', /must have a volume "v"/],
+    [`volumes: [{ name: v, hostPath: { path: / } }]\ncontainers: [${container}]`, /hostPath: is not supported yet/],
+    [
+      `volumes: [{ name: v, persistentVolumeClaim: { claimName: x } }]\ncontainers: [${container}]`,
+      /persistentVolumeClaim: is not/,
+    ],
+    [
+      `volumes: [{ name: v, projected: { sources: [{ serviceAccountToken: { path: t } }] } }]\ncontainers: [${container}]`,
+      /serviceAccountToken: is not supported/,
+    ],
+    [`volumes: [{ name: v, emptyDir: {}, configMap: { name: c } }]\ncontainers: [${container}]`, /exactly one source/],
+    [`volumes: [{ name: v }, { name: v }]\ncontainers: [${container}]`, /is given twice: "v"/],
+    ['containers: [{ name: a, image: i, livenessProbe: { periodSeconds: 1 } }]', /exactly one action/],
+    ['containers: [{ name: a, image: i, livenessProbe: { tcpSocket: { port: web } } }]', /port named "web"/],
+    ['containers: [{ name: a, image: i, livenessProbe: { grpc: { port: 1 } } }]', /grpc: is not supported yet/],
+    [
+      'containers: [{ name: a, image: i, resources: { requests: { cpu: 2 }, limits: { cpu: 1 } } }]',
+      /requests.cpu: must be at most the cpu limit of 1, got 2/,
+    ],
+    ['containers: [{ name: a, image: i, resources: { limits: { memory: 1GB } } }]', /must be a quantity/],
+    ['containers: [{ name: a, image: i, resources: { limits: { memory: -1 } } }]', /not negative/],
+    [
+      `initContainers: [{ name: i, image: i, livenessProbe: { tcpSocket: { port: 1 } } }]\ncontainers: [${container}]`,
+      /it is no sidecar/,
+    ],
+    [
+      `securityContext: { sysctls: [{ name: kernel.panic, value: '1' }] }\ncontainers: [${container}]`,
+      /namespaced sysctl/,
+    ],
+    [`dnsPolicy: None\ncontainers: [${container}]`, /nameserver/],
+    [
+      'containers: [{ name: a, image: i, ports: [{ containerPort: 1, hostPort: 8 }, { containerPort: 2, hostPort: 8 }] }]',
+      /hostPort 8 twice/,
+    ],
+    ['containers: [{ name: a, image: i, volumeMounts: [{ name: v, mountPath: /a/../b }] }]', /without "\.\."/],
+  ];
+  for (const [spec, expected] of cases) assert.match(specProblem(spec), expected, spec);
+});
+
+test('parseManifest() refuses other workloads and things given twice', () => {
+  assert.match(problemsOf('kind: Deployment'), /needs Kubernetes' controllers/);
+  assert.match(problemsOf('- 1'), /must be an object with a kind/);
+  assert.match(problemsOf('{}'), /must be Pod, ConfigMap, Secret or List/);
+  const pod = `${head}spec: { containers: [${container}] }\n`;
+  assert.match(problemsOf(`${pod}---\n${pod}`), /web\.yaml:8: metadata\.name: Pod default\/web is given twice/);
+  assert.throws(() => mergeManifests([parseManifest(pod, 'a'), parseManifest(pod, 'b')]), /given twice/);
+});
+
+test('parseManifest() refuses YAML that is broken, ambiguous or a bomb', () => {
+  assert.match(problemsOf('a: 1\na: 2'), /web\.yaml:2: .*unique/);
+  assert.match(problemsOf('a: [1'), /it is no YAML/);
+  assert.match(problemsOf(`${'['.repeat(200)}${']'.repeat(200)}`), /nested deeper than 64/);
+  assert.match(problemsOf('['.repeat(50_000)), /Cannot read web\.yaml/);
+  const laughs = ['a: &a [x, x, x, x, x, x, x, x, x]'];
+  for (const [from, to] of ['ab', 'bc', 'cd', 'de', 'ef']) {
+    laughs.push(`${to}: &${to} [*${from}, *${from}, *${from}, *${from}, *${from}, *${from}, *${from}, *${from}]`);
+  }
+  assert.match(problemsOf(laughs.join('\n')), /Excessive alias count/);
+  assert.match(problemsOf('#'.repeat(4 * 1024 * 1024 + 1)), /at most 4194304 characters/);
+  assert.match(problemsOf('---\na: 1\n'.repeat(257)), /at most 256 documents/);
+});
+
+test('parseManifest() never throws anything but `invalid`', () => {
+  const words = fc.constantFrom(
+    'kind',
+    'Pod',
+    'spec',
+    'containers',
+    'a',
+    '&a',
+    '*a',
+    '{',
+    '}',
+    '[',
+    ']',
+    ':',
+    '-',
+    '\n',
+    ' ',
+    '"',
+    '!!x',
+    '|',
+    '0x',
+    '~',
+  );
+  fc.assert(
+    fc.property(
+      fc.oneof(
+        fc.string(),
+        fc.array(words, { maxLength: 40 }).map((all) => all.join(' ')),
+      ),
+      (text) => {
+        try {
+          parseManifest(text, 'fuzz');
+        } catch (error) {
+          assert.ok(error instanceof PodvmError && error.kind === 'invalid');
+        }
+      },
+    ),
+    { numRuns: 500 },
+  );
+});
+
+test('parseManifest() warns of fields it does not know and says what was meant', () => {
+  const { warnings } = parseManifest(
+    `${head}spec:
+  nodeSelector: { disk: ssd }
+  containers:
+    - name: a
+      image: i
+      comand: [x]
+      whatever: 1
+  tolerations: []
+---
+kind: Service
+apiVersion: v1
+metadata: { name: web }
+`,
+    'web.yaml',
+  );
+  assert.deepEqual(
+    warnings.map(({ line, field, message }) => `${line} ${field} ${message}`),
+    [
+      '5 spec.nodeSelector has no effect: there is no scheduler, the pod runs on this node',
+      '9 spec.containers[0].comand is no field that podvm knows and is ignored; did you mean command?',
+      '10 spec.containers[0].whatever is no field that podvm knows and is ignored',
+      '13 kind Service is ignored',
+    ],
+  );
+});
+
+test('parseManifest() reads YAML as kubectl does', () => {
+  const { secrets, configMaps, pods } = parseManifest(
+    `
+apiVersion: v1
+kind: List
+items:
+  - apiVersion: v1
+    kind: ConfigMap
+    metadata: { name: c }
+    data: { on: "yes" }
+  - { apiVersion: v1, kind: Secret, metadata: { name: s }, data: { k: aGk= } }
+  - apiVersion: v1
+    kind: Pod
+    metadata: { name: p, creationTimestamp: null }
+    spec:
+      volumes: [{ name: v, configMap: { name: c, defaultMode: 0400 } }, { name: w, emptyDir: }]
+      containers: [{ name: a, image: i }]
+`,
+    'f',
+  );
+  assert.deepEqual(configMaps[0]?.data, { on: 'yes' });
+  assert.deepEqual(secrets[0]?.data, { k: 'aGk=' });
+  assert.equal(pods[0]?.spec.volumes[0]?.configMap?.defaultMode, 0o400);
+  assert.deepEqual(pods[0]?.spec.volumes[1]?.emptyDir, { medium: '' });
+  assert.match(specProblem(`containers: [{ name: a, image: i, env: [{ name: A, value: yes }] }]`), /the boolean true/);
+});
+
+test('parseManifest() fills in the defaults of Kubernetes', () => {
+  const [pod] = parseManifest(`${head}spec: { containers: [${container}] }`, 'f').pods;
+  assert.equal(pod?.metadata.namespace, 'default');
+  assert.equal(pod?.spec.restartPolicy, 'Always');
+  assert.equal(pod?.spec.terminationGracePeriodSeconds, 30);
+  assert.equal(pod?.spec.dnsPolicy, 'ClusterFirst');
+  assert.equal(pod?.spec.containers[0]?.terminationMessagePath, '/dev/termination-log');
+});

@@ -1,0 +1,208 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { expand } from './expand.ts';
+import { pullPolicyOf } from './image-policy.ts';
+import { parseManifest } from './manifest.ts';
+import type { PodConfig } from './pods.ts';
+import { readLocalProfiles } from './security.ts';
+import { containerSpecOf, sandboxSpecOf } from './specs.ts';
+
+const facts = {
+  uid: '0a0a0a0a-0000-4000-8000-000000000000',
+  nodeName: 'n1',
+  hostIP: '10.0.0.1',
+  podIPs: ['10.1.0.5', 'fd00::5'],
+};
+
+/** The specs of the first pod of a manifest and of its containers by name. */
+function specsOf(text: string, config: Partial<PodConfig> = {}) {
+  const { pods, configMaps, secrets } = parseManifest(text, 'f');
+  const [pod] = pods;
+  assert.ok(pod !== undefined);
+  const whole: PodConfig = { configMaps, secrets, network: 'cni', nodeName: 'n1', ...config };
+  return {
+    sandbox: () => sandboxSpecOf(pod, whole, facts),
+    container: (name: string) => {
+      const found = [...pod.spec.initContainers, ...pod.spec.containers].find((it) => it.name === name);
+      assert.ok(found !== undefined);
+      return containerSpecOf(pod, found, 0, whole, facts, new Map());
+    },
+    pod,
+  };
+}
+
+const pod = (spec: string) =>
+  `apiVersion: v1\nkind: Pod\nmetadata: { name: web, namespace: shop, labels: { app: web, tier: "1" }, annotations: { note: "a\\nb" } }\nspec: ${spec}\n`;
+const objects = `---
+{ apiVersion: v1, kind: ConfigMap, metadata: { name: c, namespace: shop }, data: { A: one, B: two }, binaryData: { bin: /wA= } }
+---
+{ apiVersion: v1, kind: Secret, metadata: { name: s, namespace: shop }, data: { A: c2VjcmV0 }, stringData: { T: text } }
+---
+{ apiVersion: v1, kind: ConfigMap, metadata: { name: other }, data: { A: elsewhere } }
+`;
+const envOf = (container: string) =>
+  Object.fromEntries(
+    specsOf(pod(`{ containers: [{ name: a, image: i, ${container} }] }`) + objects)
+      .container('a')
+      .env.map(({ name, value }) => [name, value]),
+  );
+
+test('containerSpecOf() refuses a reference to what is missing, unless it is optional', () => {
+  assert.throws(() => envOf('envFrom: [{ configMapRef: { name: other } }]'), /Cannot find the ConfigMap shop\/other/);
+  const missing = (kind: string) => `env: [{ name: X, valueFrom: { ${kind}: { name: c, key: none } } }]`;
+  assert.throws(() => envOf(missing('configMapKeyRef')), /Cannot find the key "none" in the ConfigMap shop\/c/);
+  assert.throws(() => envOf(missing('secretKeyRef')), /Cannot find the Secret shop\/c/);
+  const optional = 'env: [{ name: X, valueFrom: { configMapKeyRef: { name: none, key: k, optional: true } } }]';
+  assert.deepEqual(envOf(`${optional}, envFrom: [{ secretRef: { name: none, optional: true } }]`), {});
+});
+
+test('containerSpecOf() builds the environment in the order of Kubernetes', () => {
+  const env = envOf(`envFrom: [{ prefix: P_, configMapRef: { name: c } }, { secretRef: { name: s } }], env: [
+    { name: A, value: "$(T) and $(P_A), not $(LATER) nor $$(T)" }, { name: LATER, value: x },
+    { name: IP, valueFrom: { fieldRef: { fieldPath: status.podIP } } },
+    { name: IPS, valueFrom: { fieldRef: { fieldPath: status.podIPs } } },
+    { name: TIER, valueFrom: { fieldRef: { fieldPath: "metadata.labels['tier']" } } },
+    { name: NODE, valueFrom: { fieldRef: { fieldPath: spec.nodeName } } },
+    { name: MEM, valueFrom: { resourceFieldRef: { resource: limits.memory, divisor: 1Mi } } },
+    { name: CPU, valueFrom: { resourceFieldRef: { resource: requests.cpu, divisor: 1m } } } ],
+    resources: { limits: { memory: 64Mi, cpu: 250m } }`);
+  assert.equal(env['A'], 'text and one, not $(LATER) nor $(T)');
+  assert.equal(env['P_B'], 'two');
+  assert.equal(env['IP'], '10.1.0.5');
+  assert.equal(env['IPS'], '10.1.0.5,fd00::5');
+  assert.equal(env['TIER'], '1');
+  assert.equal(env['NODE'], 'n1');
+  assert.equal(env['MEM'], '64');
+  assert.equal(env['CPU'], '250');
+});
+
+test('expand() is the identity without a dollar, and never expands what it has put in', () => {
+  fc.assert(
+    fc.property(fc.string(), (value) => {
+      const plain = value.replaceAll('$', '');
+      assert.equal(expand(plain, new Map([['X', 'y']])), plain);
+      assert.equal(expand('$(X)', new Map([['X', value]])), value);
+      assert.equal(expand(value.replaceAll('$', '$$$$'), new Map([['X', 'y']])), value);
+    }),
+  );
+});
+
+test('containerSpecOf() merges the security of pod and container', () => {
+  const { container } = specsOf(
+    pod(`{
+    securityContext: { runAsUser: 1, runAsGroup: 2, fsGroup: 3, supplementalGroups: [4], runAsNonRoot: true },
+    containers: [
+      { name: a, image: i, securityContext: { runAsUser: 9, capabilities: { add: [CAP_NET_ADMIN], drop: [ALL] } } },
+      { name: b, image: i, securityContext: { privileged: true, seccompProfile: { type: RuntimeDefault } } } ] }`),
+  );
+  assert.deepEqual(container('a').security, {
+    privileged: false,
+    runAsUser: 9,
+    runAsGroup: 2,
+    runAsNonRoot: true,
+    supplementalGroups: [4, 3],
+    readOnlyRootFilesystem: false,
+    allowPrivilegeEscalation: true,
+    addCapabilities: ['NET_ADMIN'],
+    dropCapabilities: ['ALL'],
+    seccomp: { kind: 'runtimeDefault' },
+    procMount: 'Default',
+  });
+  assert.deepEqual(container('b').security.seccomp, { kind: 'unconfined' });
+});
+
+test('sandboxSpecOf() fills volumes with their files, modes and projections', () => {
+  const { sandbox, container } = specsOf(
+    pod(`{ volumes: [
+      { name: c, configMap: { name: c, items: [{ key: A, path: dir/a, mode: 0400 }, { key: bin, path: b }] } },
+      { name: m, emptyDir: { medium: Memory, sizeLimit: 1Mi } },
+      { name: d, downwardAPI: { items: [{ path: labels, fieldRef: { fieldPath: metadata.labels } }] } },
+      { name: p, projected: { sources: [{ configMap: { name: c, items: [{ key: A, path: x }] } }, { secret: { name: s, items: [{ key: A, path: x }] } }] } } ],
+      containers: [{ name: a, image: i, volumeMounts: [{ name: c, mountPath: /c }, { name: m, mountPath: /m, subPathExpr: "$(SUB)" }], env: [{ name: SUB, value: sub }] }] }`) +
+      objects,
+  );
+  const [c, m, d, p] = sandbox().volumes;
+  assert.deepEqual(c, {
+    name: 'c',
+    kind: 'push',
+    files: [
+      { path: 'dir/a', bytes: Buffer.from('one'), mode: 0o400 },
+      { path: 'b', bytes: Buffer.of(0xff, 0), mode: 0o644 },
+    ],
+  });
+  assert.deepEqual(m, { name: 'm', kind: 'tmpfs', sizeLimitBytes: 1_048_576 });
+  assert.ok(d?.kind === 'push' && Buffer.from(d.files[0]?.bytes ?? []).toString() === 'app="web"\ntier="1"');
+  assert.ok(p?.kind === 'push' && p.files.length === 1 && Buffer.from(p.files[0]?.bytes ?? []).toString() === 'secret');
+  assert.deepEqual(container('a').mounts, [
+    { volume: 'c', mountPath: '/c', readOnly: true },
+    { volume: 'm', mountPath: '/m', subPath: 'sub', readOnly: false },
+  ]);
+});
+
+test('sandboxSpecOf() sums resources as Kubernetes does', () => {
+  const limits = (memory: string, cpu: string) => `resources: { limits: { memory: ${memory}, cpu: ${cpu} } }`;
+  const { sandbox } = specsOf(
+    pod(`{
+    initContainers: [
+      { name: s, image: i, restartPolicy: Always, ${limits('10Mi', '100m')} },
+      { name: i, image: i, ${limits('100Mi', '50m')} } ],
+    containers: [{ name: a, image: i, ${limits('20Mi', '200m')} }, { name: b, image: i, ${limits('30Mi', '300m')} }] }`),
+  );
+  const mebibytes = 1024 * 1024;
+  assert.deepEqual(sandbox().resources, {
+    memoryLimitBytes: 110 * mebibytes,
+    cpuLimitMillis: 600,
+    cpuRequestMillis: 600,
+  });
+  const unlimited = specsOf(
+    pod(`{ containers: [{ name: a, image: i, ${limits('20Mi', '1')} }, { name: b, image: i }] }`),
+  );
+  assert.deepEqual(unlimited.sandbox().resources, { cpuRequestMillis: 1000 });
+});
+
+test('sandboxSpecOf() derives the hostname', () => {
+  const hostname = (spec: string) => specsOf(pod(spec)).sandbox().hostname;
+  const containers = 'containers: [{ name: a, image: i }]';
+  assert.equal(hostname(`{ ${containers} }`), 'web');
+  assert.equal(hostname(`{ hostname: h, subdomain: s, ${containers} }`), 'h');
+  assert.equal(
+    hostname(`{ hostname: h, subdomain: s, setHostnameAsFQDN: true, ${containers} }`),
+    'h.s.shop.svc.cluster.local',
+  );
+  const long = `{ hostname: ${'h'.repeat(60)}, subdomain: s, setHostnameAsFQDN: true, ${containers} }`;
+  assert.throws(() => hostname(long), /at most 64 characters/);
+});
+
+test('pullPolicyOf() pulls what may have changed, and never what has no registry', () => {
+  assert.equal(pullPolicyOf('nginx', undefined), 'Always');
+  assert.equal(pullPolicyOf('localhost:5000/nginx', undefined), 'Always');
+  assert.equal(pullPolicyOf('r.example:5000/nginx:latest', undefined), 'Always');
+  assert.equal(pullPolicyOf('nginx:1.27', undefined), 'IfNotPresent');
+  assert.equal(pullPolicyOf(`nginx@sha256:${'0'.repeat(64)}`, undefined), 'IfNotPresent');
+  assert.equal(pullPolicyOf('localhost/podvm/base:latest', undefined), 'IfNotPresent');
+  assert.equal(pullPolicyOf('nginx:1.27', 'Always'), 'Always');
+});
+
+test('readLocalProfiles() reads profiles from their directory, and from nowhere else', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'profiles-'));
+  t.after(() => rm(directory, { recursive: true }));
+  await writeFile(join(directory, 'good.json'), '{"defaultAction":"SCMP_ACT_ALLOW"}');
+  await writeFile(join(directory, 'bad.json'), 'x');
+  await symlink('/etc/passwd', join(directory, 'link.json'));
+  const specOf = (name: string) =>
+    specsOf(
+      pod(
+        `{ securityContext: { seccompProfile: { type: Localhost, localhostProfile: ${name} } }, containers: [{ name: a, image: i }] }`,
+      ),
+    ).pod.spec;
+  await assert.rejects(readLocalProfiles(specOf('good.json'), undefined), /no directory of profiles/);
+  await assert.rejects(readLocalProfiles(specOf('none.json'), directory), /Cannot read the seccomp profile none\.json/);
+  await assert.rejects(readLocalProfiles(specOf('link.json'), directory), /Cannot read/);
+  await assert.rejects(readLocalProfiles(specOf('bad.json'), directory), /Cannot use/);
+  const profiles = await readLocalProfiles(specOf('good.json'), directory);
+  assert.deepEqual(profiles.get('good.json'), { defaultAction: 'SCMP_ACT_ALLOW' });
+});
