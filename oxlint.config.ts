@@ -42,6 +42,7 @@ export default defineConfig({
     'typescript/no-unsafe-type-assertion': 'off',
     'no-shadow': 'off',
     'unicorn/consistent-function-scoping': 'off',
+    'typescript/consistent-return': 'off',
     'unicorn/no-useless-spread': 'off',
     'import/no-named-as-default-member': 'off',
   },

@@ -27,9 +27,13 @@ for (const layer of names) {
   for (const other of names) {
     const to = (path: string) => `import { thing } from '${path}';\n\nexport const seen = thing;\n`;
     await writeFile(join(planted, 'src', layer, `alias-${other}.ts`), to(`#${other}/thing.ts`));
-    if (other !== layer) await writeFile(join(planted, 'src', layer, `relative-${other}.ts`), to(`../${other}/thing.ts`));
+    if (other !== layer)
+      await writeFile(join(planted, 'src', layer, `relative-${other}.ts`), to(`../${other}/thing.ts`));
   }
-  await writeFile(join(planted, 'src', layer, 'node.ts'), "import { sep } from 'node:path';\n\nexport const seen = sep;\n");
+  await writeFile(
+    join(planted, 'src', layer, 'node.ts'),
+    "import { sep } from 'node:path';\n\nexport const seen = sep;\n",
+  );
 }
 
 /** Files that the linter refuses for their imports, as `layer/file.ts`. */
@@ -61,7 +65,8 @@ for (const layer of names) {
     for (const other of names) {
       const mayImport = other === layer || allowed.includes(other);
       assert.equal(found.has(`${layer}/alias-${other}.ts`), !mayImport, `${layer} imports #${other}`);
-      if (other !== layer) assert.equal(found.has(`${layer}/relative-${other}.ts`), !mayImport, `${layer} imports ../${other}`);
+      if (other !== layer)
+        assert.equal(found.has(`${layer}/relative-${other}.ts`), !mayImport, `${layer} imports ../${other}`);
     }
     assert.equal(found.has(`${layer}/node.ts`), neutralLayers.includes(layer), `${layer} imports node:path`);
   });

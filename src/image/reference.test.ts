@@ -17,7 +17,7 @@ test('parseReference() refuses what is no reference, and says why', () => {
     'a b',
     '-a',
     'a:',
-    `${'a'.repeat(256)}`,
+    'a'.repeat(256),
     '../a',
     'ho_st.x/a',
   ]) {
