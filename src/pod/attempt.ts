@@ -1,5 +1,5 @@
 import { kindOf, messageOf } from '#base/errors.ts';
-import type { Clock } from '#host/clock.ts';
+import { deadlineAfter, type Clock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
 import type { Container, ContainerExit, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
 import type { CheckTarget } from './check.ts';
@@ -135,7 +135,7 @@ async function create(
   try {
     const spec = specOf();
     reason = 'CreateContainerError';
-    await previous?.remove(AbortSignal.any([signal, AbortSignal.timeout(cleanupMs)]));
+    await removePrevious(name, previous, site);
     const created = await site.sandbox.createContainer(spec, signal);
     site.events.normal('Created', `Created container ${name} of ${spec.image}`, name);
     return created;
@@ -149,13 +149,22 @@ async function create(
   }
 }
 
-/** Starts it and runs its postStart hook; false when it could not be started: its `exited` says why. */
+/** Its writable layer would only take space; what cannot be removed goes with the machine. */
+async function removePrevious(name: string, previous: Container | undefined, site: AttemptSite): Promise<void> {
+  try {
+    await previous?.remove(AbortSignal.timeout(cleanupMs));
+  } catch (error) {
+    site.log.error('cannot remove the previous container', error, { container: name });
+  }
+}
+
+/** Starts it; false when it could not be started: its `exited` says why. */
 async function begin(container: PodContainer, created: Container, site: AttemptSite, signal: AbortSignal) {
   const { name } = container;
   try {
     await created.start(signal);
   } catch (error) {
-    site.events.warn('Failed', messageOf(error), name);
+    if (!signal.aborted) site.events.warn('Failed', messageOf(error), name);
     // Idempotent for a container that never ran; without it `exited` might not settle.
     await created.stop(0, AbortSignal.timeout(cleanupMs)).catch((cause: unknown) => {
       site.log.error('cannot stop a container that failed to start', cause, { container: name });
@@ -236,14 +245,11 @@ async function runPreStop(
 ): Promise<void> {
   const handler = container.lifecycle.preStop;
   if (handler === undefined || graceMs <= 0) return;
-  const deadline = new AbortController();
-  const cancel = site.clock.after(graceMs, () => deadline.abort());
+  using deadline = deadlineAfter(site.clock, graceMs, ended);
   try {
-    await runHook(handler, targetOf(container, made, site), site.clock, AbortSignal.any([ended, deadline.signal]));
+    await runHook(handler, targetOf(container, made, site), site.clock, deadline.signal);
   } catch (error) {
     if (!ended.aborted) site.events.warn('FailedPreStopHook', messageOf(error), container.name);
-  } finally {
-    cancel();
   }
 }
 

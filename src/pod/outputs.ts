@@ -12,31 +12,37 @@ export interface Outputs {
 }
 
 export function createOutputs(log: Log): Outputs {
-  const listeners = new Set<OutputListener>();
-  const givenUp = Promise.withResolvers<void>();
+  /**
+   * By listener, what releases those who wait for it. Not a race with one long-lived promise: that would keep
+   * something of every chunk.
+   */
+  const listeners = new Map<OutputListener, Set<() => void>>();
+  const leave = (listener: OutputListener) => {
+    const waiting = listeners.get(listener);
+    listeners.delete(listener);
+    for (const release of waiting ?? []) release();
+  };
+  const take = (listener: OutputListener, waiting: Set<() => void>, container: string, chunk: OutputChunk) =>
+    new Promise<void>((resolve) => {
+      const release = () => {
+        waiting.delete(release);
+        resolve();
+      };
+      waiting.add(release);
+      listener(container, chunk).then(release, (error: unknown) => {
+        log.error('output listener dropped', error, { container });
+        leave(listener); // a client that went away must not hold the container
+      });
+    });
   return {
     listen(listener) {
-      listeners.add(listener);
-      return () => listeners.delete(listener);
+      listeners.set(listener, new Set());
+      return () => leave(listener);
     },
     async deliver(container, chunk) {
-      if (listeners.size === 0) return;
-      const all = Promise.all(
-        [...listeners].map(async (listener) => {
-          try {
-            await listener(container, chunk);
-          } catch (error) {
-            listeners.delete(listener); // a client that went away must not hold the container
-            log.warn('output listener dropped', { container, err: error instanceof Error ? error.message : 'thrown' });
-          }
-        }),
-      );
-      await Promise.race([all, givenUp.promise]);
+      await Promise.all([...listeners].map(([listener, waiting]) => take(listener, waiting, container, chunk)));
     },
-    giveUp: () => {
-      listeners.clear();
-      givenUp.resolve();
-    },
+    giveUp: () => [...listeners.keys()].forEach(leave),
   };
 }
 

@@ -1,5 +1,5 @@
-import { pause, type Clock } from '#host/clock.ts';
-import { check, type CheckTarget } from './check.ts';
+import { deadlineAfter, pause, type Clock } from '#host/clock.ts';
+import { check, type CheckResult, type CheckTarget } from './check.ts';
 import type { Probe } from './schema/probe.ts';
 
 export type ProbeKind = 'startup' | 'liveness' | 'readiness';
@@ -41,7 +41,7 @@ export async function runProbe(
   await pause(clock, sinceMs + probe.initialDelaySeconds * 1000 - clock.now(), signal);
   let count: ProbeCount | undefined;
   while (!signal.aborted) {
-    const result = await checkWithin(probe, target, clock, signal);
+    const result = await checkOnce(probe, target, clock, signal);
     if (signal.aborted) return;
     if (!result.isSuccess) listener.failed(kind, result.message);
     const next = countResult(count, result.isSuccess, probe);
@@ -51,12 +51,7 @@ export async function runProbe(
   }
 }
 
-async function checkWithin(probe: Probe, target: CheckTarget, clock: Clock, signal: AbortSignal) {
-  const deadline = new AbortController();
-  const cancel = clock.after(probe.timeoutSeconds * 1000, () => deadline.abort());
-  try {
-    return await check(probe, target, AbortSignal.any([signal, deadline.signal]));
-  } finally {
-    cancel();
-  }
+async function checkOnce(probe: Probe, target: CheckTarget, clock: Clock, signal: AbortSignal): Promise<CheckResult> {
+  using deadline = deadlineAfter(clock, probe.timeoutSeconds * 1000, signal);
+  return await check(probe, target, deadline.signal);
 }

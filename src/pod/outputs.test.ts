@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { silentLog } from '#host/log.ts';
+import { createOutputs, createOutputTail } from './outputs.ts';
+
+const chunk = { stream: 'stdout', bytes: Buffer.from('x') } as const;
+const never = () => new Promise<void>(() => {});
+
+test('deliver() waits for a slow listener until that one leaves', async () => {
+  const outputs = createOutputs(silentLog);
+  const leave = outputs.listen(never);
+  let isDelivered = false;
+  const delivery = outputs.deliver('a', chunk).then(() => (isDelivered = true));
+  await new Promise(setImmediate);
+  assert.equal(isDelivered, false);
+  leave();
+  await delivery;
+});
+
+test('deliver() drops a listener that fails, and goes on with the others', async () => {
+  const outputs = createOutputs(silentLog);
+  let bad = 0;
+  let good = 0;
+  outputs.listen(async () => {
+    bad += 1;
+    throw new Error('gone');
+  });
+  outputs.listen(async () => void (good += 1));
+  await outputs.deliver('a', chunk);
+  await outputs.deliver('a', chunk);
+  assert.deepEqual([bad, good], [1, 2]);
+});
+
+test('giveUp() releases everybody', async () => {
+  const outputs = createOutputs(silentLog);
+  outputs.listen(never);
+  outputs.listen(() => never());
+  const delivery = outputs.deliver('a', chunk);
+  outputs.giveUp();
+  await delivery;
+});
+
+test('createOutputTail() keeps the last 2048 bytes and 80 lines', () => {
+  const bytes = createOutputTail();
+  bytes.add(Buffer.from(`${'a'.repeat(5000)}end`));
+  assert.equal(bytes.text().length, 2048);
+  assert.ok(bytes.text().endsWith('aend'));
+  const lines = createOutputTail();
+  for (let line = 0; line < 200; line += 1) lines.add(Buffer.from(`${line}\n`));
+  assert.ok(lines.text().split('\n').length <= 80 && lines.text().endsWith('199\n'));
+});
