@@ -158,9 +158,3 @@ export interface RunningPod {
   /** Kills what still runs and forgets it: the sandbox's directory and logs are gone. Idempotent. */
   remove(): Promise<void>;
 }
-
-/** An abort of `signal` kills the pod. Errors that keep it from starting appear as its `finished` and events. */
-export type StartPod = (pod: Pod, config: PodConfig, parts: PodParts, signal: AbortSignal) => RunningPod;
-
-/** Errors: `invalid`, with every problem found, each with file, line and field. */
-export type ParseManifest = (text: string, fileName: string) => Manifest;

@@ -131,6 +131,5 @@ export const initContainer = v.pipe(
   }),
 );
 
-export type InitContainer = v.InferOutput<typeof initContainer>;
 /** Either kind; only an init container can have a restartPolicy. */
 export type PodContainer = v.InferOutput<typeof container> & { readonly restartPolicy?: 'Always' | undefined };

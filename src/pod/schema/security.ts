@@ -47,7 +47,6 @@ export const containerSecurity = v.pipe(
     'must not have allowPrivilegeEscalation: false together with the capability SYS_ADMIN',
   ),
 );
-export type ContainerSecurityContext = v.InferOutput<typeof containerSecurity>;
 
 /** Sysctls that a namespace of the pod's own holds; a machine has all of them for itself, the rest is the kernel's. */
 const sysctlName = v.pipe(
@@ -76,4 +75,3 @@ export const podSecurity = v.object({
     [],
   ),
 });
-export type PodSecurityContext = v.InferOutput<typeof podSecurity>;
