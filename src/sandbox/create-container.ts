@@ -28,14 +28,8 @@ export interface ContainerSite extends ContainerHome {
   readonly surroundings: Surroundings;
 }
 
-/** The agent refuses these for what the pod or its image asks: the container is reported, not the call failed. */
-const startErrors: ReadonlySet<ErrorKind> = new Set([
-  'invalid',
-  'notFound',
-  'failedPrecondition',
-  'denied',
-  'internal',
-]);
+/** What the agent and crun say of a command, user or mount that cannot be: the container is reported, not the call failed. */
+const startErrors: ReadonlySet<ErrorKind> = new Set(['failedPrecondition']);
 
 /**
  * Makes the container in the guest, so that it can be started. A command that cannot run (not found, not executable)

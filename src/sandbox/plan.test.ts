@@ -74,6 +74,20 @@ test('processOf() lets the pod overrule the image', () => {
   assert.equal(processOf({ ...own, security: { ...security, runAsUser: 5 } }, image, [], 7).user, '5');
 });
 
+test('processOf() refuses root where runAsNonRoot is set, whoever asks for it', () => {
+  const runAs = (own: object, user?: string) =>
+    processOf(
+      { ...containerSpec, security: { ...security, runAsNonRoot: true, ...own } },
+      { cmd: ['x'], ...(user === undefined ? {} : { user }) },
+      [],
+      1,
+    );
+  for (const user of [undefined, '', '0', 'root', '0:5']) assert.throws(() => runAs({}, user), is('invalid'));
+  assert.throws(() => runAs({ runAsUser: 0 }, 'nobody'), is('invalid'));
+  assert.equal(runAs({ runAsUser: 5 }, 'root').user, '5');
+  assert.equal(runAs({}, 'nobody').requireNonRoot, true);
+});
+
 test('stopSignalOf() understands names, numbers and real-time signals', () => {
   const cases = { SIGQUIT: 3, quit: 3, '9': 9, 'SIGRTMIN+3': 37, nonsense: 15, '': 15, '99': 15 };
   for (const [stopSignal, number] of Object.entries(cases)) assert.equal(stopSignalOf({ stopSignal }), number);

@@ -22,7 +22,7 @@ export interface ProcessPlan {
 /** systemd's and newer containerd's default: `select` works for whoever never asks for more, the others may. */
 const openFiles = { type: 'RLIMIT_NOFILE', soft: 1024, hard: 524_288 };
 
-/** Errors: `invalid` when neither pod nor image name a command. */
+/** Errors: `invalid` when neither pod nor image name a command, and for root where runAsNonRoot is set. */
 export function processOf(
   spec: ContainerSpec,
   image: ImageConfig,
@@ -30,11 +30,22 @@ export function processOf(
   fsGroup: number | undefined,
 ): ProcessPlan {
   const { security } = spec;
+  const user = security.runAsUser === undefined ? (image.user ?? '') : String(security.runAsUser);
+  if (security.runAsNonRoot && ['', '0', 'root'].includes(user.split(':')[0] ?? '')) {
+    // A name that only the image can resolve is checked in the guest.
+    throw new PodvmError(
+      'invalid',
+      `Cannot run container ${spec.name}: runAsNonRoot is set, and it would run as root`,
+      {
+        fix: 'Set securityContext.runAsUser to another user.',
+      },
+    );
+  }
   return {
     args: argsOf(spec, image),
     env: envOf(spec, image),
     cwd: spec.workingDir ?? (image.workingDir === undefined || image.workingDir === '' ? '/' : image.workingDir),
-    user: security.runAsUser === undefined ? (image.user ?? '') : String(security.runAsUser),
+    user,
     ...(security.runAsGroup === undefined ? {} : { group: security.runAsGroup }),
     requireNonRoot: security.runAsNonRoot,
     supplementalGroups: [...security.supplementalGroups],
