@@ -1,21 +1,211 @@
+import * as v from 'valibot';
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import {
+  type AgentMessage,
+  type CallMessage,
+  type Hello,
+  type Method,
+  type Params,
+  paramSchemas,
+  protocolVersion,
+  type Result,
+  type Welcome,
+} from '#wire/messages.ts';
 import type { Guest } from './boot/guest.ts';
-import { ready, type Engine } from './engine/engine.ts';
+import { Channel } from './channel/channel.ts';
+import { Cgroups, podCgroup } from './container/cgroups.ts';
+import { Children } from './container/children.ts';
+import { Containers } from './container/containers.ts';
+import { Crun } from './container/crun.ts';
+import { writeEtcFiles } from './container/rootfs.ts';
+import type { Engine } from './engine/engine.ts';
+import { dial } from './io/dial.ts';
+import { configureNetwork } from './network/configure-network.ts';
+import { Disks } from './volume/disks.ts';
+import { Volumes } from './volume/volumes.ts';
 
-const retryMs = 50;
+const agentVersion = '0.1.0';
+const maxErrorChars = 4000;
+/** Between the answer to `shutdown` and the end, in `ms`: the answer must still leave the guest. */
+const farewellMs = 50;
 
-/** Echoes what comes, until the services are there. */
+/** Serves the host over the channel; never returns to anybody, never throws. */
 export function startServices(engine: Engine, channelFd: number, guest: Guest): void {
-  const buffer = new Uint8Array(16 * 1024);
-  const watch = () => {
-    engine.watch(channelFd, ready.readable, (events) => {
-      const bytes = engine.read(channelFd, buffer);
-      if (bytes > 0) engine.write(channelFd, buffer, 0, bytes);
-      else if (!guest.isMachine) engine.exit(0);
-      else if ((events & ready.hangup) !== 0) {
-        engine.unwatch(channelFd); // the host is away
-        engine.setTimer(retryMs, watch);
-      }
+  const services = new Services(engine, channelFd, guest);
+  for (const failure of guest.failures) services.warn(failure);
+}
+
+type Handlers = { readonly [M in Method]: (params: Params<M>) => Result<M> | Promise<Result<M>> };
+
+class Services {
+  readonly #engine: Engine;
+  readonly #guest: Guest;
+  readonly #channel: Channel;
+  readonly #disks: Disks;
+  readonly #volumes: Volumes;
+  readonly #cgroups: Cgroups;
+  readonly #containers: Containers;
+  #isConfigured = false;
+
+  constructor(engine: Engine, channelFd: number, guest: Guest) {
+    this.#engine = engine;
+    this.#guest = guest;
+    const children = new Children(engine);
+    this.#disks = new Disks(engine);
+    this.#volumes = new Volumes(engine, this.#disks);
+    this.#cgroups = new Cgroups(engine);
+    this.#channel = new Channel(engine, channelFd, {
+      hello: (hello) => this.#welcome(hello),
+      call: (call, reply) => void this.#answer(call, reply),
+      ended: () => {
+        if (!guest.isMachine) engine.exit(0);
+      },
     });
+    this.#containers = new Containers({
+      engine,
+      channel: this.#channel,
+      children,
+      cgroups: this.#cgroups,
+      disks: this.#disks,
+      volumes: this.#volumes,
+      crun: guest.crunFd === undefined ? undefined : new Crun(engine, children, guest.crunFd),
+    });
+  }
+
+  warn(text: string): void {
+    this.#channel.tell({ kind: 'log', level: 'warn', text: text.slice(0, 2000) });
+  }
+
+  #welcome(hello: Hello): Welcome {
+    return {
+      t: 'welcome',
+      version: hello.versions.includes(protocolVersion) ? protocolVersion : 0,
+      agentVersion,
+      engine: this.#engine.engineName,
+      bootId: this.#engine.readText('/proc/sys/kernel/random/boot_id', 64).trim(),
+      phases: [...this.#guest.phases],
+      configured: this.#isConfigured,
+    };
+  }
+
+  /** Whatever a call does wrong, the caller is told and the agent lives. */
+  async #answer(call: CallMessage, reply: (message: AgentMessage) => void): Promise<void> {
+    try {
+      reply({ t: 'result', id: call.id, value: await this.#call(call.method, call.params) });
+    } catch (error) {
+      reply({ t: 'error', id: call.id, kind: kindOf(error), message: messageOf(error).slice(0, maxErrorChars) });
+    }
+  }
+
+  async #call(method: string, params: unknown): Promise<unknown> {
+    if (!isMethod(method)) throw new PodvmError('unsupported', 'Cannot answer: there is no such method');
+    const parsed = v.safeParse(paramSchemas[method], params);
+    if (!parsed.success) {
+      const [issue] = parsed.issues;
+      throw new PodvmError('invalid', `Cannot ${method}: ${v.getDotPath(issue) ?? 'parameters'}: ${issue.message}`);
+    }
+    // SAFE: the schema of this very method has just accepted the parameters
+    return await (this.#handlers[method] as (params: unknown) => unknown)(parsed.output);
+  }
+
+  readonly #handlers: Handlers = {
+    configure: (params) => this.#configure(params),
+    attachDisk: async ({ serial, fileSystem, readOnly }) => ({
+      phases: await this.#disks.attach(serial, fileSystem, readOnly),
+    }),
+    detachDisk: ({ serial }) => done(this.#disks.detach(serial)),
+    createVolume: (params) => done(this.#volumes.create(params)),
+    beginPush: ({ volume }) => ({ push: this.#volumes.beginPush(volume) }),
+    pushFile: ({ push, path, mode, data }) => done(this.#volumes.pushFile(push, path, mode, data)),
+    commitPush: ({ push }) => done(this.#volumes.commitPush(push)),
+    abortPush: ({ push }) => done(this.#volumes.abortPush(push)),
+    removeVolume: ({ name }) => done(this.#volumes.remove(name)),
+    createContainer: (params) => this.#containers.create(params),
+    startContainer: ({ id }) => this.#containers.start(id),
+    signalContainer: (params) => done(this.#containers.signal(params)),
+    updateContainer: ({ id, resources }) => done(this.#containers.update(id, resources)),
+    removeContainer: async ({ id }) => done(await this.#containers.remove(id)),
+    readFile: (params) => this.#containers.readFile(params),
+    startExec: (params) => this.#containers.exec(params),
+    attach: ({ containerId, execId, stdio }) => done(this.#containers.attach(containerId, execId, stdio)),
+    signalExec: (params) => done(this.#containers.signalExec(params)),
+    resize: (params) => done(this.#containers.resize(params)),
+    dial: async (params) => done(await dial(this.#engine, this.#channel, params)),
+    stats: () => this.#stats(),
+    ping: () => ({ uptimeMs: this.#engine.monotonicMs() }),
+    shutdown: ({ graceMs }) => this.#shutdown(graceMs),
   };
-  watch();
+
+  #configure(params: Params<'configure'>): Result<'configure'> {
+    if (this.#isConfigured) throw new PodvmError('failedPrecondition', 'Cannot configure the guest: it is configured');
+    this.#isConfigured = true;
+    const phases: { name: string; ms: number }[] = [];
+    const step = (name: string, work: () => void) => {
+      const startedMs = this.#engine.monotonicMs();
+      work();
+      phases.push({ name, ms: this.#engine.monotonicMs() - startedMs });
+    };
+    step('clock', () => this.#engine.setRealtimeMs(params.realtimeMs));
+    step('entropy', () => this.#engine.addEntropy(this.#engine.decodeBase64(params.entropy)));
+    step('names', () => {
+      this.#engine.setHostname(params.hostname);
+      writeEtcFiles(this.#engine, { hosts: params.etcHosts, hostname: params.hostname, resolvConf: params.resolvConf });
+      this.#engine.makeDirectories('/etc');
+      this.#engine.writeFile('/etc/machine-id', `${params.machineId}\n`);
+    });
+    step('network', () => {
+      if (params.network !== null) configureNetwork(this.#engine, params.network);
+    });
+    step('sysctls', () => {
+      for (const [name, value] of Object.entries(params.sysctls)) this.#setSysctl(name, value);
+    });
+    step('cgroup', () => this.#cgroups.makePod(params.resources));
+    step('pause', () => {
+      const pausePid = params.sharePidNamespace ? this.#engine.spawnPause() : undefined;
+      this.#containers.configure({ hostname: params.hostname, pausePid });
+    });
+    return { phases };
+  }
+
+  #setSysctl(name: string, value: string): void {
+    if (!/^[A-Za-z0-9_.-]+$/.test(name) || name.includes('..')) {
+      throw new PodvmError('invalid', 'Cannot set a sysctl: its name is none');
+    }
+    try {
+      this.#engine.writeExisting(`/proc/sys/${name.replaceAll('.', '/')}`, value);
+    } catch (cause) {
+      throw new PodvmError('invalid', `Cannot set sysctl ${name}: the guest's kernel refuses it`, { cause });
+    }
+  }
+
+  #stats(): Result<'stats'> {
+    const { residentKiB, heapBytes, descriptors } = this.#engine.memoryUse();
+    return {
+      agentRssKiB: residentKiB,
+      agentHeapBytes: heapBytes,
+      agentFds: descriptors,
+      pod: this.#cgroups.figures(podCgroup),
+      containers: this.#containers.stats().map(({ id, figures }) => ({ id, ...figures })),
+    };
+  }
+
+  async #shutdown(graceMs: number): Promise<Record<string, never>> {
+    await this.#containers.stopAll(graceMs);
+    this.#engine.sync();
+    this.#disks.detachAll();
+    this.#engine.setTimer(farewellMs, () => {
+      if (this.#guest.isMachine) this.#engine.powerOff();
+      else this.#engine.exit(0);
+    });
+    return {};
+  }
+}
+
+function isMethod(name: string): name is Method {
+  return Object.hasOwn(paramSchemas, name);
+}
+
+/** The answer of what has nothing to say. */
+function done(_nothing: void): Record<string, never> {
+  return {};
 }

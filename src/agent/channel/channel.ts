@@ -1,0 +1,244 @@
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import { decodeCredit, encodeFrame, FrameParser, frameKinds, type Decision, type FrameHeader } from '#wire/frame.ts';
+import { limits } from '#wire/limits.ts';
+import {
+  hostMessageSchema,
+  type AgentEvent,
+  type AgentMessage,
+  type CallMessage,
+  type Hello,
+  type Welcome,
+} from '#wire/messages.ts';
+import { again, ready, type Clock, type Descriptors, type Text } from '../engine/engine.ts';
+import { AgentStream, type StreamPort } from './stream.ts';
+
+export type ChannelParts = Descriptors & Clock & Text;
+
+export interface ChannelOwner {
+  hello(hello: Hello): Welcome;
+  /** Answers by `reply`; after the connection has changed the answer goes nowhere. */
+  call(call: CallMessage, reply: (message: AgentMessage) => void): void;
+  /** The channel has ended for good; only told when nothing can come back (an inherited socket). */
+  ended(): void;
+}
+
+/** How often to look whether the host is back, in `ms`. */
+const awayPollMs = 10;
+const readBytes = 16 * 1024;
+
+/**
+ * The agent's end of the channel: frames in, frames out, streams, events. Whatever the host (or garbage) sends, it goes
+ * on. While the host is away nothing is written: events are kept, streams are gone, processes' output waits.
+ */
+export class Channel implements StreamPort {
+  readonly #parts: ChannelParts;
+  readonly #fd: number;
+  readonly #owner: ChannelOwner;
+  readonly #parser: FrameParser;
+  readonly #buffer = new Uint8Array(readBytes);
+  readonly #streams = new Map<number, AgentStream>();
+  #epoch = 0;
+  #queue: Uint8Array[] = [];
+  #queuedBytes = 0;
+  #events: AgentEvent[] = [];
+  #isAway = false;
+  #wantsWrite = false;
+
+  constructor(parts: ChannelParts, fd: number, owner: ChannelOwner) {
+    this.#parts = parts;
+    this.#fd = fd;
+    this.#owner = owner;
+    this.#parser = new FrameParser({ decide: (header) => this.#decide(header), frame: (h, p) => this.#frame(h, p) });
+    this.#watch();
+  }
+
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  get isCongested(): boolean {
+    return this.#queuedBytes >= limits.maxQueuedWriteBytes;
+  }
+
+  get isIdle(): boolean {
+    return this.#queuedBytes === 0;
+  }
+
+  /** The stream with that number, made if it is not there. Errors: `exhausted`; `invalid` for 0. */
+  openStream(id: number): AgentStream {
+    if (id === 0) throw new PodvmError('invalid', 'Cannot open a stream: 0 is the control stream');
+    const there = this.#streams.get(id);
+    if (there !== undefined) throw new PodvmError('alreadyExists', `Cannot open stream ${id}: it is in use`);
+    if (this.#streams.size >= limits.maxStreams) {
+      throw new PodvmError('exhausted', `Cannot open stream ${id}: ${limits.maxStreams} are open`);
+    }
+    const stream = new AgentStream(id, this);
+    this.#streams.set(id, stream);
+    return stream;
+  }
+
+  forget(stream: AgentStream): void {
+    this.#streams.delete(stream.id);
+  }
+
+  /** Told in order; kept while the host is away, log lines dropped first when there are too many. */
+  tell(event: AgentEvent): void {
+    if (this.#epoch !== 0 && !this.#isAway && this.#events.length === 0 && !this.isCongested) {
+      this.#send({ t: 'event', event });
+      return;
+    }
+    if (this.#events.length >= limits.maxQueuedEvents) {
+      const log = this.#events.findIndex(({ kind }) => kind === 'log');
+      this.#events.splice(Math.max(log, 0), 1);
+    }
+    this.#events.push(event);
+  }
+
+  write(frame: Uint8Array, length: number): void {
+    let done = 0;
+    if (this.#queue.length === 0 && !this.#isAway) {
+      done = this.#tryWrite(frame, length);
+      if (done === length) return;
+    }
+    this.#queue.push(frame.slice(done, length));
+    this.#queuedBytes += length - done;
+    this.#watch();
+  }
+
+  #send(message: AgentMessage): void {
+    const frame = encodeFrame(this.#epoch, 0, frameKinds.message, this.#parts.encodeUtf8(JSON.stringify(message)));
+    this.write(frame, frame.length);
+  }
+
+  #tryWrite(bytes: Uint8Array, length: number): number {
+    try {
+      const done = this.#parts.write(this.#fd, bytes, 0, length);
+      return done === again ? 0 : done;
+    } catch {
+      return 0; // the host went this moment; the hangup is told to the handler
+    }
+  }
+
+  #watch(): void {
+    if (this.#isAway) return;
+    this.#wantsWrite = this.#queue.length > 0;
+    const interest = this.#wantsWrite ? ready.readable | ready.writable : ready.readable;
+    this.#parts.watch(this.#fd, interest, (events) => this.#ready(events));
+  }
+
+  #ready(events: number): void {
+    let bytes: number = again;
+    if ((events & (ready.readable | ready.hangup | ready.error)) !== 0) {
+      try {
+        bytes = this.#parts.read(this.#fd, this.#buffer);
+      } catch {
+        bytes = 0;
+      }
+      if (bytes > 0) this.#parser.push(this.#buffer.subarray(0, bytes));
+    }
+    if (bytes === 0 || (bytes < 0 && (events & ready.hangup) !== 0)) this.#hostAway();
+    else if ((events & ready.writable) !== 0) this.#flush();
+  }
+
+  /** virtio-serial: a port without its host polls as hung up for ever; look again by timer. */
+  #hostAway(): void {
+    this.#parts.unwatch(this.#fd);
+    if (!this.#isAway) {
+      this.#isAway = true;
+      this.#parser.reset();
+      this.#connectionEnded();
+      this.#owner.ended();
+    }
+    this.#parts.setTimer(awayPollMs, () => {
+      this.#parts.watch(this.#fd, ready.readable, (events) => {
+        if ((events & ready.hangup) === 0) this.#isAway = false;
+        this.#ready(events);
+      });
+    });
+  }
+
+  #connectionEnded(): void {
+    this.#epoch = 0;
+    this.#queue = [];
+    this.#queuedBytes = 0;
+    const streams = [...this.#streams.values()];
+    this.#streams.clear();
+    for (const stream of streams) stream.lost('away');
+  }
+
+  #flush(): void {
+    const wasCongested = this.isCongested;
+    for (let next = this.#queue[0]; next !== undefined; next = this.#queue[0]) {
+      const done = this.#tryWrite(next, next.length);
+      this.#queuedBytes -= done;
+      if (done < next.length) {
+        this.#queue[0] = next.subarray(done);
+        break;
+      }
+      this.#queue.shift();
+    }
+    if (this.#queue.length === 0 && this.#wantsWrite) this.#watch();
+    if (!this.isCongested) this.#flushEvents();
+    if (wasCongested && !this.isCongested) for (const stream of this.#streams.values()) stream.writable();
+  }
+
+  #flushEvents(): void {
+    if (this.#epoch === 0) return;
+    for (const event of this.#events.splice(0)) this.#send({ t: 'event', event });
+  }
+
+  #decide(header: FrameHeader): Decision {
+    if (header.kind === frameKinds.hello) return 'take';
+    return header.epoch === this.#epoch && this.#epoch !== 0 ? 'take' : 'skip';
+  }
+
+  #frame(header: FrameHeader, payload: Uint8Array): void {
+    switch (header.kind) {
+      case frameKinds.hello:
+      case frameKinds.message:
+        this.#message(header, payload);
+        return;
+      case frameKinds.data:
+        this.#streams.get(header.stream)?.received(payload);
+        return;
+      case frameKinds.end:
+        this.#streams.get(header.stream)?.hostEnded();
+        return;
+      case frameKinds.reset: {
+        const stream = this.#streams.get(header.stream);
+        this.#streams.delete(header.stream);
+        stream?.lost('reset');
+        return;
+      }
+      case frameKinds.credit:
+        this.#streams.get(header.stream)?.granted(decodeCredit(payload));
+        return;
+    }
+  }
+
+  #message(header: FrameHeader, payload: Uint8Array): void {
+    let json: unknown;
+    try {
+      json = JSON.parse(this.#parts.decodeUtf8(payload));
+    } catch {
+      return; // no call id to answer to
+    }
+    const parsed = v.safeParse(hostMessageSchema, json);
+    if (!parsed.success) return;
+    const message = parsed.output;
+    if (message.t === 'hello') {
+      if (header.kind !== frameKinds.hello || header.epoch === 0) return;
+      if (header.epoch !== this.#epoch) this.#connectionEnded();
+      this.#epoch = header.epoch;
+      this.#isAway = false;
+      this.#send(this.#owner.hello(message));
+      this.#flushEvents();
+    } else if (header.kind === frameKinds.message) {
+      const epoch = this.#epoch;
+      this.#owner.call(message, (answer) => {
+        if (epoch === this.#epoch) this.#send(answer);
+      });
+    }
+  }
+}

@@ -1,0 +1,182 @@
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { open } from '../engine/constants.ts';
+import { again, ready, type Engine } from '../engine/engine.ts';
+import type { Children } from './children.ts';
+
+export const crunStateRoot = '/run/crun';
+const workDirectory = '/run/podvm/crun';
+const deadlineMs = 60_000;
+const maxLogBytes = 16 * 1024;
+
+type Parts = Pick<
+  Engine,
+  | 'spawn'
+  | 'kill'
+  | 'readText'
+  | 'removeFile'
+  | 'makeDirectories'
+  | 'status'
+  | 'setTimer'
+  | 'clearTimer'
+  | 'listenUnix'
+  | 'accept'
+  | 'receive'
+  | 'watch'
+  | 'close'
+>;
+
+export interface CrunCall {
+  /** Command and its options without those that every call gets: `create`, `--bundle`, ... */
+  readonly command: 'create' | 'exec' | 'start';
+  readonly options: readonly string[];
+  /** What follows the options: the container's id. */
+  readonly id: string;
+  /** Standard streams, which the container's process inherits. -1: /dev/null. */
+  readonly fds: readonly [number, number, number];
+  /** Wait for the terminal's master end, too. */
+  readonly tty: boolean;
+  /** `create` and `exec` leave a process behind, whose pid is wanted. */
+  readonly wantsPid: boolean;
+}
+
+export interface CrunResult {
+  /** 0 if none was wanted. */
+  readonly pid: number;
+  /** Master end of the terminal, or -1. */
+  readonly terminal: number;
+}
+
+/**
+ * Calls crun, from its sealed memfd (else it copies itself on every call). It is given the container's own standard
+ * streams, and says what went wrong in a log file.
+ */
+export class Crun {
+  readonly #parts: Parts;
+  readonly #children: Children;
+  readonly #programFd: number;
+  #calls = 0;
+
+  constructor(parts: Parts, children: Children, programFd: number) {
+    this.#parts = parts;
+    this.#children = children;
+    this.#programFd = programFd;
+    parts.makeDirectories(workDirectory, 0o700);
+    parts.makeDirectories(crunStateRoot, 0o700);
+  }
+
+  /** To be called inside `Children.expecting`. Errors: `failedPrecondition` with what crun said; `timeout`. */
+  async call(call: CrunCall): Promise<CrunResult> {
+    this.#calls += 1;
+    const files = `${workDirectory}/${this.#calls}`;
+    const [log, pidFile, socket] = [`${files}.log`, `${files}.pid`, `${files}.tty`];
+    const terminal = call.tty ? new TerminalReceiver(this.#parts, socket) : undefined;
+    let master = -1;
+    try {
+      await this.#run(
+        call,
+        [
+          'crun',
+          ...['--root', crunStateRoot, '--cgroup-manager', 'cgroupfs', '--log', log, '--log-format', 'json'],
+          call.command,
+          ...(call.wantsPid ? ['--pid-file', pidFile] : []),
+          ...(terminal === undefined ? [] : ['--console-socket', socket]),
+          ...call.options,
+          call.id,
+        ],
+        log,
+      );
+      const pid = call.wantsPid ? Number(this.#parts.readText(pidFile, 32).trim()) : 0;
+      master = terminal?.take() ?? -1;
+      return { pid, terminal: master };
+    } finally {
+      terminal?.close();
+      for (const file of [log, pidFile, socket])
+        if (this.#parts.status(file) !== undefined) this.#parts.removeFile(file);
+    }
+  }
+
+  async #run(call: CrunCall, argv: readonly string[], log: string): Promise<void> {
+    const pid = this.#parts.spawn({
+      argv,
+      programFd: this.#programFd,
+      env: ['PATH=/usr/sbin:/usr/bin:/sbin:/bin'],
+      fds: call.fds,
+      newSession: true,
+    });
+    let isLate = false;
+    const timer = this.#parts.setTimer(deadlineMs, () => {
+      isLate = true;
+      this.#parts.kill(pid, 9);
+    });
+    const exit = await this.#children.wait(pid);
+    this.#parts.clearTimer(timer);
+    if (isLate) throw new PodvmError('timeout', `Cannot ${call.command} container: crun took over ${deadlineMs} ms`);
+    if (exit.code !== 0) {
+      throw new PodvmError('failedPrecondition', `Cannot ${call.command} container: ${this.#lastWords(log, exit)}`);
+    }
+  }
+
+  #lastWords(log: string, exit: { code: number | undefined; signal: number | undefined }): string {
+    const ending = exit.code === undefined ? `crun died of signal ${exit.signal}` : `crun ended with ${exit.code}`;
+    if (this.#parts.status(log) === undefined) return ending;
+    try {
+      const lines = this.#parts.readText(log, maxLogBytes).trim().split('\n');
+      const messages = lines.map((line) => (JSON.parse(line) as { msg?: unknown }).msg);
+      const last = messages.findLast((message) => typeof message === 'string');
+      return typeof last === 'string' ? printable(last) : ending;
+    } catch {
+      return ending;
+    }
+  }
+}
+
+/** Listens where crun sends the terminal's master end (SCM_RIGHTS), as OCI runtimes do. */
+class TerminalReceiver {
+  readonly #parts: Parts;
+  readonly #listener: number;
+  #connection = -1;
+  #master = -1;
+
+  constructor(parts: Parts, path: string) {
+    this.#parts = parts;
+    this.#listener = parts.listenUnix(path);
+    parts.watch(this.#listener, ready.readable, () => this.#accept());
+  }
+
+  /** Master end, -1 if none came. The caller's from now on. */
+  take(): number {
+    if (this.#master < 0) this.#accept(); // crun has ended: all it sent is there
+    if (this.#master < 0 && this.#connection >= 0) this.#receive();
+    const master = this.#master;
+    this.#master = -1;
+    return master;
+  }
+
+  close(): void {
+    for (const fd of [this.#listener, this.#connection, this.#master]) if (fd >= 0) this.#parts.close(fd);
+  }
+
+  #accept(): void {
+    if (this.#connection >= 0) return;
+    const connection = this.#parts.accept(this.#listener);
+    if (connection === again) return;
+    this.#connection = connection;
+    this.#parts.watch(connection, ready.readable, () => this.#receive());
+  }
+
+  #receive(): void {
+    const { bytes, fds } = this.#parts.receive(this.#connection, new Uint8Array(256));
+    for (const fd of fds) {
+      if (this.#master < 0) this.#master = fd;
+      else this.#parts.close(fd);
+    }
+    if (bytes === 0) {
+      this.#parts.close(this.#connection);
+      this.#connection = -1;
+    }
+  }
+}
+
+/** Flags to open a directory as a place to resolve paths beneath. */
+export const directoryFlags = open.path | open.directory;

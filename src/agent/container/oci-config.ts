@@ -1,0 +1,157 @@
+import type { ContainerParams } from '#wire/messages.ts';
+import type { ResolvedUser } from './users.ts';
+
+/** OCI's runtime configuration, as far as we write it: https://github.com/opencontainers/runtime-spec */
+export interface OciProcess {
+  readonly terminal: boolean;
+  readonly user: {
+    readonly uid: number;
+    readonly gid: number;
+    readonly additionalGids: readonly number[];
+    readonly umask: number;
+  };
+  readonly args: readonly string[];
+  readonly env: readonly string[];
+  readonly cwd: string;
+  readonly [more: string]: unknown;
+}
+
+export interface OciMount {
+  readonly destination: string;
+  readonly type: string;
+  readonly source: string;
+  readonly options: readonly string[];
+}
+
+export interface DeviceNode {
+  readonly path: string;
+  readonly type: 'c' | 'b';
+  readonly major: number;
+  readonly minor: number;
+  readonly fileMode: number;
+}
+
+export interface OciInput {
+  readonly params: ContainerParams;
+  readonly user: ResolvedUser;
+  readonly hostname: string;
+  /** Of volumes and files, with their source paths in the guest. */
+  readonly mounts: readonly OciMount[];
+  /** Process whose pid namespace is joined; undefined: one of its own. */
+  readonly pidNamespaceOf: number | undefined;
+  readonly cgroupPath: string;
+  /** Of a privileged container. */
+  readonly devices: readonly DeviceNode[];
+  /** Major numbers of devices nobody gets: the channel to the host. */
+  readonly forbiddenMajors: readonly number[];
+}
+
+const defaultPath = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+/** Kubernetes' defaults, as containerd and CRI-O have them. */
+const defaultMaskedPaths = [
+  ...['/proc/asound', '/proc/acpi', '/proc/interrupts', '/proc/kcore', '/proc/keys', '/proc/latency_stats'],
+  ...['/proc/timer_list', '/proc/timer_stats', '/proc/sched_debug', '/proc/scsi', '/sys/firmware'],
+  '/sys/devices/virtual/powercap',
+];
+const defaultReadonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
+
+export function ociConfig(input: OciInput): object {
+  const { params } = input;
+  return {
+    ociVersion: '1.2.0',
+    process: ociProcess(params, input.user, input.hostname),
+    root: { path: 'rootfs', readonly: params.readOnlyRootfs },
+    mounts: [...systemMounts(params.privileged), ...input.mounts],
+    linux: {
+      cgroupsPath: input.cgroupPath,
+      namespaces: [
+        input.pidNamespaceOf === undefined
+          ? { type: 'pid' }
+          : { type: 'pid', path: `/proc/${input.pidNamespaceOf}/ns/pid` },
+        { type: 'mount' },
+        { type: 'cgroup' },
+      ],
+      resources: ociResources(params, input.forbiddenMajors),
+      devices: input.devices,
+      maskedPaths: params.maskedPaths ?? (params.privileged ? [] : defaultMaskedPaths),
+      readonlyPaths: params.readonlyPaths ?? (params.privileged ? [] : defaultReadonlyPaths),
+      ...(params.seccomp === null ? {} : { seccomp: params.seccomp }),
+    },
+  };
+}
+
+export function ociProcess(params: ContainerParams, user: ResolvedUser, hostname: string): OciProcess {
+  const { process } = params;
+  return {
+    terminal: params.tty,
+    ...(params.columns !== undefined && params.rows !== undefined
+      ? { consoleSize: { width: params.columns, height: params.rows } }
+      : {}),
+    user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids, umask: 0o022 },
+    args: process.args,
+    env: withDefaults(process.env, user, hostname, params.tty),
+    cwd: process.cwd,
+    capabilities: {
+      bounding: process.capabilities,
+      effective: process.capabilities,
+      permitted: process.capabilities,
+      inheritable: [],
+      ambient: [],
+    },
+    noNewPrivileges: process.noNewPrivileges,
+    rlimits: process.rlimits,
+    ...(process.oomScoreAdj === undefined ? {} : { oomScoreAdj: process.oomScoreAdj }),
+  };
+}
+
+function withDefaults(env: readonly string[], user: ResolvedUser, hostname: string, tty: boolean): string[] {
+  const defaults = [defaultPath, `HOSTNAME=${hostname}`, `HOME=${user.home}`, ...(tty ? ['TERM=xterm'] : [])];
+  const has = (name: string) => env.some((entry) => entry.startsWith(name));
+  return [...defaults.filter((entry) => !has(entry.slice(0, entry.indexOf('=') + 1))), ...env];
+}
+
+function systemMounts(isPrivileged: boolean): OciMount[] {
+  const mode = isPrivileged ? 'rw' : 'ro';
+  const usual = ['nosuid', 'noexec', 'nodev'];
+  return [
+    { destination: '/proc', type: 'proc', source: 'proc', options: usual },
+    {
+      destination: '/dev',
+      type: 'tmpfs',
+      source: 'tmpfs',
+      options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'],
+    },
+    {
+      destination: '/dev/pts',
+      type: 'devpts',
+      source: 'devpts',
+      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
+    },
+    // One for the pod: its containers share the IPC namespace.
+    { destination: '/dev/shm', type: 'bind', source: '/dev/shm', options: ['rbind', 'rprivate', 'rw', ...usual] },
+    { destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: usual },
+    { destination: '/sys', type: 'sysfs', source: 'sysfs', options: [...usual, mode] },
+    { destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup', options: [...usual, 'relatime', mode] },
+  ];
+}
+
+function ociResources(params: ContainerParams, forbiddenMajors: readonly number[]): object {
+  const { memoryLimitBytes, cpuQuotaUs, cpuPeriodUs, cpuShares, pidsLimit } = params.resources;
+  return {
+    devices: params.privileged
+      ? [
+          { allow: true, access: 'rwm' },
+          ...forbiddenMajors.map((major) => ({ allow: false, type: 'c', major, access: 'rwm' })),
+        ]
+      : [{ allow: false, access: 'rwm' }],
+    ...(memoryLimitBytes === undefined ? {} : { memory: { limit: memoryLimitBytes } }),
+    cpu: {
+      ...(cpuShares === undefined ? {} : { shares: cpuShares }),
+      ...(cpuQuotaUs === undefined ? {} : { quota: cpuQuotaUs, period: cpuPeriodUs ?? 100_000 }),
+    },
+    ...(pidsLimit === undefined ? {} : { pids: { limit: pidsLimit } }),
+    // As kubelet does on cgroup v2: a container over its limit dies as a whole, not one process of it.
+    unified: { 'memory.oom.group': '1' },
+  };
+}

@@ -1,0 +1,113 @@
+import { PodvmError } from '#base/errors.ts';
+import type { ContainerParams } from '#wire/messages.ts';
+import { open, unmountFlags } from '../engine/constants.ts';
+import { codeOf, type Beneath, type Descriptors, type Files, type Mounts } from '../engine/engine.ts';
+import type { Disks } from '../volume/disks.ts';
+import type { Volumes } from '../volume/volumes.ts';
+import type { OciMount } from './oci-config.ts';
+
+type Parts = Files & Mounts & Beneath & Descriptors & { readonly pid: number };
+
+const containersRoot = '/run/podvm/containers';
+const etcRoot = '/run/podvm/etc';
+
+/** A container's directories in the guest: its bundle, and its writable layer on the scratch disk or in memory. */
+export class Rootfs {
+  readonly bundle: string;
+  /** Descriptor of the merged root, to resolve paths beneath. */
+  readonly rootFd: number;
+  readonly #parts: Parts;
+  readonly #layer: string;
+  /** Descriptors of sub-paths: they pin what was resolved until crun has mounted it. */
+  #pinned: number[] = [];
+
+  /** Mounts the overlay. Errors: `notFound` (disk), `failedPrecondition`. */
+  constructor(parts: Parts, disks: Disks, params: ContainerParams) {
+    this.#parts = parts;
+    this.bundle = `${containersRoot}/${params.id}`;
+    const lower = disks.path(params.imageDisk);
+    const scratch = params.scratchDisk === undefined ? '/run/podvm/layers' : `${disks.path(params.scratchDisk)}/layers`;
+    this.#layer = `${scratch}/${params.id}`;
+    parts.removeTree(this.#layer); // of an earlier container of the same id, which must not shine through
+    for (const directory of [`${this.bundle}/rootfs`, `${this.#layer}/upper`, `${this.#layer}/work`])
+      parts.makeDirectories(directory);
+    parts.changeMode(`${this.#layer}/upper`, parts.status(lower)?.mode ?? 0o755);
+    const layers = `lowerdir=${lower},upperdir=${this.#layer}/upper,workdir=${this.#layer}/work`;
+    try {
+      parts.mount('overlay', `${this.bundle}/rootfs`, 'overlay', 0, layers);
+    } catch (cause) {
+      throw new PodvmError('failedPrecondition', `Cannot mount the container's root: ${codeOf(cause)}`, { cause });
+    }
+    this.rootFd = parts.open(`${this.bundle}/rootfs`, open.path | open.directory);
+    parts.writeFile(this.terminationLog, '', 0o666);
+  }
+
+  get terminationLog(): string {
+    return `${this.bundle}/termination-log`;
+  }
+
+  /** Where the container's volumes and files come from. Errors: `notFound`, `invalid` (sub-path). */
+  mounts(params: ContainerParams, volumes: Volumes): OciMount[] {
+    const bind = (source: string, destination: string, readOnly: boolean): OciMount => ({
+      destination,
+      type: 'bind',
+      source,
+      options: ['rbind', 'rprivate', readOnly ? 'ro' : 'rw'],
+    });
+    const wanted = new Set(params.mounts.map(({ destination }) => destination));
+    const files = ['hosts', 'hostname', 'resolv.conf'].filter((name) => !wanted.has(`/etc/${name}`));
+    return [
+      ...files.map((name) => bind(`${etcRoot}/${name}`, `/etc/${name}`, params.readOnlyRootfs)),
+      ...params.mounts.map(({ volume, subPath, destination, readOnly }) =>
+        bind(this.#source(volumes.path(volume), subPath), destination, readOnly),
+      ),
+      ...(params.terminationLogPath === undefined ? [] : [bind(this.terminationLog, params.terminationLogPath, false)]),
+    ];
+  }
+
+  /** crun has made its mounts. */
+  unpin(): void {
+    for (const fd of this.#pinned.splice(0)) this.#parts.close(fd);
+  }
+
+  remove(): void {
+    this.unpin();
+    this.#parts.close(this.rootFd);
+    this.#parts.unmount(`${this.bundle}/rootfs`, unmountFlags.detach);
+    this.#parts.removeTree(this.bundle);
+    this.#parts.removeTree(this.#layer);
+  }
+
+  /** A sub-path is resolved inside its volume and held by a descriptor: no symlink leads out, not even a later one. */
+  #source(volume: string, subPath: string | undefined): string {
+    if (subPath === undefined) return volume;
+    if (subPath.startsWith('/') || subPath.split('/').includes('..')) {
+      throw new PodvmError('invalid', 'Cannot mount a sub-path: it must be relative and without ".."');
+    }
+    const root = this.#parts.open(volume, open.path | open.directory);
+    try {
+      const fd = this.#openOrMake(root, subPath);
+      this.#pinned.push(fd);
+      return `/proc/${this.#parts.pid}/fd/${fd}`;
+    } finally {
+      this.#parts.close(root);
+    }
+  }
+
+  #openOrMake(root: number, subPath: string): number {
+    try {
+      return this.#parts.openBeneath(root, subPath, open.path);
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error;
+      return this.#parts.makeDirectoriesBeneath(root, subPath, 0o777);
+    }
+  }
+}
+
+/** /etc/hosts, /etc/hostname and /etc/resolv.conf of every container. */
+export function writeEtcFiles(parts: Files, files: { hosts: string; hostname: string; resolvConf: string }): void {
+  parts.makeDirectories(etcRoot);
+  parts.writeFile(`${etcRoot}/hosts`, files.hosts);
+  parts.writeFile(`${etcRoot}/hostname`, `${files.hostname}\n`);
+  parts.writeFile(`${etcRoot}/resolv.conf`, files.resolvConf);
+}

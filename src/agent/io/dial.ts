@@ -1,0 +1,65 @@
+import { PodvmError } from '#base/errors.ts';
+import type { Params } from '#wire/messages.ts';
+import type { Channel } from '../channel/channel.ts';
+import { codeOf, ready, type Clock, type Descriptors, type Sockets } from '../engine/engine.ts';
+import { InputPump, OutputPump } from './pumps.ts';
+
+type Parts = Clock & Descriptors & Pick<Sockets, 'connectTcp' | 'socketError' | 'shutdownWrite'>;
+
+const defaultTimeoutMs = 10_000;
+
+/** Joins a stream to a TCP connection from inside the guest. Errors: `unavailable`, `timeout`, `invalid`. */
+export async function dial(parts: Parts, channel: Channel, params: Params<'dial'>): Promise<void> {
+  const { address, port, timeoutMs = defaultTimeoutMs } = params;
+  const stream = channel.openStream(params.stream);
+  try {
+    const fd = await connect(parts, address, port, timeoutMs);
+    // One handler a descriptor: the two directions get one each.
+    const input = new InputPump(parts, fd, (socket) => {
+      try {
+        parts.shutdownWrite(socket);
+      } catch (error) {
+        if (codeOf(error) !== 'ENOTCONN') throw error; // the peer was first
+      }
+    });
+    const output = new OutputPump(parts, parts.duplicate(fd));
+    input.attach(stream);
+    stream.use({
+      data: (bytes) => input.data(bytes),
+      end: () => input.end(),
+      gone: () => {
+        input.close();
+        output.close();
+      },
+      writable: () => output.writable(),
+    });
+    output.attach(stream);
+  } catch (error) {
+    stream.reset();
+    throw error;
+  }
+}
+
+async function connect(parts: Parts, address: string, port: number, timeoutMs: number): Promise<number> {
+  const refused = (code: string | undefined) =>
+    new PodvmError('unavailable', `Cannot connect to port ${port} in the guest: ${code ?? 'refused'}`);
+  let fd: number;
+  try {
+    fd = parts.connectTcp(address, port);
+  } catch (error) {
+    throw refused(codeOf(error));
+  }
+  const outcome = await new Promise<string | undefined>((resolve) => {
+    const timer = parts.setTimer(timeoutMs, () => resolve('ETIMEDOUT'));
+    parts.watch(fd, ready.writable, () => {
+      parts.clearTimer(timer);
+      resolve(parts.socketError(fd));
+    });
+  });
+  parts.unwatch(fd);
+  if (outcome === undefined) return fd;
+  parts.close(fd);
+  if (outcome === 'ETIMEDOUT')
+    throw new PodvmError('timeout', `Cannot connect to port ${port} in the guest: no answer`);
+  throw refused(outcome);
+}

@@ -1,0 +1,129 @@
+import type { Stdio } from '#wire/messages.ts';
+import type { Channel } from '../channel/channel.ts';
+import type { AgentStream } from '../channel/stream.ts';
+import type { Descriptors, Sockets } from '../engine/engine.ts';
+import { InputPump, inputUser, OutputPump, outputUser } from './pumps.ts';
+
+type Parts = Descriptors & Pick<Sockets, 'setWindowSize'>;
+
+/** Streams of one process, opened before anything else so that early input finds them. */
+export interface ProcessStreams {
+  readonly stdin: AgentStream | undefined;
+  readonly stdout: AgentStream | undefined;
+  readonly stderr: AgentStream | undefined;
+}
+
+/** Errors: `alreadyExists`, `exhausted`; none is open then. */
+export function openStreams(channel: Channel, { stdin, stdout, stderr }: Stdio): ProcessStreams {
+  const opened: AgentStream[] = [];
+  const open = (id: number): AgentStream | undefined => {
+    if (id === 0) return undefined;
+    const stream = channel.openStream(id);
+    opened.push(stream);
+    return stream;
+  };
+  try {
+    return { stdin: open(stdin), stdout: open(stdout), stderr: open(stderr) };
+  } catch (error) {
+    for (const stream of opened) stream.reset();
+    throw error;
+  }
+}
+
+export function resetStreams({ stdin, stdout, stderr }: ProcessStreams): void {
+  for (const stream of [stdin, stdout, stderr]) stream?.reset();
+}
+
+/** The agent's ends of one process's standard streams. */
+export class ProcessIo {
+  readonly #parts: Parts;
+  #stdin: InputPump | undefined;
+  #stdout: OutputPump | undefined;
+  #stderr: OutputPump | undefined;
+  #terminal = -1;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Makes pipes for the streams there are and returns the process's ends (-1: /dev/null), to be closed by the caller
+   * once the process has them. What blocks is their end alone.
+   */
+  makePipes(streams: ProcessStreams): [number, number, number] {
+    const childEnds: [number, number, number] = [-1, -1, -1];
+    if (streams.stdin !== undefined) {
+      const { read, write } = this.#parts.pipe('write');
+      childEnds[0] = read;
+      this.#stdin = new InputPump(this.#parts, write);
+    }
+    if (streams.stdout !== undefined) {
+      const { read, write } = this.#parts.pipe('read');
+      childEnds[1] = write;
+      this.#stdout = new OutputPump(this.#parts, read);
+    }
+    if (streams.stderr !== undefined) {
+      const { read, write } = this.#parts.pipe('read');
+      childEnds[2] = write;
+      this.#stderr = new OutputPump(this.#parts, read);
+    }
+    return childEnds;
+  }
+
+  /** Takes the terminal's master end. */
+  useTerminal(
+    master: number,
+    size: { readonly columns?: number | undefined; readonly rows?: number | undefined },
+  ): void {
+    this.#parts.setNonBlocking(master, true);
+    this.#terminal = master;
+    if (size.columns !== undefined && size.rows !== undefined) this.resize(size.columns, size.rows);
+    this.#stdin = new InputPump(this.#parts, this.#parts.duplicate(master));
+    this.#stdout = new OutputPump(this.#parts, master, () => {
+      this.#terminal = -1;
+      this.#stdin?.close();
+    });
+  }
+
+  /** Joins the streams. What the process has and the host does not want is dropped. */
+  attach(streams: ProcessStreams): void {
+    const { stdin, stdout, stderr } = streams;
+    if (stdin !== undefined) {
+      if (this.#stdin === undefined) stdin.reset();
+      else {
+        this.#stdin.attach(stdin);
+        stdin.use(inputUser(this.#stdin));
+      }
+    }
+    attachOutput(this.#stdout, stdout);
+    attachOutput(this.#stderr, stderr);
+  }
+
+  resize(columns: number, rows: number): void {
+    if (this.#terminal >= 0) this.#parts.setWindowSize(this.#terminal, columns, rows);
+  }
+
+  /** The process is gone: nobody reads its input any more. Its output may still wait in the pipes. */
+  processGone(): void {
+    if (this.#terminal < 0) this.#stdin?.close();
+  }
+
+  close(): void {
+    this.#stdin?.close();
+    this.#stdout?.close();
+    this.#stderr?.close();
+  }
+}
+
+function attachOutput(pump: OutputPump | undefined, stream: AgentStream | undefined): void {
+  if (stream === undefined) {
+    pump?.attach(undefined);
+    return;
+  }
+  if (pump === undefined) {
+    stream.end();
+    return;
+  }
+  stream.use(outputUser(pump, stream));
+  pump.attach(stream);
+}

@@ -1,0 +1,180 @@
+import { headerBytes } from '#wire/frame.ts';
+import { limits } from '#wire/limits.ts';
+import type { AgentStream, StreamUser } from '../channel/stream.ts';
+import { again, ready, type Descriptors } from '../engine/engine.ts';
+
+/** One for all pumps: handlers are never re-entered, and a frame that cannot be written at once is copied. */
+const buffer = new Uint8Array(headerBytes + limits.maxDataBytes);
+
+/**
+ * From a descriptor (a process's output, a socket) to a stream. Reads only what the host will take, so that a process
+ * waits for a slow host; while the host is away it waits too, for `attach`. When the host forgets the stream, output is
+ * read and dropped, so that the process goes on.
+ */
+export class OutputPump {
+  readonly #parts: Descriptors;
+  readonly #onEnd: () => void;
+  #fd: number;
+  #stream: AgentStream | undefined;
+  #isDropping = false;
+  #isWatching = false;
+
+  /** Owns `fd`, which does not block. `onEnd`: it has ended and is closed. */
+  constructor(parts: Descriptors, fd: number, onEnd: () => void = () => {}) {
+    this.#parts = parts;
+    this.#fd = fd;
+    this.#onEnd = onEnd;
+  }
+
+  /** Undefined: drop what comes. */
+  attach(stream: AgentStream | undefined): void {
+    this.#stream = stream;
+    this.#isDropping = stream === undefined;
+    if (this.#fd < 0) stream?.end();
+    else this.#update();
+  }
+
+  /** To be called by the stream's user. */
+  writable(): void {
+    this.#update();
+  }
+
+  streamGone(why: 'reset' | 'away'): void {
+    this.#stream = undefined;
+    this.#isDropping = why === 'reset';
+    this.#update();
+  }
+
+  close(): void {
+    if (this.#fd < 0) return;
+    const fd = this.#fd;
+    this.#fd = -1;
+    this.#parts.close(fd);
+    this.#stream?.end();
+    this.#stream = undefined;
+    this.#onEnd();
+  }
+
+  #update(): void {
+    if (this.#fd < 0) return;
+    const wanted = this.#isDropping || (this.#stream?.sendable ?? 0) > 0;
+    if (wanted === this.#isWatching) return;
+    this.#isWatching = wanted;
+    if (wanted) this.#parts.watch(this.#fd, ready.readable, () => this.#read());
+    else this.#parts.unwatch(this.#fd);
+  }
+
+  #read(): void {
+    const room = this.#isDropping ? limits.maxDataBytes : (this.#stream?.sendable ?? 0);
+    if (room > 0) {
+      let bytes: number;
+      try {
+        bytes = this.#parts.read(this.#fd, buffer, headerBytes, room);
+      } catch {
+        bytes = 0; // EIO: the terminal's other end is closed; ECONNRESET: so is the socket's
+      }
+      if (bytes === 0) {
+        this.close();
+        return;
+      }
+      if (bytes !== again) this.#stream?.send(buffer, bytes);
+    }
+    this.#update();
+  }
+}
+
+/** From a stream to a descriptor: a process's input, a socket. */
+export class InputPump {
+  readonly #parts: Descriptors;
+  readonly #onEnd: (fd: number) => void;
+  #fd: number;
+  #stream: AgentStream | undefined;
+  #queue: Uint8Array[] = [];
+  #hasEnded = false;
+
+  /** Owns `fd`, which does not block. `onEnd` is called before the descriptor is closed. */
+  constructor(parts: Descriptors, fd: number, onEnd: (fd: number) => void = () => {}) {
+    this.#parts = parts;
+    this.#fd = fd;
+    this.#onEnd = onEnd;
+  }
+
+  attach(stream: AgentStream | undefined): void {
+    this.#stream = stream;
+  }
+
+  data(bytes: Uint8Array): void {
+    if (this.#fd < 0) {
+      this.#stream?.consumed(bytes.length); // nobody reads any more: take it, and drop it
+      return;
+    }
+    let done = 0;
+    if (this.#queue.length === 0) done = this.#write(bytes);
+    if (done < 0 || done === bytes.length) return;
+    this.#queue.push(bytes.slice(done)); // bounded by the stream's credit
+    if (this.#queue.length === 1) this.#parts.watch(this.#fd, ready.writable, () => this.#flush());
+  }
+
+  /** Closes the descriptor once everything is written. */
+  end(): void {
+    this.#hasEnded = true;
+    if (this.#queue.length === 0) this.close();
+  }
+
+  close(): void {
+    if (this.#fd < 0) return;
+    const fd = this.#fd;
+    this.#fd = -1;
+    this.#queue = [];
+    this.#onEnd(fd);
+    this.#parts.close(fd);
+  }
+
+  #flush(): void {
+    for (let next = this.#queue[0]; next !== undefined; next = this.#queue[0]) {
+      const done = this.#write(next);
+      if (done < 0) return;
+      if (done < next.length) {
+        this.#queue[0] = next.subarray(done);
+        return;
+      }
+      this.#queue.shift();
+    }
+    this.#parts.unwatch(this.#fd);
+    if (this.#hasEnded) this.close();
+  }
+
+  /** Bytes written; below 0: the reader is gone and the descriptor closed. */
+  #write(bytes: Uint8Array): number {
+    let done: number;
+    try {
+      done = this.#parts.write(this.#fd, bytes);
+    } catch {
+      this.#stream?.consumed(bytes.length);
+      this.close();
+      return -1;
+    }
+    if (done === again) return 0;
+    this.#stream?.consumed(done);
+    return done;
+  }
+}
+
+/** A stream used for output alone: what the host sends on it is taken and dropped. */
+export const outputUser = (pump: OutputPump, stream: AgentStream): StreamUser => ({
+  data: (bytes) => stream.consumed(bytes.length),
+  end: () => {},
+  gone: (why) => pump.streamGone(why),
+  writable: () => pump.writable(),
+});
+
+/** A stream used for input alone. `gone` by reset ends the input; while the host is away the input stays open. */
+export const inputUser = (pump: InputPump): StreamUser => ({
+  data: (bytes) => pump.data(bytes),
+  end: () => pump.end(),
+  gone: (why) => {
+    if (why === 'reset') pump.end();
+    else pump.attach(undefined);
+  },
+  writable: () => {},
+});

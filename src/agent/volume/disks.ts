@@ -1,0 +1,105 @@
+import { PodvmError } from '#base/errors.ts';
+import { mountFlags } from '../engine/constants.ts';
+import { codeOf, type Clock, type Files, type Mounts, type Text } from '../engine/engine.ts';
+
+type Parts = Clock & Files & Mounts & Pick<Text, 'decodeUtf8'>;
+
+const disksRoot = '/run/podvm/disks';
+const deadlineMs = 10_000;
+const pollMs = 5;
+
+/** The SCSI disks that the host attached, mounted by their serial. */
+export class Disks {
+  readonly #parts: Parts;
+  readonly #mounted = new Set<string>();
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  /** Where the disk is mounted. Errors: `notFound`. */
+  path(serial: string): string {
+    if (!this.#mounted.has(serial)) throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not attached`);
+    return `${disksRoot}/${serial}`;
+  }
+
+  /** Waits for the disk and mounts it. Errors: `alreadyExists`, `timeout`, `failedPrecondition`. */
+  async attach(
+    serial: string,
+    fileSystem: 'erofs' | 'ext4',
+    readOnly: boolean,
+  ): Promise<{ name: string; ms: number }[]> {
+    if (this.#mounted.has(serial)) throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: it is mounted`);
+    const startedMs = this.#parts.monotonicMs();
+    const device = await this.#find(serial);
+    const foundMs = this.#parts.monotonicMs();
+    const target = `${disksRoot}/${serial}`;
+    this.#parts.makeDirectories(target, 0o700);
+    const flags = readOnly ? mountFlags.readOnly : mountFlags.noAccessTime;
+    try {
+      this.#parts.mount(device, target, fileSystem, flags | mountFlags.noDevices, '');
+    } catch (cause) {
+      throw new PodvmError('failedPrecondition', `Cannot mount disk ${serial} as ${fileSystem}: ${codeOf(cause)}`, {
+        cause,
+      });
+    }
+    this.#mounted.add(serial);
+    return [
+      { name: 'found', ms: foundMs - startedMs },
+      { name: 'mounted', ms: this.#parts.monotonicMs() - foundMs },
+    ];
+  }
+
+  detach(serial: string): void {
+    if (!this.#mounted.has(serial)) return;
+    try {
+      this.#parts.unmount(`${disksRoot}/${serial}`, 0);
+    } catch (cause) {
+      if (codeOf(cause) !== 'EBUSY') throw cause;
+      throw new PodvmError('busy', `Cannot detach disk ${serial}: something uses it`, { cause });
+    }
+    this.#mounted.delete(serial);
+  }
+
+  detachAll(): void {
+    for (const serial of this.#mounted) {
+      try {
+        this.detach(serial);
+      } catch {
+        // what still uses it dies with the machine; the disk was synced
+      }
+    }
+  }
+
+  async #find(serial: string): Promise<string> {
+    const giveUpMs = this.#parts.monotonicMs() + deadlineMs;
+    while (true) {
+      const device = this.#look(serial);
+      if (device !== undefined) return device;
+      if (this.#parts.monotonicMs() > giveUpMs) {
+        throw new PodvmError('timeout', `Cannot attach disk ${serial}: it did not appear within ${deadlineMs} ms`);
+      }
+      await new Promise<void>((resolve) => {
+        this.#parts.setTimer(pollMs, resolve);
+      });
+    }
+  }
+
+  #look(serial: string): string | undefined {
+    for (const name of this.#parts.list('/sys/block')) {
+      if (!name.startsWith('sd') || this.#serialOf(name) !== serial) continue;
+      if (this.#parts.status(`/dev/${name}`) !== undefined) return `/dev/${name}`;
+    }
+    return undefined;
+  }
+
+  /** From the SCSI page 0x80, Unit Serial Number: four bytes, then the text. */
+  #serialOf(name: string): string | undefined {
+    try {
+      const page = this.#parts.readFile(`/sys/block/${name}/device/vpd_pg80`, 256);
+      return this.#parts.decodeUtf8(page, 4, Math.max(0, page.length - 4)).trim();
+    } catch {
+      return undefined; // just appearing, or just going
+    }
+  }
+}
