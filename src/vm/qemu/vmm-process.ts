@@ -136,7 +136,10 @@ async function reportedPid(child: ChildProcess, ended: Promise<ProcessEnd>): Pro
   let text = '';
   const report = new Promise<number>((resolve) => {
     info.on('data', (chunk: Buffer) => {
-      text += chunk.toString('latin1');
+      text += chunk.toString('latin1').slice(0, 4096);
+    });
+    // Not before its end: bubblewrap writes in pieces, and dies of SIGPIPE (its child waiting for ever) when we leave.
+    info.once('end', () => {
       const match = /"child-pid":\s*(\d+)/.exec(text);
       if (match !== null) resolve(Number(match[1]));
     });
