@@ -7,7 +7,10 @@ import { PodvmError } from '#base/errors.ts';
 import { check, type CheckTarget } from './check.ts';
 import { countResult } from './probe.ts';
 
-/** A target whose ports are those of this machine. */
+/** What listens in the "guest": a port there, and where it really is. No port there can be reached from here. */
+const guestPorts = new Map<number, number>();
+
+/** A target that can be reached by `dial` only. */
 const target: CheckTarget = {
   container: { exec: () => Promise.reject(new PodvmError('unavailable', 'Cannot exec: gone')) },
   ports: [{ name: 'web', containerPort: 1 }],
@@ -16,13 +19,14 @@ const target: CheckTarget = {
       id: '',
       state: 'ready',
       createdAt: new Date(),
-      addresses: ['127.0.0.1/8'],
+      addresses: ['192.0.2.5/24'],
       phases: [],
       containers: [],
       volumes: [],
     },
     async dial(port, address, signal) {
-      const socket = connect({ port, host: address ?? '127.0.0.1', signal });
+      assert.equal(address, '192.0.2.5');
+      const socket = connect({ port: guestPorts.get(port) ?? 1, host: '127.0.0.1', signal });
       await once(socket, 'connect');
       return socket;
     },
@@ -38,7 +42,8 @@ async function serve(t: TestContext, handler: Parameters<typeof createServer>[1]
     server.closeAllConnections();
     server.close();
   });
-  return (server.address() as AddressInfo).port;
+  guestPorts.set(80, (server.address() as AddressInfo).port);
+  return 80;
 }
 
 const get = (port: number, path = '/', httpHeaders: { name: string; value: string }[] = []) =>

@@ -131,7 +131,8 @@ async function request(
       socket.on('error', reject);
       // Kubelet does not verify certificates of probes either: it asks the pod about itself.
       const stream = (): Duplex => (isTls ? connectTls({ socket, rejectUnauthorized: false }) : socket);
-      const call = (isTls ? https : http).request(url, { headers, agent: false, createConnection: stream, signal });
+      // No `agent`, not even `false`: any but undefined would make a connection of its own, from the host.
+      const call = (isTls ? https : http).request(url, { headers, createConnection: stream, signal });
       call.on('error', reject);
       call.on('response', (response) => {
         let bytes = 0;
