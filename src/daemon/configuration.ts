@@ -19,14 +19,13 @@ export interface Configuration {
   readonly repo: string;
 }
 
-/** Every environment variable that podvm reads. */
-export const environmentVariables = {
-  PODVM_ROOT: 'state directory; default /var/lib/podvm',
-  PODVM_LOG: `log level: ${logLevels.join(', ')}; default warn`,
-  PODVM_ACCELERATOR: 'kvm, tcg or auto (probed); default auto',
-  PODVM_MIRROR: "URL of a Debian mirror for set-up; default: the one the host's apt uses",
-} as const;
-
+/*
+ * Every environment variable that podvm reads:
+ *   PODVM_ROOT         state directory; default /var/lib/podvm
+ *   PODVM_LOG          log level; default warn
+ *   PODVM_ACCELERATOR  kvm, tcg or auto (probed); default auto
+ *   PODVM_MIRROR       URL of a Debian mirror for set-up; default: the one the host's apt uses
+ */
 const defaultRoot = '/var/lib/podvm';
 const defaultSocket = '/run/podvm/podvm.sock';
 /** sun_path has 108 bytes, the last one zero. */

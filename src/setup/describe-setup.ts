@@ -38,8 +38,3 @@ async function describeAssets(root: string, repo: string): Promise<SetupFact> {
     ? { name: 'assets', ok: false, detail: `${detail}; not those of this version of podvm, or incomplete`, fix }
     : { name: 'assets', ok: true, detail };
 }
-
-/** The static busybox of the sysroot, from which the examples' base image is made. */
-export function busyboxOf(sysroot: string): string {
-  return join(sysroot, 'usr/bin/busybox');
-}

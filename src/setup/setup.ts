@@ -11,7 +11,6 @@ import { missingHostTools, readHostTools } from './host-tools.ts';
 import { collectParts, ensurePart, hashOf, sweepUnfinished, type Part } from './parts.ts';
 import type { Progress } from './progress.ts';
 import {
-  buildRootOf,
   buildRootRecipe,
   crunRecipe,
   initramfsRecipe,
@@ -171,11 +170,4 @@ function currentFile(root: string): string {
 
 function keyOf(generation: string, agentKey: string): string {
   return hashOf({ recipesVersion, generation, agentKey });
-}
-
-/** Where the build root is, for whoever builds the agent apart from set-up (its tests). */
-export async function findBuildRoot(root: string): Promise<string | undefined> {
-  const current = await readCurrent(root);
-  const directory = current?.parts.find((part) => part.includes('/build-root-'));
-  return directory === undefined ? undefined : buildRootOf({ directory, versions: {} });
 }

@@ -1,6 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { open } from '../engine/constants.ts';
 import { again, ready, type Engine } from '../engine/engine.ts';
 import type { Children } from './children.ts';
 
@@ -177,6 +176,3 @@ class TerminalReceiver {
     }
   }
 }
-
-/** Flags to open a directory as a place to resolve paths beneath. */
-export const directoryFlags = open.path | open.directory;

@@ -1,6 +1,6 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Duplex, PassThrough } from 'node:stream';
+import { duplexPair, type Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import type {
   DiskSpec,
@@ -114,7 +114,7 @@ export class FakeMachine implements Machine {
     await turn();
     signal.throwIfAborted();
     this.#hangUp();
-    const [hostEnd, agentEnd] = duplexPair();
+    const [hostEnd, agentEnd] = joinedPair();
     this.#hostEnd = hostEnd;
     this.#agentEnd = agentEnd;
     this.#options.onConnect?.(agentEnd, this);
@@ -196,11 +196,9 @@ export class FakeMachine implements Machine {
   }
 }
 
-/** Two ends of one pipe each way; destroying one end ends the other. */
-function duplexPair(): [Duplex, Duplex] {
-  const [down, up] = [new PassThrough(), new PassThrough()];
-  const host = Duplex.from({ writable: down, readable: up });
-  const agent = Duplex.from({ writable: up, readable: down });
+/** Two ends of one channel; destroying one ends the other, as a torn socket does. */
+function joinedPair(): [Duplex, Duplex] {
+  const [host, agent] = duplexPair();
   for (const end of [host, agent]) end.on('error', () => undefined); // a torn channel shows as 'close'
   host.on('close', () => agent.destroy());
   agent.on('close', () => host.destroy());

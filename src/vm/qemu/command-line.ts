@@ -34,6 +34,9 @@ export interface CommandLineInput {
 /** Names of the sockets in the machine's `sockets` directory. */
 export const socketNames = { qmp: 'qmp', agent: 'agent', console: 'console' } as const;
 
+/** QEMU's name of the agent's port in its events. */
+export const agentPortId = 'agent-port';
+
 /** Ports of the virtio-serial bus: the agent's, and one for each of the at most 30 shared volumes. */
 const maxSerialPorts = 31;
 
@@ -105,7 +108,7 @@ function serial({ paths }: CommandLineInput): Switch[] {
     {
       name: 'device',
       type: 'virtserialport',
-      options: { bus: 'serial.0', nr: 1, chardev: 'agent', name: agentPortName },
+      options: { id: agentPortId, bus: 'serial.0', nr: 1, chardev: 'agent', name: agentPortName },
     },
   ];
 }

@@ -54,26 +54,26 @@ function becomeUnprivileged({ uid }: JailSpec): string[] {
 }
 
 function buildWorld(spec: JailSpec): string[] {
-  return [
-    'bwrap',
-    ...['--unshare-user', '--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup-try'],
-    ...(spec.netns === undefined ? ['--unshare-net'] : []),
+  const options: readonly (readonly string[])[] = [
+    ['--unshare-user', '--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup-try'],
+    spec.netns === undefined ? ['--unshare-net'] : [],
     // Pid 1 of its namespace, so that killing it ends all of it. Not --die-with-parent: it outlives the daemon.
-    '--as-pid-1',
-    ...['--info-fd', String(spec.infoFd)],
-    ...['--cap-drop', 'ALL'],
-    '--clearenv',
-    ...['--hostname', 'vmm'],
-    ...['--ro-bind', `${spec.sysroot}/usr`, '/usr'],
-    ...['bin', 'lib', 'lib64', 'sbin'].flatMap((name) => ['--symlink', `usr/${name}`, `/${name}`]),
-    ...['--dev', '/dev'],
-    ...spec.devices.flatMap(([outside, within]) => ['--dev-bind', outside, within]),
-    ...['--ro-bind', spec.kernel, inside.kernel],
-    ...['--ro-bind', spec.initramfs, inside.initramfs],
-    ...['--bind', spec.directory, inside.machine],
-    ...['--remount-ro', '/'],
-    ...['--chdir', '/'],
+    ['--as-pid-1'],
+    ['--info-fd', String(spec.infoFd)],
+    ['--cap-drop', 'ALL'],
+    ['--clearenv'],
+    ['--hostname', 'vmm'],
+    ['--ro-bind', `${spec.sysroot}/usr`, '/usr'],
+    ...['bin', 'lib', 'lib64', 'sbin'].map((name) => ['--symlink', `usr/${name}`, `/${name}`]),
+    ['--dev', '/dev'],
+    ...spec.devices.map(([outside, within]) => ['--dev-bind', outside, within]),
+    ['--ro-bind', spec.kernel, inside.kernel],
+    ['--ro-bind', spec.initramfs, inside.initramfs],
+    ['--bind', spec.directory, inside.machine],
+    ['--remount-ro', '/'],
+    ['--chdir', '/'],
   ];
+  return ['bwrap', ...options.flat()];
 }
 
 /**

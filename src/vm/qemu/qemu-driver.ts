@@ -33,12 +33,17 @@ const limits = { minMemoryMiB: 64, maxMemoryMiB: 1024 * 1024, maxVcpus: 64 } as 
 export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
   return {
     name: driverName,
-    start: (spec, signal) => start(options, spec, signal),
+    start: (spec, signal) => startQemuMachine(options, spec, signal),
     adopt: (record, signal) => adopt(record, signal),
   };
 }
 
-async function start(options: QemuDriverOptions, spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
+/** `MachineDriver.start`, for the probe, which watches what only QEMU tells. */
+export async function startQemuMachine(
+  options: QemuDriverOptions,
+  spec: MachineSpec,
+  signal: AbortSignal,
+): Promise<QemuMachine> {
   const clock = new PhaseClock();
   assertSpec(spec);
   await assertAssets(options);

@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import type { Accelerator, DiskSpec, Machine, MachineExit, MachineRecord, MachineState, Phases } from '../driver.ts';
 import { MachineLife } from '../machine-life.ts';
+import { agentPortId } from './command-line.ts';
 import { connectSocket } from './connect-socket.ts';
 import type { ConsoleLog } from './console-log.ts';
 import { Disks } from './disks.ts';
@@ -38,6 +39,7 @@ export class QemuMachine implements Machine {
   readonly #vmm: RunningVmm;
   readonly #life: MachineLife;
   readonly #disks: Disks;
+  readonly #portOpened = Promise.withResolvers<void>();
   #channel: Duplex | undefined;
   #shutdownReason: string | undefined;
   #killed = false;
@@ -62,6 +64,11 @@ export class QemuMachine implements Machine {
 
   get exited(): Promise<MachineExit> {
     return this.#life.exited;
+  }
+
+  /** Settles when the guest's first program opens the agent's port; never, if that happened before an adoption. */
+  get portOpened(): Promise<void> {
+    return this.#portOpened.promise;
   }
 
   async connect(signal: AbortSignal): Promise<Duplex> {
@@ -116,6 +123,7 @@ export class QemuMachine implements Machine {
 
   #onEvent({ event, data }: QmpEvent): void {
     if (event === 'SHUTDOWN' && typeof data['reason'] === 'string') this.#shutdownReason = data['reason'];
+    if (event === 'VSERPORT_CHANGE' && data['id'] === agentPortId && data['open'] === true) this.#portOpened.resolve();
     if (event === 'DEVICE_DELETED' && typeof data['device'] === 'string') this.#disks.deviceDeleted(data['device']);
   }
 

@@ -1,0 +1,104 @@
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { readFileIfThere } from '#host/files.ts';
+import { conflistSchema, resultSchema } from './cni-schema.ts';
+
+/**
+ * What is needed to undo an attachment after the process that made it was killed. Written before each step that makes
+ * something, so that whatever exists has a record.
+ */
+export const sandboxIdSchema = v.pipe(v.string(), v.regex(/^[a-z0-9-]{1,40}$/));
+
+export const hostPortSchema = v.object({
+  hostPort: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535)),
+  containerPort: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535)),
+  protocol: v.picklist(['TCP', 'UDP', 'SCTP']),
+  hostIP: v.exactOptional(v.string()),
+});
+
+const list = <T extends v.GenericSchema>(item: T) => v.pipe(v.array(item), v.readonly());
+const strings = list(v.string());
+
+const guestNetworkSchema = v.object({
+  interfaces: list(v.object({ name: v.string(), mac: v.string(), mtu: v.number(), addresses: strings })),
+  routes: list(v.object({ destination: v.string(), gateway: v.exactOptional(v.string()) })),
+  dns: v.object({
+    nameservers: strings,
+    searches: strings,
+    options: strings,
+  }),
+});
+
+export const recordSchema = v.object({
+  version: v.literal(1),
+  sandboxId: sandboxIdSchema,
+  podName: v.string(),
+  podNamespace: v.string(),
+  podUid: v.string(),
+  mode: v.picklist(['cni', 'none']),
+  hostPorts: list(hostPortSchema),
+  tapOwnerUid: v.number(),
+  mac: v.string(),
+  /** The chain, as it was when `connect` began: DEL must see what ADD saw. */
+  conflist: v.exactOptional(conflistSchema),
+  /** The result of ADD. */
+  added: v.exactOptional(resultSchema),
+  /** Present once connected. */
+  guest: v.exactOptional(guestNetworkSchema),
+});
+export type AttachmentRecord = Readonly<v.InferOutput<typeof recordSchema>>;
+
+/** One file per attachment in a directory. */
+export class AttachmentRecords {
+  readonly #directory: string;
+
+  constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  /**
+   * Without fsync: netns do not survive a power cut either, and addresses that were reserved then are found by
+   * `collect`. The rename keeps a killed process from leaving half a record.
+   */
+  async write(record: AttachmentRecord): Promise<void> {
+    const path = this.#path(record.sandboxId);
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    await writeFile(`${path}.tmp`, `${JSON.stringify(record)}\n`, { mode: 0o600 });
+    await rename(`${path}.tmp`, path);
+  }
+
+  /** Undefined when there is none or it cannot be read as one. */
+  async read(sandboxId: string): Promise<AttachmentRecord | undefined> {
+    const text = await readFileIfThere(this.#path(sandboxId));
+    if (text === undefined) return undefined;
+    try {
+      const parsed = v.safeParse(recordSchema, JSON.parse(text));
+      return parsed.success ? parsed.output : undefined;
+    } catch {
+      return undefined; // torn by a power cut: its netns went with it
+    }
+  }
+
+  async remove(sandboxId: string): Promise<void> {
+    await Promise.all([
+      rm(this.#path(sandboxId), { force: true }),
+      rm(`${this.#path(sandboxId)}.tmp`, { force: true }),
+    ]);
+  }
+
+  /** Ids of all sandboxes that have a record, readable or not. */
+  async list(): Promise<readonly string[]> {
+    const files = await readdir(this.#directory).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return [];
+      throw error;
+    });
+    return [...new Set(files.map((file) => file.replace(/\.json(\.tmp)?$/, '')))]
+      .filter((id) => v.is(sandboxIdSchema, id))
+      .sort();
+  }
+
+  #path(sandboxId: string): string {
+    return join(this.#directory, `${sandboxId}.json`);
+  }
+}

@@ -1,0 +1,165 @@
+import { constants } from 'node:fs';
+import { access } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { PodvmError, messageOf, type ErrorKind } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { defaultEnv, run } from '#host/run.ts';
+import {
+  errorSchema,
+  maxAnswerBytes,
+  resultSchema,
+  type CniResult,
+  type Conflist,
+  type PluginConfig,
+} from './cni-schema.ts';
+
+/** Our CNI client: runs a chain of plugins as the specification's sections 2 to 5 say. */
+
+/** One attachment of one container to one network; the same for ADD and DEL. */
+export interface ChainCall {
+  readonly conflist: Conflist;
+  readonly containerId: string;
+  /** Path; DEL runs also when nothing is there any more. */
+  readonly netns: string;
+  readonly ifName: string;
+  /** CNI_ARGS: `Key=Value`. */
+  readonly args: Readonly<Record<string, string>>;
+  /** Given as `runtimeConfig` to the plugins that declare the capability. */
+  readonly capabilities: Readonly<Record<string, unknown>>;
+  readonly pluginDirs: readonly string[];
+  /** Each plugin gets this long, in `ms`. */
+  readonly timeoutMs: number;
+}
+
+/** Runs ADD through the chain and returns the last plugin's result. What an error leaves, `deleteChain` undoes. */
+export async function addChain(call: ChainCall, signal: AbortSignal): Promise<CniResult> {
+  let result: CniResult | undefined;
+  for (const plugin of call.conflist.plugins) result = await execute(call, 'ADD', plugin, result, signal);
+  if (!result) throw new PodvmError('corrupt', `Cannot connect to network ${call.conflist.name}: no result`);
+  return result;
+}
+
+/** Runs DEL through the chain in reverse order, every plugin, and throws at the end what the first failures were. */
+export async function deleteChain(call: ChainCall, added: CniResult | undefined, signal: AbortSignal): Promise<void> {
+  const failures: unknown[] = [];
+  for (const plugin of call.conflist.plugins.toReversed()) {
+    await execute(call, 'DEL', plugin, added, signal).catch((error: unknown) => failures.push(error));
+  }
+  if (failures.length > 0) {
+    throw new PodvmError(
+      'internal',
+      `Cannot disconnect ${call.containerId} from network ${call.conflist.name}: ${failures.map(messageOf).join('; ')}`,
+      { cause: failures[0] },
+    );
+  }
+}
+
+async function execute(
+  call: ChainCall,
+  command: 'ADD' | 'DEL',
+  plugin: PluginConfig,
+  prevResult: CniResult | undefined,
+  signal: AbortSignal,
+): Promise<CniResult | undefined> {
+  const what = `CNI plugin ${plugin.type} (${command}, network ${call.conflist.name})`;
+  const answer = await run(await find(plugin.type, call.pluginDirs), [], {
+    signal,
+    timeoutMs: call.timeoutMs,
+    maxOutputBytes: maxAnswerBytes,
+    okCodes: everyCode,
+    input: JSON.stringify(pluginInput(call, plugin, prevResult)),
+    env: environment(call, command),
+  });
+  if (answer.code !== 0) throw pluginError(what, answer.code, answer.stdout, answer.stderr);
+  if (command === 'DEL') return undefined;
+  const parsed = v.safeParse(resultSchema, json(what, answer.stdout));
+  if (parsed.success) return parsed.output;
+  throw new PodvmError('corrupt', `Cannot use the answer of ${what}: ${v.summarize(parsed.issues).slice(0, 300)}`);
+}
+
+const everyCode = Array.from({ length: 256 }, (_, code) => code);
+
+function pluginInput(call: ChainCall, plugin: PluginConfig, prevResult: CniResult | undefined): object {
+  const { capabilities = {}, ...config } = plugin;
+  const runtimeConfig = Object.fromEntries(
+    Object.entries(call.capabilities).filter(([capability]) => capabilities[capability] === true),
+  );
+  return {
+    ...config,
+    name: call.conflist.name,
+    cniVersion: call.conflist.cniVersion,
+    ...(Object.keys(runtimeConfig).length > 0 ? { runtimeConfig } : {}),
+    ...(prevResult ? { prevResult } : {}),
+  };
+}
+
+function environment(call: ChainCall, command: 'ADD' | 'DEL'): Record<string, string> {
+  return {
+    ...defaultEnv(),
+    CNI_COMMAND: command,
+    CNI_CONTAINERID: call.containerId,
+    CNI_NETNS: call.netns,
+    CNI_IFNAME: call.ifName,
+    CNI_ARGS: Object.entries(call.args)
+      .map(([key, value]) => `${key}=${value}`)
+      .join(';'),
+    CNI_PATH: call.pluginDirs.join(':'),
+  };
+}
+
+async function find(type: string, directories: readonly string[]): Promise<string> {
+  for (const directory of directories) {
+    const path = join(directory, type);
+    if (
+      await access(path, constants.X_OK).then(
+        () => true,
+        () => false,
+      )
+    )
+      return path;
+  }
+  throw new PodvmError('failedPrecondition', `Cannot run CNI plugin ${type}: not found in ${directories.join(', ')}`, {
+    fix: 'Install the Debian package containernetworking-plugins (`podvm setup` does), or the plugins your CNI configuration names.',
+  });
+}
+
+function json(what: string, text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (cause) {
+    throw new PodvmError('corrupt', `Cannot use the answer of ${what}: not JSON, got "${printable(text, 100)}"`, {
+      cause,
+    });
+  }
+}
+
+/** Spec, "Error": codes below 100 are the specification's own. */
+const kindsByCode: Readonly<Record<number, ErrorKind>> = {
+  1: 'failedPrecondition', // incompatible CNI version
+  2: 'failedPrecondition', // unsupported field
+  4: 'internal', // invalid environment variables: ours
+  7: 'failedPrecondition', // invalid network configuration
+  11: 'unavailable', // try again later
+};
+
+function pluginError(what: string, exitCode: number, stdout: string, stderr: string): PodvmError {
+  const tail = stderr
+    .trimEnd()
+    .split('\n')
+    .slice(-8)
+    .map((line) => printable(line));
+  let said: unknown;
+  try {
+    said = JSON.parse(stdout);
+  } catch {
+    said = undefined; // a plugin that dies need not answer: its exit code and last lines must do
+  }
+  const parsed = v.safeParse(errorSchema, said);
+  if (!parsed.success) {
+    return new PodvmError('internal', `Cannot run ${what}: it ended with ${exitCode}: ${tail.at(-1) ?? ''}`, { tail });
+  }
+  const { code, msg, details } = parsed.output;
+  const reason = printable(details ? `${msg}: ${details}` : msg);
+  return new PodvmError(kindsByCode[code] ?? 'internal', `Cannot run ${what}: error ${code}: ${reason}`, { tail });
+}

@@ -1,0 +1,51 @@
+import * as v from 'valibot';
+
+/** CNI's file and answer formats (spec 1.0 and 1.1), as far as we read them; everything else is passed on as it is. */
+
+/** Bytes of one plugin's answer, on either stream. Real ones are under 4 KiB. */
+export const maxAnswerBytes = 1024 * 1024;
+
+/** Bytes of one configuration file. */
+export const maxConflistBytes = 1024 * 1024;
+
+/** Versions whose result has `interfaces` and `ips`. */
+export const knownVersions = ['0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0'] as const;
+
+/** Spec, "Section 1": a name is a file name, and so is a plugin's type. */
+const name = v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/));
+
+const pluginSchema = v.looseObject({
+  type: name,
+  capabilities: v.optional(v.record(v.string(), v.boolean())),
+});
+
+export const conflistSchema = v.looseObject({
+  cniVersion: v.picklist(knownVersions),
+  name,
+  plugins: v.pipe(v.array(pluginSchema), v.minLength(1), v.maxLength(32)),
+});
+/** A list of plugins, run in order. */
+export type Conflist = v.InferOutput<typeof conflistSchema>;
+export type PluginConfig = v.InferOutput<typeof pluginSchema>;
+
+const text = v.pipe(v.string(), v.maxLength(256));
+const list = <T extends v.GenericSchema>(item: T) => v.optional(v.nullable(v.pipe(v.array(item), v.maxLength(256))));
+
+export const resultSchema = v.looseObject({
+  cniVersion: v.optional(v.string()),
+  interfaces: list(v.looseObject({ name: text, mac: v.optional(text), sandbox: v.optional(v.string()) })),
+  ips: list(v.looseObject({ address: text, gateway: v.optional(text), interface: v.optional(v.nullable(v.number())) })),
+  dns: v.optional(
+    v.nullable(
+      v.looseObject({ nameservers: list(text), domain: v.optional(text), search: list(text), options: list(text) }),
+    ),
+  ),
+});
+/** What a chain's ADD gives. */
+export type CniResult = v.InferOutput<typeof resultSchema>;
+
+export const errorSchema = v.looseObject({
+  code: v.pipe(v.number(), v.integer()),
+  msg: v.string(),
+  details: v.optional(v.string()),
+});

@@ -1,0 +1,155 @@
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
+import { run } from '#host/run.ts';
+import type { Conflist } from './cni-schema.ts';
+import { overlaps, parsePrefix } from './ipv4.ts';
+import { readLinks, readRoutes, type Link, type Route } from './ip-command.ts';
+
+/**
+ * The network pods get when nothing is configured: a bridge of our own, addresses by host-local, NAT to the outside,
+ * host ports by portmap. Its bridge and subnet are chosen once per state directory and written down; the bridge carries
+ * the directory as its alias, so that two state directories on one node never share one.
+ */
+export const defaultNetworkName = 'podvm';
+
+const choiceSchema = v.object({
+  version: v.literal(1),
+  bridge: v.pipe(v.string(), v.regex(/^podvm\d{1,3}$/)),
+  /** 4094 addresses: `10.86.0.0/20`. */
+  subnet: v.pipe(v.string(), v.regex(/^[0-9.]+\/20$/)),
+});
+export type DefaultNetworkChoice = Readonly<v.InferOutput<typeof choiceSchema>>;
+
+const maxBridges = 64;
+
+/** Makes the bridge if needed and gives the chain that uses it. Errors: `failedPrecondition`, `exhausted`. */
+export async function openDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<Conflist> {
+  const [links, routes, forwardPolicy] = await Promise.all([readLinks(signal), readRoutes(signal), natWorks(signal)]);
+  const path = join(stateDir, 'default-network.json');
+  const saved = parseChoice(await readFileIfThere(path));
+  const choice = choose(saved, stateDir, links, routes);
+  if (choice !== saved) await writeFileAtomic(path, `${JSON.stringify(choice)}\n`);
+  if (!links.some((link) => link.ifname === choice.bridge)) await makeBridge(choice, stateDir, signal);
+  return conflistOf(choice, stateDir, outsideMtu(links, routes), forwardPolicy);
+}
+
+/** Takes the bridge away, and forgets the choice. The state directory must have no attachment any more. */
+export async function removeDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<void> {
+  const links = await readLinks(signal);
+  for (const link of links.filter((link) => link.ifalias === aliasOf(stateDir))) {
+    await run('ip', ['link', 'delete', link.ifname], { signal });
+  }
+}
+
+/** Keeps what was chosen while it is still free or ours; else takes the first bridge name and subnet that are free. */
+export function choose(
+  saved: DefaultNetworkChoice | undefined,
+  stateDir: string,
+  links: readonly Link[],
+  routes: readonly Route[],
+): DefaultNetworkChoice {
+  const isFree = (bridge: string) =>
+    links.every((link) => link.ifname !== bridge || link.ifalias === aliasOf(stateDir));
+  const isClear = (subnet: string, bridge: string) =>
+    routes.every((route) => route.dev === bridge || !overlapping(subnet, route.dst));
+  if (saved && isFree(saved.bridge) && isClear(saved.subnet, saved.bridge)) return saved;
+
+  const bridge = Array.from({ length: maxBridges }, (_, n) => `podvm${n}`).find(isFree);
+  const subnet = bridge && candidates().find((candidate) => isClear(candidate, bridge));
+  if (!bridge || !subnet) {
+    throw new PodvmError('exhausted', 'Cannot make the default network: no private subnet that the node does not use', {
+      fix: 'Configure a CNI directory with a *.conflist of your own.',
+    });
+  }
+  return { version: 1, bridge, subnet };
+}
+
+const aliasOf = (stateDir: string) => `podvm:${stateDir}`.slice(0, 255);
+
+function overlapping(subnet: string, destination: string): boolean {
+  const [a, b] = [parsePrefix(subnet), parsePrefix(destination)];
+  return a !== undefined && b !== undefined && b.bits > 0 && overlaps(a, b);
+}
+
+/** Private /20s (RFC 1918), the seldom used ones first. */
+function candidates(): string[] {
+  const quarters = [0, 64, 128, 192];
+  return [
+    ...Array.from({ length: 32 }, (_, n) => quarters.map((third) => `10.${86 + n}.${third}.0/20`)).flat(),
+    ...Array.from({ length: 8 }, (_, n) => quarters.map((third) => `172.${24 + n}.${third}.0/20`)).flat(),
+    ...[240, 224, 208, 192].map((third) => `192.168.${third}.0/20`),
+  ];
+}
+
+function parseChoice(text: string | undefined): DefaultNetworkChoice | undefined {
+  if (text === undefined) return undefined;
+  try {
+    const parsed = v.safeParse(choiceSchema, JSON.parse(text));
+    return parsed.success ? parsed.output : undefined;
+  } catch {
+    return undefined; // torn or of another version: choosing again is right
+  }
+}
+
+/** The bridge gets its address at once, so that another process that chooses now sees the subnet taken. */
+async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal: AbortSignal): Promise<void> {
+  const gateway = choice.subnet.replace(/\.0\/20$/, '.1/20');
+  const lines = [
+    `link add name ${choice.bridge} type bridge`,
+    `link set dev ${choice.bridge} alias ${aliasOf(stateDir)}`,
+    `address add ${gateway} broadcast + dev ${choice.bridge}`,
+    `link set dev ${choice.bridge} up`,
+  ];
+  await run('ip', ['-batch', '-'], { input: lines.join('\n'), signal, timeoutMs: 10_000 });
+}
+
+/** The policy of the FORWARD chain. Errors: `failedPrecondition` when NAT cannot be had on this node. */
+async function natWorks(signal: AbortSignal): Promise<string> {
+  try {
+    const [forward] = await Promise.all([
+      run('iptables', ['-w', '5', '-S', 'FORWARD'], { signal, timeoutMs: 10_000 }),
+      run('iptables', ['-w', '5', '-t', 'nat', '-S', 'POSTROUTING'], { signal, timeoutMs: 10_000 }),
+    ]);
+    return /^-P FORWARD (\S+)/m.exec(forward.stdout)?.[1] ?? 'ACCEPT';
+  } catch (cause) {
+    if (signal.aborted) throw cause;
+    throw new PodvmError('failedPrecondition', 'Cannot make the default network: iptables does not work on this node', {
+      cause,
+      fix: 'Install the Debian package iptables, load the kernel modules nf_tables (or ip_tables) and nf_nat, or use `--network none`.',
+    });
+  }
+}
+
+/** MTU of the way out, so that no packet of a pod is too big for it. */
+function outsideMtu(links: readonly Link[], routes: readonly Route[]): number {
+  const way = routes.find((route) => route.dst === 'default');
+  return Math.min(1500, links.find((link) => link.ifname === way?.dev)?.mtu ?? 1500);
+}
+
+function conflistOf(choice: DefaultNetworkChoice, stateDir: string, mtu: number, forwardPolicy: string): Conflist {
+  return {
+    cniVersion: '1.0.0',
+    name: defaultNetworkName,
+    plugins: [
+      {
+        type: 'bridge',
+        bridge: choice.bridge,
+        isDefaultGateway: true,
+        forceAddress: true,
+        ipMasq: true,
+        hairpinMode: true,
+        mtu,
+        capabilities: { mac: true },
+        ipam: { type: 'host-local', dataDir: ipamDir(stateDir), ranges: [[{ subnet: choice.subnet }]] },
+      },
+      { type: 'portmap', snat: true, capabilities: { portMappings: true } },
+      // A node whose firewall drops what it forwards (Docker sets this) needs a rule for each pod.
+      ...(forwardPolicy === 'ACCEPT' ? [] : [{ type: 'firewall', backend: 'iptables' }]),
+    ],
+  };
+}
+
+/** Where host-local keeps its reservations: a file per address, in a directory per network. */
+export const ipamDir = (stateDir: string) => join(stateDir, 'ipam');

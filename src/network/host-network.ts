@@ -1,0 +1,172 @@
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import { AttachmentRecords, hostPortSchema, sandboxIdSchema, type AttachmentRecord } from './attachment-record.ts';
+import { readConflist } from './cni-config.ts';
+import type { Conflist } from './cni-schema.ts';
+import { defaultNetworkName, ipamDir, openDefaultNetwork } from './default-network.ts';
+import { HostAttachment, type AttachmentParts } from './host-attachment.ts';
+import { checkTunDevice, isThere, netnsPath } from './netns.ts';
+import type { Attachment, AttachmentRequest, HostPort, Network } from './network.ts';
+
+export interface HostNetworkOptions {
+  /** Records, addresses, the default network's choice; made if absent. One process at a time. */
+  readonly stateDir: string;
+  /** Directory of `*.conflist` files (/etc/cni/net.d); absent: our own default network. */
+  readonly cniConfigDir?: string;
+  /** Where plugins are looked for, in order; default: Debian's and the usual one. */
+  readonly cniPluginDirs?: readonly string[];
+  /** Each plugin gets this long, in `ms`; default 30,000. */
+  readonly pluginTimeoutMs?: number;
+  /** Make /dev/net/tun openable (0666) where it is not; default false: refuse with the fix. */
+  readonly mayOpenTunDevice?: boolean;
+  readonly log: Log;
+}
+
+export const defaultPluginDirs: readonly string[] = ['/usr/lib/cni', '/opt/cni/bin'];
+
+/** The network of this node: netns and taps by iproute2, everything else by CNI plugins. */
+export function createHostNetwork(options: HostNetworkOptions): Network {
+  return new HostNetwork(options);
+}
+
+class HostNetwork implements Network {
+  readonly #options: HostNetworkOptions;
+  readonly #records: AttachmentRecords;
+  /** Attachments of this process, by sandbox id. */
+  readonly #active = new Map<string, { readonly hostPorts: readonly HostPort[] }>();
+  #default: Promise<Conflist> | undefined;
+
+  constructor(options: HostNetworkOptions) {
+    this.#options = options;
+    this.#records = new AttachmentRecords(join(options.stateDir, 'attachments'));
+  }
+
+  async prepare(request: AttachmentRequest, signal: AbortSignal): Promise<Attachment> {
+    check(request);
+    this.#reserve(request.sandboxId, request.hostPorts);
+    try {
+      if (await this.#records.read(request.sandboxId)) {
+        throw new PodvmError('alreadyExists', `Cannot attach ${request.sandboxId}: an attachment is on record`);
+      }
+      if (request.mode === 'cni') await checkTunDevice(this.#options.mayOpenTunDevice ?? false);
+      signal.throwIfAborted();
+      return await HostAttachment.prepare({ ...request, version: 1, mac: randomMac() }, this.#parts(), signal);
+    } catch (error) {
+      this.#active.delete(request.sandboxId);
+      throw error;
+    }
+  }
+
+  async adopt(sandboxId: string, _signal: AbortSignal): Promise<Attachment | undefined> {
+    const record = v.is(sandboxIdSchema, sandboxId) ? await this.#records.read(sandboxId) : undefined;
+    if (!record || !(await isThere(netnsPath(sandboxId)))) return undefined;
+    this.#reserve(sandboxId, record.hostPorts);
+    return new HostAttachment(record, this.#parts());
+  }
+
+  async collect(keep: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]> {
+    const collected: string[] = [];
+    for (const sandboxId of await this.#records.list()) {
+      if (keep.has(sandboxId) || this.#active.has(sandboxId)) continue;
+      signal.throwIfAborted();
+      try {
+        const record = (await this.#records.read(sandboxId)) ?? unreadable(sandboxId);
+        await new HostAttachment(record, this.#parts())[Symbol.asyncDispose]();
+        collected.push(sandboxId);
+      } catch (error) {
+        this.#options.log.error('network.collect', error, { sandbox: sandboxId });
+      }
+    }
+    await this.#releaseAddresses();
+    return collected;
+  }
+
+  #reserve(sandboxId: string, hostPorts: readonly HostPort[]): void {
+    if (this.#active.has(sandboxId)) {
+      throw new PodvmError('alreadyExists', `Cannot attach ${sandboxId}: it has an attachment`);
+    }
+    for (const [holder, { hostPorts: taken }] of this.#active) {
+      const clash = hostPorts.find((port) => taken.some((other) => clashes(port, other)));
+      if (!clash) continue;
+      throw new PodvmError(
+        'alreadyExists',
+        `Cannot attach ${sandboxId}: host port ${clash.hostPort}/${clash.protocol} is sandbox ${holder}'s`,
+      );
+    }
+    this.#active.set(sandboxId, { hostPorts });
+  }
+
+  #parts(): AttachmentParts {
+    return {
+      records: this.#records,
+      conflist: (signal) => this.#conflist(signal),
+      pluginDirs: this.#options.cniPluginDirs ?? defaultPluginDirs,
+      pluginTimeoutMs: this.#options.pluginTimeoutMs ?? 30_000,
+      released: (sandboxId) => this.#active.delete(sandboxId),
+    };
+  }
+
+  async #conflist(signal: AbortSignal): Promise<Conflist> {
+    if (this.#options.cniConfigDir !== undefined) return readConflist(this.#options.cniConfigDir);
+    // One for all: the first caller's signal must not cancel it for those that wait with it.
+    this.#default ??= this.#openDefault().catch((error: unknown) => {
+      this.#default = undefined;
+      throw error;
+    });
+    const conflist = await this.#default;
+    signal.throwIfAborted();
+    return conflist;
+  }
+
+  async #openDefault(): Promise<Conflist> {
+    await mkdir(this.#options.stateDir, { recursive: true, mode: 0o700 });
+    return openDefaultNetwork(this.#options.stateDir, AbortSignal.timeout(20_000));
+  }
+
+  /** Frees addresses whose sandbox has no record any more: after a power cut the record may be lost and they not. */
+  async #releaseAddresses(): Promise<void> {
+    const directory = join(ipamDir(this.#options.stateDir), defaultNetworkName);
+    const known = new Set([...(await this.#records.list()), ...this.#active.keys()]);
+    for (const file of await readdir(directory).catch(() => [])) {
+      if (!/^[0-9a-f.:]+$/.test(file)) continue; // host-local keeps its lock and its last address here as well
+      const holder = (await readFile(join(directory, file), 'utf8').catch(() => '')).split(/\s/)[0] ?? '';
+      if (holder !== '' && !known.has(holder)) await rm(join(directory, file), { force: true });
+    }
+  }
+}
+
+const invalid = (what: string) => new PodvmError('invalid', `Cannot attach a sandbox: ${what}`);
+
+function check(request: AttachmentRequest): void {
+  if (!v.is(sandboxIdSchema, request.sandboxId)) throw invalid('its id must match [a-z0-9-]{1,40}');
+  for (const port of request.hostPorts) {
+    if (!v.is(hostPortSchema, port)) throw invalid(`host port ${JSON.stringify(port).slice(0, 100)}`);
+  }
+  const names = [request.podName, request.podNamespace, request.podUid];
+  // They become CNI_ARGS, which has no escape for these.
+  if (names.some((name) => /[;=\n\0]/.test(name) || name.length > 253)) throw invalid('name, namespace or uid');
+  if (request.mode === 'none' && request.hostPorts.length > 0) throw invalid('host ports need a network, got none');
+}
+
+const anyAddress = (address: string | undefined) => !address || address === '0.0.0.0' || address === '::';
+
+function clashes(a: HostPort, b: HostPort): boolean {
+  if (a.hostPort !== b.hostPort || a.protocol !== b.protocol) return false;
+  return anyAddress(a.hostIP) || anyAddress(b.hostIP) || a.hostIP === b.hostIP;
+}
+
+/** Locally administered, unicast. */
+function randomMac(): string {
+  const octets = crypto.getRandomValues(new Uint8Array(6));
+  octets[0] = ((octets[0] ?? 0) & 0xfc) | 0x02;
+  return Array.from(octets, (octet) => octet.toString(16).padStart(2, '0')).join(':');
+}
+
+/** Enough of a record to take a netns away whose own was torn. */
+function unreadable(sandboxId: string): AttachmentRecord {
+  const pod = { podName: '', podNamespace: '', podUid: '' };
+  return { version: 1, sandboxId, ...pod, mode: 'none', hostPorts: [], tapOwnerUid: 0, mac: '' };
+}

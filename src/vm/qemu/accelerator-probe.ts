@@ -1,0 +1,196 @@
+import { constants } from 'node:fs';
+import { chmod, mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import type { Assets } from '#host/assets.ts';
+import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
+import type { Accelerator } from '../driver.ts';
+import { kvmDevice } from './device-nodes.ts';
+import { startQemuMachine } from './qemu-driver.ts';
+
+/**
+ * An open /dev/kvm proves nothing: there are hosts where KVM answers its ioctls, but a guest dies of an unknown MSR or
+ * runs a hundred times slower than emulated. So the kernel is booted, under a deadline, until the guest's first
+ * program opens the agent's port; what worked is kept until host boot, kernel or QEMU change.
+ */
+const bootSchema = v.variant('outcome', [
+  /** The guest came up, in `bootMs`. */
+  v.object({ outcome: v.literal('works'), bootMs: v.number() }),
+  /** No sign of life within `deadlineMs`. */
+  v.object({ outcome: v.literal('slow'), deadlineMs: v.number() }),
+  /** The VMM or the guest died; `detail` says how. */
+  v.object({ outcome: v.literal('failed'), detail: v.string() }),
+  /** Nothing to boot with: /dev/kvm does not exist or does not open. */
+  v.object({ outcome: v.literal('absent'), detail: v.string() }),
+  /** There was no need to try. */
+  v.object({ outcome: v.literal('untried') }),
+]);
+
+const verdictSchema = v.object({
+  version: v.literal(1),
+  /** Host boot id, kernel and QEMU that this was found with. */
+  key: v.string(),
+  accelerator: v.picklist(['kvm', 'tcg']),
+  /** Why, as a sentence for a person. */
+  reason: v.string(),
+  kvm: bootSchema,
+  tcg: bootSchema,
+});
+
+export type BootOutcome = Readonly<v.InferOutput<typeof bootSchema>>;
+export type AcceleratorVerdict = Readonly<v.InferOutput<typeof verdictSchema>>;
+
+/** Boots with one accelerator under a deadline in `ms`; a part, so that the decision is tested without machines. */
+export type TrialBoot = (accelerator: Accelerator, deadlineMs: number, signal: AbortSignal) => Promise<BootOutcome>;
+
+export interface ProbeRequest {
+  readonly assets: Assets;
+  /** Directory for the verdict and the trial machines; made if missing, must be reachable by `uid`. */
+  readonly directory: string;
+  /** Unprivileged user of the trial VMMs. */
+  readonly uid: number;
+  /** What configuration says; nothing is booted then. */
+  readonly forced?: Accelerator | undefined;
+  /** Boot again although a verdict is kept. */
+  readonly again?: boolean;
+}
+
+/** Deadlines of the trial boots, in `ms`: real KVM boots this kernel in less than a second. */
+export const probeDeadlines = { kvmMs: 4_000, tcgMs: 45_000 } as const;
+
+const verdictFile = 'accelerator.json';
+const trialMachine = { memoryMiB: 256, vcpus: 1 } as const;
+
+/** The accelerator to use on this host. Errors: `failedPrecondition` if no machine boots at all, `cancelled`. */
+export async function probeAccelerator(request: ProbeRequest, signal: AbortSignal): Promise<AcceleratorVerdict> {
+  const key = await probeKey(request.assets);
+  const untried = { outcome: 'untried' } as const;
+  if (request.forced !== undefined) {
+    const reason = `configuration says ${request.forced}`;
+    return { version: 1, key, accelerator: request.forced, reason, kvm: untried, tcg: untried };
+  }
+  await mkdir(request.directory, { recursive: true, mode: 0o711 });
+  const path = join(request.directory, verdictFile);
+  const kept = request.again === true ? undefined : await keptVerdict(path, key);
+  if (kept !== undefined) return kept;
+  const found = await decide(trialBootWith(request), signal);
+  const verdict: AcceleratorVerdict = { version: 1, key, ...found };
+  await writeFileAtomic(path, `${JSON.stringify(verdict, undefined, 2)}\n`, 0o644);
+  return verdict;
+}
+
+type Decision = Omit<AcceleratorVerdict, 'version' | 'key'>;
+
+/** KVM if it boots in time; else emulation, which then must boot, and KVM gets a second chance against its time. */
+export async function decide(boot: TrialBoot, signal: AbortSignal): Promise<Decision> {
+  const kvm = await boot('kvm', probeDeadlines.kvmMs, signal);
+  if (kvm.outcome === 'works') {
+    return { accelerator: 'kvm', reason: `KVM boots in ${kvm.bootMs} ms`, kvm, tcg: { outcome: 'untried' } };
+  }
+  const tcg = await boot('tcg', probeDeadlines.tcgMs, signal);
+  if (tcg.outcome !== 'works') throw nothingBoots(kvm, tcg);
+  if (kvm.outcome === 'slow' && tcg.bootMs > kvm.deadlineMs) {
+    // A busy host is slow with both; only a comparison tells.
+    const second = await boot('kvm', tcg.bootMs, signal);
+    if (second.outcome === 'works') {
+      return {
+        accelerator: 'kvm',
+        reason: `KVM boots in ${second.bootMs} ms, emulation in ${tcg.bootMs}`,
+        kvm: second,
+        tcg,
+      };
+    }
+  }
+  return { accelerator: 'tcg', reason: `${describe(kvm)}; emulation boots in ${tcg.bootMs} ms`, kvm, tcg };
+}
+
+function describe(kvm: BootOutcome): string {
+  switch (kvm.outcome) {
+    case 'slow':
+      return `KVM answers but ran no guest within ${kvm.deadlineMs} ms`;
+    case 'failed':
+      return `KVM opens but its guest died (${kvm.detail})`;
+    case 'absent':
+      return `no KVM (${kvm.detail})`;
+    case 'works':
+    case 'untried':
+      return `KVM: ${kvm.outcome}`;
+  }
+}
+
+function nothingBoots(kvm: BootOutcome, tcg: BootOutcome): PodvmError {
+  const detail = tcg.outcome === 'failed' ? tcg.detail : `no sign of life within ${probeDeadlines.tcgMs} ms`;
+  return new PodvmError('failedPrecondition', `Cannot boot any machine here: emulation: ${detail}; ${describe(kvm)}`, {
+    fix: 'Run `podvm setup --upgrade` to make kernel and QEMU anew; if that does not help, report it with this message.',
+  });
+}
+
+function trialBootWith(request: ProbeRequest): TrialBoot {
+  return async (accelerator, deadlineMs, signal) => {
+    const absent = accelerator === 'kvm' ? await whyKvmIsAbsent() : undefined;
+    if (absent !== undefined) return { outcome: 'absent', detail: absent };
+    return await trialBoot(request, accelerator, deadlineMs, signal);
+  };
+}
+
+async function trialBoot(
+  { assets, directory, uid }: ProbeRequest,
+  accelerator: Accelerator,
+  deadlineMs: number,
+  signal: AbortSignal,
+): Promise<BootOutcome> {
+  const deadline = AbortSignal.timeout(deadlineMs);
+  const either = AbortSignal.any([signal, deadline]);
+  const startedAt = performance.now();
+  await using undo = new AsyncDisposableStack();
+  const machineDirectory = await mkdtemp(join(directory, 'probe-'));
+  undo.defer(() => rm(machineDirectory, { recursive: true, force: true }));
+  await chmod(machineDirectory, 0o711);
+  try {
+    const spec = { id: `probe-${accelerator}`, directory: machineDirectory, uid, ...trialMachine };
+    const machine = undo.use(await startQemuMachine({ assets, accelerator }, spec, either));
+    const life = machine.portOpened.then(() => 'alive' as const);
+    const first = await Promise.race([life, machine.exited, aborted(either)]);
+    if (first === 'alive') return { outcome: 'works', bootMs: Math.round(performance.now() - startedAt) };
+    if (first !== 'aborted') return { outcome: 'failed', detail: [first.reason, ...first.tail.slice(-1)].join(': ') };
+  } catch (error) {
+    if (!either.aborted) return { outcome: 'failed', detail: messageOf(error) };
+  }
+  if (signal.aborted) throw new PodvmError('cancelled', 'Cannot probe the accelerator: cancelled');
+  return { outcome: 'slow', deadlineMs };
+}
+
+function aborted(signal: AbortSignal): Promise<'aborted'> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve('aborted');
+    else signal.addEventListener('abort', () => resolve('aborted'), { once: true });
+  });
+}
+
+/** The reason why /dev/kvm cannot be used at all, or undefined when it opens. */
+async function whyKvmIsAbsent(): Promise<string | undefined> {
+  try {
+    const device = await open(kvmDevice.path, constants.O_RDWR);
+    await device.close();
+    return undefined;
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+
+async function probeKey({ kernelVersion, qemuVersion }: Assets): Promise<string> {
+  const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+  return `${bootId} ${kernelVersion} ${qemuVersion}`;
+}
+
+async function keptVerdict(path: string, key: string): Promise<AcceleratorVerdict | undefined> {
+  const text = await readFileIfThere(path);
+  if (text === undefined) return undefined;
+  try {
+    const verdict = v.parse(verdictSchema, JSON.parse(text));
+    return verdict.key === key ? verdict : undefined;
+  } catch {
+    return undefined; // written by another version or torn: it is only a cache, so it is found again
+  }
+}

@@ -1,0 +1,83 @@
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { assetsSchema, type Assets } from '#host/assets.ts';
+import { createLog, silentLog, type Log } from '#host/log.ts';
+import { run } from '#host/run.ts';
+import { openImageStore } from '#image/image-store.ts';
+import { connectLink } from '#link/connect-link.ts';
+import { removeDefaultNetwork } from '#network/default-network.ts';
+import { createHostNetwork } from '#network/host-network.ts';
+import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
+import { openSandboxes, type OpenSandboxes } from '#sandbox/sandboxes.ts';
+import { makeScratchDisk } from '#storage/scratch-disk.ts';
+import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
+
+/** A whole node in a directory of its own, with the real parts: what `podvm` is made of. */
+export interface House extends AsyncDisposable {
+  readonly directory: string;
+  readonly sandboxes: OpenSandboxes;
+  /** Opens the same directory again, as the next process would. */
+  reopen(): Promise<OpenSandboxes>;
+}
+
+const isRequired = process.env['PODVM_REQUIRE_VM'] === '1';
+const assetsRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
+
+/** Why whole-VM tests cannot run here, or false; a reason is an error where they are required. */
+export async function whyNoVm(): Promise<string | false> {
+  const reason =
+    process.getuid?.() !== 0 ? 'needs root' : (await readAssets()) === undefined ? 'needs `podvm setup`' : '';
+  if (reason === '') return false;
+  if (isRequired) throw new Error(`whole-VM tests are required, but: ${reason}`);
+  return reason;
+}
+
+async function readAssets(): Promise<Assets | undefined> {
+  try {
+    return v.parse(assetsSchema, JSON.parse(await readFile(join(assetsRoot, 'assets/current.json'), 'utf8')));
+  } catch {
+    return undefined;
+  }
+}
+
+export async function openHouse(limits: Partial<SandboxLimits> = {}): Promise<House> {
+  const assets = await readAssets();
+  if (assets === undefined) throw new Error('no assets');
+  const directory = await mkdtemp('/var/tmp/podvm-vm-');
+  const signal = new AbortController().signal;
+  const log: Log =
+    process.env['PODVM_TEST_LOG'] === undefined ? silentLog : createLog('debug', (line) => process.stderr.write(line));
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => rm(directory, { recursive: true, force: true }));
+  await run('chmod', ['0711', directory]);
+
+  undo.defer(() => removeDefaultNetwork(join(directory, 'network'), signal)); // its bridge stays for the next pod otherwise
+  const open = async () => {
+    const parts = {
+      driver: createQemuDriver({ assets, accelerator: 'tcg' }),
+      network: createHostNetwork({ stateDir: join(directory, 'network'), mayOpenTunDevice: true, log }),
+      images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),
+      makeScratchDisk,
+      connectLink,
+    };
+    return await openSandboxes({ directory, parts, log, limits: { ...defaultLimits, ...limits } }, signal);
+  };
+  const sandboxes = undo.use(await open());
+  const owned = undo.move();
+  return { directory, sandboxes, reopen: open, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** What would be a leak if there were more of it afterwards: VMMs, network namespaces, mounts, loop devices. */
+export async function leakable(): Promise<string[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name));
+  const vmms = await Promise.all(
+    pids.map(async (pid) => {
+      const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+      return command.includes('qemu-system') ? [`vmm ${pid}`] : [];
+    }),
+  );
+  const { stdout: netns } = await run('ip', ['-o', 'netns', 'list']);
+  const mounts = await readFile('/proc/self/mounts', 'utf8');
+  return [...vmms.flat(), ...netns.trim().split('\n'), ...mounts.trim().split('\n')].sort();
+}

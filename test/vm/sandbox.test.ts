@@ -1,0 +1,245 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
+import { readLog } from '#sandbox/read-log.ts';
+import type { Container, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
+import { leakable, openHouse, whyNoVm, type House } from './house.ts';
+
+const image = 'localhost/podvm/base:latest';
+const minute = () => AbortSignal.timeout(60_000);
+const skip = await whyNoVm();
+
+let attempts = 0;
+const specOf = (script: string, more: Partial<ContainerSpec> = {}): ContainerSpec => ({
+  ...containerSpec,
+  image,
+  name: `c${(attempts += 1)}`,
+  command: ['sh', '-c', script],
+  ...more,
+});
+
+/** Runs a script to its end and returns how it ended and all it said. */
+async function runScript(sandbox: Sandbox, script: string, more: Partial<ContainerSpec> = {}) {
+  const container = await sandbox.createContainer(specOf(script, more), minute());
+  const chunks: Buffer[] = [];
+  const follower = container.follow(async ({ bytes }) => void chunks.push(Buffer.from(bytes)));
+  await container.start(minute());
+  const exit = await container.exited;
+  await follower.ended;
+  await container.remove(minute());
+  return { exit, output: Buffer.concat(chunks).toString(), container };
+}
+
+async function execText(container: Container, command: readonly string[]) {
+  const exec = await container.exec({ command, tty: false, stdin: false }, minute());
+  const chunks: Buffer[] = [];
+  exec.stderr?.resume();
+  for await (const bytes of exec.stdout) chunks.push(bytes as Buffer);
+  return { ...(await exec.exited), output: Buffer.concat(chunks).toString() };
+}
+
+/** The first answer of a server in the guest, which may need a moment to listen. */
+async function untilAnswered(sandbox: Sandbox, port: number): Promise<string> {
+  const deadline = minute();
+  for (;;) {
+    try {
+      const stream = await sandbox.dial(port, undefined, deadline);
+      stream.end('GET / HTTP/1.0\r\n\r\n');
+      return Buffer.concat(await Array.fromAsync(stream as AsyncIterable<Buffer>)).toString();
+    } catch (error) {
+      if (!(error instanceof PodvmError) || error.kind !== 'unavailable') throw error;
+      deadline.throwIfAborted();
+    }
+  }
+}
+
+describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
+  let house: House;
+  let sandbox: Sandbox;
+  let atFirst: string[];
+
+  before(async () => {
+    atFirst = await leakable();
+    house = await openHouse();
+    sandbox = await house.sandboxes.run(
+      {
+        ...sandboxSpec,
+        name: 'real',
+        hostname: 'real',
+        volumes: [
+          { name: 'data', kind: 'scratch' },
+          { name: 'fast', kind: 'tmpfs', sizeLimitBytes: 1024 * 1024 },
+          { name: 'page', kind: 'push', files: [{ path: 'index.html', bytes: Buffer.from('hello\n'), mode: 0o644 }] },
+        ],
+      },
+      minute(),
+    );
+  });
+  after(async () => {
+    await house[Symbol.asyncDispose]();
+    assert.deepEqual(await leakable(), atFirst);
+  });
+
+  test('a command that is not there is a StartError with the runtime message', async () => {
+    const container = await sandbox.createContainer({ ...specOf(''), command: ['/no/such/program'] }, minute());
+    const exit = await container.exited;
+    assert.deepEqual([exit.reason, exit.exitCode], ['StartError', 127]);
+    assert.match(exit.message ?? '', /no\/such\/program/);
+  });
+
+  test('output and exit code of a container arrive', async () => {
+    const { exit, output } = await runScript(sandbox, 'echo hello; echo there >&2; exit 7');
+    assert.deepEqual([exit.exitCode, exit.reason], [7, 'Error']);
+    assert.deepEqual(output.trim().split('\n').sort(), ['hello', 'there']);
+  });
+
+  test('a container has its hostname, its files, its user and its limits', async () => {
+    const script = 'hostname; id -u; cat /etc/hostname /page/index.html; cat /sys/fs/cgroup/memory.max; pwd';
+    const { output } = await runScript(sandbox, script, {
+      workingDir: '/tmp',
+      security: { ...security, runAsUser: 1234 },
+      resources: { memoryLimitBytes: 32 * 1024 * 1024 },
+      mounts: [{ volume: 'page', mountPath: '/page', readOnly: true }],
+    });
+    assert.deepEqual(output.trim().split('\n'), ['real', '1234', 'real', 'hello', '33554432', '/tmp']);
+  });
+
+  test('a container keeps its default capabilities and no more, and seccomp is on', async () => {
+    const { output } = await runScript(
+      sandbox,
+      'grep -E "CapEff|Seccomp:" /proc/self/status; mount -t tmpfs x /mnt; echo $?',
+    );
+    assert.match(output, /CapEff:\s+00000000a80425fb/);
+    assert.match(output, /Seccomp:\s+2/);
+    assert.doesNotMatch(output, /^0$/m);
+  });
+
+  test('a scratch volume outlives its container, a writable layer does not', async () => {
+    const mounts = [{ volume: 'data', mountPath: '/data', readOnly: false }];
+    await runScript(sandbox, 'echo kept > /data/file; echo gone > /file', { mounts });
+    const { output } = await runScript(sandbox, 'cat /data/file; cat /file 2>/dev/null; true', { mounts });
+    assert.equal(output, 'kept\n');
+  });
+
+  test('an update of a push volume is seen whole', async () => {
+    const mounts = [{ volume: 'page', mountPath: '/page', readOnly: true }];
+    const container = await sandbox.createContainer(specOf('sleep 1000', { mounts }), minute());
+    await container.start(minute());
+    await sandbox.updateVolume('page', [{ path: 'index.html', bytes: Buffer.from('new\n'), mode: 0o644 }], minute());
+    assert.equal((await execText(container, ['cat', '/page/index.html'])).output, 'new\n');
+    await container.stop(0, minute());
+  });
+
+  test('a container over its memory limit is OOMKilled', async () => {
+    const { exit } = await runScript(sandbox, 'tail /dev/zero', { resources: { memoryLimitBytes: 16 * 1024 * 1024 } });
+    assert.deepEqual([exit.reason, exit.exitCode], ['OOMKilled', 137]);
+  });
+
+  test('exec gives output and exit code, reads standard input, and has a terminal when asked', async () => {
+    const container = await sandbox.createContainer(
+      specOf('trap "exit 3" TERM; while :; do sleep 0.1; done'),
+      minute(),
+    );
+    await container.start(minute());
+    assert.deepEqual(await execText(container, ['sh', '-c', 'echo out; exit 5']), { output: 'out\n', exitCode: 5 });
+
+    const cat = await container.exec({ command: ['cat'], tty: false, stdin: true }, minute());
+    cat.stdin?.end('typed');
+    assert.equal(Buffer.concat(await Array.fromAsync(cat.stdout as AsyncIterable<Buffer>)).toString(), 'typed');
+    assert.equal((await cat.exited).exitCode, 0);
+
+    const tty = await container.exec(
+      { command: ['stty', 'size'], tty: true, stdin: false, columns: 91, rows: 33 },
+      minute(),
+    );
+    assert.match(Buffer.concat(await Array.fromAsync(tty.stdout as AsyncIterable<Buffer>)).toString(), /33 91/);
+    assert.equal((await container.stop(10_000, minute())).exitCode, 3);
+  });
+
+  test('a termination message is told', async () => {
+    const { exit } = await runScript(sandbox, 'echo -n because > /dev/termination-log; exit 1');
+    assert.equal(exit.message, 'because');
+  });
+
+  test('the guest reaches the network, and a port in it can be dialled', async () => {
+    const container = await sandbox.createContainer(
+      specOf('echo page > /tmp/index.html; httpd -f -p 8080 -h /tmp'),
+      minute(),
+    );
+    await container.start(minute());
+    const gateway = await execText(container, [
+      'sh',
+      '-c',
+      'ping -c1 -W5 $(ip route | sed -n "s/default via \\([^ ]*\\).*/\\1/p")',
+    ]);
+    assert.equal(gateway.exitCode, 0, gateway.output);
+    const answer = await untilAnswered(sandbox, 8080);
+    assert.match(answer, /200 OK[\s\S]*page/);
+    await assert.rejects(sandbox.dial(9, undefined, minute()), (error) => error instanceof PodvmError);
+    await container.stop(0, minute());
+  });
+
+  test('ten megabytes of output arrive byte-exact, in bounded memory', async () => {
+    const before = process.memoryUsage().rss;
+    const container = await sandbox.createContainer(specOf('seq 1 1400000 | head -c 10485760'), minute());
+    const hash = createHash('sha256');
+    let bytesSeen = 0;
+    const follower = container.follow(async ({ bytes }) => {
+      hash.update(bytes);
+      bytesSeen += bytes.length;
+    });
+    await container.start(minute());
+    await follower.ended;
+    const expected = createHash('sha256');
+    let text = '';
+    for (let n = 1; text.length < 10_485_760; n += 1) text += `${n}\n`;
+    expected.update(text.slice(0, 10_485_760));
+    assert.equal(bytesSeen, 10_485_760);
+    assert.equal(hash.digest('hex'), expected.digest('hex'));
+    assert.ok(process.memoryUsage().rss - before < 200 * 1024 * 1024);
+  });
+
+  test('the log can be read afterwards', async () => {
+    const { container } = await runScript(sandbox, 'echo one; printf two');
+    let text = '';
+    for await (const { bytes } of readLog(container.status.logPath, {}, minute()))
+      text += Buffer.from(bytes).toString();
+    assert.equal(text, 'one\ntwo');
+  });
+
+  test('stats tell of agent, machine and containers', async () => {
+    const container = await sandbox.createContainer(specOf('sleep 1000'), minute());
+    await container.start(minute());
+    const stats = await sandbox.stats(minute());
+    assert.ok(stats.agentRssKiB > 0 && stats.agentRssKiB <= 4096, `agent ${stats.agentRssKiB} KiB`);
+    assert.ok(stats.vmmPssKiB > 10_000);
+    assert.ok(stats.containers.some(({ name, pids }) => name === container.status.name && pids === 1));
+    await container.stop(0, minute());
+  });
+
+  test('a killed machine fails its sandbox and leaves nothing but its logs', async () => {
+    const doomed = await house.sandboxes.run({ ...sandboxSpec, name: 'doomed', network: 'none' }, minute());
+    const container = await doomed.createContainer(specOf('sleep 1000'), minute());
+    await container.start(minute());
+    process.kill(doomed.status.vmmPid ?? 0, 'SIGKILL');
+    const status = await doomed.ended;
+    assert.equal(status.state, 'failed');
+    assert.match(status.failure ?? '', /SIGKILL|killed/);
+    assert.equal((await container.exited).reason, 'SandboxFailed');
+    await doomed.remove();
+    assert.deepEqual((await readdir(join(house.directory, 'sandboxes'))).length, 1);
+  });
+
+  test('an abort while the machine boots leaves nothing', async () => {
+    const stop = new AbortController();
+    const starting = house.sandboxes.run({ ...sandboxSpec, name: 'aborted' }, stop.signal);
+    setTimeout(() => stop.abort(), 1000); // somewhere in the boot, which takes more
+    await assert.rejects(starting);
+    assert.deepEqual((await readdir(join(house.directory, 'sandboxes'))).length, 1);
+    assert.equal(house.sandboxes.get('default', 'aborted'), undefined);
+  });
+});
