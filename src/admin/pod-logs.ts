@@ -4,7 +4,7 @@ import { readLog } from '#sandbox/read-log.ts';
 import type { ContainerStatus, Sandbox } from '#sandbox/sandbox.ts';
 
 export interface LogQuery {
-  /** May be left out when the pod has one container. */
+  /** Undefined: the first main container. */
   readonly container: string | undefined;
   readonly follow: boolean;
   readonly tailLines: number | undefined;
@@ -12,18 +12,16 @@ export interface LogQuery {
   readonly previous: boolean;
 }
 
-/** The container a request means. Errors: `invalid` when it must be named, `notFound`. */
+/** The container a request means: the first main one unless it is named, as with kubectl. Errors: `notFound`. */
 export function chooseContainer(pod: RunningPod, name: string | undefined): string {
   const names = [...(pod.pod.spec.initContainers ?? []), ...pod.pod.spec.containers].map((container) => container.name);
-  const [only] = pod.pod.spec.containers;
-  if (name === undefined && pod.pod.spec.containers.length === 1 && only !== undefined) return only.name;
-  if (name === undefined) {
-    throw new PodvmError('invalid', `Cannot choose a container of pod ${pod.name}: it has ${names.join(', ')}`, {
-      fix: 'Name one with -c.',
-    });
-  }
-  if (!names.includes(name)) {
-    throw new PodvmError('notFound', `Cannot find container ${name} in pod ${pod.name}: it has ${names.join(', ')}`);
+  const [first] = pod.pod.spec.containers;
+  if (name === undefined && first !== undefined) return first.name;
+  if (name === undefined || !names.includes(name)) {
+    throw new PodvmError(
+      'notFound',
+      `Cannot find container ${name ?? ''} in pod ${pod.name}: it has ${names.join(', ')}`,
+    );
   }
   return name;
 }

@@ -1,3 +1,4 @@
+import { Socket } from 'node:net';
 import * as v from 'valibot';
 import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
@@ -43,7 +44,7 @@ export async function execCommand(client: Client, options: ExecOptions, terminal
     stdout.off('resize', onResize);
     if (options.tty) stdin.setRawMode(false);
     stdin.pause();
-    stdin.unref();
+    if (stdin instanceof Socket) stdin.unref(); // a terminal or pipe would keep the program alive; a file does not
     socket.terminate();
   }
 }

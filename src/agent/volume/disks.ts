@@ -36,18 +36,35 @@ export class Disks {
     const target = `${disksRoot}/${serial}`;
     this.#parts.makeDirectories(target, 0o700);
     const flags = readOnly ? mountFlags.readOnly : mountFlags.noAccessTime;
-    try {
-      this.#parts.mount(device, target, fileSystem, flags | mountFlags.noDevices, '');
-    } catch (cause) {
-      throw new PodvmError('failedPrecondition', `Cannot mount disk ${serial} as ${fileSystem}: ${codeOf(cause)}`, {
-        cause,
-      });
-    }
+    await this.#mount(serial, () => this.#parts.mount(device, target, fileSystem, flags | mountFlags.noDevices, ''));
     this.#mounted.add(serial);
     return [
       { name: 'found', ms: foundMs - startedMs },
       { name: 'mounted', ms: this.#parts.monotonicMs() - foundMs },
     ];
+  }
+
+  /** The kernel shows a disk before it can be opened: until it has read its size, that gives ENXIO. */
+  async #mount(serial: string, mount: () => void): Promise<void> {
+    const giveUpMs = this.#parts.monotonicMs() + deadlineMs;
+    while (true) {
+      try {
+        mount();
+        return;
+      } catch (cause) {
+        const isAppearing = codeOf(cause) === 'ENXIO' && this.#parts.monotonicMs() < giveUpMs;
+        if (!isAppearing) {
+          throw new PodvmError('failedPrecondition', `Cannot mount disk ${serial}: ${codeOf(cause)}`, { cause });
+        }
+      }
+      await this.#pause();
+    }
+  }
+
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#parts.setTimer(pollMs, resolve);
+    });
   }
 
   detach(serial: string): void {
@@ -79,9 +96,7 @@ export class Disks {
       if (this.#parts.monotonicMs() > giveUpMs) {
         throw new PodvmError('timeout', `Cannot attach disk ${serial}: it did not appear within ${deadlineMs} ms`);
       }
-      await new Promise<void>((resolve) => {
-        this.#parts.setTimer(pollMs, resolve);
-      });
+      await this.#pause();
     }
   }
 
