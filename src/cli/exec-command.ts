@@ -26,7 +26,7 @@ export async function execCommand(client: Client, options: ExecOptions, terminal
   const query = new URLSearchParams({ tty: String(options.tty), stdin: String(options.stdin) });
   if (options.container !== undefined) query.set('container', options.container);
   for (const word of options.command) query.append('command', word);
-  if (options.tty) {
+  if (options.tty && stdout.columns > 0 && stdout.rows > 0) {
     query.set('columns', String(stdout.columns));
     query.set('rows', String(stdout.rows));
   }

@@ -106,7 +106,8 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
     .option('-t, --tty', 'give the command a terminal', false)
     .passThroughOptions()
     .action(async (pod: string, command: string[], options: { container?: string; stdin: boolean; tty: boolean }) => {
-      exit(await execCommand(client(), { pod, command, container: options.container, ...options }, terminal));
+      const words = command[0] === '--' ? command.slice(1) : command; // commander passes it on behind an argument
+      exit(await execCommand(client(), { pod, container: options.container, ...options, command: words }, terminal));
     });
   program
     .command('stop')

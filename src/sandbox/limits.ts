@@ -21,6 +21,8 @@ export interface SandboxLimits {
   /** From the VMM's start to the agent's first answer. An emulated cold boot takes 2 to 4 s, on a busy node 20. */
   readonly bootTimeoutMs: number;
   readonly callTimeoutMs: number;
+  /** From the loss of the link to the machine's own word of its end. */
+  readonly lastWordsMs: number;
   /** From SIGKILL to the container's end. */
   readonly killTimeoutMs: number;
   /** How long the end of a sandbox waits for output that log and followers have not taken yet. */
@@ -44,6 +46,7 @@ export const defaultLimits: SandboxLimits = {
   minFreeBytes: 64 * 1024 * 1024,
   bootTimeoutMs: 60_000,
   callTimeoutMs: 30_000,
+  lastWordsMs: 1000,
   killTimeoutMs: 10_000,
   drainTimeoutMs: 5000,
 };

@@ -102,10 +102,17 @@ export class LiveSandbox implements Sandbox {
     };
     this.#moves.moveTo('ready', 'configured');
     live.guest.onEvent((event) => this.#inbox.tell(() => this.#onGuestEvent(event)));
-    void live.guest.closed.then((why) =>
-      this.#inbox.tell(() => this.#fail(`the link to the agent is lost: ${why.message}`)),
-    );
+    void this.#whyLinkClosed().then((why) => this.#inbox.tell(() => this.#fail(why)));
     void live.machine.exited.then((exit) => this.#inbox.tell(() => this.#fail(exit.reason)));
+  }
+
+  /** A dying machine tears its channel first: what it says of itself a moment later is the better reason. */
+  async #whyLinkClosed(): Promise<string> {
+    const { guest, machine, limits } = this.#live;
+    const cause = await guest.closed;
+    const late = delay(limits.lastWordsMs, undefined, { ref: false });
+    const exit = await Promise.race([machine.exited, late]);
+    return exit?.reason ?? `the link to the agent is lost: ${cause.message}`;
   }
 
   get status(): SandboxStatus {

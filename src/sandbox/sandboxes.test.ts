@@ -13,7 +13,13 @@ import type { Sandbox, SandboxSpec } from './sandbox.ts';
 import { openSandboxes } from './sandboxes.ts';
 
 const never = new AbortController().signal;
-const limits = { ...defaultLimits, userIds: { first: 1000, count: 1 }, killTimeoutMs: 200, drainTimeoutMs: 200 };
+const limits = {
+  ...defaultLimits,
+  userIds: { first: 1000, count: 1 },
+  killTimeoutMs: 200,
+  lastWordsMs: 50,
+  drainTimeoutMs: 200,
+};
 const is = (kind: string) => (error: unknown) => error instanceof PodvmError && error.kind === kind;
 
 /** A table of sandboxes on fakes; at its end nothing of it may be left. */

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
@@ -19,6 +20,8 @@ export interface House extends AsyncDisposable {
   readonly sandboxes: OpenSandboxes;
   /** Opens the same directory again, as the next process would. */
   reopen(): Promise<OpenSandboxes>;
+  /** VMMs and network namespaces of its sandboxes that are still there; empty unless something leaked. */
+  leftovers(): Promise<readonly string[]>;
 }
 
 const isRequired = process.env['PODVM_REQUIRE_VM'] === '1';
@@ -53,6 +56,16 @@ export async function openHouse(limits: Partial<SandboxLimits> = {}): Promise<Ho
   await run('chmod', ['0711', directory]);
 
   undo.defer(() => removeDefaultNetwork(join(directory, 'network'), signal)); // its bridge stays for the next pod otherwise
+  const ids: string[] = [];
+  const surroundings = {
+    nowMs: () => Date.now(),
+    monotonicNs: () => process.hrtime.bigint(),
+    randomBytes(count: number) {
+      const bytes = randomBytes(count);
+      ids.push(bytes.toString('hex')); // among them are those of the sandboxes
+      return bytes;
+    },
+  };
   const open = async () => {
     const parts = {
       driver: createQemuDriver({ assets, accelerator: 'tcg' }),
@@ -61,23 +74,32 @@ export async function openHouse(limits: Partial<SandboxLimits> = {}): Promise<Ho
       makeScratchDisk,
       connectLink,
     };
-    return await openSandboxes({ directory, parts, log, limits: { ...defaultLimits, ...limits } }, signal);
+    return await openSandboxes(
+      { directory, parts, log, surroundings, limits: { ...defaultLimits, ...limits } },
+      signal,
+    );
   };
   const sandboxes = undo.use(await open());
   const owned = undo.move();
-  return { directory, sandboxes, reopen: open, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return {
+    directory,
+    sandboxes,
+    reopen: open,
+    leftovers: () => leftovers(ids),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
 }
 
-/** What would be a leak if there were more of it afterwards: VMMs, network namespaces, mounts, loop devices. */
-export async function leakable(): Promise<string[]> {
+async function leftovers(ids: readonly string[]): Promise<readonly string[]> {
+  const isOurs = (text: string) => ids.some((id) => text.includes(id));
   const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name));
   const vmms = await Promise.all(
     pids.map(async (pid) => {
       const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-      return command.includes('qemu-system') ? [`vmm ${pid}`] : [];
+      return isOurs(command) ? [`process ${pid}`] : [];
     }),
   );
   const { stdout: netns } = await run('ip', ['-o', 'netns', 'list']);
   const mounts = await readFile('/proc/self/mounts', 'utf8');
-  return [...vmms.flat(), ...netns.trim().split('\n'), ...mounts.trim().split('\n')].sort();
+  return [...vmms.flat(), ...[...netns.split('\n'), ...mounts.split('\n')].filter(isOurs)];
 }
