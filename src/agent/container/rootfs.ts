@@ -1,118 +1,113 @@
+import { PodvmError } from '#base/errors.ts';
 import type { ContainerParams } from '#wire/messages.ts';
-import { mountFlags, open, unmountFlags } from '../engine/constants.ts';
-import { codeOf, descriptorPath, type Engine } from '../engine/engine.ts';
+import { open, unmountFlags } from '../engine/constants.ts';
+import { codeOf, type Beneath, type Descriptors, type Files, type Mounts } from '../engine/engine.ts';
 import type { Disks } from '../volume/disks.ts';
 import type { Volumes } from '../volume/volumes.ts';
-import type { Container } from './container.ts';
-import { directoryFlags } from './crun.ts';
 import type { OciMount } from './oci-config.ts';
 
-type Parts = Engine;
+type Parts = Files & Mounts & Beneath & Descriptors & { readonly pid: number };
 
-/** Where the writable layer of a container is. */
-export function layerDirectory(disks: Disks, id: string, scratchDisk: string | undefined): string {
-  const place = scratchDisk === undefined ? '/run/podvm' : disks.get(scratchDisk).mountPoint;
-  return `${place}/layers/${id}`;
-}
+const containersRoot = '/run/podvm/containers';
+const etcRoot = '/run/podvm/etc';
 
-/** Mounts image and writable layer at `<bundle>/rootfs`. Errors: `notFound` (disk), SystemError. */
-export function mountRootfs(parts: Parts, disks: Disks, container: Container, params: ContainerParams): void {
-  const lower = disks.get(params.imageDisk).mountPoint;
-  const layer = layerDirectory(disks, params.id, params.scratchDisk);
-  parts.makeDirectories(`${layer}/upper`);
-  parts.makeDirectories(`${layer}/work`);
-  const rootfs = `${container.bundle}/rootfs`;
-  parts.makeDirectories(rootfs);
-  parts.mount('overlay', rootfs, 'overlay', 0, `lowerdir=${lower},upperdir=${layer}/upper,workdir=${layer}/work`);
-  container.mountPoints.push(rootfs);
-}
+/** A container's directories in the guest: its bundle, and its writable layer on the scratch disk or in memory. */
+export class Rootfs {
+  readonly bundle: string;
+  /** Descriptor of the merged root, to resolve paths beneath. */
+  readonly rootFd: number;
+  readonly #parts: Parts;
+  readonly #layer: string;
+  /** Descriptors of sub-paths: they pin what was resolved until crun has mounted it. */
+  #pinned: number[] = [];
 
-/** Volumes and the pod's files as mounts of the container. `podFiles`: directory of hosts, hostname, resolv.conf. */
-export function volumeMounts(
-  parts: Parts,
-  volumes: Volumes,
-  container: Container,
-  params: ContainerParams,
-  podFiles: string,
-): OciMount[] {
-  const mounts: OciMount[] = params.mounts.map((mount, index) => {
-    const { path, fsGroup } = volumes.root(mount.volume);
-    const source =
-      mount.subPath === undefined
-        ? path
-        : bindSubPath(parts, container, { root: path, subPath: mount.subPath, index, fsGroup });
-    return bind(source, mount.destination, mount.readOnly);
-  });
-  const has = (destination: string) => mounts.some((mount) => mount.destination === destination);
-  for (const name of ['hosts', 'hostname', 'resolv.conf']) {
-    if (!has(`/etc/${name}`)) mounts.push(bind(`${podFiles}/${name}`, `/etc/${name}`, params.readOnlyRootfs));
-  }
-  if (params.terminationLogPath !== undefined && !has(params.terminationLogPath)) {
-    const log = terminationLog(container);
-    parts.writeFile(log, '', 0o666);
-    mounts.push(bind(log, params.terminationLogPath, false));
-  }
-  return mounts;
-}
-
-export const terminationLog = (container: Container): string => `${container.bundle}/termination-log`;
-
-/** Unmounts and removes all files of a container. What is already gone is no error. */
-export function removeRootfs(parts: Parts, disks: Disks, container: Container): void {
-  for (let point = container.mountPoints.at(-1); point !== undefined; point = container.mountPoints.at(-1)) {
+  /** Mounts the overlay. Errors: `notFound` (disk), `failedPrecondition`. */
+  constructor(parts: Parts, disks: Disks, params: ContainerParams) {
+    this.#parts = parts;
+    this.bundle = `${containersRoot}/${params.id}`;
+    const lower = disks.path(params.imageDisk);
+    const scratch = params.scratchDisk === undefined ? '/run/podvm/layers' : `${disks.path(params.scratchDisk)}/layers`;
+    this.#layer = `${scratch}/${params.id}`;
+    parts.removeTree(this.#layer); // of an earlier container of the same id, which must not shine through
+    for (const directory of [`${this.bundle}/rootfs`, `${this.#layer}/upper`, `${this.#layer}/work`])
+      parts.makeDirectories(directory);
+    parts.changeMode(`${this.#layer}/upper`, parts.status(lower)?.mode ?? 0o755);
+    const layers = `lowerdir=${lower},upperdir=${this.#layer}/upper,workdir=${this.#layer}/work`;
     try {
-      parts.unmount(point, unmountFlags.detach);
-    } catch (error) {
-      if (codeOf(error) !== 'EINVAL' && codeOf(error) !== 'ENOENT') throw error;
+      parts.mount('overlay', `${this.bundle}/rootfs`, 'overlay', 0, layers);
+    } catch (cause) {
+      throw new PodvmError('failedPrecondition', `Cannot mount the container's root: ${codeOf(cause)}`, { cause });
     }
-    container.mountPoints.pop();
+    this.rootFd = parts.open(`${this.bundle}/rootfs`, open.path | open.directory);
+    parts.writeFile(this.terminationLog, '', 0o666);
   }
-  parts.removeTree(container.bundle);
-  parts.removeTree(layerDirectory(disks, container.id, container.params.scratchDisk));
+
+  get terminationLog(): string {
+    return `${this.bundle}/termination-log`;
+  }
+
+  /** Where the container's volumes and files come from. Errors: `notFound`, `invalid` (sub-path). */
+  mounts(params: ContainerParams, volumes: Volumes): OciMount[] {
+    const bind = (source: string, destination: string, readOnly: boolean): OciMount => ({
+      destination,
+      type: 'bind',
+      source,
+      options: ['rbind', 'rprivate', readOnly ? 'ro' : 'rw'],
+    });
+    const wanted = new Set(params.mounts.map(({ destination }) => destination));
+    const files = ['hosts', 'hostname', 'resolv.conf'].filter((name) => !wanted.has(`/etc/${name}`));
+    return [
+      ...files.map((name) => bind(`${etcRoot}/${name}`, `/etc/${name}`, params.readOnlyRootfs)),
+      ...params.mounts.map(({ volume, subPath, destination, readOnly }) =>
+        bind(this.#source(volumes.path(volume), subPath), destination, readOnly),
+      ),
+      ...(params.terminationLogPath === undefined ? [] : [bind(this.terminationLog, params.terminationLogPath, false)]),
+    ];
+  }
+
+  /** crun has made its mounts. */
+  unpin(): void {
+    for (const fd of this.#pinned.splice(0)) this.#parts.close(fd);
+  }
+
+  remove(): void {
+    this.unpin();
+    this.#parts.close(this.rootFd);
+    this.#parts.unmount(`${this.bundle}/rootfs`, unmountFlags.detach);
+    this.#parts.removeTree(this.bundle);
+    this.#parts.removeTree(this.#layer);
+  }
+
+  /** A sub-path is resolved inside its volume and held by a descriptor: no symlink leads out, not even a later one. */
+  #source(volume: string, subPath: string | undefined): string {
+    if (subPath === undefined) return volume;
+    if (subPath.startsWith('/') || subPath.split('/').includes('..')) {
+      throw new PodvmError('invalid', 'Cannot mount a sub-path: it must be relative and without ".."');
+    }
+    const root = this.#parts.open(volume, open.path | open.directory);
+    try {
+      const fd = this.#openOrMake(root, subPath);
+      this.#pinned.push(fd);
+      return `/proc/${this.#parts.pid}/fd/${fd}`;
+    } finally {
+      this.#parts.close(root);
+    }
+  }
+
+  #openOrMake(root: number, subPath: string): number {
+    try {
+      return this.#parts.openBeneath(root, subPath, open.path);
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error;
+      return this.#parts.makeDirectoriesBeneath(root, subPath, 0o777);
+    }
+  }
 }
 
-const bind = (source: string, destination: string, readOnly: boolean): OciMount => ({
-  destination,
-  type: 'bind',
-  source,
-  options: ['rbind', 'rprivate', readOnly ? 'ro' : 'rw'],
-});
-
-interface SubPath {
-  readonly root: string;
-  readonly subPath: string;
-  readonly index: number;
-  readonly fsGroup: number | undefined;
-}
-
-/**
- * A volume's content belongs to containers, which may put a symlink in the way: the path is resolved beneath the
- * volume's root, and what was found is bound by descriptor to a place of ours (CVE-2017-1002101 was the other way).
- */
-function bindSubPath(parts: Parts, container: Container, { root, subPath, index, fsGroup }: SubPath): string {
-  const rootFd = parts.open(root, directoryFlags);
-  let fd = -1;
-  try {
-    fd = openOrMake(parts, rootFd, subPath, fsGroup);
-    const point = `${container.bundle}/sub${index}`;
-    if (parts.statusOf(fd).kind === 'directory') parts.makeDirectories(point);
-    else parts.writeFile(point, '');
-    parts.mount(descriptorPath(fd), point, '', mountFlags.bind | mountFlags.recursive, '');
-    container.mountPoints.push(point);
-    return point;
-  } finally {
-    parts.close(rootFd);
-    if (fd >= 0) parts.close(fd);
-  }
-}
-
-function openOrMake(parts: Parts, rootFd: number, subPath: string, fsGroup: number | undefined): number {
-  try {
-    return parts.openBeneath(rootFd, subPath, open.path);
-  } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw error;
-  }
-  const fd = parts.makeDirectoriesBeneath(rootFd, subPath, 0o777);
-  if (fsGroup !== undefined) parts.changeOwnerOf(fd, -1, fsGroup);
-  return fd;
+/** /etc/hosts, /etc/hostname and /etc/resolv.conf of every container. */
+export function writeEtcFiles(parts: Files, files: { hosts: string; hostname: string; resolvConf: string }): void {
+  parts.makeDirectories(etcRoot);
+  parts.writeFile(`${etcRoot}/hosts`, files.hosts);
+  parts.writeFile(`${etcRoot}/hostname`, `${files.hostname}\n`);
+  parts.writeFile(`${etcRoot}/resolv.conf`, files.resolvConf);
 }

@@ -1,134 +1,120 @@
 import { PodvmError } from '#base/errors.ts';
-import { limits } from '#wire/limits.ts';
-import type { Params } from '#wire/messages.ts';
-import type { Guest } from '../boot/guest.ts';
 import { mountFlags } from '../engine/constants.ts';
-import { codeOf, type Clock, type Files, type Mounts } from '../engine/engine.ts';
+import { codeOf, type Clock, type Files, type Mounts, type Text } from '../engine/engine.ts';
 
-type Parts = Files & Mounts & Clock;
+type Parts = Clock & Files & Mounts & Pick<Text, 'decodeUtf8'>;
 
-const disksDirectory = '/run/podvm/disks';
-const appearTimeoutMs = 10_000;
+const disksRoot = '/run/podvm/disks';
+const deadlineMs = 10_000;
 const pollMs = 5;
 
-interface Disk {
-  readonly device: string;
-  readonly mountPoint: string;
-  readonly fileSystem: 'erofs' | 'ext4';
-}
-
-/** Disks of the machine, by the serial the host gave them, and where they are mounted. */
+/** The SCSI disks that the host attached, mounted by their serial. */
 export class Disks {
   readonly #parts: Parts;
-  readonly #loadModule: Guest['loadModule'];
-  readonly #disks = new Map<string, Disk>();
-  readonly #attaching = new Set<string>();
+  readonly #mounted = new Set<string>();
 
-  constructor(parts: Parts, loadModule: Guest['loadModule']) {
+  constructor(parts: Parts) {
     this.#parts = parts;
-    this.#loadModule = loadModule;
   }
 
-  /** Errors: `alreadyExists`, `exhausted`, `notFound` when it does not appear, `corrupt` when it cannot be mounted. */
-  async attach({ serial, fileSystem, readOnly }: Params<'attachDisk'>): Promise<{ phases: { name: string; ms: number }[] }> {
-    if (this.#disks.has(serial) || this.#attaching.has(serial)) {
-      throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: it is attached`);
-    }
-    if (this.#disks.size + this.#attaching.size >= limits.maxDisks) {
-      throw new PodvmError('exhausted', `Cannot attach disk ${serial}: ${limits.maxDisks} are attached`);
-    }
-    this.#attaching.add(serial);
-    try {
-      const startedMs = this.#parts.monotonicMs();
-      const device = await this.#waitFor(serial);
-      const foundMs = this.#parts.monotonicMs();
-      const mountPoint = `${disksDirectory}/${serial}`;
-      this.#mount(device, mountPoint, fileSystem, readOnly);
-      this.#disks.set(serial, { device, mountPoint, fileSystem });
-      return {
-        phases: [
-          { name: 'appear', ms: foundMs - startedMs },
-          { name: 'mount', ms: this.#parts.monotonicMs() - foundMs },
-        ],
-      };
-    } finally {
-      this.#attaching.delete(serial);
+  /** Where the disk is mounted. Errors: `notFound`. */
+  path(serial: string): string {
+    if (!this.#mounted.has(serial)) throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not attached`);
+    return `${disksRoot}/${serial}`;
+  }
+
+  /** Waits for the disk and mounts it. Errors: `alreadyExists`, `timeout`, `failedPrecondition`. */
+  async attach(
+    serial: string,
+    fileSystem: 'erofs' | 'ext4',
+    readOnly: boolean,
+  ): Promise<{ name: string; ms: number }[]> {
+    if (this.#mounted.has(serial)) throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: it is mounted`);
+    const startedMs = this.#parts.monotonicMs();
+    const device = await this.#find(serial);
+    const foundMs = this.#parts.monotonicMs();
+    const target = `${disksRoot}/${serial}`;
+    this.#parts.makeDirectories(target, 0o700);
+    const flags = readOnly ? mountFlags.readOnly : mountFlags.noAccessTime;
+    await this.#mount(serial, () => this.#parts.mount(device, target, fileSystem, flags | mountFlags.noDevices, ''));
+    this.#mounted.add(serial);
+    return [
+      { name: 'found', ms: foundMs - startedMs },
+      { name: 'mounted', ms: this.#parts.monotonicMs() - foundMs },
+    ];
+  }
+
+  /** The kernel shows a disk before it can be opened: until it has read its size, that gives ENXIO. */
+  async #mount(serial: string, mount: () => void): Promise<void> {
+    const giveUpMs = this.#parts.monotonicMs() + deadlineMs;
+    while (true) {
+      try {
+        mount();
+        return;
+      } catch (cause) {
+        const isAppearing = codeOf(cause) === 'ENXIO' && this.#parts.monotonicMs() < giveUpMs;
+        if (!isAppearing) {
+          throw new PodvmError('failedPrecondition', `Cannot mount disk ${serial}: ${codeOf(cause)}`, { cause });
+        }
+      }
+      await this.#pause();
     }
   }
 
-  /** Errors: `notFound`, `busy`. */
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#parts.setTimer(pollMs, resolve);
+    });
+  }
+
   detach(serial: string): void {
-    const { mountPoint } = this.get(serial);
+    if (!this.#mounted.has(serial)) return;
     try {
-      this.#parts.unmount(mountPoint, 0);
-    } catch (error) {
-      if (codeOf(error) === 'EBUSY') throw new PodvmError('busy', `Cannot detach disk ${serial}: it is in use`);
-      throw error;
+      this.#parts.unmount(`${disksRoot}/${serial}`, 0);
+    } catch (cause) {
+      if (codeOf(cause) !== 'EBUSY') throw cause;
+      throw new PodvmError('busy', `Cannot detach disk ${serial}: something uses it`, { cause });
     }
-    this.#parts.removeDirectory(mountPoint);
-    this.#disks.delete(serial);
+    this.#mounted.delete(serial);
   }
 
-  /** Errors: `notFound`. */
-  get(serial: string): Disk {
-    const disk = this.#disks.get(serial);
-    if (disk === undefined) throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not attached`);
-    return disk;
-  }
-
-  /** Unmounts all that can be; what is still used is left to the power-off after `sync`. */
   detachAll(): void {
-    for (const serial of this.#disks.keys()) {
+    for (const serial of this.#mounted) {
       try {
         this.detach(serial);
-      } catch (error) {
-        if (!(error instanceof PodvmError)) throw error;
+      } catch {
+        // what still uses it dies with the machine; the disk was synced
       }
     }
   }
 
-  async #waitFor(serial: string): Promise<string> {
-    const deadlineMs = this.#parts.monotonicMs() + appearTimeoutMs;
-    for (;;) {
-      const name = this.#find(serial);
-      if (name !== undefined && this.#parts.status(`/dev/${name}`) !== undefined) return `/dev/${name}`;
-      if (this.#parts.monotonicMs() > deadlineMs) {
-        throw new PodvmError('notFound', `Cannot attach disk ${serial}: not there after ${appearTimeoutMs} ms`);
+  async #find(serial: string): Promise<string> {
+    const giveUpMs = this.#parts.monotonicMs() + deadlineMs;
+    while (true) {
+      const device = this.#look(serial);
+      if (device !== undefined) return device;
+      if (this.#parts.monotonicMs() > giveUpMs) {
+        throw new PodvmError('timeout', `Cannot attach disk ${serial}: it did not appear within ${deadlineMs} ms`);
       }
-      await new Promise<void>((resolve) => {
-        this.#parts.setTimer(pollMs, resolve);
-      });
+      await this.#pause();
     }
   }
 
-  /** The vital product data page 0x80 holds the serial behind a header of 4 bytes (SPC-4, 7.8.20). */
-  #find(serial: string): string | undefined {
+  #look(serial: string): string | undefined {
     for (const name of this.#parts.list('/sys/block')) {
-      if (!name.startsWith('sd')) continue;
-      const file = `/sys/block/${name}/device/vpd_pg80`;
-      try {
-        if (this.#parts.readText(file, 1024).slice(4).trim() === serial) return name;
-      } catch (error) {
-        if (codeOf(error) === undefined) throw error;
-      }
+      if (!name.startsWith('sd') || this.#serialOf(name) !== serial) continue;
+      if (this.#parts.status(`/dev/${name}`) !== undefined) return `/dev/${name}`;
     }
     return undefined;
   }
 
-  #mount(device: string, mountPoint: string, fileSystem: 'erofs' | 'ext4', readOnly: boolean): void {
-    this.#loadModule(fileSystem);
-    this.#parts.makeDirectories(mountPoint);
-    const flags = (readOnly ? mountFlags.readOnly : 0) | mountFlags.noAccessTime;
+  /** From the SCSI page 0x80, Unit Serial Number: four bytes, then the text. */
+  #serialOf(name: string): string | undefined {
     try {
-      try {
-        this.#parts.mount(device, mountPoint, fileSystem, flags, fileSystem === 'ext4' && !readOnly ? 'prjquota' : '');
-      } catch (error) {
-        if (fileSystem !== 'ext4' || codeOf(error) === undefined) throw error;
-        this.#parts.mount(device, mountPoint, fileSystem, flags, ''); // made without the quota feature
-      }
-    } catch (error) {
-      this.#parts.removeDirectory(mountPoint);
-      throw new PodvmError('corrupt', `Cannot mount disk as ${fileSystem}: ${codeOf(error) ?? 'unknown'}`, { cause: error });
+      const page = this.#parts.readFile(`/sys/block/${name}/device/vpd_pg80`, 256);
+      return this.#parts.decodeUtf8(page, 4, Math.max(0, page.length - 4)).trim();
+    } catch {
+      return undefined; // just appearing, or just going
     }
   }
 }

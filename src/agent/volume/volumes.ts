@@ -1,147 +1,163 @@
 import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import { limits } from '#wire/limits.ts';
-import type { Params, VolumeParams } from '#wire/messages.ts';
-import { mountFlags } from '../engine/constants.ts';
-import { codeOf, type Engine } from '../engine/engine.ts';
+import type { VolumeParams } from '#wire/messages.ts';
+import { mountFlags, unmountFlags } from '../engine/constants.ts';
+import type { Clock, Files, Mounts, Text } from '../engine/engine.ts';
 import type { Disks } from './disks.ts';
-import { Push } from './push.ts';
 
-type Parts = Engine;
+type Parts = Clock & Files & Mounts & Pick<Text, 'decodeBase64'>;
 
-const volumesDirectory = '/run/podvm/volumes';
+const volumesRoot = '/run/podvm/volumes';
+const defaultMode = 0o777;
 const maxPushes = 16;
-const firstProject = 1000;
 
 interface Volume {
   readonly params: VolumeParams;
-  readonly root: string;
-  readonly project: number;
+  readonly path: string;
+  readonly isMounted: boolean;
 }
 
-/** The pod's volumes in the guest. A container mounts `root` or something below it. */
+interface Push {
+  readonly volume: Volume;
+  /** Name of the new version's directory in the volume. */
+  readonly version: string;
+  bytes: number;
+}
+
+/** The pod's volumes, by name. */
 export class Volumes {
   readonly #parts: Parts;
   readonly #disks: Disks;
   readonly #volumes = new Map<string, Volume>();
   readonly #pushes = new Map<number, Push>();
-  #pushCount = 0;
-  #projectCount = 0;
+  #lastPush = 0;
 
   constructor(parts: Parts, disks: Disks) {
     this.#parts = parts;
     this.#disks = disks;
   }
 
-  /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk). On any error nothing of it is left. */
-  create(params: VolumeParams): void {
-    const { name } = params;
-    if (this.#volumes.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it is there`);
-    if (this.#volumes.size >= limits.maxVolumes) {
-      throw new PodvmError('exhausted', `Cannot create volume ${name}: ${limits.maxVolumes} are there`);
-    }
-    const volume = { params, root: this.#rootOf(params), project: firstProject + this.#projectCount };
-    try {
-      this.#make(volume);
-    } catch (error) {
-      this.#discard(volume);
-      throw error;
-    }
-    this.#projectCount += 1;
-    this.#volumes.set(name, volume);
-  }
-
-  /** Errors: `notFound`, `busy` while a container has it mounted (tmpfs). */
-  remove(name: string): void {
-    const volume = this.#get(name);
-    this.#discard(volume);
-    for (const [number, push] of this.#pushes) if (push.volume === name) this.#pushes.delete(number);
-    this.#volumes.delete(name);
-  }
-
   /** Directory of the volume. Errors: `notFound`. */
-  root(name: string): { readonly path: string; readonly fsGroup: number | undefined } {
-    const { root, params } = this.#get(name);
-    return { path: root, fsGroup: params.fsGroup };
+  path(name: string): string {
+    return this.#find(name).path;
   }
 
-  beginPush(name: string): { push: number } {
-    const { root, params } = this.#get(name);
-    if (params.kind !== 'push') throw new PodvmError('invalid', `Cannot push to volume ${name}: it is a ${params.kind} volume`);
-    if (this.#pushes.size >= maxPushes) throw new PodvmError('exhausted', `Cannot push: ${maxPushes} pushes are under way`);
-    this.#pushCount += 1;
-    const number = this.#pushCount;
-    this.#pushes.set(number, new Push(this.#parts, { volume: name, root, number, fsGroup: params.fsGroup }));
-    return { push: number };
+  /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk). */
+  create(params: VolumeParams): void {
+    const { name, kind, disk, sizeLimitBytes, mode = defaultMode, fsGroup } = params;
+    if (this.#volumes.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it exists`);
+    if (this.#volumes.size >= limits.maxVolumes) throw new PodvmError('exhausted', 'Cannot create volume: too many');
+    const path = kind === 'scratch' ? `${this.#scratch(name, disk)}/volumes/${name}` : `${volumesRoot}/${name}`;
+    this.#parts.makeDirectories(path);
+    const isMounted = kind !== 'scratch';
+    if (isMounted) {
+      const size = kind === 'push' ? limits.maxPushVolumeBytes * 3 : sizeLimitBytes; // old, new, and room for tables
+      const flags = mountFlags.noSuid | mountFlags.noDevices;
+      this.#parts.mount('tmpfs', path, 'tmpfs', flags, size === undefined ? '' : `size=${size}`);
+    }
+    // Of an fsGroup the volume and all that is made in it belong to the group: the set-group-id bit hands it down.
+    this.#parts.changeOwner(path, 0, fsGroup ?? 0);
+    this.#parts.changeMode(path, fsGroup === undefined ? mode : mode | 0o2070);
+    this.#volumes.set(name, { params, path, isMounted });
   }
 
-  pushFile({ push, path, mode, data }: Params<'pushFile'>): void {
-    this.#push(push).add(path, mode, data);
-  }
-
-  commitPush(number: number): void {
-    this.#push(number).commit();
-    this.#pushes.delete(number);
-  }
-
-  abortPush(number: number): void {
-    this.#push(number).abort();
-    this.#pushes.delete(number);
-  }
-
-  #push(number: number): Push {
-    const push = this.#pushes.get(number);
-    if (push === undefined) throw new PodvmError('notFound', `Cannot push: no push ${number}`);
-    return push;
-  }
-
-  #get(name: string): Volume {
+  remove(name: string): void {
     const volume = this.#volumes.get(name);
-    if (volume === undefined) throw new PodvmError('notFound', `Cannot use volume ${name}: there is none`);
+    if (volume === undefined) return;
+    this.#volumes.delete(name);
+    if (volume.isMounted) this.#parts.unmount(volume.path, unmountFlags.detach);
+    this.#parts.removeTree(volume.path);
+  }
+
+  beginPush(name: string): number {
+    const volume = this.#find(name);
+    if (volume.params.kind !== 'push')
+      throw new PodvmError('invalid', `Cannot push to volume ${name}: it is none of push`);
+    if (this.#pushes.size >= maxPushes) throw new PodvmError('exhausted', 'Cannot push: too many pushes at a time');
+    this.#lastPush += 1;
+    // Kubelet's layout: a directory named after the moment, and `..data` pointing to the current one.
+    const version = `..${new Date(this.#parts.realtimeMs()).toISOString().replace(/[-:TZ]/g, '_')}.${this.#lastPush}`;
+    this.#parts.makeDirectory(`${volume.path}/${version}`, 0o755);
+    this.#own(volume, `${volume.path}/${version}`);
+    this.#pushes.set(this.#lastPush, { volume, version, bytes: 0 });
+    return this.#lastPush;
+  }
+
+  /** A part of one file, at its end. Errors: `invalid` (path, encoding), `exhausted`. */
+  pushFile(id: number, path: string, mode: number, data: string): void {
+    const push = this.#push(id);
+    const names = path.split('/');
+    if (names.some((name) => name === '' || name === '.' || name === '..' || name.includes('\0'))) {
+      throw new PodvmError('invalid', `Cannot push ${printable(path)}: it leads out of the volume`);
+    }
+    const bytes = this.#parts.decodeBase64(data);
+    push.bytes += bytes.length;
+    if (push.bytes > limits.maxPushVolumeBytes) {
+      throw new PodvmError('exhausted', `Cannot push to volume: it is over ${limits.maxPushVolumeBytes} bytes`);
+    }
+    let directory = `${push.volume.path}/${push.version}`;
+    for (const name of names.slice(0, -1)) {
+      directory += `/${name}`;
+      if (this.#parts.status(directory) !== undefined) continue;
+      this.#parts.makeDirectory(directory, 0o755);
+      this.#own(push.volume, directory);
+    }
+    const file = `${directory}/${names.at(-1) ?? ''}`;
+    const before =
+      this.#parts.status(file) === undefined
+        ? new Uint8Array(0)
+        : this.#parts.readFile(file, limits.maxPushVolumeBytes);
+    const whole = new Uint8Array(before.length + bytes.length);
+    whole.set(before);
+    whole.set(bytes, before.length);
+    this.#parts.writeFile(file, whole, push.volume.params.fsGroup === undefined ? mode : mode | ((mode & 0o500) >> 3));
+    this.#own(push.volume, file);
+  }
+
+  commitPush(id: number): void {
+    const push = this.#push(id);
+    const { path } = push.volume;
+    const current = `${path}/..data`;
+    const old = this.#parts.status(current) === undefined ? undefined : this.#parts.readLink(current);
+    this.#parts.symlink(push.version, `${path}/..data_tmp`);
+    this.#parts.rename(`${path}/..data_tmp`, current);
+    const names = new Set(this.#parts.list(`${path}/${push.version}`));
+    for (const name of names) {
+      if (this.#parts.status(`${path}/${name}`) === undefined) this.#parts.symlink(`..data/${name}`, `${path}/${name}`);
+    }
+    for (const name of this.#parts.list(path)) {
+      if (!name.startsWith('..') && !names.has(name)) this.#parts.removeFile(`${path}/${name}`);
+    }
+    if (old !== undefined) this.#parts.removeTree(`${path}/${old}`);
+    this.#pushes.delete(id);
+  }
+
+  abortPush(id: number): void {
+    const push = this.#pushes.get(id);
+    if (push === undefined) return;
+    this.#pushes.delete(id);
+    this.#parts.removeTree(`${push.volume.path}/${push.version}`);
+  }
+
+  #own(volume: Volume, path: string): void {
+    if (volume.params.fsGroup !== undefined) this.#parts.changeOwner(path, 0, volume.params.fsGroup);
+  }
+
+  #scratch(name: string, disk: string | undefined): string {
+    if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: scratch needs a disk`);
+    return this.#disks.path(disk);
+  }
+
+  #find(name: string): Volume {
+    const volume = this.#volumes.get(name);
+    if (volume === undefined) throw new PodvmError('notFound', `Cannot use volume ${name}: there is none of that name`);
     return volume;
   }
 
-  #rootOf({ name, kind, disk }: VolumeParams): string {
-    if (kind !== 'scratch') return `${volumesDirectory}/${name}`;
-    if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: no disk is named`);
-    return `${this.#disks.get(disk).mountPoint}/volumes/${name}`;
-  }
-
-  #make({ params, root, project }: Volume): void {
-    const { kind, mode = 0o777, fsGroup, sizeLimitBytes } = params;
-    this.#parts.makeDirectories(root);
-    if (kind === 'tmpfs') {
-      const size = sizeLimitBytes === undefined || sizeLimitBytes === 0 ? '' : `,size=${sizeLimitBytes}`;
-      this.#parts.mount('tmpfs', root, 'tmpfs', mountFlags.noSuid | mountFlags.noDevices, `mode=0777${size}`);
-    }
-    if (kind === 'scratch' && sizeLimitBytes !== undefined && sizeLimitBytes > 0 && params.disk !== undefined) {
-      this.#limit(root, this.#disks.get(params.disk).device, project, sizeLimitBytes);
-    }
-    if (fsGroup !== undefined) this.#parts.changeOwner(root, -1, fsGroup);
-    this.#parts.changeMode(root, kind === 'push' ? mode & 0o755 : fsGroup === undefined ? mode : mode | 0o2070);
-  }
-
-  #limit(root: string, device: string, project: number, sizeLimitBytes: number): void {
-    try {
-      this.#parts.setProject(root, project);
-      this.#parts.setProjectQuota(device, project, sizeLimitBytes);
-    } catch (error) {
-      const code = codeOf(error);
-      // A disk made without the project feature: the size is then bounded by the disk alone.
-      if (code !== 'ESRCH' && code !== 'EOPNOTSUPP' && code !== 'ENOTTY' && code !== 'ENOSYS' && code !== 'EINVAL') throw error;
-      this.#parts.print(`volume: no quota on this disk (${code}), sizeLimit is not enforced`);
-    }
-  }
-
-  #discard({ params, root }: Volume): void {
-    if (this.#parts.status(root) === undefined) return;
-    if (params.kind === 'tmpfs') {
-      try {
-        this.#parts.unmount(root, 0);
-      } catch (error) {
-        if (codeOf(error) === 'EBUSY') throw new PodvmError('busy', `Cannot remove volume ${params.name}: it is in use`);
-        if (codeOf(error) !== 'EINVAL') throw error; // EINVAL: it was never mounted
-      }
-    }
-    this.#parts.removeTree(root);
+  #push(id: number): Push {
+    const push = this.#pushes.get(id);
+    if (push === undefined) throw new PodvmError('notFound', `Cannot push: there is no push ${id}`);
+    return push;
   }
 }
