@@ -1,0 +1,93 @@
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { podDetailsSchema, type PodDetails } from '#api/pods.ts';
+import { run } from '#host/run.ts';
+import { type Figure, figureOf } from './figures.ts';
+
+const podvm = join(import.meta.dirname, '../podvm');
+const roundTimeoutMs = 120_000;
+
+const pod = (name: string) => `
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name} }
+spec:
+  restartPolicy: Never
+  containers:
+    - name: main
+      image: localhost/podvm/base:latest
+      command: [sh, -c, "echo first; exec sleep 3600"]
+`;
+
+interface Round {
+  readonly coldBootMs: number;
+  readonly firstOutputMs: number;
+  readonly agentRssKiB: number;
+  readonly vmmPssKiB: number;
+}
+
+/**
+ * The whole path as a user has it: `podvm run` of a pod that says something, image present, nothing else running.
+ * `coldBootMs`: from the VMM's start to the agent's first answer. `firstOutputMs`: from the shell to the container's
+ * first byte. Memory is read when the pod idles.
+ */
+export async function bootSuite(rounds: number, say: (line: string) => void): Promise<Record<keyof Round, Figure>> {
+  await run(podvm, ['image', 'build-base'], { env: environment(), timeoutMs: 600_000 });
+  const done: Round[] = [];
+  for (let number = 1; number <= rounds; number += 1) {
+    const round = await bootOnce(`bench-boot-${number}`);
+    say(
+      `round ${number}: agent after ${round.coldBootMs} ms, first output after ${Math.round(round.firstOutputMs)} ms`,
+    );
+    done.push(round);
+  }
+  const figure = (key: keyof Round) => figureOf(done.map((round) => round[key]));
+  return {
+    coldBootMs: figure('coldBootMs'),
+    firstOutputMs: figure('firstOutputMs'),
+    agentRssKiB: figure('agentRssKiB'),
+    vmmPssKiB: figure('vmmPssKiB'),
+  };
+}
+
+async function bootOnce(name: string): Promise<Round> {
+  const startedMs = performance.now();
+  const child = spawn(podvm, ['run', '-'], { stdio: ['pipe', 'pipe', 'inherit'], env: environment() });
+  const ended = new Promise<void>((resolve) => {
+    child.once('close', () => resolve());
+  });
+  const tooLate = setTimeout(() => child.kill('SIGKILL'), roundTimeoutMs);
+  try {
+    child.stdin.end(pod(name));
+    await new Promise<void>((resolve, reject) => {
+      child.stdout.once('data', () => resolve());
+      void ended.then(() => reject(new Error(`pod ${name} ended without a word`)));
+    });
+    const firstOutputMs = performance.now() - startedMs;
+    const details = await inspect(name);
+    const phase = (wanted: string) => details.sandbox?.phases.find((found) => found.name === wanted)?.ms ?? Number.NaN;
+    const { agentRssKiB = Number.NaN, vmmPssKiB = Number.NaN } = details.sandbox?.stats ?? {};
+    return {
+      coldBootMs: Math.round(phase('machine started') + phase('agent answered')),
+      firstOutputMs,
+      agentRssKiB,
+      vmmPssKiB,
+    };
+  } finally {
+    await run(podvm, ['stop', name, '--grace', '0'], { env: environment() }).catch(() => child.kill('SIGKILL'));
+    await ended;
+    clearTimeout(tooLate);
+  }
+}
+
+async function inspect(name: string): Promise<PodDetails> {
+  const { stdout } = await run(podvm, ['inspect', name], { env: environment() });
+  return v.parse(podDetailsSchema, JSON.parse(stdout));
+}
+
+function environment(): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(process.env).flatMap(([key, value]) => (value === undefined ? [] : [[key, value]])),
+  );
+}
