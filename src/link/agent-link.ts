@@ -80,6 +80,19 @@ export class AgentLink implements Link {
     this.#write(0, frameKinds.hello, Buffer.from(JSON.stringify({ t: 'hello', versions })));
   }
 
+  /** What has been sent, hellos too, is still on its way. */
+  get isBackedUp(): boolean {
+    return this.#channel.writableLength > 0;
+  }
+
+  /**
+   * Bytes that are no frame. An agent that still waits for the rest of a frame of an earlier connection takes them for
+   * it, and looks for a header again.
+   */
+  sendPadding(bytes: number): void {
+    this.#writeFrame(new Uint8Array(bytes));
+  }
+
   /** Asks the agent from time to time whether it is alive; ends the link when it is not. */
   watchLiveness(): void {
     this.#ping = setInterval(() => {
@@ -174,7 +187,8 @@ export class AgentLink implements Link {
         this.#message(payload);
         return;
       case frameKinds.data:
-        stream?.received(payload);
+        if (stream === undefined) this.#refuse(header.stream);
+        else stream.received(payload);
         return;
       case frameKinds.end:
         stream?.peerEnded();
@@ -188,6 +202,12 @@ export class AgentLink implements Link {
       case frameKinds.hello:
         return; // rejected above
     }
+  }
+
+  /** The caller of a call that came too late has forgotten the stream; the agent must not wait for credit for ever. */
+  #refuse(stream: number): void {
+    const isFlood = this.#channel.writableLength > limits.maxMessageBytes; // of a guest that sends and does not read
+    if (!isFlood) this.#write(stream, frameKinds.reset);
   }
 
   #message(payload: Uint8Array): void {

@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { PodvmError } from '#base/errors.ts';
+import { headerBytes } from '#wire/frame.ts';
+import { limits } from '#wire/limits.ts';
 import { AgentLink } from './agent-link.ts';
 import type { Link, LinkOptions } from './link.ts';
 
@@ -7,6 +9,14 @@ import type { Link, LinkOptions } from './link.ts';
 const versions = [1];
 /** How often the hello is repeated: an agent that is not up yet, or a boot that lost bytes, sees a later one. In `ms`. */
 const helloIntervalMs = 100;
+/**
+ * Which hello has padding before it, and how many bytes: the agent may wait for the rest of a frame that an earlier
+ * connection left torn, and would take hello after hello for it. First as much as the usual frame, then as the largest.
+ */
+const padding: ReadonlyMap<number, number> = new Map([
+  [5, limits.maxDataBytes + headerBytes],
+  [10, limits.maxMessageBytes + headerBytes],
+]);
 /** Pause before the channel is opened again, in `ms`. */
 const reopenMs = 50;
 
@@ -48,7 +58,14 @@ export async function connectLink(options: LinkOptions, signal: AbortSignal): Pr
 
 async function shakeHands(link: AgentLink, deadline: AbortSignal): Promise<'welcomed' | 'torn' | 'late'> {
   link.sendHello(versions);
-  const timer = setInterval(() => link.sendHello(versions), helloIntervalMs);
+  let hellos = 1;
+  const timer = setInterval(() => {
+    if (link.isBackedUp) return; // a guest that is not up yet reads nothing, and more of it would only pile up
+    hellos += 1;
+    const bytes = padding.get(hellos);
+    if (bytes !== undefined) link.sendPadding(bytes);
+    link.sendHello(versions);
+  }, helloIntervalMs);
   const late = Promise.withResolvers<'late'>();
   const onAbort = () => late.resolve('late');
   deadline.addEventListener('abort', onAbort, { once: true });

@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { encodeFrame, frameKinds } from '#wire/frame.ts';
+import { limits } from '#wire/limits.ts';
+import { connectLink } from './connect-link.ts';
+import { exampleWelcome, ScriptedAgent } from './scripted-agent.ts';
+
+const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
+const never = new AbortController().signal;
+const connect = (agent: ScriptedAgent, handshakeTimeoutMs = 5000, signal = never) =>
+  connectLink({ open: () => Promise.resolve(agent.channel), handshakeTimeoutMs, callTimeoutMs: 1000 }, signal);
+
+describe('connectLink()', () => {
+  it('gives up at the deadline when nobody answers, and closes the channel', async () => {
+    const agent = new ScriptedAgent();
+    agent.ignoredHellos = Infinity;
+    await assert.rejects(connect(agent, 50), kind('timeout'));
+    assert.ok(agent.channel.destroyed);
+  });
+
+  it('stops when it is cancelled', async () => {
+    const agent = new ScriptedAgent();
+    agent.ignoredHellos = Infinity;
+    await assert.rejects(connect(agent, 5000, AbortSignal.timeout(50)), kind('cancelled'));
+  });
+
+  it('refuses an agent with which it shares no version', async () => {
+    const agent = new ScriptedAgent();
+    agent.welcome = { ...exampleWelcome, version: 0 };
+    await assert.rejects(connect(agent), kind('unsupported'));
+  });
+
+  it('takes no welcome of another epoch', async () => {
+    const agent = new ScriptedAgent();
+    agent.ignoredHellos = Infinity;
+    const connecting = connect(agent, 100);
+    agent.raw(encodeFrame(12_345, 0, frameKinds.message, Buffer.from(JSON.stringify(exampleWelcome))));
+    await assert.rejects(connecting, kind('timeout'));
+  });
+
+  it('repeats the hello until it is answered', async () => {
+    const agent = new ScriptedAgent();
+    agent.ignoredHellos = 3;
+    await using link = await connect(agent);
+    assert.equal(agent.hellos, 4);
+    assert.equal(link.welcome.engine, 'scripted');
+  });
+
+  it('finds the answer behind what an earlier connection left in the channel', async () => {
+    const agent = new ScriptedAgent();
+    agent.raw(new Uint8Array(5000).fill(0x50));
+    agent.raw(encodeFrame(99, 3, frameKinds.data, new Uint8Array(100)));
+    agent.raw(encodeFrame(99, 3, frameKinds.data, new Uint8Array(100)).subarray(0, 50));
+    agent.ignoredHellos = 3;
+    await using link = await connect(agent);
+    assert.equal(link.welcome.version, 1);
+  });
+
+  it('reaches an agent that still waits for the rest of the largest frame of an earlier connection', async () => {
+    const agent = new ScriptedAgent();
+    const torn = encodeFrame(99, 0, frameKinds.message, new Uint8Array(limits.maxMessageBytes));
+    agent.channel.write(torn.subarray(0, 100));
+    await using link = await connect(agent);
+    assert.equal(link.welcome.version, 1);
+  });
+
+  it('opens the channel again when it is torn before the answer', async () => {
+    const [torn, good] = [new ScriptedAgent(), new ScriptedAgent()];
+    torn.ignoredHellos = Infinity;
+    const channels = [torn, good];
+    const open = () => {
+      const agent = channels.shift();
+      assert.ok(agent);
+      if (agent === torn) setImmediate(() => torn.tear());
+      return Promise.resolve(agent.channel);
+    };
+    await using link = await connectLink({ open, handshakeTimeoutMs: 5000, callTimeoutMs: 1000 }, never);
+    assert.equal(link.welcome.version, 1);
+    assert.equal(torn.hellos, 1);
+  });
+});

@@ -1,0 +1,88 @@
+import { duplexPair, type Duplex } from 'node:stream';
+import { encodeFrame, FrameParser, frameKinds, type FrameHeader, type FrameKind } from '#wire/frame.ts';
+import { limits } from '#wire/limits.ts';
+import type { AgentMessage, CallMessage, Welcome } from '#wire/messages.ts';
+
+export const exampleWelcome: Welcome = {
+  t: 'welcome',
+  version: 1,
+  agentVersion: '0.1.0',
+  engine: 'scripted',
+  bootId: '00000000-0000-4000-8000-000000000000',
+  phases: [],
+  configured: false,
+};
+
+export interface Received {
+  readonly header: FrameHeader;
+  readonly payload: Buffer;
+}
+
+/** An agent that does as a test tells it, good or bad: the far end of a channel, at the level of frames. */
+export class ScriptedAgent {
+  /** The host's end. */
+  readonly channel: Duplex;
+  readonly received: Received[] = [];
+  /** Hellos that came, in all. */
+  hellos = 0;
+  epoch = 0;
+  /** How many hellos are let pass without an answer. */
+  ignoredHellos = 0;
+  welcome: Welcome = exampleWelcome;
+  onCall: (call: CallMessage) => void = () => {};
+  readonly #mine: Duplex;
+
+  constructor() {
+    const [mine, theirs] = duplexPair();
+    this.#mine = mine;
+    this.channel = theirs;
+    const parser = new FrameParser({ decide: () => 'take', frame: (h, p) => this.#frame(h, Buffer.from(p)) });
+    mine.on('data', (chunk: Buffer) => parser.push(chunk));
+    mine.on('error', () => {});
+  }
+
+  send(message: AgentMessage): void {
+    this.sendJson(message);
+  }
+
+  /** Anything, as the JSON of a message. */
+  sendJson(value: unknown): void {
+    this.frame(0, frameKinds.message, Buffer.from(JSON.stringify(value)));
+  }
+
+  frame(stream: number, kind: FrameKind, payload?: Uint8Array): void {
+    this.raw(encodeFrame(this.epoch, stream, kind, payload));
+  }
+
+  raw(bytes: Uint8Array): void {
+    this.#mine.write(bytes);
+  }
+
+  /** Data frames of as much as fits in each. */
+  data(stream: number, bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; at += limits.maxDataBytes) {
+      this.frame(stream, frameKinds.data, bytes.subarray(at, at + limits.maxDataBytes));
+    }
+  }
+
+  /** Frames of that kind that came for the stream. */
+  framesOf(kind: FrameKind, stream: number): Received[] {
+    return this.received.filter(({ header }) => header.kind === kind && header.stream === stream);
+  }
+
+  tear(): void {
+    this.#mine.destroy();
+    this.channel.destroy();
+  }
+
+  #frame(header: FrameHeader, payload: Buffer): void {
+    this.received.push({ header, payload });
+    if (header.kind === frameKinds.hello) {
+      this.hellos += 1;
+      this.epoch = header.epoch;
+      if (this.hellos > this.ignoredHellos) this.send(this.welcome);
+    } else if (header.kind === frameKinds.message && header.epoch === this.epoch) {
+      this.onCall(JSON.parse(payload.toString('utf8')) as CallMessage);
+    }
+  }
+}
