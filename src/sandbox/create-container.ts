@@ -63,7 +63,7 @@ export async function createInGuest(
   } catch (error) {
     await removeHalf(container, site);
     if (signal.aborted || !startErrors.has(kindOf(error))) throw error;
-    const message = messageOf(error);
+    const message = error instanceof Error ? error.message : messageOf(error); // the agent's words alone
     await site.inbox.ask(() => container.becomeUnstartable(made, startErrorCode(message), message));
     return;
   }

@@ -169,7 +169,7 @@ export class GuestContainer implements Container {
       });
       this.#log.info('container started');
     } catch (error) {
-      const message = messageOf(error);
+      const message = error instanceof Error ? error.message : messageOf(error); // the agent's words alone
       await inbox.ask(() =>
         this.#end({ exitCode: startErrorCode(message), reason: 'StartError', message, finishedAt: this.#home.now() }),
       );

@@ -22,7 +22,7 @@ test('checkResources() refuses limits that nothing can run in, and names the lea
     () => checkResources('pod a/b', { memoryLimitBytes: 1024 }),
     (error) => {
       assert.ok(error instanceof PodvmError && error.kind === 'invalid');
-      assert.match(error.message, /at least 6291456 bytes \(6Mi\).*got 1024/);
+      assert.match(error.message, /at least 1048576 bytes \(1Mi\).*got 1024/);
       return true;
     },
   );

@@ -18,8 +18,6 @@ import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 export interface House extends AsyncDisposable {
   readonly directory: string;
   readonly sandboxes: OpenSandboxes;
-  /** Opens the same directory again, as the next process would. */
-  reopen(): Promise<OpenSandboxes>;
   /** VMMs and network namespaces of its sandboxes that are still there; empty unless something leaked. */
   leftovers(): Promise<readonly string[]>;
 }
@@ -44,10 +42,11 @@ async function readAssets(): Promise<Assets | undefined> {
   }
 }
 
-export async function openHouse(limits: Partial<SandboxLimits> = {}): Promise<House> {
+/** `directory`: of an earlier house, whose process was killed. */
+export async function openHouse(limits: Partial<SandboxLimits> = {}, earlier?: string): Promise<House> {
   const assets = await readAssets();
   if (assets === undefined) throw new Error('no assets');
-  const directory = await mkdtemp('/var/tmp/podvm-vm-');
+  const directory = earlier ?? (await mkdtemp('/var/tmp/podvm-vm-'));
   const signal = new AbortController().signal;
   const log: Log =
     process.env['PODVM_TEST_LOG'] === undefined ? silentLog : createLog('debug', (line) => process.stderr.write(line));
@@ -56,7 +55,7 @@ export async function openHouse(limits: Partial<SandboxLimits> = {}): Promise<Ho
   await run('chmod', ['0711', directory]);
 
   undo.defer(() => removeDefaultNetwork(join(directory, 'network'), signal)); // its bridge stays for the next pod otherwise
-  const ids: string[] = [];
+  const ids: string[] = earlier === undefined ? [] : await readdir(join(earlier, 'sandboxes'));
   const surroundings = {
     nowMs: () => Date.now(),
     monotonicNs: () => process.hrtime.bigint(),
@@ -84,7 +83,6 @@ export async function openHouse(limits: Partial<SandboxLimits> = {}): Promise<Ho
   return {
     directory,
     sandboxes,
-    reopen: open,
     leftovers: () => leftovers(ids),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

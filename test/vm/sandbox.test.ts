@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
+import { isAlive } from '#sandbox/processes.ts';
+import { readRecord } from '#sandbox/record.ts';
 import { readLog } from '#sandbox/read-log.ts';
 import type { Container, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { openHouse, whyNoVm, type House } from './house.ts';
@@ -181,24 +185,47 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     await container.stop(0, minute());
   });
 
-  test('ten megabytes of output arrive byte-exact, in bounded memory', async () => {
-    const before = process.memoryUsage().rss;
-    const container = await sandbox.createContainer(specOf('seq 1 2000000 | head -c 10485760'), minute());
+  test('a hundred megabytes of output arrive byte-exact, in bounded memory', async () => {
+    const line = 'the quick brown fox jumps over the lazy dog and says how many bytes it was asked to jump over today';
+    const totalBytes = 100 * 1024 * 1024;
+    const container = await sandbox.createContainer(specOf(`yes '${line}' | head -c ${totalBytes}`), minute());
     const hash = createHash('sha256');
     let bytesSeen = 0;
+    let mostMemory = 0;
+    const atFirst = process.memoryUsage().rss;
     const follower = container.follow(async ({ bytes }) => {
       hash.update(bytes);
       bytesSeen += bytes.length;
+      mostMemory = Math.max(mostMemory, process.memoryUsage.rss() - atFirst);
     });
     await container.start(minute());
     await follower.ended;
     const expected = createHash('sha256');
-    let text = '';
-    for (let n = 1; text.length < 10_485_760; n += 1) text += `${n}\n`;
-    expected.update(text.slice(0, 10_485_760));
-    assert.equal(bytesSeen, 10_485_760);
+    const text = Buffer.from(`${line}\n`.repeat(1024));
+    for (let left = totalBytes; left > 0; left -= text.length) expected.update(text.subarray(0, left));
+    assert.equal(bytesSeen, totalBytes);
     assert.equal(hash.digest('hex'), expected.digest('hex'));
-    assert.ok(process.memoryUsage().rss - before < 200 * 1024 * 1024);
+    assert.ok(mostMemory < 64 * 1024 * 1024, `${mostMemory} bytes`);
+  });
+
+  test('output waits for a slow follower and loses nothing', async () => {
+    const container = await sandbox.createContainer(
+      specOf('yes 0123456789 | head -c 4000000; echo done > /tmp/x'),
+      minute(),
+    );
+    const open = Promise.withResolvers<void>();
+    let bytesSeen = 0;
+    const follower = container.follow(async ({ bytes }) => {
+      bytesSeen += bytes.length;
+      await open.promise;
+    });
+    await container.start(minute());
+    const stuck = await execText(container, ['sh', '-c', 'sleep 2; ls /tmp/x']); // longer than all of it takes
+    assert.notEqual(stuck.exitCode, 0);
+    open.resolve();
+    await follower.ended;
+    assert.equal(bytesSeen, 4_000_000);
+    assert.equal((await container.exited).exitCode, 0);
   });
 
   test('the log can be read afterwards', async () => {
@@ -239,5 +266,30 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     await assert.rejects(starting);
     assert.deepEqual((await readdir(join(house.directory, 'sandboxes'))).length, 1);
     assert.equal(house.sandboxes.get('default', 'aborted'), undefined);
+  });
+});
+
+describe('a process that is killed', { skip, timeout: 300_000 }, () => {
+  test('leaves nothing that the next one does not sweep', async () => {
+    const child = spawn(process.execPath, [join(import.meta.dirname, 'run-until-killed.ts')], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let directory = '';
+    for await (const bytes of child.stdout) {
+      directory += String(bytes);
+      if (directory.endsWith('\n')) break;
+    }
+    directory = directory.trim();
+    const [id = ''] = await readdir(join(directory, 'sandboxes'));
+    const record = await readRecord(join(directory, 'sandboxes', id));
+    assert.ok(record?.machine);
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    assert.equal(await isAlive(record.machine), true);
+
+    await using house = await openHouse({}, directory);
+    assert.equal(await isAlive(record.machine), false);
+    assert.deepEqual(await house.leftovers(), []);
+    assert.deepEqual(await readdir(join(directory, 'sandboxes')), []);
   });
 });
