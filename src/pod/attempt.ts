@@ -21,6 +21,8 @@ export interface AttemptSite {
   /** The pod's terminationGracePeriodSeconds in `ms`. */
   readonly graceMs: number;
   tell(event: StateEvent): void;
+  /** The machine died under a container: nothing can be restarted in it. */
+  onSandboxLost(why: string | undefined): void;
 }
 
 /** One run of one container, from its creation to its end. Everything it finds out, it tells. */
@@ -72,6 +74,7 @@ export function startAttempt(
     }
     const exit = await created.exited;
     await output.ended; // a restart's output comes after the last of this run
+    if (exit.reason === 'SandboxFailed') site.onSandboxLost(exit.message);
     site.tell({ kind: 'exited', name, exit: exitOf(container, exit, tail.text()) });
     if (exit.reason === 'OOMKilled') site.events.warn('OOMKilled', 'Container exceeded its memory limit', name);
   };

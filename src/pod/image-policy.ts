@@ -2,11 +2,12 @@ export type PullPolicy = 'Always' | 'IfNotPresent' | 'Never';
 
 /**
  * Kubernetes' default: `Always` for the tag `latest` or none, else `IfNotPresent`. An image of the host `localhost`
- * (without a port) has no registry to be pulled from: it was loaded or built here, so what is present is taken.
+ * (without a port) has no registry to be pulled from: it was loaded or built here, or is missing for good.
  */
 export function pullPolicyOf(image: string, written: PullPolicy | undefined): PullPolicy {
   if (written !== undefined) return written;
-  if (image.startsWith('localhost/') || image.includes('@')) return 'IfNotPresent';
+  if (image.startsWith('localhost/')) return 'Never';
+  if (image.includes('@')) return 'IfNotPresent';
   const tag = /:([^:/]+)$/.exec(image)?.[1];
   return tag === undefined || tag === 'latest' ? 'Always' : 'IfNotPresent';
 }

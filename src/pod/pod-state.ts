@@ -170,16 +170,19 @@ function applyEnd(state: PodState, ending: Ending): PodState {
 
 function applyCreateFailed(state: PodState, event: StateEvent & { kind: 'createFailed' }): PodState {
   const isEnding = state.ending !== undefined;
+  const failed = state.containers.find(({ plan }) => plan.name === event.name);
+  // After 10 s + 20 s + ... + 300 s, ten minutes in all, it is hopeless.
+  const isHopeless = !event.isTransient || (failed?.createBackOffMs ?? 0) >= backOff.maxMs;
   const containers = state.containers.map((container): ContainerRun => {
-    if (container.plan.name !== event.name || container.run.at !== 'starting') return container;
-    if (isEnding || !event.isTransient) return { ...container, run: { at: 'ended' } };
+    if (container !== failed || container.run.at !== 'starting') return container;
+    if (isEnding || isHopeless) return { ...container, run: { at: 'ended' } };
     const createBackOffMs = nextDelay(container.createBackOffMs);
     const { reason, message } = event;
     const run = { at: 'waiting', notBeforeMs: event.nowMs + createBackOffMs, reason, message } as const;
     return { ...container, run, createBackOffMs };
   });
   const next = { ...state, containers };
-  if (isEnding || event.isTransient) return next;
+  if (isEnding || !isHopeless) return next;
   const killAtMs = event.nowMs + state.plan.graceMs;
   return applyEnd(next, { reason: event.reason, message: event.message, exitCode: 125, killAtMs });
 }

@@ -183,7 +183,7 @@ test('pullPolicyOf() pulls what may have changed, and never what has no registry
   assert.equal(pullPolicyOf('r.example:5000/nginx:latest', undefined), 'Always');
   assert.equal(pullPolicyOf('nginx:1.27', undefined), 'IfNotPresent');
   assert.equal(pullPolicyOf(`nginx@sha256:${'0'.repeat(64)}`, undefined), 'IfNotPresent');
-  assert.equal(pullPolicyOf('localhost/podvm/base:latest', undefined), 'IfNotPresent');
+  assert.equal(pullPolicyOf('localhost/podvm/base:latest', undefined), 'Never');
   assert.equal(pullPolicyOf('nginx:1.27', 'Always'), 'Always');
 });
 

@@ -72,6 +72,15 @@ test('startPod() tries again when a registry does not answer, later every time',
   assert.deepEqual(await it.running.finished, { exitCode: 0, reason: 'Completed' });
 });
 
+test('startPod() gives up after ten minutes without the image', async () => {
+  const a = { createError: () => new PodvmError('unavailable', 'no answer') };
+  const { running, clock } = pod(one(), { behaviours: { a } });
+  await clock.advance(609_999);
+  assert.equal(running.status.phase, 'Pending');
+  await clock.advance(1);
+  assert.equal((await running.finished).exitCode, 125);
+});
+
 test('startPod() reports a command that cannot be started', async () => {
   const startError = new PodvmError('notFound', 'Cannot start: no such file');
   const { running, statusOf } = pod(one(), { behaviours: { a: { startError } } });
@@ -81,10 +90,11 @@ test('startPod() reports a command that cannot be started', async () => {
 });
 
 test('startPod() reports a machine that dies', async () => {
-  const { running, clock, sandboxes } = pod(one());
+  const { running, clock, sandboxes } = pod('{ containers: [{ name: a, image: i }] }');
   await clock.settle();
   sandboxes.crash('the VMM was killed');
   assert.deepEqual(await running.finished, { exitCode: 125, reason: 'SandboxFailed', message: 'the VMM was killed' });
+  assert.equal(sandboxes.journal.filter((line) => line.startsWith('start')).length, 1); // not restarted in a dead machine
 });
 
 test('startPod() fails the pod when an init container fails and may not be restarted', async () => {

@@ -52,6 +52,7 @@ class PodDriver implements RunningPod {
   #profiles: LocalProfiles = new Map();
   #sandboxMade: Promise<void>;
   #isDeciding = false;
+  #isSandboxLost = false;
   #isFinishing = false;
   #isFinished = false;
   #cancelWake = () => {};
@@ -152,7 +153,7 @@ class PodDriver implements RunningPod {
       for (const container of this.#containers) this.#specOf(container, 0);
       const sandbox = await sandboxes.run(spec, this.#making.signal);
       this.#sandbox = sandbox;
-      void sandbox.ended.then((status) => this.#onSandboxEnded(status.failure));
+      void sandbox.ended.then((status) => this.#onSandboxLost(status.failure));
       this.#tell({ kind: 'sandboxReady' });
     } catch (error) {
       if (this.#making.signal.aborted) return; // whoever aborted has said why
@@ -164,9 +165,11 @@ class PodDriver implements RunningPod {
     }
   }
 
-  #onSandboxEnded(failure: string | undefined): void {
-    if (this.#isFinishing) return;
-    const message = failure ?? 'the sandbox was stopped';
+  /** Told by the sandbox and by every container of it; the first one counts. */
+  #onSandboxLost(failure: string | undefined): void {
+    if (this.#isFinishing || this.#isSandboxLost) return;
+    this.#isSandboxLost = true;
+    const message = this.#sandbox?.status.failure ?? failure ?? 'the sandbox was stopped';
     this.#events.warn('SandboxFailed', message);
     const ending = { reason: 'SandboxFailed', message, exitCode: 125, killAtMs: this.#parts.clock.now() };
     this.#tell({ kind: 'end', ending });
@@ -254,6 +257,7 @@ class PodDriver implements RunningPod {
       outputs: this.#outputs,
       graceMs: this.#state.plan.graceMs,
       tell: (event: StateEvent) => this.#tell(event),
+      onSandboxLost: (why: string | undefined) => this.#onSandboxLost(why),
     };
     this.#attempts.set(
       name,
