@@ -9,17 +9,27 @@ export interface Events {
   listen(listener: (event: PodEvent) => void): () => void;
 }
 
-/** The newest 500 events; text is made printable here, whoever it came from. */
+/**
+ * The newest 500 events. One that repeats the last of its container is counted there and not told again: a probe that
+ * waits for a slow start would say the same every second. Text is made printable here, whoever it came from. */
 export function createEvents(clock: Clock): Events {
   const all: PodEvent[] = [];
   const listeners = new Set<(event: PodEvent) => void>();
   const add = (type: PodEvent['type'], reason: string, message: string, container: string | undefined) => {
     const at = new Date(clock.now()).toISOString();
+    const text = printable(message);
+    const before = all.findLastIndex((event) => event.container === container);
+    const last = all[before];
+    if (last?.reason === reason && last.message === text) {
+      all[before] = { ...last, at, count: last.count + 1 };
+      return;
+    }
     const event: PodEvent = {
       at,
       type,
       reason,
-      message: printable(message),
+      message: text,
+      count: 1,
       ...(container === undefined ? {} : { container }),
     };
     all.push(event);

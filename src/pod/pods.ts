@@ -106,11 +106,14 @@ export interface TerminatedState {
 
 /** Kubernetes-like: Pulled, Created, Started, Unhealthy, BackOff, Killing, OOMKilled, Failed... */
 export interface PodEvent {
+  /** When it happened last. */
   readonly at: string;
   readonly type: 'Normal' | 'Warning';
   readonly reason: string;
   /** One printable line; what came from the guest is escaped. */
   readonly message: string;
+  /** How often it happened in a row; it is told once. */
+  readonly count: number;
   readonly container?: string;
 }
 
