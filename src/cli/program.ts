@@ -104,10 +104,8 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
     .option('-c, --container <name>', 'container, where the pod has several')
     .option('-i, --stdin', 'pass standard input on', false)
     .option('-t, --tty', 'give the command a terminal', false)
-    .passThroughOptions()
     .action(async (pod: string, command: string[], options: { container?: string; stdin: boolean; tty: boolean }) => {
-      const words = command[0] === '--' ? command.slice(1) : command; // commander passes it on behind an argument
-      exit(await execCommand(client(), { pod, container: options.container, ...options, command: words }, terminal));
+      exit(await execCommand(client(), { pod, container: options.container, ...options, command }, terminal));
     });
   program
     .command('stop')
