@@ -82,7 +82,6 @@ class Services {
       version: hello.versions.includes(protocolVersion) ? protocolVersion : 0,
       agentVersion,
       engine: this.#engine.engineName,
-      bootId: this.#engine.readText('/proc/sys/kernel/random/boot_id', 64).trim(),
       phases: [...this.#guest.phases],
       configured: this.#isConfigured,
     };

@@ -49,7 +49,7 @@ export async function openEngine(
         directory: config.root,
         log,
         parts: {
-          driver: createQemuDriver({ assets, accelerator }),
+          driver: createQemuDriver({ assets, accelerator, templates: join(config.root, 'templates') }),
           network: createHostNetwork({ stateDir: join(config.root, 'network'), log }),
           images: { hold: async (...request) => await (await opening.promise).hold(...request) },
           connectLink,

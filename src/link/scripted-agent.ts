@@ -8,7 +8,6 @@ export const exampleWelcome: Welcome = {
   version: 1,
   agentVersion: '0.1.0',
   engine: 'scripted',
-  bootId: '00000000-0000-4000-8000-000000000000',
   phases: [],
   configured: false,
 };

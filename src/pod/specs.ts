@@ -26,6 +26,7 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     annotations: metadata.annotations,
     hostname: hostnameOf(pod, config.clusterDomain ?? 'cluster.local'),
     network: config.network,
+    template: templateOf(metadata),
     hostPorts: [...spec.initContainers, ...spec.containers].flatMap((container) =>
       container.ports.flatMap(({ hostPort, containerPort, protocol, hostIP }) =>
         hostPort === undefined
@@ -46,6 +47,18 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     volumes: sandboxVolumes(pod, config, facts),
     resources: podResources(spec),
   };
+}
+
+/** The annotation that decides whether the pod's machine may be a clone of the node's template. */
+export const templateAnnotation = 'podvm.dev/template';
+
+function templateOf({ namespace, name, annotations }: Pod['metadata']): SandboxSpec['template'] {
+  const value = annotations[templateAnnotation] ?? 'on';
+  if (value === 'on' || value === 'off') return value;
+  throw new PodvmError(
+    'invalid',
+    `Cannot run ${namespace}/${name}: annotation ${templateAnnotation} must be "on" or "off", got ${JSON.stringify(value)}`,
+  );
 }
 
 /** `hostname`, or the pod's name cut to a DNS label; with its domain when `setHostnameAsFQDN` says so. */

@@ -35,6 +35,7 @@ export const sandboxSpec: SandboxSpec = {
   annotations: {},
   hostname: 'web',
   network: 'cni',
+  template: 'on',
   hostPorts: [],
   dns: { policy: 'Default', nameservers: [], searches: [], options: [] },
   hostAliases: [],

@@ -75,6 +75,8 @@ export function createFakeParts(directory: string): FakeParts {
     driver: {
       name: 'fake',
       adopt: async () => undefined,
+      hasTemplate: async () => true,
+      makeTemplate: async () => undefined,
       start: (spec, signal) =>
         make('driver.start', signal, () => {
           guest = createGuest(parts, owned);
@@ -175,7 +177,6 @@ function createGuest(parts: FakeParts, owned: (name: string) => AsyncDisposable)
         version: 1,
         agentVersion: '0',
         engine: 'fake',
-        bootId: 'boot',
         phases: [],
         configured: false,
       },

@@ -29,11 +29,16 @@ export interface SandboxLimits {
   readonly drainTimeoutMs: number;
 }
 
+const totalMiB = Math.floor(totalmem() / (1024 * 1024));
+/** The kernel's page tables for it are 1.6 % of it, and lie in the template's file. */
+const maxNominalMiB = 16 * 1024;
+
 export const defaultLimits: SandboxLimits = {
   size: {
     defaultMemoryMiB: 512,
+    nominalMemoryMiB: Math.min(Math.floor(totalMiB / 2), maxNominalMiB),
     overheadMiB: 128,
-    maxMemoryMiB: Math.floor(totalmem() / (1024 * 1024)),
+    maxMemoryMiB: totalMiB,
     maxVcpus: availableParallelism(),
     defaultScratchBytes: 10 * 1024 ** 3,
   },

@@ -15,7 +15,14 @@ import { runtimeDefault, seccompOf } from './seccomp.ts';
 import { allowedSyscalls, syscallsByCapability } from './syscalls.ts';
 
 const is = (kind: string) => (error: unknown) => error instanceof PodvmError && error.kind === kind;
-const sizes = { defaultMemoryMiB: 512, overheadMiB: 128, maxMemoryMiB: 4096, maxVcpus: 4, defaultScratchBytes: 1e9 };
+const sizes = {
+  defaultMemoryMiB: 512,
+  nominalMemoryMiB: 1024,
+  overheadMiB: 128,
+  maxMemoryMiB: 4096,
+  maxVcpus: 4,
+  defaultScratchBytes: 1e9,
+};
 
 test('checkResources() refuses limits that nothing can run in, and names the least that can', () => {
   assert.throws(
@@ -36,9 +43,11 @@ test('machineSizeOf() adds what the machine itself needs, and refuses what the n
   assert.deepEqual(machineSizeOf('p', { memoryLimitBytes: 256 * 1024 ** 2, cpuLimitMillis: 1500 }, sizes), {
     memoryMiB: 384,
     vcpus: 2,
+    nominal: { memoryMiB: 1024, vcpus: sizes.maxVcpus },
     scratchBytes: 1e9,
   });
   assert.equal(machineSizeOf('p', {}, sizes).memoryMiB, 512);
+  assert.equal(machineSizeOf('p', { memoryLimitBytes: 1000 * 1024 ** 2 }, sizes).nominal, undefined);
   assert.throws(() => machineSizeOf('p', { memoryLimitBytes: 4096 * 1024 ** 2 }, sizes), is('exhausted'));
 });
 

@@ -5,8 +5,10 @@ const mebibyte = 1024 * 1024;
 
 /** How a sandbox's machine is sized. */
 export interface SizeLimits {
-  /** Memory of a machine whose pod has no limit, in `MiB`. Pages that are never touched cost the node nothing. */
+  /** Memory of a machine that boots for a pod without a limit, in `MiB`. */
   readonly defaultMemoryMiB: number;
+  /** Of machines that are restored, in `MiB`: what one pod may have. Pages that are never touched cost nothing. */
+  readonly nominalMemoryMiB: number;
   /** What kernel, agent and page tables take beside the pod's limit, in `MiB`. */
   readonly overheadMiB: number;
   readonly maxMemoryMiB: number;
@@ -55,8 +57,11 @@ export function checkResources(what: string, resources: Resources): void {
 }
 
 export interface MachineSize {
+  /** Of a machine that boots. */
   readonly memoryMiB: number;
   readonly vcpus: number;
+  /** Of one that is restored; undefined for a pod that needs more than templates have. */
+  readonly nominal: { readonly memoryMiB: number; readonly vcpus: number } | undefined;
   readonly scratchBytes: number;
 }
 
@@ -80,6 +85,10 @@ export function machineSizeOf(what: string, resources: Resources, limits: SizeLi
   return {
     memoryMiB: Math.max(minMachineMiB, wanted),
     vcpus: Math.max(1, Math.min(vcpus, limits.maxVcpus)),
+    nominal:
+      memoryLimitBytes !== undefined && wanted > limits.nominalMemoryMiB
+        ? undefined
+        : { memoryMiB: limits.nominalMemoryMiB, vcpus: limits.maxVcpus },
     scratchBytes: ephemeralStorageBytes ?? limits.defaultScratchBytes,
   };
 }

@@ -67,6 +67,8 @@ export interface SandboxSpec {
   readonly annotations: Readonly<Record<string, string>>;
   readonly hostname: string;
   readonly network: 'cni' | 'none';
+  /** `off`: the machine boots by itself and shares no memory, and no kernel address layout, with others. */
+  readonly template: 'on' | 'off';
   readonly hostPorts: readonly HostPort[];
   /** Merged into the pod's resolv.conf by `dnsPolicy`. */
   readonly dns: {

@@ -11,6 +11,7 @@ import type { Parts, Surroundings } from './parts.ts';
 import type { Sandbox, Sandboxes, SandboxSpec } from './sandbox.ts';
 import { startSandbox, type StartContext } from './start-sandbox.ts';
 import { sweep } from './sweep.ts';
+import { createTemplates } from './templates.ts';
 
 export interface OpenSandboxesOptions {
   /** State directory, on the file system of the images; `sandboxes/` is made in it. */
@@ -37,14 +38,11 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   undo.use(await lockDirectory(root));
   await sweep(root, parts.network, log, signal);
 
-  const context: StartContext = {
-    root,
-    names: createNames(),
-    userIds: createUserIds(limits.userIds),
-    parts,
-    limits,
-    surroundings: { ...(options.surroundings ?? systemSurroundings), log },
-  };
+  const surroundings = { ...(options.surroundings ?? systemSurroundings), log };
+  const shared = { root, userIds: createUserIds(limits.userIds), parts, limits, surroundings };
+  const templates = createTemplates(shared);
+  undo.defer(() => templates.settled());
+  const context: StartContext = { ...shared, names: createNames(), templates };
   return new SandboxTable(context, undo.move());
 }
 

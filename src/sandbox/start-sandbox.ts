@@ -1,6 +1,6 @@
 import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PodvmError } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { Attachment, GuestNetwork } from '#network/network.ts';
 import type { Machine } from '#vm/driver.ts';
@@ -11,6 +11,7 @@ import { createImageDisks } from './image-disks.ts';
 import type { SandboxLimits } from './limits.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names, UserIds } from './names.ts';
+import type { Templates } from './templates.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { createPhases, type PhaseClock } from './phases.ts';
 import { pushVolume } from './push-volume.ts';
@@ -23,6 +24,7 @@ export interface StartContext {
   readonly root: string;
   readonly names: Names;
   readonly userIds: UserIds;
+  readonly templates: Templates;
   readonly parts: Parts;
   readonly limits: SandboxLimits;
   readonly surroundings: Surroundings;
@@ -51,12 +53,13 @@ export async function startSandbox(
   await checkSpace(plan);
   const directory = kept.use(await makeSandboxDirectory(context.root, plan.record));
 
-  const [attachment, scratch] = await together(signal, [
+  const [from, attachment, scratch] = await together(signal, [
+    (both) => plan.phases.time('template found', findTemplate(plan, both)),
     async (both) => running.use(await plan.phases.time('network prepared', prepareNetwork(plan, both))),
     async (both) => running.use(await plan.phases.time('scratch disk made', makeScratch(plan, directory, both))),
   ]);
   const machine = running.use(
-    await plan.phases.time('machine started', startMachine(plan, directory, attachment, signal)),
+    await plan.phases.time('machine started', startMachine(plan, directory, attachment, from, signal)),
   );
   const alive = whileAlive(machine, signal);
   try {
@@ -125,15 +128,31 @@ function makeScratch({ context, size, record }: Plan, directory: SandboxDirector
   return context.parts.makeScratchDisk({ path, sizeBytes: size.scratchBytes, ownerUid: record.uid }, signal);
 }
 
-function startMachine(
+/** Templates are of one size, which suits every pod but the largest: limits are the cgroups' business. */
+async function findTemplate({ spec, context, size }: Plan, signal: AbortSignal): Promise<'restore' | 'boot'> {
+  if (spec.template === 'off' || size.nominal === undefined) return 'boot';
+  return await context.templates.ensure({ ...size.nominal, hasNic: spec.network !== 'none' }, signal);
+}
+
+async function startMachine(
   { context, size, record }: Plan,
   directory: SandboxDirectory,
   { netns, tap }: Attachment,
+  from: 'restore' | 'boot',
   signal: AbortSignal,
 ): Promise<Machine> {
-  const { memoryMiB, vcpus } = size;
-  const spec = { id: record.id, directory: directory.machinePath, memoryMiB, vcpus, uid: record.uid, netns };
-  return context.parts.driver.start(tap === undefined ? spec : { ...spec, tap }, signal);
+  const { memoryMiB, vcpus, nominal } = size;
+  const rest = { id: record.id, directory: directory.machinePath, uid: record.uid, netns, ...(tap && { tap }) };
+  const { driver } = context.parts;
+  if (from === 'restore' && nominal !== undefined) {
+    try {
+      return await driver.start({ ...rest, ...nominal, from }, signal);
+    } catch (error) {
+      if (signal.aborted) throw error;
+      context.surroundings.log.warn('cannot restore, booting instead', { sandbox: record.id, why: messageOf(error) });
+    }
+  }
+  return await driver.start({ ...rest, memoryMiB, vcpus, from: 'boot' }, signal);
 }
 
 /** Aborts with the caller, and when the machine dies: nobody waits for an agent that cannot answer any more. */

@@ -2,7 +2,8 @@ import type { Duplex } from 'node:stream';
 
 /**
  * What a hypervisor must offer. Words: a *machine* is one microVM: a VMM process, its memory, its devices. A *driver*
- * makes machines; `driver.conformance.ts` is the suite every driver passes. The *channel* is the byte stream to the
+ * makes machines; `driver.conformance.ts` is the suite every driver passes. A *template* is a booted machine frozen on
+ * disk, from which others are *restored*, copy on write. The *channel* is the byte stream to the
  * agent, PID 1 of the guest. A *disk* is a file of the machine's directory, attached while it runs.
  *
  *   starting -> running -> stopping -> stopped
@@ -39,6 +40,15 @@ export interface MachineSpec {
   /** Network namespace to run in (path), and the tap in it that is the machine's one NIC, if it has one. */
   readonly netns?: string;
   readonly tap?: { readonly name: string; readonly mac: string };
+  /** `restore`: from the template of this shape; `boot`: from the kernel. */
+  readonly from: 'restore' | 'boot';
+}
+
+/** What a template is made for: machines that differ in any of it need another one. */
+export interface MachineShape {
+  readonly memoryMiB: number;
+  readonly vcpus: number;
+  readonly hasNic: boolean;
 }
 
 export interface DiskSpec {
@@ -99,10 +109,18 @@ export interface MachineDriver {
   readonly name: string;
   /**
    * Starts a machine and returns once its VMM runs guest code (not: once the agent answers).
-   * Errors: `failedPrecondition` (QEMU, kernel or tap missing), `exhausted` (memory, disk), `internal` with the VMM's
-   * last lines. On any error or abort nothing of it is left but the directory.
+   * Errors: `failedPrecondition` (QEMU, kernel or tap missing), `notFound` (no template of that shape), `exhausted`
+   * (memory, disk), `internal` with the VMM's last lines. On any error or abort nothing of it is left but the directory.
    */
   start(spec: MachineSpec, signal: AbortSignal): Promise<Machine>;
+  /** True when a machine of that shape can be restored. */
+  hasTemplate(shape: MachineShape): Promise<boolean>;
+  /**
+   * Makes the template of the spec's shape: boots a machine, lets `exercise` use it, freezes it. The machine is gone
+   * afterwards, and so is its directory's content; an existing template is replaced. Errors: as `start`, and those of
+   * `exercise`; no template is made then.
+   */
+  makeTemplate(spec: MachineSpec, exercise: (machine: Machine) => Promise<void>, signal: AbortSignal): Promise<void>;
   /** Takes over a machine that another process of ours started; undefined if it no longer runs. */
   adopt(record: MachineRecord, signal: AbortSignal): Promise<Machine | undefined>;
 }

@@ -324,7 +324,6 @@ export const welcomeSchema = v.object({
   agentVersion: shortText,
   engine: shortText,
   /** The kernel's random boot id, the same over reconnects of one boot. */
-  bootId: shortText,
   /** Boot, phase by phase, in `ms`. */
   phases,
   /** `configure` was called already (the host has come back). */

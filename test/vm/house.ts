@@ -42,8 +42,17 @@ async function readAssets(): Promise<Assets | undefined> {
   }
 }
 
-/** `directory`: of an earlier house, whose process was killed. */
-export async function openHouse(limits: Partial<SandboxLimits> = {}, earlier?: string): Promise<House> {
+export interface HouseOptions {
+  readonly limits?: Partial<SandboxLimits>;
+  /** Directory of an earlier house, whose process was killed. */
+  readonly earlier?: string;
+  /** Directory of templates; default: those that set-up made. */
+  readonly templates?: string;
+  /** How far the house's clock is ahead, in `ms`. */
+  readonly aheadMs?: number;
+}
+
+export async function openHouse({ limits, earlier, ...options }: HouseOptions = {}): Promise<House> {
   const assets = await readAssets();
   if (assets === undefined) throw new Error('no assets');
   const directory = earlier ?? (await mkdtemp('/var/tmp/podvm-vm-'));
@@ -57,7 +66,7 @@ export async function openHouse(limits: Partial<SandboxLimits> = {}, earlier?: s
   undo.defer(() => removeDefaultNetwork(join(directory, 'network'), signal)); // its bridge stays for the next pod otherwise
   const ids: string[] = earlier === undefined ? [] : await readdir(join(earlier, 'sandboxes'));
   const surroundings = {
-    nowMs: () => Date.now(),
+    nowMs: () => Date.now() + (options.aheadMs ?? 0),
     monotonicNs: () => process.hrtime.bigint(),
     randomBytes(count: number) {
       const bytes = randomBytes(count);
@@ -67,7 +76,11 @@ export async function openHouse(limits: Partial<SandboxLimits> = {}, earlier?: s
   };
   const open = async () => {
     const parts = {
-      driver: createQemuDriver({ assets, accelerator: 'tcg' }),
+      driver: createQemuDriver({
+        assets,
+        accelerator: 'tcg',
+        templates: options.templates ?? join(assetsRoot, 'templates'),
+      }),
       network: createHostNetwork({ stateDir: join(directory, 'network'), mayOpenTunDevice: true, log }),
       images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),
       makeScratchDisk,

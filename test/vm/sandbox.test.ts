@@ -261,7 +261,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
 
   test('an abort while the machine boots leaves nothing', async () => {
     const stop = new AbortController();
-    const starting = house.sandboxes.run({ ...sandboxSpec, name: 'aborted' }, stop.signal);
+    const starting = house.sandboxes.run({ ...sandboxSpec, name: 'aborted', template: 'off' }, stop.signal);
     setTimeout(() => stop.abort(), 1000); // somewhere in the boot, which takes more
     await assert.rejects(starting);
     assert.deepEqual((await readdir(join(house.directory, 'sandboxes'))).length, 1);
@@ -287,7 +287,7 @@ describe('a process that is killed', { skip, timeout: 300_000 }, () => {
     await once(child, 'exit');
     assert.equal(await isAlive(record.machine), true);
 
-    await using house = await openHouse({}, directory);
+    await using house = await openHouse({ earlier: directory });
     assert.equal(await isAlive(record.machine), false);
     assert.deepEqual(await house.leftovers(), []);
     assert.deepEqual(await readdir(join(directory, 'sandboxes')), []);

@@ -33,6 +33,7 @@ export interface FakeOptions {
 
 export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
   const machines: FakeMachine[] = [];
+  const templates = new Set<string>();
   let nextFailure: PodvmError | undefined;
   return {
     name: 'fake',
@@ -42,6 +43,10 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
     },
     async start(spec, signal) {
       assertSpec(spec);
+      const { memoryMiB, vcpus, tap } = spec;
+      if (spec.from === 'restore' && !templates.has(JSON.stringify({ memoryMiB, vcpus, hasNic: tap !== undefined }))) {
+        throw new PodvmError('notFound', `Cannot restore machine ${spec.id}: there is no template of its shape`);
+      }
       await access(spec.directory);
       await turn(); // a start is never done at once, so that a test can abort it
       if (signal.aborted) throw new PodvmError('cancelled', `Cannot start machine ${spec.id}: cancelled`);
@@ -51,6 +56,17 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
       const machine = new FakeMachine(spec, options, machines.length + 1);
       machines.push(machine);
       return machine;
+    },
+    hasTemplate: (shape) => Promise.resolve(templates.has(JSON.stringify(shape))),
+    async makeTemplate(spec, exercise, signal) {
+      const machine = await this.start({ ...spec, from: 'boot' }, signal);
+      try {
+        await exercise(machine);
+      } finally {
+        await machine.kill();
+      }
+      const { memoryMiB, vcpus, tap } = spec;
+      templates.add(JSON.stringify({ memoryMiB, vcpus, hasNic: tap !== undefined }));
     },
     adopt(record) {
       const found = machines.find((one) => one.record.startTicks === record.startTicks && one.id === record.id);

@@ -149,7 +149,7 @@ async function trialBoot(
   await chmod(machineDirectory, 0o711);
   try {
     const spec = { id: `probe-${accelerator}`, directory: machineDirectory, uid, ...trialMachine };
-    const machine = undo.use(await startQemuMachine({ assets, accelerator }, spec, either));
+    const machine = undo.use(await startQemuMachine({ assets, accelerator }, spec, { kind: 'boot' }, either));
     const life = machine.portOpened.then(() => 'alive' as const);
     const first = await Promise.race([life, machine.exited, aborted(either)]);
     if (first === 'alive') return { outcome: 'works', bootMs: Math.round(performance.now() - startedAt) };

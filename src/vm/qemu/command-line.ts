@@ -1,8 +1,9 @@
 import { agentPortName, type Accelerator } from '../driver.ts';
 
 /**
- * QEMU's arguments as data: one object per switch, named as QEMU names it. Pure; a boot differs from a later restore
- * only in what is passed for `kernel`.
+ * QEMU's arguments as data: one object per switch, named as QEMU names it. Pure. A machine that is restored has the same
+ * devices, in the same order, as the one that was frozen: only where its memory and its first instruction come from
+ * differ.
  */
 export interface Switch {
   readonly name: string;
@@ -13,10 +14,22 @@ export interface Switch {
   readonly value?: string;
 }
 
+/**
+ * How guest code comes to run. `boot`: from the kernel. `freeze`: the same, with the memory in a file that outlives the
+ * VMM. `restore`: memory and devices come from a template; what is written stays private to this VMM.
+ */
+export type Start =
+  | { readonly kind: 'boot' | 'freeze'; readonly kernelArguments: readonly string[] }
+  | { readonly kind: 'restore' };
+
 /** Where things are inside the jail. */
 export interface InsidePaths {
   readonly kernel: string;
   readonly initramfs: string;
+  /** Memory file of a machine that will be frozen. */
+  readonly memory: string;
+  /** Memory file of the template. */
+  readonly templateMemory: string;
   /** Directory of the sockets QEMU listens on. */
   readonly sockets: string;
 }
@@ -27,7 +40,7 @@ export interface CommandLineInput {
   readonly memoryMiB: number;
   readonly vcpus: number;
   readonly paths: InsidePaths;
-  readonly kernelArguments: readonly string[];
+  readonly start: Start;
   readonly tap?: { readonly name: string; readonly mac: string } | undefined;
 }
 
@@ -48,7 +61,8 @@ export function qemuArguments(input: CommandLineInput): string[] {
 export function qemuSwitches(input: CommandLineInput): Switch[] {
   return [
     ...base(input),
-    ...boot(input),
+    memory(input),
+    ...start(input),
     ...control(input),
     ...serial(input),
     ...storageAndEntropy(),
@@ -69,7 +83,6 @@ function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[]
     { name: 'cpu', value: accelerator === 'kvm' ? 'host' : 'max' },
     { name: 'smp', value: String(vcpus) },
     { name: 'm', value: `${memoryMiB}M` },
-    { name: 'object', type: 'memory-backend-ram', options: { id: 'ram', size: `${memoryMiB}M` } },
     { name: 'global', value: 'virtio-mmio.force-legacy=false' },
     { name: 'name', value: id },
     { name: 'nodefaults' },
@@ -84,11 +97,28 @@ function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[]
   ];
 }
 
-function boot({ paths, kernelArguments }: CommandLineInput): Switch[] {
+function memory({ memoryMiB, paths, start: { kind } }: CommandLineInput): Switch {
+  const options = { id: 'ram', size: `${memoryMiB}M` };
+  const file = 'memory-backend-file';
+  switch (kind) {
+    case 'boot':
+      return { name: 'object', type: 'memory-backend-ram', options };
+    case 'freeze':
+      return { name: 'object', type: file, options: { ...options, 'mem-path': paths.memory, share: true } };
+    case 'restore': {
+      // A private mapping of a file that this user may only read: QEMU's docs/system, `rom=off` keeps it writable memory.
+      const copyOnWrite = { 'mem-path': paths.templateMemory, share: false, readonly: true, rom: false };
+      return { name: 'object', type: file, options: { ...options, ...copyOnWrite } };
+    }
+  }
+}
+
+function start({ paths, start: how }: CommandLineInput): Switch[] {
+  if (how.kind === 'restore') return [{ name: 'incoming', value: 'defer' }];
   return [
     { name: 'kernel', value: paths.kernel },
     { name: 'initrd', value: paths.initramfs },
-    { name: 'append', value: kernelArguments.join(' ') },
+    { name: 'append', value: how.kernelArguments.join(' ') },
   ];
 }
 

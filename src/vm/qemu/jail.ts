@@ -15,6 +15,8 @@ export interface JailSpec {
   readonly directory: string;
   readonly kernel: string;
   readonly initramfs: string;
+  /** Directory of the template to restore from; seen inside as `/template`, read-only. */
+  readonly template: string | undefined;
   readonly netns: string | undefined;
   /** Device nodes on the host to be seen inside, as [outside, inside]. */
   readonly devices: readonly (readonly [string, string])[];
@@ -28,6 +30,10 @@ export const inside = {
   sockets: '/machine/sockets',
   kernel: '/boot/vmlinux',
   initramfs: '/boot/initramfs',
+  memory: '/machine/memory',
+  state: '/machine/state',
+  templateMemory: '/template/memory',
+  templateState: '/template/state',
   qemu: '/usr/bin/qemu-system-x86_64',
 } as const;
 
@@ -67,8 +73,12 @@ function buildWorld(spec: JailSpec): string[] {
     ...['bin', 'lib', 'lib64', 'sbin'].map((name) => ['--symlink', `usr/${name}`, `/${name}`]),
     ['--dev', '/dev'],
     ...spec.devices.map(([outside, within]) => ['--dev-bind', outside, within]),
-    ['--ro-bind', spec.kernel, inside.kernel],
-    ['--ro-bind', spec.initramfs, inside.initramfs],
+    ...(spec.template === undefined
+      ? [
+          ['--ro-bind', spec.kernel, inside.kernel],
+          ['--ro-bind', spec.initramfs, inside.initramfs],
+        ]
+      : [['--ro-bind', spec.template, '/template']]),
     ['--bind', spec.directory, inside.machine],
     ['--remount-ro', '/'],
     ['--chdir', '/'],

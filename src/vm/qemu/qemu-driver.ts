@@ -1,24 +1,27 @@
-import { access } from 'node:fs/promises';
+import { access, chown, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
-import type { Accelerator, Machine, MachineDriver, MachineRecord, MachineSpec } from '../driver.ts';
-import { kernelArguments, qemuArguments } from './command-line.ts';
+import type { Accelerator, Machine, MachineDriver, MachineRecord, MachineShape, MachineSpec } from '../driver.ts';
+import { qemuArguments } from './command-line.ts';
 import { connectWhenListening } from './connect-socket.ts';
 import { ConsoleLog } from './console-log.ts';
 import { kvmDevice, openableNode, tunDevice } from './device-nodes.ts';
 import { startFailure } from './failure.ts';
 import { assertReachable, inside, jailedCommand } from './jail.ts';
 import { MachineDirectory } from './machine-directory.ts';
+import { restore } from './migration.ts';
 import { PhaseClock } from './phase-clock.ts';
 import { QemuMachine } from './qemu-machine.ts';
 import { QmpClient, type QmpEvent } from './qmp.ts';
-import { hostTscKHz } from './tsc.ts';
+import { allKernelArguments, Templates } from './templates.ts';
 import { isRunning, killProcess, logTail, spawnVmm, type SpawnedVmm } from './vmm-process.ts';
 
 export interface QemuDriverOptions {
   readonly assets: Pick<Assets, 'sysroot' | 'kernel' | 'initramfs'>;
   readonly accelerator: Accelerator;
+  /** Directory of templates; absent: every machine boots. */
+  readonly templates?: string;
   /** More words for the guest's kernel command line. */
   readonly extraKernelArguments?: readonly string[];
 }
@@ -31,22 +34,65 @@ const limits = { minMemoryMiB: 64, maxMemoryMiB: 1024 * 1024, maxVcpus: 64 } as 
 
 /** Machines made of QEMU's `microvm`, each in a jail. Needs root, which it gives up for the VMM. */
 export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
+  const templates = options.templates === undefined ? undefined : new Templates(options.templates, options);
   return {
     name: driverName,
-    start: (spec, signal) => startQemuMachine(options, spec, signal),
+    start: async (spec, signal) => {
+      if (spec.from === 'boot') return await startQemuMachine(options, spec, { kind: 'boot' }, signal);
+      const template = await templates?.find(shapeOf(spec));
+      if (template === undefined) {
+        throw new PodvmError('notFound', `Cannot restore machine ${spec.id}: there is no template of its shape`);
+      }
+      return await startQemuMachine(options, spec, { kind: 'restore', template }, signal);
+    },
+    hasTemplate: async (shape) => (await templates?.find(shape)) !== undefined,
+    makeTemplate: async (spec, exercise, signal) => {
+      if (templates === undefined) throw new PodvmError('unsupported', 'Cannot make a template: they are switched off');
+      await makeTemplate(options, templates, spec, exercise, signal);
+    },
     adopt: (record, signal) => adopt(record, signal),
   };
+}
+
+/** How a machine is started, with what it needs from the host. */
+type Beginning = { readonly kind: 'boot' | 'freeze' } | { readonly kind: 'restore'; readonly template: string };
+
+async function makeTemplate(
+  options: QemuDriverOptions,
+  templates: Templates,
+  spec: MachineSpec,
+  exercise: (machine: Machine) => Promise<void>,
+  signal: AbortSignal,
+): Promise<void> {
+  const files = { memory: join(spec.directory, 'memory'), state: join(spec.directory, 'state') };
+  await using undo = new AsyncDisposableStack();
+  for (const path of Object.values(files)) {
+    undo.defer(() => rm(path, { force: true }));
+    await writeFile(path, '', { mode: 0o600, flag: 'wx' });
+    await chown(path, spec.uid, spec.uid);
+  }
+  await truncate(files.memory, spec.memoryMiB * 1024 * 1024);
+  const machine = undo.use(await startQemuMachine(options, spec, { kind: 'freeze' }, signal));
+  await exercise(machine);
+  await machine.freeze(signal);
+  await templates.publish(shapeOf(spec), files);
+}
+
+function shapeOf({ memoryMiB, vcpus, tap }: MachineSpec): MachineShape {
+  return { memoryMiB, vcpus, hasNic: tap !== undefined };
 }
 
 /** `MachineDriver.start`, for the probe, which watches what only QEMU tells. */
 export async function startQemuMachine(
   options: QemuDriverOptions,
-  spec: MachineSpec,
+  spec: Omit<MachineSpec, 'from'>,
+  beginning: Beginning,
   signal: AbortSignal,
 ): Promise<QemuMachine> {
   const clock = new PhaseClock();
   assertSpec(spec);
   await assertAssets(options);
+  if (beginning.kind === 'restore') await assertReachable(join(beginning.template, 'state'));
   signal.throwIfAborted();
   const directory = new MachineDirectory(spec.directory);
   await using undo = new AsyncDisposableStack();
@@ -54,7 +100,7 @@ export async function startQemuMachine(
   await directory.prepare(spec.uid);
   clock.mark('prepare');
 
-  const vmm = await spawn(options, spec, directory, signal);
+  const vmm = await spawn(options, spec, beginning, directory, signal);
   undo.defer(() => killProcess(vmm.identity));
   clock.mark('jail');
   try {
@@ -63,6 +109,10 @@ export async function startQemuMachine(
     undo.defer(() => qmp.close());
     clock.mark('qmp');
     const console = undo.use(await openConsole(directory, signal));
+    if (beginning.kind === 'restore') {
+      await restore(qmp, signal);
+      clock.mark('restore');
+    }
     await qmp.execute('cont', {}, signal);
     clock.mark('run');
     const record: MachineRecord = {
@@ -96,7 +146,8 @@ export async function startQemuMachine(
 
 async function spawn(
   options: QemuDriverOptions,
-  spec: MachineSpec,
+  spec: Omit<MachineSpec, 'from'>,
+  beginning: Beginning,
   directory: MachineDirectory,
   signal: AbortSignal,
 ): Promise<SpawnedVmm> {
@@ -105,6 +156,7 @@ async function spawn(
     {
       uid: spec.uid,
       ...assets,
+      template: beginning.kind === 'restore' ? beginning.template : undefined,
       directory: spec.directory,
       netns: spec.netns,
       devices: await devicesFor(options, spec, signal),
@@ -118,10 +170,10 @@ async function spawn(
         memoryMiB: spec.memoryMiB,
         vcpus: spec.vcpus,
         paths: inside,
-        kernelArguments: [
-          ...kernelArguments({ accelerator, tscKHz: await hostTscKHz() }),
-          ...(options.extraKernelArguments ?? []),
-        ],
+        start:
+          beginning.kind === 'restore'
+            ? { kind: 'restore' }
+            : { kind: beginning.kind, kernelArguments: await allKernelArguments(options) },
         tap: spec.tap,
       }),
     ],
@@ -137,7 +189,7 @@ async function spawn(
 
 async function devicesFor(
   { accelerator }: QemuDriverOptions,
-  { directory, uid, tap }: MachineSpec,
+  { directory, uid, tap }: Omit<MachineSpec, 'from'>,
   signal: AbortSignal,
 ): Promise<(readonly [string, string])[]> {
   const wanted = [...(tap === undefined ? [] : [tunDevice]), ...(accelerator === 'kvm' ? [kvmDevice] : [])];
@@ -213,7 +265,7 @@ async function openConsole(directory: MachineDirectory, signal: AbortSignal): Pr
   return await ConsoleLog.open(directory.consoleLog, socket);
 }
 
-function assertSpec({ id, memoryMiB, vcpus, uid }: MachineSpec): void {
+function assertSpec({ id, memoryMiB, vcpus, uid }: Omit<MachineSpec, 'from'>): void {
   const refuse = (reason: string, got: unknown) => {
     throw new PodvmError(
       'invalid',

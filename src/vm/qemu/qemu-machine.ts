@@ -8,6 +8,7 @@ import type { ConsoleLog } from './console-log.ts';
 import { Disks } from './disks.ts';
 import { describeExit } from './exit-reason.ts';
 import type { MachineDirectory } from './machine-directory.ts';
+import { freeze } from './migration.ts';
 import type { QmpClient, QmpEvent } from './qmp.ts';
 import { killProcess, logTail, waitUntilGone, type ProcessEnd, type ProcessIdentity } from './vmm-process.ts';
 
@@ -92,6 +93,13 @@ export class QemuMachine implements Machine {
   /** For a machine that another process of ours started: its disks are QEMU's to tell. */
   async learnDisks(signal: AbortSignal): Promise<void> {
     await this.#disks.learn(signal);
+  }
+
+  /** Writes its state and ends it: what its memory file and `state` then hold is a template. */
+  async freeze(signal: AbortSignal): Promise<void> {
+    this.#life.assertRunning('freeze');
+    await freeze(this.#vmm.qmp, signal);
+    await this.kill();
   }
 
   async stop(signal: AbortSignal): Promise<MachineExit> {

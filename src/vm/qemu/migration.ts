@@ -1,0 +1,48 @@
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import type { QmpClient } from './qmp.ts';
+import { inside } from './jail.ts';
+
+/**
+ * Freezing and restoring by QEMU's own migration (docs/devel/migration): with `x-ignore-shared` the memory stays in its
+ * file, and only the devices' state is written or read, some 100 KB.
+ */
+const progressSchema = v.object({ status: v.optional(v.string(), 'none'), 'error-desc': v.optional(v.string()) });
+const pollMs = 3;
+const deadlineMs = 60_000;
+
+/** Stops the guest and writes its devices' state. The memory file is whole once the VMM has ended. */
+export async function freeze(qmp: QmpClient, signal: AbortSignal): Promise<void> {
+  await qmp.execute('stop', {}, signal);
+  await leaveMemoryInItsFile(qmp, signal);
+  await qmp.execute('migrate', { uri: `file:${inside.state}` }, signal);
+  await finished(qmp, 'freeze', signal);
+}
+
+/** Reads the devices' state of the template; the guest runs on with `cont`. */
+export async function restore(qmp: QmpClient, signal: AbortSignal): Promise<void> {
+  await leaveMemoryInItsFile(qmp, signal);
+  await qmp.execute('migrate-incoming', { uri: `file:${inside.templateState}` }, signal);
+  await finished(qmp, 'restore', signal);
+}
+
+async function leaveMemoryInItsFile(qmp: QmpClient, signal: AbortSignal): Promise<void> {
+  const capabilities = [{ capability: 'x-ignore-shared', state: true }];
+  await qmp.execute('migrate-set-capabilities', { capabilities }, signal);
+}
+
+async function finished(qmp: QmpClient, verb: string, signal: AbortSignal): Promise<void> {
+  const either = AbortSignal.any([signal, AbortSignal.timeout(deadlineMs)]);
+  for (;;) {
+    const progress = v.parse(progressSchema, await qmp.execute('query-migrate', {}, either));
+    if (progress.status === 'completed') return;
+    if (progress.status === 'failed' || progress.status === 'cancelled') {
+      const why = progress['error-desc'] ?? progress.status;
+      throw new PodvmError('internal', `Cannot ${verb} the machine: ${printable(why)}`);
+    }
+    await new Promise((resolve) => {
+      setTimeout(resolve, pollMs);
+    });
+  }
+}

@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import type { Stats } from 'node:fs';
+import { appendFile, chmod, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { TemplateStore } from './template-store.ts';
+
+const skip = process.getuid?.() === 0 ? false : 'needs root: templates are made root’s';
+
+async function emptyHouse() {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-templates-'));
+  const store = new TemplateStore(join(directory, 'templates'));
+  return {
+    directory,
+    store,
+    async publish(key: string, content = 'devices'): Promise<void> {
+      const files = { memory: join(directory, 'memory'), state: join(directory, 'state') };
+      await writeFile(files.memory, 'pages');
+      await writeFile(files.state, content);
+      await store.publish(key, files);
+    },
+    [Symbol.asyncDispose]: () => rm(directory, { recursive: true, force: true }),
+  };
+}
+
+describe('TemplateStore', { skip }, () => {
+  it('find() finds nothing where nothing was published', async () => {
+    await using house = await emptyHouse();
+    assert.equal(await house.store.find('k'), undefined);
+  });
+
+  it('find() finds what was published, as files that nobody may write', async () => {
+    await using house = await emptyHouse();
+    await house.publish('k');
+    const found = await house.store.find('k');
+    assert.ok(found !== undefined);
+    assert.deepEqual((await readdir(found)).sort(), ['memory', 'state', 'template.json']);
+    for (const name of ['memory', 'state']) {
+      const file: Stats = await stat(join(found, name));
+      assert.equal(file.mode & 0o777, 0o444);
+      assert.equal(file.uid, 0);
+    }
+  });
+
+  const edits: Record<string, (directory: string) => Promise<void>> = {
+    'whose memory was written to': (directory) => appendFile(join(directory, 'memory'), 'x'),
+    'whose memory was overwritten in place': (directory) =>
+      writeFile(join(directory, 'memory'), 'PAGES', { flag: 'r+' }),
+    'whose state was cut short': (directory) => truncate(join(directory, 'state'), 3),
+    'whose state is gone': (directory) => rm(join(directory, 'state')),
+    'whose mode was changed': (directory) => chmod(join(directory, 'memory'), 0o666),
+    'whose record is torn': (directory) => truncate(join(directory, 'template.json'), 10),
+  };
+  for (const [which, edit] of Object.entries(edits)) {
+    it(`find() finds none and removes one ${which}`, async () => {
+      await using house = await emptyHouse();
+      await house.publish('k');
+      await edit(join(house.directory, 'templates/k'));
+      assert.equal(await house.store.find('k'), undefined);
+      assert.deepEqual(await readdir(join(house.directory, 'templates')), []);
+    });
+  }
+
+  it('find() finds none where the making was cut short', async () => {
+    await using house = await emptyHouse();
+    await house.publish('k');
+    await rm(join(house.directory, 'templates/k/template.json'));
+    assert.equal(await house.store.find('k'), undefined);
+  });
+
+  it('publish() replaces an earlier one of that key', async () => {
+    await using house = await emptyHouse();
+    await house.publish('k', 'old');
+    await house.publish('k', 'new');
+    const found = await house.store.find('k');
+    assert.equal(await readFile(join(found ?? '', 'state'), 'utf8'), 'new');
+  });
+
+  it('publish() leaves nothing when a file is missing', async () => {
+    await using house = await emptyHouse();
+    await assert.rejects(house.store.publish('k', { memory: '/no/such', state: '/no/such' }), { code: 'ENOENT' });
+    assert.deepEqual(await readdir(join(house.directory, 'templates')), []);
+  });
+
+  it('collect() removes all but those to keep', async () => {
+    await using house = await emptyHouse();
+    await house.publish('old-1');
+    await house.publish('new-1');
+    await house.store.collect((key) => key.startsWith('new-'));
+    assert.deepEqual(await readdir(join(house.directory, 'templates')), ['new-1']);
+  });
+});

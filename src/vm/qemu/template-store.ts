@@ -1,0 +1,124 @@
+import { createHash } from 'node:crypto';
+import { chmod, chown, mkdir, mkdtemp, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
+
+/**
+ * Templates on disk: `<directory>/<key>/` with `memory`, `state` and `template.json`, root's and read-only, for they are
+ * what every later machine runs. The key covers all that a template depends on, so that another QEMU, kernel or agent
+ * never meets an old one. `template.json` is written last, and holds what the files looked like then: a file that was
+ * touched since, by whomever, changes its ctime, and the template is made anew, never run.
+ */
+const fileStampSchema = v.object({ inode: v.string(), size: v.string(), mtimeNs: v.string(), ctimeNs: v.string() });
+const recordSchema = v.object({
+  version: v.literal(1),
+  memory: fileStampSchema,
+  state: fileStampSchema,
+  /** Of `state`: small, so that it is checked by content too. */
+  stateSha256: v.string(),
+  madeAt: v.string(),
+});
+type FileStamp = v.InferOutput<typeof fileStampSchema>;
+
+export interface TemplateFiles {
+  readonly memory: string;
+  readonly state: string;
+}
+
+const recordFile = 'template.json';
+
+export class TemplateStore {
+  readonly #directory: string;
+
+  /** `directory`: on the file system of the machines' directories, and reachable by their users. */
+  constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  /** Directory of the good template with that key; undefined if there is none. One that is not good is removed. */
+  async find(key: string): Promise<string | undefined> {
+    const directory = join(this.#directory, key);
+    const text = await readFileIfThere(join(directory, recordFile));
+    if (text === undefined) return undefined;
+    if (await isAsRecorded(directory, text)) return directory;
+    await this.remove(key);
+    return undefined;
+  }
+
+  /** Takes the files of a frozen machine, whose VMM is gone, over. Whatever had that key before is replaced. */
+  async publish(key: string, files: TemplateFiles): Promise<void> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o711 });
+    const directory = await mkdtemp(join(this.#directory, '.making-'));
+    try {
+      await chmod(directory, 0o755);
+      const memory = await take(files.memory, join(directory, 'memory'));
+      const state = await take(files.state, join(directory, 'state'));
+      const stateSha256 = await sha256Of(join(directory, 'state'));
+      const record = { version: 1, memory, state, stateSha256, madeAt: new Date().toISOString() };
+      await writeFileAtomic(join(directory, recordFile), `${JSON.stringify(record, null, 2)}\n`, 0o644);
+      await this.remove(key);
+      await rename(directory, join(this.#directory, key));
+    } catch (error) {
+      await rm(directory, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  async remove(key: string): Promise<void> {
+    await rm(join(this.#directory, key), { recursive: true, force: true });
+  }
+
+  /** Removes all templates but those to keep. VMMs that run from one have its files open, and go on. */
+  async collect(isKept: (key: string) => boolean): Promise<void> {
+    for (const key of await readdir(this.#directory)) if (!isKept(key)) await this.remove(key);
+  }
+}
+
+async function isAsRecorded(directory: string, text: string): Promise<boolean> {
+  try {
+    const record = v.parse(recordSchema, JSON.parse(text));
+    const [memory, state] = await Promise.all([stampOf(join(directory, 'memory')), stampOf(join(directory, 'state'))]);
+    return (
+      isSame(memory, record.memory) &&
+      isSame(state, record.state) &&
+      (await sha256Of(join(directory, 'state'))) === record.stateSha256
+    );
+  } catch {
+    return false; // torn, or of another version of this program
+  }
+}
+
+/** Moves the file, makes it root's and read-only, and waits until it is on disk: dirty pages would count as the reader's. */
+async function take(from: string, to: string): Promise<FileStamp> {
+  await rename(from, to);
+  await chown(to, 0, 0);
+  await chmod(to, 0o444);
+  const file = await open(to, 'r');
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  return await stampOf(to);
+}
+
+async function stampOf(path: string): Promise<FileStamp> {
+  const { ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+  return { inode: String(ino), size: String(size), mtimeNs: String(mtimeNs), ctimeNs: String(ctimeNs) };
+}
+
+function isSame(one: FileStamp, other: FileStamp): boolean {
+  return (
+    one.inode === other.inode &&
+    one.size === other.size &&
+    one.mtimeNs === other.mtimeNs &&
+    one.ctimeNs === other.ctimeNs
+  );
+}
+
+async function sha256Of(path: string): Promise<string> {
+  return createHash('sha256')
+    .update(await readFile(path))
+    .digest('hex');
+}

@@ -1,0 +1,131 @@
+import assert from 'node:assert/strict';
+import { appendFile, chmod, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import { defaultLimits } from '#sandbox/limits.ts';
+import type { Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
+import { openHouse, whyNoVm, type HouseOptions } from './house.ts';
+
+const skip = await whyNoVm();
+const soon = () => AbortSignal.timeout(120_000);
+const dayMs = 24 * 3600 * 1000;
+
+/** What a guest says of itself. */
+interface Identity {
+  readonly bootId: string;
+  readonly mac: string;
+  readonly hostname: string;
+  readonly random: string;
+  readonly uuid: string;
+  readonly seconds: number;
+}
+
+const questions = [
+  'cat /proc/sys/kernel/random/boot_id',
+  'cat /sys/class/net/eth0/address 2>/dev/null || echo no NIC',
+  'hostname',
+  'head -c 16 /dev/urandom | od -An -tx1 | tr -d " "',
+  'cat /proc/sys/kernel/random/uuid',
+  'date +%s',
+];
+
+async function ask(sandbox: Sandbox): Promise<Identity> {
+  const container = await sandbox.createContainer(
+    {
+      ...containerSpec,
+      image: 'localhost/podvm/base:latest',
+      name: 'ask',
+      command: ['sh', '-c', questions.join('; ')],
+    },
+    soon(),
+  );
+  let said = '';
+  const follower = container.follow(async ({ bytes }) => void (said += Buffer.from(bytes).toString()));
+  await container.start(soon());
+  await follower.ended;
+  const [bootId = '', mac = '', hostname = '', random = '', uuid = '', seconds = ''] = said.split('\n');
+  return { bootId, mac, hostname, random, uuid, seconds: Number(seconds) };
+}
+
+describe('templates', { skip, timeout: 600_000 }, () => {
+  const limits = { size: { ...defaultLimits.size, nominalMemoryMiB: 512 } };
+  let templates: string;
+
+  before(async () => {
+    templates = await mkdtemp('/var/tmp/podvm-templates-');
+    await chmod(templates, 0o711); // the VMMs' users pass through
+  });
+  after(() => rm(templates, { recursive: true, force: true }));
+
+  const open = (options: HouseOptions = {}) => openHouse({ limits, templates: join(templates, 't'), ...options });
+  const spec = (name: string, more: Partial<SandboxSpec> = {}): SandboxSpec => ({
+    ...sandboxSpec,
+    name,
+    hostname: name,
+    ...more,
+  });
+  const mountsOf = ({ status }: Sandbox) => readFile(`/proc/${status.vmmPid}/mountinfo`, 'utf8');
+
+  test('are made on first need; two clones differ in all that must be their own, and know the time', async () => {
+    await using house = await open();
+    const [one, other] = await Promise.all([
+      house.sandboxes.run(spec('one'), soon()),
+      house.sandboxes.run(spec('other'), soon()),
+    ]);
+    assert.equal((await readdir(join(templates, 't'))).length, 1, 'made once, for both');
+    const [first, second] = await Promise.all([ask(one), ask(other)]);
+    for (const key of ['bootId', 'mac', 'hostname', 'random', 'uuid'] as const) {
+      assert.notEqual(first[key], '', key);
+      assert.notEqual(first[key], second[key], key);
+    }
+    assert.ok(Math.abs(first.seconds - Date.now() / 1000) < 10, `${first.seconds}`);
+    assert.ok(Math.abs(second.seconds - Date.now() / 1000) < 10, `${second.seconds}`);
+
+    await one.remove();
+    const again = await house.sandboxes.run(spec('one'), soon());
+    assert.notEqual((await ask(again)).bootId, first.bootId);
+  });
+
+  test('a VMM sees its template alone, and cannot write to it', async () => {
+    await using house = await open();
+    const sandbox = await house.sandboxes.run(spec('one'), soon());
+    const mount = (await mountsOf(sandbox)).split('\n').find((line) => line.includes(' /template '));
+    assert.match(mount ?? '', / \/template ro,/);
+    const [key = ''] = await readdir(join(templates, 't'));
+    assert.equal((await stat(join(templates, 't', key, 'memory'))).mode & 0o777, 0o444);
+  });
+
+  test('a clone of a day-old one has the right time', async () => {
+    await using house = await open({ aheadMs: dayMs });
+    const { seconds } = await ask(await house.sandboxes.run(spec('one'), soon()));
+    assert.ok(Math.abs(seconds - (Date.now() + dayMs) / 1000) < 10, `${seconds}`);
+  });
+
+  test('an edited one is made anew and never run', async () => {
+    const [key = ''] = await readdir(join(templates, 't'));
+    const state = join(templates, 't', key, 'state');
+    const { ino } = await stat(state);
+    await appendFile(state, 'x');
+    await using house = await open();
+    await house.sandboxes.run(spec('one'), soon());
+    assert.notEqual((await stat(state)).ino, ino);
+  });
+
+  test('a pod may do without, and so does one that needs more than templates have', async () => {
+    await using house = await open();
+    const [off, large] = await Promise.all([
+      house.sandboxes.run(spec('off', { template: 'off' }), soon()),
+      house.sandboxes.run(spec('large', { resources: { memoryLimitBytes: 600 * 1024 * 1024 } }), soon()),
+    ]);
+    for (const sandbox of [off, large]) assert.doesNotMatch(await mountsOf(sandbox), / \/template /);
+  });
+
+  test('a pod without a network is restored too, from one without a NIC', async () => {
+    await using house = await open();
+    const sandbox = await house.sandboxes.run(spec('alone', { network: 'none' }), soon());
+    assert.match(await mountsOf(sandbox), / \/template /);
+    assert.equal((await ask(sandbox)).mac, 'no NIC');
+    assert.equal((await readdir(join(templates, 't'))).length, 2);
+  });
+});
