@@ -11,7 +11,7 @@ const roundTimeoutMs = 120_000;
 const pod = (name: string) => `
 apiVersion: v1
 kind: Pod
-metadata: { name: ${name} }
+metadata: { name: ${name}, annotations: { podvm.dev/template: "off" } }
 spec:
   restartPolicy: Never
   containers:

@@ -1,6 +1,8 @@
 /** Times the steps of a start; steps side by side each have their own time. */
 export interface PhaseClock {
   time<T>(name: string, step: Promise<T>): Promise<T>;
+  /** Steps that somebody else has timed, in order. */
+  add(prefix: string, steps: readonly { readonly name: string; readonly ms: number }[]): void;
   /** In the order in which the steps ended, and at last the whole. */
   timeline(): readonly { readonly name: string; readonly ms: number }[];
 }
@@ -15,6 +17,9 @@ export function createPhases(monotonicNs: () => bigint): PhaseClock {
       const result = await step;
       done.push({ name, ms: msSince(from) });
       return result;
+    },
+    add: (prefix, steps) => {
+      for (const { name, ms } of steps) done.push({ name: `${prefix} ${name}`, ms: Math.round(ms * 100) / 100 });
     },
     timeline: () => [...done, { name: 'total', ms: msSince(start) }],
   };

@@ -61,6 +61,7 @@ export async function startSandbox(
   const machine = running.use(
     await plan.phases.time('machine started', startMachine(plan, directory, attachment, from, signal)),
   );
+  plan.phases.add('machine', machine.phases);
   const alive = whileAlive(machine, signal);
   try {
     await writeRecord(directory.path, { ...plan.record, machine: machine.record });
@@ -172,7 +173,7 @@ async function configure(plan: Plan, guest: Link, network: GuestNetwork, signal:
   const { spec, context } = plan;
   const addresses = network.interfaces.flatMap((each) => each.addresses);
   const { surroundings } = context;
-  await guest.call(
+  const configured = await guest.call(
     'configure',
     {
       hostname: spec.hostname,
@@ -194,7 +195,12 @@ async function configure(plan: Plan, guest: Link, network: GuestNetwork, signal:
     },
     signal,
   );
-  await guest.call('attachDisk', { serial: scratchSerial, fileSystem: 'ext4', readOnly: false }, signal);
+  const attached = await guest.call(
+    'attachDisk',
+    { serial: scratchSerial, fileSystem: 'ext4', readOnly: false },
+    signal,
+  );
+  plan.phases.add('guest', [...configured.phases, ...attached.phases]);
 }
 
 async function makeVolumes({ spec }: Plan, guest: Link, signal: AbortSignal): Promise<void> {

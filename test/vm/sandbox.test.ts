@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { readdir } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
 import { isAlive } from '#sandbox/processes.ts';
@@ -243,6 +244,21 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.ok(stats.agentRssKiB > 0 && stats.agentRssKiB <= 4096, `agent ${stats.agentRssKiB} KiB`);
     assert.ok(stats.vmmPssKiB > 10_000);
     assert.ok(stats.containers.some(({ name, pids }) => name === container.status.name && pids === 1));
+    await container.stop(0, minute());
+  });
+
+  test('a machine whose containers idle, after one was killed for its memory, idles too', async () => {
+    await runScript(sandbox, 'tail /dev/zero', { resources: { memoryLimitBytes: 16 * 1024 * 1024 } });
+    const container = await sandbox.createContainer(specOf('sleep 1000'), minute());
+    await container.start(minute());
+    const cpuSeconds = async () => {
+      const fields = (await readFile(`/proc/${sandbox.status.vmmPid}/stat`, 'latin1')).split(' ');
+      return (Number(fields[13]) + Number(fields[14])) / 100; // utime and stime, in ticks of 10 ms (proc(5))
+    };
+    const before = await cpuSeconds();
+    await delay(3000); // the span that is looked at, not a wait for something
+    const used = (await cpuSeconds()) - before;
+    assert.ok(used < 1, `${used} s of processor time in 3 s`);
     await container.stop(0, minute());
   });
 

@@ -359,11 +359,27 @@ export class Containers {
     const directory = cgroupRoot + container.cgroup;
     try {
       engine.writeExisting(`${directory}/memory.oom.group`, '1');
-      container.memoryEventsFd = engine.open(`${directory}/memory.events`, open.readOnly);
-      engine.watch(container.memoryEventsFd, ready.priority, () => this.#tellMemory(container));
+      this.#awaitMemoryEvent(container, `${directory}/memory.events`);
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw error; // a container that has ended already has no cgroup to watch
     }
+  }
+
+  /**
+   * The file polls as ready until this very descriptor has been read since the last event (kernel, kernfs_generic_poll),
+   * from its start: so every event gets a descriptor of its own.
+   */
+  #awaitMemoryEvent(container: Container, file: string): void {
+    const { engine } = this.#parts;
+    const fd = engine.open(file, open.readOnly);
+    container.memoryEventsFd = fd;
+    engine.read(fd, new Uint8Array(512));
+    engine.watch(fd, ready.priority, () => {
+      container.memoryEventsFd = -1;
+      engine.close(fd);
+      if (engine.status(file) !== undefined) this.#awaitMemoryEvent(container, file);
+      this.#tellMemory(container);
+    });
   }
 
   #tellMemory(container: Container): void {
