@@ -18,6 +18,7 @@ import {
   ociArchitecture,
   parseOci,
 } from './oci.ts';
+import { type ImageLimits, imageLimits } from './limits.ts';
 import { type Reference, formatReference, isLoopback, nameOf, parseReference } from './reference.ts';
 import { type Access, copyToLayout, inspectRaw } from './skopeo.ts';
 
@@ -26,8 +27,8 @@ export interface ImageStoreOptions {
   readonly directory: string;
   readonly sysroot: string;
   readonly log: Log;
-  /** Largest image, all layers uncompressed; default 32 GiB. */
-  readonly maxImageBytes?: number;
+  /** Default `imageLimits`. */
+  readonly limits?: ImageLimits;
 }
 
 /** Names under which one image arrives. */
@@ -35,8 +36,6 @@ interface Names {
   readonly references: readonly string[];
   readonly digests: readonly string[];
 }
-
-const defaultMaxImageBytes = 32 * 1024 * 1024 * 1024;
 
 /** Opens the store and clears away what a killed process left half done. Errors: `corrupt`. */
 export async function openImageStore(options: ImageStoreOptions): Promise<ImageStore> {
@@ -200,7 +199,7 @@ class DiskImageStore implements ImageStore {
         sysroot: this.#options.sysroot,
         directory,
         signal,
-        maxBytes: this.#options.maxImageBytes ?? defaultMaxImageBytes,
+        limits: this.#options.limits ?? imageLimits,
       },
     );
     await rename(file, rootfsPath(this.#options.directory, manifest.config.digest));

@@ -1,0 +1,38 @@
+/** Every limit on what a registry, an archive or a layer may ask of this machine. Tests pass smaller ones. */
+export interface ImageLimits {
+  /** All layers of an image together, uncompressed, holes of sparse files filled; `bytes`. */
+  readonly maxImageBytes: number;
+  /** Members of all layers together, whiteouts too. */
+  readonly maxEntries: number;
+  /** Uncompressed bytes of a layer for each compressed one, once the layer has `freeBytes`. */
+  readonly maxRatio: number;
+  /** Size up to which a layer may be compressed however well; `bytes`. */
+  readonly freeBytes: number;
+  /** Records of one member that stand beside its header: long names, extended attributes; `bytes`. */
+  readonly maxExtraBytes: number;
+  /** One name in a directory, as every file system of Linux has it; `bytes`. */
+  readonly maxNameBytes: number;
+  /** Path of a member and target of a link, as PATH_MAX; `bytes`. */
+  readonly maxPathBytes: number;
+  /** Directories inside each other, and symbolic links followed for one member. */
+  readonly maxDepth: number;
+  readonly maxLinksFollowed: number;
+  /** Names and values of one file's extended attributes together, as XATTR_LIST_MAX; `bytes`. */
+  readonly maxXattrBytes: number;
+  /** Pieces of one sparse file. */
+  readonly maxSparsePieces: number;
+}
+
+export const imageLimits: ImageLimits = {
+  maxImageBytes: 32 * 1024 ** 3,
+  maxEntries: 1_000_000,
+  maxRatio: 100,
+  freeBytes: 1024 ** 3,
+  maxExtraBytes: 1024 ** 2,
+  maxNameBytes: 255,
+  maxPathBytes: 4095,
+  maxDepth: 1000,
+  maxLinksFollowed: 40,
+  maxXattrBytes: 65_536,
+  maxSparsePieces: 100_000,
+};
