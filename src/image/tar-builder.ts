@@ -1,7 +1,7 @@
 /** Writes tar archives for tests, with every form of header that images are seen with. Not for products. */
 export interface TarSpec {
   readonly name: string;
-  readonly type?: 'file' | 'link' | 'symlink' | 'char' | 'block' | 'directory' | 'fifo' | 'contiguous';
+  readonly type?: 'file' | 'link' | 'symlink' | 'char' | 'block' | 'directory' | 'fifo' | 'contiguous' | 'unknown';
   readonly content?: string | Uint8Array;
   readonly mode?: number;
   readonly uid?: number;
@@ -27,6 +27,7 @@ const flags = {
   directory: '5',
   fifo: '6',
   contiguous: '7',
+  unknown: 'Q',
 } as const;
 
 export function tarOf(entries: readonly TarSpec[]): Buffer {

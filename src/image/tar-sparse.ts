@@ -55,9 +55,12 @@ export async function readPaxSparse(
     used += blockBytes;
     const lines = text.split('\n');
     text = lines.pop() ?? '';
-    for (const line of lines) if (numbers.length < wanted) numbers.push(wholeNumber(line, fault));
-    wanted = 1 + 2 * (numbers[0] ?? 0);
-    if (wanted > 1 + 2 * maxPieces) throw fault(`a sparse file has more than ${maxPieces} pieces`);
+    for (const line of lines) {
+      if (numbers.length >= wanted) break; // what fills the last block
+      numbers.push(wholeNumber(line, fault));
+      wanted = 1 + 2 * (numbers[0] ?? 0);
+      if (wanted > 1 + 2 * maxPieces) throw fault(`a sparse file has more than ${maxPieces} pieces`);
+    }
   }
   const pieces = Array.from({ length: (wanted - 1) / 2 }, (_, i) => [at(numbers, 2 * i + 1), at(numbers, 2 * i + 2)]);
   return {

@@ -33,6 +33,19 @@ export interface LayerBytes {
 
 /** Flattens layers with the real tools, mounts what comes out and reads it; leaves nothing behind. */
 export async function flattenedTree(layers: readonly LayerBytes[], limits: Partial<ImageLimits> = {}): Promise<Tree> {
+  return await withFlattened(layers, limits, readErofs);
+}
+
+/** Digest of the EROFS file itself. */
+export async function flattenedDigest(layers: readonly LayerBytes[]): Promise<string> {
+  return await withFlattened(layers, {}, async (file) => sha256(await readFile(file)));
+}
+
+async function withFlattened<T>(
+  layers: readonly LayerBytes[],
+  limits: Partial<ImageLimits>,
+  use: (file: string) => Promise<T>,
+): Promise<T> {
   const directory = await mkdtemp('/var/tmp/podvm-flatten-');
   try {
     await run('chmod', ['0711', directory]);
@@ -43,7 +56,7 @@ export async function flattenedTree(layers: readonly LayerBytes[], limits: Parti
       signal: new AbortController().signal,
       limits: { ...imageLimits, ...limits },
     });
-    return await readErofs(file);
+    return await use(file);
   } finally {
     await rm(directory, { recursive: true });
   }
