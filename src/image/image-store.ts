@@ -1,4 +1,4 @@
-import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
@@ -7,20 +7,11 @@ import { baseReference, makeBaseLayout } from './base-image.ts';
 import { flatten } from './flatten.ts';
 import type { HeldImage, Image, ImageStore, PullOptions, PullPolicy } from './images.ts';
 import { imageConfigOf, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
-import {
-  chooseManifest,
-  compressionOf,
-  configSchema,
-  digestOf,
-  indexSchema,
-  isIndex,
-  manifestSchema,
-  ociArchitecture,
-  parseOci,
-} from './oci.ts';
+import { type ImageSource, readDocument, readLayoutImage } from './layout.ts';
+import { chooseManifest, digestOf, indexSchema, isIndex, manifestSchema, ociArchitecture, parseOci } from './oci.ts';
 import { type ImageLimits, imageLimits } from './limits.ts';
 import { type Reference, formatReference, isLoopback, nameOf, parseReference } from './reference.ts';
-import { type Access, copyToLayout, inspectRaw } from './skopeo.ts';
+import { type Access, Skopeo } from './skopeo.ts';
 
 export interface ImageStoreOptions {
   /** State of images; one process at a time works in it (the sandboxes' lock sees to that). */
@@ -29,6 +20,8 @@ export interface ImageStoreOptions {
   readonly log: Log;
   /** Default `imageLimits`. */
   readonly limits?: ImageLimits;
+  /** registries.conf, certs.d and policy.json for pulls; default `/etc/containers`. */
+  readonly containersDirectory?: string;
 }
 
 /** Names under which one image arrives. */
@@ -49,6 +42,7 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
 class DiskImageStore implements ImageStore {
   readonly #options: ImageStoreOptions;
   readonly #work: string;
+  readonly #limits: ImageLimits;
   readonly #images: Map<string, Image>;
   readonly #holds = new Map<string, number>();
   readonly #pulls = new Map<
@@ -60,6 +54,7 @@ class DiskImageStore implements ImageStore {
   constructor(options: ImageStoreOptions, work: string, images: Map<string, Image>) {
     this.#options = options;
     this.#work = work;
+    this.#limits = options.limits ?? imageLimits;
     this.#images = images;
   }
 
@@ -67,6 +62,7 @@ class DiskImageStore implements ImageStore {
     const parsed = parseReference(reference);
     const access: Access = {
       insecure: options.insecure ?? isLoopback(parsed),
+      containersDirectory: this.#options.containersDirectory ?? '/etc/containers',
       ...(options.authFile === undefined ? {} : { authFile: options.authFile }),
     };
     const key = JSON.stringify([formatReference(parsed), access]);
@@ -89,35 +85,35 @@ class DiskImageStore implements ImageStore {
   }
 
   async #fetch(reference: Reference, access: Access, options: PullOptions, signal: AbortSignal): Promise<Image> {
-    const full = formatReference(reference);
-    const raw = await inspectRaw(`docker://${full}`, access, signal);
-    if (reference.digest !== undefined && digestOf(raw) !== reference.digest) {
-      throw new PodvmError(
-        'corrupt',
-        `Cannot pull ${full}: the registry answered with another digest, ${digestOf(raw)}`,
-      );
-    }
-    const digests = [`${nameOf(reference)}@${digestOf(raw)}`];
-    let manifestText = raw;
-    if (isIndex(raw)) {
-      const chosen = chooseManifest(full, parseOci(full, raw, indexSchema).manifests, ociArchitecture());
-      digests.push(`${nameOf(reference)}@${chosen.digest}`);
-      manifestText = await inspectRaw(`docker://${nameOf(reference)}@${chosen.digest}`, access, signal);
-    }
-    const manifest = parseOci(full, manifestText, manifestSchema);
-    const names: Names = {
-      references: reference.tag === undefined ? [] : [`${nameOf(reference)}:${reference.tag}`],
-      digests,
-    };
-    const known = this.#images.get(manifest.config.digest);
-    if (known !== undefined) return await this.#name(known, names);
-
-    options.onProgress?.(`pulling ${full} (${manifest.layers.length} layers, ${megabytes(manifest.layers)} MB)`);
-    const source = `docker://${nameOf(reference)}@${digestOf(manifestText)}`;
     return await this.#inWorkDirectory(async (directory) => {
-      const layout = join(directory, 'layout');
-      await copyToLayout(source, layout, access, signal);
-      return await this.#addLayout(full, layout, directory, names, options, signal);
+      const full = formatReference(reference);
+      const skopeo = await Skopeo.open(full, directory, access);
+      const raw = await skopeo.inspectRaw(full, signal);
+      if (reference.digest !== undefined && digestOf(raw) !== reference.digest) {
+        throw new PodvmError(
+          'corrupt',
+          `Cannot pull ${full}: the registry answered with another digest, ${digestOf(raw)}`,
+        );
+      }
+      const digests = [`${nameOf(reference)}@${digestOf(raw)}`];
+      let manifestText = raw;
+      if (isIndex(raw)) {
+        const chosen = chooseManifest(full, parseOci(full, raw, indexSchema).manifests, ociArchitecture());
+        digests.push(`${nameOf(reference)}@${chosen.digest}`);
+        manifestText = await skopeo.inspectRaw(`${nameOf(reference)}@${chosen.digest}`, signal);
+      }
+      const manifest = parseOci(full, manifestText, manifestSchema);
+      const names: Names = {
+        references: reference.tag === undefined ? [] : [`${nameOf(reference)}:${reference.tag}`],
+        digests,
+      };
+      const known = this.#images.get(manifest.config.digest);
+      if (known !== undefined) return await this.#name(known, names);
+
+      options.onProgress?.(`pulling ${full} (${manifest.layers.length} layers, ${megabytes(manifest.layers)} MB)`);
+      const layout = await skopeo.copyToLayout(`${nameOf(reference)}@${digestOf(manifestText)}`, signal);
+      const source = await onlyImageOf(full, layout);
+      return await this.#add(full, source, directory, names, options, signal);
     });
   }
 
@@ -127,90 +123,68 @@ class DiskImageStore implements ImageStore {
     options: PullOptions,
     signal: AbortSignal,
   ): Promise<readonly Image[]> {
-    const archived = await readArchive(path, signal);
     const given = name === undefined ? undefined : formatReference(parseReference(name));
-    if (given !== undefined && archived.length > 1) {
-      throw new PodvmError('invalid', `Cannot give one name to the ${archived.length} images of ${path}`);
-    }
-    const images: Image[] = [];
-    for (const { source, names } of archived) {
-      const references = given === undefined ? names.map((found) => formatReference(parseReference(found))) : [given];
-      if (references.length === 0) {
-        throw new PodvmError('invalid', `Cannot load ${path}: its image has no name`, {
+    return await this.#inWorkDirectory(async (work) => {
+      const archived = await readArchive(path, { work, limits: this.#limits, signal });
+      const named = archived.map(({ source, names }) => ({
+        source,
+        references: given === undefined ? names.map((found) => formatReference(parseReference(found))) : [given],
+      }));
+      if (named.length === 0) throw new PodvmError('invalid', `Cannot load ${path}: there is no image in it`);
+      if (given !== undefined && named.length > 1) {
+        throw new PodvmError('invalid', `Cannot give one name to the ${named.length} images of ${path}`);
+      }
+      if (named.some(({ references }) => references.length === 0)) {
+        throw new PodvmError('invalid', `Cannot load ${path}: an image in it has no name`, {
           fix: 'Give it one with --name.',
         });
       }
-      images.push(await this.#take(source, { references, digests: [] }, options, signal));
-    }
-    return images;
+      const images: Image[] = [];
+      for (const { source, references } of named) {
+        images.push(await this.#take(source, { references, digests: [] }, options, signal));
+      }
+      return images;
+    });
   }
 
   async buildBase(options: PullOptions, signal: AbortSignal): Promise<Image> {
     return await this.#inWorkDirectory(async (directory) => {
       const layout = await makeBaseLayout(this.#options.sysroot, directory, signal);
-      return await this.#take(`oci:${layout}`, { references: [baseReference], digests: [] }, options, signal);
+      const source = await onlyImageOf(baseReference, layout);
+      return await this.#take(source, { references: [baseReference], digests: [] }, options, signal);
     });
   }
 
-  async #take(source: string, names: Names, options: PullOptions, signal: AbortSignal): Promise<Image> {
-    return await this.#inWorkDirectory(async (directory) => {
-      const layout = join(directory, 'layout');
-      await copyToLayout(source, layout, { insecure: false }, signal);
-      return await this.#addLayout(names.references[0] ?? source, layout, directory, names, options, signal);
-    });
+  async #take(source: ImageSource, names: Names, options: PullOptions, signal: AbortSignal): Promise<Image> {
+    return await this.#inWorkDirectory(
+      async (directory) => await this.#add(names.references[0] ?? source.id, source, directory, names, options, signal),
+    );
   }
 
-  /** Makes the rootfs of the one image of a layout that skopeo wrote, and publishes it. */
-  async #addLayout(
+  /** Makes the rootfs of an image, unless it is there, and publishes it. */
+  async #add(
     what: string,
-    layout: string,
+    source: ImageSource,
     directory: string,
     names: Names,
     options: PullOptions,
     signal: AbortSignal,
   ): Promise<Image> {
-    const blob = (digest: string) => join(layout, 'blobs', digest.replace(':', '/'));
-    const index = parseOci(what, await readFile(join(layout, 'index.json'), 'utf8'), indexSchema);
-    const [only] = index.manifests;
-    if (only === undefined) throw new PodvmError('corrupt', `Cannot use ${what}: there is no image in it`);
-    const manifest = parseOci(what, await readFile(blob(only.digest), 'utf8'), manifestSchema);
-    const known = this.#images.get(manifest.config.digest);
+    const known = this.#images.get(source.id);
     if (known !== undefined) return await this.#name(known, names);
-
-    const config = parseOci(what, await readFile(blob(manifest.config.digest), 'utf8'), configSchema);
-    if (config.os !== 'linux' || config.architecture !== ociArchitecture()) {
-      throw new PodvmError('unsupported', `Cannot use ${what}: it is for ${config.os}/${config.architecture}`);
-    }
-    const { diff_ids: diffIds } = config.rootfs;
-    if (diffIds.length !== manifest.layers.length || diffIds.length === 0) {
-      throw new PodvmError(
-        'corrupt',
-        `Cannot use ${what}: ${manifest.layers.length} layers, but ${diffIds.length} digests of them`,
-      );
-    }
     options.onProgress?.(`flattening ${what}`);
-    const file = await flatten(
-      manifest.layers.map((layer, at) => ({
-        path: blob(layer.digest),
-        compression: compressionOf(layer),
-        diffId: diffIds[at] ?? '',
-      })),
-      {
-        sysroot: this.#options.sysroot,
-        directory,
-        signal,
-        limits: this.#options.limits ?? imageLimits,
-      },
-    );
-    await rename(file, rootfsPath(this.#options.directory, manifest.config.digest));
-    const { size } = await stat(rootfsPath(this.#options.directory, manifest.config.digest));
+    const { sysroot } = this.#options;
+    const file = await flatten(source.layers, { sysroot, directory, signal, limits: this.#limits });
+    const path = rootfsPath(this.#options.directory, source.id);
+    await rename(file, path);
+    const { size } = await stat(path);
     const image: Image = {
-      id: manifest.config.digest,
+      id: source.id,
       references: [],
       digests: [],
       sizeBytes: size,
       createdAt: new Date().toISOString(),
-      config: imageConfigOf(config),
+      config: imageConfigOf(source.config),
     };
     this.#options.log.info('image added', { image: image.id, bytes: size });
     return await this.#name(image, names);
@@ -315,6 +289,14 @@ class DiskImageStore implements ImageStore {
       await rm(directory, { recursive: true, force: true });
     }
   }
+}
+
+/** The image of a layout that has only one. Errors: `corrupt`. */
+async function onlyImageOf(what: string, layout: string): Promise<ImageSource> {
+  const index = parseOci(what, await readDocument(what, join(layout, 'index.json')), indexSchema);
+  const [only] = index.manifests;
+  if (only === undefined) throw new PodvmError('corrupt', `Cannot use ${what}: there is no image in it`);
+  return await readLayoutImage(what, (name) => join(layout, name), only);
 }
 
 const megabytes = (layers: readonly { readonly size: number }[]) =>

@@ -19,6 +19,8 @@ export interface ImageLimits {
   readonly maxLinksFollowed: number;
   /** Names and values of one file's extended attributes together, as XATTR_LIST_MAX; `bytes`. */
   readonly maxXattrBytes: number;
+  /** Members of a docker-archive or OCI archive. */
+  readonly maxArchiveMembers: number;
   /** Pieces of one sparse file. */
   readonly maxSparsePieces: number;
 }
@@ -35,4 +37,5 @@ export const imageLimits: ImageLimits = {
   maxLinksFollowed: 40,
   maxXattrBytes: 65_536,
   maxSparsePieces: 100_000,
+  maxArchiveMembers: 10_000,
 };

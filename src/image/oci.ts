@@ -13,6 +13,9 @@ const descriptor = v.object({
 });
 export type Descriptor = v.InferOutput<typeof descriptor>;
 
+/** Longest manifest, index or config; what containerd and registries hold to. */
+export const maxDocumentBytes = 4 * 1024 * 1024;
+
 /** Layers of one image; overlayfs itself stops at 500. */
 const maxLayers = 500;
 
@@ -50,8 +53,9 @@ export function parseOci<S extends v.GenericSchema>(what: string, bytes: string,
   let json: unknown;
   try {
     json = JSON.parse(bytes);
-  } catch (cause) {
-    throw new PodvmError('corrupt', `Cannot read ${what}: it is no JSON`, { cause });
+  } catch {
+    // The parser's own message would quote what it read.
+    throw new PodvmError('corrupt', `Cannot read ${what}: it is no JSON`);
   }
   const result = v.safeParse(schema, json);
   if (result.success) return result.output;

@@ -1,120 +1,140 @@
-import { PodvmError } from '#base/errors.ts';
-import { defaultEnv, run } from '#host/run.ts';
-import type { ErrorKind } from '#base/errors.ts';
-import { ociArchitecture } from './oci.ts';
+import { access, chown, copyFile, mkdir, chmod, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { kindOf, PodvmError } from '#base/errors.ts';
+import { defaultEnv, run, type RunResult } from '#host/run.ts';
+import { dropToNobody, nobody } from './nobody.ts';
+import { maxDocumentBytes, ociArchitecture } from './oci.ts';
+import { explainSkopeo } from './skopeo-words.ts';
 
-/** How to reach a registry; `skopeo` itself reads the host's registries.conf (mirrors) and signature policy. */
+/** How to reach a registry. */
 export interface Access {
+  /** Plain HTTP, or any certificate. */
   readonly insecure: boolean;
+  /** Default: the first there is of `usualAuthFiles`. */
   readonly authFile?: string;
+  /** What skopeo finds as /etc/containers: registries.conf (mirrors), certs.d (CAs), policy.json (signatures). */
+  readonly containersDirectory: string;
 }
 
-const pullTimeoutMs = 60 * 60 * 1000;
-const maxManifestBytes = 4 * 1024 * 1024;
+/** Where `podman login`, `skopeo login` and `docker login` of root leave credentials. */
+const usualAuthFiles = [
+  '/run/containers/0/auth.json',
+  '/root/.config/containers/auth.json',
+  '/root/.docker/config.json',
+];
 
-/** The manifest or index that a `docker://` source names, as the registry keeps it. */
-export async function inspectRaw(source: string, access: Access, signal: AbortSignal): Promise<string> {
-  const flags = [...accessFlags('', access), '--raw'];
-  return (await skopeo(source, ['inspect', ...flags, source], signal, maxManifestBytes)).stdout;
-}
+/** A registry that says nothing for so long does not answer. */
+const inspectTimeoutMs = 60_000;
+const copyTimeoutMs = 60 * 60 * 1000;
+const processorSeconds = 1800;
 
-/** Copies one image into an OCI layout; skopeo checks every blob against its digest. */
-export async function copyToLayout(source: string, layout: string, access: Access, signal: AbortSignal): Promise<void> {
-  const flags = source.startsWith('docker://') ? accessFlags('src-', access) : [];
-  await skopeo(source, ['copy', '--quiet', ...flags, source, `oci:${layout}:image`], signal, maxManifestBytes);
-}
+/** All of this machine that skopeo sees besides its own directory; what is not there is left out. */
+const readable = [
+  '/etc/resolv.conf',
+  '/etc/hosts',
+  '/etc/nsswitch.conf',
+  '/etc/ssl/certs',
+  '/etc/docker/certs.d',
+  '/usr/share/containers',
+  '/usr/share/ca-certificates',
+  '/usr/local/share/ca-certificates',
+];
 
-function accessFlags(side: '' | 'src-', { insecure, authFile }: Access): string[] {
-  return [
-    ...(insecure ? [`--${side}tls-verify=false`] : []),
-    ...(authFile === undefined ? [] : [`--${side === '' ? '' : 'src-'}authfile`, authFile]),
-  ];
-}
+/**
+ * One image's dealings with a registry. What a registry says is read by skopeo as nobody, in a jail with the network,
+ * the certificates and one directory of its own.
+ */
+export class Skopeo {
+  readonly #what: string;
+  readonly #directory: string;
+  readonly #access: Access;
+  readonly #hasAuthFile: boolean;
 
-async function skopeo(source: string, args: readonly string[], signal: AbortSignal, maxOutputBytes: number) {
-  const global = ['--override-os', 'linux', '--override-arch', ociArchitecture()];
-  const env = { ...defaultEnv(), TMPDIR: '/var/tmp' };
-  try {
-    return await run('skopeo', [...global, ...args], { signal, env, timeoutMs: pullTimeoutMs, maxOutputBytes });
-  } catch (error) {
-    throw explain(source, error);
+  private constructor(what: string, directory: string, access: Access, hasAuthFile: boolean) {
+    this.#what = what;
+    this.#directory = directory;
+    this.#access = access;
+    this.#hasAuthFile = hasAuthFile;
+  }
+
+  /**
+   * `what`: the image, for messages; `work`: a directory whose owner removes it. Errors: `notFound` when there is no
+   * such auth file.
+   */
+  static async open(what: string, work: string, access: Access): Promise<Skopeo> {
+    const directory = join(work, 'skopeo');
+    await mkdir(directory, { mode: 0o700 });
+    const authFile = access.authFile ?? (await firstOf(usualAuthFiles));
+    if (authFile !== undefined) {
+      const copy = join(directory, 'auth.json');
+      await copyFile(authFile, copy).catch((cause: unknown) => {
+        throw new PodvmError('notFound', `Cannot pull ${what}: the auth file ${authFile} cannot be read`, { cause });
+      });
+      await chmod(copy, 0o400);
+      await chown(copy, nobody, nobody);
+    }
+    await chown(directory, nobody, nobody);
+    return new Skopeo(what, directory, access, authFile !== undefined);
+  }
+
+  /** The manifest or index that a full name stands for, as the registry keeps it. Errors: those of `pull`. */
+  async inspectRaw(name: string, signal: AbortSignal): Promise<string> {
+    const flags = [...this.#flags(''), '--raw', `docker://${name}`];
+    return (await this.#run(['inspect', ...flags], inspectTimeoutMs, signal)).stdout;
+  }
+
+  /** Copies one image into an OCI layout and returns its path; skopeo checks every blob against its digest. */
+  async copyToLayout(name: string, signal: AbortSignal): Promise<string> {
+    const args = ['--quiet', ...this.#flags('src-'), `docker://${name}`, 'oci:/work/layout:image'];
+    await this.#run(['copy', ...args], copyTimeoutMs, signal);
+    await rm(join(this.#directory, 'auth.json'), { force: true });
+    return join(this.#directory, 'layout');
+  }
+
+  #flags(side: '' | 'src-'): string[] {
+    return [
+      ...(this.#access.insecure ? [`--${side}tls-verify=false`] : []),
+      ...(this.#hasAuthFile ? [`--${side}authfile`, '/work/auth.json'] : []),
+    ];
+  }
+
+  async #run(args: readonly string[], timeoutMs: number, signal: AbortSignal): Promise<RunResult> {
+    const platform = ['--override-os', 'linux', '--override-arch', ociArchitecture()];
+    const jailed = [...dropToNobody, ...this.#jail(), 'skopeo', ...platform, ...args];
+    const env = { ...defaultEnv(), HOME: '/work', TMPDIR: '/work' };
+    try {
+      return await run('setpriv', jailed, { signal, env, timeoutMs, maxOutputBytes: maxDocumentBytes });
+    } catch (error) {
+      if (kindOf(error) === 'timeout') {
+        throw new PodvmError('unavailable', `Cannot pull ${this.#what}: the registry does not answer in time`, {
+          cause: error,
+          fix: 'Check the registry and the network, then try again.',
+        });
+      }
+      throw explainSkopeo(this.#what, error);
+    }
+  }
+
+  #jail(): string[] {
+    return [
+      ...['prlimit', `--cpu=${processorSeconds}`, '--core=0'],
+      ...['bwrap', '--unshare-all', '--share-net', '--new-session', '--die-with-parent', '--ro-bind', '/usr', '/usr'],
+      ...['--symlink', 'usr/bin', '/bin', '--symlink', 'usr/lib', '/lib', '--symlink', 'usr/lib64', '/lib64'],
+      ...['--dev', '/dev', '--proc', '/proc', '--tmpfs', '/tmp', '--tmpfs', '/var'],
+      ...readable.flatMap((path) => ['--ro-bind-try', path, path]),
+      ...['--ro-bind-try', this.#access.containersDirectory, '/etc/containers'],
+      ...['--bind', this.#directory, '/work', '--chdir', '/work'],
+    ];
   }
 }
 
-/** What skopeo's words mean. Its own last lines stay in the error. */
-const meanings: readonly {
-  readonly words: RegExp;
-  readonly kind: ErrorKind;
-  readonly reason: string;
-  readonly fix?: string;
-}[] = [
-  {
-    words: /server gave HTTP response to HTTPS client/,
-    kind: 'unavailable',
-    reason: 'the registry speaks plain HTTP',
-    fix: 'Allow it with --insecure, or in registries.conf.',
-  },
-  {
-    words: /unauthorized|authentication required|access denied|denied: /i,
-    kind: 'denied',
-    reason: 'the registry wants other credentials',
-    fix: 'Give credentials with --authfile.',
-  },
-  {
-    words: /manifest unknown|name unknown|not found|NAME_UNKNOWN|no such image|reference .* not found/i,
-    kind: 'notFound',
-    reason: 'there is no such image',
-    fix: 'Check name and tag.',
-  },
-  {
-    words: /no space left/i,
-    kind: 'exhausted',
-    reason: 'the disk is full',
-    fix: 'Free some space or remove images with `podvm image rm`.',
-  },
-  {
-    words: /x509|certificate/i,
-    kind: 'unavailable',
-    reason: "the registry's certificate is not trusted",
-    fix: 'Install its CA on this machine, or use --insecure.',
-  },
-  {
-    words: /no such host|connection refused|i\/o timeout|no route to host|network is unreachable|server misbehaving/i,
-    kind: 'unavailable',
-    reason: 'the registry does not answer',
-    fix: 'Check the name of the registry and the network.',
-  },
-  {
-    words: /digest|unexpected EOF|did not match|checksum|short read/i,
-    kind: 'corrupt',
-    reason: 'what arrived does not match its digest',
-  },
-  {
-    words: /no image found in .*(?:index|list) for architecture/i,
-    kind: 'unsupported',
-    reason: 'there is no image for this machine',
-  },
-  { words: /no such file or directory/i, kind: 'notFound', reason: 'there is no such file' },
-  {
-    words: /rejected by policy|signature/i,
-    kind: 'denied',
-    reason: "this machine's signature policy refuses it",
-    fix: 'See /etc/containers/policy.json.',
-  },
-];
-
-function explain(source: string, error: unknown): unknown {
-  if (!(error instanceof PodvmError) || error.kind !== 'internal') return error;
-  const said = `${error.message}\n${error.tail.join('\n')}`;
-  const name = source.replace(/^docker:\/\//, '');
-  const meaning = meanings.find(({ words }) => words.test(said));
-  return new PodvmError(
-    meaning?.kind ?? 'internal',
-    `Cannot fetch image ${name}: ${meaning?.reason ?? 'skopeo failed'}`,
-    {
-      cause: error,
-      tail: error.tail,
-      ...(meaning?.fix === undefined ? {} : { fix: meaning.fix }),
-    },
-  );
+async function firstOf(paths: readonly string[]): Promise<string | undefined> {
+  for (const path of paths) {
+    const isThere = await access(path).then(
+      () => true,
+      () => false,
+    );
+    if (isThere) return path;
+  }
+  return undefined;
 }

@@ -1,0 +1,106 @@
+import type { ErrorKind } from '#base/errors.ts';
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+
+interface Meaning {
+  readonly words: RegExp;
+  readonly kind: ErrorKind;
+  readonly reason: string;
+  readonly fix: string;
+}
+
+const roomFix = 'Free some space or remove images with `podvm image rm`.';
+
+/** What skopeo's words mean; the first that fits counts. */
+const meanings: readonly Meaning[] = [
+  {
+    words: /server gave HTTP response to HTTPS client/,
+    kind: 'unavailable',
+    reason: 'the registry speaks plain HTTP, which has to be allowed',
+    fix: 'Allow it with --insecure, or with `insecure = true` in /etc/containers/registries.conf.',
+  },
+  {
+    words: /x509|certificate|tls: /i,
+    kind: 'unavailable',
+    reason: "the registry's certificate is not trusted",
+    fix: 'Put its CA into /etc/containers/certs.d/<registry>/ca.crt, or use --insecure.',
+  },
+  {
+    words: /requested access to the resource is denied/i,
+    kind: 'denied',
+    reason: 'there is no such image, or it wants credentials',
+    fix: 'Check the name, or give credentials with --authfile or `skopeo login`.',
+  },
+  {
+    words: /unauthorized|authentication required|access denied|denied: |invalid username\/password/i,
+    kind: 'denied',
+    reason: 'the registry does not accept the credentials, or wants some',
+    fix: 'Give credentials with --authfile or `skopeo login`.',
+  },
+  {
+    words: /no space left|disk quota exceeded/i,
+    kind: 'exhausted',
+    reason: 'the disk is full',
+    fix: roomFix,
+  },
+  {
+    words: /no such host|connection refused|i\/o timeout|no route to host|network is unreachable|server misbehaving/i,
+    kind: 'unavailable',
+    reason: 'the registry does not answer',
+    fix: 'Check the name of the registry and the network.',
+  },
+  {
+    words: /no image found in .*(?:index|list) for architecture/i,
+    kind: 'unsupported',
+    reason: 'there is no image for this machine',
+    fix: 'Use an image built for this machine.',
+  },
+  {
+    words: /rejected by policy|signature|no policy\.json file found|policy\.json/i,
+    kind: 'denied',
+    reason: "this machine's signature policy refuses it",
+    fix: 'See /etc/containers/policy.json.',
+  },
+  {
+    words: /digest|unexpected EOF|did not match|checksum|short read|corrupt/i,
+    kind: 'corrupt',
+    reason: 'what arrived does not match its digest',
+    fix: 'Try again; if that does not help, the registry has a damaged image, which has to be pushed anew.',
+  },
+  {
+    words: /manifest unknown|name unknown|not found|blob unknown|NAME_UNKNOWN/i,
+    kind: 'notFound',
+    reason: 'there is no such image',
+    fix: 'Check name and tag.',
+  },
+  {
+    words: /registries\.conf|loading registries|auth\.json|authfile|credentials/i,
+    kind: 'failedPrecondition',
+    reason: 'a file of its configuration is wrong',
+    fix: 'Check registries.conf and the auth file.',
+  },
+];
+
+/** One sentence for what skopeo said; its own last words are the cause. */
+export function explainSkopeo(what: string, error: unknown): unknown {
+  if (!(error instanceof PodvmError) || error.kind !== 'internal') return error;
+  const words = lastWords(error.tail);
+  const meaning = meanings.find((one) => one.words.test(words));
+  return new PodvmError(meaning?.kind ?? 'internal', `Cannot pull ${what}: ${meaning?.reason ?? 'skopeo failed'}`, {
+    cause: new Error(briefly(words)),
+    ...(meaning === undefined ? {} : { fix: meaning.fix }),
+  });
+}
+
+/** The text of the last line, which skopeo writes as `time="..." level=fatal msg="..."`. */
+function lastWords(tail: readonly string[]): string {
+  const last = tail.findLast((line) => line.trim() !== '') ?? '';
+  const quoted = /\bmsg="((?:[^"\\]|\\.)*)"?/.exec(last)?.[1];
+  return quoted === undefined ? last : quoted.replaceAll(/\\+(["\\])/g, '$1');
+}
+
+/** Go puts the cause last, behind colons; the front repeats the image's name. */
+function briefly(words: string): string {
+  const parts = words.split(': ');
+  return printable(parts.slice(-3).join(': '), 200);
+}
