@@ -8,7 +8,7 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { type FindFile, imageSource, type ImageSource, readDocument, readLayoutImage } from './layout.ts';
 import type { ImageLimits } from './limits.ts';
-import { type Compression, configSchema, digestOf, indexSchema, parseOci } from './oci.ts';
+import { brokenImageFix, type Compression, configSchema, digestOf, indexSchema, parseOci } from './oci.ts';
 import { readTar } from './tar-reader.ts';
 
 /** One image of an archive, with the names it brings. */
@@ -23,6 +23,8 @@ export interface ArchiveOptions {
   readonly limits: ImageLimits;
   readonly signal: AbortSignal;
 }
+
+const archiveFix = 'Give the path of a file that `docker save` wrote, or of an OCI layout.';
 
 const member = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
 const dockerSchema = v.pipe(
@@ -42,7 +44,10 @@ const dockerSchema = v.pipe(
  */
 export async function readArchive(path: string, options: ArchiveOptions): Promise<readonly ArchivedImage[]> {
   const found = await stat(path).catch((cause: unknown) => {
-    throw new PodvmError('notFound', `Cannot load ${path}: there is no such file or directory`, { cause });
+    throw new PodvmError('notFound', `Cannot load ${path}: there is no such file or directory`, {
+      cause,
+      fix: archiveFix,
+    });
   });
   const find = found.isDirectory() ? await filesOfDirectory(path) : await filesOfTar(path, options);
   const index = find('index.json');
@@ -71,7 +76,9 @@ async function dockerImages(path: string, find: FindFile, manifest: string): Pro
   const there = (name: string) => {
     const file = find(name);
     if (file !== undefined) return file;
-    throw new PodvmError('corrupt', `Cannot load ${path}: it has no ${printable(name)}, which its manifest names`);
+    throw new PodvmError('corrupt', `Cannot load ${path}: it has no ${printable(name)}, which its manifest names`, {
+      fix: brokenImageFix,
+    });
   };
   const images: ArchivedImage[] = [];
   for (const { Config, RepoTags, Layers } of parseOci(`${path}: manifest.json`, manifest, dockerSchema)) {
@@ -113,20 +120,25 @@ async function filesOfTar(path: string, { work, limits, signal }: ArchiveOptions
   const bytes = addAbortSignal(signal, createReadStream(path));
   const fault = (reason: string, cause?: unknown) =>
     new PodvmError('invalid', `Cannot load ${path}: it is no docker-archive, OCI archive or OCI layout: ${reason}`, {
+      fix: archiveFix,
       ...(cause === undefined ? {} : { cause }),
     });
   let left = limits.maxImageBytes;
   for await (const entry of readTar(bytes, limits, fault)) {
     const name = posix.normalize(`/${entry.name}`).slice(1);
     if (files.size + links.size >= limits.maxArchiveMembers) {
-      throw new PodvmError('exhausted', `Cannot load ${path}: it has more than ${limits.maxArchiveMembers} members`);
+      throw new PodvmError('exhausted', `Cannot load ${path}: it has more than ${limits.maxArchiveMembers} members`, {
+        fix: 'Save the images one by one.',
+      });
     }
     if (entry.type === 'symlink') links.set(name, posix.join('/', posix.dirname(name), entry.target).slice(1));
     if (entry.type === 'link') links.set(name, posix.normalize(`/${entry.target}`).slice(1));
     if (entry.type !== 'file') continue;
     left -= entry.size;
     if (left < 0) {
-      throw new PodvmError('exhausted', `Cannot load ${path}: it has more than ${limits.maxImageBytes} bytes`);
+      throw new PodvmError('exhausted', `Cannot load ${path}: it has more than ${limits.maxImageBytes} bytes`, {
+        fix: 'Save the images one by one.',
+      });
     }
     const file = join(work, `member-${files.size}`);
     await pipeline(entry.content(), createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal });
@@ -142,5 +154,6 @@ async function filesOfTar(path: string, { work, limits, signal }: ArchiveOptions
 function noArchive(path: string, cause?: unknown): PodvmError {
   return new PodvmError('invalid', `Cannot load ${path}: it is no docker-archive, OCI archive or OCI layout`, {
     cause,
+    fix: archiveFix,
   });
 }

@@ -4,6 +4,7 @@ import { LayerTree } from './layer-tree.ts';
 import type { ImageLimits } from './limits.ts';
 import { makeErofs, type MakeErofsOptions } from './make-erofs.ts';
 import { mergedTar } from './merged-tar.ts';
+import { brokenImageFix } from './oci.ts';
 import type { Fault } from './tar-bytes.ts';
 import { readTar, type TarEntry } from './tar-reader.ts';
 
@@ -50,6 +51,6 @@ function faultOf(index: number): Fault {
   return (reason, cause) =>
     new PodvmError('corrupt', `Cannot use layer ${index + 1} of the image: ${reason}`, {
       ...(cause === undefined ? {} : { cause }),
-      fix: 'Fetch it again; if that does not help, the image has to be built anew.',
+      fix: brokenImageFix,
     });
 }

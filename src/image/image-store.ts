@@ -8,7 +8,16 @@ import { flatten } from './flatten.ts';
 import type { HeldImage, Image, ImageStore, PullOptions, PullPolicy } from './images.ts';
 import { imageConfigOf, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
 import { type ImageSource, readDocument, readLayoutImage } from './layout.ts';
-import { chooseManifest, digestOf, indexSchema, isIndex, manifestSchema, ociArchitecture, parseOci } from './oci.ts';
+import {
+  brokenImageFix,
+  chooseManifest,
+  digestOf,
+  indexSchema,
+  isIndex,
+  manifestSchema,
+  ociArchitecture,
+  parseOci,
+} from './oci.ts';
 import { type ImageLimits, imageLimits } from './limits.ts';
 import { type Reference, formatReference, isLoopback, nameOf, parseReference } from './reference.ts';
 import { type Access, Skopeo } from './skopeo.ts';
@@ -93,6 +102,7 @@ class DiskImageStore implements ImageStore {
         throw new PodvmError(
           'corrupt',
           `Cannot pull ${full}: the registry answered with another digest, ${digestOf(raw)}`,
+          { fix: brokenImageFix },
         );
       }
       const digests = [`${nameOf(reference)}@${digestOf(raw)}`];
@@ -130,7 +140,8 @@ class DiskImageStore implements ImageStore {
         source,
         references: given === undefined ? names.map((found) => formatReference(parseReference(found))) : [given],
       }));
-      if (named.length === 0) throw new PodvmError('invalid', `Cannot load ${path}: there is no image in it`);
+      if (named.length === 0)
+        throw new PodvmError('invalid', `Cannot load ${path}: there is no image in it`, { fix: brokenImageFix });
       if (given !== undefined && named.length > 1) {
         throw new PodvmError('invalid', `Cannot give one name to the ${named.length} images of ${path}`);
       }
@@ -295,7 +306,8 @@ class DiskImageStore implements ImageStore {
 async function onlyImageOf(what: string, layout: string): Promise<ImageSource> {
   const index = parseOci(what, await readDocument(what, join(layout, 'index.json')), indexSchema);
   const [only] = index.manifests;
-  if (only === undefined) throw new PodvmError('corrupt', `Cannot use ${what}: there is no image in it`);
+  if (only === undefined)
+    throw new PodvmError('corrupt', `Cannot use ${what}: there is no image in it`, { fix: brokenImageFix });
   return await readLayoutImage(what, (name) => join(layout, name), only);
 }
 

@@ -62,6 +62,7 @@ export function spend(budget: Budget, bytes: number, limits: ImageLimits): void 
   throw new PodvmError(
     'exhausted',
     `Cannot flatten the image: uncompressed it has more than ${limits.maxImageBytes} bytes`,
+    { fix: 'Use a smaller image.' },
   );
 }
 

@@ -2,6 +2,7 @@ import { constants, open } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
 import type { Layer } from './layer-stream.ts';
 import {
+  brokenImageFix,
   chooseManifest,
   compressionOf,
   configSchema,
@@ -65,6 +66,7 @@ export function imageSource(
     throw new PodvmError(
       'corrupt',
       `Cannot use ${what}: it has ${layers.length} layers, but its config has ${diffIds.length} digests of them`,
+      { fix: brokenImageFix },
     );
   }
   return { id, config, layers: layers.map((layer, at) => ({ ...layer, diffId: diffIds[at] ?? '' })) };
@@ -74,13 +76,18 @@ export function imageSource(
 export async function readDocument(what: string, path: string): Promise<string> {
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
     (cause: unknown) => {
-      throw new PodvmError('corrupt', `Cannot read ${what}: a part of it cannot be opened`, { cause });
+      throw new PodvmError('corrupt', `Cannot read ${what}: a part of it cannot be opened`, {
+        cause,
+        fix: brokenImageFix,
+      });
     },
   );
   try {
     const stats = await file.stat();
     if (!stats.isFile() || stats.size > maxDocumentBytes) {
-      throw new PodvmError('corrupt', `Cannot read ${what}: a document has more than ${maxDocumentBytes} bytes`);
+      throw new PodvmError('corrupt', `Cannot read ${what}: a document has more than ${maxDocumentBytes} bytes`, {
+        fix: brokenImageFix,
+      });
     }
     return await file.readFile('utf8');
   } finally {
@@ -92,11 +99,14 @@ async function readBlob(what: string, find: FindFile, digest: string): Promise<s
   const text = await readDocument(what, blobPath(what, find, digest));
   const found = digestOf(text);
   if (found === digest) return text;
-  throw new PodvmError('corrupt', `Cannot use ${what}: a document has not its digest ${digest}, but ${found}`);
+  throw new PodvmError('corrupt', `Cannot use ${what}: a document has not its digest ${digest}, but ${found}`, {
+    fix: brokenImageFix,
+  });
 }
 
 function blobPath(what: string, find: FindFile, digest: string): string {
   const path = find(`blobs/${digest.replace(':', '/')}`);
-  if (path === undefined) throw new PodvmError('corrupt', `Cannot use ${what}: its blob ${digest} is missing`);
+  if (path === undefined)
+    throw new PodvmError('corrupt', `Cannot use ${what}: its blob ${digest} is missing`, { fix: brokenImageFix });
   return path;
 }

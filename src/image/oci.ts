@@ -13,6 +13,9 @@ const descriptor = v.object({
 });
 export type Descriptor = v.InferOutput<typeof descriptor>;
 
+/** What can be done about an image that is broken in itself. */
+export const brokenImageFix = 'Fetch it again; if that does not help, the image has to be built anew.';
+
 /** Longest manifest, index or config; what containerd and registries hold to. */
 export const maxDocumentBytes = 4 * 1024 * 1024;
 
@@ -55,12 +58,14 @@ export function parseOci<S extends v.GenericSchema>(what: string, bytes: string,
     json = JSON.parse(bytes);
   } catch {
     // The parser's own message would quote what it read.
-    throw new PodvmError('corrupt', `Cannot read ${what}: it is no JSON`);
+    throw new PodvmError('corrupt', `Cannot read ${what}: it is no JSON`, { fix: brokenImageFix });
   }
   const result = v.safeParse(schema, json);
   if (result.success) return result.output;
   const [issue] = result.issues;
-  throw new PodvmError('corrupt', `Cannot read ${what}: ${v.getDotPath(issue) ?? 'it'}: ${issue.message}`);
+  throw new PodvmError('corrupt', `Cannot read ${what}: ${v.getDotPath(issue) ?? 'it'}: ${issue.message}`, {
+    fix: brokenImageFix,
+  });
 }
 
 export function isIndex(bytes: string): boolean {
@@ -79,6 +84,7 @@ export function chooseManifest(what: string, manifests: readonly Descriptor[], a
   throw new PodvmError(
     'unsupported',
     `Cannot use ${what}: it has no linux/${architecture} image, only ${offered || 'none'}`,
+    { fix: 'Use an image built for this machine.' },
   );
 }
 
@@ -100,6 +106,7 @@ export function compressionOf(layer: Descriptor): Compression {
     throw new PodvmError(
       'unsupported',
       `Cannot use a layer of type ${JSON.stringify(type)}: only tar, gzip and zstd are known`,
+      { fix: 'Build the image with such layers.' },
     );
   }
   if (/[.+]gzip$/.test(type)) return 'gzip';

@@ -68,7 +68,10 @@ export class Skopeo {
     if (authFile !== undefined) {
       const copy = join(directory, 'auth.json');
       await copyFile(authFile, copy).catch((cause: unknown) => {
-        throw new PodvmError('notFound', `Cannot pull ${what}: the auth file ${authFile} cannot be read`, { cause });
+        throw new PodvmError('notFound', `Cannot pull ${what}: the auth file ${authFile} cannot be read`, {
+          cause,
+          fix: 'Give the path of a file that `skopeo login --authfile` wrote.',
+        });
       });
       await chmod(copy, 0o400);
       await chown(copy, nobody, nobody);

@@ -1,0 +1,113 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { connect, createServer, type AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { run } from '#host/run.ts';
+
+/** A real registry on loopback, gone with its storage after disposal. */
+export interface Registry extends AsyncDisposable {
+  /** `localhost:<port>`. */
+  readonly name: string;
+  /** Where its blobs lie. */
+  readonly storage: string;
+  /** PEM of the CA that signed its certificate; only with TLS. */
+  readonly caFile: string;
+  /** Pushes the one image of an OCI layout. */
+  push(layout: string, repositoryAndTag: string): Promise<void>;
+}
+
+export const user = 'shop';
+export const password = 'secret';
+/** bcrypt, the only form that the registry takes. */
+const htpasswd = `${user}:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n`;
+const startTimeoutMs = 20_000;
+
+export async function startRegistry(
+  options: { readonly tls?: boolean; readonly auth?: boolean } = {},
+): Promise<Registry> {
+  await using undo = new AsyncDisposableStack();
+  const directory = await mkdtemp('/var/tmp/podvm-registry-');
+  undo.defer(() => rm(directory, { recursive: true }));
+  const port = await freePort();
+  const caFile = join(directory, 'cert.pem');
+  if (options.tls) await makeCertificate(directory);
+  await writeFile(join(directory, 'htpasswd'), htpasswd);
+  const storage = join(directory, 'storage');
+  const config = {
+    version: '0.1',
+    log: { level: 'error', accesslog: { disabled: true } },
+    storage: { filesystem: { rootdirectory: storage } },
+    http: {
+      addr: `127.0.0.1:${port}`,
+      ...(options.tls ? { tls: { certificate: caFile, key: join(directory, 'key.pem') } } : {}),
+    },
+    ...(options.auth ? { auth: { htpasswd: { realm: 'test', path: join(directory, 'htpasswd') } } } : {}),
+  };
+  const configFile = join(directory, 'config.yml');
+  await writeFile(configFile, JSON.stringify(config)); // JSON is YAML
+  const child = spawn('docker-registry', ['serve', configFile], { stdio: 'ignore' });
+  const ended = once(child, 'exit');
+  undo.defer(async () => {
+    child.kill('SIGKILL');
+    await ended;
+  });
+  await untilAnswers(port);
+  const owned = undo.move();
+  const name = `localhost:${port}`;
+  return {
+    name,
+    storage,
+    caFile,
+    push: async (layout, repositoryAndTag) => {
+      const flags = [
+        '--quiet',
+        '--dest-tls-verify=false',
+        ...(options.auth ? [`--dest-creds=${user}:${password}`] : []),
+      ];
+      await run('skopeo', ['copy', ...flags, `oci:${layout}`, `docker://${name}/${repositoryAndTag}`]);
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+async function makeCertificate(directory: string): Promise<void> {
+  const key = [
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:prime256v1',
+    '-nodes',
+    '-keyout',
+    join(directory, 'key.pem'),
+  ];
+  const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1'];
+  await run('openssl', ['req', '-x509', ...key, '-out', join(directory, 'cert.pem'), '-days', '2', ...subject]);
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  // SAFE: a server that listens on TCP has such an address.
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+async function untilAnswers(port: number): Promise<void> {
+  const deadlineMs = Date.now() + startTimeoutMs;
+  for (;;) {
+    const socket = connect(port, '127.0.0.1');
+    try {
+      await once(socket, 'connect');
+      return;
+    } catch (error) {
+      if (Date.now() > deadlineMs) throw error;
+      await delay(50);
+    } finally {
+      socket.destroy();
+    }
+  }
+}

@@ -1,0 +1,327 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type ErrorKind, messageOf, PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import { run } from '#host/run.ts';
+import { openImageStore } from '#image/image-store.ts';
+import type { ImageStore, PullOptions } from '#image/images.ts';
+import { readErofs, sha256, sysroot, traces } from '../images/image-tree.ts';
+import { type WrittenImage, writeLayout } from '../images/layout-writer.ts';
+import { password, type Registry, startRegistry, user } from '../images/registry.ts';
+import { whyNoVm } from './house.ts';
+
+const hello = {
+  layers: [[{ name: 'low', content: 'low' }], [{ name: 'hello', content: 'hello' }, { name: '.wh.low' }]],
+};
+const minute = () => AbortSignal.timeout(60_000);
+
+/** A store in a directory of its own. */
+interface House extends AsyncDisposable {
+  readonly directory: string;
+  readonly containers: string;
+  readonly store: ImageStore;
+  /** Fails unless nothing is left of a pull: no work, no file, no record. */
+  assertEmpty(): Promise<void>;
+}
+
+async function openStore(tmpfsBytes?: number): Promise<House> {
+  await using undo = new AsyncDisposableStack();
+  const directory = await mkdtemp('/var/tmp/podvm-store-');
+  undo.defer(() => rm(directory, { recursive: true }));
+  await run('chmod', ['0711', directory]);
+  const images = join(directory, 'images');
+  const containers = join(directory, 'containers');
+  await mkdir(images);
+  await mkdir(join(containers, 'certs.d'), { recursive: true });
+  await writeFile(join(containers, 'policy.json'), '{"default":[{"type":"insecureAcceptAnything"}]}');
+  await writeFile(join(containers, 'registries.conf'), '');
+  if (tmpfsBytes !== undefined) {
+    await run('mount', ['-t', 'tmpfs', '-o', `size=${tmpfsBytes},mode=0755`, 'none', images]);
+    undo.defer(async () => void (await run('umount', [images])));
+  }
+  const options = { directory: images, sysroot: await sysroot(), log: silentLog, containersDirectory: containers };
+  const store = await openImageStore(options);
+  const owned = undo.move();
+  return {
+    directory,
+    containers,
+    store,
+    assertEmpty: async () => {
+      assert.deepEqual(store.list(), []);
+      assert.deepEqual(await readdir(join(images, 'work')), []);
+      assert.deepEqual(await readdir(join(images, 'rootfs')), []);
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** The pull fails with one readable sentence and a fix, and leaves nothing. */
+async function assertRefused(
+  house: House,
+  reference: string,
+  kind: ErrorKind,
+  message: RegExp,
+  options: PullOptions = {},
+): Promise<void> {
+  await assert.rejects(house.store.pull(reference, options, minute()), (error) => {
+    assert.ok(error instanceof PodvmError, String(error));
+    assert.match(error.message, message);
+    assert.equal(error.kind, kind, messageOf(error));
+    assert.ok(messageOf(error).length < 400 && !/level=|\\n/.test(messageOf(error)), messageOf(error));
+    assert.ok(error.fix !== undefined, `no fix: ${messageOf(error)}`);
+    return true;
+  });
+  await house.assertEmpty();
+}
+
+const rootfsOf = async (store: ImageStore, reference: string) => {
+  await using held = await store.hold(reference, 'Never', minute());
+  return await readErofs(held.rootfsPath);
+};
+
+await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
+  let work: string;
+  let plain: Registry;
+  let image: WrittenImage;
+  let earlier: readonly string[];
+
+  before(async () => {
+    earlier = await traces();
+    work = await mkdtemp('/var/tmp/podvm-layouts-');
+    const [written] = await writeLayout(join(work, 'hello'), [hello]);
+    assert.ok(written);
+    image = written;
+    plain = await startRegistry();
+    await plain.push(image.layout, 'team/hello:1');
+  });
+  after(async () => {
+    await plain[Symbol.asyncDispose]();
+    await rm(work, { recursive: true });
+    assert.deepEqual(await traces(), earlier);
+  });
+
+  test('says in a sentence that a tag, a repository or a registry is not there', async () => {
+    await using house = await openStore();
+    const name = `${plain.name}/team/hello`;
+    await assertRefused(
+      house,
+      `${name}:2`,
+      'notFound',
+      /^Cannot pull localhost:\d+\/team\/hello:2: there is no such image$/,
+    );
+    await assertRefused(house, `${plain.name}/nobody:1`, 'notFound', /there is no such image/);
+    await assertRefused(house, 'localhost:1/a:1', 'unavailable', /the registry does not answer/);
+    await assertRefused(house, 'no-such-host.invalid/a:1', 'unavailable', /the registry does not answer/);
+    await assertRefused(house, `${name}@sha256:${'0'.repeat(64)}`, 'notFound', /there is no such image/);
+    await assertRefused(house, `${name}:1`, 'notFound', /auth file \/no\/such cannot be read/, {
+      authFile: '/no/such',
+    });
+  });
+
+  test('pulls by tag and by digest, over plain HTTP on loopback', async () => {
+    await using house = await openStore();
+    const pulled = await house.store.pull(`${plain.name}/team/hello:1`, {}, minute());
+    const digest = `${plain.name}/team/hello@${image.manifestDigest}`;
+    assert.equal(pulled.id, image.id);
+    assert.deepEqual(pulled.digests, [digest]);
+    const tree = { '.': 'dir 0755', hello: 'file 0644 "hello"' };
+    assert.deepEqual(await rootfsOf(house.store, `${plain.name}/team/hello:1`), tree);
+    await house.store.remove(image.id);
+    await house.assertEmpty();
+    assert.deepEqual((await house.store.pull(digest, {}, minute())).references, []);
+    assert.deepEqual(await rootfsOf(house.store, digest), tree);
+  });
+
+  test('picks the image for this machine from an index, and says what there is when none fits', async () => {
+    await using house = await openStore();
+    for (const [name, architectures] of [
+      ['both', ['arm64', 'amd64']],
+      ['arm', ['arm64', 's390x']],
+    ] as const) {
+      const written = await writeLayout(
+        join(work, name),
+        architectures.map((architecture) => ({ ...hello, architecture })),
+      );
+      const [first, second] = written;
+      assert.ok(first && second);
+      const args = ['--quiet', '--all', '--dest-tls-verify=false'];
+      await makeIndex(join(work, name));
+      await run('skopeo', ['copy', ...args, `oci:${join(work, name)}`, `docker://${plain.name}/${name}:1`]);
+    }
+    await assertRefused(
+      house,
+      `${plain.name}/arm:1`,
+      'unsupported',
+      /it has no linux\/amd64 image, only linux\/arm64, linux\/s390x/,
+    );
+    assert.equal((await house.store.pull(`${plain.name}/both:1`, {}, minute())).digests.length, 2);
+  });
+
+  test('shares the work of pulls of one image, and each can be given up alone', async () => {
+    await using house = await openStore();
+    const said: string[] = [];
+    const onProgress = (message: string) => void said.push(message);
+    const reference = `${plain.name}/team/hello:1`;
+    const giveUp = new AbortController();
+    const abandoned = house.store.pull(reference, { onProgress }, giveUp.signal);
+    const pulls = Array.from({ length: 8 }, () => house.store.pull(reference, { onProgress }, minute()));
+    giveUp.abort();
+    await assert.rejects(abandoned, (error) => error instanceof PodvmError && error.kind === 'cancelled');
+    assert.deepEqual(new Set((await Promise.all(pulls)).map(({ id }) => id)), new Set([image.id]));
+    assert.equal(said.filter((message) => message.startsWith('flattening')).length, 1);
+  });
+
+  test('leaves nothing when the last who waits gives up', async () => {
+    await using house = await openStore();
+    const abort = new AbortController();
+    const onProgress = () => abort.abort();
+    await assert.rejects(house.store.pull(`${plain.name}/team/hello:1`, { onProgress }, abort.signal), {
+      kind: 'cancelled',
+    });
+    await untilEmpty(join(house.directory, 'images/work'));
+    await house.assertEmpty();
+  });
+
+  test('wants the right user and password where the registry does', async () => {
+    await using registry = await startRegistry({ auth: true });
+    await using house = await openStore();
+    await registry.push(image.layout, 'closed:1');
+    const reference = `${registry.name}/closed:1`;
+    const authFile = async (word: string) => {
+      const path = join(house.directory, `${word}.json`);
+      const auth = Buffer.from(`${user}:${word}`).toString('base64');
+      await writeFile(path, JSON.stringify({ auths: { [registry.name]: { auth } } }), { mode: 0o600 });
+      return path;
+    };
+    await assertRefused(house, reference, 'denied', /the registry does not accept the credentials, or wants some/);
+    await assertRefused(house, reference, 'denied', /does not accept/, { authFile: await authFile('wrong') });
+    assert.equal((await house.store.pull(reference, { authFile: await authFile(password) }, minute())).id, image.id);
+  });
+
+  test('trusts a certificate by the CA in certs.d, or any when told to', async () => {
+    await using registry = await startRegistry({ tls: true });
+    await using house = await openStore();
+    await registry.push(image.layout, 'safe:1');
+    const reference = `${registry.name}/safe:1`;
+    await assertRefused(house, reference, 'unavailable', /certificate is not trusted/, { insecure: false });
+    await assertRefused(house, `${plain.name}/team/hello:1`, 'unavailable', /speaks plain HTTP/, { insecure: false });
+    assert.equal((await house.store.pull(reference, { insecure: true }, minute())).id, image.id);
+    await house.store.remove(reference);
+    const certificates = join(house.containers, 'certs.d', registry.name);
+    await mkdir(certificates);
+    await copyFile(registry.caFile, join(certificates, 'ca.crt'));
+    assert.equal((await house.store.pull(reference, { insecure: false }, minute())).id, image.id);
+  });
+
+  test('pulls from a mirror that registries.conf names', async () => {
+    await using house = await openStore();
+    const host = 'registry.invalid';
+    const mirror = `[[registry]]\nlocation = "${host}"\n[[registry.mirror]]\nlocation = "${plain.name}"\ninsecure = true\n`;
+    await assertRefused(house, `${host}/team/hello:1`, 'unavailable', /does not answer/);
+    await writeFile(join(house.containers, 'registries.conf'), mirror);
+    const pulled = await house.store.pull(`${host}/team/hello:1`, {}, minute());
+    assert.deepEqual(pulled.references, [`${host}/team/hello:1`]);
+  });
+
+  test('obeys the signature policy of this machine', async () => {
+    await using house = await openStore();
+    await writeFile(join(house.containers, 'policy.json'), '{"default":[{"type":"reject"}]}');
+    await assertRefused(house, `${plain.name}/team/hello:1`, 'denied', /signature policy refuses it/);
+  });
+
+  test('refuses what a registry changed behind its digest', async () => {
+    await using registry = await startRegistry();
+    await using house = await openStore();
+    await registry.push(image.layout, 'lies:1');
+    const blob = (digest: string) => {
+      const hex = digest.replace('sha256:', '');
+      return join(registry.storage, 'docker/registry/v2/blobs/sha256', hex.slice(0, 2), hex, 'data');
+    };
+    const [first = ''] = image.layerDigests;
+    const other = await writeLayout(join(work, 'other'), [{ layers: [[{ name: 'evil' }]] }]);
+    await copyFile(join(work, 'other/blobs', other[0]?.layerDigests[0]?.replace(':', '/') ?? ''), blob(first));
+    await assertRefused(house, `${registry.name}/lies:1`, 'corrupt', /what arrived does not match its digest/);
+    await copyFile(
+      join(work, 'other/blobs', other[0]?.manifestDigest.replace(':', '/') ?? ''),
+      blob(image.manifestDigest),
+    );
+    const pinned = `${registry.name}/lies@${image.manifestDigest}`;
+    await assertRefused(house, pinned, 'corrupt', /digest/);
+  });
+
+  test('refuses a config that does not fit its layers, and another processor', async () => {
+    await using house = await openStore();
+    const cases = [
+      ['s390x', { ...hello, architecture: 's390x' }, 'unsupported', /it is for linux\/s390x/],
+      [
+        'fewer',
+        { ...hello, config: { rootfs: { type: 'layers', diff_ids: [] } } },
+        'corrupt',
+        /2 layers, but its config has 0/,
+      ],
+      [
+        'wrong',
+        {
+          ...hello,
+          config: { rootfs: { type: 'layers', diff_ids: [0, 1].map((n) => `sha256:${`${n}`.repeat(64)}`) } },
+        },
+        'corrupt',
+        /layer 1 .* digest/,
+      ],
+    ] as const;
+    for (const [name, spec, kind, message] of cases) {
+      await writeLayout(join(work, name), [spec]);
+      await plain.push(join(work, name), `${name}:1`);
+      await assertRefused(house, `${plain.name}/${name}:1`, kind, message);
+    }
+  });
+
+  test('gives up on a registry that accepts and says nothing, and leaves no process', async () => {
+    const silent = createServer(() => undefined).listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    // SAFE: a server that listens on TCP has such an address.
+    const { port } = silent.address() as AddressInfo;
+    await using house = await openStore();
+    const signal = AbortSignal.timeout(1500);
+    await assert.rejects(house.store.pull(`localhost:${port}/a:1`, {}, signal), { kind: 'cancelled' });
+    await untilEmpty(join(house.directory, 'images/work'));
+    await house.assertEmpty();
+    silent.close();
+  });
+
+  test('says that the disk is full, and takes nothing of it', async () => {
+    const big = Buffer.from(Array.from({ length: 3 * 1024 * 1024 }, (_, at) => (at * at) >> 7));
+    await writeLayout(join(work, 'big'), [{ layers: [[{ name: 'big', content: big }]], compression: 'none' }]);
+    await plain.push(join(work, 'big'), 'big:1');
+    for (const bytes of [1024 * 1024, 5 * 1024 * 1024]) {
+      await using house = await openStore(bytes); // too small for the blobs, and for the blobs and the file system
+      await assertRefused(house, `${plain.name}/big:1`, 'exhausted', /the disk is full/);
+    }
+  });
+});
+
+/** Puts the two manifests of a layout into one index, as images for several processors are pushed. */
+async function makeIndex(layout: string): Promise<void> {
+  const inner = await readFile(join(layout, 'index.json'));
+  const hex = sha256(inner).slice('sha256:'.length);
+  await writeFile(join(layout, 'blobs/sha256', hex), inner);
+  const descriptor = {
+    mediaType: 'application/vnd.oci.image.index.v1+json',
+    digest: `sha256:${hex}`,
+    size: inner.length,
+  };
+  await writeFile(join(layout, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [descriptor] }));
+}
+
+async function untilEmpty(directory: string): Promise<void> {
+  const deadlineMs = Date.now() + 20_000;
+  while ((await readdir(directory)).length > 0) {
+    assert.ok(Date.now() < deadlineMs, `${directory} does not become empty`);
+    await delay(20);
+  }
+}
