@@ -12,6 +12,7 @@ import { logPathOf, openLogWriter, rotatedNumbers } from './log-writer.ts';
 import { openOutputStream, openStream } from './open-stream.ts';
 import { pumpOutput } from './output.ts';
 import type { Parts, Surroundings } from './parts.ts';
+import { createPhases } from './phases.ts';
 import { processOf, stopSignalOf } from './process.ts';
 import { cgroupResourcesOf, checkResources } from './resources.ts';
 import type { ContainerSpec, SandboxSpec } from './sandbox.ts';
@@ -45,9 +46,10 @@ export async function createInGuest(
   checkResources(`container ${spec.name}`, spec.resources);
   const capabilities = capabilitiesOf(spec.security);
   const seccomp = seccompOf(spec.security, capabilities);
-  const image = await site.parts.images.hold(spec.image, spec.imagePullPolicy, signal);
+  const phases = createPhases(site.surroundings.monotonicNs);
+  const image = await phases.time('image held', site.parts.images.hold(spec.image, spec.imagePullPolicy, signal));
   const { id: imageId, config } = image;
-  const imageDisk = await site.imageDisks.attach(image, signal);
+  const imageDisk = await site.imageDisks.attach(image, phases, signal);
 
   await using undo = new AsyncDisposableStack();
   const streams = openStreams(spec, site);
@@ -59,7 +61,9 @@ export async function createInGuest(
   const made = { imageId, stopSignal: stopSignalOf(config), output };
   try {
     const params = paramsOf(container, site, { imageDisk, capabilities, seccomp, config, stdio: streams.stdio });
-    await site.guest.call('createContainer', params, signal);
+    const created = await phases.time('container made', site.guest.call('createContainer', params, signal));
+    phases.add('guest', created.phases);
+    site.log.info('container created', { container: spec.name, ...phases.fields() });
   } catch (error) {
     await removeHalf(container, site);
     if (signal.aborted || !startErrors.has(kindOf(error))) throw error;

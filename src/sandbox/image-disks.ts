@@ -4,6 +4,7 @@ import { PodvmError } from '#base/errors.ts';
 import type { HeldImage } from '#image/images.ts';
 import type { Link } from '#link/link.ts';
 import type { Machine } from '#vm/driver.ts';
+import type { PhaseClock } from './phases.ts';
 
 /** The images of one machine: each is attached once, and shared by the containers that run it. */
 export interface ImageDisks extends AsyncDisposable {
@@ -11,7 +12,7 @@ export interface ImageDisks extends AsyncDisposable {
    * Attaches the image if it is not yet, and returns the disk's serial. Takes the image over: it is held until the
    * machine is gone, or let go at once when it is attached already. Errors: those of machine and agent.
    */
-  attach(image: HeldImage, signal: AbortSignal): Promise<string>;
+  attach(image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string>;
 }
 
 export function createImageDisks(
@@ -23,7 +24,7 @@ export function createImageDisks(
   const held = new AsyncDisposableStack();
   let next = 0;
 
-  const plug = async (image: HeldImage, signal: AbortSignal): Promise<string> => {
+  const plug = async (image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string> => {
     const serial = `image-${next}`;
     next += 1;
     const file = `${serial}.erofs`;
@@ -35,12 +36,13 @@ export function createImageDisks(
         fix: 'Keep images and sandboxes on one file system.',
       });
     }
-    await machine.attachDisk({ serial, file, readOnly: true }, signal);
-    await guest.call('attachDisk', { serial, fileSystem: 'erofs', readOnly: true }, signal);
+    await phases.time('image plugged', machine.attachDisk({ serial, file, readOnly: true }, signal));
+    const mounting = guest.call('attachDisk', { serial, fileSystem: 'erofs', readOnly: true }, signal);
+    phases.add('image', (await phases.time('image mounted', mounting)).phases);
     return serial;
   };
   return {
-    async attach(image, signal) {
+    async attach(image, phases, signal) {
       // A caller who comes while another attaches the same image waits for that, and tries anew if it failed.
       for (let before = attached.get(image.id); before !== undefined; before = attached.get(image.id)) {
         const serial = await before.catch(() => undefined);
@@ -49,7 +51,7 @@ export function createImageDisks(
         return serial;
       }
       held.use(image);
-      const mine = plug(image, signal);
+      const mine = plug(image, phases, signal);
       attached.set(image.id, mine);
       mine.catch(() => attached.delete(image.id));
       return await mine;

@@ -5,12 +5,15 @@ export interface PhaseClock {
   add(prefix: string, steps: readonly { readonly name: string; readonly ms: number }[]): void;
   /** In the order in which the steps ended, and at last the whole. */
   timeline(): readonly { readonly name: string; readonly ms: number }[];
+  /** The same as fields of a log line. */
+  fields(): Readonly<Record<string, number>>;
 }
 
 export function createPhases(monotonicNs: () => bigint): PhaseClock {
   const start = monotonicNs();
   const done: { name: string; ms: number }[] = [];
   const msSince = (from: bigint) => Number((monotonicNs() - from) / 10_000n) / 100;
+  const timeline = () => [...done, { name: 'total', ms: msSince(start) }];
   return {
     async time(name, step) {
       const from = monotonicNs();
@@ -21,6 +24,7 @@ export function createPhases(monotonicNs: () => bigint): PhaseClock {
     add: (prefix, steps) => {
       for (const { name, ms } of steps) done.push({ name: `${prefix} ${name}`, ms: Math.round(ms * 100) / 100 });
     },
-    timeline: () => [...done, { name: 'total', ms: msSince(start) }],
+    timeline,
+    fields: () => Object.fromEntries(timeline().map(({ name, ms }) => [name.replaceAll(' ', '_'), ms])),
   };
 }

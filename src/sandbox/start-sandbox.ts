@@ -236,8 +236,7 @@ function publish(started: Started, running: AsyncDisposableStack, kept: AsyncDis
   const { plan, directory, machine, guest, imageDisks, network, retried } = started;
   const { spec, context, record, phases } = plan;
   const log = context.surroundings.log.with({ sandbox: record.id, pod: `${spec.namespace}/${spec.name}` });
-  const timeline = phases.timeline();
-  log.info('sandbox started', Object.fromEntries(timeline.map(({ name, ms }) => [name.replaceAll(' ', '_'), ms])));
+  log.info('sandbox started', phases.fields());
   return new LiveSandbox({
     id: record.id,
     spec,
@@ -246,7 +245,7 @@ function publish(started: Started, running: AsyncDisposableStack, kept: AsyncDis
     guest,
     imageDisks,
     addresses: plainAddresses(network.interfaces.flatMap((each) => each.addresses)),
-    phases: timeline,
+    phases: phases.timeline(),
     createdAt: new Date(record.createdAt),
     parts: context.parts,
     limits: context.limits,
