@@ -35,8 +35,11 @@ export async function* layerBytes(
   fault: Fault,
 ): AsyncGenerator<Buffer> {
   const hash = createHash('sha256');
-  const { size } = await stat(layer.path);
-  const most = Math.max(limits.freeBytes, size * limits.maxRatio);
+  const stats = await stat(layer.path).catch((cause: unknown) => {
+    throw fault('it is missing', cause);
+  });
+  if (!stats.isFile()) throw fault('it is no file'); // a pipe in somebody's layout would never end
+  const most = Math.max(limits.freeBytes, stats.size * limits.maxRatio);
   let bytes = 0;
   try {
     for await (const chunk of uncompressed(layer, signal)) {

@@ -1,0 +1,211 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { type ErrorKind, PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import { run } from '#host/run.ts';
+import { openImageStore } from '#image/image-store.ts';
+import type { ImageStore } from '#image/images.ts';
+import { tarOf } from '#image/tar-builder.ts';
+import { readErofs, sha256, sysroot, traces } from '../images/image-tree.ts';
+import { type WrittenImage, writeLayout } from '../images/layout-writer.ts';
+import { whyNoVm } from './house.ts';
+
+const minute = () => AbortSignal.timeout(60_000);
+const hello = { layers: [[{ name: 'hello', content: 'hello' }], [{ name: 'more' }]] };
+const helloTree = { '.': 'dir 0755', hello: 'file 0644 "hello"', more: 'file 0644 ""' };
+
+await suite('load() of archives', { skip: await whyNoVm() }, () => {
+  let directory: string;
+  let store: ImageStore;
+  let image: WrittenImage;
+  let earlier: readonly string[];
+
+  before(async () => {
+    earlier = await traces();
+    directory = await mkdtemp('/var/tmp/podvm-store-');
+    await run('chmod', ['0711', directory]);
+    store = await openImageStore({ directory: join(directory, 'images'), sysroot: await sysroot(), log: silentLog });
+    const [written] = await writeLayout(join(directory, 'hello'), [{ ...hello, name: 'shop/hello:1' }]);
+    assert.ok(written);
+    image = written;
+  });
+  after(async () => {
+    await rm(directory, { recursive: true });
+    assert.deepEqual(await traces(), earlier);
+  });
+
+  const skopeo = async (...args: readonly string[]) => await run('skopeo', ['copy', '--quiet', ...args]);
+  const assertLoaded = async (path: string, references: readonly string[], name?: string) => {
+    const [loaded, ...more] = await store.load(path, name, {}, minute());
+    assert.deepEqual(more, []);
+    assert.equal(loaded?.id, image.id);
+    assert.deepEqual(loaded.references, references);
+    await using held = await store.hold(references[0] ?? '', 'Never', minute());
+    assert.deepEqual(await readErofs(held.rootfsPath), helloTree);
+    await held[Symbol.asyncDispose]();
+    await store.remove(image.id);
+  };
+  const assertRefused = async (path: string, kind: ErrorKind, message: RegExp, name?: string) => {
+    await assert.rejects(store.load(path, name, {}, minute()), (error) => {
+      assert.ok(error instanceof PodvmError, String(error));
+      assert.match(error.message, message);
+      assert.equal(error.kind, kind, error.message);
+      return true;
+    });
+    assert.deepEqual(store.list(), []);
+    assert.deepEqual(await readdir(join(directory, 'images/work')), []);
+    assert.deepEqual(await readdir(join(directory, 'images/rootfs')), []);
+  };
+
+  test('says what is no archive', async () => {
+    await assertRefused('/no/such.tar', 'notFound', /there is no such file/);
+    await assertRefused('/etc', 'invalid', /no docker-archive, OCI archive or OCI layout/);
+    await assertRefused('/etc/passwd', 'invalid', /no docker-archive, OCI archive or OCI layout/);
+    const other = join(directory, 'other.tar');
+    await writeFile(other, tarOf([{ name: 'hello', content: 'hello' }]));
+    await assertRefused(other, 'invalid', /no docker-archive, OCI archive or OCI layout/);
+    const broken = join(directory, 'broken.tar');
+    await writeFile(broken, tarOf([{ name: 'manifest.json', content: '[{"Config":"../../etc/shadow","Layers":[]}]' }]));
+    await assertRefused(broken, 'corrupt', /has no \.\.\/\.\.\/etc\/shadow, which its manifest names/);
+    await writeFile(broken, tarOf([{ name: 'manifest.json', content: '{' }]));
+    await assertRefused(broken, 'corrupt', /manifest\.json: it is no JSON/);
+    await writeFile(broken, tarOf([{ name: 'manifest.json', type: 'symlink', target: '/etc/shadow' }]));
+    await assertRefused(broken, 'invalid', /no docker-archive/);
+  });
+
+  test('takes a directory with an OCI layout', async () => {
+    await assertLoaded(image.layout, ['docker.io/shop/hello:1']);
+    await assertLoaded(image.layout, ['docker.io/other/name:2'], 'other/name:2');
+  });
+
+  test('takes an OCI archive', async () => {
+    const path = join(directory, 'oci.tar');
+    await run('tar', ['-cf', path, '-C', image.layout, '.']);
+    await assertLoaded(path, ['docker.io/shop/hello:1']);
+    const bySkopeo = join(directory, 'oci-skopeo.tar');
+    await skopeo(`oci:${image.layout}`, `oci-archive:${bySkopeo}:shop/hello:3`);
+    await assertLoaded(bySkopeo, ['docker.io/shop/hello:3']);
+  });
+
+  test('takes a docker-archive with several tags', async () => {
+    const path = join(directory, 'docker.tar');
+    const tags = ['--additional-tag', 'docker.io/shop/hello:stable', '--additional-tag', 'registry.example/hello:1.2'];
+    await skopeo(...tags, `oci:${image.layout}`, `docker-archive:${path}:docker.io/shop/hello:1`);
+    const [loaded] = await store.load(path, undefined, {}, minute());
+    assert.deepEqual(loaded?.references.toSorted(), [
+      'docker.io/shop/hello:1',
+      'docker.io/shop/hello:stable',
+      'registry.example/hello:1.2',
+    ]);
+    await using held = await store.hold('shop/hello:stable', 'Never', minute());
+    assert.deepEqual(await readErofs(held.rootfsPath), helloTree);
+    await held[Symbol.asyncDispose]();
+    await store.remove('registry.example/hello:1.2');
+  });
+
+  test('takes all images of an archive, each by the name it brings, and none without a proper name', async () => {
+    const several = join(directory, 'several');
+    const second = { layers: [[{ name: 'second' }]], name: 'second:1', compression: 'zstd' as const };
+    const [, written] = await writeLayout(several, [{ ...hello, name: 'first:1' }, second]);
+    await assertRefused(several, 'invalid', /Cannot give one name to the 2 images/, 'one:1');
+    const loaded = await store.load(several, undefined, {}, minute());
+    assert.deepEqual(
+      loaded.map(({ id, references }) => [id, references]),
+      [
+        [image.id, ['docker.io/library/first:1']],
+        [written?.id, ['docker.io/library/second:1']],
+      ],
+    );
+    for (const { id } of loaded) await store.remove(id);
+    await writeLayout(join(directory, 'nameless'), [hello]);
+    await assertRefused(join(directory, 'nameless'), 'invalid', /an image in it has no name/);
+    await writeLayout(join(directory, 'misnamed'), [{ ...hello, name: 'UPPER/../x' }]);
+    await assertRefused(join(directory, 'misnamed'), 'invalid', /Cannot use image reference/);
+  });
+
+  test('reads an archive in which layers are links, as docker save wrote them of old', async () => {
+    const path = join(directory, 'old.tar');
+    const layer = tarOf([{ name: 'hello', content: 'hello' }]);
+    const config = JSON.stringify({
+      architecture: 'amd64',
+      os: 'linux',
+      rootfs: { type: 'layers', diff_ids: [sha256(layer), sha256(layer)] },
+    });
+    const manifest = [{ Config: 'c.json', RepoTags: ['old:1'], Layers: ['one/layer.tar', 'two/layer.tar'] }];
+    await writeFile(
+      path,
+      tarOf([
+        { name: 'two/layer.tar', type: 'symlink', target: '../one/layer.tar' },
+        { name: 'one/layer.tar', content: layer },
+        { name: 'c.json', content: config },
+        { name: 'manifest.json', content: JSON.stringify(manifest) },
+      ]),
+    );
+    const [loaded] = await store.load(path, undefined, {}, minute());
+    await using held = await store.hold('old:1', 'Never', minute());
+    assert.deepEqual(await readErofs(held.rootfsPath), { '.': 'dir 0755', hello: 'file 0644 "hello"' });
+    await held[Symbol.asyncDispose]();
+    await store.remove(loaded?.id ?? '');
+  });
+
+  test('checks every document of a layout against its digest, and follows no link out of it', async () => {
+    const blob = (layout: string, digest: string) => join(layout, 'blobs', digest.replace(':', '/'));
+    const damage = async (name: string, change: (written: WrittenImage) => Promise<void>) => {
+      const layout = join(directory, name);
+      const [written] = await writeLayout(layout, [{ ...hello, name: 'damaged:1' }]);
+      assert.ok(written);
+      await change(written);
+      return layout;
+    };
+    const config = await damage('config', async ({ layout, id }) => {
+      const path = blob(layout, id);
+      await writeFile(path, (await readFile(path, 'utf8')).replace('sh', 'no'));
+    });
+    await assertRefused(config, 'corrupt', /a document has not its digest/);
+    const missing = await damage(
+      'missing',
+      async ({ layout, manifestDigest }) => await rm(blob(layout, manifestDigest)),
+    );
+    await assertRefused(missing, 'corrupt', /a part of it cannot be opened/);
+    const linked = await damage('linked', async ({ layout, manifestDigest }) => {
+      await rm(blob(layout, manifestDigest));
+      await symlink('/etc/passwd', blob(layout, manifestDigest));
+    });
+    await assertRefused(linked, 'corrupt', /a part of it cannot be opened/);
+    const cut = await damage('cut', async ({ layout, layerDigests }) => {
+      await truncate(blob(layout, layerDigests[1] ?? ''), 20);
+    });
+    await assertRefused(cut, 'corrupt', /Cannot use layer 2 of the image: it is damaged or cut short/);
+    const pipe = await damage('pipe', async ({ layout, layerDigests }) => {
+      await rm(blob(layout, layerDigests[1] ?? ''));
+      await run('mkfifo', [blob(layout, layerDigests[1] ?? '')]);
+    });
+    await assertRefused(pipe, 'corrupt', /Cannot use layer 2 of the image: it is no file/);
+    const huge = await damage(
+      'huge',
+      async ({ layout }) => await truncate(join(layout, 'index.json'), 5 * 1024 * 1024),
+    );
+    await assertRefused(huge, 'corrupt', /a document has more than 4194304 bytes/);
+  });
+
+  test('opens again after a crash: removes work that was half done, forgets images whose file is gone', async () => {
+    await store.load(image.layout, undefined, {}, minute());
+    const images = join(directory, 'images');
+    await mkdir(join(images, 'work/image-left'), { recursive: true });
+    await writeFile(join(images, 'rootfs/left.erofs'), 'x');
+    const options = { directory: images, sysroot: await sysroot(), log: silentLog };
+    const again = await openImageStore(options);
+    assert.deepEqual(
+      again.list().map(({ id }) => id),
+      [image.id],
+    );
+    assert.deepEqual(await readdir(join(images, 'work')), []);
+    assert.deepEqual(await readdir(join(images, 'rootfs')), [`${image.id.replace('sha256:', '')}.erofs`]);
+    await rm(join(images, 'rootfs'), { recursive: true });
+    assert.deepEqual((await openImageStore(options)).list(), []);
+    await writeFile(join(images, 'index.json'), '{"version":1,"images":[{"id":7}]}');
+    await assert.rejects(openImageStore(options), { kind: 'corrupt' });
+  });
+});
