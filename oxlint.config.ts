@@ -53,7 +53,7 @@ export default defineConfig({
       rules: { 'no-restricted-imports': restricted(layer) },
     })),
     {
-      files: ['**/*.test.ts', 'tools/**', 'bench/**'],
+      files: ['**/*.test.ts', '**/*.conformance.ts', 'tools/**', 'bench/**'],
       rules: { 'no-console': 'off', 'typescript/no-floating-promises': 'off' },
     },
     { files: ['oxlint.config.ts'], rules: { 'import/no-default-export': 'off' } },

@@ -10,15 +10,19 @@ import { connectLink } from '#link/connect-link.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork } from '#network/host-network.ts';
 import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
+import type { Parts } from '#sandbox/parts.ts';
 import { openSandboxes, type OpenSandboxes } from '#sandbox/sandboxes.ts';
 import { makeScratchDisk } from '#storage/scratch-disk.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
+import { tracesOf } from '../leaks.ts';
 
 /** A whole node in a directory of its own, with the real parts: what `podvm` is made of. */
 export interface House extends AsyncDisposable {
   readonly directory: string;
   readonly sandboxes: OpenSandboxes;
-  /** VMMs and network namespaces of its sandboxes that are still there; empty unless something leaked. */
+  /** Random names it gave out; among them are those of its sandboxes, also of those that never came to be. */
+  readonly ids: readonly string[];
+  /** What is there of its sandboxes, outside of its directory (test/leaks.ts); empty once they are removed. */
   leftovers(): Promise<readonly string[]>;
 }
 
@@ -34,7 +38,8 @@ export async function whyNoVm(): Promise<string | false> {
   return reason;
 }
 
-async function readAssets(): Promise<Assets | undefined> {
+/** What `podvm setup` made; undefined when it never ran. */
+export async function readAssets(): Promise<Assets | undefined> {
   try {
     return v.parse(assetsSchema, JSON.parse(await readFile(join(assetsRoot, 'assets/current.json'), 'utf8')));
   } catch {
@@ -44,17 +49,24 @@ async function readAssets(): Promise<Assets | undefined> {
 
 export interface HouseOptions {
   readonly limits?: Partial<SandboxLimits>;
-  /** Directory of an earlier house, whose process was killed. */
+  /** Directory of an earlier house, whose process was killed, or one that the test made. */
   readonly earlier?: string;
   /** Directory of templates; default: those that set-up made. */
   readonly templates?: string;
   /** How far the house's clock is ahead, in `ms`. */
   readonly aheadMs?: number;
+  /** Other parts of set-up than the real ones. */
+  readonly assets?: Partial<Assets>;
+  /** Where CNI plugins are looked for. */
+  readonly cniPluginDirs?: readonly string[];
+  /** Puts itself between the sandboxes and the real parts. */
+  readonly around?: (parts: Parts) => Parts;
 }
 
 export async function openHouse({ limits, earlier, ...options }: HouseOptions = {}): Promise<House> {
-  const assets = await readAssets();
-  if (assets === undefined) throw new Error('no assets');
+  const found = await readAssets();
+  if (found === undefined) throw new Error('no assets');
+  const assets = { ...found, ...options.assets };
   const directory = earlier ?? (await mkdtemp('/var/tmp/podvm-vm-'));
   const signal = new AbortController().signal;
   const log: Log =
@@ -64,7 +76,7 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
   await run('chmod', ['0711', directory]);
 
   undo.defer(() => removeDefaultNetwork(join(directory, 'network'), signal)); // its bridge stays for the next pod otherwise
-  const ids: string[] = earlier === undefined ? [] : await readdir(join(earlier, 'sandboxes'));
+  const ids: string[] = earlier === undefined ? [] : await readdir(join(earlier, 'sandboxes')).catch(() => []);
   const surroundings = {
     nowMs: () => Date.now() + (options.aheadMs ?? 0),
     monotonicNs: () => process.hrtime.bigint(),
@@ -74,20 +86,27 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
       return bytes;
     },
   };
+  const cni = options.cniPluginDirs === undefined ? {} : { cniPluginDirs: options.cniPluginDirs };
   const open = async () => {
-    const parts = {
+    const parts: Parts = {
       driver: createQemuDriver({
         assets,
         accelerator: 'tcg',
         templates: options.templates ?? join(assetsRoot, 'templates'),
       }),
-      network: createHostNetwork({ stateDir: join(directory, 'network'), mayOpenTunDevice: true, log }),
+      network: createHostNetwork({ stateDir: join(directory, 'network'), mayOpenTunDevice: true, log, ...cni }),
       images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),
       makeScratchDisk,
       connectLink,
     };
     return await openSandboxes(
-      { directory, parts, log, surroundings, limits: { ...defaultLimits, ...limits } },
+      {
+        directory,
+        parts: options.around?.(parts) ?? parts,
+        log,
+        surroundings,
+        limits: { ...defaultLimits, ...limits },
+      },
       signal,
     );
   };
@@ -96,21 +115,8 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
   return {
     directory,
     sandboxes,
-    leftovers: () => leftovers(ids),
+    ids,
+    leftovers: () => tracesOf({ ids }),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
-}
-
-async function leftovers(ids: readonly string[]): Promise<readonly string[]> {
-  const isOurs = (text: string) => ids.some((id) => text.includes(id));
-  const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name));
-  const vmms = await Promise.all(
-    pids.map(async (pid) => {
-      const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-      return isOurs(command) ? [`process ${pid}`] : [];
-    }),
-  );
-  const { stdout: netns } = await run('ip', ['-o', 'netns', 'list']);
-  const mounts = await readFile('/proc/self/mounts', 'utf8');
-  return [...vmms.flat(), ...[...netns.split('\n'), ...mounts.split('\n')].filter(isOurs)];
 }

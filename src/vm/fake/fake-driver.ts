@@ -12,6 +12,7 @@ import type {
   MachineState,
 } from '../driver.ts';
 import { MachineLife } from '../machine-life.ts';
+import { assertMachineSpec } from '../machine-spec.ts';
 
 /**
  * A driver without a hypervisor, for tests of the layers above: machines live in memory, and the test plays the guest
@@ -42,7 +43,7 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
       nextFailure = error;
     },
     async start(spec, signal) {
-      assertSpec(spec);
+      assertMachineSpec(spec);
       const { memoryMiB, vcpus, tap } = spec;
       if (spec.from === 'restore' && !templates.has(JSON.stringify({ memoryMiB, vcpus, hasNic: tap !== undefined }))) {
         throw new PodvmError('notFound', `Cannot restore machine ${spec.id}: there is no template of its shape`);
@@ -69,7 +70,9 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
       templates.add(JSON.stringify({ memoryMiB, vcpus, hasNic: tap !== undefined }));
     },
     adopt(record) {
-      const found = machines.find((one) => one.record.startTicks === record.startTicks && one.id === record.id);
+      const isMeant = ({ record: { driver, id, startTicks } }: FakeMachine) =>
+        driver === record.driver && id === record.id && startTicks === record.startTicks;
+      const found = machines.find(isMeant);
       return Promise.resolve(found?.isGone === false ? found : undefined);
     },
   };
@@ -164,7 +167,7 @@ export class FakeMachine implements Machine {
   async stop(signal: AbortSignal): Promise<MachineExit> {
     if (this.#life.state === 'running') {
       this.#life.moveTo('stopping');
-      if (this.#options.ignoresPowerButton !== true) this.powerOff();
+      if (this.#options.ignoresPowerButton !== true && !signal.aborted) this.powerOff();
     }
     if (this.isGone) return await this.exited;
     if (!signal.aborted) {
@@ -219,11 +222,6 @@ function joinedPair(): [Duplex, Duplex] {
   host.on('close', () => agent.destroy());
   agent.on('close', () => host.destroy());
   return [host, agent];
-}
-
-function assertSpec({ id, memoryMiB, vcpus, uid }: MachineSpec): void {
-  const good = /^[a-z0-9-]{1,40}$/.test(id) && memoryMiB >= 64 && memoryMiB <= 2 ** 20 && vcpus >= 1 && uid >= 1;
-  if (!good) throw new PodvmError('invalid', 'Cannot start machine: bad id, memory, vcpus or uid');
 }
 
 function turn(): Promise<void> {

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
 import type { Accelerator, Machine, MachineDriver, MachineRecord, MachineShape, MachineSpec } from '../driver.ts';
+import { assertMachineSpec } from '../machine-spec.ts';
 import { qemuArguments } from './command-line.ts';
 import { connectWhenListening } from './connect-socket.ts';
 import { ConsoleLog } from './console-log.ts';
@@ -29,8 +30,6 @@ export interface QemuDriverOptions {
 const driverName = 'qemu';
 /** QEMU must answer within this time, in `ms`; 60 were measured, and a loaded host is allowed much. */
 const qmpDeadlineMs = 20_000;
-const idPattern = /^[a-z0-9-]{1,40}$/;
-const limits = { minMemoryMiB: 64, maxMemoryMiB: 1024 * 1024, maxVcpus: 64 } as const;
 
 /** Machines made of QEMU's `microvm`, each in a jail. Needs root, which it gives up for the VMM. */
 export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
@@ -90,7 +89,7 @@ export async function startQemuMachine(
   signal: AbortSignal,
 ): Promise<QemuMachine> {
   const clock = new PhaseClock();
-  assertSpec(spec);
+  assertMachineSpec(spec);
   await assertAssets(options);
   if (beginning.kind === 'restore') await assertReachable(join(beginning.template, 'state'));
   signal.throwIfAborted();
@@ -263,22 +262,6 @@ async function openQmp(
 async function openConsole(directory: MachineDirectory, signal: AbortSignal): Promise<ConsoleLog> {
   const socket = await connectWhenListening(directory.socket('console'), () => Promise.resolve(false), signal);
   return await ConsoleLog.open(directory.consoleLog, socket);
-}
-
-function assertSpec({ id, memoryMiB, vcpus, uid }: Omit<MachineSpec, 'from'>): void {
-  const refuse = (reason: string, got: unknown) => {
-    throw new PodvmError(
-      'invalid',
-      `Cannot start machine ${idPattern.test(id) ? id : '?'}: ${reason}, got ${String(got)}`,
-    );
-  };
-  if (!idPattern.test(id)) refuse('bad id', id);
-  if (!Number.isInteger(memoryMiB) || memoryMiB < limits.minMemoryMiB || memoryMiB > limits.maxMemoryMiB) {
-    refuse(`memory must be ${limits.minMemoryMiB} to ${limits.maxMemoryMiB} MiB`, memoryMiB);
-  }
-  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > limits.maxVcpus)
-    refuse(`vcpus must be 1 to ${limits.maxVcpus}`, vcpus);
-  if (!Number.isInteger(uid) || uid < 1) refuse('the VMM must not run as root', uid);
 }
 
 async function assertAssets({ assets: { sysroot, kernel, initramfs } }: QemuDriverOptions): Promise<void> {

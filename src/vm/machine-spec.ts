@@ -1,0 +1,21 @@
+import { PodvmError } from '#base/errors.ts';
+import type { MachineSpec } from './driver.ts';
+
+const idPattern = /^[a-z0-9-]{1,40}$/;
+/** What any driver can be asked for; memory in `MiB`. */
+const limits = { minMemoryMiB: 64, maxMemoryMiB: 1024 * 1024, maxVcpus: 64 } as const;
+
+/** Errors: `invalid`, for a spec that no driver may start. */
+export function assertMachineSpec({ id, memoryMiB, vcpus, uid }: Omit<MachineSpec, 'from'>): void {
+  const { minMemoryMiB, maxMemoryMiB, maxVcpus } = limits;
+  const refuse = (reason: string, got: unknown) => {
+    const name = idPattern.test(id) ? id : '?';
+    throw new PodvmError('invalid', `Cannot start machine ${name}: ${reason}, got ${String(got)}`);
+  };
+  if (!idPattern.test(id)) refuse('bad id', JSON.stringify(id).slice(0, 100));
+  if (!Number.isInteger(memoryMiB) || memoryMiB < minMemoryMiB || memoryMiB > maxMemoryMiB) {
+    refuse(`memory must be ${minMemoryMiB} to ${maxMemoryMiB} MiB`, memoryMiB);
+  }
+  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > maxVcpus) refuse(`vcpus must be 1 to ${maxVcpus}`, vcpus);
+  if (!Number.isInteger(uid) || uid < 1) refuse('the VMM must not run as root', uid);
+}

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, chown, mkdir, mkdtemp, open, readFile, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { connectLink } from '#link/connect-link.ts';
+import { describeMachineDriver, type DriverBench } from '#vm/driver.conformance.ts';
+import type { Machine, MachineRecord, MachineSpec } from '#vm/driver.ts';
+import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
+import { tracesOf } from '../leaks.ts';
+import { readAssets, whyNoVm } from './house.ts';
+
+const skip = await whyNoVm();
+const soon = () => AbortSignal.timeout(60_000);
+/** A user that no sandbox of ours has. */
+const uid = 64_999;
+
+async function openBench(): Promise<DriverBench> {
+  const assets = await readAssets();
+  assert.ok(assets);
+  const root = await mkdtemp('/var/tmp/podvm-machine-');
+  await chmod(root, 0o711);
+  const options = { assets, accelerator: 'tcg', templates: join(root, 'templates') } as const;
+  const driver = createQemuDriver(options);
+  const mark = root.slice(-6).toLowerCase();
+  let made = 0;
+  return {
+    driver,
+    makeSpec: async () => {
+      const id = `m-${mark}-${(made += 1)}`;
+      const directory = join(root, id);
+      await mkdir(directory);
+      return { id, directory, memoryMiB: 256, vcpus: 1, uid, from: 'boot' };
+    },
+    async makeDiskFile({ directory }, file) {
+      await using disk = await open(join(directory, file), 'wx', 0o600);
+      await disk.truncate(1024 * 1024);
+      await chown(join(directory, file), uid, uid);
+    },
+    async leftovers({ directory }) {
+      const traces = await tracesOf({ directory, ids: [] });
+      return traces.filter((trace) => !/^file .*(\.img|\.log)$/.test(trace));
+    },
+    killFromOutside: async ({ record }) => void process.kill(record.pid, 'SIGKILL'),
+    powerOffGuest,
+    startElsewhere: (spec) => startElsewhere({ ...options, spec }),
+    [Symbol.asyncDispose]: () => rm(root, { recursive: true }),
+  };
+}
+
+/** The agent is asked to, as a sandbox that stops does. */
+async function powerOffGuest(machine: Machine): Promise<void> {
+  const open = (signal: AbortSignal) => machine.connect(signal);
+  await using link = await connectLink({ open, handshakeTimeoutMs: 60_000, callTimeoutMs: 10_000 }, soon());
+  await link.call('shutdown', { graceMs: 0 }, soon()).catch(() => undefined); // its end may be faster than its answer
+  await machine.exited;
+}
+
+async function startElsewhere(
+  input: Parameters<typeof createQemuDriver>[0] & { readonly spec: MachineSpec },
+): Promise<MachineRecord> {
+  const child = spawn(process.execPath, [join(import.meta.dirname, 'start-and-leave.ts'), JSON.stringify(input)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const output = await Array.fromAsync(child.stdout as AsyncIterable<Buffer>);
+  if (child.exitCode === null) await once(child, 'exit');
+  assert.equal(child.exitCode, 0);
+  return JSON.parse(Buffer.concat(output).toString()) as MachineRecord; // SAFE: our own program printed it
+}
+
+describeMachineDriver('QEMU', openBench, { skip, abortsAtMs: [0, 5, 20, 40, 60, 90, 130, 180, 250] });
+
+test(
+  'a machine runs as nobody, in namespaces of its own, without capabilities',
+  { skip, timeout: 60_000 },
+  async () => {
+    await using bench = await openBench();
+    await using machine = await bench.driver.start(await bench.makeSpec(), soon());
+    const { pid } = machine.record;
+    const status = await readFile(`/proc/${pid}/status`, 'utf8');
+    assert.match(status, new RegExp(`^Uid:\\t${uid}\\t${uid}\\t${uid}\\t${uid}$`, 'm'));
+    assert.match(status, /^Groups:\t ?(64999)? ?$/m);
+    assert.match(status, /^NoNewPrivs:\t1$/m);
+    assert.match(status, /^Seccomp:\t2$/m);
+    for (const set of ['Inh', 'Prm', 'Eff', 'Bnd', 'Amb']) assert.match(status, new RegExp(`^Cap${set}:\\t0+$`, 'm'));
+    const namespaceOf = async (of: string | number, name: string) => (await stat(`/proc/${of}/ns/${name}`)).ino;
+    for (const name of ['mnt', 'pid', 'ipc', 'uts', 'net', 'user', 'cgroup']) {
+      assert.notEqual(await namespaceOf(pid, name), await namespaceOf('self', name), name);
+    }
+  },
+);
