@@ -244,14 +244,14 @@ class DiskImageStore implements ImageStore {
   }
 
   async hold(reference: string, policy: PullPolicy, signal: AbortSignal): Promise<HeldImage> {
-    let image = policy === 'Always' ? undefined : this.get(reference);
+    const isBase = formatReference(parseReference(reference)) === baseReference;
+    let image = policy === 'Always' && !isBase ? undefined : this.get(reference);
+    // Building it is no pull, so that no policy speaks against it: the examples run on a machine that has never pulled.
+    if (isBase) image ??= await this.buildBase({}, signal);
     if (image === undefined && policy === 'Never') {
       throw new PodvmError('notFound', `Cannot use image ${reference}: it is not here, and imagePullPolicy is Never`, {
         fix: `Bring it with \`podvm image pull\` or \`podvm image load\`.`,
       });
-    }
-    if (image === undefined && formatReference(parseReference(reference)) === baseReference) {
-      image = this.get(reference) ?? (await this.buildBase({}, signal));
     }
     image ??= await this.pull(reference, {}, signal);
     const { id, config } = image;

@@ -115,6 +115,9 @@ await suite('flatten()', { skip: await whyNoVm() }, () => {
       ...root,
       e: 'file 0644 "low"',
     });
+    const anew = { ...root, d: 'dir 0755', 'd/n': 'file 0644 ""', e: 'file 0644 "low"' };
+    assert.deepEqual(await flat(lower, [{ name: '.wh.d' }, { name: 'd/n' }]), anew);
+    assert.deepEqual(await flat(lower, [{ name: 'd/n' }, { name: '.wh.d' }]), anew);
   });
 
   test('empties opaque directories of what lower layers put there, the root too', async () => {

@@ -190,6 +190,17 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await assertRefused(huge, 'corrupt', /a document has more than 4194304 bytes/);
   });
 
+  test('makes the base image when a pod wants it, under every policy, and no other without being told', async () => {
+    for (const policy of ['Never', 'Always', 'IfNotPresent'] as const) {
+      const held = await store.hold('localhost/podvm/base', policy, minute());
+      assert.equal((await readErofs(held.rootfsPath))['bin/sh'], '-> /bin/busybox');
+      await assert.rejects(store.remove(held.id), { kind: 'busy' });
+      await held[Symbol.asyncDispose]();
+      if (policy !== 'Never') await store.remove(held.id); // `Always` finds it here
+    }
+    await assert.rejects(store.hold('localhost/podvm/other', 'Never', minute()), { kind: 'notFound' });
+  });
+
   test('opens again after a crash: removes work that was half done, forgets images whose file is gone', async () => {
     await store.load(image.layout, undefined, {}, minute());
     const images = join(directory, 'images');
