@@ -31,6 +31,8 @@ export interface ImageStoreOptions {
   readonly limits?: ImageLimits;
   /** registries.conf, certs.d and policy.json for pulls; default `/etc/containers`. */
   readonly containersDirectory?: string;
+  /** How long a registry may take to say what an image is; default 60,000 `ms`. */
+  readonly answerTimeoutMs?: number;
 }
 
 /** Names under which one image arrives. */
@@ -72,6 +74,7 @@ class DiskImageStore implements ImageStore {
     const access: Access = {
       insecure: options.insecure ?? isLoopback(parsed),
       containersDirectory: this.#options.containersDirectory ?? '/etc/containers',
+      answerTimeoutMs: this.#options.answerTimeoutMs ?? 60_000,
       ...(options.authFile === undefined ? {} : { authFile: options.authFile }),
     };
     const key = JSON.stringify([formatReference(parsed), access]);

@@ -14,6 +14,8 @@ export interface Access {
   readonly authFile?: string;
   /** What skopeo finds as /etc/containers: registries.conf (mirrors), certs.d (CAs), policy.json (signatures). */
   readonly containersDirectory: string;
+  /** A registry that has not told what an image is after so long does not answer; `ms`. */
+  readonly answerTimeoutMs: number;
 }
 
 /** Where `podman login`, `skopeo login` and `docker login` of root leave credentials. */
@@ -23,8 +25,6 @@ const usualAuthFiles = [
   '/root/.docker/config.json',
 ];
 
-/** A registry that says nothing for so long does not answer. */
-const inspectTimeoutMs = 60_000;
 const copyTimeoutMs = 60 * 60 * 1000;
 const processorSeconds = 1800;
 
@@ -83,7 +83,7 @@ export class Skopeo {
   /** The manifest or index that a full name stands for, as the registry keeps it. Errors: those of `pull`. */
   async inspectRaw(name: string, signal: AbortSignal): Promise<string> {
     const flags = [...this.#flags(''), '--raw', `docker://${name}`];
-    return (await this.#run(['inspect', ...flags], inspectTimeoutMs, signal)).stdout;
+    return (await this.#run(['inspect', ...flags], this.#access.answerTimeoutMs, signal)).stdout;
   }
 
   /** Copies one image into an OCI layout and returns its path; skopeo checks every blob against its digest. */

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { lstatSync, readdirSync, readFileSync, readlinkSync, type Stats } from 'node:fs';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdtemp, readFile, readlink, rm, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import * as v from 'valibot';
 import { assetsSchema } from '#host/assets.ts';
@@ -147,11 +147,29 @@ async function xattrsOf(root: string): Promise<ReadonlyMap<string, string>> {
   return found;
 }
 
-/** Loop devices, mounts, jailed processes and work directories that tests of images may leave; for before and after. */
+/** Loop devices, jailed processes and directories that tests of images may leave; for before and after. */
 export async function traces(): Promise<readonly string[]> {
   const { stdout: loops } = await run('losetup', ['--all']);
-  const { stdout: processes } = await run('ps', ['-eo', 'args']);
-  const jailed = processes.split('\n').filter((line) => /\/podvm-(?:flatten|store)-/.test(line));
   const left = readdirSync('/var/tmp').filter((name) => /^podvm-(?:flatten|mount|store)-/.test(name));
-  return [...loops.split('\n').filter((line) => line.includes('podvm-')), ...jailed, ...left];
+  const jailed = [
+    ...(await pidsThatMount('/var/tmp/podvm-flatten-')),
+    ...(await pidsThatMount('/var/tmp/podvm-store-')),
+  ];
+  return [...loops.split('\n').filter((line) => /podvm-(?:flatten|store)-/.test(line)), ...left, ...jailed];
+}
+
+/** Processes in a mount namespace of their own that shows something below this path; told by the last name in it. */
+export async function pidsThatMount(path: string): Promise<readonly string[]> {
+  const own = await readlink('/proc/self/ns/mnt');
+  const found: string[] = [];
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      if ((await readlink(`/proc/${pid}/ns/mnt`)) === own) continue;
+      const mounts = await readFile(`/proc/${pid}/mountinfo`, 'utf8');
+      if (mounts.split('\n').some((line) => line.split(' ')[3]?.includes(basename(path)))) found.push(pid);
+    } catch {
+      // a process that has ended meanwhile
+    }
+  }
+  return found;
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -10,7 +10,7 @@ import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import { openImageStore } from '#image/image-store.ts';
 import type { ImageStore, PullOptions } from '#image/images.ts';
-import { readErofs, sha256, sysroot, traces } from '../images/image-tree.ts';
+import { pidsThatMount, readErofs, sha256, sysroot, traces } from '../images/image-tree.ts';
 import { type WrittenImage, writeLayout } from '../images/layout-writer.ts';
 import { password, type Registry, startRegistry, user } from '../images/registry.ts';
 import { whyNoVm } from './house.ts';
@@ -29,7 +29,10 @@ interface House extends AsyncDisposable {
   assertEmpty(): Promise<void>;
 }
 
-async function openStore(tmpfsBytes?: number): Promise<House> {
+async function openStore({
+  tmpfsBytes,
+  answerTimeoutMs = 60_000,
+}: { tmpfsBytes?: number; answerTimeoutMs?: number } = {}): Promise<House> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp('/var/tmp/podvm-store-');
   undo.defer(() => rm(directory, { recursive: true }));
@@ -44,8 +47,13 @@ async function openStore(tmpfsBytes?: number): Promise<House> {
     await run('mount', ['-t', 'tmpfs', '-o', `size=${tmpfsBytes},mode=0755`, 'none', images]);
     undo.defer(async () => void (await run('umount', [images])));
   }
-  const options = { directory: images, sysroot: await sysroot(), log: silentLog, containersDirectory: containers };
-  const store = await openImageStore(options);
+  const store = await openImageStore({
+    directory: images,
+    sysroot: await sysroot(),
+    log: silentLog,
+    containersDirectory: containers,
+    answerTimeoutMs,
+  });
   const owned = undo.move();
   return {
     directory,
@@ -281,17 +289,40 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     }
   });
 
-  test('gives up on a registry that accepts and says nothing, and leaves no process', async () => {
-    const silent = createServer(() => undefined).listen(0, '127.0.0.1');
-    await once(silent, 'listening');
-    // SAFE: a server that listens on TCP has such an address.
-    const { port } = silent.address() as AddressInfo;
+  test('gives up on a registry that accepts and says nothing, in time or when told, and leaves no process', async () => {
+    await using silent = await startSilentServer();
+    await using house = await openStore({ answerTimeoutMs: 1000 });
+    await assertRefused(house, `${silent.name}/a:1`, 'unavailable', /the registry does not answer in time/);
+    await using patient = await openStore();
+    const abort = new AbortController();
+    const pull = patient.store.pull(`${silent.name}/a:1`, {}, abort.signal);
+    const pid = await jailedProcess(patient.directory);
+    abort.abort();
+    await assert.rejects(pull, { kind: 'cancelled' });
+    await untilEmpty(join(patient.directory, 'images/work'));
+    await patient.assertEmpty();
+    await assert.rejects(readFile(`/proc/${pid}/status`), { code: 'ENOENT' });
+  });
+
+  test('lets skopeo be nobody, without any capability, and see nothing of this machine', async () => {
+    await using silent = await startSilentServer();
     await using house = await openStore();
-    const signal = AbortSignal.timeout(1500);
-    await assert.rejects(house.store.pull(`localhost:${port}/a:1`, {}, signal), { kind: 'cancelled' });
+    const abort = new AbortController();
+    const pull = house.store.pull(`${silent.name}/a:1`, {}, abort.signal);
+    const pid = await jailedProcess(house.directory);
+    const status = await readFile(`/proc/${pid}/status`, 'utf8');
+    const field = (name: string) => new RegExp(`^${name}:\\s+(.*)$`, 'm').exec(status)?.[1]?.replaceAll('\t', ' ');
+    assert.equal(field('Name'), 'skopeo');
+    assert.equal(field('Uid'), '65534 65534 65534 65534');
+    assert.equal(field('Gid'), '65534 65534 65534 65534');
+    assert.equal(field('NoNewPrivs'), '1');
+    for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) assert.match(field(set) ?? '', /^0+$/, set);
+    const seen = await readdir(`/proc/${pid}/root`);
+    assert.deepEqual(seen.sort(), ['bin', 'dev', 'etc', 'lib', 'lib64', 'proc', 'tmp', 'usr', 'var', 'work']);
+    assert.ok(!(await readdir(`/proc/${pid}/root/etc`)).includes('passwd'));
+    abort.abort();
+    await assert.rejects(pull, { kind: 'cancelled' });
     await untilEmpty(join(house.directory, 'images/work'));
-    await house.assertEmpty();
-    silent.close();
   });
 
   test('says that the disk is full, and takes nothing of it', async () => {
@@ -299,7 +330,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     await writeLayout(join(work, 'big'), [{ layers: [[{ name: 'big', content: big }]], compression: 'none' }]);
     await plain.push(join(work, 'big'), 'big:1');
     for (const bytes of [1024 * 1024, 5 * 1024 * 1024]) {
-      await using house = await openStore(bytes); // too small for the blobs, and for the blobs and the file system
+      await using house = await openStore({ tmpfsBytes: bytes }); // too small for the blobs, and for the blobs and the file system
       await assertRefused(house, `${plain.name}/big:1`, 'exhausted', /the disk is full/);
     }
   });
@@ -316,6 +347,37 @@ async function makeIndex(layout: string): Promise<void> {
     size: inner.length,
   };
   await writeFile(join(layout, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [descriptor] }));
+}
+
+/** A server that takes connections and never says a word. */
+async function startSilentServer(): Promise<{ readonly name: string } & AsyncDisposable> {
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket.on('error', () => undefined));
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  // SAFE: a server that listens on TCP has such an address.
+  const { port } = server.address() as AddressInfo;
+  return {
+    name: `localhost:${port}`,
+    [Symbol.asyncDispose]: async () => {
+      server.close();
+      for (const socket of sockets) socket.destroy();
+      await once(server, 'close');
+    },
+  };
+}
+
+/** The skopeo whose jail has something of this directory mounted. */
+async function jailedProcess(directory: string): Promise<string> {
+  const deadlineMs = Date.now() + 20_000;
+  for (;;) {
+    for (const pid of await pidsThatMount(directory)) {
+      if ((await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')) === 'skopeo\n') return pid;
+    }
+    assert.ok(Date.now() < deadlineMs, 'no skopeo was started');
+    await delay(20);
+  }
 }
 
 async function untilEmpty(directory: string): Promise<void> {
