@@ -132,7 +132,7 @@ async function* member(
     mtimeNs: time === null ? 0 : Number((time[2] ?? '').padEnd(9, '0')),
     size: map?.size ?? dataBytes,
     target: pax.get('linkpath') ?? target ?? untilZero(header.toString('latin1', 157, 257)),
-    device: type === 'char' || type === 'block' ? device(header, fault) : [0, 0],
+    device: type === 'char' || type === 'block' ? device(header, fault) : noDevice,
     xattrs: xattrsOf(pax, limits, fault),
     content: () => (map === undefined ? bytes.run(dataBytes) : expandSparse(map, bytes)),
   };
@@ -177,8 +177,12 @@ function readPax(text: string, into: Map<string, string>, fault: Fault): void {
 }
 
 const xattrPrefix = 'SCHILY.xattr.';
+/** Shared by the many members that have none. */
+const noXattrs: ReadonlyMap<string, string> = new Map();
+const noDevice = [0, 0] as const;
 
 function xattrsOf(pax: ReadonlyMap<string, string>, limits: ImageLimits, fault: Fault): ReadonlyMap<string, string> {
+  if (pax.size === 0) return noXattrs;
   const xattrs = new Map<string, string>();
   let bytes = 0;
   for (const [key, value] of pax) {
