@@ -32,3 +32,14 @@ test('run() ends the program at the deadline, on cancel, and when it prints too 
   await assert.rejects(running, kind('cancelled'));
   await assert.rejects(run('yes', [], { maxOutputBytes: 1000 }), kind('exhausted'));
 });
+
+test('run() ends what the program started too, and waits for nobody who holds its output', async () => {
+  const stop = new AbortController();
+  const running = run('sh', ['-c', 'sleep 86399 & setsid sleep 2 & echo started >&2; wait'], { signal: stop.signal });
+  setTimeout(() => stop.abort(), 100);
+  const before = performance.now();
+  await assert.rejects(running, kind('cancelled'));
+  assert.ok(performance.now() - before < 1500, 'the one that left the session was not waited for');
+  const { stdout } = await run('ps', ['-eo', 'args']);
+  assert.doesNotMatch(stdout, /^sleep 86399$/m);
+});

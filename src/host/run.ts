@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 
@@ -39,6 +39,8 @@ export async function run(program: string, args: readonly string[], options: Run
 
   const child = spawn(program, args, {
     stdio: ['pipe', 'pipe', 'pipe'],
+    // A session of its own: Ctrl-C is ours to answer, and what the program started can be ended with it.
+    detached: true,
     env: options.env ?? defaultEnv(),
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
   });
@@ -50,7 +52,7 @@ export async function run(program: string, args: readonly string[], options: Run
     bytes += chunk.length;
     if (bytes > maxOutputBytes) {
       overflow = true;
-      child.kill('SIGKILL');
+      kill();
     } else into.push(chunk);
   };
   child.stdout.on('data', collect(stdout));
@@ -58,7 +60,7 @@ export async function run(program: string, args: readonly string[], options: Run
   child.stdin.on('error', () => {}); // a child that does not read its input says so by its exit code
   child.stdin.end(options.input ?? '');
 
-  const kill = () => child.kill('SIGKILL');
+  const kill = () => killWithChildren(child);
   signal.addEventListener('abort', kill, { once: true });
   const code = await new Promise<number | NodeJS.Signals>((resolve, reject) => {
     child.once('error', (cause: NodeJS.ErrnoException) => {
@@ -90,6 +92,17 @@ export async function run(program: string, args: readonly string[], options: Run
     cause: failure,
     tail,
   });
+}
+
+/** Whoever still holds its output, in a session of its own perhaps, is not waited for. */
+function killWithChildren(child: ChildProcessWithoutNullStreams): void {
+  try {
+    if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // all of them are gone
+  }
+  child.stdout.destroy();
+  child.stderr.destroy();
 }
 
 function stopped(program: string, callers: AbortSignal | undefined, timeoutMs: number): PodvmError {

@@ -32,18 +32,26 @@ export interface ChainCall {
   readonly timeoutMs: number;
 }
 
-/** Runs ADD through the chain and returns the last plugin's result. What an error leaves, `deleteChain` undoes. */
+/**
+ * Runs ADD through the chain and returns the last plugin's result. Nothing runs unless every plugin is there. What an
+ * error leaves, `deleteChain` undoes.
+ */
 export async function addChain(call: ChainCall, signal: AbortSignal): Promise<CniResult> {
   let result: CniResult | undefined;
+  for (const { type } of call.conflist.plugins) await find(type, call.pluginDirs);
   for (const plugin of call.conflist.plugins) result = await execute(call, 'ADD', plugin, result, signal);
   if (!result) throw new PodvmError('corrupt', `Cannot connect to network ${call.conflist.name}: no result`);
   return result;
 }
 
-/** Runs DEL through the chain in reverse order, every plugin, and throws at the end what the first failures were. */
+/**
+ * Runs DEL through the chain in reverse order, every plugin, and throws at the end what the first failures were. A
+ * missing plugin has nothing to undo where ADD did not come to its end: it did not begin then.
+ */
 export async function deleteChain(call: ChainCall, added: CniResult | undefined, signal: AbortSignal): Promise<void> {
   const failures: unknown[] = [];
   for (const plugin of call.conflist.plugins.toReversed()) {
+    if (added === undefined && (await lookUp(plugin.type, call.pluginDirs)) === undefined) continue;
     await execute(call, 'DEL', plugin, added, signal).catch((error: unknown) => failures.push(error));
   }
   if (failures.length > 0) {
@@ -73,7 +81,9 @@ async function execute(
   });
   if (answer.code !== 0) throw pluginError(what, answer.code, answer.stdout, answer.stderr);
   if (command === 'DEL') return undefined;
-  const parsed = v.safeParse(resultSchema, json(what, answer.stdout));
+  const said = json(what, answer.stdout);
+  // To valibot an array is an object too.
+  const parsed = v.safeParse(resultSchema, Array.isArray(said) ? undefined : said);
   if (parsed.success) return parsed.output;
   throw new PodvmError('corrupt', `Cannot use the answer of ${what}: ${v.summarize(parsed.issues).slice(0, 300)}`);
 }
@@ -109,19 +119,23 @@ function environment(call: ChainCall, command: 'ADD' | 'DEL'): Record<string, st
 }
 
 async function find(type: string, directories: readonly string[]): Promise<string> {
-  for (const directory of directories) {
-    const path = join(directory, type);
-    if (
-      await access(path, constants.X_OK).then(
-        () => true,
-        () => false,
-      )
-    )
-      return path;
-  }
+  const path = await lookUp(type, directories);
+  if (path !== undefined) return path;
   throw new PodvmError('failedPrecondition', `Cannot run CNI plugin ${type}: not found in ${directories.join(', ')}`, {
     fix: 'Install the Debian package containernetworking-plugins (`podvm setup` does), or the plugins your CNI configuration names.',
   });
+}
+
+async function lookUp(type: string, directories: readonly string[]): Promise<string | undefined> {
+  for (const directory of directories) {
+    const path = join(directory, type);
+    const isThere = await access(path, constants.X_OK).then(
+      () => true,
+      () => false,
+    );
+    if (isThere) return path;
+  }
+  return undefined;
 }
 
 function json(what: string, text: string): unknown {
