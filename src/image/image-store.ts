@@ -31,7 +31,7 @@ export interface ImageStoreOptions {
   readonly limits?: ImageLimits;
   /** registries.conf, certs.d and policy.json for pulls; default `/etc/containers`. */
   readonly containersDirectory?: string;
-  /** How long a registry may take to say what an image is; default 60,000 `ms`. */
+  /** How long a registry may say nothing new; default 60,000 `ms`. */
   readonly answerTimeoutMs?: number;
 }
 
@@ -58,7 +58,7 @@ class DiskImageStore implements ImageStore {
   readonly #holds = new Map<string, number>();
   readonly #pulls = new Map<
     string,
-    { readonly result: Promise<Image>; readonly abort: AbortController; waiting: number }
+    { readonly result: Promise<Image>; readonly abort: AbortController; readonly waiting: Set<PullOptions> }
   >();
   #writing: Promise<void> = Promise.resolve();
 
@@ -78,20 +78,23 @@ class DiskImageStore implements ImageStore {
       ...(options.authFile === undefined ? {} : { authFile: options.authFile }),
     };
     const key = JSON.stringify([formatReference(parsed), access]);
-    const shared = this.#pulls.get(key) ?? this.#startPull(key, parsed, access, options);
-    shared.waiting += 1;
+    const shared = this.#pulls.get(key) ?? this.#startPull(key, parsed, access);
+    const waiter = { ...options };
+    shared.waiting.add(waiter);
     try {
       return await untilAborted(shared.result, signal, `Cannot pull ${formatReference(parsed)}: cancelled`);
     } finally {
-      shared.waiting -= 1;
-      if (shared.waiting === 0) shared.abort.abort(); // nobody wants it any more; too late does no harm
+      shared.waiting.delete(waiter);
+      if (shared.waiting.size === 0) shared.abort.abort(); // nobody wants it any more; too late does no harm
     }
   }
 
-  #startPull(key: string, parsed: Reference, access: Access, options: PullOptions) {
+  #startPull(key: string, parsed: Reference, access: Access) {
     const abort = new AbortController();
-    const result = this.#fetch(parsed, access, options, abort.signal).finally(() => this.#pulls.delete(key));
-    const shared = { result, abort, waiting: 0 };
+    const waiting = new Set<PullOptions>();
+    const onProgress = (message: string) => waiting.forEach((waiter) => waiter.onProgress?.(message));
+    const result = this.#fetch(parsed, access, { onProgress }, abort.signal).finally(() => this.#pulls.delete(key));
+    const shared = { result, abort, waiting };
     this.#pulls.set(key, shared);
     return shared;
   }
@@ -123,8 +126,11 @@ class DiskImageStore implements ImageStore {
       const known = this.#images.get(manifest.config.digest);
       if (known !== undefined) return await this.#name(known, names);
 
-      options.onProgress?.(`pulling ${full} (${manifest.layers.length} layers, ${megabytes(manifest.layers)} MB)`);
-      const layout = await skopeo.copyToLayout(`${nameOf(reference)}@${digestOf(manifestText)}`, signal);
+      const sum = megabytes(manifest.layers.reduce((bytes, layer) => bytes + layer.size, 0));
+      options.onProgress?.(`pulling ${full} (${manifest.layers.length} layers, ${sum} MB)`);
+      const onBytes = (bytes: number) => options.onProgress?.(`pulling ${full}: ${megabytes(bytes)} of ${sum} MB`);
+      const pinned = `${nameOf(reference)}@${digestOf(manifestText)}`;
+      const layout = await skopeo.copyToLayout(pinned, onBytes, signal);
       const source = await onlyImageOf(full, layout);
       return await this.#add(full, source, directory, names, options, signal);
     });
@@ -314,8 +320,7 @@ async function onlyImageOf(what: string, layout: string): Promise<ImageSource> {
   return await readLayoutImage(what, (name) => join(layout, name), only);
 }
 
-const megabytes = (layers: readonly { readonly size: number }[]) =>
-  Math.ceil(layers.reduce((sum, layer) => sum + layer.size, 0) / 1_000_000);
+const megabytes = (bytes: number) => Math.ceil(bytes / 1_000_000);
 
 /** The work goes on for others who wait for it; this caller does not. */
 async function untilAborted<T>(work: Promise<T>, signal: AbortSignal, message: string): Promise<T> {

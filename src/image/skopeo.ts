@@ -2,6 +2,7 @@ import { access, chown, copyFile, mkdir, chmod, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { defaultEnv, run, type RunResult } from '#host/run.ts';
+import { Growth } from './growth.ts';
 import { dropToNobody, nobody } from './nobody.ts';
 import { maxDocumentBytes, ociArchitecture } from './oci.ts';
 import { explainSkopeo } from './skopeo-words.ts';
@@ -14,7 +15,7 @@ export interface Access {
   readonly authFile?: string;
   /** What skopeo finds as /etc/containers: registries.conf (mirrors), certs.d (CAs), policy.json (signatures). */
   readonly containersDirectory: string;
-  /** A registry that has not told what an image is after so long does not answer; `ms`. */
+  /** A registry that says nothing new for so long does not answer; `ms`. */
   readonly answerTimeoutMs: number;
 }
 
@@ -86,12 +87,21 @@ export class Skopeo {
     return (await this.#run(['inspect', ...flags], this.#access.answerTimeoutMs, signal)).stdout;
   }
 
-  /** Copies one image into an OCI layout and returns its path; skopeo checks every blob against its digest. */
-  async copyToLayout(name: string, signal: AbortSignal): Promise<string> {
+  /**
+   * Copies one image into an OCI layout and returns its path; skopeo checks every blob against its digest. `onBytes`
+   * is told how much is there.
+   */
+  async copyToLayout(name: string, onBytes: (bytes: number) => void, signal: AbortSignal): Promise<string> {
     const args = ['--quiet', ...this.#flags('src-'), `docker://${name}`, 'oci:/work/layout:image'];
-    await this.#run(['copy', ...args], copyTimeoutMs, signal);
+    const layout = join(this.#directory, 'layout');
+    using growth = new Growth(layout, { onBytes, stallMs: this.#access.answerTimeoutMs });
+    try {
+      await this.#run(['copy', ...args], copyTimeoutMs, AbortSignal.any([signal, growth.stalled]));
+    } catch (error) {
+      throw growth.stalled.aborted && !signal.aborted ? this.#silence(error) : error;
+    }
     await rm(join(this.#directory, 'auth.json'), { force: true });
-    return join(this.#directory, 'layout');
+    return layout;
   }
 
   #flags(side: '' | 'src-'): string[] {
@@ -108,14 +118,15 @@ export class Skopeo {
     try {
       return await run('setpriv', jailed, { signal, env, timeoutMs, maxOutputBytes: maxDocumentBytes });
     } catch (error) {
-      if (kindOf(error) === 'timeout') {
-        throw new PodvmError('unavailable', `Cannot pull ${this.#what}: the registry does not answer in time`, {
-          cause: error,
-          fix: 'Check the registry and the network, then try again.',
-        });
-      }
-      throw explainSkopeo(this.#what, error);
+      throw kindOf(error) === 'timeout' ? this.#silence(error) : explainSkopeo(this.#what, error);
     }
+  }
+
+  #silence(cause: unknown): PodvmError {
+    return new PodvmError('unavailable', `Cannot pull ${this.#what}: the registry does not answer in time`, {
+      cause,
+      fix: 'Check the registry and the network, then try again.',
+    });
   }
 
   #jail(): string[] {

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
@@ -181,7 +183,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     giveUp.abort();
     await assert.rejects(abandoned, (error) => error instanceof PodvmError && error.kind === 'cancelled');
     assert.deepEqual(new Set((await Promise.all(pulls)).map(({ id }) => id)), new Set([image.id]));
-    assert.equal(said.filter((message) => message.startsWith('flattening')).length, 1);
+    assert.equal(said.filter((message) => message.startsWith('flattening')).length, 8, 'all who wait are told once');
   });
 
   test('leaves nothing when the last who waits gives up', async () => {
@@ -304,6 +306,13 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     await assert.rejects(readFile(`/proc/${pid}/status`), { code: 'ENOENT' });
   });
 
+  test('gives up on a registry that stops in the middle of a layer', async () => {
+    await using torn = await startTornRegistry(image);
+    await using house = await openStore({ answerTimeoutMs: 1000 });
+    await assertRefused(house, `${torn.name}/a:1`, 'unavailable', /the registry does not answer in time/);
+    assert.ok(torn.sentBytes() > 0, 'it did not come to the layer');
+  });
+
   test('lets skopeo be nobody, without any capability, and see nothing of this machine', async () => {
     await using silent = await startSilentServer();
     await using house = await openStore();
@@ -363,6 +372,39 @@ async function startSilentServer(): Promise<{ readonly name: string } & AsyncDis
     [Symbol.asyncDispose]: async () => {
       server.close();
       for (const socket of sockets) socket.destroy();
+      await once(server, 'close');
+    },
+  };
+}
+
+/** A registry that has one image, of whose layers it sends the first bytes and no more. */
+async function startTornRegistry(image: WrittenImage) {
+  let sentBytes = 0;
+  const server = createHttpServer((request, response) => {
+    const isManifest = request.url?.includes('/manifests/') === true;
+    const digest = isManifest ? image.manifestDigest : (/sha256:[0-9a-f]{64}/.exec(request.url ?? '')?.[0] ?? '');
+    if (digest === '') {
+      response.end();
+      return;
+    }
+    const body = readFileSync(join(image.layout, 'blobs', digest.replace(':', '/')));
+    const type = isManifest ? 'application/vnd.oci.image.manifest.v1+json' : 'application/octet-stream';
+    response.writeHead(200, { 'content-type': type, 'content-length': body.length, 'docker-content-digest': digest });
+    if (request.method === 'HEAD') response.end();
+    else if (image.layerDigests.includes(digest)) {
+      response.write(body.subarray(0, 10));
+      sentBytes += 10;
+    } else response.end(body);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  // SAFE: a server that listens on TCP has such an address.
+  const { port } = server.address() as AddressInfo;
+  return {
+    name: `localhost:${port}`,
+    sentBytes: () => sentBytes,
+    [Symbol.asyncDispose]: async () => {
+      server.close();
+      server.closeAllConnections();
       await once(server, 'close');
     },
   };
