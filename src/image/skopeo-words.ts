@@ -9,10 +9,18 @@ interface Meaning {
   readonly fix: string;
 }
 
+const maxCauseChars = 200;
+const maxLineChars = 8192;
 const roomFix = 'Free some space or remove images with `podvm image rm`.';
 
 /** What skopeo's words mean; the first that fits counts. */
 const meanings: readonly Meaning[] = [
+  {
+    words: /^(?:bwrap|setpriv|prlimit): /,
+    kind: 'failedPrecondition',
+    reason: 'the jail for skopeo cannot be made',
+    fix: 'Run `podvm doctor`: the host must allow user namespaces.',
+  },
   {
     words: /server gave HTTP response to HTTPS client/,
     kind: 'unavailable',
@@ -81,10 +89,9 @@ const meanings: readonly Meaning[] = [
   },
 ];
 
-/** One sentence for what skopeo said; its own last words are the cause. */
-export function explainSkopeo(what: string, error: unknown): unknown {
-  if (!(error instanceof PodvmError) || error.kind !== 'internal') return error;
-  const words = lastWords(error.tail);
+/** One sentence for what skopeo wrote on standard error; its own last words are the cause. */
+export function explainSkopeo(what: string, stderr: string): PodvmError {
+  const words = lastWords(stderr);
   const meaning = meanings.find((one) => one.words.test(words));
   return new PodvmError(meaning?.kind ?? 'internal', `Cannot pull ${what}: ${meaning?.reason ?? 'skopeo failed'}`, {
     cause: new Error(briefly(words)),
@@ -93,14 +100,16 @@ export function explainSkopeo(what: string, error: unknown): unknown {
 }
 
 /** The text of the last line, which skopeo writes as `time="..." level=fatal msg="..."`. */
-function lastWords(tail: readonly string[]): string {
-  const last = tail.findLast((line) => line.trim() !== '') ?? '';
+function lastWords(stderr: string): string {
+  const last = (stderr.trimEnd().split('\n').at(-1) ?? '').slice(-maxLineChars);
   const quoted = /\bmsg="((?:[^"\\]|\\.)*)"?/.exec(last)?.[1];
-  return quoted === undefined ? last : quoted.replaceAll(/\\+(["\\])/g, '$1');
+  return quoted === undefined ? last : quoted.replaceAll(/\\+n/g, ' ').replaceAll(/\\+"/g, '"');
 }
 
 /** Go puts the cause last, behind colons; the front repeats the image's name. */
 function briefly(words: string): string {
-  const parts = words.split(': ');
-  return printable(parts.slice(-3).join(': '), 200);
+  const parts = words.split(': ').filter((part, at, all) => part !== all[at - 1]);
+  const [last = '', ...before] = parts.slice(-3).toReversed();
+  const whole = before.toReversed().concat(last).join(': ');
+  return printable(whole.length <= maxCauseChars ? whole : last, maxCauseChars);
 }

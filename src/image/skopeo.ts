@@ -27,19 +27,12 @@ const usualAuthFiles = [
 ];
 
 const copyTimeoutMs = 60 * 60 * 1000;
+/** With which skopeo, or what makes its jail, says that it failed; its words tell more than an error of `run`. */
+const failureCodes = [0, 1, 2, 125, 126, 127];
 const processorSeconds = 1800;
 
 /** All of this machine that skopeo sees besides its own directory; what is not there is left out. */
-const readable = [
-  '/etc/resolv.conf',
-  '/etc/hosts',
-  '/etc/nsswitch.conf',
-  '/etc/ssl/certs',
-  '/etc/docker/certs.d',
-  '/usr/share/containers',
-  '/usr/share/ca-certificates',
-  '/usr/local/share/ca-certificates',
-];
+const readable = ['/etc/resolv.conf', '/etc/hosts', '/etc/nsswitch.conf', '/etc/ssl/certs', '/etc/docker/certs.d'];
 
 /**
  * One image's dealings with a registry. What a registry says is read by skopeo as nobody, in a jail with the network,
@@ -116,9 +109,12 @@ export class Skopeo {
     const jailed = [...dropToNobody, ...this.#jail(), 'skopeo', ...platform, ...args];
     const env = { ...defaultEnv(), HOME: '/work', TMPDIR: '/work' };
     try {
-      return await run('setpriv', jailed, { signal, env, timeoutMs, maxOutputBytes: maxDocumentBytes });
+      const options = { signal, env, timeoutMs, maxOutputBytes: maxDocumentBytes, okCodes: failureCodes };
+      const result = await run('setpriv', jailed, options);
+      if (result.code === 0) return result;
+      throw explainSkopeo(this.#what, result.stderr);
     } catch (error) {
-      throw kindOf(error) === 'timeout' ? this.#silence(error) : explainSkopeo(this.#what, error);
+      throw kindOf(error) === 'timeout' ? this.#silence(error) : error;
     }
   }
 

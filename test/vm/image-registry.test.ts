@@ -128,6 +128,8 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     await assertRefused(house, 'localhost:1/a:1', 'unavailable', /the registry does not answer/);
     await assertRefused(house, 'no-such-host.invalid/a:1', 'unavailable', /the registry does not answer/);
     await assertRefused(house, `${name}@sha256:${'0'.repeat(64)}`, 'notFound', /there is no such image/);
+    const long = `${plain.name}/${'long/'.repeat(45)}name@sha256:${'0'.repeat(64)}`;
+    await assert.rejects(house.store.pull(long, {}, minute()), { kind: 'notFound' });
     await assertRefused(house, `${name}:1`, 'notFound', /auth file \/no\/such cannot be read/, {
       authFile: '/no/such',
     });
