@@ -206,8 +206,15 @@ class DiskImageStore implements ImageStore {
       createdAt: new Date().toISOString(),
       config: imageConfigOf(source.config),
     };
-    this.#options.log.info('image added', { image: image.id, bytes: size });
-    return await this.#name(image, names);
+    try {
+      const named = await this.#name(image, names);
+      this.#options.log.info('image added', { image: image.id, bytes: size });
+      return named;
+    } catch (error) {
+      this.#images.delete(image.id); // its record could not be written: after a restart it would not be there either
+      await rm(path, { force: true });
+      throw error;
+    }
   }
 
   /** Gives names to an image, taking tags from others, and writes the index. */

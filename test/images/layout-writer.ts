@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Compression } from '#image/oci.ts';
 import { tarOf, type TarSpec } from '#image/tar-builder.ts';
@@ -60,4 +60,17 @@ export async function writeLayout(layout: string, specs: readonly ImageSpec[]): 
   await writeFile(join(layout, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests }));
   await writeFile(join(layout, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
   return written;
+}
+
+/** Puts the two manifests of a layout into one index, as images for several processors are pushed. */
+export async function makeIndex(layout: string): Promise<void> {
+  const inner = await readFile(join(layout, 'index.json'));
+  const hex = sha256(inner).slice('sha256:'.length);
+  await writeFile(join(layout, 'blobs/sha256', hex), inner);
+  const descriptor = {
+    mediaType: 'application/vnd.oci.image.index.v1+json',
+    digest: `sha256:${hex}`,
+    size: inner.length,
+  };
+  await writeFile(join(layout, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [descriptor] }));
 }

@@ -190,6 +190,16 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await assertRefused(huge, 'corrupt', /a document has more than 4194304 bytes/);
   });
 
+  test('keeps no image whose record cannot be written', async () => {
+    const index = join(directory, 'images/index.json');
+    await rm(index, { force: true });
+    await mkdir(index);
+    await assert.rejects(store.load(image.layout, undefined, {}, minute()), { code: 'EISDIR' });
+    assert.deepEqual(store.list(), []);
+    assert.deepEqual(await readdir(join(directory, 'images/rootfs')), []);
+    await rm(index, { recursive: true });
+  });
+
   test('makes the base image when a pod wants it, under every policy, and no other without being told', async () => {
     for (const policy of ['Never', 'Always', 'IfNotPresent'] as const) {
       const held = await store.hold('localhost/podvm/base', policy, minute());

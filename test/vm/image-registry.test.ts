@@ -1,9 +1,5 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer as createHttpServer } from 'node:http';
-import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,8 +8,9 @@ import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import { openImageStore } from '#image/image-store.ts';
 import type { ImageStore, PullOptions } from '#image/images.ts';
-import { pidsThatMount, readErofs, sha256, sysroot, traces } from '../images/image-tree.ts';
-import { type WrittenImage, writeLayout } from '../images/layout-writer.ts';
+import { pidsThatMount, readErofs, sysroot, traces } from '../images/image-tree.ts';
+import { startSilentServer, startTornRegistry } from '../images/bad-registries.ts';
+import { makeIndex, type WrittenImage, writeLayout } from '../images/layout-writer.ts';
 import { password, type Registry, startRegistry, user } from '../images/registry.ts';
 import { whyNoVm } from './house.ts';
 
@@ -346,71 +343,6 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     }
   });
 });
-
-/** Puts the two manifests of a layout into one index, as images for several processors are pushed. */
-async function makeIndex(layout: string): Promise<void> {
-  const inner = await readFile(join(layout, 'index.json'));
-  const hex = sha256(inner).slice('sha256:'.length);
-  await writeFile(join(layout, 'blobs/sha256', hex), inner);
-  const descriptor = {
-    mediaType: 'application/vnd.oci.image.index.v1+json',
-    digest: `sha256:${hex}`,
-    size: inner.length,
-  };
-  await writeFile(join(layout, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [descriptor] }));
-}
-
-/** A server that takes connections and never says a word. */
-async function startSilentServer(): Promise<{ readonly name: string } & AsyncDisposable> {
-  const sockets = new Set<Socket>();
-  const server = createServer((socket) => {
-    sockets.add(socket.on('error', () => undefined));
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  // SAFE: a server that listens on TCP has such an address.
-  const { port } = server.address() as AddressInfo;
-  return {
-    name: `localhost:${port}`,
-    [Symbol.asyncDispose]: async () => {
-      server.close();
-      for (const socket of sockets) socket.destroy();
-      await once(server, 'close');
-    },
-  };
-}
-
-/** A registry that has one image, of whose layers it sends the first bytes and no more. */
-async function startTornRegistry(image: WrittenImage) {
-  let sentBytes = 0;
-  const server = createHttpServer((request, response) => {
-    const isManifest = request.url?.includes('/manifests/') === true;
-    const digest = isManifest ? image.manifestDigest : (/sha256:[0-9a-f]{64}/.exec(request.url ?? '')?.[0] ?? '');
-    if (digest === '') {
-      response.end();
-      return;
-    }
-    const body = readFileSync(join(image.layout, 'blobs', digest.replace(':', '/')));
-    const type = isManifest ? 'application/vnd.oci.image.manifest.v1+json' : 'application/octet-stream';
-    response.writeHead(200, { 'content-type': type, 'content-length': body.length, 'docker-content-digest': digest });
-    if (request.method === 'HEAD') response.end();
-    else if (image.layerDigests.includes(digest)) {
-      response.write(body.subarray(0, 10));
-      sentBytes += 10;
-    } else response.end(body);
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  // SAFE: a server that listens on TCP has such an address.
-  const { port } = server.address() as AddressInfo;
-  return {
-    name: `localhost:${port}`,
-    sentBytes: () => sentBytes,
-    [Symbol.asyncDispose]: async () => {
-      server.close();
-      server.closeAllConnections();
-      await once(server, 'close');
-    },
-  };
-}
 
 /** The skopeo whose jail has something of this directory mounted. */
 async function jailedProcess(directory: string): Promise<string> {

@@ -1,0 +1,58 @@
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { createServer as createHttpServer } from 'node:http';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+import type { WrittenImage } from './layout-writer.ts';
+
+/** A server that takes connections and never says a word. */
+export async function startSilentServer(): Promise<{ readonly name: string } & AsyncDisposable> {
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket.on('error', () => undefined));
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  // SAFE: a server that listens on TCP has such an address.
+  const { port } = server.address() as AddressInfo;
+  return {
+    name: `localhost:${port}`,
+    [Symbol.asyncDispose]: async () => {
+      server.close();
+      for (const socket of sockets) socket.destroy();
+      await once(server, 'close');
+    },
+  };
+}
+
+/** A registry that has one image, of whose layers it sends the first bytes and no more. */
+export async function startTornRegistry(image: WrittenImage) {
+  let sentBytes = 0;
+  const server = createHttpServer((request, response) => {
+    const isManifest = request.url?.includes('/manifests/') === true;
+    const digest = isManifest ? image.manifestDigest : (/sha256:[0-9a-f]{64}/.exec(request.url ?? '')?.[0] ?? '');
+    if (digest === '') {
+      response.end();
+      return;
+    }
+    const body = readFileSync(join(image.layout, 'blobs', digest.replace(':', '/')));
+    const type = isManifest ? 'application/vnd.oci.image.manifest.v1+json' : 'application/octet-stream';
+    response.writeHead(200, { 'content-type': type, 'content-length': body.length, 'docker-content-digest': digest });
+    if (request.method === 'HEAD') response.end();
+    else if (image.layerDigests.includes(digest)) {
+      response.write(body.subarray(0, 10));
+      sentBytes += 10;
+    } else response.end(body);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  // SAFE: a server that listens on TCP has such an address.
+  const { port } = server.address() as AddressInfo;
+  return {
+    name: `localhost:${port}`,
+    sentBytes: () => sentBytes,
+    [Symbol.asyncDispose]: async () => {
+      server.close();
+      server.closeAllConnections();
+      await once(server, 'close');
+    },
+  };
+}
