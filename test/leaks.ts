@@ -50,13 +50,15 @@ function isOurs(text: string, { directory, ids }: Belongings): boolean {
 
 /** Processes that name it in their arguments, mounts or control group; and our children, whoever they are. */
 async function processes(ours: Belongings): Promise<string[]> {
+  const [ourMounts, hostMounts] = await Promise.all(['self', '1'].map((pid) => link(`/proc/${pid}/ns/mnt`)));
   const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name) && name !== String(process.pid));
   const lines = await Promise.all(
     pids.map(async (pid) => {
       const texts = await Promise.all(['cmdline', 'mountinfo', 'cgroup'].map((file) => read(`/proc/${pid}/${file}`)));
       const command = (texts[0] ?? '').replaceAll('\0', ' ').slice(0, 120);
-      // The mounts of our own mount namespace are those of every process on the host.
-      const isJailed = (await link(`/proc/${pid}/ns/mnt`)) !== (await link('/proc/self/ns/mnt'));
+      // The mounts of our own mount namespace, and of the host's, are those of every process in it.
+      const mountNamespace = await link(`/proc/${pid}/ns/mnt`);
+      const isJailed = mountNamespace !== ourMounts && mountNamespace !== hostMounts;
       const tells = isJailed ? texts.join('\n') : `${texts[0]}\n${texts[2]}`;
       return isOurs(tells.replaceAll('\0', ' '), ours) ? [`process ${pid} ${command}`] : [];
     }),

@@ -45,23 +45,35 @@ export async function addChain(call: ChainCall, signal: AbortSignal): Promise<Cn
 }
 
 /**
- * Runs DEL through the chain in reverse order, every plugin, and throws at the end what the first failures were. A
- * missing plugin has nothing to undo where ADD did not come to its end: it did not begin then.
+ * Runs DEL through the chain in reverse order, every plugin, and throws at the end what failed. What fails is tried
+ * once more: after an ADD that was cut short Debian's `bridge` stumbles over the iptables chain it had not made yet,
+ * and does better the second time. A missing plugin has nothing to undo where ADD did not come to its end: it did not
+ * begin then.
  */
 export async function deleteChain(call: ChainCall, added: CniResult | undefined, signal: AbortSignal): Promise<void> {
-  const failures: unknown[] = [];
-  for (const plugin of call.conflist.plugins.toReversed()) {
-    if (added === undefined && (await lookUp(plugin.type, call.pluginDirs)) === undefined) continue;
-    await execute(call, 'DEL', plugin, added, signal).catch((error: unknown) => failures.push(error));
+  let left: readonly PluginConfig[] = call.conflist.plugins.toReversed();
+  let failures: unknown[] = [];
+  for (let attempt = 1; attempt <= deleteAttempts && left.length > 0; attempt += 1) {
+    const failed: PluginConfig[] = [];
+    failures = [];
+    for (const plugin of left) {
+      if (added === undefined && (await lookUp(plugin.type, call.pluginDirs)) === undefined) continue;
+      await execute(call, 'DEL', plugin, added, signal).catch((error: unknown) => {
+        failed.push(plugin);
+        failures.push(error);
+      });
+    }
+    left = failed;
   }
-  if (failures.length > 0) {
-    throw new PodvmError(
-      'internal',
-      `Cannot disconnect ${call.containerId} from network ${call.conflist.name}: ${failures.map(messageOf).join('; ')}`,
-      { cause: failures[0] },
-    );
-  }
+  if (left.length === 0) return;
+  throw new PodvmError(
+    'internal',
+    `Cannot disconnect ${call.containerId} from network ${call.conflist.name}: ${failures.map(messageOf).join('; ')}`,
+    { cause: failures[0] },
+  );
 }
+
+const deleteAttempts = 2;
 
 async function execute(
   call: ChainCall,

@@ -115,8 +115,16 @@ describe('a CNI plugin that', { skip, timeout: 120_000 }, () => {
     });
   }
 
+  test('fails once at DEL is asked again at once', async () => {
+    await using bench = await openBench(failingDel(1));
+    const attachment = await bench.prepare();
+    await assert.rejects(attachment.connect(soon()), kind('internal'));
+    await attachment[Symbol.asyncDispose]();
+    await bench.assertNothingLeft();
+  });
+
   test('fails at DEL keeps its record, and is asked again by dispose', async () => {
-    await using bench = await openBench(`[ -e had-trouble ] && exit 0; ${onAddThenTrouble}`);
+    await using bench = await openBench(failingDel(2));
     const attachment = await bench.prepare();
     await assert.rejects(attachment.connect(soon()), kind('internal'));
     await assert.rejects(attachment[Symbol.asyncDispose](), kind('internal'));
@@ -125,7 +133,7 @@ describe('a CNI plugin that', { skip, timeout: 120_000 }, () => {
   });
 
   test('fails at DEL is asked again by the next process', async () => {
-    await using bench = await openBench(`[ -e had-trouble ] && exit 0; ${onAddThenTrouble}`);
+    await using bench = await openBench(failingDel(2));
     const attachment = await bench.prepare();
     await assert.rejects(attachment.connect(soon()), kind('internal'));
     await assert.rejects(attachment[Symbol.asyncDispose](), kind('internal'));
@@ -145,7 +153,11 @@ describe('a CNI plugin that', { skip, timeout: 120_000 }, () => {
   });
 });
 
-const onAddThenTrouble = '[ $CNI_COMMAND = DEL ] && touch had-trouble; exit 3';
+/** Fails at ADD, and then at the first `times` DELs: in `had-trouble` it keeps how many those were. */
+const failingDel = (times: number) =>
+  `[ $CNI_COMMAND = ADD ] && exit 3
+  mkdir -p had-trouble; touch had-trouble/$$
+  [ $(ls had-trouble | wc -l) -gt ${times} ] || exit 3`;
 
 describe('prepare()', { skip, timeout: 60_000 }, () => {
   test('leaves nothing when the tap cannot be made', async () => {

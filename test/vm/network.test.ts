@@ -45,4 +45,4 @@ async function filesNaming(id: string, directory: string): Promise<readonly stri
   return stdout.split('\n').filter((path) => path !== '');
 }
 
-describeNetwork('host', openBench, { skip, abortsAtMs: [0, 10, 30, 60, 100, 150, 220] });
+describeNetwork('host', openBench, { skip, abortsAtMs: [0, 10, 20, 30, 40, 60, 80, 100, 150, 220] });
