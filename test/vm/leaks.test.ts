@@ -5,10 +5,12 @@ import { after, before, describe, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { kindOf, type ErrorKind } from '#base/errors.ts';
 import { run } from '#host/run.ts';
+import { connectLink } from '#link/connect-link.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import type { SandboxSpec } from '#sandbox/sandbox.ts';
+import { makeScratchDisk } from '#storage/scratch-disk.ts';
 import { assertNothingLeaked, tracesOf } from '../leaks.ts';
 import { openHouse, whyNoVm, type House, type HouseOptions } from './house.ts';
 import { stepping, type AtStep } from './stepping.ts';
@@ -37,12 +39,14 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
   let at: AtStep = () => {};
   const around = (parts: Parts): Parts => {
     const tell: AtStep = (step) => at(step);
+    const scratch = stepping({ make: makeScratchDisk }, 'scratch', tell);
+    const link = stepping({ connect: connectLink }, 'link', tell, { connect: 'link' });
     return {
       driver: stepping(parts.driver, 'driver', tell, { start: 'machine' }),
       network: stepping(parts.network, 'network', tell, { prepare: 'attachment' }),
       images: parts.images,
-      makeScratchDisk: stepping({ make: parts.makeScratchDisk }, 'scratch', tell).make,
-      connectLink: stepping({ connect: parts.connectLink }, 'link', tell, { connect: 'link' }).connect,
+      makeScratchDisk: scratch.make,
+      connectLink: link.connect,
     };
   };
   const steps: string[] = [];

@@ -1,12 +1,17 @@
+import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
 import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork } from '#network/host-network.ts';
 import { describeNetwork, type NetworkBench } from '#network/network.conformance.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import type { Sandbox } from '#sandbox/sandbox.ts';
 import { tracesOf } from '../leaks.ts';
-import { whyNoVm } from './house.ts';
+import { openHouse, whyNoVm, type House } from './house.ts';
 
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
@@ -46,3 +51,56 @@ async function filesNaming(id: string, directory: string): Promise<readonly stri
 }
 
 describeNetwork('host', openBench, { skip, abortsAtMs: [0, 10, 20, 30, 40, 60, 80, 100, 150, 220] });
+
+describe('pods on the network', { skip, timeout: 240_000 }, () => {
+  const image = 'localhost/podvm/base:latest';
+  const port = { hostPort: 39_885, containerPort: 8080, protocol: 'TCP', hostIP: '127.0.0.1' } as const;
+  let house: House;
+  let server: Sandbox;
+
+  before(async () => {
+    house = await openHouse();
+    server = await house.sandboxes.run({ ...sandboxSpec, name: 'server', hostPorts: [port] }, soon());
+    const command = ['sh', '-c', 'mkdir /tmp/www; echo page > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www'];
+    const container = await server.createContainer({ ...containerSpec, name: 'httpd', image, command }, soon());
+    await container.start(soon());
+  });
+  after(async () => {
+    await house[Symbol.asyncDispose]();
+    assert.deepEqual(await house.leftovers(), []);
+  });
+
+  test('two pods talk to each other by address', async () => {
+    const [address = ''] = server.status.addresses;
+    assert.match(address, /^10\./);
+    const client = await house.sandboxes.run({ ...sandboxSpec, name: 'client' }, soon());
+    const script = `for n in $(seq 100); do wget -q -O - http://${address}:8080/ && exit 0; sleep 0.1; done; exit 1`;
+    const command = ['sh', '-c', script];
+    const container = await client.createContainer({ ...containerSpec, name: 'wget', image, command }, soon());
+    let said = '';
+    const follower = container.follow(async ({ bytes }) => void (said += Buffer.from(bytes).toString()));
+    await container.start(soon());
+    const { exitCode } = await container.exited;
+    await follower.ended;
+    assert.deepEqual([exitCode, said.slice(-5)], [0, 'page\n']);
+    await client.remove();
+  });
+
+  test('a host port on 127.0.0.1 leads to the pod, from there alone, and is gone with it', async () => {
+    assert.equal(await untilFetched(`http://127.0.0.1:${port.hostPort}/`), 'page\n');
+    const others = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
+    const outside = others.find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
+    assert.ok(outside);
+    await assert.rejects(fetch(`http://${outside}:${port.hostPort}/`, { signal: AbortSignal.timeout(2000) }));
+    await server.remove();
+    await assert.rejects(fetch(`http://127.0.0.1:${port.hostPort}/`, { signal: AbortSignal.timeout(2000) }));
+  });
+});
+
+/** What the server says, once it listens. */
+async function untilFetched(url: string): Promise<string> {
+  for (const deadline = soon(); ; deadline.throwIfAborted()) {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(5000) }).catch(() => undefined);
+    if (answer?.ok === true) return await answer.text();
+  }
+}
