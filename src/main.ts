@@ -26,12 +26,12 @@ const parts: ProgramParts = {
   terminal,
   version: await readVersion(),
   socketPath: (options) => configure(options).socketPath,
-  ensureServed: async (options) => {
+  ensureServed: async (options, purpose) => {
     const { isServed } = await import('#admin/server.ts');
     const config = configure(options);
     if (await isServed(config.socketPath)) return { [Symbol.asyncDispose]: () => Promise.resolve() };
     const { serveHere } = await import('#daemon/serve-here.ts');
-    return await serveHere(config, (line) => process.stderr.write(line));
+    return await serveHere(config, purpose, (line) => process.stderr.write(line));
   },
   setup: async ({ upgrade, ...options }) => {
     const { setupCommand } = await import('#daemon/setup-command.ts');

@@ -20,7 +20,7 @@ import { Crun } from './container/crun.ts';
 import { writeEtcFiles } from './container/rootfs.ts';
 import type { Engine } from './engine/engine.ts';
 import { dial } from './io/dial.ts';
-import { configureNetwork } from './network/configure-network.ts';
+import { Nic } from './network/configure-network.ts';
 import { Disks } from './volume/disks.ts';
 import { Volumes } from './volume/volumes.ts';
 
@@ -28,6 +28,7 @@ const agentVersion = '0.1.0';
 const maxErrorChars = 4000;
 /** Between the answer to `shutdown` and the end, in `ms`: the answer must still leave the guest. */
 const farewellMs = 50;
+const killSignal = 9;
 
 /** Serves the host over the channel; never returns to anybody, never throws. */
 export function startServices(engine: Engine, channelFd: number, guest: Guest): void {
@@ -45,13 +46,16 @@ class Services {
   readonly #volumes: Volumes;
   readonly #cgroups: Cgroups;
   readonly #containers: Containers;
+  readonly #nic: Nic;
   #isConfigured = false;
+  #pausePid: number | undefined;
 
   constructor(engine: Engine, channelFd: number, guest: Guest) {
     this.#engine = engine;
     this.#guest = guest;
     const children = new Children(engine);
     this.#disks = new Disks(engine);
+    this.#nic = new Nic(engine);
     this.#volumes = new Volumes(engine, this.#disks);
     this.#cgroups = new Cgroups(engine);
     this.#channel = new Channel(engine, channelFd, {
@@ -136,7 +140,9 @@ class Services {
   };
 
   #configure(params: Params<'configure'>): Result<'configure'> {
-    if (this.#isConfigured) throw new PodvmError('failedPrecondition', 'Cannot configure the guest: it is configured');
+    if (!this.#containers.isEmpty) {
+      throw new PodvmError('failedPrecondition', 'Cannot configure the guest: there are containers in it');
+    }
     this.#isConfigured = true;
     const phases: { name: string; ms: number }[] = [];
     const step = (name: string, work: () => void) => {
@@ -153,15 +159,16 @@ class Services {
       this.#engine.writeFile('/etc/machine-id', `${params.machineId}\n`);
     });
     step('network', () => {
-      if (params.network !== null) configureNetwork(this.#engine, params.network);
+      if (params.network !== null) this.#nic.configure(params.network);
     });
     step('sysctls', () => {
       for (const [name, value] of Object.entries(params.sysctls)) this.#setSysctl(name, value);
     });
     step('cgroup', () => this.#cgroups.makePod(params.resources));
     step('pause', () => {
-      const pausePid = params.sharePidNamespace ? this.#engine.spawnPause() : undefined;
-      this.#containers.configure({ hostname: params.hostname, pausePid });
+      if (this.#pausePid !== undefined) this.#engine.kill(this.#pausePid, killSignal);
+      this.#pausePid = params.sharePidNamespace ? this.#engine.spawnPause() : undefined;
+      this.#containers.configure({ hostname: params.hostname, pausePid: this.#pausePid });
     });
     return { phases };
   }

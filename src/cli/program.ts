@@ -12,7 +12,7 @@ export interface ProgramParts {
   /** Socket of the podvm process of this state directory, whether one is there or not. */
   readonly socketPath: (options: GlobalOptions) => string;
   /** Makes sure that somebody serves the socket: a running process, or this one until it is disposed. */
-  readonly ensureServed: (options: GlobalOptions) => Promise<AsyncDisposable>;
+  readonly ensureServed: (options: GlobalOptions, purpose: 'pods' | 'images') => Promise<AsyncDisposable>;
   readonly setup: (options: GlobalOptions & { readonly upgrade: boolean }) => Promise<string>;
   readonly doctor: (
     options: GlobalOptions & { readonly json: boolean },
@@ -76,7 +76,7 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
     .addOption(new Option('--network <mode>', 'how pods reach others').choices(['cni', 'none']).default('cni'))
     .option('-v, --verbose', 'say what happens to the pods', false)
     .action(async (files: string[], options: { network: 'cni' | 'none'; verbose: boolean }) => {
-      await using _served = await parts.ensureServed(global());
+      await using _served = await parts.ensureServed(global(), 'pods');
       exit(await runCommand(client(), { files, ...options }, terminal));
     });
   program
@@ -129,7 +129,7 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
   imageCommands(
     program,
     async (use) => {
-      await using _served = await parts.ensureServed(global());
+      await using _served = await parts.ensureServed(global(), 'images');
       await use(client());
     },
     terminal,

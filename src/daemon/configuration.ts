@@ -13,6 +13,8 @@ export interface Configuration {
   readonly nodeName: string;
   /** Undefined: what the probe says. */
   readonly accelerator: 'kvm' | 'tcg' | undefined;
+  /** Machines that wait for a pod. */
+  readonly poolSize: number;
   /** Debian mirror for set-up; default: the host's apt knows. */
   readonly mirror?: string;
   /** Where the sources lie. */
@@ -24,6 +26,7 @@ export interface Configuration {
  *   PODVM_ROOT         state directory; default /var/lib/podvm
  *   PODVM_LOG          log level; default warn
  *   PODVM_ACCELERATOR  kvm, tcg or auto (probed); default auto
+ *   PODVM_POOL         machines kept waiting for a pod, 0 to 64; default 0
  *   PODVM_MIRROR       URL of a Debian mirror for set-up; default: the one the host's apt uses
  */
 const defaultRoot = '/var/lib/podvm';
@@ -50,9 +53,16 @@ export function readConfiguration(
     logLevel: oneOf('PODVM_LOG', options.logLevel ?? env['PODVM_LOG'] ?? 'warn', logLevels),
     nodeName: hostname(),
     accelerator: accelerator === 'auto' ? undefined : accelerator,
+    poolSize: wholeNumber('PODVM_POOL', env['PODVM_POOL'] ?? '0', 64),
     ...(mirror === undefined ? {} : { mirror }),
     repo,
   };
+}
+
+function wholeNumber(name: string, value: string, max: number): number {
+  const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN;
+  if (number <= max) return number;
+  throw new PodvmError('invalid', `Cannot use ${name}: it must be a whole number from 0 to ${max}, got ${value}`);
 }
 
 function oneOf<T extends string>(name: string, value: string, allowed: readonly T[]): T {

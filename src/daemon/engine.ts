@@ -22,6 +22,8 @@ export const probeUid = 1_999_999;
 export interface Engine extends AsyncDisposable {
   /** Resolves when no client runs pods any more. */
   idle(): Promise<void>;
+  /** Makes the template that machines start from, if there is none. */
+  warmUp(signal: AbortSignal): Promise<void>;
 }
 
 /**
@@ -48,6 +50,7 @@ export async function openEngine(
       {
         directory: config.root,
         log,
+        poolSize: config.poolSize,
         parts: {
           driver: createQemuDriver({ assets, accelerator, templates: join(config.root, 'templates') }),
           network: createHostNetwork({ stateDir: join(config.root, 'network'), log }),
@@ -72,5 +75,9 @@ export async function openEngine(
     }),
   );
   const owned = undo.move();
-  return { idle: () => admin.idle(), [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return {
+    idle: () => admin.idle(),
+    warmUp: (warming) => sandboxes.warmUp('template', warming),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
 }

@@ -1,9 +1,16 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Assets } from '#host/assets.ts';
+import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
+import { createLog } from '#host/log.ts';
 import { createProgress } from '#setup/progress.ts';
 import { type SetupOptions, ensureSetup, upgradeSetup } from '#setup/setup.ts';
 import type { Configuration } from './configuration.ts';
 
 type Write = (line: string) => void;
+
+/** For progress: completes "podvm is ...". */
+export const templateTask = 'freezing a machine for others to start from';
 
 const optionsOf = ({ root, repo, mirror }: Configuration, write: Write): SetupOptions => ({
   root,
@@ -22,9 +29,29 @@ export async function ensureAssets(config: Configuration, write: Write): Promise
 export async function setupCommand(config: Configuration, upgrade: boolean, write: Write): Promise<string> {
   if (!upgrade) {
     const assets = await ensureAssets(config, write);
+    await ensureTemplate(config, assets, write);
     return `ready: QEMU ${assets.qemuVersion}, guest kernel ${assets.kernelVersion}, crun ${assets.crunVersion}\n`;
   }
-  const { changes } = await upgradeSetup(optionsOf(config, write));
+  const { assets, changes } = await upgradeSetup(optionsOf(config, write));
+  await ensureTemplate(config, assets, write);
   if (changes.length === 0) return 'nothing newer\n';
   return changes.map(({ package: name, from, to }) => `${name}: ${from ?? 'none'} -> ${to ?? 'none'}\n`).join('');
 }
+
+/** Makes the template unless there is one of these very assets, or another process serves pods and makes its own. */
+async function ensureTemplate(config: Configuration, assets: Assets, write: Write): Promise<void> {
+  const stamp = join(config.root, 'templates-of');
+  const isMade = (await readFileIfThere(stamp)) === assets.key && (await isThere(join(config.root, 'templates')));
+  if (isMade || process.getuid?.() !== 0) return;
+  const { isServed } = await import('#admin/server.ts');
+  if (await isServed(config.socketPath)) return;
+  const { openEngine } = await import('./engine.ts');
+  const { signal } = new AbortController();
+  await createProgress(write).during(templateTask, async () => {
+    await using engine = await openEngine(config, assets, createLog(config.logLevel, write), signal);
+    await engine.warmUp(signal);
+  });
+  await writeFileAtomic(stamp, assets.key, 0o644);
+}
+
+const isThere = async (path: string): Promise<boolean> => (await readdir(path).catch(() => [])).length > 0;

@@ -5,7 +5,7 @@ import type { CniResult, Conflist } from './cni-schema.ts';
 import { guestNetworkOf } from './guest-network.ts';
 import { readInterface } from './ip-command.ts';
 import { joinWithTap, makeNetns, netnsPath, removeNetns, setTapMtu, tapName } from './netns.ts';
-import type { Attachment, GuestNetwork } from './network.ts';
+import type { Attachment, AttachmentOwner, GuestNetwork, HostPort } from './network.ts';
 import { readNodeDns } from './node-dns.ts';
 
 export interface AttachmentParts {
@@ -13,6 +13,8 @@ export interface AttachmentParts {
   readonly conflist: (signal: AbortSignal) => Promise<Conflist>;
   readonly pluginDirs: readonly string[];
   readonly pluginTimeoutMs: number;
+  /** Keeps the host ports for this attachment. Errors: `alreadyExists`. */
+  readonly claim: (sandboxId: string, hostPorts: readonly HostPort[]) => void;
   /** Called once nothing of the attachment is left. */
   readonly released: (sandboxId: string) => void;
 }
@@ -52,6 +54,14 @@ export class HostAttachment implements Attachment {
       throw error;
     }
     return new HostAttachment(record, parts);
+  }
+
+  assign(owner: AttachmentOwner): void {
+    if (this.#connected !== undefined) {
+      throw new PodvmError('failedPrecondition', `Cannot assign ${this.sandboxId}: its connection has begun`);
+    }
+    this.#parts.claim(this.sandboxId, owner.hostPorts);
+    this.#record = { ...this.#record, ...owner }; // on disk with the chain's first step: until then nothing is the pod's
   }
 
   connect(signal: AbortSignal): Promise<GuestNetwork> {

@@ -88,7 +88,12 @@ class HostNetwork implements Network {
     if (this.#active.has(sandboxId)) {
       throw new PodvmError('alreadyExists', `Cannot attach ${sandboxId}: it has an attachment`);
     }
+    this.#claim(sandboxId, hostPorts);
+  }
+
+  #claim(sandboxId: string, hostPorts: readonly HostPort[]): void {
     for (const [holder, { hostPorts: taken }] of this.#active) {
+      if (holder === sandboxId) continue;
       const clash = hostPorts.find((port) => taken.some((other) => clashes(port, other)));
       if (!clash) continue;
       throw new PodvmError(
@@ -105,6 +110,7 @@ class HostNetwork implements Network {
       conflist: (signal) => this.#conflist(signal),
       pluginDirs: this.#options.cniPluginDirs ?? defaultPluginDirs,
       pluginTimeoutMs: this.#options.pluginTimeoutMs ?? 30_000,
+      claim: (sandboxId, hostPorts) => this.#claim(sandboxId, hostPorts),
       released: (sandboxId) => this.#active.delete(sandboxId),
     };
   }

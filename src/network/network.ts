@@ -18,15 +18,19 @@ export interface HostPort {
   readonly hostIP?: string;
 }
 
-export interface AttachmentRequest {
-  /** Unique on this node; `[a-z0-9-]{1,40}`. */
-  readonly sandboxId: string;
+/** The pod that an attachment is for. */
+export interface AttachmentOwner {
   readonly podName: string;
   readonly podNamespace: string;
   readonly podUid: string;
+  readonly hostPorts: readonly HostPort[];
+}
+
+export interface AttachmentRequest extends AttachmentOwner {
+  /** Unique on this node; `[a-z0-9-]{1,40}`. */
+  readonly sandboxId: string;
   /** `none`: a netns with loopback only, and no tap. */
   readonly mode: NetworkMode;
-  readonly hostPorts: readonly HostPort[];
   /** The unprivileged user whose VMM will open the tap. */
   readonly tapOwnerUid: number;
 }
@@ -70,6 +74,11 @@ export interface Attachment extends AsyncDisposable {
   readonly netns: string;
   /** The machine's NIC; absent when the mode is `none`. `mac` is asked of the chain, which may choose another. */
   readonly tap?: { readonly name: string; readonly mac: string };
+  /**
+   * Gives an attachment that was prepared for nobody yet to a pod. Errors: `alreadyExists` (a host port in use),
+   * `failedPrecondition` (connecting has begun).
+   */
+  assign(owner: AttachmentOwner): void;
   /**
    * Runs the chain, makes host ports, joins its interface with the tap. A second call gives the first one's result.
    * Errors: `failedPrecondition` (plugin or host tool missing), `unavailable` (a plugin says: try again),

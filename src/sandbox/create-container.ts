@@ -157,7 +157,7 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
 }
 
 /** containerd's defaults (oci/spec.go): what of /proc and /sys tells of, or reaches, the kernel. */
-const maskedPaths = [
+export const maskedPaths = [
   '/proc/acpi',
   '/proc/asound',
   '/proc/kcore',
@@ -170,4 +170,4 @@ const maskedPaths = [
   '/sys/devices/virtual/powercap',
   '/sys/firmware',
 ] as const;
-const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'] as const;
+export const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'] as const;

@@ -64,6 +64,7 @@ export function createFakeParts(directory: string): FakeParts {
           sandboxId: request.sandboxId,
           netns: '/run/netns/x',
           tap: { name: 'tap0', mac: '02:00:00:00:00:01' },
+          assign: () => {},
           connect: (connecting) => make('network.connect', connecting, () => guestNetwork),
           ...owned('attachment'),
         })),
@@ -184,6 +185,8 @@ function createGuest(parts: FakeParts, owned: (name: string) => AsyncDisposable)
         await parts.before(`call ${method}`, signal);
         const given: Record<string, unknown> = { ...params };
         control.calls.push({ method, params: given });
+        if (method === 'signalContainer' && given['id'] === 'exercise')
+          for (const agent of streams.values()) agent.end();
         const answer: unknown = (control.answers.get(method) ?? defaultAnswers[method])?.(given);
         return answer ?? {};
       },
@@ -212,6 +215,8 @@ function createGuest(parts: FakeParts, owned: (name: string) => AsyncDisposable)
 }
 
 const defaultAnswers: Record<string, (params: Record<string, unknown>) => unknown> = {
+  configure: () => ({ phases: [] }),
+  attachDisk: () => ({ phases: [] }),
   beginPush: () => ({ push: 1 }),
   createContainer: () => ({ pid: 2, uid: 0, gid: 0, phases: [] }),
   startContainer: () => ({ startedAtMs: 1000 }),

@@ -18,6 +18,8 @@ export interface SandboxLimits {
   readonly maxTerminationBytes: number;
   /** Free bytes the state directory must have before a sandbox is made. */
   readonly minFreeBytes: number;
+  /** Memory that the node must have left, in bytes; below it no machine waits in the pool. */
+  readonly minAvailableBytes: number;
   /** From the VMM's start to the agent's first answer. An emulated cold boot takes 2 to 4 s, on a busy node 20. */
   readonly bootTimeoutMs: number;
   readonly callTimeoutMs: number;
@@ -49,6 +51,7 @@ export const defaultLimits: SandboxLimits = {
   maxOldLogs: 4,
   maxTerminationBytes: 4096,
   minFreeBytes: 64 * 1024 * 1024,
+  minAvailableBytes: totalmem() / 10,
   bootTimeoutMs: 60_000,
   callTimeoutMs: 30_000,
   lastWordsMs: 1000,

@@ -20,5 +20,7 @@ export interface Surroundings {
   readonly nowMs: () => number;
   readonly monotonicNs: () => bigint;
   readonly randomBytes: (count: number) => Uint8Array;
+  /** Memory that the node can still give, in bytes. */
+  readonly availableBytes: () => Promise<number>;
   readonly log: Log;
 }

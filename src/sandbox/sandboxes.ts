@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
@@ -8,6 +8,8 @@ import type { LiveSandbox } from './live-sandbox.ts';
 import { lockDirectory } from './lock.ts';
 import { createNames, createUserIds } from './names.ts';
 import type { Parts, Surroundings } from './parts.ts';
+import { createPool } from './pool.ts';
+import { machineSizeOf } from './resources.ts';
 import type { Sandbox, Sandboxes, SandboxSpec } from './sandbox.ts';
 import { startSandbox, type StartContext } from './start-sandbox.ts';
 import { sweep } from './sweep.ts';
@@ -19,19 +21,24 @@ export interface OpenSandboxesOptions {
   readonly parts: Parts;
   readonly log: Log;
   readonly limits?: SandboxLimits;
+  /** Machines that wait for a pod; default 0. */
+  readonly poolSize?: number;
   /** Default: the system's. */
   readonly surroundings?: Omit<Surroundings, 'log'>;
 }
 
 /** Disposing stops what still runs and gives the directory free. */
-export type OpenSandboxes = Sandboxes & AsyncDisposable;
+export interface OpenSandboxes extends Sandboxes, AsyncDisposable {
+  /** Makes what a first pod would wait for otherwise: the template; or all of the pool's machines, too. */
+  warmUp(what: 'template' | 'pool', signal: AbortSignal): Promise<void>;
+}
 
 /**
  * Takes the state directory over and clears away what a killed process left in it. Errors: `busy` when another
  * podvm works in it.
  */
 export async function openSandboxes(options: OpenSandboxesOptions, signal: AbortSignal): Promise<OpenSandboxes> {
-  const { parts, log, limits = defaultLimits } = options;
+  const { parts, log, limits = defaultLimits, poolSize = 0 } = options;
   const root = join(options.directory, 'sandboxes');
   await mkdir(root, { recursive: true, mode: 0o711 });
   await using undo = new AsyncDisposableStack();
@@ -42,25 +49,35 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   const shared = { root, userIds: createUserIds(limits.userIds), parts, limits, surroundings };
   const templates = createTemplates(shared);
   undo.defer(() => templates.settled());
-  const context: StartContext = { ...shared, names: createNames(), templates };
-  return new SandboxTable(context, undo.move());
+  const starting = new Set<Promise<unknown>>();
+  const pool = createPool({ size: poolSize, isBusy: () => starting.size > 0 }, { ...shared, templates });
+  undo.use(pool);
+  const context: StartContext = { ...shared, names: createNames(), templates, pool };
+  return new SandboxTable(context, starting, undo.move());
 }
 
 const systemSurroundings: Omit<Surroundings, 'log'> = {
   nowMs: () => Date.now(),
   monotonicNs: () => process.hrtime.bigint(),
   randomBytes,
+  availableBytes: async () => availableBytesOf(await readFile('/proc/meminfo', 'latin1')),
 };
+
+/** `MemAvailable`, in bytes (proc(5)). */
+function availableBytesOf(meminfo: string): number {
+  return Number(/^MemAvailable:\s+(\d+) kB$/m.exec(meminfo)?.[1] ?? 0) * 1024;
+}
 
 class SandboxTable implements OpenSandboxes {
   readonly #context: StartContext;
   readonly #lock: AsyncDisposableStack;
   readonly #sandboxes = new Map<string, LiveSandbox>();
+  readonly #starting: Set<Promise<unknown>>;
   readonly #closing = new AbortController();
-  readonly #starting = new Set<Promise<unknown>>();
 
-  constructor(context: StartContext, lock: AsyncDisposableStack) {
+  constructor(context: StartContext, starting: Set<Promise<unknown>>, lock: AsyncDisposableStack) {
     this.#context = context;
+    this.#starting = starting;
     this.#lock = lock;
   }
 
@@ -88,6 +105,13 @@ class SandboxTable implements OpenSandboxes {
     if (!(error instanceof SuppressedError)) return error;
     this.#context.surroundings.log.error('start not wholly undone', error.error);
     return this.#asCause(error.suppressed);
+  }
+
+  async warmUp(what: 'template' | 'pool', signal: AbortSignal): Promise<void> {
+    const { limits, templates, pool } = this.#context;
+    const { nominal } = machineSizeOf('a machine', {}, limits.size);
+    if (nominal !== undefined) await templates.ensure({ ...nominal, hasNic: true }, signal);
+    if (what === 'pool') await pool.filled();
   }
 
   list(): readonly Sandbox[] {

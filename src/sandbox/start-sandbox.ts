@@ -1,41 +1,36 @@
-import { statfs } from 'node:fs/promises';
-import { join } from 'node:path';
-import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
-import type { Attachment, GuestNetwork } from '#network/network.ts';
-import type { Machine } from '#vm/driver.ts';
-import { consoleTail } from './console-tail.ts';
+import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { scratchSerial } from './create-container.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import { createImageDisks } from './image-disks.ts';
-import type { SandboxLimits } from './limits.ts';
 import { LiveSandbox } from './live-sandbox.ts';
-import type { Names, UserIds } from './names.ts';
-import type { Templates } from './templates.ts';
-import type { Parts, Surroundings } from './parts.ts';
+import type { Names } from './names.ts';
 import { createPhases, type PhaseClock } from './phases.ts';
+import type { Pool } from './pool.ts';
+import {
+  explain,
+  prepareSandbox,
+  whileAlive,
+  type PrepareContext,
+  type PreparedSandbox,
+  type PrepareOrder,
+} from './prepare-sandbox.ts';
 import { pushVolume } from './push-volume.ts';
-import { makeSandboxDirectory, writeRecord, type SandboxDirectory, type SandboxRecord } from './record.ts';
-import { cgroupResourcesOf, machineSizeOf, type MachineSize } from './resources.ts';
+import { writeRecord } from './record.ts';
+import { cgroupResourcesOf, machineSizeOf } from './resources.ts';
 import type { SandboxSpec } from './sandbox.ts';
 import { together } from './together.ts';
 
-export interface StartContext {
-  readonly root: string;
+export interface StartContext extends PrepareContext {
   readonly names: Names;
-  readonly userIds: UserIds;
-  readonly templates: Templates;
-  readonly parts: Parts;
-  readonly limits: SandboxLimits;
-  readonly surroundings: Surroundings;
+  readonly pool: Pool;
 }
 
-/** Everything a start knows before it makes anything. */
 interface Plan {
   readonly spec: SandboxSpec;
   readonly context: StartContext;
-  readonly size: MachineSize;
-  readonly record: SandboxRecord;
+  readonly order: PrepareOrder;
+  readonly owner: AttachmentOwner;
   readonly phases: PhaseClock;
 }
 
@@ -48,129 +43,52 @@ export async function startSandbox(
   await using kept = new AsyncDisposableStack(); // for as long as the sandbox is known
   await using running = new AsyncDisposableStack(); // for as long as it runs; undone first
   kept.use(context.names.reserve(spec.namespace, spec.name));
-  const { uid } = kept.use(context.userIds.take());
-  const plan = planSandbox(spec, context, uid);
-  await checkSpace(plan);
-  const directory = kept.use(await makeSandboxDirectory(context.root, plan.record));
+  const plan = planStart(spec, context);
+  const spare = context.pool.take(plan.order);
+  const prepared = spare ?? (await prepareSandbox(plan.order, context, plan.phases, signal));
+  kept.use(prepared.kept);
+  running.use(prepared.running);
 
-  const [from, attachment, scratch] = await together(signal, [
-    (both) => plan.phases.time('template found', findTemplate(plan, both)),
-    async (both) => running.use(await plan.phases.time('network prepared', prepareNetwork(plan, both))),
-    async (both) => running.use(await plan.phases.time('scratch disk made', makeScratch(plan, directory, both))),
-  ]);
-  const machine = running.use(
-    await plan.phases.time('machine started', startMachine(plan, directory, attachment, from, signal)),
-  );
-  plan.phases.add('machine', machine.phases);
+  const { machine, guest } = prepared;
   const alive = whileAlive(machine, signal);
   try {
-    await writeRecord(directory.path, { ...plan.record, machine: machine.record });
-    const [guest, network] = await together(alive, [
-      async (both) => running.use(await plan.phases.time('agent answered', connectLink(plan, machine, both))),
-      (both) => plan.phases.time('network connected', attachment.connect(both)),
-      (both) => plan.phases.time('scratch disk plugged', machine.attachDisk(scratchDisk, both)),
-    ]);
+    if (spare !== undefined) await giveToPod(plan, spare, alive);
+    const network = await prepared.attachment.connect(alive); // done already, or just now
     await plan.phases.time('guest configured', configure(plan, guest, network, alive));
     await plan.phases.time('volumes made', makeVolumes(plan, guest, alive));
     alive.throwIfAborted(); // from here the sandbox itself hears of the machine's end
-    const imageDisks = running.use(createImageDisks(machine, guest, directory.machinePath));
-    const retried = [machine, scratch, attachment];
-    return publish({ plan, directory, machine, guest, imageDisks, network, retried }, running.move(), kept.move());
+    return publish(plan, prepared, network, running.move(), kept.move());
   } catch (error) {
     throw await explain(error, machine, alive, signal);
   }
 }
 
-const scratchFile = 'scratch.ext4';
-const scratchDisk = { serial: scratchSerial, file: scratchFile, readOnly: false };
-
-function planSandbox(spec: SandboxSpec, context: StartContext, uid: number): Plan {
+function planStart(spec: SandboxSpec, context: StartContext): Plan {
   const { limits, surroundings } = context;
+  const { network, template, hostPorts } = spec;
   const size = machineSizeOf(`pod ${spec.namespace}/${spec.name}`, spec.resources, limits.size);
-  const record: SandboxRecord = {
-    version: 1,
-    id: `sb-${Buffer.from(surroundings.randomBytes(6)).toString('hex')}`,
-    namespace: spec.namespace,
-    name: spec.name,
-    podUid: spec.uid,
-    uid,
-    createdAt: new Date(surroundings.nowMs()).toISOString(),
-  };
-  return { spec, context, size, record, phases: createPhases(surroundings.monotonicNs) };
+  const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts };
+  const phases = createPhases(surroundings.monotonicNs);
+  return { spec, context, owner, phases, order: { size, network, template, owner } };
 }
 
-/** Sparse files hide a full disk until the guest writes: better to say so before a pod runs. */
-async function checkSpace({ context }: Plan): Promise<void> {
-  const { bavail, bsize } = await statfs(context.root);
-  const free = bavail * bsize;
-  if (free >= context.limits.minFreeBytes) return;
-  throw new PodvmError(
-    'exhausted',
-    `Cannot make a sandbox: ${context.root} has ${free} free bytes, and ${context.limits.minFreeBytes} are needed`,
-    { fix: 'Free disk space: podvm image ls shows what images take.' },
-  );
+/** A spare becomes the pod's: on record, and on the network. */
+async function giveToPod({ spec, owner, phases }: Plan, spare: PreparedSandbox, signal: AbortSignal): Promise<void> {
+  const { record, directory, attachment } = spare;
+  attachment.assign(owner);
+  const named = { ...record, namespace: spec.namespace, name: spec.name, podUid: spec.uid };
+  await together(signal, [
+    () => writeRecord(directory.path, named),
+    (both) => phases.time('network connected', attachment.connect(both)),
+  ]);
 }
 
-function prepareNetwork({ spec, context, record }: Plan, signal: AbortSignal): Promise<Attachment> {
-  const request = {
-    sandboxId: record.id,
-    podName: spec.name,
-    podNamespace: spec.namespace,
-    podUid: spec.uid,
-    mode: spec.network,
-    hostPorts: spec.hostPorts,
-    tapOwnerUid: record.uid,
-  };
-  return context.parts.network.prepare(request, signal);
-}
-
-function makeScratch({ context, size, record }: Plan, directory: SandboxDirectory, signal: AbortSignal) {
-  const path = join(directory.machinePath, scratchFile);
-  return context.parts.makeScratchDisk({ path, sizeBytes: size.scratchBytes, ownerUid: record.uid }, signal);
-}
-
-/** Templates are of one size, which suits every pod but the largest: limits are the cgroups' business. */
-async function findTemplate({ spec, context, size }: Plan, signal: AbortSignal): Promise<'restore' | 'boot'> {
-  if (spec.template === 'off' || size.nominal === undefined) return 'boot';
-  return await context.templates.ensure({ ...size.nominal, hasNic: spec.network !== 'none' }, signal);
-}
-
-async function startMachine(
-  { context, size, record }: Plan,
-  directory: SandboxDirectory,
-  { netns, tap }: Attachment,
-  from: 'restore' | 'boot',
+async function configure(
+  { spec, context, phases }: Plan,
+  guest: Link,
+  network: GuestNetwork,
   signal: AbortSignal,
-): Promise<Machine> {
-  const { memoryMiB, vcpus, nominal } = size;
-  const rest = { id: record.id, directory: directory.machinePath, uid: record.uid, netns, ...(tap && { tap }) };
-  const { driver } = context.parts;
-  if (from === 'restore' && nominal !== undefined) {
-    try {
-      return await driver.start({ ...rest, ...nominal, from }, signal);
-    } catch (error) {
-      if (signal.aborted) throw error;
-      context.surroundings.log.warn('cannot restore, booting instead', { sandbox: record.id, why: messageOf(error) });
-    }
-  }
-  return await driver.start({ ...rest, memoryMiB, vcpus, from: 'boot' }, signal);
-}
-
-/** Aborts with the caller, and when the machine dies: nobody waits for an agent that cannot answer any more. */
-function whileAlive(machine: Machine, signal: AbortSignal): AbortSignal {
-  const dead = new AbortController();
-  void machine.exited.then((exit) => dead.abort(new PodvmError('unavailable', exit.reason, { tail: exit.tail })));
-  return AbortSignal.any([signal, dead.signal]);
-}
-
-function connectLink({ context }: Plan, machine: Machine, signal: AbortSignal): Promise<Link> {
-  const { bootTimeoutMs, callTimeoutMs } = context.limits;
-  const open = (opening: AbortSignal) => machine.connect(opening);
-  return context.parts.connectLink({ open, handshakeTimeoutMs: bootTimeoutMs, callTimeoutMs }, signal);
-}
-
-async function configure(plan: Plan, guest: Link, network: GuestNetwork, signal: AbortSignal): Promise<void> {
-  const { spec, context } = plan;
+): Promise<void> {
   const addresses = network.interfaces.flatMap((each) => each.addresses);
   const { surroundings } = context;
   const configured = await guest.call(
@@ -195,12 +113,7 @@ async function configure(plan: Plan, guest: Link, network: GuestNetwork, signal:
     },
     signal,
   );
-  const attached = await guest.call(
-    'attachDisk',
-    { serial: scratchSerial, fileSystem: 'ext4', readOnly: false },
-    signal,
-  );
-  plan.phases.add('guest', [...configured.phases, ...attached.phases]);
+  phases.add('guest', configured.phases);
 }
 
 async function makeVolumes({ spec }: Plan, guest: Link, signal: AbortSignal): Promise<void> {
@@ -222,19 +135,14 @@ async function makeVolumes({ spec }: Plan, guest: Link, signal: AbortSignal): Pr
   }
 }
 
-interface Started {
-  readonly plan: Plan;
-  readonly directory: SandboxDirectory;
-  readonly machine: Machine;
-  readonly guest: Link;
-  readonly imageDisks: ReturnType<typeof createImageDisks>;
-  readonly network: GuestNetwork;
-  readonly retried: readonly AsyncDisposable[];
-}
-
-function publish(started: Started, running: AsyncDisposableStack, kept: AsyncDisposableStack): LiveSandbox {
-  const { plan, directory, machine, guest, imageDisks, network, retried } = started;
-  const { spec, context, record, phases } = plan;
+function publish(
+  { spec, context, phases }: Plan,
+  { record, directory, machine, guest, retried }: PreparedSandbox,
+  network: GuestNetwork,
+  running: AsyncDisposableStack,
+  kept: AsyncDisposableStack,
+): LiveSandbox {
+  const imageDisks = running.use(createImageDisks(machine, guest, directory.machinePath));
   const log = context.surroundings.log.with({ sandbox: record.id, pod: `${spec.namespace}/${spec.name}` });
   log.info('sandbox started', phases.fields());
   return new LiveSandbox({
@@ -246,7 +154,7 @@ function publish(started: Started, running: AsyncDisposableStack, kept: AsyncDis
     imageDisks,
     addresses: plainAddresses(network.interfaces.flatMap((each) => each.addresses)),
     phases: phases.timeline(),
-    createdAt: new Date(record.createdAt),
+    createdAt: new Date(context.surroundings.nowMs()),
     parts: context.parts,
     limits: context.limits,
     surroundings: { ...context.surroundings, log },
@@ -254,19 +162,4 @@ function publish(started: Started, running: AsyncDisposableStack, kept: AsyncDis
     retried,
     kept,
   });
-}
-
-/** A start that failed because its machine died says so, with what the guest said last. */
-async function explain(error: unknown, machine: Machine, alive: AbortSignal, signal: AbortSignal): Promise<unknown> {
-  const isDead = alive.aborted && !signal.aborted;
-  const isSilent = error instanceof PodvmError && error.kind === 'timeout';
-  if (!isDead && !isSilent) return error;
-  const tail = await consoleTail(machine.consolePath);
-  const exit = isDead ? await machine.exited : undefined;
-  return new PodvmError(
-    isDead ? 'unavailable' : 'timeout',
-    `Cannot start the sandbox: ${exit?.reason ?? 'the agent does not answer'}` +
-      (tail.length === 0 ? '' : `; the guest's last lines: ${tail.join(' | ')}`),
-    { cause: error, tail: [...(exit?.tail ?? []), ...tail] },
-  );
 }

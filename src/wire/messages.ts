@@ -181,7 +181,10 @@ const process = v.object({ containerId: name, execId: v.optional(name) });
 
 /** What each method takes. */
 export const paramSchemas = {
-  /** After every boot or restore, before anything else. Once; `failedPrecondition` the second time. */
+  /**
+   * After every boot or restore, before anything else. A spare machine is exercised under a name of its own, and
+   * configured again for its pod: as long as it has no container, what came later counts, else `failedPrecondition`.
+   */
   configure,
   /** Waits (up to 10 s) for the SCSI disk with that serial, and mounts it. */
   attachDisk: v.object({ serial, fileSystem: v.picklist(['erofs', 'ext4']), readOnly: v.boolean() }),

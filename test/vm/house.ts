@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { freemem } from 'node:os';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { assetsSchema, type Assets } from '#host/assets.ts';
@@ -53,6 +54,8 @@ export interface HouseOptions {
   readonly earlier?: string;
   /** Directory of templates; default: those that set-up made. */
   readonly templates?: string;
+  /** Machines that wait for a pod; default 0. */
+  readonly poolSize?: number;
   /** How far the house's clock is ahead, in `ms`. */
   readonly aheadMs?: number;
   /** Other parts of set-up than the real ones. */
@@ -80,6 +83,7 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
   const surroundings = {
     nowMs: () => Date.now() + (options.aheadMs ?? 0),
     monotonicNs: () => process.hrtime.bigint(),
+    availableBytes: () => Promise.resolve(freemem()),
     randomBytes(count: number) {
       const bytes = randomBytes(count);
       ids.push(bytes.toString('hex')); // among them are those of the sandboxes
@@ -105,6 +109,7 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
         parts: options.around?.(parts) ?? parts,
         log,
         surroundings,
+        poolSize: options.poolSize ?? 0,
         limits: { ...defaultLimits, ...limits },
       },
       signal,

@@ -30,20 +30,20 @@ const questions = [
   'date +%s',
 ];
 
-async function ask(sandbox: Sandbox): Promise<Identity> {
+async function output(sandbox: Sandbox, name: string, script: string): Promise<string> {
   const container = await sandbox.createContainer(
-    {
-      ...containerSpec,
-      image: 'localhost/podvm/base:latest',
-      name: 'ask',
-      command: ['sh', '-c', questions.join('; ')],
-    },
+    { ...containerSpec, image: 'localhost/podvm/base:latest', name, command: ['sh', '-c', script] },
     soon(),
   );
   let said = '';
   const follower = container.follow(async ({ bytes }) => void (said += Buffer.from(bytes).toString()));
   await container.start(soon());
   await follower.ended;
+  return said;
+}
+
+async function ask(sandbox: Sandbox): Promise<Identity> {
+  const said = await output(sandbox, 'ask', questions.join('; '));
   const [bootId = '', mac = '', hostname = '', random = '', uuid = '', seconds = ''] = said.split('\n');
   return { bootId, mac, hostname, random, uuid, seconds: Number(seconds) };
 }
@@ -85,6 +85,23 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     await one.remove();
     const again = await house.sandboxes.run(spec('one'), soon());
     assert.notEqual((await ask(again)).bootId, first.bootId);
+  });
+
+  test('machines wait in a pool, exercised; two pods from it differ in all that must be their own', async () => {
+    await using house = await open({ poolSize: 2 });
+    await house.sandboxes.warmUp('pool', soon());
+    const spares = (await readdir(join(house.directory, 'sandboxes'))).filter((name) => name.startsWith('sb-'));
+    assert.equal(spares.length, 2);
+    const pods = await Promise.all(['one', 'other'].map((name) => house.sandboxes.run(spec(name), soon())));
+    assert.deepEqual(new Set(pods.map(({ id }) => id)), new Set(spares));
+    const [first, second] = await Promise.all(pods.map(ask));
+    assert.equal(first?.hostname, 'one');
+    assert.equal(second?.hostname, 'other');
+    for (const key of ['bootId', 'mac', 'random', 'uuid'] as const) assert.notEqual(first?.[key], second?.[key], key);
+    for (const pod of pods) {
+      const addresses = await output(pod, 'ip', "ip -4 -o addr show dev eth0 | awk '{print $4}' | cut -d/ -f1");
+      assert.deepEqual(addresses.trim().split('\n'), pod.status.addresses, 'nothing is left of the exercise');
+    }
   });
 
   test('a VMM sees its template alone, and cannot write to it', async () => {

@@ -64,6 +64,10 @@ export class Containers {
     this.#parts = parts;
   }
 
+  get isEmpty(): boolean {
+    return this.#containers.size === 0 && this.#creating.size === 0;
+  }
+
   configure(context: PodContext): void {
     this.#context = context;
   }

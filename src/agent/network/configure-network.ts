@@ -12,8 +12,30 @@ const noDuplicateDetection = 0x02; // IFA_F_NODAD: the host has chosen the addre
 const [scopeUniverse, scopeLink] = [0, 253];
 const onLinkFlag = 4; // RTNH_F_ONLINK: a gateway outside the interface's own subnet, as with /32 addresses
 
-/** Gives the machine's one NIC what the host's network says. Errors: `unsupported`, `invalid`, `failedPrecondition`. */
-export function configureNetwork(parts: Parts, network: NetworkConfig): void {
+/** The machine's one NIC. */
+export class Nic {
+  readonly #parts: Parts;
+  #last: NetworkConfig | undefined;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  /** Gives it what the host's network says, and nothing of what an earlier call gave. Errors: as `configureNetwork`. */
+  configure(network: NetworkConfig): void {
+    const [last] = this.#last?.interfaces ?? [];
+    if (last !== undefined) {
+      const index = this.#parts.interfaceIndex(last.name);
+      for (const address of last.addresses) changeAddress(this.#parts, message.deleteAddress, index, address);
+      setLink(this.#parts, index, 0, []); // routes go with address and link
+    }
+    this.#last = network;
+    configureNetwork(this.#parts, network);
+  }
+}
+
+/** Errors: `unsupported`, `invalid`, `failedPrecondition`. */
+function configureNetwork(parts: Parts, network: NetworkConfig): void {
   const [wanted, ...more] = network.interfaces;
   if (wanted === undefined) return;
   if (more.length > 0) throw new PodvmError('unsupported', 'Cannot configure the network: a machine has one NIC');
@@ -27,7 +49,7 @@ export function configureNetwork(parts: Parts, network: NetworkConfig): void {
     ...(nic === wanted.name ? [] : [{ type: 3, value: zeroTerminated(wanted.name) }]), // IFLA_IFNAME
   ]);
   setLink(parts, index, interfaceUp, []);
-  for (const address of wanted.addresses) addAddress(parts, index, address);
+  for (const address of wanted.addresses) changeAddress(parts, message.newAddress, index, address);
   for (const route of network.routes) addRoute(parts, index, route.destination, route.gateway);
 }
 
@@ -39,7 +61,7 @@ function setLink(parts: Parts, index: number, flags: number, attributes: { type:
   requestNetlink(parts, 'set up the NIC', message.newLink, 0, new Uint8Array(body.buffer), attributes);
 }
 
-function addAddress(parts: Parts, index: number, text: string): void {
+function changeAddress(parts: Parts, type: number, index: number, text: string): void {
   const { bytes, length } = parsePrefix(text);
   const body = new DataView(new ArrayBuffer(8)); // ifaddrmsg
   body.setUint8(0, familyOf(bytes));
@@ -52,9 +74,9 @@ function addAddress(parts: Parts, index: number, text: string): void {
   ];
   requestNetlink(
     parts,
-    `add address ${text}`,
-    message.newAddress,
-    createFlags,
+    `${type === message.newAddress ? 'add' : 'remove'} address ${text}`,
+    type,
+    type === message.newAddress ? createFlags : 0,
     new Uint8Array(body.buffer),
     attributes,
   );

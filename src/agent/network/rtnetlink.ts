@@ -5,7 +5,7 @@ export type NetlinkParts = Pick<Sockets, 'openNetlink' | 'interfaceIndex'> &
   Pick<Descriptors, 'read' | 'write' | 'close'>;
 
 // netlink(7), rtnetlink(7)
-export const message = { newLink: 16, newAddress: 20, newRoute: 24 } as const;
+export const message = { newLink: 16, newAddress: 20, deleteAddress: 21, newRoute: 24 } as const;
 const requestFlag = 1;
 const ackFlag = 4;
 export const createFlags = 0x400 | 0x100; // NLM_F_CREATE | NLM_F_REPLACE

@@ -1,0 +1,199 @@
+import { statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import type { Link } from '#link/link.ts';
+import type { Attachment, AttachmentOwner } from '#network/network.ts';
+import type { Machine } from '#vm/driver.ts';
+import { consoleTail } from './console-tail.ts';
+import { scratchSerial } from './create-container.ts';
+import type { SandboxLimits } from './limits.ts';
+import type { UserIds } from './names.ts';
+import type { Parts, Surroundings } from './parts.ts';
+import type { PhaseClock } from './phases.ts';
+import { makeSandboxDirectory, writeRecord, type SandboxDirectory, type SandboxRecord } from './record.ts';
+import type { MachineSize } from './resources.ts';
+import type { SandboxSpec } from './sandbox.ts';
+import type { Templates } from './templates.ts';
+import { together } from './together.ts';
+
+export interface PrepareContext {
+  readonly root: string;
+  readonly userIds: UserIds;
+  readonly templates: Templates;
+  readonly parts: Parts;
+  readonly limits: SandboxLimits;
+  readonly surroundings: Surroundings;
+}
+
+/** What must be known before a machine is made. */
+export interface PrepareOrder {
+  readonly size: MachineSize;
+  readonly network: SandboxSpec['network'];
+  readonly template: SandboxSpec['template'];
+  /** Whose it will be; the network is then connected meanwhile. Undefined: nobody's yet. */
+  readonly owner: AttachmentOwner | undefined;
+}
+
+/** A sandbox that has no pod yet: its machine runs, its agent answers, its scratch disk is mounted. */
+export interface PreparedSandbox {
+  readonly record: SandboxRecord;
+  readonly directory: SandboxDirectory;
+  readonly attachment: Attachment;
+  readonly machine: Machine;
+  readonly guest: Link;
+  /** What can be disposed of once more, should that have failed. */
+  readonly retried: readonly AsyncDisposable[];
+  /** Machine, link, disks, attachment: gone when the sandbox has ended. */
+  readonly running: AsyncDisposableStack;
+  /** User id and directory: gone when the sandbox is forgotten. */
+  readonly kept: AsyncDisposableStack;
+}
+
+/** On any error or abort, what was made is undone, in reverse order. */
+export async function prepareSandbox(
+  order: PrepareOrder,
+  context: PrepareContext,
+  phases: PhaseClock,
+  signal: AbortSignal,
+): Promise<PreparedSandbox> {
+  await using kept = new AsyncDisposableStack();
+  await using running = new AsyncDisposableStack(); // undone first
+  const { uid } = kept.use(context.userIds.take());
+  const plan: Plan = { order, context, phases, record: recordOf(context, order.owner, uid) };
+  await checkSpace(context);
+  const directory = kept.use(await makeSandboxDirectory(context.root, plan.record));
+
+  const [from, attachment, scratch] = await together(signal, [
+    (both) => phases.time('template found', findTemplate(plan, both)),
+    async (both) => running.use(await phases.time('network prepared', prepareNetwork(plan, both))),
+    async (both) => running.use(await phases.time('scratch disk made', makeScratch(plan, directory, both))),
+  ]);
+  const machine = running.use(
+    await phases.time('machine started', startMachine(plan, directory, attachment, from, signal)),
+  );
+  phases.add('machine', machine.phases);
+  const alive = whileAlive(machine, signal);
+  try {
+    const record = { ...plan.record, machine: machine.record };
+    await writeRecord(directory.path, record);
+    const [guest] = await together(alive, [
+      async (both) => running.use(await phases.time('agent answered', connectLink(plan, machine, both))),
+      (both) => phases.time('scratch disk plugged', machine.attachDisk(scratchDisk, both)),
+      async (both) =>
+        order.owner === undefined ? undefined : phases.time('network connected', attachment.connect(both)),
+    ]);
+    const scratchSpec = { serial: scratchSerial, fileSystem: 'ext4', readOnly: false } as const;
+    phases.add('scratch disk', (await guest.call('attachDisk', scratchSpec, alive)).phases);
+    const retried = [machine, scratch, attachment];
+    return { record, directory, attachment, machine, guest, retried, running: running.move(), kept: kept.move() };
+  } catch (error) {
+    throw await explain(error, machine, alive, signal);
+  }
+}
+
+interface Plan {
+  readonly order: PrepareOrder;
+  readonly context: PrepareContext;
+  readonly phases: PhaseClock;
+  readonly record: SandboxRecord;
+}
+
+const scratchFile = 'scratch.ext4';
+const scratchDisk = { serial: scratchSerial, file: scratchFile, readOnly: false };
+
+function recordOf({ surroundings }: PrepareContext, owner: AttachmentOwner | undefined, uid: number): SandboxRecord {
+  return {
+    version: 1,
+    id: `sb-${Buffer.from(surroundings.randomBytes(6)).toString('hex')}`,
+    namespace: owner?.podNamespace ?? '',
+    name: owner?.podName ?? '',
+    podUid: owner?.podUid ?? '',
+    uid,
+    createdAt: new Date(surroundings.nowMs()).toISOString(),
+  };
+}
+
+/** Sparse files hide a full disk until the guest writes: better to say so before a pod runs. */
+async function checkSpace(context: PrepareContext): Promise<void> {
+  const { bavail, bsize } = await statfs(context.root);
+  const free = bavail * bsize;
+  if (free >= context.limits.minFreeBytes) return;
+  throw new PodvmError(
+    'exhausted',
+    `Cannot make a sandbox: ${context.root} has ${free} free bytes, and ${context.limits.minFreeBytes} are needed`,
+    { fix: 'Free disk space: podvm image ls shows what images take.' },
+  );
+}
+
+/** Templates are of one size, which suits every pod but the largest: limits are the cgroups' business. */
+async function findTemplate({ order, context }: Plan, signal: AbortSignal): Promise<'restore' | 'boot'> {
+  const { template, size, network } = order;
+  if (template === 'off' || size.nominal === undefined) return 'boot';
+  return await context.templates.ensure({ ...size.nominal, hasNic: network !== 'none' }, signal);
+}
+
+function prepareNetwork({ order, context, record }: Plan, signal: AbortSignal): Promise<Attachment> {
+  const owner = order.owner ?? { podName: '', podNamespace: '', podUid: '', hostPorts: [] };
+  const request = { ...owner, sandboxId: record.id, mode: order.network, tapOwnerUid: record.uid };
+  return context.parts.network.prepare(request, signal);
+}
+
+function makeScratch({ order, context, record }: Plan, directory: SandboxDirectory, signal: AbortSignal) {
+  const path = join(directory.machinePath, scratchFile);
+  const { scratchBytes } = order.size;
+  return context.parts.makeScratchDisk({ path, sizeBytes: scratchBytes, ownerUid: record.uid }, signal);
+}
+
+async function startMachine(
+  { order, context, record }: Plan,
+  directory: SandboxDirectory,
+  { netns, tap }: Attachment,
+  from: 'restore' | 'boot',
+  signal: AbortSignal,
+): Promise<Machine> {
+  const { memoryMiB, vcpus, nominal } = order.size;
+  const rest = { id: record.id, directory: directory.machinePath, uid: record.uid, netns, ...(tap && { tap }) };
+  const { driver } = context.parts;
+  if (from === 'restore' && nominal !== undefined) {
+    try {
+      return await driver.start({ ...rest, ...nominal, from }, signal);
+    } catch (error) {
+      if (signal.aborted) throw error;
+      context.surroundings.log.warn('cannot restore, booting instead', { sandbox: record.id, why: messageOf(error) });
+    }
+  }
+  return await driver.start({ ...rest, memoryMiB, vcpus, from: 'boot' }, signal);
+}
+
+/** Aborts with the caller, and when the machine dies: nobody waits for an agent that cannot answer any more. */
+export function whileAlive(machine: Machine, signal: AbortSignal): AbortSignal {
+  const dead = new AbortController();
+  void machine.exited.then((exit) => dead.abort(new PodvmError('unavailable', exit.reason, { tail: exit.tail })));
+  return AbortSignal.any([signal, dead.signal]);
+}
+
+function connectLink({ context }: Plan, machine: Machine, signal: AbortSignal): Promise<Link> {
+  const { bootTimeoutMs, callTimeoutMs } = context.limits;
+  const open = (opening: AbortSignal) => machine.connect(opening);
+  return context.parts.connectLink({ open, handshakeTimeoutMs: bootTimeoutMs, callTimeoutMs }, signal);
+}
+
+/** A start that failed because its machine died says so, with what the guest said last. */
+export async function explain(
+  error: unknown,
+  machine: Machine,
+  alive: AbortSignal,
+  signal: AbortSignal,
+): Promise<unknown> {
+  const isDead = alive.aborted && !signal.aborted;
+  const isSilent = error instanceof PodvmError && error.kind === 'timeout';
+  if (!isDead && !isSilent) return error;
+  const tail = await consoleTail(machine.consolePath);
+  const exit = isDead ? await machine.exited : undefined;
+  return new PodvmError(
+    isDead ? 'unavailable' : 'timeout',
+    `Cannot start the sandbox: ${exit?.reason ?? 'the agent does not answer'}` +
+      (tail.length === 0 ? '' : `; the guest's last lines: ${tail.join(' | ')}`),
+    { cause: error, tail: [...(exit?.tail ?? []), ...tail] },
+  );
+}
