@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { describeExit, type ExitFacts } from './exit-reason.ts';
+
+const facts: ExitFacts = { code: 0, shutdownReason: undefined, killed: false };
+
+test('describeExit() calls stopped only what was asked to end or powered itself off', () => {
+  const cases: readonly [Partial<ExitFacts>, 'stopped' | 'failed', RegExp][] = [
+    [{ shutdownReason: 'guest-shutdown' }, 'stopped', /guest powered off/],
+    [{ shutdownReason: 'host-qmp-quit' }, 'stopped', /told to quit/],
+    [{ shutdownReason: 'guest-reset' }, 'failed', /panic/],
+    [{ shutdownReason: 'guest-panic' }, 'failed', /panicked/],
+    [{ shutdownReason: 'subsystem-reset' }, 'failed', /ended with code 0/],
+    [{ code: 137, killed: true }, 'failed', /killed by us/],
+    [{ code: 137 }, 'failed', /QEMU was killed by SIGKILL/],
+    [{ code: 139 }, 'failed', /SIGSEGV/],
+    [{ code: 134 }, 'failed', /SIGABRT/],
+    [{ code: 159 }, 'failed', /SIGSYS/],
+    [{ code: 'SIGKILL' }, 'failed', /jail was killed by SIGKILL/],
+    [{ code: 'unknown' }, 'failed', /QEMU ended/],
+    [{ code: 1 }, 'failed', /code 1/],
+    [{ code: 0, shutdownReason: '__proto__' }, 'failed', /code 0/],
+  ];
+  for (const [given, state, reason] of cases) {
+    const told = describeExit({ ...facts, ...given });
+    assert.equal(told.state, state, JSON.stringify(given));
+    assert.match(told.reason, reason, JSON.stringify(given));
+  }
+});
+
+test('describeExit() believes a guest that powered off before the kill came', () => {
+  assert.equal(describeExit({ code: 137, shutdownReason: 'guest-shutdown', killed: true }).state, 'stopped');
+});

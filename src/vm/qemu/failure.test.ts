@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { ErrorKind } from '#base/errors.ts';
+import { startFailure } from './failure.ts';
+
+test('startFailure() knows what QEMU and its jail say, and what can be done', () => {
+  const cases: readonly [string, ErrorKind][] = [
+    ["qemu-system-x86_64: cannot set up guest memory 'ram': Cannot allocate memory", 'exhausted'],
+    ['bwrap: Can\u0027t mkdir: No space left on device', 'exhausted'],
+    ['qemu: could not configure /dev/net/tun (tap0): Operation not permitted', 'failedPrecondition'],
+    ['nsenter: cannot open /run/netns/x: No such file or directory', 'failedPrecondition'],
+    ['bwrap: setting up uid map: Permission denied', 'failedPrecondition'],
+    ['bwrap: No permissions to create new namespace', 'failedPrecondition'],
+    ["bwrap: Can't find source path /boot/vmlinux: No such file or directory", 'failedPrecondition'],
+    ["qemu: could not load kernel '/boot/vmlinux': No such file", 'failedPrecondition'],
+    ['Could not access KVM kernel module: Permission denied', 'failedPrecondition'],
+  ];
+  for (const [line, kind] of cases) {
+    const error = startFailure('m-1', ['something before', line], undefined);
+    assert.equal(error.kind, kind, line);
+    assert.ok(error.fix, line);
+    assert.match(error.message, /^Cannot start machine m-1: /);
+    assert.deepEqual(error.tail, ['something before', line]);
+  }
+});
+
+test('startFailure() gives the last line of what it does not know, and admits silence', () => {
+  const cause = new Error('the reason');
+  const error = startFailure('m-1', ['one', 'two'], cause);
+  assert.deepEqual([error.kind, error.message, error.cause], ['internal', 'Cannot start machine m-1: two', cause]);
+  assert.match(startFailure('m-1', [], cause).message, /without a word/);
+});
