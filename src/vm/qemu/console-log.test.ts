@@ -23,7 +23,7 @@ async function written(path: string, chunks: readonly Buffer[]): Promise<Buffer>
 test('ConsoleLog never keeps more than its bound, however it is fed, and always the end', async () => {
   const feeds = [
     Array.from({ length: 200 }, (_, at) => Buffer.alloc(16 * 1024, at)),
-    [Buffer.alloc(5 * maxConsoleBytes, 1), Buffer.from('end')],
+    [Buffer.concat(Array.from({ length: 5 }, (_, at) => Buffer.alloc(maxConsoleBytes, at))), Buffer.from('end')],
     [Buffer.alloc(maxConsoleBytes, 1), Buffer.alloc(1, 2)],
     [Buffer.alloc(maxConsoleBytes / 2, 1), Buffer.alloc(maxConsoleBytes / 2, 2), Buffer.alloc(7, 3)],
   ];

@@ -161,6 +161,15 @@ describe('QmpClient.execute()', () => {
     for (const { status } of await Promise.allSettled(calls)) assert.equal(status, 'rejected');
   });
 
+  test('answered and cancelled calls make room for others', async () => {
+    const { peer, client } = await Peer.opened();
+    for (let call = 0; call <= qmpLimits.maxPendingCalls; call += 1) await client.execute('x', {}, soon());
+    peer.answer = () => undefined;
+    for (let call = 0; call <= qmpLimits.maxPendingCalls; call += 1) {
+      await assert.rejects(client.execute('x', {}, AbortSignal.abort()), kind('cancelled'));
+    }
+  });
+
   test('ends the connection at a line above the limit, whether it comes whole or in pieces', async () => {
     const { peer, client } = await Peer.opened();
     peer.answer = () => undefined;
