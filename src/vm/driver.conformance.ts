@@ -170,6 +170,23 @@ function describeRunning(bench: Bench): void {
     await machine.attachDisk({ ...disk, serial: 'two', file: 'two.img', readOnly: true }, soon());
   });
 
+  test('leaves a disk unattached whose attaching was cancelled, and attaches it the next time', async () => {
+    await assert.rejects(machine.attachDisk({ ...disk, serial: 'never' }, AbortSignal.abort()), kind('cancelled'));
+    for (const turns of [1, 2, 3, 5, 8, 13]) {
+      const again = { ...disk, serial: `again-${turns}`, file: 'two.img', readOnly: true };
+      const stop = new AbortController();
+      const attaching = machine.attachDisk(again, stop.signal);
+      attaching.catch(() => undefined);
+      for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate);
+      stop.abort();
+      const isAttached = await attaching.then(
+        () => true,
+        (error: unknown) => !kind('cancelled')(error),
+      );
+      if (!isAttached) await machine.attachDisk(again, soon());
+    }
+  });
+
   test('refuses to detach a disk that is not attached', async () => {
     await assert.rejects(machine.detachDisk('three', soon()), kind('notFound'));
   });

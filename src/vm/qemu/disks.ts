@@ -26,27 +26,32 @@ export class Disks {
   async attach(disk: DiskSpec, signal: AbortSignal): Promise<void> {
     await this.#assertAttachable(disk);
     this.#attached.add(disk.serial);
-    const node = nodeName(disk.serial);
+    const node = blockNode(nodeName(disk.serial), this.#directory.inside(disk.file), disk.readOnly);
     try {
-      await this.#qmp.execute(
-        'blockdev-add',
-        blockNode(node, this.#directory.inside(disk.file), disk.readOnly),
-        signal,
-      );
-    } catch (cause) {
-      this.#attached.delete(disk.serial);
-      throw attachFailure(disk, cause);
-    }
-    try {
+      await this.#qmp.execute('blockdev-add', node, signal);
       await this.#qmp.execute('device_add', scsiDisk(disk.serial), signal);
     } catch (cause) {
+      await this.#undoAttach(disk.serial);
       this.#attached.delete(disk.serial);
-      // Not the caller's signal: it may be what ended the call. A refusal means that QEMU itself is gone.
-      await this.#qmp
-        .execute('blockdev-del', { 'node-name': node }, AbortSignal.timeout(cleanUpTimeoutMs))
-        .catch(() => undefined);
       throw attachFailure(disk, cause);
     }
+  }
+
+  /**
+   * QEMU runs what it was sent, in order, also when the caller has left meanwhile: so both steps are undone, whichever
+   * were done. Not by the caller's signal, which may be what ended the call; refusals mean that there was nothing.
+   */
+  async #undoAttach(serial: string): Promise<void> {
+    const signal = AbortSignal.timeout(cleanUpTimeoutMs);
+    const device = deviceId(serial);
+    const deleted = this.#deletion(device, signal).catch(() => undefined);
+    const wasThere = await this.#qmp.execute('device_del', { id: device }, signal).then(
+      () => true,
+      () => false,
+    );
+    if (wasThere) await deleted;
+    this.#deletions.delete(device);
+    await this.#qmp.execute('blockdev-del', { 'node-name': nodeName(serial) }, signal).catch(() => undefined);
   }
 
   async detach(serial: string, signal: AbortSignal): Promise<void> {
