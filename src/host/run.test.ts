@@ -43,3 +43,14 @@ test('run() ends what the program started too, and waits for nobody who holds it
   const { stdout } = await run('ps', ['-eo', 'args']);
   assert.doesNotMatch(stdout, /^sleep 86399$/m);
 });
+
+test('run() never takes the cut output of a program that was cancelled for the whole', async () => {
+  const whole = 'x'.repeat(300_000);
+  for (let ms = 0; ms < 12; ms += 0.5) {
+    const stop = new AbortController();
+    const running = run('cat', [], { input: whole, signal: stop.signal });
+    setTimeout(() => stop.abort(), ms);
+    const outcome = await running.catch((error: unknown) => void assert.ok(kind('cancelled')(error)));
+    if (outcome) assert.equal(outcome.stdout.length, whole.length);
+  }
+});

@@ -60,7 +60,11 @@ export async function run(program: string, args: readonly string[], options: Run
   child.stdin.on('error', () => {}); // a child that does not read its input says so by its exit code
   child.stdin.end(options.input ?? '');
 
-  const kill = () => killWithChildren(child);
+  let wasKilled = false; // what it printed may then be cut, whatever its exit code says
+  const kill = () => {
+    wasKilled = true;
+    killWithChildren(child);
+  };
   signal.addEventListener('abort', kill, { once: true });
   const code = await new Promise<number | NodeJS.Signals>((resolve, reject) => {
     child.once('error', (cause: NodeJS.ErrnoException) => {
@@ -77,11 +81,11 @@ export async function run(program: string, args: readonly string[], options: Run
   }).finally(() => signal.removeEventListener('abort', kill));
 
   if (overflow) throw new PodvmError('exhausted', `Cannot run ${program}: more than ${maxOutputBytes} bytes of output`);
+  if (wasKilled) throw stopped(program, options.signal, timeoutMs);
   const errorText = Buffer.concat(stderr).toString('utf8');
   if (typeof code === 'number' && okCodes.includes(code)) {
     return { code, stdout: Buffer.concat(stdout).toString('utf8'), stderr: errorText };
   }
-  if (signal.aborted) throw stopped(program, options.signal, timeoutMs);
   const tail = errorText
     .trimEnd()
     .split('\n')
