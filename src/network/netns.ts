@@ -74,6 +74,7 @@ export async function joinWithTap(sandboxId: string, interfaceName: string, sign
     timeoutMs: 10_000,
     input: [...oneWay(interfaceName, tapName), ...oneWay(tapName, interfaceName)].join('\n'),
   }).catch((cause: unknown) => {
+    if (signal.aborted) throw cause;
     throw new PodvmError('failedPrecondition', `Cannot join ${interfaceName} with the tap of ${sandboxId}`, {
       cause,
       fix: 'The kernel needs sch_ingress, cls_u32 and act_mirred; load the modules, or use `--network none`.',
