@@ -1,28 +1,58 @@
-import { parseArgs } from 'node:util';
 import { availableParallelism, totalmem } from 'node:os';
+import { parseArgs } from 'node:util';
 import { writeFileAtomic } from '#host/files.ts';
 import { bootSuite } from './boot.ts';
-import type { Figure } from './figures.ts';
+import { burstSuite } from './burst.ts';
+import { densitySuite } from './density.ts';
+import { execSuite } from './exec.ts';
+import { nested } from './figures.ts';
+import { memorySuite } from './memory.ts';
+import { plot } from './plot.ts';
+import { startSuite } from './start.ts';
+import type { SuiteOptions } from './suite.ts';
 
-/** `npm run bench -- SUITE --json FILE [--n N]`: measures, prints a table, writes the figures as JSON. */
-const suites = { boot: bootSuite } as const;
+/**
+ * `npm run bench -- SUITE [--json FILE] [--svg FILE] [--n N] [--peers crun,runsc]`: measures, prints a table, writes the
+ * figures as JSON and a plot of them.
+ */
+const suites = {
+  boot: { run: bootSuite, n: 10 },
+  start: { run: startSuite, n: 10 },
+  exec: { run: execSuite, n: 30 },
+  memory: { run: memorySuite, n: 3 },
+  burst: { run: burstSuite, n: 20 },
+  density: { run: densitySuite, n: 20 },
+} as const;
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
-  options: { json: { type: 'string' }, n: { type: 'string', default: '10' } },
+  options: {
+    json: { type: 'string' },
+    svg: { type: 'string' },
+    n: { type: 'string' },
+    peers: { type: 'string', default: 'crun,runsc' },
+  },
 });
-const [suite] = positionals;
-const rounds = Number(values.n);
-if (suite === undefined || !Object.hasOwn(suites, suite) || !Number.isInteger(rounds) || rounds < 1) {
-  process.stderr.write(`usage: npm run bench -- ${Object.keys(suites).join('|')} [--json FILE] [--n ROUNDS]\n`);
+const [name] = positionals;
+const suite = name !== undefined && Object.hasOwn(suites, name) ? suites[name as keyof typeof suites] : undefined;
+const rounds = Number(values.n ?? suite?.n);
+if (suite === undefined || !Number.isInteger(rounds) || rounds < 1) {
+  const usage = `npm run bench -- ${Object.keys(suites).join('|')} [--json FILE] [--svg FILE] [--n N] [--peers crun,runsc]`;
+  process.stderr.write(`usage: ${usage}\n`);
   process.exit(2);
 }
 
-const say = (line: string) => process.stderr.write(`${line}\n`);
-const figures: Record<string, Figure> = await suites[suite as keyof typeof suites](rounds, say);
-for (const [name, { min, median, max }] of Object.entries(figures)) {
-  process.stdout.write(`${name.padEnd(16)} min ${min}  median ${median}  max ${max}\n`);
+const options: SuiteOptions = {
+  rounds,
+  peers: values.peers.split(',').filter(Boolean),
+  say: (line) => process.stderr.write(`${line}\n`),
+};
+const figures = await suite.run(options);
+for (const [key, { min, median, p99, max }] of Object.entries(figures)) {
+  process.stdout.write(`${key.padEnd(30)} min ${min}  median ${median}  p99 ${p99}  max ${max}\n`);
 }
 const machine = { cores: availableParallelism(), memoryMiB: Math.round(totalmem() / 1024 ** 2), rounds };
-if (values.json !== undefined)
-  await writeFileAtomic(values.json, `${JSON.stringify({ ...figures, machine }, null, 2)}\n`, 0o644);
+if (values.json !== undefined) {
+  await writeFileAtomic(values.json, `${JSON.stringify({ ...nested(figures), machine }, null, 2)}\n`, 0o644);
+}
+if (values.svg !== undefined) await writeFileAtomic(values.svg, plot(`podvm ${name ?? ''}`, figures), 0o644);

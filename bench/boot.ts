@@ -3,7 +3,9 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { podDetailsSchema, type PodDetails } from '#api/pods.ts';
 import { run } from '#host/run.ts';
-import { type Figure, figureOf } from './figures.ts';
+import type { SuiteOptions } from './suite.ts';
+import { type Figures, Sheet } from './figures.ts';
+import { environment } from './node.ts';
 
 const podvm = join(import.meta.dirname, '../podvm');
 const roundTimeoutMs = 120_000;
@@ -28,27 +30,21 @@ interface Round {
 }
 
 /**
- * The whole path as a user has it: `podvm run` of a pod that says something, image present, nothing else running.
- * `coldBootMs`: from the VMM's start to the agent's first answer. `firstOutputMs`: from the shell to the container's
- * first byte. Memory is read when the pod idles.
+ * The whole path as a user has it, without a template: `podvm run` of a pod that says something, image present, nothing
+ * else running. `coldBootMs`: from the VMM's start to the agent's first answer. `firstOutputMs`: from the shell to the
+ * container's first byte. Memory is read when the pod idles.
  */
-export async function bootSuite(rounds: number, say: (line: string) => void): Promise<Record<keyof Round, Figure>> {
+export async function bootSuite({ rounds, say }: SuiteOptions): Promise<Figures> {
   await run(podvm, ['image', 'build-base'], { env: environment(), timeoutMs: 600_000 });
-  const done: Round[] = [];
+  const sheet = new Sheet();
   for (let number = 1; number <= rounds; number += 1) {
     const round = await bootOnce(`bench-boot-${number}`);
     say(
       `round ${number}: agent after ${round.coldBootMs} ms, first output after ${Math.round(round.firstOutputMs)} ms`,
     );
-    done.push(round);
+    for (const [name, value] of Object.entries(round)) sheet.add(name, value as number); // SAFE: all of a Round
   }
-  const figure = (key: keyof Round) => figureOf(done.map((round) => round[key]));
-  return {
-    coldBootMs: figure('coldBootMs'),
-    firstOutputMs: figure('firstOutputMs'),
-    agentRssKiB: figure('agentRssKiB'),
-    vmmPssKiB: figure('vmmPssKiB'),
-  };
+  return sheet.figures;
 }
 
 async function bootOnce(name: string): Promise<Round> {
@@ -84,10 +80,4 @@ async function bootOnce(name: string): Promise<Round> {
 async function inspect(name: string): Promise<PodDetails> {
   const { stdout } = await run(podvm, ['inspect', name], { env: environment() });
   return v.parse(podDetailsSchema, JSON.parse(stdout));
-}
-
-function environment(): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(process.env).flatMap(([key, value]) => (value === undefined ? [] : [[key, value]])),
-  );
 }

@@ -2,9 +2,13 @@
 export interface Figure {
   readonly min: number;
   readonly median: number;
+  readonly p99: number;
   readonly max: number;
   readonly rounds: number;
 }
+
+/** Values by their names in the result: `podvm.startMs`, `peers.runsc.firstOutputMs`. */
+export type Figures = Readonly<Record<string, Figure>>;
 
 /** Errors: a programmer's, for no values. */
 export function figureOf(values: readonly number[]): Figure {
@@ -16,5 +20,44 @@ export function figureOf(values: readonly number[]): Figure {
   };
   const middle = (sorted.length - 1) / 2;
   const median = (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2;
-  return { min: at(0), median, max: at(sorted.length - 1), rounds: sorted.length };
+  const p99 = at(Math.min(sorted.length - 1, Math.ceil(sorted.length * 0.99) - 1));
+  return { min: at(0), median, p99, max: at(sorted.length - 1), rounds: sorted.length };
+}
+
+/** `{ 'podvm.startMs': f }` as `{ podvm: { startMs: f } }`. */
+export function nested(figures: Figures): Record<string, unknown> {
+  const root: Record<string, unknown> = {};
+  for (const [name, figure] of Object.entries(figures)) {
+    const path = name.split('.');
+    const last = path.pop() ?? name;
+    let at = root;
+    for (const key of path) at = (at[key] ??= {}) as Record<string, unknown>; // SAFE: no name is another's prefix
+    at[last] = figure;
+  }
+  return root;
+}
+
+/** Collects values under names. */
+export class Sheet {
+  readonly #values = new Map<string, number[]>();
+
+  add(name: string, value: number): void {
+    this.#values.set(name, [...(this.#values.get(name) ?? []), value]);
+  }
+
+  get figures(): Figures {
+    return Object.fromEntries([...this.#values].map(([name, values]) => [name, figureOf(values)]));
+  }
+}
+
+/** `ratio.<name>`: our median by the peer's, of the same run. */
+export function ratios(figures: Figures): Figures {
+  const ours = figures['podvm.firstOutputMs'];
+  if (ours === undefined) return {};
+  return Object.fromEntries(
+    Object.entries(figures).flatMap(([name, { median }]) => {
+      const peer = /^peers\.(\w+)\.firstOutputMs$/.exec(name)?.[1];
+      return peer === undefined ? [] : [[`ratio.${peer}`, figureOf([ours.median / median])]];
+    }),
+  );
 }

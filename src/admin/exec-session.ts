@@ -3,7 +3,7 @@ import type { WebSocket } from 'ws';
 import { channel, type ExecStatus, terminalSizeSchema } from '#api/exec.ts';
 import type { Log } from '#host/log.ts';
 import type { Exec } from '#sandbox/sandbox.ts';
-import { errorBodyOf } from './error-body.ts';
+import { refusalOf } from './exec-refusal.ts';
 import { parseJson } from './http.ts';
 import { send } from './run-session.ts';
 
@@ -31,7 +31,7 @@ export async function serveExec(socket: WebSocket, tty: boolean, start: () => Pr
     socket.off('close', gone);
     status = { exitCode };
   } catch (error) {
-    status = { error: errorBodyOf(error) };
+    status = refusalOf(error);
   }
   socket.resume();
   await send(socket, framed(channel.status, Buffer.from(JSON.stringify(status))));

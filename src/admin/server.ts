@@ -5,6 +5,7 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { PodvmError } from '#base/errors.ts';
+import type { NodeDetails } from '#api/node.ts';
 import { stopRequestSchema } from '#api/pods.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { RunningPod } from '#pod/pods.ts';
@@ -100,6 +101,10 @@ async function answer(
   if (await serveImages(parts.images, request, response, url, signal)) return;
   if (request.method === 'GET' && url.pathname === '/v1/pods') {
     sendJson(response, 200, parts.pods.list().map(summaryOf));
+    return;
+  }
+  if (request.method === 'GET' && url.pathname === '/v1/node') {
+    sendJson(response, 200, { waitingMachines: parts.sandboxes.waitingMachines } satisfies NodeDetails);
     return;
   }
   const { pod, verb } = findPod(parts, url);

@@ -7,8 +7,14 @@ import { errorBodySchema } from './pods.ts';
  */
 export const channel = { stdin: 0, stdout: 1, stderr: 2, status: 3, resize: 4, close: 255 } as const;
 
-/** Body of the one frame on channel `status`, the server's last. */
-export const execStatusSchema = v.union([v.object({ exitCode: v.number() }), v.object({ error: errorBodySchema })]);
+/**
+ * Body of the one frame on channel `status`, the server's last. An error with an exit code is the command's own fault:
+ * 127 there is no such program, 126 it cannot be executed, as shells and docker have it.
+ */
+export const execStatusSchema = v.union([
+  v.object({ error: errorBodySchema, exitCode: v.optional(v.number()) }),
+  v.object({ exitCode: v.number() }),
+]);
 export type ExecStatus = v.InferOutput<typeof execStatusSchema>;
 
 /** Body of a frame on channel `resize`; Kubernetes' TerminalSize. */

@@ -5,7 +5,7 @@ import { PodvmError } from '#base/errors.ts';
 import { channel, execStatusSchema } from '#api/exec.ts';
 import { type Client, fromErrorBody } from './client.ts';
 import { podPath } from './pod-name.ts';
-import { type Terminal, write } from './terminal.ts';
+import { type Terminal, errorText, write } from './terminal.ts';
 
 export interface ExecOptions {
   readonly pod: string;
@@ -74,8 +74,11 @@ async function follow(socket: WebSocket, terminal: Terminal): Promise<number> {
           else if (frame[0] === channel.stderr) await write(terminal.stderr, body);
           else if (frame[0] === channel.status) {
             const status = v.parse(execStatusSchema, JSON.parse(body.toString('utf8')));
-            if ('exitCode' in status) resolve(status.exitCode);
-            else reject(fromErrorBody(status.error));
+            if (!('error' in status)) return resolve(status.exitCode);
+            const error = fromErrorBody(status.error);
+            if (status.exitCode === undefined) return reject(error);
+            await write(terminal.stderr, errorText(error));
+            resolve(status.exitCode);
           }
         })
         .catch(reject)

@@ -63,9 +63,10 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
     .configureOutput({
       writeOut: (text) => terminal.stdout.write(text),
       writeErr: (text) => terminal.stderr.write(text),
+      outputError: (text, writeTo) => writeTo(text.replace(/^error: /, 'podvm: ')),
     })
     .enablePositionalOptions()
-    .showHelpAfterError('(podvm --help shows the commands)');
+    .showHelpAfterError('  fix: See `podvm --help`, or `podvm COMMAND --help`.');
   const global = () => program.opts<GlobalOptions>();
   const client = () => createClient(parts.socketPath(global()));
 

@@ -43,12 +43,25 @@ async function readFiles(names: readonly string[], terminal: Terminal): Promise<
     if (name === '-') files.push({ name: '<stdin>', text: await text(terminal.stdin) });
     else {
       const content = await readFile(name, 'utf8').catch((cause: NodeJS.ErrnoException) => {
-        throw new PodvmError('invalid', `Cannot read ${name}: ${cause.code ?? cause.message}`, { cause });
+        throw unreadable(name, cause);
       });
       files.push({ name, text: content });
     }
   }
   return files;
+}
+
+const whyUnreadable: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such file',
+  EISDIR: 'it is a directory',
+  EACCES: 'permission denied',
+};
+
+/** Without the cause: its message would say the same again. */
+function unreadable(name: string, { code = '', message }: NodeJS.ErrnoException): PodvmError {
+  return new PodvmError('invalid', `Cannot read ${name}: ${whyUnreadable[code] ?? message}`, {
+    fix: 'Name YAML files that can be read, or - for standard input.',
+  });
 }
 
 function interrupter(socket: WebSocket, terminal: Terminal): (() => void) & { count(): number } {

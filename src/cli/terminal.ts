@@ -22,7 +22,7 @@ export function errorText(error: unknown): string {
   const lines = [`podvm: ${messageOf(error)}`];
   if (error instanceof PodvmError) {
     lines.push(...error.tail.map((line) => `  | ${line}`));
-    if (error.fix !== undefined) lines.push(`  ${error.fix}`);
+    if (error.fix !== undefined) lines.push(`  fix: ${error.fix}`);
   }
   return `${lines.join('\n')}\n`;
 }

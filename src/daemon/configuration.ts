@@ -15,6 +15,8 @@ export interface Configuration {
   readonly accelerator: 'kvm' | 'tcg' | undefined;
   /** Machines that wait for a pod. */
   readonly poolSize: number;
+  /** Nominal memory of machines in `MiB`: what one pod may have; undefined: half of the node's, at most 16 GiB. */
+  readonly machineMemoryMiB: number | undefined;
   /** Debian mirror for set-up; default: the host's apt knows. */
   readonly mirror?: string;
   /** Where the sources lie. */
@@ -27,8 +29,10 @@ export interface Configuration {
  *   PODVM_LOG          log level; default warn
  *   PODVM_ACCELERATOR  kvm, tcg or auto (probed); default auto
  *   PODVM_POOL         machines kept waiting for a pod, 0 to 64; default 0
+ *   PODVM_MACHINE_MEMORY_MIB  what one pod may have without booting cold, from 256; default half of the node's memory
  *   PODVM_MIRROR       URL of a Debian mirror for set-up; default: the one the host's apt uses
  */
+const maxMachineMiB = 1024 * 1024;
 const defaultRoot = '/var/lib/podvm';
 const defaultSocket = '/run/podvm/podvm.sock';
 /** sun_path has 108 bytes, the last one zero. */
@@ -46,6 +50,7 @@ export function readConfiguration(
     throw new PodvmError('invalid', `Cannot use the state directory ${root}: its path is too long for a socket in it`);
   }
   const mirror = env['PODVM_MIRROR'];
+  const memory = env['PODVM_MACHINE_MEMORY_MIB'];
   const accelerator = oneOf('PODVM_ACCELERATOR', env['PODVM_ACCELERATOR'] ?? 'auto', ['kvm', 'tcg', 'auto'] as const);
   return {
     root,
@@ -53,16 +58,20 @@ export function readConfiguration(
     logLevel: oneOf('PODVM_LOG', options.logLevel ?? env['PODVM_LOG'] ?? 'warn', logLevels),
     nodeName: hostname(),
     accelerator: accelerator === 'auto' ? undefined : accelerator,
-    poolSize: wholeNumber('PODVM_POOL', env['PODVM_POOL'] ?? '0', 64),
+    poolSize: wholeNumber('PODVM_POOL', env['PODVM_POOL'] ?? '0', { min: 0, max: 64 }),
+    machineMemoryMiB:
+      memory === undefined
+        ? undefined
+        : wholeNumber('PODVM_MACHINE_MEMORY_MIB', memory, { min: 256, max: maxMachineMiB }),
     ...(mirror === undefined ? {} : { mirror }),
     repo,
   };
 }
 
-function wholeNumber(name: string, value: string, max: number): number {
+function wholeNumber(name: string, value: string, { min, max }: { min: number; max: number }): number {
   const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN;
-  if (number <= max) return number;
-  throw new PodvmError('invalid', `Cannot use ${name}: it must be a whole number from 0 to ${max}, got ${value}`);
+  if (number >= min && number <= max) return number;
+  throw new PodvmError('invalid', `Cannot use ${name}: it must be a whole number from ${min} to ${max}, got ${value}`);
 }
 
 function oneOf<T extends string>(name: string, value: string, allowed: readonly T[]): T {

@@ -9,6 +9,7 @@ import type { ImageStore } from '#image/images.ts';
 import { connectLink } from '#link/connect-link.ts';
 import { createHostNetwork } from '#network/host-network.ts';
 import { createPodTable } from '#pod/pod-table.ts';
+import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
 import { makeScratchDisk } from '#storage/scratch-disk.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
@@ -51,6 +52,7 @@ export async function openEngine(
         directory: config.root,
         log,
         poolSize: config.poolSize,
+        limits: limitsOf(config),
         parts: {
           driver: createQemuDriver({ assets, accelerator, templates: join(config.root, 'templates') }),
           network: createHostNetwork({ stateDir: join(config.root, 'network'), log }),
@@ -80,4 +82,10 @@ export async function openEngine(
     warmUp: (warming) => sandboxes.warmUp('template', warming),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+function limitsOf({ machineMemoryMiB }: Configuration): SandboxLimits {
+  const { size } = defaultLimits;
+  if (machineMemoryMiB === undefined) return defaultLimits;
+  return { ...defaultLimits, size: { ...size, nominalMemoryMiB: machineMemoryMiB } };
 }

@@ -120,6 +120,7 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
       return sandbox;
     },
     list: () => (sandbox === undefined ? [] : [sandbox]),
+    waitingMachines: 0,
     get: () => sandbox,
     running: () => containers.filter((it) => it.status.state === 'running').map((it) => it.spec.name),
     current(name) {

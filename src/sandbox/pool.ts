@@ -26,6 +26,8 @@ export interface PoolOptions {
 const makeTimeoutMs = 120_000;
 /** How often the spares are looked after when nothing happens, in `ms`. */
 const tendIntervalMs = 5_000;
+/** How long a pod that has just got its machine is left alone with the processor, in `ms`: it makes its containers. */
+const settleMs = 1_000;
 /** After a failure, in `ms`. */
 const backOffMs = 30_000;
 
@@ -47,6 +49,7 @@ class SparePool implements Pool {
   readonly #closing = new AbortController();
   readonly #tending: Promise<void>;
   #spares: PreparedSandbox[] = [];
+  #quietUntilNs = 0n;
   #wake = Promise.withResolvers<void>();
   #filled = Promise.withResolvers<void>();
 
@@ -71,6 +74,7 @@ class SparePool implements Pool {
       size.scratchBytes === mine.size.scratchBytes;
     const spare = suits ? this.#spares.shift() : undefined;
     if (spare !== undefined) {
+      this.#quietUntilNs = this.#context.surroundings.monotonicNs() + BigInt(settleMs) * 1_000_000n;
       this.#filled = Promise.withResolvers();
       this.#wake.resolve();
     }
@@ -100,7 +104,7 @@ class SparePool implements Pool {
       if (isScarce) await this.#drain('memory is scarce');
       else if (!(await this.#isTemplateCurrent())) await this.#drain('their template changed');
       let isResting = isScarce;
-      if (!isScarce && this.#spares.length < this.#options.size && !this.#options.isBusy()) {
+      if (!isScarce && this.#spares.length < this.#options.size && !this.#isBusy) {
         try {
           await this.#addSpare();
           continue;
@@ -111,8 +115,12 @@ class SparePool implements Pool {
         }
       }
       if (isResting || this.#spares.length >= this.#options.size) this.#filled.resolve();
-      await this.#rest(isResting ? backOffMs : this.#options.isBusy() ? 50 : tendIntervalMs);
+      await this.#rest(isResting ? backOffMs : this.#isBusy ? 50 : tendIntervalMs);
     }
+  }
+
+  get #isBusy(): boolean {
+    return this.#options.isBusy() || this.#context.surroundings.monotonicNs() < this.#quietUntilNs;
   }
 
   async #addSpare(): Promise<void> {

@@ -256,5 +256,7 @@ export interface Sandboxes {
    */
   run(spec: SandboxSpec, signal: AbortSignal): Promise<Sandbox>;
   list(): readonly Sandbox[];
+  /** Machines that wait for a pod. */
+  readonly waitingMachines: number;
   get(namespace: string, name: string): Sandbox | undefined;
 }

@@ -114,6 +114,10 @@ class SandboxTable implements OpenSandboxes {
     if (what === 'pool') await pool.filled();
   }
 
+  get waitingMachines(): number {
+    return this.#context.pool.waiting;
+  }
+
   list(): readonly Sandbox[] {
     return [...this.#sandboxes.values()];
   }

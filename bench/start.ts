@@ -1,0 +1,56 @@
+import { type Figures, ratios, Sheet } from './figures.ts';
+import { idlePods, nodeRoot, openNode, untilWaiting, type Node } from './node.ts';
+import { openPeer } from './peers.ts';
+import type { SuiteOptions } from './suite.ts';
+
+/**
+ * Pods one after the other, as a user of a running node starts them; busybox, image present.
+ * `podvm.startMs`: a machine restored without a pool, from the VMM's start to the agent's first answer.
+ * `podvm.sandboxMs`: the whole sandbox of it. `podvm.startPooledMs`: a sandbox from the pool, less its CNI chain.
+ * `podvm.firstOutputMs`: from the shell to the first byte, from the pool; of the peers the same, in turn.
+ */
+export async function startSuite({ rounds, peers, say }: SuiteOptions): Promise<Figures> {
+  const sheet = new Sheet();
+  await using undo = new AsyncDisposableStack();
+  {
+    await using node = await openNode({ poolSize: 0 });
+    for (let round = 1; round <= rounds; round += 1) await startCold(node, `bench-start-${round}`, sheet, say);
+  }
+  const node = undo.use(await openNode({ poolSize: 1 }));
+  const measured = [];
+  for (const name of peers) {
+    const peer = await openPeer(name, nodeRoot);
+    if (typeof peer === 'string') say(`peer left out: ${peer}`);
+    else measured.push(undo.use(peer));
+  }
+  for (let round = 1; round <= rounds; round += 1) {
+    await startPooled(node, `bench-pooled-${round}`, sheet, say);
+    for (const peer of measured) sheet.add(`peers.${peer.name}.firstOutputMs`, await peer.firstOutputMs());
+  }
+  return { ...sheet.figures, ...ratios(sheet.figures) };
+}
+
+async function startCold(node: Node, name: string, sheet: Sheet, say: (line: string) => void): Promise<void> {
+  await using pods = node.start(idlePods(name, 1));
+  const [firstMs = Number.NaN] = await pods.lines(1);
+  const phase = await phasesOf(node, name);
+  sheet.add('podvm.startMs', phase('machine started') + phase('agent answered'));
+  sheet.add('podvm.sandboxMs', phase('total'));
+  sheet.add('podvm.firstOutputUnpooledMs', firstMs);
+  say(`${name}: agent after ${Math.round(phase('machine started') + phase('agent answered'))} ms`);
+}
+
+async function startPooled(node: Node, name: string, sheet: Sheet, say: (line: string) => void): Promise<void> {
+  await untilWaiting(1);
+  await using pods = node.start(idlePods(name, 1));
+  const [firstMs = Number.NaN] = await pods.lines(1);
+  const phase = await phasesOf(node, name);
+  sheet.add('podvm.firstOutputMs', firstMs);
+  sheet.add('podvm.startPooledMs', phase('total') - phase('network connected'));
+  say(`${name}: first output after ${Math.round(firstMs)} ms`);
+}
+
+async function phasesOf(node: Node, name: string): Promise<(phase: string) => number> {
+  const { sandbox } = await node.inspect(name);
+  return (wanted) => sandbox?.phases.find((found) => found.name === wanted)?.ms ?? Number.NaN;
+}

@@ -1,0 +1,9 @@
+/** What every suite is given. */
+export interface SuiteOptions {
+  /** How often each quantity is measured; with `density` and `burst`: how many pods. */
+  readonly rounds: number;
+  /** Runtimes to measure in the same run, where they are installed. */
+  readonly peers: readonly string[];
+  /** A line for whoever watches. */
+  readonly say: (line: string) => void;
+}

@@ -1,0 +1,8 @@
+import * as v from 'valibot';
+
+/** `GET /v1/node`: NodeDetails. */
+export const nodeDetailsSchema = v.object({
+  /** Machines in the pool. */
+  waitingMachines: v.number(),
+});
+export type NodeDetails = v.InferOutput<typeof nodeDetailsSchema>;
