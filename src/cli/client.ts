@@ -44,7 +44,6 @@ function nobodyThere(socketPath: string, cause: NodeJS.ErrnoException): PodvmErr
   const isNobody = cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED';
   return isNobody
     ? new PodvmError('unavailable', 'Cannot reach podvm: no pod is running on this machine', {
-        cause,
         fix: 'Start one with `podvm run FILE`.',
       })
     : new PodvmError('unavailable', `Cannot reach podvm at ${socketPath}: ${cause.message}`, { cause });

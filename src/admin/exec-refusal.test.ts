@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { refusalOf } from './exec-refusal.ts';
+
+const crunSays = (text: string) => new PodvmError('internal', `Cannot exec container: ${text}: in call startExec`);
+const exitCodeOf = (error: unknown) => {
+  const status = refusalOf(error);
+  assert.ok('error' in status);
+  return status.exitCode;
+};
+
+describe('refusalOf()', () => {
+  it('gives no exit code for what is not the fault of the command', () => {
+    assert.equal(exitCodeOf(crunSays('cannot join the cgroup: No such file or directory')), undefined);
+    assert.equal(exitCodeOf(new PodvmError('notFound', 'Cannot find pod nopod')), undefined);
+    assert.equal(exitCodeOf(new Error('not executable')), undefined);
+  });
+
+  it('says 127 for a program that is not there, in words of its own', () => {
+    const status = refusalOf(crunSays('executable file `nosuch` not found in $PATH: No such file or directory'));
+    assert.ok('error' in status);
+    assert.equal(status.exitCode, 127);
+    assert.equal(status.error.message, 'Cannot run nosuch: there is no such program');
+  });
+
+  it('says 126 for what is there and cannot be executed', () => {
+    const because = 'Operation not permitted';
+    assert.equal(exitCodeOf(crunSays(`the path \`/etc/passwd\` exists but it is not executable: ${because}`)), 126);
+    assert.equal(exitCodeOf(crunSays(`the path \`/etc\` is not a regular file: ${because}`)), 126);
+  });
+});

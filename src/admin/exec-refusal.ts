@@ -1,0 +1,27 @@
+import { PodvmError, messageOf } from '#base/errors.ts';
+import type { ExecStatus } from '#api/exec.ts';
+import { errorBodyOf } from './error-body.ts';
+
+const noSuchProgram = 127;
+const notExecutable = 126;
+
+/** What crun says of a command that it cannot execute. */
+const words = [
+  { says: /executable file `([^`]*)` not found/, exitCode: noSuchProgram, why: 'there is no such program' },
+  { says: /the path `([^`]*)` exists but it is not executable/, exitCode: notExecutable, why: 'it is not executable' },
+  { says: /the path `([^`]*)` is not a regular file/, exitCode: notExecutable, why: 'it is not a regular file' },
+] as const;
+
+/** The last word on an exec that did not start; a command that is not there or cannot run gets a shell's exit code. */
+export function refusalOf(error: unknown): ExecStatus {
+  const message = messageOf(error);
+  for (const { says, exitCode, why } of words) {
+    const found = says.exec(message);
+    if (found === null) continue;
+    const plain = new PodvmError('notFound', `Cannot run ${found[1]}: ${why}`, {
+      fix: 'Name a program of the container by its path, or run it by a shell: -- sh -c "...".',
+    });
+    return { error: errorBodyOf(plain), exitCode };
+  }
+  return { error: errorBodyOf(error) };
+}

@@ -1,0 +1,140 @@
+import assert from 'node:assert/strict';
+import { run } from '#host/run.ts';
+import { after, before, describe, it } from 'node:test';
+import { whyNoVm } from './house.ts';
+import { type Desk, openDesk, type Typed } from './typed.ts';
+
+const skip = await whyNoVm();
+const image = 'localhost/podvm/base:latest';
+
+/** Two containers with a ConfigMap and a Secret; both say that they are up, and what they end with on SIGTERM. */
+const talk = `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: words}
+data: {greeting: good morning}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: hidden}
+stringData: {word: sesame}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: talk}
+spec:
+  restartPolicy: Never
+  initContainers:
+    - {name: first, image: ${image}, command: [sh, -c, echo init]}
+  containers:
+    - name: a
+      image: ${image}
+      command: [sh, -c, "trap 'echo got TERM; exit 3' TERM; echo $GREETING $WORD; while :; do sleep 0.1; done"]
+      env:
+        - {name: GREETING, valueFrom: {configMapKeyRef: {name: words, key: greeting}}}
+        - {name: WORD, valueFrom: {secretKeyRef: {name: hidden, key: word}}}
+    - {name: b, image: ${image}, command: [sh, -c, "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done"]}
+`;
+
+const once = (script: string) => `
+apiVersion: v1
+kind: Pod
+metadata: {name: once}
+spec:
+  restartPolicy: Never
+  containers: [{name: it, image: ${image}, command: [sh, -c, ${JSON.stringify(script)}]}]
+`;
+
+const stubborn = once("trap '' TERM; echo up; while :; do sleep 0.1; done");
+
+describe('podvm, as it is typed', { skip }, () => {
+  let desk: Desk;
+  let talking: Typed;
+  before(async () => {
+    desk = await openDesk({ isSetUp: true });
+    talking = desk.start(['run', '-'], talk);
+    await talking.shows(/good morning/);
+    await talking.shows(/talk\/b +\| up/);
+  });
+  after(async () => await desk[Symbol.asyncDispose]());
+
+  it('run prefixes lines with pod and container, init containers first', () => {
+    assert.match(talking.stdout(), /^talk\/first +\| init\n[^]*talk\/a +\| good morning sesame\n/);
+  });
+
+  it('ps lists the pod', async () => {
+    const { code, stdout } = await desk.type(['ps']);
+    assert.equal(code, 0);
+    assert.match(stdout, /^NAMESPACE +NAME +READY[^]*\ndefault +talk +2\/2 +Running +0 /);
+  });
+
+  it('logs prints what one container said, and nothing of others', async () => {
+    assert.equal((await desk.type(['logs', 'talk'])).stdout, 'good morning sesame\n');
+    assert.equal((await desk.type(['logs', 'talk', '-c', 'first'])).stdout, 'init\n');
+  });
+
+  it("exec ends with the command's exit code", async () => {
+    assert.equal((await desk.type(['exec', 'talk', '--', 'sh', '-c', 'exit 9'])).code, 9);
+  });
+
+  it('exec says 127 for a program that is not there and 126 for one that cannot run', async () => {
+    const missing = await desk.type(['exec', 'talk', '--', 'nosuch']);
+    assert.equal(missing.code, 127);
+    assert.match(missing.stderr, /^podvm: Cannot run nosuch: there is no such program\n {2}fix: /);
+    assert.equal((await desk.type(['exec', 'talk', '--', '/nosuch'])).code, 127);
+    assert.equal((await desk.type(['exec', 'talk', '--', '/etc/passwd'])).code, 126);
+  });
+
+  it('exec -i passes standard input on', async () => {
+    assert.equal((await desk.type(['exec', '-i', 'talk', '--', 'cat'], 'through\n')).stdout, 'through\n');
+  });
+
+  it('exec -it gives the command a terminal of the size of ours', async () => {
+    const line = `stty rows 33 cols 77; exec ./podvm --root ${desk.root} exec -it talk -- sh -c 'tty; stty size'`;
+    const { stdout } = await run('script', ['-qec', line, '/dev/null'], {
+      env: { ...process.env } as Record<string, string>,
+    });
+    assert.match(stdout, /\/dev\/pts\/\d/); // `script` itself adds ^@ somewhere: the end of its own input
+    assert.match(stdout, /\n33 77\r/);
+  });
+
+  it('inspect shows the machine, console what its kernel said', async () => {
+    const details = JSON.parse((await desk.type(['inspect', 'talk'])).stdout) as { sandbox: { state: string } };
+    assert.equal(details.sandbox.state, 'ready');
+    assert.equal((await desk.type(['console', 'talk'])).code, 0);
+  });
+
+  it('a pod or container that is not there fails with 125, and says what is', async () => {
+    const pod = await desk.type(['exec', 'tal', '--', 'true']);
+    assert.equal(pod.code, 125);
+    assert.match(pod.stderr, /^podvm: Cannot find pod tal\n {2}fix: .*podvm ps/);
+    const container = await desk.type(['logs', 'talk', '-c', 'zz']);
+    assert.equal(container.code, 125);
+    assert.match(container.stderr, /it has first, a, b/);
+  });
+
+  it('a second run joins the first: its exit code is its own', async () => {
+    const { code, stdout } = await desk.type(['run', '--network', 'none', '-'], once('echo alone; exit 7'));
+    assert.deepEqual({ code, stdout }, { code: 7, stdout: 'alone\n' });
+  });
+
+  it('a second Ctrl-C kills a container that ignores SIGTERM', async () => {
+    const typed = desk.start(['run', '--network', 'none', '-'], stubborn);
+    await typed.shows(/up/);
+    typed.child.kill('SIGINT');
+    await typed.shows(/stopping/); // two at once would be one
+    const startedAt = performance.now();
+    typed.child.kill('SIGINT');
+    const { code } = await typed.ended;
+    assert.notEqual(code, 0);
+    assert.ok(performance.now() - startedAt < 20_000, 'the grace period is 30 s');
+  });
+
+  it('Ctrl-C lets containers end by themselves', async () => {
+    talking.child.kill('SIGINT');
+    const { code, stdout } = await talking.ended;
+    assert.match(stdout, /talk\/a +\| got TERM\n/);
+    assert.equal(code, 3);
+    assert.equal((await desk.type(['ps'])).stdout.trim().split('\n').length, 1);
+  });
+});

@@ -1,0 +1,100 @@
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { chmod, cp, mkdir, mkdtemp, readdir, rm, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { removeDefaultNetwork } from '#network/default-network.ts';
+
+const repo = join(import.meta.dirname, '../..');
+const setUpRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
+
+/** A `./podvm` command line that runs. */
+export interface Typed {
+  readonly child: ChildProcessWithoutNullStreams;
+  readonly stdout: () => string;
+  readonly stderr: () => string;
+  readonly ended: Promise<Ended>;
+  /** Resolves when standard output or standard error matches; rejects after the deadline, or when the program ends before. */
+  shows(pattern: RegExp): Promise<void>;
+}
+
+export interface Ended {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** A state directory of its own, in which a test types `./podvm ...`. */
+export interface Desk extends AsyncDisposable {
+  readonly root: string;
+  start(args: readonly string[], input?: string): Typed;
+  type(args: readonly string[], input?: string): Promise<Ended>;
+}
+
+/**
+ * With set-up, it shares what `podvm setup` made: by links to each part, so that whatever is made or swept here stays
+ * here. The environment is a user's, plus the state directory.
+ */
+export async function openDesk({ isSetUp }: { readonly isSetUp: boolean }): Promise<Desk> {
+  const root = await mkdtemp('/var/tmp/podvm-cli-');
+  await chmod(root, 0o711); // jailed machines reach what is theirs in it
+  if (isSetUp) {
+    await cp(join(setUpRoot, 'assets'), join(root, 'assets'), { recursive: true });
+    await mkdir(join(root, 'parts'));
+    for (const part of await readdir(join(setUpRoot, 'parts'))) {
+      await symlink(join(setUpRoot, 'parts', part), join(root, 'parts', part));
+    }
+    await symlink(join(setUpRoot, 'templates'), join(root, 'templates'));
+    await cp(join(setUpRoot, 'probe/accelerator.json'), join(root, 'probe/accelerator.json'));
+  }
+  const running = new Set<Typed>();
+  const start = (args: readonly string[], input = '') => {
+    const typed = startPodvm(root, args, input);
+    running.add(typed);
+    void typed.ended.finally(() => running.delete(typed));
+    return typed;
+  };
+  return {
+    root,
+    start,
+    type: async (args, input) => await start(args, input).ended,
+    async [Symbol.asyncDispose]() {
+      for (const { child } of running) child.kill('SIGINT');
+      for (const { child } of running) child.kill('SIGINT');
+      await Promise.all([...running].map((typed) => typed.ended));
+      await removeDefaultNetwork(join(root, 'network'), AbortSignal.timeout(30_000));
+      await rm(root, { recursive: true, force: true });
+    },
+  };
+}
+
+function startPodvm(root: string, args: readonly string[], input: string): Typed {
+  const child = spawn(join(repo, 'podvm'), args, { env: { ...process.env, PODVM_ROOT: root } });
+  child.stdin.on('error', () => {}); // a command that does not read its input
+  child.stdin.end(input);
+  let stdout = '';
+  let stderr = '';
+  const looks = new Set<() => void>();
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
+    for (const look of looks) look();
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+    for (const look of looks) look();
+  });
+  const ended = new Promise<Ended>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code) => resolve({ code, stdout, stderr }));
+  });
+  const shows = (pattern: RegExp) =>
+    new Promise<void>((resolve, reject) => {
+      const look = () => {
+        if (pattern.test(stdout) || pattern.test(stderr)) resolve();
+      };
+      looks.add(look);
+      const fail = () => reject(new Error(`no ${String(pattern)} in:\n${stdout}\n${stderr}`));
+      AbortSignal.timeout(60_000).addEventListener('abort', fail);
+      void ended.then(fail);
+      look();
+    });
+  return { child, stdout: () => stdout, stderr: () => stderr, ended, shows };
+}
