@@ -86,7 +86,8 @@ async function makeCertificate(directory: string): Promise<void> {
   await run('openssl', ['req', '-x509', ...key, '-out', join(directory, 'cert.pem'), '-days', '2', ...subject]);
 }
 
-async function freePort(): Promise<number> {
+/** A port of 127.0.0.1 that nobody listens on. */
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   // SAFE: a server that listens on TCP has such an address.
