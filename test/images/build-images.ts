@@ -3,13 +3,10 @@ import { access, chmod, copyFile, mkdir, mkdtemp, rename, rm, stat, writeFile } 
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { findDebianArchive, suite } from '#setup/debian-archive.ts';
-import { type Recipe, recipes } from './recipes.ts';
+import type { Recipe } from './recipes.ts';
 
-/**
- * Makes the images of the examples from Debian packages and pushes them to a registry:
- * `node test/images/build-images.ts localhost:5000`. What was made before is kept in `/var/cache/podvm-test-images`.
- */
-const cache = '/var/cache/podvm-test-images';
+/** Where images that were made are kept, by their recipes. */
+export const cache = '/var/cache/podvm-test-images';
 const buildTimeoutMs = 900_000;
 
 /** Directory with the OCI layout of the image; made now if its recipe has changed. */
@@ -94,17 +91,7 @@ async function makeLayout(tar: string, layout: string, recipe: Recipe, signal: A
   await writeFile(join(layout, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
 }
 
-async function pushImage(layout: string, reference: string, signal: AbortSignal): Promise<void> {
+export async function pushImage(layout: string, reference: string, signal: AbortSignal): Promise<void> {
   const args = ['copy', '--quiet', '--dest-tls-verify=false', `oci:${layout}`, `docker://${reference}`];
   await run('skopeo', args, { signal, timeoutMs: 300_000 });
-}
-
-if (import.meta.main) {
-  const registry = process.argv[2] ?? 'localhost:5000';
-  const { signal } = new AbortController();
-  for (const recipe of recipes) {
-    const startedMs = performance.now();
-    await pushImage(await buildImage(recipe, signal), `${registry}/${recipe.name}`, signal);
-    process.stderr.write(`${registry}/${recipe.name}: ${Math.round(performance.now() - startedMs)} ms\n`);
-  }
 }

@@ -97,7 +97,7 @@ export async function freePort(): Promise<number> {
   return port;
 }
 
-async function untilAnswers(port: number): Promise<void> {
+export async function untilAnswers(port: number): Promise<void> {
   const deadlineMs = Date.now() + startTimeoutMs;
   for (;;) {
     const socket = connect(port, '127.0.0.1');
