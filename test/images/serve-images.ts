@@ -15,13 +15,13 @@ const directory = join(cache, 'registry');
 await mkdir(directory, { recursive: true });
 const config = {
   version: '0.1',
-  log: { level: 'fatal', accesslog: { disabled: true } },
+  log: { level: 'error', accesslog: { disabled: true } },
   storage: { filesystem: { rootdirectory: join(directory, 'storage') } },
   http: { addr: `127.0.0.1:${port}` },
 };
 await writeFile(join(directory, 'config.yml'), JSON.stringify(config)); // JSON is YAML
 const registry = spawn('docker-registry', ['serve', join(directory, 'config.yml')], {
-  stdio: ['ignore', 'ignore', 'inherit'],
+  stdio: 'ignore',
 });
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => registry.kill());
 const ended = once(registry, 'exit');
