@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { access, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { readCurrent } from '#setup/setup.ts';
@@ -12,47 +12,61 @@ export interface Peer extends AsyncDisposable {
   firstOutputMs(): Promise<number>;
 }
 
-/** Which peers can be measured, and how each is called on a bundle directory. */
-const commands: Readonly<Record<string, (bundle: string, id: string) => readonly string[]>> = {
-  crun: (bundle, id) => ['crun', '--cgroup-manager=disabled', 'run', '--bundle', bundle, id],
-  runsc: (bundle, id) => ['runsc', '--network=none', '--ignore-cgroups', 'run', '--bundle', bundle, id],
+type Command = (bundle: string, id: string) => readonly string[];
+
+/** How each is called on a bundle, with what else to try on hosts where the first does not run. */
+const commands: Readonly<Record<string, readonly Command[]>> = {
+  crun: [
+    (bundle, id) => ['crun', '--cgroup-manager=disabled', 'run', '--bundle', bundle, id],
+    // crun refuses hosts with both versions of cgroups: it is shown one of them.
+    (bundle, id) => {
+      const script = 'umount /sys/fs/cgroup/unified; exec crun --cgroup-manager=disabled run --bundle "$1" "$2"';
+      return ['unshare', '--mount', 'sh', '-c', script, 'sh', bundle, id];
+    },
+  ],
+  runsc: [(bundle, id) => ['runsc', '--network=none', '--ignore-cgroups', 'run', '--bundle', bundle, id]],
 };
-const directories = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
 
 /** The peer, or why it cannot be measured. */
 export async function openPeer(name: string, root: string): Promise<Peer | string> {
-  const command = commands[name];
-  if (command === undefined) return `${name}: not a runtime that is known here (${Object.keys(commands).join(', ')})`;
-  const found = await firstThat(directories, async (directory) => {
-    await access(join(directory, name));
-    return true;
-  });
-  if (found === undefined) return `${name}: not installed`;
+  const known = commands[name];
+  if (known === undefined) return `${name}: not a runtime that is known here (${Object.keys(commands).join(', ')})`;
+  await using undo = new AsyncDisposableStack();
   const bundle = await makeBundle(root);
+  undo.defer(() => rm(bundle, { recursive: true, force: true }));
   let next = 0;
-  return {
-    name,
-    async firstOutputMs() {
-      next += 1;
-      const [program = '', ...args] = command(bundle, `bench-${process.pid}-${next}`);
-      const startedMs = performance.now();
-      const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-      let said = '';
-      child.stderr.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-500)));
-      const closed = once(child, 'close');
-      const first = await Promise.race([once(child.stdout, 'data'), closed.then(() => undefined)]);
-      const ms = performance.now() - startedMs;
-      await closed;
-      if (first === undefined) throw new Error(`${name} said nothing: ${said.trim()}`);
-      return ms;
-    },
-    [Symbol.asyncDispose]: () => rm(bundle, { recursive: true, force: true }),
+  const measure = async (command: Command) => {
+    next += 1;
+    return await firstByteMs(command(bundle, `bench-${process.pid}-${next}`));
   };
+  let why = '';
+  for (const command of known) {
+    try {
+      await measure(command);
+      const owned = undo.move();
+      return {
+        name,
+        firstOutputMs: () => measure(command),
+        [Symbol.asyncDispose]: () => owned.disposeAsync(),
+      };
+    } catch (error) {
+      why = error instanceof Error ? error.message : String(error);
+    }
+  }
+  return `${name}: ${why}`;
 }
 
-async function firstThat<T>(items: readonly T[], test: (item: T) => Promise<boolean>): Promise<T | undefined> {
-  for (const item of items) if (await test(item).catch(() => false)) return item;
-  return undefined;
+async function firstByteMs([program = '', ...args]: readonly string[]): Promise<number> {
+  const startedMs = performance.now();
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  child.stderr.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-500)));
+  const closed = once(child, 'close'); // rejects when there is no such program
+  const first = await Promise.race([once(child.stdout, 'data'), closed.then(() => undefined)]);
+  const ms = performance.now() - startedMs;
+  await closed;
+  if (first === undefined) throw new Error(`no output: ${said.trim()}`);
+  return ms;
 }
 
 /** The same static busybox as our base image has, unpacked. */
