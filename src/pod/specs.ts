@@ -27,6 +27,7 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     hostname: hostnameOf(pod, config.clusterDomain ?? 'cluster.local'),
     network: config.network,
     template: templateOf(metadata),
+    images: [...new Set([...spec.initContainers, ...spec.containers].map(({ image }) => image))],
     hostPorts: [...spec.initContainers, ...spec.containers].flatMap((container) =>
       container.ports.flatMap(({ hostPort, containerPort, protocol, hostIP }) =>
         hostPort === undefined

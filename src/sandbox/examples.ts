@@ -36,6 +36,7 @@ export const sandboxSpec: SandboxSpec = {
   hostname: 'web',
   network: 'cni',
   template: 'on',
+  images: [],
   hostPorts: [],
   dns: { policy: 'Default', nameservers: [], searches: [], options: [] },
   hostAliases: [],

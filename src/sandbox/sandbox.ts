@@ -69,6 +69,8 @@ export interface SandboxSpec {
   readonly network: 'cni' | 'none';
   /** `off`: the machine boots by itself and shares no memory, and no kernel address layout, with others. */
   readonly template: 'on' | 'off';
+  /** Images that its containers will ask for: those that are here are plugged while the sandbox starts. */
+  readonly images: readonly string[];
   readonly hostPorts: readonly HostPort[];
   /** Merged into the pod's resolv.conf by `dnsPolicy`. */
   readonly dns: {

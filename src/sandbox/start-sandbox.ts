@@ -1,8 +1,9 @@
+import { messageOf } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { scratchSerial } from './create-container.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
-import { createImageDisks } from './image-disks.ts';
+import { createImageDisks, type ImageDisks } from './image-disks.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
 import { createPhases, type PhaseClock } from './phases.ts';
@@ -52,12 +53,13 @@ export async function startSandbox(
   const { machine, guest } = prepared;
   const alive = whileAlive(machine, signal);
   try {
-    if (spare !== undefined) await giveToPod(plan, spare, alive);
-    const network = await prepared.attachment.connect(alive); // done already, or just now
-    await plan.phases.time('guest configured', configure(plan, guest, network, alive));
-    await plan.phases.time('volumes made', makeVolumes(plan, guest, alive));
+    const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
+    const [network] = await together(alive, [
+      (both) => becomeThePods(plan, prepared, spare !== undefined, both),
+      (both) => plugImages(plan, imageDisks, both),
+    ]);
     alive.throwIfAborted(); // from here the sandbox itself hears of the machine's end
-    return publish(plan, prepared, network, running.move(), kept.move());
+    return publish(plan, prepared, { network, imageDisks }, running.move(), kept.move());
   } catch (error) {
     throw await explain(error, machine, alive, signal);
   }
@@ -72,7 +74,21 @@ function planStart(spec: SandboxSpec, context: StartContext): Plan {
   return { spec, context, owner, phases, order: { size, network, template, owner } };
 }
 
-/** A spare becomes the pod's: on record, and on the network. */
+/** On record, on the network, and in the guest. */
+async function becomeThePods(
+  plan: Plan,
+  prepared: PreparedSandbox,
+  isSpare: boolean,
+  signal: AbortSignal,
+): Promise<GuestNetwork> {
+  const { phases } = plan;
+  if (isSpare) await giveToPod(plan, prepared, signal);
+  const network = await prepared.attachment.connect(signal); // done already, or just now
+  await phases.time('guest configured', configure(plan, prepared.guest, network, signal));
+  await phases.time('volumes made', makeVolumes(plan, prepared.guest, signal));
+  return network;
+}
+
 async function giveToPod({ spec, owner, phases }: Plan, spare: PreparedSandbox, signal: AbortSignal): Promise<void> {
   const { record, directory, attachment } = spare;
   attachment.assign(owner);
@@ -81,6 +97,18 @@ async function giveToPod({ spec, owner, phases }: Plan, spare: PreparedSandbox, 
     () => writeRecord(directory.path, named),
     (both) => phases.time('network connected', attachment.connect(both)),
   ]);
+}
+
+/** Ahead of the containers, which wait for it no longer then. What fails here fails again, and is told, for them. */
+async function plugImages({ spec, context, phases }: Plan, disks: ImageDisks, signal: AbortSignal): Promise<void> {
+  for (const reference of spec.images) {
+    try {
+      await disks.attach(await context.parts.images.hold(reference, 'Never', signal), phases, signal);
+    } catch (error) {
+      if (signal.aborted) throw error;
+      context.surroundings.log.debug('image not plugged ahead', { image: reference, why: messageOf(error) });
+    }
+  }
 }
 
 async function configure(
@@ -138,11 +166,10 @@ async function makeVolumes({ spec }: Plan, guest: Link, signal: AbortSignal): Pr
 function publish(
   { spec, context, phases }: Plan,
   { record, directory, machine, guest, retried }: PreparedSandbox,
-  network: GuestNetwork,
+  { network, imageDisks }: { readonly network: GuestNetwork; readonly imageDisks: ImageDisks },
   running: AsyncDisposableStack,
   kept: AsyncDisposableStack,
 ): LiveSandbox {
-  const imageDisks = running.use(createImageDisks(machine, guest, directory.machinePath));
   const log = context.surroundings.log.with({ sandbox: record.id, pod: `${spec.namespace}/${spec.name}` });
   log.info('sandbox started', phases.fields());
   return new LiveSandbox({
