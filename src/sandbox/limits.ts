@@ -10,6 +10,8 @@ export interface SandboxLimits {
   readonly userIds: UserIdRange;
   /** Sandboxes of this node at a time. */
   readonly maxSandboxes: number;
+  /** Machines that are made at a time: more of them only take the processor from each other. */
+  readonly maxStarts: number;
   /** Containers that a sandbox knows at a time, exited ones included. */
   readonly maxContainers: number;
   /** Logs kept of a container's earlier attempts. */
@@ -47,6 +49,7 @@ export const defaultLimits: SandboxLimits = {
   logs: defaultLogLimits,
   userIds: defaultUserIds,
   maxSandboxes: 512,
+  maxStarts: 2 * availableParallelism(),
   maxContainers: 128,
   maxOldLogs: 4,
   maxTerminationBytes: 4096,

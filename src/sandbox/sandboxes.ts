@@ -3,6 +3,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
+import { createGate } from './gate.ts';
 import { defaultLimits, type SandboxLimits } from './limits.ts';
 import type { LiveSandbox } from './live-sandbox.ts';
 import { lockDirectory } from './lock.ts';
@@ -52,7 +53,13 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   const starting = new Set<Promise<unknown>>();
   const pool = createPool({ size: poolSize, isBusy: () => starting.size > 0 }, { ...shared, templates });
   undo.use(pool);
-  const context: StartContext = { ...shared, names: createNames(), templates, pool };
+  const context: StartContext = {
+    ...shared,
+    names: createNames(),
+    templates,
+    pool,
+    gate: createGate(limits.maxStarts),
+  };
   return new SandboxTable(context, starting, undo.move());
 }
 

@@ -3,6 +3,7 @@ import type { Link } from '#link/link.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { scratchSerial } from './create-container.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
+import type { Gate } from './gate.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
@@ -25,6 +26,7 @@ import { together } from './together.ts';
 export interface StartContext extends PrepareContext {
   readonly names: Names;
   readonly pool: Pool;
+  readonly gate: Gate;
 }
 
 interface Plan {
@@ -46,7 +48,7 @@ export async function startSandbox(
   kept.use(context.names.reserve(spec.namespace, spec.name));
   const plan = planStart(spec, context);
   const spare = context.pool.take(plan.order);
-  const prepared = spare ?? (await prepareSandbox(plan.order, context, plan.phases, signal));
+  const prepared = spare ?? (await prepareInTurn(plan, signal));
   kept.use(prepared.kept);
   running.use(prepared.running);
 
@@ -63,6 +65,11 @@ export async function startSandbox(
   } catch (error) {
     throw await explain(error, machine, alive, signal);
   }
+}
+
+async function prepareInTurn({ order, context, phases }: Plan, signal: AbortSignal): Promise<PreparedSandbox> {
+  using _turn = await phases.time('turn came', context.gate.enter(signal));
+  return await prepareSandbox(order, context, phases, signal);
 }
 
 function planStart(spec: SandboxSpec, context: StartContext): Plan {

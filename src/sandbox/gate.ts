@@ -1,0 +1,46 @@
+import { PodvmError } from '#base/errors.ts';
+
+/** Lets so many in at a time, the others wait in order. */
+export interface Gate {
+  /** Inside until disposed. Errors: `cancelled`. */
+  enter(signal: AbortSignal): Promise<Disposable>;
+}
+
+export function createGate(limit: number): Gate {
+  const waiting: (() => void)[] = [];
+  let inside = 0;
+  const leave = () => {
+    const next = waiting.shift();
+    if (next === undefined) inside -= 1;
+    else next(); // its place is ours
+  };
+  return {
+    async enter(signal) {
+      if (inside < limit) inside += 1;
+      else await turn(waiting, signal);
+      let isInside = true;
+      return {
+        [Symbol.dispose]: () => {
+          if (isInside) leave();
+          isInside = false;
+        },
+      };
+    },
+  };
+}
+
+function turn(waiting: (() => void)[], signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const come = () => {
+      signal.removeEventListener('abort', giveUp);
+      resolve();
+    };
+    const giveUp = () => {
+      waiting.splice(waiting.indexOf(come), 1);
+      reject(new PodvmError('cancelled', 'Cannot wait for the start: cancelled'));
+    };
+    signal.addEventListener('abort', giveUp, { once: true });
+    waiting.push(come);
+    if (signal.aborted) giveUp();
+  });
+}
