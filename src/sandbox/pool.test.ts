@@ -33,9 +33,9 @@ async function openWithPool(poolSize: number, prepare: (parts: FakeParts) => voi
     /** Waits until so many sandboxes and spares have a directory. */
     async untilDirectories(count: number): Promise<readonly string[]> {
       for (;;) {
+        await sandboxes.warmUp('pool', never);
         const found = await directories();
         if (found.length === count) return found;
-        await sandboxes.warmUp('pool', never);
       }
     },
     record: async ({ id }: Sandbox) =>
@@ -108,12 +108,18 @@ test('spares are thrown away when there is another template', async () => {
   });
   const [old] = await house.untilDirectories(1);
   isCurrent = false;
+  const [next] = await house.untilDirectories(1);
+  assert.notEqual(next, old);
+});
+
+test('where no template can be made, machines that booted wait', async () => {
+  await using house = await openWithPool(1, (parts) => {
+    parts.driver.hasTemplate = async () => false;
+    parts.driver.makeTemplate = () => Promise.reject(new PodvmError('internal', 'no template'));
+  });
+  const [spare] = await house.untilDirectories(1);
   await house.sandboxes.warmUp('pool', never);
-  for (let spares = await house.directories(); spares.includes(old ?? '');) {
-    await house.sandboxes.warmUp('pool', never);
-    spares = await house.directories();
-  }
-  isCurrent = true;
+  assert.deepEqual(await house.directories(), [spare]);
 });
 
 test('a machine that fails its exercise is thrown away, and pods start without it', async () => {

@@ -49,9 +49,12 @@ class SparePool implements Pool {
   readonly #closing = new AbortController();
   readonly #tending: Promise<void>;
   #spares: PreparedSandbox[] = [];
+  /** Of those that wait now; false where no template can be made and machines boot cold. */
+  #hasTemplate = false;
   #quietUntilNs = 0n;
   #wake = Promise.withResolvers<void>();
-  #filled = Promise.withResolvers<void>();
+  /** Of `filled()`. */
+  #waiters: (() => void)[] = [];
 
   constructor(options: PoolOptions, context: PrepareContext) {
     this.#options = options;
@@ -75,15 +78,16 @@ class SparePool implements Pool {
     const spare = suits ? this.#spares.shift() : undefined;
     if (spare !== undefined) {
       this.#quietUntilNs = this.#context.surroundings.monotonicNs() + BigInt(settleMs) * 1_000_000n;
-      this.#filled = Promise.withResolvers();
       this.#wake.resolve();
     }
     return spare;
   }
 
   filled(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiters.push(resolve);
     this.#wake.resolve();
-    return this.#filled.promise;
+    return promise;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -91,7 +95,7 @@ class SparePool implements Pool {
     this.#wake.resolve();
     await this.#tending;
     await this.#drain('the pool is closed');
-    this.#filled.resolve();
+    this.#tellWaiters();
   }
 
   /** The one place where spares are made and thrown away. */
@@ -114,9 +118,13 @@ class SparePool implements Pool {
           isResting = true;
         }
       }
-      if (isResting || this.#spares.length >= this.#options.size) this.#filled.resolve();
+      if (isResting || this.#spares.length >= this.#options.size) this.#tellWaiters();
       await this.#rest(isResting ? backOffMs : this.#isBusy ? 50 : tendIntervalMs);
     }
+  }
+
+  #tellWaiters(): void {
+    for (const resolve of this.#waiters.splice(0)) resolve();
   }
 
   get #isBusy(): boolean {
@@ -136,15 +144,19 @@ class SparePool implements Pool {
       throw error;
     }
     void spare.machine.exited.then(() => this.#lose(spare));
+    this.#hasTemplate = await this.#isThereTemplate();
     this.#spares.push(spare);
     surroundings.log.info('spare machine made', { sandbox: spare.record.id, ms: surroundings.nowMs() - startedMs });
   }
 
   /** Templates are keyed by all they are made of: when one of it changes, there is none of that key yet. */
   async #isTemplateCurrent(): Promise<boolean> {
+    return this.#spares.length === 0 || !this.#hasTemplate || (await this.#isThereTemplate());
+  }
+
+  async #isThereTemplate(): Promise<boolean> {
     const { nominal } = this.#order.size;
-    if (this.#spares.length === 0 || nominal === undefined) return true;
-    return await this.#context.parts.driver.hasTemplate({ ...nominal, hasNic: true });
+    return nominal !== undefined && (await this.#context.parts.driver.hasTemplate({ ...nominal, hasNic: true }));
   }
 
   /** A machine that dies while it waits is nobody's loss. */
