@@ -126,6 +126,7 @@ class Services {
     createContainer: (params) => this.#containers.create(params),
     startContainer: ({ id }) => this.#containers.start(id),
     signalContainer: (params) => done(this.#containers.signal(params)),
+    updatePod: ({ resources }) => done(this.#cgroups.limit(podCgroup, resources)),
     updateContainer: ({ id, resources }) => done(this.#containers.update(id, resources)),
     removeContainer: async ({ id }) => done(await this.#containers.remove(id)),
     readFile: (params) => this.#containers.readFile(params),

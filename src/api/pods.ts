@@ -76,6 +76,9 @@ export const podDetailsSchema = v.object({
           agentRssKiB: v.number(),
           agentFds: v.number(),
           vmmPssKiB: v.number(),
+          /** Of the whole pod in its guest. */
+          memoryBytes: v.number(),
+          memoryLimitBytes: v.optional(v.number()),
           containers: v.array(
             v.object({
               name: v.string(),

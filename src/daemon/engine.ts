@@ -54,7 +54,12 @@ export async function openEngine(
         poolSize: config.poolSize,
         limits: limitsOf(config),
         parts: {
-          driver: createQemuDriver({ assets, accelerator, templates: join(config.root, 'templates') }),
+          driver: createQemuDriver({
+            assets,
+            accelerator,
+            templates: join(config.root, 'templates'),
+            onUnconfined: (why) => log.warn('the host bounds no machine', { why }),
+          }),
           network: createHostNetwork({ stateDir: join(config.root, 'network'), log }),
           images: { hold: async (...request) => await (await opening.promise).hold(...request) },
           connectLink,

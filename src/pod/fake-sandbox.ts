@@ -91,13 +91,14 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
       return container;
     },
     container: (name) => containers.findLast((it) => it.spec.name === name),
+    resize: () => Promise.resolve(),
     updateVolume: () => Promise.resolve(),
     async dial(port) {
       const socket = settings.onDial?.(port);
       if (socket === undefined) throw new PodvmError('unavailable', `Cannot connect to port ${port}: refused`);
       return socket;
     },
-    stats: () => Promise.resolve({ agentRssKiB: 0, agentFds: 0, vmmPssKiB: 0, containers: [] }),
+    stats: () => Promise.resolve({ agentRssKiB: 0, agentFds: 0, vmmPssKiB: 0, memoryBytes: 0, containers: [] }),
     async stop() {
       if (state === 'ready') journal.push('stop sandbox');
       end('stopped');

@@ -76,6 +76,7 @@ export function createFakeParts(directory: string): FakeParts {
     driver: {
       name: 'fake',
       adopt: async () => undefined,
+      sweep: async () => undefined,
       hasTemplate: async () => true,
       makeTemplate: async () => undefined,
       start: (spec, signal) =>
@@ -132,13 +133,15 @@ function createMachine(
       return state;
     },
     accelerator: 'tcg',
-    record: { driver: 'fake', id, directory, pid: process.pid, startTicks: '1', uid: 0 },
+    memoryMiB: 1024,
+    record: { driver: 'fake', id, directory, pid: process.pid, startTicks: '1', uid: 0, memoryMiB: 1024 },
     phases: [],
     exited,
     consolePath: join(directory, 'console.log'),
     connect: () => Promise.reject(new Error('the fake link needs no channel')),
     attachDisk: (_disk, signal) => parts.before('machine.attachDisk', signal),
     detachDisk: async () => {},
+    limitHostMemory: async () => {},
     stop: end,
     kill: end,
     [Symbol.asyncDispose]: async () => void (await end()),

@@ -42,6 +42,7 @@ export const defaultLimits: SandboxLimits = {
     defaultMemoryMiB: 512,
     nominalMemoryMiB: Math.min(Math.floor(totalMiB / 2), maxNominalMiB),
     overheadMiB: 128,
+    vmmOverheadMiB: 192,
     maxMemoryMiB: totalMiB,
     maxVcpus: availableParallelism(),
     defaultScratchBytes: 10 * 1024 ** 3,

@@ -18,10 +18,12 @@ import type { Parts, Surroundings } from './parts.ts';
 import { openStream } from './open-stream.ts';
 import { pssKiB } from './processes.ts';
 import { pushVolume } from './push-volume.ts';
+import { resize } from './resize.ts';
 import {
   sandboxMoves,
   type Container,
   type ContainerSpec,
+  type Resources,
   type Sandbox,
   type SandboxSpec,
   type SandboxState,
@@ -59,6 +61,8 @@ type Ending = { readonly kind: 'stop' } | { readonly kind: 'failure'; readonly w
 export class LiveSandbox implements Sandbox {
   readonly id: string;
   readonly spec: SandboxSpec;
+  /** The pod's limits now. */
+  #resources: Resources;
   readonly consolePath: string;
   readonly ended: Promise<SandboxStatus>;
   readonly #live: LiveParts;
@@ -78,6 +82,7 @@ export class LiveSandbox implements Sandbox {
   constructor(live: LiveParts) {
     this.id = live.id;
     this.spec = live.spec;
+    this.#resources = live.spec.resources;
     this.consolePath = live.machine.consolePath;
     this.#live = live;
     this.#log = live.surroundings.log;
@@ -171,6 +176,13 @@ export class LiveSandbox implements Sandbox {
     if (at >= 0) this.#containers.splice(at, 1);
   }
 
+  async resize(resources: Resources, signal: AbortSignal): Promise<void> {
+    await this.#inbox.ask(() => this.#assertReady('resize'));
+    const { machine, guest, limits } = this.#live;
+    const spec = { ...this.spec, resources: this.#resources };
+    this.#resources = await resize(spec, resources, { machine, guest, limits: limits.size }, signal);
+  }
+
   async updateVolume(name: string, files: readonly VolumeFile[], signal: AbortSignal): Promise<void> {
     await this.#inbox.ask(() => this.#assertReady(`update volume ${name}`));
     const volume = this.spec.volumes.find((candidate) => candidate.name === name);
@@ -201,10 +213,10 @@ export class LiveSandbox implements Sandbox {
       agentRssKiB: figures.agentRssKiB,
       agentFds: figures.agentFds,
       vmmPssKiB,
-      containers: figures.containers.flatMap(({ id, memoryBytes, memoryLimitBytes, cpuUsec, pids }) => {
+      ...memoryOf(figures.pod),
+      containers: figures.containers.flatMap(({ id, cpuUsec, pids, ...cgroup }) => {
         const name = this.#containers.find((container) => container.id === id)?.spec.name;
-        const limit = memoryLimitBytes === undefined ? {} : { memoryLimitBytes };
-        return name === undefined ? [] : [{ name, memoryBytes, ...limit, cpuUsec, pids }];
+        return name === undefined ? [] : [{ name, ...memoryOf(cgroup), cpuUsec, pids }];
       }),
     };
   }
@@ -323,3 +335,13 @@ async function withConsole(why: string, consolePath: string): Promise<string> {
   const tail = await consoleTail(consolePath);
   return tail.length === 0 ? why : `${why}; the guest's last lines: ${tail.join(' | ')}`;
 }
+
+interface MemoryFigures {
+  readonly memoryBytes: number;
+  readonly memoryLimitBytes?: number | undefined;
+}
+
+const memoryOf = ({ memoryBytes, memoryLimitBytes }: MemoryFigures) => ({
+  memoryBytes,
+  ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),
+});

@@ -26,6 +26,7 @@ const recordSchema = v.object({
       pid: v.number(),
       startTicks: v.string(),
       uid: v.number(),
+      memoryMiB: v.optional(v.number(), 0),
     }),
   ),
 });

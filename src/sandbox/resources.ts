@@ -11,6 +11,8 @@ export interface SizeLimits {
   readonly nominalMemoryMiB: number;
   /** What kernel, agent and page tables take beside the pod's limit, in `MiB`. */
   readonly overheadMiB: number;
+  /** What a VMM may use beside its guest's memory, in `MiB`: heap, caches of disks, emulated also translated code. */
+  readonly vmmOverheadMiB: number;
   readonly maxMemoryMiB: number;
   readonly maxVcpus: number;
   /** Scratch disk of a pod without an ephemeral-storage limit, in bytes; sparse. */
@@ -63,6 +65,8 @@ export interface MachineSize {
   /** Of one that is restored; undefined for a pod that needs more than templates have. */
   readonly nominal: { readonly memoryMiB: number; readonly vcpus: number } | undefined;
   readonly scratchBytes: number;
+  /** The pod's own. */
+  readonly memoryLimitBytes: number | undefined;
 }
 
 /** What the pod's limits ask of the machine. Errors: `invalid`, `exhausted` when the node has less. */
@@ -90,7 +94,18 @@ export function machineSizeOf(what: string, resources: Resources, limits: SizeLi
         ? undefined
         : { memoryMiB: limits.nominalMemoryMiB, vcpus: limits.maxVcpus },
     scratchBytes: ephemeralStorageBytes ?? limits.defaultScratchBytes,
+    memoryLimitBytes,
   };
+}
+
+/**
+ * A pod with a limit may use that and what kernel, agent and VMM need; one without, all of its machine. The guest's
+ * cgroup is the limit that a pod feels: this one is for a guest or an emulator that broke out of it.
+ */
+export function hostMemoryOf(limitBytes: number | undefined, memoryMiB: number, limits: SizeLimits): number {
+  const { overheadMiB, vmmOverheadMiB } = limits;
+  const all = (memoryMiB + vmmOverheadMiB) * mebibyte;
+  return limitBytes === undefined ? all : Math.min(all, limitBytes + (overheadMiB + vmmOverheadMiB) * mebibyte);
 }
 
 /** Smallest machine: the initial RAM disk is unpacked in memory beside the packed one, at boot. */

@@ -213,6 +213,9 @@ export interface SandboxStats {
   readonly agentRssKiB: number;
   readonly agentFds: number;
   readonly vmmPssKiB: number;
+  /** Of the pod's cgroup in the guest. */
+  readonly memoryBytes: number;
+  readonly memoryLimitBytes?: number;
   readonly containers: readonly ContainerStats[];
 }
 
@@ -241,6 +244,11 @@ export interface Sandbox {
   /** Pulls the image if its policy says so; returns when the container exists and can be started. */
   createContainer(spec: ContainerSpec, signal: AbortSignal): Promise<Container>;
   container(name: string): Container | undefined;
+  /**
+   * Changes the pod's limits while it runs. Errors: `invalid`, `exhausted` (more than its machine has),
+   * `failedPrecondition`.
+   */
+  resize(resources: Resources, signal: AbortSignal): Promise<void>;
   updateVolume(name: string, files: readonly VolumeFile[], signal: AbortSignal): Promise<void>;
   /** A TCP connection to a port on 127.0.0.1 in the guest (or on one of its addresses). */
   dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex>;

@@ -44,7 +44,7 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   await mkdir(root, { recursive: true, mode: 0o711 });
   await using undo = new AsyncDisposableStack();
   undo.use(await lockDirectory(root));
-  await sweep(root, parts.network, log, signal);
+  await sweep(root, parts, log, signal);
 
   const surroundings = { ...(options.surroundings ?? systemSurroundings), log };
   const shared = { root, userIds: createUserIds(limits.userIds), parts, limits, surroundings };

@@ -19,6 +19,7 @@ import {
 } from './prepare-sandbox.ts';
 import { pushVolume } from './push-volume.ts';
 import { writeRecord } from './record.ts';
+import { limitOnHost } from './resize.ts';
 import { cgroupResourcesOf, machineSizeOf } from './resources.ts';
 import type { SandboxSpec } from './sandbox.ts';
 import { together } from './together.ts';
@@ -96,12 +97,17 @@ async function becomeThePods(
   return network;
 }
 
-async function giveToPod({ spec, owner, phases }: Plan, spare: PreparedSandbox, signal: AbortSignal): Promise<void> {
-  const { record, directory, attachment } = spare;
+async function giveToPod(
+  { spec, context, order, owner, phases }: Plan,
+  spare: PreparedSandbox,
+  signal: AbortSignal,
+): Promise<void> {
+  const { record, directory, attachment, machine } = spare;
   attachment.assign(owner);
   const named = { ...record, namespace: spec.namespace, name: spec.name, podUid: spec.uid };
   await together(signal, [
     () => writeRecord(directory.path, named),
+    () => limitOnHost(machine, order.size, context.limits.size),
     (both) => phases.time('network connected', attachment.connect(both)),
   ]);
 }

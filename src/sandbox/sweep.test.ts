@@ -45,9 +45,9 @@ test('sweep() ends the machine on record and removes the directory', async () =>
   const vmm = startVmm('x');
   const identity = await identify(vmm.pid);
   assert.ok(identity);
-  const machine = { driver: 'fake', id: 'sb-1', directory: '/', uid: own, ...identity };
+  const machine = { driver: 'fake', id: 'sb-1', directory: '/', memoryMiB: 512, uid: own, ...identity };
   await place.make('sb-1', { machine });
-  assert.deepEqual(await sweep(place.root, place.parts.network, silentLog, never), ['sb-1']);
+  assert.deepEqual(await sweep(place.root, place.parts, silentLog, never), ['sb-1']);
   assert.deepEqual(await vmm.ended, [null, 'SIGKILL']);
   assert.deepEqual(await readdir(place.root), []);
 });
@@ -56,16 +56,24 @@ test('sweep() finds a machine whose starter was killed before it could write dow
   await using place = await left();
   const vmm = startVmm('sb-2');
   await place.make('sb-2');
-  await sweep(place.root, place.parts.network, silentLog, never);
+  await sweep(place.root, place.parts, silentLog, never);
   assert.deepEqual(await vmm.ended, [null, 'SIGKILL']);
 });
 
 test('sweep() lets a process live that only has the pid of a machine of old', async () => {
   await using place = await left();
   const stranger = startVmm('another');
-  const machine = { driver: 'fake', id: 'sb-3', directory: '/', uid: own, pid: stranger.pid, startTicks: '1' };
+  const machine = {
+    driver: 'fake',
+    id: 'sb-3',
+    directory: '/',
+    memoryMiB: 512,
+    uid: own,
+    pid: stranger.pid,
+    startTicks: '1',
+  };
   await place.make('sb-3', { machine });
-  await sweep(place.root, place.parts.network, silentLog, never);
+  await sweep(place.root, place.parts, silentLog, never);
   assert.equal(stranger.child.exitCode, null);
   const identity = await identify(stranger.pid);
   assert.ok(identity && (await isAlive(identity)));
@@ -89,7 +97,7 @@ test('sweep() keeps what it cannot understand, and its attachment, for a person 
       return [];
     },
   };
-  assert.deepEqual(await sweep(place.root, network, silentLog, never), ['sb-4']);
+  assert.deepEqual(await sweep(place.root, { driver: place.parts.driver, network }, silentLog, never), ['sb-4']);
   assert.deepEqual([...kept], ['sb-5']);
   assert.deepEqual(await readdir(place.root), ['sb-5']);
 });

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Log } from '#host/log.ts';
-import type { Network } from '#network/network.ts';
+import type { Parts } from './parts.ts';
 import { killProcess, processesOf } from './processes.ts';
 import { readRecord, sandboxDirectories, type SandboxRecord } from './record.ts';
 
@@ -11,7 +11,12 @@ const killTimeoutMs = 5000;
  * Ends what an earlier process left when it was killed: VMMs, attachments (netns, tap, addresses) and directories.
  * Returns the ids it cleaned. What cannot be cleaned is logged and stays on record for the next start.
  */
-export async function sweep(root: string, network: Network, log: Log, signal: AbortSignal): Promise<readonly string[]> {
+export async function sweep(
+  root: string,
+  { network, driver }: Pick<Parts, 'network' | 'driver'>,
+  log: Log,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
   const swept: string[] = [];
   const stuck = new Set<string>();
   const directories = await sandboxDirectories(root);
@@ -19,6 +24,7 @@ export async function sweep(root: string, network: Network, log: Log, signal: Ab
     try {
       const record = await readRecord(directory);
       if (record !== undefined) await endMachine(record, log);
+      await driver.sweep(basename(directory));
     } catch (error) {
       stuck.add(basename(directory));
       log.error('sweep failed', error, { sandbox: basename(directory) });

@@ -34,6 +34,8 @@ export interface MachineSpec {
   readonly directory: string;
   /** Guest memory in `MiB`. */
   readonly memoryMiB: number;
+  /** What the VMM may use of the host's memory, guest and emulator together, in bytes; absent: no limit. */
+  readonly hostMemoryBytes?: number;
   readonly vcpus: number;
   /** Unprivileged user of the VMM process; the directory's sockets and disks belong to it. */
   readonly uid: number;
@@ -82,10 +84,13 @@ export interface MachineRecord {
   /** Start time of `pid` in clock ticks since boot, so that a reused pid is not taken for ours. */
   readonly startTicks: string;
   readonly uid: number;
+  readonly memoryMiB: number;
 }
 
 export interface Machine extends AsyncDisposable {
   readonly id: string;
+  /** Guest memory in `MiB`. */
+  readonly memoryMiB: number;
   readonly state: MachineState;
   readonly accelerator: Accelerator;
   readonly record: MachineRecord;
@@ -99,6 +104,11 @@ export interface Machine extends AsyncDisposable {
   /** Attaches a disk to the running machine. Errors: `failedPrecondition`, `unavailable`, `alreadyExists`. */
   attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void>;
   detachDisk(serial: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Changes `hostMemoryBytes` of the running machine. Errors: `busy` when it uses more, `unsupported` where the host
+   * gives us no cgroup, `unavailable`.
+   */
+  limitHostMemory(bytes: number): Promise<void>;
   /** Asks the guest to power off (ACPI) and waits; kills the VMM when `signal` aborts first. */
   stop(signal: AbortSignal): Promise<MachineExit>;
   /** Ends the VMM at once and waits until it is gone. Dispose does the same. */
@@ -123,4 +133,6 @@ export interface MachineDriver {
   makeTemplate(spec: MachineSpec, exercise: (machine: Machine) => Promise<void>, signal: AbortSignal): Promise<void>;
   /** Takes over a machine that another process of ours started; undefined if it no longer runs. */
   adopt(record: MachineRecord, signal: AbortSignal): Promise<Machine | undefined>;
+  /** Removes what a VMM that was killed with its starter left on the host, outside its directory. */
+  sweep(id: string): Promise<void>;
 }

@@ -209,6 +209,8 @@ export const paramSchemas = {
   /** `all`: every process of the container. A container that has exited is no error. */
   signalContainer: v.object({ id: name, signal: signalNumber, all: v.optional(v.boolean()) }),
   updateContainer: v.object({ id: name, resources }),
+  /** Limits of the whole pod; what is absent stays. */
+  updatePod: v.object({ resources }),
   /** Kills what still runs; cgroup, mounts and writable layer are gone after it. Unknown id is no error. */
   removeContainer: v.object({ id: name }),
   /** The first `maxBytes` of a file in the container's root, or of its termination log. `notFound` if absent. */
@@ -264,6 +266,7 @@ export const resultSchemas = {
   startContainer: v.object({ startedAtMs: v.number() }),
   signalContainer: empty,
   updateContainer: empty,
+  updatePod: empty,
   removeContainer: empty,
   readFile: v.object({ data: base64, truncated: v.boolean() }),
   startExec: v.object({ pid: count }),

@@ -2,11 +2,12 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
+import { readFileIfThere } from '#host/files.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
 import { isAlive } from '#sandbox/processes.ts';
 import { readRecord } from '#sandbox/record.ts';
@@ -60,6 +61,25 @@ async function untilAnswered(sandbox: Sandbox, port: number): Promise<string> {
       deadline.throwIfAborted();
     }
   }
+}
+
+const mebibyte = 1024 * 1024;
+
+/** The file that limits the VMM's memory; undefined where the host gives us no cgroup. */
+async function hostCgroup(id: string): Promise<string | undefined> {
+  const files = [`/sys/fs/cgroup/podvm/${id}/memory.max`, `/sys/fs/cgroup/memory/podvm/${id}/memory.limit_in_bytes`];
+  for (const file of files) if ((await readFileIfThere(file)) !== undefined) return file;
+  return undefined;
+}
+
+async function hostMemoryLimit(id: string): Promise<number | undefined> {
+  const file = await hostCgroup(id);
+  return file === undefined ? undefined : Number(await readFile(file, 'latin1'));
+}
+
+async function disposable(starting: Promise<Sandbox>): Promise<Sandbox & AsyncDisposable> {
+  const sandbox = await starting;
+  return Object.assign(sandbox, { [Symbol.asyncDispose]: () => sandbox.remove() });
 }
 
 describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
@@ -245,6 +265,37 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.ok(stats.vmmPssKiB > 10_000);
     assert.ok(stats.containers.some(({ name, pids }) => name === container.status.name && pids === 1));
     await container.stop(0, minute());
+  });
+
+  test('a pod is resized while it runs, in the guest and on the host', async () => {
+    await using pod = await disposable(
+      house.sandboxes.run({ ...sandboxSpec, name: 'sized', resources: { memoryLimitBytes: 64 * mebibyte } }, minute()),
+    );
+    const limits = async () => ({
+      guest: (await runScript(pod, 'cat /sys/fs/cgroup/memory.max')).output, // the container's own: no limit
+      pod: (await pod.stats(minute())).memoryLimitBytes,
+      host: await hostMemoryLimit(pod.id),
+    });
+    const before = await limits();
+    assert.equal(before.pod, 64 * mebibyte);
+    await pod.resize({ memoryLimitBytes: 96 * mebibyte }, minute());
+    const after = await limits();
+    assert.equal(after.pod, 96 * mebibyte);
+    if (before.host !== undefined) assert.equal((after.host ?? 0) - before.host, 32 * mebibyte);
+    await assert.rejects(pod.resize({ memoryLimitBytes: 2 ** 50 }, minute()), { kind: 'exhausted' });
+  });
+
+  test('a VMM that uses more than pod and overhead is killed by the host, and that is said', async (t) => {
+    const limit = await hostMemoryLimit(sandbox.id);
+    if (limit === undefined) return t.skip('this host gives us no cgroup');
+    await using pod = await disposable(house.sandboxes.run({ ...sandboxSpec, name: 'greedy' }, minute()));
+    const container = await pod.createContainer(specOf('sleep 1; tail /dev/zero'), minute());
+    await container.start(minute());
+    await writeFile(`${await hostCgroup(pod.id)}`, String(24 * mebibyte)).catch(() => undefined); // below what it has: refused or reclaimed
+    await writeFile(`${await hostCgroup(pod.id)}`, String(160 * mebibyte));
+    const { state, failure } = await pod.ended;
+    assert.equal(state, 'failed');
+    assert.match(failure ?? '', /the host killed QEMU: it used more than its pod may/);
   });
 
   test('a machine whose containers idle, after one was killed for its memory, idles too', async () => {

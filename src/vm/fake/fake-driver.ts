@@ -69,6 +69,7 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
       const { memoryMiB, vcpus, tap } = spec;
       templates.add(JSON.stringify({ memoryMiB, vcpus, hasNic: tap !== undefined }));
     },
+    sweep: async () => undefined,
     adopt(record) {
       const isMeant = ({ record: { driver, id, startTicks } }: FakeMachine) =>
         driver === record.driver && id === record.id && startTicks === record.startTicks;
@@ -83,6 +84,7 @@ export class FakeMachine implements Machine {
   readonly accelerator = 'tcg';
   readonly record: MachineRecord;
   readonly phases = [{ name: 'fake', ms: 0 }];
+  readonly memoryMiB: number;
   readonly consolePath: string;
   readonly spec: MachineSpec;
   /** What is attached now, by serial. */
@@ -95,6 +97,7 @@ export class FakeMachine implements Machine {
   constructor(spec: MachineSpec, options: FakeOptions, sequence: number) {
     this.id = spec.id;
     this.spec = spec;
+    this.memoryMiB = spec.memoryMiB;
     this.consolePath = join(spec.directory, 'console.log');
     this.record = {
       driver: 'fake',
@@ -103,6 +106,7 @@ export class FakeMachine implements Machine {
       pid: 2 ** 22 + sequence, // above the kernel's largest pid: nobody can be hurt by a signal to it
       startTicks: String(sequence),
       uid: spec.uid,
+      memoryMiB: spec.memoryMiB,
     };
     this.#options = options;
     this.#life = new MachineLife(spec.id);
@@ -162,6 +166,10 @@ export class FakeMachine implements Machine {
     if (!this.disks.delete(serial)) {
       throw new PodvmError('notFound', `Cannot detach disk ${serial}: no such disk is attached`);
     }
+  }
+
+  async limitHostMemory(): Promise<void> {
+    this.#life.assertRunning('limit the memory of');
   }
 
   async stop(signal: AbortSignal): Promise<MachineExit> {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { describeExit, type ExitFacts } from './exit-reason.ts';
 
-const facts: ExitFacts = { code: 0, shutdownReason: undefined, killed: false };
+const facts: ExitFacts = { code: 0, shutdownReason: undefined, killed: false, outOfMemory: false };
 
 test('describeExit() calls stopped only what was asked to end or powered itself off', () => {
   const cases: readonly [Partial<ExitFacts>, 'stopped' | 'failed', RegExp][] = [
@@ -12,6 +12,7 @@ test('describeExit() calls stopped only what was asked to end or powered itself 
     [{ shutdownReason: 'guest-panic' }, 'failed', /panicked/],
     [{ shutdownReason: 'subsystem-reset' }, 'failed', /ended with code 0/],
     [{ code: 137, killed: true }, 'failed', /killed by us/],
+    [{ code: 137, outOfMemory: true }, 'failed', /the host killed QEMU: it used more/],
     [{ code: 137 }, 'failed', /QEMU was killed by SIGKILL/],
     [{ code: 139 }, 'failed', /SIGSEGV/],
     [{ code: 134 }, 'failed', /SIGABRT/],
@@ -29,5 +30,5 @@ test('describeExit() calls stopped only what was asked to end or powered itself 
 });
 
 test('describeExit() believes a guest that powered off before the kill came', () => {
-  assert.equal(describeExit({ code: 137, shutdownReason: 'guest-shutdown', killed: true }).state, 'stopped');
+  assert.equal(describeExit({ ...facts, code: 137, shutdownReason: 'guest-shutdown', killed: true }).state, 'stopped');
 });

@@ -7,6 +7,8 @@ export interface ExitFacts {
   readonly shutdownReason: string | undefined;
   /** We ended it. */
   readonly killed: boolean;
+  /** The kernel killed it, its cgroup being full. */
+  readonly outOfMemory: boolean;
 }
 
 /** bubblewrap reports a child that died of a signal as 128 and the signal's number. */
@@ -19,7 +21,12 @@ const signals: Readonly<Record<number, string>> = {
 };
 
 /** Says in one sentence why a VMM ended. */
-export function describeExit({ code, shutdownReason, killed }: ExitFacts): Pick<MachineExit, 'state' | 'reason'> {
+export function describeExit({
+  code,
+  shutdownReason,
+  killed,
+  outOfMemory,
+}: ExitFacts): Pick<MachineExit, 'state' | 'reason'> {
   switch (shutdownReason) {
     case 'guest-shutdown':
       return { state: 'stopped', reason: 'the guest powered off' };
@@ -31,6 +38,12 @@ export function describeExit({ code, shutdownReason, killed }: ExitFacts): Pick<
       return { state: 'failed', reason: 'the guest kernel panicked' };
     default:
       break;
+  }
+  if (outOfMemory && !killed) {
+    return {
+      state: 'failed',
+      reason: 'the host killed QEMU: it used more than its pod may, with what emulation needs',
+    };
   }
   if (killed) return { state: 'failed', reason: 'QEMU was killed by us' };
   if (typeof code === 'string') {

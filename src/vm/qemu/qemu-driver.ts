@@ -1,6 +1,6 @@
 import { access, chown, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PodvmError } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
 import type { Accelerator, Machine, MachineDriver, MachineRecord, MachineShape, MachineSpec } from '../driver.ts';
 import { assertMachineSpec } from '../machine-spec.ts';
@@ -9,6 +9,7 @@ import { connectWhenListening } from './connect-socket.ts';
 import { ConsoleLog } from './console-log.ts';
 import { kvmDevice, openableNode, tunDevice } from './device-nodes.ts';
 import { startFailure } from './failure.ts';
+import { confine, findHostCgroup, type HostCgroup } from './host-cgroup.ts';
 import { assertReachable, inside, jailedCommand } from './jail.ts';
 import { MachineDirectory } from './machine-directory.ts';
 import { restore } from './migration.ts';
@@ -23,6 +24,8 @@ export interface QemuDriverOptions {
   readonly accelerator: Accelerator;
   /** Directory of templates; absent: every machine boots. */
   readonly templates?: string;
+  /** Told, once, that VMMs run without a cgroup of the host, and why. */
+  readonly onUnconfined?: (why: string) => void;
   /** More words for the guest's kernel command line. */
   readonly extraKernelArguments?: readonly string[];
 }
@@ -50,6 +53,7 @@ export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
       await makeTemplate(options, templates, spec, exercise, signal);
     },
     adopt: (record, signal) => adopt(record, signal),
+    sweep: async (id) => await (await findHostCgroup(id))?.remove(),
   };
 }
 
@@ -100,6 +104,8 @@ export async function startQemuMachine(
   clock.mark('prepare');
 
   const vmm = await spawn(options, spec, beginning, directory, signal);
+  const cgroup = await confineOnce(options, spec, vmm);
+  undo.defer(() => cgroup?.remove());
   undo.defer(() => killProcess(vmm.identity));
   clock.mark('jail');
   try {
@@ -120,6 +126,7 @@ export async function startQemuMachine(
       directory: spec.directory,
       ...vmm.identity,
       uid: spec.uid,
+      memoryMiB: spec.memoryMiB,
     };
     const { accelerator } = options;
     const { phases } = clock;
@@ -133,6 +140,7 @@ export async function startQemuMachine(
       console,
       subscribe,
       ended: vmm.ended,
+      cgroup,
     });
     undo.move();
     return machine;
@@ -186,6 +194,25 @@ async function spawn(
   }
 }
 
+const unconfined = new WeakSet<QemuDriverOptions>();
+
+/** A VMM that cannot be confined runs all the same: the guest's own limits hold. Said once. */
+async function confineOnce(
+  options: QemuDriverOptions,
+  { id, hostMemoryBytes }: Omit<MachineSpec, 'from'>,
+  { identity }: SpawnedVmm,
+): Promise<HostCgroup | undefined> {
+  if (hostMemoryBytes === undefined || unconfined.has(options)) return undefined;
+  try {
+    return await confine({ id, pid: identity.pid, memoryBytes: hostMemoryBytes });
+  } catch (error) {
+    if (!(await isRunning(identity))) return undefined; // it has died meanwhile, which is told elsewhere
+    unconfined.add(options);
+    options.onUnconfined?.(messageOf(error));
+    return undefined;
+  }
+}
+
 async function devicesFor(
   { accelerator }: QemuDriverOptions,
   { directory, uid, tap }: Omit<MachineSpec, 'from'>,
@@ -222,6 +249,7 @@ async function adopt(record: MachineRecord, signal: AbortSignal): Promise<Machin
     console,
     subscribe: (handler) => events.drainTo(handler),
     ended: undefined,
+    cgroup: await findHostCgroup(record.id),
   });
   undo.move();
   await machine.learnDisks(signal);

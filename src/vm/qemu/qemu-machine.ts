@@ -7,6 +7,7 @@ import { connectSocket } from './connect-socket.ts';
 import type { ConsoleLog } from './console-log.ts';
 import { Disks } from './disks.ts';
 import { describeExit } from './exit-reason.ts';
+import type { HostCgroup } from './host-cgroup.ts';
 import type { MachineDirectory } from './machine-directory.ts';
 import { freeze } from './migration.ts';
 import type { QmpClient, QmpEvent } from './qmp.ts';
@@ -24,6 +25,8 @@ export interface RunningVmm {
   readonly subscribe: (handler: (event: QmpEvent) => void) => void;
   /** The exit code, when the VMM is our child; undefined when another process of ours started it. */
   readonly ended: Promise<ProcessEnd> | undefined;
+  /** Undefined where the host gives us none. */
+  readonly cgroup: HostCgroup | undefined;
 }
 
 /** How long the parent in the jail may take to report after the VMM itself is gone, in `ms`. */
@@ -33,6 +36,7 @@ const consoleDeadlineMs = 1_000;
 
 export class QemuMachine implements Machine {
   readonly id: string;
+  readonly memoryMiB: number;
   readonly accelerator: Accelerator;
   readonly record: MachineRecord;
   readonly phases: Phases;
@@ -47,6 +51,7 @@ export class QemuMachine implements Machine {
 
   constructor(vmm: RunningVmm) {
     this.id = vmm.record.id;
+    this.memoryMiB = vmm.record.memoryMiB;
     this.accelerator = vmm.accelerator;
     this.record = vmm.record;
     this.phases = vmm.phases;
@@ -88,6 +93,21 @@ export class QemuMachine implements Machine {
   async detachDisk(serial: string, signal: AbortSignal): Promise<void> {
     this.#life.assertRunning('detach a disk from');
     await this.#disks.detach(serial, signal);
+  }
+
+  async limitHostMemory(bytes: number): Promise<void> {
+    this.#life.assertRunning('limit the memory of');
+    const { cgroup } = this.#vmm;
+    if (cgroup === undefined) {
+      throw new PodvmError(
+        'unsupported',
+        `Cannot limit the memory of machine ${this.id}: it has no cgroup on the host`,
+      );
+    }
+    await cgroup.limitMemory(bytes).catch((cause: NodeJS.ErrnoException) => {
+      const kind = cause.code === 'EBUSY' ? 'busy' : 'internal';
+      throw new PodvmError(kind, `Cannot limit the memory of machine ${this.id} to ${bytes} bytes`, { cause });
+    });
   }
 
   /** For a machine that another process of ours started: its disks are QEMU's to tell. */
@@ -137,7 +157,7 @@ export class QemuMachine implements Machine {
 
   /** The end of the process is the one truth; a closed QMP channel alone is not the end. */
   async #awaitEnd(): Promise<void> {
-    const { ended, directory, qmp, console } = this.#vmm;
+    const { ended, directory, qmp, console, cgroup } = this.#vmm;
     await processEnd(this.record, ended, qmp);
     const code = (await within(codeDeadlineMs, ended ?? Promise.resolve('unknown' as const))) ?? 'unknown';
     this.#channel?.destroy();
@@ -145,9 +165,11 @@ export class QemuMachine implements Machine {
     await console[Symbol.asyncDispose]();
     qmp.close();
     const tail = await logTail(directory.vmmLog);
+    const outOfMemory = (await cgroup?.wasOutOfMemory()) ?? false;
+    await cgroup?.remove().catch(() => undefined); // an empty cgroup costs nothing, and the next start removes it
     await directory.sweep().catch(() => undefined); // the directory's owner removes all of it, and reports that
     this.#life.end({
-      ...describeExit({ code, shutdownReason: this.#shutdownReason, killed: this.#killed }),
+      ...describeExit({ code, shutdownReason: this.#shutdownReason, killed: this.#killed, outOfMemory }),
       code,
       tail,
     });

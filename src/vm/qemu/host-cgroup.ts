@@ -1,0 +1,125 @@
+import { access, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+
+/**
+ * The host's cgroup of one VMM: the last word on its memory, whatever guest and emulator do. Hosts have version 2 or 1 of
+ * cgroups (or both, the controllers then being with 1), and may have given us neither: a VMM then runs without.
+ */
+export interface HostCgroup {
+  /** Errors: the kernel's, when more is in use (version 1). */
+  limitMemory(bytes: number): Promise<void>;
+  /** Whether the kernel has killed it for lack of memory. */
+  wasOutOfMemory(): Promise<boolean>;
+  /** To be called when the VMM is gone. */
+  remove(): Promise<void>;
+}
+
+/** One version's names; Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. */
+interface Version {
+  /** Mounted hierarchies, and the file of each that limits. */
+  readonly memory: { readonly root: string; readonly limit: string; readonly events: string };
+  readonly pids: { readonly root: string };
+}
+
+const versions = {
+  2: {
+    memory: { root: '/sys/fs/cgroup', limit: 'memory.max', events: 'memory.events' },
+    pids: { root: '/sys/fs/cgroup' },
+  },
+  1: {
+    memory: { root: '/sys/fs/cgroup/memory', limit: 'memory.limit_in_bytes', events: 'memory.oom_control' },
+    pids: { root: '/sys/fs/cgroup/pids' },
+  },
+} as const satisfies Record<number, Version>;
+
+/** All of ours are below this one. */
+const parent = 'podvm';
+/** QEMU's threads: processors, disks (at most 64) and its own. */
+const maxThreads = 512;
+const removeTries = 40;
+const removeIntervalMs = 25;
+
+export interface Confinement {
+  readonly id: string;
+  readonly pid: number;
+  readonly memoryBytes: number;
+}
+
+/** Makes the machine's cgroups and moves its VMM into them. Errors: the kernel's, where the host gives us none. */
+export async function confine({ id, pid, memoryBytes }: Confinement): Promise<HostCgroup> {
+  const version = await hostVersion();
+  await handDown(version);
+  const cgroup = cgroupOf(version, id);
+  try {
+    for (const directory of directoriesOf(version, id)) await mkdir(directory, { recursive: true });
+    await cgroup.limitMemory(memoryBytes);
+    await writeFile(join(version.pids.root, parent, id, 'pids.max'), String(maxThreads));
+    for (const directory of directoriesOf(version, id)) await writeFile(join(directory, 'cgroup.procs'), String(pid));
+    return cgroup;
+  } catch (error) {
+    await cgroup.remove();
+    throw error;
+  }
+}
+
+/** The cgroup that an earlier process made for the machine; undefined if there is none. */
+export async function findHostCgroup(id: string): Promise<HostCgroup | undefined> {
+  const version = await hostVersion();
+  for (const directory of directoriesOf(version, id)) {
+    if (await isThere(directory)) return cgroupOf(version, id);
+  }
+  return undefined;
+}
+
+function cgroupOf(version: Version, id: string): HostCgroup {
+  const directory = join(version.memory.root, parent, id);
+  return {
+    limitMemory: (bytes) => writeFile(join(directory, version.memory.limit), String(bytes)),
+    wasOutOfMemory: async () => {
+      const text = await readFile(join(directory, version.memory.events), 'latin1').catch(() => '');
+      return Number(/^oom_kill (\d+)$/m.exec(text)?.[1] ?? 0) > 0;
+    },
+    remove: async () => {
+      for (const each of directoriesOf(version, id)) await removeWhenEmpty(each);
+    },
+  };
+}
+
+const directoriesOf = ({ memory, pids }: Version, id: string) =>
+  [...new Set([memory.root, pids.root])].map((root) => join(root, parent, id));
+
+async function hostVersion(): Promise<Version> {
+  return (await isThere('/sys/fs/cgroup/cgroup.controllers')) ? versions[2] : versions[1];
+}
+
+/** Version 2 gives children only the controllers that their parents hand down. */
+async function handDown(version: Version): Promise<void> {
+  const { root } = version.memory;
+  await mkdir(join(root, parent), { recursive: true });
+  if (version.memory.root !== version.pids.root) return;
+  for (const directory of [root, join(root, parent)]) {
+    await writeFile(join(directory, 'cgroup.subtree_control'), '+memory +pids');
+  }
+}
+
+/** The kernel empties a cgroup a moment after its last process is gone. */
+async function removeWhenEmpty(directory: string): Promise<void> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await rmdir(directory);
+      return;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'ENOENT') return;
+      if (code !== 'EBUSY' || tries >= removeTries) throw error;
+    }
+    await delay(removeIntervalMs);
+  }
+}
+
+const isThere = (path: string) =>
+  access(path).then(
+    () => true,
+    () => false,
+  );
