@@ -19,8 +19,8 @@ const bootSchema = v.variant('outcome', [
   v.object({ outcome: v.literal('works'), bootMs: v.number() }),
   /** No sign of life within `deadlineMs`. */
   v.object({ outcome: v.literal('slow'), deadlineMs: v.number() }),
-  /** The VMM or the guest died; `detail` says how. */
-  v.object({ outcome: v.literal('failed'), detail: v.string() }),
+  /** The VMM or the guest died; `detail` says how, `fix` what to do about it, where that is known. */
+  v.object({ outcome: v.literal('failed'), detail: v.string(), fix: v.optional(v.string()) }),
   /** Nothing to boot with: /dev/kvm does not exist or does not open. */
   v.object({ outcome: v.literal('absent'), detail: v.string() }),
   /** There was no need to try. */
@@ -122,7 +122,9 @@ function describe(kvm: BootOutcome): string {
 function nothingBoots(kvm: BootOutcome, tcg: BootOutcome): PodvmError {
   const detail = tcg.outcome === 'failed' ? tcg.detail : `no sign of life within ${probeDeadlines.tcgMs} ms`;
   return new PodvmError('failedPrecondition', `Cannot boot any machine here: emulation: ${detail}; ${describe(kvm)}`, {
-    fix: 'Run `podvm setup --upgrade` to make kernel and QEMU anew; if that does not help, report it with this message.',
+    fix:
+      (tcg.outcome === 'failed' ? tcg.fix : undefined) ??
+      'Run `podvm setup --upgrade` to make kernel and QEMU anew; if that does not help, report it with this message.',
   });
 }
 
@@ -155,10 +157,15 @@ async function trialBoot(
     if (first === 'alive') return { outcome: 'works', bootMs: Math.round(performance.now() - startedAt) };
     if (first !== 'aborted') return { outcome: 'failed', detail: [first.reason, ...first.tail.slice(-1)].join(': ') };
   } catch (error) {
-    if (!either.aborted) return { outcome: 'failed', detail: messageOf(error) };
+    if (!either.aborted) return failed(error);
   }
   if (signal.aborted) throw new PodvmError('cancelled', 'Cannot probe the accelerator: cancelled');
   return { outcome: 'slow', deadlineMs };
+}
+
+function failed(error: unknown): BootOutcome {
+  const fix = error instanceof PodvmError ? error.fix : undefined;
+  return { outcome: 'failed', detail: messageOf(error), ...(fix !== undefined && { fix }) };
 }
 
 function aborted(signal: AbortSignal): Promise<'aborted'> {

@@ -35,7 +35,7 @@ const causes: readonly {
     pattern: /bwrap: .*(namespace|uid map|Operation not permitted)/i,
     kind: 'failedPrecondition',
     reason: 'this host forbids unprivileged user namespaces',
-    fix: 'Allow them: `sysctl kernel.unprivileged_userns_clone=1` (Debian), or an AppArmor profile for bwrap (Ubuntu).',
+    fix: 'Allow them: `sysctl kernel.unprivileged_userns_clone=1` (Debian), or an AppArmor profile for bwrap (Ubuntu). A chroot has none either.',
   },
   {
     pattern:
