@@ -49,7 +49,8 @@ test('run() ends what the program started too, and waits for nobody who holds it
   stop.abort();
   await assert.rejects(running, kind('cancelled'));
   assert.ok(existsSync(`/proc/${await started('stray')}`), 'the one that left the group was not waited for');
-  while (existsSync(`/proc/${await started('child')}`)) await setImmediate();
+  const commandOf = (pid: number) => readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => ''); // a zombie's is empty
+  while ((await commandOf(await started('child'))) !== '') await setImmediate();
   process.kill(await started('stray'));
   await rm(directory, { recursive: true });
 });
