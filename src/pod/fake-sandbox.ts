@@ -98,7 +98,16 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
       if (socket === undefined) throw new PodvmError('unavailable', `Cannot connect to port ${port}: refused`);
       return socket;
     },
-    stats: () => Promise.resolve({ agentRssKiB: 0, agentFds: 0, vmmPssKiB: 0, memoryBytes: 0, containers: [] }),
+    stats: () =>
+      Promise.resolve({
+        agentRssKiB: 0,
+        agentFds: 0,
+        vmmPssKiB: 0,
+        memoryBytes: 0,
+        cpuUsec: 0,
+        pids: 0,
+        containers: [],
+      }),
     async stop() {
       if (state === 'ready') journal.push('stop sandbox');
       end('stopped');
@@ -202,6 +211,10 @@ function createFakeContainer(
       const code = behaviour.onExec?.(command, container) ?? 0;
       return fakeExec(code, exited.promise);
     },
+    stdin: undefined,
+    resize: () => Promise.resolve(),
+    update: () => Promise.resolve(),
+    reopenLog: () => Promise.resolve(),
     follow(onChunk) {
       followers.add(onChunk);
       return {

@@ -58,7 +58,8 @@ export async function createInGuest(
   const output = pumpOutput(streams.output, logWriter, (error) =>
     site.log.error('log cannot be written', error, { container: spec.name }),
   );
-  const made = { imageId, stopSignal: stopSignalOf(config), output };
+  const { stdin } = streams;
+  const made = { imageId, stopSignal: stopSignalOf(config), output, stdin, reopenLog: () => logWriter.reopen() };
   try {
     const params = paramsOf(container, site, { imageDisk, capabilities, seccomp, config, stdio: streams.stdio });
     const created = await phases.time('container made', site.guest.call('createContainer', params, signal));
@@ -86,17 +87,19 @@ async function removeHalf(container: GuestContainer, site: ContainerSite): Promi
 }
 
 interface ContainerStreams {
+  readonly stdin: LinkStream | undefined;
   readonly stdio: { readonly stdin: number; readonly stdout: number; readonly stderr: number };
   readonly output: { readonly stdout: LinkStream; readonly stderr?: LinkStream };
   destroy(): void;
 }
 
 function openStreams(spec: ContainerSpec, site: ContainerSite): ContainerStreams {
-  // Nobody can attach to it yet: it stays open and silent, as a container with `stdin: true` expects.
+  // Open and silent until somebody attaches, as a container with `stdin: true` expects.
   const stdin = spec.stdin ? openStream(site.guest) : undefined;
   const stdout = openOutputStream(site.guest);
   const stderr = spec.tty ? undefined : openOutputStream(site.guest);
   return {
+    stdin,
     stdio: { stdin: stdin?.id ?? 0, stdout: stdout.id, stderr: stderr?.id ?? 0 },
     output: { stdout, ...(stderr === undefined ? {} : { stderr }) },
     destroy() {
@@ -106,16 +109,18 @@ function openStreams(spec: ContainerSpec, site: ContainerSite): ContainerStreams
 }
 
 async function openContainerLog(spec: ContainerSpec, { directory, limits, surroundings }: ContainerSite) {
-  const path = logPathOf(directory, spec.name, spec.attempt);
-  const tooOld = spec.attempt - limits.maxOldLogs - 1;
+  const path = logPathOf(directory, spec);
+  const isOurs = spec.logPath === undefined;
+  const tooOld = isOurs ? spec.attempt - limits.maxOldLogs - 1 : -1;
   try {
     await mkdir(dirname(path), { recursive: true, mode: 0o750 });
     if (tooOld >= 0) {
-      const old = logPathOf(directory, spec.name, tooOld);
+      const old = logPathOf(directory, { ...spec, attempt: tooOld });
       const aside = (await rotatedNumbers(old)).map((number) => `${old}.${number}`);
       await Promise.all([old, ...aside].map((file) => rm(file, { force: true })));
     }
-    return await openLogWriter(path, createNanoClock(surroundings.nowMs, surroundings.monotonicNs), limits.logs);
+    const clock = createNanoClock(surroundings.nowMs, surroundings.monotonicNs);
+    return await openLogWriter(path, clock, isOurs ? limits.logs : undefined);
   } catch (cause) {
     throw new PodvmError('internal', `Cannot open the log of container ${spec.name}`, { cause });
   }
@@ -149,10 +154,10 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
     })),
     privileged: security.privileged,
     seccomp: prepared.seccomp,
-    maskedPaths: isUnmasked ? [] : [...maskedPaths],
-    readonlyPaths: isUnmasked ? [] : [...readonlyPaths],
+    maskedPaths: [...(security.maskedPaths ?? (isUnmasked ? [] : maskedPaths))],
+    readonlyPaths: [...(security.readonlyPaths ?? (isUnmasked ? [] : readonlyPaths))],
     resources: cgroupResourcesOf(spec.resources),
-    terminationLogPath: spec.terminationMessagePath,
+    ...(spec.terminationMessagePath === undefined ? {} : { terminationLogPath: spec.terminationMessagePath }),
   };
 }
 

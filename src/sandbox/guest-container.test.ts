@@ -30,7 +30,7 @@ function place(startFails: boolean) {
   stdout.end();
   const log = { write: async () => {}, async [Symbol.asyncDispose]() {} };
   const output = pumpOutput({ stdout }, log, () => {});
-  const made = { imageId: 'i', stopSignal: 15, output };
+  const made = { imageId: 'i', stopSignal: 15, output, stdin: undefined, reopenLog: async () => {} };
   return { container, inbox, bugs, made };
 }
 

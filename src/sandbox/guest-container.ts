@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { constants } from 'node:os';
+import type { Writable } from 'node:stream';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import type { Link } from '#link/link.ts';
@@ -7,6 +8,7 @@ import { startExec } from './guest-exec.ts';
 import type { GuestExit } from './guest-calls.ts';
 import type { Inbox } from './inbox.ts';
 import type { SandboxLimits } from './limits.ts';
+import { cgroupResourcesOf, checkResources } from './resources.ts';
 import { createMoves, type Moves } from './moves.ts';
 import type { Output } from './output.ts';
 import {
@@ -19,6 +21,7 @@ import {
   type Exec,
   type ExecSpec,
   type OutputChunk,
+  type Resources,
 } from './sandbox.ts';
 
 /** What a container needs of its sandbox. */
@@ -35,6 +38,8 @@ export interface ContainerMade {
   readonly imageId: string;
   readonly stopSignal: number;
   readonly output: Output;
+  readonly stdin: Writable | undefined;
+  reopenLog(): Promise<void>;
 }
 
 /** One container. Its state changes only in the sandbox's inbox. */
@@ -136,12 +141,10 @@ export class GuestContainer implements Container {
 
   async #terminationMessage(): Promise<string | undefined> {
     const { guest, limits } = this.#home;
+    const path = this.spec.terminationMessagePath;
+    if (path === undefined) return undefined;
     try {
-      const file = {
-        containerId: this.id,
-        path: this.spec.terminationMessagePath,
-        maxBytes: limits.maxTerminationBytes,
-      };
+      const file = { containerId: this.id, path, maxBytes: limits.maxTerminationBytes };
       const { data } = await guest.call('readFile', file, AbortSignal.timeout(limits.callTimeoutMs));
       const text = Buffer.from(data, 'base64').toString('utf8');
       return text === '' ? undefined : text;
@@ -155,7 +158,7 @@ export class GuestContainer implements Container {
 
   /** A second call waits for the first. Errors: `failedPrecondition` unless it is `created`, with why. */
   async start(signal: AbortSignal): Promise<void> {
-    this.#starting ??= this.#home.inbox.ask(() => this.#assertIs('created', 'start')).then(() => this.#start(signal));
+    this.#starting ??= this.#home.inbox.ask(() => this.#assertIs(['created'], 'start')).then(() => this.#start(signal));
     await this.#starting;
   }
 
@@ -223,7 +226,7 @@ export class GuestContainer implements Container {
   }
 
   async exec(exec: ExecSpec, signal: AbortSignal): Promise<Exec> {
-    await this.#home.inbox.ask(() => this.#assertIs('running', 'run a command in'));
+    await this.#home.inbox.ask(() => this.#assertIs(['running'], 'run a command in'));
     const execId = `exec-${this.#nextExec}`;
     this.#nextExec += 1;
     const { promise, resolve } = Promise.withResolvers<number>();
@@ -237,6 +240,26 @@ export class GuestContainer implements Container {
       this.#execExits.delete(execId);
       throw error;
     }
+  }
+
+  get stdin(): Writable | undefined {
+    return this.#made?.stdin;
+  }
+
+  async resize(columns: number, rows: number, signal: AbortSignal): Promise<void> {
+    if (!this.spec.tty || this.#moves.state !== 'running') return;
+    await this.#home.guest.call('resize', { containerId: this.id, columns, rows }, signal);
+  }
+
+  async update(resources: Resources, signal: AbortSignal): Promise<void> {
+    await this.#home.inbox.ask(() => this.#assertIs(['created', 'running'], 'change the limits of'));
+    checkResources(`container ${this.spec.name}`, resources);
+    await this.#home.guest.call('updateContainer', { id: this.id, resources: cgroupResourcesOf(resources) }, signal);
+  }
+
+  async reopenLog(): Promise<void> {
+    await this.#home.inbox.ask(() => this.#assertIs(['created', 'running'], 'reopen the log of'));
+    await this.#made?.reopenLog();
   }
 
   follow(onChunk: (chunk: OutputChunk) => Promise<void>): { readonly ended: Promise<void>; stop(): void } {
@@ -255,14 +278,14 @@ export class GuestContainer implements Container {
 
   async remove(signal: AbortSignal): Promise<void> {
     if (this.isRemoved) return;
-    await this.#home.inbox.ask(() => this.#assertIs('exited', 'remove'));
+    await this.#home.inbox.ask(() => this.#assertIs(['exited'], 'remove'));
     await Promise.race([this.drained, delay(this.#home.limits.drainTimeoutMs, undefined, { ref: false })]);
     await this.#home.guest.call('removeContainer', { id: this.id }, signal);
     this.isRemoved = true;
   }
 
-  #assertIs(state: ContainerState, verb: string): void {
-    if (this.#moves.state === state) return;
+  #assertIs(states: readonly ContainerState[], verb: string): void {
+    if (states.includes(this.#moves.state)) return;
     const why = this.#exit?.reason === 'StartError' ? `: ${this.#exit.message ?? ''}` : `: it is ${this.#moves.state}`;
     throw new PodvmError('failedPrecondition', `Cannot ${verb} container ${this.spec.name}${why}`);
   }

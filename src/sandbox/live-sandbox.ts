@@ -155,18 +155,19 @@ export class LiveSandbox implements Sandbox {
 
   #admit(spec: ContainerSpec): GuestContainer {
     this.#assertReady(`create container ${spec.name}`);
-    const { limits, directory } = this.#live;
+    const { limits, directory, surroundings } = this.#live;
     const same = this.#containers.filter((container) => container.spec.name === spec.name);
     if (same.some((container) => container.spec.attempt === spec.attempt)) {
       const what = `container ${spec.name} (attempt ${spec.attempt})`;
       throw new PodvmError('alreadyExists', `Cannot create ${what}: it exists already`);
     }
-    for (const container of same) if (container.isRemoved) this.#forget(container);
+    const isFull = this.#containers.length >= limits.maxContainers;
+    for (const container of isFull ? [...this.#containers] : same) if (container.isRemoved) this.#forget(container);
     if (this.#containers.length >= limits.maxContainers) {
       throw new PodvmError('exhausted', `Cannot create container ${spec.name}: ${limits.maxContainers} exist already`);
     }
-    const id = `${this.id}-${spec.name}-${spec.attempt}`;
-    const container = new GuestContainer(id, spec, logPathOf(directory, spec.name, spec.attempt), this.#site);
+    const id = Buffer.from(surroundings.randomBytes(16)).toString('hex');
+    const container = new GuestContainer(id, spec, logPathOf(directory, spec), this.#site);
     this.#containers.push(container);
     return container;
   }
@@ -214,9 +215,11 @@ export class LiveSandbox implements Sandbox {
       agentFds: figures.agentFds,
       vmmPssKiB,
       ...memoryOf(figures.pod),
-      containers: figures.containers.flatMap(({ id, cpuUsec, pids, ...cgroup }) => {
+      cpuUsec: figures.pod.cpuUsec,
+      pids: figures.pod.pids,
+      containers: figures.containers.flatMap(({ id, cpuUsec, pids, oomKills, ...cgroup }) => {
         const name = this.#containers.find((container) => container.id === id)?.spec.name;
-        return name === undefined ? [] : [{ name, ...memoryOf(cgroup), cpuUsec, pids }];
+        return name === undefined ? [] : [{ id, name, ...memoryOf(cgroup), cpuUsec, pids, oomKills }];
       }),
     };
   }

@@ -2,7 +2,7 @@ import { open, readdir, rename, rm, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { encodeRecords } from './log-format.ts';
-import type { OutputChunk } from './sandbox.ts';
+import type { ContainerSpec, OutputChunk } from './sandbox.ts';
 
 export interface LogLimits {
   /** A log file that has grown past this is set aside, in bytes. */
@@ -23,27 +23,37 @@ export interface LogWriter extends AsyncDisposable {
   write(chunk: OutputChunk): Promise<void>;
 }
 
-export async function openLogWriter(path: string, time: () => string, limits: LogLimits): Promise<LogWriter> {
+/** The file of a log, which somebody else may rename. */
+export interface LogFile extends LogWriter {
+  /** Writes on in a new file of that name. Does nothing once it is closed. */
+  reopen(): Promise<void>;
+}
+
+/** `limits` undefined: somebody else rotates it. */
+export async function openLogWriter(path: string, time: () => string, limits?: LogLimits): Promise<LogFile> {
   let file: FileHandle | undefined = await open(path, 'a', 0o640);
   let size = (await file.stat()).size;
   let next = Math.max(0, ...(await rotatedNumbers(path))) + 1;
   let last: Promise<void> = Promise.resolve();
 
-  const rotate = async () => {
-    await file?.close();
-    file = undefined;
+  const openAnew = async () => {
+    const before = file;
+    file = await open(path, 'a', 0o640); // the old one stays in use should this fail
+    size = (await file.stat()).size;
+    await before?.close();
+  };
+  const rotate = async ({ maxFiles }: LogLimits) => {
     await rename(path, `${path}.${next}`);
-    const oldest = next - limits.maxFiles + 1;
+    const oldest = next - maxFiles + 1;
     if (oldest > 0) await rm(`${path}.${oldest}`, { force: true });
     next += 1;
-    file = await open(path, 'a', 0o640);
-    size = 0;
+    await openAnew();
   };
   const append = async (chunk: OutputChunk) => {
     if (file === undefined) throw new PodvmError('internal', `Cannot write the log ${basename(path)}: it is closed`);
     const records = encodeRecords(chunk, time());
     try {
-      if (size > 0 && size + records.length > limits.maxFileBytes) await rotate();
+      if (limits !== undefined && size > 0 && size + records.length > limits.maxFileBytes) await rotate(limits);
       for (let at = 0; at < records.length;) at += (await file.write(records, at)).bytesWritten;
     } catch (cause) {
       const kind = (cause as NodeJS.ErrnoException).code === 'ENOSPC' ? 'exhausted' : 'internal';
@@ -55,6 +65,11 @@ export async function openLogWriter(path: string, time: () => string, limits: Lo
     write(chunk) {
       const done = last.then(() => append(chunk));
       last = done.catch(() => {}); // the caller of this write is told; the next one tries for itself
+      return done;
+    },
+    reopen() {
+      const done = last.then(() => (file === undefined ? undefined : openAnew()));
+      last = done.catch(() => {});
       return done;
     },
     async [Symbol.asyncDispose]() {
@@ -74,7 +89,10 @@ export async function rotatedNumbers(path: string): Promise<number[]> {
     .map((name) => Number(name.slice(prefix.length)));
 }
 
-/** `<sandbox>/logs/<container>/<attempt>.log`, kubelet's layout. */
-export function logPathOf(sandboxDirectory: string, container: string, attempt: number): string {
-  return join(sandboxDirectory, 'logs', container, `${attempt}.log`);
+/** The path that its spec asks for, or `<sandbox>/logs/<container>/<attempt>.log`, kubelet's layout. */
+export function logPathOf(
+  sandboxDirectory: string,
+  { name, attempt, logPath }: Pick<ContainerSpec, 'name' | 'attempt' | 'logPath'>,
+): string {
+  return logPath ?? join(sandboxDirectory, 'logs', name, `${attempt}.log`);
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -116,6 +116,19 @@ test('a writer that is opened again goes on where the last one stopped', async (
   }
   assert.deepEqual(await rotatedNumbers(place.log), [1]);
   assert.equal(await textOf(place.log), 'a\nb\nc\n');
+});
+
+test('reopen() goes on in a new file when somebody has renamed the old one, and loses nothing', async () => {
+  await using place = await directory();
+  await using writer = await openLogWriter(place.log, () => time);
+  const first = writer.write(chunkOf('before\n'));
+  await first;
+  await rename(place.log, `${place.log}.old`);
+  const between = writer.write(chunkOf('between\n'));
+  await writer.reopen();
+  await Promise.all([between, writer.write(chunkOf('after\n'))]);
+  assert.equal(await textOf(`${place.log}.old`), 'before\nbetween\n');
+  assert.equal(await textOf(place.log), 'after\n');
 });
 
 test('readLog() gives the last lines, over rotated files and with an unfinished one', async () => {

@@ -1,16 +1,24 @@
 import { PodvmError } from '#base/errors.ts';
+import type { SandboxSpec } from './sandbox.ts';
 
-/** Values in use, each by one holder: namespace/name of pods, user ids of VMMs. */
+/** What a sandbox is known by. */
+export function keyOf({ namespace, name, uid, attempt }: SandboxName): string {
+  return attempt === undefined ? `${namespace}/${name}` : `${namespace}/${name}/${uid}/${attempt}`;
+}
+
+type SandboxName = Pick<SandboxSpec, 'namespace' | 'name' | 'uid' | 'attempt'>;
+
+/** Values in use, each by one holder: names of sandboxes, user ids of VMMs. */
 export interface Names {
   /** Held until disposed. Errors: `alreadyExists`. */
-  reserve(namespace: string, name: string): Disposable;
+  reserve(spec: SandboxName): Disposable;
 }
 
 export function createNames(): Names {
   const held = new Set<string>();
   return {
-    reserve(namespace, name) {
-      const key = `${namespace}/${name}`;
+    reserve(spec) {
+      const key = keyOf(spec);
       if (held.has(key)) {
         throw new PodvmError('alreadyExists', `Cannot make the sandbox ${key}: the name is in use`, {
           fix: `Stop it first: podvm stop ${key}`,

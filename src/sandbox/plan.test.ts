@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { allCapabilities, capabilitiesOf, defaultCapabilities } from './capabilities.ts';
-import { containerSpec, security } from './examples.ts';
+import { containerSpec, sandboxSpec, security } from './examples.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import { createInbox, maxWaitingRequests } from './inbox.ts';
 import { createMoves } from './moves.ts';
@@ -182,11 +182,15 @@ test('etcHostsOf() names the pod by its addresses and adds its aliases', () => {
 
 test('names and user ids have one holder at a time', () => {
   const names = createNames();
-  const held = names.reserve('default', 'web');
-  assert.throws(() => names.reserve('default', 'web'), is('alreadyExists'));
-  names.reserve('other', 'web');
+  const held = names.reserve(sandboxSpec);
+  assert.throws(() => names.reserve(sandboxSpec), is('alreadyExists'));
+  names.reserve({ ...sandboxSpec, namespace: 'other' });
+  names.reserve({ ...sandboxSpec, attempt: 0 });
+  names.reserve({ ...sandboxSpec, attempt: 1 });
+  names.reserve({ ...sandboxSpec, attempt: 0, uid: 'another' });
+  assert.throws(() => names.reserve({ ...sandboxSpec, attempt: 1 }), is('alreadyExists'));
   held[Symbol.dispose]();
-  names.reserve('default', 'web');
+  names.reserve(sandboxSpec);
 
   const ids = createUserIds({ first: 100, count: 2 });
   const first = ids.take();

@@ -17,6 +17,7 @@ export interface ProcessPlan {
   readonly capabilities: string[];
   readonly noNewPrivileges: boolean;
   readonly rlimits: { type: string; soft: number; hard: number }[];
+  readonly oomScoreAdj?: number;
 }
 
 /** systemd's and newer containerd's default: `select` works for whoever never asks for more, the others may. */
@@ -30,7 +31,7 @@ export function processOf(
   fsGroup: number | undefined,
 ): ProcessPlan {
   const { security } = spec;
-  const user = security.runAsUser === undefined ? (image.user ?? '') : String(security.runAsUser);
+  const user = security.runAsUser?.toString() ?? security.runAsUserName ?? image.user ?? '';
   if (security.runAsNonRoot && ['', '0', 'root'].includes(user.split(':')[0] ?? '')) {
     // A name that only the image can resolve is checked in the guest.
     throw new PodvmError(
@@ -53,6 +54,7 @@ export function processOf(
     capabilities: [...capabilities],
     noNewPrivileges: !security.allowPrivilegeEscalation && !security.privileged,
     rlimits: [openFiles],
+    ...(spec.oomScoreAdj === undefined ? {} : { oomScoreAdj: spec.oomScoreAdj }),
   };
 }
 

@@ -63,6 +63,11 @@ export interface SandboxSpec {
   readonly name: string;
   /** The pod's uid (UUID). */
   readonly uid: string;
+  /**
+   * Counts the sandboxes of one pod. Given, uid and attempt are part of the name: a kubelet makes the next sandbox, or
+   * the next pod of the name, before it removes the one before. Undefined: one sandbox a namespace and name.
+   */
+  readonly attempt?: number;
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   readonly hostname: string;
@@ -103,6 +108,8 @@ export interface ContainerMount {
 export interface ContainerSecurity {
   readonly privileged: boolean;
   readonly runAsUser?: number;
+  /** A user of the image, by name; `runAsUser` goes before it. */
+  readonly runAsUserName?: string;
   readonly runAsGroup?: number;
   readonly runAsNonRoot: boolean;
   readonly supplementalGroups: readonly number[];
@@ -113,6 +120,9 @@ export interface ContainerSecurity {
   readonly seccomp: SeccompProfile;
   /** `Unmasked` leaves /proc as the kernel shows it. */
   readonly procMount: 'Default' | 'Unmasked';
+  /** Instead of what `procMount` says. */
+  readonly maskedPaths?: readonly string[];
+  readonly readonlyPaths?: readonly string[];
 }
 
 export interface ContainerSpec {
@@ -131,7 +141,15 @@ export interface ContainerSpec {
   readonly resources: Resources;
   readonly tty: boolean;
   readonly stdin: boolean;
-  readonly terminationMessagePath: string;
+  /** Undefined: the container leaves no message. */
+  readonly terminationMessagePath?: string;
+  /** -1000 to 1000; undefined: the kernel's default. */
+  readonly oomScoreAdj?: number;
+  /**
+   * Absolute path of its log, outside of the sandbox's directory. Whoever asks for it rotates it (by `rename` and
+   * `reopenLog`) and removes it. Undefined: a log of our own, with the sandbox.
+   */
+  readonly logPath?: string;
 }
 
 export interface ContainerExit {
@@ -173,6 +191,14 @@ export interface Container {
   /** SIGTERM (or the image's StopSignal), SIGKILL after `graceMs`; waits until it has exited. */
   stop(graceMs: number, signal: AbortSignal): Promise<ContainerExit>;
   exec(exec: ExecSpec, signal: AbortSignal): Promise<Exec>;
+  /** Its standard input, shared by all who write to it; absent when its spec says no stdin. */
+  readonly stdin: Writable | undefined;
+  /** Size of its terminal; does nothing without one. */
+  resize(columns: number, rows: number, signal: AbortSignal): Promise<void>;
+  /** Changes its limits while it runs; what is undefined stays. Errors: `invalid`, `failedPrecondition`. */
+  update(resources: Resources, signal: AbortSignal): Promise<void>;
+  /** Goes on in a new file of the log's name, after somebody has renamed the old one. Errors: `failedPrecondition`. */
+  reopenLog(): Promise<void>;
   /**
    * Every byte of output from now on, in order, to `onChunk`; the container's output waits while the promise it
    * returns is pending. Ends when the container's output ends. Returns a function that stops following.
@@ -202,11 +228,14 @@ export interface Exec {
 }
 
 export interface ContainerStats {
+  readonly id: string;
   readonly name: string;
   readonly memoryBytes: number;
   readonly memoryLimitBytes?: number;
   readonly cpuUsec: number;
   readonly pids: number;
+  /** Processes killed for lack of memory. */
+  readonly oomKills: number;
 }
 
 export interface SandboxStats {
@@ -216,6 +245,8 @@ export interface SandboxStats {
   /** Of the pod's cgroup in the guest. */
   readonly memoryBytes: number;
   readonly memoryLimitBytes?: number;
+  readonly cpuUsec: number;
+  readonly pids: number;
   readonly containers: readonly ContainerStats[];
 }
 

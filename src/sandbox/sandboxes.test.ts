@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -241,6 +241,31 @@ test('output is byte-exact in log and follower', async () => {
   let logged = '';
   for await (const { bytes } of readLog(container.status.logPath, {}, never)) logged += Buffer.from(bytes).toString();
   assert.equal(logged, 'one\ntwo');
+});
+
+test('a container logs where its spec says, and only what runs can be told to reopen its log', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const logPath = join(place.directory, 'elsewhere/main/0.log');
+  const container = await sandbox.createContainer({ ...containerSpec, logPath }, never);
+  assert.equal(container.status.logPath, logPath);
+  await rename(logPath, `${logPath}.1`);
+  await container.reopenLog();
+  assert.deepEqual((await readdir(join(place.directory, 'elsewhere/main'))).sort(), ['0.log', '0.log.1']);
+  await container.stop(0, never);
+  await assert.rejects(container.reopenLog(), is('failedPrecondition'));
+});
+
+test('update() checks limits before the guest is asked', async () => {
+  await using place = await house();
+  const { container } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), place.parts);
+  await assert.rejects(container.update({ memoryLimitBytes: 5 }, never), is('invalid'));
+  await container.update({ memoryLimitBytes: 2 ** 24, cpuLimitMillis: 500 }, never);
+  const asked = place.parts.guest.calls.filter(({ method }) => method === 'updateContainer');
+  assert.deepEqual(
+    asked.map(({ params }) => params['resources']),
+    [{ memoryLimitBytes: 2 ** 24, cpuQuotaUs: 50_000, cpuPeriodUs: 100_000 }],
+  );
 });
 
 test('exec() gives the exit code, and refuses a container that does not run', async () => {

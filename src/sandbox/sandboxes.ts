@@ -7,7 +7,7 @@ import { createGate } from './gate.ts';
 import { defaultLimits, type SandboxLimits } from './limits.ts';
 import type { LiveSandbox } from './live-sandbox.ts';
 import { lockDirectory } from './lock.ts';
-import { createNames, createUserIds } from './names.ts';
+import { createNames, createUserIds, keyOf } from './names.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { createPool } from './pool.ts';
 import { machineSizeOf } from './resources.ts';
@@ -130,7 +130,7 @@ class SandboxTable implements OpenSandboxes {
   }
 
   get(namespace: string, name: string): Sandbox | undefined {
-    return this.#sandboxes.get(keyOf({ namespace, name }));
+    return this.#sandboxes.get(keyOf({ namespace, name, uid: '' }));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -140,5 +140,3 @@ class SandboxTable implements OpenSandboxes {
     await this.#lock.disposeAsync();
   }
 }
-
-const keyOf = ({ namespace, name }: { readonly namespace: string; readonly name: string }) => `${namespace}/${name}`;

@@ -46,7 +46,7 @@ export async function startSandbox(
 ): Promise<LiveSandbox> {
   await using kept = new AsyncDisposableStack(); // for as long as the sandbox is known
   await using running = new AsyncDisposableStack(); // for as long as it runs; undone first
-  kept.use(context.names.reserve(spec.namespace, spec.name));
+  kept.use(context.names.reserve(spec));
   const plan = planStart(spec, context);
   const spare = context.pool.take(plan.order);
   const prepared = spare ?? (await prepareInTurn(plan, signal));
