@@ -1,0 +1,55 @@
+import { chmod, mkdir, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { PodvmError } from '#base/errors.ts';
+
+/** kubelet's and containerd's own limit for one message, in bytes. */
+export const maxMessageBytes = 16 * 1024 * 1024;
+/** How long calls under way may go on when the server closes, in `ms`. */
+const drainTimeoutMs = 5000;
+
+/**
+ * Serves gRPC on a unix socket that only root may open; `add` names the services. Disposing refuses new calls, gives
+ * those under way a moment, cancels what is left, and takes the socket away. Errors: `busy` when another process
+ * serves the socket.
+ */
+export async function serveGrpc(socketPath: string, add: (server: Server) => void): Promise<AsyncDisposable> {
+  await mkdir(dirname(socketPath), { recursive: true, mode: 0o755 });
+  if (await isAnswered(socketPath)) {
+    throw new PodvmError('busy', `Cannot serve ${socketPath}: another process serves it`);
+  }
+  await rm(socketPath, { force: true }); // what a killed process left
+  const server = new Server({
+    'grpc.max_receive_message_length': maxMessageBytes,
+    'grpc.max_send_message_length': maxMessageBytes,
+  });
+  add(server);
+  await new Promise<void>((resolve, reject) => {
+    server.bindAsync(`unix:${socketPath}`, ServerCredentials.createInsecure(), (error) =>
+      error === null ? resolve() : reject(error),
+    );
+  });
+  await chmod(socketPath, 0o600);
+  return {
+    async [Symbol.asyncDispose]() {
+      const late = setTimeout(() => server.forceShutdown(), drainTimeoutMs);
+      await new Promise<void>((resolve) => {
+        server.tryShutdown(() => resolve());
+      });
+      clearTimeout(late);
+      await rm(socketPath, { force: true });
+    },
+  };
+}
+
+async function isAnswered(socketPath: string): Promise<boolean> {
+  return await new Promise((resolve) => {
+    const socket = connect(socketPath);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}

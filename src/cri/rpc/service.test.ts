@@ -1,0 +1,158 @@
+import assert from 'node:assert/strict';
+import { access, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { status } from '@grpc/grpc-js';
+import { errorKinds, PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import { ImageService } from '../wire/api_pb.ts';
+import { connectScripted } from './scripted-client.ts';
+import { maxMessageBytes, serveGrpc } from './serve-grpc.ts';
+import { addService, type Verbs } from './service.ts';
+import { codeOfKind } from './status-codes.ts';
+
+type ImageVerbs = Verbs<typeof ImageService>;
+
+const nothing: ImageVerbs = {
+  listImages: async () => ({}),
+  imageStatus: async () => ({}),
+  pullImage: async () => ({}),
+  removeImage: async () => ({}),
+  imageFsInfo: async () => ({}),
+  async *streamImages() {},
+};
+
+/** The service of a test on a socket of its own, and a client of it. */
+async function serve(verbs: Partial<ImageVerbs>) {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-grpc-'));
+  const socketPath = join(directory, 'cri.sock');
+  const add = { ...nothing, ...verbs };
+  const server = await serveGrpc(socketPath, (to) => addService(to, ImageService, add, silentLog));
+  const client = connectScripted(socketPath);
+  return {
+    socketPath,
+    client,
+    images: client.of(ImageService),
+    async [Symbol.asyncDispose]() {
+      client[Symbol.dispose]();
+      await server[Symbol.asyncDispose]();
+      await assert.rejects(access(socketPath));
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+const fails = (code: number, words: RegExp) => (error: unknown) => {
+  const { code: got, details } = error as { code: number; details: string };
+  assert.equal(got, code);
+  assert.match(details, words);
+  return true;
+};
+
+test('every kind of error has a code of its own', () => {
+  assert.deepEqual(Object.keys(codeOfKind).sort(), [...errorKinds].sort());
+  assert.equal(new Set(Object.values(codeOfKind)).size, errorKinds.length);
+});
+
+test('a request that is no message is refused as invalid, and the next call works', async () => {
+  await using place = await serve({});
+  const torn = place.client.raw('/runtime.v1.ImageService/PullImage', Buffer.from([0x0a, 0xff, 0xff, 0xff]));
+  await assert.rejects(torn, fails(status.INVALID_ARGUMENT, /no runtime\.v1\.PullImageRequest/));
+  await place.images.listImages();
+});
+
+test('a request above the limit of messages is refused as exhausted, and one below it is served', async () => {
+  await using place = await serve({ imageStatus: async ({ image }) => ({ image: { id: `${image?.image.length}` } }) });
+  const request = (bytes: number) => ({ image: { image: 'a'.repeat(bytes) } });
+  await assert.rejects(place.images.imageStatus(request(maxMessageBytes)), fails(status.RESOURCE_EXHAUSTED, /./));
+  const { image } = await place.images.imageStatus(request(maxMessageBytes - 100));
+  assert.equal(image?.id, String(maxMessageBytes - 100));
+});
+
+test('an error is told with its causes and its fix, in printable characters', async () => {
+  const cause = new Error('tea\u0007pot');
+  const error = new PodvmError('denied', 'Cannot brew', { cause, fix: 'Use coffee.' });
+  await using place = await serve({ listImages: () => Promise.reject(error) });
+  await assert.rejects(
+    place.images.listImages(),
+    fails(status.PERMISSION_DENIED, /^Cannot brew: tea\\u0007pot\. Use coffee\.$/),
+  );
+});
+
+test('a call at its deadline aborts its handler with `timeout`, a cancelled one with `cancelled`', async () => {
+  const hanging = (entered: () => void) => {
+    const reason = Promise.withResolvers<unknown>();
+    const handle = (_request: unknown, signal: AbortSignal) =>
+      new Promise<never>((_resolve, reject) => {
+        signal.addEventListener('abort', () => {
+          reason.resolve((signal.reason as PodvmError).kind);
+          reject(new Error('torn down somewhere deep'));
+        });
+        entered();
+      });
+    return { handle, reason: reason.promise };
+  };
+  const stop = new AbortController();
+  const late = hanging(() => {});
+  const cancelled = hanging(() => stop.abort());
+  await using place = await serve({ pullImage: late.handle, removeImage: cancelled.handle });
+  await assert.rejects(
+    place.images.pullImage({}, { deadline: Date.now() + 150 }),
+    fails(status.DEADLINE_EXCEEDED, /./),
+  );
+  assert.equal(await late.reason, 'timeout');
+  await assert.rejects(place.images.removeImage({}, { signal: stop.signal }), fails(status.CANCELLED, /./));
+  assert.equal(await cancelled.reason, 'cancelled');
+});
+
+test('a stream gives its answers as they come, and ends its handler when the client leaves', async () => {
+  const ended = Promise.withResolvers<void>();
+  await using place = await serve({
+    async *streamImages(_request, signal) {
+      try {
+        for (let id = 0; ; id += 1) {
+          yield { images: [{ id: `${id}`, spec: { image: 'x'.repeat(1000) } }] };
+          await new Promise(setImmediate);
+          if (signal.aborted) return;
+        }
+      } finally {
+        ended.resolve();
+      }
+    },
+  });
+  let count = 0;
+  for await (const { images } of place.images.streamImages()) {
+    assert.equal(images[0]?.id, `${count}`);
+    count += 1;
+    if (count === 500) break;
+  }
+  await ended.promise;
+});
+
+test('an error in a stream reaches the client after the answers before it', async () => {
+  await using place = await serve({
+    async *streamImages() {
+      yield { images: [] };
+      throw new PodvmError('notFound', 'Cannot go on');
+    },
+  });
+  let count = 0;
+  const read = async () => {
+    for await (const _answer of place.images.streamImages()) count += 1;
+  };
+  await assert.rejects(read(), fails(status.NOT_FOUND, /Cannot go on/));
+  assert.equal(count, 1);
+});
+
+test('serveGrpc() refuses a socket that is served, takes over one that is not, and opens it to its owner only', async () => {
+  await using place = await serve({});
+  await assert.rejects(
+    serveGrpc(place.socketPath, () => {}),
+    { kind: 'busy' },
+  );
+  assert.equal((await stat(place.socketPath)).mode & 0o777, 0o600);
+  const stale = `${place.socketPath}.stale`;
+  await writeFile(stale, '');
+  await using _server = await serveGrpc(stale, (to) => addService(to, ImageService, nothing, silentLog));
+});

@@ -1,0 +1,173 @@
+import type { EventEmitter } from 'node:events';
+import {
+  create,
+  type DescMessage,
+  type DescService,
+  fromBinary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from '@bufbuild/protobuf';
+import {
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  Metadata,
+  type MethodDefinition,
+  type Server,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+} from '@grpc/grpc-js';
+import { kindOf, PodvmError } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import { statusOf } from './status-codes.ts';
+
+/** A message as a handler may write it: what is left out has proto3's default. */
+export type Answer<Desc extends DescMessage> = MessageInitShape<Desc>;
+
+/**
+ * One function for each verb of a service: a request and the caller's signal to one answer, or to a stream of them.
+ * The signal aborts when the client cancels or leaves (reason: `cancelled`), and at its deadline (`timeout`).
+ */
+export type Verbs<Service extends DescService> = {
+  readonly [Verb in keyof Service['method']]: Service['method'][Verb] extends {
+    readonly methodKind: infer Kind;
+    readonly input: infer Input extends DescMessage;
+    readonly output: infer Output extends DescMessage;
+  }
+    ? Kind extends 'unary'
+      ? (request: MessageShape<Input>, signal: AbortSignal) => Promise<Answer<Output>>
+      : (request: MessageShape<Input>, signal: AbortSignal) => AsyncIterable<Answer<Output>>
+    : never;
+};
+
+type Unary = (request: unknown, signal: AbortSignal) => Promise<MessageInitShape<DescMessage>>;
+type Streaming = (request: unknown, signal: AbortSignal) => AsyncIterable<MessageInitShape<DescMessage>>;
+
+/** Adds a service: decodes requests, encodes answers, and turns errors into codes by the one table. */
+export function addService<Service extends DescService>(
+  server: Server,
+  service: Service,
+  verbs: Verbs<Service>,
+  log: Log,
+): void {
+  const definition: Record<string, MethodDefinition<Buffer, Buffer>> = {};
+  const handlers: Record<string, handleUnaryCall<Buffer, Buffer> | handleServerStreamingCall<Buffer, Buffer>> = {};
+  for (const method of service.methods) {
+    const { localName: verb, name } = method;
+    const isStreaming = method.methodKind === 'server_streaming';
+    const asItIs = (bytes: Buffer) => bytes;
+    definition[verb] = {
+      path: `/${service.typeName}/${name}`,
+      requestStream: false,
+      responseStream: isStreaming,
+      requestSerialize: asItIs,
+      requestDeserialize: asItIs, // decoded below, where a malformed message gets its own code
+      responseSerialize: asItIs,
+      responseDeserialize: asItIs,
+    };
+    const { input, output } = method;
+    const decode = (bytes: Uint8Array) => decodeRequest(input, bytes, name);
+    const encode = (answer: MessageInitShape<DescMessage>) => Buffer.from(toBinary(output, create(output, answer)));
+    // SAFE: Verbs has a function for each method of the service, of the method's kind and messages
+    const handle = verbs[verb as keyof Verbs<Service>] as unknown;
+    handlers[verb] = isStreaming
+      ? streamingHandler(name, (bytes, signal) => (handle as Streaming)(decode(bytes), signal), encode, log)
+      : unaryHandler(name, (bytes, signal) => (handle as Unary)(decode(bytes), signal), encode, log);
+  }
+  server.addService(definition, handlers);
+}
+
+function decodeRequest(input: DescMessage, bytes: Uint8Array, verb: string): unknown {
+  try {
+    return fromBinary(input, bytes);
+  } catch (cause) {
+    throw new PodvmError('invalid', `Cannot read the request of ${verb}: it is no ${input.typeName}`, { cause });
+  }
+}
+
+type Encode = (answer: MessageInitShape<DescMessage>) => Buffer;
+
+function unaryHandler(
+  verb: string,
+  handle: (bytes: Buffer, signal: AbortSignal) => Promise<MessageInitShape<DescMessage>>,
+  encode: Encode,
+  log: Log,
+): handleUnaryCall<Buffer, Buffer> {
+  return (call, answer) => {
+    const signal = signalOf(call);
+    const run = async () => encode(await handle(call.request, signal));
+    const startedAt = performance.now();
+    run().then(
+      (bytes) => {
+        log.debug('answered', { verb, ms: Math.round(performance.now() - startedAt) });
+        answer(null, bytes);
+      },
+      (error: unknown) => {
+        tell(log, verb, error);
+        answer({ ...statusOf(asCallers(error, signal)), metadata: new Metadata() });
+      },
+    );
+  };
+}
+
+function streamingHandler(
+  verb: string,
+  handle: (bytes: Buffer, signal: AbortSignal) => AsyncIterable<MessageInitShape<DescMessage>>,
+  encode: Encode,
+  log: Log,
+): handleServerStreamingCall<Buffer, Buffer> {
+  return (call) => {
+    const signal = signalOf(call);
+    const run = async () => {
+      for await (const answer of handle(call.request, signal)) {
+        signal.throwIfAborted();
+        if (!call.write(encode(answer))) await drained(call, signal);
+      }
+    };
+    run().then(
+      () => call.end(),
+      (error: unknown) => {
+        if (!signal.aborted) tell(log, verb, error); // a client that has heard enough leaves
+        call.emit('error', { ...statusOf(asCallers(error, signal)), metadata: new Metadata() });
+      },
+    );
+  };
+}
+
+async function drained(call: ServerWritableStream<Buffer, Buffer>, signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  call.once('drain', resolve);
+  signal.addEventListener('abort', () => resolve(), { once: true });
+  await promise;
+  signal.throwIfAborted();
+}
+
+/** gRPC ends a call at its deadline as if it were cancelled; which of the two it was decides what becomes of the work. */
+function signalOf(
+  call: EventEmitter & Pick<ServerUnaryCall<Buffer, Buffer>, 'cancelled' | 'getDeadline'>,
+): AbortSignal {
+  const controller = new AbortController();
+  const abort = () => {
+    const isLate = Date.now() + deadlineSlackMs >= Number(call.getDeadline());
+    controller.abort(
+      isLate
+        ? new PodvmError('timeout', "Not done by the caller's deadline")
+        : new PodvmError('cancelled', 'The caller cancelled'),
+    );
+  };
+  call.on('cancelled', abort);
+  if (call.cancelled) abort();
+  return controller.signal;
+}
+
+/** A client cancels at its own clock's deadline, which is a little before ours: it was sent as a duration. */
+const deadlineSlackMs = 100;
+
+/** What an aborted call fails with is the abort, however deep it was noticed. */
+const asCallers = (error: unknown, signal: AbortSignal): unknown => (signal.aborted ? signal.reason : error);
+
+function tell(log: Log, verb: string, error: unknown): void {
+  const kind = kindOf(error);
+  if (kind === 'internal' || kind === 'corrupt') log.error('verb failed', error, { verb });
+  else log.info('verb refused', { verb, kind, err: statusOf(error).details });
+}
