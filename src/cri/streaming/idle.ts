@@ -1,0 +1,34 @@
+import type { Clock } from '#host/clock.ts';
+
+/** Calls `onIdle` once when nothing was `touched` for `idleMs`; a touch costs one reading of the clock. */
+export class IdleWatch implements Disposable {
+  readonly #clock: Clock;
+  readonly #idleMs: number;
+  readonly #onIdle: () => void;
+  #touchedAt: number;
+  #cancel = () => {};
+
+  constructor(clock: Clock, idleMs: number, onIdle: () => void) {
+    this.#clock = clock;
+    this.#idleMs = idleMs;
+    this.#onIdle = onIdle;
+    this.#touchedAt = clock.now();
+    this.#wait(idleMs);
+  }
+
+  touch(): void {
+    this.#touchedAt = this.#clock.now();
+  }
+
+  [Symbol.dispose](): void {
+    this.#cancel();
+  }
+
+  #wait(ms: number): void {
+    this.#cancel = this.#clock.after(ms, () => {
+      const left = this.#touchedAt + this.#idleMs - this.#clock.now();
+      if (left <= 0) this.#onIdle();
+      else this.#wait(left);
+    });
+  }
+}

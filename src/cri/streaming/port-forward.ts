@@ -1,0 +1,138 @@
+import type { Duplex } from 'node:stream';
+import { messageOf } from '#base/errors.ts';
+import { deadlineAfter } from '#host/clock.ts';
+import type { SessionParts } from './session-parts.ts';
+import { SessionWatch } from './session-watch.ts';
+import { streamTypeHeader } from './spdy-channels.ts';
+import type { Headers } from './spdy/header-block.ts';
+import { SpdySession } from './spdy/spdy-session.ts';
+import type { SpdyStream } from './spdy/spdy-stream.ts';
+import type { PortForwardStreamRequest } from './streaming.ts';
+
+export const portForwardProtocol = 'portforward.k8s.io';
+
+const dialTimeoutMs = 30_000;
+
+/** What a client opens for one TCP connection. */
+interface Pair {
+  error?: SpdyStream;
+  data?: SpdyStream;
+  readonly cancelWait: () => void;
+}
+
+/**
+ * `portforward.k8s.io`: any number of connections to ports of the pod, each of which the client opens as a pair of
+ * streams, one for its bytes and one on which it is told what went wrong. Resolves when the client is gone.
+ */
+export async function servePortForward(
+  transport: Duplex,
+  { target }: PortForwardStreamRequest,
+  parts: SessionParts,
+): Promise<void> {
+  const pairs = new Map<string, Pair>();
+  const forwards = new Set<Promise<void>>();
+  const session = new SpdySession(transport, {
+    clock: parts.clock,
+    onActivity: () => watch.touch(),
+    accepts: (headers) => partOf(headers) !== undefined && portOf(headers) !== undefined,
+    onStream: (stream) => {
+      const part = partOf(stream.headers);
+      const name = pairName(stream);
+      const pair = pairs.get(name) ?? { cancelWait: parts.clock.after(parts.openMs, () => abandon(pairs, name)) };
+      if (part === undefined || pair[part] !== undefined) {
+        stream.destroy();
+        return;
+      }
+      pairs.set(name, pair);
+      pair[part] = stream;
+      stream.once('close', () => {
+        if (pairs.get(name) === pair) abandon(pairs, name);
+      });
+      const { data, error } = pair;
+      if (data === undefined || error === undefined) return;
+      pairs.delete(name);
+      pair.cancelWait();
+      const forward = forwardOne(data, error, target, parts);
+      forwards.add(forward);
+      void forward.finally(() => forwards.delete(forward));
+    },
+  });
+  using watch = new SessionWatch(parts, () => session.destroy());
+  void session.closed.then(() => watch.gone());
+  await session.closed;
+  for (const name of [...pairs.keys()]) abandon(pairs, name);
+  await Promise.all(forwards);
+  if (session.failure !== undefined)
+    parts.log.warn('a forwarding client broke the rules', { err: session.failure.message });
+}
+
+/** The other stream of the pair has not come, or this one has gone. */
+function abandon(pairs: Map<string, Pair>, name: string): void {
+  const pair = pairs.get(name);
+  pairs.delete(name);
+  pair?.cancelWait();
+  pair?.data?.destroy();
+  pair?.error?.destroy();
+}
+
+/** Never rejects; both streams and the connection are gone afterwards. */
+async function forwardOne(
+  data: SpdyStream,
+  error: SpdyStream,
+  target: PortForwardStreamRequest['target'],
+  { clock, log }: SessionParts,
+): Promise<void> {
+  const port = portOf(data.headers) ?? 0;
+  const left = new AbortController();
+  data.once('close', () => left.abort());
+  error.resume();
+  try {
+    using dialling = deadlineAfter(clock, dialTimeoutMs, left.signal);
+    const connection = await target.dial(port, undefined, dialling.signal);
+    await join(data, connection);
+    error.end();
+  } catch (failure) {
+    if (!left.signal.aborted) log.debug('port-forward failed', { port });
+    // The client, which shows this to its user, resets the pair when it has read it.
+    error.end(`Cannot forward port ${port}: ${messageOf(failure)}`);
+    data.destroy();
+  }
+  await closed(error);
+}
+
+/** Carries bytes both ways, each until its own end. Errors: what broke the connection. */
+async function join(stream: SpdyStream, connection: Duplex): Promise<void> {
+  const over = Promise.withResolvers<void>();
+  connection.once('error', over.reject);
+  stream.once('close', over.resolve);
+  stream.pipe(connection).pipe(stream);
+  if (stream.destroyed) over.resolve();
+  try {
+    await over.promise;
+  } finally {
+    stream.unpipe(connection);
+    connection.on('error', () => {}); // of what was under way when the client left
+    connection.destroy();
+    stream.destroy();
+  }
+}
+
+async function closed(stream: SpdyStream): Promise<void> {
+  if (!stream.closed) await new Promise<void>((resolve) => void stream.once('close', () => resolve()));
+}
+
+function partOf(headers: Headers): 'data' | 'error' | undefined {
+  const type = headers.get(streamTypeHeader);
+  return type === 'data' || type === 'error' ? type : undefined;
+}
+
+function portOf(headers: Headers): number | undefined {
+  const text = headers.get('port') ?? '';
+  const port = /^[0-9]{1,5}$/.test(text) ? Number(text) : 0;
+  return port >= 1 && port <= 65_535 ? port : undefined;
+}
+
+/** Clients that name no request open the error stream and then, as the next one, the data stream. */
+function pairName({ id, headers }: SpdyStream): string {
+  return headers.get('requestid') ?? `stream ${partOf(headers) === 'data' ? id - 2 : id}`;
+}

@@ -1,0 +1,30 @@
+import { messageOf } from '#base/errors.ts';
+
+/** The part of Kubernetes' v1.Status that ends an exec or attach on its error stream. */
+export interface RemoteStatus {
+  readonly metadata: Readonly<Record<string, never>>;
+  readonly status: 'Success' | 'Failure';
+  readonly message?: string;
+  readonly reason?: 'NonZeroExitCode' | 'InternalError';
+  readonly details?: { readonly causes: readonly { readonly reason: 'ExitCode'; readonly message: string }[] };
+  readonly code?: number;
+}
+
+export const success: RemoteStatus = { metadata: {}, status: 'Success' };
+
+/** How a process ended; clients read the number out of `details`. */
+export function statusOfExit(exitCode: number): RemoteStatus {
+  if (exitCode === 0) return success;
+  return {
+    metadata: {},
+    status: 'Failure',
+    reason: 'NonZeroExitCode',
+    message: `command terminated with non-zero exit code: ${exitCode}`,
+    details: { causes: [{ reason: 'ExitCode', message: String(exitCode) }] },
+  };
+}
+
+/** Why there was no process, or what went wrong beside it. */
+export function statusOfError(error: unknown): RemoteStatus {
+  return { metadata: {}, status: 'Failure', reason: 'InternalError', message: messageOf(error), code: 500 };
+}

@@ -1,0 +1,217 @@
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws';
+import { PodvmError } from '#base/errors.ts';
+import type { Clock } from '#host/clock.ts';
+import type { Log } from '#host/log.ts';
+import { type Agreement, negotiate } from './negotiate.ts';
+import { servePortForward } from './port-forward.ts';
+import { type ProcessChannels, serveAttach, serveExec } from './process-session.ts';
+import type { SessionParts } from './session-parts.ts';
+import { serveSpdyChannels } from './spdy-channels.ts';
+import type { StreamChoice, StreamingServer } from './streaming.ts';
+import { type StreamRequest, Tokens } from './tokens.ts';
+import { processProtocols, serveWebSocketChannels } from './websocket-channels.ts';
+
+export interface StreamingSettings {
+  /** Address to listen on. Whoever reaches it and knows a token may use it: loopback, unless kubelets are elsewhere. */
+  readonly address: string;
+  /** 0 takes any. */
+  readonly port: number;
+  /** `ms`; the kubelet's default is 4 hours. */
+  readonly idleMs: number;
+  /** `ms`; the kubelet's server gives 30 s. */
+  readonly openMs: number;
+}
+
+export const defaultStreamingSettings: StreamingSettings = {
+  address: '127.0.0.1',
+  port: 0,
+  idleMs: 4 * 60 * 60 * 1000,
+  openMs: 30_000,
+};
+
+const maxSessions = 1000;
+const maxWebSocketMessageBytes = 1024 * 1024;
+const maxHttpHeaderBytes = 16 * 1024;
+const handshakeMs = 10_000;
+const keepAliveMs = 30_000;
+
+/** Errors: `failedPrecondition` when the address cannot be listened on. */
+export async function serveStreaming(
+  settings: StreamingSettings,
+  parts: { readonly clock: Clock; readonly log: Log },
+): Promise<StreamingServer> {
+  const closing = new AbortController();
+  const sessions = new Set<Promise<void>>();
+  const tokens = new Tokens(parts.clock);
+  const sessionParts: SessionParts = { ...parts, ...settings, closing: closing.signal };
+  const http = createServer({
+    maxHeaderSize: maxHttpHeaderBytes,
+    headersTimeout: handshakeMs,
+    requestTimeout: handshakeMs,
+  });
+  http.on('request', (_request, response) => {
+    response
+      .writeHead(404, { connection: 'close' })
+      .end('There is no such stream, or this is no request to upgrade.\n');
+  });
+  http.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    socket.on('error', () => socket.destroy());
+    const asked = find(tokens, request.url ?? '');
+    if (asked === undefined) {
+      refuse(socket, '404 Not Found', 'There is no such stream: its URL works once, and for a minute.');
+      return;
+    }
+    const agreement = negotiate(asked.request.kind, request.headers);
+    if (agreement.transport === 'none') {
+      refuseProtocol(socket, agreement);
+      return;
+    }
+    if (sessions.size >= maxSessions) {
+      refuse(socket, '503 Service Unavailable', `There are ${maxSessions} streams already.`);
+      return;
+    }
+    tokens.redeem(asked.token);
+    if ('setKeepAlive' in request.socket) request.socket.setKeepAlive(true, keepAliveMs).setNoDelay(true).setTimeout(0);
+    const session = serveOne(asked.request, agreement, { request, socket, head }, sessionParts).catch(
+      (error: unknown) => {
+        parts.log.error('streaming session failed', error, { kind: asked.request.kind });
+        socket.destroy();
+      },
+    );
+    sessions.add(session);
+    void session.finally(() => sessions.delete(session));
+  });
+  const baseUrl = await listen(http, settings);
+  return {
+    baseUrl,
+    execUrl: (request) => {
+      checkChoice(request);
+      if (request.command.length === 0) throw new PodvmError('invalid', 'Cannot run a command: it has no words');
+      return `${baseUrl}/exec/${tokens.issue({ kind: 'exec', ...request })}`;
+    },
+    attachUrl: (request) => {
+      checkChoice(request);
+      return `${baseUrl}/attach/${tokens.issue({ kind: 'attach', ...request })}`;
+    },
+    portForwardUrl: (request) => `${baseUrl}/portforward/${tokens.issue({ kind: 'portforward', ...request })}`,
+    async [Symbol.asyncDispose]() {
+      closing.abort();
+      const isClosed = http.listening ? once(http, 'close') : undefined;
+      http.close();
+      http.closeAllConnections();
+      await Promise.all(sessions);
+      await isClosed;
+    },
+  };
+}
+
+async function listen(http: Server, { address, port }: StreamingSettings): Promise<string> {
+  try {
+    http.listen(port, address);
+    await once(http, 'listening');
+  } catch (cause) {
+    throw new PodvmError('failedPrecondition', `Cannot serve streams on ${address} port ${port}`, {
+      cause,
+      fix: 'Choose an address of this machine and a free port.',
+    });
+  }
+  // SAFE: a server that listens on TCP has such an address.
+  const bound = http.address() as AddressInfo;
+  return `http://${bound.family === 'IPv6' ? `[${bound.address}]` : bound.address}:${bound.port}`;
+}
+
+/** The rules of CRI's ExecRequest and AttachRequest. */
+function checkChoice({ stdin, stdout, stderr, tty }: StreamChoice): void {
+  if (tty && stderr) throw new PodvmError('invalid', 'Cannot open a stream: tty and stderr cannot both be true');
+  if (!stdin && !stdout && !stderr) {
+    throw new PodvmError('invalid', 'Cannot open a stream: one of stdin, stdout and stderr must be true');
+  }
+}
+
+function find(tokens: Tokens, url: string): { readonly token: string; readonly request: StreamRequest } | undefined {
+  const [, kind, token = ''] = /^\/(exec|attach|portforward)\/([A-Za-z0-9_-]+)(?:\?.*)?$/.exec(url) ?? [];
+  const request = tokens.look(token);
+  return request !== undefined && request.kind === kind ? { token, request } : undefined;
+}
+
+interface Upgrade {
+  readonly request: IncomingMessage;
+  readonly socket: Duplex;
+  readonly head: Buffer;
+}
+
+/** Resolves when client and session are gone. */
+async function serveOne(
+  request: StreamRequest,
+  agreement: Exclude<Agreement, { transport: 'none' }>,
+  upgrade: Upgrade,
+  parts: SessionParts,
+): Promise<void> {
+  const { protocol } = agreement;
+  if (agreement.transport === 'spdy') {
+    const { socket, head } = upgrade;
+    socket.write(
+      'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n' +
+        `X-Stream-Protocol-Version: ${protocol}\r\n\r\n`,
+    );
+    if (head.length > 0) socket.unshift(head);
+    if (request.kind === 'portforward') await servePortForward(socket, request, parts);
+    else await serveSpdyChannels(socket, request, parts, (channels) => serveProcess(request, channels, parts));
+    return;
+  }
+  const socket = await acceptWebSocket(upgrade, protocol);
+  if (socket === undefined) return;
+  if (request.kind === 'portforward') {
+    const tunnel = createWebSocketStream(socket);
+    tunnel.on('error', () => {}); // the session hears of it, too
+    await servePortForward(tunnel, request, parts);
+    return;
+  }
+  const spoken = processProtocols.find((name) => name === protocol) ?? 'v4.channel.k8s.io';
+  await serveWebSocketChannels(socket, spoken, request, parts, (channels) => serveProcess(request, channels, parts));
+}
+
+async function serveProcess(
+  request: Exclude<StreamRequest, { kind: 'portforward' }>,
+  channels: ProcessChannels,
+  parts: SessionParts,
+): Promise<void> {
+  if (request.kind === 'exec') await serveExec(request, channels, parts);
+  else await serveAttach(request, channels, parts);
+}
+
+/** Undefined when the handshake was refused, which the client was told. */
+async function acceptWebSocket(upgrade: Upgrade, protocol: string): Promise<WebSocket | undefined> {
+  const server = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    maxPayload: maxWebSocketMessageBytes,
+    perMessageDeflate: false,
+    handleProtocols: () => protocol,
+  });
+  return await new Promise((resolve) => {
+    upgrade.socket.once('close', () => resolve(undefined));
+    server.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, (socket) => {
+      socket.on('error', () => socket.terminate());
+      resolve(socket);
+    });
+  });
+}
+
+function refuseProtocol(socket: Duplex, { status, why, accepted }: Extract<Agreement, { transport: 'none' }>): void {
+  const names = accepted.map((name) => `X-Accepted-Stream-Protocol-Versions: ${name}\r\n`).join('');
+  refuse(socket, status === 400 ? '400 Bad Request' : '403 Forbidden', `${why}.`, names);
+}
+
+function refuse(socket: Duplex, status: string, why: string, headers = ''): void {
+  const body = `${why}\n`;
+  socket.end(
+    `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\n${headers}\r\n${body}`,
+  );
+  socket.resume();
+}
