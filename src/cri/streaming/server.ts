@@ -191,8 +191,10 @@ async function acceptWebSocket(upgrade: Upgrade, protocol: string): Promise<WebS
     clientTracking: false,
     maxPayload: maxWebSocketMessageBytes,
     perMessageDeflate: false,
-    handleProtocols: () => protocol,
   });
+  // Said by hand: `ws` refuses the tunnel's name, whose slash no name of a protocol may have (RFC 6455, section 4.1).
+  delete upgrade.request.headers['sec-websocket-protocol'];
+  server.on('headers', (lines) => lines.push(`Sec-WebSocket-Protocol: ${protocol}`));
   return await new Promise((resolve) => {
     upgrade.socket.once('close', () => resolve(undefined));
     server.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, (socket) => {

@@ -1,0 +1,210 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { afterEach, beforeEach, test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { systemClock } from '#host/clock.ts';
+import { silentLog } from '#host/log.ts';
+import { Awaited as Changes, ScriptedClient } from './scripted-client.ts';
+import { ScriptedTunnel } from './scripted-tunnel.ts';
+import { defaultStreamingSettings, serveStreaming } from './server.ts';
+import { reset } from './spdy/spdy-error.ts';
+import { types } from './spdy/frame.ts';
+import { numbers } from './spdy/frame-encoder.ts';
+import type { PortForwardStreamRequest, StreamingServer } from './streaming.ts';
+
+/** A pod whose only service is one of this test's, on a real socket. */
+let serve: (socket: Socket) => void;
+const sockets = new Set<Socket>();
+const awaited = new Changes();
+const service = createServer({ allowHalfOpen: true }, (socket) => {
+  sockets.add(socket.on('error', () => {}));
+  socket.once('close', () => {
+    sockets.delete(socket);
+    awaited.changed();
+  });
+  serve(socket);
+});
+let server: StreamingServer;
+const dialled: number[] = [];
+const target: PortForwardStreamRequest['target'] = {
+  async dial(port, address, signal) {
+    dialled.push(port);
+    assert.equal(address, undefined);
+    if (port === 9) throw new PodvmError('unavailable', 'Cannot connect to port 9 in the guest: ECONNREFUSED');
+    if (port === 10) {
+      await once(signal, 'abort');
+      throw new PodvmError('cancelled', 'Cannot connect to port 10: cancelled');
+    }
+    // SAFE: a server that listens on TCP has such an address.
+    const socket = connect({ port: (service.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true });
+    await once(socket, 'connect');
+    return socket;
+  },
+};
+
+beforeEach(async () => {
+  service.listen(0, '127.0.0.1');
+  await once(service, 'listening');
+  server = await serveStreaming(defaultStreamingSettings, { clock: systemClock, log: silentLog });
+  dialled.length = 0;
+});
+afterEach(async () => {
+  await server[Symbol.asyncDispose]();
+  await awaited.until('every connection to be gone', () => sockets.size === 0);
+  service.close();
+  await once(service, 'close');
+});
+
+const connectClient = () => ScriptedClient.connect(server.portForwardUrl({ target }), 'portforward.k8s.io');
+
+async function pair(client: ScriptedClient, port: number, requestid: string) {
+  const headers = { port: String(port), requestid };
+  return {
+    error: await client.open({ streamtype: 'error', ...headers }),
+    data: await client.open({ streamtype: 'data', ...headers }),
+  };
+}
+
+/** Says hello, and ends when its peer does. */
+function greet(socket: Socket): void {
+  socket.write('hello');
+  socket.resume().once('end', () => socket.end());
+}
+
+/** Answers with what it got, in capitals, when it has all of it. */
+function shout(socket: Socket): void {
+  let heard = '';
+  socket.on('data', (chunk) => (heard += chunk.toString()));
+  socket.once('end', () => socket.end(heard.toUpperCase()));
+}
+
+test('a connection is carried both ways, with both of its ends', async () => {
+  serve = shout;
+  await using client = await connectClient();
+  const { error, data } = await pair(client, 8080, '0');
+  client.end(error);
+  client.data(data, 'is anybody ');
+  client.data(data, 'there?', true);
+  assert.equal(await client.ended(data), 'IS ANYBODY THERE?');
+  assert.equal(await client.ended(error), '');
+  assert.deepEqual(dialled, [8080]);
+});
+
+test('many connections go on beside each other, and end by themselves', async () => {
+  serve = shout;
+  await using client = await connectClient();
+  const pairs: Awaited<ReturnType<typeof pair>>[] = [];
+  for (let at = 0; at < 20; at += 1) pairs.push(await pair(client, 8000 + at, String(at)));
+  for (const [at, { data }] of pairs.entries()) client.data(data, `connection ${at}`);
+  for (const { data } of pairs.toReversed()) client.end(data);
+  for (const [at, { data }] of pairs.entries()) assert.equal(await client.ended(data), `CONNECTION ${at}`);
+});
+
+test('a service that nobody offers is told on the error stream, and the connection is reset', async () => {
+  await using client = await connectClient();
+  const { error, data } = await pair(client, 9, '0');
+  assert.equal(await client.ended(error), 'Cannot forward port 9: Cannot connect to port 9 in the guest: ECONNREFUSED');
+  assert.deepEqual((await client.frame(types.rstStream, data)).payload, numbers(data, reset.cancel));
+});
+
+test('a connection that breaks is told on the error stream', async () => {
+  serve = (socket) => socket.once('data', () => socket.resetAndDestroy());
+  await using client = await connectClient();
+  const { error, data } = await pair(client, 8080, '0');
+  client.data(data, 'go');
+  assert.match(await client.ended(error), /^Cannot forward port 8080: .*ECONNRESET/);
+});
+
+test('a client that resets its stream, or leaves, ends the connection in the pod', async () => {
+  serve = greet;
+  await using client = await connectClient();
+  const first = await pair(client, 8080, '0');
+  const second = await pair(client, 8080, '1');
+  await client.receives(second.data, 'hello');
+  assert.equal(sockets.size, 2);
+  client.reset(first.data);
+  await awaited.until('the end of one connection', () => sockets.size === 1);
+  client.transport.destroy();
+  await awaited.until('the end of the other', () => sockets.size === 0);
+});
+
+test('a client that leaves while the pod is dialled cancels that', async () => {
+  const client = await connectClient();
+  await pair(client, 10, '0');
+  client.transport.destroy();
+  await server[Symbol.asyncDispose]();
+});
+
+test('streams without a port, with a wrong one, or of an unknown type are refused, one by one', async () => {
+  serve = shout;
+  await using client = await connectClient();
+  const wrong = [
+    { streamtype: 'data' },
+    { streamtype: 'data', port: '0' },
+    { streamtype: 'data', port: '65536' },
+    { streamtype: 'data', port: '80x' },
+    { streamtype: 'stdin', port: '80' },
+    { port: '80' },
+  ];
+  for (const headers of wrong) {
+    const streamId = await client.synStream(headers);
+    assert.deepEqual((await client.frame(types.rstStream, streamId)).payload, numbers(streamId, reset.refused));
+  }
+  const { data } = await pair(client, 8080, '0');
+  client.data(data, 'ok', true);
+  assert.equal(await client.ended(data), 'OK');
+});
+
+test('a second data stream of one request is reset, and the first goes on', async () => {
+  serve = shout;
+  await using client = await connectClient();
+  const data = await client.open({ streamtype: 'data', port: '80', requestid: '7' });
+  const twin = await client.open({ streamtype: 'data', port: '80', requestid: '7' });
+  await client.frame(types.rstStream, twin);
+  await client.open({ streamtype: 'error', port: '80', requestid: '7' });
+  client.data(data, 'one', true);
+  assert.equal(await client.ended(data), 'ONE');
+});
+
+test('a client that names no requests gets its streams paired by their numbers', async () => {
+  serve = shout;
+  await using client = await connectClient();
+  await client.open({ streamtype: 'error', port: '80' });
+  const data = await client.open({ streamtype: 'data', port: '80' });
+  client.data(data, 'old client', true);
+  assert.equal(await client.ended(data), 'OLD CLIENT');
+});
+
+test('half a pair is given up after a while', async () => {
+  await using impatient = await serveStreaming(
+    { ...defaultStreamingSettings, openMs: 50 },
+    { clock: systemClock, log: silentLog },
+  );
+  await using client = await ScriptedClient.connect(impatient.portForwardUrl({ target }), 'portforward.k8s.io');
+  const data = await client.open({ streamtype: 'data', port: '80', requestid: '1' });
+  await client.frame(types.rstStream, data);
+  assert.deepEqual(dialled, []);
+});
+
+const tunnelled = () => ScriptedTunnel.connect(server.portForwardUrl({ target }), 'SPDY/3.1+portforward.k8s.io');
+
+test('the same goes through the messages of a WebSocket', async () => {
+  serve = shout;
+  await using client = new ScriptedClient(await tunnelled());
+  const { error, data } = await pair(client, 8080, '0');
+  client.data(data, 'a'.repeat(300_000), true);
+  assert.equal(await client.ended(data), 'A'.repeat(300_000));
+  assert.equal(await client.ended(error), '');
+  client.transport.end();
+  await client.closed();
+});
+
+test('a client of the tunnel that vanishes ends its connections', async () => {
+  serve = greet;
+  const client = new ScriptedClient(await tunnelled());
+  const { data } = await pair(client, 8080, '0');
+  await client.receives(data, 'hello');
+  client.transport.destroy();
+  await awaited.until('the end of the connection', () => sockets.size === 0);
+});
