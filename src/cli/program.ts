@@ -14,6 +14,8 @@ export interface ProgramParts {
   /** Makes sure that somebody serves the socket: a running process, or this one until it is disposed. */
   readonly ensureServed: (options: GlobalOptions, purpose: 'pods' | 'images') => Promise<AsyncDisposable>;
   readonly setup: (options: GlobalOptions & { readonly upgrade: boolean }) => Promise<string>;
+  /** Serves until it is asked to end. */
+  readonly daemon: (options: GlobalOptions) => Promise<void>;
   readonly doctor: (
     options: GlobalOptions & { readonly json: boolean },
   ) => Promise<{ text: string; isHealthy: boolean }>;
@@ -135,6 +137,10 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
     },
     terminal,
   );
+  program
+    .command('daemon')
+    .description('serve CRI to a kubelet, and the other commands, until SIGTERM')
+    .action(async () => await parts.daemon(global()));
   program
     .command('setup')
     .description('install what is missing; nothing is done twice')

@@ -1,4 +1,5 @@
 import { join, resolve } from 'node:path';
+import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { type LogLevel, logLevels } from '#host/log.ts';
@@ -9,6 +10,10 @@ export interface Configuration {
   readonly root: string;
   /** Unix socket of the admin API. */
   readonly socketPath: string;
+  /** Unix socket of CRI, for `podvm daemon`. */
+  readonly criSocketPath: string;
+  /** Where exec, attach and port-forward of CRI are served; port 0 takes any. */
+  readonly streaming: { readonly address: string; readonly port: number };
   readonly logLevel: LogLevel;
   readonly nodeName: string;
   /** Undefined: what the probe says. */
@@ -26,7 +31,9 @@ export interface Configuration {
 /*
  * Every environment variable that podvm reads:
  *   PODVM_ROOT         state directory; default /var/lib/podvm
- *   PODVM_LOG          log level; default warn
+ *   PODVM_CRI_SOCKET   CRI's socket; default /run/podvm/cri.sock, or cri.sock in another state directory
+ *   PODVM_STREAMING    ADDRESS:PORT of CRI's streams; default 127.0.0.1:0, any port of loopback
+ *   PODVM_LOG          log level; default warn, of `podvm daemon` info
  *   PODVM_ACCELERATOR  kvm, tcg or auto (probed); default auto
  *   PODVM_POOL         machines kept waiting for a pod, 0 to 64; default 0
  *   PODVM_MACHINE_MEMORY_MIB  what one pod may have without booting cold, from 256; default half of the node's memory
@@ -34,7 +41,7 @@ export interface Configuration {
  */
 const maxMachineMiB = 1024 * 1024;
 const defaultRoot = '/var/lib/podvm';
-const defaultSocket = '/run/podvm/podvm.sock';
+const defaultSockets = '/run/podvm';
 /** sun_path has 108 bytes, the last one zero. */
 const maxSocketPathBytes = 107;
 
@@ -45,9 +52,14 @@ export function readConfiguration(
   repo: string,
 ): Configuration {
   const root = resolve(options.root ?? env['PODVM_ROOT'] ?? defaultRoot);
-  const socketPath = root === defaultRoot ? defaultSocket : join(root, 'podvm.sock');
-  if (Buffer.byteLength(socketPath) > maxSocketPathBytes) {
-    throw new PodvmError('invalid', `Cannot use the state directory ${root}: its path is too long for a socket in it`);
+  const sockets = root === defaultRoot ? defaultSockets : root;
+  const socketPath = join(sockets, 'podvm.sock');
+  const criSocketPath = resolve(env['PODVM_CRI_SOCKET'] ?? join(sockets, 'cri.sock'));
+  for (const path of [socketPath, criSocketPath]) {
+    if (Buffer.byteLength(path) <= maxSocketPathBytes) continue;
+    throw new PodvmError('invalid', `Cannot use the socket ${path}: its path is too long for a socket`, {
+      fix: 'Choose a state directory, or a PODVM_CRI_SOCKET, with a shorter path.',
+    });
   }
   const mirror = env['PODVM_MIRROR'];
   const memory = env['PODVM_MACHINE_MEMORY_MIB'];
@@ -55,6 +67,8 @@ export function readConfiguration(
   return {
     root,
     socketPath,
+    criSocketPath,
+    streaming: addressOf('PODVM_STREAMING', env['PODVM_STREAMING'] ?? '127.0.0.1:0'),
     logLevel: oneOf('PODVM_LOG', options.logLevel ?? env['PODVM_LOG'] ?? 'warn', logLevels),
     nodeName: hostname(),
     accelerator: accelerator === 'auto' ? undefined : accelerator,
@@ -66,6 +80,15 @@ export function readConfiguration(
     ...(mirror === undefined ? {} : { mirror }),
     repo,
   };
+}
+
+function addressOf(name: string, value: string): { readonly address: string; readonly port: number } {
+  const [, bracketed, plain, port] = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})$/.exec(value) ?? [];
+  const address = bracketed ?? plain ?? '';
+  if (isIP(address) !== 0 && Number(port) <= 65_535) return { address, port: Number(port) };
+  throw new PodvmError('invalid', `Cannot use ${name}: it must be an IP address and a port, got ${value}`, {
+    fix: 'Write it as 127.0.0.1:10010 or [::1]:10010.',
+  });
 }
 
 function wholeNumber(name: string, value: string, { min, max }: { min: number; max: number }): number {

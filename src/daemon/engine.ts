@@ -10,6 +10,7 @@ import { connectLink } from '#link/connect-link.ts';
 import { createHostNetwork } from '#network/host-network.ts';
 import { createPodTable } from '#pod/pod-table.ts';
 import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
+import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
 import { makeScratchDisk } from '#storage/scratch-disk.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
@@ -18,6 +19,14 @@ import type { Configuration } from './configuration.ts';
 
 /** User of the trial machines: below the range of the sandboxes' users. */
 export const probeUid = 1_999_999;
+
+/** What else is to be served of a node's parts. */
+export type NodeServer = (node: {
+  readonly sandboxes: Sandboxes;
+  readonly images: ImageStore;
+  readonly log: Log;
+  readonly accelerator: string;
+}) => Promise<AsyncDisposable>;
 
 /** All parts of one node, serving the admin socket until it is disposed. */
 export interface Engine extends AsyncDisposable {
@@ -36,6 +45,7 @@ export async function openEngine(
   assets: Assets,
   log: Log,
   signal: AbortSignal,
+  serve: NodeServer = () => Promise.resolve({ [Symbol.asyncDispose]: () => Promise.resolve() }),
 ): Promise<Engine> {
   await using undo = new AsyncDisposableStack();
   await mkdir(config.root, { recursive: true, mode: 0o755 });
@@ -81,6 +91,7 @@ export async function openEngine(
       node: { nodeName: config.nodeName, seccompDirectory: join(config.root, 'seccomp') },
     }),
   );
+  undo.use(await serve({ sandboxes, images, log, accelerator }));
   const owned = undo.move();
   return {
     idle: () => admin.idle(),

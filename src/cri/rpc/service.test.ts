@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { errorKinds, PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
-import { ImageService } from '../wire/api_pb.ts';
+import { ImageService } from '../schema/api_pb.ts';
 import { connectScripted } from './scripted-client.ts';
 import { maxMessageBytes, serveGrpc } from './serve-grpc.ts';
 import { addService, type Verbs } from './service.ts';

@@ -1,0 +1,66 @@
+import { createHash } from 'node:crypto';
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { writeFileAtomic } from '#host/files.ts';
+import { parseReference } from '#image/reference.ts';
+import type { AuthConfig } from './schema/api_pb.ts';
+
+/**
+ * Credentials that came with a pull, as the file that the image layer takes. Pulls with the same ones share a file, and
+ * so the work; it is gone when the last of them is done.
+ */
+export class Credentials {
+  readonly #directory: string;
+  readonly #users = new Map<string, number>();
+
+  private constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  /** Clears away what a killed process left. */
+  static async open(directory: string): Promise<Credentials> {
+    await rm(directory, { recursive: true, force: true });
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    return new Credentials(directory);
+  }
+
+  /** Undefined for a pull without credentials. Errors: `unsupported`, `invalid`. */
+  async file(
+    reference: string,
+    auth: AuthConfig | undefined,
+  ): Promise<(AsyncDisposable & { path: string }) | undefined> {
+    const entry = auth === undefined ? undefined : entryOf(auth);
+    if (entry === undefined) return undefined;
+    const text = JSON.stringify({ auths: { [parseReference(reference).registry]: entry } });
+    const path = join(this.#directory, `${createHash('sha256').update(text).digest('hex')}.json`);
+    this.#users.set(path, (this.#users.get(path) ?? 0) + 1);
+    await writeFileAtomic(path, text);
+    return {
+      path,
+      [Symbol.asyncDispose]: async () => {
+        const left = (this.#users.get(path) ?? 1) - 1;
+        if (left > 0) {
+          this.#users.set(path, left);
+          return;
+        }
+        this.#users.delete(path);
+        await rm(path, { force: true });
+      },
+    };
+  }
+}
+
+/** As docker's config.json has it. */
+function entryOf(auth: AuthConfig): Readonly<Record<string, string>> | undefined {
+  if (auth.registryToken !== '') {
+    throw new PodvmError(
+      'unsupported',
+      'Cannot pull with a registry token: only names, passwords and identity tokens work',
+    );
+  }
+  if (auth.identityToken !== '') return { identitytoken: auth.identityToken };
+  if (auth.auth !== '') return { auth: auth.auth };
+  if (auth.username === '') return undefined;
+  return { auth: Buffer.from(`${auth.username}:${auth.password}`).toString('base64') };
+}

@@ -1,0 +1,70 @@
+import { PodvmError } from '#base/errors.ts';
+import type { Clock } from '#host/clock.ts';
+import type { KnownPod } from './known-pods.ts';
+import type { Answer } from './rpc/service.ts';
+import { containerStatusOf } from './translate/container-status.ts';
+import { podStatusOf } from './translate/pod-status.ts';
+import type { ContainerEventResponseSchema, ContainerEventType } from './schema/api_pb.ts';
+
+type Event = Answer<typeof ContainerEventResponseSchema>;
+
+/** Events that a slow listener may have unread, and listeners at a time. */
+export const maxUnreadEvents = 1000;
+export const maxListeners = 32;
+
+/** What happens to pods and containers, told to everyone who listens. A sandbox's events carry its id. */
+export class Events {
+  readonly #clock: Clock;
+  readonly #listeners = new Set<(event: Event) => void>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  tell(type: ContainerEventType, id: string, pod: KnownPod): void {
+    if (this.#listeners.size === 0) return;
+    const event: Event = {
+      containerId: id,
+      containerEventType: type,
+      createdAt: BigInt(this.#clock.now()) * 1_000_000n,
+      podSandboxStatus: podStatusOf(pod),
+      containersStatuses: [...pod.containers.values()].map(containerStatusOf),
+    };
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  /** From now on, until the signal aborts. Errors: `exhausted` for too many listeners, or one that does not read. */
+  async *listen(signal: AbortSignal): AsyncGenerator<Event> {
+    if (this.#listeners.size >= maxListeners) {
+      throw new PodvmError('exhausted', `Cannot listen to events: ${maxListeners} clients do already`);
+    }
+    const unread: Event[] = [];
+    let wake = () => {};
+    let hasLost = false;
+    const listener = (event: Event) => {
+      if (unread.length >= maxUnreadEvents) hasLost = true;
+      else unread.push(event);
+      wake();
+    };
+    const onAbort = () => wake();
+    this.#listeners.add(listener);
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      while (!signal.aborted) {
+        for (let next = unread.shift(); next !== undefined; next = unread.shift()) yield next;
+        if (hasLost) {
+          throw new PodvmError('exhausted', `Cannot tell all events: ${maxUnreadEvents} were not read`, {
+            fix: 'List what there is, and listen again.',
+          });
+        }
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+          if (signal.aborted || unread.length > 0 || hasLost) resolve();
+        });
+      }
+    } finally {
+      this.#listeners.delete(listener);
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+}

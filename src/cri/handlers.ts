@@ -1,0 +1,27 @@
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import type { SandboxSpec } from '#sandbox/sandbox.ts';
+
+/**
+ * Runtime handlers, as RuntimeClasses name them: how a pod's machine comes to be. `""` is what a pod without a
+ * RuntimeClass gets.
+ */
+export const handlers = {
+  '': 'on',
+  podvm: 'on',
+  /** Boots by itself: shares no memory, and no kernel address layout, with other pods. */
+  'podvm-own-boot': 'off',
+} as const satisfies Record<string, SandboxSpec['template']>;
+
+/** Errors: `invalid`. */
+export function templateOfHandler(name: string): SandboxSpec['template'] {
+  const found = Object.entries(handlers).find(([handler]) => handler === name);
+  if (found !== undefined) return found[1];
+  throw new PodvmError(
+    'invalid',
+    `Cannot use runtime handler ${printable(JSON.stringify(name), 80)}: no such handler`,
+    {
+      fix: `Use one of ${Object.keys(handlers).filter(Boolean).join(', ')}, or none.`,
+    },
+  );
+}

@@ -1,0 +1,23 @@
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import { uint64Of } from '../translate/int64.ts';
+import type { ImageFsInfoResponseSchema } from '../schema/api_pb.ts';
+
+/**
+ * What images take. Containers write to the same file system, and a kubelet wants one name for one file system: so both
+ * lists say the same, as containerd's do.
+ */
+export async function imageFsInfo({
+  images,
+  node,
+  clock,
+}: CriParts): Promise<Answer<typeof ImageFsInfoResponseSchema>> {
+  const all = images.list();
+  const usage = {
+    timestamp: BigInt(clock.now()) * 1_000_000n,
+    fsId: { mountpoint: node.imagesDirectory },
+    usedBytes: uint64Of(all.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)),
+    inodesUsed: uint64Of(all.length),
+  };
+  return { imageFilesystems: [usage], containerFilesystems: [usage] };
+}

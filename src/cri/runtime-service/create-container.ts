@@ -1,0 +1,54 @@
+import { writeFile } from 'node:fs/promises';
+import { PodvmError } from '#base/errors.ts';
+import type { ContainerExit } from '#sandbox/sandbox.ts';
+import type { KnownContainer } from '../known-pods.ts';
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import { containerSpecOf, terminationMount } from '../translate/container-spec.ts';
+import {
+  ContainerEventType,
+  type CreateContainerRequest,
+  type CreateContainerResponseSchema,
+} from '../schema/api_pb.ts';
+
+/**
+ * Makes a container that can be started. A cancelled call leaves none. Errors: `notFound` for sandbox or image, those of
+ * `containerSpecOf`, and `Sandbox.createContainer`.
+ */
+export async function createContainer(
+  parts: CriParts,
+  { podSandboxId, config, sandboxConfig }: CreateContainerRequest,
+  signal: AbortSignal,
+): Promise<Answer<typeof CreateContainerResponseSchema>> {
+  if (config === undefined) throw new PodvmError('invalid', 'Cannot create a container: the request has no config');
+  const pod = parts.pods.pod(podSandboxId);
+  const spec = await containerSpecOf(config, sandboxConfig ?? pod.config);
+  const container = await pod.sandbox.createContainer(spec, signal);
+  const known: KnownContainer = { container, config, pod, resources: config.linux?.resources, isEndKnown: false };
+  parts.pods.addContainer(known);
+  const { id } = container.status;
+  parts.events.tell(ContainerEventType.CONTAINER_CREATED_EVENT, id, pod);
+  void container.exited.then(async (exit) => {
+    await leaveMessage(parts, known, exit);
+    known.isEndKnown = true;
+    parts.events.tell(ContainerEventType.CONTAINER_STOPPED_EVENT, id, pod);
+  });
+  if (container.status.state === 'exited') await container.exited; // it could not even be made: say so from the start
+  return { containerId: id };
+}
+
+/** The container's last words go where a kubelet reads them. */
+async function leaveMessage(
+  { log }: CriParts,
+  { config }: KnownContainer,
+  { reason, message }: ContainerExit,
+): Promise<void> {
+  const file = terminationMount(config);
+  const isFromRuntime = reason === 'StartError' || reason === 'SandboxFailed';
+  if (file === undefined || message === undefined || isFromRuntime) return;
+  try {
+    await writeFile(file.hostPath, message);
+  } catch (error) {
+    log.error('termination message not written', error, { container: config.metadata?.name });
+  }
+}

@@ -1,0 +1,18 @@
+import { PodvmError } from '#base/errors.ts';
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import type { ExecRequest, ExecResponseSchema } from '../schema/api_pb.ts';
+
+/** A URL that runs the command when it is opened. Errors: `notFound`, `failedPrecondition`, those of the streams. */
+export async function exec(
+  { pods, streaming }: CriParts,
+  { containerId, cmd, stdin, stdout, stderr, tty }: ExecRequest,
+): Promise<Answer<typeof ExecResponseSchema>> {
+  const { container } = pods.container(containerId);
+  const { state, name } = container.status;
+  if (state !== 'running') {
+    throw new PodvmError('failedPrecondition', `Cannot run a command in container ${name}: it is ${state}`);
+  }
+  if (cmd.length === 0) throw new PodvmError('invalid', 'Cannot run a command: none was given');
+  return { url: streaming.execUrl({ target: container, command: cmd, stdin, stdout, stderr, tty }) };
+}

@@ -1,0 +1,38 @@
+import { measureAll } from '../measure.ts';
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import { containerStatsOf } from '../translate/stats.ts';
+import {
+  ContainerState,
+  type ContainerStatsFilter,
+  type ListContainerStatsRequest,
+  type ListContainerStatsResponseSchema,
+} from '../schema/api_pb.ts';
+import { containerStateOf } from '../translate/container-status.ts';
+import { selectContainers } from './list-containers.ts';
+
+export async function listContainerStats(
+  parts: CriParts,
+  { filter }: ListContainerStatsRequest,
+  signal: AbortSignal,
+): Promise<Answer<typeof ListContainerStatsResponseSchema>> {
+  return { stats: await matchingContainerStats(parts, filter, signal) };
+}
+
+/** Of containers that run. */
+export async function matchingContainerStats(
+  parts: CriParts,
+  filter: ContainerStatsFilter | undefined,
+  signal: AbortSignal,
+) {
+  const running = selectContainers(parts, filter ?? {}).filter(
+    (known) => containerStateOf(known) === ContainerState.CONTAINER_RUNNING,
+  );
+  const measured = await measureAll(
+    parts,
+    running.map(({ pod }) => pod),
+    signal,
+  );
+  const timestamp = BigInt(parts.clock.now()) * 1_000_000n;
+  return running.map((known) => containerStatsOf(known, measured.get(known.pod), timestamp));
+}

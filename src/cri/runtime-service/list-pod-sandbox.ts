@@ -1,0 +1,33 @@
+import type { KnownPod } from '../known-pods.ts';
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import { hasLabels } from '../translate/labels.ts';
+import { podOf } from '../translate/pod-status.ts';
+import type {
+  ListPodSandboxRequest,
+  ListPodSandboxResponseSchema,
+  PodSandboxFilter,
+  PodSandboxSchema,
+} from '../schema/api_pb.ts';
+
+export async function listPodSandbox(
+  parts: CriParts,
+  { filter }: ListPodSandboxRequest,
+): Promise<Answer<typeof ListPodSandboxResponseSchema>> {
+  return { items: matchingPods(parts, filter) };
+}
+
+/** Newest first, as containerd lists them. */
+export function matchingPods(
+  { pods }: CriParts,
+  filter: PodSandboxFilter | undefined,
+): Answer<typeof PodSandboxSchema>[] {
+  const { id = '', state, labelSelector = {} } = filter ?? {};
+  const only = id === '' ? undefined : pods.findPod(id);
+  const from: Iterable<KnownPod> = id === '' ? pods.pods : only === undefined ? [] : [only];
+  return [...from]
+    .filter(({ config }) => hasLabels(config.labels, labelSelector))
+    .map(podOf)
+    .filter((pod) => state === undefined || pod.state === state.state)
+    .toReversed();
+}

@@ -1,0 +1,16 @@
+import { PodvmError } from '#base/errors.ts';
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import type { PortForwardRequest, PortForwardResponseSchema } from '../schema/api_pb.ts';
+
+/** A URL whose connections reach ports of the pod, on 127.0.0.1 too. Errors: `notFound`, `failedPrecondition`. */
+export async function portForward(
+  { pods, streaming }: CriParts,
+  { podSandboxId }: PortForwardRequest,
+): Promise<Answer<typeof PortForwardResponseSchema>> {
+  const { sandbox } = pods.pod(podSandboxId);
+  if (sandbox.status.state !== 'ready') {
+    throw new PodvmError('failedPrecondition', `Cannot forward ports of ${sandbox.id}: it is ${sandbox.status.state}`);
+  }
+  return { url: streaming.portForwardUrl({ target: sandbox }) };
+}

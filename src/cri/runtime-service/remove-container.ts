@@ -1,0 +1,44 @@
+import { PodvmError } from '#base/errors.ts';
+import type { KnownContainer } from '../known-pods.ts';
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import { untilAborted } from '../until-aborted.ts';
+import {
+  ContainerEventType,
+  type RemoveContainerRequest,
+  type RemoveContainerResponseSchema,
+} from '../schema/api_pb.ts';
+
+/** A removal under way ends, so that the next one finds nothing half done. */
+const never = new AbortController().signal;
+
+/** Kills it if it runs, and forgets it; its log stays. An unknown one is no error. */
+export async function removeContainer(
+  { pods, events }: CriParts,
+  { containerId }: RemoveContainerRequest,
+  signal: AbortSignal,
+): Promise<Answer<typeof RemoveContainerResponseSchema>> {
+  if (containerId === '') throw new PodvmError('invalid', 'Cannot remove a container: no id was given');
+  const known = pods.findContainer(containerId);
+  if (known === undefined) return {};
+  const { id } = known.container.status;
+  const removal = removeFromGuest(known).then(() => {
+    if (pods.findContainer(id) === undefined) return; // another call was first
+    pods.removeContainer(known);
+    events.tell(ContainerEventType.CONTAINER_DELETED_EVENT, id, known.pod);
+  });
+  await untilAborted(removal, signal);
+  return {};
+}
+
+/** A sandbox that has ended has no guest any more. */
+async function removeFromGuest({ container, pod }: KnownContainer): Promise<void> {
+  const isAlive = () => pod.sandbox.status.state === 'ready';
+  try {
+    if (!isAlive()) return;
+    await container.stop(0, never);
+    await container.remove(never);
+  } catch (error) {
+    if (isAlive()) throw error;
+  }
+}

@@ -1,0 +1,30 @@
+import { PodvmError } from '#base/errors.ts';
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import { untilAborted } from '../until-aborted.ts';
+import {
+  ContainerEventType,
+  type RemovePodSandboxRequest,
+  type RemovePodSandboxResponseSchema,
+} from '../schema/api_pb.ts';
+
+/** Stops the sandbox if need be, and forgets it with its containers. An unknown one is no error. */
+export async function removePodSandbox(
+  { pods, events }: CriParts,
+  { podSandboxId }: RemovePodSandboxRequest,
+  signal: AbortSignal,
+): Promise<Answer<typeof RemovePodSandboxResponseSchema>> {
+  if (podSandboxId === '') throw new PodvmError('invalid', 'Cannot remove a pod sandbox: no id was given');
+  const pod = pods.findPod(podSandboxId);
+  if (pod === undefined) return {};
+  const removal = pod.sandbox.remove().then(() => {
+    if (pods.findPod(pod.sandbox.id) === undefined) return; // another call was first
+    const containers = [...pod.containers.keys()];
+    pods.removePod(pod);
+    for (const id of [...containers, pod.sandbox.id]) {
+      events.tell(ContainerEventType.CONTAINER_DELETED_EVENT, id, pod);
+    }
+  });
+  await untilAborted(removal, signal);
+  return {};
+}

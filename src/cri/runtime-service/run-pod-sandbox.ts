@@ -1,0 +1,31 @@
+import { PodvmError } from '#base/errors.ts';
+import type { KnownPod } from '../known-pods.ts';
+import type { CriParts } from '../parts.ts';
+import { podKeyOf } from '../pod-starts.ts';
+import type { Answer } from '../rpc/service.ts';
+import { sandboxSpecOf } from '../translate/sandbox-spec.ts';
+import { ContainerEventType, type RunPodSandboxRequest, type RunPodSandboxResponseSchema } from '../schema/api_pb.ts';
+
+/**
+ * Makes a sandbox. A second call for the same pod and attempt gets the first one's, also while that is being made.
+ * Errors: those of `sandboxSpecOf`, `PodStarts` and `Sandboxes.run`.
+ */
+export async function runPodSandbox(
+  parts: CriParts,
+  { config, runtimeHandler }: RunPodSandboxRequest,
+  signal: AbortSignal,
+): Promise<Answer<typeof RunPodSandboxResponseSchema>> {
+  if (config === undefined) throw new PodvmError('invalid', 'Cannot run a pod sandbox: the request has no config');
+  const spec = sandboxSpecOf(config, runtimeHandler);
+  const start = async (starting: AbortSignal): Promise<KnownPod> => {
+    const sandbox = await parts.sandboxes.run(spec, starting);
+    const pod: KnownPod = { sandbox, config, runtimeHandler, containers: new Map() };
+    parts.pods.addPod(pod);
+    parts.events.tell(ContainerEventType.CONTAINER_CREATED_EVENT, sandbox.id, pod);
+    parts.events.tell(ContainerEventType.CONTAINER_STARTED_EVENT, sandbox.id, pod);
+    void sandbox.ended.then(() => parts.events.tell(ContainerEventType.CONTAINER_STOPPED_EVENT, sandbox.id, pod));
+    return pod;
+  };
+  const pod = await parts.starts.run(podKeyOf({ config }), start, signal);
+  return { podSandboxId: pod.sandbox.id };
+}

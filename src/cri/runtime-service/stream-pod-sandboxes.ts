@@ -1,0 +1,13 @@
+import { inParts } from '../in-parts.ts';
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import type { StreamPodSandboxesRequest, StreamPodSandboxesResponseSchema } from '../schema/api_pb.ts';
+import { matchingPods } from './list-pod-sandbox.ts';
+
+/** The list in parts, for nodes whose lists outgrow one message. */
+export async function* streamPodSandboxes(
+  parts: CriParts,
+  { filter }: StreamPodSandboxesRequest,
+): AsyncGenerator<Answer<typeof StreamPodSandboxesResponseSchema>> {
+  for (const podSandboxes of inParts(matchingPods(parts, filter))) yield { podSandboxes };
+}

@@ -1,0 +1,28 @@
+import { PodvmError } from '#base/errors.ts';
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import { resourcesOf } from '../translate/resources.ts';
+import type {
+  LinuxContainerResources,
+  UpdateContainerResourcesRequest,
+  UpdateContainerResourcesResponseSchema,
+} from '../schema/api_pb.ts';
+
+/** Changes limits of a running container; zero leaves one as it is. Errors: `notFound`, those of `Container.update`. */
+export async function updateContainerResources(
+  { pods }: CriParts,
+  { containerId, linux }: UpdateContainerResourcesRequest,
+  signal: AbortSignal,
+): Promise<Answer<typeof UpdateContainerResourcesResponseSchema>> {
+  const known = pods.container(containerId);
+  if (linux === undefined) throw new PodvmError('invalid', 'Cannot change limits: the request has no Linux resources');
+  await known.container.update(resourcesOf(linux), signal);
+  known.resources = merged(known.resources, linux);
+  return {};
+}
+
+function merged(before: LinuxContainerResources | undefined, next: LinuxContainerResources): LinuxContainerResources {
+  if (before === undefined) return next;
+  const given = Object.entries(next).filter(([, value]) => typeof value !== 'bigint' || value !== 0n);
+  return { ...before, ...Object.fromEntries(given) };
+}

@@ -1,0 +1,14 @@
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import { podResourcesOf } from '../translate/resources.ts';
+import type { UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponseSchema } from '../schema/api_pb.ts';
+
+/** Resizes the pod in its machine. Errors: `notFound`, those of `Sandbox.resize`. */
+export async function updatePodSandboxResources(
+  { pods }: CriParts,
+  { podSandboxId, resources, overhead }: UpdatePodSandboxResourcesRequest,
+  signal: AbortSignal,
+): Promise<Answer<typeof UpdatePodSandboxResourcesResponseSchema>> {
+  await pods.pod(podSandboxId).sandbox.resize(podResourcesOf(resources, overhead), signal);
+  return {};
+}

@@ -1,0 +1,49 @@
+import { join } from 'node:path';
+import type { Clock } from '#host/clock.ts';
+import type { Log } from '#host/log.ts';
+import type { ImageStore } from '#image/images.ts';
+import type { Sandboxes } from '#sandbox/sandbox.ts';
+import { Credentials } from './credentials.ts';
+import { Events } from './events.ts';
+import { imageVerbs } from './image-verbs.ts';
+import { KnownPods } from './known-pods.ts';
+import type { CriParts, NodeFacts } from './parts.ts';
+import { PodStarts } from './pod-starts.ts';
+import { serveGrpc } from './rpc/serve-grpc.ts';
+import { addService } from './rpc/service.ts';
+import { runtimeVerbs } from './runtime-verbs.ts';
+import { ImageService, RuntimeService } from './schema/api_pb.ts';
+
+export interface CriOptions {
+  readonly socketPath: string;
+  /** Private to CRI; made if it is not there. */
+  readonly directory: string;
+  readonly sandboxes: Pick<Sandboxes, 'run'>;
+  readonly images: ImageStore;
+  readonly streaming: CriParts['streaming'];
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly node: NodeFacts;
+}
+
+/** Serves CRI v1 to a kubelet on a unix socket, until it is disposed; its pods live on. Errors: those of `serveGrpc`. */
+export async function serveCri(options: CriOptions): Promise<AsyncDisposable> {
+  const { sandboxes, images, streaming, clock, log, node } = options;
+  const pods = new KnownPods();
+  const parts: CriParts = {
+    sandboxes,
+    images,
+    streaming,
+    clock,
+    log,
+    node,
+    pods,
+    starts: new PodStarts(pods, log),
+    events: new Events(clock),
+    credentials: await Credentials.open(join(options.directory, 'credentials')),
+  };
+  return await serveGrpc(options.socketPath, (server) => {
+    addService(server, RuntimeService, runtimeVerbs(parts), log);
+    addService(server, ImageService, imageVerbs(parts), log);
+  });
+}

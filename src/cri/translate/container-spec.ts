@@ -1,0 +1,111 @@
+import { isAbsolute, join, normalize } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import type { ContainerSpec } from '#sandbox/sandbox.ts';
+import type { ContainerConfig, LinuxContainerResources, Mount, PodSandboxConfig } from '../schema/api_pb.ts';
+import { numberOf } from './int64.ts';
+import { resourcesOf } from './resources.ts';
+import { checkTables } from './sandbox-spec.ts';
+import { securityOf } from './security.ts';
+
+/** What CRI asks of a container. Errors: `invalid`, `unsupported`, both saying what to change; those of `securityOf`. */
+export async function containerSpecOf(
+  config: ContainerConfig,
+  { logDirectory }: Pick<PodSandboxConfig, 'logDirectory'>,
+): Promise<ContainerSpec> {
+  const { name, attempt } = metadataOf(config);
+  const what = `container ${printable(name)}`;
+  const { linux, image } = config;
+  if (image === undefined || image.image === '') {
+    throw new PodvmError('invalid', `Cannot create ${what}: its config names no image`);
+  }
+  refuseWhatIsMissing(what, config);
+  const logPath = logPathOf(what, logDirectory, config.logPath);
+  const messageFile = terminationMount(config);
+  return {
+    name,
+    attempt,
+    image: image.image,
+    imagePullPolicy: 'Never', // whoever wants another has called PullImage
+    ...(config.command.length === 0 ? {} : { command: config.command }),
+    ...(config.args.length === 0 ? {} : { args: config.args }),
+    ...(config.workingDir === '' ? {} : { workingDir: config.workingDir }),
+    env: config.envs.map(({ key, value }) => ({ name: key, value: textOf(what, key, value) })),
+    mounts: [],
+    security: await securityOf(linux?.securityContext),
+    resources: resourcesOf(linux?.resources),
+    tty: config.tty,
+    stdin: config.stdin,
+    ...(messageFile === undefined ? {} : { terminationMessagePath: messageFile.containerPath }),
+    ...oomScoreOf(linux?.resources),
+    ...(logPath === undefined ? {} : { logPath }),
+  };
+}
+
+/** CRI carries bytes; all that Kubernetes puts there is text. */
+function textOf(what: string, key: string, value: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(value);
+  } catch (cause) {
+    throw new PodvmError('invalid', `Cannot create ${what}: its variable ${printable(key, 80)} is no UTF-8`, { cause });
+  }
+}
+
+const maxNameChars = 253;
+
+function metadataOf(config: ContainerConfig): { readonly name: string; readonly attempt: number } {
+  const { metadata } = config;
+  if (metadata === undefined) throw new PodvmError('invalid', 'Cannot create a container: its config has no metadata');
+  const { name, attempt } = metadata;
+  if (name === '' || name.length > maxNameChars || !/^[A-Za-z0-9_.-]+$/.test(name) || /^\.+$/.test(name)) {
+    throw new PodvmError(
+      'invalid',
+      `Cannot create a container: its name must have 1 to ${maxNameChars} letters, digits, ".", "_" and "-", ` +
+        `got ${printable(JSON.stringify(name), 80)}`,
+    );
+  }
+  checkTables(`container ${name}`, config);
+  return { name, attempt };
+}
+
+function refuseWhatIsMissing(what: string, config: ContainerConfig): void {
+  const refuse = (why: string, fix: string) => new PodvmError('unsupported', `Cannot create ${what}: ${why}`, { fix });
+  if (config.devices.length > 0 || config.CDIDevices.length > 0) {
+    throw refuse("devices of the host cannot be given to a pod's machine", 'Leave the devices out.');
+  }
+  const messageFile = terminationMount(config);
+  const other = config.mounts.find((mount) => mount !== messageFile);
+  if (other !== undefined) {
+    const from = other.image === undefined ? `${printable(other.hostPath)} of the host` : 'an image';
+    throw refuse(
+      `${from} cannot be mounted at ${printable(other.containerPath)} yet`,
+      'Run the pod without volumes until this version has their modes.',
+    );
+  }
+}
+
+/** Kubernetes' mark for the mount that is no volume: the file that takes the container's last words. */
+const terminationPathAnnotation = 'io.kubernetes.container.terminationMessagePath';
+
+/** The termination log is written in the guest and brought back when the container has ended. */
+export function terminationMount(config: Pick<ContainerConfig, 'annotations' | 'mounts'>): Mount | undefined {
+  const path = config.annotations[terminationPathAnnotation];
+  return path === undefined ? undefined : config.mounts.find(({ containerPath }) => containerPath === path);
+}
+
+/** `<log_directory>/<log_path>`; undefined when either is missing: the log is then ours. */
+function logPathOf(what: string, directory: string, path: string): string | undefined {
+  if (directory === '' || path === '') return undefined;
+  if (isAbsolute(directory) && !normalize(path).startsWith('..')) return join(directory, path);
+  throw new PodvmError(
+    'invalid',
+    `Cannot create ${what}: its log must be inside of an absolute directory, ` +
+      `got ${printable(JSON.stringify(path), 80)} in ${printable(JSON.stringify(directory), 80)}`,
+  );
+}
+
+/** The guest has no process outside of its pod: 0, which says nothing, is left out. */
+function oomScoreOf(resources: LinuxContainerResources | undefined): { readonly oomScoreAdj?: number } {
+  const given = resources?.oomScoreAdj ?? 0n;
+  return given === 0n ? {} : { oomScoreAdj: numberOf('oom_score_adj', given, [-1000, 1000]) };
+}

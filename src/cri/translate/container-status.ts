@@ -1,0 +1,76 @@
+import { printable } from '#base/guest-text.ts';
+import type { ContainerState as State } from '#sandbox/sandbox.ts';
+import type { KnownContainer } from '../known-pods.ts';
+import type { Answer } from '../rpc/service.ts';
+import { type ContainerSchema, ContainerState, type ContainerStatusSchema } from '../schema/api_pb.ts';
+import { nanosecondsOf } from './int64.ts';
+
+const states = {
+  creating: ContainerState.CONTAINER_CREATED,
+  created: ContainerState.CONTAINER_CREATED,
+  running: ContainerState.CONTAINER_RUNNING,
+  exited: ContainerState.CONTAINER_EXITED,
+} as const satisfies Record<State, ContainerState>;
+
+export function containerStateOf({ container, isEndKnown }: KnownContainer): ContainerState {
+  const { state, startedAt } = container.status;
+  if (state !== 'exited' || isEndKnown) return states[state];
+  return startedAt === undefined ? ContainerState.CONTAINER_CREATED : ContainerState.CONTAINER_RUNNING;
+}
+
+export function containerOf(known: KnownContainer) {
+  const { id, createdAt, imageId } = known.container.status;
+  const { metadata, image, labels, annotations } = known.config;
+  return {
+    id,
+    podSandboxId: known.pod.sandbox.id,
+    ...(metadata === undefined ? {} : { metadata }),
+    ...(image === undefined ? {} : { image }),
+    imageRef: imageId,
+    imageId,
+    state: containerStateOf(known),
+    createdAt: nanosecondsOf(createdAt),
+    labels,
+    annotations,
+  } satisfies Answer<typeof ContainerSchema>;
+}
+
+const maxMessageChars = 4096;
+
+export function containerStatusOf(known: KnownContainer) {
+  const { id, createdAt, startedAt, exit, imageId, logPath } = known.container.status;
+  const { metadata, image, labels, annotations, mounts } = known.config;
+  const state = containerStateOf(known);
+  const hasEnded = exit !== undefined && state === ContainerState.CONTAINER_EXITED;
+  return {
+    id,
+    ...(metadata === undefined ? {} : { metadata }),
+    state,
+    createdAt: nanosecondsOf(createdAt),
+    startedAt: nanosecondsOf(startedAt),
+    ...(hasEnded
+      ? {
+          finishedAt: nanosecondsOf(exit.finishedAt),
+          exitCode: exit.exitCode,
+          reason: reasonOf(exit.reason),
+          message: startMessageOf(exit),
+        }
+      : {}),
+    image: { image: image?.userSpecifiedImage || image?.image || '', annotations: image?.annotations ?? {} },
+    imageRef: imageId,
+    imageId,
+    labels,
+    annotations,
+    mounts,
+    logPath,
+    ...(known.resources === undefined ? {} : { resources: { linux: known.resources } }),
+  } satisfies Answer<typeof ContainerStatusSchema>;
+}
+
+/** Kubernetes knows no lost machine: what died with it failed. */
+const reasonOf = (reason: string): string => (reason === 'SandboxFailed' ? 'Error' : reason);
+
+/** A termination message goes into its file; this field is for the runtime's own words. */
+function startMessageOf({ reason, message = '' }: { readonly reason: string; readonly message?: string }): string {
+  return reason === 'StartError' || reason === 'SandboxFailed' ? printable(message, maxMessageChars) : '';
+}

@@ -1,0 +1,47 @@
+import type { SandboxState } from '#sandbox/sandbox.ts';
+import type { KnownPod } from '../known-pods.ts';
+import type { Answer } from '../rpc/service.ts';
+import {
+  NamespaceMode,
+  PodSandboxState,
+  type PodSandboxSchema,
+  type PodSandboxStatusSchema,
+} from '../schema/api_pb.ts';
+import { nanosecondsOf } from './int64.ts';
+
+const states = {
+  creating: PodSandboxState.SANDBOX_NOTREADY,
+  ready: PodSandboxState.SANDBOX_READY,
+  stopping: PodSandboxState.SANDBOX_NOTREADY,
+  stopped: PodSandboxState.SANDBOX_NOTREADY,
+  failed: PodSandboxState.SANDBOX_NOTREADY,
+} as const satisfies Record<SandboxState, PodSandboxState>;
+
+/** Pods are listed often: nothing is copied that a list does not need. */
+export function podOf({ sandbox, config, runtimeHandler }: KnownPod) {
+  const { state, createdAt } = sandbox.status;
+  const { metadata, labels, annotations } = config;
+  return {
+    id: sandbox.id,
+    ...(metadata === undefined ? {} : { metadata }),
+    state: states[state],
+    createdAt: nanosecondsOf(createdAt),
+    labels,
+    annotations,
+    runtimeHandler,
+  } satisfies Answer<typeof PodSandboxSchema>;
+}
+
+export function podStatusOf(pod: KnownPod) {
+  const { addresses } = pod.sandbox.status;
+  const [ip = '', ...others] = addresses;
+  const isReady = pod.sandbox.status.state === 'ready';
+  return {
+    ...podOf(pod),
+    // A sandbox that has ended has given its addresses back.
+    network: isReady ? { ip, additionalIps: others.map((each) => ({ ip: each })) } : { ip: '' },
+    linux: {
+      namespaces: { options: pod.config.linux?.securityContext?.namespaceOptions ?? { pid: NamespaceMode.POD } },
+    },
+  } satisfies Answer<typeof PodSandboxStatusSchema>;
+}

@@ -1,0 +1,133 @@
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import type { HostPort, SandboxSpec } from '#sandbox/sandbox.ts';
+import { templateOfHandler } from '../handlers.ts';
+import {
+  type LinuxSandboxSecurityContext,
+  type NamespaceOption,
+  NamespaceMode,
+  type PodSandboxConfig,
+  type PodSandboxMetadata,
+  type PortMapping,
+  Protocol,
+} from '../schema/api_pb.ts';
+import { podResourcesOf } from './resources.ts';
+
+/** What CRI asks of a sandbox, as this node runs it. Errors: `invalid`, `unsupported`, both saying what to change. */
+export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string): SandboxSpec {
+  const metadata = metadataOf(config);
+  const { name, namespace, uid, attempt } = metadata;
+  const { linux, dnsConfig } = config;
+  refuseWhatIsMissing(metadata, linux?.securityContext);
+  return {
+    namespace,
+    name,
+    uid,
+    attempt,
+    labels: config.labels,
+    annotations: config.annotations,
+    hostname: config.hostname === '' ? hostnameOf(name) : config.hostname,
+    network: 'cni',
+    template: templateOfHandler(runtimeHandler),
+    images: [],
+    hostPorts: config.portMappings.filter(({ hostPort }) => hostPort > 0).map(hostPortOf),
+    // Whoever names servers names all of them: kubelet has merged the node's in.
+    dns: {
+      policy: dnsConfig === undefined ? 'Default' : 'None',
+      nameservers: dnsConfig?.servers ?? [],
+      searches: dnsConfig?.searches ?? [],
+      options: dnsConfig?.options ?? [],
+    },
+    hostAliases: [],
+    sysctls: linux?.sysctls ?? {},
+    sharePidNamespace: sharesPids(linux?.securityContext?.namespaceOptions),
+    volumes: [],
+    resources: podResourcesOf(linux?.resources, linux?.overhead),
+  };
+}
+
+const maxNameChars = 253;
+const maxTableChars = 1024 * 1024;
+
+function metadataOf(config: PodSandboxConfig): PodSandboxMetadata {
+  const { metadata } = config;
+  if (metadata === undefined) throw new PodvmError('invalid', 'Cannot run a pod sandbox: its config has no metadata');
+  for (const key of ['name', 'namespace', 'uid'] as const) {
+    const value = metadata[key];
+    if (value !== '' && value.length <= maxNameChars && !/[\p{Cc}/]/u.test(value)) continue;
+    throw new PodvmError(
+      'invalid',
+      `Cannot run a pod sandbox: its ${key} must have 1 to ${maxNameChars} characters, none of them a slash or a ` +
+        `control character, got ${printable(JSON.stringify(value), 80)}`,
+    );
+  }
+  checkTables(`pod sandbox ${printable(metadata.name)}`, config);
+  return metadata;
+}
+
+/** Labels and annotations are kept for as long as the sandbox, and are part of every list. Errors: `invalid`. */
+export function checkTables(
+  what: string,
+  { labels, annotations }: Pick<PodSandboxConfig, 'labels' | 'annotations'>,
+): void {
+  let chars = 0;
+  for (const [key, value] of [...Object.entries(labels), ...Object.entries(annotations)]) {
+    chars += key.length + value.length;
+  }
+  if (chars <= maxTableChars) return;
+  throw new PodvmError(
+    'invalid',
+    `Cannot take ${what}: its labels and annotations have ${chars} characters, and ${maxTableChars} are allowed`,
+    { fix: 'Put large values into a ConfigMap.' },
+  );
+}
+
+function refuseWhatIsMissing({ name }: PodSandboxMetadata, security: LinuxSandboxSecurityContext | undefined): void {
+  const options = security?.namespaceOptions;
+  const refuse = (what: string, fix: string) =>
+    new PodvmError('unsupported', `Cannot run pod sandbox ${printable(name)}: ${what}`, { fix });
+  if (options?.network === NamespaceMode.NODE) {
+    throw refuse(
+      "hostNetwork is not possible, as the pod's machine has a network of its own",
+      'Use hostPort, or a runtime class that shares the host.',
+    );
+  }
+  if (options?.ipc === NamespaceMode.NODE) {
+    throw refuse("hostIPC is not possible, as the pod's machine has its own kernel", 'Leave it out.');
+  }
+  if (options?.pid === NamespaceMode.TARGET || options?.ipc === NamespaceMode.TARGET) {
+    throw refuse('namespaces of a target container are for containers', 'Use POD or CONTAINER.');
+  }
+  if (options?.usernsOptions?.mode === NamespaceMode.POD) {
+    throw refuse('user namespaces are not supported yet', "Leave hostUsers out: the pod's root is its machine's only.");
+  }
+}
+
+/** The node of a pod with hostPID is its machine: its containers see each other, and nothing of the host. */
+function sharesPids(options: NamespaceOption | undefined): boolean {
+  return options?.pid !== NamespaceMode.CONTAINER;
+}
+
+/** A host name out of a pod's name: RFC 1123's characters, at most 63 of them. */
+function hostnameOf(name: string): string {
+  const label = name
+    .replaceAll(/[^A-Za-z0-9-]/g, '-')
+    .slice(0, 63)
+    .replaceAll(/^-+|-+$/g, '');
+  return label === '' ? 'pod' : label;
+}
+
+const protocols = new Map<number, HostPort['protocol']>([
+  [Protocol.TCP, 'TCP'],
+  [Protocol.UDP, 'UDP'],
+  [Protocol.SCTP, 'SCTP'],
+]);
+
+function hostPortOf({ protocol, containerPort, hostPort, hostIp }: PortMapping): HostPort {
+  const word = protocols.get(protocol);
+  const isPort = (port: number) => port >= 1 && port <= 65_535;
+  if (word === undefined || !isPort(hostPort) || !isPort(containerPort)) {
+    throw new PodvmError('invalid', `Cannot map port ${hostPort} to ${containerPort}: no such port or protocol`);
+  }
+  return { hostPort, containerPort, protocol: word, ...(hostIp === '' ? {} : { hostIP: hostIp }) };
+}

@@ -1,0 +1,120 @@
+import { readFile } from 'node:fs/promises';
+import { isAbsolute } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import type { ContainerSecurity, SeccompProfile } from '#sandbox/sandbox.ts';
+import {
+  type LinuxContainerSecurityContext,
+  type SecurityProfile,
+  SecurityProfile_ProfileType as ProfileType,
+  SupplementalGroupsPolicy,
+} from '../schema/api_pb.ts';
+import { numberOf } from './int64.ts';
+
+const userIds = [0, 0xffff_fffe] as const;
+
+/**
+ * A container's security context, as the guest applies it. Errors: `invalid`; `unsupported` for what the guest's kernel
+ * or this version has not; `notFound` for a seccomp profile that is not there.
+ */
+export async function securityOf(given: LinuxContainerSecurityContext | undefined): Promise<ContainerSecurity> {
+  if (given === undefined) return plain;
+  refuseWhatIsMissing(given);
+  const { runAsUser, runAsGroup, runAsUsername, capabilities } = given;
+  if (runAsGroup !== undefined && runAsUser === undefined && runAsUsername === '') {
+    throw new PodvmError('invalid', 'Cannot use the security context: run_as_group is there, and no user');
+  }
+  return {
+    ...plain,
+    privileged: given.privileged,
+    ...(runAsUser === undefined ? {} : { runAsUser: numberOf('run_as_user', runAsUser.value, userIds) }),
+    ...(runAsGroup === undefined ? {} : { runAsGroup: numberOf('run_as_group', runAsGroup.value, userIds) }),
+    ...(runAsUsername === '' ? {} : { runAsUserName: runAsUsername }),
+    supplementalGroups: given.supplementalGroups.map((id) => numberOf('a supplemental group', id, userIds)),
+    readOnlyRootFilesystem: given.readonlyRootfs,
+    allowPrivilegeEscalation: !given.noNewPrivs,
+    addCapabilities: capabilities?.addCapabilities ?? [],
+    dropCapabilities: capabilities?.dropCapabilities ?? [],
+    seccomp: given.privileged ? unconfined : await seccompOf(given),
+    // Empty and absent are one in protobuf; containerd takes both for the defaults.
+    ...(given.privileged || given.maskedPaths.length === 0 ? {} : { maskedPaths: given.maskedPaths }),
+    ...(given.privileged || given.readonlyPaths.length === 0 ? {} : { readonlyPaths: given.readonlyPaths }),
+  };
+}
+
+const unconfined: SeccompProfile = { kind: 'unconfined' };
+
+/** Who asks for nothing gets no seccomp: kubelet's own default is to say so. */
+const plain: ContainerSecurity = {
+  privileged: false,
+  runAsNonRoot: false, // the kubelet checks it
+  supplementalGroups: [],
+  readOnlyRootFilesystem: false,
+  allowPrivilegeEscalation: true,
+  addCapabilities: [],
+  dropCapabilities: [],
+  seccomp: unconfined,
+  procMount: 'Default',
+};
+
+function refuseWhatIsMissing(given: LinuxContainerSecurityContext): void {
+  const { apparmor, apparmorProfile, capabilities, supplementalGroupsPolicy } = given;
+  const wantsAppArmor =
+    apparmor?.profileType === ProfileType.Localhost ||
+    apparmorProfile.replace('unconfined', '').startsWith('localhost/');
+  if (wantsAppArmor) {
+    throw new PodvmError('unsupported', "Cannot apply an AppArmor profile: the guest's kernel runs none");
+  }
+  if ((capabilities?.addAmbientCapabilities.length ?? 0) > 0) {
+    throw new PodvmError('unsupported', 'Cannot add ambient capabilities: PodVM has none yet');
+  }
+  if (supplementalGroupsPolicy === SupplementalGroupsPolicy.Strict) {
+    throw new PodvmError('unsupported', 'Cannot use supplementalGroupsPolicy Strict: PodVM has only Merge yet');
+  }
+}
+
+async function seccompOf({ seccomp, seccompProfilePath }: LinuxContainerSecurityContext): Promise<SeccompProfile> {
+  if (seccomp !== undefined) return await profileOf(seccomp);
+  // The field before v1's `seccomp`, which old clients still fill.
+  if (seccompProfilePath === 'runtime/default' || seccompProfilePath === 'docker/default')
+    return { kind: 'runtimeDefault' };
+  if (seccompProfilePath.startsWith('localhost/'))
+    return await localProfile(seccompProfilePath.slice('localhost/'.length));
+  if (seccompProfilePath === '' || seccompProfilePath === 'unconfined') return unconfined;
+  throw new PodvmError('invalid', `Cannot use the seccomp profile ${JSON.stringify(seccompProfilePath)}: no such kind`);
+}
+
+async function profileOf({ profileType, localhostRef }: SecurityProfile): Promise<SeccompProfile> {
+  switch (profileType) {
+    case ProfileType.RuntimeDefault:
+      return { kind: 'runtimeDefault' };
+    case ProfileType.Localhost:
+      return await localProfile(localhostRef);
+    case ProfileType.Unconfined:
+      return unconfined;
+    default:
+      throw new PodvmError('invalid', `Cannot use a seccomp profile: there is no type ${profileType}`);
+  }
+}
+
+const maxProfileBytes = 1024 * 1024;
+
+/** A file of this host, which is carried into the guest. */
+async function localProfile(path: string): Promise<SeccompProfile> {
+  if (!isAbsolute(path)) {
+    throw new PodvmError('invalid', `Cannot use the seccomp profile ${JSON.stringify(path)}: its path is not absolute`);
+  }
+  const text = await readFile(path, 'utf8').catch((cause: unknown) => {
+    throw new PodvmError('notFound', `Cannot use the seccomp profile ${path}: it cannot be read`, { cause });
+  });
+  if (text.length > maxProfileBytes) {
+    throw new PodvmError(
+      'invalid',
+      `Cannot use the seccomp profile ${path}: it has more than ${maxProfileBytes} bytes`,
+    );
+  }
+  try {
+    return { kind: 'localhost', profile: JSON.parse(text) };
+  } catch (cause) {
+    throw new PodvmError('invalid', `Cannot use the seccomp profile ${path}: it is no JSON`, { cause });
+  }
+}

@@ -1,0 +1,55 @@
+import type { ContainerStats, SandboxStats } from '#sandbox/sandbox.ts';
+import type { KnownContainer, KnownPod } from '../known-pods.ts';
+import type { Answer } from '../rpc/service.ts';
+import type {
+  ContainerStatsSchema,
+  CpuUsageSchema,
+  MemoryUsageSchema,
+  PodSandboxStatsSchema,
+} from '../schema/api_pb.ts';
+import { uint64Of } from './int64.ts';
+
+/** Figures of one cgroup in the guest. */
+interface Figures {
+  readonly cpuUsec: number;
+  readonly memoryBytes: number;
+  readonly memoryLimitBytes?: number;
+}
+
+function cpuOf({ cpuUsec }: Figures, timestamp: bigint) {
+  return { timestamp, usageCoreNanoSeconds: uint64Of(cpuUsec * 1000) } satisfies Answer<typeof CpuUsageSchema>;
+}
+
+/** The guest does not say how much of it is page cache: the working set is all of it, an upper bound. */
+function memoryOf({ memoryBytes, memoryLimitBytes }: Figures, timestamp: bigint) {
+  return {
+    timestamp,
+    workingSetBytes: uint64Of(memoryBytes),
+    usageBytes: uint64Of(memoryBytes),
+    ...(memoryLimitBytes === undefined ? {} : { availableBytes: uint64Of(memoryLimitBytes - memoryBytes) }),
+  } satisfies Answer<typeof MemoryUsageSchema>;
+}
+
+/** A container that has ended uses nothing: it has attributes and no figures, as with containerd. */
+export function containerStatsOf(known: KnownContainer, all: SandboxStats | undefined, timestamp: bigint) {
+  const { id } = known.container.status;
+  const { metadata, labels, annotations } = known.config;
+  const figures: ContainerStats | undefined = all?.containers.find((each) => each.id === id);
+  return {
+    attributes: { id, ...(metadata === undefined ? {} : { metadata }), labels, annotations },
+    ...(figures === undefined ? {} : { cpu: cpuOf(figures, timestamp), memory: memoryOf(figures, timestamp) }),
+  } satisfies Answer<typeof ContainerStatsSchema>;
+}
+
+export function podStatsOf(pod: KnownPod, all: SandboxStats, timestamp: bigint) {
+  const { metadata, labels, annotations } = pod.config;
+  return {
+    attributes: { id: pod.sandbox.id, ...(metadata === undefined ? {} : { metadata }), labels, annotations },
+    linux: {
+      cpu: cpuOf(all, timestamp),
+      memory: memoryOf(all, timestamp),
+      process: { timestamp, processCount: uint64Of(all.pids) },
+      containers: [...pod.containers.values()].map((known) => containerStatsOf(known, all, timestamp)),
+    },
+  } satisfies Answer<typeof PodSandboxStatsSchema>;
+}

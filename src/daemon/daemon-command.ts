@@ -1,0 +1,72 @@
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { serveCri } from '#cri/serve-cri.ts';
+import { defaultStreamingSettings, serveStreaming } from '#cri/streaming/server.ts';
+import { systemClock } from '#host/clock.ts';
+import { createLog } from '#host/log.ts';
+import { defaultEnv, run } from '#host/run.ts';
+import type { Configuration } from './configuration.ts';
+import { type NodeServer, openEngine } from './engine.ts';
+import { requireRoot } from './serve-here.ts';
+import { ensureAssets } from './setup-command.ts';
+
+/** What the daemon needs of its process; the real one in the program. */
+export interface DaemonProcess extends NodeJS.EventEmitter {
+  readonly stderr: { write(text: string): unknown };
+  readonly env: NodeJS.ProcessEnv;
+}
+
+/**
+ * `podvm daemon`: a node of one process, which serves CRI to a kubelet and the admin API to the other commands, until
+ * SIGTERM or SIGINT. Pods end with it. Errors: `denied` without root, and those of set-up and engine.
+ */
+export async function daemonCommand(config: Configuration, version: string, itself: DaemonProcess): Promise<void> {
+  requireRoot();
+  const write = (text: string) => itself.stderr.write(text);
+  const stop = new AbortController();
+  const asked = Promise.race([once(itself, 'SIGTERM'), once(itself, 'SIGINT')]).then(() => stop.abort());
+  const assets = await ensureAssets(config, write);
+  const log = createLog(config.logLevel, write);
+  await using engine = await openEngine(config, assets, log, stop.signal, serverOf(config, version));
+  log.info('serving', { cri: config.criSocketPath, admin: config.socketPath });
+  const warming = engine.warmUp(stop.signal).catch((error: unknown) => {
+    if (!stop.signal.aborted) log.error('no template: pods boot one by one', error);
+  });
+  await notifyReady(itself.env);
+  await asked;
+  log.info('ending');
+  await warming;
+}
+
+function serverOf(config: Configuration, version: string): NodeServer {
+  return async ({ sandboxes, images, log, accelerator }) => {
+    await using undo = new AsyncDisposableStack();
+    const clock = systemClock;
+    const settings = { ...defaultStreamingSettings, ...config.streaming };
+    const streaming = undo.use(await serveStreaming(settings, { clock, log }));
+    undo.use(
+      await serveCri({
+        socketPath: config.criSocketPath,
+        directory: join(config.root, 'cri'),
+        sandboxes,
+        images,
+        streaming,
+        clock,
+        log,
+        node: {
+          version,
+          imagesDirectory: join(config.root, 'images'),
+          facts: { root: config.root, accelerator, streaming: streaming.baseUrl, poolSize: config.poolSize },
+        },
+      }),
+    );
+    return undo.move();
+  };
+}
+
+/** Tells systemd (`Type=notify`), if that has started us. Its own program does it: Node has no datagram sockets. */
+async function notifyReady(env: NodeJS.ProcessEnv): Promise<void> {
+  const socket = env['NOTIFY_SOCKET'];
+  if (socket === undefined) return;
+  await run('systemd-notify', ['--ready'], { env: { ...defaultEnv(), NOTIFY_SOCKET: socket } });
+}
