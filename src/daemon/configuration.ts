@@ -14,6 +14,8 @@ export interface Configuration {
   readonly criSocketPath: string;
   /** Where exec, attach and port-forward of CRI are served; port 0 takes any. */
   readonly streaming: { readonly address: string; readonly port: number };
+  /** What skopeo finds as /etc/containers: registries.conf (mirrors), certs.d, policy.json. */
+  readonly containersDirectory: string;
   readonly logLevel: LogLevel;
   readonly nodeName: string;
   /** Undefined: what the probe says. */
@@ -33,6 +35,7 @@ export interface Configuration {
  *   PODVM_ROOT         state directory; default /var/lib/podvm
  *   PODVM_CRI_SOCKET   CRI's socket; default /run/podvm/cri.sock, or cri.sock in another state directory
  *   PODVM_STREAMING    ADDRESS:PORT of CRI's streams; default 127.0.0.1:0, any port of loopback
+ *   PODVM_CONTAINERS   directory with registries.conf, certs.d and policy.json; default /etc/containers
  *   PODVM_LOG          log level; default warn, of `podvm daemon` info
  *   PODVM_ACCELERATOR  kvm, tcg or auto (probed); default auto
  *   PODVM_POOL         machines kept waiting for a pod, 0 to 64; default 0
@@ -69,6 +72,7 @@ export function readConfiguration(
     socketPath,
     criSocketPath,
     streaming: addressOf('PODVM_STREAMING', env['PODVM_STREAMING'] ?? '127.0.0.1:0'),
+    containersDirectory: resolve(env['PODVM_CONTAINERS'] ?? '/etc/containers'),
     logLevel: oneOf('PODVM_LOG', options.logLevel ?? env['PODVM_LOG'] ?? 'warn', logLevels),
     nodeName: hostname(),
     accelerator: accelerator === 'auto' ? undefined : accelerator,

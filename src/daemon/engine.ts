@@ -79,7 +79,12 @@ export async function openEngine(
       signal,
     ),
   );
-  const images = await openImageStore({ directory: join(config.root, 'images'), sysroot: assets.sysroot, log });
+  const images = await openImageStore({
+    directory: join(config.root, 'images'),
+    sysroot: assets.sysroot,
+    containersDirectory: config.containersDirectory,
+    log,
+  });
   opening.resolve(images);
   const admin: AdminServer = undo.use(
     await serveAdmin(config.socketPath, {
