@@ -1,0 +1,102 @@
+import { createHash } from 'node:crypto';
+import { access, lstat, mkdir, mkdtemp, readdir, readFile, readlink, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { run } from '#host/run.ts';
+import type { TarSpec } from '#image/tar-builder.ts';
+import { findDebianArchive, suite } from '#setup/debian-archive.ts';
+import { extractPackages } from '#setup/debian-packages.ts';
+
+const packages = ['busybox-static', 'nginx-light', 'perl-base', 'procps', 'util-linux'];
+const libraries = 'usr/lib/x86_64-linux-gnu';
+const loader = 'usr/lib64/ld-linux-x86-64.so.2';
+
+/** Unpacked Debian packages, out of which images take single files. */
+export class DebianFiles {
+  readonly #root: string;
+
+  private constructor(root: string) {
+    this.#root = root;
+  }
+
+  /** Unpacked once into `cache`; nothing of them is installed. */
+  static async unpack(cache: string, signal: AbortSignal): Promise<DebianFiles> {
+    const key = createHash('sha256')
+      .update(JSON.stringify([packages, suite]))
+      .digest('hex')
+      .slice(0, 16);
+    const root = join(cache, `debian-${key}`);
+    const isThere = await access(root).then(
+      () => true,
+      () => false,
+    );
+    if (!isThere) {
+      await mkdir(cache, { recursive: true });
+      const work = await mkdtemp(join(cache, '.unpacking-'));
+      try {
+        const archive = await findDebianArchive(undefined, signal);
+        await extractPackages({ archive, packages, target: join(work, 'root'), signal });
+        await rename(join(work, 'root'), root);
+      } finally {
+        await rm(work, { recursive: true, force: true });
+      }
+    }
+    return new DebianFiles(root);
+  }
+
+  async read(path: string): Promise<Buffer> {
+    return await readFile(join(this.#root, path));
+  }
+
+  /** A program under another name, if one is given; with `libraries()` of it, it runs. */
+  async program(path: string, options: { readonly as?: string; readonly mode?: number } = {}): Promise<TarSpec> {
+    return { name: options.as ?? path, content: await this.read(path), mode: options.mode ?? 0o755 };
+  }
+
+  /** The shared libraries of some programs, and what loads them. */
+  async libraries(...programs: readonly string[]): Promise<readonly TarSpec[]> {
+    const found = new Map<string, TarSpec>();
+    const ld = join(this.#root, loader);
+    for (const program of programs) {
+      const args = ['--library-path', join(this.#root, libraries), '--list', join(this.#root, program)];
+      const { stdout } = await run(ld, args);
+      for (const [, path = ''] of stdout.matchAll(/=> (\/\S+) \(/g)) {
+        const name = path === ld ? 'lib64/ld-linux-x86-64.so.2' : join('lib/x86_64-linux-gnu', basename(path));
+        found.set(name, { name, content: await readFile(path), mode: 0o755 });
+      }
+    }
+    return [...found.values()];
+  }
+
+  /** A directory with all that is in it, at the same place. */
+  async tree(path: string): Promise<readonly TarSpec[]> {
+    const entries: TarSpec[] = [{ name: path, type: 'directory' }];
+    for (const name of (await readdir(join(this.#root, path))).sort()) {
+      const inner = join(path, name);
+      const stats = await lstat(join(this.#root, inner));
+      if (stats.isDirectory()) entries.push(...(await this.tree(inner)));
+      else if (stats.isSymbolicLink()) {
+        entries.push({ name: inner, type: 'symlink', target: await readlink(join(this.#root, inner)) });
+      } else entries.push({ name: inner, content: await this.read(inner), mode: stats.mode & 0o7777 });
+    }
+    return entries;
+  }
+
+  /** Names of all that busybox can be called by. */
+  async applets(busybox: string): Promise<readonly string[]> {
+    const { stdout } = await run(join(this.#root, busybox), ['--list']);
+    return stdout.trim().split('\n');
+  }
+}
+
+/** The directories that lead to the entries, each once and before what is in it. */
+export function withParents(entries: readonly TarSpec[]): readonly TarSpec[] {
+  const known = new Set(entries.filter(({ type }) => type === 'directory').map(({ name }) => name));
+  const added: TarSpec[] = [];
+  for (const { name } of entries) {
+    for (let parent = dirname(name); parent !== '.' && !known.has(parent); parent = dirname(parent)) {
+      known.add(parent);
+      added.push({ name: parent, type: 'directory' });
+    }
+  }
+  return [...added.sort((a, b) => (a.name < b.name ? -1 : 1)), ...entries];
+}

@@ -1,0 +1,86 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { messageOf } from '#base/errors.ts';
+import { buildCriTools, goVersion, version } from './cri-tools.ts';
+import { startNode } from './node.ts';
+import { judge, leftOutPattern, parseExpectations, type Verdict } from './report.ts';
+import { runCritest } from './run-critest.ts';
+import { serveStandIns } from './serve-stand-ins.ts';
+
+/*
+ * `npm run conformance -- --json FILE [--focus RE] [--skip RE] [--endpoint unix://...] [-- FLAGS OF CRITEST]`
+ *
+ * Judges `podvm daemon`, or the runtime at `--endpoint`, by the public suite for CRI runtimes. Needs root, what
+ * `podvm setup` made, and a Go toolchain: a machine without one is told so, and nothing fails.
+ */
+const cache = '/var/cache/podvm-conformance';
+const say = (text: string) => process.stderr.write(`conformance: ${text}\n`);
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    options: {
+      json: { type: 'string' },
+      focus: { type: 'string' },
+      skip: { type: 'string' },
+      endpoint: { type: 'string' },
+    },
+    allowPositionals: true,
+  });
+  const stop = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
+  const { signal } = stop;
+  const go = await goVersion(signal);
+  if (go === undefined) {
+    say('SKIPPED: this machine has no Go toolchain (`go`), with which the public suite is built');
+    return 0;
+  }
+  await using undo = new AsyncDisposableStack();
+  const work = await mkdtemp('/var/tmp/podvm-critest-');
+  undo.defer(() => rm(work, { recursive: true, force: true }));
+  say(`building crictl and critest ${version} with ${go}, unless they are there`);
+  const tools = await buildCriTools(cache, signal);
+  say('making and serving the images');
+  const images = undo.use(await serveStandIns(cache, work, signal));
+  const node =
+    values.endpoint === undefined
+      ? undo.use(
+          await startNode({
+            podvm: join(import.meta.dirname, '../../podvm'),
+            crictl: tools.crictl,
+            containersDirectory: images.containersDirectory,
+            assetsRoot: process.env['PODVM_ROOT'] ?? '/var/lib/podvm',
+            signal,
+          }),
+        )
+      : undefined;
+  if (node === undefined) say(`${values.endpoint} must take its registries from ${images.containersDirectory}`);
+  const expected = parseExpectations(await readFile(join(import.meta.dirname, 'expected.json'), 'utf8'));
+  const specs = await runCritest({
+    critest: tools.critest,
+    endpoint: node?.endpoint ?? values.endpoint ?? '',
+    work,
+    focus: values.focus,
+    skip: [leftOutPattern(expected), values.skip].filter((pattern) => pattern !== undefined).join('|'),
+    flags: positionals,
+    signal,
+  });
+  const isWhole = values.focus === undefined && values.skip === undefined;
+  const verdict = judge(specs, expected, isWhole);
+  if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(verdict, null, 2)}\n`);
+  if (verdict.surprises.length > 0 && node !== undefined) process.stderr.write(await node.log());
+  print(verdict);
+  return verdict.surprises.length === 0 ? 0 : 1;
+}
+
+function print({ passed, failed, skipped, surprises }: Verdict): void {
+  for (const surprise of surprises) say(surprise);
+  say(`${passed} passed, ${failed} failed, ${skipped} skipped; ${surprises.length} not as expected.json says`);
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  say(messageOf(error));
+  process.exitCode = 1;
+}

@@ -1,0 +1,76 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { copyFile, mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { kindOf, PodvmError } from '#base/errors.ts';
+import { run } from '#host/run.ts';
+
+/** A `podvm daemon` with a state directory of its own. */
+export interface ConformanceNode extends AsyncDisposable {
+  /** `unix:///...`. */
+  readonly endpoint: string;
+  /** What it said so far. */
+  log(): Promise<string>;
+}
+
+export interface NodeOptions {
+  /** Command of this repository. */
+  readonly podvm: string;
+  readonly crictl: string;
+  readonly containersDirectory: string;
+  /** State directory with what `podvm setup` made. */
+  readonly assetsRoot: string;
+  readonly signal: AbortSignal;
+}
+
+const readyTimeoutMs = 120_000;
+const endTimeoutMs = 120_000;
+const pollMs = 200;
+
+/**
+ * Starts a daemon and waits until it answers. It ends with SIGTERM, pods included, and its directory is removed.
+ * Errors: `failedPrecondition` when it ends at once, `timeout`; with its last lines.
+ */
+export async function startNode(options: NodeOptions): Promise<ConformanceNode> {
+  await using undo = new AsyncDisposableStack();
+  const root = await mkdtemp('/var/tmp/podvm-conformance-');
+  undo.defer(() => rm(root, { recursive: true, force: true }));
+  await mkdir(join(root, 'assets'));
+  await copyFile(join(options.assetsRoot, 'assets/current.json'), join(root, 'assets/current.json'));
+  const logFile = join(root, 'daemon.log');
+  const log = async () => await readFile(logFile, 'utf8');
+  const output = await open(logFile, 'w');
+  const env = { ...process.env, PODVM_ROOT: root, PODVM_CONTAINERS: options.containersDirectory };
+  const child = spawn(options.podvm, ['daemon'], { stdio: ['ignore', output.fd, output.fd], env });
+  await output.close();
+  const ended = once(child, 'exit');
+  undo.defer(async () => {
+    child.kill('SIGTERM');
+    const late = setTimeout(() => child.kill('SIGKILL'), endTimeoutMs);
+    await ended;
+    clearTimeout(late);
+  });
+  const endpoint = `unix://${join(root, 'cri.sock')}`;
+  const give = AbortSignal.any([options.signal, AbortSignal.timeout(readyTimeoutMs)]);
+  while (!(await answers(options.crictl, endpoint, give))) {
+    const tail = (await log()).trimEnd().split('\n').slice(-8);
+    if (child.exitCode !== null || child.signalCode !== null) {
+      throw new PodvmError('failedPrecondition', `Cannot test podvm daemon: it ended: ${tail.at(-1) ?? ''}`, { tail });
+    }
+    if (give.aborted) throw new PodvmError('timeout', 'Cannot test podvm daemon: it does not answer', { tail });
+    await delay(pollMs);
+  }
+  const owned = undo.move();
+  return { endpoint, log, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+async function answers(crictl: string, endpoint: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    await run(crictl, ['--runtime-endpoint', endpoint, '--config', '/dev/null', 'version'], { signal });
+    return true;
+  } catch (error) {
+    if (kindOf(error) === 'internal' || kindOf(error) === 'cancelled') return false;
+    throw error;
+  }
+}

@@ -1,0 +1,133 @@
+import * as v from 'valibot';
+
+/** What became of one spec of the suite. */
+export interface Spec {
+  readonly name: string;
+  readonly outcome: 'passed' | 'failed' | 'skipped';
+  /** Why it failed, or was skipped; '' for one that was left out by a filter. */
+  readonly message: string;
+  readonly ms: number;
+}
+
+const specReport = v.object({
+  ContainerHierarchyTexts: v.nullish(v.array(v.string()), []),
+  LeafNodeText: v.string(),
+  LeafNodeType: v.string(),
+  State: v.string(),
+  /** Nanoseconds. */
+  RunTime: v.number(),
+  Failure: v.optional(v.object({ Message: v.optional(v.string(), '') })),
+});
+const ginkgoReport = v.array(v.object({ SpecReports: v.nullish(v.array(specReport), []) }));
+
+/** Reads what ginkgo wrote with `-ginkgo.json-report`. What is neither passed nor skipped has failed. */
+export function parseGinkgoReport(json: string): readonly Spec[] {
+  return v
+    .parse(ginkgoReport, JSON.parse(json))
+    .flatMap((suite) => suite.SpecReports)
+    .filter(({ LeafNodeType, State }) => LeafNodeType === 'It' || State === 'failed')
+    .map((report) => ({
+      name: [...(report.ContainerHierarchyTexts ?? []), report.LeafNodeText || report.LeafNodeType]
+        .join(' ')
+        .replace(/^\[k8s\.io\] /, ''),
+      outcome: outcomeOf(report.State),
+      message: report.Failure?.Message ?? '',
+      ms: Math.round(report.RunTime / 1e6),
+    }));
+}
+
+function outcomeOf(state: string): Spec['outcome'] {
+  if (state === 'passed') return 'passed';
+  return state === 'skipped' || state === 'pending' ? 'skipped' : 'failed';
+}
+
+/** One line of `expected.json`. */
+const expectation = v.object({
+  /** The spec's name, or what it begins with when it ends in `*`. */
+  spec: v.pipe(v.string(), v.minLength(1)),
+  reason: v.pipe(v.string(), v.minLength(1)),
+});
+const expectations = v.object({
+  $comment: v.optional(v.string()),
+  /** Left out of the run altogether. */
+  leftOut: v.array(expectation),
+  /** May skip itself on some hosts, and pass on others. */
+  maySkip: v.array(expectation),
+  /** Fails, and is to be taken off this list as soon as it passes. */
+  knownFailures: v.array(expectation),
+});
+export type Expectations = v.InferOutput<typeof expectations>;
+type Expectation = Expectations['leftOut'][number];
+
+export function parseExpectations(json: string): Expectations {
+  return v.parse(expectations, JSON.parse(json));
+}
+
+export interface Verdict {
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: number;
+  /** Every spec that failed; `known` is the reason on our list. */
+  readonly failures: readonly { readonly spec: string; readonly message: string; readonly known?: string }[];
+  /** What is not as the list says: empty when all is well. */
+  readonly surprises: readonly string[];
+}
+
+/** Compares what ran with what is expected. `isWhole`: nothing but what the list leaves out was left out. */
+export function judge(specs: readonly Spec[], expected: Expectations, isWhole: boolean): Verdict {
+  const of = (outcome: Spec['outcome']) => specs.filter((spec) => spec.outcome === outcome);
+  const failures = of('failed').map(({ name, message }) => {
+    const known = find(expected.knownFailures, name)?.reason;
+    return { spec: name, message, ...(known === undefined ? {} : { known }) };
+  });
+  const surprises = [
+    ...failures
+      .filter(({ known }) => known === undefined)
+      .map(({ spec, message }) => `failed: ${spec}: ${firstLine(message)}`),
+    ...of('skipped')
+      .filter(
+        ({ name, message }) =>
+          find([...expected.leftOut, ...(message === '' ? [] : expected.maySkip)], name) === undefined,
+      )
+      .filter(({ message }) => isWhole || message !== '')
+      .map(({ name, message }) => `skipped: ${name}: ${firstLine(message) || 'left out'}`),
+    ...of('passed')
+      .filter(({ name }) => find(expected.knownFailures, name) !== undefined)
+      .map(({ name }) => `passed, but is on the list of known failures: ${name}`),
+    ...(isWhole ? unmatched(expected, specs) : []),
+  ];
+  return {
+    passed: of('passed').length,
+    failed: failures.length,
+    skipped: of('skipped').length,
+    failures,
+    surprises,
+  };
+}
+
+/** A list that names what does not exist hides what it was meant for. */
+function unmatched(expected: Expectations, specs: readonly Spec[]): readonly string[] {
+  return [...expected.leftOut, ...expected.maySkip, ...expected.knownFailures]
+    .filter((line) => !specs.some(({ name }) => matches(line, name)))
+    .map(({ spec }) => `on the list, but there is no such spec: ${spec}`);
+}
+
+function find(list: readonly Expectation[], name: string): Expectation | undefined {
+  return list.find((line) => matches(line, name));
+}
+
+function matches({ spec }: Expectation, name: string): boolean {
+  return spec.endsWith('*') ? name.startsWith(spec.slice(0, -1)) : name === spec;
+}
+
+function firstLine(text: string): string {
+  return text.split('\n', 1)[0] ?? '';
+}
+
+/** For `-ginkgo.skip`: a regular expression that means exactly what the list leaves out. */
+export function leftOutPattern(expected: Expectations): string | undefined {
+  const patterns = expected.leftOut.map(({ spec }) =>
+    spec.replace(/\*$/, '').replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&'),
+  );
+  return patterns.length === 0 ? undefined : patterns.join('|');
+}

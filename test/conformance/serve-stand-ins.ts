@@ -1,0 +1,41 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { writeLayout } from '../images/layout-writer.ts';
+import { type Registry, startRegistry } from '../images/registry.ts';
+import { DebianFiles } from './debian-files.ts';
+import { standIns } from './stand-ins.ts';
+
+export interface ServedImages extends AsyncDisposable {
+  /** Takes the place of /etc/containers: it sends those who ask for the images' own registries to ours. */
+  readonly containersDirectory: string;
+}
+
+/** Makes the stand-ins in `work`, and serves them from a real registry on loopback. */
+export async function serveStandIns(cache: string, work: string, signal: AbortSignal): Promise<ServedImages> {
+  await using undo = new AsyncDisposableStack();
+  const registry = undo.use(await startRegistry());
+  const debian = await DebianFiles.unpack(cache, signal);
+  const hosts = new Set<string>();
+  for (const [at, { names, image }] of (await standIns(debian)).entries()) {
+    const layout = join(work, 'images', String(at));
+    await writeLayout(layout, [image]);
+    for (const name of names) {
+      hosts.add(name.slice(0, name.indexOf('/')));
+      await registry.push(layout, name);
+    }
+  }
+  const containersDirectory = join(work, 'containers');
+  await writeContainersDirectory(containersDirectory, [...hosts], registry);
+  const owned = undo.move();
+  return { containersDirectory, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** containers-registries.conf(5): a location of our own, not a mirror, so that nothing asks the real ones meanwhile. */
+async function writeContainersDirectory(path: string, hosts: readonly string[], { name }: Registry): Promise<void> {
+  const blocks = hosts.map(
+    (host) => `[[registry]]\nprefix = "${host}"\nlocation = "${name}/${host}"\ninsecure = true\n`,
+  );
+  await mkdir(path, { recursive: true });
+  await writeFile(join(path, 'registries.conf'), blocks.join('\n'));
+  await writeFile(join(path, 'policy.json'), JSON.stringify({ default: [{ type: 'insecureAcceptAnything' }] }));
+}
