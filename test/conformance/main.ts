@@ -1,7 +1,7 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { messageOf } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import { buildCriTools, goVersion, version } from './cri-tools.ts';
 import { startNode } from './node.ts';
 import { judge, leftOutPattern, parseExpectations, type Verdict } from './report.ts';
@@ -38,6 +38,7 @@ async function main(): Promise<number> {
   await using undo = new AsyncDisposableStack();
   const work = await mkdtemp('/var/tmp/podvm-critest-');
   undo.defer(() => rm(work, { recursive: true, force: true }));
+  await chmod(work, 0o711); // skopeo runs as nobody
   say(`building crictl and critest ${version} with ${go}, unless they are there`);
   const tools = await buildCriTools(cache, signal);
   say('making and serving the images');
@@ -81,6 +82,7 @@ function print({ passed, failed, skipped, surprises }: Verdict): void {
 try {
   process.exitCode = await main();
 } catch (error) {
+  if (error instanceof PodvmError) for (const line of error.tail) say(line);
   say(messageOf(error));
   process.exitCode = 1;
 }

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFile, mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
@@ -36,6 +36,7 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
   await using undo = new AsyncDisposableStack();
   const root = await mkdtemp('/var/tmp/podvm-conformance-');
   undo.defer(() => rm(root, { recursive: true, force: true }));
+  await chmod(root, 0o711); // VMMs run as users of their own
   await mkdir(join(root, 'assets'));
   await copyFile(join(options.assetsRoot, 'assets/current.json'), join(root, 'assets/current.json'));
   const logFile = join(root, 'daemon.log');
