@@ -18,10 +18,10 @@ export async function connectSocket(path: string, signal: AbortSignal): Promise<
     throw new PodvmError('unavailable', `Cannot connect to ${path}: no such socket`, { cause });
   });
   if (!found.isSocket()) throw new PodvmError('unavailable', `Cannot connect to ${path}: it is no socket`);
-  if (Buffer.byteLength(path) <= maxSocketPathBytes) return await dial(path, path, signal);
+  if (Buffer.byteLength(path) <= maxSocketPathBytes) return await dialInTurn(path, path, signal);
   const directory = await open(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    return await dial(`/proc/self/fd/${directory.fd}/${basename(path)}`, path, signal);
+    return await dialInTurn(`/proc/self/fd/${directory.fd}/${basename(path)}`, path, signal);
   } finally {
     await directory.close();
   }
@@ -38,6 +38,19 @@ export async function connectWhenListening(
       return await connectSocket(path, signal);
     } catch (error) {
       if (signal.aborted || !(await stillWanted())) throw error;
+      await sleep(retryMs, undefined, { signal }).catch(() => undefined); // the next attempt reports the abort
+    }
+  }
+}
+
+/** QEMU serves one connection at a time: the next is refused with EAGAIN until it has seen the last one's end. */
+async function dialInTurn(address: string, path: string, signal: AbortSignal): Promise<Socket> {
+  for (;;) {
+    try {
+      return await dial(address, path, signal);
+    } catch (error) {
+      const cause = error instanceof PodvmError ? error.cause : undefined;
+      if (!(cause instanceof Error && 'code' in cause && cause.code === 'EAGAIN')) throw error;
       await sleep(retryMs, undefined, { signal }).catch(() => undefined); // the next attempt reports the abort
     }
   }
