@@ -25,8 +25,8 @@ export async function standIns(debian: DebianFiles): Promise<readonly StandIn[]>
   ];
   return [
     { names: [`${e2e}/busybox:1.29-2`], image: image([box], { Cmd: ['sh'] }) },
-    { names: [`${e2e}/nginx:1.14-2`], image: webServer(web, 80) },
-    { names: [`${staging}/hostnet-nginx-amd64:latest`], image: webServer(web, 12_003) },
+    { names: [`${e2e}/nginx:1.14-2`], image: webServer([box, web], 80) },
+    { names: [`${staging}/hostnet-nginx-amd64:latest`], image: webServer([box, web], 12_003) },
     { names: [`${e2e}/httpd:2.4.39-4`], image: httpd(box) },
     { names: [`${e2e}/nonewprivs:1.3`], image: await effectiveUid(debian, box) },
     ...users.map((line) => {
@@ -47,12 +47,15 @@ export async function standIns(debian: DebianFiles): Promise<readonly StandIn[]>
       'test-image-1:latest',
       'test-image-2:latest',
       'test-image-3:latest',
-    ].map((name) => ({ names: [`${staging}/${name}`], image: small(name) })),
-    { names: ['1', '2', '3'].map((tag) => `${staging}/test-image-tags:${tag}`), image: small('test-image-tags') },
-    { names: ['registry.k8s.io/pause:3.9', 'k8s.gcr.io/pause:3.9'], image: small('pause') },
+    ].map((name) => ({ names: [`${staging}/${name}`], image: named(box, name) })),
+    { names: ['1', '2', '3'].map((tag) => `${staging}/test-image-tags:${tag}`), image: named(box, 'test-image-tags') },
+    {
+      names: ['registry.k8s.io/pause:3.9', 'k8s.gcr.io/pause:3.9'],
+      image: named(box, 'pause'),
+    },
     {
       names: ['1.35.0-glibc', '1-uclibc', '1', '1-glibc', '1-musl'].map((tag) => `${benchmarks}/busybox:${tag}`),
-      image: image([box, [file('etc/benchmark', '')]], { Cmd: ['sh'] }),
+      image: named(box, 'benchmark'),
     },
   ];
 }
@@ -129,7 +132,7 @@ async function nginx(debian: DebianFiles): Promise<readonly TarSpec[]> {
   ];
 }
 
-function webServer(web: readonly TarSpec[], port: number): ImageSpec {
+function webServer(layers: readonly (readonly TarSpec[])[], port: number): ImageSpec {
   const config = `user www-data;
 worker_processes 1;
 pid /run/nginx.pid;
@@ -141,8 +144,10 @@ http {
   server { listen ${port}; root /usr/share/nginx/html; }
 }
 `;
-  const layer = [...base, ...web, file('etc/nginx/nginx.conf', config)];
-  return image([layer], { Cmd: ['nginx', '-g', 'daemon off;'], StopSignal: 'SIGQUIT' });
+  return image([...layers, [file('etc/nginx/nginx.conf', config)]], {
+    Cmd: ['nginx', '-g', 'daemon off;'],
+    StopSignal: 'SIGQUIT',
+  });
 }
 
 /** The spec wants a page on port 80 and the word "httpd" in the log. */
@@ -158,7 +163,7 @@ async function effectiveUid(debian: DebianFiles, box: readonly TarSpec[]): Promi
   return image([box, layer], { Entrypoint: ['/nnp', '-e', 'print "Effective uid: $>\\n"'] });
 }
 
-/** One of those that are only pulled, listed and removed. */
-function small(name: string): ImageSpec {
-  return image([[...base, file('etc/name', `${name}\n`)]], { Cmd: ['/nothing'] });
+/** One of those of which the specs want little more than that they are told apart. */
+function named(box: readonly TarSpec[], name: string): ImageSpec {
+  return image([box, [file('etc/name', `${name}\n`)]], { Cmd: ['sleep', 'infinity'] });
 }
