@@ -157,7 +157,7 @@ export class LiveSandbox implements Sandbox {
     this.#assertReady(`create container ${spec.name}`);
     const { limits, directory, surroundings } = this.#live;
     const same = this.#containers.filter((container) => container.spec.name === spec.name);
-    if (same.some((container) => container.spec.attempt === spec.attempt)) {
+    if (same.some((container) => container.spec.attempt === spec.attempt && !container.isRemoved)) {
       const what = `container ${spec.name} (attempt ${spec.attempt})`;
       throw new PodvmError('alreadyExists', `Cannot create ${what}: it exists already`);
     }

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import {
   create,
   type DescMessage,
@@ -8,6 +9,16 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 import { Client, credentials, Metadata, type CallOptions } from '@grpc/grpc-js';
+
+/** For assert.rejects: a status of that code, whose details have these words. */
+export const is =
+  (code: number, words = /./) =>
+  (error: unknown): true => {
+    const { code: got, details } = error as { code: number; details: string };
+    assert.equal(got, code, details);
+    assert.match(details, words);
+    return true;
+  };
 
 /** One function for each verb, as a client of the real socket sees it: for tests. */
 export type ClientOf<Service extends DescService> = {

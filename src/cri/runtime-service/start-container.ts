@@ -1,3 +1,5 @@
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import { untilAborted } from '../until-aborted.ts';
@@ -6,13 +8,18 @@ import { ContainerEventType, type StartContainerRequest, type StartContainerResp
 /** A start cannot be taken back: it goes on when its caller leaves, bounded by the link's own deadline. */
 const never = new AbortController().signal;
 
-/** Errors: `notFound`; `failedPrecondition` unless it was just created, with why it could not start. */
+/** One that runs already was started by a call before. Errors: `notFound`; `failedPrecondition` when it has ended. */
 export async function startContainer(
   { pods, events }: CriParts,
   { containerId }: StartContainerRequest,
   signal: AbortSignal,
 ): Promise<Answer<typeof StartContainerResponseSchema>> {
   const { container, pod } = pods.container(containerId);
+  const { state, name, exit } = container.status;
+  if (state === 'exited') {
+    const why = exit?.reason === 'StartError' ? `: ${printable(exit.message ?? '')}` : ': it has ended';
+    throw new PodvmError('failedPrecondition', `Cannot start container ${name}${why}`);
+  }
   await untilAborted(container.start(never), signal);
   events.tell(ContainerEventType.CONTAINER_STARTED_EVENT, container.status.id, pod);
   return {};

@@ -42,7 +42,8 @@ export async function serveExec(
   let status: RemoteStatus;
   try {
     const spec = { command: request.command, tty: request.tty, stdin: request.stdin };
-    using start = deadlineAfter(clock, startTimeoutMs, gone);
+    // A client that leaves meanwhile does not cancel the start, half of which might stay: what was started is ended.
+    using start = deadlineAfter(clock, startTimeoutMs, new AbortController().signal);
     const exec = await request.target.exec(spec, start.signal);
     const leave = () => void end(exec, request.tty, { log, clock });
     gone.addEventListener('abort', leave, { once: true });

@@ -84,13 +84,17 @@ export class ScriptedContainer implements Pick<Container, 'exec'>, AttachTarget 
   stdinOnce = true;
   detached = 0;
   refusal: PodvmError | undefined;
+  /** Starts wait for it. */
+  startable: Promise<void> = Promise.resolve();
 
-  exec(spec: ExecSpec): Promise<Exec> {
-    if (this.refusal !== undefined) return Promise.reject(this.refusal);
+  async exec(spec: ExecSpec, signal: AbortSignal): Promise<Exec> {
+    if (this.refusal !== undefined) throw this.refusal;
     const process = new ScriptedProcess(spec);
     this.processes.push(process);
     this.awaited.changed();
-    return Promise.resolve(process.exec);
+    await this.startable;
+    signal.throwIfAborted();
+    return process.exec;
   }
 
   async process(index = 0): Promise<ScriptedProcess> {

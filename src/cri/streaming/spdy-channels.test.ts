@@ -125,6 +125,18 @@ async function rests(read: () => number): Promise<number> {
   }
 }
 
+test('exec kills a process whose client left while it was started', async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  container.startable = promise;
+  const { client, process } = await exec(plain);
+  client.transport.destroy();
+  await client.closed();
+  // The server must have heard of it, too, before the start ends: it answers another client after that.
+  await assert.rejects(ScriptedClient.connect(`${server.baseUrl}/exec/none`));
+  resolve();
+  await process.awaited.until('a signal', () => process.signals.includes(9));
+});
+
 test('exec holds a client back that sends more than is taken, and loses nothing', async () => {
   const { client, process, stdin } = await exec(plain);
   const total = 48 * 1024 * 1024; // more than the kernel keeps for the two of them

@@ -1,0 +1,298 @@
+import assert from 'node:assert/strict';
+import { access, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { status } from '@grpc/grpc-js';
+import { PodvmError } from '#base/errors.ts';
+import { is } from '../rpc/scripted-client.ts';
+import {
+  ContainerState,
+  SecurityProfile_ProfileType as ProfileType,
+  SupplementalGroupsPolicy,
+} from '../schema/api_pb.ts';
+import { containerConfig, openScriptedNode, podConfig, type ScriptedNode } from '../scripted-node.ts';
+
+const stateOf = async ({ runtime }: ScriptedNode, containerId: string) =>
+  (await runtime.containerStatus({ containerId })).status?.state;
+
+/** Waits until a container is in a state; the test's own deadline bounds it. */
+async function becomes(node: ScriptedNode, containerId: string, state: ContainerState): Promise<void> {
+  while ((await stateOf(node, containerId)) !== state);
+}
+
+test('createContainer() refuses what is missing or not possible, with a sentence, and leaves nothing', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
+  const refuses = async (change: object, code: number, words: RegExp) => {
+    const config = { ...containerConfig, ...change };
+    await assert.rejects(runtime.createContainer({ podSandboxId, config }), is(code, words));
+  };
+  await assert.rejects(runtime.createContainer({ podSandboxId }), is(status.INVALID_ARGUMENT, /no config/));
+  await assert.rejects(
+    runtime.createContainer({ podSandboxId: 'nothing', config: containerConfig }),
+    is(status.NOT_FOUND, /pod sandbox "nothing"/),
+  );
+  await refuses({ metadata: undefined }, status.INVALID_ARGUMENT, /no metadata/);
+  await refuses({ metadata: { name: '../x' } }, status.INVALID_ARGUMENT, /letters, digits/);
+  await refuses({ metadata: { name: '..' } }, status.INVALID_ARGUMENT, /letters, digits/);
+  await refuses({ image: undefined }, status.INVALID_ARGUMENT, /names no image/);
+  await refuses({ image: { image: 'missing' } }, status.NOT_FOUND, /missing/);
+  await refuses({ envs: [{ key: 'A', value: Buffer.of(0xff) }] }, status.INVALID_ARGUMENT, /no UTF-8/);
+  await refuses({ devices: [{ hostPath: '/dev/kvm' }] }, status.UNIMPLEMENTED, /devices of the host/);
+  await refuses({ mounts: [{ containerPath: '/data', hostPath: '/srv' }] }, status.UNIMPLEMENTED, /\/srv of the host/);
+  const security = (securityContext: object) => ({ linux: { securityContext } });
+  await refuses(security({ runAsGroup: { value: 5n } }), status.INVALID_ARGUMENT, /no user/);
+  await refuses(security({ runAsUser: { value: -1n } }), status.INVALID_ARGUMENT, /run_as_user.*got -1/);
+  await refuses(security({ apparmor: { profileType: ProfileType.Localhost } }), status.UNIMPLEMENTED, /AppArmor/);
+  const strict = { supplementalGroupsPolicy: SupplementalGroupsPolicy.Strict };
+  await refuses(security(strict), status.UNIMPLEMENTED, /Strict/);
+  const local = (localhostRef: string) => ({ seccomp: { profileType: ProfileType.Localhost, localhostRef } });
+  await refuses(security(local('relative')), status.INVALID_ARGUMENT, /not absolute/);
+  await refuses(security(local('/nowhere/x.json')), status.NOT_FOUND, /cannot be read/);
+  const logsIn = { ...podConfig, logDirectory: '/var/log/pods/x' };
+  await assert.rejects(
+    runtime.createContainer({
+      podSandboxId,
+      sandboxConfig: logsIn,
+      config: { ...containerConfig, logPath: '../../../etc/passwd' },
+    }),
+    is(status.INVALID_ARGUMENT, /inside of an absolute directory/),
+  );
+  assert.deepEqual((await runtime.listContainers()).containers, []);
+});
+
+test('a container goes through its states, and its status says what a kubelet asks', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
+  const sandboxConfig = { ...podConfig, logDirectory: join(node.directory, 'logs') };
+  const config = { ...containerConfig, logPath: 'main/0.log', annotations: { note: 'x' } };
+  const { containerId } = await runtime.createContainer({ podSandboxId, config, sandboxConfig });
+  assert.equal(await stateOf(node, containerId), ContainerState.CONTAINER_CREATED);
+  await access(join(node.directory, 'logs/main/0.log'));
+  await runtime.startContainer({ containerId });
+  await runtime.startContainer({ containerId }); // the retry of a call that timed out
+  assert.equal(await stateOf(node, containerId), ContainerState.CONTAINER_RUNNING);
+  node.exit(containerId, 7);
+  await becomes(node, containerId, ContainerState.CONTAINER_EXITED);
+  const { status: seen } = await runtime.containerStatus({ containerId });
+  assert.equal(seen?.exitCode, 7);
+  assert.equal(seen.reason, 'Error');
+  assert.equal(seen.finishedAt, 2_000_000_000n);
+  assert.equal(seen.startedAt, 1_000_000_000n);
+  assert.equal(seen.image?.image, 'busybox');
+  assert.equal(seen.imageId, 'sha256:1');
+  assert.deepEqual(seen.labels, config.labels);
+  assert.deepEqual(seen.annotations, config.annotations);
+  assert.equal(seen.logPath, join(node.directory, 'logs/main/0.log'));
+  await assert.rejects(runtime.startContainer({ containerId }), is(status.FAILED_PRECONDITION, /has ended/));
+  await assert.rejects(runtime.reopenContainerLog({ containerId }), is(status.FAILED_PRECONDITION, /reopen/));
+});
+
+test('createContainer() hands the guest what the config says', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const profile = join(node.directory, 'seccomp.json');
+  await writeFile(profile, '{"defaultAction":"SCMP_ACT_ALLOW"}');
+  const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
+  const envs = [{ key: 'A', value: Buffer.from('ü=1') }];
+  const securityContext = {
+    runAsUser: { value: 1000n },
+    runAsGroup: { value: 50n },
+    supplementalGroups: [7n],
+    readonlyRootfs: true,
+    noNewPrivs: true,
+    capabilities: { addCapabilities: ['NET_ADMIN'], dropCapabilities: ['ALL'] },
+    maskedPaths: ['/bin/ls'],
+    seccomp: { profileType: ProfileType.Localhost, localhostRef: profile },
+  };
+  const resources = { memoryLimitInBytes: 2n ** 26n, cpuQuota: 50_000n, cpuPeriod: 100_000n, cpuShares: 512n };
+  const config = {
+    ...containerConfig,
+    args: ['-c', 'true'],
+    envs,
+    workingDir: '/tmp',
+    linux: { securityContext, resources: { ...resources, oomScoreAdj: 900n } },
+  };
+  await runtime.createContainer({ podSandboxId, config });
+  const { params } = parts.guest.calls.findLast(({ method }) => method === 'createContainer') ?? {};
+  assert.ok(params);
+  const process = params['process'] as Record<string, unknown>;
+  assert.deepEqual(process['args'], ['sh', '-c', 'true']);
+  assert.deepEqual(process['env'], ['A=ü=1']);
+  assert.equal(process['cwd'], '/tmp');
+  assert.equal(process['user'], '1000');
+  assert.equal(process['group'], 50);
+  assert.deepEqual(process['supplementalGroups'], [7]);
+  assert.deepEqual(process['capabilities'], ['CAP_NET_ADMIN']);
+  assert.equal(process['noNewPrivileges'], true);
+  assert.equal(process['oomScoreAdj'], 900);
+  assert.equal(params['readOnlyRootfs'], true);
+  assert.deepEqual(params['maskedPaths'], ['/bin/ls']);
+  assert.deepEqual(params['seccomp'], { defaultAction: 'SCMP_ACT_ALLOW' });
+  assert.deepEqual(params['resources'], {
+    memoryLimitBytes: 2 ** 26,
+    cpuQuotaUs: 50_000,
+    cpuPeriodUs: 100_000,
+    cpuShares: 512,
+  });
+});
+
+test('one of two creates of a name at once is refused, and a removed name can be used again', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
+  const create = () => runtime.createContainer({ podSandboxId, config: containerConfig });
+  const both = await Promise.allSettled([create(), create()]);
+  const refused = both.filter((each) => each.status === 'rejected');
+  assert.equal(refused.length, 1);
+  assert.ok(is(status.ALREADY_EXISTS, /exists already/)(refused[0]?.reason));
+  const [made] = (await runtime.listContainers()).containers;
+  await runtime.removeContainer({ containerId: made?.id ?? '' });
+  await create();
+  assert.equal((await runtime.listContainers()).containers.length, 1);
+});
+
+test('a cancelled createContainer() leaves none, and its name is free', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
+  const stop = new AbortController();
+  parts.before = async (step, signal) => {
+    if (step !== 'call createContainer') return;
+    stop.abort();
+    await new Promise((resolve) => signal.addEventListener('abort', resolve));
+    signal.throwIfAborted();
+  };
+  const request = { podSandboxId, config: containerConfig };
+  await assert.rejects(runtime.createContainer(request, { signal: stop.signal }), is(status.CANCELLED));
+  parts.before = async () => {};
+  while ((await runtime.createContainer(request).catch(() => undefined)) === undefined);
+  assert.equal((await runtime.listContainers()).containers.length, 1);
+});
+
+test('a command that cannot run is told by startContainer() and by the status', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
+  parts.guest.answers.set('createContainer', () => {
+    throw new PodvmError('failedPrecondition', 'exec: "nope": not found');
+  });
+  const { containerId } = await runtime.createContainer({ podSandboxId, config: containerConfig });
+  await assert.rejects(runtime.startContainer({ containerId }), is(status.FAILED_PRECONDITION, /"nope": not found/));
+  const { status: seen } = await runtime.containerStatus({ containerId });
+  assert.equal(seen?.state, ContainerState.CONTAINER_EXITED);
+  assert.equal(seen.reason, 'StartError');
+  assert.equal(seen.exitCode, 127);
+  assert.match(seen.message, /not found/);
+});
+
+test('stopContainer() and removeContainer() are no errors for what is not there or has ended', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  await runtime.stopContainer({ containerId: 'nothing' });
+  await runtime.removeContainer({ containerId: 'nothing' });
+  await assert.rejects(runtime.stopContainer(), is(status.INVALID_ARGUMENT, /no id/));
+  const { containerId } = await node.running();
+  const signals: unknown[] = [];
+  parts.guest.answers.set('signalContainer', ({ signal }) => {
+    signals.push(signal);
+    node.exit(containerId, 0);
+  });
+  await runtime.stopContainer({ containerId, timeout: 10n });
+  await runtime.stopContainer({ containerId, timeout: 10n });
+  assert.deepEqual(signals, [15]);
+  await runtime.removeContainer({ containerId });
+  await runtime.removeContainer({ containerId });
+  assert.deepEqual((await runtime.listContainers()).containers, []);
+});
+
+test('removeContainer() kills what runs', async () => {
+  await using node = await openScriptedNode();
+  const { containerId } = await node.running();
+  node.parts.guest.answers.set('signalContainer', ({ signal }) => {
+    if (signal === 9) node.exit(containerId, 137);
+  });
+  await node.runtime.removeContainer({ containerId });
+  assert.deepEqual((await node.runtime.listContainers()).containers, []);
+});
+
+test('the termination message is in its file before the container is told to have ended', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const hostPath = join(node.directory, 'message');
+  await writeFile(hostPath, '');
+  const config = {
+    ...containerConfig,
+    annotations: { 'io.kubernetes.container.terminationMessagePath': '/dev/termination-log' },
+    mounts: [{ containerPath: '/dev/termination-log', hostPath }],
+  };
+  const { containerId } = await node.running(podConfig, config);
+  const create = parts.guest.calls.findLast(({ method }) => method === 'createContainer');
+  assert.equal(create?.params['terminationLogPath'], '/dev/termination-log');
+  parts.guest.answers.set('readFile', () => ({ data: Buffer.from('no space').toString('base64') }));
+  node.exit(containerId, 1);
+  await becomes(node, containerId, ContainerState.CONTAINER_EXITED);
+  assert.equal(await readFile(hostPath, 'utf8'), 'no space');
+  const { status: seen } = await runtime.containerStatus({ containerId });
+  assert.equal(seen?.mounts[0]?.hostPath, hostPath);
+});
+
+test('listContainers() filters by id, pod, state and labels; streamContainers() lists the same', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  const { podSandboxId, containerId: a } = await node.running();
+  const other = { ...containerConfig, metadata: { name: 'other', attempt: 0 }, labels: { part: 'other' } };
+  const { containerId: b } = await runtime.createContainer({ podSandboxId, config: other });
+  const filters = [
+    [{}, [b, a]],
+    [{ id: a }, [a]],
+    [{ id: a.slice(0, 13) }, [a]],
+    [{ id: 'nothing' }, []],
+    [{ podSandboxId }, [b, a]],
+    [{ podSandboxId: 'nothing' }, []],
+    [{ state: { state: ContainerState.CONTAINER_CREATED } }, [b]],
+    [{ labelSelector: { part: 'main' } }, [a]],
+  ] as const;
+  for (const [filter, wanted] of filters) {
+    assert.deepEqual(
+      (await runtime.listContainers({ filter })).containers.map(({ id }) => id),
+      wanted,
+    );
+    const streamed: string[] = [];
+    for await (const { containers } of runtime.streamContainers({ filter }))
+      streamed.push(...containers.map(({ id }) => id));
+    assert.deepEqual(streamed, wanted);
+  }
+});
+
+test('updateContainerResources() changes what it names, and the status says so', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const linux = { resources: { memoryLimitInBytes: 2n ** 26n, cpuShares: 512n } };
+  const { containerId } = await node.running(podConfig, { ...containerConfig, linux });
+  await runtime.updateContainerResources({ containerId, linux: { memoryLimitInBytes: 2n ** 27n } });
+  const asked = parts.guest.calls.findLast(({ method }) => method === 'updateContainer');
+  assert.deepEqual(asked?.params['resources'], { memoryLimitBytes: 2 ** 27 });
+  const { status: seen } = await runtime.containerStatus({ containerId });
+  assert.equal(seen?.resources?.linux?.memoryLimitInBytes, 2n ** 27n);
+  assert.equal(seen.resources.linux.cpuShares, 512n);
+  await assert.rejects(
+    runtime.updateContainerResources({ containerId, linux: { memoryLimitInBytes: 5n } }),
+    is(status.INVALID_ARGUMENT, /at least/),
+  );
+  await assert.rejects(runtime.updateContainerResources({ containerId }), is(status.INVALID_ARGUMENT, /no Linux/));
+});
+
+test('reopenContainerLog() goes on in a new file', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  const logs = join(node.directory, 'logs');
+  await mkdir(logs);
+  const pod = { ...podConfig, logDirectory: logs };
+  const { containerId } = await node.running(pod, { ...containerConfig, logPath: '0.log' });
+  await rename(join(logs, '0.log'), join(logs, '0.log.1'));
+  await runtime.reopenContainerLog({ containerId });
+  await access(join(logs, '0.log'));
+});

@@ -1,0 +1,221 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { status } from '@grpc/grpc-js';
+import { PodvmError } from '#base/errors.ts';
+import { NamespaceMode, PodSandboxState } from '../schema/api_pb.ts';
+import { is } from '../rpc/scripted-client.ts';
+import { containerConfig, openScriptedNode, podConfig } from '../scripted-node.ts';
+
+test('runPodSandbox() refuses what is missing or absurd, with a sentence, and leaves nothing', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  await assert.rejects(runtime.runPodSandbox({}), is(status.INVALID_ARGUMENT, /no config/));
+  await assert.rejects(runtime.runPodSandbox({ config: {} }), is(status.INVALID_ARGUMENT, /no metadata/));
+  const { metadata } = podConfig;
+  for (const bad of [{ name: '' }, { name: 'a/b' }, { namespace: 'x'.repeat(254) }, { uid: 'a\u0000' }]) {
+    const config = { ...podConfig, metadata: { ...metadata, ...bad } };
+    await assert.rejects(runtime.runPodSandbox({ config }), is(status.INVALID_ARGUMENT, /must have 1 to 253/));
+  }
+  const annotations = { large: 'x'.repeat(10 * 1024 * 1024) };
+  await assert.rejects(
+    runtime.runPodSandbox({ config: { ...podConfig, annotations } }),
+    is(status.INVALID_ARGUMENT, /1048576 are allowed/),
+  );
+  await assert.rejects(
+    runtime.runPodSandbox({ config: podConfig, runtimeHandler: 'runc' }),
+    is(status.INVALID_ARGUMENT, /Use one of podvm/),
+  );
+  for (const namespaceOptions of [{ network: NamespaceMode.NODE }, { ipc: NamespaceMode.NODE }]) {
+    const config = { ...podConfig, linux: { securityContext: { namespaceOptions } } };
+    await assert.rejects(runtime.runPodSandbox({ config }), is(status.UNIMPLEMENTED, /host(Network|IPC) is not/));
+  }
+  assert.deepEqual((await runtime.listPodSandbox()).items, []);
+});
+
+test('runPodSandbox() makes a pod that is listed and told of as it was asked for', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig, runtimeHandler: 'podvm' });
+  const { items } = await runtime.listPodSandbox();
+  assert.equal(items.length, 1);
+  const { status: told } = await runtime.podSandboxStatus({ podSandboxId: podSandboxId.slice(0, 13) });
+  for (const seen of [items[0], told]) {
+    assert.equal(seen?.id, podSandboxId);
+    assert.equal(seen.state, PodSandboxState.SANDBOX_READY);
+    assert.equal(seen.metadata?.uid, 'u-1');
+    assert.deepEqual(seen.labels, podConfig.labels);
+    assert.deepEqual(seen.annotations, podConfig.annotations);
+    assert.equal(seen.runtimeHandler, 'podvm');
+    assert.ok(seen.createdAt > 1_700_000_000_000_000_000n);
+  }
+  assert.equal(told?.network?.ip, '10.1.0.5');
+});
+
+test('runPodSandbox() gives a second call the sandbox of the first, and another attempt its own', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  const [first, beside] = await Promise.all([
+    runtime.runPodSandbox({ config: podConfig }),
+    runtime.runPodSandbox({ config: podConfig }),
+  ]);
+  const after = await runtime.runPodSandbox({ config: podConfig });
+  assert.deepEqual([beside.podSandboxId, after.podSandboxId], [first.podSandboxId, first.podSandboxId]);
+
+  await runtime.stopPodSandbox({ podSandboxId: first.podSandboxId });
+  await assert.rejects(
+    runtime.runPodSandbox({ config: podConfig }),
+    is(status.ALREADY_EXISTS, /is stopped.*Remove that one first/),
+  );
+  const next = { ...podConfig, metadata: { ...podConfig.metadata, attempt: 1 } };
+  const second = await runtime.runPodSandbox({ config: next });
+  assert.notEqual(second.podSandboxId, first.podSandboxId);
+  assert.equal((await runtime.listPodSandbox()).items.length, 2);
+});
+
+test('a cancelled runPodSandbox() is undone; one that ran out of time goes on for the retry', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const held = () => {
+    const gate = Promise.withResolvers<void>();
+    const entered = Promise.withResolvers<void>();
+    parts.before = async (step, signal) => {
+      if (step !== 'driver.start') return;
+      entered.resolve();
+      await Promise.race([gate.promise, new Promise((resolve) => signal.addEventListener('abort', resolve))]);
+      signal.throwIfAborted();
+    };
+    return { open: gate.resolve, entered: entered.promise };
+  };
+
+  const first = held();
+  const stop = new AbortController();
+  const cancelled = assert.rejects(
+    runtime.runPodSandbox({ config: podConfig }, { signal: stop.signal }),
+    is(status.CANCELLED),
+  );
+  await first.entered;
+  stop.abort();
+  await cancelled;
+  parts.before = async () => {};
+  const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig }); // waits until that one is undone
+  assert.equal(parts.alive.has('machine'), true);
+  await runtime.removePodSandbox({ podSandboxId });
+  assert.deepEqual([...parts.alive], []);
+
+  const second = held();
+  await assert.rejects(
+    runtime.runPodSandbox({ config: podConfig }, { deadline: Date.now() + 100 }),
+    is(status.DEADLINE_EXCEEDED),
+  );
+  const retried = runtime.runPodSandbox({ config: podConfig });
+  second.open();
+  const got = await retried;
+  assert.deepEqual(
+    (await runtime.listPodSandbox()).items.map(({ id }) => id),
+    [got.podSandboxId],
+  );
+});
+
+test('a start that fails is told to all who wait for it, and can be tried again', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  parts.before = async (step) => {
+    if (step === 'link.connect') throw new PodvmError('exhausted', 'Cannot connect: no more of it');
+  };
+  const both = [runtime.runPodSandbox({ config: podConfig }), runtime.runPodSandbox({ config: podConfig })];
+  for (const one of both) await assert.rejects(one, is(status.RESOURCE_EXHAUSTED, /no more of it/));
+  parts.before = async () => {};
+  await runtime.runPodSandbox({ config: podConfig });
+});
+
+test('stop and remove are no errors for what is not there, was stopped, or was removed', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  const { podSandboxId, containerId } = await node.running();
+  await runtime.stopPodSandbox({ podSandboxId: 'nothing' });
+  await runtime.removePodSandbox({ podSandboxId: 'nothing' });
+  await Promise.all([runtime.stopPodSandbox({ podSandboxId }), runtime.stopPodSandbox({ podSandboxId })]);
+  await runtime.stopPodSandbox({ podSandboxId });
+  const stopped = await runtime.podSandboxStatus({ podSandboxId });
+  assert.equal(stopped.status?.state, PodSandboxState.SANDBOX_NOTREADY);
+  assert.equal(stopped.status.network?.ip, '');
+  assert.equal(stopped.containersStatuses[0]?.id, containerId);
+  await Promise.all([runtime.removePodSandbox({ podSandboxId }), runtime.removePodSandbox({ podSandboxId })]);
+  await runtime.removePodSandbox({ podSandboxId });
+  await assert.rejects(runtime.podSandboxStatus({ podSandboxId }), is(status.NOT_FOUND, /no such one/));
+  await assert.rejects(runtime.containerStatus({ containerId }), is(status.NOT_FOUND));
+  await assert.rejects(runtime.stopPodSandbox(), is(status.INVALID_ARGUMENT, /no id/));
+  await assert.rejects(runtime.removePodSandbox(), is(status.INVALID_ARGUMENT, /no id/));
+});
+
+test('listPodSandbox() filters by id, state and labels; streamPodSandboxes() lists the same', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  const named = (name: string) => ({ ...podConfig, metadata: { ...podConfig.metadata, name }, labels: { app: name } });
+  const a = await runtime.runPodSandbox({ config: named('a') });
+  const b = await runtime.runPodSandbox({ config: named('b') });
+  await runtime.stopPodSandbox({ podSandboxId: a.podSandboxId });
+  const filters = [
+    [{}, [b, a]],
+    [{ id: a.podSandboxId }, [a]],
+    [{ id: 'nothing' }, []],
+    [{ state: { state: PodSandboxState.SANDBOX_READY } }, [b]],
+    [{ labelSelector: { app: 'a' } }, [a]],
+    [{ labelSelector: { app: 'a', other: 'x' } }, []],
+  ] as const;
+  for (const [filter, wanted] of filters) {
+    const ids = wanted.map(({ podSandboxId }) => podSandboxId);
+    assert.deepEqual(
+      (await runtime.listPodSandbox({ filter })).items.map(({ id }) => id),
+      ids,
+    );
+    const streamed: string[] = [];
+    for await (const { podSandboxes } of runtime.streamPodSandboxes({ filter }))
+      streamed.push(...podSandboxes.map(({ id }) => id));
+    assert.deepEqual(streamed, ids);
+  }
+  const prefix = await runtime.podSandboxStatus({ podSandboxId: b.podSandboxId.slice(0, 8) });
+  assert.equal(prefix.status?.id, b.podSandboxId);
+  await assert.rejects(
+    runtime.podSandboxStatus({ podSandboxId: 'sb-' }),
+    is(status.INVALID_ARGUMENT, /2 ids begin so/),
+  );
+});
+
+test('a pod whose machine dies is not ready, its containers have ended, and it can be removed', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const { podSandboxId, containerId } = await node.running();
+  parts.killMachine('it was killed');
+  for (;;) {
+    const { status: seen } = await runtime.podSandboxStatus({ podSandboxId });
+    if (seen?.state === PodSandboxState.SANDBOX_NOTREADY) break;
+  }
+  const { status: container } = await runtime.containerStatus({ containerId });
+  assert.equal(container?.exitCode, 137);
+  assert.match(container.message, /it was killed/);
+  await assert.rejects(
+    runtime.createContainer({ podSandboxId, config: containerConfig }),
+    is(status.FAILED_PRECONDITION, /it was killed/),
+  );
+  await runtime.removeContainer({ containerId });
+  await runtime.removePodSandbox({ podSandboxId });
+});
+
+test('updatePodSandboxResources() resizes pod and overhead together', async () => {
+  await using node = await openScriptedNode();
+  const { podSandboxId } = await node.runtime.runPodSandbox({ config: podConfig });
+  const mebibyte = 1024n * 1024n;
+  const resources = { memoryLimitInBytes: 64n * mebibyte, cpuQuota: 150_000n };
+  await node.runtime.updatePodSandboxResources({
+    podSandboxId,
+    resources,
+    overhead: { memoryLimitInBytes: 16n * mebibyte },
+  });
+  const asked = node.parts.guest.calls.findLast(({ method }) => method === 'updatePod');
+  assert.deepEqual(asked?.params['resources'], {
+    memoryLimitBytes: 80 * 1024 * 1024,
+    cpuQuotaUs: 150_000,
+    cpuPeriodUs: 100_000,
+  });
+});
