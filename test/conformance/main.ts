@@ -4,8 +4,8 @@ import { parseArgs } from 'node:util';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { buildCriTools, goVersion, version } from './cri-tools.ts';
 import { startNode } from './node.ts';
-import { judge, leftOutPattern, parseExpectations, type Verdict } from './report.ts';
-import { runCritest } from './run-critest.ts';
+import { judge, leftOutPattern, parseExpectations, type Spec, type Verdict } from './report.ts';
+import { runCritest, type SuiteOptions } from './run-critest.ts';
 import { serveStandIns } from './serve-stand-ins.ts';
 
 /*
@@ -57,7 +57,7 @@ async function main(): Promise<number> {
       : undefined;
   if (node === undefined) say(`${values.endpoint} must take its registries from ${images.containersDirectory}`);
   const expected = parseExpectations(await readFile(join(import.meta.dirname, 'expected.json'), 'utf8'));
-  const specs = await runCritest({
+  const suite = {
     critest: tools.critest,
     endpoint: node?.endpoint ?? values.endpoint ?? '',
     work,
@@ -65,13 +65,23 @@ async function main(): Promise<number> {
     skip: [leftOutPattern(expected), values.skip].filter((pattern) => pattern !== undefined).join('|'),
     flags: positionals,
     signal,
-  });
+  };
   const isWhole = values.focus === undefined && values.skip === undefined;
+  const specs = [...(await runCritest(suite)), ...(isWhole ? await overWebSocket(suite) : [])];
   const verdict = judge(specs, expected, isWhole);
   if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(verdict, null, 2)}\n`);
   if (verdict.surprises.length > 0 && node !== undefined) process.stderr.write(await node.log());
   print(verdict);
   return verdict.surprises.length === 0 ? 0 : 1;
+}
+
+/** The specs of streaming once more: critest takes SPDY unless it is told otherwise. */
+async function overWebSocket(suite: SuiteOptions): Promise<readonly Spec[]> {
+  const flags = [...suite.flags, '-websocket-exec', '-websocket-attach', '-websocket-portforward'];
+  const specs = await runCritest({ ...suite, focus: 'Streaming', flags });
+  return specs
+    .filter(({ outcome, message }) => outcome !== 'skipped' || message !== '')
+    .map((spec) => ({ ...spec, name: `${spec.name} (WebSocket)` }));
 }
 
 function print({ passed, failed, skipped, surprises }: Verdict): void {
