@@ -9,6 +9,7 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 import { Client, credentials, Metadata, type CallOptions } from '@grpc/grpc-js';
+import { maxMessageBytes } from './serve-grpc.ts';
 
 /** For assert.rejects: a status of that code, whose details have these words. */
 export const is =
@@ -45,7 +46,9 @@ export interface ScriptedClient extends Disposable {
 }
 
 export function connectScripted(socketPath: string): ScriptedClient {
-  const client = new Client(`unix:${socketPath}`, credentials.createInsecure());
+  const client = new Client(`unix:${socketPath}`, credentials.createInsecure(), {
+    'grpc.max_receive_message_length': maxMessageBytes, // as kubelet and crictl
+  });
   const raw = (path: string, bytes: Uint8Array, { signal, ...options }: ScriptedOptions = {}) =>
     new Promise<Buffer>((resolve, reject) => {
       const asItIs = (sent: Buffer) => sent;

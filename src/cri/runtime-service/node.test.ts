@@ -1,0 +1,130 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { status } from '@grpc/grpc-js';
+import { is } from '../rpc/scripted-client.ts';
+import { CgroupDriver, ContainerEventType } from '../schema/api_pb.ts';
+import { containerConfig, openScriptedNode, podConfig } from '../scripted-node.ts';
+
+const figures = { memoryBytes: 4096, memoryPeakBytes: 8192, oomKills: 0, cpuUsec: 1500, pids: 3 };
+
+test('the node says who it is, that it is ready, and only what it can', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  const version = await runtime.version({ version: '0.1.0' });
+  assert.deepEqual([version.runtimeName, version.runtimeVersion, version.runtimeApiVersion], ['podvm', '1.2.3', 'v1']);
+  const quiet = await runtime.status();
+  assert.deepEqual(
+    quiet.status?.conditions.map(({ type, status: isMet }) => [type, isMet]),
+    [
+      ['RuntimeReady', true],
+      ['NetworkReady', true],
+    ],
+  );
+  assert.deepEqual(
+    quiet.runtimeHandlers.map(({ name }) => name),
+    ['', 'podvm', 'podvm-own-boot'],
+  );
+  for (const { features } of quiet.runtimeHandlers) assert.equal(features?.recursiveReadOnlyMounts, false);
+  assert.deepEqual(quiet.info, {});
+  const verbose = await runtime.status({ verbose: true });
+  assert.deepEqual(JSON.parse(verbose.info['config'] ?? ''), { root: node.directory });
+  assert.equal((await runtime.runtimeConfig()).linux?.cgroupDriver, CgroupDriver.CGROUPFS);
+  await runtime.updateRuntimeConfig({ runtimeConfig: { networkConfig: { podCidr: '10.0.0.0/24' } } });
+});
+
+test('what PodVM has not is unimplemented, in a sentence', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  for (const verb of [runtime.checkpointContainer, runtime.checkpointPod, runtime.restorePod])
+    await assert.rejects(verb(), is(status.UNIMPLEMENTED, /Cannot checkpoint or restore/));
+  for (const verb of [runtime.listMetricDescriptors, runtime.listPodSandboxMetrics])
+    await assert.rejects(verb(), is(status.UNIMPLEMENTED, /ListContainerStats/));
+  await assert.rejects(async () => {
+    for await (const _ of runtime.streamPodSandboxMetrics());
+  }, is(status.UNIMPLEMENTED));
+});
+
+test('figures of containers and pods come from their guest, in lists, streams and one by one', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const { podSandboxId, containerId } = await node.running();
+  const other = { ...containerConfig, metadata: { name: 'other' } };
+  await runtime.createContainer({ podSandboxId, config: other }); // does not run: is in no list
+  parts.guest.answers.set('stats', () => ({
+    agentRssKiB: 1,
+    agentFds: 2,
+    agentHeapBytes: 3,
+    pod: { ...figures, memoryLimitBytes: 65_536 },
+    containers: [{ id: containerId, ...figures }],
+  }));
+  const one = (await runtime.containerStats({ containerId })).stats;
+  const { stats: listed } = await runtime.listContainerStats({ filter: { podSandboxId } });
+  const streamed: typeof listed = [];
+  for await (const { containerStats } of runtime.streamContainerStats()) streamed.push(...containerStats);
+  for (const stats of [one, listed[0], streamed[0]]) {
+    assert.equal(stats?.attributes?.id, containerId);
+    assert.equal(stats.attributes.metadata?.name, 'main');
+    assert.deepEqual(stats.attributes.labels, containerConfig.labels);
+    assert.equal(stats.cpu?.usageCoreNanoSeconds?.value, 1_500_000n);
+    assert.equal(stats.memory?.workingSetBytes?.value, 4096n);
+    assert.ok((stats.cpu.timestamp ?? 0n) > 1_700_000_000_000_000_000n);
+  }
+  assert.deepEqual([listed.length, streamed.length], [1, 1]);
+  const none = await runtime.listContainerStats({ filter: { labelSelector: { part: 'other' } } });
+  assert.deepEqual(none.stats, []);
+
+  const pod = (await runtime.podSandboxStats({ podSandboxId })).stats;
+  const { stats: pods } = await runtime.listPodSandboxStats({ filter: { labelSelector: podConfig.labels } });
+  const streamedPods: typeof pods = [];
+  for await (const { podSandboxStats } of runtime.streamPodSandboxStats()) streamedPods.push(...podSandboxStats);
+  for (const stats of [pod, pods[0], streamedPods[0]]) {
+    assert.equal(stats?.attributes?.id, podSandboxId);
+    assert.equal(stats.linux?.memory?.availableBytes?.value, 61_440n);
+    assert.equal(stats.linux.process?.processCount?.value, 3n);
+    assert.equal(stats.linux.containers[0]?.attributes?.id, containerId);
+  }
+});
+
+test('a pod whose guest does not answer is left out of lists, and told when it is asked for', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const { podSandboxId, containerId } = await node.running();
+  parts.guest.answers.set('stats', () => {
+    throw new Error('wedged');
+  });
+  const { stats } = await runtime.listContainerStats();
+  assert.equal(stats[0]?.attributes?.id, containerId);
+  assert.equal(stats[0].cpu, undefined);
+  assert.deepEqual((await runtime.listPodSandboxStats()).stats, []);
+  await assert.rejects(runtime.podSandboxStats({ podSandboxId }), is(status.INTERNAL, /wedged/));
+});
+
+test('getContainerEvents() tells each step of pods and containers, with their states then', async () => {
+  await using node = await openScriptedNode();
+  const { runtime } = node;
+  const stop = new AbortController();
+  const seen: [string, ContainerEventType, number][] = [];
+  const { promise: gone, resolve } = Promise.withResolvers<void>();
+  const listening = (async () => {
+    for await (const event of runtime.getContainerEvents({}, { signal: stop.signal })) {
+      seen.push([event.containerId, event.containerEventType, event.containersStatuses.length]);
+      if (
+        event.containerEventType === ContainerEventType.CONTAINER_DELETED_EVENT &&
+        event.containerId.startsWith('sb-')
+      )
+        resolve();
+    }
+  })().catch(() => {});
+  await runtime.version(); // the listener's call is there before this one is answered
+  const { podSandboxId, containerId } = await node.running();
+  node.exit(containerId, 0);
+  await runtime.stopPodSandbox({ podSandboxId });
+  await runtime.removePodSandbox({ podSandboxId });
+  await gone;
+  stop.abort();
+  await listening;
+  const types = (id: string) => seen.filter(([each]) => each === id).map(([, type]) => type);
+  assert.deepEqual(types(podSandboxId), [0, 1, 2, 3]);
+  assert.deepEqual(types(containerId), [0, 1, 2, 3]);
+  assert.deepEqual(seen[0], [podSandboxId, ContainerEventType.CONTAINER_CREATED_EVENT, 0]);
+});
