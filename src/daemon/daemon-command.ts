@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { join } from 'node:path';
 import { serveCri } from '#cri/serve-cri.ts';
 import { defaultStreamingSettings, serveStreaming } from '#cri/streaming/server.ts';
@@ -24,7 +23,13 @@ export async function daemonCommand(config: Configuration, version: string, itse
   requireRoot();
   const write = (text: string) => itself.stderr.write(text);
   const stop = new AbortController();
-  const asked = Promise.race([once(itself, 'SIGTERM'), once(itself, 'SIGINT')]).then(() => stop.abort());
+  const { promise: asked, resolve } = Promise.withResolvers<void>();
+  for (const signal of ['SIGTERM', 'SIGINT']) {
+    itself.on(signal, () => {
+      stop.abort(); // and again: an end that is under way is not cut short, whoever cannot wait has SIGKILL
+      resolve();
+    });
+  }
   const assets = await ensureAssets(config, write);
   const log = createLog(config.logLevel, write);
   await using engine = await openEngine(config, assets, log, stop.signal, serverOf(config, version));

@@ -1,0 +1,175 @@
+import assert from 'node:assert/strict';
+import { readdir, readFile, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { status } from '@grpc/grpc-js';
+import { connectScripted, is, type ClientOf, type ScriptedClient } from '#cri/rpc/scripted-client.ts';
+import { ContainerState, ImageService, PodSandboxState, RuntimeService } from '#cri/schema/api_pb.ts';
+import { tracesOf } from '../leaks.ts';
+import { whyNoVm } from './house.ts';
+import { type Desk, openDesk, type Typed } from './typed.ts';
+
+const skip = await whyNoVm();
+const image = { image: 'localhost/podvm/base:latest' };
+const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
+
+describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
+  let desk: Desk;
+  let daemon: Typed;
+  let client: ScriptedClient;
+  let runtime: ClientOf<typeof RuntimeService>;
+  const ids: string[] = [];
+
+  before(async () => {
+    desk = await openDesk({ isSetUp: true });
+    daemon = desk.start(['daemon']);
+    await daemon.shows(/ info serving /);
+    client = connectScripted(join(desk.root, 'cri.sock'));
+    runtime = client.of(RuntimeService);
+  });
+  after(async () => {
+    client[Symbol.dispose]();
+    daemon.child.kill('SIGTERM');
+    assert.equal((await daemon.ended).code, 0);
+    assert.deepEqual(await tracesOf({ ids }), []);
+    await desk[Symbol.asyncDispose]();
+  });
+
+  const podOf = (name: string) => ({
+    metadata: { name, namespace: 'default', uid: `uid-of-${name}`, attempt: 0 },
+    logDirectory: join(desk.root, 'pod-logs', name),
+    labels: { pod: name },
+  });
+  const runPod = async (name: string) => {
+    const config = podOf(name);
+    const { podSandboxId } = await runtime.runPodSandbox({ config });
+    ids.push(podSandboxId);
+    return { podSandboxId, config };
+  };
+  const shell = (script: string) => ({
+    metadata: { name: 'main', attempt: 0 },
+    image,
+    command: ['sh', '-c', script],
+    logPath: 'main/0.log',
+  });
+  const stateBecomes = async (containerId: string, state: ContainerState) => {
+    const deadline = Date.now() + 60_000;
+    for (;;) {
+      const { status: seen } = await runtime.containerStatus({ containerId });
+      if (seen?.state === state) return seen;
+      assert.ok(Date.now() < deadline, `container is in state ${seen?.state}`);
+    }
+  };
+  const logShows = async (path: string, pattern: RegExp) => {
+    const deadline = Date.now() + 60_000;
+    for (;;) {
+      const log = await readFile(path, 'utf8');
+      if (pattern.test(log)) return log;
+      assert.ok(Date.now() < deadline, `no ${String(pattern)} in ${log}`);
+      await runtime.version();
+    }
+  };
+
+  it('runs a pod from its sandbox to its removal, with logs, commands, limits and figures', async () => {
+    const { podSandboxId, config } = await runPod('whole');
+    const { status: pod } = await runtime.podSandboxStatus({ podSandboxId });
+    assert.equal(pod?.state, PodSandboxState.SANDBOX_READY);
+    assert.match(pod.network?.ip ?? '', /^10\./);
+
+    const script = "trap 'echo bye; exit 4' TERM; echo up; echo no >&2; while :; do sleep 0.1; done";
+    const container = { ...shell(script), linux: { resources: { memoryLimitInBytes: 64n << 20n } } };
+    const { containerId } = await runtime.createContainer({ podSandboxId, config: container, sandboxConfig: config });
+    await runtime.startContainer({ containerId });
+    const logPath = join(config.logDirectory, 'main/0.log');
+    assert.match(await logShows(logPath, /stderr F no\n/), /^\S+Z stdout F up$/m);
+
+    const run = (...cmd: string[]) => runtime.execSync({ containerId, cmd });
+    const { stdout, stderr, exitCode } = await run('sh', '-c', 'echo out; echo err >&2; hostname; exit 5');
+    assert.deepEqual([text(stdout), text(stderr), exitCode], ['out\nwhole\n', 'err\n', 5]);
+    const slow = runtime.execSync({ containerId, cmd: ['sleep', '4321'], timeout: 1n });
+    await assert.rejects(slow, is(status.DEADLINE_EXCEEDED, /longer than 1 s/));
+    assert.doesNotMatch(text((await run('ps')).stdout), /sleep 4321/);
+
+    await runtime.updateContainerResources({ containerId, linux: { memoryLimitInBytes: 96n << 20n } });
+    assert.equal(text((await run('cat', '/sys/fs/cgroup/memory.max')).stdout), `${96 << 20}\n`);
+    const { stats } = await runtime.containerStats({ containerId });
+    assert.ok((stats?.cpu?.usageCoreNanoSeconds?.value ?? 0n) > 0n);
+    assert.ok((stats?.memory?.workingSetBytes?.value ?? 0n) > 100_000n);
+
+    await rename(logPath, `${logPath}.1`);
+    await runtime.reopenContainerLog({ containerId });
+    await runtime.stopContainer({ containerId, timeout: 30n });
+    const ended = await stateBecomes(containerId, ContainerState.CONTAINER_EXITED);
+    assert.equal(ended.exitCode, 4);
+    assert.match(await logShows(logPath, /bye/), /^\S+Z stdout F bye\n$/);
+
+    await runtime.removeContainer({ containerId });
+    await runtime.stopPodSandbox({ podSandboxId });
+    await runtime.removePodSandbox({ podSandboxId });
+    assert.deepEqual((await runtime.listPodSandbox()).items, []);
+  });
+
+  it('gives a retry the sandbox of the call that ran out of time, and undoes one that was cancelled', async () => {
+    const config = podOf('retried');
+    const late = runtime.runPodSandbox({ config }, { deadline: Date.now() + 100 });
+    await assert.rejects(late, is(status.DEADLINE_EXCEEDED));
+    const { podSandboxId } = await runPod('retried');
+    assert.deepEqual(
+      (await runtime.listPodSandbox()).items.map(({ id }) => id),
+      [podSandboxId],
+    );
+    await runtime.removePodSandbox({ podSandboxId });
+
+    const stop = new AbortController();
+    const cancelled = runtime.runPodSandbox({ config: podOf('cancelled') }, { signal: stop.signal });
+    const refused = assert.rejects(cancelled, is(status.CANCELLED));
+    await runtime.version(); // the call above has reached the daemon
+    stop.abort();
+    await refused;
+    const { podSandboxId: again } = await runPod('cancelled'); // waits until the first one is undone
+    await runtime.removePodSandbox({ podSandboxId: again });
+    assert.deepEqual(await readdir(join(desk.root, 'sandboxes')), []);
+  });
+
+  it('tells of a command that cannot run, of one that is out of memory, and of a machine that died', async () => {
+    const { podSandboxId, config } = await runPod('bad');
+    const create = (container: object, name: string) =>
+      runtime.createContainer({
+        podSandboxId,
+        sandboxConfig: config,
+        config: { ...shell(''), metadata: { name, attempt: 0 }, logPath: `${name}/0.log`, ...container },
+      });
+    const { containerId: missing } = await create({ command: ['/no/such/program'] }, 'missing');
+    await assert.rejects(runtime.startContainer({ containerId: missing }), is(status.FAILED_PRECONDITION));
+    assert.equal((await stateBecomes(missing, ContainerState.CONTAINER_EXITED)).reason, 'StartError');
+
+    const hungry = { command: ['sh', '-c', 'x=a; while :; do x=$x$x; done'] };
+    const limits = { linux: { resources: { memoryLimitInBytes: 15n << 20n } } };
+    const { containerId: killed } = await create({ ...hungry, ...limits }, 'hungry');
+    await runtime.startContainer({ containerId: killed });
+    const ended = await stateBecomes(killed, ContainerState.CONTAINER_EXITED);
+    assert.deepEqual([ended.reason, ended.exitCode], ['OOMKilled', 137]);
+
+    const { info } = await runtime.podSandboxStatus({ podSandboxId, verbose: true });
+    const { pid } = JSON.parse(info['info'] ?? '') as { pid: number };
+    process.kill(pid, 'SIGKILL');
+    const deadline = Date.now() + 60_000;
+    for (;;) {
+      const { status: seen } = await runtime.podSandboxStatus({ podSandboxId });
+      if (seen?.state === PodSandboxState.SANDBOX_NOTREADY) break;
+      assert.ok(Date.now() < deadline, 'the pod stays ready without its machine');
+    }
+    await runtime.removePodSandbox({ podSandboxId });
+  });
+
+  it('serves images to a kubelet and to the other commands alike', async () => {
+    const images = client.of(ImageService);
+    const { image: found } = await images.imageStatus({ image });
+    assert.deepEqual(found?.repoTags, [image.image]);
+    assert.match((await desk.type(['image', 'ls'])).stdout, /localhost\/podvm\/base:latest/);
+    const { imageFilesystems } = await images.imageFsInfo();
+    assert.equal(imageFilesystems[0]?.usedBytes?.value, found?.size);
+    await images.removeImage({ image: { image: found?.id ?? '' } });
+    assert.equal((await images.imageStatus({ image })).image, undefined);
+  });
+});
