@@ -1,6 +1,7 @@
 import { printable } from '#base/guest-text.ts';
 import type { ContainerSummary, PodDetails, PodEventJson, PodSummary } from '#api/pods.ts';
 import type { PodContainerStatus, PodEvent, RunningPod } from '#pod/pods.ts';
+import type { Sandbox } from '#sandbox/sandbox.ts';
 
 export function summaryOf(pod: RunningPod): PodSummary {
   const { status } = pod;
@@ -66,7 +67,7 @@ async function sandboxOf(pod: RunningPod, signal: AbortSignal): Promise<Pick<Pod
   if (sandbox === undefined) return {};
   const { status } = sandbox;
   // A machine that is going away has no figures; everything else is still worth showing.
-  const stats = status.state === 'ready' ? await sandbox.stats(signal).catch(() => undefined) : undefined;
+  const stats = status.state === 'ready' ? await statsOf(sandbox, signal).catch(() => undefined) : undefined;
   return {
     sandbox: {
       id: sandbox.id,
@@ -80,4 +81,9 @@ async function sandboxOf(pod: RunningPod, signal: AbortSignal): Promise<Pick<Pod
       ...(stats === undefined ? {} : { stats: { ...stats, containers: [...stats.containers] } }),
     },
   };
+}
+
+async function statsOf(sandbox: Sandbox, signal: AbortSignal) {
+  const [stats, vmmPssKiB] = await Promise.all([sandbox.stats(signal), sandbox.vmmPssKiB()]);
+  return { ...stats, vmmPssKiB };
 }

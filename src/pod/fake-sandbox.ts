@@ -102,12 +102,12 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
       Promise.resolve({
         agentRssKiB: 0,
         agentFds: 0,
-        vmmPssKiB: 0,
         memoryBytes: 0,
         cpuUsec: 0,
         pids: 0,
         containers: [],
       }),
+    vmmPssKiB: () => Promise.resolve(0),
     async stop() {
       if (state === 'ready') journal.push('stop sandbox');
       end('stopped');

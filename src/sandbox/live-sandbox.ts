@@ -208,12 +208,10 @@ export class LiveSandbox implements Sandbox {
 
   async stats(signal: AbortSignal): Promise<SandboxStats> {
     await this.#inbox.ask(() => this.#assertReady('measure'));
-    const { guest, machine } = this.#live;
-    const [figures, vmmPssKiB] = await Promise.all([guest.call('stats', {}, signal), pssKiB(machine.record.pid)]);
+    const figures = await this.#live.guest.call('stats', {}, signal);
     return {
       agentRssKiB: figures.agentRssKiB,
       agentFds: figures.agentFds,
-      vmmPssKiB,
       ...memoryOf(figures.pod),
       cpuUsec: figures.pod.cpuUsec,
       pids: figures.pod.pids,
@@ -222,6 +220,11 @@ export class LiveSandbox implements Sandbox {
         return name === undefined ? [] : [{ id, name, ...memoryOf(cgroup), cpuUsec, pids, oomKills }];
       }),
     };
+  }
+
+  async vmmPssKiB(): Promise<number> {
+    await this.#inbox.ask(() => this.#assertReady('measure'));
+    return await pssKiB(this.#live.machine.record.pid);
   }
 
   #assertReady(verb: string): void {

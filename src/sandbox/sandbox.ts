@@ -241,7 +241,6 @@ export interface ContainerStats {
 export interface SandboxStats {
   readonly agentRssKiB: number;
   readonly agentFds: number;
-  readonly vmmPssKiB: number;
   /** Of the pod's cgroup in the guest. */
   readonly memoryBytes: number;
   readonly memoryLimitBytes?: number;
@@ -284,6 +283,8 @@ export interface Sandbox {
   /** A TCP connection to a port on 127.0.0.1 in the guest (or on one of its addresses). */
   dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex>;
   stats(signal: AbortSignal): Promise<SandboxStats>;
+  /** Memory of its VMM on the host, shared pages counted in part. The kernel walks page tables for it: milliseconds. */
+  vmmPssKiB(): Promise<number>;
   /** Stops what still runs (containers get `graceMs`), then the machine, then everything else. Idempotent. */
   stop(graceMs: number): Promise<SandboxStatus>;
   /** Forgets a stopped or failed sandbox: directory and logs are gone. Stops it first if needed. */
