@@ -1,7 +1,6 @@
 import { once } from 'node:events';
 import { chmod, mkdir, rm } from 'node:fs/promises';
 import { type IncomingMessage, type ServerResponse, createServer } from 'node:http';
-import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { PodvmError } from '#base/errors.ts';
@@ -10,6 +9,7 @@ import { stopRequestSchema } from '#api/pods.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { RunningPod } from '#pod/pods.ts';
 import { consoleLog } from './console-log.ts';
+import { isServed } from './is-served.ts';
 import { detailsOf, summaryOf } from './describe-pod.ts';
 import { serveExec } from './exec-session.ts';
 import { readJson, sendError, sendJson, sendStream } from './http.ts';
@@ -73,22 +73,10 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   };
 }
 
-/** A socket that nobody answers on is what a killed process left. */
 async function removeStale(socketPath: string): Promise<void> {
   const answered = await isServed(socketPath);
   if (answered) throw new PodvmError('busy', `Cannot serve ${socketPath}: another podvm serves it`);
   await rm(socketPath, { force: true });
-}
-
-export async function isServed(socketPath: string): Promise<boolean> {
-  return await new Promise((resolve) => {
-    const socket = connect(socketPath);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });
 }
 
 async function answer(

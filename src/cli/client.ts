@@ -1,10 +1,12 @@
-import { request } from 'node:http';
 import { text } from 'node:stream/consumers';
 import type { IncomingMessage } from 'node:http';
 import * as v from 'valibot';
 import { WebSocket } from 'ws';
 import { type ErrorKind, PodvmError, errorKinds } from '#base/errors.ts';
 import { type ErrorBody, errorBodySchema } from '#api/pods.ts';
+
+/** Not imported: that would load all that it exports, a WebSocket and a fetch with it, for as long as Node itself takes. */
+const { request } = process.getBuiltinModule('node:http');
 
 /** Talks to the admin API of one podvm process over its unix socket. */
 export interface Client {

@@ -43,7 +43,7 @@ async function ensureTemplate(config: Configuration, assets: Assets, write: Writ
   const stamp = join(config.root, 'templates-of');
   const isMade = (await readFileIfThere(stamp)) === assets.key && (await isThere(join(config.root, 'templates')));
   if (isMade || process.getuid?.() !== 0) return;
-  const { isServed } = await import('#admin/server.ts');
+  const { isServed } = await import('#admin/is-served.ts');
   if (await isServed(config.socketPath)) return;
   const { openEngine } = await import('./engine.ts');
   const { signal } = new AbortController();
