@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { create, toBinary } from '@bufbuild/protobuf';
+import { status } from '@grpc/grpc-js';
+import * as fc from 'fast-check';
+import { connectScripted } from './rpc/scripted-client.ts';
+import {
+  CreateContainerRequestSchema,
+  ImageService,
+  RunPodSandboxRequestSchema,
+  RuntimeService,
+} from './schema/api_pb.ts';
+import { containerConfig, openScriptedNode, podConfig } from './scripted-node.ts';
+
+const unary = [RuntimeService, ImageService].flatMap((service) =>
+  service.methods.filter(({ methodKind }) => methodKind === 'unary').map(({ name }) => `/${service.typeName}/${name}`),
+);
+/** What a client may be told of its own mistakes: never that we failed. */
+const telling = new Set<number>([
+  status.INVALID_ARGUMENT,
+  status.NOT_FOUND,
+  status.ALREADY_EXISTS,
+  status.FAILED_PRECONDITION,
+  status.RESOURCE_EXHAUSTED,
+  status.UNIMPLEMENTED,
+]);
+
+/** The code of what is sent as it is; OK is 0. */
+function sender(socketPath: string) {
+  const client = connectScripted(socketPath);
+  return {
+    send: (path: string, bytes: Uint8Array) =>
+      client.raw(path, bytes).then(
+        () => status.OK as number,
+        (error: unknown) => (error as { code: number }).code,
+      ),
+    [Symbol.dispose]: () => client[Symbol.dispose](),
+  };
+}
+
+test('no bytes make a verb fail by our own fault', async () => {
+  await using node = await openScriptedNode();
+  using client = sender(join(node.directory, 'cri.sock'));
+  await fc.assert(
+    fc.asyncProperty(fc.constantFrom(...unary), fc.uint8Array({ maxLength: 200 }), async (path, bytes) => {
+      const code = await client.send(path, bytes);
+      assert.ok(code === status.OK || telling.has(code), `${path} answered ${code}`);
+    }),
+    { numRuns: 400 },
+  );
+  assert.equal((await node.runtime.version()).runtimeName, 'podvm');
+});
+
+test('no bytes changed in a good request make it fail by our own fault, and nothing is left of it', async () => {
+  await using node = await openScriptedNode();
+  using client = sender(join(node.directory, 'cri.sock'));
+  const { podSandboxId } = await node.runtime.runPodSandbox({ config: podConfig });
+  const security = {
+    runAsUser: { value: 1000n },
+    capabilities: { addCapabilities: ['NET_ADMIN'] },
+    maskedPaths: ['/x'],
+  };
+  const config = {
+    ...containerConfig,
+    linux: { securityContext: security, resources: { memoryLimitInBytes: 2n ** 26n } },
+  };
+  const container = toBinary(
+    CreateContainerRequestSchema,
+    create(CreateContainerRequestSchema, { podSandboxId, config, sandboxConfig: podConfig }),
+  );
+  const pod = toBinary(RunPodSandboxRequestSchema, create(RunPodSandboxRequestSchema, { config: podConfig }));
+  const requests = [
+    ['/runtime.v1.RuntimeService/CreateContainer', container],
+    ['/runtime.v1.RuntimeService/RunPodSandbox', pod],
+  ] as const;
+  const changes = fc.array(fc.tuple(fc.nat(500), fc.nat(255)), { minLength: 1, maxLength: 4 });
+  await fc.assert(
+    fc.asyncProperty(fc.constantFrom(...requests), changes, async ([path, good], made) => {
+      const bytes = Uint8Array.from(good);
+      for (const [at, value] of made) bytes[at % bytes.length] = value;
+      const code = await client.send(path, bytes);
+      assert.ok(code === status.OK || telling.has(code), `${path} answered ${code}`);
+      const { items } = await node.runtime.listPodSandbox();
+      for (const { id } of items) if (id !== podSandboxId) await node.runtime.removePodSandbox({ podSandboxId: id });
+    }),
+    { numRuns: 300 },
+  );
+});
