@@ -33,11 +33,11 @@ export interface ChainCall {
 }
 
 /**
- * Runs ADD through the chain and returns the last plugin's result. Nothing runs unless every plugin is there. What an
+ * Runs ADD through the chain, on from a previous result if there is one, and returns the last plugin's. Nothing runs unless every plugin is there. What an
  * error leaves, `deleteChain` undoes.
  */
-export async function addChain(call: ChainCall, signal: AbortSignal): Promise<CniResult> {
-  let result: CniResult | undefined;
+export async function addChain(call: ChainCall, signal: AbortSignal, previous?: CniResult): Promise<CniResult> {
+  let result = previous;
   for (const { type } of call.conflist.plugins) await find(type, call.pluginDirs);
   for (const plugin of call.conflist.plugins) result = await execute(call, 'ADD', plugin, result, signal);
   if (!result) throw new PodvmError('corrupt', `Cannot connect to network ${call.conflist.name}: no result`);

@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import type { AttachmentRecord, AttachmentRecords } from './attachment-record.ts';
 import { addChain, deleteChain, type ChainCall } from './cni-chain.ts';
-import type { CniResult, Conflist } from './cni-schema.ts';
+import type { CniResult, Conflist, PluginConfig } from './cni-schema.ts';
 import { guestNetworkOf } from './guest-network.ts';
 import { readInterface } from './ip-command.ts';
 import { joinWithTap, makeNetns, netnsPath, removeNetns, setTapMtu, tapName } from './netns.ts';
@@ -11,6 +11,8 @@ import { readNodeDns } from './node-dns.ts';
 export interface AttachmentParts {
   readonly records: AttachmentRecords;
   readonly conflist: (signal: AbortSignal) => Promise<Conflist>;
+  /** Whether the chain may depend on the pod's name. */
+  readonly asksWhoseItIs: boolean;
   readonly pluginDirs: readonly string[];
   readonly pluginTimeoutMs: number;
   /** Keeps the host ports for this attachment. Errors: `alreadyExists`. */
@@ -22,6 +24,9 @@ export interface AttachmentParts {
 const interfaceName = 'eth0';
 const defaultTapMtu = 1500;
 
+/** Plugins that have nothing to do but for host ports wait until these are known. */
+const isForAll = ({ capabilities }: PluginConfig) => capabilities?.['portMappings'] !== true;
+
 export class HostAttachment implements Attachment {
   readonly sandboxId: string;
   readonly netns: string;
@@ -29,6 +34,10 @@ export class HostAttachment implements Attachment {
   readonly #parts: AttachmentParts;
   readonly #ending = new AbortController();
   #record: AttachmentRecord;
+  /** What is done before the pod is known. */
+  #ahead: Promise<void> | undefined;
+  /** Of an attachment that lacks nothing but its host ports. */
+  #joined: GuestNetwork | undefined;
   #connected: Promise<GuestNetwork> | undefined;
   #disposed: Promise<void> | undefined;
 
@@ -64,6 +73,17 @@ export class HostAttachment implements Attachment {
     this.#record = { ...this.#record, ...owner }; // on disk with the chain's first step: until then nothing is the pod's
   }
 
+  connectAhead(signal: AbortSignal): Promise<void> {
+    const either = AbortSignal.any([signal, this.#ending.signal]);
+    return (this.#ahead ??= this.#parts.asksWhoseItIs ? Promise.resolve() : this.#connectAhead(either));
+  }
+
+  async #connectAhead(signal: AbortSignal): Promise<void> {
+    const conflist = await this.#parts.conflist(signal);
+    const added = await this.#add({ ...conflist, plugins: conflist.plugins.filter(isForAll) }, signal);
+    this.#joined = await this.#join(added, signal);
+  }
+
   connect(signal: AbortSignal): Promise<GuestNetwork> {
     if (this.#ending.signal.aborted) {
       return Promise.reject(new PodvmError('failedPrecondition', `Cannot connect ${this.sandboxId}: it is disposed`));
@@ -75,16 +95,30 @@ export class HostAttachment implements Attachment {
     if (this.#record.mode === 'none') {
       return this.#keep({ interfaces: [], routes: [], dns: { nameservers: [], searches: [], options: [] } });
     }
+    if (this.#joined !== undefined) return await this.#keep(await this.#withHostPorts(this.#joined, signal));
     if (this.#record.conflist) {
       throw new PodvmError('failedPrecondition', `Cannot connect ${this.sandboxId}: an earlier attempt was cut short`, {
         fix: 'Remove the pod and create it again.',
       });
     }
-    const conflist = await this.#parts.conflist(signal);
+    const added = await this.#add(await this.#parts.conflist(signal), signal);
+    return this.#keep(await this.#join(added, signal));
+  }
+
+  async #add(conflist: Conflist, signal: AbortSignal): Promise<CniResult> {
     await this.#write({ ...this.#record, conflist });
     const added = await addChain(this.#call(conflist), signal);
     this.#record = { ...this.#record, added };
-    return this.#keep(await this.#join(added, signal));
+    return added;
+  }
+
+  async #withHostPorts(guest: GuestNetwork, signal: AbortSignal): Promise<GuestNetwork> {
+    if (this.#record.hostPorts.length === 0) return guest;
+    const conflist = await this.#parts.conflist(signal);
+    await this.#write({ ...this.#record, conflist }); // whole: DEL is for all of it
+    const rest = { ...conflist, plugins: conflist.plugins.filter((plugin) => !isForAll(plugin)) };
+    await addChain(this.#call(rest), signal, this.#record.added);
+    return guest;
   }
 
   /** Joins the chain's interface with the tap and reads what the guest must know. */
@@ -143,7 +177,7 @@ export class HostAttachment implements Attachment {
 
   async #dispose(): Promise<void> {
     this.#ending.abort(new PodvmError('cancelled', `Attachment ${this.sandboxId} is being disposed of`));
-    await this.#connected?.catch(() => {}); // whoever called connect has its error
+    await Promise.allSettled([this.#ahead, this.#connected]); // whoever called has the error
     const { conflist, added } = this.#record;
     if (conflist) {
       const boundMs = this.#parts.pluginTimeoutMs * conflist.plugins.length;

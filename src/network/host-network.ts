@@ -108,6 +108,7 @@ class HostNetwork implements Network {
     return {
       records: this.#records,
       conflist: (signal) => this.#conflist(signal),
+      asksWhoseItIs: this.#options.cniConfigDir !== undefined,
       pluginDirs: this.#options.cniPluginDirs ?? defaultPluginDirs,
       pluginTimeoutMs: this.#options.pluginTimeoutMs ?? 30_000,
       claim: (sandboxId, hostPorts) => this.#claim(sandboxId, hostPorts),

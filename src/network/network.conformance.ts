@@ -142,6 +142,31 @@ function describeConnect(bench: Bench, { abortsAtMs }: NetworkSuiteOptions): voi
     await assertNothingLeft(bench(), request);
   });
 
+  test('gives one that was connected ahead to a pod, with its host ports', async () => {
+    const request = bench().makeRequest();
+    const attachment = await bench().open().prepare(request, soon());
+    await Promise.all([attachment.connectAhead(soon()), attachment.connectAhead(soon())]);
+    const hostPorts = [{ hostPort: 39_875, containerPort: 80, protocol: 'TCP' }] as const;
+    attachment.assign({ podName: 'late', podNamespace: 'default', podUid: 'uid', hostPorts });
+    const guest = await attachment.connect(soon());
+    assert.match(guest.interfaces[0]?.addresses[0] ?? '', /^[0-9.]+\/[0-9]+$/);
+    assert.match((await bench().leftovers(request.sandboxId)).join('\n'), /--dport 39875 /);
+    await attachment[Symbol.asyncDispose]();
+    await assertNothingLeft(bench(), request);
+  });
+
+  test('leaves nothing of one that was connected ahead, or was about to be, for nobody', async () => {
+    for (const isAwaited of [true, false]) {
+      const request = bench().makeRequest();
+      const attachment = await bench().open().prepare(request, soon());
+      const connecting = attachment.connectAhead(soon()).catch(kind('cancelled'));
+      if (isAwaited) await connecting;
+      await attachment[Symbol.asyncDispose]();
+      await connecting;
+      await assertNothingLeft(bench(), request);
+    }
+  });
+
   test('keeps attachments apart that connect side by side', async () => {
     const network = bench().open();
     const requests = Array.from({ length: 4 }, () => bench().makeRequest());
@@ -187,16 +212,18 @@ function describeConnect(bench: Bench, { abortsAtMs }: NetworkSuiteOptions): voi
 function describeCrash(bench: Bench): void {
   test('collect() takes away what nobody keeps, whatever had been done of it', async () => {
     const earlier = bench().open();
-    const [kept, prepared, connected] = [bench().makeRequest(), bench().makeRequest(), bench().makeRequest()];
+    const makeRequest = () => bench().makeRequest();
+    const [kept, prepared, ahead, connected] = [makeRequest(), makeRequest(), makeRequest(), makeRequest()];
     const attachment = await earlier.prepare(kept, soon());
     const guest = await attachment.connect(soon());
     await earlier.prepare(prepared, soon());
+    await (await earlier.prepare(ahead, soon())).connectAhead(soon());
     await (await earlier.prepare(connected, soon())).connect(soon());
 
     const later = bench().open();
     const collected = await later.collect(new Set([kept.sandboxId]), soon());
-    assert.deepEqual(collected, [prepared.sandboxId, connected.sandboxId].sort());
-    for (const request of [prepared, connected]) await assertNothingLeft(bench(), request);
+    assert.deepEqual(collected, [prepared, ahead, connected].map(({ sandboxId }) => sandboxId).sort());
+    for (const request of [prepared, ahead, connected]) await assertNothingLeft(bench(), request);
     assert.deepEqual(await later.collect(new Set([kept.sandboxId]), soon()), []);
 
     const adopted = await later.adopt(kept.sandboxId, soon());

@@ -80,6 +80,11 @@ export interface Attachment extends AsyncDisposable {
    */
   assign(owner: AttachmentOwner): void;
   /**
+   * For one that is nobody's yet: as much of `connect` as does not depend on whose it is. Nothing, where the chain is a
+   * configuration of the node's own, which is told the pod's name. Errors: as `connect`; dispose then.
+   */
+  connectAhead(signal: AbortSignal): Promise<void>;
+  /**
    * Runs the chain, makes host ports, joins its interface with the tap. A second call gives the first one's result.
    * Errors: `failedPrecondition` (plugin or host tool missing), `unavailable` (a plugin says: try again),
    * `alreadyExists` (a host port in use), `timeout`, `cancelled`, `corrupt` (a plugin's answer makes no sense),

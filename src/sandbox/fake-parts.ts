@@ -65,6 +65,7 @@ export function createFakeParts(directory: string): FakeParts {
           netns: '/run/netns/x',
           tap: { name: 'tap0', mac: '02:00:00:00:00:01' },
           assign: () => {},
+          connectAhead: (connecting) => make('network.connectAhead', connecting, () => undefined),
           connect: (connecting) => make('network.connect', connecting, () => guestNetwork),
           ...owned('attachment'),
         })),

@@ -4,6 +4,7 @@ import { exercise } from './exercise.ts';
 import { createPhases } from './phases.ts';
 import { prepareSandbox, type PrepareContext, type PreparedSandbox, type PrepareOrder } from './prepare-sandbox.ts';
 import { machineSizeOf } from './resources.ts';
+import { together } from './together.ts';
 
 /** Machines that wait for a pod: restored, exercised, nobody's. Each is handed out once, and made anew behind. */
 export interface Pool extends AsyncDisposable {
@@ -138,7 +139,10 @@ class SparePool implements Pool {
     const phases = createPhases(surroundings.monotonicNs);
     const spare = await prepareSandbox(this.#order, this.#context, phases, signal);
     try {
-      await exercise(spare, this.#context, signal);
+      await together(signal, [
+        (both) => exercise(spare, this.#context, both),
+        (both) => spare.attachment.connectAhead(both),
+      ]);
     } catch (error) {
       await throwAway(spare);
       throw error;
