@@ -37,10 +37,11 @@ const parts: ProgramParts = {
     const { setupCommand } = await import('#daemon/setup-command.ts');
     return await setupCommand(configure(options), upgrade, (line) => process.stderr.write(line));
   },
-  daemon: async (options) => {
+  daemon: async ({ config: file, ...options }) => {
     const { daemonCommand } = await import('#daemon/daemon-command.ts');
-    const logLevel = options.logLevel ?? process.env['PODVM_LOG'] ?? 'info';
-    await daemonCommand(configure({ ...options, logLevel }), parts.version, process);
+    const { readConfigFile } = await import('#daemon/config-file.ts');
+    const inFile = { log: 'info', ...(file === undefined ? {} : await readConfigFile(file)) };
+    await daemonCommand(readConfiguration(options, process.env, repo, inFile), parts.version, process);
   },
   doctor: async ({ json, ...options }) => {
     const { doctorCommand } = await import('#daemon/doctor.ts');

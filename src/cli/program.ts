@@ -15,7 +15,7 @@ export interface ProgramParts {
   readonly ensureServed: (options: GlobalOptions, purpose: 'pods' | 'images') => Promise<AsyncDisposable>;
   readonly setup: (options: GlobalOptions & { readonly upgrade: boolean }) => Promise<string>;
   /** Serves until it is asked to end. */
-  readonly daemon: (options: GlobalOptions) => Promise<void>;
+  readonly daemon: (options: GlobalOptions & { readonly config?: string }) => Promise<void>;
   readonly doctor: (
     options: GlobalOptions & { readonly json: boolean },
   ) => Promise<{ text: string; isHealthy: boolean }>;
@@ -140,7 +140,8 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
   program
     .command('daemon')
     .description('serve CRI to a kubelet, and the other commands, until SIGTERM')
-    .action(async () => await parts.daemon(global()));
+    .option('--config <file>', 'settings, as docs/configuration.md has them')
+    .action(async (options: { config?: string }) => await parts.daemon({ ...global(), ...options }));
   program
     .command('setup')
     .description('install what is missing; nothing is done twice')

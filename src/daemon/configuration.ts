@@ -3,6 +3,8 @@ import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { type LogLevel, logLevels } from '#host/log.ts';
+import type { FileSettings } from './config-file.ts';
+import { type SettingName, settings } from './settings.ts';
 
 /** All that is read from outside, once; everything else gets values. */
 export interface Configuration {
@@ -30,60 +32,57 @@ export interface Configuration {
   readonly repo: string;
 }
 
-/*
- * Every environment variable that podvm reads:
- *   PODVM_ROOT         state directory; default /var/lib/podvm
- *   PODVM_CRI_SOCKET   CRI's socket; default /run/podvm/cri.sock, or cri.sock in another state directory
- *   PODVM_STREAMING    ADDRESS:PORT of CRI's streams; default 127.0.0.1:0, any port of loopback
- *   PODVM_CONTAINERS   directory with registries.conf, certs.d and policy.json; default /etc/containers
- *   PODVM_LOG          log level; default warn, of `podvm daemon` info
- *   PODVM_ACCELERATOR  kvm, tcg or auto (probed); default auto
- *   PODVM_POOL         machines kept waiting for a pod, 0 to 64; default 0
- *   PODVM_MACHINE_MEMORY_MIB  what one pod may have without booting cold, from 256; default half of the node's memory
- *   PODVM_MIRROR       URL of a Debian mirror for set-up; default: the one the host's apt uses
- */
 const maxMachineMiB = 1024 * 1024;
 const defaultRoot = '/var/lib/podvm';
 const defaultSockets = '/run/podvm';
 /** sun_path has 108 bytes, the last one zero. */
 const maxSocketPathBytes = 107;
 
-/** Options of the command line go before the environment. Errors: `invalid`, naming the setting. */
+/** Errors: `invalid`, naming the setting. */
 export function readConfiguration(
   options: { readonly root?: string; readonly logLevel?: string },
   env: NodeJS.ProcessEnv,
   repo: string,
+  file: FileSettings = {},
 ): Configuration {
-  const root = resolve(options.root ?? env['PODVM_ROOT'] ?? defaultRoot);
+  const given = (key: SettingName) => env[settings[key].env] ?? file[key];
+  /** How a person would find it. */
+  const nameOf = (key: SettingName) => (env[settings[key].env] === undefined ? key : settings[key].env);
+  const number = (key: SettingName, value: string, bounds: Bounds) => wholeNumber(nameOf(key), value, bounds);
+
+  const root = resolve(options.root ?? given('root') ?? defaultRoot);
   const sockets = root === defaultRoot ? defaultSockets : root;
   const socketPath = join(sockets, 'podvm.sock');
-  const criSocketPath = resolve(env['PODVM_CRI_SOCKET'] ?? join(sockets, 'cri.sock'));
+  const criSocketPath = resolve(given('criSocket') ?? join(sockets, 'cri.sock'));
   for (const path of [socketPath, criSocketPath]) {
     if (Buffer.byteLength(path) <= maxSocketPathBytes) continue;
     throw new PodvmError('invalid', `Cannot use the socket ${path}: its path is too long for a socket`, {
       fix: 'Choose a state directory, or a PODVM_CRI_SOCKET, with a shorter path.',
     });
   }
-  const mirror = env['PODVM_MIRROR'];
-  const memory = env['PODVM_MACHINE_MEMORY_MIB'];
-  const accelerator = oneOf('PODVM_ACCELERATOR', env['PODVM_ACCELERATOR'] ?? 'auto', ['kvm', 'tcg', 'auto'] as const);
+  const mirror = given('mirror');
+  const memory = given('machineMemoryMiB');
+  const accelerator = oneOf(nameOf('accelerator'), given('accelerator') ?? 'auto', ['kvm', 'tcg', 'auto'] as const);
   return {
     root,
     socketPath,
     criSocketPath,
-    streaming: addressOf('PODVM_STREAMING', env['PODVM_STREAMING'] ?? '127.0.0.1:0'),
-    containersDirectory: resolve(env['PODVM_CONTAINERS'] ?? '/etc/containers'),
-    logLevel: oneOf('PODVM_LOG', options.logLevel ?? env['PODVM_LOG'] ?? 'warn', logLevels),
+    streaming: addressOf(nameOf('streaming'), given('streaming') ?? '127.0.0.1:0'),
+    containersDirectory: resolve(given('containers') ?? '/etc/containers'),
+    logLevel: oneOf(nameOf('log'), options.logLevel ?? given('log') ?? 'warn', logLevels),
     nodeName: hostname(),
     accelerator: accelerator === 'auto' ? undefined : accelerator,
-    poolSize: wholeNumber('PODVM_POOL', env['PODVM_POOL'] ?? '0', { min: 0, max: 64 }),
+    poolSize: number('pool', given('pool') ?? '0', { min: 0, max: 64 }),
     machineMemoryMiB:
-      memory === undefined
-        ? undefined
-        : wholeNumber('PODVM_MACHINE_MEMORY_MIB', memory, { min: 256, max: maxMachineMiB }),
+      memory === undefined ? undefined : number('machineMemoryMiB', memory, { min: 256, max: maxMachineMiB }),
     ...(mirror === undefined ? {} : { mirror }),
     repo,
   };
+}
+
+interface Bounds {
+  readonly min: number;
+  readonly max: number;
 }
 
 function addressOf(name: string, value: string): { readonly address: string; readonly port: number } {
@@ -95,7 +94,7 @@ function addressOf(name: string, value: string): { readonly address: string; rea
   });
 }
 
-function wholeNumber(name: string, value: string, { min, max }: { min: number; max: number }): number {
+function wholeNumber(name: string, value: string, { min, max }: Bounds): number {
   const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN;
   if (number >= min && number <= max) return number;
   throw new PodvmError('invalid', `Cannot use ${name}: it must be a whole number from ${min} to ${max}, got ${value}`);

@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { readConfigFile } from './config-file.ts';
+import { readConfiguration } from './configuration.ts';
+import { describeSettings, settings } from './settings.ts';
+
+/** Settings of a file with this text. */
+async function inFile(text: string) {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-config-'));
+  const path = join(directory, 'podvm.yaml');
+  try {
+    await writeFile(path, text);
+    return await readConfigFile(path);
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
+test('a file with a key that is not there, a list, or no YAML is refused, with the keys there are', async () => {
+  await assert.rejects(readConfigFile('/nowhere/podvm.yaml'), { kind: 'notFound' });
+  await assert.rejects(inFile('sokcet: /x\n'), { kind: 'invalid', message: /sokcet/, fix: /criSocket/ });
+  await assert.rejects(inFile('pool: [1]\n'), { kind: 'invalid', message: /pool/ });
+  await assert.rejects(inFile('- pool\n'), { kind: 'invalid' });
+  await assert.rejects(inFile('pool: {'), { kind: 'invalid', message: /no YAML/ });
+});
+
+test('a value that cannot be is refused by the name under which it was given', () => {
+  const wrong = [
+    ['streaming', 'localhost:1'],
+    ['streaming', '127.0.0.1:70000'],
+    ['log', 'loud'],
+    ['accelerator', 'xen'],
+    ['pool', '65'],
+    ['pool', '-1'],
+    ['machineMemoryMiB', '1'],
+  ] as const;
+  for (const [key, value] of wrong) {
+    assert.throws(() => readConfiguration({}, {}, '/', { [key]: value }), {
+      kind: 'invalid',
+      message: new RegExp(key),
+    });
+    const { env } = settings[key];
+    assert.throws(() => readConfiguration({}, { [env]: value }, '/'), { kind: 'invalid', message: new RegExp(env) });
+  }
+  const long = `/${'x'.repeat(120)}`;
+  assert.throws(() => readConfiguration({ root: long }, {}, '/'), { kind: 'invalid', message: /too long/ });
+});
+
+test('an option goes before the environment, and that before the file', async () => {
+  const file = await inFile('root: /in-file\nlog: error\npool: 3\nstreaming: "[::1]:10010"\n');
+  const all = readConfiguration({ root: '/option' }, { PODVM_ROOT: '/env', PODVM_LOG: 'debug' }, '/', file);
+  assert.deepEqual([all.root, all.logLevel, all.poolSize], ['/option', 'debug', 3]);
+  assert.deepEqual(all.streaming, { address: '::1', port: 10_010 });
+  assert.equal(all.criSocketPath, '/option/cri.sock');
+  assert.equal(readConfiguration({}, { PODVM_ROOT: '/env' }, '/', file).root, '/env');
+  assert.equal(readConfiguration({}, {}, '/', file).root, '/in-file');
+});
+
+test('without anything said, the defaults hold, and an empty file says nothing', async () => {
+  const config = readConfiguration({}, {}, '/', await inFile(''));
+  assert.deepEqual(
+    [config.root, config.socketPath, config.criSocketPath],
+    ['/var/lib/podvm', '/run/podvm/podvm.sock', '/run/podvm/cri.sock'],
+  );
+  assert.deepEqual(config.streaming, { address: '127.0.0.1', port: 0 });
+  assert.deepEqual([config.logLevel, config.poolSize, config.accelerator], ['warn', 0, undefined]);
+});
+
+test('docs/configuration.md has the table of settings as it is', async () => {
+  const page = await readFile(join(import.meta.dirname, '../../docs/configuration.md'), 'utf8');
+  assert.ok(page.includes(describeSettings()), `expected in the page:\n${describeSettings()}`);
+});
