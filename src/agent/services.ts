@@ -123,7 +123,10 @@ class Services {
     commitPush: ({ push }) => done(this.#volumes.commitPush(push)),
     abortPush: ({ push }) => done(this.#volumes.abortPush(push)),
     removeVolume: ({ name }) => done(this.#volumes.remove(name)),
-    createContainer: (params) => this.#containers.create(params),
+    createContainer: (params) => {
+      this.#loadDriversFor(params.process.capabilities);
+      return this.#containers.create(params);
+    },
     startContainer: ({ id }) => this.#containers.start(id),
     signalContainer: (params) => done(this.#containers.signal(params)),
     updatePod: ({ resources }) => done(this.#cgroups.limit(podCgroup, resources)),
@@ -172,6 +175,16 @@ class Services {
       this.#containers.configure({ hostname: params.hostname, pausePid: this.#pausePid });
     });
     return { phases };
+  }
+
+  /** The guest has no modprobe for the kernel to call when somebody who may makes the first bridge. */
+  #loadDriversFor(capabilities: readonly string[]): void {
+    if (!capabilities.includes('CAP_NET_ADMIN')) return;
+    try {
+      this.#guest.loadModule('bridge');
+    } catch (error) {
+      this.warn(`bridges cannot be made here: ${messageOf(error)}`);
+    }
   }
 
   #setSysctl(name: string, value: string): void {

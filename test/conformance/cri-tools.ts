@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { run, type RunOptions } from '#host/run.ts';
+import { callersEnv } from './callers-env.ts';
 
 /** The suite and its client, of one version. */
 export interface CriTools {
@@ -59,9 +60,7 @@ export async function buildCriTools(cache: string, signal: AbortSignal): Promise
 
 /** Go finds its caches and proxies by the caller's environment. */
 function goEnv(): Record<string, string> {
-  const path = `${process.env['PATH'] ?? ''}:/usr/local/go/bin`;
-  const entries = Object.entries({ HOME: '/root', ...process.env, PATH: path });
-  return Object.fromEntries(entries.filter((entry): entry is [string, string] => entry[1] !== undefined));
+  return callersEnv({ PATH: `${process.env['PATH'] ?? ''}:/usr/local/go/bin`, HOME: process.env['HOME'] ?? '/root' });
 }
 
 async function isThere(path: string): Promise<boolean> {

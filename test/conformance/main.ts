@@ -2,6 +2,8 @@ import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { run } from '#host/run.ts';
+import { callersEnv } from './callers-env.ts';
 import { buildCriTools, goVersion, version } from './cri-tools.ts';
 import { startNode } from './node.ts';
 import { judge, leftOutPattern, parseExpectations, type Spec, type Verdict } from './report.ts';
@@ -15,6 +17,7 @@ import { serveStandIns } from './serve-stand-ins.ts';
  * `podvm setup` made, and a Go toolchain: a machine without one is told so, and nothing fails.
  */
 const cache = '/var/cache/podvm-conformance';
+const setupTimeoutMs = 30 * 60_000;
 const say = (text: string) => process.stderr.write(`conformance: ${text}\n`);
 
 async function main(): Promise<number> {
@@ -43,11 +46,14 @@ async function main(): Promise<number> {
   const tools = await buildCriTools(cache, signal);
   say('making and serving the images');
   const images = undo.use(await serveStandIns(cache, work, signal));
+  const podvm = join(import.meta.dirname, '../../podvm');
+  if (values.endpoint === undefined)
+    await run(podvm, ['setup'], { signal, timeoutMs: setupTimeoutMs, env: callersEnv() });
   const node =
     values.endpoint === undefined
       ? undo.use(
           await startNode({
-            podvm: join(import.meta.dirname, '../../podvm'),
+            podvm,
             crictl: tools.crictl,
             containersDirectory: images.containersDirectory,
             assetsRoot: process.env['PODVM_ROOT'] ?? '/var/lib/podvm',

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
+import { callersEnv } from './callers-env.ts';
 
 /** A `podvm daemon` with a state directory of its own. */
 export interface ConformanceNode extends AsyncDisposable {
@@ -42,7 +43,7 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
   const logFile = join(root, 'daemon.log');
   const log = async () => await readFile(logFile, 'utf8');
   const output = await open(logFile, 'w');
-  const env = { ...process.env, PODVM_ROOT: root, PODVM_CONTAINERS: options.containersDirectory };
+  const env = callersEnv({ PODVM_ROOT: root, PODVM_CONTAINERS: options.containersDirectory });
   const child = spawn(options.podvm, ['daemon'], { stdio: ['ignore', output.fd, output.fd], env });
   await output.close();
   const ended = once(child, 'exit');
