@@ -103,6 +103,7 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
         agentRssKiB: 0,
         agentFds: 0,
         memoryBytes: 0,
+        inactiveFileBytes: 0,
         cpuUsec: 0,
         pids: 0,
         containers: [],

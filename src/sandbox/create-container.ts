@@ -5,7 +5,7 @@ import type { ImageConfig } from '#image/images.ts';
 import type { LinkStream } from '#link/link.ts';
 import { capabilitiesOf } from './capabilities.ts';
 import type { ContainerParams } from './guest-calls.ts';
-import { startErrorCode, type ContainerHome, type GuestContainer } from './guest-container.ts';
+import { startErrorCode, type ContainerHome, type ContainerMade, type GuestContainer } from './guest-container.ts';
 import type { ImageDisks } from './image-disks.ts';
 import { createNanoClock } from './log-format.ts';
 import { logPathOf, openLogWriter, rotatedNumbers } from './log-writer.ts';
@@ -59,11 +59,18 @@ export async function createInGuest(
     site.log.error('log cannot be written', error, { container: spec.name }),
   );
   const { stdin } = streams;
-  const made = { imageId, stopSignal: stopSignalOf(config), output, stdin, reopenLog: () => logWriter.reopen() };
+  const made: ContainerMade = {
+    imageId,
+    stopSignal: stopSignalOf(config),
+    output,
+    stdin,
+    reopenLog: () => logWriter.reopen(),
+  };
   try {
     const params = paramsOf(container, site, { imageDisk, capabilities, seccomp, config, stdio: streams.stdio });
     const created = await phases.time('container made', site.guest.call('createContainer', params, signal));
     phases.add('guest', created.phases);
+    made.user = { uid: created.uid, gid: created.gid, groups: created.groups };
     site.log.info('container created', { container: spec.name, ...phases.fields() });
   } catch (error) {
     await removeHalf(container, site);

@@ -39,6 +39,7 @@ export interface ContainerMade {
   readonly stopSignal: number;
   readonly output: Output;
   readonly stdin: Writable | undefined;
+  user?: NonNullable<ContainerStatus['user']>;
   reopenLog(): Promise<void>;
 }
 
@@ -86,6 +87,7 @@ export class GuestContainer implements Container {
       imageId: this.#made?.imageId ?? '',
       createdAt: this.#createdAt,
       ...(this.#startedAt === undefined ? {} : { startedAt: this.#startedAt }),
+      ...(this.#made?.user === undefined ? {} : { user: this.#made.user }),
       ...(this.#exit === undefined ? {} : { exit: this.#exit }),
       logPath: this.#logPath,
     };

@@ -344,10 +344,12 @@ async function withConsole(why: string, consolePath: string): Promise<string> {
 
 interface MemoryFigures {
   readonly memoryBytes: number;
+  readonly inactiveFileBytes?: number | undefined;
   readonly memoryLimitBytes?: number | undefined;
 }
 
-const memoryOf = ({ memoryBytes, memoryLimitBytes }: MemoryFigures) => ({
+const memoryOf = ({ memoryBytes, inactiveFileBytes = 0, memoryLimitBytes }: MemoryFigures) => ({
   memoryBytes,
+  inactiveFileBytes,
   ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),
 });

@@ -13,6 +13,7 @@ export interface ProcessPlan {
   readonly group?: number;
   readonly requireNonRoot: boolean;
   readonly supplementalGroups: number[];
+  readonly supplementalGroupsPolicy?: 'merge' | 'strict';
   readonly fsGroup?: number;
   readonly capabilities: string[];
   readonly noNewPrivileges: boolean;
@@ -50,6 +51,7 @@ export function processOf(
     ...(security.runAsGroup === undefined ? {} : { group: security.runAsGroup }),
     requireNonRoot: security.runAsNonRoot,
     supplementalGroups: [...security.supplementalGroups],
+    ...(security.supplementalGroupsPolicy === 'strict' ? { supplementalGroupsPolicy: 'strict' } : {}),
     ...(fsGroup === undefined ? {} : { fsGroup }),
     capabilities: [...capabilities],
     noNewPrivileges: !security.allowPrivilegeEscalation && !security.privileged,

@@ -113,6 +113,8 @@ export interface ContainerSecurity {
   readonly runAsGroup?: number;
   readonly runAsNonRoot: boolean;
   readonly supplementalGroups: readonly number[];
+  /** `strict`: without the groups that the image gives its user. Default `merge`. */
+  readonly supplementalGroupsPolicy?: 'merge' | 'strict';
   readonly readOnlyRootFilesystem: boolean;
   readonly allowPrivilegeEscalation: boolean;
   readonly addCapabilities: readonly string[];
@@ -171,6 +173,8 @@ export interface ContainerStatus {
   readonly imageId: string;
   readonly createdAt: Date;
   readonly startedAt?: Date;
+  /** As resolved in its image; once it is created. */
+  readonly user?: { readonly uid: number; readonly gid: number; readonly groups: readonly number[] };
   readonly exit?: ContainerExit;
   readonly logPath: string;
 }
@@ -231,6 +235,8 @@ export interface ContainerStats {
   readonly id: string;
   readonly name: string;
   readonly memoryBytes: number;
+  /** Page cache among it that the kernel would give back first. */
+  readonly inactiveFileBytes: number;
   readonly memoryLimitBytes?: number;
   readonly cpuUsec: number;
   readonly pids: number;
@@ -243,6 +249,7 @@ export interface SandboxStats {
   readonly agentFds: number;
   /** Of the pod's cgroup in the guest. */
   readonly memoryBytes: number;
+  readonly inactiveFileBytes: number;
   readonly memoryLimitBytes?: number;
   readonly cpuUsec: number;
   readonly pids: number;

@@ -113,6 +113,8 @@ const containerProcess = v.object({
   /** Refuse (`failedPrecondition`) when `user` turns out to be root. */
   requireNonRoot: v.optional(v.boolean()),
   supplementalGroups: list(userId),
+  /** `strict`: the groups that the image's /etc/group gives the user are left out. Default `merge`. */
+  supplementalGroupsPolicy: v.optional(v.picklist(['merge', 'strict'])),
   /** Extra group, as the volumes'. */
   fsGroup: v.optional(userId),
   /** `CAP_...` names: the bounding, permitted and effective set. */
@@ -242,6 +244,8 @@ export const paramSchemas = {
 const cgroupFigures = v.object({
   memoryBytes: count,
   memoryPeakBytes: count,
+  /** Page cache that the kernel would give back first. */
+  inactiveFileBytes: v.optional(count, 0),
   /** Absent: no limit. */
   memoryLimitBytes: v.optional(count),
   /** Processes killed for lack of memory. */
@@ -261,8 +265,8 @@ export const resultSchemas = {
   commitPush: empty,
   abortPush: empty,
   removeVolume: empty,
-  /** `pid` in the guest; `uid` and `gid` as resolved. */
-  createContainer: v.object({ pid: count, uid: userId, gid: userId, phases }),
+  /** `pid` in the guest; `uid`, `gid` and the other `groups` as resolved. */
+  createContainer: v.object({ pid: count, uid: userId, gid: userId, groups: v.optional(list(userId), []), phases }),
   startContainer: v.object({ startedAtMs: v.number() }),
   signalContainer: empty,
   updateContainer: empty,

@@ -10,6 +10,7 @@ export const podCgroup = '/pod';
 export interface CgroupFigures {
   readonly memoryBytes: number;
   readonly memoryPeakBytes: number;
+  readonly inactiveFileBytes: number;
   readonly memoryLimitBytes?: number;
   readonly oomKills: number;
   readonly cpuUsec: number;
@@ -53,6 +54,7 @@ export class Cgroups {
     return {
       memoryBytes: this.#number(path, 'memory.current'),
       memoryPeakBytes: this.#number(path, 'memory.peak'),
+      inactiveFileBytes: this.#figure(path, 'memory.stat', 'inactive_file'),
       ...(limit === 'max' || limit === '' ? {} : { memoryLimitBytes: Number(limit) }),
       oomKills: this.oomKills(path),
       cpuUsec: this.#figure(path, 'cpu.stat', 'usage_usec'),

@@ -1,6 +1,14 @@
 import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
-import type { AgentEvent, CgroupResources, ContainerParams, ExecParams, Params, Stdio } from '#wire/messages.ts';
+import type {
+  AgentEvent,
+  CgroupResources,
+  ContainerParams,
+  ExecParams,
+  Params,
+  Result,
+  Stdio,
+} from '#wire/messages.ts';
 import type { Channel } from '../channel/channel.ts';
 import { open, signals } from '../engine/constants.ts';
 import { codeOf, ready, type ChildExit, type Engine } from '../engine/engine.ts';
@@ -72,9 +80,7 @@ export class Containers {
     this.#context = context;
   }
 
-  async create(
-    params: ContainerParams,
-  ): Promise<{ pid: number; uid: number; gid: number; phases: { name: string; ms: number }[] }> {
+  async create(params: ContainerParams): Promise<Result<'createContainer'>> {
     const { engine, channel, disks, volumes } = this.#parts;
     const { id } = params;
     if (this.#containers.has(id) || this.#creating.has(id))
@@ -124,7 +130,7 @@ export class Containers {
         { name: 'prepare', ms: preparedMs - startedMs },
         { name: 'crun', ms: engine.monotonicMs() - preparedMs },
       ];
-      return { pid: first.pid, uid: user.uid, gid: user.gid, phases };
+      return { pid: first.pid, uid: user.uid, gid: user.gid, groups: [...user.additionalGids], phases };
     } catch (error) {
       resetStreams(streams);
       rootfs?.remove();

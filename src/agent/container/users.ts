@@ -36,7 +36,9 @@ export function resolveUser(parts: Parts, root: number, process: ContainerProces
   const groups = readTable(parts, root, '/etc/group');
   const gid = process.group ?? (groupPart === '' ? (entry?.gid ?? 0) : findGroup(groups, groupPart));
   if (gid === undefined) throw unknown('group', groupPart);
-  const more = new Set([...process.supplementalGroups, ...(entry === undefined ? [] : groupsOf(groups, entry.name))]);
+  const isStrict = process.supplementalGroupsPolicy === 'strict';
+  const ofImage = entry === undefined || isStrict ? [] : groupsOf(groups, entry.name);
+  const more = new Set([...process.supplementalGroups, ...ofImage]);
   if (process.fsGroup !== undefined) more.add(process.fsGroup);
   more.delete(gid);
   return { uid, gid, additionalGids: [...more].sort((a, b) => a - b), home: entry?.home ?? '/' };

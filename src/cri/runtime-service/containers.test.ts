@@ -45,8 +45,6 @@ test('createContainer() refuses what is missing or not possible, with a sentence
   await refuses(security({ runAsGroup: { value: 5n } }), status.INVALID_ARGUMENT, /no user/);
   await refuses(security({ runAsUser: { value: -1n } }), status.INVALID_ARGUMENT, /run_as_user.*got -1/);
   await refuses(security({ apparmor: { profileType: ProfileType.Localhost } }), status.UNIMPLEMENTED, /AppArmor/);
-  const strict = { supplementalGroupsPolicy: SupplementalGroupsPolicy.Strict };
-  await refuses(security(strict), status.UNIMPLEMENTED, /Strict/);
   const local = (localhostRef: string) => ({ seccomp: { profileType: ProfileType.Localhost, localhostRef } });
   await refuses(security(local('relative')), status.INVALID_ARGUMENT, /not absolute/);
   await refuses(security(local('/nowhere/x.json')), status.NOT_FOUND, /cannot be read/);
@@ -101,6 +99,7 @@ test('createContainer() hands the guest what the config says', async () => {
     runAsUser: { value: 1000n },
     runAsGroup: { value: 50n },
     supplementalGroups: [7n],
+    supplementalGroupsPolicy: SupplementalGroupsPolicy.Strict,
     readonlyRootfs: true,
     noNewPrivs: true,
     capabilities: { addCapabilities: ['NET_ADMIN'], dropCapabilities: ['ALL'] },
@@ -115,7 +114,10 @@ test('createContainer() hands the guest what the config says', async () => {
     workingDir: '/tmp',
     linux: { securityContext, resources: { ...resources, oomScoreAdj: 900n } },
   };
-  await runtime.createContainer({ podSandboxId, config });
+  parts.guest.answers.set('createContainer', () => ({ pid: 2, uid: 1000, gid: 50, groups: [7], phases: [] }));
+  const { containerId } = await runtime.createContainer({ podSandboxId, config });
+  const { user } = (await runtime.containerStatus({ containerId })).status ?? {};
+  assert.deepEqual([user?.linux?.uid, user?.linux?.gid, user?.linux?.supplementalGroups], [1000n, 50n, [50n, 7n]]);
   const { params } = parts.guest.calls.findLast(({ method }) => method === 'createContainer') ?? {};
   assert.ok(params);
   const process = params['process'] as Record<string, unknown>;
@@ -125,6 +127,7 @@ test('createContainer() hands the guest what the config says', async () => {
   assert.equal(process['user'], '1000');
   assert.equal(process['group'], 50);
   assert.deepEqual(process['supplementalGroups'], [7]);
+  assert.equal(process['supplementalGroupsPolicy'], 'strict');
   assert.deepEqual(process['capabilities'], ['CAP_NET_ADMIN']);
   assert.equal(process['noNewPrivileges'], true);
   assert.equal(process['oomScoreAdj'], 900);

@@ -8,7 +8,7 @@ const conditions = ['RuntimeReady', 'NetworkReady'].map((type) => ({ type, statu
 
 /** What every handler can, and this version of PodVM as a whole: what is not said is not there. */
 const handlerFeatures = { recursiveReadOnlyMounts: false, userNamespaces: false };
-const features = { supplementalGroupsPolicy: false, userNamespacesHostNetwork: false };
+const features = { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false };
 
 export async function status(parts: CriParts, request: StatusRequest): Promise<Answer<typeof StatusResponseSchema>> {
   return {

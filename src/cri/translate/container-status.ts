@@ -1,5 +1,5 @@
 import { printable } from '#base/guest-text.ts';
-import type { ContainerState as State } from '#sandbox/sandbox.ts';
+import type { ContainerState as State, ContainerStatus } from '#sandbox/sandbox.ts';
 import type { KnownContainer } from '../known-pods.ts';
 import type { Answer } from '../rpc/service.ts';
 import { type ContainerSchema, ContainerState, type ContainerStatusSchema } from '../schema/api_pb.ts';
@@ -38,7 +38,7 @@ export function containerOf(known: KnownContainer) {
 const maxMessageChars = 4096;
 
 export function containerStatusOf(known: KnownContainer) {
-  const { id, createdAt, startedAt, exit, imageId, logPath } = known.container.status;
+  const { id, createdAt, startedAt, exit, imageId, logPath, user } = known.container.status;
   const { metadata, image, labels, annotations, mounts } = known.config;
   const state = containerStateOf(known);
   const hasEnded = exit !== undefined && state === ContainerState.CONTAINER_EXITED;
@@ -63,8 +63,14 @@ export function containerStatusOf(known: KnownContainer) {
     annotations,
     mounts,
     logPath,
+    ...(user === undefined ? {} : { user: userOf(user) }),
     ...(known.resources === undefined ? {} : { resources: { linux: known.resources } }),
   } satisfies Answer<typeof ContainerStatusSchema>;
+}
+
+/** The first group is among the supplemental ones, as the kernel has them and containerd tells them. */
+function userOf({ uid, gid, groups }: NonNullable<ContainerStatus['user']>) {
+  return { linux: { uid: BigInt(uid), gid: BigInt(gid), supplementalGroups: [gid, ...groups].map(BigInt) } };
 }
 
 /** Kubernetes knows no lost machine: what died with it failed. */

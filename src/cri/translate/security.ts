@@ -29,6 +29,7 @@ export async function securityOf(given: LinuxContainerSecurityContext | undefine
     ...(runAsUser === undefined ? {} : { runAsUser: numberOf('run_as_user', runAsUser.value, userIds) }),
     ...(runAsGroup === undefined ? {} : { runAsGroup: numberOf('run_as_group', runAsGroup.value, userIds) }),
     ...(runAsUsername === '' ? {} : { runAsUserName: runAsUsername }),
+    supplementalGroupsPolicy: given.supplementalGroupsPolicy === SupplementalGroupsPolicy.Strict ? 'strict' : 'merge',
     supplementalGroups: given.supplementalGroups.map((id) => numberOf('a supplemental group', id, userIds)),
     readOnlyRootFilesystem: given.readonlyRootfs,
     allowPrivilegeEscalation: !given.noNewPrivs,
@@ -57,7 +58,7 @@ const plain: ContainerSecurity = {
 };
 
 function refuseWhatIsMissing(given: LinuxContainerSecurityContext): void {
-  const { apparmor, apparmorProfile, capabilities, supplementalGroupsPolicy } = given;
+  const { apparmor, apparmorProfile, capabilities } = given;
   const wantsAppArmor =
     apparmor?.profileType === ProfileType.Localhost ||
     apparmorProfile.replace('unconfined', '').startsWith('localhost/');
@@ -66,9 +67,6 @@ function refuseWhatIsMissing(given: LinuxContainerSecurityContext): void {
   }
   if ((capabilities?.addAmbientCapabilities.length ?? 0) > 0) {
     throw new PodvmError('unsupported', 'Cannot add ambient capabilities: PodVM has none yet');
-  }
-  if (supplementalGroupsPolicy === SupplementalGroupsPolicy.Strict) {
-    throw new PodvmError('unsupported', 'Cannot use supplementalGroupsPolicy Strict: PodVM has only Merge yet');
   }
 }
 

@@ -13,6 +13,7 @@ import { uint64Of } from './int64.ts';
 interface Figures {
   readonly cpuUsec: number;
   readonly memoryBytes: number;
+  readonly inactiveFileBytes: number;
   readonly memoryLimitBytes?: number;
 }
 
@@ -20,13 +21,14 @@ function cpuOf({ cpuUsec }: Figures, timestamp: bigint) {
   return { timestamp, usageCoreNanoSeconds: uint64Of(cpuUsec * 1000) } satisfies Answer<typeof CpuUsageSchema>;
 }
 
-/** The guest does not say how much of it is page cache: the working set is all of it, an upper bound. */
-function memoryOf({ memoryBytes, memoryLimitBytes }: Figures, timestamp: bigint) {
+/** The working set is what cannot be given back at once, and what a kubelet compares with limits, as cAdvisor has it. */
+function memoryOf({ memoryBytes, inactiveFileBytes, memoryLimitBytes }: Figures, timestamp: bigint) {
+  const workingSetBytes = Math.max(0, memoryBytes - inactiveFileBytes);
   return {
     timestamp,
-    workingSetBytes: uint64Of(memoryBytes),
+    workingSetBytes: uint64Of(workingSetBytes),
     usageBytes: uint64Of(memoryBytes),
-    ...(memoryLimitBytes === undefined ? {} : { availableBytes: uint64Of(memoryLimitBytes - memoryBytes) }),
+    ...(memoryLimitBytes === undefined ? {} : { availableBytes: uint64Of(memoryLimitBytes - workingSetBytes) }),
   } satisfies Answer<typeof MemoryUsageSchema>;
 }
 
