@@ -6,6 +6,7 @@ import { run } from '#host/run.ts';
 import { callersEnv } from './callers-env.ts';
 import { buildCriTools, goVersion, version } from './cri-tools.ts';
 import { startNode } from './node.ts';
+import { tourWithCrictl } from './crictl-tour.ts';
 import { judge, leftOutPattern, parseExpectations, type Spec, type Verdict } from './report.ts';
 import { runCritest, type SuiteOptions } from './run-critest.ts';
 import { serveStandIns } from './serve-stand-ins.ts';
@@ -73,7 +74,11 @@ async function main(): Promise<number> {
     signal,
   };
   const isWhole = values.focus === undefined && values.skip === undefined;
-  const specs = [...(await runCritest(suite)), ...(isWhole ? await overWebSocket(suite) : [])];
+  const specs = [...(await runCritest(suite))];
+  if (isWhole) {
+    specs.push(...(await overWebSocket(suite)));
+    specs.push(...(await tourWithCrictl(tools.crictl, suite.endpoint, work, signal)));
+  }
   const verdict = judge(specs, expected, isWhole);
   if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(verdict, null, 2)}\n`);
   if (verdict.surprises.length > 0 && node !== undefined) process.stderr.write(await node.log());

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
+import { removeDefaultNetwork } from '#network/default-network.ts';
 import { callersEnv } from './callers-env.ts';
 
 /** A `podvm daemon` with a state directory of its own. */
@@ -37,6 +38,7 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
   await using undo = new AsyncDisposableStack();
   const root = await mkdtemp('/var/tmp/podvm-conformance-');
   undo.defer(() => rm(root, { recursive: true, force: true }));
+  undo.defer(() => removeDefaultNetwork(join(root, 'network'), AbortSignal.timeout(endTimeoutMs)));
   await chmod(root, 0o711); // VMMs run as users of their own
   await mkdir(join(root, 'assets'));
   await copyFile(join(options.assetsRoot, 'assets/current.json'), join(root, 'assets/current.json'));
