@@ -9,10 +9,12 @@ import { exec } from './runtime-service/exec.ts';
 import { execSync } from './runtime-service/exec-sync.ts';
 import { getContainerEvents } from './runtime-service/get-container-events.ts';
 import { listContainerStats } from './runtime-service/list-container-stats.ts';
+import { listMetricDescriptors } from './runtime-service/list-metric-descriptors.ts';
+import { listPodSandboxMetrics } from './runtime-service/list-pod-sandbox-metrics.ts';
+import { streamPodSandboxMetrics } from './runtime-service/stream-pod-sandbox-metrics.ts';
 import { listContainers } from './runtime-service/list-containers.ts';
 import { listPodSandbox } from './runtime-service/list-pod-sandbox.ts';
 import { listPodSandboxStats } from './runtime-service/list-pod-sandbox-stats.ts';
-import { refuseMetrics, refuseMetricsStream } from './runtime-service/metrics.ts';
 import { podSandboxStats } from './runtime-service/pod-sandbox-stats.ts';
 import { podSandboxStatus } from './runtime-service/pod-sandbox-status.ts';
 import { portForward } from './runtime-service/port-forward.ts';
@@ -72,8 +74,8 @@ export function runtimeVerbs(parts: CriParts): Verbs<typeof RuntimeService> {
     checkpointContainer: refuseCheckpoint,
     checkpointPod: refuseCheckpoint,
     restorePod: refuseCheckpoint,
-    listMetricDescriptors: refuseMetrics,
-    listPodSandboxMetrics: refuseMetrics,
-    streamPodSandboxMetrics: refuseMetricsStream,
+    listMetricDescriptors: () => listMetricDescriptors(),
+    listPodSandboxMetrics: (request, signal) => listPodSandboxMetrics(parts, request, signal),
+    streamPodSandboxMetrics: (request, signal) => streamPodSandboxMetrics(parts, request, signal),
   };
 }

@@ -44,11 +44,6 @@ test('what PodVM has not is unimplemented, in a sentence', async () => {
   const { runtime } = node;
   for (const verb of [runtime.checkpointContainer, runtime.checkpointPod, runtime.restorePod])
     await assert.rejects(verb(), is(status.UNIMPLEMENTED, /Cannot checkpoint or restore/));
-  for (const verb of [runtime.listMetricDescriptors, runtime.listPodSandboxMetrics])
-    await assert.rejects(verb(), is(status.UNIMPLEMENTED, /ListContainerStats/));
-  await assert.rejects(async () => {
-    for await (const _ of runtime.streamPodSandboxMetrics());
-  }, is(status.UNIMPLEMENTED));
 });
 
 test('figures of containers and pods come from their guest, in lists, streams and one by one', async () => {
@@ -90,6 +85,47 @@ test('figures of containers and pods come from their guest, in lists, streams an
     assert.equal(stats.linux?.memory?.availableBytes?.value, 62_536n);
     assert.equal(stats.linux.process?.processCount?.value, 3n);
     assert.equal(stats.linux.containers[0]?.attributes?.id, containerId);
+  }
+});
+
+test('metrics have the names of cAdvisor, and as many label values as their descriptors have keys', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const linux = { resources: { cpuShares: 512n, cpuPeriod: 100_000n, cpuQuota: 50_000n } };
+  const { podSandboxId, containerId } = await node.running(podConfig, { ...containerConfig, linux });
+  parts.guest.answers.set('stats', () => ({
+    agentRssKiB: 1,
+    agentFds: 2,
+    agentHeapBytes: 3,
+    pod: { ...figures, cpuUsec: 3_500_000 },
+    containers: [{ id: containerId, ...figures, oomKills: 2 }],
+  }));
+  const { descriptors } = await runtime.listMetricDescriptors();
+  const keysOf = new Map(descriptors.map(({ name, labelKeys }) => [name, labelKeys]));
+  const { podMetrics } = await runtime.listPodSandboxMetrics();
+  const streamed: typeof podMetrics = [];
+  for await (const { podSandboxMetrics } of runtime.streamPodSandboxMetrics()) streamed.push(...podSandboxMetrics);
+  for (const pod of [podMetrics[0], streamed[0]]) {
+    assert.equal(pod?.podSandboxId, podSandboxId);
+    const [container] = pod.containerMetrics;
+    assert.equal(container?.containerId, containerId);
+    for (const { name, labelValues } of [...pod.metrics, ...container.metrics]) {
+      assert.equal(labelValues.length, keysOf.get(name)?.length, name);
+    }
+    const value = (name: string, of = container.metrics) => of.find((each) => each.name === name)?.value?.value;
+    assert.equal(value('container_cpu_usage_seconds_total', pod.metrics), 3n);
+    assert.equal(value('container_memory_working_set_bytes'), 3000n);
+    assert.equal(value('container_oom_events_total'), 2n);
+    assert.equal(value('container_spec_cpu_shares'), 512n);
+    assert.equal(value('container_spec_cpu_quota'), 50_000n);
+    assert.deepEqual(container.metrics[0]?.labelValues, [
+      'main',
+      containerId,
+      'busybox',
+      containerId,
+      'default',
+      'web',
+    ]);
   }
 });
 

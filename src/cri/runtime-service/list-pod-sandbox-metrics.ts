@@ -1,0 +1,20 @@
+import { measureAll } from '../measure.ts';
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import type { ListPodSandboxMetricsRequest, ListPodSandboxMetricsResponseSchema } from '../schema/api_pb.ts';
+import { podMetricsOf } from '../translate/metrics.ts';
+
+export async function listPodSandboxMetrics(
+  parts: CriParts,
+  _request: ListPodSandboxMetricsRequest,
+  signal: AbortSignal,
+): Promise<Answer<typeof ListPodSandboxMetricsResponseSchema>> {
+  return { podMetrics: await allPodMetrics(parts, signal) };
+}
+
+/** Of pods that run. */
+export async function allPodMetrics(parts: CriParts, signal: AbortSignal) {
+  const measured = await measureAll(parts, parts.pods.pods, signal);
+  const now = parts.clock.now();
+  return [...measured].map(([pod, stats]) => podMetricsOf(pod, stats, now));
+}

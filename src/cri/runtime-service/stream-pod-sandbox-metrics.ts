@@ -1,0 +1,14 @@
+import { inParts } from '../in-parts.ts';
+import type { CriParts } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+import type { StreamPodSandboxMetricsRequest, StreamPodSandboxMetricsResponseSchema } from '../schema/api_pb.ts';
+import { allPodMetrics } from './list-pod-sandbox-metrics.ts';
+
+/** The list in parts, for nodes whose lists outgrow one message. */
+export async function* streamPodSandboxMetrics(
+  parts: CriParts,
+  _request: StreamPodSandboxMetricsRequest,
+  signal: AbortSignal,
+): AsyncGenerator<Answer<typeof StreamPodSandboxMetricsResponseSchema>> {
+  for (const podSandboxMetrics of inParts(await allPodMetrics(parts, signal))) yield { podSandboxMetrics };
+}
