@@ -11,7 +11,7 @@ import { readConfiguration } from '#daemon/configuration.ts';
 import { run } from '#host/run.ts';
 
 const podvm = join(import.meta.dirname, '../podvm');
-const outputTimeoutMs = 180_000;
+const outputTimeoutMs = 600_000;
 const { root, socketPath } = readConfiguration({}, process.env, join(import.meta.dirname, '..'));
 const client = createClient(socketPath);
 
