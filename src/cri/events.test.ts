@@ -52,3 +52,12 @@ test('listeners are bounded, and make room when they leave', async () => {
   tell(events);
   assert.equal((await again).done, false);
 });
+
+test('end() lets listeners go, also those that come later', async () => {
+  const events = new Events(systemClock);
+  const { signal } = new AbortController();
+  const waiting = events.listen(signal).next();
+  events.end();
+  assert.equal((await waiting).done, true);
+  assert.equal((await events.listen(signal).next()).done, true);
+});

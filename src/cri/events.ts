@@ -15,7 +15,8 @@ export const maxListeners = 32;
 /** What happens to pods and containers, told to everyone who listens. A sandbox's events carry its id. */
 export class Events {
   readonly #clock: Clock;
-  readonly #listeners = new Set<(event: Event) => void>();
+  readonly #listeners = new Set<(event?: Event) => void>();
+  #hasEnded = false;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -33,7 +34,13 @@ export class Events {
     for (const listener of this.#listeners) listener(event);
   }
 
-  /** From now on, until the signal aborts. Errors: `exhausted` for too many listeners, or one that does not read. */
+  /** Nothing happens any more: whoever listens reads to the end. */
+  end(): void {
+    this.#hasEnded = true;
+    for (const listener of this.#listeners) listener();
+  }
+
+  /** From now on, until the signal aborts or the events end. Errors: `exhausted` for too many listeners, or one that does not read. */
   async *listen(signal: AbortSignal): AsyncGenerator<Event> {
     if (this.#listeners.size >= maxListeners) {
       throw new PodvmError('exhausted', `Cannot listen to events: ${maxListeners} clients do already`);
@@ -41,16 +48,16 @@ export class Events {
     const unread: Event[] = [];
     let wake = () => {};
     let hasLost = false;
-    const listener = (event: Event) => {
-      if (unread.length >= maxUnreadEvents) hasLost = true;
-      else unread.push(event);
+    const listener = (event?: Event) => {
+      if (event !== undefined && unread.length < maxUnreadEvents) unread.push(event);
+      else hasLost ||= event !== undefined;
       wake();
     };
     const onAbort = () => wake();
     this.#listeners.add(listener);
     signal.addEventListener('abort', onAbort, { once: true });
     try {
-      while (!signal.aborted) {
+      while (!signal.aborted && !this.#hasEnded) {
         for (let next = unread.shift(); next !== undefined; next = unread.shift()) yield next;
         if (hasLost) {
           throw new PodvmError('exhausted', `Cannot tell all events: ${maxUnreadEvents} were not read`, {
@@ -59,7 +66,7 @@ export class Events {
         }
         await new Promise<void>((resolve) => {
           wake = resolve;
-          if (signal.aborted || unread.length > 0 || hasLost) resolve();
+          if (signal.aborted || this.#hasEnded || unread.length > 0 || hasLost) resolve();
         });
       }
     } finally {

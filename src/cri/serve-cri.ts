@@ -30,6 +30,7 @@ export interface CriOptions {
 export async function serveCri(options: CriOptions): Promise<AsyncDisposable> {
   const { sandboxes, images, streaming, clock, log, node } = options;
   const pods = new KnownPods();
+  const events = new Events(clock);
   const parts: CriParts = {
     sandboxes,
     images,
@@ -39,11 +40,17 @@ export async function serveCri(options: CriOptions): Promise<AsyncDisposable> {
     node,
     pods,
     starts: new PodStarts(pods, log),
-    events: new Events(clock),
+    events,
     credentials: await Credentials.open(join(options.directory, 'credentials')),
   };
-  return await serveGrpc(options.socketPath, (server) => {
-    addService(server, RuntimeService, runtimeVerbs(parts), log);
-    addService(server, ImageService, imageVerbs(parts), log);
+  const server = await serveGrpc(options.socketPath, (to) => {
+    addService(to, RuntimeService, runtimeVerbs(parts), log);
+    addService(to, ImageService, imageVerbs(parts), log);
   });
+  return {
+    async [Symbol.asyncDispose]() {
+      events.end(); // calls that never end by themselves
+      await server[Symbol.asyncDispose]();
+    },
+  };
 }
