@@ -31,6 +31,7 @@ test('a value that cannot be is refused by the name under which it was given', (
   const wrong = [
     ['streaming', 'localhost:1'],
     ['streaming', '127.0.0.1:70000'],
+    ['streamingIdleMinutes', '0'],
     ['log', 'loud'],
     ['accelerator', 'xen'],
     ['pool', '65'],
@@ -53,7 +54,7 @@ test('an option goes before the environment, and that before the file', async ()
   const file = await inFile('root: /in-file\nlog: error\npool: 3\nstreaming: "[::1]:10010"\n');
   const all = readConfiguration({ root: '/option' }, { PODVM_ROOT: '/env', PODVM_LOG: 'debug' }, '/', file);
   assert.deepEqual([all.root, all.logLevel, all.poolSize], ['/option', 'debug', 3]);
-  assert.deepEqual(all.streaming, { address: '::1', port: 10_010 });
+  assert.deepEqual(all.streaming, { address: '::1', port: 10_010, idleMs: 4 * 60 * 60_000 });
   assert.equal(all.criSocketPath, '/option/cri.sock');
   assert.equal(readConfiguration({}, { PODVM_ROOT: '/env' }, '/', file).root, '/env');
   assert.equal(readConfiguration({}, {}, '/', file).root, '/in-file');
@@ -65,7 +66,7 @@ test('without anything said, the defaults hold, and an empty file says nothing',
     [config.root, config.socketPath, config.criSocketPath],
     ['/var/lib/podvm', '/run/podvm/podvm.sock', '/run/podvm/cri.sock'],
   );
-  assert.deepEqual(config.streaming, { address: '127.0.0.1', port: 0 });
+  assert.deepEqual(config.streaming, { address: '127.0.0.1', port: 0, idleMs: 4 * 60 * 60_000 });
   assert.deepEqual([config.logLevel, config.poolSize, config.accelerator], ['warn', 0, undefined]);
 });
 

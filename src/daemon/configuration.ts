@@ -15,7 +15,7 @@ export interface Configuration {
   /** Unix socket of CRI, for `podvm daemon`. */
   readonly criSocketPath: string;
   /** Where exec, attach and port-forward of CRI are served; port 0 takes any. */
-  readonly streaming: { readonly address: string; readonly port: number };
+  readonly streaming: { readonly address: string; readonly port: number; readonly idleMs: number };
   /** What skopeo finds as /etc/containers: registries.conf (mirrors), certs.d, policy.json. */
   readonly containersDirectory: string;
   readonly logLevel: LogLevel;
@@ -33,6 +33,8 @@ export interface Configuration {
 }
 
 const maxMachineMiB = 1024 * 1024;
+/** Up to what a timer can be set to. */
+const idleMinutes = { min: 1, max: 35_000 };
 const defaultRoot = '/var/lib/podvm';
 const defaultSockets = '/run/podvm';
 /** sun_path has 108 bytes, the last one zero. */
@@ -67,7 +69,10 @@ export function readConfiguration(
     root,
     socketPath,
     criSocketPath,
-    streaming: addressOf(nameOf('streaming'), given('streaming') ?? '127.0.0.1:0'),
+    streaming: {
+      ...addressOf(nameOf('streaming'), given('streaming') ?? '127.0.0.1:0'),
+      idleMs: 60_000 * number('streamingIdleMinutes', given('streamingIdleMinutes') ?? '240', idleMinutes),
+    },
     containersDirectory: resolve(given('containers') ?? '/etc/containers'),
     logLevel: oneOf(nameOf('log'), options.logLevel ?? given('log') ?? 'warn', logLevels),
     nodeName: hostname(),

@@ -26,6 +26,11 @@ export const settings = {
     default: '127.0.0.1:0',
     about: "ADDRESS:PORT of CRI's exec, attach and port-forward; port 0 takes any",
   },
+  streamingIdleMinutes: {
+    env: 'PODVM_STREAMING_IDLE_MINUTES',
+    default: '240',
+    about: 'a stream over which nothing but pings went for so long is ended, from 1',
+  },
   containers: {
     env: 'PODVM_CONTAINERS',
     default: '/etc/containers',

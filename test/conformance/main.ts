@@ -1,11 +1,12 @@
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { callersEnv } from './callers-env.ts';
 import { buildCriTools, goVersion, version } from './cri-tools.ts';
-import { startNode } from './node.ts';
+import { type ConformanceNode, startNode } from './node.ts';
 import { tourWithCrictl } from './crictl-tour.ts';
 import { judge, leftOutPattern, parseExpectations, type Spec, type Verdict } from './report.ts';
 import { runCritest, type SuiteOptions } from './run-critest.ts';
@@ -19,6 +20,8 @@ import { serveStandIns } from './serve-stand-ins.ts';
  */
 const cache = '/var/cache/podvm-conformance';
 const setupTimeoutMs = 30 * 60_000;
+const restTimeoutMs = 30_000;
+const spareDescriptors = 4;
 const say = (text: string) => process.stderr.write(`conformance: ${text}\n`);
 
 async function main(): Promise<number> {
@@ -74,10 +77,12 @@ async function main(): Promise<number> {
     signal,
   };
   const isWhole = values.focus === undefined && values.skip === undefined;
+  const descriptorsBefore = await node?.descriptors();
   const specs = [...(await runCritest(suite))];
   if (isWhole) {
     specs.push(...(await overWebSocket(suite)));
     specs.push(...(await tourWithCrictl(tools.crictl, suite.endpoint, work, signal)));
+    if (node !== undefined) specs.push(await restsAfter(node, descriptorsBefore ?? 0));
   }
   const verdict = judge(specs, expected, isWhole);
   if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(verdict, null, 2)}\n`);
@@ -93,6 +98,19 @@ async function overWebSocket(suite: SuiteOptions): Promise<readonly Spec[]> {
   return specs
     .filter(({ outcome, message }) => outcome !== 'skipped' || message !== '')
     .map((spec) => ({ ...spec, name: `${spec.name} (WebSocket)` }));
+}
+
+/** After hundreds of pods, containers and streams a daemon holds what it held before, give or take a log line. */
+async function restsAfter(node: ConformanceNode, before: number): Promise<Spec> {
+  const name = 'podvm daemon holds no more descriptors after all of that than before';
+  const startedMs = Date.now();
+  for (;;) {
+    const now = await node.descriptors();
+    const ms = Date.now() - startedMs;
+    if (now <= before + spareDescriptors) return { name, outcome: 'passed', message: '', ms };
+    if (ms > restTimeoutMs) return { name, outcome: 'failed', message: `${before} before, ${now} after`, ms };
+    await delay(500);
+  }
 }
 
 function print({ passed, failed, skipped, surprises }: Verdict): void {

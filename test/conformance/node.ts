@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, copyFile, mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
@@ -14,6 +14,8 @@ export interface ConformanceNode extends AsyncDisposable {
   readonly endpoint: string;
   /** What it said so far. */
   log(): Promise<string>;
+  /** Descriptors that it has open. */
+  descriptors(): Promise<number>;
 }
 
 export interface NodeOptions {
@@ -66,7 +68,12 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
     await delay(pollMs);
   }
   const owned = undo.move();
-  return { endpoint, log, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return {
+    endpoint,
+    log,
+    descriptors: async () => (await readdir(`/proc/${child.pid}/fd`)).length,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
 }
 
 async function answers(crictl: string, endpoint: string, signal: AbortSignal): Promise<boolean> {
