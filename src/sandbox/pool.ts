@@ -28,7 +28,7 @@ const makeTimeoutMs = 120_000;
 /** How often the spares are looked after when nothing happens, in `ms`. */
 const tendIntervalMs = 5_000;
 /** How long a pod that has just got its machine is left alone with the processor, in `ms`: it makes its containers. */
-const settleMs = 1_000;
+const settleMs = 2_000;
 /** After a failure, in `ms`. */
 const backOffMs = 30_000;
 

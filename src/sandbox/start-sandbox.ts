@@ -48,8 +48,9 @@ export async function startSandbox(
   await using running = new AsyncDisposableStack(); // for as long as it runs; undone first
   kept.use(context.names.reserve(spec));
   const plan = planStart(spec, context);
+  using _turn = await plan.phases.time('turn came', context.gate.enter(signal));
   const spare = context.pool.take(plan.order);
-  const prepared = spare ?? (await prepareInTurn(plan, signal));
+  const prepared = spare ?? (await prepareSandbox(plan.order, context, plan.phases, signal));
   kept.use(prepared.kept);
   running.use(prepared.running);
 
@@ -66,11 +67,6 @@ export async function startSandbox(
   } catch (error) {
     throw await explain(error, machine, alive, signal);
   }
-}
-
-async function prepareInTurn({ order, context, phases }: Plan, signal: AbortSignal): Promise<PreparedSandbox> {
-  using _turn = await phases.time('turn came', context.gate.enter(signal));
-  return await prepareSandbox(order, context, phases, signal);
 }
 
 function planStart(spec: SandboxSpec, context: StartContext): Plan {
