@@ -85,6 +85,7 @@ const steps: readonly Step[] = [
     [`exec leaves nothing of a client that was killed (${transport})`, (tour) => execIsKilled(tour, transport)],
     [`attach -it talks to the shell, and ^P^Q leaves it running (${transport})`, (tour) => attaches(tour, transport)],
   ]),
+  ['exec answers a hundred clients at one time', execTogether],
   ['logs prints what the containers said', logs],
   ['stats, statsp, imagefsinfo, inspect and inspectp have figures and addresses', looksAround],
   ['attach -it ends with the shell, and logs -f by itself', lastWords],
@@ -133,6 +134,19 @@ async function execIsKilled({ crictl, web }: Tour, transport: string): Promise<v
   await exec.ends();
   const script = 'for i in $(seq 100); do pgrep -f "sleep 432[1]" >/dev/null || exit 0; sleep 0.1; done; exit 1';
   await crictl.run('exec', web, 'sh', '-c', script);
+}
+
+async function execTogether({ crictl, web }: Tour): Promise<void> {
+  const answers = await Promise.all(
+    Array.from({ length: 100 }, async (_, at) => {
+      const { code, stdout } = await crictl.try(['exec', web, 'echo', String(at)]);
+      return `${code} ${stdout}`;
+    }),
+  );
+  assert.deepEqual(
+    answers,
+    answers.map((_, at) => `0 ${at}\n`),
+  );
 }
 
 async function attaches({ crictl, shell }: Tour, transport: string): Promise<void> {

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, copyFile, mkdir, mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
@@ -42,8 +42,10 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
   undo.defer(() => rm(root, { recursive: true, force: true }));
   undo.defer(() => removeDefaultNetwork(join(root, 'network'), AbortSignal.timeout(endTimeoutMs)));
   await chmod(root, 0o711); // VMMs run as users of their own
-  await mkdir(join(root, 'assets'));
-  await copyFile(join(options.assetsRoot, 'assets/current.json'), join(root, 'assets/current.json'));
+  for (const known of ['assets/current.json', 'probe/accelerator.json']) {
+    await mkdir(dirname(join(root, known)), { mode: 0o711 });
+    await copyFile(join(options.assetsRoot, known), join(root, known));
+  }
   const logFile = join(root, 'daemon.log');
   const log = async () => await readFile(logFile, 'utf8');
   const output = await open(logFile, 'w');

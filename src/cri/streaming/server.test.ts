@@ -92,6 +92,17 @@ test('a client that speaks no protocol of ours is told which there are, and may 
   socket.destroy();
 });
 
+test('a client that is refused and stays is left', async () => {
+  const socket = connect({ port: Number(new URL(server.baseUrl).port), host: '127.0.0.1', allowHalfOpen: true });
+  const left = Promise.withResolvers<void>();
+  socket.on('error', () => {}).once('close', left.resolve);
+  socket.write('POST /exec/none HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n');
+  await once(socket.resume(), 'end');
+  const stays = setInterval(() => socket.write('still here'), 50); // an end alone does not close its half
+  await left.promise;
+  clearInterval(stays);
+});
+
 test('a GET upgrades to SPDY like a POST', async () => {
   const { status, socket } = await askUpgrade(execUrl(), spdyUpgrade('v4.channel.k8s.io'), 'GET');
   assert.equal(status, 101);

@@ -38,6 +38,7 @@ const maxWebSocketMessageBytes = 1024 * 1024;
 const maxHttpHeaderBytes = 16 * 1024;
 const handshakeMs = 10_000;
 const keepAliveMs = 30_000;
+const farewellMs = 1000;
 
 /** Errors: `failedPrecondition` when the address cannot be listened on. */
 export async function serveStreaming(
@@ -216,4 +217,7 @@ function refuse(socket: Duplex, status: string, why: string, headers = ''): void
       `Content-Length: ${Buffer.byteLength(body)}\r\n${headers}\r\n${body}`,
   );
   socket.resume();
+  // Nobody else looks after a socket that asked for an upgrade: a client that does not close it is not waited for.
+  const late = setTimeout(() => socket.destroy(), farewellMs);
+  socket.once('close', () => clearTimeout(late));
 }

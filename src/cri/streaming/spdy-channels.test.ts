@@ -245,14 +245,14 @@ test('a client that does not open its streams in time is left', async () => {
     { clock: systemClock, log: silentLog },
   );
   const client = await ScriptedClient.connect(impatient.execUrl({ ...plain, target: container, command: ['sh'] }));
-  await client.open({ streamtype: 'error' });
+  await client.synStream({ streamtype: 'error' });
   await client.closed();
   assert.equal(container.processes.length, 0);
 });
 
 test('a session in which only pings go to and fro is idle, and ended', { timeout: 3 * patienceMs }, async () => {
   await using busy = await serveStreaming(
-    { ...defaultStreamingSettings, idleMs: 400 },
+    { ...defaultStreamingSettings, idleMs: 1500 },
     { clock: systemClock, log: silentLog },
   );
   const { client } = await openStreams(busy.execUrl({ ...terminal, target: container, command: ['sh'] }), terminal);
