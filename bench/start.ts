@@ -1,7 +1,11 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { type Figures, ratios, Sheet } from './figures.ts';
 import { idlePods, nodeRoot, openNode, untilWaiting, type Node } from './node.ts';
 import { openPeer } from './peers.ts';
 import type { SuiteOptions } from './suite.ts';
+
+/** What the last pod left to do is done by then, in `ms`. */
+const restMs = 2_000;
 
 /**
  * Pods one after the other, as a user of a running node starts them; busybox, image present.
@@ -42,6 +46,7 @@ async function startCold(node: Node, name: string, sheet: Sheet, say: (line: str
 
 async function startPooled(node: Node, name: string, sheet: Sheet, say: (line: string) => void): Promise<void> {
   await untilWaiting(1);
+  await delay(restMs);
   await using pods = node.start(idlePods(name, 1));
   const [firstMs = Number.NaN] = await pods.lines(1);
   const phase = await phasesOf(node, name);
