@@ -1,0 +1,41 @@
+import assert from 'node:assert/strict';
+import { stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { describe, test } from 'node:test';
+import { run } from '#host/run.ts';
+import { readAssets, whyNoVm } from './house.ts';
+
+const podvm = join(import.meta.dirname, '../../podvm');
+const root = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
+const megabyte = 1000 * 1000;
+
+/** Each file below, with when its content and its inode changed. */
+async function timesOf(directory: string): Promise<readonly string[]> {
+  const { stdout } = await run('find', [directory, '-printf', '%P %T@ %C@\\n'], { maxOutputBytes: 64 * megabyte });
+  return stdout.split('\n').sort();
+}
+
+describe('a set-up that is done', { skip: await whyNoVm() }, () => {
+  test('needs no network the second time, and changes nothing', async () => {
+    const places = ['assets', 'parts', 'templates'].map((name) => join(root, name));
+    const before = await Promise.all(places.map(timesOf));
+    const { stdout, stderr } = await run('unshare', ['--net', podvm, 'setup'], {
+      env: { ...process.env, PODVM_ROOT: root },
+    });
+    assert.match(stdout, /^ready: QEMU \S+, guest kernel \S+, crun \S+\n$/);
+    assert.equal(stderr, '');
+    assert.deepEqual(await Promise.all(places.map(timesOf)), before);
+  });
+
+  test('has made an agent of at most 2.2 MB, and an initramfs of at most 16', async () => {
+    const assets = await readAssets();
+    assert.ok(assets);
+    const bytesOf = async (path: string) => (await stat(path)).size;
+    const [agent, initramfs] = [
+      await bytesOf(join(dirname(assets.initramfs), 'agent')),
+      await bytesOf(assets.initramfs),
+    ];
+    assert.ok(agent <= 2.2 * megabyte, `the agent has ${agent} bytes`);
+    assert.ok(initramfs <= 16 * megabyte, `the initramfs has ${initramfs} bytes`);
+  });
+});
