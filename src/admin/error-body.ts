@@ -1,5 +1,6 @@
 import { type ErrorKind, PodvmError, kindOf, messageOf } from '#base/errors.ts';
 import type { ErrorBody } from '#api/pods.ts';
+import { fixOf } from '#host/advice.ts';
 
 /** Which HTTP status says which kind of error. */
 export const statusOfKind = {
@@ -19,7 +20,7 @@ export const statusOfKind = {
 } as const satisfies Record<ErrorKind, number>;
 
 export function errorBodyOf(error: unknown): ErrorBody {
-  const fix = error instanceof PodvmError ? error.fix : undefined;
+  const fix = fixOf(error);
   const tail = error instanceof PodvmError ? [...error.tail] : [];
   return { kind: kindOf(error), message: messageOf(error), ...(fix === undefined ? {} : { fix }), tail };
 }

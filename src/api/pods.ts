@@ -49,6 +49,8 @@ export const podEventSchema = v.object({
   type: v.picklist(['Normal', 'Warning']),
   reason: v.string(),
   message: v.string(),
+  /** What to do about it. */
+  fix: v.optional(v.string()),
   container: v.optional(v.string()),
 });
 export type PodEventJson = v.InferOutput<typeof podEventSchema>;

@@ -3,7 +3,7 @@ import { createClient } from './client.ts';
 import { execCommand } from './exec-command.ts';
 import { imageCommands } from './image-commands.ts';
 import { consoleCommand, inspectCommand, logsCommand, psCommand, stopCommand } from './pod-commands.ts';
-import { runCommand } from './run-command.ts';
+import { readFiles, runCommand } from './run-command.ts';
 import { type Terminal, errorText } from './terminal.ts';
 
 /** What the commands need beside a terminal; `main.ts` gives it, so that this layer stays a client. */
@@ -79,8 +79,9 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
     .addOption(new Option('--network <mode>', 'how pods reach others').choices(['cni', 'none']).default('cni'))
     .option('-v, --verbose', 'say what happens to the pods', false)
     .action(async (files: string[], options: { network: 'cni' | 'none'; verbose: boolean }) => {
+      const texts = await readFiles(files, terminal); // before anything is set up or started for them
       await using _served = await parts.ensureServed(global(), 'pods');
-      exit(await runCommand(client(), { files, ...options }, terminal));
+      exit(await runCommand(client(), { files: texts, ...options }, terminal));
     });
   program
     .command('ps')

@@ -6,10 +6,10 @@ import { PodvmError } from '#base/errors.ts';
 import { type RunCommand, type RunEvent, type RunRequestInput, runEventSchema, stdoutStream } from '#api/run.ts';
 import { type Client, fromErrorBody } from './client.ts';
 import { OutputPrinter } from './output-printer.ts';
-import { type Terminal, write } from './terminal.ts';
+import { type Terminal, fixLine, write } from './terminal.ts';
 
 export interface RunOptions {
-  readonly files: readonly string[];
+  readonly files: RunRequestInput['files'];
   readonly network: 'cni' | 'none';
   /** Say what happens to the pods, not only what goes wrong. */
   readonly verbose: boolean;
@@ -20,7 +20,7 @@ const interruptedCode = 130;
 
 /** `podvm run`: returns the exit code. Ctrl-C terminates, a second one kills. */
 export async function runCommand(client: Client, options: RunOptions, terminal: Terminal): Promise<number> {
-  const request: RunRequestInput = { files: await readFiles(options.files, terminal), network: options.network };
+  const request: RunRequestInput = { files: options.files, network: options.network };
   const socket = client.open('/v1/run');
   const printer = new OutputPrinter(terminal, terminal.hasColour);
   const onInterrupt = interrupter(socket, terminal);
@@ -37,7 +37,8 @@ export async function runCommand(client: Client, options: RunOptions, terminal: 
   }
 }
 
-async function readFiles(names: readonly string[], terminal: Terminal): Promise<{ name: string; text: string }[]> {
+/** The manifests of the command line; `-` is standard input. Errors: `invalid`. */
+export async function readFiles(names: readonly string[], terminal: Terminal): Promise<RunRequestInput['files']> {
   const files = [];
   for (const name of names) {
     if (name === '-') files.push({ name: '<stdin>', text: await text(terminal.stdin) });
@@ -83,6 +84,8 @@ class RunSession {
   readonly #printer: OutputPrinter;
   readonly #verbose: boolean;
   readonly #terminal: Terminal;
+  /** What events said. */
+  readonly #told = new Set<string>();
 
   constructor(printer: OutputPrinter, verbose: boolean, terminal: Terminal) {
     this.#printer = printer;
@@ -135,9 +138,7 @@ class RunSession {
         await this.#podEvent(event);
         return;
       case 'podFinished':
-        if (event.exitCode !== 0 || this.#verbose) {
-          await write(this.#terminal.stderr, `podvm: pod ${event.pod} ended with ${event.exitCode}: ${event.reason}\n`);
-        }
+        await this.#podFinished(event);
         return;
       case 'finished':
         resolve(event.exitCode);
@@ -150,6 +151,14 @@ class RunSession {
   async #podEvent({ pod, detail }: RunEvent & { event: 'pod' }): Promise<void> {
     if (detail.type === 'Normal' && !this.#verbose) return;
     const where = detail.container === undefined ? pod : `${pod}/${detail.container}`;
-    await write(this.#terminal.stderr, `podvm: ${where}: ${detail.reason}: ${detail.message}\n`);
+    this.#told.add(detail.message);
+    const fix = detail.fix === undefined ? '' : `${fixLine(detail.fix)}\n`;
+    await write(this.#terminal.stderr, `podvm: ${where}: ${detail.reason}: ${detail.message}\n${fix}`);
+  }
+
+  async #podFinished({ pod, exitCode, reason }: RunEvent & { event: 'podFinished' }): Promise<void> {
+    if (exitCode === 0 && !this.#verbose) return;
+    const why = this.#told.has(reason) ? '' : `: ${reason}`; // an event has said it
+    await write(this.#terminal.stderr, `podvm: pod ${pod} ended with ${exitCode}${why}\n`);
   }
 }

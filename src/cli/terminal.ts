@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import type { Writable } from 'node:stream';
 import { PodvmError, messageOf } from '#base/errors.ts';
+import { fixOf } from '#host/advice.ts';
 
 /** The process's surroundings as a command sees them. */
 export interface Terminal {
@@ -17,13 +18,17 @@ export async function write(to: Writable, data: string | Uint8Array): Promise<vo
   await Promise.race([once(to, 'drain'), once(to, 'close')]).catch(() => undefined);
 }
 
+/** How each message says what to do about it. */
+export const fixLine = (fix: string): string => `  fix: ${fix}`;
+
 /** What a person reads when a command fails: what, why, the last lines of who said it, and what to do. */
 export function errorText(error: unknown): string {
   const lines = [`podvm: ${messageOf(error)}`];
   if (error instanceof PodvmError) {
     lines.push(...error.tail.map((line) => `  | ${line}`));
-    if (error.fix !== undefined) lines.push(`  fix: ${error.fix}`);
   }
+  const fix = fixOf(error);
+  if (fix !== undefined) lines.push(fixLine(fix));
   return `${lines.join('\n')}\n`;
 }
 

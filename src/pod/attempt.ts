@@ -145,9 +145,8 @@ async function create(
   } catch (error) {
     const isTransient = transientKinds.includes(kindOf(error));
     if (reason === 'CreateContainerError' && imageKinds.includes(kindOf(error))) reason = 'ErrImagePull';
-    const message = messageOf(error);
-    if (!signal.aborted) site.events.warn(isTransient ? 'BackOff' : 'Failed', message, name);
-    site.tell({ kind: 'createFailed', name, isTransient, reason, message, nowMs: site.clock.now() });
+    if (!signal.aborted) site.events.failed(isTransient ? 'BackOff' : 'Failed', error, name);
+    site.tell({ kind: 'createFailed', name, isTransient, reason, message: messageOf(error), nowMs: site.clock.now() });
     return undefined;
   }
 }
@@ -167,7 +166,7 @@ async function begin(container: PodContainer, created: Container, site: AttemptS
   try {
     await created.start(signal);
   } catch (error) {
-    if (!signal.aborted) site.events.warn('Failed', messageOf(error), name);
+    if (!signal.aborted) site.events.failed('Failed', error, name);
     // Idempotent for a container that never ran; without it `exited` might not settle.
     await created.stop(0, AbortSignal.timeout(cleanupMs)).catch((cause: unknown) => {
       site.log.error('cannot stop a container that failed to start', cause, { container: name });

@@ -1,4 +1,6 @@
+import { messageOf } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { fixOf } from '#host/advice.ts';
 import type { Clock } from '#host/clock.ts';
 import { maxEvents, type PodEvent } from './pods.ts';
 
@@ -6,6 +8,8 @@ export interface Events {
   readonly all: readonly PodEvent[];
   normal(reason: string, message: string, container?: string): void;
   warn(reason: string, message: string, container?: string): void;
+  /** A warning in the words of an error, with its fix. */
+  failed(reason: string, error: unknown, container?: string): void;
   listen(listener: (event: PodEvent) => void): () => void;
 }
 
@@ -15,7 +19,13 @@ export interface Events {
 export function createEvents(clock: Clock): Events {
   const all: PodEvent[] = [];
   const listeners = new Set<(event: PodEvent) => void>();
-  const add = (type: PodEvent['type'], reason: string, message: string, container: string | undefined) => {
+  const add = (
+    type: PodEvent['type'],
+    reason: string,
+    message: string,
+    container: string | undefined,
+    fix?: string | undefined,
+  ) => {
     const at = new Date(clock.now()).toISOString();
     const text = printable(message);
     const before = all.findLastIndex((event) => event.container === container);
@@ -30,6 +40,7 @@ export function createEvents(clock: Clock): Events {
       reason,
       message: text,
       count: 1,
+      ...(fix === undefined ? {} : { fix: printable(fix) }),
       ...(container === undefined ? {} : { container }),
     };
     all.push(event);
@@ -42,6 +53,7 @@ export function createEvents(clock: Clock): Events {
     },
     normal: (reason, message, container) => add('Normal', reason, message, container),
     warn: (reason, message, container) => add('Warning', reason, message, container),
+    failed: (reason, error, container) => add('Warning', reason, messageOf(error), container, fixOf(error)),
     listen(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);

@@ -94,7 +94,7 @@ test('parseManifest() refuses other workloads and things given twice', () => {
 });
 
 test('parseManifest() refuses YAML that is broken, ambiguous or a bomb', () => {
-  assert.match(problemsOf('a: 1\na: 2'), /web\.yaml:2: .*unique/);
+  assert.match(problemsOf('a: 1\na: 2'), /web\.yaml:2:1: .*unique/);
   assert.match(problemsOf('a: [1'), /it is no YAML/);
   assert.match(problemsOf(`${'['.repeat(200)}${']'.repeat(200)}`), /nested deeper than 64/);
   assert.match(problemsOf('['.repeat(50_000)), /Cannot read web\.yaml/);

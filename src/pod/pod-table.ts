@@ -1,5 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import type { RunningPod } from './pods.ts';
+import { nearest } from './schema/unknown-fields.ts';
 
 /** The pods of this process by namespace and name; the one place where a name is taken. */
 export interface PodTable {
@@ -33,8 +34,12 @@ export function createPodTable(): PodTable {
       );
       const [first, second] = found;
       if (first === undefined) {
+        const close = nearest(
+          name,
+          [...pods.values()].map((pod) => pod.name),
+        );
         throw new PodvmError('notFound', `Cannot find pod ${namespace === undefined ? name : key(namespace, name)}`, {
-          fix: 'Run `podvm ps` to see the pods.',
+          fix: `${close === undefined ? 'See' : `Did you mean ${close}? See`} \`podvm ps\` for the pods that there are.`,
         });
       }
       if (second !== undefined) {

@@ -112,6 +112,8 @@ export interface PodEvent {
   readonly reason: string;
   /** One printable line; what came from the guest is escaped. */
   readonly message: string;
+  /** One sentence an operator can act on. */
+  readonly fix?: string;
   /** How often it happened in a row; it is told once. */
   readonly count: number;
   readonly container?: string;

@@ -157,9 +157,9 @@ class PodDriver implements RunningPod {
       this.#tell({ kind: 'sandboxReady' });
     } catch (error) {
       if (this.#making.signal.aborted) return; // whoever aborted has said why
-      log.error('cannot make the sandbox', error);
       const message = messageOf(error);
-      this.#events.warn('FailedCreatePodSandBox', message);
+      log.info('cannot make the sandbox', { err: message }); // whoever runs the pod is told by the event
+      this.#events.failed('FailedCreatePodSandBox', error);
       const ending = { reason: 'FailedCreatePodSandBox', message, exitCode: 125, killAtMs: this.#parts.clock.now() };
       this.#tell({ kind: 'end', ending });
     }

@@ -63,7 +63,10 @@ export function parseYaml(text: string, fileName: string): YamlDocument[] {
   }
   const problems = documents
     .flatMap((document) => document.errors)
-    .map((error) => `${fileName}:${lines.linePos(error.pos[0]).line}: ${printable(error.message)}`);
+    .map((error) => {
+      const { line, col } = lines.linePos(error.pos[0]);
+      return `${fileName}:${line}:${col}: ${printable(error.message)}`;
+    });
   if (problems.length > 0) {
     throw new PodvmError('invalid', `Cannot read ${fileName}: it is no YAML\n${problems.slice(0, 20).join('\n')}`);
   }
