@@ -97,6 +97,7 @@ export async function startQemuMachine(
   await assertAssets(options);
   if (beginning.kind === 'restore') await assertReachable(join(beginning.template, 'state'));
   signal.throwIfAborted();
+  await assertReachable(spec.directory);
   const directory = new MachineDirectory(spec.directory);
   await using undo = new AsyncDisposableStack();
   undo.defer(() => directory.sweep());
