@@ -1,5 +1,5 @@
 import { copyFile, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { runInBuildRoot } from './build-root.ts';
 import { suite, type DebianArchive } from './debian-archive.ts';
@@ -95,7 +95,7 @@ export function kernelRecipe({ archive, generation, signal }: Ingredients, build
   return {
     name: 'kernel',
     task: `fetching the guest's kernel from Debian ${suite}`,
-    inputs: { suite, script, generation, bootModules, demandModules, buildRoot: buildRoot.directory, version: 3 },
+    inputs: { suite, script, generation, bootModules, demandModules, buildRoot: nameOf(buildRoot), version: 3 },
     async make(directory) {
       const work = join(directory, 'unpacked');
       const versions = await extractPackages({ archive, packages: [], script, target: work, signal });
@@ -155,7 +155,7 @@ export function crunRecipe(buildRoot: Part, signal: AbortSignal): PartRecipe {
   return {
     name: 'crun',
     task: 'building crun',
-    inputs: { script, buildRoot: buildRoot.directory, version: 1 },
+    inputs: { script, buildRoot: nameOf(buildRoot), version: 1 },
     async make(directory) {
       const args = ['-euc', script];
       await runInBuildRoot({ buildRoot: buildRootOf(buildRoot), workDir: directory, program: 'sh', args, signal });
@@ -198,7 +198,7 @@ export function initramfsRecipe(parts: InitramfsParts): PartRecipe {
   return {
     name: 'initramfs',
     task: "building the guest's agent and its initial RAM disk",
-    inputs: { script, kernel: parts.kernel.directory, crun: parts.crun.directory, agent: parts.agentKey, version: 1 },
+    inputs: { script, kernel: nameOf(parts.kernel), crun: nameOf(parts.crun), agent: parts.agentKey, version: 1 },
     async make(directory) {
       const buildRoot = buildRootOf(parts.buildRoot);
       const { repo, signal } = parts;
@@ -215,6 +215,11 @@ export function initramfsRecipe(parts: InitramfsParts): PartRecipe {
       return {};
     },
   };
+}
+
+/** Says what a part was made from, and not where: the state directory may lie anywhere, and move. */
+function nameOf(part: Part): string {
+  return basename(part.directory);
 }
 
 export function buildRootOf(part: Part): string {
