@@ -44,11 +44,17 @@ export function createClient(socketPath: string): Client {
 
 function nobodyThere(socketPath: string, cause: NodeJS.ErrnoException): PodvmError {
   const isNobody = cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED';
-  return isNobody
-    ? new PodvmError('unavailable', 'Cannot reach podvm: no pod is running on this machine', {
-        fix: 'Start one with `podvm run FILE`.',
-      })
-    : new PodvmError('unavailable', `Cannot reach podvm at ${socketPath}: ${cause.message}`, { cause });
+  if (isNobody) {
+    return new PodvmError('unavailable', 'Cannot reach podvm: no pod is running on this machine', {
+      fix: 'Start one with `podvm run FILE`.',
+    });
+  }
+  if (cause.code === 'EACCES') {
+    return new PodvmError('denied', `Cannot reach podvm at ${socketPath}: only root may`, {
+      fix: 'Run it as root, for instance with sudo.',
+    });
+  }
+  return new PodvmError('unavailable', `Cannot reach podvm at ${socketPath}: ${cause.message}`, { cause });
 }
 
 function errorOf(body: string): PodvmError {

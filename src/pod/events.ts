@@ -19,41 +19,31 @@ export interface Events {
 export function createEvents(clock: Clock): Events {
   const all: PodEvent[] = [];
   const listeners = new Set<(event: PodEvent) => void>();
-  const add = (
-    type: PodEvent['type'],
-    reason: string,
-    message: string,
-    container: string | undefined,
-    fix?: string | undefined,
-  ) => {
+  const add = (what: Omit<PodEvent, 'at' | 'count'>) => {
     const at = new Date(clock.now()).toISOString();
-    const text = printable(message);
-    const before = all.findLastIndex((event) => event.container === container);
+    const event: PodEvent = { ...what, message: printable(what.message), at, count: 1 };
+    const before = all.findLastIndex((other) => other.container === event.container);
     const last = all[before];
-    if (last?.reason === reason && last.message === text) {
+    if (last?.reason === event.reason && last.message === event.message) {
       all[before] = { ...last, at, count: last.count + 1 };
       return;
     }
-    const event: PodEvent = {
-      at,
-      type,
-      reason,
-      message: text,
-      count: 1,
-      ...(fix === undefined ? {} : { fix: printable(fix) }),
-      ...(container === undefined ? {} : { container }),
-    };
     all.push(event);
     if (all.length > maxEvents) all.shift();
     for (const listener of listeners) listener(event);
   };
+  const about = (container: string | undefined) => (container === undefined ? {} : { container });
   return {
     get all() {
       return [...all];
     },
-    normal: (reason, message, container) => add('Normal', reason, message, container),
-    warn: (reason, message, container) => add('Warning', reason, message, container),
-    failed: (reason, error, container) => add('Warning', reason, messageOf(error), container, fixOf(error)),
+    normal: (reason, message, container) => add({ type: 'Normal', reason, message, ...about(container) }),
+    warn: (reason, message, container) => add({ type: 'Warning', reason, message, ...about(container) }),
+    failed(reason, error, container) {
+      const fix = fixOf(error);
+      const how = fix === undefined ? {} : { fix: printable(fix) };
+      add({ type: 'Warning', reason, message: messageOf(error), ...how, ...about(container) });
+    },
     listen(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);

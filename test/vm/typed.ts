@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 
 const repo = join(import.meta.dirname, '../..');
+/** What a program that is left running may take to end by itself, in `ms`. */
+const politeMs = 5000;
 const setUpRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
 
 /** A `./podvm` command line that runs. */
@@ -30,7 +32,7 @@ export interface Desk extends AsyncDisposable {
 }
 
 /**
- * With set-up, it shares what `podvm setup` made: by links to each part, so that whatever is made or swept here stays
+ * With set-up, it shares what `podvm setup` made: by links to each part and template, so that whatever is made or swept here stays
  * here. The environment is a user's, plus the state directory.
  */
 export async function openDesk({ isSetUp }: { readonly isSetUp: boolean }): Promise<Desk> {
@@ -38,11 +40,12 @@ export async function openDesk({ isSetUp }: { readonly isSetUp: boolean }): Prom
   await chmod(root, 0o711); // jailed machines reach what is theirs in it
   if (isSetUp) {
     await cp(join(setUpRoot, 'assets'), join(root, 'assets'), { recursive: true });
-    await mkdir(join(root, 'parts'));
-    for (const part of await readdir(join(setUpRoot, 'parts'))) {
-      await symlink(join(setUpRoot, 'parts', part), join(root, 'parts', part));
+    for (const shared of ['parts', 'templates']) {
+      await mkdir(join(root, shared), { mode: 0o711 });
+      for (const entry of await readdir(join(setUpRoot, shared))) {
+        await symlink(join(setUpRoot, shared, entry), join(root, shared, entry));
+      }
     }
-    await symlink(join(setUpRoot, 'templates'), join(root, 'templates'));
     await cp(join(setUpRoot, 'probe/accelerator.json'), join(root, 'probe/accelerator.json'));
   }
   const running = new Set<Typed>();
@@ -57,9 +60,14 @@ export async function openDesk({ isSetUp }: { readonly isSetUp: boolean }): Prom
     start,
     type: async (args, input) => await start(args, input).ended,
     async [Symbol.asyncDispose]() {
-      for (const { child } of running) child.kill('SIGINT');
-      for (const { child } of running) child.kill('SIGINT');
-      await Promise.all([...running].map((typed) => typed.ended));
+      // What a test left running is ended as a user would: politely, and at once when it does not heed that.
+      const left = [...running];
+      for (const { child } of left) child.kill('SIGINT');
+      const impatience = setTimeout(() => {
+        for (const { child } of left) child.kill('SIGINT');
+      }, politeMs);
+      await Promise.all(left.map((typed) => typed.ended));
+      clearTimeout(impatience);
       await removeDefaultNetwork(join(root, 'network'), AbortSignal.timeout(30_000));
       await rm(root, { recursive: true, force: true });
     },
