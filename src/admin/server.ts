@@ -49,9 +49,10 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     socket.on('error', () => socket.destroy());
     sockets.handleUpgrade(request, socket, head, (client) => {
       client.on('error', (error) => parts.log.warn('client failed', { err: error.message }));
-      const session = converse(parts, request, client).catch((error: unknown) =>
-        parts.log.error('session failed', error),
-      );
+      const session = converse(parts, request, client).catch((error: unknown) => {
+        parts.log.error('session failed', error);
+        client.terminate();
+      });
       runs.add(session);
       void session.finally(() => runs.delete(session));
     });
@@ -85,7 +86,7 @@ async function answer(
   response: ServerResponse,
   signal: AbortSignal,
 ): Promise<void> {
-  const url = new URL(request.url ?? '/', 'http://podvm');
+  const url = urlOf(request);
   if (await serveImages(parts.images, request, response, url, signal)) return;
   if (request.method === 'GET' && url.pathname === '/v1/pods') {
     sendJson(response, 200, parts.pods.list().map(summaryOf));
@@ -135,18 +136,32 @@ async function answer(
   }
 }
 
+function urlOf(request: IncomingMessage): URL {
+  const url = URL.parse(`http://podvm${request.url ?? '/'}`);
+  if (url === null) throw new PodvmError('invalid', 'Cannot read the request: its path is none');
+  return url;
+}
+
 function findPod(parts: AdminParts, url: URL): { pod: RunningPod; verb: string } {
   const match = /^\/v1\/pods\/([^/]+)\/([^/]+)(?:\/([a-z]+))?$/.exec(url.pathname);
   const [, namespace, name, verb = ''] = match ?? [];
   if (namespace === undefined || name === undefined) {
     throw new PodvmError('notFound', `Cannot answer ${url.pathname}: there is no such path`);
   }
-  const pod = parts.pods.find(namespace === '_' ? undefined : decodeURIComponent(namespace), decodeURIComponent(name));
+  const pod = parts.pods.find(namespace === '_' ? undefined : decoded(namespace), decoded(name));
   return { pod, verb };
 }
 
+function decoded(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch (cause) {
+    throw new PodvmError('invalid', 'Cannot read the request: its path is badly encoded', { cause });
+  }
+}
+
 async function converse(parts: AdminParts, request: IncomingMessage, client: WebSocket): Promise<void> {
-  const url = new URL(request.url ?? '/', 'http://podvm');
+  const url = urlOf(request);
   if (url.pathname === '/v1/run') return await serveRun(client, parts);
   const query = url.searchParams;
   const start = async () => {

@@ -1,0 +1,283 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { type IncomingMessage, request } from 'node:http';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { after, before, describe, test } from 'node:test';
+import fc from 'fast-check';
+import * as v from 'valibot';
+import { WebSocket } from 'ws';
+import { channel } from '#api/exec.ts';
+import { errorBodySchema, podSummarySchema } from '#api/pods.ts';
+import { PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import type { ImageStore } from '#image/images.ts';
+import { createFakeClock } from '#pod/fake-clock.ts';
+import { createFakeSandboxes } from '#pod/fake-sandbox.ts';
+import { createPodTable } from '#pod/pod-table.ts';
+import { serveAdmin } from './server.ts';
+
+const yaml = `
+apiVersion: v1
+kind: Pod
+metadata: { name: web }
+spec: { restartPolicy: Never, containers: [{ name: main, image: i }] }
+`;
+
+const noImage = async () => {
+  throw new PodvmError('notFound', 'Cannot find the image');
+};
+const noImages: ImageStore = {
+  pull: noImage,
+  load: noImage,
+  buildBase: noImage,
+  hold: noImage,
+  remove: noImage,
+  list: () => [],
+  get: () => undefined,
+};
+
+/** A served socket in front of fake sandboxes. */
+async function open() {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-admin-'));
+  const socketPath = join(directory, 'podvm.sock');
+  const clock = createFakeClock();
+  const parts = {
+    sandboxes: createFakeSandboxes(clock),
+    images: noImages,
+    log: silentLog,
+    clock,
+    pods: createPodTable(),
+    node: { nodeName: 'node' },
+  };
+  const server = await serveAdmin(socketPath, parts);
+  const call = async (method: string, path: string, body?: string) => {
+    const outgoing = request({ socketPath, method, path, agent: false });
+    outgoing.on('error', () => {}); // an answer may come before the body is sent
+    outgoing.end(body);
+    const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
+    return { status: response.statusCode ?? 0, body: await text(response) };
+  };
+  const talk = (path: string) => {
+    const socket = new WebSocket(`ws+unix://${socketPath}:${path}`);
+    socket.on('error', () => {});
+    return socket;
+  };
+  return {
+    directory,
+    socketPath,
+    server,
+    parts,
+    call,
+    talk,
+    async [Symbol.asyncDispose]() {
+      await server[Symbol.asyncDispose]();
+      assert.deepEqual(await readdir(directory), [], 'the socket is gone');
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+type Served = Awaited<ReturnType<typeof open>>;
+
+async function refusalOf(served: Served, method: string, path: string, body?: string) {
+  const answer = await served.call(method, path, body);
+  const { kind, message } = v.parse(errorBodySchema, JSON.parse(answer.body));
+  return { status: answer.status, kind, message };
+}
+
+/** The events that a `run` tells, as they come. */
+async function* eventsOf(socket: WebSocket): AsyncGenerator<Record<string, unknown>> {
+  for await (const [data, isBinary] of on(socket))
+    if (!isBinary) yield JSON.parse(String(data)) as Record<string, unknown>;
+}
+
+async function* on(socket: WebSocket): AsyncGenerator<[unknown, boolean]> {
+  const queue: [unknown, boolean][] = [];
+  let wake = Promise.withResolvers<void>();
+  socket.on('message', (data, isBinary) => {
+    queue.push([data, isBinary]);
+    wake.resolve();
+  });
+  socket.on('close', () => wake.resolve());
+  while (socket.readyState !== socket.CLOSED || queue.length > 0) {
+    const next = queue.shift();
+    if (next !== undefined) yield next;
+    else {
+      await wake.promise;
+      wake = Promise.withResolvers();
+    }
+  }
+}
+
+async function run(served: Served): Promise<WebSocket> {
+  const socket = served.talk('/v1/run');
+  await once(socket, 'open');
+  socket.send(JSON.stringify({ files: [{ name: 'web.yaml', text: yaml }], network: 'none' }));
+  for await (const event of eventsOf(socket)) if ((event['detail'] as { reason?: string })?.reason === 'Started') break;
+  return socket;
+}
+
+describe('the admin socket', () => {
+  let served: Served;
+  before(async () => {
+    served = await open();
+  });
+  after(async () => await served[Symbol.asyncDispose]());
+
+  test('is for its owner alone, and served by one process', async () => {
+    assert.equal((await stat(served.socketPath)).mode & 0o777, 0o600);
+    await assert.rejects(serveAdmin(served.socketPath, served.parts), { kind: 'busy' });
+  });
+
+  test('takes the place of what a killed process left', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'podvm-admin-'));
+    const path = join(directory, 'podvm.sock');
+    await writeFile(path, 'no socket at all');
+    await using _server = await serveAdmin(path, served.parts);
+    assert.ok((await stat(path)).isSocket());
+    await rm(directory, { recursive: true });
+  });
+
+  test('answers what it does not know with an error of its schema', async () => {
+    const wrong = [
+      ['GET', '/', 404, 'notFound'],
+      ['GET', '/v1/pods/default/nope', 404, 'notFound'],
+      ['GET', '/v1/pods/%E0%A4%A/web', 400, 'invalid'],
+      ['GET', '//', 404, 'notFound'],
+      ['PATCH', '/v1/pods', 404, 'notFound'],
+      ['DELETE', '/v1/images', 400, 'invalid'],
+      ['DELETE', '/v1/images?reference=x', 404, 'notFound'],
+      ['POST', '/v1/images/pull', 400, 'invalid', '{"reference":7}'],
+      ['POST', '/v1/images/pull', 400, 'invalid', 'no JSON'],
+      ['POST', '/v1/images/pull', 400, 'invalid', JSON.stringify({ reference: 'x'.repeat(100_000) })],
+    ] as const;
+    for (const [method, path, status, kind, body] of wrong) {
+      const refusal = await refusalOf(served, method, path, body);
+      assert.deepEqual([refusal.status, refusal.kind], [status, kind], `${method} ${path}: ${refusal.message}`);
+    }
+  });
+
+  test('answers any request with an answer, none of them our fault, and goes on', async () => {
+    const method = fc.constantFrom('GET', 'POST', 'DELETE', 'PUT');
+    const word = fc.oneof(
+      fc.constantFrom('v1', 'pods', 'images', 'run', 'exec', 'logs', 'pull', '_', '..', '%'),
+      fc.webFragments(),
+    );
+    const path = fc.array(word, { maxLength: 6 }).map((words) => `/${words.join('/')}`);
+    const body = fc.oneof(fc.string(), fc.json());
+    await fc.assert(
+      fc.asyncProperty(method, path, body, async (givenMethod, givenPath, givenBody) => {
+        const { status } = await served.call(givenMethod, givenPath, givenBody);
+        assert.ok(status >= 200 && status < 500, `${status} for ${givenMethod} ${givenPath}`);
+      }),
+      { numRuns: 300 },
+    );
+    assert.equal((await served.call('GET', '/v1/pods')).status, 200);
+  });
+
+  test('is not held up by clients that send half of something, or garbage', async () => {
+    const halves = [
+      'GET /v1/po',
+      'POST /v1/images/pull HTTP/1.1\r\nhost: x\r\ncontent-length: 999\r\n\r\n{',
+      '\0\0\0\0',
+    ];
+    const clients = halves.map((half) => {
+      const socket = connect(served.socketPath).on('error', () => {});
+      socket.write(half);
+      return socket;
+    });
+    assert.equal((await served.call('GET', '/v1/pods')).status, 200);
+    for (const client of clients) client.destroy();
+  });
+});
+
+describe('a run over the admin socket', () => {
+  test('shows its pod to others, who can look at it and stop it', async () => {
+    await using served = await open();
+    const socket = await run(served);
+    const pods = v.parse(v.array(podSummarySchema), JSON.parse((await served.call('GET', '/v1/pods')).body));
+    assert.deepEqual(
+      pods.map(({ name, phase }) => [name, phase]),
+      [['web', 'Running']],
+    );
+    assert.equal((await served.call('GET', '/v1/pods/_/web')).status, 200);
+    const refusal = await refusalOf(served, 'POST', '/v1/pods/_/web/stop', '{"graceSeconds":-1}');
+    assert.deepEqual([refusal.status, refusal.kind], [400, 'invalid']);
+    assert.equal((await served.call('POST', '/v1/pods/_/web/stop', '{}')).status, 200);
+    for await (const event of eventsOf(socket)) if (event['event'] === 'finished') break;
+    await served.server.idle();
+    assert.equal((await served.call('GET', '/v1/pods')).body, '[]\n');
+  });
+
+  test('ends with its client, however that leaves', async () => {
+    await using served = await open();
+    const socket = await run(served);
+    socket.terminate();
+    await served.server.idle();
+    assert.equal(served.parts.sandboxes.journal.at(-1), 'remove sandbox');
+  });
+
+  test('outlives commands that are none', async () => {
+    await using served = await open();
+    const socket = await run(served);
+    socket.send('no JSON');
+    socket.send('{"command":"explode"}');
+    socket.send(Buffer.from([0, 1, 2]));
+    assert.equal((await served.call('GET', '/v1/pods/_/web')).status, 200);
+    socket.send('{"command":"kill"}');
+    for await (const event of eventsOf(socket)) if (event['event'] === 'finished') break;
+  });
+
+  test('refuses a request that is none, and one that is too big', async () => {
+    await using served = await open();
+    const socket = served.talk('/v1/run');
+    await once(socket, 'open');
+    socket.send('{"files":7}');
+    const [event] = await Array.fromAsync(eventsOf(socket));
+    assert.equal(event?.['event'], 'failed');
+    const big = served.talk('/v1/run');
+    await once(big, 'open');
+    big.send(Buffer.alloc(17 * 1024 * 1024, 0x20));
+    const [code] = (await once(big, 'close')) as [number];
+    assert.equal(code, 1009);
+    await served.server.idle();
+  });
+});
+
+describe('an exec over the admin socket', () => {
+  const statusOf = async (socket: WebSocket): Promise<unknown> => {
+    for await (const [data] of on(socket)) {
+      const frame = data as Buffer;
+      if (frame[0] === channel.status) return JSON.parse(frame.subarray(1).toString());
+    }
+    return undefined;
+  };
+
+  test('is refused for what is not there, and for a command of no words', async () => {
+    await using served = await open();
+    const running = await run(served);
+    const kindOf = async (path: string) =>
+      ((await statusOf(served.talk(path))) as { error?: { kind?: string } }).error?.kind;
+    assert.equal(await kindOf('/v1/pods/_/nope/exec?command=true'), 'notFound');
+    assert.equal(await kindOf('/v1/pods/_/web/exec?command=true&container=nope'), 'notFound');
+    assert.equal(await kindOf('/v1/pods/_/web/exec'), 'invalid');
+    assert.equal(await kindOf('/v1/nonsense'), 'notFound');
+    running.terminate();
+  });
+
+  test('takes frames on no channel, and half a resize, for nothing', async () => {
+    await using served = await open();
+    const running = await run(served);
+    const socket = served.talk('/v1/pods/_/web/exec?command=true&tty=true');
+    socket.on('open', () => {
+      socket.send(Buffer.alloc(0));
+      socket.send(Buffer.from([99, 1]));
+      socket.send(Buffer.from([channel.resize, 0x7b]));
+    });
+    assert.deepEqual(await statusOf(socket), { exitCode: 0 });
+    running.terminate();
+  });
+});
