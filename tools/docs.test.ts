@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import { access, readdir, readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { it } from 'node:test';
+
+/** The documents against the tree they speak of. */
+const repo = join(import.meta.dirname, '..');
+const pages = ['README.md', 'CONTRIBUTING.md', ...(await readdir(join(repo, 'docs'))).map((name) => `docs/${name}`)];
+
+for (const page of pages) {
+  it(`${page} names only files that are there`, async () => {
+    const text = await readFile(join(repo, page), 'utf8');
+    const links = [...text.matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)].map(([, to = '']) => join(dirname(page), to));
+    const paths = [...text.matchAll(/`((?:src|test|tools|docs|examples|bench)\/[\w./-]+)`/g)].map(
+      ([, path = '']) => path,
+    );
+    const missing: string[] = [];
+    for (const path of [...links, ...paths]) {
+      await access(join(repo, path)).catch(() => missing.push(path));
+    }
+    assert.deepEqual(missing, []);
+  });
+}
+
+it('docs/dependencies.md has a reason for every npm package, and names no others', async () => {
+  const text = await readFile(join(repo, 'docs/dependencies.md'), 'utf8');
+  const { dependencies, devDependencies } = JSON.parse(await readFile(join(repo, 'package.json'), 'utf8')) as Record<
+    'dependencies' | 'devDependencies',
+    Record<string, string>
+  >;
+  assert.deepEqual(named(text, 'npm, at run time'), Object.keys(dependencies).sort());
+  assert.deepEqual(named(text, 'npm, for development'), Object.keys(devDependencies).sort());
+});
+
+it('docs/dependencies.md has a reason for every Debian package of the host', async () => {
+  const text = await readFile(join(repo, 'docs/dependencies.md'), 'utf8');
+  const list = await readFile(join(repo, 'src/setup/host-packages.txt'), 'utf8');
+  const packages = list.split('\n').flatMap((line) => (/^[a-z]/.test(line) ? [line.split(' ')[0] ?? ''] : []));
+  assert.deepEqual(named(text, 'Debian packages of the host'), packages.sort());
+});
+
+/** Names in backticks in the first column of the section's table, sorted. */
+function named(text: string, section: string): string[] {
+  const [, after = ''] = text.split(`## ${section}\n`);
+  const [body = ''] = after.split('\n## ');
+  const cells = [...body.matchAll(/^\| (`[^|]+) \|/gm)].map(([, cell = '']) => cell);
+  return cells.flatMap((cell) => [...cell.matchAll(/`([^`]+)`/g)].map(([, name = '']) => name)).sort();
+}
