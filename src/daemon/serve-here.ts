@@ -17,15 +17,17 @@ export async function serveHere(
   requireRoot();
   const assets = await ensureAssets(config, write);
   const { signal } = new AbortController();
-  const engine = await openEngine(config, assets, createLog(config.logLevel, write), signal);
+  await using undo = new AsyncDisposableStack();
+  const engine = undo.use(await openEngine(config, assets, createLog(config.logLevel, write), signal));
   // Not the pods' own business, but they would wait for it without a word.
   if (purpose === 'pods') await createProgress(write).during(templateTask, () => engine.warmUp(signal));
+  const owned = undo.move();
   return {
     [Symbol.asyncDispose]: async () => {
       const timer = setTimeout(() => write('podvm: waiting for pods that other terminals run here\n'), 2000);
       await engine.idle();
       clearTimeout(timer);
-      await engine[Symbol.asyncDispose]();
+      await owned.disposeAsync();
     },
   };
 }

@@ -6,6 +6,7 @@ import { createLog } from '#host/log.ts';
 import { createProgress } from '#setup/progress.ts';
 import { type SetupOptions, ensureSetup, upgradeSetup } from '#setup/setup.ts';
 import type { Configuration } from './configuration.ts';
+import { openStateDirectory } from './state-directory.ts';
 
 type Write = (line: string) => void;
 
@@ -22,6 +23,7 @@ const optionsOf = ({ root, repo, mirror }: Configuration, write: Write): SetupOp
 
 /** What set-up made, made now if it is not there. */
 export async function ensureAssets(config: Configuration, write: Write): Promise<Assets> {
+  await openStateDirectory(config.root);
   return await ensureSetup(optionsOf(config, write));
 }
 
@@ -32,6 +34,7 @@ export async function setupCommand(config: Configuration, upgrade: boolean, writ
     await ensureTemplate(config, assets, write);
     return `ready: QEMU ${assets.qemuVersion}, guest kernel ${assets.kernelVersion}, crun ${assets.crunVersion}\n`;
   }
+  await openStateDirectory(config.root);
   const { assets, changes } = await upgradeSetup(optionsOf(config, write));
   await ensureTemplate(config, assets, write);
   if (changes.length === 0) return 'nothing newer\n';

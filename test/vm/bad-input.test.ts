@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, rm } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { run } from '#host/run.ts';
+import { assertNothingLeaked } from '../leaks.ts';
 import { whyNoVm } from './house.ts';
-import { type Desk, type Ended, openDesk } from './typed.ts';
+import { type Desk, type Ended, openDesk, type Typed } from './typed.ts';
 
 const isRoot = process.getuid?.() === 0;
 const image = 'localhost/podvm/base:latest';
@@ -36,6 +37,12 @@ function assertRefused({ code, stdout, stderr }: Ended, says: RegExp): void {
   assert.equal(new Set(lines.map((line) => line.replace(/^podvm: (\S+: )*/, ''))).size, lines.length, stderr);
 }
 
+/** No process, mount, link or file of the desk is there once it is gone. */
+async function leave(desk: Desk): Promise<void> {
+  await desk[Symbol.asyncDispose]();
+  await assertNothingLeaked({ directory: desk.root, ids: [] }, []);
+}
+
 async function assertNoPods(desk: Desk): Promise<void> {
   const { code, stdout } = await desk.type(['ps']);
   assert.equal(code, 0);
@@ -47,7 +54,7 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
   before(async () => {
     desk = await openDesk({ isSetUp: false });
   });
-  after(async () => await desk[Symbol.asyncDispose]());
+  after(async () => await leave(desk));
 
   it('a flag, a command or a word too few: 2, and where help is', async () => {
     for (const line of [['run'], ['run', '--nope', 'x'], ['nope'], ['exec', 'pod']]) {
@@ -109,7 +116,7 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
   before(async () => {
     desk = await openDesk({ isSetUp: true });
   });
-  after(async () => await desk[Symbol.asyncDispose]());
+  after(async () => await leave(desk));
   const running = async (text: string) => await desk.type(['run', '-'], text);
 
   it('nothing in it', async () => {
@@ -167,5 +174,140 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
     await assertNoPods(desk);
     assert.deepEqual(await readdir(join(desk.root, 'sandboxes')), []);
     assert.equal((await readdir(desk.root)).includes('podvm.sock'), false);
+  });
+});
+
+describe('podvm run, on a node that is not as it should be', { skip: await whyNoVm() }, () => {
+  /** A pod on a desk that `spoil` has changed. */
+  async function runSpoiled(
+    spoil: (root: string) => Promise<void>,
+    check: (ended: Ended, desk: Desk) => Promise<void>,
+  ) {
+    const desk = await openDesk({ isSetUp: true });
+    await using undo = new AsyncDisposableStack();
+    undo.defer(async () => await leave(desk));
+    await spoil(desk.root);
+    if ((await run('findmnt', ['-n', desk.root], { okCodes: [0, 1] })).code === 0) {
+      undo.defer(async () => void (await run('umount', [desk.root])));
+    }
+    await check(await desk.type(['run', '-'], pod('bad')), desk);
+    await assertNoPods(desk);
+    assert.equal((await readdir(desk.root)).includes('podvm.sock'), false);
+  }
+
+  it('a state directory that jailed machines cannot reach: which, and how to open it', async () => {
+    await runSpoiled(
+      (root) => chmod(root, 0o700),
+      async (ended, { root }) => {
+        assert.match(ended.stderr, whatAndFix);
+        assertRefused(
+          ended,
+          new RegExp(`${root} is closed to other users, got mode 700\\n  fix: Run .chmod o\\+x ${root}`),
+        );
+      },
+    );
+  });
+
+  it('a read-only state directory', async () => {
+    const makeReadOnly = async (root: string) => {
+      await run('mount', ['--bind', root, root]);
+      await run('mount', ['-o', 'remount,bind,ro', root]);
+    };
+    await runSpoiled(makeReadOnly, async (ended, { root }) => {
+      assert.match(ended.stderr, whatAndFix);
+      assertRefused(ended, new RegExp(`state directory ${root}: its file system is read-only`));
+    });
+  });
+
+  it('a full disk: how much is missing, and what takes it', async () => {
+    const fill = async (root: string) => {
+      const kept = `${root}.kept`;
+      await rename(root, kept);
+      await mkdir(root);
+      await run('mount', ['-t', 'tmpfs', '-o', 'size=512k,mode=711', 'podvm-test', root]);
+      await run('cp', ['-a', `${kept}/.`, root]);
+      await rm(kept, { recursive: true });
+    };
+    await runSpoiled(fill, async (ended, { root }) => {
+      assertRefused(ended, /has \d+ free bytes, and \d+ are needed\n {2}fix: Free disk space: [^\n]+\n/);
+      assert.deepEqual(await readdir(join(root, 'sandboxes')), []);
+    });
+  });
+
+  it('QEMU missing: where it was looked for, and that set-up brings it', async () => {
+    const takeAway = async (root: string) => {
+      const file = join(root, 'assets/current.json');
+      const sysroot = join(root, 'empty');
+      await mkdir(join(sysroot, 'usr'), { recursive: true });
+      const current = JSON.parse(await readFile(file, 'utf8')) as Record<string, unknown>;
+      await writeFile(file, JSON.stringify({ ...current, sysroot }));
+    };
+    await runSpoiled(takeAway, async (ended) => {
+      assert.match(ended.stderr, whatAndFix);
+      assertRefused(ended, /qemu-system-x86_64[^]*fix: Run `podvm setup/);
+      return await Promise.resolve();
+    });
+  });
+
+  it('an index of images that makes no sense: which file, and that it may go', async () => {
+    const garble = async (root: string) => {
+      await mkdir(join(root, 'images'));
+      await writeFile(join(root, 'images/index.json'), 'xx');
+    };
+    await runSpoiled(garble, async (ended) => {
+      assertRefused(ended, /images\/index\.json[^\n]*\n {2}fix: Remove the file/);
+      return await Promise.resolve();
+    });
+  });
+
+  it('what is left of a sandbox and makes no sense is named and kept; the pod runs', async () => {
+    const garble = async (root: string) => {
+      await mkdir(join(root, 'sandboxes/sb-deadbeef'), { recursive: true });
+      await writeFile(join(root, 'sandboxes/sb-deadbeef/sandbox.json'), '{nonsense');
+    };
+    await runSpoiled(garble, async ({ code, stdout, stderr }, { root }) => {
+      assert.deepEqual({ code, stdout }, { code: 0, stdout: 'ran\n' });
+      assert.match(stderr, /sb-deadbeef\/sandbox\.json makes no sense/);
+      assert.deepEqual(await readdir(join(root, 'sandboxes')), ['sb-deadbeef']);
+    });
+  });
+});
+
+describe('podvm, beside a pod that runs', { skip: await whyNoVm() }, () => {
+  let desk: Desk;
+  let first: Typed;
+  before(async () => {
+    desk = await openDesk({ isSetUp: true });
+    first = desk.start(['run', '-'], pod('steady').replace('echo ran', '"echo up; exec sleep 1000"'));
+    await first.shows(/up/);
+  });
+  after(async () => await leave(desk));
+
+  it('a pod of the same name is refused; the first one goes on', async () => {
+    const second = await desk.type(['run', '-'], pod('steady'));
+    assertRefused(
+      second,
+      /^podvm: Cannot run pod default\/steady: a pod of that name is running\n {2}fix: Stop it with/,
+    );
+    assert.match((await desk.type(['ps'])).stdout, /steady +1\/1 +Running/);
+  });
+
+  it('a pod that is not there: which one may be meant', async () => {
+    const ended = await desk.type(['logs', 'stedy']);
+    assertRefused(ended, /^podvm: Cannot find pod stedy\n {2}fix: Did you mean steady\? See `podvm ps`/);
+  });
+
+  it('a container that is not there: which there are', async () => {
+    const ended = await desk.type(['exec', 'steady', '-c', 'zz', '--', 'true']);
+    assertRefused(ended, /^podvm: Cannot find container zz in pod steady: it has it\n/);
+  });
+
+  it('a second engine on the same state directory: which process holds it', async () => {
+    const ended = await desk.type(['daemon']);
+    assertRefused(
+      ended,
+      new RegExp(`another podvm \\(process ${first.child.pid}\\) works in it\\n  fix: Use that one`),
+    );
+    assert.match((await desk.type(['ps'])).stdout, /steady +1\/1 +Running/);
   });
 });

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
 import type { MachineShape } from '../driver.ts';
 import { kernelArguments, qemuArguments } from './command-line.ts';
 import { inside } from './jail.ts';
@@ -76,7 +77,11 @@ async function hostProcessor(): Promise<string> {
 }
 
 async function fileIdentity(path: string): Promise<readonly string[]> {
-  const { ino, size, mtimeNs } = await stat(path, { bigint: true });
+  const { ino, size, mtimeNs } = await stat(path, { bigint: true }).catch((cause: NodeJS.ErrnoException) => {
+    throw new PodvmError('failedPrecondition', `Cannot start a machine: cannot find ${path} (${cause.code})`, {
+      fix: 'Run `podvm setup --upgrade`, which makes QEMU, kernel and agent anew.',
+    });
+  });
   return [path, String(ino), String(size), String(mtimeNs)];
 }
 
