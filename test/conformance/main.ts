@@ -1,4 +1,4 @@
-import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -11,6 +11,7 @@ import { tourWithCrictl } from './crictl-tour.ts';
 import { judge, leftOutPattern, parseExpectations, type Spec, type Verdict } from './report.ts';
 import { runCritest, type SuiteOptions } from './run-critest.ts';
 import { serveStandIns } from './serve-stand-ins.ts';
+import { makeWorkDirectory } from './work-directory.ts';
 
 /*
  * `npm run conformance -- --json FILE [--focus RE] [--skip RE] [--endpoint unix://...] [-- FLAGS OF CRITEST]`
@@ -43,9 +44,7 @@ async function main(): Promise<number> {
     return 0;
   }
   await using undo = new AsyncDisposableStack();
-  const work = await mkdtemp('/var/tmp/podvm-critest-');
-  undo.defer(() => rm(work, { recursive: true, force: true }));
-  await chmod(work, 0o711); // skopeo runs as nobody
+  const { path: work, temporary } = undo.use(await makeWorkDirectory());
   say(`building crictl and critest ${version} with ${go}, unless they are there`);
   const tools = await buildCriTools(cache, signal);
   say('making and serving the images');
@@ -71,6 +70,7 @@ async function main(): Promise<number> {
     critest: tools.critest,
     endpoint: node?.endpoint ?? values.endpoint ?? '',
     work,
+    temporary,
     focus: values.focus,
     skip: [leftOutPattern(expected), values.skip].filter((pattern) => pattern !== undefined).join('|'),
     flags: positionals,

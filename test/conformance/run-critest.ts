@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
+import { callersEnv } from './callers-env.ts';
 import { parseGinkgoReport, type Spec } from './report.ts';
 
 export interface SuiteOptions {
@@ -10,6 +11,8 @@ export interface SuiteOptions {
   readonly endpoint: string;
   /** For its configuration and report. */
   readonly work: string;
+  /** Where its specs make their temporary files. */
+  readonly temporary: string;
   /** Regular expressions over specs' names. */
   readonly focus: string | undefined;
   readonly skip: string | undefined;
@@ -37,7 +40,13 @@ export async function runCritest(options: SuiteOptions): Promise<readonly Spec[]
     ...(options.skip === undefined ? [] : [`-ginkgo.skip=${options.skip}`]),
     ...options.flags,
   ];
-  const child = spawn(options.critest, args, { stdio: ['ignore', 2, 2], cwd: options.work, signal: options.signal });
+  const env = callersEnv({ TMPDIR: options.temporary });
+  const child = spawn(options.critest, args, {
+    stdio: ['ignore', 2, 2],
+    cwd: options.work,
+    env,
+    signal: options.signal,
+  });
   const [code] = (await once(child, 'exit')) as [number | null];
   const json = await readFile(report, 'utf8').catch((cause: unknown) => {
     throw new PodvmError('internal', `Cannot judge: critest ended with ${code ?? 'a signal'} and without a report`, {
