@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -13,6 +14,8 @@ import { sweep } from './sweep.ts';
 
 const never = new AbortController().signal;
 const own = process.getuid?.() ?? 0;
+/** No other process of this machine says it: what does is killed here, as root. */
+const mark = `sb-${randomBytes(6).toString('hex')}`;
 
 const record = (id: string, more: Partial<SandboxRecord> = {}): SandboxRecord => ({
   version: 1,
@@ -45,17 +48,17 @@ test('sweep() ends the machine on record and removes the directory', async () =>
   const vmm = startVmm('x');
   const identity = await identify(vmm.pid);
   assert.ok(identity);
-  const machine = { driver: 'fake', id: 'sb-1', directory: '/', memoryMiB: 512, uid: own, ...identity };
-  await place.make('sb-1', { machine });
-  assert.deepEqual(await sweep(place.root, place.parts, silentLog, never), ['sb-1']);
+  const machine = { driver: 'fake', id: `${mark}-1`, directory: '/', memoryMiB: 512, uid: own, ...identity };
+  await place.make(`${mark}-1`, { machine });
+  assert.deepEqual(await sweep(place.root, place.parts, silentLog, never), [`${mark}-1`]);
   assert.deepEqual(await vmm.ended, [null, 'SIGKILL']);
   assert.deepEqual(await readdir(place.root), []);
 });
 
 test('sweep() finds a machine whose starter was killed before it could write down the pid', async () => {
   await using place = await left();
-  const vmm = startVmm('sb-2');
-  await place.make('sb-2');
+  const vmm = startVmm(`${mark}-2`);
+  await place.make(`${mark}-2`);
   await sweep(place.root, place.parts, silentLog, never);
   assert.deepEqual(await vmm.ended, [null, 'SIGKILL']);
 });
@@ -65,14 +68,14 @@ test('sweep() lets a process live that only has the pid of a machine of old', as
   const stranger = startVmm('another');
   const machine = {
     driver: 'fake',
-    id: 'sb-3',
+    id: `${mark}-3`,
     directory: '/',
     memoryMiB: 512,
     uid: own,
     pid: stranger.pid,
     startTicks: '1',
   };
-  await place.make('sb-3', { machine });
+  await place.make(`${mark}-3`, { machine });
   await sweep(place.root, place.parts, silentLog, never);
   assert.equal(stranger.child.exitCode, null);
   const identity = await identify(stranger.pid);
@@ -80,15 +83,15 @@ test('sweep() lets a process live that only has the pid of a machine of old', as
   assert.ok((await pssKiB(stranger.pid)) > 0);
   await killProcess(identity, 5000);
   await stranger.ended;
-  assert.deepEqual(await processesOf(own, 'sb-3'), []);
+  assert.deepEqual(await processesOf(own, `${mark}-3`), []);
   assert.equal(await pssKiB(stranger.pid), 0);
 });
 
 test('sweep() keeps what it cannot understand, and its attachment, for a person to look at', async () => {
   await using place = await left();
-  await place.make('sb-4');
-  await mkdir(join(place.root, 'sb-5'));
-  await writeFile(join(place.root, 'sb-5', 'sandbox.json'), '{"version":99}');
+  await place.make(`${mark}-4`);
+  await mkdir(join(place.root, `${mark}-5`));
+  await writeFile(join(place.root, `${mark}-5`, 'sandbox.json'), '{"version":99}');
   let kept: ReadonlySet<string> = new Set();
   const network = {
     ...place.parts.network,
@@ -97,7 +100,7 @@ test('sweep() keeps what it cannot understand, and its attachment, for a person 
       return [];
     },
   };
-  assert.deepEqual(await sweep(place.root, { driver: place.parts.driver, network }, silentLog, never), ['sb-4']);
-  assert.deepEqual([...kept], ['sb-5']);
-  assert.deepEqual(await readdir(place.root), ['sb-5']);
+  assert.deepEqual(await sweep(place.root, { driver: place.parts.driver, network }, silentLog, never), [`${mark}-4`]);
+  assert.deepEqual([...kept], [`${mark}-5`]);
+  assert.deepEqual(await readdir(place.root), [`${mark}-5`]);
 });
