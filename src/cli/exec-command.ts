@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { Socket } from 'node:net';
 import * as v from 'valibot';
 import type { WebSocket } from 'ws';
@@ -36,6 +37,8 @@ export async function execCommand(client: Client, options: ExecOptions, terminal
   try {
     if (options.tty) {
       stdin.setRawMode(true);
+      // libuv's raw mode still makes \r\n of \n, which is the other terminal's business alone: `vi` moves down by \n.
+      spawnSync('stty', ['-opost'], { stdio: ['inherit', 'ignore', 'ignore'] });
       stdout.on('resize', onResize);
     }
     if (options.stdin) socket.once('open', () => pumpInput(socket, terminal));

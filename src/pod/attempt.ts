@@ -43,6 +43,8 @@ const transientKinds: readonly string[] = ['unavailable', 'timeout', 'busy', 'ex
 const imageKinds: readonly string[] = ['notFound', 'denied', 'corrupt'];
 /** Bound on each call that cleans up, in `ms`. */
 const cleanupMs = 10_000;
+/** Bound on a start, in `ms`: a guest that does not answer is lost anyway. */
+const startMs = 120_000;
 const sigkill = 9;
 /** Kubelet's least grace after a preStop hook, in `ms`. */
 const leastGraceMs = 2000;
@@ -67,7 +69,8 @@ export function startAttempt(
       tail.add(chunk.bytes);
       return site.outputs.deliver(name, chunk);
     });
-    const isRunning = await begin(container, created, site, making.signal);
+    if (making.signal.aborted) await endUnstarted(name, created, site);
+    const isRunning = !making.signal.aborted && (await begin(container, created, site));
     if (isRunning) {
       void created.exited.then(() => ending.abort());
       await Promise.all([created.exited, watch(container, created, site, ending.signal)]);
@@ -160,17 +163,24 @@ async function removePrevious(name: string, previous: Container | undefined, sit
   }
 }
 
-/** Starts it; false when it could not be started: its `exited` says why. */
-async function begin(container: PodContainer, created: Container, site: AttemptSite, signal: AbortSignal) {
+/** Idempotent for a container that never ran; without it `exited` might not settle. */
+async function endUnstarted(name: string, created: Container, site: AttemptSite): Promise<void> {
+  await created.stop(0, AbortSignal.timeout(cleanupMs)).catch((cause: unknown) => {
+    site.log.error('cannot stop a container that did not start', cause, { container: name });
+  });
+}
+
+/**
+ * Starts it; false when it could not be started: its `exited` says why. A start is never given up half way: it takes
+ * milliseconds, and a container that runs then can be asked to end.
+ */
+async function begin(container: PodContainer, created: Container, site: AttemptSite): Promise<boolean> {
   const { name } = container;
   try {
-    await created.start(signal);
+    await created.start(AbortSignal.timeout(startMs));
   } catch (error) {
-    if (!signal.aborted) site.events.failed('Failed', error, name);
-    // Idempotent for a container that never ran; without it `exited` might not settle.
-    await created.stop(0, AbortSignal.timeout(cleanupMs)).catch((cause: unknown) => {
-      site.log.error('cannot stop a container that failed to start', cause, { container: name });
-    });
+    site.events.failed('Failed', error, name);
+    await endUnstarted(name, created, site);
     return false;
   }
   site.events.normal('Started', `Started container ${name}`, name);

@@ -14,10 +14,13 @@ import { pumpOutput } from './output.ts';
 const never = new AbortController().signal;
 
 /** A container whose guest answers what the test says, in the order in which it is asked. */
-function place(startFails: boolean) {
+function place(startFails: boolean | 'given up') {
   const bugs: unknown[] = [];
+  const calls: string[] = [];
   const inbox = createInbox((error) => bugs.push(error));
   const call = async (method: string) => {
+    calls.push(method);
+    if (method === 'startContainer' && startFails === 'given up') throw new PodvmError('cancelled', 'the user left');
     if (method === 'readFile') throw new PodvmError('notFound', 'no message');
     if (method === 'startContainer' && startFails) throw new PodvmError('internal', 'crun: exec format error');
     return { startedAtMs: 5 };
@@ -31,7 +34,7 @@ function place(startFails: boolean) {
   const log = { write: async () => {}, async [Symbol.asyncDispose]() {} };
   const output = pumpOutput({ stdout }, log, () => {});
   const made = { imageId: 'i', stopSignal: 15, output, stdin: undefined, reopenLog: async () => {} };
-  return { container, inbox, bugs, made };
+  return { container, inbox, bugs, calls, made };
 }
 
 const deeds = ['created', 'unstartable', 'start', 'exit', 'lost', 'exec exit', 'remove'] as const;
@@ -70,6 +73,14 @@ test('events in any order move a container only as its table says, and settle it
       },
     ),
   );
+});
+
+test('a start that was given up leaves nothing running in the guest, which may have done it', async () => {
+  const { container, inbox, calls, made } = place('given up');
+  inbox.tell(() => container.becomeCreated(made));
+  await assert.rejects(container.start(never), { kind: 'cancelled' });
+  assert.equal((await container.exited).reason, 'StartError');
+  assert.deepEqual(calls, ['startContainer', 'removeContainer']);
 });
 
 test('startErrorCode() gives the shell code where the message allows', () => {

@@ -175,11 +175,20 @@ export class GuestContainer implements Container {
       this.#log.info('container started');
     } catch (error) {
       const message = error instanceof Error ? error.message : messageOf(error); // the agent's words alone
+      if (unansweredKinds.includes(kindOf(error))) await this.#endUnanswered();
       await inbox.ask(() =>
         this.#end({ exitCode: startErrorCode(message), reason: 'StartError', message, finishedAt: this.#home.now() }),
       );
       throw error;
     }
+  }
+
+  /** The guest may have started it all the same: it must not run on as one that nobody knows of. */
+  async #endUnanswered(): Promise<void> {
+    const deadline = AbortSignal.timeout(this.#home.limits.killTimeoutMs);
+    await this.#home.guest.call('removeContainer', { id: this.id }, deadline).catch((error: unknown) => {
+      this.#log.error('container not ended whose start was given up', error);
+    });
   }
 
   async kill(signalNumber: number, signal: AbortSignal): Promise<void> {
@@ -295,6 +304,9 @@ export class GuestContainer implements Container {
 
 /** 128 + SIGKILL: what a process that lost its machine would have been told. */
 const killedExitCode = 137;
+
+/** Of a call that was given up before it was answered. */
+const unansweredKinds: readonly string[] = ['cancelled', 'timeout'];
 
 /** The shell's codes for a command that is not there or not executable; else what containerd gives a start error. */
 export function startErrorCode(message: string): number {

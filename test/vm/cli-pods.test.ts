@@ -1,0 +1,105 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { after, before, describe, it } from 'node:test';
+import { run } from '#host/run.ts';
+import { whyNoVm } from './house.ts';
+import { type Desk, openDesk, type Typed } from './typed.ts';
+
+const skip = await whyNoVm();
+const image = 'localhost/podvm/base:latest';
+const forever = 'while :; do sleep 0.1; done';
+const container = (name: string, script: string, more = '') =>
+  `{name: ${name}, image: ${image}, command: [sh, -c, ${JSON.stringify(script)}]${more}}`;
+
+const pod = (name: string, containers: string, more = '') => `
+apiVersion: v1
+kind: Pod
+metadata: {name: ${name}}
+spec: {restartPolicy: Never, terminationGracePeriodSeconds: 20, containers: [${containers}]${more}}
+`;
+
+describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
+  let desk: Desk;
+  let keeper: Typed;
+  before(async () => {
+    desk = await openDesk({ isSetUp: true });
+    keeper = desk.start(
+      ['run', '-'],
+      pod('keeper', container('main', `echo up; ${forever}`, ', securityContext: {privileged: true}')),
+    );
+    await keeper.shows(/up/);
+  });
+  after(async () => await desk[Symbol.asyncDispose]());
+  const start = (yaml: string) => desk.start(['run', '--network', 'none', '-'], yaml);
+
+  it('logs -f follows to the end of the pod', async () => {
+    const running = start(
+      pod('teller', container('main', 'echo one; until [ -e /tmp/go ]; do sleep 0.1; done; echo two')),
+    );
+    await running.shows(/one/);
+    const following = desk.start(['logs', '-f', 'teller']);
+    await following.shows(/one/);
+    assert.equal((await desk.type(['exec', 'teller', '--', 'touch', '/tmp/go'])).code, 0);
+    assert.deepEqual(await following.ended, { code: 0, stdout: 'one\ntwo\n', stderr: '' });
+    assert.equal((await running.ended).code, 0);
+  });
+
+  it('stop ends a pod as it wants to end, and its exit code goes to whoever ran it', async () => {
+    const running = start(pod('polite', container('main', `trap 'echo bye; exit 5' TERM; echo up; ${forever}`)));
+    await running.shows(/up/);
+    const stopped = await desk.type(['stop', 'polite']);
+    assert.deepEqual({ code: stopped.code, stdout: stopped.stdout }, { code: 0, stdout: 'default/polite stopped\n' });
+    const { code, stdout } = await running.ended;
+    assert.deepEqual({ code, stdout }, { code: 5, stdout: 'up\nbye\n' });
+  });
+
+  it('a sidecar starts first and is stopped last', async () => {
+    const says = (name: string) =>
+      `trap 'echo ${name} leaves; exit 0' TERM; echo ${name} is here; touch /tmp/here; ${forever}`;
+    const sidecar = container(
+      'side',
+      says('sidecar'),
+      ', restartPolicy: Always, startupProbe: {periodSeconds: 1, exec: {command: [test, -e, /tmp/here]}}',
+    );
+    const running = start(pod('pair', container('main', says('main')), `, initContainers: [${sidecar}]`));
+    await running.shows(/main is here/);
+    running.child.kill('SIGINT');
+    const { stdout } = await running.ended;
+    const said = [...stdout.matchAll(/(sidecar|main) (is here|leaves)/g)].map(([words]) => words);
+    assert.deepEqual(said, ['sidecar is here', 'main is here', 'main leaves', 'sidecar leaves']);
+  });
+
+  it('a container that fails again and again is in CrashLoopBackOff, and says why', async () => {
+    const running = start(pod('loop', container('main', 'echo failing; exit 3')).replace('Never', 'Always'));
+    const deadline = AbortSignal.timeout(60_000);
+    for (let seen = ''; !seen.includes('CrashLoopBackOff');) {
+      deadline.throwIfAborted();
+      seen = (await desk.type(['ps'])).stdout;
+    }
+    assert.match((await desk.type(['inspect', 'loop'])).stdout, /"reason": "BackOff"/);
+    running.child.kill('SIGINT');
+    await running.ended;
+  });
+
+  it("console shows what the guest's kernel says", async () => {
+    const command = ['sh', '-c', "echo '<0>a word from the kernel' >/dev/kmsg"];
+    assert.equal((await desk.type(['exec', 'keeper', '--', ...command])).code, 0);
+    assert.match((await desk.type(['console', 'keeper'])).stdout, /a word from the kernel/);
+  });
+
+  it('exec -it tells the command when our terminal changes its size', async () => {
+    const inside = `trap 'stty size; exit 0' WINCH; echo ready; ${forever}`;
+    const line = `tty; exec ./podvm --root ${desk.root} exec -it keeper -- sh -c "${inside}"`;
+    const terminal = spawn('script', ['-qec', line, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] });
+    let shown = '';
+    for await (const text of terminal.stdout.setEncoding('utf8') as AsyncIterable<string>) {
+      shown += text;
+      const ours = /\/dev\/pts\/\d+/.exec(shown)?.[0];
+      if (ours === undefined || !shown.includes('ready')) continue;
+      if (!shown.includes('40 100')) await run('stty', ['-F', ours, 'rows', '40', 'cols', '100']);
+    }
+    if (terminal.exitCode === null) await once(terminal, 'exit');
+    assert.match(shown, /ready\r\n[^]*40 100\r\n/);
+  });
+});
