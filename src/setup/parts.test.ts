@@ -53,8 +53,9 @@ test('sweepUnfinished() removes what a killed set-up left, and only that', async
   assert.deepEqual(await readdir(directory), [part.directory.slice(directory.length + 1)]);
 });
 
-test('collectParts() keeps what is current', async (t) => {
+test('collectParts() keeps what is current, and whatever is no part', async (t) => {
   const directory = await scratch(t);
+  await mkdir(join(directory, 'photos-of-2024'));
   const kept = await ensurePart(
     directory,
     recipe(1, async () => ({})),
@@ -66,7 +67,7 @@ test('collectParts() keeps what is current', async (t) => {
     silentProgress,
   );
   await collectParts(directory, new Set([kept.directory]));
-  assert.deepEqual(await readdir(directory), [kept.directory.slice(directory.length + 1)]);
+  assert.deepEqual((await readdir(directory)).sort(), ['photos-of-2024', kept.directory.slice(directory.length + 1)]);
 });
 
 test('takeSetupLock() lets the second wait until the first lets go, and be cancelled meanwhile', async (t) => {

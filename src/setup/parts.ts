@@ -70,9 +70,13 @@ export async function sweepUnfinished(partsDirectory: string): Promise<void> {
   }
 }
 
+/** A part's name: should the directory be a link to somewhere else, what is there is not ours. */
+const partName = /^[a-z-]+-[0-9a-f]{16}$/;
+
 /** Removes parts that are not kept and that no process has mounted. Only for the holder of the set-up lock. */
 export async function collectParts(partsDirectory: string, keep: ReadonlySet<string>): Promise<void> {
-  const unused = (await readdir(partsDirectory)).filter((entry) => !keep.has(join(partsDirectory, entry)));
+  const parts = (await readdir(partsDirectory)).filter((entry) => partName.test(entry));
+  const unused = parts.filter((entry) => !keep.has(join(partsDirectory, entry)));
   if (unused.length === 0) return;
   const mounts = await allMounts();
   for (const entry of unused) {
