@@ -144,6 +144,11 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
     );
   });
 
+  it('less memory than anything runs in: the least there may be', async () => {
+    const tiny = await running(pod('bad', '      resources: {limits: {memory: 100Ki}}\n'));
+    assertRefused(tiny, /a memory limit must be at least \d+ bytes \(1Mi\)/);
+  });
+
   it('an image that is not there: once, and what to do', async () => {
     const missing = await running(pod('bad', '', 'localhost/nope:1'));
     assertRefused(
@@ -258,6 +263,17 @@ describe('podvm run, on a node that is not as it should be', { skip: await whyNo
       assertRefused(ended, /images\/index\.json[^\n]*\n {2}fix: Remove the file/);
       return await Promise.resolve();
     });
+  });
+
+  it('notes of set-up that make no sense are made again, out of what is there', async () => {
+    await runSpoiled(
+      (root) => writeFile(join(root, 'assets/current.json'), 'xx'),
+      async ({ code, stdout, stderr }) => {
+        assert.deepEqual({ code, stdout }, { code: 0, stdout: 'ran\n' });
+        assert.doesNotMatch(stderr, /unpacking|building/);
+        return await Promise.resolve();
+      },
+    );
   });
 
   it('what is left of a sandbox and makes no sense is named and kept; the pod runs', async () => {
