@@ -27,7 +27,7 @@ const parts: ProgramParts = {
   version: await readVersion(),
   socketPath: (options) => configure(options).socketPath,
   ensureServed: async (options, purpose) => {
-    const { isServed } = await import('#admin/is-served.ts');
+    const { isServed } = await import('#host/is-served.ts');
     const config = configure(options);
     if (await isServed(config.socketPath)) return { [Symbol.asyncDispose]: () => Promise.resolve() };
     const { serveHere } = await import('#daemon/serve-here.ts');

@@ -46,7 +46,7 @@ async function ensureTemplate(config: Configuration, assets: Assets, write: Writ
   const stamp = join(config.root, 'templates-of');
   const isMade = (await readFileIfThere(stamp)) === assets.key && (await isThere(join(config.root, 'templates')));
   if (isMade || process.getuid?.() !== 0) return;
-  const { isServed } = await import('#admin/is-served.ts');
+  const { isServed } = await import('#host/is-served.ts');
   if (await isServed(config.socketPath)) return;
   const { openEngine } = await import('./engine.ts');
   const { signal } = new AbortController();

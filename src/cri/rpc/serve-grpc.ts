@@ -1,8 +1,8 @@
 import { chmod, mkdir, rm } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
+import { isServed } from '#host/is-served.ts';
 
 /** kubelet's and containerd's own limit for one message, in bytes. */
 export const maxMessageBytes = 16 * 1024 * 1024;
@@ -16,7 +16,7 @@ const drainTimeoutMs = 5000;
  */
 export async function serveGrpc(socketPath: string, add: (server: Server) => void): Promise<AsyncDisposable> {
   await mkdir(dirname(socketPath), { recursive: true, mode: 0o755 });
-  if (await isAnswered(socketPath)) {
+  if (await isServed(socketPath)) {
     throw new PodvmError('busy', `Cannot serve ${socketPath}: another process serves it`);
   }
   await rm(socketPath, { force: true }); // what a killed process left
@@ -41,15 +41,4 @@ export async function serveGrpc(socketPath: string, add: (server: Server) => voi
       await rm(socketPath, { force: true });
     },
   };
-}
-
-async function isAnswered(socketPath: string): Promise<boolean> {
-  return await new Promise((resolve) => {
-    const socket = connect(socketPath);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });
 }
