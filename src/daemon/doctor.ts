@@ -100,14 +100,7 @@ async function tunDevice(): Promise<Finding> {
   const found = await stat(name).catch(() => undefined);
   if (found === undefined)
     return { name, status: 'fail', detail: 'missing', fix: 'Load the module tun: `modprobe tun`.' };
-  const isOpenToAll = (found.mode & 0o006) === 0o006;
-  if (isOpenToAll) return { name, status: 'ok', detail: 'openable by the jailed VMM' };
-  return {
-    name,
-    status: 'warn',
-    detail: `mode ${(found.mode & 0o777).toString(8)}: the jailed VMM's user cannot open it`,
-    fix: 'Distributions ship it 0666; `chmod 0666 /dev/net/tun` restores that. A tap still belongs to one user.',
-  };
+  return { name, status: 'ok', detail: 'there' };
 }
 
 async function cgroups(): Promise<Finding> {

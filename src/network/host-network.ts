@@ -20,8 +20,6 @@ export interface HostNetworkOptions {
   readonly cniPluginDirs?: readonly string[];
   /** Each plugin gets this long, in `ms`; default 30,000. */
   readonly pluginTimeoutMs?: number;
-  /** Make /dev/net/tun openable (0666) where it is not; default false: refuse with the fix. */
-  readonly mayOpenTunDevice?: boolean;
   readonly log: Log;
 }
 
@@ -51,7 +49,7 @@ class HostNetwork implements Network {
       if (await this.#records.read(request.sandboxId)) {
         throw new PodvmError('alreadyExists', `Cannot attach ${request.sandboxId}: an attachment is on record`);
       }
-      if (request.mode === 'cni') await checkTunDevice(this.#options.mayOpenTunDevice ?? false);
+      if (request.mode === 'cni') await checkTunDevice();
       signal.throwIfAborted();
       return await HostAttachment.prepare({ ...request, version: 1, mac: randomMac() }, this.#parts(), signal);
     } catch (error) {

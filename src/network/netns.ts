@@ -1,4 +1,4 @@
-import { chmod, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { ip } from './ip-command.ts';
@@ -88,22 +88,11 @@ export async function setTapMtu(sandboxId: string, mtu: number, signal: AbortSig
 
 const tunDevice = '/dev/net/tun';
 
-/**
- * Sees to it that an unprivileged VMM can open the tap device. The node's default is 0666 with most distributions; the
- * kernel says why that is safe (Documentation/networking/tuntap.rst: creating a tap or opening another user's needs
- * CAP_NET_ADMIN). `mayChange`: set it so. Errors: `failedPrecondition` with the fix.
- */
-export async function checkTunDevice(mayChange: boolean): Promise<void> {
+/** Errors: `failedPrecondition` with the fix. Who may open it is the machine's matter, which has a node of its own. */
+export async function checkTunDevice(): Promise<void> {
   const found = await stat(tunDevice).catch(() => undefined);
-  if (!found?.isCharacterDevice()) {
-    throw new PodvmError('failedPrecondition', `Cannot make a tap: ${tunDevice} is missing`, {
-      fix: 'Load the kernel module: `modprobe tun`.',
-    });
-  }
-  if ((found.mode & 0o006) === 0o006) return;
-  if (mayChange) return chmod(tunDevice, 0o666);
-  const mode = (found.mode & 0o777).toString(8).padStart(4, '0');
-  throw new PodvmError('failedPrecondition', `Cannot give a machine its tap: ${tunDevice} has mode ${mode}`, {
-    fix: `Make it openable, as distributions ship it: \`chmod 0666 ${tunDevice}\`.`,
+  if (found?.isCharacterDevice()) return;
+  throw new PodvmError('failedPrecondition', `Cannot make a tap: ${tunDevice} is missing`, {
+    fix: 'Load the kernel module: `modprobe tun`.',
   });
 }

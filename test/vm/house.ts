@@ -98,7 +98,7 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
         accelerator: 'tcg',
         templates: options.templates ?? join(assetsRoot, 'templates'),
       }),
-      network: createHostNetwork({ stateDir: join(directory, 'network'), mayOpenTunDevice: true, log, ...cni }),
+      network: createHostNetwork({ stateDir: join(directory, 'network'), log, ...cni }),
       images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),
       makeScratchDisk,
       connectLink,

@@ -47,7 +47,6 @@ async function openBench(script: string | undefined): Promise<Bench> {
       cniConfigDir: configDir,
       cniPluginDirs: [pluginDir, ...defaultPluginDirs],
       pluginTimeoutMs: 700,
-      mayOpenTunDevice: true,
       log: silentLog,
     });
   const network = open();

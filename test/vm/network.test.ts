@@ -22,7 +22,7 @@ async function openBench(): Promise<NetworkBench> {
   const mark = directory.slice(-6).toLowerCase();
   let made = 0;
   return {
-    open: () => createHostNetwork({ stateDir, mayOpenTunDevice: true, log: silentLog }),
+    open: () => createHostNetwork({ stateDir, log: silentLog }),
     makeRequest: () => ({
       sandboxId: `n-${mark}-${(made += 1)}`,
       podName: 'pod',
