@@ -138,8 +138,8 @@ test('sandboxSpecOf() fills volumes with their files, modes and projections', ()
   assert.ok(d?.kind === 'push' && Buffer.from(d.files[0]?.bytes ?? []).toString() === 'app="web"\ntier="1"');
   assert.ok(p?.kind === 'push' && p.files.length === 1 && Buffer.from(p.files[0]?.bytes ?? []).toString() === 'secret');
   assert.deepEqual(container('a').mounts, [
-    { volume: 'c', mountPath: '/c', readOnly: true },
-    { volume: 'm', mountPath: '/m', subPath: 'sub', readOnly: false },
+    { source: { kind: 'volume', name: 'c' }, mountPath: '/c', readOnly: true },
+    { source: { kind: 'volume', name: 'm' }, mountPath: '/m', subPath: 'sub', readOnly: false },
   ]);
 });
 

@@ -120,7 +120,7 @@ function mountOf(
   }
   const volume = pod.spec.volumes.find((it) => it.name === mount.name);
   return {
-    volume: mount.name,
+    source: { kind: 'volume', name: mount.name },
     mountPath: mount.mountPath,
     ...(subPath === undefined ? {} : { subPath }),
     // Kubernetes mounts everything but an emptyDir read-only, whatever is written.

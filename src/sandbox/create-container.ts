@@ -15,7 +15,7 @@ import type { Parts, Surroundings } from './parts.ts';
 import { createPhases } from './phases.ts';
 import { processOf, stopSignalOf } from './process.ts';
 import { cgroupResourcesOf, checkResources } from './resources.ts';
-import type { ContainerSpec, SandboxSpec } from './sandbox.ts';
+import type { ContainerMount, ContainerSpec, SandboxSpec } from './sandbox.ts';
 import { seccompOf } from './seccomp.ts';
 
 /** Serial of the disk with the writable layers and the scratch volumes. */
@@ -153,12 +153,7 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
     tty: spec.tty,
     stdio: prepared.stdio,
     process: processOf(spec, prepared.config, prepared.capabilities, site.spec.fsGroup),
-    mounts: spec.mounts.map(({ volume, mountPath, subPath, readOnly }) => ({
-      volume,
-      destination: mountPath,
-      ...(subPath === undefined ? {} : { subPath }),
-      readOnly,
-    })),
+    mounts: spec.mounts.map(guestMountOf),
     privileged: security.privileged,
     seccomp: prepared.seccomp,
     maskedPaths: [...(security.maskedPaths ?? (isUnmasked ? [] : maskedPaths))],
@@ -166,6 +161,16 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
     resources: cgroupResourcesOf(spec.resources),
     ...(spec.terminationMessagePath === undefined ? {} : { terminationLogPath: spec.terminationMessagePath }),
   };
+}
+
+function guestMountOf({ source, mountPath, subPath, readOnly }: ContainerMount): ContainerParams['mounts'][number] {
+  if (source.kind !== 'volume') {
+    throw new PodvmError(
+      'unsupported',
+      `Cannot mount ${mountPath}: mounts from ${source.kind} come with the next change`,
+    );
+  }
+  return { volume: source.name, destination: mountPath, ...(subPath === undefined ? {} : { subPath }), readOnly };
 }
 
 /** containerd's defaults (oci/spec.go): what of /proc and /sys tells of, or reaches, the kernel. */

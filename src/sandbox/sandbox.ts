@@ -98,11 +98,29 @@ export type SeccompProfile =
   | { readonly kind: 'unconfined' }
   | { readonly kind: 'localhost'; readonly profile: unknown };
 
+/**
+ * Where a mount comes from. `volume`: one of the sandbox's volumes, by name. `host`: a path of the node, named only
+ * now, as CRI does; its mode is chosen by what is there. `image`: the content of an OCI image, read-only.
+ */
+export type MountSource =
+  | { readonly kind: 'volume'; readonly name: string }
+  | {
+      readonly kind: 'host';
+      /** Absolute. */
+      readonly path: string;
+      /** Whether mounts that the node makes below it appear in the container; the other way is not possible. */
+      readonly propagation: 'private' | 'hostToContainer' | 'bidirectional';
+    }
+  | { readonly kind: 'image'; readonly image: string };
+
 export interface ContainerMount {
-  readonly volume: string;
+  readonly source: MountSource;
   readonly mountPath: string;
+  /** Below the source; relative, without `..`. */
   readonly subPath?: string;
   readonly readOnly: boolean;
+  /** Read-only also where something else is mounted below it; only with `readOnly`. */
+  readonly recursiveReadOnly?: boolean;
 }
 
 export interface ContainerSecurity {

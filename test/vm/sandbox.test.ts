@@ -126,7 +126,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
       workingDir: '/tmp',
       security: { ...security, runAsUser: 1234 },
       resources: { memoryLimitBytes: 32 * 1024 * 1024 },
-      mounts: [{ volume: 'page', mountPath: '/page', readOnly: true }],
+      mounts: [{ source: { kind: 'volume', name: 'page' }, mountPath: '/page', readOnly: true }],
     });
     assert.deepEqual(output.trim().split('\n'), ['real', '1234', 'real', 'hello', '33554432', '/tmp']);
   });
@@ -142,14 +142,14 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
   });
 
   test('a scratch volume outlives its container, a writable layer does not', async () => {
-    const mounts = [{ volume: 'data', mountPath: '/data', readOnly: false }];
+    const mounts = [{ source: { kind: 'volume', name: 'data' } as const, mountPath: '/data', readOnly: false }];
     await runScript(sandbox, 'echo kept > /data/file; echo gone > /file', { mounts });
     const { output } = await runScript(sandbox, 'cat /data/file; cat /file 2>/dev/null; true', { mounts });
     assert.equal(output, 'kept\n');
   });
 
   test('an update of a push volume is seen whole', async () => {
-    const mounts = [{ volume: 'page', mountPath: '/page', readOnly: true }];
+    const mounts = [{ source: { kind: 'volume', name: 'page' } as const, mountPath: '/page', readOnly: true }];
     const container = await sandbox.createContainer(specOf('sleep 1000', { mounts }), minute());
     await container.start(minute());
     await sandbox.updateVolume('page', [{ path: 'index.html', bytes: Buffer.from('new\n'), mode: 0o644 }], minute());
