@@ -142,7 +142,7 @@ function createMachine(
     connect: () => Promise.reject(new Error('the fake link needs no channel')),
     attachDisk: (_disk, signal) => parts.before('machine.attachDisk', signal),
     detachDisk: async () => {},
-    limitHostMemory: async () => {},
+    limitHost: async () => {},
     stop: end,
     kill: end,
     [Symbol.asyncDispose]: async () => void (await end()),

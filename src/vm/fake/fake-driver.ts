@@ -168,8 +168,8 @@ export class FakeMachine implements Machine {
     }
   }
 
-  async limitHostMemory(): Promise<void> {
-    this.#life.assertRunning('limit the memory of');
+  async limitHost(): Promise<void> {
+    this.#life.assertRunning('limit');
   }
 
   async stop(signal: AbortSignal): Promise<MachineExit> {

@@ -1,10 +1,11 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { constants } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
-import type { Readable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { seccompFilter } from './seccomp-filter.ts';
 
 /** A process that cannot be mistaken for a later one with the same pid. */
 export interface ProcessIdentity {
@@ -95,7 +96,7 @@ export async function spawnVmm(command: readonly string[], logPath: string): Pro
     const [program = '', ...args] = command;
     child = spawn(program, args, {
       detached: true, // a session of its own: signals to our terminal's group must not reach it
-      stdio: ['ignore', log.fd, log.fd, 'pipe'],
+      stdio: ['ignore', log.fd, log.fd, 'pipe', 'pipe'], // the last two: `jailFds`
       env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
     });
   } finally {
@@ -103,6 +104,7 @@ export async function spawnVmm(command: readonly string[], logPath: string): Pro
   }
   const ended = endOf(child, command[0] ?? '');
   ended.catch(() => undefined); // looked at below, and by the caller
+  giveFilter(child);
   try {
     const pid = await reportedPid(child, ended);
     const found = await lookUpProcess(pid);
@@ -127,6 +129,12 @@ function endOf(child: ChildProcess, program: string): Promise<ProcessEnd> {
     });
     child.once('exit', (code, signal) => resolve(code ?? signal ?? 'unknown'));
   });
+}
+
+function giveFilter(child: ChildProcess): void {
+  const pipe = child.stdio[4] as Writable | null | undefined; // SAFE: stdio[4] was asked to be a pipe
+  pipe?.on('error', () => undefined); // a chain that has ended reads nothing; its end is told by `ended`
+  pipe?.end(seccompFilter());
 }
 
 /** The pid that bubblewrap writes as `{"child-pid": N}` before the VMM's program runs. */
