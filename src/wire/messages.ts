@@ -30,7 +30,7 @@ const textTable = v.pipe(
 );
 
 /** Durations in `ms`, in order. */
-const phases = list(v.object({ name: shortText, ms: v.number() }));
+const phases = list(v.object({ name: shortText, ms: v.pipe(v.number(), v.finite()) }));
 
 const resources = v.object({
   /** memory.max in `bytes`. */
