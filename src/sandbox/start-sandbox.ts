@@ -7,6 +7,7 @@ import type { Gate } from './gate.ts';
 import type { ConfigureParams } from './guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
 import type { HostMode } from './host-mode.ts';
+import { createImageMode } from './image-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
@@ -62,7 +63,7 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
-    const mounts = running.use(containerMounts(plan));
+    const mounts = running.use(containerMounts(plan, guest, imageDisks));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -192,10 +193,12 @@ interface Attached {
   readonly mounts: ContainerMounts;
 }
 
-function containerMounts({ spec, context }: Plan): ContainerMounts {
+function containerMounts({ spec, context }: Plan, guest: Link, imageDisks: ImageDisks): ContainerMounts {
+  const { parts, surroundings } = context;
   return createContainerMounts({
     volumes: spec.volumes,
     hostModes: { share: unsupportedShare },
+    imageMode: createImageMode({ images: parts.images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
     log: context.surroundings.log,
   });
 }

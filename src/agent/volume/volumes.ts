@@ -51,12 +51,20 @@ export class Volumes {
     return this.#views.of(this.path(name));
   }
 
+  isImage(name: string): boolean {
+    return this.#find(name).params.kind === 'image';
+  }
+
   /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk). */
   create(params: VolumeParams): void {
     const { name, kind, disk, sizeLimitBytes, mode = defaultMode, fsGroup } = params;
     if (this.#volumes.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it exists`);
     if (this.#volumes.size >= limits.maxVolumes) throw new PodvmError('exhausted', 'Cannot create volume: too many');
-    const path = kind === 'scratch' ? `${this.#scratch(name, disk)}/volumes/${name}` : `${volumesRoot}/${name}`;
+    if (kind === 'image') {
+      this.#volumes.set(name, { params, path: this.#diskOf(name, disk), isMounted: false });
+      return;
+    }
+    const path = kind === 'scratch' ? `${this.#diskOf(name, disk)}/volumes/${name}` : `${volumesRoot}/${name}`;
     this.#parts.makeDirectories(path);
     const isMounted = kind !== 'scratch';
     if (isMounted) {
@@ -74,6 +82,7 @@ export class Volumes {
     const volume = this.#volumes.get(name);
     if (volume === undefined) return;
     this.#volumes.delete(name);
+    if (volume.params.kind === 'image') return; // the disk stays, and whatever else shows it
     this.#views.drop(volume.path);
     if (volume.isMounted) this.#parts.unmount(volume.path, unmountFlags.detach);
     this.#parts.removeTree(volume.path);
@@ -153,8 +162,8 @@ export class Volumes {
     if (volume.params.fsGroup !== undefined) this.#parts.changeOwner(path, 0, volume.params.fsGroup);
   }
 
-  #scratch(name: string, disk: string | undefined): string {
-    if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: scratch needs a disk`);
+  #diskOf(name: string, disk: string | undefined): string {
+    if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: it needs a disk`);
     return this.#disks.path(disk);
   }
 

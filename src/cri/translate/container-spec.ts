@@ -3,6 +3,7 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { ContainerSpec } from '#sandbox/sandbox.ts';
 import type { ContainerConfig, LinuxContainerResources, Mount, PodSandboxConfig } from '../schema/api_pb.ts';
+import { imageMountOf, isImageVolume } from './image-mount.ts';
 import { numberOf } from './int64.ts';
 import { resourcesOf } from './resources.ts';
 import { checkTables } from './sandbox-spec.ts';
@@ -33,7 +34,7 @@ export async function containerSpecOf(
     ...(config.args.length === 0 ? {} : { args: config.args }),
     ...(config.workingDir === '' ? {} : { workingDir: config.workingDir }),
     env: config.envs.map(({ key, value }) => ({ name: key, value: textOf(what, key, value) })),
-    mounts: [],
+    mounts: config.mounts.filter(isImageVolume).map((mount) => imageMountOf(what, mount)),
     security: await securityOf(linux?.securityContext),
     resources: resourcesOf(linux?.resources),
     tty: config.tty,
@@ -76,11 +77,10 @@ function refuseWhatIsMissing(what: string, config: ContainerConfig): void {
     throw refuse("devices of the host cannot be given to a pod's machine", 'Leave the devices out.');
   }
   const messageFile = terminationMount(config);
-  const other = config.mounts.find((mount) => mount !== messageFile);
+  const other = config.mounts.find((mount) => mount !== messageFile && !isImageVolume(mount));
   if (other !== undefined) {
-    const from = other.image === undefined ? `${printable(other.hostPath)} of the host` : 'an image';
     throw refuse(
-      `${from} cannot be mounted at ${printable(other.containerPath)} yet`,
+      `${printable(other.hostPath)} of the host cannot be mounted at ${printable(other.containerPath)} yet`,
       'Run the pod without volumes until this version has their modes.',
     );
   }
