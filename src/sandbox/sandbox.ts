@@ -182,6 +182,17 @@ export interface ContainerExit {
   readonly finishedAt: Date;
 }
 
+/**
+ * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, or a path of the node
+ * that is shared.
+ */
+export type MountMode = SandboxVolume['kind'] | 'share';
+
+export interface MountStatus {
+  readonly mountPath: string;
+  readonly mode: MountMode;
+}
+
 export interface ContainerStatus {
   readonly id: string;
   readonly name: string;
@@ -193,6 +204,8 @@ export interface ContainerStatus {
   readonly startedAt?: Date;
   /** As resolved in its image; once it is created. */
   readonly user?: { readonly uid: number; readonly gid: number; readonly groups: readonly number[] };
+  /** Once it is created. */
+  readonly mounts: readonly MountStatus[];
   readonly exit?: ContainerExit;
   readonly logPath: string;
 }

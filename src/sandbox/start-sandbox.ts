@@ -1,9 +1,11 @@
-import { messageOf } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { scratchSerial } from './create-container.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
+import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
+import type { HostMode } from './host-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
@@ -58,12 +60,13 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
+    const mounts = running.use(containerMounts(plan));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
     ]);
     alive.throwIfAborted(); // from here the sandbox itself hears of the machine's end
-    return publish(plan, prepared, { network, imageDisks }, running.move(), kept.move());
+    return publish(plan, prepared, { network, imageDisks, mounts }, running.move(), kept.move());
   } catch (error) {
     throw await explain(error, machine, alive, signal);
   }
@@ -172,10 +175,32 @@ async function makeVolumes({ spec }: Plan, guest: Link, signal: AbortSignal): Pr
   }
 }
 
+/** What is attached to the machine for its containers. */
+interface Attached {
+  readonly network: GuestNetwork;
+  readonly imageDisks: ImageDisks;
+  readonly mounts: ContainerMounts;
+}
+
+function containerMounts({ spec, context }: Plan): ContainerMounts {
+  return createContainerMounts({
+    volumes: spec.volumes,
+    hostModes: { share: unsupportedShare },
+    log: context.surroundings.log,
+  });
+}
+
+const unsupportedShare: HostMode = {
+  find: ({ source, mountPath }) =>
+    Promise.reject(
+      new PodvmError('unsupported', `Cannot mount ${mountPath}: ${source.path} of the host cannot be shared yet`),
+    ),
+};
+
 function publish(
   { spec, context, phases }: Plan,
   { record, directory, machine, guest, retried }: PreparedSandbox,
-  { network, imageDisks }: { readonly network: GuestNetwork; readonly imageDisks: ImageDisks },
+  { network, imageDisks, mounts }: Attached,
   running: AsyncDisposableStack,
   kept: AsyncDisposableStack,
 ): LiveSandbox {
@@ -188,6 +213,7 @@ function publish(
     machine,
     guest,
     imageDisks,
+    mounts,
     addresses: plainAddresses(network.interfaces.flatMap((each) => each.addresses)),
     phases: phases.timeline(),
     createdAt: new Date(context.surroundings.nowMs()),
