@@ -5,6 +5,7 @@ import type { VolumeParams } from '#wire/messages.ts';
 import { mountFlags, unmountFlags } from '../engine/constants.ts';
 import type { Clock, Files, Mounts, Text } from '../engine/engine.ts';
 import type { Disks } from './disks.ts';
+import type { Shares } from './shares.ts';
 
 type Parts = Clock & Files & Mounts & Pick<Text, 'decodeBase64'>;
 
@@ -29,25 +30,28 @@ interface Push {
 export class Volumes {
   readonly #parts: Parts;
   readonly #disks: Disks;
+  readonly #shares: Shares;
   readonly #volumes = new Map<string, Volume>();
   readonly #pushes = new Map<number, Push>();
   #lastPush = 0;
 
-  constructor(parts: Parts, disks: Disks) {
+  constructor(parts: Parts, disks: Disks, shares: Shares) {
     this.#parts = parts;
     this.#disks = disks;
+    this.#shares = shares;
   }
 
   /** Directory of the volume. Errors: `notFound`. */
   path(name: string): string {
-    return this.#find(name).path;
+    return this.#shares.path(name) ?? this.#find(name).path;
   }
 
-  /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk). */
-  create(params: VolumeParams): void {
+  /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk), those of `Shares.attach`. */
+  async create(params: VolumeParams): Promise<void> {
     const { name, kind, disk, sizeLimitBytes, mode = defaultMode, fsGroup } = params;
     if (this.#volumes.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it exists`);
     if (this.#volumes.size >= limits.maxVolumes) throw new PodvmError('exhausted', 'Cannot create volume: too many');
+    if (kind === 'share') return await this.#shares.attach(params);
     const path = kind === 'scratch' ? `${this.#scratch(name, disk)}/volumes/${name}` : `${volumesRoot}/${name}`;
     this.#parts.makeDirectories(path);
     const isMounted = kind !== 'scratch';
@@ -62,7 +66,9 @@ export class Volumes {
     this.#volumes.set(name, { params, path, isMounted });
   }
 
-  remove(name: string): void {
+  /** Errors: those of `Shares.detach`. */
+  async remove(name: string): Promise<void> {
+    await this.#shares.detach(name);
     const volume = this.#volumes.get(name);
     if (volume === undefined) return;
     this.#volumes.delete(name);
