@@ -33,4 +33,6 @@ export const limits = {
   /** One 9p message of a shared volume, header included: as much as the host's file server takes. */
   shareMessageBytes: 64 * 1024,
   maxDisks: 256,
+  /** Runs of ids of a user namespace: the kernel's own limit (user_namespaces(7)). */
+  maxIdMappings: 340,
 } as const;

@@ -5,6 +5,7 @@ import type { VolumeParams } from '#wire/messages.ts';
 import { mountFlags, unmountFlags } from '../engine/constants.ts';
 import type { Clock, Files, Mounts, Text } from '../engine/engine.ts';
 import type { Disks } from './disks.ts';
+import type { MappedViews } from './mapped-views.ts';
 import type { Shares } from './shares.ts';
 
 type Parts = Clock & Files & Mounts & Pick<Text, 'decodeBase64'>;
@@ -26,24 +27,38 @@ interface Push {
   bytes: number;
 }
 
+/** Where volumes are, and how a pod's users see them. */
+export interface VolumesNeeds {
+  readonly disks: Disks;
+  readonly shares: Shares;
+  readonly views: MappedViews;
+}
+
 /** The pod's volumes, by name. */
 export class Volumes {
   readonly #parts: Parts;
   readonly #disks: Disks;
   readonly #shares: Shares;
+  readonly #views: MappedViews;
   readonly #volumes = new Map<string, Volume>();
   readonly #pushes = new Map<number, Push>();
   #lastPush = 0;
 
-  constructor(parts: Parts, disks: Disks, shares: Shares) {
+  constructor(parts: Parts, { disks, shares, views }: VolumesNeeds) {
     this.#parts = parts;
     this.#disks = disks;
     this.#shares = shares;
+    this.#views = views;
   }
 
   /** Directory of the volume. Errors: `notFound`. */
   path(name: string): string {
     return this.#shares.path(name) ?? this.#find(name).path;
+  }
+
+  /** The same, as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
+  mapped(name: string): string {
+    return this.#views.of(this.path(name));
   }
 
   /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk), those of `Shares.attach`. */
@@ -72,6 +87,7 @@ export class Volumes {
     const volume = this.#volumes.get(name);
     if (volume === undefined) return;
     this.#volumes.delete(name);
+    this.#views.drop(volume.path);
     if (volume.isMounted) this.#parts.unmount(volume.path, unmountFlags.detach);
     this.#parts.removeTree(volume.path);
   }
