@@ -9,7 +9,7 @@ import type { Part, PartRecipe } from './parts.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
 /** Counted up with each change below, so that a quick look tells whether assets are this program's. */
-export const recipesVersion = 2;
+export const recipesVersion = 3;
 
 /** What the recipes of packages share. */
 export interface Ingredients {
@@ -175,6 +175,8 @@ export type AgentBuilder = (options: {
   readonly signal: AbortSignal;
 }) => Promise<void>;
 
+const pageBytes = 4096;
+
 export interface InitramfsParts {
   readonly repo: string;
   readonly buildRoot: Part;
@@ -186,14 +188,20 @@ export interface InitramfsParts {
   readonly signal: AbortSignal;
 }
 
-/** `initramfs.img`: agent as `/init`, crun and modules as an uncompressed cpio (unpacking costs an emulated guest more than reading). */
+/**
+ * `initramfs.img`: agent as `/init`, crun and modules as an uncompressed cpio (unpacking costs an emulated guest more than
+ * reading). It is a whole number of pages: QEMU puts it on the highest page boundary from which it fits below the end of
+ * memory, and the last 896 bytes there are the firmware's ACPI tables. A file that leaves less than that of its last page,
+ * which one build in eight did, lies over them, and the kernel hangs where it reads them ("ACPI: Core revision").
+ */
 export function initramfsRecipe(parts: InitramfsParts): PartRecipe {
   const script = [
     'mkdir -p tree/bin tree/lib/modules tree/dev tree/proc tree/sys tree/run tree/tmp',
     'cp agent tree/init && cp /parts/crun/crun tree/bin/crun && cp /parts/kernel/modules/* tree/lib/modules/',
     'chmod 755 tree/init tree/bin/crun',
     'cd tree && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible >../initramfs.img',
-    'cd .. && rm -r tree && chmod 444 initramfs.img',
+    'cd .. && rm -r tree',
+    `truncate -s %${pageBytes} initramfs.img && chmod 444 initramfs.img`,
   ].join('\n');
   return {
     name: 'initramfs',
