@@ -102,7 +102,7 @@ async function becomeThePods(
 }
 
 async function giveToPod(
-  { spec, context, order, owner, phases }: Plan,
+  { spec, context, owner, phases }: Plan,
   spare: PreparedSandbox,
   signal: AbortSignal,
 ): Promise<void> {
@@ -111,7 +111,7 @@ async function giveToPod(
   const named = { ...record, namespace: spec.namespace, name: spec.name, podUid: spec.uid };
   await together(signal, [
     () => writeRecord(directory.path, named),
-    () => limitOnHost(machine, order.size, context.limits.size),
+    () => limitOnHost(machine, spec.resources, context.limits.size),
     (both) => phases.time('network connected', attachment.connect(both)),
   ]);
 }
