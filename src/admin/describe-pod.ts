@@ -77,6 +77,7 @@ async function sandboxOf(pod: RunningPod, signal: AbortSignal): Promise<Pick<Pod
       ...(status.failure === undefined ? {} : { failure: status.failure }),
       phases: [...status.phases],
       volumes: [...status.volumes],
+      mounts: status.containers.flatMap(({ name, mounts }) => mounts.map((mount) => ({ container: name, ...mount }))),
       logs: Object.fromEntries(status.containers.map((container) => [container.name, container.logPath])),
       ...(stats === undefined ? {} : { stats: { ...stats, containers: [...stats.containers] } }),
     },

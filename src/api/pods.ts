@@ -72,6 +72,8 @@ export const podDetailsSchema = v.object({
       /** Timeline of the start in `ms`. */
       phases: v.array(v.object({ name: v.string(), ms: v.number() })),
       volumes: v.array(v.object({ name: v.string(), mode: v.string() })),
+      /** How each mount of each container reaches the guest. */
+      mounts: v.array(v.object({ container: v.string(), mountPath: v.string(), mode: v.string() })),
       logs: v.record(v.string(), v.string()),
       stats: v.optional(
         v.object({

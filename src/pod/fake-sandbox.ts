@@ -163,7 +163,17 @@ function createFakeContainer(
     spec,
     get status() {
       const { name, attempt, image } = spec;
-      const base = { id: label, name, attempt, state, image, imageId: `sha256:${name}`, createdAt, logPath: '' };
+      const base = {
+        id: label,
+        name,
+        attempt,
+        state,
+        image,
+        imageId: `sha256:${name}`,
+        createdAt,
+        mounts: [],
+        logPath: '',
+      };
       return startedAt === undefined ? base : { ...base, startedAt };
     },
     exited: exited.promise,

@@ -4,6 +4,7 @@ import { kindOf, messageOf, PodvmError, type ErrorKind } from '#base/errors.ts';
 import type { ImageConfig } from '#image/images.ts';
 import type { LinkStream } from '#link/link.ts';
 import { capabilitiesOf } from './capabilities.ts';
+import type { ContainerMounts, PreparedMounts } from './container-mounts.ts';
 import type { ContainerParams } from './guest-calls.ts';
 import { startErrorCode, type ContainerHome, type ContainerMade, type GuestContainer } from './guest-container.ts';
 import type { ImageDisks } from './image-disks.ts';
@@ -15,7 +16,7 @@ import type { Parts, Surroundings } from './parts.ts';
 import { createPhases } from './phases.ts';
 import { processOf, stopSignalOf } from './process.ts';
 import { cgroupResourcesOf, checkResources } from './resources.ts';
-import type { ContainerMount, ContainerSpec, SandboxSpec } from './sandbox.ts';
+import type { ContainerSpec, SandboxSpec } from './sandbox.ts';
 import { seccompOf } from './seccomp.ts';
 
 /** Serial of the disk with the writable layers and the scratch volumes. */
@@ -26,6 +27,7 @@ export interface ContainerSite extends ContainerHome {
   readonly directory: string;
   readonly parts: Pick<Parts, 'images'>;
   readonly imageDisks: ImageDisks;
+  readonly mounts: ContainerMounts;
   readonly surroundings: Surroundings;
 }
 
@@ -52,6 +54,8 @@ export async function createInGuest(
   const imageDisk = await site.imageDisks.attach(image, phases, signal);
 
   await using undo = new AsyncDisposableStack();
+  await using unmounting = new AsyncDisposableStack(); // after the container itself
+  const mounts = unmounting.use(await phases.time('volumes attached', site.mounts.prepare(spec.mounts, signal)));
   const streams = openStreams(spec, site);
   undo.defer(() => streams.destroy());
   const logWriter = undo.use(await openContainerLog(spec, site));
@@ -65,9 +69,17 @@ export async function createInGuest(
     output,
     stdin,
     reopenLog: () => logWriter.reopen(),
+    mounts,
   };
   try {
-    const params = paramsOf(container, site, { imageDisk, capabilities, seccomp, config, stdio: streams.stdio });
+    const params = paramsOf(container, site, {
+      imageDisk,
+      mounts,
+      capabilities,
+      seccomp,
+      config,
+      stdio: streams.stdio,
+    });
     const created = await phases.time('container made', site.guest.call('createContainer', params, signal));
     phases.add('guest', created.phases);
     made.user = { uid: created.uid, gid: created.gid, groups: created.groups };
@@ -80,6 +92,7 @@ export async function createInGuest(
     return;
   }
   await site.inbox.ask(() => container.becomeCreated(made));
+  unmounting.move(); // the container gives them back when it is removed
   const owned = undo.move();
   void output.ended.then(() => owned.disposeAsync());
 }
@@ -135,6 +148,7 @@ async function openContainerLog(spec: ContainerSpec, { directory, limits, surrou
 
 interface Prepared {
   readonly imageDisk: string;
+  readonly mounts: PreparedMounts;
   readonly capabilities: readonly string[];
   readonly seccomp: Record<string, unknown> | null;
   readonly config: ImageConfig;
@@ -153,7 +167,7 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
     tty: spec.tty,
     stdio: prepared.stdio,
     process: processOf(spec, prepared.config, prepared.capabilities, site.spec.fsGroup),
-    mounts: spec.mounts.map(guestMountOf),
+    mounts: [...prepared.mounts.guest],
     privileged: security.privileged,
     seccomp: prepared.seccomp,
     maskedPaths: [...(security.maskedPaths ?? (isUnmasked ? [] : maskedPaths))],
@@ -161,16 +175,6 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
     resources: cgroupResourcesOf(spec.resources),
     ...(spec.terminationMessagePath === undefined ? {} : { terminationLogPath: spec.terminationMessagePath }),
   };
-}
-
-function guestMountOf({ source, mountPath, subPath, readOnly }: ContainerMount): ContainerParams['mounts'][number] {
-  if (source.kind !== 'volume') {
-    throw new PodvmError(
-      'unsupported',
-      `Cannot mount ${mountPath}: mounts from ${source.kind} come with the next change`,
-    );
-  }
-  return { volume: source.name, destination: mountPath, ...(subPath === undefined ? {} : { subPath }), readOnly };
 }
 
 /** containerd's defaults (oci/spec.go): what of /proc and /sys tells of, or reaches, the kernel. */

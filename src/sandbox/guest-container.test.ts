@@ -33,7 +33,8 @@ function place(startFails: boolean | 'given up') {
   stdout.end();
   const log = { write: async () => {}, async [Symbol.asyncDispose]() {} };
   const output = pumpOutput({ stdout }, log, () => {});
-  const made = { imageId: 'i', stopSignal: 15, output, stdin: undefined, reopenLog: async () => {} };
+  const mounts = { guest: [], status: [], [Symbol.asyncDispose]: async () => void calls.push('mounts given back') };
+  const made = { imageId: 'i', stopSignal: 15, output, stdin: undefined, mounts, reopenLog: async () => {} };
   return { container, inbox, bugs, calls, made };
 }
 
@@ -81,6 +82,16 @@ test('a start that was given up leaves nothing running in the guest, which may h
   await assert.rejects(container.start(never), { kind: 'cancelled' });
   assert.equal((await container.exited).reason, 'StartError');
   assert.deepEqual(calls, ['startContainer', 'removeContainer']);
+});
+
+test('remove() gives the mounts back once the container is gone from the guest, once', async () => {
+  const { container, inbox, calls, made } = place(false);
+  inbox.tell(() => container.becomeCreated(made));
+  inbox.tell(() => container.becomeLost('the end'));
+  await container.exited;
+  await container.remove(never);
+  await container.remove(never);
+  assert.deepEqual(calls, ['removeContainer', 'mounts given back']);
 });
 
 test('startErrorCode() gives the shell code where the message allows', () => {

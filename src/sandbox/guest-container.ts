@@ -4,6 +4,7 @@ import type { Writable } from 'node:stream';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import type { Link } from '#link/link.ts';
+import type { PreparedMounts } from './container-mounts.ts';
 import { startExec } from './guest-exec.ts';
 import type { GuestExit } from './guest-calls.ts';
 import type { Inbox } from './inbox.ts';
@@ -40,6 +41,8 @@ export interface ContainerMade {
   readonly output: Output;
   readonly stdin: Writable | undefined;
   user?: NonNullable<ContainerStatus['user']>;
+  /** Given back when it is gone from the guest. */
+  readonly mounts: PreparedMounts;
   reopenLog(): Promise<void>;
 }
 
@@ -89,6 +92,7 @@ export class GuestContainer implements Container {
       createdAt: this.#createdAt,
       ...(this.#startedAt === undefined ? {} : { startedAt: this.#startedAt }),
       ...(this.#made?.user === undefined ? {} : { user: this.#made.user }),
+      mounts: this.#made?.mounts.status ?? [],
       ...(this.#exit === undefined ? {} : { exit: this.#exit }),
       logPath: this.#logPath,
     };
@@ -301,6 +305,7 @@ export class GuestContainer implements Container {
     await this.#home.inbox.ask(() => this.#assertIs(['exited'], 'remove'));
     await Promise.race([this.drained, delay(this.#home.limits.drainTimeoutMs, undefined, { ref: false })]);
     await this.#home.guest.call('removeContainer', { id: this.id }, signal);
+    await this.#made?.mounts[Symbol.asyncDispose]();
     this.isRemoved = true;
   }
 

@@ -6,6 +6,7 @@ import type { Log } from '#host/log.ts';
 import type { Link } from '#link/link.ts';
 import type { Machine } from '#vm/driver.ts';
 import { consoleTail } from './console-tail.ts';
+import type { ContainerMounts } from './container-mounts.ts';
 import { createInGuest, type ContainerSite } from './create-container.ts';
 import type { GuestEvent } from './guest-calls.ts';
 import { GuestContainer } from './guest-container.ts';
@@ -40,6 +41,7 @@ export interface LiveParts {
   readonly machine: Machine;
   readonly guest: Link;
   readonly imageDisks: ImageDisks;
+  readonly mounts: ContainerMounts;
   readonly addresses: readonly string[];
   readonly phases: SandboxStatus['phases'];
   readonly createdAt: Date;
@@ -104,6 +106,7 @@ export class LiveSandbox implements Sandbox {
       directory: live.directory,
       parts: live.parts,
       imageDisks: live.imageDisks,
+      mounts: live.mounts,
       surroundings: live.surroundings,
     };
     this.#moves.moveTo('ready', 'configured');

@@ -1,4 +1,5 @@
 import type { Duplex, Readable, Writable } from 'node:stream';
+import type { UserNamespace } from './user-namespace.ts';
 
 /**
  * A *sandbox* is what runs one pod: one machine plus its containers. This layer joins machine, image, network, storage
@@ -87,6 +88,8 @@ export interface SandboxSpec {
   readonly hostAliases: readonly { readonly ip: string; readonly hostnames: readonly string[] }[];
   readonly sysctls: Readonly<Record<string, string>>;
   readonly sharePidNamespace: boolean;
+  /** Undefined: the users of its containers are those of its machine. */
+  readonly userNamespace?: UserNamespace;
   readonly fsGroup?: number;
   readonly volumes: readonly SandboxVolume[];
   /** Sum over the pod; sizes the machine and the pod's cgroup. */
@@ -111,7 +114,7 @@ export type MountSource =
       /** Whether mounts that the node makes below it appear in the container; the other way is not possible. */
       readonly propagation: 'private' | 'hostToContainer' | 'bidirectional';
     }
-  | { readonly kind: 'image'; readonly image: string };
+  | { readonly kind: 'image'; readonly image: string; readonly pullPolicy: 'Always' | 'IfNotPresent' | 'Never' };
 
 export interface ContainerMount {
   readonly source: MountSource;
@@ -182,6 +185,17 @@ export interface ContainerExit {
   readonly finishedAt: Date;
 }
 
+/**
+ * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, a path of the node that
+ * is shared, or an image's disk.
+ */
+export type MountMode = SandboxVolume['kind'] | 'share' | 'image';
+
+export interface MountStatus {
+  readonly mountPath: string;
+  readonly mode: MountMode;
+}
+
 export interface ContainerStatus {
   readonly id: string;
   readonly name: string;
@@ -193,6 +207,8 @@ export interface ContainerStatus {
   readonly startedAt?: Date;
   /** As resolved in its image; once it is created. */
   readonly user?: { readonly uid: number; readonly gid: number; readonly groups: readonly number[] };
+  /** Once it is created. */
+  readonly mounts: readonly MountStatus[];
   readonly exit?: ContainerExit;
   readonly logPath: string;
 }

@@ -4,6 +4,9 @@ import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { scratchSerial } from './create-container.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
+import type { ConfigureParams } from './guest-calls.ts';
+import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
+import { createImageMode } from './image-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
@@ -22,7 +25,9 @@ import { writeRecord } from './record.ts';
 import { limitOnHost } from './resize.ts';
 import { cgroupResourcesOf, machineSizeOf } from './resources.ts';
 import type { SandboxSpec } from './sandbox.ts';
+import { createShareMode } from './share-mode.ts';
 import { together } from './together.ts';
+import { checkUserNamespace, type UserNamespace } from './user-namespace.ts';
 
 export interface StartContext extends PrepareContext {
   readonly names: Names;
@@ -58,12 +63,13 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
+    const mounts = running.use(containerMounts(plan, prepared, imageDisks));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
     ]);
     alive.throwIfAborted(); // from here the sandbox itself hears of the machine's end
-    return publish(plan, prepared, { network, imageDisks }, running.move(), kept.move());
+    return publish(plan, prepared, { network, imageDisks, mounts }, running.move(), kept.move());
   } catch (error) {
     throw await explain(error, machine, alive, signal);
   }
@@ -71,9 +77,11 @@ export async function startSandbox(
 
 function planStart(spec: SandboxSpec, context: StartContext): Plan {
   const { limits, surroundings } = context;
-  const { network, template, hostPorts } = spec;
-  const size = machineSizeOf(`pod ${spec.namespace}/${spec.name}`, spec.resources, limits.size);
-  const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts };
+  const { network, template, hostPorts, annotations, dns } = spec;
+  const what = `pod ${spec.namespace}/${spec.name}`;
+  if (spec.userNamespace !== undefined) checkUserNamespace(what, spec.userNamespace);
+  const size = machineSizeOf(what, spec.resources, limits.size);
+  const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts, annotations, dns };
   const phases = createPhases(surroundings.monotonicNs);
   return { spec, context, owner, phases, order: { size, network, template, owner } };
 }
@@ -146,11 +154,17 @@ async function configure(
               routes: network.routes.map((route) => ({ ...route })),
             },
       sharePidNamespace: spec.sharePidNamespace,
+      ...(spec.userNamespace === undefined ? {} : { userNamespace: guestUsersOf(spec.userNamespace) }),
       resources: cgroupResourcesOf(spec.resources),
     },
     signal,
   );
   phases.add('guest', configured.phases);
+}
+
+/** The wire's lists are its own. */
+function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<ConfigureParams['userNamespace']> {
+  return { uids: [...uids], gids: [...gids] };
 }
 
 async function makeVolumes({ spec }: Plan, guest: Link, signal: AbortSignal): Promise<void> {
@@ -172,10 +186,30 @@ async function makeVolumes({ spec }: Plan, guest: Link, signal: AbortSignal): Pr
   }
 }
 
+/** What is attached to the machine for its containers. */
+interface Attached {
+  readonly network: GuestNetwork;
+  readonly imageDisks: ImageDisks;
+  readonly mounts: ContainerMounts;
+}
+
+function containerMounts({ spec, context }: Plan, made: PreparedSandbox, imageDisks: ImageDisks): ContainerMounts {
+  const { record, machine, guest } = made;
+  const { parts, surroundings } = context;
+  const log = surroundings.log.with({ sandbox: record.id });
+  const { serveFiles, images } = parts;
+  return createContainerMounts({
+    volumes: spec.volumes,
+    hostModes: { share: createShareMode({ sandboxId: record.id, machine, guest, serveFiles, log }) },
+    imageMode: createImageMode({ images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
+    log,
+  });
+}
+
 function publish(
   { spec, context, phases }: Plan,
   { record, directory, machine, guest, retried }: PreparedSandbox,
-  { network, imageDisks }: { readonly network: GuestNetwork; readonly imageDisks: ImageDisks },
+  { network, imageDisks, mounts }: Attached,
   running: AsyncDisposableStack,
   kept: AsyncDisposableStack,
 ): LiveSandbox {
@@ -188,6 +222,7 @@ function publish(
     machine,
     guest,
     imageDisks,
+    mounts,
     addresses: plainAddresses(network.interfaces.flatMap((each) => each.addresses)),
     phases: phases.timeline(),
     createdAt: new Date(context.surroundings.nowMs()),

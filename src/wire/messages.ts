@@ -60,6 +60,17 @@ const network = v.object({
 });
 export type NetworkConfig = v.InferOutput<typeof network>;
 
+/** A run of ids: `containerId` and those after it are, in the guest, `hostId` and those after it. */
+const idMapping = v.object({
+  containerId: userId,
+  hostId: userId,
+  size: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0xffff_ffff)),
+});
+export type IdMapping = v.InferOutput<typeof idMapping>;
+const idMappings = v.pipe(list(idMapping, limits.maxIdMappings), v.minLength(1));
+const userNamespace = v.object({ uids: idMappings, gids: idMappings });
+export type UserNamespace = v.InferOutput<typeof userNamespace>;
+
 const configure = v.object({
   hostname: v.pipe(v.string(), v.minLength(1), v.maxLength(64)),
   /** Whole text of /etc/hosts and /etc/resolv.conf of every container. */
@@ -76,15 +87,20 @@ const configure = v.object({
   /** `null`: loopback only. */
   network: v.nullable(network),
   sharePidNamespace: v.boolean(),
+  /** Users of the pod's own; absent: they are the guest's. It stays: `configure` is refused after it. */
+  userNamespace: v.optional(userNamespace),
   /** Limits of the whole pod. */
   resources,
 });
 
 const createVolume = v.object({
   name,
-  kind: v.picklist(['scratch', 'tmpfs', 'push']),
-  /** `scratch`: serial of the attached ext4 disk it is a directory of. */
+  kind: v.picklist(['scratch', 'tmpfs', 'push', 'image', 'share']),
+  /** Serial of an attached disk. `scratch`: the ext4 one it is a directory of; `image`: the EROFS one that it is. */
   disk: v.optional(serial),
+  /** `share`: name of the virtio-serial port behind which the host's 9p server is, and what it exports. */
+  port: v.optional(serial),
+  exported: v.optional(absolutePath),
   /** `tmpfs`: size of the file system. `scratch`: enforced by a project quota where the disk has them. In `bytes`. */
   sizeLimitBytes: v.optional(count),
   /** Permission bits of the volume's root; default 0o777. */
@@ -131,7 +147,7 @@ export type Stdio = v.InferOutput<typeof stdio>;
 
 const mount = v.object({
   volume: name,
-  /** Relative path in the volume, made if absent; symlinks in it never lead out of the volume. */
+  /** Relative path in the volume, made if absent (not in an `image`); symlinks in it never lead out of the volume. */
   subPath: v.optional(path),
   destination: absolutePath,
   readOnly: v.boolean(),
@@ -192,6 +208,7 @@ export const paramSchemas = {
   attachDisk: v.object({ serial, fileSystem: v.picklist(['erofs', 'ext4']), readOnly: v.boolean() }),
   /** Unmounts it, so that the host can take the disk away. `busy` while something uses it. */
   detachDisk: v.object({ serial }),
+  /** Waits (up to 10 s) for the port of a `share`. */
   createVolume,
   /** A new tree for a `push` volume, sent in parts; nothing is seen of it before `commitPush`. */
   beginPush: v.object({ volume: name }),
@@ -205,6 +222,7 @@ export const paramSchemas = {
   /** Switches the volume to the new tree in one rename, as kubelet does (`..data`). */
   commitPush: v.object({ push: count }),
   abortPush: v.object({ push: count }),
+  /** What was written to a `share` is with the host after it. `busy` while something uses one. */
   removeVolume: v.object({ name }),
   createContainer,
   startContainer: v.object({ id: name }),

@@ -11,10 +11,9 @@ import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import { runInBuildRoot } from '#setup/build-root.ts';
 import type { MachineSpec } from '#vm/driver.ts';
-import { jailedCommand } from '#vm/qemu/jail.ts';
 import { jailOf } from '#vm/qemu/qemu-driver.ts';
 import { Templates } from '#vm/qemu/templates.ts';
-import { spawnVmm } from '#vm/qemu/vmm-process.ts';
+import { spawnVmm } from '#vm/qemu/spawn-vmm.ts';
 import { type House, openHouse, readAssets, templatesDirectory, whyNoVm } from './house.ts';
 
 /**
@@ -106,7 +105,7 @@ describe('a VMM that its guest has taken over', { skip, timeout: 300_000 }, () =
     await run('chmod', ['4755', program]);
     await link(join(spec.directory, 'image-0.erofs'), join(spec.directory, 'image.erofs'));
     const log = join(directory, 'attack.log');
-    const { ended } = await spawnVmm(jailedCommand(jail, ['/machine/fallen-vmm', ...words]), log);
+    const { ended } = await spawnVmm(jail, ['/machine/fallen-vmm', ...words], log);
     const end = await ended;
     const said = await readFile(log, 'utf8');
     assert.equal(end, 0, said);

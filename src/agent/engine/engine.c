@@ -262,6 +262,7 @@ static bool add_engine(JSContext *ctx, int argc, char **argv)
     JS_SetPropertyFunctionList(ctx, engine, process_calls, process_call_count);
     JS_SetPropertyFunctionList(ctx, engine, socket_calls, socket_call_count);
     JS_SetPropertyFunctionList(ctx, engine, kernel_calls, kernel_call_count);
+    JS_SetPropertyFunctionList(ctx, engine, namespace_calls, namespace_call_count);
     JS_SetPropertyFunctionList(ctx, engine, text_calls, text_call_count);
     JS_SetPropertyFunctionList(ctx, engine, runtime_calls, runtime_call_count);
     for (int i = 0; i < argc; i++) JS_SetPropertyUint32(ctx, arguments, (uint32_t)i, give_text(ctx, argv[i], strlen(argv[i])));
@@ -299,6 +300,9 @@ int main(int argc, char **argv)
     JSContext *ctx;
 
     if (argc > 0 && strcmp(argv[0], "podvm-pause") == 0) return pause_main();
+    if (argc > 0 && strcmp(argv[0], "podvm-pump") == 0) return pump_main();
+    if (argc > 0 && strcmp(argv[0], "podvm-mount") == 0) return mount_main(argc, argv);
+    if (argc > 0 && strcmp(argv[0], "podvm-unmount") == 0) return unmount_main(argc, argv);
     reserve_standard_fds();
     if (getpid() == 1) catch_fatal_signals();
     umask(022);

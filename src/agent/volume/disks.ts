@@ -1,6 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { mountFlags } from '../engine/constants.ts';
 import { codeOf, type Clock, type Files, type Mounts, type Text } from '../engine/engine.ts';
+import type { MappedViews } from './mapped-views.ts';
 
 type Parts = Clock & Files & Mounts & Pick<Text, 'decodeUtf8'>;
 
@@ -11,16 +12,23 @@ const pollMs = 5;
 /** The SCSI disks that the host attached, mounted by their serial. */
 export class Disks {
   readonly #parts: Parts;
+  readonly #views: MappedViews;
   readonly #mounted = new Set<string>();
 
-  constructor(parts: Parts) {
+  constructor(parts: Parts, views: MappedViews) {
     this.#parts = parts;
+    this.#views = views;
   }
 
   /** Where the disk is mounted. Errors: `notFound`. */
   path(serial: string): string {
     if (!this.#mounted.has(serial)) throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not attached`);
     return `${disksRoot}/${serial}`;
+  }
+
+  /** The same, as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
+  mapped(serial: string): string {
+    return this.#views.of(this.path(serial));
   }
 
   /** Waits for the disk and mounts it. Errors: `alreadyExists`, `timeout`, `failedPrecondition`. */
@@ -69,6 +77,7 @@ export class Disks {
 
   detach(serial: string): void {
     if (!this.#mounted.has(serial)) return;
+    this.#views.drop(`${disksRoot}/${serial}`);
     try {
       this.#parts.unmount(`${disksRoot}/${serial}`, 0);
     } catch (cause) {

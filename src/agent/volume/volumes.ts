@@ -5,6 +5,8 @@ import type { VolumeParams } from '#wire/messages.ts';
 import { mountFlags, unmountFlags } from '../engine/constants.ts';
 import type { Clock, Files, Mounts, Text } from '../engine/engine.ts';
 import type { Disks } from './disks.ts';
+import type { MappedViews } from './mapped-views.ts';
+import type { Shares } from './shares.ts';
 
 type Parts = Clock & Files & Mounts & Pick<Text, 'decodeBase64'>;
 
@@ -25,30 +27,55 @@ interface Push {
   bytes: number;
 }
 
+/** Where volumes are, and how a pod's users see them. */
+export interface VolumesNeeds {
+  readonly disks: Disks;
+  readonly shares: Shares;
+  readonly views: MappedViews;
+}
+
 /** The pod's volumes, by name. */
 export class Volumes {
   readonly #parts: Parts;
   readonly #disks: Disks;
+  readonly #shares: Shares;
+  readonly #views: MappedViews;
   readonly #volumes = new Map<string, Volume>();
   readonly #pushes = new Map<number, Push>();
   #lastPush = 0;
 
-  constructor(parts: Parts, disks: Disks) {
+  constructor(parts: Parts, { disks, shares, views }: VolumesNeeds) {
     this.#parts = parts;
     this.#disks = disks;
+    this.#shares = shares;
+    this.#views = views;
   }
 
   /** Directory of the volume. Errors: `notFound`. */
   path(name: string): string {
-    return this.#find(name).path;
+    return this.#shares.path(name) ?? this.#find(name).path;
   }
 
-  /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk). */
-  create(params: VolumeParams): void {
+  /** The same, as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
+  mapped(name: string): string {
+    return this.#views.of(this.path(name));
+  }
+
+  isImage(name: string): boolean {
+    return this.#volumes.get(name)?.params.kind === 'image';
+  }
+
+  /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk), those of `Shares.attach`. */
+  async create(params: VolumeParams): Promise<void> {
     const { name, kind, disk, sizeLimitBytes, mode = defaultMode, fsGroup } = params;
     if (this.#volumes.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it exists`);
     if (this.#volumes.size >= limits.maxVolumes) throw new PodvmError('exhausted', 'Cannot create volume: too many');
-    const path = kind === 'scratch' ? `${this.#scratch(name, disk)}/volumes/${name}` : `${volumesRoot}/${name}`;
+    if (kind === 'share') return await this.#shares.attach(params);
+    if (kind === 'image') {
+      this.#volumes.set(name, { params, path: this.#diskOf(name, disk), isMounted: false });
+      return;
+    }
+    const path = kind === 'scratch' ? `${this.#diskOf(name, disk)}/volumes/${name}` : `${volumesRoot}/${name}`;
     this.#parts.makeDirectories(path);
     const isMounted = kind !== 'scratch';
     if (isMounted) {
@@ -62,10 +89,14 @@ export class Volumes {
     this.#volumes.set(name, { params, path, isMounted });
   }
 
-  remove(name: string): void {
+  /** Errors: those of `Shares.detach`. */
+  async remove(name: string): Promise<void> {
+    await this.#shares.detach(name);
     const volume = this.#volumes.get(name);
     if (volume === undefined) return;
     this.#volumes.delete(name);
+    if (volume.params.kind === 'image') return; // the disk stays, and whatever else shows it
+    this.#views.drop(volume.path);
     if (volume.isMounted) this.#parts.unmount(volume.path, unmountFlags.detach);
     this.#parts.removeTree(volume.path);
   }
@@ -144,8 +175,8 @@ export class Volumes {
     if (volume.params.fsGroup !== undefined) this.#parts.changeOwner(path, 0, volume.params.fsGroup);
   }
 
-  #scratch(name: string, disk: string | undefined): string {
-    if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: scratch needs a disk`);
+  #diskOf(name: string, disk: string | undefined): string {
+    if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: it needs a disk`);
     return this.#disks.path(disk);
   }
 

@@ -14,8 +14,20 @@ export async function containerStatus(
 }
 
 /** The pid is the machine's VMM: the container's own is the guest's business. */
-function detailsOf({ pod, config }: KnownContainer): unknown {
+function detailsOf({ pod, config, container }: KnownContainer): unknown {
   const { vmmPid, accelerator } = pod.sandbox.status;
+  const { mounts } = container.status; // each with its mode
   const { tty, stdin, stdinOnce, command, args, workingDir } = config;
-  return { sandboxID: pod.sandbox.id, pid: vmmPid, accelerator, tty, stdin, stdinOnce, command, args, workingDir };
+  return {
+    sandboxID: pod.sandbox.id,
+    pid: vmmPid,
+    accelerator,
+    tty,
+    stdin,
+    stdinOnce,
+    command,
+    args,
+    workingDir,
+    mounts,
+  };
 }

@@ -2,6 +2,7 @@ import { access, chown, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
+import { isRunning, killProcess, logTail, type JailedProcess } from '#host/jailed-process.ts';
 import type { Accelerator, Machine, MachineDriver, MachineRecord, MachineShape, MachineSpec } from '../driver.ts';
 import { assertMachineSpec } from '../machine-spec.ts';
 import { qemuArguments } from './command-line.ts';
@@ -10,14 +11,14 @@ import { ConsoleLog } from './console-log.ts';
 import { kvmDevice, openableNode, tunDevice } from './device-nodes.ts';
 import { startFailure } from './failure.ts';
 import { confine, findHostCgroup, type HostCgroup } from './host-cgroup.ts';
-import { assertReachable, inside, type JailSpec, jailedCommand } from './jail.ts';
+import { assertReachable, inside, type JailSpec } from './jail.ts';
 import { MachineDirectory } from './machine-directory.ts';
 import { restore } from './migration.ts';
 import { PhaseClock } from './phase-clock.ts';
 import { QemuMachine } from './qemu-machine.ts';
 import { QmpClient, type QmpEvent } from './qmp.ts';
+import { spawnVmm } from './spawn-vmm.ts';
 import { allKernelArguments, Templates } from './templates.ts';
-import { isRunning, killProcess, logTail, spawnVmm, type SpawnedVmm } from './vmm-process.ts';
 
 export interface QemuDriverOptions {
   readonly assets: Pick<Assets, 'sysroot' | 'kernel' | 'initramfs'>;
@@ -159,8 +160,9 @@ async function spawn(
   beginning: Beginning,
   directory: MachineDirectory,
   signal: AbortSignal,
-): Promise<SpawnedVmm> {
-  const command = jailedCommand(await jailOf(options, spec, beginning, signal), [
+): Promise<JailedProcess> {
+  const jail = await jailOf(options, spec, beginning, signal);
+  const command = [
     inside.qemu,
     ...qemuArguments({
       id: spec.id,
@@ -174,10 +176,10 @@ async function spawn(
           : { kind: beginning.kind, kernelArguments: await allKernelArguments(options) },
       tap: spec.tap,
     }),
-  ]);
+  ];
   signal.throwIfAborted();
   try {
-    return await spawnVmm(command, directory.vmmLog);
+    return await spawnVmm(jail, command, directory.vmmLog);
   } catch (error) {
     if (error instanceof PodvmError && error.kind !== 'internal') throw error;
     throw startFailure(spec.id, await logTail(directory.vmmLog), error);
@@ -208,7 +210,7 @@ const unconfined = new WeakSet<QemuDriverOptions>();
 async function confineOnce(
   options: QemuDriverOptions,
   { id, hostLimits }: Omit<MachineSpec, 'from'>,
-  { identity }: SpawnedVmm,
+  { identity }: JailedProcess,
 ): Promise<HostCgroup | undefined> {
   if (hostLimits === undefined || unconfined.has(options)) return undefined;
   try {
@@ -260,7 +262,7 @@ async function adopt(record: MachineRecord, signal: AbortSignal): Promise<Machin
     cgroup: await findHostCgroup(record.id),
   });
   undo.move();
-  await machine.learnDisks(signal);
+  await machine.learnDevices(signal);
   return machine;
 }
 

@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as fc from 'fast-check';
+import { PodvmError } from '#base/errors.ts';
+import { createSharedSources, type Hold } from './shared-sources.ts';
+
+/** A source that says how many of its key are there; there must never be two. */
+function place() {
+  const there = new Map<string, number>();
+  let failures = 0;
+  const make = async (key: string) => {
+    await Promise.resolve();
+    if (failures > 0) {
+      failures -= 1;
+      throw new PodvmError('unavailable', 'not today');
+    }
+    const count = (there.get(key) ?? 0) + 1;
+    there.set(key, count);
+    assert.equal(count, 1, `${key} is there twice`);
+    return {
+      async [Symbol.asyncDispose]() {
+        await Promise.resolve();
+        there.set(key, (there.get(key) ?? 0) - 1);
+      },
+    };
+  };
+  return { there, make, failNext: (count: number) => void (failures = count) };
+}
+
+test('hold() makes a source for the first, and it goes after the last, in any order', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.record({ key: fc.constantFrom('a', 'b'), deed: fc.constantFrom('hold', 'release', 'fail') }), {
+        maxLength: 20,
+      }),
+      async (deeds) => {
+        const { there, make, failNext } = place();
+        const sources = createSharedSources<AsyncDisposable>((_key, error) => assert.fail(String(error)));
+        const holding: Promise<Hold<AsyncDisposable> | undefined>[] = [];
+        const releasing: Promise<unknown>[] = [];
+        for (const { key, deed } of deeds) {
+          if (deed === 'fail') failNext(1);
+          else if (deed === 'hold') holding.push(sources.hold(key, () => make(key)).catch(() => undefined));
+          else
+            releasing.push((holding.pop() ?? Promise.resolve(undefined)).then((hold) => hold?.[Symbol.asyncDispose]()));
+        }
+        for (const hold of await Promise.all(holding)) await hold?.[Symbol.asyncDispose]();
+        await Promise.all(releasing);
+        assert.deepEqual([...there.values()].filter(Boolean), []);
+      },
+    ),
+  );
+});
+
+test('a hold that is given back twice counts once', async () => {
+  const { there, make } = place();
+  const sources = createSharedSources<AsyncDisposable>(() => {});
+  const one = await sources.hold('a', () => make('a'));
+  const other = await sources.hold('a', () => make('a'));
+  await one[Symbol.asyncDispose]();
+  await one[Symbol.asyncDispose]();
+  assert.equal(there.get('a'), 1);
+  await other[Symbol.asyncDispose]();
+  assert.equal(there.get('a'), 0);
+});
+
+test('what cannot be given back is told, and tried once more at the end, until it works', async () => {
+  let isStuck = true;
+  let tries = 0;
+  const told: string[] = [];
+  const sources = createSharedSources<AsyncDisposable>((key) => told.push(key));
+  const source = {
+    async [Symbol.asyncDispose]() {
+      tries += 1;
+      if (isStuck) throw new PodvmError('busy', 'in use');
+    },
+  };
+  const hold = await sources.hold('a', async () => source);
+  await hold[Symbol.asyncDispose]();
+  assert.deepEqual(told, ['a']);
+  await assert.rejects(async () => await sources[Symbol.asyncDispose](), AggregateError);
+  isStuck = false;
+  await sources[Symbol.asyncDispose]();
+  await sources[Symbol.asyncDispose]();
+  assert.equal(tries, 3);
+  await assert.rejects(
+    sources.hold('b', async () => source),
+    { kind: 'cancelled' },
+  );
+});

@@ -1,0 +1,100 @@
+import { PodvmError } from '#base/errors.ts';
+
+/** What several have in use: made for the first, given back after the last. */
+export interface SharedSources<T extends AsyncDisposable> extends AsyncDisposable {
+  /**
+   * Holds what has that key, made by `make` unless it is there. Whoever comes while another makes it, or while it is
+   * given back, waits for that. Errors: those of `make`, which then was for nobody.
+   */
+  hold(key: string, make: () => Promise<T>): Promise<Hold<T>>;
+}
+
+export interface Hold<T> extends AsyncDisposable {
+  readonly value: T;
+}
+
+interface Entry<T> {
+  readonly value: T;
+  holders: number;
+}
+
+/** What cannot be given back is told to `onStuck`, and tried once more when all of it is disposed of. */
+export function createSharedSources<T extends AsyncDisposable>(
+  onStuck: (key: string, error: unknown) => void,
+): SharedSources<T> {
+  const entries = new Map<string, Entry<T>>();
+  /** Of each key that is being made or given back. */
+  const changes = new Map<string, Promise<unknown>>();
+  const stuck: T[] = [];
+
+  const change = async <R>(key: string, what: () => Promise<R>): Promise<R> => {
+    const mine = what();
+    const settled = mine.catch(() => undefined);
+    changes.set(key, settled);
+    try {
+      return await mine;
+    } finally {
+      changes.delete(key);
+    }
+  };
+  const release = async (key: string, entry: Entry<T>): Promise<void> => {
+    entry.holders -= 1;
+    if (entry.holders > 0 || entries.get(key) !== entry) return;
+    entries.delete(key);
+    await change(key, () => giveBack(key, entry.value));
+  };
+  const giveBack = async (key: string, value: T): Promise<void> => {
+    try {
+      await value[Symbol.asyncDispose]();
+    } catch (error) {
+      stuck.push(value);
+      onStuck(key, error);
+    }
+  };
+  const holdOf = (key: string, entry: Entry<T>): Hold<T> => {
+    entry.holders += 1;
+    let isHeld = true;
+    return {
+      value: entry.value,
+      async [Symbol.asyncDispose]() {
+        if (!isHeld) return;
+        isHeld = false;
+        await release(key, entry);
+      },
+    };
+  };
+  let isClosed = false;
+  return {
+    async hold(key, make) {
+      for (let before = changes.get(key); before !== undefined; before = changes.get(key)) await before;
+      if (isClosed) throw new PodvmError('cancelled', 'Cannot attach a volume: the sandbox is being stopped');
+      const there = entries.get(key);
+      if (there !== undefined) return holdOf(key, there);
+      return await change(key, async () => {
+        const entry = { value: await make(), holders: 0 };
+        entries.set(key, entry);
+        return holdOf(key, entry);
+      });
+    },
+    async [Symbol.asyncDispose]() {
+      isClosed = true;
+      await Promise.all(changes.values());
+      const left = [...stuck.splice(0), ...[...entries.values()].map(({ value }) => value)];
+      entries.clear();
+      const failed: T[] = [];
+      const results = await Promise.allSettled(
+        left.map(async (value) => {
+          try {
+            await value[Symbol.asyncDispose]();
+          } catch (error) {
+            failed.push(value);
+            throw error;
+          }
+        }),
+      );
+      stuck.push(...failed); // for the next call
+      const errors = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []));
+      if (errors.length > 0) throw new AggregateError(errors, 'volumes not given back');
+    },
+  };
+}
