@@ -24,6 +24,7 @@ import { dial } from './io/dial.ts';
 import { Nic } from './network/configure-network.ts';
 import { Disks } from './volume/disks.ts';
 import { MappedViews } from './volume/mapped-views.ts';
+import { Shares } from './volume/shares.ts';
 import { Volumes } from './volume/volumes.ts';
 
 const agentVersion = '0.1.0';
@@ -45,6 +46,7 @@ class Services {
   readonly #guest: Guest;
   readonly #channel: Channel;
   readonly #disks: Disks;
+  readonly #shares: Shares;
   readonly #volumes: Volumes;
   readonly #cgroups: Cgroups;
   readonly #containers: Containers;
@@ -61,7 +63,13 @@ class Services {
     this.#views = new MappedViews(engine);
     this.#disks = new Disks(engine, this.#views);
     this.#nic = new Nic(engine);
-    this.#volumes = new Volumes(engine, this.#disks, this.#views);
+    this.#shares = new Shares({
+      engine,
+      children,
+      loadModule: (name) => guest.loadModule(name),
+      warn: (text) => this.warn(text),
+    });
+    this.#volumes = new Volumes(engine, { disks: this.#disks, shares: this.#shares, views: this.#views });
     this.#cgroups = new Cgroups(engine);
     this.#channel = new Channel(engine, channelFd, {
       hello: (hello) => this.#welcome(hello),
@@ -122,12 +130,12 @@ class Services {
       phases: await this.#disks.attach(serial, fileSystem, readOnly),
     }),
     detachDisk: ({ serial }) => done(this.#disks.detach(serial)),
-    createVolume: (params) => done(this.#volumes.create(params)),
+    createVolume: async (params) => done(await this.#volumes.create(params)),
     beginPush: ({ volume }) => ({ push: this.#volumes.beginPush(volume) }),
     pushFile: ({ push, path, mode, data }) => done(this.#volumes.pushFile(push, path, mode, data)),
     commitPush: ({ push }) => done(this.#volumes.commitPush(push)),
     abortPush: ({ push }) => done(this.#volumes.abortPush(push)),
-    removeVolume: ({ name }) => done(this.#volumes.remove(name)),
+    removeVolume: async ({ name }) => done(await this.#volumes.remove(name)),
     createContainer: (params) => {
       this.#loadDriversFor(params.process.capabilities);
       return this.#containers.create(params);
@@ -236,6 +244,7 @@ class Services {
 
   async #shutdown(graceMs: number): Promise<Record<string, never>> {
     await this.#containers.stopAll(graceMs);
+    await this.#shares.detachAll();
     this.#engine.sync();
     this.#disks.detachAll();
     this.#engine.setTimer(farewellMs, () => {

@@ -1,4 +1,4 @@
-import { messageOf, PodvmError } from '#base/errors.ts';
+import { messageOf } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { scratchSerial } from './create-container.ts';
@@ -6,7 +6,6 @@ import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
 import type { ConfigureParams } from './guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
-import type { HostMode } from './host-mode.ts';
 import { createImageMode } from './image-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
 import { LiveSandbox } from './live-sandbox.ts';
@@ -26,6 +25,7 @@ import { writeRecord } from './record.ts';
 import { limitOnHost } from './resize.ts';
 import { cgroupResourcesOf, machineSizeOf } from './resources.ts';
 import type { SandboxSpec } from './sandbox.ts';
+import { createShareMode } from './share-mode.ts';
 import { together } from './together.ts';
 import { checkUserNamespace, type UserNamespace } from './user-namespace.ts';
 
@@ -63,7 +63,7 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
-    const mounts = running.use(containerMounts(plan, guest, imageDisks));
+    const mounts = running.use(containerMounts(plan, prepared, imageDisks));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -193,22 +193,22 @@ interface Attached {
   readonly mounts: ContainerMounts;
 }
 
-function containerMounts({ spec, context }: Plan, guest: Link, imageDisks: ImageDisks): ContainerMounts {
+function containerMounts(
+  { spec, context }: Plan,
+  { record, machine, guest }: PreparedSandbox,
+  imageDisks: ImageDisks,
+): ContainerMounts {
   const { parts, surroundings } = context;
+  const log = surroundings.log.with({ sandbox: record.id });
+  const { serveFiles, images } = parts;
+  const hasOwnUsers = spec.userNamespace !== undefined;
   return createContainerMounts({
     volumes: spec.volumes,
-    hostModes: { share: unsupportedShare },
-    imageMode: createImageMode({ images: parts.images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
-    log: context.surroundings.log,
+    hostModes: { share: createShareMode({ sandboxId: record.id, hasOwnUsers, machine, guest, serveFiles, log }) },
+    imageMode: createImageMode({ images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
+    log,
   });
 }
-
-const unsupportedShare: HostMode = {
-  find: ({ source, mountPath }) =>
-    Promise.reject(
-      new PodvmError('unsupported', `Cannot mount ${mountPath}: ${source.path} of the host cannot be shared yet`),
-    ),
-};
 
 function publish(
   { spec, context, phases }: Plan,

@@ -6,6 +6,7 @@ import { mountFlags, unmountFlags } from '../engine/constants.ts';
 import type { Clock, Files, Mounts, Text } from '../engine/engine.ts';
 import type { Disks } from './disks.ts';
 import type { MappedViews } from './mapped-views.ts';
+import type { Shares } from './shares.ts';
 
 type Parts = Clock & Files & Mounts & Pick<Text, 'decodeBase64'>;
 
@@ -26,24 +27,33 @@ interface Push {
   bytes: number;
 }
 
+/** Where volumes are, and how a pod's users see them. */
+export interface VolumesNeeds {
+  readonly disks: Disks;
+  readonly shares: Shares;
+  readonly views: MappedViews;
+}
+
 /** The pod's volumes, by name. */
 export class Volumes {
   readonly #parts: Parts;
   readonly #disks: Disks;
+  readonly #shares: Shares;
   readonly #views: MappedViews;
   readonly #volumes = new Map<string, Volume>();
   readonly #pushes = new Map<number, Push>();
   #lastPush = 0;
 
-  constructor(parts: Parts, disks: Disks, views: MappedViews) {
+  constructor(parts: Parts, { disks, shares, views }: VolumesNeeds) {
     this.#parts = parts;
     this.#disks = disks;
+    this.#shares = shares;
     this.#views = views;
   }
 
   /** Directory of the volume. Errors: `notFound`. */
   path(name: string): string {
-    return this.#find(name).path;
+    return this.#shares.path(name) ?? this.#find(name).path;
   }
 
   /** The same, as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
@@ -52,14 +62,15 @@ export class Volumes {
   }
 
   isImage(name: string): boolean {
-    return this.#find(name).params.kind === 'image';
+    return this.#volumes.get(name)?.params.kind === 'image';
   }
 
-  /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk). */
-  create(params: VolumeParams): void {
+  /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk), those of `Shares.attach`. */
+  async create(params: VolumeParams): Promise<void> {
     const { name, kind, disk, sizeLimitBytes, mode = defaultMode, fsGroup } = params;
     if (this.#volumes.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it exists`);
     if (this.#volumes.size >= limits.maxVolumes) throw new PodvmError('exhausted', 'Cannot create volume: too many');
+    if (kind === 'share') return await this.#shares.attach(params);
     if (kind === 'image') {
       this.#volumes.set(name, { params, path: this.#diskOf(name, disk), isMounted: false });
       return;
@@ -78,7 +89,9 @@ export class Volumes {
     this.#volumes.set(name, { params, path, isMounted });
   }
 
-  remove(name: string): void {
+  /** Errors: those of `Shares.detach`. */
+  async remove(name: string): Promise<void> {
+    await this.#shares.detach(name);
     const volume = this.#volumes.get(name);
     if (volume === undefined) return;
     this.#volumes.delete(name);
