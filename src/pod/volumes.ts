@@ -3,7 +3,7 @@ import type { SandboxVolume, VolumeFile } from '#sandbox/sandbox.ts';
 import { fieldText, type PodFacts } from './downward.ts';
 import { findData, type ConfigSource } from './lookup.ts';
 import type { PodConfig } from './pods.ts';
-import { parseQuantity, unitsOf } from './quantity.ts';
+import { parseQuantity, unitsOf } from '#base/quantity.ts';
 import { resourceText } from './resources.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';

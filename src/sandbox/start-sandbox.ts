@@ -77,11 +77,11 @@ export async function startSandbox(
 
 function planStart(spec: SandboxSpec, context: StartContext): Plan {
   const { limits, surroundings } = context;
-  const { network, template, hostPorts } = spec;
+  const { network, template, hostPorts, annotations, dns } = spec;
   const what = `pod ${spec.namespace}/${spec.name}`;
   if (spec.userNamespace !== undefined) checkUserNamespace(what, spec.userNamespace);
   const size = machineSizeOf(what, spec.resources, limits.size);
-  const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts };
+  const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts, annotations, dns };
   const phases = createPhases(surroundings.monotonicNs);
   return { spec, context, owner, phases, order: { size, network, template, owner } };
 }
@@ -193,11 +193,8 @@ interface Attached {
   readonly mounts: ContainerMounts;
 }
 
-function containerMounts(
-  { spec, context }: Plan,
-  { record, machine, guest }: PreparedSandbox,
-  imageDisks: ImageDisks,
-): ContainerMounts {
+function containerMounts({ spec, context }: Plan, made: PreparedSandbox, imageDisks: ImageDisks): ContainerMounts {
+  const { record, machine, guest } = made;
   const { parts, surroundings } = context;
   const log = surroundings.log.with({ sandbox: record.id });
   const { serveFiles, images } = parts;

@@ -95,7 +95,7 @@ const configure = v.object({
 
 const createVolume = v.object({
   name,
-  kind: v.picklist(['scratch', 'tmpfs', 'push', 'share', 'image']),
+  kind: v.picklist(['scratch', 'tmpfs', 'push', 'image', 'share']),
   /** Serial of an attached disk. `scratch`: the ext4 one it is a directory of; `image`: the EROFS one that it is. */
   disk: v.optional(serial),
   /** `share`: name of the virtio-serial port behind which the host's 9p server is, and what it exports. */

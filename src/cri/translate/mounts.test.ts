@@ -62,9 +62,9 @@ test('mountsOf() gives images, read-only whatever was said, and refuses those th
   ]);
   const refused: readonly [Mount, RegExp][] = [
     [image(''), /names no image/],
-    [image('models', { hostPath: '/srv' }), /a path of the host too/],
-    [image('models', { imageSubPath: '/a' }), /sub-path \/a, which leads out of its image/],
-    [image('models', { imageSubPath: 'a/../..' }), /leads out of its image/],
+    [image('models', { hostPath: '/srv' }), /has a path of the host too/],
+    [image('models', { imageSubPath: '/a' }), /sub-path \/a, which leads out of it/],
+    [image('models', { imageSubPath: 'a/../..' }), /leads out of it/],
   ];
   for (const [bad, message] of refused) {
     assert.throws(() => mountsOf('container c', [bad]), { name: 'PodvmError', message });

@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { parseQuantity } from '../quantity.ts';
+import { parseQuantity } from '#base/quantity.ts';
 import { killingProbe, lifecycle, readinessProbe } from './probe.ts';
 import * as s from './scalars.ts';
 import { containerSecurity } from './security.ts';

@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { isIP } from 'node:net';
-import { parseQuantity } from '../quantity.ts';
+import { parseQuantity } from '#base/quantity.ts';
 
 /** The small values of Kubernetes objects; patterns and lengths from k8s.io/apimachinery/pkg/util/validation. */
 const labelPattern = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/;
