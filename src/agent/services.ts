@@ -22,6 +22,8 @@ import type { Engine } from './engine/engine.ts';
 import { dial } from './io/dial.ts';
 import { Nic } from './network/configure-network.ts';
 import { Disks } from './volume/disks.ts';
+import { Projects } from './volume/projects.ts';
+import { Pushes } from './volume/pushes.ts';
 import { Volumes } from './volume/volumes.ts';
 
 const agentVersion = '0.1.0';
@@ -44,6 +46,7 @@ class Services {
   readonly #channel: Channel;
   readonly #disks: Disks;
   readonly #volumes: Volumes;
+  readonly #pushes: Pushes;
   readonly #cgroups: Cgroups;
   readonly #containers: Containers;
   readonly #nic: Nic;
@@ -56,7 +59,9 @@ class Services {
     const children = new Children(engine);
     this.#disks = new Disks(engine);
     this.#nic = new Nic(engine);
-    this.#volumes = new Volumes(engine, this.#disks);
+    const projects = new Projects(engine);
+    this.#volumes = new Volumes(engine, this.#disks, projects);
+    this.#pushes = new Pushes(engine);
     this.#cgroups = new Cgroups(engine);
     this.#channel = new Channel(engine, channelFd, {
       hello: (hello) => this.#welcome(hello),
@@ -72,6 +77,7 @@ class Services {
       cgroups: this.#cgroups,
       disks: this.#disks,
       volumes: this.#volumes,
+      projects,
       crun: guest.crunFd === undefined ? undefined : new Crun(engine, children, guest.crunFd),
     });
   }
@@ -113,15 +119,13 @@ class Services {
 
   readonly #handlers: Handlers = {
     configure: (params) => this.#configure(params),
-    attachDisk: async ({ serial, fileSystem, readOnly }) => ({
-      phases: await this.#disks.attach(serial, fileSystem, readOnly),
-    }),
+    attachDisk: async (params) => ({ phases: await this.#disks.attach(params) }),
     detachDisk: ({ serial }) => done(this.#disks.detach(serial)),
     createVolume: (params) => done(this.#volumes.create(params)),
-    beginPush: ({ volume }) => ({ push: this.#volumes.beginPush(volume) }),
-    pushFile: ({ push, path, mode, data }) => done(this.#volumes.pushFile(push, path, mode, data)),
-    commitPush: ({ push }) => done(this.#volumes.commitPush(push)),
-    abortPush: ({ push }) => done(this.#volumes.abortPush(push)),
+    beginPush: ({ volume }) => ({ push: this.#pushes.begin(this.#volumes.find(volume)) }),
+    pushFile: (params) => done(this.#pushes.file(params)),
+    commitPush: ({ push }) => done(this.#pushes.commit(push)),
+    abortPush: ({ push }) => done(this.#pushes.abort(push)),
     removeVolume: ({ name }) => done(this.#volumes.remove(name)),
     createContainer: (params) => {
       this.#loadDriversFor(params.process.capabilities);
@@ -205,7 +209,8 @@ class Services {
       agentHeapBytes: heapBytes,
       agentFds: descriptors,
       pod: this.#cgroups.figures(podCgroup),
-      containers: this.#containers.stats().map(({ id, figures }) => ({ id, ...figures })),
+      containers: this.#containers.stats(),
+      volumes: this.#volumes.use(),
     };
   }
 

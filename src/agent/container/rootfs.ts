@@ -1,12 +1,13 @@
 import { PodvmError } from '#base/errors.ts';
 import type { ContainerParams } from '#wire/messages.ts';
-import { open, unmountFlags } from '../engine/constants.ts';
-import { codeOf, type Beneath, type Descriptors, type Files, type Mounts } from '../engine/engine.ts';
+import { capabilities, open, unmountFlags } from '../engine/constants.ts';
+import { codeOf, type Beneath, type Descriptors, type Files, type Kernel, type Mounts } from '../engine/engine.ts';
 import type { Disks } from '../volume/disks.ts';
+import type { Project, Projects, Space } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
 import type { OciMount } from './oci-config.ts';
 
-type Parts = Files & Mounts & Beneath & Descriptors & { readonly pid: number };
+type Parts = Files & Mounts & Beneath & Descriptors & Pick<Kernel, 'setCapability'> & { readonly pid: number };
 
 const containersRoot = '/run/podvm/containers';
 const etcRoot = '/run/podvm/etc';
@@ -17,26 +18,38 @@ export class Rootfs {
   /** Descriptor of the merged root, to resolve paths beneath. */
   readonly rootFd: number;
   readonly #parts: Parts;
+  readonly #projects: Projects;
   readonly #layer: string;
+  /** Of the layer, if it is on a disk. */
+  readonly #project: Project | undefined;
   /** Descriptors of sub-paths: they pin what was resolved until crun has mounted it. */
   #pinned: number[] = [];
 
   /** Mounts the overlay. Errors: `notFound` (disk), `failedPrecondition`. */
-  constructor(parts: Parts, disks: Disks, params: ContainerParams) {
+  constructor(parts: Parts, disks: Disks, projects: Projects, params: ContainerParams) {
     this.#parts = parts;
+    this.#projects = projects;
     this.bundle = `${containersRoot}/${params.id}`;
     const lower = disks.path(params.imageDisk);
     const scratch = params.scratchDisk === undefined ? '/run/podvm/layers' : `${disks.path(params.scratchDisk)}/layers`;
     this.#layer = `${scratch}/${params.id}`;
     parts.removeTree(this.#layer); // of an earlier container of the same id, which must not shine through
+    parts.makeDirectories(this.#layer);
+    const { scratchDisk: disk, layerLimitBytes } = params;
+    this.#project = disk === undefined ? undefined : projects.assign(disks.device(disk), this.#layer, layerLimitBytes);
     for (const directory of [`${this.bundle}/rootfs`, `${this.#layer}/upper`, `${this.#layer}/work`])
       parts.makeDirectories(directory);
     parts.changeMode(`${this.#layer}/upper`, parts.status(lower)?.mode ?? 0o755);
     const layers = `lowerdir=${lower},upperdir=${this.#layer}/upper,workdir=${this.#layer}/work`;
+    // An overlay writes with the rights of whoever mounted it (overlayfs.rst, "Permission model"): with ours as they
+    // are, no limit would hold for any container.
+    parts.setCapability(capabilities.systemResource, false);
     try {
       parts.mount('overlay', `${this.bundle}/rootfs`, 'overlay', 0, layers);
     } catch (cause) {
       throw new PodvmError('failedPrecondition', `Cannot mount the container's root: ${codeOf(cause)}`, { cause });
+    } finally {
+      parts.setCapability(capabilities.systemResource, true);
     }
     this.rootFd = parts.open(`${this.bundle}/rootfs`, open.path | open.directory);
     parts.writeFile(this.terminationLog, '', 0o666);
@@ -44,6 +57,11 @@ export class Rootfs {
 
   get terminationLog(): string {
     return `${this.bundle}/termination-log`;
+  }
+
+  /** What the container has written; undefined: its layer is in memory. */
+  use(): Space | undefined {
+    return this.#project === undefined ? undefined : this.#projects.use(this.#project);
   }
 
   /** Where the container's volumes and files come from. Errors: `notFound`, `invalid` (sub-path). */
@@ -94,12 +112,13 @@ export class Rootfs {
     }
   }
 
+  /** A directory that is made for it is as the volume is (kubelet does it so, on its host). */
   #openOrMake(root: number, subPath: string): number {
     try {
       return this.#parts.openBeneath(root, subPath, open.path);
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw error;
-      return this.#parts.makeDirectoriesBeneath(root, subPath, 0o777);
+      return this.#parts.makeDirectoriesBeneath(root, subPath, this.#parts.statusOf(root).mode & 0o7777);
     }
   }
 }
