@@ -206,3 +206,11 @@ test('readLocalProfiles() reads profiles from their directory, and from nowhere 
   const profiles = await readLocalProfiles(specOf('good.json'), directory);
   assert.deepEqual(profiles.get('good.json'), { defaultAction: 'SCMP_ACT_ALLOW' });
 });
+
+test("sandboxSpecOf() maps users for a pod that does not want its machine's", () => {
+  const usersOf = (hostUsers: string) =>
+    specsOf(pod(`{ ${hostUsers} containers: [{ name: a, image: i }] }`)).sandbox().userNamespace;
+  const ids = [{ containerId: 0, hostId: 65_536, size: 65_536 }];
+  assert.deepEqual(usersOf('hostUsers: false,'), { uids: ids, gids: ids });
+  for (const none of ['hostUsers: true,', '']) assert.equal(usersOf(none), undefined);
+});

@@ -44,11 +44,15 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     hostAliases: spec.hostAliases,
     sysctls: Object.fromEntries(securityContext.sysctls.map(({ name, value }) => [name, value])),
     sharePidNamespace: spec.shareProcessNamespace,
+    ...(spec.hostUsers ? {} : { userNamespace: { uids: [podIds], gids: [podIds] } }),
     ...(securityContext.fsGroup === undefined ? {} : { fsGroup: securityContext.fsGroup }),
     volumes: sandboxVolumes(pod, config, facts),
     resources: podResources(spec),
   };
 }
+
+/** Of a pod with `hostUsers: false`. Any run will do: the machine has no other pod to keep apart from it. */
+const podIds = { containerId: 0, hostId: 65_536, size: 65_536 };
 
 /** The annotation that decides whether the pod's machine may be a clone of the node's template. */
 export const templateAnnotation = 'podvm.dev/template';

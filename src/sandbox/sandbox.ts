@@ -1,4 +1,5 @@
 import type { Duplex, Readable, Writable } from 'node:stream';
+import type { UserNamespace } from './user-namespace.ts';
 
 /**
  * A *sandbox* is what runs one pod: one machine plus its containers. This layer joins machine, image, network, storage
@@ -87,6 +88,8 @@ export interface SandboxSpec {
   readonly hostAliases: readonly { readonly ip: string; readonly hostnames: readonly string[] }[];
   readonly sysctls: Readonly<Record<string, string>>;
   readonly sharePidNamespace: boolean;
+  /** Undefined: the users of its containers are those of its machine. */
+  readonly userNamespace?: UserNamespace;
   readonly fsGroup?: number;
   readonly volumes: readonly SandboxVolume[];
   /** Sum over the pod; sizes the machine and the pod's cgroup. */

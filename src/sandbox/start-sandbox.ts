@@ -4,6 +4,7 @@ import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { scratchSerial } from './create-container.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
+import type { ConfigureParams } from './guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
 import type { HostMode } from './host-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
@@ -25,6 +26,7 @@ import { limitOnHost } from './resize.ts';
 import { cgroupResourcesOf, machineSizeOf } from './resources.ts';
 import type { SandboxSpec } from './sandbox.ts';
 import { together } from './together.ts';
+import { checkUserNamespace, type UserNamespace } from './user-namespace.ts';
 
 export interface StartContext extends PrepareContext {
   readonly names: Names;
@@ -75,7 +77,9 @@ export async function startSandbox(
 function planStart(spec: SandboxSpec, context: StartContext): Plan {
   const { limits, surroundings } = context;
   const { network, template, hostPorts } = spec;
-  const size = machineSizeOf(`pod ${spec.namespace}/${spec.name}`, spec.resources, limits.size);
+  const what = `pod ${spec.namespace}/${spec.name}`;
+  if (spec.userNamespace !== undefined) checkUserNamespace(what, spec.userNamespace);
+  const size = machineSizeOf(what, spec.resources, limits.size);
   const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts };
   const phases = createPhases(surroundings.monotonicNs);
   return { spec, context, owner, phases, order: { size, network, template, owner } };
@@ -149,11 +153,17 @@ async function configure(
               routes: network.routes.map((route) => ({ ...route })),
             },
       sharePidNamespace: spec.sharePidNamespace,
+      ...(spec.userNamespace === undefined ? {} : { userNamespace: guestUsersOf(spec.userNamespace) }),
       resources: cgroupResourcesOf(spec.resources),
     },
     signal,
   );
   phases.add('guest', configured.phases);
+}
+
+/** The wire's lists are its own. */
+function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<ConfigureParams['userNamespace']> {
+  return { uids: [...uids], gids: [...gids] };
 }
 
 async function makeVolumes({ spec }: Plan, guest: Link, signal: AbortSignal): Promise<void> {

@@ -31,4 +31,6 @@ export const limits = {
   maxExecs: 128,
   maxVolumes: 256,
   maxDisks: 256,
+  /** Runs of ids of a user namespace: the kernel's own limit (user_namespaces(7)). */
+  maxIdMappings: 340,
 } as const;

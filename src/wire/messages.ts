@@ -60,6 +60,17 @@ const network = v.object({
 });
 export type NetworkConfig = v.InferOutput<typeof network>;
 
+/** A run of ids: `containerId` and those after it are, in the guest, `hostId` and those after it. */
+const idMapping = v.object({
+  containerId: userId,
+  hostId: userId,
+  size: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0xffff_ffff)),
+});
+export type IdMapping = v.InferOutput<typeof idMapping>;
+const idMappings = v.pipe(list(idMapping, limits.maxIdMappings), v.minLength(1));
+const userNamespace = v.object({ uids: idMappings, gids: idMappings });
+export type UserNamespace = v.InferOutput<typeof userNamespace>;
+
 const configure = v.object({
   hostname: v.pipe(v.string(), v.minLength(1), v.maxLength(64)),
   /** Whole text of /etc/hosts and /etc/resolv.conf of every container. */
@@ -76,6 +87,8 @@ const configure = v.object({
   /** `null`: loopback only. */
   network: v.nullable(network),
   sharePidNamespace: v.boolean(),
+  /** Users of the pod's own; absent: they are the guest's. It stays: `configure` is refused after it. */
+  userNamespace: v.optional(userNamespace),
   /** Limits of the whole pod. */
   resources,
 });

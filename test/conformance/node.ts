@@ -51,8 +51,8 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
   const output = await open(logFile, 'w');
   const env = callersEnv({ PODVM_ROOT: root, PODVM_CONTAINERS: options.containersDirectory });
   const child = spawn(options.podvm, ['daemon'], { stdio: ['ignore', output.fd, output.fd], env });
-  await output.close();
   const ended = once(child, 'exit');
+  await output.close();
   undo.defer(async () => {
     child.kill('SIGTERM');
     const late = setTimeout(() => child.kill('SIGKILL'), endTimeoutMs);

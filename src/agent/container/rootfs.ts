@@ -6,6 +6,7 @@ import type { Disks } from '../volume/disks.ts';
 import type { Project, Projects, Space } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
 import type { OciMount } from './oci-config.ts';
+import type { PodUsers } from './pod-users.ts';
 
 type Parts = Files & Mounts & Beneath & Descriptors & Pick<Kernel, 'setCapability'> & { readonly pid: number };
 
@@ -26,11 +27,12 @@ export class Rootfs {
   #pinned: number[] = [];
 
   /** Mounts the overlay. Errors: `notFound` (disk), `failedPrecondition`. */
-  constructor(parts: Parts, disks: Disks, projects: Projects, params: ContainerParams) {
+  constructor(parts: Parts, disks: Disks, projects: Projects, params: ContainerParams, users: PodUsers | undefined) {
     this.#parts = parts;
     this.#projects = projects;
     this.bundle = `${containersRoot}/${params.id}`;
-    const lower = disks.path(params.imageDisk);
+    // An overlay maps no users itself, but goes by the owners that its layers show (overlayfs, "Permission model").
+    const lower = disks.mapped(params.imageDisk);
     const scratch = params.scratchDisk === undefined ? '/run/podvm/layers' : `${disks.path(params.scratchDisk)}/layers`;
     this.#layer = `${scratch}/${params.id}`;
     parts.removeTree(this.#layer); // of an earlier container of the same id, which must not shine through
@@ -40,6 +42,7 @@ export class Rootfs {
     for (const directory of [`${this.bundle}/rootfs`, `${this.#layer}/upper`, `${this.#layer}/work`])
       parts.makeDirectories(directory);
     parts.changeMode(`${this.#layer}/upper`, parts.status(lower)?.mode ?? 0o755);
+    users?.own(`${this.#layer}/upper`);
     const layers = `lowerdir=${lower},upperdir=${this.#layer}/upper,workdir=${this.#layer}/work`;
     // An overlay writes with the rights of whoever mounted it (overlayfs.rst, "Permission model"): with ours as they
     // are, no limit would hold for any container.
@@ -53,6 +56,7 @@ export class Rootfs {
     }
     this.rootFd = parts.open(`${this.bundle}/rootfs`, open.path | open.directory);
     parts.writeFile(this.terminationLog, '', 0o666);
+    users?.own(this.terminationLog);
   }
 
   get terminationLog(): string {
@@ -77,7 +81,7 @@ export class Rootfs {
     return [
       ...files.map((name) => bind(`${etcRoot}/${name}`, `/etc/${name}`, params.readOnlyRootfs)),
       ...params.mounts.map(({ volume, subPath, destination, readOnly }) =>
-        bind(this.#source(volumes.path(volume), subPath), destination, readOnly),
+        bind(this.#source(volumes, volume, subPath), destination, readOnly),
       ),
       ...(params.terminationLogPath === undefined ? [] : [bind(this.terminationLog, params.terminationLogPath, false)]),
     ];
@@ -97,36 +101,50 @@ export class Rootfs {
   }
 
   /** A sub-path is resolved inside its volume and held by a descriptor: no symlink leads out, not even a later one. */
-  #source(volume: string, subPath: string | undefined): string {
-    if (subPath === undefined) return volume;
+  #source(volumes: Volumes, volume: string, subPath: string | undefined): string {
+    if (subPath === undefined) return volumes.mapped(volume);
     if (subPath.startsWith('/') || subPath.split('/').includes('..')) {
       throw new PodvmError('invalid', 'Cannot mount a sub-path: it must be relative and without ".."');
     }
-    const root = this.#parts.open(volume, open.path | open.directory);
+    let fd = this.#beneath(volumes.mapped(volume), subPath);
+    if (fd === undefined) {
+      // As root, whom a mapped view need not know; and as the volume is, as kubelet does it on its host.
+      const made = this.#within(volumes.path(volume), (root) =>
+        this.#parts.makeDirectoriesBeneath(root, subPath, this.#parts.statusOf(root).mode & 0o7777),
+      );
+      this.#parts.close(made);
+      fd = this.#beneath(volumes.mapped(volume), subPath);
+    }
+    if (fd === undefined) throw new PodvmError('notFound', 'Cannot mount a sub-path: it is gone again');
+    this.#pinned.push(fd);
+    return `/proc/${this.#parts.pid}/fd/${fd}`;
+  }
+
+  #beneath(volume: string, subPath: string): number | undefined {
     try {
-      const fd = this.#openOrMake(root, subPath);
-      this.#pinned.push(fd);
-      return `/proc/${this.#parts.pid}/fd/${fd}`;
+      return this.#within(volume, (root) => this.#parts.openBeneath(root, subPath, open.path));
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+
+  #within(directory: string, work: (root: number) => number): number {
+    const root = this.#parts.open(directory, open.path | open.directory);
+    try {
+      return work(root);
     } finally {
       this.#parts.close(root);
     }
   }
-
-  /** A directory that is made for it is as the volume is (kubelet does it so, on its host). */
-  #openOrMake(root: number, subPath: string): number {
-    try {
-      return this.#parts.openBeneath(root, subPath, open.path);
-    } catch (error) {
-      if (codeOf(error) !== 'ENOENT') throw error;
-      return this.#parts.makeDirectoriesBeneath(root, subPath, this.#parts.statusOf(root).mode & 0o7777);
-    }
-  }
 }
 
-/** /etc/hosts, /etc/hostname and /etc/resolv.conf of every container. */
-export function writeEtcFiles(parts: Files, files: { hosts: string; hostname: string; resolvConf: string }): void {
+/** /etc/hosts, /etc/hostname and /etc/resolv.conf of every container. Returns their paths in the guest. */
+export function writeEtcFiles(parts: Files, files: { hosts: string; hostname: string; resolvConf: string }): string[] {
   parts.makeDirectories(etcRoot);
-  parts.writeFile(`${etcRoot}/hosts`, files.hosts);
-  parts.writeFile(`${etcRoot}/hostname`, `${files.hostname}\n`);
-  parts.writeFile(`${etcRoot}/resolv.conf`, files.resolvConf);
+  const texts = { hosts: files.hosts, hostname: `${files.hostname}\n`, 'resolv.conf': files.resolvConf };
+  return Object.entries(texts).map(([name, text]) => {
+    parts.writeFile(`${etcRoot}/${name}`, text);
+    return `${etcRoot}/${name}`;
+  });
 }

@@ -264,6 +264,7 @@ static bool add_engine(JSContext *ctx, int argc, char **argv)
     JS_SetPropertyFunctionList(ctx, engine, process_calls, process_call_count);
     JS_SetPropertyFunctionList(ctx, engine, socket_calls, socket_call_count);
     JS_SetPropertyFunctionList(ctx, engine, kernel_calls, kernel_call_count);
+    JS_SetPropertyFunctionList(ctx, engine, namespace_calls, namespace_call_count);
     JS_SetPropertyFunctionList(ctx, engine, text_calls, text_call_count);
     JS_SetPropertyFunctionList(ctx, engine, runtime_calls, runtime_call_count);
     for (int i = 0; i < argc; i++) JS_SetPropertyUint32(ctx, arguments, (uint32_t)i, give_text(ctx, argv[i], strlen(argv[i])));

@@ -9,7 +9,7 @@
  * Text in paths and arguments is UTF-8 and refused (`EINVAL`) with a NUL in it.
  */
 export interface Engine
-  extends Clock, Descriptors, Files, Beneath, Mounts, Processes, Sockets, Entropy, Text, Kernel, Runtime {}
+  extends Clock, Descriptors, Files, Beneath, Mounts, Namespaces, Processes, Sockets, Entropy, Text, Kernel, Runtime {}
 
 /** What a failed system call throws. Recognise it by `codeOf`. */
 export interface SystemError extends Error {
@@ -187,6 +187,18 @@ export interface Mounts {
   changeDirectory(path: string): void;
 }
 
+export interface Namespaces {
+  /** Network, IPC and host name of a process become ours, and of what we start from now on. */
+  enterNamespaces(pid: number): void;
+  /**
+   * Mounts the directory `source` once more, at `target`, with its owners as the user namespace of a process maps them:
+   * what belongs to 0 belongs to that namespace's root. `EINVAL` for a file system that cannot (9p, overlay).
+   */
+  mountMapped(source: string, target: string, pid: number): void;
+  /** `writeExisting` with another effective user, and without capabilities. */
+  writeExistingAs(path: string, text: string, uid: number): void;
+}
+
 export interface SpawnOptions {
   /** `argv[0]` is the program's path too, unless `programFd` is given. No PATH search. */
   readonly argv: readonly string[];
@@ -232,8 +244,12 @@ export interface Processes {
   kill(pid: number, signal: number): void;
   /** A copy of the file in a memfd with all seals, for `programFd`. */
   sealedCopy(path: string): number;
-  /** First process of a new pid namespace: does nothing but reap. Killing it kills the namespace. Returns its pid. */
-  spawnPause(): number;
+  /**
+   * A process that does nothing but reap, to hold namespaces. `ownPids`: it is the first process of a pid namespace;
+   * killing it kills the namespace. With maps (user_namespaces(7)): it is root of a user namespace, to which new ones of
+   * network, IPC and host name (and of pids) belong. Returns its pid.
+   */
+  spawnPause(ownPids: boolean, uidMap?: string, gidMap?: string): number;
   /** Orphans below us become ours, as for PID 1. */
   becomeSubreaper(): void;
   readonly pid: number;

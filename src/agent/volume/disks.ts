@@ -2,6 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import type { Params } from '#wire/messages.ts';
 import { mountFlags } from '../engine/constants.ts';
 import { codeOf, type Clock, type Files, type Mounts, type Text } from '../engine/engine.ts';
+import type { MappedViews } from './mapped-views.ts';
 
 type Parts = Clock & Files & Mounts & Pick<Text, 'decodeUtf8'>;
 
@@ -12,11 +13,13 @@ const pollMs = 5;
 /** The SCSI disks that the host attached, mounted by their serial. */
 export class Disks {
   readonly #parts: Parts;
+  readonly #views: MappedViews;
   /** Device files, by serial. */
   readonly #mounted = new Map<string, string>();
 
-  constructor(parts: Parts) {
+  constructor(parts: Parts, views: MappedViews) {
     this.#parts = parts;
+    this.#views = views;
   }
 
   /** Where the disk is mounted. Errors: `notFound`. */
@@ -30,6 +33,11 @@ export class Disks {
     const device = this.#mounted.get(serial);
     if (device !== undefined) return device;
     throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not attached`);
+  }
+
+  /** The same, as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
+  mapped(serial: string): string {
+    return this.#views.of(this.path(serial));
   }
 
   /** Waits for the disk and mounts it. Errors: `alreadyExists`, `timeout`, `failedPrecondition`. */
@@ -81,6 +89,7 @@ export class Disks {
 
   detach(serial: string): void {
     if (!this.#mounted.has(serial)) return;
+    this.#views.drop(`${disksRoot}/${serial}`);
     try {
       this.#parts.unmount(`${disksRoot}/${serial}`, 0);
     } catch (cause) {

@@ -4,6 +4,7 @@ import type { VolumeParams } from '#wire/messages.ts';
 import { mountFlags, unmountFlags } from '../engine/constants.ts';
 import type { Files, Mounts } from '../engine/engine.ts';
 import type { Disks } from './disks.ts';
+import type { MappedViews } from './mapped-views.ts';
 import type { Project, Projects, Space } from './projects.ts';
 
 type Parts = Files & Mounts;
@@ -23,12 +24,14 @@ export interface Volume {
 export class Volumes {
   readonly #parts: Parts;
   readonly #disks: Disks;
+  readonly #views: MappedViews;
   readonly #projects: Projects;
   readonly #volumes = new Map<string, Volume>();
 
-  constructor(parts: Parts, disks: Disks, projects: Projects) {
+  constructor(parts: Parts, disks: Disks, views: MappedViews, projects: Projects) {
     this.#parts = parts;
     this.#disks = disks;
+    this.#views = views;
     this.#projects = projects;
   }
 
@@ -42,6 +45,11 @@ export class Volumes {
     const volume = this.#volumes.get(name);
     if (volume === undefined) throw new PodvmError('notFound', `Cannot use volume ${name}: there is none of that name`);
     return volume;
+  }
+
+  /** The same, as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
+  mapped(name: string): string {
+    return this.#views.of(this.path(name));
   }
 
   /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk). */
@@ -60,6 +68,7 @@ export class Volumes {
     const volume = this.#volumes.get(name);
     if (volume === undefined) return;
     this.#volumes.delete(name);
+    this.#views.drop(volume.path);
     if (volume.isMounted) this.#parts.unmount(volume.path, unmountFlags.detach);
     this.#parts.removeTree(volume.path);
   }

@@ -31,7 +31,9 @@ test('the node says who it is, that it is ready, and only what it can', async ()
     quiet.runtimeHandlers.map(({ name }) => name),
     ['', 'podvm', 'podvm-own-boot'],
   );
-  for (const { features } of quiet.runtimeHandlers) assert.equal(features?.recursiveReadOnlyMounts, false);
+  for (const { features } of quiet.runtimeHandlers) {
+    assert.deepEqual([features?.recursiveReadOnlyMounts, features?.userNamespaces], [false, true]);
+  }
   assert.deepEqual(quiet.info, {});
   const verbose = await runtime.status({ verbose: true });
   assert.deepEqual(JSON.parse(verbose.info['config'] ?? ''), { root: node.directory });

@@ -7,11 +7,12 @@ import { numberOf } from './int64.ts';
 import { resourcesOf } from './resources.ts';
 import { checkTables } from './sandbox-spec.ts';
 import { securityOf } from './security.ts';
+import { checkUserNamespaceOf } from './user-namespace.ts';
 
 /** What CRI asks of a container. Errors: `invalid`, `unsupported`, both saying what to change; those of `securityOf`. */
 export async function containerSpecOf(
   config: ContainerConfig,
-  { logDirectory }: Pick<PodSandboxConfig, 'logDirectory'>,
+  { logDirectory, linux: pod }: Pick<PodSandboxConfig, 'logDirectory' | 'linux'>,
 ): Promise<ContainerSpec> {
   const { name, attempt } = metadataOf(config);
   const what = `container ${printable(name)}`;
@@ -20,6 +21,7 @@ export async function containerSpecOf(
     throw new PodvmError('invalid', `Cannot create ${what}: its config names no image`);
   }
   refuseWhatIsMissing(what, config);
+  checkUserNamespaceOf(what, linux?.securityContext?.namespaceOptions, pod?.securityContext?.namespaceOptions);
   const logPath = logPathOf(what, logDirectory, config.logPath);
   const messageFile = terminationMount(config);
   return {

@@ -50,7 +50,6 @@ const fields: Readonly<Record<string, Verdict>> = {
   'spec.hostNetwork': noHost,
   'spec.hostPID': noHost,
   'spec.hostIPC': noHost,
-  'spec.hostUsers': warn('has no effect: the users of a machine are not those of the host'),
   'spec.hostnameOverride': refuse('is not supported; use hostname'),
   'spec.ephemeralContainers': refuse('is not supported; use `podvm exec`'),
   'spec.resourceClaims': refuse('is not supported: there are no devices to claim'),

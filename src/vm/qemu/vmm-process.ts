@@ -90,21 +90,11 @@ export async function spawnVmm(command: readonly string[], logPath: string): Pro
     constants.O_CREAT | constants.O_TRUNC | constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW,
     0o600,
   );
-  let child: ChildProcess;
+  const started = launch(command, log.fd); // listened to at once: a jail that cannot be built ends within this turn
+  await log.close();
+  const { child, ended, pid: report } = started;
   try {
-    const [program = '', ...args] = command;
-    child = spawn(program, args, {
-      detached: true, // a session of its own: signals to our terminal's group must not reach it
-      stdio: ['ignore', log.fd, log.fd, 'pipe'],
-      env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
-    });
-  } finally {
-    await log.close();
-  }
-  const ended = endOf(child, command[0] ?? '');
-  ended.catch(() => undefined); // looked at below, and by the caller
-  try {
-    const pid = await reportedPid(child, ended);
+    const pid = await report;
     const found = await lookUpProcess(pid);
     if (found === undefined) throw new PodvmError('internal', 'Cannot start the VMM: it ended at once');
     return { identity: { pid, startTicks: found.startTicks }, ended };
@@ -113,6 +103,25 @@ export async function spawnVmm(command: readonly string[], logPath: string): Pro
     await ended.catch(() => undefined);
     throw error;
   }
+}
+
+interface Launched {
+  readonly child: ChildProcess;
+  readonly ended: Promise<ProcessEnd>;
+  readonly pid: Promise<number>;
+}
+
+function launch(command: readonly string[], logFd: number): Launched {
+  const [program = '', ...args] = command;
+  const child = spawn(program, args, {
+    detached: true, // a session of its own: signals to our terminal's group must not reach it
+    stdio: ['ignore', logFd, logFd, 'pipe'],
+    env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
+  });
+  const ended = endOf(child, program);
+  const pid = reportedPid(child, ended);
+  for (const promise of [ended, pid]) promise.catch(() => undefined); // looked at later, and by the caller
+  return { child, ended, pid };
 }
 
 function endOf(child: ChildProcess, program: string): Promise<ProcessEnd> {
