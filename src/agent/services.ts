@@ -26,6 +26,7 @@ import { Disks } from './volume/disks.ts';
 import { MappedViews } from './volume/mapped-views.ts';
 import { Projects } from './volume/projects.ts';
 import { Pushes } from './volume/pushes.ts';
+import { Shares } from './volume/shares.ts';
 import { Volumes } from './volume/volumes.ts';
 
 const agentVersion = '0.1.0';
@@ -47,6 +48,7 @@ class Services {
   readonly #guest: Guest;
   readonly #channel: Channel;
   readonly #disks: Disks;
+  readonly #shares: Shares;
   readonly #volumes: Volumes;
   readonly #pushes: Pushes;
   readonly #cgroups: Cgroups;
@@ -64,8 +66,15 @@ class Services {
     this.#views = new MappedViews(engine);
     this.#disks = new Disks(engine, this.#views);
     this.#nic = new Nic(engine);
+    this.#shares = new Shares({
+      engine,
+      children,
+      loadModule: (name) => guest.loadModule(name),
+      warn: (text) => this.warn(text),
+    });
     const projects = new Projects(engine);
-    this.#volumes = new Volumes(engine, this.#disks, this.#views, projects);
+    const needs = { disks: this.#disks, shares: this.#shares, views: this.#views, projects };
+    this.#volumes = new Volumes(engine, needs);
     this.#pushes = new Pushes(engine);
     this.#cgroups = new Cgroups(engine);
     this.#channel = new Channel(engine, channelFd, {
@@ -126,12 +135,12 @@ class Services {
     configure: (params) => this.#configure(params),
     attachDisk: async (params) => ({ phases: await this.#disks.attach(params) }),
     detachDisk: ({ serial }) => done(this.#disks.detach(serial)),
-    createVolume: (params) => done(this.#volumes.create(params)),
+    createVolume: async (params) => done(await this.#volumes.create(params)),
     beginPush: ({ volume }) => ({ push: this.#pushes.begin(this.#volumes.find(volume)) }),
     pushFile: (params) => done(this.#pushes.file(params)),
     commitPush: ({ push }) => done(this.#pushes.commit(push)),
     abortPush: ({ push }) => done(this.#pushes.abort(push)),
-    removeVolume: ({ name }) => done(this.#volumes.remove(name)),
+    removeVolume: async ({ name }) => done(await this.#volumes.remove(name)),
     createContainer: (params) => {
       this.#loadDriversFor(params.process.capabilities);
       return this.#containers.create(params);
@@ -241,6 +250,7 @@ class Services {
 
   async #shutdown(graceMs: number): Promise<Record<string, never>> {
     await this.#containers.stopAll(graceMs);
+    await this.#shares.detachAll();
     this.#engine.sync();
     this.#disks.detachAll();
     this.#engine.setTimer(farewellMs, () => {

@@ -74,6 +74,14 @@ export function createFakeParts(directory: string): FakeParts {
     },
     makeScratchDisk: (request, signal) =>
       make('scratch', signal, () => ({ path: request.path, sizeBytes: request.sizeBytes, ...owned('scratch') })),
+    serveFiles: ({ name }, signal) =>
+      make('serveFiles', signal, () => ({
+        pid: 1,
+        exported: `/shares/x/${name}`,
+        file: undefined,
+        ended: new Promise(() => {}),
+        ...owned(`server ${name}`),
+      })),
     driver: {
       name: 'fake',
       adopt: async () => undefined,
@@ -120,6 +128,7 @@ function createMachine(
   parts: FakeParts,
   owner: AsyncDisposable,
 ): Machine & { killedBy(reason: string): void } {
+  const { alive } = parts;
   const { promise: exited, resolve } = Promise.withResolvers<MachineExit>();
   let state: Machine['state'] = 'running';
   const end = async (): Promise<MachineExit> => {
@@ -142,6 +151,15 @@ function createMachine(
     connect: () => Promise.reject(new Error('the fake link needs no channel')),
     attachDisk: (_disk, signal) => parts.before('machine.attachDisk', signal),
     detachDisk: async () => {},
+    attachPort: async (name, signal) => {
+      await parts.before('machine.attachPort', signal);
+      alive.add(`port ${name}`);
+      return duplexPair()[0];
+    },
+    detachPort: async (name, signal) => {
+      await parts.before('machine.detachPort', signal);
+      alive.delete(`port ${name}`);
+    },
     limitHostMemory: async () => {},
     stop: end,
     kill: end,

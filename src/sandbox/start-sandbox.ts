@@ -1,4 +1,4 @@
-import { messageOf, PodvmError } from '#base/errors.ts';
+import { messageOf } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { scratchSerial } from './create-container.ts';
@@ -6,7 +6,6 @@ import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
 import type { ConfigureParams } from './guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
-import type { HostMode } from './host-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
@@ -25,6 +24,7 @@ import { writeRecord } from './record.ts';
 import { limitOnHost } from './resize.ts';
 import { cgroupResourcesOf, machineSizeOf } from './resources.ts';
 import type { SandboxSpec } from './sandbox.ts';
+import { createShareMode } from './share-mode.ts';
 import { together } from './together.ts';
 import { checkUserNamespace, type UserNamespace } from './user-namespace.ts';
 
@@ -62,7 +62,7 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
-    const mounts = running.use(containerMounts(plan));
+    const mounts = running.use(containerMounts(plan, prepared));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -192,20 +192,15 @@ interface Attached {
   readonly mounts: ContainerMounts;
 }
 
-function containerMounts({ spec, context }: Plan): ContainerMounts {
+function containerMounts({ spec, context }: Plan, { record, machine, guest }: PreparedSandbox): ContainerMounts {
+  const log = context.surroundings.log.with({ sandbox: record.id });
+  const { serveFiles } = context.parts;
   return createContainerMounts({
     volumes: spec.volumes,
-    hostModes: { share: unsupportedShare },
-    log: context.surroundings.log,
+    hostModes: { share: createShareMode({ sandboxId: record.id, machine, guest, serveFiles, log }) },
+    log,
   });
 }
-
-const unsupportedShare: HostMode = {
-  find: ({ source, mountPath }) =>
-    Promise.reject(
-      new PodvmError('unsupported', `Cannot mount ${mountPath}: ${source.path} of the host cannot be shared yet`),
-    ),
-};
 
 function publish(
   { spec, context, phases }: Plan,

@@ -4,7 +4,8 @@ import type { Duplex } from 'node:stream';
  * What a hypervisor must offer. Words: a *machine* is one microVM: a VMM process, its memory, its devices. A *driver*
  * makes machines; `driver.conformance.ts` is the suite every driver passes. A *template* is a booted machine frozen on
  * disk, from which others are *restored*, copy on write. The *channel* is the byte stream to the
- * agent, PID 1 of the guest. A *disk* is a file of the machine's directory, attached while it runs.
+ * agent, PID 1 of the guest. A *disk* is a file of the machine's directory, attached while it runs; a *port* one more
+ * byte stream, the same way.
  *
  *   starting -> running -> stopping -> stopped
  *       \___________\___________\_____> failed
@@ -26,6 +27,9 @@ export type Accelerator = 'kvm' | 'tcg';
 
 /** Name of the guest's virtio-serial port that carries the channel. */
 export const agentPortName = 'podvm.agent';
+
+/** Of a machine at a time, beside the channel's own. */
+export const maxPorts = 30;
 
 export interface MachineSpec {
   /** Unique on this node; `[a-z0-9-]{1,40}`. */
@@ -104,6 +108,14 @@ export interface Machine extends AsyncDisposable {
   /** Attaches a disk to the running machine. Errors: `failedPrecondition`, `unavailable`, `alreadyExists`. */
   attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void>;
   detachDisk(serial: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Gives the running machine one more byte stream, which the guest finds by its name (`[a-z0-9-]{1,20}`), and returns
+   * our end: a socket, connected before the guest sees the port. At most `maxPorts`. Errors: `invalid`, `alreadyExists`,
+   * `exhausted`, `unavailable`; there is no port then.
+   */
+  attachPort(name: string, signal: AbortSignal): Promise<Duplex>;
+  /** Takes it from the guest, in the middle of what it sends perhaps. Errors: `notFound`, `unavailable`. */
+  detachPort(name: string, signal: AbortSignal): Promise<void>;
   /**
    * Changes `hostMemoryBytes` of the running machine. Errors: `busy` when it uses more, `unsupported` where the host
    * gives us no cgroup, `unavailable`.

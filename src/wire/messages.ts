@@ -95,9 +95,12 @@ const configure = v.object({
 
 const createVolume = v.object({
   name,
-  kind: v.picklist(['scratch', 'tmpfs', 'push']),
+  kind: v.picklist(['scratch', 'tmpfs', 'push', 'share']),
   /** `scratch`: serial of the attached ext4 disk it is a directory of. */
   disk: v.optional(serial),
+  /** `share`: name of the virtio-serial port behind which the host's 9p server is, and what it exports. */
+  port: v.optional(serial),
+  exported: v.optional(absolutePath),
   /** `tmpfs`: size of the file system. `scratch`: enforced by a project quota where the disk has them. In `bytes`. */
   sizeLimitBytes: v.optional(count),
   /** Permission bits of the volume's root; default 0o777. */
@@ -221,6 +224,7 @@ export const paramSchemas = {
   }),
   /** Unmounts it, so that the host can take the disk away. `busy` while something uses it. */
   detachDisk: v.object({ serial }),
+  /** Waits (up to 10 s) for the port of a `share`. */
   createVolume,
   /** A new tree for a `push` volume, sent in parts; nothing is seen of it before `commitPush`. */
   beginPush: v.object({ volume: name }),
@@ -239,6 +243,7 @@ export const paramSchemas = {
   /** Switches the volume to the new tree in one rename, as kubelet does (`..data`). */
   commitPush: v.object({ push: count }),
   abortPush: v.object({ push: count }),
+  /** What was written to a `share` is with the host after it. `busy` while something uses one. */
   removeVolume: v.object({ name }),
   createContainer,
   startContainer: v.object({ id: name }),

@@ -13,6 +13,7 @@ import { createHostNetwork } from '#network/host-network.ts';
 import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import { openSandboxes, type OpenSandboxes } from '#sandbox/sandboxes.ts';
+import { createFileServers } from '#storage/file-server.ts';
 import { makeScratchDisk } from '#storage/scratch-disk.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import { tracesOf } from '../leaks.ts';
@@ -101,6 +102,7 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
       network: createHostNetwork({ stateDir: join(directory, 'network'), log, ...cni }),
       images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),
       makeScratchDisk,
+      serveFiles: createFileServers(assets.sysroot),
       connectLink,
     };
     return await openSandboxes(

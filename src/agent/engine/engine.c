@@ -302,6 +302,9 @@ int main(int argc, char **argv)
     JSContext *ctx;
 
     if (argc > 0 && strcmp(argv[0], "podvm-pause") == 0) return pause_main();
+    if (argc > 0 && strcmp(argv[0], "podvm-pump") == 0) return pump_main();
+    if (argc > 0 && strcmp(argv[0], "podvm-mount") == 0) return mount_main(argc, argv);
+    if (argc > 0 && strcmp(argv[0], "podvm-unmount") == 0) return unmount_main(argc, argv);
     reserve_standard_fds();
     if (getpid() == 1) catch_fatal_signals();
     umask(022);

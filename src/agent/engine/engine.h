@@ -68,6 +68,11 @@ bool processes_start(void);
 bool reap(JSContext *ctx);
 int pause_main(void);
 
+/* shares.c */
+int pump_main(void);
+int mount_main(int argc, char **argv);
+int unmount_main(int argc, char **argv);
+
 extern int epoll_fd;
 extern int child_signal_fd;
 extern JSValue on_exit_handler;

@@ -6,6 +6,7 @@ import type { Files, Mounts } from '../engine/engine.ts';
 import type { Disks } from './disks.ts';
 import type { MappedViews } from './mapped-views.ts';
 import type { Project, Projects, Space } from './projects.ts';
+import type { Shares } from './shares.ts';
 
 type Parts = Files & Mounts;
 
@@ -20,24 +21,34 @@ export interface Volume {
   readonly project: Project | undefined;
 }
 
+/** Where volumes are, and how a pod's users see them. */
+export interface VolumesNeeds {
+  readonly disks: Disks;
+  readonly shares: Shares;
+  readonly views: MappedViews;
+  readonly projects: Projects;
+}
+
 /** The pod's volumes, by name. */
 export class Volumes {
   readonly #parts: Parts;
   readonly #disks: Disks;
+  readonly #shares: Shares;
   readonly #views: MappedViews;
   readonly #projects: Projects;
   readonly #volumes = new Map<string, Volume>();
 
-  constructor(parts: Parts, disks: Disks, views: MappedViews, projects: Projects) {
+  constructor(parts: Parts, { disks, shares, views, projects }: VolumesNeeds) {
     this.#parts = parts;
     this.#disks = disks;
+    this.#shares = shares;
     this.#views = views;
     this.#projects = projects;
   }
 
   /** Directory of the volume. Errors: `notFound`. */
   path(name: string): string {
-    return this.find(name).path;
+    return this.#shares.path(name) ?? this.find(name).path;
   }
 
   /** Errors: `notFound`. */
@@ -52,11 +63,12 @@ export class Volumes {
     return this.#views.of(this.path(name));
   }
 
-  /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk). */
-  create(params: VolumeParams): void {
+  /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk), those of `Shares.attach`. */
+  async create(params: VolumeParams): Promise<void> {
     const { name, kind, mode = defaultMode, uid = 0, gid, fsGroup } = params;
     if (this.#volumes.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it exists`);
     if (this.#volumes.size >= limits.maxVolumes) throw new PodvmError('exhausted', 'Cannot create volume: too many');
+    if (kind === 'share') return await this.#shares.attach(params);
     const volume = kind === 'scratch' ? this.#makeOnDisk(params) : this.#makeInMemory(params);
     // Of an fsGroup the volume and all that is made in it belong to the group: the set-group-id bit hands it down.
     this.#parts.changeOwner(volume.path, uid, fsGroup ?? gid ?? 0);
@@ -64,7 +76,9 @@ export class Volumes {
     this.#volumes.set(name, volume);
   }
 
-  remove(name: string): void {
+  /** Errors: those of `Shares.detach`. */
+  async remove(name: string): Promise<void> {
+    await this.#shares.detach(name);
     const volume = this.#volumes.get(name);
     if (volume === undefined) return;
     this.#volumes.delete(name);

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { inside } from './jail.ts';
 import { socketNames } from './command-line.ts';
 
+const portFile = (name: string): string => `port-${name}`;
+
 /**
  * What is where in a machine's directory. The directory is root's, and its files are opened by name only; `sockets` is
  * the one place in it where the VMM can make or replace files, so logs and disks cannot be swapped for links.
@@ -22,6 +24,15 @@ export class MachineDirectory {
 
   socket(name: keyof typeof socketNames): string {
     return join(this.sockets, socketNames[name]);
+  }
+
+  portSocket(name: string): string {
+    return join(this.sockets, portFile(name));
+  }
+
+  /** The same as the VMM sees it. */
+  insidePortSocket(name: string): string {
+    return `${inside.sockets}/${portFile(name)}`;
   }
 
   /** Path of one of its files as the VMM sees it. */

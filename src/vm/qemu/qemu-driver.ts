@@ -2,6 +2,7 @@ import { access, chown, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
+import { isRunning, killProcess, logTail, spawnJailed, type JailedProcess } from '#host/jailed-process.ts';
 import type { Accelerator, Machine, MachineDriver, MachineRecord, MachineShape, MachineSpec } from '../driver.ts';
 import { assertMachineSpec } from '../machine-spec.ts';
 import { qemuArguments } from './command-line.ts';
@@ -17,7 +18,6 @@ import { PhaseClock } from './phase-clock.ts';
 import { QemuMachine } from './qemu-machine.ts';
 import { QmpClient, type QmpEvent } from './qmp.ts';
 import { allKernelArguments, Templates } from './templates.ts';
-import { isRunning, killProcess, logTail, spawnVmm, type SpawnedVmm } from './vmm-process.ts';
 
 export interface QemuDriverOptions {
   readonly assets: Pick<Assets, 'sysroot' | 'kernel' | 'initramfs'>;
@@ -158,7 +158,7 @@ async function spawn(
   beginning: Beginning,
   directory: MachineDirectory,
   signal: AbortSignal,
-): Promise<SpawnedVmm> {
+): Promise<JailedProcess> {
   const { assets, accelerator } = options;
   const command = jailedCommand(
     {
@@ -188,7 +188,7 @@ async function spawn(
   );
   signal.throwIfAborted();
   try {
-    return await spawnVmm(command, directory.vmmLog);
+    return await spawnJailed({ what: 'the VMM', command, output: directory.vmmLog });
   } catch (error) {
     if (error instanceof PodvmError && error.kind !== 'internal') throw error;
     throw startFailure(spec.id, await logTail(directory.vmmLog), error);
@@ -201,7 +201,7 @@ const unconfined = new WeakSet<QemuDriverOptions>();
 async function confineOnce(
   options: QemuDriverOptions,
   { id, hostMemoryBytes }: Omit<MachineSpec, 'from'>,
-  { identity }: SpawnedVmm,
+  { identity }: JailedProcess,
 ): Promise<HostCgroup | undefined> {
   if (hostMemoryBytes === undefined || unconfined.has(options)) return undefined;
   try {
@@ -253,7 +253,7 @@ async function adopt(record: MachineRecord, signal: AbortSignal): Promise<Machin
     cgroup: await findHostCgroup(record.id),
   });
   undo.move();
-  await machine.learnDisks(signal);
+  await machine.learnDevices(signal);
   return machine;
 }
 
