@@ -32,7 +32,7 @@ test('the node says who it is, that it is ready, and only what it can', async ()
     ['', 'podvm', 'podvm-own-boot'],
   );
   for (const { features } of quiet.runtimeHandlers) {
-    assert.deepEqual([features?.recursiveReadOnlyMounts, features?.userNamespaces], [false, true]);
+    assert.deepEqual([features?.recursiveReadOnlyMounts, features?.userNamespaces], [true, true]);
   }
   assert.deepEqual(quiet.info, {});
   const verbose = await runtime.status({ verbose: true });
