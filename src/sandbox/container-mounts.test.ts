@@ -16,6 +16,7 @@ function place() {
       if (source.path === '/missing') throw new PodvmError('notFound', 'Cannot share /missing: it is not there');
       journal.push(`find ${source.path}`);
       return {
+        mode: 'share',
         key: source.path,
         async attach(volume) {
           journal.push(`attach ${source.path}`);
@@ -29,7 +30,7 @@ function place() {
     },
   };
   const volumes = [{ name: 'data', kind: 'scratch' }] as const;
-  return { journal, mounts: createContainerMounts({ volumes, hostModes: { share }, log: silentLog }) };
+  return { journal, mounts: createContainerMounts({ volumes, hostModes: [share], log: silentLog }) };
 }
 
 const ofHost = (path: string, more: Partial<ContainerMount> = {}): ContainerMount => ({

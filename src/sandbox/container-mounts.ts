@@ -1,12 +1,11 @@
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import {
-  hostModeOf,
   type AttachedSource,
+  type FoundSource,
   type GuestMount,
   type GuestSource,
   type HostMode,
-  type HostModeName,
   type HostMount,
 } from './host-mode.ts';
 import type { ContainerMount, MountMode, MountStatus, SandboxVolume } from './sandbox.ts';
@@ -29,7 +28,8 @@ export interface ContainerMounts extends AsyncDisposable {
 
 export interface ContainerMountsParts {
   readonly volumes: readonly SandboxVolume[];
-  readonly hostModes: Readonly<Record<HostModeName, HostMode>>;
+  /** In the order in which they are asked. */
+  readonly hostModes: readonly HostMode[];
   readonly log: Log;
 }
 
@@ -84,15 +84,23 @@ async function bringIn(
 }
 
 async function bringInFromHost(mount: HostMount, { parts, sources, takeName, held }: Site, signal: AbortSignal) {
-  const mode = hostModeOf(mount.source.path);
-  await using found = await parts.hostModes[mode].find(mount, signal);
+  await using found = await findSource(mount, parts.hostModes, signal);
+  const { mode, key } = found;
   const hold = held.use(
-    await sources.hold(`${mode} ${found.key}`, async () => {
+    await sources.hold(`${mode} ${key}`, async () => {
       signal.throwIfAborted();
       return await found.attach(takeName(), signal);
     }),
   );
   return { mode, guest: hold.value.guest };
+}
+
+async function findSource(mount: HostMount, modes: readonly HostMode[], signal: AbortSignal): Promise<FoundSource> {
+  for (const mode of modes) {
+    const found = await mode.find(mount, signal);
+    if (found !== undefined) return found;
+  }
+  throw new PodvmError('unsupported', `Cannot mount ${mount.mountPath}: no mode is for ${mount.source.path}`);
 }
 
 function modeOfVolume(volumes: readonly SandboxVolume[], name: string, mountPath: string): MountMode {

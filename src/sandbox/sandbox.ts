@@ -41,6 +41,9 @@ export interface VolumeFile {
   readonly bytes: Uint8Array;
   /** Permission bits, such as 0o644. */
   readonly mode: number;
+  /** Owner; default root, and the pod's `fsGroup`. */
+  readonly uid?: number;
+  readonly gid?: number;
 }
 
 export type SandboxVolume =

@@ -6,7 +6,9 @@ import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
 import type { ConfigureParams } from './guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
+import type { HostMode } from './host-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
+import { createKubeletMode } from './kubelet-mode.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
 import { createPhases, type PhaseClock } from './phases.ts';
@@ -62,7 +64,8 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
-    const mounts = running.use(containerMounts(plan, prepared));
+    const kubelet = running.use(kubeletMode(plan, prepared));
+    const mounts = running.use(containerMounts(plan, prepared, kubelet));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -192,12 +195,21 @@ interface Attached {
   readonly mounts: ContainerMounts;
 }
 
-function containerMounts({ spec, context }: Plan, { record, machine, guest }: PreparedSandbox): ContainerMounts {
+function kubeletMode({ spec, context }: Plan, { record, guest }: PreparedSandbox) {
+  const log = context.surroundings.log.with({ sandbox: record.id });
+  return createKubeletMode({ podUid: spec.uid, guest, trees: context.limits.pushedTrees, log });
+}
+
+function containerMounts(
+  { spec, context }: Plan,
+  { record, machine, guest }: PreparedSandbox,
+  kubelet: HostMode,
+): ContainerMounts {
   const log = context.surroundings.log.with({ sandbox: record.id });
   const { serveFiles } = context.parts;
   return createContainerMounts({
     volumes: spec.volumes,
-    hostModes: { share: createShareMode({ sandboxId: record.id, machine, guest, serveFiles, log }) },
+    hostModes: [kubelet, createShareMode({ sandboxId: record.id, machine, guest, serveFiles, log })],
     log,
   });
 }
