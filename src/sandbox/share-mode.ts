@@ -75,6 +75,7 @@ function foundSource(
   parts: ShareModeParts,
 ): FoundSource {
   return {
+    mode: 'share',
     key: [propagation, access.onHost, access.isReadOnlyInGuest, source.identity].join(' '),
     attach: (volume, signal) =>
       attach(

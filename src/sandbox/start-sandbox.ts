@@ -6,8 +6,10 @@ import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
 import type { ConfigureParams } from './guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
+import type { HostMode } from './host-mode.ts';
 import { createImageMode } from './image-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
+import { createKubeletMode } from './kubelet-mode.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
 import { createPhases, type PhaseClock } from './phases.ts';
@@ -63,7 +65,8 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
-    const mounts = running.use(containerMounts(plan, prepared, imageDisks));
+    const kubelet = running.use(kubeletMode(plan, prepared));
+    const mounts = running.use(containerMounts(plan, prepared, kubelet, imageDisks));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -102,7 +105,7 @@ async function becomeThePods(
 }
 
 async function giveToPod(
-  { spec, context, order, owner, phases }: Plan,
+  { spec, context, owner, phases }: Plan,
   spare: PreparedSandbox,
   signal: AbortSignal,
 ): Promise<void> {
@@ -111,7 +114,7 @@ async function giveToPod(
   const named = { ...record, namespace: spec.namespace, name: spec.name, podUid: spec.uid };
   await together(signal, [
     () => writeRecord(directory.path, named),
-    () => limitOnHost(machine, order.size, context.limits.size),
+    () => limitOnHost(machine, spec.resources, context.limits.size),
     (both) => phases.time('network connected', attachment.connect(both)),
   ]);
 }
@@ -193,15 +196,24 @@ interface Attached {
   readonly mounts: ContainerMounts;
 }
 
-function containerMounts({ spec, context }: Plan, made: PreparedSandbox, imageDisks: ImageDisks): ContainerMounts {
-  const { record, machine, guest } = made;
+function kubeletMode({ spec, context }: Plan, { record, guest }: PreparedSandbox) {
+  const log = context.surroundings.log.with({ sandbox: record.id });
+  return createKubeletMode({ podUid: spec.uid, guest, trees: context.limits.pushedTrees, log });
+}
+
+function containerMounts(
+  { spec, context }: Plan,
+  { record, machine, guest }: PreparedSandbox,
+  kubelet: HostMode,
+  imageDisks: ImageDisks,
+): ContainerMounts {
   const { parts, surroundings } = context;
   const log = surroundings.log.with({ sandbox: record.id });
   const { serveFiles, images } = parts;
   const hasOwnUsers = spec.userNamespace !== undefined;
   return createContainerMounts({
     volumes: spec.volumes,
-    hostModes: { share: createShareMode({ sandboxId: record.id, hasOwnUsers, machine, guest, serveFiles, log }) },
+    hostModes: [kubelet, createShareMode({ sandboxId: record.id, hasOwnUsers, machine, guest, serveFiles, log })],
     imageMode: createImageMode({ images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
     log,
   });

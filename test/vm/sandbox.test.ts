@@ -77,6 +77,14 @@ async function hostMemoryLimit(id: string): Promise<number | undefined> {
   return file === undefined ? undefined : Number(await readFile(file, 'latin1'));
 }
 
+/** Thousandths of a core that the VMM may use; undefined where the host gives us no cgroup. */
+async function hostCpuMillis(id: string): Promise<number | undefined> {
+  const second = await readFileIfThere(`/sys/fs/cgroup/podvm/${id}/cpu.max`);
+  const first = await readFileIfThere(`/sys/fs/cgroup/cpu/podvm/${id}/cpu.cfs_quota_us`);
+  const quotaUs = (second ?? first)?.split(' ')[0];
+  return quotaUs === undefined ? undefined : Number(quotaUs) / 100;
+}
+
 async function disposable(starting: Promise<Sandbox>): Promise<Sandbox & AsyncDisposable> {
   const sandbox = await starting;
   return Object.assign(sandbox, { [Symbol.asyncDispose]: () => sandbox.remove() });
@@ -304,7 +312,11 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     await pod.resize({ memoryLimitBytes: 96 * mebibyte }, minute());
     const after = await limits();
     assert.equal(after.pod, 96 * mebibyte);
-    if (before.host !== undefined) assert.equal((after.host ?? 0) - before.host, 32 * mebibyte);
+    if (before.host !== undefined) {
+      assert.equal((after.host ?? 0) - before.host, 32 * mebibyte);
+      await pod.resize({ cpuLimitMillis: 500 }, minute());
+      assert.equal(await hostCpuMillis(pod.id), 500 + 1000);
+    }
     await assert.rejects(pod.resize({ memoryLimitBytes: 2 ** 50 }, minute()), { kind: 'exhausted' });
   });
 
