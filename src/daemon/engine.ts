@@ -75,7 +75,7 @@ export async function openEngine(
           images: { hold: async (...request) => await (await opening.promise).hold(...request) },
           connectLink,
           makeScratchDisk,
-          serveFiles: createFileServers(assets.sysroot),
+          serveFiles: createFileServers(assets),
         },
       },
       signal,

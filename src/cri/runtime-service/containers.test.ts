@@ -7,6 +7,7 @@ import { PodvmError } from '#base/errors.ts';
 import { is } from '../rpc/scripted-client.ts';
 import {
   ContainerState,
+  MountPropagation,
   SecurityProfile_ProfileType as ProfileType,
   SupplementalGroupsPolicy,
 } from '../schema/api_pb.ts';
