@@ -17,18 +17,21 @@ interface Item {
 
 /** The pod's volumes with their files. Errors: `notFound` for a ConfigMap, Secret or key; `invalid`. */
 export function sandboxVolumes(pod: Pod, config: PodConfig, facts: PodFacts): SandboxVolume[] {
-  return pod.spec.volumes.map((volume) => {
+  return pod.spec.volumes.flatMap((volume): SandboxVolume[] => {
+    if (volume.hostPath !== undefined) return []; // shared when a container mounts it
     if (volume.emptyDir === undefined) {
-      return { name: volume.name, kind: 'push', files: lastOfEachPath(filesOf(volume, pod, config, facts)) };
+      return [{ name: volume.name, kind: 'push', files: lastOfEachPath(filesOf(volume, pod, config, facts)) }];
     }
     const { medium, sizeLimit } = volume.emptyDir;
     const limit = parseQuantity(sizeLimit ?? '');
-    return {
-      name: volume.name,
-      kind: medium === 'Memory' ? 'tmpfs' : 'scratch',
-      // Kubernetes takes 0 as no limit.
-      ...(limit === undefined || limit.nano === 0n ? {} : { sizeLimitBytes: unitsOf(limit) }),
-    };
+    return [
+      {
+        name: volume.name,
+        kind: medium === 'Memory' ? 'tmpfs' : 'scratch',
+        // Kubernetes takes 0 as no limit.
+        ...(limit === undefined || limit.nano === 0n ? {} : { sizeLimitBytes: unitsOf(limit) }),
+      },
+    ];
   });
 }
 
