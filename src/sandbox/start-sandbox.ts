@@ -6,6 +6,7 @@ import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
 import type { ConfigureParams } from './guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
+import { createImageMode } from './image-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
@@ -62,7 +63,7 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
-    const mounts = running.use(containerMounts(plan, prepared));
+    const mounts = running.use(containerMounts(plan, prepared, imageDisks));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -76,11 +77,11 @@ export async function startSandbox(
 
 function planStart(spec: SandboxSpec, context: StartContext): Plan {
   const { limits, surroundings } = context;
-  const { network, template, hostPorts } = spec;
+  const { network, template, hostPorts, annotations, dns } = spec;
   const what = `pod ${spec.namespace}/${spec.name}`;
   if (spec.userNamespace !== undefined) checkUserNamespace(what, spec.userNamespace);
   const size = machineSizeOf(what, spec.resources, limits.size);
-  const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts };
+  const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts, annotations, dns };
   const phases = createPhases(surroundings.monotonicNs);
   return { spec, context, owner, phases, order: { size, network, template, owner } };
 }
@@ -192,12 +193,15 @@ interface Attached {
   readonly mounts: ContainerMounts;
 }
 
-function containerMounts({ spec, context }: Plan, { record, machine, guest }: PreparedSandbox): ContainerMounts {
-  const log = context.surroundings.log.with({ sandbox: record.id });
-  const { serveFiles } = context.parts;
+function containerMounts({ spec, context }: Plan, made: PreparedSandbox, imageDisks: ImageDisks): ContainerMounts {
+  const { record, machine, guest } = made;
+  const { parts, surroundings } = context;
+  const log = surroundings.log.with({ sandbox: record.id });
+  const { serveFiles, images } = parts;
   return createContainerMounts({
     volumes: spec.volumes,
     hostModes: { share: createShareMode({ sandboxId: record.id, machine, guest, serveFiles, log }) },
+    imageMode: createImageMode({ images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
     log,
   });
 }

@@ -61,13 +61,21 @@ export class Volumes {
     return this.#views.of(this.path(name));
   }
 
+  isImage(name: string): boolean {
+    return this.#volumes.get(name)?.params.kind === 'image';
+  }
+
   /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk), those of `Shares.attach`. */
   async create(params: VolumeParams): Promise<void> {
     const { name, kind, disk, sizeLimitBytes, mode = defaultMode, fsGroup } = params;
     if (this.#volumes.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it exists`);
     if (this.#volumes.size >= limits.maxVolumes) throw new PodvmError('exhausted', 'Cannot create volume: too many');
     if (kind === 'share') return await this.#shares.attach(params);
-    const path = kind === 'scratch' ? `${this.#scratch(name, disk)}/volumes/${name}` : `${volumesRoot}/${name}`;
+    if (kind === 'image') {
+      this.#volumes.set(name, { params, path: this.#diskOf(name, disk), isMounted: false });
+      return;
+    }
+    const path = kind === 'scratch' ? `${this.#diskOf(name, disk)}/volumes/${name}` : `${volumesRoot}/${name}`;
     this.#parts.makeDirectories(path);
     const isMounted = kind !== 'scratch';
     if (isMounted) {
@@ -87,6 +95,7 @@ export class Volumes {
     const volume = this.#volumes.get(name);
     if (volume === undefined) return;
     this.#volumes.delete(name);
+    if (volume.params.kind === 'image') return; // the disk stays, and whatever else shows it
     this.#views.drop(volume.path);
     if (volume.isMounted) this.#parts.unmount(volume.path, unmountFlags.detach);
     this.#parts.removeTree(volume.path);
@@ -166,8 +175,8 @@ export class Volumes {
     if (volume.params.fsGroup !== undefined) this.#parts.changeOwner(path, 0, volume.params.fsGroup);
   }
 
-  #scratch(name: string, disk: string | undefined): string {
-    if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: scratch needs a disk`);
+  #diskOf(name: string, disk: string | undefined): string {
+    if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: it needs a disk`);
     return this.#disks.path(disk);
   }
 
