@@ -104,7 +104,7 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
       network: createHostNetwork({ stateDir: join(directory, 'network'), log, ...cni }),
       images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),
       makeScratchDisk,
-      serveFiles: createFileServers(assets.sysroot),
+      serveFiles: createFileServers(assets),
       connectLink,
     };
     return await openSandboxes(
