@@ -8,7 +8,8 @@ import {
   type HostMode,
   type HostMount,
 } from './host-mode.ts';
-import type { ContainerMount, MountMode, MountStatus, SandboxVolume } from './sandbox.ts';
+import type { ImageMode, ImageMount } from './image-mode.ts';
+import type { ContainerMount, MountMode, MountSource, MountStatus, SandboxVolume } from './sandbox.ts';
 import { createSharedSources, type SharedSources } from './shared-sources.ts';
 
 /** The mounts of one container. Disposing gives back what it holds; the container must be gone from the guest. */
@@ -30,6 +31,7 @@ export interface ContainerMountsParts {
   readonly volumes: readonly SandboxVolume[];
   /** In the order in which they are asked. */
   readonly hostModes: readonly HostMode[];
+  readonly imageMode: ImageMode;
   readonly log: Log;
 }
 
@@ -38,9 +40,9 @@ export function createContainerMounts(parts: ContainerMountsParts): ContainerMou
     parts.log.error('volume not given back', error, { volume: key }),
   );
   let next = 0;
-  const takeName = () => {
+  const takeName = (kind: MountSource['kind']) => {
     next += 1;
-    return `host_${next}`; // which no volume of a pod can have: its name is a DNS label
+    return `${kind}_${next}`; // which no volume of a pod can have: its name is a DNS label
   };
   return {
     async prepare(mounts, signal) {
@@ -62,7 +64,7 @@ export function createContainerMounts(parts: ContainerMountsParts): ContainerMou
 interface Site {
   readonly parts: ContainerMountsParts;
   readonly sources: SharedSources<AttachedSource>;
-  readonly takeName: () => string;
+  readonly takeName: (kind: MountSource['kind']) => string;
   /** Of the container that asks. */
   readonly held: AsyncDisposableStack;
 }
@@ -79,20 +81,33 @@ async function bringIn(
     case 'host':
       return await bringInFromHost({ ...mount, source }, site, signal);
     case 'image':
-      throw new PodvmError('unsupported', `Cannot mount image ${source.image} at ${mountPath}: not supported yet`);
+      return { mode: 'image', ...(await bringInImage({ ...mount, source }, site, signal)) };
   }
 }
 
-async function bringInFromHost(mount: HostMount, { parts, sources, takeName, held }: Site, signal: AbortSignal) {
-  await using found = await findSource(mount, parts.hostModes, signal);
+async function bringInFromHost(mount: HostMount, site: Site, signal: AbortSignal) {
+  await using found = await findSource(mount, site.parts.hostModes, signal);
   const { mode, key } = found;
-  const hold = held.use(
-    await sources.hold(`${mode} ${key}`, async () => {
-      signal.throwIfAborted();
-      return await found.attach(takeName(), signal);
-    }),
-  );
-  return { mode, guest: hold.value.guest };
+  return { mode, ...(await attach(`${mode} ${key}`, site.takeName('host'), found, site, signal)) };
+}
+
+async function bringInImage(mount: ImageMount, site: Site, signal: AbortSignal) {
+  await using found = await site.parts.imageMode.find(mount, signal);
+  return await attach(`image ${found.key}`, site.takeName('image'), found, site, signal);
+}
+
+async function attach(
+  key: string,
+  name: string,
+  found: FoundSource,
+  { sources, held }: Site,
+  signal: AbortSignal,
+): Promise<{ readonly guest: GuestSource }> {
+  const hold = await sources.hold(key, async () => {
+    signal.throwIfAborted();
+    return await found.attach(name, signal);
+  });
+  return { guest: held.use(hold).value.guest };
 }
 
 async function findSource(mount: HostMount, modes: readonly HostMode[], signal: AbortSignal): Promise<FoundSource> {
@@ -109,6 +124,10 @@ function modeOfVolume(volumes: readonly SandboxVolume[], name: string, mountPath
   throw new PodvmError('notFound', `Cannot mount ${mountPath}: the sandbox has no volume ${name}`);
 }
 
-function guestMountOf({ mountPath, subPath, readOnly }: ContainerMount, source: GuestSource): GuestMount {
+function guestMountOf(
+  { mountPath, subPath, readOnly: isWanted, source: { kind } }: ContainerMount,
+  source: GuestSource,
+): GuestMount {
+  const readOnly = isWanted || kind === 'image'; // an image is nobody's to write to
   return { destination: mountPath, readOnly, ...(subPath === undefined ? {} : { subPath }), ...source };
 }

@@ -117,7 +117,7 @@ export type MountSource =
       /** Whether mounts that the node makes below it appear in the container; the other way is not possible. */
       readonly propagation: 'private' | 'hostToContainer' | 'bidirectional';
     }
-  | { readonly kind: 'image'; readonly image: string };
+  | { readonly kind: 'image'; readonly image: string; readonly pullPolicy: 'Always' | 'IfNotPresent' | 'Never' };
 
 export interface ContainerMount {
   readonly source: MountSource;
@@ -189,10 +189,10 @@ export interface ContainerExit {
 }
 
 /**
- * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, or a path of the node
- * that is shared.
+ * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, a path of the node that
+ * is shared, or an image's disk.
  */
-export type MountMode = SandboxVolume['kind'] | 'share';
+export type MountMode = SandboxVolume['kind'] | 'share' | 'image';
 
 export interface MountStatus {
   readonly mountPath: string;

@@ -7,6 +7,7 @@ import type { Gate } from './gate.ts';
 import type { ConfigureParams } from './guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
 import type { HostMode } from './host-mode.ts';
+import { createImageMode } from './image-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
 import { createKubeletMode } from './kubelet-mode.ts';
 import { LiveSandbox } from './live-sandbox.ts';
@@ -65,7 +66,7 @@ export async function startSandbox(
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
     const kubelet = running.use(kubeletMode(plan, prepared));
-    const mounts = running.use(containerMounts(plan, prepared, kubelet));
+    const mounts = running.use(containerMounts(plan, prepared, { imageDisks, kubelet }));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -79,11 +80,11 @@ export async function startSandbox(
 
 function planStart(spec: SandboxSpec, context: StartContext): Plan {
   const { limits, surroundings } = context;
-  const { network, template, hostPorts } = spec;
+  const { network, template, hostPorts, annotations, dns } = spec;
   const what = `pod ${spec.namespace}/${spec.name}`;
   if (spec.userNamespace !== undefined) checkUserNamespace(what, spec.userNamespace);
   const size = machineSizeOf(what, spec.resources, limits.size);
-  const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts };
+  const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts, annotations, dns };
   const phases = createPhases(surroundings.monotonicNs);
   return { spec, context, owner, phases, order: { size, network, template, owner } };
 }
@@ -203,13 +204,15 @@ function kubeletMode({ spec, context }: Plan, { record, guest }: PreparedSandbox
 function containerMounts(
   { spec, context }: Plan,
   { record, machine, guest }: PreparedSandbox,
-  kubelet: HostMode,
+  { imageDisks, kubelet }: { readonly imageDisks: ImageDisks; readonly kubelet: HostMode },
 ): ContainerMounts {
-  const log = context.surroundings.log.with({ sandbox: record.id });
-  const { serveFiles } = context.parts;
+  const { parts, surroundings } = context;
+  const log = surroundings.log.with({ sandbox: record.id });
+  const { serveFiles, images } = parts;
   return createContainerMounts({
     volumes: spec.volumes,
     hostModes: [kubelet, createShareMode({ sandboxId: record.id, machine, guest, serveFiles, log })],
+    imageMode: createImageMode({ images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
     log,
   });
 }

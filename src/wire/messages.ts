@@ -95,8 +95,8 @@ const configure = v.object({
 
 const createVolume = v.object({
   name,
-  kind: v.picklist(['scratch', 'tmpfs', 'push', 'share']),
-  /** `scratch`: serial of the attached ext4 disk it is a directory of. */
+  kind: v.picklist(['scratch', 'tmpfs', 'push', 'image', 'share']),
+  /** Serial of an attached disk. `scratch`: the ext4 one it is a directory of; `image`: the EROFS one that it is. */
   disk: v.optional(serial),
   /** `share`: name of the virtio-serial port behind which the host's 9p server is, and what it exports. */
   port: v.optional(serial),
@@ -155,7 +155,7 @@ export type Stdio = v.InferOutput<typeof stdio>;
 
 const mount = v.object({
   volume: name,
-  /** Relative path in the volume, made if absent; symlinks in it never lead out of the volume. */
+  /** Relative path in the volume, made if absent (not in an `image`); symlinks in it never lead out of the volume. */
   subPath: v.optional(path),
   destination: absolutePath,
   readOnly: v.boolean(),

@@ -7,6 +7,8 @@ import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork } from '#network/host-network.ts';
+import { readRoutes } from '#network/ip-command.ts';
+import { readIpv6 } from '#network/ipv6.ts';
 import { describeNetwork, type NetworkBench } from '#network/network.conformance.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
@@ -70,11 +72,16 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     assert.deepEqual(await house.leftovers(), []);
   });
 
-  test('two pods talk to each other by address', async () => {
-    const [address = ''] = server.status.addresses;
+  test('two pods talk to each other by address, of each family that the node has', async () => {
+    const [address = '', address6, ...more] = server.status.addresses;
     assert.match(address, /^10\./);
+    assert.deepEqual(more, []);
+    const { isUsable } = await readIpv6(await readRoutes(soon()), soon());
+    assert.equal(address6 !== undefined, isUsable);
     const client = await house.sandboxes.run({ ...sandboxSpec, name: 'client' }, soon());
-    const script = `for n in $(seq 100); do wget -q -O - http://${address}:8080/ && exit 0; sleep 0.1; done; exit 1`;
+    const url6 = address6 === undefined ? '' : `http://[${address6}]:8080/`;
+    const script = `for n in $(seq 100); do wget -q -O - http://${address}:8080/ && break; sleep 0.1; done
+      ${url6 === '' ? 'echo page' : `exec wget -q -T 5 -O - ${url6}`}`;
     const command = ['sh', '-c', script];
     const container = await client.createContainer({ ...containerSpec, name: 'wget', image, command }, soon());
     let said = '';
@@ -82,7 +89,8 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     await container.start(soon());
     const { exitCode } = await container.exited;
     await follower.ended;
-    assert.deepEqual([exitCode, said.slice(-5)], [0, 'page\n']);
+    assert.deepEqual([exitCode, said.slice(-10)], [0, 'page\npage\n']);
+    if (url6 !== '') assert.equal(await untilFetched(url6), 'page\n');
     await client.remove();
   });
 

@@ -131,6 +131,22 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.deepEqual(output.trim().split('\n'), ['real', '1234', 'real', 'hello', '33554432', '/tmp']);
   });
 
+  test('a volume is mounted by sub-path too, directory or file, made where it is not there', async () => {
+    const mount = (name: string, mountPath: string, subPath: string) => ({
+      source: { kind: 'volume' as const, name },
+      mountPath,
+      subPath,
+      readOnly: name === 'page',
+    });
+    const mounts = [mount('data', '/part', 'made/here'), mount('page', '/one/file', 'index.html')];
+    const { output } = await runScript(sandbox, 'echo x >/part/y; cat /one/file; ls /part', { mounts });
+    assert.equal(output, 'hello\ny\n');
+    const all = {
+      mounts: [{ source: { kind: 'volume' as const, name: 'data' }, mountPath: '/data', readOnly: false }],
+    };
+    assert.equal((await runScript(sandbox, 'cat /data/made/here/y; rm -r /data/made', all)).output, 'x\n');
+  });
+
   test('a container keeps its default capabilities and no more, and seccomp is on', async () => {
     const { output } = await runScript(
       sandbox,

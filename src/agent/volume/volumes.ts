@@ -63,12 +63,20 @@ export class Volumes {
     return this.#views.of(this.path(name));
   }
 
+  isImage(name: string): boolean {
+    return this.#volumes.get(name)?.params.kind === 'image';
+  }
+
   /** Errors: `alreadyExists`, `exhausted`, `invalid`, `notFound` (disk), those of `Shares.attach`. */
   async create(params: VolumeParams): Promise<void> {
     const { name, kind, mode = defaultMode, uid = 0, gid, fsGroup } = params;
     if (this.#volumes.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it exists`);
     if (this.#volumes.size >= limits.maxVolumes) throw new PodvmError('exhausted', 'Cannot create volume: too many');
     if (kind === 'share') return await this.#shares.attach(params);
+    if (kind === 'image') {
+      this.#volumes.set(name, { params, path: this.#disks.path(diskOf(params)), isMounted: false, project: undefined });
+      return;
+    }
     const volume = kind === 'scratch' ? this.#makeOnDisk(params) : this.#makeInMemory(params);
     // Of an fsGroup the volume and all that is made in it belong to the group: the set-group-id bit hands it down.
     this.#parts.changeOwner(volume.path, uid, fsGroup ?? gid ?? 0);
@@ -82,6 +90,7 @@ export class Volumes {
     const volume = this.#volumes.get(name);
     if (volume === undefined) return;
     this.#volumes.delete(name);
+    if (volume.params.kind === 'image') return; // the disk stays, and whatever else shows it
     this.#views.drop(volume.path);
     if (volume.isMounted) this.#parts.unmount(volume.path, unmountFlags.detach);
     this.#parts.removeTree(volume.path);
@@ -96,8 +105,8 @@ export class Volumes {
   }
 
   #makeOnDisk(params: VolumeParams): Volume {
-    const { name, disk, sizeLimitBytes } = params;
-    if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: scratch needs a disk`);
+    const { name, sizeLimitBytes } = params;
+    const disk = diskOf(params);
     const path = `${this.#disks.path(disk)}/volumes/${name}`;
     this.#parts.makeDirectories(path);
     const project = this.#projects.assign(this.#disks.device(disk), path, sizeLimitBytes);
@@ -113,4 +122,9 @@ export class Volumes {
     this.#parts.mount('tmpfs', path, 'tmpfs', flags, size === undefined ? '' : `size=${size}`);
     return { params, path, isMounted: true, project: undefined };
   }
+}
+
+function diskOf({ name, disk }: VolumeParams): string {
+  if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: it needs a disk`);
+  return disk;
 }

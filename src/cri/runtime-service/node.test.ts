@@ -41,6 +41,18 @@ test('the node says who it is, that it is ready, and only what it can', async ()
   await runtime.updateRuntimeConfig({ runtimeConfig: { networkConfig: { podCidr: '10.0.0.0/24' } } });
 });
 
+test('a network that lacks its configuration is told as it is, with the reason, until it is there', async () => {
+  await using node = await openScriptedNode();
+  const conditionOf = async () =>
+    (await node.runtime.status()).status?.conditions.find(({ type }) => type === 'NetworkReady');
+  node.setNetworkReadiness({ isReady: false, message: 'Cannot connect: no *.conflist', fix: 'Install a network.' });
+  const { status: isMet, reason, message } = (await conditionOf()) ?? {};
+  assert.deepEqual([isMet, reason], [false, 'NetworkPluginNotReady']);
+  assert.equal(message, 'Cannot connect: no *.conflist. Install a network.');
+  node.setNetworkReadiness({ isReady: true, name: 'cluster' });
+  assert.equal((await conditionOf())?.status, true);
+});
+
 test('what PodVM has not is unimplemented, in a sentence', async () => {
   await using node = await openScriptedNode();
   const { runtime } = node;
