@@ -17,11 +17,16 @@ import { Cgroups, podCgroup } from './container/cgroups.ts';
 import { Children } from './container/children.ts';
 import { Containers } from './container/containers.ts';
 import { Crun } from './container/crun.ts';
+import { PodUsers } from './container/pod-users.ts';
 import { writeEtcFiles } from './container/rootfs.ts';
 import type { Engine } from './engine/engine.ts';
 import { dial } from './io/dial.ts';
 import { Nic } from './network/configure-network.ts';
 import { Disks } from './volume/disks.ts';
+import { MappedViews } from './volume/mapped-views.ts';
+import { Projects } from './volume/projects.ts';
+import { Pushes } from './volume/pushes.ts';
+import { Shares } from './volume/shares.ts';
 import { Volumes } from './volume/volumes.ts';
 
 const agentVersion = '0.1.0';
@@ -43,20 +48,34 @@ class Services {
   readonly #guest: Guest;
   readonly #channel: Channel;
   readonly #disks: Disks;
+  readonly #shares: Shares;
   readonly #volumes: Volumes;
+  readonly #pushes: Pushes;
   readonly #cgroups: Cgroups;
   readonly #containers: Containers;
   readonly #nic: Nic;
+  readonly #views: MappedViews;
   #isConfigured = false;
   #pausePid: number | undefined;
+  #users: PodUsers | undefined;
 
   constructor(engine: Engine, channelFd: number, guest: Guest) {
     this.#engine = engine;
     this.#guest = guest;
     const children = new Children(engine);
-    this.#disks = new Disks(engine);
+    this.#views = new MappedViews(engine);
+    this.#disks = new Disks(engine, this.#views);
     this.#nic = new Nic(engine);
-    this.#volumes = new Volumes(engine, this.#disks);
+    this.#shares = new Shares({
+      engine,
+      children,
+      loadModule: (name) => guest.loadModule(name),
+      warn: (text) => this.warn(text),
+    });
+    const projects = new Projects(engine);
+    const needs = { disks: this.#disks, shares: this.#shares, views: this.#views, projects };
+    this.#volumes = new Volumes(engine, needs);
+    this.#pushes = new Pushes(engine);
     this.#cgroups = new Cgroups(engine);
     this.#channel = new Channel(engine, channelFd, {
       hello: (hello) => this.#welcome(hello),
@@ -72,6 +91,7 @@ class Services {
       cgroups: this.#cgroups,
       disks: this.#disks,
       volumes: this.#volumes,
+      projects,
       crun: guest.crunFd === undefined ? undefined : new Crun(engine, children, guest.crunFd),
     });
   }
@@ -113,16 +133,14 @@ class Services {
 
   readonly #handlers: Handlers = {
     configure: (params) => this.#configure(params),
-    attachDisk: async ({ serial, fileSystem, readOnly }) => ({
-      phases: await this.#disks.attach(serial, fileSystem, readOnly),
-    }),
+    attachDisk: async (params) => ({ phases: await this.#disks.attach(params) }),
     detachDisk: ({ serial }) => done(this.#disks.detach(serial)),
-    createVolume: (params) => done(this.#volumes.create(params)),
-    beginPush: ({ volume }) => ({ push: this.#volumes.beginPush(volume) }),
-    pushFile: ({ push, path, mode, data }) => done(this.#volumes.pushFile(push, path, mode, data)),
-    commitPush: ({ push }) => done(this.#volumes.commitPush(push)),
-    abortPush: ({ push }) => done(this.#volumes.abortPush(push)),
-    removeVolume: ({ name }) => done(this.#volumes.remove(name)),
+    createVolume: async (params) => done(await this.#volumes.create(params)),
+    beginPush: ({ volume }) => ({ push: this.#pushes.begin(this.#volumes.find(volume)) }),
+    pushFile: (params) => done(this.#pushes.file(params)),
+    commitPush: ({ push }) => done(this.#pushes.commit(push)),
+    abortPush: ({ push }) => done(this.#pushes.abort(push)),
+    removeVolume: async ({ name }) => done(await this.#volumes.remove(name)),
     createContainer: (params) => {
       this.#loadDriversFor(params.process.capabilities);
       return this.#containers.create(params);
@@ -147,6 +165,9 @@ class Services {
     if (!this.#containers.isEmpty) {
       throw new PodvmError('failedPrecondition', 'Cannot configure the guest: there are containers in it');
     }
+    if (this.#users !== undefined) {
+      throw new PodvmError('failedPrecondition', 'Cannot configure the guest: it has the users of a pod already');
+    }
     this.#isConfigured = true;
     const phases: { name: string; ms: number }[] = [];
     const step = (name: string, work: () => void) => {
@@ -156,9 +177,11 @@ class Services {
     };
     step('clock', () => this.#engine.setRealtimeMs(params.realtimeMs));
     step('entropy', () => this.#engine.addEntropy(this.#engine.decodeBase64(params.entropy)));
+    step('users', () => this.#holdNamespaces(params));
     step('names', () => {
       this.#engine.setHostname(params.hostname);
-      writeEtcFiles(this.#engine, { hosts: params.etcHosts, hostname: params.hostname, resolvConf: params.resolvConf });
+      const { hostname, etcHosts: hosts, resolvConf } = params;
+      for (const file of writeEtcFiles(this.#engine, { hosts, hostname, resolvConf })) this.#users?.own(file);
       this.#engine.makeDirectories('/etc');
       this.#engine.writeFile('/etc/machine-id', `${params.machineId}\n`);
     });
@@ -169,12 +192,25 @@ class Services {
       for (const [name, value] of Object.entries(params.sysctls)) this.#setSysctl(name, value);
     });
     step('cgroup', () => this.#cgroups.makePod(params.resources));
-    step('pause', () => {
-      if (this.#pausePid !== undefined) this.#engine.kill(this.#pausePid, killSignal);
-      this.#pausePid = params.sharePidNamespace ? this.#engine.spawnPause() : undefined;
-      this.#containers.configure({ hostname: params.hostname, pausePid: this.#pausePid });
+    this.#containers.configure({
+      hostname: params.hostname,
+      pidNamespaceOf: params.sharePidNamespace ? this.#pausePid : undefined,
+      users: this.#users,
     });
     return { phases };
+  }
+
+  /** What the pod's containers share beyond the guest itself is held by a process that does nothing else. */
+  #holdNamespaces({ userNamespace, sharePidNamespace }: Params<'configure'>): void {
+    if (this.#pausePid !== undefined) this.#engine.kill(this.#pausePid, killSignal);
+    this.#pausePid = undefined;
+    if (userNamespace !== undefined) {
+      this.#users = new PodUsers(this.#engine, this.#nic, userNamespace, sharePidNamespace);
+      this.#pausePid = this.#users.pid;
+      this.#views.use(this.#users.pid);
+    } else if (sharePidNamespace) {
+      this.#pausePid = this.#engine.spawnPause(true);
+    }
   }
 
   /** The guest has no modprobe for the kernel to call when somebody who may makes the first bridge. */
@@ -192,7 +228,9 @@ class Services {
       throw new PodvmError('invalid', 'Cannot set a sysctl: its name is none');
     }
     try {
-      this.#engine.writeExisting(`/proc/sys/${name.replaceAll('.', '/')}`, value);
+      const file = `/proc/sys/${name.replaceAll('.', '/')}`;
+      if (this.#users === undefined) this.#engine.writeExisting(file, value);
+      else this.#users.writeSysctl(file, value);
     } catch (cause) {
       throw new PodvmError('invalid', `Cannot set sysctl ${name}: the guest's kernel refuses it`, { cause });
     }
@@ -205,12 +243,14 @@ class Services {
       agentHeapBytes: heapBytes,
       agentFds: descriptors,
       pod: this.#cgroups.figures(podCgroup),
-      containers: this.#containers.stats().map(({ id, figures }) => ({ id, ...figures })),
+      containers: this.#containers.stats(),
+      volumes: this.#volumes.use(),
     };
   }
 
   async #shutdown(graceMs: number): Promise<Record<string, never>> {
     await this.#containers.stopAll(graceMs);
+    await this.#shares.detachAll();
     this.#engine.sync();
     this.#disks.detachAll();
     this.#engine.setTimer(farewellMs, () => {

@@ -12,6 +12,7 @@ import { createPodTable } from '#pod/pod-table.ts';
 import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
+import { createFileServers } from '#storage/file-server.ts';
 import { makeScratchDisk } from '#storage/scratch-disk.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
@@ -78,6 +79,7 @@ export async function openEngine(
           images: { hold: async (...request) => await (await opening.promise).hold(...request) },
           connectLink,
           makeScratchDisk,
+          serveFiles: createFileServers(assets.sysroot),
         },
       },
       signal,

@@ -206,3 +206,27 @@ test('readLocalProfiles() reads profiles from their directory, and from nowhere 
   const profiles = await readLocalProfiles(specOf('good.json'), directory);
   assert.deepEqual(profiles.get('good.json'), { defaultAction: 'SCMP_ACT_ALLOW' });
 });
+
+test("sandboxSpecOf() maps users for a pod that does not want its machine's", () => {
+  const usersOf = (hostUsers: string) =>
+    specsOf(pod(`{ ${hostUsers} containers: [{ name: a, image: i }] }`)).sandbox().userNamespace;
+  const ids = [{ containerId: 0, hostId: 65_536, size: 65_536 }];
+  assert.deepEqual(usersOf('hostUsers: false,'), { uids: ids, gids: ids });
+  for (const none of ['hostUsers: true,', '']) assert.equal(usersOf(none), undefined);
+});
+
+test('containerSpecOf() mounts image volumes, each by its own pull policy, and makes no volume of them', () => {
+  const specs = specsOf(
+    pod(`{ containers: [{ name: a, image: i, volumeMounts: [
+      { name: m, mountPath: /m, subPath: weights }, { name: l, mountPath: /l }, { name: o, mountPath: /o } ] }],
+      volumes: [ { name: m, image: { reference: "reg/models:1" } }, { name: l, image: { reference: reg/last } },
+        { name: o, image: { reference: reg/never, pullPolicy: Never } } ] }`),
+  );
+  assert.deepEqual(specs.sandbox().volumes, []);
+  const image = (name: string, pullPolicy: string) => ({ kind: 'image', image: name, pullPolicy });
+  assert.deepEqual(specs.container('a').mounts, [
+    { source: image('reg/models:1', 'IfNotPresent'), mountPath: '/m', subPath: 'weights', readOnly: true },
+    { source: image('reg/last', 'Always'), mountPath: '/l', readOnly: true },
+    { source: image('reg/never', 'Never'), mountPath: '/o', readOnly: true },
+  ]);
+});

@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { ContainerMount, ContainerSpec, SandboxSpec } from '#sandbox/sandbox.ts';
+import type { ContainerMount, ContainerSpec, MountSource, SandboxSpec } from '#sandbox/sandbox.ts';
 import type { PodFacts } from './downward.ts';
 import { environmentOf } from './environment.ts';
 import { expand } from './expand.ts';
@@ -8,6 +8,7 @@ import type { PodConfig } from './pods.ts';
 import { containerResources, podResources } from './resources.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
+import type { Volume } from './schema/volume.ts';
 import { containerSecurity, type LocalProfiles } from './security.ts';
 import { sandboxVolumes } from './volumes.ts';
 
@@ -44,11 +45,15 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     hostAliases: spec.hostAliases,
     sysctls: Object.fromEntries(securityContext.sysctls.map(({ name, value }) => [name, value])),
     sharePidNamespace: spec.shareProcessNamespace,
+    ...(spec.hostUsers ? {} : { userNamespace: { uids: [podIds], gids: [podIds] } }),
     ...(securityContext.fsGroup === undefined ? {} : { fsGroup: securityContext.fsGroup }),
     volumes: sandboxVolumes(pod, config, facts),
     resources: podResources(spec),
   };
 }
+
+/** Of a pod with `hostUsers: false`. Any run will do: the machine has no other pod to keep apart from it. */
+const podIds = { containerId: 0, hostId: 65_536, size: 65_536 };
 
 /** The annotation that decides whether the pod's machine may be a clone of the node's template. */
 export const templateAnnotation = 'podvm.dev/template';
@@ -120,10 +125,15 @@ function mountOf(
   }
   const volume = pod.spec.volumes.find((it) => it.name === mount.name);
   return {
-    source: { kind: 'volume', name: mount.name },
+    source: sourceOf(mount.name, volume?.image),
     mountPath: mount.mountPath,
     ...(subPath === undefined ? {} : { subPath }),
     // Kubernetes mounts everything but an emptyDir read-only, whatever is written.
     readOnly: mount.readOnly || volume?.emptyDir === undefined,
   };
+}
+
+function sourceOf(name: string, image: Volume['image']): MountSource {
+  if (image === undefined) return { kind: 'volume', name };
+  return { kind: 'image', image: image.reference, pullPolicy: pullPolicyOf(image.reference, image.pullPolicy) };
 }

@@ -4,6 +4,7 @@ import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
 import { createContainerMounts } from './container-mounts.ts';
 import type { HostMode } from './host-mode.ts';
+import type { ImageMode } from './image-mode.ts';
 import type { ContainerMount } from './sandbox.ts';
 
 const never = new AbortController().signal;
@@ -16,6 +17,7 @@ function place() {
       if (source.path === '/missing') throw new PodvmError('notFound', 'Cannot share /missing: it is not there');
       journal.push(`find ${source.path}`);
       return {
+        mode: 'share',
         key: source.path,
         async attach(volume) {
           journal.push(`attach ${source.path}`);
@@ -28,8 +30,19 @@ function place() {
       };
     },
   };
+  const imageMode: ImageMode = {
+    find: async ({ source }) => ({
+      mode: 'image',
+      key: source.image,
+      async attach(volume) {
+        journal.push(`attach ${source.image}`);
+        return { guest: { volume }, [Symbol.asyncDispose]: async () => void journal.push(`detach ${source.image}`) };
+      },
+      [Symbol.asyncDispose]: async () => {},
+    }),
+  };
   const volumes = [{ name: 'data', kind: 'scratch' }] as const;
-  return { journal, mounts: createContainerMounts({ volumes, hostModes: { share }, log: silentLog }) };
+  return { journal, mounts: createContainerMounts({ volumes, hostModes: [share], imageMode, log: silentLog }) };
 }
 
 const ofHost = (path: string, more: Partial<ContainerMount> = {}): ContainerMount => ({
@@ -90,4 +103,26 @@ test('everything goes when the sandbox ends, whoever still holds it', async () =
   assert.deepEqual(journal.filter((line) => line.startsWith('detach')).sort(), ['detach /opt', 'detach /srv']);
   await prepared[Symbol.asyncDispose]();
   assert.equal(journal.filter((line) => line.startsWith('detach')).length, 2);
+});
+
+test('an image is mounted read-only, and attached once for all that mount it', async () => {
+  const { journal, mounts } = place();
+  const ofImage = (mountPath: string, more: Partial<ContainerMount> = {}): ContainerMount => ({
+    source: { kind: 'image', image: 'models', pullPolicy: 'Never' },
+    mountPath,
+    readOnly: false,
+    ...more,
+  });
+  const prepared = await mounts.prepare([ofImage('/a'), ofImage('/b', { subPath: 'bin' })], never);
+  const [{ volume } = { volume: '' }] = prepared.guest;
+  assert.deepEqual(prepared.guest, [
+    { destination: '/a', readOnly: true, volume },
+    { destination: '/b', readOnly: true, volume, subPath: 'bin' },
+  ]);
+  assert.deepEqual(
+    prepared.status.map(({ mode }) => mode),
+    ['image', 'image'],
+  );
+  await prepared[Symbol.asyncDispose]();
+  assert.deepEqual(journal, ['attach models', 'detach models']);
 });

@@ -75,6 +75,14 @@ export function createFakeParts(directory: string): FakeParts {
     },
     makeScratchDisk: (request, signal) =>
       make('scratch', signal, () => ({ path: request.path, sizeBytes: request.sizeBytes, ...owned('scratch') })),
+    serveFiles: ({ name }, signal) =>
+      make('serveFiles', signal, () => ({
+        pid: 1,
+        exported: `/shares/x/${name}`,
+        file: undefined,
+        ended: new Promise(() => {}),
+        ...owned(`server ${name}`),
+      })),
     driver: {
       name: 'fake',
       adopt: async () => undefined,
@@ -121,6 +129,7 @@ function createMachine(
   parts: FakeParts,
   owner: AsyncDisposable,
 ): Machine & { killedBy(reason: string): void } {
+  const { alive } = parts;
   const { promise: exited, resolve } = Promise.withResolvers<MachineExit>();
   let state: Machine['state'] = 'running';
   const end = async (): Promise<MachineExit> => {
@@ -143,7 +152,16 @@ function createMachine(
     connect: () => Promise.reject(new Error('the fake link needs no channel')),
     attachDisk: (_disk, signal) => parts.before('machine.attachDisk', signal),
     detachDisk: async () => {},
-    limitHostMemory: async () => {},
+    attachPort: async (name, signal) => {
+      await parts.before('machine.attachPort', signal);
+      alive.add(`port ${name}`);
+      return duplexPair()[0];
+    },
+    detachPort: async (name, signal) => {
+      await parts.before('machine.detachPort', signal);
+      alive.delete(`port ${name}`);
+    },
+    limitHost: async () => {},
     stop: end,
     kill: end,
     [Symbol.asyncDispose]: async () => void (await end()),

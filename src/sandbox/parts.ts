@@ -2,6 +2,7 @@ import type { Log } from '#host/log.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { Link, LinkOptions } from '#link/link.ts';
 import type { Network } from '#network/network.ts';
+import type { FileServers } from '#storage/file-server.ts';
 import type { ScratchDiskRequest } from '#storage/scratch-disk.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
 import type { MachineDriver } from '#vm/driver.ts';
@@ -12,6 +13,7 @@ export interface Parts {
   readonly network: Network;
   readonly images: Pick<ImageStore, 'hold'>;
   makeScratchDisk(request: ScratchDiskRequest, signal: AbortSignal): Promise<ScratchDisk>;
+  readonly serveFiles: FileServers;
   connectLink(options: LinkOptions, signal: AbortSignal): Promise<Link>;
 }
 

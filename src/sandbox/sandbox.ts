@@ -1,4 +1,5 @@
 import type { Duplex, Readable, Writable } from 'node:stream';
+import type { UserNamespace } from './user-namespace.ts';
 
 /**
  * A *sandbox* is what runs one pod: one machine plus its containers. This layer joins machine, image, network, storage
@@ -40,6 +41,9 @@ export interface VolumeFile {
   readonly bytes: Uint8Array;
   /** Permission bits, such as 0o644. */
   readonly mode: number;
+  /** Owner; default root, and the pod's `fsGroup`. */
+  readonly uid?: number;
+  readonly gid?: number;
 }
 
 export type SandboxVolume =
@@ -54,7 +58,7 @@ export interface Resources {
   readonly cpuLimitMillis?: number;
   readonly cpuRequestMillis?: number;
   readonly pidsLimit?: number;
-  /** Writable layer (and, for a sandbox, scratch disk) in bytes. */
+  /** Of a container its writable layer, of a sandbox the scratch disk, in bytes. */
   readonly ephemeralStorageBytes?: number;
 }
 
@@ -87,6 +91,8 @@ export interface SandboxSpec {
   readonly hostAliases: readonly { readonly ip: string; readonly hostnames: readonly string[] }[];
   readonly sysctls: Readonly<Record<string, string>>;
   readonly sharePidNamespace: boolean;
+  /** Undefined: the users of its containers are those of its machine. */
+  readonly userNamespace?: UserNamespace;
   readonly fsGroup?: number;
   readonly volumes: readonly SandboxVolume[];
   /** Sum over the pod; sizes the machine and the pod's cgroup. */
@@ -111,7 +117,7 @@ export type MountSource =
       /** Whether mounts that the node makes below it appear in the container; the other way is not possible. */
       readonly propagation: 'private' | 'hostToContainer' | 'bidirectional';
     }
-  | { readonly kind: 'image'; readonly image: string };
+  | { readonly kind: 'image'; readonly image: string; readonly pullPolicy: 'Always' | 'IfNotPresent' | 'Never' };
 
 export interface ContainerMount {
   readonly source: MountSource;
@@ -183,10 +189,10 @@ export interface ContainerExit {
 }
 
 /**
- * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, or a path of the node
- * that is shared.
+ * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, a path of the node that
+ * is shared, or an image's disk.
  */
-export type MountMode = SandboxVolume['kind'] | 'share';
+export type MountMode = SandboxVolume['kind'] | 'share' | 'image';
 
 export interface MountStatus {
   readonly mountPath: string;
@@ -262,6 +268,12 @@ export interface Exec {
   readonly exited: Promise<{ readonly exitCode: number }>;
 }
 
+/** Space on the scratch disk, as the guest's kernel counts it. */
+export interface SpaceStats {
+  readonly bytes: number;
+  readonly inodes: number;
+}
+
 export interface ContainerStats {
   readonly id: string;
   readonly name: string;
@@ -273,6 +285,8 @@ export interface ContainerStats {
   readonly pids: number;
   /** Processes killed for lack of memory. */
   readonly oomKills: number;
+  /** What it has written outside of its volumes. */
+  readonly layer?: SpaceStats;
 }
 
 export interface SandboxStats {
@@ -285,6 +299,8 @@ export interface SandboxStats {
   readonly cpuUsec: number;
   readonly pids: number;
   readonly containers: readonly ContainerStats[];
+  /** Those on the scratch disk. */
+  readonly volumes: readonly (SpaceStats & { readonly name: string })[];
 }
 
 export interface SandboxStatus {

@@ -1,12 +1,15 @@
-import { messageOf, PodvmError } from '#base/errors.ts';
+import { messageOf } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { scratchSerial } from './create-container.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
+import type { ConfigureParams } from './guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
 import type { HostMode } from './host-mode.ts';
+import { createImageMode } from './image-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
+import { createKubeletMode } from './kubelet-mode.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
 import { createPhases, type PhaseClock } from './phases.ts';
@@ -24,7 +27,9 @@ import { writeRecord } from './record.ts';
 import { limitOnHost } from './resize.ts';
 import { cgroupResourcesOf, machineSizeOf } from './resources.ts';
 import type { SandboxSpec } from './sandbox.ts';
+import { createShareMode } from './share-mode.ts';
 import { together } from './together.ts';
+import { checkUserNamespace, type UserNamespace } from './user-namespace.ts';
 
 export interface StartContext extends PrepareContext {
   readonly names: Names;
@@ -60,7 +65,8 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
-    const mounts = running.use(containerMounts(plan));
+    const kubelet = running.use(kubeletMode(plan, prepared));
+    const mounts = running.use(containerMounts(plan, prepared, kubelet, imageDisks));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -75,7 +81,9 @@ export async function startSandbox(
 function planStart(spec: SandboxSpec, context: StartContext): Plan {
   const { limits, surroundings } = context;
   const { network, template, hostPorts, annotations, dns } = spec;
-  const size = machineSizeOf(`pod ${spec.namespace}/${spec.name}`, spec.resources, limits.size);
+  const what = `pod ${spec.namespace}/${spec.name}`;
+  if (spec.userNamespace !== undefined) checkUserNamespace(what, spec.userNamespace);
+  const size = machineSizeOf(what, spec.resources, limits.size);
   const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts, annotations, dns };
   const phases = createPhases(surroundings.monotonicNs);
   return { spec, context, owner, phases, order: { size, network, template, owner } };
@@ -97,7 +105,7 @@ async function becomeThePods(
 }
 
 async function giveToPod(
-  { spec, context, order, owner, phases }: Plan,
+  { spec, context, owner, phases }: Plan,
   spare: PreparedSandbox,
   signal: AbortSignal,
 ): Promise<void> {
@@ -106,7 +114,7 @@ async function giveToPod(
   const named = { ...record, namespace: spec.namespace, name: spec.name, podUid: spec.uid };
   await together(signal, [
     () => writeRecord(directory.path, named),
-    () => limitOnHost(machine, order.size, context.limits.size),
+    () => limitOnHost(machine, spec.resources, context.limits.size),
     (both) => phases.time('network connected', attachment.connect(both)),
   ]);
 }
@@ -149,11 +157,17 @@ async function configure(
               routes: network.routes.map((route) => ({ ...route })),
             },
       sharePidNamespace: spec.sharePidNamespace,
+      ...(spec.userNamespace === undefined ? {} : { userNamespace: guestUsersOf(spec.userNamespace) }),
       resources: cgroupResourcesOf(spec.resources),
     },
     signal,
   );
   phases.add('guest', configured.phases);
+}
+
+/** The wire's lists are its own. */
+function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<ConfigureParams['userNamespace']> {
+  return { uids: [...uids], gids: [...gids] };
 }
 
 async function makeVolumes({ spec }: Plan, guest: Link, signal: AbortSignal): Promise<void> {
@@ -182,20 +196,27 @@ interface Attached {
   readonly mounts: ContainerMounts;
 }
 
-function containerMounts({ spec, context }: Plan): ContainerMounts {
-  return createContainerMounts({
-    volumes: spec.volumes,
-    hostModes: { share: unsupportedShare },
-    log: context.surroundings.log,
-  });
+function kubeletMode({ spec, context }: Plan, { record, guest }: PreparedSandbox) {
+  const log = context.surroundings.log.with({ sandbox: record.id });
+  return createKubeletMode({ podUid: spec.uid, guest, trees: context.limits.pushedTrees, log });
 }
 
-const unsupportedShare: HostMode = {
-  find: ({ source, mountPath }) =>
-    Promise.reject(
-      new PodvmError('unsupported', `Cannot mount ${mountPath}: ${source.path} of the host cannot be shared yet`),
-    ),
-};
+function containerMounts(
+  { spec, context }: Plan,
+  { record, machine, guest }: PreparedSandbox,
+  kubelet: HostMode,
+  imageDisks: ImageDisks,
+): ContainerMounts {
+  const { parts, surroundings } = context;
+  const log = surroundings.log.with({ sandbox: record.id });
+  const { serveFiles, images } = parts;
+  return createContainerMounts({
+    volumes: spec.volumes,
+    hostModes: [kubelet, createShareMode({ sandboxId: record.id, machine, guest, serveFiles, log })],
+    imageMode: createImageMode({ images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
+    log,
+  });
+}
 
 function publish(
   { spec, context, phases }: Plan,

@@ -1,6 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Log } from '#host/log.ts';
+import { sweepFileServers } from '#storage/file-server.ts';
 import type { Parts } from './parts.ts';
 import { killProcess, processesOf } from './processes.ts';
 import { readRecord, sandboxDirectories, type SandboxRecord } from './record.ts';
@@ -8,7 +9,7 @@ import { readRecord, sandboxDirectories, type SandboxRecord } from './record.ts'
 const killTimeoutMs = 5000;
 
 /**
- * Ends what an earlier process left when it was killed: VMMs, attachments (netns, tap, addresses) and directories.
+ * Ends what an earlier process left when it was killed: VMMs, file servers, attachments (netns, tap, addresses) and directories.
  * Returns the ids it cleaned. What cannot be cleaned is logged and stays on record for the next start.
  */
 export async function sweep(
@@ -24,6 +25,9 @@ export async function sweep(
     try {
       const record = await readRecord(directory);
       if (record !== undefined) await endMachine(record, log);
+      for (const pid of await sweepFileServers(basename(directory))) {
+        log.info('swept a file server', { sandbox: basename(directory), pid });
+      }
       await driver.sweep(basename(directory));
     } catch (error) {
       stuck.add(basename(directory));

@@ -1,8 +1,16 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import type { Duplex } from 'node:stream';
 import { after, before, describe, test } from 'node:test';
 import { kindOf, type ErrorKind } from '#base/errors.ts';
-import { machineMoves, type Machine, type MachineDriver, type MachineRecord, type MachineSpec } from './driver.ts';
+import {
+  machineMoves,
+  maxPorts,
+  type Machine,
+  type MachineDriver,
+  type MachineRecord,
+  type MachineSpec,
+} from './driver.ts';
 
 /** What the suite needs of a driver's surroundings. Disposing ends what the suite left. */
 export interface DriverBench extends AsyncDisposable {
@@ -191,6 +199,49 @@ function describeRunning(bench: Bench): void {
     await assert.rejects(machine.detachDisk('three', soon()), kind('notFound'));
   });
 
+  test('refuses ports with bad names, and names that are taken', async () => {
+    for (const name of ['', 'A', 'a,b', 'x'.repeat(21), '../x']) {
+      await assert.rejects(machine.attachPort(name, soon()), kind('invalid'));
+    }
+    const end = await machine.attachPort('port', soon());
+    assert.equal(end.destroyed, false);
+    await assert.rejects(machine.attachPort('port', soon()), kind('alreadyExists'));
+    await assert.rejects(machine.detachPort('none', soon()), kind('notFound'));
+    await machine.detachPort('port', soon());
+    await assert.rejects(machine.detachPort('port', soon()), kind('notFound'));
+    end.destroy();
+  });
+
+  test('has as many ports as it says, and one more when one is gone', async () => {
+    const ends = new Map<string, Duplex>();
+    for (let at = 0; at < maxPorts; at += 1) ends.set(`port-${at}`, await machine.attachPort(`port-${at}`, soon()));
+    await assert.rejects(machine.attachPort('more', soon()), kind('exhausted'));
+    const gone = once(ends.get('port-3') ?? assert.fail(), 'close', { signal: soon() });
+    ends.get('port-3')?.resume(); // its end is seen by whoever reads
+    await machine.detachPort('port-3', soon());
+    await gone;
+    ends.set('more', await machine.attachPort('more', soon()));
+    for (const [name, end] of ends) {
+      if (name !== 'port-3') await machine.detachPort(name, soon());
+      end.destroy();
+    }
+  });
+
+  test('leaves a port unattached whose attaching was cancelled, and attaches it the next time', async () => {
+    await assert.rejects(machine.attachPort('never', AbortSignal.abort()), kind('cancelled'));
+    for (const turns of [1, 2, 3, 5, 8, 13]) {
+      const stop = new AbortController();
+      const attaching = machine.attachPort('again', stop.signal);
+      attaching.catch(() => undefined);
+      for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate);
+      stop.abort();
+      const early = await attaching.catch((error: unknown) => void kind('cancelled')(error));
+      const end = early ?? (await machine.attachPort('again', soon()));
+      await machine.detachPort('again', soon());
+      end.destroy();
+    }
+  });
+
   test('opens its channel; a second call ends the first', async () => {
     const first = await machine.connect(soon());
     const firstEnded = once(first, 'close', { signal: soon() });
@@ -222,6 +273,8 @@ function describeRunning(bench: Bench): void {
     await assert.rejects(machine.connect(soon()), kind('unavailable'));
     await assert.rejects(machine.attachDisk({ ...disk, serial: 'late' }, soon()), kind('unavailable'));
     await assert.rejects(machine.detachDisk('one', soon()), kind('unavailable'));
+    await assert.rejects(machine.attachPort('late', soon()), kind('unavailable'));
+    await assert.rejects(machine.detachPort('late', soon()), kind('unavailable'));
   });
 }
 

@@ -4,7 +4,8 @@ import type { Duplex } from 'node:stream';
  * What a hypervisor must offer. Words: a *machine* is one microVM: a VMM process, its memory, its devices. A *driver*
  * makes machines; `driver.conformance.ts` is the suite every driver passes. A *template* is a booted machine frozen on
  * disk, from which others are *restored*, copy on write. The *channel* is the byte stream to the
- * agent, PID 1 of the guest. A *disk* is a file of the machine's directory, attached while it runs.
+ * agent, PID 1 of the guest. A *disk* is a file of the machine's directory, attached while it runs; a *port* one more
+ * byte stream, the same way.
  *
  *   starting -> running -> stopping -> stopped
  *       \___________\___________\_____> failed
@@ -27,6 +28,9 @@ export type Accelerator = 'kvm' | 'tcg';
 /** Name of the guest's virtio-serial port that carries the channel. */
 export const agentPortName = 'podvm.agent';
 
+/** Of a machine at a time, beside the channel's own. */
+export const maxPorts = 30;
+
 export interface MachineSpec {
   /** Unique on this node; `[a-z0-9-]{1,40}`. */
   readonly id: string;
@@ -34,8 +38,10 @@ export interface MachineSpec {
   readonly directory: string;
   /** Guest memory in `MiB`. */
   readonly memoryMiB: number;
-  /** What the VMM may use of the host's memory, guest and emulator together, in bytes; absent: no limit. */
-  readonly hostMemoryBytes?: number;
+  /** Absent: none. */
+  readonly hostLimits?: HostLimits;
+  /** The largest file that its VMM may write, in bytes: that of its disks; absent: no limit. */
+  readonly maxFileBytes?: number;
   readonly vcpus: number;
   /** Unprivileged user of the VMM process; the directory's sockets and disks belong to it. */
   readonly uid: number;
@@ -44,6 +50,15 @@ export interface MachineSpec {
   readonly tap?: { readonly name: string; readonly mac: string };
   /** `restore`: from the template of this shape; `boot`: from the kernel. */
   readonly from: 'restore' | 'boot';
+}
+
+/** What a VMM may use of its host, guest and emulator together. */
+export interface HostLimits {
+  readonly memoryBytes: number;
+  /** Thousandths of a core; undefined: as many cores as its machine has. */
+  readonly cpuMillis: number | undefined;
+  /** Its part of the processor when there is not enough for all, in shares of 1024 for a core. */
+  readonly cpuShares: number;
 }
 
 /** What a template is made for: machines that differ in any of it need another one. */
@@ -105,10 +120,18 @@ export interface Machine extends AsyncDisposable {
   attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void>;
   detachDisk(serial: string, signal: AbortSignal): Promise<void>;
   /**
-   * Changes `hostMemoryBytes` of the running machine. Errors: `busy` when it uses more, `unsupported` where the host
+   * Gives the running machine one more byte stream, which the guest finds by its name (`[a-z0-9-]{1,20}`), and returns
+   * our end: a socket, connected before the guest sees the port. At most `maxPorts`. Errors: `invalid`, `alreadyExists`,
+   * `exhausted`, `unavailable`; there is no port then.
+   */
+  attachPort(name: string, signal: AbortSignal): Promise<Duplex>;
+  /** Takes it from the guest, in the middle of what it sends perhaps. Errors: `notFound`, `unavailable`. */
+  detachPort(name: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Changes `hostLimits` of the running machine. Errors: `busy` when it uses more memory, `unsupported` where the host
    * gives us no cgroup, `unavailable`.
    */
-  limitHostMemory(bytes: number): Promise<void>;
+  limitHost(limits: HostLimits): Promise<void>;
   /** Asks the guest to power off (ACPI) and waits; kills the VMM when `signal` aborts first. */
   stop(signal: AbortSignal): Promise<MachineExit>;
   /** Ends the VMM at once and waits until it is gone. Dispose does the same. */

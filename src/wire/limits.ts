@@ -30,5 +30,9 @@ export const limits = {
   maxContainers: 256,
   maxExecs: 128,
   maxVolumes: 256,
+  /** One 9p message of a shared volume, header included: as much as the host's file server takes. */
+  shareMessageBytes: 64 * 1024,
   maxDisks: 256,
+  /** Runs of ids of a user namespace: the kernel's own limit (user_namespaces(7)). */
+  maxIdMappings: 340,
 } as const;

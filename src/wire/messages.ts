@@ -60,6 +60,17 @@ const network = v.object({
 });
 export type NetworkConfig = v.InferOutput<typeof network>;
 
+/** A run of ids: `containerId` and those after it are, in the guest, `hostId` and those after it. */
+const idMapping = v.object({
+  containerId: userId,
+  hostId: userId,
+  size: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0xffff_ffff)),
+});
+export type IdMapping = v.InferOutput<typeof idMapping>;
+const idMappings = v.pipe(list(idMapping, limits.maxIdMappings), v.minLength(1));
+const userNamespace = v.object({ uids: idMappings, gids: idMappings });
+export type UserNamespace = v.InferOutput<typeof userNamespace>;
+
 const configure = v.object({
   hostname: v.pipe(v.string(), v.minLength(1), v.maxLength(64)),
   /** Whole text of /etc/hosts and /etc/resolv.conf of every container. */
@@ -76,21 +87,34 @@ const configure = v.object({
   /** `null`: loopback only. */
   network: v.nullable(network),
   sharePidNamespace: v.boolean(),
+  /** Users of the pod's own; absent: they are the guest's. It stays: `configure` is refused after it. */
+  userNamespace: v.optional(userNamespace),
   /** Limits of the whole pod. */
   resources,
 });
 
 const createVolume = v.object({
   name,
-  kind: v.picklist(['scratch', 'tmpfs', 'push']),
-  /** `scratch`: serial of the attached ext4 disk it is a directory of. */
+  kind: v.picklist(['scratch', 'tmpfs', 'push', 'image', 'share']),
+  /** Serial of an attached disk. `scratch`: the ext4 one it is a directory of; `image`: the EROFS one that it is. */
   disk: v.optional(serial),
+  /** `share`: name of the virtio-serial port behind which the host's 9p server is, and what it exports. */
+  port: v.optional(serial),
+  exported: v.optional(absolutePath),
   /** `tmpfs`: size of the file system. `scratch`: enforced by a project quota where the disk has them. In `bytes`. */
   sizeLimitBytes: v.optional(count),
   /** Permission bits of the volume's root; default 0o777. */
   mode: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0o7777))),
   /** Group that owns the volume and everything made in it. */
   fsGroup: v.optional(userId),
+  /** Owner of the volume's root, and of the directories that pushes make in it; default root. `fsGroup` goes before. */
+  uid: v.optional(userId),
+  gid: v.optional(userId),
+  /**
+   * `push`: files are written over where they are, so that whoever has one of them mounted sees it; there is no
+   * `..data`, and a reader may see half of an update.
+   */
+  inPlace: v.optional(v.boolean()),
 });
 export type VolumeParams = v.InferOutput<typeof createVolume>;
 
@@ -131,7 +155,7 @@ export type Stdio = v.InferOutput<typeof stdio>;
 
 const mount = v.object({
   volume: name,
-  /** Relative path in the volume, made if absent; symlinks in it never lead out of the volume. */
+  /** Relative path in the volume, made if absent (not in an `image`); symlinks in it never lead out of the volume. */
   subPath: v.optional(path),
   destination: absolutePath,
   readOnly: v.boolean(),
@@ -143,6 +167,8 @@ const createContainer = v.object({
   imageDisk: serial,
   /** Serial of the attached ext4 disk for the writable layer; absent: the writable layer is in memory. */
   scratchDisk: v.optional(serial),
+  /** What its writable layer may take of the scratch disk, in `bytes`; absent: all of it. */
+  layerLimitBytes: v.optional(count),
   readOnlyRootfs: v.boolean(),
   tty: v.boolean(),
   columns: v.optional(cells),
@@ -189,22 +215,35 @@ export const paramSchemas = {
    */
   configure,
   /** Waits (up to 10 s) for the SCSI disk with that serial, and mounts it. */
-  attachDisk: v.object({ serial, fileSystem: v.picklist(['erofs', 'ext4']), readOnly: v.boolean() }),
+  attachDisk: v.object({
+    serial,
+    fileSystem: v.picklist(['erofs', 'ext4']),
+    readOnly: v.boolean(),
+    /** An ext4 with project quotas: the space of its directories is counted, and can be limited. */
+    hasQuotas: v.optional(v.boolean()),
+  }),
   /** Unmounts it, so that the host can take the disk away. `busy` while something uses it. */
   detachDisk: v.object({ serial }),
+  /** Waits (up to 10 s) for the port of a `share`. */
   createVolume,
   /** A new tree for a `push` volume, sent in parts; nothing is seen of it before `commitPush`. */
   beginPush: v.object({ volume: name }),
-  /** A part of one file; parts of a file come in order. `path` is relative, directories are made. */
+  /**
+   * A part of one file; parts of a file come in order. `path` is relative, directories are made. `uid` and `gid`
+   * default to root and the volume's `fsGroup`.
+   */
   pushFile: v.object({
     push: count,
     path,
     mode: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0o777)),
+    uid: v.optional(userId),
+    gid: v.optional(userId),
     data: base64,
   }),
   /** Switches the volume to the new tree in one rename, as kubelet does (`..data`). */
   commitPush: v.object({ push: count }),
   abortPush: v.object({ push: count }),
+  /** What was written to a `share` is with the host after it. `busy` while something uses one. */
   removeVolume: v.object({ name }),
   createContainer,
   startContainer: v.object({ id: name }),
@@ -240,6 +279,9 @@ export const paramSchemas = {
   /** Signals what runs, kills it after `graceMs`, syncs, unmounts, powers off. Answers before it powers off. */
   shutdown: v.object({ graceMs: v.pipe(count, v.maxValue(3_600_000)) }),
 } as const;
+
+/** What a directory of a scratch disk, or a tmpfs, has in it. */
+const spaceFigures = v.object({ bytes: count, inodes: count });
 
 const cgroupFigures = v.object({
   memoryBytes: count,
@@ -284,7 +326,10 @@ export const resultSchemas = {
     agentHeapBytes: count,
     agentFds: count,
     pod: cgroupFigures,
-    containers: list(v.object({ id: name, ...cgroupFigures.entries })),
+    /** `layer`: its writable layer, if that is on a disk. */
+    containers: list(v.object({ id: name, ...cgroupFigures.entries, layer: v.optional(spaceFigures) })),
+    /** Those on a scratch disk. */
+    volumes: v.optional(list(v.object({ name, ...spaceFigures.entries })), []),
   }),
   ping: v.object({ uptimeMs: v.number() }),
   shutdown: empty,

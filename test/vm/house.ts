@@ -13,6 +13,7 @@ import { createHostNetwork, type HostNetworkOptions } from '#network/host-networ
 import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import { openSandboxes, type OpenSandboxes } from '#sandbox/sandboxes.ts';
+import { createFileServers } from '#storage/file-server.ts';
 import { makeScratchDisk } from '#storage/scratch-disk.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import { tracesOf } from '../leaks.ts';
@@ -29,6 +30,8 @@ export interface House extends AsyncDisposable {
 
 const isRequired = process.env['PODVM_REQUIRE_VM'] === '1';
 const assetsRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
+/** Those that set-up made. */
+export const templatesDirectory = join(assetsRoot, 'templates');
 
 /** Why whole-VM tests cannot run here, or false; a reason is an error where they are required. */
 export async function whyNoVm(): Promise<string | false> {
@@ -102,11 +105,12 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
       driver: createQemuDriver({
         assets,
         accelerator: 'tcg',
-        templates: options.templates ?? join(assetsRoot, 'templates'),
+        templates: options.templates ?? templatesDirectory,
       }),
       network: createHostNetwork({ stateDir: join(directory, 'network'), log, ...cni }),
       images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),
       makeScratchDisk,
+      serveFiles: createFileServers(assets.sysroot),
       connectLink,
     };
     return await openSandboxes(

@@ -46,6 +46,7 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
       network: stepping(parts.network, 'network', tell, { prepare: 'attachment' }),
       images: parts.images,
       makeScratchDisk: scratch.make,
+      serveFiles: parts.serveFiles,
       connectLink: link.connect,
     };
   };

@@ -14,11 +14,13 @@ import { open, signals } from '../engine/constants.ts';
 import { codeOf, ready, type ChildExit, type Engine } from '../engine/engine.ts';
 import { openStreams, ProcessIo, type ProcessStreams, resetStreams } from '../io/process-io.ts';
 import type { Disks } from '../volume/disks.ts';
+import type { Projects } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
-import { cgroupRoot, type CgroupFigures, type Cgroups, podCgroup } from './cgroups.ts';
+import { cgroupRoot, type Cgroups, podCgroup } from './cgroups.ts';
 import type { Children } from './children.ts';
 import { type Crun, crunStateRoot } from './crun.ts';
 import { type DeviceNode, ociConfig, type OciProcess, ociProcess } from './oci-config.ts';
+import type { PodUsers } from './pod-users.ts';
 import { Rootfs } from './rootfs.ts';
 import { resolveUser } from './users.ts';
 
@@ -29,6 +31,7 @@ export interface ContainersParts {
   readonly cgroups: Cgroups;
   readonly disks: Disks;
   readonly volumes: Volumes;
+  readonly projects: Projects;
   /** Undefined: this guest has no crun. */
   readonly crun: Crun | undefined;
 }
@@ -37,7 +40,9 @@ export interface ContainersParts {
 export interface PodContext {
   readonly hostname: string;
   /** First process of the shared pid namespace, if there is one. */
-  readonly pausePid: number | undefined;
+  readonly pidNamespaceOf: number | undefined;
+  /** Of a pod that has a user namespace. */
+  readonly users: PodUsers | undefined;
 }
 
 interface Process {
@@ -66,7 +71,7 @@ export class Containers {
   readonly #containers = new Map<string, Container>();
   /** Ids whose creation is under way. */
   readonly #creating = new Set<string>();
-  #context: PodContext = { hostname: 'localhost', pausePid: undefined };
+  #context: PodContext = { hostname: 'localhost', pidNamespaceOf: undefined, users: undefined };
 
   constructor(parts: ContainersParts) {
     this.#parts = parts;
@@ -81,7 +86,7 @@ export class Containers {
   }
 
   async create(params: ContainerParams): Promise<Result<'createContainer'>> {
-    const { engine, channel, disks, volumes } = this.#parts;
+    const { engine, channel, disks, volumes, projects } = this.#parts;
     const { id } = params;
     if (this.#containers.has(id) || this.#creating.has(id))
       throw new PodvmError('alreadyExists', `Cannot create container ${id}: it exists`);
@@ -93,8 +98,10 @@ export class Containers {
     this.#creating.add(id);
     let rootfs: Rootfs | undefined;
     try {
-      rootfs = new Rootfs(engine, disks, params);
+      const { users, pidNamespaceOf } = this.#context;
+      rootfs = new Rootfs(engine, disks, projects, params, users);
       const user = resolveUser(engine, rootfs.rootFd, params.process);
+      users?.check(user);
       const cgroup = `${podCgroup}/${id}`;
       const forbiddenMajors = this.#channelMajors();
       const config = ociConfig({
@@ -102,9 +109,10 @@ export class Containers {
         user,
         hostname: this.#context.hostname,
         mounts: rootfs.mounts(params, volumes),
-        pidNamespaceOf: this.#context.pausePid,
+        pidNamespaceOf,
+        users,
         cgroupPath: cgroup,
-        devices: params.privileged ? this.#devices(forbiddenMajors) : [],
+        devices: params.privileged ? this.#devices(forbiddenMajors, users) : [],
         forbiddenMajors,
       });
       engine.writeFile(`${rootfs.bundle}/config.json`, JSON.stringify(config), 0o600);
@@ -316,8 +324,11 @@ export class Containers {
     }
   }
 
-  stats(): { id: string; figures: CgroupFigures }[] {
-    return [...this.#containers].map(([id, { cgroup }]) => ({ id, figures: this.#parts.cgroups.figures(cgroup) }));
+  stats(): Result<'stats'>['containers'] {
+    return [...this.#containers].map(([id, { cgroup, rootfs }]) => {
+      const layer = rootfs.use();
+      return { id, ...this.#parts.cgroups.figures(cgroup), ...(layer === undefined ? {} : { layer }) };
+    });
   }
 
   /** SIGTERM to all, SIGKILL after `graceMs`. */
@@ -412,13 +423,15 @@ export class Containers {
     return lines.filter((line) => line.includes('virtio-portsdev')).map((line) => Number.parseInt(line, 10));
   }
 
-  #devices(forbiddenMajors: readonly number[]): DeviceNode[] {
+  /** To users of the pod's own, crun gives what it makes: what the guest's root keeps to itself is then left out. */
+  #devices(forbiddenMajors: readonly number[], users: PodUsers | undefined): DeviceNode[] {
     const { engine } = this.#parts;
     return engine.list('/dev').flatMap((name): DeviceNode[] => {
       const path = `/dev/${name}`;
       const status = engine.status(path);
       if (status === undefined || (status.kind !== 'characterDevice' && status.kind !== 'blockDevice')) return [];
       if (status.kind === 'characterDevice' && forbiddenMajors.includes(status.major)) return [];
+      if (users !== undefined && (status.mode & 0o006) !== 0o006) return [];
       if (name === 'console' || name === 'ptmx' || name === 'tty') return [];
       const type = status.kind === 'blockDevice' ? 'b' : 'c';
       return [{ path, type, major: status.major, minor: status.minor, fileMode: status.mode }];

@@ -1,4 +1,5 @@
 import type { ContainerParams } from '#wire/messages.ts';
+import type { PodUsers } from './pod-users.ts';
 import type { ResolvedUser } from './users.ts';
 
 /** OCI's runtime configuration, as far as we write it: https://github.com/opencontainers/runtime-spec */
@@ -39,6 +40,8 @@ export interface OciInput {
   readonly mounts: readonly OciMount[];
   /** Process whose pid namespace is joined; undefined: one of its own. */
   readonly pidNamespaceOf: number | undefined;
+  /** Of a pod with a user namespace, which the container joins. */
+  readonly users: PodUsers | undefined;
   readonly cgroupPath: string;
   /** Of a privileged container. */
   readonly devices: readonly DeviceNode[];
@@ -57,15 +60,18 @@ const defaultMaskedPaths = [
 const defaultReadonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
 export function ociConfig(input: OciInput): object {
-  const { params } = input;
+  const { params, users } = input;
+  const { namespace, ...mappings } = users?.oci ?? {};
   return {
     ociVersion: '1.2.0',
     process: ociProcess(params, input.user, input.hostname),
     root: { path: 'rootfs', readonly: params.readOnlyRootfs },
-    mounts: [...systemMounts(params.privileged), ...input.mounts],
+    mounts: [...systemMounts(params.privileged, users), ...input.mounts],
     linux: {
+      ...mappings,
       cgroupsPath: input.cgroupPath,
       namespaces: [
+        ...(namespace === undefined ? [] : [namespace]),
         input.pidNamespaceOf === undefined
           ? { type: 'pid' }
           : { type: 'pid', path: `/proc/${input.pidNamespaceOf}/ns/pid` },
@@ -111,7 +117,10 @@ function withDefaults(env: readonly string[], user: ResolvedUser, hostname: stri
   return [...defaults.filter((entry) => !has(entry.slice(0, entry.indexOf('=') + 1))), ...env];
 }
 
-function systemMounts(isPrivileged: boolean): OciMount[] {
+const ttyGroup = 5;
+
+function systemMounts(isPrivileged: boolean, users: PodUsers | undefined): OciMount[] {
+  const tty = users === undefined || users.hasGroup(ttyGroup) ? [`gid=${ttyGroup}`] : [];
   const mode = isPrivileged ? 'rw' : 'ro';
   const usual = ['nosuid', 'noexec', 'nodev'];
   return [
@@ -126,7 +135,7 @@ function systemMounts(isPrivileged: boolean): OciMount[] {
       destination: '/dev/pts',
       type: 'devpts',
       source: 'devpts',
-      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
+      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', ...tty],
     },
     // One for the pod: its containers share the IPC namespace.
     { destination: '/dev/shm', type: 'bind', source: '/dev/shm', options: ['rbind', 'rprivate', 'rw', ...usual] },

@@ -1,12 +1,23 @@
 import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import type { ContainerParams } from '#wire/messages.ts';
-import { open, unmountFlags } from '../engine/constants.ts';
-import { codeOf, type Beneath, type Descriptors, type Files, type Mounts } from '../engine/engine.ts';
+import { capabilities, mountFlags, open, unmountFlags } from '../engine/constants.ts';
+import {
+  codeOf,
+  descriptorPath,
+  type Beneath,
+  type Descriptors,
+  type Files,
+  type Kernel,
+  type Mounts,
+} from '../engine/engine.ts';
 import type { Disks } from '../volume/disks.ts';
+import type { Project, Projects, Space } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
 import type { OciMount } from './oci-config.ts';
+import type { PodUsers } from './pod-users.ts';
 
-type Parts = Files & Mounts & Beneath & Descriptors & { readonly pid: number };
+type Parts = Files & Mounts & Beneath & Descriptors & Pick<Kernel, 'setCapability'>;
 
 const containersRoot = '/run/podvm/containers';
 const etcRoot = '/run/podvm/etc';
@@ -17,49 +28,74 @@ export class Rootfs {
   /** Descriptor of the merged root, to resolve paths beneath. */
   readonly rootFd: number;
   readonly #parts: Parts;
+  readonly #projects: Projects;
   readonly #layer: string;
-  /** Descriptors of sub-paths: they pin what was resolved until crun has mounted it. */
-  #pinned: number[] = [];
+  /** Of the layer, if it is on a disk. */
+  readonly #project: Project | undefined;
+  /** Mounts of sub-paths: they pin what was resolved until crun has mounted it. */
+  readonly #pinned: string[] = [];
 
   /** Mounts the overlay. Errors: `notFound` (disk), `failedPrecondition`. */
-  constructor(parts: Parts, disks: Disks, params: ContainerParams) {
+  constructor(parts: Parts, disks: Disks, projects: Projects, params: ContainerParams, users: PodUsers | undefined) {
     this.#parts = parts;
+    this.#projects = projects;
     this.bundle = `${containersRoot}/${params.id}`;
-    const lower = disks.path(params.imageDisk);
+    // An overlay maps no users itself, but goes by the owners that its layers show (overlayfs, "Permission model").
+    const lower = disks.mapped(params.imageDisk);
     const scratch = params.scratchDisk === undefined ? '/run/podvm/layers' : `${disks.path(params.scratchDisk)}/layers`;
     this.#layer = `${scratch}/${params.id}`;
     parts.removeTree(this.#layer); // of an earlier container of the same id, which must not shine through
+    parts.makeDirectories(this.#layer);
+    const { scratchDisk: disk, layerLimitBytes } = params;
+    this.#project = disk === undefined ? undefined : projects.assign(disks.device(disk), this.#layer, layerLimitBytes);
     for (const directory of [`${this.bundle}/rootfs`, `${this.#layer}/upper`, `${this.#layer}/work`])
       parts.makeDirectories(directory);
     parts.changeMode(`${this.#layer}/upper`, parts.status(lower)?.mode ?? 0o755);
+    users?.own(`${this.#layer}/upper`);
     const layers = `lowerdir=${lower},upperdir=${this.#layer}/upper,workdir=${this.#layer}/work`;
+    // An overlay writes with the rights of whoever mounted it (overlayfs.rst, "Permission model"): with ours as they
+    // are, no limit would hold for any container.
+    parts.setCapability(capabilities.systemResource, false);
     try {
       parts.mount('overlay', `${this.bundle}/rootfs`, 'overlay', 0, layers);
     } catch (cause) {
       throw new PodvmError('failedPrecondition', `Cannot mount the container's root: ${codeOf(cause)}`, { cause });
+    } finally {
+      parts.setCapability(capabilities.systemResource, true);
     }
     this.rootFd = parts.open(`${this.bundle}/rootfs`, open.path | open.directory);
     parts.writeFile(this.terminationLog, '', 0o666);
+    users?.own(this.terminationLog);
   }
 
   get terminationLog(): string {
     return `${this.bundle}/termination-log`;
   }
 
+  /** What the container has written; undefined: its layer is in memory. */
+  use(): Space | undefined {
+    return this.#project === undefined ? undefined : this.#projects.use(this.#project);
+  }
+
   /** Where the container's volumes and files come from. Errors: `notFound`, `invalid` (sub-path). */
   mounts(params: ContainerParams, volumes: Volumes): OciMount[] {
-    const bind = (source: string, destination: string, readOnly: boolean): OciMount => ({
+    const bind = (source: string, destination: string, readOnly: boolean, more: readonly string[] = []): OciMount => ({
       destination,
       type: 'bind',
       source,
-      options: ['rbind', 'rprivate', readOnly ? 'ro' : 'rw'],
+      options: ['rbind', 'rprivate', readOnly ? 'ro' : 'rw', ...more],
     });
     const wanted = new Set(params.mounts.map(({ destination }) => destination));
     const files = ['hosts', 'hostname', 'resolv.conf'].filter((name) => !wanted.has(`/etc/${name}`));
     return [
       ...files.map((name) => bind(`${etcRoot}/${name}`, `/etc/${name}`, params.readOnlyRootfs)),
       ...params.mounts.map(({ volume, subPath, destination, readOnly }) =>
-        bind(this.#source(volumes.path(volume), subPath), destination, readOnly),
+        bind(
+          this.#source(volumes, volume, subPath),
+          destination,
+          readOnly,
+          volumes.isImage(volume) ? ['nosuid', 'nodev', 'noexec'] : [],
+        ),
       ),
       ...(params.terminationLogPath === undefined ? [] : [bind(this.terminationLog, params.terminationLogPath, false)]),
     ];
@@ -67,7 +103,7 @@ export class Rootfs {
 
   /** crun has made its mounts. */
   unpin(): void {
-    for (const fd of this.#pinned.splice(0)) this.#parts.close(fd);
+    for (const source of this.#pinned.splice(0)) this.#parts.unmount(source, unmountFlags.detach);
   }
 
   remove(): void {
@@ -78,36 +114,71 @@ export class Rootfs {
     this.#parts.removeTree(this.#layer);
   }
 
-  /** A sub-path is resolved inside its volume and held by a descriptor: no symlink leads out, not even a later one. */
-  #source(volume: string, subPath: string | undefined): string {
-    if (subPath === undefined) return volume;
+  /** A sub-path is resolved inside its volume and held by a mount: no symlink leads out, not even a later one. */
+  #source(volumes: Volumes, volume: string, subPath: string | undefined): string {
+    if (subPath === undefined) return volumes.mapped(volume);
     if (subPath.startsWith('/') || subPath.split('/').includes('..')) {
       throw new PodvmError('invalid', 'Cannot mount a sub-path: it must be relative and without ".."');
     }
-    const root = this.#parts.open(volume, open.path | open.directory);
+    let fd = this.#beneath(volumes.mapped(volume), subPath);
+    if (fd === undefined && volumes.isImage(volume)) {
+      const what = printable(subPath);
+      throw new PodvmError('invalid', `ImageVolumeMountFailed: Cannot mount a sub-path: the image has no ${what}`);
+    }
+    if (fd === undefined) {
+      // As root, whom a mapped view need not know; and as the volume is, as kubelet does it on its host.
+      const made = this.#within(volumes.path(volume), (root) =>
+        this.#parts.makeDirectoriesBeneath(root, subPath, this.#parts.statusOf(root).mode & 0o7777),
+      );
+      this.#parts.close(made);
+      fd = this.#beneath(volumes.mapped(volume), subPath);
+    }
+    if (fd === undefined) throw new PodvmError('notFound', 'Cannot mount a sub-path: it is gone again');
     try {
-      const fd = this.#openOrMake(root, subPath);
-      this.#pinned.push(fd);
-      return `/proc/${this.#parts.pid}/fd/${fd}`;
+      return this.#pin(fd);
+    } finally {
+      this.#parts.close(fd);
+    }
+  }
+
+  /** A descriptor of ours names nothing in the mount namespace that crun makes: a mount goes there with the others. */
+  #pin(fd: number): string {
+    const source = `${this.bundle}/sub-paths/${this.#pinned.length}`;
+    if (this.#parts.statusOf(fd).kind === 'directory') this.#parts.makeDirectories(source);
+    else {
+      this.#parts.makeDirectories(`${this.bundle}/sub-paths`);
+      this.#parts.writeFile(source, '');
+    }
+    this.#parts.mount(descriptorPath(fd), source, '', mountFlags.bind | mountFlags.recursive, '');
+    this.#pinned.push(source);
+    return source;
+  }
+
+  #beneath(volume: string, subPath: string): number | undefined {
+    try {
+      return this.#within(volume, (root) => this.#parts.openBeneath(root, subPath, open.path));
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return undefined;
+      throw error;
+    }
+  }
+
+  #within(directory: string, work: (root: number) => number): number {
+    const root = this.#parts.open(directory, open.path | open.directory);
+    try {
+      return work(root);
     } finally {
       this.#parts.close(root);
     }
   }
-
-  #openOrMake(root: number, subPath: string): number {
-    try {
-      return this.#parts.openBeneath(root, subPath, open.path);
-    } catch (error) {
-      if (codeOf(error) !== 'ENOENT') throw error;
-      return this.#parts.makeDirectoriesBeneath(root, subPath, 0o777);
-    }
-  }
 }
 
-/** /etc/hosts, /etc/hostname and /etc/resolv.conf of every container. */
-export function writeEtcFiles(parts: Files, files: { hosts: string; hostname: string; resolvConf: string }): void {
+/** /etc/hosts, /etc/hostname and /etc/resolv.conf of every container. Returns their paths in the guest. */
+export function writeEtcFiles(parts: Files, files: { hosts: string; hostname: string; resolvConf: string }): string[] {
   parts.makeDirectories(etcRoot);
-  parts.writeFile(`${etcRoot}/hosts`, files.hosts);
-  parts.writeFile(`${etcRoot}/hostname`, `${files.hostname}\n`);
-  parts.writeFile(`${etcRoot}/resolv.conf`, files.resolvConf);
+  const texts = { hosts: files.hosts, hostname: `${files.hostname}\n`, 'resolv.conf': files.resolvConf };
+  return Object.entries(texts).map(([name, text]) => {
+    parts.writeFile(`${etcRoot}/${name}`, text);
+    return `${etcRoot}/${name}`;
+  });
 }

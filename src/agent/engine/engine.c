@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -31,6 +32,7 @@ SAME(MS_SLAVE, 1 << 19); SAME(MS_SHARED, 1 << 20); SAME(MS_RELATIME, 1 << 21);
 SAME(MNT_FORCE, 1); SAME(MNT_DETACH, 2); SAME(UMOUNT_NOFOLLOW, 8);
 SAME(SIGHUP, 1); SAME(SIGINT, 2); SAME(SIGQUIT, 3); SAME(SIGKILL, 9); SAME(SIGTERM, 15); SAME(SIGCHLD, 17);
 SAME(EAGAIN, 11);
+SAME(CAP_SYS_RESOURCE, 24);
 
 /* The bytecode that compile.c made of the bundle. */
 __asm__(".section .rodata\n.balign 16\nagent_code: .incbin \"agent.bytecode\"\nagent_code_end: .byte 0\n.previous\n");
@@ -262,6 +264,7 @@ static bool add_engine(JSContext *ctx, int argc, char **argv)
     JS_SetPropertyFunctionList(ctx, engine, process_calls, process_call_count);
     JS_SetPropertyFunctionList(ctx, engine, socket_calls, socket_call_count);
     JS_SetPropertyFunctionList(ctx, engine, kernel_calls, kernel_call_count);
+    JS_SetPropertyFunctionList(ctx, engine, namespace_calls, namespace_call_count);
     JS_SetPropertyFunctionList(ctx, engine, text_calls, text_call_count);
     JS_SetPropertyFunctionList(ctx, engine, runtime_calls, runtime_call_count);
     for (int i = 0; i < argc; i++) JS_SetPropertyUint32(ctx, arguments, (uint32_t)i, give_text(ctx, argv[i], strlen(argv[i])));
@@ -299,6 +302,9 @@ int main(int argc, char **argv)
     JSContext *ctx;
 
     if (argc > 0 && strcmp(argv[0], "podvm-pause") == 0) return pause_main();
+    if (argc > 0 && strcmp(argv[0], "podvm-pump") == 0) return pump_main();
+    if (argc > 0 && strcmp(argv[0], "podvm-mount") == 0) return mount_main(argc, argv);
+    if (argc > 0 && strcmp(argv[0], "podvm-unmount") == 0) return unmount_main(argc, argv);
     reserve_standard_fds();
     if (getpid() == 1) catch_fatal_signals();
     umask(022);

@@ -68,6 +68,11 @@ bool processes_start(void);
 bool reap(JSContext *ctx);
 int pause_main(void);
 
+/* shares.c */
+int pump_main(void);
+int mount_main(int argc, char **argv);
+int unmount_main(int argc, char **argv);
+
 extern int epoll_fd;
 extern int child_signal_fd;
 extern JSValue on_exit_handler;
@@ -77,9 +82,9 @@ bool call_handler(JSContext *ctx, JSValueConst handler, JSValue argument);
 
 /* The call tables, one per file. */
 extern const JSCFunctionListEntry loop_calls[], descriptor_calls[], file_calls[], beneath_calls[], process_calls[],
-    socket_calls[], kernel_calls[], text_calls[], runtime_calls[];
+    socket_calls[], kernel_calls[], namespace_calls[], text_calls[], runtime_calls[];
 extern const int loop_call_count, descriptor_call_count, file_call_count, beneath_call_count, process_call_count,
-    socket_call_count, kernel_call_count, text_call_count, runtime_call_count;
+    socket_call_count, kernel_call_count, namespace_call_count, text_call_count, runtime_call_count;
 
 /* Retries a call for as long as a signal interrupts it. */
 #define RETRY(expression)                                                                                             \

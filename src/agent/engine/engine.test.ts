@@ -109,8 +109,17 @@ const expected: Readonly<Record<string, unknown>> = {
     slice: 'cde',
     outOfRange: 'RangeError',
   },
+  capability: { given: 'has not', taken: 'has', unknown: 'RangeError' },
   sealedProgram: { text: 'sealed\nhere\n', write: 'EPERM' },
-  pause: { name: 'podvm-pause', namespaces: true, signal: 9 },
+  pause: {
+    name: 'podvm-pause',
+    namespaces: ['pid', 'user', 'net', 'ipc', 'uts'],
+    maps: ['0', '1000', '10'],
+    ids: ['1000', '2000'],
+    signal: 9,
+  },
+  badMaps: ['EINVAL', 'EINVAL', 'EINVAL'],
+  users: { uid: 1000, gid: 2000, denied: 'EACCES', text: 'mine', proc: 'EINVAL', links: ['lo'], noProcess: 'ESRCH' },
 };
 
 for (const sanitize of [false, true]) {

@@ -9,7 +9,7 @@
  * Text in paths and arguments is UTF-8 and refused (`EINVAL`) with a NUL in it.
  */
 export interface Engine
-  extends Clock, Descriptors, Files, Beneath, Mounts, Processes, Sockets, Entropy, Text, Kernel, Runtime {}
+  extends Clock, Descriptors, Files, Beneath, Mounts, Namespaces, Processes, Sockets, Entropy, Text, Kernel, Runtime {}
 
 /** What a failed system call throws. Recognise it by `codeOf`. */
 export interface SystemError extends Error {
@@ -157,6 +157,8 @@ export interface Files {
   setProject(path: string, project: number): void;
   /** Hard limit of a project on the file system of that block device; 0: none. Needs the `prjquota` mount option. */
   setProjectQuota(device: string, project: number, limitBytes: number): void;
+  /** What a project has on that file system, written or promised. Needs the `prjquota` mount option. */
+  projectUse(device: string, project: number): { readonly bytes: number; readonly inodes: number };
 }
 
 /**
@@ -183,6 +185,18 @@ export interface Mounts {
   pivotRoot(newRoot: string, putOld: string): void;
   changeRoot(path: string): void;
   changeDirectory(path: string): void;
+}
+
+export interface Namespaces {
+  /** Network, IPC and host name of a process become ours, and of what we start from now on. */
+  enterNamespaces(pid: number): void;
+  /**
+   * Mounts the directory `source` once more, at `target`, with its owners as the user namespace of a process maps them:
+   * what belongs to 0 belongs to that namespace's root. `EINVAL` for a file system that cannot (9p, overlay).
+   */
+  mountMapped(source: string, target: string, pid: number): void;
+  /** `writeExisting` with another effective user, and without capabilities. */
+  writeExistingAs(path: string, text: string, uid: number): void;
 }
 
 export interface SpawnOptions {
@@ -230,8 +244,12 @@ export interface Processes {
   kill(pid: number, signal: number): void;
   /** A copy of the file in a memfd with all seals, for `programFd`. */
   sealedCopy(path: string): number;
-  /** First process of a new pid namespace: does nothing but reap. Killing it kills the namespace. Returns its pid. */
-  spawnPause(): number;
+  /**
+   * A process that does nothing but reap, to hold namespaces. `ownPids`: it is the first process of a pid namespace;
+   * killing it kills the namespace. With maps (user_namespaces(7)): it is root of a user namespace, to which new ones of
+   * network, IPC and host name (and of pids) belong. Returns its pid.
+   */
+  spawnPause(ownPids: boolean, uidMap?: string, gidMap?: string): number;
   /** Orphans below us become ours, as for PID 1. */
   becomeSubreaper(): void;
   readonly pid: number;
@@ -290,6 +308,8 @@ export interface Kernel {
   /** Soft and hard limit of open descriptors, ours and our children's. */
   setDescriptorLimit(count: number): void;
   setUmask(mask: number): void;
+  /** Our own effective set, by a number of `constants.ts`; given up it can be taken again. Children are not concerned. */
+  setCapability(capability: number, isEffective: boolean): void;
 }
 
 export interface MemoryUse {

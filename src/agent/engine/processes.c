@@ -256,22 +256,78 @@ static CALL(spawn)
     return result;
 }
 
+static bool write_map(pid_t pid, const char *file, const char *map)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
+    return write_at(AT_FDCWD, path, map);
+}
+
+/*
+ * A pause process in new namespaces that belong to its new users. It waits until these are mapped, and becomes their root
+ * before it execs: otherwise it would stay the guest's root, and whoever may trace it would be that.
+ */
+static pid_t start_with_users(struct plan *plan, int flags, const char *uid_map, const char *gid_map)
+{
+    int release[2];
+    char byte;
+    pid_t pid;
+
+    plan->step = "start";
+    plan->error = 0;
+    if (pipe2(release, O_CLOEXEC) < 0) {
+        plan->error = errno;
+        return -1;
+    }
+    /* The kernel makes the user namespace first, so that the others belong to it (user_namespaces(7)). */
+    pid = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD | flags, 0, 0, 0, 0);
+    if (pid == 0) {
+        close(release[1]);
+        if (RETRY(read(release[0], &byte, 1)) != 1) _exit(127);
+        plan->uid = plan->gid = 0;
+        prepare_and_exec(plan);
+        _exit(127);
+    }
+    if (pid < 0) plan->error = errno;
+    else {
+        plan->step = "map the users of";
+        if (!write_map(pid, "uid_map", uid_map) || !write_map(pid, "gid_map", gid_map)) plan->error = errno;
+        else if (write(release[1], "", 1) != 1) plan->error = errno;
+    }
+    close(release[0]);
+    close(release[1]); /* who waits for a byte that never came ends */
+    return plan->error ? -1 : pid;
+}
+
 static CALL(spawn_pause)
 {
     CALL_START;
     char *arguments[] = {"podvm-pause", NULL}, *environment[] = {NULL};
     struct plan plan = {.argv = arguments, .env = environment, .fd_count = 3, .uid = -1, .cgroup_fd = -1};
+    const char *uid_map = NULL, *gid_map = NULL;
+    int own_pids = JS_ToBool(ctx, argv[0]) == 1 ? CLONE_NEWPID : 0;
+    bool own_users = !JS_IsUndefined(argv[1]);
     pid_t pid;
 
+    if (own_users && !((uid_map = take_text(ctx, argv[1])) && (gid_map = take_text(ctx, argv[2])))) {
+        if (uid_map) JS_FreeCString(ctx, uid_map);
+        return JS_EXCEPTION;
+    }
     plan.fds[0] = plan.fds[1] = plan.fds[2] = -1;
     plan.program_fd = open("/proc/self/exe", O_PATH | O_CLOEXEC);
-    if (plan.program_fd < 0) return throw_errno(ctx, errno, "open", "/proc/self/exe");
-    pid = start_child(&plan, CLONE_NEWPID);
-    close(plan.program_fd);
+    if (plan.program_fd < 0) {
+        plan.error = errno;
+        plan.step = "open the program of";
+        pid = -1;
+    } else pid = own_users ? start_with_users(&plan, own_pids, uid_map, gid_map) : start_child(&plan, own_pids);
+    if (plan.program_fd >= 0) close(plan.program_fd);
+    if (gid_map) JS_FreeCString(ctx, gid_map);
+    if (uid_map) JS_FreeCString(ctx, uid_map);
     return pid < 0 ? throw_errno(ctx, plan.error, plan.step, "the pause process") : JS_NewInt32(ctx, pid);
 }
 
-/* The first process of a pod's shared pid namespace: reaps until somebody kills it. */
+/* Holds a pod's shared namespaces, of pids as their first process: reaps until somebody kills it. */
 int pause_main(void)
 {
     sigset_t signals;
@@ -358,7 +414,7 @@ static CALL(become_subreaper)
 
 const JSCFunctionListEntry process_calls[] = {
     JS_CFUNC_DEF("spawn", 1, spawn),
-    JS_CFUNC_DEF("spawnPause", 0, spawn_pause),
+    JS_CFUNC_DEF("spawnPause", 3, spawn_pause),
     JS_CFUNC_DEF("kill", 2, kill_process),
     JS_CFUNC_DEF("sealedCopy", 1, sealed_copy),
     JS_CFUNC_DEF("becomeSubreaper", 0, become_subreaper),

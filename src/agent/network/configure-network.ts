@@ -16,6 +16,8 @@ const onLinkFlag = 4; // RTNH_F_ONLINK: a gateway outside the interface's own su
 export class Nic {
   readonly #parts: Parts;
   #last: NetworkConfig | undefined;
+  /** Its name, once it is known: /sys shows the NICs of the namespace it was mounted in, and no others. */
+  #name: string | undefined;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -30,16 +32,29 @@ export class Nic {
       setLink(this.#parts, index, 0, []); // routes go with address and link
     }
     this.#last = network;
-    configureNetwork(this.#parts, network);
+    configureNetwork(this.#parts, network, this.#find());
+    this.#name = network.interfaces[0]?.name ?? this.#name;
+  }
+
+  /** Hands it to the network namespace of a process, where it has neither address nor route. Nothing without a NIC. */
+  moveTo(pid: number): void {
+    this.#name = this.#find();
+    this.#last = undefined;
+    if (this.#name === undefined) return;
+    const index = this.#parts.interfaceIndex(this.#name);
+    setLink(this.#parts, index, 0, [{ type: 19, value: u32(pid) }]); // IFLA_NET_NS_PID
+  }
+
+  #find(): string | undefined {
+    return this.#name ?? this.#parts.list('/sys/class/net').find((name) => name !== 'lo');
   }
 }
 
 /** Errors: `unsupported`, `invalid`, `failedPrecondition`. */
-function configureNetwork(parts: Parts, network: NetworkConfig): void {
+function configureNetwork(parts: Parts, network: NetworkConfig, nic: string | undefined): void {
   const [wanted, ...more] = network.interfaces;
   if (wanted === undefined) return;
   if (more.length > 0) throw new PodvmError('unsupported', 'Cannot configure the network: a machine has one NIC');
-  const nic = parts.list('/sys/class/net').find((name) => name !== 'lo');
   if (nic === undefined) throw new PodvmError('failedPrecondition', 'Cannot configure the network: there is no NIC');
   const index = parts.interfaceIndex(nic);
 

@@ -1,6 +1,8 @@
 import { PodvmError } from '#base/errors.ts';
+import type { Params } from '#wire/messages.ts';
 import { mountFlags } from '../engine/constants.ts';
 import { codeOf, type Clock, type Files, type Mounts, type Text } from '../engine/engine.ts';
+import type { MappedViews } from './mapped-views.ts';
 
 type Parts = Clock & Files & Mounts & Pick<Text, 'decodeUtf8'>;
 
@@ -11,24 +13,40 @@ const pollMs = 5;
 /** The SCSI disks that the host attached, mounted by their serial. */
 export class Disks {
   readonly #parts: Parts;
-  readonly #mounted = new Set<string>();
+  readonly #views: MappedViews;
+  /** Device files, by serial. */
+  readonly #mounted = new Map<string, string>();
 
-  constructor(parts: Parts) {
+  constructor(parts: Parts, views: MappedViews) {
     this.#parts = parts;
+    this.#views = views;
   }
 
   /** Where the disk is mounted. Errors: `notFound`. */
   path(serial: string): string {
-    if (!this.#mounted.has(serial)) throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not attached`);
+    this.device(serial);
     return `${disksRoot}/${serial}`;
   }
 
+  /** Its device file. Errors: `notFound`. */
+  device(serial: string): string {
+    const device = this.#mounted.get(serial);
+    if (device !== undefined) return device;
+    throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not attached`);
+  }
+
+  /** The same, as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
+  mapped(serial: string): string {
+    return this.#views.of(this.path(serial));
+  }
+
   /** Waits for the disk and mounts it. Errors: `alreadyExists`, `timeout`, `failedPrecondition`. */
-  async attach(
-    serial: string,
-    fileSystem: 'erofs' | 'ext4',
-    readOnly: boolean,
-  ): Promise<{ name: string; ms: number }[]> {
+  async attach({
+    serial,
+    fileSystem,
+    readOnly,
+    hasQuotas,
+  }: Params<'attachDisk'>): Promise<{ name: string; ms: number }[]> {
     if (this.#mounted.has(serial)) throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: it is mounted`);
     const startedMs = this.#parts.monotonicMs();
     const device = await this.#find(serial);
@@ -36,8 +54,10 @@ export class Disks {
     const target = `${disksRoot}/${serial}`;
     this.#parts.makeDirectories(target, 0o700);
     const flags = readOnly ? mountFlags.readOnly : mountFlags.noAccessTime;
-    await this.#mount(serial, () => this.#parts.mount(device, target, fileSystem, flags | mountFlags.noDevices, ''));
-    this.#mounted.add(serial);
+    const options = hasQuotas === true ? 'prjquota' : '';
+    const mount = () => this.#parts.mount(device, target, fileSystem, flags | mountFlags.noDevices, options);
+    await this.#mount(serial, mount);
+    this.#mounted.set(serial, device);
     return [
       { name: 'found', ms: foundMs - startedMs },
       { name: 'mounted', ms: this.#parts.monotonicMs() - foundMs },
@@ -69,6 +89,7 @@ export class Disks {
 
   detach(serial: string): void {
     if (!this.#mounted.has(serial)) return;
+    this.#views.drop(`${disksRoot}/${serial}`);
     try {
       this.#parts.unmount(`${disksRoot}/${serial}`, 0);
     } catch (cause) {
@@ -79,7 +100,7 @@ export class Disks {
   }
 
   detachAll(): void {
-    for (const serial of this.#mounted) {
+    for (const serial of this.#mounted.keys()) {
       try {
         this.detach(serial);
       } catch {

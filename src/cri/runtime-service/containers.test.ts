@@ -7,6 +7,7 @@ import { PodvmError } from '#base/errors.ts';
 import { is } from '../rpc/scripted-client.ts';
 import {
   ContainerState,
+  MountPropagation,
   SecurityProfile_ProfileType as ProfileType,
   SupplementalGroupsPolicy,
 } from '../schema/api_pb.ts';
@@ -40,7 +41,11 @@ test('createContainer() refuses what is missing or not possible, with a sentence
   await refuses({ image: { image: 'missing' } }, status.NOT_FOUND, /missing/);
   await refuses({ envs: [{ key: 'A', value: Buffer.of(0xff) }] }, status.INVALID_ARGUMENT, /no UTF-8/);
   await refuses({ devices: [{ hostPath: '/dev/kvm' }] }, status.UNIMPLEMENTED, /devices of the host/);
-  await refuses({ mounts: [{ containerPath: '/data', hostPath: '/srv' }] }, status.UNIMPLEMENTED, /\/srv of the host/);
+  const mounts = (mount: object) => ({ mounts: [{ containerPath: '/data', hostPath: '/srv', ...mount }] });
+  await refuses(mounts({ hostPath: 'srv' }), status.INVALID_ARGUMENT, /absolute path of the host/);
+  await refuses(mounts({ hostPath: '/no/such/path' }), status.NOT_FOUND, /\/no\/such\/path: there is no such/);
+  await refuses(mounts({ hostPath: '/dev/null' }), status.UNIMPLEMENTED, /it is a device/);
+  await refuses(mounts({ propagation: 2 }), status.UNIMPLEMENTED, /cannot appear on the host/);
   const security = (securityContext: object) => ({ linux: { securityContext } });
   await refuses(security({ runAsGroup: { value: 5n } }), status.INVALID_ARGUMENT, /no user/);
   await refuses(security({ runAsUser: { value: -1n } }), status.INVALID_ARGUMENT, /run_as_user.*got -1/);
@@ -286,6 +291,21 @@ test('updateContainerResources() changes what it names, and the status says so',
     is(status.INVALID_ARGUMENT, /at least/),
   );
   await assert.rejects(runtime.updateContainerResources({ containerId }), is(status.INVALID_ARGUMENT, /no Linux/));
+});
+
+test("containerStatus() echoes the mounts of the config, and says each one's mode when it is asked for more", async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const propagating = MountPropagation.PROPAGATION_HOST_TO_CONTAINER;
+  const mounts = [{ containerPath: '/data', hostPath: node.directory, readonly: true, propagation: propagating }];
+  const { containerId } = await node.running(podConfig, { ...containerConfig, mounts });
+  const made = parts.guest.calls.findLast(({ method }) => method === 'createVolume');
+  assert.equal(made?.params['kind'], 'share');
+  const { status: seen, info } = await runtime.containerStatus({ containerId, verbose: true });
+  const { containerPath, hostPath, readonly, propagation } = seen?.mounts[0] ?? {};
+  assert.deepEqual([{ containerPath, hostPath, readonly, propagation }], mounts);
+  const details: unknown = JSON.parse(info?.['info'] ?? '');
+  assert.deepEqual((details as { mounts: unknown }).mounts, [{ mountPath: '/data', mode: 'share' }]); // SAFE: a test's
 });
 
 test('reopenContainerLog() goes on in a new file', async () => {

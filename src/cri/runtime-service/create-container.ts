@@ -22,7 +22,8 @@ export async function createContainer(
 ): Promise<Answer<typeof CreateContainerResponseSchema>> {
   if (config === undefined) throw new PodvmError('invalid', 'Cannot create a container: the request has no config');
   const pod = parts.pods.pod(podSandboxId);
-  const spec = await containerSpecOf(config, sandboxConfig ?? pod.config);
+  const { logDirectory } = sandboxConfig ?? pod.config;
+  const spec = await containerSpecOf(config, { logDirectory, linux: pod.config.linux });
   const container = await pod.sandbox.createContainer(spec, signal);
   const known: KnownContainer = { container, config, pod, resources: config.linux?.resources, isEndKnown: false };
   parts.pods.addContainer(known);

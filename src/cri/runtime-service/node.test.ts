@@ -31,7 +31,9 @@ test('the node says who it is, that it is ready, and only what it can', async ()
     quiet.runtimeHandlers.map(({ name }) => name),
     ['', 'podvm', 'podvm-own-boot'],
   );
-  for (const { features } of quiet.runtimeHandlers) assert.equal(features?.recursiveReadOnlyMounts, false);
+  for (const { features } of quiet.runtimeHandlers) {
+    assert.deepEqual([features?.recursiveReadOnlyMounts, features?.userNamespaces], [true, true]);
+  }
   assert.deepEqual(quiet.info, {});
   const verbose = await runtime.status({ verbose: true });
   assert.deepEqual(JSON.parse(verbose.info['config'] ?? ''), { root: node.directory });
@@ -69,7 +71,7 @@ test('figures of containers and pods come from their guest, in lists, streams an
     agentFds: 2,
     agentHeapBytes: 3,
     pod: { ...figures, memoryLimitBytes: 65_536 },
-    containers: [{ id: containerId, ...figures }],
+    containers: [{ id: containerId, ...figures, layer: { bytes: 12_288, inodes: 5 } }],
   }));
   const one = (await runtime.containerStats({ containerId })).stats;
   const { stats: listed } = await runtime.listContainerStats({ filter: { podSandboxId } });
@@ -82,6 +84,8 @@ test('figures of containers and pods come from their guest, in lists, streams an
     assert.equal(stats.cpu?.usageCoreNanoSeconds?.value, 1_500_000n);
     assert.equal(stats.memory?.workingSetBytes?.value, 3000n);
     assert.equal(stats.memory.usageBytes?.value, 4096n);
+    assert.deepEqual([stats.writableLayer?.usedBytes?.value, stats.writableLayer?.inodesUsed?.value], [12_288n, 5n]);
+    assert.match(stats.writableLayer?.fsId?.mountpoint ?? '', /images$/);
     assert.ok((stats.cpu.timestamp ?? 0n) > 1_700_000_000_000_000_000n);
   }
   assert.deepEqual([listed.length, streamed.length], [1, 1]);

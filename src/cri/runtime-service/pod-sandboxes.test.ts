@@ -219,3 +219,47 @@ test('updatePodSandboxResources() resizes pod and overhead together', async () =
     cpuPeriodUs: 100_000,
   });
 });
+
+test('runPodSandbox() gives the pod the users that are mapped, and refuses what maps none', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const withUsers = (usernsOptions: object) => ({
+    ...podConfig,
+    linux: { securityContext: { namespaceOptions: { usernsOptions } } },
+  });
+  const ids = [{ containerId: 0, hostId: 1000, length: 100_000 }];
+  const pod = withUsers({ mode: NamespaceMode.POD, uids: ids, gids: ids });
+  const { podSandboxId } = await runtime.runPodSandbox({ config: pod });
+  const mapped = [{ containerId: 0, hostId: 1000, size: 100_000 }];
+  const configured = parts.guest.calls.find(({ method }) => method === 'configure');
+  assert.deepEqual(configured?.params['userNamespace'], { uids: mapped, gids: mapped });
+
+  const containerOf = (usernsOptions: object) => ({
+    ...containerConfig,
+    linux: { securityContext: { namespaceOptions: { usernsOptions } } },
+  });
+  const other = containerOf({ mode: NamespaceMode.NODE });
+  await assert.rejects(
+    runtime.createContainer({ podSandboxId, config: other }),
+    is(status.INVALID_ARGUMENT, /its user namespace is another than its pod's/),
+  );
+  const same = containerOf({ mode: NamespaceMode.POD, uids: ids, gids: ids });
+  await runtime.createContainer({ podSandboxId, config: same });
+  await runtime.removePodSandbox({ podSandboxId });
+
+  const refused: [object, RegExp][] = [
+    [{ mode: NamespaceMode.POD, uids: ids }, /gids of its user namespace have no mapping/],
+    [{ mode: NamespaceMode.POD, uids: [...ids, ...ids], gids: ids }, /map the container id 0 twice/],
+    [{ mode: NamespaceMode.POD, uids: [{ ...ids[0], containerId: 1 }], gids: ids }, /leave out the container id 0/],
+    [{ mode: NamespaceMode.POD, uids: [{ ...ids[0], length: 0 }], gids: ids }, /length 0/],
+    [{ mode: NamespaceMode.CONTAINER }, /is the pod's or the node's, got mode 1/],
+    [{ mode: NamespaceMode.TARGET }, /got mode 3/],
+    [{ mode: NamespaceMode.NODE, uids: ids }, /ids are mapped for a pod that has the node's users/],
+  ];
+  for (const [options, reason] of refused) {
+    await assert.rejects(runtime.runPodSandbox({ config: withUsers(options) }), is(status.INVALID_ARGUMENT, reason));
+  }
+  const plain = await runtime.runPodSandbox({ config: withUsers({ mode: NamespaceMode.NODE }) });
+  assert.equal(parts.guest.calls.find(({ method }) => method === 'configure')?.params['userNamespace'], undefined);
+  await runtime.removePodSandbox({ podSandboxId: plain.podSandboxId });
+});

@@ -7,7 +7,7 @@ import type { StatusRequest, StatusResponseSchema } from '../schema/api_pb.ts';
 const runtimeReady = { type: 'RuntimeReady', status: true };
 
 /** What every handler can, and this version of PodVM as a whole: what is not said is not there. */
-const handlerFeatures = { recursiveReadOnlyMounts: false, userNamespaces: false };
+const handlerFeatures = { recursiveReadOnlyMounts: true, userNamespaces: true };
 const features = { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false };
 
 export async function status(parts: CriParts, request: StatusRequest): Promise<Answer<typeof StatusResponseSchema>> {

@@ -4,14 +4,16 @@ import { printable } from '#base/guest-text.ts';
 import type { ContainerSpec } from '#sandbox/sandbox.ts';
 import type { ContainerConfig, LinuxContainerResources, Mount, PodSandboxConfig } from '../schema/api_pb.ts';
 import { numberOf } from './int64.ts';
+import { mountsOf } from './mounts.ts';
 import { resourcesOf } from './resources.ts';
 import { checkTables } from './sandbox-spec.ts';
 import { securityOf } from './security.ts';
+import { checkUserNamespaceOf } from './user-namespace.ts';
 
 /** What CRI asks of a container. Errors: `invalid`, `unsupported`, both saying what to change; those of `securityOf`. */
 export async function containerSpecOf(
   config: ContainerConfig,
-  { logDirectory }: Pick<PodSandboxConfig, 'logDirectory'>,
+  { logDirectory, linux: pod }: Pick<PodSandboxConfig, 'logDirectory' | 'linux'>,
 ): Promise<ContainerSpec> {
   const { name, attempt } = metadataOf(config);
   const what = `container ${printable(name)}`;
@@ -20,6 +22,7 @@ export async function containerSpecOf(
     throw new PodvmError('invalid', `Cannot create ${what}: its config names no image`);
   }
   refuseWhatIsMissing(what, config);
+  checkUserNamespaceOf(what, linux?.securityContext?.namespaceOptions, pod?.securityContext?.namespaceOptions);
   const logPath = logPathOf(what, logDirectory, config.logPath);
   const messageFile = terminationMount(config);
   return {
@@ -31,7 +34,10 @@ export async function containerSpecOf(
     ...(config.args.length === 0 ? {} : { args: config.args }),
     ...(config.workingDir === '' ? {} : { workingDir: config.workingDir }),
     env: config.envs.map(({ key, value }) => ({ name: key, value: textOf(what, key, value) })),
-    mounts: [],
+    mounts: mountsOf(
+      what,
+      config.mounts.filter((mount) => mount !== messageFile),
+    ),
     security: await securityOf(linux?.securityContext),
     resources: resourcesOf(linux?.resources),
     tty: config.tty,
@@ -72,15 +78,6 @@ function refuseWhatIsMissing(what: string, config: ContainerConfig): void {
   const refuse = (why: string, fix: string) => new PodvmError('unsupported', `Cannot create ${what}: ${why}`, { fix });
   if (config.devices.length > 0 || config.CDIDevices.length > 0) {
     throw refuse("devices of the host cannot be given to a pod's machine", 'Leave the devices out.');
-  }
-  const messageFile = terminationMount(config);
-  const other = config.mounts.find((mount) => mount !== messageFile);
-  if (other !== undefined) {
-    const from = other.image === undefined ? `${printable(other.hostPath)} of the host` : 'an image';
-    throw refuse(
-      `${from} cannot be mounted at ${printable(other.containerPath)} yet`,
-      'Run the pod without volumes until this version has their modes.',
-    );
   }
 }
 

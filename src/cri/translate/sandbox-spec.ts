@@ -12,6 +12,7 @@ import {
   Protocol,
 } from '../schema/api_pb.ts';
 import { podResourcesOf } from './resources.ts';
+import { userNamespaceOf } from './user-namespace.ts';
 
 /** What CRI asks of a sandbox, as this node runs it. Errors: `invalid`, `unsupported`, both saying what to change. */
 export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string): SandboxSpec {
@@ -19,6 +20,8 @@ export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string):
   const { name, namespace, uid, attempt } = metadata;
   const { linux, dnsConfig } = config;
   refuseWhatIsMissing(metadata, linux?.securityContext);
+  const namespaces = linux?.securityContext?.namespaceOptions;
+  const userNamespace = userNamespaceOf(`pod sandbox ${printable(name)}`, namespaces);
   return {
     namespace,
     name,
@@ -40,7 +43,8 @@ export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string):
     },
     hostAliases: [],
     sysctls: linux?.sysctls ?? {},
-    sharePidNamespace: sharesPids(linux?.securityContext?.namespaceOptions),
+    sharePidNamespace: sharesPids(namespaces),
+    ...(userNamespace === undefined ? {} : { userNamespace }),
     volumes: [],
     resources: podResourcesOf(linux?.resources, linux?.overhead),
   };
@@ -97,9 +101,6 @@ function refuseWhatIsMissing({ name }: PodSandboxMetadata, security: LinuxSandbo
   }
   if (options?.pid === NamespaceMode.TARGET || options?.ipc === NamespaceMode.TARGET) {
     throw refuse('namespaces of a target container are for containers', 'Use POD or CONTAINER.');
-  }
-  if (options?.usernsOptions?.mode === NamespaceMode.POD) {
-    throw refuse('user namespaces are not supported yet', "Leave hostUsers out: the pod's root is its machine's only.");
   }
 }
 

@@ -46,6 +46,7 @@ export const podSpec = v.pipe(
       [],
     ),
     shareProcessNamespace: v.optional(s.boolean, false),
+    hostUsers: v.optional(s.boolean, true),
     securityContext: v.optional(podSecurity, {}),
     serviceAccountName: v.optional(s.dnsSubdomain, 'default'),
     nodeName: v.optional(s.dnsSubdomain),

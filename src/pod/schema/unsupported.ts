@@ -11,7 +11,7 @@ const warn = (reason: string): Verdict => ({ kind: 'warn', reason });
 const noHost = refuse('is not supported: a pod in a machine of its own has no namespaces of the host to share');
 const noVolume = (instead: string) => refuse(`is not supported yet; use ${instead}`);
 const noScheduler = warn('has no effect: there is no scheduler, the pod runs on this node');
-const plainVolumes = 'emptyDir, configMap, secret, downwardAPI or projected';
+const plainVolumes = 'emptyDir, configMap, secret, downwardAPI, projected or image';
 
 /** By path; `[]` stands for every index, and `containers` for init containers too. */
 const fields: Readonly<Record<string, Verdict>> = {
@@ -50,7 +50,6 @@ const fields: Readonly<Record<string, Verdict>> = {
   'spec.hostNetwork': noHost,
   'spec.hostPID': noHost,
   'spec.hostIPC': noHost,
-  'spec.hostUsers': warn('has no effect: the users of a machine are not those of the host'),
   'spec.hostnameOverride': refuse('is not supported; use hostname'),
   'spec.ephemeralContainers': refuse('is not supported; use `podvm exec`'),
   'spec.resourceClaims': refuse('is not supported: there are no devices to claim'),
@@ -84,7 +83,6 @@ const volumeSources = [
   'nfs',
   'csi',
   'ephemeral',
-  'image',
   'iscsi',
   'local',
   'fc',

@@ -65,11 +65,17 @@ const projection = v.pipe(
   s.exactlyOne(['configMap', 'secret', 'downwardAPI'], 'source'),
 );
 
-const sourceNames = ['emptyDir', 'configMap', 'secret', 'downwardAPI', 'projected'] as const;
+const sourceNames = ['emptyDir', 'configMap', 'secret', 'downwardAPI', 'projected', 'image'] as const;
 
 export const volume = v.pipe(
   v.object({
     name: s.dnsLabel,
+    image: v.optional(
+      v.object({
+        reference: s.imageReference,
+        pullPolicy: v.optional(s.picklist(['Always', 'IfNotPresent', 'Never'])),
+      }),
+    ),
     emptyDir: v.optional(
       v.object({ medium: v.optional(s.picklist(['', 'Memory']), ''), sizeLimit: v.optional(s.quantity) }),
     ),

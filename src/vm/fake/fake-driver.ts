@@ -2,14 +2,15 @@ import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { duplexPair, type Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
-import type {
-  DiskSpec,
-  Machine,
-  MachineDriver,
-  MachineExit,
-  MachineRecord,
-  MachineSpec,
-  MachineState,
+import {
+  maxPorts,
+  type DiskSpec,
+  type Machine,
+  type MachineDriver,
+  type MachineExit,
+  type MachineRecord,
+  type MachineSpec,
+  type MachineState,
 } from '../driver.ts';
 import { MachineLife } from '../machine-life.ts';
 import { assertMachineSpec } from '../machine-spec.ts';
@@ -89,6 +90,8 @@ export class FakeMachine implements Machine {
   readonly spec: MachineSpec;
   /** What is attached now, by serial. */
   readonly disks = new Map<string, DiskSpec>();
+  /** The guest's end of each attached port, by name. */
+  readonly ports = new Map<string, Duplex>();
   readonly #life: MachineLife;
   readonly #options: FakeOptions;
   #hostEnd: Duplex | undefined;
@@ -168,8 +171,36 @@ export class FakeMachine implements Machine {
     }
   }
 
-  async limitHostMemory(): Promise<void> {
-    this.#life.assertRunning('limit the memory of');
+  async attachPort(name: string, signal: AbortSignal): Promise<Duplex> {
+    this.#life.assertRunning('attach a port to');
+    if (!/^[a-z0-9-]{1,20}$/.test(name)) throw new PodvmError('invalid', `Cannot attach port: bad name, got ${name}`);
+    if (this.ports.has(name)) {
+      throw new PodvmError('alreadyExists', `Cannot attach port ${name}: a port of this name is attached`);
+    }
+    if (this.ports.size >= maxPorts) {
+      throw new PodvmError('exhausted', `Cannot attach port ${name}: ${maxPorts} ports are attached`);
+    }
+    await turn();
+    if (signal.aborted) throw new PodvmError('cancelled', `Cannot attach port ${name}: cancelled`);
+    const [hostEnd, guestEnd] = joinedPair();
+    this.ports.set(name, guestEnd);
+    return hostEnd;
+  }
+
+  async detachPort(name: string, signal: AbortSignal): Promise<void> {
+    this.#life.assertRunning('detach a port from');
+    signal.throwIfAborted();
+    await turn();
+    const guestEnd = this.ports.get(name);
+    if (guestEnd === undefined) {
+      throw new PodvmError('notFound', `Cannot detach port ${name}: no such port is attached`);
+    }
+    this.ports.delete(name);
+    guestEnd.destroy();
+  }
+
+  async limitHost(): Promise<void> {
+    this.#life.assertRunning('limit');
   }
 
   async stop(signal: AbortSignal): Promise<MachineExit> {
@@ -212,6 +243,7 @@ export class FakeMachine implements Machine {
 
   #end(exit: MachineExit): void {
     this.#hangUp();
+    for (const guestEnd of this.ports.values()) guestEnd.destroy();
     this.#life.end(exit);
   }
 

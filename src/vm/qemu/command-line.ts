@@ -1,4 +1,4 @@
-import { agentPortName, type Accelerator } from '../driver.ts';
+import { agentPortName, maxPorts, type Accelerator } from '../driver.ts';
 
 /**
  * QEMU's arguments as data: one object per switch, named as QEMU names it. Pure. A machine that is restored has the same
@@ -50,8 +50,8 @@ export const socketNames = { qmp: 'qmp', agent: 'agent', console: 'console' } as
 /** QEMU's name of the agent's port in its events. */
 export const agentPortId = 'agent-port';
 
-/** Ports of the virtio-serial bus: the agent's, and one for each of the at most 30 shared volumes. */
-const maxSerialPorts = 31;
+/** Ports of the virtio-serial bus: number 0, which only a console may have, the agent's, and those attached later. */
+const maxSerialPorts = 2 + maxPorts;
 
 /** `-M microvm,...` and so on; the program's name is not included. */
 export function qemuArguments(input: CommandLineInput): string[] {

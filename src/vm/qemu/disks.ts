@@ -2,10 +2,11 @@ import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { DiskSpec } from '../driver.ts';
+import type { Deletions } from './deletions.ts';
 import type { MachineDirectory } from './machine-directory.ts';
 import type { QmpClient } from './qmp.ts';
 
-export const diskLimits = { maxDisks: 128, detachTimeoutMs: 10_000 } as const;
+export const diskLimits = { maxDisks: 128 } as const;
 
 const serialPattern = /^[a-z0-9-]{1,20}$/;
 const filePattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
@@ -16,10 +17,11 @@ export class Disks {
   readonly #qmp: QmpClient;
   readonly #directory: MachineDirectory;
   readonly #attached = new Set<string>();
-  readonly #deletions = new Map<string, () => void>();
+  readonly #deletions: Deletions;
 
-  constructor(qmp: QmpClient, directory: MachineDirectory) {
+  constructor(qmp: QmpClient, deletions: Deletions, directory: MachineDirectory) {
     this.#qmp = qmp;
+    this.#deletions = deletions;
     this.#directory = directory;
   }
 
@@ -44,13 +46,13 @@ export class Disks {
   async #undoAttach(serial: string): Promise<void> {
     const signal = AbortSignal.timeout(cleanUpTimeoutMs);
     const device = deviceId(serial);
-    const deleted = this.#deletion(device, signal).catch(() => undefined);
+    const deleted = this.#deletions.of(device, signal).catch(() => undefined);
     const wasThere = await this.#qmp.execute('device_del', { id: device }, signal).then(
       () => true,
       () => false,
     );
     if (wasThere) await deleted;
-    this.#deletions.delete(device);
+    this.#deletions.forget(device);
     await this.#qmp.execute('blockdev-del', { 'node-name': nodeName(serial) }, signal).catch(() => undefined);
   }
 
@@ -58,21 +60,16 @@ export class Disks {
     if (!this.#attached.has(serial)) {
       throw new PodvmError('notFound', `Cannot detach disk ${serial}: no such disk is attached`);
     }
-    const deleted = this.#deletion(deviceId(serial), signal);
+    const deleted = this.#deletions.of(deviceId(serial), signal);
     deleted.catch(() => undefined); // looked at below; the command may fail first
     try {
       await this.#qmp.execute('device_del', { id: deviceId(serial) }, signal);
       await deleted;
       await this.#qmp.execute('blockdev-del', { 'node-name': nodeName(serial) }, signal);
     } finally {
-      this.#deletions.delete(deviceId(serial));
+      this.#deletions.forget(deviceId(serial));
     }
     this.#attached.delete(serial);
-  }
-
-  /** To be called for QEMU's DEVICE_DELETED. */
-  deviceDeleted(device: string): void {
-    this.#deletions.get(device)?.();
   }
 
   /** Asks a QEMU that another process of ours started which disks it has. */
@@ -98,19 +95,6 @@ export class Disks {
     await access(join(this.#directory.path, file)).catch((cause: unknown) => {
       throw new PodvmError('failedPrecondition', `Cannot attach disk ${serial}: its file ${file} is missing`, {
         cause,
-      });
-    });
-  }
-
-  async #deletion(device: string, signal: AbortSignal): Promise<void> {
-    const either = AbortSignal.any([signal, AbortSignal.timeout(diskLimits.detachTimeoutMs)]);
-    await new Promise<void>((resolve, reject) => {
-      const abort = () =>
-        reject(new PodvmError(signal.aborted ? 'cancelled' : 'timeout', `Cannot detach ${device}: the guest keeps it`));
-      either.addEventListener('abort', abort, { once: true });
-      this.#deletions.set(device, () => {
-        either.removeEventListener('abort', abort);
-        resolve();
       });
     });
   }

@@ -1,5 +1,5 @@
 import type { MachineExit } from '../driver.ts';
-import type { ProcessEnd } from './vmm-process.ts';
+import type { ProcessEnd } from '#host/jailed-process.ts';
 
 export interface ExitFacts {
   readonly code: ProcessEnd;

@@ -2,6 +2,7 @@ import { access, chown, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
+import { isRunning, killProcess, logTail, type JailedProcess } from '#host/jailed-process.ts';
 import type { Accelerator, Machine, MachineDriver, MachineRecord, MachineShape, MachineSpec } from '../driver.ts';
 import { assertMachineSpec } from '../machine-spec.ts';
 import { qemuArguments } from './command-line.ts';
@@ -10,14 +11,14 @@ import { ConsoleLog } from './console-log.ts';
 import { kvmDevice, openableNode, tunDevice } from './device-nodes.ts';
 import { startFailure } from './failure.ts';
 import { confine, findHostCgroup, type HostCgroup } from './host-cgroup.ts';
-import { assertReachable, inside, jailedCommand } from './jail.ts';
+import { assertReachable, inside, type JailSpec } from './jail.ts';
 import { MachineDirectory } from './machine-directory.ts';
 import { restore } from './migration.ts';
 import { PhaseClock } from './phase-clock.ts';
 import { QemuMachine } from './qemu-machine.ts';
 import { QmpClient, type QmpEvent } from './qmp.ts';
+import { spawnVmm } from './spawn-vmm.ts';
 import { allKernelArguments, Templates } from './templates.ts';
-import { isRunning, killProcess, logTail, spawnVmm, type SpawnedVmm } from './vmm-process.ts';
 
 export interface QemuDriverOptions {
   readonly assets: Pick<Assets, 'sysroot' | 'kernel' | 'initramfs'>;
@@ -113,6 +114,7 @@ export async function startQemuMachine(
     const events = new EventBuffer();
     const qmp = await openQmp(directory, vmm.identity, events, signal);
     undo.defer(() => qmp.close());
+    await directory.close(spec.uid);
     clock.mark('qmp');
     const console = undo.use(await openConsole(directory, signal));
     if (beginning.kind === 'restore') {
@@ -158,41 +160,48 @@ async function spawn(
   beginning: Beginning,
   directory: MachineDirectory,
   signal: AbortSignal,
-): Promise<SpawnedVmm> {
-  const { assets, accelerator } = options;
-  const command = jailedCommand(
-    {
-      uid: spec.uid,
-      ...assets,
-      template: beginning.kind === 'restore' ? beginning.template : undefined,
-      directory: spec.directory,
-      netns: spec.netns,
-      devices: await devicesFor(options, spec, signal),
-      infoFd: 3,
-    },
-    [
-      inside.qemu,
-      ...qemuArguments({
-        id: spec.id,
-        accelerator,
-        memoryMiB: spec.memoryMiB,
-        vcpus: spec.vcpus,
-        paths: inside,
-        start:
-          beginning.kind === 'restore'
-            ? { kind: 'restore' }
-            : { kind: beginning.kind, kernelArguments: await allKernelArguments(options) },
-        tap: spec.tap,
-      }),
-    ],
-  );
+): Promise<JailedProcess> {
+  const jail = await jailOf(options, spec, beginning, signal);
+  const command = [
+    inside.qemu,
+    ...qemuArguments({
+      id: spec.id,
+      accelerator: options.accelerator,
+      memoryMiB: spec.memoryMiB,
+      vcpus: spec.vcpus,
+      paths: inside,
+      start:
+        beginning.kind === 'restore'
+          ? { kind: 'restore' }
+          : { kind: beginning.kind, kernelArguments: await allKernelArguments(options) },
+      tap: spec.tap,
+    }),
+  ];
   signal.throwIfAborted();
   try {
-    return await spawnVmm(command, directory.vmmLog);
+    return await spawnVmm(jail, command, directory.vmmLog);
   } catch (error) {
     if (error instanceof PodvmError && error.kind !== 'internal') throw error;
     throw startFailure(spec.id, await logTail(directory.vmmLog), error);
   }
+}
+
+/** The jail of a machine; exported for the test that puts an attacker into it. */
+export async function jailOf(
+  options: QemuDriverOptions,
+  spec: Omit<MachineSpec, 'from'>,
+  beginning: Beginning,
+  signal: AbortSignal,
+): Promise<JailSpec> {
+  return {
+    uid: spec.uid,
+    ...options.assets,
+    template: beginning.kind === 'restore' ? beginning.template : undefined,
+    directory: spec.directory,
+    netns: spec.netns,
+    devices: await devicesFor(options, spec, signal),
+    maxFileBytes: spec.maxFileBytes,
+  };
 }
 
 const unconfined = new WeakSet<QemuDriverOptions>();
@@ -200,12 +209,12 @@ const unconfined = new WeakSet<QemuDriverOptions>();
 /** A VMM that cannot be confined runs all the same: the guest's own limits hold. Said once. */
 async function confineOnce(
   options: QemuDriverOptions,
-  { id, hostMemoryBytes }: Omit<MachineSpec, 'from'>,
-  { identity }: SpawnedVmm,
+  { id, hostLimits }: Omit<MachineSpec, 'from'>,
+  { identity }: JailedProcess,
 ): Promise<HostCgroup | undefined> {
-  if (hostMemoryBytes === undefined || unconfined.has(options)) return undefined;
+  if (hostLimits === undefined || unconfined.has(options)) return undefined;
   try {
-    return await confine({ id, pid: identity.pid, memoryBytes: hostMemoryBytes });
+    return await confine(id, identity.pid, hostLimits);
   } catch (error) {
     if (!(await isRunning(identity))) return undefined; // it has died meanwhile, which is told elsewhere
     unconfined.add(options);
@@ -253,7 +262,7 @@ async function adopt(record: MachineRecord, signal: AbortSignal): Promise<Machin
     cgroup: await findHostCgroup(record.id),
   });
   undo.move();
-  await machine.learnDisks(signal);
+  await machine.learnDevices(signal);
   return machine;
 }
 

@@ -1,17 +1,28 @@
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
-import type { Accelerator, DiskSpec, Machine, MachineExit, MachineRecord, MachineState, Phases } from '../driver.ts';
+import { killProcess, logTail, waitUntilGone, type ProcessEnd, type ProcessIdentity } from '#host/jailed-process.ts';
+import type {
+  Accelerator,
+  DiskSpec,
+  HostLimits,
+  Machine,
+  MachineExit,
+  MachineRecord,
+  MachineState,
+  Phases,
+} from '../driver.ts';
 import { MachineLife } from '../machine-life.ts';
 import { agentPortId } from './command-line.ts';
 import { connectSocket } from './connect-socket.ts';
 import type { ConsoleLog } from './console-log.ts';
+import { Deletions } from './deletions.ts';
 import { Disks } from './disks.ts';
 import { describeExit } from './exit-reason.ts';
 import type { HostCgroup } from './host-cgroup.ts';
 import type { MachineDirectory } from './machine-directory.ts';
 import { freeze } from './migration.ts';
+import { Ports } from './ports.ts';
 import type { QmpClient, QmpEvent } from './qmp.ts';
-import { killProcess, logTail, waitUntilGone, type ProcessEnd, type ProcessIdentity } from './vmm-process.ts';
 
 /** What is known of a VMM whose guest runs. */
 export interface RunningVmm {
@@ -43,7 +54,9 @@ export class QemuMachine implements Machine {
   readonly consolePath: string;
   readonly #vmm: RunningVmm;
   readonly #life: MachineLife;
+  readonly #deletions = new Deletions();
   readonly #disks: Disks;
+  readonly #ports: Ports;
   readonly #portOpened = Promise.withResolvers<void>();
   #channel: Duplex | undefined;
   #shutdownReason: string | undefined;
@@ -58,7 +71,8 @@ export class QemuMachine implements Machine {
     this.consolePath = vmm.directory.consoleLog;
     this.#vmm = vmm;
     this.#life = new MachineLife(this.id);
-    this.#disks = new Disks(vmm.qmp, vmm.directory);
+    this.#disks = new Disks(vmm.qmp, this.#deletions, vmm.directory);
+    this.#ports = new Ports(vmm.qmp, this.#deletions, vmm.directory);
     this.#life.moveTo('running');
     vmm.subscribe((event) => this.#onEvent(event));
     void this.#awaitEnd();
@@ -95,24 +109,34 @@ export class QemuMachine implements Machine {
     await this.#disks.detach(serial, signal);
   }
 
-  async limitHostMemory(bytes: number): Promise<void> {
-    this.#life.assertRunning('limit the memory of');
+  async attachPort(name: string, signal: AbortSignal): Promise<Duplex> {
+    this.#life.assertRunning('attach a port to');
+    return await this.#ports.attach(name, signal);
+  }
+
+  async detachPort(name: string, signal: AbortSignal): Promise<void> {
+    this.#life.assertRunning('detach a port from');
+    await this.#ports.detach(name, signal);
+  }
+
+  async limitHost(limits: HostLimits): Promise<void> {
+    this.#life.assertRunning('limit');
     const { cgroup } = this.#vmm;
     if (cgroup === undefined) {
-      throw new PodvmError(
-        'unsupported',
-        `Cannot limit the memory of machine ${this.id}: it has no cgroup on the host`,
-      );
+      throw new PodvmError('unsupported', `Cannot limit machine ${this.id}: it has no cgroup on the host`);
     }
-    await cgroup.limitMemory(bytes).catch((cause: NodeJS.ErrnoException) => {
+    await cgroup.limit(limits).catch((cause: NodeJS.ErrnoException) => {
       const kind = cause.code === 'EBUSY' ? 'busy' : 'internal';
-      throw new PodvmError(kind, `Cannot limit the memory of machine ${this.id} to ${bytes} bytes`, { cause });
+      throw new PodvmError(kind, `Cannot limit machine ${this.id} to ${limits.memoryBytes} bytes on the host`, {
+        cause,
+      });
     });
   }
 
-  /** For a machine that another process of ours started: its disks are QEMU's to tell. */
-  async learnDisks(signal: AbortSignal): Promise<void> {
+  /** For a machine that another process of ours started: its disks and ports are QEMU's to tell. */
+  async learnDevices(signal: AbortSignal): Promise<void> {
     await this.#disks.learn(signal);
+    await this.#ports.learn(signal);
   }
 
   /** Writes its state and ends it: what its memory file and `state` then hold is a template. */
@@ -152,7 +176,7 @@ export class QemuMachine implements Machine {
   #onEvent({ event, data }: QmpEvent): void {
     if (event === 'SHUTDOWN' && typeof data['reason'] === 'string') this.#shutdownReason = data['reason'];
     if (event === 'VSERPORT_CHANGE' && data['id'] === agentPortId && data['open'] === true) this.#portOpened.resolve();
-    if (event === 'DEVICE_DELETED' && typeof data['device'] === 'string') this.#disks.deviceDeleted(data['device']);
+    if (event === 'DEVICE_DELETED' && typeof data['device'] === 'string') this.#deletions.happened(data['device']);
   }
 
   /** The end of the process is the one truth; a closed QMP channel alone is not the end. */

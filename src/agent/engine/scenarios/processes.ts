@@ -1,4 +1,4 @@
-import { open, signals } from '../constants.ts';
+import { open, signals, unmountFlags } from '../constants.ts';
 import { attempt, drain, engine, exits, shell, sleep, type Scenario } from './support.ts';
 
 const round = async () => {
@@ -126,13 +126,45 @@ export const processesScenarios: Record<string, Scenario> = {
 
   async pause() {
     const ended = exits(1);
-    const pid = engine.spawnPause();
+    const pid = engine.spawnPause(true, '0 1000 10\n', '0 2000 10\n');
     await sleep(100);
     const name = engine.readText(`/proc/${pid}/cmdline`, 100);
-    const namespaces = engine.readLink(`/proc/${pid}/ns/pid`) !== engine.readLink('/proc/self/ns/pid');
+    const isOwn = (kind: string) =>
+      engine.readLink(`/proc/${pid}/ns/${kind}`) !== engine.readLink(`/proc/self/ns/${kind}`);
+    const namespaces = ['pid', 'user', 'net', 'ipc', 'uts', 'mnt'].filter(isOwn);
+    const maps = engine.readText(`/proc/${pid}/uid_map`, 100).trim().split(/\s+/);
+    const ids = engine.readText(`/proc/${pid}/status`, 4096).match(/(?<=[UG]id:\t)\d+/g);
     engine.kill(pid, signals.kill);
     const [exit] = await ended;
-    return { name: name.replaceAll('\0', ''), namespaces, signal: exit?.signal };
+    return { name: name.replaceAll('\0', ''), namespaces, maps, ids, signal: exit?.signal };
+  },
+
+  /** Maps that the kernel refuses leave nobody who waits for them. */
+  async badMaps() {
+    const ended = exits(1);
+    const codes = ['0 1000 0\n', 'x\n', ''].map((map) => attempt(() => engine.spawnPause(false, map, map)));
+    await ended;
+    return codes;
+  },
+
+  /** Owners as other users see them; writing as another; another's network. */
+  async users() {
+    const pid = engine.spawnPause(false, '0 1000 10\n', '0 2000 10\n');
+    const [source, target] = ['/tmp/podvm-source', '/tmp/podvm-target'];
+    for (const directory of [source, target]) engine.makeDirectories(directory);
+    engine.mount('tmpfs', source, 'tmpfs', 0, '');
+    engine.writeFile(`${source}/file`, 'root', 0o644);
+    engine.mountMapped(source, target, pid);
+    const { uid, gid } = engine.statusOf(engine.open(`${target}/file`, open.path));
+    const denied = attempt(() => engine.writeExistingAs(`${source}/file`, 'other', 1000));
+    engine.writeExisting(`${source}/file`, 'mine');
+    const proc = attempt(() => engine.mountMapped('/proc/self/fd', target, pid));
+    engine.enterNamespaces(pid);
+    const links = engine.readText('/proc/self/net/dev', 4096).match(/\w+(?=:)/g);
+    const text = engine.readText(`${source}/file`, 100);
+    for (const directory of [target, source]) engine.unmount(directory, unmountFlags.detach);
+    engine.kill(pid, signals.kill);
+    return { uid, gid, denied, text, proc, links, noProcess: attempt(() => engine.enterNamespaces(pid + 10_000)) };
   },
 
   async spawnTimes() {

@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { constants } from 'node:fs';
-import { open, readFile } from 'node:fs/promises';
-import type { Readable } from 'node:stream';
+import { open, readFile, type FileHandle } from 'node:fs/promises';
+import type { Readable, Stream, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
@@ -13,7 +13,7 @@ export interface ProcessIdentity {
   readonly startTicks: string;
 }
 
-/** How the process ended, as far as we can know: a VMM that is not our child leaves no exit code. */
+/** How the process ended, as far as we can know: one that is not our child leaves no exit code. */
 export type ProcessEnd = number | 'unknown' | NodeJS.Signals;
 
 const killDeadlineMs = 10_000;
@@ -47,13 +47,9 @@ export async function killProcess(identity: ProcessIdentity): Promise<void> {
   const deadline = AbortSignal.timeout(killDeadlineMs);
   await waitUntilGone(identity, deadline);
   if (await isRunning(identity)) {
-    throw new PodvmError(
-      'internal',
-      `Cannot end VMM process ${identity.pid}: alive ${killDeadlineMs} ms after SIGKILL`,
-      {
-        fix: 'A process that ignores SIGKILL waits in the kernel; look at its stack in /proc and at dmesg.',
-      },
-    );
+    throw new PodvmError('internal', `Cannot end process ${identity.pid}: alive ${killDeadlineMs} ms after SIGKILL`, {
+      fix: 'A process that ignores SIGKILL waits in the kernel; look at its stack in /proc and at dmesg.',
+    });
   }
 }
 
@@ -72,31 +68,40 @@ export async function waitUntilGone(identity: ProcessIdentity, signal: AbortSign
   }
 }
 
-/** A VMM process in its jail that we started ourselves. */
-export interface SpawnedVmm {
+export interface JailedCommand {
+  /** For messages: "the VMM". */
+  readonly what: string;
+  /** Ends in a bubblewrap with `--info-fd 3`. */
+  readonly command: readonly string[];
+  /** Where its output goes: a file, made anew, or what is told of each piece. */
+  readonly output: string | ((bytes: Buffer) => void);
+  /** Becomes its standard input, if it has a descriptor below; default: none. */
+  readonly stdin?: Stream;
+  /** Descriptors of ours, or bytes to read, that become its 4, 5, ... */
+  readonly inherited?: readonly (number | Uint8Array)[];
+}
+
+/** A process in a jail that we started ourselves. */
+export interface JailedProcess {
   readonly identity: ProcessIdentity;
-  /** Settles when bubblewrap, our child, ended: right after the VMM in it, with the VMM's code. */
+  /** Settles when bubblewrap, our child, ended: right after the process in it, with its code. */
   readonly ended: Promise<ProcessEnd>;
 }
 
 /**
- * Starts the jailed command in a session of its own, its output appended to `logPath`, and returns once its pid is
+ * Starts the jailed command in a session of its own, and returns once its pid is
  * known. Errors: `failedPrecondition` if a program of the chain is missing; `internal` with the log's last lines.
  * After an error nothing of it runs.
  */
-export async function spawnVmm(command: readonly string[], logPath: string): Promise<SpawnedVmm> {
-  const log = await open(
-    logPath,
-    constants.O_CREAT | constants.O_TRUNC | constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW,
-    0o600,
-  );
-  const started = launch(command, log.fd); // listened to at once: a jail that cannot be built ends within this turn
-  await log.close();
+export async function spawnJailed(jailed: JailedCommand): Promise<JailedProcess> {
+  const log = typeof jailed.output === 'string' ? await openLog(jailed.output) : undefined;
+  const started = launch(jailed, log?.fd ?? 'pipe'); // listened to at once: a jail that cannot be built ends in this turn
+  await log?.close();
   const { child, ended, pid: report } = started;
   try {
     const pid = await report;
     const found = await lookUpProcess(pid);
-    if (found === undefined) throw new PodvmError('internal', 'Cannot start the VMM: it ended at once');
+    if (found === undefined) throw new PodvmError('internal', `Cannot start ${jailed.what}: it ended at once`);
     return { identity: { pid, startTicks: found.startTicks }, ended };
   } catch (error) {
     if (child.pid !== undefined) killGroup(child.pid);
@@ -105,30 +110,45 @@ export async function spawnVmm(command: readonly string[], logPath: string): Pro
   }
 }
 
+function openLog(path: string): Promise<FileHandle> {
+  const flags = constants.O_CREAT | constants.O_TRUNC | constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW;
+  return open(path, flags, 0o600);
+}
+
 interface Launched {
   readonly child: ChildProcess;
   readonly ended: Promise<ProcessEnd>;
   readonly pid: Promise<number>;
 }
 
-function launch(command: readonly string[], logFd: number): Launched {
+function launch({ what, command, output, stdin, inherited = [] }: JailedCommand, log: number | 'pipe'): Launched {
   const [program = '', ...args] = command;
   const child = spawn(program, args, {
     detached: true, // a session of its own: signals to our terminal's group must not reach it
-    stdio: ['ignore', logFd, logFd, 'pipe'],
+    stdio: [stdin ?? 'ignore', log, log, 'pipe', ...inherited.map((it) => (typeof it === 'number' ? it : 'pipe'))],
     env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
   });
-  const ended = endOf(child, program);
-  const pid = reportedPid(child, ended);
+  if (typeof output !== 'string') {
+    for (const stream of [child.stdout, child.stderr]) stream?.on('data', output);
+  }
+  for (const [at, given] of inherited.entries()) if (typeof given !== 'number') give(child, 4 + at, given);
+  const ended = endOf(child, what, program);
+  const pid = reportedPid(child, what, ended);
   for (const promise of [ended, pid]) promise.catch(() => undefined); // looked at later, and by the caller
   return { child, ended, pid };
 }
 
-function endOf(child: ChildProcess, program: string): Promise<ProcessEnd> {
+function give(child: ChildProcess, descriptor: number, bytes: Uint8Array): void {
+  const pipe = child.stdio[descriptor] as Writable | null | undefined; // SAFE: it was asked to be a pipe
+  pipe?.on('error', () => undefined); // a chain that has ended reads nothing; its end is told by `ended`
+  pipe?.end(bytes);
+}
+
+function endOf(child: ChildProcess, what: string, program: string): Promise<ProcessEnd> {
   return new Promise((resolve, reject) => {
     child.once('error', (cause) => {
       reject(
-        new PodvmError('failedPrecondition', `Cannot start the VMM: cannot run ${program}: ${cause.message}`, {
+        new PodvmError('failedPrecondition', `Cannot start ${what}: cannot run ${program}: ${cause.message}`, {
           cause,
           fix: 'Run `podvm setup`, which installs what is missing.',
         }),
@@ -138,10 +158,10 @@ function endOf(child: ChildProcess, program: string): Promise<ProcessEnd> {
   });
 }
 
-/** The pid that bubblewrap writes as `{"child-pid": N}` before the VMM's program runs. */
-async function reportedPid(child: ChildProcess, ended: Promise<ProcessEnd>): Promise<number> {
+/** The pid that bubblewrap writes as `{"child-pid": N}` before the program runs. */
+async function reportedPid(child: ChildProcess, what: string, ended: Promise<ProcessEnd>): Promise<number> {
   const info = child.stdio[3] as Readable | null; // SAFE: stdio[3] was asked to be a pipe
-  if (info === null || info === undefined) throw new PodvmError('internal', 'Cannot start the VMM: no pid report');
+  if (info === null || info === undefined) throw new PodvmError('internal', `Cannot start ${what}: no pid report`);
   let text = '';
   const report = new Promise<number>((resolve) => {
     info.on('data', (chunk: Buffer) => {
@@ -156,10 +176,10 @@ async function reportedPid(child: ChildProcess, ended: Promise<ProcessEnd>): Pro
   });
   const deadline = new AbortController();
   const failed = ended.then(() => {
-    throw new PodvmError('internal', 'Cannot start the VMM: its jail could not be built');
+    throw new PodvmError('internal', `Cannot start ${what}: its jail could not be built`);
   });
   const late = sleep(pidReportDeadlineMs, undefined, { signal: deadline.signal }).then(() => {
-    throw new PodvmError('timeout', `Cannot start the VMM: no pid after ${pidReportDeadlineMs} ms`);
+    throw new PodvmError('timeout', `Cannot start ${what}: no pid after ${pidReportDeadlineMs} ms`);
   });
   failed.catch(() => undefined);
   late.catch(() => undefined);
@@ -171,7 +191,7 @@ async function reportedPid(child: ChildProcess, ended: Promise<ProcessEnd>): Pro
   }
 }
 
-/** The jail's processes share the group of the first, so one signal ends bubblewrap and VMM together. */
+/** The jail's processes share the group of the first, so one signal ends bubblewrap and what is in it together. */
 function killGroup(pid: number): void {
   try {
     process.kill(-pid, 'SIGKILL');
@@ -180,7 +200,7 @@ function killGroup(pid: number): void {
   }
 }
 
-/** Last lines of the VMM's log, escaped; empty if there is none. */
+/** Last lines of its log, escaped; empty if there is none. */
 export async function logTail(path: string): Promise<string[]> {
   let file;
   try {

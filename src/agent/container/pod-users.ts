@@ -1,0 +1,109 @@
+import { PodvmError } from '#base/errors.ts';
+import type { IdMapping, UserNamespace } from '#wire/messages.ts';
+import { bringLoopbackUp } from '../boot/loopback.ts';
+import { codeOf, type Engine } from '../engine/engine.ts';
+import type { ResolvedUser } from './users.ts';
+
+type Parts = Pick<
+  Engine,
+  | 'spawnPause'
+  | 'kill'
+  | 'writeExisting'
+  | 'writeExistingAs'
+  | 'enterNamespaces'
+  | 'changeOwner'
+  | 'openNetlink'
+  | 'interfaceIndex'
+  | 'read'
+  | 'write'
+  | 'close'
+>;
+
+const killSignal = 9;
+
+/**
+ * Users of a pod that are not the guest's. A process of nobody's holds their namespace, and with it those of network, IPC
+ * and host name: only then may a root of theirs bind port 80, ping, mount /sys, or change `net.*`. The agent moves into
+ * these three with the NIC, and stays: what it configures, dials and starts from here on is the pod's.
+ */
+export class PodUsers {
+  /** Who holds the namespaces. */
+  readonly pid: number;
+  readonly #parts: Parts;
+  readonly #given: UserNamespace;
+
+  /** Errors: `invalid` for maps that the kernel refuses. What fails leaves nothing running. */
+  constructor(parts: Parts, nic: { moveTo(pid: number): void }, given: UserNamespace, sharesPids: boolean) {
+    this.#parts = parts;
+    this.#given = given;
+    this.pid = spawnHolder(parts, given, sharesPids);
+    try {
+      nic.moveTo(this.pid);
+      parts.enterNamespaces(this.pid);
+      bringLoopbackUp(parts);
+      this.own('/dev/shm');
+    } catch (error) {
+      parts.kill(this.pid, killSignal);
+      throw error;
+    }
+  }
+
+  /** OCI's part of a container's configuration: it joins the namespace. */
+  get oci(): { uidMappings: object[]; gidMappings: object[]; namespace: { type: string; path: string } } {
+    const ociOf = ({ containerId, hostId, size }: IdMapping) => ({ containerID: containerId, hostID: hostId, size });
+    return {
+      uidMappings: this.#given.uids.map(ociOf),
+      gidMappings: this.#given.gids.map(ociOf),
+      namespace: { type: 'user', path: `/proc/${this.pid}/ns/user` },
+    };
+  }
+
+  /** Makes a file of ours their root's. */
+  own(path: string): void {
+    this.#parts.changeOwner(path, idInGuest(this.#given.uids, 0) ?? 0, idInGuest(this.#given.gids, 0) ?? 0);
+  }
+
+  hasGroup(gid: number): boolean {
+    return idInGuest(this.#given.gids, gid) !== undefined;
+  }
+
+  /** Errors: `failedPrecondition` for a user or group that the maps leave out: the kernel would only say EINVAL. */
+  check({ uid, gid, additionalGids }: ResolvedUser): void {
+    const refuse = (what: string, id: number) =>
+      new PodvmError(
+        'failedPrecondition',
+        `Cannot run container: ${what} ${id} is not in the pod's user namespace, which maps ` +
+          this.#given[what === 'user' ? 'uids' : 'gids'].map(rangeOf).join(', '),
+      );
+    if (idInGuest(this.#given.uids, uid) === undefined) throw refuse('user', uid);
+    const group = [gid, ...additionalGids].find((each) => !this.hasGroup(each));
+    if (group !== undefined) throw refuse('group', group);
+  }
+
+  /** Those of IPC may be written by the owner of the namespace alone, whatever else one may do. */
+  writeSysctl(file: string, value: string): void {
+    try {
+      this.#parts.writeExisting(file, value);
+    } catch (error) {
+      if (codeOf(error) !== 'EACCES' && codeOf(error) !== 'EPERM') throw error;
+      this.#parts.writeExistingAs(file, value, idInGuest(this.#given.uids, 0) ?? 0);
+    }
+  }
+}
+
+function spawnHolder(parts: Parts, { uids, gids }: UserNamespace, sharesPids: boolean): number {
+  const mapOf = (mappings: readonly IdMapping[]) =>
+    mappings.map(({ containerId, hostId, size }) => `${containerId} ${hostId} ${size}\n`).join('');
+  try {
+    return parts.spawnPause(sharesPids, mapOf(uids), mapOf(gids));
+  } catch (cause) {
+    throw new PodvmError('invalid', `Cannot make the pod's user namespace: ${codeOf(cause)}`, { cause });
+  }
+}
+
+function idInGuest(mappings: readonly IdMapping[], id: number): number | undefined {
+  const mapping = mappings.find(({ containerId, size }) => id >= containerId && id < containerId + size);
+  return mapping === undefined ? undefined : mapping.hostId + id - mapping.containerId;
+}
+
+const rangeOf = ({ containerId, size }: IdMapping): string => `${containerId} to ${containerId + size - 1}`;

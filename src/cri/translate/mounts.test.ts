@@ -1,0 +1,53 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { create } from '@bufbuild/protobuf';
+import { PodvmError } from '#base/errors.ts';
+import { MountPropagation, MountSchema, type Mount } from '../schema/api_pb.ts';
+import { mountsOf } from './mounts.ts';
+
+const mount = (more: Partial<Omit<Mount, '$typeName' | '$unknown'>> = {}): Mount => ({
+  ...create(MountSchema, { containerPath: '/data', hostPath: '/srv' }),
+  ...more,
+});
+
+test('mountsOf() gives paths of the host with access and propagation', () => {
+  const { PROPAGATION_HOST_TO_CONTAINER, PROPAGATION_BIDIRECTIONAL } = MountPropagation;
+  assert.deepEqual(
+    mountsOf('container c', [
+      mount(),
+      mount({ readonly: true, propagation: PROPAGATION_HOST_TO_CONTAINER, selinuxRelabel: true }),
+      mount({ readonly: true, recursiveReadOnly: true }),
+      mount({ propagation: PROPAGATION_BIDIRECTIONAL }),
+    ]),
+    [
+      { source: { kind: 'host', path: '/srv', propagation: 'private' }, mountPath: '/data', readOnly: false },
+      { source: { kind: 'host', path: '/srv', propagation: 'hostToContainer' }, mountPath: '/data', readOnly: true },
+      {
+        source: { kind: 'host', path: '/srv', propagation: 'private' },
+        mountPath: '/data',
+        readOnly: true,
+        recursiveReadOnly: true,
+      },
+      { source: { kind: 'host', path: '/srv', propagation: 'bidirectional' }, mountPath: '/data', readOnly: false },
+    ],
+  );
+});
+
+test('mountsOf() refuses what names no place, and recursive read-only without what it needs', () => {
+  const refused: readonly [Partial<Mount>, RegExp][] = [
+    [{ containerPath: 'data' }, /absolute path/],
+    [{ hostPath: '' }, /absolute path of the host/],
+    [{ hostPath: '../srv' }, /absolute path of the host, got \.\.\/srv/],
+    [{ recursiveReadOnly: true }, /without being read-only/],
+    [{ recursiveReadOnly: true, readonly: true, propagation: 1 }, /propagation hostToContainer/],
+    [{ recursiveReadOnly: true, readonly: true, propagation: 2 }, /propagation bidirectional/],
+    [{ propagation: 7 as MountPropagation }, /not known, got 7/], // SAFE: what a newer client may send
+  ];
+  for (const [more, message] of refused) {
+    assert.throws(
+      () => mountsOf('container c', [mount(more)]),
+      (error) => error instanceof PodvmError && error.kind === 'invalid' && message.test(error.message),
+      String(message),
+    );
+  }
+});

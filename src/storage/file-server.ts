@@ -1,0 +1,163 @@
+import { readdir, readFile, readlink } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { killProcess, lookUpProcess, spawnJailed, type ProcessIdentity } from '#host/jailed-process.ts';
+import type { HostSource } from './host-source.ts';
+
+/**
+ * The *file server* of one shared volume: `diod`, a 9P server, in a jail that holds the volume and the sysroot's `/usr`
+ * and nothing else. It runs as root, for files have owners: what a user of the guest makes is theirs. What it may do as
+ * root is what its few capabilities say, on the volume alone.
+ */
+export interface FileServerRequest {
+  /** Its one client's connection; taken over. */
+  readonly channel: Duplex;
+  readonly source: HostSource;
+  readonly access: FileAccess;
+  /** `slave`: what the host mounts below the source appears in it. */
+  readonly propagation: 'private' | 'slave';
+  /** Id of the sandbox, by which a server is found whose starter was killed. */
+  readonly owner: string;
+  /** Unique in the sandbox; `[a-z0-9-]+`. */
+  readonly name: string;
+}
+
+/** `readOnly` leaves what is mounted below as it is, `recursiveReadOnly` does not. */
+export type FileAccess = 'readWrite' | 'readOnly' | 'recursiveReadOnly';
+
+/** Serves until it is disposed of, or its client leaves. */
+export interface FileServer extends AsyncDisposable {
+  readonly pid: number;
+  /** What the client attaches to: the volume's directory, or one with the file alone. */
+  readonly exported: string;
+  /** Name of the file below `exported`; undefined: the source is a directory. */
+  readonly file: string | undefined;
+  /** Settles with its last lines when it has ended. */
+  readonly ended: Promise<readonly string[]>;
+}
+
+export type FileServers = (request: FileServerRequest, signal: AbortSignal) => Promise<FileServer>;
+
+const program = '/usr/sbin/diod';
+/** Root of everything that is served, in the jail. */
+const sharesRoot = '/shares';
+/** What an idle one needs is 2 MB; each message under way takes up to 64 KiB. */
+const memoryBytes = 512 * 1024 * 1024;
+const threads = 8;
+const tailBytes = 4096;
+const tailLines = 8;
+
+/**
+ * What a server of root's files needs: owners (CHOWN, FOWNER, FSETID), files of others (DAC_OVERRIDE: permissions are
+ * the guest's kernel's to check, who knows the groups), and to make files as the user who asks (SETUID, SETGID). Not
+ * DAC_READ_SEARCH, which opens any file of a file system by its handle, and not MKNOD.
+ */
+const capabilities = ['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'SETUID', 'SETGID'];
+
+/** Starts servers of that sysroot. Errors of a start: `failedPrecondition`, `internal`, `timeout`, with its last lines. */
+export function createFileServers(sysroot: string): FileServers {
+  return async (request, signal) => {
+    const { channel, source } = request;
+    try {
+      signal.throwIfAborted();
+      return await startFileServer(sysroot, request);
+    } catch (error) {
+      if (signal.aborted) throw new PodvmError('cancelled', `Cannot share ${source.path}: cancelled`, { cause: error });
+      throw error;
+    } finally {
+      channel.destroy(); // the server has a descriptor of its own
+    }
+  };
+}
+
+async function startFileServer(sysroot: string, request: FileServerRequest): Promise<FileServer> {
+  const { channel, source, owner, name } = request;
+  const exported = `${sharesRoot}/${owner}/${name}`;
+  const file = source.kind === 'file' ? basename(source.path) : undefined;
+  let said = '';
+  const tail = () => lastLines(said);
+  channel.pause(); // what comes is the server's to read
+  try {
+    const { identity, ended } = await spawnJailed({
+      what: `the file server of ${source.path}`,
+      command: jailedServer(sysroot, request, exported, file),
+      output: (bytes) => {
+        said = (said + bytes.toString('latin1')).slice(-tailBytes);
+      },
+      stdin: channel,
+      inherited: [source.fd],
+    });
+    return {
+      pid: identity.pid,
+      exported,
+      file,
+      ended: ended.then(tail, tail),
+      async [Symbol.asyncDispose]() {
+        await killProcess(identity);
+        await ended.catch(() => undefined);
+      },
+    };
+  } catch (error) {
+    if (!(error instanceof PodvmError)) throw error;
+    throw new PodvmError(error.kind, [error.message, ...tail().slice(-1)].join(': '), { cause: error, tail: tail() });
+  }
+}
+
+/** Descriptor of the source in the jail's first program (`spawnJailed`). */
+const sourceFd = '4';
+
+function jailedServer(
+  sysroot: string,
+  { access, propagation }: FileServerRequest,
+  exported: string,
+  file: string | undefined,
+): string[] {
+  const target = file === undefined ? exported : `${exported}/${file}`;
+  const bind: Record<FileAccess, string[]> = {
+    readWrite: ['--bind-fd', sourceFd, target],
+    readOnly: ['--bind-fd', sourceFd, target, '--remount-ro', target],
+    recursiveReadOnly: ['--ro-bind-fd', sourceFd, target],
+  };
+  return [
+    // bubblewrap's own namespace is a slave of the one it is started in: a slave of a private one hears of nothing.
+    ...(propagation === 'private' ? ['unshare', '--mount', '--propagation', 'private', '--'] : []),
+    ...['prlimit', `--data=${memoryBytes}`, '--'],
+    ...['bwrap', '--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-net', '--unshare-cgroup-try'],
+    ...['--as-pid-1', '--info-fd', '3', '--clearenv', '--hostname', 'files', '--cap-drop', 'ALL'],
+    ...capabilities.flatMap((capability) => ['--cap-add', `CAP_${capability}`]),
+    ...['--ro-bind', join(sysroot, 'usr'), '/usr'],
+    ...['bin', 'lib', 'lib64', 'sbin'].flatMap((name) => ['--symlink', `usr/${name}`, `/${name}`]),
+    ...bind[access],
+    ...['--remount-ro', '/', '--chdir', '/', '--'],
+    ...[program, '--foreground', '--rfdno', '0', '--wfdno', '0', '--no-auth', '--no-userdb', '--logdest', 'stderr'],
+    ...['--nwthreads', String(threads), '--export', exported],
+  ];
+}
+
+function lastLines(text: string): readonly string[] {
+  const lines = text.split('\n').filter((line) => line.trim() !== '');
+  return lines.slice(-tailLines).map((line) => printable(line));
+}
+
+/** Ends the servers of that owner whose starter was killed; most have ended with their client. Returns their pids. */
+export async function sweepFileServers(owner: string): Promise<readonly number[]> {
+  const found = await fileServersOf(owner);
+  for (const identity of found) await killProcess(identity);
+  return found.map(({ pid }) => pid);
+}
+
+/** They are told by their program and by where their volume is mounted, which no other process has. */
+async function fileServersOf(owner: string): Promise<readonly ProcessIdentity[]> {
+  const pids = (await readdir('/proc')).filter((entry) => /^[0-9]+$/.test(entry)).map(Number);
+  const found: ProcessIdentity[] = [];
+  for (const pid of pids) {
+    const executable = await readlink(`/proc/${pid}/exe`).catch(() => '');
+    if (!executable.endsWith(program)) continue;
+    const mounts = await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '');
+    const startTicks = (await lookUpProcess(pid))?.startTicks;
+    if (startTicks !== undefined && mounts.includes(` ${sharesRoot}/${owner}/`)) found.push({ pid, startTicks });
+  }
+  return found;
+}

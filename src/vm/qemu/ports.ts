@@ -1,0 +1,115 @@
+import { rm } from 'node:fs/promises';
+import type { Duplex } from 'node:stream';
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import { maxPorts } from '../driver.ts';
+import { connectSocket } from './connect-socket.ts';
+import type { Deletions } from './deletions.ts';
+import type { MachineDirectory } from './machine-directory.ts';
+import type { QmpClient } from './qmp.ts';
+
+const namePattern = /^[a-z0-9-]{1,20}$/;
+const cleanUpTimeoutMs = 5_000;
+
+/** The ports that were attached to one running machine: what hangs on the virtio-serial bus hot-plugs. */
+export class Ports {
+  readonly #qmp: QmpClient;
+  readonly #deletions: Deletions;
+  readonly #directory: MachineDirectory;
+  readonly #attached = new Set<string>();
+
+  constructor(qmp: QmpClient, deletions: Deletions, directory: MachineDirectory) {
+    this.#qmp = qmp;
+    this.#deletions = deletions;
+    this.#directory = directory;
+  }
+
+  async attach(name: string, signal: AbortSignal): Promise<Duplex> {
+    this.#assertAttachable(name);
+    this.#attached.add(name);
+    let socket: Duplex | undefined;
+    try {
+      await this.#qmp.execute('chardev-add', listeningSocket(name, this.#directory.insidePortSocket(name)), signal);
+      socket = await connectSocket(this.#directory.portSocket(name), signal);
+      await this.#qmp.execute('device_add', serialPort(name), signal);
+      return socket;
+    } catch (cause) {
+      socket?.destroy();
+      await this.#remove(name, AbortSignal.timeout(cleanUpTimeoutMs)).catch(() => undefined); // told below, by its cause
+      this.#attached.delete(name);
+      throw new PodvmError(kindOf(cause), `Cannot attach port ${name}: ${messageOf(cause)}`, { cause });
+    }
+  }
+
+  async detach(name: string, signal: AbortSignal): Promise<void> {
+    if (!this.#attached.has(name)) {
+      throw new PodvmError('notFound', `Cannot detach port ${name}: no such port is attached`);
+    }
+    await this.#remove(name, signal);
+    this.#attached.delete(name);
+  }
+
+  /** Asks a QEMU that another process of ours started which ports it has. */
+  async learn(signal: AbortSignal): Promise<void> {
+    const devices = await this.#qmp.execute('query-chardev', {}, signal);
+    if (!Array.isArray(devices)) return;
+    for (const device of devices.slice(0, 4 * maxPorts)) {
+      const label: unknown = typeof device === 'object' && device !== null ? Reflect.get(device, 'label') : undefined;
+      if (typeof label === 'string' && label.startsWith('port-')) this.#attached.add(label.slice('port-'.length));
+    }
+  }
+
+  /** What is not there, of a port that was half made or half removed, is refused by QEMU: no error. */
+  async #remove(name: string, signal: AbortSignal): Promise<void> {
+    const deleted = this.#deletions.of(deviceId(name), signal);
+    deleted.catch(() => undefined); // looked at below, if there was a device
+    try {
+      const wasThere = await this.#executed('device_del', deviceId(name), signal);
+      if (wasThere) await deleted;
+      await this.#executed('chardev-remove', chardevId(name), signal);
+    } finally {
+      this.#deletions.forget(deviceId(name));
+    }
+    await rm(this.#directory.portSocket(name), { force: true });
+  }
+
+  /** False: QEMU knows no such thing. */
+  async #executed(command: string, id: string, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#qmp.execute(command, { id }, signal);
+      return true;
+    } catch (error) {
+      if (/not found/i.test(messageOf(error))) return false;
+      throw error;
+    }
+  }
+
+  #assertAttachable(name: string): void {
+    if (!namePattern.test(name)) throw new PodvmError('invalid', `Cannot attach port: bad name, got ${name}`);
+    if (this.#attached.has(name)) {
+      throw new PodvmError('alreadyExists', `Cannot attach port ${name}: a port of this name is attached`);
+    }
+    if (this.#attached.size >= maxPorts) {
+      throw new PodvmError(
+        'exhausted',
+        `Cannot attach port ${name}: ${maxPorts} ports are attached, and a machine has no more`,
+      );
+    }
+  }
+}
+
+function listeningSocket(name: string, path: string): Record<string, unknown> {
+  const addr = { type: 'unix', data: { path } };
+  return { id: chardevId(name), backend: { type: 'socket', data: { addr, server: true, wait: false } } };
+}
+
+function serialPort(name: string): Record<string, unknown> {
+  return { driver: 'virtserialport', id: deviceId(name), bus: 'serial.0', chardev: chardevId(name), name };
+}
+
+function chardevId(name: string): string {
+  return `port-${name}`;
+}
+
+function deviceId(name: string): string {
+  return `serial-${name}`;
+}
