@@ -17,6 +17,7 @@ function place() {
       if (source.path === '/missing') throw new PodvmError('notFound', 'Cannot share /missing: it is not there');
       journal.push(`find ${source.path}`);
       return {
+        mode: 'share',
         key: source.path,
         async attach(volume) {
           journal.push(`attach ${source.path}`);
@@ -31,6 +32,7 @@ function place() {
   };
   const imageMode: ImageMode = {
     find: async ({ source }) => ({
+      mode: 'image',
       key: source.image,
       async attach(volume) {
         journal.push(`attach ${source.image}`);
@@ -40,7 +42,7 @@ function place() {
     }),
   };
   const volumes = [{ name: 'data', kind: 'scratch' }] as const;
-  return { journal, mounts: createContainerMounts({ volumes, hostModes: { share }, imageMode, log: silentLog }) };
+  return { journal, mounts: createContainerMounts({ volumes, hostModes: [share], imageMode, log: silentLog }) };
 }
 
 const ofHost = (path: string, more: Partial<ContainerMount> = {}): ContainerMount => ({

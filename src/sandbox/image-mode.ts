@@ -35,6 +35,7 @@ export function createImageMode({ images, imageDisks, guest, monotonicNs }: Imag
         throw mountFailed(mount, cause);
       });
       return {
+        mode: 'image',
         key: disk,
         async attach(volume, attaching) {
           await guest.call('createVolume', { name: volume, kind: 'image', disk }, attaching);

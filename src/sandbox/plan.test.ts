@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { kindOf, PodvmError } from '#base/errors.ts';
-import { allCapabilities, capabilitiesOf, defaultCapabilities } from './capabilities.ts';
+import { allCapabilities, ambientOf, capabilitiesOf, defaultCapabilities } from './capabilities.ts';
 import { containerSpec, sandboxSpec, security } from './examples.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import { createInbox, maxWaitingRequests } from './inbox.ts';
@@ -123,6 +123,22 @@ test('stopSignalOf() understands names, numbers and real-time signals', () => {
 
 const capabilities = (addCapabilities: string[], dropCapabilities: string[]) =>
   capabilitiesOf({ ...security, addCapabilities, dropCapabilities });
+
+test('ambientOf() gives what is held and not dropped, and adds it', () => {
+  const ambient = (ambientCapabilities: string[], dropCapabilities: string[] = []) => {
+    const wanted = { ...security, ambientCapabilities, dropCapabilities };
+    return ambientOf(wanted, capabilitiesOf(wanted));
+  };
+  assert.deepEqual(ambientOf(security, defaultCapabilities), []);
+  assert.deepEqual(ambient(['sys_time', 'CAP_CHOWN']), ['CAP_CHOWN', 'CAP_SYS_TIME']);
+  assert.deepEqual(ambient(['sys_time'], ['ALL']), ['CAP_SYS_TIME']);
+  assert.deepEqual(ambient(['sys_time'], ['SYS_TIME']), []);
+  assert.deepEqual(
+    ambient(['ALL'], ['SYS_TIME']),
+    allCapabilities.filter((name) => name !== 'CAP_SYS_TIME'),
+  );
+  assert.throws(() => ambient(['CAP_FLY']), is('invalid'));
+});
 
 test('capabilitiesOf() adds and drops, and refuses a name the kernel does not have', () => {
   assert.throws(() => capabilities(['CAP_FLY'], []), is('invalid'));

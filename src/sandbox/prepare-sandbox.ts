@@ -82,7 +82,7 @@ export async function prepareSandbox(
       async (both) =>
         order.owner === undefined ? undefined : phases.time('network connected', attachment.connect(both)),
     ]);
-    const scratchSpec = { serial: scratchSerial, fileSystem: 'ext4', readOnly: false } as const;
+    const scratchSpec = { serial: scratchSerial, fileSystem: 'ext4', readOnly: false, hasQuotas: true } as const;
     phases.add('scratch disk', (await guest.call('attachDisk', scratchSpec, alive)).phases);
     const retried = [machine, scratch, attachment];
     return { record, directory, attachment, machine, guest, retried, running: running.move(), kept: kept.move() };

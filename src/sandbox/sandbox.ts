@@ -41,6 +41,9 @@ export interface VolumeFile {
   readonly bytes: Uint8Array;
   /** Permission bits, such as 0o644. */
   readonly mode: number;
+  /** Owner; default root, and the pod's `fsGroup`. */
+  readonly uid?: number;
+  readonly gid?: number;
 }
 
 export type SandboxVolume =
@@ -55,7 +58,7 @@ export interface Resources {
   readonly cpuLimitMillis?: number;
   readonly cpuRequestMillis?: number;
   readonly pidsLimit?: number;
-  /** Writable layer (and, for a sandbox, scratch disk) in bytes. */
+  /** Of a container its writable layer, of a sandbox the scratch disk, in bytes. */
   readonly ephemeralStorageBytes?: number;
 }
 
@@ -140,6 +143,8 @@ export interface ContainerSecurity {
   readonly allowPrivilegeEscalation: boolean;
   readonly addCapabilities: readonly string[];
   readonly dropCapabilities: readonly string[];
+  /** Added, and kept by a user who is not root when it runs a program. */
+  readonly ambientCapabilities?: readonly string[];
   readonly seccomp: SeccompProfile;
   /** `Unmasked` leaves /proc as the kernel shows it. */
   readonly procMount: 'Default' | 'Unmasked';
@@ -265,6 +270,12 @@ export interface Exec {
   readonly exited: Promise<{ readonly exitCode: number }>;
 }
 
+/** Space on the scratch disk, as the guest's kernel counts it. */
+export interface SpaceStats {
+  readonly bytes: number;
+  readonly inodes: number;
+}
+
 export interface ContainerStats {
   readonly id: string;
   readonly name: string;
@@ -276,6 +287,8 @@ export interface ContainerStats {
   readonly pids: number;
   /** Processes killed for lack of memory. */
   readonly oomKills: number;
+  /** What it has written outside of its volumes. */
+  readonly layer?: SpaceStats;
 }
 
 export interface SandboxStats {
@@ -288,6 +301,8 @@ export interface SandboxStats {
   readonly cpuUsec: number;
   readonly pids: number;
   readonly containers: readonly ContainerStats[];
+  /** Those on the scratch disk. */
+  readonly volumes: readonly (SpaceStats & { readonly name: string })[];
 }
 
 export interface SandboxStatus {

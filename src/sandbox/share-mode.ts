@@ -9,6 +9,8 @@ import type { Parts } from './parts.ts';
 
 export interface ShareModeParts {
   readonly sandboxId: string;
+  /** Of a pod with a user namespace. */
+  readonly hasOwnUsers: boolean;
   readonly machine: Pick<Machine, 'attachPort' | 'detachPort'>;
   readonly guest: Pick<Link, 'call'>;
   readonly serveFiles: Parts['serveFiles'];
@@ -34,8 +36,22 @@ export function createShareMode(parts: ShareModeParts): HostMode {
           { fix: 'Use the propagation None or HostToContainer.' },
         );
       }
+      if (parts.hasOwnUsers) {
+        throw new PodvmError(
+          'unsupported',
+          `Cannot mount ${path} at ${mount.mountPath}: the pod has a user namespace, and 9p, by which the node's paths ` +
+            'are shared, cannot map users',
+          { fix: 'Leave hostUsers: false out, or use volumes that are not paths of the node.' },
+        );
+      }
       const source = await openHostSource(path);
       try {
+        if (source.kind === 'file' && mount.subPath !== undefined) {
+          throw new PodvmError(
+            'invalid',
+            `Cannot mount ${mount.subPath} of ${path}: that is a file, got a subPath in it`,
+          );
+        }
         return foundSource(source, mount, await accessOf(mount, source), parts);
       } catch (error) {
         await source[Symbol.asyncDispose]();
@@ -65,6 +81,7 @@ function foundSource(
   parts: ShareModeParts,
 ): FoundSource {
   return {
+    mode: 'share',
     key: [propagation, access.onHost, access.isReadOnlyInGuest, source.identity].join(' '),
     attach: (volume, signal) =>
       attach(

@@ -6,8 +6,10 @@ import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
 import type { ConfigureParams } from './guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
+import type { HostMode } from './host-mode.ts';
 import { createImageMode } from './image-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
+import { createKubeletMode } from './kubelet-mode.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
 import { createPhases, type PhaseClock } from './phases.ts';
@@ -63,7 +65,8 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
-    const mounts = running.use(containerMounts(plan, prepared, imageDisks));
+    const kubelet = running.use(kubeletMode(plan, prepared));
+    const mounts = running.use(containerMounts(plan, prepared, { imageDisks, kubelet }));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -193,14 +196,23 @@ interface Attached {
   readonly mounts: ContainerMounts;
 }
 
-function containerMounts({ spec, context }: Plan, made: PreparedSandbox, imageDisks: ImageDisks): ContainerMounts {
-  const { record, machine, guest } = made;
+function kubeletMode({ spec, context }: Plan, { record, guest }: PreparedSandbox) {
+  const log = context.surroundings.log.with({ sandbox: record.id });
+  return createKubeletMode({ podUid: spec.uid, guest, trees: context.limits.pushedTrees, log });
+}
+
+function containerMounts(
+  { spec, context }: Plan,
+  { record, machine, guest }: PreparedSandbox,
+  { imageDisks, kubelet }: { readonly imageDisks: ImageDisks; readonly kubelet: HostMode },
+): ContainerMounts {
   const { parts, surroundings } = context;
   const log = surroundings.log.with({ sandbox: record.id });
   const { serveFiles, images } = parts;
+  const hasOwnUsers = spec.userNamespace !== undefined;
   return createContainerMounts({
     volumes: spec.volumes,
-    hostModes: { share: createShareMode({ sandboxId: record.id, machine, guest, serveFiles, log }) },
+    hostModes: [kubelet, createShareMode({ sandboxId: record.id, hasOwnUsers, machine, guest, serveFiles, log })],
     imageMode: createImageMode({ images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
     log,
   });

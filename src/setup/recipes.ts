@@ -9,7 +9,7 @@ import type { Part, PartRecipe } from './parts.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
 /** Counted up with each change below, so that a quick look tells whether assets are this program's. */
-export const recipesVersion = 3;
+export const recipesVersion = 5;
 
 /** What the recipes of packages share. */
 export interface Ingredients {
@@ -160,6 +160,27 @@ export function crunRecipe(buildRoot: Part, signal: AbortSignal): PartRecipe {
       const args = ['-euc', script];
       await runInBuildRoot({ buildRoot: buildRootOf(buildRoot), workDir: directory, program: 'sh', args, signal });
       return { crun: (await readFile(join(directory, 'version'), 'utf8')).trim() };
+    },
+  };
+}
+
+/**
+ * `one-file-system.so`: what the host's file server is started with, so that it serves what is mounted below a volume
+ * too (`src/storage/one-file-system.c` says how).
+ */
+export function serverLibraryRecipe(buildRoot: Part, source: string, signal: AbortSignal): PartRecipe {
+  const args = ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-Werror', '-fPIC', '-shared'];
+  const names = { source: 'one-file-system.c', library: 'one-file-system.so' };
+  return {
+    name: 'server-library',
+    task: 'building what the file server needs',
+    inputs: { source, args, buildRoot: nameOf(buildRoot), version: 1 },
+    async make(directory) {
+      await writeFile(join(directory, names.source), source);
+      const command = { program: 'gcc', args: [...args, '-o', names.library, names.source] };
+      await runInBuildRoot({ buildRoot: buildRootOf(buildRoot), workDir: directory, ...command, signal });
+      await rm(join(directory, names.source));
+      return {};
     },
   };
 }

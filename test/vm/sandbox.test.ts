@@ -139,6 +139,13 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.deepEqual(output.trim().split('\n'), ['real', '1234', 'real', 'hello', '33554432', '/tmp']);
   });
 
+  test('ambient capabilities are kept by a user who is not root, and by what it runs', async () => {
+    const some = { ...security, runAsUser: 1000, ambientCapabilities: ['NET_ADMIN'] };
+    const { output } = await runScript(sandbox, 'grep -E "Cap(Inh|Eff|Amb)" /proc/self/status', { security: some });
+    const bit = '0000000000001000'; // 1 << CAP_NET_ADMIN
+    assert.deepEqual(output.trim().split(/\s+/), ['CapInh:', bit, 'CapEff:', bit, 'CapAmb:', bit]);
+  });
+
   test('a volume is mounted by sub-path too, directory or file, made where it is not there', async () => {
     const mount = (name: string, mountPath: string, subPath: string) => ({
       source: { kind: 'volume' as const, name },

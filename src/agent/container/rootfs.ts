@@ -1,14 +1,23 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { ContainerParams } from '#wire/messages.ts';
-import { mountFlags, open, unmountFlags } from '../engine/constants.ts';
-import { codeOf, descriptorPath, type Beneath, type Descriptors, type Files, type Mounts } from '../engine/engine.ts';
+import { capabilities, mountFlags, open, unmountFlags } from '../engine/constants.ts';
+import {
+  codeOf,
+  descriptorPath,
+  type Beneath,
+  type Descriptors,
+  type Files,
+  type Kernel,
+  type Mounts,
+} from '../engine/engine.ts';
 import type { Disks } from '../volume/disks.ts';
+import type { Project, Projects, Space } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
 import type { OciMount } from './oci-config.ts';
 import type { PodUsers } from './pod-users.ts';
 
-type Parts = Files & Mounts & Beneath & Descriptors;
+type Parts = Files & Mounts & Beneath & Descriptors & Pick<Kernel, 'setCapability'>;
 
 const containersRoot = '/run/podvm/containers';
 const etcRoot = '/run/podvm/etc';
@@ -19,28 +28,40 @@ export class Rootfs {
   /** Descriptor of the merged root, to resolve paths beneath. */
   readonly rootFd: number;
   readonly #parts: Parts;
+  readonly #projects: Projects;
   readonly #layer: string;
+  /** Of the layer, if it is on a disk. */
+  readonly #project: Project | undefined;
   /** Mounts of sub-paths: they pin what was resolved until crun has mounted it. */
   readonly #pinned: string[] = [];
 
   /** Mounts the overlay. Errors: `notFound` (disk), `failedPrecondition`. */
-  constructor(parts: Parts, disks: Disks, params: ContainerParams, users: PodUsers | undefined) {
+  constructor(parts: Parts, disks: Disks, projects: Projects, params: ContainerParams, users: PodUsers | undefined) {
     this.#parts = parts;
+    this.#projects = projects;
     this.bundle = `${containersRoot}/${params.id}`;
     // An overlay maps no users itself, but goes by the owners that its layers show (overlayfs, "Permission model").
     const lower = disks.mapped(params.imageDisk);
     const scratch = params.scratchDisk === undefined ? '/run/podvm/layers' : `${disks.path(params.scratchDisk)}/layers`;
     this.#layer = `${scratch}/${params.id}`;
     parts.removeTree(this.#layer); // of an earlier container of the same id, which must not shine through
+    parts.makeDirectories(this.#layer);
+    const { scratchDisk: disk, layerLimitBytes } = params;
+    this.#project = disk === undefined ? undefined : projects.assign(disks.device(disk), this.#layer, layerLimitBytes);
     for (const directory of [`${this.bundle}/rootfs`, `${this.#layer}/upper`, `${this.#layer}/work`])
       parts.makeDirectories(directory);
     parts.changeMode(`${this.#layer}/upper`, parts.status(lower)?.mode ?? 0o755);
     users?.own(`${this.#layer}/upper`);
     const layers = `lowerdir=${lower},upperdir=${this.#layer}/upper,workdir=${this.#layer}/work`;
+    // An overlay writes with the rights of whoever mounted it (overlayfs.rst, "Permission model"): with ours as they
+    // are, no limit would hold for any container.
+    parts.setCapability(capabilities.systemResource, false);
     try {
       parts.mount('overlay', `${this.bundle}/rootfs`, 'overlay', 0, layers);
     } catch (cause) {
       throw new PodvmError('failedPrecondition', `Cannot mount the container's root: ${codeOf(cause)}`, { cause });
+    } finally {
+      parts.setCapability(capabilities.systemResource, true);
     }
     this.rootFd = parts.open(`${this.bundle}/rootfs`, open.path | open.directory);
     parts.writeFile(this.terminationLog, '', 0o666);
@@ -49,6 +70,11 @@ export class Rootfs {
 
   get terminationLog(): string {
     return `${this.bundle}/termination-log`;
+  }
+
+  /** What the container has written; undefined: its layer is in memory. */
+  use(): Space | undefined {
+    return this.#project === undefined ? undefined : this.#projects.use(this.#project);
   }
 
   /** Where the container's volumes and files come from. Errors: `notFound`, `invalid` (sub-path). */
@@ -100,9 +126,9 @@ export class Rootfs {
       throw new PodvmError('invalid', `ImageVolumeMountFailed: Cannot mount a sub-path: the image has no ${what}`);
     }
     if (fd === undefined) {
-      // As root, whom a mapped view need not know.
+      // As root, whom a mapped view need not know; and as the volume is, as kubelet does it on its host.
       const made = this.#within(volumes.path(volume), (root) =>
-        this.#parts.makeDirectoriesBeneath(root, subPath, 0o777),
+        this.#parts.makeDirectoriesBeneath(root, subPath, this.#parts.statusOf(root).mode & 0o7777),
       );
       this.#parts.close(made);
       fd = this.#beneath(volumes.mapped(volume), subPath);

@@ -1,4 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
+import type { Params } from '#wire/messages.ts';
 import { mountFlags } from '../engine/constants.ts';
 import { codeOf, type Clock, type Files, type Mounts, type Text } from '../engine/engine.ts';
 import type { MappedViews } from './mapped-views.ts';
@@ -13,7 +14,8 @@ const pollMs = 5;
 export class Disks {
   readonly #parts: Parts;
   readonly #views: MappedViews;
-  readonly #mounted = new Set<string>();
+  /** Device files, by serial. */
+  readonly #mounted = new Map<string, string>();
 
   constructor(parts: Parts, views: MappedViews) {
     this.#parts = parts;
@@ -22,8 +24,15 @@ export class Disks {
 
   /** Where the disk is mounted. Errors: `notFound`. */
   path(serial: string): string {
-    if (!this.#mounted.has(serial)) throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not attached`);
+    this.device(serial);
     return `${disksRoot}/${serial}`;
+  }
+
+  /** Its device file. Errors: `notFound`. */
+  device(serial: string): string {
+    const device = this.#mounted.get(serial);
+    if (device !== undefined) return device;
+    throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not attached`);
   }
 
   /** The same, as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
@@ -32,11 +41,12 @@ export class Disks {
   }
 
   /** Waits for the disk and mounts it. Errors: `alreadyExists`, `timeout`, `failedPrecondition`. */
-  async attach(
-    serial: string,
-    fileSystem: 'erofs' | 'ext4',
-    readOnly: boolean,
-  ): Promise<{ name: string; ms: number }[]> {
+  async attach({
+    serial,
+    fileSystem,
+    readOnly,
+    hasQuotas,
+  }: Params<'attachDisk'>): Promise<{ name: string; ms: number }[]> {
     if (this.#mounted.has(serial)) throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: it is mounted`);
     const startedMs = this.#parts.monotonicMs();
     const device = await this.#find(serial);
@@ -44,8 +54,10 @@ export class Disks {
     const target = `${disksRoot}/${serial}`;
     this.#parts.makeDirectories(target, 0o700);
     const flags = readOnly ? mountFlags.readOnly : mountFlags.noAccessTime;
-    await this.#mount(serial, () => this.#parts.mount(device, target, fileSystem, flags | mountFlags.noDevices, ''));
-    this.#mounted.add(serial);
+    const options = hasQuotas === true ? 'prjquota' : '';
+    const mount = () => this.#parts.mount(device, target, fileSystem, flags | mountFlags.noDevices, options);
+    await this.#mount(serial, mount);
+    this.#mounted.set(serial, device);
     return [
       { name: 'found', ms: foundMs - startedMs },
       { name: 'mounted', ms: this.#parts.monotonicMs() - foundMs },
@@ -88,7 +100,7 @@ export class Disks {
   }
 
   detachAll(): void {
-    for (const serial of this.#mounted) {
+    for (const serial of this.#mounted.keys()) {
       try {
         this.detach(serial);
       } catch {

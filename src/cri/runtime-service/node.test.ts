@@ -71,7 +71,7 @@ test('figures of containers and pods come from their guest, in lists, streams an
     agentFds: 2,
     agentHeapBytes: 3,
     pod: { ...figures, memoryLimitBytes: 65_536 },
-    containers: [{ id: containerId, ...figures }],
+    containers: [{ id: containerId, ...figures, layer: { bytes: 12_288, inodes: 5 } }],
   }));
   const one = (await runtime.containerStats({ containerId })).stats;
   const { stats: listed } = await runtime.listContainerStats({ filter: { podSandboxId } });
@@ -84,6 +84,8 @@ test('figures of containers and pods come from their guest, in lists, streams an
     assert.equal(stats.cpu?.usageCoreNanoSeconds?.value, 1_500_000n);
     assert.equal(stats.memory?.workingSetBytes?.value, 3000n);
     assert.equal(stats.memory.usageBytes?.value, 4096n);
+    assert.deepEqual([stats.writableLayer?.usedBytes?.value, stats.writableLayer?.inodesUsed?.value], [12_288n, 5n]);
+    assert.match(stats.writableLayer?.fsId?.mountpoint ?? '', /images$/);
     assert.ok((stats.cpu.timestamp ?? 0n) > 1_700_000_000_000_000_000n);
   }
   assert.deepEqual([listed.length, streamed.length], [1, 1]);
