@@ -129,7 +129,8 @@ class Services {
     attachDisk: async ({ serial, fileSystem, readOnly }) => ({
       phases: await this.#disks.attach(serial, fileSystem, readOnly),
     }),
-    detachDisk: ({ serial }) => done(this.#disks.detach(serial)),
+    detachDisk: async ({ serial }) => done(await this.#disks.detach(serial)),
+    growDisk: async ({ serial, sizeBytes }) => done(await this.#disks.grow(serial, sizeBytes)),
     createVolume: async (params) => done(await this.#volumes.create(params)),
     beginPush: ({ volume }) => ({ push: this.#volumes.beginPush(volume) }),
     pushFile: ({ push, path, mode, data }) => done(this.#volumes.pushFile(push, path, mode, data)),

@@ -3,18 +3,28 @@ import type { Log } from '#host/log.ts';
 import {
   hostModeOf,
   type AttachedSource,
+  type GuestDevice,
   type GuestMount,
   type GuestSource,
   type HostMode,
   type HostModeName,
   type HostMount,
 } from './host-mode.ts';
-import type { ContainerMount, MountMode, MountStatus, SandboxVolume } from './sandbox.ts';
+import type { AttachedDevice, DeviceMode } from './block-mode.ts';
+import type {
+  ContainerDevice,
+  ContainerMount,
+  ContainerSpec,
+  MountMode,
+  MountStatus,
+  SandboxVolume,
+} from './sandbox.ts';
 import { createSharedSources, type SharedSources } from './shared-sources.ts';
 
 /** The mounts of one container. Disposing gives back what it holds; the container must be gone from the guest. */
 export interface PreparedMounts extends AsyncDisposable {
   readonly guest: readonly GuestMount[];
+  readonly devices: readonly GuestDevice[];
   readonly status: readonly MountStatus[];
 }
 
@@ -24,44 +34,56 @@ export interface PreparedMounts extends AsyncDisposable {
  */
 export interface ContainerMounts extends AsyncDisposable {
   /** Errors: `notFound`, `unsupported`, `exhausted`, and those of machine and agent; nothing is held then. */
-  prepare(mounts: readonly ContainerMount[], signal: AbortSignal): Promise<PreparedMounts>;
+  prepare(wanted: Pick<ContainerSpec, 'mounts' | 'devices'>, signal: AbortSignal): Promise<PreparedMounts>;
 }
 
 export interface ContainerMountsParts {
   readonly volumes: readonly SandboxVolume[];
   readonly hostModes: Readonly<Record<HostModeName, HostMode>>;
+  readonly deviceMode: DeviceMode;
+  /** Paths of the node whose file system the pod has in its machine. */
+  readonly blockPaths: ReadonlySet<string>;
   readonly log: Log;
 }
 
 export function createContainerMounts(parts: ContainerMountsParts): ContainerMounts {
-  const sources = createSharedSources<AttachedSource>((key, error) =>
-    parts.log.error('volume not given back', error, { volume: key }),
-  );
+  const onStuck = (key: string, error: unknown) => parts.log.error('volume not given back', error, { volume: key });
+  const sources = createSharedSources<AttachedSource>(onStuck);
+  const devices = createSharedSources<AttachedDevice>(onStuck);
   let next = 0;
   const takeName = () => {
     next += 1;
     return `host_${next}`; // which no volume of a pod can have: its name is a DNS label
   };
   return {
-    async prepare(mounts, signal) {
+    async prepare(wanted, signal) {
       await using held = new AsyncDisposableStack();
+      const site: Site = { parts, sources, devices, takeName, held };
       const guest: GuestMount[] = [];
+      const guestDevices: GuestDevice[] = [];
       const status: MountStatus[] = [];
-      for (const mount of mounts) {
-        const { mode, ...found } = await bringIn(mount, { parts, sources, takeName, held }, signal);
+      for (const mount of wanted.mounts) {
+        const { mode, ...found } = await bringIn(mount, site, signal);
         guest.push(guestMountOf(mount, found.guest));
         status.push({ mountPath: mount.mountPath, mode });
       }
+      for (const device of wanted.devices ?? []) {
+        guestDevices.push(await bringInDevice(device, site, signal));
+        status.push({ mountPath: device.devicePath, mode: 'block' });
+      }
       const owned = held.move();
-      return { guest, status, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+      return { guest, devices: guestDevices, status, [Symbol.asyncDispose]: () => owned.disposeAsync() };
     },
-    [Symbol.asyncDispose]: () => sources[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      await Promise.all([sources[Symbol.asyncDispose](), devices[Symbol.asyncDispose]()]);
+    },
   };
 }
 
 interface Site {
   readonly parts: ContainerMountsParts;
   readonly sources: SharedSources<AttachedSource>;
+  readonly devices: SharedSources<AttachedDevice>;
   readonly takeName: () => string;
   /** Of the container that asks. */
   readonly held: AsyncDisposableStack;
@@ -84,7 +106,7 @@ async function bringIn(
 }
 
 async function bringInFromHost(mount: HostMount, { parts, sources, takeName, held }: Site, signal: AbortSignal) {
-  const mode = hostModeOf(mount.source.path);
+  const mode = hostModeOf(mount.source.path, parts.blockPaths);
   await using found = await parts.hostModes[mode].find(mount, signal);
   const hold = held.use(
     await sources.hold(`${mode} ${found.key}`, async () => {
@@ -93,6 +115,21 @@ async function bringInFromHost(mount: HostMount, { parts, sources, takeName, hel
     }),
   );
   return { mode, guest: hold.value.guest };
+}
+
+async function bringInDevice(
+  device: ContainerDevice,
+  { parts, devices, held }: Site,
+  signal: AbortSignal,
+): Promise<GuestDevice> {
+  const found = await parts.deviceMode.find(device, signal);
+  const hold = held.use(
+    await devices.hold(found.key, async () => {
+      signal.throwIfAborted();
+      return await found.attach(signal);
+    }),
+  );
+  return { disk: hold.value.serial, path: device.devicePath, readOnly: device.readOnly };
 }
 
 function modeOfVolume(volumes: readonly SandboxVolume[], name: string, mountPath: string): MountMode {

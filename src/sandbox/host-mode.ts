@@ -5,7 +5,7 @@ import type { ContainerMount, MountSource } from './sandbox.ts';
  * The ways by which a path of the node comes into the guest, one file each (`share-mode.ts`). To add one: its name here,
  * its case in `hostModeOf`, its `HostMode` in `start-sandbox.ts`.
  */
-export type HostModeName = 'share';
+export type HostModeName = 'share' | 'block';
 
 export type HostMount = ContainerMount & { readonly source: Extract<MountSource, { readonly kind: 'host' }> };
 
@@ -26,6 +26,8 @@ export interface FoundSource extends AsyncDisposable {
 
 export type GuestMount = ContainerParams['mounts'][number];
 
+export type GuestDevice = NonNullable<ContainerParams['devices']>[number];
+
 /** Where the agent finds what is mounted; what it leaves out is as the mount itself says. */
 export type GuestSource = Pick<GuestMount, 'volume'> & Partial<Pick<GuestMount, 'subPath' | 'readOnly'>>;
 
@@ -33,7 +35,10 @@ export interface AttachedSource extends AsyncDisposable {
   readonly guest: GuestSource;
 }
 
-/** Decides by the path alone: what kubelet keeps for itself has places of its own. */
-export function hostModeOf(_path: string): HostModeName {
-  return 'share';
+/**
+ * Decides by the path alone: what kubelet keeps for itself has places of its own, and a disk is handed over only where
+ * the pod says so (`block-volumes.ts`).
+ */
+export function hostModeOf(path: string, blockPaths: ReadonlySet<string>): HostModeName {
+  return blockPaths.has(path) ? 'block' : 'share';
 }

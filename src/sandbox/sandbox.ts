@@ -126,6 +126,14 @@ export interface ContainerMount {
   readonly recursiveReadOnly?: boolean;
 }
 
+/** A block device of the node, or an image file there, as a device of the container. */
+export interface ContainerDevice {
+  /** Absolute path on the node. */
+  readonly hostPath: string;
+  readonly devicePath: string;
+  readonly readOnly: boolean;
+}
+
 export interface ContainerSecurity {
   readonly privileged: boolean;
   readonly runAsUser?: number;
@@ -160,6 +168,7 @@ export interface ContainerSpec {
   readonly workingDir?: string;
   readonly env: readonly { readonly name: string; readonly value: string }[];
   readonly mounts: readonly ContainerMount[];
+  readonly devices?: readonly ContainerDevice[];
   readonly security: ContainerSecurity;
   readonly resources: Resources;
   readonly tty: boolean;
@@ -186,10 +195,10 @@ export interface ContainerExit {
 }
 
 /**
- * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, or a path of the node
- * that is shared.
+ * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, a path of the node that
+ * is shared, or a disk of its own.
  */
-export type MountMode = SandboxVolume['kind'] | 'share';
+export type MountMode = SandboxVolume['kind'] | 'share' | 'block';
 
 export interface MountStatus {
   readonly mountPath: string;

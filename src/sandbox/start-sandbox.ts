@@ -1,6 +1,9 @@
 import { messageOf } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
+import { createBlockDisks } from './block-disks.ts';
+import { createBlockMode, createDeviceMode } from './block-mode.ts';
+import { blockPathsOf } from './block-volumes.ts';
 import { scratchSerial } from './create-container.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
@@ -10,6 +13,7 @@ import { createImageDisks, type ImageDisks } from './image-disks.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
 import { createPhases, type PhaseClock } from './phases.ts';
+import type { Parts } from './parts.ts';
 import type { Pool } from './pool.ts';
 import {
   explain,
@@ -40,6 +44,7 @@ interface Plan {
   readonly order: PrepareOrder;
   readonly owner: AttachmentOwner;
   readonly phases: PhaseClock;
+  readonly blockPaths: ReadonlySet<string>;
 }
 
 /** From nothing to a sandbox that is `ready`. On any error or abort, what was made is undone, in reverse order. */
@@ -52,6 +57,7 @@ export async function startSandbox(
   await using running = new AsyncDisposableStack(); // for as long as it runs; undone first
   kept.use(context.names.reserve(spec));
   const plan = planStart(spec, context);
+  const claims = running.use(new AsyncDisposableStack()); // of what its machine writes to: undone after that
   using _turn = await plan.phases.time('turn came', context.gate.enter(signal));
   const spare = context.pool.take(plan.order);
   const prepared = spare ?? (await prepareSandbox(plan.order, context, plan.phases, signal));
@@ -62,7 +68,7 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
-    const mounts = running.use(containerMounts(plan, prepared));
+    const mounts = running.use(containerMounts(plan, prepared, claims));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -82,7 +88,14 @@ function planStart(spec: SandboxSpec, context: StartContext): Plan {
   const size = machineSizeOf(what, spec.resources, limits.size);
   const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts };
   const phases = createPhases(surroundings.monotonicNs);
-  return { spec, context, owner, phases, order: { size, network, template, owner } };
+  return {
+    spec,
+    context,
+    owner,
+    phases,
+    order: { size, network, template, owner },
+    blockPaths: blockPathsOf(spec),
+  };
 }
 
 /** On record, on the network, and in the guest. */
@@ -192,12 +205,24 @@ interface Attached {
   readonly mounts: ContainerMounts;
 }
 
-function containerMounts({ spec, context }: Plan, { record, machine, guest }: PreparedSandbox): ContainerMounts {
-  const log = context.surroundings.log.with({ sandbox: record.id });
-  const { serveFiles } = context.parts;
+function containerMounts(
+  { spec, context, blockPaths }: Plan,
+  { machine, guest, record }: PreparedSandbox,
+  claims: AsyncDisposableStack,
+): ContainerMounts {
+  const { limits, surroundings, parts } = context;
+  const log = surroundings.log.with({ sandbox: record.id });
+  const claimBlock: Parts['claimBlock'] = (...request) => parts.claimBlock(...request);
+  const disks = createBlockDisks({ machine, guest, claims, claimBlock, limits, log });
+  const block = { disks, guest, fsGroup: spec.fsGroup, limits, log };
   return createContainerMounts({
     volumes: spec.volumes,
-    hostModes: { share: createShareMode({ sandboxId: record.id, machine, guest, serveFiles, log }) },
+    hostModes: {
+      share: createShareMode({ sandboxId: record.id, machine, guest, serveFiles: parts.serveFiles, log }),
+      block: createBlockMode(block),
+    },
+    deviceMode: createDeviceMode(block),
+    blockPaths,
     log,
   });
 }

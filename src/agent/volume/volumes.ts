@@ -4,6 +4,7 @@ import { limits } from '#wire/limits.ts';
 import type { VolumeParams } from '#wire/messages.ts';
 import { mountFlags, unmountFlags } from '../engine/constants.ts';
 import type { Clock, Files, Mounts, Text } from '../engine/engine.ts';
+import { giveToGroup } from './group.ts';
 import type { Disks } from './disks.ts';
 import type { MappedViews } from './mapped-views.ts';
 import type { Shares } from './shares.ts';
@@ -67,6 +68,7 @@ export class Volumes {
     if (this.#volumes.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it exists`);
     if (this.#volumes.size >= limits.maxVolumes) throw new PodvmError('exhausted', 'Cannot create volume: too many');
     if (kind === 'share') return await this.#shares.attach(params);
+    if (kind === 'disk') return await this.#takeDisk(params);
     const path = kind === 'scratch' ? `${this.#scratch(name, disk)}/volumes/${name}` : `${volumesRoot}/${name}`;
     this.#parts.makeDirectories(path);
     const isMounted = kind !== 'scratch';
@@ -89,7 +91,7 @@ export class Volumes {
     this.#volumes.delete(name);
     this.#views.drop(volume.path);
     if (volume.isMounted) this.#parts.unmount(volume.path, unmountFlags.detach);
-    this.#parts.removeTree(volume.path);
+    if (volume.params.kind !== 'disk') this.#parts.removeTree(volume.path);
   }
 
   beginPush(name: string): number {
@@ -164,6 +166,15 @@ export class Volumes {
 
   #own(volume: Volume, path: string): void {
     if (volume.params.fsGroup !== undefined) this.#parts.changeOwner(path, 0, volume.params.fsGroup);
+  }
+
+  /** The whole of a disk, with what is on it. */
+  async #takeDisk(params: VolumeParams): Promise<void> {
+    const { name, disk, fsGroup } = params;
+    if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: it needs a disk`);
+    const path = this.#disks.path(disk);
+    if (fsGroup !== undefined) await giveToGroup(this.#parts, path, fsGroup);
+    this.#volumes.set(name, { params, path, isMounted: false });
   }
 
   #scratch(name: string, disk: string | undefined): string {

@@ -28,6 +28,7 @@ export interface JailSpec {
 export const inside = {
   machine: '/machine',
   sockets: '/machine/sockets',
+  devices: '/machine/devices',
   kernel: '/boot/vmlinux',
   initramfs: '/boot/initramfs',
   memory: '/machine/memory',
@@ -80,6 +81,8 @@ function buildWorld(spec: JailSpec): string[] {
         ]
       : [['--ro-bind', spec.template, '/template']]),
     ['--bind', spec.directory, inside.machine],
+    // bubblewrap's binds are nodev; what is attached while the machine runs may be a device.
+    ['--dev-bind', `${spec.directory}/devices`, inside.devices],
     ['--remount-ro', '/'],
     ['--chdir', '/'],
   ];
