@@ -124,6 +124,7 @@ async function firewallRules(ours: Belongings): Promise<string[]> {
     ['iptables', 'nat'],
     ['iptables', 'filter'],
     ['ip6tables', 'nat'],
+    ['ip6tables', 'filter'],
   ] as const;
   const found = await Promise.all(
     tables.map(async ([program, table]) => {

@@ -79,7 +79,9 @@ async function sandboxOf(pod: RunningPod, signal: AbortSignal): Promise<Pick<Pod
       volumes: [...status.volumes],
       mounts: status.containers.flatMap(({ name, mounts }) => mounts.map((mount) => ({ container: name, ...mount }))),
       logs: Object.fromEntries(status.containers.map((container) => [container.name, container.logPath])),
-      ...(stats === undefined ? {} : { stats: { ...stats, containers: [...stats.containers] } }),
+      ...(stats === undefined
+        ? {}
+        : { stats: { ...stats, containers: [...stats.containers], volumes: [...stats.volumes] } }),
     },
   };
 }

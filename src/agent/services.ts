@@ -24,6 +24,8 @@ import { dial } from './io/dial.ts';
 import { Nic } from './network/configure-network.ts';
 import { Disks } from './volume/disks.ts';
 import { MappedViews } from './volume/mapped-views.ts';
+import { Projects } from './volume/projects.ts';
+import { Pushes } from './volume/pushes.ts';
 import { Shares } from './volume/shares.ts';
 import { Volumes } from './volume/volumes.ts';
 
@@ -48,6 +50,7 @@ class Services {
   readonly #disks: Disks;
   readonly #shares: Shares;
   readonly #volumes: Volumes;
+  readonly #pushes: Pushes;
   readonly #cgroups: Cgroups;
   readonly #containers: Containers;
   readonly #nic: Nic;
@@ -69,7 +72,10 @@ class Services {
       loadModule: (name) => guest.loadModule(name),
       warn: (text) => this.warn(text),
     });
-    this.#volumes = new Volumes(engine, { disks: this.#disks, shares: this.#shares, views: this.#views });
+    const projects = new Projects(engine);
+    const needs = { disks: this.#disks, shares: this.#shares, views: this.#views, projects };
+    this.#volumes = new Volumes(engine, needs);
+    this.#pushes = new Pushes(engine);
     this.#cgroups = new Cgroups(engine);
     this.#channel = new Channel(engine, channelFd, {
       hello: (hello) => this.#welcome(hello),
@@ -85,6 +91,7 @@ class Services {
       cgroups: this.#cgroups,
       disks: this.#disks,
       volumes: this.#volumes,
+      projects,
       crun: guest.crunFd === undefined ? undefined : new Crun(engine, children, guest.crunFd),
     });
   }
@@ -126,16 +133,14 @@ class Services {
 
   readonly #handlers: Handlers = {
     configure: (params) => this.#configure(params),
-    attachDisk: async ({ serial, fileSystem, readOnly }) => ({
-      phases: await this.#disks.attach(serial, fileSystem, readOnly),
-    }),
+    attachDisk: async (params) => ({ phases: await this.#disks.attach(params) }),
     detachDisk: async ({ serial }) => done(await this.#disks.detach(serial)),
     growDisk: async ({ serial, sizeBytes }) => done(await this.#disks.grow(serial, sizeBytes)),
     createVolume: async (params) => done(await this.#volumes.create(params)),
-    beginPush: ({ volume }) => ({ push: this.#volumes.beginPush(volume) }),
-    pushFile: ({ push, path, mode, data }) => done(this.#volumes.pushFile(push, path, mode, data)),
-    commitPush: ({ push }) => done(this.#volumes.commitPush(push)),
-    abortPush: ({ push }) => done(this.#volumes.abortPush(push)),
+    beginPush: ({ volume }) => ({ push: this.#pushes.begin(this.#volumes.find(volume)) }),
+    pushFile: (params) => done(this.#pushes.file(params)),
+    commitPush: ({ push }) => done(this.#pushes.commit(push)),
+    abortPush: ({ push }) => done(this.#pushes.abort(push)),
     removeVolume: async ({ name }) => done(await this.#volumes.remove(name)),
     createContainer: (params) => {
       this.#loadDriversFor(params.process.capabilities);
@@ -239,7 +244,8 @@ class Services {
       agentHeapBytes: heapBytes,
       agentFds: descriptors,
       pod: this.#cgroups.figures(podCgroup),
-      containers: this.#containers.stats().map(({ id, figures }) => ({ id, ...figures })),
+      containers: this.#containers.stats(),
+      volumes: this.#volumes.use(),
     };
   }
 

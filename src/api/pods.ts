@@ -55,6 +55,9 @@ export const podEventSchema = v.object({
 });
 export type PodEventJson = v.InferOutput<typeof podEventSchema>;
 
+/** On the scratch disk. */
+const space = v.object({ bytes: v.number(), inodes: v.number() });
+
 export const podDetailsSchema = v.object({
   ...podSummarySchema.entries,
   uid: v.string(),
@@ -90,8 +93,11 @@ export const podDetailsSchema = v.object({
               memoryLimitBytes: v.optional(v.number()),
               cpuUsec: v.number(),
               pids: v.number(),
+              layer: v.optional(space),
             }),
           ),
+          /** Those on the scratch disk. */
+          volumes: v.optional(v.array(v.object({ name: v.string(), ...space.entries })), []),
         }),
       ),
     }),

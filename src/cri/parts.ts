@@ -13,6 +13,8 @@ export interface CriParts {
   readonly sandboxes: Pick<Sandboxes, 'run'>;
   readonly images: ImageStore;
   readonly streaming: Pick<StreamingServer, 'execUrl' | 'attachUrl' | 'portForwardUrl'>;
+  /** Whether a pod that came now could be connected, looked up anew at each call. */
+  readonly networkReadiness: () => Promise<NetworkReadiness>;
   readonly pods: KnownPods;
   readonly starts: PodStarts;
   readonly events: Events;
@@ -21,6 +23,10 @@ export interface CriParts {
   readonly log: Log;
   readonly node: NodeFacts;
 }
+
+export type NetworkReadiness =
+  | { readonly isReady: true; readonly name: string }
+  | { readonly isReady: false; readonly message: string; readonly fix: string | undefined };
 
 export interface NodeFacts {
   /** Of podvm. */

@@ -17,7 +17,7 @@ import {
   RuntimeService,
 } from './schema/api_pb.ts';
 import { serveCri } from './serve-cri.ts';
-import type { CriParts } from './parts.ts';
+import type { CriParts, NetworkReadiness } from './parts.ts';
 import type { Answer } from './rpc/service.ts';
 
 /** A node whose guests and images are fakes, behind the real socket: what a kubelet would see, for tests. */
@@ -25,6 +25,8 @@ export interface ScriptedNode extends AsyncDisposable {
   readonly directory: string;
   readonly parts: FakeParts;
   readonly images: ScriptedImages;
+  /** Sets what the node's network says of itself. */
+  setNetworkReadiness(readiness: NetworkReadiness): void;
   readonly runtime: ClientOf<typeof RuntimeService>;
   readonly imageService: ClientOf<typeof ImageService>;
   /** What streams were asked for, newest last. */
@@ -60,12 +62,14 @@ export async function openScriptedNode(): Promise<ScriptedNode> {
   const streams: ScriptedNode['streams'][number][] = [];
   const urlOf = (request: ScriptedNode['streams'][number]) => `http://127.0.0.1/${streams.push(request)}`;
   const socketPath = join(directory, 'cri.sock');
+  let network: NetworkReadiness = { isReady: true, name: 'fake' };
   const server = await serveCri({
     socketPath,
     directory: join(directory, 'cri'),
     sandboxes,
     images,
     streaming: { execUrl: urlOf, attachUrl: urlOf, portForwardUrl: urlOf },
+    networkReadiness: () => Promise.resolve(network),
     clock: systemClock,
     log: silentLog,
     node: { version: '1.2.3', imagesDirectory: join(directory, 'images'), facts: { root: directory } },
@@ -76,6 +80,7 @@ export async function openScriptedNode(): Promise<ScriptedNode> {
     directory,
     parts,
     images,
+    setNetworkReadiness: (readiness) => void (network = readiness),
     runtime,
     imageService: client.of(ImageService),
     streams,

@@ -21,6 +21,7 @@ export interface CriOptions {
   readonly sandboxes: Pick<Sandboxes, 'run'>;
   readonly images: ImageStore;
   readonly streaming: CriParts['streaming'];
+  readonly networkReadiness: CriParts['networkReadiness'];
   readonly clock: Clock;
   readonly log: Log;
   readonly node: NodeFacts;
@@ -28,13 +29,14 @@ export interface CriOptions {
 
 /** Serves CRI v1 to a kubelet on a unix socket, until it is disposed; its pods live on. Errors: those of `serveGrpc`. */
 export async function serveCri(options: CriOptions): Promise<AsyncDisposable> {
-  const { sandboxes, images, streaming, clock, log, node } = options;
+  const { sandboxes, images, streaming, networkReadiness, clock, log, node } = options;
   const pods = new KnownPods();
   const events = new Events(clock);
   const parts: CriParts = {
     sandboxes,
     images,
     streaming,
+    networkReadiness,
     clock,
     log,
     node,

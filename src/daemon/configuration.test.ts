@@ -35,6 +35,9 @@ test('a value that cannot be is refused by the name under which it was given', (
     ['log', 'loud'],
     ['accelerator', 'xen'],
     ['pool', '65'],
+    ['cniConfig', 'net.d'],
+    ['cniConfig', ''],
+    ['cniPlugins', '/opt/cni/bin:bin'],
     ['pool', '-1'],
     ['machineMemoryMiB', '1'],
   ] as const;
@@ -68,6 +71,14 @@ test('without anything said, the defaults hold, and an empty file says nothing',
   );
   assert.deepEqual(config.streaming, { address: '127.0.0.1', port: 0, idleMs: 4 * 60 * 60_000 });
   assert.deepEqual([config.logLevel, config.poolSize, config.accelerator], ['warn', 0, undefined]);
+});
+
+test('a CNI directory, the built-in network, and nothing said are told apart', () => {
+  const of = (env: NodeJS.ProcessEnv) => readConfiguration({}, env, '/');
+  assert.deepEqual([of({}).cniConfig, of({}).cniPluginDirectories], [undefined, undefined]);
+  assert.deepEqual(of({ PODVM_CNI_CONFIG: '/srv/net.d/' }).cniConfig, { kind: 'directory', path: '/srv/net.d' });
+  assert.deepEqual(of({ PODVM_CNI_CONFIG: 'built-in' }).cniConfig, { kind: 'builtIn' });
+  assert.deepEqual(of({ PODVM_CNI_PLUGINS: '/a:/b' }).cniPluginDirectories, ['/a', '/b']);
 });
 
 test('docs/configuration.md has the table of settings as it is', async () => {

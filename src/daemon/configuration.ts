@@ -18,6 +18,10 @@ export interface Configuration {
   readonly streaming: { readonly address: string; readonly port: number; readonly idleMs: number };
   /** What skopeo finds as /etc/containers: registries.conf (mirrors), certs.d, policy.json. */
   readonly containersDirectory: string;
+  /** Undefined: nothing was said. */
+  readonly cniConfig: { readonly kind: 'builtIn' } | { readonly kind: 'directory'; readonly path: string } | undefined;
+  /** Undefined: the usual ones. */
+  readonly cniPluginDirectories: readonly string[] | undefined;
   readonly logLevel: LogLevel;
   readonly nodeName: string;
   /** Undefined: what the probe says. */
@@ -74,6 +78,10 @@ export function readConfiguration(
       idleMs: 60_000 * number('streamingIdleMinutes', given('streamingIdleMinutes') ?? '240', idleMinutes),
     },
     containersDirectory: resolve(given('containers') ?? '/etc/containers'),
+    cniConfig: cniConfigOf(nameOf('cniConfig'), given('cniConfig')),
+    cniPluginDirectories: given('cniPlugins')
+      ?.split(':')
+      .map((path) => absolute(nameOf('cniPlugins'), path)),
     logLevel: oneOf(nameOf('log'), options.logLevel ?? given('log') ?? 'warn', logLevels),
     nodeName: hostname(),
     accelerator: accelerator === 'auto' ? undefined : accelerator,
@@ -97,6 +105,19 @@ function addressOf(name: string, value: string): { readonly address: string; rea
   throw new PodvmError('invalid', `Cannot use ${name}: it must be an IP address and a port, got ${value}`, {
     fix: 'Write it as 127.0.0.1:10010 or [::1]:10010.',
   });
+}
+
+const builtIn = 'built-in';
+
+function cniConfigOf(name: string, value: string | undefined): Configuration['cniConfig'] {
+  if (value === undefined) return undefined;
+  return value === builtIn ? { kind: 'builtIn' } : { kind: 'directory', path: absolute(name, value, builtIn) };
+}
+
+function absolute(name: string, value: string, otherwise?: string): string {
+  if (value.startsWith('/')) return resolve(value);
+  const or = otherwise === undefined ? '' : `, or ${otherwise}`;
+  throw new PodvmError('invalid', `Cannot use ${name}: it must be an absolute path${or}, got ${value}`);
 }
 
 function wholeNumber(name: string, value: string, { min, max }: Bounds): number {

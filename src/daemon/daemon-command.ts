@@ -32,7 +32,7 @@ export async function daemonCommand(config: Configuration, version: string, itse
   }
   const assets = await ensureAssets(config, write);
   const log = createLog(config.logLevel, write);
-  await using engine = await openEngine(config, assets, log, stop.signal, serverOf(config, version));
+  await using engine = await openEngine(config, assets, log, stop.signal, 'daemon', serverOf(config, version));
   log.info('serving', { cri: config.criSocketPath, admin: config.socketPath });
   const warming = engine.warmUp(stop.signal).catch((error: unknown) => {
     if (!stop.signal.aborted) log.error('no template: pods boot one by one', error);
@@ -44,7 +44,7 @@ export async function daemonCommand(config: Configuration, version: string, itse
 }
 
 function serverOf(config: Configuration, version: string): NodeServer {
-  return async ({ sandboxes, images, log, accelerator }) => {
+  return async ({ sandboxes, images, log, accelerator, networkReadiness }) => {
     await using undo = new AsyncDisposableStack();
     const clock = systemClock;
     const settings = { ...defaultStreamingSettings, ...config.streaming };
@@ -56,6 +56,7 @@ function serverOf(config: Configuration, version: string): NodeServer {
         sandboxes,
         images,
         streaming,
+        networkReadiness,
         clock,
         log,
         node: {

@@ -3,13 +3,16 @@ import { access, readFile, stat, statfs } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { messageOf } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
+import type { NetworkReadiness } from '#network/network.ts';
 import { describeSetup } from '#setup/describe-setup.ts';
 import { createProgress } from '#setup/progress.ts';
 import { readReady } from '#setup/setup.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import type { Configuration } from './configuration.ts';
 import { probeUid } from './engine.ts';
+import { openNetwork } from './node-network.ts';
 
 /** One thing that was looked at. `warn`: pods run, but not as well as they could. */
 interface Finding {
@@ -38,6 +41,7 @@ export async function doctorCommand(
     ...setup,
     await accelerator(config, write),
     await tunDevice(),
+    await network(config),
     await cgroups(),
     await capabilities(),
     await userNamespaces(),
@@ -101,6 +105,26 @@ async function tunDevice(): Promise<Finding> {
   if (found === undefined)
     return { name, status: 'fail', detail: 'missing', fix: 'Load the module tun: `modprobe tun`.' };
   return { name, status: 'ok', detail: 'there' };
+}
+
+/** What pods are connected by: of a command, and of the daemon where that differs. */
+async function network(config: Configuration): Promise<Finding> {
+  const name = 'network';
+  const [ours, daemons] = await Promise.all(
+    (['command', 'daemon'] as const).map((purpose) => openNetwork(config, purpose, silentLog).readiness()),
+  );
+  const failed = [ours, daemons].find((readiness) => readiness?.isReady === false);
+  if (failed?.isReady === false) {
+    const { message: detail, fix } = failed;
+    return { name, status: 'fail', detail, ...(fix === undefined ? {} : { fix }) };
+  }
+  const [own, ofDaemon] = [describeNetwork(ours), describeNetwork(daemons)];
+  return { name, status: 'ok', detail: own === ofDaemon ? own : `${own}; of podvm daemon ${ofDaemon}` };
+}
+
+function describeNetwork(readiness: NetworkReadiness | undefined): string {
+  if (readiness?.isReady !== true) return '';
+  return readiness.path === undefined ? 'the built-in bridge' : `${readiness.name}, by ${readiness.path}`;
 }
 
 async function cgroups(): Promise<Finding> {

@@ -7,7 +7,7 @@ import type { Log } from '#host/log.ts';
 import { openImageStore } from '#image/image-store.ts';
 import type { ImageStore } from '#image/images.ts';
 import { connectLink } from '#link/connect-link.ts';
-import { createHostNetwork } from '#network/host-network.ts';
+import type { NetworkReadiness } from '#network/network.ts';
 import { createPodTable } from '#pod/pod-table.ts';
 import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
@@ -18,6 +18,7 @@ import { makeScratchDisk } from '#storage/scratch-disk.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import type { Configuration } from './configuration.ts';
+import { openNetwork, type Purpose } from './node-network.ts';
 
 /** User of the trial machines: below the range of the sandboxes' users. */
 export const probeUid = 1_999_999;
@@ -28,6 +29,7 @@ export type NodeServer = (node: {
   readonly images: ImageStore;
   readonly log: Log;
   readonly accelerator: string;
+  readonly networkReadiness: () => Promise<NetworkReadiness>;
 }) => Promise<AsyncDisposable>;
 
 /** All parts of one node, serving the admin socket until it is disposed. */
@@ -47,8 +49,10 @@ export async function openEngine(
   assets: Assets,
   log: Log,
   signal: AbortSignal,
+  purpose: Purpose,
   serve: NodeServer = () => Promise.resolve({ [Symbol.asyncDispose]: () => Promise.resolve() }),
 ): Promise<Engine> {
+  const network = openNetwork(config, purpose, log);
   await using undo = new AsyncDisposableStack();
   await mkdir(config.root, { recursive: true, mode: 0o755 });
   const { accelerator, reason } = await probeAccelerator(
@@ -72,7 +76,7 @@ export async function openEngine(
             templates: join(config.root, 'templates'),
             onUnconfined: (why) => log.warn('the host bounds no machine', { why }),
           }),
-          network: createHostNetwork({ stateDir: join(config.root, 'network'), log }),
+          network,
           images: { hold: async (...request) => await (await opening.promise).hold(...request) },
           connectLink,
           makeScratchDisk,
@@ -100,7 +104,7 @@ export async function openEngine(
       node: { nodeName: config.nodeName, seccompDirectory: join(config.root, 'seccomp') },
     }),
   );
-  undo.use(await serve({ sandboxes, images, log, accelerator }));
+  undo.use(await serve({ sandboxes, images, log, accelerator, networkReadiness: () => network.readiness() }));
   const owned = undo.move();
   return {
     idle: () => admin.idle(),

@@ -18,7 +18,7 @@ export async function serveHere(
   const assets = await ensureAssets(config, write);
   const { signal } = new AbortController();
   await using undo = new AsyncDisposableStack();
-  const engine = undo.use(await openEngine(config, assets, createLog(config.logLevel, write), signal));
+  const engine = undo.use(await openEngine(config, assets, createLog(config.logLevel, write), signal, 'command'));
   // Not the pods' own business, but they would wait for it without a word.
   if (purpose === 'pods') await createProgress(write).during(templateTask, () => engine.warmUp(signal));
   const owned = undo.move();

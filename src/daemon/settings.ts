@@ -36,6 +36,16 @@ export const settings = {
     default: '/etc/containers',
     about: 'directory with registries.conf (mirrors), certs.d (CAs) and policy.json (signatures)',
   },
+  cniConfig: {
+    env: 'PODVM_CNI_CONFIG',
+    default: 'of podvm daemon /etc/cni/net.d as soon as it holds one, else built-in',
+    about: "directory of CNI configurations (*.conflist) that is podvm's alone, or built-in: a bridge of our own",
+  },
+  cniPlugins: {
+    env: 'PODVM_CNI_PLUGINS',
+    default: '/usr/lib/cni:/opt/cni/bin',
+    about: 'directories in which CNI plugins are looked for',
+  },
   log: {
     env: 'PODVM_LOG',
     default: 'warn, of podvm daemon info',

@@ -51,7 +51,7 @@ async function ensureTemplate(config: Configuration, assets: Assets, write: Writ
   const { openEngine } = await import('./engine.ts');
   const { signal } = new AbortController();
   await createProgress(write).during(templateTask, async () => {
-    await using engine = await openEngine(config, assets, createLog(config.logLevel, write), signal);
+    await using engine = await openEngine(config, assets, createLog(config.logLevel, write), signal, 'command');
     await engine.warmUp(signal);
   });
   await writeFileAtomic(stamp, assets.key, 0o644);

@@ -42,6 +42,8 @@ export const recordSchema = v.object({
   mac: v.string(),
   /** The chain, as it was when `connect` began: DEL must see what ADD saw. */
   conflist: v.exactOptional(conflistSchema),
+  /** What the chain's plugins were told of the pod (`runtimeConfig`): the same for DEL. */
+  capabilities: v.exactOptional(v.record(v.string(), v.unknown())),
   /** The result of ADD. */
   added: v.exactOptional(resultSchema),
   /** Present once connected. */

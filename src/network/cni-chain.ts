@@ -38,7 +38,7 @@ export interface ChainCall {
  */
 export async function addChain(call: ChainCall, signal: AbortSignal, previous?: CniResult): Promise<CniResult> {
   let result = previous;
-  for (const { type } of call.conflist.plugins) await find(type, call.pluginDirs);
+  await findPlugins(call.conflist, call.pluginDirs);
   for (const plugin of call.conflist.plugins) result = await execute(call, 'ADD', plugin, result, signal);
   if (!result) throw new PodvmError('corrupt', `Cannot connect to network ${call.conflist.name}: no result`);
   return result;
@@ -75,9 +75,40 @@ export async function deleteChain(call: ChainCall, added: CniResult | undefined,
 
 const deleteAttempts = 2;
 
+/** A whole network, and which attachments of it there are. */
+export interface CollectCall extends Pick<ChainCall, 'conflist' | 'pluginDirs' | 'timeoutMs'> {
+  readonly validAttachments: readonly { readonly containerID: string; readonly ifname: string }[];
+}
+
+/**
+ * Runs GC through the chain: each plugin frees what it holds for attachments that are none any more. Does nothing for a
+ * network that is older than the verb (1.1), or that does not want it. Every plugin is asked; throws at the end what
+ * failed.
+ */
+export async function collectChain(call: CollectCall, signal: AbortSignal): Promise<void> {
+  const { conflist, validAttachments } = call;
+  if (conflist.cniVersion !== '1.1.0' || String(conflist.disableGC) === 'true') return;
+  const failures: unknown[] = [];
+  for (const plugin of conflist.plugins) {
+    const input = { ...plugin, 'cni.dev/valid-attachments': validAttachments };
+    const whole: ChainCall = { ...call, containerId: '', netns: '', ifName: '', args: {}, capabilities: {} };
+    await execute(whole, 'GC', input, undefined, signal).catch((error: unknown) => failures.push(error));
+  }
+  if (failures.length === 0) return;
+  throw new PodvmError(
+    'internal',
+    `Cannot collect what is left of network ${conflist.name}: ${failures.map(messageOf).join('; ')}`,
+    {
+      cause: failures[0],
+    },
+  );
+}
+
+type Command = 'ADD' | 'DEL' | 'GC';
+
 async function execute(
   call: ChainCall,
-  command: 'ADD' | 'DEL',
+  command: Command,
   plugin: PluginConfig,
   prevResult: CniResult | undefined,
   signal: AbortSignal,
@@ -92,7 +123,7 @@ async function execute(
     env: environment(call, command),
   });
   if (answer.code !== 0) throw pluginError(what, answer.code, answer.stdout, answer.stderr);
-  if (command === 'DEL') return undefined;
+  if (command !== 'ADD') return undefined;
   const said = json(what, answer.stdout);
   // To valibot an array is an object too.
   const parsed = v.safeParse(resultSchema, Array.isArray(said) ? undefined : said);
@@ -116,18 +147,23 @@ function pluginInput(call: ChainCall, plugin: PluginConfig, prevResult: CniResul
   };
 }
 
-function environment(call: ChainCall, command: 'ADD' | 'DEL'): Record<string, string> {
+function environment(call: ChainCall, command: Command): Record<string, string> {
+  const common = { ...defaultEnv(), CNI_COMMAND: command, CNI_PATH: call.pluginDirs.join(':') };
+  if (command === 'GC') return common; // it is for a network, not for one attachment
   return {
-    ...defaultEnv(),
-    CNI_COMMAND: command,
+    ...common,
     CNI_CONTAINERID: call.containerId,
     CNI_NETNS: call.netns,
     CNI_IFNAME: call.ifName,
     CNI_ARGS: Object.entries(call.args)
       .map(([key, value]) => `${key}=${value}`)
       .join(';'),
-    CNI_PATH: call.pluginDirs.join(':'),
   };
+}
+
+/** Errors: `failedPrecondition`, unless every plugin of the chain is there. */
+export async function findPlugins({ plugins }: Conflist, directories: readonly string[]): Promise<void> {
+  for (const { type } of plugins) await find(type, directories);
 }
 
 async function find(type: string, directories: readonly string[]): Promise<string> {

@@ -8,7 +8,7 @@ export const maxAnswerBytes = 1024 * 1024;
 /** Bytes of one configuration file. */
 export const maxConflistBytes = 1024 * 1024;
 
-/** Versions whose result has `interfaces` and `ips`. */
+/** Versions whose result has `interfaces` and `ips`, oldest first. */
 export const knownVersions = ['0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0'] as const;
 
 /** Spec, "Section 1": a name is a file name, and so is a plugin's type. */
@@ -23,9 +23,13 @@ export const conflistSchema = v.looseObject({
   cniVersion: v.picklist(knownVersions),
   name,
   plugins: v.pipe(v.array(pluginSchema), v.minLength(1), v.maxLength(32)),
+  /** The network does not want GC; other runtimes also take it as a word. */
+  disableGC: v.optional(v.union([v.boolean(), v.picklist(['true', 'false'])])),
 });
 /** A list of plugins, run in order. */
 export type Conflist = v.InferOutput<typeof conflistSchema>;
+/** A file that names a plugin instead of a list. */
+export const singleSchema = v.looseObject({ ...pluginSchema.entries, cniVersion: v.string(), name });
 export type PluginConfig = v.InferOutput<typeof pluginSchema>;
 
 const text = v.pipe(v.string(), v.maxLength(256));

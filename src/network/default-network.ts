@@ -5,11 +5,12 @@ import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import type { Conflist } from './cni-schema.ts';
 import { overlaps, parsePrefix } from './ipv4.ts';
+import { isAccepting, randomUniqueLocal, readIpv6 } from './ipv6.ts';
 import { readLinks, readRoutes, type Link, type Route } from './ip-command.ts';
 
 /**
  * The network pods get when nothing is configured: a bridge of our own, addresses by host-local, NAT to the outside,
- * host ports by portmap. Its bridge and subnet are chosen once per state directory and written down; the bridge carries
+ * host ports by portmap, and IPv6 beside IPv4 where the node has both (`ipv6.ts`). Its bridge and subnet are chosen once per state directory and written down; the bridge carries
  * the directory as its alias, so that two state directories on one node never share one.
  */
 export const defaultNetworkName = 'podvm';
@@ -19,6 +20,8 @@ const choiceSchema = v.object({
   bridge: v.pipe(v.string(), v.regex(/^podvm\d{1,3}$/)),
   /** 4094 addresses: `10.86.0.0/20`. */
   subnet: v.pipe(v.string(), v.regex(/^[0-9.]+\/20$/)),
+  /** Unique local (RFC 4193): `fd5e:8a01:77c2::/64`. Used only while the node has IPv6. */
+  subnet6: v.exactOptional(v.pipe(v.string(), v.regex(/^fd[0-9a-f]{2}:[0-9a-f]{1,4}:[0-9a-f]{1,4}::\/64$/))),
 });
 export type DefaultNetworkChoice = Readonly<v.InferOutput<typeof choiceSchema>>;
 
@@ -26,13 +29,18 @@ const maxBridges = 64;
 
 /** Makes the bridge if needed and gives the chain that uses it. Errors: `failedPrecondition`, `exhausted`. */
 export async function openDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<Conflist> {
-  const [links, routes, forwardPolicy] = await Promise.all([readLinks(signal), readRoutes(signal), natWorks(signal)]);
+  const [links, routes, accepts] = await Promise.all([readLinks(signal), readRoutes(signal), natWorks(signal)]);
+  const ipv6 = await readIpv6(routes, signal);
   const path = join(stateDir, 'default-network.json');
   const saved = parseChoice(await readFileIfThere(path));
-  const choice = choose(saved, stateDir, links, routes);
+  const chosen = choose(saved, stateDir, links, routes);
+  const choice = ipv6.isUsable && chosen.subnet6 === undefined ? { ...chosen, subnet6: randomUniqueLocal() } : chosen;
   if (choice !== saved) await writeFileAtomic(path, `${JSON.stringify(choice)}\n`);
   if (!links.some((link) => link.ifname === choice.bridge)) await makeBridge(choice, stateDir, signal);
-  return conflistOf(choice, stateDir, outsideMtu(links, routes), forwardPolicy);
+  const subnets = ipv6.isUsable && choice.subnet6 !== undefined ? [choice.subnet, choice.subnet6] : [choice.subnet];
+  if (subnets.length > 1) await addGateway6(choice, signal);
+  const isForwarded = accepts && (!ipv6.isUsable || ipv6.accepts);
+  return conflistOf(choice, { stateDir, subnets, mtu: outsideMtu(links, routes), isForwarded });
 }
 
 /** Takes the bridge away, and forgets the choice. The state directory must have no attachment any more. */
@@ -105,14 +113,20 @@ async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal
   await run('ip', ['-batch', '-'], { input: lines.join('\n'), signal, timeoutMs: 10_000 });
 }
 
-/** The policy of the FORWARD chain. Errors: `failedPrecondition` when NAT cannot be had on this node. */
-async function natWorks(signal: AbortSignal): Promise<string> {
+/** Usable at once: whoever comes first must not wait until the kernel has looked for its double. */
+async function addGateway6({ bridge, subnet6 = '' }: DefaultNetworkChoice, signal: AbortSignal): Promise<void> {
+  const gateway = subnet6.replace(/::\/64$/, '::1/64');
+  await run('ip', ['-6', 'address', 'replace', gateway, 'dev', bridge, 'nodad'], { signal, timeoutMs: 10_000 });
+}
+
+/** Whether the FORWARD chain lets pass. Errors: `failedPrecondition` when NAT cannot be had on this node. */
+async function natWorks(signal: AbortSignal): Promise<boolean> {
   try {
     const [forward] = await Promise.all([
       run('iptables', ['-w', '5', '-S', 'FORWARD'], { signal, timeoutMs: 10_000 }),
       run('iptables', ['-w', '5', '-t', 'nat', '-S', 'POSTROUTING'], { signal, timeoutMs: 10_000 }),
     ]);
-    return /^-P FORWARD (\S+)/m.exec(forward.stdout)?.[1] ?? 'ACCEPT';
+    return isAccepting(forward.stdout);
   } catch (cause) {
     if (signal.aborted) throw cause;
     throw new PodvmError('failedPrecondition', 'Cannot make the default network: iptables does not work on this node', {
@@ -128,25 +142,36 @@ function outsideMtu(links: readonly Link[], routes: readonly Route[]): number {
   return Math.min(1500, links.find((link) => link.ifname === way?.dev)?.mtu ?? 1500);
 }
 
-function conflistOf(choice: DefaultNetworkChoice, stateDir: string, mtu: number, forwardPolicy: string): Conflist {
+interface ChainFacts {
+  readonly stateDir: string;
+  /** A pod gets an address of each. */
+  readonly subnets: readonly string[];
+  readonly mtu: number;
+  /** Whether the node's firewall lets pass what it forwards. */
+  readonly isForwarded: boolean;
+}
+
+function conflistOf({ bridge }: DefaultNetworkChoice, { stateDir, subnets, mtu, isForwarded }: ChainFacts): Conflist {
+  const ranges = subnets.map((subnet) => [{ subnet }]);
   return {
     cniVersion: '1.0.0',
     name: defaultNetworkName,
     plugins: [
       {
         type: 'bridge',
-        bridge: choice.bridge,
+        bridge,
         isDefaultGateway: true,
         forceAddress: true,
         ipMasq: true,
         hairpinMode: true,
         mtu,
         capabilities: { mac: true },
-        ipam: { type: 'host-local', dataDir: ipamDir(stateDir), ranges: [[{ subnet: choice.subnet }]] },
+        ipam: { type: 'host-local', dataDir: ipamDir(stateDir), ranges },
       },
       { type: 'portmap', snat: true, capabilities: { portMappings: true } },
       // A node whose firewall drops what it forwards (Docker sets this) needs a rule for each pod.
-      ...(forwardPolicy === 'ACCEPT' ? [] : [{ type: 'firewall', backend: 'iptables' }]),
+      ...(isForwarded ? [] : [{ type: 'firewall', backend: 'iptables' }]),
+      { type: 'bandwidth', capabilities: { bandwidth: true } },
     ],
   };
 }

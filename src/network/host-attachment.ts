@@ -1,31 +1,44 @@
+import { isDeepStrictEqual } from 'node:util';
 import { PodvmError } from '#base/errors.ts';
 import type { AttachmentRecord, AttachmentRecords } from './attachment-record.ts';
 import { addChain, deleteChain, type ChainCall } from './cni-chain.ts';
-import type { CniResult, Conflist, PluginConfig } from './cni-schema.ts';
+import type { CniResult, Conflist } from './cni-schema.ts';
 import { guestNetworkOf } from './guest-network.ts';
 import { readInterface } from './ip-command.ts';
-import { joinWithTap, makeNetns, netnsPath, removeNetns, setTapMtu, tapName } from './netns.ts';
-import type { Attachment, AttachmentOwner, GuestNetwork, HostPort } from './network.ts';
+import { joinWithTap, makeNetns, netnsPath, removeNetns, separateFromTap, setTapMtu, tapName } from './netns.ts';
+import type { Attachment, AttachmentOwner, GuestNetwork } from './network.ts';
 import { readNodeDns } from './node-dns.ts';
+import { type Capabilities, declaredOf, hasWork } from './pod-capabilities.ts';
+
+/** What a pod that comes now is connected by. */
+export interface Chain {
+  readonly conflist: Conflist;
+  /** Ours: does not depend on whose the attachment is, and may be run in parts. */
+  readonly isOurs: boolean;
+}
 
 export interface AttachmentParts {
   readonly records: AttachmentRecords;
-  readonly conflist: (signal: AbortSignal) => Promise<Conflist>;
-  /** Whether the chain may depend on the pod's name. */
-  readonly asksWhoseItIs: boolean;
+  readonly chain: (signal: AbortSignal) => Promise<Chain>;
   readonly pluginDirs: readonly string[];
   readonly pluginTimeoutMs: number;
-  /** Keeps the host ports for this attachment. Errors: `alreadyExists`. */
-  readonly claim: (sandboxId: string, hostPorts: readonly HostPort[]) => void;
+  /** Keeps the host ports for this attachment, and says what plugins are told. Errors: `alreadyExists`, `invalid`. */
+  readonly claim: (sandboxId: string, mac: string, owner: AttachmentOwner) => Capabilities;
   /** Called once nothing of the attachment is left. */
   readonly released: (sandboxId: string) => void;
 }
 
-const interfaceName = 'eth0';
+/** Of the one interface that a chain makes, in the netns and in the guest. */
+export const interfaceName = 'eth0';
 const defaultTapMtu = 1500;
 
-/** Plugins that have nothing to do but for host ports wait until these are known. */
-const isForAll = ({ capabilities }: PluginConfig) => capabilities?.['portMappings'] !== true;
+interface Joined {
+  readonly guest: GuestNetwork;
+  /** The chain that was begun, whole. */
+  readonly chain: Chain;
+  /** Asked for by then. */
+  readonly asked: Capabilities;
+}
 
 export class HostAttachment implements Attachment {
   readonly sandboxId: string;
@@ -34,24 +47,33 @@ export class HostAttachment implements Attachment {
   readonly #parts: AttachmentParts;
   readonly #ending = new AbortController();
   #record: AttachmentRecord;
+  /** What a plugin that asks may be told of the pod. */
+  #asked: Capabilities;
+  #tapMtu = defaultTapMtu;
   /** What is done before the pod is known. */
   #ahead: Promise<void> | undefined;
-  /** Of an attachment that lacks nothing but its host ports. */
-  #joined: GuestNetwork | undefined;
+  /** Of an attachment that lacks nothing but what its pod alone asks for. */
+  #joined: Joined | undefined;
   #connected: Promise<GuestNetwork> | undefined;
   #disposed: Promise<void> | undefined;
 
   /** Of a record, whatever of it exists. */
-  constructor(record: AttachmentRecord, parts: AttachmentParts) {
+  constructor(record: AttachmentRecord, parts: AttachmentParts, asked: Capabilities = record.capabilities ?? {}) {
     this.sandboxId = record.sandboxId;
     this.netns = netnsPath(record.sandboxId);
     if (record.mode === 'cni') this.tap = { name: tapName, mac: record.mac };
     this.#record = record;
+    this.#asked = asked;
     this.#parts = parts;
     if (record.guest) this.#connected = Promise.resolve(record.guest);
   }
 
-  static async prepare(record: AttachmentRecord, parts: AttachmentParts, signal: AbortSignal): Promise<HostAttachment> {
+  static async prepare(
+    record: AttachmentRecord,
+    asked: Capabilities,
+    parts: AttachmentParts,
+    signal: AbortSignal,
+  ): Promise<HostAttachment> {
     await parts.records.write(record);
     try {
       await makeNetns(record.sandboxId, record.mode === 'cni' ? record.tapOwnerUid : undefined, signal);
@@ -62,26 +84,29 @@ export class HostAttachment implements Attachment {
       await parts.records.remove(record.sandboxId);
       throw error;
     }
-    return new HostAttachment(record, parts);
+    return new HostAttachment(record, parts, asked);
   }
 
   assign(owner: AttachmentOwner): void {
     if (this.#connected !== undefined) {
       throw new PodvmError('failedPrecondition', `Cannot assign ${this.sandboxId}: its connection has begun`);
     }
-    this.#parts.claim(this.sandboxId, owner.hostPorts);
-    this.#record = { ...this.#record, ...owner }; // on disk with the chain's first step: until then nothing is the pod's
+    this.#asked = this.#parts.claim(this.sandboxId, this.#record.mac, owner);
+    const { podName, podNamespace, podUid, hostPorts } = owner;
+    // On disk with the chain's first step: until then nothing is the pod's.
+    this.#record = { ...this.#record, podName, podNamespace, podUid, hostPorts };
   }
 
   connectAhead(signal: AbortSignal): Promise<void> {
-    const either = AbortSignal.any([signal, this.#ending.signal]);
-    return (this.#ahead ??= this.#parts.asksWhoseItIs ? Promise.resolve() : this.#connectAhead(either));
+    return (this.#ahead ??= this.#connectAhead(AbortSignal.any([signal, this.#ending.signal])));
   }
 
   async #connectAhead(signal: AbortSignal): Promise<void> {
-    const conflist = await this.#parts.conflist(signal);
-    const added = await this.#add({ ...conflist, plugins: conflist.plugins.filter(isForAll) }, signal);
-    this.#joined = await this.#join(added, signal);
+    const chain = await this.#parts.chain(signal);
+    if (!chain.isOurs) return;
+    const asked = this.#asked;
+    const added = await this.#add(neededOf(chain, asked), signal);
+    this.#joined = { guest: await this.#join(added, signal), chain, asked };
   }
 
   connect(signal: AbortSignal): Promise<GuestNetwork> {
@@ -95,30 +120,47 @@ export class HostAttachment implements Attachment {
     if (this.#record.mode === 'none') {
       return this.#keep({ interfaces: [], routes: [], dns: { nameservers: [], searches: [], options: [] } });
     }
-    if (this.#joined !== undefined) return await this.#keep(await this.#withHostPorts(this.#joined, signal));
+    const chain = await this.#parts.chain(signal);
+    if (this.#joined !== undefined) {
+      if (isDeepStrictEqual(this.#joined.chain, chain))
+        return await this.#keep(await this.#finish(this.#joined, signal));
+      await this.#leave(signal); // a network that the node has no more
+    }
     if (this.#record.conflist) {
       throw new PodvmError('failedPrecondition', `Cannot connect ${this.sandboxId}: an earlier attempt was cut short`, {
         fix: 'Remove the pod and create it again.',
       });
     }
-    const added = await this.#add(await this.#parts.conflist(signal), signal);
+    const added = await this.#add(neededOf(chain, this.#asked), signal);
     return this.#keep(await this.#join(added, signal));
   }
 
   async #add(conflist: Conflist, signal: AbortSignal): Promise<CniResult> {
-    await this.#write({ ...this.#record, conflist });
+    const capabilities = declaredOf(this.#asked, conflist);
+    await this.#write({ ...this.#record, conflist, capabilities });
     const added = await addChain(this.#call(conflist), signal);
     this.#record = { ...this.#record, added };
     return added;
   }
 
-  async #withHostPorts(guest: GuestNetwork, signal: AbortSignal): Promise<GuestNetwork> {
-    if (this.#record.hostPorts.length === 0) return guest;
-    const conflist = await this.#parts.conflist(signal);
-    await this.#write({ ...this.#record, conflist }); // whole: DEL is for all of it
-    const rest = { ...conflist, plugins: conflist.plugins.filter((plugin) => !isForAll(plugin)) };
+  /** Runs what was left out of the chain, for nobody had asked for it. */
+  async #finish({ guest, chain, asked }: Joined, signal: AbortSignal): Promise<GuestNetwork> {
+    const conflist = neededOf(chain, this.#asked);
+    const rest = { ...conflist, plugins: conflist.plugins.filter((plugin) => !hasWork(plugin, asked)) };
+    if (rest.plugins.length === 0) return guest;
+    const capabilities = declaredOf(this.#asked, conflist);
+    await this.#write({ ...this.#record, conflist, capabilities }); // whole: DEL is for all of it
     await addChain(this.#call(rest), signal, this.#record.added);
     return guest;
+  }
+
+  /** Goes back to being prepared only. */
+  async #leave(signal: AbortSignal): Promise<void> {
+    const { conflist, added, ...record } = this.#record;
+    if (conflist) await deleteChain(this.#call(conflist), added, signal);
+    await separateFromTap(this.sandboxId, signal);
+    this.#joined = undefined;
+    await this.#write(record);
   }
 
   /** Joins the chain's interface with the tap and reads what the guest must know. */
@@ -128,7 +170,8 @@ export class HostAttachment implements Attachment {
       readNodeDns(),
       joinWithTap(this.sandboxId, interfaceName, signal),
     ]);
-    if (link.mtu !== defaultTapMtu) await setTapMtu(this.sandboxId, link.mtu, signal);
+    if (link.mtu !== this.#tapMtu) await setTapMtu(this.sandboxId, link.mtu, signal);
+    this.#tapMtu = link.mtu;
     return guestNetworkOf(link, routes, added, dns);
   }
 
@@ -143,7 +186,7 @@ export class HostAttachment implements Attachment {
   }
 
   #call(conflist: Conflist): ChainCall {
-    const { podName, podNamespace, podUid, hostPorts, mac } = this.#record;
+    const { podName, podNamespace, podUid, capabilities = {} } = this.#record;
     return {
       conflist,
       containerId: this.sandboxId,
@@ -156,12 +199,7 @@ export class HostAttachment implements Attachment {
         K8S_POD_UID: podUid,
         K8S_POD_INFRA_CONTAINER_ID: this.sandboxId,
       },
-      capabilities: {
-        mac,
-        ...(hostPorts.length === 0
-          ? {}
-          : { portMappings: hostPorts.map((port) => ({ ...port, protocol: port.protocol.toLowerCase() })) }),
-      },
+      capabilities,
       pluginDirs: this.#parts.pluginDirs,
       timeoutMs: this.#parts.pluginTimeoutMs,
     };
@@ -187,4 +225,10 @@ export class HostAttachment implements Attachment {
     await this.#parts.records.remove(this.sandboxId);
     this.#parts.released(this.sandboxId);
   }
+}
+
+/** Of our own chain what there is work for; of another all. */
+function neededOf({ conflist, isOurs }: Chain, asked: Capabilities): Conflist {
+  if (!isOurs) return conflist;
+  return { ...conflist, plugins: conflist.plugins.filter((plugin) => hasWork(plugin, asked)) };
 }

@@ -1,26 +1,35 @@
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
-import { PodvmError } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import { AttachmentRecords, hostPortSchema, sandboxIdSchema, type AttachmentRecord } from './attachment-record.ts';
-import { readConflist } from './cni-config.ts';
+import { collectChain, findPlugins } from './cni-chain.ts';
+import { readNetwork, requireNetwork, type ConfiguredNetwork } from './cni-config.ts';
 import type { Conflist } from './cni-schema.ts';
 import { defaultNetworkName, ipamDir, openDefaultNetwork } from './default-network.ts';
-import { HostAttachment, type AttachmentParts } from './host-attachment.ts';
+import { HostAttachment, interfaceName, type AttachmentParts, type Chain } from './host-attachment.ts';
 import { checkTunDevice, isThere, netnsPath } from './netns.ts';
-import type { Attachment, AttachmentRequest, HostPort, Network } from './network.ts';
+import type { Attachment, AttachmentOwner, AttachmentRequest, HostPort, Network, NetworkReadiness } from './network.ts';
+import { capabilitiesOf, type Capabilities } from './pod-capabilities.ts';
 
 export interface HostNetworkOptions {
   /** Records, addresses, the default network's choice; made if absent. One process at a time. */
   readonly stateDir: string;
-  /** Directory of `*.conflist` files (/etc/cni/net.d); absent: our own default network. */
-  readonly cniConfigDir?: string;
+  /** Where configurations are looked for, anew for each pod; absent: our own default network. */
+  readonly cniConfig?: CniConfigDirectory;
   /** Where plugins are looked for, in order; default: Debian's and the usual one. */
   readonly cniPluginDirs?: readonly string[];
   /** Each plugin gets this long, in `ms`; default 30,000. */
   readonly pluginTimeoutMs?: number;
   readonly log: Log;
+}
+
+export interface CniConfigDirectory {
+  /** Of `*.conflist` files: /etc/cni/net.d. */
+  readonly directory: string;
+  /** While there is none: no pod is connected, or our own default network is used. */
+  readonly orElse: 'refuse' | 'builtIn';
 }
 
 export const defaultPluginDirs: readonly string[] = ['/usr/lib/cni', '/opt/cni/bin'];
@@ -44,14 +53,15 @@ class HostNetwork implements Network {
 
   async prepare(request: AttachmentRequest, signal: AbortSignal): Promise<Attachment> {
     check(request);
-    this.#reserve(request.sandboxId, request.hostPorts);
+    const mac = randomMac();
+    const asked = this.#reserve(request.sandboxId, mac, request);
     try {
       if (await this.#records.read(request.sandboxId)) {
         throw new PodvmError('alreadyExists', `Cannot attach ${request.sandboxId}: an attachment is on record`);
       }
       if (request.mode === 'cni') await checkTunDevice();
       signal.throwIfAborted();
-      return await HostAttachment.prepare({ ...request, version: 1, mac: randomMac() }, this.#parts(), signal);
+      return await HostAttachment.prepare(recordOf(request, mac), asked, this.#parts(), signal);
     } catch (error) {
       this.#active.delete(request.sandboxId);
       throw error;
@@ -61,7 +71,7 @@ class HostNetwork implements Network {
   async adopt(sandboxId: string, _signal: AbortSignal): Promise<Attachment | undefined> {
     const record = v.is(sandboxIdSchema, sandboxId) ? await this.#records.read(sandboxId) : undefined;
     if (!record || !(await isThere(netnsPath(sandboxId)))) return undefined;
-    this.#reserve(sandboxId, record.hostPorts);
+    this.#reserve(sandboxId, record.mac, record);
     return new HostAttachment(record, this.#parts());
   }
 
@@ -79,17 +89,32 @@ class HostNetwork implements Network {
       }
     }
     await this.#releaseAddresses();
+    await this.#collectUnrecorded(signal);
     return collected;
   }
 
-  #reserve(sandboxId: string, hostPorts: readonly HostPort[]): void {
+  async readiness(): Promise<NetworkReadiness> {
+    try {
+      const found = await this.#configured();
+      if (found === undefined) return { isReady: true, name: defaultNetworkName, path: undefined };
+      await findPlugins(found.conflist, this.#pluginDirs);
+      return { isReady: true, name: found.conflist.name, path: found.path };
+    } catch (error) {
+      return { isReady: false, message: messageOf(error), fix: error instanceof PodvmError ? error.fix : undefined };
+    }
+  }
+
+  #reserve(sandboxId: string, mac: string, owner: AttachmentOwner): Capabilities {
     if (this.#active.has(sandboxId)) {
       throw new PodvmError('alreadyExists', `Cannot attach ${sandboxId}: it has an attachment`);
     }
-    this.#claim(sandboxId, hostPorts);
+    return this.#claim(sandboxId, mac, owner);
   }
 
-  #claim(sandboxId: string, hostPorts: readonly HostPort[]): void {
+  #claim(sandboxId: string, mac: string, owner: AttachmentOwner): Capabilities {
+    checkOwner(owner);
+    const asked = capabilitiesOf(owner, mac);
+    const { hostPorts } = owner;
     for (const [holder, { hostPorts: taken }] of this.#active) {
       if (holder === sandboxId) continue;
       const clash = hostPorts.find((port) => taken.some((other) => clashes(port, other)));
@@ -97,25 +122,43 @@ class HostNetwork implements Network {
       throw new PodvmError(
         'alreadyExists',
         `Cannot attach ${sandboxId}: host port ${clash.hostPort}/${clash.protocol} is sandbox ${holder}'s`,
+        { fix: 'Give the pod another hostPort or hostIP, or stop the other pod.' },
       );
     }
     this.#active.set(sandboxId, { hostPorts });
+    return asked;
   }
 
   #parts(): AttachmentParts {
     return {
       records: this.#records,
-      conflist: (signal) => this.#conflist(signal),
-      asksWhoseItIs: this.#options.cniConfigDir !== undefined,
-      pluginDirs: this.#options.cniPluginDirs ?? defaultPluginDirs,
-      pluginTimeoutMs: this.#options.pluginTimeoutMs ?? 30_000,
-      claim: (sandboxId, hostPorts) => this.#claim(sandboxId, hostPorts),
+      chain: (signal) => this.#chain(signal),
+      pluginDirs: this.#pluginDirs,
+      pluginTimeoutMs: this.#pluginTimeoutMs,
+      claim: (sandboxId, mac, owner) => this.#claim(sandboxId, mac, owner),
       released: (sandboxId) => this.#active.delete(sandboxId),
     };
   }
 
-  async #conflist(signal: AbortSignal): Promise<Conflist> {
-    if (this.#options.cniConfigDir !== undefined) return readConflist(this.#options.cniConfigDir);
+  get #pluginDirs(): readonly string[] {
+    return this.#options.cniPluginDirs ?? defaultPluginDirs;
+  }
+
+  get #pluginTimeoutMs(): number {
+    return this.#options.pluginTimeoutMs ?? 30_000;
+  }
+
+  /** Undefined: our own default network is to be used. Errors: `failedPrecondition`. */
+  async #configured(): Promise<ConfiguredNetwork | undefined> {
+    const { cniConfig } = this.#options;
+    if (cniConfig === undefined) return undefined;
+    const { directory, orElse } = cniConfig;
+    return orElse === 'refuse' ? requireNetwork(directory) : readNetwork(directory);
+  }
+
+  async #chain(signal: AbortSignal): Promise<Chain> {
+    const configured = await this.#configured();
+    if (configured !== undefined) return { conflist: configured.conflist, isOurs: false };
     // One for all: the first caller's signal must not cancel it for those that wait with it.
     this.#default ??= this.#openDefault().catch((error: unknown) => {
       this.#default = undefined;
@@ -123,7 +166,29 @@ class HostNetwork implements Network {
     });
     const conflist = await this.#default;
     signal.throwIfAborted();
-    return conflist;
+    return { conflist, isOurs: true };
+  }
+
+  /**
+   * Has the plugins of a configured network free what they hold for sandboxes of which we have no record any more. Only
+   * where the operator has named the directory: what else uses a network that we merely found would lose its own.
+   */
+  async #collectUnrecorded(signal: AbortSignal): Promise<void> {
+    if (this.#options.cniConfig?.orElse !== 'refuse') return;
+    const ids = new Set([...(await this.#records.list()), ...this.#active.keys()]);
+    const validAttachments = [...ids].map((containerID) => ({ containerID, ifname: interfaceName }));
+    try {
+      const found = await this.#configured();
+      if (found === undefined) return;
+      const timeoutMs = this.#pluginTimeoutMs;
+      await collectChain(
+        { conflist: found.conflist, validAttachments, pluginDirs: this.#pluginDirs, timeoutMs },
+        signal,
+      );
+    } catch (error) {
+      signal.throwIfAborted();
+      this.#options.log.warn('the network kept what it holds for nobody', { why: messageOf(error) }); // nothing of ours
+    }
   }
 
   async #openDefault(): Promise<Conflist> {
@@ -147,13 +212,22 @@ const invalid = (what: string) => new PodvmError('invalid', `Cannot attach a san
 
 function check(request: AttachmentRequest): void {
   if (!v.is(sandboxIdSchema, request.sandboxId)) throw invalid('its id must match [a-z0-9-]{1,40}');
-  for (const port of request.hostPorts) {
+  checkOwner(request);
+  if (request.mode === 'none' && request.hostPorts.length > 0) throw invalid('host ports need a network, got none');
+}
+
+function checkOwner({ podName, podNamespace, podUid, hostPorts }: AttachmentOwner): void {
+  for (const port of hostPorts) {
     if (!v.is(hostPortSchema, port)) throw invalid(`host port ${JSON.stringify(port).slice(0, 100)}`);
   }
-  const names = [request.podName, request.podNamespace, request.podUid];
   // They become CNI_ARGS, which has no escape for these.
+  const names = [podName, podNamespace, podUid];
   if (names.some((name) => /[;=\n\0]/.test(name) || name.length > 253)) throw invalid('name, namespace or uid');
-  if (request.mode === 'none' && request.hostPorts.length > 0) throw invalid('host ports need a network, got none');
+}
+
+function recordOf(request: AttachmentRequest, mac: string): AttachmentRecord {
+  const { sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid } = request;
+  return { version: 1, sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid, mac };
 }
 
 const anyAddress = (address: string | undefined) => !address || address === '0.0.0.0' || address === '::';

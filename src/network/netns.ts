@@ -82,6 +82,15 @@ export async function joinWithTap(sandboxId: string, interfaceName: string, sign
   });
 }
 
+/** Undoes the tap's half of `joinWithTap`, for an interface that is gone with its own. */
+export async function separateFromTap(sandboxId: string, signal: AbortSignal): Promise<void> {
+  await run('tc', ['-netns', netnsName(sandboxId), 'qdisc', 'del', 'dev', tapName, 'ingress'], {
+    signal,
+    timeoutMs: 10_000,
+    okCodes: [0, 2], // 2: the kernel knows of none
+  });
+}
+
 export async function setTapMtu(sandboxId: string, mtu: number, signal: AbortSignal): Promise<void> {
   await ip(['-netns', netnsName(sandboxId), 'link', 'set', 'dev', tapName, 'mtu', String(mtu)], signal);
 }

@@ -127,10 +127,11 @@ function describeConnect(bench: Bench, { abortsAtMs }: NetworkSuiteOptions): voi
     await assertNothingLeft(bench(), request);
   });
 
-  test('makes host ports, TCP and UDP, on all addresses and on one, that dispose takes away', async () => {
+  test('makes host ports, TCP, UDP and SCTP, on all addresses and on one, that dispose takes away', async () => {
     const hostPorts = [
       { hostPort: 39_872, containerPort: 80, protocol: 'TCP' },
       { hostPort: 39_873, containerPort: 53, protocol: 'UDP' },
+      { hostPort: 39_873, containerPort: 53, protocol: 'SCTP' },
       { hostPort: 39_874, containerPort: 80, protocol: 'TCP', hostIP: '127.0.0.1' },
     ] as const;
     const request = { ...bench().makeRequest(), hostPorts };

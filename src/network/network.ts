@@ -24,6 +24,10 @@ export interface AttachmentOwner {
   readonly podNamespace: string;
   readonly podUid: string;
   readonly hostPorts: readonly HostPort[];
+  /** Among them `kubernetes.io/ingress-bandwidth` and `-egress-bandwidth`; told to plugins that ask. */
+  readonly annotations?: Readonly<Record<string, string>>;
+  /** The pod's own wishes, for plugins that answer for DNS. */
+  readonly dns?: GuestDns;
 }
 
 export interface AttachmentRequest extends AttachmentOwner {
@@ -76,12 +80,13 @@ export interface Attachment extends AsyncDisposable {
   readonly tap?: { readonly name: string; readonly mac: string };
   /**
    * Gives an attachment that was prepared for nobody yet to a pod. Errors: `alreadyExists` (a host port in use),
-   * `failedPrecondition` (connecting has begun).
+   * `invalid` (a host port or bandwidth that is none), `failedPrecondition` (connecting has begun).
    */
   assign(owner: AttachmentOwner): void;
   /**
    * For one that is nobody's yet: as much of `connect` as does not depend on whose it is. Nothing, where the chain is a
-   * configuration of the node's own, which is told the pod's name. Errors: as `connect`; dispose then.
+   * configuration of the node's own, which is told the pod's name. Where the node's network is another one by the time
+   * the pod is known, `connect` moves over to it. Errors: as `connect`; dispose then.
    */
   connectAhead(signal: AbortSignal): Promise<void>;
   /**
@@ -98,7 +103,20 @@ export interface Attachment extends AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
+/** Whether pods can be connected now, and how. */
+export type NetworkReadiness =
+  | {
+      readonly isReady: true;
+      /** Of the network. */
+      readonly name: string;
+      /** Path of the configuration; undefined: the network of our own, as nothing else is configured. */
+      readonly path: string | undefined;
+    }
+  | { readonly isReady: false; readonly message: string; readonly fix: string | undefined };
+
 export interface Network {
+  /** What would be used for a pod that came now; looked up anew at each call. */
+  readiness(): Promise<NetworkReadiness>;
   /**
    * Makes netns and tap, both up. On any error nothing is left. Errors: `alreadyExists` (the sandbox has an
    * attachment), `failedPrecondition` (not root, a host tool or /dev/net/tun missing), `invalid`, `cancelled`.

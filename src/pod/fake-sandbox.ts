@@ -107,6 +107,7 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
         cpuUsec: 0,
         pids: 0,
         containers: [],
+        volumes: [],
       }),
     vmmPssKiB: () => Promise.resolve(0),
     async stop() {

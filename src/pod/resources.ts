@@ -1,5 +1,5 @@
 import type { Resources } from '#sandbox/sandbox.ts';
-import { divideQuantity, millisOf, parseQuantity, unitsOf } from './quantity.ts';
+import { divideQuantity, millisOf, parseQuantity, unitsOf } from '#base/quantity.ts';
 import type { PodContainer, ResourceSettings } from './schema/container.ts';
 import type { PodSpec } from './schema/pod-spec.ts';
 import type { ResourceFieldRef } from './schema/volume.ts';

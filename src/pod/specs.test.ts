@@ -242,3 +242,19 @@ test("sandboxSpecOf() maps users for a pod that does not want its machine's", ()
   assert.deepEqual(usersOf('hostUsers: false,'), { uids: ids, gids: ids });
   for (const none of ['hostUsers: true,', '']) assert.equal(usersOf(none), undefined);
 });
+
+test('containerSpecOf() mounts image volumes, each by its own pull policy, and makes no volume of them', () => {
+  const specs = specsOf(
+    pod(`{ containers: [{ name: a, image: i, volumeMounts: [
+      { name: m, mountPath: /m, subPath: weights }, { name: l, mountPath: /l }, { name: o, mountPath: /o } ] }],
+      volumes: [ { name: m, image: { reference: "reg/models:1" } }, { name: l, image: { reference: reg/last } },
+        { name: o, image: { reference: reg/never, pullPolicy: Never } } ] }`),
+  );
+  assert.deepEqual(specs.sandbox().volumes, []);
+  const image = (name: string, pullPolicy: string) => ({ kind: 'image', image: name, pullPolicy });
+  assert.deepEqual(specs.container('a').mounts, [
+    { source: image('reg/models:1', 'IfNotPresent'), mountPath: '/m', subPath: 'weights', readOnly: true },
+    { source: image('reg/last', 'Always'), mountPath: '/l', readOnly: true },
+    { source: image('reg/never', 'Never'), mountPath: '/o', readOnly: true },
+  ]);
+});

@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { ContainerDevice, ContainerMount, ContainerSpec, SandboxSpec } from '#sandbox/sandbox.ts';
+import type { ContainerDevice, ContainerMount, ContainerSpec, MountSource, SandboxSpec } from '#sandbox/sandbox.ts';
 import type { PodFacts } from './downward.ts';
 import { environmentOf } from './environment.ts';
 import { expand } from './expand.ts';
@@ -8,6 +8,7 @@ import type { PodConfig } from './pods.ts';
 import { containerResources, podResources } from './resources.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
+import type { Volume } from './schema/volume.ts';
 import { containerSecurity, type LocalProfiles } from './security.ts';
 import { sandboxVolumes } from './volumes.ts';
 
@@ -144,7 +145,12 @@ function mountOf(
   // Kubernetes mounts everything that is no data of its own read-only, whatever is written.
   return {
     ...rest,
-    source: { kind: 'volume', name: mount.name },
+    source: sourceOf(mount.name, volume?.image),
     readOnly: mount.readOnly || volume?.emptyDir === undefined,
   };
+}
+
+function sourceOf(name: string, image: Volume['image']): MountSource {
+  if (image === undefined) return { kind: 'volume', name };
+  return { kind: 'image', image: image.reference, pullPolicy: pullPolicyOf(image.reference, image.pullPolicy) };
 }

@@ -3,7 +3,7 @@ import type { SandboxVolume, VolumeFile } from '#sandbox/sandbox.ts';
 import { fieldText, type PodFacts } from './downward.ts';
 import { findData, type ConfigSource } from './lookup.ts';
 import type { PodConfig } from './pods.ts';
-import { parseQuantity, unitsOf } from './quantity.ts';
+import { parseQuantity, unitsOf } from '#base/quantity.ts';
 import { resourceText } from './resources.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
@@ -17,21 +17,19 @@ interface Item {
 
 /** The pod's volumes with their files. Errors: `notFound` for a ConfigMap, Secret or key; `invalid`. */
 export function sandboxVolumes(pod: Pod, config: PodConfig, facts: PodFacts): SandboxVolume[] {
-  return pod.spec.volumes.flatMap((volume): SandboxVolume[] => {
-    if (volume.hostPath !== undefined) return []; // shared when a container mounts it
+  return pod.spec.volumes.flatMap((volume): SandboxVolume | [] => {
+    if (volume.image !== undefined || volume.hostPath !== undefined) return []; // what mounts it brings it
     if (volume.emptyDir === undefined) {
-      return [{ name: volume.name, kind: 'push', files: lastOfEachPath(filesOf(volume, pod, config, facts)) }];
+      return { name: volume.name, kind: 'push', files: lastOfEachPath(filesOf(volume, pod, config, facts)) };
     }
     const { medium, sizeLimit } = volume.emptyDir;
     const limit = parseQuantity(sizeLimit ?? '');
-    return [
-      {
-        name: volume.name,
-        kind: medium === 'Memory' ? 'tmpfs' : 'scratch',
-        // Kubernetes takes 0 as no limit.
-        ...(limit === undefined || limit.nano === 0n ? {} : { sizeLimitBytes: unitsOf(limit) }),
-      },
-    ];
+    return {
+      name: volume.name,
+      kind: medium === 'Memory' ? 'tmpfs' : 'scratch',
+      // Kubernetes takes 0 as no limit.
+      ...(limit === undefined || limit.nano === 0n ? {} : { sizeLimitBytes: unitsOf(limit) }),
+    };
   });
 }
 

@@ -8,6 +8,8 @@ import type { SandboxLimits } from './limits.ts';
 import type { ContainerDevice } from './sandbox.ts';
 
 export interface BlockModeParts {
+  /** Paths whose file system the pod has in its machine. */
+  readonly paths: ReadonlySet<string>;
   readonly disks: BlockDisks;
   readonly guest: Pick<Link, 'call'>;
   readonly fsGroup: number | undefined;
@@ -36,11 +38,13 @@ export interface AttachedDevice extends AsyncDisposable {
  * pod's wish, as nobody else can have it meanwhile.
  */
 export function createBlockMode(parts: BlockModeParts): HostMode {
-  const { disks, guest, fsGroup } = parts;
+  const { paths, disks, guest, fsGroup } = parts;
   return {
     async find({ source: { path }, readOnly }) {
+      if (!paths.has(path)) return undefined;
       const { key } = await findBlockSource(path);
       return {
+        mode: 'block',
         key: accessKey(key, readOnly),
         async attach(volume, signal) {
           await using undo = new AsyncDisposableStack();

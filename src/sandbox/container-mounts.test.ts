@@ -5,6 +5,7 @@ import { silentLog } from '#host/log.ts';
 import type { DeviceMode } from './block-mode.ts';
 import { createContainerMounts } from './container-mounts.ts';
 import type { HostMode } from './host-mode.ts';
+import type { ImageMode } from './image-mode.ts';
 import type { ContainerMount } from './sandbox.ts';
 
 const never = new AbortController().signal;
@@ -17,6 +18,7 @@ function place() {
       if (source.path === '/missing') throw new PodvmError('notFound', 'Cannot share /missing: it is not there');
       journal.push(`find ${source.path}`);
       return {
+        mode: 'share',
         key: source.path,
         async attach(volume) {
           journal.push(`attach ${source.path}`);
@@ -38,17 +40,20 @@ function place() {
       },
     }),
   };
-  const volumes = [{ name: 'data', kind: 'scratch' }] as const;
-  return {
-    journal,
-    mounts: createContainerMounts({
-      volumes,
-      hostModes: { share, block: share },
-      deviceMode,
-      blockPaths: new Set(['/disk.img']),
-      log: silentLog,
+  const imageMode: ImageMode = {
+    find: async ({ source }) => ({
+      mode: 'image',
+      key: source.image,
+      async attach(volume) {
+        journal.push(`attach ${source.image}`);
+        return { guest: { volume }, [Symbol.asyncDispose]: async () => void journal.push(`detach ${source.image}`) };
+      },
+      [Symbol.asyncDispose]: async () => {},
     }),
   };
+  const volumes = [{ name: 'data', kind: 'scratch' }] as const;
+  const parts = { volumes, hostModes: [share], imageMode, deviceMode, log: silentLog };
+  return { journal, mounts: createContainerMounts(parts) };
 }
 
 const ofHost = (path: string, more: Partial<ContainerMount> = {}): ContainerMount => ({
@@ -65,7 +70,6 @@ test('prepare() says for each mount where the guest finds it and how it gets the
       mounts: [
         { source: { kind: 'volume', name: 'data' }, mountPath: '/data', readOnly: true, subPath: 'a/b' },
         ofHost('/srv', { readOnly: true }),
-        ofHost('/disk.img'),
       ],
       devices: [{ hostPath: '/dev/vdb', devicePath: '/dev/data', readOnly: false }],
     },
@@ -74,13 +78,11 @@ test('prepare() says for each mount where the guest finds it and how it gets the
   assert.deepEqual(prepared.guest, [
     { destination: '/data', readOnly: true, subPath: 'a/b', volume: 'data' },
     { destination: '/mnt/srv', readOnly: true, volume: 'host_1' },
-    { destination: '/mnt/disk.img', readOnly: false, volume: 'host_2' },
   ]);
   assert.deepEqual(prepared.devices, [{ disk: 'block-0', path: '/dev/data', readOnly: false }]);
   assert.deepEqual(prepared.status, [
     { mountPath: '/data', mode: 'scratch' },
     { mountPath: '/mnt/srv', mode: 'share' },
-    { mountPath: '/mnt/disk.img', mode: 'block' },
     { mountPath: '/dev/data', mode: 'block' },
   ]);
 });
@@ -122,4 +124,26 @@ test('everything goes when the sandbox ends, whoever still holds it', async () =
   ]);
   await prepared[Symbol.asyncDispose]();
   assert.equal(journal.filter((line) => line.startsWith('detach')).length, 3);
+});
+
+test('an image is mounted read-only, and attached once for all that mount it', async () => {
+  const { journal, mounts } = place();
+  const ofImage = (mountPath: string, more: Partial<ContainerMount> = {}): ContainerMount => ({
+    source: { kind: 'image', image: 'models', pullPolicy: 'Never' },
+    mountPath,
+    readOnly: false,
+    ...more,
+  });
+  const prepared = await mounts.prepare({ mounts: [ofImage('/a'), ofImage('/b', { subPath: 'bin' })] }, never);
+  const [{ volume } = { volume: '' }] = prepared.guest;
+  assert.deepEqual(prepared.guest, [
+    { destination: '/a', readOnly: true, volume },
+    { destination: '/b', readOnly: true, volume, subPath: 'bin' },
+  ]);
+  assert.deepEqual(
+    prepared.status.map(({ mode }) => mode),
+    ['image', 'image'],
+  );
+  await prepared[Symbol.asyncDispose]();
+  assert.deepEqual(journal, ['attach models', 'detach models']);
 });

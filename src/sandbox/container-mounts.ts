@@ -1,21 +1,22 @@
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import {
-  hostModeOf,
   type AttachedSource,
+  type FoundSource,
   type GuestDevice,
   type GuestMount,
   type GuestSource,
   type HostMode,
-  type HostModeName,
   type HostMount,
 } from './host-mode.ts';
 import type { AttachedDevice, DeviceMode } from './block-mode.ts';
+import type { ImageMode } from './image-mode.ts';
 import type {
   ContainerDevice,
   ContainerMount,
   ContainerSpec,
   MountMode,
+  MountSource,
   MountStatus,
   SandboxVolume,
 } from './sandbox.ts';
@@ -39,10 +40,10 @@ export interface ContainerMounts extends AsyncDisposable {
 
 export interface ContainerMountsParts {
   readonly volumes: readonly SandboxVolume[];
-  readonly hostModes: Readonly<Record<HostModeName, HostMode>>;
+  /** In the order in which they are asked. */
+  readonly hostModes: readonly HostMode[];
+  readonly imageMode: ImageMode;
   readonly deviceMode: DeviceMode;
-  /** Paths of the node whose file system the pod has in its machine. */
-  readonly blockPaths: ReadonlySet<string>;
   readonly log: Log;
 }
 
@@ -51,9 +52,9 @@ export function createContainerMounts(parts: ContainerMountsParts): ContainerMou
   const sources = createSharedSources<AttachedSource>(onStuck);
   const devices = createSharedSources<AttachedDevice>(onStuck);
   let next = 0;
-  const takeName = () => {
+  const takeName = (kind: MountSource['kind']) => {
     next += 1;
-    return `host_${next}`; // which no volume of a pod can have: its name is a DNS label
+    return `${kind}_${next}`; // which no volume of a pod can have: its name is a DNS label
   };
   return {
     async prepare(wanted, signal) {
@@ -84,7 +85,7 @@ interface Site {
   readonly parts: ContainerMountsParts;
   readonly sources: SharedSources<AttachedSource>;
   readonly devices: SharedSources<AttachedDevice>;
-  readonly takeName: () => string;
+  readonly takeName: (kind: MountSource['kind']) => string;
   /** Of the container that asks. */
   readonly held: AsyncDisposableStack;
 }
@@ -95,26 +96,38 @@ async function bringIn(
   signal: AbortSignal,
 ): Promise<{ readonly mode: MountMode; readonly guest: GuestSource }> {
   const { source, mountPath } = mount;
+  const { parts } = site;
   switch (source.kind) {
     case 'volume':
-      return { mode: modeOfVolume(site.parts.volumes, source.name, mountPath), guest: { volume: source.name } };
+      return { mode: modeOfVolume(parts.volumes, source.name, mountPath), guest: { volume: source.name } };
     case 'host':
-      return await bringInFromHost({ ...mount, source }, site, signal);
+      return await bringInFound(await findOnHost({ ...mount, source }, parts.hostModes, signal), 'host', site, signal);
     case 'image':
-      throw new PodvmError('unsupported', `Cannot mount image ${source.image} at ${mountPath}: not supported yet`);
+      return await bringInFound(await parts.imageMode.find({ ...mount, source }, signal), 'image', site, signal);
   }
 }
 
-async function bringInFromHost(mount: HostMount, { parts, sources, takeName, held }: Site, signal: AbortSignal) {
-  const mode = hostModeOf(mount.source.path, parts.blockPaths);
-  await using found = await parts.hostModes[mode].find(mount, signal);
-  const hold = held.use(
-    await sources.hold(`${mode} ${found.key}`, async () => {
-      signal.throwIfAborted();
-      return await found.attach(takeName(), signal);
-    }),
-  );
-  return { mode, guest: hold.value.guest };
+async function bringInFound(
+  found: FoundSource,
+  kind: MountSource['kind'],
+  { sources, takeName, held }: Site,
+  signal: AbortSignal,
+): Promise<{ readonly mode: MountMode; readonly guest: GuestSource }> {
+  await using source = found;
+  const { mode, key } = source;
+  const hold = await sources.hold(`${mode} ${key}`, async () => {
+    signal.throwIfAborted();
+    return await source.attach(takeName(kind), signal);
+  });
+  return { mode, guest: held.use(hold).value.guest };
+}
+
+async function findOnHost(mount: HostMount, modes: readonly HostMode[], signal: AbortSignal): Promise<FoundSource> {
+  for (const mode of modes) {
+    const found = await mode.find(mount, signal);
+    if (found !== undefined) return found;
+  }
+  throw new PodvmError('unsupported', `Cannot mount ${mount.mountPath}: no mode is for ${mount.source.path}`);
 }
 
 async function bringInDevice(
@@ -138,6 +151,10 @@ function modeOfVolume(volumes: readonly SandboxVolume[], name: string, mountPath
   throw new PodvmError('notFound', `Cannot mount ${mountPath}: the sandbox has no volume ${name}`);
 }
 
-function guestMountOf({ mountPath, subPath, readOnly }: ContainerMount, source: GuestSource): GuestMount {
+function guestMountOf(
+  { mountPath, subPath, readOnly: isWanted, source: { kind } }: ContainerMount,
+  source: GuestSource,
+): GuestMount {
+  const readOnly = isWanted || kind === 'image'; // an image is nobody's to write to
   return { destination: mountPath, readOnly, ...(subPath === undefined ? {} : { subPath }), ...source };
 }

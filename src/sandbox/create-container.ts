@@ -163,6 +163,7 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
     id: container.id,
     imageDisk: prepared.imageDisk,
     scratchDisk: scratchSerial,
+    ...layerLimitOf(spec),
     readOnlyRootfs: security.readOnlyRootFilesystem,
     tty: spec.tty,
     stdio: prepared.stdio,
@@ -177,6 +178,9 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
     ...(spec.terminationMessagePath === undefined ? {} : { terminationLogPath: spec.terminationMessagePath }),
   };
 }
+
+const layerLimitOf = ({ resources: { ephemeralStorageBytes: layerLimitBytes } }: ContainerSpec) =>
+  layerLimitBytes === undefined ? {} : { layerLimitBytes };
 
 /** containerd's defaults (oci/spec.go): what of /proc and /sys tells of, or reaches, the kernel. */
 export const maskedPaths = [

@@ -71,6 +71,7 @@ export function createFakeParts(directory: string): FakeParts {
         })),
       adopt: async () => undefined,
       collect: async () => [],
+      readiness: async () => ({ isReady: true, name: 'fake', path: undefined }),
     },
     makeScratchDisk: (request, signal) =>
       make('scratch', signal, () => ({ path: request.path, sizeBytes: request.sizeBytes, ...owned('scratch') })),
@@ -168,7 +169,7 @@ function createMachine(
       await parts.before('machine.detachPort', signal);
       alive.delete(`port ${name}`);
     },
-    limitHostMemory: async () => {},
+    limitHost: async () => {},
     stop: end,
     kill: end,
     [Symbol.asyncDispose]: async () => void (await end()),

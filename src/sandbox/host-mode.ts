@@ -1,24 +1,23 @@
 import type { ContainerParams } from './guest-calls.ts';
-import type { ContainerMount, MountSource } from './sandbox.ts';
-
-/**
- * The ways by which a path of the node comes into the guest, one file each (`share-mode.ts`). To add one: its name here,
- * its case in `hostModeOf`, its `HostMode` in `start-sandbox.ts`.
- */
-export type HostModeName = 'share' | 'block';
+import type { ContainerMount, MountMode, MountSource } from './sandbox.ts';
 
 export type HostMount = ContainerMount & { readonly source: Extract<MountSource, { readonly kind: 'host' }> };
 
+/**
+ * A way by which a path of the node comes into the guest, one file each (`share-mode.ts`, `kubelet-mode.ts`). They are
+ * asked in the order in which `start-sandbox.ts` names them; the last one takes every path.
+ */
 export interface HostMode {
   /**
-   * Looks at what is at the path now, and holds on to it until it is disposed of. Errors: `notFound`, `unsupported`,
-   * `failedPrecondition`, saying why that cannot be mounted.
+   * Looks at what is at the path now, and holds on to it until it is disposed of. Undefined: this mode is not for it.
+   * Errors: `notFound`, `unsupported`, `failedPrecondition`, saying why that cannot be mounted.
    */
-  find(mount: HostMount, signal: AbortSignal): Promise<FoundSource>;
+  find(mount: HostMount, signal: AbortSignal): Promise<FoundSource | undefined>;
 }
 
 export interface FoundSource extends AsyncDisposable {
-  /** Mounts of one sandbox with the same key share what is attached. */
+  readonly mode: MountMode;
+  /** Mounts of one sandbox with the same mode and key share what is attached. */
   readonly key: string;
   /** Brings it into the guest as the volume of that name. Disposing of the result takes it away again. */
   attach(volume: string, signal: AbortSignal): Promise<AttachedSource>;
@@ -33,12 +32,4 @@ export type GuestSource = Pick<GuestMount, 'volume'> & Partial<Pick<GuestMount, 
 
 export interface AttachedSource extends AsyncDisposable {
   readonly guest: GuestSource;
-}
-
-/**
- * Decides by the path alone: what kubelet keeps for itself has places of its own, and a disk is handed over only where
- * the pod says so (`block-volumes.ts`).
- */
-export function hostModeOf(path: string, blockPaths: ReadonlySet<string>): HostModeName {
-  return blockPaths.has(path) ? 'block' : 'share';
 }

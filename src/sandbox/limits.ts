@@ -1,4 +1,5 @@
 import { availableParallelism, totalmem } from 'node:os';
+import type { TreeLimits } from '#storage/host-tree.ts';
 import { defaultLogLimits, type LogLimits } from './log-writer.ts';
 import { defaultUserIds, type UserIdRange } from './names.ts';
 import type { SizeLimits } from './resources.ts';
@@ -16,6 +17,8 @@ export interface SandboxLimits {
   readonly maxContainers: number;
   /** Logs kept of a container's earlier attempts. */
   readonly maxOldLogs: number;
+  /** Of a volume that is copied into the guest; the bytes are the wire's limit (`maxPushVolumeBytes`). */
+  readonly pushedTrees: TreeLimits;
   /** Bytes of a termination message; kubelet's limit. */
   readonly maxTerminationBytes: number;
   /** Free bytes the state directory must have before a sandbox is made. */
@@ -45,6 +48,7 @@ export const defaultLimits: SandboxLimits = {
     nominalMemoryMiB: Math.min(Math.floor(totalMiB / 2), maxNominalMiB),
     overheadMiB: 128,
     vmmOverheadMiB: 192,
+    vmmOverheadMillis: 1000,
     maxMemoryMiB: totalMiB,
     maxVcpus: availableParallelism(),
     defaultScratchBytes: 10 * 1024 ** 3,
@@ -55,6 +59,7 @@ export const defaultLimits: SandboxLimits = {
   maxStarts: 2 * availableParallelism(),
   maxContainers: 128,
   maxOldLogs: 4,
+  pushedTrees: { maxBytes: 16 * 1024 * 1024, maxFiles: 16_384, maxDepth: 32 },
   maxTerminationBytes: 4096,
   minFreeBytes: 64 * 1024 * 1024,
   minAvailableBytes: totalmem() / 10,

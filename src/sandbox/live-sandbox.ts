@@ -218,10 +218,12 @@ export class LiveSandbox implements Sandbox {
       ...memoryOf(figures.pod),
       cpuUsec: figures.pod.cpuUsec,
       pids: figures.pod.pids,
-      containers: figures.containers.flatMap(({ id, cpuUsec, pids, oomKills, ...cgroup }) => {
+      containers: figures.containers.flatMap(({ id, cpuUsec, pids, oomKills, layer, ...cgroup }) => {
         const name = this.#containers.find((container) => container.id === id)?.spec.name;
-        return name === undefined ? [] : [{ id, name, ...memoryOf(cgroup), cpuUsec, pids, oomKills }];
+        const space = layer === undefined ? {} : { layer };
+        return name === undefined ? [] : [{ id, name, ...memoryOf(cgroup), cpuUsec, pids, oomKills, ...space }];
       }),
+      volumes: figures.volumes,
     };
   }
 

@@ -18,10 +18,11 @@ export async function pushVolume(
   for (const { path } of files) checkPath(volume, path);
   const { push } = await guest.call('beginPush', { volume }, signal);
   try {
-    for (const { path, bytes, mode } of files) {
+    for (const { path, bytes, mode, uid, gid } of files) {
+      const owner = { ...(uid === undefined ? {} : { uid }), ...(gid === undefined ? {} : { gid }) };
       for (let at = 0; at === 0 || at < bytes.length; at += partBytes) {
         const data = Buffer.from(bytes.subarray(at, at + partBytes)).toString('base64');
-        await guest.call('pushFile', { push, path, mode, data }, signal);
+        await guest.call('pushFile', { push, path, mode: mode & permissions, ...owner, data }, signal);
       }
     }
     await guest.call('commitPush', { push }, signal);
@@ -32,6 +33,8 @@ export async function pushVolume(
 }
 
 const abortTimeoutMs = 5000;
+/** Set-id bits of a small file are nobody's business. */
+const permissions = 0o777;
 
 function checkPath(volume: string, path: string): void {
   const parts = path.split('/');

@@ -41,6 +41,9 @@ export interface VolumeFile {
   readonly bytes: Uint8Array;
   /** Permission bits, such as 0o644. */
   readonly mode: number;
+  /** Owner; default root, and the pod's `fsGroup`. */
+  readonly uid?: number;
+  readonly gid?: number;
 }
 
 export type SandboxVolume =
@@ -55,7 +58,7 @@ export interface Resources {
   readonly cpuLimitMillis?: number;
   readonly cpuRequestMillis?: number;
   readonly pidsLimit?: number;
-  /** Writable layer (and, for a sandbox, scratch disk) in bytes. */
+  /** Of a container its writable layer, of a sandbox the scratch disk, in bytes. */
   readonly ephemeralStorageBytes?: number;
 }
 
@@ -114,7 +117,7 @@ export type MountSource =
       /** Whether mounts that the node makes below it appear in the container; the other way is not possible. */
       readonly propagation: 'private' | 'hostToContainer' | 'bidirectional';
     }
-  | { readonly kind: 'image'; readonly image: string };
+  | { readonly kind: 'image'; readonly image: string; readonly pullPolicy: 'Always' | 'IfNotPresent' | 'Never' };
 
 export interface ContainerMount {
   readonly source: MountSource;
@@ -148,6 +151,8 @@ export interface ContainerSecurity {
   readonly allowPrivilegeEscalation: boolean;
   readonly addCapabilities: readonly string[];
   readonly dropCapabilities: readonly string[];
+  /** Added, and kept by a user who is not root when it runs a program. */
+  readonly ambientCapabilities?: readonly string[];
   readonly seccomp: SeccompProfile;
   /** `Unmasked` leaves /proc as the kernel shows it. */
   readonly procMount: 'Default' | 'Unmasked';
@@ -196,9 +201,9 @@ export interface ContainerExit {
 
 /**
  * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, a path of the node that
- * is shared, or a disk of its own.
+ * is shared, an image's disk, or a disk of its own.
  */
-export type MountMode = SandboxVolume['kind'] | 'share' | 'block';
+export type MountMode = SandboxVolume['kind'] | 'share' | 'image' | 'block';
 
 export interface MountStatus {
   readonly mountPath: string;
@@ -274,6 +279,12 @@ export interface Exec {
   readonly exited: Promise<{ readonly exitCode: number }>;
 }
 
+/** Space on the scratch disk, as the guest's kernel counts it. */
+export interface SpaceStats {
+  readonly bytes: number;
+  readonly inodes: number;
+}
+
 export interface ContainerStats {
   readonly id: string;
   readonly name: string;
@@ -285,6 +296,8 @@ export interface ContainerStats {
   readonly pids: number;
   /** Processes killed for lack of memory. */
   readonly oomKills: number;
+  /** What it has written outside of its volumes. */
+  readonly layer?: SpaceStats;
 }
 
 export interface SandboxStats {
@@ -297,6 +310,8 @@ export interface SandboxStats {
   readonly cpuUsec: number;
   readonly pids: number;
   readonly containers: readonly ContainerStats[];
+  /** Those on the scratch disk. */
+  readonly volumes: readonly (SpaceStats & { readonly name: string })[];
 }
 
 export interface SandboxStatus {

@@ -9,7 +9,10 @@ import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
 import type { ConfigureParams } from './guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
+import type { HostMode } from './host-mode.ts';
+import { createImageMode } from './image-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
+import { createKubeletMode } from './kubelet-mode.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
 import { createPhases, type PhaseClock } from './phases.ts';
@@ -68,7 +71,8 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
-    const mounts = running.use(containerMounts(plan, prepared, claims));
+    const kubelet = running.use(kubeletMode(plan, prepared));
+    const mounts = running.use(containerMounts(plan, prepared, { imageDisks, kubelet, claims }));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -82,11 +86,11 @@ export async function startSandbox(
 
 function planStart(spec: SandboxSpec, context: StartContext): Plan {
   const { limits, surroundings } = context;
-  const { network, template, hostPorts } = spec;
+  const { network, template, hostPorts, annotations, dns } = spec;
   const what = `pod ${spec.namespace}/${spec.name}`;
   if (spec.userNamespace !== undefined) checkUserNamespace(what, spec.userNamespace);
   const size = machineSizeOf(what, spec.resources, limits.size);
-  const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts };
+  const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts, annotations, dns };
   const phases = createPhases(surroundings.monotonicNs);
   return {
     spec,
@@ -114,7 +118,7 @@ async function becomeThePods(
 }
 
 async function giveToPod(
-  { spec, context, order, owner, phases }: Plan,
+  { spec, context, owner, phases }: Plan,
   spare: PreparedSandbox,
   signal: AbortSignal,
 ): Promise<void> {
@@ -123,7 +127,7 @@ async function giveToPod(
   const named = { ...record, namespace: spec.namespace, name: spec.name, podUid: spec.uid };
   await together(signal, [
     () => writeRecord(directory.path, named),
-    () => limitOnHost(machine, order.size, context.limits.size),
+    () => limitOnHost(machine, spec.resources, context.limits.size),
     (both) => phases.time('network connected', attachment.connect(both)),
   ]);
 }
@@ -205,24 +209,36 @@ interface Attached {
   readonly mounts: ContainerMounts;
 }
 
+function kubeletMode({ spec, context }: Plan, { record, guest }: PreparedSandbox) {
+  const log = context.surroundings.log.with({ sandbox: record.id });
+  return createKubeletMode({ podUid: spec.uid, guest, trees: context.limits.pushedTrees, log });
+}
+
+interface MountNeeds {
+  readonly imageDisks: ImageDisks;
+  readonly kubelet: HostMode;
+  /** Of block volumes. */
+  readonly claims: AsyncDisposableStack;
+}
+
 function containerMounts(
   { spec, context, blockPaths }: Plan,
-  { machine, guest, record }: PreparedSandbox,
-  claims: AsyncDisposableStack,
+  { record, machine, guest }: PreparedSandbox,
+  { imageDisks, kubelet, claims }: MountNeeds,
 ): ContainerMounts {
-  const { limits, surroundings, parts } = context;
+  const { parts, surroundings, limits } = context;
   const log = surroundings.log.with({ sandbox: record.id });
+  const { serveFiles, images } = parts;
+  const hasOwnUsers = spec.userNamespace !== undefined;
   const claimBlock: Parts['claimBlock'] = (...request) => parts.claimBlock(...request);
   const disks = createBlockDisks({ machine, guest, claims, claimBlock, limits, log });
-  const block = { disks, guest, fsGroup: spec.fsGroup, limits, log };
+  const block = { paths: blockPaths, disks, guest, fsGroup: spec.fsGroup, limits, log };
+  const share = createShareMode({ sandboxId: record.id, hasOwnUsers, machine, guest, serveFiles, log });
   return createContainerMounts({
     volumes: spec.volumes,
-    hostModes: {
-      share: createShareMode({ sandboxId: record.id, machine, guest, serveFiles: parts.serveFiles, log }),
-      block: createBlockMode(block),
-    },
+    hostModes: [kubelet, createBlockMode(block), share],
+    imageMode: createImageMode({ images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
     deviceMode: createDeviceMode(block),
-    blockPaths,
     log,
   });
 }

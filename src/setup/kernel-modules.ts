@@ -8,8 +8,8 @@ import { PodvmError } from '#base/errors.ts';
 export const bootModules: readonly string[] = [
   ['virtio_ring', 'virtio', 'virtio_mmio', 'virtio_console'],
   ['virtio_scsi', 'sd_mod', 'virtio_net', 'virtio-rng'],
-  // ext4 asks for crc32c by name, through a modprobe that the guest has not
-  ['crc32c_generic', 'crc32c-intel', 'erofs', 'overlay', 'ext4'],
+  // ext4 asks for crc32c and for the format of its quotas by name, through a modprobe that the guest has not
+  ['crc32c_generic', 'crc32c-intel', 'quota_v2', 'erofs', 'overlay', 'ext4'],
 ].flat();
 
 /** Drivers a guest loads when a pod asks for what they do. */

@@ -17,8 +17,9 @@ export const maxScratchBytes = 1024 ** 4;
 
 /**
  * Makes a sparse file with an empty ext4 in it. It lives as long as its sandbox, so it has no journal and nothing
- * reserved for root, and its tables are left unwritten: a fresh sparse file reads as zeroes. Errors: `invalid` (size),
- * `exhausted` (disk full), `cancelled`.
+ * reserved for root, and its tables are left unwritten: a fresh sparse file reads as zeroes. It counts the space of
+ * directories (project quotas), so that the guest can limit volumes and layers. Errors: `invalid` (size), `exhausted`
+ * (disk full), `cancelled`.
  */
 export async function makeScratchDisk(request: ScratchDiskRequest, signal: AbortSignal): Promise<ScratchDisk> {
   const { path, sizeBytes, ownerUid } = request;
@@ -35,8 +36,8 @@ export async function makeScratchDisk(request: ScratchDiskRequest, signal: Abort
     } finally {
       await file.close();
     }
-    const features = ['-O', '^has_journal,^resize_inode', '-m', '0', '-i', '16384'];
-    const lazy = ['-E', 'nodiscard,lazy_itable_init=1,root_owner=0:0'];
+    const features = ['-O', '^has_journal,^resize_inode,quota,project', '-m', '0', '-i', '16384'];
+    const lazy = ['-E', 'nodiscard,lazy_itable_init=1,root_owner=0:0,quotatype=prjquota'];
     await run('mke2fs', ['-q', '-F', '-t', 'ext4', ...features, ...lazy, path], { signal });
     await chmod(path, 0o600);
     await chown(path, ownerUid, ownerUid);

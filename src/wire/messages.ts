@@ -95,8 +95,11 @@ const configure = v.object({
 
 const createVolume = v.object({
   name,
-  kind: v.picklist(['scratch', 'tmpfs', 'push', 'share', 'disk']),
-  /** Serial of the attached ext4 disk. `scratch`: the volume is a directory of it; `disk`: all of it. */
+  kind: v.picklist(['scratch', 'tmpfs', 'push', 'image', 'share', 'disk']),
+  /**
+   * Serial of an attached disk. `scratch`: the ext4 one it is a directory of; `image`: the EROFS one that it is; `disk`:
+   * the ext4 one that it is, with what it holds.
+   */
   disk: v.optional(serial),
   /** `share`: name of the virtio-serial port behind which the host's 9p server is, and what it exports. */
   port: v.optional(serial),
@@ -107,6 +110,14 @@ const createVolume = v.object({
   mode: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0o7777))),
   /** Group that owns the volume and everything made in it. */
   fsGroup: v.optional(userId),
+  /** Owner of the volume's root, and of the directories that pushes make in it; default root. `fsGroup` goes before. */
+  uid: v.optional(userId),
+  gid: v.optional(userId),
+  /**
+   * `push`: files are written over where they are, so that whoever has one of them mounted sees it; there is no
+   * `..data`, and a reader may see half of an update.
+   */
+  inPlace: v.optional(v.boolean()),
 });
 export type VolumeParams = v.InferOutput<typeof createVolume>;
 
@@ -116,6 +127,8 @@ const rlimit = v.object({
   soft: count,
   hard: count,
 });
+
+const capability = v.pipe(v.string(), v.regex(/^CAP_[A-Z_]{2,40}$/));
 
 const containerProcess = v.object({
   args: v.pipe(list(text), v.minLength(1)),
@@ -134,7 +147,9 @@ const containerProcess = v.object({
   /** Extra group, as the volumes'. */
   fsGroup: v.optional(userId),
   /** `CAP_...` names: the bounding, permitted and effective set. */
-  capabilities: list(v.pipe(v.string(), v.regex(/^CAP_[A-Z_]{2,40}$/)), 64),
+  capabilities: list(capability, 64),
+  /** Those among them that a user who is not root keeps when it runs a program: also ambient and inheritable. */
+  ambientCapabilities: v.optional(list(capability, 64)),
   noNewPrivileges: v.boolean(),
   rlimits: list(rlimit, 16),
   oomScoreAdj: v.optional(v.pipe(v.number(), v.integer(), v.minValue(-1000), v.maxValue(1000))),
@@ -147,7 +162,7 @@ export type Stdio = v.InferOutput<typeof stdio>;
 
 const mount = v.object({
   volume: name,
-  /** Relative path in the volume, made if absent; symlinks in it never lead out of the volume. */
+  /** Relative path in the volume, made if absent (not in an `image`); symlinks in it never lead out of the volume. */
   subPath: v.optional(path),
   destination: absolutePath,
   readOnly: v.boolean(),
@@ -166,6 +181,8 @@ const createContainer = v.object({
   imageDisk: serial,
   /** Serial of the attached ext4 disk for the writable layer; absent: the writable layer is in memory. */
   scratchDisk: v.optional(serial),
+  /** What its writable layer may take of the scratch disk, in `bytes`; absent: all of it. */
+  layerLimitBytes: v.optional(count),
   readOnlyRootfs: v.boolean(),
   tty: v.boolean(),
   columns: v.optional(cells),
@@ -214,7 +231,13 @@ export const paramSchemas = {
    */
   configure,
   /** Waits (up to 10 s) for the SCSI disk with that serial, and mounts it, unless the file system is `none`. */
-  attachDisk: v.object({ serial, fileSystem: v.picklist(['erofs', 'ext4', 'none']), readOnly: v.boolean() }),
+  attachDisk: v.object({
+    serial,
+    fileSystem: v.picklist(['erofs', 'ext4', 'none']),
+    readOnly: v.boolean(),
+    /** An ext4 with project quotas: the space of its directories is counted, and can be limited. */
+    hasQuotas: v.optional(v.boolean()),
+  }),
   /** Writes out and unmounts it, so that the host can take the disk away. `busy` (after 2 s) while something uses it. */
   detachDisk: v.object({ serial }),
   /** The host has made the disk larger: waits until the kernel sees it, and grows an ext4 that is mounted from it. */
@@ -223,11 +246,16 @@ export const paramSchemas = {
   createVolume,
   /** A new tree for a `push` volume, sent in parts; nothing is seen of it before `commitPush`. */
   beginPush: v.object({ volume: name }),
-  /** A part of one file; parts of a file come in order. `path` is relative, directories are made. */
+  /**
+   * A part of one file; parts of a file come in order. `path` is relative, directories are made. `uid` and `gid`
+   * default to root and the volume's `fsGroup`.
+   */
   pushFile: v.object({
     push: count,
     path,
     mode: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0o777)),
+    uid: v.optional(userId),
+    gid: v.optional(userId),
     data: base64,
   }),
   /** Switches the volume to the new tree in one rename, as kubelet does (`..data`). */
@@ -269,6 +297,9 @@ export const paramSchemas = {
   /** Signals what runs, kills it after `graceMs`, syncs, unmounts, powers off. Answers before it powers off. */
   shutdown: v.object({ graceMs: v.pipe(count, v.maxValue(3_600_000)) }),
 } as const;
+
+/** What a directory of a scratch disk, or a tmpfs, has in it. */
+const spaceFigures = v.object({ bytes: count, inodes: count });
 
 const cgroupFigures = v.object({
   memoryBytes: count,
@@ -314,7 +345,10 @@ export const resultSchemas = {
     agentHeapBytes: count,
     agentFds: count,
     pod: cgroupFigures,
-    containers: list(v.object({ id: name, ...cgroupFigures.entries })),
+    /** `layer`: its writable layer, if that is on a disk. */
+    containers: list(v.object({ id: name, ...cgroupFigures.entries, layer: v.optional(spaceFigures) })),
+    /** Those on a scratch disk. */
+    volumes: v.optional(list(v.object({ name, ...spaceFigures.entries })), []),
   }),
   ping: v.object({ uptimeMs: v.number() }),
   shutdown: empty,

@@ -44,7 +44,7 @@ async function openBench(script: string | undefined): Promise<Bench> {
   const open = () =>
     createHostNetwork({
       stateDir,
-      cniConfigDir: configDir,
+      cniConfig: { directory: configDir, orElse: 'refuse' },
       cniPluginDirs: [pluginDir, ...defaultPluginDirs],
       pluginTimeoutMs: 700,
       log: silentLog,

@@ -1,15 +1,21 @@
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork } from '#network/host-network.ts';
+import { readRoutes } from '#network/ip-command.ts';
+import { readIpv6 } from '#network/ipv6.ts';
 import { describeNetwork, type NetworkBench } from '#network/network.conformance.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
-import type { Sandbox } from '#sandbox/sandbox.ts';
+import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { tracesOf } from '../leaks.ts';
 import { openHouse, whyNoVm, type House } from './house.ts';
 
@@ -57,24 +63,30 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
   const port = { hostPort: 39_885, containerPort: 8080, protocol: 'TCP', hostIP: '127.0.0.1' } as const;
   let house: House;
   let server: Sandbox;
+  let main: Container;
 
   before(async () => {
     house = await openHouse();
     server = await house.sandboxes.run({ ...sandboxSpec, name: 'server', hostPorts: [port] }, soon());
     const command = ['sh', '-c', 'mkdir /tmp/www; echo page > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www'];
-    const container = await server.createContainer({ ...containerSpec, name: 'httpd', image, command }, soon());
-    await container.start(soon());
+    main = await server.createContainer({ ...containerSpec, name: 'httpd', image, command }, soon());
+    await main.start(soon());
   });
   after(async () => {
     await house[Symbol.asyncDispose]();
     assert.deepEqual(await house.leftovers(), []);
   });
 
-  test('two pods talk to each other by address', async () => {
-    const [address = ''] = server.status.addresses;
+  test('two pods talk to each other by address, of each family that the node has', async () => {
+    const [address = '', address6, ...more] = server.status.addresses;
     assert.match(address, /^10\./);
+    assert.deepEqual(more, []);
+    const { isUsable } = await readIpv6(await readRoutes(soon()), soon());
+    assert.equal(address6 !== undefined, isUsable);
     const client = await house.sandboxes.run({ ...sandboxSpec, name: 'client' }, soon());
-    const script = `for n in $(seq 100); do wget -q -O - http://${address}:8080/ && exit 0; sleep 0.1; done; exit 1`;
+    const url6 = address6 === undefined ? '' : `http://[${address6}]:8080/`;
+    const script = `for n in $(seq 100); do wget -q -O - http://${address}:8080/ && break; sleep 0.1; done
+      ${url6 === '' ? 'echo page' : `exec wget -q -T 5 -O - ${url6}`}`;
     const command = ['sh', '-c', script];
     const container = await client.createContainer({ ...containerSpec, name: 'wget', image, command }, soon());
     let said = '';
@@ -82,8 +94,34 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     await container.start(soon());
     const { exitCode } = await container.exited;
     await follower.ended;
-    assert.deepEqual([exitCode, said.slice(-5)], [0, 'page\n']);
+    assert.deepEqual([exitCode, said.slice(-10)], [0, 'page\npage\n']);
+    if (url6 !== '') assert.equal(await untilFetched(url6), 'page\n');
     await client.remove();
+  });
+
+  test('a pod with bandwidths is held to them, in and out, and one without is not', async () => {
+    const bytes = 2 * 1024 * 1024;
+    await using page = await servePage(Buffer.alloc(bytes));
+    const limits = { 'kubernetes.io/ingress-bandwidth': '8M', 'kubernetes.io/egress-bandwidth': '8M' };
+    const limited = await house.sandboxes.run({ ...sandboxSpec, name: 'limited', annotations: limits }, soon());
+    const container = await limited.createContainer({ ...containerSpec, image, command: ['sleep', '100'] }, soon());
+    await container.start(soon());
+    // Of letters: wget takes what it posts for a string.
+    const make = await container.exec(exec(`head -c ${bytes} /dev/zero | tr '\\0' x > /tmp/body`), soon());
+    assert.equal((await make.exited).exitCode, 0);
+    const timed = async (from: Container, script: string) => {
+      const startedMs = performance.now();
+      assert.equal((await (await from.exec(exec(script), soon())).exited).exitCode, 0);
+      return performance.now() - startedMs;
+    };
+    const inMs = await timed(container, `wget -q -O /dev/null ${page.url}`);
+    const outMs = await timed(container, `wget -q -O /dev/null --post-file /tmp/body ${page.url}`);
+    const freeMs = await timed(main, `wget -q -O /dev/null ${page.url}`);
+    // 2 MiB at 1 MB a second, less the burst of a quarter of a second; whatever the machine does, it is not faster.
+    for (const ms of [inMs, outMs])
+      assert.ok(ms > 1500 && ms > 2 * freeMs, `${inMs} ms in, ${outMs} out, ${freeMs} free, ${page.received} bytes`);
+    assert.equal(page.received, bytes);
+    await limited.remove();
   });
 
   test('a host port on 127.0.0.1 leads to the pod, from there alone, and is gone with it', async () => {
@@ -96,6 +134,32 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     await assert.rejects(fetch(`http://127.0.0.1:${port.hostPort}/`, { signal: AbortSignal.timeout(2000) }));
   });
 });
+
+const exec = (script: string) => ({ command: ['sh', '-c', script], tty: false, stdin: false }) as const;
+
+/** A page on an address of this host that pods reach, which takes what is posted to it. */
+async function servePage(body: Buffer) {
+  const page = { received: 0 };
+  const server = createServer((request, response) => {
+    const isPost = request.method === 'POST';
+    request.on('data', (chunk: Buffer) => (page.received += chunk.length));
+    request.on('end', () => response.end(isPost ? 'thanks' : body));
+  });
+  const others = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
+  const host = others.find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
+  await once(server.listen(0, host), 'listening');
+  const { port } = server.address() as AddressInfo; // SAFE: it listens on TCP
+  return {
+    url: `http://${host}:${port}/`,
+    get received() {
+      return page.received;
+    },
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      await promisify(server.close.bind(server))();
+    },
+  };
+}
 
 /** What the server says, once it listens. */
 async function untilFetched(url: string): Promise<string> {

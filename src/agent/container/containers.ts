@@ -14,8 +14,9 @@ import { open, signals } from '../engine/constants.ts';
 import { codeOf, ready, type ChildExit, type Engine } from '../engine/engine.ts';
 import { openStreams, ProcessIo, type ProcessStreams, resetStreams } from '../io/process-io.ts';
 import type { Disks } from '../volume/disks.ts';
+import type { Projects } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
-import { cgroupRoot, type CgroupFigures, type Cgroups, podCgroup } from './cgroups.ts';
+import { cgroupRoot, type Cgroups, podCgroup } from './cgroups.ts';
 import type { Children } from './children.ts';
 import { type Crun, crunStateRoot } from './crun.ts';
 import { containerDevices } from './devices.ts';
@@ -31,6 +32,7 @@ export interface ContainersParts {
   readonly cgroups: Cgroups;
   readonly disks: Disks;
   readonly volumes: Volumes;
+  readonly projects: Projects;
   /** Undefined: this guest has no crun. */
   readonly crun: Crun | undefined;
 }
@@ -85,7 +87,7 @@ export class Containers {
   }
 
   async create(params: ContainerParams): Promise<Result<'createContainer'>> {
-    const { engine, channel, disks, volumes } = this.#parts;
+    const { engine, channel, disks, volumes, projects } = this.#parts;
     const { id } = params;
     if (this.#containers.has(id) || this.#creating.has(id))
       throw new PodvmError('alreadyExists', `Cannot create container ${id}: it exists`);
@@ -98,7 +100,7 @@ export class Containers {
     let rootfs: Rootfs | undefined;
     try {
       const { users, pidNamespaceOf } = this.#context;
-      rootfs = new Rootfs(engine, disks, params, users);
+      rootfs = new Rootfs(engine, disks, projects, params, users);
       const user = resolveUser(engine, rootfs.rootFd, params.process);
       users?.check(user);
       const cgroup = `${podCgroup}/${id}`;
@@ -321,8 +323,11 @@ export class Containers {
     }
   }
 
-  stats(): { id: string; figures: CgroupFigures }[] {
-    return [...this.#containers].map(([id, { cgroup }]) => ({ id, figures: this.#parts.cgroups.figures(cgroup) }));
+  stats(): Result<'stats'>['containers'] {
+    return [...this.#containers].map(([id, { cgroup, rootfs }]) => {
+      const layer = rootfs.use();
+      return { id, ...this.#parts.cgroups.figures(cgroup), ...(layer === undefined ? {} : { layer }) };
+    });
   }
 
   /** SIGTERM to all, SIGKILL after `graceMs`. */

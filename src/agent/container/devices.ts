@@ -53,10 +53,10 @@ export function containerDevices(
   }
   const given = wanted.map(({ disk, path, readOnly }): DeviceNode => {
     const mode = { fileMode: readOnly ? 0o440 : 0o660, uid: user.uid, gid: user.gid };
-    return { path, type: 'b', ...disks.device(disk), ...mode };
+    return { path, type: 'b', ...disks.deviceNumbers(disk), ...mode };
   });
   const own = wanted.map(({ disk, readOnly }): DeviceRule => {
-    return { allow: true, type: 'b', ...disks.device(disk), access: readOnly ? 'r' : 'rw' };
+    return { allow: true, type: 'b', ...disks.deviceNumbers(disk), access: readOnly ? 'r' : 'rw' };
   });
   if (!params.privileged) return { nodes: given, rules: [{ allow: false, access: 'rwm' }, ...own] };
   const majors = channelMajors(files);

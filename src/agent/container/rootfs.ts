@@ -1,13 +1,23 @@
 import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import type { ContainerParams } from '#wire/messages.ts';
-import { open, unmountFlags } from '../engine/constants.ts';
-import { codeOf, type Beneath, type Descriptors, type Files, type Mounts } from '../engine/engine.ts';
+import { capabilities, mountFlags, open, unmountFlags } from '../engine/constants.ts';
+import {
+  codeOf,
+  descriptorPath,
+  type Beneath,
+  type Descriptors,
+  type Files,
+  type Kernel,
+  type Mounts,
+} from '../engine/engine.ts';
 import type { Disks } from '../volume/disks.ts';
+import type { Project, Projects, Space } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
 import type { OciMount } from './oci-config.ts';
 import type { PodUsers } from './pod-users.ts';
 
-type Parts = Files & Mounts & Beneath & Descriptors & { readonly pid: number };
+type Parts = Files & Mounts & Beneath & Descriptors & Pick<Kernel, 'setCapability'>;
 
 const containersRoot = '/run/podvm/containers';
 const etcRoot = '/run/podvm/etc';
@@ -18,28 +28,40 @@ export class Rootfs {
   /** Descriptor of the merged root, to resolve paths beneath. */
   readonly rootFd: number;
   readonly #parts: Parts;
+  readonly #projects: Projects;
   readonly #layer: string;
-  /** Descriptors of sub-paths: they pin what was resolved until crun has mounted it. */
-  #pinned: number[] = [];
+  /** Of the layer, if it is on a disk. */
+  readonly #project: Project | undefined;
+  /** Mounts of sub-paths: they pin what was resolved until crun has mounted it. */
+  readonly #pinned: string[] = [];
 
   /** Mounts the overlay. Errors: `notFound` (disk), `failedPrecondition`. */
-  constructor(parts: Parts, disks: Disks, params: ContainerParams, users: PodUsers | undefined) {
+  constructor(parts: Parts, disks: Disks, projects: Projects, params: ContainerParams, users: PodUsers | undefined) {
     this.#parts = parts;
+    this.#projects = projects;
     this.bundle = `${containersRoot}/${params.id}`;
     // An overlay maps no users itself, but goes by the owners that its layers show (overlayfs, "Permission model").
     const lower = disks.mapped(params.imageDisk);
     const scratch = params.scratchDisk === undefined ? '/run/podvm/layers' : `${disks.path(params.scratchDisk)}/layers`;
     this.#layer = `${scratch}/${params.id}`;
     parts.removeTree(this.#layer); // of an earlier container of the same id, which must not shine through
+    parts.makeDirectories(this.#layer);
+    const { scratchDisk: disk, layerLimitBytes } = params;
+    this.#project = disk === undefined ? undefined : projects.assign(disks.device(disk), this.#layer, layerLimitBytes);
     for (const directory of [`${this.bundle}/rootfs`, `${this.#layer}/upper`, `${this.#layer}/work`])
       parts.makeDirectories(directory);
     parts.changeMode(`${this.#layer}/upper`, parts.status(lower)?.mode ?? 0o755);
     users?.own(`${this.#layer}/upper`);
     const layers = `lowerdir=${lower},upperdir=${this.#layer}/upper,workdir=${this.#layer}/work`;
+    // An overlay writes with the rights of whoever mounted it (overlayfs.rst, "Permission model"): with ours as they
+    // are, no limit would hold for any container.
+    parts.setCapability(capabilities.systemResource, false);
     try {
       parts.mount('overlay', `${this.bundle}/rootfs`, 'overlay', 0, layers);
     } catch (cause) {
       throw new PodvmError('failedPrecondition', `Cannot mount the container's root: ${codeOf(cause)}`, { cause });
+    } finally {
+      parts.setCapability(capabilities.systemResource, true);
     }
     this.rootFd = parts.open(`${this.bundle}/rootfs`, open.path | open.directory);
     parts.writeFile(this.terminationLog, '', 0o666);
@@ -50,20 +72,30 @@ export class Rootfs {
     return `${this.bundle}/termination-log`;
   }
 
+  /** What the container has written; undefined: its layer is in memory. */
+  use(): Space | undefined {
+    return this.#project === undefined ? undefined : this.#projects.use(this.#project);
+  }
+
   /** Where the container's volumes and files come from. Errors: `notFound`, `invalid` (sub-path). */
   mounts(params: ContainerParams, volumes: Volumes): OciMount[] {
-    const bind = (source: string, destination: string, readOnly: boolean): OciMount => ({
+    const bind = (source: string, destination: string, readOnly: boolean, more: readonly string[] = []): OciMount => ({
       destination,
       type: 'bind',
       source,
-      options: ['rbind', 'rprivate', readOnly ? 'ro' : 'rw'],
+      options: ['rbind', 'rprivate', readOnly ? 'ro' : 'rw', ...more],
     });
     const wanted = new Set(params.mounts.map(({ destination }) => destination));
     const files = ['hosts', 'hostname', 'resolv.conf'].filter((name) => !wanted.has(`/etc/${name}`));
     return [
       ...files.map((name) => bind(`${etcRoot}/${name}`, `/etc/${name}`, params.readOnlyRootfs)),
       ...params.mounts.map(({ volume, subPath, destination, readOnly }) =>
-        bind(this.#source(volumes, volume, subPath), destination, readOnly),
+        bind(
+          this.#source(volumes, volume, subPath),
+          destination,
+          readOnly,
+          volumes.isImage(volume) ? ['nosuid', 'nodev', 'noexec'] : [],
+        ),
       ),
       ...(params.terminationLogPath === undefined ? [] : [bind(this.terminationLog, params.terminationLogPath, false)]),
     ];
@@ -71,7 +103,7 @@ export class Rootfs {
 
   /** crun has made its mounts. */
   unpin(): void {
-    for (const fd of this.#pinned.splice(0)) this.#parts.close(fd);
+    for (const source of this.#pinned.splice(0)) this.#parts.unmount(source, unmountFlags.detach);
   }
 
   remove(): void {
@@ -82,31 +114,51 @@ export class Rootfs {
     this.#parts.removeTree(this.#layer);
   }
 
-  /** A sub-path is resolved inside its volume and held by a descriptor: no symlink leads out, not even a later one. */
+  /** A sub-path is resolved inside its volume and held by a mount: no symlink leads out, not even a later one. */
   #source(volumes: Volumes, volume: string, subPath: string | undefined): string {
     if (subPath === undefined) return volumes.mapped(volume);
     if (subPath.startsWith('/') || subPath.split('/').includes('..')) {
       throw new PodvmError('invalid', 'Cannot mount a sub-path: it must be relative and without ".."');
     }
     let fd = this.#beneath(volumes.mapped(volume), subPath);
+    if (fd === undefined && volumes.isImage(volume)) {
+      const what = printable(subPath);
+      throw new PodvmError('invalid', `ImageVolumeMountFailed: Cannot mount a sub-path: the image has no ${what}`);
+    }
     if (fd === undefined) {
-      // As root, whom a mapped view need not know.
+      // As root, whom a mapped view need not know; and as the volume is, as kubelet does it on its host.
       const made = this.#within(volumes.path(volume), (root) =>
-        this.#parts.makeDirectoriesBeneath(root, subPath, 0o777),
+        this.#parts.makeDirectoriesBeneath(root, subPath, this.#parts.statusOf(root).mode & 0o7777),
       );
       this.#parts.close(made);
       fd = this.#beneath(volumes.mapped(volume), subPath);
     }
     if (fd === undefined) throw new PodvmError('notFound', 'Cannot mount a sub-path: it is gone again');
-    this.#pinned.push(fd);
-    return `/proc/${this.#parts.pid}/fd/${fd}`;
+    try {
+      return this.#pin(fd);
+    } finally {
+      this.#parts.close(fd);
+    }
+  }
+
+  /** A descriptor of ours names nothing in the mount namespace that crun makes: a mount goes there with the others. */
+  #pin(fd: number): string {
+    const source = `${this.bundle}/sub-paths/${this.#pinned.length}`;
+    if (this.#parts.statusOf(fd).kind === 'directory') this.#parts.makeDirectories(source);
+    else {
+      this.#parts.makeDirectories(`${this.bundle}/sub-paths`);
+      this.#parts.writeFile(source, '');
+    }
+    this.#parts.mount(descriptorPath(fd), source, '', mountFlags.bind | mountFlags.recursive, '');
+    this.#pinned.push(source);
+    return source;
   }
 
   #beneath(volume: string, subPath: string): number | undefined {
     try {
       return this.#within(volume, (root) => this.#parts.openBeneath(root, subPath, open.path));
     } catch (error) {
-      if (codeOf(error) === 'ENOENT') return undefined;
+      if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return undefined;
       throw error;
     }
   }

@@ -49,3 +49,6 @@ export const signals = {
   terminate: 15,
   child: 17,
 } as const;
+
+/** capabilities(7). */
+export const capabilities = { systemResource: 24 } as const;

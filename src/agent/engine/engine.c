@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -31,6 +32,7 @@ SAME(MS_SLAVE, 1 << 19); SAME(MS_SHARED, 1 << 20); SAME(MS_RELATIME, 1 << 21);
 SAME(MNT_FORCE, 1); SAME(MNT_DETACH, 2); SAME(UMOUNT_NOFOLLOW, 8);
 SAME(SIGHUP, 1); SAME(SIGINT, 2); SAME(SIGQUIT, 3); SAME(SIGKILL, 9); SAME(SIGTERM, 15); SAME(SIGCHLD, 17);
 SAME(EAGAIN, 11);
+SAME(CAP_SYS_RESOURCE, 24);
 
 /* The bytecode that compile.c made of the bundle. */
 __asm__(".section .rodata\n.balign 16\nagent_code: .incbin \"agent.bytecode\"\nagent_code_end: .byte 0\n.previous\n");

@@ -109,6 +109,7 @@ const expected: Readonly<Record<string, unknown>> = {
     slice: 'cde',
     outOfRange: 'RangeError',
   },
+  capability: { given: 'has not', taken: 'has', unknown: 'RangeError' },
   sealedProgram: { text: 'sealed\nhere\n', write: 'EPERM' },
   pause: {
     name: 'podvm-pause',

@@ -157,6 +157,8 @@ export interface Files {
   setProject(path: string, project: number): void;
   /** Hard limit of a project on the file system of that block device; 0: none. Needs the `prjquota` mount option. */
   setProjectQuota(device: string, project: number, limitBytes: number): void;
+  /** What a project has on that file system, written or promised. Needs the `prjquota` mount option. */
+  projectUse(device: string, project: number): { readonly bytes: number; readonly inodes: number };
 }
 
 /**
@@ -308,6 +310,8 @@ export interface Kernel {
   /** Soft and hard limit of open descriptors, ours and our children's. */
   setDescriptorLimit(count: number): void;
   setUmask(mask: number): void;
+  /** Our own effective set, by a number of `constants.ts`; given up it can be taken again. Children are not concerned. */
+  setCapability(capability: number, isEffective: boolean): void;
 }
 
 export interface MemoryUse {

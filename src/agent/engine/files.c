@@ -460,6 +460,28 @@ static CALL(set_project_quota)
     return answer;
 }
 
+static CALL(project_use)
+{
+    CALL_START;
+    int64_t project;
+    struct dqblk quota = {0};
+    const char *device;
+
+    if (!take_int(ctx, argv[1], 0, INT32_MAX, &project)) return JS_EXCEPTION;
+    device = take_text(ctx, argv[0]);
+    if (!device) return JS_EXCEPTION;
+    int result = quotactl(QCMD(Q_GETQUOTA, PRJQUOTA), device, (int)project, (caddr_t)&quota);
+    JSValue answer;
+    if (result < 0) answer = throw_errno(ctx, errno, "ask for the use of", device);
+    else {
+        answer = JS_NewObject(ctx);
+        give_int(ctx, answer, "bytes", (int64_t)quota.dqb_curspace);
+        give_int(ctx, answer, "inodes", (int64_t)quota.dqb_curinodes);
+    }
+    JS_FreeCString(ctx, device);
+    return answer;
+}
+
 const JSCFunctionListEntry file_calls[] = {
     JS_CFUNC_MAGIC_DEF("removeFile", 2, one_path, do_unlink),
     JS_CFUNC_MAGIC_DEF("removeDirectory", 2, one_path, do_rmdir),
@@ -483,5 +505,6 @@ const JSCFunctionListEntry file_calls[] = {
     JS_CFUNC_DEF("space", 1, space),
     JS_CFUNC_DEF("setProject", 2, set_project),
     JS_CFUNC_DEF("setProjectQuota", 3, set_project_quota),
+    JS_CFUNC_DEF("projectUse", 2, project_use),
 };
 const int file_call_count = COUNT(file_calls);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/module.h>
 #include <linux/random.h>
 #include <stdlib.h>
@@ -175,6 +176,22 @@ static CALL(set_umask)
     return JS_UNDEFINED;
 }
 
+/* Of this thread, and there is no other: the permitted set keeps what the effective one gives up for a while. */
+static CALL(set_capability)
+{
+    CALL_START;
+    int64_t capability;
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {{0}};
+
+    if (!take_int(ctx, argv[0], 0, CAP_LAST_CAP, &capability)) return JS_EXCEPTION;
+    if (syscall(SYS_capget, &header, sets) < 0) return throw_errno(ctx, errno, "ask for capabilities", NULL);
+    uint32_t *effective = &sets[CAP_TO_INDEX(capability)].effective;
+    if (JS_ToBool(ctx, argv[1])) *effective |= CAP_TO_MASK(capability);
+    else *effective &= ~CAP_TO_MASK(capability);
+    return syscall(SYS_capset, &header, sets) < 0 ? throw_errno(ctx, errno, "change a capability", NULL) : JS_UNDEFINED;
+}
+
 static CALL(random_bytes)
 {
     CALL_START;
@@ -250,6 +267,7 @@ const JSCFunctionListEntry kernel_calls[] = {
     JS_CFUNC_DEF("sync", 0, sync_all),
     JS_CFUNC_DEF("setDescriptorLimit", 1, set_descriptor_limit),
     JS_CFUNC_DEF("setUmask", 1, set_umask),
+    JS_CFUNC_DEF("setCapability", 2, set_capability),
     JS_CFUNC_DEF("randomBytes", 1, random_bytes),
     JS_CFUNC_DEF("addEntropy", 1, add_entropy),
     JS_CFUNC_DEF("powerOff", 0, power_off),

@@ -1,4 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
+import type { Params } from '#wire/messages.ts';
 import { mountFlags, open } from '../engine/constants.ts';
 import { codeOf, type Clock, type Descriptors, type Files, type Mounts, type Text } from '../engine/engine.ts';
 import type { MappedViews } from './mapped-views.ts';
@@ -46,8 +47,13 @@ export class Disks {
     return this.#views.of(this.path(serial));
   }
 
-  /** The disk's device, to be made known to a container. Errors: `notFound`, also for one that is mounted. */
-  device(serial: string): { readonly major: number; readonly minor: number } {
+  /** Its device file. Errors: `notFound`. */
+  device(serial: string): string {
+    return `/dev/${this.#find(serial).name}`;
+  }
+
+  /** Its device, to be made known to a container. Errors: `notFound`, also for one that is mounted. */
+  deviceNumbers(serial: string): { readonly major: number; readonly minor: number } {
     const { name, fileSystem } = this.#find(serial);
     const status = this.#parts.status(`/dev/${name}`);
     if (fileSystem !== 'none' || status === undefined)
@@ -56,7 +62,8 @@ export class Disks {
   }
 
   /** Waits for the disk and mounts it. Errors: `alreadyExists`, `timeout`, `failedPrecondition`. */
-  async attach(serial: string, fileSystem: FileSystem, readOnly: boolean): Promise<{ name: string; ms: number }[]> {
+  async attach(params: Params<'attachDisk'>): Promise<{ name: string; ms: number }[]> {
+    const { serial, fileSystem, readOnly } = params;
     if (this.#disks.has(serial))
       throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: it is attached already`);
     const startedMs = this.#parts.monotonicMs();
@@ -64,7 +71,7 @@ export class Disks {
     const device = `/dev/${name}`;
     const foundMs = this.#parts.monotonicMs();
     if (fileSystem === 'none') await this.#settled(serial, () => this.#withOpen(device, () => undefined));
-    else await this.#mount(serial, device, fileSystem, readOnly);
+    else await this.#mount(device, fileSystem, params);
     this.#disks.set(serial, { name, fileSystem, readOnly });
     return [
       { name: 'found', ms: foundMs - startedMs },
@@ -72,13 +79,17 @@ export class Disks {
     ];
   }
 
-  async #mount(serial: string, device: string, fileSystem: FileSystem, readOnly: boolean): Promise<void> {
+  async #mount(
+    device: string,
+    fileSystem: FileSystem,
+    { serial, readOnly, hasQuotas }: Params<'attachDisk'>,
+  ): Promise<void> {
     const target = `${disksRoot}/${serial}`;
     this.#parts.makeDirectories(target, 0o700);
     const flags = (readOnly ? mountFlags.readOnly : mountFlags.noAccessTime) | mountFlags.noDevices;
     await this.#settled(serial, () => {
       try {
-        this.#parts.mount(device, target, fileSystem, flags, '');
+        this.#parts.mount(device, target, fileSystem, flags, hasQuotas === true ? 'prjquota' : '');
       } catch (error) {
         if (codeOf(error) !== 'EINVAL' || fileSystem !== 'ext4' || this.#isExt4(device)) throw error;
         throw new PodvmError('failedPrecondition', `Cannot mount disk ${serial}: it holds no ext4 file system`);

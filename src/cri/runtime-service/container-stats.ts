@@ -1,15 +1,15 @@
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
-import { containerStatsOf } from '../translate/stats.ts';
+import { containerStatsOf, statsContextOf } from '../translate/stats.ts';
 import type { ContainerStatsRequest, ContainerStatsResponseSchema } from '../schema/api_pb.ts';
 
 /** Errors: `notFound`; `failedPrecondition` when its sandbox has ended. */
 export async function containerStats(
-  { pods, clock }: CriParts,
+  parts: CriParts,
   { containerId }: ContainerStatsRequest,
   signal: AbortSignal,
 ): Promise<Answer<typeof ContainerStatsResponseSchema>> {
-  const known = pods.container(containerId);
+  const known = parts.pods.container(containerId);
   const all = await known.pod.sandbox.stats(signal);
-  return { stats: containerStatsOf(known, all, BigInt(clock.now()) * 1_000_000n) };
+  return { stats: containerStatsOf(known, all, statsContextOf(parts)) };
 }

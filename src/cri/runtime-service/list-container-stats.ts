@@ -1,7 +1,7 @@
 import { measureAll } from '../measure.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
-import { containerStatsOf } from '../translate/stats.ts';
+import { containerStatsOf, statsContextOf } from '../translate/stats.ts';
 import {
   ContainerState,
   type ContainerStatsFilter,
@@ -33,6 +33,6 @@ export async function matchingContainerStats(
     running.map(({ pod }) => pod),
     signal,
   );
-  const timestamp = BigInt(parts.clock.now()) * 1_000_000n;
-  return running.map((known) => containerStatsOf(known, measured.get(known.pod), timestamp));
+  const context = statsContextOf(parts);
+  return running.map((known) => containerStatsOf(known, measured.get(known.pod), context));
 }

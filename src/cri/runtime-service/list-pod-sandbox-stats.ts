@@ -3,7 +3,7 @@ import { measureAll } from '../measure.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import { hasLabels } from '../translate/labels.ts';
-import { podStatsOf } from '../translate/stats.ts';
+import { podStatsOf, statsContextOf } from '../translate/stats.ts';
 import type {
   ListPodSandboxStatsRequest,
   ListPodSandboxStatsResponseSchema,
@@ -29,6 +29,6 @@ export async function matchingPodStats(
   const from: Iterable<KnownPod> = id === '' ? parts.pods.pods : only === undefined ? [] : [only];
   const selected = [...from].filter(({ config }) => hasLabels(config.labels, labelSelector));
   const measured = await measureAll(parts, selected, signal);
-  const timestamp = BigInt(parts.clock.now()) * 1_000_000n;
-  return [...measured].map(([pod, all]) => podStatsOf(pod, all, timestamp));
+  const context = statsContextOf(parts);
+  return [...measured].map(([pod, all]) => podStatsOf(pod, all, context));
 }

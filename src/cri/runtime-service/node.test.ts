@@ -41,6 +41,18 @@ test('the node says who it is, that it is ready, and only what it can', async ()
   await runtime.updateRuntimeConfig({ runtimeConfig: { networkConfig: { podCidr: '10.0.0.0/24' } } });
 });
 
+test('a network that lacks its configuration is told as it is, with the reason, until it is there', async () => {
+  await using node = await openScriptedNode();
+  const conditionOf = async () =>
+    (await node.runtime.status()).status?.conditions.find(({ type }) => type === 'NetworkReady');
+  node.setNetworkReadiness({ isReady: false, message: 'Cannot connect: no *.conflist', fix: 'Install a network.' });
+  const { status: isMet, reason, message } = (await conditionOf()) ?? {};
+  assert.deepEqual([isMet, reason], [false, 'NetworkPluginNotReady']);
+  assert.equal(message, 'Cannot connect: no *.conflist. Install a network.');
+  node.setNetworkReadiness({ isReady: true, name: 'cluster' });
+  assert.equal((await conditionOf())?.status, true);
+});
+
 test('what PodVM has not is unimplemented, in a sentence', async () => {
   await using node = await openScriptedNode();
   const { runtime } = node;
@@ -59,7 +71,7 @@ test('figures of containers and pods come from their guest, in lists, streams an
     agentFds: 2,
     agentHeapBytes: 3,
     pod: { ...figures, memoryLimitBytes: 65_536 },
-    containers: [{ id: containerId, ...figures }],
+    containers: [{ id: containerId, ...figures, layer: { bytes: 12_288, inodes: 5 } }],
   }));
   const one = (await runtime.containerStats({ containerId })).stats;
   const { stats: listed } = await runtime.listContainerStats({ filter: { podSandboxId } });
@@ -72,6 +84,8 @@ test('figures of containers and pods come from their guest, in lists, streams an
     assert.equal(stats.cpu?.usageCoreNanoSeconds?.value, 1_500_000n);
     assert.equal(stats.memory?.workingSetBytes?.value, 3000n);
     assert.equal(stats.memory.usageBytes?.value, 4096n);
+    assert.deepEqual([stats.writableLayer?.usedBytes?.value, stats.writableLayer?.inodesUsed?.value], [12_288n, 5n]);
+    assert.match(stats.writableLayer?.fsId?.mountpoint ?? '', /images$/);
     assert.ok((stats.cpu.timestamp ?? 0n) > 1_700_000_000_000_000_000n);
   }
   assert.deepEqual([listed.length, streamed.length], [1, 1]);

@@ -3,6 +3,7 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { ContainerMount, MountSource } from '#sandbox/sandbox.ts';
 import { MountPropagation, type Mount } from '../schema/api_pb.ts';
+import { imageMountOf, isImageVolume } from './image-mount.ts';
 
 type Propagation = Extract<MountSource, { readonly kind: 'host' }>['propagation'];
 
@@ -17,21 +18,14 @@ const propagations: ReadonlyMap<MountPropagation, Propagation> = new Map([
  * has none. Errors: `invalid`, `unsupported`.
  */
 export function mountsOf(what: string, mounts: readonly Mount[]): ContainerMount[] {
-  return mounts.map((mount) => mountOf(what, mount));
+  return mounts.map((mount) => (isImageVolume(mount) ? imageMountOf(what, mount) : hostMountOf(what, mount)));
 }
 
-function mountOf(what: string, mount: Mount): ContainerMount {
+function hostMountOf(what: string, mount: Mount): ContainerMount {
   const { containerPath, hostPath, readonly, recursiveReadOnly } = mount;
   const refuse = (why: string) =>
     new PodvmError('invalid', `Cannot create ${what}: its mount at ${printable(containerPath)} ${why}`);
   if (!isAbsolute(containerPath)) throw refuse('must be at an absolute path');
-  if (mount.image !== undefined) {
-    throw new PodvmError(
-      'unsupported',
-      `Cannot create ${what}: an image cannot be mounted at ${printable(containerPath)} yet`,
-      { fix: 'Run the pod without image volumes.' },
-    );
-  }
   if (!isAbsolute(hostPath)) throw refuse(`must name an absolute path of the host, got ${printable(hostPath)}`);
   const propagation = propagationOf(mount, refuse);
   if (recursiveReadOnly) {

@@ -1,9 +1,11 @@
-import type { ContainerStats, SandboxStats } from '#sandbox/sandbox.ts';
+import type { ContainerStats, SandboxStats, SpaceStats } from '#sandbox/sandbox.ts';
 import type { KnownContainer, KnownPod } from '../known-pods.ts';
+import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import type {
   ContainerStatsSchema,
   CpuUsageSchema,
+  FilesystemUsageSchema,
   MemoryUsageSchema,
   PodSandboxStatsSchema,
 } from '../schema/api_pb.ts';
@@ -32,18 +34,40 @@ function memoryOf({ memoryBytes, inactiveFileBytes, memoryLimitBytes }: Figures,
   } satisfies Answer<typeof MemoryUsageSchema>;
 }
 
+/** When figures were taken, and the name by which a kubelet knows the file system that containers write to. */
+export interface StatsContext {
+  readonly timestamp: bigint;
+  readonly mountpoint: string;
+}
+
+export function statsContextOf({ clock, node }: Pick<CriParts, 'clock' | 'node'>): StatsContext {
+  return { timestamp: BigInt(clock.now()) * 1_000_000n, mountpoint: node.imagesDirectory };
+}
+
+function writableLayerOf({ bytes, inodes }: SpaceStats, { timestamp, mountpoint }: StatsContext) {
+  return {
+    timestamp,
+    fsId: { mountpoint },
+    usedBytes: uint64Of(bytes),
+    inodesUsed: uint64Of(inodes),
+  } satisfies Answer<typeof FilesystemUsageSchema>;
+}
+
 /** A container that has ended uses nothing: it has attributes and no figures, as with containerd. */
-export function containerStatsOf(known: KnownContainer, all: SandboxStats | undefined, timestamp: bigint) {
+export function containerStatsOf(known: KnownContainer, all: SandboxStats | undefined, context: StatsContext) {
+  const { timestamp } = context;
   const { id } = known.container.status;
   const { metadata, labels, annotations } = known.config;
   const figures: ContainerStats | undefined = all?.containers.find((each) => each.id === id);
   return {
     attributes: { id, ...(metadata === undefined ? {} : { metadata }), labels, annotations },
     ...(figures === undefined ? {} : { cpu: cpuOf(figures, timestamp), memory: memoryOf(figures, timestamp) }),
+    ...(figures?.layer === undefined ? {} : { writableLayer: writableLayerOf(figures.layer, context) }),
   } satisfies Answer<typeof ContainerStatsSchema>;
 }
 
-export function podStatsOf(pod: KnownPod, all: SandboxStats, timestamp: bigint) {
+export function podStatsOf(pod: KnownPod, all: SandboxStats, context: StatsContext) {
+  const { timestamp } = context;
   const { metadata, labels, annotations } = pod.config;
   return {
     attributes: { id: pod.sandbox.id, ...(metadata === undefined ? {} : { metadata }), labels, annotations },
@@ -51,7 +75,7 @@ export function podStatsOf(pod: KnownPod, all: SandboxStats, timestamp: bigint) 
       cpu: cpuOf(all, timestamp),
       memory: memoryOf(all, timestamp),
       process: { timestamp, processCount: uint64Of(all.pids) },
-      containers: [...pod.containers.values()].map((known) => containerStatsOf(known, all, timestamp)),
+      containers: [...pod.containers.values()].map((known) => containerStatsOf(known, all, context)),
     },
   } satisfies Answer<typeof PodSandboxStatsSchema>;
 }

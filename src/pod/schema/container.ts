@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { parseQuantity } from '../quantity.ts';
+import { parseQuantity } from '#base/quantity.ts';
 import { killingProbe, lifecycle, readinessProbe } from './probe.ts';
 import * as s from './scalars.ts';
 import { containerSecurity } from './security.ts';
@@ -73,15 +73,9 @@ const containerPort = v.object({
   protocol: v.optional(s.picklist(['TCP', 'UDP', 'SCTP']), 'TCP'),
 });
 
-const imageReference = v.pipe(
-  s.string,
-  v.maxLength(1024, 'must have at most 1024 characters'),
-  v.regex(/^[A-Za-z0-9[][^\s\0]*$/, (issue) => `must be an image reference, got ${s.describe(issue.input)}`),
-);
-
 const entries = {
   name: s.dnsLabel,
-  image: imageReference,
+  image: s.imageReference,
   command: v.optional(s.list(s.string, 10_000)),
   args: v.optional(s.list(s.string, 10_000)),
   workingDir: v.optional(s.absolutePath),

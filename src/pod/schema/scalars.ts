@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { isIP } from 'node:net';
-import { parseQuantity } from '../quantity.ts';
+import { parseQuantity } from '#base/quantity.ts';
 
 /** The small values of Kubernetes objects; patterns and lengths from k8s.io/apimachinery/pkg/util/validation. */
 const labelPattern = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/;
@@ -178,3 +178,9 @@ export function exactlyOne<T extends object>(keys: readonly (keyof T & string)[]
     `must have exactly one ${what}: ${keys.join(', ')}`,
   );
 }
+
+export const imageReference = v.pipe(
+  string,
+  v.maxLength(1024, 'must have at most 1024 characters'),
+  v.regex(/^[A-Za-z0-9[][^\s\0]*$/, (issue) => `must be an image reference, got ${describe(issue.input)}`),
+);

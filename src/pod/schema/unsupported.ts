@@ -11,7 +11,7 @@ const warn = (reason: string): Verdict => ({ kind: 'warn', reason });
 const noHost = refuse('is not supported: a pod in a machine of its own has no namespaces of the host to share');
 const noVolume = (instead: string) => refuse(`is not supported yet; use ${instead}`);
 const noScheduler = warn('has no effect: there is no scheduler, the pod runs on this node');
-const plainVolumes = 'emptyDir, hostPath, configMap, secret, downwardAPI or projected';
+const plainVolumes = 'emptyDir, hostPath, configMap, secret, downwardAPI, projected or image';
 
 /** By path; `[]` stands for every index, and `containers` for init containers too. */
 const fields: Readonly<Record<string, Verdict>> = {
@@ -80,7 +80,6 @@ const volumeSources = [
   'nfs',
   'csi',
   'ephemeral',
-  'image',
   'iscsi',
   'local',
   'fc',

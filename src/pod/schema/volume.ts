@@ -76,11 +76,17 @@ const hostPathType = v.pipe(
   s.picklist(['', 'Directory', 'DirectoryOrCreate', 'File', 'FileOrCreate', 'BlockDevice']),
 );
 
-const sourceNames = ['emptyDir', 'configMap', 'secret', 'downwardAPI', 'projected', 'hostPath'] as const;
+const sourceNames = ['emptyDir', 'configMap', 'secret', 'downwardAPI', 'projected', 'image', 'hostPath'] as const;
 
 export const volume = v.pipe(
   v.object({
     name: s.dnsLabel,
+    image: v.optional(
+      v.object({
+        reference: s.imageReference,
+        pullPolicy: v.optional(s.picklist(['Always', 'IfNotPresent', 'Never'])),
+      }),
+    ),
     emptyDir: v.optional(
       v.object({ medium: v.optional(s.picklist(['', 'Memory']), ''), sizeLimit: v.optional(s.quantity) }),
     ),

@@ -5,6 +5,7 @@ import type {
   Accelerator,
   DiskError,
   DiskSpec,
+  HostLimits,
   Machine,
   MachineExit,
   MachineRecord,
@@ -128,18 +129,17 @@ export class QemuMachine implements Machine {
     await this.#ports.detach(name, signal);
   }
 
-  async limitHostMemory(bytes: number): Promise<void> {
-    this.#life.assertRunning('limit the memory of');
+  async limitHost(limits: HostLimits): Promise<void> {
+    this.#life.assertRunning('limit');
     const { cgroup } = this.#vmm;
     if (cgroup === undefined) {
-      throw new PodvmError(
-        'unsupported',
-        `Cannot limit the memory of machine ${this.id}: it has no cgroup on the host`,
-      );
+      throw new PodvmError('unsupported', `Cannot limit machine ${this.id}: it has no cgroup on the host`);
     }
-    await cgroup.limitMemory(bytes).catch((cause: NodeJS.ErrnoException) => {
+    await cgroup.limit(limits).catch((cause: NodeJS.ErrnoException) => {
       const kind = cause.code === 'EBUSY' ? 'busy' : 'internal';
-      throw new PodvmError(kind, `Cannot limit the memory of machine ${this.id} to ${bytes} bytes`, { cause });
+      throw new PodvmError(kind, `Cannot limit machine ${this.id} to ${limits.memoryBytes} bytes on the host`, {
+        cause,
+      });
     });
   }
 

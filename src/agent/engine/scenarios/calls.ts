@@ -131,6 +131,18 @@ export const callsScenarios: Record<string, Scenario> = {
     };
   },
 
+  capability() {
+    const netRaw = 13; // every host's root has it, which is not so of all of them
+    const has = () => {
+      const line = /^CapEff:\s*([0-9a-f]+)$/m.exec(engine.readText('/proc/self/status', 64 * 1024))?.[1] ?? '0';
+      return (BigInt(`0x${line}`) >> BigInt(netRaw)) & 1n ? 'has' : 'has not';
+    };
+    engine.setCapability(netRaw, false);
+    const given = has();
+    engine.setCapability(netRaw, true);
+    return { given, taken: has(), unknown: attempt(() => engine.setCapability(1000, true)) };
+  },
+
   wrongArguments() {
     return [
       attempt(() => engine.close(-1)),

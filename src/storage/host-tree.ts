@@ -1,0 +1,158 @@
+import { createHash } from 'node:crypto';
+import { constants, type Stats } from 'node:fs';
+import { lstat, open, opendir, readlink } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { kindOf, PodvmError } from '#base/errors.ts';
+
+/** Permission bits, set-group-id and sticky included, and who it belongs to. */
+export interface Owner {
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** `path` is relative, `/`-separated, without `..`. */
+export interface HostFile extends Owner {
+  readonly path: string;
+  readonly bytes: Uint8Array;
+}
+
+/** All of a small volume as it was at one moment. */
+export interface HostTree {
+  /** Of its root; of a single file, the file's. */
+  readonly owner: Owner;
+  readonly files: readonly HostFile[];
+  /** Two trees with the same are the same. */
+  readonly digest: string;
+}
+
+export interface TreeLimits {
+  /** Of all files together. */
+  readonly maxBytes: number;
+  readonly maxFiles: number;
+  /** Directories in each other. */
+  readonly maxDepth: number;
+}
+
+/** A version of kubelet's is at most a few files; each try reads one whole. */
+const maxTries = 10;
+const permissions = 0o7777;
+
+/**
+ * The files at `path`: of a directory that kubelet's atomic writer keeps, those of its current version, from one version
+ * and never of two; of another directory, those in it; of a file, that file by its name. `what` names it in errors.
+ * Errors: `exhausted` (more than the limits allow), `invalid` (something that is neither file nor directory),
+ * `notFound`, `busy` (it changes faster than it can be read).
+ */
+export async function readHostTree(
+  what: string,
+  path: string,
+  limits: TreeLimits,
+  signal: AbortSignal,
+): Promise<HostTree> {
+  for (let tries = 1; ; tries += 1) {
+    signal.throwIfAborted();
+    const before = await currentVersion(path);
+    try {
+      const files = new TreeReader(what, limits, signal);
+      const owner = await files.readAll(path, before);
+      if ((await currentVersion(path)) === before) return { owner, files: files.found, digest: digestOf(owner, files) };
+    } catch (error) {
+      const isGone = codeOf(error) === 'ENOENT' && (await currentVersion(path)) !== before;
+      if (!isGone) throw explain(what, path, error);
+    }
+    if (tries === maxTries) {
+      throw new PodvmError('busy', `Cannot read ${what}: it was replaced ${maxTries} times while it was read`);
+    }
+  }
+}
+
+/** The directory that `..data` points to; undefined where there is no such link. */
+async function currentVersion(path: string): Promise<string | undefined> {
+  try {
+    return basename(await readlink(join(path, '..data')));
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR', 'EINVAL'].includes(codeOf(error))) return undefined;
+    throw error;
+  }
+}
+
+class TreeReader {
+  readonly found: HostFile[] = [];
+  readonly #what: string;
+  readonly #limits: TreeLimits;
+  readonly #signal: AbortSignal;
+  #bytes = 0;
+
+  constructor(what: string, limits: TreeLimits, signal: AbortSignal) {
+    this.#what = what;
+    this.#limits = limits;
+    this.#signal = signal;
+  }
+
+  async readAll(path: string, version: string | undefined): Promise<Owner> {
+    const root = await lstat(path);
+    if (root.isDirectory()) await this.#directory(version === undefined ? path : join(path, version), '', 1);
+    else await this.#file(path, basename(path), root);
+    return ownerOf(root);
+  }
+
+  async #directory(directory: string, prefix: string, depth: number): Promise<void> {
+    if (depth > this.#limits.maxDepth) throw this.#refuse('directories in each other', depth, this.#limits.maxDepth);
+    for await (const { name } of await opendir(directory)) {
+      this.#signal.throwIfAborted();
+      if (prefix === '' && name.startsWith('..')) continue; // kubelet's own, and never a key
+      const path = join(directory, name);
+      const status = await lstat(path);
+      if (status.isDirectory()) await this.#directory(path, `${prefix}${name}/`, depth + 1);
+      else await this.#file(path, `${prefix}${name}`, status);
+    }
+  }
+
+  async #file(path: string, name: string, status: Stats): Promise<void> {
+    if (!status.isFile()) {
+      throw new PodvmError('invalid', `Cannot read ${this.#what}: ${JSON.stringify(name)} is no file and no directory`);
+    }
+    if (this.found.length >= this.#limits.maxFiles) throw this.#refuse('files', '', this.#limits.maxFiles);
+    const left = this.#limits.maxBytes - this.#bytes;
+    if (status.size > left) throw this.#refuse('bytes', this.#bytes + status.size, this.#limits.maxBytes);
+    // O_NONBLOCK: should it have become a fifo since
+    const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    try {
+      const now = await file.stat();
+      const bytes = new Uint8Array(Math.min(now.size, left + 1));
+      const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
+      this.#bytes += bytesRead;
+      if (this.#bytes > this.#limits.maxBytes) throw this.#refuse('bytes', this.#bytes, this.#limits.maxBytes);
+      this.found.push({ path: name, bytes: bytes.subarray(0, bytesRead), ...ownerOf(now) });
+    } finally {
+      await file.close();
+    }
+  }
+
+  #refuse(unit: string, got: number | '', limit: number): PodvmError {
+    return new PodvmError(
+      'exhausted',
+      `Cannot read ${this.#what}: a volume that is copied into the machine has at most ${limit} ${unit}` +
+        (got === '' ? '' : `, got ${got}`),
+      { fix: 'Put large content into an image, an emptyDir or a hostPath volume.' },
+    );
+  }
+}
+
+const ownerOf = ({ mode, uid, gid }: Stats): Owner => ({ mode: mode & permissions, uid, gid });
+
+function digestOf(owner: Owner, { found }: TreeReader): string {
+  const hash = createHash('sha256').update(JSON.stringify(owner));
+  const inOrder = found.toSorted((a, b) => (a.path < b.path ? -1 : 1));
+  for (const { bytes, ...head } of inOrder) hash.update(JSON.stringify([head, bytes.length])).update(bytes);
+  return hash.digest('hex');
+}
+
+const codeOf = (error: unknown) => String((error as NodeJS.ErrnoException).code);
+
+function explain(what: string, path: string, cause: unknown): unknown {
+  if (cause instanceof PodvmError || kindOf(cause) === 'cancelled') return cause;
+  const kind = codeOf(cause) === 'ENOENT' ? 'notFound' : 'internal';
+  return new PodvmError(kind, `Cannot read ${what} at ${path}: ${codeOf(cause)}`, { cause });
+}

@@ -1,0 +1,205 @@
+import assert from 'node:assert/strict';
+import { readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { run } from '#host/run.ts';
+import { removeDefaultNetwork } from '#network/default-network.ts';
+import { inside, makeBridge, openCniBench, soon, type CniBench } from './cni-bench.ts';
+import { whyNoVm } from './house.ts';
+
+/** CNI configurations as clusters have them, run unchanged, without machines. */
+const skip = await whyNoVm();
+
+/** Two families, and more than an address: routes and name servers. */
+const ipam = ({ ipamDirectory }: CniBench, subnet = '10.219.16.0/24') => ({
+  type: 'host-local',
+  dataDir: ipamDirectory,
+  ranges: [[{ subnet }], [{ subnet: 'fd12:5e11:1::/64' }]],
+  routes: [{ dst: '0.0.0.0/0' }, { dst: '192.168.77.0/24', gw: '10.219.16.254' }, { dst: '::/0' }],
+});
+
+const bridge = (bench: CniBench, name: string) => ({
+  type: 'bridge',
+  bridge: name,
+  isGateway: true,
+  ipMasq: true,
+  mtu: 1400,
+  capabilities: { mac: true },
+  ipam: ipam(bench),
+});
+
+const bandwidths = { 'kubernetes.io/ingress-bandwidth': '20M', 'kubernetes.io/egress-bandwidth': '10M' };
+const hostPorts = (['TCP', 'UDP', 'SCTP'] as const).map((protocol) => ({
+  hostPort: 39_860,
+  containerPort: 80,
+  protocol,
+}));
+
+describe('a CNI chain', { skip, timeout: 240_000 }, () => {
+  test('of bridge, tuning, portmap, bandwidth and firewall does all that it says, and takes all of it away', async () => {
+    await using bench = await openCniBench();
+    await using _bridge = await makeBridge('pvmtest0');
+    const portmap = { type: 'portmap', snat: true, capabilities: { portMappings: true } };
+    const bandwidth = { type: 'bandwidth', capabilities: { bandwidth: true } };
+    const tuning = { type: 'tuning', sysctl: { 'net.ipv4.conf.eth0.arp_notify': '1' } };
+    const firewall = { type: 'firewall', backend: 'iptables' };
+    await bench.configure('10.conflist', [bridge(bench, 'pvmtest0'), tuning, portmap, bandwidth, firewall]);
+    const ifbsBefore = await ifbs();
+
+    const attachment = await bench.attach(bench.open(), { annotations: bandwidths, hostPorts });
+    const guest = await attachment.connect(soon());
+
+    const [nic] = guest.interfaces;
+    assert.equal(nic?.mtu, 1400);
+    assert.equal(nic.mac, attachment.tap?.mac);
+    assert.match(nic.addresses.join(' '), /^10\.219\.16\.\d+\/24 fd12:5e11:1::[0-9a-f]+\/64$/);
+    const way = { destination: '192.168.77.0/24', gateway: '10.219.16.254' };
+    assert.ok(guest.routes.some((route) => route.destination === way.destination && route.gateway === way.gateway));
+    for (const destination of ['0.0.0.0/0', '::/0'])
+      assert.ok(guest.routes.some((route) => route.destination === destination));
+    // The address stays where tools look for it, and the tap is as large as the interface.
+    assert.match(await inside(attachment, 'ip', '-o', 'address', 'show', 'eth0'), /10\.219\.16\./);
+    assert.match(await inside(attachment, 'ip', '-o', 'link', 'show', 'tap0'), / mtu 1400 /);
+    assert.equal((await inside(attachment, 'cat', '/proc/sys/net/ipv4/conf/eth0/arp_notify')).trim(), '1');
+    const rules = (await run('iptables', ['-t', 'nat', '-S'])).stdout;
+    for (const protocol of ['tcp', 'udp', 'sctp']) {
+      assert.match(rules, new RegExp(`-p ${protocol} .*--dport 39860 .*-j DNAT --to-destination 10\\.219\\.16\\.`));
+    }
+    assert.match((await run('iptables', ['-S', 'CNI-FORWARD'])).stdout, /10\.219\.16\.\d+\/32 .*-j ACCEPT/);
+    const qdiscs = (await run('tc', ['qdisc', 'show'])).stdout;
+    assert.match(qdiscs, /qdisc tbf .* dev veth\S+ .*rate 20Mbit/);
+    assert.match(qdiscs, /qdisc tbf .* dev bwp\S+ .*rate 10Mbit/);
+
+    await attachment[Symbol.asyncDispose]();
+    await bench.assertNothingLeft();
+    assert.equal(await ifbs(), ifbsBefore);
+  });
+
+  test('gives its own DNS', async () => {
+    await using bench = await openCniBench();
+    await bench.writePlugin(
+      'names',
+      answering({ dns: { nameservers: ['10.96.0.10'], domain: 'cluster.local', options: ['ndots:5'] } }),
+    );
+    await bench.configure('10.conflist', [{ type: 'ptp', ipam: ipam(bench) }, { type: 'names' }]);
+    await using attachment = await bench.attach(bench.open());
+    const { dns } = await attachment.connect(soon());
+    assert.deepEqual(dns, { nameservers: ['10.96.0.10'], searches: ['cluster.local'], options: ['ndots:5'] });
+  });
+
+  for (const [type, more] of [
+    ['ptp', { ipMasq: true }],
+    ['macvlan', { master: 'pvmtest1', mode: 'bridge' }],
+  ] as const) {
+    test(`of ${type} is joined with the tap as it is`, async () => {
+      await using bench = await openCniBench();
+      await using _master = await makeBridge('pvmtest1');
+      await bench.configure('10.conflist', [{ type, ...more, ipam: ipam(bench) }]);
+      const attachment = await bench.attach(bench.open());
+      const guest = await attachment.connect(soon());
+      assert.match(guest.interfaces[0]?.addresses[0] ?? '', /^10\.219\.16\./);
+      const filters = await inside(attachment, 'tc', 'filter', 'show', 'dev', 'eth0', 'parent', 'ffff:');
+      assert.match(filters, /Egress Redirect to device tap0/);
+      await attachment[Symbol.asyncDispose]();
+      await bench.assertNothingLeft();
+    });
+  }
+
+  test('without a free address says so, leaves nothing, and serves the next pod once there is one', async () => {
+    await using bench = await openCniBench();
+    const tiny = { ...ipam(bench), ranges: [[{ subnet: '10.219.16.0/30' }]], routes: [] };
+    await bench.configure('10.conflist', [{ type: 'ptp', ipam: tiny }]);
+    const network = bench.open();
+    await using first = await bench.attach(network);
+    await first.connect(soon());
+    await using second = await bench.attach(network);
+    await assert.rejects(second.connect(soon()), { kind: 'internal', message: /no IP addresses available/ });
+    await second[Symbol.asyncDispose]();
+    await first[Symbol.asyncDispose]();
+    await using third = await bench.attach(network);
+    assert.equal((await third.connect(soon())).interfaces.length, 1);
+    await third[Symbol.asyncDispose]();
+    await bench.assertNothingLeft();
+  });
+
+  test('asks for a bandwidth that is none: refused by name before anything is made', async () => {
+    await using bench = await openCniBench();
+    const annotations = { 'kubernetes.io/egress-bandwidth': 'fast' };
+    await assert.rejects(bench.attach(bench.open(), { annotations }), { kind: 'invalid', message: /egress-bandwidth/ });
+    await bench.assertNothingLeft();
+  });
+});
+
+describe('the CNI directory', { skip, timeout: 120_000 }, () => {
+  test('is followed: what is missing is told until it is there, and again when it is gone', async () => {
+    await using bench = await openCniBench();
+    const network = bench.open();
+    const messageNow = async () => {
+      const readiness = await network.readiness();
+      return readiness.isReady ? readiness.name : readiness.message;
+    };
+    assert.match(await messageNow(), /no CNI configuration .* in .*net\.d/);
+    await bench.configure('10.conflist', [{ type: 'cluster-plugin' }]);
+    assert.match(await messageNow(), /CNI plugin cluster-plugin: not found/);
+    await bench.configure('10.conflist', [{ type: 'ptp', ipam: ipam(bench) }], { name: 'cluster' });
+    assert.equal(await messageNow(), 'cluster');
+    await bench.configure('05.conflist', []);
+    assert.match(await messageNow(), /05\.conflist/);
+    await rm(bench.configDirectory, { recursive: true });
+    const attachment = await bench.attach(network);
+    await assert.rejects(attachment.connect(soon()), { kind: 'failedPrecondition', message: /no CNI configuration/ });
+    await attachment[Symbol.asyncDispose]();
+    await bench.assertNothingLeft();
+  });
+
+  test('that fills takes over what had been connected ahead to the built-in network', async () => {
+    await using bench = await openCniBench();
+    const network = bench.open('builtIn');
+    assert.deepEqual(await network.readiness(), { isReady: true, name: 'podvm', path: undefined });
+    const attachment = await bench.attach(network);
+    await attachment.connectAhead(soon());
+    await bench.configure('10.conflist', [{ type: 'ptp', mtu: 1300, ipam: ipam(bench) }], { name: 'cluster' });
+    attachment.assign({ podName: 'late', podNamespace: 'default', podUid: 'uid', hostPorts: [] });
+    const [nic] = (await attachment.connect(soon())).interfaces;
+    assert.match(nic?.addresses[0] ?? '', /^10\.219\.16\./);
+    assert.match(await inside(attachment, 'ip', '-o', 'link', 'show', 'tap0'), / mtu 1300 /);
+    const redirects = await inside(attachment, 'tc', 'filter', 'show', 'dev', 'tap0', 'parent', 'ffff:');
+    assert.equal(redirects.match(/Egress Redirect to device eth0/g)?.length, 1);
+    await attachment[Symbol.asyncDispose]();
+    await bench.assertNothingLeft();
+    await removeDefaultNetwork(join(bench.directory, 'state'), soon());
+  });
+
+  test('of version 1.1 has plugins collect what no attachment of ours holds', async () => {
+    await using bench = await openCniBench();
+    await bench.writePlugin('collects', `[ $CNI_COMMAND = GC ] && exec cat >collected\n${answering({})}`);
+    const plugins = [{ type: 'ptp', ipam: ipam(bench) }, { type: 'collects' }];
+    // Debian's ptp knows 1.0 at most, and its refusal must not keep the next plugin from being asked.
+    await bench.configure('10.conflist', plugins);
+    const attachment = await bench.attach(bench.open());
+    await attachment.connect(soon());
+    await bench.open().collect(new Set([attachment.sandboxId]), soon());
+    await assert.rejects(readFile(join(bench.directory, 'collected')), { code: 'ENOENT' });
+    await bench.configure('10.conflist', plugins, { cniVersion: '1.1.0' });
+    await bench.open().collect(new Set([attachment.sandboxId]), soon());
+    const input: unknown = JSON.parse(await readFile(join(bench.directory, 'collected'), 'utf8'));
+    assert.deepEqual(input, {
+      type: 'collects',
+      name: 'podvm',
+      cniVersion: '1.1.0',
+      'cni.dev/valid-attachments': [{ containerID: attachment.sandboxId, ifname: 'eth0' }],
+    });
+    await attachment[Symbol.asyncDispose]();
+    await bench.assertNothingLeft();
+  });
+});
+
+/** A plugin's script that passes the result before it on, with more. */
+const answering = (more: object) => `[ $CNI_COMMAND = ADD ] || exit 0
+  exec ${process.execPath} -e 'const { prevResult } = JSON.parse(require("fs").readFileSync(0));
+    console.log(JSON.stringify({ ...prevResult, ...${JSON.stringify(more)} }))'`;
+
+/** Devices that the plugin \`bandwidth\` makes on the node. */
+async function ifbs(): Promise<string> {
+  return (await run('ip', ['-o', 'link', 'show', 'type', 'ifb'])).stdout.replace(/^\d+: /gm, '');
+}

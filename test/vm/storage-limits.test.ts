@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
+import type { ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
+import { openHouse, whyNoVm, type House } from './house.ts';
+
+const skip = await whyNoVm();
+const mebibyte = 1024 * 1024;
+const minute = () => AbortSignal.timeout(60_000);
+
+describe('limits of storage in a real machine', { skip, timeout: 300_000 }, () => {
+  let house: House;
+  let sandbox: Sandbox;
+  const names = ['small', 'free'] as const;
+
+  before(async () => {
+    house = await openHouse();
+    const volumes = [
+      { name: 'small', kind: 'scratch', sizeLimitBytes: 4 * mebibyte },
+      { name: 'free', kind: 'scratch' },
+    ] as const;
+    sandbox = await house.sandboxes.run({ ...sandboxSpec, network: 'none', volumes }, minute());
+  });
+  after(async () => {
+    await sandbox.remove();
+    assert.deepEqual(await house.leftovers(), []);
+    await house[Symbol.asyncDispose]();
+  });
+
+  let attempt = 0;
+  const run = async (script: string, more: Partial<ContainerSpec> = {}) => {
+    const spec: ContainerSpec = {
+      ...containerSpec,
+      image: 'localhost/podvm/base:latest',
+      attempt: (attempt += 1),
+      command: ['sh', '-c', script],
+      mounts: names.map((name) => ({
+        source: { kind: 'volume', name },
+        mountPath: `/${name}`,
+        readOnly: false,
+      })),
+      ...more,
+    };
+    const container = await sandbox.createContainer(spec, minute());
+    const chunks: Buffer[] = [];
+    const follower = container.follow(async ({ bytes }) => void chunks.push(Buffer.from(bytes)));
+    await container.start(minute());
+    await container.exited;
+    await follower.ended;
+    const stats = await sandbox.stats(minute());
+    await container.remove(minute());
+    return { output: Buffer.concat(chunks).toString(), stats };
+  };
+
+  it('an emptyDir holds its sizeLimit and no byte more, while others have room', async () => {
+    const { output, stats } = await run(
+      'dd if=/dev/zero of=/small/file bs=64k count=128; du -k /small/file; df -k /small | tail -1; ' +
+        'dd if=/dev/zero of=/free/file bs=1M count=8 && echo fine',
+    );
+    assert.match(output, /writing '\/small\/file': Disk quota exceeded/);
+    assert.match(output, /^4\d{3}\t\/small\/file$/m);
+    assert.match(output, / 4096 /);
+    assert.match(output, /fine\n$/);
+    const bytesOf = (name: string) => stats.volumes.find((volume) => volume.name === name)?.bytes ?? -1;
+    assert.ok(bytesOf('small') > 3.9 * mebibyte && bytesOf('small') <= 4 * mebibyte, `${bytesOf('small')} bytes`);
+    assert.ok(bytesOf('free') >= 8 * mebibyte, `${bytesOf('free')} bytes`);
+  });
+
+  it('gives back what is removed', async () => {
+    const { output } = await run('rm /small/file && dd if=/dev/zero of=/small/again bs=1M count=3 && echo fine');
+    assert.match(output, /fine\n$/);
+  });
+
+  it('a writable layer holds its limit, also for what is copied up into it', async () => {
+    const { output, stats } = await run(
+      'dd if=/dev/zero of=/file bs=1M count=20; touch /bin/busybox; rm /file; dd if=/dev/zero of=/file bs=1M count=8 && echo fine',
+      { resources: { ephemeralStorageBytes: 16 * mebibyte } },
+    );
+    assert.match(output, /writing '\/file': Disk quota exceeded/);
+    assert.match(output, /touch: \/bin\/busybox: Disk quota exceeded/);
+    assert.match(output, /fine\n$/);
+    const [container] = stats.containers;
+    assert.ok((container?.layer?.bytes ?? 0) >= 8 * mebibyte, `${container?.layer?.bytes} bytes`);
+    assert.ok((container?.layer?.bytes ?? 0) <= 16 * mebibyte, `${container?.layer?.bytes} bytes`);
+  });
+
+  it('a container that is privileged in its machine is held by no limit of it', async () => {
+    const { output } = await run('rm -f /small/*; dd if=/dev/zero of=/small/file bs=1M count=6 && echo all', {
+      security: { ...security, privileged: true },
+    });
+    assert.match(output, /all\n$/); // as docs/limitations.md says
+  });
+});
