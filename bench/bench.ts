@@ -7,6 +7,7 @@ import { criSuite } from './cri.ts';
 import { densitySuite } from './density.ts';
 import { execSuite } from './exec.ts';
 import { nested } from './figures.ts';
+import { ioSuite } from './io.ts';
 import { memorySuite } from './memory.ts';
 import { plot } from './plot.ts';
 import { startSuite } from './start.ts';
@@ -22,6 +23,7 @@ const suites = {
   exec: { run: execSuite, n: 30 },
   memory: { run: memorySuite, n: 3 },
   burst: { run: burstSuite, n: 20 },
+  io: { run: ioSuite, n: 5 },
   density: { run: densitySuite, n: 20 },
   cri: { run: criSuite, n: 10 },
 } as const;

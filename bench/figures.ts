@@ -16,7 +16,7 @@ export function figureOf(values: readonly number[]): Figure {
   const at = (index: number): number => {
     const value = sorted[index];
     if (value === undefined) throw new Error('a figure needs at least one value');
-    return Math.round(value * 10) / 10;
+    return Math.abs(value) < 10 ? Math.round(value * 1000) / 1000 : Math.round(value * 10) / 10;
   };
   const middle = (sorted.length - 1) / 2;
   const median = (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2;

@@ -12,6 +12,7 @@ import { run } from '#host/run.ts';
 
 const podvm = join(import.meta.dirname, '../podvm');
 const outputTimeoutMs = 600_000;
+const maxOutputChars = 64 * 1024;
 const { root, socketPath } = readConfiguration({}, process.env, join(import.meta.dirname, '..'));
 const client = createClient(socketPath);
 
@@ -45,6 +46,8 @@ export interface Node extends AsyncDisposable {
 export interface RunningPods extends AsyncDisposable {
   /** When each line of output came, in `ms` since the shell started the command; waits for so many. */
   lines(count: number): Promise<readonly number[]>;
+  /** All that the pods said, when they have ended by themselves. */
+  finished(): Promise<string>;
 }
 
 export async function openNode({ poolSize, memoryMiB }: NodeOptions): Promise<Node> {
@@ -128,8 +131,10 @@ function startPods(yaml: string, env: Record<string, string>): RunningPods & { r
   child.stdin.end(yaml);
   const times: number[] = [];
   let said = '';
+  let output = '';
   let wake = Promise.withResolvers<void>();
   child.stdout.on('data', (chunk: Buffer) => {
+    output = (output + chunk.toString()).slice(-maxOutputChars);
     for (const byte of chunk) if (byte === 0x0a) times.push(performance.now() - startedMs);
     wake.resolve();
   });
@@ -150,6 +155,11 @@ function startPods(yaml: string, env: Record<string, string>): RunningPods & { r
         await wake.promise;
       }
       return times.slice(0, count);
+    },
+    finished: async () => {
+      await ended;
+      if (child.exitCode !== 0) throw new Error(`podvm ended with ${child.exitCode}: ${said}`);
+      return output;
     },
     async [Symbol.asyncDispose]() {
       await stop(child, ended);

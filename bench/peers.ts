@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { readCurrent } from '#setup/setup.ts';
@@ -10,7 +10,14 @@ export interface Peer extends AsyncDisposable {
   readonly name: string;
   /** From the shell to the first byte of output, in `ms`. */
   firstOutputMs(): Promise<number>;
+  /** What a script says in its container. */
+  outputOf(script: string): Promise<string>;
+  /** The container's root on the host. */
+  readonly rootfs: string;
 }
+
+const firstScript = 'echo first';
+const scriptTimeoutMs = 300_000;
 
 type Command = (bundle: string, id: string) => readonly string[];
 
@@ -47,6 +54,15 @@ export async function openPeer(name: string, root: string): Promise<Peer | strin
       return {
         name,
         firstOutputMs: () => measure(command),
+        async outputOf(script) {
+          await writeConfig(bundle, script);
+          next += 1;
+          const [program = '', ...args] = command(bundle, `bench-${process.pid}-${next}`);
+          const { stdout } = await run(program, args, { timeoutMs: scriptTimeoutMs });
+          await writeConfig(bundle, firstScript);
+          return stdout;
+        },
+        rootfs: join(bundle, 'rootfs'),
         [Symbol.asyncDispose]: () => owned.disposeAsync(),
       };
     } catch (error) {
@@ -77,11 +93,17 @@ async function makeBundle(root: string): Promise<string> {
   await mkdir(join(bundle, 'rootfs/bin'), { recursive: true });
   for (const directory of ['proc', 'sys', 'dev', 'tmp']) await mkdir(join(bundle, 'rootfs', directory));
   await run('cp', [join(assets.sysroot, 'usr/bin/busybox'), join(bundle, 'rootfs/bin/sh')]);
+  for (const applet of ['dd', 'rm']) await symlink('sh', join(bundle, 'rootfs/bin', applet));
+  await writeConfig(bundle, firstScript);
+  return bundle;
+}
+
+async function writeConfig(bundle: string, script: string): Promise<void> {
   const namespaces = ['pid', 'network', 'ipc', 'uts', 'mount'].map((type) => ({ type }));
   const config = {
     ociVersion: '1.0.2',
     process: {
-      args: ['/bin/sh', '-c', 'echo first'],
+      args: ['/bin/sh', '-c', script],
       env: ['PATH=/bin'],
       cwd: '/',
       user: { uid: 0, gid: 0 },
@@ -95,5 +117,4 @@ async function makeBundle(root: string): Promise<string> {
     linux: { namespaces },
   };
   await writeFile(join(bundle, 'config.json'), JSON.stringify(config));
-  return bundle;
 }

@@ -5,9 +5,17 @@ const rowHeight = 28;
 const labelWidth = 260;
 const barWidth = width - labelWidth - 150;
 
-/** Medians as bars with their span from minimum to maximum, an SVG document. Only times: other units have no common axis. */
+/** Units that share an axis, by the ends of names; the first that a suite has is drawn. */
+const units = [
+  { suffix: 'Ms', text: 'ms' },
+  { suffix: 'MBps', text: 'MB/s' },
+] as const;
+
+/** Medians as bars with their span from minimum to maximum, an SVG document; of one unit, and of no ratios. */
 export function plot(title: string, figures: Figures): string {
-  const rows = Object.entries(figures).filter(([name]) => name.endsWith('Ms'));
+  const all = Object.entries(figures).filter(([name]) => !name.startsWith('ratio.'));
+  const unit = units.find(({ suffix }) => all.some(([name]) => name.endsWith(suffix))) ?? units[0];
+  const rows = all.filter(([name]) => name.endsWith(unit.suffix));
   const largest = Math.max(1, ...rows.map(([, { max }]) => max));
   const x = (ms: number) => labelWidth + (ms / largest) * barWidth;
   const bars = rows.map(([name, { min, median, max }], index) => {
@@ -17,7 +25,7 @@ export function plot(title: string, figures: Figures): string {
       `<text x="${labelWidth - 8}" y="${middle + 4}" text-anchor="end">${name}</text>`,
       `<rect x="${labelWidth}" y="${y + 4}" width="${(x(median) - labelWidth).toFixed(1)}" height="${rowHeight - 8}" fill="#4477aa"/>`,
       `<line x1="${x(min).toFixed(1)}" x2="${x(max).toFixed(1)}" y1="${middle}" y2="${middle}" stroke="#222" stroke-width="2"/>`,
-      `<text x="${(x(max) + 6).toFixed(1)}" y="${middle + 4}">${median} ms</text>`,
+      `<text x="${(x(max) + 6).toFixed(1)}" y="${middle + 4}">${median} ${unit.text}</text>`,
     ].join('\n');
   });
   const height = 50 + rows.length * rowHeight;

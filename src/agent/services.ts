@@ -134,7 +134,8 @@ class Services {
   readonly #handlers: Handlers = {
     configure: (params) => this.#configure(params),
     attachDisk: async (params) => ({ phases: await this.#disks.attach(params) }),
-    detachDisk: ({ serial }) => done(this.#disks.detach(serial)),
+    detachDisk: async ({ serial }) => done(await this.#disks.detach(serial)),
+    growDisk: async ({ serial, sizeBytes }) => done(await this.#disks.grow(serial, sizeBytes)),
     createVolume: async (params) => done(await this.#volumes.create(params)),
     beginPush: ({ volume }) => ({ push: this.#pushes.begin(this.#volumes.find(volume)) }),
     pushFile: (params) => done(this.#pushes.file(params)),

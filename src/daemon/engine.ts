@@ -13,6 +13,7 @@ import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
 import { createFileServers } from '#storage/file-server.ts';
+import { claimBlock } from '#storage/block-claim.ts';
 import { makeScratchDisk } from '#storage/scratch-disk.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
@@ -80,6 +81,7 @@ export async function openEngine(
           connectLink,
           makeScratchDisk,
           serveFiles: createFileServers(assets),
+          claimBlock,
         },
       },
       signal,

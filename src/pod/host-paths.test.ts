@@ -45,6 +45,7 @@ test('ensureHostPaths() takes what is there and of the type that is asked for', 
   await assert.rejects(ensure('file', 'Directory'), is('failedPrecondition', /volume v: .*file of the host is no dir/));
   await assert.rejects(ensure('file', 'DirectoryOrCreate'), is('failedPrecondition', /is no directory/));
   await assert.rejects(ensure('dir', 'File'), is('failedPrecondition', /is no file/));
+  await assert.rejects(ensure('file', 'BlockDevice'), is('failedPrecondition', /is no block device/));
   await assert.rejects(ensure('file/below', ''), is('failedPrecondition', /cannot be looked at: .*ENOTDIR/));
 });
 

@@ -16,8 +16,11 @@ const fileMode = 0o644;
  * Looks at the paths of the host that the container mounts, each time before it is made, and makes those whose type asks
  * for that. Errors: `notFound`, `failedPrecondition`, naming the volume.
  */
-export async function ensureHostPaths({ spec }: Pod, { volumeMounts }: PodContainer): Promise<void> {
-  for (const { name } of volumeMounts) {
+export async function ensureHostPaths(
+  { spec }: Pod,
+  { volumeMounts, volumeDevices }: Pick<PodContainer, 'volumeMounts' | 'volumeDevices'>,
+): Promise<void> {
+  for (const { name } of [...volumeMounts, ...volumeDevices]) {
     const hostPath = spec.volumes.find((volume) => volume.name === name)?.hostPath;
     if (hostPath !== undefined) await ensureHostPath(name, hostPath);
   }
@@ -42,6 +45,7 @@ async function ensureHostPath(volume: string, { path, type }: HostPath): Promise
   }
   if (found === undefined) throw refuse('notFound', 'is not there');
   if (type.startsWith('Directory') && !found.isDirectory()) throw refuse('failedPrecondition', 'is no directory');
+  if (type === 'BlockDevice' && !found.isBlockDevice()) throw refuse('failedPrecondition', 'is no block device');
   if (type.startsWith('File') && !found.isFile()) throw refuse('failedPrecondition', 'is no file');
 }
 

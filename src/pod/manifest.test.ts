@@ -49,6 +49,10 @@ test('parseManifest() refuses what cannot work, with the reason', () => {
     [`volumes: [{ name: v, nfs: { server: s, path: / } }]\ncontainers: [${container}]`, /nfs: is not supported yet/],
     [`volumes: [{ name: v, hostPath: { path: x } }]\ncontainers: [${container}]`, /hostPath.path: must be an absolute/],
     [
+      `volumes: [{ name: v, emptyDir: {} }]\ncontainers: [{ name: a, image: i, volumeDevices: [{ name: v, devicePath: /dev/x }] }]`,
+      /must have a hostPath volume "v", which container a has as a device/,
+    ],
+    [
       `volumes: [{ name: v, hostPath: { path: /x, type: Socket } }]\ncontainers: [${container}]`,
       /hostPath.type: must not be the string "Socket": what is behind it is in the host's kernel/,
     ],

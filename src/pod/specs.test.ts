@@ -160,6 +160,17 @@ test('containerSpecOf() mounts a hostPath from the host, and the sandbox has no 
   ]);
 });
 
+test('containerSpecOf() gives a hostPath as a device to the container that has it among its volumeDevices', () => {
+  const { container } = specsOf(
+    pod(`{ volumes: [{ name: disk, hostPath: { path: /dev/vdb, type: BlockDevice } }],
+      containers: [
+        { name: a, image: i, volumeDevices: [{ name: disk, devicePath: /dev/data }] },
+        { name: b, image: i } ] }`),
+  );
+  assert.deepEqual(container('a').devices, [{ hostPath: '/dev/vdb', devicePath: '/dev/data', readOnly: false }]);
+  assert.equal(container('b').devices, undefined);
+});
+
 test('sandboxSpecOf() sums resources as Kubernetes does', () => {
   const limits = (memory: string, cpu: string) => `resources: { limits: { memory: ${memory}, cpu: ${cpu} } }`;
   const { sandbox } = specsOf(

@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { ContainerMount, ContainerSpec, MountSource, SandboxSpec } from '#sandbox/sandbox.ts';
+import type { ContainerDevice, ContainerMount, ContainerSpec, MountSource, SandboxSpec } from '#sandbox/sandbox.ts';
 import type { PodFacts } from './downward.ts';
 import { environmentOf } from './environment.ts';
 import { expand } from './expand.ts';
@@ -103,12 +103,20 @@ export function containerSpecOf(
     ...(workingDir === undefined ? {} : { workingDir }),
     env: [...variables].map(([name, value]) => ({ name, value })),
     mounts: container.volumeMounts.map((mount) => mountOf(pod, mount, variables)),
+    ...(container.volumeDevices.length === 0 ? {} : { devices: devicesOf(pod, container) }),
     security: containerSecurity(pod.spec, container, profiles),
     resources: containerResources(container),
     tty: container.tty,
     stdin: container.stdin,
     terminationMessagePath: container.terminationMessagePath,
   };
+}
+
+function devicesOf(pod: Pod, { volumeDevices }: PodContainer): ContainerDevice[] {
+  return volumeDevices.flatMap(({ name, devicePath }) => {
+    const hostPath = pod.spec.volumes.find((volume) => volume.name === name)?.hostPath?.path;
+    return hostPath === undefined ? [] : [{ hostPath, devicePath, readOnly: false }]; // the manifest's check has found all
+  });
 }
 
 function mountOf(

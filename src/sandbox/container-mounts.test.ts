@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
+import type { DeviceMode } from './block-mode.ts';
 import { createContainerMounts } from './container-mounts.ts';
 import type { HostMode } from './host-mode.ts';
 import type { ImageMode } from './image-mode.ts';
@@ -30,6 +31,15 @@ function place() {
       };
     },
   };
+  const deviceMode: DeviceMode = {
+    find: async ({ hostPath }) => ({
+      key: hostPath,
+      async attach() {
+        journal.push(`attach ${hostPath}`);
+        return { serial: 'block-0', [Symbol.asyncDispose]: async () => void journal.push(`detach ${hostPath}`) };
+      },
+    }),
+  };
   const imageMode: ImageMode = {
     find: async ({ source }) => ({
       mode: 'image',
@@ -42,7 +52,8 @@ function place() {
     }),
   };
   const volumes = [{ name: 'data', kind: 'scratch' }] as const;
-  return { journal, mounts: createContainerMounts({ volumes, hostModes: [share], imageMode, log: silentLog }) };
+  const parts = { volumes, hostModes: [share], imageMode, deviceMode, log: silentLog };
+  return { journal, mounts: createContainerMounts(parts) };
 }
 
 const ofHost = (path: string, more: Partial<ContainerMount> = {}): ContainerMount => ({
@@ -55,26 +66,31 @@ const ofHost = (path: string, more: Partial<ContainerMount> = {}): ContainerMoun
 test('prepare() says for each mount where the guest finds it and how it gets there', async () => {
   const { mounts } = place();
   const prepared = await mounts.prepare(
-    [
-      { source: { kind: 'volume', name: 'data' }, mountPath: '/data', readOnly: true, subPath: 'a/b' },
-      ofHost('/srv', { readOnly: true }),
-    ],
+    {
+      mounts: [
+        { source: { kind: 'volume', name: 'data' }, mountPath: '/data', readOnly: true, subPath: 'a/b' },
+        ofHost('/srv', { readOnly: true }),
+      ],
+      devices: [{ hostPath: '/dev/vdb', devicePath: '/dev/data', readOnly: false }],
+    },
     never,
   );
   assert.deepEqual(prepared.guest, [
     { destination: '/data', readOnly: true, subPath: 'a/b', volume: 'data' },
     { destination: '/mnt/srv', readOnly: true, volume: 'host_1' },
   ]);
+  assert.deepEqual(prepared.devices, [{ disk: 'block-0', path: '/dev/data', readOnly: false }]);
   assert.deepEqual(prepared.status, [
     { mountPath: '/data', mode: 'scratch' },
     { mountPath: '/mnt/srv', mode: 'share' },
+    { mountPath: '/dev/data', mode: 'block' },
   ]);
 });
 
 test('a source is attached once for all containers that mount it, and goes with the last of them', async () => {
   const { journal, mounts } = place();
-  const one = await mounts.prepare([ofHost('/srv'), ofHost('/srv', { mountPath: '/other' })], never);
-  const other = await mounts.prepare([ofHost('/srv')], never);
+  const one = await mounts.prepare({ mounts: [ofHost('/srv'), ofHost('/srv', { mountPath: '/other' })] }, never);
+  const other = await mounts.prepare({ mounts: [ofHost('/srv')] }, never);
   await one[Symbol.asyncDispose]();
   assert.deepEqual(
     journal.filter((line) => line.startsWith('attach') || line.startsWith('detach')),
@@ -88,21 +104,26 @@ test('a source is attached once for all containers that mount it, and goes with 
 
 test('a mount that cannot be leaves nothing of the others attached', async () => {
   const { journal, mounts } = place();
-  await assert.rejects(mounts.prepare([ofHost('/srv'), ofHost('/missing')], never), { kind: 'notFound' });
+  await assert.rejects(mounts.prepare({ mounts: [ofHost('/srv'), ofHost('/missing')] }, never), { kind: 'notFound' });
   assert.equal(journal.at(-1), 'detach /srv');
   await assert.rejects(
-    mounts.prepare([{ source: { kind: 'volume', name: 'none' }, mountPath: '/x', readOnly: false }], never),
+    mounts.prepare({ mounts: [{ source: { kind: 'volume', name: 'none' }, mountPath: '/x', readOnly: false }] }, never),
     { kind: 'notFound' },
   );
 });
 
 test('everything goes when the sandbox ends, whoever still holds it', async () => {
   const { journal, mounts } = place();
-  const prepared = await mounts.prepare([ofHost('/srv'), ofHost('/opt')], never);
+  const devices = [{ hostPath: '/dev/vdb', devicePath: '/dev/data', readOnly: false }];
+  const prepared = await mounts.prepare({ mounts: [ofHost('/srv'), ofHost('/opt')], devices }, never);
   await mounts[Symbol.asyncDispose]();
-  assert.deepEqual(journal.filter((line) => line.startsWith('detach')).sort(), ['detach /opt', 'detach /srv']);
+  assert.deepEqual(journal.filter((line) => line.startsWith('detach')).sort(), [
+    'detach /dev/vdb',
+    'detach /opt',
+    'detach /srv',
+  ]);
   await prepared[Symbol.asyncDispose]();
-  assert.equal(journal.filter((line) => line.startsWith('detach')).length, 2);
+  assert.equal(journal.filter((line) => line.startsWith('detach')).length, 3);
 });
 
 test('an image is mounted read-only, and attached once for all that mount it', async () => {
@@ -113,7 +134,7 @@ test('an image is mounted read-only, and attached once for all that mount it', a
     readOnly: false,
     ...more,
   });
-  const prepared = await mounts.prepare([ofImage('/a'), ofImage('/b', { subPath: 'bin' })], never);
+  const prepared = await mounts.prepare({ mounts: [ofImage('/a'), ofImage('/b', { subPath: 'bin' })] }, never);
   const [{ volume } = { volume: '' }] = prepared.guest;
   assert.deepEqual(prepared.guest, [
     { destination: '/a', readOnly: true, volume },

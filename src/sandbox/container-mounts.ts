@@ -3,18 +3,29 @@ import type { Log } from '#host/log.ts';
 import {
   type AttachedSource,
   type FoundSource,
+  type GuestDevice,
   type GuestMount,
   type GuestSource,
   type HostMode,
   type HostMount,
 } from './host-mode.ts';
+import type { AttachedDevice, DeviceMode } from './block-mode.ts';
 import type { ImageMode } from './image-mode.ts';
-import type { ContainerMount, MountMode, MountSource, MountStatus, SandboxVolume } from './sandbox.ts';
+import type {
+  ContainerDevice,
+  ContainerMount,
+  ContainerSpec,
+  MountMode,
+  MountSource,
+  MountStatus,
+  SandboxVolume,
+} from './sandbox.ts';
 import { createSharedSources, type SharedSources } from './shared-sources.ts';
 
 /** The mounts of one container. Disposing gives back what it holds; the container must be gone from the guest. */
 export interface PreparedMounts extends AsyncDisposable {
   readonly guest: readonly GuestMount[];
+  readonly devices: readonly GuestDevice[];
   readonly status: readonly MountStatus[];
 }
 
@@ -24,7 +35,7 @@ export interface PreparedMounts extends AsyncDisposable {
  */
 export interface ContainerMounts extends AsyncDisposable {
   /** Errors: `notFound`, `unsupported`, `exhausted`, and those of machine and agent; nothing is held then. */
-  prepare(mounts: readonly ContainerMount[], signal: AbortSignal): Promise<PreparedMounts>;
+  prepare(wanted: Pick<ContainerSpec, 'mounts' | 'devices'>, signal: AbortSignal): Promise<PreparedMounts>;
 }
 
 export interface ContainerMountsParts {
@@ -32,38 +43,48 @@ export interface ContainerMountsParts {
   /** In the order in which they are asked. */
   readonly hostModes: readonly HostMode[];
   readonly imageMode: ImageMode;
+  readonly deviceMode: DeviceMode;
   readonly log: Log;
 }
 
 export function createContainerMounts(parts: ContainerMountsParts): ContainerMounts {
-  const sources = createSharedSources<AttachedSource>((key, error) =>
-    parts.log.error('volume not given back', error, { volume: key }),
-  );
+  const onStuck = (key: string, error: unknown) => parts.log.error('volume not given back', error, { volume: key });
+  const sources = createSharedSources<AttachedSource>(onStuck);
+  const devices = createSharedSources<AttachedDevice>(onStuck);
   let next = 0;
   const takeName = (kind: MountSource['kind']) => {
     next += 1;
     return `${kind}_${next}`; // which no volume of a pod can have: its name is a DNS label
   };
   return {
-    async prepare(mounts, signal) {
+    async prepare(wanted, signal) {
       await using held = new AsyncDisposableStack();
+      const site: Site = { parts, sources, devices, takeName, held };
       const guest: GuestMount[] = [];
+      const guestDevices: GuestDevice[] = [];
       const status: MountStatus[] = [];
-      for (const mount of mounts) {
-        const { mode, ...found } = await bringIn(mount, { parts, sources, takeName, held }, signal);
+      for (const mount of wanted.mounts) {
+        const { mode, ...found } = await bringIn(mount, site, signal);
         guest.push(guestMountOf(mount, found.guest));
         status.push({ mountPath: mount.mountPath, mode });
       }
+      for (const device of wanted.devices ?? []) {
+        guestDevices.push(await bringInDevice(device, site, signal));
+        status.push({ mountPath: device.devicePath, mode: 'block' });
+      }
       const owned = held.move();
-      return { guest, status, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+      return { guest, devices: guestDevices, status, [Symbol.asyncDispose]: () => owned.disposeAsync() };
     },
-    [Symbol.asyncDispose]: () => sources[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      await Promise.all([sources[Symbol.asyncDispose](), devices[Symbol.asyncDispose]()]);
+    },
   };
 }
 
 interface Site {
   readonly parts: ContainerMountsParts;
   readonly sources: SharedSources<AttachedSource>;
+  readonly devices: SharedSources<AttachedDevice>;
   readonly takeName: (kind: MountSource['kind']) => string;
   /** Of the container that asks. */
   readonly held: AsyncDisposableStack;
@@ -107,6 +128,21 @@ async function findOnHost(mount: HostMount, modes: readonly HostMode[], signal: 
     if (found !== undefined) return found;
   }
   throw new PodvmError('unsupported', `Cannot mount ${mount.mountPath}: no mode is for ${mount.source.path}`);
+}
+
+async function bringInDevice(
+  device: ContainerDevice,
+  { parts, devices, held }: Site,
+  signal: AbortSignal,
+): Promise<GuestDevice> {
+  const found = await parts.deviceMode.find(device, signal);
+  const hold = held.use(
+    await devices.hold(found.key, async () => {
+      signal.throwIfAborted();
+      return await found.attach(signal);
+    }),
+  );
+  return { disk: hold.value.serial, path: device.devicePath, readOnly: device.readOnly };
 }
 
 function modeOfVolume(volumes: readonly SandboxVolume[], name: string, mountPath: string): MountMode {

@@ -55,7 +55,7 @@ export async function createInGuest(
 
   await using undo = new AsyncDisposableStack();
   await using unmounting = new AsyncDisposableStack(); // after the container itself
-  const mounts = unmounting.use(await phases.time('volumes attached', site.mounts.prepare(spec.mounts, signal)));
+  const mounts = unmounting.use(await phases.time('volumes attached', site.mounts.prepare(spec, signal)));
   const streams = openStreams(spec, site);
   undo.defer(() => streams.destroy());
   const logWriter = undo.use(await openContainerLog(spec, site));
@@ -169,6 +169,7 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
     stdio: prepared.stdio,
     process: processOf(spec, prepared.config, prepared.capabilities, site.spec.fsGroup),
     mounts: [...prepared.mounts.guest],
+    devices: [...prepared.mounts.devices],
     privileged: security.privileged,
     seccomp: prepared.seccomp,
     maskedPaths: [...(security.maskedPaths ?? (isUnmasked ? [] : maskedPaths))],

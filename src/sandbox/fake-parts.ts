@@ -83,6 +83,12 @@ export function createFakeParts(directory: string): FakeParts {
         ended: new Promise(() => {}),
         ...owned(`server ${name}`),
       })),
+    claimBlock: ({ path }, signal) =>
+      make(`claim ${path}`, signal, () => ({
+        device: { major: 7, minor: 0 },
+        measure: async () => 1024 * 1024,
+        ...owned(`claim ${path}`),
+      })),
     driver: {
       name: 'fake',
       adopt: async () => undefined,
@@ -151,7 +157,9 @@ function createMachine(
     consolePath: join(directory, 'console.log'),
     connect: () => Promise.reject(new Error('the fake link needs no channel')),
     attachDisk: (_disk, signal) => parts.before('machine.attachDisk', signal),
-    detachDisk: async () => {},
+    detachDisk: async (serial, signal) => await parts.before(`machine.detachDisk ${serial}`, signal),
+    growDisk: async (serial, _sizeBytes, signal) => await parts.before(`machine.growDisk ${serial}`, signal),
+    onDiskError: () => {},
     attachPort: async (name, signal) => {
       await parts.before('machine.attachPort', signal);
       alive.add(`port ${name}`);

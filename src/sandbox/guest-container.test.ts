@@ -33,7 +33,12 @@ function place(startFails: boolean | 'given up') {
   stdout.end();
   const log = { write: async () => {}, async [Symbol.asyncDispose]() {} };
   const output = pumpOutput({ stdout }, log, () => {});
-  const mounts = { guest: [], status: [], [Symbol.asyncDispose]: async () => void calls.push('mounts given back') };
+  const mounts = {
+    guest: [],
+    devices: [],
+    status: [],
+    [Symbol.asyncDispose]: async () => void calls.push('mounts given back'),
+  };
   const made = { imageId: 'i', stopSignal: 15, output, stdin: undefined, mounts, reopenLog: async () => {} };
   return { container, inbox, bugs, calls, made };
 }

@@ -25,6 +25,8 @@ export interface FoundSource extends AsyncDisposable {
 
 export type GuestMount = ContainerParams['mounts'][number];
 
+export type GuestDevice = NonNullable<ContainerParams['devices']>[number];
+
 /** Where the agent finds what is mounted; what it leaves out is as the mount itself says. */
 export type GuestSource = Pick<GuestMount, 'volume'> & Partial<Pick<GuestMount, 'subPath' | 'readOnly'>>;
 

@@ -32,6 +32,8 @@ export interface SandboxLimits {
   readonly lastWordsMs: number;
   /** From SIGKILL to the container's end. */
   readonly killTimeoutMs: number;
+  /** Between two looks whether a block volume has grown. */
+  readonly growthIntervalMs: number;
   /** How long the end of a sandbox waits for output that log and followers have not taken yet. */
   readonly drainTimeoutMs: number;
 }
@@ -65,5 +67,6 @@ export const defaultLimits: SandboxLimits = {
   callTimeoutMs: 30_000,
   lastWordsMs: 1000,
   killTimeoutMs: 10_000,
+  growthIntervalMs: 2_000,
   drainTimeoutMs: 5000,
 };

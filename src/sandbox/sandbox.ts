@@ -129,6 +129,14 @@ export interface ContainerMount {
   readonly recursiveReadOnly?: boolean;
 }
 
+/** A block device of the node, or an image file there, as a device of the container. */
+export interface ContainerDevice {
+  /** Absolute path on the node. */
+  readonly hostPath: string;
+  readonly devicePath: string;
+  readonly readOnly: boolean;
+}
+
 export interface ContainerSecurity {
   readonly privileged: boolean;
   readonly runAsUser?: number;
@@ -165,6 +173,7 @@ export interface ContainerSpec {
   readonly workingDir?: string;
   readonly env: readonly { readonly name: string; readonly value: string }[];
   readonly mounts: readonly ContainerMount[];
+  readonly devices?: readonly ContainerDevice[];
   readonly security: ContainerSecurity;
   readonly resources: Resources;
   readonly tty: boolean;
@@ -192,9 +201,9 @@ export interface ContainerExit {
 
 /**
  * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, a path of the node that
- * is shared, or an image's disk.
+ * is shared, an image's disk, or a disk of its own.
  */
-export type MountMode = SandboxVolume['kind'] | 'share' | 'image';
+export type MountMode = SandboxVolume['kind'] | 'share' | 'image' | 'block';
 
 export interface MountStatus {
   readonly mountPath: string;

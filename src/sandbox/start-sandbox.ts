@@ -1,6 +1,9 @@
 import { messageOf } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
+import { createBlockDisks } from './block-disks.ts';
+import { createBlockMode, createDeviceMode } from './block-mode.ts';
+import { blockPathsOf } from './block-volumes.ts';
 import { scratchSerial } from './create-container.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
@@ -13,6 +16,7 @@ import { createKubeletMode } from './kubelet-mode.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import type { Names } from './names.ts';
 import { createPhases, type PhaseClock } from './phases.ts';
+import type { Parts } from './parts.ts';
 import type { Pool } from './pool.ts';
 import {
   explain,
@@ -43,6 +47,7 @@ interface Plan {
   readonly order: PrepareOrder;
   readonly owner: AttachmentOwner;
   readonly phases: PhaseClock;
+  readonly blockPaths: ReadonlySet<string>;
 }
 
 /** From nothing to a sandbox that is `ready`. On any error or abort, what was made is undone, in reverse order. */
@@ -55,6 +60,7 @@ export async function startSandbox(
   await using running = new AsyncDisposableStack(); // for as long as it runs; undone first
   kept.use(context.names.reserve(spec));
   const plan = planStart(spec, context);
+  const claims = running.use(new AsyncDisposableStack()); // of what its machine writes to: undone after that
   using _turn = await plan.phases.time('turn came', context.gate.enter(signal));
   const spare = context.pool.take(plan.order);
   const prepared = spare ?? (await prepareSandbox(plan.order, context, plan.phases, signal));
@@ -66,7 +72,7 @@ export async function startSandbox(
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
     const kubelet = running.use(kubeletMode(plan, prepared));
-    const mounts = running.use(containerMounts(plan, prepared, { imageDisks, kubelet }));
+    const mounts = running.use(containerMounts(plan, prepared, { imageDisks, kubelet, claims }));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -86,7 +92,14 @@ function planStart(spec: SandboxSpec, context: StartContext): Plan {
   const size = machineSizeOf(what, spec.resources, limits.size);
   const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts, annotations, dns };
   const phases = createPhases(surroundings.monotonicNs);
-  return { spec, context, owner, phases, order: { size, network, template, owner } };
+  return {
+    spec,
+    context,
+    owner,
+    phases,
+    order: { size, network, template, owner },
+    blockPaths: blockPathsOf(spec),
+  };
 }
 
 /** On record, on the network, and in the guest. */
@@ -201,19 +214,31 @@ function kubeletMode({ spec, context }: Plan, { record, guest }: PreparedSandbox
   return createKubeletMode({ podUid: spec.uid, guest, trees: context.limits.pushedTrees, log });
 }
 
+interface MountNeeds {
+  readonly imageDisks: ImageDisks;
+  readonly kubelet: HostMode;
+  /** Of block volumes. */
+  readonly claims: AsyncDisposableStack;
+}
+
 function containerMounts(
-  { spec, context }: Plan,
+  { spec, context, blockPaths }: Plan,
   { record, machine, guest }: PreparedSandbox,
-  { imageDisks, kubelet }: { readonly imageDisks: ImageDisks; readonly kubelet: HostMode },
+  { imageDisks, kubelet, claims }: MountNeeds,
 ): ContainerMounts {
-  const { parts, surroundings } = context;
+  const { parts, surroundings, limits } = context;
   const log = surroundings.log.with({ sandbox: record.id });
   const { serveFiles, images } = parts;
   const hasOwnUsers = spec.userNamespace !== undefined;
+  const claimBlock: Parts['claimBlock'] = (...request) => parts.claimBlock(...request);
+  const disks = createBlockDisks({ machine, guest, claims, claimBlock, limits, log });
+  const block = { paths: blockPaths, disks, guest, fsGroup: spec.fsGroup, limits, log };
+  const share = createShareMode({ sandboxId: record.id, hasOwnUsers, machine, guest, serveFiles, log });
   return createContainerMounts({
     volumes: spec.volumes,
-    hostModes: [kubelet, createShareMode({ sandboxId: record.id, hasOwnUsers, machine, guest, serveFiles, log })],
+    hostModes: [kubelet, createBlockMode(block), share],
     imageMode: createImageMode({ images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
+    deviceMode: createDeviceMode(block),
     log,
   });
 }

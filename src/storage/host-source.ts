@@ -75,8 +75,11 @@ async function kindOfSource(path: string, resolved: string, status: Stats, fd: n
   const refuse = (why: string) => new PodvmError('unsupported', `Cannot share ${path} with a pod's machine: ${why}`);
   if (status.isSocket()) throw refuse('it is a socket, whose other end is in another kernel');
   if (status.isFIFO()) throw refuse('it is a FIFO, whose other end is in another kernel');
-  if (status.isCharacterDevice() || status.isBlockDevice())
-    throw refuse("it is a device, which only the host's kernel has");
+  if (status.isCharacterDevice()) throw refuse("it is a device, which only the host's kernel has");
+  if (status.isBlockDevice())
+    throw refuse(
+      'it is a block device: have it by volumeDevices, or name it in the annotation podvm.dev/block-volumes',
+    );
   if (kernelDirectories.some((directory) => resolved === directory || resolved.startsWith(`${directory}/`))) {
     throw refuse("what is there belongs to the host's kernel, and the machine has its own");
   }

@@ -19,6 +19,7 @@ export interface DriverBench extends AsyncDisposable {
   makeSpec(): Promise<MachineSpec>;
   /** Puts a disk's file into the machine's directory, for its user. */
   makeDiskFile(spec: MachineSpec, file: string): Promise<void>;
+  growDiskFile(spec: MachineSpec, file: string, sizeBytes: number): Promise<void>;
   /** What runs or is mounted for that machine, and the files in its directory but logs; empty when it is gone. */
   leftovers(spec: MachineSpec): Promise<readonly string[]>;
   /** Kills the VMM behind the driver's back. */
@@ -195,8 +196,16 @@ function describeRunning(bench: Bench): void {
     }
   });
 
-  test('refuses to detach a disk that is not attached', async () => {
+  test('refuses to detach or grow a disk that is not attached', async () => {
     await assert.rejects(machine.detachDisk('three', soon()), kind('notFound'));
+    await assert.rejects(machine.growDisk('three', 2 ** 21, soon()), kind('notFound'));
+  });
+
+  test('grows a disk whose file has grown', async () => {
+    await bench().makeDiskFile(spec, 'grown.img');
+    await machine.attachDisk({ serial: 'grown', file: 'grown.img', readOnly: false }, soon());
+    await bench().growDiskFile(spec, 'grown.img', 2 ** 22);
+    await machine.growDisk('grown', 2 ** 22, soon());
   });
 
   test('refuses ports with bad names, and names that are taken', async () => {

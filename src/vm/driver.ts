@@ -4,8 +4,8 @@ import type { Duplex } from 'node:stream';
  * What a hypervisor must offer. Words: a *machine* is one microVM: a VMM process, its memory, its devices. A *driver*
  * makes machines; `driver.conformance.ts` is the suite every driver passes. A *template* is a booted machine frozen on
  * disk, from which others are *restored*, copy on write. The *channel* is the byte stream to the
- * agent, PID 1 of the guest. A *disk* is a file of the machine's directory, attached while it runs; a *port* one more
- * byte stream, the same way.
+ * agent, PID 1 of the guest. A *disk* is a file of the machine's directory or a block device of the host, attached while
+ * it runs; a *port* one more byte stream, the same way.
  *
  *   starting -> running -> stopping -> stopped
  *       \___________\___________\_____> failed
@@ -68,12 +68,27 @@ export interface MachineShape {
   readonly hasNic: boolean;
 }
 
-export interface DiskSpec {
+/** Where a disk's content is: a file of the machine's directory, by name, or a block device of the host. */
+export type DiskSource =
+  | { readonly file: string; readonly device?: never }
+  | { readonly device: BlockDevice; readonly file?: never };
+
+export interface BlockDevice {
+  readonly major: number;
+  readonly minor: number;
+}
+
+export type DiskSpec = DiskSource & {
   /** Shown to the guest as the SCSI serial; `[a-z0-9-]{1,20}`, unique in the machine. */
   readonly serial: string;
-  /** File name inside the machine's directory. */
-  readonly file: string;
   readonly readOnly: boolean;
+};
+
+/** What the host could not do for the guest, which was told so: a full disk under a sparse file, a broken device. */
+export interface DiskError {
+  readonly serial: string;
+  readonly operation: 'read' | 'write';
+  readonly isFull: boolean;
 }
 
 /** Why and how a machine ended. */
@@ -118,7 +133,15 @@ export interface Machine extends AsyncDisposable {
   connect(signal: AbortSignal): Promise<Duplex>;
   /** Attaches a disk to the running machine. Errors: `failedPrecondition`, `unavailable`, `alreadyExists`. */
   attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void>;
+  /**
+   * Takes it from the guest; afterwards all that the guest has written is with the host, and nobody of ours has it open.
+   * Errors: `notFound`, `timeout` (the guest keeps it), `unavailable`.
+   */
   detachDisk(serial: string, signal: AbortSignal): Promise<void>;
+  /** Tells the guest that the disk is larger now. Errors: `notFound`, `unavailable`, `invalid` when it is not. */
+  growDisk(serial: string, sizeBytes: number, signal: AbortSignal): Promise<void>;
+  /** Replaces the one who hears of the disks' errors, at most once a second for each disk. */
+  onDiskError(listener: (error: DiskError) => void): void;
   /**
    * Gives the running machine one more byte stream, which the guest finds by its name (`[a-z0-9-]{1,20}`), and returns
    * our end: a socket, connected before the guest sees the port. At most `maxPorts`. Errors: `invalid`, `alreadyExists`,

@@ -95,8 +95,11 @@ const configure = v.object({
 
 const createVolume = v.object({
   name,
-  kind: v.picklist(['scratch', 'tmpfs', 'push', 'image', 'share']),
-  /** Serial of an attached disk. `scratch`: the ext4 one it is a directory of; `image`: the EROFS one that it is. */
+  kind: v.picklist(['scratch', 'tmpfs', 'push', 'image', 'share', 'disk']),
+  /**
+   * Serial of an attached disk. `scratch`: the ext4 one it is a directory of; `image`: the EROFS one that it is; `disk`:
+   * the ext4 one that it is, with what it holds.
+   */
   disk: v.optional(serial),
   /** `share`: name of the virtio-serial port behind which the host's 9p server is, and what it exports. */
   port: v.optional(serial),
@@ -165,6 +168,13 @@ const mount = v.object({
   readOnly: v.boolean(),
 });
 
+const device = v.object({
+  /** Serial of a disk that is attached with the file system `none`. */
+  disk: serial,
+  path: absolutePath,
+  readOnly: v.boolean(),
+});
+
 const createContainer = v.object({
   id: name,
   /** Serial of the attached EROFS disk with the image's root file system. */
@@ -180,6 +190,8 @@ const createContainer = v.object({
   stdio,
   process: containerProcess,
   mounts: list(mount),
+  /** Nodes that the container gets besides the usual ones: each with a rule for it alone, and owned by its user. */
+  devices: v.optional(list(device)),
   /** All devices and capabilities of the guest, writable /sys; `capabilities` must be given too. */
   privileged: v.boolean(),
   /** OCI's `linux.seccomp` object; `null`: unconfined. Checked by crun. */
@@ -218,16 +230,18 @@ export const paramSchemas = {
    * configured again for its pod: as long as it has no container, what came later counts, else `failedPrecondition`.
    */
   configure,
-  /** Waits (up to 10 s) for the SCSI disk with that serial, and mounts it. */
+  /** Waits (up to 10 s) for the SCSI disk with that serial, and mounts it, unless the file system is `none`. */
   attachDisk: v.object({
     serial,
-    fileSystem: v.picklist(['erofs', 'ext4']),
+    fileSystem: v.picklist(['erofs', 'ext4', 'none']),
     readOnly: v.boolean(),
     /** An ext4 with project quotas: the space of its directories is counted, and can be limited. */
     hasQuotas: v.optional(v.boolean()),
   }),
-  /** Unmounts it, so that the host can take the disk away. `busy` while something uses it. */
+  /** Writes out and unmounts it, so that the host can take the disk away. `busy` (after 2 s) while something uses it. */
   detachDisk: v.object({ serial }),
+  /** The host has made the disk larger: waits until the kernel sees it, and grows an ext4 that is mounted from it. */
+  growDisk: v.object({ serial, sizeBytes: count }),
   /** Waits (up to 10 s) for the port of a `share`. */
   createVolume,
   /** A new tree for a `push` volume, sent in parts; nothing is seen of it before `commitPush`. */
@@ -305,6 +319,7 @@ export const resultSchemas = {
   configure: v.object({ phases }),
   attachDisk: v.object({ phases }),
   detachDisk: empty,
+  growDisk: empty,
   createVolume: empty,
   beginPush: v.object({ push: count }),
   pushFile: empty,

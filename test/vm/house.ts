@@ -14,6 +14,7 @@ import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import { openSandboxes, type OpenSandboxes } from '#sandbox/sandboxes.ts';
 import { createFileServers } from '#storage/file-server.ts';
+import { claimBlock } from '#storage/block-claim.ts';
 import { makeScratchDisk } from '#storage/scratch-disk.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import { tracesOf } from '../leaks.ts';
@@ -111,6 +112,7 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
       images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),
       makeScratchDisk,
       serveFiles: createFileServers(assets),
+      claimBlock,
       connectLink,
     };
     return await openSandboxes(

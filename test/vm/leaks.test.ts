@@ -10,6 +10,7 @@ import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import type { SandboxSpec } from '#sandbox/sandbox.ts';
+import { claimBlock } from '#storage/block-claim.ts';
 import { makeScratchDisk } from '#storage/scratch-disk.ts';
 import { assertNothingLeaked, tracesOf } from '../leaks.ts';
 import { openHouse, whyNoVm, type House, type HouseOptions } from './house.ts';
@@ -47,6 +48,7 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
       images: parts.images,
       makeScratchDisk: scratch.make,
       serveFiles: parts.serveFiles,
+      claimBlock,
       connectLink: link.connect,
     };
   };

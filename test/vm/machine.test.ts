@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, chown, mkdir, mkdtemp, open, readFile, rm, stat } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, open, readFile, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { connectLink } from '#link/connect-link.ts';
@@ -38,6 +38,7 @@ async function openBench(): Promise<DriverBench> {
       await disk.truncate(1024 * 1024);
       await chown(join(directory, file), uid, uid);
     },
+    growDiskFile: ({ directory }, file, sizeBytes) => truncate(join(directory, file), sizeBytes),
     async leftovers({ directory }) {
       const traces = await tracesOf({ directory, ids: [] });
       return traces.filter((trace) => !/^file .*(\.img|\.log)$/.test(trace));

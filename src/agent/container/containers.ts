@@ -19,7 +19,8 @@ import type { Volumes } from '../volume/volumes.ts';
 import { cgroupRoot, type Cgroups, podCgroup } from './cgroups.ts';
 import type { Children } from './children.ts';
 import { type Crun, crunStateRoot } from './crun.ts';
-import { type DeviceNode, ociConfig, type OciProcess, ociProcess } from './oci-config.ts';
+import { containerDevices } from './devices.ts';
+import { ociConfig, type OciProcess, ociProcess } from './oci-config.ts';
 import type { PodUsers } from './pod-users.ts';
 import { Rootfs } from './rootfs.ts';
 import { resolveUser } from './users.ts';
@@ -103,7 +104,6 @@ export class Containers {
       const user = resolveUser(engine, rootfs.rootFd, params.process);
       users?.check(user);
       const cgroup = `${podCgroup}/${id}`;
-      const forbiddenMajors = this.#channelMajors();
       const config = ociConfig({
         params,
         user,
@@ -112,8 +112,7 @@ export class Containers {
         pidNamespaceOf,
         users,
         cgroupPath: cgroup,
-        devices: params.privileged ? this.#devices(forbiddenMajors, users) : [],
-        forbiddenMajors,
+        devices: containerDevices(engine, disks, { params, user, users }),
       });
       engine.writeFile(`${rootfs.bundle}/config.json`, JSON.stringify(config), 0o600);
       const preparedMs = engine.monotonicMs();
@@ -415,27 +414,6 @@ export class Containers {
     } catch (error) {
       if (codeOf(error) !== 'ESRCH') throw error; // it has just ended
     }
-  }
-
-  /** Character devices of virtio-serial: the channel to the host is none of a container's business. */
-  #channelMajors(): number[] {
-    const lines = this.#parts.engine.readText('/proc/devices', 16 * 1024).split('\n');
-    return lines.filter((line) => line.includes('virtio-portsdev')).map((line) => Number.parseInt(line, 10));
-  }
-
-  /** To users of the pod's own, crun gives what it makes: what the guest's root keeps to itself is then left out. */
-  #devices(forbiddenMajors: readonly number[], users: PodUsers | undefined): DeviceNode[] {
-    const { engine } = this.#parts;
-    return engine.list('/dev').flatMap((name): DeviceNode[] => {
-      const path = `/dev/${name}`;
-      const status = engine.status(path);
-      if (status === undefined || (status.kind !== 'characterDevice' && status.kind !== 'blockDevice')) return [];
-      if (status.kind === 'characterDevice' && forbiddenMajors.includes(status.major)) return [];
-      if (users !== undefined && (status.mode & 0o006) !== 0o006) return [];
-      if (name === 'console' || name === 'ptmx' || name === 'tty') return [];
-      const type = status.kind === 'blockDevice' ? 'b' : 'c';
-      return [{ path, type, major: status.major, minor: status.minor, fileMode: status.mode }];
-    });
   }
 
   #crun(): Crun {

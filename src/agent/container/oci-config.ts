@@ -1,5 +1,6 @@
 import type { ContainerParams } from '#wire/messages.ts';
 import type { PodUsers } from './pod-users.ts';
+import type { ContainerDevices } from './devices.ts';
 import type { ResolvedUser } from './users.ts';
 
 /** OCI's runtime configuration, as far as we write it: https://github.com/opencontainers/runtime-spec */
@@ -24,14 +25,6 @@ export interface OciMount {
   readonly options: readonly string[];
 }
 
-export interface DeviceNode {
-  readonly path: string;
-  readonly type: 'c' | 'b';
-  readonly major: number;
-  readonly minor: number;
-  readonly fileMode: number;
-}
-
 export interface OciInput {
   readonly params: ContainerParams;
   readonly user: ResolvedUser;
@@ -43,10 +36,7 @@ export interface OciInput {
   /** Of a pod with a user namespace, which the container joins. */
   readonly users: PodUsers | undefined;
   readonly cgroupPath: string;
-  /** Of a privileged container. */
-  readonly devices: readonly DeviceNode[];
-  /** Major numbers of devices nobody gets: the channel to the host. */
-  readonly forbiddenMajors: readonly number[];
+  readonly devices: ContainerDevices;
 }
 
 const defaultPath = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -78,8 +68,8 @@ export function ociConfig(input: OciInput): object {
         { type: 'mount' },
         { type: 'cgroup' },
       ],
-      resources: ociResources(params, input.forbiddenMajors),
-      devices: input.devices,
+      resources: ociResources(params, input.devices),
+      devices: input.devices.nodes,
       maskedPaths: params.maskedPaths ?? (params.privileged ? [] : defaultMaskedPaths),
       readonlyPaths: params.readonlyPaths ?? (params.privileged ? [] : defaultReadonlyPaths),
       ...(params.seccomp === null ? {} : { seccomp: params.seccomp }),
@@ -145,15 +135,10 @@ function systemMounts(isPrivileged: boolean, users: PodUsers | undefined): OciMo
   ];
 }
 
-function ociResources(params: ContainerParams, forbiddenMajors: readonly number[]): object {
+function ociResources(params: ContainerParams, devices: ContainerDevices): object {
   const { memoryLimitBytes, cpuQuotaUs, cpuPeriodUs, cpuShares, pidsLimit } = params.resources;
   return {
-    devices: params.privileged
-      ? [
-          { allow: true, access: 'rwm' },
-          ...forbiddenMajors.map((major) => ({ allow: false, type: 'c', major, access: 'rwm' })),
-        ]
-      : [{ allow: false, access: 'rwm' }],
+    devices: devices.rules,
     ...(memoryLimitBytes === undefined ? {} : { memory: { limit: memoryLimitBytes } }),
     cpu: {
       ...(cpuShares === undefined ? {} : { shares: cpuShares }),

@@ -182,6 +182,8 @@ export interface Mounts {
   mount(source: string, target: string, type: string, flags: number, data: string): void;
   /** `flags` from `unmountFlags`. */
   unmount(target: string, flags: number): void;
+  /** Grows a mounted ext4 to so many bytes of its device, while it is in use. Less than it has is no error. */
+  growExt4(path: string, sizeBytes: number): void;
   pivotRoot(newRoot: string, putOld: string): void;
   changeRoot(path: string): void;
   changeDirectory(path: string): void;

@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -226,12 +227,38 @@ static CALL(add_entropy)
     return answer;
 }
 
+/* The kernel's fs/ext4/ext4.h, which is no header for programs. */
+#define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t)
+
+static CALL(grow_ext4)
+{
+    CALL_START;
+    int64_t bytes;
+    struct statfs space;
+    const char *path;
+
+    if (!take_int(ctx, argv[1], 0, INT64_C(1) << 53, &bytes)) return JS_EXCEPTION;
+    path = take_text(ctx, argv[0]);
+    if (!path) return JS_EXCEPTION;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    bool ok = fd >= 0 && fstatfs(fd, &space) == 0;
+    if (ok) {
+        uint64_t blocks = (uint64_t)bytes / (uint64_t)space.f_bsize;
+        ok = ioctl(fd, EXT4_IOC_RESIZE_FS, &blocks) == 0;
+    }
+    JSValue answer = ok ? JS_UNDEFINED : throw_errno(ctx, errno, "grow", path);
+    if (fd >= 0) close(fd);
+    JS_FreeCString(ctx, path);
+    return answer;
+}
+
 const JSCFunctionListEntry kernel_calls[] = {
     JS_CFUNC_DEF("monotonicMs", 0, monotonic_ms),
     JS_CFUNC_DEF("realtimeMs", 0, realtime_ms),
     JS_CFUNC_DEF("setRealtimeMs", 1, set_realtime_ms),
     JS_CFUNC_DEF("mount", 5, mount_path),
     JS_CFUNC_DEF("unmount", 2, unmount),
+    JS_CFUNC_DEF("growExt4", 2, grow_ext4),
     JS_CFUNC_DEF("pivotRoot", 2, pivot_root),
     JS_CFUNC_MAGIC_DEF("changeRoot", 1, one_text, do_chroot),
     JS_CFUNC_MAGIC_DEF("changeDirectory", 1, one_text, do_chdir),

@@ -1,21 +1,34 @@
 import { PodvmError } from '#base/errors.ts';
 import type { Params } from '#wire/messages.ts';
-import { mountFlags } from '../engine/constants.ts';
-import { codeOf, type Clock, type Files, type Mounts, type Text } from '../engine/engine.ts';
+import { mountFlags, open } from '../engine/constants.ts';
+import { codeOf, type Clock, type Descriptors, type Files, type Mounts, type Text } from '../engine/engine.ts';
 import type { MappedViews } from './mapped-views.ts';
 
-type Parts = Clock & Files & Mounts & Pick<Text, 'decodeUtf8'>;
+type Parts = Clock & Descriptors & Files & Mounts & Pick<Text, 'decodeUtf8'> & { sync(): void };
+type FileSystem = 'erofs' | 'ext4' | 'none';
+
+interface Disk {
+  /** `sda`. */
+  readonly name: string;
+  readonly fileSystem: FileSystem;
+  readonly readOnly: boolean;
+}
 
 const disksRoot = '/run/podvm/disks';
 const deadlineMs = 10_000;
 const pollMs = 5;
+/** A process that has just ended may take its mounts with it only a moment later. */
+const busyMs = 2_000;
+/** The kernel hears of a disk's new size from the VMM; if not by then, it is told to look. */
+const rescanAfterMs = 500;
+const sectorBytes = 512;
+const superblock = { offset: 1024, magicOffset: 56, magic: 0xef53 } as const;
 
-/** The SCSI disks that the host attached, mounted by their serial. */
+/** The SCSI disks that the host attached, by their serial; mounted, unless they are for a container as they are. */
 export class Disks {
   readonly #parts: Parts;
   readonly #views: MappedViews;
-  /** Device files, by serial. */
-  readonly #mounted = new Map<string, string>();
+  readonly #disks = new Map<string, Disk>();
 
   constructor(parts: Parts, views: MappedViews) {
     this.#parts = parts;
@@ -24,15 +37,9 @@ export class Disks {
 
   /** Where the disk is mounted. Errors: `notFound`. */
   path(serial: string): string {
-    this.device(serial);
+    if (this.#find(serial).fileSystem === 'none')
+      throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not mounted`);
     return `${disksRoot}/${serial}`;
-  }
-
-  /** Its device file. Errors: `notFound`. */
-  device(serial: string): string {
-    const device = this.#mounted.get(serial);
-    if (device !== undefined) return device;
-    throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not attached`);
   }
 
   /** The same, as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
@@ -40,38 +47,65 @@ export class Disks {
     return this.#views.of(this.path(serial));
   }
 
+  /** Its device file. Errors: `notFound`. */
+  device(serial: string): string {
+    return `/dev/${this.#find(serial).name}`;
+  }
+
+  /** Its device, to be made known to a container. Errors: `notFound`, also for one that is mounted. */
+  deviceNumbers(serial: string): { readonly major: number; readonly minor: number } {
+    const { name, fileSystem } = this.#find(serial);
+    const status = this.#parts.status(`/dev/${name}`);
+    if (fileSystem !== 'none' || status === undefined)
+      throw new PodvmError('notFound', `Cannot use disk ${serial} as a device: it is mounted, or gone`);
+    return { major: status.major, minor: status.minor };
+  }
+
   /** Waits for the disk and mounts it. Errors: `alreadyExists`, `timeout`, `failedPrecondition`. */
-  async attach({
-    serial,
-    fileSystem,
-    readOnly,
-    hasQuotas,
-  }: Params<'attachDisk'>): Promise<{ name: string; ms: number }[]> {
-    if (this.#mounted.has(serial)) throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: it is mounted`);
+  async attach(params: Params<'attachDisk'>): Promise<{ name: string; ms: number }[]> {
+    const { serial, fileSystem, readOnly } = params;
+    if (this.#disks.has(serial))
+      throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: it is attached already`);
     const startedMs = this.#parts.monotonicMs();
-    const device = await this.#find(serial);
+    const name = await this.#appeared(serial);
+    const device = `/dev/${name}`;
     const foundMs = this.#parts.monotonicMs();
-    const target = `${disksRoot}/${serial}`;
-    this.#parts.makeDirectories(target, 0o700);
-    const flags = readOnly ? mountFlags.readOnly : mountFlags.noAccessTime;
-    const options = hasQuotas === true ? 'prjquota' : '';
-    const mount = () => this.#parts.mount(device, target, fileSystem, flags | mountFlags.noDevices, options);
-    await this.#mount(serial, mount);
-    this.#mounted.set(serial, device);
+    if (fileSystem === 'none') await this.#settled(serial, () => this.#withOpen(device, () => undefined));
+    else await this.#mount(device, fileSystem, params);
+    this.#disks.set(serial, { name, fileSystem, readOnly });
     return [
       { name: 'found', ms: foundMs - startedMs },
       { name: 'mounted', ms: this.#parts.monotonicMs() - foundMs },
     ];
   }
 
+  async #mount(
+    device: string,
+    fileSystem: FileSystem,
+    { serial, readOnly, hasQuotas }: Params<'attachDisk'>,
+  ): Promise<void> {
+    const target = `${disksRoot}/${serial}`;
+    this.#parts.makeDirectories(target, 0o700);
+    const flags = (readOnly ? mountFlags.readOnly : mountFlags.noAccessTime) | mountFlags.noDevices;
+    await this.#settled(serial, () => {
+      try {
+        this.#parts.mount(device, target, fileSystem, flags, hasQuotas === true ? 'prjquota' : '');
+      } catch (error) {
+        if (codeOf(error) !== 'EINVAL' || fileSystem !== 'ext4' || this.#isExt4(device)) throw error;
+        throw new PodvmError('failedPrecondition', `Cannot mount disk ${serial}: it holds no ext4 file system`);
+      }
+    });
+  }
+
   /** The kernel shows a disk before it can be opened: until it has read its size, that gives ENXIO. */
-  async #mount(serial: string, mount: () => void): Promise<void> {
+  async #settled(serial: string, use: () => void): Promise<void> {
     const giveUpMs = this.#parts.monotonicMs() + deadlineMs;
     while (true) {
       try {
-        mount();
+        use();
         return;
       } catch (cause) {
+        if (cause instanceof PodvmError) throw cause;
         const isAppearing = codeOf(cause) === 'ENXIO' && this.#parts.monotonicMs() < giveUpMs;
         if (!isAppearing) {
           throw new PodvmError('failedPrecondition', `Cannot mount disk ${serial}: ${codeOf(cause)}`, { cause });
@@ -81,39 +115,106 @@ export class Disks {
     }
   }
 
+  #withOpen<T>(device: string, use: (fd: number) => T): T {
+    const fd = this.#parts.open(device, open.readOnly | open.nonBlock);
+    try {
+      return use(fd);
+    } finally {
+      this.#parts.close(fd);
+    }
+  }
+
+  #isExt4(device: string): boolean {
+    const bytes = new Uint8Array(2);
+    this.#withOpen(device, (fd) => {
+      this.#parts.seek(fd, superblock.offset + superblock.magicOffset);
+      this.#parts.read(fd, bytes);
+    });
+    return ((bytes[1] ?? 0) << 8) + (bytes[0] ?? 0) === superblock.magic;
+  }
+
   #pause(): Promise<void> {
     return new Promise((resolve) => {
       this.#parts.setTimer(pollMs, resolve);
     });
   }
 
-  detach(serial: string): void {
-    if (!this.#mounted.has(serial)) return;
-    this.#views.drop(`${disksRoot}/${serial}`);
+  /** What was written is with the host after it. Errors: `busy` while something uses it; that is written out too. */
+  async detach(serial: string): Promise<void> {
+    const disk = this.#disks.get(serial);
+    if (disk === undefined) return;
+    if (disk.fileSystem === 'none') {
+      if (!disk.readOnly) this.#withOpen(`/dev/${disk.name}`, (fd) => this.#parts.flush(fd));
+    } else {
+      this.#views.drop(`${disksRoot}/${serial}`);
+      await this.#unmount(serial);
+    }
+    this.#disks.delete(serial);
+  }
+
+  async #unmount(serial: string): Promise<void> {
+    const giveUpMs = this.#parts.monotonicMs() + busyMs;
+    while (!this.#tryUnmount(serial)) {
+      if (this.#parts.monotonicMs() > giveUpMs) {
+        this.#parts.sync();
+        throw new PodvmError('busy', `Cannot detach disk ${serial}: something uses it`);
+      }
+      await this.#pause();
+    }
+  }
+
+  #tryUnmount(serial: string): boolean {
     try {
       this.#parts.unmount(`${disksRoot}/${serial}`, 0);
+      return true;
     } catch (cause) {
       if (codeOf(cause) !== 'EBUSY') throw cause;
-      throw new PodvmError('busy', `Cannot detach disk ${serial}: something uses it`, { cause });
+      return false;
     }
-    this.#mounted.delete(serial);
   }
 
   detachAll(): void {
-    for (const serial of this.#mounted.keys()) {
-      try {
-        this.detach(serial);
-      } catch {
-        // what still uses it dies with the machine; the disk was synced
-      }
+    for (const [serial, { fileSystem }] of this.#disks) {
+      if (fileSystem !== 'none') this.#tryUnmount(serial); // what still uses it dies with the machine; it was synced
     }
   }
 
-  async #find(serial: string): Promise<string> {
+  /** Errors: `notFound`, `timeout` (the kernel sees no larger disk), `failedPrecondition` (the file system refuses). */
+  async grow(serial: string, sizeBytes: number): Promise<void> {
+    const { name, fileSystem, readOnly } = this.#find(serial);
+    const startedMs = this.#parts.monotonicMs();
+    const isSeen = () =>
+      Number(this.#parts.readText(`/sys/block/${name}/size`, 64)) * sectorBytes >=
+      sizeBytes - (sizeBytes % sectorBytes);
+    for (let wasTold = false; !isSeen(); await this.#pause()) {
+      const waitedMs = this.#parts.monotonicMs() - startedMs;
+      if (waitedMs > deadlineMs)
+        throw new PodvmError('timeout', `Cannot grow disk ${serial}: the kernel does not see its new size`);
+      if (wasTold || waitedMs < rescanAfterMs) continue;
+      this.#parts.writeExisting(`/sys/block/${name}/device/rescan`, '1');
+      wasTold = true;
+    }
+    if (fileSystem !== 'ext4' || readOnly) return;
+    try {
+      this.#parts.growExt4(`${disksRoot}/${serial}`, sizeBytes);
+    } catch (cause) {
+      throw new PodvmError('failedPrecondition', `Cannot grow the file system of disk ${serial}: ${codeOf(cause)}`, {
+        cause,
+      });
+    }
+  }
+
+  #find(serial: string): Disk {
+    const disk = this.#disks.get(serial);
+    if (disk === undefined) throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not attached`);
+    return disk;
+  }
+
+  async #appeared(serial: string): Promise<string> {
     const giveUpMs = this.#parts.monotonicMs() + deadlineMs;
     while (true) {
-      const device = this.#look(serial);
-      if (device !== undefined) return device;
+      const name = this.#look(serial);
+      if (name !== undefined) return name;
       if (this.#parts.monotonicMs() > giveUpMs) {
         throw new PodvmError('timeout', `Cannot attach disk ${serial}: it did not appear within ${deadlineMs} ms`);
       }
@@ -122,11 +223,12 @@ export class Disks {
   }
 
   #look(serial: string): string | undefined {
-    for (const name of this.#parts.list('/sys/block')) {
-      if (!name.startsWith('sd') || this.#serialOf(name) !== serial) continue;
-      if (this.#parts.status(`/dev/${name}`) !== undefined) return `/dev/${name}`;
-    }
-    return undefined;
+    return this.#parts
+      .list('/sys/block')
+      .find(
+        (name) =>
+          name.startsWith('sd') && this.#serialOf(name) === serial && this.#parts.status(`/dev/${name}`) !== undefined,
+      );
   }
 
   /** From the SCSI page 0x80, Unit Serial Number: four bytes, then the text. */

@@ -2,13 +2,14 @@ import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
 import type { VolumeParams } from '#wire/messages.ts';
 import { mountFlags, unmountFlags } from '../engine/constants.ts';
-import type { Files, Mounts } from '../engine/engine.ts';
+import type { Clock, Files, Mounts } from '../engine/engine.ts';
 import type { Disks } from './disks.ts';
+import { giveToGroup } from './group.ts';
 import type { MappedViews } from './mapped-views.ts';
 import type { Project, Projects, Space } from './projects.ts';
 import type { Shares } from './shares.ts';
 
-type Parts = Files & Mounts;
+type Parts = Clock & Files & Mounts;
 
 const volumesRoot = '/run/podvm/volumes';
 const defaultMode = 0o777;
@@ -76,6 +77,7 @@ export class Volumes {
     const volume = this.#make(params);
     this.#volumes.set(name, volume);
     if (kind === 'image') return; // its owners and modes are its own
+    if (kind === 'disk') return await this.#giveDisk(volume);
     // Of an fsGroup the volume and all that is made in it belong to the group: the set-group-id bit hands it down.
     this.#parts.changeOwner(volume.path, uid, fsGroup ?? gid ?? 0);
     this.#parts.changeMode(volume.path, fsGroup === undefined ? mode : mode | 0o2070);
@@ -90,7 +92,7 @@ export class Volumes {
     if (volume.params.kind === 'image') return; // the disk stays, and whatever else shows it
     this.#views.drop(volume.path);
     if (volume.isMounted) this.#parts.unmount(volume.path, unmountFlags.detach);
-    this.#parts.removeTree(volume.path);
+    if (volume.params.kind !== 'disk') this.#parts.removeTree(volume.path); // what is on it outlives the pod
   }
 
   /** What each volume on a disk has in it. */
@@ -105,6 +107,7 @@ export class Volumes {
     switch (params.kind) {
       case 'scratch':
         return this.#makeOnDisk(params);
+      case 'disk':
       case 'image':
         return { params, path: this.#disks.path(diskOf(params)), isMounted: false, project: undefined };
       default:
@@ -119,6 +122,17 @@ export class Volumes {
     this.#parts.makeDirectories(path);
     const project = this.#projects.assign(this.#disks.device(disk), path, sizeLimitBytes);
     return { params, path, isMounted: false, project };
+  }
+
+  /** Of a disk with files of before, all belong to the group. */
+  async #giveDisk({ params: { name, fsGroup }, path }: Volume): Promise<void> {
+    if (fsGroup === undefined) return;
+    try {
+      await giveToGroup(this.#parts, path, fsGroup);
+    } catch (error) {
+      this.#volumes.delete(name);
+      throw error;
+    }
   }
 
   #makeInMemory(params: VolumeParams): Volume {

@@ -40,7 +40,14 @@ test('createContainer() refuses what is missing or not possible, with a sentence
   await refuses({ image: undefined }, status.INVALID_ARGUMENT, /names no image/);
   await refuses({ image: { image: 'missing' } }, status.NOT_FOUND, /missing/);
   await refuses({ envs: [{ key: 'A', value: Buffer.of(0xff) }] }, status.INVALID_ARGUMENT, /no UTF-8/);
-  await refuses({ devices: [{ hostPath: '/dev/kvm' }] }, status.UNIMPLEMENTED, /devices of the host/);
+  const device = (more: object) => ({
+    devices: [{ hostPath: '/dev/null', containerPath: '/dev/x', permissions: 'rwm', ...more }],
+  });
+  await refuses(device({}), status.UNIMPLEMENTED, /neither a block device nor an image file/);
+  await refuses(device({ hostPath: '/no/such/device' }), status.NOT_FOUND, /it is not there/);
+  await refuses(device({ permissions: 'x' }), status.INVALID_ARGUMENT, /"rwm"/);
+  await refuses(device({ containerPath: 'x' }), status.INVALID_ARGUMENT, /absolute paths/);
+  await refuses({ CDIDevices: [{ name: 'vendor.com/gpu=0' }] }, status.UNIMPLEMENTED, /CDI/);
   const mounts = (mount: object) => ({ mounts: [{ containerPath: '/data', hostPath: '/srv', ...mount }] });
   await refuses(mounts({ hostPath: 'srv' }), status.INVALID_ARGUMENT, /absolute path of the host/);
   await refuses(mounts({ hostPath: '/no/such/path' }), status.NOT_FOUND, /\/no\/such\/path: there is no such/);

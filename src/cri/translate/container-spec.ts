@@ -3,6 +3,7 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { ContainerSpec } from '#sandbox/sandbox.ts';
 import type { ContainerConfig, LinuxContainerResources, Mount, PodSandboxConfig } from '../schema/api_pb.ts';
+import { devicesOf } from './devices.ts';
 import { numberOf } from './int64.ts';
 import { mountsOf } from './mounts.ts';
 import { resourcesOf } from './resources.ts';
@@ -21,7 +22,7 @@ export async function containerSpecOf(
   if (image === undefined || image.image === '') {
     throw new PodvmError('invalid', `Cannot create ${what}: its config names no image`);
   }
-  refuseWhatIsMissing(what, config);
+  const devices = devicesOf(what, config);
   checkUserNamespaceOf(what, linux?.securityContext?.namespaceOptions, pod?.securityContext?.namespaceOptions);
   const logPath = logPathOf(what, logDirectory, config.logPath);
   const messageFile = terminationMount(config);
@@ -38,6 +39,7 @@ export async function containerSpecOf(
       what,
       config.mounts.filter((mount) => mount !== messageFile),
     ),
+    ...(devices.length === 0 ? {} : { devices }),
     security: await securityOf(linux?.securityContext),
     resources: resourcesOf(linux?.resources),
     tty: config.tty,
@@ -72,13 +74,6 @@ function metadataOf(config: ContainerConfig): { readonly name: string; readonly 
   }
   checkTables(`container ${name}`, config);
   return { name, attempt };
-}
-
-function refuseWhatIsMissing(what: string, config: ContainerConfig): void {
-  const refuse = (why: string, fix: string) => new PodvmError('unsupported', `Cannot create ${what}: ${why}`, { fix });
-  if (config.devices.length > 0 || config.CDIDevices.length > 0) {
-    throw refuse("devices of the host cannot be given to a pod's machine", 'Leave the devices out.');
-  }
 }
 
 /** Kubernetes' mark for the mount that is no volume: the file that takes the container's last words. */

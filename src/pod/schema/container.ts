@@ -3,7 +3,7 @@ import { parseQuantity } from '#base/quantity.ts';
 import { killingProbe, lifecycle, readinessProbe } from './probe.ts';
 import * as s from './scalars.ts';
 import { containerSecurity } from './security.ts';
-import { envSources, volumeMount } from './volume.ts';
+import { envSources, volumeDevice, volumeMount } from './volume.ts';
 
 /** A container of a Pod; init containers are the same and may have `restartPolicy: Always`. */
 const keyRef = v.object({ name: s.dnsSubdomain, key: s.configKey, optional: v.optional(s.boolean, false) });
@@ -85,6 +85,10 @@ const entries = {
   resources: v.optional(resources, {}),
   volumeMounts: v.optional(
     s.keyedList(volumeMount, 1000, (mount) => mount.mountPath),
+    [],
+  ),
+  volumeDevices: v.optional(
+    s.keyedList(volumeDevice, 100, (device) => device.devicePath),
     [],
   ),
   startupProbe: v.optional(killingProbe),

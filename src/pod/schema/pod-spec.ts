@@ -62,7 +62,7 @@ export type PodSpec = v.InferOutput<typeof podSpec>;
 function contradictions(spec: {
   readonly initContainers: readonly v.InferOutput<typeof initContainer>[];
   readonly containers: readonly v.InferOutput<typeof container>[];
-  readonly volumes: readonly { readonly name: string }[];
+  readonly volumes: readonly { readonly name: string; readonly hostPath?: object | undefined }[];
   readonly dnsPolicy: string;
   readonly dnsConfig: v.InferOutput<typeof dnsConfig>;
 }): string[] {
@@ -77,6 +77,12 @@ function contradictions(spec: {
     for (const mount of item.volumeMounts) {
       if (volumes.has(mount.name)) continue;
       problems.push(`must have a volume ${JSON.stringify(mount.name)}, which container ${item.name} mounts`);
+    }
+    for (const { name } of item.volumeDevices) {
+      if (spec.volumes.some((volume) => volume.name === name && volume.hostPath !== undefined)) continue;
+      problems.push(
+        `must have a hostPath volume ${JSON.stringify(name)}, which container ${item.name} has as a device`,
+      );
     }
     for (const port of item.ports) {
       if (port.hostPort === undefined) continue;

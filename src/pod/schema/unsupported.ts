@@ -58,7 +58,6 @@ const fields: Readonly<Record<string, Verdict>> = {
   'spec.containers[].resizePolicy': ignore,
   'spec.containers[].restartPolicy': refuse('is supported for init containers only, where Always makes a sidecar'),
   'spec.containers[].restartPolicyRules': refuse('is not supported'),
-  'spec.containers[].volumeDevices': refuse('is not supported: there are no block volumes yet'),
   'spec.containers[].resources.claims': refuse('is not supported: there are no devices to claim'),
   'spec.containers[].env[].valueFrom.fileKeyRef': refuse('is not supported; use configMapKeyRef or secretKeyRef'),
   'spec.containers[].lifecycle.stopSignal': refuse("is not supported; the image's StopSignal is used"),

@@ -66,14 +66,14 @@ const projection = v.pipe(
 );
 
 /** Types of a hostPath that no machine can have: they are doors to the host's kernel. */
-const doors = ['Socket', 'CharDevice', 'BlockDevice'];
+const doors = ['Socket', 'CharDevice'];
 const hostPathType = v.pipe(
   s.string,
   v.check(
     (type) => !doors.includes(type),
     (issue) => `must not be ${s.describe(issue.input)}: what is behind it is in the host's kernel, not the machine's`,
   ),
-  s.picklist(['', 'Directory', 'DirectoryOrCreate', 'File', 'FileOrCreate']),
+  s.picklist(['', 'Directory', 'DirectoryOrCreate', 'File', 'FileOrCreate', 'BlockDevice']),
 );
 
 const sourceNames = ['emptyDir', 'configMap', 'secret', 'downwardAPI', 'projected', 'image', 'hostPath'] as const;
@@ -134,3 +134,6 @@ export const volumeMount = v.pipe(
   ),
   v.check((mount) => !mount.mountPath.includes(':'), 'must not have ":" in its mountPath'),
 );
+
+/** The volume is a hostPath that is a block device or an image file: there are no PersistentVolumeClaims here. */
+export const volumeDevice = v.object({ name: s.dnsLabel, devicePath: s.absolutePath });

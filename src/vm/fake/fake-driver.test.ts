@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdtemp, readdir, rm, mkdir, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, mkdir, writeFile, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import assert from 'node:assert/strict';
@@ -29,6 +29,7 @@ async function openBench(): Promise<DriverBench & { readonly driver: FakeDriver 
       return { id, directory, memoryMiB: 128, vcpus: 1, uid: 1000, from: 'boot' };
     },
     makeDiskFile: ({ directory }, file) => writeFile(join(directory, file), ''),
+    growDiskFile: ({ directory }, file, sizeBytes) => truncate(join(directory, file), sizeBytes),
     leftovers: async ({ id, directory }) => [
       ...driver.machines.filter((one) => one.id === id && !one.isGone).map(() => `machine ${id}`),
       ...(await readdir(directory)).filter((file) => !file.endsWith('.img')),

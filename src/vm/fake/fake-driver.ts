@@ -90,6 +90,8 @@ export class FakeMachine implements Machine {
   readonly spec: MachineSpec;
   /** What is attached now, by serial. */
   readonly disks = new Map<string, DiskSpec>();
+  /** What `growDisk` said last, in bytes. */
+  readonly sizes = new Map<string, number>();
   /** The guest's end of each attached port, by name. */
   readonly ports = new Map<string, Duplex>();
   readonly #life: MachineLife;
@@ -150,13 +152,14 @@ export class FakeMachine implements Machine {
   async attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void> {
     this.#life.assertRunning('attach a disk to');
     signal.throwIfAborted();
-    if (!/^[a-z0-9-]{1,20}$/.test(disk.serial) || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/.test(disk.file)) {
+    if (!/^[a-z0-9-]{1,20}$/.test(disk.serial) || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/.test(disk.file ?? 'device')) {
       throw new PodvmError('invalid', `Cannot attach disk: bad serial or file, got ${disk.serial} ${disk.file}`);
     }
     if (this.disks.has(disk.serial)) {
       throw new PodvmError('alreadyExists', `Cannot attach disk ${disk.serial}: a disk with this serial is attached`);
     }
-    await access(join(this.spec.directory, disk.file)).catch((cause: unknown) => {
+    const path = disk.file === undefined ? this.spec.directory : join(this.spec.directory, disk.file);
+    await access(path).catch((cause: unknown) => {
       throw new PodvmError('failedPrecondition', `Cannot attach disk ${disk.serial}: its file is missing`, { cause });
     });
     this.disks.set(disk.serial, disk);
@@ -170,6 +173,16 @@ export class FakeMachine implements Machine {
       throw new PodvmError('notFound', `Cannot detach disk ${serial}: no such disk is attached`);
     }
   }
+
+  async growDisk(serial: string, sizeBytes: number, signal: AbortSignal): Promise<void> {
+    this.#life.assertRunning('grow a disk of');
+    signal.throwIfAborted();
+    if (!this.disks.has(serial))
+      throw new PodvmError('notFound', `Cannot grow disk ${serial}: no such disk is attached`);
+    this.sizes.set(serial, sizeBytes);
+  }
+
+  onDiskError(): void {}
 
   async attachPort(name: string, signal: AbortSignal): Promise<Duplex> {
     this.#life.assertRunning('attach a port to');

@@ -1,12 +1,12 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PodvmError } from '#base/errors.ts';
-import type { DiskSpec } from '../driver.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import type { DiskError, DiskSpec } from '../driver.ts';
 import type { Deletions } from './deletions.ts';
 import type { MachineDirectory } from './machine-directory.ts';
-import type { QmpClient } from './qmp.ts';
+import type { QmpClient, QmpEvent } from './qmp.ts';
 
-export const diskLimits = { maxDisks: 128 } as const;
+export const diskLimits = { maxDisks: 128, errorIntervalMs: 1000 } as const;
 
 const serialPattern = /^[a-z0-9-]{1,20}$/;
 const filePattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
@@ -16,34 +16,40 @@ const cleanUpTimeoutMs = 5_000;
 export class Disks {
   readonly #qmp: QmpClient;
   readonly #directory: MachineDirectory;
+  /** The VMM's user. */
+  readonly #uid: number;
   readonly #attached = new Set<string>();
   readonly #deletions: Deletions;
+  readonly #lastErrorMs = new Map<string, number>();
+  #onError: (error: DiskError) => void = () => {};
 
-  constructor(qmp: QmpClient, deletions: Deletions, directory: MachineDirectory) {
+  constructor(qmp: QmpClient, deletions: Deletions, directory: MachineDirectory, uid: number) {
     this.#qmp = qmp;
     this.#deletions = deletions;
     this.#directory = directory;
+    this.#uid = uid;
   }
 
   async attach(disk: DiskSpec, signal: AbortSignal): Promise<void> {
     await this.#assertAttachable(disk);
-    this.#attached.add(disk.serial);
-    const node = blockNode(nodeName(disk.serial), this.#directory.inside(disk.file), disk.readOnly);
+    const { serial } = disk;
+    this.#attached.add(serial);
     try {
-      await this.#qmp.execute('blockdev-add', node, signal);
-      await this.#qmp.execute('device_add', scsiDisk(disk.serial), signal);
+      if (disk.device !== undefined) await this.#directory.addDevice(serial, disk.device, this.#uid, signal);
+      await this.#qmp.execute('blockdev-add', blockNode(disk, this.#directory), signal);
+      await this.#qmp.execute('device_add', scsiDisk(serial), signal);
     } catch (cause) {
-      await this.#undoAttach(disk.serial);
-      this.#attached.delete(disk.serial);
+      // What may still be there can be detached again by whoever asked.
+      if (await this.#undoAttach(serial)) this.#attached.delete(serial);
       throw attachFailure(disk, cause);
     }
   }
 
   /**
    * QEMU runs what it was sent, in order, also when the caller has left meanwhile: so both steps are undone, whichever
-   * were done. Not by the caller's signal, which may be what ended the call; refusals mean that there was nothing.
+   * were done; false when QEMU does not say so. Not by the caller's signal, which may be what ended the call; refusals mean that there was nothing.
    */
-  async #undoAttach(serial: string): Promise<void> {
+  async #undoAttach(serial: string): Promise<boolean> {
     const signal = AbortSignal.timeout(cleanUpTimeoutMs);
     const device = deviceId(serial);
     const deleted = this.#deletions.of(device, signal).catch(() => undefined);
@@ -53,23 +59,67 @@ export class Disks {
     );
     if (wasThere) await deleted;
     this.#deletions.forget(device);
-    await this.#qmp.execute('blockdev-del', { 'node-name': nodeName(serial) }, signal).catch(() => undefined);
+    const isGone = await this.#qmp.execute('blockdev-del', { 'node-name': nodeName(serial) }, signal).then(
+      () => true,
+      (error: unknown) => /failed to find node/i.test(messageOf(error)),
+    );
+    await this.#directory.removeDevice(serial);
+    return isGone;
   }
 
   async detach(serial: string, signal: AbortSignal): Promise<void> {
-    if (!this.#attached.has(serial)) {
-      throw new PodvmError('notFound', `Cannot detach disk ${serial}: no such disk is attached`);
-    }
+    this.#assertAttached(serial, 'detach');
     const deleted = this.#deletions.of(deviceId(serial), signal);
     deleted.catch(() => undefined); // looked at below; the command may fail first
     try {
-      await this.#qmp.execute('device_del', { id: deviceId(serial) }, signal);
-      await deleted;
+      // A guest that kept it until now (a call before this one gave up) may have let it go meanwhile.
+      if (await this.#isPlugged(serial, signal)) await deleted;
       await this.#qmp.execute('blockdev-del', { 'node-name': nodeName(serial) }, signal);
     } finally {
       this.#deletions.forget(deviceId(serial));
     }
+    await this.#directory.removeDevice(serial);
     this.#attached.delete(serial);
+    this.#lastErrorMs.delete(serial);
+  }
+
+  async #isPlugged(serial: string, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#qmp.execute('device_del', { id: deviceId(serial) }, signal);
+      return true;
+    } catch (error) {
+      if (/not found/i.test(messageOf(error))) return false;
+      if (/in the process of unplug/i.test(messageOf(error))) return true;
+      throw error;
+    }
+  }
+
+  async grow(serial: string, sizeBytes: number, signal: AbortSignal): Promise<void> {
+    this.#assertAttached(serial, 'grow');
+    try {
+      await this.#qmp.execute('block_resize', { 'node-name': nodeName(serial), size: sizeBytes }, signal);
+    } catch (cause) {
+      if (!(cause instanceof PodvmError) || cause.kind !== 'internal') throw cause;
+      throw new PodvmError('invalid', `Cannot grow disk ${serial} to ${sizeBytes} bytes: ${cause.message}`, { cause });
+    }
+  }
+
+  onError(listener: (error: DiskError) => void): void {
+    this.#onError = listener;
+  }
+
+  /** QEMU's BLOCK_IO_ERROR. A guest may write into a full disk as often as it likes: one a second is told. */
+  failed(data: QmpEvent['data']): void {
+    const device = data['qom-path'] ?? data['device'];
+    const serial = typeof device === 'string' ? (/(?:^|\/)scsi-([a-z0-9-]{1,20})$/.exec(device)?.[1] ?? '') : '';
+    const node = data['node-name'];
+    const named = typeof node === 'string' && node.startsWith('disk-') ? node.slice('disk-'.length) : serial;
+    if (!this.#attached.has(named)) return;
+    const nowMs = performance.now();
+    if (nowMs - (this.#lastErrorMs.get(named) ?? -Infinity) < diskLimits.errorIntervalMs) return;
+    this.#lastErrorMs.set(named, nowMs);
+    const operation = data['operation'] === 'read' ? 'read' : 'write';
+    this.#onError({ serial: named, operation, isFull: data['nospace'] === true });
   }
 
   /** Asks a QEMU that another process of ours started which disks it has. */
@@ -82,9 +132,14 @@ export class Disks {
     }
   }
 
+  #assertAttached(serial: string, verb: string): void {
+    if (this.#attached.has(serial)) return;
+    throw new PodvmError('notFound', `Cannot ${verb} disk ${serial}: no such disk is attached`);
+  }
+
   async #assertAttachable({ serial, file }: DiskSpec): Promise<void> {
     if (!serialPattern.test(serial)) throw new PodvmError('invalid', `Cannot attach disk: bad serial, got ${serial}`);
-    if (!filePattern.test(file))
+    if (file !== undefined && !filePattern.test(file))
       throw new PodvmError('invalid', `Cannot attach disk ${serial}: bad file name, got ${file}`);
     if (this.#attached.has(serial)) {
       throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: a disk with this serial is attached`);
@@ -92,6 +147,7 @@ export class Disks {
     if (this.#attached.size >= diskLimits.maxDisks) {
       throw new PodvmError('exhausted', `Cannot attach disk ${serial}: ${diskLimits.maxDisks} disks are attached`);
     }
+    if (file === undefined) return;
     await access(join(this.#directory.path, file)).catch((cause: unknown) => {
       throw new PodvmError('failedPrecondition', `Cannot attach disk ${serial}: its file ${file} is missing`, {
         cause,
@@ -100,19 +156,28 @@ export class Disks {
   }
 }
 
-function blockNode(node: string, filename: string, readOnly: boolean): Record<string, unknown> {
+function blockNode(disk: DiskSpec, directory: MachineDirectory): Record<string, unknown> {
+  const { serial, readOnly } = disk;
+  const discard = readOnly ? 'ignore' : 'unmap';
+  const protocol =
+    disk.device === undefined
+      ? { driver: 'file', filename: directory.inside(disk.file) }
+      : { driver: 'host_device', filename: directory.insideDevice(serial) };
   return {
     driver: 'raw',
-    'node-name': node,
+    'node-name': nodeName(serial),
     'read-only': readOnly,
-    discard: readOnly ? 'ignore' : 'unmap',
+    discard,
     'detect-zeroes': 'off',
-    file: { driver: 'file', filename, 'read-only': readOnly, discard: readOnly ? 'ignore' : 'unmap', aio: 'threads' },
+    file: { ...protocol, 'read-only': readOnly, discard, aio: 'threads' },
   };
 }
 
+/** `report`: QEMU's default for a full host disk is to stop the whole machine, with all the containers in it. */
 function scsiDisk(serial: string): Record<string, unknown> {
-  return { driver: 'scsi-hd', id: deviceId(serial), bus: 'scsi.0', drive: nodeName(serial), serial, device_id: serial };
+  const errors = { rerror: 'report', werror: 'report' };
+  const drive = nodeName(serial);
+  return { driver: 'scsi-hd', id: deviceId(serial), bus: 'scsi.0', drive, serial, device_id: serial, ...errors };
 }
 
 function nodeName(serial: string): string {
@@ -123,15 +188,17 @@ function deviceId(serial: string): string {
   return `scsi-${serial}`;
 }
 
-function attachFailure(disk: DiskSpec, cause: unknown): PodvmError {
-  const text = cause instanceof Error ? cause.message : '';
+function attachFailure({ serial, file }: DiskSpec, cause: unknown): PodvmError {
+  const text = messageOf(cause);
   const kind = cause instanceof PodvmError ? cause.kind : 'internal';
   if (/Permission denied/.test(text)) {
-    return new PodvmError('denied', `Cannot attach disk ${disk.serial}: the VMM's user may not open ${disk.file}`, {
+    const what = file ?? 'the device';
+    return new PodvmError('denied', `Cannot attach disk ${serial}: the VMM's user may not open ${what}`, {
       cause,
+      ...(file === undefined ? { fix: 'Keep the state directory on a file system that is not mounted nodev.' } : {}),
     });
   }
-  return new PodvmError(kind, `Cannot attach disk ${disk.serial}: ${text}`, {
+  return new PodvmError(kind, `Cannot attach disk ${serial}: ${text}`, {
     cause,
     ...(cause instanceof PodvmError ? { tail: cause.tail } : {}),
   });

@@ -48,6 +48,7 @@ test('jailedCommand() shows a booting VMM its own directory and read-only parts,
     ['--ro-bind', '/parts/vmlinux', '/boot/vmlinux'],
     ['--ro-bind', '/parts/initramfs', '/boot/initramfs'],
     ['--bind', '/state/m-1', '/machine'],
+    ['--dev-bind', '/state/m-1/devices', '/machine/devices'],
   ]);
 });
 
@@ -57,6 +58,7 @@ test('jailedCommand() shows a restored VMM its template read-only, and no kernel
     ['--ro-bind', '/sysroot/usr', '/usr'],
     ['--ro-bind', '/templates/t', '/template'],
     ['--bind', '/state/m-1', '/machine'],
+    ['--dev-bind', '/state/m-1/devices', '/machine/devices'],
   ]);
 });
 

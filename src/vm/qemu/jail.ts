@@ -40,6 +40,7 @@ const limits = { core: 0, nofile: 4096, nproc: 1024, memlock: 65_536, msgqueue: 
 export const inside = {
   machine: '/machine',
   sockets: '/machine/sockets',
+  devices: '/machine/devices',
   kernel: '/boot/vmlinux',
   initramfs: '/boot/initramfs',
   memory: '/machine/memory',
@@ -99,6 +100,8 @@ function buildWorld(spec: JailSpec): string[] {
         ]
       : [['--ro-bind', spec.template, '/template']]),
     ['--bind', spec.directory, inside.machine],
+    // bubblewrap's binds are nodev; what is attached while the machine runs may be a device.
+    ['--dev-bind', `${spec.directory}/devices`, inside.devices],
     ['--remount-ro', '/'],
     ['--chdir', '/'],
   ];

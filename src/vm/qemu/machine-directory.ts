@@ -1,5 +1,7 @@
 import { chmod, chown, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { run } from '#host/run.ts';
+import type { BlockDevice } from '../driver.ts';
 import { inside } from './jail.ts';
 import { socketNames } from './command-line.ts';
 
@@ -13,12 +15,15 @@ const portFile = (name: string): string => `port-${name}`;
 export class MachineDirectory {
   readonly path: string;
   readonly sockets: string;
+  /** The one place in it where device nodes work for the VMM (jail.ts); they come and go with its disks. */
+  readonly devices: string;
   readonly consoleLog: string;
   readonly vmmLog: string;
 
   constructor(path: string) {
     this.path = path;
     this.sockets = join(path, 'sockets');
+    this.devices = join(path, 'devices');
     this.consoleLog = join(path, 'console.log');
     this.vmmLog = join(path, 'vmm.log');
   }
@@ -41,6 +46,23 @@ export class MachineDirectory {
     return `${inside.machine}/${file}`;
   }
 
+  insideDevice(name: string): string {
+    return `${inside.devices}/${name}`;
+  }
+
+  /** A node of the block device, for the VMM's user alone. */
+  async addDevice(name: string, { major, minor }: BlockDevice, uid: number, signal: AbortSignal): Promise<void> {
+    const path = join(this.devices, name);
+    await rm(path, { force: true });
+    await run('mknod', ['-m', '0600', path, 'b', String(major), String(minor)], { signal });
+    await chown(path, uid, uid);
+  }
+
+  /** One that is not there is no error. */
+  async removeDevice(name: string): Promise<void> {
+    await rm(join(this.devices, name), { force: true });
+  }
+
   /** Gives the VMM's user what it needs: passing through the directory, and `sockets` for itself. */
   async prepare(uid: number): Promise<void> {
     await chown(this.path, 0, uid);
@@ -49,6 +71,9 @@ export class MachineDirectory {
     await rm(this.consoleLog, { force: true });
     await mkdir(this.sockets, { mode: 0o700 });
     await chown(this.sockets, uid, uid);
+    await rm(this.devices, { recursive: true, force: true });
+    await mkdir(this.devices, { mode: 0o710 });
+    await chown(this.devices, 0, uid);
   }
 
   /** To be called when the VMM listens: from here on it can make, replace and fill nothing on the host but its disks. */
@@ -59,6 +84,6 @@ export class MachineDirectory {
 
   /** Removes what only a living VMM needs; the logs stay for whoever asks why it ended. */
   async sweep(): Promise<void> {
-    await rm(this.sockets, { recursive: true, force: true });
+    for (const directory of [this.sockets, this.devices]) await rm(directory, { recursive: true, force: true });
   }
 }

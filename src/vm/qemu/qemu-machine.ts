@@ -3,6 +3,7 @@ import { PodvmError } from '#base/errors.ts';
 import { killProcess, logTail, waitUntilGone, type ProcessEnd, type ProcessIdentity } from '#host/jailed-process.ts';
 import type {
   Accelerator,
+  DiskError,
   DiskSpec,
   HostLimits,
   Machine,
@@ -71,7 +72,7 @@ export class QemuMachine implements Machine {
     this.consolePath = vmm.directory.consoleLog;
     this.#vmm = vmm;
     this.#life = new MachineLife(this.id);
-    this.#disks = new Disks(vmm.qmp, this.#deletions, vmm.directory);
+    this.#disks = new Disks(vmm.qmp, this.#deletions, vmm.directory, vmm.record.uid);
     this.#ports = new Ports(vmm.qmp, this.#deletions, vmm.directory);
     this.#life.moveTo('running');
     vmm.subscribe((event) => this.#onEvent(event));
@@ -107,6 +108,15 @@ export class QemuMachine implements Machine {
   async detachDisk(serial: string, signal: AbortSignal): Promise<void> {
     this.#life.assertRunning('detach a disk from');
     await this.#disks.detach(serial, signal);
+  }
+
+  async growDisk(serial: string, sizeBytes: number, signal: AbortSignal): Promise<void> {
+    this.#life.assertRunning('grow a disk of');
+    await this.#disks.grow(serial, sizeBytes, signal);
+  }
+
+  onDiskError(listener: (error: DiskError) => void): void {
+    this.#disks.onError(listener);
   }
 
   async attachPort(name: string, signal: AbortSignal): Promise<Duplex> {
@@ -176,6 +186,7 @@ export class QemuMachine implements Machine {
   #onEvent({ event, data }: QmpEvent): void {
     if (event === 'SHUTDOWN' && typeof data['reason'] === 'string') this.#shutdownReason = data['reason'];
     if (event === 'VSERPORT_CHANGE' && data['id'] === agentPortId && data['open'] === true) this.#portOpened.resolve();
+    if (event === 'BLOCK_IO_ERROR') this.#disks.failed(data);
     if (event === 'DEVICE_DELETED' && typeof data['device'] === 'string') this.#deletions.happened(data['device']);
   }
 

@@ -1,0 +1,46 @@
+import { setTimeout as delay } from 'node:timers/promises';
+
+export interface Growth {
+  /** Between two looks, in `ms`. */
+  readonly intervalMs: number;
+  readonly measure: (signal: AbortSignal) => Promise<number>;
+  /** Called with the new size, in bytes, once for each. */
+  readonly grown: (sizeBytes: number, signal: AbortSignal) => Promise<void>;
+  /** Told once; tried again at the next look. */
+  readonly failed: (error: unknown) => void;
+}
+
+/** Looks again and again whether something has grown: neither files nor devices tell. Disposing waits for the last look. */
+export function followGrowth(sizeBytes: number, growth: Growth): AsyncDisposable {
+  const stop = new AbortController();
+  const done = follow(sizeBytes, growth, stop.signal);
+  return {
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      await done;
+    },
+  };
+}
+
+async function follow(sizeBytes: number, growth: Growth, signal: AbortSignal): Promise<void> {
+  let known = sizeBytes;
+  let hasFailed = false;
+  while (await elapsed(growth.intervalMs, signal)) {
+    try {
+      const now = await growth.measure(signal);
+      if (now <= known) continue;
+      await growth.grown(now, signal);
+      known = now;
+      hasFailed = false;
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!hasFailed) growth.failed(error);
+      hasFailed = true;
+    }
+  }
+}
+
+/** False: it is over. */
+async function elapsed(ms: number, signal: AbortSignal): Promise<boolean> {
+  return await delay(ms, true, { signal, ref: false }).catch(() => false);
+}

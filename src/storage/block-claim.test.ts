@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict';
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, afterEach, beforeEach, describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { kindOf } from '#base/errors.ts';
+import { run } from '#host/run.ts';
+import { claimBlock, findBlockSource, type BlockClaim } from './block-claim.ts';
+
+const directory = await mkdtemp(join(tmpdir(), 'podvm-claim-'));
+after(() => rm(directory, { recursive: true }));
+const soon = () => AbortSignal.timeout(20_000);
+const kind = (expected: string) => (error: unknown) => kindOf(error) === expected;
+const mebibyte = 1024 * 1024;
+
+const hasLoops = await run('losetup', ['--find']).then(
+  () => true,
+  () => false,
+);
+const skip = process.getuid?.() !== 0 ? 'needs root' : hasLoops ? false : 'needs loop devices';
+
+const loopsOf = async (path: string): Promise<string[]> => {
+  const { stdout } = await run('losetup', ['--noheadings', '--output', 'NAME', '--associated', path]);
+  return stdout.split('\n').filter(Boolean);
+};
+
+test('findBlockSource() names what is there, and refuses what is no disk', async () => {
+  const image = join(directory, 'found.img');
+  await writeFile(image, 'x'.repeat(512));
+  await symlink(image, join(directory, 'link'));
+  const { key } = await findBlockSource(image);
+  assert.equal((await findBlockSource(join(directory, 'link'))).key, key);
+  await assert.rejects(findBlockSource(join(directory, 'none')), kind('notFound'));
+  for (const path of [directory, '/dev/null']) await assert.rejects(findBlockSource(path), kind('unsupported'));
+});
+
+describe('claimBlock()', { skip }, () => {
+  let path: string;
+  let vmm: ChildProcess;
+  let made = 0;
+  beforeEach(async () => {
+    path = join(directory, `disk-${(made += 1)}.img`);
+    await writeFile(path, '');
+    await truncate(path, mebibyte);
+    vmm = spawn('sleep', ['1000'], { stdio: 'ignore' });
+  });
+  afterEach(async () => {
+    vmm.kill('SIGKILL');
+    if (vmm.exitCode === null && vmm.signalCode === null) await once(vmm, 'exit');
+    assert.deepEqual(await loopsOf(path), [], 'a loop device is left');
+  });
+  const claim = (more: { path?: string; readOnly?: boolean } = {}): Promise<BlockClaim> =>
+    claimBlock({ path, readOnly: false, vmmPid: vmm.pid ?? 0, ...more }, soon());
+
+  /** When what has it lets it go. A mount lives on for as long as a jail that is just being built has a copy of it. */
+  const claimSoon = async (more: Parameters<typeof claim>[0] = {}): Promise<BlockClaim> => {
+    const deadline = soon();
+    for (;;) {
+      try {
+        return await claim(more);
+      } catch (error) {
+        if (!kind('busy')(error) || deadline.aborted) throw error;
+        await delay(50); // between two looks
+      }
+    }
+  };
+
+  test('gives an image to one machine, and to the next when that has given it back', async () => {
+    {
+      await using first = await claim();
+      assert.equal(first.device.major, 7);
+      await assert.rejects(claim(), kind('busy'));
+      await assert.rejects(claim({ readOnly: true }), kind('busy'));
+      assert.equal((await loopsOf(path)).length, 1);
+    }
+    assert.deepEqual(await loopsOf(path), []);
+    await using _next = await claim();
+  });
+
+  test('gives a device to one machine, not while the host has it mounted', async () => {
+    await run('mke2fs', ['-q', '-F', '-t', 'ext4', path]);
+    const { stdout } = await run('losetup', ['--find', '--show', path]);
+    const device = stdout.trim();
+    const mountPoint = await mkdtemp(join(directory, 'mnt-'));
+    try {
+      await assert.rejects(claim(), /the host has it as \/dev\/loop/);
+      await run('mount', [device, mountPoint]);
+      await assert.rejects(claim({ path: device }), kind('busy'));
+      await run('umount', [mountPoint]);
+      {
+        await using _first = await claimSoon({ path: device });
+        await assert.rejects(claim({ path: device }), kind('busy'));
+        await assert.rejects(run('mount', [device, mountPoint]), /ended with 32/);
+      }
+      await using _next = await claim({ path: device, readOnly: true });
+    } finally {
+      await run('umount', [mountPoint], { okCodes: [0, 32] });
+      await run('losetup', ['--detach', device]);
+    }
+  });
+
+  test('refuses to write to what is read-only, and images that are no disks', async () => {
+    const { stdout } = await run('losetup', ['--find', '--show', '--read-only', path]);
+    const device = stdout.trim();
+    try {
+      await assert.rejects(claim({ path: device }), /read-only/);
+    } finally {
+      await run('losetup', ['--detach', device]);
+    }
+    for (const size of [0, 1000]) {
+      await truncate(path, size);
+      await assert.rejects(claim(), kind('failedPrecondition'));
+    }
+  });
+
+  test('follows an image that has grown', async () => {
+    await using one = await claim();
+    assert.equal(await one.measure(soon()), mebibyte);
+    await truncate(path, 3 * mebibyte);
+    assert.equal(await one.measure(soon()), 3 * mebibyte);
+  });
+
+  test('lasts as long as the VMM when the process that claimed is killed', async () => {
+    const script = `
+      import { claimBlock } from ${JSON.stringify(join(import.meta.dirname, 'block-claim.ts'))};
+      await claimBlock({ path: ${JSON.stringify(path)}, readOnly: false, vmmPid: ${vmm.pid} }, AbortSignal.timeout(20000));
+      process.stdout.write('claimed');
+      setInterval(() => {}, 1000);`;
+    const other = spawn(process.execPath, ['--input-type=module-typescript', '-e', script], {
+      cwd: join(import.meta.dirname, '../..'),
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await once(other.stdout, 'data', { signal: soon() });
+    other.kill('SIGKILL');
+    await once(other, 'exit');
+    await assert.rejects(claim(), kind('busy'));
+    vmm.kill('SIGKILL');
+    await once(vmm, 'exit');
+    await using _next = await claimSoon(); // the keeper looks once a second
+  });
+});
