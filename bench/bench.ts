@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { writeFileAtomic } from '#host/files.ts';
 import { bootSuite } from './boot.ts';
 import { burstSuite } from './burst.ts';
+import { criSuite } from './cri.ts';
 import { densitySuite } from './density.ts';
 import { execSuite } from './exec.ts';
 import { nested } from './figures.ts';
@@ -22,6 +23,7 @@ const suites = {
   memory: { run: memorySuite, n: 3 },
   burst: { run: burstSuite, n: 20 },
   density: { run: densitySuite, n: 20 },
+  cri: { run: criSuite, n: 10 },
 } as const;
 
 const { positionals, values } = parseArgs({

@@ -42,7 +42,9 @@ export class Sheet {
   readonly #values = new Map<string, number[]>();
 
   add(name: string, value: number): void {
-    this.#values.set(name, [...(this.#values.get(name) ?? []), value]);
+    const values = this.#values.get(name);
+    if (values === undefined) this.#values.set(name, [value]);
+    else values.push(value);
   }
 
   get figures(): Figures {

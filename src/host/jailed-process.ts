@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { constants } from 'node:fs';
 import { open, readFile, type FileHandle } from 'node:fs/promises';
-import type { Readable, Stream } from 'node:stream';
+import type { Readable, Stream, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
@@ -77,8 +77,8 @@ export interface JailedCommand {
   readonly output: string | ((bytes: Buffer) => void);
   /** Becomes its standard input, if it has a descriptor below; default: none. */
   readonly stdin?: Stream;
-  /** Descriptors of ours that become its 4, 5, ... */
-  readonly inherited?: readonly number[];
+  /** Descriptors of ours, or bytes to read, that become its 4, 5, ... */
+  readonly inherited?: readonly (number | Uint8Array)[];
 }
 
 /** A process in a jail that we started ourselves. */
@@ -125,16 +125,23 @@ function launch({ what, command, output, stdin, inherited = [] }: JailedCommand,
   const [program = '', ...args] = command;
   const child = spawn(program, args, {
     detached: true, // a session of its own: signals to our terminal's group must not reach it
-    stdio: [stdin ?? 'ignore', log, log, 'pipe', ...inherited],
+    stdio: [stdin ?? 'ignore', log, log, 'pipe', ...inherited.map((it) => (typeof it === 'number' ? it : 'pipe'))],
     env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
   });
   if (typeof output !== 'string') {
     for (const stream of [child.stdout, child.stderr]) stream?.on('data', output);
   }
+  for (const [at, given] of inherited.entries()) if (typeof given !== 'number') give(child, 4 + at, given);
   const ended = endOf(child, what, program);
   const pid = reportedPid(child, what, ended);
   for (const promise of [ended, pid]) promise.catch(() => undefined); // looked at later, and by the caller
   return { child, ended, pid };
+}
+
+function give(child: ChildProcess, descriptor: number, bytes: Uint8Array): void {
+  const pipe = child.stdio[descriptor] as Writable | null | undefined; // SAFE: it was asked to be a pipe
+  pipe?.on('error', () => undefined); // a chain that has ended reads nothing; its end is told by `ended`
+  pipe?.end(bytes);
 }
 
 function endOf(child: ChildProcess, what: string, program: string): Promise<ProcessEnd> {

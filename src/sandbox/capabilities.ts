@@ -58,13 +58,19 @@ export const allCapabilities: readonly string[] = [
  */
 export function capabilitiesOf(security: ContainerSecurity): readonly string[] {
   if (security.privileged) return allCapabilities;
-  const add = security.addCapabilities.map(fullName);
+  const add = [...security.addCapabilities, ...(security.ambientCapabilities ?? [])].map(fullName);
   const drop = security.dropCapabilities.map(fullName);
   const dropsAll = drop.includes('ALL');
   const held = new Set(dropsAll ? [] : defaultCapabilities);
   for (const name of add.includes('ALL') ? allCapabilities : add) held.add(name);
   for (const name of drop) held.delete(name);
   return [...held].sort();
+}
+
+/** Those among the container's that are ambient, too: one that is dropped is not (capabilities(7)). Errors: `invalid`. */
+export function ambientOf(security: ContainerSecurity, held: readonly string[]): readonly string[] {
+  const wanted = (security.ambientCapabilities ?? []).map(fullName);
+  return wanted.includes('ALL') ? held : held.filter((name) => wanted.includes(name));
 }
 
 function fullName(name: string): string {

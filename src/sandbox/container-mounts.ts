@@ -8,7 +8,7 @@ import {
   type HostMode,
   type HostMount,
 } from './host-mode.ts';
-import type { ImageMode, ImageMount } from './image-mode.ts';
+import type { ImageMode } from './image-mode.ts';
 import type { ContainerMount, MountMode, MountSource, MountStatus, SandboxVolume } from './sandbox.ts';
 import { createSharedSources, type SharedSources } from './shared-sources.ts';
 
@@ -75,42 +75,33 @@ async function bringIn(
   signal: AbortSignal,
 ): Promise<{ readonly mode: MountMode; readonly guest: GuestSource }> {
   const { source, mountPath } = mount;
+  const { parts } = site;
   switch (source.kind) {
     case 'volume':
-      return { mode: modeOfVolume(site.parts.volumes, source.name, mountPath), guest: { volume: source.name } };
+      return { mode: modeOfVolume(parts.volumes, source.name, mountPath), guest: { volume: source.name } };
     case 'host':
-      return await bringInFromHost({ ...mount, source }, site, signal);
+      return await bringInFound(await findOnHost({ ...mount, source }, parts.hostModes, signal), 'host', site, signal);
     case 'image':
-      return { mode: 'image', ...(await bringInImage({ ...mount, source }, site, signal)) };
+      return await bringInFound(await parts.imageMode.find({ ...mount, source }, signal), 'image', site, signal);
   }
 }
 
-async function bringInFromHost(mount: HostMount, site: Site, signal: AbortSignal) {
-  await using found = await findSource(mount, site.parts.hostModes, signal);
-  const { mode, key } = found;
-  return { mode, ...(await attach(`${mode} ${key}`, site.takeName('host'), found, site, signal)) };
-}
-
-async function bringInImage(mount: ImageMount, site: Site, signal: AbortSignal) {
-  await using found = await site.parts.imageMode.find(mount, signal);
-  return await attach(`image ${found.key}`, site.takeName('image'), found, site, signal);
-}
-
-async function attach(
-  key: string,
-  name: string,
+async function bringInFound(
   found: FoundSource,
-  { sources, held }: Site,
+  kind: MountSource['kind'],
+  { sources, takeName, held }: Site,
   signal: AbortSignal,
-): Promise<{ readonly guest: GuestSource }> {
-  const hold = await sources.hold(key, async () => {
+): Promise<{ readonly mode: MountMode; readonly guest: GuestSource }> {
+  await using source = found;
+  const { mode, key } = source;
+  const hold = await sources.hold(`${mode} ${key}`, async () => {
     signal.throwIfAborted();
-    return await found.attach(name, signal);
+    return await source.attach(takeName(kind), signal);
   });
-  return { guest: held.use(hold).value.guest };
+  return { mode, guest: held.use(hold).value.guest };
 }
 
-async function findSource(mount: HostMount, modes: readonly HostMode[], signal: AbortSignal): Promise<FoundSource> {
+async function findOnHost(mount: HostMount, modes: readonly HostMode[], signal: AbortSignal): Promise<FoundSource> {
   for (const mode of modes) {
     const found = await mode.find(mount, signal);
     if (found !== undefined) return found;

@@ -161,7 +161,7 @@ function createMachine(
       await parts.before('machine.detachPort', signal);
       alive.delete(`port ${name}`);
     },
-    limitHostMemory: async () => {},
+    limitHost: async () => {},
     stop: end,
     kill: end,
     [Symbol.asyncDispose]: async () => void (await end()),

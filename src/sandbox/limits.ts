@@ -46,6 +46,7 @@ export const defaultLimits: SandboxLimits = {
     nominalMemoryMiB: Math.min(Math.floor(totalMiB / 2), maxNominalMiB),
     overheadMiB: 128,
     vmmOverheadMiB: 192,
+    vmmOverheadMillis: 1000,
     maxMemoryMiB: totalMiB,
     maxVcpus: availableParallelism(),
     defaultScratchBytes: 10 * 1024 ** 3,

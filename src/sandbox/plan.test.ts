@@ -2,15 +2,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { kindOf, PodvmError } from '#base/errors.ts';
-import { allCapabilities, capabilitiesOf, defaultCapabilities } from './capabilities.ts';
+import { allCapabilities, ambientOf, capabilitiesOf, defaultCapabilities } from './capabilities.ts';
 import { containerSpec, sandboxSpec, security } from './examples.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import { createInbox, maxWaitingRequests } from './inbox.ts';
 import { createMoves } from './moves.ts';
 import { createNames, createUserIds } from './names.ts';
 import { processOf, stopSignalOf } from './process.ts';
-import { cgroupResourcesOf, checkResources, machineSizeOf, minMemoryLimitBytes, hostMemoryOf } from './resources.ts';
-import { sandboxMoves, type SandboxState } from './sandbox.ts';
+import { cgroupResourcesOf, checkResources, machineSizeOf, minMemoryLimitBytes, hostLimitsOf } from './resources.ts';
+import { sandboxMoves, type Resources, type SandboxState } from './sandbox.ts';
 import { runtimeDefault, seccompOf } from './seccomp.ts';
 import { allowedSyscalls, syscallsByCapability } from './syscalls.ts';
 
@@ -20,6 +20,7 @@ const sizes = {
   nominalMemoryMiB: 1024,
   overheadMiB: 128,
   vmmOverheadMiB: 192,
+  vmmOverheadMillis: 1000,
   maxMemoryMiB: 4096,
   maxVcpus: 4,
   defaultScratchBytes: 1e9,
@@ -46,18 +47,26 @@ test('machineSizeOf() adds what the machine itself needs, and refuses what the n
     vcpus: 2,
     nominal: { memoryMiB: 1024, vcpus: sizes.maxVcpus },
     scratchBytes: 1e9,
-    memoryLimitBytes: 256 * 1024 ** 2,
+    resources: { memoryLimitBytes: 256 * 1024 ** 2, cpuLimitMillis: 1500 },
   });
   assert.equal(machineSizeOf('p', {}, sizes).memoryMiB, 512);
   assert.equal(machineSizeOf('p', { memoryLimitBytes: 1000 * 1024 ** 2 }, sizes).nominal, undefined);
   assert.throws(() => machineSizeOf('p', { memoryLimitBytes: 4096 * 1024 ** 2 }, sizes), is('exhausted'));
 });
 
-test('hostMemoryOf() adds what kernel, agent and VMM need, up to all of the machine', () => {
+test('hostLimitsOf() adds what kernel, agent and VMM need, up to all of the machine', () => {
   const mebibyte = 1024 ** 2;
-  assert.equal(hostMemoryOf(undefined, 1024, sizes), (1024 + 192) * mebibyte);
-  assert.equal(hostMemoryOf(64 * mebibyte, 1024, sizes), (64 + 128 + 192) * mebibyte);
-  assert.equal(hostMemoryOf(1000 * mebibyte, 1024, sizes), (1024 + 192) * mebibyte);
+  const bytesOf = (resources: Resources) => hostLimitsOf(resources, 1024, sizes).memoryBytes;
+  assert.equal(bytesOf({}), (1024 + 192) * mebibyte);
+  assert.equal(bytesOf({ memoryLimitBytes: 64 * mebibyte }), (64 + 128 + 192) * mebibyte);
+  assert.equal(bytesOf({ memoryLimitBytes: 1000 * mebibyte }), (1024 + 192) * mebibyte);
+  assert.deepEqual(hostLimitsOf({ cpuLimitMillis: 500, cpuRequestMillis: 400 }, 1024, sizes), {
+    memoryBytes: (1024 + 192) * mebibyte,
+    cpuMillis: 1500,
+    cpuShares: 512,
+  });
+  assert.equal(hostLimitsOf({}, 1024, sizes).cpuMillis, undefined);
+  assert.equal(hostLimitsOf({}, 1024, sizes).cpuShares, 102);
 });
 
 test('cgroupResourcesOf() converts as kubelet does', () => {
@@ -114,6 +123,22 @@ test('stopSignalOf() understands names, numbers and real-time signals', () => {
 
 const capabilities = (addCapabilities: string[], dropCapabilities: string[]) =>
   capabilitiesOf({ ...security, addCapabilities, dropCapabilities });
+
+test('ambientOf() gives what is held and not dropped, and adds it', () => {
+  const ambient = (ambientCapabilities: string[], dropCapabilities: string[] = []) => {
+    const wanted = { ...security, ambientCapabilities, dropCapabilities };
+    return ambientOf(wanted, capabilitiesOf(wanted));
+  };
+  assert.deepEqual(ambientOf(security, defaultCapabilities), []);
+  assert.deepEqual(ambient(['sys_time', 'CAP_CHOWN']), ['CAP_CHOWN', 'CAP_SYS_TIME']);
+  assert.deepEqual(ambient(['sys_time'], ['ALL']), ['CAP_SYS_TIME']);
+  assert.deepEqual(ambient(['sys_time'], ['SYS_TIME']), []);
+  assert.deepEqual(
+    ambient(['ALL'], ['SYS_TIME']),
+    allCapabilities.filter((name) => name !== 'CAP_SYS_TIME'),
+  );
+  assert.throws(() => ambient(['CAP_FLY']), is('invalid'));
+});
 
 test('capabilitiesOf() adds and drops, and refuses a name the kernel does not have', () => {
   assert.throws(() => capabilities(['CAP_FLY'], []), is('invalid'));

@@ -11,7 +11,7 @@ import type { UserIds } from './names.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import type { PhaseClock } from './phases.ts';
 import { makeSandboxDirectory, writeRecord, type SandboxDirectory, type SandboxRecord } from './record.ts';
-import { hostMemoryOf, type MachineSize } from './resources.ts';
+import { hostLimitsOf, type MachineSize } from './resources.ts';
 import type { SandboxSpec } from './sandbox.ts';
 import type { Templates } from './templates.ts';
 import { together } from './together.ts';
@@ -151,21 +151,22 @@ async function startMachine(
   from: 'restore' | 'boot',
   signal: AbortSignal,
 ): Promise<Machine> {
-  const { memoryMiB, vcpus, nominal, memoryLimitBytes } = order.size;
-  const hostMemoryBytes = (machineMiB: number) => hostMemoryOf(memoryLimitBytes, machineMiB, context.limits.size);
-  const rest = { id: record.id, directory: directory.machinePath, uid: record.uid, netns, ...(tap && { tap }) };
+  const { memoryMiB, vcpus, nominal, resources, scratchBytes } = order.size;
+  const limitsFor = (machineMiB: number) => hostLimitsOf(resources, machineMiB, context.limits.size);
+  const place = { id: record.id, directory: directory.machinePath, uid: record.uid, netns, ...(tap && { tap }) };
+  const rest = { ...place, maxFileBytes: scratchBytes };
   const { driver } = context.parts;
   if (from === 'restore' && nominal !== undefined) {
     try {
-      const limit = { hostMemoryBytes: hostMemoryBytes(nominal.memoryMiB) };
-      return await driver.start({ ...rest, ...nominal, ...limit, from }, signal);
+      const hostLimits = limitsFor(nominal.memoryMiB);
+      return await driver.start({ ...rest, ...nominal, hostLimits, from }, signal);
     } catch (error) {
       if (signal.aborted) throw error;
       context.surroundings.log.warn('cannot restore, booting instead', { sandbox: record.id, why: messageOf(error) });
     }
   }
-  const limit = { hostMemoryBytes: hostMemoryBytes(memoryMiB) };
-  return await driver.start({ ...rest, memoryMiB, vcpus, ...limit, from: 'boot' }, signal);
+  const hostLimits = limitsFor(memoryMiB);
+  return await driver.start({ ...rest, memoryMiB, vcpus, hostLimits, from: 'boot' }, signal);
 }
 
 /** Aborts with the caller, and when the machine dies: nobody waits for an agent that cannot answer any more. */

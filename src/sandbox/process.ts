@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import type { ImageConfig } from '#image/images.ts';
-
+import { ambientOf } from './capabilities.ts';
 import type { ContainerSpec } from './sandbox.ts';
 
 /** What a container runs: the image's wishes with the pod's over them. */
@@ -16,6 +16,7 @@ export interface ProcessPlan {
   readonly supplementalGroupsPolicy?: 'merge' | 'strict';
   readonly fsGroup?: number;
   readonly capabilities: string[];
+  readonly ambientCapabilities?: string[];
   readonly noNewPrivileges: boolean;
   readonly rlimits: { type: string; soft: number; hard: number }[];
   readonly oomScoreAdj?: number;
@@ -32,6 +33,7 @@ export function processOf(
   fsGroup: number | undefined,
 ): ProcessPlan {
   const { security } = spec;
+  const ambient = ambientOf(security, capabilities);
   const user = security.runAsUser?.toString() ?? security.runAsUserName ?? image.user ?? '';
   if (security.runAsNonRoot && ['', '0', 'root'].includes(user.split(':')[0] ?? '')) {
     // A name that only the image can resolve is checked in the guest.
@@ -54,6 +56,7 @@ export function processOf(
     ...(security.supplementalGroupsPolicy === 'strict' ? { supplementalGroupsPolicy: 'strict' } : {}),
     ...(fsGroup === undefined ? {} : { fsGroup }),
     capabilities: [...capabilities],
+    ...(ambient.length === 0 ? {} : { ambientCapabilities: [...ambient] }),
     noNewPrivileges: !security.allowPrivilegeEscalation && !security.privileged,
     rlimits: [openFiles],
     ...(spec.oomScoreAdj === undefined ? {} : { oomScoreAdj: spec.oomScoreAdj }),

@@ -1,11 +1,11 @@
 import { PodvmError } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { Machine } from '#vm/driver.ts';
-import { cgroupResourcesOf, checkResources, hostMemoryOf, machineSizeOf, type SizeLimits } from './resources.ts';
+import { cgroupResourcesOf, checkResources, hostLimitsOf, type SizeLimits } from './resources.ts';
 import type { Resources, SandboxSpec } from './sandbox.ts';
 
 interface Resizable {
-  readonly machine: Pick<Machine, 'limitHostMemory' | 'memoryMiB'>;
+  readonly machine: Pick<Machine, 'limitHost' | 'memoryMiB'>;
   readonly guest: Pick<Link, 'call'>;
   readonly limits: SizeLimits;
 }
@@ -33,7 +33,7 @@ export async function resize(
     );
   }
   const inGuest = () => guest.call('updatePod', { resources: cgroupResourcesOf(next) }, signal);
-  const onHost = () => limitOnHost(machine, machineSizeOf(what, wanted, limits), limits);
+  const onHost = () => limitOnHost(machine, wanted, limits);
   const grows = (memoryLimitBytes ?? Infinity) > (now.memoryLimitBytes ?? Infinity);
   for (const step of grows ? [onHost, inGuest] : [inGuest, onHost]) await step();
   return wanted;
@@ -41,12 +41,12 @@ export async function resize(
 
 /** A host without cgroups for us has been told of when the machine started. */
 export async function limitOnHost(
-  machine: Pick<Machine, 'limitHostMemory' | 'memoryMiB'>,
-  { memoryLimitBytes }: { readonly memoryLimitBytes: number | undefined },
+  machine: Pick<Machine, 'limitHost' | 'memoryMiB'>,
+  resources: Resources,
   limits: SizeLimits,
 ): Promise<void> {
   try {
-    await machine.limitHostMemory(hostMemoryOf(memoryLimitBytes, machine.memoryMiB, limits));
+    await machine.limitHost(hostLimitsOf(resources, machine.memoryMiB, limits));
   } catch (error) {
     if (!(error instanceof PodvmError && error.kind === 'unsupported')) throw error;
   }

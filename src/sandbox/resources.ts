@@ -1,4 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
+import type { HostLimits } from '#vm/driver.ts';
 import type { Resources } from './sandbox.ts';
 
 const mebibyte = 1024 * 1024;
@@ -13,6 +14,8 @@ export interface SizeLimits {
   readonly overheadMiB: number;
   /** What a VMM may use beside its guest's memory, in `MiB`: heap, caches of disks, emulated also translated code. */
   readonly vmmOverheadMiB: number;
+  /** The same of the processor, in thousandths of a core: threads of its devices, the guest's kernel, the agent. */
+  readonly vmmOverheadMillis: number;
   readonly maxMemoryMiB: number;
   readonly maxVcpus: number;
   /** Scratch disk of a pod without an ephemeral-storage limit, in bytes; sparse. */
@@ -66,7 +69,7 @@ export interface MachineSize {
   readonly nominal: { readonly memoryMiB: number; readonly vcpus: number } | undefined;
   readonly scratchBytes: number;
   /** The pod's own. */
-  readonly memoryLimitBytes: number | undefined;
+  readonly resources: Resources;
 }
 
 /** What the pod's limits ask of the machine. Errors: `invalid`, `exhausted` when the node has less. */
@@ -94,7 +97,7 @@ export function machineSizeOf(what: string, resources: Resources, limits: SizeLi
         ? undefined
         : { memoryMiB: limits.nominalMemoryMiB, vcpus: limits.maxVcpus },
     scratchBytes: ephemeralStorageBytes ?? limits.defaultScratchBytes,
-    memoryLimitBytes,
+    resources,
   };
 }
 
@@ -102,11 +105,22 @@ export function machineSizeOf(what: string, resources: Resources, limits: SizeLi
  * A pod with a limit may use that and what kernel, agent and VMM need; one without, all of its machine. The guest's
  * cgroup is the limit that a pod feels: this one is for a guest or an emulator that broke out of it.
  */
-export function hostMemoryOf(limitBytes: number | undefined, memoryMiB: number, limits: SizeLimits): number {
-  const { overheadMiB, vmmOverheadMiB } = limits;
-  const all = (memoryMiB + vmmOverheadMiB) * mebibyte;
-  return limitBytes === undefined ? all : Math.min(all, limitBytes + (overheadMiB + vmmOverheadMiB) * mebibyte);
+export function hostLimitsOf(
+  { memoryLimitBytes, cpuLimitMillis, cpuRequestMillis = 0 }: Resources,
+  machineMiB: number,
+  { overheadMiB, vmmOverheadMiB, vmmOverheadMillis }: SizeLimits,
+): HostLimits {
+  const all = (machineMiB + vmmOverheadMiB) * mebibyte;
+  const limited = (memoryLimitBytes ?? all) + (overheadMiB + vmmOverheadMiB) * mebibyte;
+  return {
+    memoryBytes: Math.min(all, limited),
+    cpuMillis: cpuLimitMillis === undefined ? undefined : cpuLimitMillis + vmmOverheadMillis,
+    cpuShares: sharesOf(cpuRequestMillis + minRequestMillis),
+  };
 }
+
+/** A pod that asks for nothing gets its turn all the same: its agent has to answer. */
+const minRequestMillis = 100;
 
 /** Smallest machine: the initial RAM disk is unpacked in memory beside the packed one, at boot. */
 export const minMachineMiB = 192;
@@ -125,10 +139,10 @@ export function cgroupResourcesOf(resources: Resources): {
     ...(cpuLimitMillis === undefined
       ? {}
       : { cpuQuotaUs: Math.max(minCpuQuotaUs, (cpuLimitMillis * cpuPeriodUs) / 1000), cpuPeriodUs }),
-    // kubelet's MilliCPUToShares
-    ...(cpuRequestMillis === undefined ? {} : { cpuShares: clamp(Math.floor((cpuRequestMillis * 1024) / 1000)) }),
+    ...(cpuRequestMillis === undefined ? {} : { cpuShares: sharesOf(cpuRequestMillis) }),
     ...(pidsLimit === undefined ? {} : { pidsLimit }),
   };
 }
 
-const clamp = (shares: number) => Math.min(262_144, Math.max(2, shares));
+/** kubelet's MilliCPUToShares */
+const sharesOf = (millis: number) => Math.min(262_144, Math.max(2, Math.floor((millis * 1024) / 1000)));

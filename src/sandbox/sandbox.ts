@@ -143,6 +143,8 @@ export interface ContainerSecurity {
   readonly allowPrivilegeEscalation: boolean;
   readonly addCapabilities: readonly string[];
   readonly dropCapabilities: readonly string[];
+  /** Added, and kept by a user who is not root when it runs a program. */
+  readonly ambientCapabilities?: readonly string[];
   readonly seccomp: SeccompProfile;
   /** `Unmasked` leaves /proc as the kernel shows it. */
   readonly procMount: 'Default' | 'Unmasked';

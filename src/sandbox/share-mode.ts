@@ -9,6 +9,8 @@ import type { Parts } from './parts.ts';
 
 export interface ShareModeParts {
   readonly sandboxId: string;
+  /** Of a pod with a user namespace. */
+  readonly hasOwnUsers: boolean;
   readonly machine: Pick<Machine, 'attachPort' | 'detachPort'>;
   readonly guest: Pick<Link, 'call'>;
   readonly serveFiles: Parts['serveFiles'];
@@ -32,6 +34,14 @@ export function createShareMode(parts: ShareModeParts): HostMode {
           'unsupported',
           `Cannot mount ${path} at ${mount.mountPath}: what a container mounts in its machine cannot appear on the host`,
           { fix: 'Use the propagation None or HostToContainer.' },
+        );
+      }
+      if (parts.hasOwnUsers) {
+        throw new PodvmError(
+          'unsupported',
+          `Cannot mount ${path} at ${mount.mountPath}: the pod has a user namespace, and 9p, by which the node's paths ` +
+            'are shared, cannot map users',
+          { fix: 'Leave hostUsers: false out, or use volumes that are not paths of the node.' },
         );
       }
       const source = await openHostSource(path);

@@ -66,7 +66,7 @@ export async function startSandbox(
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
     const kubelet = running.use(kubeletMode(plan, prepared));
-    const mounts = running.use(containerMounts(plan, prepared, { imageDisks, kubelet }));
+    const mounts = running.use(containerMounts(plan, prepared, kubelet, imageDisks));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -105,7 +105,7 @@ async function becomeThePods(
 }
 
 async function giveToPod(
-  { spec, context, order, owner, phases }: Plan,
+  { spec, context, owner, phases }: Plan,
   spare: PreparedSandbox,
   signal: AbortSignal,
 ): Promise<void> {
@@ -114,7 +114,7 @@ async function giveToPod(
   const named = { ...record, namespace: spec.namespace, name: spec.name, podUid: spec.uid };
   await together(signal, [
     () => writeRecord(directory.path, named),
-    () => limitOnHost(machine, order.size, context.limits.size),
+    () => limitOnHost(machine, spec.resources, context.limits.size),
     (both) => phases.time('network connected', attachment.connect(both)),
   ]);
 }
@@ -204,14 +204,16 @@ function kubeletMode({ spec, context }: Plan, { record, guest }: PreparedSandbox
 function containerMounts(
   { spec, context }: Plan,
   { record, machine, guest }: PreparedSandbox,
-  { imageDisks, kubelet }: { readonly imageDisks: ImageDisks; readonly kubelet: HostMode },
+  kubelet: HostMode,
+  imageDisks: ImageDisks,
 ): ContainerMounts {
   const { parts, surroundings } = context;
   const log = surroundings.log.with({ sandbox: record.id });
   const { serveFiles, images } = parts;
+  const hasOwnUsers = spec.userNamespace !== undefined;
   return createContainerMounts({
     volumes: spec.volumes,
-    hostModes: [kubelet, createShareMode({ sandboxId: record.id, machine, guest, serveFiles, log })],
+    hostModes: [kubelet, createShareMode({ sandboxId: record.id, hasOwnUsers, machine, guest, serveFiles, log })],
     imageMode: createImageMode({ images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
     log,
   });

@@ -38,8 +38,10 @@ export interface MachineSpec {
   readonly directory: string;
   /** Guest memory in `MiB`. */
   readonly memoryMiB: number;
-  /** What the VMM may use of the host's memory, guest and emulator together, in bytes; absent: no limit. */
-  readonly hostMemoryBytes?: number;
+  /** Absent: none. */
+  readonly hostLimits?: HostLimits;
+  /** The largest file that its VMM may write, in bytes: that of its disks; absent: no limit. */
+  readonly maxFileBytes?: number;
   readonly vcpus: number;
   /** Unprivileged user of the VMM process; the directory's sockets and disks belong to it. */
   readonly uid: number;
@@ -48,6 +50,15 @@ export interface MachineSpec {
   readonly tap?: { readonly name: string; readonly mac: string };
   /** `restore`: from the template of this shape; `boot`: from the kernel. */
   readonly from: 'restore' | 'boot';
+}
+
+/** What a VMM may use of its host, guest and emulator together. */
+export interface HostLimits {
+  readonly memoryBytes: number;
+  /** Thousandths of a core; undefined: as many cores as its machine has. */
+  readonly cpuMillis: number | undefined;
+  /** Its part of the processor when there is not enough for all, in shares of 1024 for a core. */
+  readonly cpuShares: number;
 }
 
 /** What a template is made for: machines that differ in any of it need another one. */
@@ -117,10 +128,10 @@ export interface Machine extends AsyncDisposable {
   /** Takes it from the guest, in the middle of what it sends perhaps. Errors: `notFound`, `unavailable`. */
   detachPort(name: string, signal: AbortSignal): Promise<void>;
   /**
-   * Changes `hostMemoryBytes` of the running machine. Errors: `busy` when it uses more, `unsupported` where the host
+   * Changes `hostLimits` of the running machine. Errors: `busy` when it uses more memory, `unsupported` where the host
    * gives us no cgroup, `unavailable`.
    */
-  limitHostMemory(bytes: number): Promise<void>;
+  limitHost(limits: HostLimits): Promise<void>;
   /** Asks the guest to power off (ACPI) and waits; kills the VMM when `signal` aborts first. */
   stop(signal: AbortSignal): Promise<MachineExit>;
   /** Ends the VMM at once and waits until it is gone. Dispose does the same. */

@@ -125,6 +125,8 @@ const rlimit = v.object({
   hard: count,
 });
 
+const capability = v.pipe(v.string(), v.regex(/^CAP_[A-Z_]{2,40}$/));
+
 const containerProcess = v.object({
   args: v.pipe(list(text), v.minLength(1)),
   /** `NAME=value`; the agent adds PATH, HOME, HOSTNAME and (with a tty) TERM where absent. */
@@ -142,7 +144,9 @@ const containerProcess = v.object({
   /** Extra group, as the volumes'. */
   fsGroup: v.optional(userId),
   /** `CAP_...` names: the bounding, permitted and effective set. */
-  capabilities: list(v.pipe(v.string(), v.regex(/^CAP_[A-Z_]{2,40}$/)), 64),
+  capabilities: list(capability, 64),
+  /** Those among them that a user who is not root keeps when it runs a program: also ambient and inheritable. */
+  ambientCapabilities: v.optional(list(capability, 64)),
   noNewPrivileges: v.boolean(),
   rlimits: list(rlimit, 16),
   oomScoreAdj: v.optional(v.pipe(v.number(), v.integer(), v.minValue(-1000), v.maxValue(1000))),

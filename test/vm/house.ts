@@ -30,6 +30,8 @@ export interface House extends AsyncDisposable {
 
 const isRequired = process.env['PODVM_REQUIRE_VM'] === '1';
 const assetsRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
+/** Those that set-up made. */
+export const templatesDirectory = join(assetsRoot, 'templates');
 
 /** Why whole-VM tests cannot run here, or false; a reason is an error where they are required. */
 export async function whyNoVm(): Promise<string | false> {
@@ -97,7 +99,7 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
       driver: createQemuDriver({
         assets,
         accelerator: 'tcg',
-        templates: options.templates ?? join(assetsRoot, 'templates'),
+        templates: options.templates ?? templatesDirectory,
       }),
       network: createHostNetwork({ stateDir: join(directory, 'network'), log, ...cni }),
       images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),

@@ -77,6 +77,14 @@ async function hostMemoryLimit(id: string): Promise<number | undefined> {
   return file === undefined ? undefined : Number(await readFile(file, 'latin1'));
 }
 
+/** Thousandths of a core that the VMM may use; undefined where the host gives us no cgroup. */
+async function hostCpuMillis(id: string): Promise<number | undefined> {
+  const second = await readFileIfThere(`/sys/fs/cgroup/podvm/${id}/cpu.max`);
+  const first = await readFileIfThere(`/sys/fs/cgroup/cpu/podvm/${id}/cpu.cfs_quota_us`);
+  const quotaUs = (second ?? first)?.split(' ')[0];
+  return quotaUs === undefined ? undefined : Number(quotaUs) / 100;
+}
+
 async function disposable(starting: Promise<Sandbox>): Promise<Sandbox & AsyncDisposable> {
   const sandbox = await starting;
   return Object.assign(sandbox, { [Symbol.asyncDispose]: () => sandbox.remove() });
@@ -129,6 +137,13 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
       mounts: [{ source: { kind: 'volume', name: 'page' }, mountPath: '/page', readOnly: true }],
     });
     assert.deepEqual(output.trim().split('\n'), ['real', '1234', 'real', 'hello', '33554432', '/tmp']);
+  });
+
+  test('ambient capabilities are kept by a user who is not root, and by what it runs', async () => {
+    const some = { ...security, runAsUser: 1000, ambientCapabilities: ['NET_ADMIN'] };
+    const { output } = await runScript(sandbox, 'grep -E "Cap(Inh|Eff|Amb)" /proc/self/status', { security: some });
+    const bit = '0000000000001000'; // 1 << CAP_NET_ADMIN
+    assert.deepEqual(output.trim().split(/\s+/), ['CapInh:', bit, 'CapEff:', bit, 'CapAmb:', bit]);
   });
 
   test('a volume is mounted by sub-path too, directory or file, made where it is not there', async () => {
@@ -297,7 +312,11 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     await pod.resize({ memoryLimitBytes: 96 * mebibyte }, minute());
     const after = await limits();
     assert.equal(after.pod, 96 * mebibyte);
-    if (before.host !== undefined) assert.equal((after.host ?? 0) - before.host, 32 * mebibyte);
+    if (before.host !== undefined) {
+      assert.equal((after.host ?? 0) - before.host, 32 * mebibyte);
+      await pod.resize({ cpuLimitMillis: 500 }, minute());
+      assert.equal(await hostCpuMillis(pod.id), 500 + 1000);
+    }
     await assert.rejects(pod.resize({ memoryLimitBytes: 2 ** 50 }, minute()), { kind: 'exhausted' });
   });
 

@@ -73,15 +73,12 @@ export class Volumes {
     if (this.#volumes.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it exists`);
     if (this.#volumes.size >= limits.maxVolumes) throw new PodvmError('exhausted', 'Cannot create volume: too many');
     if (kind === 'share') return await this.#shares.attach(params);
-    if (kind === 'image') {
-      this.#volumes.set(name, { params, path: this.#disks.path(diskOf(params)), isMounted: false, project: undefined });
-      return;
-    }
-    const volume = kind === 'scratch' ? this.#makeOnDisk(params) : this.#makeInMemory(params);
+    const volume = this.#make(params);
+    this.#volumes.set(name, volume);
+    if (kind === 'image') return; // its owners and modes are its own
     // Of an fsGroup the volume and all that is made in it belong to the group: the set-group-id bit hands it down.
     this.#parts.changeOwner(volume.path, uid, fsGroup ?? gid ?? 0);
     this.#parts.changeMode(volume.path, fsGroup === undefined ? mode : mode | 0o2070);
-    this.#volumes.set(name, volume);
   }
 
   /** Errors: those of `Shares.detach`. */
@@ -102,6 +99,17 @@ export class Volumes {
       const space = project === undefined ? undefined : this.#projects.use(project);
       return space === undefined ? [] : [{ name, ...space }];
     });
+  }
+
+  #make(params: VolumeParams): Volume {
+    switch (params.kind) {
+      case 'scratch':
+        return this.#makeOnDisk(params);
+      case 'image':
+        return { params, path: this.#disks.path(diskOf(params)), isMounted: false, project: undefined };
+      default:
+        return this.#makeInMemory(params);
+    }
   }
 
   #makeOnDisk(params: VolumeParams): Volume {
@@ -125,6 +133,6 @@ export class Volumes {
 }
 
 function diskOf({ name, disk }: VolumeParams): string {
-  if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: it needs a disk`);
-  return disk;
+  if (disk !== undefined) return disk;
+  throw new PodvmError('invalid', `Cannot create volume ${name}: it needs a disk`);
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { PodvmError } from '#base/errors.ts';
-import { MountPropagation, MountSchema, type Mount } from '../schema/api_pb.ts';
+import { ImageSpecSchema, MountPropagation, MountSchema, type Mount } from '../schema/api_pb.ts';
 import { mountsOf } from './mounts.ts';
 
 const mount = (more: Partial<Omit<Mount, '$typeName' | '$unknown'>> = {}): Mount => ({
@@ -49,5 +49,24 @@ test('mountsOf() refuses what names no place, and recursive read-only without wh
       (error) => error instanceof PodvmError && error.kind === 'invalid' && message.test(error.message),
       String(message),
     );
+  }
+});
+
+test('mountsOf() gives images, read-only whatever was said, and refuses those that name none or lead out', () => {
+  const image = (reference: string, more: Partial<Mount> = {}) =>
+    mount({ hostPath: '', image: create(ImageSpecSchema, { image: reference }), ...more });
+  const source = { kind: 'image', image: 'models', pullPolicy: 'Never' };
+  assert.deepEqual(mountsOf('container c', [image('models'), image('models', { imageSubPath: 'a/b' })]), [
+    { source, mountPath: '/data', readOnly: true },
+    { source, mountPath: '/data', readOnly: true, subPath: 'a/b' },
+  ]);
+  const refused: readonly [Mount, RegExp][] = [
+    [image(''), /names no image/],
+    [image('models', { hostPath: '/srv' }), /has a path of the host too/],
+    [image('models', { imageSubPath: '/a' }), /sub-path \/a, which leads out of it/],
+    [image('models', { imageSubPath: 'a/../..' }), /leads out of it/],
+  ];
+  for (const [bad, message] of refused) {
+    assert.throws(() => mountsOf('container c', [bad]), { name: 'PodvmError', message });
   }
 });

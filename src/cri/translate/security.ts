@@ -35,6 +35,7 @@ export async function securityOf(given: LinuxContainerSecurityContext | undefine
     allowPrivilegeEscalation: !given.noNewPrivs,
     addCapabilities: capabilities?.addCapabilities ?? [],
     dropCapabilities: capabilities?.dropCapabilities ?? [],
+    ambientCapabilities: capabilities?.addAmbientCapabilities ?? [],
     seccomp: given.privileged ? unconfined : await seccompOf(given),
     // Empty and absent are one in protobuf; containerd takes both for the defaults.
     ...(given.privileged || given.maskedPaths.length === 0 ? {} : { maskedPaths: given.maskedPaths }),
@@ -58,15 +59,12 @@ const plain: ContainerSecurity = {
 };
 
 function refuseWhatIsMissing(given: LinuxContainerSecurityContext): void {
-  const { apparmor, apparmorProfile, capabilities } = given;
+  const { apparmor, apparmorProfile } = given;
   const wantsAppArmor =
     apparmor?.profileType === ProfileType.Localhost ||
     apparmorProfile.replace('unconfined', '').startsWith('localhost/');
   if (wantsAppArmor) {
     throw new PodvmError('unsupported', "Cannot apply an AppArmor profile: the guest's kernel runs none");
-  }
-  if ((capabilities?.addAmbientCapabilities.length ?? 0) > 0) {
-    throw new PodvmError('unsupported', 'Cannot add ambient capabilities: PodVM has none yet');
   }
 }
 

@@ -199,8 +199,8 @@ export class FakeMachine implements Machine {
     guestEnd.destroy();
   }
 
-  async limitHostMemory(): Promise<void> {
-    this.#life.assertRunning('limit the memory of');
+  async limitHost(): Promise<void> {
+    this.#life.assertRunning('limit');
   }
 
   async stop(signal: AbortSignal): Promise<MachineExit> {

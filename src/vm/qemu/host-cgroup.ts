@@ -1,14 +1,16 @@
 import { access, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { HostLimits } from '../driver.ts';
 
 /**
- * The host's cgroup of one VMM: the last word on its memory, whatever guest and emulator do. Hosts have version 2 or 1 of
+ * The host's cgroup of one VMM: the last word on its memory, processor and threads, whatever guest and emulator do. Hosts have version 2 or 1 of
  * cgroups (or both, the controllers then being with 1), and may have given us neither: a VMM then runs without.
  */
 export interface HostCgroup {
-  /** Errors: the kernel's, when more is in use (version 1). */
-  limitMemory(bytes: number): Promise<void>;
+  /** Errors: the kernel's, when more memory is in use (version 1). */
+  limit(limits: HostLimits): Promise<void>;
   /** Whether the kernel has killed it for lack of memory. */
   wasOutOfMemory(): Promise<boolean>;
   /** To be called when the VMM is gone. */
@@ -20,16 +22,39 @@ interface Version {
   /** Mounted hierarchies, and the file of each that limits. */
   readonly memory: { readonly root: string; readonly limit: string; readonly events: string };
   readonly pids: { readonly root: string };
+  /** `limits` gives what is to be written, by the file's name. */
+  readonly cpu: { readonly root: string; readonly limits: (limits: CpuLimits) => Readonly<Record<string, string>> };
 }
+
+type CpuLimits = Pick<HostLimits, 'cpuMillis' | 'cpuShares'>;
+
+const cpuPeriodUs = 100_000;
+const quotaOf = (millis: number) => Math.round((millis * cpuPeriodUs) / 1000);
+/** As kubelet converts version 1's 2 to 262144 into version 2's 1 to 10000. */
+const weightOf = (shares: number) => 1 + Math.floor(((shares - 2) * 9999) / 262_142);
 
 const versions = {
   2: {
     memory: { root: '/sys/fs/cgroup', limit: 'memory.max', events: 'memory.events' },
     pids: { root: '/sys/fs/cgroup' },
+    cpu: {
+      root: '/sys/fs/cgroup',
+      limits: ({ cpuMillis, cpuShares }) => ({
+        'cpu.weight': String(weightOf(cpuShares)),
+        'cpu.max': `${cpuMillis === undefined ? 'max' : quotaOf(cpuMillis)} ${cpuPeriodUs}`,
+      }),
+    },
   },
   1: {
     memory: { root: '/sys/fs/cgroup/memory', limit: 'memory.limit_in_bytes', events: 'memory.oom_control' },
     pids: { root: '/sys/fs/cgroup/pids' },
+    cpu: {
+      root: '/sys/fs/cgroup/cpu',
+      limits: ({ cpuMillis, cpuShares }) => ({
+        'cpu.shares': String(cpuShares),
+        'cpu.cfs_quota_us': String(cpuMillis === undefined ? -1 : quotaOf(cpuMillis)),
+      }),
+    },
   },
 } as const satisfies Record<number, Version>;
 
@@ -40,20 +65,14 @@ const maxThreads = 512;
 const removeTries = 40;
 const removeIntervalMs = 25;
 
-export interface Confinement {
-  readonly id: string;
-  readonly pid: number;
-  readonly memoryBytes: number;
-}
-
 /** Makes the machine's cgroups and moves its VMM into them. Errors: the kernel's, where the host gives us none. */
-export async function confine({ id, pid, memoryBytes }: Confinement): Promise<HostCgroup> {
+export async function confine(id: string, pid: number, limits: HostLimits): Promise<HostCgroup> {
   const version = await hostVersion();
   await handDown(version);
   const cgroup = cgroupOf(version, id);
   try {
     for (const directory of directoriesOf(version, id)) await mkdir(directory, { recursive: true });
-    await cgroup.limitMemory(memoryBytes);
+    await cgroup.limit(limits);
     await writeFile(join(version.pids.root, parent, id, 'pids.max'), String(maxThreads));
     for (const directory of directoriesOf(version, id)) await writeFile(join(directory, 'cgroup.procs'), String(pid));
     return cgroup;
@@ -75,7 +94,10 @@ export async function findHostCgroup(id: string): Promise<HostCgroup | undefined
 function cgroupOf(version: Version, id: string): HostCgroup {
   const directory = join(version.memory.root, parent, id);
   return {
-    limitMemory: (bytes) => writeFile(join(directory, version.memory.limit), String(bytes)),
+    limit: async ({ memoryBytes, ...cpu }) => {
+      await writeFile(join(directory, version.memory.limit), String(memoryBytes));
+      await limitCpu(version, join(parent, id), cpu);
+    },
     wasOutOfMemory: async () => {
       const text = await readFile(join(directory, version.memory.events), 'latin1').catch(() => '');
       return Number(/^oom_kill (\d+)$/m.exec(text)?.[1] ?? 0) > 0;
@@ -86,21 +108,32 @@ function cgroupOf(version: Version, id: string): HostCgroup {
   };
 }
 
-const directoriesOf = ({ memory, pids }: Version, id: string) =>
-  [...new Set([memory.root, pids.root])].map((root) => join(root, parent, id));
+async function limitCpu({ cpu }: Version, cgroup: string, limits: CpuLimits): Promise<void> {
+  for (const [file, text] of Object.entries(cpu.limits(limits))) {
+    await writeFile(join(cpu.root, cgroup, file), text);
+  }
+}
+
+const directoriesOf = ({ memory, pids, cpu }: Version, id: string) =>
+  [...new Set([memory.root, pids.root, cpu.root])].map((root) => join(root, parent, id));
 
 async function hostVersion(): Promise<Version> {
   return (await isThere('/sys/fs/cgroup/cgroup.controllers')) ? versions[2] : versions[1];
 }
 
-/** Version 2 gives children only the controllers that their parents hand down. */
+/**
+ * Version 2 gives children only the controllers that their parents hand down. All machines together weigh as much as the
+ * node has cores, beside whatever else runs on it.
+ */
 async function handDown(version: Version): Promise<void> {
-  const { root } = version.memory;
-  await mkdir(join(root, parent), { recursive: true });
-  if (version.memory.root !== version.pids.root) return;
-  for (const directory of [root, join(root, parent)]) {
-    await writeFile(join(directory, 'cgroup.subtree_control'), '+memory +pids');
+  const { memory, pids, cpu } = version;
+  for (const root of [memory.root, cpu.root]) await mkdir(join(root, parent), { recursive: true });
+  if (memory.root === pids.root) {
+    for (const directory of [memory.root, join(memory.root, parent)]) {
+      await writeFile(join(directory, 'cgroup.subtree_control'), '+memory +pids +cpu');
+    }
   }
+  await limitCpu(version, parent, { cpuMillis: undefined, cpuShares: 1024 * availableParallelism() });
 }
 
 /** The kernel empties a cgroup a moment after its last process is gone. */

@@ -14,7 +14,7 @@ const spec: JailSpec = {
   template: undefined,
   netns: '/run/netns/podvm-x',
   devices: [['/state/m-1/dev-200', '/dev/net/tun']],
-  infoFd: 3,
+  maxFileBytes: 4096,
 };
 /** What is shown: `[how, outside, inside]`. */
 const bindsOf = (command: readonly string[]) =>
@@ -22,7 +22,7 @@ const bindsOf = (command: readonly string[]) =>
 
 test('jailedCommand() enters the netns as root, then gives up user and capabilities, then builds the jail', () => {
   const command = jailedCommand(spec, ['/usr/bin/qemu', '-S']);
-  const order = ['nsenter', 'setpriv', 'bwrap', '/usr/bin/qemu'].map((program) => command.indexOf(program));
+  const order = ['nsenter', 'prlimit', 'setpriv', 'bwrap', '/usr/bin/qemu'].map((program) => command.indexOf(program));
   assert.deepEqual(
     order,
     order.toSorted((a, b) => a - b),
@@ -32,6 +32,13 @@ test('jailedCommand() enters the netns as root, then gives up user and capabilit
     assert.ok(command.includes(word), word);
   }
   assert.deepEqual(command.slice(-3), ['--', '/usr/bin/qemu', '-S']);
+});
+
+test('jailedCommand() lets the VMM dump no core, and write no larger file than it has', () => {
+  const command = jailedCommand(spec, ['x']);
+  for (const word of ['--core=0:0', '--fsize=4096:4096']) assert.ok(command.includes(word), word);
+  const without = jailedCommand({ ...spec, maxFileBytes: undefined }, ['x']);
+  assert.ok(!without.some((word) => word.startsWith('--fsize')));
 });
 
 test('jailedCommand() shows a booting VMM its own directory and read-only parts, and nothing else', () => {

@@ -4,8 +4,8 @@ import { PodvmError } from '#base/errors.ts';
 
 /**
  * The VMM's jail: its own user, mount, pid, ipc, uts and cgroup namespaces, an unprivileged uid, no capability, no new
- * privileges, the sysroot's `/usr` as its whole world and one directory of its own. Nothing but the chain of argv is
- * made here: the programs are util-linux's and bubblewrap.
+ * privileges, a filter of system calls, limits of its own, the sysroot's `/usr` as its whole world and one directory.
+ * Nothing but the chain of argv is made here: the programs are util-linux's and bubblewrap.
  */
 export interface JailSpec {
   readonly uid: number;
@@ -20,9 +20,21 @@ export interface JailSpec {
   readonly netns: string | undefined;
   /** Device nodes on the host to be seen inside, as [outside, inside]. */
   readonly devices: readonly (readonly [string, string])[];
-  /** Descriptor on which bubblewrap reports the VMM's pid. */
-  readonly infoFd: number;
+  /** The largest file that it may write, in bytes; absent: no limit. */
+  readonly maxFileBytes?: number | undefined;
 }
+
+/**
+ * Descriptors that the whole chain inherits beside the standard ones: on `info` bubblewrap reports the VMM's pid, from
+ * `seccomp` it reads the filter (`seccomp-filter.ts`).
+ */
+export const jailFds = { info: 3, seccomp: 4 } as const;
+
+/**
+ * The VMM's rlimits (setrlimit(2)). Descriptors: one for each disk, event and connection. Processes: its threads, also
+ * where the host gives us no cgroup to count them in. No core: it would hold the guest's memory.
+ */
+const limits = { core: 0, nofile: 4096, nproc: 1024, memlock: 65_536, msgqueue: 0, sigpending: 4096 } as const;
 
 /** Where the jail shows things. */
 export const inside = {
@@ -39,11 +51,17 @@ export const inside = {
 
 /** The whole command: enter the netns as root, become nobody, build the world, run `command` as its pid 1. */
 export function jailedCommand(spec: JailSpec, command: readonly string[]): string[] {
-  return [...enterNetwork(spec), ...becomeUnprivileged(spec), ...buildWorld(spec), '--', ...command];
+  const chain = [enterNetwork(spec), limitResources(spec), becomeUnprivileged(spec), buildWorld(spec)];
+  return [...chain.flat(), '--', ...command];
 }
 
 function enterNetwork({ netns }: JailSpec): string[] {
   return netns === undefined ? [] : ['nsenter', `--net=${netns}`, '--'];
+}
+
+function limitResources({ maxFileBytes }: JailSpec): string[] {
+  const all = { ...limits, ...(maxFileBytes === undefined ? {} : { fsize: maxFileBytes }) };
+  return ['prlimit', ...Object.entries(all).map(([name, value]) => `--${name}=${value}:${value}`), '--'];
 }
 
 function becomeUnprivileged({ uid }: JailSpec): string[] {
@@ -65,7 +83,8 @@ function buildWorld(spec: JailSpec): string[] {
     spec.netns === undefined ? ['--unshare-net'] : [],
     // Pid 1 of its namespace, so that killing it ends all of it. Not --die-with-parent: it outlives the daemon.
     ['--as-pid-1'],
-    ['--info-fd', String(spec.infoFd)],
+    ['--info-fd', String(jailFds.info)],
+    ['--seccomp', String(jailFds.seccomp)],
     ['--cap-drop', 'ALL'],
     ['--clearenv'],
     ['--hostname', 'vmm'],

@@ -7,7 +7,8 @@ const portFile = (name: string): string => `port-${name}`;
 
 /**
  * What is where in a machine's directory. The directory is root's, and its files are opened by name only; `sockets` is
- * the one place in it where the VMM can make or replace files, so logs and disks cannot be swapped for links.
+ * the one place in it where the VMM can make files, so logs and disks cannot be swapped for links, and that only until
+ * it listens: before a guest has run, nothing in it is hostile.
  */
 export class MachineDirectory {
   readonly path: string;
@@ -48,6 +49,12 @@ export class MachineDirectory {
     await rm(this.consoleLog, { force: true });
     await mkdir(this.sockets, { mode: 0o700 });
     await chown(this.sockets, uid, uid);
+  }
+
+  /** To be called when the VMM listens: from here on it can make, replace and fill nothing on the host but its disks. */
+  async close(uid: number): Promise<void> {
+    await chown(this.sockets, 0, uid);
+    await chmod(this.sockets, 0o710);
   }
 
   /** Removes what only a living VMM needs; the logs stay for whoever asks why it ended. */

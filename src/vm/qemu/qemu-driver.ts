@@ -2,7 +2,7 @@ import { access, chown, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
-import { isRunning, killProcess, logTail, spawnJailed, type JailedProcess } from '#host/jailed-process.ts';
+import { isRunning, killProcess, logTail, type JailedProcess } from '#host/jailed-process.ts';
 import type { Accelerator, Machine, MachineDriver, MachineRecord, MachineShape, MachineSpec } from '../driver.ts';
 import { assertMachineSpec } from '../machine-spec.ts';
 import { qemuArguments } from './command-line.ts';
@@ -11,12 +11,13 @@ import { ConsoleLog } from './console-log.ts';
 import { kvmDevice, openableNode, tunDevice } from './device-nodes.ts';
 import { startFailure } from './failure.ts';
 import { confine, findHostCgroup, type HostCgroup } from './host-cgroup.ts';
-import { assertReachable, inside, jailedCommand } from './jail.ts';
+import { assertReachable, inside, type JailSpec } from './jail.ts';
 import { MachineDirectory } from './machine-directory.ts';
 import { restore } from './migration.ts';
 import { PhaseClock } from './phase-clock.ts';
 import { QemuMachine } from './qemu-machine.ts';
 import { QmpClient, type QmpEvent } from './qmp.ts';
+import { spawnVmm } from './spawn-vmm.ts';
 import { allKernelArguments, Templates } from './templates.ts';
 
 export interface QemuDriverOptions {
@@ -113,6 +114,7 @@ export async function startQemuMachine(
     const events = new EventBuffer();
     const qmp = await openQmp(directory, vmm.identity, events, signal);
     undo.defer(() => qmp.close());
+    await directory.close(spec.uid);
     clock.mark('qmp');
     const console = undo.use(await openConsole(directory, signal));
     if (beginning.kind === 'restore') {
@@ -159,40 +161,47 @@ async function spawn(
   directory: MachineDirectory,
   signal: AbortSignal,
 ): Promise<JailedProcess> {
-  const { assets, accelerator } = options;
-  const command = jailedCommand(
-    {
-      uid: spec.uid,
-      ...assets,
-      template: beginning.kind === 'restore' ? beginning.template : undefined,
-      directory: spec.directory,
-      netns: spec.netns,
-      devices: await devicesFor(options, spec, signal),
-      infoFd: 3,
-    },
-    [
-      inside.qemu,
-      ...qemuArguments({
-        id: spec.id,
-        accelerator,
-        memoryMiB: spec.memoryMiB,
-        vcpus: spec.vcpus,
-        paths: inside,
-        start:
-          beginning.kind === 'restore'
-            ? { kind: 'restore' }
-            : { kind: beginning.kind, kernelArguments: await allKernelArguments(options) },
-        tap: spec.tap,
-      }),
-    ],
-  );
+  const jail = await jailOf(options, spec, beginning, signal);
+  const command = [
+    inside.qemu,
+    ...qemuArguments({
+      id: spec.id,
+      accelerator: options.accelerator,
+      memoryMiB: spec.memoryMiB,
+      vcpus: spec.vcpus,
+      paths: inside,
+      start:
+        beginning.kind === 'restore'
+          ? { kind: 'restore' }
+          : { kind: beginning.kind, kernelArguments: await allKernelArguments(options) },
+      tap: spec.tap,
+    }),
+  ];
   signal.throwIfAborted();
   try {
-    return await spawnJailed({ what: 'the VMM', command, output: directory.vmmLog });
+    return await spawnVmm(jail, command, directory.vmmLog);
   } catch (error) {
     if (error instanceof PodvmError && error.kind !== 'internal') throw error;
     throw startFailure(spec.id, await logTail(directory.vmmLog), error);
   }
+}
+
+/** The jail of a machine; exported for the test that puts an attacker into it. */
+export async function jailOf(
+  options: QemuDriverOptions,
+  spec: Omit<MachineSpec, 'from'>,
+  beginning: Beginning,
+  signal: AbortSignal,
+): Promise<JailSpec> {
+  return {
+    uid: spec.uid,
+    ...options.assets,
+    template: beginning.kind === 'restore' ? beginning.template : undefined,
+    directory: spec.directory,
+    netns: spec.netns,
+    devices: await devicesFor(options, spec, signal),
+    maxFileBytes: spec.maxFileBytes,
+  };
 }
 
 const unconfined = new WeakSet<QemuDriverOptions>();
@@ -200,12 +209,12 @@ const unconfined = new WeakSet<QemuDriverOptions>();
 /** A VMM that cannot be confined runs all the same: the guest's own limits hold. Said once. */
 async function confineOnce(
   options: QemuDriverOptions,
-  { id, hostMemoryBytes }: Omit<MachineSpec, 'from'>,
+  { id, hostLimits }: Omit<MachineSpec, 'from'>,
   { identity }: JailedProcess,
 ): Promise<HostCgroup | undefined> {
-  if (hostMemoryBytes === undefined || unconfined.has(options)) return undefined;
+  if (hostLimits === undefined || unconfined.has(options)) return undefined;
   try {
-    return await confine({ id, pid: identity.pid, memoryBytes: hostMemoryBytes });
+    return await confine(id, identity.pid, hostLimits);
   } catch (error) {
     if (!(await isRunning(identity))) return undefined; // it has died meanwhile, which is told elsewhere
     unconfined.add(options);

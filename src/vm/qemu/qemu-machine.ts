@@ -1,7 +1,16 @@
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import { killProcess, logTail, waitUntilGone, type ProcessEnd, type ProcessIdentity } from '#host/jailed-process.ts';
-import type { Accelerator, DiskSpec, Machine, MachineExit, MachineRecord, MachineState, Phases } from '../driver.ts';
+import type {
+  Accelerator,
+  DiskSpec,
+  HostLimits,
+  Machine,
+  MachineExit,
+  MachineRecord,
+  MachineState,
+  Phases,
+} from '../driver.ts';
 import { MachineLife } from '../machine-life.ts';
 import { agentPortId } from './command-line.ts';
 import { connectSocket } from './connect-socket.ts';
@@ -110,18 +119,17 @@ export class QemuMachine implements Machine {
     await this.#ports.detach(name, signal);
   }
 
-  async limitHostMemory(bytes: number): Promise<void> {
-    this.#life.assertRunning('limit the memory of');
+  async limitHost(limits: HostLimits): Promise<void> {
+    this.#life.assertRunning('limit');
     const { cgroup } = this.#vmm;
     if (cgroup === undefined) {
-      throw new PodvmError(
-        'unsupported',
-        `Cannot limit the memory of machine ${this.id}: it has no cgroup on the host`,
-      );
+      throw new PodvmError('unsupported', `Cannot limit machine ${this.id}: it has no cgroup on the host`);
     }
-    await cgroup.limitMemory(bytes).catch((cause: NodeJS.ErrnoException) => {
+    await cgroup.limit(limits).catch((cause: NodeJS.ErrnoException) => {
       const kind = cause.code === 'EBUSY' ? 'busy' : 'internal';
-      throw new PodvmError(kind, `Cannot limit the memory of machine ${this.id} to ${bytes} bytes`, { cause });
+      throw new PodvmError(kind, `Cannot limit machine ${this.id} to ${limits.memoryBytes} bytes on the host`, {
+        cause,
+      });
     });
   }
 

@@ -1,0 +1,48 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type ClientOf, connectScripted } from '#cri/rpc/scripted-client.ts';
+import { RuntimeService } from '#cri/schema/api_pb.ts';
+import { environment, nodeRoot } from './node.ts';
+
+const podvm = join(import.meta.dirname, '../podvm');
+const readyTimeoutMs = 120_000;
+
+/** A `podvm daemon`, to which we speak as a kubelet does. */
+export interface CriNode extends AsyncDisposable {
+  readonly runtime: ClientOf<typeof RuntimeService>;
+  /** Resident memory of the daemon, in `KiB` (proc(5)). */
+  residentKiB(): Promise<number>;
+}
+
+/** With the pool of the default configuration, or another. `PODVM_CPU_PROFILE`: where its processor profile goes. */
+export async function openCriNode(poolSize: number | undefined): Promise<CriNode> {
+  const profile = process.env['PODVM_CPU_PROFILE'];
+  const env = environment({
+    ...(poolSize === undefined ? {} : { PODVM_POOL: String(poolSize) }),
+    ...(profile === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profile}` }),
+  });
+  const child = spawn(podvm, ['daemon'], { stdio: ['ignore', 'ignore', 'pipe'], env });
+  const ended = once(child, 'close');
+  let said = '';
+  const serving = Promise.withResolvers<void>();
+  child.stderr.on('data', (chunk: Buffer) => {
+    said = (said + chunk.toString()).slice(-4000);
+    if (said.includes(' info serving ')) serving.resolve();
+  });
+  void ended.then(() => serving.reject(new Error(`podvm daemon ended: ${said}`)));
+  AbortSignal.timeout(readyTimeoutMs).addEventListener('abort', () => serving.reject(new Error(`not ready: ${said}`)));
+  await serving.promise;
+  const client = connectScripted(join(nodeRoot, 'cri.sock'));
+  return {
+    runtime: client.of(RuntimeService),
+    residentKiB: async () =>
+      Number(/^VmRSS:\s+(\d+)/m.exec(await readFile(`/proc/${child.pid}/status`, 'latin1'))?.[1]),
+    async [Symbol.asyncDispose]() {
+      client[Symbol.dispose]();
+      child.kill('SIGTERM');
+      await ended;
+    },
+  };
+}

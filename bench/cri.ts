@@ -1,0 +1,124 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { NamespaceMode } from '#cri/schema/api_pb.ts';
+import { type CriNode, openCriNode } from './cri-node.ts';
+import { type Figures, Sheet } from './figures.ts';
+import { untilWaiting } from './node.ts';
+import type { SuiteOptions } from './suite.ts';
+
+/** What the last pod left to do is done by then, in `ms`. */
+const restMs = 2_000;
+const maxLifecycles = 10;
+const callsPerSecond = 1_000;
+const loadSeconds = 20;
+const tickMs = 10;
+const image = { image: 'localhost/podvm/base:latest' };
+
+/**
+ * The verbs of a pod's life as a kubelet calls them, each from request to answer, on a node without a pool (`cri.*`) and
+ * on one where two machines wait (`criPooled.*`); `fromScratchMs` is a pod with a running container. Then, beside `n`
+ * running pods, a thousand lists and statuses a second for a while: `criLoad.<verb>Ms` of each,
+ * `criLoad.callsPerSecond`, and the daemon's resident memory before and after, `criLoad.{before,after}KiB`.
+ */
+export async function criSuite({ rounds: count, say }: SuiteOptions): Promise<Figures> {
+  const sheet = new Sheet();
+  for (const [name, poolSize] of [
+    ['cri', undefined],
+    ['criPooled', 2],
+  ] as const) {
+    await using node = await openCriNode(poolSize);
+    for (let round = 1; round <= Math.min(count, maxLifecycles); round += 1) {
+      await untilWaiting(poolSize ?? 0);
+      await delay(restMs);
+      await live(node, `bench-${name.toLowerCase()}-${round}`, name, sheet);
+      say(`${name}: ${round}`);
+    }
+  }
+  await using node = await openCriNode(undefined);
+  const pods: Pod[] = [];
+  for (let at = 1; at <= count; at += 1) {
+    pods.push(await startPod(node, `bench-load-${at}`, (_, call) => call()));
+    say(`${at} pods run`);
+  }
+  await load(node, pods, sheet, say);
+  for (const { podSandboxId } of pods) await node.runtime.removePodSandbox({ podSandboxId });
+  return sheet.figures;
+}
+
+interface Pod {
+  readonly podSandboxId: string;
+  readonly containerId: string;
+}
+
+type Timing = <T>(verb: string, call: () => Promise<T>) => Promise<T>;
+
+async function startPod({ runtime }: CriNode, name: string, timed: Timing): Promise<Pod> {
+  const sandboxConfig = {
+    metadata: { name, namespace: 'bench', uid: `uid-${name}`, attempt: 0 },
+    linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } } }, // as a kubelet
+  };
+  const config = { metadata: { name: 'main' }, image, command: ['sleep', '100000'] };
+  const { podSandboxId } = await timed('runPodSandbox', () => runtime.runPodSandbox({ config: sandboxConfig }));
+  const { containerId } = await timed('createContainer', () =>
+    runtime.createContainer({ podSandboxId, config, sandboxConfig }),
+  );
+  await timed('startContainer', () => runtime.startContainer({ containerId }));
+  return { podSandboxId, containerId };
+}
+
+async function live(node: CriNode, name: string, prefix: string, sheet: Sheet): Promise<void> {
+  const { runtime } = node;
+  const timed: Timing = async (verb, call) => {
+    const startedMs = performance.now();
+    const answer = await call();
+    sheet.add(`${prefix}.${verb}Ms`, performance.now() - startedMs);
+    return answer;
+  };
+  const { podSandboxId, containerId } = await timed('fromScratch', () => startPod(node, name, timed));
+  await timed('podSandboxStatus', () => runtime.podSandboxStatus({ podSandboxId }));
+  await timed('containerStatus', () => runtime.containerStatus({ containerId }));
+  await timed('listPodSandbox', () => runtime.listPodSandbox());
+  await timed('listContainers', () => runtime.listContainers());
+  await timed('stopContainer', () => runtime.stopContainer({ containerId, timeout: 0n }));
+  await timed('removeContainer', () => runtime.removeContainer({ containerId }));
+  await timed('stopPodSandbox', () => runtime.stopPodSandbox({ podSandboxId }));
+  await timed('removePodSandbox', () => runtime.removePodSandbox({ podSandboxId }));
+}
+
+/** Errors: the first call that fails. */
+async function load(node: CriNode, pods: readonly Pod[], sheet: Sheet, say: SuiteOptions['say']): Promise<void> {
+  const { runtime } = node;
+  const verbs: Readonly<Record<string, (pod: Pod) => Promise<unknown>>> = {
+    listPodSandbox: () => runtime.listPodSandbox(),
+    listContainers: () => runtime.listContainers(),
+    podSandboxStatus: ({ podSandboxId }) => runtime.podSandboxStatus({ podSandboxId }),
+    containerStatus: ({ containerId }) => runtime.containerStatus({ containerId }),
+  };
+  const names = Object.keys(verbs);
+  const call = async (at: number): Promise<void> => {
+    const [verb, pod] = [names[at % names.length], pods[at % pods.length]];
+    if (verb === undefined || pod === undefined) return;
+    const startedMs = performance.now();
+    await verbs[verb]?.(pod);
+    sheet.add(`criLoad.${verb}Ms`, performance.now() - startedMs);
+  };
+  const run = async (calls: number): Promise<void> => {
+    const startedMs = performance.now();
+    const pending: Promise<void>[] = [];
+    for (let at = 0; at < calls;) {
+      const due = Math.min(calls, Math.ceil(((performance.now() - startedMs) / 1000) * callsPerSecond));
+      for (; at < due; at += 1) pending.push(call(at));
+      await delay(tickMs);
+    }
+    await Promise.all(pending);
+    sheet.add('criLoad.callsPerSecond', (calls * 1000) / (performance.now() - startedMs));
+  };
+  const memory = async (name: string): Promise<void> => {
+    const kib = await node.residentKiB();
+    sheet.add(`criLoad.${name}KiB`, kib);
+    say(`the daemon's memory ${name}: ${kib} KiB`);
+  };
+  await run(callsPerSecond * (loadSeconds / 4)); // code is compiled, heaps have grown
+  await memory('before');
+  await run(callsPerSecond * loadSeconds);
+  await memory('after');
+}

@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { seccompFilter } from './seccomp-filter.ts';
+
+const x86_64 = 0xc000_003e;
+const [allow, noSuchCall, killed] = [0x7fff_0000, 0x0005_0026, 0x8000_0000];
+const call = { read: 0, socket: 41, clone: 56, fork: 57, execve: 59, ptrace: 101, mount: 165, unshare: 272 } as const;
+
+/** What the kernel's interpreter would answer; of BPF only what the filter uses, anything else throws. */
+function answerOf(number: number, firstArgument = 0, architecture = x86_64): number {
+  const program = seccompFilter();
+  const data: Readonly<Record<number, number>> = { 0: number, 4: architecture, 16: firstArgument };
+  let accumulator = 0;
+  for (let at = 0; at < program.length; at += 8) {
+    const [code, k] = [program.readUInt16LE(at), program.readUInt32LE(at + 4)];
+    const jump = (isTrue: boolean) => 8 * program.readUInt8(at + (isTrue ? 2 : 3));
+    if (code === 0x06) return k;
+    if (code === 0x20) accumulator = data[k] ?? assert.fail(`loads from ${k}`);
+    else if (code === 0x15) at += jump(accumulator === k);
+    else if (code === 0x35) at += jump(accumulator >= k);
+    else if (code === 0x45) at += jump((accumulator & k) !== 0);
+    else assert.fail(`instruction ${code}`);
+  }
+  return assert.fail('the program has an end without an answer');
+}
+
+test('seccompFilter() allows what QEMU calls, and answers ENOSYS to what lets a fallen one go on', () => {
+  for (const number of [call.read, call.execve, 16, 202, 271]) assert.equal(answerOf(number), allow, String(number));
+  const refused = {
+    ...{ fork: call.fork, vfork: 58, kill: 62, ptrace: call.ptrace, setuid: 105, chroot: 161, mount: call.mount },
+    ...{ init_module: 175, add_key: 248, unshare: call.unshare, perf_event_open: 298, open_by_handle_at: 304 },
+    ...{ setns: 308, process_vm_readv: 310, bpf: 321, userfaultfd: 323, io_uring_setup: 425, clone3: 435 },
+  };
+  for (const [name, number] of Object.entries(refused)) assert.equal(answerOf(number), noSuchCall, name);
+});
+
+test('seccompFilter() allows threads and unix sockets, and neither processes nor other families', () => {
+  const thread = 0x003d_0f00; // what glibc's pthread_create asks for
+  assert.equal(answerOf(call.clone, thread), allow);
+  assert.equal(answerOf(call.clone, 0x0120_0011), noSuchCall); // fork()
+  for (let bit = 25; bit <= 30; bit += 1) assert.equal(answerOf(call.clone, thread | (1 << bit)), noSuchCall);
+  assert.equal(answerOf(call.clone, thread | 0x0002_0000), noSuchCall); // CLONE_NEWNS
+  assert.equal(answerOf(call.socket, 1), allow);
+  for (const family of [0, 2, 10, 16, 17, 38, 40]) assert.equal(answerOf(call.socket, family), noSuchCall);
+});
+
+test('seccompFilter() has an answer for every call, and no way in by another ABI', () => {
+  fc.assert(
+    fc.property(fc.nat(0xffff_ffff), fc.nat(0xffff_ffff), (number, argument) => {
+      assert.ok([allow, noSuchCall].includes(answerOf(number, argument)));
+    }),
+  );
+  for (let number = 0; number < 600; number += 1) {
+    assert.equal(answerOf(0x4000_0000 | number), noSuchCall); // x32
+    assert.equal(answerOf(number, 0, 0x4000_0003), killed); // 32 bits
+  }
+});
