@@ -79,7 +79,7 @@ export async function openEngine(
           images: { hold: async (...request) => await (await opening.promise).hold(...request) },
           connectLink,
           makeScratchDisk,
-          serveFiles: createFileServers(assets.sysroot),
+          serveFiles: createFileServers(assets),
         },
       },
       signal,

@@ -51,7 +51,7 @@ const leastGraceMs = 2000;
 
 export function startAttempt(
   container: PodContainer,
-  specOf: () => ContainerSpec,
+  specOf: () => Promise<ContainerSpec>,
   previous: Container | undefined,
   site: AttemptSite,
 ): Attempt {
@@ -131,7 +131,7 @@ function failed(name: string, error: unknown, site: AttemptSite): void {
 
 async function create(
   container: PodContainer,
-  specOf: () => ContainerSpec,
+  specOf: () => Promise<ContainerSpec>,
   previous: Container | undefined,
   site: AttemptSite,
   signal: AbortSignal,
@@ -139,7 +139,7 @@ async function create(
   const { name } = container;
   let reason = 'CreateContainerConfigError';
   try {
-    const spec = specOf();
+    const spec = await specOf();
     reason = 'CreateContainerError';
     await removePrevious(name, previous, site);
     const created = await site.sandbox.createContainer(spec, signal);

@@ -46,7 +46,20 @@ test('parseManifest() refuses what cannot work, with the reason', () => {
     [`containers: [${container}, ${container}]`, /two containers named "a"/],
     ['hostNetwork: true\ncontainers: [{ name: a, image: i }]', /spec.hostNetwork: is not supported/],
     ['containers: [{ name: a, image: i, volumeMounts: [{ name: v, mountPath: /v }] }]', /must have a volume "v"/],
-    [`volumes: [{ name: v, hostPath: { path: / } }]\ncontainers: [${container}]`, /hostPath: is not supported yet/],
+    [`volumes: [{ name: v, nfs: { server: s, path: / } }]\ncontainers: [${container}]`, /nfs: is not supported yet/],
+    [`volumes: [{ name: v, hostPath: { path: x } }]\ncontainers: [${container}]`, /hostPath.path: must be an absolute/],
+    [
+      `volumes: [{ name: v, hostPath: { path: /x, type: Socket } }]\ncontainers: [${container}]`,
+      /hostPath.type: must not be the string "Socket": what is behind it is in the host's kernel/,
+    ],
+    [
+      'volumes: [{ name: v }]\ncontainers: [{ name: a, image: i, volumeMounts: [{ name: v, mountPath: /v, mountPropagation: Bidirectional }] }]',
+      /mountPropagation: must be None or HostToContainer, got the string "Bidirectional": what a container mounts stays/,
+    ],
+    [
+      'volumes: [{ name: v }]\ncontainers: [{ name: a, image: i, volumeMounts: [{ name: v, mountPath: /v, recursiveReadOnly: Enabled }] }]',
+      /must have readOnly: true for its recursiveReadOnly/,
+    ],
     [
       `volumes: [{ name: v, persistentVolumeClaim: { claimName: x } }]\ncontainers: [${container}]`,
       /persistentVolumeClaim: is not/,

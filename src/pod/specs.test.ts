@@ -143,6 +143,23 @@ test('sandboxSpecOf() fills volumes with their files, modes and projections', ()
   ]);
 });
 
+test('containerSpecOf() mounts a hostPath from the host, and the sandbox has no volume of it', () => {
+  const { sandbox, container } = specsOf(
+    pod(`{ volumes: [{ name: h, hostPath: { path: /srv } }],
+      containers: [{ name: a, image: i, volumeMounts: [
+        { name: h, mountPath: /a, subPath: x },
+        { name: h, mountPath: /b, readOnly: true, mountPropagation: HostToContainer },
+        { name: h, mountPath: /c, readOnly: true, recursiveReadOnly: IfPossible } ] }] }`),
+  );
+  assert.deepEqual(sandbox().volumes, []);
+  const source = { kind: 'host', path: '/srv', propagation: 'private' };
+  assert.deepEqual(container('a').mounts, [
+    { source, mountPath: '/a', subPath: 'x', readOnly: false },
+    { source: { ...source, propagation: 'hostToContainer' }, mountPath: '/b', readOnly: true },
+    { source, mountPath: '/c', readOnly: true, recursiveReadOnly: true },
+  ]);
+});
+
 test('sandboxSpecOf() sums resources as Kubernetes does', () => {
   const limits = (memory: string, cpu: string) => `resources: { limits: { memory: ${memory}, cpu: ${cpu} } }`;
   const { sandbox } = specsOf(

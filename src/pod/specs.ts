@@ -124,11 +124,20 @@ function mountOf(
     );
   }
   const volume = pod.spec.volumes.find((it) => it.name === mount.name);
+  const rest = { mountPath: mount.mountPath, ...(subPath === undefined ? {} : { subPath }) };
+  if (volume?.hostPath !== undefined) {
+    const propagation = mount.mountPropagation === 'HostToContainer' ? 'hostToContainer' : 'private';
+    return {
+      ...rest,
+      source: { kind: 'host', path: volume.hostPath.path, propagation },
+      readOnly: mount.readOnly,
+      ...(mount.recursiveReadOnly === 'Disabled' ? {} : { recursiveReadOnly: true }),
+    };
+  }
+  // Kubernetes mounts everything that is no data of its own read-only, whatever is written.
   return {
+    ...rest,
     source: sourceOf(mount.name, volume?.image),
-    mountPath: mount.mountPath,
-    ...(subPath === undefined ? {} : { subPath }),
-    // Kubernetes mounts everything but an emptyDir read-only, whatever is written.
     readOnly: mount.readOnly || volume?.emptyDir === undefined,
   };
 }

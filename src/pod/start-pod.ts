@@ -18,6 +18,7 @@ import type { PodConfig, PodFinish, PodParts, PodStatus, RunningPod } from './po
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
 import { readLocalProfiles, type LocalProfiles } from './security.ts';
+import { ensureHostPaths } from './host-paths.ts';
 import { containerSpecOf, sandboxSpecOf } from './specs.ts';
 import { statusOf } from './status.ts';
 
@@ -261,8 +262,13 @@ class PodDriver implements RunningPod {
     };
     this.#attempts.set(
       name,
-      startAttempt(container, () => this.#specOf(container, attempt), previous, site),
+      startAttempt(container, () => this.#specNow(container, attempt), previous, site),
     );
+  }
+
+  async #specNow(container: PodContainer, attempt: number) {
+    await ensureHostPaths(this.pod, container);
+    return this.#specOf(container, attempt);
   }
 
   #specOf(container: PodContainer, attempt: number) {

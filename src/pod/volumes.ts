@@ -18,7 +18,7 @@ interface Item {
 /** The pod's volumes with their files. Errors: `notFound` for a ConfigMap, Secret or key; `invalid`. */
 export function sandboxVolumes(pod: Pod, config: PodConfig, facts: PodFacts): SandboxVolume[] {
   return pod.spec.volumes.flatMap((volume): SandboxVolume | [] => {
-    if (volume.image !== undefined) return []; // what mounts it brings it
+    if (volume.image !== undefined || volume.hostPath !== undefined) return []; // what mounts it brings it
     if (volume.emptyDir === undefined) {
       return { name: volume.name, kind: 'push', files: lastOfEachPath(filesOf(volume, pod, config, facts)) };
     }

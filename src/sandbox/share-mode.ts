@@ -46,6 +46,12 @@ export function createShareMode(parts: ShareModeParts): HostMode {
       }
       const source = await openHostSource(path);
       try {
+        if (source.kind === 'file' && mount.subPath !== undefined) {
+          throw new PodvmError(
+            'invalid',
+            `Cannot mount ${mount.subPath} of ${path}: that is a file, got a subPath in it`,
+          );
+        }
         return foundSource(source, mount, await accessOf(mount, source), parts);
       } catch (error) {
         await source[Symbol.asyncDispose]();

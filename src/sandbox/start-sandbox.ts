@@ -66,7 +66,7 @@ export async function startSandbox(
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
     const kubelet = running.use(kubeletMode(plan, prepared));
-    const mounts = running.use(containerMounts(plan, prepared, kubelet, imageDisks));
+    const mounts = running.use(containerMounts(plan, prepared, { imageDisks, kubelet }));
     const [network] = await together(alive, [
       (both) => becomeThePods(plan, prepared, spare !== undefined, both),
       (both) => plugImages(plan, imageDisks, both),
@@ -204,8 +204,7 @@ function kubeletMode({ spec, context }: Plan, { record, guest }: PreparedSandbox
 function containerMounts(
   { spec, context }: Plan,
   { record, machine, guest }: PreparedSandbox,
-  kubelet: HostMode,
-  imageDisks: ImageDisks,
+  { imageDisks, kubelet }: { readonly imageDisks: ImageDisks; readonly kubelet: HostMode },
 ): ContainerMounts {
   const { parts, surroundings } = context;
   const log = surroundings.log.with({ sandbox: record.id });

@@ -164,6 +164,27 @@ export function crunRecipe(buildRoot: Part, signal: AbortSignal): PartRecipe {
   };
 }
 
+/**
+ * `one-file-system.so`: what the host's file server is started with, so that it serves what is mounted below a volume
+ * too (`src/storage/one-file-system.c` says how).
+ */
+export function serverLibraryRecipe(buildRoot: Part, source: string, signal: AbortSignal): PartRecipe {
+  const args = ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-Werror', '-fPIC', '-shared'];
+  const names = { source: 'one-file-system.c', library: 'one-file-system.so' };
+  return {
+    name: 'server-library',
+    task: 'building what the file server needs',
+    inputs: { source, args, buildRoot: nameOf(buildRoot), version: 1 },
+    async make(directory) {
+      await writeFile(join(directory, names.source), source);
+      const command = { program: 'gcc', args: [...args, '-o', names.library, names.source] };
+      await runInBuildRoot({ buildRoot: buildRootOf(buildRoot), workDir: directory, ...command, signal });
+      await rm(join(directory, names.source));
+      return {};
+    },
+  };
+}
+
 /** More than this and a guest of 64 MiB has no room to unpack it. */
 const maxInitramfsBytes = 16 * 1024 * 1024;
 

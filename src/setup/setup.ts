@@ -1,4 +1,4 @@
-import { mkdir, stat } from 'node:fs/promises';
+import { mkdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { assetsSchema, type Assets } from '#host/assets.ts';
@@ -16,6 +16,7 @@ import {
   initramfsRecipe,
   kernelRecipe,
   recipesVersion,
+  serverLibraryRecipe,
   sysrootRecipe,
 } from './recipes.ts';
 import { takeSetupLock } from './setup-lock.ts';
@@ -97,7 +98,9 @@ export async function readReady({ root, repo }: Pick<SetupOptions, 'root' | 'rep
   const [current, agent] = await Promise.all([readCurrent(root), hashAgentSources(repo)]);
   if (current === undefined || current.key !== keyOf(current.generation, agent)) return undefined;
   const there = await Promise.all(
-    [join(current.sysroot, 'usr'), current.kernel, current.initramfs].map((path) => stat(path).catch(() => undefined)),
+    [join(current.sysroot, 'usr'), current.kernel, current.initramfs, current.serverLibrary].map((path) =>
+      stat(path).catch(() => undefined),
+    ),
   );
   return there.includes(undefined) ? undefined : v.parse(assetsSchema, current);
 }
@@ -119,6 +122,12 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
     ensurePart(partsDirectory, kernelRecipe(ingredients, buildRoot), progress),
     ensurePart(partsDirectory, crunRecipe(buildRoot, signal), progress),
   ]);
+  const serverSource = await readFile(join(repo, 'src/storage/one-file-system.c'), 'utf8');
+  const serverLibrary = await ensurePart(
+    partsDirectory,
+    serverLibraryRecipe(buildRoot, serverSource, signal),
+    progress,
+  );
   const agentKey = await hashAgentSources(repo);
   const { buildAgent } = await import('./build-agent.ts'); // brings a bundler that a start without work must not wait for
   const initramfs = await ensurePart(
@@ -132,10 +141,11 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
     kernel: join(kernel.directory, 'vmlinux'),
     kernelVersion: kernel.versions['kernel'] ?? 'unknown',
     initramfs: join(initramfs.directory, 'initramfs.img'),
+    serverLibrary: join(serverLibrary.directory, 'one-file-system.so'),
     qemuVersion: sysroot.versions['qemu-system-x86'] ?? 'unknown',
     crunVersion: crun.versions['crun'] ?? 'unknown',
   };
-  await publish(root, assets, generation, [sysroot, buildRoot, kernel, crun, initramfs]);
+  await publish(root, assets, generation, [sysroot, buildRoot, kernel, crun, initramfs, serverLibrary]);
   return assets;
 }
 

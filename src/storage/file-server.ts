@@ -2,6 +2,7 @@ import { readdir, readFile, readlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
+import type { Assets } from '#host/assets.ts';
 import { printable } from '#base/guest-text.ts';
 import { killProcess, lookUpProcess, spawnJailed, type ProcessIdentity } from '#host/jailed-process.ts';
 import type { HostSource } from './host-source.ts';
@@ -41,6 +42,7 @@ export interface FileServer extends AsyncDisposable {
 export type FileServers = (request: FileServerRequest, signal: AbortSignal) => Promise<FileServer>;
 
 const program = '/usr/sbin/diod';
+const insideLibrary = '/one-file-system.so';
 /** Root of everything that is served, in the jail. */
 const sharesRoot = '/shares';
 /** What an idle one needs is 2 MB; each message under way takes up to 64 KiB. */
@@ -56,13 +58,16 @@ const tailLines = 8;
  */
 const capabilities = ['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'SETUID', 'SETGID'];
 
-/** Starts servers of that sysroot. Errors of a start: `failedPrecondition`, `internal`, `timeout`, with its last lines. */
-export function createFileServers(sysroot: string): FileServers {
+/** What set-up made of it: a directory of packages, and the library that the server is started with. */
+export type FileServerAssets = Pick<Assets, 'sysroot' | 'serverLibrary'>;
+
+/** Errors of a start: `failedPrecondition`, `internal`, `timeout`, with its last lines. */
+export function createFileServers(assets: FileServerAssets): FileServers {
   return async (request, signal) => {
     const { channel, source } = request;
     try {
       signal.throwIfAborted();
-      return await startFileServer(sysroot, request);
+      return await startFileServer(assets, request);
     } catch (error) {
       if (signal.aborted) throw new PodvmError('cancelled', `Cannot share ${source.path}: cancelled`, { cause: error });
       throw error;
@@ -72,7 +77,7 @@ export function createFileServers(sysroot: string): FileServers {
   };
 }
 
-async function startFileServer(sysroot: string, request: FileServerRequest): Promise<FileServer> {
+async function startFileServer(assets: FileServerAssets, request: FileServerRequest): Promise<FileServer> {
   const { channel, source, owner, name } = request;
   const exported = `${sharesRoot}/${owner}/${name}`;
   const file = source.kind === 'file' ? basename(source.path) : undefined;
@@ -82,7 +87,7 @@ async function startFileServer(sysroot: string, request: FileServerRequest): Pro
   try {
     const { identity, ended } = await spawnJailed({
       what: `the file server of ${source.path}`,
-      command: jailedServer(sysroot, request, exported, file),
+      command: jailedServer(assets, request, exported, file),
       output: (bytes) => {
         said = (said + bytes.toString('latin1')).slice(-tailBytes);
       },
@@ -109,7 +114,7 @@ async function startFileServer(sysroot: string, request: FileServerRequest): Pro
 const sourceFd = '4';
 
 function jailedServer(
-  sysroot: string,
+  { sysroot, serverLibrary }: FileServerAssets,
   { access, propagation }: FileServerRequest,
   exported: string,
   file: string | undefined,
@@ -129,6 +134,7 @@ function jailedServer(
     ...capabilities.flatMap((capability) => ['--cap-add', `CAP_${capability}`]),
     ...['--ro-bind', join(sysroot, 'usr'), '/usr'],
     ...['bin', 'lib', 'lib64', 'sbin'].flatMap((name) => ['--symlink', `usr/${name}`, `/${name}`]),
+    ...['--ro-bind', serverLibrary, insideLibrary, '--setenv', 'LD_PRELOAD', insideLibrary],
     ...bind[access],
     ...['--remount-ro', '/', '--chdir', '/', '--'],
     ...[program, '--foreground', '--rfdno', '0', '--wfdno', '0', '--no-auth', '--no-userdb', '--logdest', 'stderr'],

@@ -132,8 +132,8 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
   it('a wrong type, an unsupported volume, a name given twice: file, line and field', async () => {
     const wrong = await running(pod('bad', '      env: {A: b}\n'));
     assertRefused(wrong, /\n<stdin>:11: spec\.containers\[0\]\.env: must be a list, got a mapping\n$/);
-    const hostPath = await running(pod('bad', '  volumes: [{name: v, hostPath: {path: /etc}}]\n'));
-    assertRefused(hostPath, /\n<stdin>:11: spec\.volumes\[0\]\.hostPath: is not supported yet; use emptyDir/);
+    const nfs = await running(pod('bad', '  volumes: [{name: v, nfs: {server: s, path: /}}]\n'));
+    assertRefused(nfs, /\n<stdin>:11: spec\.volumes\[0\]\.nfs: is not supported yet; use emptyDir/);
     const twice = await running(`${pod('bad')}---\n${pod('bad')}`);
     assertRefused(twice, /\n<stdin>:14: metadata\.name: Pod default\/bad is given twice\n$/);
   });

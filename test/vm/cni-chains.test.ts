@@ -110,9 +110,9 @@ describe('a CNI chain', { skip, timeout: 240_000 }, () => {
     const tiny = { ...ipam(bench), ranges: [[{ subnet: '10.219.16.0/30' }]], routes: [] };
     await bench.configure('10.conflist', [{ type: 'ptp', ipam: tiny }]);
     const network = bench.open();
-    const first = await bench.attach(network);
+    await using first = await bench.attach(network);
     await first.connect(soon());
-    const second = await bench.attach(network);
+    await using second = await bench.attach(network);
     await assert.rejects(second.connect(soon()), { kind: 'internal', message: /no IP addresses available/ });
     await second[Symbol.asyncDispose]();
     await first[Symbol.asyncDispose]();

@@ -9,7 +9,7 @@ import { run } from '#host/run.ts';
 import { openImageStore } from '#image/image-store.ts';
 import { connectLink } from '#link/connect-link.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
-import { createHostNetwork } from '#network/host-network.ts';
+import { createHostNetwork, type HostNetworkOptions } from '#network/host-network.ts';
 import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import { openSandboxes, type OpenSandboxes } from '#sandbox/sandboxes.ts';
@@ -63,6 +63,8 @@ export interface HouseOptions {
   readonly aheadMs?: number;
   /** Other parts of set-up than the real ones. */
   readonly assets?: Partial<Assets>;
+  /** Where a CNI configuration is looked for; default: the built-in network. */
+  readonly cniConfigDirectory?: string;
   /** Where CNI plugins are looked for. */
   readonly cniPluginDirs?: readonly string[];
   /** Puts itself between the sandboxes and the real parts. */
@@ -93,7 +95,11 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
       return bytes;
     },
   };
-  const cni = options.cniPluginDirs === undefined ? {} : { cniPluginDirs: options.cniPluginDirs };
+  const { cniConfigDirectory, cniPluginDirs } = options;
+  const cni: Partial<HostNetworkOptions> = {
+    ...(cniConfigDirectory === undefined ? {} : { cniConfig: { directory: cniConfigDirectory, orElse: 'refuse' } }),
+    ...(cniPluginDirs === undefined ? {} : { cniPluginDirs }),
+  };
   const open = async () => {
     const parts: Parts = {
       driver: createQemuDriver({
@@ -104,7 +110,7 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
       network: createHostNetwork({ stateDir: join(directory, 'network'), log, ...cni }),
       images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),
       makeScratchDisk,
-      serveFiles: createFileServers(assets.sysroot),
+      serveFiles: createFileServers(assets),
       connectLink,
     };
     return await openSandboxes(

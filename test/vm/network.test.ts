@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
@@ -11,7 +15,7 @@ import { readRoutes } from '#network/ip-command.ts';
 import { readIpv6 } from '#network/ipv6.ts';
 import { describeNetwork, type NetworkBench } from '#network/network.conformance.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
-import type { Sandbox } from '#sandbox/sandbox.ts';
+import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { tracesOf } from '../leaks.ts';
 import { openHouse, whyNoVm, type House } from './house.ts';
 
@@ -59,13 +63,14 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
   const port = { hostPort: 39_885, containerPort: 8080, protocol: 'TCP', hostIP: '127.0.0.1' } as const;
   let house: House;
   let server: Sandbox;
+  let main: Container;
 
   before(async () => {
     house = await openHouse();
     server = await house.sandboxes.run({ ...sandboxSpec, name: 'server', hostPorts: [port] }, soon());
     const command = ['sh', '-c', 'mkdir /tmp/www; echo page > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www'];
-    const container = await server.createContainer({ ...containerSpec, name: 'httpd', image, command }, soon());
-    await container.start(soon());
+    main = await server.createContainer({ ...containerSpec, name: 'httpd', image, command }, soon());
+    await main.start(soon());
   });
   after(async () => {
     await house[Symbol.asyncDispose]();
@@ -94,6 +99,31 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     await client.remove();
   });
 
+  test('a pod with bandwidths is held to them, in and out, and one without is not', async () => {
+    const bytes = 2 * 1024 * 1024;
+    await using page = await servePage(Buffer.alloc(bytes));
+    const limits = { 'kubernetes.io/ingress-bandwidth': '8M', 'kubernetes.io/egress-bandwidth': '8M' };
+    const limited = await house.sandboxes.run({ ...sandboxSpec, name: 'limited', annotations: limits }, soon());
+    const container = await limited.createContainer({ ...containerSpec, image, command: ['sleep', '100'] }, soon());
+    await container.start(soon());
+    // Of letters: wget takes what it posts for a string.
+    const make = await container.exec(exec(`head -c ${bytes} /dev/zero | tr '\\0' x > /tmp/body`), soon());
+    assert.equal((await make.exited).exitCode, 0);
+    const timed = async (from: Container, script: string) => {
+      const startedMs = performance.now();
+      assert.equal((await (await from.exec(exec(script), soon())).exited).exitCode, 0);
+      return performance.now() - startedMs;
+    };
+    const inMs = await timed(container, `wget -q -O /dev/null ${page.url}`);
+    const outMs = await timed(container, `wget -q -O /dev/null --post-file /tmp/body ${page.url}`);
+    const freeMs = await timed(main, `wget -q -O /dev/null ${page.url}`);
+    // 2 MiB at 1 MB a second, less the burst of a quarter of a second; whatever the machine does, it is not faster.
+    for (const ms of [inMs, outMs])
+      assert.ok(ms > 1500 && ms > 2 * freeMs, `${inMs} ms in, ${outMs} out, ${freeMs} free, ${page.received} bytes`);
+    assert.equal(page.received, bytes);
+    await limited.remove();
+  });
+
   test('a host port on 127.0.0.1 leads to the pod, from there alone, and is gone with it', async () => {
     assert.equal(await untilFetched(`http://127.0.0.1:${port.hostPort}/`), 'page\n');
     const others = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
@@ -104,6 +134,32 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     await assert.rejects(fetch(`http://127.0.0.1:${port.hostPort}/`, { signal: AbortSignal.timeout(2000) }));
   });
 });
+
+const exec = (script: string) => ({ command: ['sh', '-c', script], tty: false, stdin: false }) as const;
+
+/** A page on an address of this host that pods reach, which takes what is posted to it. */
+async function servePage(body: Buffer) {
+  const page = { received: 0 };
+  const server = createServer((request, response) => {
+    const isPost = request.method === 'POST';
+    request.on('data', (chunk: Buffer) => (page.received += chunk.length));
+    request.on('end', () => response.end(isPost ? 'thanks' : body));
+  });
+  const others = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
+  const host = others.find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
+  await once(server.listen(0, host), 'listening');
+  const { port } = server.address() as AddressInfo; // SAFE: it listens on TCP
+  return {
+    url: `http://${host}:${port}/`,
+    get received() {
+      return page.received;
+    },
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      await promisify(server.close.bind(server))();
+    },
+  };
+}
 
 /** What the server says, once it listens. */
 async function untilFetched(url: string): Promise<string> {

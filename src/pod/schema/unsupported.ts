@@ -11,7 +11,7 @@ const warn = (reason: string): Verdict => ({ kind: 'warn', reason });
 const noHost = refuse('is not supported: a pod in a machine of its own has no namespaces of the host to share');
 const noVolume = (instead: string) => refuse(`is not supported yet; use ${instead}`);
 const noScheduler = warn('has no effect: there is no scheduler, the pod runs on this node');
-const plainVolumes = 'emptyDir, configMap, secret, downwardAPI, projected or image';
+const plainVolumes = 'emptyDir, hostPath, configMap, secret, downwardAPI, projected or image';
 
 /** By path; `[]` stands for every index, and `containers` for init containers too. */
 const fields: Readonly<Record<string, Verdict>> = {
@@ -59,7 +59,6 @@ const fields: Readonly<Record<string, Verdict>> = {
   'spec.containers[].restartPolicy': refuse('is supported for init containers only, where Always makes a sidecar'),
   'spec.containers[].restartPolicyRules': refuse('is not supported'),
   'spec.containers[].volumeDevices': refuse('is not supported: there are no block volumes yet'),
-  'spec.containers[].volumeMounts[].recursiveReadOnly': refuse('is not supported; use readOnly'),
   'spec.containers[].resources.claims': refuse('is not supported: there are no devices to claim'),
   'spec.containers[].env[].valueFrom.fileKeyRef': refuse('is not supported; use configMapKeyRef or secretKeyRef'),
   'spec.containers[].lifecycle.stopSignal': refuse("is not supported; the image's StopSignal is used"),
@@ -78,7 +77,6 @@ const fields: Readonly<Record<string, Verdict>> = {
 };
 
 const volumeSources = [
-  'hostPath',
   'persistentVolumeClaim',
   'nfs',
   'csi',

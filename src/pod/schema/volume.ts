@@ -65,7 +65,18 @@ const projection = v.pipe(
   s.exactlyOne(['configMap', 'secret', 'downwardAPI'], 'source'),
 );
 
-const sourceNames = ['emptyDir', 'configMap', 'secret', 'downwardAPI', 'projected', 'image'] as const;
+/** Types of a hostPath that no machine can have: they are doors to the host's kernel. */
+const doors = ['Socket', 'CharDevice', 'BlockDevice'];
+const hostPathType = v.pipe(
+  s.string,
+  v.check(
+    (type) => !doors.includes(type),
+    (issue) => `must not be ${s.describe(issue.input)}: what is behind it is in the host's kernel, not the machine's`,
+  ),
+  s.picklist(['', 'Directory', 'DirectoryOrCreate', 'File', 'FileOrCreate']),
+);
+
+const sourceNames = ['emptyDir', 'configMap', 'secret', 'downwardAPI', 'projected', 'image', 'hostPath'] as const;
 
 export const volume = v.pipe(
   v.object({
@@ -83,6 +94,7 @@ export const volume = v.pipe(
     secret: v.optional(v.object({ secretName: s.dnsSubdomain, items, optional, defaultMode })),
     downwardAPI: v.optional(v.object({ items: downwardItems, defaultMode })),
     projected: v.optional(v.object({ sources: v.optional(s.list(projection, 1000), []), defaultMode })),
+    hostPath: v.optional(v.object({ path: s.absolutePath, type: v.optional(hostPathType, '') })),
   }),
   // A volume that names no source is an emptyDir (Kubernetes' SetDefaults_Volume).
   v.transform((value) =>
@@ -100,9 +112,22 @@ export const volumeMount = v.pipe(
     subPathExpr: v.optional(s.relativePath),
     readOnly: v.optional(s.boolean, false),
     mountPropagation: v.optional(
-      v.literal('None', 'must be None: a container in a machine has no mounts of the host to share'),
+      v.picklist(
+        ['None', 'HostToContainer'],
+        (issue) =>
+          `must be None or HostToContainer, got ${s.describe(issue.input)}: what a container mounts stays in its machine`,
+      ),
     ),
+    recursiveReadOnly: v.optional(s.picklist(['Disabled', 'IfPossible', 'Enabled']), 'Disabled'),
   }),
+  v.check(
+    (mount) => mount.recursiveReadOnly === 'Disabled' || mount.readOnly,
+    'must have readOnly: true for its recursiveReadOnly',
+  ),
+  v.check(
+    (mount) => mount.recursiveReadOnly === 'Disabled' || mount.mountPropagation !== 'HostToContainer',
+    'must not have a mountPropagation with its recursiveReadOnly',
+  ),
   v.check(
     (mount) => mount.subPath === undefined || mount.subPathExpr === undefined,
     'must not have both subPath and subPathExpr',

@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { tmpdir } from 'node:os';
+import { after, test } from 'node:test';
+import { PodvmError, type ErrorKind } from '#base/errors.ts';
+import { ensureHostPaths } from './host-paths.ts';
+import { parseManifest } from './manifest.ts';
+
+const directory = await mkdtemp(join(tmpdir(), 'host-paths-'));
+after(() => rm(directory, { recursive: true }));
+
+const ensure = async (path: string, type: string) => {
+  const text = JSON.stringify({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'p' },
+    spec: {
+      volumes: [{ name: 'v', hostPath: { path: join(directory, path), type } }],
+      containers: [{ name: 'a', image: 'i', volumeMounts: [{ name: 'v', mountPath: '/v' }] }],
+    },
+  });
+  const [pod] = parseManifest(text, 'pod.yaml').pods;
+  assert.ok(pod);
+  const [container] = pod.spec.containers;
+  assert.ok(container);
+  await ensureHostPaths(pod, container);
+};
+const is = (kind: ErrorKind, words: RegExp) => (error: unknown) =>
+  error instanceof PodvmError && error.kind === kind && words.test(error.message);
+
+test('ensureHostPaths() takes what is there and of the type that is asked for', async () => {
+  await mkdir(join(directory, 'dir'));
+  await writeFile(join(directory, 'file'), '');
+  await symlink('dir', join(directory, 'link'));
+  for (const type of ['', 'Directory', 'DirectoryOrCreate']) {
+    await ensure('dir', type);
+    await ensure('link', type);
+    await assert.rejects(
+      ensure('none/at/all', type === 'DirectoryOrCreate' ? '' : type),
+      is('notFound', /is not there/),
+    );
+  }
+  for (const type of ['', 'File', 'FileOrCreate']) await ensure('file', type);
+  await assert.rejects(ensure('file', 'Directory'), is('failedPrecondition', /volume v: .*file of the host is no dir/));
+  await assert.rejects(ensure('file', 'DirectoryOrCreate'), is('failedPrecondition', /is no directory/));
+  await assert.rejects(ensure('dir', 'File'), is('failedPrecondition', /is no file/));
+  await assert.rejects(ensure('file/below', ''), is('failedPrecondition', /cannot be looked at: .*ENOTDIR/));
+});
+
+test('ensureHostPaths() makes what its type says, with its parents, and replaces nothing', async () => {
+  await ensure('made/deep/dir', 'DirectoryOrCreate');
+  assert.equal((await stat(join(directory, 'made/deep/dir'))).mode & 0o777, 0o755);
+  await ensure('other/file', 'FileOrCreate');
+  const made = await stat(join(directory, 'other/file'));
+  assert.deepEqual([made.isFile(), made.mode & 0o777, made.size], [true, 0o644, 0]);
+  await writeFile(join(directory, 'other/file'), 'kept');
+  await ensure('other/file', 'FileOrCreate');
+  assert.equal((await stat(join(directory, 'other/file'))).size, 4);
+});

@@ -1,0 +1,62 @@
+import { mkdir, open, stat } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { dirname } from 'node:path';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import type { PodContainer } from './schema/container.ts';
+import type { Pod } from './schema/objects.ts';
+import type { Volume } from './schema/volume.ts';
+
+type HostPath = NonNullable<Volume['hostPath']>;
+
+/** Who makes what a hostPath lacks, and how open it is: kubelet's (pkg/volume/hostpath). */
+const directoryMode = 0o755;
+const fileMode = 0o644;
+
+/**
+ * Looks at the paths of the host that the container mounts, each time before it is made, and makes those whose type asks
+ * for that. Errors: `notFound`, `failedPrecondition`, naming the volume.
+ */
+export async function ensureHostPaths({ spec }: Pod, { volumeMounts }: PodContainer): Promise<void> {
+  for (const { name } of volumeMounts) {
+    const hostPath = spec.volumes.find((volume) => volume.name === name)?.hostPath;
+    if (hostPath !== undefined) await ensureHostPath(name, hostPath);
+  }
+}
+
+async function ensureHostPath(volume: string, { path, type }: HostPath): Promise<void> {
+  const refuse = (kind: 'notFound' | 'failedPrecondition', why: string, cause?: unknown) =>
+    new PodvmError(kind, `Cannot mount volume ${volume}: ${path} of the host ${why}`, {
+      cause,
+      ...(kind === 'notFound' ? { fix: 'Make it, or use the type DirectoryOrCreate or FileOrCreate.' } : {}),
+    });
+  let found = await statusOf(path).catch((cause: unknown) => {
+    throw refuse('failedPrecondition', `cannot be looked at: ${messageOf(cause)}`, cause);
+  });
+  if (found === undefined && (type === 'DirectoryOrCreate' || type === 'FileOrCreate')) {
+    try {
+      await make(path, type);
+    } catch (cause) {
+      throw refuse('failedPrecondition', `cannot be made: ${messageOf(cause)}`, cause);
+    }
+    found = await statusOf(path);
+  }
+  if (found === undefined) throw refuse('notFound', 'is not there');
+  if (type.startsWith('Directory') && !found.isDirectory()) throw refuse('failedPrecondition', 'is no directory');
+  if (type.startsWith('File') && !found.isFile()) throw refuse('failedPrecondition', 'is no file');
+}
+
+async function statusOf(path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/** A file's directory is made, too; of all that is made, nothing is replaced. */
+async function make(path: string, type: 'DirectoryOrCreate' | 'FileOrCreate'): Promise<void> {
+  const directory = type === 'FileOrCreate' ? dirname(path) : path;
+  await mkdir(directory, { recursive: true, mode: directoryMode });
+  if (type === 'FileOrCreate') await (await open(path, 'a', fileMode)).close();
+}
