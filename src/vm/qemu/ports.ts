@@ -1,10 +1,9 @@
-import { rm } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { maxPorts } from '../driver.ts';
-import { connectSocket } from './connect-socket.ts';
 import type { Deletions } from './deletions.ts';
 import type { MachineDirectory } from './machine-directory.ts';
+import { offerSocket } from './offer-socket.ts';
 import type { QmpClient } from './qmp.ts';
 
 const namePattern = /^[a-z0-9-]{1,20}$/;
@@ -15,12 +14,15 @@ export class Ports {
   readonly #qmp: QmpClient;
   readonly #deletions: Deletions;
   readonly #directory: MachineDirectory;
+  /** The VMM's. */
+  readonly #uid: number;
   readonly #attached = new Set<string>();
 
-  constructor(qmp: QmpClient, deletions: Deletions, directory: MachineDirectory) {
+  constructor(qmp: QmpClient, deletions: Deletions, directory: MachineDirectory, uid: number) {
     this.#qmp = qmp;
     this.#deletions = deletions;
     this.#directory = directory;
+    this.#uid = uid;
   }
 
   async attach(name: string, signal: AbortSignal): Promise<Duplex> {
@@ -28,8 +30,9 @@ export class Ports {
     this.#attached.add(name);
     let socket: Duplex | undefined;
     try {
-      await this.#qmp.execute('chardev-add', listeningSocket(name, this.#directory.insidePortSocket(name)), signal);
-      socket = await connectSocket(this.#directory.portSocket(name), signal);
+      await using offered = await offerSocket(this.#directory.portSocket(name), this.#uid);
+      await this.#qmp.execute('chardev-add', connectedSocket(name, this.#directory.insidePortSocket(name)), signal);
+      socket = await offered.connection(signal);
       await this.#qmp.execute('device_add', serialPort(name), signal);
       return socket;
     } catch (cause) {
@@ -69,7 +72,6 @@ export class Ports {
     } finally {
       this.#deletions.forget(deviceId(name));
     }
-    await rm(this.#directory.portSocket(name), { force: true });
   }
 
   /** False: QEMU knows no such thing. */
@@ -97,9 +99,10 @@ export class Ports {
   }
 }
 
-function listeningSocket(name: string, path: string): Record<string, unknown> {
+/** We listen and QEMU connects: once it runs, it can make no socket in its directory. */
+function connectedSocket(name: string, path: string): Record<string, unknown> {
   const addr = { type: 'unix', data: { path } };
-  return { id: chardevId(name), backend: { type: 'socket', data: { addr, server: true, wait: false } } };
+  return { id: chardevId(name), backend: { type: 'socket', data: { addr, server: false } } };
 }
 
 function serialPort(name: string): Record<string, unknown> {

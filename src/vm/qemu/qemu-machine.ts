@@ -72,7 +72,7 @@ export class QemuMachine implements Machine {
     this.#vmm = vmm;
     this.#life = new MachineLife(this.id);
     this.#disks = new Disks(vmm.qmp, this.#deletions, vmm.directory);
-    this.#ports = new Ports(vmm.qmp, this.#deletions, vmm.directory);
+    this.#ports = new Ports(vmm.qmp, this.#deletions, vmm.directory, vmm.record.uid);
     this.#life.moveTo('running');
     vmm.subscribe((event) => this.#onEvent(event));
     void this.#awaitEnd();
