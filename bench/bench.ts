@@ -7,6 +7,7 @@ import { densitySuite } from './density.ts';
 import { execSuite } from './exec.ts';
 import { nested } from './figures.ts';
 import { memorySuite } from './memory.ts';
+import { netSuite } from './net.ts';
 import { plot } from './plot.ts';
 import { startSuite } from './start.ts';
 import type { SuiteOptions } from './suite.ts';
@@ -21,6 +22,7 @@ const suites = {
   exec: { run: execSuite, n: 30 },
   memory: { run: memorySuite, n: 3 },
   burst: { run: burstSuite, n: 20 },
+  net: { run: netSuite, n: 5 },
   density: { run: densitySuite, n: 20 },
 } as const;
 

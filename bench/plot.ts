@@ -5,11 +5,19 @@ const rowHeight = 28;
 const labelWidth = 260;
 const barWidth = width - labelWidth - 150;
 
-/** Medians as bars with their span from minimum to maximum, an SVG document. Only times: other units have no common axis. */
+/** What a suite's figures are plotted in: one unit, as others have no common axis. */
+const units = [
+  { ending: 'Mbps', unit: 'Mbit/s' },
+  { ending: 'Ms', unit: 'ms' },
+] as const;
+
+/** Medians as bars with their span from minimum to maximum, an SVG document: rates where a suite has them, else times. */
 export function plot(title: string, figures: Figures): string {
-  const rows = Object.entries(figures).filter(([name]) => name.endsWith('Ms'));
+  const of = (ending: string) => Object.entries(figures).filter(([name]) => name.endsWith(ending));
+  const { ending, unit } = units.find((each) => of(each.ending).length > 0) ?? units[1];
+  const rows = of(ending);
   const largest = Math.max(1, ...rows.map(([, { max }]) => max));
-  const x = (ms: number) => labelWidth + (ms / largest) * barWidth;
+  const x = (value: number) => labelWidth + (value / largest) * barWidth;
   const bars = rows.map(([name, { min, median, max }], index) => {
     const y = 40 + index * rowHeight;
     const middle = y + rowHeight / 2;
@@ -17,7 +25,7 @@ export function plot(title: string, figures: Figures): string {
       `<text x="${labelWidth - 8}" y="${middle + 4}" text-anchor="end">${name}</text>`,
       `<rect x="${labelWidth}" y="${y + 4}" width="${(x(median) - labelWidth).toFixed(1)}" height="${rowHeight - 8}" fill="#4477aa"/>`,
       `<line x1="${x(min).toFixed(1)}" x2="${x(max).toFixed(1)}" y1="${middle}" y2="${middle}" stroke="#222" stroke-width="2"/>`,
-      `<text x="${(x(max) + 6).toFixed(1)}" y="${middle + 4}">${median} ms</text>`,
+      `<text x="${(x(max) + 6).toFixed(1)}" y="${middle + 4}">${median} ${unit}</text>`,
     ].join('\n');
   });
   const height = 50 + rows.length * rowHeight;
