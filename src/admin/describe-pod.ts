@@ -81,7 +81,14 @@ async function sandboxOf(pod: RunningPod, signal: AbortSignal): Promise<Pick<Pod
       logs: Object.fromEntries(status.containers.map((container) => [container.name, container.logPath])),
       ...(stats === undefined
         ? {}
-        : { stats: { ...stats, containers: [...stats.containers], volumes: [...stats.volumes] } }),
+        : {
+            stats: {
+              ...stats,
+              containers: [...stats.containers],
+              volumes: [...stats.volumes],
+              interfaces: [...stats.interfaces],
+            },
+          }),
     },
   };
 }

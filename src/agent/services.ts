@@ -18,12 +18,14 @@ import { Cgroups, podCgroup } from './container/cgroups.ts';
 import { Children } from './container/children.ts';
 import { Containers } from './container/containers.ts';
 import { Crun } from './container/crun.ts';
+import { measureCgroup, withDisk } from './container/measure.ts';
 import { PodUsers } from './container/pod-users.ts';
 import { writeEtcFiles } from './container/rootfs.ts';
 import type { Engine } from './engine/engine.ts';
 import { dial } from './io/dial.ts';
 import { Nic } from './network/configure-network.ts';
 import { Disks } from './volume/disks.ts';
+import { interfaceCounters } from './network/interface-counters.ts';
 import { MappedViews } from './volume/mapped-views.ts';
 import { Projects } from './volume/projects.ts';
 import { Pushes } from './volume/pushes.ts';
@@ -161,6 +163,8 @@ class Services {
     resize: (params) => done(this.#containers.resize(params)),
     dial: async (params) => done(await dial(this.#engine, this.#channel, params)),
     stats: () => this.#stats(),
+    metrics: ({ containerId }) =>
+      containerId === undefined ? this.#podMetrics() : this.#containers.metrics(containerId),
     ping: () => ({ uptimeMs: this.#engine.monotonicMs() }),
     shutdown: ({ graceMs }) => this.#shutdown(graceMs),
   };
@@ -240,7 +244,14 @@ class Services {
       pod: this.#cgroups.figures(podCgroup),
       containers: this.#containers.stats(),
       volumes: this.#volumes.use(),
+      interfaces: interfaceCounters(this.#engine),
     };
+  }
+
+  #podMetrics(): Result<'metrics'> {
+    const figures = measureCgroup(this.#engine, this.#cgroups, podCgroup);
+    const devices = figures.devices.map((device) => withDisk(this.#engine, device));
+    return { ...figures, devices, interfaces: interfaceCounters(this.#engine) };
   }
 
   async #shutdown(graceMs: number): Promise<Record<string, never>> {

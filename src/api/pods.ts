@@ -58,6 +58,17 @@ export type PodEventJson = v.InferOutput<typeof podEventSchema>;
 /** On the scratch disk. */
 const space = v.object({ bytes: v.number(), inodes: v.number() });
 
+/** Figures of a cgroup in the guest. */
+const cgroup = {
+  memoryBytes: v.number(),
+  /** Memory of processes among it, that no file stands behind. */
+  rssBytes: v.number(),
+  memoryLimitBytes: v.optional(v.number()),
+  cpuUsec: v.number(),
+  /** Every thread counts. */
+  pids: v.number(),
+};
+
 export const podDetailsSchema = v.object({
   ...podSummarySchema.entries,
   uid: v.string(),
@@ -84,20 +95,31 @@ export const podDetailsSchema = v.object({
           agentFds: v.number(),
           vmmPssKiB: v.number(),
           /** Of the whole pod in its guest. */
-          memoryBytes: v.number(),
-          memoryLimitBytes: v.optional(v.number()),
+          ...cgroup,
           containers: v.array(
             v.object({
               name: v.string(),
-              memoryBytes: v.number(),
-              memoryLimitBytes: v.optional(v.number()),
-              cpuUsec: v.number(),
-              pids: v.number(),
+              ...cgroup,
+              oomKills: v.number(),
               layer: v.optional(space),
             }),
           ),
           /** Those on the scratch disk. */
           volumes: v.optional(v.array(v.object({ name: v.string(), ...space.entries })), []),
+          /** Of the pod's network, without loopback. */
+          interfaces: v.array(
+            v.object({
+              name: v.string(),
+              rxBytes: v.number(),
+              rxPackets: v.number(),
+              rxErrors: v.number(),
+              rxDropped: v.number(),
+              txBytes: v.number(),
+              txPackets: v.number(),
+              txErrors: v.number(),
+              txDropped: v.number(),
+            }),
+          ),
         }),
       ),
     }),

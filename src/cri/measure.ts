@@ -1,5 +1,5 @@
 import { messageOf } from '#base/errors.ts';
-import type { SandboxStats } from '#sandbox/sandbox.ts';
+import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { KnownPod } from './known-pods.ts';
 import type { CriParts } from './parts.ts';
 
@@ -7,17 +7,18 @@ import type { CriParts } from './parts.ts';
 const listTimeoutMs = 5000;
 
 /** Figures of each pod that runs and answers; pods side by side. */
-export async function measureAll(
+export async function measureAll<T>(
   { log }: CriParts,
   pods: Iterable<KnownPod>,
+  measure: (sandbox: Sandbox, signal: AbortSignal) => Promise<T>,
   signal: AbortSignal,
-): Promise<ReadonlyMap<KnownPod, SandboxStats>> {
+): Promise<ReadonlyMap<KnownPod, T>> {
   const deadline = AbortSignal.any([signal, AbortSignal.timeout(listTimeoutMs)]);
   const running = [...new Set(pods)].filter(({ sandbox }) => sandbox.status.state === 'ready');
   const measured = await Promise.all(
     running.map(async (pod) => {
       try {
-        return [[pod, await pod.sandbox.stats(deadline)] as const];
+        return [[pod, await measure(pod.sandbox, deadline)] as const];
       } catch (error) {
         signal.throwIfAborted();
         log.debug('pod not measured', { sandbox: pod.sandbox.id, why: messageOf(error) });
@@ -27,3 +28,7 @@ export async function measureAll(
   );
   return new Map(measured.flat());
 }
+
+/** What `stats` of each pod says. */
+export const statsOfAll = (parts: CriParts, pods: Iterable<KnownPod>, signal: AbortSignal) =>
+  measureAll(parts, pods, (sandbox, deadline) => sandbox.stats(deadline), signal);

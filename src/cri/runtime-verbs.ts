@@ -47,7 +47,7 @@ export function runtimeVerbs(parts: CriParts): Verbs<typeof RuntimeService> {
     runPodSandbox: (request, signal) => runPodSandbox(parts, request, signal),
     stopPodSandbox: (request, signal) => stopPodSandbox(parts, request, signal),
     removePodSandbox: (request, signal) => removePodSandbox(parts, request, signal),
-    podSandboxStatus: (request) => podSandboxStatus(parts, request),
+    podSandboxStatus: (request, signal) => podSandboxStatus(parts, request, signal),
     listPodSandbox: (request) => listPodSandbox(parts, request),
     streamPodSandboxes: (request) => streamPodSandboxes(parts, request),
     updatePodSandboxResources: (request, signal) => updatePodSandboxResources(parts, request, signal),

@@ -160,6 +160,24 @@ describe('the agent', { skip }, () => {
     assert.ok(agentHeapBytes <= 2 * 1024 * 1024, `${agentHeapBytes} bytes`);
   });
 
+  it('measures, and nothing grows with it however often', async () => {
+    await using agent = new Agent();
+    await using link = await agent.connect();
+    const some = async (count: number) => {
+      for (let n = 0; n < count; n += 1) await link.call('metrics', {}, never);
+      return await link.call('stats', {}, never);
+    };
+    await assert.rejects(link.call('metrics', { containerId: 'none' }, never), kind('notFound'));
+    const before = await some(100);
+    const later = await some(1000);
+    assert.equal(later.agentFds, before.agentFds);
+    assert.ok(later.agentRssKiB <= 4096, `${later.agentRssKiB} KiB`);
+    assert.ok(
+      later.agentHeapBytes < before.agentHeapBytes + 400_000,
+      `${before.agentHeapBytes} to ${later.agentHeapBytes}`,
+    );
+  });
+
   describe('dial', () => {
     it('says that nobody listens, and what is no address', async () => {
       await using agent = new Agent();

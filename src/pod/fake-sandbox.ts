@@ -100,16 +100,8 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
       return socket;
     },
     stats: () =>
-      Promise.resolve({
-        agentRssKiB: 0,
-        agentFds: 0,
-        memoryBytes: 0,
-        inactiveFileBytes: 0,
-        cpuUsec: 0,
-        pids: 0,
-        containers: [],
-        volumes: [],
-      }),
+      Promise.resolve({ agentRssKiB: 0, agentFds: 0, ...figures, containers: [], volumes: [], interfaces: [] }),
+    metrics: () => Promise.reject(new PodvmError('unsupported', 'Cannot measure: this sandbox is a fake')),
     vmmPssKiB: () => Promise.resolve(0),
     async stop() {
       if (state === 'ready') journal.push('stop sandbox');
@@ -258,3 +250,8 @@ function fakeExec(code: number | 'hang', containerExited: Promise<unknown>): Exe
     exited: exited.promise,
   };
 }
+
+const figures = {
+  ...{ memoryBytes: 0, rssBytes: 0, inactiveFileBytes: 0, swapBytes: 0 },
+  ...{ pageFaults: 0, majorPageFaults: 0, cpuUsec: 0, pids: 0 },
+};

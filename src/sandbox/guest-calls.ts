@@ -7,3 +7,6 @@ export type GuestExit = Extract<GuestEvent, { kind: 'exited' }>;
 export type ContainerParams = Parameters<typeof link.call<'createContainer'>>[1];
 export type ConfigureParams = Parameters<typeof link.call<'configure'>>[1];
 export type NetworkParams = NonNullable<ConfigureParams['network']>;
+export type MetricFigures = Awaited<ReturnType<typeof link.call<'metrics'>>>;
+export type InterfaceCounters = MetricFigures['interfaces'][number];
+export type GuestStats = Awaited<ReturnType<typeof link.call<'stats'>>>;

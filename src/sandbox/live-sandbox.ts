@@ -15,6 +15,7 @@ import type { ImageDisks } from './image-disks.ts';
 import { createInbox, type Inbox } from './inbox.ts';
 import type { SandboxLimits } from './limits.ts';
 import { logPathOf } from './log-writer.ts';
+import { measureGuest, statsOf } from './measure-guest.ts';
 import { createMoves, type Moves } from './moves.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { openStream } from './open-stream.ts';
@@ -27,6 +28,7 @@ import {
   type ContainerSpec,
   type Resources,
   type Sandbox,
+  type SandboxMetrics,
   type SandboxSpec,
   type SandboxState,
   type SandboxStats,
@@ -223,20 +225,12 @@ export class LiveSandbox implements Sandbox {
 
   async stats(signal: AbortSignal): Promise<SandboxStats> {
     await this.#inbox.ask(() => this.#assertReady('measure'));
-    const figures = await this.#live.guest.call('stats', {}, signal);
-    return {
-      agentRssKiB: figures.agentRssKiB,
-      agentFds: figures.agentFds,
-      ...memoryOf(figures.pod),
-      cpuUsec: figures.pod.cpuUsec,
-      pids: figures.pod.pids,
-      containers: figures.containers.flatMap(({ id, cpuUsec, pids, oomKills, layer, ...cgroup }) => {
-        const name = this.#containers.find((container) => container.id === id)?.spec.name;
-        const space = layer === undefined ? {} : { layer };
-        return name === undefined ? [] : [{ id, name, ...memoryOf(cgroup), cpuUsec, pids, oomKills, ...space }];
-      }),
-      volumes: figures.volumes,
-    };
+    return statsOf(await this.#live.guest.call('stats', {}, signal), this.#containers);
+  }
+
+  async metrics(signal: AbortSignal): Promise<SandboxMetrics> {
+    await this.#inbox.ask(() => this.#assertReady('measure'));
+    return await measureGuest(this.#live.guest, this.#containers, signal);
   }
 
   async vmmPssKiB(): Promise<number> {
@@ -366,15 +360,3 @@ async function withConsole(why: string, consolePath: string): Promise<string> {
   const tail = await consoleTail(consolePath);
   return tail.length === 0 ? why : `${why}; the guest's last lines: ${tail.join(' | ')}`;
 }
-
-interface MemoryFigures {
-  readonly memoryBytes: number;
-  readonly inactiveFileBytes?: number | undefined;
-  readonly memoryLimitBytes?: number | undefined;
-}
-
-const memoryOf = ({ memoryBytes, inactiveFileBytes = 0, memoryLimitBytes }: MemoryFigures) => ({
-  memoryBytes,
-  inactiveFileBytes,
-  ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),
-});

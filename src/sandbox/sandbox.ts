@@ -1,4 +1,5 @@
 import type { Duplex, Readable, Writable } from 'node:stream';
+import type { InterfaceCounters, MetricFigures } from './guest-calls.ts';
 import type { UserNamespace } from './user-namespace.ts';
 
 /**
@@ -289,8 +290,14 @@ export interface ContainerStats {
   readonly id: string;
   readonly name: string;
   readonly memoryBytes: number;
+  /** Memory of processes among it, that no file stands behind. */
+  readonly rssBytes: number;
   /** Page cache among it that the kernel would give back first. */
   readonly inactiveFileBytes: number;
+  readonly pageFaults: number;
+  /** Those among them that waited for a disk. */
+  readonly majorPageFaults: number;
+  readonly swapBytes: number;
   readonly memoryLimitBytes?: number;
   readonly cpuUsec: number;
   readonly pids: number;
@@ -305,13 +312,26 @@ export interface SandboxStats {
   readonly agentFds: number;
   /** Of the pod's cgroup in the guest. */
   readonly memoryBytes: number;
+  readonly rssBytes: number;
   readonly inactiveFileBytes: number;
+  readonly pageFaults: number;
+  readonly majorPageFaults: number;
+  readonly swapBytes: number;
   readonly memoryLimitBytes?: number;
   readonly cpuUsec: number;
   readonly pids: number;
   readonly containers: readonly ContainerStats[];
+  /** Of the pod's network, without loopback. */
+  readonly interfaces: readonly InterfaceCounters[];
   /** Those on the scratch disk. */
   readonly volumes: readonly (SpaceStats & { readonly name: string })[];
+}
+
+/** All figures that a guest has, as its kernel counts them; the words are the wire's. */
+export interface SandboxMetrics {
+  readonly pod: MetricFigures;
+  /** Those that run. */
+  readonly containers: readonly (MetricFigures & { readonly id: string })[];
 }
 
 export interface SandboxStatus {
@@ -348,6 +368,8 @@ export interface Sandbox {
   /** A TCP connection to a port on 127.0.0.1 in the guest (or on one of its addresses). */
   dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex>;
   stats(signal: AbortSignal): Promise<SandboxStats>;
+  /** All figures that the guest has, of the pod and of each container that runs: more than `stats`, and slower. */
+  metrics(signal: AbortSignal): Promise<SandboxMetrics>;
   /** Replaces the one who is told, in a sentence, that the host failed one of its disks: a full file system, say. */
   onDiskTrouble(listener: (trouble: string) => void): void;
   /** Memory of its VMM on the host, shared pages counted in part. The kernel walks page tables for it: milliseconds. */

@@ -33,6 +33,11 @@ export const limits = {
   /** One 9p message of a shared volume, header included: as much as the host's file server takes. */
   shareMessageBytes: 64 * 1024,
   maxDisks: 256,
+  /** Interfaces of the pod's network that are told of; a container with CAP_NET_ADMIN can make any number. */
+  maxInterfaces: 32,
+  /** Processes of a container that are looked at one by one for `metrics`, and their descriptors. */
+  maxCountedProcesses: 256,
+  maxCountedDescriptors: 1024,
   /** Runs of ids of a user namespace: the kernel's own limit (user_namespaces(7)). */
   maxIdMappings: 340,
 } as const;

@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { errorKinds } from '#base/errors.ts';
+import { cgroupFigures, interfaceFigures, metrics, spaceFigures } from './figures.ts';
 import { limits } from './limits.ts';
 
 /**
@@ -297,27 +298,14 @@ export const paramSchemas = {
     port,
     timeoutMs: v.optional(v.pipe(count, v.maxValue(60_000))),
   }),
+  /** What is asked for every few seconds: cheap, and of everything at once. */
   stats: empty,
+  /** All figures of one container, or of the pod: one at a time, so that an answer fits its message. `notFound`. */
+  metrics: v.object({ containerId: v.optional(name) }),
   ping: empty,
   /** Signals what runs, kills it after `graceMs`, syncs, unmounts, powers off. Answers before it powers off. */
   shutdown: v.object({ graceMs: v.pipe(count, v.maxValue(3_600_000)) }),
 } as const;
-
-/** What a directory of a scratch disk, or a tmpfs, has in it. */
-const spaceFigures = v.object({ bytes: count, inodes: count });
-
-const cgroupFigures = v.object({
-  memoryBytes: count,
-  memoryPeakBytes: count,
-  /** Page cache that the kernel would give back first. */
-  inactiveFileBytes: v.optional(count, 0),
-  /** Absent: no limit. */
-  memoryLimitBytes: v.optional(count),
-  /** Processes killed for lack of memory. */
-  oomKills: count,
-  cpuUsec: count,
-  pids: count,
-});
 
 /** What each method answers. */
 export const resultSchemas = {
@@ -354,7 +342,9 @@ export const resultSchemas = {
     containers: list(v.object({ id: name, ...cgroupFigures.entries, layer: v.optional(spaceFigures) })),
     /** Those on a scratch disk. */
     volumes: v.optional(list(v.object({ name, ...spaceFigures.entries })), []),
+    interfaces: v.optional(interfaceFigures, []),
   }),
+  metrics,
   ping: v.object({ uptimeMs: v.number() }),
   shutdown: empty,
 } as const satisfies Record<keyof typeof paramSchemas, v.GenericSchema>;

@@ -1,4 +1,6 @@
+import type { cgroupFigures } from '#wire/figures.ts';
 import type { CgroupResources } from '#wire/messages.ts';
+import type { InferOutput } from 'valibot';
 import { codeOf, type Files } from '../engine/engine.ts';
 
 type Parts = Pick<Files, 'readText' | 'writeExisting' | 'makeDirectories' | 'removeDirectory' | 'status' | 'list'>;
@@ -6,18 +8,9 @@ type Parts = Pick<Files, 'readText' | 'writeExisting' | 'makeDirectories' | 'rem
 export const cgroupRoot = '/sys/fs/cgroup';
 export const podCgroup = '/pod';
 
-/** Figures of one cgroup; its names are the wire's. */
-export interface CgroupFigures {
-  readonly memoryBytes: number;
-  readonly memoryPeakBytes: number;
-  readonly inactiveFileBytes: number;
-  readonly memoryLimitBytes?: number;
-  readonly oomKills: number;
-  readonly cpuUsec: number;
-  readonly pids: number;
-}
-
 const maxBytes = 64 * 1024;
+/** Cgroups that a container has made below its own and that are looked into. */
+const maxNested = 64;
 
 /** The cgroup v2 tree of the pod: `/pod`, and below it one for each container. Paths are relative to the mount. */
 export class Cgroups {
@@ -30,7 +23,7 @@ export class Cgroups {
   /** Makes the pod's cgroup with its limits, and hands its controllers down. */
   makePod(resources: CgroupResources): void {
     this.#parts.makeDirectories(cgroupRoot + podCgroup);
-    const controllers = this.#read(podCgroup, 'cgroup.controllers').trim().split(' ').filter(Boolean);
+    const controllers = this.read(podCgroup, 'cgroup.controllers').trim().split(' ').filter(Boolean);
     for (const name of controllers)
       this.#parts.writeExisting(`${cgroupRoot}${podCgroup}/cgroup.subtree_control`, `+${name}`);
     this.limit(podCgroup, resources);
@@ -49,12 +42,17 @@ export class Cgroups {
     return this.#figure(path, 'memory.events', 'oom_kill');
   }
 
-  figures(path: string): CgroupFigures {
-    const limit = this.#read(path, 'memory.max').trim();
+  figures(path: string): InferOutput<typeof cgroupFigures> {
+    const limit = this.read(path, 'memory.max').trim();
+    const memory = this.table(path, 'memory.stat');
     return {
       memoryBytes: this.#number(path, 'memory.current'),
       memoryPeakBytes: this.#number(path, 'memory.peak'),
-      inactiveFileBytes: this.#figure(path, 'memory.stat', 'inactive_file'),
+      rssBytes: memory.get('anon') ?? 0,
+      inactiveFileBytes: memory.get('inactive_file') ?? 0,
+      pageFaults: memory.get('pgfault') ?? 0,
+      majorPageFaults: memory.get('pgmajfault') ?? 0,
+      swapBytes: this.#number(path, 'memory.swap.current'),
       ...(limit === 'max' || limit === '' ? {} : { memoryLimitBytes: Number(limit) }),
       oomKills: this.oomKills(path),
       cpuUsec: this.#figure(path, 'cpu.stat', 'usage_usec'),
@@ -68,7 +66,31 @@ export class Cgroups {
   }
 
   pids(path: string): number[] {
-    return this.#read(path, 'cgroup.procs').split('\n').filter(Boolean).map(Number);
+    return this.read(path, 'cgroup.procs').split('\n').filter(Boolean).map(Number);
+  }
+
+  /** Also of the cgroups that the container has made below it. Undefined: too many to tell. */
+  pidsBelow(path: string): number[] | undefined {
+    const waiting = [path];
+    const pids: number[] = [];
+    for (let seen = 0; seen < waiting.length; seen += 1) {
+      const each = waiting[seen] ?? '';
+      try {
+        pids.push(...this.pids(each));
+        // Most have none below, and a directory of a cgroup has scores of files.
+        if (this.#figure(each, 'cgroup.stat', 'nr_descendants') > 0) waiting.push(...this.#below(each));
+      } catch (error) {
+        if (codeOf(error) === 'EFBIG') return undefined;
+        if (codeOf(error) !== 'ENOENT') throw error; // a cgroup that has just been removed has no processes
+      }
+      if (waiting.length > maxNested) return undefined;
+    }
+    return pids;
+  }
+
+  #below(path: string): string[] {
+    const all = this.#parts.list(cgroupRoot + path).map((name) => `${path}/${name}`);
+    return all.filter((each) => this.#parts.status(cgroupRoot + each)?.kind === 'directory');
   }
 
   isPopulated(path: string): boolean {
@@ -93,12 +115,8 @@ export class Cgroups {
     }
   }
 
-  #write(path: string, file: string, text: string): void {
-    this.#parts.writeExisting(`${cgroupRoot}${path}/${file}`, text);
-  }
-
   /** Empty if there is no such file: the container is gone, or the kernel lacks the controller. */
-  #read(path: string, file: string): string {
+  read(path: string, file: string): string {
     try {
       return this.#parts.readText(`${cgroupRoot}${path}/${file}`, maxBytes);
     } catch (error) {
@@ -107,14 +125,22 @@ export class Cgroups {
     }
   }
 
+  /** The figures of a file with lines of a name and a number. */
+  table(path: string, file: string): ReadonlyMap<string, number> {
+    const lines = this.read(path, file).split('\n');
+    return new Map(lines.map((line) => [line.slice(0, line.indexOf(' ')), Number(line.slice(line.indexOf(' ') + 1))]));
+  }
+
+  #write(path: string, file: string, text: string): void {
+    this.#parts.writeExisting(`${cgroupRoot}${path}/${file}`, text);
+  }
+
   #number(path: string, file: string): number {
-    return Number(this.#read(path, file).trim()) || 0;
+    return Number(this.read(path, file).trim()) || 0;
   }
 
   #figure(path: string, file: string, key: string): number {
-    for (const line of this.#read(path, file).split('\n'))
-      if (line.startsWith(`${key} `)) return Number(line.slice(key.length + 1));
-    return 0;
+    return this.table(path, file).get(key) ?? 0;
   }
 }
 

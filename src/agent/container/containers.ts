@@ -20,8 +20,10 @@ import { cgroupRoot, type Cgroups, podCgroup } from './cgroups.ts';
 import type { Children } from './children.ts';
 import { type Crun, crunStateRoot } from './crun.ts';
 import { containerDevices } from './devices.ts';
+import { measureCgroup } from './measure.ts';
 import { ociConfig, type OciProcess, ociProcess } from './oci-config.ts';
 import type { PodUsers } from './pod-users.ts';
+import { measureProcesses, softLimitsOf } from './processes.ts';
 import { Rootfs } from './rootfs.ts';
 import { resolveUser } from './users.ts';
 
@@ -328,6 +330,20 @@ export class Containers {
       const layer = rootfs.use();
       return { id, ...this.#parts.cgroups.figures(cgroup), ...(layer === undefined ? {} : { layer }) };
     });
+  }
+
+  /** Errors: `notFound`. */
+  metrics(id: string): Result<'metrics'> {
+    const { cgroups, engine } = this.#parts;
+    const { cgroup, rootfs, first } = this.#find(id);
+    const processes = measureProcesses(engine, cgroups.pidsBelow(cgroup));
+    const layer = rootfs.space();
+    return {
+      ...measureCgroup(engine, cgroups, cgroup),
+      ulimits: first.hasExited ? [] : softLimitsOf(engine, first.pid),
+      ...(processes === undefined ? {} : { processes }),
+      ...(layer === undefined ? {} : { layer }),
+    };
   }
 
   /** SIGTERM to all, SIGKILL after `graceMs`. */

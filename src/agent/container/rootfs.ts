@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import type { ContainerParams } from '#wire/messages.ts';
+import type { ContainerParams, Result } from '#wire/messages.ts';
 import { capabilities, mountFlags, open, unmountFlags } from '../engine/constants.ts';
 import {
   codeOf,
@@ -75,6 +75,15 @@ export class Rootfs {
   /** What the container has written; undefined: its layer is in memory. */
   use(): Space | undefined {
     return this.#project === undefined ? undefined : this.#projects.use(this.#project);
+  }
+
+  /** The file system that it writes to, up to its own limit; undefined: its layer is in memory. */
+  space(): Result<'metrics'>['layer'] {
+    const use = this.use();
+    if (use === undefined || this.#project === undefined) return undefined;
+    const { totalBytes, totalInodes, freeInodes } = this.#parts.space(this.#layer);
+    const device = this.#project.device.replace('/dev/', '');
+    return { ...use, device, limitBytes: totalBytes, totalInodes, freeInodes };
   }
 
   /** Where the container's volumes and files come from. Errors: `notFound`, `invalid` (sub-path). */

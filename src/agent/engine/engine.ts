@@ -113,6 +113,14 @@ export interface FileStatus {
   readonly modifiedMs: number;
 }
 
+export interface FileSystemSpace {
+  readonly totalBytes: number;
+  /** For those who are not root. */
+  readonly freeBytes: number;
+  readonly totalInodes: number;
+  readonly freeInodes: number;
+}
+
 export interface Files {
   /** All of it; `EFBIG` if there is more than `maxBytes`. Fit for /proc, /sys and cgroup files. */
   readFile(path: string, maxBytes: number): Uint8Array;
@@ -151,8 +159,8 @@ export interface Files {
     major: number,
     minor: number,
   ): void;
-  /** Space of the file system at `path`, in `bytes`. */
-  space(path: string): { readonly totalBytes: number; readonly freeBytes: number };
+  /** Space of the file system at `path`; of a directory with a project quota: of that project (ext4). */
+  space(path: string): FileSystemSpace;
   /** Project id of a directory, inherited by what is made in it (FS_IOC_FSSETXATTR). */
   setProject(path: string, project: number): void;
   /** Hard limit of a project on the file system of that block device; 0: none. Needs the `prjquota` mount option. */

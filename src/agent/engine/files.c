@@ -409,6 +409,8 @@ static CALL(space)
         answer = JS_NewObject(ctx);
         give_int(ctx, answer, "totalBytes", (int64_t)(found.f_blocks * found.f_frsize));
         give_int(ctx, answer, "freeBytes", (int64_t)(found.f_bavail * found.f_frsize));
+        give_int(ctx, answer, "totalInodes", (int64_t)found.f_files);
+        give_int(ctx, answer, "freeInodes", (int64_t)found.f_favail);
     }
     JS_FreeCString(ctx, path);
     return answer;

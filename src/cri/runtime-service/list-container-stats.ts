@@ -1,4 +1,4 @@
-import { measureAll } from '../measure.ts';
+import { statsOfAll } from '../measure.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import { containerStatsOf, statsContextOf } from '../translate/stats.ts';
@@ -28,7 +28,7 @@ export async function matchingContainerStats(
   const running = selectContainers(parts, filter ?? {}).filter(
     (known) => containerStateOf(known) === ContainerState.CONTAINER_RUNNING,
   );
-  const measured = await measureAll(
+  const measured = await statsOfAll(
     parts,
     running.map(({ pod }) => pod),
     signal,

@@ -1,3 +1,4 @@
+import type { Sandbox } from '#sandbox/sandbox.ts';
 import { measureAll } from '../measure.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
@@ -14,7 +15,8 @@ export async function listPodSandboxMetrics(
 
 /** Of pods that run. */
 export async function allPodMetrics(parts: CriParts, signal: AbortSignal) {
-  const measured = await measureAll(parts, parts.pods.pods, signal);
+  const measure = (sandbox: Sandbox, deadline: AbortSignal) => sandbox.metrics(deadline);
+  const measured = await measureAll(parts, parts.pods.pods, measure, signal);
   const now = parts.clock.now();
-  return [...measured].map(([pod, stats]) => podMetricsOf(pod, stats, now));
+  return [...measured].map(([pod, metrics]) => podMetricsOf(pod, metrics, now));
 }

@@ -1,5 +1,5 @@
 import type { KnownPod } from '../known-pods.ts';
-import { measureAll } from '../measure.ts';
+import { statsOfAll } from '../measure.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import { hasLabels } from '../translate/labels.ts';
@@ -28,7 +28,7 @@ export async function matchingPodStats(
   const only = id === '' ? undefined : parts.pods.findPod(id);
   const from: Iterable<KnownPod> = id === '' ? parts.pods.pods : only === undefined ? [] : [only];
   const selected = [...from].filter(({ config }) => hasLabels(config.labels, labelSelector));
-  const measured = await measureAll(parts, selected, signal);
+  const measured = await statsOfAll(parts, selected, signal);
   const context = statsContextOf(parts);
   return [...measured].map(([pod, all]) => podStatsOf(pod, all, context));
 }

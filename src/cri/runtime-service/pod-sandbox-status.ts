@@ -1,3 +1,4 @@
+import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { KnownPod } from '../known-pods.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
@@ -5,22 +6,38 @@ import { containerStatusOf } from '../translate/container-status.ts';
 import { podStatusOf } from '../translate/pod-status.ts';
 import type { PodSandboxStatusRequest, PodSandboxStatusResponseSchema } from '../schema/api_pb.ts';
 
+/** Who looks at a pod that hangs does not want to wait for it; `ms`. */
+const statsTimeoutMs = 2000;
+
 /** Errors: `notFound`. */
 export async function podSandboxStatus(
   { pods, clock }: CriParts,
   { podSandboxId, verbose }: PodSandboxStatusRequest,
+  signal: AbortSignal,
 ): Promise<Answer<typeof PodSandboxStatusResponseSchema>> {
   const pod = pods.pod(podSandboxId);
   return {
     status: podStatusOf(pod),
-    info: verbose ? { info: JSON.stringify(machineOf(pod)) } : {},
+    info: verbose ? { info: JSON.stringify(await machineOf(pod, signal)) } : {},
     containersStatuses: [...pod.containers.values()].map(containerStatusOf),
     timestamp: BigInt(clock.now()) * 1_000_000n,
   };
 }
 
 /** What there is to know of the machine. The console's path is for a person who debugs the guest. */
-function machineOf({ sandbox }: KnownPod): unknown {
+async function machineOf({ sandbox }: KnownPod, signal: AbortSignal): Promise<unknown> {
   const { accelerator, vmmPid, failure, phases } = sandbox.status;
-  return { accelerator, pid: vmmPid, failure, consolePath: sandbox.consolePath, startPhasesMs: phases };
+  const stats = await statsOf(sandbox, AbortSignal.any([signal, AbortSignal.timeout(statsTimeoutMs)]));
+  return { accelerator, pid: vmmPid, failure, consolePath: sandbox.consolePath, startPhasesMs: phases, stats };
+}
+
+/** Of guest and VMM. A machine that has ended, or hangs, has none; everything else is still worth showing. */
+async function statsOf(sandbox: Sandbox, signal: AbortSignal): Promise<unknown> {
+  if (sandbox.status.state !== 'ready') return undefined;
+  try {
+    const [stats, vmmPssKiB] = await Promise.all([sandbox.stats(signal), sandbox.vmmPssKiB()]);
+    return { ...stats, vmmPssKiB };
+  } catch {
+    return undefined;
+  }
 }

@@ -7,31 +7,59 @@ import type {
   CpuUsageSchema,
   FilesystemUsageSchema,
   MemoryUsageSchema,
+  NetworkInterfaceUsageSchema,
+  NetworkUsageSchema,
   PodSandboxStatsSchema,
+  SwapUsageSchema,
 } from '../schema/api_pb.ts';
 import { uint64Of } from './int64.ts';
 
 /** Figures of one cgroup in the guest. */
-interface Figures {
-  readonly cpuUsec: number;
-  readonly memoryBytes: number;
-  readonly inactiveFileBytes: number;
-  readonly memoryLimitBytes?: number;
-}
+type Figures = Omit<ContainerStats, 'id' | 'name' | 'oomKills' | 'layer'>;
 
 function cpuOf({ cpuUsec }: Figures, timestamp: bigint) {
   return { timestamp, usageCoreNanoSeconds: uint64Of(cpuUsec * 1000) } satisfies Answer<typeof CpuUsageSchema>;
 }
 
 /** The working set is what cannot be given back at once, and what a kubelet compares with limits, as cAdvisor has it. */
-function memoryOf({ memoryBytes, inactiveFileBytes, memoryLimitBytes }: Figures, timestamp: bigint) {
+function memoryOf(figures: Figures, timestamp: bigint) {
+  const { memoryBytes, inactiveFileBytes, memoryLimitBytes, rssBytes, pageFaults, majorPageFaults } = figures;
   const workingSetBytes = Math.max(0, memoryBytes - inactiveFileBytes);
   return {
     timestamp,
     workingSetBytes: uint64Of(workingSetBytes),
     usageBytes: uint64Of(memoryBytes),
+    rssBytes: uint64Of(rssBytes),
+    pageFaults: uint64Of(pageFaults),
+    majorPageFaults: uint64Of(majorPageFaults),
     ...(memoryLimitBytes === undefined ? {} : { availableBytes: uint64Of(memoryLimitBytes - workingSetBytes) }),
   } satisfies Answer<typeof MemoryUsageSchema>;
+}
+
+/** A guest has no swap to give. */
+function swapOf({ swapBytes }: Figures, timestamp: bigint) {
+  return {
+    timestamp,
+    swapAvailableBytes: uint64Of(0),
+    swapUsageBytes: uint64Of(swapBytes),
+  } satisfies Answer<typeof SwapUsageSchema>;
+}
+
+/** The default interface is the first one, eth0: the kernel lists the oldest first. */
+function networkOf(all: SandboxStats['interfaces'], timestamp: bigint) {
+  const [first, ...others] = all.map(
+    ({ name, rxBytes, rxErrors, txBytes, txErrors }) =>
+      ({
+        name,
+        rxBytes: uint64Of(rxBytes),
+        rxErrors: uint64Of(rxErrors),
+        txBytes: uint64Of(txBytes),
+        txErrors: uint64Of(txErrors),
+      }) satisfies Answer<typeof NetworkInterfaceUsageSchema>,
+  );
+  if (first === undefined) return {};
+  const network = { timestamp, defaultInterface: first, interfaces: others };
+  return { network: network satisfies Answer<typeof NetworkUsageSchema> };
 }
 
 /** When figures were taken, and the name by which a kubelet knows the file system that containers write to. */
@@ -61,7 +89,9 @@ export function containerStatsOf(known: KnownContainer, all: SandboxStats | unde
   const figures: ContainerStats | undefined = all?.containers.find((each) => each.id === id);
   return {
     attributes: { id, ...(metadata === undefined ? {} : { metadata }), labels, annotations },
-    ...(figures === undefined ? {} : { cpu: cpuOf(figures, timestamp), memory: memoryOf(figures, timestamp) }),
+    ...(figures === undefined
+      ? {}
+      : { cpu: cpuOf(figures, timestamp), memory: memoryOf(figures, timestamp), swap: swapOf(figures, timestamp) }),
     ...(figures?.layer === undefined ? {} : { writableLayer: writableLayerOf(figures.layer, context) }),
   } satisfies Answer<typeof ContainerStatsSchema>;
 }
@@ -74,6 +104,7 @@ export function podStatsOf(pod: KnownPod, all: SandboxStats, context: StatsConte
     linux: {
       cpu: cpuOf(all, timestamp),
       memory: memoryOf(all, timestamp),
+      ...networkOf(all.interfaces, timestamp),
       process: { timestamp, processCount: uint64Of(all.pids) },
       containers: [...pod.containers.values()].map((known) => containerStatsOf(known, all, context)),
     },

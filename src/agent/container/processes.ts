@@ -1,0 +1,69 @@
+import type { MetricFigures, ProcessFigures } from '#wire/figures.ts';
+import { isUlimitName } from '#wire/figures.ts';
+import { limits } from '#wire/limits.ts';
+import type { Files } from '../engine/engine.ts';
+
+type Parts = Pick<Files, 'readText' | 'readLink' | 'status' | 'list'>;
+
+const maxBytes = 4096;
+const stateOf: Readonly<Record<string, keyof ProcessFigures['states']>> = {
+  R: 'running',
+  S: 'sleeping',
+  I: 'sleeping',
+  T: 'stopped',
+  t: 'stopped',
+  D: 'uninterruptible',
+};
+
+/**
+ * Looks at each process, within limits: the agent does nothing else meanwhile. Undefined: there are too many. One that
+ * ends meanwhile is counted as far as it was seen.
+ */
+export function measureProcesses(parts: Parts, pids: readonly number[] | undefined): ProcessFigures | undefined {
+  if (pids === undefined || pids.length > limits.maxCountedProcesses) return undefined;
+  const states = { running: 0, sleeping: 0, stopped: 0, uninterruptible: 0 };
+  let descriptors = 0;
+  let sockets: number | undefined = 0;
+  for (const pid of pids) {
+    const state = stateOf[stateLetterOf(parts, pid)];
+    if (state !== undefined) states[state] += 1;
+    // The size of this directory is the number of descriptors (proc_pid_fd(5)), so that nobody need list millions.
+    descriptors += parts.status(`/proc/${pid}/fd`)?.size ?? 0;
+    if (descriptors > limits.maxCountedDescriptors) sockets = undefined;
+    if (sockets !== undefined) sockets += socketsOf(parts, pid);
+  }
+  return { processes: pids.length, states, descriptors, ...(sockets === undefined ? {} : { sockets }) };
+}
+
+/** Soft limits of a process, by the kernel's words; without those that are none. Gone: none. */
+export function softLimitsOf(parts: Parts, pid: number): MetricFigures['ulimits'] {
+  const lines = unlessGone(() => parts.readText(`/proc/${pid}/limits`, maxBytes).split('\n'), []);
+  return lines.flatMap((line) => {
+    // Columns have a width: words of a name are one space apart, columns more.
+    const [, words = '', soft = ''] = /^(Max(?: [a-z]+)+) {2,}(\d+) /.exec(line) ?? [];
+    const name = words.toLowerCase().replaceAll(' ', '_');
+    return isUlimitName(name) && Number.isSafeInteger(Number(soft)) ? [{ name, soft: Number(soft) }] : [];
+  });
+}
+
+/** The letter behind the command's name, which may have anything in it (proc_pid_stat(5)). */
+function stateLetterOf(parts: Parts, pid: number): string {
+  const text = unlessGone(() => parts.readText(`/proc/${pid}/stat`, maxBytes), '');
+  return text.charAt(text.lastIndexOf(')') + 2);
+}
+
+function socketsOf(parts: Parts, pid: number): number {
+  const directory = `/proc/${pid}/fd`;
+  return unlessGone(() => parts.list(directory), []).filter((fd) =>
+    unlessGone(() => parts.readLink(`${directory}/${fd}`).startsWith('socket:'), false),
+  ).length;
+}
+
+/** Processes end, and close what they had open, while they are looked at. */
+function unlessGone<T>(look: () => T, otherwise: T): T {
+  try {
+    return look();
+  } catch {
+    return otherwise; // ENOENT or ESRCH; whatever else it is, the next process can still be looked at
+  }
+}
