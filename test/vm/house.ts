@@ -29,7 +29,7 @@ export interface House extends AsyncDisposable {
 }
 
 const isRequired = process.env['PODVM_REQUIRE_VM'] === '1';
-const assetsRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
+export const assetsRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
 
 /** Why whole-VM tests cannot run here, or false; a reason is an error where they are required. */
 export async function whyNoVm(): Promise<string | false> {
