@@ -87,6 +87,17 @@ const startedContainer = async (sandbox: Sandbox, parts: FakeParts) => {
   return { container, exit, output };
 };
 
+test('run() refuses a volume that is too large for the guest before it makes a machine', async () => {
+  await using place = await house();
+  const { parts, sandboxes, directory } = place;
+  const files = [{ path: 'key', bytes: new Uint8Array(16 * 1024 * 1024 + 1), mode: 0o644 }];
+  await assert.rejects(
+    sandboxes.run({ ...sandboxSpec, volumes: [{ name: 'huge', kind: 'push', files }] }, never),
+    /volume huge: .* at most 16777216 bytes, got 16777217$/,
+  );
+  await assertNothingLeft(directory, parts);
+});
+
 for (const step of steps) {
   test(`run() leaves nothing when ${step} fails`, async () => {
     await using place = await house();
