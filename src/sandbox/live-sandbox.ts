@@ -8,6 +8,7 @@ import type { Machine } from '#vm/driver.ts';
 import { consoleTail } from './console-tail.ts';
 import type { ContainerMounts } from './container-mounts.ts';
 import { createInGuest, type ContainerSite } from './create-container.ts';
+import { diskTroubleOf } from './disk-trouble.ts';
 import type { GuestEvent } from './guest-calls.ts';
 import { GuestContainer } from './guest-container.ts';
 import type { ImageDisks } from './image-disks.ts';
@@ -77,6 +78,7 @@ export class LiveSandbox implements Sandbox {
   /** Aborts creations under way and cuts the grace of containers short. */
   readonly #closing = new AbortController();
   readonly #hurry = new AbortController();
+  #onDiskTrouble: (trouble: string) => void = () => {};
   #ending: Ending | undefined;
   #failure: string | undefined;
   #outOfMemoryEvents = 0;
@@ -110,6 +112,11 @@ export class LiveSandbox implements Sandbox {
       surroundings: live.surroundings,
     };
     this.#moves.moveTo('ready', 'configured');
+    live.machine.onDiskError((error) => {
+      const trouble = diskTroubleOf(error);
+      this.#log.warn('disk trouble', { trouble });
+      this.#onDiskTrouble(trouble);
+    });
     live.guest.onEvent((event) => this.#inbox.tell(() => this.#onGuestEvent(event)));
     void this.#whyLinkClosed().then((why) => this.#inbox.tell(() => this.#fail(why)));
     void live.machine.exited.then((exit) => this.#inbox.tell(() => this.#fail(exit.reason)));
@@ -208,6 +215,10 @@ export class LiveSandbox implements Sandbox {
       stream.destroy();
       throw error;
     }
+  }
+
+  onDiskTrouble(listener: (trouble: string) => void): void {
+    this.#onDiskTrouble = listener;
   }
 
   async stats(signal: AbortSignal): Promise<SandboxStats> {
