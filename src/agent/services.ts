@@ -11,6 +11,7 @@ import {
   type Result,
   type Welcome,
 } from '#wire/messages.ts';
+import { Drivers } from './boot/drivers.ts';
 import type { Guest } from './boot/guest.ts';
 import { Channel } from './channel/channel.ts';
 import { Cgroups, podCgroup } from './container/cgroups.ts';
@@ -54,6 +55,7 @@ class Services {
   readonly #cgroups: Cgroups;
   readonly #containers: Containers;
   readonly #nic: Nic;
+  readonly #drivers: Drivers;
   readonly #views: MappedViews;
   #isConfigured = false;
   #pausePid: number | undefined;
@@ -65,6 +67,7 @@ class Services {
     const children = new Children(engine);
     this.#views = new MappedViews(engine);
     this.#disks = new Disks(engine, this.#views);
+    this.#drivers = new Drivers({ engine, loadModule: guest.loadModule, warn: (text) => this.warn(text) });
     this.#nic = new Nic(engine);
     this.#shares = new Shares({
       engine,
@@ -143,7 +146,7 @@ class Services {
     abortPush: ({ push }) => done(this.#pushes.abort(push)),
     removeVolume: async ({ name }) => done(await this.#volumes.remove(name)),
     createContainer: (params) => {
-      this.#loadDriversFor(params.process.capabilities);
+      this.#drivers.beforeContainer(params.process.capabilities);
       return this.#containers.create(params);
     },
     startContainer: ({ id }) => this.#containers.start(id),
@@ -193,6 +196,7 @@ class Services {
       for (const [name, value] of Object.entries(params.sysctls)) this.#setSysctl(name, value);
     });
     step('cgroup', () => this.#cgroups.makePod(params.resources));
+    this.#drivers.use(params.kernelModules ?? 'open');
     this.#containers.configure({
       hostname: params.hostname,
       pidNamespaceOf: params.sharePidNamespace ? this.#pausePid : undefined,
@@ -211,16 +215,6 @@ class Services {
       this.#views.use(this.#users.pid);
     } else if (sharePidNamespace) {
       this.#pausePid = this.#engine.spawnPause(true);
-    }
-  }
-
-  /** The guest has no modprobe for the kernel to call when somebody who may makes the first bridge. */
-  #loadDriversFor(capabilities: readonly string[]): void {
-    if (!capabilities.includes('CAP_NET_ADMIN')) return;
-    try {
-      this.#guest.loadModule('bridge');
-    } catch (error) {
-      this.warn(`bridges cannot be made here: ${messageOf(error)}`);
     }
   }
 

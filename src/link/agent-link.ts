@@ -25,6 +25,7 @@ import {
 } from '#wire/messages.ts';
 import { ByteStream } from './byte-stream.ts';
 import type { Link, LinkStream } from './link.ts';
+import { Turns } from './turns.ts';
 
 interface PendingCall {
   readonly method: string;
@@ -53,6 +54,8 @@ export class AgentLink implements Link {
   #lastId = 0;
   #failure: Error | undefined;
   #ping: NodeJS.Timeout | undefined;
+  readonly #turns = new Turns(performance.now());
+  #rest: NodeJS.Timeout | undefined;
 
   constructor(channel: Duplex, epoch: number, callTimeoutMs: number) {
     this.#channel = channel;
@@ -61,7 +64,7 @@ export class AgentLink implements Link {
     this.closed = this.#ended.promise;
     this.#welcomed.promise.catch(() => undefined); // whoever waits for the handshake sees it
     this.#parser = new FrameParser({ decide: (header) => this.#decide(header), frame: (h, p) => this.#frame(h, p) });
-    channel.on('data', (chunk: Buffer) => this.#parser.push(chunk));
+    channel.on('data', (chunk: Buffer) => this.#take(chunk));
     channel.once('error', (cause) => this.#end(cause));
     channel.once('close', () => this.#end());
   }
@@ -175,6 +178,15 @@ export class AgentLink implements Link {
     return Promise.resolve();
   }
 
+  #take(chunk: Buffer): void {
+    const beganMs = performance.now();
+    this.#parser.push(chunk);
+    const restMs = this.#turns.used(beganMs, performance.now());
+    if (restMs === 0 || this.#failure !== undefined) return;
+    this.#channel.pause();
+    this.#rest = setTimeout(() => this.#channel.resume(), restMs);
+  }
+
   #decide(header: FrameHeader): Decision {
     if (header.kind === frameKinds.hello) return 'reject';
     return header.epoch === this.#epoch ? 'take' : 'skip';
@@ -253,6 +265,7 @@ export class AgentLink implements Link {
     const failure = new PodvmError('unavailable', 'The channel to the agent has ended', { cause });
     this.#failure = failure;
     clearInterval(this.#ping);
+    clearTimeout(this.#rest);
     this.#channel.destroy();
     for (const call of this.#pending.values()) {
       call.reject(

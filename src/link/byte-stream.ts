@@ -13,6 +13,43 @@ export interface StreamWires {
   forget(id: number): void;
 }
 
+/**
+ * Bytes that wait, copied into blocks: a guest that sends them one by one makes the host keep no more than one that
+ * sends them together.
+ */
+class Blocks {
+  #blocks: Buffer[] = [];
+  /** Bytes used of the last block. */
+  #used = 0;
+
+  push(bytes: Uint8Array): void {
+    let rest = bytes;
+    while (rest.length > 0) {
+      const last = this.#blocks.at(-1);
+      if (last === undefined || this.#used === last.length) {
+        // A first piece gets the room it needs: most are taken at once, alone.
+        const isFirst = last === undefined;
+        this.#blocks.push(Buffer.allocUnsafeSlow(isFirst ? rest.length : limits.maxDataBytes));
+        this.#used = 0;
+        continue;
+      }
+      const piece = rest.subarray(0, last.length - this.#used);
+      last.set(piece, this.#used);
+      this.#used += piece.length;
+      rest = rest.subarray(piece.length);
+    }
+  }
+
+  shift(): Buffer | undefined {
+    const first = this.#blocks.shift();
+    return this.#blocks.length > 0 ? first : first?.subarray(0, this.#used);
+  }
+
+  clear(): void {
+    this.#blocks = [];
+  }
+}
+
 /** The host's end of one byte stream. Nothing is sent before the agent knows the stream: `open` says so. */
 export class ByteStream extends Duplex implements LinkStream {
   readonly id: number;
@@ -22,13 +59,14 @@ export class ByteStream extends Duplex implements LinkStream {
   #isOpen = false;
   #hasPeerEnded = false;
   #hasEnded = false;
-  #arrived: Uint8Array[] = [];
+  readonly #arrived = new Blocks();
   #wantsMore = false;
   #outgoing: { readonly bytes: Uint8Array; readonly done: (error?: Error | null) => void } | undefined;
   #final: ((error?: Error | null) => void) | undefined;
 
   constructor(id: number, wires: StreamWires) {
-    super({ allowHalfOpen: true, highWaterMark: limits.agentWindowBytes });
+    // What was not asked for yet waits here, in blocks, and not as the pieces in which the guest chose to send it.
+    super({ allowHalfOpen: true, readableHighWaterMark: 1, writableHighWaterMark: limits.agentWindowBytes });
     this.id = id;
     this.#wires = wires;
   }
@@ -48,7 +86,7 @@ export class ByteStream extends Duplex implements LinkStream {
       );
       return;
     }
-    this.#arrived.push(Buffer.from(bytes));
+    this.#arrived.push(bytes);
     this.#deliver();
   }
 
@@ -81,7 +119,7 @@ export class ByteStream extends Duplex implements LinkStream {
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
     if (this.#isOpen && !(this.#hasEnded && this.#hasPeerEnded)) this.#wires.reset(this.id);
     this.#wires.forget(this.id);
-    this.#arrived = [];
+    this.#arrived.clear();
     done(error);
   }
 

@@ -64,6 +64,7 @@ export class GuestContainer implements Container {
   #exit: ContainerExit | undefined;
   #starting: Promise<void> | undefined;
   #nextExec = 0;
+  #hasGuestSaidExit = false;
 
   constructor(id: string, spec: ContainerSpec, logPath: string, home: ContainerHome) {
     this.id = id;
@@ -123,7 +124,8 @@ export class GuestContainer implements Container {
       this.#execExits.delete(event.execId);
       return;
     }
-    if (this.#exit !== undefined) return;
+    if (this.#exit !== undefined || this.#hasGuestSaidExit) return;
+    this.#hasGuestSaidExit = true;
     void this.#terminationMessage().then((message) =>
       this.#home.inbox.tell(() =>
         this.#end({
@@ -131,10 +133,16 @@ export class GuestContainer implements Container {
           ...(event.signal === undefined ? {} : { signal: event.signal }),
           reason: event.oomKilled ? 'OOMKilled' : event.exitCode === 0 ? 'Completed' : 'Error',
           ...(message === undefined ? {} : { message }),
-          finishedAt: new Date(event.finishedAtMs),
+          finishedAt: this.#plausible(event.finishedAtMs),
         }),
       ),
     );
+  }
+
+  /** A guest's clock says what the guest likes: nothing of a container is before it was made, or still to come. */
+  #plausible(guestMs: number): Date {
+    const [firstMs, lastMs] = [this.#createdAt.getTime(), this.#home.now().getTime()];
+    return new Date(Math.min(lastMs, Math.max(firstMs, guestMs)));
   }
 
   #end(exit: ContainerExit): void {
@@ -152,7 +160,8 @@ export class GuestContainer implements Container {
     try {
       const file = { containerId: this.id, path, maxBytes: limits.maxTerminationBytes };
       const { data } = await guest.call('readFile', file, AbortSignal.timeout(limits.callTimeoutMs));
-      const text = Buffer.from(data, 'base64').toString('utf8');
+      const bytes = Buffer.from(data, 'base64').subarray(0, limits.maxTerminationBytes); // whatever the guest answers
+      const text = bytes.toString('utf8');
       return text === '' ? undefined : text;
     } catch (error) {
       if (kindOf(error) !== 'notFound') this.#log.debug('no termination message', { why: kindOf(error) });
@@ -173,7 +182,7 @@ export class GuestContainer implements Container {
     try {
       const { startedAtMs } = await guest.call('startContainer', { id: this.id }, signal);
       await inbox.ask(() => {
-        this.#startedAt = new Date(startedAtMs);
+        this.#startedAt = this.#plausible(startedAtMs);
         if (this.#moves.state === 'created') this.#moves.moveTo('running', 'started');
       });
       this.#log.info('container started');

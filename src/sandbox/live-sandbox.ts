@@ -81,6 +81,7 @@ export class LiveSandbox implements Sandbox {
   #onDiskTrouble: (trouble: string) => void = () => {};
   #ending: Ending | undefined;
   #failure: string | undefined;
+  #outOfMemoryEvents = 0;
   #removing: Promise<void> | undefined;
 
   constructor(live: LiveParts) {
@@ -255,12 +256,20 @@ export class LiveSandbox implements Sandbox {
         this.#containers.find((container) => container.id === event.containerId)?.onGuestExit(event);
         return;
       case 'oomKilled':
-        this.#log.warn('a process was killed for lack of memory', { container: printable(event.containerId) });
+        this.#tellOutOfMemory(event.containerId);
         return;
       case 'log':
         this.#log.debug('agent', { level: event.level, text: printable(event.text) });
         return;
     }
+  }
+
+  /** A guest can say so as often as it likes: the first, second, fourth, eighth... time is written down. */
+  #tellOutOfMemory(containerId: string): void {
+    this.#outOfMemoryEvents += 1;
+    if (!Number.isInteger(Math.log2(this.#outOfMemoryEvents))) return;
+    const fields = { container: printable(containerId), count: this.#outOfMemoryEvents };
+    this.#log.warn('a process was killed for lack of memory', fields);
   }
 
   /** Its own failure ends a sandbox, never the process with the others. */

@@ -28,6 +28,7 @@ import {
 } from './prepare-sandbox.ts';
 import { pushVolume } from './push-volume.ts';
 import { writeRecord } from './record.ts';
+import { kernelModulesOf } from './kernel-modules.ts';
 import { limitOnHost } from './resize.ts';
 import { cgroupResourcesOf, machineSizeOf } from './resources.ts';
 import type { SandboxSpec } from './sandbox.ts';
@@ -170,6 +171,7 @@ async function configure(
               routes: network.routes.map((route) => ({ ...route })),
             },
       sharePidNamespace: spec.sharePidNamespace,
+      kernelModules: kernelModulesOf(spec),
       ...(spec.userNamespace === undefined ? {} : { userNamespace: guestUsersOf(spec.userNamespace) }),
       resources: cgroupResourcesOf(spec.resources),
     },

@@ -30,7 +30,7 @@ const textTable = v.pipe(
 );
 
 /** Durations in `ms`, in order. */
-const phases = list(v.object({ name: shortText, ms: v.number() }));
+const phases = list(v.object({ name: shortText, ms: v.pipe(v.number(), v.finite()) }));
 
 const resources = v.object({
   /** memory.max in `bytes`. */
@@ -87,6 +87,11 @@ const configure = v.object({
   /** `null`: loopback only. */
   network: v.nullable(network),
   sharePidNamespace: v.boolean(),
+  /**
+   * `sealed`: before a container that may load kernel modules is made, the agent loads what it may itself be asked for
+   * and has the kernel refuse any other until it ends. Absent: `open`.
+   */
+  kernelModules: v.optional(v.picklist(['sealed', 'open'])),
   /** Users of the pod's own; absent: they are the guest's. It stays: `configure` is refused after it. */
   userNamespace: v.optional(userNamespace),
   /** Limits of the whole pod. */

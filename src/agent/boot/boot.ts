@@ -12,6 +12,22 @@ const crunPath = '/bin/crun';
 const portTimeoutMs = 30_000;
 const maxDescriptors = 1 << 20; // fs.nr_open
 
+/** What root in a container must not do to the guest's kernel, as far as a switch of the kernel says so. */
+const switches = {
+  'kernel/kexec_load_disabled': '1',
+  'kernel/kptr_restrict': '2',
+  'kernel/dmesg_restrict': '1',
+  'kernel/perf_event_paranoid': '3',
+  'kernel/unprivileged_bpf_disabled': '1',
+} as const;
+
+/** A kernel that lacks one of them lacks what it switches off. */
+function harden(engine: Engine): void {
+  for (const [name, value] of Object.entries(switches)) {
+    if (engine.status(`/proc/sys/${name}`) !== undefined) engine.writeExisting(`/proc/sys/${name}`, value);
+  }
+}
+
 export interface Booted {
   readonly channelFd: number;
   readonly guest: Guest;
@@ -46,6 +62,7 @@ export async function boot(engine: Engine): Promise<Booted> {
   await phases.run('devices', () => mountLate(engine));
   await phases.run('loopback', () => bringLoopbackUp(engine));
   await phases.run('limits', () => engine.setDescriptorLimit(maxDescriptors));
+  await phases.run('hardening', () => harden(engine));
   await phases.run('crun', () => {
     crunFd = engine.sealedCopy(crunPath);
   });

@@ -1,9 +1,12 @@
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 
 /** The file never holds more than this; a hostile guest cannot fill the disk by talking. */
 export const maxConsoleBytes = 1024 * 1024;
+/** A serial line is not faster; a VMM that fell could be, and would keep our thread and the disk busy. */
+const maxBytesPerMs = 2 * 1024;
 /** What is kept of the old half when the file is full. */
 const keptBytes = maxConsoleBytes / 2;
 
@@ -44,7 +47,12 @@ export class ConsoleLog implements AsyncDisposable {
 
   async #copy(): Promise<void> {
     try {
-      for await (const chunk of this.#source) await this.#append(chunk as Buffer); // SAFE: no encoding was set
+      for await (const chunk of this.#source) {
+        const bytes = chunk as Buffer; // SAFE: no encoding was set
+        await this.#append(bytes);
+        const waitMs = Math.floor(bytes.length / maxBytesPerMs);
+        if (waitMs > 0) await delay(waitMs);
+      }
     } catch {
       // Destroyed by us, QEMU gone, or the disk full: the console is a help in debugging, never worth a machine.
     } finally {

@@ -1,8 +1,8 @@
-import { rm } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { maxPorts } from '../driver.ts';
-import { connectSocket } from './connect-socket.ts';
+import { openDoorway } from './accept-one.ts';
 import type { Deletions } from './deletions.ts';
 import type { MachineDirectory } from './machine-directory.ts';
 import type { QmpClient } from './qmp.ts';
@@ -28,8 +28,11 @@ export class Ports {
     this.#attached.add(name);
     let socket: Duplex | undefined;
     try {
-      await this.#qmp.execute('chardev-add', listeningSocket(name, this.#directory.insidePortSocket(name)), signal);
-      socket = await connectSocket(this.#directory.portSocket(name), signal);
+      // QEMU comes to us: while a guest runs its VMM can make no socket of its own (`MachineDirectory.close`).
+      const { gid } = await stat(this.#directory.sockets);
+      await using doorway = await openDoorway(this.#directory.portSocket(name), gid);
+      await this.#qmp.execute('chardev-add', connectingSocket(name, this.#directory.insidePortSocket(name)), signal);
+      socket = await doorway.accept(signal);
       await this.#qmp.execute('device_add', serialPort(name), signal);
       return socket;
     } catch (cause) {
@@ -69,7 +72,6 @@ export class Ports {
     } finally {
       this.#deletions.forget(deviceId(name));
     }
-    await rm(this.#directory.portSocket(name), { force: true });
   }
 
   /** False: QEMU knows no such thing. */
@@ -97,9 +99,9 @@ export class Ports {
   }
 }
 
-function listeningSocket(name: string, path: string): Record<string, unknown> {
+function connectingSocket(name: string, path: string): Record<string, unknown> {
   const addr = { type: 'unix', data: { path } };
-  return { id: chardevId(name), backend: { type: 'socket', data: { addr, server: true, wait: false } } };
+  return { id: chardevId(name), backend: { type: 'socket', data: { addr, server: false } } };
 }
 
 function serialPort(name: string): Record<string, unknown> {

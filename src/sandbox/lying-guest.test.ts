@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { createLog } from '#host/log.ts';
+import { containerSpec, sandboxSpec } from './examples.ts';
+import { createFakeParts } from './fake-parts.ts';
+import type { GuestExit } from './guest-calls.ts';
+import { defaultLimits } from './limits.ts';
+import { openSandboxes } from './sandboxes.ts';
+
+const never = new AbortController().signal;
+const userIds = { first: 1000, count: 2 };
+
+/** Two sandboxes with a running container each; `guest` is the second one's, and lies. */
+async function neighbours() {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-lies-'));
+  const parts = createFakeParts(directory);
+  const lines: string[] = [];
+  const log = createLog('warn', (line) => lines.push(line));
+  const limits = { ...defaultLimits, userIds, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };
+  const sandboxes = await openSandboxes({ directory, parts, log, limits }, never);
+  const start = async (name: string) => {
+    const sandbox = await sandboxes.run({ ...sandboxSpec, name }, never);
+    const container = await sandbox.createContainer(containerSpec, never);
+    await container.start(never);
+    return { sandbox, container };
+  };
+  const [honest, lying] = [await start('honest'), await start('lying')];
+  const exit: GuestExit = {
+    kind: 'exited',
+    containerId: lying.container.status.id,
+    exitCode: 3,
+    oomKilled: false,
+    finishedAtMs: Date.now(),
+  };
+  return {
+    parts,
+    lines,
+    honest,
+    lying,
+    exit,
+    async [Symbol.asyncDispose]() {
+      await sandboxes[Symbol.asyncDispose]();
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+test('a guest that answers for another pod’s container, or for one that is not there, changes nothing', async () => {
+  await using pods = await neighbours();
+  const { parts, honest, lying, exit } = pods;
+  for (const containerId of [honest.container.status.id, 'no-such', '__proto__', 'constructor']) {
+    parts.guest.tell({ ...exit, containerId });
+    parts.guest.tell({ ...exit, containerId, execId: 'exec-0' });
+    parts.guest.tell({ kind: 'oomKilled', containerId });
+  }
+  await lying.sandbox.stats(never).catch(() => undefined); // what was told comes before what is asked
+  assert.equal(honest.container.status.state, 'running');
+  assert.equal(lying.container.status.state, 'running');
+  assert.equal(honest.sandbox.status.state, 'ready');
+});
+
+test('a guest that tells of an exit a thousand times is asked for the last message once, and its first word counts', async () => {
+  await using pods = await neighbours();
+  const { parts, lying, exit } = pods;
+  for (let exitCode = 1; exitCode <= 1000; exitCode += 1) parts.guest.tell({ ...exit, exitCode: exitCode & 0xff });
+  assert.equal((await lying.container.exited).exitCode, 1);
+  assert.equal(parts.guest.calls.filter(({ method }) => method === 'readFile').length, 1);
+});
+
+test('a guest that answers with more than it was asked for does not get it into the status', async () => {
+  await using pods = await neighbours();
+  const { parts, lying, exit } = pods;
+  const data = Buffer.alloc(60_000, 'x').toString('base64');
+  parts.guest.answers.set('readFile', () => ({ data, truncated: false }));
+  parts.guest.tell(exit);
+  assert.equal((await lying.container.exited).message?.length, defaultLimits.maxTerminationBytes);
+});
+
+test('a guest cannot say that its container ended before it was made, or will', async () => {
+  for (const finishedAtMs of [0, -1, -1e300, 1e300, Infinity, -Infinity, Date.now() + 1e9]) {
+    await using pods = await neighbours();
+    const { parts, lying, exit } = pods;
+    parts.guest.tell({ ...exit, finishedAtMs });
+    const { finishedAt } = await lying.container.exited;
+    assert.ok(finishedAt >= lying.container.status.createdAt && finishedAt <= new Date(), String(finishedAtMs));
+    const { startedAt } = lying.container.status;
+    assert.ok(startedAt !== undefined && startedAt >= lying.container.status.createdAt && startedAt <= new Date());
+  }
+});
+
+test('a guest that reports a lack of memory without end does not fill the log', async () => {
+  await using pods = await neighbours();
+  const { parts, lying, lines } = pods;
+  const containerId = lying.container.status.id;
+  for (let count = 0; count < 10_000; count += 1) parts.guest.tell({ kind: 'oomKilled', containerId });
+  await lying.container.exec({ command: ['x'], tty: false, stdin: false }, never).catch(() => undefined);
+  assert.equal(lines.length, 14); // 1, 2, 4, ... 8192
+});

@@ -1,0 +1,63 @@
+import { constants } from 'node:fs';
+import { chmod, chown, open, rm } from 'node:fs/promises';
+import { createServer, type Server, type Socket } from 'node:net';
+import { basename, dirname } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+
+/** A unix socket at which one connection is awaited. Disposing ends the wait and removes the socket. */
+export interface Doorway extends AsyncDisposable {
+  /** Errors: `cancelled`. */
+  accept(signal: AbortSignal): Promise<Socket>;
+}
+
+/**
+ * Listens where a VMM may connect and can make nothing: the socket is made by us, for that group and for nobody else,
+ * and whoever comes second is sent away. Errors: `internal`.
+ */
+export async function openDoorway(path: string, groupId: number): Promise<Doorway> {
+  await using undo = new AsyncDisposableStack();
+  const directory = undo.use(await open(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY));
+  undo.defer(() => rm(path, { force: true }));
+  await rm(path, { force: true });
+  const first = Promise.withResolvers<Socket>();
+  let isTaken = false;
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined); // 'close' follows and is what owners listen to
+    if (isTaken) socket.destroy();
+    isTaken = true;
+    first.resolve(socket);
+  });
+  undo.defer(() => void server.close()); // at once; its callback would wait for the connection's end, too
+  // A path through the directory's descriptor fits into `sun_path`, however deep the directory is.
+  await listening(server, `/proc/self/fd/${directory.fd}/${basename(path)}`, path);
+  await chown(path, 0, groupId);
+  await chmod(path, 0o660);
+  const owned = undo.move();
+  return {
+    accept: async (signal) => {
+      const cancelled = Promise.withResolvers<never>();
+      const abort = () =>
+        cancelled.reject(new PodvmError('cancelled', `Cannot wait at ${path}: cancelled`, { cause: signal.reason }));
+      signal.addEventListener('abort', abort, { once: true });
+      if (signal.aborted) abort();
+      try {
+        return await Promise.race([first.promise, cancelled.promise]);
+      } catch (error) {
+        void first.promise.then((late) => late.destroy());
+        throw error;
+      } finally {
+        signal.removeEventListener('abort', abort);
+      }
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function listening(server: Server, address: string, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (cause) => {
+      reject(new PodvmError('internal', `Cannot listen at ${path}: ${cause.message}`, { cause }));
+    });
+    server.listen(address, resolve);
+  });
+}
