@@ -9,6 +9,7 @@ import { execSuite } from './exec.ts';
 import { nested } from './figures.ts';
 import { ioSuite } from './io.ts';
 import { memorySuite } from './memory.ts';
+import { netSuite } from './net.ts';
 import { plot } from './plot.ts';
 import { startSuite } from './start.ts';
 import type { SuiteOptions } from './suite.ts';
@@ -24,6 +25,7 @@ const suites = {
   memory: { run: memorySuite, n: 3 },
   burst: { run: burstSuite, n: 20 },
   io: { run: ioSuite, n: 5 },
+  net: { run: netSuite, n: 5 },
   density: { run: densitySuite, n: 20 },
   cri: { run: criSuite, n: 10 },
 } as const;

@@ -10,7 +10,7 @@ import { createClient } from '#cli/client.ts';
 import { readConfiguration } from '#daemon/configuration.ts';
 import { run } from '#host/run.ts';
 
-const podvm = join(import.meta.dirname, '../podvm');
+export const podvm = join(import.meta.dirname, '../podvm');
 const outputTimeoutMs = 600_000;
 const maxOutputChars = 64 * 1024;
 const { root, socketPath } = readConfiguration({}, process.env, join(import.meta.dirname, '..'));
@@ -125,9 +125,17 @@ spec:
     .join('');
 }
 
-function startPods(yaml: string, env: Record<string, string>): RunningPods & { readonly pid: number } {
+/** Runs pods in the foreground of another podvm, with options of `podvm run`. */
+export const startOf = (yaml: string, options: readonly string[]): RunningPods =>
+  startPods(yaml, environment(), options);
+
+function startPods(
+  yaml: string,
+  env: Record<string, string>,
+  options: readonly string[] = [],
+): RunningPods & { readonly pid: number } {
   const startedMs = performance.now();
-  const child = spawn(podvm, ['run', '-'], { stdio: ['pipe', 'pipe', 'pipe'], env });
+  const child = spawn(podvm, ['run', ...options, '-'], { stdio: ['pipe', 'pipe', 'pipe'], env });
   child.stdin.end(yaml);
   const times: number[] = [];
   let said = '';

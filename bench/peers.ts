@@ -19,18 +19,22 @@ export interface Peer extends AsyncDisposable {
 const firstScript = 'echo first';
 const scriptTimeoutMs = 300_000;
 
+/** The argv that runs a bundle as a container of that name, in the foreground. */
 type Command = (bundle: string, id: string) => readonly string[];
+export type CrunCommand = Command;
+
+export const crunCommands: readonly Command[] = [
+  (bundle, id) => ['crun', '--cgroup-manager=disabled', 'run', '--bundle', bundle, id],
+  // crun refuses hosts with both versions of cgroups: it is shown one of them.
+  (bundle, id) => {
+    const script = 'umount /sys/fs/cgroup/unified; exec crun --cgroup-manager=disabled run --bundle "$1" "$2"';
+    return ['unshare', '--mount', 'sh', '-c', script, 'sh', bundle, id];
+  },
+];
 
 /** How each is called on a bundle, with what else to try on hosts where the first does not run. */
 const commands: Readonly<Record<string, readonly Command[]>> = {
-  crun: [
-    (bundle, id) => ['crun', '--cgroup-manager=disabled', 'run', '--bundle', bundle, id],
-    // crun refuses hosts with both versions of cgroups: it is shown one of them.
-    (bundle, id) => {
-      const script = 'umount /sys/fs/cgroup/unified; exec crun --cgroup-manager=disabled run --bundle "$1" "$2"';
-      return ['unshare', '--mount', 'sh', '-c', script, 'sh', bundle, id];
-    },
-  ],
+  crun: crunCommands,
   runsc: [(bundle, id) => ['runsc', '--network=none', '--ignore-cgroups', 'run', '--bundle', bundle, id]],
 };
 

@@ -7,17 +7,18 @@ const barWidth = width - labelWidth - 150;
 
 /** Units that share an axis, by the ends of names; the first that a suite has is drawn. */
 const units = [
-  { suffix: 'Ms', text: 'ms' },
+  { suffix: 'Mbps', text: 'Mbit/s' },
   { suffix: 'MBps', text: 'MB/s' },
+  { suffix: 'Ms', text: 'ms' },
 ] as const;
 
 /** Medians as bars with their span from minimum to maximum, an SVG document; of one unit, and of no ratios. */
 export function plot(title: string, figures: Figures): string {
   const all = Object.entries(figures).filter(([name]) => !name.startsWith('ratio.'));
-  const unit = units.find(({ suffix }) => all.some(([name]) => name.endsWith(suffix))) ?? units[0];
+  const unit = units.find(({ suffix }) => all.some(([name]) => name.endsWith(suffix))) ?? units[2];
   const rows = all.filter(([name]) => name.endsWith(unit.suffix));
   const largest = Math.max(1, ...rows.map(([, { max }]) => max));
-  const x = (ms: number) => labelWidth + (ms / largest) * barWidth;
+  const x = (value: number) => labelWidth + (value / largest) * barWidth;
   const bars = rows.map(([name, { min, median, max }], index) => {
     const y = 40 + index * rowHeight;
     const middle = y + rowHeight / 2;

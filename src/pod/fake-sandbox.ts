@@ -93,6 +93,7 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
     container: (name) => containers.findLast((it) => it.spec.name === name),
     resize: () => Promise.resolve(),
     updateVolume: () => Promise.resolve(),
+    onDiskTrouble: () => {},
     async dial(port) {
       const socket = settings.onDial?.(port);
       if (socket === undefined) throw new PodvmError('unavailable', `Cannot connect to port ${port}: refused`);

@@ -154,6 +154,7 @@ class PodDriver implements RunningPod {
       for (const container of this.#containers) this.#specOf(container, 0);
       const sandbox = await sandboxes.run(spec, this.#making.signal);
       this.#sandbox = sandbox;
+      sandbox.onDiskTrouble((trouble) => this.#events.warn('DiskTrouble', trouble));
       void sandbox.ended.then((status) => this.#onSandboxLost(status.failure));
       this.#tell({ kind: 'sandboxReady' });
     } catch (error) {

@@ -8,6 +8,7 @@ import type { Machine } from '#vm/driver.ts';
 import { consoleTail } from './console-tail.ts';
 import type { ContainerMounts } from './container-mounts.ts';
 import { createInGuest, type ContainerSite } from './create-container.ts';
+import { diskTroubleOf } from './disk-trouble.ts';
 import type { GuestEvent } from './guest-calls.ts';
 import { GuestContainer } from './guest-container.ts';
 import type { ImageDisks } from './image-disks.ts';
@@ -18,7 +19,7 @@ import { createMoves, type Moves } from './moves.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { openStream } from './open-stream.ts';
 import { pssKiB } from './processes.ts';
-import { pushVolume } from './push-volume.ts';
+import { checkPushed, pushVolume } from './push-volume.ts';
 import { resize } from './resize.ts';
 import {
   sandboxMoves,
@@ -77,6 +78,7 @@ export class LiveSandbox implements Sandbox {
   /** Aborts creations under way and cuts the grace of containers short. */
   readonly #closing = new AbortController();
   readonly #hurry = new AbortController();
+  #onDiskTrouble: (trouble: string) => void = () => {};
   #ending: Ending | undefined;
   #failure: string | undefined;
   #outOfMemoryEvents = 0;
@@ -110,6 +112,11 @@ export class LiveSandbox implements Sandbox {
       surroundings: live.surroundings,
     };
     this.#moves.moveTo('ready', 'configured');
+    live.machine.onDiskError((error) => {
+      const trouble = diskTroubleOf(error);
+      this.#log.warn('disk trouble', { trouble });
+      this.#onDiskTrouble(trouble);
+    });
     live.guest.onEvent((event) => this.#inbox.tell(() => this.#onGuestEvent(event)));
     void this.#whyLinkClosed().then((why) => this.#inbox.tell(() => this.#fail(why)));
     void live.machine.exited.then((exit) => this.#inbox.tell(() => this.#fail(exit.reason)));
@@ -195,6 +202,7 @@ export class LiveSandbox implements Sandbox {
       const kind = volume === undefined ? 'notFound' : 'failedPrecondition';
       throw new PodvmError(kind, `Cannot update volume ${name}: no push volume of that name`);
     }
+    checkPushed(name, files, this.#live.limits.pushedTrees);
     await pushVolume(this.#live.guest, name, files, signal);
   }
 
@@ -208,6 +216,10 @@ export class LiveSandbox implements Sandbox {
       stream.destroy();
       throw error;
     }
+  }
+
+  onDiskTrouble(listener: (trouble: string) => void): void {
+    this.#onDiskTrouble = listener;
   }
 
   async stats(signal: AbortSignal): Promise<SandboxStats> {

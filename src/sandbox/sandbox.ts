@@ -348,6 +348,8 @@ export interface Sandbox {
   /** A TCP connection to a port on 127.0.0.1 in the guest (or on one of its addresses). */
   dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex>;
   stats(signal: AbortSignal): Promise<SandboxStats>;
+  /** Replaces the one who is told, in a sentence, that the host failed one of its disks: a full file system, say. */
+  onDiskTrouble(listener: (trouble: string) => void): void;
   /** Memory of its VMM on the host, shared pages counted in part. The kernel walks page tables for it: milliseconds. */
   vmmPssKiB(): Promise<number>;
   /** Stops what still runs (containers get `graceMs`), then the machine, then everything else. Idempotent. */

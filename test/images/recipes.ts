@@ -65,3 +65,11 @@ ${postgresEntrypoint}END
     },
   },
 ];
+
+/** What `npm run bench -- net` runs in pods, and as containers beside them. */
+export const iperfRecipe: Recipe = {
+  name: 'bench/iperf:1',
+  packages: ['iperf3', 'iputils-ping'],
+  finish: 'true',
+  config: { Cmd: ['iperf3', '--server'] },
+};

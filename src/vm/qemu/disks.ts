@@ -119,7 +119,9 @@ export class Disks {
     if (nowMs - (this.#lastErrorMs.get(named) ?? -Infinity) < diskLimits.errorIntervalMs) return;
     this.#lastErrorMs.set(named, nowMs);
     const operation = data['operation'] === 'read' ? 'read' : 'write';
-    this.#onError({ serial: named, operation, isFull: data['nospace'] === true });
+    // `nospace` is there only for disks that stop their machine; `reason` is the host's own text of the error.
+    const isFull = data['nospace'] === true || data['reason'] === 'No space left on device';
+    this.#onError({ serial: named, operation, isFull });
   }
 
   /** Asks a QEMU that another process of ours started which disks it has. */

@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, rm, statfs, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { run } from '#host/run.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import type { Container, Sandbox } from '#sandbox/sandbox.ts';
+import { openHouse, whyNoVm, type House } from './house.ts';
+
+const minute = () => AbortSignal.timeout(120_000);
+const mebibyte = 1024 * 1024;
+const skip = await whyNoVm();
+const scratch = { name: 'data', kind: 'scratch' } as const;
+
+async function idle(sandbox: Sandbox): Promise<Container> {
+  const container = await sandbox.createContainer(
+    {
+      ...containerSpec,
+      image: 'localhost/podvm/base:latest',
+      command: ['sleep', '100000'],
+      mounts: [{ source: { kind: 'volume', name: 'data' }, mountPath: '/data', readOnly: false }],
+    },
+    minute(),
+  );
+  await container.start(minute());
+  return container;
+}
+
+async function said(container: Container, script: string): Promise<string> {
+  const exec = await container.exec(
+    { command: ['sh', '-c', `exec 2>&1; ${script}`], tty: false, stdin: false },
+    minute(),
+  );
+  exec.stderr?.resume();
+  const chunks: Buffer[] = [];
+  for await (const bytes of exec.stdout) chunks.push(bytes as Buffer);
+  await exec.exited;
+  return Buffer.concat(chunks).toString();
+}
+
+const fill = 'dd if=/dev/zero of=/data/fill bs=1M conv=fsync';
+
+/** Whoever fills a disk is told so, and nobody else is stopped by it. */
+describe('a full disk', { skip, timeout: 600_000 }, () => {
+  let directory: string;
+  let mountPoint: string;
+  let house: House;
+  let full: Sandbox;
+  let neighbour: Sandbox;
+  const troubles: string[] = [];
+
+  before(async () => {
+    directory = await mkdtemp('/var/tmp/podvm-full-');
+    mountPoint = join(directory, 'mnt');
+    await run('chmod', ['0711', directory]);
+    await mkdir(mountPoint);
+    const image = join(directory, 'host.img');
+    await writeFile(image, '');
+    await truncate(image, 400 * mebibyte);
+    await run('mke2fs', ['-q', '-F', '-t', 'ext4', '-m', '0', image]);
+    await run('mount', ['-o', 'loop', image, mountPoint]);
+    const root = join(mountPoint, 'house');
+    await mkdir(root);
+    house = await openHouse({ earlier: root });
+    const spec = (name: string, bytes: number) =>
+      ({
+        ...sandboxSpec,
+        name,
+        network: 'none',
+        volumes: [scratch],
+        resources: { ephemeralStorageBytes: bytes },
+      }) as const;
+    full = await house.sandboxes.run(spec('full', 600 * mebibyte), minute());
+    neighbour = await house.sandboxes.run(spec('neighbour', 64 * mebibyte), minute());
+    full.onDiskTrouble((trouble) => troubles.push(trouble));
+  });
+  after(async () => {
+    await house?.[Symbol.asyncDispose]();
+    await run('umount', [mountPoint], { okCodes: [0, 32] });
+    await rm(directory, { recursive: true });
+  });
+
+  test('in the machine: the container is told, and goes on when there is room again', async () => {
+    const container = await idle(neighbour);
+    assert.match(await said(container, fill), /No space left on device/);
+    assert.match(await said(container, 'rm /data/fill && echo x >/data/file && sync && cat /data/file'), /^x$/m);
+  });
+
+  test('on the host: the container is told, the pod too, its neighbours go on, and so does it', async () => {
+    const container = await idle(full);
+    const { bavail, bsize } = await statfs(mountPoint);
+    assert.ok(bavail * bsize < 400 * mebibyte);
+    assert.match(await said(container, fill), /No space left on device|I\/O error/);
+    assert.match(troubles[0] ?? '', /Disk scratch could not be written: the host's file system is full/);
+    assert.ok(troubles.length < 200, `${troubles.length} times`);
+    assert.equal(full.status.state, 'ready');
+
+    const other = neighbour.container('main') ?? assert.fail();
+    assert.equal(await said(other, 'cat /data/file; ls /data'), 'x\nfile\n');
+    assert.equal(await said(container, 'echo alive'), 'alive\n');
+    await full.remove();
+    assert.equal(await said(other, 'echo more >/data/more && sync && cat /data/more'), 'more\n');
+  });
+});
