@@ -45,6 +45,16 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.equal((await running.ended).code, 0);
   });
 
+  it('a pod has users of its own, and an image as a volume, when its file says so', async () => {
+    const mounts = ', volumeMounts: [{name: tools, mountPath: /tools, subPath: bin}]';
+    const script = 'cat /proc/self/uid_map; ls /tools/sh; touch /tools/x';
+    const volumes = `, hostUsers: false, volumes: [{name: tools, image: {reference: ${image}}}]`;
+    const { code, stdout, stderr } = await start(pod('mapped', container('main', script, mounts), volumes)).ended;
+    assert.match(stdout, /^\s*0\s+65536\s+65536\n\/tools\/sh\n/, stderr);
+    assert.match(stdout + stderr, /touch: \/tools\/x: Read-only file system/);
+    assert.equal(code, 1);
+  });
+
   it('stop ends a pod as it wants to end, and its exit code goes to whoever ran it', async () => {
     const running = start(pod('polite', container('main', `trap 'echo bye; exit 5' TERM; echo up; ${forever}`)));
     await running.shows(/up/);
