@@ -5,7 +5,6 @@ import { mkdtemp, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { claimBlock, findBlockSource, type BlockClaim } from './block-claim.ts';
@@ -55,19 +54,6 @@ describe('claimBlock()', { skip }, () => {
   const claim = (more: { path?: string; readOnly?: boolean } = {}): Promise<BlockClaim> =>
     claimBlock({ path, readOnly: false, vmmPid: vmm.pid ?? 0, ...more }, soon());
 
-  /** When what has it lets it go. A mount lives on for as long as a jail that is just being built has a copy of it. */
-  const claimSoon = async (more: Parameters<typeof claim>[0] = {}): Promise<BlockClaim> => {
-    const deadline = soon();
-    for (;;) {
-      try {
-        return await claim(more);
-      } catch (error) {
-        if (!kind('busy')(error) || deadline.aborted) throw error;
-        await delay(50); // between two looks
-      }
-    }
-  };
-
   test('gives an image to one machine, and to the next when that has given it back', async () => {
     {
       await using first = await claim();
@@ -91,7 +77,7 @@ describe('claimBlock()', { skip }, () => {
       await assert.rejects(claim({ path: device }), kind('busy'));
       await run('umount', [mountPoint]);
       {
-        await using _first = await claimSoon({ path: device });
+        await using _first = await claim({ path: device });
         await assert.rejects(claim({ path: device }), kind('busy'));
         await assert.rejects(run('mount', [device, mountPoint]), /ended with 32/);
       }
@@ -139,6 +125,6 @@ describe('claimBlock()', { skip }, () => {
     await assert.rejects(claim(), kind('busy'));
     vmm.kill('SIGKILL');
     await once(vmm, 'exit');
-    await using _next = await claimSoon(); // the keeper looks once a second
+    await using _next = await claim(); // the keeper looks five times a second, and a claim waits a moment
   });
 });

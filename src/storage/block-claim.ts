@@ -2,7 +2,8 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { constants } from 'node:fs';
 import { open, readFile, stat, type FileHandle } from 'node:fs/promises';
-import { PodvmError } from '#base/errors.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { kindOf, PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 
 /**
@@ -53,6 +54,26 @@ export async function findBlockSource(path: string): Promise<BlockSource> {
  * that is no whole number of sectors), those of `findBlockSource`. Nothing is held then.
  */
 export async function claimBlock(request: BlockClaimRequest, signal: AbortSignal): Promise<BlockClaim> {
+  const patience = AbortSignal.timeout(patienceMs);
+  for (;;) {
+    try {
+      return await claimNow(request, signal);
+    } catch (error) {
+      if (kindOf(error) !== 'busy' || patience.aborted) throw error;
+      await delay(pollMs, undefined, { signal });
+    }
+  }
+}
+
+/**
+ * What has just ended may hold a device for a moment still: a VMM that was killed with its podvm, by its keeper; a file
+ * system that was unmounted, by a jail that was being built then and has a copy of the mount.
+ */
+const patienceMs = 1500;
+const pollMs = 100;
+const keeperPollSeconds = 0.2;
+
+async function claimNow(request: BlockClaimRequest, signal: AbortSignal): Promise<BlockClaim> {
   const { kind } = await findBlockSource(request.path);
   await using held = new AsyncDisposableStack();
   const image = kind === 'image' ? held.use(await openImage(request, signal)) : undefined;
@@ -165,9 +186,9 @@ async function attachLoop(
   }
 }
 
-/** coreutils' tail ends with the process that it is told, looking once a second: all that is wanted of it. */
+/** coreutils' tail ends with the process that it is told: all that is wanted of it. */
 async function startKeeper(vmmPid: number, handles: readonly FileHandle[]): Promise<AsyncDisposable> {
-  const child = spawn('tail', ['-f', '/dev/null', `--pid=${vmmPid}`], {
+  const child = spawn('tail', ['-f', '/dev/null', `--pid=${vmmPid}`, `--sleep-interval=${keeperPollSeconds}`], {
     detached: true, // it must outlive us, and signals to our terminal's group are not for it
     stdio: ['ignore', 'ignore', 'ignore', ...handles.map(({ fd }) => fd)],
   });
