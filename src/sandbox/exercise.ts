@@ -76,8 +76,11 @@ function configuration(mac: string | undefined, surroundings: PrepareContext['su
       mac === undefined
         ? null
         : {
-            interfaces: [{ name: 'eth0', mac, mtu: 1500, addresses: ['192.0.2.1/30'] }], // RFC 5737: nobody's
-            routes: [{ destination: '0.0.0.0/0', gateway: '192.0.2.2' }],
+            interfaces: [{ name: 'eth0', mac, mtu: 1500, addresses: ['192.0.2.1/30', '2001:db8::1/64'] }], // nobody's: RFC 5737, 3849
+            routes: [
+              { destination: '0.0.0.0/0', gateway: '192.0.2.2' },
+              { destination: '::/0', gateway: '2001:db8::2' },
+            ],
           },
     sharePidNamespace: false,
     resources: {},

@@ -19,7 +19,7 @@ import { createMoves, type Moves } from './moves.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { openStream } from './open-stream.ts';
 import { pssKiB } from './processes.ts';
-import { pushVolume } from './push-volume.ts';
+import { checkPushed, pushVolume } from './push-volume.ts';
 import { resize } from './resize.ts';
 import {
   sandboxMoves,
@@ -202,6 +202,7 @@ export class LiveSandbox implements Sandbox {
       const kind = volume === undefined ? 'notFound' : 'failedPrecondition';
       throw new PodvmError(kind, `Cannot update volume ${name}: no push volume of that name`);
     }
+    checkPushed(name, files, this.#live.limits.pushedTrees);
     await pushVolume(this.#live.guest, name, files, signal);
   }
 

@@ -87,6 +87,17 @@ const startedContainer = async (sandbox: Sandbox, parts: FakeParts) => {
   return { container, exit, output };
 };
 
+test('run() refuses a volume that is too large for the guest before it makes a machine', async () => {
+  await using place = await house();
+  const { parts, sandboxes, directory } = place;
+  const files = [{ path: 'key', bytes: new Uint8Array(16 * 1024 * 1024 + 1), mode: 0o644 }];
+  await assert.rejects(
+    sandboxes.run({ ...sandboxSpec, volumes: [{ name: 'huge', kind: 'push', files }] }, never),
+    /volume huge: .* at most 16777216 bytes, got 16777217$/,
+  );
+  await assertNothingLeft(directory, parts);
+});
+
 for (const step of steps) {
   test(`run() leaves nothing when ${step} fails`, async () => {
     await using place = await house();
@@ -212,6 +223,66 @@ test('createContainer() leaves nothing behind when the image is missing', async 
   await assert.rejects(sandbox.createContainer({ ...containerSpec, image: 'missing' }, never), is('notFound'));
   assert.deepEqual(sandbox.status.containers, []);
   await sandbox.createContainer(containerSpec, never);
+});
+
+const sharing = (path: string, name = 'main') => ({
+  ...containerSpec,
+  name,
+  mounts: [
+    { source: { kind: 'host', path, propagation: 'private' } as const, mountPath: '/mnt', readOnly: false } as const,
+  ],
+});
+
+test('createContainer() leaves nothing of a shared volume when any of its steps fails or is aborted', async () => {
+  await using place = await house();
+  const { parts, directory } = place;
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const shared = () => [...parts.alive].filter((name) => /^(port|server)/.test(name));
+  for (const step of ['machine.attachPort', 'serveFiles', 'call createVolume', 'call createContainer']) {
+    for (const how of ['fails', 'is aborted'] as const) {
+      const stop = new AbortController();
+      parts.before = async (name, signal) => {
+        if (name === step && how === 'fails') throw new PodvmError('internal', `no ${step}`);
+        if (name === step) stop.abort();
+        signal.throwIfAborted();
+      };
+      await assert.rejects(sandbox.createContainer(sharing(directory), stop.signal), `${step} ${how}`);
+      parts.before = async (_name, signal) => signal.throwIfAborted();
+      assert.deepEqual(shared(), [], `${step} ${how}`);
+    }
+  }
+});
+
+test('a shared volume is taken away when its last container is removed: from the guest, its server, its port', async () => {
+  await using place = await house();
+  const { parts, directory } = place;
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const [one, other] = [
+    await sandbox.createContainer(sharing(directory, 'one'), never),
+    await sandbox.createContainer(sharing(directory, 'other'), never),
+  ];
+  const isShared = () => [...parts.alive].some((name) => name.startsWith('server'));
+  const seen: string[] = [];
+  parts.before = async (name) => {
+    if (/removeVolume|detachPort/.test(name)) seen.push(`${name} ${isShared() ? 'before' : 'after'} the server's end`);
+  };
+  await one.stop(0, never);
+  await one.remove(never);
+  assert.ok(isShared());
+  await other.stop(0, never);
+  await other.remove(never);
+  assert.deepEqual(seen, ["call removeVolume before the server's end", "machine.detachPort after the server's end"]);
+});
+
+test('a shared volume goes with its sandbox, also when the guest does not let it go', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  await sandbox.createContainer(sharing(place.directory), never);
+  place.parts.guest.answers.set('removeVolume', () => {
+    throw new PodvmError('busy', 'something uses it');
+  });
+  assert.equal((await sandbox.stop(0)).state, 'stopped');
+  await sandbox.remove();
 });
 
 test('createContainer() attaches one image once, and refuses the same attempt twice', async () => {

@@ -26,7 +26,7 @@ import {
   type PreparedSandbox,
   type PrepareOrder,
 } from './prepare-sandbox.ts';
-import { pushVolume } from './push-volume.ts';
+import { checkPushed, pushVolume } from './push-volume.ts';
 import { writeRecord } from './record.ts';
 import { kernelModulesOf } from './kernel-modules.ts';
 import { limitOnHost } from './resize.ts';
@@ -90,6 +90,9 @@ function planStart(spec: SandboxSpec, context: StartContext): Plan {
   const { network, template, hostPorts, annotations, dns } = spec;
   const what = `pod ${spec.namespace}/${spec.name}`;
   if (spec.userNamespace !== undefined) checkUserNamespace(what, spec.userNamespace);
+  for (const volume of spec.volumes) {
+    if (volume.kind === 'push') checkPushed(volume.name, volume.files, limits.pushedTrees);
+  }
   const size = machineSizeOf(what, spec.resources, limits.size);
   const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts, annotations, dns };
   const phases = createPhases(surroundings.monotonicNs);

@@ -59,11 +59,11 @@ export async function buildCriTools(cache: string, signal: AbortSignal): Promise
 }
 
 /** Go finds its caches and proxies by the caller's environment. */
-function goEnv(): Record<string, string> {
+export function goEnv(): Record<string, string> {
   return callersEnv({ PATH: `${process.env['PATH'] ?? ''}:/usr/local/go/bin`, HOME: process.env['HOME'] ?? '/root' });
 }
 
-async function isThere(path: string): Promise<boolean> {
+export async function isThere(path: string): Promise<boolean> {
   return await access(path).then(
     () => true,
     () => false,

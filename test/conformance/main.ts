@@ -113,9 +113,11 @@ async function restsAfter(node: ConformanceNode, before: number): Promise<Spec> 
   }
 }
 
-function print({ passed, failed, skipped, surprises }: Verdict): void {
+function print({ passed, failed, skipped, refused, surprises }: Verdict): void {
   for (const surprise of surprises) say(surprise);
-  say(`${passed} passed, ${failed} failed, ${skipped} skipped; ${surprises.length} not as expected.json says`);
+  say(
+    `${passed} passed, ${failed} failed, ${skipped} skipped, ${refused} refused; ${surprises.length} not as expected.json says`,
+  );
 }
 
 try {

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { after, before, describe, it } from 'node:test';
+import * as v from 'valibot';
+import { podDetailsSchema } from '#api/pods.ts';
 import { run } from '#host/run.ts';
 import { whyNoVm } from './house.ts';
 import { type Desk, openDesk, type Typed } from './typed.ts';
@@ -45,6 +47,16 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.equal((await running.ended).code, 0);
   });
 
+  it('a pod has users of its own, and an image as a volume, when its file says so', async () => {
+    const mounts = ', volumeMounts: [{name: tools, mountPath: /tools, subPath: bin}]';
+    const script = 'cat /proc/self/uid_map; ls /tools/sh; touch /tools/x';
+    const volumes = `, hostUsers: false, volumes: [{name: tools, image: {reference: ${image}}}]`;
+    const { code, stdout, stderr } = await start(pod('mapped', container('main', script, mounts), volumes)).ended;
+    assert.match(stdout, /^\s*0\s+65536\s+65536\n\/tools\/sh\n/, stderr);
+    assert.match(stdout + stderr, /touch: \/tools\/x: Read-only file system/);
+    assert.equal(code, 1);
+  });
+
   it('stop ends a pod as it wants to end, and its exit code goes to whoever ran it', async () => {
     const running = start(pod('polite', container('main', `trap 'echo bye; exit 5' TERM; echo up; ${forever}`)));
     await running.shows(/up/);
@@ -80,6 +92,14 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.match((await desk.type(['inspect', 'loop'])).stdout, /"reason": "BackOff"/);
     running.child.kill('SIGINT');
     await running.ended;
+  });
+
+  it('inspect shows the jail of the VMM as the kernel has it, and nothing that it lacks', async () => {
+    const { stdout } = await desk.type(['inspect', 'keeper']);
+    const { sandbox } = v.parse(podDetailsSchema, JSON.parse(stdout));
+    assert.deepEqual(sandbox?.jail?.weaknesses, []);
+    assert.equal(sandbox.jail.seccompFilters, 2);
+    assert.ok(sandbox.jail.uid > 0);
   });
 
   it("console shows what the guest's kernel says", async () => {

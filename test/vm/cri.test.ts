@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdir, readFile, rename, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
@@ -11,6 +11,8 @@ import { whyNoVm } from './house.ts';
 import { type Desk, openDesk, type Typed } from './typed.ts';
 
 const skip = await whyNoVm();
+/** Of the CNI configuration that the daemon finds in the end. */
+const bridge = 'pvtestcri';
 const image = { image: 'localhost/podvm/base:latest' };
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
 
@@ -23,7 +25,9 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
 
   before(async () => {
     desk = await openDesk({ isSetUp: true });
-    daemon = desk.start(['daemon']);
+    await mkdir(join(desk.root, 'net.d'));
+    await writeFile(join(desk.root, 'podvm.yaml'), `cniConfig: ${join(desk.root, 'net.d')}\n`);
+    daemon = desk.start(['daemon', '--config', join(desk.root, 'podvm.yaml')]);
     await daemon.shows(/ info serving /);
     client = connectScripted(join(desk.root, 'cri.sock'));
     runtime = client.of(RuntimeService);
@@ -33,6 +37,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     daemon.child.kill('SIGTERM');
     assert.equal((await daemon.ended).code, 0);
     assert.deepEqual(await tracesOf({ ids }), []);
+    await run('ip', ['link', 'delete', bridge]);
     await desk[Symbol.asyncDispose]();
   });
 
@@ -70,6 +75,28 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
       await runtime.version();
     }
   };
+
+  it('waits for a network to be configured, says so, and connects pods to it by both families once it is', async () => {
+    const condition = async () =>
+      (await runtime.status()).status?.conditions.find(({ type }) => type === 'NetworkReady');
+    const { status: isReady, message } = (await condition()) ?? {};
+    assert.equal(isReady, false);
+    assert.match(message ?? '', /no CNI configuration .* in .*net\.d\. Install a cluster network/);
+    await assert.rejects(runPod('early'), is(status.FAILED_PRECONDITION, /no CNI configuration/));
+    assert.deepEqual((await runtime.listPodSandbox()).items, []);
+
+    const ranges = [[{ subnet: '10.223.0.0/24' }], [{ subnet: 'fd12:5e11:2::/64' }]];
+    const ipam = { type: 'host-local', dataDir: join(desk.root, 'ipam'), ranges };
+    const plugins = [{ type: 'bridge', bridge, isDefaultGateway: true, ipam }];
+    const conflist = { cniVersion: '1.0.0', name: 'podvm', plugins };
+    await writeFile(join(desk.root, 'net.d/10.conflist'), JSON.stringify(conflist));
+    assert.equal((await condition())?.status, true);
+    const { podSandboxId } = await runPod('early');
+    const { network } = (await runtime.podSandboxStatus({ podSandboxId })).status ?? {};
+    assert.match(network?.ip ?? '', /^10\.223\.0\./);
+    assert.match(network?.additionalIps.map(({ ip }) => ip).join() ?? '', /^fd12:5e11:2::/);
+    await runtime.removePodSandbox({ podSandboxId });
+  });
 
   it('runs a pod from its sandbox to its removal, with logs, commands, limits and figures', async () => {
     const { podSandboxId, config } = await runPod('whole');

@@ -30,7 +30,7 @@ export interface House extends AsyncDisposable {
 }
 
 const isRequired = process.env['PODVM_REQUIRE_VM'] === '1';
-const assetsRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
+export const assetsRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
 /** Those that set-up made. */
 export const templatesDirectory = join(assetsRoot, 'templates');
 

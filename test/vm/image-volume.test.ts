@@ -7,6 +7,7 @@ import { ImageService, NamespaceMode, RuntimeService } from '#cri/schema/api_pb.
 import { tracesOf } from '../leaks.ts';
 import { writeLayout } from '../images/layout-writer.ts';
 import { whyNoVm } from './house.ts';
+import { KubeletDirectory } from './kubelet-directory.ts';
 import { type Desk, openDesk, type Typed } from './typed.ts';
 
 const skip = await whyNoVm();
@@ -115,15 +116,26 @@ describe('an image as a volume, as a kubelet asks for it', { skip, timeout: 600_
     await runtime.removePodSandbox({ podSandboxId });
   });
 
-  it("belongs to the pod's own users, where it has some", async () => {
+  it("belongs to the pod's own users, where it has some, as a kubelet's other volumes do", async () => {
+    await using kubelet = await KubeletDirectory.open('uid-of-mapped');
+    const mountOf = (hostPath: string, containerPath: string) => ({ hostPath, containerPath, image: undefined });
+    const mounts = [
+      mount('/models'),
+      mountOf(await kubelet.write('secret', 's', { key: 'secret' }, { gid: 3000, mode: 0o440 }), '/secret'),
+      mountOf(await kubelet.emptyDir('e', { gid: 3000, mode: 0o2770 }), '/empty'),
+      mountOf(await kubelet.etcHosts('127.0.0.1 here\n'), '/etc/hosts'),
+    ];
     const mapping = [{ containerId: 0, hostId: 100_000, length: 65_536 }];
     const usernsOptions = { mode: NamespaceMode.POD, uids: mapping, gids: mapping };
     const podSandboxId = await runPod('mapped', { securityContext: { namespaceOptions: { usernsOptions } } });
-    const containerId = await create(podSandboxId, 'main', [mount('/models')]);
+    const containerId = await create(podSandboxId, 'main', mounts);
     await runtime.startContainer({ containerId });
-    assert.deepEqual(await run(containerId, 'stat -c %u:%g /models/weights; cat /models/weights/small'), [
-      '0:3000',
-      'small',
+    const script =
+      'stat -Lc %u:%g /models/weights /secret/key /empty /etc/hosts; touch /empty/x; stat -c %u:%g /empty/x;' +
+      'cat /models/weights/small /secret/key; echo; cat /etc/hosts';
+    assert.deepEqual(await run(containerId, script), [
+      ...['0:3000', '0:3000', '0:3000', '0:0', '0:3000'],
+      ...['small', 'secret', '127.0.0.1 here'],
     ]);
     await runtime.removePodSandbox({ podSandboxId });
   });

@@ -124,6 +124,16 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     await limited.remove();
   });
 
+  test('what listens on 127.0.0.1 of the pod alone is reached through the channel, and not by its address', async () => {
+    const { exitCode } = await (await main.exec(exec('httpd -p 127.0.0.1:8081 -h /tmp/www'), soon())).exited;
+    assert.equal(exitCode, 0);
+    const stream = await server.dial(8081, undefined, soon());
+    stream.end('GET / HTTP/1.0\r\n\r\n');
+    const said = Buffer.concat(await Array.fromAsync(stream as AsyncIterable<Buffer>)).toString();
+    assert.match(said, /page\n$/);
+    await assert.rejects(fetch(`http://${server.status.addresses[0]}:8081/`, { signal: AbortSignal.timeout(5000) }));
+  });
+
   test('a host port on 127.0.0.1 leads to the pod, from there alone, and is gone with it', async () => {
     assert.equal(await untilFetched(`http://127.0.0.1:${port.hostPort}/`), 'page\n');
     const others = Object.values(networkInterfaces()).flatMap((each) => each ?? []);

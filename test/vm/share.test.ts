@@ -1,31 +1,46 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, readdir, readFile, readlink, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { run } from '#host/run.ts';
-import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
-import type { ContainerMount, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
-import { openHouse, whyNoVm, type House } from './house.ts';
+import { createFileServers, sweepFileServers } from '#storage/file-server.ts';
+import { openHostSource } from '#storage/host-source.ts';
+import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
+import type { Container, ContainerMount, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
+import { maxPorts } from '#vm/driver.ts';
+import { openHouse, readAssets, whyNoVm, type House } from './house.ts';
+import { buildProbe } from './share-probe.ts';
 
 const image = 'localhost/podvm/base:latest';
 const minute = () => AbortSignal.timeout(60_000);
 const skip = await whyNoVm();
 
 let attempts = 0;
+const specOf = (script: string, more: Partial<ContainerSpec> = {}): ContainerSpec => ({
+  ...containerSpec,
+  image,
+  name: `c${(attempts += 1)}`,
+  command: ['sh', '-c', script],
+  ...more,
+});
 
 /** Runs a script to its end and returns how it ended and all it said. */
 async function runScript(
   sandbox: Sandbox,
   script: string,
   more: Partial<ContainerSpec> = {},
-  onceStarted: () => Promise<void> = async () => {},
+  onceStarted: (container: Container) => Promise<void> = async () => {},
 ) {
-  const spec = { ...containerSpec, image, name: `c${(attempts += 1)}`, command: ['sh', '-c', script], ...more };
-  const container = await sandbox.createContainer(spec, minute());
+  const container = await sandbox.createContainer(specOf(script, more), minute());
   const chunks: Buffer[] = [];
   const follower = container.follow(async ({ bytes }) => void chunks.push(Buffer.from(bytes)));
   await container.start(minute());
-  await onceStarted();
+  await onceStarted(container);
   const exit = await container.exited;
   await follower.ended;
   await container.remove(minute());
@@ -39,77 +54,379 @@ const ofHost = (path: string, more: Partial<ContainerMount> = {}): ContainerMoun
   ...more,
 });
 
+async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
+  const deadline = AbortSignal.timeout(20_000);
+  while (!(await isSo())) {
+    assert.ok(!deadline.aborted, `never: ${what}`);
+    await delay(20);
+  }
+}
+
+/** Pids of the file servers of that sandbox, by what they are and what they see. */
+async function serversOf(id: string): Promise<number[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name));
+  const found = await Promise.all(
+    pids.map(async (pid) => {
+      const program = await readlink(`/proc/${pid}/exe`).catch(() => '');
+      const mounts = await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '');
+      return program.endsWith('/diod') && mounts.includes(id) ? [Number(pid)] : [];
+    }),
+  );
+  return found.flat();
+}
+
+const isThere = (path: string) =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
+
 describe('a directory of the host in a real machine', { skip, timeout: 600_000 }, () => {
   let house: House;
   let sandbox: Sandbox;
-  let directory: string;
+  let root: string;
+  /** A directory of the test's own. */
+  const place = async (name: string) => {
+    const directory = join(root, name);
+    await mkdir(directory);
+    return directory;
+  };
 
   before(async () => {
-    directory = await mkdtemp('/var/tmp/podvm-share-');
+    root = await mkdtemp('/var/tmp/podvm-share-');
+    await buildProbe(join(root, 'probe'));
     house = await openHouse();
     sandbox = await house.sandboxes.run({ ...sandboxSpec, name: 'share', network: 'none' }, minute());
   });
   after(async () => {
     await house[Symbol.asyncDispose]();
     assert.deepEqual(await house.leftovers(), []);
-    await rm(directory, { recursive: true });
+    for (const id of house.ids) assert.deepEqual(await serversOf(id), []);
+    await rm(root, { recursive: true });
   });
 
-  test('is read and written from both sides', async () => {
-    await writeFile(join(directory, 'from-host'), 'hello\n');
-    const { output } = await runScript(sandbox, 'cat /mnt/from-host; echo there > /mnt/from-guest; mount | grep mnt', {
-      mounts: [ofHost(directory)],
+  test('is read and written from both sides, with names, links, modes and owners', async () => {
+    const host = await place('files');
+    await writeFile(join(host, 'from-host'), 'hello\n');
+    const { output } = await runScript(
+      sandbox,
+      `cd /mnt; cat from-host; echo there > a; mv a b; ln b hard; ln -s b soft; cat soft; stat -c %h b
+       echo x > mode; chown 1234:5678 mode; chmod 4751 mode; mkdir -p deep/er; rmdir deep/er; mkfifo fifo
+       echo more >> b; rm from-host; ls; mknod null c 1 3 || echo no devices; df . | tail -n 1 | grep -c podvm`,
+      { mounts: [ofHost(host)] },
+    );
+    assert.equal(
+      output.replace(/mknod: .*\n/, ''),
+      'hello\nthere\n2\nb\ndeep\nfifo\nhard\nmode\nsoft\nno devices\n1\n',
+    );
+    assert.equal(await readFile(join(host, 'hard'), 'utf8'), 'there\nmore\n');
+    assert.equal(await readlink(join(host, 'soft')), 'b');
+    const { mode, uid, gid } = await stat(join(host, 'mode'));
+    assert.deepEqual([mode & 0o7777, uid, gid], [0o4751, 1234, 5678]);
+    assert.ok((await stat(join(host, 'fifo'))).isFIFO());
+    assert.ok(!(await isThere(join(host, 'from-host'))));
+  });
+
+  test("belongs to the user who makes it, and the guest's kernel knows that user's groups", async () => {
+    const host = await place('owners');
+    await run('chown', ['0:2000', host]);
+    await run('chmod', ['2770', host]);
+    await writeFile(join(host, 'secret'), 'x', { mode: 0o600 });
+    const { output } = await runScript(
+      sandbox,
+      'echo mine > /mnt/mine && cat /mnt/mine; cat /mnt/secret || echo denied',
+      {
+        mounts: [ofHost(host)],
+        security: { ...security, runAsUser: 1500, runAsGroup: 1600, supplementalGroups: [2000] },
+      },
+    );
+    assert.match(output, /^mine\n.*denied\n$/s);
+    const { uid, gid } = await stat(join(host, 'mine'));
+    assert.deepEqual([uid, gid], [1500, 2000]);
+  });
+
+  test('shows what the host changes at once, mapped, synced and large files as well', async () => {
+    const host = await place('changes');
+    await writeFile(join(host, 'mapped'), Buffer.alloc(8192));
+    await run('dd', ['if=/dev/urandom', `of=${join(host, 'large')}`, 'bs=1M', 'count=6']);
+    await run('cp', [join(root, 'probe'), host]);
+    await writeFile(join(host, 'text'), 'old\n');
+    const script = `cd /mnt; cat text; touch ready; until grep -q new text; do sleep 0.1; done; cat text; ls later
+      ./probe map mapped; sha256sum < large; dd if=large of=copy bs=64k conv=fsync 2>/dev/null; sha256sum < copy`;
+    const { output } = await runScript(sandbox, script, { mounts: [ofHost(host)] }, async () => {
+      await until('it has read', () => isThere(join(host, 'ready')));
+      await writeFile(join(host, 'later'), '');
+      await writeFile(join(host, 'mapped'), Buffer.alloc(8192, 'host.'));
+      await writeFile(join(host, 'text'), 'new\n');
     });
-    assert.match(output, /^hello\n/);
-    assert.equal(await readFile(join(directory, 'from-guest'), 'utf8'), 'there\n');
+    const lines = output.trimEnd().split('\n');
+    const sum = (await run('sha256sum', [join(host, 'large')])).stdout.split(' ')[0];
+    assert.deepEqual(lines, ['old', 'new', 'later', 'read ost.h', `${sum}  -`, `${sum}  -`]);
+    assert.equal((await readFile(join(host, 'mapped'))).subarray(0, 8).toString(), 'mappedos');
+    assert.equal((await run('sha256sum', [join(host, 'copy')])).stdout.split(' ')[0], sum);
+  });
+
+  test('takes many small files', async () => {
+    const host = await place('many');
+    await run('cp', [join(root, 'probe'), host]);
+    const { output } = await runScript(sandbox, 'mkdir /mnt/d; /mnt/probe create /mnt/d 150; ls /mnt/d | wc -l', {
+      mounts: [ofHost(host)],
+    });
+    assert.match(output, /files\/s\n150\n$/);
+    assert.equal((await readdir(join(host, 'd'))).length, 150);
+    assert.equal(await readFile(join(host, 'd', '149'), 'utf8'), '0123456789abcdef');
+  });
+
+  test('is one file system for two containers, with locks between them and with the host', async () => {
+    const host = await place('locks');
+    await run('cp', [join(root, 'probe'), host]);
+    await writeFile(join(host, 'file'), '');
+    const mounts = [ofHost(host)];
+    const holder = await sandbox.createContainer(specOf('cd /mnt; ./probe lock file held', { mounts }), minute());
+    await holder.start(minute());
+    await until('it is locked', () => isThere(join(host, 'held')));
+    const attempt = 'cd /mnt; ./probe lock file -; ./probe flock file';
+    assert.equal((await runScript(sandbox, attempt, { mounts })).output, 'lock: EAGAIN\nflock: EAGAIN\n');
+    await assert.rejects(promisify(execFile)('flock', ['-n', join(host, 'file'), 'true'])); // of the host, too
+    assert.equal((await serversOf(sandbox.id)).length, 1);
+    await rm(join(host, 'held'));
+    await holder.exited;
+    assert.equal((await runScript(sandbox, './mnt/probe lock /mnt/file -', { mounts })).output, 'locked\n');
+    await holder.remove(minute());
+    assert.deepEqual(await serversOf(sandbox.id), []);
+  });
+
+  test('may be a single file, a symbolic link, and the same in a pod that has it with other rights', async () => {
+    const host = await place('single');
+    await writeFile(join(host, 'one'), 'one\n');
+    await writeFile(join(host, 'other'), 'hidden\n');
+    await symlink('one', join(host, 'link'));
+    const { output } = await runScript(
+      sandbox,
+      'cat /etc/one /etc/ro; echo two >> /etc/one; cat /etc/ro; echo no >> /etc/ro; ls /etc/.. | grep -c other',
+      {
+        mounts: [
+          ofHost(join(host, 'link'), { mountPath: '/etc/one' }),
+          ofHost(join(host, 'one'), { mountPath: '/etc/ro', readOnly: true }),
+        ],
+      },
+    );
+    assert.match(output, /^one\none\none\ntwo\n.*Read-only file system\n0\n$/);
+    assert.equal(await readFile(join(host, 'one'), 'utf8'), 'one\ntwo\n');
+  });
+
+  test('keeps a sub-path inside, whatever links lie in it', async () => {
+    const host = await place('sub-paths');
+    await mkdir(join(host, 'in/side'), { recursive: true });
+    await writeFile(join(host, 'in/side/file'), 'inside\n');
+    await symlink('/', join(host, 'out'));
+    await symlink('../../..', join(host, 'in/up'));
+    const at = (mountPath: string, subPath: string) => ofHost(host, { mountPath, subPath });
+    const { output } = await runScript(sandbox, 'cat /a/file; ls /b /c; echo made > /d/new', {
+      mounts: [at('/a', 'in/side'), at('/b', 'out/in'), at('/c', 'in/up/in'), at('/d', 'not/yet')],
+    });
+    assert.equal(output, 'inside\n/b:\nside\nup\n\n/c:\nside\nup\n');
+    assert.equal(await readFile(join(host, 'not/yet/new'), 'utf8'), 'made\n');
   });
 
   test('shows what is mounted below it, and leaves that writable unless it is recursively read-only', async () => {
-    const below = join(directory, 'below');
+    const host = await place('submounts');
+    const below = join(host, 'below');
     await mkdir(below);
     await run('mount', ['-t', 'tmpfs', 'podvm-test', below]);
     try {
       await writeFile(join(below, 'file'), 'under\n');
-      const script = 'cat /mnt/below/file; touch /mnt/new; touch /mnt/below/new && echo made; ls /mnt/below';
-      const { output } = await runScript(sandbox, `(${script}) 2>&1`, {
-        mounts: [ofHost(directory, { readOnly: true })],
-      });
+      const script = '(cat /mnt/below/file; touch /mnt/new; touch /mnt/below/new && echo made; ls /mnt/below) 2>&1';
+      const { output } = await runScript(sandbox, script, { mounts: [ofHost(host, { readOnly: true })] });
       assert.equal(output, 'under\ntouch: /mnt/new: Read-only file system\nmade\nfile\nnew\n');
-      const { output: recursive } = await runScript(sandbox, `(${script}) 2>&1`, {
-        mounts: [ofHost(directory, { readOnly: true, recursiveReadOnly: true })],
+      const recursive = await runScript(sandbox, script, {
+        mounts: [ofHost(host, { readOnly: true, recursiveReadOnly: true })],
       });
-      assert.match(recursive, /^under\n.*new: Read-only.*\n.*below\/new: Read-only.*\nfile\nnew\n$/);
+      assert.match(recursive.output, /^under\n.*new: Read-only.*\n.*below\/new: Read-only.*\nfile\nnew\n$/);
     } finally {
       await run('umount', [below]);
     }
   });
 
   test('shows what the host mounts below it later, if that is to propagate', async () => {
-    const host = join(directory, 'propagating');
-    await mkdir(join(host, 'here'), { recursive: true });
+    const host = await place('propagating');
+    await mkdir(join(host, 'here'));
     await run('mount', ['--bind', host, host]);
     await run('mount', ['--make-shared', host]);
     try {
       const script = 'until test -e /slave/here/file; do sleep 0.1; done; ls /slave/here /private/here';
-      const source = { kind: 'host', path: host } as const;
-      const running = runScript(
-        sandbox,
-        script,
-        {
-          mounts: [
-            ofHost(host, { source: { ...source, propagation: 'hostToContainer' }, mountPath: '/slave' }),
-            ofHost(host, { mountPath: '/private' }),
-          ],
-        },
-        async () => {
-          await run('mount', ['-t', 'tmpfs', 'podvm-test', join(host, 'here')]);
-          await writeFile(join(host, 'here', 'file'), '');
-        },
-      );
-      assert.equal((await running).output, '/private/here:\n\n/slave/here:\nfile\n');
+      const slave = { kind: 'host', path: host, propagation: 'hostToContainer' } as const;
+      const mounts = [ofHost(host, { source: slave, mountPath: '/slave' }), ofHost(host, { mountPath: '/private' })];
+      const { output } = await runScript(sandbox, script, { mounts }, async () => {
+        await run('mount', ['-t', 'tmpfs', 'podvm-test', join(host, 'here')]);
+        await writeFile(join(host, 'here', 'file'), '');
+      });
+      assert.equal(output, '/private/here:\n\n/slave/here:\nfile\n');
     } finally {
       await run('umount', [join(host, 'here')]).catch(() => undefined); // not mounted, if that is what failed
       await run('umount', [host]);
     }
+  });
+
+  test('is what it was when the container was made, and another path is the next one’s', async () => {
+    const host = await place('swapped');
+    await mkdir(join(host, 'volume'));
+    await writeFile(join(host, 'volume/file'), 'first\n');
+    const mounts = [ofHost(join(host, 'volume'))];
+    const { output } = await runScript(
+      sandbox,
+      'until test -e /mnt/go; do sleep 0.1; done; cat /mnt/file',
+      { mounts },
+      async () => {
+        await rename(join(host, 'volume'), join(host, 'aside'));
+        await mkdir(join(host, 'volume'));
+        await writeFile(join(host, 'volume/file'), 'second\n');
+        const next = await runScript(sandbox, 'cat /mnt/file', { mounts });
+        assert.equal(next.output, 'second\n');
+        await writeFile(join(host, 'aside/go'), '');
+      },
+    );
+    assert.equal(output, 'first\n');
+  });
+
+  test('refuses what cannot be shared, says why, and leaves nothing', async () => {
+    const host = await place('refused');
+    await run('mkfifo', [join(host, 'fifo')]);
+    const refused = (path: string, kind: string, message: RegExp) =>
+      assert.rejects(sandbox.createContainer(specOf('true', { mounts: [ofHost(host), ofHost(path)] }), minute()), {
+        kind,
+        message,
+      });
+    await refused(join(host, 'none'), 'notFound', /no such file or directory on the host/);
+    await refused(join(host, 'fifo'), 'unsupported', /it is a FIFO/);
+    await refused('/dev/null', 'unsupported', /it is a device/);
+    await refused('/proc/sys', 'unsupported', /belongs to the host's kernel/);
+    await refused('/dev/shm', 'unsupported', /belongs to the host's kernel/);
+    assert.deepEqual(await serversOf(sandbox.id), []);
+  });
+
+  test('comes from a server that sees the volume alone, and can do little as root', async () => {
+    const host = await place('jail');
+    await runScript(
+      sandbox,
+      'until test -e /mnt/go; do sleep 0.1; done',
+      { mounts: [ofHost(host)] },
+      async ({ status }) => {
+        assert.deepEqual(status.mounts, [{ mountPath: '/mnt', mode: 'share' }]);
+        const [pid] = await serversOf(sandbox.id);
+        const mounts = (await readFile(`/proc/${pid}/mountinfo`, 'utf8')).trimEnd().split('\n');
+        const points = mounts.map((line) => line.split(' ')[4]);
+        assert.deepEqual(points.slice(0, 3), ['/', '/usr', '/one-file-system.so']);
+        assert.match(points[3] ?? '', new RegExp(`^/shares/${sandbox.id}/`));
+        assert.equal(points.length, 4);
+        assert.ok(mounts.every((line) => /nosuid,nodev/.test(line)));
+        const status_ = await readFile(`/proc/${pid}/status`, 'utf8');
+        assert.match(status_, /CapEff:\t00000000000000db\n/); // chown, dac_override, fowner, fsetid, setgid, setuid
+        assert.match(status_, /CapPrm:\t00000000000000db\n/);
+        assert.match(status_, /NoNewPrivs:\t1\n/);
+        for (const namespace of ['net', 'mnt', 'pid', 'ipc', 'uts']) {
+          const [its, ours] = await Promise.all([pid, 'self'].map((of) => readlink(`/proc/${of}/ns/${namespace}`)));
+          assert.notEqual(its, ours, namespace);
+        }
+        const descriptors = await readdir(`/proc/${pid}/fd`);
+        const targets = await Promise.all(descriptors.map((fd) => readlink(`/proc/${pid}/fd/${fd}`)));
+        assert.ok(
+          targets.every((target) => /^(socket|pipe|anon_inode|\/shares\/)/.test(target)),
+          targets.join(' '),
+        );
+        await writeFile(join(host, 'go'), '');
+      },
+    );
+  });
+
+  test('has a server that a sweep finds by its sandbox, should both its starter and its client never end it', async () => {
+    const host = await place('swept');
+    const listener = createServer((client) => void client.unref())
+      .listen(join(root, 'socket'))
+      .unref();
+    await once(listener, 'listening');
+    const channel = connect(join(root, 'socket')).unref();
+    await once(channel, 'connect');
+    const assets = (await readAssets()) ?? assert.fail();
+    const serve = createFileServers(assets);
+    await using source = await openHostSource(host);
+    const request = {
+      channel,
+      source,
+      access: 'readWrite',
+      propagation: 'private',
+      owner: 'sb-swept',
+      name: 'x',
+    } as const;
+    await using server = await serve(request, minute());
+    await until('it serves', async () => (await serversOf('sb-swept')).includes(server.pid));
+    assert.deepEqual(await sweepFileServers('sb-other'), []);
+    assert.deepEqual(await sweepFileServers('sb-swept'), [server.pid]);
+    await server.ended;
+    const unable = createFileServers({ ...assets, serverLibrary: join(root, 'none') });
+    const again = connect(join(root, 'socket')).unref();
+    await once(again, 'connect');
+    // Its jail fails when it has a pid, or before: in its own words either way.
+    const words = await unable({ ...request, channel: again }, minute()).then(
+      async ({ ended }) => (await ended).join(' '),
+      (error: unknown) => String(error),
+    );
+    assert.match(words, /Can't find source path/);
+    assert.deepEqual(await serversOf('sb-swept'), []);
+  });
+
+  test('gives errors, and the sandbox lives on, when its server is killed', async () => {
+    const host = await place('killed');
+    await writeFile(join(host, 'file'), 'x');
+    const script =
+      'exec 3< /mnt/file; touch /mnt/ready; until ! ls /mnt; do sleep 0.2; done; cat /mnt/file; cat <&3; echo lives';
+    const { output } = await runScript(sandbox, `(${script}) 2>&1`, { mounts: [ofHost(host)] }, async () => {
+      await until('it is ready', () => isThere(join(host, 'ready')));
+      for (const pid of await serversOf(sandbox.id)) process.kill(pid, 'SIGKILL');
+    });
+    assert.match(output, /cat: .*mnt\/file.*: (I\/O|Input\/output|Connection reset).*\n.*\nlives\n$/s);
+    assert.equal((await runScript(sandbox, 'cat /mnt/file', { mounts: [ofHost(host)] })).output, 'x');
+  });
+
+  test(`comes ${maxPorts} times, and once more is refused`, async () => {
+    const host = await place('ports');
+    const paths = Array.from({ length: maxPorts + 1 }, (_, at) => join(host, String(at)));
+    for (const path of paths) await mkdir(path);
+    const mounts = paths.map((path, at) => ofHost(path, { mountPath: `/mnt/${at}` }));
+    await assert.rejects(sandbox.createContainer(specOf('true', { mounts }), minute()), {
+      kind: 'exhausted',
+      message: /it has 30 volumes of the host already/,
+    });
+    assert.deepEqual(await serversOf(sandbox.id), []);
+    const { output } = await runScript(sandbox, 'for i in /mnt/*; do echo x > $i/file; done; ls -d /mnt/* | wc -l', {
+      mounts: mounts.slice(0, maxPorts),
+    });
+    assert.equal(output, `${maxPorts}\n`);
+    assert.equal(await readFile(join(host, '29', 'file'), 'utf8'), 'x\n');
+  });
+
+  test('goes with its sandbox, with what was mapped and not synced, and when the VMM is killed', async () => {
+    const host = await place('ends');
+    await run('cp', [join(root, 'probe'), host]);
+    const spec = { ...sandboxSpec, name: 'ends', network: 'none' } as const;
+    const mounts = [ofHost(host)];
+    const start = async () => {
+      const other = await house.sandboxes.run(spec, minute());
+      await rm(join(host, 'up'), { force: true });
+      const container = await other.createContainer(specOf('echo x > /mnt/up; sleep 60', { mounts }), minute());
+      await container.start(minute());
+      await until('it is up', () => isThere(join(host, 'up')));
+      assert.equal((await serversOf(other.id)).length, 1);
+      return other;
+    };
+    const stopped = await start();
+    assert.equal((await stopped.stop(0)).state, 'stopped');
+    assert.deepEqual(await serversOf(stopped.id), []);
+    await stopped.remove();
+    const killed = await start();
+    process.kill(killed.status.vmmPid ?? assert.fail(), 'SIGKILL');
+    assert.equal((await killed.ended).state, 'failed');
+    assert.deepEqual(await serversOf(killed.id), []);
+    await killed.remove();
   });
 });

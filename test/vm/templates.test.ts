@@ -99,7 +99,11 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     assert.equal(second?.hostname, 'other');
     for (const key of ['bootId', 'mac', 'random', 'uuid'] as const) assert.notEqual(first?.[key], second?.[key], key);
     for (const pod of pods) {
-      const addresses = await output(pod, 'ip', "ip -4 -o addr show dev eth0 | awk '{print $4}' | cut -d/ -f1");
+      const addresses = await output(
+        pod,
+        'ip',
+        "ip -o addr show dev eth0 scope global | awk '{print $4}' | cut -d/ -f1",
+      );
       assert.deepEqual(addresses.trim().split('\n'), pod.status.addresses, 'nothing is left of the exercise');
     }
   });

@@ -26,7 +26,7 @@ export async function matchingContainerStats(
   signal: AbortSignal,
 ) {
   const running = selectContainers(parts, filter ?? {}).filter(
-    (known) => containerStateOf(known) === ContainerState.CONTAINER_RUNNING,
+    (known) => containerStateOf(known, known.container.status) === ContainerState.CONTAINER_RUNNING,
   );
   const measured = await measureAll(
     parts,

@@ -12,14 +12,18 @@ const states = {
   exited: ContainerState.CONTAINER_EXITED,
 } as const satisfies Record<State, ContainerState>;
 
-export function containerStateOf({ container, isEndKnown }: KnownContainer): ContainerState {
-  const { state, startedAt } = container.status;
+/** Lists are asked for often, and a status is made anew at each look: one look is enough. */
+export function containerStateOf(
+  { isEndKnown }: KnownContainer,
+  { state, startedAt }: ContainerStatus,
+): ContainerState {
   if (state !== 'exited' || isEndKnown) return states[state];
   return startedAt === undefined ? ContainerState.CONTAINER_CREATED : ContainerState.CONTAINER_RUNNING;
 }
 
 export function containerOf(known: KnownContainer) {
-  const { id, createdAt, imageId } = known.container.status;
+  const { status } = known.container;
+  const { id, createdAt, imageId } = status;
   const { metadata, image, labels, annotations } = known.config;
   return {
     id,
@@ -28,7 +32,7 @@ export function containerOf(known: KnownContainer) {
     ...(image === undefined ? {} : { image }),
     imageRef: imageId,
     imageId,
-    state: containerStateOf(known),
+    state: containerStateOf(known, status),
     createdAt: nanosecondsOf(createdAt),
     labels,
     annotations,
@@ -38,9 +42,10 @@ export function containerOf(known: KnownContainer) {
 const maxMessageChars = 4096;
 
 export function containerStatusOf(known: KnownContainer) {
-  const { id, createdAt, startedAt, exit, imageId, logPath, user } = known.container.status;
+  const { status } = known.container;
+  const { id, createdAt, startedAt, exit, imageId, logPath, user } = status;
   const { metadata, image, labels, annotations, mounts } = known.config;
-  const state = containerStateOf(known);
+  const state = containerStateOf(known, status);
   const hasEnded = exit !== undefined && state === ContainerState.CONTAINER_EXITED;
   return {
     id,

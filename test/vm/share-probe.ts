@@ -1,0 +1,27 @@
+import { copyFile, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { runInBuildRoot } from '#setup/build-root.ts';
+import { assetsRoot } from './house.ts';
+
+const source = join(import.meta.dirname, 'share-probe.c');
+
+/** Compiles `share-probe.c` for a guest that has no libraries, with set-up's own compiler. */
+export async function buildProbe(target: string): Promise<void> {
+  const parts = join(assetsRoot, 'parts');
+  const name = (await readdir(parts)).find((entry) => entry.startsWith('build-root-'));
+  if (name === undefined) throw new Error(`no build root in ${parts}`);
+  const workDir = await mkdtemp('/var/tmp/podvm-probe-');
+  try {
+    await copyFile(source, join(workDir, 'probe.c'));
+    await runInBuildRoot({
+      buildRoot: join(parts, name, 'root'),
+      workDir,
+      program: 'gcc',
+      args: ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-Werror', '-static', '-s', '-o', 'probe', 'probe.c'],
+      signal: AbortSignal.timeout(60_000),
+    });
+    await copyFile(join(workDir, 'probe'), target);
+  } finally {
+    await rm(workDir, { recursive: true });
+  }
+}
