@@ -32,7 +32,8 @@ export interface RunningVmm {
   readonly phases: Phases;
   readonly directory: MachineDirectory;
   readonly qmp: QmpClient;
-  readonly console: ConsoleLog;
+  /** Undefined: it is switched off. */
+  readonly console: ConsoleLog | undefined;
   /** Receives QMP events from now on; events that came earlier are given at once. */
   readonly subscribe: (handler: (event: QmpEvent) => void) => void;
   /** The exit code, when the VMM is our child; undefined when another process of ours started it. */
@@ -196,8 +197,8 @@ export class QemuMachine implements Machine {
     await processEnd(this.record, ended, qmp);
     const code = (await within(codeDeadlineMs, ended ?? Promise.resolve('unknown' as const))) ?? 'unknown';
     this.#channel?.destroy();
-    await within(consoleDeadlineMs, console.finished());
-    await console[Symbol.asyncDispose]();
+    await within(consoleDeadlineMs, console?.finished() ?? Promise.resolve());
+    await console?.[Symbol.asyncDispose]();
     qmp.close();
     const tail = await logTail(directory.vmmLog);
     const outOfMemory = (await cgroup?.wasOutOfMemory()) ?? false;
