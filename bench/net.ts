@@ -1,6 +1,4 @@
-import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
@@ -47,7 +45,6 @@ export async function netSuite({ rounds, peers, say }: SuiteOptions): Promise<Fi
   const theirs = peers.includes('crun') ? await openContainers(layout) : 'not asked for';
   if (typeof theirs === 'string') say(`crun left out: ${theirs}`);
   else undo.use(theirs);
-  for (const { address } of typeof theirs === 'string' ? [ours] : [ours, theirs]) await untilListens(address);
   for (let round = 1; round <= rounds; round += 1) {
     await measure(ours, 'net', sheet);
     if (typeof theirs !== 'string') await measure(theirs, 'peers.crun', sheet);
@@ -59,27 +56,29 @@ export async function netSuite({ rounds, peers, say }: SuiteOptions): Promise<Fi
   return { ...sheet.figures, ...netRatios(sheet.figures) };
 }
 
-const iperfPort = 5201;
+const maxTries = 20;
 
-async function untilListens(address: string): Promise<void> {
-  for (const deadline = AbortSignal.timeout(30_000); ; await delay(100)) {
-    deadline.throwIfAborted();
-    const socket = connect(iperfPort, address);
-    const came = await once(socket, 'connect').then(
-      () => true,
-      () => false,
-    );
-    socket.destroy();
-    if (came) return;
+/**
+ * One transfer. Between two of them iperf3's server makes its socket anew, and resets whoever comes then; a bare
+ * connection to see whether it listens is for it a client that failed. So it is tried again.
+ */
+async function transfer(runs: (command: readonly string[]) => Promise<string>, command: readonly string[]) {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return mbpsOf(await runs(command));
+    } catch (error) {
+      if (tries === maxTries) throw error;
+      await delay(300);
+    }
   }
 }
 
 async function measure(pair: Pair, prefix: string, sheet: Sheet): Promise<void> {
   const { address } = pair;
   const onHost = async ([program = '', ...args]: readonly string[]) => (await run(program, args)).stdout;
-  sheet.add(`${prefix}.hostToPodMbps`, mbpsOf(await onHost(iperf(address))));
-  sheet.add(`${prefix}.podToHostMbps`, mbpsOf(await onHost([...iperf(address), '--reverse'])));
-  sheet.add(`${prefix}.podToPodMbps`, mbpsOf(await pair.inOther(iperf(address))));
+  sheet.add(`${prefix}.hostToPodMbps`, await transfer(onHost, iperf(address)));
+  sheet.add(`${prefix}.podToHostMbps`, await transfer(onHost, [...iperf(address), '--reverse']));
+  sheet.add(`${prefix}.podToPodMbps`, await transfer((command) => pair.inOther(command), iperf(address)));
   sheet.add(`${prefix}.hostToPodRttUs`, rttUsOf(await onHost(ping(address))));
   sheet.add(`${prefix}.podToPodRttUs`, rttUsOf(await pair.inOther(ping(address))));
 }
