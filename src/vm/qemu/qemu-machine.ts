@@ -15,6 +15,7 @@ import type {
 import { MachineLife } from '../machine-life.ts';
 import { agentPortId } from './command-line.ts';
 import { connectSocket } from './connect-socket.ts';
+import { boundLog } from './bound-log.ts';
 import type { ConsoleLog } from './console-log.ts';
 import { Deletions } from './deletions.ts';
 import { Disks } from './disks.ts';
@@ -194,6 +195,7 @@ export class QemuMachine implements Machine {
   /** The end of the process is the one truth; a closed QMP channel alone is not the end. */
   async #awaitEnd(): Promise<void> {
     const { ended, directory, qmp, console, cgroup } = this.#vmm;
+    using _ = boundLog(directory.vmmLog);
     await processEnd(this.record, ended, qmp);
     const code = (await within(codeDeadlineMs, ended ?? Promise.resolve('unknown' as const))) ?? 'unknown';
     this.#channel?.destroy();
