@@ -1,4 +1,5 @@
 import { printable } from '#base/guest-text.ts';
+import { readConfinement, weaknesses } from '#host/confinement.ts';
 import type { ContainerSummary, PodDetails, PodEventJson, PodSummary } from '#api/pods.ts';
 import type { PodContainerStatus, PodEvent, RunningPod } from '#pod/pods.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
@@ -68,6 +69,7 @@ async function sandboxOf(pod: RunningPod, signal: AbortSignal): Promise<Pick<Pod
   const { status } = sandbox;
   // A machine that is going away has no figures; everything else is still worth showing.
   const stats = status.state === 'ready' ? await statsOf(sandbox, signal).catch(() => undefined) : undefined;
+  const jail = status.vmmPid === undefined ? undefined : await jailOf(status.vmmPid).catch(() => undefined);
   return {
     sandbox: {
       id: sandbox.id,
@@ -75,6 +77,7 @@ async function sandboxOf(pod: RunningPod, signal: AbortSignal): Promise<Pick<Pod
       ...(status.accelerator === undefined ? {} : { accelerator: status.accelerator }),
       ...(status.vmmPid === undefined ? {} : { vmmPid: status.vmmPid }),
       ...(status.failure === undefined ? {} : { failure: status.failure }),
+      ...(jail === undefined ? {} : { jail }),
       phases: [...status.phases],
       volumes: [...status.volumes],
       mounts: status.containers.flatMap(({ name, mounts }) => mounts.map((mount) => ({ container: name, ...mount }))),
@@ -83,6 +86,21 @@ async function sandboxOf(pod: RunningPod, signal: AbortSignal): Promise<Pick<Pod
         ? {}
         : { stats: { ...stats, containers: [...stats.containers], volumes: [...stats.volumes] } }),
     },
+  };
+}
+
+async function jailOf(vmmPid: number) {
+  const found = await readConfinement(vmmPid);
+  const { groups, namespaces, mounts, devices, limits, cgroup } = found;
+  return {
+    weaknesses: [...weaknesses(found)],
+    ...found,
+    groups: [...groups],
+    namespaces: [...namespaces],
+    limits: { ...limits },
+    cgroup: { ...cgroup },
+    mounts: [...mounts],
+    devices: [...devices],
   };
 }
 

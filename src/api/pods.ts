@@ -58,6 +58,35 @@ export type PodEventJson = v.InferOutput<typeof podEventSchema>;
 /** On the scratch disk. */
 const space = v.object({ bytes: v.number(), inodes: v.number() });
 
+const bound = v.union([v.number(), v.literal('unlimited')]);
+
+/** How the VMM is confined, as the host's kernel says. */
+const jailSchema = v.object({
+  /** What it lacks of a whole jail, in words; empty: nothing. */
+  weaknesses: v.array(v.string()),
+  uid: v.number(),
+  gid: v.number(),
+  groups: v.array(v.number()),
+  /** Hexadecimal; `0`: none. */
+  capabilities: v.string(),
+  noNewPrivileges: v.boolean(),
+  seccompFilters: v.number(),
+  /** Kinds that it does not share with podvm. */
+  namespaces: v.array(v.string()),
+  limits: v.record(v.string(), bound),
+  cgroup: v.record(v.string(), bound),
+  mounts: v.array(
+    v.object({
+      at: v.string(),
+      type: v.string(),
+      readOnly: v.boolean(),
+      noSuid: v.boolean(),
+      noDevices: v.boolean(),
+    }),
+  ),
+  devices: v.array(v.string()),
+});
+
 export const podDetailsSchema = v.object({
   ...podSummarySchema.entries,
   uid: v.string(),
@@ -72,6 +101,7 @@ export const podDetailsSchema = v.object({
       accelerator: v.optional(v.string()),
       vmmPid: v.optional(v.number()),
       failure: v.optional(v.string()),
+      jail: v.optional(jailSchema),
       /** Timeline of the start in `ms`. */
       phases: v.array(v.object({ name: v.string(), ms: v.number() })),
       volumes: v.array(v.object({ name: v.string(), mode: v.string() })),

@@ -85,7 +85,7 @@ export async function openScriptedNode(): Promise<ScriptedNode> {
     imageService: client.of(ImageService),
     streams,
     exit: (containerId, exitCode) =>
-      parts.guest.tell({ kind: 'exited', containerId, exitCode, oomKilled: false, finishedAtMs: 2000 }),
+      parts.guest.tell({ kind: 'exited', containerId, exitCode, oomKilled: false, finishedAtMs: Date.now() }),
     async running(pod = podConfig, container = containerConfig) {
       const { podSandboxId } = await runtime.runPodSandbox({ config: pod });
       const { containerId } = await runtime.createContainer({ podSandboxId, config: container, sandboxConfig: pod });

@@ -3,6 +3,7 @@ import { access, readFile, stat, statfs } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { messageOf } from '#base/errors.ts';
+import { weaknesses } from '#host/confinement.ts';
 import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import type { NetworkReadiness } from '#network/network.ts';
@@ -13,6 +14,7 @@ import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import type { Configuration } from './configuration.ts';
 import { probeUid } from './engine.ts';
 import { openNetwork } from './node-network.ts';
+import { tryJail } from './try-jail.ts';
 
 /** One thing that was looked at. `warn`: pods run, but not as well as they could. */
 interface Finding {
@@ -40,6 +42,7 @@ export async function doctorCommand(
     rootFinding(),
     ...setup,
     await accelerator(config, write),
+    await jail(config),
     await tunDevice(),
     await network(config),
     await cgroups(),
@@ -96,6 +99,25 @@ async function accelerator(config: Configuration, write: (line: string) => void)
       detail: messageOf(error),
       fix: 'No machine boots here: see `podvm --log-level debug run`.',
     };
+  }
+}
+
+/** A VMM in its jail, looked at from outside, before any guest has run in it. */
+async function jail(config: Configuration): Promise<Finding> {
+  const name = 'jail';
+  const assets = await readReady(config);
+  if (assets === undefined)
+    return { name, status: 'fail', detail: 'cannot be tried before set-up', fix: 'Run `podvm setup`.' };
+  const fix = 'Look at the lines of cgroups, capabilities and user namespaces: they say what the host withholds.';
+  try {
+    const found = await tryJail(assets, join(config.root, 'probe'), AbortSignal.timeout(30_000));
+    const lacking = weaknesses(found);
+    if (lacking.length > 0) return { name, status: 'warn', detail: lacking.join('; '), fix };
+    const { seccompFilters, namespaces } = found;
+    const detail = `in force: user ${found.uid}, no capabilities, ${seccompFilters} filters of system calls, namespaces ${namespaces.join(' ')}`;
+    return { name, status: 'ok', detail };
+  } catch (error) {
+    return { name, status: 'fail', detail: messageOf(error), fix };
   }
 }
 

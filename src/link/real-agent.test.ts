@@ -295,6 +295,39 @@ describe('the agent', { skip }, () => {
       assert.equal((await lstat(`${root}/d`)).gid, 2000);
     });
 
+    it('give files to the owner that each has, and directories to that of the volume', async () => {
+      await using agent = new Agent();
+      await using link = await agent.connect();
+      await link.call('createVolume', { name: 'v', kind: 'push', mode: 0o2777, uid: 0, gid: 2000 }, never);
+      const { push: id } = await link.call('beginPush', { volume: 'v' }, never);
+      const file = { push: id, path: 'd/token', mode: 0o600, uid: 1000, gid: 3000, data: btoa('secret') };
+      await link.call('pushFile', file, never);
+      await link.call('commitPush', { push: id }, never);
+      const root = agent.path('/run/podvm/volumes/v');
+      const seen = async (path: string) => {
+        const { uid, gid, mode } = await lstat(`${root}/${path}`);
+        return [uid, gid, mode & 0o7777];
+      };
+      assert.deepEqual(await seen('.'), [0, 2000, 0o2777]);
+      assert.deepEqual(await seen('..data/d'), [0, 2000, 0o2755]);
+      assert.deepEqual(await seen('..data/d/token'), [1000, 3000, 0o600]);
+    });
+
+    it('write over files that are mounted by themselves, where they are', async () => {
+      await using agent = new Agent();
+      await using link = await agent.connect();
+      await link.call('createVolume', { name: 'v', kind: 'push', inPlace: true }, never);
+      const root = agent.path('/run/podvm/volumes/v');
+      await push(link, 'v', { hosts: 'a longer text', gone: '' });
+      const before = await lstat(`${root}/hosts`);
+      await push(link, 'v', { hosts: 'short' });
+      assert.equal(await readFile(`${root}/hosts`, 'utf8'), 'short');
+      assert.equal((await lstat(`${root}/hosts`)).ino, before.ino);
+      assert.deepEqual(await readdir(root), ['hosts']);
+      await assert.rejects(push(link, 'v', { 'deep/hosts': '' }), kind('invalid'));
+      assert.equal(await readFile(`${root}/hosts`, 'utf8'), 'short');
+    });
+
     it('go when they are removed', async () => {
       await using agent = new Agent();
       await using link = await agent.connect();

@@ -175,6 +175,7 @@ static void change_files(void)
 	TRY("write-own:vmm.log", open_and_close("/machine/vmm.log", O_WRONLY | O_APPEND));
 	TRY("make-file:/machine", open_and_close("/machine/evil", O_CREAT | O_WRONLY));
 	TRY("make-file:/machine/sockets", open_and_close("/machine/sockets/evil", O_CREAT | O_WRONLY));
+	TRY("make-file:/machine/devices", open_and_close("/machine/devices/evil", O_CREAT | O_WRONLY));
 	TRY("replace-socket", unlink("/machine/sockets/agent"));
 	TRY("swap-socket", rename("/machine/sockets/agent", "/machine/sockets/evil"));
 	TRY("link-socket-to-host", symlink(admin_socket, "/machine/sockets/evil"));

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { after, before, describe, it } from 'node:test';
+import * as v from 'valibot';
+import { podDetailsSchema } from '#api/pods.ts';
 import { run } from '#host/run.ts';
 import { whyNoVm } from './house.ts';
 import { type Desk, openDesk, type Typed } from './typed.ts';
@@ -90,6 +92,14 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.match((await desk.type(['inspect', 'loop'])).stdout, /"reason": "BackOff"/);
     running.child.kill('SIGINT');
     await running.ended;
+  });
+
+  it('inspect shows the jail of the VMM as the kernel has it, and nothing that it lacks', async () => {
+    const { stdout } = await desk.type(['inspect', 'keeper']);
+    const { sandbox } = v.parse(podDetailsSchema, JSON.parse(stdout));
+    assert.deepEqual(sandbox?.jail?.weaknesses, []);
+    assert.equal(sandbox.jail.seccompFilters, 2);
+    assert.ok(sandbox.jail.uid > 0);
   });
 
   it("console shows what the guest's kernel says", async () => {

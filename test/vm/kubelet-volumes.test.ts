@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { truncate, writeFile } from 'node:fs/promises';
+import { readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
@@ -174,6 +174,31 @@ describe('volumes of a kubelet', { skip }, () => {
       is(status.RESOURCE_EXHAUSTED, /volume huge: .* at most 16777216 bytes, got 2147483648/),
     );
     await start('main', [{ hostPath: await pod.emptyDir('small'), containerPath: '/small' }]);
+  });
+
+  it('bring the last words of a container back, also when it was killed for lack of memory', async () => {
+    const hostPath = join(pod.path, 'termination-log');
+    await writeFile(hostPath, '');
+    const containerPath = '/dev/termination-log';
+    const id = await start('hungry', [{ hostPath, containerPath }], {
+      command: ['sh', '-c', `echo starving >${containerPath}; x=a; while :; do x=$x$x; done`],
+      annotations: { 'io.kubernetes.container.terminationMessagePath': containerPath },
+      linux: { resources: { memoryLimitInBytes: 15n << 20n } },
+    });
+    const deadline = Date.now() + 60_000;
+    for (;;) {
+      const { status: seen } = await runtime.containerStatus({ containerId: id });
+      if (seen?.reason === 'OOMKilled') break;
+      assert.ok(Date.now() < deadline, `it is ${seen?.reason}`);
+    }
+    assert.equal(await readFile(hostPath, 'utf8'), 'starving\n');
+  });
+
+  it('take 16 MiB of files, which is all there may be', async () => {
+    const files = Object.fromEntries(Array.from({ length: 16 }, (_, index) => [`f${index}`, 'x'.repeat(mebibyte)]));
+    const hostPath = await pod.write('secret', 'large', files);
+    const id = await start('main', [{ hostPath, containerPath: '/large' }]);
+    assert.equal(await sh(id, 'cat /large/* | wc -c'), `${16 * mebibyte}\n`);
   });
 
   it('are counted: what a container writes, without a walk', async () => {

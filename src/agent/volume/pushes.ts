@@ -2,10 +2,11 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { limits } from '#wire/limits.ts';
 import type { Params } from '#wire/messages.ts';
-import { codeOf, type Clock, type Files, type Text } from '../engine/engine.ts';
+import { open } from '../engine/constants.ts';
+import type { Clock, Descriptors, Files, Text } from '../engine/engine.ts';
 import type { Volume } from './volumes.ts';
 
-type Parts = Clock & Files & Pick<Text, 'decodeBase64'>;
+type Parts = Clock & Files & Pick<Descriptors, 'open' | 'write' | 'close'> & Pick<Text, 'decodeBase64'>;
 
 const maxPushes = 16;
 
@@ -57,13 +58,8 @@ export class Pushes {
       if (this.#parts.status(directory) === undefined) this.#makeDirectory(volume, directory);
     }
     const file = `${directory}/${names.at(-1) ?? ''}`;
-    const before = this.#read(file);
-    const whole = new Uint8Array(before.length + bytes.length);
-    whole.set(before);
-    whole.set(bytes, before.length);
+    this.#append(file, bytes);
     const { fsGroup } = volume.params;
-    // The owner before the mode: changing it takes set-id bits away.
-    this.#parts.writeFile(file, whole, 0o600);
     this.#parts.changeOwner(file, uid ?? 0, gid ?? fsGroup ?? 0);
     this.#parts.changeMode(file, fsGroup === undefined ? mode : mode | ((mode & 0o500) >> 3));
   }
@@ -118,13 +114,12 @@ export class Pushes {
     this.#parts.removeTree(`${path}/${version}`);
   }
 
-  /** Nothing if there is no such file yet. */
-  #read(path: string): Uint8Array {
+  #append(path: string, bytes: Uint8Array): void {
+    const fd = this.#parts.open(path, open.writeOnly | open.create | open.append | open.noFollow, 0o600);
     try {
-      return this.#parts.readFile(path, limits.maxPushVolumeBytes);
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT') return new Uint8Array(0);
-      throw error;
+      for (let at = 0; at < bytes.length; at += this.#parts.write(fd, bytes, at));
+    } finally {
+      this.#parts.close(fd);
     }
   }
 

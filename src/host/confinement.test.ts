@@ -1,0 +1,52 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { credentialsOf, limitsOf, mountsOf, readConfinement, weaknesses } from './confinement.ts';
+
+const status = `Name:\tqemu
+Uid:\t2000001\t2000001\t2000001\t2000001
+Gid:\t2000002\t2000002\t2000002\t2000002
+Groups:\t7 9
+NoNewPrivs:\t1
+CapInh:\t0000000000000000
+CapPrm:\t0000000000000000
+CapEff:\t0000000000000000
+CapBnd:\t0000000000000400
+CapAmb:\t0000000000000000
+Seccomp:\t2
+Seccomp_filters:\t2
+`;
+
+test('credentialsOf() reads who a process is, and takes a capability of any of its sets for one', () => {
+  assert.deepEqual(credentialsOf(status), {
+    uid: 2000001,
+    gid: 2000002,
+    groups: [7, 9],
+    capabilities: '400',
+    noNewPrivileges: true,
+    seccompFilters: 2,
+  });
+  assert.deepEqual(credentialsOf(status.replace('7 9', ' ')).groups, []);
+  assert.equal(credentialsOf(status.replace(/^Seccomp_filters.*\n/m, '')).seccompFilters, 1);
+});
+
+test('limitsOf() and mountsOf() read the tables of the kernel', () => {
+  const limits = limitsOf(
+    'Limit                     Soft Limit           Hard Limit           Units\n' +
+      'Max file size             4096                 4096                 bytes\n' +
+      'Max core file size        0                    0                    bytes\n' +
+      'Max processes             unlimited            unlimited            processes\n',
+  );
+  assert.deepEqual([limits.fileBytes, limits.coreBytes, limits.processes], [4096, 0, 'unlimited']);
+  const line = '36 35 98:0 /x /machine ro,nosuid,nodev,relatime master:1 - ext4 /dev/root rw,errors=continue';
+  assert.deepEqual(mountsOf(`${line}\n`), [
+    { at: '/machine', type: 'ext4', readOnly: true, noSuid: true, noDevices: true },
+  ]);
+});
+
+test('readConfinement() finds no jail around ourselves, and weaknesses() says what is missing', async () => {
+  const found = await readConfinement(process.pid);
+  assert.equal(found.uid, process.geteuid?.());
+  assert.deepEqual(found.namespaces, []);
+  const said = weaknesses(found);
+  for (const kind of ['mnt', 'net', 'pid', 'user']) assert.ok(said.includes(`it shares our ${kind} namespace`));
+});

@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { lstat, readdir, readFile, stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { run } from '#host/run.ts';
+import { whyNoVm } from './house.ts';
+import { type Desk, openDesk, type Typed } from './typed.ts';
+
+/**
+ * Where a Secret's bytes are while its pod runs, and afterwards: in the guest's memory, and nowhere on the host that
+ * outlives the machine. Each way into a container has a secret of its own.
+ */
+const skip = await whyNoVm();
+const secret = () => `s3cr3t${randomBytes(12).toString('hex')}`;
+const madeAtMs = Date.now();
+const secrets = { file: secret(), environment: secret() };
+/** Also as it is in YAML and on the wire. */
+const forms = Object.values(secrets).flatMap((text) => [text, Buffer.from(text).toString('base64').replace(/=+$/, '')]);
+
+const yaml = `
+apiVersion: v1
+kind: Secret
+metadata: {name: keys}
+data: {file: ${Buffer.from(secrets.file).toString('base64')}}
+stringData: {environment: ${secrets.environment}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: keeper}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  volumes: [{name: keys, secret: {secretName: keys, items: [{key: file, path: file}]}}]
+  containers:
+    - name: main
+      image: localhost/podvm/base:latest
+      command: [sh, -c, 'test -s /keys/file && test -n "$KEY" && echo up; while :; do sleep 0.1; done']
+      resources: {limits: {ephemeral-storage: 64Mi}}
+      env: [{name: KEY, valueFrom: {secretKeyRef: {name: keys, key: environment}}}]
+      volumeMounts: [{name: keys, mountPath: /keys}]
+`;
+
+describe('a Secret', { skip, timeout: 300_000 }, () => {
+  let desk: Desk;
+  let keeper: Typed;
+  before(async () => {
+    desk = await openDesk({ isSetUp: true });
+    keeper = desk.start(['--log-level', 'debug', 'run', '-'], yaml);
+    await keeper.shows(/^up|\sup\n/);
+  });
+  after(async () => await desk[Symbol.asyncDispose]());
+
+  it('reaches its container, by a file and by the environment', async () => {
+    const { stdout, code } = await desk.type(['exec', 'keeper', '--', 'sh', '-c', 'cat /keys/file; echo; echo "$KEY"']);
+    assert.deepEqual([code, stdout], [0, `${secrets.file}\n${secrets.environment}\n`]);
+  });
+
+  it('is in no file of the state directory, the disk of its pod included, however the guest has synced', async () => {
+    // What is no secret is found there: else the search would prove nothing.
+    const known = secret();
+    assert.equal((await desk.type(['exec', 'keeper', '--', 'sh', '-c', `echo ${known} > /file; sync`])).code, 0);
+    const files = await filesOf(desk.root);
+    assert.ok(
+      files.some((file) => file.endsWith('scratch.ext4')) && files.some((file) => file.endsWith('console.log')),
+    );
+    assert.deepEqual(
+      (await holding(files, [known])).map((file) => basename(file)),
+      ['scratch.ext4'],
+    );
+    assert.deepEqual(await holding(files), []);
+  });
+
+  it('is in no template, which nobody has written to since it was thought of', async () => {
+    const templates = await filesOf(join(desk.root, 'templates'), true);
+    assert.ok(templates.length > 0);
+    for (const file of templates) assert.ok((await stat(file)).mtimeMs < madeAtMs, file);
+  });
+
+  it('is in no argument or environment of a process', async () => {
+    const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name) && name !== String(process.pid));
+    const told = await Promise.all(
+      pids.flatMap((pid) =>
+        ['cmdline', 'environ'].map(async (file) => {
+          const text = await readFile(`/proc/${pid}/${file}`, 'latin1').catch(() => '');
+          return forms.some((form) => text.includes(form)) ? [`${file} of ${pid}`] : [];
+        }),
+      ),
+    );
+    assert.deepEqual(told.flat(), []);
+  });
+
+  it('is shown by no command, nor said on standard error', async () => {
+    for (const command of [['inspect', 'keeper'], ['ps'], ['logs', 'keeper'], ['console', 'keeper'], ['doctor']]) {
+      const { stdout, stderr } = await desk.type(command);
+      for (const form of forms) assert.ok(!`${stdout}${stderr}`.includes(form), command.join(' '));
+    }
+    const bad = yaml.replace('image: localhost', 'imag: localhost').replaceAll('keeper', 'other');
+    const { code, stderr } = await desk.type(['run', '-'], bad);
+    assert.equal(code, 125);
+    for (const form of forms) assert.ok(!stderr.includes(form), stderr);
+    for (const form of forms) assert.ok(!keeper.stderr().includes(form));
+  });
+
+  it('is gone with its pod', async () => {
+    keeper.child.kill('SIGINT');
+    await keeper.ended;
+    assert.deepEqual(await holding(await filesOf(desk.root)), []);
+    for (const form of forms) assert.ok(!keeper.stderr().includes(form));
+  });
+});
+
+/** Regular files below it; links (to what set-up made) are followed only when asked. */
+async function filesOf(directory: string, follow = false): Promise<readonly string[]> {
+  const { stdout } = await run('find', [...(follow ? ['-L'] : []), directory, '-type', 'f']);
+  return stdout.split('\n').filter(Boolean);
+}
+
+/** Those that have one of the texts in them. */
+async function holding(files: readonly string[], texts: readonly string[] = forms): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (const file of files) {
+    if ((await lstat(file).catch(() => undefined)) === undefined) continue; // it went meanwhile
+    const patterns = texts.flatMap((text) => ['-e', text]);
+    const { stdout } = await run('grep', ['-c', '-a', '-F', ...patterns, '--', file], { okCodes: [0, 1, 2] });
+    if (Number(stdout) > 0) found.push(file);
+  }
+  return found;
+}
