@@ -10,16 +10,22 @@ export interface Figure {
 /** Values by their names in the result: `podvm.startMs`, `peers.runsc.firstOutputMs`. */
 export type Figures = Readonly<Record<string, Figure>>;
 
+/** Ratios have more places than milliseconds. */
+function rounded(value: number): number {
+  const places = Math.abs(value) < 10 ? 1000 : 10;
+  return Math.round(value * places) / places;
+}
+
 /** Errors: a programmer's, for no values. */
 export function figureOf(values: readonly number[]): Figure {
   const sorted = [...values].sort((a, b) => a - b);
   const at = (index: number): number => {
     const value = sorted[index];
     if (value === undefined) throw new Error('a figure needs at least one value');
-    return Math.abs(value) < 10 ? Math.round(value * 1000) / 1000 : Math.round(value * 10) / 10;
+    return rounded(value);
   };
   const middle = (sorted.length - 1) / 2;
-  const median = (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2;
+  const median = rounded((at(Math.floor(middle)) + at(Math.ceil(middle))) / 2);
   const p99 = at(Math.min(sorted.length - 1, Math.ceil(sorted.length * 0.99) - 1));
   return { min: at(0), median, p99, max: at(sorted.length - 1), rounds: sorted.length };
 }

@@ -7,8 +7,8 @@ import { openPeer, type Peer } from './peers.ts';
 import type { SuiteOptions } from './suite.ts';
 
 const modes = ['layer', 'scratch', 'tmpfs', 'block', 'share'] as const;
-const mebibytes = 256;
-const files = 1000;
+/** How much is written and how many files are made; less where all of it passes the host's file server. */
+const amounts = { usual: { mebibytes: 256, files: 1000 }, share: { mebibytes: 32, files: 100 } } as const;
 const blockBytes = 2 * 1024 ** 3;
 
 /**
@@ -17,14 +17,14 @@ const blockBytes = 2 * 1024 ** 3;
  */
 const measureScript = `
 now() { read -r up rest </proc/uptime; echo $up; }
-measure() {
+measure() { # MODE DIRECTORY MEBIBYTES FILES [COMMAND]
   cd $2
-  before=$(now); dd if=/dev/zero of=large bs=1M count=${mebibytes} conv=fsync 2>/dev/null; echo IO $1 write $before $(now)
-  [ -z "$3" ] || $3
+  before=$(now); dd if=/dev/zero of=large bs=1M count=$3 conv=fsync 2>/dev/null; echo IO $1 write $before $(now)
+  $5
   before=$(now); dd if=large of=/dev/null bs=1M 2>/dev/null; echo IO $1 read $before $(now)
   rm large
-  before=$(now); i=0; while [ $i -lt ${files} ]; do echo x >small-$i; i=$((i+1)); done; echo IO $1 create $before $(now)
-  i=0; while [ $i -lt ${files} ]; do rm small-$i; i=$((i+1)); done
+  before=$(now); i=0; while [ $i -lt $4 ]; do echo x >small-$i; i=$((i+1)); done; echo IO $1 create $before $(now)
+  rm small-*
 }
 `;
 const forget = `forget() { sync; echo 3 >/proc/sys/vm/drop_caches; }\n`;
@@ -66,13 +66,22 @@ async function measurePod(node: Node, directory: string, sheet: Sheet): Promise<
   addAll(await pods.finished(), (mode) => `io.${mode}`, sheet);
 }
 
+function amountsOf(mode: string): (typeof amounts)[keyof typeof amounts] {
+  return mode === 'share' ? amounts.share : amounts.usual;
+}
+
+function measureCommand(mode: string, directory: string): string {
+  const { mebibytes, files } = amountsOf(mode);
+  return `measure ${mode} ${directory} ${mebibytes} ${files}`;
+}
+
 function podYaml(image: string, shared: string): string {
   const paths = modes.filter((mode) => mode !== 'layer');
   const script = [
     measureScript,
     forget,
     'mkdir /layer',
-    ...modes.map((mode) => `measure ${mode} /${mode} forget`),
+    ...modes.map((mode) => `${measureCommand(mode, `/${mode}`)} forget`),
   ].join('\n');
   return JSON.stringify({
     apiVersion: 'v1',
@@ -104,9 +113,16 @@ function podYaml(image: string, shared: string): string {
 async function measurePeer(peer: Peer, sheet: Sheet): Promise<void> {
   const inside = join(peer.rootfs, 'io');
   await mkdir(inside, { recursive: true });
-  const write = await peer.outputOf(`${measureScript}\nmeasure host /io`);
+  const write = await peer.outputOf(`${measureScript}\n${measureCommand('host', '/io')}`);
   const large = join(inside, 'large');
-  await run('dd', ['if=/dev/zero', `of=${large}`, 'bs=1M', `count=${mebibytes}`, 'conv=fsync', 'status=none']);
+  await run('dd', [
+    'if=/dev/zero',
+    `of=${large}`,
+    'bs=1M',
+    `count=${amounts.usual.mebibytes}`,
+    'conv=fsync',
+    'status=none',
+  ]);
   await run('dd', [`of=${large}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none']);
   const readOnly = 'before=$(now); dd if=/io/large of=/dev/null bs=1M 2>/dev/null; echo IO host read $before $(now)';
   const read = await peer.outputOf(`${measureScript}\n${readOnly}`);
@@ -117,6 +133,7 @@ async function measurePeer(peer: Peer, sheet: Sheet): Promise<void> {
 
 function addAll(output: string, nameOf: (mode: string) => string, sheet: Sheet): void {
   for (const [, mode = '', what = '', before, after] of output.matchAll(/IO (\w+) (\w+) ([\d.]+) ([\d.]+)/g)) {
+    const { mebibytes, files } = amountsOf(mode);
     const seconds = Math.max(0.01, Number(after) - Number(before)); // the clock's own step
     if (what === 'create') sheet.add(`${nameOf(mode)}.createsPerSecond`, files / seconds);
     else {

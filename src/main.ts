@@ -40,7 +40,7 @@ const parts: ProgramParts = {
   daemon: async ({ config: file, ...options }) => {
     const { daemonCommand } = await import('#daemon/daemon-command.ts');
     const { readConfigFile } = await import('#daemon/config-file.ts');
-    const inFile = { log: 'info', ...(file === undefined ? {} : await readConfigFile(file)) };
+    const inFile = { log: 'info', console: 'off', ...(file === undefined ? {} : await readConfigFile(file)) };
     await daemonCommand(readConfiguration(options, process.env, repo, inFile), parts.version, process);
   },
   doctor: async ({ json, ...options }) => {

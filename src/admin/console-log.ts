@@ -1,6 +1,7 @@
 import { watch } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { once } from 'node:events';
+import { PodvmError } from '#base/errors.ts';
 
 const chunkBytes = 64 * 1024;
 
@@ -11,7 +12,12 @@ export async function* consoleLog(
   ended: Promise<unknown>,
   signal: AbortSignal,
 ): AsyncGenerator<string> {
-  await using file = await open(path, 'r');
+  await using file = await open(path, 'r').catch((cause: unknown) => {
+    throw new PodvmError('failedPrecondition', 'Cannot show the console: it is switched off', {
+      cause,
+      fix: 'Set `console` to `on` and start the pod again.',
+    });
+  });
   const stop = new AbortController();
   void ended.finally(() => stop.abort());
   const either = AbortSignal.any([signal, stop.signal]);

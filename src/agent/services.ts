@@ -141,6 +141,7 @@ class Services {
     attachDisk: async (params) => ({ phases: await this.#disks.attach(params) }),
     detachDisk: async ({ serial }) => done(await this.#disks.detach(serial)),
     growDisk: async ({ serial, sizeBytes }) => done(await this.#disks.grow(serial, sizeBytes)),
+    prepareShares: () => done(this.#shares.prepare()),
     createVolume: async (params) => done(await this.#volumes.create(params)),
     beginPush: ({ volume }) => ({ push: this.#pushes.begin(this.#volumes.find(volume)) }),
     pushFile: (params) => done(this.#pushes.file(params)),

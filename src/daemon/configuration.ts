@@ -24,6 +24,9 @@ export interface Configuration {
   readonly cniPluginDirectories: readonly string[] | undefined;
   readonly logLevel: LogLevel;
   readonly nodeName: string;
+  readonly hasConsole: boolean;
+  /** No machine without a cgroup of the host. */
+  readonly requiresCgroup: boolean;
   /** Undefined: what the probe says. */
   readonly accelerator: 'kvm' | 'tcg' | undefined;
   /** Machines that wait for a pod. */
@@ -84,6 +87,10 @@ export function readConfiguration(
       .map((path) => absolute(nameOf('cniPlugins'), path)),
     logLevel: oneOf(nameOf('log'), options.logLevel ?? given('log') ?? 'warn', logLevels),
     nodeName: hostname(),
+    hasConsole: oneOf(nameOf('console'), given('console') ?? 'on', ['on', 'off'] as const) === 'on',
+    requiresCgroup:
+      oneOf(nameOf('hostLimits'), given('hostLimits') ?? 'preferred', ['required', 'preferred'] as const) ===
+      'required',
     accelerator: accelerator === 'auto' ? undefined : accelerator,
     poolSize: number('pool', given('pool') ?? '0', { min: 0, max: 64 }),
     machineMemoryMiB:

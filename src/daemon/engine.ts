@@ -74,6 +74,8 @@ export async function openEngine(
             assets,
             accelerator,
             templates: join(config.root, 'templates'),
+            hasConsole: config.hasConsole,
+            requiresCgroup: config.requiresCgroup,
             onUnconfined: (why) => log.warn('the host bounds no machine', { why }),
           }),
           network,

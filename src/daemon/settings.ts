@@ -51,6 +51,17 @@ export const settings = {
     default: 'warn, of podvm daemon info',
     about: 'what goes to standard error: debug, info, warn, error or silent',
   },
+  console: {
+    env: 'PODVM_CONSOLE',
+    default: 'on, of podvm daemon off',
+    about: "whether the guests' serial consoles are kept, for podvm console and for the last words of a dead guest",
+  },
+  hostLimits: {
+    env: 'PODVM_HOST_LIMITS',
+    default: 'preferred',
+    about:
+      'required: no machine runs where the host gives us no cgroup to bound it; preferred: it does, and the log says so',
+  },
   accelerator: {
     env: 'PODVM_ACCELERATOR',
     default: 'auto',

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { credentialsOf, limitsOf, mountsOf, readConfinement, weaknesses } from './confinement.ts';
+import { type Confinement, credentialsOf, limitsOf, mountsOf, readConfinement, weaknesses } from './confinement.ts';
 
 const status = `Name:\tqemu
 Uid:\t2000001\t2000001\t2000001\t2000001
@@ -41,6 +41,46 @@ test('limitsOf() and mountsOf() read the tables of the kernel', () => {
   assert.deepEqual(mountsOf(`${line}\n`), [
     { at: '/machine', type: 'ext4', readOnly: true, noSuid: true, noDevices: true },
   ]);
+});
+
+const whole: Confinement = {
+  uid: 7,
+  gid: 7,
+  groups: [],
+  capabilities: '0',
+  noNewPrivileges: true,
+  seccompFilters: 2,
+  namespaces: ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts'],
+  limits: { coreBytes: 0, fileBytes: 1, openFiles: 1, processes: 1, lockedBytes: 1 },
+  cgroup: { memoryBytes: 1, cpuMillis: 'unlimited', processes: 1 },
+  mounts: [{ at: '/', type: 'tmpfs', readOnly: true, noSuid: true, noDevices: true }],
+  devices: [],
+};
+
+test('weaknesses() names each thing that a jail lacks, and nothing of a whole one', () => {
+  assert.deepEqual(weaknesses(whole), []);
+  const lacking: readonly (readonly [Partial<Confinement>, RegExp])[] = [
+    [{ uid: 0 }, /as root/],
+    [{ gid: 0 }, /as root/],
+    [{ groups: [0] }, /as root/],
+    [{ capabilities: '400' }, /capabilities: 400/],
+    [{ noNewPrivileges: false }, /gain privileges/],
+    [{ seccompFilters: 0 }, /no filter/],
+    ...whole.namespaces.map(
+      (kind) =>
+        [{ namespaces: whole.namespaces.filter((other) => other !== kind) }, new RegExp(`our ${kind} name`)] as const,
+    ),
+    [{ limits: { ...whole.limits, coreBytes: 'unlimited' } }, /dump/],
+    [{ limits: { ...whole.limits, processes: 'unlimited' } }, /processes/],
+    [{ cgroup: { ...whole.cgroup, memoryBytes: 'unlimited' } }, /memory/],
+    [{ cgroup: { ...whole.cgroup, processes: 'unlimited' } }, /threads/],
+    [{ mounts: [] }, /root can be written/],
+  ];
+  for (const [lack, words] of lacking) {
+    const said = weaknesses({ ...whole, ...lack });
+    assert.equal(said.length, 1, String(words));
+    assert.match(said[0] ?? '', words);
+  }
 });
 
 test('readConfinement() finds no jail around ourselves, and weaknesses() says what is missing', async () => {

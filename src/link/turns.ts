@@ -10,8 +10,8 @@ export interface TurnLimits {
   readonly savedMs: number;
 }
 
-/** A third of the thread is some 100 MB/s of output, which is more than a channel carries. */
-export const turnLimits: TurnLimits = { share: 1 / 3, savedMs: 50 };
+/** A sixth of the thread is more than 100 MB/s of output, which is more than a channel carries. */
+export const turnLimits: TurnLimits = { share: 1 / 6, savedMs: 50 };
 
 export class Turns {
   readonly #limits: TurnLimits;
@@ -24,10 +24,10 @@ export class Turns {
     this.#lastMs = nowMs;
   }
 
-  /** After bytes that were looked at from `beganMs` to `nowMs`: how long no more are to be taken, in `ms`. */
-  used(beganMs: number, nowMs: number): number {
+  /** At `nowMs`, after bytes took `tookMs` of the thread: how long no more are to be taken, in `ms`. */
+  used(tookMs: number, nowMs: number): number {
     const { share, savedMs } = this.#limits;
-    this.#savedMs = Math.min(savedMs, this.#savedMs + share * (nowMs - this.#lastMs)) - (nowMs - beganMs);
+    this.#savedMs = Math.min(savedMs, this.#savedMs + share * (nowMs - this.#lastMs)) - tookMs;
     this.#lastMs = nowMs;
     return this.#savedMs >= 0 ? 0 : -this.#savedMs / share;
   }

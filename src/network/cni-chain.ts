@@ -38,7 +38,7 @@ export interface ChainCall {
  */
 export async function addChain(call: ChainCall, signal: AbortSignal, previous?: CniResult): Promise<CniResult> {
   let result = previous;
-  await findPlugins(call.conflist, call.pluginDirs);
+  await findPlugins(typesOf(call.conflist), call.pluginDirs);
   for (const plugin of call.conflist.plugins) result = await execute(call, 'ADD', plugin, result, signal);
   if (!result) throw new PodvmError('corrupt', `Cannot connect to network ${call.conflist.name}: no result`);
   return result;
@@ -161,9 +161,11 @@ function environment(call: ChainCall, command: Command): Record<string, string> 
   };
 }
 
-/** Errors: `failedPrecondition`, unless every plugin of the chain is there. */
-export async function findPlugins({ plugins }: Conflist, directories: readonly string[]): Promise<void> {
-  for (const { type } of plugins) await find(type, directories);
+export const typesOf = ({ plugins }: Conflist): readonly string[] => plugins.map(({ type }) => type);
+
+/** Errors: `failedPrecondition`, unless every plugin is there. */
+export async function findPlugins(types: readonly string[], directories: readonly string[]): Promise<void> {
+  for (const type of types) await find(type, directories);
 }
 
 async function find(type: string, directories: readonly string[]): Promise<string> {

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import type { Conflist } from './cni-schema.ts';
@@ -15,6 +16,9 @@ import { readLinks, readRoutes, type Link, type Route } from './ip-command.ts';
  */
 export const defaultNetworkName = 'podvm';
 
+/** Without which no pod can be connected; others are for what only some pods ask. */
+export const defaultPlugins: readonly string[] = ['bridge', 'host-local', 'portmap'];
+
 const choiceSchema = v.object({
   version: v.literal(1),
   bridge: v.pipe(v.string(), v.regex(/^podvm\d{1,3}$/)),
@@ -26,21 +30,52 @@ const choiceSchema = v.object({
 export type DefaultNetworkChoice = Readonly<v.InferOutput<typeof choiceSchema>>;
 
 const maxBridges = 64;
+const few = 32;
 
 /** Makes the bridge if needed and gives the chain that uses it. Errors: `failedPrecondition`, `exhausted`. */
 export async function openDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<Conflist> {
-  const [links, routes, accepts] = await Promise.all([readLinks(signal), readRoutes(signal), natWorks(signal)]);
-  const ipv6 = await readIpv6(routes, signal);
   const path = join(stateDir, 'default-network.json');
   const saved = parseChoice(await readFileIfThere(path));
-  const chosen = choose(saved, stateDir, links, routes);
+  const accepts = await natWorks(signal);
+  const { chosen, links, routes } = await settle(saved, stateDir, signal);
+  const ipv6 = await readIpv6(routes, signal);
   const choice = ipv6.isUsable && chosen.subnet6 === undefined ? { ...chosen, subnet6: randomUniqueLocal() } : chosen;
   if (choice !== saved) await writeFileAtomic(path, `${JSON.stringify(choice)}\n`);
-  if (!links.some((link) => link.ifname === choice.bridge)) await makeBridge(choice, stateDir, signal);
   const subnets = ipv6.isUsable && choice.subnet6 !== undefined ? [choice.subnet, choice.subnet6] : [choice.subnet];
   if (subnets.length > 1) await addGateway6(choice, signal);
   const isForwarded = accepts && (!ipv6.isUsable || ipv6.accepts);
   return conflistOf(choice, { stateDir, subnets, mtu: outsideMtu(links, routes), isForwarded });
+}
+
+interface Settled {
+  readonly chosen: DefaultNetworkChoice;
+  readonly links: readonly Link[];
+  readonly routes: readonly Route[];
+}
+
+const maxTries = 8;
+
+/**
+ * Chooses, and makes the bridge if it is not there. Other state directories may choose at the same time: whose name was
+ * taken meanwhile, or who finds the subnet on another bridge once its own has it, lets it go and chooses again.
+ */
+async function settle(
+  saved: DefaultNetworkChoice | undefined,
+  stateDir: string,
+  signal: AbortSignal,
+): Promise<Settled> {
+  for (let tries = 1; tries <= maxTries; tries += 1) {
+    const [links, routes] = await Promise.all([readLinks(signal), readRoutes(signal)]);
+    // At first the first that is free, later any: who collided once would again, in step.
+    const chosen = choose(saved, stateDir, links, routes, tries === 1 ? 0 : Math.random());
+    if (links.some((link) => link.ifname === chosen.bridge)) return { chosen, links, routes };
+    if (!(await makeBridge(chosen, stateDir, signal))) continue;
+    if (isClear(chosen.subnet, chosen.bridge, await readRoutes(signal))) return { chosen, links, routes };
+    await run('ip', ['link', 'delete', chosen.bridge], { signal, timeoutMs: 10_000 });
+  }
+  throw new PodvmError('unavailable', 'Cannot make the default network: others take each name and subnet first', {
+    fix: 'Try again.',
+  });
 }
 
 /** Takes the bridge away, and forgets the choice. The state directory must have no attachment any more. */
@@ -51,21 +86,24 @@ export async function removeDefaultNetwork(stateDir: string, signal: AbortSignal
   }
 }
 
-/** Keeps what was chosen while it is still free or ours; else takes the first bridge name and subnet that are free. */
-export function choose(
+/**
+ * Keeps what was chosen while it is still free or ours; else takes of the bridge names and subnets that are free those
+ * that lie so far in, from 0 to 1, of the first few: the last ones are what other networks like to have.
+ */
+function choose(
   saved: DefaultNetworkChoice | undefined,
   stateDir: string,
   links: readonly Link[],
   routes: readonly Route[],
+  howFar: number,
 ): DefaultNetworkChoice {
   const isFree = (bridge: string) =>
     links.every((link) => link.ifname !== bridge || link.ifalias === aliasOf(stateDir));
-  const isClear = (subnet: string, bridge: string) =>
-    routes.every((route) => route.dev === bridge || !overlapping(subnet, route.dst));
-  if (saved && isFree(saved.bridge) && isClear(saved.subnet, saved.bridge)) return saved;
+  if (saved && isFree(saved.bridge) && isClear(saved.subnet, saved.bridge, routes)) return saved;
 
-  const bridge = Array.from({ length: maxBridges }, (_, n) => `podvm${n}`).find(isFree);
-  const subnet = bridge && candidates().find((candidate) => isClear(candidate, bridge));
+  const pick = (free: readonly string[]) => free[Math.floor(howFar * Math.min(free.length, few))];
+  const bridge = pick(Array.from({ length: maxBridges }, (_, n) => `podvm${n}`).filter(isFree));
+  const subnet = bridge && pick(candidates().filter((candidate) => isClear(candidate, bridge, routes)));
   if (!bridge || !subnet) {
     throw new PodvmError('exhausted', 'Cannot make the default network: no private subnet that the node does not use', {
       fix: 'Configure a CNI directory with a *.conflist of your own.',
@@ -73,6 +111,9 @@ export function choose(
   }
   return { version: 1, bridge, subnet };
 }
+
+const isClear = (subnet: string, bridge: string, routes: readonly Route[]) =>
+  routes.every((route) => route.dev === bridge || !overlapping(subnet, route.dst));
 
 const aliasOf = (stateDir: string) => `podvm:${stateDir}`.slice(0, 255);
 
@@ -101,16 +142,34 @@ function parseChoice(text: string | undefined): DefaultNetworkChoice | undefined
   }
 }
 
-/** The bridge gets its address at once, so that another process that chooses now sees the subnet taken. */
-async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal: AbortSignal): Promise<void> {
+/**
+ * The bridge gets its address at once, so that another process that chooses now sees the subnet taken. False when
+ * another has that name by now.
+ */
+async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal: AbortSignal): Promise<boolean> {
   const gateway = choice.subnet.replace(/\.0\/20$/, '.1/20');
+  const adding = await run('ip', ['link', 'add', 'name', choice.bridge, 'type', 'bridge'], {
+    signal,
+    timeoutMs: 10_000,
+    okCodes: [0, 2], // 2: the kernel refuses
+  });
+  if (adding.code !== 0 && !adding.stderr.includes('File exists')) {
+    throw new PodvmError(
+      'failedPrecondition',
+      `Cannot make the bridge ${choice.bridge}: ${printable(adding.stderr, 200)}`,
+      {
+        fix: 'Load the kernel module bridge, run podvm as root, or use `--network none`.',
+      },
+    );
+  }
+  if (adding.code !== 0) return false;
   const lines = [
-    `link add name ${choice.bridge} type bridge`,
     `link set dev ${choice.bridge} alias ${aliasOf(stateDir)}`,
     `address add ${gateway} broadcast + dev ${choice.bridge}`,
     `link set dev ${choice.bridge} up`,
   ];
   await run('ip', ['-batch', '-'], { input: lines.join('\n'), signal, timeoutMs: 10_000 });
+  return true;
 }
 
 /** Usable at once: whoever comes first must not wait until the kernel has looked for its double. */

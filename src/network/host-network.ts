@@ -4,10 +4,10 @@ import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import { AttachmentRecords, hostPortSchema, sandboxIdSchema, type AttachmentRecord } from './attachment-record.ts';
-import { collectChain, findPlugins } from './cni-chain.ts';
+import { collectChain, findPlugins, typesOf } from './cni-chain.ts';
 import { readNetwork, requireNetwork, type ConfiguredNetwork } from './cni-config.ts';
 import type { Conflist } from './cni-schema.ts';
-import { defaultNetworkName, ipamDir, openDefaultNetwork } from './default-network.ts';
+import { defaultNetworkName, defaultPlugins, ipamDir, openDefaultNetwork } from './default-network.ts';
 import { HostAttachment, interfaceName, type AttachmentParts, type Chain } from './host-attachment.ts';
 import { checkTunDevice, isThere, netnsPath } from './netns.ts';
 import type { Attachment, AttachmentOwner, AttachmentRequest, HostPort, Network, NetworkReadiness } from './network.ts';
@@ -96,9 +96,8 @@ class HostNetwork implements Network {
   async readiness(): Promise<NetworkReadiness> {
     try {
       const found = await this.#configured();
-      if (found === undefined) return { isReady: true, name: defaultNetworkName, path: undefined };
-      await findPlugins(found.conflist, this.#pluginDirs);
-      return { isReady: true, name: found.conflist.name, path: found.path };
+      await findPlugins(found === undefined ? defaultPlugins : typesOf(found.conflist), this.#pluginDirs);
+      return { isReady: true, name: found?.conflist.name ?? defaultNetworkName, path: found?.path };
     } catch (error) {
       return { isReady: false, message: messageOf(error), fix: error instanceof PodvmError ? error.fix : undefined };
     }

@@ -98,6 +98,7 @@ async function makeTemplate(context: TemplatesContext, shape: MachineShape, sign
     );
     await link.call('ping', {}, signal);
     await link.call('stats', {}, signal);
+    await link.call('prepareShares', {}, signal); // or the first shared volume of each pod waited half a second for it
   };
   const { memoryMiB, vcpus } = shape;
   await parts.driver.makeTemplate(

@@ -248,6 +248,8 @@ export const paramSchemas = {
   detachDisk: v.object({ serial }),
   /** The host has made the disk larger: waits until the kernel sees it, and grows an ext4 that is mounted from it. */
   growDisk: v.object({ serial, sizeBytes: count }),
+  /** Loads the drivers of `share`, which takes a while the first time: before a template is frozen. */
+  prepareShares: empty,
   /** Waits (up to 10 s) for the port of a `share`. */
   createVolume,
   /** A new tree for a `push` volume, sent in parts; nothing is seen of it before `commitPush`. */
@@ -313,6 +315,7 @@ export const resultSchemas = {
   attachDisk: v.object({ phases }),
   detachDisk: empty,
   growDisk: empty,
+  prepareShares: empty,
   createVolume: empty,
   beginPush: v.object({ push: count }),
   pushFile: empty,

@@ -2,7 +2,10 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { connectScripted } from '#cri/rpc/scripted-client.ts';
+import { PodSandboxState, RuntimeService } from '#cri/schema/api_pb.ts';
 import { goVersion } from '../conformance/cri-tools.ts';
 import { type Desk, openDesk } from '../vm/typed.ts';
 import { buildKubelet, version } from './build-kubelet.ts';
@@ -87,7 +90,16 @@ const isReady = (pod: KubeletPod | undefined) =>
   pod?.status.conditions.some(({ type, status }) => type === 'Ready' && status === 'True') === true;
 const restartsOf = (pod: KubeletPod | undefined) => pod?.status.containerStatuses[0]?.restartCount ?? 0;
 
-async function tour(kubelet: Kubelet, hostDirectory: string): Promise<void> {
+/** Of the only sandbox that is ready. */
+async function killMachine(endpoint: string): Promise<void> {
+  using client = connectScripted(endpoint);
+  const runtime = client.of(RuntimeService);
+  const { items } = await runtime.listPodSandbox({ filter: { state: { state: PodSandboxState.SANDBOX_READY } } });
+  const { info } = await runtime.podSandboxStatus({ podSandboxId: items[0]?.id ?? '', verbose: true });
+  process.kill(v.parse(v.object({ pid: v.number() }), JSON.parse(info['info'] ?? '')).pid, 'SIGKILL');
+}
+
+async function tour(kubelet: Kubelet, endpoint: string, hostDirectory: string): Promise<void> {
   await writeFile(join(hostDirectory, 'question'), 'question\n');
   await kubelet.setPod(podOf(hostDirectory));
   await becomes(kubelet, 'is ready: init container, volumes and probes', isReady);
@@ -114,6 +126,13 @@ async function tour(kubelet: Kubelet, hostDirectory: string): Promise<void> {
   assert.match(await kubelet.ask('/containerLogs/default/web-node/main?previous=true'), /^stopping$/m);
   assert.equal(await exec('cat /cache/file'), 'prepared\n');
   say('what it wrote to its emptyDir outlived both');
+
+  await killMachine(endpoint);
+  await becomes(kubelet, 'came back in another machine when its own had died', (pod) => {
+    return restartsOf(pod) === 3 && isReady(pod);
+  });
+  assert.equal(await exec('cat /cache/file /part/file'), 'prepared\nbelow\n');
+  say('its init container has filled the emptyDir anew');
 
   await kubelet.setPod('');
   await becomes(kubelet, 'is gone', (pod) => pod === undefined);
@@ -156,9 +175,10 @@ async function main(): Promise<void> {
     await daemon.ended;
   });
   await daemon.shows(/ info serving /);
-  const kubelet = undo.use(await runKubelet(program, `unix://${join(desk.root, 'cri.sock')}`));
+  const endpoint = join(desk.root, 'cri.sock');
+  const kubelet = undo.use(await runKubelet(program, `unix://${endpoint}`));
   try {
-    await tour(kubelet, hostDirectory);
+    await tour(kubelet, endpoint, hostDirectory);
   } catch (error) {
     process.stderr.write(
       (await kubelet.log())

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
@@ -111,15 +111,15 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     const logPath = join(config.logDirectory, 'main/0.log');
     assert.match(await logShows(logPath, /stderr F no\n/), /^\S+Z stdout F up$/m);
 
-    const run = (...cmd: string[]) => runtime.execSync({ containerId, cmd });
-    const { stdout, stderr, exitCode } = await run('sh', '-c', 'echo out; echo err >&2; hostname; exit 5');
+    const exec = (...cmd: string[]) => runtime.execSync({ containerId, cmd });
+    const { stdout, stderr, exitCode } = await exec('sh', '-c', 'echo out; echo err >&2; hostname; exit 5');
     assert.deepEqual([text(stdout), text(stderr), exitCode], ['out\nwhole\n', 'err\n', 5]);
     const slow = runtime.execSync({ containerId, cmd: ['sleep', '4321'], timeout: 1n });
     await assert.rejects(slow, is(status.DEADLINE_EXCEEDED, /longer than 1 s/));
-    assert.doesNotMatch(text((await run('ps')).stdout), /sleep 4321/);
+    assert.doesNotMatch(text((await exec('ps')).stdout), /sleep 4321/);
 
     await runtime.updateContainerResources({ containerId, linux: { memoryLimitInBytes: 96n << 20n } });
-    assert.equal(text((await run('cat', '/sys/fs/cgroup/memory.max')).stdout), `${96 << 20}\n`);
+    assert.equal(text((await exec('cat', '/sys/fs/cgroup/memory.max')).stdout), `${96 << 20}\n`);
     const { stats } = await runtime.containerStats({ containerId });
     assert.ok((stats?.cpu?.usageCoreNanoSeconds?.value ?? 0n) > 0n);
     assert.ok((stats?.memory?.workingSetBytes?.value ?? 0n) > 100_000n);
@@ -188,6 +188,39 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
       assert.ok(Date.now() < deadline, 'the pod stays ready without its machine');
     }
     await runtime.removePodSandbox({ podSandboxId });
+  });
+
+  it('gives a container its block volume, and no other podvm while its machine has it', async () => {
+    const disk = join(desk.root, 'disk.img');
+    await writeFile(disk, '');
+    await truncate(disk, 2 ** 20);
+    const loop = (await run('losetup', ['--find', '--show', disk])).stdout.trim();
+    const { podSandboxId, config } = await runPod('block');
+    try {
+      const devices = [{ hostPath: loop, containerPath: '/dev/data', permissions: 'rwm' }];
+      const container = { ...shell('printf kept | dd of=/dev/data conv=fsync && echo written; sleep 1000'), devices };
+      const { containerId } = await runtime.createContainer({
+        podSandboxId,
+        config: container,
+        sandboxConfig: config,
+      });
+      await runtime.startContainer({ containerId });
+      await logShows(join(config.logDirectory, 'main/0.log'), /written/);
+      const raw = { name: 'disk', hostPath: { path: loop, type: 'BlockDevice' } };
+      const spec = {
+        restartPolicy: 'Never',
+        volumes: [raw],
+        containers: [{ name: 'c', ...image, volumeDevices: [{ name: 'disk', devicePath: '/dev/x' }] }],
+      };
+      await using other = await openDesk({ isSetUp: true });
+      const yaml = JSON.stringify({ apiVersion: 'v1', kind: 'Pod', metadata: { name: 'other' }, spec });
+      const waiting = other.start(['run', '-'], yaml); // and tries again, as a kubelet does
+      await waiting.shows(/Cannot attach \/dev\/loop\d+: the host or another machine uses it/);
+    } finally {
+      await runtime.removePodSandbox({ podSandboxId });
+      await run('losetup', ['--detach', loop]);
+    }
+    assert.equal((await readFile(disk, 'latin1')).slice(0, 4), 'kept');
   });
 
   it('serves images to a kubelet and to the other commands alike', async () => {

@@ -123,6 +123,18 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     await assertNeighbourLives();
   });
 
+  test('whose VMM stands still and answers nothing holds nobody up, and goes when it is removed', async () => {
+    const pod = await house.sandboxes.run({ ...sandboxSpec, name: 'stands-still' }, minute());
+    await startScript(pod, 'sleep 100000');
+    process.kill(pod.status.vmmPid ?? 0, 'SIGSTOP');
+    const asked = pod.stats(AbortSignal.timeout(500));
+    await assertNeighbourLives();
+    await assert.rejects(asked, { kind: 'timeout' });
+    const beganMs = performance.now();
+    await pod.remove();
+    assert.ok(performance.now() - beganMs < 40_000);
+  });
+
   test(`that floods every channel for ${floodSeconds} s slows its neighbour's exec to at most twice its time`, async (t) => {
     const quiet = await medianExecMs(neighbour, 2);
     await using pod = await attacker('floods', { cpuLimitMillis: 1000, memoryLimitBytes: 256 * mebibyte });

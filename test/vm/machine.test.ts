@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, chown, mkdir, mkdtemp, open, readFile, rm, stat, truncate } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, open, readFile, readdir, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { connectLink } from '#link/connect-link.ts';
 import { describeMachineDriver, type DriverBench } from '#vm/driver.conformance.ts';
 import type { Machine, MachineRecord, MachineSpec } from '#vm/driver.ts';
-import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
+import { createQemuDriver, type QemuDriverOptions } from '#vm/qemu/qemu-driver.ts';
 import { tracesOf } from '../leaks.ts';
 import { readAssets, whyNoVm } from './house.ts';
 
@@ -16,12 +16,12 @@ const soon = () => AbortSignal.timeout(60_000);
 /** A user that no sandbox of ours has. */
 const uid = 64_999;
 
-async function openBench(): Promise<DriverBench> {
+async function openBench(more: Partial<QemuDriverOptions> = {}): Promise<DriverBench> {
   const assets = await readAssets();
   assert.ok(assets);
   const root = await mkdtemp('/var/tmp/podvm-machine-');
   await chmod(root, 0o711);
-  const options = { assets, accelerator: 'tcg', templates: join(root, 'templates') } as const;
+  const options = { assets, accelerator: 'tcg', templates: join(root, 'templates'), ...more } as const;
   const driver = createQemuDriver(options);
   const mark = root.slice(-6).toLowerCase();
   let made = 0;
@@ -70,7 +70,7 @@ async function startElsewhere(
   return JSON.parse(Buffer.concat(output).toString()) as MachineRecord; // SAFE: our own program printed it
 }
 
-describeMachineDriver('QEMU', openBench, { skip, abortsAtMs: [0, 5, 20, 40, 60, 90, 130, 180, 250] });
+describeMachineDriver('QEMU', () => openBench(), { skip, abortsAtMs: [0, 5, 20, 40, 60, 90, 130, 180, 250] });
 
 test(
   'a machine runs as nobody, in namespaces of its own, without capabilities',
@@ -89,5 +89,40 @@ test(
     for (const name of ['mnt', 'pid', 'ipc', 'uts', 'net', 'user', 'cgroup']) {
       assert.notEqual(await namespaceOf(pid, name), await namespaceOf('self', name), name);
     }
+  },
+);
+
+test(
+  'a machine without a console keeps none, answers all the same, and can be taken over',
+  { skip, timeout: 60_000 },
+  async () => {
+    await using bench = await openBench({ hasConsole: false });
+    const spec = await bench.makeSpec();
+    const record = await bench.startElsewhere(spec);
+    await using machine = (await bench.driver.adopt(record, soon())) ?? assert.fail('not taken over');
+    assert.deepEqual((await readdir(join(spec.directory, 'sockets'))).sort(), ['agent', 'qmp']);
+    await powerOffGuest(machine);
+    assert.equal((await machine.exited).state, 'stopped');
+    await assert.rejects(stat(machine.consolePath), { code: 'ENOENT' });
+  },
+);
+
+test(
+  'a machine that the host does not bound runs with a word, or not at all where it must',
+  { skip, timeout: 60_000 },
+  async () => {
+    const hostLimits = { memoryBytes: Number.NaN, cpuMillis: undefined, cpuShares: 1024 }; // what the kernel refuses
+    const said: string[] = [];
+    await using lax = await openBench({ onUnconfined: (why) => said.push(why) });
+    for (const spec of [await lax.makeSpec(), await lax.makeSpec()]) {
+      await using machine = await lax.driver.start({ ...spec, hostLimits }, soon());
+      assert.equal(machine.state, 'running');
+    }
+    assert.equal(said.length, 1);
+
+    await using strict = await openBench({ requiresCgroup: true });
+    const spec = await strict.makeSpec();
+    await assert.rejects(strict.driver.start({ ...spec, hostLimits }, soon()), { kind: 'failedPrecondition' });
+    assert.deepEqual(await strict.leftovers(spec), []);
   },
 );

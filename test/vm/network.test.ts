@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -9,7 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
-import { removeDefaultNetwork } from '#network/default-network.ts';
+import { openDefaultNetwork, removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork } from '#network/host-network.ts';
 import { readRoutes } from '#network/ip-command.ts';
 import { readIpv6 } from '#network/ipv6.ts';
@@ -57,6 +57,24 @@ async function filesNaming(id: string, directory: string): Promise<readonly stri
 }
 
 describeNetwork('host', openBench, { skip, abortsAtMs: [0, 10, 20, 30, 40, 60, 80, 100, 150, 220] });
+
+describe('the default network', { skip, timeout: 60_000 }, () => {
+  test('of several state directories that begin at once shares neither bridge nor subnet', async () => {
+    const directory = await mkdtemp('/var/tmp/podvm-networks-');
+    const stateDirs = Array.from({ length: 8 }, (_, at) => join(directory, String(at)));
+    try {
+      for (const stateDir of stateDirs) await mkdir(stateDir);
+      const chains = await Promise.all(stateDirs.map((stateDir) => openDefaultNetwork(stateDir, soon())));
+      const bridges = chains.map(({ plugins }) => plugins[0]?.['bridge']);
+      const subnets = chains.map(({ plugins }) => JSON.stringify(plugins[0]?.['ipam']).match(/10\.[0-9.]+\/20/)?.[0]);
+      assert.deepEqual([new Set(bridges).size, new Set(subnets).size], [8, 8], `${bridges.join()} ${subnets.join()}`);
+      assert.ok(bridges.every((bridge) => typeof bridge === 'string') && subnets.every(Boolean));
+    } finally {
+      for (const stateDir of stateDirs) await removeDefaultNetwork(stateDir, soon());
+      await rm(directory, { recursive: true });
+    }
+  });
+});
 
 describe('pods on the network', { skip, timeout: 240_000 }, () => {
   const image = 'localhost/podvm/base:latest';

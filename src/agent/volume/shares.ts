@@ -50,14 +50,19 @@ export class Shares {
     return this.#shares.get(name)?.path;
   }
 
+  /** Loads the drivers; loaded already is no error. */
+  prepare(): void {
+    for (const module of ['9pnet_fd', '9p']) this.#parts.loadModule(module);
+  }
+
   /** Errors: `invalid`, `alreadyExists`, `timeout` (port, file server), `unavailable` (the server is gone). */
   async attach({ name, port, exported }: VolumeParams): Promise<void> {
-    const { engine, children, loadModule } = this.#parts;
+    const { engine, children } = this.#parts;
     if (port === undefined || exported === undefined || /[,\s]/.test(exported)) {
       throw new PodvmError('invalid', `Cannot create volume ${name}: a share needs a port and what it exports`);
     }
     if (this.#shares.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it exists`);
-    for (const module of ['9pnet_fd', '9p']) loadModule(module);
+    this.prepare();
     const portFd = await openPort(engine, port, portTimeoutMs).catch((cause: unknown) => {
       throw new PodvmError('timeout', `Cannot create volume ${name}: its port does not appear`, { cause });
     });

@@ -37,6 +37,12 @@ test('qemuArguments() opens no default devices, no monitor but ours, and shuts t
   }
 });
 
+test('qemuArguments() leave the console’s socket out where there is no console, and the guest its serial line', () => {
+  const args = qemuArguments({ ...input, hasConsole: false });
+  assert.deepEqual(valuesOf(args, '-serial'), ['null']);
+  assert.ok(!valuesOf(args, '-chardev').some((value) => value.includes('console')));
+});
+
 test('qemuArguments() keep the legacy interrupt hardware off, without which emulated boots die', () => {
   assert.match(valuesOf(qemuArguments(input), '-machine')[0] ?? '', /^microvm,pic=off,pit=off,rtc=on,acpi=on,/);
 });

@@ -42,6 +42,8 @@ export interface CommandLineInput {
   readonly paths: InsidePaths;
   readonly start: Start;
   readonly tap?: { readonly name: string; readonly mac: string } | undefined;
+  /** False: what the guest says on its serial console goes nowhere. The guest itself sees no difference. */
+  readonly hasConsole?: boolean;
 }
 
 /** Names of the sockets in the machine's `sockets` directory. */
@@ -133,13 +135,10 @@ function start({ paths, start: how }: CommandLineInput): Switch[] {
   ];
 }
 
-function control({ paths }: CommandLineInput): Switch[] {
-  return [
-    listeningSocket('qmp', paths),
-    { name: 'mon', options: { chardev: 'qmp', mode: 'control' } },
-    listeningSocket('console', paths),
-    { name: 'serial', value: 'chardev:console' },
-  ];
+function control({ paths, hasConsole = true }: CommandLineInput): Switch[] {
+  const monitor = [listeningSocket('qmp', paths), { name: 'mon', options: { chardev: 'qmp', mode: 'control' } }];
+  if (!hasConsole) return [...monitor, { name: 'serial', value: 'null' }];
+  return [...monitor, listeningSocket('console', paths), { name: 'serial', value: 'chardev:console' }];
 }
 
 function serial({ paths }: CommandLineInput): Switch[] {

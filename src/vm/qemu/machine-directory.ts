@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { chmod, chown, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
@@ -74,6 +75,11 @@ export class MachineDirectory {
     await rm(this.devices, { recursive: true, force: true });
     await mkdir(this.devices, { mode: 0o710 });
     await chown(this.devices, 0, uid);
+  }
+
+  /** Whether the running VMM has a console to connect to. */
+  hasConsole(): boolean {
+    return existsSync(this.socket('console'));
   }
 
   /** To be called when the VMM listens: from here on it can make, replace and fill nothing on the host but its disks. */

@@ -27,6 +27,10 @@ export interface QemuDriverOptions {
   readonly templates?: string;
   /** Told, once, that VMMs run without a cgroup of the host, and why. */
   readonly onUnconfined?: (why: string) => void;
+  /** A VMM that the host does not bound is no machine. */
+  readonly requiresCgroup?: boolean;
+  /** Whether the guests' serial consoles are kept; default true. */
+  readonly hasConsole?: boolean;
   /** More words for the guest's kernel command line. */
   readonly extraKernelArguments?: readonly string[];
 }
@@ -116,7 +120,7 @@ export async function startQemuMachine(
     undo.defer(() => qmp.close());
     await directory.close(spec.uid);
     clock.mark('qmp');
-    const console = undo.use(await openConsole(directory, signal));
+    const console = options.hasConsole === false ? undefined : undo.use(await openConsole(directory, signal));
     if (beginning.kind === 'restore') {
       await restore(qmp, signal);
       clock.mark('restore');
@@ -175,6 +179,7 @@ async function spawn(
           ? { kind: 'restore' }
           : { kind: beginning.kind, kernelArguments: await allKernelArguments(options) },
       tap: spec.tap,
+      hasConsole: options.hasConsole ?? true,
     }),
   ];
   signal.throwIfAborted();
@@ -217,6 +222,13 @@ async function confineOnce(
     return await confine(id, identity.pid, hostLimits);
   } catch (error) {
     if (!(await isRunning(identity))) return undefined; // it has died meanwhile, which is told elsewhere
+    if (options.requiresCgroup === true) {
+      await killProcess(identity);
+      throw new PodvmError('failedPrecondition', `Cannot start machine ${id}: the host does not bound it`, {
+        cause: error,
+        fix: 'Give podvm the cgroup controllers memory, cpu and pids, or set hostLimits to preferred.',
+      });
+    }
     unconfined.add(options);
     options.onUnconfined?.(messageOf(error));
     return undefined;
@@ -247,7 +259,7 @@ async function adopt(record: MachineRecord, signal: AbortSignal): Promise<Machin
     throw error;
   }
   undo.defer(() => qmp.close());
-  const console = undo.use(await openConsole(directory, signal));
+  const console = directory.hasConsole() ? undo.use(await openConsole(directory, signal)) : undefined;
   const kvm = await qmp.execute('query-kvm', {}, signal);
   const isKvm = typeof kvm === 'object' && kvm !== null && Reflect.get(kvm, 'enabled') === true;
   const machine = new QemuMachine({

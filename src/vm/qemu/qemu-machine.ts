@@ -15,6 +15,7 @@ import type {
 import { MachineLife } from '../machine-life.ts';
 import { agentPortId } from './command-line.ts';
 import { connectSocket } from './connect-socket.ts';
+import { boundLog } from './bound-log.ts';
 import type { ConsoleLog } from './console-log.ts';
 import { Deletions } from './deletions.ts';
 import { Disks } from './disks.ts';
@@ -32,7 +33,8 @@ export interface RunningVmm {
   readonly phases: Phases;
   readonly directory: MachineDirectory;
   readonly qmp: QmpClient;
-  readonly console: ConsoleLog;
+  /** Undefined: it is switched off. */
+  readonly console: ConsoleLog | undefined;
   /** Receives QMP events from now on; events that came earlier are given at once. */
   readonly subscribe: (handler: (event: QmpEvent) => void) => void;
   /** The exit code, when the VMM is our child; undefined when another process of ours started it. */
@@ -193,11 +195,12 @@ export class QemuMachine implements Machine {
   /** The end of the process is the one truth; a closed QMP channel alone is not the end. */
   async #awaitEnd(): Promise<void> {
     const { ended, directory, qmp, console, cgroup } = this.#vmm;
+    using _ = boundLog(directory.vmmLog);
     await processEnd(this.record, ended, qmp);
     const code = (await within(codeDeadlineMs, ended ?? Promise.resolve('unknown' as const))) ?? 'unknown';
     this.#channel?.destroy();
-    await within(consoleDeadlineMs, console.finished());
-    await console[Symbol.asyncDispose]();
+    await within(consoleDeadlineMs, console?.finished() ?? Promise.resolve());
+    await console?.[Symbol.asyncDispose]();
     qmp.close();
     const tail = await logTail(directory.vmmLog);
     const outOfMemory = (await cgroup?.wasOutOfMemory()) ?? false;
