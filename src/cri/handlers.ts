@@ -9,6 +9,8 @@ import type { SandboxSpec } from '#sandbox/sandbox.ts';
 export const handlers = {
   '': 'on',
   podvm: 'on',
+  /** Restored from a template that only pods of its namespace are. */
+  'podvm-namespace': 'namespace',
   /** Boots by itself: shares no memory, and no kernel address layout, with other pods. */
   'podvm-own-boot': 'off',
 } as const satisfies Record<string, SandboxSpec['template']>;

@@ -40,6 +40,7 @@ test('a value that cannot be is refused by the name under which it was given', (
     ['cniPlugins', '/opt/cni/bin:bin'],
     ['pool', '-1'],
     ['machineMemoryMiB', '1'],
+    ['template', 'shared'],
   ] as const;
   for (const [key, value] of wrong) {
     assert.throws(() => readConfiguration({}, {}, '/', { [key]: value }), {
@@ -71,6 +72,19 @@ test('without anything said, the defaults hold, and an empty file says nothing',
   );
   assert.deepEqual(config.streaming, { address: '127.0.0.1', port: 0, idleMs: 4 * 60 * 60_000 });
   assert.deepEqual([config.logLevel, config.poolSize, config.accelerator], ['warn', 0, undefined]);
+  assert.equal(config.template, 'on');
+});
+
+test('a node whose pods do not share its template has no pool, and says which of the two settings to change', async () => {
+  const file = await inFile('template: namespace\n');
+  assert.equal(readConfiguration({}, {}, '/', file).template, 'namespace');
+  assert.equal(readConfiguration({}, { PODVM_TEMPLATE: 'off' }, '/', file).template, 'off');
+  assert.throws(() => readConfiguration({}, { PODVM_POOL: '1' }, '/', file), {
+    kind: 'invalid',
+    message: /PODVM_POOL.*template forbids/,
+    fix: /template to on/,
+  });
+  assert.equal(readConfiguration({}, { PODVM_POOL: '1', PODVM_TEMPLATE: 'on' }, '/', file).poolSize, 1);
 });
 
 test('a CNI directory, the built-in network, and nothing said are told apart', () => {

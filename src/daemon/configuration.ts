@@ -3,6 +3,7 @@ import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { type LogLevel, logLevels } from '#host/log.ts';
+import { templateChoices, type TemplateChoice } from '#sandbox/template-choice.ts';
 import type { FileSettings } from './config-file.ts';
 import { type SettingName, settings } from './settings.ts';
 
@@ -31,6 +32,8 @@ export interface Configuration {
   readonly accelerator: 'kvm' | 'tcg' | undefined;
   /** Machines that wait for a pod. */
   readonly poolSize: number;
+  /** What pods may share at most. */
+  readonly template: TemplateChoice;
   /** Nominal memory of machines in `MiB`: what one pod may have; undefined: half of the node's, at most 16 GiB. */
   readonly machineMemoryMiB: number | undefined;
   /** Debian mirror for set-up; default: the host's apt knows. */
@@ -72,6 +75,15 @@ export function readConfiguration(
   const mirror = given('mirror');
   const memory = given('machineMemoryMiB');
   const accelerator = oneOf(nameOf('accelerator'), given('accelerator') ?? 'auto', ['kvm', 'tcg', 'auto'] as const);
+  const poolSize = number('pool', given('pool') ?? '0', { min: 0, max: 64 });
+  const template = oneOf(nameOf('template'), given('template') ?? 'on', templateChoices);
+  if (poolSize > 0 && template !== 'on') {
+    throw new PodvmError(
+      'invalid',
+      `Cannot use ${nameOf('pool')}: machines wait as copies of the node's template, which ${nameOf('template')} forbids`,
+      { fix: `Leave the pool out, or set ${nameOf('template')} to on.` },
+    );
+  }
   return {
     root,
     socketPath,
@@ -92,7 +104,8 @@ export function readConfiguration(
       oneOf(nameOf('hostLimits'), given('hostLimits') ?? 'preferred', ['required', 'preferred'] as const) ===
       'required',
     accelerator: accelerator === 'auto' ? undefined : accelerator,
-    poolSize: number('pool', given('pool') ?? '0', { min: 0, max: 64 }),
+    poolSize,
+    template,
     machineMemoryMiB:
       memory === undefined ? undefined : number('machineMemoryMiB', memory, { min: 256, max: maxMachineMiB }),
     ...(mirror === undefined ? {} : { mirror }),

@@ -62,7 +62,13 @@ function serverOf(config: Configuration, version: string): NodeServer {
         node: {
           version,
           imagesDirectory: join(config.root, 'images'),
-          facts: { root: config.root, accelerator, streaming: streaming.baseUrl, poolSize: config.poolSize },
+          facts: {
+            root: config.root,
+            accelerator,
+            streaming: streaming.baseUrl,
+            poolSize: config.poolSize,
+            template: config.template,
+          },
         },
       }),
     );

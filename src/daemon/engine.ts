@@ -36,7 +36,7 @@ export type NodeServer = (node: {
 export interface Engine extends AsyncDisposable {
   /** Resolves when no client runs pods any more. */
   idle(): Promise<void>;
-  /** Makes the template that machines start from, if there is none. */
+  /** Makes the template that the node's machines start from, if they share one and there is none. */
   warmUp(signal: AbortSignal): Promise<void>;
 }
 
@@ -68,6 +68,7 @@ export async function openEngine(
         directory: config.root,
         log,
         poolSize: config.poolSize,
+        template: config.template,
         limits: limitsOf(config),
         parts: {
           driver: createQemuDriver({

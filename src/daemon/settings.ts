@@ -68,6 +68,11 @@ export const settings = {
     about: 'kvm, tcg, or auto: the better one that boots a machine',
   },
   pool: { env: 'PODVM_POOL', default: '0', about: 'machines kept waiting for a pod, 0 to 64' },
+  template: {
+    env: 'PODVM_TEMPLATE',
+    default: 'on',
+    about: "what pods may share at most: on, the node's template; namespace, one of their namespace's; off, none",
+  },
   machineMemoryMiB: {
     env: 'PODVM_MACHINE_MEMORY_MIB',
     default: "half of the node's memory, at most 16384",

@@ -44,6 +44,7 @@ export async function setupCommand(config: Configuration, upgrade: boolean, writ
 /** Makes the template unless there is one of these very assets, or another process serves pods and makes its own. */
 async function ensureTemplate(config: Configuration, assets: Assets, write: Write): Promise<void> {
   const stamp = join(config.root, 'templates-of');
+  if (config.template !== 'on') return; // each pod has its own made, or none
   const isMade = (await readFileIfThere(stamp)) === assets.key && (await isThere(join(config.root, 'templates')));
   if (isMade || process.getuid?.() !== 0) return;
   const { isServed } = await import('#host/is-served.ts');

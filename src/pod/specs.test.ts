@@ -51,6 +51,21 @@ const envOf = (container: string) =>
       .env.map(({ name, value }) => [name, value]),
   );
 
+test('sandboxSpecOf() takes a choice of template from the annotation, and names those there are for another', () => {
+  const templateOf = (annotations: string) =>
+    specsOf(
+      `{ apiVersion: v1, kind: Pod, metadata: { name: web, annotations: ${annotations} }, spec: { containers: [{ name: a, image: i }] } }`,
+    ).sandbox().template;
+  assert.equal(templateOf('{}'), 'on');
+  for (const choice of ['on', 'namespace', 'off']) {
+    assert.equal(templateOf(`{ podvm.dev/template: "${choice}" }`), choice);
+  }
+  assert.throws(() => templateOf('{ podvm.dev/template: mine }'), {
+    kind: 'invalid',
+    message: /podvm.dev\/template must be one of on, namespace, off, got "mine"/,
+  });
+});
+
 test('containerSpecOf() refuses a reference to what is missing, unless it is optional', () => {
   assert.throws(() => envOf('envFrom: [{ configMapRef: { name: other } }]'), /Cannot find the ConfigMap shop\/other/);
   const missing = (kind: string) => `env: [{ name: X, valueFrom: { ${kind}: { name: c, key: none } } }]`;

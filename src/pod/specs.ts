@@ -1,5 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import type { ContainerDevice, ContainerMount, ContainerSpec, MountSource, SandboxSpec } from '#sandbox/sandbox.ts';
+import { templateChoices } from '#sandbox/template-choice.ts';
 import type { PodFacts } from './downward.ts';
 import { environmentOf } from './environment.ts';
 import { expand } from './expand.ts';
@@ -55,15 +56,16 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
 /** Of a pod with `hostUsers: false`. Any run will do: the machine has no other pod to keep apart from it. */
 const podIds = { containerId: 0, hostId: 65_536, size: 65_536 };
 
-/** The annotation that decides whether the pod's machine may be a clone of the node's template. */
+/** The annotation that decides with whom the pod's machine may share a template. */
 export const templateAnnotation = 'podvm.dev/template';
 
 function templateOf({ namespace, name, annotations }: Pod['metadata']): SandboxSpec['template'] {
   const value = annotations[templateAnnotation] ?? 'on';
-  if (value === 'on' || value === 'off') return value;
+  const found = templateChoices.find((choice) => choice === value);
+  if (found !== undefined) return found;
   throw new PodvmError(
     'invalid',
-    `Cannot run ${namespace}/${name}: annotation ${templateAnnotation} must be "on" or "off", got ${JSON.stringify(value)}`,
+    `Cannot run ${namespace}/${name}: annotation ${templateAnnotation} must be one of ${templateChoices.join(', ')}, got ${JSON.stringify(value)}`,
   );
 }
 

@@ -72,6 +72,7 @@ test('no machine is handed out twice, and a pool that is empty keeps nobody wait
 const others: Record<string, Partial<SandboxSpec>> = {
   'that has no network': { network: 'none' },
   'that wants a machine of its own': { template: 'off' },
+  "that shares with its namespace's pods alone": { template: 'namespace' },
   'whose scratch disk has another size': { resources: { ephemeralStorageBytes: 64 * 1024 * 1024 } },
 };
 for (const [which, spec] of Object.entries(others)) {

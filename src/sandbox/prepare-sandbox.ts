@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { Attachment, AttachmentOwner } from '#network/network.ts';
-import type { Machine } from '#vm/driver.ts';
+import type { Machine, MachineShape } from '#vm/driver.ts';
 import { consoleTail } from './console-tail.ts';
 import { scratchSerial } from './create-container.ts';
 import type { SandboxLimits } from './limits.ts';
@@ -129,7 +129,13 @@ async function checkSpace(context: PrepareContext): Promise<void> {
 async function findTemplate({ order, context }: Plan, signal: AbortSignal): Promise<'restore' | 'boot'> {
   const { template, size, network } = order;
   if (template === 'off' || size.nominal === undefined) return 'boot';
-  return await context.templates.ensure({ ...size.nominal, hasNic: network !== 'none' }, signal);
+  const shape = { ...size.nominal, hasNic: network !== 'none', ...tenantOf(order) };
+  return await context.templates.ensure(shape, signal);
+}
+
+/** Nobody's order (`''`) has a tenant of its own too: whoever asks for its namespace's never gets the node's template. */
+function tenantOf({ template, owner }: PrepareOrder): Pick<MachineShape, 'tenant'> {
+  return template === 'namespace' ? { tenant: owner?.podNamespace ?? '' } : {};
 }
 
 function prepareNetwork({ order, context, record }: Plan, signal: AbortSignal): Promise<Attachment> {
@@ -159,7 +165,7 @@ async function startMachine(
   if (from === 'restore' && nominal !== undefined) {
     try {
       const hostLimits = limitsFor(nominal.memoryMiB);
-      return await driver.start({ ...rest, ...nominal, hostLimits, from }, signal);
+      return await driver.start({ ...rest, ...nominal, ...tenantOf(order), hostLimits, from }, signal);
     } catch (error) {
       if (signal.aborted) throw error;
       context.surroundings.log.warn('cannot restore, booting instead', { sandbox: record.id, why: messageOf(error) });

@@ -1,5 +1,6 @@
 import type { Duplex, Readable, Writable } from 'node:stream';
 import type { InterfaceCounters, MetricFigures } from './guest-calls.ts';
+import type { TemplateChoice } from './template-choice.ts';
 import type { UserNamespace } from './user-namespace.ts';
 
 /**
@@ -77,8 +78,11 @@ export interface SandboxSpec {
   readonly annotations: Readonly<Record<string, string>>;
   readonly hostname: string;
   readonly network: 'cni' | 'none';
-  /** `off`: the machine boots by itself and shares no memory, and no kernel address layout, with others. */
-  readonly template: 'on' | 'off';
+  /**
+   * With whom its machine shares memory, and a kernel address layout: whoever is restored from the same template. `off`:
+   * with nobody, it boots by itself.
+   */
+  readonly template: TemplateChoice;
   /** Images that its containers will ask for: those that are here are plugged while the sandbox starts. */
   readonly images: readonly string[];
   readonly hostPorts: readonly HostPort[];

@@ -14,6 +14,7 @@ import { machineSizeOf } from './resources.ts';
 import type { Sandbox, Sandboxes, SandboxSpec } from './sandbox.ts';
 import { startSandbox, type StartContext } from './start-sandbox.ts';
 import { sweep } from './sweep.ts';
+import type { TemplateChoice } from './template-choice.ts';
 import { createTemplates } from './templates.ts';
 
 export interface OpenSandboxesOptions {
@@ -24,13 +25,18 @@ export interface OpenSandboxesOptions {
   readonly limits?: SandboxLimits;
   /** Machines that wait for a pod; default 0. */
   readonly poolSize?: number;
+  /** What pods may share at most; default `on`. */
+  readonly template?: TemplateChoice;
   /** Default: the system's. */
   readonly surroundings?: Omit<Surroundings, 'log'>;
 }
 
 /** Disposing stops what still runs and gives the directory free. */
 export interface OpenSandboxes extends Sandboxes, AsyncDisposable {
-  /** Makes what a first pod would wait for otherwise: the template; or all of the pool's machines, too. */
+  /**
+   * Makes what a first pod would wait for otherwise: the template, where the node's pods share one; or all of the pool's
+   * machines, too.
+   */
   warmUp(what: 'template' | 'pool', signal: AbortSignal): Promise<void>;
 }
 
@@ -39,7 +45,7 @@ export interface OpenSandboxes extends Sandboxes, AsyncDisposable {
  * podvm works in it.
  */
 export async function openSandboxes(options: OpenSandboxesOptions, signal: AbortSignal): Promise<OpenSandboxes> {
-  const { parts, log, limits = defaultLimits, poolSize = 0 } = options;
+  const { parts, log, limits = defaultLimits, poolSize = 0, template = 'on' } = options;
   const root = join(options.directory, 'sandboxes');
   await mkdir(root, { recursive: true, mode: 0o711 });
   await using undo = new AsyncDisposableStack();
@@ -59,6 +65,7 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
     templates,
     pool,
     gate: createGate(limits.maxStarts),
+    template,
   };
   return new SandboxTable(context, starting, undo.move());
 }
@@ -115,9 +122,9 @@ class SandboxTable implements OpenSandboxes {
   }
 
   async warmUp(what: 'template' | 'pool', signal: AbortSignal): Promise<void> {
-    const { limits, templates, pool } = this.#context;
+    const { limits, templates, pool, template } = this.#context;
     const { nominal } = machineSizeOf('a machine', {}, limits.size);
-    if (nominal !== undefined) await templates.ensure({ ...nominal, hasNic: true }, signal);
+    if (nominal !== undefined && template === 'on') await templates.ensure({ ...nominal, hasNic: true }, signal);
     if (what === 'pool') await pool.filled();
   }
 

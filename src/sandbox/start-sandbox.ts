@@ -33,6 +33,7 @@ import { limitOnHost } from './resize.ts';
 import { cgroupResourcesOf, machineSizeOf } from './resources.ts';
 import type { SandboxSpec } from './sandbox.ts';
 import { createShareMode } from './share-mode.ts';
+import { stricterOf, type TemplateChoice } from './template-choice.ts';
 import { together } from './together.ts';
 import { checkUserNamespace, type UserNamespace } from './user-namespace.ts';
 
@@ -40,6 +41,8 @@ export interface StartContext extends PrepareContext {
   readonly names: Names;
   readonly pool: Pool;
   readonly gate: Gate;
+  /** What the node's pods may share at most. */
+  readonly template: TemplateChoice;
 }
 
 interface Plan {
@@ -101,7 +104,7 @@ function planStart(spec: SandboxSpec, context: StartContext): Plan {
     context,
     owner,
     phases,
-    order: { size, network, template, owner },
+    order: { size, network, template: stricterOf(template, context.template), owner },
     blockPaths: blockPathsOf(spec),
   };
 }

@@ -100,13 +100,14 @@ async function makeTemplate(context: TemplatesContext, shape: MachineShape, sign
     await link.call('stats', {}, signal);
     await link.call('prepareShares', {}, signal); // or the first shared volume of each pod waited half a second for it
   };
-  const { memoryMiB, vcpus } = shape;
+  const { memoryMiB, vcpus, tenant } = shape;
+  const size = { memoryMiB, vcpus, ...(tenant === undefined ? {} : { tenant }) };
   await parts.driver.makeTemplate(
-    { id, directory: directory.machinePath, memoryMiB, vcpus, uid, netns, from: 'boot', ...(tap && { tap }) },
+    { id, directory: directory.machinePath, ...size, uid, netns, from: 'boot', ...(tap && { tap }) },
     exercise,
     signal,
   );
-  surroundings.log.info('template made', { memoryMiB, vcpus, ms: surroundings.nowMs() - startedMs });
+  surroundings.log.info('template made', { ...size, ms: surroundings.nowMs() - startedMs });
 }
 
 function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {

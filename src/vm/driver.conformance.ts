@@ -411,5 +411,23 @@ function describeTemplates(bench: Bench): void {
     assert.equal(machine.state, 'running');
     await machine.kill();
     await assertNothingLeft(bench(), clone);
+    assert.equal(await driver.hasTemplate({ memoryMiB, vcpus, hasNic: false, tenant: 'a' }), false);
+    const tenants = await bench().makeSpec();
+    await assert.rejects(driver.start({ ...tenants, tenant: 'a', from: 'restore' }, soon()), kind('notFound'));
+  });
+
+  test("makes a tenant's, from which that one's machines alone are restored", async () => {
+    const { driver } = bench();
+    const shaped = { ...(await bench().makeSpec()), vcpus: 2 }; // no other test's
+    const { memoryMiB, vcpus } = shaped;
+    await driver.makeTemplate({ ...shaped, tenant: 'a' }, async () => {}, soon());
+    const has = async (tenant?: string) =>
+      await driver.hasTemplate({ memoryMiB, vcpus, hasNic: false, ...(tenant === undefined ? {} : { tenant }) });
+    assert.deepEqual([await has('a'), await has('b'), await has()], [true, false, false]);
+    const clone = { ...(await bench().makeSpec()), vcpus, tenant: 'a' };
+    await using machine = await driver.start({ ...clone, from: 'restore' }, soon());
+    assert.equal(machine.state, 'running');
+    await machine.kill();
+    await assertNothingLeft(bench(), clone);
   });
 }

@@ -48,6 +48,8 @@ export interface MachineSpec {
   /** Network namespace to run in (path), and the tap in it that is the machine's one NIC, if it has one. */
   readonly netns?: string;
   readonly tap?: { readonly name: string; readonly mac: string };
+  /** Of its shape; see there. */
+  readonly tenant?: string;
   /** `restore`: from the template of this shape; `boot`: from the kernel. */
   readonly from: 'restore' | 'boot';
 }
@@ -66,6 +68,8 @@ export interface MachineShape {
   readonly memoryMiB: number;
   readonly vcpus: number;
   readonly hasNic: boolean;
+  /** Whose machines alone share the template, any text; absent: all machines of the node do. */
+  readonly tenant?: string;
 }
 
 /** Where a disk's content is: a file of the machine's directory, by name, or a block device of the host. */

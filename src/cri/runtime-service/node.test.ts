@@ -81,7 +81,7 @@ test('the node says who it is, that it is ready, and only what it can', async ()
   );
   assert.deepEqual(
     quiet.runtimeHandlers.map(({ name }) => name),
-    ['', 'podvm', 'podvm-own-boot'],
+    ['', 'podvm', 'podvm-namespace', 'podvm-own-boot'],
   );
   for (const { features } of quiet.runtimeHandlers) {
     assert.deepEqual([features?.recursiveReadOnlyMounts, features?.userNamespaces], [true, true]);

@@ -13,7 +13,7 @@ import {
   type MachineState,
 } from '../driver.ts';
 import { MachineLife } from '../machine-life.ts';
-import { assertMachineSpec } from '../machine-spec.ts';
+import { assertMachineSpec, shapeOf } from '../machine-spec.ts';
 
 /**
  * A driver without a hypervisor, for tests of the layers above: machines live in memory, and the test plays the guest
@@ -45,8 +45,7 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
     },
     async start(spec, signal) {
       assertMachineSpec(spec);
-      const { memoryMiB, vcpus, tap } = spec;
-      if (spec.from === 'restore' && !templates.has(JSON.stringify({ memoryMiB, vcpus, hasNic: tap !== undefined }))) {
+      if (spec.from === 'restore' && !templates.has(JSON.stringify(shapeOf(spec)))) {
         throw new PodvmError('notFound', `Cannot restore machine ${spec.id}: there is no template of its shape`);
       }
       await access(spec.directory);
@@ -67,8 +66,7 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
       } finally {
         await machine.kill();
       }
-      const { memoryMiB, vcpus, tap } = spec;
-      templates.add(JSON.stringify({ memoryMiB, vcpus, hasNic: tap !== undefined }));
+      templates.add(JSON.stringify(shapeOf(spec)));
     },
     sweep: async () => undefined,
     adopt(record) {

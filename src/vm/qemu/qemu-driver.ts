@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
 import { isRunning, killProcess, logTail, type JailedProcess } from '#host/jailed-process.ts';
-import type { Accelerator, Machine, MachineDriver, MachineRecord, MachineShape, MachineSpec } from '../driver.ts';
-import { assertMachineSpec } from '../machine-spec.ts';
+import type { Accelerator, Machine, MachineDriver, MachineRecord, MachineSpec } from '../driver.ts';
+import { assertMachineSpec, shapeOf } from '../machine-spec.ts';
 import { qemuArguments } from './command-line.ts';
 import { connectWhenListening } from './connect-socket.ts';
 import { ConsoleLog } from './console-log.ts';
@@ -84,10 +84,6 @@ async function makeTemplate(
   await exercise(machine);
   await machine.freeze(signal);
   await templates.publish(shapeOf(spec), files);
-}
-
-function shapeOf({ memoryMiB, vcpus, tap }: MachineSpec): MachineShape {
-  return { memoryMiB, vcpus, hasNic: tap !== undefined };
 }
 
 /** `MachineDriver.start`, for the probe, which watches what only QEMU tells. */

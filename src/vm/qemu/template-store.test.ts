@@ -1,6 +1,18 @@
 import assert from 'node:assert/strict';
 import type { Stats } from 'node:fs';
-import { appendFile, chmod, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -81,6 +93,15 @@ describe('TemplateStore', { skip }, () => {
     await using house = await emptyHouse();
     await assert.rejects(house.store.publish('k', { memory: '/no/such', state: '/no/such' }), { code: 'ENOENT' });
     assert.deepEqual(await readdir(join(house.directory, 'templates')), []);
+  });
+
+  it('keys() names all but what is being made, the one made first first', async () => {
+    await using house = await emptyHouse();
+    await house.publish('late');
+    await house.publish('early');
+    await mkdir(join(house.directory, 'templates/.making-x'));
+    await utimes(join(house.directory, 'templates/early'), 1, 1);
+    assert.deepEqual(await house.store.keys(), ['early', 'late']);
   });
 
   it('collect() removes all but those to keep', async () => {

@@ -69,7 +69,26 @@ export class TemplateStore {
     await rm(join(this.#directory, key), { recursive: true, force: true });
   }
 
-  /** Removes all templates but those to keep. VMMs that run from one have its files open, and go on. */
+  /** Keys of all templates, the one made first first. */
+  async keys(): Promise<readonly string[]> {
+    const names = (await readdir(this.#directory)).filter((name) => !name.startsWith('.'));
+    const found = await Promise.all(
+      names.map(async (key) => {
+        // A template's directory last changed when its record was written; `find` may just be removing a bad one.
+        const stats = await stat(join(this.#directory, key), { bigint: true }).catch(() => undefined);
+        return stats === undefined ? [] : [{ key, madeNs: stats.mtimeNs }];
+      }),
+    );
+    return found
+      .flat()
+      .sort((one, other) => Number(one.madeNs - other.madeNs))
+      .map(({ key }) => key);
+  }
+
+  /**
+   * Removes all but those to keep, and with them what a `publish` has not finished: none may be under way. VMMs that run
+   * from one have its files open, and go on.
+   */
   async collect(isKept: (key: string) => boolean): Promise<void> {
     for (const key of await readdir(this.#directory)) if (!isKept(key)) await this.remove(key);
   }

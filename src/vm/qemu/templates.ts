@@ -9,10 +9,15 @@ import type { QemuDriverOptions } from './qemu-driver.ts';
 import { TemplateStore, type TemplateFiles } from './template-store.ts';
 import { hostTscKHz } from './tsc.ts';
 
+/** Templates of tenants that a node keeps, all of one generation; each is some 100 MB on disk. */
+export const maxTenantTemplates = 16;
+
 /** The templates of one driver, by the shape of machine they are for. */
 export class Templates {
   readonly #store: TemplateStore;
   readonly #options: QemuDriverOptions;
+  /** One is published at a time: what is half made looks like what a killed process left. */
+  #published: Promise<unknown> = Promise.resolve();
 
   constructor(directory: string, options: QemuDriverOptions) {
     this.#store = new TemplateStore(directory);
@@ -23,18 +28,35 @@ export class Templates {
     return await this.#store.find(await templateKey(this.#options, shape));
   }
 
-  /** Templates of other kernels, agents or QEMUs go: this driver will never ask for them. */
+  /**
+   * Templates of other kernels, agents or QEMUs go: this driver will never ask for them. So do the oldest of tenants
+   * where there are too many; what began as their copy goes on, and the next of that tenant's pods has it made anew.
+   */
   async publish(shape: MachineShape, files: TemplateFiles): Promise<void> {
     const key = await templateKey(this.#options, shape);
-    await this.#store.publish(key, files);
-    const generation = key.slice(0, key.indexOf('-'));
-    await this.#store.collect((other) => other.startsWith(`${generation}-`));
+    const publishing = this.#published.then(async () => {
+      await this.#store.publish(key, files);
+      const kept = keptBeside(key, await this.#store.keys());
+      await this.#store.collect((other) => kept.has(other));
+    });
+    this.#published = publishing.catch(() => {}); // its own caller hears of it
+    await publishing;
   }
 }
 
+/** What stays when `key` was just published, of all keys from the oldest on; itself, whatever a clock says. */
+function keptBeside(key: string, keys: readonly string[]): ReadonlySet<string> {
+  const partsOf = (other: string) => other.split('-');
+  const [generation] = partsOf(key);
+  const others = keys.filter((other) => other !== key && partsOf(other)[0] === generation);
+  const isTenants = (other: string) => partsOf(other).length === 3;
+  const room = isTenants(key) ? maxTenantTemplates - 1 : maxTenantTemplates;
+  return new Set([key, ...others.filter((other) => !isTenants(other)), ...others.filter(isTenants).slice(-room)]);
+}
+
 /**
- * `<generation>-<shape>`: hashes of all that decides what is in a template. The generation is that of the parts (QEMU,
- * kernel, agent, and their arguments), the shape that of the machine.
+ * `<generation>-<shape>`, of a tenant's `<generation>-<shape>-<tenant>`: hashes of all that decides what is in a
+ * template. The generation is that of the parts (QEMU, kernel, agent, and their arguments), the shape that of the machine.
  */
 async function templateKey(options: QemuDriverOptions, shape: MachineShape): Promise<string> {
   const { sysroot, kernel, initramfs } = options.assets;
@@ -50,7 +72,9 @@ async function templateKey(options: QemuDriverOptions, shape: MachineShape): Pro
     start: { kind: 'freeze', kernelArguments: kernelWords },
     tap: shape.hasNic ? { name: 'tap', mac: '' } : undefined,
   });
-  return `${hashOf([parts, processor, kernelWords])}-${hashOf(arguments_)}`;
+  // Longer, so that no tenant finds a name that would give it another's.
+  const tenant = shape.tenant === undefined ? '' : `-${hashOf(shape.tenant, 32)}`;
+  return `${hashOf([parts, processor, kernelWords])}-${hashOf(arguments_)}${tenant}`;
 }
 
 /**
@@ -85,6 +109,6 @@ async function fileIdentity(path: string): Promise<readonly string[]> {
   return [path, String(ino), String(size), String(mtimeNs)];
 }
 
-function hashOf(value: unknown): string {
-  return createHash('sha256').update(JSON.stringify(value)).digest('hex').slice(0, 16);
+function hashOf(value: unknown, digits = 16): string {
+  return createHash('sha256').update(JSON.stringify(value)).digest('hex').slice(0, digits);
 }

@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { silentLog } from '#host/log.ts';
+import type { MachineShape } from '#vm/driver.ts';
+import { sandboxSpec } from './examples.ts';
+import { createFakeParts } from './fake-parts.ts';
+import type { SandboxSpec } from './sandbox.ts';
+import { openSandboxes } from './sandboxes.ts';
+import { stricterOf, type TemplateChoice } from './template-choice.ts';
+
+const never = new AbortController().signal;
+
+/** A node that has no template yet; says what was made, and from what each machine began. */
+async function openNode(template?: TemplateChoice) {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-choice-'));
+  const parts = createFakeParts(directory);
+  const made: (string | undefined)[] = [];
+  const began: (string | undefined)[] = [];
+  const tenantOf = ({ tenant }: Pick<MachineShape, 'tenant'>) => tenant ?? 'the node';
+  const { driver } = parts;
+  const start = driver.start.bind(driver);
+  driver.hasTemplate = async (shape) => made.includes(tenantOf(shape));
+  driver.makeTemplate = async (spec) => void made.push(tenantOf(spec));
+  driver.start = (spec, signal) => {
+    began.push(spec.from === 'boot' ? 'a boot' : tenantOf(spec));
+    return start(spec, signal);
+  };
+  const sandboxes = await openSandboxes(
+    { directory, parts, log: silentLog, ...(template === undefined ? {} : { template }) },
+    never,
+  );
+  return {
+    made,
+    began,
+    sandboxes,
+    run: (namespace: string, name: string, choice: SandboxSpec['template']) =>
+      sandboxes.run({ ...sandboxSpec, namespace, name, template: choice }, never),
+    async [Symbol.asyncDispose]() {
+      await sandboxes[Symbol.asyncDispose]();
+      assert.deepEqual([...parts.alive], []);
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+test('stricterOf() is the one that shares less', () => {
+  assert.equal(stricterOf('on', 'namespace'), 'namespace');
+  assert.equal(stricterOf('off', 'namespace'), 'off');
+  assert.equal(stricterOf('on', 'on'), 'on');
+});
+
+test('run() restores a pod from the template that it asks for, made once for each namespace', async () => {
+  await using node = await openNode();
+  await node.run('shop', 'a', 'namespace');
+  await node.run('bank', 'a', 'namespace');
+  await node.run('shop', 'b', 'namespace');
+  await node.run('shop', 'c', 'on');
+  await node.run('shop', 'd', 'off');
+  assert.deepEqual(node.began, ['shop', 'bank', 'shop', 'the node', 'a boot']);
+  assert.deepEqual(node.made, ['shop', 'bank', 'the node']);
+});
+
+test('run() lets no pod share more than its node allows, whatever it asks for', async () => {
+  await using node = await openNode('namespace');
+  await node.sandboxes.warmUp('template', never);
+  assert.deepEqual(node.made, [], 'nobody would use the node’s');
+  for (const choice of ['on', 'namespace', 'off'] as const) await node.run('shop', choice, choice);
+  assert.deepEqual(node.began, ['shop', 'shop', 'a boot']);
+  await using strict = await openNode('off');
+  for (const choice of ['on', 'namespace', 'off'] as const) await strict.run('shop', choice, choice);
+  assert.deepEqual([strict.began, strict.made], [['a boot', 'a boot', 'a boot'], []]);
+});

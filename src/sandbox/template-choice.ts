@@ -1,0 +1,8 @@
+/** With whom a pod's machine may share a template, from the most to nobody: all of the node, its namespace, none. */
+export const templateChoices = ['on', 'namespace', 'off'] as const;
+export type TemplateChoice = (typeof templateChoices)[number];
+
+/** A node's choice bounds what its pods may share: a pod can ask for less, never for more. */
+export function stricterOf(one: TemplateChoice, other: TemplateChoice): TemplateChoice {
+  return templateChoices.indexOf(one) > templateChoices.indexOf(other) ? one : other;
+}

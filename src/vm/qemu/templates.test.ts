@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { describe, it } from 'node:test';
+import { inside } from './jail.ts';
+import type { QemuDriverOptions } from './qemu-driver.ts';
+import { maxTenantTemplates, Templates } from './templates.ts';
+
+const skip = process.getuid?.() === 0 ? false : 'needs root: templates are made root’s';
+const shape = { memoryMiB: 512, vcpus: 1, hasNic: true };
+const of = (tenant: string) => ({ ...shape, tenant });
+
+/** Templates of machines that never were: their key and their keeping ask for files only. */
+async function emptyHouse() {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-templates-'));
+  const place = join(directory, 'templates');
+  const assets = {
+    sysroot: join(directory, 'sysroot'),
+    kernel: join(directory, 'kernel'),
+    initramfs: join(directory, 'initramfs'),
+  };
+  const options: QemuDriverOptions = { assets, accelerator: 'tcg' };
+  const qemu = join(assets.sysroot, inside.qemu);
+  await mkdir(dirname(qemu), { recursive: true });
+  for (const path of [qemu, assets.kernel, assets.initramfs]) await writeFile(path, '');
+  const templates = new Templates(place, options);
+  let published = 0;
+  const keyOf = async (wanted: Parameters<Templates['find']>[0]) => basename((await templates.find(wanted)) ?? '');
+  return {
+    templates,
+    options,
+    keyOf,
+    keys: () => readdir(place),
+    async publish(wanted: Parameters<Templates['find']>[0]): Promise<string> {
+      published += 1;
+      const files = { memory: join(directory, `memory-${published}`), state: join(directory, `state-${published}`) };
+      for (const path of Object.values(files)) await writeFile(path, 'x');
+      await templates.publish(wanted, files);
+      return await keyOf(wanted);
+    },
+    /** As if it had been made in that second. */
+    makeOld: (key: string, second: number) => utimes(join(place, key), second, second),
+    [Symbol.asyncDispose]: () => rm(directory, { recursive: true, force: true }),
+  };
+}
+
+describe('Templates', { skip }, () => {
+  it("find() gives a tenant its own alone: not the node's, not another's, and the node never a tenant's", async () => {
+    await using house = await emptyHouse();
+    const { templates } = house;
+    const node = await house.publish(shape);
+    assert.equal(await templates.find(of('shop')), undefined);
+    const shop = await house.publish(of('shop'));
+    assert.equal(await templates.find(of('bank')), undefined);
+    const bank = await house.publish(of('bank'));
+    assert.equal(new Set([node, shop, bank]).size, 3);
+    assert.deepEqual(new Set(await house.keys()), new Set([node, shop, bank]));
+    assert.ok(shop.startsWith(`${node}-`) && bank.startsWith(`${node}-`), 'of one generation and shape');
+    assert.deepEqual([await house.keyOf(shape), await house.keyOf(of('shop'))], [node, shop]);
+  });
+
+  it('find() makes no path of what a tenant is called', async () => {
+    await using house = await emptyHouse();
+    for (const name of ['../../etc', '/', '', '.', '-', 'x'.repeat(10_000)]) {
+      assert.match(await house.publish(of(name)), /^[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{32}$/);
+    }
+  });
+
+  it("publish() lets the tenants' oldest go when there are too many, and nobody else's", async () => {
+    await using house = await emptyHouse();
+    const node = await house.publish(shape);
+    await house.makeOld(node, 1);
+    const ofTenants: string[] = [];
+    for (let count = 0; count < maxTenantTemplates; count += 1) {
+      const key = await house.publish(of(`tenant-${count}`));
+      await house.makeOld(key, 100 - count); // the later ones are older
+      ofTenants.push(key);
+    }
+    assert.deepEqual(new Set(await house.keys()), new Set([node, ...ofTenants]), 'as many as may be');
+    await house.publish({ ...shape, hasNic: false });
+    assert.equal((await house.keys()).length, maxTenantTemplates + 2, 'one that is no tenant’s takes no place');
+
+    const next = await house.publish(of('next'));
+    const keys = new Set(await house.keys());
+    assert.equal(keys.size, maxTenantTemplates + 2);
+    assert.ok(keys.has(next) && keys.has(node));
+    assert.ok(!keys.has(ofTenants.at(-1) ?? ''), 'the oldest is gone');
+  });
+
+  it('publish() keeps the one it was called for, though the clock has gone back', async () => {
+    await using house = await emptyHouse();
+    for (let count = 0; count < maxTenantTemplates; count += 1) {
+      await house.makeOld(await house.publish(of(`tenant-${count}`)), 2 ** 33);
+    }
+    assert.notEqual(await house.publish(of('next')), '');
+    assert.equal((await house.keys()).length, maxTenantTemplates);
+  });
+
+  it('publish() lets those of another generation go, tenants’ too', async () => {
+    await using house = await emptyHouse();
+    await house.publish(shape);
+    await house.publish(of('shop'));
+    await writeFile(house.options.assets.kernel, 'a newer one');
+    const now = await house.publish(shape);
+    assert.deepEqual(await house.keys(), [now]);
+  });
+
+  it('publish() of many at a time loses none', async () => {
+    await using house = await emptyHouse();
+    const names = Array.from({ length: maxTenantTemplates }, (_, at) => `tenant-${at}`);
+    const keys = await Promise.all(names.map((name) => house.publish(of(name))));
+    assert.deepEqual(new Set(await house.keys()), new Set(keys));
+  });
+
+  it('publish() goes on after one that failed', async () => {
+    await using house = await emptyHouse();
+    const missing = { memory: '/no/such', state: '/no/such' };
+    await assert.rejects(house.templates.publish(shape, missing), { code: 'ENOENT' });
+    assert.notEqual(await house.publish(shape), '');
+  });
+});
