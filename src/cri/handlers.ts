@@ -11,7 +11,7 @@ export const handlers = {
   podvm: 'on',
   /** Restored from a template that only pods of its namespace are. */
   'podvm-namespace': 'namespace',
-  /** Boots by itself: shares no memory, and no kernel address layout, with other pods. */
+  /** Boots by itself: shares no memory, and no random numbers drawn at boot, with other pods. */
   'podvm-own-boot': 'off',
 } as const satisfies Record<string, SandboxSpec['template']>;
 

@@ -79,8 +79,8 @@ export interface SandboxSpec {
   readonly hostname: string;
   readonly network: 'cni' | 'none';
   /**
-   * With whom its machine shares memory, and a kernel address layout: whoever is restored from the same template. `off`:
-   * with nobody, it boots by itself.
+   * With whom its machine shares pages, and what its kernel drew at random at boot: whoever is restored from the same
+   * template. `off`: with nobody, it boots by itself.
    */
   readonly template: TemplateChoice;
   /** Images that its containers will ask for: those that are here are plugged while the sandbox starts. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { appendFile, chmod, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
@@ -140,6 +140,31 @@ describe('templates', { skip, timeout: 600_000 }, () => {
       house.sandboxes.run(spec('large', { resources: { memoryLimitBytes: 600 * 1024 * 1024 } }), soon()),
     ]);
     for (const sandbox of [off, large]) assert.doesNotMatch(await mountsOf(sandbox), / \/template /);
+  });
+
+  test('pods of a namespace share one with each other and with nobody else', async () => {
+    await using house = await open();
+    const of = (namespace: string, name: string) =>
+      house.sandboxes.run(spec(name, { namespace, template: 'namespace' }), soon());
+    await house.sandboxes.warmUp('template', soon()); // there already, unless this test runs alone
+    const before = await readdir(join(templates, 't'));
+    const keys = async () => (await readdir(join(templates, 't'))).filter((key) => !before.includes(key)).sort();
+    const templateOf = async (sandbox: Sandbox) => / (\S*) \/template /.exec(await mountsOf(sandbox))?.[1];
+
+    const shop = await of('shop', 'one');
+    assert.equal((await keys()).length, 1, 'the node’s was not taken');
+    const bank = await of('bank', 'one');
+    const made = await keys();
+    assert.equal(made.length, 2);
+    const second = await of('shop', 'two');
+    assert.deepEqual(await keys(), made, 'the third pod found one');
+
+    const [inShop, inBank, inSecond] = await Promise.all([shop, bank, second].map(templateOf));
+    assert.equal(inShop, inSecond);
+    assert.notEqual(inShop, inBank);
+    assert.deepEqual(new Set([inShop, inBank].map((path) => basename(path ?? ''))), new Set(made));
+    for (const pod of [shop, bank, second]) assert.equal((await ask(pod)).hostname, pod === second ? 'two' : 'one');
+    for (const key of made) await rm(join(templates, 't', key), { recursive: true });
   });
 
   test('a pod without a network is restored too, from one without a NIC', async () => {
