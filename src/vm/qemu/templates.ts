@@ -9,7 +9,7 @@ import type { QemuDriverOptions } from './qemu-driver.ts';
 import { TemplateStore, type TemplateFiles } from './template-store.ts';
 import { hostTscKHz } from './tsc.ts';
 
-/** Templates of tenants that a node keeps, all of one generation; each is some 100 MB on disk. */
+/** Templates of tenants that a node keeps. On disk each was 410 MB with 12 GiB of nominal memory. */
 export const maxTenantTemplates = 16;
 
 /** The templates of one driver, by the shape of machine they are for. */
