@@ -26,7 +26,7 @@ const stream = fc.oneof(fc.nat(12), fc.constantFrom(0x7fff_ffff, 0xffff_ffff));
 const event = fc.oneof(
   fc.jsonValue(),
   fc.record({
-    kind: fc.constantFrom('exited', 'oomKilled', 'log', 'welcome'),
+    kind: fc.constantFrom('exited', 'oomKilled', 'terminationMessage', 'log', 'welcome'),
     containerId: fc.oneof(fc.constantFrom('a', '..', '../b', ''), fc.string()),
     execId: fc.option(fc.string(), { nil: undefined }),
     exitCode: fc.oneof(fc.nat(255), fc.constantFrom(-1, 256, 1.5, 1e300)),
@@ -35,6 +35,7 @@ const event = fc.oneof(
     finishedAtMs: fc.oneof(fc.double(), fc.constantFrom(1e300, -1)),
     level: fc.constantFrom('info', 'warn', 'loud'),
     text: fc.string(),
+    data: fc.string(),
   }),
 );
 const message = fc.record({

@@ -268,12 +268,13 @@ async function runPreStop(
 function exitOf(container: PodContainer, exit: ContainerExit, tail: string): Exit {
   const usesLog =
     container.terminationMessagePolicy === 'FallbackToLogsOnError' && exit.exitCode !== 0 && !exit.message;
-  const message = usesLog ? tail : exit.message;
+  const said = [exit.message, exit.terminationLog].filter((text) => text !== undefined).join(': ');
+  const message = usesLog ? tail : said;
   return {
     exitCode: exit.exitCode,
     ...(exit.signal === undefined ? {} : { signal: exit.signal }),
     reason: exit.reason,
-    ...(message === undefined || message === '' ? {} : { message }),
+    ...(message === '' ? {} : { message }),
     finishedAtMs: exit.finishedAt.getTime(),
   };
 }

@@ -27,7 +27,11 @@ export interface FakeBehaviour {
 
 export interface FakeContainer extends Container {
   readonly spec: ContainerSpec;
-  exit(exitCode: number, reason?: ContainerExit['reason'], message?: string): void;
+  exit(
+    exitCode: number,
+    reason?: ContainerExit['reason'],
+    texts?: Pick<ContainerExit, 'message' | 'terminationLog'>,
+  ): void;
   /** Resolves when every follower has taken it. */
   print(text: string): Promise<void>;
 }
@@ -38,8 +42,8 @@ export interface FakeSandboxes extends Sandboxes {
   readonly runs: readonly SandboxSpec[];
   running(): string[];
   current(name: string): FakeContainer;
-  /** The machine dies. */
-  crash(failure: string): void;
+  /** The machine dies, having told this last termination message of each container. */
+  crash(failure: string, terminationLog?: string): void;
 }
 
 export interface FakeSettings {
@@ -67,10 +71,10 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
     containers: containers.map((container) => container.status),
     ...(failure === undefined ? {} : { failure }),
   });
-  const end = (next: 'stopped' | 'failed') => {
+  const end = (next: 'stopped' | 'failed', texts: Parameters<FakeContainer['exit']>[2] = {}) => {
     if (state !== 'ready') return;
     state = next;
-    for (const container of containers) container.exit(137, 'SandboxFailed');
+    for (const container of containers) container.exit(137, 'SandboxFailed', texts);
     ended.resolve(statusNow());
   };
   const make = (spec: SandboxSpec): Sandbox => ({
@@ -133,9 +137,9 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
       if (found === undefined) throw new Error(`no container ${name}`);
       return found;
     },
-    crash(why) {
+    crash(why, terminationLog) {
       failure = why;
-      end('failed');
+      end('failed', { message: why, ...(terminationLog === undefined ? {} : { terminationLog }) });
     },
   };
 }
@@ -173,7 +177,7 @@ function createFakeContainer(
     exited: exited.promise,
     async start() {
       if (behaviour.startError !== undefined) {
-        container.exit(127, 'StartError', behaviour.startError.message);
+        container.exit(127, 'StartError', { message: behaviour.startError.message });
         throw behaviour.startError;
       }
       journal.push(`start ${label}`);
@@ -181,12 +185,12 @@ function createFakeContainer(
       startedAt = new Date(clock.now());
       behaviour.onStart?.(container);
     },
-    exit(exitCode, reason = exitCode === 0 ? 'Completed' : 'Error', message) {
+    exit(exitCode, reason = exitCode === 0 ? 'Completed' : 'Error', texts = {}) {
       if (state === 'exited') return;
       journal.push(`exit ${label} ${exitCode}`);
       state = 'exited';
       const finishedAt = new Date(clock.now());
-      exited.resolve({ exitCode, reason, finishedAt, ...(message === undefined ? {} : { message }) });
+      exited.resolve({ exitCode, reason, finishedAt, ...texts });
     },
     print(text) {
       const chunk = { stream: 'stdout', bytes: Buffer.from(text) } as const;

@@ -97,6 +97,21 @@ test('startPod() reports a machine that dies', async () => {
   assert.equal(sandboxes.journal.filter((line) => line.startsWith('start')).length, 1); // not restarted in a dead machine
 });
 
+test('startPod() reports what a container had written when its machine died, after why it died', async () => {
+  for (const [terminationLog, message] of [
+    ['out of luck', 'the VMM was killed: out of luck'],
+    [undefined, 'the VMM was killed'],
+  ] as const) {
+    const { running, clock, sandboxes, statusOf } = pod(one());
+    await clock.settle();
+    sandboxes.crash('the VMM was killed', terminationLog);
+    await running.finished;
+    const { state } = statusOf('a');
+    assert.ok(state.kind === 'terminated');
+    assert.equal(state.message, message);
+  }
+});
+
 test('startPod() fails the pod when an init container fails and may not be restarted', async () => {
   const spec = `{ restartPolicy: Never, initContainers: [{ name: i, image: x }], containers: [{ name: a, image: x }] }`;
   const { running, sandboxes } = pod(spec, { behaviours: { i: exitsWith(3) } });

@@ -43,7 +43,7 @@ function place(startFails: boolean | 'given up') {
   return { container, inbox, bugs, calls, made };
 }
 
-const deeds = ['created', 'unstartable', 'start', 'exit', 'lost', 'exec exit', 'remove'] as const;
+const deeds = ['created', 'unstartable', 'start', 'exit', 'lost', 'message', 'exec exit', 'remove'] as const;
 
 test('events in any order move a container only as its table says, and settle its end once', async () => {
   await fc.assert(
@@ -60,6 +60,7 @@ test('events in any order move a container only as its table says, and settle it
           unstartable: () => inbox.tell(() => container.becomeUnstartable(made, 127, 'not found')),
           start: () => void container.start(never).catch(() => {}),
           exit: () => inbox.tell(() => container.onGuestExit(exit)),
+          message: () => inbox.tell(() => container.onTerminationMessage('bGFzdA==')),
           lost: () => inbox.tell(() => container.becomeLost('machine gone')),
           'exec exit': () => inbox.tell(() => container.onGuestExit({ ...exit, execId: 'exec-0' })),
           remove: () => void container.remove(never).catch(() => {}),

@@ -65,6 +65,8 @@ export class GuestContainer implements Container {
   #starting: Promise<void> | undefined;
   #nextExec = 0;
   #hasGuestSaidExit = false;
+  /** Its termination message as the guest last told it, in base64: all there is should the machine die. */
+  #toldMessage = '';
 
   constructor(id: string, spec: ContainerSpec, logPath: string, home: ContainerHome) {
     this.id = id;
@@ -115,7 +117,18 @@ export class GuestContainer implements Container {
   /** The machine is gone, or going. */
   becomeLost(why: string): void {
     for (const settle of this.#execExits.values()) settle(killedExitCode);
-    this.#end({ exitCode: killedExitCode, reason: 'SandboxFailed', message: why, finishedAt: this.#home.now() });
+    const terminationLog = this.#messageText(this.#toldMessage);
+    this.#end({
+      exitCode: killedExitCode,
+      reason: 'SandboxFailed',
+      message: why,
+      ...(terminationLog === undefined ? {} : { terminationLog }),
+      finishedAt: this.#home.now(),
+    });
+  }
+
+  onTerminationMessage(data: string): void {
+    if (this.spec.terminationMessagePath !== undefined) this.#toldMessage = data;
   }
 
   onGuestExit(event: GuestExit): void {
@@ -160,13 +173,17 @@ export class GuestContainer implements Container {
     try {
       const file = { containerId: this.id, path, maxBytes: limits.maxTerminationBytes };
       const { data } = await guest.call('readFile', file, AbortSignal.timeout(limits.callTimeoutMs));
-      const bytes = Buffer.from(data, 'base64').subarray(0, limits.maxTerminationBytes); // whatever the guest answers
-      const text = bytes.toString('utf8');
-      return text === '' ? undefined : text;
+      return this.#messageText(data);
     } catch (error) {
-      if (kindOf(error) !== 'notFound') this.#log.debug('no termination message', { why: kindOf(error) });
-      return undefined;
+      if (kindOf(error) !== 'notFound') this.#log.debug('no last termination message', { why: kindOf(error) });
+      return this.#messageText(this.#toldMessage);
     }
+  }
+
+  /** Bounded, whatever the guest has sent. */
+  #messageText(base64: string): string | undefined {
+    const bytes = Buffer.from(base64, 'base64').subarray(0, this.#home.limits.maxTerminationBytes);
+    return bytes.toString('utf8') || undefined;
   }
 
   // What its user asks.

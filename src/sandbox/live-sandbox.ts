@@ -250,6 +250,9 @@ export class LiveSandbox implements Sandbox {
       case 'exited':
         this.#containers.find((container) => container.id === event.containerId)?.onGuestExit(event);
         return;
+      case 'terminationMessage':
+        this.#containers.find((container) => container.id === event.containerId)?.onTerminationMessage(event.data);
+        return;
       case 'oomKilled':
         this.#tellOutOfMemory(event.containerId);
         return;

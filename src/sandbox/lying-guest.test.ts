@@ -55,11 +55,14 @@ test('a guest that answers for another pod’s container, or for one that is not
     parts.guest.tell({ ...exit, containerId });
     parts.guest.tell({ ...exit, containerId, execId: 'exec-0' });
     parts.guest.tell({ kind: 'oomKilled', containerId });
+    parts.guest.tell({ kind: 'terminationMessage', containerId, data: 'bGll' });
   }
   await lying.sandbox.stats(never).catch(() => undefined); // what was told comes before what is asked
   assert.equal(honest.container.status.state, 'running');
   assert.equal(lying.container.status.state, 'running');
   assert.equal(honest.sandbox.status.state, 'ready');
+  parts.killMachine('gone'); // the lying one's
+  assert.equal((await lying.container.exited).terminationLog, undefined);
 });
 
 test('a guest that tells of an exit a thousand times is asked for the last message once, and its first word counts', async () => {
@@ -77,6 +80,26 @@ test('a guest that answers with more than it was asked for does not get it into 
   parts.guest.answers.set('readFile', () => ({ data, truncated: false }));
   parts.guest.tell(exit);
   assert.equal((await lying.container.exited).message?.length, defaultLimits.maxTerminationBytes);
+});
+
+test('what a guest told before its machine died is cut to what a termination message may be', async () => {
+  await using pods = await neighbours();
+  const { parts, lying } = pods;
+  const containerId = lying.container.status.id;
+  parts.guest.tell({ kind: 'terminationMessage', containerId, data: Buffer.alloc(60_000, 'x').toString('base64') });
+  parts.killMachine('gone');
+  const { message, terminationLog } = await lying.container.exited;
+  assert.deepEqual([message, terminationLog?.length], ['gone', defaultLimits.maxTerminationBytes]);
+});
+
+test('a guest that tells of a termination log which the container does not have is not heard', async () => {
+  await using pods = await neighbours();
+  const { parts, lying } = pods;
+  const { terminationMessagePath: _, ...spec } = containerSpec;
+  const container = await lying.sandbox.createContainer({ ...spec, name: 'silent' }, never);
+  parts.guest.tell({ kind: 'terminationMessage', containerId: container.status.id, data: 'bGll' });
+  parts.killMachine('gone');
+  assert.equal((await container.exited).terminationLog, undefined);
 });
 
 test('a guest cannot say that its container ended before it was made, or will', async () => {

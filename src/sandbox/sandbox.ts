@@ -201,6 +201,8 @@ export interface ContainerExit {
   readonly reason: 'Completed' | 'Error' | 'OOMKilled' | 'StartError' | 'SandboxFailed';
   /** Text of the termination log, or why it could not start; from the guest: never print raw. */
   readonly message?: string;
+  /** With `SandboxFailed`: text of the termination log as it was last heard of; from the guest: never print raw. */
+  readonly terminationLog?: string;
   readonly finishedAt: Date;
 }
 

@@ -9,7 +9,7 @@ import { containerSpec, sandboxSpec } from './examples.ts';
 import { createFakeParts, type FakeParts } from './fake-parts.ts';
 import { defaultLimits } from './limits.ts';
 import { readLog } from './read-log.ts';
-import type { Sandbox, SandboxSpec } from './sandbox.ts';
+import type { Container, Sandbox, SandboxSpec } from './sandbox.ts';
 import { openSandboxes } from './sandboxes.ts';
 
 const never = new AbortController().signal;
@@ -195,6 +195,36 @@ test('a container runs, exits with its code and tells its termination message', 
   const { exitCode, reason, message } = await container.exited;
   assert.deepEqual({ exitCode, reason, message }, { exitCode: 7, reason: 'Error', message: 'out of luck' });
   assert.equal(container.status.state, 'exited');
+});
+
+const told = (container: Container, text: string) =>
+  ({
+    kind: 'terminationMessage',
+    containerId: container.status.id,
+    data: Buffer.from(text).toString('base64'),
+  }) as const;
+
+test('a container whose machine dies tells the last message that the guest has told, and why the machine died', async () => {
+  await using place = await house();
+  const { parts } = place;
+  const { container } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), parts);
+  for (const text of ['first', 'last']) parts.guest.tell(told(container, text));
+  parts.killMachine('QEMU was killed by SIGKILL');
+  const { reason, message, terminationLog } = await container.exited;
+  assert.deepEqual([reason, message, terminationLog], ['SandboxFailed', 'QEMU was killed by SIGKILL', 'last']);
+});
+
+test('a container whose message cannot be read at its end tells the last one that the guest has told', async () => {
+  await using place = await house();
+  const { parts } = place;
+  const { container, exit } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), parts);
+  parts.guest.tell(told(container, 'told'));
+  parts.guest.answers.set('readFile', () => {
+    throw new PodvmError('unavailable', 'the link is lost');
+  });
+  exit(7);
+  const { exitCode, message, terminationLog } = await container.exited;
+  assert.deepEqual([exitCode, message, terminationLog], [7, 'told', undefined]);
 });
 
 test('a container that was killed for lack of memory says so', async () => {

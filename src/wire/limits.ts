@@ -27,6 +27,8 @@ export const limits = {
   maxTextBytes: 128 * 1024,
   /** Items of a list in a message. */
   maxListItems: 4096,
+  /** Of a termination message, raw: kubelet's limit. */
+  maxTerminationBytes: 4096,
   maxContainers: 256,
   maxExecs: 128,
   maxVolumes: 256,

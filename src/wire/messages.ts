@@ -21,7 +21,8 @@ const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const streamId = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0x7fff_ffff));
 const userId = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_fffe));
 const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535));
-const base64 = v.pipe(v.string(), v.maxLength(Math.ceil((limits.maxPushPartBytes * 4) / 3) + 4));
+const base64Of = (maxBytes: number) => v.pipe(v.string(), v.maxLength(Math.ceil((maxBytes * 4) / 3) + 4));
+const base64 = base64Of(limits.maxPushPartBytes);
 const cells = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(10_000));
 const list = <T extends v.GenericSchema>(item: T, max: number = limits.maxListItems) =>
   v.pipe(v.array(item), v.maxLength(max));
@@ -372,6 +373,12 @@ export const agentEventSchema = v.variant('kind', [
   }),
   /** A process of a container was killed for lack of memory; the container may go on. */
   v.object({ kind: v.literal('oomKilled'), containerId: name }),
+  /** What a running container has in its termination log, a moment after it wrote there. */
+  v.object({
+    kind: v.literal('terminationMessage'),
+    containerId: name,
+    data: base64Of(limits.maxTerminationBytes),
+  }),
   /** A line of the agent's own log. Guest text: never print raw. */
   v.object({
     kind: v.literal('log'),

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile, rename, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
 import { is } from '#cri/rpc/scripted-client.ts';
 import { ContainerState, PodSandboxState } from '#cri/schema/api_pb.ts';
@@ -167,6 +168,23 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     const ended = await stateBecomes(killed, ContainerState.CONTAINER_EXITED);
     assert.deepEqual([ended.reason, ended.exitCode], ['OOMKilled', 137]);
 
+    const hostPath = join(desk.root, 'last-words');
+    await writeFile(hostPath, '');
+    const { containerId: doomed } = await create(
+      {
+        ...shell('echo -n "no luck" > /dev/last-words; echo written; sleep 1000'),
+        metadata: { name: 'doomed', attempt: 0 },
+        logPath: 'doomed/0.log',
+        annotations: { 'io.kubernetes.container.terminationMessagePath': '/dev/last-words' },
+        mounts: [{ containerPath: '/dev/last-words', hostPath }],
+      },
+      'doomed',
+    );
+    await runtime.startContainer({ containerId: doomed });
+    await logShows(join(config.logDirectory, 'doomed/0.log'), /written/);
+    await delay(300); // the guest looks that long after a write at the latest, by its clock
+    await runtime.execSync({ containerId: doomed, cmd: ['true'] }); // answered after what it has looked at
+
     const { info } = await runtime.podSandboxStatus({ podSandboxId, verbose: true });
     const { pid } = JSON.parse(info['info'] ?? '') as { pid: number };
     process.kill(pid, 'SIGKILL');
@@ -176,6 +194,9 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
       if (seen?.state === PodSandboxState.SANDBOX_NOTREADY) break;
       assert.ok(Date.now() < deadline, 'the pod stays ready without its machine');
     }
+    const lost = await stateBecomes(doomed, ContainerState.CONTAINER_EXITED);
+    assert.match(lost.message, /SIGKILL|killed/);
+    assert.equal(await readFile(hostPath, 'utf8'), 'no luck');
     await runtime.removePodSandbox({ podSandboxId });
   });
 

@@ -350,13 +350,20 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
 
   test('a killed machine fails its sandbox and leaves nothing but its logs', async () => {
     const doomed = await house.sandboxes.run({ ...sandboxSpec, name: 'doomed', network: 'none' }, minute());
-    const container = await doomed.createContainer(specOf('sleep 1000'), minute());
+    const script = 'echo -n "no luck" > /dev/termination-log; touch /tmp/written; sleep 1000';
+    const container = await doomed.createContainer(specOf(script), minute());
     await container.start(minute());
+    const written = await execText(container, ['sh', '-c', 'until [ -e /tmp/written ]; do sleep 0.1; done']);
+    assert.equal(written.exitCode, 0);
+    await delay(300); // the guest looks that long after a write at the latest, by its clock
+    await execText(container, ['true']); // answered after what it has looked at
     process.kill(doomed.status.vmmPid ?? 0, 'SIGKILL');
     const status = await doomed.ended;
     assert.equal(status.state, 'failed');
     assert.match(status.failure ?? '', /SIGKILL|killed/);
-    assert.equal((await container.exited).reason, 'SandboxFailed');
+    const { reason, message, terminationLog } = await container.exited;
+    assert.deepEqual([reason, terminationLog], ['SandboxFailed', 'no luck']);
+    assert.match(message ?? '', /SIGKILL|killed/);
     await doomed.remove();
     assert.deepEqual((await readdir(join(house.directory, 'sandboxes'))).length, 1);
   });

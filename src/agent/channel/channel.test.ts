@@ -15,6 +15,7 @@ const exited = (containerId: string): AgentEvent => ({
   oomKilled: false,
   finishedAtMs: 1,
 });
+const said = (containerId: string, data: string): AgentEvent => ({ kind: 'terminationMessage', containerId, data });
 const killed: AgentEvent = { kind: 'oomKilled', containerId: 'c' };
 
 /** A channel to a host that has said nothing yet. */
@@ -76,5 +77,15 @@ describe('Channel.tell() while the host is away', () => {
     greet();
     assert.equal(heard.filter(({ kind }) => kind === 'exited').length, limits.maxQueuedEvents + 1);
     assert.deepEqual(heard[0], exited('first'));
+  });
+
+  it('keeps the last termination message of each container', () => {
+    const { channel, heard, greet } = awaitHost();
+    channel.tell(said('a', 'MQ=='));
+    channel.tell(said('b', 'Mg=='));
+    for (let n = 0; n < limits.maxQueuedEvents + 10; n += 1) channel.tell(said('a', 'Mw=='));
+    channel.tell(exited('a'));
+    greet();
+    assert.deepEqual(heard, [said('b', 'Mg=='), said('a', 'Mw=='), exited('a')]);
   });
 });

@@ -84,12 +84,17 @@ export class Channel implements StreamPort {
     this.#streams.delete(stream.id);
   }
 
-  /** Told in order; kept while the host is away. When there are too many the oldest goes, but never an exit. */
+  /**
+   * Told in order; kept while the host is away. When there are too many the oldest goes, but never an exit. Of a
+   * container's termination messages only the last is worth keeping.
+   */
   tell(event: AgentEvent): void {
     if (this.#epoch !== 0 && !this.#isAway && this.#events.length === 0 && !this.isCongested) {
       this.#send({ t: 'event', event });
       return;
     }
+    const earlier = this.#events.findIndex((queued) => isReplaced(queued, event));
+    if (earlier >= 0) this.#events.splice(earlier, 1);
     if (this.#events.length >= limits.maxQueuedEvents) {
       const log = this.#events.findIndex(({ kind }) => kind === 'log');
       const dropped = log >= 0 ? log : this.#events.findIndex(({ kind }) => kind !== 'exited');
@@ -245,3 +250,6 @@ export class Channel implements StreamPort {
     }
   }
 }
+
+const isReplaced = (queued: AgentEvent, by: AgentEvent): boolean =>
+  queued.kind === 'terminationMessage' && by.kind === queued.kind && by.containerId === queued.containerId;

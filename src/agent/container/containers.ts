@@ -24,7 +24,9 @@ import { measureCgroup } from './measure.ts';
 import { ociConfig, type OciProcess, ociProcess } from './oci-config.ts';
 import type { PodUsers } from './pod-users.ts';
 import { measureProcesses, softLimitsOf } from './processes.ts';
+import { readStart } from './read-start.ts';
 import { Rootfs } from './rootfs.ts';
+import { readTerminationLog, TerminationMessages } from './termination-messages.ts';
 import { resolveUser } from './users.ts';
 
 export interface ContainersParts {
@@ -71,6 +73,7 @@ const killDeadlineMs = 5000;
 /** The pod's containers: crun makes their processes, we are their parent and hear how they end. */
 export class Containers {
   readonly #parts: ContainersParts;
+  readonly #terminationMessages: TerminationMessages;
   readonly #containers = new Map<string, Container>();
   /** Ids whose creation is under way. */
   readonly #creating = new Set<string>();
@@ -78,6 +81,7 @@ export class Containers {
 
   constructor(parts: ContainersParts) {
     this.#parts = parts;
+    this.#terminationMessages = new TerminationMessages(parts.engine, (event) => parts.channel.tell(event));
   }
 
   get isEmpty(): boolean {
@@ -134,6 +138,7 @@ export class Containers {
       };
       this.#containers.set(id, container);
       this.#watchMemory(container);
+      if (params.terminationLogPath !== undefined) this.#terminationMessages.watch(id, rootfs.terminationLog);
       this.#flushEarlyExit(id);
       const phases = [
         { name: 'prepare', ms: preparedMs - startedMs },
@@ -286,6 +291,7 @@ export class Containers {
       });
     }
     this.#containers.delete(id);
+    this.#terminationMessages.forget(id);
     for (const { io } of [container.first, ...container.execs.values()]) io.close();
     if (container.memoryEventsFd >= 0) engine.close(container.memoryEventsFd);
     cgroups.remove(container.cgroup);
@@ -296,25 +302,8 @@ export class Containers {
   readFile({ containerId, path, maxBytes }: Params<'readFile'>): { data: string; truncated: boolean } {
     const { engine } = this.#parts;
     const { params, rootfs } = this.#find(containerId);
-    const fd =
-      path === params.terminationLogPath
-        ? engine.open(rootfs.terminationLog, open.readOnly | open.nonBlock | open.noFollow)
-        : this.#openInRoot(rootfs.rootFd, path);
-    try {
-      const bytes = new Uint8Array(maxBytes + 1);
-      let length = 0;
-      for (
-        let read = engine.read(fd, bytes);
-        read > 0 && length < bytes.length;
-        read = engine.read(fd, bytes, length)
-      ) {
-        length += read;
-        if (length >= bytes.length) break;
-      }
-      return { data: engine.encodeBase64(bytes.subarray(0, Math.min(length, maxBytes))), truncated: length > maxBytes };
-    } finally {
-      engine.close(fd);
-    }
+    if (path === params.terminationLogPath) return readTerminationLog(engine, rootfs.terminationLog, maxBytes);
+    return readStart(engine, this.#openInRoot(rootfs.rootFd, path), maxBytes);
   }
 
   #openInRoot(root: number, path: string): number {

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -163,6 +164,27 @@ static CALL(seek)
     return lseek(fd, offset, SEEK_SET) < 0 ? throw_errno(ctx, errno, "seek", NULL) : JS_UNDEFINED;
 }
 
+static CALL(open_inotify)
+{
+    CALL_START;
+    return give_fd(ctx, inotify_init1(IN_NONBLOCK | IN_CLOEXEC), "watch files", NULL);
+}
+
+static CALL(watch_file)
+{
+    CALL_START;
+    int fd;
+    const char *path;
+    JSValue result;
+
+    if (!take_fd(ctx, argv[0], &fd)) return JS_EXCEPTION;
+    path = take_text(ctx, argv[1]);
+    if (!path) return JS_EXCEPTION;
+    result = give_fd(ctx, inotify_add_watch(fd, path, IN_MODIFY | IN_CLOSE_WRITE | IN_DONT_FOLLOW), "watch", path);
+    JS_FreeCString(ctx, path);
+    return result;
+}
+
 const JSCFunctionListEntry descriptor_calls[] = {
     JS_CFUNC_DEF("open", 3, open_path),
     JS_CFUNC_DEF("close", 1, close_fd),
@@ -175,5 +197,7 @@ const JSCFunctionListEntry descriptor_calls[] = {
     JS_CFUNC_DEF("duplicateTo", 2, duplicate_to),
     JS_CFUNC_DEF("flush", 1, flush),
     JS_CFUNC_DEF("seek", 2, seek),
+    JS_CFUNC_DEF("openInotify", 0, open_inotify),
+    JS_CFUNC_DEF("watchFile", 2, watch_file),
 };
 const int descriptor_call_count = COUNT(descriptor_calls);

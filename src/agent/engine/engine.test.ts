@@ -90,6 +90,16 @@ const expected: Readonly<Record<string, unknown>> = {
     dangling: 'ENOENT',
     path: true,
   },
+  watchedFile: {
+    first: 1,
+    ofLink: 2,
+    quiet: -1,
+    missing: 'ENOENT',
+    wrong: 'EINVAL',
+    onRead: -1,
+    onWrite: { bytes: 16, number: 1, mask: 2, name: 0 }, // IN_MODIFY
+    onClose: { bytes: 16, number: 1, mask: 8, name: 0 }, // IN_CLOSE_WRITE
+  },
   receivesDescriptors: {
     none: -1,
     nothing: { bytes: -1, fds: [] },

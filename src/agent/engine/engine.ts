@@ -83,6 +83,10 @@ export interface Descriptors {
   /** Until the data is on the disk. Blocks. */
   flush(fd: number): void;
   seek(fd: number, offset: number): void;
+  /** Non-blocking; what happens to the files that `watchFile` adds is read from it, as inotify(7) lays it out. */
+  openInotify(): number;
+  /** Tells of writes to a file and of its closing after them; a symlink is not followed. Returns its watch's number. */
+  watchFile(inotify: number, path: string): number;
 }
 
 export type FileKind =

@@ -255,6 +255,25 @@ test('the termination message is in its file before the container is told to hav
   assert.equal(seen?.mounts[0]?.hostPath, hostPath);
 });
 
+test('the termination message of a machine that died is in its file too', async () => {
+  await using node = await openScriptedNode();
+  const { parts } = node;
+  const hostPath = join(node.directory, 'message');
+  await writeFile(hostPath, '');
+  const config = {
+    ...containerConfig,
+    annotations: { 'io.kubernetes.container.terminationMessagePath': '/dev/termination-log' },
+    mounts: [{ containerPath: '/dev/termination-log', hostPath }],
+  };
+  const { containerId } = await node.running(podConfig, config);
+  parts.guest.tell({ kind: 'terminationMessage', containerId, data: Buffer.from('no space').toString('base64') });
+  parts.killMachine('it was killed');
+  await becomes(node, containerId, ContainerState.CONTAINER_EXITED);
+  assert.equal(await readFile(hostPath, 'utf8'), 'no space');
+  const { status: seen } = await node.runtime.containerStatus({ containerId });
+  assert.equal(seen?.message, 'it was killed');
+});
+
 test('listContainers() filters by id, pod, state and labels; streamContainers() lists the same', async () => {
   await using node = await openScriptedNode();
   const { runtime } = node;

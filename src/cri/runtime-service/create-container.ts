@@ -42,13 +42,14 @@ export async function createContainer(
 async function leaveMessage(
   { log }: CriParts,
   { config }: KnownContainer,
-  { reason, message }: ContainerExit,
+  { reason, message, terminationLog }: ContainerExit,
 ): Promise<void> {
   const file = terminationMount(config);
   const isFromRuntime = reason === 'StartError' || reason === 'SandboxFailed';
-  if (file === undefined || message === undefined || isFromRuntime) return;
+  const words = isFromRuntime ? terminationLog : message;
+  if (file === undefined || words === undefined) return;
   try {
-    await writeFile(file.hostPath, message);
+    await writeFile(file.hostPath, words);
   } catch (error) {
     log.error('termination message not written', error, { container: config.metadata?.name });
   }

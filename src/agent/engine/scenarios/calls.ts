@@ -56,6 +56,33 @@ export const callsScenarios: Record<string, Scenario> = {
     return { ...results, ...fine };
   },
 
+  watchedFile(directory) {
+    const [file, link] = [`${directory}/file`, `${directory}/link`];
+    engine.writeFile(file, '');
+    engine.symlink(file, link);
+    const inotify = engine.openInotify();
+    const buffer = new Uint8Array(256);
+    const seen = () => {
+      const bytes = engine.read(inotify, buffer);
+      const event = new Int32Array(buffer.buffer, 0, 4);
+      return bytes < 0 ? bytes : { bytes, number: event[0], mask: event[1], name: event[3] };
+    };
+    const results = {
+      first: engine.watchFile(inotify, file),
+      ofLink: engine.watchFile(inotify, link),
+      quiet: seen(),
+      missing: attempt(() => engine.watchFile(inotify, `${directory}/missing`)),
+      wrong: attempt(() => engine.watchFile(0, file)),
+    };
+    engine.readText(file, 1);
+    const onRead = seen();
+    const fd = engine.open(link, open.writeOnly);
+    engine.write(fd, engine.encodeUtf8('text'));
+    const onWrite = seen();
+    engine.close(fd);
+    return { ...results, onRead, onWrite, onClose: seen() };
+  },
+
   async receivesDescriptors(directory) {
     const listener = engine.listenUnix(`${directory}/socket`);
     const none = engine.accept(listener);

@@ -1,0 +1,162 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { limits } from '#wire/limits.ts';
+import { agentEventSchema, type AgentEvent } from '#wire/messages.ts';
+import * as v from 'valibot';
+import { again } from '../engine/engine.ts';
+import { TerminationMessages } from './termination-messages.ts';
+
+const overflow = -1;
+
+/** Files in memory, and an inotify that tells of them what the test says; `pass` lets the next timer fire. */
+function guest(queueLength = Infinity) {
+  const files = new Map<string, string>();
+  const watches = new Map<string, number>();
+  const queue: number[] = [];
+  const timers: { readonly ms: number; readonly handler: () => void }[] = [];
+  const open: { readonly path: string; offset: number }[] = [];
+  const told: AgentEvent[] = [];
+  let onReadable: (() => void) | undefined;
+  const readEvents = (into: Uint8Array) => {
+    const numbers = queue.splice(0, into.length / 16);
+    numbers.forEach((number, at) => new DataView(into.buffer).setInt32(at * 16, number, true));
+    return numbers.length === 0 ? again : numbers.length * 16;
+  };
+  const parts = {
+    openInotify: () => 1000,
+    watchFile: (_inotify: number, path: string) => {
+      watches.set(path, watches.size + 1);
+      return watches.size;
+    },
+    watch: (_fd: number, _interest: number, handler: () => void) => void (onReadable = handler),
+    unwatch: () => void (onReadable = undefined),
+    setTimer: (ms: number, handler: () => void) => timers.push({ ms, handler }),
+    open: (path: string) => {
+      if (!files.has(path)) throw Object.assign(new Error('no file'), { code: 'ENOENT' });
+      return open.push({ path, offset: 0 }) - 1;
+    },
+    close: () => {},
+    read: (fd: number, into: Uint8Array, offset = 0) => {
+      if (fd === 1000) return readEvents(into);
+      const file = open[fd] ?? assert.fail('not open');
+      const bytes = Buffer.from(files.get(file.path) ?? '').subarray(file.offset, file.offset + into.length - offset);
+      into.set(bytes, offset);
+      file.offset += bytes.length;
+      return bytes.length;
+    },
+    encodeBase64: (bytes: Uint8Array) => Buffer.from(bytes).toString('base64'),
+  };
+  return {
+    parts,
+    timers,
+    queue,
+    files,
+    watches,
+    messages: new TerminationMessages(parts, (event) => told.push(event)),
+    get isListening() {
+      return onReadable !== undefined;
+    },
+    write(path: string, text: string, times = 1) {
+      files.set(path, text);
+      for (let n = 0; n < times; n += 1) queue.push(watches.get(path) ?? assert.fail('not watched'));
+      if (queue.length > queueLength) queue.splice(queueLength, Infinity, overflow);
+      onReadable?.();
+    },
+    pass() {
+      const { ms, handler } = timers.shift() ?? assert.fail('no timer');
+      handler();
+      return ms;
+    },
+    told: () =>
+      told.splice(0).map((event) => {
+        const parsed = v.parse(agentEventSchema, event); // as the host takes it
+        assert.ok(parsed.kind === 'terminationMessage', parsed.kind);
+        return [parsed.containerId, Buffer.from(parsed.data, 'base64').toString()];
+      }),
+    warnings: () => told.filter(({ kind }) => kind === 'log'),
+  };
+}
+
+test('watch() tells what a container has written a moment after it wrote, and waits without a timer', () => {
+  const { messages, timers, ...it } = guest();
+  messages.watch('a', '/a');
+  assert.deepEqual([it.told(), timers.length], [[], 0]);
+  it.write('/a', '');
+  it.write('/a', 'why');
+  assert.deepEqual(it.told(), []);
+  assert.equal(it.pass(), 20);
+  assert.deepEqual(it.told(), [['a', 'why']]);
+});
+
+test('watch() looks at most five times a second at what is written to without end, and misses no last word', () => {
+  const it = guest();
+  it.messages.watch('a', '/a');
+  let ms = 0;
+  for (let looks = 0; looks < 10; looks += 1) {
+    it.write('/a', `${looks}`, 50);
+    ms += it.pass(); // settled
+    assert.deepEqual(it.told(), [['a', `${looks}`]]);
+    it.write('/a', 'meanwhile');
+    assert.equal(it.isListening, false);
+    ms += it.pass(); // rested
+  }
+  assert.equal(ms, 2000);
+  it.write('/a', 'last');
+  it.pass();
+  assert.deepEqual(it.told(), [['a', 'last']]);
+});
+
+test('watch() tells of no container but those that wrote, nor of one that is forgotten', () => {
+  const it = guest();
+  for (const id of ['a', 'b', 'c']) it.messages.watch(id, `/${id}`);
+  it.write('/b', 'b');
+  it.write('/c', 'c');
+  it.messages.forget('c');
+  it.pass();
+  assert.deepEqual(it.told(), [['b', 'b']]);
+});
+
+test('watch() finds what one container wrote behind the flood of another, dropped by the kernel or not', () => {
+  for (const queueLength of [Infinity, 2]) {
+    const it = guest(queueLength);
+    it.messages.watch('loud', '/loud');
+    it.messages.watch('quiet', '/quiet');
+    it.write('/loud', 'noise', 10_000);
+    it.write('/quiet', 'help');
+    it.pass();
+    assert.deepEqual(it.told(), [
+      ['loud', 'noise'],
+      ['quiet', 'help'],
+    ]);
+    assert.equal(it.queue.length, 0);
+  }
+});
+
+test('watch() tells the start of what is too long', () => {
+  const it = guest();
+  it.messages.watch('a', '/a');
+  it.write('/a', 'x'.repeat(limits.maxTerminationBytes + 1));
+  it.pass();
+  assert.deepEqual(it.told(), [['a', 'x'.repeat(limits.maxTerminationBytes)]]);
+});
+
+test('watch() goes on after a log that cannot be read', () => {
+  const it = guest();
+  it.messages.watch('a', '/a');
+  it.write('/a', 'lost');
+  it.files.clear();
+  assert.throws(() => it.pass(), { code: 'ENOENT' }); // the loop tells of it
+  it.pass();
+  it.write('/a', 'back');
+  it.pass();
+  assert.deepEqual(it.told(), [['a', 'back']]);
+});
+
+test('watch() warns, and does not fail, where the kernel has no watch to give', () => {
+  const it = guest();
+  it.parts.watchFile = () => {
+    throw new Error('Cannot watch /a: ENOSPC');
+  };
+  it.messages.watch('a', '/a');
+  assert.match(JSON.stringify(it.warnings()), /cannot watch the termination log of a: .*ENOSPC/);
+});

@@ -1,0 +1,96 @@
+import { messageOf } from '#base/errors.ts';
+import { limits } from '#wire/limits.ts';
+import type { AgentEvent } from '#wire/messages.ts';
+import { open } from '../engine/constants.ts';
+import { ready, type Clock, type Descriptors, type Text } from '../engine/engine.ts';
+import { readStart } from './read-start.ts';
+
+type Parts = Pick<Descriptors, 'open' | 'close' | 'read' | 'watch' | 'unwatch' | 'openInotify' | 'watchFile'> &
+  Pick<Clock, 'setTimer'> &
+  Pick<Text, 'encodeBase64'>;
+
+interface Watched {
+  readonly containerId: string;
+  readonly file: string;
+}
+
+/** From the first write to the look, in `ms`: `echo >` empties, writes and closes the file. */
+const settleMs = 20;
+/** From a look to when a write is heard of again, in `ms`: whoever writes without end costs five looks a second. */
+const restMs = 180;
+/** Of an inotify event of a file: no name follows it, as one does for what is in a watched directory (inotify(7)). */
+const eventBytes = 16;
+const bufferBytes = 4096;
+/** As many events as the kernel queues (fs.inotify.max_queued_events). */
+const maxReads = (16_384 * eventBytes) / bufferBytes;
+
+/**
+ * Tells the host what containers write to their termination logs while they run, so that it is known of a machine that
+ * dies. Costs nothing while nobody writes.
+ */
+export class TerminationMessages {
+  readonly #parts: Parts;
+  readonly #tell: (event: AgentEvent) => void;
+  /** By the number of its watch. The kernel takes a watch away with its file. */
+  readonly #watched = new Map<number, Watched>();
+  #fd: number | undefined;
+
+  constructor(parts: Parts, tell: (event: AgentEvent) => void) {
+    this.#parts = parts;
+    this.#tell = tell;
+  }
+
+  /** Without it the message is still read when the container has ended: a failure is only told. */
+  watch(containerId: string, file: string): void {
+    try {
+      if (this.#fd === undefined) this.#await((this.#fd = this.#parts.openInotify()));
+      this.#watched.set(this.#parts.watchFile(this.#fd, file), { containerId, file });
+    } catch (error) {
+      const text = `cannot watch the termination log of ${containerId}: ${messageOf(error)}`;
+      this.#tell({ kind: 'log', level: 'warn', text });
+    }
+  }
+
+  forget(containerId: string): void {
+    for (const [number, watched] of this.#watched)
+      if (watched.containerId === containerId) this.#watched.delete(number);
+  }
+
+  #await(fd: number): void {
+    this.#parts.watch(fd, ready.readable, () => {
+      this.#parts.unwatch(fd);
+      this.#parts.setTimer(settleMs, () => {
+        this.#parts.setTimer(restMs, () => this.#await(fd)); // first: whatever happens below, the next write is heard
+        for (const { containerId, file } of this.#changed(fd)) {
+          const { data } = readTerminationLog(this.#parts, file, limits.maxTerminationBytes);
+          this.#tell({ kind: 'terminationMessage', containerId, data });
+        }
+      });
+    });
+  }
+
+  /** Takes all events. When there are more than a few, or the kernel had to drop some, any file may have changed. */
+  #changed(fd: number): Watched[] {
+    const buffer = new Uint8Array(bufferBytes);
+    const numbers = new Set<number>();
+    const view = new DataView(buffer.buffer);
+    const bytes = this.#parts.read(fd, buffer);
+    for (let at = 0; at + eventBytes <= bytes; at += eventBytes) numbers.add(view.getInt32(at, true));
+    for (let reads = 1, last = bytes; last === bufferBytes && reads < maxReads; reads += 1)
+      last = this.#parts.read(fd, buffer);
+    const isAny = bytes === bufferBytes || numbers.has(overflow);
+    return [...this.#watched].flatMap(([number, watched]) => (isAny || numbers.has(number) ? [watched] : []));
+  }
+}
+
+/** The number that an IN_Q_OVERFLOW event has instead of a watch's. */
+const overflow = -1;
+
+/** The log is the container's: it is not followed elsewhere, and never waited for. */
+export function readTerminationLog(
+  parts: Pick<Parts, 'open' | 'read' | 'close' | 'encodeBase64'>,
+  file: string,
+  maxBytes: number,
+): { data: string; truncated: boolean } {
+  return readStart(parts, parts.open(file, open.readOnly | open.nonBlock | open.noFollow), maxBytes);
+}
