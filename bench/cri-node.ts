@@ -7,6 +7,8 @@ import { RuntimeService } from '#cri/schema/api_pb.ts';
 import { environment, nodeRoot } from './node.ts';
 
 const podvm = join(import.meta.dirname, '../podvm');
+/** Not that of a daemon that may serve this machine. */
+const criSocket = join(nodeRoot, 'cri.sock');
 const readyTimeoutMs = 120_000;
 
 /** A `podvm daemon`, to which we speak as a kubelet does. */
@@ -20,6 +22,7 @@ export interface CriNode extends AsyncDisposable {
 export async function openCriNode(poolSize: number | undefined): Promise<CriNode> {
   const profile = process.env['PODVM_CPU_PROFILE'];
   const env = environment({
+    PODVM_CRI_SOCKET: criSocket,
     ...(poolSize === undefined ? {} : { PODVM_POOL: String(poolSize) }),
     ...(profile === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profile}` }),
   });
@@ -34,7 +37,7 @@ export async function openCriNode(poolSize: number | undefined): Promise<CriNode
   void ended.then(() => serving.reject(new Error(`podvm daemon ended: ${said}`)));
   AbortSignal.timeout(readyTimeoutMs).addEventListener('abort', () => serving.reject(new Error(`not ready: ${said}`)));
   await serving.promise;
-  const client = connectScripted(join(nodeRoot, 'cri.sock'));
+  const client = connectScripted(criSocket);
   return {
     runtime: client.of(RuntimeService),
     residentKiB: async () =>

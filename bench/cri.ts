@@ -9,7 +9,7 @@ import type { SuiteOptions } from './suite.ts';
 const restMs = 2_000;
 const maxLifecycles = 10;
 const callsPerSecond = 1_000;
-const loadSeconds = 20;
+const loadSeconds = 60;
 const tickMs = 10;
 /** More are not asked for at a time: a client of a slow node waits too, and `callsPerSecond` says what came of it. */
 const maxPending = 64;

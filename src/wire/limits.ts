@@ -15,7 +15,7 @@ export const limits = {
   agentWindowBytes: 32 * 1024,
   /** Calls the host may have unanswered. */
   maxPendingCalls: 256,
-  /** Events waiting for the host in the agent; `exited` is never dropped, log lines are. */
+  /** Events waiting for the host in the agent; `exited` is never dropped, log lines are first. */
   maxQueuedEvents: 1024,
   /** Bytes waiting in the agent to be written to the channel before it stops reading from processes. */
   maxQueuedWriteBytes: 512 * 1024,

@@ -395,7 +395,6 @@ export const welcomeSchema = v.object({
   version: count,
   agentVersion: shortText,
   engine: shortText,
-  /** The kernel's random boot id, the same over reconnects of one boot. */
   /** Boot, phase by phase, in `ms`. */
   phases,
   /** `configure` was called already (the host has come back). */

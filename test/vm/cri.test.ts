@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
-import { mkdir, readdir, readFile, rename, truncate, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rename, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
-import { connectScripted, is, type ClientOf, type ScriptedClient } from '#cri/rpc/scripted-client.ts';
-import { ContainerState, ImageService, PodSandboxState, RuntimeService } from '#cri/schema/api_pb.ts';
+import { is } from '#cri/rpc/scripted-client.ts';
+import { ContainerState, PodSandboxState } from '#cri/schema/api_pb.ts';
 import { run } from '#host/run.ts';
-import { tracesOf } from '../leaks.ts';
+import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './house.ts';
-import { type Desk, openDesk, type Typed } from './typed.ts';
+import { openDesk, type Desk } from './typed.ts';
 
 const skip = await whyNoVm();
 /** Of the CNI configuration that the daemon finds in the end. */
@@ -17,28 +17,17 @@ const image = { image: 'localhost/podvm/base:latest' };
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
 
 describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
+  let node: CriNode;
   let desk: Desk;
-  let daemon: Typed;
-  let client: ScriptedClient;
-  let runtime: ClientOf<typeof RuntimeService>;
-  const ids: string[] = [];
+  let runtime: CriNode['runtime'];
 
   before(async () => {
-    desk = await openDesk({ isSetUp: true });
-    await mkdir(join(desk.root, 'net.d'));
-    await writeFile(join(desk.root, 'podvm.yaml'), `cniConfig: ${join(desk.root, 'net.d')}\n`);
-    daemon = desk.start(['daemon', '--config', join(desk.root, 'podvm.yaml')]);
-    await daemon.shows(/ info serving /);
-    client = connectScripted(join(desk.root, 'cri.sock'));
-    runtime = client.of(RuntimeService);
+    node = await openCriNode({ hasCniDirectory: true });
+    ({ desk, runtime } = node);
   });
   after(async () => {
-    client[Symbol.dispose]();
-    daemon.child.kill('SIGTERM');
-    assert.equal((await daemon.ended).code, 0);
-    assert.deepEqual(await tracesOf({ ids }), []);
+    await node[Symbol.asyncDispose]();
     await run('ip', ['link', 'delete', bridge]);
-    await desk[Symbol.asyncDispose]();
   });
 
   const podOf = (name: string) => ({
@@ -49,7 +38,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
   const runPod = async (name: string) => {
     const config = podOf(name);
     const { podSandboxId } = await runtime.runPodSandbox({ config });
-    ids.push(podSandboxId);
+    node.ids.push(podSandboxId);
     return { podSandboxId, config };
   };
   const shell = (script: string) => ({
@@ -224,7 +213,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
   });
 
   it('serves images to a kubelet and to the other commands alike', async () => {
-    const images = client.of(ImageService);
+    const { images } = node;
     const { image: found } = await images.imageStatus({ image });
     assert.deepEqual(found?.repoTags, [image.image]);
     assert.match((await desk.type(['image', 'ls'])).stdout, /localhost\/podvm\/base:latest/);

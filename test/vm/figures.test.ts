@@ -2,11 +2,9 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import * as v from 'valibot';
-import { connectScripted, type ClientOf, type ScriptedClient } from '#cri/rpc/scripted-client.ts';
-import { RuntimeService, type Metric } from '#cri/schema/api_pb.ts';
-import { tracesOf } from '../leaks.ts';
+import { type Metric } from '#cri/schema/api_pb.ts';
+import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './house.ts';
-import { type Desk, openDesk, type Typed } from './typed.ts';
 
 const skip = await whyNoVm();
 
@@ -47,34 +45,22 @@ function valueOf(metrics: readonly Metric[], wanted: string): bigint {
 }
 
 describe('figures, as a kubelet asks for them', { skip }, () => {
-  let desk: Desk;
-  let daemon: Typed;
-  let client: ScriptedClient;
-  let runtime: ClientOf<typeof RuntimeService>;
-  const ids: string[] = [];
+  let node: CriNode;
+  let runtime: CriNode['runtime'];
 
   before(async () => {
-    desk = await openDesk({ isSetUp: true });
-    daemon = desk.start(['daemon']);
-    await daemon.shows(/ info serving /);
-    client = connectScripted(join(desk.root, 'cri.sock'));
-    runtime = client.of(RuntimeService);
+    node = await openCriNode();
+    ({ runtime } = node);
   });
-  after(async () => {
-    client[Symbol.dispose]();
-    daemon.child.kill('SIGTERM');
-    assert.equal((await daemon.ended).code, 0);
-    assert.deepEqual(await tracesOf({ ids }), []);
-    await desk[Symbol.asyncDispose]();
-  });
+  after(async () => await node[Symbol.asyncDispose]());
 
   const start = async (name: string) => {
     const config = {
       metadata: { name, namespace: 'default', uid: `uid-of-${name}`, attempt: 0 },
-      logDirectory: join(desk.root, 'pod-logs', name),
+      logDirectory: join(node.desk.root, 'pod-logs', name),
     };
     const { podSandboxId } = await runtime.runPodSandbox({ config });
-    ids.push(podSandboxId);
+    node.ids.push(podSandboxId);
     const container = {
       metadata: { name: 'main', attempt: 0 },
       image: { image: 'localhost/podvm/base:latest' },

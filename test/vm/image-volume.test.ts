@@ -2,13 +2,12 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
-import { connectScripted, is, type ClientOf, type ScriptedClient } from '#cri/rpc/scripted-client.ts';
-import { ImageService, NamespaceMode, RuntimeService } from '#cri/schema/api_pb.ts';
-import { tracesOf } from '../leaks.ts';
+import { is } from '#cri/rpc/scripted-client.ts';
+import { NamespaceMode } from '#cri/schema/api_pb.ts';
 import { writeLayout } from '../images/layout-writer.ts';
+import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './house.ts';
 import { KubeletDirectory } from './kubelet-directory.ts';
-import { type Desk, openDesk, type Typed } from './typed.ts';
 
 const skip = await whyNoVm();
 const models = 'docker.io/shop/models:1';
@@ -21,34 +20,22 @@ const layer = [
 ];
 
 describe('an image as a volume, as a kubelet asks for it', { skip, timeout: 600_000 }, () => {
-  let desk: Desk;
-  let daemon: Typed;
-  let client: ScriptedClient;
-  let runtime: ClientOf<typeof RuntimeService>;
-  let images: ClientOf<typeof ImageService>;
-  const ids: string[] = [];
+  let node: CriNode;
+  let runtime: CriNode['runtime'];
+  let images: CriNode['images'];
 
   before(async () => {
-    desk = await openDesk({ isSetUp: true });
-    daemon = desk.start(['daemon']);
-    await daemon.shows(/ info serving /);
-    client = connectScripted(join(desk.root, 'cri.sock'));
-    [runtime, images] = [client.of(RuntimeService), client.of(ImageService)];
-    await writeLayout(join(desk.root, 'models'), [{ layers: [layer], name: models }]);
-    assert.equal((await desk.type(['image', 'load', join(desk.root, 'models')])).code, 0);
+    node = await openCriNode();
+    ({ runtime, images } = node);
+    await writeLayout(join(node.desk.root, 'models'), [{ layers: [layer], name: models }]);
+    assert.equal((await node.desk.type(['image', 'load', join(node.desk.root, 'models')])).code, 0);
   });
-  after(async () => {
-    client[Symbol.dispose]();
-    daemon.child.kill('SIGTERM');
-    assert.equal((await daemon.ended).code, 0);
-    assert.deepEqual(await tracesOf({ ids }), []);
-    await desk[Symbol.asyncDispose]();
-  });
+  after(async () => await node[Symbol.asyncDispose]());
 
   const runPod = async (name: string, linux = {}) => {
     const config = { metadata: { name, namespace: 'default', uid: `uid-of-${name}`, attempt: 0 }, linux };
     const { podSandboxId } = await runtime.runPodSandbox({ config });
-    ids.push(podSandboxId);
+    node.ids.push(podSandboxId);
     return podSandboxId;
   };
   const create = async (podSandboxId: string, name: string, mounts: readonly object[]) => {
@@ -93,7 +80,7 @@ describe('an image as a volume, as a kubelet asks for it', { skip, timeout: 600_
     assert.deepEqual(await run(second, 'cat /w/small'), ['small']);
     await runtime.removePodSandbox({ podSandboxId });
     await images.removeImage({ image: { image: models } });
-    assert.equal((await desk.type(['image', 'load', join(desk.root, 'models')])).code, 0);
+    assert.equal((await node.desk.type(['image', 'load', join(node.desk.root, 'models')])).code, 0);
   });
 
   it('is refused where it, or the path in it, is not there, and leads out of nothing', async () => {

@@ -3,12 +3,10 @@ import { readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
-import { connectScripted, is, type ClientOf, type ScriptedClient } from '#cri/rpc/scripted-client.ts';
-import { RuntimeService } from '#cri/schema/api_pb.ts';
-import { tracesOf } from '../leaks.ts';
+import { is } from '#cri/rpc/scripted-client.ts';
+import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './house.ts';
 import { KubeletDirectory } from './kubelet-directory.ts';
-import { type Desk, openDesk, type Typed } from './typed.ts';
 
 const skip = await whyNoVm();
 const uid = '5a6f3c1e-0d5b-4f8e-9a57-2f1f6b7a9c10';
@@ -21,33 +19,21 @@ interface WantedMount {
 }
 
 describe('volumes of a kubelet', { skip }, () => {
-  let desk: Desk;
-  let daemon: Typed;
-  let client: ScriptedClient;
-  let runtime: ClientOf<typeof RuntimeService>;
+  let node: CriNode;
+  let runtime: CriNode['runtime'];
   let pod: KubeletDirectory;
   let podSandboxId = '';
-  const ids: string[] = [];
   const config = { metadata: { name: 'volumes', namespace: 'default', uid, attempt: 0 } };
 
   before(async () => {
-    desk = await openDesk({ isSetUp: true });
-    daemon = desk.start(['daemon']);
-    await daemon.shows(/ info serving /);
-    client = connectScripted(join(desk.root, 'cri.sock'));
-    runtime = client.of(RuntimeService);
+    node = await openCriNode();
+    ({ runtime } = node);
   });
-  after(async () => {
-    client[Symbol.dispose]();
-    daemon.child.kill('SIGTERM');
-    assert.equal((await daemon.ended).code, 0);
-    assert.deepEqual(await tracesOf({ ids }), []);
-    await desk[Symbol.asyncDispose]();
-  });
+  after(async () => await node[Symbol.asyncDispose]());
   beforeEach(async () => {
     pod = await KubeletDirectory.open(uid);
     ({ podSandboxId } = await runtime.runPodSandbox({ config }));
-    ids.push(podSandboxId);
+    node.ids.push(podSandboxId);
   });
   afterEach(async () => {
     await pod[Symbol.asyncDispose](); // a kubelet takes volumes away first, and the sandbox must not mind

@@ -13,7 +13,9 @@ import {
 import { again, ready, type Clock, type Descriptors, type Text } from '../engine/engine.ts';
 import { AgentStream, type StreamPort } from './stream.ts';
 
-export type ChannelParts = Descriptors & Clock & Text;
+export type ChannelParts = Pick<Descriptors, 'read' | 'write' | 'watch' | 'unwatch'> &
+  Pick<Clock, 'setTimer'> &
+  Pick<Text, 'encodeUtf8' | 'decodeUtf8'>;
 
 export interface ChannelOwner {
   hello(hello: Hello): Welcome;
@@ -82,7 +84,7 @@ export class Channel implements StreamPort {
     this.#streams.delete(stream.id);
   }
 
-  /** Told in order; kept while the host is away, log lines dropped first when there are too many. */
+  /** Told in order; kept while the host is away. When there are too many the oldest goes, but never an exit. */
   tell(event: AgentEvent): void {
     if (this.#epoch !== 0 && !this.#isAway && this.#events.length === 0 && !this.isCongested) {
       this.#send({ t: 'event', event });
@@ -90,9 +92,10 @@ export class Channel implements StreamPort {
     }
     if (this.#events.length >= limits.maxQueuedEvents) {
       const log = this.#events.findIndex(({ kind }) => kind === 'log');
-      this.#events.splice(Math.max(log, 0), 1);
+      const dropped = log >= 0 ? log : this.#events.findIndex(({ kind }) => kind !== 'exited');
+      if (dropped >= 0) this.#events.splice(dropped, 1);
     }
-    this.#events.push(event);
+    this.#events.push(event); // exits are bounded by what the host has started
   }
 
   write(frame: Uint8Array, length: number): void {
