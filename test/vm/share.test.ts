@@ -14,7 +14,7 @@ import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
 import type { Container, ContainerMount, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { maxPorts } from '#vm/driver.ts';
 import { openHouse, readAssets, whyNoVm, type House } from './house.ts';
-import { buildProbe } from './share-probe.ts';
+import { buildProbe } from './probe.ts';
 
 const image = 'localhost/podvm/base:latest';
 const minute = () => AbortSignal.timeout(60_000);
@@ -94,7 +94,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
 
   before(async () => {
     root = await mkdtemp('/var/tmp/podvm-share-');
-    await buildProbe(join(root, 'probe'));
+    await buildProbe(join(root, 'probe'), 'share-probe');
     house = await openHouse();
     sandbox = await house.sandboxes.run({ ...sandboxSpec, name: 'share', network: 'none' }, minute());
   });

@@ -3,16 +3,14 @@ import { join } from 'node:path';
 import { runInBuildRoot } from '#setup/build-root.ts';
 import { assetsRoot } from './house.ts';
 
-const source = join(import.meta.dirname, 'share-probe.c');
-
-/** Compiles `share-probe.c` for a guest that has no libraries, with set-up's own compiler. */
-export async function buildProbe(target: string): Promise<void> {
+/** Compiles a probe, a C file beside this one, for a guest that has no libraries, with set-up's own compiler. */
+export async function buildProbe(target: string, probe: 'share-probe' | 'volume-probe'): Promise<void> {
   const parts = join(assetsRoot, 'parts');
   const name = (await readdir(parts)).find((entry) => entry.startsWith('build-root-'));
   if (name === undefined) throw new Error(`no build root in ${parts}`);
   const workDir = await mkdtemp('/var/tmp/podvm-probe-');
   try {
-    await copyFile(source, join(workDir, 'probe.c'));
+    await copyFile(join(import.meta.dirname, `${probe}.c`), join(workDir, 'probe.c'));
     await runInBuildRoot({
       buildRoot: join(parts, name, 'root'),
       workDir,

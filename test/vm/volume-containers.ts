@@ -1,0 +1,104 @@
+import { mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { run } from '#host/run.ts';
+import { crunCommands, type CrunCommand } from '../../bench/peers.ts';
+import { fill, type HostVolumes, type MatrixMount, type World } from './volume-matrix.ts';
+
+/** Of a file of a bundle's root, what busybox is to be there. */
+const applets = ['cat', 'mkdir', 'sleep'];
+/** Those that containerd gives a container by default, as far as they have to do with files. */
+const capabilities = ['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'MKNOD', 'SETFCAP'].map((name) => `CAP_${name}`);
+
+export interface PlainOptions {
+  /** A directory to work in. */
+  readonly directory: string;
+  readonly busybox: string;
+  /** The directory with the probe. */
+  readonly programs: string;
+  readonly volumes: HostVolumes;
+}
+
+/** Containers of crun on the host, with the same kinds of volumes bind-mounted. Disposing unmounts them. */
+export async function openPlain(options: PlainOptions): Promise<World & AsyncDisposable> {
+  const { directory, volumes } = options;
+  await using undo = new AsyncDisposableStack();
+  const [image, block] = [join(directory, 'image'), join(directory, 'block')];
+  await fill(image);
+  await mkdir(block);
+  await run('mount', ['-o', 'loop', volumes.blockImage, block]);
+  undo.defer(async () => void (await run('umount', [block])));
+
+  const sourceOf = ({ mode, subPath }: MatrixMount) => {
+    if (mode === 'share' || mode === 'block' || mode === 'image') {
+      return join({ share: volumes.share, block, image }[mode], subPath ?? '');
+    }
+    return volumes.kept[mode][subPath === undefined ? 'path' : 'subPath'];
+  };
+  const bundle = async (script: string, mounts: readonly MatrixMount[]) =>
+    await makeBundle(options, script, [
+      { destination: '/bin2', source: options.programs, options: ['rbind', 'ro'] },
+      ...mounts.map((one) => ({
+        destination: one.at,
+        source: sourceOf(one),
+        options: ['rbind', one.readOnly ? 'ro' : 'rw'],
+      })),
+    ]);
+  const command = await workingCommand(await bundle('exit 0', []));
+  const owned = undo.move();
+  return {
+    run: async (script, mounts) => await runBundle(command, await bundle(script, mounts)),
+    restart: async () => {}, // a pod's directories outlive its containers
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+async function makeBundle(
+  { directory, busybox }: PlainOptions,
+  script: string,
+  binds: readonly { readonly destination: string; readonly source: string; readonly options: readonly string[] }[],
+): Promise<string> {
+  const bundle = await mkdtemp(join(directory, 'bundle-'));
+  await mkdir(join(bundle, 'rootfs/bin'), { recursive: true });
+  await run('cp', [busybox, join(bundle, 'rootfs/bin/sh')]);
+  for (const applet of applets) await symlink('sh', join(bundle, 'rootfs/bin', applet));
+  const config = {
+    ociVersion: '1.0.2',
+    process: {
+      args: ['/bin/sh', '-c', script],
+      env: ['PATH=/bin'],
+      cwd: '/',
+      user: { uid: 0, gid: 0 },
+      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
+    },
+    root: { path: 'rootfs' },
+    mounts: [
+      { destination: '/proc', type: 'proc', source: 'proc' },
+      { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'mode=755'] },
+      ...binds.map((bind) => ({ ...bind, type: 'bind' })),
+    ],
+    linux: { namespaces: ['pid', 'network', 'ipc', 'uts', 'mount'].map((type) => ({ type })) },
+  };
+  await writeFile(join(bundle, 'config.json'), JSON.stringify(config));
+  return bundle;
+}
+
+/** Which of the ways to call it works on this host. */
+async function workingCommand(bundle: string): Promise<CrunCommand> {
+  const reasons: unknown[] = [];
+  for (const command of crunCommands) {
+    try {
+      await runBundle(command, bundle);
+      return command;
+    } catch (error) {
+      reasons.push(error);
+    }
+  }
+  throw new AggregateError(reasons, 'crun (test/host-packages.txt) runs no container here');
+}
+
+let containers = 0;
+
+async function runBundle(command: CrunCommand, bundle: string): Promise<string> {
+  const [program = '', ...args] = command(bundle, `podvm-matrix-${process.pid}-${(containers += 1)}`);
+  return (await run(program, args)).stdout;
+}
