@@ -16,7 +16,7 @@ function guest(queueLength = Infinity) {
   const timers: { readonly ms: number; readonly handler: () => void }[] = [];
   const open: { readonly path: string; offset: number }[] = [];
   const told: AgentEvent[] = [];
-  let onReadable: (() => void) | undefined;
+  let onReadable: ((events: number) => void) | undefined;
   const readEvents = (into: Uint8Array) => {
     const numbers = queue.splice(0, into.length / 16);
     numbers.forEach((number, at) => new DataView(into.buffer).setInt32(at * 16, number, true));
@@ -28,7 +28,7 @@ function guest(queueLength = Infinity) {
       watches.set(path, watches.size + 1);
       return watches.size;
     },
-    watch: (_fd: number, _interest: number, handler: () => void) => void (onReadable = handler),
+    watch: (_fd: number, _interest: number, handler: (events: number) => void) => void (onReadable = handler),
     unwatch: () => void (onReadable = undefined),
     setTimer: (ms: number, handler: () => void) => timers.push({ ms, handler }),
     open: (path: string) => {
@@ -60,7 +60,7 @@ function guest(queueLength = Infinity) {
       files.set(path, text);
       for (let n = 0; n < times; n += 1) queue.push(watches.get(path) ?? assert.fail('not watched'));
       if (queue.length > queueLength) queue.splice(queueLength, Infinity, overflow);
-      onReadable?.();
+      onReadable?.(1);
     },
     pass() {
       const { ms, handler } = timers.shift() ?? assert.fail('no timer');
