@@ -46,7 +46,7 @@ describe('a CNI chain', { skip, timeout: 240_000 }, () => {
     await bench.configure('10.conflist', [bridge(bench, 'pvmtest0'), tuning, portmap, bandwidth, firewall]);
     const ifbsBefore = await ifbs();
 
-    const attachment = await bench.attach(bench.open(), { annotations: bandwidths, hostPorts });
+    await using attachment = await bench.attach(bench.open(), { annotations: bandwidths, hostPorts });
     const guest = await attachment.connect(soon());
 
     const [nic] = guest.interfaces;
@@ -95,7 +95,7 @@ describe('a CNI chain', { skip, timeout: 240_000 }, () => {
       await using bench = await openCniBench();
       await using _master = await makeBridge('pvmtest1');
       await bench.configure('10.conflist', [{ type, ...more, ipam: ipam(bench) }]);
-      const attachment = await bench.attach(bench.open());
+      await using attachment = await bench.attach(bench.open());
       const guest = await attachment.connect(soon());
       assert.match(guest.interfaces[0]?.addresses[0] ?? '', /^10\.219\.16\./);
       const filters = await inside(attachment, 'tc', 'filter', 'show', 'dev', 'eth0', 'parent', 'ffff:');
@@ -146,7 +146,7 @@ describe('the CNI directory', { skip, timeout: 120_000 }, () => {
     await bench.configure('05.conflist', []);
     assert.match(await messageNow(), /05\.conflist/);
     await rm(bench.configDirectory, { recursive: true });
-    const attachment = await bench.attach(network);
+    await using attachment = await bench.attach(network);
     await assert.rejects(attachment.connect(soon()), { kind: 'failedPrecondition', message: /no CNI configuration/ });
     await attachment[Symbol.asyncDispose]();
     await bench.assertNothingLeft();
@@ -156,7 +156,7 @@ describe('the CNI directory', { skip, timeout: 120_000 }, () => {
     await using bench = await openCniBench();
     const network = bench.open('builtIn');
     assert.deepEqual(await network.readiness(), { isReady: true, name: 'podvm', path: undefined });
-    const attachment = await bench.attach(network);
+    await using attachment = await bench.attach(network);
     await attachment.connectAhead(soon());
     await bench.configure('10.conflist', [{ type: 'ptp', mtu: 1300, ipam: ipam(bench) }], { name: 'cluster' });
     attachment.assign({ podName: 'late', podNamespace: 'default', podUid: 'uid', hostPorts: [] });
@@ -176,7 +176,7 @@ describe('the CNI directory', { skip, timeout: 120_000 }, () => {
     const plugins = [{ type: 'ptp', ipam: ipam(bench) }, { type: 'collects' }];
     // Debian's ptp knows 1.0 at most, and its refusal must not keep the next plugin from being asked.
     await bench.configure('10.conflist', plugins);
-    const attachment = await bench.attach(bench.open());
+    await using attachment = await bench.attach(bench.open());
     await attachment.connect(soon());
     await bench.open().collect(new Set([attachment.sandboxId]), soon());
     await assert.rejects(readFile(join(bench.directory, 'collected')), { code: 'ENOENT' });
