@@ -9,6 +9,7 @@ import { blockVolumesAnnotation } from '#sandbox/block-volumes.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
 import type { ContainerMount, ContainerSpec, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
 import { openHouse, whyNoVm, type House } from './house.ts';
+import { outputToEnd } from './output-to-end.ts';
 
 const image = 'localhost/podvm/base:latest';
 const minute = () => AbortSignal.timeout(60_000);
@@ -30,13 +31,7 @@ const specOf = (script: string, more: Partial<ContainerSpec> = {}): ContainerSpe
 
 async function say(sandbox: Sandbox, script: string, more: Partial<ContainerSpec> = {}): Promise<string> {
   const container = await sandbox.createContainer(specOf(script, more), minute());
-  const chunks: Buffer[] = [];
-  const follower = container.follow(async ({ bytes }) => void chunks.push(Buffer.from(bytes)));
-  await container.start(minute());
-  await container.exited;
-  await follower.ended;
-  await container.remove(minute());
-  return Buffer.concat(chunks).toString();
+  return await outputToEnd(container, minute);
 }
 
 const mountOf = (path: string, more: Partial<ContainerMount> = {}): ContainerMount => ({

@@ -10,6 +10,7 @@ import type { ContainerMount, MountSource, Sandbox, SandboxSpec } from '#sandbox
 import { writeLayout } from '../images/layout-writer.ts';
 import { openHouse, readAssets, whyNoVm } from './house.ts';
 import { KubeletDirectory } from './kubelet-directory.ts';
+import { outputToEnd } from './output-to-end.ts';
 import { buildProbe } from './probe.ts';
 import { openPlain } from './volume-containers.ts';
 import {
@@ -133,13 +134,7 @@ async function outputOf(
     container.status.mounts.slice(1),
     meant.map(({ at, mode }) => ({ mountPath: at, mode })),
   );
-  const chunks: Buffer[] = [];
-  const follower = container.follow(async ({ bytes }) => void chunks.push(Buffer.from(bytes)));
-  await container.start(minute());
-  await container.exited;
-  await follower.ended;
-  await container.remove(minute());
-  return Buffer.concat(chunks).toString();
+  return await outputToEnd(container, minute);
 }
 
 /** Needs loop devices and crun on the host (test/host-packages.txt). */

@@ -234,17 +234,18 @@ test('removeContainer() kills what runs', async () => {
   assert.deepEqual((await node.runtime.listContainers()).containers, []);
 });
 
+const withTerminationLog = (hostPath: string) => ({
+  ...containerConfig,
+  annotations: { 'io.kubernetes.container.terminationMessagePath': '/dev/termination-log' },
+  mounts: [{ containerPath: '/dev/termination-log', hostPath }],
+});
+
 test('the termination message is in its file before the container is told to have ended', async () => {
   await using node = await openScriptedNode();
   const { runtime, parts } = node;
   const hostPath = join(node.directory, 'message');
   await writeFile(hostPath, '');
-  const config = {
-    ...containerConfig,
-    annotations: { 'io.kubernetes.container.terminationMessagePath': '/dev/termination-log' },
-    mounts: [{ containerPath: '/dev/termination-log', hostPath }],
-  };
-  const { containerId } = await node.running(podConfig, config);
+  const { containerId } = await node.running(podConfig, withTerminationLog(hostPath));
   const create = parts.guest.calls.findLast(({ method }) => method === 'createContainer');
   assert.equal(create?.params['terminationLogPath'], '/dev/termination-log');
   parts.guest.answers.set('readFile', () => ({ data: Buffer.from('no space').toString('base64') }));
@@ -260,12 +261,7 @@ test('the termination message of a machine that died is in its file too', async 
   const { parts } = node;
   const hostPath = join(node.directory, 'message');
   await writeFile(hostPath, '');
-  const config = {
-    ...containerConfig,
-    annotations: { 'io.kubernetes.container.terminationMessagePath': '/dev/termination-log' },
-    mounts: [{ containerPath: '/dev/termination-log', hostPath }],
-  };
-  const { containerId } = await node.running(podConfig, config);
+  const { containerId } = await node.running(podConfig, withTerminationLog(hostPath));
   parts.guest.tell({ kind: 'terminationMessage', containerId, data: Buffer.from('no space').toString('base64') });
   parts.killMachine('it was killed');
   await becomes(node, containerId, ContainerState.CONTAINER_EXITED);
