@@ -7,6 +7,7 @@ import { run } from '#host/run.ts';
 import type { Conflist } from './cni-schema.ts';
 import { overlaps, parsePrefix } from './ipv4.ts';
 import { isAccepting, randomUniqueLocal, readIpv6 } from './ipv6.ts';
+import { masquerade } from './masquerade.ts';
 import { readLinks, readRoutes, type Link, type Route } from './ip-command.ts';
 
 /**
@@ -32,7 +33,7 @@ export type DefaultNetworkChoice = Readonly<v.InferOutput<typeof choiceSchema>>;
 const maxBridges = 64;
 const few = 32;
 
-/** Makes the bridge if needed and gives the chain that uses it. Errors: `failedPrecondition`, `exhausted`. */
+/** Makes bridge and NAT if needed and gives the chain that uses them. Errors: `failedPrecondition`, `exhausted`. */
 export async function openDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<Conflist> {
   const path = join(stateDir, 'default-network.json');
   const saved = parseChoice(await readFileIfThere(path));
@@ -42,7 +43,10 @@ export async function openDefaultNetwork(stateDir: string, signal: AbortSignal):
   const choice = ipv6.isUsable && chosen.subnet6 === undefined ? { ...chosen, subnet6: randomUniqueLocal() } : chosen;
   if (choice !== saved) await writeFileAtomic(path, `${JSON.stringify(choice)}\n`);
   const subnets = ipv6.isUsable && choice.subnet6 !== undefined ? [choice.subnet, choice.subnet6] : [choice.subnet];
-  if (subnets.length > 1) await addGateway6(choice, signal);
+  await Promise.all([
+    masquerade(aliasOf(stateDir), { bridge: choice.bridge, subnets }, signal),
+    subnets.length > 1 ? addGateway6(choice, signal) : undefined,
+  ]);
   const isForwarded = accepts && (!ipv6.isUsable || ipv6.accepts);
   return conflistOf(choice, { stateDir, subnets, mtu: outsideMtu(links, routes), isForwarded });
 }
@@ -78,12 +82,13 @@ async function settle(
   });
 }
 
-/** Takes the bridge away, and forgets the choice. The state directory must have no attachment any more. */
+/** Takes bridge and NAT away, and forgets the choice. The state directory must have no attachment any more. */
 export async function removeDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<void> {
   const links = await readLinks(signal);
   for (const link of links.filter((link) => link.ifalias === aliasOf(stateDir))) {
     await run('ip', ['link', 'delete', link.ifname], { signal });
   }
+  await masquerade(aliasOf(stateDir), { bridge: '', subnets: [] }, signal);
 }
 
 /**
@@ -221,7 +226,6 @@ function conflistOf({ bridge }: DefaultNetworkChoice, { stateDir, subnets, mtu, 
         bridge,
         isDefaultGateway: true,
         forceAddress: true,
-        ipMasq: true,
         hairpinMode: true,
         mtu,
         capabilities: { mac: true },

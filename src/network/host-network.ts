@@ -22,6 +22,8 @@ export interface HostNetworkOptions {
   readonly cniPluginDirs?: readonly string[];
   /** Each plugin gets this long, in `ms`; default 30,000. */
   readonly pluginTimeoutMs?: number;
+  /** How old what is known of the default network may be, in `ms`; default 10,000. */
+  readonly lookAgainMs?: number;
   readonly log: Log;
 }
 
@@ -45,6 +47,7 @@ class HostNetwork implements Network {
   /** Attachments of this process, by sandbox id. */
   readonly #active = new Map<string, { readonly hostPorts: readonly HostPort[] }>();
   #default: Promise<Conflist> | undefined;
+  #lookedMs = 0;
 
   constructor(options: HostNetworkOptions) {
     this.#options = options;
@@ -59,7 +62,9 @@ class HostNetwork implements Network {
       if (await this.#records.read(request.sandboxId)) {
         throw new PodvmError('alreadyExists', `Cannot attach ${request.sandboxId}: an attachment is on record`);
       }
-      if (request.mode === 'cni') await checkTunDevice();
+      if (request.mode === 'cni') {
+        await checkTunDevice();
+      }
       signal.throwIfAborted();
       return await HostAttachment.prepare(recordOf(request, mac), asked, this.#parts(), signal);
     } catch (error) {
@@ -158,12 +163,7 @@ class HostNetwork implements Network {
   async #chain(signal: AbortSignal): Promise<Chain> {
     const configured = await this.#configured();
     if (configured !== undefined) return { conflist: configured.conflist, isOurs: false };
-    // One for all: the first caller's signal must not cancel it for those that wait with it.
-    this.#default ??= this.#openDefault().catch((error: unknown) => {
-      this.#default = undefined;
-      throw error;
-    });
-    const conflist = await this.#default;
+    const conflist = await this.#defaultNetwork();
     signal.throwIfAborted();
     return { conflist, isOurs: true };
   }
@@ -190,6 +190,28 @@ class HostNetwork implements Network {
     }
   }
 
+  /**
+   * One for all that come at a time. What it was when it was looked at last: that is done again behind the pod that asks,
+   * as somebody may have flushed the node's rules, or changed its routes.
+   */
+  #defaultNetwork(): Promise<Conflist> {
+    const nowMs = performance.now();
+    if (this.#default === undefined) {
+      this.#default = this.#openDefault();
+      this.#default.catch(() => (this.#default = undefined));
+      this.#lookedMs = nowMs;
+    } else if (nowMs - this.#lookedMs > (this.#options.lookAgainMs ?? 10_000)) {
+      this.#lookedMs = nowMs;
+      const opened = this.#openDefault();
+      opened.then(
+        () => (this.#default = opened),
+        (error: unknown) => this.#options.log.warn('the default network was not looked at', { why: messageOf(error) }),
+      );
+    }
+    return this.#default;
+  }
+
+  /** For nobody's signal: the first caller's must not cancel it for those that wait with it. */
   async #openDefault(): Promise<Conflist> {
     await mkdir(this.#options.stateDir, { recursive: true, mode: 0o700 });
     return openDefaultNetwork(this.#options.stateDir, AbortSignal.timeout(20_000));

@@ -77,13 +77,10 @@ export async function prepareSandbox(
     const record = { ...plan.record, machine: machine.record };
     await writeRecord(directory.path, record);
     const [guest] = await together(alive, [
-      async (both) => running.use(await phases.time('agent answered', connectLink(plan, machine, both))),
-      (both) => phases.time('scratch disk plugged', machine.attachDisk(scratchDisk, both)),
+      (both) => openGuest(plan, machine, running, both),
       async (both) =>
         order.owner === undefined ? undefined : phases.time('network connected', attachment.connect(both)),
     ]);
-    const scratchSpec = { serial: scratchSerial, fileSystem: 'ext4', readOnly: false, hasQuotas: true } as const;
-    phases.add('scratch disk', (await guest.call('attachDisk', scratchSpec, alive)).phases);
     const retried = [machine, scratch, attachment];
     return { record, directory, attachment, machine, guest, retried, running: running.move(), kept: kept.move() };
   } catch (error) {
@@ -173,6 +170,23 @@ async function startMachine(
   }
   const hostLimits = limitsFor(memoryMiB);
   return await driver.start({ ...rest, memoryMiB, vcpus, hostLimits, from: 'boot' }, signal);
+}
+
+/** Until its scratch disk is mounted; a network may take longer. */
+async function openGuest(
+  plan: Plan,
+  machine: Machine,
+  running: AsyncDisposableStack,
+  signal: AbortSignal,
+): Promise<Link> {
+  const { phases } = plan;
+  const [guest] = await together(signal, [
+    async (both) => running.use(await phases.time('agent answered', connectLink(plan, machine, both))),
+    (both) => phases.time('scratch disk plugged', machine.attachDisk(scratchDisk, both)),
+  ]);
+  const scratchSpec = { serial: scratchSerial, fileSystem: 'ext4', readOnly: false, hasQuotas: true } as const;
+  phases.add('scratch disk', (await guest.call('attachDisk', scratchSpec, signal)).phases);
+  return guest;
 }
 
 /** Aborts with the caller, and when the machine dies: nobody waits for an agent that cannot answer any more. */

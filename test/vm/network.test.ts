@@ -76,6 +76,67 @@ describe('the default network', { skip, timeout: 60_000 }, () => {
   });
 });
 
+describe('the way out of the default network', { skip, timeout: 60_000 }, () => {
+  const rulesFor = async (stateDir: string) => {
+    const listed = ['iptables', 'ip6tables'].map((program) => run(program, ['-w', '10', '-t', 'nat', '-S']));
+    return (await Promise.all(listed)).flatMap(({ stdout }) =>
+      stdout.split('\n').filter((line) => line.includes(stateDir)),
+    );
+  };
+  const flush = async (rules: readonly string[]) => {
+    for (const rule of rules) {
+      const program = rule.includes('::/64') ? 'ip6tables' : 'iptables';
+      const words = rule.replaceAll('"', '').split(' ').slice(1);
+      await run(program, ['-w', '10', '-t', 'nat', '-D', ...words]);
+    }
+  };
+
+  test('is one rule for each subnet, comes back when it was flushed, and goes with the network', async () => {
+    const stateDir = await mkdtemp('/var/tmp/podvm-networks-');
+    try {
+      const { isUsable } = await readIpv6(await readRoutes(soon()), soon());
+      await openDefaultNetwork(stateDir, soon());
+      const rules = await rulesFor(stateDir);
+      assert.equal(rules.length, isUsable ? 2 : 1, rules.join('\n'));
+      assert.match(rules[0] ?? '', /-s 10\.[0-9.]+\/20 ! -o podvm\d+ .*-j MASQUERADE$/);
+      await openDefaultNetwork(stateDir, soon());
+      assert.deepEqual(await rulesFor(stateDir), rules);
+      await flush(rules);
+      assert.deepEqual(await rulesFor(stateDir), []);
+      await openDefaultNetwork(stateDir, soon());
+      assert.deepEqual(await rulesFor(stateDir), rules);
+    } finally {
+      await removeDefaultNetwork(stateDir, soon());
+      await rm(stateDir, { recursive: true });
+    }
+    assert.deepEqual(await rulesFor(stateDir), []);
+  });
+
+  test('is looked after while a node runs, behind the pods that come', async () => {
+    const stateDir = await mkdtemp('/var/tmp/podvm-networks-');
+    const network = createHostNetwork({ stateDir, log: silentLog, lookAgainMs: 0 });
+    const attach = async (at: number) => {
+      const pod = { podName: 'pod', podNamespace: 'default', podUid: 'uid' };
+      const request = { ...pod, sandboxId: `way-${at}`, mode: 'cni', hostPorts: [], tapOwnerUid: 64_999 } as const;
+      await using attachment = await network.prepare(request, soon());
+      await attachment.connect(soon());
+    };
+    try {
+      await attach(1);
+      const rules = await rulesFor(stateDir);
+      await flush(rules);
+      await attach(2);
+      for (const deadline = soon(); (await rulesFor(stateDir)).length < rules.length;) deadline.throwIfAborted();
+      assert.deepEqual(await rulesFor(stateDir), rules);
+    } finally {
+      await network.collect(new Set(), soon());
+      await removeDefaultNetwork(stateDir, soon());
+      await rm(stateDir, { recursive: true });
+    }
+    assert.deepEqual(await rulesFor(stateDir), []);
+  });
+});
+
 describe('pods on the network', { skip, timeout: 240_000 }, () => {
   const image = 'localhost/podvm/base:latest';
   const port = { hostPort: 39_885, containerPort: 8080, protocol: 'TCP', hostIP: '127.0.0.1' } as const;
