@@ -197,6 +197,7 @@ class Services {
     step('network', () => {
       if (params.network !== null) this.#nic.configure(params.network);
     });
+    if (params.sctp === true) step('sctp', () => this.#drivers.load('sctp')); // before its sysctls
     step('sysctls', () => {
       for (const [name, value] of Object.entries(params.sysctls)) this.#setSysctl(name, value);
     });

@@ -207,6 +207,29 @@ test('sandboxSpecOf() sums resources as Kubernetes does', () => {
   assert.deepEqual(unlimited.sandbox().resources, { cpuRequestMillis: 1000 });
 });
 
+test('sandboxSpecOf() maps ports of the host, and sees SCTP at any port of any container', () => {
+  const portsOf = (init: string, main: string) => {
+    const { hostPorts, sctp } = specsOf(
+      pod(
+        `{ initContainers: [{ name: i, image: i, ports: [${init}] }], containers: [{ name: a, image: i, ports: [${main}] }] }`,
+      ),
+    ).sandbox();
+    return { hostPorts, sctp };
+  };
+  assert.deepEqual(portsOf('', '{ containerPort: 80, hostPort: 8080, hostIP: 127.0.0.1 }'), {
+    hostPorts: [{ hostPort: 8080, containerPort: 80, protocol: 'TCP', hostIP: '127.0.0.1' }],
+    sctp: false,
+  });
+  assert.deepEqual(portsOf('{ containerPort: 9, protocol: SCTP }', '{ containerPort: 53, protocol: UDP }'), {
+    hostPorts: [],
+    sctp: true,
+  });
+  assert.deepEqual(portsOf('', '{ containerPort: 9, hostPort: 9, protocol: SCTP }'), {
+    hostPorts: [{ hostPort: 9, containerPort: 9, protocol: 'SCTP' }],
+    sctp: true,
+  });
+});
+
 test('sandboxSpecOf() derives the hostname', () => {
   const hostname = (spec: string) => specsOf(pod(spec)).sandbox().hostname;
   const containers = 'containers: [{ name: a, image: i }]';

@@ -20,6 +20,8 @@ const maxHostnameChars = 64;
 export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): SandboxSpec {
   const { metadata, spec } = pod;
   const { dnsConfig, securityContext } = spec;
+  const containers = [...spec.initContainers, ...spec.containers];
+  const ports = containers.flatMap((container) => container.ports);
   return {
     namespace: metadata.namespace,
     name: metadata.name,
@@ -29,14 +31,13 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     hostname: hostnameOf(pod, config.clusterDomain ?? 'cluster.local'),
     network: config.network,
     template: templateOf(metadata),
-    images: [...new Set([...spec.initContainers, ...spec.containers].map(({ image }) => image))],
-    hostPorts: [...spec.initContainers, ...spec.containers].flatMap((container) =>
-      container.ports.flatMap(({ hostPort, containerPort, protocol, hostIP }) =>
-        hostPort === undefined
-          ? []
-          : [{ hostPort, containerPort, protocol, ...(hostIP === undefined ? {} : { hostIP }) }],
-      ),
+    images: [...new Set(containers.map(({ image }) => image))],
+    hostPorts: ports.flatMap(({ hostPort, containerPort, protocol, hostIP }) =>
+      hostPort === undefined
+        ? []
+        : [{ hostPort, containerPort, protocol, ...(hostIP === undefined ? {} : { hostIP }) }],
     ),
+    sctp: ports.some(({ protocol }) => protocol === 'SCTP'),
     dns: {
       policy: spec.dnsPolicy,
       nameservers: dnsConfig.nameservers,

@@ -38,6 +38,7 @@ export const sandboxSpec: SandboxSpec = {
   template: 'on',
   images: [],
   hostPorts: [],
+  sctp: false,
   dns: { policy: 'Default', nameservers: [], searches: [], options: [] },
   hostAliases: [],
   sysctls: {},

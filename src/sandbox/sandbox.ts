@@ -86,6 +86,8 @@ export interface SandboxSpec {
   /** Images that its containers will ask for: those that are here are plugged while the sandbox starts. */
   readonly images: readonly string[];
   readonly hostPorts: readonly HostPort[];
+  /** Whether a container has a port of SCTP, on the host or not: the guest's kernel does not have it unasked. */
+  readonly sctp: boolean;
   /** Merged into the pod's resolv.conf by `dnsPolicy`. */
   readonly dns: {
     readonly policy: 'Default' | 'ClusterFirst' | 'ClusterFirstWithHostNet' | 'None';

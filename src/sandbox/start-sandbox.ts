@@ -178,6 +178,7 @@ async function configure(
             },
       sharePidNamespace: spec.sharePidNamespace,
       kernelModules: kernelModulesOf(spec),
+      ...(spec.sctp ? { sctp: true } : {}),
       ...(spec.userNamespace === undefined ? {} : { userNamespace: guestUsersOf(spec.userNamespace) }),
       resources: cgroupResourcesOf(spec.resources),
     },

@@ -9,7 +9,7 @@ import type { Part, PartRecipe } from './parts.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
 /** Counted up with each change below, so that a quick look tells whether assets are this program's. */
-export const recipesVersion = 5;
+export const recipesVersion = 6;
 
 /** What the recipes of packages share. */
 export interface Ingredients {

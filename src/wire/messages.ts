@@ -94,6 +94,8 @@ const configure = v.object({
    * and has the kernel refuse any other until it ends. Absent: `open`.
    */
   kernelModules: v.optional(v.picklist(['sealed', 'open'])),
+  /** Whether containers are to have SCTP, which the guest's kernel has as a module. Absent: false. */
+  sctp: v.optional(v.boolean()),
   /** Users of the pod's own; absent: they are the guest's. It stays: `configure` is refused after it. */
   userNamespace: v.optional(userNamespace),
   /** Limits of the whole pod. */

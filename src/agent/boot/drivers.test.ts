@@ -36,3 +36,10 @@ test('beforeContainer() leaves a machine open that is not a pod’s, or whose po
   drivers.beforeContainer(['CAP_SYS_MODULE']);
   assert.deepEqual(done, [noBridge]);
 });
+
+test('load() loads what a pod asks for, and tells of what it cannot', () => {
+  const { done, drivers } = guest();
+  drivers.load('sctp');
+  drivers.load('bridge');
+  assert.deepEqual(done, ['sctp', noBridge]);
+});

@@ -32,14 +32,15 @@ export class Drivers {
   beforeContainer(capabilities: readonly string[]): void {
     if (this.#isSealed) return;
     if (this.#mode === 'sealed' && capabilities.includes('CAP_SYS_MODULE')) {
-      for (const name of later) this.#load(name);
+      for (const name of later) this.load(name);
       // Documentation/admin-guide/sysctl/kernel.rst: "Once true, modules can be neither loaded nor unloaded".
       this.#parts.engine.writeExisting('/proc/sys/kernel/modules_disabled', '1');
       this.#isSealed = true;
-    } else if (capabilities.includes('CAP_NET_ADMIN')) this.#load('bridge');
+    } else if (capabilities.includes('CAP_NET_ADMIN')) this.load('bridge');
   }
 
-  #load(name: string): void {
+  /** A machine that cannot have it is told of, and runs: the pod may do without. */
+  load(name: string): void {
     try {
       this.#parts.loadModule(name);
     } catch (error) {

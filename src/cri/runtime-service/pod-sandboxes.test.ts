@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
-import { NamespaceMode, PodSandboxState } from '../schema/api_pb.ts';
+import { NamespaceMode, PodSandboxState, Protocol } from '../schema/api_pb.ts';
 import { is } from '../rpc/scripted-client.ts';
 import { containerConfig, openScriptedNode, podConfig } from '../scripted-node.ts';
 
@@ -267,4 +267,20 @@ test('runPodSandbox() gives the pod the users that are mapped, and refuses what 
   const plain = await runtime.runPodSandbox({ config: withUsers({ mode: NamespaceMode.NODE }) });
   assert.equal(parts.guest.calls.find(({ method }) => method === 'configure')?.params['userNamespace'], undefined);
   await runtime.removePodSandbox({ podSandboxId: plain.podSandboxId });
+});
+
+test('runPodSandbox() gives a pod SCTP for a port of it, on the host or not, and not for others', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const port = { containerPort: 9000, hostPort: 0, hostIp: '' };
+  for (const [protocols, sctp] of [
+    [[Protocol.TCP, Protocol.SCTP], true],
+    [[Protocol.TCP, Protocol.UDP], undefined],
+  ] as const) {
+    const portMappings = protocols.map((protocol) => ({ ...port, protocol }));
+    const { podSandboxId } = await runtime.runPodSandbox({ config: { ...podConfig, portMappings } });
+    const configured = parts.guest.calls.findLast(({ method }) => method === 'configure');
+    assert.equal(configured?.params['sctp'], sctp);
+    await runtime.removePodSandbox({ podSandboxId });
+  }
 });

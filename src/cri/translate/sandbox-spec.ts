@@ -34,6 +34,7 @@ export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string):
     template: templateOfHandler(runtimeHandler),
     images: [],
     hostPorts: config.portMappings.filter(({ hostPort }) => hostPort > 0).map(hostPortOf),
+    sctp: config.portMappings.some(({ protocol }) => protocol === Protocol.SCTP), // kubelet names also those without host port
     // Whoever names servers names all of them: kubelet has merged the node's in.
     dns: {
       policy: dnsConfig === undefined ? 'Default' : 'None',
