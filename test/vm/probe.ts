@@ -4,7 +4,7 @@ import { runInBuildRoot } from '#setup/build-root.ts';
 import { assetsRoot } from './house.ts';
 
 /** Compiles a probe, a C file beside this one, for a guest that has no libraries, with set-up's own compiler. */
-export async function buildProbe(target: string, probe: 'share-probe' | 'volume-probe'): Promise<void> {
+export async function buildProbe(target: string, probe: 'sctp-probe' | 'share-probe' | 'volume-probe'): Promise<void> {
   const parts = join(assetsRoot, 'parts');
   const name = (await readdir(parts)).find((entry) => entry.startsWith('build-root-'));
   if (name === undefined) throw new Error(`no build root in ${parts}`);
