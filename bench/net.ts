@@ -9,7 +9,7 @@ import { createHostNetwork } from '#network/host-network.ts';
 import { buildImage } from '../test/images/build-images.ts';
 import { iperfRecipe } from '../test/images/recipes.ts';
 import { type Figures, figureOf, Sheet } from './figures.ts';
-import { openContainers } from './net-containers.ts';
+import { openContainers, type Pair } from './net-containers.ts';
 import { environment, openNode, podvm, startOf, type Node } from './node.ts';
 import type { SuiteOptions } from './suite.ts';
 
@@ -17,14 +17,6 @@ const image = 'localhost/podvm/iperf:1';
 /** Of one transfer, in `s`. */
 const seconds = 3;
 const pings = 50;
-
-/** Two places on a network of this host, and how to run a program in the second; pods, or containers. */
-export interface Pair {
-  /** Of the one that serves. */
-  readonly address: string;
-  /** Runs a program in the other one, and gives what it prints. */
-  inOther(command: readonly string[]): Promise<string>;
-}
 
 /**
  * TCP by one stream of iperf3, and round trips by ping, host to pod and pod to pod: `net.hostToPodMbps`,
