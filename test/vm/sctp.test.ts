@@ -64,6 +64,7 @@ describe('SCTP between pods', { skip, timeout: 240_000 }, () => {
   });
 
   test("a stream goes to a pod's addresses, of each family it has", async () => {
+    assert.equal(await says(server, ['cat', '/proc/sys/kernel/modules_disabled']), '1\n');
     assert.equal(await says(server, ['cat', '/proc/sys/net/sctp/max_init_retransmits']), '7\n');
     for (const address of server.status.addresses)
       assert.equal(await ask(client, address, port.containerPort), 'echoed\n', address);
