@@ -23,15 +23,24 @@ static int send_all(int fd, const char *bytes, size_t count)
     return 0;
 }
 
-/* Gives back whatever comes, to one after another, of both families. */
-static int serve(int port)
+/* A socket for the address, which is left in `found`. */
+static int socket_for(const char *host, const char *port, struct addrinfo **found)
+{
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+
+    if (getaddrinfo(host, port, &hints, found) != 0) exit(2);
+    return socket((*found)->ai_family, SOCK_STREAM, IPPROTO_SCTP);
+}
+
+/* Gives back whatever comes, to one after another. Of the one address: peers are told of each that a socket has. */
+static int serve(const char *host, const char *port)
 {
     static char buffer[1 << 16];
-    struct sockaddr_in6 own = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port)};
-    int fd = socket(AF_INET6, SOCK_STREAM, IPPROTO_SCTP);
+    struct addrinfo *own;
+    int fd = socket_for(host, port, &own);
 
     if (fd < 0) return fail("socket");
-    if (bind(fd, (struct sockaddr *)&own, sizeof own) < 0) return fail("bind");
+    if (bind(fd, own->ai_addr, own->ai_addrlen) < 0) return fail("bind");
     if (listen(fd, 8) < 0) return fail("listen");
     printf("listening\n");
     fflush(stdout);
@@ -49,15 +58,15 @@ static int serve(int port)
 /* Sends so many bytes, in messages that fit no packet, and compares what comes back. */
 static int ask(const char *host, const char *port, size_t count)
 {
-    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *found;
     struct timeval patience = {.tv_sec = 20};
-    char *sent = malloc(count), *back = malloc(count);
+    struct addrinfo *found;
+    int fd = socket_for(host, port, &found);
+    char *sent, *back;
     size_t done;
 
-    if (sent == NULL || back == NULL || getaddrinfo(host, port, &hints, &found) != 0) return 2;
-    for (done = 0; done < count; done++) sent[done] = (char)(done * 31 + done / 251);
-    int fd = socket(found->ai_family, SOCK_STREAM, IPPROTO_SCTP);
     if (fd < 0) return fail("socket");
+    if ((sent = malloc(count)) == NULL || (back = malloc(count)) == NULL) return 2;
+    for (done = 0; done < count; done++) sent[done] = (char)(done * 31 + done / 251);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     if (connect(fd, found->ai_addr, found->ai_addrlen) < 0) return fail("connect");
@@ -78,7 +87,7 @@ static int ask(const char *host, const char *port, size_t count)
 
 int main(int argc, char **argv)
 {
-    if (argc == 3 && strcmp(argv[1], "serve") == 0) return serve(atoi(argv[2]));
+    if (argc == 4 && strcmp(argv[1], "serve") == 0) return serve(argv[2], argv[3]);
     if (argc == 5 && strcmp(argv[1], "ask") == 0) return ask(argv[2], argv[3], (size_t)atol(argv[4]));
     return 2;
 }

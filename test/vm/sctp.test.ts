@@ -48,15 +48,15 @@ describe('SCTP between pods', { skip, timeout: 240_000 }, () => {
     client = await run('client', { sctp: true, userNamespace: { uids: [ids], gids: [ids] } });
     // Of the containers that have the kernel take no more modules.
     const security = { ...containerSpec.security, privileged: true };
-    const command = ['/probe/probe', 'serve', String(port.containerPort)];
-    const listening = await server.createContainer(
-      { ...containerSpec, name: 'serve', image, mounts, command, security },
-      soon(),
-    );
-    const said = Promise.withResolvers<string>();
-    listening.follow(async ({ bytes: line }) => said.resolve(Buffer.from(line).toString()));
-    await listening.start(soon());
-    assert.equal(await said.promise, 'listening\n');
+    for (const [at, address] of server.status.addresses.entries()) {
+      const command = ['/probe/probe', 'serve', address, String(port.containerPort)];
+      const spec = { ...containerSpec, name: `serve-${at}`, image, mounts, command, security };
+      const listening = await server.createContainer(spec, soon());
+      const said = Promise.withResolvers<string>();
+      listening.follow(async ({ bytes: line }) => said.resolve(Buffer.from(line).toString()));
+      await listening.start(soon());
+      assert.equal(await said.promise, 'listening\n');
+    }
   });
   after(async () => {
     await house[Symbol.asyncDispose]();
