@@ -9,6 +9,7 @@ import { readNetwork, requireNetwork, type ConfiguredNetwork } from './cni-confi
 import type { Conflist } from './cni-schema.ts';
 import { defaultNetworkName, defaultPlugins, ipamDir, openDefaultNetwork } from './default-network.ts';
 import { HostAttachment, interfaceName, type AttachmentParts, type Chain } from './host-attachment.ts';
+import { randomMac } from './mac.ts';
 import { checkTunDevice, isThere, netnsPath } from './netns.ts';
 import type { Attachment, AttachmentOwner, AttachmentRequest, HostPort, Network, NetworkReadiness } from './network.ts';
 import { capabilitiesOf, type Capabilities } from './pod-capabilities.ts';
@@ -256,13 +257,6 @@ const anyAddress = (address: string | undefined) => !address || address === '0.0
 function clashes(a: HostPort, b: HostPort): boolean {
   if (a.hostPort !== b.hostPort || a.protocol !== b.protocol) return false;
   return anyAddress(a.hostIP) || anyAddress(b.hostIP) || a.hostIP === b.hostIP;
-}
-
-/** Locally administered, unicast. */
-function randomMac(): string {
-  const octets = crypto.getRandomValues(new Uint8Array(6));
-  octets[0] = ((octets[0] ?? 0) & 0xfc) | 0x02;
-  return Array.from(octets, (octet) => octet.toString(16).padStart(2, '0')).join(':');
 }
 
 /** Enough of a record to take a netns away whose own was torn. */

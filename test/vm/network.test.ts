@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -72,6 +72,30 @@ describe('the default network', { skip, timeout: 60_000 }, () => {
     } finally {
       for (const stateDir of stateDirs) await removeDefaultNetwork(stateDir, soon());
       await rm(directory, { recursive: true });
+    }
+  });
+});
+
+describe('the gateway of the default network', { skip, timeout: 60_000 }, () => {
+  test('has one MAC, whichever pods come and go', async () => {
+    const stateDir = await mkdtemp('/var/tmp/podvm-networks-');
+    try {
+      const bridge = String((await openDefaultNetwork(stateDir, soon())).plugins[0]?.['bridge']);
+      const macNow = async () => (await readFile(`/sys/class/net/${bridge}/address`, 'utf8')).trim();
+      const mac = await macNow();
+      const port = `${bridge}p`;
+      // As low as can be: the kernel would give it to a bridge that has none of its own.
+      await run('ip', ['link', 'add', port, 'address', '00:00:00:00:00:01', 'type', 'veth']);
+      try {
+        await run('ip', ['link', 'set', port, 'master', bridge]);
+        assert.equal(await macNow(), mac);
+      } finally {
+        await run('ip', ['link', 'delete', port]);
+      }
+      assert.equal(await macNow(), mac);
+    } finally {
+      await removeDefaultNetwork(stateDir, soon());
+      await rm(stateDir, { recursive: true });
     }
   });
 });
