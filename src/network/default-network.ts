@@ -243,3 +243,18 @@ function conflistOf({ bridge }: DefaultNetworkChoice, { stateDir, subnets, mtu, 
 
 /** Where host-local keeps its reservations: a file per address, in a directory per network. */
 export const ipamDir = (stateDir: string) => join(stateDir, 'ipam');
+
+/** Whether a chain is of the default network of that state directory: nobody else's addresses are kept there. */
+export function isDefaultNetwork({ plugins }: Conflist, stateDir: string): boolean {
+  const ipam = v.safeParse(v.looseObject({ dataDir: v.string() }), plugins[0]?.['ipam']);
+  return ipam.success && ipam.output.dataDir === ipamDir(stateDir);
+}
+
+/**
+ * Plugins of the chain whose CHECK cannot be relied on, with the reason. `portmap` before 1.3.0 (Debian has 1.1.1) looks
+ * for the rules of each address among those of both families, and calls every attachment with a host port broken where
+ * ip6tables has a nat table (containernetworking/plugins, fb5d195f). It does not tell its version.
+ */
+export const uncheckedPlugins: ReadonlyMap<string, string> = new Map([
+  ['portmap', 'before 1.3.0 it calls every pod with a host port broken'],
+]);
