@@ -161,7 +161,7 @@ async function attachments(config: Configuration): Promise<Finding[]> {
     if (checks.length === 0) return [{ name, status: 'ok', detail: 'no pod is connected' }];
     return checks.map((check) => attachmentFinding(name, check));
   } catch (error) {
-    return [{ name, status: 'warn', detail: messageOf(error) }]; // not root: told above
+    return [{ name, status: 'warn', detail: `cannot be looked at: ${messageOf(error)}` }]; // not root: told above
   }
 }
 
