@@ -7,13 +7,20 @@ import { messageOf } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { addChain, deleteChain, type ChainCall } from '#network/cni-chain.ts';
 import { defaultPluginDirs } from '#network/host-network.ts';
-import type { Pair } from './net.ts';
 import { crunCommands, type CrunCommand } from './peers.ts';
 
 /** Two containers of crun as other runtimes would have them: the same image, the same CNI plugin, a netns each. */
 const bridge = 'pvbench0';
 const subnet = '10.221.0.0/24';
 const signal = () => AbortSignal.timeout(60_000);
+
+/** Two places on a network of this host, and how to run a program in the second; pods, or containers. */
+export interface Pair {
+  /** Of the one that serves. */
+  readonly address: string;
+  /** Runs a program in the other one, and gives what it prints. */
+  inOther(command: readonly string[]): Promise<string>;
+}
 
 /** The pair, or why there is none. Disposing takes all of it away. */
 export async function openContainers(layout: string): Promise<(Pair & AsyncDisposable) | string> {
@@ -62,7 +69,7 @@ async function connect(directory: string, number: number, undo: AsyncDisposableS
   undo.defer(async () => void (await run('ip', ['netns', 'delete', name])));
   await run('ip', ['-netns', name, 'link', 'set', 'lo', 'up']);
   const ipam = { type: 'host-local', dataDir: join(directory, 'ipam'), ranges: [[{ subnet }]] };
-  const plugin = { type: 'bridge', bridge, isDefaultGateway: true, ipMasq: true, hairpinMode: true, mtu: 1500, ipam };
+  const plugin = { type: 'bridge', bridge, isDefaultGateway: true, hairpinMode: true, mtu: 1500, ipam };
   const call: ChainCall = {
     conflist: { cniVersion: '1.0.0', name: 'pvbench', plugins: [plugin] },
     containerId: name,

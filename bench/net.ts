@@ -9,7 +9,7 @@ import { createHostNetwork } from '#network/host-network.ts';
 import { buildImage } from '../test/images/build-images.ts';
 import { iperfRecipe } from '../test/images/recipes.ts';
 import { type Figures, figureOf, Sheet } from './figures.ts';
-import { openContainers } from './net-containers.ts';
+import { openContainers, type Pair } from './net-containers.ts';
 import { environment, openNode, podvm, startOf, type Node } from './node.ts';
 import type { SuiteOptions } from './suite.ts';
 
@@ -18,20 +18,13 @@ const image = 'localhost/podvm/iperf:1';
 const seconds = 3;
 const pings = 50;
 
-/** Two places on a network of this host, and how to run a program in the second; pods, or containers. */
-export interface Pair {
-  /** Of the one that serves. */
-  readonly address: string;
-  /** Runs a program in the other one, and gives what it prints. */
-  inOther(command: readonly string[]): Promise<string>;
-}
-
 /**
  * TCP by one stream of iperf3, and round trips by ping, host to pod and pod to pod: `net.hostToPodMbps`,
  * `net.podToHostMbps`, `net.podToPodMbps`, `net.hostToPodRttUs`, `net.podToPodRttUs`; of two containers of crun on a
  * bridge the same, under `peers.crun`; `ratio.*`: ours by theirs. Then what a network costs a start:
  * `start.chainMs` (netns, tap, bridge and portmap alone), `start.machineMs` (a sandbox without a network),
- * `start.sandboxMs` (with it, and a host port), `ratio.start`: the last by the longer of the two.
+ * `start.sandboxMs` (with it, and a host port), `ratio.start`: the last by the longer of the two. Part of it is
+ * `start.guestNetworkMs`: the guest's kernel gives its NIC addresses and routes, and the machine without one does not.
  */
 export async function netSuite({ rounds, peers, say }: SuiteOptions): Promise<Figures> {
   const sheet = new Sheet();
@@ -51,7 +44,7 @@ export async function netSuite({ rounds, peers, say }: SuiteOptions): Promise<Fi
     say(`round ${round} of ${rounds}`);
   }
   await pods[Symbol.asyncDispose]();
-  await totalOf(node, 'bench-net-warm', ['--network', 'none']); // makes the template of machines without a NIC
+  await phasesOf(node, 'bench-net-warm', ['--network', 'none']); // makes the template of machines without a NIC
   for (let round = 1; round <= rounds; round += 1) await measureStart(node, `bench-net-start-${round}`, sheet);
   return { ...sheet.figures, ...netRatios(sheet.figures) };
 }
@@ -131,16 +124,24 @@ spec:
 
 async function measureStart(node: Node, name: string, sheet: Sheet): Promise<void> {
   sheet.add('start.chainMs', await chainMs(name));
-  sheet.add('start.machineMs', await totalOf(node, name, ['--network', 'none']));
-  sheet.add('start.sandboxMs', await totalOf(node, name, [], '[{ containerPort: 80, hostPort: 39850 }]'));
+  const machine = await phasesOf(node, name, ['--network', 'none']);
+  sheet.add('start.machineMs', machine('total'));
+  const sandbox = await phasesOf(node, name, [], '[{ containerPort: 80, hostPort: 39850 }]');
+  sheet.add('start.sandboxMs', sandbox('total'));
+  sheet.add('start.guestNetworkMs', sandbox('guest network'));
 }
 
-/** Of one sandbox, from its request until it is ready, in `ms`. */
-async function totalOf(node: Node, name: string, options: readonly string[], ports = '[]'): Promise<number> {
+/** Of one sandbox, from its request until it is ready: how long each took, in `ms`. */
+async function phasesOf(
+  node: Node,
+  name: string,
+  options: readonly string[],
+  ports = '[]',
+): Promise<(phase: string) => number> {
   await using pods = startOf(sleepingPod(name, ports), options);
   await pods.lines(1);
   const { sandbox } = await node.inspect(name);
-  return sandbox?.phases.find((phase) => phase.name === 'total')?.ms ?? Number.NaN;
+  return (name) => sandbox?.phases.find((phase) => phase.name === name)?.ms ?? Number.NaN;
 }
 
 /** An attachment without a machine, with a host port. */

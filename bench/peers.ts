@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { readCurrent } from '#setup/setup.ts';
+import { makeBundle, writeConfig } from './bundle.ts';
 
 /** Another runtime, run as its users run it: one busybox container that says a line. */
 export interface Peer extends AsyncDisposable {
@@ -43,7 +44,7 @@ export async function openPeer(name: string, root: string): Promise<Peer | strin
   const known = commands[name];
   if (known === undefined) return `${name}: not a runtime that is known here (${Object.keys(commands).join(', ')})`;
   await using undo = new AsyncDisposableStack();
-  const bundle = await makeBundle(root);
+  const bundle = await makePeerBundle(root);
   undo.defer(() => rm(bundle, { recursive: true, force: true }));
   let next = 0;
   const measure = async (command: Command) => {
@@ -59,11 +60,11 @@ export async function openPeer(name: string, root: string): Promise<Peer | strin
         name,
         firstOutputMs: () => measure(command),
         async outputOf(script) {
-          await writeConfig(bundle, script);
+          await runsScript(bundle, script);
           next += 1;
           const [program = '', ...args] = command(bundle, `bench-${process.pid}-${next}`);
           const { stdout } = await run(program, args, { timeoutMs: scriptTimeoutMs });
-          await writeConfig(bundle, firstScript);
+          await runsScript(bundle, firstScript);
           return stdout;
         },
         rootfs: join(bundle, 'rootfs'),
@@ -89,36 +90,13 @@ async function firstByteMs([program = '', ...args]: readonly string[]): Promise<
   return ms;
 }
 
-/** The same static busybox as our base image has, unpacked. */
-async function makeBundle(root: string): Promise<string> {
+/** With the same static busybox as our base image has. */
+async function makePeerBundle(root: string): Promise<string> {
   const assets = await readCurrent(root);
   if (assets === undefined) throw new Error('run `podvm setup` first');
-  const bundle = await mkdtemp('/var/tmp/podvm-bench-');
-  await mkdir(join(bundle, 'rootfs/bin'), { recursive: true });
-  for (const directory of ['proc', 'sys', 'dev', 'tmp']) await mkdir(join(bundle, 'rootfs', directory));
-  await run('cp', [join(assets.sysroot, 'usr/bin/busybox'), join(bundle, 'rootfs/bin/sh')]);
-  for (const applet of ['dd', 'rm']) await symlink('sh', join(bundle, 'rootfs/bin', applet));
-  await writeConfig(bundle, firstScript);
+  const bundle = await makeBundle('/var/tmp', join(assets.sysroot, 'usr/bin/busybox'), ['dd', 'rm']);
+  await runsScript(bundle, firstScript);
   return bundle;
 }
 
-async function writeConfig(bundle: string, script: string): Promise<void> {
-  const namespaces = ['pid', 'network', 'ipc', 'uts', 'mount'].map((type) => ({ type }));
-  const config = {
-    ociVersion: '1.0.2',
-    process: {
-      args: ['/bin/sh', '-c', script],
-      env: ['PATH=/bin'],
-      cwd: '/',
-      user: { uid: 0, gid: 0 },
-      noNewPrivileges: true,
-    },
-    root: { path: 'rootfs' },
-    mounts: [
-      { destination: '/proc', type: 'proc', source: 'proc' },
-      { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'mode=755'] },
-    ],
-    linux: { namespaces },
-  };
-  await writeFile(join(bundle, 'config.json'), JSON.stringify(config));
-}
+const runsScript = (bundle: string, script: string) => writeConfig(bundle, script, { noNewPrivileges: true });

@@ -7,7 +7,8 @@ import { test } from 'node:test';
 import { connectLink } from '#link/connect-link.ts';
 import { describeMachineDriver, type DriverBench } from '#vm/driver.conformance.ts';
 import type { Machine, MachineRecord, MachineSpec } from '#vm/driver.ts';
-import { createQemuDriver, type QemuDriverOptions } from '#vm/qemu/qemu-driver.ts';
+import type { QemuDriverOptions } from '#vm/qemu/driver-options.ts';
+import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import { tracesOf } from '../leaks.ts';
 import { readAssets, whyNoVm } from './house.ts';
 

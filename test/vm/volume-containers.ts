@@ -1,6 +1,7 @@
-import { mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
+import { makeBundle, writeConfig } from '../../bench/bundle.ts';
 import { crunCommands, type CrunCommand } from '../../bench/peers.ts';
 import { fill, type HostVolumes, type MatrixMount, type World } from './volume-matrix.ts';
 
@@ -34,8 +35,10 @@ export async function openPlain(options: PlainOptions): Promise<World & AsyncDis
     }
     return volumes.kept[mode][subPath === undefined ? 'path' : 'subPath'];
   };
-  const bundle = async (script: string, mounts: readonly MatrixMount[]) =>
-    await makeBundle(options, script, [
+  const bundle = async (script: string, mounts: readonly MatrixMount[]) => {
+    const made = await makeBundle(directory, options.busybox, applets);
+    const privileges = { capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities } };
+    await writeConfig(made, script, privileges, [
       { destination: '/bin2', source: options.programs, options: ['rbind', 'ro'] },
       ...mounts.map((one) => ({
         destination: one.at,
@@ -43,6 +46,8 @@ export async function openPlain(options: PlainOptions): Promise<World & AsyncDis
         options: ['rbind', one.readOnly ? 'ro' : 'rw'],
       })),
     ]);
+    return made;
+  };
   const command = await workingCommand(await bundle('exit 0', []));
   const owned = undo.move();
   return {
@@ -50,36 +55,6 @@ export async function openPlain(options: PlainOptions): Promise<World & AsyncDis
     restart: async () => {}, // a pod's directories outlive its containers
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
-}
-
-async function makeBundle(
-  { directory, busybox }: PlainOptions,
-  script: string,
-  binds: readonly { readonly destination: string; readonly source: string; readonly options: readonly string[] }[],
-): Promise<string> {
-  const bundle = await mkdtemp(join(directory, 'bundle-'));
-  await mkdir(join(bundle, 'rootfs/bin'), { recursive: true });
-  await run('cp', [busybox, join(bundle, 'rootfs/bin/sh')]);
-  for (const applet of applets) await symlink('sh', join(bundle, 'rootfs/bin', applet));
-  const config = {
-    ociVersion: '1.0.2',
-    process: {
-      args: ['/bin/sh', '-c', script],
-      env: ['PATH=/bin'],
-      cwd: '/',
-      user: { uid: 0, gid: 0 },
-      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
-    },
-    root: { path: 'rootfs' },
-    mounts: [
-      { destination: '/proc', type: 'proc', source: 'proc' },
-      { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'mode=755'] },
-      ...binds.map((bind) => ({ ...bind, type: 'bind' })),
-    ],
-    linux: { namespaces: ['pid', 'network', 'ipc', 'uts', 'mount'].map((type) => ({ type })) },
-  };
-  await writeFile(join(bundle, 'config.json'), JSON.stringify(config));
-  return bundle;
 }
 
 /** Which of the ways to call it works on this host. */

@@ -12,6 +12,9 @@ const maxBytes = 64 * 1024;
 /** Cgroups that a container has made below its own and that are looked into. */
 const maxNested = 64;
 
+type Table = ReadonlyMap<string, number>;
+type CgroupTables = Readonly<Record<'cpu' | 'memory' | 'events', Table>>;
+
 /** The cgroup v2 tree of the pod: `/pod`, and below it one for each container. Paths are relative to the mount. */
 export class Cgroups {
   readonly #parts: Parts;
@@ -42,9 +45,8 @@ export class Cgroups {
     return this.#figure(path, 'memory.events', 'oom_kill');
   }
 
-  figures(path: string): InferOutput<typeof cgroupFigures> {
+  figures(path: string, { cpu, memory, events } = this.tables(path)): InferOutput<typeof cgroupFigures> {
     const limit = this.read(path, 'memory.max').trim();
-    const memory = this.table(path, 'memory.stat');
     return {
       memoryBytes: this.#number(path, 'memory.current'),
       memoryPeakBytes: this.#number(path, 'memory.peak'),
@@ -54,8 +56,8 @@ export class Cgroups {
       majorPageFaults: memory.get('pgmajfault') ?? 0,
       swapBytes: this.#number(path, 'memory.swap.current'),
       ...(limit === 'max' || limit === '' ? {} : { memoryLimitBytes: Number(limit) }),
-      oomKills: this.oomKills(path),
-      cpuUsec: this.#figure(path, 'cpu.stat', 'usage_usec'),
+      oomKills: events.get('oom_kill') ?? 0,
+      cpuUsec: cpu.get('usage_usec') ?? 0,
       pids: this.#number(path, 'pids.current'),
     };
   }
@@ -125,8 +127,17 @@ export class Cgroups {
     }
   }
 
+  /** The long files of a cgroup, which hold several figures each. */
+  tables(path: string): CgroupTables {
+    return {
+      cpu: this.#table(path, 'cpu.stat'),
+      memory: this.#table(path, 'memory.stat'),
+      events: this.#table(path, 'memory.events'),
+    };
+  }
+
   /** The figures of a file with lines of a name and a number. */
-  table(path: string, file: string): ReadonlyMap<string, number> {
+  #table(path: string, file: string): Table {
     const lines = this.read(path, file).split('\n');
     return new Map(lines.map((line) => [line.slice(0, line.indexOf(' ')), Number(line.slice(line.indexOf(' ') + 1))]));
   }
@@ -140,7 +151,7 @@ export class Cgroups {
   }
 
   #figure(path: string, file: string, key: string): number {
-    return this.table(path, file).get(key) ?? 0;
+    return this.#table(path, file).get(key) ?? 0;
   }
 }
 

@@ -9,12 +9,12 @@ const maxBytes = 4096;
 
 /** All that the kernel counts for a cgroup. */
 export function measureCgroup(parts: Parts, cgroups: Cgroups, path: string): MetricFigures {
-  const cpu = cgroups.table(path, 'cpu.stat');
-  const memory = cgroups.table(path, 'memory.stat');
+  const tables = cgroups.tables(path);
+  const { cpu, memory, events } = tables;
   const pidsLimit = cgroups.read(path, 'pids.max').trim();
   const pressure = pressureOf(cgroups, path);
   return {
-    ...cgroups.figures(path),
+    ...cgroups.figures(path, tables),
     cpuUserUsec: cpu.get('user_usec') ?? 0,
     cpuSystemUsec: cpu.get('system_usec') ?? 0,
     cpuPeriods: cpu.get('nr_periods') ?? 0,
@@ -24,7 +24,7 @@ export function measureCgroup(parts: Parts, cgroups: Cgroups, path: string): Met
     mappedFileBytes: memory.get('file_mapped') ?? 0,
     activeFileBytes: memory.get('active_file') ?? 0,
     kernelBytes: memory.get('kernel') ?? 0,
-    memoryLimitHits: cgroups.table(path, 'memory.events').get('max') ?? 0,
+    memoryLimitHits: events.get('max') ?? 0,
     ...(/^\d+$/.test(pidsLimit) ? { pidsLimit: Number(pidsLimit) } : {}),
     ...(pressure === undefined ? {} : { pressure }),
     devices: parseDevices(cgroups.read(path, 'io.stat'), (number) => nameOf(parts, number)),

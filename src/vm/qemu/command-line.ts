@@ -169,9 +169,16 @@ function network({ tap }: CommandLineInput): Switch[] {
       type: 'tap',
       options: { id: 'net', ifname: tap.name, script: 'no', downscript: 'no', vnet_hdr: true },
     },
-    { name: 'device', type: 'virtio-net-device', options: { id: 'nic', netdev: 'net', mac: tap.mac } },
+    {
+      name: 'device',
+      type: 'virtio-net-device',
+      // What comes by the tap is for this machine: a NIC that filters nothing spares its driver a command for each address.
+      options: { id: 'nic', netdev: 'net', mac: tap.mac, ...noFilters },
+    },
   ];
 }
+
+const noFilters = { ctrl_mac_addr: false, ctrl_rx: false, ctrl_rx_extra: false, ctrl_vlan: false };
 
 function listeningSocket(id: keyof typeof socketNames, paths: InsidePaths): Switch {
   return {

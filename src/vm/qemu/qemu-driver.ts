@@ -1,9 +1,8 @@
 import { access, chown, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import type { Assets } from '#host/assets.ts';
 import { isRunning, killProcess, logTail, type JailedProcess } from '#host/jailed-process.ts';
-import type { Accelerator, Machine, MachineDriver, MachineRecord, MachineSpec } from '../driver.ts';
+import type { Machine, MachineDriver, MachineRecord, MachineSpec } from '../driver.ts';
 import { assertMachineSpec, shapeOf } from '../machine-spec.ts';
 import { qemuArguments } from './command-line.ts';
 import { connectWhenListening } from './connect-socket.ts';
@@ -12,6 +11,7 @@ import { kvmDevice, openableNode, tunDevice } from './device-nodes.ts';
 import { startFailure } from './failure.ts';
 import { confine, findHostCgroup, type HostCgroup } from './host-cgroup.ts';
 import { assertReachable, inside, type JailSpec } from './jail.ts';
+import type { QemuDriverOptions } from './driver-options.ts';
 import { MachineDirectory } from './machine-directory.ts';
 import { restore } from './migration.ts';
 import { PhaseClock } from './phase-clock.ts';
@@ -19,21 +19,6 @@ import { QemuMachine } from './qemu-machine.ts';
 import { QmpClient, type QmpEvent } from './qmp.ts';
 import { spawnVmm } from './spawn-vmm.ts';
 import { allKernelArguments, Templates } from './templates.ts';
-
-export interface QemuDriverOptions {
-  readonly assets: Pick<Assets, 'sysroot' | 'kernel' | 'initramfs'>;
-  readonly accelerator: Accelerator;
-  /** Directory of templates; absent: every machine boots. */
-  readonly templates?: string;
-  /** Told, once, that VMMs run without a cgroup of the host, and why. */
-  readonly onUnconfined?: (why: string) => void;
-  /** A VMM that the host does not bound is no machine. */
-  readonly requiresCgroup?: boolean;
-  /** Whether the guests' serial consoles are kept; default true. */
-  readonly hasConsole?: boolean;
-  /** More words for the guest's kernel command line. */
-  readonly extraKernelArguments?: readonly string[];
-}
 
 const driverName = 'qemu';
 /** QEMU must answer within this time, in `ms`; 60 were measured, and a loaded host is allowed much. */

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import { inside } from './jail.ts';
-import type { QemuDriverOptions } from './qemu-driver.ts';
+import type { QemuDriverOptions } from './driver-options.ts';
 import { maxTenantTemplates, Templates } from './templates.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root: templates are made root’s';

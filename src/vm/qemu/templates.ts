@@ -5,7 +5,7 @@ import { PodvmError } from '#base/errors.ts';
 import type { MachineShape } from '../driver.ts';
 import { kernelArguments, qemuArguments } from './command-line.ts';
 import { inside } from './jail.ts';
-import type { QemuDriverOptions } from './qemu-driver.ts';
+import type { QemuDriverOptions } from './driver-options.ts';
 import { TemplateStore, type TemplateFiles } from './template-store.ts';
 import { hostTscKHz } from './tsc.ts';
 

@@ -1,0 +1,17 @@
+import type { Assets } from '#host/assets.ts';
+import type { Accelerator } from '../driver.ts';
+
+export interface QemuDriverOptions {
+  readonly assets: Pick<Assets, 'sysroot' | 'kernel' | 'initramfs'>;
+  readonly accelerator: Accelerator;
+  /** Directory of templates; absent: every machine boots. */
+  readonly templates?: string;
+  /** Told, once, that VMMs run without a cgroup of the host, and why. */
+  readonly onUnconfined?: (why: string) => void;
+  /** A VMM that the host does not bound is no machine. */
+  readonly requiresCgroup?: boolean;
+  /** Whether the guests' serial consoles are kept; default true. */
+  readonly hasConsole?: boolean;
+  /** More words for the guest's kernel command line. */
+  readonly extraKernelArguments?: readonly string[];
+}
