@@ -47,6 +47,7 @@ export async function openDefaultNetwork(stateDir: string, signal: AbortSignal):
   await Promise.all([
     masquerade(aliasOf(stateDir), { bridge: choice.bridge, subnets }, signal),
     subnets.length > 1 ? addGateway6(choice, signal) : undefined,
+    keepMac(choice.bridge, signal),
   ]);
   const isForwarded = accepts && (!ipv6.isUsable || ipv6.accepts);
   return conflistOf(choice, { stateDir, subnets, mtu: outsideMtu(links, routes), isForwarded });
@@ -178,6 +179,20 @@ async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal
   await run('ip', ['-batch', '-'], { input: lines.join('\n'), signal, timeoutMs: 10_000 });
   return true;
 }
+
+/** Gives a bridge that was made without a MAC of its own the one that it has, for good. */
+async function keepMac(bridge: string, signal: AbortSignal): Promise<void> {
+  const read = async (file: string) => (await readFileIfThere(`/sys/class/net/${bridge}/${file}`))?.trim();
+  const [assigned, mac] = await Promise.all([read('addr_assign_type'), read('address')]);
+  if (mac === undefined || assigned === givenMac) return;
+  const address = mac === noMac ? randomMac() : mac;
+  await run('ip', ['link', 'set', 'dev', bridge, 'address', address], { signal, timeoutMs: 10_000 });
+}
+
+/** NET_ADDR_SET of linux/netdevice.h. */
+const givenMac = '3';
+/** Of a bridge whose last port has gone. */
+const noMac = '00:00:00:00:00:00';
 
 /** Usable at once: whoever comes first must not wait until the kernel has looked for its double. */
 async function addGateway6({ bridge, subnet6 = '' }: DefaultNetworkChoice, signal: AbortSignal): Promise<void> {

@@ -117,27 +117,37 @@ describe('check() of the default network', { skip, timeout: 60_000 }, () => {
 });
 
 describe('the gateway of the default network', { skip, timeout: 60_000 }, () => {
-  test('has one MAC, whichever pods come and go', async () => {
-    const stateDir = await mkdtemp('/var/tmp/podvm-networks-');
-    try {
-      const bridge = String((await openDefaultNetwork(stateDir, soon())).plugins[0]?.['bridge']);
-      const macNow = async () => (await readFile(`/sys/class/net/${bridge}/address`, 'utf8')).trim();
-      const mac = await macNow();
-      const port = `${bridge}p`;
-      // As low as can be: the kernel would give it to a bridge that has none of its own.
-      await run('ip', ['link', 'add', port, 'address', '00:00:00:00:00:01', 'type', 'veth']);
+  for (const isOld of [false, true]) {
+    test(`has one MAC, whichever pods come and go${isOld ? ', also on a bridge made without one' : ''}`, async () => {
+      const stateDir = await mkdtemp('/var/tmp/podvm-networks-');
       try {
-        await run('ip', ['link', 'set', port, 'master', bridge]);
+        const bridge = String((await openDefaultNetwork(stateDir, soon())).plugins[0]?.['bridge']);
+        const port = `${bridge}p`;
+        if (isOld) {
+          await run('ip', ['link', 'delete', bridge]);
+          await run('ip', ['link', 'add', bridge, 'type', 'bridge']);
+          await run('ip', ['link', 'set', 'dev', bridge, 'alias', `podvm:${stateDir}`]);
+          await openDefaultNetwork(stateDir, soon());
+        }
+        const macNow = async () => (await readFile(`/sys/class/net/${bridge}/address`, 'utf8')).trim();
+        const mac = await macNow();
+        assert.notEqual(mac, '00:00:00:00:00:00');
+        // As low as can be: the kernel would give it to a bridge that has none of its own.
+        await run('ip', ['link', 'add', port, 'address', '00:00:00:00:00:01', 'type', 'veth']);
+        try {
+          await run('ip', ['link', 'set', port, 'master', bridge]);
+          assert.equal(await macNow(), mac);
+        } finally {
+          await run('ip', ['link', 'delete', port]);
+        }
+        await openDefaultNetwork(stateDir, soon());
         assert.equal(await macNow(), mac);
       } finally {
-        await run('ip', ['link', 'delete', port]);
+        await removeDefaultNetwork(stateDir, soon());
+        await rm(stateDir, { recursive: true });
       }
-      assert.equal(await macNow(), mac);
-    } finally {
-      await removeDefaultNetwork(stateDir, soon());
-      await rm(stateDir, { recursive: true });
-    }
-  });
+    });
+  }
 });
 
 describe('the way out of the default network', { skip, timeout: 60_000 }, () => {
