@@ -3,10 +3,11 @@ import { access, readFile, stat, statfs } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { messageOf } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import { weaknesses } from '#host/confinement.ts';
 import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
-import type { NetworkReadiness } from '#network/network.ts';
+import type { AttachmentCheck, NetworkReadiness } from '#network/network.ts';
 import { describeSetup } from '#setup/describe-setup.ts';
 import { createProgress } from '#setup/progress.ts';
 import { readReady } from '#setup/setup.ts';
@@ -45,6 +46,7 @@ export async function doctorCommand(
     await jail(config),
     await tunDevice(),
     await network(config),
+    ...(await attachments(config)),
     await cgroups(),
     await capabilities(),
     await userNamespaces(),
@@ -147,6 +149,29 @@ async function network(config: Configuration): Promise<Finding> {
 function describeNetwork(readiness: NetworkReadiness | undefined): string {
   if (readiness?.isReady !== true) return '';
   return readiness.path === undefined ? 'the built-in bridge' : `${readiness.name}, by ${readiness.path}`;
+}
+
+const checkMs = 120_000;
+
+/** What the plugins say of the pods that run now, of whichever command or daemon. No verdict makes the host unhealthy. */
+async function attachments(config: Configuration): Promise<Finding[]> {
+  const name = 'attachments';
+  try {
+    const checks = await openNetwork(config, 'command', silentLog).check(AbortSignal.timeout(checkMs));
+    if (checks.length === 0) return [{ name, status: 'ok', detail: 'no pod is connected' }];
+    return checks.map((check) => attachmentFinding(name, check));
+  } catch (error) {
+    return [{ name, status: 'warn', detail: `cannot be looked at: ${messageOf(error)}` }]; // not root: told above
+  }
+}
+
+function attachmentFinding(name: string, check: AttachmentCheck): Finding {
+  const { podNamespace, podName, network: where, verdict, detail: said } = check;
+  const pod = `${printable(podNamespace)}/${printable(podName)} on ${where}`;
+  if (verdict === 'well') return { name, status: 'ok', detail: `${pod}: ${said}` };
+  if (verdict === 'unasked') return { name, status: 'ok', detail: `${pod}: not looked at: ${said}` };
+  const fix = 'Unless it ends just now, make the pod anew. Plugins can be wrong: docs/limitations.md, "CHECK".';
+  return { name, status: 'warn', detail: `${pod}: ${said}`, fix };
 }
 
 async function cgroups(): Promise<Finding> {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError, messageOf, type ErrorKind } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { defaultEnv, run } from '#host/run.ts';
+import { defaultEnv, run, type RunResult } from '#host/run.ts';
 import {
   errorSchema,
   maxAnswerBytes,
@@ -16,7 +16,7 @@ import {
 
 /** Our CNI client: runs a chain of plugins as the specification's sections 2 to 5 say. */
 
-/** One attachment of one container to one network; the same for ADD and DEL. */
+/** One attachment of one container to one network; the same for ADD, CHECK and DEL. */
 export interface ChainCall {
   readonly conflist: Conflist;
   readonly containerId: string;
@@ -75,6 +75,21 @@ export async function deleteChain(call: ChainCall, added: CniResult | undefined,
 
 const deleteAttempts = 2;
 
+/** Why a network's plugins are not to be asked for CHECK (spec, "Section 1" and "CHECK"); undefined: they are. */
+export function whyNoCheck({ cniVersion, disableCheck }: Conflist): string | undefined {
+  if (cniVersion.startsWith('0.3.')) return `CNI ${cniVersion} has no CHECK`;
+  return String(disableCheck) === 'true' ? 'the network does not want CHECK (disableCheck)' : undefined;
+}
+
+/**
+ * Runs CHECK through the chain, in ADD's order, up to the first plugin that finds its work damaged or undone, and throws
+ * what that one says. Only for networks that `whyNoCheck` has nothing against.
+ */
+export async function checkChain(call: ChainCall, added: CniResult, signal: AbortSignal): Promise<void> {
+  await findPlugins(typesOf(call.conflist), call.pluginDirs);
+  for (const plugin of call.conflist.plugins) await execute(call, 'CHECK', plugin, added, signal);
+}
+
 /** A whole network, and which attachments of it there are. */
 export interface CollectCall extends Pick<ChainCall, 'conflist' | 'pluginDirs' | 'timeoutMs'> {
   readonly validAttachments: readonly { readonly containerID: string; readonly ifname: string }[];
@@ -104,7 +119,7 @@ export async function collectChain(call: CollectCall, signal: AbortSignal): Prom
   );
 }
 
-type Command = 'ADD' | 'DEL' | 'GC';
+type Command = 'ADD' | 'DEL' | 'CHECK' | 'GC';
 
 async function execute(
   call: ChainCall,
@@ -122,7 +137,7 @@ async function execute(
     input: JSON.stringify(pluginInput(call, plugin, prevResult)),
     env: environment(call, command),
   });
-  if (answer.code !== 0) throw pluginError(what, answer.code, answer.stdout, answer.stderr);
+  if (answer.code !== 0) throw pluginError(command, what, answer);
   if (command !== 'ADD') return undefined;
   const said = json(what, answer.stdout);
   // To valibot an array is an object too.
@@ -207,7 +222,7 @@ const kindsByCode: Readonly<Record<number, ErrorKind>> = {
   11: 'unavailable', // try again later
 };
 
-function pluginError(what: string, exitCode: number, stdout: string, stderr: string): PodvmError {
+function pluginError(command: Command, what: string, { code: exitCode, stdout, stderr }: RunResult): PodvmError {
   const tail = stderr
     .trimEnd()
     .split('\n')
@@ -225,5 +240,6 @@ function pluginError(what: string, exitCode: number, stdout: string, stderr: str
   }
   const { code, msg, details } = parsed.output;
   const reason = printable(details ? `${msg}: ${details}` : msg);
-  return new PodvmError(kindsByCode[code] ?? 'internal', `Cannot run ${what}: error ${code}: ${reason}`, { tail });
+  const verb = command === 'CHECK' ? 'pass' : 'run'; // this one did run, and that is its verdict
+  return new PodvmError(kindsByCode[code] ?? 'internal', `Cannot ${verb} ${what}: error ${code}: ${reason}`, { tail });
 }

@@ -19,12 +19,17 @@ const pluginSchema = v.looseObject({
   capabilities: v.optional(v.record(v.string(), v.boolean())),
 });
 
+/** Other runtimes also take it as a word. */
+const flag = v.union([v.boolean(), v.picklist(['true', 'false'])]);
+
 export const conflistSchema = v.looseObject({
   cniVersion: v.picklist(knownVersions),
   name,
   plugins: v.pipe(v.array(pluginSchema), v.minLength(1), v.maxLength(32)),
-  /** The network does not want GC; other runtimes also take it as a word. */
-  disableGC: v.optional(v.union([v.boolean(), v.picklist(['true', 'false'])])),
+  /** The network does not want CHECK. */
+  disableCheck: v.optional(flag),
+  /** The network does not want GC. */
+  disableGC: v.optional(flag),
 });
 /** A list of plugins, run in order. */
 export type Conflist = v.InferOutput<typeof conflistSchema>;

@@ -7,6 +7,7 @@ import { run } from '#host/run.ts';
 import type { Conflist } from './cni-schema.ts';
 import { overlaps, parsePrefix } from './ipv4.ts';
 import { isAccepting, randomUniqueLocal, readIpv6 } from './ipv6.ts';
+import { randomMac } from './mac.ts';
 import { masquerade } from './masquerade.ts';
 import { readLinks, readRoutes, type Link, type Route } from './ip-command.ts';
 
@@ -46,6 +47,7 @@ export async function openDefaultNetwork(stateDir: string, signal: AbortSignal):
   await Promise.all([
     masquerade(aliasOf(stateDir), { bridge: choice.bridge, subnets }, signal),
     subnets.length > 1 ? addGateway6(choice, signal) : undefined,
+    keepMac(choice.bridge, signal),
   ]);
   const isForwarded = accepts && (!ipv6.isUsable || ipv6.accepts);
   return conflistOf(choice, { stateDir, subnets, mtu: outsideMtu(links, routes), isForwarded });
@@ -148,12 +150,13 @@ function parseChoice(text: string | undefined): DefaultNetworkChoice | undefined
 }
 
 /**
- * The bridge gets its address at once, so that another process that chooses now sees the subnet taken. False when
- * another has that name by now.
+ * The bridge gets its address at once, so that another process that chooses now sees the subnet taken. It has a
+ * MAC of its own: else the kernel gives it the lowest of its ports', and when that pod ends the others know their gateway
+ * by an address that nobody has any more, for half a minute (measured: 31 s). False when another has that name by now.
  */
 async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal: AbortSignal): Promise<boolean> {
   const gateway = choice.subnet.replace(/\.0\/20$/, '.1/20');
-  const adding = await run('ip', ['link', 'add', 'name', choice.bridge, 'type', 'bridge'], {
+  const adding = await run('ip', ['link', 'add', 'name', choice.bridge, 'address', randomMac(), 'type', 'bridge'], {
     signal,
     timeoutMs: 10_000,
     okCodes: [0, 2], // 2: the kernel refuses
@@ -176,6 +179,20 @@ async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal
   await run('ip', ['-batch', '-'], { input: lines.join('\n'), signal, timeoutMs: 10_000 });
   return true;
 }
+
+/** Gives a bridge that was made without a MAC of its own the one that it has, for good. */
+async function keepMac(bridge: string, signal: AbortSignal): Promise<void> {
+  const read = async (file: string) => (await readFileIfThere(`/sys/class/net/${bridge}/${file}`))?.trim();
+  const [assigned, mac] = await Promise.all([read('addr_assign_type'), read('address')]);
+  if (mac === undefined || assigned === givenMac) return;
+  const address = mac === noMac ? randomMac() : mac;
+  await run('ip', ['link', 'set', 'dev', bridge, 'address', address], { signal, timeoutMs: 10_000 });
+}
+
+/** NET_ADDR_SET of linux/netdevice.h. */
+const givenMac = '3';
+/** Of a bridge whose last port has gone. */
+const noMac = '00:00:00:00:00:00';
 
 /** Usable at once: whoever comes first must not wait until the kernel has looked for its double. */
 async function addGateway6({ bridge, subnet6 = '' }: DefaultNetworkChoice, signal: AbortSignal): Promise<void> {
@@ -241,3 +258,18 @@ function conflistOf({ bridge }: DefaultNetworkChoice, { stateDir, subnets, mtu, 
 
 /** Where host-local keeps its reservations: a file per address, in a directory per network. */
 export const ipamDir = (stateDir: string) => join(stateDir, 'ipam');
+
+/** Whether a chain is of the default network of that state directory: nobody else's addresses are kept there. */
+export function isDefaultNetwork({ plugins }: Conflist, stateDir: string): boolean {
+  const ipam = v.safeParse(v.looseObject({ dataDir: v.string() }), plugins[0]?.['ipam']);
+  return ipam.success && ipam.output.dataDir === ipamDir(stateDir);
+}
+
+/**
+ * Plugins of the chain whose CHECK cannot be relied on, with the reason. `portmap` before 1.3.0 (Debian has 1.1.1) looks
+ * for the rules of each address among those of both families, and calls every attachment with a host port broken where
+ * ip6tables has a nat table (containernetworking/plugins, fb5d195f). It does not tell its version.
+ */
+export const uncheckedPlugins: ReadonlyMap<string, string> = new Map([
+  ['portmap', 'before 1.3.0 it calls every pod with a host port broken'],
+]);

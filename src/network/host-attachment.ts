@@ -1,12 +1,12 @@
 import { isDeepStrictEqual } from 'node:util';
-import { PodvmError } from '#base/errors.ts';
+import { PodvmError, messageOf } from '#base/errors.ts';
 import type { AttachmentRecord, AttachmentRecords } from './attachment-record.ts';
-import { addChain, deleteChain, type ChainCall } from './cni-chain.ts';
+import { addChain, checkChain, deleteChain, whyNoCheck, type ChainCall } from './cni-chain.ts';
 import type { CniResult, Conflist } from './cni-schema.ts';
 import { guestNetworkOf } from './guest-network.ts';
 import { readInterface } from './ip-command.ts';
 import { joinWithTap, makeNetns, netnsPath, removeNetns, separateFromTap, setTapMtu, tapName } from './netns.ts';
-import type { Attachment, AttachmentOwner, GuestNetwork } from './network.ts';
+import type { Attachment, AttachmentCheck, AttachmentOwner, GuestNetwork } from './network.ts';
 import { readNodeDns } from './node-dns.ts';
 import { type Capabilities, declaredOf, hasWork } from './pod-capabilities.ts';
 
@@ -150,7 +150,7 @@ export class HostAttachment implements Attachment {
     if (rest.plugins.length === 0) return guest;
     const capabilities = declaredOf(this.#asked, conflist);
     await this.#write({ ...this.#record, conflist, capabilities }); // whole: DEL is for all of it
-    await addChain(this.#call(rest), signal, this.#record.added);
+    this.#record = { ...this.#record, added: await addChain(this.#call(rest), signal, this.#record.added) };
     return guest;
   }
 
@@ -203,6 +203,31 @@ export class HostAttachment implements Attachment {
       pluginDirs: this.#parts.pluginDirs,
       timeoutMs: this.#parts.pluginTimeoutMs,
     };
+  }
+
+  /**
+   * Has the plugins look whether what they made is there, but for those that cannot be relied on, each with the reason.
+   * Undefined where no chain has connected it.
+   */
+  async check(unreliable: ReadonlyMap<string, string>, signal: AbortSignal): Promise<AttachmentCheck | undefined> {
+    const { sandboxId, podName, podNamespace, conflist, added, guest } = this.#record;
+    if (conflist === undefined || added === undefined || guest === undefined) return undefined;
+    const whose = { sandboxId, podName, podNamespace, network: conflist.name };
+    const why = whyNoCheck(conflist);
+    if (why !== undefined) return { ...whose, verdict: 'unasked', detail: why };
+    const plugins = conflist.plugins.filter(({ type }) => !unreliable.has(type));
+    const unasked = conflist.plugins.filter(({ type }) => unreliable.has(type));
+    try {
+      await checkChain(this.#call({ ...conflist, plugins }), added, signal);
+    } catch (error) {
+      if (signal.aborted) return { ...whose, verdict: 'unasked', detail: 'there was no time left for it' };
+      return { ...whose, verdict: 'wrong', detail: messageOf(error) };
+    }
+    const detail = [
+      `found well by ${plugins.map(({ type }) => type).join(', ')}`,
+      ...unasked.map(({ type }) => `${type} was not asked: ${unreliable.get(type)}`),
+    ].join('; ');
+    return { ...whose, verdict: 'well', detail };
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -7,10 +7,26 @@ import { AttachmentRecords, hostPortSchema, sandboxIdSchema, type AttachmentReco
 import { collectChain, findPlugins, typesOf } from './cni-chain.ts';
 import { readNetwork, requireNetwork, type ConfiguredNetwork } from './cni-config.ts';
 import type { Conflist } from './cni-schema.ts';
-import { defaultNetworkName, defaultPlugins, ipamDir, openDefaultNetwork } from './default-network.ts';
+import {
+  defaultNetworkName,
+  defaultPlugins,
+  ipamDir,
+  isDefaultNetwork,
+  openDefaultNetwork,
+  uncheckedPlugins,
+} from './default-network.ts';
 import { HostAttachment, interfaceName, type AttachmentParts, type Chain } from './host-attachment.ts';
+import { randomMac } from './mac.ts';
 import { checkTunDevice, isThere, netnsPath } from './netns.ts';
-import type { Attachment, AttachmentOwner, AttachmentRequest, HostPort, Network, NetworkReadiness } from './network.ts';
+import type {
+  Attachment,
+  AttachmentCheck,
+  AttachmentOwner,
+  AttachmentRequest,
+  HostPort,
+  Network,
+  NetworkReadiness,
+} from './network.ts';
 import { capabilitiesOf, type Capabilities } from './pod-capabilities.ts';
 
 export interface HostNetworkOptions {
@@ -96,6 +112,20 @@ class HostNetwork implements Network {
     await this.#releaseAddresses();
     await this.#collectUnrecorded(signal);
     return collected;
+  }
+
+  async check(signal: AbortSignal): Promise<readonly AttachmentCheck[]> {
+    const checks: AttachmentCheck[] = [];
+    for (const sandboxId of await this.#records.list()) {
+      const record = await this.#records.read(sandboxId);
+      if (record === undefined) continue;
+      const isOurs = record.conflist !== undefined && isDefaultNetwork(record.conflist, this.#options.stateDir);
+      const unreliable = isOurs ? uncheckedPlugins : new Map<string, string>();
+      const check = await new HostAttachment(record, this.#parts()).check(unreliable, signal);
+      const wasRemoved = check?.verdict === 'wrong' && (await this.#records.read(sandboxId)) === undefined;
+      if (check !== undefined && !wasRemoved) checks.push(check);
+    }
+    return checks;
   }
 
   async readiness(): Promise<NetworkReadiness> {
@@ -256,13 +286,6 @@ const anyAddress = (address: string | undefined) => !address || address === '0.0
 function clashes(a: HostPort, b: HostPort): boolean {
   if (a.hostPort !== b.hostPort || a.protocol !== b.protocol) return false;
   return anyAddress(a.hostIP) || anyAddress(b.hostIP) || a.hostIP === b.hostIP;
-}
-
-/** Locally administered, unicast. */
-function randomMac(): string {
-  const octets = crypto.getRandomValues(new Uint8Array(6));
-  octets[0] = ((octets[0] ?? 0) & 0xfc) | 0x02;
-  return Array.from(octets, (octet) => octet.toString(16).padStart(2, '0')).join(':');
 }
 
 /** Enough of a record to take a netns away whose own was torn. */

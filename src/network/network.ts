@@ -114,6 +114,19 @@ export type NetworkReadiness =
     }
   | { readonly isReady: false; readonly message: string; readonly fix: string | undefined };
 
+/** What the plugins that connected a pod say of its attachment when they are asked (CNI's CHECK). */
+export interface AttachmentCheck {
+  readonly sandboxId: string;
+  readonly podName: string;
+  readonly podNamespace: string;
+  /** Name of the network. */
+  readonly network: string;
+  /** `unasked`: the network does not offer it, or there was no time. */
+  readonly verdict: 'well' | 'wrong' | 'unasked';
+  /** Which plugins were asked, or what the first one says that finds something wrong, or why none was asked. */
+  readonly detail: string;
+}
+
 export interface Network {
   /** What would be used for a pod that came now; looked up anew at each call. */
   readiness(): Promise<NetworkReadiness>;
@@ -129,4 +142,10 @@ export interface Network {
    * one that cannot be disposed of is logged, kept on record for the next call, and not in the list.
    */
   collect(keep: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]>;
+  /**
+   * Has the plugins look at every attachment that they have connected, whichever process it is of, one after the other.
+   * Changes none, and nothing may be decided by it: plugins have been known to be wrong. One that is being removed just
+   * then may be told as `wrong`. What an abort leaves unlooked at is `unasked`.
+   */
+  check(signal: AbortSignal): Promise<readonly AttachmentCheck[]>;
 }

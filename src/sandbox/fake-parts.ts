@@ -72,6 +72,7 @@ export function createFakeParts(directory: string): FakeParts {
       adopt: async () => undefined,
       collect: async () => [],
       readiness: async () => ({ isReady: true, name: 'fake', path: undefined }),
+      check: async () => [],
     },
     makeScratchDisk: (request, signal) =>
       make('scratch', signal, () => ({ path: request.path, sizeBytes: request.sizeBytes, ...owned('scratch') })),

@@ -14,6 +14,10 @@ const forever = 'while :; do sleep 0.1; done';
 const container = (name: string, script: string, more = '') =>
   `{name: ${name}, image: ${image}, command: [sh, -c, ${JSON.stringify(script)}]${more}}`;
 
+const findingsSchema = v.object({
+  findings: v.array(v.object({ name: v.string(), status: v.string(), detail: v.string() })),
+});
+
 const pod = (name: string, containers: string, more = '') => `
 apiVersion: v1
 kind: Pod
@@ -100,6 +104,14 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.deepEqual(sandbox?.jail?.weaknesses, []);
     assert.equal(sandbox.jail.seccompFilters, 2);
     assert.ok(sandbox.jail.uid > 0);
+  });
+
+  it('doctor has the plugins look at the networks of the pods that run', async () => {
+    const { stdout } = await desk.type(['doctor', '--json']);
+    const { findings } = v.parse(findingsSchema, JSON.parse(stdout));
+    const [attachment, ...more] = findings.filter(({ name }) => name === 'attachments');
+    assert.deepEqual([attachment?.status, more], ['ok', []], stdout);
+    assert.match(attachment?.detail ?? '', /^default\/keeper on podvm: found well by bridge/);
   });
 
   it("console shows what the guest's kernel says", async () => {

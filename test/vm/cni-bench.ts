@@ -15,8 +15,8 @@ export interface CniBench extends AsyncDisposable {
   readonly pluginDirectory: string;
   /** For addresses: host-local's `dataDir`. */
   readonly ipamDirectory: string;
-  /** The network as a process that starts now has it. */
-  open(orElse?: CniConfigDirectory['orElse']): Network;
+  /** The network as a process that starts now has it; by default plugins get 20 s. */
+  open(orElse?: CniConfigDirectory['orElse'], pluginTimeoutMs?: number): Network;
   /** Writes a configuration as installers do: it is there as a whole or not at all. */
   configure(file: string, plugins: readonly object[], more?: object): Promise<void>;
   /** A plugin of the test's own, a shell script that starts in `directory`. */
@@ -40,12 +40,12 @@ export async function openCniBench(): Promise<CniBench> {
   await mkdir(pluginDirectory);
   const ids: string[] = [];
   const mark = directory.slice(-6).toLowerCase();
-  const open: CniBench['open'] = (orElse = 'refuse') =>
+  const open: CniBench['open'] = (orElse = 'refuse', pluginTimeoutMs = 20_000) =>
     createHostNetwork({
       stateDir,
       cniConfig: { directory: configDirectory, orElse },
       cniPluginDirs: [pluginDirectory, ...defaultPluginDirs],
-      pluginTimeoutMs: 20_000,
+      pluginTimeoutMs,
       log: silentLog,
     });
   return {

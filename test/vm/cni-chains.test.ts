@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { run } from '#host/run.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
+import type { Network } from '#network/network.ts';
 import { inside, makeBridge, openCniBench, soon, type CniBench } from './cni-bench.ts';
 import { whyNoVm } from './house.ts';
 
@@ -128,6 +129,88 @@ describe('a CNI chain', { skip, timeout: 240_000 }, () => {
     await assert.rejects(bench.attach(bench.open(), { annotations }), { kind: 'invalid', message: /egress-bandwidth/ });
     await bench.assertNothingLeft();
   });
+});
+
+describe('check() of a CNI chain', { skip, timeout: 120_000 }, () => {
+  /** What a process that starts now is told of the only attachment there is. */
+  const checked = async (network: Network, signal = soon()) => {
+    const [check, ...more] = await network.check(signal);
+    assert.deepEqual(more, []);
+    return check;
+  };
+
+  test('finds it well as it was made, and then says which plugin misses what', async () => {
+    await using bench = await openCniBench();
+    await using _bridge = await makeBridge('pvmtest2');
+    const tuning = { type: 'tuning', sysctl: { 'net.ipv4.conf.eth0.arp_notify': '1' } };
+    const portmap = { type: 'portmap', snat: true, capabilities: { portMappings: true } };
+    const bandwidth = { type: 'bandwidth', capabilities: { bandwidth: true } };
+    const firewall = { type: 'firewall', backend: 'iptables' };
+    await bench.configure('10.conflist', [bridge(bench, 'pvmtest2'), tuning, portmap, bandwidth, firewall]);
+    await using attachment = await bench.attach(bench.open(), { annotations: bandwidths });
+    assert.equal(await checked(bench.open()), undefined, 'what is not connected yet is nothing to look at');
+    const [nic] = (await attachment.connect(soon())).interfaces;
+    const [address = ''] = nic?.addresses ?? [];
+    const whose = {
+      sandboxId: attachment.sandboxId,
+      podName: 'pod',
+      podNamespace: 'default',
+      network: 'podvm',
+    };
+    const plugins = 'bridge, tuning, portmap, bandwidth, firewall';
+    assert.deepEqual(await checked(bench.open()), { ...whose, verdict: 'well', detail: `found well by ${plugins}` });
+
+    const rules = (await run('iptables', ['-S', 'CNI-FORWARD'])).stdout.split('\n');
+    const rule = rules.find((line) => line.startsWith(`-A CNI-FORWARD -s ${address.replace('/24', '/32')} `)) ?? '';
+    await run('iptables', ['-w', '10', '-D', ...rule.split(' ').slice(1)]);
+    const noRule = await checked(bench.open());
+    assert.equal(noRule?.verdict, 'wrong');
+    assert.match(noRule.detail, /CNI plugin firewall \(CHECK, network podvm\): error 999: expected rule .* not found/);
+
+    await inside(attachment, 'ip', 'address', 'delete', address, 'dev', 'eth0');
+    const noAddress = await checked(bench.open());
+    assert.equal(noAddress?.verdict, 'wrong');
+    assert.match(noAddress.detail, new RegExp(`CNI plugin bridge .*error 999: Failed to match addr ${address}`));
+
+    // For DEL: the plugin takes away its NAT for the addresses that it finds.
+    await inside(attachment, 'ip', 'address', 'add', address, 'dev', 'eth0');
+    await attachment[Symbol.asyncDispose]();
+    assert.equal(await checked(bench.open()), undefined);
+    await bench.assertNothingLeft();
+  });
+
+  test('does not wait for a plugin that hangs, nor longer than it may', async () => {
+    await using bench = await openCniBench();
+    await bench.writePlugin('hangs', `[ $CNI_COMMAND = CHECK ] && exec sleep 600\n${answering({})}`);
+    await bench.configure('10.conflist', [{ type: 'ptp', ipam: ipam(bench) }, { type: 'hangs' }]);
+    await using attachment = await bench.attach(bench.open());
+    await attachment.connect(soon());
+    const cut = await checked(bench.open('refuse', 500));
+    assert.equal(cut?.verdict, 'wrong');
+    assert.match(cut.detail, /hangs.*500 ms/);
+    const late = await checked(bench.open(), AbortSignal.timeout(500));
+    assert.deepEqual([late?.verdict, late?.detail], ['unasked', 'there was no time left for it']);
+    await attachment[Symbol.asyncDispose]();
+    await bench.assertNothingLeft();
+  });
+
+  for (const [more, why] of [
+    [{ disableCheck: true }, /disableCheck/],
+    [{ cniVersion: '0.3.1' }, /CNI 0\.3\.1 has no CHECK/],
+  ] as const) {
+    test(`asks no plugin of a network with ${JSON.stringify(more)}`, async () => {
+      await using bench = await openCniBench();
+      await bench.writePlugin('sad', `[ $CNI_COMMAND = CHECK ] && exit 1\n${answering({})}`);
+      await bench.configure('10.conflist', [{ type: 'ptp', ipam: ipam(bench) }, { type: 'sad' }], more);
+      await using attachment = await bench.attach(bench.open());
+      await attachment.connect(soon());
+      const check = await checked(bench.open());
+      assert.equal(check?.verdict, 'unasked');
+      assert.match(check.detail, why);
+      await attachment[Symbol.asyncDispose]();
+      await bench.assertNothingLeft();
+    });
+  }
 });
 
 describe('the CNI directory', { skip, timeout: 120_000 }, () => {

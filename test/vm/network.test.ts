@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -13,6 +13,7 @@ import { openDefaultNetwork, removeDefaultNetwork } from '#network/default-netwo
 import { createHostNetwork } from '#network/host-network.ts';
 import { readRoutes } from '#network/ip-command.ts';
 import { readIpv6 } from '#network/ipv6.ts';
+import type { AttachmentRequest } from '#network/network.ts';
 import { describeNetwork, type NetworkBench } from '#network/network.conformance.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
@@ -74,6 +75,79 @@ describe('the default network', { skip, timeout: 60_000 }, () => {
       await rm(directory, { recursive: true });
     }
   });
+});
+
+describe('check() of the default network', { skip, timeout: 60_000 }, () => {
+  test('finds every pod well, also one with a host port, and misses what somebody took', async () => {
+    await using bench = await openBench();
+    const network = bench.open();
+    const attach = async (more: Partial<AttachmentRequest>) => {
+      const attachment = await network.prepare({ ...bench.makeRequest(), ...more }, soon());
+      await attachment.connect(soon());
+      return attachment;
+    };
+    await using plain = await attach({});
+    await using limited = await attach({ annotations: { 'kubernetes.io/egress-bandwidth': '8M' } });
+    const hostPort = { hostPort: 39_884, containerPort: 80, protocol: 'TCP' } as const;
+    // Connected ahead: what its pod asks for is run later.
+    await using ported = await network.prepare(bench.makeRequest(), soon());
+    await ported.connectAhead(soon());
+    const unowned = (await bench.open().check(soon())).map(({ sandboxId }) => sandboxId);
+    assert.deepEqual(unowned, [plain, limited].map(({ sandboxId }) => sandboxId).sort());
+    ported.assign({ podName: 'late', podNamespace: 'default', podUid: 'uid', hostPorts: [hostPort] });
+    await ported.connect(soon());
+
+    const verdicts = async () =>
+      new Map((await bench.open().check(soon())).map(({ sandboxId, ...check }) => [sandboxId, check]));
+    const before = await verdicts();
+    assert.deepEqual(
+      [...before.values()].map(({ verdict }) => verdict),
+      ['well', 'well', 'well'],
+    );
+    assert.match(before.get(plain.sandboxId)?.detail ?? '', /^found well by bridge(, firewall)?$/);
+    assert.match(before.get(limited.sandboxId)?.detail ?? '', /, bandwidth$/);
+    assert.match(before.get(ported.sandboxId)?.detail ?? '', /by bridge.*; portmap was not asked: before 1\.3\.0/);
+
+    await run('nsenter', [`--net=${plain.netns}`, 'ip', 'route', 'delete', 'default']);
+    const after = await verdicts();
+    assert.equal(after.get(plain.sandboxId)?.verdict, 'wrong');
+    assert.match(after.get(plain.sandboxId)?.detail ?? '', /CNI plugin bridge .*Expected Route/);
+    assert.equal(after.get(ported.sandboxId)?.verdict, 'well');
+  });
+});
+
+describe('the gateway of the default network', { skip, timeout: 60_000 }, () => {
+  for (const isOld of [false, true]) {
+    test(`has one MAC, whichever pods come and go${isOld ? ', also on a bridge made without one' : ''}`, async () => {
+      const stateDir = await mkdtemp('/var/tmp/podvm-networks-');
+      try {
+        const bridge = String((await openDefaultNetwork(stateDir, soon())).plugins[0]?.['bridge']);
+        const port = `${bridge}p`;
+        if (isOld) {
+          await run('ip', ['link', 'delete', bridge]);
+          await run('ip', ['link', 'add', bridge, 'type', 'bridge']);
+          await run('ip', ['link', 'set', 'dev', bridge, 'alias', `podvm:${stateDir}`]);
+          await openDefaultNetwork(stateDir, soon());
+        }
+        const macNow = async () => (await readFile(`/sys/class/net/${bridge}/address`, 'utf8')).trim();
+        const mac = await macNow();
+        assert.notEqual(mac, '00:00:00:00:00:00');
+        // As low as can be: the kernel would give it to a bridge that has none of its own.
+        await run('ip', ['link', 'add', port, 'address', '00:00:00:00:00:01', 'type', 'veth']);
+        try {
+          await run('ip', ['link', 'set', port, 'master', bridge]);
+          assert.equal(await macNow(), mac);
+        } finally {
+          await run('ip', ['link', 'delete', port]);
+        }
+        await openDefaultNetwork(stateDir, soon());
+        assert.equal(await macNow(), mac);
+      } finally {
+        await removeDefaultNetwork(stateDir, soon());
+        await rm(stateDir, { recursive: true });
+      }
+    });
+  }
 });
 
 describe('the way out of the default network', { skip, timeout: 60_000 }, () => {

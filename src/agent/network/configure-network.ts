@@ -58,12 +58,12 @@ function configureNetwork(parts: Parts, network: NetworkConfig, nic: string | un
   if (nic === undefined) throw new PodvmError('failedPrecondition', 'Cannot configure the network: there is no NIC');
   const index = parts.interfaceIndex(nic);
 
-  setLink(parts, index, 0, [
+  // The kernel takes flags last (do_setlink): a NIC that is up keeps its name.
+  setLink(parts, index, interfaceUp, [
     { type: 1, value: new Uint8Array(wanted.mac.split(':').map((byte) => Number.parseInt(byte, 16))) }, // IFLA_ADDRESS
     { type: 4, value: u32(wanted.mtu) }, // IFLA_MTU
     ...(nic === wanted.name ? [] : [{ type: 3, value: zeroTerminated(wanted.name) }]), // IFLA_IFNAME
   ]);
-  setLink(parts, index, interfaceUp, []);
   for (const address of wanted.addresses) changeAddress(parts, message.newAddress, index, address);
   for (const route of network.routes) addRoute(parts, index, route.destination, route.gateway);
 }
