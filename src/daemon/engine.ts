@@ -14,7 +14,7 @@ import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
 import { createFileServers } from '#storage/file-server.ts';
 import { claimBlock } from '#storage/block-claim.ts';
-import { makeScratchDisk } from '#storage/scratch-disk.ts';
+import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import type { Configuration } from './configuration.ts';
@@ -83,6 +83,7 @@ export async function openEngine(
           images: { hold: async (...request) => await (await opening.promise).hold(...request) },
           connectLink,
           makeScratchDisk,
+          makeVolumeDisk,
           serveFiles: createFileServers(assets),
           claimBlock,
         },

@@ -1,5 +1,5 @@
 import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { duplexPair, type Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import type { HeldImage, ImageConfig } from '#image/images.ts';
@@ -76,6 +76,8 @@ export function createFakeParts(directory: string): FakeParts {
     },
     makeScratchDisk: (request, signal) =>
       make('scratch', signal, () => ({ path: request.path, sizeBytes: request.sizeBytes, ...owned('scratch') })),
+    makeVolumeDisk: ({ path, roomBytes }, signal) =>
+      make('volume disk', signal, () => ({ path, sizeBytes: roomBytes, ...owned(`disk ${basename(path)}`) })),
     serveFiles: ({ name }, signal) =>
       make('serveFiles', signal, () => ({
         pid: 1,

@@ -4,7 +4,7 @@ import type { Link, LinkOptions } from '#link/link.ts';
 import type { Network } from '#network/network.ts';
 import type { FileServers } from '#storage/file-server.ts';
 import type { BlockClaim, BlockClaimRequest } from '#storage/block-claim.ts';
-import type { ScratchDiskRequest } from '#storage/scratch-disk.ts';
+import type { ScratchDiskRequest, VolumeDiskRequest } from '#storage/scratch-disk.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
 import type { MachineDriver } from '#vm/driver.ts';
 
@@ -14,6 +14,7 @@ export interface Parts {
   readonly network: Network;
   readonly images: Pick<ImageStore, 'hold'>;
   makeScratchDisk(request: ScratchDiskRequest, signal: AbortSignal): Promise<ScratchDisk>;
+  makeVolumeDisk(request: VolumeDiskRequest, signal: AbortSignal): Promise<ScratchDisk>;
   readonly serveFiles: FileServers;
   claimBlock(request: BlockClaimRequest, signal: AbortSignal): Promise<BlockClaim>;
   connectLink(options: LinkOptions, signal: AbortSignal): Promise<Link>;

@@ -49,6 +49,7 @@ const withVolumes: SandboxSpec = {
   ...sandboxSpec,
   volumes: [
     { name: 'data', kind: 'scratch' },
+    { name: 'small', kind: 'scratch', sizeLimitBytes: 1024 * 1024 },
     { name: 'page', kind: 'push', files: [{ path: 'a/index.html', bytes: Buffer.from('hi'), mode: 0o644 }] },
   ],
 };
@@ -62,6 +63,7 @@ const steps = [
   'machine.attachDisk',
   'call configure',
   'call attachDisk',
+  'volume disk',
   'call createVolume',
   'call beginPush',
   'call pushFile',

@@ -36,6 +36,7 @@ import { createShareMode } from './share-mode.ts';
 import { stricterOf, type TemplateChoice } from './template-choice.ts';
 import { together } from './together.ts';
 import { checkUserNamespace, type UserNamespace } from './user-namespace.ts';
+import { createVolumeDisks, roomOfOwn, type VolumeDisks } from './volume-disks.ts';
 
 export interface StartContext extends PrepareContext {
   readonly names: Names;
@@ -75,10 +76,11 @@ export async function startSandbox(
   const alive = whileAlive(machine, signal);
   try {
     const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
+    const volumeDisks = running.use(volumeDisksOf(plan, prepared));
     const kubelet = running.use(kubeletMode(plan, prepared));
     const mounts = running.use(containerMounts(plan, prepared, { imageDisks, kubelet, claims }));
     const [network] = await together(alive, [
-      (both) => becomeThePods(plan, prepared, spare !== undefined, both),
+      (both) => becomeThePods(plan, prepared, { isSpare: spare !== undefined, volumeDisks }, both),
       (both) => plugImages(plan, imageDisks, both),
     ]);
     alive.throwIfAborted(); // from here the sandbox itself hears of the machine's end
@@ -113,14 +115,14 @@ function planStart(spec: SandboxSpec, context: StartContext): Plan {
 async function becomeThePods(
   plan: Plan,
   prepared: PreparedSandbox,
-  isSpare: boolean,
+  { isSpare, volumeDisks }: { readonly isSpare: boolean; readonly volumeDisks: VolumeDisks },
   signal: AbortSignal,
 ): Promise<GuestNetwork> {
   const { phases } = plan;
   if (isSpare) await giveToPod(plan, prepared, signal);
   const network = await prepared.attachment.connect(signal); // done already, or just now
   await phases.time('guest configured', configure(plan, prepared.guest, network, signal));
-  await phases.time('volumes made', makeVolumes(plan, prepared.guest, signal));
+  await phases.time('volumes made', makeVolumes(plan, prepared.guest, volumeDisks, signal));
   return network;
 }
 
@@ -192,17 +194,19 @@ function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<ConfigureParam
   return { uids: [...uids], gids: [...gids] };
 }
 
-async function makeVolumes({ spec }: Plan, guest: Link, signal: AbortSignal): Promise<void> {
+async function makeVolumes({ spec, order }: Plan, guest: Link, disks: VolumeDisks, signal: AbortSignal): Promise<void> {
   for (const volume of spec.volumes) {
     const { name, kind } = volume;
-    const limit = volume.kind !== 'push' && volume.sizeLimitBytes !== undefined;
+    const room = roomOfOwn(volume, order.size);
+    const disk = room === undefined ? scratchSerial : await disks.plug(room, signal);
+    const isLimited = volume.kind !== 'push' && volume.sizeLimitBytes !== undefined && room === undefined;
     await guest.call(
       'createVolume',
       {
         name,
         kind,
-        ...(kind === 'scratch' ? { disk: scratchSerial } : {}),
-        ...(limit ? { sizeLimitBytes: volume.sizeLimitBytes } : {}),
+        ...(kind === 'scratch' ? { disk } : {}),
+        ...(isLimited ? { sizeLimitBytes: volume.sizeLimitBytes } : {}),
         ...(spec.fsGroup === undefined ? {} : { fsGroup: spec.fsGroup }),
       },
       signal,
@@ -216,6 +220,17 @@ interface Attached {
   readonly network: GuestNetwork;
   readonly imageDisks: ImageDisks;
   readonly mounts: ContainerMounts;
+}
+
+function volumeDisksOf({ context }: Plan, { record, directory, machine, guest }: PreparedSandbox): VolumeDisks {
+  const makeVolumeDisk: Parts['makeVolumeDisk'] = (...request) => context.parts.makeVolumeDisk(...request);
+  return createVolumeDisks({
+    machine,
+    guest,
+    makeVolumeDisk,
+    machineDirectory: directory.machinePath,
+    ownerUid: record.uid,
+  });
 }
 
 function kubeletMode({ spec, context }: Plan, { record, guest }: PreparedSandbox) {

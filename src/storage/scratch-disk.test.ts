@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
-import { makeScratchDisk, maxScratchBytes, minScratchBytes } from './scratch-disk.ts';
+import { roomOf } from './ext4-room.ts';
+import { diskBytesFor, makeScratchDisk, makeVolumeDisk, maxScratchBytes, minScratchBytes } from './scratch-disk.ts';
 
 const directory = await mkdtemp(join(tmpdir(), 'podvm-scratch-'));
 after(() => rm(directory, { recursive: true }));
@@ -44,4 +45,29 @@ test('makeScratchDisk() makes a sparse, sound ext4 and takes it away', async () 
     await run('e2fsck', ['-n', '-f', path]);
   }
   assert.deepEqual(await readdir(directory), []);
+});
+
+test('makeVolumeDisk() has room for what is asked, and for little more, whatever tables a size takes', async () => {
+  const path = join(directory, 'volume');
+  const mebibyte = 1024 ** 2;
+  for (const roomBytes of [mebibyte, 4 * mebibyte, 127 * mebibyte, 128 * mebibyte, 5 * 1024 * mebibyte]) {
+    await using disk = await makeVolumeDisk({ path, roomBytes, ownerUid }, signal);
+    const more = (await roomOf(path)) - roomBytes;
+    assert.ok(more > 0 && more <= mebibyte / 8, `${more} bytes more than ${roomBytes}`);
+    assert.ok(disk.sizeBytes <= diskBytesFor(roomBytes));
+    assert.equal((await stat(path)).size, disk.sizeBytes);
+    await run('e2fsck', ['-n', '-f', path]);
+  }
+  assert.deepEqual(await readdir(directory), []);
+});
+
+test('makeVolumeDisk() makes the smallest that there can be for next to nothing, and refuses what is none', async () => {
+  const path = join(directory, 'volume');
+  await using disk = await makeVolumeDisk({ path, roomBytes: 0, ownerUid }, signal);
+  assert.equal(disk.sizeBytes, 512 * 1024);
+  for (const roomBytes of [-1, 0.5, Number.NaN, maxScratchBytes]) {
+    const request = { path: join(directory, 'no'), roomBytes, ownerUid };
+    await assert.rejects(makeVolumeDisk(request, signal), kind('invalid'));
+  }
+  assert.deepEqual(await readdir(directory), ['volume']);
 });

@@ -1,6 +1,7 @@
-import { chmod, chown, open, rm } from 'node:fs/promises';
+import { chmod, chown, open, rm, truncate } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
+import { blockBytes, roomOf } from './ext4-room.ts';
 import type { ScratchDisk } from './volumes.ts';
 
 export interface ScratchDiskRequest {
@@ -10,6 +11,9 @@ export interface ScratchDiskRequest {
   /** The VMM's user, who gets the file. */
   readonly ownerUid: number;
 }
+
+/** Instead of its size what files may take of it, in bytes. */
+export type VolumeDiskRequest = Omit<ScratchDiskRequest, 'sizeBytes'> & { readonly roomBytes: number };
 
 /** An ext4 below this size has no room for its own tables, in bytes. */
 export const minScratchBytes = 4 * 1024 * 1024;
@@ -22,30 +26,80 @@ export const maxScratchBytes = 1024 ** 4;
  * (disk full), `cancelled`.
  */
 export async function makeScratchDisk(request: ScratchDiskRequest, signal: AbortSignal): Promise<ScratchDisk> {
-  const { path, sizeBytes, ownerUid } = request;
+  const { path, sizeBytes } = request;
   if (!Number.isSafeInteger(sizeBytes) || sizeBytes < minScratchBytes || sizeBytes > maxScratchBytes) {
     throw new PodvmError(
       'invalid',
       `Cannot make a scratch disk: its size must be ${minScratchBytes} to ${maxScratchBytes} bytes, got ${sizeBytes}`,
     );
   }
-  try {
-    const file = await open(path, 'wx', 0o600);
-    try {
-      await file.truncate(sizeBytes);
-    } finally {
-      await file.close();
+  return await makeFile(request, async () => {
+    await format(path, { sizeBytes, bytesPerInode: 16_384 }, signal);
+    return sizeBytes;
+  });
+}
+
+/**
+ * The same for one volume: files can take so much of it and, but for some blocks of directories, no more. Whatever
+ * writes over that is told ENOSPC. Errors: `invalid` (room), `exhausted` (disk full), `cancelled`.
+ */
+export async function makeVolumeDisk(request: VolumeDiskRequest, signal: AbortSignal): Promise<ScratchDisk> {
+  const { path, roomBytes } = request;
+  if (!Number.isSafeInteger(roomBytes) || roomBytes < 0 || diskBytesFor(roomBytes) > maxScratchBytes) {
+    throw new PodvmError('invalid', `Cannot make a disk for a volume: it cannot have room for ${roomBytes} bytes`);
+  }
+  const wanted = Math.ceil(roomBytes / blockBytes) * blockBytes + directoriesBytes;
+  return await makeFile(request, async () => {
+    let sizeBytes = diskBytesFor(roomBytes);
+    for (let tries = 1; ; tries += 1) {
+      await format(path, { sizeBytes, bytesPerInode: blockBytes }, signal); // for each block a file
+      const surplus = (await roomOf(path)) - wanted;
+      const isSmallest = sizeBytes === minVolumeDiskBytes;
+      if (surplus >= 0 && (surplus <= directoriesBytes || isSmallest || tries >= maxTries)) return sizeBytes;
+      sizeBytes = Math.max(minVolumeDiskBytes, sizeBytes - surplus);
     }
-    const features = ['-O', '^has_journal,^resize_inode,quota,project', '-m', '0', '-i', '16384'];
-    const lazy = ['-E', 'nodiscard,lazy_itable_init=1,root_owner=0:0,quotatype=prjquota'];
-    await run('mke2fs', ['-q', '-F', '-t', 'ext4', ...features, ...lazy, path], { signal });
+  });
+}
+
+/** mke2fs makes none below some 200 KiB. */
+const minVolumeDiskBytes = 512 * 1024;
+
+/** At most what such a disk takes, in bytes: inodes of a block each have tables of a sixteenth. */
+export const diskBytesFor = (roomBytes: number): number =>
+  Math.ceil((roomBytes * 1.1) / blockBytes) * blockBytes + 2 * 1024 * 1024;
+
+/** Blocks of the volume's own directories, and of the file that has the quotas. */
+const directoriesBytes = 16 * blockBytes;
+const maxTries = 8;
+
+async function makeFile(
+  { path, ownerUid }: Pick<ScratchDiskRequest, 'path' | 'ownerUid'>,
+  fill: () => Promise<number>,
+): Promise<ScratchDisk> {
+  try {
+    await (await open(path, 'wx', 0o600)).close();
+    const sizeBytes = await fill();
     await chmod(path, 0o600);
     await chown(path, ownerUid, ownerUid);
+    return { path, sizeBytes, [Symbol.asyncDispose]: () => rm(path, { force: true }) };
   } catch (error) {
     await rm(path, { force: true });
     throw explain(error);
   }
-  return { path, sizeBytes, [Symbol.asyncDispose]: () => rm(path, { force: true }) };
+}
+
+interface Format {
+  readonly sizeBytes: number;
+  readonly bytesPerInode: number;
+}
+
+async function format(path: string, { sizeBytes, bytesPerInode }: Format, signal: AbortSignal): Promise<void> {
+  await truncate(path, 0);
+  await truncate(path, sizeBytes);
+  const units = ['-b', String(blockBytes), '-i', String(bytesPerInode), '-m', '0'];
+  const features = ['-O', '^has_journal,^resize_inode,quota,project', ...units];
+  const lazy = ['-E', 'nodiscard,lazy_itable_init=1,root_owner=0:0,quotatype=prjquota'];
+  await run('mke2fs', ['-q', '-F', '-t', 'ext4', ...features, ...lazy, path], { signal });
 }
 
 function explain(error: unknown): unknown {

@@ -15,7 +15,7 @@ import type { Parts } from '#sandbox/parts.ts';
 import { openSandboxes, type OpenSandboxes } from '#sandbox/sandboxes.ts';
 import { createFileServers } from '#storage/file-server.ts';
 import { claimBlock } from '#storage/block-claim.ts';
-import { makeScratchDisk } from '#storage/scratch-disk.ts';
+import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import { tracesOf } from '../leaks.ts';
 
@@ -111,6 +111,7 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
       network: createHostNetwork({ stateDir: join(directory, 'network'), log, ...cni }),
       images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),
       makeScratchDisk,
+      makeVolumeDisk,
       serveFiles: createFileServers(assets),
       claimBlock,
       connectLink,

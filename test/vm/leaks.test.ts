@@ -11,7 +11,7 @@ import { defaultLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import type { SandboxSpec } from '#sandbox/sandbox.ts';
 import { claimBlock } from '#storage/block-claim.ts';
-import { makeScratchDisk } from '#storage/scratch-disk.ts';
+import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
 import { assertNothingLeaked, tracesOf } from '../leaks.ts';
 import { openHouse, whyNoVm, type House, type HouseOptions } from './house.ts';
 import { stepping, type AtStep } from './stepping.ts';
@@ -22,7 +22,8 @@ const kind = (expected: ErrorKind) => (error: unknown) => {
   assert.equal(kindOf(error), expected, String(error));
   return true;
 };
-const spec = (more: Partial<SandboxSpec> = {}): SandboxSpec => ({ ...sandboxSpec, name: 'leaky', ...more });
+const volumes = [{ name: 'small', kind: 'scratch', sizeLimitBytes: 1024 * 1024 }] as const;
+const spec = (more: Partial<SandboxSpec> = {}): SandboxSpec => ({ ...sandboxSpec, name: 'leaky', volumes, ...more });
 const port = { hostPort: 39_881, containerPort: 80, protocol: 'TCP' } as const;
 
 /** Fails unless all is as it was before `attempt`, which must fail. */
@@ -41,12 +42,14 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
   const around = (parts: Parts): Parts => {
     const tell: AtStep = (step) => at(step);
     const scratch = stepping({ make: makeScratchDisk }, 'scratch', tell);
+    const volumeDisk = stepping({ make: makeVolumeDisk }, 'volume disk', tell);
     const link = stepping({ connect: connectLink }, 'link', tell, { connect: 'link' });
     return {
       driver: stepping(parts.driver, 'driver', tell, { start: 'machine' }),
       network: stepping(parts.network, 'network', tell, { prepare: 'attachment' }),
       images: parts.images,
       makeScratchDisk: scratch.make,
+      makeVolumeDisk: volumeDisk.make,
       serveFiles: parts.serveFiles,
       claimBlock,
       connectLink: link.connect,

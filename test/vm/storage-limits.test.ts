@@ -3,6 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
 import type { ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { openHouse, whyNoVm, type House } from './house.ts';
+import { outputToEnd } from './output-to-end.ts';
 
 const skip = await whyNoVm();
 const mebibyte = 1024 * 1024;
@@ -52,17 +53,17 @@ describe('limits of storage in a real machine', { skip, timeout: 300_000 }, () =
     return { output: Buffer.concat(chunks).toString(), stats };
   };
 
-  it('an emptyDir holds its sizeLimit and no byte more, while others have room', async () => {
+  it('an emptyDir holds its sizeLimit and, but for its directories, no byte more, while others have room', async () => {
     const { output, stats } = await run(
       'dd if=/dev/zero of=/small/file bs=64k count=128; du -k /small/file; df -k /small | tail -1; ' +
         'dd if=/dev/zero of=/free/file bs=1M count=8 && echo fine',
     );
-    assert.match(output, /writing '\/small\/file': Disk quota exceeded/);
-    assert.match(output, /^4\d{3}\t\/small\/file$/m);
-    assert.match(output, / 4096 /);
+    assert.match(output, /writing '\/small\/file': No space left on device/);
+    const kibibytes = Number(/^(\d+)\t\/small\/file$/m.exec(output)?.[1]);
+    assert.ok(kibibytes >= 4096 && kibibytes <= 4096 + 128, `${kibibytes} KiB`);
     assert.match(output, /fine\n$/);
     const bytesOf = (name: string) => stats.volumes.find((volume) => volume.name === name)?.bytes ?? -1;
-    assert.ok(bytesOf('small') > 3.9 * mebibyte && bytesOf('small') <= 4 * mebibyte, `${bytesOf('small')} bytes`);
+    assert.ok(bytesOf('small') >= kibibytes * 1024, `${bytesOf('small')} bytes`);
     assert.ok(bytesOf('free') >= 8 * mebibyte, `${bytesOf('free')} bytes`);
   });
 
@@ -84,10 +85,42 @@ describe('limits of storage in a real machine', { skip, timeout: 300_000 }, () =
     assert.ok((container?.layer?.bytes ?? 0) <= 16 * mebibyte, `${container?.layer?.bytes} bytes`);
   });
 
-  it('a container that is privileged in its machine is held by no limit of it', async () => {
-    const { output } = await run('rm -f /small/*; dd if=/dev/zero of=/small/file bs=1M count=6 && echo all', {
+  it('a container that is privileged in its machine is held by it as well', async () => {
+    const { output } = await run('rm -f /small/*; dd if=/dev/zero of=/small/file bs=1M count=6; ls /small', {
       security: { ...security, privileged: true },
     });
-    assert.match(output, /all\n$/); // as docs/limitations.md says
+    assert.match(output, /writing '\/small\/file': No space left on device/);
+  });
+
+  it('and by the limit of its layer', async () => {
+    const { output } = await run('dd if=/dev/zero of=/file bs=1M count=20', {
+      resources: { ephemeralStorageBytes: 16 * mebibyte },
+      security: { ...security, privileged: true },
+    });
+    assert.match(output, /writing '\/file': Disk quota exceeded/);
+  });
+});
+
+describe('limits of storage in a pod that has one of all its storage', { skip, timeout: 300_000 }, () => {
+  it('an emptyDir is a directory of the one disk, and told of its quota', async () => {
+    await using house = await openHouse();
+    const volumes = [{ name: 'small', kind: 'scratch', sizeLimitBytes: 4 * mebibyte }] as const;
+    const resources = { ephemeralStorageBytes: 64 * mebibyte };
+    const sandbox = await house.sandboxes.run({ ...sandboxSpec, network: 'none', volumes, resources }, minute());
+    const container = await sandbox.createContainer(
+      {
+        ...containerSpec,
+        image: 'localhost/podvm/base:latest',
+        command: ['sh', '-c', 'dd if=/dev/zero of=/small/file bs=1M count=6; dd if=/dev/zero of=/file bs=1M count=80'],
+        mounts: [{ source: { kind: 'volume', name: 'small' }, mountPath: '/small', readOnly: false }],
+      },
+      minute(),
+    );
+    assert.match(
+      await outputToEnd(container, minute),
+      /small\/file': Disk quota exceeded[^]*'\/file': No space left on/,
+    );
+    await sandbox.remove();
+    assert.deepEqual(await house.leftovers(), []);
   });
 });
