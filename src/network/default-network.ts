@@ -44,8 +44,9 @@ export async function openDefaultNetwork(stateDir: string, signal: AbortSignal):
   const choice = ipv6.isUsable && chosen.subnet6 === undefined ? { ...chosen, subnet6: randomUniqueLocal() } : chosen;
   if (choice !== saved) await writeFileAtomic(path, `${JSON.stringify(choice)}\n`);
   const subnets = ipv6.isUsable && choice.subnet6 !== undefined ? [choice.subnet, choice.subnet6] : [choice.subnet];
+  const rules = subnets.map((subnet) => ({ subnet, bridge: choice.bridge }));
   await Promise.all([
-    masquerade(aliasOf(stateDir), { bridge: choice.bridge, subnets }, signal),
+    masquerade(aliasOf(stateDir), rules, signal),
     subnets.length > 1 ? addGateway6(choice, signal) : undefined,
     keepMac(choice.bridge, signal),
   ]);
@@ -90,7 +91,7 @@ export async function removeDefaultNetwork(stateDir: string, signal: AbortSignal
   for (const link of links.filter((link) => link.ifalias === aliasOf(stateDir))) {
     await run('ip', ['link', 'delete', link.ifname], { signal });
   }
-  await masquerade(aliasOf(stateDir), { bridge: '', subnets: [] }, signal);
+  await masquerade(aliasOf(stateDir), [], signal);
 }
 
 /**

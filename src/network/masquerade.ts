@@ -1,20 +1,20 @@
 import { run } from '#host/run.ts';
 
-/** A bridge, and what its pods have addresses of. */
-export interface Masqueraded {
+/** What leaves the node from that subnet by another interface than that bridge goes out with the node's address. */
+export interface Masquerade {
+  readonly subnet: string;
   readonly bridge: string;
-  readonly subnets: readonly string[];
 }
 
 /**
- * Gives packets of pods that leave the node by another interface than their bridge the node's address: one rule for each
- * subnet, made if it is not there. Rules that the owner has for anything else are taken away. The bridge plugin's own
- * (`ipMasq`) are four for each pod and address, and took more than half of its time.
+ * Has the node keep just these rules of the owner: what is missing is made, what is there beside them taken away. One
+ * rule serves all pods of a subnet; the bridge plugin's own (`ipMasq`) are four for each pod and address, and took more
+ * than half of its time.
  */
-export async function masquerade(owner: string, { bridge, subnets }: Masqueraded, signal: AbortSignal): Promise<void> {
+export async function masquerade(owner: string, rules: readonly Masquerade[], signal: AbortSignal): Promise<void> {
   await Promise.all(
     programs.map(async ({ program, isIts }) => {
-      const wanted = subnets.filter(isIts).map((subnet) => ({ subnet, bridge }));
+      const wanted = rules.filter(({ subnet }) => isIts(subnet));
       const there = await rulesOf(program, owner, signal);
       for (const rule of wanted.filter((rule) => !has(there, rule))) await change(program, '-A', owner, rule, signal);
       for (const rule of there.filter((rule) => !has(wanted, rule))) await change(program, '-D', owner, rule, signal);
@@ -22,12 +22,7 @@ export async function masquerade(owner: string, { bridge, subnets }: Masqueraded
   );
 }
 
-interface Rule {
-  readonly subnet: string;
-  readonly bridge: string;
-}
-
-const has = (rules: readonly Rule[], { subnet, bridge }: Rule) =>
+const has = (rules: readonly Masquerade[], { subnet, bridge }: Masquerade) =>
   rules.some((rule) => rule.subnet === subnet && rule.bridge === bridge);
 
 const programs = [
@@ -38,7 +33,7 @@ const programs = [
 /** iptables-save(8), as `-S` prints it. */
 const printed = /^-A POSTROUTING -s (\S+) ! -o (\S+) -m comment --comment "?(.+?)"? -j MASQUERADE$/gm;
 
-async function rulesOf(program: string, owner: string, signal: AbortSignal): Promise<Rule[]> {
+async function rulesOf(program: string, owner: string, signal: AbortSignal): Promise<Masquerade[]> {
   const listed = await run(program, ['-w', '5', '-t', 'nat', '-S', 'POSTROUTING'], {
     signal,
     timeoutMs,
@@ -53,7 +48,7 @@ async function change(
   program: string,
   command: '-A' | '-D',
   owner: string,
-  { subnet, bridge }: Rule,
+  { subnet, bridge }: Masquerade,
   signal: AbortSignal,
 ): Promise<void> {
   const rule = ['-s', subnet, '!', '-o', bridge, '-m', 'comment', '--comment', owner, '-j', 'MASQUERADE'];

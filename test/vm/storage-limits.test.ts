@@ -64,6 +64,7 @@ describe('limits of storage in a real machine', { skip, timeout: 300_000 }, () =
     assert.match(output, /fine\n$/);
     const bytesOf = (name: string) => stats.volumes.find((volume) => volume.name === name)?.bytes ?? -1;
     assert.ok(bytesOf('small') >= kibibytes * 1024, `${bytesOf('small')} bytes`);
+    assert.ok(bytesOf('small') <= (4096 + 128) * 1024, `${bytesOf('small')} bytes`);
     assert.ok(bytesOf('free') >= 8 * mebibyte, `${bytesOf('free')} bytes`);
   });
 
