@@ -19,24 +19,46 @@ export async function makeBundle(directory: string, busybox: string, applets: re
   return bundle;
 }
 
-/** Has the bundle's container run the script. `process` is what its process has beside that (runtime-spec, config.md). */
-export async function writeConfig(
-  bundle: string,
-  script: string,
-  process: object,
-  binds: readonly Bind[] = [],
-): Promise<void> {
+/** What a bundle's container is, beside what all of them are (runtime-spec, config.md). */
+export interface BundleConfig {
+  readonly args: readonly string[];
+  /** What its process has beside that. */
+  readonly process?: object;
+  readonly binds?: readonly Bind[];
+  /** Directory; default: the bundle's own. */
+  readonly rootfs?: string;
+  /** Path of its network namespace; default: a new one. */
+  readonly netns?: string;
+}
+
+export async function writeConfig(bundle: string, options: BundleConfig): Promise<void> {
+  const { args, binds = [], rootfs = 'rootfs', netns } = options;
   const user = { uid: 0, gid: 0 };
   const config = {
     ociVersion: '1.0.2',
-    process: { args: ['/bin/sh', '-c', script], env: ['PATH=/bin'], cwd: '/', user, ...process },
-    root: { path: 'rootfs' },
+    process: { args, env: ['PATH=/usr/bin:/bin'], cwd: '/', user, ...options.process },
+    root: { path: rootfs },
     mounts: [
       { destination: '/proc', type: 'proc', source: 'proc' },
       { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'mode=755'] },
       ...binds.map((bind) => ({ ...bind, type: 'bind' })),
     ],
-    linux: { namespaces: ['pid', 'network', 'ipc', 'uts', 'mount'].map((type) => ({ type })) },
+    linux: {
+      namespaces: [
+        ...['pid', 'ipc', 'uts', 'mount'].map((type) => ({ type })),
+        { type: 'network', ...(netns === undefined ? {} : { path: netns }) },
+      ],
+    },
   };
   await writeFile(join(bundle, 'config.json'), JSON.stringify(config));
+}
+
+/** Those alone, for the `process` of a config. */
+export function capabilitiesOf(names: readonly string[]): object {
+  return { capabilities: { bounding: names, effective: names, permitted: names } };
+}
+
+/** A script as the arguments of a container's process. */
+export function shell(script: string): readonly string[] {
+  return ['/bin/sh', '-c', script];
 }

@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { addChain, deleteChain, type ChainCall } from '#network/cni-chain.ts';
 import { defaultPluginDirs } from '#network/host-network.ts';
+import { capabilitiesOf, writeConfig } from './bundle.ts';
 import { crunCommands, type CrunCommand } from './peers.ts';
 
 /** Two containers of crun as other runtimes would have them: the same image, the same CNI plugin, a netns each. */
@@ -91,26 +92,15 @@ let bundles = 0;
 async function bundleOf(directory: string, number: number, args: readonly string[]): Promise<string> {
   const bundle = join(directory, `bundle-${(bundles += 1)}`);
   await mkdir(bundle);
-  const kinds = ['pid', 'ipc', 'uts', 'mount'].map((type) => ({ type }));
-  const capabilities = ['CAP_NET_RAW'];
-  const config = {
-    ociVersion: '1.0.2',
-    process: {
-      args,
-      env: ['PATH=/usr/bin:/bin'],
-      cwd: '/',
-      user: { uid: 0, gid: 0 },
-      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
-    },
-    root: { path: join(directory, 'rootfs') },
-    mounts: [
-      { destination: '/proc', type: 'proc', source: 'proc' },
-      { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'mode=755'] },
-      { destination: '/tmp', type: 'tmpfs', source: 'tmpfs' },
-    ],
-    linux: { namespaces: [...kinds, { type: 'network', path: `/run/netns/${netnsOf(number)}` }] },
-  };
-  await writeFile(join(bundle, 'config.json'), JSON.stringify(config));
+  const scratch = join(bundle, 'tmp');
+  await mkdir(scratch);
+  await writeConfig(bundle, {
+    args,
+    process: capabilitiesOf(['CAP_NET_RAW']),
+    binds: [{ destination: '/tmp', source: scratch, options: ['rbind', 'rw'] }],
+    rootfs: join(directory, 'rootfs'),
+    netns: `/run/netns/${netnsOf(number)}`,
+  });
   return bundle;
 }
 

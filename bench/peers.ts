@@ -4,7 +4,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { readCurrent } from '#setup/setup.ts';
-import { makeBundle, writeConfig } from './bundle.ts';
+import { makeBundle, shell, writeConfig } from './bundle.ts';
 
 /** Another runtime, run as its users run it: one busybox container that says a line. */
 export interface Peer extends AsyncDisposable {
@@ -99,4 +99,5 @@ async function makePeerBundle(root: string): Promise<string> {
   return bundle;
 }
 
-const runsScript = (bundle: string, script: string) => writeConfig(bundle, script, { noNewPrivileges: true });
+const runsScript = (bundle: string, script: string) =>
+  writeConfig(bundle, { args: shell(script), process: { noNewPrivileges: true } });

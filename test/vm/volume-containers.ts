@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
-import { makeBundle, writeConfig } from '../../bench/bundle.ts';
+import { capabilitiesOf, makeBundle, shell, writeConfig } from '../../bench/bundle.ts';
 import { crunCommands, type CrunCommand } from '../../bench/peers.ts';
 import { fill, type HostVolumes, type MatrixMount, type World } from './volume-matrix.ts';
 
@@ -37,15 +37,15 @@ export async function openPlain(options: PlainOptions): Promise<World & AsyncDis
   };
   const bundle = async (script: string, mounts: readonly MatrixMount[]) => {
     const made = await makeBundle(directory, options.busybox, applets);
-    const privileges = { capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities } };
-    await writeConfig(made, script, privileges, [
+    const binds = [
       { destination: '/bin2', source: options.programs, options: ['rbind', 'ro'] },
       ...mounts.map((one) => ({
         destination: one.at,
         source: sourceOf(one),
         options: ['rbind', one.readOnly ? 'ro' : 'rw'],
       })),
-    ]);
+    ];
+    await writeConfig(made, { args: shell(script), process: capabilitiesOf(capabilities), binds });
     return made;
   };
   const command = await workingCommand(await bundle('exit 0', []));
