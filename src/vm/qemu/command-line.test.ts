@@ -55,6 +55,13 @@ test('qemuArguments() give a NIC only to a machine with a tap, and never a scrip
   assert.match(netdev, /ifname=tap0,script=no,downscript=no,vnet_hdr=on/);
 });
 
+test('qemuArguments() give an emulated processor no instructions for strings that are slow there', () => {
+  const processorOf = (accelerator: CommandLineInput['accelerator']) =>
+    valuesOf(qemuArguments({ ...input, accelerator }), '-cpu');
+  assert.deepEqual(processorOf('tcg'), ['max,erms=off,fsrm=off,fzrm=off,fsrs=off,fsrc=off']);
+  assert.deepEqual(processorOf('kvm'), ['host']);
+});
+
 test('qemuSwitches() of a restored machine have the devices of the frozen one, in order', () => {
   const devices = (start: CommandLineInput['start']) =>
     qemuSwitches({ ...input, start }).filter(({ name }) =>

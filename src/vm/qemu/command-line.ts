@@ -82,7 +82,7 @@ function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[]
       options: { pic: false, pit: false, rtc: true, acpi: true, 'memory-backend': 'ram' },
     },
     accelerate(accelerator),
-    { name: 'cpu', value: accelerator === 'kvm' ? 'host' : 'max' },
+    processor(accelerator),
     { name: 'smp', value: String(vcpus) },
     { name: 'm', value: `${memoryMiB}M` },
     { name: 'global', value: 'virtio-mmio.force-legacy=false' },
@@ -108,6 +108,17 @@ const translatedCodeMiB = 96;
 function accelerate(accelerator: Accelerator): Switch {
   if (accelerator === 'kvm') return { name: 'accel', type: accelerator };
   return { name: 'accel', type: accelerator, options: { 'tb-size': translatedCodeMiB } };
+}
+
+/**
+ * QEMU moves a byte at a time where a guest uses `rep movsb` or `rep stosb`. Kernels and C libraries use them where the
+ * processor says that they are fast; without these words they move eight bytes or more at a time.
+ */
+const fastStrings = ['erms', 'fsrm', 'fzrm', 'fsrs', 'fsrc'];
+
+function processor(accelerator: Accelerator): Switch {
+  if (accelerator === 'kvm') return { name: 'cpu', value: 'host' };
+  return { name: 'cpu', type: 'max', options: Object.fromEntries(fastStrings.map((feature) => [feature, false])) };
 }
 
 function memory({ memoryMiB, paths, start: { kind } }: CommandLineInput): Switch {
