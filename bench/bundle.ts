@@ -2,11 +2,12 @@ import { mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
 
-/** A directory of the host that a container shall see. */
-export interface Bind {
+/** What a container shall see at a place (runtime-spec, config.md). */
+export interface Mount {
   readonly destination: string;
+  readonly type: 'bind' | 'proc' | 'tmpfs';
   readonly source: string;
-  readonly options: readonly string[];
+  readonly options?: readonly string[];
 }
 
 /** An OCI bundle below the directory, without a config yet: static busybox as `sh`, and the applets that scripts call. */
@@ -24,7 +25,7 @@ export interface BundleConfig {
   readonly args: readonly string[];
   /** What its process has beside that. */
   readonly process?: object;
-  readonly binds?: readonly Bind[];
+  readonly mounts?: readonly Mount[];
   /** Directory; default: the bundle's own. */
   readonly rootfs?: string;
   /** Path of its network namespace; default: a new one. */
@@ -32,7 +33,7 @@ export interface BundleConfig {
 }
 
 export async function writeConfig(bundle: string, options: BundleConfig): Promise<void> {
-  const { args, binds = [], rootfs = 'rootfs', netns } = options;
+  const { args, mounts = [], rootfs = 'rootfs', netns } = options;
   const user = { uid: 0, gid: 0 };
   const config = {
     ociVersion: '1.0.2',
@@ -41,7 +42,7 @@ export async function writeConfig(bundle: string, options: BundleConfig): Promis
     mounts: [
       { destination: '/proc', type: 'proc', source: 'proc' },
       { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'mode=755'] },
-      ...binds.map((bind) => ({ ...bind, type: 'bind' })),
+      ...mounts,
     ],
     linux: {
       namespaces: [

@@ -8,7 +8,7 @@ import { run } from '#host/run.ts';
 import { addChain, deleteChain, type ChainCall } from '#network/cni-chain.ts';
 import { defaultPluginDirs } from '#network/host-network.ts';
 import { capabilitiesOf, writeConfig } from './bundle.ts';
-import { crunCommands, type CrunCommand } from './peers.ts';
+import { crunCommands, firstWorking, type CrunCommand } from './peers.ts';
 
 /** Two containers of crun as other runtimes would have them: the same image, the same CNI plugin, a netns each. */
 const bridge = 'pvbench0';
@@ -34,7 +34,8 @@ export async function openContainers(layout: string): Promise<(Pair & AsyncDispo
     undo.defer(async () => void (await run('ip', ['link', 'delete', bridge], { okCodes: [0, 1] })));
     const address = await connect(directory, 1, undo);
     await connect(directory, 2, undo);
-    const command = await workingCommand(directory);
+    const runTrue = async (command: CrunCommand) => await runIn(command, await bundleOf(directory, 2, ['true']));
+    const command = await firstWorking(crunCommands, runTrue);
     undo.use(await serve(command, await bundleOf(directory, 1, ['iperf3', '--server'])));
     const owned = undo.move();
     return {
@@ -92,29 +93,14 @@ let bundles = 0;
 async function bundleOf(directory: string, number: number, args: readonly string[]): Promise<string> {
   const bundle = join(directory, `bundle-${(bundles += 1)}`);
   await mkdir(bundle);
-  const scratch = join(bundle, 'tmp');
-  await mkdir(scratch);
   await writeConfig(bundle, {
     args,
     process: capabilitiesOf(['CAP_NET_RAW']),
-    binds: [{ destination: '/tmp', source: scratch, options: ['rbind', 'rw'] }],
+    mounts: [{ destination: '/tmp', type: 'tmpfs', source: 'tmpfs' }],
     rootfs: join(directory, 'rootfs'),
     netns: `/run/netns/${netnsOf(number)}`,
   });
   return bundle;
-}
-
-async function workingCommand(directory: string): Promise<CrunCommand> {
-  let why: unknown = new Error('no way to call crun');
-  for (const command of crunCommands) {
-    try {
-      await runIn(command, await bundleOf(directory, 2, ['true']));
-      return command;
-    } catch (error) {
-      why = error;
-    }
-  }
-  throw why;
 }
 
 async function runIn(command: CrunCommand, bundle: string): Promise<string> {

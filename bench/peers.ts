@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { messageOf } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { readCurrent } from '#setup/setup.ts';
 import { makeBundle, shell, writeConfig } from './bundle.ts';
@@ -51,30 +52,43 @@ export async function openPeer(name: string, root: string): Promise<Peer | strin
     next += 1;
     return await firstByteMs(command(bundle, `bench-${process.pid}-${next}`));
   };
-  let why = '';
-  for (const command of known) {
+  try {
+    const command = await firstWorking(known, measure);
+    const owned = undo.move();
+    return {
+      name,
+      firstOutputMs: () => measure(command),
+      async outputOf(script) {
+        await runsScript(bundle, script);
+        next += 1;
+        const [program = '', ...args] = command(bundle, `bench-${process.pid}-${next}`);
+        const { stdout } = await run(program, args, { timeoutMs: scriptTimeoutMs });
+        await runsScript(bundle, firstScript);
+        return stdout;
+      },
+      rootfs: join(bundle, 'rootfs'),
+      [Symbol.asyncDispose]: () => owned.disposeAsync(),
+    };
+  } catch (error) {
+    return `${name}: ${messageOf(error)}`;
+  }
+}
+
+/** The first that works here. Errors: `AggregateError` of what each says, with the last one's words. */
+export async function firstWorking(
+  commands: readonly Command[],
+  tryOut: (command: Command) => Promise<unknown>,
+): Promise<Command> {
+  const reasons: unknown[] = [];
+  for (const command of commands) {
     try {
-      await measure(command);
-      const owned = undo.move();
-      return {
-        name,
-        firstOutputMs: () => measure(command),
-        async outputOf(script) {
-          await runsScript(bundle, script);
-          next += 1;
-          const [program = '', ...args] = command(bundle, `bench-${process.pid}-${next}`);
-          const { stdout } = await run(program, args, { timeoutMs: scriptTimeoutMs });
-          await runsScript(bundle, firstScript);
-          return stdout;
-        },
-        rootfs: join(bundle, 'rootfs'),
-        [Symbol.asyncDispose]: () => owned.disposeAsync(),
-      };
+      await tryOut(command);
+      return command;
     } catch (error) {
-      why = error instanceof Error ? error.message : String(error);
+      reasons.push(error);
     }
   }
-  return `${name}: ${why}`;
+  throw new AggregateError(reasons, messageOf(reasons.at(-1)));
 }
 
 async function firstByteMs([program = '', ...args]: readonly string[]): Promise<number> {

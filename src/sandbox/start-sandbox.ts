@@ -223,11 +223,10 @@ interface Attached {
 }
 
 function volumeDisksOf({ context }: Plan, { record, directory, machine, guest }: PreparedSandbox): VolumeDisks {
-  const makeVolumeDisk: Parts['makeVolumeDisk'] = (...request) => context.parts.makeVolumeDisk(...request);
   return createVolumeDisks({
     machine,
     guest,
-    makeVolumeDisk,
+    makeVolumeDisk: (...request) => context.parts.makeVolumeDisk(...request),
     machineDirectory: directory.machinePath,
     ownerUid: record.uid,
   });

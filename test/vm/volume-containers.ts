@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { capabilitiesOf, makeBundle, shell, writeConfig } from '../../bench/bundle.ts';
-import { crunCommands, type CrunCommand } from '../../bench/peers.ts';
+import { crunCommands, firstWorking, type CrunCommand } from '../../bench/peers.ts';
 import { fill, type HostVolumes, type MatrixMount, type World } from './volume-matrix.ts';
 
 /** Of a file of a bundle's root, what busybox is to be there. */
@@ -37,15 +37,17 @@ export async function openPlain(options: PlainOptions): Promise<World & AsyncDis
   };
   const bundle = async (script: string, mounts: readonly MatrixMount[]) => {
     const made = await makeBundle(directory, options.busybox, applets);
-    const binds = [
-      { destination: '/bin2', source: options.programs, options: ['rbind', 'ro'] },
-      ...mounts.map((one) => ({
-        destination: one.at,
-        source: sourceOf(one),
-        options: ['rbind', one.readOnly ? 'ro' : 'rw'],
-      })),
+    const directories = [
+      { at: '/bin2', source: options.programs, readOnly: true },
+      ...mounts.map((one) => ({ ...one, source: sourceOf(one) })),
     ];
-    await writeConfig(made, { args: shell(script), process: capabilitiesOf(capabilities), binds });
+    const binds = directories.map(({ at, source, readOnly }) => ({
+      destination: at,
+      type: 'bind' as const,
+      source,
+      options: ['rbind', readOnly ? 'ro' : 'rw'],
+    }));
+    await writeConfig(made, { args: shell(script), process: capabilitiesOf(capabilities), mounts: binds });
     return made;
   };
   const command = await workingCommand(await bundle('exit 0', []));
@@ -59,16 +61,11 @@ export async function openPlain(options: PlainOptions): Promise<World & AsyncDis
 
 /** Which of the ways to call it works on this host. */
 async function workingCommand(bundle: string): Promise<CrunCommand> {
-  const reasons: unknown[] = [];
-  for (const command of crunCommands) {
-    try {
-      await runBundle(command, bundle);
-      return command;
-    } catch (error) {
-      reasons.push(error);
-    }
+  try {
+    return await firstWorking(crunCommands, (command) => runBundle(command, bundle));
+  } catch (cause) {
+    throw new Error('crun (test/host-packages.txt) runs no container here', { cause });
   }
-  throw new AggregateError(reasons, 'crun (test/host-packages.txt) runs no container here');
 }
 
 let containers = 0;

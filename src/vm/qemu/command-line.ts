@@ -114,11 +114,11 @@ function accelerate(accelerator: Accelerator): Switch {
  * QEMU moves a byte at a time where a guest uses `rep movsb` or `rep stosb`. Kernels and C libraries use them where the
  * processor says that they are fast; without these words they move eight bytes or more at a time.
  */
-const fastStrings = ['erms', 'fsrm', 'fzrm', 'fsrs', 'fsrc'];
+const noFastStrings = { erms: false, fsrm: false, fzrm: false, fsrs: false, fsrc: false };
 
 function processor(accelerator: Accelerator): Switch {
   if (accelerator === 'kvm') return { name: 'cpu', value: 'host' };
-  return { name: 'cpu', type: 'max', options: Object.fromEntries(fastStrings.map((feature) => [feature, false])) };
+  return { name: 'cpu', type: 'max', options: noFastStrings };
 }
 
 function memory({ memoryMiB, paths, start: { kind } }: CommandLineInput): Switch {
