@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { cp, mkdir, mkdtempDisposable, readdir, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
@@ -8,7 +9,7 @@ import { promisify } from 'node:util';
 const repo = join(import.meta.dirname, '../..');
 
 test('./podvm does not let npm empty what a linked node_modules leads to', async () => {
-  await using checkout = await mkdtempDisposable('/tmp/podvm-checkout-');
+  await using checkout = await mkdtempDisposable(join(tmpdir(), 'podvm-checkout-'));
   for (const file of ['podvm', 'src/setup/host-packages.txt']) await cp(join(repo, file), join(checkout.path, file));
   const elsewhere = join(checkout.path, 'elsewhere');
   await mkdir(elsewhere);
