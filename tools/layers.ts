@@ -6,7 +6,9 @@ export const layers = {
   base: [],
   wire: ['base'],
   api: ['base'],
-  agent: ['base', 'wire'],
+  engine: [],
+  agent: ['base', 'wire', 'engine'],
+  'file-server': ['base', 'engine'],
   host: ['base'],
   vm: ['base', 'host'],
   image: ['base', 'host'],
@@ -39,4 +41,4 @@ export const layers = {
 export type Layer = keyof typeof layers;
 
 /** Layers whose code also runs, or must be able to run, on the guest's engine: no `node:` modules there. */
-export const neutralLayers: readonly Layer[] = ['base', 'wire', 'api', 'agent'];
+export const neutralLayers: readonly Layer[] = ['base', 'wire', 'api', 'engine', 'agent', 'file-server'];

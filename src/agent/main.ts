@@ -1,7 +1,7 @@
-import './engine/globals.ts';
+import '#engine/globals.ts';
 import { boot, type Booted } from './boot/boot.ts';
-import type { Engine } from './engine/engine.ts';
-import { takeEngine } from './engine/native.ts';
+import type { Engine } from '#engine/engine.ts';
+import { takeEngine } from '#engine/native.ts';
 import { startServices } from './services.ts';
 
 /** A handler may not hold the agent longer than this. */

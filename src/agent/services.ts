@@ -21,7 +21,7 @@ import { Crun } from './container/crun.ts';
 import { measureCgroup, withDisk } from './container/measure.ts';
 import { PodUsers } from './container/pod-users.ts';
 import { writeEtcFiles } from './container/rootfs.ts';
-import type { Engine } from './engine/engine.ts';
+import type { Engine } from '#engine/engine.ts';
 import { dial } from './io/dial.ts';
 import { Nic } from './network/configure-network.ts';
 import { Disks } from './volume/disks.ts';

@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 /** What the agent is made from: its own source, what it shares with the host, how it is built, and with which tools. */
-const sources = ['src/agent', 'src/wire', 'src/base', 'src/setup/build-agent.ts', 'package-lock.json'];
+const sources = ['src/agent', 'src/engine', 'src/wire', 'src/base', 'src/setup/build-agent.ts', 'package-lock.json'];
 
 /** Changes when the agent would; a few small files, read anew each time (a few ms), so that no edit goes unseen. */
 export async function hashAgentSources(repo: string): Promise<string> {

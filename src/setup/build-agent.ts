@@ -46,7 +46,7 @@ export async function buildAgent(options: AgentBuild): Promise<void> {
   const workDir = await mkdtemp(`${outFile}.build-`);
   try {
     await bundle(join(repo, entry), join(workDir, 'agent.js'));
-    const engineDir = join(repo, 'src/agent/engine');
+    const engineDir = join(repo, 'src/engine');
     const inRoot = async (program: string, args: readonly string[]) =>
       await runInBuildRoot({
         buildRoot: options.buildRoot,

@@ -1,4 +1,4 @@
-import type { Engine } from '../engine/engine.ts';
+import type { Engine } from '#engine/engine.ts';
 import type { Guest } from './guest.ts';
 import { bringLoopbackUp } from './loopback.ts';
 import { Modules } from './modules.ts';

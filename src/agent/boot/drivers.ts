@@ -1,5 +1,5 @@
 import { messageOf } from '#base/errors.ts';
-import type { Files } from '../engine/engine.ts';
+import type { Files } from '#engine/engine.ts';
 
 export interface DriversParts {
   readonly engine: Pick<Files, 'writeExisting'>;

@@ -1,4 +1,4 @@
-import { again, type Descriptors, type Sockets } from '../engine/engine.ts';
+import { again, type Descriptors, type Sockets } from '#engine/engine.ts';
 
 type Parts = Pick<Sockets, 'openNetlink' | 'interfaceIndex'> & Pick<Descriptors, 'read' | 'write' | 'close'>;
 

@@ -1,4 +1,4 @@
-import { codeOf, type Files, type Kernel } from '../engine/engine.ts';
+import { codeOf, type Files, type Kernel } from '#engine/engine.ts';
 
 type Parts = Pick<Files, 'readText'> & Pick<Kernel, 'loadModule'>;
 

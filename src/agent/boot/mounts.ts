@@ -1,6 +1,6 @@
-import { mountFlags, open } from '../engine/constants.ts';
-import type { Descriptors, Files, Mounts } from '../engine/engine.ts';
-import { codeOf } from '../engine/engine.ts';
+import { mountFlags, open } from '#engine/constants.ts';
+import type { Descriptors, Files, Mounts } from '#engine/engine.ts';
+import { codeOf } from '#engine/engine.ts';
 
 type Parts = Mounts & Files & Descriptors;
 

@@ -1,4 +1,4 @@
-import type { Clock, Runtime } from '../engine/engine.ts';
+import type { Clock, Runtime } from '#engine/engine.ts';
 
 /** One named step of the boot and how long it took, in `ms`. */
 export interface Phase {

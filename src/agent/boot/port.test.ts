@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { FileStatus } from '../engine/engine.ts';
+import type { FileStatus } from '#engine/engine.ts';
 import { findPort, openPort } from './port.ts';
 
 const status: FileStatus = {

@@ -1,5 +1,5 @@
-import { open } from '../engine/constants.ts';
-import type { Clock, Descriptors, Files } from '../engine/engine.ts';
+import { open } from '#engine/constants.ts';
+import type { Clock, Descriptors, Files } from '#engine/engine.ts';
 
 type Parts = Pick<Files, 'list' | 'readText' | 'status'> &
   Pick<Descriptors, 'open'> &

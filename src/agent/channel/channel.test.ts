@@ -4,7 +4,7 @@ import { encodeFrame, frameKinds, FrameParser } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { agentMessageSchema, type AgentEvent } from '#wire/messages.ts';
 import * as v from 'valibot';
-import { again } from '../engine/engine.ts';
+import { again } from '#engine/engine.ts';
 import { Channel, type ChannelParts } from './channel.ts';
 
 const epoch = 7;

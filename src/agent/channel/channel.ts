@@ -10,7 +10,7 @@ import {
   type Hello,
   type Welcome,
 } from '#wire/messages.ts';
-import { again, ready, type Clock, type Descriptors, type Text } from '../engine/engine.ts';
+import { again, ready, type Clock, type Descriptors, type Text } from '#engine/engine.ts';
 import { AgentStream, type StreamPort } from './stream.ts';
 
 export type ChannelParts = Pick<Descriptors, 'read' | 'write' | 'watch' | 'unwatch'> &

@@ -1,7 +1,7 @@
 import type { cgroupFigures } from '#wire/figures.ts';
 import type { CgroupResources } from '#wire/messages.ts';
 import type { InferOutput } from 'valibot';
-import { codeOf, type Files } from '../engine/engine.ts';
+import { codeOf, type Files } from '#engine/engine.ts';
 
 type Parts = Pick<Files, 'readText' | 'writeExisting' | 'makeDirectories' | 'removeDirectory' | 'status' | 'list'>;
 

@@ -1,4 +1,4 @@
-import type { ChildExit, Processes } from '../engine/engine.ts';
+import type { ChildExit, Processes } from '#engine/engine.ts';
 
 /** Exits of processes nobody has asked for yet: a container's first process may end before we have read its pid. */
 const maxUnclaimed = 256;

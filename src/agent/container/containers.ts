@@ -10,8 +10,8 @@ import type {
   Stdio,
 } from '#wire/messages.ts';
 import type { Channel } from '../channel/channel.ts';
-import { open, signals } from '../engine/constants.ts';
-import { codeOf, ready, type ChildExit, type Engine } from '../engine/engine.ts';
+import { open, signals } from '#engine/constants.ts';
+import { codeOf, ready, type ChildExit, type Engine } from '#engine/engine.ts';
 import { openStreams, ProcessIo, type ProcessStreams, resetStreams } from '../io/process-io.ts';
 import type { Disks } from '../volume/disks.ts';
 import type { Projects } from '../volume/projects.ts';

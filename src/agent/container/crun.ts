@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { again, ready, type Engine } from '../engine/engine.ts';
+import { again, ready, type Engine } from '#engine/engine.ts';
 import type { Children } from './children.ts';
 
 export const crunStateRoot = '/run/crun';

@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import type { ContainerParams } from '#wire/messages.ts';
-import type { Files } from '../engine/engine.ts';
+import type { Files } from '#engine/engine.ts';
 import type { Disks } from '../volume/disks.ts';
 import type { PodUsers } from './pod-users.ts';
 import type { ResolvedUser } from './users.ts';

@@ -1,6 +1,6 @@
 import type { DeviceFigures, MetricFigures } from '#wire/figures.ts';
 import { limits } from '#wire/limits.ts';
-import type { Files } from '../engine/engine.ts';
+import type { Files } from '#engine/engine.ts';
 import type { Cgroups } from './cgroups.ts';
 
 type Parts = Pick<Files, 'readText' | 'readLink'>;

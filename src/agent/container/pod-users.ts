@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import type { IdMapping, UserNamespace } from '#wire/messages.ts';
 import { bringLoopbackUp } from '../boot/loopback.ts';
-import { codeOf, type Engine } from '../engine/engine.ts';
+import { codeOf, type Engine } from '#engine/engine.ts';
 import type { ResolvedUser } from './users.ts';
 
 type Parts = Pick<

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { limits } from '#wire/limits.ts';
-import type { FileStatus } from '../engine/engine.ts';
+import type { FileStatus } from '#engine/engine.ts';
 import { measureProcesses, softLimitsOf } from './processes.ts';
 
 interface Process {

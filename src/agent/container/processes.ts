@@ -1,7 +1,7 @@
 import type { MetricFigures, ProcessFigures } from '#wire/figures.ts';
 import { isUlimitName } from '#wire/figures.ts';
 import { limits } from '#wire/limits.ts';
-import type { Files } from '../engine/engine.ts';
+import type { Files } from '#engine/engine.ts';
 
 type Parts = Pick<Files, 'readText' | 'readLink' | 'status' | 'list'>;
 

@@ -1,4 +1,4 @@
-import type { Descriptors, Text } from '../engine/engine.ts';
+import type { Descriptors, Text } from '#engine/engine.ts';
 
 /** The first `maxBytes` of what is read from a descriptor, which is closed. */
 export function readStart(

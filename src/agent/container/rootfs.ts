@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { ContainerParams, Result } from '#wire/messages.ts';
-import { capabilities, mountFlags, open, unmountFlags } from '../engine/constants.ts';
+import { capabilities, mountFlags, open, unmountFlags } from '#engine/constants.ts';
 import {
   codeOf,
   descriptorPath,
@@ -10,7 +10,7 @@ import {
   type Files,
   type Kernel,
   type Mounts,
-} from '../engine/engine.ts';
+} from '#engine/engine.ts';
 import type { Disks } from '../volume/disks.ts';
 import type { Project, Projects, Space } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';

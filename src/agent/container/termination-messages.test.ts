@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { limits } from '#wire/limits.ts';
 import { agentEventSchema, type AgentEvent } from '#wire/messages.ts';
 import * as v from 'valibot';
-import { again } from '../engine/engine.ts';
+import { again } from '#engine/engine.ts';
 import { TerminationMessages } from './termination-messages.ts';
 
 const overflow = -1;

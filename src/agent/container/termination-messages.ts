@@ -1,8 +1,8 @@
 import { messageOf } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
 import type { AgentEvent } from '#wire/messages.ts';
-import { open } from '../engine/constants.ts';
-import { ready, type Clock, type Descriptors, type Text } from '../engine/engine.ts';
+import { open } from '#engine/constants.ts';
+import { ready, type Clock, type Descriptors, type Text } from '#engine/engine.ts';
 import { readStart } from './read-start.ts';
 
 type Parts = Pick<Descriptors, 'open' | 'close' | 'read' | 'watch' | 'unwatch' | 'openInotify' | 'watchFile'> &

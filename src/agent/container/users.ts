@@ -1,8 +1,8 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { ContainerProcess } from '#wire/messages.ts';
-import { open } from '../engine/constants.ts';
-import { codeOf, type Beneath, type Descriptors, type Text } from '../engine/engine.ts';
+import { open } from '#engine/constants.ts';
+import { codeOf, type Beneath, type Descriptors, type Text } from '#engine/engine.ts';
 
 type Parts = Pick<Beneath, 'openBeneath'> & Pick<Descriptors, 'read' | 'close'> & Pick<Text, 'decodeUtf8'>;
 

@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import type { Params } from '#wire/messages.ts';
 import type { Channel } from '../channel/channel.ts';
-import { codeOf, ready, type Clock, type Descriptors, type Sockets } from '../engine/engine.ts';
+import { codeOf, ready, type Clock, type Descriptors, type Sockets } from '#engine/engine.ts';
 import { InputPump, OutputPump } from './pumps.ts';
 
 type Parts = Clock & Descriptors & Pick<Sockets, 'connectTcp' | 'socketError' | 'shutdownWrite'>;

@@ -1,7 +1,7 @@
 import type { Stdio } from '#wire/messages.ts';
 import type { Channel } from '../channel/channel.ts';
 import type { AgentStream } from '../channel/stream.ts';
-import type { Descriptors, Sockets } from '../engine/engine.ts';
+import type { Descriptors, Sockets } from '#engine/engine.ts';
 import { InputPump, inputUser, OutputPump, outputUser } from './pumps.ts';
 
 type Parts = Descriptors & Pick<Sockets, 'setWindowSize'>;

@@ -1,7 +1,7 @@
 import { headerBytes } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import type { AgentStream, StreamUser } from '../channel/stream.ts';
-import { again, ready, type Descriptors } from '../engine/engine.ts';
+import { again, ready, type Descriptors } from '#engine/engine.ts';
 
 /** One for all pumps: handlers are never re-entered, and a frame that cannot be written at once is copied. */
 const buffer = new Uint8Array(headerBytes + limits.maxDataBytes);

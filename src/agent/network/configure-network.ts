@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import type { NetworkConfig } from '#wire/messages.ts';
-import type { Files } from '../engine/engine.ts';
+import type { Files } from '#engine/engine.ts';
 import { parseAddress, parsePrefix } from './ip-address.ts';
 import { createFlags, message, type NetlinkParts, requestNetlink, u32 } from './rtnetlink.ts';
 

@@ -1,7 +1,7 @@
 import { limits } from '#wire/limits.ts';
 import type { InterfaceCounters } from '#wire/figures.ts';
-import { open } from '../engine/constants.ts';
-import type { Engine } from '../engine/engine.ts';
+import { open } from '#engine/constants.ts';
+import type { Engine } from '#engine/engine.ts';
 
 type Parts = Pick<Engine, 'open' | 'read' | 'close' | 'decodeUtf8'>;
 

@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import { again, type Descriptors, type Sockets } from '../engine/engine.ts';
+import { again, type Descriptors, type Sockets } from '#engine/engine.ts';
 
 export type NetlinkParts = Pick<Sockets, 'openNetlink' | 'interfaceIndex'> &
   Pick<Descriptors, 'read' | 'write' | 'close'>;

@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import type { Params } from '#wire/messages.ts';
-import { mountFlags, open } from '../engine/constants.ts';
-import { codeOf, type Clock, type Descriptors, type Files, type Mounts, type Text } from '../engine/engine.ts';
+import { mountFlags, open } from '#engine/constants.ts';
+import { codeOf, type Clock, type Descriptors, type Files, type Mounts, type Text } from '#engine/engine.ts';
 import type { MappedViews } from './mapped-views.ts';
 
 type Parts = Clock & Descriptors & Files & Mounts & Pick<Text, 'decodeUtf8'> & { sync(): void };

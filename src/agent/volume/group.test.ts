@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { FileKind, FileStatus } from '../engine/engine.ts';
+import type { FileKind, FileStatus } from '#engine/engine.ts';
 import { giveToGroup } from './group.ts';
 
 /** A file system in memory: paths with kind, mode and group. */

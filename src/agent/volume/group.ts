@@ -1,4 +1,4 @@
-import type { Clock, Files } from '../engine/engine.ts';
+import type { Clock, Files } from '#engine/engine.ts';
 
 type Parts = Pick<Clock, 'setTimer'> & Pick<Files, 'status' | 'list' | 'changeOwner' | 'changeMode'>;
 

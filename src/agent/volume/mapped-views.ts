@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
-import { unmountFlags } from '../engine/constants.ts';
-import { codeOf, type Files, type Mounts, type Namespaces } from '../engine/engine.ts';
+import { unmountFlags } from '#engine/constants.ts';
+import { codeOf, type Files, type Mounts, type Namespaces } from '#engine/engine.ts';
 
 type Parts = Pick<Files, 'makeDirectories'> & Pick<Mounts, 'unmount'> & Pick<Namespaces, 'mountMapped'>;
 

@@ -1,4 +1,4 @@
-import { codeOf, type Files } from '../engine/engine.ts';
+import { codeOf, type Files } from '#engine/engine.ts';
 
 type Parts = Pick<Files, 'setProject' | 'setProjectQuota' | 'projectUse'>;
 

@@ -2,8 +2,8 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { limits } from '#wire/limits.ts';
 import type { Params } from '#wire/messages.ts';
-import { open } from '../engine/constants.ts';
-import type { Clock, Descriptors, Files, Text } from '../engine/engine.ts';
+import { open } from '#engine/constants.ts';
+import type { Clock, Descriptors, Files, Text } from '#engine/engine.ts';
 import type { Volume } from './volumes.ts';
 
 type Parts = Clock & Files & Pick<Descriptors, 'open' | 'write' | 'close'> & Pick<Text, 'decodeBase64'>;

@@ -3,8 +3,8 @@ import { limits } from '#wire/limits.ts';
 import type { VolumeParams } from '#wire/messages.ts';
 import { openPort } from '../boot/port.ts';
 import type { Children } from '../container/children.ts';
-import { open, signals } from '../engine/constants.ts';
-import type { ChildExit, Clock, Descriptors, Files, Processes } from '../engine/engine.ts';
+import { open, signals } from '#engine/constants.ts';
+import type { ChildExit, Clock, Descriptors, Files, Processes } from '#engine/engine.ts';
 
 export interface SharesParts {
   readonly engine: Clock & Descriptors & Files & Processes;

@@ -1,8 +1,8 @@
 import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
 import type { VolumeParams } from '#wire/messages.ts';
-import { mountFlags, unmountFlags } from '../engine/constants.ts';
-import type { Clock, Files, Mounts } from '../engine/engine.ts';
+import { mountFlags, unmountFlags } from '#engine/constants.ts';
+import type { Clock, Files, Mounts } from '#engine/engine.ts';
 import type { Disks } from './disks.ts';
 import { giveToGroup } from './group.ts';
 import type { MappedViews } from './mapped-views.ts';

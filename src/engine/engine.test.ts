@@ -156,7 +156,7 @@ for (const sanitize of [false, true]) {
           repo: join(import.meta.dirname, '../../..'),
           buildRoot,
           outFile: join(directory, 'scenarios'),
-          entry: 'src/agent/engine/scenarios/main.ts',
+          entry: 'src/engine/scenarios/main.ts',
           sanitize,
           signal: AbortSignal.timeout(120_000),
         });
