@@ -8,7 +8,7 @@ export const layers = {
   api: ['base'],
   engine: [],
   agent: ['base', 'wire', 'engine'],
-  'file-server': ['base', 'engine'],
+  'file-server': ['base', 'wire', 'engine'],
   host: ['base'],
   vm: ['base', 'host'],
   image: ['base', 'host'],

@@ -182,9 +182,12 @@ static CALL(set_heap_limit)
     return JS_UNDEFINED;
 }
 
+/* PID 1 of a machine and not, as a jailed program of the host may be, of a namespace. */
+static bool is_init;
+
 static void power_off_or_exit(int code)
 {
-    if (getpid() == 1) {
+    if (is_init) {
         sync();
         reboot(RB_POWER_OFF);
     }
@@ -267,6 +270,7 @@ static bool add_engine(JSContext *ctx, int argc, char **argv)
     JS_SetPropertyFunctionList(ctx, engine, namespace_calls, namespace_call_count);
     JS_SetPropertyFunctionList(ctx, engine, text_calls, text_call_count);
     JS_SetPropertyFunctionList(ctx, engine, runtime_calls, runtime_call_count);
+    JS_SetPropertyFunctionList(ctx, engine, served_calls, served_call_count);
     for (int i = 0; i < argc; i++) JS_SetPropertyUint32(ctx, arguments, (uint32_t)i, give_text(ctx, argv[i], strlen(argv[i])));
     JS_SetPropertyStr(ctx, engine, "args", arguments);
     JS_SetPropertyStr(ctx, engine, "engineName", JS_NewString(ctx, ENGINE_NAME));
@@ -303,10 +307,11 @@ int main(int argc, char **argv)
 
     if (argc > 0 && strcmp(argv[0], "podvm-pause") == 0) return pause_main();
     if (argc > 0 && strcmp(argv[0], "podvm-pump") == 0) return pump_main();
-    if (argc > 0 && strcmp(argv[0], "podvm-mount") == 0) return mount_main(argc, argv);
+    if (argc > 0 && strcmp(argv[0], "podvm-look") == 0) return look_main(argc, argv);
     if (argc > 0 && strcmp(argv[0], "podvm-unmount") == 0) return unmount_main(argc, argv);
     reserve_standard_fds();
-    if (getpid() == 1) catch_fatal_signals();
+    is_init = getpid() == 1 && argc > 0 && strcmp(argv[0], "/init") == 0;
+    if (is_init) catch_fatal_signals();
     umask(022);
     mallopt(M_ARENA_MAX, 1);
     /* Constant, or glibc raises them with use and keeps what a burst took. */

@@ -70,7 +70,7 @@ int pause_main(void);
 
 /* shares.c */
 int pump_main(void);
-int mount_main(int argc, char **argv);
+int look_main(int argc, char **argv);
 int unmount_main(int argc, char **argv);
 
 extern int epoll_fd;
@@ -82,9 +82,10 @@ bool call_handler(JSContext *ctx, JSValueConst handler, JSValue argument);
 
 /* The call tables, one per file. */
 extern const JSCFunctionListEntry loop_calls[], descriptor_calls[], file_calls[], beneath_calls[], process_calls[],
-    socket_calls[], kernel_calls[], namespace_calls[], text_calls[], runtime_calls[];
+    socket_calls[], kernel_calls[], namespace_calls[], text_calls[], runtime_calls[], served_calls[];
 extern const int loop_call_count, descriptor_call_count, file_call_count, beneath_call_count, process_call_count,
-    socket_call_count, kernel_call_count, namespace_call_count, text_call_count, runtime_call_count;
+    socket_call_count, kernel_call_count, namespace_call_count, text_call_count, runtime_call_count,
+    served_call_count;
 
 /* Retries a call for as long as a signal interrupts it. */
 #define RETRY(expression)                                                                                             \

@@ -153,7 +153,7 @@ for (const sanitize of [false, true]) {
         const { buildAgent } = await import('#setup/build-agent.ts');
         directory = await mkdtemp(join(tmpdir(), 'podvm-engine-'));
         await buildAgent({
-          repo: join(import.meta.dirname, '../../..'),
+          repo: join(import.meta.dirname, '../..'),
           buildRoot,
           outFile: join(directory, 'scenarios'),
           entry: 'src/engine/scenarios/main.ts',

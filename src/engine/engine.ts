@@ -1,3 +1,5 @@
+import type { Served } from './served.ts';
+
 /**
  * What the guest's engine gives to the agent: the loop, and system calls. `engine.c` implements it in the guest;
  * services take the narrow interface they need (`files: Files`), so that a test can hand them a fake.
@@ -9,7 +11,20 @@
  * Text in paths and arguments is UTF-8 and refused (`EINVAL`) with a NUL in it.
  */
 export interface Engine
-  extends Clock, Descriptors, Files, Beneath, Mounts, Namespaces, Processes, Sockets, Entropy, Text, Kernel, Runtime {}
+  extends
+    Clock,
+    Descriptors,
+    Files,
+    Beneath,
+    Mounts,
+    Namespaces,
+    Processes,
+    Sockets,
+    Entropy,
+    Text,
+    Kernel,
+    Runtime,
+    Served {}
 
 /** What a failed system call throws. Recognise it by `codeOf`. */
 export interface SystemError extends Error {

@@ -7,89 +7,108 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
+#include <linux/fuse.h>
+#include <pthread.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-/* More than one message (msize is 64 KiB): what waits here must never stop the other direction. */
-enum { pump_bytes = 128 << 10 };
+/* The port and /dev/fuse; a message has at most 128 KiB of data (limits.ts), and a page is room enough for the rest. */
+enum { port = 0, device = 1, max_message = (128 << 10) + 4096 };
 
-struct lane {
-    int from, to;
-    size_t start, end;
-    uint8_t bytes[pump_bytes];
-};
-
-/* In the order of the descriptors: from the port to the socket, and back. Zero pages until they are used. */
-static struct lane lanes[2];
-
-/* Reads as long as there is something and room: a port gives a page at a time. False: the other end is gone. */
-static bool fill(struct lane *lane)
+static bool write_all(int fd, const uint8_t *bytes, size_t length)
 {
-    while (lane->end < sizeof lane->bytes) {
-        ssize_t got = RETRY(read(lane->from, lane->bytes + lane->end, sizeof lane->bytes - lane->end));
-        if (got < 0) return errno == EAGAIN;
-        if (got == 0) return false;
-        lane->end += (size_t)got;
+    while (length > 0) {
+        ssize_t put = RETRY(write(fd, bytes, length));
+        if (put <= 0) return false;
+        bytes += put;
+        length -= (size_t)put;
     }
     return true;
 }
 
-static bool drain(struct lane *lane)
+/* Requests, which the device gives one at a time. Ends the process when the file system is unmounted (ENODEV). */
+static void *requests_main(void *unused)
 {
-    while (lane->start < lane->end) {
-        ssize_t put = RETRY(write(lane->to, lane->bytes + lane->start, lane->end - lane->start));
-        if (put < 0) return errno == EAGAIN;
-        lane->start += (size_t)put;
+    static uint8_t message[max_message];
+
+    UNUSED(unused);
+    for (;;) {
+        ssize_t length = read(device, message, sizeof message);
+        /* ENOENT: whoever asked was interrupted before we took it. */
+        if (length < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT)) continue;
+        if (length <= 0 || !write_all(port, message, (size_t)length)) _exit(0);
     }
-    lane->start = lane->end = 0;
-    return true;
+}
+
+/* Replies, which the device takes one at a time; the port gives a page at most. Returns when the host is gone. */
+static void pass_replies(void)
+{
+    static uint8_t bytes[2 * max_message];
+    struct fuse_out_header header;
+    size_t start = 0, end = 0;
+
+    for (;;) {
+        ssize_t got = RETRY(read(port, bytes + end, sizeof bytes - end));
+        if (got <= 0) return;
+        end += (size_t)got;
+        while (end - start >= sizeof header) {
+            memcpy(&header, bytes + start, sizeof header);
+            if (header.len < sizeof header || header.len > max_message) return;
+            if (end - start < header.len) break;
+            /* ENOENT: whoever asked has been killed meanwhile; EINVAL is the host's mistake, and not for us to mend. */
+            if (write(device, bytes + start, header.len) < 0 && errno == ENODEV) return;
+            start += header.len;
+        }
+        memmove(bytes, bytes + start, end - start);
+        end -= start;
+        start = 0;
+    }
 }
 
 /*
- * Carries bytes both ways between its descriptors 0 (a virtio-serial port) and 1 (a socket): the kernel's 9p client takes
- * a socket and refuses the port itself, whose driver cannot be read from inside of the kernel (EINVAL). Ends when either
- * side is gone: the kernel then answers what waits for the volume with an error.
+ * Carries messages between its descriptors 0 (a virtio-serial port) and 1 (/dev/fuse). Ends when either side is gone: the
+ * kernel then answers what waits for the volume with an error.
  */
 int pump_main(void)
 {
-    struct pollfd ends[2] = {{.fd = 0}, {.fd = 1}};
+    pthread_t thread;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_IGN);
-    for (int i = 0; i < 2; i++) {
-        lanes[i].from = i;
-        lanes[i].to = 1 - i;
-        fcntl(i, F_SETFL, fcntl(i, F_GETFL) | O_NONBLOCK);
-    }
-    for (;;) {
-        for (int i = 0; i < 2; i++) {
-            bool has_room = lanes[i].end < sizeof lanes[i].bytes, has_bytes = lanes[1 - i].start < lanes[1 - i].end;
-            ends[i].events = (short)((has_room ? POLLIN : 0) | (has_bytes ? POLLOUT : 0));
-        }
-        if (RETRY(poll(ends, 2, -1)) < 0) return 1;
-        for (int i = 0; i < 2; i++) {
-            if ((ends[i].revents & POLLIN) && !fill(&lanes[i])) return 0;
-            if (!drain(&lanes[i])) return 0;
-            if ((ends[i].revents & (POLLHUP | POLLERR)) && !(ends[i].revents & POLLIN)) return 0;
-        }
-    }
+    fcntl(port, F_SETFL, fcntl(port, F_GETFL) & ~O_NONBLOCK);
+    if (pthread_create(&thread, NULL, requests_main, NULL) != 0) return 1;
+    pass_replies();
+    return 0;
 }
 
-/* `podvm-mount TARGET OPTIONS`: a 9p file system whose socket is descriptor 0. Its exit code is the errno. */
-int mount_main(int argc, char **argv)
+/* `podvm-look TARGET`: 0 once the host has answered for the root of the volume; else its exit code is the errno. */
+int look_main(int argc, char **argv)
 {
+    struct stat found;
+
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (argc != 3) return EINVAL;
-    return mount("podvm", argv[1], "9p", MS_NODEV, argv[2]) < 0 ? errno : 0;
+    if (argc != 2) return EINVAL;
+    return stat(argv[1], &found) < 0 ? errno : 0;
 }
 
-/* `podvm-unmount TARGET`: what was written is with the host after it. Its exit code is the errno. */
+/*
+ * `podvm-unmount TARGET`: what was written is with the host after it. Its exit code is the errno. Unmounting gives up
+ * what is on its way still (pages that were mapped writable), so that a flush of the root, which is behind it, is waited
+ * for before.
+ */
 int unmount_main(int argc, char **argv)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (argc != 2) return EINVAL;
+    int root = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root >= 0) {
+        syncfs(root);
+        fsync(root);
+        close(root);
+    }
     return umount2(argv[1], UMOUNT_NOFOLLOW) < 0 ? errno : 0;
 }

@@ -11,8 +11,8 @@ export const assetsSchema = v.object({
   kernelVersion: v.string(),
   /** Initial RAM disk: agent as `/init`, crun, modules. */
   initramfs: v.string(),
-  /** Library that the host's file server is started with. */
-  serverLibrary: v.string(),
+  /** Program that serves a shared volume to a guest. */
+  fileServer: v.string(),
   qemuVersion: v.string(),
   crunVersion: v.string(),
 });

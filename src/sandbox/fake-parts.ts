@@ -81,7 +81,6 @@ export function createFakeParts(directory: string): FakeParts {
     serveFiles: ({ name }, signal) =>
       make('serveFiles', signal, () => ({
         pid: 1,
-        exported: `/shares/x/${name}`,
         file: undefined,
         ended: new Promise(() => {}),
         ...owned(`server ${name}`),

@@ -23,7 +23,7 @@ const detachTimeoutMs = 10_000;
 
 /**
  * A directory or file of the node that host and guest see alike: a file server on the host, a virtio-serial port of the
- * machine, and a 9p file system in the guest. Attached in this order and taken away in the reverse one.
+ * machine, and a FUSE file system in the guest. Attached in this order and taken away in the reverse one.
  */
 export function createShareMode(parts: ShareModeParts): HostMode {
   return {
@@ -113,7 +113,7 @@ async function attach(order: Order, parts: ShareModeParts, signal: AbortSignal):
   const server = undo.use(await parts.serveFiles(request, signal));
   undo.defer(() => removeFromGuest(volume, parts));
   try {
-    await guest.call('createVolume', { name: volume, kind: 'share', port, exported: server.exported }, signal);
+    await guest.call('createVolume', { name: volume, kind: 'share', port }, signal);
   } catch (error) {
     throw await explain(source, server, error);
   }

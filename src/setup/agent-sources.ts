@@ -2,8 +2,16 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** What the agent is made from: its own source, what it shares with the host, how it is built, and with which tools. */
-const sources = ['src/agent', 'src/engine', 'src/wire', 'src/base', 'src/setup/build-agent.ts', 'package-lock.json'];
+/** What the agent and the file server are made from: its own source, what it shares with the host, how it is built, and with which tools. */
+const sources = [
+  'src/agent',
+  'src/engine',
+  'src/file-server',
+  'src/wire',
+  'src/base',
+  'src/setup/build-agent.ts',
+  'package-lock.json',
+];
 
 /** Changes when the agent would; a few small files, read anew each time (a few ms), so that no edit goes unseen. */
 export async function hashAgentSources(repo: string): Promise<string> {

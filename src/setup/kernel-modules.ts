@@ -14,7 +14,7 @@ export const bootModules: readonly string[] = [
 
 /** Drivers a guest loads when a pod asks for what they do. */
 export const demandModules: readonly string[] = [
-  ['9pnet_fd', '9p'], // volumes shared with the host
+  ['fuse'], // volumes shared with the host
   ['sctp'], // pods with a port of that protocol
   ['bridge', 'veth', 'dummy', 'tun', 'macvlan', 'ipvlan', 'vxlan', 'wireguard', 'br_netfilter'],
   ['nf_tables', 'nft_compat', 'nft_chain_nat', 'nft_ct', 'nft_nat', 'nft_masq', 'nft_redir', 'nft_limit'],

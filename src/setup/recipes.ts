@@ -9,7 +9,7 @@ import type { Part, PartRecipe } from './parts.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
 /** Counted up with each change below, so that a quick look tells whether assets are this program's. */
-export const recipesVersion = 6;
+export const recipesVersion = 7;
 
 /** What the recipes of packages share. */
 export interface Ingredients {
@@ -22,9 +22,9 @@ export interface Ingredients {
 /** Documentation and the like: a third of the sysroot's files, read by nobody. */
 const unneeded = ['doc', 'man', 'info', 'locale', 'lintian', 'bug'].map((name) => `usr/share/${name}`);
 
-/** The jail's whole world: VMM, tools for disks and images, 9p server, and busybox for the base image. */
+/** The jail's whole world: VMM, tools for disks and images, and busybox for the base image. */
 export function sysrootRecipe({ archive, generation, signal }: Ingredients): PartRecipe {
-  const packages = ['qemu-system-x86', 'erofs-utils', 'e2fsprogs', 'diod', 'busybox-static'];
+  const packages = ['qemu-system-x86', 'erofs-utils', 'e2fsprogs', 'busybox-static'];
   const otherMachines = ['usr/bin/qemu-system-i386', 'usr/bin/qemu-system-x86_64-microvm'];
   return {
     name: 'sysroot',
@@ -164,27 +164,6 @@ export function crunRecipe(buildRoot: Part, signal: AbortSignal): PartRecipe {
   };
 }
 
-/**
- * `one-file-system.so`: what the host's file server is started with, so that it serves what is mounted below a volume
- * too (`src/storage/one-file-system.c` says how).
- */
-export function serverLibraryRecipe(buildRoot: Part, source: string, signal: AbortSignal): PartRecipe {
-  const args = ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-Werror', '-fPIC', '-shared'];
-  const names = { source: 'one-file-system.c', library: 'one-file-system.so' };
-  return {
-    name: 'server-library',
-    task: 'building what the file server needs',
-    inputs: { source, args, buildRoot: nameOf(buildRoot), version: 1 },
-    async make(directory) {
-      await writeFile(join(directory, names.source), source);
-      const command = { program: 'gcc', args: [...args, '-o', names.library, names.source] };
-      await runInBuildRoot({ buildRoot: buildRootOf(buildRoot), workDir: directory, ...command, signal });
-      await rm(join(directory, names.source));
-      return {};
-    },
-  };
-}
-
 /** More than this and a guest of 64 MiB has no room to unpack it. */
 const maxInitramfsBytes = 16 * 1024 * 1024;
 
@@ -193,10 +172,41 @@ export type AgentBuilder = (options: {
   readonly repo: string;
   readonly buildRoot: string;
   readonly outFile: string;
+  readonly entry?: string;
   readonly signal: AbortSignal;
 }) => Promise<void>;
 
+/** The host's file server: a program of ours on the agent's engine, as static. */
+export function fileServerRecipe(parts: FileServerParts): PartRecipe {
+  const { repo, buildRoot, buildAgent, agentKey, signal } = parts;
+  return {
+    name: 'file-server',
+    task: 'building the file server',
+    inputs: { agent: agentKey, buildRoot: nameOf(buildRoot), version: 1 },
+    async make(directory) {
+      const outFile = join(directory, 'files');
+      await buildAgent({
+        repo,
+        buildRoot: buildRootOf(buildRoot),
+        outFile,
+        entry: 'src/file-server/main.ts',
+        signal,
+      });
+      return {};
+    },
+  };
+}
+
 const pageBytes = 4096;
+
+export interface FileServerParts {
+  readonly repo: string;
+  readonly buildRoot: Part;
+  readonly buildAgent: AgentBuilder;
+  /** Hash of all that it and the agent are made from. */
+  readonly agentKey: string;
+  readonly signal: AbortSignal;
+}
 
 export interface InitramfsParts {
   readonly repo: string;

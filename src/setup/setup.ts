@@ -1,4 +1,4 @@
-import { mkdir, readFile, stat } from 'node:fs/promises';
+import { mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { assetsSchema, type Assets } from '#host/assets.ts';
@@ -13,10 +13,10 @@ import type { Progress } from './progress.ts';
 import {
   buildRootRecipe,
   crunRecipe,
+  fileServerRecipe,
   initramfsRecipe,
   kernelRecipe,
   recipesVersion,
-  serverLibraryRecipe,
   sysrootRecipe,
 } from './recipes.ts';
 import { takeSetupLock } from './setup-lock.ts';
@@ -98,7 +98,7 @@ export async function readReady({ root, repo }: Pick<SetupOptions, 'root' | 'rep
   const [current, agent] = await Promise.all([readCurrent(root), hashAgentSources(repo)]);
   if (current === undefined || current.key !== keyOf(current.generation, agent)) return undefined;
   const there = await Promise.all(
-    [join(current.sysroot, 'usr'), current.kernel, current.initramfs, current.serverLibrary].map((path) =>
+    [join(current.sysroot, 'usr'), current.kernel, current.initramfs, current.fileServer].map((path) =>
       stat(path).catch(() => undefined),
     ),
   );
@@ -122,17 +122,16 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
     ensurePart(partsDirectory, kernelRecipe(ingredients, buildRoot), progress),
     ensurePart(partsDirectory, crunRecipe(buildRoot, signal), progress),
   ]);
-  const serverSource = await readFile(join(repo, 'src/storage/one-file-system.c'), 'utf8');
-  const serverLibrary = await ensurePart(
-    partsDirectory,
-    serverLibraryRecipe(buildRoot, serverSource, signal),
-    progress,
-  );
   const agentKey = await hashAgentSources(repo);
   const { buildAgent } = await import('./build-agent.ts'); // brings a bundler that a start without work must not wait for
   const initramfs = await ensurePart(
     partsDirectory,
     initramfsRecipe({ repo, buildRoot, kernel, crun, buildAgent, agentKey, signal }),
+    progress,
+  );
+  const fileServer = await ensurePart(
+    partsDirectory,
+    fileServerRecipe({ repo, buildRoot, buildAgent, agentKey, signal }),
     progress,
   );
   const assets: Assets = {
@@ -141,11 +140,11 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
     kernel: join(kernel.directory, 'vmlinux'),
     kernelVersion: kernel.versions['kernel'] ?? 'unknown',
     initramfs: join(initramfs.directory, 'initramfs.img'),
-    serverLibrary: join(serverLibrary.directory, 'one-file-system.so'),
+    fileServer: join(fileServer.directory, 'files'),
     qemuVersion: sysroot.versions['qemu-system-x86'] ?? 'unknown',
     crunVersion: crun.versions['crun'] ?? 'unknown',
   };
-  await publish(root, assets, generation, [sysroot, buildRoot, kernel, crun, initramfs, serverLibrary]);
+  await publish(root, assets, generation, [sysroot, buildRoot, kernel, crun, initramfs, fileServer]);
   return assets;
 }
 

@@ -1,5 +1,5 @@
 import { readdir, readFile, readlink } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
@@ -8,8 +8,8 @@ import { killProcess, lookUpProcess, spawnJailed, type ProcessIdentity } from '#
 import type { HostSource } from './host-source.ts';
 
 /**
- * The *file server* of one shared volume: `diod`, a 9P server, in a jail that holds the volume and the sysroot's `/usr`
- * and nothing else. It runs as root, for files have owners: what a user of the guest makes is theirs. What it may do as
+ * The *file server* of one shared volume: a program of ours (`src/file-server/`) in a jail that holds it, the volume and
+ * a /proc of its own. It runs as root, for files have owners: what a user of the guest makes is theirs. What it may do as
  * root is what its few capabilities say, on the volume alone.
  */
 export interface FileServerRequest {
@@ -31,9 +31,7 @@ export type FileAccess = 'readWrite' | 'readOnly' | 'recursiveReadOnly';
 /** Serves until it is disposed of, or its client leaves. */
 export interface FileServer extends AsyncDisposable {
   readonly pid: number;
-  /** What the client attaches to: the volume's directory, or one with the file alone. */
-  readonly exported: string;
-  /** Name of the file below `exported`; undefined: the source is a directory. */
+  /** Name of the file, which alone is in what is served then; undefined: the source is a directory. */
   readonly file: string | undefined;
   /** Settles with its last lines when it has ended. */
   readonly ended: Promise<readonly string[]>;
@@ -41,25 +39,23 @@ export interface FileServer extends AsyncDisposable {
 
 export type FileServers = (request: FileServerRequest, signal: AbortSignal) => Promise<FileServer>;
 
-const program = '/usr/sbin/diod';
-const insideLibrary = '/one-file-system.so';
+const program = '/files';
 /** Root of everything that is served, in the jail. */
 const sharesRoot = '/shares';
-/** What an idle one needs is 2 MB; each message under way takes up to 64 KiB. */
-const memoryBytes = 512 * 1024 * 1024;
-const threads = 8;
+/** What an idle one needs is 2 MB, and what its engine may take is 64. */
+const memoryBytes = 256 * 1024 * 1024;
 const tailBytes = 4096;
 const tailLines = 8;
 
 /**
  * What a server of root's files needs: owners (CHOWN, FOWNER, FSETID), files of others (DAC_OVERRIDE: permissions are
- * the guest's kernel's to check, who knows the groups), and to make files as the user who asks (SETUID, SETGID). Not
- * DAC_READ_SEARCH, which opens any file of a file system by its handle, and not MKNOD.
+ * the guest's kernel's to check, who knows the groups), and to act as the user who asks (SETUID, SETGID, and SETPCAP to keep the
+ * others then, which it gives up at once). Not DAC_READ_SEARCH, which opens any file of a file system by its handle, and
+ * not MKNOD.
  */
-const capabilities = ['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'SETUID', 'SETGID'];
+const capabilities = ['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'SETUID', 'SETGID', 'SETPCAP'];
 
-/** What set-up made of it: a directory of packages, and the library that the server is started with. */
-export type FileServerAssets = Pick<Assets, 'sysroot' | 'serverLibrary'>;
+export type FileServerAssets = Pick<Assets, 'fileServer'>;
 
 /** Errors of a start: `failedPrecondition`, `internal`, `timeout`, with its last lines. */
 export function createFileServers(assets: FileServerAssets): FileServers {
@@ -96,7 +92,6 @@ async function startFileServer(assets: FileServerAssets, request: FileServerRequ
     });
     return {
       pid: identity.pid,
-      exported,
       file,
       ended: ended.then(tail, tail),
       async [Symbol.asyncDispose]() {
@@ -114,7 +109,7 @@ async function startFileServer(assets: FileServerAssets, request: FileServerRequ
 const sourceFd = '4';
 
 function jailedServer(
-  { sysroot, serverLibrary }: FileServerAssets,
+  { fileServer }: FileServerAssets,
   { access, propagation }: FileServerRequest,
   exported: string,
   file: string | undefined,
@@ -132,13 +127,9 @@ function jailedServer(
     ...['bwrap', '--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-net', '--unshare-cgroup-try'],
     ...['--as-pid-1', '--info-fd', '3', '--clearenv', '--hostname', 'files', '--cap-drop', 'ALL'],
     ...capabilities.flatMap((capability) => ['--cap-add', `CAP_${capability}`]),
-    ...['--ro-bind', join(sysroot, 'usr'), '/usr'],
-    ...['bin', 'lib', 'lib64', 'sbin'].flatMap((name) => ['--symlink', `usr/${name}`, `/${name}`]),
-    ...['--ro-bind', serverLibrary, insideLibrary, '--setenv', 'LD_PRELOAD', insideLibrary],
+    ...['--proc', '/proc', '--ro-bind', fileServer, program],
     ...bind[access],
-    ...['--remount-ro', '/', '--chdir', '/', '--'],
-    ...[program, '--foreground', '--rfdno', '0', '--wfdno', '0', '--no-auth', '--no-userdb', '--logdest', 'stderr'],
-    ...['--nwthreads', String(threads), '--export', exported],
+    ...['--remount-ro', '/', '--chdir', '/', '--', program, exported],
   ];
 }
 

@@ -32,8 +32,8 @@ export const limits = {
   maxContainers: 256,
   maxExecs: 128,
   maxVolumes: 256,
-  /** One 9p message of a shared volume, header included: as much as the host's file server takes. */
-  shareMessageBytes: 64 * 1024,
+  /** What one request reads from a file of a shared volume, or writes to it. */
+  shareDataBytes: 128 * 1024,
   maxDisks: 256,
   /** Interfaces of the pod's network that are told of; a container with CAP_NET_ADMIN can make any number. */
   maxInterfaces: 32,

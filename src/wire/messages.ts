@@ -110,9 +110,8 @@ const createVolume = v.object({
    * the ext4 one that it is, with what it holds.
    */
   disk: v.optional(serial),
-  /** `share`: name of the virtio-serial port behind which the host's 9p server is, and what it exports. */
+  /** `share`: name of the virtio-serial port behind which the host's file server is. */
   port: v.optional(serial),
-  exported: v.optional(absolutePath),
   /** `tmpfs`: size of the file system. `scratch`: enforced by a project quota where the disk has them. In `bytes`. */
   sizeLimitBytes: v.optional(count),
   /** Permission bits of the volume's root; default 0o777. */

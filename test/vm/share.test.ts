@@ -363,7 +363,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     assert.deepEqual(await sweepFileServers('sb-other'), []);
     assert.deepEqual(await sweepFileServers('sb-swept'), [server.pid]);
     await server.ended;
-    const unable = createFileServers({ ...assets, serverLibrary: join(root, 'none') });
+    const unable = createFileServers({ ...assets, fileServer: join(root, 'none') });
     const again = connect(join(root, 'socket')).unref();
     await once(again, 'connect');
     // Its jail fails when it has a pid, or before: in its own words either way.

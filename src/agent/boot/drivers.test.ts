@@ -16,7 +16,7 @@ function guest() {
   return { done, drivers };
 }
 const noBridge = 'what needs the kernel module bridge cannot be done here: no bridge';
-const sealing = [noBridge, '9pnet_fd', '9p', '/proc/sys/kernel/modules_disabled=1'];
+const sealing = [noBridge, 'fuse', '/proc/sys/kernel/modules_disabled=1'];
 
 test('beforeContainer() seals the kernel before a container that could load modules, once, what is missing or not', () => {
   const { done, drivers } = guest();

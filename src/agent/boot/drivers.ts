@@ -8,7 +8,7 @@ export interface DriversParts {
 }
 
 /** What the agent may be asked for while containers run: bridges for who administers networks, volumes of the host. */
-const later = ['bridge', '9pnet_fd', '9p'];
+const later = ['bridge', 'fuse'];
 
 /**
  * Kernel modules while a pod runs. The kernel itself finds no modprobe (`mountEarly`), and a container without

@@ -1,13 +1,12 @@
 import { PodvmError } from '#base/errors.ts';
-import { limits } from '#wire/limits.ts';
 import type { VolumeParams } from '#wire/messages.ts';
 import { openPort } from '../boot/port.ts';
 import type { Children } from '../container/children.ts';
-import { open, signals } from '#engine/constants.ts';
-import type { ChildExit, Clock, Descriptors, Files, Processes } from '#engine/engine.ts';
+import { mountFlags, open, signals, unmountFlags } from '#engine/constants.ts';
+import type { ChildExit, Clock, Descriptors, Files, Mounts, Processes } from '#engine/engine.ts';
 
 export interface SharesParts {
-  readonly engine: Clock & Descriptors & Files & Processes;
+  readonly engine: Clock & Descriptors & Files & Mounts & Processes;
   readonly children: Children;
   readonly loadModule: (name: string) => boolean;
   readonly warn: (text: string) => void;
@@ -22,19 +21,18 @@ interface Share {
 const sharesRoot = '/run/podvm/shares';
 const portTimeoutMs = 10_000;
 /** A file server answers in milliseconds, its disk or network perhaps not at all. */
-const mountTimeoutMs = 20_000;
+const answerTimeoutMs = 20_000;
 
-/** Errno numbers by which mount(2) and umount(2) say what a caller can do something about. */
+/** Errno numbers by which stat(2) and umount(2) say what a caller can do something about. */
 const errnos: Readonly<Record<number, string>> = {
-  2: 'ENOENT',
   5: 'EIO',
   16: 'EBUSY',
-  19: 'ENODEV',
-  104: 'ECONNRESET',
+  103: 'ECONNABORTED',
+  107: 'ENOTCONN',
 };
 
 /**
- * Directories of the host, as 9p file systems whose server is behind a virtio-serial port of their own. What waits for
+ * Directories of the host, as FUSE file systems whose server is behind a virtio-serial port of their own. What waits for
  * the host is done by processes (`engine/shares.c`): the agent itself never does.
  */
 export class Shares {
@@ -50,41 +48,50 @@ export class Shares {
     return this.#shares.get(name)?.path;
   }
 
-  /** Loads the drivers; loaded already is no error. */
+  /** Loads the driver; loaded already is no error. */
   prepare(): void {
-    for (const module of ['9pnet_fd', '9p']) this.#parts.loadModule(module);
+    this.#parts.loadModule('fuse');
   }
 
   /** Errors: `invalid`, `alreadyExists`, `timeout` (port, file server), `unavailable` (the server is gone). */
-  async attach({ name, port, exported }: VolumeParams): Promise<void> {
-    const { engine, children } = this.#parts;
-    if (port === undefined || exported === undefined || /[,\s]/.test(exported)) {
-      throw new PodvmError('invalid', `Cannot create volume ${name}: a share needs a port and what it exports`);
-    }
+  async attach({ name, port }: VolumeParams): Promise<void> {
+    const { engine } = this.#parts;
+    if (port === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: a share needs a port`);
     if (this.#shares.has(name)) throw new PodvmError('alreadyExists', `Cannot create volume ${name}: it exists`);
     this.prepare();
     const portFd = await openPort(engine, port, portTimeoutMs).catch((cause: unknown) => {
       throw new PodvmError('timeout', `Cannot create volume ${name}: its port does not appear`, { cause });
     });
-    const path = `${sharesRoot}/${name}`;
-    const { first, second } = engine.socketPair(false);
-    const share: Share = { path, pumpPid: undefined };
+    const fds = [portFd];
     try {
-      engine.makeDirectories(path);
-      const pumpPid = this.#spawn('podvm-pump', [], [portFd, first]);
+      const fuseFd = engine.open('/dev/fuse', open.readWrite);
+      fds.push(fuseFd);
+      await this.#mount(name, portFd, fuseFd);
+    } finally {
+      for (const fd of fds) engine.close(fd); // pump and file system have their own
+    }
+  }
+
+  async #mount(name: string, portFd: number, fuseFd: number): Promise<void> {
+    const { engine, children } = this.#parts;
+    const path = `${sharesRoot}/${name}`;
+    const share: Share = { path, pumpPid: undefined };
+    engine.makeDirectories(path);
+    engine.mount('podvm', path, 'fuse', mountFlags.noDevices, `fd=${fuseFd},${mountOptions}`);
+    try {
+      const pumpPid = this.#spawn('podvm-pump', [], [portFd, fuseFd]);
       share.pumpPid = pumpPid;
       children.onExit(pumpPid, () => {
         share.pumpPid = undefined;
         if (this.#shares.get(name) === share) this.#parts.warn(`the file server of volume ${name} is gone`);
       });
-      const exit = await this.#run('podvm-mount', [path, mountOptions(exported)], [second]);
-      if (exit !== undefined) throw mountError(`mount volume ${name}`, exit);
+      const exit = await this.#run('podvm-look', [path], []);
+      if (exit !== undefined) throw failure(`mount volume ${name}`, exit);
     } catch (error) {
       if (share.pumpPid !== undefined) this.#kill(share.pumpPid);
-      engine.removeTree(path);
+      engine.unmount(path, unmountFlags.detach);
+      engine.removeDirectory(path);
       throw error;
-    } finally {
-      for (const fd of [portFd, first, second]) engine.close(fd); // pump and file system have their own
     }
     this.#shares.set(name, share);
   }
@@ -94,7 +101,7 @@ export class Shares {
     const share = this.#shares.get(name);
     if (share === undefined) return;
     const exit = await this.#run('podvm-unmount', [share.path], []);
-    if (exit !== undefined) throw mountError(`remove volume ${name}`, exit);
+    if (exit !== undefined) throw failure(`remove volume ${name}`, exit);
     this.#shares.delete(name);
     this.#parts.engine.removeDirectory(share.path);
     if (share.pumpPid !== undefined) this.#kill(share.pumpPid);
@@ -109,7 +116,7 @@ export class Shares {
   async #run(name: string, args: readonly string[], fds: readonly number[]): Promise<ChildExit | undefined> {
     const { engine, children } = this.#parts;
     const pid = this.#spawn(name, args, fds);
-    const timer = engine.setTimer(mountTimeoutMs, () => this.#kill(pid));
+    const timer = engine.setTimer(answerTimeoutMs, () => this.#kill(pid));
     const exit = await children.wait(pid);
     engine.clearTimer(timer);
     return exit.code === 0 ? undefined : exit;
@@ -135,19 +142,12 @@ export class Shares {
 }
 
 /**
- * `cache=mmap`, or a file could not be mapped writable. The server gives files no version, so that the kernel keeps
- * nothing of them that is read or written (v9fs_fid_add_modes): what the host changes is seen at once.
- * `access=user`: what a user makes is theirs on the host too.
+ * Its owners, modes and groups are checked by this kernel, for every user (`allow_other`). It keeps nothing of what is
+ * read and written, nor of names and attributes, but for what is mapped: that the server says with each answer.
  */
-function mountOptions(exported: string): string {
-  return [
-    'trans=fd,rfdno=0,wfdno=0,version=9p2000.L,cache=mmap,access=user,uname=root',
-    `msize=${limits.shareMessageBytes}`,
-    `aname=${exported}`,
-  ].join(',');
-}
+const mountOptions = 'rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other';
 
-function mountError(what: string, { code, signal }: ChildExit): PodvmError {
+function failure(what: string, { code, signal }: ChildExit): PodvmError {
   if (signal !== undefined) return new PodvmError('timeout', `Cannot ${what}: the host's file server does not answer`);
   const errno = errnos[code ?? 0] ?? `errno ${code}`;
   if (errno === 'EBUSY') return new PodvmError('busy', `Cannot ${what}: something uses it`);

@@ -1,0 +1,58 @@
+import '#engine/globals.ts';
+import { ready, type Engine } from '#engine/engine.ts';
+import { takeEngine } from '#engine/native.ts';
+import { limits } from '#wire/limits.ts';
+import { size } from './fuse.ts';
+import { Request } from './message.ts';
+import { FileServer } from './server.ts';
+
+/**
+ * The file server of one shared volume, a program of the host: `files ROOT` serves the directory to the guest whose
+ * requests come from descriptor 0, and ends with it. It runs in a jail that has nothing but the volume.
+ */
+const maxRequestBytes = size.requestHeader + size.writeRequest + limits.shareDataBytes;
+
+function main(engine: Engine): void {
+  const [, root = ''] = engine.args;
+  engine.onError((error) => {
+    engine.print(`error: ${error instanceof Error ? `${error.message} ${error.stack ?? ''}` : String(error)}`);
+    engine.exit(70); // a request without its answer would hang whoever made it
+  });
+  engine.takePowers();
+  engine.setNonBlocking(0, false);
+  const server = new FileServer(engine, root, limits.shareDataBytes, (message, length) =>
+    send(engine, message, length),
+  );
+  receive(engine, (request) => server.serve(request));
+}
+
+/** Waits for the guest to take it: it has nothing else to do that would not come after. */
+function send(engine: Engine, message: Uint8Array, length: number): void {
+  for (let sent = 0; sent < length;) sent += engine.write(0, message, sent, length - sent);
+}
+
+function receive(engine: Engine, serve: (request: Request) => void): void {
+  const buffer = new Uint8Array(2 * maxRequestBytes);
+  const view = new DataView(buffer.buffer);
+  let [start, end] = [0, 0];
+  engine.watch(0, ready.readable, () => {
+    const got = engine.read(0, buffer, end);
+    if (got === 0) engine.exit(0);
+    end += got;
+    while (end - start >= 4) {
+      const length = view.getUint32(start, true);
+      if (length < size.requestHeader || length > maxRequestBytes) {
+        engine.print(`a request of ${length} bytes: expected ${size.requestHeader} to ${maxRequestBytes}`);
+        engine.exit(65);
+      }
+      if (end - start < length) break;
+      serve(new Request(buffer.subarray(start, start + length)));
+      start += length;
+    }
+    buffer.copyWithin(0, start, end);
+    end -= start;
+    start = 0;
+  });
+}
+
+main(takeEngine());

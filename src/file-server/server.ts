@@ -1,0 +1,142 @@
+import type { Clock, Descriptors, Runtime } from '#engine/engine.ts';
+import type { Served } from '#engine/served.ts';
+import { fileCalls } from './file-calls.ts';
+import { Flushes } from './flushes.ts';
+import { errno, initFlags, initFlags2, opcode, protocol, size } from './fuse.ts';
+import { Locks } from './locks.ts';
+import { Reply, type Request } from './message.ts';
+import { nodeCalls } from './node-calls.ts';
+import { Nodes } from './nodes.ts';
+import { OpenFiles } from './open-files.ts';
+
+export type ServerEngine = Served & Descriptors & Clock & Pick<Runtime, 'print'>;
+
+/** Bytes of the reply's body, or a negative errno; undefined: there is none, or it comes later. */
+export type Result = number | undefined;
+
+/** What answers requests. */
+export interface Service {
+  readonly engine: ServerEngine;
+  readonly reply: Reply;
+  readonly nodes: Nodes;
+  readonly files: OpenFiles;
+  readonly locks: Locks;
+  readonly flushes: Flushes;
+  /** Answers a request that has to wait, when the message is gone that asked. */
+  readonly later: (request: Request) => (result: number) => void;
+}
+
+const pageBytes = 4096;
+/** Requests that the guest may send without waiting: its writes of mapped pages keep their order with all others. */
+const maxBackground = 0xffff;
+const flags = Object.values(initFlags).reduce((all, flag) => all | flag, 0);
+
+/**
+ * Answers the requests of one guest about one tree. It waits for the host's file system, but not for a flush nor for a
+ * lock. The guest's kernel checks permissions, for it alone knows the groups; the server acts as the user who asks.
+ */
+export class FileServer {
+  readonly #service: Service;
+  readonly #send: (message: Uint8Array, length: number) => void;
+  #user = '';
+
+  /** `dataBytes`: most that one request reads or writes. Throws when `root`, a directory's path, cannot be served. */
+  constructor(
+    engine: ServerEngine,
+    root: string,
+    dataBytes: number,
+    send: (message: Uint8Array, length: number) => void,
+  ) {
+    const reply = new Reply(dataBytes);
+    const nodes = new Nodes(engine, root, reply);
+    const later = (request: Request) => {
+      const unique = request.bytes.slice(8, 16);
+      return (result: number) => this.#answer(unique, result);
+    };
+    const [files, locks, flushes] = [new OpenFiles(engine), new Locks(engine), new Flushes(engine)];
+    this.#service = { engine, reply, nodes, files, locks, flushes, later };
+    this.#send = send;
+  }
+
+  serve(request: Request): void {
+    const result = this.#resultOf(request);
+    if (result !== undefined) this.#answer(request.bytes.subarray(8, 16), result);
+  }
+
+  #answer(unique: Uint8Array, result: number): void {
+    const { reply } = this.#service;
+    const told = result === -errno.tooManyOpen ? -errno.tableFull : result; // the limit is ours, not its process's
+    this.#send(reply.bytes, reply.finish(unique, told));
+  }
+
+  #resultOf(request: Request): Result {
+    this.#actAs(request);
+    try {
+      return this.#call(request);
+    } catch (error) {
+      if (error instanceof RangeError) return -errno.invalid; // the message ends early, or a number is out of bounds
+      this.#service.engine.print(`request ${request.opcode} failed: ${String(error)}`);
+      return -errno.io;
+    }
+  }
+
+  #actAs({ uid, gid }: Request): void {
+    const user = `${uid}:${gid}`;
+    if (user === this.#user) return;
+    this.#service.engine.actAs(uid, gid);
+    this.#user = user;
+  }
+
+  #call(request: Request): Result {
+    const { nodes, files, locks } = this.#service;
+    const onNode = nodeCalls.get(request.opcode);
+    if (onNode !== undefined) {
+      const node = nodes.get(request.node);
+      return node === undefined ? -errno.stale : onNode(this.#service, node, request);
+    }
+    const onFile = fileCalls.get(request.opcode);
+    if (onFile !== undefined) {
+      const file = files.get(request.u64(0));
+      return file === undefined ? -errno.badHandle : onFile(this.#service, file, request);
+    }
+    switch (request.opcode) {
+      case opcode.init:
+        return this.#init(request);
+      case opcode.forget:
+        nodes.forget(request.node, request.u64(0));
+        return undefined;
+      case opcode.batchForget:
+        this.#forgetAll(request);
+        return undefined;
+      case opcode.interrupt:
+        locks.interrupt(request.key(0));
+        return undefined;
+      case opcode.ioctl:
+        return -errno.noTty;
+      default:
+        return -errno.noSuchCall;
+    }
+  }
+
+  #init(request: Request): number {
+    const { reply } = this.#service;
+    if (request.u32(0) !== protocol.major) return -errno.invalid;
+    reply.clear(size.init);
+    reply.u32(0, protocol.major);
+    reply.u32(4, protocol.minor);
+    reply.u32(8, reply.maxBytes); // reads ahead for what is mapped
+    reply.u32(12, flags);
+    reply.u16(16, maxBackground);
+    reply.u16(18, maxBackground);
+    reply.u32(20, reply.maxBytes);
+    reply.u32(24, 1); // times are exact to the nanosecond
+    reply.u16(28, reply.maxBytes / pageBytes);
+    reply.u32(32, initFlags2.directIoAllowsMapping);
+    return size.init;
+  }
+
+  #forgetAll(request: Request): void {
+    const count = request.u32(0);
+    for (let at = 8; at < 8 + 16 * count; at += 16) this.#service.nodes.forget(request.u64(at), request.u64(at + 8));
+  }
+}
