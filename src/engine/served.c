@@ -13,6 +13,7 @@
 #include <limits.h>
 #include <linux/capability.h>
 #include <linux/fuse.h>
+#include <linux/magic.h>
 #include <linux/securebits.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -519,6 +520,21 @@ static CALL(write_at)
     return answer(ctx, RETRY(pwrite(fd, bytes, length, offset)));
 }
 
+/* Those whose close(2) has nothing to say that write(2) had not said. */
+static CALL(is_local)
+{
+    CALL_START;
+    static const unsigned long local[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC};
+    struct statfs found;
+    int fd;
+
+    if (!take_fd(ctx, argv[0], &fd)) return JS_EXCEPTION;
+    if (fstatfs(fd, &found) < 0) return JS_FALSE;
+    for (int i = 0; i < COUNT(local); i++)
+        if ((unsigned long)found.f_type == local[i]) return JS_TRUE;
+    return JS_FALSE;
+}
+
 static CALL(close_one)
 {
     CALL_START;
@@ -781,6 +797,7 @@ const JSCFunctionListEntry served_calls[] = {
     JS_CFUNC_DEF("openFile", 2, open_file),
     JS_CFUNC_DEF("readAt", 5, read_at),
     JS_CFUNC_DEF("writeAt", 5, write_at),
+    JS_CFUNC_DEF("isLocal", 1, is_local),
     JS_CFUNC_DEF("closeOne", 1, close_one),
     JS_CFUNC_DEF("allocate", 4, allocate),
     JS_CFUNC_DEF("seekFrom", 3, seek_from),

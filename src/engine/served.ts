@@ -54,6 +54,8 @@ export interface Served {
   openFile(node: number, flags: number): number;
   readAt(fd: number, out: Uint8Array, outAt: number, length: number, offset: number): number;
   writeAt(fd: number, message: Uint8Array, at: number, length: number, offset: number): number;
+  /** Whether it is on a disk or in memory of this host, as far as we know its file system. */
+  isLocal(fd: number): boolean;
   /** What close(2) would say of a descriptor of the open file, which stays open. */
   closeOne(fd: number): number;
   /** fallocate(2). */

@@ -76,8 +76,12 @@ export const initFlags = {
 } as const;
 export const initFlags2 = { directIoAllowsMapping: 1 << (36 - 32) } as const;
 
-/** Of the reply to `open`: reads and writes are the server's, nothing of them is kept in the guest. */
-export const openReplyFlags = { directIo: 1 } as const;
+export const openReplyFlags = {
+  /** Reads and writes are the server's: nothing of them is kept in the guest. */
+  directIo: 1,
+  /** Closing one of the descriptors of the open file is not told; closing the last one is. */
+  noFlush: 1 << 5,
+} as const;
 
 /** Which members of a request to set attributes are meant. */
 export const validAttribute = {

@@ -17,9 +17,16 @@ export interface Node {
   readonly lockOwners: Map<string, number>;
 }
 
-/** Of `struct fuse_entry_out`: the attributes; and of them, mode. */
+/** Of `struct fuse_entry_out`: for how long its attributes hold, and these; and of them, mode. */
+const attributesValid = 36;
 const attributesInEntry = 40;
 const modeInAttributes = 60;
+
+/**
+ * The guest's kernel rounds it up to the next tick of its clock (4 to 8 ms): long enough that one open or stat does not
+ * ask twice for the same, and short enough to be called at once. Names are never kept.
+ */
+const validNanoseconds = 1;
 
 /** The guest's numbers for files. A file has one for as long as the guest knows it, under whatever names. */
 export class Nodes {
@@ -71,6 +78,7 @@ export class Nodes {
   attributes(node: Node, reply: Reply): number {
     reply.clear(size.attributesReply - size.attributes);
     const identity = this.#engine.look(node.fd, reply.bytes, reply.at(size.attributesReply - size.attributes));
+    reply.u32(8, validNanoseconds);
     return typeof identity === 'number' ? identity : size.attributesReply;
   }
 
@@ -98,6 +106,7 @@ export class Nodes {
   #tell(node: Node, reply: Reply): number {
     node.lookups++;
     reply.u64(0, node.id);
+    reply.u32(attributesValid, validNanoseconds);
     return size.entry;
   }
 

@@ -44,8 +44,19 @@ export class OpenFiles {
     this.#byId.set(id, { fd, node, flags: flags & keptFlags, lockOwners: new Set() });
     node.openFiles++;
     reply.u64(offset, id);
-    reply.u64(offset + 8, node.type === fileType.directory ? 0 : openReplyFlags.directIo);
+    reply.u64(offset + 8, node.type === fileType.directory ? 0 : this.#replyFlags(fd, flags));
     return size.open;
+  }
+
+  /**
+   * Closing a file that is written anew tells nothing that its writes did not, unless it is behind a network; and nobody
+   * locks ranges of it, which closing would give up. So that is not asked, for it takes as long as writing to it.
+   */
+  #replyFlags(fd: number, flags: number): number {
+    const isAnew = (flags & (openFlags.truncate | openFlags.exclusive)) !== 0;
+    const isWriteOnly = (flags & openFlags.accessMode) === openFlags.writeOnly;
+    const noFlush = isAnew && isWriteOnly && this.#engine.isLocal(fd) ? openReplyFlags.noFlush : 0;
+    return openReplyFlags.directIo | noFlush;
   }
 
   /** Closes it. */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,25 +37,60 @@ static int map(const char *path)
     return msync(bytes, 8192, MS_SYNC) < 0 ? fail("msync") : 0;
 }
 
-/* Takes the whole file's lock, says so by making another file, and holds it until that one is gone. */
-static int lock(const char *path, const char *sign)
+/* Says that it has a lock by making a file, and holds it until that one is gone. */
+static int hold(const char *sign)
 {
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    int fd = open(path, O_RDWR);
-
-    if (fd < 0 || fcntl(fd, F_SETLK, &whole) < 0) return fail("lock");
     if (sign[0] == '-') return puts("locked") < 0;
     close(open(sign, O_CREAT | O_WRONLY, 0600));
     while (access(sign, F_OK) == 0) usleep(20000);
     return 0;
 }
 
-static int take(const char *path)
+/* Locks bytes of a file, from START on; `command` is F_SETLK or, to wait for them, F_SETLKW. */
+static int lock(int command, const char *path, const char *start, const char *length, const char *sign)
+{
+    struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = atoi(start), .l_len = atoi(length)};
+    int fd = open(path, O_RDWR);
+
+    if (fd < 0 || fcntl(fd, command, &range) < 0) return fail("lock");
+    return hold(sign);
+}
+
+/* What is in the way of locking the whole file. */
+static int locked(const char *path)
+{
+    struct flock found = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = open(path, O_RDWR);
+
+    if (fd < 0 || fcntl(fd, F_GETLK, &found) < 0) return fail("locked");
+    if (found.l_type == F_UNLCK) return puts("none") < 0;
+    return printf("%ld+%ld\n", (long)found.l_start, (long)found.l_len) < 0;
+}
+
+/* Waits for a lock until a signal comes, and says what it got. */
+static void on_alarm(int signal)
+{
+    (void)signal;
+}
+
+static int wait_a_while(const char *path)
+{
+    struct sigaction action = {.sa_handler = on_alarm};
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = open(path, O_RDWR);
+
+    sigaction(SIGALRM, &action, NULL);
+    alarm(1);
+    if (fd < 0 || fcntl(fd, F_SETLKW, &whole) < 0) return fail("wait");
+    return puts("locked") < 0;
+}
+
+static int flock_whole(const char *path, const char *sign)
 {
     int fd = open(path, O_RDONLY);
 
     if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0) return fail("flock");
-    return puts("locked") < 0;
+    return hold(sign);
 }
 
 static int create(const char *directory, int count)
@@ -93,8 +129,11 @@ static int stream(const char *path, int flags, int mebibytes)
 int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "map") == 0) return map(argv[2]);
-    if (argc == 4 && strcmp(argv[1], "lock") == 0) return lock(argv[2], argv[3]);
-    if (argc == 3 && strcmp(argv[1], "flock") == 0) return take(argv[2]);
+    if (argc == 6 && strcmp(argv[1], "lock") == 0) return lock(F_SETLK, argv[2], argv[3], argv[4], argv[5]);
+    if (argc == 6 && strcmp(argv[1], "lock-waiting") == 0) return lock(F_SETLKW, argv[2], argv[3], argv[4], argv[5]);
+    if (argc == 3 && strcmp(argv[1], "locked") == 0) return locked(argv[2]);
+    if (argc == 3 && strcmp(argv[1], "wait") == 0) return wait_a_while(argv[2]);
+    if (argc == 4 && strcmp(argv[1], "flock") == 0) return flock_whole(argv[2], argv[3]);
     if (argc == 4 && strcmp(argv[1], "create") == 0) return create(argv[2], atoi(argv[3]));
     if (argc == 4 && strcmp(argv[1], "write") == 0)
         return stream(argv[2], O_CREAT | O_TRUNC | O_WRONLY, atoi(argv[3]));

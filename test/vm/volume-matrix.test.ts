@@ -29,17 +29,11 @@ const skip = await whyNoVm();
 const imageName = 'localhost/podvm/matrix:1';
 const minute = () => AbortSignal.timeout(60_000);
 
-const sharesLack = '`fallocate` and `O_TMPFILE` are not supported';
 const emptyDirsEnd = 'An emptyDir, too, ends with its sandbox.';
 const emptyDirsAreTheGuests = "What the host writes into an emptyDir's directory is not seen in the pod.";
 /** Where a pod's volume differs from a plain container's: what it comes to, and where docs/limitations.md says so. */
 const differences: Readonly<Record<string, readonly [outcome: string, sentence: string]>> = {
-  'share fcntl of a range': ['held', "locks hold between the pod's containers and the host as a whole file each"],
   'share inotify': ['unseen', 'Nothing tells a container of a change on the host (`inotify`).'],
-  'share fallocate': ['EOPNOTSUPP', sharesLack],
-  'share O_DIRECT of a new file': ['EINVAL', 'nor is `O_DIRECT` by the `open` that makes a file'],
-  'share O_TMPFILE': ['EOPNOTSUPP', sharesLack],
-  'share deleted while open': ['ENOENT', '`fstat` of a file that was deleted while open fails (ENOENT)'],
   'scratch pod restart': ['gone', emptyDirsEnd],
   'tmpfs pod restart': ['gone', emptyDirsEnd],
   'scratch update from the host': ['unseen', emptyDirsAreTheGuests],
