@@ -255,22 +255,33 @@ static JSContext *make_context(void)
     return ctx;
 }
 
-/* The global `podvmEngine`, with all calls; native.ts takes it away from the global object. */
+#define ADD(calls) JS_SetPropertyFunctionList(ctx, engine, calls##_calls, calls##_call_count)
+
+/* Of what all of the C can do, a program has what it needs. */
+static void add_calls(JSContext *ctx, JSValueConst engine)
+{
+    ADD(loop);
+    ADD(descriptor);
+    ADD(runtime);
+#ifdef FILE_SERVER
+    ADD(served);
+#else
+    ADD(file);
+    ADD(beneath);
+    ADD(process);
+    ADD(socket);
+    ADD(kernel);
+    ADD(namespace);
+    ADD(text);
+#endif
+}
+
+/* The global `podvmEngine`, with its calls; native.ts takes it away from the global object. */
 static bool add_engine(JSContext *ctx, int argc, char **argv)
 {
     JSValue global = JS_GetGlobalObject(ctx), engine = JS_NewObject(ctx), arguments = JS_NewArray(ctx);
 
-    JS_SetPropertyFunctionList(ctx, engine, loop_calls, loop_call_count);
-    JS_SetPropertyFunctionList(ctx, engine, descriptor_calls, descriptor_call_count);
-    JS_SetPropertyFunctionList(ctx, engine, file_calls, file_call_count);
-    JS_SetPropertyFunctionList(ctx, engine, beneath_calls, beneath_call_count);
-    JS_SetPropertyFunctionList(ctx, engine, process_calls, process_call_count);
-    JS_SetPropertyFunctionList(ctx, engine, socket_calls, socket_call_count);
-    JS_SetPropertyFunctionList(ctx, engine, kernel_calls, kernel_call_count);
-    JS_SetPropertyFunctionList(ctx, engine, namespace_calls, namespace_call_count);
-    JS_SetPropertyFunctionList(ctx, engine, text_calls, text_call_count);
-    JS_SetPropertyFunctionList(ctx, engine, runtime_calls, runtime_call_count);
-    JS_SetPropertyFunctionList(ctx, engine, served_calls, served_call_count);
+    add_calls(ctx, engine);
     for (int i = 0; i < argc; i++) JS_SetPropertyUint32(ctx, arguments, (uint32_t)i, give_text(ctx, argv[i], strlen(argv[i])));
     JS_SetPropertyStr(ctx, engine, "args", arguments);
     JS_SetPropertyStr(ctx, engine, "engineName", JS_NewString(ctx, ENGINE_NAME));
@@ -305,10 +316,12 @@ int main(int argc, char **argv)
 {
     JSContext *ctx;
 
+#ifndef FILE_SERVER
     if (argc > 0 && strcmp(argv[0], "podvm-pause") == 0) return pause_main();
     if (argc > 0 && strcmp(argv[0], "podvm-pump") == 0) return pump_main();
     if (argc > 0 && strcmp(argv[0], "podvm-look") == 0) return look_main(argc, argv);
     if (argc > 0 && strcmp(argv[0], "podvm-unmount") == 0) return unmount_main(argc, argv);
+#endif
     reserve_standard_fds();
     is_init = getpid() == 1 && argc > 0 && strcmp(argv[0], "/init") == 0;
     if (is_init) catch_fatal_signals();

@@ -150,13 +150,14 @@ for (const sanitize of [false, true]) {
 
       before(async () => {
         // Loaded here and not above: the bundler is no business of a machine that skips.
-        const { buildAgent } = await import('#setup/build-agent.ts');
+        const { buildProgram } = await import('#setup/build-program.ts');
         directory = await mkdtemp(join(tmpdir(), 'podvm-engine-'));
-        await buildAgent({
+        await buildProgram({
           repo: join(import.meta.dirname, '../..'),
           buildRoot,
           outFile: join(directory, 'scenarios'),
           entry: 'src/engine/scenarios/main.ts',
+          calls: 'guest',
           sanitize,
           signal: AbortSignal.timeout(120_000),
         });

@@ -221,7 +221,7 @@ export interface Namespaces {
   enterNamespaces(pid: number): void;
   /**
    * Mounts the directory `source` once more, at `target`, with its owners as the user namespace of a process maps them:
-   * what belongs to 0 belongs to that namespace's root. `EINVAL` for a file system that cannot (9p, overlay).
+   * what belongs to 0 belongs to that namespace's root. `EINVAL` for a file system that cannot (overlay).
    */
   mountMapped(source: string, target: string, pid: number): void;
   /** `writeExisting` with another effective user, and without capabilities. */

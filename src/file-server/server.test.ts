@@ -138,12 +138,13 @@ describe(
       served = join(directory, 'served');
       await mkdir(served);
       await run('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', served]);
-      const { buildAgent } = await import('#setup/build-agent.ts'); // the bundler is no business of a machine that skips
-      await buildAgent({
+      const { buildProgram } = await import('#setup/build-program.ts'); // the bundler is no business of a machine that skips
+      await buildProgram({
         repo: join(import.meta.dirname, '../..'),
         buildRoot,
         outFile: join(directory, 'files'),
         entry: 'src/file-server/main.ts',
+        calls: 'fileServer',
         sanitize: true,
         signal: AbortSignal.timeout(120_000),
       });

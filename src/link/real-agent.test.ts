@@ -89,10 +89,17 @@ async function push(link: Link, volume: string, files: Readonly<Record<string, s
 describe('the agent', { skip }, () => {
   before(async () => {
     // Loaded here and not above: the bundler is no business of a machine that skips.
-    const { buildAgent } = await import('#setup/build-agent.ts');
+    const { buildProgram } = await import('#setup/build-program.ts');
     directory = await mkdtemp(join(tmpdir(), 'podvm-agent-'));
     const repo = join(import.meta.dirname, '../..');
-    await buildAgent({ repo, buildRoot, outFile: join(directory, 'agent'), signal: AbortSignal.timeout(120_000) });
+    await buildProgram({
+      repo,
+      buildRoot,
+      outFile: join(directory, 'agent'),
+      entry: 'src/agent/main.ts',
+      calls: 'guest',
+      signal: AbortSignal.timeout(120_000),
+    });
   });
   after(() => rm(directory, { recursive: true, force: true }));
 

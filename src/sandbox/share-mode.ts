@@ -39,8 +39,8 @@ export function createShareMode(parts: ShareModeParts): HostMode {
       if (parts.hasOwnUsers) {
         throw new PodvmError(
           'unsupported',
-          `Cannot mount ${path} at ${mount.mountPath}: the pod has a user namespace, and 9p, by which the node's paths ` +
-            'are shared, cannot map users',
+          `Cannot mount ${path} at ${mount.mountPath}: the pod has a user namespace, and what is shared with ` +
+            'the node cannot map users',
           { fix: 'Leave hostUsers: false out, or use volumes that are not paths of the node.' },
         );
       }

@@ -168,28 +168,30 @@ export function crunRecipe(buildRoot: Part, signal: AbortSignal): PartRecipe {
 const maxInitramfsBytes = 16 * 1024 * 1024;
 
 /** Makes the agent's static binary at `outFile`. */
-export type AgentBuilder = (options: {
+export type ProgramBuilder = (options: {
   readonly repo: string;
   readonly buildRoot: string;
   readonly outFile: string;
-  readonly entry?: string;
+  readonly entry: string;
+  readonly calls: 'guest' | 'fileServer';
   readonly signal: AbortSignal;
 }) => Promise<void>;
 
 /** The host's file server: a program of ours on the agent's engine, as static. */
 export function fileServerRecipe(parts: FileServerParts): PartRecipe {
-  const { repo, buildRoot, buildAgent, agentKey, signal } = parts;
+  const { repo, buildRoot, buildProgram, programsKey, signal } = parts;
   return {
     name: 'file-server',
     task: 'building the file server',
-    inputs: { agent: agentKey, buildRoot: nameOf(buildRoot), version: 1 },
+    inputs: { agent: programsKey, buildRoot: nameOf(buildRoot), version: 1 },
     async make(directory) {
       const outFile = join(directory, 'files');
-      await buildAgent({
+      await buildProgram({
         repo,
         buildRoot: buildRootOf(buildRoot),
         outFile,
         entry: 'src/file-server/main.ts',
+        calls: 'fileServer',
         signal,
       });
       return {};
@@ -202,9 +204,9 @@ const pageBytes = 4096;
 export interface FileServerParts {
   readonly repo: string;
   readonly buildRoot: Part;
-  readonly buildAgent: AgentBuilder;
+  readonly buildProgram: ProgramBuilder;
   /** Hash of all that it and the agent are made from. */
-  readonly agentKey: string;
+  readonly programsKey: string;
   readonly signal: AbortSignal;
 }
 
@@ -213,9 +215,9 @@ export interface InitramfsParts {
   readonly buildRoot: Part;
   readonly kernel: Part;
   readonly crun: Part;
-  readonly buildAgent: AgentBuilder;
+  readonly buildProgram: ProgramBuilder;
   /** Hash of all the agent is made from. */
-  readonly agentKey: string;
+  readonly programsKey: string;
   readonly signal: AbortSignal;
 }
 
@@ -237,11 +239,18 @@ export function initramfsRecipe(parts: InitramfsParts): PartRecipe {
   return {
     name: 'initramfs',
     task: "building the guest's agent and its initial RAM disk",
-    inputs: { script, kernel: nameOf(parts.kernel), crun: nameOf(parts.crun), agent: parts.agentKey, version: 1 },
+    inputs: { script, kernel: nameOf(parts.kernel), crun: nameOf(parts.crun), agent: parts.programsKey, version: 1 },
     async make(directory) {
       const buildRoot = buildRootOf(parts.buildRoot);
       const { repo, signal } = parts;
-      await parts.buildAgent({ repo, buildRoot, outFile: join(directory, 'agent'), signal });
+      await parts.buildProgram({
+        repo,
+        buildRoot,
+        outFile: join(directory, 'agent'),
+        entry: 'src/agent/main.ts',
+        calls: 'guest',
+        signal,
+      });
       const readOnly = { '/parts/crun': parts.crun.directory, '/parts/kernel': parts.kernel.directory };
       await runInBuildRoot({ buildRoot, workDir: directory, program: 'sh', args: ['-euc', script], readOnly, signal });
       const { length } = await readFile(join(directory, 'initramfs.img'));

@@ -4,7 +4,7 @@ import * as v from 'valibot';
 import { assetsSchema, type Assets } from '#host/assets.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import { PodvmError } from '#base/errors.ts';
-import { hashAgentSources } from './agent-sources.ts';
+import { hashProgramSources } from './program-sources.ts';
 import { findDebianArchive } from './debian-archive.ts';
 import type { Versions } from './debian-packages.ts';
 import { missingHostTools, readHostTools } from './host-tools.ts';
@@ -95,7 +95,7 @@ export async function readCurrent(root: string): Promise<Current | undefined> {
 
 /** Set-up's answer if nothing changed: the key fits and the files are there. */
 export async function readReady({ root, repo }: Pick<SetupOptions, 'root' | 'repo'>): Promise<Assets | undefined> {
-  const [current, agent] = await Promise.all([readCurrent(root), hashAgentSources(repo)]);
+  const [current, agent] = await Promise.all([readCurrent(root), hashProgramSources(repo)]);
   if (current === undefined || current.key !== keyOf(current.generation, agent)) return undefined;
   const there = await Promise.all(
     [join(current.sysroot, 'usr'), current.kernel, current.initramfs, current.fileServer].map((path) =>
@@ -122,20 +122,20 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
     ensurePart(partsDirectory, kernelRecipe(ingredients, buildRoot), progress),
     ensurePart(partsDirectory, crunRecipe(buildRoot, signal), progress),
   ]);
-  const agentKey = await hashAgentSources(repo);
-  const { buildAgent } = await import('./build-agent.ts'); // brings a bundler that a start without work must not wait for
+  const programsKey = await hashProgramSources(repo);
+  const { buildProgram } = await import('./build-program.ts'); // brings a bundler that a start without work must not wait for
   const initramfs = await ensurePart(
     partsDirectory,
-    initramfsRecipe({ repo, buildRoot, kernel, crun, buildAgent, agentKey, signal }),
+    initramfsRecipe({ repo, buildRoot, kernel, crun, buildProgram, programsKey, signal }),
     progress,
   );
   const fileServer = await ensurePart(
     partsDirectory,
-    fileServerRecipe({ repo, buildRoot, buildAgent, agentKey, signal }),
+    fileServerRecipe({ repo, buildRoot, buildProgram, programsKey, signal }),
     progress,
   );
   const assets: Assets = {
-    key: keyOf(generation, agentKey),
+    key: keyOf(generation, programsKey),
     sysroot: join(sysroot.directory, 'root'),
     kernel: join(kernel.directory, 'vmlinux'),
     kernelVersion: kernel.versions['kernel'] ?? 'unknown',
@@ -177,6 +177,6 @@ function currentFile(root: string): string {
   return join(root, 'assets', 'current.json');
 }
 
-function keyOf(generation: string, agentKey: string): string {
-  return hashOf({ recipesVersion, generation, agentKey });
+function keyOf(generation: string, programsKey: string): string {
+  return hashOf({ recipesVersion, generation, programsKey });
 }

@@ -13,8 +13,7 @@ const modes = ['tmpfs', 'scratch', 'block', 'share'] as const;
 const blockBytes = 256 * 1024 ** 2;
 /**
  * Two threads race in it, and it tells a followed link by the device and size of what it opened. On a host with one file
- * system for both it fails by chance. On shares the host's server tells what is at the path by then: the link's own size,
- * and nothing of its target can be read.
+ * system for both it fails by chance.
  */
 const unsteady = new Set(['OpenSymlinkRace']);
 const fewestTests = 30;

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -16,10 +16,7 @@ const readyMs = 300_000; // an emulated initdb takes 20 s alone
 const rowsBeforeTheEnd = 40;
 const detailsSchema = v.object({ sandbox: v.object({ vmmPid: v.number() }) });
 
-/**
- * PostgreSQL with fsync on loses no committed row when its machine is cut off. Not tried on a shared directory: an
- * emulated initdb makes a thousand files, and takes longer there than a test may.
- */
+/** PostgreSQL with fsync on loses no committed row when its machine is cut off. */
 describe('a database whose machine is killed', { skip, timeout: 900_000 }, () => {
   let registry: Registry;
   let image: string;
@@ -105,5 +102,11 @@ describe('a database whose machine is killed', { skip, timeout: 900_000 }, () =>
     await run('mke2fs', ['-q', '-F', '-t', 'ext4', path]);
     await keepsWhatWasCommitted(path, { 'podvm.dev/block-volumes': path });
     await run('e2fsck', ['-n', '-f', path]);
+  });
+
+  test('on a directory that is shared with the host', async () => {
+    const path = join(directory, 'data');
+    await mkdir(path);
+    await keepsWhatWasCommitted(path, {});
   });
 });

@@ -94,7 +94,7 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
     assert.equal(ours.get('masked paths'), 'as Kubernetes has them');
     assert.match(said, /^kcore 0$/m);
     assert.equal(ours.get('mounts of the host'), 'none');
-    assert.match(said, /^9p 0$/m);
+    assert.match(said, /^fuse 0$/m);
   });
 });
 
@@ -103,7 +103,7 @@ echo kernel $(uname -r)
 echo caps $(sed -n 's/CapEff:.//p' /proc/self/status)
 echo seccomp $(sed -n 's/Seccomp:.//p' /proc/self/status)
 echo kcore $(head -c 100 /proc/kcore | wc -c)
-echo 9p $(grep -c 9p /proc/mounts)
+echo fuse $(grep -c fuse /proc/mounts)
 `;
 
 /** The column PodVM of the table below that heading, by the row's name. */

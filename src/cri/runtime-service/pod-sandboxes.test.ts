@@ -248,7 +248,7 @@ test('runPodSandbox() gives the pod the users that are mapped, and refuses what 
   const mounts = [{ containerPath: '/data', hostPath: node.directory }];
   await assert.rejects(
     runtime.createContainer({ podSandboxId, config: { ...same, metadata: { name: 'other' }, mounts } }),
-    is(status.UNIMPLEMENTED, /the pod has a user namespace, and 9p.* cannot map users/),
+    is(status.UNIMPLEMENTED, /the pod has a user namespace, and what is shared.* cannot map users/),
   );
   await runtime.removePodSandbox({ podSandboxId });
 

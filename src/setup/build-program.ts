@@ -4,15 +4,17 @@ import { dirname, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { runInBuildRoot } from './build-root.ts';
 
-export interface AgentBuild {
+export interface ProgramBuild {
   /** Directory with `src/` and `node_modules/`. */
   readonly repo: string;
   /** Extracted Debian packages: gcc, libc6-dev, libquickjs. */
   readonly buildRoot: string;
   /** Where the static binary goes; replaced in one rename. */
   readonly outFile: string;
-  /** Program to embed, relative to `repo`; default the agent's `src/agent/main.ts`. */
-  readonly entry?: string;
+  /** Relative to `repo`: `src/agent/main.ts`. */
+  readonly entry: string;
+  /** System calls that it has: those of a guest's agent, or of the host's file server. */
+  readonly calls: 'guest' | 'fileServer';
   /** Address and undefined-behaviour checks in the C, dynamically linked: for tests only. */
   readonly sanitize?: boolean;
   readonly signal: AbortSignal;
@@ -37,11 +39,11 @@ const checks = [
 ];
 
 /**
- * Builds the guest's agent: TypeScript to one script, to bytecode, into a static binary with the engine.
+ * Builds a program on the agent's engine: TypeScript to one script, to bytecode, into a static binary with the engine.
  * Errors: `internal` with the bundler's or the compiler's last lines as `tail`.
  */
-export async function buildAgent(options: AgentBuild): Promise<void> {
-  const { repo, outFile, entry = 'src/agent/main.ts', sanitize = false } = options;
+export async function buildProgram(options: ProgramBuild): Promise<void> {
+  const { repo, outFile, entry, calls, sanitize = false } = options;
   await mkdir(dirname(outFile), { recursive: true });
   const workDir = await mkdtemp(`${outFile}.build-`);
   try {
@@ -62,6 +64,7 @@ export async function buildAgent(options: AgentBuild): Promise<void> {
     await inRoot('gcc', [
       '-std=gnu17',
       `-DENGINE_NAME="${engineName}"`,
+      ...(calls === 'fileServer' ? ['-DFILE_SERVER'] : []),
       ...warnings,
       ...(sanitize ? [...checks, ...ownLoader(options.buildRoot)] : [...release, ...hardening]),
       '-o',

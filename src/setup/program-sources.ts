@@ -2,19 +2,19 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** What the agent and the file server are made from: its own source, what it shares with the host, how it is built, and with which tools. */
+/** What the agent and the file server are made from: their sources, what they share with the rest, how and with which tools. */
 const sources = [
   'src/agent',
   'src/engine',
   'src/file-server',
   'src/wire',
   'src/base',
-  'src/setup/build-agent.ts',
+  'src/setup/build-program.ts',
   'package-lock.json',
 ];
 
-/** Changes when the agent would; a few small files, read anew each time (a few ms), so that no edit goes unseen. */
-export async function hashAgentSources(repo: string): Promise<string> {
+/** Changes when one of them would; a few small files, read anew each time (a few ms), so that no edit goes unseen. */
+export async function hashProgramSources(repo: string): Promise<string> {
   const files = (await Promise.all(sources.map((source) => filesBelow(repo, source)))).flat().sort();
   const contents = await Promise.all(files.map((file) => readFile(join(repo, file))));
   const hash = createHash('sha256');
