@@ -8,7 +8,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
-#include <pthread.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -22,7 +23,7 @@ enum { port = 0, device = 1, max_message = (128 << 10) + 4096 };
 static bool write_all(int fd, const uint8_t *bytes, size_t length)
 {
     while (length > 0) {
-        ssize_t put = RETRY(write(fd, bytes, length));
+        ssize_t put = write(fd, bytes, length);
         if (put <= 0) return false;
         bytes += put;
         length -= (size_t)put;
@@ -30,17 +31,26 @@ static bool write_all(int fd, const uint8_t *bytes, size_t length)
     return true;
 }
 
-/* Requests, which the device gives one at a time. Ends the process when the file system is unmounted (ENODEV). */
-static void *requests_main(void *unused)
+/* The device refuses single messages, of callers who have been interrupted meanwhile; or all, once it is unmounted. */
+static bool is_unmounted(void)
+{
+    struct pollfd state = {.fd = device};
+
+    return poll(&state, 1, 0) != 0;
+}
+
+/*
+ * Requests, which the device gives one at a time. A thread without a C library's: those cost the agent 16 KB. It shares
+ * errno with the other one, so that neither looks at it.
+ */
+static int pass_requests(void *unused)
 {
     static uint8_t message[max_message];
 
     UNUSED(unused);
     for (;;) {
         ssize_t length = read(device, message, sizeof message);
-        /* ENOENT: whoever asked was interrupted before we took it. */
-        if (length < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT)) continue;
-        if (length <= 0 || !write_all(port, message, (size_t)length)) _exit(0);
+        if (length <= 0 ? is_unmounted() : !write_all(port, message, (size_t)length)) _exit(0);
     }
 }
 
@@ -52,15 +62,14 @@ static void pass_replies(void)
     size_t start = 0, end = 0;
 
     for (;;) {
-        ssize_t got = RETRY(read(port, bytes + end, sizeof bytes - end));
+        ssize_t got = read(port, bytes + end, sizeof bytes - end);
         if (got <= 0) return;
         end += (size_t)got;
         while (end - start >= sizeof header) {
             memcpy(&header, bytes + start, sizeof header);
             if (header.len < sizeof header || header.len > max_message) return;
             if (end - start < header.len) break;
-            /* ENOENT: whoever asked has been killed meanwhile; EINVAL is the host's mistake, and not for us to mend. */
-            if (write(device, bytes + start, header.len) < 0 && errno == ENODEV) return;
+            if (write(device, bytes + start, header.len) < 0 && is_unmounted()) return;
             start += header.len;
         }
         memmove(bytes, bytes + start, end - start);
@@ -75,12 +84,13 @@ static void pass_replies(void)
  */
 int pump_main(void)
 {
-    pthread_t thread;
+    static uint8_t stack[64 << 10] __attribute__((aligned(16)));
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_IGN);
     fcntl(port, F_SETFL, fcntl(port, F_GETFL) & ~O_NONBLOCK);
-    if (pthread_create(&thread, NULL, requests_main, NULL) != 0) return 1;
+    int as_thread = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+    if (clone(pass_requests, stack + sizeof stack, as_thread, NULL) < 0) return 1;
     pass_replies();
     return 0;
 }

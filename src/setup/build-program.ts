@@ -26,7 +26,7 @@ const library = '/usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a';
 
 const warnings = ['-Wall', '-Wextra', '-Wshadow', '-Wconversion', '-Wno-sign-conversion', '-Werror'];
 const release = [
-  ...['-O2', '-static', '-s', '-ffunction-sections', '-fdata-sections', '-Wl,--gc-sections'],
+  ...['-Os', '-static', '-s', '-ffunction-sections', '-fdata-sections', '-Wl,--gc-sections'],
   '-fno-asynchronous-unwind-tables', // nobody unwinds C: QuickJS knows its own stacks
 ];
 const hardening = ['-fstack-protector-strong', '-D_FORTIFY_SOURCE=3'];
