@@ -60,6 +60,7 @@ class Services {
   readonly #drivers: Drivers;
   readonly #views: MappedViews;
   #isConfigured = false;
+  #hostname = '';
   #pausePid: number | undefined;
   #users: PodUsers | undefined;
 
@@ -138,6 +139,7 @@ class Services {
 
   readonly #handlers: Handlers = {
     configure: (params) => this.#configure(params),
+    connect: (params) => this.#connect(params),
     attachDisk: async (params) => ({ phases: await this.#disks.attach(params) }),
     detachDisk: async ({ serial }) => done(await this.#disks.detach(serial)),
     growDisk: async ({ serial, sizeBytes }) => done(await this.#disks.grow(serial, sizeBytes)),
@@ -178,37 +180,43 @@ class Services {
       throw new PodvmError('failedPrecondition', 'Cannot configure the guest: it has the users of a pod already');
     }
     this.#isConfigured = true;
-    const phases: { name: string; ms: number }[] = [];
-    const step = (name: string, work: () => void) => {
-      const startedMs = this.#engine.monotonicMs();
-      work();
-      phases.push({ name, ms: this.#engine.monotonicMs() - startedMs });
-    };
-    step('clock', () => this.#engine.setRealtimeMs(params.realtimeMs));
-    step('entropy', () => this.#engine.addEntropy(this.#engine.decodeBase64(params.entropy)));
-    step('users', () => this.#holdNamespaces(params));
-    step('names', () => {
+    this.#hostname = params.hostname;
+    const steps = new Steps(this.#engine);
+    steps.take('clock', () => this.#engine.setRealtimeMs(params.realtimeMs));
+    steps.take('entropy', () => this.#engine.addEntropy(this.#engine.decodeBase64(params.entropy)));
+    steps.take('users', () => this.#holdNamespaces(params));
+    steps.take('names', () => {
       this.#engine.setHostname(params.hostname);
-      const { hostname, etcHosts: hosts, resolvConf } = params;
-      for (const file of writeEtcFiles(this.#engine, { hosts, hostname, resolvConf })) this.#users?.own(file);
       this.#engine.makeDirectories('/etc');
       this.#engine.writeFile('/etc/machine-id', `${params.machineId}\n`);
     });
-    step('network', () => {
-      if (params.network !== null) this.#nic.configure(params.network);
-    });
-    if (params.sctp === true) step('sctp', () => this.#drivers.load('sctp')); // before its sysctls
-    step('sysctls', () => {
-      for (const [name, value] of Object.entries(params.sysctls)) this.#setSysctl(name, value);
-    });
-    step('cgroup', () => this.#cgroups.makePod(params.resources));
+    if (params.sctp === true) steps.take('sctp', () => this.#drivers.load('sctp')); // before its sysctls
+    steps.take('cgroup', () => this.#cgroups.makePod(params.resources));
     this.#drivers.use(params.kernelModules ?? 'open');
     this.#containers.configure({
       hostname: params.hostname,
       pidNamespaceOf: params.sharePidNamespace ? this.#pausePid : undefined,
       users: this.#users,
     });
-    return { phases };
+    return { phases: steps.taken };
+  }
+
+  #connect({ etcHosts: hosts, resolvConf, network, sysctls }: Params<'connect'>): Result<'connect'> {
+    if (!this.#isConfigured || !this.#containers.isEmpty) {
+      throw new PodvmError('failedPrecondition', 'Cannot connect the guest: it is not configured, or has containers');
+    }
+    const steps = new Steps(this.#engine);
+    steps.take('hosts', () => {
+      const files = { hosts, hostname: this.#hostname, resolvConf };
+      for (const file of writeEtcFiles(this.#engine, files)) this.#users?.own(file);
+    });
+    steps.take('network', () => {
+      if (network !== null) this.#nic.configure(network);
+    });
+    steps.take('sysctls', () => {
+      for (const [name, value] of Object.entries(sysctls)) this.#setSysctl(name, value);
+    });
+    return { phases: steps.taken };
   }
 
   /** What the pod's containers share beyond the guest itself is held by a process that does nothing else. */
@@ -266,6 +274,22 @@ class Services {
       else this.#engine.exit(0);
     });
     return {};
+  }
+}
+
+/** How long each part of an answer took. */
+class Steps {
+  readonly #clock: Pick<Engine, 'monotonicMs'>;
+  readonly taken: { name: string; ms: number }[] = [];
+
+  constructor(clock: Pick<Engine, 'monotonicMs'>) {
+    this.#clock = clock;
+  }
+
+  take(name: string, work: () => void): void {
+    const startedMs = this.#clock.monotonicMs();
+    work();
+    this.taken.push({ name, ms: this.#clock.monotonicMs() - startedMs });
   }
 }
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { capabilitiesOf } from './capabilities.ts';
 import { maskedPaths, readonlyPaths, scratchSerial } from './create-container.ts';
-import type { ConfigureParams, ContainerParams } from './guest-calls.ts';
+import type { ConfigureParams, ConnectParams, ContainerParams } from './guest-calls.ts';
 import { openOutputStream } from './open-stream.ts';
 import type { PrepareContext, PreparedSandbox } from './prepare-sandbox.ts';
 import type { ContainerSecurity } from './sandbox.ts';
@@ -25,7 +25,8 @@ export async function exercise(
   { parts, surroundings }: PrepareContext,
   signal: AbortSignal,
 ): Promise<void> {
-  await guest.call('configure', configuration(attachment.tap?.mac, surroundings), signal);
+  await guest.call('configure', configuration(surroundings), signal);
+  await guest.call('connect', connection(attachment.tap?.mac), signal);
   await using image = await parts.images.hold(exerciseImage, 'IfNotPresent', signal);
   const file = `${serial}.erofs`;
   await link(image.rootfsPath, join(directory.machinePath, file));
@@ -62,28 +63,32 @@ async function runContainer(guest: PreparedSandbox['guest'], signal: AbortSignal
   }
 }
 
-/** An identity of its own, which its pod's replaces: addresses that lead nowhere. */
-function configuration(mac: string | undefined, surroundings: PrepareContext['surroundings']): ConfigureParams {
+/** An identity of its own, which its pod's replaces. */
+function configuration(surroundings: PrepareContext['surroundings']): ConfigureParams {
   return {
     hostname: 'spare',
-    etcHosts: '127.0.0.1 localhost\n',
-    resolvConf: '',
-    sysctls: {},
     realtimeMs: surroundings.nowMs(),
     entropy: Buffer.from(surroundings.randomBytes(64)).toString('base64'),
     machineId: Buffer.from(surroundings.randomBytes(16)).toString('hex'),
-    network:
-      mac === undefined
-        ? null
-        : {
-            interfaces: [{ name: 'eth0', mac, mtu: 1500, addresses: ['192.0.2.1/30', '2001:db8::1/64'] }], // nobody's: RFC 5737, 3849
-            routes: [
-              { destination: '0.0.0.0/0', gateway: '192.0.2.2' },
-              { destination: '::/0', gateway: '2001:db8::2' },
-            ],
-          },
     sharePidNamespace: false,
     resources: {},
+  };
+}
+
+/** Addresses that lead nowhere: nobody's (RFC 5737, 3849). */
+function connection(mac: string | undefined): ConnectParams {
+  const interfaces = (address: string) => [
+    { name: 'eth0', mac: address, mtu: 1500, addresses: ['192.0.2.1/30', '2001:db8::1/64'] },
+  ];
+  const routes = [
+    { destination: '0.0.0.0/0', gateway: '192.0.2.2' },
+    { destination: '::/0', gateway: '2001:db8::2' },
+  ];
+  return {
+    etcHosts: '127.0.0.1 localhost\n',
+    resolvConf: '',
+    sysctls: {},
+    network: mac === undefined ? null : { interfaces: interfaces(mac), routes },
   };
 }
 

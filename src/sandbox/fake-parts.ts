@@ -249,6 +249,7 @@ function createGuest(parts: FakeParts, owned: (name: string) => AsyncDisposable)
 
 const defaultAnswers: Record<string, (params: Record<string, unknown>) => unknown> = {
   configure: () => ({ phases: [] }),
+  connect: () => ({ phases: [] }),
   attachDisk: () => ({ phases: [] }),
   beginPush: () => ({ push: 1 }),
   createContainer: () => ({ pid: 2, uid: 0, gid: 0, groups: [], phases: [] }),

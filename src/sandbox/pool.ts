@@ -137,7 +137,7 @@ class SparePool implements Pool {
     const startedMs = surroundings.nowMs();
     const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(makeTimeoutMs)]);
     const phases = createPhases(surroundings.monotonicNs);
-    const spare = await prepareSandbox(this.#order, this.#context, phases, signal);
+    const spare = await prepareSandbox<undefined>(this.#order, this.#context, phases, undefined, signal);
     try {
       await together(signal, [
         (both) => exercise(spare, this.#context, both),

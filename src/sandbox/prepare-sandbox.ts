@@ -2,7 +2,7 @@ import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
-import type { Attachment, AttachmentOwner } from '#network/network.ts';
+import type { Attachment, AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import type { Machine, MachineShape } from '#vm/driver.ts';
 import { consoleTail } from './console-tail.ts';
 import { scratchSerial } from './create-container.ts';
@@ -15,6 +15,7 @@ import { hostLimitsOf, type MachineSize } from './resources.ts';
 import type { SandboxSpec } from './sandbox.ts';
 import type { Templates } from './templates.ts';
 import { together } from './together.ts';
+import { untilAborted } from './until-aborted.ts';
 
 export interface PrepareContext {
   readonly root: string;
@@ -30,32 +31,48 @@ export interface PrepareOrder {
   readonly size: MachineSize;
   readonly network: SandboxSpec['network'];
   readonly template: SandboxSpec['template'];
-  /** Whose it will be; the network is then connected meanwhile. Undefined: nobody's yet. */
+  /** Whose it will be. Undefined: nobody's yet. */
   readonly owner: AttachmentOwner | undefined;
 }
 
-/** A sandbox that has no pod yet: its machine runs, its agent answers, its scratch disk is mounted. */
-export interface PreparedSandbox {
+/** A machine that runs, whose agent answers and whose scratch disk is mounted. */
+export interface OpenedMachine {
   readonly record: SandboxRecord;
   readonly directory: SandboxDirectory;
-  readonly attachment: Attachment;
   readonly machine: Machine;
   readonly guest: Link;
-  /** What can be disposed of once more, should that have failed. */
-  readonly retried: readonly AsyncDisposable[];
   /** Machine, link, disks, attachment: gone when the sandbox has ended. */
   readonly running: AsyncDisposableStack;
+}
+
+/** What is done in a guest for its pod, each as soon as it can be. */
+export interface MovingIn<Furniture> {
+  /** When its agent answers. */
+  greet(guest: Link, signal: AbortSignal): Promise<void>;
+  /** When it was greeted, and its network is connected on the host. */
+  connect(guest: Link, network: GuestNetwork, signal: AbortSignal): Promise<void>;
+  /** When its scratch disk is mounted. */
+  furnish(opened: OpenedMachine, signal: AbortSignal): Promise<Furniture>;
+}
+
+/** A sandbox as far as it can be made without its pod, and what was done for that already. */
+export interface PreparedSandbox<Furniture = undefined> extends OpenedMachine {
+  readonly attachment: Attachment;
+  readonly furniture: Furniture;
+  /** What can be disposed of once more, should that have failed. */
+  readonly retried: readonly AsyncDisposable[];
   /** User id and directory: gone when the sandbox is forgotten. */
   readonly kept: AsyncDisposableStack;
 }
 
-/** On any error or abort, what was made is undone, in reverse order. */
-export async function prepareSandbox(
+/** With a pod that moves in, its network is connected as well. On any error or abort, what was made is undone, in reverse order. */
+export async function prepareSandbox<Furniture>(
   order: PrepareOrder,
   context: PrepareContext,
   phases: PhaseClock,
+  movingIn: MovingIn<Furniture> | undefined,
   signal: AbortSignal,
-): Promise<PreparedSandbox> {
+): Promise<PreparedSandbox<Furniture | undefined>> {
   await using kept = new AsyncDisposableStack();
   await using running = new AsyncDisposableStack(); // undone first
   const { uid } = kept.use(context.userIds.take());
@@ -76,13 +93,22 @@ export async function prepareSandbox(
   try {
     const record = { ...plan.record, machine: machine.record };
     await writeRecord(directory.path, record);
-    const [guest] = await together(alive, [
-      (both) => openGuest(plan, machine, running, both),
-      async (both) =>
-        order.owner === undefined ? undefined : phases.time('network connected', attachment.connect(both)),
+    const greeted = Promise.withResolvers<Link>();
+    const [opened] = await together(alive, [
+      async (both) => {
+        const guest = await openGuest(plan, machine, running, { movingIn, greeted: greeted.resolve }, both);
+        const furniture = await movingIn?.furnish({ record, directory, machine, guest, running }, both);
+        return { guest, furniture };
+      },
+      async (both) => {
+        if (movingIn === undefined) return;
+        const network = await phases.time('network connected', attachment.connect(both));
+        await movingIn.connect(await untilAborted(greeted.promise, both), network, both);
+      },
     ]);
     const retried = [machine, scratch, attachment];
-    return { record, directory, attachment, machine, guest, retried, running: running.move(), kept: kept.move() };
+    const own = { record, directory, attachment, machine, retried };
+    return { ...own, ...opened, running: running.move(), kept: kept.move() };
   } catch (error) {
     throw await explain(error, machine, alive, signal);
   }
@@ -172,20 +198,37 @@ async function startMachine(
   return await driver.start({ ...rest, memoryMiB, vcpus, hostLimits, from: 'boot' }, signal);
 }
 
-/** Until its scratch disk is mounted; a network may take longer. */
+interface Greeting {
+  readonly movingIn: MovingIn<unknown> | undefined;
+  /** Called when it is done. */
+  readonly greeted: (guest: Link) => void;
+}
+
+/** Until it has been greeted and its scratch disk is mounted. */
 async function openGuest(
   plan: Plan,
   machine: Machine,
   running: AsyncDisposableStack,
+  { movingIn, greeted }: Greeting,
   signal: AbortSignal,
 ): Promise<Link> {
   const { phases } = plan;
+  const answered = Promise.withResolvers<Link>();
   const [guest] = await together(signal, [
-    async (both) => running.use(await phases.time('agent answered', connectLink(plan, machine, both))),
-    (both) => phases.time('scratch disk plugged', machine.attachDisk(scratchDisk, both)),
+    async (both) => {
+      const link = running.use(await phases.time('agent answered', connectLink(plan, machine, both)));
+      answered.resolve(link);
+      await movingIn?.greet(link, both);
+      greeted(link);
+      return link;
+    },
+    async (both) => {
+      await phases.time('scratch disk plugged', machine.attachDisk(scratchDisk, both));
+      const link = await untilAborted(answered.promise, both);
+      const scratchSpec = { serial: scratchSerial, fileSystem: 'ext4', readOnly: false, hasQuotas: true } as const;
+      phases.add('scratch disk', (await link.call('attachDisk', scratchSpec, both)).phases);
+    },
   ]);
-  const scratchSpec = { serial: scratchSerial, fileSystem: 'ext4', readOnly: false, hasQuotas: true } as const;
-  phases.add('scratch disk', (await guest.call('attachDisk', scratchSpec, signal)).phases);
   return guest;
 }
 

@@ -22,6 +22,8 @@ import {
   explain,
   prepareSandbox,
   whileAlive,
+  type MovingIn,
+  type OpenedMachine,
   type PrepareContext,
   type PreparedSandbox,
   type PrepareOrder,
@@ -35,6 +37,7 @@ import type { SandboxSpec } from './sandbox.ts';
 import { createShareMode } from './share-mode.ts';
 import { stricterOf, type TemplateChoice } from './template-choice.ts';
 import { together } from './together.ts';
+import { untilAborted } from './until-aborted.ts';
 import { checkUserNamespace, type UserNamespace } from './user-namespace.ts';
 import { createVolumeDisks, roomOfOwn, type VolumeDisks } from './volume-disks.ts';
 
@@ -68,21 +71,17 @@ export async function startSandbox(
   const claims = running.use(new AsyncDisposableStack()); // of what its machine writes to: undone after that
   using _turn = await plan.phases.time('turn came', context.gate.enter(signal));
   const spare = context.pool.take(plan.order);
-  const prepared = spare ?? (await prepareSandbox(plan.order, context, plan.phases, signal));
+  const prepared = spare ?? (await prepareSandbox(plan.order, context, plan.phases, movingIn(plan), signal));
   kept.use(prepared.kept);
   running.use(prepared.running);
 
-  const { machine, guest } = prepared;
+  const { machine } = prepared;
   const alive = whileAlive(machine, signal);
   try {
-    const imageDisks = running.use(createImageDisks(machine, guest, prepared.directory.machinePath));
-    const volumeDisks = running.use(volumeDisksOf(plan, prepared));
+    const imageDisks = prepared.furniture ?? (await giveToPod(plan, prepared, alive));
+    const network = await prepared.attachment.connect(alive); // done already
     const kubelet = running.use(kubeletMode(plan, prepared));
     const mounts = running.use(containerMounts(plan, prepared, { imageDisks, kubelet, claims }));
-    const [network] = await together(alive, [
-      (both) => becomeThePods(plan, prepared, { isSpare: spare !== undefined, volumeDisks }, both),
-      (both) => plugImages(plan, imageDisks, both),
-    ]);
     alive.throwIfAborted(); // from here the sandbox itself hears of the machine's end
     return publish(plan, prepared, { network, imageDisks, mounts }, running.move(), kept.move());
   } catch (error) {
@@ -111,34 +110,51 @@ function planStart(spec: SandboxSpec, context: StartContext): Plan {
   };
 }
 
-/** On record, on the network, and in the guest. */
-async function becomeThePods(
-  plan: Plan,
-  prepared: PreparedSandbox,
-  { isSpare, volumeDisks }: { readonly isSpare: boolean; readonly volumeDisks: VolumeDisks },
-  signal: AbortSignal,
-): Promise<GuestNetwork> {
-  const { phases } = plan;
-  if (isSpare) await giveToPod(plan, prepared, signal);
-  const network = await prepared.attachment.connect(signal); // done already, or just now
-  await phases.time('guest configured', configure(plan, prepared.guest, network, signal));
-  await phases.time('volumes made', makeVolumes(plan, prepared.guest, volumeDisks, signal));
-  return network;
+function movingIn(plan: Plan): MovingIn<ImageDisks> {
+  return {
+    greet: (guest, signal) => greet(plan, guest, signal),
+    connect: (guest, network, signal) => connect(plan, guest, network, signal),
+    furnish: (opened, signal) => furnish(plan, opened, signal),
+  };
 }
 
+async function furnish(plan: Plan, opened: OpenedMachine, signal: AbortSignal): Promise<ImageDisks> {
+  const { machine, guest, directory, running } = opened;
+  const imageDisks = running.use(createImageDisks(machine, guest, directory.machinePath));
+  const volumeDisks = running.use(volumeDisksOf(plan, opened));
+  await together(signal, [
+    (both) => plan.phases.time('volumes made', makeVolumes(plan, guest, volumeDisks, both)),
+    (both) => plugImages(plan, imageDisks, both),
+  ]);
+  return imageDisks;
+}
+
+/** A machine that waited becomes the pod's: on record, on the network, and in the guest. */
 async function giveToPod(
-  { spec, context, owner, phases }: Plan,
-  spare: PreparedSandbox,
+  plan: Plan,
+  spare: OpenedMachine & Pick<PreparedSandbox, 'attachment'>,
   signal: AbortSignal,
-): Promise<void> {
-  const { record, directory, attachment, machine } = spare;
+): Promise<ImageDisks> {
+  const { spec, context, owner, phases } = plan;
+  const { record, directory, attachment, machine, guest } = spare;
   attachment.assign(owner);
   const named = { ...record, namespace: spec.namespace, name: spec.name, podUid: spec.uid };
-  await together(signal, [
+  const greeted = Promise.withResolvers<void>();
+  const [imageDisks] = await together(signal, [
+    async (both) => {
+      await greet(plan, guest, both);
+      greeted.resolve();
+      return await furnish(plan, spare, both);
+    },
     () => writeRecord(directory.path, named),
     () => limitOnHost(machine, spec.resources, context.limits.size),
-    (both) => phases.time('network connected', attachment.connect(both)),
+    async (both) => {
+      const network = await phases.time('network connected', attachment.connect(both));
+      await untilAborted(greeted.promise, both);
+      await connect(plan, guest, network, both);
+    },
   ]);
+  return imageDisks;
 }
 
 /** Ahead of the containers, which wait for it no longer then. What fails here fails again, and is told, for them. */
@@ -153,31 +169,15 @@ async function plugImages({ spec, context, phases }: Plan, disks: ImageDisks, si
   }
 }
 
-async function configure(
-  { spec, context, phases }: Plan,
-  guest: Link,
-  network: GuestNetwork,
-  signal: AbortSignal,
-): Promise<void> {
-  const addresses = network.interfaces.flatMap((each) => each.addresses);
+async function greet({ spec, context, phases }: Plan, guest: Link, signal: AbortSignal): Promise<void> {
   const { surroundings } = context;
-  const configured = await guest.call(
+  const configuring = guest.call(
     'configure',
     {
       hostname: spec.hostname,
-      etcHosts: etcHostsOf(spec, addresses),
-      resolvConf: resolvConfOf(spec, network.dns),
-      sysctls: { ...spec.sysctls },
       realtimeMs: surroundings.nowMs(),
       entropy: Buffer.from(surroundings.randomBytes(64)).toString('base64'),
       machineId: Buffer.from(surroundings.randomBytes(16)).toString('hex'),
-      network:
-        network.interfaces.length === 0
-          ? null
-          : {
-              interfaces: network.interfaces.map((each) => ({ ...each, addresses: [...each.addresses] })),
-              routes: network.routes.map((route) => ({ ...route })),
-            },
       sharePidNamespace: spec.sharePidNamespace,
       kernelModules: kernelModulesOf(spec),
       ...(spec.sctp ? { sctp: true } : {}),
@@ -186,7 +186,28 @@ async function configure(
     },
     signal,
   );
-  phases.add('guest', configured.phases);
+  phases.add('guest', (await phases.time('guest configured', configuring)).phases);
+}
+
+async function connect({ spec, phases }: Plan, guest: Link, network: GuestNetwork, signal: AbortSignal): Promise<void> {
+  const addresses = network.interfaces.flatMap((each) => each.addresses);
+  const connecting = guest.call(
+    'connect',
+    {
+      etcHosts: etcHostsOf(spec, addresses),
+      resolvConf: resolvConfOf(spec, network.dns),
+      sysctls: { ...spec.sysctls },
+      network:
+        network.interfaces.length === 0
+          ? null
+          : {
+              interfaces: network.interfaces.map((each) => ({ ...each, addresses: [...each.addresses] })),
+              routes: network.routes.map((route) => ({ ...route })),
+            },
+    },
+    signal,
+  );
+  phases.add('guest', (await phases.time('guest connected', connecting)).phases);
 }
 
 /** The wire's lists are its own. */
@@ -222,7 +243,7 @@ interface Attached {
   readonly mounts: ContainerMounts;
 }
 
-function volumeDisksOf({ context }: Plan, { record, directory, machine, guest }: PreparedSandbox): VolumeDisks {
+function volumeDisksOf({ context }: Plan, { record, directory, machine, guest }: OpenedMachine): VolumeDisks {
   return createVolumeDisks({
     machine,
     guest,
@@ -232,7 +253,7 @@ function volumeDisksOf({ context }: Plan, { record, directory, machine, guest }:
   });
 }
 
-function kubeletMode({ spec, context }: Plan, { record, guest }: PreparedSandbox) {
+function kubeletMode({ spec, context }: Plan, { record, guest }: OpenedMachine) {
   const log = context.surroundings.log.with({ sandbox: record.id });
   return createKubeletMode({ podUid: spec.uid, guest, trees: context.limits.pushedTrees, log });
 }
@@ -246,7 +267,7 @@ interface MountNeeds {
 
 function containerMounts(
   { spec, context, blockPaths }: Plan,
-  { record, machine, guest }: PreparedSandbox,
+  { record, machine, guest }: OpenedMachine,
   { imageDisks, kubelet, claims }: MountNeeds,
 ): ContainerMounts {
   const { parts, surroundings, limits } = context;
@@ -268,7 +289,7 @@ function containerMounts(
 
 function publish(
   { spec, context, phases }: Plan,
-  { record, directory, machine, guest, retried }: PreparedSandbox,
+  { record, directory, machine, guest, retried }: PreparedSandbox<unknown>,
   { network, imageDisks, mounts }: Attached,
   running: AsyncDisposableStack,
   kept: AsyncDisposableStack,

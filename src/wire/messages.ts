@@ -75,19 +75,12 @@ export type UserNamespace = v.InferOutput<typeof userNamespace>;
 
 const configure = v.object({
   hostname: v.pipe(v.string(), v.minLength(1), v.maxLength(64)),
-  /** Whole text of /etc/hosts and /etc/resolv.conf of every container. */
-  etcHosts: text,
-  resolvConf: text,
-  /** Names with dots: `net.core.somaxconn`. */
-  sysctls: textTable,
   /** Wall clock as the host has it when it sends this, in `ms` since the epoch. */
   realtimeMs: v.number(),
   /** Fresh bytes from the host for the guest's random generator, in base64. */
   entropy: v.pipe(v.string(), v.maxLength(1024)),
   /** 32 hexadecimal digits. */
   machineId: v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/)),
-  /** `null`: loopback only. */
-  network: v.nullable(network),
   sharePidNamespace: v.boolean(),
   /**
    * `sealed`: before a container that may load kernel modules is made, the agent loads what it may itself be asked for
@@ -100,6 +93,16 @@ const configure = v.object({
   userNamespace: v.optional(userNamespace),
   /** Limits of the whole pod. */
   resources,
+});
+
+const connect = v.object({
+  /** Whole text of /etc/hosts and /etc/resolv.conf of every container. */
+  etcHosts: text,
+  resolvConf: text,
+  /** Names with dots: `net.core.somaxconn`. Set when the network is there, whose interfaces they may name. */
+  sysctls: textTable,
+  /** `null`: loopback only. */
+  network: v.nullable(network),
 });
 
 const createVolume = v.object({
@@ -238,6 +241,8 @@ export const paramSchemas = {
    * configured again for its pod: as long as it has no container, what came later counts, else `failedPrecondition`.
    */
   configure,
+  /** Gives a guest that is configured its network. Again: as `configure`. */
+  connect,
   /** Waits (up to 10 s) for the SCSI disk with that serial, and mounts it, unless the file system is `none`. */
   attachDisk: v.object({
     serial,
@@ -314,6 +319,7 @@ export const paramSchemas = {
 /** What each method answers. */
 export const resultSchemas = {
   configure: v.object({ phases }),
+  connect: v.object({ phases }),
   attachDisk: v.object({ phases }),
   detachDisk: empty,
   growDisk: empty,
