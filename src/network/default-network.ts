@@ -6,9 +6,10 @@ import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import type { Conflist } from './cni-schema.ts';
 import { overlaps, parsePrefix } from './ipv4.ts';
-import { isAccepting, randomUniqueLocal, readIpv6 } from './ipv6.ts';
+import { randomUniqueLocal, readIpv6 } from './ipv6.ts';
 import { randomMac } from './mac.ts';
-import { masquerade } from './masquerade.ts';
+import { masquerade, type NatListings } from './masquerade.ts';
+import { findNatRules, readNatRules, type NatRules } from './nat-rules.ts';
 import { readLinks, readRoutes, type Link, type Route } from './ip-command.ts';
 
 /**
@@ -38,19 +39,19 @@ const few = 32;
 export async function openDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<Conflist> {
   const path = join(stateDir, 'default-network.json');
   const saved = parseChoice(await readFileIfThere(path));
-  const accepts = await natWorks(signal);
+  const [rules, rules6] = await Promise.all([requireNat(signal), findNatRules('ip6tables', signal)]);
   const { chosen, links, routes } = await settle(saved, stateDir, signal);
-  const ipv6 = await readIpv6(routes, signal);
+  const ipv6 = await readIpv6(routes, rules6);
   const choice = ipv6.isUsable && chosen.subnet6 === undefined ? { ...chosen, subnet6: randomUniqueLocal() } : chosen;
   if (choice !== saved) await writeFileAtomic(path, `${JSON.stringify(choice)}\n`);
   const subnets = ipv6.isUsable && choice.subnet6 !== undefined ? [choice.subnet, choice.subnet6] : [choice.subnet];
-  const rules = subnets.map((subnet) => ({ subnet, bridge: choice.bridge }));
+  const wanted = subnets.map((subnet) => ({ subnet, bridge: choice.bridge }));
   await Promise.all([
-    masquerade(aliasOf(stateDir), rules, signal),
-    subnets.length > 1 ? addGateway6(choice, signal) : undefined,
+    masquerade(aliasOf(stateDir), wanted, listingsOf(rules, rules6), signal),
+    subnets.length > 1 ? addGateway6(choice, routes, signal) : undefined,
     keepMac(choice.bridge, signal),
   ]);
-  const isForwarded = accepts && (!ipv6.isUsable || ipv6.accepts);
+  const isForwarded = rules.accepts && (!ipv6.isUsable || ipv6.accepts);
   return conflistOf(choice, { stateDir, subnets, mtu: outsideMtu(links, routes), isForwarded });
 }
 
@@ -91,7 +92,12 @@ export async function removeDefaultNetwork(stateDir: string, signal: AbortSignal
   for (const link of links.filter((link) => link.ifalias === aliasOf(stateDir))) {
     await run('ip', ['link', 'delete', link.ifname], { signal });
   }
-  await masquerade(aliasOf(stateDir), [], signal);
+  const rules = await findNatRules('iptables', signal);
+  await masquerade(aliasOf(stateDir), [], listingsOf(rules, await findNatRules('ip6tables', signal)), signal);
+}
+
+function listingsOf(rules: NatRules | undefined, rules6: NatRules | undefined): NatListings {
+  return { iptables: rules?.postrouting ?? '', ip6tables: rules6?.postrouting ?? '' };
 }
 
 /**
@@ -196,19 +202,20 @@ const givenMac = '3';
 const noMac = '00:00:00:00:00:00';
 
 /** Usable at once: whoever comes first must not wait until the kernel has looked for its double. */
-async function addGateway6({ bridge, subnet6 = '' }: DefaultNetworkChoice, signal: AbortSignal): Promise<void> {
-  const gateway = subnet6.replace(/::\/64$/, '::1/64');
-  await run('ip', ['-6', 'address', 'replace', gateway, 'dev', bridge, 'nodad'], { signal, timeoutMs: 10_000 });
+async function addGateway6(
+  { bridge, subnet6 = '' }: DefaultNetworkChoice,
+  routes: readonly Route[],
+  signal: AbortSignal,
+): Promise<void> {
+  const gateway = subnet6.replace(/::\/64$/, '::1');
+  if (routes.some(({ type, dst, dev }) => type === 'local' && dst === gateway && dev === bridge)) return;
+  await run('ip', ['-6', 'address', 'replace', `${gateway}/64`, 'dev', bridge, 'nodad'], { signal, timeoutMs: 10_000 });
 }
 
-/** Whether the FORWARD chain lets pass. Errors: `failedPrecondition` when NAT cannot be had on this node. */
-async function natWorks(signal: AbortSignal): Promise<boolean> {
+/** Errors: `failedPrecondition` when NAT cannot be had on this node. */
+async function requireNat(signal: AbortSignal): Promise<NatRules> {
   try {
-    const [forward] = await Promise.all([
-      run('iptables', ['-w', '5', '-S', 'FORWARD'], { signal, timeoutMs: 10_000 }),
-      run('iptables', ['-w', '5', '-t', 'nat', '-S', 'POSTROUTING'], { signal, timeoutMs: 10_000 }),
-    ]);
-    return isAccepting(forward.stdout);
+    return await readNatRules('iptables', signal);
   } catch (cause) {
     if (signal.aborted) throw cause;
     throw new PodvmError('failedPrecondition', 'Cannot make the default network: iptables does not work on this node', {

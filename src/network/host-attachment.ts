@@ -50,6 +50,8 @@ export class HostAttachment implements Attachment {
   /** What a plugin that asks may be told of the pod. */
   #asked: Capabilities;
   #tapMtu = defaultTapMtu;
+  /** A first look at the chain, while there is nothing else to do: our own takes the node's tools 50 ms. */
+  #looked: Promise<unknown> | undefined;
   /** What is done before the pod is known. */
   #ahead: Promise<void> | undefined;
   /** Of an attachment that lacks nothing but what its pod alone asks for. */
@@ -75,16 +77,21 @@ export class HostAttachment implements Attachment {
     signal: AbortSignal,
   ): Promise<HostAttachment> {
     await parts.records.write(record);
+    const looked = record.mode === 'cni' ? parts.chain(signal) : Promise.resolve(undefined);
+    looked.catch(() => undefined); // whoever connects is told
     try {
       await makeNetns(record.sandboxId, record.mode === 'cni' ? record.tapOwnerUid : undefined, signal);
     } catch (error) {
       // A netns that was there before us is somebody else's.
       const isOurs = !(error instanceof PodvmError && error.kind === 'alreadyExists');
       if (isOurs) await removeNetns(record.sandboxId, AbortSignal.timeout(10_000));
+      await Promise.allSettled([looked]);
       await parts.records.remove(record.sandboxId);
       throw error;
     }
-    return new HostAttachment(record, parts, asked);
+    const attachment = new HostAttachment(record, parts, asked);
+    attachment.#looked = looked;
+    return attachment;
   }
 
   assign(owner: AttachmentOwner): void {
@@ -240,7 +247,7 @@ export class HostAttachment implements Attachment {
 
   async #dispose(): Promise<void> {
     this.#ending.abort(new PodvmError('cancelled', `Attachment ${this.sandboxId} is being disposed of`));
-    await Promise.allSettled([this.#ahead, this.#connected]); // whoever called has the error
+    await Promise.allSettled([this.#looked, this.#ahead, this.#connected]); // whoever called has the error
     const { conflist, added } = this.#record;
     if (conflist) {
       const boundMs = this.#parts.pluginTimeoutMs * conflist.plugins.length;

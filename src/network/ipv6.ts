@@ -1,6 +1,6 @@
 import { readFileIfThere } from '#host/files.ts';
-import { run } from '#host/run.ts';
 import type { Route } from './ip-command.ts';
+import type { NatRules } from './nat-rules.ts';
 
 /** Whether pods of the default network can have IPv6 too. */
 export interface Ipv6 {
@@ -16,21 +16,12 @@ const none: Ipv6 = { isUsable: false, accepts: false };
  * router advertisements would lose it by that (kernel, ip-sysctl: `accept_ra` is off while forwarding), so there pods
  * keep to IPv4. NAT for it must work as well, for the pods' addresses are ours alone.
  */
-export async function readIpv6(routes: readonly Route[], signal: AbortSignal): Promise<Ipv6> {
+export async function readIpv6(routes: readonly Route[], rules: NatRules | undefined): Promise<Ipv6> {
   const [isDisabled, forwarding] = await Promise.all(
     ['disable_ipv6', 'forwarding'].map((name) => readFileIfThere(`/proc/sys/net/ipv6/conf/all/${name}`)),
   );
   if (isDisabled?.trim() !== '0' || !leadsOut(routes, forwarding?.trim() === '1')) return none;
-  try {
-    const [forward] = await Promise.all([
-      run('ip6tables', ['-w', '5', '-S', 'FORWARD'], { signal, timeoutMs: 10_000 }),
-      run('ip6tables', ['-w', '5', '-t', 'nat', '-S', 'POSTROUTING'], { signal, timeoutMs: 10_000 }),
-    ]);
-    return { isUsable: true, accepts: isAccepting(forward.stdout) };
-  } catch (error) {
-    if (signal.aborted) throw error;
-    return none; // a kernel without NAT for IPv6 is no reason to refuse pods
-  }
+  return rules === undefined ? none : { isUsable: true, accepts: rules.accepts }; // pods can do without
 }
 
 /** Whether a default route of IPv6 stays when the node forwards. */
@@ -41,10 +32,6 @@ export function leadsOut(routes: readonly Route[], isForwarding: boolean): boole
   });
   return ways.length > 0 && (isForwarding || ways.every(({ protocol }) => protocol !== 'ra'));
 }
-
-/** Of `iptables -S FORWARD`: whether what no rule names passes. */
-export const isAccepting = (listing: string): boolean =>
-  (/^-P FORWARD (\S+)/m.exec(listing)?.[1] ?? 'ACCEPT') === 'ACCEPT';
 
 /** A /64 of RFC 4193: 40 random bits, so that no two networks that meet have the same. */
 export function randomUniqueLocal(): string {

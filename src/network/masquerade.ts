@@ -11,11 +11,16 @@ export interface Masquerade {
  * rule serves all pods of a subnet; the bridge plugin's own (`ipMasq`) are four for each pod and address, and took more
  * than half of its time.
  */
-export async function masquerade(owner: string, rules: readonly Masquerade[], signal: AbortSignal): Promise<void> {
+export async function masquerade(
+  owner: string,
+  rules: readonly Masquerade[],
+  listings: NatListings,
+  signal: AbortSignal,
+): Promise<void> {
   await Promise.all(
     programs.map(async ({ program, isIts }) => {
       const wanted = rules.filter(({ subnet }) => isIts(subnet));
-      const there = await rulesOf(program, owner, signal);
+      const there = rulesIn(listings[program], owner);
       for (const rule of wanted.filter((rule) => !has(there, rule))) await change(program, '-A', owner, rule, signal);
       for (const rule of there.filter((rule) => !has(wanted, rule))) await change(program, '-D', owner, rule, signal);
     }),
@@ -25,27 +30,27 @@ export async function masquerade(owner: string, rules: readonly Masquerade[], si
 const has = (rules: readonly Masquerade[], { subnet, bridge }: Masquerade) =>
   rules.some((rule) => rule.subnet === subnet && rule.bridge === bridge);
 
+type Program = 'iptables' | 'ip6tables';
+
 const programs = [
   { program: 'iptables', isIts: (subnet: string) => !subnet.includes(':') },
   { program: 'ip6tables', isIts: (subnet: string) => subnet.includes(':') },
-];
+] as const;
+
+/** What `-t nat -S POSTROUTING` of each program prints; empty where there is no NAT. */
+export type NatListings = Readonly<Record<Program, string>>;
 
 /** iptables-save(8), as `-S` prints it. */
 const printed = /^-A POSTROUTING -s (\S+) ! -o (\S+) -m comment --comment "?(.+?)"? -j MASQUERADE$/gm;
 
-async function rulesOf(program: string, owner: string, signal: AbortSignal): Promise<Masquerade[]> {
-  const listed = await run(program, ['-w', '5', '-t', 'nat', '-S', 'POSTROUTING'], {
-    signal,
-    timeoutMs,
-    okCodes: [0, 1, 3], // no NAT, and so no rule: whoever needs it has found out before
-  });
-  return [...listed.stdout.matchAll(printed)]
+function rulesIn(listing: string, owner: string): Masquerade[] {
+  return [...listing.matchAll(printed)]
     .filter(([, , , comment = '']) => comment.replaceAll(/\\(.)/g, '$1') === owner)
     .map(([, subnet = '', bridge = '']) => ({ subnet, bridge }));
 }
 
 async function change(
-  program: string,
+  program: Program,
   command: '-A' | '-D',
   owner: string,
   { subnet, bridge }: Masquerade,
