@@ -35,7 +35,7 @@ export interface PrepareOrder {
   readonly owner: AttachmentOwner | undefined;
 }
 
-/** A machine that runs, whose agent answers and whose scratch disk is mounted. */
+/** A machine that runs, and whose agent answers. */
 export interface OpenedMachine {
   readonly record: SandboxRecord;
   readonly directory: SandboxDirectory;
@@ -45,20 +45,22 @@ export interface OpenedMachine {
   readonly running: AsyncDisposableStack;
 }
 
-/** What is done in a guest for its pod, each as soon as it can be. */
-export interface MovingIn<Furniture> {
+/** What is done in a machine for its pod, each as soon as it can be. */
+export interface MovingIn<Images> {
   /** When its agent answers. */
   greet(guest: Link, signal: AbortSignal): Promise<void>;
+  /** When its agent answers. */
+  plugImages(opened: OpenedMachine, signal: AbortSignal): Promise<Images>;
+  /** When it was greeted, and its scratch disk is mounted. */
+  makeVolumes(opened: OpenedMachine, signal: AbortSignal): Promise<void>;
   /** When it was greeted, and its network is connected on the host. */
   connect(guest: Link, network: GuestNetwork, signal: AbortSignal): Promise<void>;
-  /** When its scratch disk is mounted. */
-  furnish(opened: OpenedMachine, signal: AbortSignal): Promise<Furniture>;
 }
 
 /** A sandbox as far as it can be made without its pod, and what was done for that already. */
-export interface PreparedSandbox<Furniture = undefined> extends OpenedMachine {
+export interface PreparedSandbox<Images = undefined> extends OpenedMachine {
   readonly attachment: Attachment;
-  readonly furniture: Furniture;
+  readonly images: Images;
   /** What can be disposed of once more, should that have failed. */
   readonly retried: readonly AsyncDisposable[];
   /** User id and directory: gone when the sandbox is forgotten. */
@@ -66,13 +68,13 @@ export interface PreparedSandbox<Furniture = undefined> extends OpenedMachine {
 }
 
 /** With a pod that moves in, its network is connected as well. On any error or abort, what was made is undone, in reverse order. */
-export async function prepareSandbox<Furniture>(
+export async function prepareSandbox<Images>(
   order: PrepareOrder,
   context: PrepareContext,
   phases: PhaseClock,
-  movingIn: MovingIn<Furniture> | undefined,
+  movingIn: MovingIn<Images> | undefined,
   signal: AbortSignal,
-): Promise<PreparedSandbox<Furniture | undefined>> {
+): Promise<PreparedSandbox<Images | undefined>> {
   await using kept = new AsyncDisposableStack();
   await using running = new AsyncDisposableStack(); // undone first
   const { uid } = kept.use(context.userIds.take());
@@ -93,12 +95,20 @@ export async function prepareSandbox<Furniture>(
   try {
     const record = { ...plan.record, machine: machine.record };
     await writeRecord(directory.path, record);
-    const greeted = Promise.withResolvers<Link>();
-    const [opened] = await together(alive, [
+    const [answered, greeted] = [Promise.withResolvers<Link>(), Promise.withResolvers<Link>()];
+    const opened = (guest: Link): OpenedMachine => ({ record, directory, machine, guest, running });
+    const [guest, images] = await together(alive, [
       async (both) => {
-        const guest = await openGuest(plan, machine, running, { movingIn, greeted: greeted.resolve }, both);
-        const furniture = await movingIn?.furnish({ record, directory, machine, guest, running }, both);
-        return { guest, furniture };
+        const link = running.use(await phases.time('agent answered', connectLink(plan, machine, both)));
+        answered.resolve(link);
+        await movingIn?.greet(link, both);
+        greeted.resolve(link);
+        return link;
+      },
+      async (both) => movingIn?.plugImages(opened(await untilAborted(answered.promise, both)), both),
+      async (both) => {
+        await mountScratch(plan, machine, answered.promise, both);
+        await movingIn?.makeVolumes(opened(await untilAborted(greeted.promise, both)), both);
       },
       async (both) => {
         if (movingIn === undefined) return;
@@ -107,8 +117,8 @@ export async function prepareSandbox<Furniture>(
       },
     ]);
     const retried = [machine, scratch, attachment];
-    const own = { record, directory, attachment, machine, retried };
-    return { ...own, ...opened, running: running.move(), kept: kept.move() };
+    const own = { ...opened(guest), attachment, images, retried };
+    return { ...own, running: running.move(), kept: kept.move() };
   } catch (error) {
     throw await explain(error, machine, alive, signal);
   }
@@ -198,38 +208,16 @@ async function startMachine(
   return await driver.start({ ...rest, memoryMiB, vcpus, hostLimits, from: 'boot' }, signal);
 }
 
-interface Greeting {
-  readonly movingIn: MovingIn<unknown> | undefined;
-  /** Called when it is done. */
-  readonly greeted: (guest: Link) => void;
-}
-
-/** Until it has been greeted and its scratch disk is mounted. */
-async function openGuest(
-  plan: Plan,
+async function mountScratch(
+  { phases }: Plan,
   machine: Machine,
-  running: AsyncDisposableStack,
-  { movingIn, greeted }: Greeting,
+  answered: Promise<Link>,
   signal: AbortSignal,
-): Promise<Link> {
-  const { phases } = plan;
-  const answered = Promise.withResolvers<Link>();
-  const [guest] = await together(signal, [
-    async (both) => {
-      const link = running.use(await phases.time('agent answered', connectLink(plan, machine, both)));
-      answered.resolve(link);
-      await movingIn?.greet(link, both);
-      greeted(link);
-      return link;
-    },
-    async (both) => {
-      await phases.time('scratch disk plugged', machine.attachDisk(scratchDisk, both));
-      const link = await untilAborted(answered.promise, both);
-      const scratchSpec = { serial: scratchSerial, fileSystem: 'ext4', readOnly: false, hasQuotas: true } as const;
-      phases.add('scratch disk', (await link.call('attachDisk', scratchSpec, both)).phases);
-    },
-  ]);
-  return guest;
+): Promise<void> {
+  await phases.time('scratch disk plugged', machine.attachDisk(scratchDisk, signal));
+  const guest = await untilAborted(answered, signal);
+  const scratchSpec = { serial: scratchSerial, fileSystem: 'ext4', readOnly: false, hasQuotas: true } as const;
+  phases.add('scratch disk', (await guest.call('attachDisk', scratchSpec, signal)).phases);
 }
 
 /** Aborts with the caller, and when the machine dies: nobody waits for an agent that cannot answer any more. */

@@ -78,7 +78,7 @@ export async function startSandbox(
   const { machine } = prepared;
   const alive = whileAlive(machine, signal);
   try {
-    const imageDisks = prepared.furniture ?? (await giveToPod(plan, prepared, alive));
+    const imageDisks = prepared.images ?? (await giveToPod(plan, prepared, alive));
     const network = await prepared.attachment.connect(alive); // done already
     const kubelet = running.use(kubeletMode(plan, prepared));
     const mounts = running.use(containerMounts(plan, prepared, { imageDisks, kubelet, claims }));
@@ -113,20 +113,10 @@ function planStart(spec: SandboxSpec, context: StartContext): Plan {
 function movingIn(plan: Plan): MovingIn<ImageDisks> {
   return {
     greet: (guest, signal) => greet(plan, guest, signal),
+    plugImages: (opened, signal) => plugImages(plan, opened, signal),
+    makeVolumes: (opened, signal) => plan.phases.time('volumes made', makeVolumes(plan, opened, signal)),
     connect: (guest, network, signal) => connect(plan, guest, network, signal),
-    furnish: (opened, signal) => furnish(plan, opened, signal),
   };
-}
-
-async function furnish(plan: Plan, opened: OpenedMachine, signal: AbortSignal): Promise<ImageDisks> {
-  const { machine, guest, directory, running } = opened;
-  const imageDisks = running.use(createImageDisks(machine, guest, directory.machinePath));
-  const volumeDisks = running.use(volumeDisksOf(plan, opened));
-  await together(signal, [
-    (both) => plan.phases.time('volumes made', makeVolumes(plan, guest, volumeDisks, both)),
-    (both) => plugImages(plan, imageDisks, both),
-  ]);
-  return imageDisks;
 }
 
 /** A machine that waited becomes the pod's: on record, on the network, and in the guest. */
@@ -141,10 +131,11 @@ async function giveToPod(
   const named = { ...record, namespace: spec.namespace, name: spec.name, podUid: spec.uid };
   const greeted = Promise.withResolvers<void>();
   const [imageDisks] = await together(signal, [
+    (both) => plugImages(plan, spare, both),
     async (both) => {
       await greet(plan, guest, both);
       greeted.resolve();
-      return await furnish(plan, spare, both);
+      await phases.time('volumes made', makeVolumes(plan, spare, both));
     },
     () => writeRecord(directory.path, named),
     () => limitOnHost(machine, spec.resources, context.limits.size),
@@ -158,7 +149,12 @@ async function giveToPod(
 }
 
 /** Ahead of the containers, which wait for it no longer then. What fails here fails again, and is told, for them. */
-async function plugImages({ spec, context, phases }: Plan, disks: ImageDisks, signal: AbortSignal): Promise<void> {
+async function plugImages(
+  { spec, context, phases }: Plan,
+  { machine, guest, directory, running }: OpenedMachine,
+  signal: AbortSignal,
+): Promise<ImageDisks> {
+  const disks = running.use(createImageDisks(machine, guest, directory.machinePath));
   for (const reference of spec.images) {
     try {
       await disks.attach(await context.parts.images.hold(reference, 'Never', signal), phases, signal);
@@ -167,6 +163,7 @@ async function plugImages({ spec, context, phases }: Plan, disks: ImageDisks, si
       context.surroundings.log.debug('image not plugged ahead', { image: reference, why: messageOf(error) });
     }
   }
+  return disks;
 }
 
 async function greet({ spec, context, phases }: Plan, guest: Link, signal: AbortSignal): Promise<void> {
@@ -215,7 +212,10 @@ function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<ConfigureParam
   return { uids: [...uids], gids: [...gids] };
 }
 
-async function makeVolumes({ spec, order }: Plan, guest: Link, disks: VolumeDisks, signal: AbortSignal): Promise<void> {
+async function makeVolumes(plan: Plan, opened: OpenedMachine, signal: AbortSignal): Promise<void> {
+  const { spec, order } = plan;
+  const { guest, running } = opened;
+  const disks = running.use(volumeDisksOf(plan, opened));
   for (const volume of spec.volumes) {
     const { name, kind } = volume;
     const room = roomOfOwn(volume, order.size);
