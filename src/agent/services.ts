@@ -69,7 +69,7 @@ class Services {
     this.#guest = guest;
     const children = new Children(engine);
     this.#views = new MappedViews(engine);
-    this.#disks = new Disks(engine, this.#views);
+    this.#disks = new Disks(engine, this.#views, children);
     this.#drivers = new Drivers({ engine, loadModule: guest.loadModule, warn: (text) => this.warn(text) });
     this.#nic = new Nic(engine);
     this.#shares = new Shares({

@@ -68,6 +68,9 @@ bool processes_start(void);
 bool reap(JSContext *ctx);
 int pause_main(void);
 
+/* kernel.c: a process that mounts may have ended. */
+void aside_ended(pid_t pid);
+
 /* shares.c */
 int pump_main(void);
 int look_main(int argc, char **argv);

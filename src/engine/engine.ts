@@ -207,6 +207,8 @@ export const descriptorPath = (fd: number): string => `/proc/self/fd/${fd}`;
 export interface Mounts {
   /** `flags` from `mountFlags` of `constants.ts`. `type` and `data` may be empty. */
   mount(source: string, target: string, type: string, flags: number, data: string): void;
+  /** The same by a process of its own, whose exit code is the errno; 0 instead of its pid: this one cannot be. */
+  mountAside(source: string, target: string, type: string, flags: number, data: string): number;
   /** `flags` from `unmountFlags`. */
   unmount(target: string, flags: number): void;
   /** Grows a mounted ext4 to so many bytes of its device, while it is in use. Less than it has is no error. */

@@ -350,6 +350,7 @@ bool reap(JSContext *ctx)
         int status;
         pid_t pid = wait4(-1, &status, WNOHANG, &usage);
         if (pid <= 0) return pid < 0 && errno == EINTR;
+        aside_ended(pid);
         if (JS_IsUndefined(on_exit_handler)) continue;
         JSValue ended = JS_NewObject(ctx);
         bool ok = !JS_IsException(ended) && give_int(ctx, ended, "pid", pid) &&

@@ -2,9 +2,11 @@ import { PodvmError } from '#base/errors.ts';
 import type { Params } from '#wire/messages.ts';
 import { mountFlags, open } from '#engine/constants.ts';
 import { codeOf, type Clock, type Descriptors, type Files, type Mounts, type Text } from '#engine/engine.ts';
+import type { Children } from '../container/children.ts';
 import type { MappedViews } from './mapped-views.ts';
 
 type Parts = Clock & Descriptors & Files & Mounts & Pick<Text, 'decodeUtf8'> & { sync(): void };
+type Waiting = Pick<Children, 'wait'>;
 type FileSystem = 'erofs' | 'ext4' | 'none';
 
 interface Disk {
@@ -28,11 +30,13 @@ const superblock = { offset: 1024, magicOffset: 56, magic: 0xef53 } as const;
 export class Disks {
   readonly #parts: Parts;
   readonly #views: MappedViews;
+  readonly #children: Waiting;
   readonly #disks = new Map<string, Disk>();
 
-  constructor(parts: Parts, views: MappedViews) {
+  constructor(parts: Parts, views: MappedViews, children: Waiting) {
     this.#parts = parts;
     this.#views = views;
+    this.#children = children;
   }
 
   /** Where the disk is mounted. Errors: `notFound`. */
@@ -87,9 +91,12 @@ export class Disks {
     const target = `${disksRoot}/${serial}`;
     this.#parts.makeDirectories(target, 0o700);
     const flags = (readOnly ? mountFlags.readOnly : mountFlags.noAccessTime) | mountFlags.noDevices;
-    await this.#settled(serial, () => {
+    const mount = [device, target, fileSystem, flags, hasQuotas === true ? 'prjquota' : ''] as const;
+    await this.#settled(serial, async () => {
+      const pid = this.#parts.mountAside(...mount);
+      if (pid > 0 && (await this.#children.wait(pid)).code === 0) return;
       try {
-        this.#parts.mount(device, target, fileSystem, flags, hasQuotas === true ? 'prjquota' : '');
+        this.#parts.mount(...mount); // once more, for the error
       } catch (error) {
         if (codeOf(error) !== 'EINVAL' || fileSystem !== 'ext4' || this.#isExt4(device)) throw error;
         throw new PodvmError('failedPrecondition', `Cannot mount disk ${serial}: it holds no ext4 file system`);
@@ -98,11 +105,11 @@ export class Disks {
   }
 
   /** The kernel shows a disk before it can be opened: until it has read its size, that gives ENXIO. */
-  async #settled(serial: string, use: () => void): Promise<void> {
+  async #settled(serial: string, use: () => void | Promise<void>): Promise<void> {
     const giveUpMs = this.#parts.monotonicMs() + deadlineMs;
     while (true) {
       try {
-        use();
+        await use();
         return;
       } catch (cause) {
         if (cause instanceof PodvmError) throw cause;
