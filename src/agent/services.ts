@@ -71,7 +71,7 @@ class Services {
     this.#views = new MappedViews(engine);
     this.#disks = new Disks(engine, this.#views, children);
     this.#drivers = new Drivers({ engine, loadModule: guest.loadModule, warn: (text) => this.warn(text) });
-    this.#nic = new Nic(engine);
+    this.#nic = new Nic(engine, children);
     this.#shares = new Shares({
       engine,
       children,
@@ -191,7 +191,6 @@ class Services {
       this.#engine.writeFile('/etc/machine-id', `${params.machineId}\n`);
     });
     if (params.sctp === true) steps.take('sctp', () => this.#drivers.load('sctp')); // before its sysctls
-    steps.take('cgroup', () => this.#cgroups.makePod(params.resources));
     this.#drivers.use(params.kernelModules ?? 'open');
     this.#containers.configure({
       hostname: params.hostname,
@@ -201,18 +200,23 @@ class Services {
     return { phases: steps.taken };
   }
 
-  #connect({ etcHosts: hosts, resolvConf, network, sysctls }: Params<'connect'>): Result<'connect'> {
+  async #connect({ etcHosts, resolvConf, network, sysctls, resources }: Params<'connect'>): Promise<Result<'connect'>> {
     if (!this.#isConfigured || !this.#containers.isEmpty) {
       throw new PodvmError('failedPrecondition', 'Cannot connect the guest: it is not configured, or has containers');
     }
     const steps = new Steps(this.#engine);
-    steps.take('hosts', () => {
-      const files = { hosts, hostname: this.#hostname, resolvConf };
-      for (const file of writeEtcFiles(this.#engine, files)) this.#users?.own(file);
-    });
-    steps.take('network', () => {
-      if (network !== null) this.#nic.configure(network);
-    });
+    const connecting = network === null ? undefined : steps.wait('network', this.#nic.configure(network));
+    const settled = Promise.allSettled([connecting]); // the NIC is nobody else's meanwhile, whatever fails here
+    try {
+      steps.take('hosts', () => {
+        const files = { hosts: etcHosts, hostname: this.#hostname, resolvConf };
+        for (const file of writeEtcFiles(this.#engine, files)) this.#users?.own(file);
+      });
+      steps.take('cgroup', () => this.#cgroups.makePod(resources));
+    } finally {
+      await settled;
+    }
+    await connecting;
     steps.take('sysctls', () => {
       for (const [name, value] of Object.entries(sysctls)) this.#setSysctl(name, value);
     });
@@ -289,6 +293,12 @@ class Steps {
   take(name: string, work: () => void): void {
     const startedMs = this.#clock.monotonicMs();
     work();
+    this.taken.push({ name, ms: this.#clock.monotonicMs() - startedMs });
+  }
+
+  async wait(name: string, work: Promise<void>): Promise<void> {
+    const startedMs = this.#clock.monotonicMs();
+    await work;
     this.taken.push({ name, ms: this.#clock.monotonicMs() - startedMs });
   }
 }

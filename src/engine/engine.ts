@@ -305,6 +305,11 @@ export interface Sockets {
   shutdownWrite(fd: number): void;
   /** A non-blocking netlink socket; `read` and `write` are its messages. `groups` is the multicast mask. */
   openNetlink(family: 'route' | 'kobjectUevent', groups: number): number;
+  /**
+   * Sends requests, one after another and each with its answer awaited, by a process of its own; its exit code is the errno
+   * of the first that fails. `requests`: aligned messages. 0 instead of its pid: this one cannot be.
+   */
+  netlinkAside(fd: number, requests: Uint8Array): number;
   interfaceIndex(name: string): number;
   setWindowSize(fd: number, columns: number, rows: number): void;
   /** A new pseudo-terminal: both ends; `master` is non-blocking. */

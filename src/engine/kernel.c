@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/module.h>
+#include <linux/netlink.h>
 #include <linux/random.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,16 +74,35 @@ static CALL(mount_path)
 }
 
 /*
- * Mounting by a process that shares our memory (and so needs none) and makes these two system calls: a disk that hangs does
- * not hang us, and the machine's other processor does the work. Without the C library, whose errno is ours as well.
+ * What may take long is done by a process that shares our memory (and so needs none) and makes a few system calls: a disk
+ * that hangs does not hang us, and the machine's other processor does the work. Without the C library, whose errno is ours
+ * as well. Its exit code is the errno.
  */
+enum { aside_bytes = 4096, aside_stack_bytes = 8192 };
+
 struct aside {
     pid_t pid; /* 0: free */
-    char texts[4][128];
+    int fd;
     unsigned long flags;
-    uint8_t stack[4096] __attribute__((aligned(16)));
+    size_t length;
+    const char *texts[4];
+    uint8_t bytes[aside_bytes] __attribute__((aligned(16)));
+    uint8_t stack[aside_stack_bytes] __attribute__((aligned(16)));
 };
 static struct aside asides[4];
+
+static struct aside *free_aside(void)
+{
+    for (int i = 0; i < COUNT(asides); i++)
+        if (asides[i].pid == 0) return &asides[i];
+    return NULL;
+}
+
+void aside_ended(pid_t pid)
+{
+    for (int i = 0; i < COUNT(asides); i++)
+        if (asides[i].pid == pid) asides[i].pid = 0;
+}
 
 static long call_kernel(long number, long a, long b, long c, long d, long e)
 {
@@ -96,47 +116,98 @@ static long call_kernel(long number, long a, long b, long c, long d, long e)
     return result;
 }
 
-static int mount_and_exit(void *argument)
+static int end_aside(long error)
 {
-    const struct aside *aside = argument;
-    long data = aside->texts[3][0] ? (long)aside->texts[3] : 0;
-    long error = -call_kernel(SYS_mount, (long)aside->texts[0], (long)aside->texts[1], (long)aside->texts[2], (long)aside->flags, data);
-
     call_kernel(SYS_exit, error, 0, 0, 0, 0);
     return 0; /* never */
 }
 
-/* The process whose exit code will be the errno; 0: there are too many, or a text is too long for one. */
-static CALL(mount_aside)
+static JSValue start_aside(JSContext *ctx, struct aside *aside, int (*work)(void *))
 {
-    CALL_START;
-    static const int at[4] = {0, 1, 2, 4};
-    struct aside *aside = NULL;
-    int64_t flags;
+    pid_t pid = clone(work, aside->stack + sizeof aside->stack, CLONE_VM | CLONE_FS | CLONE_FILES | SIGCHLD, aside);
 
-    if (!take_int(ctx, argv[3], 0, UINT32_MAX, &flags)) return JS_EXCEPTION;
-    for (int i = 0; i < COUNT(asides) && !aside; i++)
-        if (asides[i].pid == 0) aside = &asides[i];
-    if (!aside) return JS_NewInt32(ctx, 0);
-    for (int i = 0; i < 4; i++) {
-        const char *text = take_text(ctx, argv[at[i]]);
-        if (!text) return JS_EXCEPTION;
-        bool fits = strlen(text) < sizeof aside->texts[i];
-        if (fits) strcpy(aside->texts[i], text);
-        JS_FreeCString(ctx, text);
-        if (!fits) return JS_NewInt32(ctx, 0);
-    }
-    aside->flags = (unsigned long)flags;
-    pid_t pid = clone(mount_and_exit, aside->stack + sizeof aside->stack, CLONE_VM | CLONE_FS | CLONE_FILES | SIGCHLD, aside);
     if (pid < 0) return throw_errno(ctx, errno, "start a process", NULL);
     aside->pid = pid;
     return JS_NewInt32(ctx, pid);
 }
 
-void aside_ended(pid_t pid)
+static int mount_aside_main(void *argument)
 {
-    for (int i = 0; i < COUNT(asides); i++)
-        if (asides[i].pid == pid) asides[i].pid = 0;
+    const struct aside *aside = argument;
+    const char *const *texts = aside->texts;
+
+    return end_aside(-call_kernel(SYS_mount, (long)texts[0], (long)texts[1], (long)texts[2], (long)aside->flags, (long)texts[3]));
+}
+
+static CALL(mount_aside)
+{
+    CALL_START;
+    static const int at[4] = {0, 1, 2, 4};
+    struct aside *aside = free_aside();
+    size_t used = 0;
+    int64_t flags;
+
+    if (!take_int(ctx, argv[3], 0, UINT32_MAX, &flags)) return JS_EXCEPTION;
+    if (!aside) return JS_NewInt32(ctx, 0);
+    for (int i = 0; i < 4; i++) {
+        const char *text = take_text(ctx, argv[at[i]]);
+        if (!text) return JS_EXCEPTION;
+        size_t size = strlen(text) + 1;
+        bool fits = size <= sizeof aside->bytes - used;
+        if (fits) aside->texts[i] = memcpy(aside->bytes + used, text, size);
+        used += size;
+        JS_FreeCString(ctx, text);
+        if (!fits) return JS_NewInt32(ctx, 0);
+    }
+    aside->flags = (unsigned long)flags;
+    return start_aside(ctx, aside, mount_aside_main);
+}
+
+/* Each request is answered before its write returns (rtnetlink); the first error ends it. */
+static int netlink_aside_main(void *argument)
+{
+    const struct aside *aside = argument;
+    struct {
+        struct nlmsghdr header;
+        struct nlmsgerr error;
+        uint8_t rest[1024];
+    } answer;
+
+    for (size_t at = 0; at < aside->length;) {
+        const struct nlmsghdr *request = (const void *)(aside->bytes + at);
+        long result = call_kernel(SYS_write, aside->fd, (long)request, request->nlmsg_len, 0, 0);
+        if (result >= 0) result = call_kernel(SYS_read, aside->fd, (long)&answer, sizeof answer, 0, 0);
+        if (result < 0) return end_aside(-result);
+        if (answer.header.nlmsg_type != NLMSG_ERROR) return end_aside(EPROTO);
+        if (answer.error.error != 0) return end_aside(-answer.error.error);
+        at += NLMSG_ALIGN(request->nlmsg_len);
+    }
+    return end_aside(0);
+}
+
+/* Requests in a row, each aligned, on a blocking socket that is to stay open as long. */
+static CALL(netlink_aside)
+{
+    CALL_START;
+    struct aside *aside = free_aside();
+    uint8_t *bytes;
+    size_t length;
+    int fd;
+
+    if (!take_fd(ctx, argv[0], &fd) || !take_bytes(ctx, argv[1], &bytes, &length)) return JS_EXCEPTION;
+    if (!aside || length > sizeof aside->bytes) return JS_NewInt32(ctx, 0);
+    for (size_t at = 0; at < length;) {
+        struct nlmsghdr header;
+        if (length - at < sizeof header) return throw_errno(ctx, EINVAL, "take netlink requests", NULL);
+        memcpy(&header, bytes + at, sizeof header);
+        if (header.nlmsg_len < sizeof header || NLMSG_ALIGN(header.nlmsg_len) > length - at)
+            return throw_errno(ctx, EINVAL, "take netlink requests", NULL);
+        at += NLMSG_ALIGN(header.nlmsg_len);
+    }
+    memcpy(aside->bytes, bytes, length);
+    aside->length = length;
+    aside->fd = fd;
+    return start_aside(ctx, aside, netlink_aside_main);
 }
 
 static CALL(unmount)
@@ -327,6 +398,7 @@ const JSCFunctionListEntry kernel_calls[] = {
     JS_CFUNC_DEF("setRealtimeMs", 1, set_realtime_ms),
     JS_CFUNC_DEF("mount", 5, mount_path),
     JS_CFUNC_DEF("mountAside", 5, mount_aside),
+    JS_CFUNC_DEF("netlinkAside", 2, netlink_aside),
     JS_CFUNC_DEF("unmount", 2, unmount),
     JS_CFUNC_DEF("growExt4", 2, grow_ext4),
     JS_CFUNC_DEF("pivotRoot", 2, pivot_root),

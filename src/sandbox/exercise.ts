@@ -71,7 +71,6 @@ function configuration(surroundings: PrepareContext['surroundings']): ConfigureP
     entropy: Buffer.from(surroundings.randomBytes(64)).toString('base64'),
     machineId: Buffer.from(surroundings.randomBytes(16)).toString('hex'),
     sharePidNamespace: false,
-    resources: {},
   };
 }
 
@@ -89,6 +88,7 @@ function connection(mac: string | undefined): ConnectParams {
     resolvConf: '',
     sysctls: {},
     network: mac === undefined ? null : { interfaces: interfaces(mac), routes },
+    resources: {},
   };
 }
 

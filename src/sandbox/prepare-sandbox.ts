@@ -87,6 +87,40 @@ export async function prepareSandbox<Images>(
     async (both) => running.use(await phases.time('network prepared', prepareNetwork(plan, both))),
     async (both) => running.use(await phases.time('scratch disk made', makeScratch(plan, directory, both))),
   ]);
+  const connected = Promise.withResolvers<GuestNetwork>();
+  const made = { directory, running, from, attachment, connected: connected.promise };
+  const [{ opened, images }] = await together(signal, [
+    (both) => openMachine(plan, made, movingIn, both),
+    async (both) => {
+      if (movingIn === undefined) return;
+      connected.resolve(await phases.time('network connected', attachment.connect(both)));
+    },
+  ]);
+  const retried = [opened.machine, scratch, attachment];
+  return { ...opened, attachment, images, retried, running: running.move(), kept: kept.move() };
+}
+
+interface Made {
+  readonly directory: SandboxDirectory;
+  readonly running: AsyncDisposableStack;
+  readonly from: 'restore' | 'boot';
+  readonly attachment: Attachment;
+  readonly connected: Promise<GuestNetwork>;
+}
+
+interface Opened<Images> {
+  readonly opened: OpenedMachine;
+  readonly images: Images | undefined;
+}
+
+/** Starts the machine and has its pod move in. */
+async function openMachine<Images>(
+  plan: Plan,
+  { directory, running, from, attachment, connected }: Made,
+  movingIn: MovingIn<Images> | undefined,
+  signal: AbortSignal,
+): Promise<Opened<Images>> {
+  const { phases } = plan;
   const machine = running.use(
     await phases.time('machine started', startMachine(plan, directory, attachment, from, signal)),
   );
@@ -96,7 +130,7 @@ export async function prepareSandbox<Images>(
     const record = { ...plan.record, machine: machine.record };
     await writeRecord(directory.path, record);
     const [answered, greeted] = [Promise.withResolvers<Link>(), Promise.withResolvers<Link>()];
-    const opened = (guest: Link): OpenedMachine => ({ record, directory, machine, guest, running });
+    const openedBy = (guest: Link): OpenedMachine => ({ record, directory, machine, guest, running });
     const [guest, images] = await together(alive, [
       async (both) => {
         const link = running.use(await phases.time('agent answered', connectLink(plan, machine, both)));
@@ -105,20 +139,17 @@ export async function prepareSandbox<Images>(
         greeted.resolve(link);
         return link;
       },
-      async (both) => movingIn?.plugImages(opened(await untilAborted(answered.promise, both)), both),
+      async (both) => movingIn?.plugImages(openedBy(await untilAborted(answered.promise, both)), both),
       async (both) => {
         await mountScratch(plan, machine, answered.promise, both);
-        await movingIn?.makeVolumes(opened(await untilAborted(greeted.promise, both)), both);
+        await movingIn?.makeVolumes(openedBy(await untilAborted(greeted.promise, both)), both);
       },
       async (both) => {
-        if (movingIn === undefined) return;
-        const network = await phases.time('network connected', attachment.connect(both));
-        await movingIn.connect(await untilAborted(greeted.promise, both), network, both);
+        const link = await untilAborted(greeted.promise, both);
+        if (movingIn !== undefined) await movingIn.connect(link, await untilAborted(connected, both), both);
       },
     ]);
-    const retried = [machine, scratch, attachment];
-    const own = { ...opened(guest), attachment, images, retried };
-    return { ...own, running: running.move(), kept: kept.move() };
+    return { opened: openedBy(guest), images };
   } catch (error) {
     throw await explain(error, machine, alive, signal);
   }

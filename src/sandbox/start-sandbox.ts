@@ -179,7 +179,6 @@ async function greet({ spec, context, phases }: Plan, guest: Link, signal: Abort
       kernelModules: kernelModulesOf(spec),
       ...(spec.sctp ? { sctp: true } : {}),
       ...(spec.userNamespace === undefined ? {} : { userNamespace: guestUsersOf(spec.userNamespace) }),
-      resources: cgroupResourcesOf(spec.resources),
     },
     signal,
   );
@@ -201,6 +200,7 @@ async function connect({ spec, phases }: Plan, guest: Link, network: GuestNetwor
               interfaces: network.interfaces.map((each) => ({ ...each, addresses: [...each.addresses] })),
               routes: network.routes.map((route) => ({ ...route })),
             },
+      resources: cgroupResourcesOf(spec.resources),
     },
     signal,
   );

@@ -91,8 +91,6 @@ const configure = v.object({
   sctp: v.optional(v.boolean()),
   /** Users of the pod's own; absent: they are the guest's. It stays: `configure` is refused after it. */
   userNamespace: v.optional(userNamespace),
-  /** Limits of the whole pod. */
-  resources,
 });
 
 const connect = v.object({
@@ -103,6 +101,8 @@ const connect = v.object({
   sysctls: textTable,
   /** `null`: loopback only. */
   network: v.nullable(network),
+  /** Limits of the whole pod. */
+  resources,
 });
 
 const createVolume = v.object({
@@ -241,7 +241,7 @@ export const paramSchemas = {
    * configured again for its pod: as long as it has no container, what came later counts, else `failedPrecondition`.
    */
   configure,
-  /** Gives a guest that is configured its network. Again: as `configure`. */
+  /** Gives a guest that is configured its network and its limits. Again: as `configure`. */
   connect,
   /** Waits (up to 10 s) for the SCSI disk with that serial, and mounts it, unless the file system is `none`. */
   attachDisk: v.object({

@@ -2,7 +2,17 @@ import { PodvmError } from '#base/errors.ts';
 import type { NetworkConfig } from '#wire/messages.ts';
 import type { Files } from '#engine/engine.ts';
 import { parseAddress, parsePrefix } from './ip-address.ts';
-import { createFlags, message, type NetlinkParts, requestNetlink, u32 } from './rtnetlink.ts';
+import type { Children } from '../container/children.ts';
+import {
+  createFlags,
+  message,
+  requestNetlink,
+  requestNetlinkAside,
+  u32,
+  type Attribute,
+  type NetlinkParts,
+  type NetlinkRequest,
+} from './rtnetlink.ts';
 
 type Parts = NetlinkParts & Pick<Files, 'list'>;
 
@@ -15,25 +25,34 @@ const onLinkFlag = 4; // RTNH_F_ONLINK: a gateway outside the interface's own su
 /** The machine's one NIC. */
 export class Nic {
   readonly #parts: Parts;
+  readonly #children: Pick<Children, 'wait'>;
   #last: NetworkConfig | undefined;
   /** Its name, once it is known: /sys shows the NICs of the namespace it was mounted in, and no others. */
   #name: string | undefined;
 
-  constructor(parts: Parts) {
+  constructor(parts: Parts, children: Pick<Children, 'wait'>) {
     this.#parts = parts;
+    this.#children = children;
   }
 
-  /** Gives it what the host's network says, and nothing of what an earlier call gave. Errors: as `configureNetwork`. */
-  configure(network: NetworkConfig): void {
+  /**
+   * Gives it what the host's network says, and nothing of what an earlier call gave.
+   * Errors: `unsupported`, `invalid`, `failedPrecondition`.
+   */
+  async configure(network: NetworkConfig): Promise<void> {
+    const [wanted, ...more] = network.interfaces;
+    const index = (name: string) => this.#parts.interfaceIndex(name);
     const [last] = this.#last?.interfaces ?? [];
-    if (last !== undefined) {
-      const index = this.#parts.interfaceIndex(last.name);
-      for (const address of last.addresses) changeAddress(this.#parts, message.deleteAddress, index, address);
-      setLink(this.#parts, index, 0, []); // routes go with address and link
-    }
+    if (last !== undefined) requestNetlink(this.#parts, withdrawn(index(last.name), last.addresses));
     this.#last = network;
-    configureNetwork(this.#parts, network, this.#find());
-    this.#name = network.interfaces[0]?.name ?? this.#name;
+    if (more.length > 0) throw new PodvmError('unsupported', 'Cannot configure the network: a machine has one NIC');
+    const nic = this.#find();
+    if (wanted !== undefined && nic === undefined) {
+      throw new PodvmError('failedPrecondition', 'Cannot configure the network: there is no NIC');
+    }
+    const given = wanted === undefined || nic === undefined ? [] : configured(index(nic), nic, wanted, network.routes);
+    await requestNetlinkAside(this.#parts, this.#children, given);
+    this.#name = wanted?.name ?? this.#name;
   }
 
   /** Hands it to the network namespace of a process, where it has neither address nor route. Nothing without a NIC. */
@@ -42,7 +61,7 @@ export class Nic {
     this.#last = undefined;
     if (this.#name === undefined) return;
     const index = this.#parts.interfaceIndex(this.#name);
-    setLink(this.#parts, index, 0, [{ type: 19, value: u32(pid) }]); // IFLA_NET_NS_PID
+    requestNetlink(this.#parts, [setLink(index, 0, [{ type: 19, value: u32(pid) }])]); // IFLA_NET_NS_PID
   }
 
   #find(): string | undefined {
@@ -50,54 +69,64 @@ export class Nic {
   }
 }
 
-/** Errors: `unsupported`, `invalid`, `failedPrecondition`. */
-function configureNetwork(parts: Parts, network: NetworkConfig, nic: string | undefined): void {
-  const [wanted, ...more] = network.interfaces;
-  if (wanted === undefined) return;
-  if (more.length > 0) throw new PodvmError('unsupported', 'Cannot configure the network: a machine has one NIC');
-  if (nic === undefined) throw new PodvmError('failedPrecondition', 'Cannot configure the network: there is no NIC');
-  const index = parts.interfaceIndex(nic);
-
-  // The kernel takes flags last (do_setlink): a NIC that is up keeps its name.
-  setLink(parts, index, interfaceUp, [
-    { type: 1, value: new Uint8Array(wanted.mac.split(':').map((byte) => Number.parseInt(byte, 16))) }, // IFLA_ADDRESS
-    { type: 4, value: u32(wanted.mtu) }, // IFLA_MTU
-    ...(nic === wanted.name ? [] : [{ type: 3, value: zeroTerminated(wanted.name) }]), // IFLA_IFNAME
-  ]);
-  for (const address of wanted.addresses) changeAddress(parts, message.newAddress, index, address);
-  for (const route of network.routes) addRoute(parts, index, route.destination, route.gateway);
+/** Routes go with address and link. */
+function withdrawn(index: number, addresses: readonly string[]): NetlinkRequest[] {
+  return [...addresses.map((address) => changeAddress(message.deleteAddress, index, address)), setLink(index, 0, [])];
 }
 
-function setLink(parts: Parts, index: number, flags: number, attributes: { type: number; value: Uint8Array }[]): void {
+function configured(
+  index: number,
+  nic: string,
+  wanted: NetworkConfig['interfaces'][number],
+  routes: NetworkConfig['routes'],
+): NetlinkRequest[] {
+  return [
+    // The kernel takes flags last (do_setlink): a NIC that is up keeps its name.
+    setLink(index, interfaceUp, [
+      { type: 1, value: new Uint8Array(wanted.mac.split(':').map((byte) => Number.parseInt(byte, 16))) }, // IFLA_ADDRESS
+      { type: 4, value: u32(wanted.mtu) }, // IFLA_MTU
+      ...(nic === wanted.name ? [] : [{ type: 3, value: zeroTerminated(wanted.name) }]), // IFLA_IFNAME
+    ]),
+    ...wanted.addresses.map((address) => changeAddress(message.newAddress, index, address)),
+    ...routes.map(({ destination, gateway }) => addRoute(index, destination, gateway)),
+  ];
+}
+
+function setLink(index: number, flags: number, attributes: readonly Attribute[]): NetlinkRequest {
   const body = new DataView(new ArrayBuffer(16)); // ifinfomsg
   body.setInt32(4, index, true);
   body.setUint32(8, flags, true);
   body.setUint32(12, flags, true);
-  requestNetlink(parts, 'set up the NIC', message.newLink, 0, new Uint8Array(body.buffer), attributes);
+  return {
+    what: 'set up the NIC',
+    type: message.newLink,
+    flags: 0,
+    body: new Uint8Array(body.buffer),
+    attributes,
+  };
 }
 
-function changeAddress(parts: Parts, type: number, index: number, text: string): void {
+function changeAddress(type: number, index: number, text: string): NetlinkRequest {
   const { bytes, length } = parsePrefix(text);
   const body = new DataView(new ArrayBuffer(8)); // ifaddrmsg
   body.setUint8(0, familyOf(bytes));
   body.setUint8(1, length);
   body.setUint8(2, bytes.length === 16 ? noDuplicateDetection : 0);
   body.setUint32(4, index, true);
-  const attributes = [
-    { type: 2, value: bytes }, // IFA_LOCAL
-    { type: 1, value: bytes }, // IFA_ADDRESS
-  ];
-  requestNetlink(
-    parts,
-    `${type === message.newAddress ? 'add' : 'remove'} address ${text}`,
+  const isNew = type === message.newAddress;
+  return {
+    what: `${isNew ? 'add' : 'remove'} address ${text}`,
     type,
-    type === message.newAddress ? createFlags : 0,
-    new Uint8Array(body.buffer),
-    attributes,
-  );
+    flags: isNew ? createFlags : 0,
+    body: new Uint8Array(body.buffer),
+    attributes: [
+      { type: 2, value: bytes }, // IFA_LOCAL
+      { type: 1, value: bytes }, // IFA_ADDRESS
+    ],
+  };
 }
 
-function addRoute(parts: Parts, index: number, destination: string, gateway: string | undefined): void {
+function addRoute(index: number, destination: string, gateway: string | undefined): NetlinkRequest {
   const { bytes, length } = parsePrefix(destination);
   const via = gateway === undefined ? undefined : parseAddress(gateway);
   const body = new DataView(new ArrayBuffer(12)); // rtmsg
@@ -108,19 +137,17 @@ function addRoute(parts: Parts, index: number, destination: string, gateway: str
   body.setUint8(6, via === undefined ? scopeLink : scopeUniverse);
   body.setUint8(7, 1); // RTN_UNICAST
   body.setUint32(8, via === undefined ? 0 : onLinkFlag, true);
-  const attributes = [
-    ...(length === 0 ? [] : [{ type: 1, value: bytes }]), // RTA_DST
-    { type: 4, value: u32(index) }, // RTA_OIF
-    ...(via === undefined ? [] : [{ type: 5, value: via }]), // RTA_GATEWAY
-  ];
-  requestNetlink(
-    parts,
-    `add route ${destination}`,
-    message.newRoute,
-    createFlags,
-    new Uint8Array(body.buffer),
-    attributes,
-  );
+  return {
+    what: `add route ${destination}`,
+    type: message.newRoute,
+    flags: createFlags,
+    body: new Uint8Array(body.buffer),
+    attributes: [
+      ...(length === 0 ? [] : [{ type: 1, value: bytes }]), // RTA_DST
+      { type: 4, value: u32(index) }, // RTA_OIF
+      ...(via === undefined ? [] : [{ type: 5, value: via }]), // RTA_GATEWAY
+    ],
+  };
 }
 
 const familyOf = (bytes: Uint8Array): number => (bytes.length === 4 ? familyIpv4 : familyIpv6);

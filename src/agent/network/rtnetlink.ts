@@ -1,7 +1,8 @@
 import { PodvmError } from '#base/errors.ts';
 import { again, type Descriptors, type Sockets } from '#engine/engine.ts';
+import type { Children } from '../container/children.ts';
 
-export type NetlinkParts = Pick<Sockets, 'openNetlink' | 'interfaceIndex'> &
+export type NetlinkParts = Pick<Sockets, 'openNetlink' | 'netlinkAside' | 'interfaceIndex'> &
   Pick<Descriptors, 'read' | 'write' | 'close'>;
 
 // netlink(7), rtnetlink(7)
@@ -23,30 +24,63 @@ export const u32 = (value: number): Uint8Array => {
   return bytes;
 };
 
-/** One request, answered before this returns. Errors: `failedPrecondition` with the kernel's errno. */
-export function requestNetlink(
-  parts: NetlinkParts,
-  what: string,
-  type: number,
-  flags: number,
-  body: Uint8Array,
-  attributes: readonly Attribute[],
-): void {
+export interface NetlinkRequest {
+  /** For an error: `add route 10.0.0.0/8`. */
+  readonly what: string;
+  readonly type: number;
+  readonly flags: number;
+  readonly body: Uint8Array;
+  readonly attributes: readonly Attribute[];
+}
+
+/** One after another, answered before this returns. Errors: `failedPrecondition` with the kernel's errno. */
+export function requestNetlink(parts: NetlinkParts, requests: readonly NetlinkRequest[]): void {
   const fd = parts.openNetlink('route', 0);
   try {
-    parts.write(fd, encode(type, flags, body, attributes));
-    const answer = new Uint8Array(1024);
-    const bytes = parts.read(fd, answer); // rtnetlink answers before write returns
-    const view = new DataView(answer.buffer);
-    const isAnswer = bytes !== again && bytes >= headerBytes + 4 && view.getUint16(4, true) === errorType;
-    const errno = isAnswer ? -view.getInt32(headerBytes, true) : -1;
-    if (errno !== 0) throw new PodvmError('failedPrecondition', `Cannot ${what}: the kernel answered errno ${errno}`);
+    for (const request of requests) requestOne(parts, fd, request);
   } finally {
     parts.close(fd);
   }
 }
 
-function encode(type: number, flags: number, body: Uint8Array, attributes: readonly Attribute[]): Uint8Array {
+/** The same beside whatever else there is to do: the kernel takes its time with the first of each kind. */
+export async function requestNetlinkAside(
+  parts: NetlinkParts,
+  children: Pick<Children, 'wait'>,
+  requests: readonly NetlinkRequest[],
+): Promise<void> {
+  const fd = parts.openNetlink('route', 0);
+  try {
+    const pid = parts.netlinkAside(fd, joined(requests.map(encode)));
+    if (pid > 0 && (await children.wait(pid)).code === 0) return;
+  } finally {
+    parts.close(fd);
+  }
+  requestNetlink(parts, requests); // once more, for the error; what has been done can be done again
+}
+
+function requestOne(parts: NetlinkParts, fd: number, request: NetlinkRequest): void {
+  parts.write(fd, encode(request));
+  const answer = new Uint8Array(1024);
+  const bytes = parts.read(fd, answer); // rtnetlink answers before write returns
+  const view = new DataView(answer.buffer);
+  const isAnswer = bytes !== again && bytes >= headerBytes + 4 && view.getUint16(4, true) === errorType;
+  const errno = isAnswer ? -view.getInt32(headerBytes, true) : -1;
+  if (errno === 0) return;
+  throw new PodvmError('failedPrecondition', `Cannot ${request.what}: the kernel answered errno ${errno}`);
+}
+
+function joined(messages: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(messages.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const message of messages) {
+    all.set(message, at);
+    at += message.length;
+  }
+  return all;
+}
+
+function encode({ type, flags, body, attributes }: NetlinkRequest): Uint8Array {
   const padded = (length: number) => (length + 3) & ~3;
   const length = attributes.reduce(
     (sum, { value }) => sum + padded(4 + value.length),
