@@ -9,7 +9,7 @@ import { overlaps, parsePrefix } from './ipv4.ts';
 import { randomUniqueLocal, readIpv6 } from './ipv6.ts';
 import { randomMac } from './mac.ts';
 import { masquerade, type NatListings } from './masquerade.ts';
-import { findNatRules, readNatRules, type NatRules } from './nat-rules.ts';
+import { readNodeFacts, type NatRules, type NodeFacts } from './node-facts.ts';
 import { readLinks, readRoutes, type Link, type Route } from './ip-command.ts';
 
 /**
@@ -39,15 +39,17 @@ const few = 32;
 export async function openDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<Conflist> {
   const path = join(stateDir, 'default-network.json');
   const saved = parseChoice(await readFileIfThere(path));
-  const [rules, rules6] = await Promise.all([requireNat(signal), findNatRules('ip6tables', signal)]);
-  const { chosen, links, routes } = await settle(saved, stateDir, signal);
+  const facts = await readNodeFacts(signal);
+  const rules = requireNat(facts);
+  const { rules6 } = facts;
+  const { chosen, links, routes } = await settle(saved, stateDir, facts, signal);
   const ipv6 = await readIpv6(routes, rules6);
   const choice = ipv6.isUsable && chosen.subnet6 === undefined ? { ...chosen, subnet6: randomUniqueLocal() } : chosen;
   if (choice !== saved) await writeFileAtomic(path, `${JSON.stringify(choice)}\n`);
   const subnets = ipv6.isUsable && choice.subnet6 !== undefined ? [choice.subnet, choice.subnet6] : [choice.subnet];
   const wanted = subnets.map((subnet) => ({ subnet, bridge: choice.bridge }));
   await Promise.all([
-    masquerade(aliasOf(stateDir), wanted, listingsOf(rules, rules6), signal),
+    masquerade(aliasOf(stateDir), wanted, listingsOf(facts), signal),
     subnets.length > 1 ? addGateway6(choice, routes, signal) : undefined,
     keepMac(choice.bridge, signal),
   ]);
@@ -70,10 +72,11 @@ const maxTries = 8;
 async function settle(
   saved: DefaultNetworkChoice | undefined,
   stateDir: string,
+  { links, routes }: NodeFacts,
   signal: AbortSignal,
 ): Promise<Settled> {
   for (let tries = 1; tries <= maxTries; tries += 1) {
-    const [links, routes] = await Promise.all([readLinks(signal), readRoutes(signal)]);
+    if (tries > 1) [links, routes] = await Promise.all([readLinks(signal), readRoutes(signal)]);
     // At first the first that is free, later any: who collided once would again, in step.
     const chosen = choose(saved, stateDir, links, routes, tries === 1 ? 0 : Math.random());
     if (links.some((link) => link.ifname === chosen.bridge)) return { chosen, links, routes };
@@ -88,15 +91,14 @@ async function settle(
 
 /** Takes bridge and NAT away, and forgets the choice. The state directory must have no attachment any more. */
 export async function removeDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<void> {
-  const links = await readLinks(signal);
-  for (const link of links.filter((link) => link.ifalias === aliasOf(stateDir))) {
+  const facts = await readNodeFacts(signal);
+  for (const link of facts.links.filter((link) => link.ifalias === aliasOf(stateDir))) {
     await run('ip', ['link', 'delete', link.ifname], { signal });
   }
-  const rules = await findNatRules('iptables', signal);
-  await masquerade(aliasOf(stateDir), [], listingsOf(rules, await findNatRules('ip6tables', signal)), signal);
+  await masquerade(aliasOf(stateDir), [], listingsOf(facts), signal);
 }
 
-function listingsOf(rules: NatRules | undefined, rules6: NatRules | undefined): NatListings {
+function listingsOf({ rules, rules6 }: NodeFacts): NatListings {
   return { iptables: rules?.postrouting ?? '', ip6tables: rules6?.postrouting ?? '' };
 }
 
@@ -213,16 +215,15 @@ async function addGateway6(
 }
 
 /** Errors: `failedPrecondition` when NAT cannot be had on this node. */
-async function requireNat(signal: AbortSignal): Promise<NatRules> {
-  try {
-    return await readNatRules('iptables', signal);
-  } catch (cause) {
-    if (signal.aborted) throw cause;
-    throw new PodvmError('failedPrecondition', 'Cannot make the default network: iptables does not work on this node', {
-      cause,
+function requireNat({ rules, complaint }: NodeFacts): NatRules {
+  if (rules !== undefined) return rules;
+  throw new PodvmError(
+    'failedPrecondition',
+    `Cannot make the default network: iptables does not work on this node: ${complaint}`,
+    {
       fix: 'Install the Debian package iptables, load the kernel modules nf_tables (or ip_tables) and nf_nat, or use `--network none`.',
-    });
-  }
+    },
+  );
 }
 
 /** MTU of the way out, so that no packet of a pod is too big for it. */

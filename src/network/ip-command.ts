@@ -29,13 +29,23 @@ const addressedLinkSchema = v.object({
 });
 export type AddressedLink = v.InferOutput<typeof addressedLinkSchema>;
 
+/** Of `ip -json link show`. */
+export function parseLinks(text: string): readonly Link[] {
+  return parse(v.array(linkSchema), text.trim());
+}
+
+/** Of `ip -json route show`. */
+export function parseRoutes(text: string): readonly Route[] {
+  return parse(v.array(routeSchema), text.trim());
+}
+
 export async function readLinks(signal: AbortSignal): Promise<readonly Link[]> {
-  return parse(v.array(linkSchema), (await ip(['-json', 'link', 'show'], signal)).trim());
+  return parseLinks(await ip(['-json', 'link', 'show'], signal));
 }
 
 /** The node's routes of every table, IPv4 and IPv6. */
 export async function readRoutes(signal: AbortSignal): Promise<readonly Route[]> {
-  return parse(v.array(routeSchema), (await ip(['-json', 'route', 'show', 'table', 'all'], signal)).trim());
+  return parseRoutes(await ip(['-json', 'route', 'show', 'table', 'all'], signal));
 }
 
 /** One interface of a netns, with its addresses, and the routes that use it. One process. */

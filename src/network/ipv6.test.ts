@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { leadsOut, randomUniqueLocal } from './ipv6.ts';
-import { isAccepting } from './nat-rules.ts';
+import { isAccepting } from './node-facts.ts';
 
 test('leadsOut() is false where a node would lose its way out by forwarding, or has none', () => {
   const fixed = { dst: 'default', gateway: 'fe80::1', dev: 'eth0', protocol: 'static' };

@@ -1,6 +1,6 @@
 import { readFileIfThere } from '#host/files.ts';
 import type { Route } from './ip-command.ts';
-import type { NatRules } from './nat-rules.ts';
+import type { NatRules } from './node-facts.ts';
 
 /** Whether pods of the default network can have IPv6 too. */
 export interface Ipv6 {

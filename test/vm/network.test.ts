@@ -11,9 +11,8 @@ import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import { openDefaultNetwork, removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork } from '#network/host-network.ts';
-import { readRoutes } from '#network/ip-command.ts';
 import { readIpv6 } from '#network/ipv6.ts';
-import { findNatRules } from '#network/nat-rules.ts';
+import { readNodeFacts } from '#network/node-facts.ts';
 import type { AttachmentRequest } from '#network/network.ts';
 import { describeNetwork, type NetworkBench } from '#network/network.conformance.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
@@ -169,7 +168,8 @@ describe('the way out of the default network', { skip, timeout: 60_000 }, () => 
   test('is one rule for each subnet, comes back when it was flushed, and goes with the network', async () => {
     const stateDir = await mkdtemp('/var/tmp/podvm-networks-');
     try {
-      const { isUsable } = await readIpv6(await readRoutes(soon()), await findNatRules('ip6tables', soon()));
+      const { routes, rules6 } = await readNodeFacts(soon());
+      const { isUsable } = await readIpv6(routes, rules6);
       await openDefaultNetwork(stateDir, soon());
       const rules = await rulesFor(stateDir);
       assert.equal(rules.length, isUsable ? 2 : 1, rules.join('\n'));
@@ -235,7 +235,8 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     const [address = '', address6, ...more] = server.status.addresses;
     assert.match(address, /^10\./);
     assert.deepEqual(more, []);
-    const { isUsable } = await readIpv6(await readRoutes(soon()), await findNatRules('ip6tables', soon()));
+    const { routes, rules6 } = await readNodeFacts(soon());
+    const { isUsable } = await readIpv6(routes, rules6);
     assert.equal(address6 !== undefined, isUsable);
     const client = await house.sandboxes.run({ ...sandboxSpec, name: 'client' }, soon());
     const url6 = address6 === undefined ? '' : `http://[${address6}]:8080/`;

@@ -87,6 +87,8 @@ function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[]
     { name: 'm', value: `${memoryMiB}M` },
     { name: 'global', value: 'virtio-mmio.force-legacy=false' },
     ...kicks(accelerator),
+    // A restored NIC would have its guest tell the network of it five times: this one is given another address first.
+    { name: 'global', value: 'migration.announce-rounds=0' },
     { name: 'name', value: id },
     { name: 'nodefaults' },
     { name: 'no-user-config' },
