@@ -62,6 +62,7 @@ const steps = [
   'network.connect',
   'machine.attachDisk',
   'call configure',
+  'call connect',
   'call attachDisk',
   'volume disk',
   'call createVolume',
@@ -134,10 +135,13 @@ for (const step of steps.slice(3)) {
   test(`run() says why, and leaves nothing, when the machine dies in ${step}`, async () => {
     await using place = await house();
     const { parts, sandboxes, directory } = place;
-    parts.before = (each, signal) => {
-      if (each !== step) return Promise.resolve();
+    const started = Promise.withResolvers<void>();
+    parts.before = async (each, signal) => {
+      if (each === 'link.connect') started.resolve();
+      if (each !== step) return;
+      await started.promise; // a network is connected beside the start
       parts.killMachine('QEMU was killed by SIGKILL');
-      return new Promise((_, reject) => {
+      await new Promise((_, reject) => {
         signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true }); // it waits for an answer
       });
     };
