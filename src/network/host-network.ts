@@ -62,7 +62,8 @@ class HostNetwork implements Network {
   readonly #records: AttachmentRecords;
   /** Attachments of this process, by sandbox id. */
   readonly #active = new Map<string, { readonly hostPorts: readonly HostPort[] }>();
-  #default: Promise<Conflist> | undefined;
+  #default: Conflist | undefined;
+  #looking: Promise<Conflist> | undefined;
   #lookedMs = 0;
 
   constructor(options: HostNetworkOptions) {
@@ -221,30 +222,30 @@ class HostNetwork implements Network {
   }
 
   /**
-   * One for all that come at a time. What it was when it was looked at last: that is done again behind the pod that asks,
-   * as somebody may have flushed the node's rules, or changed its routes.
+   * What it was when it was looked at last: that is done again behind the pod that asks, as somebody may have flushed the
+   * node's rules, or changed its routes. Never two looks at a time: each would choose a network.
    */
-  #defaultNetwork(): Promise<Conflist> {
-    const nowMs = performance.now();
-    if (this.#default === undefined) {
-      this.#default = this.#openDefault();
-      this.#default.catch(() => (this.#default = undefined));
-      this.#lookedMs = nowMs;
-    } else if (nowMs - this.#lookedMs > (this.#options.lookAgainMs ?? 10_000)) {
-      this.#lookedMs = nowMs;
-      const opened = this.#openDefault();
-      opened.then(
-        () => (this.#default = opened),
-        (error: unknown) => this.#options.log.warn('the default network was not looked at', { why: messageOf(error) }),
-      );
-    }
-    return this.#default;
+  async #defaultNetwork(): Promise<Conflist> {
+    const isOld = performance.now() - this.#lookedMs > (this.#options.lookAgainMs ?? 10_000);
+    if (this.#default !== undefined && !isOld) return this.#default;
+    const looking = (this.#looking ??= this.#look());
+    return this.#default ?? looking;
   }
 
   /** For nobody's signal: the first caller's must not cancel it for those that wait with it. */
-  async #openDefault(): Promise<Conflist> {
-    await mkdir(this.#options.stateDir, { recursive: true, mode: 0o700 });
-    return openDefaultNetwork(this.#options.stateDir, AbortSignal.timeout(20_000));
+  async #look(): Promise<Conflist> {
+    this.#lookedMs = performance.now();
+    try {
+      await mkdir(this.#options.stateDir, { recursive: true, mode: 0o700 });
+      this.#default = await openDefaultNetwork(this.#options.stateDir, AbortSignal.timeout(20_000));
+      return this.#default;
+    } catch (error) {
+      if (this.#default === undefined) throw error;
+      this.#options.log.warn('the default network was not looked at', { why: messageOf(error) });
+      return this.#default;
+    } finally {
+      this.#looking = undefined;
+    }
   }
 
   /** Frees addresses whose sandbox has no record any more: after a power cut the record may be lost and they not. */
