@@ -24,6 +24,7 @@ import { writeEtcFiles } from './container/rootfs.ts';
 import type { Engine } from '#engine/engine.ts';
 import { dial } from './io/dial.ts';
 import { Nic } from './network/configure-network.ts';
+import { Phases } from './phases.ts';
 import { Disks } from './volume/disks.ts';
 import { interfaceCounters } from './network/interface-counters.ts';
 import { MappedViews } from './volume/mapped-views.ts';
@@ -181,46 +182,46 @@ class Services {
     }
     this.#isConfigured = true;
     this.#hostname = params.hostname;
-    const steps = new Steps(this.#engine);
-    steps.take('clock', () => this.#engine.setRealtimeMs(params.realtimeMs));
-    steps.take('entropy', () => this.#engine.addEntropy(this.#engine.decodeBase64(params.entropy)));
-    steps.take('users', () => this.#holdNamespaces(params));
-    steps.take('names', () => {
+    const phases = new Phases(this.#engine);
+    phases.run('clock', () => this.#engine.setRealtimeMs(params.realtimeMs));
+    phases.run('entropy', () => this.#engine.addEntropy(this.#engine.decodeBase64(params.entropy)));
+    phases.run('users', () => this.#holdNamespaces(params));
+    phases.run('names', () => {
       this.#engine.setHostname(params.hostname);
       this.#engine.makeDirectories('/etc');
       this.#engine.writeFile('/etc/machine-id', `${params.machineId}\n`);
     });
-    if (params.sctp === true) steps.take('sctp', () => this.#drivers.load('sctp')); // before its sysctls
+    if (params.sctp === true) phases.run('sctp', () => this.#drivers.load('sctp')); // before its sysctls
     this.#drivers.use(params.kernelModules ?? 'open');
     this.#containers.configure({
       hostname: params.hostname,
       pidNamespaceOf: params.sharePidNamespace ? this.#pausePid : undefined,
       users: this.#users,
     });
-    return { phases: steps.taken };
+    return { phases: phases.done };
   }
 
   async #connect({ etcHosts, resolvConf, network, sysctls, resources }: Params<'connect'>): Promise<Result<'connect'>> {
     if (!this.#isConfigured || !this.#containers.isEmpty) {
       throw new PodvmError('failedPrecondition', 'Cannot connect the guest: it is not configured, or has containers');
     }
-    const steps = new Steps(this.#engine);
-    const connecting = network === null ? undefined : steps.wait('network', this.#nic.configure(network));
+    const phases = new Phases(this.#engine);
+    const connecting = network === null ? undefined : phases.wait('network', this.#nic.configure(network));
     const settled = Promise.allSettled([connecting]); // the NIC is nobody else's meanwhile, whatever fails here
     try {
-      steps.take('hosts', () => {
+      phases.run('hosts', () => {
         const files = { hosts: etcHosts, hostname: this.#hostname, resolvConf };
         for (const file of writeEtcFiles(this.#engine, files)) this.#users?.own(file);
       });
-      steps.take('cgroup', () => this.#cgroups.makePod(resources));
+      phases.run('cgroup', () => this.#cgroups.makePod(resources));
     } finally {
       await settled;
     }
     await connecting;
-    steps.take('sysctls', () => {
+    phases.run('sysctls', () => {
       for (const [name, value] of Object.entries(sysctls)) this.#setSysctl(name, value);
     });
-    return { phases: steps.taken };
+    return { phases: phases.done };
   }
 
   /** What the pod's containers share beyond the guest itself is held by a process that does nothing else. */
@@ -278,28 +279,6 @@ class Services {
       else this.#engine.exit(0);
     });
     return {};
-  }
-}
-
-/** How long each part of an answer took. */
-class Steps {
-  readonly #clock: Pick<Engine, 'monotonicMs'>;
-  readonly taken: { name: string; ms: number }[] = [];
-
-  constructor(clock: Pick<Engine, 'monotonicMs'>) {
-    this.#clock = clock;
-  }
-
-  take(name: string, work: () => void): void {
-    const startedMs = this.#clock.monotonicMs();
-    work();
-    this.taken.push({ name, ms: this.#clock.monotonicMs() - startedMs });
-  }
-
-  async wait(name: string, work: Promise<void>): Promise<void> {
-    const startedMs = this.#clock.monotonicMs();
-    await work;
-    this.taken.push({ name, ms: this.#clock.monotonicMs() - startedMs });
   }
 }
 

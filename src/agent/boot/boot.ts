@@ -1,9 +1,9 @@
 import type { Engine } from '#engine/engine.ts';
+import { BootPhases } from './boot-phases.ts';
 import type { Guest } from './guest.ts';
 import { bringLoopbackUp } from './loopback.ts';
 import { Modules } from './modules.ts';
 import { mountCgroups, mountEarly, mountLate, moveRoot } from './mounts.ts';
-import { Phases } from './phases.ts';
 import { agentPort, openPort } from './port.ts';
 
 /** The drivers of the channel: before all else, so that a guest that cannot load the rest can still say so. */
@@ -38,7 +38,7 @@ export interface Booted {
  * Errors: no port to the host; nothing can be told to anybody then.
  */
 export async function boot(engine: Engine): Promise<Booted> {
-  const phases = new Phases(engine);
+  const phases = new BootPhases(engine);
   let modules: Modules | undefined;
   let crunFd: number | undefined;
   const loadAll = (names: readonly string[]) => {

@@ -3,6 +3,7 @@ import type { Params } from '#wire/messages.ts';
 import { mountFlags, open } from '#engine/constants.ts';
 import { codeOf, type Clock, type Descriptors, type Files, type Mounts, type Text } from '#engine/engine.ts';
 import type { Children } from '../container/children.ts';
+import { Phases, type Phase } from '../phases.ts';
 import type { MappedViews } from './mapped-views.ts';
 
 type Parts = Clock & Descriptors & Files & Mounts & Pick<Text, 'decodeUtf8'> & { sync(): void };
@@ -66,21 +67,21 @@ export class Disks {
   }
 
   /** Waits for the disk and mounts it. Errors: `alreadyExists`, `timeout`, `failedPrecondition`. */
-  async attach(params: Params<'attachDisk'>): Promise<{ name: string; ms: number }[]> {
+  async attach(params: Params<'attachDisk'>): Promise<Phase[]> {
     const { serial, fileSystem, readOnly } = params;
     if (this.#disks.has(serial))
       throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: it is attached already`);
-    const startedMs = this.#parts.monotonicMs();
-    const name = await this.#appeared(serial);
+    const phases = new Phases(this.#parts);
+    const name = await phases.wait('found', this.#appeared(serial));
     const device = `/dev/${name}`;
-    const foundMs = this.#parts.monotonicMs();
-    if (fileSystem === 'none') await this.#settled(serial, () => this.#withOpen(device, () => undefined));
-    else await this.#mount(device, fileSystem, params);
+    await phases.wait(
+      'mounted',
+      fileSystem === 'none'
+        ? this.#settled(serial, () => this.#withOpen(device, () => undefined))
+        : this.#mount(device, fileSystem, params),
+    );
     this.#disks.set(serial, { name, fileSystem, readOnly });
-    return [
-      { name: 'found', ms: foundMs - startedMs },
-      { name: 'mounted', ms: this.#parts.monotonicMs() - foundMs },
-    ];
+    return phases.done;
   }
 
   async #mount(

@@ -1,16 +1,11 @@
 import type { Clock, Runtime } from '#engine/engine.ts';
-
-/** One named step of the boot and how long it took, in `ms`. */
-export interface Phase {
-  readonly name: string;
-  readonly ms: number;
-}
+import type { Phase } from '../phases.ts';
 
 /**
  * Runs named steps one after the other and remembers their times. A step that fails is printed and kept in `failures`,
  * and the boot goes on: a guest that can still talk to its host is worth more than one that has died.
  */
-export class Phases {
+export class BootPhases {
   readonly done: Phase[] = [];
   readonly failures: string[] = [];
   readonly #engine: Pick<Clock, 'monotonicMs'> & Pick<Runtime, 'print'>;
