@@ -50,6 +50,9 @@ export interface CniConfigDirectory {
   readonly orElse: 'refuse' | 'builtIn';
 }
 
+/** A pod is connected by then, and its machine no longer busy with its start. */
+const afterPodMs = 1_000;
+
 export const defaultPluginDirs: readonly string[] = ['/usr/lib/cni', '/opt/cni/bin'];
 
 /** The network of this node: netns and taps by iproute2, everything else by CNI plugins. */
@@ -222,14 +225,17 @@ class HostNetwork implements Network {
   }
 
   /**
-   * What it was when it was looked at last: that is done again behind the pod that asks, as somebody may have flushed the
+   * What it was when it was looked at last: that is done again after the pod that asks, as somebody may have flushed the
    * node's rules, or changed its routes. Never two looks at a time: each would choose a network.
    */
   async #defaultNetwork(): Promise<Conflist> {
-    const isOld = performance.now() - this.#lookedMs > (this.#options.lookAgainMs ?? 10_000);
-    if (this.#default !== undefined && !isOld) return this.#default;
-    const looking = (this.#looking ??= this.#look());
-    return this.#default ?? looking;
+    if (this.#default === undefined) return (this.#looking ??= this.#look());
+    const nowMs = performance.now();
+    if (nowMs - this.#lookedMs > (this.#options.lookAgainMs ?? 10_000)) {
+      this.#lookedMs = nowMs;
+      setTimeout(() => void (this.#looking ??= this.#look()), afterPodMs).unref();
+    }
+    return this.#default;
   }
 
   /** For nobody's signal: the first caller's must not cancel it for those that wait with it. */
