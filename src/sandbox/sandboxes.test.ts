@@ -11,6 +11,7 @@ import { defaultLimits } from './limits.ts';
 import { readLog } from './read-log.ts';
 import type { Container, Sandbox, SandboxSpec } from './sandbox.ts';
 import { openSandboxes } from './sandboxes.ts';
+import { untilAborted } from './until-aborted.ts';
 
 const never = new AbortController().signal;
 const limits = {
@@ -141,9 +142,7 @@ for (const step of steps.slice(3)) {
       if (each !== step) return;
       await started.promise; // a network is connected beside the start
       parts.killMachine('QEMU was killed by SIGKILL');
-      await new Promise((_, reject) => {
-        signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true }); // it waits for an answer
-      });
+      await untilAborted(new Promise(() => {}), signal); // it waits for an answer
     };
     await assert.rejects(sandboxes.run(withVolumes, never), (error) => {
       assert.ok(is('unavailable')(error));

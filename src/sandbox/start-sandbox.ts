@@ -33,7 +33,7 @@ import { writeRecord } from './record.ts';
 import { kernelModulesOf } from './kernel-modules.ts';
 import { limitOnHost } from './resize.ts';
 import { cgroupResourcesOf, machineSizeOf } from './resources.ts';
-import type { SandboxSpec } from './sandbox.ts';
+import type { SandboxSpec, SandboxVolume } from './sandbox.ts';
 import { createShareMode } from './share-mode.ts';
 import { stricterOf, type TemplateChoice } from './template-choice.ts';
 import { together } from './together.ts';
@@ -212,28 +212,44 @@ function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<ConfigureParam
   return { uids: [...uids], gids: [...gids] };
 }
 
+/** So many at a time: most of what a disk of its own takes is waiting, for host and guest in turn. */
+const volumesAtATime = 4;
+
 async function makeVolumes(plan: Plan, opened: OpenedMachine, signal: AbortSignal): Promise<void> {
-  const { spec, order } = plan;
-  const { guest, running } = opened;
-  const disks = running.use(volumeDisksOf(plan, opened));
-  for (const volume of spec.volumes) {
-    const { name, kind } = volume;
-    const room = roomOfOwn(volume, order.size);
-    const disk = room === undefined ? scratchSerial : await disks.plug(room, signal);
-    const isLimited = volume.kind !== 'push' && volume.sizeLimitBytes !== undefined && room === undefined;
-    await guest.call(
-      'createVolume',
-      {
-        name,
-        kind,
-        ...(kind === 'scratch' ? { disk } : {}),
-        ...(isLimited ? { sizeLimitBytes: volume.sizeLimitBytes } : {}),
-        ...(spec.fsGroup === undefined ? {} : { fsGroup: spec.fsGroup }),
-      },
-      signal,
-    );
-    if (volume.kind === 'push') await pushVolume(guest, name, volume.files, signal);
-  }
+  const disks = opened.running.use(volumeDisksOf(plan, opened));
+  const left = plan.spec.volumes.values();
+  const makeSome = async (both: AbortSignal) => {
+    for (const volume of left) await makeVolume(plan, opened.guest, disks, volume, both);
+  };
+  await together(
+    signal,
+    Array.from({ length: volumesAtATime }, () => makeSome),
+  );
+}
+
+async function makeVolume(
+  { spec, order }: Plan,
+  guest: Link,
+  disks: VolumeDisks,
+  volume: SandboxVolume,
+  signal: AbortSignal,
+): Promise<void> {
+  const { name, kind } = volume;
+  const room = roomOfOwn(volume, order.size);
+  const disk = room === undefined ? scratchSerial : await disks.plug(room, signal);
+  const isLimited = volume.kind !== 'push' && volume.sizeLimitBytes !== undefined && room === undefined;
+  await guest.call(
+    'createVolume',
+    {
+      name,
+      kind,
+      ...(kind === 'scratch' ? { disk } : {}),
+      ...(isLimited ? { sizeLimitBytes: volume.sizeLimitBytes } : {}),
+      ...(spec.fsGroup === undefined ? {} : { fsGroup: spec.fsGroup }),
+    },
+    signal,
+  );
+  if (volume.kind === 'push') await pushVolume(guest, name, volume.files, signal);
 }
 
 /** What is attached to the machine for its containers. */
