@@ -74,7 +74,10 @@ export const initFlags = {
   handleKillPrivileges2: 1 << 28,
   extended: 1 << 30,
 } as const;
-export const initFlags2 = { directIoAllowsMapping: 1 << (36 - 32) } as const;
+export const initFlags2 = { directIoAllowsMapping: 1 << (36 - 32), allowsMappedUsers: 1 << (40 - 32) } as const;
+
+/** User and group of a request that does not say whose it is. */
+export const nobodyNamed = 0xffff_ffff;
 
 export const openReplyFlags = {
   /** Reads and writes are the server's: nothing of them is kept in the guest. */

@@ -7,22 +7,22 @@ import { Request } from './message.ts';
 import { FileServer } from './server.ts';
 
 /**
- * The file server of one shared volume, a program of the host: `files ROOT` serves the directory to the guest whose
- * requests come from descriptor 0, and ends with it. It runs in a jail that has nothing but the volume.
+ * The file server of one shared volume, a program of the host: `files ROOT [mapped]` serves the directory to the guest
+ * whose requests come from descriptor 0, and ends with it; `mapped`: the guest may map its users. It runs in a jail that
+ * has nothing but the volume.
  */
 const maxRequestBytes = size.requestHeader + size.writeRequest + limits.shareDataBytes;
 
 function main(engine: Engine): void {
-  const [, root = ''] = engine.args;
+  const [, root = '', users] = engine.args;
   engine.onError((error) => {
     engine.print(`error: ${error instanceof Error ? `${error.message} ${error.stack ?? ''}` : String(error)}`);
     engine.exit(70); // a request without its answer would hang whoever made it
   });
   engine.takePowers();
   engine.setNonBlocking(0, false);
-  const server = new FileServer(engine, root, limits.shareDataBytes, (message, length) =>
-    send(engine, message, length),
-  );
+  const options = { root, mapsUsers: users === 'mapped', dataBytes: limits.shareDataBytes };
+  const server = new FileServer(engine, options, (message, length) => send(engine, message, length));
   receive(engine, (request) => server.serve(request));
 }
 

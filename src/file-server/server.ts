@@ -2,7 +2,7 @@ import type { Clock, Descriptors, Runtime } from '#engine/engine.ts';
 import type { Served } from '#engine/served.ts';
 import { fileCalls } from './file-calls.ts';
 import { Flushes } from './flushes.ts';
-import { errno, initFlags, initFlags2, opcode, protocol, size } from './fuse.ts';
+import { errno, initFlags, initFlags2, nobodyNamed, opcode, protocol, size } from './fuse.ts';
 import { Locks } from './locks.ts';
 import { Reply, type Request } from './message.ts';
 import { nodeCalls } from './node-calls.ts';
@@ -31,20 +31,33 @@ const pageBytes = 4096;
 const maxBackground = 0xffff;
 const flags = Object.values(initFlags).reduce((all, flag) => all | flag, 0);
 
+export interface FileServerOptions {
+  /** Path of a directory. */
+  readonly root: string;
+  /**
+   * The guest may show the tree with other users than it has (an idmapped mount): its kernel then says whose a file is
+   * that is made, as the tree has it, and nothing of who asks for anything else.
+   */
+  readonly mapsUsers: boolean;
+  /** Most that one request reads or writes. */
+  readonly dataBytes: number;
+}
+
 /**
  * Answers the requests of one guest about one tree. It waits for the host's file system, but not for a flush nor for a
- * lock. The guest's kernel checks permissions, for it alone knows the groups; the server acts as the user who asks.
+ * lock. The guest's kernel checks permissions, for it alone knows the groups; the server acts as the user who asks, or as
+ * root where that is not said.
  */
 export class FileServer {
   readonly #service: Service;
   readonly #send: (message: Uint8Array, length: number) => void;
+  readonly #flags2: number;
   #user = '';
 
-  /** `dataBytes`: most that one request reads or writes. Throws when `root`, a directory's path, cannot be served. */
+  /** Throws when the root cannot be served. */
   constructor(
     engine: ServerEngine,
-    root: string,
-    dataBytes: number,
+    { root, mapsUsers, dataBytes }: FileServerOptions,
     send: (message: Uint8Array, length: number) => void,
   ) {
     const reply = new Reply(dataBytes);
@@ -56,6 +69,7 @@ export class FileServer {
     const [files, locks, flushes] = [new OpenFiles(engine), new Locks(engine), new Flushes(engine)];
     this.#service = { engine, reply, nodes, files, locks, flushes, later };
     this.#send = send;
+    this.#flags2 = initFlags2.directIoAllowsMapping | (mapsUsers ? initFlags2.allowsMappedUsers : 0);
   }
 
   serve(request: Request): void {
@@ -83,7 +97,7 @@ export class FileServer {
   #actAs({ uid, gid }: Request): void {
     const user = `${uid}:${gid}`;
     if (user === this.#user) return;
-    this.#service.engine.actAs(uid, gid);
+    this.#service.engine.actAs(uid === nobodyNamed ? 0 : uid, gid === nobodyNamed ? 0 : gid);
     this.#user = user;
   }
 
@@ -131,7 +145,7 @@ export class FileServer {
     reply.u32(20, reply.maxBytes);
     reply.u32(24, 1); // times are exact to the nanosecond
     reply.u16(28, reply.maxBytes / pageBytes);
-    reply.u32(32, initFlags2.directIoAllowsMapping);
+    reply.u32(32, this.#flags2);
     return size.init;
   }
 

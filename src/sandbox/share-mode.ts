@@ -36,14 +36,6 @@ export function createShareMode(parts: ShareModeParts): HostMode {
           { fix: 'Use the propagation None or HostToContainer.' },
         );
       }
-      if (parts.hasOwnUsers) {
-        throw new PodvmError(
-          'unsupported',
-          `Cannot mount ${path} at ${mount.mountPath}: the pod has a user namespace, and what is shared with ` +
-            'the node cannot map users',
-          { fix: 'Leave hostUsers: false out, or use volumes that are not paths of the node.' },
-        );
-      }
       const source = await openHostSource(path);
       try {
         if (source.kind === 'file' && mount.subPath !== undefined) {
@@ -102,14 +94,14 @@ interface Order {
 
 async function attach(order: Order, parts: ShareModeParts, signal: AbortSignal): Promise<AttachedSource> {
   const { source, volume, access, propagation } = order;
-  const { machine, guest, sandboxId, log } = parts;
+  const { machine, guest, sandboxId, hasOwnUsers: mapsUsers, log } = parts;
   const port = volume.replaceAll('_', '-');
   await using undo = new AsyncDisposableStack();
   const channel = await machine.attachPort(port, signal).catch((error: unknown) => {
     throw tooMany(source, error);
   });
   undo.defer(() => detach(port, parts));
-  const request = { channel, source, access: access.onHost, propagation, owner: sandboxId, name: port };
+  const request = { channel, source, access: access.onHost, propagation, mapsUsers, owner: sandboxId, name: port };
   const server = undo.use(await parts.serveFiles(request, signal));
   undo.defer(() => removeFromGuest(volume, parts));
   try {

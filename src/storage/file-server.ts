@@ -19,6 +19,8 @@ export interface FileServerRequest {
   readonly access: FileAccess;
   /** `slave`: what the host mounts below the source appears in it. */
   readonly propagation: 'private' | 'slave';
+  /** The client may show the volume with other users than it has: for a pod with a user namespace. */
+  readonly mapsUsers: boolean;
   /** Id of the sandbox, by which a server is found whose starter was killed. */
   readonly owner: string;
   /** Unique in the sandbox; `[a-z0-9-]+`. */
@@ -110,7 +112,7 @@ const sourceFd = '4';
 
 function jailedServer(
   { fileServer }: FileServerAssets,
-  { access, propagation }: FileServerRequest,
+  { access, propagation, mapsUsers }: FileServerRequest,
   exported: string,
   file: string | undefined,
 ): string[] {
@@ -130,6 +132,7 @@ function jailedServer(
     ...['--proc', '/proc', '--ro-bind', fileServer, program],
     ...bind[access],
     ...['--remount-ro', '/', '--chdir', '/', '--', program, exported],
+    ...(mapsUsers ? ['mapped'] : []),
   ];
 }
 

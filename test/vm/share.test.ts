@@ -391,6 +391,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
       source,
       access: 'readWrite',
       propagation: 'private',
+      mapsUsers: false,
       owner: 'sb-swept',
       name: 'x',
     } as const;

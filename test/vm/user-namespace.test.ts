@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { chmod, chown, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
@@ -117,6 +119,51 @@ describe('a pod with a user namespace in a real machine', { skip, timeout: 600_0
       await linesOf(sandbox, 'id -u; cat /page/index.html; touch /data/d; stat -c %u:%g /data/d', user),
       ['1000', 'hello', '1000:2000'],
     );
+  });
+
+  test('a directory of the node has the owners that it has there, both ways, also by a sub-path', async () => {
+    const host = await mkdtemp('/var/tmp/podvm-users-');
+    const ofHost = (mountPath: string, more: { readonly subPath?: string } = {}) => ({
+      source: { kind: 'host' as const, path: host, propagation: 'private' as const },
+      mountPath,
+      readOnly: false,
+      ...more,
+    });
+    const ownerOf = async (name: string) => {
+      const { uid, gid } = await stat(join(host, name));
+      return `${uid}:${gid}`;
+    };
+    try {
+      await chmod(host, 0o777);
+      await mkdir(join(host, 'home'));
+      await writeFile(join(host, 'home/letter'), 'dear\n', { mode: 0o600 });
+      for (const name of ['home', 'home/letter']) await chown(join(host, name), 1000, 3000);
+      await writeFile(join(host, 'secret'), 'of the node\n', { mode: 0o600 });
+      await chown(join(host, 'secret'), 70_000, 70_000);
+      const mounts = [ofHost('/mnt'), ofHost('/home', { subPath: 'home' }), ofHost('/made', { subPath: 'made' })];
+
+      const rootScript =
+        'stat -c "%u:%g" /mnt/home/letter /made; cat /home/letter; echo x >/mnt/new; mkdir /mnt/dir; mkfifo /mnt/pipe;' +
+        'echo x >/mnt/given; chown 1000:3000 /mnt/given; ln -s new /mnt/link; stat -c "%u:%g" /mnt/new /mnt/given;' +
+        'chown 65536 /mnt/new; echo $?; stat -c %u /mnt/secret; cat /mnt/secret; echo $?';
+      const lines = await linesOf(sandbox, rootScript, { mounts });
+      assert.deepEqual(lines.slice(0, 5), ['1000:3000', '0:0', 'dear', '0:0', '1000:3000'], lines.join('\n'));
+      assert.match(lines.slice(5).join('\n'), /Invalid argument\n1\n65534\n[^]*Permission denied\n1$/);
+      const root = { new: '0:0', dir: '0:0', pipe: '0:0', given: '1000:3000', made: '0:0' };
+      for (const [name, owner] of Object.entries(root)) assert.equal(await ownerOf(name), owner, name);
+
+      const userScript =
+        'cat /home/letter; echo y >>/home/letter; echo y >/home/reply; mv /home/reply /home/sent; chmod 640 /home/sent;' +
+        'ln /home/sent /home/again; truncate -s 1 /home/sent; touch -d 2001-02-03 /home/sent; cat /mnt/secret; echo $?';
+      const user = { security: { ...security, runAsUser: 1000, runAsGroup: 3000 }, mounts };
+      assert.match((await linesOf(sandbox, userScript, user)).join('\n'), /^dear\n[^]*Permission denied\n1$/);
+      for (const name of ['home/sent', 'home/again', 'home/letter']) assert.equal(await ownerOf(name), '1000:3000');
+      const { mode, size, nlink, mtime } = await stat(join(host, 'home/sent'));
+      assert.deepEqual([mode & 0o777, size, nlink, mtime.getFullYear()], [0o640, 1, 2, 2001]);
+      assert.equal(await ownerOf('secret'), '70000:70000');
+    } finally {
+      await rm(host, { recursive: true });
+    }
   });
 
   test('its root has a network, IPC and a host name of its own: port 80, ping, sysctls', async () => {

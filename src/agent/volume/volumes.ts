@@ -85,6 +85,8 @@ export class Volumes {
 
   /** Errors: those of `Shares.detach`. */
   async remove(name: string): Promise<void> {
+    const share = this.#shares.path(name);
+    if (share !== undefined) this.#views.drop(share);
     await this.#shares.detach(name);
     const volume = this.#volumes.get(name);
     if (volume === undefined) return;
