@@ -213,7 +213,7 @@ class Services {
         const files = { hosts: etcHosts, hostname: this.#hostname, resolvConf };
         for (const file of writeEtcFiles(this.#engine, files)) this.#users?.own(file);
       });
-      phases.run('cgroup', () => this.#cgroups.makePod(resources));
+      phases.run('limits', () => this.#cgroups.limit(podCgroup, resources));
     } finally {
       await settled;
     }

@@ -1,4 +1,5 @@
 import type { Engine } from '#engine/engine.ts';
+import { Cgroups } from '../container/cgroups.ts';
 import { BootPhases } from './boot-phases.ts';
 import type { Guest } from './guest.ts';
 import { bringLoopbackUp } from './loopback.ts';
@@ -58,7 +59,10 @@ export async function boot(engine: Engine): Promise<Booted> {
   });
   await phases.run('root', () => moveRoot(engine));
   await phases.run('modules', () => loadAll(modules?.bootNames ?? []));
-  await phases.run('cgroups', () => mountCgroups(engine));
+  await phases.run('cgroups', () => {
+    mountCgroups(engine);
+    new Cgroups(engine).makePod(); // now, for it takes a while: who is restored has it
+  });
   await phases.run('devices', () => mountLate(engine));
   await phases.run('loopback', () => bringLoopbackUp(engine));
   await phases.run('limits', () => engine.setDescriptorLimit(maxDescriptors));

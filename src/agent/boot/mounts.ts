@@ -44,9 +44,6 @@ export function mountLate(parts: Parts): void {
 export function mountCgroups(parts: Parts): void {
   const data = 'nsdelegate,memory_recursiveprot';
   mountOne(parts, 'cgroup2', cgroupRoot, noSuid | noDevices | noExec, data);
-  const controllers = parts.readText(`${cgroupRoot}/cgroup.controllers`, 4096).trim().split(' ').filter(Boolean);
-  // One by one: the kernel takes all of a write or nothing.
-  for (const name of controllers) parts.writeExisting(`${cgroupRoot}/cgroup.subtree_control`, `+${name}`);
 }
 
 /**

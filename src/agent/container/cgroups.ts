@@ -23,13 +23,17 @@ export class Cgroups {
     this.#parts = parts;
   }
 
-  /** Makes the pod's cgroup with its limits, and hands its controllers down. */
-  makePod(resources: CgroupResources): void {
+  /** Makes the pod's cgroup, in which there is every controller for its containers, too. */
+  makePod(): void {
+    this.#handDown('');
     this.#parts.makeDirectories(cgroupRoot + podCgroup);
-    const controllers = this.read(podCgroup, 'cgroup.controllers').trim().split(' ').filter(Boolean);
-    for (const name of controllers)
-      this.#parts.writeExisting(`${cgroupRoot}${podCgroup}/cgroup.subtree_control`, `+${name}`);
-    this.limit(podCgroup, resources);
+    this.#handDown(podCgroup);
+  }
+
+  /** One by one: the kernel takes all of a write or nothing. */
+  #handDown(path: string): void {
+    const controllers = this.read(path, 'cgroup.controllers').trim().split(' ').filter(Boolean);
+    for (const name of controllers) this.#write(path, 'cgroup.subtree_control', `+${name}`);
   }
 
   /** What is undefined stays as it is. */
