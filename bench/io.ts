@@ -1,5 +1,5 @@
-import { mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { run } from '#host/run.ts';
 import { figureOf, type Figures, Sheet } from './figures.ts';
 import { nodeRoot, openNode, type Node } from './node.ts';
@@ -8,12 +8,12 @@ import type { SuiteOptions } from './suite.ts';
 
 const modes = ['layer', 'scratch', 'tmpfs', 'block', 'share'] as const;
 /** How much is written and how many files are made; less where all of it passes the host's file server. */
-const amounts = { usual: { mebibytes: 256, files: 1000 }, share: { mebibytes: 32, files: 100 } } as const;
+const amounts = { usual: { mebibytes: 256, files: 1000 }, share: { mebibytes: 32, files: 300 } } as const;
 const blockBytes = 2 * 1024 ** 3;
 
 /**
  * What a container does to a directory: a file written and synced, read again past its own kernel's cache, and many small
- * ones made. Every line is `IO <what> <seconds before> <seconds after>`; the shell's clock has hundredths.
+ * ones made, which stay: ext4 makes files much more slowly where others were removed in the last minutes. Every line is `IO <what> <seconds before> <seconds after>`; the shell's clock has hundredths.
  */
 const measureScript = `
 now() { read -r up rest </proc/uptime; echo $up; }
@@ -24,7 +24,6 @@ measure() { # MODE DIRECTORY MEBIBYTES FILES [COMMAND]
   before=$(now); dd if=large of=/dev/null bs=1M 2>/dev/null; echo IO $1 read $before $(now)
   rm large
   before=$(now); i=0; while [ $i -lt $4 ]; do echo x >small-$i; i=$((i+1)); done; echo IO $1 create $before $(now)
-  rm small-*
 }
 `;
 const forget = `forget() { sync; echo 3 >/proc/sys/vm/drop_caches; }\n`;
@@ -57,8 +56,7 @@ export async function ioSuite({ rounds, peers, say }: SuiteOptions): Promise<Fig
 
 async function measurePod(node: Node, directory: string, sheet: Sheet): Promise<void> {
   const image = join(directory, 'block.img');
-  const shared = join(directory, 'shared');
-  await mkdir(shared, { recursive: true });
+  const shared = await mkdtemp(join(directory, 'shared-'));
   await writeFile(image, '');
   await truncate(image, blockBytes);
   await run('mke2fs', ['-q', '-F', '-t', 'ext4', image]);
@@ -111,9 +109,9 @@ function podYaml(image: string, shared: string): string {
 
 /** The host's cache forgets one file only (dd(1), `nocache`): there are others on the host who are measuring. */
 async function measurePeer(peer: Peer, sheet: Sheet): Promise<void> {
-  const inside = join(peer.rootfs, 'io');
-  await mkdir(inside, { recursive: true });
-  const write = await peer.outputOf(`${measureScript}\n${measureCommand('host', '/io')}`);
+  const inside = await mkdtemp(join(peer.rootfs, 'io-'));
+  const path = `/${basename(inside)}`;
+  const write = await peer.outputOf(`${measureScript}\n${measureCommand('host', path)}`);
   const large = join(inside, 'large');
   await run('dd', [
     'if=/dev/zero',
@@ -124,7 +122,7 @@ async function measurePeer(peer: Peer, sheet: Sheet): Promise<void> {
     'status=none',
   ]);
   await run('dd', [`of=${large}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none']);
-  const readOnly = 'before=$(now); dd if=/io/large of=/dev/null bs=1M 2>/dev/null; echo IO host read $before $(now)';
+  const readOnly = `before=$(now); dd if=${path}/large of=/dev/null bs=1M 2>/dev/null; echo IO host read $before $(now)`;
   const read = await peer.outputOf(`${measureScript}\n${readOnly}`);
   await rm(large);
   const kept = write.split('\n').filter((line) => !line.includes(' read '));
