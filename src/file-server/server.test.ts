@@ -262,6 +262,17 @@ describe(
     );
 
     test(
+      'acts as root, and as nobody who asked before, where a request does not say who asks',
+      asking(async (guest) => {
+        const create = (name: string) => Buffer.concat([u32(1, 0o644, 0, 0), text(name)]);
+        assert.equal((await guest.ask(op.create, root, create('said'), 1234)).error, 0);
+        assert.equal((await guest.ask(op.create, root, create('unsaid'), 0xffff_ffff)).error, 0);
+        const owners = await Promise.all(['said', 'unsaid'].map(async (name) => (await stat(join(served, name))).uid));
+        assert.deepEqual(owners, [1234, 0]);
+      }),
+    );
+
+    test(
       'answers who waits for a lock that its holder never gives back when it is interrupted, or its file closed',
       asking(async (guest) => {
         await writeFile(join(served, 'locked'), '');
