@@ -21,9 +21,9 @@ export class Phases {
     this.#add(name, startedMs);
   }
 
-  async wait<T>(name: string, work: Promise<T>): Promise<T> {
+  async wait<T>(name: string, work: () => Promise<T>): Promise<T> {
     const startedMs = this.#clock.monotonicMs();
-    const result = await work;
+    const result = await work();
     this.#add(name, startedMs);
     return result;
   }

@@ -206,7 +206,7 @@ class Services {
       throw new PodvmError('failedPrecondition', 'Cannot connect the guest: it is not configured, or has containers');
     }
     const phases = new Phases(this.#engine);
-    const connecting = network === null ? undefined : phases.wait('network', this.#nic.configure(network));
+    const connecting = network === null ? undefined : phases.wait('network', () => this.#nic.configure(network));
     const settled = Promise.allSettled([connecting]); // the NIC is nobody else's meanwhile, whatever fails here
     try {
       phases.run('hosts', () => {

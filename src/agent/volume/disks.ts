@@ -72,10 +72,9 @@ export class Disks {
     if (this.#disks.has(serial))
       throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: it is attached already`);
     const phases = new Phases(this.#parts);
-    const name = await phases.wait('found', this.#appeared(serial));
+    const name = await phases.wait('found', () => this.#appeared(serial));
     const device = `/dev/${name}`;
-    await phases.wait(
-      'mounted',
+    await phases.wait('mounted', () =>
       fileSystem === 'none'
         ? this.#settled(serial, () => this.#withOpen(device, () => undefined))
         : this.#mount(device, fileSystem, params),
