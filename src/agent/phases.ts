@@ -18,17 +18,18 @@ export class Phases {
   run(name: string, work: () => void): void {
     const startedMs = this.#clock.monotonicMs();
     work();
-    this.#add(name, startedMs);
+    this.add(name, this.#clock.monotonicMs() - startedMs);
   }
 
   async wait<T>(name: string, work: () => Promise<T>): Promise<T> {
     const startedMs = this.#clock.monotonicMs();
     const result = await work();
-    this.#add(name, startedMs);
+    this.add(name, this.#clock.monotonicMs() - startedMs);
     return result;
   }
 
-  #add(name: string, startedMs: number): void {
-    this.done.push({ name, ms: this.#clock.monotonicMs() - startedMs });
+  /** What was timed elsewhere. */
+  add(name: string, ms: number): void {
+    this.done.push({ name, ms: Math.round(ms * 100) / 100 });
   }
 }

@@ -1,28 +1,33 @@
 import type { Clock, Runtime } from '#engine/engine.ts';
-import type { Phase } from '../phases.ts';
+import { Phases, type Phase } from '../phases.ts';
 
 /**
  * Runs named steps one after the other and remembers their times. A step that fails is printed and kept in `failures`,
  * and the boot goes on: a guest that can still talk to its host is worth more than one that has died.
  */
 export class BootPhases {
-  readonly done: Phase[] = [];
   readonly failures: string[] = [];
   readonly #engine: Pick<Clock, 'monotonicMs'> & Pick<Runtime, 'print'>;
+  readonly #phases: Phases;
 
   constructor(engine: Pick<Clock, 'monotonicMs'> & Pick<Runtime, 'print'>) {
     this.#engine = engine;
-    this.done.push({ name: 'kernel', ms: rounded(engine.monotonicMs()) });
+    this.#phases = new Phases(engine);
+    this.#phases.add('kernel', engine.monotonicMs());
+  }
+
+  get done(): readonly Phase[] {
+    return this.#phases.done;
   }
 
   async run(name: string, step: () => void | Promise<void>): Promise<void> {
-    const startedMs = this.#engine.monotonicMs();
-    try {
-      await step();
-    } catch (error) {
-      this.fail(name, error);
-    }
-    this.done.push({ name, ms: rounded(this.#engine.monotonicMs() - startedMs) });
+    await this.#phases.wait(name, async () => {
+      try {
+        await step();
+      } catch (error) {
+        this.fail(name, error);
+      }
+    });
   }
 
   fail(name: string, error: unknown): void {
@@ -31,5 +36,3 @@ export class BootPhases {
     this.#engine.print(text);
   }
 }
-
-const rounded = (ms: number): number => Math.round(ms * 100) / 100;

@@ -40,7 +40,7 @@ export function mountLate(parts: Parts): void {
   }
 }
 
-/** The one cgroup tree, with every controller of the kernel handed down to the root's children. */
+/** The one cgroup tree. */
 export function mountCgroups(parts: Parts): void {
   const data = 'nsdelegate,memory_recursiveprot';
   mountOne(parts, 'cgroup2', cgroupRoot, noSuid | noDevices | noExec, data);
