@@ -5,19 +5,21 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
-import type { Container, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
+import type { Container, ContainerMount, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { openHouse, whyNoVm, type House } from './house.ts';
 
 const image = 'localhost/podvm/base:latest';
 const minute = () => AbortSignal.timeout(60_000);
 const skip = await whyNoVm();
 const ids = { containerId: 0, hostId: 65_536, size: 65_536 };
-const volume = (name: string, mountPath: string, more: { readonly subPath?: string } = {}) => ({
-  source: { kind: 'volume' as const, name },
+const mountOf = (source: ContainerMount['source'], mountPath: string, more: Partial<ContainerMount> = {}) => ({
+  source,
   mountPath,
   readOnly: false,
   ...more,
 });
+const volume = (name: string, mountPath: string, more: Partial<ContainerMount> = {}) =>
+  mountOf({ kind: 'volume', name }, mountPath, more);
 
 let attempts = 0;
 const specOf = (script: string, more: Partial<ContainerSpec> = {}): ContainerSpec => ({
@@ -123,12 +125,7 @@ describe('a pod with a user namespace in a real machine', { skip, timeout: 600_0
 
   test('a directory of the node has the owners that it has there, both ways, also by a sub-path', async () => {
     const host = await mkdtemp('/var/tmp/podvm-users-');
-    const ofHost = (mountPath: string, more: { readonly subPath?: string } = {}) => ({
-      source: { kind: 'host' as const, path: host, propagation: 'private' as const },
-      mountPath,
-      readOnly: false,
-      ...more,
-    });
+    const source = { kind: 'host', path: host, propagation: 'private' } as const;
     const ownerOf = async (name: string) => {
       const { uid, gid } = await stat(join(host, name));
       return `${uid}:${gid}`;
@@ -140,7 +137,11 @@ describe('a pod with a user namespace in a real machine', { skip, timeout: 600_0
       for (const name of ['home', 'home/letter']) await chown(join(host, name), 1000, 3000);
       await writeFile(join(host, 'secret'), 'of the node\n', { mode: 0o600 });
       await chown(join(host, 'secret'), 70_000, 70_000);
-      const mounts = [ofHost('/mnt'), ofHost('/home', { subPath: 'home' }), ofHost('/made', { subPath: 'made' })];
+      const mounts = [
+        mountOf(source, '/mnt'),
+        mountOf(source, '/home', { subPath: 'home' }),
+        mountOf(source, '/made', { subPath: 'made' }),
+      ];
 
       const rootScript =
         'stat -c "%u:%g" /mnt/home/letter /made; cat /home/letter; echo x >/mnt/new; mkdir /mnt/dir; mkfifo /mnt/pipe;' +
