@@ -13,7 +13,8 @@ const blockBytes = 2 * 1024 ** 3;
 
 /**
  * What a container does to a directory: a file written and synced, read again past its own kernel's cache, and many small
- * ones made, which stay: ext4 makes files much more slowly where others were removed in the last minutes. Every line is `IO <what> <seconds before> <seconds after>`; the shell's clock has hundredths.
+ * ones made, which stay: ext4 makes files much more slowly where others were removed in the last minutes. Every line is
+ * `IO <mode> <what> <seconds before> <seconds after>`; the shell's clock has hundredths.
  */
 const measureScript = `
 now() { read -r up rest </proc/uptime; echo $up; }
