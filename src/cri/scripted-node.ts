@@ -137,6 +137,8 @@ export function createScriptedImages(): ScriptedImages {
       all.delete(image.references[0] ?? '');
       return image;
     },
+    tag: refuse,
+    untag: refuse,
     load: refuse,
     buildBase: refuse,
     hold: refuse,

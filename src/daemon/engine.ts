@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type AdminServer, serveAdmin } from '#admin/server.ts';
 import type { Assets } from '#host/assets.ts';
@@ -6,6 +6,7 @@ import { systemClock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
 import { openImageStore } from '#image/image-store.ts';
 import type { ImageStore } from '#image/images.ts';
+import { ociArchitecture } from '#image/oci.ts';
 import { connectLink } from '#link/connect-link.ts';
 import type { NetworkReadiness } from '#network/network.ts';
 import { createPodTable } from '#pod/pod-table.ts';
@@ -16,6 +17,7 @@ import { createFileServers } from '#storage/file-server.ts';
 import { claimBlock } from '#storage/block-claim.ts';
 import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
+import { guestLevel } from '#vm/qemu/processor-level.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import type { Configuration } from './configuration.ts';
 import { openNetwork, type Purpose } from './node-network.ts';
@@ -95,6 +97,10 @@ export async function openEngine(
     directory: join(config.root, 'images'),
     sysroot: assets.sysroot,
     containersDirectory: config.containersDirectory,
+    processor: {
+      architecture: ociArchitecture(),
+      level: guestLevel(accelerator, assets.qemuVersion, await readFile('/proc/cpuinfo', 'utf8')),
+    },
     log,
   });
   opening.resolve(images);

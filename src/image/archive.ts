@@ -6,23 +6,31 @@ import { pipeline } from 'node:stream/promises';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { type FindFile, imageSource, type ImageSource, readDocument, readLayoutImage } from './layout.ts';
-import type { ImageLimits } from './limits.ts';
-import { brokenImageFix, type Compression, configSchema, digestOf, indexSchema, parseOci } from './oci.ts';
+import { type ArchivedImage, groupByName, mergeImages, type NamedSource } from './archive-names.ts';
+import { type FindFile, imageSource, type ImageSource, readDocument, type Reader, readLayoutImage } from './layout.ts';
+import {
+  brokenImageFix,
+  type Compression,
+  configSchema,
+  digestOf,
+  indexSchema,
+  mayBeImage,
+  type OciConfig,
+  type OciPlatform,
+  parseOci,
+} from './oci.ts';
+import { bestFirst } from './platform.ts';
 import { readTar } from './tar-reader.ts';
 
-/** One image of an archive, with the names it brings. */
-export interface ArchivedImage {
-  readonly names: readonly string[];
-  readonly source: ImageSource;
-}
-
-export interface ArchiveOptions {
+export interface ArchiveOptions extends Reader {
   /** Empty directory; an archive's members are put there, under names of our own. */
   readonly work: string;
-  readonly limits: ImageLimits;
   readonly signal: AbortSignal;
 }
+
+/** Annotations that name an entry of a layout: containerd's own, which is a whole name, and OCI's, mostly a tag. */
+const containerdName = 'io.containerd.image.name';
+const refName = 'org.opencontainers.image.ref.name';
 
 const archiveFix = 'Give the path of a file that `docker save` wrote, or of an OCI layout.';
 
@@ -53,26 +61,48 @@ export async function readArchive(path: string, options: ArchiveOptions): Promis
   const index = find('index.json');
   const manifest = find('manifest.json');
   // Newer `docker save` writes both: its index.json knows no names that its manifest.json lacks.
-  if (manifest !== undefined) return await dockerImages(path, find, await readDocument(path, manifest));
-  if (index !== undefined) return await layoutImages(path, find, await readDocument(path, index));
+  if (manifest !== undefined) return await dockerImages(path, find, await readDocument(path, manifest), options);
+  if (index !== undefined) return await layoutImages(path, find, await readDocument(path, index), options);
   throw noArchive(path);
 }
 
-async function layoutImages(path: string, find: FindFile, index: string): Promise<readonly ArchivedImage[]> {
+/** Entries of one name are one image for several processors. */
+async function layoutImages(
+  path: string,
+  find: FindFile,
+  index: string,
+  reader: Reader,
+): Promise<readonly ArchivedImage[]> {
   const { manifests } = parseOci(`${path}: index.json`, index, indexSchema);
-  const images: ArchivedImage[] = [];
-  for (const descriptor of manifests) {
-    const { annotations } = descriptor;
-    const name = annotations?.['io.containerd.image.name'] ?? annotations?.['org.opencontainers.image.ref.name'];
-    images.push({
-      names: name === undefined ? [] : [name],
-      source: await readLayoutImage(path, find, descriptor),
-    });
+  const entries = manifests.filter(mayBeImage).map((entry) => ({
+    names: [entry.annotations?.[containerdName] ?? entry.annotations?.[refName]].filter((name) => name !== undefined),
+    platform: entry.platform,
+    entry,
+  }));
+  const images: NamedSource[] = [];
+  for (const { name, members } of groupByName(entries)) {
+    const what = name === undefined ? path : `${path}: ${printable(name)}`;
+    const descriptors = members.map(({ entry }) => entry);
+    images.push({ name, source: await readLayoutImage(what, find, descriptors, reader) });
   }
-  return images;
+  return mergeImages(images);
 }
 
-async function dockerImages(path: string, find: FindFile, manifest: string): Promise<readonly ArchivedImage[]> {
+interface DockerEntry {
+  readonly names: readonly string[];
+  readonly platform: OciPlatform;
+  readonly id: string;
+  readonly config: OciConfig;
+  /** Names of its layers. */
+  readonly files: readonly string[];
+}
+
+async function dockerImages(
+  path: string,
+  find: FindFile,
+  manifest: string,
+  { processor }: Reader,
+): Promise<readonly ArchivedImage[]> {
   const there = (name: string) => {
     const file = find(name);
     if (file !== undefined) return file;
@@ -80,18 +110,29 @@ async function dockerImages(path: string, find: FindFile, manifest: string): Pro
       fix: brokenImageFix,
     });
   };
-  const images: ArchivedImage[] = [];
+  const entries: DockerEntry[] = [];
   for (const { Config, RepoTags, Layers } of parseOci(`${path}: manifest.json`, manifest, dockerSchema)) {
     const text = await readDocument(path, there(Config));
-    const layers = await Promise.all(
-      Layers.map(async (name) => ({ path: there(name), compression: await compressionOfFile(there(name)) })),
-    );
-    images.push({
-      names: RepoTags ?? [],
-      source: imageSource(path, digestOf(text), parseOci(path, text, configSchema), layers),
-    });
+    const config = parseOci(path, text, configSchema);
+    entries.push({ names: RepoTags ?? [], platform: config, id: digestOf(text), config, files: Layers });
   }
-  return images;
+  const sourceOf = async ({ id, config, files }: DockerEntry) => {
+    const layers = await Promise.all(
+      files.map(async (file) => ({ path: there(file), compression: await compressionOfFile(there(file)) })),
+    );
+    return imageSource(path, { id, config, layers, level: 1 }, processor);
+  };
+  const images: NamedSource[] = [];
+  const sources = new Map<unknown, ImageSource>(); // an image may have a thousand names
+  for (const { name, members } of groupByName(entries)) {
+    // Where none fits, the first says for which machine it is.
+    const chosen = bestFirst(members, ({ platform }) => platform, processor)[0]?.one ?? members[0];
+    if (chosen === undefined) continue;
+    const source = sources.get(chosen) ?? (await sourceOf(chosen));
+    sources.set(chosen, source);
+    images.push({ name, source });
+  }
+  return mergeImages(images);
 }
 
 /** A docker-archive does not say how its layers are compressed; most are not. */

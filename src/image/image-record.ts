@@ -13,6 +13,7 @@ const imageSchema = v.object({
   digests: v.array(v.string()),
   sizeBytes: v.number(),
   createdAt: v.string(),
+  processorLevel: v.exactOptional(v.number()),
   config: v.object({
     entrypoint: v.exactOptional(v.array(v.string())),
     cmd: v.exactOptional(v.array(v.string())),

@@ -5,21 +5,16 @@ import type { Log } from '#host/log.ts';
 import { readArchive } from './archive.ts';
 import { baseReference, makeBaseLayout } from './base-image.ts';
 import { flatten } from './flatten.ts';
-import type { HeldImage, Image, ImageStore, PullOptions, PullPolicy } from './images.ts';
+import type { HeldImage, Image, ImageStore, LoadedImage, PullOptions, PullPolicy, Untagged } from './images.ts';
 import { imageConfigOf, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
-import { type ImageSource, readDocument, readLayoutImage } from './layout.ts';
-import {
-  brokenImageFix,
-  chooseManifest,
-  digestOf,
-  indexSchema,
-  isIndex,
-  manifestSchema,
-  ociArchitecture,
-  parseOci,
-} from './oci.ts';
+import { type ImageSource, type Reader, readOwnLayout } from './layout.ts';
 import { type ImageLimits, imageLimits } from './limits.ts';
-import { type Reference, formatReference, isLoopback, nameOf, parseReference } from './reference.ts';
+import { loadNames } from './archive-names.ts';
+import { findImage, type FoundImage, type Names, withNames, withoutName } from './names.ts';
+import { ociArchitecture } from './oci.ts';
+import { describeProcessor, type Processor } from './platform.ts';
+import { formatReference, isImageId, isLoopback, parseReference, type Reference } from './reference.ts';
+import { copyImage, resolveImage } from './resolve-image.ts';
 import { type Access, Skopeo } from './skopeo.ts';
 
 export interface ImageStoreOptions {
@@ -27,18 +22,14 @@ export interface ImageStoreOptions {
   readonly directory: string;
   readonly sysroot: string;
   readonly log: Log;
+  /** What the machines' containers see; default the least of this architecture. */
+  readonly processor?: Processor;
   /** Default `imageLimits`. */
   readonly limits?: ImageLimits;
   /** registries.conf, certs.d and policy.json for pulls; default `/etc/containers`. */
   readonly containersDirectory?: string;
   /** How long a registry may say nothing new; default 60,000 `ms`. */
   readonly answerTimeoutMs?: number;
-}
-
-/** Names under which one image arrives. */
-interface Names {
-  readonly references: readonly string[];
-  readonly digests: readonly string[];
 }
 
 /** Opens the store and clears away what a killed process left half done. Errors: `corrupt`. */
@@ -53,7 +44,7 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
 class DiskImageStore implements ImageStore {
   readonly #options: ImageStoreOptions;
   readonly #work: string;
-  readonly #limits: ImageLimits;
+  readonly #reader: Reader;
   readonly #images: Map<string, Image>;
   readonly #holds = new Map<string, number>();
   readonly #pulls = new Map<
@@ -65,7 +56,8 @@ class DiskImageStore implements ImageStore {
   constructor(options: ImageStoreOptions, work: string, images: Map<string, Image>) {
     this.#options = options;
     this.#work = work;
-    this.#limits = options.limits ?? imageLimits;
+    const { processor = { architecture: ociArchitecture(), level: 1 }, limits = imageLimits } = options;
+    this.#reader = { processor, limits };
     this.#images = images;
   }
 
@@ -103,35 +95,15 @@ class DiskImageStore implements ImageStore {
     return await this.#inWorkDirectory(async (directory) => {
       const full = formatReference(reference);
       const skopeo = await Skopeo.open(full, directory, access);
-      const raw = await skopeo.inspectRaw(full, signal);
-      if (reference.digest !== undefined && digestOf(raw) !== reference.digest) {
-        throw new PodvmError(
-          'corrupt',
-          `Cannot pull ${full}: the registry answered with another digest, ${digestOf(raw)}`,
-          { fix: brokenImageFix },
-        );
-      }
-      const digests = [`${nameOf(reference)}@${digestOf(raw)}`];
-      let manifestText = raw;
-      if (isIndex(raw)) {
-        const chosen = chooseManifest(full, parseOci(full, raw, indexSchema).manifests, ociArchitecture());
-        digests.push(`${nameOf(reference)}@${chosen.digest}`);
-        manifestText = await skopeo.inspectRaw(`${nameOf(reference)}@${chosen.digest}`, signal);
-      }
-      const manifest = parseOci(full, manifestText, manifestSchema);
-      const names: Names = {
-        references: reference.tag === undefined ? [] : [`${nameOf(reference)}:${reference.tag}`],
-        digests,
-      };
+      const resolved = await resolveImage(reference, skopeo, this.#reader, signal);
+      const { manifest, names } = resolved;
       const known = this.#images.get(manifest.config.digest);
-      if (known !== undefined) return await this.#name(known, names);
+      if (known !== undefined && this.#fits(known)) return await this.#name(known, names);
 
       const sum = megabytes(manifest.layers.reduce((bytes, layer) => bytes + layer.size, 0));
       options.onProgress?.(`pulling ${full} (${manifest.layers.length} layers, ${sum} MB)`);
       const onBytes = (bytes: number) => options.onProgress?.(`pulling ${full}: ${megabytes(bytes)} of ${sum} MB`);
-      const pinned = `${nameOf(reference)}@${digestOf(manifestText)}`;
-      const layout = await skopeo.copyToLayout(pinned, onBytes, signal);
-      const source = await onlyImageOf(full, layout);
+      const source = await copyImage(full, resolved, skopeo, this.#reader, onBytes, signal);
       return await this.#add(full, source, directory, names, options, signal);
     });
   }
@@ -141,27 +113,12 @@ class DiskImageStore implements ImageStore {
     name: string | undefined,
     options: PullOptions,
     signal: AbortSignal,
-  ): Promise<readonly Image[]> {
-    const given = name === undefined ? undefined : formatReference(parseReference(name));
+  ): Promise<readonly LoadedImage[]> {
     return await this.#inWorkDirectory(async (work) => {
-      const archived = await readArchive(path, { work, limits: this.#limits, signal });
-      const named = archived.map(({ source, names }) => ({
-        source,
-        references: given === undefined ? names.map((found) => formatReference(parseReference(found))) : [given],
-      }));
-      if (named.length === 0)
-        throw new PodvmError('invalid', `Cannot load ${path}: there is no image in it`, { fix: brokenImageFix });
-      if (given !== undefined && named.length > 1) {
-        throw new PodvmError('invalid', `Cannot give one name to the ${named.length} images of ${path}`);
-      }
-      if (named.some(({ references }) => references.length === 0)) {
-        throw new PodvmError('invalid', `Cannot load ${path}: an image in it has no name`, {
-          fix: 'Give it one with --name.',
-        });
-      }
-      const images: Image[] = [];
-      for (const { source, references } of named) {
-        images.push(await this.#take(source, { references, digests: [] }, options, signal));
+      const archived = await readArchive(path, { work, signal, ...this.#reader });
+      const images: LoadedImage[] = [];
+      for (const { source, references } of loadNames(path, archived, name)) {
+        images.push({ ...(await this.#take(source, { references, digests: [] }, options, signal)), names: references });
       }
       return images;
     });
@@ -170,7 +127,7 @@ class DiskImageStore implements ImageStore {
   async buildBase(options: PullOptions, signal: AbortSignal): Promise<Image> {
     return await this.#inWorkDirectory(async (directory) => {
       const layout = await makeBaseLayout(this.#options.sysroot, directory, signal);
-      const source = await onlyImageOf(baseReference, layout);
+      const source = await readOwnLayout(baseReference, layout, this.#reader);
       return await this.#take(source, { references: [baseReference], digests: [] }, options, signal);
     });
   }
@@ -194,7 +151,7 @@ class DiskImageStore implements ImageStore {
     if (known !== undefined) return await this.#name(known, names);
     options.onProgress?.(`flattening ${what}`);
     const { sysroot } = this.#options;
-    const file = await flatten(source.layers, { sysroot, directory, signal, limits: this.#limits });
+    const file = await flatten(source.layers, { sysroot, directory, signal, limits: this.#reader.limits });
     const path = rootfsPath(this.#options.directory, source.id);
     await rename(file, path);
     const { size } = await stat(path);
@@ -204,6 +161,7 @@ class DiskImageStore implements ImageStore {
       digests: [],
       sizeBytes: size,
       createdAt: new Date().toISOString(),
+      ...(source.level > 1 ? { processorLevel: source.level } : {}),
       config: imageConfigOf(source.config),
     };
     try {
@@ -211,28 +169,32 @@ class DiskImageStore implements ImageStore {
       this.#options.log.info('image added', { image: image.id, bytes: size });
       return named;
     } catch (error) {
-      this.#images.delete(image.id); // its record could not be written: after a restart it would not be there either
       await rm(path, { force: true });
       throw error;
     }
   }
 
-  /** Gives names to an image, taking tags from others, and writes the index. */
+  /** Gives names to an image, taking them from others, and writes the index. */
   async #name(image: Image, names: Names): Promise<Image> {
-    for (const other of this.#images.values()) {
-      const kept = other.references.filter((reference) => !names.references.includes(reference));
-      if (other.id !== image.id && kept.length !== other.references.length)
-        this.#images.set(other.id, { ...other, references: kept });
+    await this.#put(withNames(this.#images, this.#images.get(image.id) ?? image, names));
+    return this.#images.get(image.id) ?? image;
+  }
+
+  /** Changes records and writes the index; what cannot be written is as it was. */
+  async #put(changed: readonly Image[]): Promise<void> {
+    const before = changed.map(({ id }) => this.#images.get(id));
+    for (const one of changed) this.#images.set(one.id, one);
+    try {
+      await this.#write();
+    } catch (error) {
+      for (const [at, one] of changed.entries()) {
+        const old = before[at];
+        if (this.#images.get(one.id) !== one) continue; // another has changed it since
+        if (old === undefined) this.#images.delete(one.id);
+        else this.#images.set(one.id, old);
+      }
+      throw error;
     }
-    const current = this.#images.get(image.id) ?? image;
-    const named = {
-      ...current,
-      references: [...new Set([...current.references, ...names.references])],
-      digests: [...new Set([...current.digests, ...names.digests])],
-    };
-    this.#images.set(image.id, named);
-    await this.#write();
-    return named;
   }
 
   #write(): Promise<void> {
@@ -248,24 +210,30 @@ class DiskImageStore implements ImageStore {
   }
 
   get(reference: string): Image | undefined {
-    const images = [...this.#images.values()];
-    const byId = images.filter(
-      (image) => /^[0-9a-f]{12,64}$/.test(reference) && image.id.startsWith(`sha256:${reference}`),
-    );
-    if (byId.length === 1) return byId[0];
-    if (this.#images.has(reference)) return this.#images.get(reference);
-    const parsed = parseReference(reference);
-    const full = formatReference(parsed);
-    return images.find((image) => image.references.includes(full) || image.digests.includes(full));
+    return findImage(this.#images, reference)?.image;
+  }
+
+  async tag(reference: string, name: string): Promise<Image> {
+    const parsed = parseReference(name);
+    if (parsed.digest !== undefined) {
+      throw new PodvmError('invalid', `Cannot give an image the name ${name}: a digest is no tag`, {
+        fix: 'Give a name with a tag, such as app:1.',
+      });
+    }
+    const { image } = this.#find('tag', reference);
+    return await this.#name(image, { references: [formatReference(parsed)], digests: [] });
   }
 
   async hold(reference: string, policy: PullPolicy, signal: AbortSignal): Promise<HeldImage> {
-    const isBase = formatReference(parseReference(reference)) === baseReference;
-    let image = policy === 'Always' && !isBase ? undefined : this.get(reference);
+    const isBase = !isImageId(reference) && formatReference(parseReference(reference)) === baseReference;
+    const found = policy === 'Always' && !isBase ? undefined : this.get(reference);
+    let image = found !== undefined && this.#fits(found) ? found : undefined;
     // Building it is no pull, so that no policy speaks against it: the examples run on a machine that has never pulled.
     if (isBase) image ??= await this.buildBase({}, signal);
     if (image === undefined && policy === 'Never') {
-      throw new PodvmError('notFound', `Cannot use image ${reference}: it is not here, and imagePullPolicy is Never`, {
+      const reason =
+        found === undefined ? 'it is not here' : `it is not for ${describeProcessor(this.#reader.processor)}`;
+      throw new PodvmError('notFound', `Cannot use image ${reference}: ${reason}, and imagePullPolicy is Never`, {
         fix: `Bring it with \`podvm image pull\` or \`podvm image load\`.`,
       });
     }
@@ -285,20 +253,43 @@ class DiskImageStore implements ImageStore {
     };
   }
 
+  #fits({ processorLevel = 1 }: Image): boolean {
+    return processorLevel <= this.#reader.processor.level;
+  }
+
   async remove(reference: string): Promise<Image> {
-    const image = this.get(reference);
-    if (image === undefined) {
-      throw new PodvmError('notFound', `Cannot remove image ${reference}: it is not here`, {
-        fix: 'See `podvm image ls`.',
-      });
+    const { image } = this.#find('remove', reference);
+    await this.#remove(image, reference);
+    return image;
+  }
+
+  async untag(reference: string): Promise<Untagged> {
+    const { image, by } = this.#find('remove', reference);
+    const all = [...image.references, ...image.digests];
+    const { image: left, untagged } = by === 'id' ? { image, untagged: all } : withoutName(image, reference);
+    if (untagged.length === all.length) {
+      await this.#remove(image, reference);
+      return { untagged, removed: image.id };
     }
+    await this.#put([left]);
+    return { untagged };
+  }
+
+  #find(verb: string, reference: string): FoundImage {
+    const found = findImage(this.#images, reference);
+    if (found !== undefined) return found;
+    throw new PodvmError('notFound', `Cannot ${verb} image ${reference}: it is not here`, {
+      fix: 'See `podvm image ls`.',
+    });
+  }
+
+  async #remove(image: Image, reference: string): Promise<void> {
     if ((this.#holds.get(image.id) ?? 0) > 0) {
       throw new PodvmError('busy', `Cannot remove image ${reference}: a pod uses it`, { fix: 'Stop the pod first.' });
     }
     this.#images.delete(image.id);
     await this.#write();
     await rm(rootfsPath(this.#options.directory, image.id), { force: true });
-    return image;
   }
 
   async #inWorkDirectory<T>(use: (directory: string) => Promise<T>): Promise<T> {
@@ -316,15 +307,6 @@ class DiskImageStore implements ImageStore {
       await rm(directory, { recursive: true, force: true });
     }
   }
-}
-
-/** The image of a layout that has only one. Errors: `corrupt`. */
-async function onlyImageOf(what: string, layout: string): Promise<ImageSource> {
-  const index = parseOci(what, await readDocument(what, join(layout, 'index.json')), indexSchema);
-  const [only] = index.manifests;
-  if (only === undefined)
-    throw new PodvmError('corrupt', `Cannot use ${what}: there is no image in it`, { fix: brokenImageFix });
-  return await readLayoutImage(what, (name) => join(layout, name), only);
 }
 
 const megabytes = (bytes: number) => Math.ceil(bytes / 1_000_000);

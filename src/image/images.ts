@@ -18,12 +18,27 @@ export interface Image {
   readonly id: string;
   /** Full names with a tag: `docker.io/library/nginx:1.27`. */
   readonly references: readonly string[];
-  /** Full names with the digest of a manifest or an index. */
+  /** Full names with the digest of a manifest, or of an index that led to it. */
   readonly digests: readonly string[];
   /** Of the EROFS file. */
   readonly sizeBytes: number;
   readonly createdAt: string;
+  /** The n of x86-64-vN that it needs; absent: 1. */
+  readonly processorLevel?: number;
   readonly config: ImageConfig;
+}
+
+export interface LoadedImage extends Image {
+  /** The names that loading gave it, of its `references`. */
+  readonly names: readonly string[];
+}
+
+/** What became of a name that was taken away. */
+export interface Untagged {
+  /** Full names that are gone. */
+  readonly untagged: readonly string[];
+  /** Id of the image, when it went with its last name. */
+  readonly removed?: string;
 }
 
 /** An image that cannot be removed while it is held. */
@@ -52,16 +67,34 @@ export interface ImageStore {
    * `invalid` (reference), `notFound`, `denied`, `unavailable`, `corrupt`, `unsupported`, `exhausted`, `cancelled`.
    */
   pull(reference: string, options: PullOptions, signal: AbortSignal): Promise<Image>;
-  /** Takes every image of a docker-archive, an OCI archive or a directory with an OCI layout. */
-  load(path: string, name: string | undefined, options: PullOptions, signal: AbortSignal): Promise<readonly Image[]>;
+  /**
+   * Takes every image of a docker-archive, an OCI archive or a directory with an OCI layout; of images that are there for
+   * several processors the one that fits.
+   */
+  load(
+    path: string,
+    name: string | undefined,
+    options: PullOptions,
+    signal: AbortSignal,
+  ): Promise<readonly LoadedImage[]>;
   /** Makes the examples' image from a static busybox, without a registry. */
   buildBase(options: PullOptions, signal: AbortSignal): Promise<Image>;
   /** By name: `references` first, then digests and ids. */
   list(): readonly Image[];
   /** By reference, digest, id or the first 12 or more digits of the id. */
   get(reference: string): Image | undefined;
-  /** The image, present after this, and held. Errors: those of `pull`; `notFound` when the policy is `Never`. */
+  /**
+   * The image, present after this, and held. One that needs more than the processor has, which another accelerator had
+   * when it came, is not here. Errors: those of `pull`; `notFound` when the policy is `Never`.
+   */
   hold(reference: string, policy: PullPolicy, signal: AbortSignal): Promise<HeldImage>;
-  /** Errors: `notFound`, `busy` while it is held. */
+  /** Gives an image that is here one more name, taking that from another. Errors: `notFound`, `invalid`. */
+  tag(reference: string, name: string): Promise<Image>;
+  /**
+   * Takes a name from an image, and removes it with its last one; by id, with all of its names. A digest goes with the
+   * last tag of its repository. Errors: `notFound`, `busy` for what would remove an image that is held.
+   */
+  untag(reference: string): Promise<Untagged>;
+  /** Removes the image with all of its names. Errors: `notFound`, `busy` while it is held. */
   remove(reference: string): Promise<Image>;
 }

@@ -1,21 +1,22 @@
 import { constants, open } from 'node:fs/promises';
+import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { chooseAmong, chooseImage, type Documents } from './choose-image.ts';
 import type { Layer } from './layer-stream.ts';
+import type { ImageLimits } from './limits.ts';
 import {
   brokenImageFix,
-  chooseManifest,
+  checkDigest,
   compressionOf,
   configSchema,
   type Descriptor,
-  digestOf,
   indexSchema,
-  isIndex,
-  manifestSchema,
   maxDocumentBytes,
   type OciConfig,
-  ociArchitecture,
   parseOci,
 } from './oci.ts';
+import { describePlatform, describeProcessor, levelOf, type Processor } from './platform.ts';
 
 /** Where the blob of this name lies; undefined when it is not there. Names: `index.json`, `blobs/sha256/<hex>`. */
 export type FindFile = (name: string) => string | undefined;
@@ -26,38 +27,63 @@ export interface ImageSource {
   readonly id: string;
   readonly config: OciConfig;
   readonly layers: readonly Layer[];
+  /** What it needs of a processor; see `Processor`. */
+  readonly level: number;
+}
+
+/** What an image is read for. */
+export interface Reader {
+  readonly processor: Processor;
+  readonly limits: ImageLimits;
 }
 
 /**
- * The image that a descriptor in an OCI layout means: a manifest, or an index with one for this machine. Every
- * document is checked against its digest; layers are checked when they are read. Errors: `corrupt`, `unsupported`.
+ * The image that descriptors in an OCI layout mean together: several are the same image for several processors. Every
+ * document is checked against its digest; layers are checked when they are read. Errors: `corrupt`, `unsupported`,
+ * `exhausted`.
  */
-export async function readLayoutImage(what: string, find: FindFile, descriptor: Descriptor): Promise<ImageSource> {
-  let text = await readBlob(what, find, descriptor.digest);
-  if (isIndex(text)) {
-    const chosen = chooseManifest(what, parseOci(what, text, indexSchema).manifests, ociArchitecture());
-    text = await readBlob(what, find, chosen.digest);
-  }
-  const manifest = parseOci(what, text, manifestSchema);
-  const config = parseOci(what, await readBlob(what, find, manifest.config.digest), configSchema);
+export async function readLayoutImage(
+  what: string,
+  find: FindFile,
+  descriptors: readonly Descriptor[],
+  reader: Reader,
+): Promise<ImageSource> {
+  const read = async (digest: string) => await readDocument(what, blobPath(what, find, digest));
+  const documents: Documents = { manifest: read, config: async (_manifest, digest) => await read(digest) };
+  const request = { what, documents, ...reader };
+  const [first, ...others] = descriptors;
+  const isAlone = first !== undefined && first.platform === undefined && others.length === 0;
+  const { manifest, level } = isAlone
+    ? await chooseImage(checkDigest(what, await read(first.digest), first.digest), request)
+    : await chooseAmong(descriptors, request);
+  const { digest } = manifest.config;
+  const config = parseOci(what, checkDigest(what, await read(digest), digest), configSchema);
   const layers = manifest.layers.map((layer) => ({
     path: blobPath(what, find, layer.digest),
     compression: compressionOf(layer),
   }));
-  return imageSource(what, manifest.config.digest, config, layers);
+  return imageSource(what, { id: digest, config, layers, level }, reader.processor);
+}
+
+/** The image of a layout that we or skopeo made, which has one. Errors: those of `readLayoutImage`. */
+export async function readOwnLayout(what: string, layout: string, reader: Reader): Promise<ImageSource> {
+  const { manifests } = parseOci(what, await readDocument(what, join(layout, 'index.json')), indexSchema);
+  return await readLayoutImage(what, (name) => join(layout, name), manifests, reader);
 }
 
 /** Errors: `unsupported` for another machine, `corrupt` when there is not one digest for each layer. */
 export function imageSource(
   what: string,
-  id: string,
-  config: OciConfig,
-  layers: readonly Omit<Layer, 'diffId'>[],
+  found: Omit<ImageSource, 'layers'> & { readonly layers: readonly Omit<Layer, 'diffId'>[] },
+  processor: Processor,
 ): ImageSource {
-  if (config.os !== 'linux' || config.architecture !== ociArchitecture()) {
+  const { config, layers } = found;
+  const level = levelOf(config, processor);
+  if (level === undefined) {
+    const platform = printable(describePlatform(config));
     throw new PodvmError(
       'unsupported',
-      `Cannot use ${what}: it is for ${config.os}/${config.architecture}, this machine is linux/${ociArchitecture()}`,
+      `Cannot use ${what}: it is for ${platform}, this machine is ${describeProcessor(processor)}`,
       { fix: 'Use an image built for this machine.' },
     );
   }
@@ -69,7 +95,11 @@ export function imageSource(
       { fix: brokenImageFix },
     );
   }
-  return { id, config, layers: layers.map((layer, at) => ({ ...layer, diffId: diffIds[at] ?? '' })) };
+  return {
+    ...found,
+    layers: layers.map((layer, at) => ({ ...layer, diffId: diffIds[at] ?? '' })),
+    level: Math.max(level, found.level),
+  };
 }
 
 /** A file of JSON, which has a limit. Errors: `corrupt`. */
@@ -93,15 +123,6 @@ export async function readDocument(what: string, path: string): Promise<string> 
   } finally {
     await file.close();
   }
-}
-
-async function readBlob(what: string, find: FindFile, digest: string): Promise<string> {
-  const text = await readDocument(what, blobPath(what, find, digest));
-  const found = digestOf(text);
-  if (found === digest) return text;
-  throw new PodvmError('corrupt', `Cannot use ${what}: a document has not its digest ${digest}, but ${found}`, {
-    fix: brokenImageFix,
-  });
 }
 
 function blobPath(what: string, find: FindFile, digest: string): string {

@@ -21,6 +21,11 @@ export interface ImageLimits {
   readonly maxXattrBytes: number;
   /** Members of a docker-archive or OCI archive. */
   readonly maxArchiveMembers: number;
+  /** Indexes inside each other; usual are two. */
+  readonly maxIndexDepth: number;
+  /** Documents (indexes, manifests, configs) read to choose one image from an index, and all of their `bytes`. */
+  readonly maxIndexDocuments: number;
+  readonly maxIndexBytes: number;
   /** Pieces of one sparse file. */
   readonly maxSparsePieces: number;
 }
@@ -38,4 +43,7 @@ export const imageLimits: ImageLimits = {
   maxXattrBytes: 65_536,
   maxSparsePieces: 100_000,
   maxArchiveMembers: 10_000,
+  maxIndexDepth: 8,
+  maxIndexDocuments: 64,
+  maxIndexBytes: 16 * 1024 ** 2,
 };

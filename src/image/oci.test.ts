@@ -10,14 +10,12 @@ import { imageConfigOf, readRecords, rootfsDirectory } from './image-record.ts';
 import { readLayoutImage } from './layout.ts';
 import { imageLimits } from './limits.ts';
 import {
-  chooseManifest,
   compressionOf,
   configSchema,
   digestOf,
-  indexSchema,
-  isIndex,
   manifestSchema,
   maxDocumentBytes,
+  parseDocument,
   parseOci,
 } from './oci.ts';
 import { explainSkopeo } from './skopeo-words.ts';
@@ -75,9 +73,7 @@ function orRefused<T>(attempt: () => T): T | undefined {
 test('parseOci() and what uses it take any document, or refuse it with an error of ours', () => {
   fc.assert(
     fc.property(bytes, (said) => {
-      const index = orRefused(() => parseOci('it', said, indexSchema));
-      assert.ok(index === undefined || isIndex(said));
-      if (index !== undefined) orRefused(() => chooseManifest('it', index.manifests, 'amd64'));
+      orRefused(() => parseDocument('it', said));
       const manifest = orRefused(() => parseOci('it', said, manifestSchema));
       for (const layer of manifest?.layers ?? []) orRefused(() => compressionOf(layer));
       const config = orRefused(() => parseOci('it', said, configSchema));
@@ -91,7 +87,8 @@ test('readArchive() and readRecords() survive any document on disk', async () =>
   const directory = await mkdtemp(join(tmpdir(), 'podvm-oci-'));
   try {
     await mkdir(rootfsDirectory(directory));
-    const options = { work: directory, limits: imageLimits, signal: new AbortController().signal };
+    const reader = { limits: imageLimits, processor: { architecture: 'amd64', level: 1 } };
+    const options = { work: directory, ...reader, signal: new AbortController().signal };
     const mayRefuse = async (attempt: Promise<unknown>) =>
       await attempt.catch((error: unknown) => assert.ok(error instanceof PodvmError, String(error)));
     await fc.assert(
@@ -102,7 +99,7 @@ test('readArchive() and readRecords() survive any document on disk', async () =>
         const file = join(directory, 'blob');
         await writeFile(file, said);
         const blob = { mediaType: '', digest: digestOf(said), size: 1 };
-        await mayRefuse(readLayoutImage('it', () => file, blob));
+        await mayRefuse(readLayoutImage('it', () => file, [blob], reader));
       }),
       { numRuns: 300 },
     );
@@ -127,6 +124,21 @@ test('parseOci() names the field, and quotes nothing of what it could not read',
   assert.match(message('{"config":{"digest":"x"}}'), /^Cannot read the manifest: config\.digest: no sha256 digest$/);
   const layers = Array.from({ length: 501 }, () => ({ digest: digestOf('a'), size: 1 }));
   assert.match(message(JSON.stringify({ config: layers[0], layers })), /Cannot read the manifest: layers: /);
+});
+
+test('parseDocument() tells by what is in it, and refuses what would be two things to two readers', () => {
+  const blob = { digest: digestOf('a'), size: 1 };
+  const kindOf = (said: object) => parseDocument('it', JSON.stringify(said)).kind;
+  assert.equal(kindOf({ manifests: [blob] }), 'index');
+  assert.equal(kindOf({ config: blob, layers: [] }), 'manifest');
+  assert.equal(kindOf({ schemaVersion: 1, fsLayers: [], history: [] }), 'other');
+  assert.equal(kindOf({ config: blob }), 'other');
+  for (const also of [{ config: blob }, { layers: [] }]) {
+    assert.throws(() => kindOf({ manifests: [blob], ...also }), {
+      kind: 'corrupt',
+      message: /both an index and a manifest/,
+    });
+  }
 });
 
 test('compressionOf() refuses encrypted, foreign and unknown layers', () => {

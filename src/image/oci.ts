@@ -4,12 +4,20 @@ import { PodvmError } from '#base/errors.ts';
 
 /** Shapes of the OCI image specification and of Docker's schema 2, as far as they are used; all from outside. */
 const digest = v.pipe(v.string(), v.regex(/^sha256:[0-9a-f]{64}$/, 'no sha256 digest'));
+/** What an image runs on, as an entry of an index or a config says it; a document that says neither fits nowhere. */
+export const platformSchema = v.object({
+  os: v.optional(v.string(), ''),
+  architecture: v.optional(v.string(), ''),
+  variant: v.optional(v.string()),
+});
+export type OciPlatform = v.InferOutput<typeof platformSchema>;
 const descriptor = v.object({
   mediaType: v.optional(v.pipe(v.string(), v.maxLength(256)), ''),
   digest,
   size: v.pipe(v.number(), v.integer(), v.minValue(0)),
-  platform: v.optional(v.object({ os: v.string(), architecture: v.string(), variant: v.optional(v.string()) })),
+  platform: v.optional(platformSchema),
   annotations: v.optional(v.nullable(v.record(v.string(), v.string()))),
+  artifactType: v.optional(v.string()),
 });
 export type Descriptor = v.InferOutput<typeof descriptor>;
 
@@ -24,6 +32,7 @@ const maxLayers = 500;
 
 export const indexSchema = v.object({ manifests: v.pipe(v.array(descriptor), v.maxLength(1000)) });
 export const manifestSchema = v.object({
+  mediaType: v.optional(v.pipe(v.string(), v.maxLength(256))),
   config: descriptor,
   layers: v.pipe(v.array(descriptor), v.maxLength(maxLayers)),
 });
@@ -35,6 +44,7 @@ const word = v.optional(v.nullable(text));
 export const configSchema = v.object({
   os: v.string(),
   architecture: v.string(),
+  variant: v.optional(v.string()),
   rootfs: v.object({ diff_ids: v.pipe(v.array(digest), v.maxLength(maxLayers)) }),
   config: v.optional(
     v.nullable(
@@ -68,25 +78,54 @@ export function parseOci<S extends v.GenericSchema>(what: string, bytes: string,
   });
 }
 
-export function isIndex(bytes: string): boolean {
-  try {
-    return Array.isArray((JSON.parse(bytes) as { manifests?: unknown } | null)?.manifests);
-  } catch {
-    return false; // parseOci says what is wrong with it
+/** What a document of a registry or a layout is. */
+export type ImageDocument =
+  | { readonly kind: 'index'; readonly entries: readonly Descriptor[] }
+  | { readonly kind: 'manifest'; readonly manifest: Manifest }
+  | { readonly kind: 'other' };
+
+/**
+ * Tells an index and a manifest by what they have, since a registry's word for it can lie. One that is both would mean
+ * two images to two readers (CVE-2021-41190), and is refused. Errors: `corrupt`.
+ */
+export function parseDocument(what: string, bytes: string): ImageDocument {
+  const has = parseOci(what, bytes, documentSchema);
+  if (has.manifests !== undefined && (has.config !== undefined || has.layers !== undefined)) {
+    throw new PodvmError('corrupt', `Cannot use ${what}: a document is both an index and a manifest`, {
+      fix: brokenImageFix,
+    });
   }
+  if (has.manifests !== undefined) return { kind: 'index', entries: parseOci(what, bytes, indexSchema).manifests };
+  if (has.config === undefined || has.layers === undefined) return { kind: 'other' };
+  return { kind: 'manifest', manifest: parseOci(what, bytes, manifestSchema) };
 }
 
-/** The image of an index that runs here. Errors: `unsupported`, naming what there is. */
-export function chooseManifest(what: string, manifests: readonly Descriptor[], architecture: string): Descriptor {
-  const fit = manifests.find((m) => m.platform?.os === 'linux' && m.platform.architecture === architecture);
-  if (fit !== undefined) return fit;
-  const offered = manifests.map((m) => `${m.platform?.os ?? '?'}/${m.platform?.architecture ?? '?'}`).join(', ');
-  throw new PodvmError(
-    'unsupported',
-    `Cannot use ${what}: it has no linux/${architecture} image, only ${offered || 'none'}`,
-    { fix: 'Use an image built for this machine.' },
+export const ociManifestType = 'application/vnd.oci.image.manifest.v1+json';
+export const ociConfigType = 'application/vnd.oci.image.config.v1+json';
+
+/** Configs that images have; other types are those of artifacts. Some old tools wrote no type, or the last of these. */
+export function isImageConfig({ mediaType }: Descriptor): boolean {
+  return ['', ociConfigType, 'application/vnd.docker.container.image.v1+json', 'application/octet-stream'].includes(
+    mediaType,
   );
 }
+
+/** Entries of an index that may be images: of an unknown type they are to be passed over, says the specification. */
+export function mayBeImage({ mediaType, artifactType, annotations, platform }: Descriptor): boolean {
+  // BuildKit's attestations are about another entry, which this annotation names.
+  const isAttestation =
+    annotations?.['vnd.docker.reference.type'] !== undefined ||
+    (platform?.os === 'unknown' && platform.architecture === 'unknown');
+  return !isAttestation && !artifactType && (mediaType === '' || documentTypes.test(mediaType));
+}
+
+const documentTypes =
+  /^application\/vnd\.(?:oci\.image\.(?:manifest|index)\.v1|docker\.distribution\.manifest(?:\.list)?\.v2)\+json$/;
+const documentSchema = v.object({
+  manifests: v.optional(v.unknown()),
+  config: v.optional(v.unknown()),
+  layers: v.optional(v.unknown()),
+});
 
 /** Node's word for the processor, as OCI says it. */
 export function ociArchitecture(): string {
@@ -95,6 +134,15 @@ export function ociArchitecture(): string {
 
 export function digestOf(bytes: string | Uint8Array): string {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
+}
+
+/** The text, which has this digest. Errors: `corrupt`. */
+export function checkDigest(what: string, text: string, digest: string): string {
+  const found = digestOf(text);
+  if (found === digest) return text;
+  throw new PodvmError('corrupt', `Cannot use ${what}: a document has not its digest ${digest}, but ${found}`, {
+    fix: brokenImageFix,
+  });
 }
 
 export type Compression = 'none' | 'gzip' | 'zstd';

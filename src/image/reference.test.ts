@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
-import { formatReference, isLoopback, parseReference } from './reference.ts';
+import { completeReference, formatReference, isLoopback, parseReference } from './reference.ts';
 
 const digest = `sha256:${'a'.repeat(64)}`;
 
@@ -20,6 +20,8 @@ test('parseReference() refuses what is no reference, and says why', () => {
     'a'.repeat(256),
     '../a',
     'ho_st.x/a',
+    'a'.repeat(64),
+    digest,
   ]) {
     assert.throws(
       () => parseReference(bad),
@@ -38,6 +40,14 @@ test('parseReference() completes short names as Docker does', () => {
   assert.equal(full('localhost:5000/shop/db:1'), 'localhost:5000/shop/db:1');
   assert.equal(full(`r.example/a@${digest}`), `r.example/a@${digest}`);
   assert.equal(full(`r.example/a:1@${digest}`), `r.example/a@${digest}`);
+  assert.equal(full('index.docker.io/nginx:1'), 'docker.io/library/nginx:1');
+});
+
+test('completeReference() says all that was given', () => {
+  const complete = (text: string) => completeReference(parseReference(text));
+  assert.equal(complete('nginx'), 'docker.io/library/nginx:latest');
+  assert.equal(complete(`nginx@${digest}`), `docker.io/library/nginx@${digest}`);
+  assert.equal(complete(`nginx:1@${digest}`), `docker.io/library/nginx:1@${digest}`);
 });
 
 test('isLoopback() knows only registries of this machine', () => {

@@ -17,11 +17,15 @@ const host = /^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?
 const tagForm = /^\w[\w.-]{0,127}$/;
 const digestForm = /^sha256:[0-9a-f]{64}$/;
 const maxNameChars = 255;
+const idForm = /^(?:sha256:)?[0-9a-f]{64}$/;
+/** Docker Hub's other name, under which Docker keeps no image. */
+const dockerHubAlias = 'index.docker.io';
 
 /** Errors: `invalid`, saying which part is wrong. Source: distribution's reference grammar. */
 export function parseReference(text: string): Reference {
   const fail = (reason: string) =>
     new PodvmError('invalid', `Cannot use image reference ${printable(text)}: ${reason}`);
+  if (isImageId(text)) throw fail('it is the id of an image, and no name');
   const [beforeDigest = '', digest, ...more] = text.split('@');
   if (more.length > 0) throw fail('more than one @');
   if (digest !== undefined && !digestForm.test(digest)) throw fail('a digest is sha256: and 64 lower-case hex digits');
@@ -35,7 +39,7 @@ export function parseReference(text: string): Reference {
   const [first = '', ...rest] = name.split('/');
   const namesHost = rest.length > 0 && (/[.:[]/.test(first) || first === 'localhost');
   if (namesHost && !host.test(first)) throw fail(`${printable(first)} is no host`);
-  const registry = namesHost ? first : 'docker.io';
+  const registry = namesHost && first !== dockerHubAlias ? first : 'docker.io';
   const path = namesHost ? rest : [first, ...rest];
   if (!path.every((part) => component.test(part)))
     throw fail('a name is made of lower-case letters, digits, ., _ and -');
@@ -57,6 +61,26 @@ export function nameOf(reference: Reference): string {
 export function formatReference(reference: Reference): string {
   if (reference.digest !== undefined) return `${nameOf(reference)}@${reference.digest}`;
   return `${nameOf(reference)}:${reference.tag ?? 'latest'}`;
+}
+
+/** The full name with all that was given: `docker.io/library/nginx:1.27@sha256:...`. */
+export function completeReference(reference: Reference): string {
+  const { tag, digest } = reference;
+  return [
+    nameOf(reference),
+    ...(tag === undefined ? [] : [`:${tag}`]),
+    ...(digest === undefined ? [] : [`@${digest}`]),
+  ].join('');
+}
+
+/** Whether this is the whole id of an image, which names one that is here and none of a registry. */
+export function isImageId(text: string): boolean {
+  return idForm.test(text);
+}
+
+/** Whether this is only a tag, as OCI's annotation for names has it; a name that is no tag has a `/` or a `:`. */
+export function isTag(text: string): boolean {
+  return tagForm.test(text);
 }
 
 /** Registries that never leave this machine are spoken to in plain HTTP, as Docker does. */

@@ -80,6 +80,12 @@ export class Skopeo {
     return (await this.#run(['inspect', ...flags], this.#access.answerTimeoutMs, signal)).stdout;
   }
 
+  /** The config that the manifest of a full name names, as the registry keeps it. Errors: those of `pull`. */
+  async inspectConfig(name: string, signal: AbortSignal): Promise<string> {
+    const flags = [...this.#flags(''), '--raw', '--config', `docker://${name}`];
+    return (await this.#run(['inspect', ...flags], this.#access.answerTimeoutMs, signal)).stdout;
+  }
+
   /**
    * Copies one image into an OCI layout and returns its path; skopeo checks every blob against its digest. `onBytes`
    * is told how much is there.

@@ -18,6 +18,8 @@ export interface WrittenImage {
   readonly layout: string;
   readonly id: string;
   readonly manifestDigest: string;
+  /** What an index says of it, but for the platform. */
+  readonly entry: { readonly mediaType: string; readonly digest: string; readonly size: number };
   readonly layerDigests: readonly string[];
 }
 
@@ -55,7 +57,7 @@ export async function writeLayout(layout: string, specs: readonly ImageSpec[]): 
     const platform = { os: 'linux', architecture: spec.architecture ?? 'amd64' };
     manifests.push({ ...manifest, annotations, platform });
     const layerDigests = layers.map(({ digest }) => digest);
-    written.push({ layout, id: config.digest, manifestDigest: manifest.digest, layerDigests });
+    written.push({ layout, id: config.digest, manifestDigest: manifest.digest, entry: manifest, layerDigests });
   }
   await writeFile(join(layout, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests }));
   await writeFile(join(layout, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');

@@ -5,6 +5,7 @@ import { connect, createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { run } from '#host/run.ts';
+import { sha256 } from './image-tree.ts';
 
 /** A real registry on loopback, gone with its storage after disposal. */
 export interface Registry extends AsyncDisposable {
@@ -14,8 +15,16 @@ export interface Registry extends AsyncDisposable {
   readonly storage: string;
   /** PEM of the CA that signed its certificate; only with TLS. */
   readonly caFile: string;
-  /** Pushes the one image of an OCI layout. */
-  push(layout: string, repositoryAndTag: string): Promise<void>;
+  /** Pushes the one image of an OCI layout; `format`: as OCI's or Docker's. */
+  push(layout: string, repositoryAndTag: string, format?: 'oci' | 'v2s2'): Promise<void>;
+  /** Pushes an index of what the repository has, entries as they are given, and returns its own entry. */
+  pushIndex(repository: string, tag: string, entries: readonly object[]): Promise<PushedIndex>;
+}
+
+export interface PushedIndex {
+  readonly mediaType: string;
+  readonly digest: string;
+  readonly size: number;
 }
 
 export const user = 'shop';
@@ -60,13 +69,22 @@ export async function startRegistry(
     name,
     storage,
     caFile,
-    push: async (layout, repositoryAndTag) => {
+    push: async (layout, repositoryAndTag, format = 'oci') => {
       const flags = [
         '--quiet',
+        ...['--format', format],
         '--dest-tls-verify=false',
         ...(options.auth ? [`--dest-creds=${user}:${password}`] : []),
       ];
       await run('skopeo', ['copy', ...flags, `oci:${layout}`, `docker://${name}/${repositoryAndTag}`]);
+    },
+    pushIndex: async (repository, tag, entries) => {
+      const mediaType = 'application/vnd.oci.image.index.v1+json';
+      const body = JSON.stringify({ schemaVersion: 2, mediaType, manifests: entries });
+      const url = `http://127.0.0.1:${port}/v2/${repository}/manifests/${tag}`;
+      const answer = await fetch(url, { method: 'PUT', body, headers: { 'content-type': mediaType } });
+      if (!answer.ok) throw new Error(`Cannot push ${repository}:${tag}: ${await answer.text()}`);
+      return { mediaType, digest: sha256(Buffer.from(body)), size: body.length };
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

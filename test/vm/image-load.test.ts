@@ -109,7 +109,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     const several = join(directory, 'several');
     const second = { layers: [[{ name: 'second' }]], name: 'second:1', compression: 'zstd' as const };
     const [, written] = await writeLayout(several, [{ ...hello, name: 'first:1' }, second]);
-    await assertRefused(several, 'invalid', /Cannot give one name to the 2 images/, 'one:1');
+    await assertRefused(several, 'invalid', /it has 2 images, and one name was given/, 'one:1');
     const loaded = await store.load(several, undefined, {}, minute());
     assert.deepEqual(
       loaded.map(({ id, references }) => [id, references]),
@@ -123,6 +123,83 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await assertRefused(join(directory, 'nameless'), 'invalid', /an image in it has no name/);
     await writeLayout(join(directory, 'misnamed'), [{ ...hello, name: 'UPPER/../x' }]);
     await assertRefused(join(directory, 'misnamed'), 'invalid', /Cannot use image reference/);
+  });
+
+  test('takes of several platforms the one that fits, from a layout and from a docker-archive', async () => {
+    const layout = join(directory, 'platforms');
+    const arm = { layers: [[{ name: 'arm' }]], architecture: 'arm64' };
+    for (const named of [{ name: 'shop/both:1' }, {}]) {
+      const [, written] = await writeLayout(layout, [
+        { ...arm, ...named },
+        { ...hello, ...named },
+      ]);
+      assert.equal(written?.id, image.id);
+      await assertLoaded(layout, ['docker.io/shop/both:1'], 'name' in named ? undefined : 'shop/both:1');
+      await rm(layout, { recursive: true });
+    }
+    const [other] = await writeLayout(layout, [{ ...arm, name: 'shop/arm:1' }]);
+    await assertRefused(layout, 'unsupported', /shop\/arm:1: it has no linux\/amd64 image, only linux\/arm64/);
+
+    const files = await Promise.all(
+      [other?.id, image.id].map(async (id = '') => ({
+        name: `${id}.json`,
+        content: await readFile(join(id === image.id ? image.layout : layout, 'blobs', id.replace(':', '/'))),
+      })),
+    );
+    const layers = hello.layers.map((members, at) => ({ name: `${at}.tar`, content: tarOf(members) }));
+    const manifest = [
+      { Config: files[0]?.name, RepoTags: ['shop/hello:1'], Layers: ['0.tar'] },
+      { Config: files[1]?.name, RepoTags: ['shop/hello:1'], Layers: ['0.tar', '1.tar'] },
+    ];
+    const path = join(directory, 'platforms.tar');
+    await writeFile(path, tarOf([{ name: 'manifest.json', content: JSON.stringify(manifest) }, ...files, ...layers]));
+    await assertLoaded(path, ['docker.io/shop/hello:1']);
+  });
+
+  test('takes no mere tag for a name, and asks for one', async () => {
+    const path = join(directory, 'tagged.tar');
+    await skopeo(`oci:${image.layout}`, `oci-archive:${path}:2.1`);
+    await assertRefused(path, 'invalid', /an image in it has only the tag 2\.1, and no name$/);
+    await assertLoaded(path, ['docker.io/shop/hello:2.1'], 'shop/hello:2.1');
+  });
+
+  test('gives names, takes them away one by one, and removes the image with the last or by id', async () => {
+    await store.load(image.layout, 'shop/hello:1', {}, minute());
+    await store.tag('shop/hello:1', 'other');
+    assert.deepEqual((await store.tag(image.id, 'shop/hello:2')).references, [
+      'docker.io/shop/hello:1',
+      'docker.io/library/other:latest',
+      'docker.io/shop/hello:2',
+    ]);
+    await assert.rejects(store.tag('nothing', 'other'), { kind: 'notFound' });
+    await assert.rejects(store.tag('other', `other@${image.id}`), { kind: 'invalid', message: /a digest is no tag/ });
+    await assert.rejects(store.tag('other', image.id), { kind: 'invalid' });
+    assert.deepEqual(await store.untag('shop/hello:1'), { untagged: ['docker.io/shop/hello:1'] });
+    await assert.rejects(store.untag('shop/hello:1'), { kind: 'notFound' });
+
+    // A name says nothing of what else is there, but the last one is the file's.
+    const held = await store.hold('other', 'Never', minute());
+    assert.deepEqual(await store.untag('other'), { untagged: ['docker.io/library/other:latest'] });
+    for (const last of ['shop/hello:2', image.id]) await assert.rejects(store.untag(last), { kind: 'busy' });
+    await held[Symbol.asyncDispose]();
+    assert.deepEqual(store.get('shop/hello:2')?.references, ['docker.io/shop/hello:2']);
+    const removed = { untagged: ['docker.io/shop/hello:2'], removed: image.id };
+    assert.deepEqual(await store.untag('shop/hello:2'), removed);
+    assert.deepEqual(await readdir(join(directory, 'images/rootfs')), []);
+
+    // A tag that moves leaves its image without a name, found by its id.
+    const [second] = await writeLayout(join(directory, 'second'), [{ layers: [[{ name: 'second' }]], name: 'app:1' }]);
+    await store.load(image.layout, 'app:1', {}, minute());
+    const [loaded] = await store.load(join(directory, 'second'), undefined, {}, minute());
+    assert.deepEqual(loaded?.names, ['docker.io/library/app:1']);
+    assert.deepEqual(store.get(image.id)?.references, []);
+    await store.tag(second?.id ?? '', 'app:2');
+    assert.deepEqual(await store.untag(second?.id.slice(7, 19) ?? ''), {
+      untagged: ['docker.io/library/app:1', 'docker.io/library/app:2'],
+      removed: second?.id,
+    });
+    assert.deepEqual(await store.untag(image.id), { untagged: [], removed: image.id });
+    assert.deepEqual(store.list(), []);
   });
 
   test('reads an archive in which layers are links, as docker save wrote them of old', async () => {
@@ -190,9 +267,26 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await assertRefused(huge, 'corrupt', /a document has more than 4194304 bytes/);
   });
 
-  test('keeps no image whose record cannot be written', async () => {
+  test('keeps no image and no name whose record cannot be written', async () => {
     const index = join(directory, 'images/index.json');
-    await rm(index, { force: true });
+    await store.load(image.layout, 'kept:1', {}, minute());
+    const [other] = await writeLayout(join(directory, 'unwritten'), [{ layers: [[{ name: 'x' }]], name: 'kept:1' }]);
+    await rm(index);
+    await mkdir(index);
+    const failing = [
+      () => store.load(other?.layout ?? '', undefined, {}, minute()),
+      () => store.tag('kept:1', 'kept:2'),
+    ];
+    for (const attempt of failing) {
+      await assert.rejects(attempt(), { code: 'EISDIR' });
+      assert.deepEqual(
+        store.list().map(({ id, references }) => [id, references]),
+        [[image.id, ['docker.io/library/kept:1']]],
+      );
+    }
+    await rm(index, { recursive: true });
+    await store.remove('kept:1');
+    await rm(index);
     await mkdir(index);
     await assert.rejects(store.load(image.layout, undefined, {}, minute()), { code: 'EISDIR' });
     assert.deepEqual(store.list(), []);

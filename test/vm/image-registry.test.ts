@@ -31,7 +31,8 @@ interface House extends AsyncDisposable {
 async function openStore({
   tmpfsBytes,
   answerTimeoutMs = 60_000,
-}: { tmpfsBytes?: number; answerTimeoutMs?: number } = {}): Promise<House> {
+  level = 1,
+}: { tmpfsBytes?: number; answerTimeoutMs?: number; level?: number } = {}): Promise<House> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp('/var/tmp/podvm-store-');
   undo.defer(() => rm(directory, { recursive: true }));
@@ -52,6 +53,7 @@ async function openStore({
     log: silentLog,
     containersDirectory: containers,
     answerTimeoutMs,
+    processor: { architecture: 'amd64', level },
   });
   const owned = undo.move();
   return {
@@ -169,6 +171,130 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
       /it has no linux\/amd64 image, only linux\/arm64, linux\/s390x/,
     );
     assert.equal((await house.store.pull(`${plain.name}/both:1`, {}, minute())).digests.length, 2);
+  });
+
+  test('finds the image in nested indexes, by its variant, and by its config, and no attestation', async () => {
+    const amd64 = { os: 'linux', architecture: 'amd64' };
+    const unknown = { os: 'unknown', architecture: 'unknown' };
+    const push = async (word: string, config: object = {}) => {
+      const [written] = await writeLayout(join(work, word), [{ layers: [[{ name: word }]], config }]);
+      assert.ok(written);
+      await plain.push(written.layout, `odd:${word}`);
+      return written;
+    };
+    const [baseline, v3, v4] = [await push('baseline'), await push('v3'), await push('v4')];
+    const attestation = { ...(await push('attestation', unknown)).entry, platform: unknown };
+    const arm = { ...(await push('arm', { architecture: 'arm64' })).entry };
+    const variants = [
+      { ...v4.entry, platform: { ...amd64, variant: 'v4' } },
+      { ...baseline.entry, platform: amd64 },
+      { ...v3.entry, platform: { ...amd64, variant: 'v3' } },
+    ];
+    const inner = await plain.pushIndex('odd', 'inner', [attestation, ...variants]);
+    await plain.pushIndex('odd', 'nested', [attestation, arm, { ...inner, platform: amd64 }]);
+    await plain.pushIndex('odd', 'nowhere', [attestation, arm, baseline.entry]);
+    await plain.pushIndex('odd', 'new', [attestation, variants[0] ?? {}]);
+    const name = `${plain.name}/odd`;
+    for (const [level, tag, image] of [
+      [2, 'nested', baseline],
+      [3, 'nested', v3],
+      [4, 'nested', v4],
+      [1, 'nowhere', baseline],
+    ] as const) {
+      await using house = await openStore({ level });
+      const pulled = await house.store.pull(`${name}:${tag}`, {}, minute());
+      assert.equal(pulled.id, image.id, `${tag} on v${level}`);
+      assert.ok(pulled.digests.includes(`${name}@${image.manifestDigest}`));
+      assert.equal(pulled.digests.includes(`${name}@${inner.digest}`), tag === 'nested');
+    }
+    await using house = await openStore({ level: 3 });
+    await assertRefused(
+      house,
+      `${name}:new`,
+      'unsupported',
+      /it has no linux\/amd64\/v3 image, only linux\/amd64\/v4$/,
+    );
+    await assertRefused(
+      house,
+      `${name}:arm`,
+      'unsupported',
+      /it is for linux\/arm64, this machine is linux\/amd64\/v3/,
+    );
+
+    let deep = { ...inner, platform: amd64 };
+    for (let at = 0; at < 20; at += 1) deep = { ...(await plain.pushIndex('odd', 'deep', [deep])), platform: amd64 };
+    await assertRefused(house, `${name}:deep`, 'exhausted', /it has more than 8 indexes inside each other/);
+  });
+
+  test('has no image of a better processor than it is on now, but pulls the one that fits', async () => {
+    const amd64 = { os: 'linux', architecture: 'amd64' };
+    const images = await Promise.all(
+      ['plain', 'better'].map(async (word) => {
+        const [written] = await writeLayout(join(work, word), [{ layers: [[{ name: word }]] }]);
+        assert.ok(written);
+        await plain.push(written.layout, `moved:${word}`);
+        return written;
+      }),
+    );
+    const platforms = [amd64, { ...amd64, variant: 'v4' }];
+    await plain.pushIndex(
+      'moved',
+      '1',
+      images.map(({ entry }, at) => ({ ...entry, platform: platforms[at] })),
+    );
+    const reference = `${plain.name}/moved:1`;
+    await using house = await openStore({ level: 4 });
+    assert.equal((await house.store.pull(reference, {}, minute())).id, images[1]?.id);
+    const slower = await openImageStore({
+      directory: join(house.directory, 'images'),
+      sysroot: await sysroot(),
+      log: silentLog,
+      containersDirectory: house.containers,
+      processor: { architecture: 'amd64', level: 3 },
+    });
+    const asked = slower.hold(reference, 'Never', minute());
+    await assert.rejects(asked, { kind: 'notFound', message: /it is not for linux\/amd64\/v3/ });
+    await using held = await slower.hold(reference, 'IfNotPresent', minute());
+    assert.equal(held.id, images[0]?.id);
+    assert.equal(slower.get(reference)?.id, images[0]?.id);
+  });
+
+  test('moves a tag when it is asked for, and never because of a digest beside it', async () => {
+    await using house = await openStore();
+    const [other] = await writeLayout(join(work, 'next'), [{ layers: [[{ name: 'next' }]] }]);
+    assert.ok(other);
+    const name = `${plain.name}/team/moving`;
+    await plain.push(image.layout, 'team/moving:stable');
+    const references = (id: string) => house.store.get(id)?.references;
+    await house.store.pull(`${name}:stable`, {}, minute());
+    await plain.push(other.layout, 'team/moving:stable');
+    await house.store.pull(`${name}:stable`, {}, minute());
+    assert.deepEqual([references(image.id), references(other.id)], [[], [`${name}:stable`]]);
+
+    const old = `${name}:stable@${image.manifestDigest}`;
+    for (const wanted of [old, `${name}:other@${image.manifestDigest}`, `${name}@${image.manifestDigest}`]) {
+      assert.equal((await house.store.pull(wanted, {}, minute())).id, image.id);
+      assert.equal(house.store.get(wanted)?.id, image.id);
+      await using held = await house.store.hold(wanted, 'Always', minute());
+      assert.equal(held.id, image.id);
+      assert.deepEqual([references(image.id), references(other.id)], [[], [`${name}:stable`]]);
+    }
+    assert.equal(house.store.get(`${name}:other`), undefined);
+    assert.deepEqual((await house.store.untag(old)).removed, image.id);
+    assert.equal(house.store.get(`${name}:stable`)?.id, other.id);
+  });
+
+  test("knows Docker's manifests by the id that Docker knows them by, and copies them once", async () => {
+    await using house = await openStore();
+    await plain.push(image.layout, 'docker:1', 'v2s2');
+    const reference = `${plain.name}/docker:1`;
+    const said: string[] = [];
+    const onProgress = (message: string) => void said.push(message);
+    for (const _ of ['once', 'again']) {
+      assert.equal((await house.store.pull(reference, { onProgress }, minute())).id, image.id);
+    }
+    assert.equal(said.filter((message) => /\(\d+ layers/.test(message)).length, 1);
+    assert.deepEqual(await rootfsOf(house.store, reference), { '.': 'dir 0755', hello: 'file 0644 "hello"' });
   });
 
   test('shares the work of pulls of one image, and each can be given up alone', async () => {

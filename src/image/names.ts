@@ -1,0 +1,87 @@
+import type { Image } from './images.ts';
+import { formatReference, isImageId, nameOf, parseReference, type Reference } from './reference.ts';
+
+/** Names under which one image arrives. */
+export interface Names {
+  readonly references: readonly string[];
+  readonly digests: readonly string[];
+}
+
+/** Images by their ids. */
+export type ImagesById = ReadonlyMap<string, Image>;
+
+export interface FoundImage {
+  readonly image: Image;
+  /** How it was found; a name stands for itself alone, an id for the image with all its names. */
+  readonly by: 'name' | 'id';
+}
+
+const idPrefix = /^[0-9a-f]{12,64}$/;
+
+/**
+ * What a registry's answer makes known: a tag only where the tag itself was asked for, since a digest says nothing of
+ * what a tag beside it means now. `resolved`: digests of the manifest and of the indexes that led to it.
+ */
+export function namesOf(reference: Reference, resolved: readonly string[]): Names {
+  return {
+    references: reference.digest === undefined ? [formatReference(reference)] : [],
+    digests: resolved.map((digest) => `${nameOf(reference)}@${digest}`),
+  };
+}
+
+/** By name, whole id, or the first 12 or more digits of an id, in this order. Errors: `invalid` for what is none. */
+export function findImage(images: ImagesById, wanted: string): FoundImage | undefined {
+  const byId = isImageId(wanted) ? images.get(`sha256:${wanted.replace('sha256:', '')}`) : undefined;
+  if (byId !== undefined) return { image: byId, by: 'id' };
+  if (isImageId(wanted)) return undefined;
+  const full = formatReference(parseReference(wanted));
+  for (const image of images.values()) {
+    if (image.references.includes(full) || image.digests.includes(full)) return { image, by: 'name' };
+  }
+  const [only, ...more] = idPrefix.test(wanted)
+    ? [...images.values()].filter(({ id }) => id.startsWith(`sha256:${wanted}`))
+    : [];
+  return only === undefined || more.length > 0 ? undefined : { image: only, by: 'id' };
+}
+
+/** What changes when an image gets these names: it, and the images that had them until now. */
+export function withNames(images: ImagesById, image: Image, names: Names): readonly Image[] {
+  const losers = [...images.values()].filter(
+    ({ id, references, digests }) =>
+      id !== image.id &&
+      (references.some((one) => names.references.includes(one)) || digests.some((one) => names.digests.includes(one))),
+  );
+  const without = (had: readonly string[], taken: readonly string[]) => had.filter((one) => !taken.includes(one));
+  return [
+    ...losers.map((loser) => ({
+      ...loser,
+      references: without(loser.references, names.references),
+      digests: without(loser.digests, names.digests),
+    })),
+    {
+      ...image,
+      references: [...new Set([...image.references, ...names.references])],
+      digests: [...new Set([...image.digests, ...names.digests])],
+    },
+  ];
+}
+
+/**
+ * The image without one of its names, and what went. Digests are known by way of a repository: they go with its last
+ * tag, as Docker has it, and all together, because those of an index and of its manifest came as one.
+ */
+export function withoutName(
+  image: Image,
+  name: string,
+): { readonly image: Image; readonly untagged: readonly string[] } {
+  const reference = parseReference(name);
+  const isOfRepository = (full: string) => nameOf(parseReference(full)) === nameOf(reference);
+  const full = formatReference(reference);
+  const references = image.references.filter((one) => one !== full);
+  const takesDigests = reference.digest !== undefined || !references.some(isOfRepository);
+  const digests = takesDigests ? image.digests.filter((one) => !isOfRepository(one)) : image.digests;
+  const untagged = [...image.references, ...image.digests].filter(
+    (one) => !references.includes(one) && !digests.includes(one),
+  );
+  return { image: { ...image, references, digests }, untagged };
+}
