@@ -1,7 +1,18 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { PodvmError } from '#base/errors.ts';
-import { type ImageProgress, type ImageSummary, loadRequestSchema, pullRequestSchema } from '#api/images.ts';
-import type { Image, ImageStore, PullOptions } from '#image/images.ts';
+import { printable } from '#base/guest-text.ts';
+import {
+  type ImageDetails,
+  type ImageProgress,
+  type ImageSummary,
+  loadRequestSchema,
+  pullRequestSchema,
+  tagRequestSchema,
+  type UntaggedAnswer,
+} from '#api/images.ts';
+import { baseReference } from '#image/base-image.ts';
+import type { Image, ImageStore, LoadedImage, PullOptions } from '#image/images.ts';
+import { completeReference, parseReference } from '#image/reference.ts';
 import { errorBodyOf } from './error-body.ts';
 import { readJson, sendJson } from './http.ts';
 
@@ -18,15 +29,35 @@ export async function serveImages(
       sendJson(response, 200, images.list().map(summaryOf));
       return true;
     case 'DELETE /v1/images': {
-      const reference = url.searchParams.get('reference');
-      if (reference === null) throw new PodvmError('invalid', 'Cannot remove an image: no reference was given');
-      sendJson(response, 200, summaryOf(await images.remove(reference)));
+      const { untagged, removed } = await images.untag(referenceOf(url, 'remove'));
+      const answer: UntaggedAnswer = { untagged: [...untagged], ...(removed === undefined ? {} : { removed }) };
+      sendJson(response, 200, answer);
+      return true;
+    }
+    case 'GET /v1/images/inspect': {
+      const reference = referenceOf(url, 'inspect');
+      const image = images.get(reference);
+      if (image === undefined) {
+        throw new PodvmError('notFound', `Cannot inspect image ${printable(reference)}: it is not here`, {
+          fix: 'See `podvm image ls`.',
+        });
+      }
+      const details: ImageDetails = { ...summaryOf(image), config: { ...image.config } };
+      sendJson(response, 200, details);
+      return true;
+    }
+    case 'POST /v1/images/tag': {
+      const { reference, name } = await readJson(request, tagRequestSchema);
+      sendJson(response, 200, summaryOf(await images.tag(reference, name)));
       return true;
     }
     case 'POST /v1/images/pull': {
       const { reference, insecure, authFile } = await readJson(request, pullRequestSchema);
       const options = { ...(insecure ? { insecure } : {}), ...(authFile === undefined ? {} : { authFile }) };
-      await report(response, async (say) => [await images.pull(reference, { ...options, ...say }, signal)]);
+      await report(response, async (say) => {
+        const names = [completeReference(parseReference(reference))];
+        return [{ ...(await images.pull(reference, { ...options, ...say }, signal)), names }];
+      });
       return true;
     }
     case 'POST /v1/images/load': {
@@ -35,7 +66,7 @@ export async function serveImages(
       return true;
     }
     case 'POST /v1/images/build-base':
-      await report(response, async (say) => [await images.buildBase(say, signal)]);
+      await report(response, async (say) => [{ ...(await images.buildBase(say, signal)), names: [baseReference] }]);
       return true;
     default:
       return false;
@@ -45,16 +76,23 @@ export async function serveImages(
 /** Sends progress as lines while the work goes on; the last line says how it ended. */
 async function report(
   response: ServerResponse,
-  work: (say: Pick<PullOptions, 'onProgress'>) => Promise<readonly Image[]>,
+  work: (say: Pick<PullOptions, 'onProgress'>) => Promise<readonly LoadedImage[]>,
 ): Promise<void> {
   const line = (progress: ImageProgress) => response.write(`${JSON.stringify(progress)}\n`);
   response.writeHead(200, { 'content-type': 'application/x-ndjson' });
   try {
-    line({ done: (await work({ onProgress: (message) => line({ message }) })).map(summaryOf) });
+    const images = await work({ onProgress: (message) => line({ message }) });
+    line({ done: images.map((image) => ({ ...summaryOf(image), names: [...image.names] })) });
   } catch (error) {
     line({ error: errorBodyOf(error) });
   }
   response.end();
+}
+
+function referenceOf(url: URL, verb: string): string {
+  const reference = url.searchParams.get('reference');
+  if (reference !== null) return reference;
+  throw new PodvmError('invalid', `Cannot ${verb} an image: no reference was given`);
 }
 
 function summaryOf({ id, references, digests, sizeBytes, createdAt }: Image): ImageSummary {

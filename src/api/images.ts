@@ -6,7 +6,9 @@ import { errorBodySchema } from './pods.ts';
  *   POST   /v1/images/pull            PullRequest -> ImageProgress lines (NDJSON), the last with `done` or `error`
  *   POST   /v1/images/load            LoadRequest -> ImageProgress lines
  *   POST   /v1/images/build-base      ImageProgress lines
- *   DELETE /v1/images?reference=      ImageSummary
+ *   POST   /v1/images/tag             TagRequest -> ImageSummary
+ *   GET    /v1/images/inspect?reference=   ImageDetails
+ *   DELETE /v1/images?reference=      Untagged: the name, and the image with its last name or when named by its id
  */
 export const imageSummarySchema = v.object({
   id: v.string(),
@@ -16,6 +18,22 @@ export const imageSummarySchema = v.object({
   createdAt: v.optional(v.string()),
 });
 export type ImageSummary = v.InferOutput<typeof imageSummarySchema>;
+
+/** All that is known of an image. */
+export const imageDetailsSchema = v.object({
+  ...imageSummarySchema.entries,
+  /** What its config says: `cmd`, `env`, `user` and so on. */
+  config: v.record(v.string(), v.unknown()),
+});
+export type ImageDetails = v.InferOutput<typeof imageDetailsSchema>;
+
+export const untaggedSchema = v.object({
+  /** Names that are gone. */
+  untagged: v.array(v.string()),
+  /** Id of the image, when it is gone, too. */
+  removed: v.optional(v.string()),
+});
+export type UntaggedAnswer = v.InferOutput<typeof untaggedSchema>;
 
 const reference = v.pipe(v.string(), v.minLength(1), v.maxLength(1024));
 const absolutePath = v.pipe(v.string(), v.startsWith('/'), v.maxLength(4096));
@@ -36,9 +54,13 @@ export const loadRequestSchema = v.strictObject({
 });
 export type LoadRequestInput = v.InferInput<typeof loadRequestSchema>;
 
+export const tagRequestSchema = v.strictObject({ reference, name: reference });
+export type TagRequestInput = v.InferInput<typeof tagRequestSchema>;
+
 export const imageProgressSchema = v.object({
   message: v.optional(v.string()),
-  done: v.optional(v.array(imageSummarySchema)),
+  /** The images, each with the names that it was asked for by or was given. */
+  done: v.optional(v.array(v.object({ ...imageSummarySchema.entries, names: v.array(v.string()) }))),
   error: v.optional(errorBodySchema),
 });
 export type ImageProgress = v.InferOutput<typeof imageProgressSchema>;

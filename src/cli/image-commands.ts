@@ -6,8 +6,11 @@ import {
   type ImageSummary,
   type LoadRequestInput,
   type PullRequestInput,
+  type TagRequestInput,
+  imageDetailsSchema,
   imageProgressSchema,
   imageSummarySchema,
+  untaggedSchema,
 } from '#api/images.ts';
 import { type Client, fromErrorBody } from './client.ts';
 import { type Terminal, table, write } from './terminal.ts';
@@ -21,7 +24,7 @@ export function imageCommands(
   withClient: (use: (client: Client) => Promise<void>) => Promise<void>,
   terminal: Terminal,
 ): void {
-  const image = program.command('image').description('pull, load, list and remove images');
+  const image = program.command('image').description('pull, load, list, name and remove images');
   image
     .command('pull')
     .description('from a registry')
@@ -63,27 +66,60 @@ export function imageCommands(
       });
     });
   image
-    .command('rm')
-    .description('remove an image')
-    .argument('<reference>')
+    .command('inspect')
+    .description('show all that is known of an image, as JSON')
+    .argument('<reference>', 'name, or id')
     .action(async (reference: string) => {
       await withClient(async (client) => {
-        const path = `/v1/images?reference=${encodeURIComponent(reference)}`;
-        const removed = await client.send('DELETE', path, undefined, imageSummarySchema);
-        await write(terminal.stdout, `${removed.id} removed\n`);
+        const image = await client.get(`/v1/images/inspect?${query(reference)}`, imageDetailsSchema);
+        await write(terminal.stdout, `${JSON.stringify(image, null, 2)}\n`);
+      });
+    });
+  image
+    .command('tag')
+    .description('give an image one more name')
+    .argument('<reference>', 'name, or id')
+    .argument('<name>', 'such as team/app:stable; without a tag it gets latest')
+    .action(async (reference: string, name: string) => {
+      const request: TagRequestInput = { reference, name };
+      await withClient(
+        async (client) => void (await client.send('POST', '/v1/images/tag', request, imageSummarySchema)),
+      );
+    });
+  image
+    .command('rm')
+    .description('take a name from an image; it is removed with its last name, or by its id with all of them')
+    .argument('<reference>', 'name, or id')
+    .action(async (reference: string) => {
+      await withClient(async (client) => {
+        const path = `/v1/images?${query(reference)}`;
+        const { untagged, removed } = await client.send('DELETE', path, undefined, untaggedSchema);
+        const lines = [
+          ...untagged.map((name) => `${name} untagged`),
+          ...(removed === undefined ? [] : [`${removed} removed`]),
+        ];
+        await write(terminal.stdout, `${lines.join('\n')}\n`);
       });
     });
 }
 
+const query = (reference: string) => `reference=${encodeURIComponent(reference)}`;
+
 function listOf(images: readonly ImageSummary[]): string {
   const rows = images.flatMap((image) =>
-    (image.references.length > 0 ? image.references : ['<none>']).map((reference) => [
+    (image.references.length > 0 ? image.references : [tagless(image)]).map((reference) => [
       reference,
       image.id.replace('sha256:', '').slice(0, 12),
       `${(image.sizeBytes / 1_000_000).toFixed(1)} MB`,
     ]),
   );
   return table(['REFERENCE', 'IMAGE ID', 'SIZE'], rows);
+}
+
+/** What an image without a tag is called, for a reader: it is removed by its id, or by a digest that `inspect` shows. */
+function tagless({ digests }: ImageSummary): string {
+  const [name] = digests.map((digest) => digest.split('@')[0]);
+  return name === undefined ? '<none>' : `${name}:<none>`;
 }
 
 /** Starts something long and shows its progress. */
@@ -93,7 +129,7 @@ async function work(client: Client, path: string, request: unknown, terminal: Te
     if (progress.message !== undefined) await write(terminal.stderr, `podvm: ${progress.message}\n`);
     if (progress.error !== undefined) throw fromErrorBody(progress.error);
     if (progress.done !== undefined) {
-      for (const image of progress.done) await write(terminal.stdout, `${image.references[0] ?? image.id}\n`);
+      for (const name of progress.done.flatMap(({ names }) => names)) await write(terminal.stdout, `${name}\n`);
       return;
     }
   }

@@ -1,11 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import * as v from 'valibot';
 import { podDetailsSchema } from '#api/pods.ts';
 import { run } from '#host/run.ts';
-import { whyNoVm } from './house.ts';
+import { guestLevel, levelOfFlags } from '#vm/qemu/processor-level.ts';
+import { writeLayout } from '../images/layout-writer.ts';
+import { startRegistry } from '../images/registry.ts';
+import { readAssets, whyNoVm } from './house.ts';
 import { type Desk, openDesk, type Typed } from './typed.ts';
 
 const skip = await whyNoVm();
@@ -112,6 +117,60 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     const [attachment, ...more] = findings.filter(({ name }) => name === 'attachments');
     assert.deepEqual([attachment?.status, more], ['ok', []], stdout);
     assert.match(attachment?.detail ?? '', /^default\/keeper on podvm: found well by bridge/);
+  });
+
+  it('the guest has the processor that images are chosen for', async () => {
+    const { stdout } = await desk.type(['exec', 'keeper', '--', 'cat', '/proc/cpuinfo']);
+    const { sandbox } = v.parse(podDetailsSchema, JSON.parse((await desk.type(['inspect', 'keeper'])).stdout));
+    const accelerator = sandbox?.accelerator === 'kvm' ? 'kvm' : 'tcg';
+    const chosenFor = guestLevel(
+      accelerator,
+      (await readAssets())?.qemuVersion ?? '',
+      await readFile('/proc/cpuinfo', 'utf8'),
+    );
+    assert.equal(levelOfFlags(stdout), chosenFor);
+  });
+
+  it('images have names, and lose them one by one', async () => {
+    await using registry = await startRegistry();
+    const layers = [[{ name: 'hello', content: 'hello' }]];
+    const [written] = await writeLayout(join(desk.root, 'hello-layout'), [
+      { layers, config: { config: { User: '7' } } },
+    ]);
+    assert.ok(written);
+    await registry.push(written.layout, 'team/hello:1');
+    const said = async (...args: readonly string[]) => {
+      const { code, stdout, stderr } = await desk.type(['image', ...args]);
+      assert.equal(code, 0, stderr);
+      return stdout;
+    };
+    const name = `${registry.name}/team/hello`;
+    // What was asked for, and not a name that the image had before.
+    for (const asked of [`${name}:1`, `${name}@${written.manifestDigest}`, `${name}:2@${written.manifestDigest}`]) {
+      assert.equal(await said('pull', asked), `${asked}\n`);
+    }
+    await said('rm', `${name}:1`);
+    await said('pull', `${name}@${written.manifestDigest}`);
+    assert.match(await said('ls'), /\/team\/hello:<none> /);
+    await said('pull', `${name}:1`);
+    assert.equal(await said('load', written.layout, '--name', 'hello:1'), 'docker.io/library/hello:1\n');
+    assert.equal(await said('tag', 'hello:1', 'hello'), '');
+    const { references, digests, config, ...more } = JSON.parse(await said('inspect', 'hello')) as Record<
+      string,
+      unknown
+    >;
+    const [first, second] = ['docker.io/library/hello:1', 'docker.io/library/hello:latest'];
+    assert.deepEqual([references, digests], [[`${name}:1`, first, second], [`${name}@${written.manifestDigest}`]]);
+    assert.deepEqual(config, { user: '7' });
+    assert.equal(more['id'], written.id);
+    assert.ok(Number(more['sizeBytes']) > 0 && !Number.isNaN(Date.parse(String(more['createdAt']))));
+
+    assert.equal(await said('rm', 'hello:1'), `${first} untagged\n`);
+    assert.equal(await said('rm', `${name}:1`), `${name}:1 untagged\n${name}@${written.manifestDigest} untagged\n`);
+    assert.equal(await said('rm', 'hello'), `${second} untagged\n${written.id} removed\n`);
+    assert.doesNotMatch(await said('ls'), /hello/);
+    const missing = await desk.type(['image', 'inspect', 'hello']);
+    assert.match(missing.stderr, /Cannot inspect image hello: it is not here/);
   });
 
   it("console shows what the guest's kernel says", async () => {

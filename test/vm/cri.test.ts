@@ -239,7 +239,21 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     assert.match((await desk.type(['image', 'ls'])).stdout, /localhost\/podvm\/base:latest/);
     const { imageFilesystems } = await images.imageFsInfo();
     assert.equal(imageFilesystems[0]?.usedBytes?.value, found?.size);
-    await images.removeImage({ image: { image: found?.id ?? '' } });
-    assert.equal((await images.imageStatus({ image })).image, undefined);
+    // A kubelet knows an image by all of its names, and removes it with all of them, by whichever.
+    const tagged = 'docker.io/team/base:1';
+    assert.equal((await desk.type(['image', 'tag', image.image, 'team/base:1'])).code, 0);
+    for (const wanted of ['team/base:1', found?.id.replace('sha256:', '') ?? '']) {
+      const status = await images.imageStatus({ image: { image: wanted } });
+      assert.deepEqual(status.image?.repoTags, [image.image, tagged]);
+    }
+    assert.deepEqual(
+      (await images.listImages()).images.flatMap(({ repoTags }) => repoTags),
+      [image.image, tagged],
+    );
+    await images.removeImage({ image: { image: tagged } });
+    for (const gone of [image, { image: tagged }, { image: found?.id ?? '' }]) {
+      assert.equal((await images.imageStatus({ image: gone })).image, undefined);
+      await images.removeImage({ image: gone });
+    }
   });
 });
