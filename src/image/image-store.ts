@@ -1,6 +1,6 @@
 import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PodvmError } from '#base/errors.ts';
+import { kindOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import { readArchive } from './archive.ts';
 import { baseReference, makeBaseLayout } from './base-image.ts';
@@ -8,6 +8,7 @@ import { flatten } from './flatten.ts';
 import type { HeldImage, Image, ImageStore, LoadedImage, PullOptions, PullPolicy, Untagged } from './images.ts';
 import { imageConfigOf, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
 import { type ImageSource, type Reader, readOwnLayout } from './layout.ts';
+import { authEntry, loginsFor, type RegistryLogin } from './logins.ts';
 import { type ImageLimits, imageLimits } from './limits.ts';
 import { loadNames } from './archive-names.ts';
 import { findImage, type FoundImage, type Names, withNames, withoutName } from './names.ts';
@@ -69,6 +70,18 @@ class DiskImageStore implements ImageStore {
       answerTimeoutMs: this.#options.answerTimeoutMs ?? 60_000,
       ...(options.authFile === undefined ? {} : { authFile: options.authFile }),
     };
+    for (const login of loginsFor(parsed, options.logins ?? [])) {
+      const image = await this.#pullWith(parsed, { ...access, auths: authsOf(parsed, login) }, options, signal).catch(
+        (error: unknown) => {
+          if (kindOf(error) !== 'denied') throw error; // another login may be let in
+        },
+      );
+      if (image !== undefined) return image;
+    }
+    return await this.#pullWith(parsed, access, options, signal);
+  }
+
+  async #pullWith(parsed: Reference, access: Access, options: PullOptions, signal: AbortSignal): Promise<Image> {
     const key = JSON.stringify([formatReference(parsed), access]);
     const shared = this.#pulls.get(key) ?? this.#startPull(key, parsed, access);
     const waiter = { ...options };
@@ -224,7 +237,12 @@ class DiskImageStore implements ImageStore {
     return await this.#name(image, { references: [formatReference(parsed)], digests: [] });
   }
 
-  async hold(reference: string, policy: PullPolicy, signal: AbortSignal): Promise<HeldImage> {
+  async hold(
+    reference: string,
+    policy: PullPolicy,
+    signal: AbortSignal,
+    options: Pick<PullOptions, 'logins'> = {},
+  ): Promise<HeldImage> {
     const isBase = !isImageId(reference) && formatReference(parseReference(reference)) === baseReference;
     const found = policy === 'Always' && !isBase ? undefined : this.get(reference);
     let image = found !== undefined && this.#fits(found) ? found : undefined;
@@ -237,7 +255,7 @@ class DiskImageStore implements ImageStore {
         fix: `Bring it with \`podvm image pull\` or \`podvm image load\`.`,
       });
     }
-    image ??= await this.pull(reference, {}, signal);
+    image ??= await this.pull(reference, options, signal);
     const { id, config } = image;
     this.#holds.set(id, (this.#holds.get(id) ?? 0) + 1);
     let isHeld = true;
@@ -307,6 +325,10 @@ class DiskImageStore implements ImageStore {
       await rm(directory, { recursive: true, force: true });
     }
   }
+}
+
+function authsOf({ registry }: Reference, login: RegistryLogin): string {
+  return JSON.stringify({ auths: { [registry]: authEntry(login) } });
 }
 
 const megabytes = (bytes: number) => Math.ceil(bytes / 1_000_000);

@@ -1,3 +1,5 @@
+import type { RegistryLogin } from './logins.ts';
+
 /**
  * What the image layer offers. Words: an *image* is a config and its layers, known by the digest of the config (its
  * *id*); a *reference* is a name for it; a *rootfs* is all its layers in one read-only EROFS file.
@@ -57,6 +59,8 @@ export interface PullOptions {
   readonly insecure?: boolean;
   /** Credentials, as docker's config.json. */
   readonly authFile?: string;
+  /** Those meant for the image are tried in turn, and after them the auth file. */
+  readonly logins?: readonly RegistryLogin[];
   /** Told what is being done, a sentence at a time. */
   readonly onProgress?: (message: string) => void;
 }
@@ -87,7 +91,12 @@ export interface ImageStore {
    * The image, present after this, and held. One that needs more than the processor has, which another accelerator had
    * when it came, is not here. Errors: those of `pull`; `notFound` when the policy is `Never`.
    */
-  hold(reference: string, policy: PullPolicy, signal: AbortSignal): Promise<HeldImage>;
+  hold(
+    reference: string,
+    policy: PullPolicy,
+    signal: AbortSignal,
+    options?: Pick<PullOptions, 'logins'>,
+  ): Promise<HeldImage>;
   /** Gives an image that is here one more name, taking that from another. Errors: `notFound`, `invalid`. */
   tag(reference: string, name: string): Promise<Image>;
   /**

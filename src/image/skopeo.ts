@@ -1,4 +1,4 @@
-import { access, chown, copyFile, mkdir, chmod, rm } from 'node:fs/promises';
+import { access, chown, copyFile, mkdir, chmod, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { defaultEnv, run, type RunResult } from '#host/run.ts';
@@ -13,6 +13,8 @@ export interface Access {
   readonly insecure: boolean;
   /** Default: the first there is of `usualAuthFiles`. */
   readonly authFile?: string;
+  /** Text of an auth file, instead of any file. */
+  readonly auths?: string;
   /** What skopeo finds as /etc/containers: registries.conf (mirrors), certs.d (CAs), policy.json (signatures). */
   readonly containersDirectory: string;
   /** A registry that says nothing new for so long does not answer; `ms`. */
@@ -58,20 +60,14 @@ export class Skopeo {
   static async open(what: string, work: string, access: Access): Promise<Skopeo> {
     const directory = join(work, 'skopeo');
     await mkdir(directory, { mode: 0o700 });
-    const authFile = access.authFile ?? (await firstOf(usualAuthFiles));
-    if (authFile !== undefined) {
-      const copy = join(directory, 'auth.json');
-      await copyFile(authFile, copy).catch((cause: unknown) => {
-        throw new PodvmError('notFound', `Cannot pull ${what}: the auth file ${authFile} cannot be read`, {
-          cause,
-          fix: 'Give the path of a file that `skopeo login --authfile` wrote.',
-        });
-      });
+    const copy = join(directory, 'auth.json');
+    const hasAuthFile = await placeAuthFile(what, copy, access);
+    if (hasAuthFile) {
       await chmod(copy, 0o400);
       await chown(copy, nobody, nobody);
     }
     await chown(directory, nobody, nobody);
-    return new Skopeo(what, directory, access, authFile !== undefined);
+    return new Skopeo(what, directory, access, hasAuthFile);
   }
 
   /** The manifest or index that a full name stands for, as the registry keeps it. Errors: those of `pull`. */
@@ -142,6 +138,23 @@ export class Skopeo {
       ...['--bind', this.#directory, '/work', '--chdir', '/work'],
     ];
   }
+}
+
+/** False when there are no credentials at all. Errors: `notFound`. */
+async function placeAuthFile(what: string, copy: string, access: Access): Promise<boolean> {
+  if (access.auths !== undefined) {
+    await writeFile(copy, access.auths, { mode: 0o400 });
+    return true;
+  }
+  const authFile = access.authFile ?? (await firstOf(usualAuthFiles));
+  if (authFile === undefined) return false;
+  await copyFile(authFile, copy).catch((cause: unknown) => {
+    throw new PodvmError('notFound', `Cannot pull ${what}: the auth file ${authFile} cannot be read`, {
+      cause,
+      fix: 'Give the path of a file that `skopeo login --authfile` wrote.',
+    });
+  });
+  return true;
 }
 
 async function firstOf(paths: readonly string[]): Promise<string | undefined> {

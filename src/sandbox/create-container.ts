@@ -49,7 +49,9 @@ export async function createInGuest(
   const capabilities = capabilitiesOf(spec.security);
   const seccomp = seccompOf(spec.security, capabilities);
   const phases = createPhases(site.surroundings.monotonicNs);
-  const image = await phases.time('image held', site.parts.images.hold(spec.image, spec.imagePullPolicy, signal));
+  const logins = spec.pullLogins === undefined ? {} : { logins: spec.pullLogins };
+  const holding = site.parts.images.hold(spec.image, spec.imagePullPolicy, signal, logins);
+  const image = await phases.time('image held', holding);
   const { id: imageId, config } = image;
   const imageDisk = await site.imageDisks.attach(image, phases, signal);
 

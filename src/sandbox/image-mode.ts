@@ -4,7 +4,7 @@ import type { Link } from '#link/link.ts';
 import type { FoundSource } from './host-mode.ts';
 import type { ImageDisks } from './image-disks.ts';
 import { createPhases } from './phases.ts';
-import type { ContainerMount, MountSource } from './sandbox.ts';
+import type { ContainerMount, MountSource, RegistryLogin } from './sandbox.ts';
 
 export type ImageMount = ContainerMount & { readonly source: Extract<MountSource, { readonly kind: 'image' }> };
 
@@ -26,7 +26,7 @@ const removeTimeoutMs = 10_000;
 
 export function createImageMode({ images, imageDisks, guest, monotonicNs }: ImageModeParts): ImageMode {
   const plug = async ({ source }: ImageMount, signal: AbortSignal): Promise<string> => {
-    const image = await images.hold(source.image, source.pullPolicy, signal);
+    const image = await images.hold(source.image, source.pullPolicy, signal, loginsOf(source));
     return await imageDisks.attach(image, createPhases(monotonicNs), signal);
   };
   return {
@@ -50,6 +50,10 @@ export function createImageMode({ images, imageDisks, guest, monotonicNs }: Imag
       };
     },
   };
+}
+
+function loginsOf({ pullLogins }: ImageMount['source']): { readonly logins?: readonly RegistryLogin[] } {
+  return pullLogins === undefined ? {} : { logins: pullLogins };
 }
 
 /** With CRI's word for it, by which people find it in a pod's events (cri-api, `ErrImageVolumeMountFailed`). */

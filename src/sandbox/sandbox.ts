@@ -1,4 +1,5 @@
 import type { Duplex, Readable, Writable } from 'node:stream';
+import type { RegistryLogin } from '#image/logins.ts';
 import type { InterfaceCounters, MetricFigures } from './guest-calls.ts';
 import type { TemplateChoice } from './template-choice.ts';
 import type { UserNamespace } from './user-namespace.ts';
@@ -20,6 +21,7 @@ export const sandboxMoves = {
   stopped: [],
   failed: [],
 } as const satisfies Record<string, readonly string[]>;
+export type { RegistryLogin };
 export type SandboxState = keyof typeof sandboxMoves;
 
 export const containerMoves = {
@@ -124,7 +126,13 @@ export type MountSource =
       /** Whether mounts that the node makes below it appear in the container; the other way is not possible. */
       readonly propagation: 'private' | 'hostToContainer' | 'bidirectional';
     }
-  | { readonly kind: 'image'; readonly image: string; readonly pullPolicy: 'Always' | 'IfNotPresent' | 'Never' };
+  | {
+      readonly kind: 'image';
+      readonly image: string;
+      readonly pullPolicy: 'Always' | 'IfNotPresent' | 'Never';
+      /** Default: what the node has. */
+      readonly pullLogins?: readonly RegistryLogin[];
+    };
 
 export interface ContainerMount {
   readonly source: MountSource;
@@ -174,6 +182,8 @@ export interface ContainerSpec {
   readonly attempt: number;
   readonly image: string;
   readonly imagePullPolicy: 'Always' | 'IfNotPresent' | 'Never';
+  /** Tried before what the node has. */
+  readonly pullLogins?: readonly RegistryLogin[];
   /** Replaces the image's entrypoint; undefined keeps it. */
   readonly command?: readonly string[];
   readonly args?: readonly string[];
