@@ -36,10 +36,9 @@ test('ensureHostPaths() takes what is there and of the type that is asked for', 
   for (const type of ['', 'Directory', 'DirectoryOrCreate']) {
     await ensure('dir', type);
     await ensure('link', type);
-    await assert.rejects(
-      ensure('none/at/all', type === 'DirectoryOrCreate' ? '' : type),
-      is('notFound', /is not there/),
-    );
+  }
+  for (const type of ['Directory', 'File', 'BlockDevice']) {
+    await assert.rejects(ensure('none/at/all', type), is('notFound', /is not there/));
   }
   for (const type of ['', 'File', 'FileOrCreate']) await ensure('file', type);
   await assert.rejects(ensure('file', 'Directory'), is('failedPrecondition', /volume v: .*file of the host is no dir/));
@@ -52,10 +51,30 @@ test('ensureHostPaths() takes what is there and of the type that is asked for', 
 test('ensureHostPaths() makes what its type says, with its parents, and replaces nothing', async () => {
   await ensure('made/deep/dir', 'DirectoryOrCreate');
   assert.equal((await stat(join(directory, 'made/deep/dir'))).mode & 0o777, 0o755);
+  await ensure('unnamed/dir', ''); // as containerd, CRI-O and Docker do
+  assert.equal((await stat(join(directory, 'unnamed/dir'))).mode & 0o777, 0o755);
   await ensure('other/file', 'FileOrCreate');
   const made = await stat(join(directory, 'other/file'));
   assert.deepEqual([made.isFile(), made.mode & 0o777, made.size], [true, 0o644, 0]);
   await writeFile(join(directory, 'other/file'), 'kept');
   await ensure('other/file', 'FileOrCreate');
   assert.equal((await stat(join(directory, 'other/file'))).size, 4);
+});
+
+test('ensureHostPaths() makes no directory where a device was meant', async () => {
+  const path = join(directory, 'no-device');
+  const text = JSON.stringify({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'p' },
+    spec: {
+      volumes: [{ name: 'v', hostPath: { path } }],
+      containers: [{ name: 'a', image: 'i', volumeDevices: [{ name: 'v', devicePath: '/dev/x' }] }],
+    },
+  });
+  const [pod] = parseManifest(text, 'pod.yaml').pods;
+  const [container] = pod?.spec.containers ?? [];
+  assert.ok(pod !== undefined && container !== undefined);
+  await assert.rejects(ensureHostPaths(pod, container), is('notFound', /no-device of the host is not there/));
+  await assert.rejects(stat(path), { code: 'ENOENT' });
 });

@@ -20,13 +20,21 @@ export async function ensureHostPaths(
   { spec }: Pod,
   { volumeMounts, volumeDevices }: Pick<PodContainer, 'volumeMounts' | 'volumeDevices'>,
 ): Promise<void> {
-  for (const { name } of [...volumeMounts, ...volumeDevices]) {
-    const hostPath = spec.volumes.find((volume) => volume.name === name)?.hostPath;
-    if (hostPath !== undefined) await ensureHostPath(name, hostPath);
+  const hostPathOf = (name: string) => spec.volumes.find((volume) => volume.name === name)?.hostPath;
+  for (const { name } of volumeMounts) {
+    const hostPath = hostPathOf(name);
+    // Without a type the runtimes make it: containerd, CRI-O and Docker alike.
+    const makes = hostPath?.type === '' ? 'DirectoryOrCreate' : hostPath?.type;
+    if (hostPath !== undefined) await ensureHostPath(name, hostPath, makes);
+  }
+  for (const { name } of volumeDevices) {
+    const hostPath = hostPathOf(name);
+    if (hostPath !== undefined) await ensureHostPath(name, hostPath, hostPath.type);
   }
 }
 
-async function ensureHostPath(volume: string, { path, type }: HostPath): Promise<void> {
+/** `makes`: the type by which a missing path is made, if that says so. */
+async function ensureHostPath(volume: string, { path, type }: HostPath, makes = type): Promise<void> {
   const refuse = (kind: 'notFound' | 'failedPrecondition', why: string, cause?: unknown) =>
     new PodvmError(kind, `Cannot mount volume ${volume}: ${path} of the host ${why}`, {
       cause,
@@ -35,9 +43,9 @@ async function ensureHostPath(volume: string, { path, type }: HostPath): Promise
   let found = await statusOf(path).catch((cause: unknown) => {
     throw refuse('failedPrecondition', `cannot be looked at: ${messageOf(cause)}`, cause);
   });
-  if (found === undefined && (type === 'DirectoryOrCreate' || type === 'FileOrCreate')) {
+  if (found === undefined && (makes === 'DirectoryOrCreate' || makes === 'FileOrCreate')) {
     try {
-      await make(path, type);
+      await make(path, makes);
     } catch (cause) {
       throw refuse('failedPrecondition', `cannot be made: ${messageOf(cause)}`, cause);
     }
