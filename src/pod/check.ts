@@ -5,6 +5,7 @@ import { connect as connectTls } from 'node:tls';
 import { messageOf } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { Container, ExecSpec, Sandbox } from '#sandbox/sandbox.ts';
+import { grpcHealth } from './grpc-health.ts';
 import type { HttpGetAction, Probe } from './schema/probe.ts';
 
 /** What probes and hooks do to a container, once. */
@@ -27,7 +28,7 @@ const maxRedirects = 10;
 
 /** One probe; never rejects. A deadline or an abort of `signal` is a failure. */
 export async function check(
-  probe: Pick<Probe, 'exec' | 'httpGet' | 'tcpSocket'>,
+  probe: Pick<Probe, 'exec' | 'httpGet' | 'tcpSocket' | 'grpc'>,
   target: CheckTarget,
   signal: AbortSignal,
 ): Promise<CheckResult> {
@@ -40,6 +41,12 @@ export async function check(
       socket.on('error', () => {}); // it was open, which is all that was asked
       socket.destroy();
       return { isSuccess: true, message: `port ${port} is open` };
+    }
+    if (probe.grpc !== undefined) {
+      const { port, service } = probe.grpc;
+      const address = addressOf(target, undefined);
+      const socket = await target.sandbox.dial(port, address, signal);
+      return await grpcHealth(socket, { authority: `${hostText(address)}:${port}`, service }, signal);
     }
     return { isSuccess: false, message: 'no action' };
   } catch (error) {
@@ -87,11 +94,10 @@ export async function runCommand(
 /** GET as kubelet's prober does it: 200 to 399 is success; redirects are followed on the same host only. */
 export async function httpGet(action: HttpGetAction, target: CheckTarget, signal: AbortSignal): Promise<CheckResult> {
   const address = addressOf(target, action.host);
-  const host = action.host ?? address ?? '127.0.0.1';
+  const host = hostText(action.host ?? address);
   const scheme = action.scheme.toLowerCase();
-  const bracketed = host.includes(':') ? `[${host}]` : host;
   const path = action.path.startsWith('/') ? action.path : `/${action.path}`;
-  let url = new URL(`${scheme}://${bracketed}:${portOf(action.port, target)}${path}`);
+  let url = new URL(`${scheme}://${host}:${portOf(action.port, target)}${path}`);
   const headers = { accept: '*/*', 'user-agent': 'podvm-probe/1', ...headersOf(action), connection: 'close' };
   for (let redirects = 0; redirects <= maxRedirects; redirects += 1) {
     const answer = await request(url, headers, target, address, signal);
@@ -156,6 +162,11 @@ async function request(
 
 function addressOf(target: CheckTarget, host: string | undefined): string | undefined {
   return host ?? target.sandbox.status.addresses[0]?.split('/')[0];
+}
+
+/** As a URL has it. */
+function hostText(address = '127.0.0.1'): string {
+  return address.includes(':') ? `[${address}]` : address;
 }
 
 /** Errors: none; the manifest's check has found every name. */

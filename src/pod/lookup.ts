@@ -1,4 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
+import { isPublishedConfigMap } from './cluster-data.ts';
 import type { PodConfig } from './pods.ts';
 
 /** The data of one ConfigMap or Secret, as bytes by key. */
@@ -14,7 +15,8 @@ export interface ConfigSource {
 export function findData(config: PodConfig, namespace: string, source: ConfigSource): ConfigData | undefined {
   const found =
     source.kind === 'ConfigMap' ? configMapData(config, namespace, source) : secretData(config, namespace, source);
-  if (found === undefined && !source.optional) {
+  const canLack = source.optional || (source.kind === 'ConfigMap' && isPublishedConfigMap(source.name));
+  if (found === undefined && !canLack) {
     throw new PodvmError('notFound', `Cannot find the ${source.kind} ${namespace}/${source.name}`, {
       fix: `Put the ${source.kind} into the same file as the Pod, or mark its use as optional.`,
     });

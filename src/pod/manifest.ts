@@ -1,123 +1,217 @@
+import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import * as v from 'valibot';
-import type { Manifest, ManifestWarning } from './pods.ts';
+import { missingData } from './cluster-data.ts';
+import { objectsOf, type Found } from './manifest-objects.ts';
+import type { Manifest, ManifestProblem, RefusedPod } from './pods.ts';
+import { withoutNulls } from './schema/absent.ts';
 import { configMapSchema, podSchema, secretSchema, type ConfigMap, type Pod, type Secret } from './schema/objects.ts';
-import { describe } from './schema/scalars.ts';
+import { describe, isUnsupported } from './schema/scalars.ts';
 import { nearest, unknownFields, type UnknownField } from './schema/unknown-fields.ts';
 import { verdictOn } from './schema/unsupported.ts';
-import { parseYaml, type YamlDocument } from './yaml-text.ts';
+import { isCoreKind, whySkipped } from './skipped-kinds.ts';
+import { parseYaml } from './yaml-text.ts';
 
 type Path = readonly (string | number)[];
-
-/** One object of a manifest and where it stands. */
-interface Found {
-  readonly document: YamlDocument;
-  readonly path: Path;
-  readonly value: unknown;
-}
-
-interface Problem {
-  readonly line: number;
-  readonly field: string;
-  readonly message: string;
-}
 
 const schemas = { Pod: podSchema, ConfigMap: configMapSchema, Secret: secretSchema } as const;
 type Kind = keyof typeof schemas;
 
-const workloads =
-  /^(Deployment|StatefulSet|DaemonSet|ReplicaSet|ReplicationController|Job|CronJob|HorizontalPodAutoscaler)$/;
-const maxObjects = 1000;
-const maxProblems = 50;
-
-/**
- * Reads Pods, ConfigMaps and Secrets from YAML or JSON: several documents, and `kind: List`.
- * Errors: `invalid`, naming every problem with file, line and field, at most 50.
- */
-export function parseManifest(text: string, fileName: string): Manifest {
-  const file = printable(fileName, 200);
-  const problems: Problem[] = [];
-  const warnings: ManifestWarning[] = [];
-  const pods: Pod[] = [];
-  const configMaps: ConfigMap[] = [];
-  const secrets: Secret[] = [];
-  const names = new Set<string>();
-  for (const found of parseYaml(text, file).flatMap((document) => objectsOf(document))) {
-    const kind = kindOf(found, problems, warnings, file);
-    if (kind === undefined) continue;
-    judgeUnknown(found, schemas[kind], problems, warnings, file);
-    const before = problems.length;
-    if (kind === 'Pod') keep(pods, v.safeParse(podSchema, found.value), found, problems);
-    if (kind === 'ConfigMap') keep(configMaps, v.safeParse(configMapSchema, found.value), found, problems);
-    if (kind === 'Secret') keep(secrets, v.safeParse(secretSchema, found.value), found, problems);
-    if (problems.length === before) refuseSecond(kind, found, names, problems);
-  }
-  if (problems.length > 0) throw invalid(file, problems, warnings);
-  return { pods, configMaps, secrets, warnings };
+export interface ManifestFile {
+  /** Shown in problems; never opened. */
+  readonly name: string;
+  readonly text: string;
 }
 
-/** One manifest of several files. Errors: `invalid` when two of them have an object of the same name. */
-export function mergeManifests(manifests: readonly Manifest[]): Manifest {
-  const all = {
-    pods: manifests.flatMap((it) => it.pods),
-    configMaps: manifests.flatMap((it) => it.configMaps),
-    secrets: manifests.flatMap((it) => it.secrets),
-    warnings: manifests.flatMap((it) => it.warnings),
-  };
+const maxObjects = 1000;
+const maxProblems = 50;
+/** Of one file. */
+const maxWarnings = 200;
+
+/** What has been read of one file. */
+class Reading {
+  readonly file: string;
+  /** They refuse the whole file. */
+  readonly mistakes: ManifestProblem[] = [];
+  readonly warnings: ManifestProblem[] = [];
+  readonly pods: Pod[] = [];
+  readonly refused: RefusedPod[] = [];
+  readonly configMaps: ConfigMap[] = [];
+  readonly secrets: Secret[] = [];
+  readonly names = new Set<string>();
+  readonly #places = new Map<Pod, Found>();
+
+  constructor(file: string) {
+    this.file = file;
+  }
+
+  mistake(line: number, field: string, message: string): void {
+    this.mistakes.push({ file: this.file, line, field, message });
+  }
+
+  keepPod(pod: Pod, found: Found): void {
+    this.pods.push(pod);
+    this.#places.set(pod, found);
+  }
+
+  /** Once all files are read: another one may bring it. */
+  warnOfMissing(given: Parameters<typeof missingData>[1]): void {
+    for (const [pod, { document, path }] of this.#places) {
+      for (const missing of missingData(pod, given)) {
+        this.warn(document.lineOf([...path, ...missing.path]), fieldName(missing.path), missing.message);
+      }
+    }
+  }
+
+  warn(line: number, field: string, message: string): void {
+    if (this.warnings.length < maxWarnings) this.warnings.push({ file: this.file, line, field, message });
+    else if (this.warnings.length === maxWarnings) {
+      this.warnings.push({ file: this.file, line, field, message: `${message}; further warnings are left out` });
+    }
+  }
+}
+
+/**
+ * Reads Pods, ConfigMaps and Secrets from YAML or JSON: several documents, and `kind: List`. All else is skipped with a
+ * warning. Errors: `invalid`, naming every problem with file, line and field, at most 50: mistakes, two objects of one
+ * name, and, if no other pod of the files can run, what pods need that podvm has not.
+ */
+export function parseManifests(files: readonly ManifestFile[]): Manifest {
+  const manifest = merged(files.map(({ name, text }) => readFile(text, printable(name, 200))));
+  if (manifest.pods.length > 0 || manifest.refused.length === 0) return manifest;
+  const refusals = manifest.refused.flatMap((it) => it.problems);
+  throw invalid([...new Set(refusals.map((it) => it.file))].join(', '), refusals, manifest.warnings);
+}
+
+/** One file. Errors: those of `parseManifests`. */
+export function parseManifest(text: string, name: string): Manifest {
+  return parseManifests([{ text, name }]);
+}
+
+/** `web.yaml:7: spec.containers[0].image: is required` */
+export function problemText({ file, line, field, message }: ManifestProblem): string {
+  return `${file}:${line}: ${field}: ${message}`;
+}
+
+function readFile(text: string, file: string): Reading {
+  const reading = new Reading(file);
+  for (const document of parseYaml(text, file)) {
+    for (const found of objectsOf(document)) readObject(found, reading);
+  }
+  const { mistakes, refused, warnings } = reading;
+  if (mistakes.length === 0) return reading;
+  throw invalid(file, [...mistakes, ...refused.flatMap((it) => it.problems)], warnings);
+}
+
+function merged(readings: readonly Reading[]): Manifest {
   const names = new Set<string>();
-  for (const { kind, metadata } of [...all.pods, ...all.configMaps, ...all.secrets]) {
-    const name = `${kind} ${metadata.namespace}/${metadata.name}`;
+  for (const name of readings.flatMap((it) => [...it.names])) {
     if (names.has(name)) throw new PodvmError('invalid', `Cannot read the manifests: ${name} is given twice`);
     names.add(name);
   }
-  return all;
+  const given = {
+    configMaps: readings.flatMap((it) => it.configMaps),
+    secrets: readings.flatMap((it) => it.secrets),
+  };
+  for (const reading of readings) reading.warnOfMissing(given);
+  return {
+    ...given,
+    pods: readings.flatMap((it) => it.pods),
+    refused: readings.flatMap((it) => it.refused),
+    warnings: readings.flatMap((it) => it.warnings),
+  };
 }
 
-function objectsOf(document: YamlDocument, path: Path = [], value: unknown = document.value): Found[] {
-  if (value === null || value === undefined) return [];
-  if (isRecord(value) && value['kind'] === 'List' && Array.isArray(value['items'])) {
-    return value['items'].flatMap((item, index) => objectsOf(document, [...path, 'items', index], item));
+function readObject(found: Found, reading: Reading): void {
+  const kind = kindOf(found, reading);
+  if (kind === undefined) return;
+  const value = withoutNulls(schemas[kind], found.value);
+  const before = reading.mistakes.length;
+  const problems = judgeUnknown(found, schemas[kind], reading);
+  const accept = <T>(parsed: Parsed<T>, keep: (object: T) => void) => {
+    if (!parsed.success) problems.push(...issuesOf(parsed.issues, found, reading));
+    else if (problems.length === 0) keep(parsed.output);
+  };
+  if (kind === 'Pod') accept(v.safeParse(podSchema, value), (pod) => reading.keepPod(pod, found));
+  if (kind === 'ConfigMap') accept(v.safeParse(configMapSchema, value), (it) => reading.configMaps.push(it));
+  if (kind === 'Secret') accept(v.safeParse(secretSchema, value), (it) => reading.secrets.push(it));
+  if (reading.mistakes.length > before || (problems.length > 0 && kind !== 'Pod')) {
+    reading.mistakes.push(...problems);
+    return;
   }
-  return [{ document, path, value }];
+  const { name, generateName, namespace } = namesOf(found.value);
+  if (problems.length > 0) {
+    reading.refused.push({ namespace, name: name ?? `${generateName ?? ''}...`, problems });
+  }
+  if (name !== undefined) refuseSecond(`${kind} ${namespace}/${name}`, found, reading);
+}
+
+const namesSchema = v.object({
+  metadata: v.object({
+    name: v.nullish(v.string()),
+    generateName: v.nullish(v.string()),
+    namespace: v.nullish(v.string()),
+  }),
+});
+
+function namesOf(value: unknown) {
+  const found = v.safeParse(namesSchema, value);
+  const { name, generateName, namespace } = found.success ? found.output.metadata : {};
+  return {
+    name: name ?? undefined,
+    generateName: generateName ?? undefined,
+    namespace: printable(namespace ?? 'default', 80),
+  };
 }
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The kind of an object we take; a problem or a warning for any other. */
-function kindOf(found: Found, problems: Problem[], warnings: ManifestWarning[], file: string): Kind | undefined {
-  const kind = isRecord(found.value) ? found.value['kind'] : undefined;
-  if (typeof kind === 'string' && Object.hasOwn(schemas, kind)) return kind as Kind; // SAFE: a key of `schemas`
-  const line = found.document.lineOf([...found.path, 'kind']);
-  if (typeof kind !== 'string') {
-    const message = isRecord(found.value)
-      ? `must be Pod, ConfigMap, Secret or List, got ${describe(kind)}`
-      : `must be an object with a kind, got ${describe(found.value)}`;
-    problems.push({ line, field: 'kind', message });
-  } else if (workloads.test(kind)) {
-    const message = `${kind} is not supported: it needs Kubernetes' controllers; write its template as a Pod`;
-    problems.push({ line, field: 'kind', message });
-  } else if (kind === 'NetworkPolicy') {
-    problems.push({ line, field: 'kind', message: 'NetworkPolicy is not supported: nothing would enforce it' });
-  } else {
-    const close = nearest(kind, Object.keys(schemas));
-    const hint = close === undefined ? '' : `; did you mean ${close}?`;
-    warnings.push({ file, line, field: 'kind', message: `${printable(kind, 80)} is ignored${hint}` });
+/** The kind of an object we take; a mistake or a warning for any other. */
+function kindOf({ document, path, value }: Found, reading: Reading): Kind | undefined {
+  const line = document.lineOf([...path, 'kind']);
+  if (!isRecord(value)) {
+    reading.mistake(line, 'kind', `must be an object with a kind, got ${describe(value)}`);
+    return undefined;
   }
+  const { kind, apiVersion } = value;
+  if (typeof kind !== 'string') {
+    reading.mistake(line, 'kind', `must be Pod, ConfigMap, Secret or List, got ${describe(kind)}`);
+    return undefined;
+  }
+  const isOfGroup = typeof apiVersion === 'string' && apiVersion.includes('/');
+  if (!isOfGroup && Object.hasOwn(schemas, kind)) return kind as Kind; // SAFE: a key of `schemas`
+  const close = isOfGroup || isCoreKind(kind) ? undefined : nearest(kind, [...Object.keys(schemas), 'List', 'PodList']);
+  if (close !== undefined) {
+    reading.mistake(
+      line,
+      'kind',
+      `must be Pod, ConfigMap, Secret or List, got ${describe(kind)}; did you mean ${close}?`,
+    );
+    return undefined;
+  }
+  const { name, generateName } = namesOf(value);
+  const what = [kind, name ?? generateName].filter((word) => word !== undefined).map((word) => printable(word, 80));
+  const why =
+    isOfGroup && Object.hasOwn(schemas, kind) ? `podvm does not know ${printable(apiVersion, 80)}` : undefined;
+  reading.warn(line, 'kind', `${what.join(' ')} is skipped: ${why ?? whySkipped(kind)}`);
   return undefined;
 }
 
-function judgeUnknown(found: Found, schema: object, problems: Problem[], warnings: ManifestWarning[], file: string) {
+/** Warns of what has no effect; returns what the object needs and podvm has not. */
+function judgeUnknown(found: Found, schema: object, reading: Reading): ManifestProblem[] {
+  const problems: ManifestProblem[] = [];
   for (const unknown of unknownFields(schema, found.value)) {
     const verdict = verdictOn(unknown.path, unknown.value);
+    if (verdict?.kind === 'ignore') continue;
     const line = found.document.lineOfKey([...found.path, ...unknown.path]);
     const field = fieldName(unknown.path);
-    if (verdict === undefined) warnings.push({ file, line, field, message: unknownMessage(unknown) });
-    else if (verdict.kind === 'refuse') problems.push({ line, field, message: verdict.reason });
-    else if (verdict.kind === 'warn') warnings.push({ file, line, field, message: verdict.reason });
+    if (verdict === undefined) reading.warn(line, field, unknownMessage(unknown));
+    else if (verdict.kind === 'warn') reading.warn(line, field, verdict.reason);
+    else problems.push({ file: reading.file, line, field, message: verdict.reason });
   }
+  return problems;
 }
 
 function unknownMessage(unknown: UnknownField): string {
@@ -128,44 +222,37 @@ type Parsed<T> =
   | { readonly success: true; readonly output: T }
   | { readonly success: false; readonly issues: readonly v.BaseIssue<unknown>[] };
 
-function keep<T>(kept: T[], parsed: Parsed<T>, found: Found, problems: Problem[]): void {
-  if (parsed.success) {
-    kept.push(parsed.output);
-    return;
-  }
-  for (const issue of parsed.issues) {
+/** Notes mistakes; returns what is right, and cannot be here. */
+function issuesOf(issues: readonly v.BaseIssue<unknown>[], found: Found, reading: Reading): ManifestProblem[] {
+  const problems: ManifestProblem[] = [];
+  for (const issue of issues) {
     const path = (issue.path ?? []).map((item) => item.key as string | number); // SAFE: JSON has no other keys
     const field = fieldName(path);
     const line = found.document.lineOf([...found.path, ...path]);
-    if (problems.some((it) => it.line === line && it.field === field && it.message === issueMessage(issue))) continue;
-    problems.push({ line, field, message: issueMessage(issue) });
+    const message = issueMessage(issue);
+    const list = isUnsupported(issue) ? problems : reading.mistakes;
+    if (list.some((it) => it.line === line && it.field === field && it.message === message)) continue;
+    list.push({ file: reading.file, line, field, message });
   }
+  return problems;
 }
 
 function issueMessage(issue: v.BaseIssue<unknown>): string {
-  if (issue.kind === 'schema' && issue.type === 'object') {
+  if (issue.kind === 'schema' && /^(loose_)?object$/.test(issue.type)) {
     return issue.expected === 'Object' ? `must be a mapping, got ${describe(issue.input)}` : 'is required';
   }
   return printable(issue.message);
 }
 
-function refuseSecond(kind: Kind, found: Found, names: Set<string>, problems: Problem[]): void {
-  const { metadata } = v.parse(
-    v.object({ metadata: v.object({ name: v.string(), namespace: v.optional(v.string()) }) }),
-    found.value,
-  );
-  const name = `${kind} ${metadata.namespace ?? 'default'}/${metadata.name}`;
+function refuseSecond(name: string, found: Found, reading: Reading): void {
+  const { names } = reading;
   if (names.has(name)) {
     const line = found.document.lineOf([...found.path, 'metadata', 'name']);
-    problems.push({ line, field: 'metadata.name', message: `${name} is given twice` });
+    reading.mistake(line, 'metadata.name', `${name} is given twice`);
   }
   names.add(name);
   if (names.size === maxObjects + 1) {
-    problems.push({
-      line: found.document.lineOf(found.path),
-      field: 'kind',
-      message: `is one of more than ${maxObjects} objects`,
-    });
+    reading.mistake(found.document.lineOf(found.path), 'kind', `is one of more than ${maxObjects} objects`);
   }
 }
 
@@ -179,12 +266,12 @@ function fieldName(path: Path): string {
   return name === '' ? 'the whole object' : name.replace(/^\./, '');
 }
 
-function invalid(file: string, problems: readonly Problem[], warnings: readonly Problem[]): PodvmError {
+function invalid(file: string, problems: readonly ManifestProblem[], warnings: readonly ManifestProblem[]): PodvmError {
   // A misspelt field is often why a required one is missing: both belong into one message.
   const lines = [...problems, ...warnings]
-    .toSorted((a, b) => a.line - b.line)
+    .toSorted((a, b) => (a.file === b.file ? a.line - b.line : a.file < b.file ? -1 : 1))
     .slice(0, maxProblems)
-    .map((problem) => `${file}:${problem.line}: ${problem.field}: ${problem.message}`);
+    .map(problemText);
   const more = problems.length > maxProblems ? `\nand ${problems.length - maxProblems} more` : '';
   const count = problems.length === 1 ? 'it has a problem' : `it has ${problems.length} problems`;
   return new PodvmError('invalid', `Cannot use ${file}: ${count}\n${lines.join('\n')}${more}`);

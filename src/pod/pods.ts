@@ -5,19 +5,27 @@ import type { ConfigMap, Pod, Secret } from './schema/objects.ts';
 
 /**
  * Pod semantics without a kubelet: a *manifest* is what a user wrote, checked; a *running pod* is one Pod of it, driven
- * through init containers, restarts, probes and termination on one sandbox. `parseManifest` is in `manifest.ts`,
+ * through init containers, restarts, probes and termination on one sandbox. `parseManifests` is in `manifest.ts`,
  * `startPod` in `start-pod.ts`.
  */
 export interface Manifest {
   /** In the order of the text; `metadata.namespace` and all other defaults are filled in. */
   readonly pods: readonly Pod[];
+  /** Pods that need what podvm has not; the others run. */
+  readonly refused: readonly RefusedPod[];
   readonly configMaps: readonly ConfigMap[];
   readonly secrets: readonly Secret[];
-  readonly warnings: readonly ManifestWarning[];
+  /** Of what is ignored; it does not keep the pod from running. */
+  readonly warnings: readonly ManifestProblem[];
 }
 
-/** Something that is ignored; it does not keep the pod from running. */
-export interface ManifestWarning {
+export interface RefusedPod {
+  readonly namespace: string;
+  readonly name: string;
+  readonly problems: readonly ManifestProblem[];
+}
+
+export interface ManifestProblem {
   readonly file: string;
   /** Counted from 1. */
   readonly line: number;

@@ -1,11 +1,19 @@
 import { PodvmError } from '#base/errors.ts';
-import type { ContainerDevice, ContainerMount, ContainerSpec, MountSource, SandboxSpec } from '#sandbox/sandbox.ts';
+import type {
+  ContainerDevice,
+  ContainerMount,
+  ContainerSpec,
+  MountSource,
+  RegistryLogin,
+  SandboxSpec,
+} from '#sandbox/sandbox.ts';
 import { templateChoices } from '#sandbox/template-choice.ts';
 import type { PodFacts } from './downward.ts';
 import { environmentOf } from './environment.ts';
 import { expand } from './expand.ts';
 import { pullPolicyOf } from './image-policy.ts';
 import type { PodConfig } from './pods.ts';
+import { pullLogins } from './pull-secrets.ts';
 import { containerResources, podResources } from './resources.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
@@ -95,17 +103,19 @@ export function containerSpecOf(
   profiles: LocalProfiles,
 ): ContainerSpec {
   const variables = environmentOf(pod, container, config, facts);
+  const logins = pullLogins(pod, config);
   const { command, args, workingDir } = container;
   return {
     name: container.name,
     attempt,
     image: container.image,
     imagePullPolicy: pullPolicyOf(container.image, container.imagePullPolicy),
+    ...(logins.length === 0 ? {} : { pullLogins: logins }),
     ...(command === undefined ? {} : { command: command.map((word) => expand(word, variables)) }),
     ...(args === undefined ? {} : { args: args.map((word) => expand(word, variables)) }),
     ...(workingDir === undefined ? {} : { workingDir }),
     env: [...variables].map(([name, value]) => ({ name, value })),
-    mounts: container.volumeMounts.map((mount) => mountOf(pod, mount, variables)),
+    mounts: container.volumeMounts.map((mount) => mountOf(pod, mount, variables, logins)),
     ...(container.volumeDevices.length === 0 ? {} : { devices: devicesOf(pod, container) }),
     security: containerSecurity(pod.spec, container, profiles),
     resources: containerResources(container),
@@ -126,6 +136,7 @@ function mountOf(
   pod: Pod,
   mount: PodContainer['volumeMounts'][number],
   variables: ReadonlyMap<string, string>,
+  logins: readonly RegistryLogin[],
 ): ContainerMount {
   const subPath = mount.subPathExpr === undefined ? mount.subPath : expand(mount.subPathExpr, variables);
   if (subPath !== undefined && (subPath.startsWith('/') || subPath.split('/').includes('..'))) {
@@ -148,12 +159,14 @@ function mountOf(
   // Kubernetes mounts everything that is no data of its own read-only, whatever is written.
   return {
     ...rest,
-    source: sourceOf(mount.name, volume?.image),
+    source: sourceOf(mount.name, volume?.image, logins),
     readOnly: mount.readOnly || volume?.emptyDir === undefined,
   };
 }
 
-function sourceOf(name: string, image: Volume['image']): MountSource {
+function sourceOf(name: string, image: Volume['image'], logins: readonly RegistryLogin[]): MountSource {
   if (image === undefined) return { kind: 'volume', name };
-  return { kind: 'image', image: image.reference, pullPolicy: pullPolicyOf(image.reference, image.pullPolicy) };
+  const { reference } = image;
+  const pullPolicy = pullPolicyOf(reference, image.pullPolicy);
+  return { kind: 'image', image: reference, pullPolicy, ...(logins.length === 0 ? {} : { pullLogins: logins }) };
 }

@@ -1,22 +1,12 @@
+import { type Document, Lexer, LineCounter, parseAllDocuments, type ScalarTag } from 'yaml';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import {
-  type Document,
-  isAlias,
-  isMap,
-  isPair,
-  isScalar,
-  isSeq,
-  LineCounter,
-  type Node,
-  parseAllDocuments,
-  type ScalarTag,
-  visit,
-} from 'yaml';
+import { splitYaml, type YamlChunk } from './yaml-chunks.ts';
+import { maxDepth, plainYaml, walkYaml, YamlFault } from './yaml-plain.ts';
 
 /** YAML text as plain data that remembers its lines, read the way kubectl reads it (sigs.k8s.io/yaml, go-yaml v2). */
 export interface YamlDocument {
-  /** Plain JSON data; mappings with `null` as value have lost that entry, as Kubernetes ignores it. */
+  /** Plain JSON data; a key without a value has null. */
   readonly value: unknown;
   /** Line of the value at `path`, or of the nearest thing around it that exists; counted from 1. */
   lineOf(path: readonly (string | number)[]): number;
@@ -25,12 +15,12 @@ export interface YamlDocument {
 }
 
 export const maxManifestChars = 4 * 1024 * 1024;
-export const maxDocuments = 256;
-/** Aliases may stand for so many nodes in all ("billion laughs"). */
-const maxAliases = 100;
-const maxDepth = 64;
-
-type Path = readonly (string | number)[];
+export const maxDocuments = 1000;
+/** The parser takes some 6 µs and 500 bytes for each token. */
+export const maxTokens = 500_000;
+/** Aliases of one document; what they stand for is bounded, too. */
+export const maxAliases = 25_000;
+const maxErrors = 20;
 
 /** YAML 1.1's other words for true and false, which go-yaml v2 still knows. */
 const oldBoolean: ScalarTag = {
@@ -48,112 +38,140 @@ const oldOctal: ScalarTag = {
   resolve: (text) => Number.parseInt(text, 8),
 };
 
-/** Errors: `invalid` for text that is too long, too deep, no YAML, or has a key twice, with file and line. */
-export function parseYaml(text: string, fileName: string): YamlDocument[] {
+/**
+ * The documents of a text, one at a time. Errors: `invalid` for text that is too long, too deep, no YAML, has a key
+ * twice, or aliases that stand for too much, with file and line.
+ */
+export function* parseYaml(text: string, fileName: string): Generator<YamlDocument> {
   if (text.length > maxManifestChars) {
     throw new PodvmError(
       'invalid',
       `Cannot read ${fileName}: it must have at most ${maxManifestChars} characters, got ${text.length}`,
     );
   }
-  const lines = new LineCounter();
-  const documents = composeAll(text, fileName, lines);
-  if (documents.length > maxDocuments) {
-    throw new PodvmError('invalid', `Cannot read ${fileName}: it must have at most ${maxDocuments} documents`);
+  refuseControls(text, fileName);
+  const chunks: YamlChunk[] = [];
+  for (const chunk of splitYaml(text)) {
+    if (chunks.length === maxDocuments) refuse(fileName, chunk.line, `it must have at most ${maxDocuments} documents`);
+    chunks.push(chunk);
   }
-  const problems = documents
-    .flatMap((document) => document.errors)
-    .map((error) => {
-      const { line, col } = lines.linePos(error.pos[0]);
-      return `${fileName}:${line}:${col}: ${printable(error.message)}`;
-    });
-  if (problems.length > 0) {
-    throw new PodvmError('invalid', `Cannot read ${fileName}: it is no YAML\n${problems.slice(0, 20).join('\n')}`);
+  let tokens = 0;
+  let documents = 0;
+  for (const chunk of chunks) {
+    tokens += countTokens(chunk, maxTokens - tokens, fileName);
+    const lines = new LineCounter();
+    for (const document of composeAll(chunk, fileName, lines)) {
+      documents += 1;
+      if (documents > maxDocuments) refuse(fileName, chunk.line, `it must have at most ${maxDocuments} documents`);
+      yield plain(document, fileName, lines, chunk.line);
+    }
   }
-  return documents.map((document) => plain(document, fileName, lines));
 }
 
-function composeAll(text: string, fileName: string, lineCounter: LineCounter): Document.Parsed[] {
+/** Errors: always `invalid`. */
+function refuse(fileName: string, line: number, why: string, cause?: unknown): never {
+  throw new PodvmError('invalid', `Cannot read ${fileName}:${line}: ${why}`, { cause });
+}
+
+/** YAML's printable characters (1.1, 5.1), as go-yaml has them. */
+// oxlint-disable-next-line no-control-regex -- these are what is looked for
+const control = /[\0-\u0008\u000b\u000c\u000e-\u001f\u007f\ud800-\udfff\ufffe\uffff]/u;
+
+function refuseControls(text: string, fileName: string): void {
+  const found = control.exec(text);
+  if (found === null) return;
+  const line = text.slice(0, found.index).split('\n').length;
+  const code = found[0].charCodeAt(0).toString(16).padStart(4, '0');
+  throw new PodvmError('invalid', `Cannot read ${fileName}:${line}: it has the control character U+${code}`, {
+    fix: 'Save the file as UTF-8 text; data of bytes belongs in binaryData, as base64.',
+  });
+}
+
+/** Splits into tokens only, which is cheap, so that the parser never gets more than it can bear. */
+function countTokens({ text, line }: YamlChunk, left: number, fileName: string): number {
+  let tokens = 0;
+  let aliases = 0;
+  let offset = 0;
+  let depth = 0;
+  const here = () => line + text.slice(0, offset).split('\n').length - 1;
+  for (const token of new Lexer().lex(text)) {
+    tokens += 1;
+    if (token.startsWith('*')) aliases += 1;
+    if (token === '[' || token === '{') depth += 1;
+    if (token === ']' || token === '}') depth -= 1;
+    if (depth > maxDepth) refuse(fileName, here(), tooDeep);
+    if (aliases > maxAliases)
+      refuse(fileName, here(), `the alias ${printable(token, 80)} is one of more than ${maxAliases}`);
+    if (tokens > left) refuse(fileName, here(), `it has more than ${maxTokens} words and signs; split it`);
+    if (!zeroWidth.has(token)) offset += token.length;
+  }
+  return tokens;
+}
+
+const tooDeep = `it is nested deeper than ${maxDepth} levels`;
+/** What the lexer says between tokens: a document begins, a scalar follows, a flow collection is cut. */
+const zeroWidth: ReadonlySet<string> = new Set(['\u0002', '\u001f', '\u0018']);
+
+function composeAll({ text, line }: YamlChunk, fileName: string, lineCounter: LineCounter): Document.Parsed[] {
+  const all = compose(text, fileName, line, lineCounter);
+  const errors = all.flatMap((document) => document.errors);
+  // The parser recurses, and has no other word for it.
+  const deep = errors.find(({ message }) => /call stack|stack overflow/i.test(message));
+  if (deep !== undefined) refuse(fileName, line + lineCounter.linePos(deep.pos[0]).line - 1, tooDeep);
+  const problems = errors.slice(0, maxErrors).map((error) => {
+    const at = lineCounter.linePos(error.pos[0]);
+    return `${fileName}:${line + at.line - 1}:${at.col}: ${printable(error.message)}`;
+  });
+  if (problems.length > 0) {
+    throw new PodvmError('invalid', `Cannot read ${fileName}: it is no YAML\n${problems.join('\n')}`);
+  }
+  return all;
+}
+
+function compose(text: string, fileName: string, line: number, lineCounter: LineCounter): Document.Parsed[] {
   try {
     const all = parseAllDocuments(text, {
       lineCounter,
       prettyErrors: false,
       version: '1.2',
-      merge: true,
-      uniqueKeys: true,
+      uniqueKeys: false, // it compares each key with each other; `plainYaml` looks itself
       stringKeys: true,
       customTags: (tags) => [oldBoolean, oldOctal, ...tags],
     });
     return 'empty' in all ? [] : all;
   } catch (cause) {
-    // The composer recurses: nesting without end runs out of stack.
-    throw new PodvmError('invalid', `Cannot read ${fileName}: it is nested too deep or no YAML`, { cause });
+    if (!(cause instanceof RangeError)) throw cause; // the composer recurses, too, and runs out of stack
+    return refuse(fileName, line, tooDeep, cause);
   }
 }
 
-function plain(document: Document.Parsed, fileName: string, lines: LineCounter): YamlDocument {
-  const at = (node: unknown) => {
+function plain(document: Document.Parsed, fileName: string, lines: LineCounter, firstLine: number): YamlDocument {
+  const { contents } = document;
+  const positionOf = (node: unknown) => {
     const range = isNodeWithRange(node) ? node.range : undefined;
-    return range === undefined ? undefined : lines.linePos(range[0]).line;
+    if (range === undefined) return undefined;
+    const { line, col } = lines.linePos(range[0]);
+    return { line: firstLine + line - 1, col };
   };
-  const first = at(document.contents) ?? lines.linePos(document.range[0]).line;
-  refuseDepth(document, fileName, lines);
-  let value: unknown;
+  const at = (node: unknown) => positionOf(node)?.line;
+  const first = at(contents) ?? firstLine + lines.linePos(document.range[0]).line - 1;
   try {
-    value = withoutNulls(document.toJS({ maxAliasCount: maxAliases }));
-  } catch (cause) {
-    const message = cause instanceof Error ? printable(cause.message) : 'its aliases cannot be resolved';
-    throw new PodvmError('invalid', `Cannot read ${fileName}:${first}: ${message}`, { cause });
+    const { value, targets } = plainYaml(contents);
+    return {
+      value,
+      lineOf: (path) => at(walkYaml(contents, path, targets).value) ?? first,
+      lineOfKey: (path) => {
+        const found = walkYaml(contents, path, targets);
+        return at(found.key) ?? at(found.value) ?? first;
+      },
+    };
+  } catch (error) {
+    if (!(error instanceof YamlFault)) throw error;
+    const where = positionOf(error.node) ?? { line: first, col: 1 };
+    throw new PodvmError('invalid', `Cannot read ${fileName}:${where.line}:${where.col}: ${error.message}`);
   }
-  return {
-    value,
-    lineOf: (path) => at(walk(document, path).value) ?? first,
-    lineOfKey: (path) => {
-      const found = walk(document, path);
-      return at(found.key) ?? at(found.value) ?? first;
-    },
-  };
 }
 
 function isNodeWithRange(node: unknown): node is { readonly range: readonly [number, number, number] } {
   return typeof node === 'object' && node !== null && 'range' in node && Array.isArray(node.range);
-}
-
-function refuseDepth(document: Document.Parsed, fileName: string, lines: LineCounter): void {
-  visit(document, (_key, node, parents) => {
-    if (parents.length <= 2 * maxDepth || !isNodeWithRange(node)) return undefined;
-    const { line } = lines.linePos(node.range[0]);
-    throw new PodvmError('invalid', `Cannot read ${fileName}:${line}: it is nested deeper than ${maxDepth} levels`);
-  });
-}
-
-/** Follows `path` as far as the document goes; the deepest node found, and its key. */
-function walk(document: Document.Parsed, path: Path): { readonly key: unknown; readonly value: unknown } {
-  let node: unknown = resolved(document, document.contents);
-  let key: unknown;
-  for (const step of path) {
-    if (isMap(node)) {
-      const pair = node.items.find((item) => isPair(item) && isScalar(item.key) && String(item.key.value) === step);
-      if (pair === undefined) break;
-      key = pair.key;
-      if (pair.value === null) break;
-      node = resolved(document, pair.value);
-    } else if (isSeq(node) && typeof step === 'number' && step < node.items.length) {
-      key = undefined;
-      node = resolved(document, node.items[step]);
-    } else break;
-  }
-  return { key, value: node };
-}
-
-function resolved(document: Document.Parsed, node: unknown): Node | undefined {
-  if (isAlias(node)) return node.resolve(document);
-  return typeof node === 'object' && node !== null ? (node as Node) : undefined; // SAFE: the parser makes only nodes
-}
-
-function withoutNulls(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(withoutNulls);
-  if (typeof value !== 'object' || value === null) return value;
-  const entries = Object.entries(value).filter(([, child]) => child !== null);
-  return Object.fromEntries(entries.map(([key, child]) => [key, withoutNulls(child)]));
 }

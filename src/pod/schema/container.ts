@@ -14,13 +14,13 @@ const envVar = v.pipe(
     value: v.optional(s.string),
     valueFrom: v.optional(
       v.pipe(
-        v.object({
+        v.looseObject({
           fieldRef: v.optional(envSources.fieldRef),
           resourceFieldRef: v.optional(envSources.resourceFieldRef),
           configMapKeyRef: v.optional(keyRef),
           secretKeyRef: v.optional(keyRef),
         }),
-        s.exactlyOne(['fieldRef', 'resourceFieldRef', 'configMapKeyRef', 'secretKeyRef'], 'source'),
+        s.exactlyOne(['fieldRef', 'resourceFieldRef', 'configMapKeyRef', 'secretKeyRef'], 'source', ['fileKeyRef']),
       ),
     ),
   }),

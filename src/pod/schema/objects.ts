@@ -1,4 +1,6 @@
+import { randomInt } from 'node:crypto';
 import * as v from 'valibot';
+import { dockerLogins } from './docker-config.ts';
 import { podSpec } from './pod-spec.ts';
 import * as s from './scalars.ts';
 
@@ -8,25 +10,60 @@ const maxMetadataItems = 1000;
 export const maxDataBytes = 1024 * 1024;
 const maxAnnotationBytes = 256 * 1024;
 
-const metadata = (name: typeof s.dnsSubdomain) =>
-  v.object({
-    name,
-    namespace: v.optional(s.dnsLabel, 'default'),
-    labels: v.optional(limitedRecord(s.qualifiedName, s.labelValue), {}),
-    annotations: v.optional(
-      v.pipe(
-        limitedRecord(s.qualifiedName, s.string),
-        v.check(
-          (all) => Object.entries(all).join('').length <= maxAnnotationBytes,
-          `must be at most ${maxAnnotationBytes} bytes in all`,
-        ),
+/** What an API server appends to generateName (apiserver/pkg/storage/names): no vowels, so that no words come of it. */
+const generatedAlphabet = 'bcdfghjklmnpqrstvwxz2456789';
+const generatedChars = 5;
+const maxGenerateNameChars = 63 - generatedChars;
+
+function generated(prefix: string): string {
+  const word = Array.from({ length: generatedChars }, () => generatedAlphabet[randomInt(generatedAlphabet.length)]);
+  return `${prefix.slice(0, maxGenerateNameChars)}${word.join('')}`;
+}
+
+const metadataEntries = v.object({
+  name: v.optional(s.dnsSubdomain),
+  generateName: v.optional(
+    v.pipe(
+      s.string,
+      v.check(
+        isGenerateName,
+        (issue) => `must begin a DNS subdomain (a-z, 0-9, "-", "."), got ${s.describe(issue.input)}`,
       ),
-      {},
     ),
-    uid: v.optional(
-      v.pipe(s.string, v.regex(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, 'must be a UUID in lower case')),
+  ),
+  namespace: v.optional(s.dnsLabel, 'default'),
+  labels: v.optional(limitedRecord(s.qualifiedName, s.labelValue), {}),
+  annotations: v.optional(
+    v.pipe(
+      limitedRecord(s.qualifiedName, s.string),
+      v.check(
+        (all) => Object.entries(all).join('').length <= maxAnnotationBytes,
+        `must be at most ${maxAnnotationBytes} bytes in all`,
+      ),
     ),
-  });
+    {},
+  ),
+  /** A UUID; of a static pod, as a kubelet prints it, a hash. */
+  uid: v.optional(
+    v.pipe(
+      s.string,
+      v.regex(/^[0-9a-f]([-0-9a-f]{0,61}[0-9a-f])?$/, 'must be a UUID in lower case, or another hexadecimal number'),
+    ),
+  ),
+});
+
+function isGenerateName(prefix: string): boolean {
+  return prefix === '' || v.is(s.dnsSubdomain, `${prefix.slice(0, maxGenerateNameChars)}x`);
+}
+
+const metadata = v.pipe(
+  metadataEntries,
+  v.rawCheck(({ dataset, addIssue }) => {
+    if (!dataset.typed || dataset.value.name !== undefined || dataset.value.generateName) return;
+    addIssue({ message: 'is required', path: [s.fieldPath(dataset.value, 'name')] });
+  }),
+  v.transform(({ name, generateName, ...rest }) => ({ ...rest, name: name ?? generated(generateName ?? '') })),
+);
 
 function limitedRecord<K extends v.BaseSchema<string, string, v.BaseIssue<unknown>>, V extends v.GenericSchema>(
   key: K,
@@ -41,7 +78,7 @@ function limitedRecord<K extends v.BaseSchema<string, string, v.BaseIssue<unknow
 export const podSchema = v.object({
   apiVersion: v.literal('v1', 'must be v1'),
   kind: v.literal('Pod'),
-  metadata: metadata(s.dnsSubdomain),
+  metadata,
   spec: podSpec,
 });
 export type Pod = v.InferOutput<typeof podSchema>;
@@ -71,7 +108,7 @@ export const configMapSchema = v.pipe(
   v.object({
     apiVersion: v.literal('v1', 'must be v1'),
     kind: v.literal('ConfigMap'),
-    metadata: metadata(s.dnsSubdomain),
+    metadata,
     data: data(s.string),
     binaryData: data(base64),
     immutable: v.optional(s.boolean),
@@ -84,12 +121,24 @@ export const secretSchema = v.pipe(
   v.object({
     apiVersion: v.literal('v1', 'must be v1'),
     kind: v.literal('Secret'),
-    metadata: metadata(s.dnsSubdomain),
+    metadata,
     type: v.optional(s.string, 'Opaque'),
     data: data(base64),
     stringData: data(s.string),
     immutable: v.optional(s.boolean),
   }),
   dataSize(),
+  v.rawCheck(({ dataset, addIssue }) => {
+    if (!dataset.typed) return;
+    const { type, data: encoded, stringData } = dataset.value;
+    const key = { 'kubernetes.io/dockerconfigjson': '.dockerconfigjson', 'kubernetes.io/dockercfg': '.dockercfg' }[
+      type
+    ];
+    if (key === undefined) return;
+    const text = stringData[key] ?? Buffer.from(encoded[key] ?? '', 'base64').toString('utf8');
+    if (dockerLogins(text, key === '.dockerconfigjson') !== undefined) return;
+    const message = `must have ${key}, JSON with registries and their credentials, in a Secret of the type ${type}`;
+    addIssue({ message, path: [s.fieldPath(dataset.value, 'data')] });
+  }),
 );
 export type Secret = v.InferOutput<typeof secretSchema>;

@@ -50,6 +50,18 @@ export const podSpec = v.pipe(
     securityContext: v.optional(podSecurity, {}),
     serviceAccountName: v.optional(s.dnsSubdomain, 'default'),
     nodeName: v.optional(s.dnsSubdomain),
+    os: v.optional(
+      v.object({
+        name: v.pipe(
+          s.picklist(['linux', 'windows']),
+          s.supported(
+            (name) => name === 'linux',
+            () => 'must be linux, got windows: the guest is Linux',
+          ),
+        ),
+      }),
+    ),
+    imagePullSecrets: v.optional(s.list(v.object({ name: v.optional(s.string, '') }), 100), []),
     resources: v.optional(resources),
   }),
   v.rawCheck(({ dataset, addIssue }) => {

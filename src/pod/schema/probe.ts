@@ -26,19 +26,23 @@ const httpGetAction = v.object({
 export type HttpGetAction = v.InferOutput<typeof httpGetAction>;
 
 const tcpSocketAction = v.object({ port: s.portReference, host: v.optional(s.string) });
+/** `grpc.health.v1.Health/Check` without TLS, as kubelets ask; `service`: whose health, "" for the server's. */
+const grpcAction = v.object({ port: s.port, service: v.optional(s.string, '') });
+export type GrpcAction = v.InferOutput<typeof grpcAction>;
 const seconds = (min: number) => s.integer(min, s.int32Max);
 
 const probeEntries = {
   exec: v.optional(execAction),
   httpGet: v.optional(httpGetAction),
   tcpSocket: v.optional(tcpSocketAction),
+  grpc: v.optional(grpcAction),
   initialDelaySeconds: v.optional(seconds(0), 0),
   timeoutSeconds: v.optional(seconds(1), 1),
   periodSeconds: v.optional(seconds(1), 10),
   successThreshold: v.optional(seconds(1), 1),
   failureThreshold: v.optional(seconds(1), 3),
 };
-const oneAction = <T extends object>() => s.exactlyOne<T>(['exec', 'httpGet', 'tcpSocket'] as never, 'action');
+const oneAction = <T extends object>() => s.exactlyOne<T>(['exec', 'httpGet', 'tcpSocket', 'grpc'] as never, 'action');
 
 export const readinessProbe = v.pipe(v.object(probeEntries), oneAction());
 /** A liveness or startup probe: one success counts, and it may bring its own grace period. */
@@ -55,12 +59,12 @@ export type Probe = v.InferOutput<typeof readinessProbe> & {
 };
 
 const lifecycleHandler = v.pipe(
-  v.object({
+  v.looseObject({
     exec: v.optional(execAction),
     httpGet: v.optional(httpGetAction),
     sleep: v.optional(v.object({ seconds: seconds(0) })),
   }),
-  s.exactlyOne(['exec', 'httpGet', 'sleep'], 'action'),
+  s.exactlyOne(['exec', 'httpGet', 'sleep'], 'action', ['tcpSocket']),
 );
 export type LifecycleHandler = v.InferOutput<typeof lifecycleHandler>;
 

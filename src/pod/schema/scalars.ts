@@ -102,6 +102,14 @@ export const absolutePath = v.pipe(
     (issue) => `must be an absolute path without "..", got ${describe(issue.input)}`,
   ),
 );
+/** A kubelet puts "/" before one that is relative (kubelet_pods.go, makeMounts). */
+export const mountPath = v.pipe(
+  text,
+  v.minLength(1, 'must not be empty'),
+  v.transform((path) => (path.startsWith('/') ? path : `/${path}`)),
+  absolutePath,
+);
+
 /** A path inside a volume. */
 export const relativePath = v.pipe(
   text,
@@ -171,12 +179,37 @@ export function fieldPath(input: object, key: string): v.ObjectPathItem {
   return { type: 'object', origin: 'value', input: record, key, value: record[key] };
 }
 
-/** Exactly one of `keys` must be given. */
-export function exactlyOne<T extends object>(keys: readonly (keyof T & string)[], what: string) {
+/**
+ * Exactly one of `keys` must be given. `others` are names of more that Kubernetes knows and the schema does not: they are
+ * told by `unsupported.ts`, and count here, so that one fault has one message. The object's schema must keep them
+ * (`looseObject`).
+ */
+export function exactlyOne<T extends object>(
+  keys: readonly (keyof T & string)[],
+  what: string,
+  others: readonly string[] = [],
+) {
   return v.check<T, string>(
-    (value) => keys.filter((key) => value[key] !== undefined).length === 1,
+    (value) => {
+      const given = new Set(Object.entries(value).flatMap(([key, it]) => (it === undefined ? [] : [key])));
+      return [...keys, ...others].filter((key) => given.has(key)).length === 1;
+    },
     `must have exactly one ${what}: ${keys.join(', ')}`,
   );
+}
+
+const unsupported = new WeakSet<object>();
+
+/** A check of what Kubernetes takes and a pod in a machine cannot have. */
+export function supported<T>(test: (value: T) => boolean, message: (issue: { readonly input: T }) => string) {
+  const check = v.check<T, (issue: v.CheckIssue<T>) => string>(test, message);
+  unsupported.add(check.requirement);
+  return check;
+}
+
+/** Whether the object is as Kubernetes takes it, and only cannot be here. */
+export function isUnsupported(issue: v.BaseIssue<unknown>): boolean {
+  return typeof issue.requirement === 'function' && unsupported.has(issue.requirement);
 }
 
 export const imageReference = v.pipe(

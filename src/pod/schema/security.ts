@@ -54,7 +54,7 @@ const sysctlName = v.pipe(
   v.maxLength(253, 'must have at most 253 characters'),
   v.regex(/^[a-z0-9]([-_a-z0-9]*[a-z0-9])?([./][a-z0-9]([-_a-z0-9]*[a-z0-9])?)*$/, 'must be a sysctl name'),
   v.transform((name) => name.replaceAll('/', '.')),
-  v.check(
+  s.supported(
     (name) => /^(net\.|kernel\.shm|kernel\.msg|kernel\.sem$|fs\.mqueue\.)/.test(name),
     (issue) =>
       `must be a namespaced sysctl (net.*, kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*), got ${issue.input}`,
@@ -65,7 +65,13 @@ export const podSecurity = v.object({
   ...identity,
   supplementalGroups: v.optional(s.list(s.id, 256), []),
   supplementalGroupsPolicy: v.optional(
-    v.literal('Merge', 'must be Merge: groups of the image are always added to those of the pod'),
+    v.pipe(
+      s.picklist(['Merge', 'Strict']),
+      s.supported(
+        (policy) => policy === 'Merge',
+        () => 'must be Merge: groups of the image are always added to those of the pod',
+      ),
+    ),
   ),
   fsGroup: v.optional(s.id),
   /** No difference here: volumes are made for the pod, so their owner is right from the beginning. */

@@ -11,6 +11,7 @@ const warn = (reason: string): Verdict => ({ kind: 'warn', reason });
 const noHost = refuse('is not supported: a pod in a machine of its own has no namespaces of the host to share');
 const noVolume = (instead: string) => refuse(`is not supported yet; use ${instead}`);
 const noScheduler = warn('has no effect: there is no scheduler, the pod runs on this node');
+const noApiServer = warn('is skipped: it needs an API server, and podvm has none');
 const plainVolumes = 'emptyDir, hostPath, configMap, secret, downwardAPI, projected or image';
 
 /** By path; `[]` stands for every index, and `containers` for init containers too. */
@@ -20,7 +21,6 @@ const fields: Readonly<Record<string, Verdict>> = {
   'metadata.deletionTimestamp': ignore,
   'metadata.deletionGracePeriodSeconds': ignore,
   'metadata.finalizers': ignore,
-  'metadata.generateName': ignore,
   'metadata.generation': ignore,
   'metadata.managedFields': ignore,
   'metadata.ownerReferences': ignore,
@@ -45,15 +45,13 @@ const fields: Readonly<Record<string, Verdict>> = {
   'spec.topologySpreadConstraints': noScheduler,
   'spec.schedulingGates': noScheduler,
   'spec.readinessGates': warn('has no effect: there is no controller that could set conditions'),
-  'spec.imagePullSecrets': warn('has no effect: credentials come from the auth file of `podvm image`'),
   'spec.runtimeClassName': warn('has no effect: every pod runs in a microVM'),
   'spec.hostNetwork': noHost,
   'spec.hostPID': noHost,
   'spec.hostIPC': noHost,
   'spec.hostnameOverride': refuse('is not supported; use hostname'),
-  'spec.ephemeralContainers': refuse('is not supported; use `podvm exec`'),
+  'spec.ephemeralContainers': warn('is skipped; use `podvm exec`'),
   'spec.resourceClaims': refuse('is not supported: there are no devices to claim'),
-  'spec.os': ignore,
 
   'spec.containers[].resizePolicy': ignore,
   'spec.containers[].restartPolicy': refuse('is supported for init containers only, where Always makes a sidecar'),
@@ -63,16 +61,13 @@ const fields: Readonly<Record<string, Verdict>> = {
   'spec.containers[].lifecycle.stopSignal': refuse("is not supported; the image's StopSignal is used"),
   'spec.containers[].lifecycle.preStop.tcpSocket': refuse('is not supported: Kubernetes has withdrawn it'),
   'spec.containers[].lifecycle.postStart.tcpSocket': refuse('is not supported: Kubernetes has withdrawn it'),
-  'spec.containers[].livenessProbe.grpc': refuse('is not supported yet; use exec, httpGet or tcpSocket'),
-  'spec.containers[].readinessProbe.grpc': refuse('is not supported yet; use exec, httpGet or tcpSocket'),
-  'spec.containers[].startupProbe.grpc': refuse('is not supported yet; use exec, httpGet or tcpSocket'),
   'spec.containers[].readinessProbe.terminationGracePeriodSeconds': refuse('must not be set on a readiness probe'),
   'spec.containers[].securityContext.seLinuxOptions': warn('has no effect: the guest has no SELinux'),
   'spec.containers[].securityContext.appArmorProfile': warn('has no effect: the guest has no AppArmor'),
   'spec.containers[].securityContext.windowsOptions': refuse('is not supported: the guest is Linux'),
-  'spec.volumes[].projected.sources[].serviceAccountToken': refuse('is not supported: there is no API server'),
-  'spec.volumes[].projected.sources[].clusterTrustBundle': refuse('is not supported: there is no API server'),
-  'spec.volumes[].projected.sources[].podCertificate': refuse('is not supported: there is no API server'),
+  'spec.volumes[].projected.sources[].serviceAccountToken': noApiServer,
+  'spec.volumes[].projected.sources[].clusterTrustBundle': noApiServer,
+  'spec.volumes[].projected.sources[].podCertificate': noApiServer,
 };
 
 const volumeSources = [
@@ -110,8 +105,8 @@ export function verdictOn(path: readonly (string | number)[], value: unknown): V
     .slice(1)
     .replace('spec.initContainers[]', 'spec.containers[]');
   const source = /^spec\.volumes\[\]\.([A-Za-z]+)$/.exec(pattern)?.[1];
-  if (source !== undefined && volumeSources.includes(source)) return noVolume(plainVolumes);
+  if (source !== undefined && volumeSources.includes(source)) return value === null ? ignore : noVolume(plainVolumes);
   const verdict = Object.hasOwn(fields, pattern) ? fields[pattern] : undefined;
   // A default that is written out asks for nothing.
-  return verdict?.kind === 'refuse' && value === false ? ignore : verdict;
+  return verdict?.kind === 'refuse' && (value === false || value === null) ? ignore : verdict;
 }

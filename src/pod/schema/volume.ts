@@ -57,23 +57,27 @@ const optional = v.optional(s.boolean, false);
 const defaultMode = v.optional(s.fileMode, 0o644);
 
 const projection = v.pipe(
-  v.object({
+  v.looseObject({
     configMap: v.optional(v.object({ name: s.dnsSubdomain, items, optional })),
     secret: v.optional(v.object({ name: s.dnsSubdomain, items, optional })),
     downwardAPI: v.optional(v.object({ items: downwardItems })),
   }),
-  s.exactlyOne(['configMap', 'secret', 'downwardAPI'], 'source'),
+  s.exactlyOne(['configMap', 'secret', 'downwardAPI'], 'source', [
+    'serviceAccountToken',
+    'clusterTrustBundle',
+    'podCertificate',
+  ]),
 );
 
 /** Types of a hostPath that no machine can have: they are doors to the host's kernel. */
-const doors = ['Socket', 'CharDevice'];
+const doors: readonly string[] = ['Socket', 'CharDevice'];
 const hostPathType = v.pipe(
   s.string,
-  v.check(
+  s.supported(
     (type) => !doors.includes(type),
     (issue) => `must not be ${s.describe(issue.input)}: what is behind it is in the host's kernel, not the machine's`,
   ),
-  s.picklist(['', 'Directory', 'DirectoryOrCreate', 'File', 'FileOrCreate', 'BlockDevice']),
+  s.picklist(['', 'Directory', 'DirectoryOrCreate', 'File', 'FileOrCreate', 'BlockDevice', ...doors]),
 );
 
 const sourceNames = ['emptyDir', 'configMap', 'secret', 'downwardAPI', 'projected', 'image', 'hostPath'] as const;
@@ -107,15 +111,18 @@ export type Volume = v.InferOutput<typeof volume>;
 export const volumeMount = v.pipe(
   v.object({
     name: s.dnsLabel,
-    mountPath: s.absolutePath,
+    mountPath: s.mountPath,
     subPath: v.optional(s.relativePath),
     subPathExpr: v.optional(s.relativePath),
     readOnly: v.optional(s.boolean, false),
     mountPropagation: v.optional(
-      v.picklist(
-        ['None', 'HostToContainer'],
-        (issue) =>
-          `must be None or HostToContainer, got ${s.describe(issue.input)}: what a container mounts stays in its machine`,
+      v.pipe(
+        s.picklist(['None', 'HostToContainer', 'Bidirectional']),
+        s.supported(
+          (mode) => mode !== 'Bidirectional',
+          (issue) =>
+            `must be None or HostToContainer, got ${s.describe(issue.input)}: what a container mounts stays in its machine`,
+        ),
       ),
     ),
     recursiveReadOnly: v.optional(s.picklist(['Disabled', 'IfPossible', 'Enabled']), 'Disabled'),

@@ -1,0 +1,37 @@
+import type { YamlDocument } from './yaml-text.ts';
+
+/** One object of a manifest and where it stands. */
+export interface Found {
+  readonly document: YamlDocument;
+  readonly path: readonly (string | number)[];
+  readonly value: unknown;
+}
+
+/** Lists of one kind, whose items need not say it: `kubectl get --raw` and a kubelet's `/pods` print them so. */
+const typedList = /^(Pod|ConfigMap|Secret)List$/;
+
+/** The objects of a document: itself, or the items of a list. */
+export function objectsOf(document: YamlDocument): Found[] {
+  return unfold({ document, path: [], value: document.value });
+}
+
+function unfold(found: Found): Found[] {
+  const { document, path, value } = found;
+  if (value === null || value === undefined) return [];
+  if (typeof value !== 'object' || !('kind' in value) || !isList(value.kind)) return [found];
+  const items: unknown = 'items' in value ? value.items : null;
+  if (items !== null && !Array.isArray(items)) return [found];
+  const kind = typedList.exec(String(value.kind))?.[1];
+  return (items ?? []).flatMap((item: unknown, index) => {
+    const own = kind !== undefined && isPlainObject(item) ? { apiVersion: 'v1', kind, ...item } : item;
+    return unfold({ document, path: [...path, 'items', index], value: own });
+  });
+}
+
+function isList(kind: unknown): boolean {
+  return typeof kind === 'string' && (kind === 'List' || typedList.test(kind));
+}
+
+function isPlainObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

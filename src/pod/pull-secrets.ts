@@ -1,0 +1,21 @@
+import type { RegistryLogin } from '#sandbox/sandbox.ts';
+import { findData } from './lookup.ts';
+import type { PodConfig } from './pods.ts';
+import { dockerLogins } from './schema/docker-config.ts';
+import type { Pod } from './schema/objects.ts';
+
+/** What the pod's imagePullSecrets say of registries, in their order; one that is missing is left out, as kubelets do. */
+export function pullLogins({ metadata, spec }: Pod, config: PodConfig): readonly RegistryLogin[] {
+  return spec.imagePullSecrets.flatMap(({ name }) => {
+    const source = { kind: 'Secret', name, optional: true } as const;
+    const type = config.secrets.find(
+      (it) => it.metadata.name === name && it.metadata.namespace === metadata.namespace,
+    )?.type;
+    const data = findData(config, metadata.namespace, source);
+    if (type === undefined || data === undefined) return [];
+    const isJson = type === 'kubernetes.io/dockerconfigjson';
+    if (!isJson && type !== 'kubernetes.io/dockercfg') return [];
+    const text = Buffer.from(data.get(isJson ? '.dockerconfigjson' : '.dockercfg') ?? '').toString('utf8');
+    return dockerLogins(text, isJson) ?? [];
+  });
+}

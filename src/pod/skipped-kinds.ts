@@ -1,0 +1,44 @@
+/** Why an object of a kind that podvm does not run is skipped; the rest of its file is not affected. */
+const reasons: readonly (readonly [RegExp, string])[] = [
+  [
+    /^(Deployment|StatefulSet|DaemonSet|ReplicaSet|ReplicationController|Job|CronJob)$/,
+    'it needs a controller of a cluster; write its template as a Pod',
+  ],
+  [/^PodTemplate$/, 'only a controller uses it; write it as a Pod'],
+  [/^PersistentVolume(Claim)?$/, 'it needs storage that a cluster provides; use an emptyDir or hostPath volume'],
+  [/^(StorageClass|CSIDriver|CSINode|VolumeAttachment|VolumeSnapshot.*)$/, 'it needs storage that a cluster provides'],
+  [/^(Service|Endpoints|EndpointSlice)$/, "it needs a cluster's network; a hostPort makes a pod's port reachable"],
+  [/^(Ingress|IngressClass|Gateway|GatewayClass|HTTPRoute|GRPCRoute)$/, "it needs a cluster's network"],
+  [/^NetworkPolicy$/, 'nothing here enforces it'],
+  [/^(ServiceAccount|Role|RoleBinding|ClusterRole|ClusterRoleBinding)$/, 'it needs an API server, which podvm has not'],
+  [/^(HorizontalPodAutoscaler|PodDisruptionBudget)$/, 'it needs a controller of a cluster'],
+  [/^(LimitRange|ResourceQuota|PriorityClass|RuntimeClass|Node|Event)$/, 'it has a meaning in a cluster only'],
+  [/^Namespace$/, 'a pod may name any namespace'],
+];
+
+/** One clause for a person. */
+export function whySkipped(kind: string): string {
+  return reasons.find(([pattern]) => pattern.test(kind))?.[1] ?? 'podvm does not know this kind';
+}
+
+/** What the core API (`apiVersion: v1`) has beside Pod, ConfigMap and Secret: any other kind of it is a mistake. */
+const coreKinds: ReadonlySet<string> = new Set([
+  'Binding',
+  'ComponentStatus',
+  'Endpoints',
+  'Event',
+  'LimitRange',
+  'Namespace',
+  'Node',
+  'PersistentVolume',
+  'PersistentVolumeClaim',
+  'PodTemplate',
+  'ReplicationController',
+  'ResourceQuota',
+  'Service',
+  'ServiceAccount',
+]);
+
+export function isCoreKind(kind: string): boolean {
+  return coreKinds.has(kind.replace(/List$/, ''));
+}
