@@ -1,6 +1,7 @@
 import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import {
+  type RunCommand,
   type RunEvent,
   type RunRequest,
   runCommandSchema,
@@ -9,9 +10,10 @@ import {
   stdoutStream,
 } from '#api/run.ts';
 import type { Log } from '#host/log.ts';
-import { parseManifest } from '#pod/manifest.ts';
+import { problemText } from '#pod/manifest.ts';
 import type { PodTable } from '#pod/pod-table.ts';
 import type { Manifest, PodConfig, PodFinish, PodParts, RunningPod } from '#pod/pods.ts';
+import { readManifests } from '#pod/read-manifests.ts';
 import { startPod } from '#pod/start-pod.ts';
 import type { OutputChunk } from '#sandbox/sandbox.ts';
 import { eventOf } from './describe-pod.ts';
@@ -28,28 +30,39 @@ export interface RunParts extends PodParts {
 /** Pods that one client may run in one go. */
 const maxPodsPerRun = 256;
 
+/** Of a run with a pod that could not be run at all. */
+const refusedCode = 125;
+
 /** Serves one `WS /v1/run`: see `#api/run.ts`. Ends when all its pods have ended and been removed. */
 export async function serveRun(socket: WebSocket, parts: RunParts): Promise<void> {
   const say = (event: RunEvent) => send(socket, JSON.stringify(event));
   const abort = new AbortController();
   const running: RunningPod[] = [];
-  const gone = () => void endAll(running, 'terminate'); // whoever ran them has left
+  /** The client has left or been interrupted before anything ran. */
+  const leaving = new AbortController();
+  const gone = () => {
+    leaving.abort();
+    void endAll(running, 'terminate'); // whoever ran them has left
+  };
   socket.once('close', gone);
+  const first = firstMessage(socket, (data) => {
+    const command = commandOf(textOf(data), parts.log);
+    if (command === undefined) return;
+    leaving.abort();
+    endAll(running, command).catch((error: unknown) => parts.log.error('stop failed', error));
+  });
   try {
-    const request = parseJson(await firstMessage(socket), runRequestSchema);
-    const manifest = readManifests(request);
-    for (const { file, line, field, message } of manifest.warnings) {
-      await say({ event: 'warning', message: `${file}:${line}: ${field}: ${message}` });
-    }
+    const request = parseJson(await first, runRequestSchema);
+    const manifest = await tellManifest(request, say, leaving.signal);
+    if (manifest === undefined) return await say({ event: 'finished', exitCode: 0 });
     await using undo = new AsyncDisposableStack();
     const outcomes = startAll(request, manifest, parts, abort.signal, running, undo).map((pod, index) =>
       follow(pod, index, manifest, say, socket),
     );
-    socket.on('message', (data) => obey(textOf(data), running, parts.log));
     if (socket.readyState !== socket.OPEN) gone();
     const finishes = await Promise.all(outcomes);
     await Promise.all(running.map((pod) => pod.remove()));
-    await say({ event: 'finished', exitCode: firstFailure(finishes) });
+    await say({ event: 'finished', exitCode: manifest.refused.length > 0 ? refusedCode : firstFailure(finishes) });
   } catch (error) {
     abort.abort(error);
     await Promise.all(running.map((pod) => pod.remove()));
@@ -60,14 +73,18 @@ export async function serveRun(socket: WebSocket, parts: RunParts): Promise<void
   }
 }
 
-function readManifests(request: RunRequest): Manifest {
-  const parts = request.files.map((file) => parseManifest(file.text, file.name));
-  const manifest: Manifest = {
-    pods: parts.flatMap((part) => part.pods),
-    configMaps: parts.flatMap((part) => part.configMaps),
-    secrets: parts.flatMap((part) => part.secrets),
-    warnings: parts.flatMap((part) => part.warnings),
-  };
+/** Undefined when `signal` aborted meanwhile. Errors: those of `readManifests`; `invalid` when there is nothing to run. */
+async function tellManifest(
+  request: RunRequest,
+  say: (event: RunEvent) => Promise<void>,
+  signal: AbortSignal,
+): Promise<Manifest | undefined> {
+  const manifest = await readManifests(request.files, signal).catch((error: unknown) => {
+    if (signal.aborted) return undefined;
+    throw error;
+  });
+  if (manifest === undefined) return undefined;
+  for (const warning of manifest.warnings) await say({ event: 'warning', message: problemText(warning) });
   const names = request.files.map((file) => file.name).join(', ');
   if (manifest.pods.length === 0) {
     throw new PodvmError('invalid', `Cannot run ${names}: there is no Pod in it`, {
@@ -77,7 +94,11 @@ function readManifests(request: RunRequest): Manifest {
   if (manifest.pods.length > maxPodsPerRun) {
     throw new PodvmError('invalid', `Cannot run ${names}: ${manifest.pods.length} pods are more than ${maxPodsPerRun}`);
   }
-  return manifest;
+  for (const { namespace, name, problems } of manifest.refused) {
+    const pod = namespace === 'default' ? name : `${namespace}/${name}`;
+    await say({ event: 'podRefused', pod, problems: problems.map(problemText) });
+  }
+  return signal.aborted ? undefined : manifest;
 }
 
 function startAll(
@@ -146,13 +167,12 @@ function firstFailure(finishes: readonly (PodFinish & { readonly order: number }
   return [...finishes].sort((a, b) => a.order - b.order).find((finish) => finish.exitCode !== 0)?.exitCode ?? 0;
 }
 
-function obey(text: string, running: readonly RunningPod[], log: Log): void {
+function commandOf(text: string, log: Log): RunCommand['command'] | undefined {
   try {
-    endAll(running, parseJson(text, runCommandSchema).command).catch((error: unknown) =>
-      log.error('stop failed', error),
-    );
+    return parseJson(text, runCommandSchema).command;
   } catch (error) {
     log.error('unusable command from a client', error);
+    return undefined;
   }
 }
 
@@ -173,9 +193,13 @@ export function textOf(data: WebSocket.RawData): string {
   return (Array.isArray(data) ? Buffer.concat(data) : data).toString('utf8');
 }
 
-async function firstMessage(socket: WebSocket): Promise<string> {
+/** All others are given to `onOther`, also those that come in the same packet. */
+async function firstMessage(socket: WebSocket, onOther: (data: WebSocket.RawData) => void): Promise<string> {
   return await new Promise((resolve, reject) => {
-    socket.once('message', (data) => resolve(textOf(data)));
+    socket.once('message', (data) => {
+      resolve(textOf(data));
+      socket.on('message', onOther);
+    });
     socket.once('close', () => reject(new PodvmError('cancelled', 'Cannot run: the client went away')));
   });
 }

@@ -253,6 +253,95 @@ describe('a run over the admin socket', () => {
   });
 });
 
+describe('a run of files of all kinds over the admin socket', () => {
+  const told = async (served: Served, text: string) => {
+    const socket = served.talk('/v1/run');
+    await once(socket, 'open');
+    const startedMs = performance.now();
+    socket.send(JSON.stringify({ files: [{ name: 'f', text }], network: 'none' }));
+    const events = await Array.fromAsync(eventsOf(socket));
+    return { events, tookMs: performance.now() - startedMs };
+  };
+  const errorOf = (events: readonly Record<string, unknown>[]) =>
+    v.parse(v.object({ error: errorBodySchema }), events.at(-1)).error;
+
+  test('runs the pods that it can, names the one that it cannot, and ends with 125', async () => {
+    await using served = await open();
+    const socket = served.talk('/v1/run');
+    await once(socket, 'open');
+    const claim = yaml
+      .replace('name: web', 'name: db')
+      .replace('{ restart', '{ volumes: [{ name: v, persistentVolumeClaim: { claimName: c } }], restart');
+    const service = 'apiVersion: v1\nkind: Service\nmetadata: { name: s }\n';
+    socket.send(JSON.stringify({ files: [{ name: 'f', text: `${yaml}---\n${service}---${claim}` }], network: 'none' }));
+    const events = [];
+    for await (const event of eventsOf(socket)) {
+      events.push(event);
+      if ((event['detail'] as { reason?: string })?.reason === 'Started') socket.send('{"command":"kill"}');
+    }
+    const refused = events.find((it) => it['event'] === 'podRefused');
+    assert.equal(refused?.['pod'], 'db');
+    assert.match(
+      String(refused?.['problems']),
+      /^f:14: spec\.volumes\[0\]\.persistentVolumeClaim: is not supported yet/,
+    );
+    assert.match(
+      String(events.find((it) => it['event'] === 'warning')?.['message']),
+      /^f:8: kind: Service s is skipped/,
+    );
+    assert.equal(events.filter((it) => it['event'] === 'podFinished').length, 1);
+    assert.deepEqual(events.at(-1), { event: 'finished', exitCode: 125 });
+  });
+
+  test('tells what it skipped also where nothing is left to run', async () => {
+    await using served = await open();
+    const { events } = await told(served, 'apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: d }\n');
+    assert.match(String(events[0]?.['message']), /Deployment d is skipped/);
+    assert.match(errorOf(events).message, /there is no Pod in it/);
+  });
+
+  test('serves others while it reads a file that is made to hold it up', async () => {
+    await using served = await open();
+    const aliases = `a: &a x\nb: [${'*a,'.repeat(100_000)}]`;
+    const running = told(served, aliases);
+    const startedMs = performance.now();
+    assert.equal((await served.call('GET', '/v1/pods')).status, 200);
+    assert.ok(performance.now() - startedMs < 2000);
+    const { events, tookMs } = await running;
+    assert.match(errorOf(events).message, /f:2: the alias \*a is one of more than/);
+    assert.ok(tookMs < 10_000, `${tookMs} ms`); // 0.4 s where nothing else runs
+    const many = await told(served, '---\na: 1\n'.repeat(10_000));
+    assert.match(errorOf(many.events).message, /f:2001: it must have at most 1000 documents/);
+  });
+
+  test('ends when it is interrupted before anything runs', async () => {
+    await using served = await open();
+    const socket = served.talk('/v1/run');
+    await once(socket, 'open');
+    socket.send(
+      JSON.stringify({ files: [{ name: 'f', text: `${yaml}${'# long\n'.repeat(10_000)}` }], network: 'none' }),
+    );
+    socket.send('no command');
+    socket.send('{"command":"terminate"}');
+    assert.deepEqual(await Array.fromAsync(eventsOf(socket)), [{ event: 'finished', exitCode: 0 }]);
+    assert.deepEqual(served.parts.sandboxes.journal, []);
+  });
+
+  test('refuses 50 MB in words or by a close code that says so, without taking them in', async () => {
+    await using served = await open();
+    const before = process.memoryUsage.rss();
+    const { events } = await told(served, '#'.repeat(9 * 1024 * 1024));
+    assert.match(errorOf(events).message, /must have at most \d+ characters/);
+    const socket = served.talk('/v1/run');
+    await once(socket, 'open');
+    const large = Buffer.alloc(50_000_000, 0x20);
+    socket.send(large);
+    const [code] = (await once(socket, 'close')) as [number];
+    assert.equal(code, 1009);
+    assert.ok(process.memoryUsage.rss() - before < 100e6 + large.length, 'beyond what this test made');
+  });
+});
+
 describe('an exec over the admin socket', () => {
   const statusOf = async (socket: WebSocket): Promise<unknown> => {
     for await (const [data] of on(socket)) {

@@ -9,14 +9,25 @@ import { errorBodySchema, podEventSchema } from './pods.ts';
  * binary frames are output: byte 0 the stream (1 stdout, 2 stderr), bytes 1 and 2 the number of the source (big
  * endian, announced by a `source` event), then bytes of the container. The server closes after `finished` or `failed`.
  */
+export const maxFileChars = 4 * 1024 * 1024;
+/** Of all files of one run. */
+export const maxRunChars = 8 * 1024 * 1024;
+
 export const runRequestSchema = v.strictObject({
   /** Shown in errors; never opened by the server. */
   files: v.pipe(
     v.array(
-      v.strictObject({ name: v.pipe(v.string(), v.maxLength(4096)), text: v.pipe(v.string(), v.maxLength(4_194_304)) }),
+      v.strictObject({
+        name: v.pipe(v.string(), v.maxLength(4096)),
+        text: v.pipe(v.string(), v.maxLength(maxFileChars, `must have at most ${maxFileChars} characters`)),
+      }),
     ),
     v.minLength(1),
     v.maxLength(64),
+    v.check(
+      (files) => files.reduce((sum, { text }) => sum + text.length, 0) <= maxRunChars,
+      `must have at most ${maxRunChars} characters in all`,
+    ),
   ),
   network: v.optional(v.picklist(['cni', 'none']), 'cni'),
 });
@@ -35,6 +46,8 @@ export const runEventSchema = v.variant('event', [
   v.object({ event: v.literal('source'), number: v.number(), pod: v.string(), container: v.string() }),
   /** What happened to a pod, Kubernetes-like. */
   v.object({ event: v.literal('pod'), pod: v.string(), detail: podEventSchema }),
+  /** A pod of the files needs what podvm has not: it does not run, the others do. */
+  v.object({ event: v.literal('podRefused'), pod: v.string(), problems: v.array(v.string()) }),
   v.object({ event: v.literal('podFinished'), pod: v.string(), exitCode: v.number(), reason: v.string() }),
   v.object({ event: v.literal('finished'), exitCode: v.number() }),
   v.object({ event: v.literal('failed'), error: errorBodySchema }),

@@ -3,7 +3,8 @@ import { createClient } from './client.ts';
 import { execCommand } from './exec-command.ts';
 import { imageCommands } from './image-commands.ts';
 import { consoleCommand, inspectCommand, logsCommand, psCommand, stopCommand } from './pod-commands.ts';
-import { readFiles, runCommand } from './run-command.ts';
+import { readFiles } from './read-files.ts';
+import { runCommand } from './run-command.ts';
 import { type Terminal, errorText } from './terminal.ts';
 
 /** What the commands need beside a terminal; `main.ts` gives it, so that this layer stays a client. */

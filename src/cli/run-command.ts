@@ -1,5 +1,3 @@
-import { readFile } from 'node:fs/promises';
-import { text } from 'node:stream/consumers';
 import * as v from 'valibot';
 import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
@@ -17,6 +15,8 @@ export interface RunOptions {
 
 /** What a shell shows for a program that SIGINT ended. */
 const interruptedCode = 130;
+/** WebSocket's close code (RFC 6455, 7.4.1). */
+const messageTooBig = 1009;
 
 /** `podvm run`: returns the exit code. Ctrl-C terminates, a second one kills. */
 export async function runCommand(client: Client, options: RunOptions, terminal: Terminal): Promise<number> {
@@ -37,34 +37,6 @@ export async function runCommand(client: Client, options: RunOptions, terminal: 
   }
 }
 
-/** The manifests of the command line; `-` is standard input. Errors: `invalid`. */
-export async function readFiles(names: readonly string[], terminal: Terminal): Promise<RunRequestInput['files']> {
-  const files = [];
-  for (const name of names) {
-    if (name === '-') files.push({ name: '<stdin>', text: await text(terminal.stdin) });
-    else {
-      const content = await readFile(name, 'utf8').catch((cause: NodeJS.ErrnoException) => {
-        throw unreadable(name, cause);
-      });
-      files.push({ name, text: content });
-    }
-  }
-  return files;
-}
-
-const whyUnreadable: Readonly<Record<string, string>> = {
-  ENOENT: 'there is no such file',
-  EISDIR: 'it is a directory',
-  EACCES: 'permission denied',
-};
-
-/** Without the cause: its message would say the same again. */
-function unreadable(name: string, { code = '', message }: NodeJS.ErrnoException): PodvmError {
-  return new PodvmError('invalid', `Cannot read ${name}: ${whyUnreadable[code] ?? message}`, {
-    fix: 'Name YAML files that can be read, or - for standard input.',
-  });
-}
-
 function interrupter(socket: WebSocket, terminal: Terminal): (() => void) & { count(): number } {
   let count = 0;
   const command = (name: RunCommand['command']) => {
@@ -77,6 +49,13 @@ function interrupter(socket: WebSocket, terminal: Terminal): (() => void) & { co
     command(count === 1 ? 'terminate' : 'kill');
   };
   return Object.assign(onSignal, { count: () => count });
+}
+
+function closedError(code: number): PodvmError {
+  if (code !== messageTooBig) return new PodvmError('unavailable', 'Cannot run: podvm went away');
+  return new PodvmError('invalid', 'Cannot run: the files are larger than podvm takes at once', {
+    fix: 'Run them one after the other.',
+  });
 }
 
 /** Prints what comes over one connection, in order, no faster than the terminal takes it. */
@@ -111,8 +90,8 @@ class RunSession {
           });
       });
       socket.once('error', (cause) => reject(new PodvmError('unavailable', `Cannot run: ${cause.message}`, { cause })));
-      socket.once('close', () => {
-        void queue.then(() => reject(new PodvmError('unavailable', 'Cannot run: podvm went away')));
+      socket.once('close', (code) => {
+        void queue.then(() => reject(closedError(code)));
       });
     });
   }
@@ -136,6 +115,11 @@ class RunSession {
         return;
       case 'pod':
         await this.#podEvent(event);
+        return;
+      case 'podRefused':
+        for (const problem of event.problems) {
+          await write(this.#terminal.stderr, `podvm: pod ${event.pod} is not run: ${problem}\n`);
+        }
         return;
       case 'podFinished':
         await this.#podFinished(event);

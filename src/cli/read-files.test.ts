@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { after, before, test } from 'node:test';
+import { readFiles } from './read-files.ts';
+import type { Terminal } from './terminal.ts';
+
+let directory: string;
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'podvm-files-'));
+});
+after(async () => await rm(directory, { recursive: true }));
+
+const terminalOf = (input: Iterable<Buffer>): Terminal => {
+  // SAFE: only the stream's chunks are read
+  const stdin = Readable.from(input) as unknown as NodeJS.ReadStream;
+  return { stdin, stdout: process.stdout, stderr: process.stderr, hasColour: false };
+};
+const read = async (bytes: Buffer) => {
+  const path = join(directory, 'f.yaml');
+  await writeFile(path, bytes);
+  const [file] = await readFiles([path], terminalOf([]));
+  return file?.text;
+};
+
+test('readFiles() reads UTF-8 and UTF-16 by their byte order marks', async () => {
+  const text = 'a: grün 😀\n';
+  assert.equal(await read(Buffer.from(text)), text);
+  assert.equal(await read(Buffer.from(`\ufeff${text}`)), text);
+  const wide = Buffer.from(`\ufeff${text}`, 'utf16le');
+  assert.equal(await read(wide), text);
+  assert.equal(await read(wide.swap16()), text);
+});
+
+test('readFiles() refuses bytes that are no text', async () => {
+  await assert.rejects(read(Buffer.from([0x61, 0xff, 0x61])), {
+    message: /f\.yaml: it is no UTF-8 text$/,
+    fix: 'Save it as UTF-8.',
+  });
+  await assert.rejects(read(Buffer.from([0xff, 0xfe, 0x61])), { message: /it is no UTF-16LE text$/ });
+});
+
+test('readFiles() reads no further than the limits, of a file, a pipe, a device and all together', async () => {
+  const huge = join(directory, 'huge.yaml');
+  await writeFile(huge, '');
+  await truncate(huge, 50_000_000_000);
+  await assert.rejects(readFiles([huge], terminalOf([])), { message: /huge\.yaml: it must have at most \d+ bytes/ });
+  await assert.rejects(readFiles(['/dev/zero'], terminalOf([])), { message: /at most \d+ bytes/ });
+  let given = 0;
+  const endless = function* () {
+    for (;;) {
+      given += 1_000_000;
+      yield Buffer.alloc(1_000_000, 'x');
+    }
+  };
+  await assert.rejects(readFiles(['-'], terminalOf(endless())), { message: /<stdin>: it must have at most \d+ bytes/ });
+  assert.ok(given < 50_000_000, `${given}`);
+  const path = join(directory, 'four.yaml');
+  await writeFile(path, Buffer.alloc(4_000_000, 'x'));
+  await assert.rejects(readFiles([path, path, path], terminalOf([])), { message: /in all$/ });
+});

@@ -1,0 +1,79 @@
+import { createReadStream } from 'node:fs';
+import type { Readable } from 'node:stream';
+import { PodvmError } from '#base/errors.ts';
+import { maxFileChars, maxRunChars, type RunRequestInput } from '#api/run.ts';
+import type { Terminal } from './terminal.ts';
+
+/** Bytes: each character has at least one, or two in UTF-16. */
+const maxFileBytes = 2 * maxFileChars;
+
+/** The manifests of the command line, as text; `-` is standard input. Errors: `invalid`. */
+export async function readFiles(names: readonly string[], terminal: Terminal): Promise<RunRequestInput['files']> {
+  const files = [];
+  let chars = 0;
+  for (const name of names) {
+    const [shown, stream] = name === '-' ? ['<stdin>', terminal.stdin] : [name, createReadStream(name)];
+    const text = decoded(shown, await bytesOf(shown, stream));
+    chars += text.length;
+    if (text.length > maxFileChars) throw tooLarge(shown, `it must have at most ${maxFileChars} characters`);
+    if (chars > maxRunChars) {
+      throw tooLarge(shown, `the files must have at most ${maxRunChars} characters in all`);
+    }
+    files.push({ name: shown, text });
+  }
+  return files;
+}
+
+function tooLarge(name: string, why: string): PodvmError {
+  return new PodvmError('invalid', `Cannot read ${name}: ${why}`, {
+    fix: 'Split the files, and run only those with Pods, ConfigMaps and Secrets.',
+  });
+}
+
+/** Reads no further than the limit, also from a pipe or a device. */
+async function bytesOf(name: string, stream: Readable): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  try {
+    for await (const chunk of stream as AsyncIterable<Buffer>) {
+      bytes += chunk.length;
+      if (bytes > maxFileBytes) throw tooLarge(name, `it must have at most ${maxFileBytes} bytes`);
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    if (error instanceof PodvmError) throw error;
+    throw unreadable(name, error as NodeJS.ErrnoException); // SAFE: what streams of Node throw
+  }
+  return Buffer.concat(chunks);
+}
+
+const whyUnreadable: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such file',
+  EISDIR: 'it is a directory',
+  EACCES: 'permission denied',
+};
+
+/** Without the cause: its message would say the same again. */
+function unreadable(name: string, { code = '', message }: NodeJS.ErrnoException): PodvmError {
+  return new PodvmError('invalid', `Cannot read ${name}: ${whyUnreadable[code] ?? message}`, {
+    fix: 'Name YAML files that can be read, or - for standard input.',
+  });
+}
+
+/** Encodings of YAML (1.2, 5.2) that go-yaml knows, by their byte order mark. */
+const marks: readonly (readonly [string, readonly number[]])[] = [
+  ['utf-8', [0xef, 0xbb, 0xbf]],
+  ['utf-16le', [0xff, 0xfe]],
+  ['utf-16be', [0xfe, 0xff]],
+];
+
+function decoded(name: string, bytes: Buffer): string {
+  const encoding = marks.find(([, mark]) => mark.every((byte, index) => bytes[index] === byte))?.[0] ?? 'utf-8';
+  try {
+    return new TextDecoder(encoding, { fatal: true }).decode(bytes);
+  } catch {
+    throw new PodvmError('invalid', `Cannot read ${name}: it is no ${encoding.toUpperCase()} text`, {
+      fix: 'Save it as UTF-8.',
+    });
+  }
+}
