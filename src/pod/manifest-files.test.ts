@@ -97,6 +97,7 @@ test('parseManifest() reads texts as kubectl does: marks, streams of JSON, lists
     ['a', 'listed'],
   );
   assert.deepEqual(namesOf('apiVersion: v1\nkind: PodList\nitems:\n'), []);
+  assert.throws(() => namesOf('kind: List\nitems: 7'), { message: /f:1: items: must be a list, got the number 7/ });
 });
 
 test('parseManifest() counts lines over all documents and objects of a stream', () => {

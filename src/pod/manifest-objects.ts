@@ -18,7 +18,7 @@ export function objectsOf(document: YamlDocument): Found[] {
 function unfold(found: Found): Found[] {
   const { document, path, value } = found;
   if (value === null || value === undefined) return [];
-  if (typeof value !== 'object' || !('kind' in value) || !isList(value.kind)) return [found];
+  if (typeof value !== 'object' || !('kind' in value) || !isListKind(value.kind)) return [found];
   const items: unknown = 'items' in value ? value.items : null;
   if (items !== null && !Array.isArray(items)) return [found];
   const kind = typedList.exec(String(value.kind))?.[1];
@@ -28,7 +28,8 @@ function unfold(found: Found): Found[] {
   });
 }
 
-function isList(kind: unknown): boolean {
+/** A list whose items are objects of a manifest. */
+export function isListKind(kind: unknown): boolean {
   return typeof kind === 'string' && (kind === 'List' || typedList.test(kind));
 }
 

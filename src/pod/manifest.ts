@@ -2,7 +2,7 @@ import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { missingData } from './cluster-data.ts';
-import { objectsOf, type Found } from './manifest-objects.ts';
+import { isListKind, objectsOf, type Found } from './manifest-objects.ts';
 import type { Manifest, ManifestProblem, RefusedPod } from './pods.ts';
 import { withoutNulls } from './schema/absent.ts';
 import { configMapSchema, podSchema, secretSchema, type ConfigMap, type Pod, type Secret } from './schema/objects.ts';
@@ -178,6 +178,10 @@ function kindOf({ document, path, value }: Found, reading: Reading): Kind | unde
   const { kind, apiVersion } = value;
   if (typeof kind !== 'string') {
     reading.mistake(line, 'kind', `must be Pod, ConfigMap, Secret or List, got ${describe(kind)}`);
+    return undefined;
+  }
+  if (isListKind(kind)) {
+    reading.mistake(line, 'items', `must be a list, got ${describe(value['items'])}`);
     return undefined;
   }
   const isOfGroup = typeof apiVersion === 'string' && apiVersion.includes('/');
