@@ -2,6 +2,8 @@ import { readFile } from 'node:fs/promises';
 import * as v from 'valibot';
 import { parse } from 'yaml';
 import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { nearest } from '#pod/schema/unknown-fields.ts';
 import { settings, type SettingName } from './settings.ts';
 
 /** What a file sets, by key; values are checked where all settings are. */
@@ -9,34 +11,54 @@ export type FileSettings = Readonly<Partial<Record<SettingName, string>>>;
 
 const maxFileBytes = 64 * 1024;
 const scalar = v.pipe(v.union([v.string(), v.number()]), v.transform(String));
-const schema = v.strictObject(
-  // SAFE: an entry for each setting
-  Object.fromEntries(Object.keys(settings).map((key) => [key, v.exactOptional(scalar)])) as Record<
-    SettingName,
-    v.ExactOptionalSchema<typeof scalar, undefined>
-  >,
+const mapping = v.pipe(
+  v.custom<Record<string, unknown>>((value) => typeof value === 'object' && value !== null && !Array.isArray(value)),
+  v.transform((value) => new Map(Object.entries(value))),
 );
+const names = Object.keys(settings);
+const isSetting = (key: string): key is SettingName => Object.hasOwn(settings, key);
 
 /** Reads a YAML file of `settings`. Errors: `notFound`, `invalid`, saying which key. */
 export async function readConfigFile(path: string): Promise<FileSettings> {
-  const text = await readFile(path, 'utf8').catch((cause: unknown) => {
-    throw new PodvmError('notFound', `Cannot read the configuration ${path}`, { cause });
+  const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
+    const why = cause.code === 'ENOENT' ? 'there is no such file' : cause.message;
+    throw new PodvmError('notFound', `Cannot read the configuration ${path}: ${why}`, {
+      fix: 'Name a YAML file of settings with --config; see docs/configuration.md.',
+    });
   });
   const wrong = (reason: string, cause?: unknown) =>
     new PodvmError('invalid', `Cannot use the configuration ${path}: ${reason}`, {
       cause,
-      fix: `It may have these keys: ${Object.keys(settings).join(', ')}; see docs/configuration.md.`,
+      fix: `It may have these keys: ${names.join(', ')}; see docs/configuration.md.`,
     });
   if (text.length > maxFileBytes) throw wrong(`it has more than ${maxFileBytes} bytes`);
-  const read = () => {
-    try {
-      return (parse(text, { maxAliasCount: 0 }) ?? {}) as unknown;
-    } catch (cause) {
-      throw wrong('it is no YAML', cause);
-    }
-  };
-  const result = v.safeParse(schema, read());
-  if (result.success) return result.output;
-  const [issue] = result.issues;
-  throw wrong(`${v.getDotPath(issue) ?? 'it'} is wrong: ${issue.message}`);
+  const entries = v.safeParse(mapping, read(text, wrong));
+  if (!entries.success) throw wrong('it is not a mapping of settings, one `key: value` a line');
+  const found: Partial<Record<SettingName, string>> = {};
+  for (const [key, value] of entries.output) {
+    if (!isSetting(key)) throw wrong(`\`${printable(key, 60)}\` is not a setting${didYouMean(key)}`);
+    const parsed = v.safeParse(scalar, value);
+    if (!parsed.success) throw wrong(`\`${key}\` must be a text or a number, got ${kindOf(value)}`);
+    found[key] = parsed.output;
+  }
+  return found;
+}
+
+function read(text: string, wrong: (reason: string, cause: unknown) => PodvmError): unknown {
+  try {
+    return parse(text, { maxAliasCount: 0 }) ?? {};
+  } catch (cause) {
+    throw wrong('it is no YAML', cause);
+  }
+}
+
+function didYouMean(key: string): string {
+  const meant = nearest(key, names);
+  return meant === undefined ? '' : `; did you mean ${meant}?`;
+}
+
+function kindOf(value: unknown): string {
+  if (value === null) return 'nothing';
+  if (typeof value !== 'object') return `${typeof value === 'boolean' ? '' : 'a '}${String(value)}`;
+  return Array.isArray(value) ? 'a list' : 'a mapping';
 }

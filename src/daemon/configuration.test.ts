@@ -27,6 +27,26 @@ test('a file with a key that is not there, a list, or no YAML is refused, with t
   await assert.rejects(inFile('pool: {'), { kind: 'invalid', message: /no YAML/ });
 });
 
+test('what is wrong with a file is said in a sentence, with the setting that was meant', async () => {
+  const says = (text: string, sentence: string) =>
+    assert.rejects(inFile(text), ({ message }: Error) => {
+      assert.equal(message.replace(/^Cannot use the configuration \S+: /, ''), sentence);
+      return true;
+    });
+  await says('rot: /x\n', '`rot` is not a setting; did you mean root?');
+  await says('machinememorymib: 300\n', '`machinememorymib` is not a setting; did you mean machineMemoryMiB?');
+  await says('colour: red\n', '`colour` is not a setting');
+  await says('"a\\e[2J": 1\n', '`a\\u001b[2J` is not a setting');
+  await says('pool: [1]\n', '`pool` must be a text or a number, got a list');
+  await says('pool: {a: 1}\n', '`pool` must be a text or a number, got a mapping');
+  await says('pool:\n', '`pool` must be a text or a number, got nothing');
+  await says('console: true\n', '`console` must be a text or a number, got true');
+  await says('- pool\n', 'it is not a mapping of settings, one `key: value` a line');
+  await says('pool\n', 'it is not a mapping of settings, one `key: value` a line');
+  const absent = { message: 'Cannot read the configuration /nowhere/podvm.yaml: there is no such file', fix: /--config/ };
+  await assert.rejects(readConfigFile('/nowhere/podvm.yaml'), absent);
+});
+
 test('a value that cannot be is refused by the name under which it was given', () => {
   const wrong = [
     ['streaming', 'localhost:1'],
