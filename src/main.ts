@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { readFile } from 'node:fs/promises';
-import type { GlobalOptions, ProgramParts } from '#cli/program.ts';
+import type { GlobalOptions, ProgramParts, Served } from '#cli/program.ts';
 import { runProgram } from '#cli/program.ts';
 import type { Terminal } from '#cli/terminal.ts';
 import { type Configuration, readConfiguration } from '#daemon/configuration.ts';
@@ -13,41 +13,64 @@ import { type Configuration, readConfiguration } from '#daemon/configuration.ts'
 const repo = join(import.meta.dirname, '..');
 const configure = (options: GlobalOptions): Configuration => readConfiguration(options, process.env, repo);
 
+const outputGone = new AbortController();
 const terminal: Terminal = {
   stdin: process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,
   hasColour: process.stdout.isTTY && process.env['NO_COLOR'] === undefined,
+  outputGone: outputGone.signal,
 };
-// `podvm logs | head` ends when head has read enough.
-process.stdout.on('error', () => process.exit(0));
+// EPIPE of a reader that has left, EIO of a terminal that is closed: each command decides what that means.
+process.stdout.on('error', (error) => outputGone.abort(error));
+process.stderr.on('error', () => undefined); // nobody is left to be told
 
 const parts: ProgramParts = {
   terminal,
   version: await readVersion(),
+  signals: process,
+  keepsHangUp: process.env['PODVM_KEEPS_HANG_UP'] === '1',
+  leave: (code) => process.exit(code),
   socketPath: (options) => configure(options).socketPath,
-  ensureServed: async (options, purpose) => {
+  ensureServed: async (options, purpose, ends) => {
     const { isServed } = await import('#host/is-served.ts');
     const config = configure(options);
-    if (await isServed(config.socketPath)) return { [Symbol.asyncDispose]: () => Promise.resolve() };
+    if (await isServed(config.socketPath)) return servedBy(config.socketPath);
+    const write = (line: string) => process.stderr.write(line);
+    if (purpose === 'storedImages') {
+      const { serveStoredImages } = await import('#daemon/serve-stored-images.ts');
+      return await serveStoredImages(config, write);
+    }
     const { serveHere } = await import('#daemon/serve-here.ts');
-    return await serveHere(config, purpose, (line) => process.stderr.write(line));
+    return { socketPath: config.socketPath, ...(await serveHere(config, purpose, write, ends)) };
   },
-  setup: async ({ upgrade, ...options }) => {
+  orphans: async (options) => {
+    const { findOrphans } = await import('#sandbox/orphans.ts');
+    return await findOrphans(configure(options).root);
+  },
+  endOrphans: async (options) => {
+    const { endOrphans } = await import('#daemon/end-orphans.ts');
+    return await endOrphans(configure(options), (line) => process.stderr.write(line));
+  },
+  setup: async ({ upgrade, ...options }, { any: signal }) => {
     const { setupCommand } = await import('#daemon/setup-command.ts');
-    return await setupCommand(configure(options), upgrade, (line) => process.stderr.write(line));
+    return await setupCommand(configure(options), upgrade, (line) => process.stderr.write(line), signal);
   },
   daemon: async ({ config: file, ...options }) => {
     const { daemonCommand } = await import('#daemon/daemon-command.ts');
     const { readConfigFile } = await import('#daemon/config-file.ts');
     const inFile = { log: 'info', console: 'off', ...(file === undefined ? {} : await readConfigFile(file)) };
-    await daemonCommand(readConfiguration(options, process.env, repo, inFile), parts.version, process);
+    const config = readConfiguration(options, process.env, repo, inFile);
+    await daemonCommand(config, parts.version, process, parts.keepsHangUp);
   },
-  doctor: async ({ json, ...options }) => {
+  doctor: async ({ json, ...options }, { any: signal }) => {
     const { doctorCommand } = await import('#daemon/doctor.ts');
-    return await doctorCommand(configure(options), json, (line) => process.stderr.write(line));
+    return await doctorCommand(configure(options), json, (line) => process.stderr.write(line), signal);
   },
 };
+
+/** Another process: nothing is to be undone here. */
+const servedBy = (socketPath: string): Served => ({ socketPath, [Symbol.asyncDispose]: () => Promise.resolve() });
 
 async function readVersion(): Promise<string> {
   const { version } = JSON.parse(await readFile(join(repo, 'package.json'), 'utf8')) as { version: string };

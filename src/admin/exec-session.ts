@@ -20,6 +20,9 @@ export async function serveExec(socket: WebSocket, tty: boolean, start: () => Pr
     const gone = () =>
       void exec.kill(tty ? hangUp : kill).catch((error: unknown) => log.error('exec outlived its client', error));
     socket.once('close', gone);
+    exec.stdin?.on('drain', () => socket.resume());
+    exec.stdin?.on('close', () => socket.resume());
+    exec.stdin?.on('error', (error) => log.debug('input of an exec not taken', { err: error.message }));
     socket.on('message', (data, isBinary) => {
       if (isBinary) take(frameOf(data), exec, socket, log);
     });
@@ -42,10 +45,8 @@ function take(frame: Buffer, exec: Exec, socket: WebSocket, log: Log): void {
   const body = frame.subarray(1);
   switch (frame[0]) {
     case channel.stdin:
-      if (exec.stdin === undefined || exec.stdin.writableEnded || exec.stdin.write(body)) return;
-      socket.pause();
-      exec.stdin.once('drain', () => socket.resume());
-      exec.stdin.once('close', () => socket.resume());
+      if (exec.stdin === undefined || !exec.stdin.writable || exec.stdin.write(body)) return;
+      socket.pause(); // until it drains or closes
       return;
     case channel.close:
       if (body[0] === channel.stdin) exec.stdin?.end();

@@ -32,7 +32,7 @@ export type ContainerSummary = v.InferOutput<typeof containerSummarySchema>;
 export const podSummarySchema = v.object({
   namespace: v.string(),
   name: v.string(),
-  /** Kubernetes' phase: Pending, Running, Succeeded, Failed; `Terminating` while it stops. */
+  /** Kubernetes' phase: Pending, Running, Succeeded, Failed; `Terminating` while it stops; `Orphaned`: its podvm was killed. */
   phase: v.string(),
   /** Main containers and sidecars that are ready, of all. */
   ready: v.string(),

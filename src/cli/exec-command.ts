@@ -34,6 +34,7 @@ export async function execCommand(client: Client, options: ExecOptions, terminal
   const socket = client.open(`${podPath(options.pod)}/exec?${query.toString()}`);
   const onResize = () =>
     sendFrame(socket, channel.resize, JSON.stringify({ Width: stdout.columns, Height: stdout.rows }));
+  const input = new DisposableStack();
   try {
     if (options.tty) {
       stdin.setRawMode(true);
@@ -41,23 +42,36 @@ export async function execCommand(client: Client, options: ExecOptions, terminal
       spawnSync('stty', ['-opost'], { stdio: ['inherit', 'ignore', 'ignore'] });
       stdout.on('resize', onResize);
     }
-    if (options.stdin) socket.once('open', () => pumpInput(socket, terminal));
+    if (options.stdin) socket.once('open', () => input.use(pumpInput(socket, terminal)));
     return await follow(socket, terminal);
   } finally {
     stdout.off('resize', onResize);
     if (options.tty) stdin.setRawMode(false);
-    stdin.pause();
+    input.dispose();
     if (stdin instanceof Socket) stdin.unref(); // a terminal or pipe would keep the program alive; a file does not
     socket.terminate();
   }
 }
 
-function pumpInput(socket: WebSocket, { stdin }: Terminal): void {
-  stdin.on('data', (chunk: Buffer) => {
+/** Until it is disposed: what comes later is not read, and nothing of ours stays on standard input. */
+function pumpInput(socket: WebSocket, { stdin }: Terminal): Disposable {
+  let isOver = false;
+  const pump = (chunk: Buffer) => {
     stdin.pause();
-    socket.send(Buffer.concat([Buffer.from([channel.stdin]), chunk]), () => stdin.resume());
-  });
-  stdin.once('end', () => sendFrame(socket, channel.close, Buffer.from([channel.stdin])));
+    socket.send(Buffer.concat([Buffer.from([channel.stdin]), chunk]), () => {
+      if (!isOver) stdin.resume();
+    });
+  };
+  const close = () => sendFrame(socket, channel.close, Buffer.from([channel.stdin]));
+  stdin.on('data', pump);
+  stdin.on('end', close);
+  stdin.on('error', close); // EIO: of a terminal that is gone, or not this process's to read
+  return {
+    [Symbol.dispose]() {
+      isOver = true;
+      stdin.off('data', pump).off('end', close).pause(); // an error of the terminal may still come
+    },
+  };
 }
 
 function sendFrame(socket: WebSocket, to: number, body: string | Buffer): void {

@@ -18,12 +18,14 @@ import { type Terminal, table, write } from './terminal.ts';
 /** Longest line of progress that is read, in characters. */
 const maxLineChars = 1024 * 1024;
 
-/** Adds `podvm image ...`; `withClient` gives a client while somebody serves it. */
-export function imageCommands(
-  program: Command,
-  withClient: (use: (client: Client) => Promise<void>) => Promise<void>,
-  terminal: Terminal,
-): void {
+/**
+ * Gives a client while a process serves it. `storedImages`: for what is done with those that are there, which needs
+ * nothing that set-up makes.
+ */
+type WithClient = (purpose: 'images' | 'storedImages', use: (client: Client) => Promise<void>) => Promise<void>;
+
+/** Adds `podvm image ...`. */
+export function imageCommands(program: Command, withClient: WithClient, terminal: Terminal): void {
   const image = program.command('image').description('pull, load, list, name and remove images');
   image
     .command('pull')
@@ -37,7 +39,7 @@ export function imageCommands(
         insecure: options.insecure,
         ...(options.authfile === undefined ? {} : { authFile: resolve(options.authfile) }),
       };
-      await withClient(async (client) => await work(client, '/v1/images/pull', request, terminal));
+      await withClient('images', async (client) => await work(client, '/v1/images/pull', request, terminal));
     });
   image
     .command('load')
@@ -49,18 +51,21 @@ export function imageCommands(
         path: resolve(path),
         ...(options.name === undefined ? {} : { reference: options.name }),
       };
-      await withClient(async (client) => await work(client, '/v1/images/load', request, terminal));
+      await withClient('images', async (client) => await work(client, '/v1/images/load', request, terminal));
     });
   image
     .command('build-base')
     .description("make the examples' image from Debian's busybox; needs no registry")
-    .action(async () => await withClient(async (client) => await work(client, '/v1/images/build-base', {}, terminal)));
+    .action(
+      async () =>
+        await withClient('images', async (client) => await work(client, '/v1/images/build-base', {}, terminal)),
+    );
   image
     .command('ls')
     .description('list the images')
     .option('--json', 'as JSON', false)
     .action(async (options: { json: boolean }) => {
-      await withClient(async (client) => {
+      await withClient('storedImages', async (client) => {
         const images = await client.get('/v1/images', v.array(imageSummarySchema));
         await write(terminal.stdout, options.json ? `${JSON.stringify(images, null, 2)}\n` : listOf(images));
       });
@@ -70,7 +75,7 @@ export function imageCommands(
     .description('show all that is known of an image, as JSON')
     .argument('<reference>', 'name, or id')
     .action(async (reference: string) => {
-      await withClient(async (client) => {
+      await withClient('storedImages', async (client) => {
         const image = await client.get(`/v1/images/inspect?${query(reference)}`, imageDetailsSchema);
         await write(terminal.stdout, `${JSON.stringify(image, null, 2)}\n`);
       });
@@ -83,6 +88,7 @@ export function imageCommands(
     .action(async (reference: string, name: string) => {
       const request: TagRequestInput = { reference, name };
       await withClient(
+        'storedImages',
         async (client) => void (await client.send('POST', '/v1/images/tag', request, imageSummarySchema)),
       );
     });
@@ -91,7 +97,7 @@ export function imageCommands(
     .description('take a name from an image; it is removed with its last name, or by its id with all of them')
     .argument('<reference>', 'name, or id')
     .action(async (reference: string) => {
-      await withClient(async (client) => {
+      await withClient('storedImages', async (client) => {
         const path = `/v1/images?${query(reference)}`;
         const { untagged, removed } = await client.send('DELETE', path, undefined, untaggedSchema);
         const lines = [

@@ -1,20 +1,28 @@
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
-import { podDetailsSchema, podSummarySchema } from '#api/pods.ts';
+import { type PodSummary, podDetailsSchema, podSummarySchema } from '#api/pods.ts';
 import type { Client } from './client.ts';
+import type { Orphan } from './orphans.ts';
 import { podPath } from './pod-name.ts';
 import { type Terminal, age, table, write } from './terminal.ts';
 
+/** Lists the pods; where no podvm serves them, what one that was killed has left running, which it returns. */
 export async function psCommand(
   client: Client,
+  findOrphans: () => Promise<readonly Orphan[]>,
   options: { readonly json: boolean },
   { stdout }: Terminal,
-): Promise<void> {
-  const pods = await client.get('/v1/pods', v.array(podSummarySchema)).catch((error: unknown) => {
-    if (error instanceof PodvmError && error.kind === 'unavailable') return []; // nobody serves: nothing runs
-    throw error;
+): Promise<readonly Orphan[]> {
+  let orphans: readonly Orphan[] = [];
+  const pods = await client.get('/v1/pods', v.array(podSummarySchema)).catch(async (error: unknown) => {
+    if (!(error instanceof PodvmError && error.kind === 'unavailable')) throw error;
+    orphans = await findOrphans();
+    return orphans.map(orphanSummary);
   });
-  if (options.json) return await write(stdout, `${JSON.stringify(pods, null, 2)}\n`);
+  if (options.json) {
+    await write(stdout, `${JSON.stringify(pods, null, 2)}\n`);
+    return orphans;
+  }
   const rows = pods.map((pod) => [
     pod.namespace,
     pod.name,
@@ -25,7 +33,18 @@ export async function psCommand(
     pod.addresses.join(',') || '-',
   ]);
   await write(stdout, table(['NAMESPACE', 'NAME', 'READY', 'STATUS', 'RESTARTS', 'AGE', 'IP'], rows));
+  return orphans;
 }
+
+const orphanSummary = ({ namespace, name, pid, createdAt }: Orphan): PodSummary => ({
+  namespace: namespace || '-',
+  name: name || `machine ${pid}`,
+  phase: 'Orphaned',
+  ready: '-',
+  restarts: 0,
+  createdAt,
+  addresses: [],
+});
 
 export interface LogsOptions {
   readonly container?: string;

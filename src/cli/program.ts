@@ -1,7 +1,11 @@
 import { Command, CommanderError, Option } from 'commander';
 import { createClient } from './client.ts';
+import { kindOf } from '#base/errors.ts';
+import { catchEndSignals, type EndSignals } from './end-signals.ts';
 import { execCommand } from './exec-command.ts';
+import { type ExecFlags, addExecOptions, parseExecWords } from './exec-words.ts';
 import { imageCommands } from './image-commands.ts';
+import { type Orphan, stopOrphans, warnOfOrphans } from './orphans.ts';
 import { consoleCommand, inspectCommand, logsCommand, psCommand, stopCommand } from './pod-commands.ts';
 import { readFiles } from './read-files.ts';
 import { runCommand } from './run-command.ts';
@@ -12,15 +16,34 @@ export interface ProgramParts {
   readonly terminal: Terminal;
   /** Socket of the podvm process of this state directory, whether one is there or not. */
   readonly socketPath: (options: GlobalOptions) => string;
-  /** Makes sure that somebody serves the socket: a running process, or this one until it is disposed. */
-  readonly ensureServed: (options: GlobalOptions, purpose: 'pods' | 'images') => Promise<AsyncDisposable>;
-  readonly setup: (options: GlobalOptions & { readonly upgrade: boolean }) => Promise<string>;
+  /** Where signals of this process arrive. */
+  readonly signals: NodeJS.EventEmitter;
+  /** SIGHUP was ignored when it began (nohup), and stays so. */
+  readonly keepsHangUp: boolean;
+  /** Ends this process at once. */
+  readonly leave: (code: number) => void;
+  /** Makes sure that a process serves a socket: a running one, or this one until it is disposed. */
+  readonly ensureServed: (options: GlobalOptions, purpose: Purpose, ends: EndSignals) => Promise<Served>;
+  /** Machines that run, and whose podvm does not. */
+  readonly orphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
+  /** Ends them and takes away what they left. */
+  readonly endOrphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
+  readonly setup: (options: GlobalOptions & { readonly upgrade: boolean }, ends: EndSignals) => Promise<string>;
   /** Serves until it is asked to end. */
   readonly daemon: (options: GlobalOptions & { readonly config?: string }) => Promise<void>;
   readonly doctor: (
     options: GlobalOptions & { readonly json: boolean },
+    ends: EndSignals,
   ) => Promise<{ text: string; isHealthy: boolean }>;
   readonly version: string;
+}
+
+/** `storedImages`: those that are there; needs nothing that set-up makes. */
+export type Purpose = 'pods' | 'images' | 'storedImages';
+
+export interface Served extends AsyncDisposable {
+  /** Where the admin API is. */
+  readonly socketPath: string;
 }
 
 export interface GlobalOptions {
@@ -30,6 +53,8 @@ export interface GlobalOptions {
 
 const usageErrorCode = 2;
 const failureCode = 125;
+/** Commands that have made nothing on this machine which they would have to undo. */
+const clients: ReadonlySet<string> = new Set(['ps', 'logs', 'exec', 'stop', 'inspect', 'console']);
 
 /** Runs one command line (without `node` and script) and returns the exit code. */
 export async function runProgram(argv: readonly string[], parts: ProgramParts): Promise<number> {
@@ -47,7 +72,8 @@ export async function runProgram(argv: readonly string[], parts: ProgramParts): 
   }
 }
 
-function buildProgram(parts: ProgramParts, exit: (code: number) => void): Command {
+/** `exit` is told a command's exit code where that is not 0. */
+export function buildProgram(parts: ProgramParts, exit: (code: number) => void): Command {
   const { terminal } = parts;
   const program = new Command('podvm')
     .description('Runs Kubernetes pods, each in its own microVM.')
@@ -72,6 +98,19 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
     .showHelpAfterError('  fix: See `podvm --help`, or `podvm COMMAND --help`.');
   const global = () => program.opts<GlobalOptions>();
   const client = () => createClient(parts.socketPath(global()));
+  // `podvm logs | head` ends when head has read enough; a command that has made something undoes it first.
+  program.hook('preAction', (_, command) => {
+    if (clients.has(command.name())) terminal.outputGone.addEventListener('abort', () => parts.leave(0));
+  });
+  const untilEnded = async (use: (ends: EndSignals) => Promise<void>) => {
+    using ends = catchEndSignals(parts.signals, terminal, parts.keepsHangUp);
+    try {
+      await use(ends);
+    } catch (error) {
+      if (ends.exitCode === undefined || kindOf(error) !== 'cancelled') throw error;
+      exit(ends.exitCode);
+    }
+  };
 
   program
     .command('run')
@@ -81,14 +120,18 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
     .option('-v, --verbose', 'say what happens to the pods', false)
     .action(async (files: string[], options: { network: 'cni' | 'none'; verbose: boolean }) => {
       const texts = await readFiles(files, terminal); // before anything is set up or started for them
-      await using _served = await parts.ensureServed(global(), 'pods');
-      exit(await runCommand(client(), { files: texts, ...options }, terminal));
+      await untilEnded(async (ends) => {
+        await using served = await parts.ensureServed(global(), 'pods', ends);
+        exit(await runCommand(createClient(served.socketPath), { files: texts, ...options }, terminal, ends));
+      });
     });
   program
     .command('ps')
     .description('list the pods')
     .option('--json', 'as JSON', false)
-    .action(async (options: { json: boolean }) => await psCommand(client(), options, terminal));
+    .action(async (options: { json: boolean }) => {
+      await warnOfOrphans(await psCommand(client(), () => parts.orphans(global()), options, terminal), terminal);
+    });
   program
     .command('logs')
     .description("print a container's output")
@@ -101,23 +144,25 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
       async (pod: string, options: Parameters<typeof logsCommand>[2]) =>
         await logsCommand(client(), pod, options, terminal),
     );
-  program
-    .command('exec')
+  addExecOptions(program.command('exec'))
     .description('run a command in a container')
     .argument('<pod>', 'NAME or NAMESPACE/NAME')
-    .argument('<command...>', 'after --')
-    .option('-c, --container <name>', 'container, where the pod has several')
-    .option('-i, --stdin', 'pass standard input on', false)
-    .option('-t, --tty', 'give the command a terminal', false)
-    .action(async (pod: string, command: string[], options: { container?: string; stdin: boolean; tty: boolean }) => {
-      exit(await execCommand(client(), { pod, container: options.container, ...options, command }, terminal));
+    .argument('<command...>', 'with its own options, after -- or without')
+    .passThroughOptions()
+    .action(async (pod: string, words: string[], options: ExecFlags, itself: Command) => {
+      exit(await execCommand(client(), { pod, ...parseExecWords(itself, options, words) }, terminal));
     });
   program
     .command('stop')
     .description('terminate a pod')
-    .argument('<pod>', 'NAME or NAMESPACE/NAME')
+    .argument('[pod]', 'NAME or NAMESPACE/NAME')
     .option('--grace <seconds>', "instead of the pod's terminationGracePeriodSeconds")
-    .action(async (pod: string, options: { grace?: string }) => await stopCommand(client(), pod, options, terminal));
+    .option('--orphaned', 'every machine whose podvm was killed, and what it left', false)
+    .action(async (pod: string | undefined, options: { grace?: string; orphaned: boolean }, itself: Command) => {
+      if ((pod === undefined) !== options.orphaned) itself.error('error: name a pod, or give --orphaned alone');
+      if (pod === undefined) await stopOrphans(await parts.endOrphans(global()), terminal);
+      else await stopCommand(client(), pod, options, terminal);
+    });
   program
     .command('inspect')
     .description('show all that is known of a pod, as JSON')
@@ -133,10 +178,11 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
     );
   imageCommands(
     program,
-    async (use) => {
-      await using _served = await parts.ensureServed(global(), 'images');
-      await use(client());
-    },
+    async (purpose, use) =>
+      await untilEnded(async (ends) => {
+        await using served = await parts.ensureServed(global(), purpose, ends);
+        await use(createClient(served.socketPath));
+      }),
     terminal,
   );
   program
@@ -149,16 +195,20 @@ function buildProgram(parts: ProgramParts, exit: (code: number) => void): Comman
     .description('install what is missing; nothing is done twice')
     .option('--upgrade', 'take newer packages', false)
     .action(async (options: { upgrade: boolean }) => {
-      terminal.stdout.write(await parts.setup({ ...global(), ...options }));
+      await untilEnded(async (ends) => {
+        terminal.stdout.write(await parts.setup({ ...global(), ...options }, ends));
+      });
     });
   program
     .command('doctor')
     .description('say what this machine has and lacks, with the fix for each')
     .option('--json', 'as JSON', false)
     .action(async (options: { json: boolean }) => {
-      const { text, isHealthy } = await parts.doctor({ ...global(), ...options });
-      terminal.stdout.write(text);
-      exit(isHealthy ? 0 : 1);
+      await untilEnded(async (ends) => {
+        const { text, isHealthy } = await parts.doctor({ ...global(), ...options }, ends);
+        terminal.stdout.write(text);
+        exit(isHealthy ? 0 : 1);
+      });
     });
   for (const command of program.commands) command.copyInheritedSettings(program);
   return program;

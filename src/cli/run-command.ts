@@ -3,6 +3,7 @@ import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import { type RunCommand, type RunEvent, type RunRequestInput, runEventSchema, stdoutStream } from '#api/run.ts';
 import { type Client, fromErrorBody } from './client.ts';
+import type { EndSignal, EndSignals } from './end-signals.ts';
 import { OutputPrinter } from './output-printer.ts';
 import { type Terminal, fixLine, write } from './terminal.ts';
 
@@ -13,42 +14,44 @@ export interface RunOptions {
   readonly verbose: boolean;
 }
 
-/** What a shell shows for a program that SIGINT ended. */
-const interruptedCode = 130;
 /** WebSocket's close code (RFC 6455, 7.4.1). */
 const messageTooBig = 1009;
 
-/** `podvm run`: returns the exit code. Ctrl-C terminates, a second one kills. */
-export async function runCommand(client: Client, options: RunOptions, terminal: Terminal): Promise<number> {
+/**
+ * `podvm run`: returns the exit code. Ctrl-C terminates, a second one kills, and so does Ctrl-\\. When the terminal goes
+ * away or nobody takes the output any more, the pods are terminated, however often that is said.
+ */
+export async function runCommand(
+  client: Client,
+  options: RunOptions,
+  terminal: Terminal,
+  ends: EndSignals,
+): Promise<number> {
   const request: RunRequestInput = { files: options.files, network: options.network };
   const socket = client.open('/v1/run');
   const printer = new OutputPrinter(terminal, terminal.hasColour);
-  const onInterrupt = interrupter(socket, terminal);
-  process.on('SIGINT', onInterrupt);
-  process.on('SIGTERM', onInterrupt);
+  const leave = ends.listen(ender(socket, terminal));
   try {
     const session = new RunSession(printer, options.verbose, terminal);
     const code = await session.follow(socket, JSON.stringify(request));
-    return onInterrupt.count() > 0 && code === 0 ? interruptedCode : code;
+    return ends.exitCode !== undefined && code === 0 ? ends.exitCode : code;
   } finally {
     await printer.flush();
-    process.off('SIGINT', onInterrupt);
-    process.off('SIGTERM', onInterrupt);
+    leave();
   }
 }
 
-function interrupter(socket: WebSocket, terminal: Terminal): (() => void) & { count(): number } {
-  let count = 0;
-  const command = (name: RunCommand['command']) => {
-    if (socket.readyState === socket.OPEN) socket.send(JSON.stringify({ command: name } satisfies RunCommand));
+function ender(socket: WebSocket, terminal: Terminal): (signal: EndSignal) => void {
+  let said: RunCommand['command'] | undefined;
+  return (signal) => {
+    const isPatient = said === undefined || signal === 'SIGHUP' || signal === 'SIGPIPE';
+    const command = isPatient && signal !== 'SIGQUIT' ? 'terminate' : 'kill';
+    if (said === command || said === 'kill') return;
+    said = command;
+    terminal.stderr.write(command === 'terminate' ? 'podvm: stopping (again to kill at once)\n' : 'podvm: killing\n');
+    if (socket.readyState === socket.OPEN) socket.send(JSON.stringify({ command } satisfies RunCommand));
     else if (socket.readyState === socket.CONNECTING) socket.terminate();
   };
-  const onSignal = () => {
-    count += 1;
-    terminal.stderr.write(count === 1 ? 'podvm: stopping (again to kill at once)\n' : 'podvm: killing\n');
-    command(count === 1 ? 'terminate' : 'kill');
-  };
-  return Object.assign(onSignal, { count: () => count });
 }
 
 function closedError(code: number): PodvmError {

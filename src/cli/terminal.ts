@@ -10,12 +10,22 @@ export interface Terminal {
   readonly stderr: NodeJS.WriteStream;
   /** Whether to colour: a terminal, and `NO_COLOR` unset. */
   readonly hasColour: boolean;
+  /** Aborted when nobody takes standard output any more: a pipe's reader or the terminal is gone. */
+  readonly outputGone: AbortSignal;
 }
 
 /** Writes and waits until there is room again; a reader that has gone away is no error. */
 export async function write(to: Writable, data: string | Uint8Array): Promise<void> {
   if (to.destroyed || to.write(data)) return;
-  await Promise.race([once(to, 'drain'), once(to, 'close')]).catch(() => undefined);
+  const done = new AbortController(); // takes the other listener away, of which there would be one more for each wait
+  const { signal } = done;
+  try {
+    await Promise.race([once(to, 'drain', { signal }), once(to, 'close', { signal })]);
+  } catch {
+    // it broke: the next write sees that
+  } finally {
+    done.abort();
+  }
 }
 
 /** How each message says what to do about it. */

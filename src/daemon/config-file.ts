@@ -59,6 +59,6 @@ function didYouMean(key: string): string {
 
 function kindOf(value: unknown): string {
   if (value === null) return 'nothing';
-  if (typeof value !== 'object') return `${typeof value === 'boolean' ? '' : 'a '}${String(value)}`;
+  if (typeof value === 'boolean') return String(value);
   return Array.isArray(value) ? 'a list' : 'a mapping';
 }

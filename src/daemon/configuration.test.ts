@@ -43,7 +43,10 @@ test('what is wrong with a file is said in a sentence, with the setting that was
   await says('console: true\n', '`console` must be a text or a number, got true');
   await says('- pool\n', 'it is not a mapping of settings, one `key: value` a line');
   await says('pool\n', 'it is not a mapping of settings, one `key: value` a line');
-  const absent = { message: 'Cannot read the configuration /nowhere/podvm.yaml: there is no such file', fix: /--config/ };
+  const absent = {
+    message: 'Cannot read the configuration /nowhere/podvm.yaml: there is no such file',
+    fix: /--config/,
+  };
   await assert.rejects(readConfigFile('/nowhere/podvm.yaml'), absent);
 });
 

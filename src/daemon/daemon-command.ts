@@ -17,20 +17,27 @@ export interface DaemonProcess extends NodeJS.EventEmitter {
 
 /**
  * `podvm daemon`: a node of one process, which serves CRI to a kubelet and the admin API to the other commands, until
- * SIGTERM or SIGINT. Pods end with it. Errors: `denied` without root, and those of set-up and engine.
+ * SIGTERM, SIGINT, SIGQUIT, or SIGHUP unless that was ignored when it began (nohup). Pods end with it. Errors: `denied`
+ * without root, and those of set-up and engine.
  */
-export async function daemonCommand(config: Configuration, version: string, itself: DaemonProcess): Promise<void> {
-  requireRoot();
+export async function daemonCommand(
+  config: Configuration,
+  version: string,
+  itself: DaemonProcess,
+  keepsHangUp: boolean,
+): Promise<void> {
+  requireRoot('run pods');
   const write = (text: string) => itself.stderr.write(text);
   const stop = new AbortController();
   const { promise: asked, resolve } = Promise.withResolvers<void>();
-  for (const signal of ['SIGTERM', 'SIGINT']) {
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP']) {
     itself.on(signal, () => {
+      if (signal === 'SIGHUP' && keepsHangUp) return;
       stop.abort(); // and again: an end that is under way is not cut short, whoever cannot wait has SIGKILL
       resolve();
     });
   }
-  const assets = await ensureAssets(config, write);
+  const assets = await ensureAssets(config, write, stop.signal);
   const log = createLog(config.logLevel, write);
   await using engine = await openEngine(config, assets, log, stop.signal, 'daemon', serverOf(config, version));
   log.info('serving', { cri: config.criSocketPath, admin: config.socketPath });

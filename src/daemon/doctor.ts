@@ -8,6 +8,7 @@ import { weaknesses } from '#host/confinement.ts';
 import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import type { AttachmentCheck, NetworkReadiness } from '#network/network.ts';
+import { findOrphans } from '#sandbox/orphans.ts';
 import { describeSetup } from '#setup/describe-setup.ts';
 import { createProgress } from '#setup/progress.ts';
 import { readReady } from '#setup/setup.ts';
@@ -17,39 +18,41 @@ import { probeUid } from './engine.ts';
 import { openNetwork } from './node-network.ts';
 import { tryJail } from './try-jail.ts';
 
-/** One thing that was looked at. `warn`: pods run, but not as well as they could. */
+/** One thing. `warn`: pods run, but not as well as they could. `skip`: it was not looked at. */
 interface Finding {
   readonly name: string;
-  readonly status: 'ok' | 'warn' | 'fail';
+  readonly status: 'ok' | 'warn' | 'fail' | 'skip';
   readonly detail: string;
   readonly fix?: string;
 }
 
 const minFreeBytes = 2 * 1024 ** 3;
 
-/** `podvm doctor`: what this machine has and lacks. Changes nothing but the kept verdict on the accelerator. */
+/**
+ * `podvm doctor`: what this machine has and lacks. Changes nothing but the kept verdict on the accelerator. Without root
+ * it says so, and looks only at what can be seen without.
+ */
 export async function doctorCommand(
   config: Configuration,
   json: boolean,
   write: (line: string) => void,
+  signal: AbortSignal,
 ): Promise<{ text: string; isHealthy: boolean }> {
-  const setup = (await describeSetup(config.root, config.repo)).map(({ name, ok, detail, fix }): Finding => ({
-    name,
-    status: ok ? 'ok' : 'fail',
-    detail,
-    ...(fix === undefined ? {} : { fix }),
-  }));
+  const isRoot = process.getuid?.() === 0;
+  const asRoot = async (name: string, look: () => Promise<readonly Finding[]>): Promise<readonly Finding[]> =>
+    isRoot ? await look() : [{ name, status: 'skip', detail: 'needs root to be looked at' }];
   const findings = [
-    rootFinding(),
-    ...setup,
-    await accelerator(config, write),
-    await jail(config),
+    rootFinding(isRoot),
+    ...(await setup(config, isRoot)),
+    ...(await asRoot('accelerator', async () => [await accelerator(config, write, signal)])),
+    ...(await asRoot('jail', async () => [await jail(config, signal)])),
     await tunDevice(),
-    await network(config),
-    ...(await attachments(config)),
+    ...(await asRoot('network', async () => [await network(config)])),
+    ...(await asRoot('attachments', async () => await attachments(config, signal))),
+    ...(await asRoot('machines', async () => await orphans(config))),
     await cgroups(),
-    await capabilities(),
-    await userNamespaces(),
+    ...(await asRoot('capabilities', async () => [await capabilities()])),
+    ...(await asRoot('user namespaces', async () => [await userNamespaces()])),
     await disk(config.root),
     {
       name: 'machine',
@@ -71,19 +74,43 @@ function report(findings: readonly Finding[]): string {
     .join('');
 }
 
-function rootFinding(): Finding {
-  if (process.getuid?.() === 0) return { name: 'user', status: 'ok', detail: 'root' };
+function rootFinding(isRoot: boolean): Finding {
+  if (isRoot) return { name: 'user', status: 'ok', detail: 'root' };
   return { name: 'user', status: 'fail', detail: 'not root', fix: 'Run podvm as root.' };
 }
 
-async function accelerator(config: Configuration, write: (line: string) => void): Promise<Finding> {
+async function setup({ root, repo }: Configuration, isRoot: boolean): Promise<readonly Finding[]> {
+  return (await describeSetup(root, repo, isRoot)).map(({ name, ok, detail, fix }): Finding => {
+    const status = ok === undefined ? 'skip' : ok ? 'ok' : 'fail';
+    return { name, status, detail, ...(fix === undefined ? {} : { fix }) };
+  });
+}
+
+/** Machines that a podvm which was killed has left running. */
+async function orphans({ root }: Configuration): Promise<readonly Finding[]> {
+  const name = 'machines';
+  const found = await findOrphans(root);
+  if (found.length === 0) return [{ name, status: 'ok', detail: 'none runs whose podvm was killed' }];
+  return found.map(({ namespace, name: pod, pid }) => {
+    const whose = pod === '' ? 'no pod' : `${printable(namespace)}/${printable(pod)}`;
+    const detail = `that of ${whose} (process ${pid}) runs, and the podvm that ran it was killed`;
+    const fix = 'End it by `podvm stop --orphaned`; the next `podvm run` or `podvm daemon` does it, too.';
+    return { name, status: 'warn', detail, fix };
+  });
+}
+
+async function accelerator(
+  config: Configuration,
+  write: (line: string) => void,
+  ending: AbortSignal,
+): Promise<Finding> {
   const name = 'accelerator';
   const assets = await readReady(config);
   if (assets === undefined)
     return { name, status: 'fail', detail: 'cannot be tried before set-up', fix: 'Run `podvm setup`.' };
   try {
     const request = { assets, directory: join(config.root, 'probe'), uid: probeUid, forced: config.accelerator };
-    const signal = AbortSignal.timeout(180_000);
+    const signal = AbortSignal.any([ending, AbortSignal.timeout(180_000)]);
     const { accelerator: found, reason } = await createProgress(write).during('trying the accelerators', () =>
       probeAccelerator(request, signal),
     );
@@ -95,6 +122,7 @@ async function accelerator(config: Configuration, write: (line: string) => void)
       fix: 'Pods start and run several times faster on a machine with working KVM.',
     };
   } catch (error) {
+    ending.throwIfAborted();
     return {
       name,
       status: 'fail',
@@ -105,20 +133,25 @@ async function accelerator(config: Configuration, write: (line: string) => void)
 }
 
 /** A VMM in its jail, looked at from outside, before any guest has run in it. */
-async function jail(config: Configuration): Promise<Finding> {
+async function jail(config: Configuration, ending: AbortSignal): Promise<Finding> {
   const name = 'jail';
   const assets = await readReady(config);
   if (assets === undefined)
     return { name, status: 'fail', detail: 'cannot be tried before set-up', fix: 'Run `podvm setup`.' };
   const fix = 'Look at the lines of cgroups, capabilities and user namespaces: they say what the host withholds.';
   try {
-    const found = await tryJail(assets, join(config.root, 'probe'), AbortSignal.timeout(30_000));
+    const found = await tryJail(
+      assets,
+      join(config.root, 'probe'),
+      AbortSignal.any([ending, AbortSignal.timeout(30_000)]),
+    );
     const lacking = weaknesses(found);
     if (lacking.length > 0) return { name, status: 'warn', detail: lacking.join('; '), fix };
     const { seccompFilters, namespaces } = found;
     const detail = `in force: user ${found.uid}, no capabilities, ${seccompFilters} filters of system calls, namespaces ${namespaces.join(' ')}`;
     return { name, status: 'ok', detail };
   } catch (error) {
+    ending.throwIfAborted();
     return { name, status: 'fail', detail: messageOf(error), fix };
   }
 }
@@ -154,14 +187,17 @@ function describeNetwork(readiness: NetworkReadiness | undefined): string {
 const checkMs = 120_000;
 
 /** What the plugins say of the pods that run now, of whichever command or daemon. No verdict makes the host unhealthy. */
-async function attachments(config: Configuration): Promise<Finding[]> {
+async function attachments(config: Configuration, ending: AbortSignal): Promise<Finding[]> {
   const name = 'attachments';
   try {
-    const checks = await openNetwork(config, 'command', silentLog).check(AbortSignal.timeout(checkMs));
+    const checks = await openNetwork(config, 'command', silentLog).check(
+      AbortSignal.any([ending, AbortSignal.timeout(checkMs)]),
+    );
     if (checks.length === 0) return [{ name, status: 'ok', detail: 'no pod is connected' }];
     return checks.map((check) => attachmentFinding(name, check));
   } catch (error) {
-    return [{ name, status: 'warn', detail: `cannot be looked at: ${messageOf(error)}` }]; // not root: told above
+    ending.throwIfAborted();
+    return [{ name, status: 'warn', detail: `cannot be looked at: ${messageOf(error)}` }];
   }
 }
 

@@ -5,18 +5,28 @@ import type { Configuration } from './configuration.ts';
 import { openEngine } from './engine.ts';
 import { ensureAssets, templateTask } from './setup-command.ts';
 
+/** How this process is asked to end. */
+export interface Ends {
+  /** Aborted by the first time. */
+  readonly any: AbortSignal;
+  /** Called with each signal's name from now on; gives the way to leave. */
+  listen(listener: (signal: string) => void): () => void;
+}
+
 /**
- * Serves the state directory from this process, set-up included. Disposing waits for the pods of other clients that
- * joined meanwhile, and says so. Errors: `denied` without root, and those of set-up and engine.
+ * Serves the state directory from this process, set-up included; an end that comes before it serves undoes what there
+ * is. Disposing waits for the pods of other clients that joined meanwhile, and says so; a person who does not want to
+ * wait ends them. Errors: `denied` without root, and those of set-up and engine.
  */
 export async function serveHere(
   config: Configuration,
   purpose: 'pods' | 'images',
   write: (line: string) => void,
+  ends: Ends,
 ): Promise<AsyncDisposable> {
-  requireRoot();
-  const assets = await ensureAssets(config, write);
-  const { signal } = new AbortController();
+  requireRoot('run pods');
+  const { any: signal } = ends;
+  const assets = await ensureAssets(config, write, signal);
   await using undo = new AsyncDisposableStack();
   const engine = undo.use(await openEngine(config, assets, createLog(config.logLevel, write), signal, 'command'));
   // Not the pods' own business, but they would wait for it without a word.
@@ -24,21 +34,23 @@ export async function serveHere(
   const owned = undo.move();
   return {
     [Symbol.asyncDispose]: async () => {
-      const timer = setTimeout(() => write('podvm: waiting for pods that other terminals run here\n'), 2000);
-      await engine.idle();
+      const text = 'podvm: waiting for pods that other terminals run here (Ctrl-C ends them)\n';
+      const timer = setTimeout(() => write(text), 2000);
+      const { promise: impatient, resolve } = Promise.withResolvers<void>();
+      // A terminal that goes away is no person's word.
+      const leave = ends.listen((end) => (end === 'SIGHUP' || end === 'SIGPIPE' ? undefined : resolve()));
+      await Promise.race([engine.idle(), impatient]);
+      leave();
       clearTimeout(timer);
       await owned.disposeAsync();
     },
   };
 }
 
-export function requireRoot(): void {
+/** Errors: `denied`. */
+export function requireRoot(verb: string): void {
   if (process.getuid?.() === 0) return;
-  throw new PodvmError(
-    'denied',
-    'Cannot run pods: podvm must be root, to make network namespaces and to jail the VMM',
-    {
-      fix: 'Run it as root, for instance with sudo.',
-    },
-  );
+  throw new PodvmError('denied', `Cannot ${verb}: podvm must be root, to make network namespaces and to jail the VMM`, {
+    fix: 'Run it as root, for instance with sudo.',
+  });
 }

@@ -13,36 +13,41 @@ type Write = (line: string) => void;
 /** For progress: completes "podvm is ...". */
 export const templateTask = 'freezing a machine for others to start from';
 
-const optionsOf = ({ root, repo, mirror }: Configuration, write: Write): SetupOptions => ({
+const optionsOf = ({ root, repo, mirror }: Configuration, write: Write, signal: AbortSignal): SetupOptions => ({
   root,
   repo,
   ...(mirror === undefined ? {} : { mirror }),
   progress: createProgress(write),
-  signal: new AbortController().signal,
+  signal,
 });
 
 /** What set-up made, made now if it is not there. */
-export async function ensureAssets(config: Configuration, write: Write): Promise<Assets> {
+export async function ensureAssets(config: Configuration, write: Write, signal: AbortSignal): Promise<Assets> {
   await openStateDirectory(config.root);
-  return await ensureSetup(optionsOf(config, write));
+  return await ensureSetup(optionsOf(config, write, signal));
 }
 
 /** `podvm setup`: returns what to print. */
-export async function setupCommand(config: Configuration, upgrade: boolean, write: Write): Promise<string> {
+export async function setupCommand(
+  config: Configuration,
+  upgrade: boolean,
+  write: Write,
+  signal: AbortSignal,
+): Promise<string> {
   if (!upgrade) {
-    const assets = await ensureAssets(config, write);
-    await ensureTemplate(config, assets, write);
+    const assets = await ensureAssets(config, write, signal);
+    await ensureTemplate(config, assets, write, signal);
     return `ready: QEMU ${assets.qemuVersion}, guest kernel ${assets.kernelVersion}, crun ${assets.crunVersion}\n`;
   }
   await openStateDirectory(config.root);
-  const { assets, changes } = await upgradeSetup(optionsOf(config, write));
-  await ensureTemplate(config, assets, write);
+  const { assets, changes } = await upgradeSetup(optionsOf(config, write, signal));
+  await ensureTemplate(config, assets, write, signal);
   if (changes.length === 0) return 'nothing newer\n';
   return changes.map(({ package: name, from, to }) => `${name}: ${from ?? 'none'} -> ${to ?? 'none'}\n`).join('');
 }
 
 /** Makes the template unless there is one of these very assets, or another process serves pods and makes its own. */
-async function ensureTemplate(config: Configuration, assets: Assets, write: Write): Promise<void> {
+async function ensureTemplate(config: Configuration, assets: Assets, write: Write, signal: AbortSignal): Promise<void> {
   const stamp = join(config.root, 'templates-of');
   if (config.template !== 'on') return; // each pod has its own made, or none
   const isMade = (await readFileIfThere(stamp)) === assets.key && (await isThere(join(config.root, 'templates')));
@@ -50,7 +55,6 @@ async function ensureTemplate(config: Configuration, assets: Assets, write: Writ
   const { isServed } = await import('#host/is-served.ts');
   if (await isServed(config.socketPath)) return;
   const { openEngine } = await import('./engine.ts');
-  const { signal } = new AbortController();
   await createProgress(write).during(templateTask, async () => {
     await using engine = await openEngine(config, assets, createLog(config.logLevel, write), signal, 'command');
     await engine.warmUp(signal);

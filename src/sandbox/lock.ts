@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { PodvmError } from '#base/errors.ts';
+import { isServed } from '#host/is-served.ts';
 
 /** How long the holder of a lock may take to say who it is, in `ms`. */
 const answerMs = 2000;
@@ -12,8 +13,7 @@ const answerMs = 2000;
  * Whoever connects is told the holder's pid. Errors: `busy`, naming the holder.
  */
 export async function lockDirectory(directory: string): Promise<AsyncDisposable> {
-  const { dev, ino } = await stat(directory, { bigint: true });
-  const name = `\0podvm-sandboxes-${dev}-${ino}`;
+  const name = await nameOf(directory);
   const server = createServer((socket) => {
     socket.on('error', () => undefined); // whoever asked has gone
     socket.end(String(process.pid), () => socket.destroy()); // a caller that stays would keep us from closing
@@ -38,6 +38,16 @@ export async function lockDirectory(directory: string): Promise<AsyncDisposable>
         server.close(() => resolve());
       }),
   };
+}
+
+/** Whether a process works on the directory. */
+export async function isLocked(directory: string): Promise<boolean> {
+  return await isServed(await nameOf(directory));
+}
+
+async function nameOf(directory: string): Promise<string> {
+  const { dev, ino } = await stat(directory, { bigint: true });
+  return `\0podvm-sandboxes-${dev}-${ino}`;
 }
 
 async function holderOf(name: string): Promise<string> {

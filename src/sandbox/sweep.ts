@@ -14,7 +14,7 @@ const killTimeoutMs = 5000;
  */
 export async function sweep(
   root: string,
-  { network, driver }: Pick<Parts, 'network' | 'driver'>,
+  { network, driver }: { readonly network: Parts['network']; readonly driver: Pick<Parts['driver'], 'sweep'> },
   log: Log,
   signal: AbortSignal,
 ): Promise<readonly string[]> {

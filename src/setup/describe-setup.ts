@@ -5,13 +5,14 @@ import { readCurrent, readReady } from './setup.ts';
 /** One thing `podvm doctor` says about what set-up provides. */
 export interface SetupFact {
   readonly name: string;
-  readonly ok: boolean;
+  /** Undefined: it cannot be seen without root. */
+  readonly ok: boolean | undefined;
   readonly detail: string;
   readonly fix?: string;
 }
 
 /** Host tools and assets: what is there, what is missing and how to get it. Changes nothing. */
-export async function describeSetup(root: string, repo: string): Promise<readonly SetupFact[]> {
+export async function describeSetup(root: string, repo: string, isRoot: boolean): Promise<readonly SetupFact[]> {
   const tools = await readHostTools();
   const missing = new Set((await missingHostTools(tools)).map((tool) => tool.package));
   return [
@@ -25,7 +26,7 @@ export async function describeSetup(root: string, repo: string): Promise<readonl
           }
         : { name: tool.package, ok: true, detail: tool.purpose },
     ),
-    await describeAssets(root, repo),
+    isRoot ? await describeAssets(root, repo) : { name: 'assets', ok: undefined, detail: 'need root to be looked at' },
   ];
 }
 

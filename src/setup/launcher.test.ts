@@ -1,22 +1,107 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { cp, mkdir, mkdtempDisposable, readdir, symlink, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, mkdtempDisposable, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 
 const repo = join(import.meta.dirname, '../..');
+const shipped = ['podvm', 'package.json', 'src/setup/host-packages.txt', 'src/cli/check-words.sh', 'src/cli/help.txt'];
+
+/** As it is after `git clone`: without Node and npm packages. Installers are stand-ins that write down that they ran. */
+async function openCheckout() {
+  const checkout = await mkdtempDisposable(join(tmpdir(), 'podvm-checkout-'));
+  const { path } = checkout;
+  for (const file of shipped) await cp(join(repo, file), join(path, file));
+  await mkdir(join(path, 'bin'));
+  for (const name of ['npm', 'apt-get']) {
+    await writeFile(join(path, 'bin', name), `#!/bin/sh\necho ${name} "$@" >>${path}/installed\nexit 1\n`);
+    await chmod(join(path, 'bin', name), 0o755);
+  }
+  const env = { ...process.env, PATH: `${path}/bin:${process.env['PATH']}` };
+  return {
+    path,
+    type: (...words: readonly string[]) =>
+      promisify(execFile)(join(path, 'podvm'), words, { env }).then(
+        ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
+        ({ code, stdout, stderr }: { code: number; stdout: string; stderr: string }) => ({ code, stdout, stderr }),
+      ),
+    installed: () => readFile(join(path, 'installed'), 'utf8').catch(() => ''),
+    [Symbol.asyncDispose]: () => checkout[Symbol.asyncDispose](),
+  };
+}
 
 test('./podvm does not let npm empty what a linked node_modules leads to', async () => {
-  await using checkout = await mkdtempDisposable(join(tmpdir(), 'podvm-checkout-'));
-  for (const file of ['podvm', 'src/setup/host-packages.txt']) await cp(join(repo, file), join(checkout.path, file));
+  await using checkout = await openCheckout();
   const elsewhere = join(checkout.path, 'elsewhere');
   await mkdir(elsewhere);
   await writeFile(join(elsewhere, 'kept'), '');
   await symlink(elsewhere, join(checkout.path, 'node_modules'));
-
-  const failure = { code: 1, stderr: /node_modules is a link[^]*fix: remove the link/ };
-  await assert.rejects(promisify(execFile)(join(checkout.path, 'podvm'), ['version']), failure);
+  const { code, stderr } = await checkout.type('ps');
+  assert.equal(code, 1);
+  assert.match(stderr, /node_modules is a link[^]*fix: remove the link/);
   assert.deepEqual(await readdir(elsewhere), ['kept']);
+});
+
+test('./podvm says what is wrong with a command line before it installs anything for it', async () => {
+  await using checkout = await openCheckout();
+  const wrong: readonly (readonly [number, RegExp, ...string[]])[] = [
+    [2, /^podvm: unknown command 'bogus'\n {2}fix: See `podvm --help`/, 'bogus'],
+    [2, /^podvm: unknown command 'bogus'\n/, '--root', '/x', 'bogus'],
+    [2, /^podvm: unknown command 'lss'\n/, 'image', 'lss'],
+    [2, /^podvm: unknown option '--nope'\n/, '--nope', 'ps'],
+    [2, /^podvm: unknown option '--nope'\n/, 'run', '--nope', '/etc/hostname'],
+    [2, /^podvm: unknown option '-z'\n/, 'logs', '-z', 'web'],
+    [2, /^podvm: option '--root' argument missing\n/, '--root'],
+    [2, /^podvm: missing required argument 'files'\n/, 'run', '--network', 'none'],
+    [2, /^podvm: missing required argument 'command'\n/, 'exec', 'web'],
+    [2, /^podvm: missing required argument 'reference'\n/, 'image', 'pull'],
+    [2, /^Usage: podvm /],
+    [125, /^podvm: Cannot read nofile\.yaml: there is no such file\n {2}fix: Name YAML files/, 'run', 'nofile.yaml'],
+    [125, /^podvm: Cannot read \/tmp: it is a directory\n/, 'run', '-v', '--network', 'none', '/etc/hostname', '/tmp'],
+  ];
+  for (const [code, says, ...words] of wrong) {
+    const ended = await checkout.type(...words);
+    assert.match(ended.stderr, says, words.join(' '));
+    assert.deepEqual([ended.code, ended.stdout], [code, ''], words.join(' '));
+  }
+  assert.equal(await checkout.installed(), '');
+});
+
+test('./podvm answers what needs nothing without installing anything', async () => {
+  await using checkout = await openCheckout();
+  for (const words of [['--help'], ['-h'], ['help'], ['--root', '/x', '--help']]) {
+    const { code, stdout, stderr } = await checkout.type(...words);
+    assert.deepEqual([code, stderr], [0, ''], words.join(' '));
+    assert.match(stdout, /^Usage: podvm \[options\] \[command\]\n[^]*\n {2}doctor /);
+  }
+  for (const words of [
+    ['run', '--help'],
+    ['help', 'run'],
+    ['run', 'nofile.yaml', '-h'],
+  ])
+    assert.match((await checkout.type(...words)).stdout + words.join(' '), /^Usage: podvm run |nofile/);
+  assert.match((await checkout.type('image', 'pull', '--help')).stdout, /^Usage: podvm image pull /);
+  assert.match((await checkout.type('--version')).stdout, /^\d+\.\d+\.\d+\n$/);
+  assert.equal(await checkout.installed(), '');
+});
+
+test('./podvm installs for a command that is right, with the words of exec left alone', async () => {
+  await using checkout = await openCheckout();
+  const right = [
+    ['ps', '--json'],
+    ['exec', '-it', 'web', 'ls', '--nope', '-l'],
+    ['exec', 'web', '-c', 'app', '--', 'ls'],
+    ['logs', '-f', '--tail', '3', 'web'],
+    ['run', '--network', 'none', '/etc/hostname', '-'],
+    ['run', '--network=none', '--', '/etc/hostname'],
+    ['image', 'ls'],
+  ];
+  for (const words of right) {
+    const { code, stderr } = await checkout.type(...words);
+    assert.equal(code, 1);
+    assert.match(stderr, /podvm: (cannot install|this host lacks)/, words.join(' '));
+  }
+  assert.match(await checkout.installed(), /^npm ci/m);
 });

@@ -43,8 +43,13 @@ export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
       await makeTemplate(options, templates, spec, exercise, signal);
     },
     adopt: (record, signal) => adopt(record, signal),
-    sweep: async (id) => await (await findHostCgroup(id))?.remove(),
+    sweep: sweepMachine,
   };
+}
+
+/** What a VMM that has ended leaves on the host. */
+export async function sweepMachine(id: string): Promise<void> {
+  await (await findHostCgroup(id))?.remove();
 }
 
 /** How a machine is started, with what it needs from the host. */

@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { EventEmitter } from 'node:events';
+import { PassThrough, Writable } from 'node:stream';
+import { describe, it } from 'node:test';
+import type { WebSocket } from 'ws';
+import { channel } from '#api/exec.ts';
+import { silentLog } from '#host/log.ts';
+import type { Exec } from '#sandbox/sandbox.ts';
+import { serveExec } from './exec-session.ts';
+
+/** A client's end: what it sends is emitted, and it holds back while it is paused. */
+class ScriptedSocket extends EventEmitter {
+  readonly OPEN = 1;
+  readyState = 1;
+  isPaused = false;
+  pause() {
+    this.isPaused = true;
+  }
+  resume() {
+    this.isPaused = false;
+    this.emit('resumed');
+  }
+  send(_data: Uint8Array, done: () => void) {
+    done();
+  }
+  close() {
+    this.readyState = 3;
+  }
+}
+
+const frame = (text: string) => Buffer.concat([Buffer.from([channel.stdin]), Buffer.from(text)]);
+const ended = () => PassThrough.from([]);
+
+describe('serveExec()', () => {
+  it('waits for a process that reads slowly without a listener more for each time, and passes all on', async () => {
+    const warnings: Error[] = [];
+    const note = (warning: Error) => warnings.push(warning);
+    process.on('warning', note);
+    const socket = new ScriptedSocket();
+    const taken: string[] = [];
+    const stdin = new Writable({
+      highWaterMark: 1,
+      write: (chunk: Buffer, _encoding, done) => {
+        taken.push(chunk.toString());
+        setImmediate(done);
+      },
+    });
+    const exit = Promise.withResolvers<{ exitCode: number }>();
+    const exec: Exec = {
+      stdin,
+      stdout: ended(),
+      exited: exit.promise,
+      resize: () => Promise.resolve(),
+      kill: () => Promise.resolve(),
+    };
+    const session = serveExec(
+      socket as unknown as WebSocket, // SAFE: as much of one as a session uses
+      false,
+      () => Promise.resolve(exec),
+      silentLog,
+    );
+    while (socket.listenerCount('message') === 0) await new Promise(setImmediate);
+    const sent = Array.from({ length: 30 }, (_, at) => `piece ${at}`);
+    for (const piece of sent) {
+      if (socket.isPaused) await new Promise((resolve) => socket.once('resumed', resolve));
+      socket.emit('message', frame(piece), true);
+    }
+    stdin.destroy(); // its process closed it; what comes now is nobody's
+    await new Promise(setImmediate);
+    assert.equal(socket.isPaused, false);
+    socket.emit('message', frame('late'), true);
+    exit.resolve({ exitCode: 0 });
+    await session;
+    await new Promise(setImmediate);
+    process.off('warning', note);
+    assert.deepEqual(taken.slice(0, 29), sent.slice(0, 29));
+    assert.ok(!taken.includes('late'));
+    assert.deepEqual(warnings, []);
+  });
+});

@@ -1,0 +1,106 @@
+# Part of `podvm` (shell), read while something still has to be installed: what can be said of a command line without
+# Node, so that nothing is installed for one that is wrong or only asks. The words are those of help.txt, which is
+# printed from the program itself.
+
+help_file=$repo/src/cli/help.txt
+
+# Help of a command: what `podvm COMMAND --help` prints.
+help_of() { sed -n "/^== ${1:-podvm}\$/,/^== /{/^== /d;p;}" "$help_file"; }
+
+wrong() {
+  say "$1"
+  printf '  fix: See `podvm --help`, or `podvm COMMAND --help`.\n' >&2
+  exit 2
+}
+
+is_command() { grep -qx -- "== $1" "$help_file"; }
+
+# Whether the option is one of the command's, and whether it takes a value.
+is_option() { help_of "$command" | grep -qE -- "^  (-., )?$1( |\$)|^  $1, "; }
+takes_value() { help_of "$command" | grep -qE -- "^  ((-., )?$1|$1, --[a-z-]+) <"; }
+
+# Sets `command`; says what is wrong with the words, or answers a question, and ends then.
+check_words() {
+  command=
+  while [ $# -gt 0 ]; do
+    case $1 in
+      -h | --help) help_of "$command"; exit 0 ;;
+      -V | --version) sed -n 's/^  "version": "\(.*\)",$/\1/p' "$repo/package.json"; exit 0 ;;
+      --) shift; break ;;
+      --*=*) is_option "${1%%=*}" || wrong "unknown option '$1'" ;;
+      -*)
+        is_option "$1" || wrong "unknown option '$1'"
+        if takes_value "$1"; then
+          [ $# -gt 1 ] || wrong "option '$1' argument missing"
+          shift
+        fi
+        ;;
+      *) break ;;
+    esac
+    shift
+  done
+  [ $# -gt 0 ] || { help_of '' >&2; exit 2; }
+  if [ "$1" = help ]; then
+    shift
+    if [ $# -gt 0 ] && ! is_command "$*"; then help_of '' >&2; exit 2; fi
+    help_of "$*"
+    exit 0
+  fi
+  is_command "$1" || wrong "unknown command '$1'"
+  command=$1
+  shift
+  if grep -q "^== $command " "$help_file"; then # it has commands of its own
+    case ${1:-} in
+      -h | --help) help_of "$command"; exit 0 ;;
+      '') help_of "$command" >&2; exit 2 ;;
+      help) help_of "$command${2:+ $2}"; exit 0 ;;
+    esac
+    is_command "$command $1" || wrong "unknown command '$1'"
+    command="$command $1"
+    shift
+  fi
+  check_operands "$@"
+}
+
+# Options may stand between the operands, but not in the command line that `exec` takes.
+check_operands() {
+  operands=0
+  only_operands=
+  needed=$(help_of "$command" | sed -n 1p | tr ' ' '\n' | sed -n 's/^<\([a-z]*\).*/\1/p')
+  while [ $# -gt 0 ]; do
+    case $only_operands$1 in
+      -) operand "$1" ;;
+      --) only_operands=yes ;;
+      -h | --help) help_of "$command"; exit 0 ;;
+      --*=*) is_option "${1%%=*}" || wrong "unknown option '$1'" ;;
+      --* | -?)
+        is_option "$1" || wrong "unknown option '$1'"
+        if takes_value "$1"; then
+          [ $# -gt 1 ] || wrong "option '$1' argument missing"
+          shift
+        fi
+        ;;
+      -*) ;; # several letters in one, or one with its value: Node's to say
+      *) operand "$1" ;;
+    esac
+    shift
+  done
+  # shellcheck disable=SC2086 # a list of words
+  set -- $needed
+  [ $# -le "$operands" ] || { shift "$operands"; wrong "missing required argument '$1'"; }
+}
+
+operand() {
+  operands=$((operands + 1))
+  if [ "$command" = exec ]; then only_operands=yes; fi
+  if [ "$command" != run ] || [ "$1" = - ]; then return 0; fi
+  why=
+  if [ ! -e "$1" ]; then why='there is no such file'
+  elif [ -d "$1" ]; then why='it is a directory'
+  elif [ ! -r "$1" ]; then why='permission denied'; fi
+  [ -z "$why" ] || {
+    say "Cannot read $1: $why"
+    printf '  fix: Name YAML files that can be read, or - for standard input.\n' >&2
+    exit 125
+  }
+}

@@ -1,0 +1,37 @@
+import { Command } from 'commander';
+
+export interface ExecFlags {
+  readonly container?: string;
+  readonly stdin: boolean;
+  readonly tty: boolean;
+}
+
+export interface ExecWords {
+  readonly command: readonly string[];
+  readonly container: string | undefined;
+  readonly stdin: boolean;
+  readonly tty: boolean;
+}
+
+export function addExecOptions(command: Command): Command {
+  return command
+    .option('-c, --container <name>', 'container, where the pod has several')
+    .option('-i, --stdin', 'pass standard input on', false)
+    .option('-t, --tty', 'give the command a terminal', false);
+}
+
+/**
+ * Options of ours may stand before the pod or after it; the first word after the pod that is none begins the command,
+ * whose options are its own: `exec web -c app ls -l`. `--` is allowed between the two, as kubectl wants it.
+ */
+export function parseExecWords(exec: Command, before: ExecFlags, words: readonly string[]): ExecWords {
+  const after = addExecOptions(new Command(exec.name())).argument('<command...>').passThroughOptions();
+  after.copyInheritedSettings(exec).parse(words, { from: 'user' });
+  const { container, stdin, tty } = after.opts<ExecFlags>();
+  return {
+    command: after.args,
+    container: container ?? before.container,
+    stdin: stdin || before.stdin,
+    tty: tty || before.tty,
+  };
+}

@@ -1,0 +1,39 @@
+import type { Command } from 'commander';
+import { buildProgram, type ProgramParts } from './program.ts';
+
+const columns = 80;
+const never = () => Promise.reject(new Error('help runs no command'));
+
+/** Never run: only what commands and options are called is looked at. */
+const parts: ProgramParts = {
+  terminal: {
+    stdin: process.stdin,
+    stdout: process.stdout,
+    stderr: process.stderr,
+    hasColour: false,
+    outputGone: new AbortController().signal,
+  },
+  signals: process,
+  keepsHangUp: false,
+  leave: () => undefined,
+  socketPath: () => '',
+  ensureServed: never,
+  orphans: never,
+  endOrphans: never,
+  setup: never,
+  daemon: never,
+  doctor: never,
+  version: '',
+};
+
+/** The help of every command, each below a line with its name: `help.txt`, for where there is no Node yet. */
+export function helpPages(): string {
+  const program = buildProgram(parts, () => undefined);
+  return [...pagesOf(program, [])].join('');
+}
+
+function* pagesOf(command: Command, names: readonly string[]): Generator<string> {
+  command.configureOutput({ getOutHelpWidth: () => columns });
+  yield `== ${names.join(' ') || 'podvm'}\n${command.helpInformation()}`;
+  for (const child of command.commands) yield* pagesOf(child, [...names, child.name()]);
+}

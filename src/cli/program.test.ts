@@ -1,0 +1,200 @@
+import assert from 'node:assert/strict';
+import { EventEmitter } from 'node:events';
+import { PassThrough } from 'node:stream';
+import { describe, it } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { type ProgramParts, runProgram } from './program.ts';
+import type { Terminal } from './terminal.ts';
+import { write } from './terminal.ts';
+import { catchEndSignals } from './end-signals.ts';
+import { addExecOptions, parseExecWords } from './exec-words.ts';
+import { Command } from 'commander';
+
+const orphan = { namespace: 'shop', name: 'web', pid: 77, createdAt: '2026-01-02T03:04:05.000Z' };
+
+/** A program on a machine on which no podvm serves, with what it says. */
+function openProgram(change: Partial<ProgramParts> = {}) {
+  const said = { stdout: '', stderr: '' };
+  const signals = new EventEmitter();
+  const outputGone = new AbortController();
+  const streamOf = (name: 'stdout' | 'stderr') =>
+    new PassThrough().on('data', (text: Buffer) => {
+      said[name] += text.toString();
+    }) as unknown as NodeJS.WriteStream; // SAFE: as much of one as commands use
+  const terminal: Terminal = {
+    stdin: new PassThrough() as unknown as NodeJS.ReadStream, // SAFE: as above
+    stdout: streamOf('stdout'),
+    stderr: streamOf('stderr'),
+    hasColour: false,
+    outputGone: outputGone.signal,
+  };
+  const never = () => Promise.reject(new PodvmError('internal', 'not to be called'));
+  const parts: ProgramParts = {
+    terminal,
+    signals,
+    keepsHangUp: false,
+    leave: () => undefined,
+    socketPath: () => '/nowhere/podvm.sock',
+    ensureServed: never,
+    orphans: () => Promise.resolve([]),
+    endOrphans: () => Promise.resolve([]),
+    setup: never,
+    daemon: never,
+    doctor: never,
+    version: '1.2.3',
+    ...change,
+  };
+  return { type: (...words: readonly string[]) => runProgram(words, parts), said, signals, outputGone };
+}
+
+describe('podvm ps, where no podvm serves', () => {
+  it('says what one that was killed has left running, and what to do about it', async () => {
+    const { type, said } = openProgram({ orphans: () => Promise.resolve([orphan, { ...orphan, name: '' }]) });
+    assert.equal(await type('ps'), 0);
+    assert.match(said.stdout, /\nshop +web +- +Orphaned +0 +\d+\w +-\n/);
+    assert.match(said.stdout, /\nshop +machine 77 +- +Orphaned /);
+    assert.match(
+      said.stderr,
+      /^podvm: warning: 2 machines run here whose podvm was killed\n {2}fix: .*stop --orphaned/,
+    );
+  });
+
+  it('lists them as JSON, too', async () => {
+    const { type, said } = openProgram({ orphans: () => Promise.resolve([orphan]) });
+    assert.equal(await type('ps', '--json'), 0);
+    const [pod] = JSON.parse(said.stdout) as { name: string; phase: string }[];
+    assert.deepEqual([pod?.name, pod?.phase], ['web', 'Orphaned']);
+  });
+
+  it('says nothing where nothing is orphaned', async () => {
+    const { type, said } = openProgram();
+    assert.equal(await type('ps'), 0);
+    assert.deepEqual(said.stdout.trim().split('\n').length, 1);
+    assert.equal(said.stderr, '');
+  });
+});
+
+describe('podvm stop', () => {
+  it('--orphaned ends what is orphaned, and says which', async () => {
+    const { type, said } = openProgram({ endOrphans: () => Promise.resolve([orphan]) });
+    assert.equal(await type('stop', '--orphaned'), 0);
+    assert.equal(said.stdout, 'shop/web stopped\n');
+  });
+
+  it('wants either a pod or --orphaned', async () => {
+    for (const words of [['stop'], ['stop', 'web', '--orphaned']]) {
+      const { type, said } = openProgram();
+      assert.equal(await type(...words), 2);
+      assert.match(said.stderr, /^podvm: name a pod, or give --orphaned alone\n {2}fix: /);
+    }
+  });
+});
+
+describe('exec', () => {
+  const parse = (...words: readonly string[]) => {
+    const quiet = { writeOut: () => {}, writeErr: () => {} };
+    const exec = addExecOptions(new Command('exec')).configureOutput(quiet).exitOverride();
+    return parseExecWords(exec, { stdin: false, tty: false }, words);
+  };
+
+  it('takes the options of the command for the command, with -- and without', () => {
+    const none = { container: undefined, stdin: false, tty: false };
+    assert.deepEqual(parse('ls', '-l'), { ...none, command: ['ls', '-l'] });
+    assert.deepEqual(parse('--', 'ls', '-l'), { ...none, command: ['ls', '-l'] });
+    assert.deepEqual(parse('sh', '-c', 'echo', '--', '-t'), { ...none, command: ['sh', '-c', 'echo', '--', '-t'] });
+    assert.deepEqual(parse('--', '-t'), { ...none, command: ['-t'] });
+  });
+
+  it('takes its own between pod and command', () => {
+    assert.deepEqual(parse('-c', 'app', '-it', '--', 'ls', '-c'), {
+      container: 'app',
+      stdin: true,
+      tty: true,
+      command: ['ls', '-c'],
+    });
+  });
+
+  it('refuses an option that is none, and no command', () => {
+    assert.throws(() => parse('-l'), { code: 'commander.unknownOption' });
+    assert.throws(() => parse('-t'), { code: 'commander.missingArgument' });
+  });
+});
+
+describe('a command that has made something', () => {
+  /** Serving is opened and waits until it is ended. */
+  const serving = () => {
+    const opened = Promise.withResolvers<void>();
+    const program = openProgram({
+      ensureServed: async (_options, _purpose, { any }) => {
+        opened.resolve();
+        await new Promise((resolve) => {
+          any.addEventListener('abort', resolve);
+        });
+        throw any.reason;
+      },
+    });
+    return { ...program, opened: opened.promise };
+  };
+
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+    ['SIGQUIT', 131],
+  ] as const) {
+    it(`is told of ${signal} while it begins, undoes that, and ends as a shell shows it`, async () => {
+      const { type, signals, opened, said } = serving();
+      const ended = type('run', import.meta.filename);
+      await opened;
+      signals.emit(signal);
+      assert.equal(await ended, code);
+      assert.equal(said.stderr, '');
+      assert.deepEqual(signals.eventNames(), []);
+    });
+  }
+
+  it('is told that nobody takes its output any more', async () => {
+    const { type, outputGone, opened } = serving();
+    const ended = type('run', import.meta.filename);
+    await opened;
+    outputGone.abort();
+    assert.equal(await ended, 141);
+  });
+});
+
+describe('catchEndSignals()', () => {
+  const outputGone = new AbortController().signal;
+
+  it('keeps SIGHUP from ending the process under nohup, and is not ended by it', () => {
+    const source = new EventEmitter();
+    using ends = catchEndSignals(source, { outputGone }, true);
+    assert.equal(source.emit('SIGHUP'), true);
+    assert.equal(ends.any.aborted, false);
+    source.emit('SIGTERM');
+    assert.equal(ends.exitCode, 143);
+  });
+
+  it('tells each signal to those that listen, and gives the code of the first', () => {
+    const source = new EventEmitter();
+    using ends = catchEndSignals(source, { outputGone }, false);
+    const heard: string[] = [];
+    const leave = ends.listen((signal) => heard.push(signal));
+    for (const signal of ['SIGHUP', 'SIGHUP', 'SIGINT']) source.emit(signal);
+    leave();
+    source.emit('SIGINT');
+    assert.deepEqual(heard, ['SIGHUP', 'SIGHUP', 'SIGINT']);
+    assert.equal(ends.exitCode, 129);
+  });
+});
+
+describe('write()', () => {
+  it('leaves no listener behind, however often it waits', async () => {
+    const slow = new PassThrough({ highWaterMark: 1 });
+    for (let times = 0; times < 20; times += 1) {
+      const written = write(slow, 'much');
+      slow.read();
+      await written;
+    }
+    assert.deepEqual([slow.listenerCount('drain'), slow.listenerCount('close')], [0, 0]);
+  });
+});

@@ -1,0 +1,61 @@
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { serveImageRoutes } from '#admin/image-server.ts';
+import { kindOf } from '#base/errors.ts';
+import { isServed } from '#host/is-served.ts';
+import { createLog } from '#host/log.ts';
+import { openImageStore } from '#image/image-store.ts';
+import { lockDirectory } from '#sandbox/lock.ts';
+import { readCurrent } from '#setup/setup.ts';
+import type { Configuration } from './configuration.ts';
+import { requireRoot } from './serve-here.ts';
+import { openStateDirectory } from './state-directory.ts';
+
+/** How long another podvm may work in the state directory without serving it, in `ms`: a short command, as this is one. */
+const patienceMs = 10_000;
+const lookAgainMs = 50;
+
+/**
+ * Serves this command alone with the images that are stored: without machines, and without anything that set-up makes.
+ * Should a podvm begin to serve the state directory meanwhile, that one's socket is given. Errors: `denied`, `busy`.
+ */
+export async function serveStoredImages(
+  config: Configuration,
+  write: (line: string) => void,
+): Promise<AsyncDisposable & { readonly socketPath: string }> {
+  requireRoot('look at images');
+  await openStateDirectory(config.root);
+  await using undo = new AsyncDisposableStack();
+  const lock = await lockOrServed(config);
+  if (lock === undefined) return { socketPath: config.socketPath, [Symbol.asyncDispose]: () => Promise.resolve() };
+  undo.use(lock);
+  const images = await openImageStore({
+    directory: join(config.root, 'images'),
+    sysroot: (await readCurrent(config.root))?.sysroot ?? '',
+    containersDirectory: config.containersDirectory,
+    log: createLog(config.logLevel, write),
+  });
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-'));
+  undo.defer(() => rm(directory, { recursive: true, force: true }));
+  const socketPath = join(directory, 'images.sock');
+  undo.use(await serveImageRoutes(socketPath, images));
+  const owned = undo.move();
+  return { socketPath, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** The sandboxes' lock, which is the one on the whole state directory; undefined: it is served by now. */
+async function lockOrServed({ root, socketPath }: Configuration): Promise<AsyncDisposable | undefined> {
+  const directory = join(root, 'sandboxes');
+  await mkdir(directory, { recursive: true, mode: 0o711 });
+  for (const deadline = performance.now() + patienceMs; ; await delay(lookAgainMs)) {
+    try {
+      return await lockDirectory(directory);
+    } catch (error) {
+      if (kindOf(error) !== 'busy') throw error;
+      if (await isServed(socketPath)) return undefined;
+      if (performance.now() > deadline) throw error;
+    }
+  }
+}
