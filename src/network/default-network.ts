@@ -1,3 +1,4 @@
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
@@ -8,7 +9,7 @@ import type { Conflist } from './cni-schema.ts';
 import { overlaps, parsePrefix } from './ipv4.ts';
 import { randomUniqueLocal, readIpv6 } from './ipv6.ts';
 import { randomMac } from './mac.ts';
-import { masquerade, type NatListings } from './masquerade.ts';
+import { masquerade, masqueradesOf, type NatListings } from './masquerade.ts';
 import { readNodeFacts, type NatRules, type NodeFacts } from './node-facts.ts';
 import { readLinks, readRoutes, type Link, type Route } from './ip-command.ts';
 
@@ -47,11 +48,12 @@ export async function openDefaultNetwork(stateDir: string, signal: AbortSignal):
   const choice = ipv6.isUsable && chosen.subnet6 === undefined ? { ...chosen, subnet6: randomUniqueLocal() } : chosen;
   if (choice !== saved) await writeFileAtomic(path, `${JSON.stringify(choice)}\n`);
   const subnets = ipv6.isUsable && choice.subnet6 !== undefined ? [choice.subnet, choice.subnet6] : [choice.subnet];
-  const wanted = subnets.map((subnet) => ({ subnet, bridge: choice.bridge }));
+  const wanted = subnets.flatMap((subnet) => masqueradesOf(subnet, choice.bridge));
   await Promise.all([
     masquerade(aliasOf(stateDir), wanted, listingsOf(facts), signal),
     subnets.length > 1 ? addGateway6(choice, routes, signal) : undefined,
     keepMac(choice.bridge, signal),
+    keepLoopbackAway(choice.bridge),
   ]);
   const isForwarded = rules.accepts && (!ipv6.isUsable || ipv6.accepts);
   return conflistOf(choice, { stateDir, subnets, mtu: outsideMtu(links, routes), isForwarded });
@@ -198,6 +200,12 @@ async function keepMac(bridge: string, signal: AbortSignal): Promise<void> {
   await run('ip', ['link', 'set', 'dev', bridge, 'address', address], { signal, timeoutMs: 10_000 });
 }
 
+/** Of a bridge on which an earlier version let `portmap` set it. */
+async function keepLoopbackAway(bridge: string): Promise<void> {
+  const path = `/proc/sys/net/ipv4/conf/${bridge}/route_localnet`;
+  if ((await readFileIfThere(path))?.trim() === '1') await writeFile(path, '0');
+}
+
 /** NET_ADDR_SET of linux/netdevice.h. */
 const givenMac = '3';
 /** Of a bridge whose last port has gone. */
@@ -241,6 +249,18 @@ interface ChainFacts {
   readonly isForwarded: boolean;
 }
 
+/**
+ * What comes to loopback is left to the sockets that hold the ports (`held-ports.ts`): `snat` would set `route_localnet`
+ * on the bridge, by which pods reach the node's own 127.0.0.1 (CVE-2020-8558), and ::1 cannot be translated at all.
+ */
+const portmap = {
+  type: 'portmap',
+  snat: false,
+  conditionsV4: ['!', '-d', '127.0.0.0/8'],
+  conditionsV6: ['!', '-d', '::1/128'],
+  capabilities: { portMappings: true },
+};
+
 function conflistOf({ bridge }: DefaultNetworkChoice, { stateDir, subnets, mtu, isForwarded }: ChainFacts): Conflist {
   const ranges = subnets.map((subnet) => [{ subnet }]);
   return {
@@ -257,7 +277,7 @@ function conflistOf({ bridge }: DefaultNetworkChoice, { stateDir, subnets, mtu, 
         capabilities: { mac: true },
         ipam: { type: 'host-local', dataDir: ipamDir(stateDir), ranges },
       },
-      { type: 'portmap', snat: true, capabilities: { portMappings: true } },
+      portmap,
       // A node whose firewall drops what it forwards (Docker sets this) needs a rule for each pod.
       ...(isForwarded ? [] : [{ type: 'firewall', backend: 'iptables' }]),
       { type: 'bandwidth', capabilities: { bandwidth: true } },

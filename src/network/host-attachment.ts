@@ -4,11 +4,13 @@ import type { AttachmentRecord, AttachmentRecords } from './attachment-record.ts
 import { addChain, checkChain, deleteChain, whyNoCheck, type ChainCall } from './cni-chain.ts';
 import type { CniResult, Conflist } from './cni-schema.ts';
 import { guestNetworkOf } from './guest-network.ts';
+import { type HeldPorts, holdPorts } from './held-ports.ts';
 import { readInterface } from './ip-command.ts';
 import { joinWithTap, makeNetns, netnsPath, removeNetns, separateFromTap, setTapMtu, tapName } from './netns.ts';
 import type { Attachment, AttachmentCheck, AttachmentOwner, GuestNetwork } from './network.ts';
 import { readNodeDns } from './node-dns.ts';
-import { type Capabilities, declaredOf, hasWork } from './pod-capabilities.ts';
+import { isLoopback } from './port-address.ts';
+import { type Capabilities, declaredOf, hasWork, withoutLoopback } from './pod-capabilities.ts';
 
 /** What a pod that comes now is connected by. */
 export interface Chain {
@@ -49,6 +51,8 @@ export class HostAttachment implements Attachment {
   #record: AttachmentRecord;
   /** What a plugin that asks may be told of the pod. */
   #asked: Capabilities;
+  /** The pod's host ports, from when it is known whose they are. */
+  #held: Promise<HeldPorts | undefined> = Promise.resolve(undefined);
   #tapMtu = defaultTapMtu;
   /** A first look at the chain, while there is nothing else to do: our own takes the node's tools 50 ms. */
   #looked: Promise<unknown> | undefined;
@@ -91,6 +95,7 @@ export class HostAttachment implements Attachment {
     }
     const attachment = new HostAttachment(record, parts, asked);
     attachment.#looked = looked;
+    attachment.#hold();
     return attachment;
   }
 
@@ -102,6 +107,21 @@ export class HostAttachment implements Attachment {
     const { podName, podNamespace, podUid, hostPorts } = owner;
     // On disk with the chain's first step: until then nothing is the pod's.
     this.#record = { ...this.#record, podName, podNamespace, podUid, hostPorts };
+    this.#hold();
+  }
+
+  /** Begins to; `connect` waits for it, and says if it cannot be. */
+  #hold(): void {
+    const { sandboxId, podName, podNamespace, hostPorts } = this.#record;
+    if (hostPorts.length === 0) return;
+    this.#held = holdPorts(hostPorts, { sandboxId, pod: `${podNamespace}/${podName}` }, this.#ending.signal);
+    this.#held.catch(() => undefined);
+  }
+
+  /** Of one that an earlier process connected. Errors: `alreadyExists`. */
+  async holdAgain(): Promise<void> {
+    this.#hold();
+    (await this.#held)?.forward(addressesOf(this.#record.guest));
   }
 
   connectAhead(signal: AbortSignal): Promise<void> {
@@ -111,8 +131,8 @@ export class HostAttachment implements Attachment {
   async #connectAhead(signal: AbortSignal): Promise<void> {
     const chain = await this.#parts.chain(signal);
     if (!chain.isOurs) return;
-    const asked = this.#asked;
-    const added = await this.#add(neededOf(chain, asked), signal);
+    const asked = this.#askedOf(chain);
+    const added = await this.#add(neededOf(chain, asked), asked, signal);
     this.#joined = { guest: await this.#join(added, signal), chain, asked };
   }
 
@@ -127,7 +147,13 @@ export class HostAttachment implements Attachment {
     if (this.#record.mode === 'none') {
       return this.#keep({ interfaces: [], routes: [], dns: { nameservers: [], searches: [], options: [] } });
     }
-    const chain = await this.#parts.chain(signal);
+    const [chain, held] = await Promise.all([this.#parts.chain(signal), this.#held]);
+    const guest = await this.#connectTo(chain, signal);
+    held?.forward(addressesOf(guest));
+    return guest;
+  }
+
+  async #connectTo(chain: Chain, signal: AbortSignal): Promise<GuestNetwork> {
     if (this.#joined !== undefined) {
       if (isDeepStrictEqual(this.#joined.chain, chain))
         return await this.#keep(await this.#finish(this.#joined, signal));
@@ -138,12 +164,26 @@ export class HostAttachment implements Attachment {
         fix: 'Remove the pod and create it again.',
       });
     }
-    const added = await this.#add(neededOf(chain, this.#asked), signal);
+    const asked = this.#askedOf(chain);
+    const added = await this.#add(neededOf(chain, asked), asked, signal);
     return this.#keep(await this.#join(added, signal));
   }
 
-  async #add(conflist: Conflist, signal: AbortSignal): Promise<CniResult> {
-    const capabilities = declaredOf(this.#asked, conflist);
+  /** Chains of others are told all, as by other runtimes. Errors: `unsupported`. */
+  #askedOf({ isOurs }: Chain): Capabilities {
+    if (!isOurs) return this.#asked;
+    const { hostPorts } = this.#record;
+    const lost = hostPorts.find(({ protocol, hostIP }) => protocol === 'SCTP' && isLoopback(hostIP));
+    if (lost === undefined) return withoutLoopback(this.#asked, hostPorts);
+    throw new PodvmError(
+      'unsupported',
+      `Cannot attach ${this.sandboxId}: host port ${lost.hostPort}/SCTP cannot be on ${lost.hostIP}, a loopback address`,
+      { fix: 'Leave its hostIP out, or make it an address of the node.' },
+    );
+  }
+
+  async #add(conflist: Conflist, asked: Capabilities, signal: AbortSignal): Promise<CniResult> {
+    const capabilities = declaredOf(asked, conflist);
     await this.#write({ ...this.#record, conflist, capabilities });
     const added = await addChain(this.#call(conflist), signal);
     this.#record = { ...this.#record, added };
@@ -152,10 +192,11 @@ export class HostAttachment implements Attachment {
 
   /** Runs what was left out of the chain, for nobody had asked for it. */
   async #finish({ guest, chain, asked }: Joined, signal: AbortSignal): Promise<GuestNetwork> {
-    const conflist = neededOf(chain, this.#asked);
+    const askedNow = this.#askedOf(chain);
+    const conflist = neededOf(chain, askedNow);
     const rest = { ...conflist, plugins: conflist.plugins.filter((plugin) => !hasWork(plugin, asked)) };
     if (rest.plugins.length === 0) return guest;
-    const capabilities = declaredOf(this.#asked, conflist);
+    const capabilities = declaredOf(askedNow, conflist);
     await this.#write({ ...this.#record, conflist, capabilities }); // whole: DEL is for all of it
     this.#record = { ...this.#record, added: await addChain(this.#call(rest), signal, this.#record.added) };
     return guest;
@@ -248,6 +289,8 @@ export class HostAttachment implements Attachment {
   async #dispose(): Promise<void> {
     this.#ending.abort(new PodvmError('cancelled', `Attachment ${this.sandboxId} is being disposed of`));
     await Promise.allSettled([this.#looked, this.#ahead, this.#connected]); // whoever called has the error
+    const [held] = await Promise.allSettled([this.#held]);
+    if (held.status === 'fulfilled') await held.value?.[Symbol.asyncDispose]();
     const { conflist, added } = this.#record;
     if (conflist) {
       const boundMs = this.#parts.pluginTimeoutMs * conflist.plugins.length;
@@ -258,6 +301,10 @@ export class HostAttachment implements Attachment {
     this.#parts.released(this.sandboxId);
   }
 }
+
+/** Without prefix lengths. */
+const addressesOf = (guest: GuestNetwork | undefined): readonly string[] =>
+  (guest?.interfaces ?? []).flatMap(({ addresses }) => addresses.map((address) => address.replace(/\/\d+$/, '')));
 
 /** Of our own chain what there is work for; of another all. */
 function neededOf({ conflist, isOurs }: Chain, asked: Capabilities): Conflist {

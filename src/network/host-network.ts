@@ -2,6 +2,7 @@ import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import { AttachmentRecords, hostPortSchema, sandboxIdSchema, type AttachmentRecord } from './attachment-record.ts';
 import { collectChain, findPlugins, typesOf } from './cni-chain.ts';
@@ -28,6 +29,7 @@ import type {
   NetworkReadiness,
 } from './network.ts';
 import { capabilitiesOf, type Capabilities } from './pod-capabilities.ts';
+import { isAnyAddress } from './port-address.ts';
 
 export interface HostNetworkOptions {
   /** Records, addresses, the default network's choice; made if absent. One process at a time. */
@@ -64,7 +66,7 @@ class HostNetwork implements Network {
   readonly #options: HostNetworkOptions;
   readonly #records: AttachmentRecords;
   /** Attachments of this process, by sandbox id. */
-  readonly #active = new Map<string, { readonly hostPorts: readonly HostPort[] }>();
+  readonly #active = new Map<string, { readonly pod: string; readonly hostPorts: readonly HostPort[] }>();
   #default: Conflist | undefined;
   #looking: Promise<Conflist> | undefined;
   #lookedMs = 0;
@@ -97,7 +99,11 @@ class HostNetwork implements Network {
     const record = v.is(sandboxIdSchema, sandboxId) ? await this.#records.read(sandboxId) : undefined;
     if (!record || !(await isThere(netnsPath(sandboxId)))) return undefined;
     this.#reserve(sandboxId, record.mac, record);
-    return new HostAttachment(record, this.#parts());
+    const attachment = new HostAttachment(record, this.#parts());
+    await attachment.holdAgain().catch((error: unknown) => {
+      this.#options.log.warn('host ports of a pod are not held', { sandbox: sandboxId, why: messageOf(error) });
+    });
+    return attachment;
   }
 
   async collect(keep: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]> {
@@ -153,17 +159,18 @@ class HostNetwork implements Network {
     checkOwner(owner);
     const asked = capabilitiesOf(owner, mac);
     const { hostPorts } = owner;
-    for (const [holder, { hostPorts: taken }] of this.#active) {
+    const pod = `${owner.podNamespace}/${owner.podName}`;
+    for (const [holder, { pod: other, hostPorts: taken }] of this.#active) {
       if (holder === sandboxId) continue;
-      const clash = hostPorts.find((port) => taken.some((other) => clashes(port, other)));
+      const clash = hostPorts.find((port) => taken.some((one) => clashes(port, one)));
       if (!clash) continue;
       throw new PodvmError(
         'alreadyExists',
-        `Cannot attach ${sandboxId}: host port ${clash.hostPort}/${clash.protocol} is sandbox ${holder}'s`,
+        `Cannot give pod ${printable(pod)} host port ${clash.hostPort}/${clash.protocol}: pod ${printable(other)} has it`,
         { fix: 'Give the pod another hostPort or hostIP, or stop the other pod.' },
       );
     }
-    this.#active.set(sandboxId, { hostPorts });
+    this.#active.set(sandboxId, { pod, hostPorts });
     return asked;
   }
 
@@ -288,11 +295,9 @@ function recordOf(request: AttachmentRequest, mac: string): AttachmentRecord {
   return { version: 1, sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid, mac };
 }
 
-const anyAddress = (address: string | undefined) => !address || address === '0.0.0.0' || address === '::';
-
 function clashes(a: HostPort, b: HostPort): boolean {
   if (a.hostPort !== b.hostPort || a.protocol !== b.protocol) return false;
-  return anyAddress(a.hostIP) || anyAddress(b.hostIP) || a.hostIP === b.hostIP;
+  return isAnyAddress(a.hostIP) || isAnyAddress(b.hostIP) || a.hostIP === b.hostIP;
 }
 
 /** Enough of a record to take a netns away whose own was torn. */

@@ -2,7 +2,8 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { parseQuantity, unitsOf } from '#base/quantity.ts';
 import type { Conflist, PluginConfig } from './cni-schema.ts';
-import type { AttachmentOwner } from './network.ts';
+import type { AttachmentOwner, HostPort } from './network.ts';
+import { isLoopback } from './port-address.ts';
 
 /**
  * What plugins may be told of a pod beside its name: CNI's capabilities, the same that other runtimes give
@@ -18,14 +19,25 @@ export function capabilitiesOf(owner: AttachmentOwner, mac: string): Capabilitie
   const hasDns = servers.length + searches.length + options.length > 0;
   return {
     mac,
-    ...(hostPorts.length === 0
-      ? {}
-      : { portMappings: hostPorts.map((port) => ({ ...port, protocol: port.protocol.toLowerCase() })) }),
+    ...(hostPorts.length === 0 ? {} : { portMappings: mappingsOf(hostPorts) }),
     ...(bandwidth === undefined ? {} : { bandwidth }),
     ...(hasDns ? { dns: { servers, searches, options } } : {}),
     ...(Object.keys(annotations).length === 0 ? {} : { 'io.kubernetes.cri.pod-annotations': annotations }),
   };
 }
+
+/**
+ * Without the host ports that are on loopback alone: rules would need `route_localnet` to lead there, which opens the
+ * node's own 127.0.0.1 to pods, and IPv6 has nothing like it. What holds the port carries those on (`held-ports.ts`).
+ */
+export function withoutLoopback(capabilities: Capabilities, hostPorts: readonly HostPort[]): Capabilities {
+  const { portMappings: _, ...rest } = capabilities;
+  const routed = hostPorts.filter(({ hostIP }) => !isLoopback(hostIP));
+  return routed.length === 0 ? rest : { ...rest, portMappings: mappingsOf(routed) };
+}
+
+const mappingsOf = (hostPorts: readonly HostPort[]) =>
+  hostPorts.map((port) => ({ ...port, protocol: port.protocol.toLowerCase() }));
 
 /** What of them the chain's plugins declare: the rest is nobody's business, and need not be on record. */
 export function declaredOf(capabilities: Capabilities, { plugins }: Conflist): Capabilities {

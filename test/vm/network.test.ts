@@ -13,7 +13,7 @@ import { openDefaultNetwork, removeDefaultNetwork } from '#network/default-netwo
 import { createHostNetwork } from '#network/host-network.ts';
 import { readIpv6 } from '#network/ipv6.ts';
 import { readNodeFacts } from '#network/node-facts.ts';
-import type { AttachmentRequest } from '#network/network.ts';
+import type { AttachmentRequest, HostPort } from '#network/network.ts';
 import { describeNetwork, type NetworkBench } from '#network/network.conformance.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
@@ -165,15 +165,16 @@ describe('the way out of the default network', { skip, timeout: 60_000 }, () => 
     }
   };
 
-  test('is one rule for each subnet, comes back when it was flushed, and goes with the network', async () => {
+  test('is two rules for each subnet, out and back from a host port, comes back when it was flushed, and goes with the network', async () => {
     const stateDir = await mkdtemp('/var/tmp/podvm-networks-');
     try {
       const { routes, rules6 } = await readNodeFacts(soon());
       const { isUsable } = await readIpv6(routes, rules6);
       await openDefaultNetwork(stateDir, soon());
       const rules = await rulesFor(stateDir);
-      assert.equal(rules.length, isUsable ? 2 : 1, rules.join('\n'));
+      assert.equal(rules.length, isUsable ? 4 : 2, rules.join('\n'));
       assert.match(rules[0] ?? '', /-s 10\.[0-9.]+\/20 ! -o podvm\d+ .*-j MASQUERADE$/);
+      assert.match(rules[1] ?? '', /-s 10\.[0-9.]+\/20 -o podvm\d+ -m conntrack --ctstate DNAT .*-j MASQUERADE$/);
       await openDefaultNetwork(stateDir, soon());
       assert.deepEqual(await rulesFor(stateDir), rules);
       await flush(rules);
@@ -215,13 +216,14 @@ describe('the way out of the default network', { skip, timeout: 60_000 }, () => 
 describe('pods on the network', { skip, timeout: 240_000 }, () => {
   const image = 'localhost/podvm/base:latest';
   const port = { hostPort: 39_885, containerPort: 8080, protocol: 'TCP', hostIP: '127.0.0.1' } as const;
+  const open = { hostPort: 39_887, containerPort: 8080, protocol: 'TCP' } as const;
   let house: House;
   let server: Sandbox;
   let main: Container;
 
   before(async () => {
     house = await openHouse();
-    server = await house.sandboxes.run({ ...sandboxSpec, name: 'server', hostPorts: [port] }, soon());
+    server = await house.sandboxes.run({ ...sandboxSpec, name: 'server', hostPorts: [port, open] }, soon());
     const command = ['sh', '-c', 'mkdir /tmp/www; echo page > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www'];
     main = await server.createContainer({ ...containerSpec, name: 'httpd', image, command }, soon());
     await main.start(soon());
@@ -289,16 +291,60 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     await assert.rejects(fetch(`http://${server.status.addresses[0]}:8081/`, { signal: AbortSignal.timeout(5000) }));
   });
 
+  test('a host port is reached by 127.0.0.1, ::1 and the addresses of the node, from the node and from a pod', async () => {
+    const addresses = addressesOfNode();
+    for (const host of ['127.0.0.1', 'localhost', '[::1]', ...addresses.map(urlHost)])
+      assert.equal(await untilFetched(`http://${host}:${open.hostPort}/`), 'page\n', host);
+    const client = await house.sandboxes.run({ ...sandboxSpec, name: 'hairpin' }, soon());
+    const container = await client.createContainer({ ...containerSpec, image, command: ['sleep', '100'] }, soon());
+    await container.start(soon());
+    const ipv4 = addresses.find((address) => !address.includes(':')) ?? assert.fail();
+    for (const from of [container, main]) {
+      const script = `test "$(wget -q -T 5 -O - http://${ipv4}:${open.hostPort}/)" = page`;
+      assert.equal((await (await from.exec(exec(script), soon())).exited).exitCode, 0);
+    }
+    await client.remove();
+  });
+
+  test('a host port is no way for pods to the 127.0.0.1 of the node', async () => {
+    const { plugins } = await openDefaultNetwork(join(house.directory, 'network'), soon());
+    const setting = `/proc/sys/net/ipv4/conf/${String(plugins[0]?.['bridge'])}/route_localnet`;
+    assert.equal(await readFile(setting, 'utf8'), '0\n');
+  });
+
+  test('a host port that a process listens on, or a pod of another podvm has, is refused by name', async () => {
+    await using other = await openHouse();
+    const late = (hostPorts: readonly HostPort[]) =>
+      other.sandboxes.run({ ...sandboxSpec, name: 'late', hostPorts }, soon());
+    const ours = new RegExp(`host port ${open.hostPort}/TCP: pod ${sandboxSpec.namespace}/server has it`);
+    await assert.rejects(late([open]), ours);
+    await assert.rejects(late([{ ...open, hostIP: '127.0.0.1' }]), /server has it/);
+    const listener = createServer().listen(0, '127.0.0.1');
+    await once(listener, 'listening');
+    const { port: hostPort } = listener.address() as AddressInfo; // SAFE: it listens on TCP
+    await assert.rejects(late([{ ...open, hostPort }]), new RegExp(`pod \\S+/late .*: process ${process.pid} `));
+    listener.close();
+    assert.deepEqual(await other.leftovers(), []);
+  });
+
   test('a host port on 127.0.0.1 leads to the pod, from there alone, and is gone with it', async () => {
     assert.equal(await untilFetched(`http://127.0.0.1:${port.hostPort}/`), 'page\n');
-    const others = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
-    const outside = others.find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
-    assert.ok(outside);
-    await assert.rejects(fetch(`http://${outside}:${port.hostPort}/`, { signal: AbortSignal.timeout(2000) }));
+    for (const host of ['[::1]', ...addressesOfNode().map(urlHost)])
+      await assert.rejects(fetch(`http://${host}:${port.hostPort}/`, { signal: AbortSignal.timeout(2000) }), host);
     await server.remove();
-    await assert.rejects(fetch(`http://127.0.0.1:${port.hostPort}/`, { signal: AbortSignal.timeout(2000) }));
+    for (const { hostPort } of [port, open])
+      await assert.rejects(fetch(`http://127.0.0.1:${hostPort}/`, { signal: AbortSignal.timeout(2000) }));
   });
 });
+
+/** Of each family, but for those of one link. */
+const addressesOfNode = () =>
+  Object.values(networkInterfaces())
+    .flatMap((each) => each ?? [])
+    .filter(({ internal, address }) => !internal && !address.startsWith('fe80:'))
+    .map(({ address }) => address);
+
+const urlHost = (address: string) => (address.includes(':') ? `[${address}]` : address);
 
 const exec = (script: string) => ({ command: ['sh', '-c', script], tty: false, stdin: false }) as const;
 
