@@ -33,6 +33,10 @@ interface PendingCall {
   readonly reject: (error: PodvmError) => void;
 }
 
+/**
+ * The one watchdog against a dead guest. Calls wait as long as their callers do: how long a container takes to be made on a
+ * busy host is the caller's to bound.
+ */
 const pingIntervalMs = 20_000;
 /** An emulated guest on a busy host may be slow; one that is silent for so long is dead. In `ms`. */
 const pingTimeoutMs = 120_000;

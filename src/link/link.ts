@@ -31,6 +31,9 @@ export interface LinkOptions {
   readonly open: (signal: AbortSignal) => Promise<Duplex>;
   /** The agent must answer the hello within this time, in `ms`; the hello is repeated, so a slow boot is no error. */
   readonly handshakeTimeoutMs: number;
-  /** A call without a deadline of its own gets this one, in `ms`. */
+  /**
+   * A call whose caller has no deadline is given up after so long, in `ms`: longer than any caller waits. A guest that is
+   * dead is noticed by pings, whatever waits for it.
+   */
   readonly callTimeoutMs: number;
 }

@@ -57,7 +57,7 @@ export function createBlockDisks(parts: BlockDisksParts): BlockDisks {
         serial,
         async [Symbol.asyncDispose]() {
           await growth[Symbol.asyncDispose]();
-          await machine.detachDisk(serial, AbortSignal.timeout(limits.callTimeoutMs));
+          await machine.detachDisk(serial, AbortSignal.timeout(limits.cleanUpTimeoutMs));
           await claim[Symbol.asyncDispose]();
           log.info('block volume unplugged', { disk: serial, path });
         },

@@ -93,7 +93,7 @@ function accessKey(key: string, readOnly: boolean): string {
  */
 async function takeFromGuest(disk: BlockDisk, volume: string | undefined, parts: BlockModeParts): Promise<void> {
   const { guest, limits, log } = parts;
-  const signal = AbortSignal.timeout(limits.callTimeoutMs);
+  const signal = AbortSignal.timeout(limits.cleanUpTimeoutMs);
   try {
     if (volume !== undefined) await guest.call('removeVolume', { name: volume }, signal);
     await guest.call('detachDisk', { serial: disk.serial }, signal);

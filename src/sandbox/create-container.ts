@@ -101,7 +101,7 @@ export async function createInGuest(
 
 async function removeHalf(container: GuestContainer, site: ContainerSite): Promise<void> {
   try {
-    const deadline = AbortSignal.timeout(site.limits.callTimeoutMs);
+    const deadline = AbortSignal.timeout(site.limits.cleanUpTimeoutMs);
     await site.guest.call('removeContainer', { id: container.id }, deadline);
   } catch (error) {
     site.log.debug('half-made container not removed', { container: container.spec.name, why: kindOf(error) });

@@ -172,7 +172,7 @@ export class GuestContainer implements Container {
     if (path === undefined) return undefined;
     try {
       const file = { containerId: this.id, path, maxBytes: limits.maxTerminationBytes };
-      const { data } = await guest.call('readFile', file, AbortSignal.timeout(limits.callTimeoutMs));
+      const { data } = await guest.call('readFile', file, AbortSignal.timeout(limits.cleanUpTimeoutMs));
       return this.#messageText(data);
     } catch (error) {
       if (kindOf(error) !== 'notFound') this.#log.debug('no last termination message', { why: kindOf(error) });

@@ -11,6 +11,9 @@ interface ExecRequest {
   readonly exitCode: Promise<number>;
 }
 
+/** For what is asked of a process that runs, by a caller that has no deadline, in `ms`. */
+const wishMs = 30_000;
+
 /** Starts a process in a running container. Errors: the agent's; then nothing of it is left. */
 export async function startExec(request: ExecRequest, signal: AbortSignal): Promise<Exec> {
   const { guest, containerId, execId, exec, exitCode } = request;
@@ -44,11 +47,11 @@ export async function startExec(request: ExecRequest, signal: AbortSignal): Prom
       return { exitCode: code };
     }),
     async resize(columns, rows) {
-      await guest.call('resize', { containerId, execId, columns, rows }, new AbortController().signal);
+      await guest.call('resize', { containerId, execId, columns, rows }, AbortSignal.timeout(wishMs));
     },
     async kill(signalNumber) {
       const params = { containerId, execId, signal: signalNumber };
-      await guest.call('signalExec', params, new AbortController().signal);
+      await guest.call('signalExec', params, AbortSignal.timeout(wishMs));
     },
   };
 }

@@ -27,7 +27,13 @@ export interface SandboxLimits {
   readonly minAvailableBytes: number;
   /** From the VMM's start to the agent's first answer. An emulated cold boot takes 2 to 4 s, on a busy node 20. */
   readonly bootTimeoutMs: number;
+  /**
+   * Of a call to an agent that lives and never answers it. Callers have deadlines of their own, a kubelet's is 2 minutes,
+   * and a guest that is dead ends its link (`link/agent-link.ts`): this is for a caller without one.
+   */
   readonly callTimeoutMs: number;
+  /** Of what is undone in a guest, or read of it at a container's end, for which no caller waits. */
+  readonly cleanUpTimeoutMs: number;
   /** From the loss of the link to the machine's own word of its end. */
   readonly lastWordsMs: number;
   /** From SIGKILL to the container's end. */
@@ -64,7 +70,8 @@ export const defaultLimits: SandboxLimits = {
   minFreeBytes: 64 * 1024 * 1024,
   minAvailableBytes: totalmem() / 10,
   bootTimeoutMs: 60_000,
-  callTimeoutMs: 30_000,
+  callTimeoutMs: 600_000,
+  cleanUpTimeoutMs: 30_000,
   lastWordsMs: 1000,
   killTimeoutMs: 10_000,
   growthIntervalMs: 2_000,

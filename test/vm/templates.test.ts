@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { appendFile, chmod, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { appendFile, chmod, mkdtemp, readdir, readFile, rm, stat, truncate } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
@@ -123,12 +123,18 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     assert.ok(Math.abs(seconds - (Date.now() + dayMs) / 1000) < 10, `${seconds}`);
   });
 
-  test('an edited one is made anew and never run', async () => {
+  test('one that is cut short ends the machines that run from it, which say why; it is made anew and never run', async () => {
     const [key = ''] = await readdir(join(templates, 't'));
     const recordOf = () => readFile(join(templates, 't', key, 'template.json'), 'utf8');
     const record = await recordOf();
-    await appendFile(join(templates, 't', key, 'state'), 'x');
     await using house = await open();
+    const cut = await house.sandboxes.run(spec('cut'), soon());
+    await truncate(join(templates, 't', key, 'memory'), 0);
+    await appendFile(join(templates, 't', key, 'state'), 'x');
+    output(cut, 'touch', 'ls -lR /').catch(() => undefined); // reads what it has not had before
+    const { state, failure } = await cut.ended;
+    assert.equal(state, 'failed');
+    assert.match(failure ?? '', /QEMU was killed by SIGBUS: .*the template's file was cut short/);
     await house.sandboxes.run(spec('one'), soon());
     assert.notEqual(await recordOf(), record); // not the inode: the new file may be given the old one's number
   });

@@ -8,7 +8,10 @@ import { numberOf } from '../translate/int64.ts';
 import { untilAborted } from '#sandbox/until-aborted.ts';
 import type { ExecSyncRequest, ExecSyncResponseSchema } from '../schema/api_pb.ts';
 
-/** Bytes kept of each stream; the rest is read and dropped. Both have to fit into one message of 16 MiB. */
+/**
+ * Bytes kept of each stream; the rest is read and dropped, and the answer says so at the end of standard error. Both have
+ * to fit into one message of 16 MiB. Others keep 16 MiB of each, say nothing, and may have an answer that is too large.
+ */
 export const maxKeptBytes = 7 * 1024 * 1024;
 /** A process may leave its output to a child that lives on: how long that is waited for, in `ms`. */
 const lateOutputMs = 2000;
@@ -36,7 +39,21 @@ export async function execSync(
   });
   await Promise.race([output, late]);
   const [stdout, stderr] = await output;
-  return { stdout, stderr, exitCode };
+  const cut = [cutLine('standard output', stdout), cutLine('standard error', stderr)].join('');
+  const last = stderr.kept.at(-1);
+  const gap = cut === '' || last === undefined || last === newline ? '' : '\n';
+  return { stdout: stdout.kept, stderr: Buffer.concat([stderr.kept, Buffer.from(gap + cut)]), exitCode };
+}
+
+const newline = 0x0a;
+
+const cutLine = (what: string, { kept, dropped }: Collected): string =>
+  dropped === 0 ? '' : `podvm: ${what} was cut after ${kept.length} bytes, and ${dropped} more were dropped\n`;
+
+interface Collected {
+  readonly kept: Uint8Array<ArrayBuffer>;
+  /** Bytes. */
+  readonly dropped: number;
 }
 
 async function endOf(exec: Exec, seconds: number | undefined, signal: AbortSignal): Promise<{ exitCode: number }> {
@@ -55,17 +72,20 @@ async function endOf(exec: Exec, seconds: number | undefined, signal: AbortSigna
 }
 
 /** What a stream says until it ends or is cut off. */
-async function collect(stream: Readable | undefined): Promise<Uint8Array<ArrayBuffer>> {
+async function collect(stream: Readable | undefined): Promise<Collected> {
   const kept: Uint8Array[] = [];
   let room = maxKeptBytes;
+  let dropped = 0;
   try {
     for await (const chunk of stream ?? []) {
-      const bytes = (chunk as Uint8Array).subarray(0, room); // SAFE: the link's streams carry bytes
+      const whole = chunk as Uint8Array; // SAFE: the link's streams carry bytes
+      const bytes = whole.subarray(0, room);
       if (bytes.length > 0) kept.push(bytes);
       room -= bytes.length;
+      dropped += whole.length - bytes.length;
     }
   } catch {
     // The stream was cut off: what came before counts, and the exit code says the rest.
   }
-  return Buffer.concat(kept);
+  return { kept: Buffer.concat(kept), dropped };
 }

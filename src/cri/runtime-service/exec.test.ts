@@ -54,7 +54,7 @@ test('execSync() gives both outputs, byte by byte, and the exit code', async () 
   assert.equal(Buffer.from(answer.stderr).toString(), 'oh no');
 });
 
-test('execSync() keeps the first bytes of an output that never fits, and goes on to its end', async () => {
+test('execSync() keeps the first bytes of an output that never fits, goes on to its end, and says what it cut', async () => {
   await using node = await openScriptedNode();
   const { containerId } = await node.running();
   const chunk = Buffer.alloc(1024 * 1024, 'x');
@@ -62,12 +62,16 @@ test('execSync() keeps the first bytes of an output that never fits, and goes on
     node,
     () => containerId,
     (exec) => {
+      exec.print('stderr', Buffer.from('oh no'));
       for (let count = 0; count < 9; count += 1) exec.print('stdout', chunk);
       exec.exit(0);
     },
   );
-  const { stdout } = await node.runtime.execSync({ containerId, cmd: ['yes'] });
+  const { stdout, stderr } = await node.runtime.execSync({ containerId, cmd: ['yes'] });
   assert.equal(stdout.length, maxKeptBytes);
+  const dropped = 9 * chunk.length - maxKeptBytes;
+  const told = `podvm: standard output was cut after ${maxKeptBytes} bytes, and ${dropped} more were dropped\n`;
+  assert.equal(Buffer.from(stderr).toString(), `oh no\n${told}`);
 });
 
 test('execSync() kills a command that takes too long, or whose caller leaves', async () => {

@@ -1,5 +1,7 @@
+import { constants } from 'node:os';
 import type { MachineExit } from '../driver.ts';
 import type { ProcessEnd } from '#host/jailed-process.ts';
+import type { VmmEnd } from './failure.ts';
 
 export interface ExitFacts {
   readonly code: ProcessEnd;
@@ -11,14 +13,34 @@ export interface ExitFacts {
   readonly outOfMemory: boolean;
 }
 
-/** bubblewrap reports a child that died of a signal as 128 and the signal's number. */
-const signals: Readonly<Record<number, string>> = {
-  134: 'SIGABRT',
-  137: 'SIGKILL',
-  139: 'SIGSEGV',
-  143: 'SIGTERM',
-  159: 'SIGSYS',
+/** What a signal means that the kernel or QEMU itself sends. */
+const meanings: Readonly<Record<string, string>> = {
+  SIGBUS:
+    "memory that a file stands behind could not be had: the template's file was cut short or cannot be read, or the disk it lies on is full",
+  SIGILL: 'it met an instruction that this processor does not have',
+  SIGSYS: 'it made a system call that its jail forbids',
+  SIGXCPU: 'it used more processor time than it may',
+  SIGXFSZ: 'it wrote a larger file than it may',
 };
+
+const isSignal =
+  (number: number) =>
+  ([, known]: readonly [string, number]) =>
+    known === number;
+
+/** bubblewrap reports a child that died of a signal as 128 and the signal's number. */
+function signalOf(code: number): string | undefined {
+  if (code <= 128 || code > 128 + 64) return undefined;
+  const name = Object.entries(constants.signals).find(isSignal(code - 128))?.[0] ?? `signal ${code - 128}`;
+  const meaning = meanings[name];
+  return meaning === undefined ? name : `${name}: ${meaning}`;
+}
+
+/** How a VMM ended that had not come to run its guest. */
+export function endOf(code: ProcessEnd): VmmEnd {
+  const { reason } = describeExit({ code, shutdownReason: undefined, killed: false, outOfMemory: false });
+  return { isSignal: typeof code === 'number' && signalOf(code) !== undefined, reason };
+}
 
 /** Says in one sentence why a VMM ended. */
 export function describeExit({
@@ -49,7 +71,7 @@ export function describeExit({
   if (typeof code === 'string') {
     return { state: 'failed', reason: code === 'unknown' ? 'QEMU ended' : `QEMU's jail was killed by ${code}` };
   }
-  const signal = signals[code];
+  const signal = signalOf(code);
   return {
     state: 'failed',
     reason: signal === undefined ? `QEMU ended with code ${code}` : `QEMU was killed by ${signal}`,

@@ -29,4 +29,9 @@ test('startFailure() gives the last line of what it does not know, and admits si
   const error = startFailure('m-1', ['one', 'two'], cause);
   assert.deepEqual([error.kind, error.message, error.cause], ['internal', 'Cannot start machine m-1: two', cause]);
   assert.match(startFailure('m-1', [], cause).message, /without a word/);
+  const exit = { isSignal: false, reason: 'QEMU ended with code 3' };
+  assert.match(startFailure('m-1', [], cause, exit).message, /: QEMU ended with code 3$/);
+  assert.match(startFailure('m-1', ['two'], cause, exit).message, /: two$/);
+  const bus = { isSignal: true, reason: 'QEMU was killed by SIGBUS' };
+  assert.match(startFailure('m-1', ['two'], cause, bus).message, /: QEMU was killed by SIGBUS$/);
 });

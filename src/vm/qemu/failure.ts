@@ -52,15 +52,22 @@ const causes: readonly {
   },
 ];
 
-/** The error for a VMM that ended before its guest ran, told by the last lines of its log. */
-export function startFailure(id: string, tail: readonly string[], cause: unknown): PodvmError {
+/**
+ * The error for a VMM that ended before its guest ran, told by the last lines of its log; where those do not say it, by
+ * what ended it, if that is known.
+ */
+export function startFailure(id: string, tail: readonly string[], cause: unknown, end?: VmmEnd): PodvmError {
   const text = tail.join('\n');
   const known = causes.find(({ pattern }) => pattern.test(text));
   if (known !== undefined) {
     return new PodvmError(known.kind, `Cannot start machine ${id}: ${known.reason}`, { cause, fix: known.fix, tail });
   }
-  return new PodvmError('internal', `Cannot start machine ${id}: ${tail.at(-1) ?? 'QEMU ended without a word'}`, {
-    cause,
-    tail,
-  });
+  const reason = end?.isSignal === true ? end.reason : (tail.at(-1) ?? end?.reason ?? 'QEMU ended without a word');
+  return new PodvmError('internal', `Cannot start machine ${id}: ${reason}`, { cause, tail });
+}
+
+export interface VmmEnd {
+  readonly isSignal: boolean;
+  /** A sentence. */
+  readonly reason: string;
 }

@@ -1,5 +1,6 @@
 import { access, chown, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { isRunning, killProcess, logTail, type JailedProcess } from '#host/jailed-process.ts';
 import type { Machine, MachineDriver, MachineRecord, MachineSpec } from '../driver.ts';
@@ -8,7 +9,8 @@ import { qemuArguments } from './command-line.ts';
 import { connectWhenListening } from './connect-socket.ts';
 import { ConsoleLog } from './console-log.ts';
 import { kvmDevice, openableNode, tunDevice } from './device-nodes.ts';
-import { startFailure } from './failure.ts';
+import { endOf } from './exit-reason.ts';
+import { startFailure, type VmmEnd } from './failure.ts';
 import { confine, findHostCgroup, type HostCgroup } from './host-cgroup.ts';
 import { assertReachable, inside, type JailSpec } from './jail.ts';
 import type { QemuDriverOptions } from './driver-options.ts';
@@ -23,6 +25,9 @@ import { allKernelArguments, Templates } from './templates.ts';
 const driverName = 'qemu';
 /** QEMU must answer within this time, in `ms`; 60 were measured, and a loaded host is allowed much. */
 const qmpDeadlineMs = 20_000;
+
+/** From the end of a VMM to the report of how it ended, in `ms`. */
+const exitReportMs = 2_000;
 
 /** Machines made of QEMU's `microvm`, each in a jail. Needs root, which it gives up for the VMM. */
 export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
@@ -140,8 +145,16 @@ export async function startQemuMachine(
   } catch (error) {
     if (signal.aborted)
       throw new PodvmError('cancelled', `Cannot start machine ${spec.id}: cancelled`, { cause: error });
-    throw startFailure(spec.id, await logTail(directory.vmmLog), error);
+    throw startFailure(spec.id, await logTail(directory.vmmLog), error, await endUnlessRunning(vmm));
   }
+}
+
+/** Its exit is reported a moment after it is gone. */
+async function endUnlessRunning({ identity, ended }: JailedProcess): Promise<VmmEnd | undefined> {
+  if (await isRunning(identity)) return undefined;
+  const late = delay(exitReportMs, undefined, { ref: false });
+  const code = await Promise.race([ended, late]);
+  return code === undefined ? undefined : endOf(code);
 }
 
 async function spawn(

@@ -35,7 +35,8 @@ export const qmpLimits = {
   /** A longer message ends the connection. */
   maxMessageBytes: 1024 * 1024,
   maxPendingCalls: 64,
-  callTimeoutMs: 15_000,
+  /** Of a QEMU that lives and never answers, in `ms`. Callers who want to know earlier have deadlines of their own. */
+  callTimeoutMs: 120_000,
 } as const;
 
 interface PendingCall {

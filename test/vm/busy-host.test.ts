@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import type { Sandbox } from '#sandbox/sandbox.ts';
+import { openHouse, whyNoVm } from './house.ts';
+
+const skip = await whyNoVm();
+const soon = () => AbortSignal.timeout(60_000);
+const image = 'localhost/podvm/base:latest';
+/** Longer than anything of ours once waited for an answer of agent or QEMU. In `ms`. */
+const busyMs = 32_000;
+
+const vmmOf = ({ status }: Sandbox) => status.vmmPid ?? assert.fail('no VMM');
+
+test(
+  'a container is made for as long as its caller waits, on a host that gives its machine no time',
+  { skip },
+  async () => {
+    const house = await openHouse();
+    const [fresh, used] = await Promise.all(
+      ['fresh', 'used'].map((name) => house.sandboxes.run({ ...sandboxSpec, name }, soon())),
+    );
+    assert.ok(fresh && used);
+    const make = (sandbox: Sandbox, name: string, signal: AbortSignal) =>
+      sandbox.createContainer({ ...containerSpec, name, image, command: ['true'] }, signal);
+    await make(used, 'first', soon()); // so that the next needs the agent alone; that of the other needs QEMU first
+    for (const sandbox of [fresh, used]) process.kill(vmmOf(sandbox), 'SIGSTOP');
+    const startedMs = performance.now();
+    const impatient = assert.rejects(make(used, 'impatient', AbortSignal.timeout(2000)), { kind: 'timeout' });
+    const making = [make(fresh, 'late', soon()), make(used, 'late', soon())];
+    await Promise.all([delay(busyMs), impatient]);
+    for (const sandbox of [fresh, used]) process.kill(vmmOf(sandbox), 'SIGCONT');
+    for (const container of await Promise.all(making)) {
+      await container.start(soon());
+      assert.equal((await container.exited).exitCode, 0);
+    }
+    assert.ok(performance.now() - startedMs > busyMs);
+    await house[Symbol.asyncDispose]();
+    assert.deepEqual(await house.leftovers(), []);
+  },
+);
