@@ -45,8 +45,8 @@ export function createClient(socketPath: string): Client {
 function nobodyThere(socketPath: string, cause: NodeJS.ErrnoException): PodvmError {
   const isNobody = cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED';
   if (isNobody) {
-    return new PodvmError('unavailable', 'Cannot reach podvm: no pod is running on this machine', {
-      fix: 'Start one with `podvm run FILE`.',
+    return new PodvmError('unavailable', 'Cannot reach podvm: none is running for this state directory', {
+      fix: 'Start a pod with `podvm run FILE`; `podvm ps` shows what a podvm that was killed has left running.',
     });
   }
   if (cause.code === 'EACCES') {

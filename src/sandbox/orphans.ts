@@ -1,5 +1,7 @@
+import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import { isLocked, lockDirectory } from './lock.ts';
 import type { Parts } from './parts.ts';
@@ -21,10 +23,16 @@ export interface Orphan {
 
 const rootOf = (stateDirectory: string) => join(stateDirectory, 'sandboxes');
 
-/** What runs of the state directory although no podvm works in it. Changes nothing. */
+/** What runs of the state directory although no podvm works in it. Changes nothing. Errors: `denied` without root. */
 export async function findOrphans(stateDirectory: string): Promise<readonly Orphan[]> {
   const root = rootOf(stateDirectory);
   if (!(await isThere(root)) || (await isLocked(root))) return [];
+  await access(root, constants.R_OK).catch((cause: unknown) => {
+    throw new PodvmError('denied', `Cannot look for machines in ${root}: only root may`, {
+      cause,
+      fix: 'Run it as root, for instance with sudo.',
+    });
+  });
   return await orphansIn(root);
 }
 

@@ -67,7 +67,7 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
 
   it('no pod runs: what and what to do, and ps is empty', async () => {
     const ended = await desk.type(['logs', 'hello']);
-    assertRefused(ended, /^podvm: Cannot reach podvm: no pod is running on this machine\n {2}fix: .*podvm run/);
+    assertRefused(ended, /^podvm: Cannot reach podvm: none is running for this state directory\n {2}fix: .*podvm run/);
     await assertNoPods(desk);
   });
 

@@ -85,8 +85,28 @@ describe('podvm, as it is typed', { skip }, () => {
     assert.equal((await desk.type(['exec', 'talk', '--', '/etc/passwd'])).code, 126);
   });
 
+  it('exec takes a command with its options without --, and its own before it', async () => {
+    const { code, stdout } = await desk.type(['exec', 'talk', 'sh', '-c', 'echo $0', '-i']);
+    assert.deepEqual([code, stdout], [0, '-i\n']);
+    assert.equal((await desk.type(['exec', 'talk', '-c', 'b', 'sh', '-c', 'exit 5'])).code, 5);
+  });
+
   it('exec -i passes standard input on', async () => {
     assert.equal((await desk.type(['exec', '-i', 'talk', '--', 'cat'], 'through\n')).stdout, 'through\n');
+  });
+
+  it('exec -i says nothing of its own, whatever becomes of its input', async () => {
+    const many = 'x'.repeat(4 * 1024 * 1024);
+    const counted = await desk.type(['exec', '-i', 'talk', 'sh', '-c', 'sleep 0.5; wc -c'], many);
+    assert.deepEqual(counted, { code: 0, stdout: `${many.length}\n`, stderr: '' });
+    const unread = await desk.type(['exec', '-i', 'talk', 'true'], many);
+    assert.deepEqual(unread, { code: 0, stdout: '', stderr: '' });
+    for (const input of ['<&-', '</dev/null', '</proc/version']) {
+      const line = `exec setsid --wait ./podvm --root ${desk.root} exec -i talk true ${input}`;
+      const { stdout, stderr } = await run('sh', ['-c', line], { env: { ...process.env } as Record<string, string> });
+      assert.deepEqual([stdout, stderr], ['', ''], input);
+    }
+    assert.doesNotMatch(talking.stderr(), /Warning|node:/);
   });
 
   it('exec -it gives the command a terminal of the size of ours', async () => {
