@@ -76,7 +76,7 @@ export async function hasSctpSocket({ address, port }: PortAddress): Promise<boo
 /** Of the kernel's words of 32 bits, each in the order of this machine's bytes (little-endian). */
 export function addressOf(hex: string): string {
   const words = hex.match(/.{8}/g) ?? [];
-  const bytes = words.flatMap((word) => [...Buffer.from(word, 'hex')].reverse());
+  const bytes = words.flatMap((word) => [...Buffer.from(word, 'hex').toReversed()]);
   if (bytes.length === 4) return bytes.join('.');
   if (bytes.every((byte) => byte === 0)) return '::';
   const groups = Array.from({ length: 8 }, (_, at) =>
