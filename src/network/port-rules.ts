@@ -1,5 +1,6 @@
 import { printable } from '#base/guest-text.ts';
 import { run } from '#host/run.ts';
+import { defaultNetworkName } from './default-network.ts';
 import type { HostPort } from './network.ts';
 import { isAnyAddress } from './port-address.ts';
 
@@ -67,5 +68,10 @@ export function clashingRule(
   return undefined;
 }
 
-export const ruleText = ({ network, containerId }: PortRule): string =>
-  `a rule of iptables leads it to ${printable(containerId, 80)} on CNI network ${printable(network, 80)}`;
+/** Who has the port by it. A rule stays, and its machine, when the podvm that made it was killed. */
+export function ruleText({ network, containerId }: PortRule): string {
+  const whose = `${printable(containerId, 80)} on CNI network ${printable(network, 80)}`;
+  const hint =
+    network === defaultNetworkName ? '; should its podvm have been killed, `podvm stop --orphaned` ends it' : '';
+  return `a rule of iptables leads it to ${whose}${hint}`;
+}
