@@ -16,7 +16,13 @@ after(async () => await rm(directory, { recursive: true }));
 const terminalOf = (input: Iterable<Buffer>): Terminal => {
   // SAFE: only the stream's chunks are read
   const stdin = Readable.from(input) as unknown as NodeJS.ReadStream;
-  return { stdin, stdout: process.stdout, stderr: process.stderr, hasColour: false };
+  return {
+    stdin,
+    stdout: process.stdout,
+    stderr: process.stderr,
+    hasColour: false,
+    outputGone: new AbortController().signal,
+  };
 };
 const read = async (bytes: Buffer) => {
   const path = join(directory, 'f.yaml');
