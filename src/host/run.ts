@@ -1,4 +1,5 @@
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
+import { constants } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 
@@ -13,11 +14,12 @@ export interface RunOptions {
   readonly timeoutMs?: number;
   /** More output on either stream ends the child with an error; default 16 MiB. */
   readonly maxOutputBytes?: number;
-  /** Exit codes that are no error; default [0]. */
-  readonly okCodes?: readonly number[];
+  /** Exit codes that are no error; default [0]. `any`: the caller judges them, and deaths by a signal too. */
+  readonly okCodes?: readonly number[] | 'any';
 }
 
 export interface RunResult {
+  /** Of a program that a signal ended: 128 and the signal's number, as shells and bwrap have it. */
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
@@ -28,7 +30,7 @@ const tailLines = 8;
 /**
  * Runs a program to its end and returns what it printed.
  * Errors: `failedPrecondition` if the program is missing, `timeout`, `cancelled`, `exhausted` (too much output), and
- * `internal` for an exit code outside `okCodes`, with the last lines of its standard error as `tail`.
+ * `internal` for a signal or an exit code outside `okCodes`, with the last lines of its standard error as `tail`.
  */
 export async function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   const failure = new PodvmError('internal', `Cannot run ${program}`); // made here so that its stack shows the caller
@@ -66,7 +68,7 @@ export async function run(program: string, args: readonly string[], options: Run
     killWithChildren(child);
   };
   signal.addEventListener('abort', kill, { once: true });
-  const code = await new Promise<number | NodeJS.Signals>((resolve, reject) => {
+  const code = await new Promise<number>((resolve, reject) => {
     child.once('error', (cause: NodeJS.ErrnoException) => {
       reject(
         cause.code === 'ENOENT'
@@ -77,25 +79,46 @@ export async function run(program: string, args: readonly string[], options: Run
           : new PodvmError('internal', `Cannot run ${program}: ${cause.message}`, { cause }),
       );
     });
-    child.once('close', (exit, killedBy) => resolve(exit ?? killedBy ?? -1));
+    child.once('close', (exit, killedBy) => resolve(exitCodeOf(exit, killedBy)));
   }).finally(() => signal.removeEventListener('abort', kill));
 
   if (overflow) throw new PodvmError('exhausted', `Cannot run ${program}: more than ${maxOutputBytes} bytes of output`);
   if (wasKilled) throw stopped(program, options.signal, timeoutMs);
   const errorText = Buffer.concat(stderr).toString('utf8');
-  if (typeof code === 'number' && okCodes.includes(code)) {
+  if (okCodes === 'any' || okCodes.includes(code)) {
     return { code, stdout: Buffer.concat(stdout).toString('utf8'), stderr: errorText };
   }
-  const tail = errorText
-    .trimEnd()
-    .split('\n')
-    .slice(-tailLines)
-    .map((line) => printable(line));
+  const tail = tailOf(errorText);
   const verb = args[0] !== undefined && !args[0].startsWith('-') ? ` ${args[0]}` : '';
-  throw new PodvmError('internal', `Cannot run ${program}${verb}: it ended with ${code}: ${tail.at(-1) ?? ''}`, {
+  const ending = signalOf(code) ?? `it ended with ${code}`;
+  const words = tail.at(-1) ?? '';
+  throw new PodvmError('internal', `Cannot run ${program}${verb}: ${ending}${words === '' ? '' : `: ${words}`}`, {
     cause: failure,
     tail,
   });
+}
+
+/** The last lines that a program wrote to standard error, escaped. */
+export function tailOf(stderr: string): string[] {
+  const text = stderr.trimEnd();
+  if (text === '') return [];
+  return text
+    .split('\n')
+    .slice(-tailLines)
+    .map((line) => printable(line));
+}
+
+const signalBase = 128;
+
+/** One number for both ways to end. */
+export function exitCodeOf(exit: number | null, killedBy: NodeJS.Signals | null): number {
+  return exit ?? (killedBy === null ? -1 : signalBase + constants.signals[killedBy]);
+}
+
+/** `it was killed by SIGKILL` for the exit code of a program, or of its jail, that a signal ended; else undefined. */
+export function signalOf(code: number): string | undefined {
+  const name = Object.entries(constants.signals).find(([, number]) => signalBase + number === code)?.[0];
+  return name === undefined ? undefined : `it was killed by ${name}`;
 }
 
 /** Whoever still holds its output, in a session of its own perhaps, is not waited for. */

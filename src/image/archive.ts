@@ -1,5 +1,5 @@
-import { constants, createReadStream, createWriteStream } from 'node:fs';
-import { access, open, stat } from 'node:fs/promises';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { access, stat } from 'node:fs/promises';
 import { join, posix } from 'node:path';
 import { addAbortSignal } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -10,7 +10,6 @@ import { type ArchivedImage, groupByName, mergeImages, type NamedSource } from '
 import { type FindFile, imageSource, type ImageSource, readDocument, type Reader, readLayoutImage } from './layout.ts';
 import {
   brokenImageFix,
-  type Compression,
   configSchema,
   digestOf,
   indexSchema,
@@ -116,10 +115,8 @@ async function dockerImages(
     const config = parseOci(path, text, configSchema);
     entries.push({ names: RepoTags ?? [], platform: config, id: digestOf(text), config, files: Layers });
   }
-  const sourceOf = async ({ id, config, files }: DockerEntry) => {
-    const layers = await Promise.all(
-      files.map(async (file) => ({ path: there(file), compression: await compressionOfFile(there(file)) })),
-    );
+  const sourceOf = ({ id, config, files }: DockerEntry) => {
+    const layers = files.map((file) => ({ path: there(file) }));
     return imageSource(path, { id, config, layers, level: 1 }, processor);
   };
   const images: NamedSource[] = [];
@@ -128,23 +125,11 @@ async function dockerImages(
     // Where none fits, the first says for which machine it is.
     const chosen = bestFirst(members, ({ platform }) => platform, processor)[0]?.one ?? members[0];
     if (chosen === undefined) continue;
-    const source = sources.get(chosen) ?? (await sourceOf(chosen));
+    const source = sources.get(chosen) ?? sourceOf(chosen);
     sources.set(chosen, source);
     images.push({ name, source });
   }
   return mergeImages(images);
-}
-
-/** A docker-archive does not say how its layers are compressed; most are not. */
-async function compressionOfFile(path: string): Promise<Compression> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
-  try {
-    const { buffer } = await file.read(Buffer.alloc(4), 0, 4, 0);
-    if (buffer.readUInt16BE(0) === 0x1f8b) return 'gzip';
-    return buffer.readUInt32BE(0) === 0x28b52ffd ? 'zstd' : 'none';
-  } finally {
-    await file.close();
-  }
 }
 
 async function filesOfDirectory(path: string): Promise<FindFile> {

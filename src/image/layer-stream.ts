@@ -1,17 +1,15 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { addAbortSignal, pipeline } from 'node:stream';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+import { addAbortSignal } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import type { ImageLimits } from './limits.ts';
-import type { Compression } from './oci.ts';
 import type { Fault } from './tar-bytes.ts';
+import { uncompressed } from './uncompressed.ts';
 
 export interface Layer {
   /** Absolute path of the blob. */
   readonly path: string;
-  readonly compression: Compression;
   /** Digest of the uncompressed tar, from the image's config. */
   readonly diffId: string;
 }
@@ -41,11 +39,14 @@ export async function* layerBytes(
   if (!stats.isFile()) throw fault('it is no file'); // a pipe in somebody's layout would never end
   const most = Math.max(limits.freeBytes, stats.size * limits.maxRatio);
   let bytes = 0;
+  const count = (more: number) => {
+    bytes += more;
+    if (bytes > most) throw bomb(limits);
+  };
+  const source = addAbortSignal(signal, createReadStream(layer.path, { highWaterMark: chunkBytes }));
   try {
-    for await (const chunk of uncompressed(layer, signal)) {
-      bytes += chunk.length;
+    for await (const chunk of uncompressed(source, count)) {
       spend(budget, chunk.length, limits);
-      if (bytes > most) throw bomb(limits);
       hash.update(chunk);
       yield chunk;
     }
@@ -75,12 +76,4 @@ function bomb(limits: ImageLimits): PodvmError {
     `Cannot flatten the image: a layer is more than ${limits.maxRatio} times as large as what was sent of it`,
     { fix: 'Build the image without such a layer: it looks made to fill disks.' },
   );
-}
-
-function uncompressed(layer: Layer, signal: AbortSignal): AsyncIterable<Buffer> {
-  const source = addAbortSignal(signal, createReadStream(layer.path, { highWaterMark: chunkBytes }));
-  if (layer.compression === 'none') return source;
-  const options = { chunkSize: chunkBytes };
-  const decoder = layer.compression === 'gzip' ? createGunzip(options) : createZstdDecompress(options);
-  return pipeline(source, decoder, () => undefined); // an error reaches whoever reads the decoder
 }

@@ -8,7 +8,7 @@ import type { ImageLimits } from './limits.ts';
 import {
   brokenImageFix,
   checkDigest,
-  compressionOf,
+  checkLayerType,
   configSchema,
   type Descriptor,
   indexSchema,
@@ -58,10 +58,10 @@ export async function readLayoutImage(
     : await chooseAmong(descriptors, request);
   const { digest } = manifest.config;
   const config = parseOci(what, checkDigest(what, await read(digest), digest), configSchema);
-  const layers = manifest.layers.map((layer) => ({
-    path: blobPath(what, find, layer.digest),
-    compression: compressionOf(layer),
-  }));
+  const layers = manifest.layers.map((layer) => {
+    checkLayerType(layer);
+    return { path: blobPath(what, find, layer.digest) };
+  });
   return imageSource(what, { id: digest, config, layers, level }, reader.processor);
 }
 

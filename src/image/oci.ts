@@ -145,11 +145,8 @@ export function checkDigest(what: string, text: string, digest: string): string 
   });
 }
 
-export type Compression = 'none' | 'gzip' | 'zstd';
-
-/** Errors: `unsupported`. */
-export function compressionOf(layer: Descriptor): Compression {
-  const type = layer.mediaType;
+/** How a layer is compressed shows in its bytes; that it is one, in its type. Errors: `unsupported`. */
+export function checkLayerType({ mediaType: type }: Descriptor): void {
   if (!/^application\/vnd\.(?:oci|docker)\.image\.(?:layer|rootfs)\./.test(type) || type.includes('encrypted')) {
     throw new PodvmError(
       'unsupported',
@@ -157,6 +154,4 @@ export function compressionOf(layer: Descriptor): Compression {
       { fix: 'Build the image with such layers.' },
     );
   }
-  if (/[.+]gzip$/.test(type)) return 'gzip';
-  return /[.+]zstd$/.test(type) ? 'zstd' : 'none';
 }

@@ -70,7 +70,25 @@ const meanings: readonly Meaning[] = [
     fix: 'See /etc/containers/policy.json.',
   },
   {
-    words: /digest|unexpected EOF|did not match|checksum|short read|corrupt/i,
+    words: /unexpected EOF|: EOF$|connection reset by peer|broken pipe|http2: |stream error/,
+    kind: 'unavailable',
+    reason: 'the registry ended the connection in the middle of an answer',
+    fix: 'Try again; if it happens again, check the registry and what is between.',
+  },
+  {
+    words: /invalid status code from registry 5\d\d|received unexpected HTTP status: 5\d\d/,
+    kind: 'unavailable',
+    reason: 'the registry fails',
+    fix: "Try again later; the registry's log says why.",
+  },
+  {
+    words: /too many requests|toomanyrequests/i,
+    kind: 'unavailable',
+    reason: 'the registry takes no more requests for now',
+    fix: 'Try again later, or give credentials: many registries allow more then.',
+  },
+  {
+    words: /digest|did not match|checksum|short read|corrupt/i,
     kind: 'corrupt',
     reason: 'what arrived does not match its digest',
     fix: 'Try again; if that does not help, the registry has a damaged image, which has to be pushed anew.',

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { defaultEnv, run, type RunResult } from '#host/run.ts';
 import { Growth } from './growth.ts';
+import { killedHelper } from './killed-helper.ts';
 import { dropToNobody, nobody } from './nobody.ts';
 import { maxDocumentBytes, ociArchitecture } from './oci.ts';
 import { explainSkopeo } from './skopeo-words.ts';
@@ -29,8 +30,6 @@ const usualAuthFiles = [
 ];
 
 const copyTimeoutMs = 60 * 60 * 1000;
-/** With which skopeo, or what makes its jail, says that it failed; its words tell more than an error of `run`. */
-const failureCodes = [0, 1, 2, 125, 126, 127];
 const processorSeconds = 1800;
 
 /** All of this machine that skopeo sees besides its own directory; what is not there is left out. */
@@ -87,7 +86,9 @@ export class Skopeo {
    * is told how much is there.
    */
   async copyToLayout(name: string, onBytes: (bytes: number) => void, signal: AbortSignal): Promise<string> {
-    const args = ['--quiet', ...this.#flags('src-'), `docker://${name}`, 'oci:/work/layout:image'];
+    // What the registry has not compressed stays as it is: whatever skopeo does not know it would take for such.
+    const asTheyAre = '--dest-oci-accept-uncompressed-layers';
+    const args = ['--quiet', asTheyAre, ...this.#flags('src-'), `docker://${name}`, 'oci:/work/layout:image'];
     const layout = join(this.#directory, 'layout');
     using growth = new Growth(layout, { onBytes, stallMs: this.#access.answerTimeoutMs });
     try {
@@ -111,10 +112,11 @@ export class Skopeo {
     const jailed = [...dropToNobody, ...this.#jail(), 'skopeo', ...platform, ...args];
     const env = { ...defaultEnv(), HOME: '/work', TMPDIR: '/work' };
     try {
-      const options = { signal, env, timeoutMs, maxOutputBytes: maxDocumentBytes, okCodes: failureCodes };
+      const options = { signal, env, timeoutMs, maxOutputBytes: maxDocumentBytes, okCodes: 'any' } as const;
       const result = await run('setpriv', jailed, options);
       if (result.code === 0) return result;
-      throw explainSkopeo(this.#what, result.stderr);
+      const killed = killedHelper(`pull ${this.#what}`, 'skopeo', result.code, result.stderr);
+      throw killed ?? explainSkopeo(this.#what, result.stderr);
     } catch (error) {
       throw kindOf(error) === 'timeout' ? this.#silence(error) : error;
     }

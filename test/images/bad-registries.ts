@@ -24,8 +24,8 @@ export async function startSilentServer(): Promise<{ readonly name: string } & A
   };
 }
 
-/** A registry that has one image, of whose layers it sends the first bytes and no more. */
-export async function startTornRegistry(image: WrittenImage) {
+/** A registry that has one image, of whose layers it sends the first bytes, and then says no more or hangs up. */
+export async function startTornRegistry(image: WrittenImage, then: 'stalls' | 'closes' | 'resets' = 'stalls') {
   let sentBytes = 0;
   const server = createHttpServer((request, response) => {
     const isManifest = request.url?.includes('/manifests/') === true;
@@ -39,8 +39,11 @@ export async function startTornRegistry(image: WrittenImage) {
     response.writeHead(200, { 'content-type': type, 'content-length': body.length, 'docker-content-digest': digest });
     if (request.method === 'HEAD') response.end();
     else if (image.layerDigests.includes(digest)) {
-      response.write(body.subarray(0, 10));
       sentBytes += 10;
+      response.write(body.subarray(0, 10), () => {
+        if (then === 'closes') request.socket.end();
+        if (then === 'resets') request.socket.resetAndDestroy();
+      });
     } else response.end(body);
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');

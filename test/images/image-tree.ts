@@ -9,7 +9,6 @@ import { run } from '#host/run.ts';
 import { flatten } from '#image/flatten.ts';
 import type { Layer } from '#image/layer-stream.ts';
 import { type ImageLimits, imageLimits } from '#image/limits.ts';
-import type { Compression } from '#image/oci.ts';
 
 /** A file tree as text, one line a file: what tests compare. */
 export type Tree = Readonly<Record<string, string>>;
@@ -20,6 +19,8 @@ const assetsRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
 export async function sysroot(): Promise<string> {
   return v.parse(assetsSchema, JSON.parse(await readFile(join(assetsRoot, 'assets/current.json'), 'utf8'))).sysroot;
 }
+
+export type Compression = 'none' | 'gzip' | 'zstd';
 
 /** A layer as given to a test: the bytes of a tar, and what is done to them. */
 export interface LayerBytes {
@@ -66,7 +67,7 @@ async function writeLayer(directory: string, layer: LayerBytes, index: number): 
   const path = join(directory, `layer-${index}`);
   const compression = layer.compression ?? 'none';
   await writeFile(path, layer.blob ?? compress(layer.tar, compression));
-  return { path, compression, diffId: layer.diffId ?? sha256(layer.tar) };
+  return { path, diffId: layer.diffId ?? sha256(layer.tar) };
 }
 
 export function compress(bytes: Buffer, compression: Compression): Buffer {

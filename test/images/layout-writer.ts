@@ -1,8 +1,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Compression } from '#image/oci.ts';
 import { tarOf, type TarSpec } from '#image/tar-builder.ts';
-import { compress, sha256 } from './image-tree.ts';
+import { compress, type Compression, sha256 } from './image-tree.ts';
 
 export interface ImageSpec {
   readonly layers: readonly (readonly TarSpec[])[];

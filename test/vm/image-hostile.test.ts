@@ -52,7 +52,8 @@ await suite('flatten() of damaged, hostile and unusual layers', { skip: await wh
     const garbage = Buffer.from(Array.from({ length: 4096 }, (_, at) => (at * 7919) & 0xff));
     await assert.rejects(flattenedTree([{ tar: garbage }]), fails('corrupt', /layer 1/));
     for (const compression of ['gzip', 'zstd'] as const) {
-      const layer = { tar: hello, blob: garbage, compression };
+      const blob = Buffer.concat([compress(hello, compression).subarray(0, 10), garbage]);
+      const layer = { tar: hello, blob, compression };
       await assert.rejects(flattenedTree([layer]), fails('corrupt', /damaged or cut short/));
     }
     const damaged = Buffer.from(hello);
@@ -132,6 +133,18 @@ await suite('flatten() of damaged, hostile and unusual layers', { skip: await wh
       await flattenedTree([{ tar: hello, blob: gzipSync(hello, { level: 0 }), compression: 'gzip' }]),
       helloTree,
     );
+  });
+
+  test('knows a compression by how the bytes begin, whatever a copying tool put around them', async () => {
+    const skippable = Buffer.from('502a4d180500000068656c6c6f', 'hex'); // pzstd begins with one
+    const zstd = Buffer.concat([skippable, compress(hello, 'zstd'), skippable]);
+    const blobs = [zstd, compress(zstd, 'gzip'), compress(compress(hello, 'gzip'), 'zstd')];
+    for (const blob of blobs) assert.deepEqual(await flattenedTree([{ tar: hello, blob }]), helloTree);
+    const likeZstd = tarOf([{ name: 'P*M\u0018hello', content: 'hello' }]);
+    assert.deepEqual(await flattenedTree([{ tar: likeZstd }]), { ...root, 'P*M\u0018hello': 'file 0644 "hello"' });
+    const bomb = compress(compress(Buffer.alloc(4 * MiB), 'zstd'), 'gzip');
+    const layer = { tar: Buffer.alloc(4 * MiB), blob: bomb };
+    await assert.rejects(flattenedTree([layer], { freeBytes: MiB }), fails('exhausted', /times as large/));
   });
 
   for (const format of ['gnu', 'posix']) {

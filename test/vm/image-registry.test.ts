@@ -8,6 +8,8 @@ import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import { openImageStore } from '#image/image-store.ts';
 import type { ImageStore, PullOptions } from '#image/images.ts';
+import { makeErofs } from '#image/make-erofs.ts';
+import { tarOf } from '#image/tar-builder.ts';
 import { pidsThatMount, readErofs, sysroot, traces } from '../images/image-tree.ts';
 import { startSilentServer, startTornRegistry } from '../images/bad-registries.ts';
 import { makeIndex, type WrittenImage, writeLayout } from '../images/layout-writer.ts';
@@ -438,6 +440,54 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.ok(torn.sentBytes() > 0, 'it did not come to the layer');
   });
 
+  test('says that a registry died in the middle of a layer, which another try may mend', async () => {
+    for (const then of ['closes', 'resets'] as const) {
+      await using torn = await startTornRegistry(image, then);
+      await using house = await openStore();
+      const message = /the registry ended the connection in the middle of an answer/;
+      await assertRefused(house, `${torn.name}/a:1`, 'unavailable', message);
+      assert.ok(torn.sentBytes() > 0, 'it did not come to the layer');
+    }
+  });
+
+  test('says that skopeo was killed, itself or with its jail', async () => {
+    await using silent = await startSilentServer();
+    for (const victim of ['skopeo', 'bwrap'] as const) {
+      await using house = await openStore();
+      const pull = assertRefused(house, `${silent.name}/a:1`, 'unavailable', /skopeo .* killed by SIGKILL/);
+      process.kill(Number(await jailedProcess(house.directory, victim)), 'SIGKILL');
+      await pull;
+    }
+  });
+
+  test('says that mkfs.erofs was killed, or that it found no room, which it takes for a damaged tar', async () => {
+    await using house = await openStore({ tmpfsBytes: 2 * 1024 * 1024 });
+    const content = Buffer.alloc(3 * 1024 * 1024, 'abc');
+    const [large] = await writeLayout(join(work, 'large'), [{ layers: [[{ name: 'large', content }]], name: 'l:1' }]);
+    await assert.rejects(house.store.load(large?.layout ?? '', undefined, {}, minute()), (error) => {
+      assert.ok(error instanceof PodvmError && error.kind === 'exhausted', String(error));
+      assert.match(error.message, /the disk is full/);
+      return true;
+    });
+    await house.assertEmpty();
+    const died = Promise.withResolvers<void>();
+    const slow = async function* () {
+      const tar = tarOf([{ name: 'x', content: 'x' }]);
+      yield tar.subarray(0, 1024);
+      await died.promise;
+      yield tar.subarray(1024);
+    };
+    const directory = join(house.directory, 'mkfs');
+    await mkdir(directory);
+    const making = makeErofs(slow(), { sysroot: await sysroot(), directory, signal: minute() });
+    const killed = assert.rejects(making, { kind: 'unavailable', message: /mkfs\.erofs .* killed by SIGKILL/ });
+    const pid = await jailedProcess(directory, 'mkfs.erofs');
+    process.kill(Number(pid), 'SIGKILL');
+    await untilGone(pid);
+    died.resolve();
+    await killed;
+  });
+
   test('lets skopeo be nobody, without any capability, and see nothing of this machine', async () => {
     await using silent = await startSilentServer();
     await using house = await openStore();
@@ -470,14 +520,14 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
   });
 });
 
-/** The skopeo whose jail has something of this directory mounted. */
-async function jailedProcess(directory: string): Promise<string> {
+/** The process of this name whose jail has something of this directory mounted. */
+async function jailedProcess(directory: string, name = 'skopeo'): Promise<string> {
   const deadlineMs = Date.now() + 20_000;
   for (;;) {
     for (const pid of await pidsThatMount(directory)) {
-      if ((await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')) === 'skopeo\n') return pid;
+      if ((await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')) === `${name}\n`) return pid;
     }
-    assert.ok(Date.now() < deadlineMs, 'no skopeo was started');
+    assert.ok(Date.now() < deadlineMs, `no ${name} was started`);
     await delay(20);
   }
 }
