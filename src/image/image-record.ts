@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
+import { volumePaths } from './image-volumes.ts';
 import type { Image } from './images.ts';
 import type { OciConfig } from './oci.ts';
 
@@ -21,6 +22,7 @@ const imageSchema = v.object({
     workingDir: v.exactOptional(v.string()),
     user: v.exactOptional(v.string()),
     stopSignal: v.exactOptional(v.string()),
+    volumes: v.exactOptional(v.array(v.string())),
   }),
 });
 const indexSchema = v.object({ version: v.literal(1), images: v.array(imageSchema) });
@@ -73,6 +75,7 @@ export async function writeRecords(directory: string, images: Iterable<Image>): 
 /** Empty and absent mean the same in OCI's config; here only absent is left. */
 export function imageConfigOf(config: OciConfig): Image['config'] {
   const from = config.config ?? {};
+  const volumes = volumePaths(from.Volumes ?? []);
   return {
     ...(from.Entrypoint?.length ? { entrypoint: from.Entrypoint } : {}),
     ...(from.Cmd?.length ? { cmd: from.Cmd } : {}),
@@ -80,5 +83,6 @@ export function imageConfigOf(config: OciConfig): Image['config'] {
     ...(from.WorkingDir ? { workingDir: from.WorkingDir } : {}),
     ...(from.User ? { user: from.User } : {}),
     ...(from.StopSignal ? { stopSignal: from.StopSignal } : {}),
+    ...(volumes.length > 0 ? { volumes } : {}),
   };
 }

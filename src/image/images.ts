@@ -13,6 +13,8 @@ export interface ImageConfig {
   /** `uid`, `uid:gid`, `name` or `name:group`. */
   readonly user?: string;
   readonly stopSignal?: string;
+  /** Absolute paths at which each container has a directory of its own to write to, with the image's content. */
+  readonly volumes?: readonly string[];
 }
 
 export interface Image {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
+import { volumesSchema } from './image-volumes.ts';
 
 /** Shapes of the OCI image specification and of Docker's schema 2, as far as they are used; all from outside. */
 const digest = v.pipe(v.string(), v.regex(/^sha256:[0-9a-f]{64}$/, 'no sha256 digest'));
@@ -55,6 +56,7 @@ export const configSchema = v.object({
         WorkingDir: word,
         User: word,
         StopSignal: word,
+        Volumes: v.optional(v.nullable(volumesSchema)),
       }),
     ),
   ),

@@ -171,6 +171,7 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
     stdio: prepared.stdio,
     process: processOf(spec, prepared.config, prepared.capabilities, site.spec.fsGroup),
     mounts: [...prepared.mounts.guest],
+    ...(prepared.config.volumes === undefined ? {} : { imageVolumes: [...prepared.config.volumes] }),
     devices: [...prepared.mounts.devices],
     privileged: security.privileged,
     seccomp: prepared.seccomp,

@@ -201,6 +201,8 @@ const createContainer = v.object({
   stdio,
   process: containerProcess,
   mounts: list(mount),
+  /** Directories that the image wants to write to; those that `mounts` do not cover are made, and writable. */
+  imageVolumes: v.optional(list(absolutePath)),
   /** Nodes that the container gets besides the usual ones: each with a rule for it alone, and owned by its user. */
   devices: v.optional(list(device)),
   /** All devices and capabilities of the guest, writable /sys; `capabilities` must be given too. */

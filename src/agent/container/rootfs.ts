@@ -14,6 +14,7 @@ import {
 import type { Disks } from '../volume/disks.ts';
 import type { Project, Projects, Space } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
+import { makeImageVolumes } from './image-volumes.ts';
 import type { OciMount } from './oci-config.ts';
 import type { PodUsers } from './pod-users.ts';
 
@@ -29,6 +30,7 @@ export class Rootfs {
   readonly rootFd: number;
   readonly #parts: Parts;
   readonly #projects: Projects;
+  readonly #users: PodUsers | undefined;
   readonly #layer: string;
   /** Of the layer, if it is on a disk. */
   readonly #project: Project | undefined;
@@ -39,6 +41,7 @@ export class Rootfs {
   constructor(parts: Parts, disks: Disks, projects: Projects, params: ContainerParams, users: PodUsers | undefined) {
     this.#parts = parts;
     this.#projects = projects;
+    this.#users = users;
     this.bundle = `${containersRoot}/${params.id}`;
     // An overlay maps no users itself, but goes by the owners that its layers show (overlayfs, "Permission model").
     const lower = disks.mapped(params.imageDisk);
@@ -97,6 +100,7 @@ export class Rootfs {
     const wanted = new Set(params.mounts.map(({ destination }) => destination));
     const files = ['hosts', 'hostname', 'resolv.conf'].filter((name) => !wanted.has(`/etc/${name}`));
     return [
+      ...this.#imageVolumes(params).map((path) => bind(`${this.bundle}/rootfs${path}`, path, false)),
       ...files.map((name) => bind(`${etcRoot}/${name}`, `/etc/${name}`, params.readOnlyRootfs)),
       ...params.mounts.map(({ volume, subPath, destination, readOnly }) =>
         bind(
@@ -108,6 +112,17 @@ export class Rootfs {
       ),
       ...(params.terminationLogPath === undefined ? [] : [bind(this.terminationLog, params.terminationLogPath, false)]),
     ];
+  }
+
+  /**
+   * Directories of the image that stay writable in a read-only root: mounts of the same overlay onto itself, so that a
+   * container writes to its layer, over the image's content, and nothing is copied. In a writable root they are so anyway.
+   */
+  #imageVolumes({ imageVolumes = [], mounts, readOnlyRootfs }: ContainerParams): string[] {
+    const root = { fd: this.rootFd, path: `${this.bundle}/rootfs`, own: (path: string) => this.#users?.own(path) };
+    const destinations = mounts.map(({ destination }) => destination);
+    const made = imageVolumes.length === 0 ? [] : makeImageVolumes(this.#parts, root, imageVolumes, destinations);
+    return readOnlyRootfs ? made : [];
   }
 
   /** crun has made its mounts. */
