@@ -37,6 +37,7 @@ const noImages: ImageStore = {
   hold: noImage,
   tag: noImage,
   untag: noImage,
+  check: noImage,
   remove: noImage,
   list: () => [],
   get: () => undefined,

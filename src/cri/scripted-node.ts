@@ -106,6 +106,7 @@ export interface ScriptedImages extends ImageStore {
   readonly pulls: { readonly reference: string; readonly authFile: string | undefined }[];
   /** Runs in each pull. */
   onPull: (signal: AbortSignal, authFile: string | undefined) => Promise<void>;
+  damage(reference: string, more?: Partial<Image>): void;
 }
 
 /** Images that appear when they are pulled. */
@@ -142,6 +143,11 @@ export function createScriptedImages(): ScriptedImages {
     load: refuse,
     buildBase: refuse,
     hold: refuse,
+    check: refuse,
+    damage(reference, more = {}) {
+      const image = images.get(reference) ?? assert.fail(`no image ${reference}`);
+      all.set(reference, { ...image, damaged: 'its file is gone', ...more });
+    },
   };
   return images;
 }

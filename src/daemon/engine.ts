@@ -7,6 +7,7 @@ import type { Log } from '#host/log.ts';
 import { openImageStore } from '#image/image-store.ts';
 import type { ImageStore } from '#image/images.ts';
 import { ociArchitecture } from '#image/oci.ts';
+import { startScrub } from '#image/scrub.ts';
 import { connectLink } from '#link/connect-link.ts';
 import type { NetworkReadiness } from '#network/network.ts';
 import { createPodTable } from '#pod/pod-table.ts';
@@ -104,6 +105,7 @@ export async function openEngine(
     log,
   });
   opening.resolve(images);
+  undo.use(startScrub(images, { clock: systemClock, log }));
   const admin: AdminServer = undo.use(
     await serveAdmin(config.socketPath, {
       sandboxes,

@@ -6,7 +6,9 @@ import { readArchive } from './archive.ts';
 import { baseReference, makeBaseLayout } from './base-image.ts';
 import { flatten } from './flatten.ts';
 import type { HeldImage, Image, ImageStore, LoadedImage, PullOptions, PullPolicy, Untagged } from './images.ts';
+import { ImageHealth } from './image-health.ts';
 import { imageConfigOf, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
+import { mendImage } from './mend-image.ts';
 import { type ImageSource, type Reader, readOwnLayout } from './layout.ts';
 import { authEntry, loginsFor, type RegistryLogin } from './logins.ts';
 import { type ImageLimits, imageLimits } from './limits.ts';
@@ -16,6 +18,7 @@ import { ociArchitecture } from './oci.ts';
 import { describeProcessor, type Processor } from './platform.ts';
 import { formatReference, isImageId, isLoopback, parseReference, type Reference } from './reference.ts';
 import { copyImage, resolveImage } from './resolve-image.ts';
+import { factsOf } from './rootfs-file.ts';
 import { type Access, Skopeo } from './skopeo.ts';
 
 export interface ImageStoreOptions {
@@ -39,7 +42,7 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
   await mkdir(rootfsDirectory(options.directory), { recursive: true, mode: 0o755 });
   await mkdir(work, { recursive: true, mode: 0o711 });
   for (const left of await readdir(work)) await rm(join(work, left), { recursive: true, force: true });
-  return new DiskImageStore(options, work, await readRecords(options.directory));
+  return new DiskImageStore(options, work, await readRecords(options.directory, options.log));
 }
 
 class DiskImageStore implements ImageStore {
@@ -47,6 +50,7 @@ class DiskImageStore implements ImageStore {
   readonly #work: string;
   readonly #reader: Reader;
   readonly #images: Map<string, Image>;
+  readonly #health: ImageHealth;
   readonly #holds = new Map<string, number>();
   readonly #pulls = new Map<
     string,
@@ -60,6 +64,8 @@ class DiskImageStore implements ImageStore {
     const { processor = { architecture: ociArchitecture(), level: 1 }, limits = imageLimits } = options;
     this.#reader = { processor, limits };
     this.#images = images;
+    const { directory, log } = options;
+    this.#health = new ImageHealth({ directory, images, log, write: () => this.#write() });
   }
 
   async pull(reference: string, options: PullOptions, signal: AbortSignal): Promise<Image> {
@@ -110,7 +116,7 @@ class DiskImageStore implements ImageStore {
       const skopeo = await Skopeo.open(full, directory, access);
       const resolved = await resolveImage(reference, skopeo, this.#reader, signal);
       const { manifest, names } = resolved;
-      const known = this.#images.get(manifest.config.digest);
+      const known = await this.#sound(manifest.config.digest, signal);
       if (known !== undefined && this.#fits(known)) return await this.#name(known, names);
 
       const sum = megabytes(manifest.layers.reduce((bytes, layer) => bytes + layer.size, 0));
@@ -160,29 +166,38 @@ class DiskImageStore implements ImageStore {
     options: PullOptions,
     signal: AbortSignal,
   ): Promise<Image> {
-    const known = this.#images.get(source.id);
+    const known = await this.#sound(source.id, signal);
     if (known !== undefined) return await this.#name(known, names);
     options.onProgress?.(`flattening ${what}`);
     const { sysroot } = this.#options;
     const file = await flatten(source.layers, { sysroot, directory, signal, limits: this.#reader.limits });
     const path = rootfsPath(this.#options.directory, source.id);
+    const { size } = await stat(file);
+    const rootfs = await factsOf(file, Date.now(), signal);
     await rename(file, path);
-    const { size } = await stat(path);
+    const before = this.#images.get(source.id); // it was damaged: its names stay
     const image: Image = {
       id: source.id,
-      references: [],
-      digests: [],
+      references: before?.references ?? [],
+      digests: before?.digests ?? [],
       sizeBytes: size,
+      rootfs,
       createdAt: new Date().toISOString(),
       ...(source.level > 1 ? { processorLevel: source.level } : {}),
       config: imageConfigOf(source.config),
     };
     try {
+      this.#images.set(image.id, image);
       const named = await this.#name(image, names);
       this.#options.log.info('image added', { image: image.id, bytes: size });
       return named;
     } catch (error) {
-      await rm(path, { force: true });
+      // Its record could not be written: after a restart it would not be there either, or damaged as before.
+      if (before !== undefined) this.#images.set(before.id, before);
+      else {
+        this.#images.delete(image.id);
+        await rm(path, { force: true });
+      }
       throw error;
     }
   }
@@ -255,6 +270,8 @@ class DiskImageStore implements ImageStore {
         fix: `Bring it with \`podvm image pull\` or \`podvm image load\`.`,
       });
     }
+    if (image !== undefined && (await this.#sound(image.id, signal)) === undefined)
+      image = await this.#mend(reference, image.id, policy, options, signal);
     image ??= await this.pull(reference, options, signal);
     const { id, config } = image;
     this.#holds.set(id, (this.#holds.get(id) ?? 0) + 1);
@@ -263,6 +280,7 @@ class DiskImageStore implements ImageStore {
       id,
       config,
       rootfsPath: rootfsPath(this.#options.directory, id),
+      findDamage: async (checking) => (await this.#health.check(id, 'read', checking))?.damaged,
       [Symbol.asyncDispose]: () => {
         if (isHeld) this.#holds.set(id, (this.#holds.get(id) ?? 1) - 1);
         isHeld = false;
@@ -273,6 +291,32 @@ class DiskImageStore implements ImageStore {
 
   #fits({ processorLevel = 1 }: Image): boolean {
     return processorLevel <= this.#reader.processor.level;
+  }
+
+  /** The image, if it is here and its file is as it was written, as far as a look tells. */
+  async #sound(id: string, signal: AbortSignal): Promise<Image | undefined> {
+    const image = await this.#health.check(id, 'look', signal);
+    return image?.damaged === undefined ? image : undefined;
+  }
+
+  /** Makes the file of a damaged image once more, from where it came. Errors: `corrupt`, those of `pull`. */
+  async #mend(
+    reference: string,
+    id: string,
+    policy: PullPolicy,
+    options: PullOptions,
+    signal: AbortSignal,
+  ): Promise<Image> {
+    const image = this.#images.get(id);
+    if (image === undefined) return await this.pull(reference, options, signal); // it was removed meanwhile
+    if (image.references.includes(baseReference)) return await this.buildBase({}, signal);
+    return await mendImage(reference, image, policy, async (name) => await this.pull(name, options, signal));
+  }
+
+  async check(id: string, signal: AbortSignal): Promise<Image> {
+    const image = await this.#health.check(id, 'idle', signal);
+    if (image !== undefined) return image;
+    throw new PodvmError('notFound', `Cannot check image ${id}: it is not here`, { fix: 'See `podvm image ls`.' });
   }
 
   async remove(reference: string): Promise<Image> {

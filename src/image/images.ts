@@ -30,6 +30,22 @@ export interface Image {
   /** The n of x86-64-vN that it needs; absent: 1. */
   readonly processorLevel?: number;
   readonly config: ImageConfig;
+  /** Absent: a podvm that took none has made the file. */
+  readonly rootfs?: RootfsFacts;
+  /** Why its file cannot be used, as the end of a sentence; absent: it can, as far as is known. */
+  readonly damaged?: string;
+}
+
+/** By what a damaged EROFS file is noticed. */
+export interface RootfsFacts {
+  /** Of the whole file. */
+  readonly digest: string;
+  /** Of its first 4 KiB. */
+  readonly head: string;
+  readonly inode: string;
+  readonly mtimeNs: string;
+  /** When all of it was last read. */
+  readonly checkedAt: string;
 }
 
 export interface LoadedImage extends Image {
@@ -51,6 +67,11 @@ export interface HeldImage extends AsyncDisposable {
   readonly config: ImageConfig;
   /** Absolute path of the EROFS file, root's and read-only. */
   readonly rootfsPath: string;
+  /**
+   * Reads all of the file, for what cannot be mounted or read. Why it is damaged, as the end of a sentence: the next
+   * `hold` knows, too. Undefined: it is as it was written. Errors: `cancelled`.
+   */
+  findDamage(signal: AbortSignal): Promise<string | undefined>;
 }
 
 /** As Kubernetes' imagePullPolicy. */
@@ -91,7 +112,9 @@ export interface ImageStore {
   get(reference: string): Image | undefined;
   /**
    * The image, present after this, and held. One that needs more than the processor has, which another accelerator had
-   * when it came, is not here. Errors: those of `pull`; `notFound` when the policy is `Never`.
+   * when it came, is not here. One whose file is damaged is fetched again by its digest, where it came from a registry
+   * and the policy is not `Never`. Errors: those of `pull`; `notFound` when the policy is `Never`; `corrupt` for a
+   * damaged one.
    */
   hold(
     reference: string,
@@ -99,6 +122,8 @@ export interface ImageStore {
     signal: AbortSignal,
     options?: Pick<PullOptions, 'logins'>,
   ): Promise<HeldImage>;
+  /** Reads all of an image's file, behind everything else. Errors: `notFound`, `cancelled`. */
+  check(id: string, signal: AbortSignal): Promise<Image>;
   /** Gives an image that is here one more name, taking that from another. Errors: `notFound`, `invalid`. */
   tag(reference: string, name: string): Promise<Image>;
   /**

@@ -117,7 +117,14 @@ export function createFakeParts(directory: string): FakeParts {
         const rootfsPath = join(directory, 'images', 'rootfs.erofs');
         await mkdir(join(directory, 'images'), { recursive: true });
         await writeFile(rootfsPath, '');
-        const image: HeldImage = { id: 'sha256:1', config: parts.imageConfig, rootfsPath, ...owned('image') };
+        const findDamage = () => Promise.resolve(undefined);
+        const image: HeldImage = {
+          id: 'sha256:1',
+          config: parts.imageConfig,
+          rootfsPath,
+          findDamage,
+          ...owned('image'),
+        };
         return image;
       },
     },

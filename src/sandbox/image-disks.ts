@@ -1,6 +1,6 @@
 import { link } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PodvmError } from '#base/errors.ts';
+import { kindOf, PodvmError } from '#base/errors.ts';
 import type { HeldImage } from '#image/images.ts';
 import type { Link } from '#link/link.ts';
 import type { Machine } from '#vm/driver.ts';
@@ -38,7 +38,11 @@ export function createImageDisks(
     }
     await phases.time('image plugged', machine.attachDisk({ serial, file, readOnly: true }, signal));
     const mounting = guest.call('attachDisk', { serial, fileSystem: 'erofs', readOnly: true }, signal);
-    phases.add('image', (await phases.time('image mounted', mounting)).phases);
+    try {
+      phases.add('image', (await phases.time('image mounted', mounting)).phases);
+    } catch (error) {
+      throw await whyNotMounted(image, error, signal);
+    }
     return serial;
   };
   return {
@@ -58,4 +62,15 @@ export function createImageDisks(
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };
+}
+
+/** A guest refuses to mount a damaged file system; only the whole file tells whether it is one. */
+async function whyNotMounted(image: HeldImage, error: unknown, signal: AbortSignal): Promise<unknown> {
+  if (kindOf(error) !== 'failedPrecondition') return error;
+  const damage = await image.findDamage(signal);
+  if (damage === undefined) return error;
+  return new PodvmError('corrupt', `Cannot mount image ${image.id}: it is damaged: ${damage}`, {
+    cause: error,
+    fix: 'Start the container once more: the image is fetched again, or the message says what to do.',
+  });
 }

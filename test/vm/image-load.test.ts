@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { type ErrorKind, PodvmError } from '#base/errors.ts';
@@ -305,7 +305,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await assert.rejects(store.hold('localhost/podvm/other', 'Never', minute()), { kind: 'notFound' });
   });
 
-  test('opens again after a crash: removes work that was half done, forgets images whose file is gone', async () => {
+  test('opens again after a crash: removes work that was half done, and what no record names', async () => {
     await store.load(image.layout, undefined, {}, minute());
     const images = join(directory, 'images');
     await mkdir(join(images, 'work/image-left'), { recursive: true });
@@ -318,9 +318,57 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     );
     assert.deepEqual(await readdir(join(images, 'work')), []);
     assert.deepEqual(await readdir(join(images, 'rootfs')), [`${image.id.replace('sha256:', '')}.erofs`]);
-    await rm(join(images, 'rootfs'), { recursive: true });
-    assert.deepEqual((await openImageStore(options)).list(), []);
-    await writeFile(join(images, 'index.json'), '{"version":1,"images":[{"id":7}]}');
-    await assert.rejects(openImageStore(options), { kind: 'corrupt' });
+  });
+
+  test('says that a loaded image is damaged and has to be loaded once more, keeps its names, and takes it then', async () => {
+    const images = join(directory, 'images');
+    const large = [{ name: 'large', content: Buffer.alloc(50_000, 'x') }];
+    const [written] = await writeLayout(join(directory, 'large'), [{ layers: [large] }]);
+    assert.ok(written);
+    const [loaded] = await store.load(written.layout, 'kept:1', {}, minute());
+    const path = join(images, 'rootfs', `${written.id.replace('sha256:', '')}.erofs`);
+    const damages: readonly [string, () => Promise<void>, RegExp][] = [
+      ['gone', async () => await rm(path), /its file is gone/],
+      ['cut short', async () => await truncate(path, 100), /has 100 bytes instead of \d+/],
+      ['without superblock', async () => await overwrite(path, 1024, Buffer.alloc(128)), /does not begin as it was/],
+      ['one byte', async () => await overwrite(path, 9000, Buffer.from('y')), /has not the content/],
+    ];
+    for (const [what, damage, reason] of damages) {
+      await damage();
+      for (const policy of ['IfNotPresent', 'Never'] as const) {
+        await assert.rejects(store.hold('kept:1', policy, minute()), (error) => {
+          assert.ok(error instanceof PodvmError && error.kind === 'corrupt', `${what}: ${String(error)}`);
+          assert.match(error.message, /Cannot use image kept:1: it is damaged/);
+          assert.match(error.message, reason);
+          assert.match(error.fix ?? '', /podvm image load/);
+          return true;
+        });
+      }
+      await writeFile(join(images, 'index.json'), '{"version":');
+      const again = await openImageStore({ directory: images, sysroot: await sysroot(), log: silentLog });
+      assert.equal(again.get('kept:1')?.id, loaded?.id, `${what}: it is lost`);
+      const [mended] = await store.load(written.layout, 'other:1', {}, minute());
+      assert.deepEqual(mended?.references.toSorted(), ['docker.io/library/kept:1', 'docker.io/library/other:1']);
+      await using held = await store.hold('kept:1', 'Never', minute());
+      assert.match((await readErofs(held.rootfsPath))['large'] ?? '', /^file 0644 50000 bytes/);
+      await held[Symbol.asyncDispose]();
+    }
+    await store.remove(written.id);
+  });
+
+  test('makes the base image once more when its file is damaged, under every policy', async () => {
+    await using held = await store.hold('localhost/podvm/base', 'Never', minute());
+    await truncate(held.rootfsPath, 0);
+    await using again = await store.hold('localhost/podvm/base', 'Never', minute());
+    assert.equal((await readErofs(again.rootfsPath))['bin/sh'], '-> /bin/busybox');
+    assert.equal(await again.findDamage(minute()), undefined);
+    await truncate(again.rootfsPath, 0);
+    assert.match((await again.findDamage(minute())) ?? '', /has 0 bytes/);
   });
 });
+
+/** As a program that writes to the file would, in place. */
+async function overwrite(path: string, at: number, bytes: Buffer): Promise<void> {
+  await using file = await open(path, 'r+');
+  await file.write(bytes, 0, bytes.length, at);
+}

@@ -150,6 +150,40 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.deepEqual(await rootfsOf(house.store, digest), tree);
   });
 
+  test('fetches a damaged image once more, as it was, or says why it cannot', async () => {
+    await using registry = await startRegistry();
+    await using house = await openStore();
+    await registry.push(image.layout, 'team/hello:1');
+    const reference = `${registry.name}/team/hello:1`;
+    const tree = { '.': 'dir 0755', hello: 'file 0644 "hello"' };
+    await using running = await house.store.hold(reference, 'Always', minute());
+    const before = await readFile(running.rootfsPath);
+    const [other] = await writeLayout(join(work, 'newer'), [{ layers: [[{ name: 'newer' }]] }]);
+    await registry.push(other?.layout ?? '', 'team/hello:1'); // the tag has moved, which IfNotPresent does not follow
+    for (const at of [1024, before.length - 1]) {
+      await writeFile(running.rootfsPath, Buffer.from(before).fill(0xff, at, at + 1));
+      await assert.rejects(house.store.hold(reference, 'Never', minute()), {
+        kind: 'corrupt',
+        fix: /podvm image pull/,
+      });
+      await using mended = await house.store.hold(reference, 'IfNotPresent', minute());
+      assert.equal(mended.id, image.id);
+      assert.deepEqual(await readErofs(mended.rootfsPath), tree);
+      assert.equal(house.store.get(reference)?.damaged, undefined);
+    }
+    await writeFile(running.rootfsPath, before.subarray(0, 2000));
+    await registry[Symbol.asyncDispose]();
+    await assert.rejects(house.store.hold(reference, 'IfNotPresent', minute()), (error) => {
+      assert.ok(error instanceof PodvmError && error.kind === 'unavailable' && error.fix !== undefined, String(error));
+      assert.match(
+        error.message,
+        /Cannot use image .*\/hello:1: it is damaged: .*2000 bytes.*the registry does not answer/,
+      );
+      return true;
+    });
+    assert.equal(house.store.get(reference)?.id, image.id, 'it stays known');
+  });
+
   test('picks the image for this machine from an index, and says what there is when none fits', async () => {
     await using house = await openStore();
     for (const [name, architectures] of [

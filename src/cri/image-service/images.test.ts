@@ -40,6 +40,17 @@ test('an image is pulled, told of by every name, counted, and removed; what is n
   assert.deepEqual((await imageService.listImages()).images, []);
 });
 
+test('a damaged image is to be pulled again, unless it was loaded, and is listed either way', async () => {
+  await using node = await openScriptedNode();
+  const { imageService, images } = node;
+  await imageService.pullImage({ image: nginx });
+  images.damage(nginx.image);
+  assert.equal((await imageService.imageStatus({ image: nginx })).image, undefined);
+  assert.equal((await imageService.listImages()).images.length, 1);
+  images.damage(nginx.image, { digests: [] });
+  assert.notEqual((await imageService.imageStatus({ image: nginx })).image, undefined);
+});
+
 test('requests that name no image are refused', async () => {
   await using node = await openScriptedNode();
   const { imageStatus, pullImage, removeImage } = node.imageService;

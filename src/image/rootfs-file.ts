@@ -1,0 +1,88 @@
+import { constants, open, type FileHandle } from 'node:fs/promises';
+import { kindOf, messageOf } from '#base/errors.ts';
+import { run } from '#host/run.ts';
+import type { Image, RootfsFacts } from './images.ts';
+import { digestOf } from './oci.ts';
+
+/** What is read of a file each time that a container wants it: EROFS has its superblock in there. */
+const headBytes = 4096;
+const superblock = { offset: 1024, magic: 0xe0f5_e1e2 } as const;
+const digestTimeoutMs = 60 * 60 * 1000;
+
+/** How an image's file looks. `changed`: it was written to, or moved, since its facts were taken. */
+export type Look = { readonly kind: 'intact' | 'changed' } | { readonly kind: 'damaged'; readonly reason: string };
+
+/** Reads all of a file, which was just made or is trusted. Errors: those of `run`. */
+export async function factsOf(path: string, nowMs: number, signal: AbortSignal): Promise<RootfsFacts> {
+  const digest = await wholeDigest(path, false, signal);
+  await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  const { head, inode, mtimeNs } = await quickFacts(file);
+  return { digest, head, inode, mtimeNs, checkedAt: new Date(nowMs).toISOString() };
+}
+
+/**
+ * Looks at a file without reading it: size, first block, and whether it is the one that was written. A byte that a bad
+ * disk turns over further back is not seen. The number of its links, and with it its ctime, changes with every machine.
+ */
+export async function lookAt(path: string, { sizeBytes, rootfs }: Image): Promise<Look> {
+  try {
+    await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    const { size } = await file.stat();
+    if (size !== sizeBytes) return damaged(`its file has ${size} bytes instead of ${sizeBytes}`);
+    const facts = await quickFacts(file);
+    if (rootfs === undefined) return facts.hasMagic ? { kind: 'changed' } : damaged('its file has no superblock');
+    if (facts.head !== rootfs.head) return damaged('its file does not begin as it was written');
+    return { kind: facts.inode === rootfs.inode && facts.mtimeNs === rootfs.mtimeNs ? 'intact' : 'changed' };
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT') return damaged('its file is gone');
+    if (code === 'EIO' || code === 'ELOOP' || code === 'EISDIR' || code === 'EUCLEAN' || code === 'EBADMSG')
+      return damaged(`its file cannot be read: ${code}`);
+    throw error;
+  }
+}
+
+/**
+ * Reads a file whole and compares; facts that are older than this podvm are taken as the file is. `isUrgent`: somebody
+ * waits for it. Errors: `cancelled`, `timeout`.
+ */
+export async function compareWhole(
+  path: string,
+  image: Image,
+  nowMs: number,
+  isUrgent: boolean,
+  signal: AbortSignal,
+): Promise<{ readonly facts: RootfsFacts } | { readonly reason: string }> {
+  const look = await lookAt(path, image);
+  if (look.kind === 'damaged') return { reason: look.reason };
+  try {
+    // Before the reading: what is written meanwhile shows as a change the next time.
+    await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    const { head, inode, mtimeNs } = await quickFacts(file);
+    const digest = await wholeDigest(path, !isUrgent, signal);
+    if (image.rootfs !== undefined && digest !== image.rootfs.digest)
+      return { reason: 'its file has not the content that was written' };
+    return { facts: { digest, head, inode, mtimeNs, checkedAt: new Date(nowMs).toISOString() } };
+  } catch (error) {
+    if (kindOf(error) === 'cancelled' || kindOf(error) === 'timeout') throw error;
+    return { reason: `its file cannot be read: ${messageOf(error)}` };
+  }
+}
+
+const damaged = (reason: string): Look => ({ kind: 'damaged', reason });
+
+async function quickFacts(file: FileHandle) {
+  const { ino, mtimeNs } = await file.stat({ bigint: true });
+  const { bytesRead, buffer } = await file.read(Buffer.alloc(headBytes), 0, headBytes, 0);
+  const head = buffer.subarray(0, bytesRead);
+  const hasMagic = bytesRead > superblock.offset + 4 && head.readUInt32LE(superblock.offset) === superblock.magic;
+  return { head: digestOf(head), inode: String(ino), mtimeNs: String(mtimeNs), hasMagic };
+}
+
+/** By a process of its own, so that this one goes on; where nobody waits, behind all others. */
+async function wholeDigest(path: string, isIdle: boolean, signal: AbortSignal): Promise<string> {
+  const behind = isIdle ? ['nice', '-n', '19', 'ionice', '-c', '3'] : [];
+  const [program = '', ...args] = [...behind, 'sha256sum', '--', path];
+  const { stdout } = await run(program, args, { signal, timeoutMs: digestTimeoutMs });
+  return `sha256:${stdout.slice(0, 64)}`;
+}
