@@ -95,6 +95,7 @@ function referenceOf(url: URL, verb: string): string {
   throw new PodvmError('invalid', `Cannot ${verb} an image: no reference was given`);
 }
 
-function summaryOf({ id, references, digests, sizeBytes, createdAt }: Image): ImageSummary {
-  return { id, references: [...references], digests: [...digests], sizeBytes, createdAt };
+function summaryOf({ id, references, digests, sizeBytes, createdAt, damaged }: Image): ImageSummary {
+  const state = damaged === undefined ? {} : { damaged };
+  return { id, references: [...references], digests: [...digests], sizeBytes, createdAt, ...state };
 }

@@ -16,6 +16,8 @@ export const imageSummarySchema = v.object({
   digests: v.array(v.string()),
   sizeBytes: v.number(),
   createdAt: v.optional(v.string()),
+  /** Why its file cannot be used, as the end of a sentence; absent: it can. */
+  damaged: v.optional(v.string()),
 });
 export type ImageSummary = v.InferOutput<typeof imageSummarySchema>;
 

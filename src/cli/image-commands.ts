@@ -116,7 +116,7 @@ function listOf(images: readonly ImageSummary[]): string {
     (image.references.length > 0 ? image.references : [tagless(image)]).map((reference) => [
       reference,
       image.id.replace('sha256:', '').slice(0, 12),
-      `${(image.sizeBytes / 1_000_000).toFixed(1)} MB`,
+      `${(image.sizeBytes / 1_000_000).toFixed(1)} MB${image.damaged === undefined ? '' : `, damaged: ${image.damaged}`}`,
     ]),
   );
   return table(['REFERENCE', 'IMAGE ID', 'SIZE'], rows);

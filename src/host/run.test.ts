@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
-import { run } from './run.ts';
+import { run, signalOf } from './run.ts';
 
 const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
 
@@ -22,6 +22,14 @@ test('run() names the exit code and keeps the last lines when the program fails'
     assert.deepEqual(error.tail, ['one', 'two']);
     return true;
   });
+});
+
+test('run() says which signal ended the program, or leaves it to the caller', async () => {
+  const message = 'Cannot run sh: it was killed by SIGTERM: last';
+  await assert.rejects(run('sh', ['-c', 'echo last >&2; kill $$']), { kind: 'internal', message });
+  const { code } = await run('sh', ['-c', 'kill -9 $$'], { okCodes: 'any' });
+  assert.equal(signalOf(code), 'it was killed by SIGKILL');
+  for (const ordinary of [0, 1, 127, 128, 255, -1]) assert.equal(signalOf(ordinary), undefined);
 });
 
 test('run() says which program is missing', async () => {

@@ -360,7 +360,7 @@ class DiskImageStore implements ImageStore {
     try {
       return await use(directory);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+      if (!['ENOSPC', 'EDQUOT'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
       throw new PodvmError('exhausted', 'Cannot add the image: the disk is full', {
         cause: error,
         fix: 'Free some space.',

@@ -83,6 +83,10 @@ describe('checkChain()', () => {
     await assert.rejects(checkChain(callOf([{ type: 'dies' }]), added, soon()), {
       message: 'Cannot run CNI plugin dies (CHECK, network net): it ended with 2: panic',
     });
+    await writePlugin('dies', 'kill -9 $$');
+    await assert.rejects(checkChain(callOf([{ type: 'dies' }]), added, soon()), {
+      message: 'Cannot run CNI plugin dies (CHECK, network net): it was killed by SIGKILL',
+    });
   });
 
   test('cuts a plugin that hangs at its timeout, and what it has started', async () => {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError, messageOf, type ErrorKind } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { defaultEnv, run, type RunResult } from '#host/run.ts';
+import { defaultEnv, run, type RunResult, signalOf, tailOf } from '#host/run.ts';
 import {
   errorSchema,
   maxAnswerBytes,
@@ -133,7 +133,7 @@ async function execute(
     signal,
     timeoutMs: call.timeoutMs,
     maxOutputBytes: maxAnswerBytes,
-    okCodes: everyCode,
+    okCodes: 'any',
     input: JSON.stringify(pluginInput(call, plugin, prevResult)),
     env: environment(call, command),
   });
@@ -145,8 +145,6 @@ async function execute(
   if (parsed.success) return parsed.output;
   throw new PodvmError('corrupt', `Cannot use the answer of ${what}: ${v.summarize(parsed.issues).slice(0, 300)}`);
 }
-
-const everyCode = Array.from({ length: 256 }, (_, code) => code);
 
 function pluginInput(call: ChainCall, plugin: PluginConfig, prevResult: CniResult | undefined): object {
   const { capabilities = {}, ...config } = plugin;
@@ -223,11 +221,7 @@ const kindsByCode: Readonly<Record<number, ErrorKind>> = {
 };
 
 function pluginError(command: Command, what: string, { code: exitCode, stdout, stderr }: RunResult): PodvmError {
-  const tail = stderr
-    .trimEnd()
-    .split('\n')
-    .slice(-8)
-    .map((line) => printable(line));
+  const tail = tailOf(stderr);
   let said: unknown;
   try {
     said = JSON.parse(stdout);
@@ -236,7 +230,8 @@ function pluginError(command: Command, what: string, { code: exitCode, stdout, s
   }
   const parsed = v.safeParse(errorSchema, said);
   if (!parsed.success) {
-    return new PodvmError('internal', `Cannot run ${what}: it ended with ${exitCode}: ${tail.at(-1) ?? ''}`, { tail });
+    const ending = signalOf(exitCode) ?? `it ended with ${exitCode}`;
+    return new PodvmError('internal', `Cannot run ${what}: ${[ending, ...tail.slice(-1)].join(': ')}`, { tail });
   }
   const { code, msg, details } = parsed.output;
   const reason = printable(details ? `${msg}: ${details}` : msg);
