@@ -5,8 +5,8 @@ import type { Image } from './images.ts';
 import { compareWhole, lookAt } from './rootfs-file.ts';
 
 /**
- * How much of a file is read. `look`: its first block, and the rest only where it was written to since. `read`: all, for
- * somebody who waits. `idle`: all, behind everything else.
+ * How much of a file is read. `look`: its first block, and the rest only where it was written to since. `read`: all, as
+ * a caller waits for it. `idle`: all, behind everything else.
  */
 export type Depth = 'look' | 'read' | 'idle';
 
@@ -30,7 +30,7 @@ export class ImageHealth {
   /** The image with what was found; undefined: there is none. Errors: `cancelled`, `timeout`. */
   async check(id: string, depth: Depth, signal: AbortSignal): Promise<Image | undefined> {
     if (depth === 'look' && (await this.#looksIntact(id))) return this.#parts.images.get(id);
-    // One reader at a time: whoever waited for another finds what that has found.
+    // One reader at a time: a second one finds what the first has found.
     const mine = (this.#reading.get(id) ?? Promise.resolve())
       .catch(() => undefined)
       .then(async () => {

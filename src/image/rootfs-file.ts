@@ -4,7 +4,7 @@ import { run } from '#host/run.ts';
 import type { Image, RootfsFacts } from './images.ts';
 import { digestOf } from './oci.ts';
 
-/** What is read of a file each time that a container wants it: EROFS has its superblock in there. */
+/** What is read of a file for each container: EROFS has its superblock in there. */
 const headBytes = 4096;
 const superblock = { offset: 1024, magic: 0xe0f5_e1e2 } as const;
 const digestTimeoutMs = 60 * 60 * 1000;
@@ -43,8 +43,8 @@ export async function lookAt(path: string, { sizeBytes, rootfs }: Image): Promis
 }
 
 /**
- * Reads a file whole and compares; facts that are older than this podvm are taken as the file is. `isUrgent`: somebody
- * waits for it. Errors: `cancelled`, `timeout`.
+ * Reads a file whole and compares; facts that are older than this podvm are taken as the file is. `isUrgent`: a
+ * container waits for it. Errors: `cancelled`, `timeout`.
  */
 export async function compareWhole(
   path: string,
@@ -79,10 +79,11 @@ async function quickFacts(file: FileHandle) {
   return { head: digestOf(head), inode: String(ino), mtimeNs: String(mtimeNs), hasMagic };
 }
 
-/** By a process of its own, so that this one goes on; where nobody waits, behind all others. */
+/** By a process of its own, so that this one goes on; when idle, behind all others. */
 async function wholeDigest(path: string, isIdle: boolean, signal: AbortSignal): Promise<string> {
-  const behind = isIdle ? ['nice', '-n', '19', 'ionice', '-c', '3'] : [];
-  const [program = '', ...args] = [...behind, 'sha256sum', '--', path];
-  const { stdout } = await run(program, args, { signal, timeoutMs: digestTimeoutMs });
+  const args = ['--', path];
+  const behind = ['-n', '19', 'ionice', '-c', '3', 'sha256sum', ...args];
+  const options = { signal, timeoutMs: digestTimeoutMs };
+  const { stdout } = isIdle ? await run('nice', behind, options) : await run('sha256sum', args, options);
   return `sha256:${stdout.slice(0, 64)}`;
 }
