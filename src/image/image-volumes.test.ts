@@ -12,8 +12,8 @@ test('volumesSchema takes the keys of an object, and bounds them', () => {
   assert.deepEqual(v.parse(volumesSchema, { '/data': {}, '/x': null }), ['/data', '/x']);
   const many = (count: number, path: string) =>
     Object.fromEntries(Array.from({ length: count }, (_, at) => [`${path}${at}`, {}]));
-  const long = { ['/x'.repeat(3000)]: {} };
-  for (const bad of ['/data', 7, many(501, '/v'), { '/a\0b': {} }, long, many(20, 'x'.repeat(4000))])
+  const long = { [`/${'x'.repeat(1024)}`]: {} };
+  for (const bad of ['/data', 7, many(501, '/v'), { '/a\0b': {} }, long, many(90, 'x'.repeat(1000))])
     assert.equal(v.safeParse(volumesSchema, bad).success, false);
   assert.equal(v.parse(volumesSchema, many(500, '/v')).length, 500);
 });

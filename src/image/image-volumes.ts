@@ -4,7 +4,7 @@ import * as v from 'valibot';
 /** Of all paths together; they go to the guest in one message. */
 const maxBytes = 64 * 1024;
 const maxVolumes = 500;
-const maxPathBytes = 4095;
+const maxPathBytes = 1024;
 
 /** OCI's `Volumes`: a set of paths, as the keys of an object. */
 export const volumesSchema = v.pipe(
@@ -12,7 +12,7 @@ export const volumesSchema = v.pipe(
   v.transform((volumes) => Object.keys(volumes)),
   v.maxLength(maxVolumes, `more than ${maxVolumes} volumes`),
   v.check((paths) => paths.every((path) => !path.includes('\0')), 'a path has a zero byte'),
-  v.check((paths) => paths.every((path) => Buffer.byteLength(path) < maxPathBytes), 'a path is too long'),
+  v.check((paths) => paths.every((path) => Buffer.byteLength(path) <= maxPathBytes), 'a path is too long'),
   v.check((paths) => paths.reduce((sum, path) => sum + Buffer.byteLength(path), 0) <= maxBytes, 'too many long paths'),
 );
 

@@ -1,12 +1,14 @@
 import { constants, open, type FileHandle } from 'node:fs/promises';
-import { kindOf, messageOf } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { PodvmError } from '#base/errors.ts';
+import { run, signalOf, tailOf } from '#host/run.ts';
 import type { Image, RootfsFacts } from './images.ts';
 import { digestOf } from './oci.ts';
 
 /** What is read of a file for each container: EROFS has its superblock in there. */
 const headBytes = 4096;
 const superblock = { offset: 1024, magic: 0xe0f5_e1e2 } as const;
+/** With which the kernel answers for a bad disk, or something else in the file's place. */
+const faultsOfFiles = ['EIO', 'EUCLEAN', 'EBADMSG', 'ELOOP', 'EISDIR'];
 const digestTimeoutMs = 60 * 60 * 1000;
 
 /** How an image's file looks. `changed`: it was written to, or moved, since its facts were taken. */
@@ -34,11 +36,7 @@ export async function lookAt(path: string, { sizeBytes, rootfs }: Image): Promis
     if (facts.head !== rootfs.head) return damaged('its file does not begin as it was written');
     return { kind: facts.inode === rootfs.inode && facts.mtimeNs === rootfs.mtimeNs ? 'intact' : 'changed' };
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT') return damaged('its file is gone');
-    if (code === 'EIO' || code === 'ELOOP' || code === 'EISDIR' || code === 'EUCLEAN' || code === 'EBADMSG')
-      return damaged(`its file cannot be read: ${code}`);
-    throw error;
+    return damaged(whyUnreadable(error));
   }
 }
 
@@ -56,7 +54,7 @@ export async function compareWhole(
   const look = await lookAt(path, image);
   if (look.kind === 'damaged') return { reason: look.reason };
   try {
-    // Before the reading: what is written meanwhile shows as a change the next time.
+    // The facts before the reading: what is written meanwhile shows as a change the next time.
     await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
     const { head, inode, mtimeNs } = await quickFacts(file);
     const digest = await wholeDigest(path, !isUrgent, signal);
@@ -64,9 +62,17 @@ export async function compareWhole(
       return { reason: 'its file has not the content that was written' };
     return { facts: { digest, head, inode, mtimeNs, checkedAt: new Date(nowMs).toISOString() } };
   } catch (error) {
-    if (kindOf(error) === 'cancelled' || kindOf(error) === 'timeout') throw error;
-    return { reason: `its file cannot be read: ${messageOf(error)}` };
+    return { reason: whyUnreadable(error) };
   }
+}
+
+/** Rethrows what is no fault of the file: too little memory for a process, say. */
+function whyUnreadable(error: unknown): string {
+  if (error instanceof PodvmError && error.kind === 'corrupt') return error.message;
+  const code = error instanceof PodvmError ? undefined : (error as NodeJS.ErrnoException).code;
+  if (code === 'ENOENT') return 'its file is gone';
+  if (code !== undefined && faultsOfFiles.includes(code)) return `its file cannot be read: ${code}`;
+  throw error;
 }
 
 const damaged = (reason: string): Look => ({ kind: 'damaged', reason });
@@ -83,7 +89,13 @@ async function quickFacts(file: FileHandle) {
 async function wholeDigest(path: string, isIdle: boolean, signal: AbortSignal): Promise<string> {
   const args = ['--', path];
   const behind = ['-n', '19', 'ionice', '-c', '3', 'sha256sum', ...args];
-  const options = { signal, timeoutMs: digestTimeoutMs };
-  const { stdout } = isIdle ? await run('nice', behind, options) : await run('sha256sum', args, options);
+  const options = { signal, timeoutMs: digestTimeoutMs, okCodes: 'any' } as const;
+  const ended = isIdle ? await run('nice', behind, options) : await run('sha256sum', args, options);
+  const { code, stdout, stderr } = ended;
+  if (code === 1) throw new PodvmError('corrupt', `its file cannot be read: ${tailOf(stderr).at(-1) ?? ''}`);
+  if (code !== 0) {
+    const ending = signalOf(code) ?? `it ended with ${code}`;
+    throw new PodvmError('unavailable', `Cannot read ${path}: sha256sum failed: ${ending}`, { tail: tailOf(stderr) });
+  }
   return `sha256:${stdout.slice(0, 64)}`;
 }
