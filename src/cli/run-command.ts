@@ -18,7 +18,7 @@ export interface RunOptions {
 const messageTooBig = 1009;
 
 /**
- * `podvm run`: returns the exit code. Ctrl-C terminates, a second one kills, and so does Ctrl-\\. When the terminal goes
+ * `podvm run`: returns the exit code. Ctrl-C terminates, a second one kills, and so does Ctrl-\. When the terminal goes
  * away or nobody takes the output any more, the pods are terminated, however often that is said.
  */
 export async function runCommand(
