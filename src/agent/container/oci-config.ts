@@ -1,4 +1,5 @@
 import type { ContainerParams } from '#wire/messages.ts';
+import { notReplaced } from './mount-order.ts';
 import type { PodUsers } from './pod-users.ts';
 import type { ContainerDevices } from './devices.ts';
 import type { ResolvedUser } from './users.ts';
@@ -56,7 +57,7 @@ export function ociConfig(input: OciInput): object {
     ociVersion: '1.2.0',
     process: ociProcess(params, input.user, input.hostname),
     root: { path: 'rootfs', readonly: params.readOnlyRootfs },
-    mounts: [...systemMounts(params.privileged, users), ...input.mounts],
+    mounts: [...notReplaced(systemMounts(params.privileged, users), input.mounts), ...input.mounts],
     linux: {
       ...mappings,
       cgroupsPath: input.cgroupPath,
@@ -103,8 +104,9 @@ export function ociProcess(params: ContainerParams, user: ResolvedUser, hostname
 
 function withDefaults(env: readonly string[], user: ResolvedUser, hostname: string, tty: boolean): string[] {
   const defaults = [defaultPath, `HOSTNAME=${hostname}`, `HOME=${user.home}`, ...(tty ? ['TERM=xterm'] : [])];
-  const has = (name: string) => env.some((entry) => entry.startsWith(name));
-  return [...defaults.filter((entry) => !has(entry.slice(0, entry.indexOf('=') + 1))), ...env];
+  const nameOf = (entry: string) => entry.slice(0, entry.indexOf('=') + 1);
+  const given = new Set(env.map(nameOf));
+  return [...defaults.filter((entry) => !given.has(nameOf(entry))), ...env];
 }
 
 const ttyGroup = 5;

@@ -15,6 +15,7 @@ import type { Disks } from '../volume/disks.ts';
 import type { Project, Projects, Space } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
 import { makeImageVolumes } from './image-volumes.ts';
+import { cleanPath, parentsFirst } from './mount-order.ts';
 import type { OciMount } from './oci-config.ts';
 import type { PodUsers } from './pod-users.ts';
 
@@ -89,7 +90,7 @@ export class Rootfs {
     return { ...use, device, limitBytes: totalBytes, totalInodes, freeInodes };
   }
 
-  /** Where the container's volumes and files come from. Errors: `notFound`, `invalid` (sub-path). */
+  /** Where the container's volumes and files come from, in the order of their mounting. Errors: `notFound`, `invalid` (sub-path). */
   mounts(params: ContainerParams, volumes: Volumes): OciMount[] {
     const bind = (source: string, destination: string, readOnly: boolean, more: readonly string[] = []): OciMount => ({
       destination,
@@ -97,9 +98,9 @@ export class Rootfs {
       source,
       options: ['rbind', 'rprivate', readOnly ? 'ro' : 'rw', ...more],
     });
-    const wanted = new Set(params.mounts.map(({ destination }) => destination));
+    const wanted = new Set(params.mounts.map(({ destination }) => cleanPath(destination)));
     const files = ['hosts', 'hostname', 'resolv.conf'].filter((name) => !wanted.has(`/etc/${name}`));
-    return [
+    return parentsFirst([
       ...this.#imageVolumes(params).map((path) => bind(`${this.bundle}/rootfs${path}`, path, false)),
       ...files.map((name) => bind(`${etcRoot}/${name}`, `/etc/${name}`, params.readOnlyRootfs)),
       ...params.mounts.map(({ volume, subPath, destination, readOnly }) =>
@@ -111,7 +112,7 @@ export class Rootfs {
         ),
       ),
       ...(params.terminationLogPath === undefined ? [] : [bind(this.terminationLog, params.terminationLogPath, false)]),
-    ];
+    ]);
   }
 
   /**
@@ -120,7 +121,7 @@ export class Rootfs {
    */
   #imageVolumes({ imageVolumes = [], mounts, readOnlyRootfs }: ContainerParams): string[] {
     const root = { fd: this.rootFd, path: `${this.bundle}/rootfs`, own: (path: string) => this.#users?.own(path) };
-    const destinations = mounts.map(({ destination }) => destination);
+    const destinations = mounts.map(({ destination }) => cleanPath(destination));
     const made = imageVolumes.length === 0 ? [] : makeImageVolumes(this.#parts, root, imageVolumes, destinations);
     return readOnlyRootfs ? made : [];
   }
