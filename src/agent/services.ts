@@ -1,4 +1,3 @@
-import * as v from 'valibot';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import {
   type AgentMessage,
@@ -6,11 +5,11 @@ import {
   type Hello,
   type Method,
   type Params,
-  paramSchemas,
   protocolVersion,
   type Result,
   type Welcome,
 } from '#wire/messages.ts';
+import { readCall } from '#wire/params.ts';
 import { Drivers } from './boot/drivers.ts';
 import type { Guest } from './boot/guest.ts';
 import { Channel } from './channel/channel.ts';
@@ -128,14 +127,9 @@ class Services {
   }
 
   async #call(method: string, params: unknown): Promise<unknown> {
-    if (!isMethod(method)) throw new PodvmError('unsupported', 'Cannot answer: there is no such method');
-    const parsed = v.safeParse(paramSchemas[method], params);
-    if (!parsed.success) {
-      const [issue] = parsed.issues;
-      throw new PodvmError('invalid', `Cannot ${method}: ${v.getDotPath(issue) ?? 'parameters'}: ${issue.message}`);
-    }
-    // SAFE: the schema of this very method has just accepted the parameters
-    return await (this.#handlers[method] as (params: unknown) => unknown)(parsed.output);
+    const call = readCall(method, params);
+    // SAFE: these parameters are of this very method
+    return await (this.#handlers[call.method] as (params: unknown) => unknown)(call.params);
   }
 
   readonly #handlers: Handlers = {
@@ -183,6 +177,7 @@ class Services {
     this.#isConfigured = true;
     this.#hostname = params.hostname;
     const phases = new Phases(this.#engine);
+    const bootedAtMs = params.realtimeMs - this.#engine.monotonicMs();
     phases.run('clock', () => this.#engine.setRealtimeMs(params.realtimeMs));
     phases.run('entropy', () => this.#engine.addEntropy(this.#engine.decodeBase64(params.entropy)));
     phases.run('users', () => this.#holdNamespaces(params));
@@ -197,6 +192,7 @@ class Services {
       hostname: params.hostname,
       pidNamespaceOf: params.sharePidNamespace ? this.#pausePid : undefined,
       users: this.#users,
+      hostMs: () => bootedAtMs + this.#engine.monotonicMs(),
     });
     return { phases: phases.done };
   }
@@ -280,10 +276,6 @@ class Services {
     });
     return {};
   }
-}
-
-function isMethod(name: string): name is Method {
-  return Object.hasOwn(paramSchemas, name);
 }
 
 /** The answer of what has nothing to say. */

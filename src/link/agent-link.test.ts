@@ -89,8 +89,24 @@ describe('call()', () => {
 
     const other = await linked();
     await using _ = other.link;
-    const big = 'a'.repeat(limits.maxMessageBytes);
-    await assert.rejects(other.link.call('removeVolume', { name: big }, never), kind('invalid'));
+    const big = 'a'.repeat(limits.maxCallBytes);
+    await assert.rejects(other.link.call('removeVolume', { name: big }, never), kind('exhausted'));
+  });
+
+  it('sends what is larger than one message in parts, and nothing between them', async () => {
+    const { link, agent } = await linked();
+    await using _ = link;
+    const calls: CallMessage[] = [];
+    agent.onCall = (call) => {
+      calls.push(call);
+      agent.send({ t: 'result', id: call.id, value: {} });
+    };
+    const names = [1, limits.maxMessageBytes, 3 * limits.maxMessageBytes + 7].map((chars) => 'ü'.repeat(chars / 2));
+    await Promise.all(names.map((name) => link.call('removeVolume', { name }, never)));
+    assert.deepEqual(
+      calls.map(({ params }) => (params as { name: string }).name),
+      names,
+    );
   });
 
   it('rejects with unavailable, now and later, when the channel is torn', async () => {

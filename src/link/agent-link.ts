@@ -23,6 +23,7 @@ import {
   agentMessageSchema,
   resultSchemas,
 } from '#wire/messages.ts';
+import { encodeCall } from './encode-call.ts';
 import { ByteStream } from './byte-stream.ts';
 import type { Link, LinkStream } from './link.ts';
 import { Turns } from './turns.ts';
@@ -118,13 +119,7 @@ export class AgentLink implements Link {
     }
     this.#lastId = this.#lastId === 0x7fff_ffff ? 1 : this.#lastId + 1;
     const id = this.#lastId;
-    const body = Buffer.from(JSON.stringify({ t: 'call', id, method, params }));
-    if (body.length > limits.maxMessageBytes) {
-      throw new PodvmError(
-        'invalid',
-        `${what}: its parameters are ${body.length} bytes, over ${limits.maxMessageBytes}`,
-      );
-    }
+    const body = encodeCall(id, method, params);
     const value = await this.#answer(id, method, body, signal);
     const result = v.safeParse(resultSchemas[method], value);
     if (!result.success) throw new PodvmError('corrupt', `${what}: its answer is not of the agreed form`);
@@ -144,7 +139,7 @@ export class AgentLink implements Link {
     this.#pending.set(id, { method, resolve, reject });
     signal.addEventListener('abort', onAbort, { once: true });
     if (signal.aborted) onAbort();
-    else this.#write(0, frameKinds.message, body);
+    else this.#writeCall(body);
     try {
       return await promise;
     } finally {
@@ -193,6 +188,7 @@ export class AgentLink implements Link {
 
   #decide(header: FrameHeader): Decision {
     if (header.kind === frameKinds.hello) return 'reject';
+    if (header.kind === frameKinds.part) return 'skip'; // an agent has nothing to say that is so long
     return header.epoch === this.#epoch ? 'take' : 'skip';
   }
 
@@ -216,7 +212,8 @@ export class AgentLink implements Link {
         stream?.granted(decodeCredit(payload));
         return;
       case frameKinds.hello:
-        return; // rejected above
+      case frameKinds.part:
+        return; // never taken
     }
   }
 
@@ -254,6 +251,15 @@ export class AgentLink implements Link {
   #event(event: AgentEvent): void {
     if (this.#handler !== undefined) this.#handler(event);
     else if (this.#early.length < limits.maxQueuedEvents) this.#early.push(event);
+  }
+
+  /** In one go: nothing else of the control stream comes between its parts. */
+  #writeCall(body: Uint8Array): void {
+    let at = 0;
+    for (; body.length - at > limits.maxMessageBytes; at += limits.maxMessageBytes) {
+      this.#write(0, frameKinds.part, body.subarray(at, at + limits.maxMessageBytes));
+    }
+    this.#write(0, frameKinds.message, body.subarray(at));
   }
 
   #write(stream: number, kind: FrameKind, payload?: Uint8Array): void {

@@ -30,6 +30,7 @@ export class ScriptedAgent {
   welcome: Welcome = exampleWelcome;
   onCall: (call: CallMessage) => void = () => {};
   readonly #mine: Duplex;
+  #parts: Buffer[] = [];
 
   constructor() {
     const [mine, theirs] = duplexPair();
@@ -80,8 +81,11 @@ export class ScriptedAgent {
       this.hellos += 1;
       this.epoch = header.epoch;
       if (this.hellos > this.ignoredHellos) this.send(this.welcome);
+    } else if (header.kind === frameKinds.part && header.epoch === this.epoch) {
+      this.#parts.push(payload);
     } else if (header.kind === frameKinds.message && header.epoch === this.epoch) {
-      this.onCall(JSON.parse(payload.toString('utf8')) as CallMessage);
+      const whole = Buffer.concat([...this.#parts.splice(0), payload]);
+      this.onCall(JSON.parse(whole.toString('utf8')) as CallMessage);
     }
   }
 }

@@ -27,6 +27,8 @@ export const frameKinds = {
   reset: 5,
   /** u32: the receiver may send so many bytes more on the stream. */
   credit: 6,
+  /** Host to agent, stream 0: JSON of a message that is larger than one frame; the next `message` has the rest. */
+  part: 7,
 } as const;
 export type FrameKind = (typeof frameKinds)[keyof typeof frameKinds];
 
@@ -43,6 +45,7 @@ function maxLength(kind: number): number | undefined {
   switch (kind) {
     case frameKinds.hello:
     case frameKinds.message:
+    case frameKinds.part:
       return limits.maxMessageBytes;
     case frameKinds.data:
       return limits.maxDataBytes;

@@ -3,8 +3,10 @@
  * never trusted to keep it. Bytes unless the name says otherwise.
  */
 export const limits = {
-  /** Payload of a message frame (stream 0, JSON). */
+  /** Payload of a message frame (stream 0, JSON), and of a part of a call. */
   maxMessageBytes: 256 * 1024,
+  /** A call in all its parts. The kernel takes 2 MiB of arguments and variables, which JSON may have to escape. */
+  maxCallBytes: 8 * 1024 * 1024,
   /** Payload of a data frame. Small, so that many streams share the channel fairly. */
   maxDataBytes: 16 * 1024,
   /** Open streams of one channel. */
@@ -23,8 +25,16 @@ export const limits = {
   maxPushPartBytes: 64 * 1024,
   /** Files' bytes of one push volume: a Secret or ConfigMap is at most 1 MiB, a projected volume joins several. */
   maxPushVolumeBytes: 16 * 1024 * 1024,
-  /** One text field: an argument, an environment variable, /etc/hosts. Linux allows 128 KiB for one argument. */
+  /** One text field, such as the value of a sysctl. */
   maxTextBytes: 128 * 1024,
+  /** One argument or variable with the NUL at its end: the kernel's MAX_ARG_STRLEN. */
+  maxArgumentBytes: 128 * 1024,
+  /** Arguments or variables of one process: as many as fit into the kernel's 2 MiB. */
+  maxArguments: 256 * 1024,
+  /** Arguments and variables of all containers of a machine: the agent keeps them for later execs. */
+  maxKeptArgumentBytes: 16 * 1024 * 1024,
+  /** Whole text of /etc/hosts, and of /etc/resolv.conf. */
+  maxEtcFileBytes: 1024 * 1024,
   /** Items of a list in a message. */
   maxListItems: 4096,
   /** Of a termination message, raw: kubelet's limit. */

@@ -16,6 +16,14 @@ const serial = v.pipe(v.string(), v.regex(/^[a-z0-9-]{1,20}$/));
 const path = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
 const absolutePath = v.pipe(path, v.startsWith('/'));
 const text = v.pipe(v.string(), v.maxLength(limits.maxTextBytes));
+/** Arguments or variables: too many for a schema to look at one by one on the guest's engine. */
+const processStrings = v.custom<string[]>(
+  (value) => Array.isArray(value) && value.length <= limits.maxArguments && value.every(isProcessString),
+  'no list of arguments',
+);
+const isProcessString = (value: unknown) => typeof value === 'string' && value.length < limits.maxArgumentBytes;
+const processArgs = v.pipe(processStrings, v.minLength(1));
+const etcFile = v.pipe(v.string(), v.maxLength(limits.maxEtcFileBytes));
 const shortText = v.pipe(v.string(), v.maxLength(512));
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const streamId = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0x7fff_ffff));
@@ -95,8 +103,8 @@ const configure = v.object({
 
 const connect = v.object({
   /** Whole text of /etc/hosts and /etc/resolv.conf of every container. */
-  etcHosts: text,
-  resolvConf: text,
+  etcHosts: etcFile,
+  resolvConf: etcFile,
   /** Names with dots: `net.core.somaxconn`. Set when the network is there, whose interfaces they may name. */
   sysctls: textTable,
   /** `null`: loopback only. */
@@ -142,9 +150,9 @@ const rlimit = v.object({
 const capability = v.pipe(v.string(), v.regex(/^CAP_[A-Z_]{2,40}$/));
 
 const containerProcess = v.object({
-  args: v.pipe(list(text), v.minLength(1)),
+  args: processArgs,
   /** `NAME=value`; the agent adds PATH, HOME, HOSTNAME and (with a tty) TERM where absent. */
-  env: list(text),
+  env: processStrings,
   cwd: v.pipe(absolutePath),
   /** `""`, `uid`, `uid:gid`, `name`, `name:group`; names are looked up in the image's /etc/passwd and /etc/group. */
   user: v.pipe(v.string(), v.maxLength(256)),
@@ -221,9 +229,9 @@ export type ContainerParams = v.InferOutput<typeof createContainer>;
 const startExec = v.object({
   containerId: name,
   execId: name,
-  args: v.pipe(list(text), v.minLength(1)),
+  args: processArgs,
   /** Added to the container's own. */
-  env: v.optional(list(text)),
+  env: v.optional(processStrings),
   cwd: v.optional(absolutePath),
   tty: v.boolean(),
   columns: v.optional(cells),
@@ -377,7 +385,7 @@ export const agentEventSchema = v.variant('kind', [
     signal: v.optional(signalNumber),
     /** The kernel killed a process of the container for lack of memory. */
     oomKilled: v.boolean(),
-    /** By the guest's clock, in `ms` since the epoch. */
+    /** In `ms` since the epoch: the time of `configure` and what has passed since, as the guest's monotonic clock has it. */
     finishedAtMs: v.number(),
   }),
   /** A process of a container was killed for lack of memory; the container may go on. */

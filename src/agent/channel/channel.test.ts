@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { encodeFrame, frameKinds, FrameParser } from '#wire/frame.ts';
+import { encodeFrame, type FrameKind, frameKinds, FrameParser } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
-import { agentMessageSchema, type AgentEvent } from '#wire/messages.ts';
+import { agentMessageSchema, type AgentEvent, type CallMessage } from '#wire/messages.ts';
 import * as v from 'valibot';
 import { again } from '#engine/engine.ts';
 import { Channel, type ChannelParts } from './channel.ts';
@@ -19,7 +19,7 @@ const said = (containerId: string, data: string): AgentEvent => ({ kind: 'termin
 const killed: AgentEvent = { kind: 'oomKilled', containerId: 'c' };
 
 /** A channel to a host that has said nothing yet. */
-function awaitHost() {
+function awaitHost(onCall: (call: CallMessage) => void = () => assert.fail('not used here')) {
   const heard: AgentEvent[] = [];
   const fromHost: Uint8Array[] = [];
   let look = (_events: number) => {};
@@ -36,8 +36,10 @@ function awaitHost() {
     watch: (_fd, _interest, handler) => void (look = handler),
     unwatch: () => {},
     read: (_fd, into) => {
-      const bytes = fromHost.shift();
-      if (bytes === undefined) return again;
+      const next = fromHost.shift();
+      if (next === undefined) return again;
+      const bytes = next.subarray(0, into.length);
+      if (bytes.length < next.length) fromHost.unshift(next.subarray(bytes.length));
       into.set(bytes);
       return bytes.length;
     },
@@ -50,14 +52,18 @@ function awaitHost() {
   };
   const channel = new Channel(parts, 3, {
     hello: () => ({ t: 'welcome', version: 1, agentVersion: '', engine: '', phases: [], configured: false }),
-    call: unused,
+    call: onCall,
     ended: unused,
   });
+  const say = (kind: FrameKind, payload: Uint8Array) => {
+    fromHost.push(encodeFrame(epoch, 0, kind, payload));
+    while (fromHost.length > 0) look(1);
+  };
   const greet = () => {
     fromHost.push(encodeFrame(epoch, 0, frameKinds.hello, Buffer.from('{"t":"hello","versions":[1]}')));
     look(1);
   };
-  return { channel, heard, greet };
+  return { channel, heard, greet, say };
 }
 
 describe('Channel.tell() while the host is away', () => {
@@ -87,5 +93,45 @@ describe('Channel.tell() while the host is away', () => {
     channel.tell(exited('a'));
     greet();
     assert.deepEqual(heard, [said('b', 'Mg=='), said('a', 'Mw=='), exited('a')]);
+  });
+});
+
+describe('a call in parts', () => {
+  const callOf = (id: number, params: unknown) =>
+    Buffer.from(JSON.stringify({ t: 'call', id, method: 'ping', params }));
+
+  it('is put together, cut anywhere, and the next one stands for itself', () => {
+    const calls: CallMessage[] = [];
+    const { greet, say } = awaitHost((call) => calls.push(call));
+    greet();
+    const text = 'ü'.repeat(limits.maxMessageBytes);
+    const whole = callOf(1, text);
+    for (const cut of [40_001, 65_536, limits.maxMessageBytes]) {
+      let at = 0;
+      for (; whole.length - at > limits.maxMessageBytes; at += cut) say(frameKinds.part, whole.subarray(at, at + cut));
+      say(frameKinds.message, whole.subarray(at));
+      say(frameKinds.message, callOf(2, 'next'));
+      assert.deepEqual(
+        calls.splice(0).map(({ params }) => params),
+        [text, 'next'],
+      );
+    }
+  });
+
+  it('of more than the limit is passed over, as is one whose connection has ended; both are forgotten', () => {
+    const calls: CallMessage[] = [];
+    const { greet, say } = awaitHost((call) => calls.push(call));
+    greet();
+    const part = Buffer.alloc(limits.maxMessageBytes, ' ');
+    const whole = callOf(1, 'x');
+    for (let bytes = 0; bytes <= limits.maxCallBytes; bytes += part.length) say(frameKinds.part, part);
+    say(frameKinds.message, Buffer.from('x}'));
+    assert.deepEqual(calls, []);
+    say(frameKinds.message, whole);
+    assert.equal(calls.length, 1);
+    say(frameKinds.part, Buffer.from('{"t":'));
+    say(frameKinds.message, whole);
+    say(frameKinds.message, whole);
+    assert.equal(calls.length, 2);
   });
 });

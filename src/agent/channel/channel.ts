@@ -41,6 +41,9 @@ export class Channel implements StreamPort {
   readonly #buffer = new Uint8Array(readBytes);
   readonly #streams = new Map<number, AgentStream>();
   #epoch = 0;
+  /** Of a call that is larger than one frame. */
+  #callParts: Uint8Array[] = [];
+  #callPartBytes = 0;
   #queue: Uint8Array[] = [];
   #queuedBytes = 0;
   #events: AgentEvent[] = [];
@@ -168,6 +171,7 @@ export class Channel implements StreamPort {
 
   #connectionEnded(): void {
     this.#epoch = 0;
+    this.#dropParts();
     this.#queue = [];
     this.#queuedBytes = 0;
     const streams = [...this.#streams.values()];
@@ -207,6 +211,9 @@ export class Channel implements StreamPort {
       case frameKinds.message:
         this.#message(header, payload);
         return;
+      case frameKinds.part:
+        this.#part(payload);
+        return;
       case frameKinds.data:
         this.#streams.get(header.stream)?.received(payload);
         return;
@@ -225,10 +232,37 @@ export class Channel implements StreamPort {
     }
   }
 
+  /** Parts that are too many are dropped: the rest of the call is no JSON then, and passed over. */
+  #part(payload: Uint8Array): void {
+    if (this.#callPartBytes + payload.length > limits.maxCallBytes) this.#dropParts();
+    this.#callParts.push(payload.slice());
+    this.#callPartBytes += payload.length;
+  }
+
+  #dropParts(): void {
+    this.#callParts = [];
+    this.#callPartBytes = 0;
+  }
+
+  /** Everything that came of a call before `rest`, and that. */
+  #takeParts(rest: Uint8Array): Uint8Array {
+    const parts = this.#callParts;
+    if (parts.length === 0) return rest;
+    const whole = new Uint8Array(this.#callPartBytes + rest.length);
+    this.#dropParts();
+    let at = 0;
+    for (const part of [...parts, rest]) {
+      whole.set(part, at);
+      at += part.length;
+    }
+    return whole;
+  }
+
   #message(header: FrameHeader, payload: Uint8Array): void {
     let json: unknown;
     try {
-      json = JSON.parse(this.#parts.decodeUtf8(payload));
+      const whole = header.kind === frameKinds.message ? this.#takeParts(payload) : payload;
+      json = JSON.parse(this.#parts.decodeUtf8(whole));
     } catch {
       return; // no call id to answer to
     }

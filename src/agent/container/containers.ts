@@ -16,6 +16,7 @@ import { openStreams, ProcessIo, type ProcessStreams, resetStreams } from '../io
 import type { Disks } from '../volume/disks.ts';
 import type { Projects } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
+import { checkKeptArguments, execProcess } from './arguments.ts';
 import { cgroupRoot, type Cgroups, podCgroup } from './cgroups.ts';
 import type { Children } from './children.ts';
 import { type Crun, crunStateRoot } from './crun.ts';
@@ -48,6 +49,8 @@ export interface PodContext {
   readonly pidNamespaceOf: number | undefined;
   /** Of a pod that has a user namespace. */
   readonly users: PodUsers | undefined;
+  /** The host's wall clock, by our monotonic one: what containers do to the guest's clock does not move it. */
+  readonly hostMs: () => number;
 }
 
 interface Process {
@@ -77,7 +80,7 @@ export class Containers {
   readonly #containers = new Map<string, Container>();
   /** Ids whose creation is under way. */
   readonly #creating = new Set<string>();
-  #context: PodContext = { hostname: 'localhost', pidNamespaceOf: undefined, users: undefined };
+  #context: PodContext = { hostname: 'localhost', pidNamespaceOf: undefined, users: undefined, hostMs: () => 0 };
 
   constructor(parts: ContainersParts) {
     this.#parts = parts;
@@ -99,6 +102,7 @@ export class Containers {
       throw new PodvmError('alreadyExists', `Cannot create container ${id}: it exists`);
     if (this.#containers.size >= limits.maxContainers)
       throw new PodvmError('exhausted', 'Cannot create container: too many');
+    checkKeptArguments([params, ...[...this.#containers.values()].map((container) => container.params)]);
     const crun = this.#crun();
     const startedMs = engine.monotonicMs();
     const streams = openStreams(channel, params.stdio);
@@ -199,11 +203,11 @@ export class Containers {
   }
 
   async start(id: string): Promise<{ startedAtMs: number }> {
-    const { children, engine } = this.#parts;
     this.#find(id);
     const call = { command: 'start', options: [], id, fds: [-1, -1, -1], tty: false, wantsPid: false } as const;
-    await children.expecting(() => this.#crun().call(call));
-    return { startedAtMs: engine.realtimeMs() };
+    const startedAtMs = this.#context.hostMs(); // a short process has ended when crun has
+    await this.#parts.children.expecting(() => this.#crun().call(call));
+    return { startedAtMs };
   }
 
   async exec(params: ExecParams): Promise<{ pid: number }> {
@@ -373,7 +377,7 @@ export class Containers {
       exitCode: exit.code ?? 128 + (exit.signal ?? 0),
       ...(exit.signal === undefined ? {} : { signal: exit.signal }),
       oomKilled: exit.signal === signals.kill && container.oomKills > 0,
-      finishedAtMs: this.#parts.engine.realtimeMs(),
+      finishedAtMs: this.#context.hostMs(),
     };
     this.#parts.channel.tell(event);
   }
@@ -431,22 +435,4 @@ export class Containers {
     if (container === undefined) throw new PodvmError('notFound', `Cannot use container ${id}: there is none`);
     return container;
   }
-}
-
-function execProcess(first: OciProcess, params: ExecParams): OciProcess {
-  const own = params.env ?? [];
-  const inherited = first.env.filter(
-    (entry) => !own.some((mine) => mine.startsWith(entry.slice(0, entry.indexOf('=') + 1))),
-  );
-  const hasTerm = [...inherited, ...own].some((entry) => entry.startsWith('TERM='));
-  return {
-    ...first,
-    terminal: params.tty,
-    ...(params.columns !== undefined && params.rows !== undefined
-      ? { consoleSize: { width: params.columns, height: params.rows } }
-      : {}),
-    args: params.args,
-    env: [...inherited, ...own, ...(params.tty && !hasTerm ? ['TERM=xterm'] : [])],
-    cwd: params.cwd ?? first.cwd,
-  };
 }

@@ -1,0 +1,35 @@
+import { PodvmError } from '#base/errors.ts';
+import { limits } from '#wire/limits.ts';
+import type { ContainerParams, ExecParams } from '#wire/messages.ts';
+import type { OciProcess } from './oci-config.ts';
+
+const charsIn = (strings: readonly string[]): number => strings.reduce((sum, { length }) => sum + length, 0);
+
+/** They are kept for as long as the container is, as each exec has its variables. Errors: `exhausted`. */
+export function checkKeptArguments(containers: readonly Pick<ContainerParams, 'process'>[]): void {
+  const chars = containers.reduce((sum, { process }) => sum + charsIn(process.args) + charsIn(process.env), 0);
+  if (chars <= limits.maxKeptArgumentBytes) return;
+  throw new PodvmError(
+    'exhausted',
+    `Cannot create container: the arguments and variables of a pod's containers are at most ${limits.maxKeptArgumentBytes} bytes together, got ${chars}`,
+  );
+}
+
+/** A process beside the first one of its container: with its variables, and those of its own. */
+export function execProcess(first: OciProcess, params: ExecParams): OciProcess {
+  const own = params.env ?? [];
+  const inherited = first.env.filter(
+    (entry) => !own.some((mine) => mine.startsWith(entry.slice(0, entry.indexOf('=') + 1))),
+  );
+  const hasTerm = [...inherited, ...own].some((entry) => entry.startsWith('TERM='));
+  return {
+    ...first,
+    terminal: params.tty,
+    ...(params.columns !== undefined && params.rows !== undefined
+      ? { consoleSize: { width: params.columns, height: params.rows } }
+      : {}),
+    args: params.args,
+    env: [...inherited, ...own, ...(params.tty && !hasTerm ? ['TERM=xterm'] : [])],
+    cwd: params.cwd ?? first.cwd,
+  };
+}

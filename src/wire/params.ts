@@ -1,0 +1,23 @@
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import { type Method, type Params, paramSchemas } from './messages.ts';
+
+const isMethod = (name: string): name is Method => Object.hasOwn(paramSchemas, name);
+
+/** A call whose method is there and whose parameters have its form. */
+export type KnownCall = { readonly [M in Method]: { readonly method: M; readonly params: Params<M> } }[Method];
+
+/**
+ * Reads a call as the agent does. Errors: `unsupported` for a method that is not there; `internal` for parameters of
+ * another form: whatever a user gives is checked, in the user's words, before it becomes a call.
+ */
+export function readCall(method: string, params: unknown): KnownCall {
+  if (!isMethod(method)) throw new PodvmError('unsupported', 'Cannot answer: there is no such method');
+  const parsed = v.safeParse(paramSchemas[method], params);
+  if (!parsed.success) {
+    const [issue] = parsed.issues;
+    const what = `${v.getDotPath(issue) ?? 'parameters'}: ${issue.message}`;
+    throw new PodvmError('internal', `Cannot ${method}: the agent takes no such parameters (${what})`);
+  }
+  return { method, params: parsed.output } as KnownCall; // SAFE: the schema of this very method has accepted them
+}
