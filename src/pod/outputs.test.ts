@@ -45,7 +45,14 @@ test('createOutputTail() keeps the last 2048 bytes and 80 lines', () => {
   bytes.add(Buffer.from(`${'a'.repeat(5000)}end`));
   assert.equal(bytes.text().length, 2048);
   assert.ok(bytes.text().endsWith('aend'));
+  const numbered = (from: number, to: number) =>
+    Array.from({ length: to - from + 1 }, (_, at) => `${from + at}\n`).join('');
   const lines = createOutputTail();
-  for (let line = 0; line < 200; line += 1) lines.add(Buffer.from(`${line}\n`));
-  assert.ok(lines.text().split('\n').length <= 80 && lines.text().endsWith('199\n'));
+  for (let line = 1; line <= 200; line += 1) lines.add(Buffer.from(`${line}\n`));
+  assert.equal(lines.text(), numbered(121, 200), 'the newline at the end begins no line');
+  lines.add(Buffer.from('and more'));
+  assert.equal(lines.text(), `${numbered(122, 200)}and more`);
+  const empty = createOutputTail();
+  empty.add(Buffer.from('\n'.repeat(100)));
+  assert.equal(empty.text(), '\n'.repeat(80));
 });

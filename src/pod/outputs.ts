@@ -49,7 +49,10 @@ export function createOutputs(log: Log): Outputs {
 const maxTailBytes = 2048;
 const maxTailLines = 80;
 
-/** The last 2048 bytes or 80 lines of output, whatever is less: kubelet's FallbackToLogsOnError. */
+/**
+ * The last 2048 bytes or 80 lines of output, whatever is less: kubelet's FallbackToLogsOnError. A line has the newline at
+ * its end, after which no other line begins.
+ */
 export interface OutputTail {
   add(bytes: Uint8Array): void;
   text(): string;
@@ -61,6 +64,9 @@ export function createOutputTail(): OutputTail {
     add(bytes) {
       tail = Buffer.concat([tail, bytes.subarray(-maxTailBytes)]).subarray(-maxTailBytes);
     },
-    text: () => tail.toString('utf8').split('\n').slice(-maxTailLines).join('\n'),
+    text() {
+      const lines = tail.toString('utf8').match(/[^\n]*\n|[^\n]+$/g) ?? [];
+      return lines.slice(-maxTailLines).join('');
+    },
   };
 }
