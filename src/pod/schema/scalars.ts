@@ -109,6 +109,17 @@ export const mountPath = v.pipe(
   v.transform((path) => (path.startsWith('/') ? path : `/${path}`)),
   absolutePath,
 );
+/** An empty string is as good as none: Go's zero value, which clients leave out or write as they like. */
+export function unlessEmpty<const S extends v.GenericSchema<string, string>>(schema: S) {
+  const given = v.transform((value: unknown) => (value === '' ? undefined : value));
+  return v.optional(v.pipe(v.unknown(), given, v.optional(schema)));
+}
+
+/** The same, where none means `fallback`. */
+export function unlessEmptyOr<const S extends v.GenericSchema<string, string>>(schema: S, fallback: string) {
+  const given = v.transform((value: unknown) => (value === '' ? fallback : value));
+  return v.optional(v.pipe(v.unknown(), given, schema), fallback);
+}
 
 /** A path inside a volume. */
 export const relativePath = v.pipe(

@@ -112,8 +112,8 @@ export const volumeMount = v.pipe(
   v.object({
     name: s.dnsLabel,
     mountPath: s.mountPath,
-    subPath: v.optional(s.relativePath),
-    subPathExpr: v.optional(s.relativePath),
+    subPath: s.unlessEmpty(s.relativePath),
+    subPathExpr: s.unlessEmpty(s.relativePath),
     readOnly: v.optional(s.boolean, false),
     mountPropagation: v.optional(
       v.pipe(
