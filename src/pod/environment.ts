@@ -1,7 +1,10 @@
+import { isUtf8 } from 'node:buffer';
+import { PodvmError } from '#base/errors.ts';
+import { createProcessRoom } from '#sandbox/process-size.ts';
 import type { PodFacts } from './downward.ts';
 import { fieldText } from './downward.ts';
 import { expand } from './expand.ts';
-import { findData, findKey } from './lookup.ts';
+import { type ConfigSource, findKey, findVariables } from './lookup.ts';
 import type { PodConfig } from './pods.ts';
 import { resourceText } from './resources.ts';
 import type { EnvVar, PodContainer } from './schema/container.ts';
@@ -11,7 +14,8 @@ const defaultMachine = { cpuMillis: 1000, memoryBytes: 0 };
 
 /**
  * A container's environment: envFrom in order, then env in order, later ones winning; `$(VAR)` sees what stands
- * before it. Source: kubelet's makeEnvironmentVariables. Errors: `notFound` for a ConfigMap, Secret or key.
+ * before it. Source: kubelet's makeEnvironmentVariables. Errors: `notFound` for a ConfigMap, Secret or key; `invalid` for a
+ * value that is no text, and for more than a process can have.
  */
 export function environmentOf(
   pod: Pod,
@@ -20,18 +24,24 @@ export function environmentOf(
   facts: PodFacts,
 ): ReadonlyMap<string, string> {
   const variables = new Map<string, string>();
+  const room = createProcessRoom(`container ${container.name}`);
+  const set = (name: string, value: string) => {
+    room.takeVariable(name, value, variables.get(name));
+    variables.set(name, value);
+  };
   const { namespace } = pod.metadata;
   for (const { prefix, configMapRef, secretRef } of container.envFrom) {
     const kind = configMapRef === undefined ? 'Secret' : 'ConfigMap';
     const ref = configMapRef ?? secretRef;
     if (ref === undefined) continue;
-    for (const [key, value] of findData(config, namespace, { kind, ...ref }) ?? []) {
-      variables.set(`${prefix}${key}`, textOf(value));
+    const source = { kind, ...ref } as const;
+    for (const [key, value] of findVariables(config, namespace, source) ?? []) {
+      set(`${prefix}${key}`, textOf(value, namespace, source, key));
     }
   }
   for (const variable of container.env) {
     const value = valueOf(variable, pod, container, config, facts, variables);
-    if (value !== undefined) variables.set(variable.name, value);
+    if (value !== undefined) set(variable.name, value);
   }
   return variables;
 }
@@ -45,7 +55,10 @@ function valueOf(
   earlier: ReadonlyMap<string, string>,
 ): string | undefined {
   const from = variable.valueFrom;
-  if (from === undefined) return expand(variable.value ?? '', earlier);
+  if (from === undefined) {
+    const what = `the variable ${variable.name} of container ${container.name}`;
+    return expand(what, variable.value ?? '', (name) => earlier.get(name));
+  }
   const { namespace } = pod.metadata;
   if (from.fieldRef !== undefined) return fieldText(pod, facts, from.fieldRef.fieldPath);
   if (from.resourceFieldRef !== undefined) {
@@ -57,10 +70,17 @@ function valueOf(
   const ref = from.configMapKeyRef ?? from.secretKeyRef;
   if (ref === undefined) return undefined;
   const kind = from.configMapKeyRef === undefined ? 'Secret' : 'ConfigMap';
-  const value = findKey(config, namespace, { kind, ...ref });
-  return value === undefined ? undefined : textOf(value);
+  const source = { kind, ...ref } as const;
+  const value = findKey(config, namespace, source);
+  return value === undefined ? undefined : textOf(value, namespace, source, ref.key);
 }
 
-function textOf(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('utf8');
+/** A Secret can have any bytes. Errors: `invalid` for what is no UTF-8, which the runtime's JSON cannot carry. */
+function textOf(bytes: Uint8Array, namespace: string, { kind, name }: ConfigSource, key: string): string {
+  if (isUtf8(bytes)) return Buffer.from(bytes).toString('utf8');
+  throw new PodvmError(
+    'invalid',
+    `Cannot use the key ${JSON.stringify(key)} of the ${kind} ${namespace}/${name} as a variable: it is no UTF-8`,
+    { fix: `Mount the ${kind} as a volume: files have the bytes as they are.` },
+  );
 }

@@ -25,11 +25,20 @@ export function findData(config: PodConfig, namespace: string, source: ConfigSou
 }
 
 function configMapData(config: PodConfig, namespace: string, source: ConfigSource): ConfigData | undefined {
-  const object = config.configMaps.find(
-    (it) => it.metadata.name === source.name && it.metadata.namespace === namespace,
-  );
+  const object = configMapOf(config, namespace, source);
   if (object === undefined) return undefined;
   return new Map([...decoded(object.binaryData), ...texts(object.data)]);
+}
+
+function configMapOf(config: PodConfig, namespace: string, { name }: ConfigSource) {
+  return config.configMaps.find(({ metadata }) => metadata.name === name && metadata.namespace === namespace);
+}
+
+/** What of it can be a variable: of a ConfigMap's binaryData nothing (kubelet's makeEnvironmentVariables). Errors: `notFound`. */
+export function findVariables(config: PodConfig, namespace: string, source: ConfigSource): ConfigData | undefined {
+  const all = findData(config, namespace, source);
+  if (source.kind === 'Secret' || all === undefined) return all;
+  return new Map(texts(configMapOf(config, namespace, source)?.data ?? {}));
 }
 
 function secretData(config: PodConfig, namespace: string, source: ConfigSource): ConfigData | undefined {
@@ -46,13 +55,13 @@ function texts(data: Readonly<Record<string, string>>): [string, Uint8Array][] {
   return Object.entries(data).map(([key, value]) => [key, Buffer.from(value)]);
 }
 
-/** One value. Errors: `notFound` when object or key are missing and it is not optional. */
+/** One value, for a variable. Errors: `notFound` when object or key are missing and it is not optional. */
 export function findKey(
   config: PodConfig,
   namespace: string,
   source: ConfigSource & { readonly key: string },
 ): Uint8Array | undefined {
-  const value = findData(config, namespace, source)?.get(source.key);
+  const value = findVariables(config, namespace, source)?.get(source.key);
   if (value === undefined && !source.optional) {
     throw new PodvmError(
       'notFound',

@@ -96,14 +96,89 @@ test('containerSpecOf() builds the environment in the order of Kubernetes', () =
 });
 
 test('expand() is the identity without a dollar, and never expands what it has put in', () => {
+  const put = (text: string, value: string) => expand('x', text, (name) => (name === 'X' ? value : undefined));
   fc.assert(
     fc.property(fc.string(), (value) => {
       const plain = value.replaceAll('$', '');
-      assert.equal(expand(plain, new Map([['X', 'y']])), plain);
-      assert.equal(expand('$(X)', new Map([['X', value]])), value);
-      assert.equal(expand(value.replaceAll('$', '$$$$'), new Map([['X', 'y']])), value);
+      assert.equal(put(plain, 'y'), plain);
+      assert.equal(put('$(X)', value), value);
+      assert.equal(put(value.replaceAll('$', '$$$$'), 'y'), value);
     }),
   );
+});
+
+test('variables that make each other longer are refused before they take memory, in any field', () => {
+  const long = Array.from(
+    { length: 12 },
+    (_, n) => `{ name: V${n}, value: "${n === 0 ? 'x'.repeat(1000) : `$(V${n - 1})`.repeat(20)}" }`,
+  );
+  const tooLong = {
+    kind: 'invalid',
+    message: /the variable V2 of container a.*longer than 131072 characters \(E2BIG\)/,
+  };
+  assert.throws(() => envOf(`env: [${long.join()}]`), tooLong);
+  const some = `env: [{ name: V, value: ${'x'.repeat(100_000)} }]`;
+  const words = JSON.stringify(Array.from({ length: 100 }, () => '$(V)'));
+  const tooMany = { kind: 'invalid', message: /container a: its arguments and variables are too long \(E2BIG\)/ };
+  for (const field of ['command', 'args']) assert.throws(() => envOf(`${some}, ${field}: ${words}`), tooMany);
+  const from = Array.from({ length: 300 }, (_, n) => `{ prefix: "P${n}_", configMapRef: { name: big } }`);
+  const big = `---\n{ apiVersion: v1, kind: ConfigMap, metadata: { name: big, namespace: shop }, data: { A: ${'x'.repeat(10_000)} } }\n`;
+  const many = specsOf(pod(`{ containers: [{ name: a, image: i, envFrom: [${from.join()}] }] }`) + big);
+  assert.throws(() => many.container('a'), tooMany);
+});
+
+test('a value that replaces another takes its room, not room of its own', () => {
+  const value = 'x'.repeat(100_000);
+  const env = Array.from({ length: 40 }, () => `{ name: A, value: ${value} }`);
+  assert.equal(envOf(`env: [${env.join()}]`)['A'], value);
+});
+
+test('a Secret that is no UTF-8 is refused as a variable by its name and key, and binaryData is none', () => {
+  const secret = `---\n{ apiVersion: v1, kind: Secret, metadata: { name: redis, namespace: shop }, data: { auth: gP8=, word: w7w= } }\n`;
+  const env = (container: string) =>
+    specsOf(pod(`{ containers: [{ name: a, image: i, ${container} }] }`) + objects + secret).container('a').env;
+  const refused = {
+    kind: 'invalid',
+    message: /the key "auth" of the Secret shop\/redis as a variable: it is no UTF-8/,
+  };
+  const ref = (key: string) => `env: [{ name: P, valueFrom: { secretKeyRef: { name: redis, key: ${key} } } }]`;
+  assert.throws(() => env(ref('auth')), refused);
+  assert.throws(() => env('envFrom: [{ secretRef: { name: redis } }]'), refused);
+  assert.deepEqual(env(ref('word')), [{ name: 'P', value: 'ü' }]);
+  assert.deepEqual(
+    env('envFrom: [{ configMapRef: { name: c } }]').map(({ name }) => name),
+    ['A', 'B'],
+  );
+  const binary = 'env: [{ name: P, valueFrom: { configMapKeyRef: { name: c, key: bin } } }]';
+  assert.throws(() => env(binary), /Cannot find the key "bin" in the ConfigMap shop\/c/);
+});
+
+test('an empty path of a container is as if it were not given', () => {
+  const { container } = specsOf(
+    pod(`{ volumes: [{ name: v, emptyDir: {} }], containers: [{ name: a, image: i, workingDir: "", terminationMessagePath: "",
+      command: [], args: [], volumeMounts: [{ name: v, mountPath: /m, subPath: "", subPathExpr: "" }] }] }`),
+  );
+  const { workingDir, terminationMessagePath, mounts } = container('a');
+  assert.deepEqual([workingDir, terminationMessagePath], [undefined, '/dev/termination-log']);
+  assert.deepEqual(mounts, [{ source: { kind: 'volume', name: 'v' }, mountPath: '/m', readOnly: false }]);
+});
+
+test('a subPathExpr is refused whose variables are missing or empty, naming them', () => {
+  const mounts = (expr: string) =>
+    specsOf(
+      pod(`{ volumes: [{ name: v, emptyDir: {} }], containers: [{ name: a, image: i,
+        env: [{ name: EMPTY, value: "" }, { name: UP, value: ../x }, { name: TENANT, value: t }],
+        volumeMounts: [{ name: v, mountPath: /m, subPathExpr: "${expr}" }] }] }`),
+    ).container('a').mounts[0]?.subPath;
+  assert.equal(mounts('a/$(TENANT)'), 'a/t');
+  assert.equal(mounts('$$(TENANT)'), '$(TENANT)');
+  const refused = (names: string) => ({
+    kind: 'invalid',
+    message: new RegExp(`/m of container a: there is no value for ${names},`),
+  });
+  assert.throws(() => mounts('$(EMPTY)'), refused('EMPTY'));
+  assert.throws(() => mounts('x/$(NONE)/$(TENANT)/$(EMPTY)'), refused('EMPTY, NONE'));
+  assert.throws(() => mounts('a/$(UP)'), /relative path without "\.\."/);
 });
 
 test('containerSpecOf() merges the security of pod and container', () => {

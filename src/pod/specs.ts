@@ -1,4 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { createProcessRoom } from '#sandbox/process-size.ts';
 import type {
   ContainerDevice,
   ContainerMount,
@@ -10,7 +12,7 @@ import type {
 import { templateChoices } from '#sandbox/template-choice.ts';
 import type { PodFacts } from './downward.ts';
 import { environmentOf } from './environment.ts';
-import { expand } from './expand.ts';
+import { expand, expandPath } from './expand.ts';
 import { pullPolicyOf } from './image-policy.ts';
 import type { PodConfig } from './pods.ts';
 import { pullLogins } from './pull-secrets.ts';
@@ -111,11 +113,11 @@ export function containerSpecOf(
     image: container.image,
     imagePullPolicy: pullPolicyOf(container.image, container.imagePullPolicy),
     ...(logins.length === 0 ? {} : { pullLogins: logins }),
-    ...(command === undefined ? {} : { command: command.map((word) => expand(word, variables)) }),
-    ...(args === undefined ? {} : { args: args.map((word) => expand(word, variables)) }),
+    ...(command === undefined ? {} : { command: wordsOf(container, 'command', command, variables) }),
+    ...(args === undefined ? {} : { args: wordsOf(container, 'args', args, variables) }),
     ...(workingDir === undefined ? {} : { workingDir }),
     env: [...variables].map(([name, value]) => ({ name, value })),
-    mounts: container.volumeMounts.map((mount) => mountOf(pod, mount, variables, logins)),
+    mounts: container.volumeMounts.map((mount) => mountOf(pod, container, mount, variables, logins)),
     ...(container.volumeDevices.length === 0 ? {} : { devices: devicesOf(pod, container) }),
     security: containerSecurity(pod.spec, container, profiles),
     resources: containerResources(container),
@@ -125,6 +127,21 @@ export function containerSpecOf(
   };
 }
 
+/** Variables can make them any number of times longer: what no kernel takes is refused before it is there. */
+function wordsOf(
+  { name }: PodContainer,
+  field: 'command' | 'args',
+  words: readonly string[],
+  variables: ReadonlyMap<string, string>,
+): string[] {
+  const room = createProcessRoom(`container ${name}`);
+  return words.map((word, at) => {
+    const text = expand(`${field}[${at}] of container ${name}`, word, (variable) => variables.get(variable));
+    room.take(`${field}[${at}]`, text);
+    return text;
+  });
+}
+
 function devicesOf(pod: Pod, { volumeDevices }: PodContainer): ContainerDevice[] {
   return volumeDevices.flatMap(({ name, devicePath }) => {
     const hostPath = pod.spec.volumes.find((volume) => volume.name === name)?.hostPath?.path;
@@ -132,17 +149,24 @@ function devicesOf(pod: Pod, { volumeDevices }: PodContainer): ContainerDevice[]
   });
 }
 
+const maxPathChars = 4096;
+
 function mountOf(
   pod: Pod,
+  { name }: PodContainer,
   mount: PodContainer['volumeMounts'][number],
   variables: ReadonlyMap<string, string>,
   logins: readonly RegistryLogin[],
 ): ContainerMount {
-  const subPath = mount.subPathExpr === undefined ? mount.subPath : expand(mount.subPathExpr, variables);
-  if (subPath !== undefined && (subPath.startsWith('/') || subPath.split('/').includes('..'))) {
+  const { subPathExpr } = mount;
+  const what = `the subPathExpr at ${mount.mountPath} of container ${name}`;
+  const subPath =
+    subPathExpr === undefined ? mount.subPath : expandPath(what, subPathExpr, (variable) => variables.get(variable));
+  if (subPath !== undefined && !isPathInside(subPath)) {
     throw new PodvmError(
       'invalid',
-      `Cannot mount ${mount.mountPath}: its subPathExpr must give a relative path without "..", got ${subPath}`,
+      `Cannot expand ${what}: it must give a relative path without ".." and of at most ${maxPathChars} characters, ` +
+        `got ${printable(subPath, 200)}`,
     );
   }
   const volume = pod.spec.volumes.find((it) => it.name === mount.name);
@@ -163,6 +187,9 @@ function mountOf(
     readOnly: mount.readOnly || volume?.emptyDir === undefined,
   };
 }
+
+const isPathInside = (path: string): boolean =>
+  path.length <= maxPathChars && !path.startsWith('/') && !path.includes('\0') && !path.split('/').includes('..');
 
 function sourceOf(name: string, image: Volume['image'], logins: readonly RegistryLogin[]): MountSource {
   if (image === undefined) return { kind: 'volume', name };
