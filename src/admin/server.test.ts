@@ -364,6 +364,16 @@ describe('an exec over the admin socket', () => {
     running.terminate();
   });
 
+  test('takes a command as long as a process can have, and refuses a longer one in words', async () => {
+    await using served = await open();
+    const running = await run(served);
+    const word = `command=${'%C3%BC'.repeat(60_000)}`;
+    const ask = (words: number) => statusOf(served.talk(`/v1/pods/_/web/exec?${Array(words).fill(word).join('&')}`));
+    assert.deepEqual(await ask(15), { exitCode: 0 });
+    assert.match(JSON.stringify(await ask(20)), /arguments and variables are too long \(E2BIG\)/);
+    running.terminate();
+  });
+
   test('takes frames on no channel, and half a resize, for nothing', async () => {
     await using served = await open();
     const running = await run(served);

@@ -9,6 +9,7 @@ import { stopRequestSchema } from '#api/pods.ts';
 import { isServed } from '#host/is-served.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { RunningPod } from '#pod/pods.ts';
+import { checkCommand } from '#sandbox/process-size.ts';
 import { consoleLog } from './console-log.ts';
 import { detailsOf, summaryOf } from './describe-pod.ts';
 import { serveExec } from './exec-session.ts';
@@ -29,7 +30,8 @@ export interface AdminServer extends AsyncDisposable {
 
 /** Largest WebSocket message from a client: a manifest. */
 const maxMessageBytes = 16 * 1024 * 1024;
-const maxExecWords = 4096;
+/** Of a request: a command is in its URL, and the kernel takes 2 MiB of one, which may be three times that there. */
+const maxHeaderBytes = 8 * 1024 * 1024;
 
 /**
  * Serves the admin API (`#api`) on a unix socket that only root may open. Errors: `busy` when another process serves
@@ -39,7 +41,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   await mkdir(dirname(socketPath), { recursive: true, mode: 0o755 });
   await removeStale(socketPath);
   const runs = new Set<Promise<void>>();
-  const server = createServer((request, response) => {
+  const server = createServer({ maxHeaderSize: maxHeaderBytes }, (request, response) => {
     const gone = new AbortController();
     response.once('close', () => gone.abort());
     answer(parts, request, response, gone.signal).catch((error: unknown) => sendError(response, error));
@@ -169,9 +171,7 @@ async function converse(parts: AdminParts, request: IncomingMessage, client: Web
     if (verb !== 'exec') throw new PodvmError('notFound', `Cannot answer ${url.pathname}: there is no such path`);
     const container = chooseContainer(pod, query.get('container') ?? undefined);
     const command = query.getAll('command');
-    if (command.length === 0 || command.length > maxExecWords) {
-      throw new PodvmError('invalid', `Cannot run a command of ${command.length} words`);
-    }
+    checkCommand(`a command in ${pod.name}/${container}`, command);
     const live = pod.sandbox?.container(container);
     if (live === undefined)
       throw new PodvmError('failedPrecondition', `Cannot run a command in ${pod.name}/${container}: it does not run`);

@@ -143,6 +143,9 @@ async function create(
     reason = 'CreateContainerError';
     await removePrevious(name, previous, site);
     const created = await site.sandbox.createContainer(spec, signal);
+    // What was said of the pod's sum need not be said of what it is the sum of.
+    const warnings = site.sandbox.warnings.length > 0 ? [] : created.warnings;
+    for (const warning of warnings) site.events.warn('LimitCut', warning, name);
     site.events.normal('Created', `Created container ${name} of ${spec.image}`, name);
     return created;
   } catch (error) {
@@ -184,7 +187,8 @@ async function begin(container: PodContainer, created: Container, site: AttemptS
     return false;
   }
   site.events.normal('Started', `Started container ${name}`, name);
-  site.tell({ kind: 'running', name, nowMs: site.clock.now() });
+  // The container's own time, as its end is told in: it may be over already.
+  site.tell({ kind: 'running', name, nowMs: created.status.startedAt?.getTime() ?? site.clock.now() });
   return true;
 }
 

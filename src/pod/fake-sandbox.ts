@@ -18,6 +18,7 @@ import type { FakeClock } from './fake-clock.ts';
 export interface FakeBehaviour {
   readonly createError?: (attempt: number) => PodvmError | undefined;
   readonly startError?: PodvmError;
+  readonly warnings?: readonly string[];
   /** Called when it runs; may exit at once, or later by a clock. */
   readonly onStart?: (container: FakeContainer) => void;
   /** Default: exits with 143. */
@@ -49,6 +50,7 @@ export interface FakeSandboxes extends Sandboxes {
 export interface FakeSettings {
   readonly behaviours?: Readonly<Record<string, FakeBehaviour>>;
   readonly runError?: PodvmError;
+  readonly warnings?: readonly string[];
   readonly onDial?: (port: number) => Duplex | undefined;
 }
 
@@ -95,7 +97,8 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
       return container;
     },
     container: (name) => containers.findLast((it) => it.spec.name === name),
-    resize: () => Promise.resolve(),
+    warnings: settings.warnings ?? [],
+    resize: () => Promise.resolve([]),
     updateVolume: () => Promise.resolve(),
     onDiskTrouble: () => {},
     async dial(port) {
@@ -221,8 +224,9 @@ function createFakeContainer(
       return fakeExec(code, exited.promise);
     },
     stdin: undefined,
+    warnings: behaviour.warnings ?? [],
     resize: () => Promise.resolve(),
-    update: () => Promise.resolve(),
+    update: () => Promise.resolve([]),
     reopenLog: () => Promise.resolve(),
     follow(onChunk) {
       followers.add(onChunk);

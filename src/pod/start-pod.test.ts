@@ -51,6 +51,36 @@ test('startPod() makes no machine for a pod whose ConfigMap is missing', async (
   assert.deepEqual(sandboxes.runs, []);
 });
 
+test('startPod() says once that a limit was cut, of the pod or of a container alone', async () => {
+  const a = { ...exitsWith(0), warnings: ['The cpu limit of container a is more'] };
+  const cut = (settings: FakeSettings) => pod(one(), { behaviours: { a }, ...settings });
+  for (const [settings, message] of [
+    [{ warnings: ['The cpu limit of pod web is more'] }, 'The cpu limit of pod web is more'],
+    [{}, 'The cpu limit of container a is more'],
+  ] as const) {
+    const { running } = cut(settings);
+    assert.equal((await running.finished).exitCode, 0);
+    const said = running.events.filter(({ reason }) => reason === 'LimitCut');
+    assert.deepEqual(
+      said.map((event) => event.message),
+      [message],
+    );
+  }
+});
+
+test('startPod() waits for the address before it looks whether a subPathExpr of it is empty', async () => {
+  const mounts = (
+    field: string,
+  ) => `{ restartPolicy: Never, volumes: [{ name: v, emptyDir: {} }], containers: [{ name: a, image: i,
+    env: [{ name: X, valueFrom: { fieldRef: { fieldPath: ${field} } } }],
+    volumeMounts: [{ name: v, mountPath: /m, subPathExpr: $(X) }] }] }`;
+  const { running } = pod(mounts('status.podIP'), { behaviours: { a: exitsWith(0) } });
+  assert.equal((await running.finished).exitCode, 0);
+  const none = pod(mounts('status.hostIP'));
+  assert.match((await none.running.finished).message ?? '', /there is no value for X,/);
+  assert.deepEqual(none.sandboxes.runs, []);
+});
+
 test('startPod() fails the pod when an image is missing, whatever its restart policy', async () => {
   const a = { createError: () => new PodvmError('notFound', 'Cannot pull i: no such image') };
   const { running } = pod('{ containers: [{ name: a, image: i }] }', { behaviours: { a } });

@@ -151,9 +151,10 @@ class PodDriver implements RunningPod {
       const spec = sandboxSpecOf(this.pod, this.#config, this.#facts());
       this.#profiles = await readLocalProfiles(this.pod.spec, this.#config.seccompDirectory);
       // A missing ConfigMap or Secret is found before a machine is made for nothing.
-      for (const container of this.#containers) this.#specOf(container, 0);
+      for (const container of this.#containers) this.#specOf(container, 0, assumedIPs);
       const sandbox = await sandboxes.run(spec, this.#making.signal);
       this.#sandbox = sandbox;
+      for (const warning of sandbox.warnings) this.#events.warn('LimitCut', warning);
       sandbox.onDiskTrouble((trouble) => this.#events.warn('DiskTrouble', trouble));
       void sandbox.ended.then((status) => this.#onSandboxLost(status.failure));
       this.#tell({ kind: 'sandboxReady' });
@@ -272,8 +273,9 @@ class PodDriver implements RunningPod {
     return this.#specOf(container, attempt);
   }
 
-  #specOf(container: PodContainer, attempt: number) {
-    return containerSpecOf(this.pod, container, attempt, this.#config, this.#facts(), this.#profiles);
+  #specOf(container: PodContainer, attempt: number, podIPs = this.#facts().podIPs) {
+    const facts = { ...this.#facts(), podIPs };
+    return containerSpecOf(this.pod, container, attempt, this.#config, facts, this.#profiles);
   }
 
   /** Everything has ended: the sandbox goes, and then the pod is finished. */
@@ -290,6 +292,9 @@ class PodDriver implements RunningPod {
     this.#settle(finishOf(this.#state));
   }
 }
+
+/** Stand in for the pod's addresses while they are not known: a subPathExpr of them is not empty for that. */
+const assumedIPs = ['0.0.0.0', '::'];
 
 function planOf(pod: Pod): PodPlan {
   const { spec } = pod;

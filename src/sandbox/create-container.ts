@@ -4,6 +4,7 @@ import { kindOf, messageOf, PodvmError, type ErrorKind } from '#base/errors.ts';
 import type { ImageConfig } from '#image/images.ts';
 import type { LinkStream } from '#link/link.ts';
 import { capabilitiesOf } from './capabilities.ts';
+import { checkContainerSpec } from './check-spec.ts';
 import type { ContainerMounts, PreparedMounts } from './container-mounts.ts';
 import type { ContainerParams } from './guest-calls.ts';
 import { startErrorCode, type ContainerHome, type ContainerMade, type GuestContainer } from './guest-container.ts';
@@ -15,6 +16,7 @@ import { pumpOutput } from './output.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { createPhases } from './phases.ts';
 import { processOf, stopSignalOf } from './process.ts';
+import { envBytesOf } from './process-size.ts';
 import { cgroupResourcesOf, checkResources } from './resources.ts';
 import type { ContainerSpec, SandboxSpec } from './sandbox.ts';
 import { seccompOf } from './seccomp.ts';
@@ -46,6 +48,7 @@ export async function createInGuest(
 ): Promise<void> {
   const { spec } = container;
   checkResources(`container ${spec.name}`, spec.resources);
+  checkContainerSpec(spec);
   const capabilities = capabilitiesOf(spec.security);
   const seccomp = seccompOf(spec.security, capabilities);
   const phases = createPhases(site.surroundings.monotonicNs);
@@ -82,6 +85,7 @@ export async function createInGuest(
       config,
       stdio: streams.stdio,
     });
+    made.envBytes = envBytesOf(params.process.env);
     const created = await phases.time('container made', site.guest.call('createContainer', params, signal));
     phases.add('guest', created.phases);
     made.user = { uid: created.uid, gid: created.gid, groups: created.groups };
@@ -177,7 +181,7 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
     seccomp: prepared.seccomp,
     maskedPaths: [...(security.maskedPaths ?? (isUnmasked ? [] : maskedPaths))],
     readonlyPaths: [...(security.readonlyPaths ?? (isUnmasked ? [] : readonlyPaths))],
-    resources: cgroupResourcesOf(spec.resources),
+    resources: cgroupResourcesOf(container.resources),
     ...(spec.terminationMessagePath === undefined ? {} : { terminationLogPath: spec.terminationMessagePath }),
   };
 }

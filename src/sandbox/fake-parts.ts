@@ -4,6 +4,7 @@ import { duplexPair, type Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import type { HeldImage, ImageConfig } from '#image/images.ts';
 import type { Link } from '#link/link.ts';
+import { readAsAgent } from '#link/read-as-agent.ts';
 import type { Attachment } from '#network/network.ts';
 import type { Machine, MachineExit } from '#vm/driver.ts';
 import type { GuestEvent } from './guest-calls.ts';
@@ -224,6 +225,7 @@ function createGuest(parts: FakeParts, owned: (name: string) => AsyncDisposable)
       async call(method, params, signal) {
         await parts.before(`call ${method}`, signal);
         const given: Record<string, unknown> = { ...params };
+        readAsAgent(method, params);
         control.calls.push({ method, params: given });
         if (method === 'signalContainer' && given['id'] === 'exercise')
           for (const agent of streams.values()) agent.end();

@@ -14,7 +14,7 @@ import { pumpOutput } from './output.ts';
 const never = new AbortController().signal;
 
 /** A container whose guest answers what the test says, in the order in which it is asked. */
-function place(startFails: boolean | 'given up') {
+function place(startFails: boolean | 'given up', now = () => 0, startedAtMs = 5) {
   const bugs: unknown[] = [];
   const calls: string[] = [];
   const inbox = createInbox((error) => bugs.push(error));
@@ -23,11 +23,11 @@ function place(startFails: boolean | 'given up') {
     if (method === 'startContainer' && startFails === 'given up') throw new PodvmError('cancelled', 'the user left');
     if (method === 'readFile') throw new PodvmError('notFound', 'no message');
     if (method === 'startContainer' && startFails) throw new PodvmError('internal', 'crun: exec format error');
-    return { startedAtMs: 5 };
+    return { startedAtMs };
   };
   // SAFE: a container uses no more of its link than this
   const guest = { call } as unknown as Link;
-  const home = { inbox, guest, limits: defaultLimits, log: silentLog, now: () => new Date(0) };
+  const home = { inbox, guest, limits: defaultLimits, log: silentLog, now: () => new Date(now()) };
   const container = new GuestContainer('c', containerSpec, '/log', home);
   const stdout = new PassThrough();
   stdout.end();
@@ -77,6 +77,40 @@ test('events in any order move a container only as its table says, and settle it
         assert.equal(container.status.state, 'exited');
         assert.equal(ends.length, 1);
         assert.deepEqual(bugs, []);
+      },
+    ),
+  );
+});
+
+test('a container was made before it was started, and started before it ended, whatever the clocks say', async () => {
+  const time = fc.integer({ min: -1e6, max: 1e6 });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(time, { minLength: 1, maxLength: 8 }),
+      time,
+      time,
+      fc.constantFrom('exit', 'lost'),
+      fc.boolean(),
+      async (hostClock, startedAtMs, finishedAtMs, ending, endsFirst) => {
+        let looks = 0;
+        const now = () => hostClock[looks++ % hostClock.length] ?? 0;
+        const { container, inbox, made } = place(false, now, startedAtMs);
+        const end = () => {
+          if (ending === 'lost') container.becomeLost('machine gone');
+          else container.onGuestExit({ kind: 'exited', containerId: 'c', exitCode: 0, oomKilled: false, finishedAtMs });
+        };
+        await inbox.ask(() => container.becomeCreated(made));
+        const starting = container.start(never);
+        if (!endsFirst) await starting;
+        inbox.tell(end);
+        await Promise.all([starting.catch(() => {}), container.exited]);
+        const { createdAt, startedAt = createdAt, exit } = container.status;
+        assert.ok(exit !== undefined);
+        const times = [createdAt, startedAt, exit.finishedAt].map((at) => at.getTime());
+        assert.deepEqual(
+          times,
+          times.toSorted((a, b) => a - b),
+        );
       },
     ),
   );

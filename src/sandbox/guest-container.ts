@@ -5,11 +5,12 @@ import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import type { Link } from '#link/link.ts';
 import type { PreparedMounts } from './container-mounts.ts';
-import { startExec } from './guest-exec.ts';
+import { cellsOf, startExec } from './guest-exec.ts';
 import type { GuestExit } from './guest-calls.ts';
 import type { Inbox } from './inbox.ts';
 import type { SandboxLimits } from './limits.ts';
-import { cgroupResourcesOf, checkResources } from './resources.ts';
+import { checkCommand } from './process-size.ts';
+import { capResources, type Capped, cgroupResourcesOf, checkResources, mostOfNode } from './resources.ts';
 import { createMoves, type Moves } from './moves.ts';
 import type { Output } from './output.ts';
 import {
@@ -40,6 +41,8 @@ export interface ContainerMade {
   readonly stopSignal: number;
   readonly output: Output;
   readonly stdin: Writable | undefined;
+  /** What its variables take of the kernel's room for them, in bytes: a command that it is asked for has them too. */
+  envBytes?: number;
   user?: NonNullable<ContainerStatus['user']>;
   /** Given back when it is gone from the guest. */
   readonly mounts: PreparedMounts;
@@ -146,24 +149,23 @@ export class GuestContainer implements Container {
           ...(event.signal === undefined ? {} : { signal: event.signal }),
           reason: event.oomKilled ? 'OOMKilled' : event.exitCode === 0 ? 'Completed' : 'Error',
           ...(message === undefined ? {} : { message }),
-          finishedAt: this.#plausible(event.finishedAtMs),
+          finishedAt: this.#plausible(event.finishedAtMs, this.#startedAt),
         }),
       ),
     );
   }
 
-  /** A guest's clock says what the guest likes: nothing of a container is before it was made, or still to come. */
-  #plausible(guestMs: number): Date {
-    const [firstMs, lastMs] = [this.#createdAt.getTime(), this.#home.now().getTime()];
-    return new Date(Math.min(lastMs, Math.max(firstMs, guestMs)));
+  /** A guest says of its time what it likes: nothing is still to come, or before `first`, whatever the host's clock did. */
+  #plausible(guestMs: number, first: Date = this.#createdAt): Date {
+    return new Date(Math.max(first.getTime(), Math.min(this.#home.now().getTime(), guestMs)));
   }
 
   #end(exit: ContainerExit): void {
     if (this.#exit !== undefined) return; // the first word counts: a machine dies after its containers did
-    this.#exit = exit;
+    this.#exit = { ...exit, finishedAt: laterOf(this.#startedAt ?? this.#createdAt, exit.finishedAt) };
     this.#moves.moveTo('exited', exit.reason);
     this.#log.info('container exited', { code: exit.exitCode, reason: exit.reason });
-    this.#settleExit(exit);
+    this.#settleExit(this.#exit);
   }
 
   async #terminationMessage(): Promise<string | undefined> {
@@ -199,7 +201,9 @@ export class GuestContainer implements Container {
     try {
       const { startedAtMs } = await guest.call('startContainer', { id: this.id }, signal);
       await inbox.ask(() => {
-        this.#startedAt = this.#plausible(startedAtMs);
+        const startedAt = this.#plausible(startedAtMs);
+        // One that was over at once may have told so before its start was answered.
+        this.#startedAt = this.#exit === undefined ? startedAt : earlierOf(startedAt, this.#exit.finishedAt);
         if (this.#moves.state === 'created') this.#moves.moveTo('running', 'started');
       });
       this.#log.info('container started');
@@ -268,6 +272,7 @@ export class GuestContainer implements Container {
 
   async exec(exec: ExecSpec, signal: AbortSignal): Promise<Exec> {
     await this.#home.inbox.ask(() => this.#assertIs(['running'], 'run a command in'));
+    checkCommand(`a command in container ${this.spec.name}`, exec.command, this.#made?.envBytes);
     const execId = `exec-${this.#nextExec}`;
     this.#nextExec += 1;
     const { promise, resolve } = Promise.withResolvers<number>();
@@ -289,13 +294,28 @@ export class GuestContainer implements Container {
 
   async resize(columns: number, rows: number, signal: AbortSignal): Promise<void> {
     if (!this.spec.tty || this.#moves.state !== 'running') return;
-    await this.#home.guest.call('resize', { containerId: this.id, columns, rows }, signal);
+    await this.#home.guest.call('resize', { containerId: this.id, ...cellsOf({ columns, rows }) }, signal);
   }
 
-  async update(resources: Resources, signal: AbortSignal): Promise<void> {
+  get warnings(): readonly string[] {
+    return this.#capped(this.spec.resources).warnings;
+  }
+
+  async update(resources: Resources, signal: AbortSignal): Promise<readonly string[]> {
     await this.#home.inbox.ask(() => this.#assertIs(['created', 'running'], 'change the limits of'));
     checkResources(`container ${this.spec.name}`, resources);
-    await this.#home.guest.call('updateContainer', { id: this.id, resources: cgroupResourcesOf(resources) }, signal);
+    const { resources: capped, warnings } = this.#capped(resources);
+    await this.#home.guest.call('updateContainer', { id: this.id, resources: cgroupResourcesOf(capped) }, signal);
+    return warnings;
+  }
+
+  #capped(resources: Resources): Capped {
+    return capResources(`container ${this.spec.name}`, resources, mostOfNode(this.#home.limits.size));
+  }
+
+  /** Its limits as the guest is to have them. */
+  get resources(): Resources {
+    return this.#capped(this.spec.resources).resources;
   }
 
   async reopenLog(): Promise<void> {
@@ -332,6 +352,9 @@ export class GuestContainer implements Container {
     throw new PodvmError('failedPrecondition', `Cannot ${verb} container ${this.spec.name}${why}`);
   }
 }
+
+const laterOf = (a: Date, b: Date): Date => (a.getTime() >= b.getTime() ? a : b);
+const earlierOf = (a: Date, b: Date): Date => (a.getTime() <= b.getTime() ? a : b);
 
 /** 128 + SIGKILL: what a process that lost its machine would have been told. */
 const killedExitCode = 137;

@@ -13,6 +13,17 @@ interface ExecRequest {
 
 /** For what is asked of a process that runs, by a caller that has no deadline, in `ms`. */
 const wishMs = 30_000;
+/** Of a terminal, in each direction. */
+const maxCells = 10_000;
+
+/** A terminal's size as a guest takes it: some clients tell of none, or of more cells than a screen has. */
+export function cellsOf<T extends Pick<ExecSpec, 'columns' | 'rows'>>({ columns, rows }: T) {
+  const within = (cells: number) => Math.min(maxCells, Math.max(1, Math.trunc(cells) || 1));
+  return {
+    ...(columns === undefined ? {} : { columns: within(columns) }),
+    ...(rows === undefined ? {} : { rows: within(rows) }),
+  } as { [K in keyof T & ('columns' | 'rows')]: T[K] }; // SAFE: each is there if it was given
+}
 
 /** Starts a process in a running container. Errors: the agent's; then nothing of it is left. */
 export async function startExec(request: ExecRequest, signal: AbortSignal): Promise<Exec> {
@@ -28,8 +39,7 @@ export async function startExec(request: ExecRequest, signal: AbortSignal): Prom
         execId,
         args: [...exec.command],
         tty: exec.tty,
-        ...(exec.columns === undefined ? {} : { columns: exec.columns }),
-        ...(exec.rows === undefined ? {} : { rows: exec.rows }),
+        ...cellsOf(exec),
         stdio: { stdin: stdin?.id ?? 0, stdout: stdout.id, stderr: stderr?.id ?? 0 },
       },
       signal,
@@ -47,7 +57,8 @@ export async function startExec(request: ExecRequest, signal: AbortSignal): Prom
       return { exitCode: code };
     }),
     async resize(columns, rows) {
-      await guest.call('resize', { containerId, execId, columns, rows }, AbortSignal.timeout(wishMs));
+      const size = { containerId, execId, ...cellsOf({ columns, rows }) };
+      await guest.call('resize', size, AbortSignal.timeout(wishMs));
     },
     async kill(signalNumber) {
       const params = { containerId, execId, signal: signalNumber };

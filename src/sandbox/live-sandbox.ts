@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, PodvmError } from '#base/errors.ts';
@@ -48,6 +49,9 @@ export interface LiveParts {
   readonly addresses: readonly string[];
   readonly phases: SandboxStatus['phases'];
   readonly createdAt: Date;
+  /** The pod's limits as it has them, and in sentences where its spec says more. */
+  readonly resources: Resources;
+  readonly warnings: readonly string[];
   readonly parts: Parts;
   readonly limits: SandboxLimits;
   readonly surroundings: Surroundings;
@@ -89,7 +93,7 @@ export class LiveSandbox implements Sandbox {
   constructor(live: LiveParts) {
     this.id = live.id;
     this.spec = live.spec;
-    this.#resources = live.spec.resources;
+    this.#resources = live.resources;
     this.consolePath = live.machine.consolePath;
     this.#live = live;
     this.#log = live.surroundings.log;
@@ -150,6 +154,10 @@ export class LiveSandbox implements Sandbox {
     };
   }
 
+  get warnings(): readonly string[] {
+    return this.#live.warnings;
+  }
+
   container(name: string): Container | undefined {
     return this.#containers.findLast((container) => container.spec.name === name);
   }
@@ -190,11 +198,13 @@ export class LiveSandbox implements Sandbox {
     if (at >= 0) this.#containers.splice(at, 1);
   }
 
-  async resize(resources: Resources, signal: AbortSignal): Promise<void> {
+  async resize(resources: Resources, signal: AbortSignal): Promise<readonly string[]> {
     await this.#inbox.ask(() => this.#assertReady('resize'));
     const { machine, guest, limits } = this.#live;
     const spec = { ...this.spec, resources: this.#resources };
-    this.#resources = await resize(spec, resources, { machine, guest, limits: limits.size }, signal);
+    const resized = await resize(spec, resources, { machine, guest, limits: limits.size }, signal);
+    this.#resources = resized.resources;
+    return resized.warnings;
   }
 
   async updateVolume(name: string, files: readonly VolumeFile[], signal: AbortSignal): Promise<void> {
@@ -210,6 +220,7 @@ export class LiveSandbox implements Sandbox {
 
   async dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex> {
     await this.#inbox.ask(() => this.#assertReady(`connect to port ${port}`));
+    checkDial(port, address);
     const stream = openStream(this.#live.guest);
     try {
       await this.#live.guest.call('dial', { stream: stream.id, address: address ?? '127.0.0.1', port }, signal);
@@ -358,6 +369,14 @@ export class LiveSandbox implements Sandbox {
     for (const owned of this.#live.retried) await owned[Symbol.asyncDispose]();
     await this.#live.kept.disposeAsync();
   }
+}
+
+/** A name would have to be looked up in the pod, which has no one to do it. Errors: `invalid`. */
+function checkDial(port: number, address: string | undefined): void {
+  const refuse = (why: string, got: string) =>
+    new PodvmError('invalid', `Cannot connect to a pod: ${why}, got ${printable(got, 80)}`);
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) throw refuse('a port is from 1 to 65535', `${port}`);
+  if (address !== undefined && isIP(address) === 0) throw refuse('its address must be an IP address', address);
 }
 
 async function withConsole(why: string, consolePath: string): Promise<string> {

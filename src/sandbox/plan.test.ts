@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { allCapabilities, ambientOf, capabilitiesOf, defaultCapabilities } from './capabilities.ts';
+import { checkContainerSpec, checkSandboxSpec } from './check-spec.ts';
 import { containerSpec, sandboxSpec, security } from './examples.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import { createInbox, maxWaitingRequests } from './inbox.ts';
@@ -41,17 +42,27 @@ test('checkResources() refuses limits that nothing can run in, and names the lea
   checkResources('pod a/b', { memoryLimitBytes: minMemoryLimitBytes });
 });
 
-test('machineSizeOf() adds what the machine itself needs, and refuses what the node does not have', () => {
+test('machineSizeOf() adds what the machine itself needs, and cuts limits to what the node has', () => {
   assert.deepEqual(machineSizeOf('p', { memoryLimitBytes: 256 * 1024 ** 2, cpuLimitMillis: 1500 }, sizes), {
     memoryMiB: 384,
     vcpus: 2,
     nominal: { memoryMiB: 1024, vcpus: sizes.maxVcpus },
     scratchBytes: 1e9,
     resources: { memoryLimitBytes: 256 * 1024 ** 2, cpuLimitMillis: 1500 },
+    warnings: [],
   });
   assert.equal(machineSizeOf('p', {}, sizes).memoryMiB, 512);
   assert.equal(machineSizeOf('p', { memoryLimitBytes: 1000 * 1024 ** 2 }, sizes).nominal, undefined);
-  assert.throws(() => machineSizeOf('p', { memoryLimitBytes: 4096 * 1024 ** 2 }, sizes), is('exhausted'));
+  const huge = { memoryLimitBytes: 2 ** 60, cpuLimitMillis: 2 ** 60, ephemeralStorageBytes: 2 ** 60 };
+  const { memoryMiB, vcpus, scratchBytes, resources, warnings } = machineSizeOf('pod a/b', huge, sizes);
+  assert.deepEqual([memoryMiB, vcpus, scratchBytes], [4096, 4, 1024 ** 4]);
+  assert.deepEqual([resources.memoryLimitBytes, resources.cpuLimitMillis], [(4096 - 128) * 1024 ** 2, 4000]);
+  assert.equal(warnings.length, 2);
+  assert.match(
+    warnings[0] ?? '',
+    /^The memory limit of pod a\/b, 1099511627776 MiB, is more than there is: it has 3968 MiB$/,
+  );
+  assert.equal(machineSizeOf('p', { memoryLimitBytes: (4096 - 128) * 1024 ** 2 }, sizes).warnings.length, 0);
 });
 
 test('hostLimitsOf() adds what kernel, agent and VMM need, up to all of the machine', () => {
@@ -88,6 +99,79 @@ test('processOf() follows the table of command and args in the Kubernetes docume
   assert.deepEqual(argsOf({ args: ['y'] }), ['/ep', 'y']);
   assert.deepEqual(argsOf({ command: ['x'], args: ['y'] }), ['x', 'y']);
   assert.throws(() => processOf(containerSpec, {}, [], undefined), is('invalid'));
+});
+
+test('processOf() takes an empty list for none, and ENTRYPOINT [""] of an image', () => {
+  const argsOf = (own: object, image: object) => processOf({ ...containerSpec, ...own }, image, [], undefined).args;
+  const image = { entrypoint: ['/ep'], cmd: ['c'] };
+  assert.deepEqual(argsOf({ command: [], args: [] }, image), ['/ep', 'c']);
+  assert.deepEqual(argsOf({ command: [], args: ['mine'] }, image), ['/ep', 'mine']);
+  assert.deepEqual(argsOf({ command: ['x'], args: [] }, image), ['x']);
+  const none = { entrypoint: [''], cmd: ['c'] };
+  assert.deepEqual(argsOf({}, none), ['c']);
+  assert.deepEqual(argsOf({ args: ['mine'] }, none), ['mine']);
+  assert.deepEqual(argsOf({}, { entrypoint: ['/ep'], cmd: [''] }), ['/ep', ''], 'an argument may be empty');
+  for (const empty of [{ cmd: [''] }, { entrypoint: ['', 'x'] }, { entrypoint: [''] }])
+    assert.throws(() => argsOf({}, empty), is('invalid'));
+  assert.throws(() => argsOf({ command: [''] }, image), /begins with an empty word/);
+  assert.equal(processOf({ ...containerSpec, workingDir: '' }, { ...image, workingDir: '' }, [], undefined).cwd, '/');
+  assert.equal(processOf(containerSpec, { ...image, user: '' }, [], undefined).user, '');
+});
+
+test('processOf() refuses what no process can be given, naming it, and takes all that one can', () => {
+  const planOf = (own: object, image: object = { cmd: ['x'] }) =>
+    processOf({ ...containerSpec, ...own }, image, [], undefined);
+  const most = 128 * 1024 - 1;
+  const variable = (name: string, bytes: number) => ({ name, value: 'v'.repeat(bytes - name.length - 1) });
+  planOf({ env: [variable('A', most)], args: ['x', 'y'.repeat(most)] });
+  assert.throws(
+    () => planOf({ env: [variable('A', most + 1)] }),
+    /the variable A is too long \(E2BIG\).*131071 bytes, got 131072/,
+  );
+  assert.throws(() => planOf({ args: ['x', 'ü'.repeat(most / 2 + 1)] }), /argument 1 is too long \(E2BIG\)/);
+  assert.throws(() => planOf({ env: [{ name: 'A', value: 'a\0b' }] }), /the variable A has a NUL byte/);
+  const many = Array.from({ length: 16 }, (_, at) => variable(`V${at}`, 120_000));
+  planOf({ env: many });
+  assert.throws(
+    () => planOf({ env: many, args: Array(20).fill('y'.repeat(10_000)) }),
+    /arguments and variables are too long \(E2BIG\)/,
+  );
+  const little = Array.from({ length: 16_385 }, (_, at) => ({ name: `V${at}`, value: '' }));
+  assert.equal(planOf({ env: little.slice(1) }).env.length, 16_384);
+  assert.throws(() => planOf({ env: little }), /at most 16384 variables/);
+  for (const workingDir of ['app', `/${'x'.repeat(5000)}`])
+    assert.throws(() => planOf({}, { cmd: ['x'], workingDir }), /working directory must be an absolute path/);
+  assert.throws(() => planOf({}, { cmd: ['x'], user: 'u'.repeat(300) }), /at most 256 characters, got 300/);
+});
+
+test('checkSandboxSpec() and checkContainerSpec() name what a guest cannot have', () => {
+  const pod = (change: object) => () => checkSandboxSpec('pod a/b', { ...sandboxSpec, ...change });
+  pod({})();
+  assert.throws(pod({ hostname: '' }), /hostname must have 1 to 64/);
+  assert.throws(pod({ hostname: 'a\nb' }), /hostname.*got "\\"a\\\\nb\\""|hostname/);
+  assert.throws(pod({ sysctls: { 'net/x': '1' } }), /sysctl must have a name with dots.*net\/x/);
+  assert.throws(pod({ sysctls: { 'net.x': 'v'.repeat(5000) } }), /net\.x has at most 4096 characters, got 5000/);
+  const dns = { policy: 'None', nameservers: ['1.1.1.1\nsearch x'], searches: [], options: [] };
+  assert.throws(pod({ dns }), /DNS nameservers must be one word/);
+  const hostnames = Array.from({ length: 256 }, () => 'h'.repeat(253));
+  const hostAliases = Array.from({ length: 20 }, () => ({ ip: '1.1.1.1', hostnames }));
+  assert.throws(pod({ hostAliases }), /hostAliases make \/etc\/hosts larger than 524288 bytes/);
+
+  const container = (change: object) => () => checkContainerSpec({ ...containerSpec, ...change });
+  container({})();
+  const mount = (more: object) => ({
+    mounts: [{ source: { kind: 'volume', name: 'v' }, mountPath: '/m', readOnly: false, ...more }],
+  });
+  assert.throws(container(mount({ mountPath: 'm' })), /a mount must be at an absolute path/);
+  assert.throws(container(mount({ subPath: '' })), /sub-path of \/m must be relative/);
+  assert.throws(container(mount({ subPath: 'x'.repeat(5000) })), /at most 4096 characters/);
+  assert.throws(container({ terminationMessagePath: 'log' }), /the termination message must be at an absolute path/);
+  assert.throws(
+    container({ security: { ...security, maskedPaths: ['proc'] } }),
+    /a masked path must be at an absolute/,
+  );
+  const groups = Array.from({ length: 5000 }, (_, at) => at);
+  assert.throws(container({ security: { ...security, supplementalGroups: groups } }), /4096 supplemental groups, got/);
 });
 
 test('processOf() lets the pod overrule the image', () => {

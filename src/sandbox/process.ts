@@ -1,7 +1,9 @@
 import { constants } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import type { ImageConfig } from '#image/images.ts';
+import { printable } from '#base/guest-text.ts';
 import { ambientOf } from './capabilities.ts';
+import { createProcessRoom } from './process-size.ts';
 import type { ContainerSpec } from './sandbox.ts';
 
 /** What a container runs: the image's wishes with the pod's over them. */
@@ -25,7 +27,10 @@ export interface ProcessPlan {
 /** systemd's and newer containerd's default: `select` works for whoever never asks for more, the others may. */
 const openFiles = { type: 'RLIMIT_NOFILE', soft: 1024, hard: 524_288 };
 
-/** Errors: `invalid` when neither pod nor image name a command, and for root where runAsNonRoot is set. */
+/**
+ * Errors: `invalid` when neither pod nor image name a command, for root where runAsNonRoot is set, and for arguments,
+ * variables, a directory or a user that the kernel or the guest cannot take.
+ */
 export function processOf(
   spec: ContainerSpec,
   image: ImageConfig,
@@ -34,7 +39,19 @@ export function processOf(
 ): ProcessPlan {
   const { security } = spec;
   const ambient = ambientOf(security, capabilities);
+  const what = `container ${spec.name}`;
   const user = security.runAsUser?.toString() ?? security.runAsUserName ?? image.user ?? '';
+  const args = argsOf(spec, image);
+  const variables = variablesOf(spec, image);
+  const room = createProcessRoom(what);
+  for (const [name, value] of variables) room.takeVariable(name, value);
+  for (const [at, argument] of args.entries()) room.take(`argument ${at}`, argument);
+  if (user.length > maxUserChars) {
+    throw new PodvmError(
+      'invalid',
+      `Cannot run ${what}: the name of its user has at most ${maxUserChars} characters, got ${user.length}`,
+    );
+  }
   if (security.runAsNonRoot && ['', '0', 'root'].includes(user.split(':')[0] ?? '')) {
     // A name that only the image can resolve is checked in the guest.
     throw new PodvmError(
@@ -46,9 +63,9 @@ export function processOf(
     );
   }
   return {
-    args: argsOf(spec, image),
-    env: envOf(spec, image),
-    cwd: spec.workingDir ?? (image.workingDir === undefined || image.workingDir === '' ? '/' : image.workingDir),
+    args,
+    env: [...variables].map(([name, value]) => `${name}=${value}`),
+    cwd: directoryOf(what, spec, image),
     user,
     ...(security.runAsGroup === undefined ? {} : { group: security.runAsGroup }),
     requireNonRoot: security.runAsNonRoot,
@@ -63,25 +80,49 @@ export function processOf(
   };
 }
 
-/** Kubernetes' table: a command drops the image's arguments too, arguments alone replace only those. */
+/**
+ * Kubernetes' table: a command drops the image's arguments too, arguments alone replace only those. An empty list is none
+ * (Go's slices and protobuf's lists know no difference), and so is an image's ENTRYPOINT [""], which is how Dockerfiles
+ * take one away (containerd's WithProcessArgs).
+ */
 function argsOf(spec: ContainerSpec, image: ImageConfig): string[] {
-  const command = spec.command ?? image.entrypoint ?? [];
-  const args = spec.args ?? (spec.command === undefined ? (image.cmd ?? []) : []);
-  const all = [...command, ...args];
+  const command = listOf(spec.command) ?? [];
+  const entrypoint = image.entrypoint?.length === 1 && image.entrypoint[0] === '' ? [] : (image.entrypoint ?? []);
+  const args = listOf(spec.args) ?? (command.length === 0 ? (image.cmd ?? []) : []);
+  const all = [...(command.length === 0 ? entrypoint : command), ...args];
   if (all.length > 0 && all[0] !== '') return all;
-  throw new PodvmError('invalid', `Cannot run container ${spec.name}: neither the pod nor the image names a command`, {
+  const why =
+    all.length === 0 ? 'neither the pod nor the image names a command' : 'its command begins with an empty word';
+  throw new PodvmError('invalid', `Cannot run container ${spec.name}: ${why}`, {
     fix: 'Give the container a command.',
   });
 }
 
-function envOf(spec: ContainerSpec, image: ImageConfig): string[] {
+const listOf = (words: readonly string[] | undefined) => (words?.length === 0 ? undefined : words);
+
+/** Of the image's user and directory; both come from files that anybody can write. */
+const maxUserChars = 256;
+const maxPathChars = 4096;
+
+function directoryOf(what: string, spec: ContainerSpec, image: ImageConfig): string {
+  const path = spec.workingDir || image.workingDir || '/';
+  if (path.startsWith('/') && path.length <= maxPathChars && !path.includes('\0')) return path;
+  throw new PodvmError(
+    'invalid',
+    `Cannot run ${what}: its working directory must be an absolute path of at most ${maxPathChars} characters, ` +
+      `got ${printable(JSON.stringify(path), 80)}`,
+    { fix: 'Set workingDir in the pod, or WORKDIR in the image.' },
+  );
+}
+
+function variablesOf(spec: ContainerSpec, image: ImageConfig): ReadonlyMap<string, string> {
   const byName = new Map<string, string>();
   for (const pair of image.env ?? []) {
     const at = pair.indexOf('=');
     if (at > 0) byName.set(pair.slice(0, at), pair.slice(at + 1));
   }
   for (const { name, value } of spec.env) byName.set(name, value);
-  return [...byName].map(([name, value]) => `${name}=${value}`);
+  return byName;
 }
 
 const realTimeBase = 34; // SIGRTMIN as C libraries have it: two of the kernel's are theirs

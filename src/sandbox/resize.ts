@@ -1,7 +1,15 @@
 import { PodvmError } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { Machine } from '#vm/driver.ts';
-import { cgroupResourcesOf, checkResources, hostLimitsOf, type SizeLimits } from './resources.ts';
+import {
+  capResources,
+  type Capped,
+  cgroupResourcesOf,
+  checkResources,
+  hostLimitsOf,
+  mostOfNode,
+  type SizeLimits,
+} from './resources.ts';
 import type { Resources, SandboxSpec } from './sandbox.ts';
 
 interface Resizable {
@@ -12,31 +20,26 @@ interface Resizable {
 
 /**
  * Changes what a running pod may use: two cgroup writes, one in the guest and one on the host, in the order in which the
- * host never gives less than the guest takes. What is undefined stays. Errors: `invalid`, `exhausted` (more than its
- * machine has), what machine and agent say.
+ * host never gives less than the guest takes. What is undefined stays; what is more than its machine has is cut to that.
+ * Errors: `invalid`, what machine and agent say.
  */
 export async function resize(
   { namespace, name, resources: now }: Pick<SandboxSpec, 'namespace' | 'name' | 'resources'>,
   next: Resources,
   { machine, guest, limits }: Resizable,
   signal: AbortSignal,
-): Promise<Resources> {
-  const wanted = { ...now, ...next };
+): Promise<Capped> {
   const what = `pod ${namespace}/${name}`;
-  checkResources(what, wanted);
+  checkResources(what, { ...now, ...next });
+  const most = { ...mostOfNode(limits), memoryMiB: machine.memoryMiB };
+  const { resources, warnings } = capResources(what, next, most);
+  const wanted = { ...now, ...resources };
   const { memoryLimitBytes } = wanted;
-  if (memoryLimitBytes !== undefined && memoryLimitBytes > machine.memoryMiB * 1024 * 1024) {
-    throw new PodvmError(
-      'exhausted',
-      `Cannot resize ${what}: its machine has ${machine.memoryMiB} MiB, got a limit of ${memoryLimitBytes} bytes`,
-      { fix: 'Remove the pod and create it again with the new limit.' },
-    );
-  }
-  const inGuest = () => guest.call('updatePod', { resources: cgroupResourcesOf(next) }, signal);
+  const inGuest = () => guest.call('updatePod', { resources: cgroupResourcesOf(resources) }, signal);
   const onHost = () => limitOnHost(machine, wanted, limits);
   const grows = (memoryLimitBytes ?? Infinity) > (now.memoryLimitBytes ?? Infinity);
   for (const step of grows ? [onHost, inGuest] : [inGuest, onHost]) await step();
-  return wanted;
+  return { resources: wanted, warnings };
 }
 
 /** A host without cgroups for us has been told of when the machine started. */

@@ -1,4 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
+import { maxScratchBytes } from '#storage/scratch-disk.ts';
 import type { HostLimits } from '#vm/driver.ts';
 import type { Resources } from './sandbox.ts';
 
@@ -61,6 +62,44 @@ export function checkResources(what: string, resources: Resources): void {
   }
 }
 
+/** What a limit can be at most: in MiB and thousandths of a core. */
+export interface Most {
+  readonly memoryMiB: number;
+  readonly cpuMillis: number;
+}
+
+export interface Capped {
+  readonly resources: Resources;
+  /** One sentence for each limit that was cut. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ * A limit says what may be used at most, and reserves nothing: one that is more than there is is cut to that, as a
+ * container that runs on the node itself would feel it.
+ */
+export function capResources(what: string, resources: Resources, most: Most): Capped {
+  const { memoryLimitBytes: memory, cpuLimitMillis: cpu } = resources;
+  const warnings: string[] = [];
+  const capped: { memoryLimitBytes?: number; cpuLimitMillis?: number } = {};
+  if (memory !== undefined && memory > most.memoryMiB * mebibyte) {
+    const got = Math.ceil(memory / mebibyte);
+    warnings.push(`The memory limit of ${what}, ${got} MiB, is more than there is: it has ${most.memoryMiB} MiB`);
+    capped.memoryLimitBytes = most.memoryMiB * mebibyte;
+  }
+  if (cpu !== undefined && cpu > most.cpuMillis) {
+    warnings.push(`The cpu limit of ${what}, ${cpu}m, is more than there is: it has ${most.cpuMillis}m`);
+    capped.cpuLimitMillis = most.cpuMillis;
+  }
+  return { resources: { ...resources, ...capped }, warnings };
+}
+
+/** What a pod, and each container of it, can have of the node at most. */
+export const mostOfNode = ({ maxMemoryMiB, overheadMiB, maxVcpus }: SizeLimits): Most => ({
+  memoryMiB: maxMemoryMiB - overheadMiB,
+  cpuMillis: maxVcpus * 1000,
+});
+
 export interface MachineSize {
   /** Of a machine that boots. */
   readonly memoryMiB: number;
@@ -68,26 +107,21 @@ export interface MachineSize {
   /** Of one that is restored; undefined for a pod that needs more than templates have. */
   readonly nominal: { readonly memoryMiB: number; readonly vcpus: number } | undefined;
   readonly scratchBytes: number;
-  /** The pod's own. */
+  /** The pod's own, cut to what the node has. */
   readonly resources: Resources;
+  /** What of them was cut, in sentences. */
+  readonly warnings: readonly string[];
 }
 
-/** What the pod's limits ask of the machine. Errors: `invalid`, `exhausted` when the node has less. */
-export function machineSizeOf(what: string, resources: Resources, limits: SizeLimits): MachineSize {
-  checkResources(what, resources);
+/** What the pod's limits ask of the machine. Errors: `invalid`. */
+export function machineSizeOf(what: string, wantedResources: Resources, limits: SizeLimits): MachineSize {
+  checkResources(what, wantedResources);
+  const { resources, warnings } = capResources(what, wantedResources, mostOfNode(limits));
   const { memoryLimitBytes, cpuLimitMillis, ephemeralStorageBytes } = resources;
   const wanted =
     memoryLimitBytes === undefined
       ? Math.min(limits.defaultMemoryMiB, limits.maxMemoryMiB)
       : Math.ceil(memoryLimitBytes / mebibyte) + limits.overheadMiB;
-  if (wanted > limits.maxMemoryMiB) {
-    throw new PodvmError(
-      'exhausted',
-      `Cannot run ${what}: its memory limit with the machine's own needs is ${wanted} MiB, ` +
-        `and this node gives one machine at most ${limits.maxMemoryMiB} MiB`,
-      { fix: 'Lower resources.limits.memory or run the pod on a larger node.' },
-    );
-  }
   const vcpus = cpuLimitMillis === undefined ? limits.maxVcpus : Math.ceil(cpuLimitMillis / 1000);
   return {
     memoryMiB: Math.max(minMachineMiB, wanted),
@@ -96,8 +130,9 @@ export function machineSizeOf(what: string, resources: Resources, limits: SizeLi
       memoryLimitBytes !== undefined && wanted > limits.nominalMemoryMiB
         ? undefined
         : { memoryMiB: limits.nominalMemoryMiB, vcpus: limits.maxVcpus },
-    scratchBytes: ephemeralStorageBytes ?? limits.defaultScratchBytes,
+    scratchBytes: Math.min(ephemeralStorageBytes ?? limits.defaultScratchBytes, maxScratchBytes),
     resources,
+    warnings,
   };
 }
 

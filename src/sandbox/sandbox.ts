@@ -266,8 +266,13 @@ export interface Container {
   readonly stdin: Writable | undefined;
   /** Size of its terminal; does nothing without one. */
   resize(columns: number, rows: number, signal: AbortSignal): Promise<void>;
-  /** Changes its limits while it runs; what is undefined stays. Errors: `invalid`, `failedPrecondition`. */
-  update(resources: Resources, signal: AbortSignal): Promise<void>;
+  /** What it has otherwise than its spec says, in sentences: limits above what the node has. */
+  readonly warnings: readonly string[];
+  /**
+   * Changes its limits while it runs; what is undefined stays. Returns what was cut to what the node has, in sentences.
+   * Errors: `invalid`, `failedPrecondition`.
+   */
+  update(resources: Resources, signal: AbortSignal): Promise<readonly string[]>;
   /** Goes on in a new file of the log's name, after somebody has renamed the old one. Errors: `failedPrecondition`. */
   reopenLog(): Promise<void>;
   /**
@@ -377,11 +382,13 @@ export interface Sandbox {
   /** Pulls the image if its policy says so; returns when the container exists and can be started. */
   createContainer(spec: ContainerSpec, signal: AbortSignal): Promise<Container>;
   container(name: string): Container | undefined;
+  /** What it has otherwise than its spec says, in sentences: limits above what the node has. */
+  readonly warnings: readonly string[];
   /**
-   * Changes the pod's limits while it runs. Errors: `invalid`, `exhausted` (more than its machine has),
+   * Changes the pod's limits while it runs. Returns what was cut to what its machine has, in sentences. Errors: `invalid`,
    * `failedPrecondition`.
    */
-  resize(resources: Resources, signal: AbortSignal): Promise<void>;
+  resize(resources: Resources, signal: AbortSignal): Promise<readonly string[]>;
   updateVolume(name: string, files: readonly VolumeFile[], signal: AbortSignal): Promise<void>;
   /** A TCP connection to a port on 127.0.0.1 in the guest (or on one of its addresses). */
   dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex>;

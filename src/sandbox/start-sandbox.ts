@@ -4,6 +4,7 @@ import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { createBlockDisks } from './block-disks.ts';
 import { createBlockMode, createDeviceMode } from './block-mode.ts';
 import { blockPathsOf } from './block-volumes.ts';
+import { checkSandboxSpec } from './check-spec.ts';
 import { scratchSerial } from './create-container.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
 import type { Gate } from './gate.ts';
@@ -93,6 +94,7 @@ function planStart(spec: SandboxSpec, context: StartContext): Plan {
   const { limits, surroundings } = context;
   const { network, template, hostPorts, annotations, dns } = spec;
   const what = `pod ${spec.namespace}/${spec.name}`;
+  checkSandboxSpec(what, spec);
   if (spec.userNamespace !== undefined) checkUserNamespace(what, spec.userNamespace);
   for (const volume of spec.volumes) {
     if (volume.kind === 'push') checkPushed(volume.name, volume.files, limits.pushedTrees);
@@ -125,7 +127,7 @@ async function giveToPod(
   spare: OpenedMachine & Pick<PreparedSandbox, 'attachment'>,
   signal: AbortSignal,
 ): Promise<ImageDisks> {
-  const { spec, context, owner, phases } = plan;
+  const { spec, context, order, owner, phases } = plan;
   const { record, directory, attachment, machine, guest } = spare;
   attachment.assign(owner);
   const named = { ...record, namespace: spec.namespace, name: spec.name, podUid: spec.uid };
@@ -138,7 +140,7 @@ async function giveToPod(
       await phases.time('volumes made', makeVolumes(plan, spare, both));
     },
     () => writeRecord(directory.path, named),
-    () => limitOnHost(machine, spec.resources, context.limits.size),
+    () => limitOnHost(machine, order.size.resources, context.limits.size),
     async (both) => {
       const network = await phases.time('network connected', attachment.connect(both));
       await untilAborted(greeted.promise, both);
@@ -185,7 +187,12 @@ async function greet({ spec, context, phases }: Plan, guest: Link, signal: Abort
   phases.add('guest', (await phases.time('guest configured', configuring)).phases);
 }
 
-async function connect({ spec, phases }: Plan, guest: Link, network: GuestNetwork, signal: AbortSignal): Promise<void> {
+async function connect(
+  { spec, order, phases }: Plan,
+  guest: Link,
+  network: GuestNetwork,
+  signal: AbortSignal,
+): Promise<void> {
   const addresses = network.interfaces.flatMap((each) => each.addresses);
   const connecting = guest.call(
     'connect',
@@ -200,7 +207,7 @@ async function connect({ spec, phases }: Plan, guest: Link, network: GuestNetwor
               interfaces: network.interfaces.map((each) => ({ ...each, addresses: [...each.addresses] })),
               routes: network.routes.map((route) => ({ ...route })),
             },
-      resources: cgroupResourcesOf(spec.resources),
+      resources: cgroupResourcesOf(order.size.resources),
     },
     signal,
   );
@@ -304,7 +311,7 @@ function containerMounts(
 }
 
 function publish(
-  { spec, context, phases }: Plan,
+  { spec, context, order, phases }: Plan,
   { record, directory, machine, guest, retried }: PreparedSandbox<unknown>,
   { network, imageDisks, mounts }: Attached,
   running: AsyncDisposableStack,
@@ -323,6 +330,8 @@ function publish(
     addresses: plainAddresses(network.interfaces.flatMap((each) => each.addresses)),
     phases: phases.timeline(),
     createdAt: new Date(context.surroundings.nowMs()),
+    resources: order.size.resources,
+    warnings: order.size.warnings,
     parts: context.parts,
     limits: context.limits,
     surroundings: { ...context.surroundings, log },

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { access, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
@@ -341,4 +342,41 @@ test('reopenContainerLog() goes on in a new file', async () => {
   await rename(join(logs, '0.log'), join(logs, '0.log.1'));
   await runtime.reopenContainerLog({ containerId });
   await access(join(logs, '0.log'));
+});
+
+test('createContainer() takes what a process can have of arguments and variables, and refuses more at once', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
+  const envsOf = (count: number) =>
+    Array.from({ length: count }, (_, at) => ({ key: `V${at}`, value: Buffer.alloc(100_000, 'x') }));
+  const create = (name: string, change: object) =>
+    runtime.createContainer({ podSandboxId, config: { ...containerConfig, metadata: { name }, ...change } });
+  await create('large', { envs: envsOf(20) });
+  const asked = parts.guest.calls.findLast(({ method }) => method === 'createContainer');
+  assert.equal((asked?.params['process'] as { env: string[] } | undefined)?.env.length, 20);
+  const begunMs = performance.now();
+  const refused = is(status.INVALID_ARGUMENT, /arguments and variables are too long \(E2BIG\)/);
+  await assert.rejects(create('huge', { envs: envsOf(100) }), refused);
+  await assert.rejects(create('words', { args: Array<string>(150).fill('x'.repeat(100_000)) }), refused);
+  assert.ok(performance.now() - begunMs < 2000, 'ten megabytes are refused within two seconds');
+});
+
+test('limits above what the node has are cut, and never refused', async () => {
+  await using node = await openScriptedNode();
+  const { runtime, parts } = node;
+  const linux = { memoryLimitInBytes: 2n ** 60n, cpuQuota: 2n ** 60n, cpuPeriod: 100_000n };
+  const { podSandboxId } = await runtime.runPodSandbox({ config: { ...podConfig, linux: { resources: linux } } });
+  const config = { ...containerConfig, linux: { resources: linux } };
+  const { containerId } = await runtime.createContainer({ podSandboxId, config });
+  await runtime.startContainer({ containerId });
+  await runtime.updateContainerResources({ containerId, linux });
+  await runtime.updatePodSandboxResources({ podSandboxId, resources: linux });
+  const methods = ['connect', 'createContainer', 'updateContainer', 'updatePod'];
+  for (const { method, params } of parts.guest.calls) {
+    if (!methods.includes(method)) continue;
+    const { memoryLimitBytes = 0, cpuQuotaUs = 0 } = params['resources'] as Record<string, number>;
+    assert.ok(memoryLimitBytes > 0 && memoryLimitBytes <= totalmem(), `${method}: ${memoryLimitBytes}`);
+    assert.equal(cpuQuotaUs, availableParallelism() * 100_000, method);
+  }
 });

@@ -28,6 +28,7 @@ export async function createContainer(
   const known: KnownContainer = { container, config, pod, resources: config.linux?.resources, isEndKnown: false };
   parts.pods.addContainer(known);
   const { id } = container.status;
+  for (const warning of container.warnings) parts.log.warn('a limit was cut', { container: id, warning });
   parts.events.tell(ContainerEventType.CONTAINER_CREATED_EVENT, id, pod);
   void container.exited.then(async (exit) => {
     await leaveMessage(parts, known, exit);

@@ -115,7 +115,7 @@ test('commands are refused without a container that runs, and without words', as
   for (const verb of [runtime.execSync, runtime.exec] as const) {
     await assert.rejects(verb({ containerId: 'nothing', cmd: ['x'] }), is(status.NOT_FOUND));
     await assert.rejects(verb({ containerId: created, cmd: ['x'] }), is(status.FAILED_PRECONDITION, /it is created/));
-    await assert.rejects(verb({ containerId }), is(status.INVALID_ARGUMENT, /none was given/));
+    await assert.rejects(verb({ containerId }), is(status.INVALID_ARGUMENT, /no command was given/));
   }
   await assert.rejects(runtime.attach({ containerId: created }), is(status.FAILED_PRECONDITION, /it is created/));
   await runtime.stopPodSandbox({ podSandboxId });

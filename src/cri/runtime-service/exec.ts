@@ -1,4 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
+import { checkCommand } from '#sandbox/process-size.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import type { ExecRequest, ExecResponseSchema } from '../schema/api_pb.ts';
@@ -13,6 +14,6 @@ export async function exec(
   if (state !== 'running') {
     throw new PodvmError('failedPrecondition', `Cannot run a command in container ${name}: it is ${state}`);
   }
-  if (cmd.length === 0) throw new PodvmError('invalid', 'Cannot run a command: none was given');
+  checkCommand(`a command in container ${name}`, cmd);
   return { url: streaming.execUrl({ target: container, command: cmd, stdin, stdout, stderr, tty }) };
 }

@@ -20,6 +20,7 @@ export async function runPodSandbox(
   const start = async (starting: AbortSignal): Promise<KnownPod> => {
     const sandbox = await parts.sandboxes.run(spec, starting);
     const pod: KnownPod = { sandbox, config, runtimeHandler, containers: new Map() };
+    for (const warning of sandbox.warnings) parts.log.warn('a limit was cut', { sandbox: sandbox.id, warning });
     parts.pods.addPod(pod);
     parts.events.tell(ContainerEventType.CONTAINER_CREATED_EVENT, sandbox.id, pod);
     parts.events.tell(ContainerEventType.CONTAINER_STARTED_EVENT, sandbox.id, pod);

@@ -8,15 +8,16 @@ import type {
   UpdateContainerResourcesResponseSchema,
 } from '../schema/api_pb.ts';
 
-/** Changes limits of a running container; zero leaves one as it is. Errors: `notFound`, those of `Container.update`. */
+/** Changes limits of a running container; zero leaves one as it is. One above the node's is cut, and logged. Errors: `notFound`, those of `Container.update`. */
 export async function updateContainerResources(
-  { pods }: CriParts,
+  { pods, log }: CriParts,
   { containerId, linux }: UpdateContainerResourcesRequest,
   signal: AbortSignal,
 ): Promise<Answer<typeof UpdateContainerResourcesResponseSchema>> {
   const known = pods.container(containerId);
   if (linux === undefined) throw new PodvmError('invalid', 'Cannot change limits: the request has no Linux resources');
-  await known.container.update(resourcesOf(linux), signal);
+  const warnings = await known.container.update(resourcesOf(linux), signal);
+  for (const warning of warnings) log.warn('a limit was cut', { container: containerId, warning });
   known.resources = merged(known.resources, linux);
   return {};
 }

@@ -5,10 +5,11 @@ import type { UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesRespons
 
 /** Resizes the pod in its machine. Errors: `notFound`, those of `Sandbox.resize`. */
 export async function updatePodSandboxResources(
-  { pods }: CriParts,
+  { pods, log }: CriParts,
   { podSandboxId, resources, overhead }: UpdatePodSandboxResourcesRequest,
   signal: AbortSignal,
 ): Promise<Answer<typeof UpdatePodSandboxResourcesResponseSchema>> {
-  await pods.pod(podSandboxId).sandbox.resize(podResourcesOf(resources, overhead), signal);
+  const warnings = await pods.pod(podSandboxId).sandbox.resize(podResourcesOf(resources, overhead), signal);
+  for (const warning of warnings) log.warn('a limit was cut', { sandbox: podSandboxId, warning });
   return {};
 }

@@ -1,6 +1,7 @@
 import { isAbsolute, join, normalize } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { createProcessRoom } from '#sandbox/process-size.ts';
 import type { ContainerSpec } from '#sandbox/sandbox.ts';
 import type { ContainerConfig, LinuxContainerResources, Mount, PodSandboxConfig } from '../schema/api_pb.ts';
 import { devicesOf } from './devices.ts';
@@ -34,7 +35,7 @@ export async function containerSpecOf(
     ...(config.command.length === 0 ? {} : { command: config.command }),
     ...(config.args.length === 0 ? {} : { args: config.args }),
     ...(config.workingDir === '' ? {} : { workingDir: config.workingDir }),
-    env: config.envs.map(({ key, value }) => ({ name: key, value: textOf(what, key, value) })),
+    env: environmentOf(what, config),
     mounts: mountsOf(
       what,
       config.mounts.filter((mount) => mount !== messageFile),
@@ -50,12 +51,26 @@ export async function containerSpecOf(
   };
 }
 
-/** CRI carries bytes; all that Kubernetes puts there is text. */
+/** Errors: `invalid` as soon as there is more than a process can have, and for a value that is no text. */
+function environmentOf(what: string, { command, args, envs }: ContainerConfig): ContainerSpec['env'] {
+  const room = createProcessRoom(what);
+  for (const [at, argument] of [...command, ...args].entries()) room.take(`argument ${at}`, argument);
+  return envs.map(({ key, value }) => {
+    const text = textOf(what, key, value);
+    room.takeVariable(key, text);
+    return { name: key, value: text };
+  });
+}
+
+/** CRI carries bytes, and the runtime's JSON text: a Secret that is none can be mounted. */
 function textOf(what: string, key: string, value: Uint8Array): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(value);
   } catch (cause) {
-    throw new PodvmError('invalid', `Cannot create ${what}: its variable ${printable(key, 80)} is no UTF-8`, { cause });
+    throw new PodvmError('invalid', `Cannot create ${what}: its variable ${printable(key, 80)} is no UTF-8`, {
+      cause,
+      fix: 'Mount what it comes from as a volume: files have the bytes as they are.',
+    });
   }
 }
 

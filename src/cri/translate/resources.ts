@@ -1,9 +1,9 @@
 import type { Resources } from '#sandbox/sandbox.ts';
 import type { LinuxContainerResources } from '../schema/api_pb.ts';
-import { numberOf } from './int64.ts';
 
 const defaultPeriodUs = 100_000n;
-const positive = [0, Number.MAX_SAFE_INTEGER] as const;
+/** No node has as much: what is above its own is cut to that where the machine is sized. */
+const mostBytes = BigInt(Number.MAX_SAFE_INTEGER);
 
 /**
  * CRI's limits are what the kernel's cgroup files take, `0` (and a negative quota) for none. CPU sets, huge pages and
@@ -15,7 +15,7 @@ export function resourcesOf(linux: LinuxContainerResources | undefined): Resourc
   const period = cpuPeriod > 0n ? cpuPeriod : defaultPeriodUs;
   const pids = unified['pids.max'];
   return {
-    ...(memory > 0n ? { memoryLimitBytes: numberOf('a memory limit', memory, positive) } : {}),
+    ...(memory > 0n ? { memoryLimitBytes: Number(memory < mostBytes ? memory : mostBytes) } : {}),
     ...(cpuQuota > 0n ? { cpuLimitMillis: Math.max(1, Number((cpuQuota * 1000n) / period)) } : {}),
     // The inverse of kubelet's MilliCPUToShares, rounded so that the way back gives the same shares.
     ...(cpuShares > 0n ? { cpuRequestMillis: Number((cpuShares * 1000n + 1023n) / 1024n) } : {}),
