@@ -138,11 +138,20 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
     assertRefused(twice, /\n<stdin>:14: metadata\.name: Pod default\/bad is given twice\n$/);
   });
 
-  it('more memory than the node has: how much that is, and what to do', async () => {
-    const huge = await running(pod('bad', '      resources: {limits: {memory: 900Gi}}\n'));
+  it('more memory than the node has: it runs with what there is, and is told so', async () => {
+    const { code, stdout, stderr } = await running(pod('huge', '      resources: {limits: {memory: 900Gi}}\n'));
+    assert.deepEqual({ code, stdout }, { code: 0, stdout: 'ran\n' });
+    assert.match(
+      stderr,
+      /^podvm: huge: LimitCut: The memory limit of pod default\/huge, 921600 MiB, is more than there is: it has \d+ MiB\n$/,
+    );
+  });
+
+  it('more variables than a process can have: which, before a machine is made', async () => {
+    const value = `      env: [{name: BIG, value: ${'x'.repeat(140_000)}}]\n`;
     assertRefused(
-      huge,
-      /this node gives one machine at most \d+ MiB\n {2}fix: Lower resources\.limits\.memory[^\n]*\n/,
+      await running(pod('bad', value)),
+      /the variable BIG is too long \(E2BIG\)[^\n]*\n {2}fix: Put large values/,
     );
   });
 
