@@ -274,7 +274,7 @@ class DiskImageStore implements ImageStore {
       image = await this.#mend(reference, image.id, policy, options, signal);
     image ??= await this.pull(reference, options, signal);
     const { id, config } = image;
-    if (!this.#images.has(id)) return await this.hold(reference, policy, signal); // it was removed meanwhile
+    if (!this.#images.has(id)) return await this.hold(reference, policy, signal, options); // it was removed meanwhile
     this.#holds.set(id, (this.#holds.get(id) ?? 0) + 1);
     let isHeld = true;
     return {
