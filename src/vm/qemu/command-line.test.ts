@@ -47,6 +47,17 @@ test('qemuArguments() keep the legacy interrupt hardware off, without which emul
   assert.match(valuesOf(qemuArguments(input), '-machine')[0] ?? '', /^microvm,pic=off,pit=off,rtc=on,acpi=on,/);
 });
 
+test('qemuArguments() keep memory of guests from being merged with others and from being dumped', () => {
+  assert.match(valuesOf(qemuArguments(input), '-machine')[0] ?? '', /,mem-merge=off,dump-guest-core=off$/);
+});
+
+test('qemuArguments() announce nothing of a NIC, and leave its device no timer to lose', () => {
+  const args = qemuArguments(input);
+  const nic = valuesOf(args, '-device').find((value) => value.startsWith('virtio-net-device'));
+  assert.match(nic ?? '', /,guest_announce=off(,|$)/);
+  assert.ok(valuesOf(args, '-global').includes('migration.announce-rounds=0'));
+});
+
 test('qemuArguments() give a NIC only to a machine with a tap, and never a script', () => {
   const isNic = (arg: string) => /virtio-net|^tap,/.test(arg);
   const { tap: _, ...without } = input;

@@ -79,7 +79,7 @@ function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[]
     {
       name: 'machine',
       type: 'microvm',
-      options: { pic: false, pit: false, rtc: true, acpi: true, 'memory-backend': 'ram' },
+      options: { pic: false, pit: false, rtc: true, acpi: true, 'memory-backend': 'ram', ...secretMemory },
     },
     accelerate(accelerator),
     processor(accelerator),
@@ -87,7 +87,8 @@ function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[]
     { name: 'm', value: `${memoryMiB}M` },
     { name: 'global', value: 'virtio-mmio.force-legacy=false' },
     ...kicks(accelerator),
-    // A restored NIC would have its guest tell the network of it five times: this one is given another address first.
+    // QEMU would announce the template's MAC to the network, five times, once it is restored. With no rounds a NIC that
+    // also has its guest announce itself loses its timer, and crashes QEMU when it is reset: see `nicFeatures`.
     { name: 'global', value: 'migration.announce-rounds=0' },
     { name: 'name', value: id },
     { name: 'nodefaults' },
@@ -101,6 +102,12 @@ function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[]
     },
   ];
 }
+
+/**
+ * The kernel's ksmd does not merge pages of guests: a tenant could tell by the time of a write what another's memory
+ * holds. Core dumps leave guests' memory out, should a core be written in spite of the jail's limit.
+ */
+const secretMemory = { 'mem-merge': false, 'dump-guest-core': false };
 
 /**
  * Translated code is memory of the VMM that the guest makes it use, and QEMU's own limit grows with the guest's memory, to
@@ -194,13 +201,23 @@ function network({ tap }: CommandLineInput): Switch[] {
     {
       name: 'device',
       type: 'virtio-net-device',
-      // What comes by the tap is for this machine: a NIC that filters nothing spares its driver a command for each address.
-      options: { id: 'nic', netdev: 'net', mac: tap.mac, ...noFilters },
+      options: { id: 'nic', netdev: 'net', mac: tap.mac, ...nicFeatures },
     },
   ];
 }
 
-const noFilters = { ctrl_mac_addr: false, ctrl_rx: false, ctrl_rx_extra: false, ctrl_vlan: false };
+/**
+ * What comes by the tap is for this machine: a NIC that filters nothing spares its driver a command for each address.
+ * Without `guest_announce` QEMU keeps the timer of announcements that it makes with the device (`virtio_net_post_load_device`
+ * frees it where there are no rounds, `virtio_net_reset` uses it).
+ */
+const nicFeatures = {
+  ctrl_mac_addr: false,
+  ctrl_rx: false,
+  ctrl_rx_extra: false,
+  ctrl_vlan: false,
+  guest_announce: false,
+};
 
 function listeningSocket(id: keyof typeof socketNames, paths: InsidePaths): Switch {
   return {

@@ -37,3 +37,19 @@ test('describeExit() calls stopped only what was asked to end or powered itself 
 test('describeExit() believes a guest that powered off before the kill came', () => {
   assert.equal(describeExit({ ...facts, code: 137, shutdownReason: 'guest-shutdown', killed: true }).state, 'stopped');
 });
+
+test('describeExit() never calls a crash what the guest asked for, whenever it comes', () => {
+  for (const shutdownReason of ['guest-shutdown', 'host-qmp-quit', 'guest-reset', 'guest-panic']) {
+    for (const [code, name] of [
+      [139, /^QEMU was killed by SIGSEGV, after this: /],
+      [134, /^QEMU was killed by SIGABRT/],
+      [135, /^QEMU was killed by SIGBUS/],
+      [1, /^QEMU ended with code 1/],
+      ['SIGSEGV', /^QEMU's jail was killed by SIGSEGV/],
+    ] as const) {
+      const told = describeExit({ ...facts, code, shutdownReason });
+      assert.equal(told.state, 'failed');
+      assert.match(told.reason, name);
+    }
+  }
+});

@@ -42,25 +42,22 @@ export function endOf(code: ProcessEnd): VmmEnd {
   return { isSignal: typeof code === 'number' && signalOf(code) !== undefined, reason };
 }
 
-/** Says in one sentence why a VMM ended. */
-export function describeExit({
-  code,
-  shutdownReason,
-  killed,
-  outOfMemory,
-}: ExitFacts): Pick<MachineExit, 'state' | 'reason'> {
-  switch (shutdownReason) {
-    case 'guest-shutdown':
-      return { state: 'stopped', reason: 'the guest powered off' };
-    case 'host-qmp-quit':
-      return { state: 'stopped', reason: 'QEMU was told to quit' };
-    case 'guest-reset':
-      return { state: 'failed', reason: 'the guest reset itself, as a kernel does after a panic' };
-    case 'guest-panic':
-      return { state: 'failed', reason: 'the guest kernel panicked' };
-    default:
-      break;
-  }
+/** What QEMU says of the end that it was led to, when it then reached it. */
+const endings = new Map<string, Pick<MachineExit, 'state' | 'reason'>>([
+  ['guest-shutdown', { state: 'stopped', reason: 'the guest powered off' }],
+  ['host-qmp-quit', { state: 'stopped', reason: 'QEMU was told to quit' }],
+  ['guest-reset', { state: 'failed', reason: 'the guest reset itself, as a kernel does after a panic' }],
+  ['guest-panic', { state: 'failed', reason: 'the guest kernel panicked' }],
+]);
+
+/**
+ * Says in one sentence why a VMM ended. A VMM that crashes on its way to the end that its guest asked for has crashed:
+ * a guest can make it say anything before.
+ */
+export function describeExit(facts: ExitFacts): Pick<MachineExit, 'state' | 'reason'> {
+  const { code, shutdownReason = '', killed, outOfMemory } = facts;
+  const ending = endings.get(shutdownReason);
+  if (ending !== undefined && (code === 0 || code === 'unknown' || killed)) return ending;
   if (outOfMemory && !killed) {
     return {
       state: 'failed',
@@ -68,12 +65,13 @@ export function describeExit({
     };
   }
   if (killed) return { state: 'failed', reason: 'QEMU was killed by us' };
-  if (typeof code === 'string') {
-    return { state: 'failed', reason: code === 'unknown' ? 'QEMU ended' : `QEMU's jail was killed by ${code}` };
-  }
+  const after = ending === undefined ? '' : `, after this: ${ending.reason}`;
+  return { state: 'failed', reason: `${crash(code)}${after}` };
+}
+
+function crash(code: ProcessEnd): string {
+  if (code === 'unknown') return 'QEMU ended';
+  if (typeof code === 'string') return `QEMU's jail was killed by ${code}`;
   const signal = signalOf(code);
-  return {
-    state: 'failed',
-    reason: signal === undefined ? `QEMU ended with code ${code}` : `QEMU was killed by ${signal}`,
-  };
+  return signal === undefined ? `QEMU ended with code ${code}` : `QEMU was killed by ${signal}`;
 }
