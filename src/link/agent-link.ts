@@ -26,7 +26,7 @@ import {
 import { encodeCall } from './encode-call.ts';
 import { ByteStream } from './byte-stream.ts';
 import type { Link, LinkStream } from './link.ts';
-import { Turns } from './turns.ts';
+import { SharedThread, Turns } from './turns.ts';
 
 interface PendingCall {
   readonly method: string;
@@ -41,6 +41,9 @@ interface PendingCall {
 const pingIntervalMs = 20_000;
 /** An emulated guest on a busy host may be slow; one that is silent for so long is dead. In `ms`. */
 const pingTimeoutMs = 120_000;
+
+/** Ours, of all links of this process. */
+const thread = new SharedThread(performance.now());
 
 /** One epoch of a channel: it begins with the handshake and ends with the channel. */
 export class AgentLink implements Link {
@@ -59,7 +62,7 @@ export class AgentLink implements Link {
   #lastId = 0;
   #failure: Error | undefined;
   #ping: NodeJS.Timeout | undefined;
-  readonly #turns = new Turns(performance.now());
+  readonly #turns = new Turns(thread, performance.now());
   #rest: NodeJS.Timeout | undefined;
 
   constructor(channel: Duplex, epoch: number, callTimeoutMs: number) {
@@ -180,10 +183,17 @@ export class AgentLink implements Link {
   #take(chunk: Buffer): void {
     const beganMs = threadMs();
     this.#parser.push(chunk);
-    const restMs = this.#turns.used(threadMs() - beganMs, performance.now());
-    if (restMs === 0 || this.#failure !== undefined) return;
+    this.#restFor(this.#turns.used(threadMs() - beganMs, performance.now()));
+  }
+
+  #restFor(ms: number): void {
+    if (this.#failure !== undefined) return;
+    if (ms === 0) {
+      this.#channel.resume();
+      return;
+    }
     this.#channel.pause();
-    this.#rest = setTimeout(() => this.#channel.resume(), restMs);
+    this.#rest = setTimeout(() => this.#restFor(this.#turns.rest(performance.now())), ms);
   }
 
   #decide(header: FrameHeader): Decision {
@@ -272,10 +282,12 @@ export class AgentLink implements Link {
 
   #end(cause?: Error): void {
     if (this.#failure !== undefined) return;
-    const failure = new PodvmError('unavailable', 'The channel to the agent has ended', { cause });
+    const why = cause === undefined ? '' : `: ${cause.message}`;
+    const failure = new PodvmError('unavailable', `The channel to the agent has ended${why}`, { cause });
     this.#failure = failure;
     clearInterval(this.#ping);
     clearTimeout(this.#rest);
+    this.#turns.end();
     this.#channel.destroy();
     for (const call of this.#pending.values()) {
       call.reject(

@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { connectLink } from './connect-link.ts';
+import { ScriptedAgent } from './scripted-agent.ts';
+import { turnLimits } from './turns.ts';
+
+const soon = () => AbortSignal.timeout(20_000);
+const handshake = { handshakeTimeoutMs: 20_000, callTimeoutMs: 10_000 };
+/** What is looked at, in `ms`. */
+const spanMs = 1500;
+
+test('six links whose agents flood leave most of the thread to a seventh, which is answered at once', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-floods-'));
+  const path = join(directory, 'socket');
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => rm(directory, { recursive: true }));
+  const worker = new Worker(new URL('flooding-agents.ts', import.meta.url), { workerData: path });
+  undo.defer(() => void worker.terminate());
+  for (const deadline = soon(); !existsSync(path);) await delay(5, undefined, { signal: deadline });
+  for (let count = 0; count < 6; count += 1) {
+    const link = undo.use(await connectLink({ open: () => Promise.resolve(connect(path)), ...handshake }, soon()));
+    link.onEvent(() => undefined);
+  }
+  const agent = new ScriptedAgent();
+  agent.onCall = ({ id }) => agent.send({ t: 'result', id, value: { uptimeMs: 1 } });
+  const good = undo.use(await connectLink({ open: () => Promise.resolve(agent.channel), ...handshake }, soon()));
+
+  await delay(spanMs); // what they have saved is spent by then
+  const before = process.threadCpuUsage();
+  const beganMs = performance.now();
+  const times: number[] = [];
+  while (performance.now() - beganMs < spanMs) {
+    const calledMs = performance.now();
+    await good.call('ping', {}, soon());
+    times.push(performance.now() - calledMs);
+    await delay(10);
+  }
+  const { user, system } = process.threadCpuUsage(before);
+  const used = (user + system) / 1000 / (performance.now() - beganMs);
+  const [median = Infinity] = times.toSorted((a, b) => a - b).slice(times.length / 2);
+  // What it takes to read from a socket at all, and the pings, are beside what is counted.
+  assert.ok(used < 1.25 * turnLimits.total, `${used} of the thread`);
+  assert.ok(median < 50, `${median} ms`);
+});
