@@ -155,6 +155,9 @@ function mapValues<K extends string, V, R>(table: Readonly<Record<K, V>>, of: (v
   return Object.fromEntries(entries.map(([key, value]) => [key, of(value)])) as Record<K, R>; // SAFE: each key was mapped
 }
 
+/** 1 stops cores that go to a program as well (core(5)); 0 stops files alone. */
+const mostCoreBytes = 1;
+
 /** What a jail should have and this one has not, each in a few words; empty: all is in force. */
 export function weaknesses(found: Confinement): readonly string[] {
   const { limits, cgroup } = found;
@@ -164,7 +167,7 @@ export function weaknesses(found: Confinement): readonly string[] {
     [found.noNewPrivileges, 'it can gain privileges by running programs'],
     [found.seccompFilters > 0, 'no filter of system calls is on'],
     ...namespaceKinds.map((kind) => [found.namespaces.includes(kind), `it shares our ${kind} namespace`] as const),
-    [limits.coreBytes === 0, 'it may dump its memory'],
+    [limits.coreBytes !== 'unlimited' && limits.coreBytes <= mostCoreBytes, 'it may dump its memory'],
     [limits.processes !== 'unlimited', 'its processes are not limited'],
     [cgroup.memoryBytes !== 'unlimited', 'the host does not bound its memory'],
     [cgroup.processes !== 'unlimited', 'the host does not bound its threads'],

@@ -1,4 +1,4 @@
-import { copyFile, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { runInBuildRoot } from './build-root.ts';
@@ -9,7 +9,7 @@ import type { Part, PartRecipe } from './parts.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
 /** Counted up with each change below, so that a quick look tells whether assets are this program's. */
-export const recipesVersion = 7;
+export const recipesVersion = 8;
 
 /** What the recipes of packages share. */
 export interface Ingredients {
@@ -22,6 +22,12 @@ export interface Ingredients {
 /** Documentation and the like: a third of the sysroot's files, read by nobody. */
 const unneeded = ['doc', 'man', 'info', 'locale', 'lintian', 'bug'].map((name) => `usr/share/${name}`);
 
+/**
+ * Who may run a program and not read it has a process that dumps no core, by whatever way, and that no other process of its
+ * user traces (fs/exec.c, `would_dump`): the VMM, whose memory is its guest's.
+ */
+const unreadable = ['usr/bin/qemu-system-x86_64'];
+
 /** The jail's whole world: VMM, tools for disks and images, and busybox for the base image. */
 export function sysrootRecipe({ archive, generation, signal }: Ingredients): PartRecipe {
   const packages = ['qemu-system-x86', 'erofs-utils', 'e2fsprogs', 'busybox-static'];
@@ -29,15 +35,19 @@ export function sysrootRecipe({ archive, generation, signal }: Ingredients): Par
   return {
     name: 'sysroot',
     task: `unpacking QEMU and its tools from Debian ${suite}`,
-    inputs: { suite, packages, generation, unneeded, otherMachines, version: 1 },
-    make: (directory) =>
-      extractPackages({
+    inputs: { suite, packages, generation, unneeded, otherMachines, unreadable, version: 1 },
+    async make(directory) {
+      const root = join(directory, 'root');
+      const versions = await extractPackages({
         archive,
         packages,
         unneeded: [...unneeded, ...otherMachines],
-        target: join(directory, 'root'),
+        target: root,
         signal,
-      }),
+      });
+      for (const path of unreadable) await chmod(join(root, path), 0o711);
+      return versions;
+    },
   };
 }
 

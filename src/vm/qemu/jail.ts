@@ -32,9 +32,10 @@ export const jailFds = { info: 3, seccomp: 4 } as const;
 
 /**
  * The VMM's rlimits (setrlimit(2)). Descriptors: one for each disk, event and connection. Processes: its threads, also
- * where the host gives us no cgroup to count them in. No core: it would hold the guest's memory.
+ * where the host gives us no cgroup to count them in. No core, which would hold the guest's memory: 1 is less than any
+ * core file has, and the one value that also stops a core that goes to a program by a pipe (core(5), fs/coredump.c).
  */
-const limits = { core: 0, nofile: 4096, nproc: 1024, memlock: 65_536, msgqueue: 0, sigpending: 4096 } as const;
+const limits = { core: 1, nofile: 4096, nproc: 1024, memlock: 65_536, msgqueue: 0, sigpending: 4096 } as const;
 
 /** Where the jail shows things. */
 export const inside = {
