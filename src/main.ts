@@ -59,7 +59,12 @@ const parts: ProgramParts = {
   daemon: async ({ config: file, ...options }) => {
     const { daemonCommand } = await import('#daemon/daemon-command.ts');
     const { readConfigFile } = await import('#daemon/config-file.ts');
-    const inFile = { log: 'info', console: 'off', ...(file === undefined ? {} : await readConfigFile(file)) };
+    const inFile = {
+      log: 'info',
+      console: 'off',
+      hostLimits: 'required',
+      ...(file === undefined ? {} : await readConfigFile(file)),
+    };
     const config = readConfiguration(options, process.env, repo, inFile);
     await daemonCommand(config, parts.version, process, parts.keepsHangUp);
   },

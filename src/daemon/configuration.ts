@@ -28,6 +28,8 @@ export interface Configuration {
   readonly hasConsole: boolean;
   /** No machine without a cgroup of the host. */
   readonly requiresCgroup: boolean;
+  /** The host may swap machines' memory. */
+  readonly maySwap: boolean;
   /** Undefined: what the probe says. */
   readonly accelerator: 'kvm' | 'tcg' | undefined;
   /** Machines that wait for a pod. */
@@ -103,6 +105,7 @@ export function readConfiguration(
     requiresCgroup:
       oneOf(nameOf('hostLimits'), given('hostLimits') ?? 'preferred', ['required', 'preferred'] as const) ===
       'required',
+    maySwap: oneOf(nameOf('swap'), given('swap') ?? 'off', ['on', 'off'] as const) === 'on',
     accelerator: accelerator === 'auto' ? undefined : accelerator,
     poolSize,
     template,

@@ -80,6 +80,8 @@ export async function openEngine(
             templates: join(config.root, 'templates'),
             hasConsole: config.hasConsole,
             requiresCgroup: config.requiresCgroup,
+            maySwap: config.maySwap,
+            onUnprotected: (why) => log.warn('the host does not let pods of higher classes be killed last', { why }),
             onUnconfined: (why) => log.warn('the host bounds no machine', { why }),
           }),
           network,

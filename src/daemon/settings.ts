@@ -58,9 +58,14 @@ export const settings = {
   },
   hostLimits: {
     env: 'PODVM_HOST_LIMITS',
-    default: 'preferred',
+    default: 'preferred, of podvm daemon required',
     about:
       'required: no machine runs where the host gives us no cgroup to bound it; preferred: it does, and the log says so',
+  },
+  swap: {
+    env: 'PODVM_SWAP',
+    default: 'off',
+    about: "whether the host may write machines' memory to its swap",
   },
   accelerator: {
     env: 'PODVM_ACCELERATOR',

@@ -37,28 +37,39 @@ function requestOf(settings: ResourceSettings, name: Name): number | undefined {
  * every container has one. Source: k8s.io/component-helpers/resource/helpers.go, AggregateContainerLimits.
  */
 export function podResources(spec: PodSpec): Resources {
-  const total = (valueOf: (settings: ResourceSettings) => number | undefined, missing: 'unlimited' | 'zero') => {
-    const values = [...spec.initContainers, ...spec.containers].map((container) => valueOf(container.resources));
-    if (missing === 'unlimited' && values.includes(undefined)) return undefined;
-    if (values.every((value) => value === undefined)) return undefined;
-    let sidecars = 0;
-    let peak = 0;
-    spec.initContainers.forEach((container, index) => {
-      const value = values[index] ?? 0;
-      peak = Math.max(peak, sidecars + value);
-      if (container.restartPolicy === 'Always') sidecars += value;
-    });
-    const together = values.slice(spec.initContainers.length).reduce((sum: number, value) => sum + (value ?? 0), 0);
-    return Math.max(peak, sidecars + together);
-  };
   const summed = compact({
-    memoryLimitBytes: total((it) => amountOf(it, 'limits', 'memory'), 'unlimited'),
-    cpuLimitMillis: total((it) => amountOf(it, 'limits', 'cpu'), 'unlimited'),
-    cpuRequestMillis: total((it) => requestOf(it, 'cpu'), 'zero'),
-    ephemeralStorageBytes: total((it) => amountOf(it, 'limits', 'ephemeral-storage'), 'unlimited'),
+    memoryLimitBytes: total(spec, (it) => amountOf(it, 'limits', 'memory'), 'unlimited'),
+    cpuLimitMillis: total(spec, (it) => amountOf(it, 'limits', 'cpu'), 'unlimited'),
+    cpuRequestMillis: total(spec, (it) => requestOf(it, 'cpu'), 'zero'),
+    ephemeralStorageBytes: total(spec, (it) => amountOf(it, 'limits', 'ephemeral-storage'), 'unlimited'),
   });
   // Limits of the pod itself win over the sum of its containers' (KEP-2837).
   return spec.resources === undefined ? summed : { ...summed, ...resourcesOf(spec.resources) };
+}
+
+/** What the whole pod has asked for in memory, in bytes. */
+export function podMemoryRequest(spec: PodSpec): number {
+  const ofPod = spec.resources === undefined ? undefined : requestOf(spec.resources, 'memory');
+  return ofPod ?? total(spec, (it) => requestOf(it, 'memory'), 'zero') ?? 0;
+}
+
+function total(
+  spec: PodSpec,
+  valueOf: (settings: ResourceSettings) => number | undefined,
+  missing: 'unlimited' | 'zero',
+): number | undefined {
+  const values = [...spec.initContainers, ...spec.containers].map((container) => valueOf(container.resources));
+  if (missing === 'unlimited' && values.includes(undefined)) return undefined;
+  if (values.every((value) => value === undefined)) return undefined;
+  let sidecars = 0;
+  let peak = 0;
+  spec.initContainers.forEach((container, index) => {
+    const value = values[index] ?? 0;
+    peak = Math.max(peak, sidecars + value);
+    if (container.restartPolicy === 'Always') sidecars += value;
+  });
+  const together = values.slice(spec.initContainers.length).reduce((sum: number, value) => sum + (value ?? 0), 0);
+  return Math.max(peak, sidecars + together);
 }
 
 function compact<T extends Readonly<Record<string, number | undefined>>>(values: T): { [K in keyof T]?: number } {

@@ -1,3 +1,4 @@
+import { totalmem } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { createProcessRoom } from '#sandbox/process-size.ts';
@@ -16,6 +17,7 @@ import { expand, expandPath } from './expand.ts';
 import { pullPolicyOf } from './image-policy.ts';
 import type { PodConfig } from './pods.ts';
 import { pullLogins } from './pull-secrets.ts';
+import { oomScoreOf } from './qos.ts';
 import { containerResources, podResources } from './resources.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
@@ -60,7 +62,7 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     ...(spec.hostUsers ? {} : { userNamespace: { uids: [podIds], gids: [podIds] } }),
     ...(securityContext.fsGroup === undefined ? {} : { fsGroup: securityContext.fsGroup }),
     volumes: sandboxVolumes(pod, config, facts),
-    resources: podResources(spec),
+    resources: { ...podResources(spec), oomScoreAdj: oomScoreOf(spec, totalmem()) },
   };
 }
 

@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
+import { oomScores } from '#host/oom-score.ts';
 import type { Link } from '#link/link.ts';
 import type { Machine } from '#vm/driver.ts';
 import { consoleTail } from './console-tail.ts';
@@ -22,7 +23,7 @@ import type { Parts, Surroundings } from './parts.ts';
 import { openStream } from './open-stream.ts';
 import { pssKiB } from './processes.ts';
 import { checkPushed, pushVolume } from './push-volume.ts';
-import { resize } from './resize.ts';
+import { limitOnHost, resize } from './resize.ts';
 import {
   sandboxMoves,
   type Container,
@@ -165,6 +166,7 @@ export class LiveSandbox implements Sandbox {
   async createContainer(spec: ContainerSpec, signal: AbortSignal): Promise<Container> {
     const container = await this.#inbox.ask(() => this.#admit(spec));
     try {
+      await this.#protect(spec);
       await createInGuest(container, this.#site, AbortSignal.any([signal, this.#closing.signal]));
     } catch (error) {
       await this.#inbox.ask(() => this.#forget(container));
@@ -172,6 +174,14 @@ export class LiveSandbox implements Sandbox {
       throw new PodvmError('unavailable', `Cannot create container ${spec.name}: ${this.#failure}`, { cause: error });
     }
     return container;
+  }
+
+  /** The machine is killed last of what one of its containers may be killed after: they end together. */
+  async #protect({ oomScoreAdj }: ContainerSpec): Promise<void> {
+    const now = this.#resources.oomScoreAdj ?? oomScores.first;
+    if (oomScoreAdj === undefined || oomScoreAdj >= now) return;
+    this.#resources = { ...this.#resources, oomScoreAdj };
+    await limitOnHost(this.#live.machine, this.#resources, this.#live.limits.size);
   }
 
   #admit(spec: ContainerSpec): GuestContainer {

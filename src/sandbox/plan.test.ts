@@ -75,7 +75,9 @@ test('hostLimitsOf() adds what kernel, agent and VMM need, up to all of the mach
     memoryBytes: (1024 + 192) * mebibyte,
     cpuMillis: 1500,
     cpuShares: 512,
+    oomScoreAdj: 1000,
   });
+  assert.equal(hostLimitsOf({ oomScoreAdj: -997 }, 1024, sizes).oomScoreAdj, -997);
   assert.equal(hostLimitsOf({}, 1024, sizes).cpuMillis, undefined);
   assert.equal(hostLimitsOf({}, 1024, sizes).cpuShares, 102);
 });

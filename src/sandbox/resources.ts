@@ -1,5 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { maxScratchBytes } from '#storage/scratch-disk.ts';
+import { oomScores } from '#host/oom-score.ts';
 import type { HostLimits } from '#vm/driver.ts';
 import type { Resources } from './sandbox.ts';
 
@@ -141,7 +142,7 @@ export function machineSizeOf(what: string, wantedResources: Resources, limits: 
  * cgroup is the limit that a pod feels: this one is for a guest or an emulator that broke out of it.
  */
 export function hostLimitsOf(
-  { memoryLimitBytes, cpuLimitMillis, cpuRequestMillis = 0 }: Resources,
+  { memoryLimitBytes, cpuLimitMillis, cpuRequestMillis = 0, oomScoreAdj = oomScores.first }: Resources,
   machineMiB: number,
   { overheadMiB, vmmOverheadMiB, vmmOverheadMillis }: SizeLimits,
 ): HostLimits {
@@ -151,6 +152,7 @@ export function hostLimitsOf(
     memoryBytes: Math.min(all, limited),
     cpuMillis: cpuLimitMillis === undefined ? undefined : cpuLimitMillis + vmmOverheadMillis,
     cpuShares: sharesOf(cpuRequestMillis + minRequestMillis),
+    oomScoreAdj,
   };
 }
 

@@ -64,6 +64,8 @@ export interface Resources {
   readonly pidsLimit?: number;
   /** Of a container its writable layer, of a sandbox the scratch disk, in bytes. */
   readonly ephemeralStorageBytes?: number;
+  /** Of a sandbox: how ready the host's kernel is to kill its machine, -1000 to 1000; default 1000, as of a pod that asks for nothing. */
+  readonly oomScoreAdj?: number;
 }
 
 export interface SandboxSpec {

@@ -1,5 +1,6 @@
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
+import { shareOomScore } from '#host/oom-score.ts';
 import type { Link } from '#link/link.ts';
 import type { FileAccess, FileServer } from '#storage/file-server.ts';
 import { openHostSource, type HostSource } from '#storage/host-source.ts';
@@ -11,7 +12,7 @@ export interface ShareModeParts {
   readonly sandboxId: string;
   /** Of a pod with a user namespace. */
   readonly hasOwnUsers: boolean;
-  readonly machine: Pick<Machine, 'attachPort' | 'detachPort'>;
+  readonly machine: Pick<Machine, 'attachPort' | 'detachPort' | 'record'>;
   readonly guest: Pick<Link, 'call'>;
   readonly serveFiles: Parts['serveFiles'];
   readonly log: Log;
@@ -103,6 +104,12 @@ async function attach(order: Order, parts: ShareModeParts, signal: AbortSignal):
   undo.defer(() => detach(port, parts));
   const request = { channel, source, access: access.onHost, propagation, mapsUsers, owner: sandboxId, name: port };
   const server = undo.use(await parts.serveFiles(request, signal));
+  await shareOomScore(machine.record.pid, server.pid).catch((error: unknown) => {
+    log.warn('a file server is killed earlier than its machine should be', {
+      path: source.path,
+      why: messageOf(error),
+    });
+  });
   undo.defer(() => removeFromGuest(volume, parts));
   try {
     await guest.call('createVolume', { name: volume, kind: 'share', port }, signal);

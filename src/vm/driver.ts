@@ -61,6 +61,8 @@ export interface HostLimits {
   readonly cpuMillis: number | undefined;
   /** Its part of the processor when there is not enough for all, in shares of 1024 for a core. */
   readonly cpuShares: number;
+  /** How ready the host's kernel is to kill it for lack of memory, -1000 to 1000; undefined: as ready as to kill us. */
+  readonly oomScoreAdj?: number;
 }
 
 /** What a template is made for: machines that differ in any of it need another one. */

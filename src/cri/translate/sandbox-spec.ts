@@ -47,8 +47,18 @@ export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string):
     sharePidNamespace: sharesPids(namespaces),
     ...(userNamespace === undefined ? {} : { userNamespace }),
     volumes: [],
-    resources: podResourcesOf(linux?.resources, linux?.overhead),
+    resources: { ...podResourcesOf(linux?.resources, linux?.overhead), ...oomScoreOf(linux?.cgroupParent) },
   };
+}
+
+/**
+ * A kubelet tells a pod's class of service by the cgroup alone, in the words of either of its drivers. A burstable pod's
+ * score comes with its containers (`Sandbox.createContainer`).
+ */
+function oomScoreOf(cgroupParent = ''): { readonly oomScoreAdj?: number } {
+  if (!/(^|\/)kubepods\b/.test(cgroupParent)) return {};
+  if (/\bbesteffort\b/.test(cgroupParent)) return { oomScoreAdj: 1000 };
+  return { oomScoreAdj: /\bburstable\b/.test(cgroupParent) ? 999 : -997 };
 }
 
 const maxNameChars = 253;

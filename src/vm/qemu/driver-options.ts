@@ -8,6 +8,10 @@ export interface QemuDriverOptions {
   readonly templates?: string;
   /** Told, once, that VMMs run without a cgroup of the host, and why. */
   readonly onUnconfined?: (why: string) => void;
+  /** Told, once, that the host's kernel may not be told how ready it is to kill VMMs, and why. */
+  readonly onUnprotected?: (why: string) => void;
+  /** The host may write the memory of machines to its swap; default: it may not. */
+  readonly maySwap?: boolean;
   /** A VMM that the host does not bound is no machine. */
   readonly requiresCgroup?: boolean;
   /** Whether the guests' serial consoles are kept; default true. */

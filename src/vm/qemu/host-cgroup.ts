@@ -11,6 +11,10 @@ import type { HostLimits } from '../driver.ts';
 export interface HostCgroup {
   /** Errors: the kernel's, when more memory is in use (version 1). */
   limit(limits: HostLimits): Promise<void>;
+  /** Of the last `limit`; 0 before. */
+  readonly cpuShares: number;
+  /** Whether it goes before others that are not preferred, when there is not enough processor. Errors: the kernel's. */
+  prefer(isPreferred: boolean): Promise<void>;
   /** Whether the kernel has killed it for lack of memory. */
   wasOutOfMemory(): Promise<boolean>;
   /** To be called when the VMM is gone. */
@@ -20,7 +24,13 @@ export interface HostCgroup {
 /** One version's names; Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. */
 interface Version {
   /** Mounted hierarchies, and the file of each that limits. */
-  readonly memory: { readonly root: string; readonly limit: string; readonly events: string };
+  readonly memory: {
+    readonly root: string;
+    readonly limit: string;
+    readonly events: string;
+    /** Written 0: nothing of it is swapped. Version 1: not before the whole host lacks memory. A kernel without swap has none. */
+    readonly swap: string;
+  };
   readonly pids: { readonly root: string };
   /** `limits` gives what is to be written, by the file's name. */
   readonly cpu: { readonly root: string; readonly limits: (limits: CpuLimits) => Readonly<Record<string, string>> };
@@ -35,7 +45,7 @@ const weightOf = (shares: number) => 1 + Math.floor(((shares - 2) * 9999) / 262_
 
 const versions = {
   2: {
-    memory: { root: '/sys/fs/cgroup', limit: 'memory.max', events: 'memory.events' },
+    memory: { root: '/sys/fs/cgroup', limit: 'memory.max', events: 'memory.events', swap: 'memory.swap.max' },
     pids: { root: '/sys/fs/cgroup' },
     cpu: {
       root: '/sys/fs/cgroup',
@@ -46,7 +56,12 @@ const versions = {
     },
   },
   1: {
-    memory: { root: '/sys/fs/cgroup/memory', limit: 'memory.limit_in_bytes', events: 'memory.oom_control' },
+    memory: {
+      root: '/sys/fs/cgroup/memory',
+      limit: 'memory.limit_in_bytes',
+      events: 'memory.oom_control',
+      swap: 'memory.swappiness',
+    },
     pids: { root: '/sys/fs/cgroup/pids' },
     cpu: {
       root: '/sys/fs/cgroup/cpu',
@@ -58,6 +73,10 @@ const versions = {
   },
 } as const satisfies Record<number, Version>;
 
+/** How much heavier a machine is that goes first: more than what pods ask for usually differs by. */
+const preferredTimes = 32;
+const maxShares = 262_144;
+
 /** All of ours are below this one. */
 const parent = 'podvm';
 /** QEMU's threads: processors, disks (at most 64) and its own. */
@@ -66,13 +85,19 @@ const removeTries = 40;
 const removeIntervalMs = 25;
 
 /** Makes the machine's cgroups and moves its VMM into them. Errors: the kernel's, where the host gives us none. */
-export async function confine(id: string, pid: number, limits: HostLimits): Promise<HostCgroup> {
+export async function confine(
+  id: string,
+  pid: number,
+  limits: HostLimits,
+  { maySwap }: { readonly maySwap: boolean },
+): Promise<HostCgroup> {
   const version = await hostVersion();
   await handDown(version);
   const cgroup = cgroupOf(version, id);
   try {
     for (const directory of directoriesOf(version, id)) await mkdir(directory, { recursive: true });
     await cgroup.limit(limits);
+    if (!maySwap) await keepFromSwap(version, id);
     await writeFile(join(version.pids.root, parent, id, 'pids.max'), String(maxThreads));
     for (const directory of directoriesOf(version, id)) await writeFile(join(directory, 'cgroup.procs'), String(pid));
     return cgroup;
@@ -93,10 +118,25 @@ export async function findHostCgroup(id: string): Promise<HostCgroup | undefined
 
 function cgroupOf(version: Version, id: string): HostCgroup {
   const directory = join(version.memory.root, parent, id);
+  let cpu: CpuLimits = { cpuMillis: undefined, cpuShares: 0 };
+  let isPreferred = false;
+  const writeCpu = async () => {
+    const cpuShares = Math.min(maxShares, cpu.cpuShares * (isPreferred ? preferredTimes : 1));
+    await limitCpu(version, join(parent, id), { ...cpu, cpuShares });
+  };
   return {
-    limit: async ({ memoryBytes, ...cpu }) => {
+    limit: async ({ memoryBytes, cpuMillis, cpuShares }) => {
       await writeFile(join(directory, version.memory.limit), String(memoryBytes));
-      await limitCpu(version, join(parent, id), cpu);
+      cpu = { cpuMillis, cpuShares };
+      await writeCpu();
+    },
+    get cpuShares() {
+      return cpu.cpuShares;
+    },
+    prefer: async (wanted) => {
+      if (wanted === isPreferred || cpu.cpuShares === 0) return;
+      isPreferred = wanted;
+      await writeCpu();
     },
     wasOutOfMemory: async () => {
       const text = await readFile(join(directory, version.memory.events), 'latin1').catch(() => '');
@@ -106,6 +146,12 @@ function cgroupOf(version: Version, id: string): HostCgroup {
       for (const each of directoriesOf(version, id)) await removeWhenEmpty(each);
     },
   };
+}
+
+/** Keys, passwords and whatever else a guest has in memory would outlive it on the host's disk. */
+async function keepFromSwap({ memory }: Version, id: string): Promise<void> {
+  const path = join(memory.root, parent, id, memory.swap);
+  if (await isThere(path)) await writeFile(path, '0');
 }
 
 async function limitCpu({ cpu }: Version, cgroup: string, limits: CpuLimits): Promise<void> {

@@ -2,7 +2,8 @@ import { access, chown, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { isRunning, killProcess, logTail, type JailedProcess } from '#host/jailed-process.ts';
+import { isRunning, killProcess, logTail, type JailedProcess, type ProcessIdentity } from '#host/jailed-process.ts';
+import { setOomScore } from '#host/oom-score.ts';
 import type { Machine, MachineDriver, MachineRecord, MachineSpec } from '../driver.ts';
 import { assertMachineSpec, shapeOf } from '../machine-spec.ts';
 import { qemuArguments } from './command-line.ts';
@@ -17,6 +18,7 @@ import type { QemuDriverOptions } from './driver-options.ts';
 import { MachineDirectory } from './machine-directory.ts';
 import { restore } from './migration.ts';
 import { PhaseClock } from './phase-clock.ts';
+import { ProcessorTurns } from './processor-turns.ts';
 import { QemuMachine } from './qemu-machine.ts';
 import { QmpClient, type QmpEvent } from './qmp.ts';
 import { spawnVmm } from './spawn-vmm.ts';
@@ -102,8 +104,11 @@ export async function startQemuMachine(
 
   const vmm = await spawn(options, spec, beginning, directory, signal);
   const cgroup = await confineOnce(options, spec, vmm);
+  if (cgroup !== undefined) turns.add(vmm.identity.pid, cgroup);
   undo.defer(() => cgroup?.remove());
   undo.defer(() => killProcess(vmm.identity));
+  const protect = (score: number) => protectOnce(options, vmm.identity, score);
+  if (spec.hostLimits?.oomScoreAdj !== undefined) await protect(spec.hostLimits.oomScoreAdj);
   clock.mark('jail');
   try {
     const events = new EventBuffer();
@@ -139,6 +144,7 @@ export async function startQemuMachine(
       subscribe,
       ended: vmm.ended,
       cgroup,
+      protect,
     });
     undo.move();
     return machine;
@@ -208,7 +214,20 @@ export async function jailOf(
   };
 }
 
-const unconfined = new WeakSet<QemuDriverOptions>();
+/** Of all machines of this process, whose host is one. */
+const turns = new ProcessorTurns();
+
+const [unconfined, unprotected] = [new WeakSet<QemuDriverOptions>(), new WeakSet<QemuDriverOptions>()];
+
+/** A VMM that is killed earlier than others of its kind should runs all the same. Said once. */
+async function protectOnce(options: QemuDriverOptions, identity: ProcessIdentity, score: number): Promise<void> {
+  try {
+    await setOomScore(identity, score);
+  } catch (error) {
+    if (!unprotected.has(options)) options.onUnprotected?.(messageOf(error));
+    unprotected.add(options);
+  }
+}
 
 /** A VMM that cannot be confined runs all the same: the guest's own limits hold. Said once. */
 async function confineOnce(
@@ -218,14 +237,14 @@ async function confineOnce(
 ): Promise<HostCgroup | undefined> {
   if (hostLimits === undefined || unconfined.has(options)) return undefined;
   try {
-    return await confine(id, identity.pid, hostLimits);
+    return await confine(id, identity.pid, hostLimits, { maySwap: options.maySwap === true });
   } catch (error) {
     if (!(await isRunning(identity))) return undefined; // it has died meanwhile, which is told elsewhere
     if (options.requiresCgroup === true) {
       await killProcess(identity);
       throw new PodvmError('failedPrecondition', `Cannot start machine ${id}: the host does not bound it`, {
         cause: error,
-        fix: 'Give podvm the cgroup controllers memory, cpu and pids, or set hostLimits to preferred.',
+        fix: 'Give podvm the cgroup controllers memory, cpu and pids (Delegate=yes), or run pods without: hostLimits: preferred in the configuration, or PODVM_HOST_LIMITS=preferred.',
       });
     }
     unconfined.add(options);
@@ -271,6 +290,7 @@ async function adopt(record: MachineRecord, signal: AbortSignal): Promise<Machin
     subscribe: (handler) => events.drainTo(handler),
     ended: undefined,
     cgroup: await findHostCgroup(record.id),
+    protect: (score) => setOomScore(record, score),
   });
   undo.move();
   await machine.learnDevices(signal);

@@ -41,6 +41,8 @@ export interface RunningVmm {
   readonly ended: Promise<ProcessEnd> | undefined;
   /** Undefined where the host gives us none. */
   readonly cgroup: HostCgroup | undefined;
+  /** Says how ready the host's kernel is to kill it (`HostLimits`). */
+  readonly protect: (score: number) => Promise<void>;
 }
 
 /** How long the parent in the jail may take to report after the VMM itself is gone, in `ms`. */
@@ -133,7 +135,8 @@ export class QemuMachine implements Machine {
 
   async limitHost(limits: HostLimits): Promise<void> {
     this.#life.assertRunning('limit');
-    const { cgroup } = this.#vmm;
+    const { cgroup, protect } = this.#vmm;
+    if (limits.oomScoreAdj !== undefined) await protect(limits.oomScoreAdj);
     if (cgroup === undefined) {
       throw new PodvmError('unsupported', `Cannot limit machine ${this.id}: it has no cgroup on the host`);
     }
@@ -187,9 +190,15 @@ export class QemuMachine implements Machine {
 
   #onEvent({ event, data }: QmpEvent): void {
     if (event === 'SHUTDOWN' && typeof data['reason'] === 'string') this.#shutdownReason = data['reason'];
-    if (event === 'VSERPORT_CHANGE' && data['id'] === agentPortId && data['open'] === true) this.#portOpened.resolve();
+    if (event === 'VSERPORT_CHANGE' && data['id'] === agentPortId) this.#portChanged(data['open'] === true);
     if (event === 'BLOCK_IO_ERROR') this.#disks.failed(data);
     if (event === 'DEVICE_DELETED' && typeof data['device'] === 'string') this.#deletions.happened(data['device']);
+  }
+
+  /** QEMU keeps its end of the channel open when the guest has closed the other, or has lost the device. */
+  #portChanged(isOpen: boolean): void {
+    if (isOpen) this.#portOpened.resolve();
+    else this.#channel?.destroy(new PodvmError('unavailable', 'the guest has closed its end of the channel'));
   }
 
   /** The end of the process is the one truth; a closed QMP channel alone is not the end. */
