@@ -1,5 +1,6 @@
 import type { Engine } from '#engine/engine.ts';
 import { Cgroups } from '../container/cgroups.ts';
+import { keepOwnRoutes } from './own-routes.ts';
 import { BootPhases } from './boot-phases.ts';
 import type { Guest } from './guest.ts';
 import { bringLoopbackUp } from './loopback.ts';
@@ -66,7 +67,10 @@ export async function boot(engine: Engine): Promise<Booted> {
   await phases.run('devices', () => mountLate(engine));
   await phases.run('loopback', () => bringLoopbackUp(engine));
   await phases.run('limits', () => engine.setDescriptorLimit(maxDescriptors));
-  await phases.run('hardening', () => harden(engine));
+  await phases.run('hardening', () => {
+    harden(engine);
+    keepOwnRoutes(engine);
+  });
   await phases.run('crun', () => {
     crunFd = engine.sealedCopy(crunPath);
   });

@@ -1,6 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import type { IdMapping, UserNamespace } from '#wire/messages.ts';
 import { bringLoopbackUp } from '../boot/loopback.ts';
+import { keepOwnRoutes } from '../boot/own-routes.ts';
 import { codeOf, type Engine } from '#engine/engine.ts';
 import type { ResolvedUser } from './users.ts';
 
@@ -11,6 +12,8 @@ type Parts = Pick<
   | 'writeExisting'
   | 'writeExistingAs'
   | 'enterNamespaces'
+  | 'list'
+  | 'status'
   | 'changeOwner'
   | 'openNetlink'
   | 'interfaceIndex'
@@ -40,6 +43,7 @@ export class PodUsers {
     try {
       nic.moveTo(this.pid);
       parts.enterNamespaces(this.pid);
+      keepOwnRoutes(parts); // the boot did so in another namespace
       bringLoopbackUp(parts);
       this.own('/dev/shm');
     } catch (error) {
