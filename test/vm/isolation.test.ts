@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type Confinement, readConfinement, weaknesses } from '#host/confinement.ts';
+import { run } from '#host/run.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import { type House, openHouse, whyNoVm } from './house.ts';
@@ -39,7 +41,8 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
       'namespaces of its own': jail.namespaces.join(', '),
       'root directory': 'read-only: QEMU and its libraries, one directory, the template',
       devices: 'its tap; /dev/kvm where there is one; its block volumes',
-      'core dumps': 'off',
+      'core dumps': 'off, to files and to programs',
+      'memory beside others': 'not merged with equal pages, not swapped unless that is asked for',
       'memory on the host': "bounded: the pod's limit, 320 MiB more",
       'processor on the host': "bounded: the pod's limit, one core more",
       'threads on the host': `at most ${jail.cgroup.processes}`,
@@ -49,7 +52,7 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
     assert.ok(jail.uid > 0 && jail.gid === jail.uid && jail.groups.every((group) => group === jail.gid));
     assert.equal(jail.capabilities, '0');
     assert.equal(jail.noNewPrivileges, true);
-    assert.equal(jail.limits.coreBytes, 0);
+    assert.equal(jail.limits.coreBytes, 1, 'which no core file has, and stops those that go to a program');
     const { memoryBytes, cpuMillis } = jail.cgroup;
     assert.deepEqual([memoryBytes, cpuMillis], [(64 + 320) * mebibyte, 500 + 1000]);
     assert.deepEqual(jail.devices.toSorted(), ['full', 'net/tun', 'null', 'random', 'tty', 'urandom', 'zero']);
@@ -66,6 +69,47 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
       );
     }
     assert.deepEqual(weaknesses(jail), []);
+  });
+
+  test('keeps the guest’s memory from being merged, dumped and swapped, and says whom the kernel may kill first', async () => {
+    const pid = pod.status.vmmPid ?? 0;
+    const areas = (await readFile(`/proc/${pid}/smaps`, 'latin1')).split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
+    const flagsOf = (area: string) => /^VmFlags: (.*)$/m.exec(area)?.[1]?.trim().split(' ') ?? [];
+    const guest = areas.find((area) => area.split('\n')[0]?.endsWith(' /template/memory') === true);
+    assert.ok(guest, 'no area of the template');
+    assert.ok(flagsOf(guest).includes('dd'), 'a core has it'); // proc_pid_smaps(5): do not include in a core dump
+    assert.deepEqual(
+      areas.filter((area) => flagsOf(area).includes('mg')).map((area) => area.split('\n')[0]),
+      [],
+    );
+    // What no core is made of, and no process of its user may trace, is shown as root's (proc(5), PR_SET_DUMPABLE).
+    assert.equal((await stat(`/proc/${pid}/environ`)).uid, 0);
+    assert.equal(await swapOf(pod.id), '0');
+    const scores = await Promise.all([pid, await parentOf(pid)].map((each) => scoreOf(each)));
+    assert.deepEqual(scores, [1000, 1000], 'of the VMM and what waits for it, of a pod that asks for nothing');
+  });
+
+  test('a pod of a higher class is killed after others, with the programs that serve it', async () => {
+    const resources = { oomScoreAdj: 300 }; // less than 0 is for hosts that allow it (machine.test.ts)
+    const volume = await mkdtemp('/var/tmp/podvm-oom-');
+    const burstable = await house.sandboxes.run({ ...sandboxSpec, name: 'burstable', resources }, minute());
+    try {
+      const mounts = [
+        { mountPath: '/v', readOnly: false, source: { kind: 'host', path: volume, propagation: 'private' } },
+      ] as const;
+      await burstable.createContainer({ ...containerSpec, image, command: ['true'], mounts }, minute());
+      const { stdout } = await run('pgrep', ['-f', `/shares/${burstable.id}/`]);
+      const servers = stdout.trim().split('\n').map(Number);
+      assert.ok(servers.length > 0);
+      for (const pid of [burstable.status.vmmPid ?? 0, ...servers]) assert.equal(await scoreOf(pid), 300);
+      // A container that may be killed later than its machine takes it along, as kubelet computes it for each.
+      const later = { ...containerSpec, name: 'later', image, command: ['true'], oomScoreAdj: 900 };
+      await pod.createContainer(later, minute());
+      assert.equal(await scoreOf(pod.status.vmmPid ?? 0), 900);
+    } finally {
+      await burstable.remove();
+      await rm(volume, { recursive: true });
+    }
   });
 
   test('tells of a container what its guest’s kernel says of it', async () => {
@@ -97,6 +141,20 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
     assert.match(said, /^fuse 0$/m);
   });
 });
+
+const scoreOf = async (pid: number) => Number(await readFile(`/proc/${pid}/oom_score_adj`, 'latin1'));
+
+async function parentOf(pid: number): Promise<number> {
+  return Number(/^PPid:\t(\d+)$/m.exec(await readFile(`/proc/${pid}/status`, 'latin1'))?.[1]);
+}
+
+/** Of version 2, or of version 1. */
+async function swapOf(id: string): Promise<string> {
+  const places = ['/sys/fs/cgroup', '/sys/fs/cgroup/memory'].map((root) => join(root, 'podvm', id));
+  const files = [join(places[0] ?? '', 'memory.swap.max'), join(places[1] ?? '', 'memory.swappiness')];
+  for (const file of files) if (existsSync(file)) return (await readFile(file, 'latin1')).trim();
+  return assert.fail('no cgroup says');
+}
 
 const whoAmI = `
 echo kernel $(uname -r)

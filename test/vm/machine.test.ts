@@ -1,7 +1,20 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, chown, mkdir, mkdtemp, open, readFile, readdir, rm, stat, truncate } from 'node:fs/promises';
+import {
+  chmod,
+  chown,
+  mkdir,
+  mkdtemp,
+  open,
+  readFile,
+  readdir,
+  readlink,
+  rm,
+  stat,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { connectLink } from '#link/connect-link.ts';
@@ -61,8 +74,12 @@ async function powerOffGuest(machine: Machine): Promise<void> {
 
 async function startElsewhere(
   input: Parameters<typeof createQemuDriver>[0] & { readonly spec: MachineSpec },
+  /** Opened for it by a shell, at a number beyond those that Node closes for itself. */
+  inherited?: string,
 ): Promise<MachineRecord> {
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'start-and-leave.ts'), JSON.stringify(input)], {
+  const command = [process.execPath, join(import.meta.dirname, 'start-and-leave.ts'), JSON.stringify(input)];
+  const before = inherited === undefined ? '' : 'exec 200<"$0"; ';
+  const child = spawn('bash', ['-c', `${before}exec "$@"`, inherited ?? '', ...command], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const output = await Array.fromAsync(child.stdout as AsyncIterable<Buffer>);
@@ -92,6 +109,35 @@ test(
     }
   },
 );
+
+test('a machine has no descriptor that its starter was given', { skip, timeout: 60_000 }, async () => {
+  await using bench = await openBench();
+  const spec = await bench.makeSpec();
+  const path = join(spec.directory, '..', 'secret');
+  await writeFile(path, 'x', { mode: 0o600 });
+  const assets = (await readAssets()) ?? assert.fail('no assets');
+  const record = await startElsewhere({ assets, accelerator: 'tcg', spec }, path);
+  await using machine = (await bench.driver.adopt(record, soon())) ?? assert.fail('not taken over');
+  const { pid } = machine.record;
+  const links = await Promise.all((await readdir(`/proc/${pid}/fd`)).map((fd) => readlink(`/proc/${pid}/fd/${fd}`)));
+  assert.deepEqual(
+    links.filter((link) => link.endsWith('/secret')),
+    [],
+  );
+});
+
+test('a machine that is to be killed last is, or we are told, once, that the host forbids it', { skip }, async () => {
+  const said: string[] = [];
+  await using bench = await openBench({ onUnprotected: (why) => said.push(why) });
+  const hostLimits = { memoryBytes: 1024 ** 3, cpuMillis: undefined, cpuShares: 1024, oomScoreAdj: -997 };
+  for (const spec of [await bench.makeSpec(), await bench.makeSpec()]) {
+    await using machine = await bench.driver.start({ ...spec, hostLimits }, soon());
+    const score = Number(await readFile(`/proc/${machine.record.pid}/oom_score_adj`, 'latin1'));
+    if (score !== -997) assert.deepEqual([score, said.length], [0, 1]);
+    await machine.limitHost({ ...hostLimits, oomScoreAdj: 500 });
+    assert.equal(Number(await readFile(`/proc/${machine.record.pid}/oom_score_adj`, 'latin1')), 500);
+  }
+});
 
 test(
   'a machine without a console keeps none, answers all the same, and can be taken over',

@@ -1,0 +1,124 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
+import type { Container, Sandbox } from '#sandbox/sandbox.ts';
+import { type House, openHouse, whyNoVm } from './house.ts';
+
+/**
+ * A guest owns its devices' drivers: it may take them away, give them back, and power off or reset its machine with
+ * them in any state. QEMU has to outlive that, or end as it was asked to: a crash of QEMU is a fault that a guest has
+ * found, whether its machine booted or was restored from a template.
+ */
+const skip = await whyNoVm();
+const image = 'localhost/podvm/base:latest';
+const minute = () => AbortSignal.timeout(60_000);
+const privileged = { ...security, privileged: true, seccomp: { kind: 'unconfined' } } as const;
+
+/** Takes a driver from each of its devices and gives it back, as often as is said: `cycle virtio virtio_net 20`. */
+const cycle = `
+cycle() {
+  for device in $(ls /sys/bus/$1/drivers/$2 | grep -E '^(virtio[0-9]|LNRO)'); do
+    for round in $(seq $3); do
+      echo $device > /sys/bus/$1/drivers/$2/unbind
+      echo $device > /sys/bus/$1/drivers/$2/bind
+    done
+    echo "$1 $2 survived"
+  done
+}
+take() {
+  for device in $(ls /sys/bus/$1/drivers/$2 | grep -E '^(virtio[0-9]|LNRO)'); do
+    echo $device > /sys/bus/$1/drivers/$2/unbind
+  done
+}
+`;
+
+/** Ends of a machine that its guest brings about, and what is told of them. */
+const ends = {
+  'is powered off by its kernel': [`${cycle} cycle virtio virtio_net 3; echo o > /proc/sysrq-trigger`, /powered off/],
+  'resets itself at once': ['echo b > /proc/sysrq-trigger', /the guest reset itself/],
+  panics: ['echo c > /proc/sysrq-trigger', /the guest reset itself|panicked/],
+  'loses its disks, then its channel': [`${cycle} take virtio virtio_scsi; take virtio virtio_console`, /link|channel/],
+  'loses its channel alone': [`${cycle} take virtio virtio_console`, /link|channel/],
+  'has its drivers taken from the bus below': [`${cycle} take platform virtio-mmio`, /link|channel/],
+} as const satisfies Record<string, readonly [string, RegExp]>;
+
+describe('a guest that resets its devices', { skip, timeout: 600_000 }, () => {
+  let house: House;
+  let neighbour: Container;
+
+  before(async () => {
+    house = await openHouse();
+    const sandbox = await house.sandboxes.run({ ...sandboxSpec, name: 'neighbour' }, minute());
+    neighbour = await startScript(sandbox, 'sleep 100000');
+  });
+  after(async () => {
+    await house[Symbol.asyncDispose]();
+    assert.deepEqual(await house.leftovers(), []);
+  });
+
+  for (const template of ['on', 'off'] as const) {
+    const how = template === 'on' ? 'restored' : 'booted';
+    const start = async (name: string) => {
+      const sandbox = await house.sandboxes.run({ ...sandboxSpec, name, template }, minute());
+      return Object.assign(sandbox, { [Symbol.asyncDispose]: () => sandbox.remove() });
+    };
+
+    test(`goes on when it was ${how}, as do its neighbour and its own network`, async () => {
+      await using pod = await start(`${how}-lives`);
+      const { output } = await runScript(
+        pod,
+        `${cycle} cycle virtio virtio_net 20; cycle virtio virtio_rng 20; echo lives; cat /proc/uptime`,
+      );
+      assert.match(output, /^virtio virtio_net survived$/m);
+      assert.match(output, /^virtio virtio_rng survived$/m);
+      assert.match(output, /^lives$/m);
+      assert.equal(pod.status.state, 'ready', pod.status.failure ?? 'no failure');
+      assert.match((await runScript(pod, 'cat /sys/class/net/*/address')).output, /^[0-9a-f:]{17}$/m);
+      assert.equal((await execute(neighbour)).exitCode, 0);
+    });
+
+    test(`that was ${how} ends as it asks to, and QEMU with it; what is told is true`, async () => {
+      const tell = async ([what, [script, told]]: readonly [string, readonly [string, RegExp]]) => {
+        await using pod = await start(`${how}-${what.replaceAll(/[^a-z]+/g, '-')}`);
+        await startScript(pod, script);
+        const deadline = minute();
+        while (pod.status.state === 'ready') await delay(20, undefined, { signal: deadline });
+        const { failure = '' } = pod.status;
+        assert.match(failure, told, `${how}, ${what}`);
+        assert.doesNotMatch(failure, /killed by|ended with code/, `${how}, ${what}`);
+      };
+      for (const end of Object.entries(ends)) await tell(end);
+      assert.equal((await execute(neighbour)).exitCode, 0);
+    });
+  }
+});
+
+let scripts = 0;
+
+async function startScript(sandbox: Sandbox, script: string): Promise<Container> {
+  const name = `c${(scripts += 1)}`;
+  const spec = { ...containerSpec, image, name, command: ['sh', '-c', script], security: privileged };
+  const container = await sandbox.createContainer(spec, minute());
+  await container.start(minute());
+  return container;
+}
+
+async function runScript(sandbox: Sandbox, script: string): Promise<{ readonly output: string }> {
+  const name = `c${(scripts += 1)}`;
+  const spec = { ...containerSpec, image, name, command: ['sh', '-c', script], security: privileged };
+  const container = await sandbox.createContainer(spec, minute());
+  const chunks: Buffer[] = [];
+  const follower = container.follow(async ({ bytes }) => void chunks.push(Buffer.from(bytes)));
+  await container.start(minute());
+  await container.exited;
+  await follower.ended;
+  return { output: Buffer.concat(chunks).toString() };
+}
+
+async function execute(container: Container) {
+  const exec = await container.exec({ command: ['true'], tty: false, stdin: false }, minute());
+  exec.stdout.resume();
+  exec.stderr?.resume();
+  return await exec.exited;
+}
