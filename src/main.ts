@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import type { GlobalOptions, ProgramParts, Served } from '#cli/program.ts';
 import { runProgram } from '#cli/program.ts';
 import type { Terminal } from '#cli/terminal.ts';
-import { type Configuration, readConfiguration } from '#daemon/configuration.ts';
+import { type Configuration, daemonDefaults, readConfiguration } from '#daemon/configuration.ts';
 
 /**
  * The program. The CLI is a client of the admin socket; here it gets what it needs to have one served: `podvm run`
@@ -59,12 +59,7 @@ const parts: ProgramParts = {
   daemon: async ({ config: file, ...options }) => {
     const { daemonCommand } = await import('#daemon/daemon-command.ts');
     const { readConfigFile } = await import('#daemon/config-file.ts');
-    const inFile = {
-      log: 'info',
-      console: 'off',
-      hostLimits: 'required',
-      ...(file === undefined ? {} : await readConfigFile(file)),
-    };
+    const inFile = { ...daemonDefaults, ...(file === undefined ? {} : await readConfigFile(file)) };
     const config = readConfiguration(options, process.env, repo, inFile);
     await daemonCommand(config, parts.version, process, parts.keepsHangUp);
   },

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { readConfigFile } from './config-file.ts';
-import { readConfiguration } from './configuration.ts';
+import { daemonDefaults, readConfiguration } from './configuration.ts';
 import { describeSettings, settings } from './settings.ts';
 
 /** Settings of a file with this text. */
@@ -116,6 +116,13 @@ test('a CNI directory, the built-in network, and nothing said are told apart', (
   assert.deepEqual(of({ PODVM_CNI_CONFIG: '/srv/net.d/' }).cniConfig, { kind: 'directory', path: '/srv/net.d' });
   assert.deepEqual(of({ PODVM_CNI_CONFIG: 'built-in' }).cniConfig, { kind: 'builtIn' });
   assert.deepEqual(of({ PODVM_CNI_PLUGINS: '/a:/b' }).cniPluginDirectories, ['/a', '/b']);
+});
+
+test('a daemon requires cgroups for its machines, and says how pods run without; other commands do not', () => {
+  assert.equal(readConfiguration({}, {}, '/', daemonDefaults).requiresCgroup, true);
+  assert.equal(readConfiguration({}, {}, '/', { ...daemonDefaults, hostLimits: 'preferred' }).requiresCgroup, false);
+  assert.equal(readConfiguration({}, { PODVM_HOST_LIMITS: 'preferred' }, '/', daemonDefaults).requiresCgroup, false);
+  assert.equal(readConfiguration({}, {}, '/').requiresCgroup, false);
 });
 
 test('docs/configuration.md has the table of settings as it is', async () => {

@@ -44,6 +44,9 @@ export interface Configuration {
   readonly repo: string;
 }
 
+/** What `podvm daemon` has where neither its file nor the environment says otherwise. */
+export const daemonDefaults = { log: 'info', console: 'off', hostLimits: 'required' } as const satisfies FileSettings;
+
 const maxMachineMiB = 1024 * 1024;
 /** Up to what a timer can be set to. */
 const idleMinutes = { min: 1, max: 35_000 };
