@@ -211,8 +211,20 @@ describe('the agent', { skip }, () => {
       await once(server, 'close');
       const dial = (address: string) => link.call('dial', { stream: link.openStream().id, address, port }, never);
       await assert.rejects(dial('127.0.0.1'), kind('unavailable'));
-      await assert.rejects(dial('localhost'));
+      await assert.rejects(dial('localhost'), kind('unavailable'));
+      await assert.rejects(dial('elsewhere'));
       assert.ok((await link.call('ping', {}, never)).uptimeMs > 0);
+    });
+
+    it('finds a server of this machine that listens on either loopback address alone', async () => {
+      await using agent = new Agent();
+      await using link = await agent.connect();
+      for (const host of ['127.0.0.1', '::1']) {
+        const server = await listening((socket) => socket.end(host), host);
+        const stream = await dialled(link, server, 'localhost');
+        assert.equal(Buffer.concat(await Array.fromAsync(stream as AsyncIterable<Buffer>)).toString(), host);
+        server.close();
+      }
     });
 
     it('carries 8 MiB both ways, byte for byte, and the end of each half', async () => {

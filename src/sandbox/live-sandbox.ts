@@ -233,7 +233,7 @@ export class LiveSandbox implements Sandbox {
     checkDial(port, address);
     const stream = openStream(this.#live.guest);
     try {
-      await this.#live.guest.call('dial', { stream: stream.id, address: address ?? '127.0.0.1', port }, signal);
+      await this.#live.guest.call('dial', { stream: stream.id, address: address ?? 'localhost', port }, signal);
       return stream;
     } catch (error) {
       stream.destroy();

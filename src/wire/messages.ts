@@ -312,7 +312,7 @@ export const paramSchemas = {
   /** Joins `stream` to a TCP connection from inside the guest. `unavailable` if nobody listens. */
   dial: v.object({
     stream: v.pipe(streamId, v.minValue(1)),
-    /** IPv4 or IPv6 address, no name. */
+    /** IPv4 or IPv6 address; or `localhost`: 127.0.0.1, and where that refuses, ::1. */
     address: shortText,
     port,
     timeoutMs: v.optional(v.pipe(count, v.maxValue(60_000))),

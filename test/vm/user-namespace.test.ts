@@ -177,6 +177,10 @@ describe('a pod with a user namespace in a real machine', { skip, timeout: 600_0
     await server.start(minute());
     assert.equal(await answerOf(sandbox, 80), 'served\n');
     await server.stop(0, minute());
+    const other = await sandbox.createContainer(specOf("exec httpd -f -p '[::1]:8080'"), minute());
+    await other.start(minute());
+    assert.match(await answerOf(sandbox, 8080), /^HTTP/); // port-forward's way
+    await other.stop(0, minute());
   });
 
   test('a command and a terminal in it have its users too', async () => {

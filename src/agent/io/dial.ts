@@ -1,4 +1,4 @@
-import { PodvmError } from '#base/errors.ts';
+import { kindOf, PodvmError } from '#base/errors.ts';
 import type { Params } from '#wire/messages.ts';
 import type { Channel } from '../channel/channel.ts';
 import { codeOf, ready, type Clock, type Descriptors, type Sockets } from '#engine/engine.ts';
@@ -13,7 +13,9 @@ export async function dial(parts: Parts, channel: Channel, params: Params<'dial'
   const { address, port, timeoutMs = defaultTimeoutMs } = params;
   const stream = channel.openStream(params.stream);
   try {
-    const fd = await connect(parts, address, port, timeoutMs);
+    const fd = await (address === 'localhost'
+      ? connectHere(parts, port, timeoutMs)
+      : connect(parts, address, port, timeoutMs));
     // One handler a descriptor: the two directions get one each.
     const input = new InputPump(parts, fd, (socket) => {
       try {
@@ -37,6 +39,20 @@ export async function dial(parts: Parts, channel: Channel, params: Params<'dial'
   } catch (error) {
     stream.reset();
     throw error;
+  }
+}
+
+/** As kubelets' runtimes have it: a server listens on either, and the first of them is what most do. */
+async function connectHere(parts: Parts, port: number, timeoutMs: number): Promise<number> {
+  const startedMs = parts.monotonicMs();
+  try {
+    return await connect(parts, '127.0.0.1', port, timeoutMs);
+  } catch (error) {
+    if (kindOf(error) !== 'unavailable') throw error;
+    const leftMs = Math.max(1, timeoutMs - (parts.monotonicMs() - startedMs));
+    return await connect(parts, '::1', port, leftMs).catch(() => {
+      throw error; // of the address that people mean
+    });
   }
 }
 
