@@ -24,8 +24,8 @@ export interface ProcessPlan {
   readonly oomScoreAdj?: number;
 }
 
-/** systemd's and newer containerd's default: `select` works for whoever never asks for more, the others may. */
-const openFiles = { type: 'RLIMIT_NOFILE', soft: 1024, hard: 524_288 };
+/** What containers have under other runtimes, whose services have no limit: the kernel's own (fs.nr_open). */
+const openFiles = { type: 'RLIMIT_NOFILE', soft: 1_048_576, hard: 1_048_576 };
 
 /**
  * Errors: `invalid` when neither pod nor image name a command, for root where runAsNonRoot is set, and for arguments,

@@ -199,7 +199,7 @@ async function connect(
     {
       etcHosts: etcHostsOf(spec, addresses),
       resolvConf: resolvConfOf(spec, network.dns),
-      sysctls: { ...spec.sysctls },
+      sysctls: { ...defaultSysctls, ...spec.sysctls },
       network:
         network.interfaces.length === 0
           ? null
@@ -213,6 +213,15 @@ async function connect(
   );
   phases.add('guest', (await phases.time('guest connected', connecting)).phases);
 }
+
+/**
+ * As the world of kubelets has it (containerd's `enable_unprivileged_ports` and `enable_unprivileged_icmp`): every port
+ * may be bound, and every group may ping. Both hold for IPv6 as well.
+ */
+const defaultSysctls = {
+  'net.ipv4.ip_unprivileged_port_start': '0',
+  'net.ipv4.ping_group_range': '0 2147483647',
+} as const;
 
 /** The wire's lists are its own. */
 function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<ConfigureParams['userNamespace']> {
