@@ -70,7 +70,13 @@ class Services {
     const children = new Children(engine);
     this.#views = new MappedViews(engine);
     this.#disks = new Disks(engine, this.#views, children);
-    this.#drivers = new Drivers({ engine, loadModule: guest.loadModule, warn: (text) => this.warn(text) });
+    this.#drivers = new Drivers({
+      engine,
+      children,
+      disks: this.#disks,
+      loadModule: guest.loadModule,
+      warn: (text) => this.warn(text),
+    });
     this.#nic = new Nic(engine, children);
     this.#shares = new Shares({
       engine,
@@ -145,9 +151,11 @@ class Services {
     commitPush: ({ push }) => done(this.#pushes.commit(push)),
     abortPush: ({ push }) => done(this.#pushes.abort(push)),
     removeVolume: async ({ name }) => done(await this.#volumes.remove(name)),
-    createContainer: (params) => {
-      this.#drivers.beforeContainer(params.process.capabilities);
-      return this.#containers.create(params);
+    createContainer: async (params) => {
+      await this.#drivers.beforeContainer(params, { hasOwnUsers: this.#users !== undefined });
+      const created = await this.#containers.create(params);
+      await this.#drivers.beforeStart(); // crun takes as long
+      return created;
     },
     startContainer: ({ id }) => this.#containers.start(id),
     signalContainer: (params) => done(this.#containers.signal(params)),

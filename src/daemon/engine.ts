@@ -91,6 +91,7 @@ export async function openEngine(
           makeVolumeDisk,
           serveFiles: createFileServers(assets),
           claimBlock,
+          modulesDisk: assets.modules,
         },
       },
       signal,

@@ -318,6 +318,7 @@ int main(int argc, char **argv)
 
 #ifndef FILE_SERVER
     if (argc > 0 && strcmp(argv[0], "podvm-pause") == 0) return pause_main();
+    if (argc > 0 && strcmp(argv[0], "/bin/podvm-modprobe") == 0) return modprobe_main(argc, argv);
     if (argc > 0 && strcmp(argv[0], "podvm-pump") == 0) return pump_main();
     if (argc > 0 && strcmp(argv[0], "podvm-look") == 0) return look_main(argc, argv);
     if (argc > 0 && strcmp(argv[0], "podvm-unmount") == 0) return unmount_main(argc, argv);

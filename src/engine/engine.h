@@ -71,6 +71,10 @@ int pause_main(void);
 /* kernel.c: a process that mounts may have ended. */
 void aside_ended(pid_t pid);
 
+/* modprobe.c; the path is also in module-requests.ts. */
+#define MODPROBE_SOCKET "/run/podvm/modprobe.sock"
+int modprobe_main(int argc, char **argv);
+
 /* shares.c */
 int pump_main(void);
 int look_main(int argc, char **argv);

@@ -336,6 +336,11 @@ export interface Kernel {
   setHostname(name: string): void;
   /** finit_module of a `.ko`, or of a compressed one that the kernel unpacks; already loaded is no error. */
   loadModule(path: string, parameters: string): void;
+  /**
+   * The same of a `.ko`, by a process of its own: what it needs of us meanwhile, it gets. Its exit code is the
+   * errno. 0 instead of its pid: too many are under way.
+   */
+  loadModuleAside(path: string): number;
   /** Writes everything dirty to the disks. Blocks. */
   sync(): void;
   /** At once, without sync. Does not return. */

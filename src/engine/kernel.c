@@ -163,6 +163,31 @@ static CALL(mount_aside)
     return start_aside(ctx, aside, mount_aside_main);
 }
 
+static int load_aside_main(void *argument)
+{
+    const struct aside *aside = argument;
+    long result = call_kernel(SYS_open, (long)aside->texts[0], O_RDONLY | O_CLOEXEC, 0, 0, 0);
+
+    if (result < 0) return end_aside(-result);
+    long fd = result;
+    result = call_kernel(SYS_finit_module, fd, (long)"", 0, 0, 0);
+    call_kernel(SYS_close, fd, 0, 0, 0, 0);
+    return end_aside(result < 0 && result != -EEXIST ? -result : 0);
+}
+
+static CALL(load_module_aside)
+{
+    CALL_START;
+    struct aside *aside = free_aside();
+    const char *path = take_text(ctx, argv[0]);
+
+    if (!path) return JS_EXCEPTION;
+    bool fits = aside && strlen(path) < sizeof aside->bytes;
+    if (fits) aside->texts[0] = strcpy((char *)aside->bytes, path);
+    JS_FreeCString(ctx, path);
+    return fits ? start_aside(ctx, aside, load_aside_main) : JS_NewInt32(ctx, 0);
+}
+
 /* Each request is answered before its write returns (rtnetlink); the first error ends it. */
 static int netlink_aside_main(void *argument)
 {
@@ -406,6 +431,7 @@ const JSCFunctionListEntry kernel_calls[] = {
     JS_CFUNC_MAGIC_DEF("changeDirectory", 1, one_text, do_chdir),
     JS_CFUNC_MAGIC_DEF("setHostname", 1, one_text, do_hostname),
     JS_CFUNC_DEF("loadModule", 2, load_module),
+    JS_CFUNC_DEF("loadModuleAside", 1, load_module_aside),
     JS_CFUNC_DEF("sync", 0, sync_all),
     JS_CFUNC_DEF("setDescriptorLimit", 1, set_descriptor_limit),
     JS_CFUNC_DEF("setUmask", 1, set_umask),

@@ -11,6 +11,8 @@ export const assetsSchema = v.object({
   kernelVersion: v.string(),
   /** Initial RAM disk: agent as `/init`, crun, modules. */
   initramfs: v.string(),
+  /** EROFS file of the kernel's modules that pods may ask for. */
+  modules: v.string(),
   /** Program that serves a shared volume to a guest. */
   fileServer: v.string(),
   qemuVersion: v.string(),

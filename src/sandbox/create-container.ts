@@ -3,7 +3,6 @@ import { dirname } from 'node:path';
 import { kindOf, messageOf, PodvmError, type ErrorKind } from '#base/errors.ts';
 import type { ImageConfig } from '#image/images.ts';
 import type { LinkStream } from '#link/link.ts';
-import { capabilitiesOf } from './capabilities.ts';
 import { checkContainerSpec } from './check-spec.ts';
 import type { ContainerMounts, PreparedMounts } from './container-mounts.ts';
 import type { ContainerParams } from './guest-calls.ts';
@@ -13,6 +12,8 @@ import { createNanoClock } from './log-format.ts';
 import { logPathOf, openLogWriter, rotatedNumbers } from './log-writer.ts';
 import { openOutputStream, openStream } from './open-stream.ts';
 import { pumpOutput } from './output.ts';
+import { givenCapabilities, needsModules } from './kernel-modules.ts';
+import type { ModulesDisk } from './modules-disk.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { createPhases } from './phases.ts';
 import { processOf, stopSignalOf } from './process.ts';
@@ -29,6 +30,7 @@ export interface ContainerSite extends ContainerHome {
   readonly directory: string;
   readonly parts: Pick<Parts, 'images'>;
   readonly imageDisks: ImageDisks;
+  readonly modulesDisk: ModulesDisk;
   readonly mounts: ContainerMounts;
   readonly surroundings: Surroundings;
 }
@@ -49,14 +51,17 @@ export async function createInGuest(
   const { spec } = container;
   checkResources(`container ${spec.name}`, spec.resources);
   checkContainerSpec(spec);
-  const capabilities = capabilitiesOf(spec.security);
+  const capabilities = givenCapabilities(spec.security, site.spec);
   const seccomp = seccompOf(spec.security, capabilities);
   const phases = createPhases(site.surroundings.monotonicNs);
   const logins = spec.pullLogins === undefined ? {} : { logins: spec.pullLogins };
   const holding = site.parts.images.hold(spec.image, spec.imagePullPolicy, signal, logins);
   const image = await phases.time('image held', holding);
   const { id: imageId, config } = image;
-  const imageDisk = await site.imageDisks.attach(image, phases, signal);
+  const [imageDisk, modulesDisk] = await Promise.all([
+    site.imageDisks.attach(image, phases, signal),
+    needsModules(capabilities) ? site.modulesDisk.attach(phases, signal) : undefined,
+  ]);
 
   await using undo = new AsyncDisposableStack();
   await using unmounting = new AsyncDisposableStack(); // after the container itself
@@ -79,6 +84,7 @@ export async function createInGuest(
   try {
     const params = paramsOf(container, site, {
       imageDisk,
+      modulesDisk,
       mounts,
       capabilities,
       seccomp,
@@ -154,6 +160,7 @@ async function openContainerLog(spec: ContainerSpec, { directory, limits, surrou
 
 interface Prepared {
   readonly imageDisk: string;
+  readonly modulesDisk: string | undefined;
   readonly mounts: PreparedMounts;
   readonly capabilities: readonly string[];
   readonly seccomp: Record<string, unknown> | null;
@@ -169,6 +176,7 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
     id: container.id,
     imageDisk: prepared.imageDisk,
     scratchDisk: scratchSerial,
+    ...(prepared.modulesDisk === undefined ? {} : { modulesDisk: prepared.modulesDisk }),
     ...layerLimitOf(spec),
     readOnlyRootfs: security.readOnlyRootFilesystem,
     tty: spec.tty,

@@ -92,6 +92,7 @@ export function createFakeParts(directory: string): FakeParts {
         measure: async () => 1024 * 1024,
         ...owned(`claim ${path}`),
       })),
+    modulesDisk: join(directory, 'modules.erofs'),
     driver: {
       name: 'fake',
       adopt: async () => undefined,

@@ -1,7 +1,8 @@
 import { PodvmError } from '#base/errors.ts';
-import type { SandboxSpec } from './sandbox.ts';
+import { capabilitiesOf } from './capabilities.ts';
+import type { ContainerSecurity, SandboxSpec } from './sandbox.ts';
 
-/** The pod's annotation that lets containers with that capability load modules into their machine's kernel. */
+/** The pod's annotation that leaves containers the capability to load modules into their machine's kernel. */
 export const kernelModulesAnnotation = 'podvm.dev/kernel-modules';
 
 /** Errors: `invalid`. */
@@ -17,4 +18,18 @@ export function kernelModulesOf({
     'invalid',
     `Cannot run ${namespace}/${name}: annotation ${kernelModulesAnnotation} must be "sealed" or "open", got ${got}`,
   );
+}
+
+/** What `security` says, without CAP_SYS_MODULE unless the pod's machine is open. Errors: `invalid`. */
+export function givenCapabilities(
+  security: ContainerSecurity,
+  pod: Parameters<typeof kernelModulesOf>[0],
+): readonly string[] {
+  const asked = capabilitiesOf(security);
+  return kernelModulesOf(pod) === 'open' ? asked : asked.filter((name) => name !== 'CAP_SYS_MODULE');
+}
+
+/** Who administers the network asks the kernel for what may be a module. */
+export function needsModules(capabilities: readonly string[]): boolean {
+  return capabilities.includes('CAP_NET_ADMIN');
 }

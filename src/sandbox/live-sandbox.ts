@@ -18,6 +18,7 @@ import { createInbox, type Inbox } from './inbox.ts';
 import type { SandboxLimits } from './limits.ts';
 import { logPathOf } from './log-writer.ts';
 import { measureGuest, statsOf } from './measure-guest.ts';
+import type { ModulesDisk } from './modules-disk.ts';
 import { createMoves, type Moves } from './moves.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { openStream } from './open-stream.ts';
@@ -46,6 +47,7 @@ export interface LiveParts {
   readonly machine: Machine;
   readonly guest: Link;
   readonly imageDisks: ImageDisks;
+  readonly modulesDisk: ModulesDisk;
   readonly mounts: ContainerMounts;
   readonly addresses: readonly string[];
   readonly phases: SandboxStatus['phases'];
@@ -115,6 +117,7 @@ export class LiveSandbox implements Sandbox {
       directory: live.directory,
       parts: live.parts,
       imageDisks: live.imageDisks,
+      modulesDisk: live.modulesDisk,
       mounts: live.mounts,
       surroundings: live.surroundings,
     };

@@ -17,6 +17,8 @@ export interface Parts {
   makeVolumeDisk(request: VolumeDiskRequest, signal: AbortSignal): Promise<ScratchDisk>;
   readonly serveFiles: FileServers;
   claimBlock(request: BlockClaimRequest, signal: AbortSignal): Promise<BlockClaim>;
+  /** EROFS file with modules of the guest's kernel. */
+  readonly modulesDisk: string;
   connectLink(options: LinkOptions, signal: AbortSignal): Promise<Link>;
 }
 

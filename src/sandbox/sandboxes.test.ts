@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -327,6 +327,45 @@ test('createContainer() attaches one image once, and refuses the same attempt tw
   const attached = place.parts.guest.calls.filter(({ params }) => params['fileSystem'] === 'erofs');
   assert.equal(attached.length, 1);
   await assert.rejects(sandbox.createContainer({ ...containerSpec, name: 'a' }, never), is('alreadyExists'));
+});
+
+test('createContainer() attaches the modules once, for containers that administer the network, and gives none the right to load', async () => {
+  await using place = await house();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  await writeFile(place.parts.modulesDisk, '');
+  const given = async (name: string, security: Partial<typeof containerSpec.security>) => {
+    await sandbox.createContainer(
+      { ...containerSpec, name, security: { ...containerSpec.security, ...security } },
+      never,
+    );
+    const { params } = place.parts.guest.calls.findLast(({ method }) => method === 'createContainer') ?? assert.fail();
+    const { capabilities } = params['process'] as { capabilities: string[] }; // SAFE: the wire's
+    return [params['modulesDisk'], capabilities.includes('CAP_NET_ADMIN'), capabilities.includes('CAP_SYS_MODULE')];
+  };
+  assert.deepEqual(await given('plain', { addCapabilities: ['SYS_MODULE'] }), [undefined, false, false]);
+  assert.deepEqual(await given('mesh', { addCapabilities: ['NET_ADMIN'] }), ['modules', true, false]);
+  assert.deepEqual(await given('all', { privileged: true }), ['modules', true, false]);
+  const attached = place.parts.guest.calls.filter(({ params }) => params['serial'] === 'modules');
+  assert.equal(attached.length, 1);
+});
+
+test('createContainer() leaves a container its right to load modules where the pod’s machine is open', async () => {
+  await using place = await house();
+  const annotations = { 'podvm.dev/kernel-modules': 'open' };
+  const sandbox = await place.sandboxes.run({ ...sandboxSpec, annotations }, never);
+  await writeFile(place.parts.modulesDisk, '');
+  const security = { ...containerSpec.security, privileged: true };
+  await sandbox.createContainer({ ...containerSpec, security }, never);
+  const params = place.parts.guest.calls.findLast(({ method }) => method === 'createContainer')?.params ?? {};
+  assert.match(JSON.stringify(params['process']), /CAP_SYS_MODULE/);
+});
+
+test('run() gives every pod low ports and ping, and its own sysctls over that', async () => {
+  await using place = await house();
+  const sysctls = { 'net.ipv4.ip_unprivileged_port_start': '1024', 'net.core.somaxconn': '1' };
+  await place.sandboxes.run({ ...sandboxSpec, sysctls }, never);
+  const connect = place.parts.guest.calls.find(({ method }) => method === 'connect');
+  assert.deepEqual(connect?.params['sysctls'], { ...sysctls, 'net.ipv4.ping_group_range': '0 2147483647' });
 });
 
 test('output is byte-exact in log and follower', async () => {

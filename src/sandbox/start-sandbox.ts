@@ -15,6 +15,7 @@ import { createImageMode } from './image-mode.ts';
 import { createImageDisks, type ImageDisks } from './image-disks.ts';
 import { createKubeletMode } from './kubelet-mode.ts';
 import { LiveSandbox } from './live-sandbox.ts';
+import { createModulesDisk } from './modules-disk.ts';
 import type { Names } from './names.ts';
 import { createPhases, type PhaseClock } from './phases.ts';
 import type { Parts } from './parts.ts';
@@ -335,6 +336,7 @@ function publish(
     machine,
     guest,
     imageDisks,
+    modulesDisk: createModulesDisk(machine, guest, directory.machinePath, context.parts.modulesDisk),
     mounts,
     addresses: plainAddresses(network.interfaces.flatMap((each) => each.addresses)),
     phases: phases.timeline(),

@@ -12,31 +12,28 @@ export const bootModules: readonly string[] = [
   ['crc32c_generic', 'crc32c-intel', 'quota_v2', 'erofs', 'overlay', 'ext4'],
 ].flat();
 
-/** Drivers a guest loads when a pod asks for what they do. */
-export const demandModules: readonly string[] = [
-  ['fuse'], // volumes shared with the host
-  ['sctp'], // pods with a port of that protocol
-  ['bridge', 'veth', 'dummy', 'tun', 'macvlan', 'ipvlan', 'vxlan', 'wireguard', 'br_netfilter'],
-  ['nf_tables', 'nft_compat', 'nft_chain_nat', 'nft_ct', 'nft_nat', 'nft_masq', 'nft_redir', 'nft_limit'],
-  ['nft_reject_inet', 'nft_fib_inet', 'nft_log', 'nft_hash', 'nft_numgen', 'nft_tproxy'],
-  ['ip_tables', 'iptable_filter', 'iptable_nat', 'iptable_mangle', 'iptable_raw'],
-  ['ip6_tables', 'ip6table_filter', 'ip6table_nat', 'ip6table_mangle', 'ip6table_raw'],
-  ['xt_MASQUERADE', 'xt_REDIRECT', 'xt_TPROXY', 'xt_conntrack', 'xt_comment', 'xt_multiport', 'xt_tcpudp'],
-  [
-    'xt_addrtype',
-    'xt_mark',
-    'xt_connmark',
-    'xt_owner',
-    'xt_limit',
-    'xt_state',
-    'xt_LOG',
-    'xt_nat',
-    'xt_set',
-    'xt_socket',
-  ],
-  ['ip_set', 'ip_set_hash_ip', 'ip_set_hash_net', 'ipt_REJECT', 'ip6t_REJECT'],
-  ['loop', 'binfmt_misc', 'tcp_bbr', 'tcp_diag', 'udp_diag', 'unix_diag', 'sch_htb', 'sch_tbf', 'sch_ingress'],
+/** Drivers that the agent loads from the initramfs when a pod asks for what they do: volumes of the host; SCTP. */
+export const demandModules: readonly string[] = ['fuse', 'sctp'];
+
+/**
+ * What a pod that administers its network may have its kernel load, from a disk of modules: by directory below
+ * `/lib/modules/<version>/kernel/`. Protocols that nobody runs in a pod are left out: they are mostly a surface to attack.
+ */
+export const podDirectories: readonly string[] = [
+  ...['8021q', '802', 'bridge', 'core', 'ipv4', 'ipv6', 'key', 'netfilter', 'netlink', 'nsh', 'openvswitch'],
+  ...['packet', 'psample', 'sched', 'unix', 'xdp', 'xfrm'],
+].map((name) => `net/${name}/`);
+
+/** The same, by name. */
+export const podModules: readonly string[] = [
+  ['bonding', 'dummy', 'geneve', 'ifb', 'ipvlan', 'ipvtap', 'macsec', 'macvlan', 'macvtap', 'nlmon', 'tap', 'tun'],
+  ['veth', 'vrf', 'vxlan', 'wireguard'],
+  ['authenc', 'authencesn', 'cbc', 'ccm', 'ctr', 'echainiv', 'gcm', 'seqiv'], // of IPsec
+  ['binfmt_misc', 'loop'],
 ].flat();
+
+/** Sends packets of its own making, and tests of the kernel's own. */
+const refusedModules: ReadonlySet<string> = new Set(['pktgen', 'selftests']);
 
 export interface KernelModule {
   readonly name: string;
@@ -52,29 +49,57 @@ export interface KernelModule {
  * the kernel's `modules.builtin`. Errors: `notFound` naming a wanted module that is neither.
  */
 export function planModules(modulesDep: string, builtin: string): readonly KernelModule[] {
-  const files = new Map<string, { path: string; needs: readonly string[] }>();
-  for (const line of modulesDep.split('\n')) {
-    const [path, rest] = line.split(':', 2);
-    if (path === undefined || rest === undefined) continue;
-    // modules.dep(5): "dependencies are listed in reverse order of loading"
-    files.set(moduleName(path), { path, needs: rest.split(' ').filter(Boolean).map(moduleName).toReversed() });
+  const plan = new Plan(modulesDep, builtin);
+  for (const name of bootModules) plan.add(name, 'boot');
+  for (const name of demandModules) plan.add(name, 'demand');
+  return [...plan.modules.values()];
+}
+
+/** Those of the disk, with all they need beyond what a guest has loaded at its boot. Errors: as `planModules`. */
+export function planPodModules(modulesDep: string, builtin: string): readonly KernelModule[] {
+  const plan = new Plan(modulesDep, builtin);
+  for (const name of bootModules) plan.add(name, 'boot');
+  for (const { name, path } of plan.known) {
+    const isWanted = podDirectories.some((directory) => path.startsWith(`kernel/${directory}`));
+    if (isWanted && !refusedModules.has(name)) plan.add(name, 'demand');
   }
-  const builtinNames = new Set(builtin.split('\n').filter(Boolean).map(moduleName));
-  const planned = new Map<string, KernelModule>();
-  const plan = (wanted: string, when: KernelModule['when']) => {
+  for (const name of podModules) plan.add(name, 'demand');
+  const boot = new Set([...plan.modules.values()].flatMap(({ name, when }) => (when === 'boot' ? [name] : [])));
+  return [...plan.modules.values()]
+    .filter(({ name }) => !boot.has(name))
+    .map((module) => ({ ...module, needs: module.needs.filter((name) => !boot.has(name)) }));
+}
+
+class Plan {
+  readonly modules = new Map<string, KernelModule>();
+  readonly #files = new Map<string, { readonly path: string; readonly needs: readonly string[] }>();
+  readonly #builtin: ReadonlySet<string>;
+
+  constructor(modulesDep: string, builtin: string) {
+    for (const line of modulesDep.split('\n')) {
+      const [path, rest] = line.split(':', 2);
+      if (path === undefined || rest === undefined) continue;
+      // modules.dep(5): "dependencies are listed in reverse order of loading"
+      this.#files.set(moduleName(path), { path, needs: rest.split(' ').filter(Boolean).map(moduleName).toReversed() });
+    }
+    this.#builtin = new Set(builtin.split('\n').filter(Boolean).map(moduleName));
+  }
+
+  get known(): readonly { readonly name: string; readonly path: string }[] {
+    return [...this.#files].map(([name, { path }]) => ({ name, path }));
+  }
+
+  add(wanted: string, when: KernelModule['when']): void {
     const name = wanted.replaceAll('-', '_');
-    if (planned.has(name)) return;
-    const file = files.get(name);
+    if (this.modules.has(name)) return;
+    const file = this.#files.get(name);
     if (file === undefined) {
-      if (builtinNames.has(name)) return;
+      if (this.#builtin.has(name)) return;
       throw new PodvmError('notFound', `Cannot find kernel module ${wanted}: this kernel has no such module`);
     }
-    for (const needed of file.needs) plan(needed, when);
-    planned.set(name, { name, when, ...file });
-  };
-  for (const name of bootModules) plan(name, 'boot');
-  for (const name of demandModules) plan(name, 'demand');
-  return [...planned.values()];
+    for (const needed of file.needs) this.add(needed, when);
+    this.modules.set(name, { name, when, ...file });
+  }
 }
 
 /** The kernel's name of a module: its file's, without endings, with `_` for `-`. */
@@ -99,4 +124,26 @@ export function modulesList(modules: readonly KernelModule[]): string {
   return modules
     .map((module) => `${module.when} ${module.name} ${moduleFile(module)} ${module.needs.join(',') || '-'}\n`)
     .join('');
+}
+
+/**
+ * `modules.list` of the disk of modules: a line `module NAME FILE NEEDS` for each, and a line `alias ALIAS NAMES` for
+ * each other name that the kernel asks for one by. `modulesAlias` is depmod's `modules.alias`; patterns, which name
+ * hardware, are left out.
+ */
+export function podModulesList(modules: readonly KernelModule[], modulesAlias: string): string {
+  const names = new Set(modules.map(({ name }) => name));
+  const aliases = new Map<string, string[]>();
+  for (const line of modulesAlias.split('\n')) {
+    const [word, alias = '', name = ''] = line.split(' ');
+    if (word !== 'alias' || !names.has(name) || /[*?[\]]/.test(alias)) continue;
+    const key = alias.replaceAll('-', '_');
+    aliases.set(key, [...(aliases.get(key) ?? []), name]);
+  }
+  return [
+    ...modules.map(
+      (module) => `module ${module.name} ${basename(module.path, '.xz')} ${module.needs.join(',') || '-'}\n`,
+    ),
+    ...[...aliases].map(([alias, of]) => `alias ${alias} ${of.join(',')}\n`),
+  ].join('');
 }

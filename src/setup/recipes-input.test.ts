@@ -4,7 +4,15 @@ import { PodvmError, kindOf } from '#base/errors.ts';
 import { archiveOptions, parseIndexTargets, sourcesFor } from './debian-archive.ts';
 import { parseInstLines, reasonIn } from './debian-packages.ts';
 import { missingHostTools, parseHostTools, readHostTools } from './host-tools.ts';
-import { bootModules, demandModules, modulesList, planModules } from './kernel-modules.ts';
+import {
+  bootModules,
+  demandModules,
+  modulesList,
+  planModules,
+  planPodModules,
+  podModules,
+  podModulesList,
+} from './kernel-modules.ts';
 import { changesBetween } from './setup.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
@@ -24,15 +32,15 @@ test('planModules() names a wanted module that the kernel has neither as file no
 });
 
 test('planModules() puts every module after what it needs and leaves out what is built in', () => {
-  const builtin = wanted.filter((name) => !['virtio_mmio', 'ext4', 'bridge'].includes(name));
+  const builtin = wanted.filter((name) => !['virtio_mmio', 'ext4', 'sctp'].includes(name));
   const plan = planModules(
     [
       'kernel/virtio_mmio.ko.xz:',
       'kernel/ext4.ko.xz: kernel/mbcache.ko.xz kernel/jbd2.ko.xz',
       'kernel/jbd2.ko.xz:',
       'kernel/mbcache.ko.xz:',
-      'kernel/bridge.ko.xz: kernel/llc.ko.xz',
-      'kernel/llc.ko.xz:',
+      'kernel/sctp.ko.xz: kernel/udp_tunnel.ko.xz',
+      'kernel/udp_tunnel.ko.xz:',
     ].join('\n'),
     builtin.map((name) => `kernel/${name}.ko`).join('\n'),
   );
@@ -43,8 +51,42 @@ test('planModules() puts every module after what it needs and leaves out what is
       'boot jbd2 jbd2.ko -',
       'boot mbcache mbcache.ko -',
       'boot ext4 ext4.ko jbd2,mbcache',
-      'demand llc llc.ko.xz -',
-      'demand bridge bridge.ko.xz llc',
+      'demand udp_tunnel udp_tunnel.ko.xz -',
+      'demand sctp sctp.ko.xz udp_tunnel',
+      '',
+    ].join('\n'),
+  );
+});
+
+test('planPodModules() takes what pods may ask for and what that needs, without what a guest has and what none should', () => {
+  const files = [
+    'kernel/fs/ext4/ext4.ko.xz: kernel/lib/libcrc32c.ko.xz',
+    'kernel/lib/libcrc32c.ko.xz:',
+    'kernel/net/netfilter/nf_tables.ko.xz: kernel/net/netfilter/nfnetlink.ko.xz kernel/lib/libcrc32c.ko.xz',
+    'kernel/net/netfilter/nfnetlink.ko.xz:',
+    'kernel/net/core/pktgen.ko.xz:',
+    'kernel/net/can/can.ko.xz:',
+    'kernel/drivers/net/veth.ko.xz:',
+  ];
+  const named = [...bootModules.filter((name) => name !== 'ext4'), ...podModules.filter((name) => name !== 'veth')];
+  const plan = planPodModules(files.join('\n'), named.map((name) => `kernel/${name}.ko`).join('\n'));
+  const aliases = [
+    'nft-set nf_tables',
+    'nfnetlink-subsys-10 nf_tables',
+    'both nf_tables',
+    'both veth',
+    'pci:v*d* veth',
+  ];
+  const others = ['can-proto-1 can', 'both pktgen'];
+  assert.equal(
+    podModulesList(plan, [...aliases, ...others].map((line) => `alias ${line}`).join('\n')),
+    [
+      'module nfnetlink nfnetlink.ko -',
+      'module nf_tables nf_tables.ko nfnetlink',
+      'module veth veth.ko -',
+      'alias nft_set nf_tables',
+      'alias nfnetlink_subsys_10 nf_tables',
+      'alias both nf_tables,veth',
       '',
     ].join('\n'),
   );

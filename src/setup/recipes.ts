@@ -4,7 +4,17 @@ import { PodvmError } from '#base/errors.ts';
 import { runInBuildRoot } from './build-root.ts';
 import { suite, type DebianArchive } from './debian-archive.ts';
 import { extractPackages } from './debian-packages.ts';
-import { bootModules, demandModules, moduleFile, modulesList, planModules } from './kernel-modules.ts';
+import {
+  bootModules,
+  demandModules,
+  moduleFile,
+  modulesList,
+  planModules,
+  planPodModules,
+  podDirectories,
+  podModules,
+  podModulesList,
+} from './kernel-modules.ts';
 import type { Part, PartRecipe } from './parts.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
@@ -89,7 +99,7 @@ export function buildRootRecipe({ archive, generation, signal }: Ingredients): P
   };
 }
 
-/** `vmlinux`, and `modules/` with `modules.list`. */
+/** `vmlinux`, and with a `modules.list` each `modules/`, of the initramfs, and `pod-modules/`, of the disk of modules. */
 export function kernelRecipe({ archive, generation, signal }: Ingredients, buildRoot: Part): PartRecipe {
   const script = [
     'image=$(apt-cache depends --important linux-image-amd64 | sed -n "s/^ *Depends: \\(linux-image-[^ ]*\\)$/\\1/p" | head -n 1)',
@@ -105,7 +115,17 @@ export function kernelRecipe({ archive, generation, signal }: Ingredients, build
   return {
     name: 'kernel',
     task: `fetching the guest's kernel from Debian ${suite}`,
-    inputs: { suite, script, generation, bootModules, demandModules, buildRoot: nameOf(buildRoot), version: 3 },
+    inputs: {
+      suite,
+      script,
+      generation,
+      bootModules,
+      demandModules,
+      podDirectories,
+      podModules,
+      buildRoot: nameOf(buildRoot),
+      version: 5,
+    },
     async make(directory) {
       const work = join(directory, 'unpacked');
       const versions = await extractPackages({ archive, packages: [], script, target: work, signal });
@@ -115,15 +135,28 @@ export function kernelRecipe({ archive, generation, signal }: Ingredients, build
         await extractVmlinux(await readFile(join(work, 'boot', `vmlinuz-${release}`))),
         { mode: 0o444 },
       );
-      await gatherModules(work, release, join(directory, 'modules'), buildRootOf(buildRoot), signal);
+      const gathering = { work, release, buildRoot: buildRootOf(buildRoot), signal };
+      await gatherModules(gathering, join(directory, 'modules'));
+      await gatherPodModules(gathering, join(directory, 'pod-modules'));
       await rm(work, { recursive: true });
       return { ...versions, kernel: release };
     },
   };
 }
 
-async function gatherModules(work: string, release: string, into: string, buildRoot: string, signal: AbortSignal) {
-  const tree = join(work, 'usr/lib/modules', release);
+interface Gathering {
+  /** The unpacked package. */
+  readonly work: string;
+  readonly release: string;
+  readonly buildRoot: string;
+  readonly signal: AbortSignal;
+}
+
+const treeOf = ({ work, release }: Gathering) => join(work, 'usr/lib/modules', release);
+
+async function gatherModules(gathering: Gathering, into: string): Promise<void> {
+  const { work, release, buildRoot, signal } = gathering;
+  const tree = treeOf(gathering);
   await runInBuildRoot({ buildRoot, workDir: work, program: 'depmod', args: ['-b', '/work', release], signal });
   const modules = planModules(
     await readFile(join(tree, 'modules.dep'), 'utf8'),
@@ -144,6 +177,40 @@ async function gatherModules(work: string, release: string, into: string, buildR
   const args = ['-euc', unpack, 'sh', ...packed];
   await runInBuildRoot({ buildRoot, workDir: into, program: 'sh', args, signal });
   await writeFile(join(into, 'modules.list'), modulesList(modules));
+}
+
+/**
+ * Unpacked, for an emulated guest takes longer to unpack one than to load it; with their signatures, which the kernel may
+ * be told to insist on. After `gatherModules`.
+ */
+async function gatherPodModules(gathering: Gathering, into: string): Promise<void> {
+  const { buildRoot, signal } = gathering;
+  const tree = treeOf(gathering);
+  const read = (name: string) => readFile(join(tree, name), 'utf8');
+  const modules = planPodModules(await read('modules.dep'), await read('modules.builtin'));
+  await mkdir(into);
+  for (const { path } of modules) await copyFile(join(tree, path), join(into, basename(path)));
+  const args = ['-euc', 'for file in *.ko.xz; do test ! -e "$file" || xz -d -- "$file"; done'];
+  await runInBuildRoot({ buildRoot, workDir: into, program: 'sh', args, signal });
+  await writeFile(join(into, 'modules.list'), podModulesList(modules, await read('modules.alias')));
+}
+
+/** `modules.erofs`: the disk that a pod gets which administers its network, the same for all of them. */
+export function modulesDiskRecipe(kernel: Part, sysroot: Part, signal: AbortSignal): PartRecipe {
+  const options = ['--quiet', '--all-root', '-T0', '-Uclear', '-x-1'];
+  return {
+    name: 'modules',
+    task: "making the disk of the guest's modules",
+    inputs: { options, kernel: nameOf(kernel), sysroot: nameOf(sysroot), version: 1 },
+    async make(directory) {
+      const readOnly = { '/modules': join(kernel.directory, 'pod-modules') };
+      const args = [...options, 'modules.erofs', '/modules'];
+      const buildRoot = buildRootOf(sysroot); // its programs are a root's like any other's
+      await runInBuildRoot({ buildRoot, workDir: directory, program: 'mkfs.erofs', args, readOnly, signal });
+      await chmod(join(directory, 'modules.erofs'), 0o444);
+      return {};
+    },
+  };
 }
 
 /**

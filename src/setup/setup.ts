@@ -16,6 +16,7 @@ import {
   fileServerRecipe,
   initramfsRecipe,
   kernelRecipe,
+  modulesDiskRecipe,
   recipesVersion,
   sysrootRecipe,
 } from './recipes.ts';
@@ -98,7 +99,7 @@ export async function readReady({ root, repo }: Pick<SetupOptions, 'root' | 'rep
   const [current, agent] = await Promise.all([readCurrent(root), hashProgramSources(repo)]);
   if (current === undefined || current.key !== keyOf(current.generation, agent)) return undefined;
   const there = await Promise.all(
-    [join(current.sysroot, 'usr'), current.kernel, current.initramfs, current.fileServer].map((path) =>
+    [join(current.sysroot, 'usr'), current.kernel, current.initramfs, current.modules, current.fileServer].map((path) =>
       stat(path).catch(() => undefined),
     ),
   );
@@ -122,6 +123,7 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
     ensurePart(partsDirectory, kernelRecipe(ingredients, buildRoot), progress),
     ensurePart(partsDirectory, crunRecipe(buildRoot, signal), progress),
   ]);
+  const modules = await ensurePart(partsDirectory, modulesDiskRecipe(kernel, sysroot, signal), progress);
   const programsKey = await hashProgramSources(repo);
   const { buildProgram } = await import('./build-program.ts'); // brings a bundler that a start without work must not wait for
   const initramfs = await ensurePart(
@@ -140,11 +142,12 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
     kernel: join(kernel.directory, 'vmlinux'),
     kernelVersion: kernel.versions['kernel'] ?? 'unknown',
     initramfs: join(initramfs.directory, 'initramfs.img'),
+    modules: join(modules.directory, 'modules.erofs'),
     fileServer: join(fileServer.directory, 'files'),
     qemuVersion: sysroot.versions['qemu-system-x86'] ?? 'unknown',
     crunVersion: crun.versions['crun'] ?? 'unknown',
   };
-  await publish(root, assets, generation, [sysroot, buildRoot, kernel, crun, initramfs, fileServer]);
+  await publish(root, assets, generation, [sysroot, buildRoot, kernel, crun, modules, initramfs, fileServer]);
   return assets;
 }
 

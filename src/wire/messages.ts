@@ -90,10 +90,7 @@ const configure = v.object({
   /** 32 hexadecimal digits. */
   machineId: v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/)),
   sharePidNamespace: v.boolean(),
-  /**
-   * `sealed`: before a container that may load kernel modules is made, the agent loads what it may itself be asked for
-   * and has the kernel refuse any other until it ends. Absent: `open`.
-   */
+  /** `sealed`: the kernel refuses modules that its makers have not signed, until it ends. Absent: `open`. */
   kernelModules: v.optional(v.picklist(['sealed', 'open'])),
   /** Whether containers are to have SCTP, which the guest's kernel has as a module. Absent: false. */
   sctp: v.optional(v.boolean()),
@@ -200,6 +197,11 @@ const createContainer = v.object({
   imageDisk: serial,
   /** Serial of the attached ext4 disk for the writable layer; absent: the writable layer is in memory. */
   scratchDisk: v.optional(serial),
+  /**
+   * Serial of the attached EROFS disk with modules of the guest's kernel: from here on it is given those that it asks for
+   * itself. Absent: as before.
+   */
+  modulesDisk: v.optional(serial),
   /** What its writable layer may take of the scratch disk, in `bytes`; absent: all of it. */
   layerLimitBytes: v.optional(count),
   readOnlyRootfs: v.boolean(),

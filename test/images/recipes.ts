@@ -73,3 +73,19 @@ export const iperfRecipe: Recipe = {
   finish: 'true',
   config: { Cmd: ['iperf3', '--server'] },
 };
+
+/** Debian's tools for rules, links and tables of the kernel, for pods that administer their network. */
+export const networkToolsRecipe: Recipe = {
+  name: 'test/network-tools:1',
+  packages: ['iptables', 'nftables', 'iproute2', 'ipset', 'ipvsadm', 'iputils-ping', 'busybox-static'],
+  finish: 'true',
+  config: { Cmd: ['sleep', '1000000'] },
+};
+
+/** A Docker daemon. */
+export const dockerRecipe: Recipe = {
+  name: 'test/docker:1',
+  packages: ['docker.io', 'docker-cli', 'iptables', 'busybox-static', 'ca-certificates'],
+  finish: 'true',
+  config: { Cmd: ['dockerd'] },
+};

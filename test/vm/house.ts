@@ -114,6 +114,7 @@ export async function openHouse({ limits, earlier, ...options }: HouseOptions = 
       makeVolumeDisk,
       serveFiles: createFileServers(assets),
       claimBlock,
+      modulesDisk: assets.modules,
       connectLink,
     };
     return await openSandboxes(

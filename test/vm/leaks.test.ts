@@ -52,6 +52,7 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
       makeVolumeDisk: volumeDisk.make,
       serveFiles: parts.serveFiles,
       claimBlock,
+      modulesDisk: parts.modulesDisk,
       connectLink: link.connect,
     };
   };

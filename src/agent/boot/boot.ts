@@ -21,6 +21,9 @@ const switches = {
   'kernel/dmesg_restrict': '1',
   'kernel/perf_event_paranoid': '3',
   'kernel/unprivileged_bpf_disabled': '1',
+  // What the kernel itself starts (a handler of core dumps, say) has no capability: a root that can write its path has none more.
+  'kernel/usermodehelper/bset': '0 0',
+  'kernel/usermodehelper/inheritable': '0 0',
 } as const;
 
 /** A kernel that lacks one of them lacks what it switches off. */

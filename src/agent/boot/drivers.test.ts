@@ -2,10 +2,38 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Drivers } from './drivers.ts';
 
-function guest() {
+const list = [
+  'module x_tables x_tables.ko -',
+  'module ip_tables ip_tables.ko x_tables',
+  'module ip6_tables ip6_tables.ko x_tables',
+  'module tun tun.ko -',
+  '',
+].join('\n');
+
+function guest({ hasDisk = true } = {}) {
   const done: string[] = [];
+  const engine = {
+    writeExisting: (path: string, text: string | Uint8Array) => void done.push(`${path}=${String(text).trim()}`),
+    readText: (path: string) => (hasDisk ? (done.push(`read ${path}`), list) : assert.fail('no disk')),
+    loadModuleAside: (path: string) => done.push(path.replace('/disks/modules/', '')),
+    setTimer: () => 0,
+    changeMode: (path: string, mode: number) => void done.push(`chmod ${mode.toString(8)} ${path}`),
+    makeDirectories: () => {},
+    symlink: (target: string, path: string) => void done.push(`${path} -> ${target}`),
+    listenUnix: () => 7,
+    accept: () => 'again' as never,
+    receive: () => ({ bytes: 0, fds: [] }),
+    watch: () => {},
+    unwatch: () => {},
+    write: () => 1,
+    close: () => {},
+    encodeUtf8: () => new Uint8Array(1),
+    decodeUtf8: () => '',
+  };
   const drivers = new Drivers({
-    engine: { writeExisting: (path: string, text: string | Uint8Array) => void done.push(`${path}=${String(text)}`) },
+    engine,
+    children: { wait: async (pid) => ({ pid, code: 0, signal: undefined, maxRssKiB: 0 }) },
+    disks: { path: (serial) => `/disks/${serial}` },
     loadModule: (name) => {
       if (name === 'bridge') throw new Error('no bridge');
       done.push(name);
@@ -15,31 +43,54 @@ function guest() {
   });
   return { done, drivers };
 }
-const noBridge = 'what needs the kernel module bridge cannot be done here: no bridge';
-const sealing = [noBridge, 'fuse', '/proc/sys/kernel/modules_disabled=1'];
 
-test('beforeContainer() seals the kernel before a container that could load modules, once, what is missing or not', () => {
-  const { done, drivers } = guest();
-  drivers.use('sealed');
-  drivers.beforeContainer(['CAP_CHOWN']);
-  assert.deepEqual(done, []);
-  drivers.beforeContainer(['CAP_SYS_MODULE', 'CAP_NET_ADMIN']);
-  drivers.beforeContainer(['CAP_SYS_MODULE']);
-  drivers.beforeContainer(['CAP_NET_ADMIN']);
-  assert.deepEqual(done, sealing);
+const signaturesOnly = '/sys/module/module/parameters/sig_enforce=1';
+const opened = [
+  'read /disks/modules/modules.list',
+  '/bin/podvm-modprobe -> /init',
+  '/proc/sys/kernel/modprobe=/bin/podvm-modprobe',
+];
+
+test('use() has the kernel insist on signatures in a pod’s machine, unless the pod wants it open', () => {
+  for (const [mode, expected] of [['sealed', [signaturesOnly]] as const, ['open', []] as const]) {
+    const { done, drivers } = guest();
+    drivers.use(mode);
+    assert.deepEqual(done, expected);
+  }
 });
 
-test('beforeContainer() leaves a machine open that is not a pod’s, or whose pod asked for it', () => {
+test('beforeContainer() leaves a machine alone whose containers need no modules', async () => {
   const { done, drivers } = guest();
-  drivers.beforeContainer(['CAP_SYS_MODULE', 'CAP_NET_ADMIN']);
-  drivers.use('open');
-  drivers.beforeContainer(['CAP_SYS_MODULE']);
-  assert.deepEqual(done, [noBridge]);
+  await drivers.beforeContainer({}, { hasOwnUsers: false });
+  await drivers.beforeStart();
+  assert.deepEqual(done, []);
+});
+
+test('beforeContainer() answers the kernel from the disk, once, and loads what nobody will ask for', async () => {
+  const { done, drivers } = guest();
+  for (let count = 0; count < 2; count += 1) {
+    await drivers.beforeContainer({ modulesDisk: 'modules' }, { hasOwnUsers: false });
+    await drivers.beforeStart();
+  }
+  assert.deepEqual(done, [...opened, 'x_tables.ko', 'ip_tables.ko', 'ip6_tables.ko']);
+});
+
+test('beforeContainer() makes the device there that a container with users of its own is given', async () => {
+  const { done, drivers } = guest();
+  await drivers.beforeContainer({ modulesDisk: 'modules' }, { hasOwnUsers: true });
+  assert.ok(done.includes('tun.ko'));
+  assert.equal(done.at(-1), 'chmod 666 /dev/net/tun');
+});
+
+test('beforeContainer() tells of a machine that cannot have modules, and lets the container be', async () => {
+  const { done, drivers } = guest({ hasDisk: false });
+  await drivers.beforeContainer({ modulesDisk: 'modules' }, { hasOwnUsers: false });
+  assert.deepEqual(done, ['kernel modules cannot be loaded on demand here: no disk']);
 });
 
 test('load() loads what a pod asks for, and tells of what it cannot', () => {
   const { done, drivers } = guest();
   drivers.load('sctp');
   drivers.load('bridge');
-  assert.deepEqual(done, ['sctp', noBridge]);
+  assert.deepEqual(done, ['sctp', 'what needs the kernel module bridge cannot be done here: no bridge']);
 });

@@ -1,24 +1,35 @@
 import { messageOf } from '#base/errors.ts';
-import type { Files } from '#engine/engine.ts';
+import type { ContainerParams } from '#wire/messages.ts';
+import type { Engine } from '#engine/engine.ts';
+import type { Disks } from '../volume/disks.ts';
+import { ModuleRequests } from './module-requests.ts';
+import { PodModules, type PodModulesParts } from './pod-modules.ts';
 
-export interface DriversParts {
-  readonly engine: Pick<Files, 'writeExisting'>;
+export interface DriversParts extends PodModulesParts {
+  readonly engine: PodModulesParts['engine'] &
+    ConstructorParameters<typeof ModuleRequests>[0] &
+    Pick<Engine, 'changeMode'>;
+  readonly disks: Pick<Disks, 'path'>;
+  /** From the initramfs. */
   readonly loadModule: (name: string) => boolean;
-  readonly warn: (text: string) => void;
 }
 
-/** What the agent may be asked for while containers run: bridges for who administers networks, volumes of the host. */
-const later = ['bridge', 'fuse'];
+/** Written once, it stays (module.sig_enforce, Documentation/admin-guide/kernel-parameters.txt). */
+const signaturesOnly = '/sys/module/module/parameters/sig_enforce';
+/** What iptables-legacy would have a modprobe of its own load, and the kernel does not ask for. */
+const atOnce = ['ip_tables', 'ip6_tables'];
+/** The kernel loads what is behind it when it is opened (Documentation/admin-guide/devices.txt). */
+export const tunDevice = { path: '/dev/net/tun', type: 'c', major: 10, minor: 200, fileMode: 0o666 } as const;
 
 /**
- * Kernel modules while a pod runs. The kernel itself finds no modprobe (`mountEarly`), and a container without
- * CAP_SYS_MODULE can load none. Before one with it is made, the kernel is told to take no more until it ends: code in the
- * kernel is the shortest way to the devices of the VMM.
+ * Kernel modules while a pod runs. Containers load none: they are made without CAP_SYS_MODULE. For a pod of which one
+ * has CAP_NET_ADMIN, the kernel itself asks for what it lacks (`ModuleRequests`), and gets what the disk of modules has.
+ * In a pod's kernel nothing is loaded, by whatever way, that the makers of that kernel have not signed.
  */
 export class Drivers {
   readonly #parts: DriversParts;
-  #mode: 'sealed' | 'open' = 'open';
-  #isSealed = false;
+  #modules: PodModules | undefined;
+  #loading: Promise<unknown> = Promise.resolve();
 
   constructor(parts: DriversParts) {
     this.#parts = parts;
@@ -26,17 +37,37 @@ export class Drivers {
 
   /** `sealed` for a pod; a machine that is exercised for a pod to come stays open. */
   use(mode: 'sealed' | 'open'): void {
-    this.#mode = mode;
+    if (mode === 'sealed') this.#parts.engine.writeExisting(signaturesOnly, '1');
   }
 
-  beforeContainer(capabilities: readonly string[]): void {
-    if (this.#isSealed) return;
-    if (this.#mode === 'sealed' && capabilities.includes('CAP_SYS_MODULE')) {
-      for (const name of later) this.load(name);
-      // Documentation/admin-guide/sysctl/kernel.rst: "Once true, modules can be neither loaded nor unloaded".
-      this.#parts.engine.writeExisting('/proc/sys/kernel/modules_disabled', '1');
-      this.#isSealed = true;
-    } else if (capabilities.includes('CAP_NET_ADMIN')) this.load('bridge');
+  /** Before a container is made. What it cannot have is told of, and it runs: it may do without. */
+  async beforeContainer(
+    { modulesDisk }: Pick<ContainerParams, 'modulesDisk'>,
+    { hasOwnUsers }: { readonly hasOwnUsers: boolean },
+  ): Promise<void> {
+    if (modulesDisk === undefined) return;
+    const { engine, warn } = this.#parts;
+    try {
+      this.#modules ??= this.#open(modulesDisk);
+      if (!hasOwnUsers) return;
+      await this.#modules.load('tun'); // its device is bound into the container, and must be there
+      engine.changeMode(tunDevice.path, tunDevice.fileMode);
+    } catch (error) {
+      warn(`kernel modules cannot be loaded on demand here: ${messageOf(error)}`);
+    }
+  }
+
+  #open(disk: string): PodModules {
+    const { engine, disks } = this.#parts;
+    const modules = new PodModules(this.#parts, disks.path(disk));
+    new ModuleRequests(engine, (name) => modules.load(name)).start();
+    this.#loading = Promise.all(atOnce.map((name) => modules.load(name)));
+    return modules;
+  }
+
+  /** Before a container is started: what it must find there is there. */
+  async beforeStart(): Promise<void> {
+    await this.#loading;
   }
 
   /** A machine that cannot have it is told of, and runs: the pod may do without. */

@@ -25,7 +25,7 @@ const cgroupRoot = '/sys/fs/cgroup';
 /** What everything else needs: /proc, /sys, /dev, /run; then our standard streams become the console. */
 export function mountEarly(parts: Parts): void {
   for (const { type, target, flags, data } of earlyMounts) mountOne(parts, type, target, flags, data);
-  // There is no modprobe here: without this the kernel starts one for everything it lacks, and waits.
+  // There is no modprobe yet (`ModuleRequests`): without this the kernel starts one for everything it lacks, and waits.
   parts.writeExisting('/proc/sys/kernel/modprobe', '\n');
   const console = parts.open('/dev/console', open.readWrite | open.noControllingTty | open.nonBlock);
   for (const fd of [0, 1, 2]) if (fd !== console) parts.duplicateTo(console, fd);

@@ -1,6 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import type { ContainerParams } from '#wire/messages.ts';
 import type { Files } from '#engine/engine.ts';
+import { tunDevice } from '../boot/drivers.ts';
 import type { Disks } from '../volume/disks.ts';
 import type { PodUsers } from './pod-users.ts';
 import type { ResolvedUser } from './users.ts';
@@ -38,8 +39,8 @@ export interface ContainerOfDevices {
 }
 
 /**
- * What a container has of the guest's devices: the disks it was given, to use and not to make anew; a privileged one has
- * all but the channel to the host. Errors: `notFound` (disk), `unsupported`.
+ * What a container has of the guest's devices: the disks it was given, to use and not to make anew; one that administers
+ * the network, /dev/net/tun; a privileged one has all but the channel to the host. Errors: `notFound` (disk), `unsupported`.
  */
 export function containerDevices(
   files: Files,
@@ -58,12 +59,23 @@ export function containerDevices(
   const own = wanted.map(({ disk, readOnly }): DeviceRule => {
     return { allow: true, type: 'b', ...disks.deviceNumbers(disk), access: readOnly ? 'r' : 'rw' };
   });
-  if (!params.privileged) return { nodes: given, rules: [{ allow: false, access: 'rwm' }, ...own] };
+  const tun = params.process.capabilities.includes('CAP_NET_ADMIN') ? [tunDevice] : [];
+  if (!params.privileged) {
+    const tunRules = tun.map(({ type, major, minor }): DeviceRule => ({
+      allow: true,
+      type,
+      major,
+      minor,
+      access: 'rwm',
+    }));
+    return { nodes: [...tun, ...given], rules: [{ allow: false, access: 'rwm' }, ...tunRules, ...own] };
+  }
   const majors = channelMajors(files);
   const refused = majors.map((major): DeviceRule => ({ allow: false, type: 'c', major, access: 'rwm' }));
-  const paths = new Set(given.map(({ path }) => path));
+  const others = [...tun, ...given];
+  const paths = new Set(others.map(({ path }) => path));
   return {
-    nodes: [...allDevices(files, majors, users).filter(({ path }) => !paths.has(path)), ...given],
+    nodes: [...allDevices(files, majors, users).filter(({ path }) => !paths.has(path)), ...others],
     rules: [{ allow: true, access: 'rwm' }, ...refused],
   };
 }
@@ -76,14 +88,28 @@ function channelMajors(files: Files): number[] {
 
 /** To users of the pod's own, crun gives what it makes: what the guest's root keeps to itself is then left out. */
 function allDevices(files: Files, forbiddenMajors: readonly number[], users: PodUsers | undefined): DeviceNode[] {
-  return files.list('/dev').flatMap((name): DeviceNode[] => {
+  const paths = files.list('/dev').flatMap((name) => {
     const path = `/dev/${name}`;
-    const status = files.status(path);
-    if (status === undefined || (status.kind !== 'characterDevice' && status.kind !== 'blockDevice')) return [];
-    if (status.kind === 'characterDevice' && forbiddenMajors.includes(status.major)) return [];
-    if (users !== undefined && (status.mode & 0o006) !== 0o006) return [];
-    if (name === 'console' || name === 'ptmx' || name === 'tty') return [];
-    const type = status.kind === 'blockDevice' ? 'b' : 'c';
-    return [{ path, type, major: status.major, minor: status.minor, fileMode: status.mode }];
+    const isDirectory = !ownDirectories.has(name) && files.status(path)?.kind === 'directory';
+    return isDirectory ? files.list(path).map((below) => `${path}/${below}`) : [path];
   });
+  return paths.flatMap((path) => {
+    if (containersOwn.has(path)) return [];
+    return deviceAt(files, path).filter(({ type, major, fileMode }) => {
+      const isForbidden = type === 'c' && forbiddenMajors.includes(major);
+      return !isForbidden && (users === undefined || (fileMode & 0o006) === 0o006);
+    });
+  });
+}
+
+/** Every container has these of its own. */
+const ownDirectories: ReadonlySet<string> = new Set(['mqueue', 'pts', 'shm']);
+const containersOwn: ReadonlySet<string> = new Set(['/dev/console', '/dev/ptmx', '/dev/tty']);
+
+/** None if there is no device. */
+function deviceAt(files: Files, path: string): DeviceNode[] {
+  const status = files.status(path);
+  if (status === undefined || (status.kind !== 'characterDevice' && status.kind !== 'blockDevice')) return [];
+  const type = status.kind === 'blockDevice' ? 'b' : 'c';
+  return [{ path, type, major: status.major, minor: status.minor, fileMode: status.mode }];
 }

@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { PodModules } from './pod-modules.ts';
+
+const list = [
+  'module nfnetlink nfnetlink.ko -',
+  'module nf_tables nf_tables.ko nfnetlink',
+  'module nft_ct nft_ct.ko nfnetlink,nf_tables',
+  'module sha_a sha_a.ko -',
+  'module sha_b sha_b.ko -',
+  'alias nft_expr_ct nft_ct',
+  'alias crypto_sha sha_a,sha_b',
+  '',
+].join('\n');
+
+/** Children end when they are told to, as those of the kernel do. */
+function guest({ refused = {}, busy = 0 }: { refused?: Readonly<Record<string, number>>; busy?: number } = {}) {
+  const inserted: string[] = [];
+  const warned: string[] = [];
+  const engine = {
+    readText: () => list,
+    loadModuleAside: (path: string) => {
+      if (busy > 0) {
+        busy -= 1;
+        return 0;
+      }
+      return inserted.push(path.replace('/disk/', ''));
+    },
+    setTimer: (_ms: number, handler: () => void) => {
+      queueMicrotask(handler);
+      return 0;
+    },
+  };
+  const wait = async (pid: number) => {
+    const code = refused[inserted[pid - 1] ?? ''] ?? 0;
+    return { pid, code, signal: undefined, maxRssKiB: 0 };
+  };
+  const modules = new PodModules({ engine, children: { wait }, warn: (text) => void warned.push(text) }, '/disk');
+  return { modules, inserted, warned };
+}
+
+test('load() loads what a name needs first, and everything once, also for those who ask at a time', async () => {
+  const { modules, inserted } = guest();
+  assert.deepEqual(
+    await Promise.all([modules.load('nft-ct'), modules.load('nf_tables'), modules.load('nft-expr-ct')]),
+    [true, true, true],
+  );
+  assert.deepEqual(inserted, ['nfnetlink.ko', 'nf_tables.ko', 'nft_ct.ko']);
+});
+
+test('load() loads all that has an alias', async () => {
+  const { modules, inserted } = guest();
+  assert.equal(await modules.load('crypto-sha'), true);
+  assert.deepEqual(inserted, ['sha_a.ko', 'sha_b.ko']);
+});
+
+test('load() loads nothing that the list has not, whatever it is called', async () => {
+  const { modules, inserted } = guest();
+  for (const name of ['', 'vcan', 'nft', 'nft_ct nft_ct.ko', 'nft_ct\n', '../x', 'x'.repeat(65), 'module', 'é'])
+    assert.equal(await modules.load(name), false, name);
+  assert.deepEqual(inserted, []);
+});
+
+test('load() tells of what the kernel refuses, loads nothing on top of it, and tries again the next time', async () => {
+  const { modules, inserted, warned } = guest({ refused: { 'nf_tables.ko': 129 } });
+  assert.equal(await modules.load('nft_ct'), false);
+  assert.deepEqual(warned, ['the kernel refuses the module nf_tables: error 129']);
+  assert.equal(await modules.load('nf_tables'), false);
+  assert.deepEqual(inserted, ['nfnetlink.ko', 'nf_tables.ko', 'nf_tables.ko']);
+});
+
+test('load() waits while as many are loaded as can be', async () => {
+  const { modules, inserted } = guest({ busy: 3 });
+  assert.equal(await modules.load('sha_a'), true);
+  assert.deepEqual(inserted, ['sha_a.ko']);
+});

@@ -1,0 +1,84 @@
+import type { Clock, Files, Kernel } from '#engine/engine.ts';
+import type { Children } from '../container/children.ts';
+
+export interface PodModulesParts {
+  readonly engine: Pick<Files, 'readText'> & Pick<Kernel, 'loadModuleAside'> & Pick<Clock, 'setTimer'>;
+  readonly children: Pick<Children, 'wait'>;
+  readonly warn: (text: string) => void;
+}
+
+const maxListBytes = 256 * 1024;
+const pollMs = 5;
+
+/**
+ * The disk of modules: what a pod that administers its network may have the kernel load, and nothing else. Its
+ * `modules.list` has a line `module NAME FILE NEEDS` for each, NEEDS being all that is loaded before it, in order, joined
+ * by commas, or `-`; and lines `alias ALIAS NAMES`. It is searched as it is: few of its 900 lines are ever asked for.
+ */
+export class PodModules {
+  readonly #parts: PodModulesParts;
+  readonly #directory: string;
+  readonly #list: string;
+  readonly #loading = new Map<string, Promise<boolean>>();
+
+  /** Errors: a `SystemError` if there is no list. */
+  constructor(parts: PodModulesParts, directory: string) {
+    this.#parts = parts;
+    this.#directory = directory;
+    this.#list = `\n${parts.engine.readText(`${directory}/modules.list`, maxListBytes)}`;
+  }
+
+  /** Loads what has that name or alias, with all it needs. False: nothing has, or the kernel refuses it. */
+  async load(wanted: string): Promise<boolean> {
+    if (!/^[!-~]{1,64}$/.test(wanted)) return false;
+    const name = wanted.replaceAll('-', '_');
+    const aliased = this.#line(`alias ${name} `)?.split(',') ?? [];
+    const names = this.#line(`module ${name} `) === undefined ? aliased : [name];
+    const loaded = await Promise.all(names.map((each) => this.#loadOnce(each)));
+    return loaded.includes(true);
+  }
+
+  /** What follows the start of a line. */
+  #line(start: string): string | undefined {
+    const at = this.#list.indexOf(`\n${start}`);
+    if (at < 0) return undefined;
+    const from = at + 1 + start.length;
+    return this.#list.slice(from, this.#list.indexOf('\n', from));
+  }
+
+  /** Two that need one wait for the same load of it; one that the kernel refused is tried again. */
+  #loadOnce(name: string): Promise<boolean> {
+    const before = this.#loading.get(name);
+    if (before !== undefined) return before;
+    const loading = this.#loadWithNeeds(name);
+    this.#loading.set(name, loading);
+    void loading.then((isLoaded) => {
+      if (!isLoaded) this.#loading.delete(name);
+    });
+    return loading;
+  }
+
+  async #loadWithNeeds(name: string): Promise<boolean> {
+    const [file, needs = '-'] = this.#line(`module ${name} `)?.split(' ') ?? [];
+    if (file === undefined) return false;
+    for (const needed of needs === '-' ? [] : needs.split(',')) {
+      if (!(await this.#loadOnce(needed))) return false;
+    }
+    return await this.#insert(name, file);
+  }
+
+  async #insert(name: string, file: string): Promise<boolean> {
+    const { engine, children, warn } = this.#parts;
+    let pid = engine.loadModuleAside(`${this.#directory}/${file}`);
+    for (; pid === 0; pid = engine.loadModuleAside(`${this.#directory}/${file}`)) await this.#pause();
+    const { code } = await children.wait(pid);
+    if (code !== 0) warn(`the kernel refuses the module ${name}: error ${code}`);
+    return code === 0;
+  }
+
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#parts.engine.setTimer(pollMs, resolve);
+    });
+  }
+}
