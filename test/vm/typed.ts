@@ -14,8 +14,8 @@ export interface Typed {
   readonly stdout: () => string;
   readonly stderr: () => string;
   readonly ended: Promise<Ended>;
-  /** Resolves when standard output or standard error matches; rejects after the deadline, or when the program ends before. */
-  shows(pattern: RegExp): Promise<void>;
+  /** Resolves when standard output or standard error matches; rejects after the deadline (a minute), or when the program ends before. */
+  shows(pattern: RegExp, withinMs?: number): Promise<void>;
 }
 
 export interface Ended {
@@ -93,14 +93,14 @@ function startPodvm(root: string, args: readonly string[], input: string): Typed
     child.once('error', reject);
     child.once('close', (code) => resolve({ code, stdout, stderr }));
   });
-  const shows = (pattern: RegExp) =>
+  const shows = (pattern: RegExp, withinMs = 60_000) =>
     new Promise<void>((resolve, reject) => {
       const look = () => {
         if (pattern.test(stdout) || pattern.test(stderr)) resolve();
       };
       looks.add(look);
       const fail = () => reject(new Error(`no ${String(pattern)} in:\n${stdout}\n${stderr}`));
-      AbortSignal.timeout(60_000).addEventListener('abort', fail);
+      AbortSignal.timeout(withinMs).addEventListener('abort', fail);
       void ended.then(fail);
       look();
     });
