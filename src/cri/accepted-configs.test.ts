@@ -76,7 +76,10 @@ const container = fc.record(
         resources,
         securityContext: fc.record(
           {
-            runAsUser: mostly(fc.constantFrom({ value: 0n }, { value: 5n }), fc.constant({ value: -1n })),
+            runAsUser: mostly(
+              fc.constantFrom<{ value: bigint }>({ value: 0n }, { value: 5n }),
+              fc.constant({ value: -1n }),
+            ),
             runAsUsername: word,
             supplementalGroups: ids,
             maskedPaths: some(path),
