@@ -1,89 +1,21 @@
+import { onlyThreads, onlyWhereArgumentIs, seccompProgram } from '#host/seccomp-program.ts';
+
 /**
  * The jail's own system call filter, in force before QEMU's first instruction; QEMU's `-sandbox` lies over it later and
- * is a list of what is denied. This one lists what is allowed: a VMM that fell has no business with anything else, and
- * the less of the host's kernel it can call, the fewer of that kernel's faults are its way out.
- *
- * A classic BPF program as seccomp(2) takes it. What is not listed answers ENOSYS, so that libraries fall back to what
- * is; a foreign architecture ends the process.
+ * is a list of what is denied. This one lists what is allowed.
  */
 export function seccompFilter(): Buffer {
-  return Buffer.concat(program().map(encode));
+  return seccompProgram({
+    allowed,
+    conditional: [
+      [callNumbers.socket, onlyWhereArgumentIs(0, unixSockets)],
+      [callNumbers.socketpair, onlyWhereArgumentIs(0, unixSockets)],
+      [callNumbers.clone, onlyThreads],
+    ],
+  });
 }
 
-/** One instruction: linux/filter.h, `struct sock_filter`. */
-interface Instruction {
-  readonly code: number;
-  readonly whenTrue?: number;
-  readonly whenFalse?: number;
-  readonly k: number;
-}
-
-// linux/bpf_common.h
-const load = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const jumpIfEqual = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-const jumpIfAtLeast = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-const jumpIfAnyBit = 0x45; // BPF_JMP | BPF_JSET | BPF_K
-const answer = 0x06; // BPF_RET | BPF_K
-
-// linux/seccomp.h: `struct seccomp_data`, SECCOMP_RET_*
-const offsetOf = { number: 0, architecture: 4, firstArgument: 16 } as const;
-const allow: Instruction = { code: answer, k: 0x7fff_0000 };
-const noSuchCall: Instruction = { code: answer, k: 0x0005_0000 | 38 };
-const end: Instruction = { code: answer, k: 0x8000_0000 };
-
-const x86_64 = 0xc000_003e; // linux/audit.h
-/** Calls of the x32 ABI have this bit; Debian's kernels have the ABI switched off. */
-const x32 = 0x4000_0000;
 const unixSockets = 1; // AF_UNIX
-const cloneThread = 0x0001_0000;
-/** CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. */
-const cloneNamespaces = 0x7e02_0000;
-
-function program(): readonly Instruction[] {
-  return [
-    { code: load, k: offsetOf.architecture },
-    { code: jumpIfEqual, k: x86_64, whenTrue: 1 },
-    end,
-    { code: load, k: offsetOf.number },
-    { code: jumpIfAtLeast, k: x32, whenFalse: 1 },
-    noSuchCall,
-    ...numbersOf(allowed).flatMap((number) => [{ code: jumpIfEqual, k: number, whenFalse: 1 }, allow]),
-    ...when(callNumbers.socket, onlyUnixSockets),
-    ...when(callNumbers.socketpair, onlyUnixSockets),
-    ...when(callNumbers.clone, onlyThreads),
-    noSuchCall,
-  ];
-}
-
-/** `then` never falls through: what it does not answer is answered for it. */
-function when(number: number, then: readonly Instruction[]): readonly Instruction[] {
-  return [{ code: jumpIfEqual, k: number, whenFalse: then.length }, ...then];
-}
-
-const onlyUnixSockets: readonly Instruction[] = [
-  { code: load, k: offsetOf.firstArgument },
-  { code: jumpIfEqual, k: unixSockets, whenFalse: 1 },
-  allow,
-  noSuchCall,
-];
-
-/** A thread, not a process, and no namespace of its own. clone3, whose flags no filter can see, is not there at all. */
-const onlyThreads: readonly Instruction[] = [
-  { code: load, k: offsetOf.firstArgument },
-  { code: jumpIfAnyBit, k: cloneNamespaces, whenTrue: 2 },
-  { code: jumpIfAnyBit, k: cloneThread, whenFalse: 1 },
-  allow,
-  noSuchCall,
-];
-
-function encode({ code, whenTrue = 0, whenFalse = 0, k }: Instruction): Buffer {
-  const bytes = Buffer.alloc(8);
-  bytes.writeUInt16LE(code, 0);
-  bytes.writeUInt8(whenTrue, 2);
-  bytes.writeUInt8(whenFalse, 3);
-  bytes.writeUInt32LE(k >>> 0, 4);
-  return bytes;
-}
 
 /** Those whose arguments are looked at. */
 const callNumbers = { socket: 41, socketpair: 53, clone: 56 } as const;
@@ -112,7 +44,3 @@ const allowed = `
   seccomp 317 getrandom 318 membarrier 324 copy_file_range 326 preadv2 327 pwritev2 328 statx 332 io_pgetevents 333
   rseq 334 close_range 436 faccessat2 439 epoll_pwait2 441
 `;
-
-function numbersOf(table: string): readonly number[] {
-  return table.match(/\b\d+(?=\s)/g)?.map(Number) ?? [];
-}
