@@ -4,6 +4,7 @@ import type { GlobalOptions, ProgramParts, Served } from '#cli/program.ts';
 import { runProgram } from '#cli/program.ts';
 import type { Terminal } from '#cli/terminal.ts';
 import { type Configuration, daemonDefaults, readConfiguration } from '#daemon/configuration.ts';
+import { closeInheritedDescriptors } from '#host/inherited-descriptors.ts';
 
 /**
  * The program. The CLI is a client of the admin socket; here it gets what it needs to have one served: `podvm run`
@@ -12,6 +13,8 @@ import { type Configuration, daemonDefaults, readConfiguration } from '#daemon/c
  */
 const repo = join(import.meta.dirname, '..');
 const configure = (options: GlobalOptions): Configuration => readConfiguration(options, process.env, repo);
+
+closeInheritedDescriptors(); // programs that we start would have it, too
 
 const outputGone = new AbortController();
 const terminal: Terminal = {

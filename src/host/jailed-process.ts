@@ -5,6 +5,7 @@ import type { Readable, Stream, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { closeInheritedDescriptors } from './inherited-descriptors.ts';
 
 /** A process that cannot be mistaken for a later one with the same pid. */
 export interface ProcessIdentity {
@@ -90,7 +91,7 @@ export interface JailedProcess {
 
 /**
  * Starts the jailed command in a session of its own, and returns once its pid is
- * known. Errors: `failedPrecondition` if a program of the chain is missing; `internal` with the log's last lines.
+ * known. It has the descriptors that it is given, and no other of ours. Errors: `failedPrecondition` if a program of the chain is missing; `internal` with the log's last lines.
  * After an error nothing of it runs.
  */
 export async function spawnJailed(jailed: JailedCommand): Promise<JailedProcess> {
@@ -122,6 +123,7 @@ interface Launched {
 }
 
 function launch({ what, command, output, stdin, inherited = [] }: JailedCommand, log: number | 'pipe'): Launched {
+  closeInheritedDescriptors();
   const [program = '', ...args] = command;
   const child = spawn(program, args, {
     detached: true, // a session of its own: signals to our terminal's group must not reach it
