@@ -1,6 +1,8 @@
 import type { Stats } from 'node:fs';
 import { open, readFile, readlink, statfs, type FileHandle } from 'node:fs/promises';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { holdsData, kernelDevicesOf, nameOfFileSystem } from '#base/file-systems.ts';
+import { type HostMount, isBelow, parseMountInfo } from '#base/mount-table.ts';
 
 /** What is at a path of the host, held by a descriptor: whoever replaces the path later changes nothing of it. */
 export interface HostSource extends AsyncDisposable {
@@ -11,6 +13,8 @@ export interface HostSource extends AsyncDisposable {
   readonly identity: string;
   /** Of O_PATH: it only names what is there. */
   readonly fd: number;
+  /** Numbers (`MAJOR:MINOR`) of file systems that are refused whatever their type is. */
+  readonly kernelDevices: ReadonlySet<string>;
   /** True when other file systems are mounted below. */
   hasSubmounts(): Promise<boolean>;
 }
@@ -18,16 +22,6 @@ export interface HostSource extends AsyncDisposable {
 /** Linux's O_PATH, which Node does not name. */
 const onlyPath = 0o10000000;
 
-/** Kernel's magic numbers (include/uapi/linux/magic.h) of file systems whose files are no data. */
-const kernelFileSystems: ReadonlyMap<number, string> = new Map([
-  [0x9fa0, 'proc'],
-  [0x6265_6572, 'sysfs'],
-  [0x27e0eb, 'cgroup'],
-  [0x6367_7270, 'cgroup2'],
-  [0x6462_6720, 'debugfs'],
-  [0x7472_6163, 'tracefs'],
-  [0xcafe_4a11, 'bpf'],
-]);
 const kernelDirectories = ['/dev', '/proc', '/sys'];
 
 /**
@@ -44,13 +38,16 @@ export async function openHostSource(path: string): Promise<HostSource> {
   try {
     const resolved = await readlink(`/proc/self/fd/${handle.fd}`);
     const status = await handle.stat();
-    const kind = await kindOfSource(path, resolved, status, handle.fd);
+    const mounts = await readMounts();
+    const kind = await kindOfSource(path, { resolved, status, fd: handle.fd, mounts });
     return {
       path: resolved,
       kind,
       identity: `${status.dev}:${status.ino} ${resolved}`,
       fd: handle.fd,
-      hasSubmounts: async () => kind === 'directory' && hasMountsBelow(await mountPoints(), resolved),
+      kernelDevices: kernelDevicesOf(mounts),
+      hasSubmounts: async () =>
+        kind === 'directory' && (await readMounts()).some(({ point }) => isBelow(point, resolved)),
       [Symbol.asyncDispose]: () => handle.close(),
     };
   } catch (error) {
@@ -71,7 +68,14 @@ function cannotOpen(path: string, cause: unknown): PodvmError {
   return new PodvmError('failedPrecondition', `Cannot share ${path}: ${why}`, { cause });
 }
 
-async function kindOfSource(path: string, resolved: string, status: Stats, fd: number): Promise<HostSource['kind']> {
+interface Found {
+  readonly resolved: string;
+  readonly status: Stats;
+  readonly fd: number;
+  readonly mounts: readonly HostMount[];
+}
+
+async function kindOfSource(path: string, { resolved, status, fd, mounts }: Found): Promise<HostSource['kind']> {
   const refuse = (why: string) => new PodvmError('unsupported', `Cannot share ${path} with a pod's machine: ${why}`);
   if (status.isSocket()) throw refuse('it is a socket, whose other end is in another kernel');
   if (status.isFIFO()) throw refuse('it is a FIFO, whose other end is in another kernel');
@@ -83,26 +87,23 @@ async function kindOfSource(path: string, resolved: string, status: Stats, fd: n
   if (kernelDirectories.some((directory) => resolved === directory || resolved.startsWith(`${directory}/`))) {
     throw refuse("what is there belongs to the host's kernel, and the machine has its own");
   }
-  const { type } = await statfs(`/proc/self/fd/${fd}`);
-  const fileSystem = kernelFileSystems.get(type);
-  if (fileSystem !== undefined) throw refuse(`it is on a ${fileSystem} file system, which only the host's kernel has`);
+  const type = (await statfs(`/proc/self/fd/${fd}`)).type >>> 0;
+  if (!holdsData({ type, device: deviceOf(status) }, kernelDevicesOf(mounts))) {
+    throw refuse(`it is on a file system of the kind ${nameOfFileSystem(type)}, which only the host's kernel has`);
+  }
   if (status.isDirectory()) return 'directory';
   if (status.isFile()) return 'file';
   throw refuse('it is neither a directory nor a file');
 }
 
 /** Of our own mount namespace. */
-async function mountPoints(): Promise<readonly string[]> {
-  const lines = (await readFile('/proc/self/mountinfo', 'utf8')).trimEnd().split('\n');
-  return lines.map((line) => unescape(line.split(' ')[4] ?? ''));
-}
+const readMounts = async (): Promise<readonly HostMount[]> =>
+  parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'));
 
-/** proc(5): space, tab, newline and backslash are written as octal numbers. */
-function unescape(text: string): string {
-  return text.replace(/\\([0-7]{3})/g, (_all, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
-}
-
-function hasMountsBelow(points: readonly string[], path: string): boolean {
-  const prefix = path === '/' ? '/' : `${path}/`;
-  return points.some((point) => point !== path && point.startsWith(prefix));
+/** As the kernel's dev_t is laid out for 64 bits (makedev(3)). */
+function deviceOf({ dev }: Stats): string {
+  const number = BigInt(dev);
+  const major = ((number >> 32n) & 0xffff_f000n) | ((number >> 8n) & 0xfffn);
+  const minor = ((number >> 12n) & 0xffff_ff00n) | (number & 0xffn);
+  return `${major}:${minor}`;
 }

@@ -4,7 +4,7 @@ import { basename, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { Owner } from './host-tree.ts';
 import { contentPlugins, emptyDirPlugin, kubeletPathOf, type KubeletPath } from './kubelet-path.ts';
-import { mountAt, parseMountInfo, type HostMount } from './mount-table.ts';
+import { mountAt, parseMountInfo, type HostMount } from '#base/mount-table.ts';
 
 /** A volume of a kubelet, as the guest is to have it. `name` is unique in its pod. */
 export type KubeletVolume =

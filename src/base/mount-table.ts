@@ -26,6 +26,10 @@ export function mountAt(mounts: readonly HostMount[], path: string): HostMount |
   return mounts.findLast(({ point }) => point === path);
 }
 
+/** Whether the path is that of something in the directory, at any depth. */
+export const isBelow = (path: string, directory: string): boolean =>
+  path !== directory && path.startsWith(directory === '/' ? '/' : `${directory}/`);
+
 /** The kernel writes blank, tab, newline and backslash in octal. */
 const unescape = (text: string) =>
   text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
