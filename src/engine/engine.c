@@ -19,6 +19,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* constants.ts holds these numbers; another architecture must fail here and not in the guest. */
@@ -265,6 +266,7 @@ static void add_calls(JSContext *ctx, JSValueConst engine)
     ADD(runtime);
 #ifdef FILE_SERVER
     ADD(served);
+    ADD(power);
 #else
     ADD(file);
     ADD(beneath);
@@ -302,6 +304,17 @@ static bool run_code(JSContext *ctx)
     return ok;
 }
 
+#ifdef FILE_SERVER
+enum { filter_fd = 5 };
+
+/* Its client, its log and the list of system calls are its own (storage/file-server.ts); what else it was given is not. */
+static void close_inherited(void)
+{
+    syscall(SYS_close_range, 3, filter_fd - 1, 0);
+    syscall(SYS_close_range, filter_fd + 1, ~0U, 0);
+}
+#endif
+
 /* The kernel starts PID 1 without standard streams when the initramfs has no /dev/console: nothing of ours may become 0 to 2. */
 static void reserve_standard_fds(void)
 {
@@ -316,7 +329,9 @@ int main(int argc, char **argv)
 {
     JSContext *ctx;
 
-#ifndef FILE_SERVER
+#ifdef FILE_SERVER
+    close_inherited();
+#else
     if (argc > 0 && strcmp(argv[0], "podvm-pause") == 0) return pause_main();
     if (argc > 0 && strcmp(argv[0], "/bin/podvm-modprobe") == 0) return modprobe_main(argc, argv);
     if (argc > 0 && strcmp(argv[0], "podvm-pump") == 0) return pump_main();

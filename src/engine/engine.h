@@ -75,6 +75,13 @@ void aside_ended(pid_t pid);
 #define MODPROBE_SOCKET "/run/podvm/modprobe.sock"
 int modprobe_main(int argc, char **argv);
 
+/* powers.c: as whom the file server acts. */
+int raise_powers(void);
+int settle_powers(void);
+bool join_groups(const int *fds, int count);
+bool join_group(gid_t group);
+void leave_groups(void);
+
 /* shares.c */
 int pump_main(void);
 int look_main(int argc, char **argv);
@@ -89,10 +96,10 @@ bool call_handler(JSContext *ctx, JSValueConst handler, JSValue argument);
 
 /* The call tables, one per file. */
 extern const JSCFunctionListEntry loop_calls[], descriptor_calls[], file_calls[], beneath_calls[], process_calls[],
-    socket_calls[], kernel_calls[], namespace_calls[], text_calls[], runtime_calls[], served_calls[];
+    socket_calls[], kernel_calls[], namespace_calls[], text_calls[], runtime_calls[], served_calls[], power_calls[];
 extern const int loop_call_count, descriptor_call_count, file_call_count, beneath_call_count, process_call_count,
     socket_call_count, kernel_call_count, namespace_call_count, text_call_count, runtime_call_count,
-    served_call_count;
+    served_call_count, power_call_count;
 
 /* Retries a call for as long as a signal interrupts it. */
 #define RETRY(expression)                                                                                             \

@@ -1,3 +1,4 @@
+import type { Powers } from './powers.ts';
 import type { Served } from './served.ts';
 
 /**
@@ -24,7 +25,8 @@ export interface Engine
     Text,
     Kernel,
     Runtime,
-    Served {}
+    Served,
+    Powers {}
 
 /** What a failed system call throws. Recognise it by `codeOf`. */
 export interface SystemError extends Error {

@@ -11,26 +11,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/capability.h>
 #include <linux/fuse.h>
 #include <linux/magic.h>
-#include <linux/securebits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/fsuid.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
-enum { fd_path_size = 32, max_flushes = 8, max_open_files = 65536 };
+enum { fd_path_size = 16, max_flushes = 8 };
+
+/* Of open(2)'s flags, the kernel's own that says: to be run. */
+enum { to_be_run = 040 };
 
 static JSValue answer(JSContext *ctx, int64_t result)
 {
@@ -42,12 +39,25 @@ static JSValue refuse(JSContext *ctx, int error)
     return JS_NewInt32(ctx, -error);
 }
 
-/* Reaches what a node names, also where a call takes no O_PATH descriptor. */
+/* Reaches what a node names, also where a call takes no O_PATH descriptor: the working directory is /proc/self/fd. */
 static const char *fd_path(int fd, char path[fd_path_size])
 {
-    snprintf(path, fd_path_size, "/proc/self/fd/%d", fd);
+    snprintf(path, fd_path_size, "%d", fd);
     return path;
 }
+
+/* A call about what `fd` names, once more as a member of its group where the user who asks may not (`join_groups`). */
+#define AS_MEMBER(fd, call) AS_MEMBER_OF_BOTH(fd, -1, call)
+#define AS_MEMBER_OF_BOTH(first, second, call)                                                                        \
+    __extension__({                                                                                                    \
+        const int both_fds[2] = {first, second};                                                                       \
+        int64_t member_result = call;                                                                                  \
+        if (member_result < 0 && errno == EACCES && join_groups(both_fds, both_fds[1] < 0 ? 1 : 2)) {                   \
+            member_result = call;                                                                                      \
+            leave_groups();                                                                                            \
+        }                                                                                                              \
+        member_result;                                                                                                 \
+    })
 
 /* A text of the message that ends in it; NULL if it does not. */
 static const char *text_at(const uint8_t *message, size_t length, size_t at)
@@ -167,7 +177,7 @@ static CALL(look_in)
     if (!take_bytes(ctx, argv[3], &out.message, &out.length) || !take_int(ctx, argv[4], 0, (int64_t)out.length, &at)) return JS_EXCEPTION;
     out.at = (size_t)at;
     if (!has_room(ctx, &out, sizeof(struct fuse_attr))) return JS_EXCEPTION;
-    if (fstatat(place.fd, name, &found, AT_SYMLINK_NOFOLLOW) < 0) return refuse(ctx, errno);
+    if (AS_MEMBER(place.fd, fstatat(place.fd, name, &found, AT_SYMLINK_NOFOLLOW)) < 0) return refuse(ctx, errno);
     return give_look(ctx, &found, out.message + out.at);
 }
 
@@ -186,7 +196,7 @@ static CALL(open_node)
 {
     CALL_START;
     TAKE_NAME(place, name);
-    return answer(ctx, openat(place.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    return answer(ctx, AS_MEMBER(place.fd, openat(place.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)));
 }
 
 /* The node of an open file. */
@@ -273,7 +283,8 @@ static CALL(create_in)
 
     TAKE_NAME(place, name);
     if (!take_int(ctx, argv[3], 0, INT32_MAX, &flags) || !take_int(ctx, argv[4], 0, 07777, &mode)) return JS_EXCEPTION;
-    return answer(ctx, openat(place.fd, name, (int)flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, (mode_t)mode));
+    const int given = (int)flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_CLOEXEC;
+    return answer(ctx, AS_MEMBER(place.fd, openat(place.fd, name, given, (mode_t)mode)));
 }
 
 static CALL(create_unnamed_in)
@@ -284,7 +295,7 @@ static CALL(create_unnamed_in)
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, INT32_MAX, &flags) || !take_int(ctx, argv[2], 0, 07777, &mode))
         return JS_EXCEPTION;
-    return answer(ctx, openat(fd, ".", (int)flags | O_TMPFILE | O_CLOEXEC, (mode_t)mode));
+    return answer(ctx, AS_MEMBER(fd, openat(fd, ".", (int)flags | O_TMPFILE | O_CLOEXEC, (mode_t)mode)));
 }
 
 static CALL(make_node_in)
@@ -294,8 +305,9 @@ static CALL(make_node_in)
 
     TAKE_NAME(place, name);
     if (!take_int(ctx, argv[3], 0, UINT16_MAX, &mode) || !take_int(ctx, argv[4], 0, UINT32_MAX, &device)) return JS_EXCEPTION;
-    return answer(ctx, S_ISDIR((mode_t)mode) ? mkdirat(place.fd, name, (mode_t)mode & 07777)
-                                             : mknodat(place.fd, name, (mode_t)mode, makedev((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xfff00))));
+    if (S_ISDIR((mode_t)mode)) return answer(ctx, AS_MEMBER(place.fd, mkdirat(place.fd, name, (mode_t)mode & 07777)));
+    const dev_t number = makedev((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xfff00));
+    return answer(ctx, AS_MEMBER(place.fd, mknodat(place.fd, name, (mode_t)mode, number)));
 }
 
 /* The message has the name and, after it, what the link says. */
@@ -307,7 +319,7 @@ static CALL(symlink_in)
     TAKE_NAME(place, name);
     target = text_at(place.message, place.length, place.at + strlen(name) + 1);
     if (!target) return refuse(ctx, EINVAL);
-    return answer(ctx, symlinkat(target, place.fd, name));
+    return answer(ctx, AS_MEMBER(place.fd, symlinkat(target, place.fd, name)));
 }
 
 static CALL(link_in)
@@ -318,14 +330,15 @@ static CALL(link_in)
 
     TAKE_NAME(place, name);
     if (!take_fd(ctx, argv[3], &node)) return JS_EXCEPTION;
-    return answer(ctx, linkat(AT_FDCWD, fd_path(node, path), place.fd, name, AT_SYMLINK_FOLLOW));
+    return answer(ctx, AS_MEMBER_OF_BOTH(place.fd, node, linkat(AT_FDCWD, fd_path(node, path), place.fd, name, AT_SYMLINK_FOLLOW)));
 }
 
 static CALL(remove_in)
 {
     CALL_START;
     TAKE_NAME(place, name);
-    return answer(ctx, unlinkat(place.fd, name, JS_ToBool(ctx, argv[3]) ? AT_REMOVEDIR : 0));
+    const int how = JS_ToBool(ctx, argv[3]) ? AT_REMOVEDIR : 0;
+    return answer(ctx, AS_MEMBER(place.fd, unlinkat(place.fd, name, how)));
 }
 
 /* The message has the old name and, after it, the new one. */
@@ -340,7 +353,7 @@ static CALL(rename_in)
     if (!take_fd(ctx, argv[3], &target) || !take_int(ctx, argv[4], 0, UINT32_MAX, &flags)) return JS_EXCEPTION;
     new_name = name_at(place.message, place.length, place.at + strlen(name) + 1);
     if (!new_name) return refuse(ctx, errno);
-    return answer(ctx, renameat2(place.fd, name, target, new_name, (unsigned)flags));
+    return answer(ctx, AS_MEMBER_OF_BOTH(place.fd, target, renameat2(place.fd, name, target, new_name, (unsigned)flags)));
 }
 
 /* What belongs to a file -------------------------------------------------------------------------------------------- */
@@ -353,7 +366,11 @@ static CALL(change_mode_of_node)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, 07777, &mode)) return JS_EXCEPTION;
-    return answer(ctx, chmod(fd_path(fd, path), (mode_t)mode));
+    /* Not refused, but the bit would be taken away from one who is no member. */
+    const bool is_member = (mode & S_ISGID) && join_groups(&fd, 1);
+    const int result = chmod(fd_path(fd, path), (mode_t)mode);
+    if (is_member) leave_groups();
+    return answer(ctx, result);
 }
 
 static CALL(change_owner_of_node)
@@ -364,7 +381,11 @@ static CALL(change_owner_of_node)
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], -1, UINT32_MAX, &uid) || !take_int(ctx, argv[2], -1, UINT32_MAX, &gid))
         return JS_EXCEPTION;
-    return answer(ctx, fchownat(fd, "", (uid_t)uid, (gid_t)gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW));
+    /* The owner may give a file to a group of theirs: which these are, the guest's kernel knows. */
+    const bool is_member = gid != -1 && join_group((gid_t)gid);
+    const int result = fchownat(fd, "", (uid_t)uid, (gid_t)gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
+    if (is_member) leave_groups();
+    return answer(ctx, result);
 }
 
 /* Writing by one without CAP_FSETID takes these bits away; whether the guest's process has it is for its kernel to say. */
@@ -393,7 +414,7 @@ static CALL(set_times_of)
     for (int i = 0; i < 4; i++)
         if (!take_int(ctx, argv[1 + i], i % 2 ? 0 : -(INT64_C(1) << 53), i % 2 ? UTIME_OMIT : INT64_C(1) << 53, &given[i])) return JS_EXCEPTION;
     struct timespec times[2] = {{given[0], given[1]}, {given[2], given[3]}};
-    return answer(ctx, utimensat(fd, "", times, AT_EMPTY_PATH));
+    return answer(ctx, AS_MEMBER(fd, utimensat(fd, "", times, AT_EMPTY_PATH)));
 }
 
 static CALL(truncate_node)
@@ -404,7 +425,7 @@ static CALL(truncate_node)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, INT64_C(1) << 53, &size)) return JS_EXCEPTION;
-    return answer(ctx, truncate(fd_path(fd, path), size));
+    return answer(ctx, AS_MEMBER(fd, truncate(fd_path(fd, path), size)));
 }
 
 static CALL(truncate_file)
@@ -429,7 +450,7 @@ static CALL(get_attribute)
     if (!take_place(ctx, argv, &place) || !take_slice(ctx, argv[3], argv[4], argv[5], &out, &room)) return JS_EXCEPTION;
     name = text_at(place.message, place.length, place.at);
     if (!name) return refuse(ctx, EINVAL);
-    return answer(ctx, getxattr(fd_path(place.fd, path), name, out, room));
+    return answer(ctx, AS_MEMBER(place.fd, getxattr(fd_path(place.fd, path), name, out, room)));
 }
 
 static CALL(list_attributes)
@@ -441,7 +462,7 @@ static CALL(list_attributes)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd) || !take_slice(ctx, argv[1], argv[2], argv[3], &out, &room)) return JS_EXCEPTION;
-    return answer(ctx, listxattr(fd_path(fd, path), (char *)out, room));
+    return answer(ctx, AS_MEMBER(fd, listxattr(fd_path(fd, path), (char *)out, room)));
 }
 
 /* The message has the name and, after it, the value. */
@@ -459,7 +480,8 @@ static CALL(set_attribute)
     if (!name) return refuse(ctx, EINVAL);
     size_t value_at = place.at + strlen(name) + 1;
     if ((size_t)size > place.length - value_at) return refuse(ctx, EINVAL);
-    return answer(ctx, setxattr(fd_path(place.fd, path), name, place.message + value_at, (size_t)size, (int)flags));
+    const uint8_t *value = place.message + value_at;
+    return answer(ctx, AS_MEMBER(place.fd, setxattr(fd_path(place.fd, path), name, value, (size_t)size, (int)flags)));
 }
 
 static CALL(remove_attribute)
@@ -472,24 +494,62 @@ static CALL(remove_attribute)
     if (!take_place(ctx, argv, &place)) return JS_EXCEPTION;
     name = text_at(place.message, place.length, place.at);
     if (!name) return refuse(ctx, EINVAL);
-    return answer(ctx, removexattr(fd_path(place.fd, path), name));
+    return answer(ctx, AS_MEMBER(place.fd, removexattr(fd_path(place.fd, path), name)));
 }
 
 /* Open files -------------------------------------------------------------------------------------------------------- */
 
 /* Never a device, a FIFO or a socket: those are the guest's own, and opening the host's could do anything. */
+static int open_as_it_is(int fd, int flags)
+{
+    char path[fd_path_size];
+    struct stat found;
+
+    if (fstat(fd, &found) < 0) return -1;
+    if (!S_ISREG(found.st_mode) && !S_ISDIR(found.st_mode)) return errno = EACCES, -1;
+    return open(fd_path(fd, path), flags | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+}
+
+/* For one who may open it whatever its mode says. */
+static int open_as_root(int fd, int flags)
+{
+    if (raise_powers() < 0) return -1;
+    const int result = open_as_it_is(fd, flags), error = errno;
+    if (settle_powers() < 0) _exit(70);
+    return errno = error, result;
+}
+
+/* A program may be run, and so be read by the kernel that runs it, where its user may not read it. */
+static int open_to_run(int fd)
+{
+    char path[fd_path_size];
+
+    if (AS_MEMBER(fd, faccessat(AT_FDCWD, fd_path(fd, path), X_OK, AT_EACCESS)) < 0) return -1;
+    return open_as_root(fd, O_RDONLY);
+}
+
 static CALL(open_file)
 {
     CALL_START;
-    char path[fd_path_size];
     int64_t flags;
-    struct stat found;
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, INT32_MAX, &flags)) return JS_EXCEPTION;
-    if (fstat(fd, &found) < 0) return refuse(ctx, errno);
-    if (!S_ISREG(found.st_mode) && !S_ISDIR(found.st_mode)) return refuse(ctx, EACCES);
-    return answer(ctx, open(fd_path(fd, path), (int)flags | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
+    const int asked = (int)flags & ~to_be_run;
+    int64_t result = AS_MEMBER(fd, open_as_it_is(fd, asked));
+    if (result < 0 && errno == EACCES && asked == O_RDONLY && (flags & to_be_run)) result = open_to_run(fd);
+    return answer(ctx, result);
+}
+
+/* Once more what is open with the same access: its mode, or its user, may have changed since. */
+static CALL(reopen_file)
+{
+    CALL_START;
+    int64_t access_mode;
+    int fd;
+
+    if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, O_ACCMODE, &access_mode)) return JS_EXCEPTION;
+    return answer(ctx, open_as_root(fd, (int)access_mode));
 }
 
 static CALL(read_at)
@@ -722,52 +782,6 @@ static CALL(lock_file)
     return answer(ctx, flock(fd, LOCK_NB | (type == F_RDLCK ? LOCK_SH : type == F_WRLCK ? LOCK_EX : LOCK_UN)));
 }
 
-/* Powers ------------------------------------------------------------------------------------------------------------ */
-
-/* From here on calls are made as that user: what it makes is its own, and a server of a network file system knows it. */
-static CALL(act_as)
-{
-    CALL_START;
-    int64_t uid, gid;
-
-    if (!take_int(ctx, argv[0], 0, UINT32_MAX, &uid) || !take_int(ctx, argv[1], 0, UINT32_MAX, &gid)) return JS_EXCEPTION;
-    setfsgid((gid_t)gid);
-    setfsuid((uid_t)uid);
-    return JS_UNDEFINED;
-}
-
-static int drop_capability(unsigned capability)
-{
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
-
-    if (syscall(SYS_capget, &header, sets) < 0) return -1;
-    struct __user_cap_data_struct *set = &sets[capability / 32];
-    uint32_t bit = UINT32_C(1) << capability % 32;
-    set->effective &= ~bit;
-    set->permitted &= ~bit;
-    set->inheritable &= ~bit;
-    return (int)syscall(SYS_capset, &header, sets);
-}
-
-/*
- * Keeps the capabilities when acting as another user (CAP_SETPCAP is needed for it and given up after it), takes modes as
- * they are asked for, and as many descriptors as the host lets it, up to a bound.
- */
-static CALL(take_powers)
-{
-    CALL_START;
-    struct rlimit files;
-
-    umask(0);
-    if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED) < 0) return throw_errno(ctx, errno, "keep capabilities", NULL);
-    if (drop_capability(CAP_SETPCAP) < 0) return throw_errno(ctx, errno, "give up a capability", NULL);
-    if (getrlimit(RLIMIT_NOFILE, &files) < 0) return throw_errno(ctx, errno, "read a limit", NULL);
-    files.rlim_cur = files.rlim_max = files.rlim_max < max_open_files ? files.rlim_max : max_open_files;
-    if (setrlimit(RLIMIT_NOFILE, &files) < 0) return throw_errno(ctx, errno, "set a limit", NULL);
-    return JS_UNDEFINED;
-}
-
 const JSCFunctionListEntry served_calls[] = {
     JS_CFUNC_DEF("openRoot", 1, open_root),
     JS_CFUNC_DEF("openNode", 3, open_node),
@@ -795,6 +809,7 @@ const JSCFunctionListEntry served_calls[] = {
     JS_CFUNC_DEF("setAttribute", 5, set_attribute),
     JS_CFUNC_DEF("removeAttribute", 3, remove_attribute),
     JS_CFUNC_DEF("openFile", 2, open_file),
+    JS_CFUNC_DEF("reopenFile", 2, reopen_file),
     JS_CFUNC_DEF("readAt", 5, read_at),
     JS_CFUNC_DEF("writeAt", 5, write_at),
     JS_CFUNC_DEF("isLocal", 1, is_local),
@@ -808,7 +823,5 @@ const JSCFunctionListEntry served_calls[] = {
     JS_CFUNC_DEF("lockRange", 3, lock_range),
     JS_CFUNC_DEF("testLock", 3, test_lock),
     JS_CFUNC_DEF("lockFile", 2, lock_file),
-    JS_CFUNC_DEF("actAs", 2, act_as),
-    JS_CFUNC_DEF("takePowers", 0, take_powers),
 };
 const int served_call_count = COUNT(served_calls);

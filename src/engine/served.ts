@@ -2,7 +2,8 @@
  * System calls of a file server (`served.c`), which serves a tree of the host to a guest as FUSE asks for it. Words: a
  * *node* is an O_PATH descriptor; *(message, at)* is a place in a message of FUSE, where what is named stands (a name and
  * what follows it ends with NUL). A name is one component of a path, whatever the guest says: `EINVAL` for all else.
- * Errors: these calls answer a negative errno number; 0 or more is success.
+ * Errors: these calls answer a negative errno number; 0 or more is success. What the user who asks may not do is tried
+ * once more as a member of the group of what it is about (`Powers.actAs`).
  */
 export interface Served {
   /** Node of a directory, by its path. */
@@ -52,6 +53,8 @@ export interface Served {
 
   /** Opens a node that is a regular file or directory; `EACCES`: it is none. */
   openFile(node: number, flags: number): number;
+  /** Opens what the client has open, with the same access, whatever its mode says by now. */
+  reopenFile(node: number, accessMode: number): number;
   readAt(fd: number, out: Uint8Array, outAt: number, length: number, offset: number): number;
   writeAt(fd: number, message: Uint8Array, at: number, length: number, offset: number): number;
   /** Whether it is on a disk or in memory of this host, as far as we know its file system. */
@@ -77,11 +80,6 @@ export interface Served {
   testLock(fd: number, message: Uint8Array, at: number): number;
   /** flock(2) by the type of a lock (0 shared, 1 exclusive, 2 none); never waits. */
   lockFile(fd: number, type: number): number;
-
-  /** From here on, calls are made as that user, with the capabilities that the server has. */
-  actAs(uid: number, gid: number): void;
-  /** Once, first: keeps capabilities when acting as others, clears the umask, raises the limit of descriptors. Throws. */
-  takePowers(): void;
 }
 
 /** Nanoseconds that stand for the present time, or for leaving it as it is (utimensat(2)). */

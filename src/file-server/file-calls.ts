@@ -34,7 +34,7 @@ const write: FileCall = (service, file, request) => {
 
 /** A mapped page belongs where it is mapped from; by a file that is open for appending, it would go to the end. */
 function writeInPlace({ engine }: Service, file: OpenFile, request: Request): number {
-  const fd = engine.openFile(file.node.fd, openFlags.writeOnly);
+  const fd = engine.reopenFile(file.node.fd, openFlags.writeOnly);
   if (fd < 0) return fd;
   try {
     return engine.writeAt(fd, request.bytes, request.at(size.writeRequest), request.u32(16), request.u64(8));

@@ -25,6 +25,7 @@ export class Flushes {
     const result = this.#start({ fd, isDataOnly, answer });
     if (result === 0) return undefined;
     if (result !== -errno.again) return result;
+    if (this.#underWay.size === 0) return -errno.io; // no thread can be had, and none will end to give its place
     this.#waiting.push({ fd: this.#engine.duplicate(fd), isDataOnly, answer });
     return undefined;
   }

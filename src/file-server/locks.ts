@@ -95,7 +95,7 @@ export class Locks {
   /** Open for writing if that can be, for the owner may want either kind of lock. */
   #openFor(file: OpenFile, owner: string): number {
     const both = this.#engine.openFile(file.node.fd, openFlags.readWrite);
-    const fd = both >= 0 ? both : this.#engine.openFile(file.node.fd, file.flags & openFlags.accessMode);
+    const fd = both >= 0 ? both : this.#engine.reopenFile(file.node.fd, file.flags & openFlags.accessMode);
     if (fd < 0) return fd;
     file.node.lockOwners.set(owner, fd);
     file.lockOwners.add(owner);

@@ -3,26 +3,45 @@ import { ready, type Engine } from '#engine/engine.ts';
 import { takeEngine } from '#engine/native.ts';
 import { limits } from '#wire/limits.ts';
 import { size } from './fuse.ts';
+import { enterJail } from './jail.ts';
 import { Request } from './message.ts';
 import { FileServer } from './server.ts';
 
 /**
- * The file server of one shared volume, a program of the host: `files ROOT [mapped]` serves the directory to the guest
- * whose requests come from descriptor 0, and ends with it; `mapped`: the guest may map its users. It runs in a jail that
- * has nothing but the volume.
+ * The file server of one shared volume, a program of the host: `files ROOT DESCRIPTORS WORD...` serves the directory to the
+ * guest whose requests come from descriptor 0, with at most so many descriptors, and ends with it. Words: `mapped`: the guest may map its users; `readonly`;
+ * `refuse=MAJOR:MINOR`: a device whose files are none of the guest's; `unjailed`, for tests. It is started in a jail that
+ * has nothing but the volume, and shuts the rest of it itself, by the list of system calls that descriptor 5 gives.
  */
 const maxRequestBytes = size.requestHeader + size.writeRequest + limits.shareDataBytes;
+const refuse = 'refuse=';
 
 function main(engine: Engine): void {
-  const [, root = '', users] = engine.args;
+  const [, root = '', descriptors = '', ...words] = engine.args;
   engine.onError((error) => {
     engine.print(`error: ${error instanceof Error ? `${error.message} ${error.stack ?? ''}` : String(error)}`);
     engine.exit(70); // a request without its answer would hang whoever made it
   });
-  engine.takePowers();
+  const refused = words.filter((word) => word.startsWith(refuse)).map((word) => word.slice(refuse.length));
+  const kernelDevices = new Set(refused);
+  if (words.includes('unjailed')) {
+    engine.stayOutside();
+    engine.takePowers(Number(descriptors));
+  } else {
+    enterJail(engine, { root, kernelDevices }, Number(descriptors));
+  }
   engine.setNonBlocking(0, false);
-  const options = { root, mapsUsers: users === 'mapped', dataBytes: limits.shareDataBytes };
-  const server = new FileServer(engine, options, (message, length) => send(engine, message, length));
+  const server = new FileServer(
+    engine,
+    {
+      root,
+      kernelDevices,
+      mapsUsers: words.includes('mapped'),
+      isReadOnly: words.includes('readonly'),
+      dataBytes: limits.shareDataBytes,
+    },
+    (message, length) => send(engine, message, length),
+  );
   receive(engine, (request) => server.serve(request));
 }
 

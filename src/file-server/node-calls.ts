@@ -143,7 +143,7 @@ const create: NodeCall = (service, node, request) => {
   const [flags, mode] = [request.u32(0), request.u32(4) & permissionBits];
   const fd = engine.createIn(node.fd, request.bytes, request.at(16), flags & keptFlags, mode);
   if (fd === -errno.exists && (flags & openFlags.exclusive) === 0) return openExisting(service, node, request);
-  return fd < 0 ? fd : entered(service, fd, flags, nodes.enterNode(engine.nodeOf(fd), reply));
+  return fd < 0 ? fd : entered(service, fd, flags, nodes.enterNode(node, engine.nodeOf(fd), reply));
 };
 
 function openExisting({ nodes, files, reply }: Service, directory: Node, request: Request): number {
@@ -164,7 +164,7 @@ const createUnnamed: NodeCall = (service, node, request) => {
     flags & (keptFlags | openFlags.exclusive),
     request.u32(4) & permissionBits,
   );
-  return fd < 0 ? fd : entered(service, fd, flags, nodes.enterNode(engine.nodeOf(fd), reply));
+  return fd < 0 ? fd : entered(service, fd, flags, nodes.enterNode(node, engine.nodeOf(fd), reply));
 };
 
 /** Adds to an entry the handle of the file that was opened with it. */

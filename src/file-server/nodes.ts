@@ -1,7 +1,19 @@
+import { holdsData } from '#base/file-systems.ts';
 import type { Descriptors } from '#engine/engine.ts';
+import type { Powers } from '#engine/powers.ts';
 import type { Served } from '#engine/served.ts';
-import { fileType, rootNode, size } from './fuse.ts';
+import { errno, fileType, rootNode, size } from './fuse.ts';
 import type { Reply, Request } from './message.ts';
+
+export type NodesEngine = Served & Descriptors & Pick<Powers, 'fileSystemOf'>;
+
+export interface NodesOptions {
+  readonly root: string;
+  /** Numbers of devtmpfs, `MAJOR:MINOR`. */
+  readonly kernelDevices: ReadonlySet<string>;
+}
+
+const deviceOf = (identity: string) => identity.slice(0, identity.indexOf(':'));
 
 /** A file that the guest knows by a number: an O_PATH descriptor, which stays with the file wherever it is moved. */
 export interface Node {
@@ -30,17 +42,20 @@ const validNanoseconds = 1;
 
 /** The guest's numbers for files. A file has one for as long as the guest knows it, under whatever names. */
 export class Nodes {
-  readonly #engine: Served & Descriptors;
+  readonly #engine: NodesEngine;
+  readonly #kernelDevices: ReadonlySet<string>;
   readonly #byId = new Map<number, Node>();
   readonly #byIdentity = new Map<string, Node>();
   #lastId = rootNode - 1;
 
   /** `root`: path of the directory that is served. Errors: those of opening it, as a number. */
-  constructor(engine: Served & Descriptors, root: string, scratch: Reply) {
+  constructor(engine: NodesEngine, { root, kernelDevices }: NodesOptions, scratch: Reply) {
     this.#engine = engine;
+    this.#kernelDevices = kernelDevices;
     const fd = engine.openRoot(root);
     const identity = fd < 0 ? fd : engine.look(fd, scratch.bytes, scratch.at(0));
     if (typeof identity === 'number') throw new Error(`Cannot serve ${root}: errno ${-identity}`);
+    if (!this.#holdsData(fd)) throw new Error(`Cannot serve ${root}: it is on a file system of the kernel's own`);
     this.#add(fd, identity, fileType.directory);
   }
 
@@ -59,17 +74,21 @@ export class Nodes {
     const known = this.#byIdentity.get(identity);
     if (known !== undefined) return this.#tell(known, reply);
     const fd = this.#engine.openNode(directory.fd, bytes, at);
-    return this.enterNode(fd, reply);
+    return this.enterNode(directory, fd, reply);
   }
 
-  /** The same for a node that was opened already, which is taken over; or the error of opening it. */
-  enterNode(fd: number, reply: Reply): number {
+  /** The same for a node of the directory that was opened already, which is taken over; or the error of opening it. */
+  enterNode(directory: Node, fd: number, reply: Reply): number {
     if (fd < 0) return fd;
     reply.clear(attributesInEntry);
     const identity = this.#engine.look(fd, reply.bytes, reply.at(attributesInEntry));
     const known = typeof identity === 'number' ? undefined : this.#byIdentity.get(identity);
     if (typeof identity === 'number' || known !== undefined) this.#engine.close(fd);
     if (typeof identity === 'number') return identity;
+    if (known === undefined && !this.#mayCross(directory, identity, fd)) {
+      this.#engine.close(fd);
+      return -errno.access;
+    }
     const type = reply.readU32(attributesInEntry + modeInAttributes) & fileType.mask;
     return this.#tell(known ?? this.#add(fd, identity, type), reply);
   }
@@ -94,6 +113,19 @@ export class Nodes {
   closed(node: Node): void {
     node.openFiles--;
     this.#removeUnused(node);
+  }
+
+  /**
+   * Where the device changes another file system begins, which may be the kernel's: mounted, perhaps, a moment ago. A
+   * node keeps its device's number from being given to another file system.
+   */
+  #mayCross(directory: Node, identity: string, fd: number): boolean {
+    return deviceOf(identity) === deviceOf(directory.identity) || this.#holdsData(fd);
+  }
+
+  #holdsData(fd: number): boolean {
+    const found = this.#engine.fileSystemOf(fd);
+    return typeof found !== 'number' && holdsData(found, this.#kernelDevices);
   }
 
   #removeUnused(node: Node): void {

@@ -17,6 +17,8 @@ export interface OpenFile {
 /** Bits of open(2) that are the host's too, and hold for as long as the file is open. */
 export const keptFlags = openFlags.accessMode | openFlags.append | openFlags.dataSync | openFlags.sync;
 
+const openedFlags = keptFlags | openFlags.truncate | openFlags.toBeRun;
+
 /** What the guest has open, by the number it was told. */
 export class OpenFiles {
   readonly #engine: Served & Descriptors;
@@ -33,7 +35,7 @@ export class OpenFiles {
 
   /** Opens a node and replies with its handle, from `offset` on: bytes of it, or an error. */
   open(node: Node, flags: number, reply: Reply, offset = 0): number {
-    const asked = node.type === fileType.directory ? openFlags.directory : flags & (keptFlags | openFlags.truncate);
+    const asked = node.type === fileType.directory ? openFlags.directory : flags & openedFlags;
     const fd = this.#engine.openFile(node.fd, asked);
     return fd < 0 ? fd : this.add(fd, node, flags, reply, offset);
   }

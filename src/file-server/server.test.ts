@@ -1,185 +1,66 @@
 import assert from 'node:assert/strict';
-import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { existsSync, globSync } from 'node:fs';
-import { chown, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
-import { connect, createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
+import { chmod, chown, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { run } from '#host/run.ts';
+import {
+  type Guest,
+  message,
+  openServerBench,
+  rootNode as root,
+  type ServerBench,
+  text,
+  u32,
+  u64,
+  whyNoServer,
+} from '../../test/fuzz/scripted-guest.ts';
 
 /**
  * The program as it is, compiled with address and undefined-behaviour checks, and a guest that asks what no kernel would.
  * What kernels ask is asked in real machines (`test/vm/share.test.ts`, `npm run posix`).
  */
-const buildRoot = globSync('/var/lib/podvm/{build-root,parts/build-root-*/root}')[0] ?? '';
 const mayNotSkip = process.env['PODVM_REQUIRE_VM'] === '1';
-const reason = !existsSync(join(buildRoot, 'usr/bin/gcc'))
-  ? 'no compiler: run `podvm setup`'
-  : process.getuid?.() === 0
-    ? undefined
-    : 'needs root';
 
 const code = { lookUp: 1, forget: 2, getAttributes: 3, setAttributes: 4, symlink: 6, link: 13, open: 14, read: 15 };
 const more = { write: 16, init: 26, openDirectory: 27, readDirectory: 28, create: 35, setLockWaiting: 33, rename2: 45 };
 const op = { ...code, ...more, makeDirectory: 9, removeFile: 10, makeNode: 8, flush: 25, release: 18 };
 const errno = {
+  notPermitted: 1,
   noEntry: 2,
   badHandle: 9,
   access: 13,
   exists: 17,
   invalid: 22,
+  readOnly: 30,
   nameTooLong: 36,
   noSuchCall: 38,
   stale: 116,
 };
-const root = 1;
-
-const u32 = (...values: number[]) => {
-  const bytes = Buffer.alloc(4 * values.length);
-  for (const [at, value] of values.entries()) bytes.writeUInt32LE(value, 4 * at);
-  return bytes;
-};
-const u64 = (value: number) => u32(value % 2 ** 32, Math.floor(value / 2 ** 32));
-const text = (value: string) => Buffer.from(`${value}\0`);
-
-/** One request, as a kernel lays it out. */
-function message(opcode: number, unique: number, node: number, body: Buffer, user: number): Buffer {
-  const header = [u32(40 + body.length, opcode), u64(unique), u64(node), u32(user, user, 1, 0)];
-  return Buffer.concat([...header, body]);
-}
-
-interface Reply {
-  /** Positive errno, or 0. */
-  readonly error: number;
-  readonly body: Buffer;
-}
-
-/** The other end of the program's connection. */
-class Guest {
-  readonly #process: ChildProcess;
-  readonly #socket: Socket;
-  readonly #waiting = new Map<number, (reply: Reply) => void>();
-  readonly ended: Promise<unknown>;
-  said = '';
-  #received = Buffer.alloc(0);
-  #unique = 0;
-
-  constructor(process: ChildProcess, socket: Socket) {
-    this.#process = process;
-    this.#socket = socket;
-    this.ended = once(process, 'exit');
-    process.stderr?.on('data', (bytes: Buffer) => (this.said += bytes.toString()));
-    socket.on('data', (bytes: Buffer) => this.#take(bytes));
-    socket.on('error', () => undefined);
-  }
-
-  send(bytes: Buffer): void {
-    this.#socket.write(bytes);
-  }
-
-  ask(opcode: number, node: number, body = Buffer.alloc(0), user = 0): Promise<Reply> {
-    const unique = (this.#unique += 1);
-    const reply = new Promise<Reply>((resolve) => this.#waiting.set(unique, resolve));
-    this.send(message(opcode, unique, node, body, user));
-    return reply;
-  }
-
-  async errorOf(opcode: number, node: number, body = Buffer.alloc(0)): Promise<number> {
-    return (await this.ask(opcode, node, body)).error;
-  }
-
-  /** Node of a name. */
-  async nodeOf(name: string, directory = root): Promise<number> {
-    const { error, body } = await this.ask(op.lookUp, directory, text(name));
-    assert.equal(error, 0, `${name} is there`);
-    return Number(body.readBigUInt64LE(0));
-  }
-
-  async open(node: number, flags: number): Promise<number> {
-    const { error, body } = await this.ask(op.open, node, u32(flags, 0));
-    assert.equal(error, 0);
-    return Number(body.readBigUInt64LE(0));
-  }
-
-  /** Leaves, whereupon the program ends, with nothing to complain of. */
-  async leave(): Promise<void> {
-    this.#socket.destroy();
-    await this.ended;
-    assert.equal(this.said, '');
-    assert.equal(this.#process.exitCode, 0);
-  }
-
-  #take(bytes: Buffer): void {
-    this.#received = Buffer.concat([this.#received, bytes]);
-    while (this.#received.length >= 16 && this.#received.length >= this.#received.readUInt32LE(0)) {
-      const length = this.#received.readUInt32LE(0);
-      const unique = Number(this.#received.readBigUInt64LE(8));
-      const reply = { error: Math.abs(this.#received.readInt32LE(4)), body: this.#received.subarray(16, length) };
-      this.#received = this.#received.subarray(length);
-      this.#waiting.get(unique)?.(reply);
-      this.#waiting.delete(unique);
-    }
-  }
-}
-
 describe(
   'the file server, asked by a guest that is no kernel',
-  { skip: mayNotSkip ? false : (reason ?? false) },
+  { skip: mayNotSkip ? false : (whyNoServer ?? false) },
   () => {
-    let directory = '';
-    /** What is served, a small file system of its own: `allocate` may ask for anything. */
-    let served = '';
+    let bench: ServerBench;
+    let [directory, served] = ['', ''];
+    const start = (...words: string[]) => bench.start(...words);
 
     before(async () => {
-      directory = await mkdtemp(join(tmpdir(), 'podvm-files-'));
-      served = join(directory, 'served');
-      await mkdir(served);
-      await run('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', served]);
-      const { buildProgram } = await import('#setup/build-program.ts'); // the bundler is no business of a machine that skips
-      await buildProgram({
-        repo: join(import.meta.dirname, '../..'),
-        buildRoot,
-        outFile: join(directory, 'files'),
-        entry: 'src/file-server/main.ts',
-        calls: 'fileServer',
-        sanitize: true,
-        signal: AbortSignal.timeout(120_000),
-      });
+      bench = await openServerBench();
+      ({ directory, served } = bench);
     });
-    after(async () => {
-      await run('umount', [served]);
-      await rm(directory, { recursive: true });
-    });
+    after(() => bench[Symbol.asyncDispose]());
 
-    let guests = 0;
-    async function start(): Promise<Guest> {
-      const path = join(directory, `socket-${(guests += 1)}`);
-      const listener = createServer().listen(path);
-      await once(listener, 'listening');
-      const accepted = once(listener, 'connection') as Promise<[Socket]>; // SAFE: net.Server's event
-      const theirs = connect(path);
-      const [[socket]] = await Promise.all([accepted, once(theirs, 'connect')]);
-      listener.close();
-      theirs.pause();
-      const program = spawn(join(directory, 'files'), [served], { stdio: [theirs, 'ignore', 'pipe'] });
-      await once(program, 'spawn');
-      theirs.destroy();
-      const guest = new Guest(program, socket);
-      assert.equal(await guest.errorOf(op.init, 0, u32(7, 41, 0, 0xffff_ffff, 0xffff_ffff)), 0);
-      return guest;
-    }
-
-    const asking = (ask: (guest: Guest) => Promise<void>) => async () => {
-      const guest = await start();
-      try {
-        await ask(guest);
-      } finally {
-        await guest.leave();
-      }
-    };
+    const asking =
+      (ask: (guest: Guest) => Promise<void>, ...words: string[]) =>
+      async () => {
+        const guest = await start(...words);
+        try {
+          await ask(guest);
+        } finally {
+          await guest.leave();
+        }
+      };
 
     test(
       'takes a name for one component and for nothing else',
@@ -251,14 +132,113 @@ describe(
     );
 
     test(
-      'makes files as the user who asks, and may still do what that user may not',
+      'makes files as the user who asks, who may be of the directory’s group, as the guest’s kernel alone knows',
       asking(async (guest) => {
-        await chown(served, 0, 0);
+        await mkdir(join(served, 'group'));
+        await chown(join(served, 'group'), 0, 4321);
+        await chmod(join(served, 'group'), 0o770);
         const create = Buffer.concat([u32(2, 0o4640, 0, 0), text('theirs')]);
-        assert.equal((await guest.ask(op.create, root, create, 1234)).error, 0); // its kernel has allowed it
-        const { uid, gid, mode } = await stat(join(served, 'theirs'));
+        assert.equal((await guest.ask(op.create, await guest.nodeOf('group'), create, 1234)).error, 0);
+        const { uid, gid, mode } = await stat(join(served, 'group/theirs'));
         assert.deepEqual([uid, gid, mode & 0o7777], [1234, 1234, 0o4640]);
       }),
+    );
+
+    test(
+      'does for a user who is not root nothing that this user may not, whatever its kernel has allowed',
+      asking(async (guest) => {
+        await chmod(served, 0o755);
+        const create = Buffer.concat([u32(2, 0o644, 0, 0), text('new')]);
+        assert.equal((await guest.ask(op.create, root, create, 1234)).error, errno.access);
+        await writeFile(join(served, 'secret'), 'secret', { mode: 0o600 });
+        const node = await guest.nodeOf('secret');
+        const attributes = (valid: number, mode: number, user: number) =>
+          Buffer.concat([u32(valid, 0), Buffer.alloc(60), u32(mode, 0, user, user, 0)]);
+        for (const flags of [0, 1, 2, 0o40]) {
+          assert.equal((await guest.ask(op.open, node, u32(flags, 0), 1234)).error, errno.access, String(flags));
+        }
+        assert.equal(
+          (await guest.ask(op.setAttributes, node, attributes(1, 0o4777, 0), 1234)).error,
+          errno.notPermitted,
+        );
+        assert.equal((await guest.ask(op.setAttributes, node, attributes(2, 0, 1234), 1234)).error, errno.notPermitted);
+        assert.equal((await guest.ask(op.removeFile, root, text('secret'), 1234)).error, errno.access);
+        assert.equal((await guest.ask(op.link, root, Buffer.concat([u64(node), text('mine')]), 1234)).error > 0, true);
+        assert.equal((await guest.ask(op.open, node, u32(2, 0))).error, 0); // root's may
+        const { uid, mode } = await stat(join(served, 'secret'));
+        assert.deepEqual([uid, mode & 0o7777], [0, 0o600]);
+        await chmod(served, 0o1777);
+      }),
+    );
+
+    test(
+      'opens a program that may be run and not read, to be run',
+      asking(async (guest) => {
+        await writeFile(join(served, 'program'), '#!', { mode: 0o711 });
+        const node = await guest.nodeOf('program');
+        assert.equal((await guest.ask(op.open, node, u32(0, 0), 1234)).error, errno.access);
+        assert.equal((await guest.ask(op.open, node, u32(0o40, 0), 1234)).error, 0);
+        assert.equal((await guest.ask(op.open, node, u32(0o42, 0), 1234)).error, errno.access);
+      }),
+    );
+
+    test(
+      'serves nothing of a kernel’s file system, wherever and whenever it is mounted, and what is data beside it',
+      asking(async (guest) => {
+        const kinds = ['proc', 'sysfs', 'devpts', 'mqueue', 'data'];
+        const points = kinds.map((kind) => join(served, kind));
+        for (const [at, kind] of kinds.entries()) {
+          await mkdir(points[at] ?? '');
+          await run('mount', ['-t', kind === 'data' ? 'tmpfs' : kind, 'podvm-test', points[at] ?? '']);
+        }
+        await writeFile(join(served, 'switch'), '');
+        await run('mount', ['--bind', '/proc/sys/kernel/core_pattern', join(served, 'switch')]);
+        try {
+          for (const kind of ['proc', 'sysfs', 'devpts', 'mqueue', 'switch']) {
+            assert.equal(await guest.errorOf(op.lookUp, root, text(kind)), errno.access, kind);
+          }
+          const below = await guest.nodeOf('data');
+          assert.equal(
+            (await guest.ask(op.create, below, Buffer.concat([u32(1, 0o644, 0, 0), text('file')]))).error,
+            0,
+          );
+        } finally {
+          for (const point of [join(served, 'switch'), ...points]) await run('umount', ['--lazy', point]); // the server has a node of one
+        }
+      }),
+    );
+
+    test('refuses a device that it is told to, whose file system has the type of a tmpfs', async () => {
+      const [major, minor] = (await run('stat', ['-c', '%Hd %Ld', served])).stdout.trim().split(' ');
+      await mkdir(join(served, 'other'));
+      await run('mount', ['-t', 'tmpfs', 'podvm-test', join(served, 'other')]);
+      try {
+        const other = (await run('stat', ['-c', '%Hd:%Ld', join(served, 'other')])).stdout.trim();
+        const guest = await start(`refuse=${other}`);
+        assert.equal(await guest.errorOf(op.lookUp, root, text('other')), errno.access);
+        await guest.leave();
+        await assert.rejects(start(`refuse=${major}:${minor}`));
+      } finally {
+        await run('umount', [join(served, 'other')]);
+      }
+    });
+
+    test(
+      'changes nothing of a share that is read-only',
+      asking(async (guest) => {
+        await writeFile(join(served, 'kept'), 'kept');
+        const node = await guest.nodeOf('kept');
+        const handle = await guest.open(node, 0);
+        for (const flags of [1, 2, 0o1000]) {
+          assert.equal(await guest.errorOf(op.open, node, u32(flags, 0)), errno.readOnly, String(flags));
+        }
+        for (const opcode of [4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45, 47, 51]) {
+          const body = Buffer.concat([u64(handle), Buffer.alloc(64), text('kept')]);
+          assert.equal(await guest.errorOf(opcode, node, body), errno.readOnly, String(opcode));
+        }
+        const read = await guest.ask(op.read, node, Buffer.concat([u64(handle), u64(0), u32(100, 0, 0, 0, 0, 0)]));
+        assert.equal(read.body.toString(), 'kept');
+      }, 'readonly'),
     );
 
     test(

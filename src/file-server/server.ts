@@ -1,4 +1,5 @@
 import type { Clock, Descriptors, Runtime } from '#engine/engine.ts';
+import type { Powers } from '#engine/powers.ts';
 import type { Served } from '#engine/served.ts';
 import { fileCalls } from './file-calls.ts';
 import { Flushes } from './flushes.ts';
@@ -6,10 +7,15 @@ import { errno, initFlags, initFlags2, nobodyNamed, opcode, protocol, size } fro
 import { Locks } from './locks.ts';
 import { Reply, type Request } from './message.ts';
 import { nodeCalls } from './node-calls.ts';
-import { Nodes } from './nodes.ts';
+import { Nodes, type NodesOptions } from './nodes.ts';
 import { OpenFiles } from './open-files.ts';
+import { wouldChange } from './read-only.ts';
 
-export type ServerEngine = Served & Descriptors & Clock & Pick<Runtime, 'print'>;
+export type ServerEngine = Served &
+  Descriptors &
+  Clock &
+  Pick<Runtime, 'print'> &
+  Pick<Powers, 'actAs' | 'fileSystemOf'>;
 
 /** Bytes of the reply's body, or a negative errno; undefined: there is none, or it comes later. */
 export type Result = number | undefined;
@@ -31,9 +37,9 @@ const pageBytes = 4096;
 const maxBackground = 0xffff;
 const flags = Object.values(initFlags).reduce((all, flag) => all | flag, 0);
 
-export interface FileServerOptions {
-  /** Path of a directory. */
-  readonly root: string;
+export interface FileServerOptions extends NodesOptions {
+  /** All of it, also what is mounted below it later. */
+  readonly isReadOnly: boolean;
   /**
    * The guest may show the tree with other users than it has (an idmapped mount): its kernel then says whose a file is
    * that is made, as the tree has it, and nothing of who asks for anything else.
@@ -45,23 +51,24 @@ export interface FileServerOptions {
 
 /**
  * Answers the requests of one guest about one tree. It waits for the host's file system, but not for a flush nor for a
- * lock. The guest's kernel checks permissions, for it alone knows the groups; the server acts as the user who asks, or as
- * root where that is not said.
+ * lock. It acts as the user who asks, or as root where that is not said; which groups a user has, the guest's kernel alone
+ * knows, and checks permissions by them.
  */
 export class FileServer {
   readonly #service: Service;
   readonly #send: (message: Uint8Array, length: number) => void;
   readonly #flags2: number;
+  readonly #isReadOnly: boolean;
   #user = '';
 
   /** Throws when the root cannot be served. */
   constructor(
     engine: ServerEngine,
-    { root, mapsUsers, dataBytes }: FileServerOptions,
+    { mapsUsers, isReadOnly, dataBytes, ...tree }: FileServerOptions,
     send: (message: Uint8Array, length: number) => void,
   ) {
     const reply = new Reply(dataBytes);
-    const nodes = new Nodes(engine, root, reply);
+    const nodes = new Nodes(engine, tree, reply);
     const later = (request: Request) => {
       const unique = request.bytes.slice(8, 16);
       return (result: number) => this.#answer(unique, result);
@@ -69,6 +76,7 @@ export class FileServer {
     const [files, locks, flushes] = [new OpenFiles(engine), new Locks(engine), new Flushes(engine)];
     this.#service = { engine, reply, nodes, files, locks, flushes, later };
     this.#send = send;
+    this.#isReadOnly = isReadOnly;
     this.#flags2 = initFlags2.directIoAllowsMapping | (mapsUsers ? initFlags2.allowsMappedUsers : 0);
   }
 
@@ -84,8 +92,8 @@ export class FileServer {
   }
 
   #resultOf(request: Request): Result {
-    this.#actAs(request);
     try {
+      this.#actAs(request);
       return this.#call(request);
     } catch (error) {
       if (error instanceof RangeError) return -errno.invalid; // the message ends early, or a number is out of bounds
@@ -97,12 +105,14 @@ export class FileServer {
   #actAs({ uid, gid }: Request): void {
     const user = `${uid}:${gid}`;
     if (user === this.#user) return;
+    this.#user = ''; // that of none, should it fail halfway
     this.#service.engine.actAs(uid === nobodyNamed ? 0 : uid, gid === nobodyNamed ? 0 : gid);
     this.#user = user;
   }
 
   #call(request: Request): Result {
     const { nodes, files, locks } = this.#service;
+    if (this.#isReadOnly && wouldChange(request)) return -errno.readOnlyFileSystem;
     const onNode = nodeCalls.get(request.opcode);
     if (onNode !== undefined) {
       const node = nodes.get(request.node);

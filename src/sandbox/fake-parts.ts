@@ -181,6 +181,7 @@ function createMachine(
       alive.delete(`port ${name}`);
     },
     limitHost: async () => {},
+    confine: async () => ({ [Symbol.asyncDispose]: () => Promise.resolve() }),
     stop: end,
     kill: end,
     [Symbol.asyncDispose]: async () => void (await end()),

@@ -142,7 +142,7 @@ export interface ContainerMount {
   /** Below the source; relative, without `..`. */
   readonly subPath?: string;
   readonly readOnly: boolean;
-  /** Read-only also where something else is mounted below it; only with `readOnly`. */
+  /** Read-only also where something else is mounted below it, unless it is false; only with `readOnly`. */
   readonly recursiveReadOnly?: boolean;
 }
 

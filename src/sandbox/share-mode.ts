@@ -12,7 +12,7 @@ export interface ShareModeParts {
   readonly sandboxId: string;
   /** Of a pod with a user namespace. */
   readonly hasOwnUsers: boolean;
-  readonly machine: Pick<Machine, 'attachPort' | 'detachPort' | 'record'>;
+  readonly machine: Pick<Machine, 'attachPort' | 'detachPort' | 'confine' | 'record'>;
   readonly guest: Pick<Link, 'call'>;
   readonly serveFiles: Parts['serveFiles'];
   readonly log: Log;
@@ -62,7 +62,7 @@ interface Access {
 
 async function accessOf({ readOnly, recursiveReadOnly, source }: HostMount, found: HostSource): Promise<Access> {
   if (!readOnly) return { onHost: 'readWrite', isReadOnlyInGuest: false };
-  if (recursiveReadOnly === true) return { onHost: 'recursiveReadOnly', isReadOnlyInGuest: true };
+  if (recursiveReadOnly !== false) return { onHost: 'recursiveReadOnly', isReadOnlyInGuest: true };
   const mayHaveSubmounts = source.propagation === 'hostToContainer' || (await found.hasSubmounts());
   return { onHost: 'readOnly', isReadOnlyInGuest: !mayHaveSubmounts };
 }
@@ -102,7 +102,9 @@ async function attach(order: Order, parts: ShareModeParts, signal: AbortSignal):
     throw tooMany(source, error);
   });
   undo.defer(() => detach(port, parts));
-  const request = { channel, source, access: access.onHost, propagation, mapsUsers, owner: sandboxId, name: port };
+  const confine = (pid: number, memoryBytes: number) => machine.confine(pid, memoryBytes);
+  const identity = { owner: sandboxId, name: port };
+  const request = { channel, source, access: access.onHost, propagation, mapsUsers, confine, ...identity };
   const server = undo.use(await parts.serveFiles(request, signal));
   await shareOomScore(machine.record.pid, server.pid).catch((error: unknown) => {
     log.warn('a file server is killed earlier than its machine should be', {

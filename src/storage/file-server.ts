@@ -5,12 +5,15 @@ import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
 import { printable } from '#base/guest-text.ts';
 import { killProcess, lookUpProcess, spawnJailed, type ProcessIdentity } from '#host/jailed-process.ts';
+import { fileServerCalls } from './file-server-calls.ts';
 import type { HostSource } from './host-source.ts';
+import { type Room, Rooms } from './rooms.ts';
 
 /**
- * The *file server* of one shared volume: a program of ours (`src/file-server/`) in a jail that holds it, the volume and
- * a /proc of its own. It runs as root, for files have owners: what a user of the guest makes is theirs. What it may do as
- * root is what its few capabilities say, on the volume alone.
+ * The *file server* of one shared volume: a program of ours (`src/file-server/`) in a jail that holds it and the volume.
+ * It runs as root, for files have owners: what a user of the guest makes is theirs. What it may do as root is what its few
+ * capabilities say, in a user namespace where they count for files alone. Half of the jail is bubblewrap's, the other half
+ * the program shuts itself before it reads anything of its client (`src/file-server/jail.ts`, `src/engine/powers.c`).
  */
 export interface FileServerRequest {
   /** Its one client's connection; taken over. */
@@ -25,6 +28,8 @@ export interface FileServerRequest {
   readonly owner: string;
   /** Unique in the sandbox; `[a-z0-9-]+`. */
   readonly name: string;
+  /** Puts the process under the host's limits of the machine that it works for, with so many bytes of memory more. */
+  readonly confine: (pid: number, memoryBytes: number) => Promise<AsyncDisposable>;
 }
 
 /** `readOnly` leaves what is mounted below as it is, `recursiveReadOnly` does not. */
@@ -44,28 +49,26 @@ export type FileServers = (request: FileServerRequest, signal: AbortSignal) => P
 const program = '/files';
 /** Root of everything that is served, in the jail. */
 const sharesRoot = '/shares';
-/** What an idle one needs is 2 MB, and what its engine may take is 64. */
-const memoryBytes = 256 * 1024 * 1024;
 const tailBytes = 4096;
 const tailLines = 8;
 
 /**
- * What a server of root's files needs: owners (CHOWN, FOWNER, FSETID), files of others (DAC_OVERRIDE: permissions are
- * the guest's kernel's to check, who knows the groups), and to act as the user who asks (SETUID, SETGID, and SETPCAP to keep the
- * others then, which it gives up at once). Not DAC_READ_SEARCH, which opens any file of a file system by its handle, and
- * not MKNOD.
+ * What it needs to shut the rest of its jail: mounts (SYS_ADMIN), and users for its user namespace (SETUID, SETGID,
+ * SETFCAP to have root among them, DAC_OVERRIDE for a mount point that is closed to others). There it takes of what the
+ * namespace gives what a server of root's files needs (`of_root` in `powers.c`).
  */
-const capabilities = ['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'SETUID', 'SETGID', 'SETPCAP'];
+const capabilities = ['SYS_ADMIN', 'SETUID', 'SETGID', 'SETFCAP', 'DAC_OVERRIDE'];
 
 export type FileServerAssets = Pick<Assets, 'fileServer'>;
 
 /** Errors of a start: `failedPrecondition`, `internal`, `timeout`, with its last lines. */
 export function createFileServers(assets: FileServerAssets): FileServers {
+  const rooms = new Rooms();
   return async (request, signal) => {
     const { channel, source } = request;
     try {
       signal.throwIfAborted();
-      return await startFileServer(assets, request);
+      return await startFileServer(assets, request, rooms);
     } catch (error) {
       if (signal.aborted) throw new PodvmError('cancelled', `Cannot share ${source.path}: cancelled`, { cause: error });
       throw error;
@@ -75,8 +78,14 @@ export function createFileServers(assets: FileServerAssets): FileServers {
   };
 }
 
-async function startFileServer(assets: FileServerAssets, request: FileServerRequest): Promise<FileServer> {
-  const { channel, source, owner, name } = request;
+async function startFileServer(
+  assets: FileServerAssets,
+  request: FileServerRequest,
+  rooms: Rooms,
+): Promise<FileServer> {
+  const { channel, source, owner, name, access, confine } = request;
+  await using undo = new AsyncDisposableStack();
+  const room = undo.use(rooms.take(owner));
   const exported = `${sharesRoot}/${owner}/${name}`;
   const file = source.kind === 'file' ? basename(source.path) : undefined;
   let said = '';
@@ -85,13 +94,19 @@ async function startFileServer(assets: FileServerAssets, request: FileServerRequ
   try {
     const { identity, ended } = await spawnJailed({
       what: `the file server of ${source.path}`,
-      command: jailedServer(assets, request, exported, file),
+      command: jailedServer(assets, request, room, exported, file),
       output: (bytes) => {
         said = (said + bytes.toString('latin1')).slice(-tailBytes);
       },
       stdin: channel,
-      inherited: [source.fd],
+      inherited: [source.fd, fileServerCalls(access === 'recursiveReadOnly')],
     });
+    const limits = undo.use(await confine(identity.pid, room.memoryBytes).catch(endIt(identity)));
+    void ended.then(
+      () => limits[Symbol.asyncDispose](),
+      () => limits[Symbol.asyncDispose](),
+    );
+    const owned = undo.move();
     return {
       pid: identity.pid,
       file,
@@ -99,6 +114,7 @@ async function startFileServer(assets: FileServerAssets, request: FileServerRequ
       async [Symbol.asyncDispose]() {
         await killProcess(identity);
         await ended.catch(() => undefined);
+        await owned.disposeAsync();
       },
     };
   } catch (error) {
@@ -107,12 +123,18 @@ async function startFileServer(assets: FileServerAssets, request: FileServerRequ
   }
 }
 
-/** Descriptor of the source in the jail's first program (`spawnJailed`). */
+const endIt = (identity: ProcessIdentity) => async (error: unknown) => {
+  await killProcess(identity);
+  throw error;
+};
+
+/** Descriptor of the source in the jail's first program (`spawnJailed`); the next one is the list of system calls. */
 const sourceFd = '4';
 
 function jailedServer(
   { fileServer }: FileServerAssets,
-  { access, propagation, mapsUsers }: FileServerRequest,
+  { access, propagation, mapsUsers, source }: FileServerRequest,
+  room: Room,
   exported: string,
   file: string | undefined,
 ): string[] {
@@ -125,14 +147,16 @@ function jailedServer(
   return [
     // bubblewrap's own namespace is a slave of the one it is started in: a slave of a private one hears of nothing.
     ...(propagation === 'private' ? ['unshare', '--mount', '--propagation', 'private', '--'] : []),
-    ...['prlimit', `--data=${memoryBytes}`, '--'],
+    ...['prlimit', `--data=${room.memoryBytes}`, '--'],
     ...['bwrap', '--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-net', '--unshare-cgroup-try'],
     ...['--as-pid-1', '--info-fd', '3', '--clearenv', '--hostname', 'files', '--cap-drop', 'ALL'],
     ...capabilities.flatMap((capability) => ['--cap-add', `CAP_${capability}`]),
     ...['--proc', '/proc', '--ro-bind', fileServer, program],
     ...bind[access],
-    ...['--remount-ro', '/', '--chdir', '/', '--', program, exported],
+    ...['--chdir', '/', '--', program, exported, String(room.descriptors)],
     ...(mapsUsers ? ['mapped'] : []),
+    ...(access === 'recursiveReadOnly' ? ['readonly'] : []),
+    ...[...source.kernelDevices].map((device) => `refuse=${device}`),
   ];
 }
 

@@ -161,6 +161,11 @@ export interface Machine extends AsyncDisposable {
    * gives us no cgroup, `unavailable`.
    */
   limitHost(limits: HostLimits): Promise<void>;
+  /**
+   * Puts a process of the host that works for this machine under the same limits, which have so many bytes of memory more
+   * until what is returned is disposed of. Does nothing where the host gives us no cgroup. Errors: `internal`.
+   */
+  confine(pid: number, memoryBytes: number): Promise<AsyncDisposable>;
   /** Asks the guest to power off (ACPI) and waits; kills the VMM when `signal` aborts first. */
   stop(signal: AbortSignal): Promise<MachineExit>;
   /** Ends the VMM at once and waits until it is gone. Dispose does the same. */

@@ -214,6 +214,10 @@ export class FakeMachine implements Machine {
     this.#life.assertRunning('limit');
   }
 
+  confine(): Promise<AsyncDisposable> {
+    return Promise.resolve({ [Symbol.asyncDispose]: () => Promise.resolve() });
+  }
+
   async stop(signal: AbortSignal): Promise<MachineExit> {
     if (this.#life.state === 'running') {
       this.#life.moveTo('stopping');

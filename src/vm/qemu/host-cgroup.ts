@@ -15,6 +15,11 @@ export interface HostCgroup {
   readonly cpuShares: number;
   /** Whether it goes before others that are not preferred, when there is not enough processor. Errors: the kernel's. */
   prefer(isPreferred: boolean): Promise<void>;
+  /**
+   * Moves a process in that works for the VMM, and allows so many bytes more, to be disposed of when it has ended.
+   * Errors: the kernel's, none if the process is gone.
+   */
+  add(pid: number, memoryBytes: number): Promise<AsyncDisposable>;
   /** Whether the kernel has killed it for lack of memory. */
   wasOutOfMemory(): Promise<boolean>;
   /** To be called when the VMM is gone. */
@@ -99,7 +104,7 @@ export async function confine(
     await cgroup.limit(limits);
     if (!maySwap) await keepFromSwap(version, id);
     await writeFile(join(version.pids.root, parent, id, 'pids.max'), String(maxThreads));
-    for (const directory of directoriesOf(version, id)) await writeFile(join(directory, 'cgroup.procs'), String(pid));
+    await moveInto(version, id, pid);
     return cgroup;
   } catch (error) {
     await cgroup.remove();
@@ -124,9 +129,12 @@ function cgroupOf(version: Version, id: string): HostCgroup {
     const cpuShares = Math.min(maxShares, cpu.cpuShares * (isPreferred ? preferredTimes : 1));
     await limitCpu(version, join(parent, id), { ...cpu, cpuShares });
   };
+  let [ofMachine, ofHelpers] = [0, 0];
+  const writeMemory = (bytes: number) => writeFile(join(directory, version.memory.limit), String(bytes));
   return {
     limit: async ({ memoryBytes, cpuMillis, cpuShares }) => {
-      await writeFile(join(directory, version.memory.limit), String(memoryBytes));
+      await writeMemory(memoryBytes + ofHelpers);
+      ofMachine = memoryBytes;
       cpu = { cpuMillis, cpuShares };
       await writeCpu();
     },
@@ -137,6 +145,26 @@ function cgroupOf(version: Version, id: string): HostCgroup {
       if (wanted === isPreferred || cpu.cpuShares === 0) return;
       isPreferred = wanted;
       await writeCpu();
+    },
+    add: async (pid, memoryBytes) => {
+      const allow = async (bytes: number) => {
+        ofHelpers += bytes;
+        if (ofMachine > 0) await writeMemory(ofMachine + ofHelpers);
+      };
+      await allow(memoryBytes);
+      let isAllowed = true;
+      const takeBack = async () => {
+        if (!isAllowed) return;
+        isAllowed = false;
+        await allow(-memoryBytes).catch(() => undefined); // gone with its machine; or version 1 is using more for now
+      };
+      try {
+        await moveInto(version, id, pid);
+      } catch (error) {
+        await takeBack();
+        if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // it has ended, which is told elsewhere
+      }
+      return { [Symbol.asyncDispose]: takeBack };
     },
     wasOutOfMemory: async () => {
       const text = await readFile(join(directory, version.memory.events), 'latin1').catch(() => '');
@@ -152,6 +180,10 @@ function cgroupOf(version: Version, id: string): HostCgroup {
 async function keepFromSwap({ memory }: Version, id: string): Promise<void> {
   const path = join(memory.root, parent, id, memory.swap);
   if (await isThere(path)) await writeFile(path, '0');
+}
+
+async function moveInto(version: Version, id: string, pid: number): Promise<void> {
+  for (const directory of directoriesOf(version, id)) await writeFile(join(directory, 'cgroup.procs'), String(pid));
 }
 
 async function limitCpu({ cpu }: Version, cgroup: string, limits: CpuLimits): Promise<void> {

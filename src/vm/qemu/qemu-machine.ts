@@ -148,6 +148,15 @@ export class QemuMachine implements Machine {
     });
   }
 
+  async confine(pid: number, memoryBytes: number): Promise<AsyncDisposable> {
+    const nothing = { [Symbol.asyncDispose]: () => Promise.resolve() };
+    try {
+      return (await this.#vmm.cgroup?.add(pid, memoryBytes)) ?? nothing;
+    } catch (cause) {
+      throw new PodvmError('internal', `Cannot confine process ${pid} as machine ${this.id} is`, { cause });
+    }
+  }
+
   /** For a machine that another process of ours started: its disks and ports are QEMU's to tell. */
   async learnDevices(signal: AbortSignal): Promise<void> {
     await this.#disks.learn(signal);

@@ -1,0 +1,37 @@
+import { onlyThreads, onlyWithoutBits, seccompProgram } from '#host/seccomp-program.ts';
+
+/**
+ * The system calls of a file server from its first request on, which `files` has put in force itself by then
+ * (`src/file-server/jail.ts`). There is no execve, no socket, no process and no namespace among them; of a share that is
+ * read-only, none that changes a file.
+ */
+export function fileServerCalls(isReadOnly: boolean): Buffer {
+  return seccompProgram({
+    allowed: isReadOnly ? always : `${always} ${changing}`,
+    conditional: [
+      [clone, onlyThreads],
+      ...(isReadOnly ? [[openat, onlyWithoutBits(2, writing, readOnlyFileSystem)] as const] : []),
+    ],
+  });
+}
+
+const [clone, openat] = [56, 257];
+/** Of open(2): O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, and O_TMPFILE's own bit. */
+const writing = 0o1 | 0o2 | 0o100 | 0o1000 | 0o20000000;
+const readOnlyFileSystem = 30;
+
+/** What the program and the C library call while they serve: loop, memory, threads for flushing, looking and reading. */
+const always = `
+  read 0 write 1 close 3 fstat 5 poll 7 lseek 8 mmap 9 mprotect 10 munmap 11 brk 12 rt_sigaction 13 rt_sigprocmask 14
+  rt_sigreturn 15 pread64 17 writev 20 sched_yield 24 mremap 25 madvise 28 dup 32 getpid 39 exit 60 wait4 61 fcntl 72
+  flock 73 fsync 74 fdatasync 75 setgroups 116 setfsuid 122 setfsgid 123 capget 125 capset 126 sigaltstack 131
+  fstatfs 138 prctl 157 gettid 186 getxattr 191 listxattr 194 futex 202 sched_getaffinity 204 getdents64 217
+  restart_syscall 219 clock_gettime 228 clock_nanosleep 230 exit_group 231 epoll_wait 232 epoll_ctl 233 tgkill 234
+  newfstatat 262 readlinkat 267 set_robust_list 273 epoll_pwait 281 pipe2 293 getrandom 318 rseq 334 faccessat2 439
+`;
+
+/** And to make, change and remove files. Opening a file is here where its flags do not matter. */
+const changing = `
+  pwrite64 18 truncate 76 ftruncate 77 chmod 90 setxattr 188 removexattr 197 openat 257 mkdirat 258 mknodat 259
+  fchownat 260 unlinkat 263 renameat 264 linkat 265 symlinkat 266 utimensat 280 fallocate 285 renameat2 316 copy_file_range 326
+`;

@@ -1,0 +1,224 @@
+import assert from 'node:assert/strict';
+import { globSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { run } from '#host/run.ts';
+import { fileServerCalls } from '#storage/file-server-calls.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import type { Container, ContainerMount, Sandbox } from '#sandbox/sandbox.ts';
+import { runInBuildRoot } from '#setup/build-root.ts';
+import { assetsRoot, openHouse, whyNoVm, type House } from './house.ts';
+
+/**
+ * What a tenant gets of the host by a share that was meant to be harmless: as root of a container that has the host's
+ * root directory, and in the place of the file server, taken over (`test/attacks/fallen-files.c`). Nothing is written to
+ * what must not be opened.
+ */
+const skip = await whyNoVm();
+const minute = () => AbortSignal.timeout(60_000);
+const image = 'localhost/podvm/base:latest';
+
+/** Switches of the host's kernel, which its root can open for writing: those that are there. */
+const switches = [
+  'proc/sys/kernel/core_pattern',
+  'proc/sys/vm/drop_caches',
+  'proc/sysrq-trigger',
+  'proc/self/oom_score_adj',
+  ...globSync('/sys/fs/cgroup/{,memory/,unified/}cgroup.procs').map((path) => path.slice(1)),
+];
+
+/** What must work where there is no jail, or it would prove nothing that it fails in one. */
+const attacksThatAre = [
+  ...['core_pattern', 'panic'].map((name) => `write:/proc/sys/kernel/${name}`),
+  ...['read:/proc/self/status', 'read:/etc/shadow', 'signal:host', 'signal:by-descriptor', 'process:fork'],
+  ...['namespace:user', 'namespace:mount', 'socket:inet', 'socket:unix', 'socket:netlink'],
+];
+
+const ofHost = (path: string, more: Partial<ContainerMount> = {}): ContainerMount => ({
+  source: { kind: 'host', path, propagation: 'private' },
+  mountPath: '/mnt',
+  readOnly: false,
+  ...more,
+});
+
+describe('a share of the host, attacked', { skip, timeout: 600_000 }, () => {
+  let house: House;
+  let sandbox: Sandbox;
+  let directory: string;
+  let attempts = 0;
+
+  before(async () => {
+    directory = await mkdtemp('/var/tmp/podvm-share-attack-');
+    await compile(directory);
+    house = await openHouse();
+    sandbox = await house.sandboxes.run({ ...sandboxSpec, name: 'share-hostile', network: 'none' }, minute());
+  });
+  after(async () => {
+    await house[Symbol.asyncDispose]();
+    assert.deepEqual(await house.leftovers(), []);
+    await rm(directory, { recursive: true });
+  });
+
+  /** Runs a script to its end, with `meanwhile` once it has said `ready`, and returns the rest of what it said. */
+  async function runScript(
+    script: string,
+    mounts: readonly ContainerMount[],
+    meanwhile: (container: Container) => Promise<void> = async () => {},
+  ): Promise<string> {
+    const spec = { ...containerSpec, image, name: `c${(attempts += 1)}`, command: ['sh', '-c', script], mounts };
+    const container = await sandbox.createContainer(spec, minute());
+    const ready = Promise.withResolvers<void>();
+    let said = '';
+    const follower = container.follow(async ({ bytes }) => {
+      said += Buffer.from(bytes).toString();
+      if (said.startsWith('ready\n')) ready.resolve();
+    });
+    await container.start(minute());
+    await Promise.race([ready.promise, container.exited]);
+    await meanwhile(container);
+    await container.exited;
+    await follower.ended;
+    await container.remove(minute());
+    return said.replace(/^ready\n/, '');
+  }
+
+  test('opens no switch of the host’s kernel by its root directory, read-only or not, and shows the rest', async () => {
+    const go = join(directory, 'go');
+    const script = `echo ready; until test -e /host${go}; do sleep 0.1; done
+      for root in /host /written; do
+        for name in ${switches.join(' ')}; do ( : 3<>$root/$name ) 2>/dev/null && echo "opened $root/$name"; done
+        for name in proc sys dev; do echo "$name:" $(ls -A $root/$name); done; ( : >$root/proc/new ) 2>/dev/null && echo "made $root/proc/new"
+        find $root/proc $root/sys $root/etc -maxdepth 1 >/dev/null && df $root >/dev/null && echo goes on
+        test -s $root/etc/passwd && echo has files
+      done
+      ( : >/host${directory}/new ) 2>/dev/null && echo made in what is read-only
+      : >/written${directory}/new && echo made`;
+    const mounts = [ofHost('/', { mountPath: '/host', readOnly: true }), ofHost('/', { mountPath: '/written' })];
+    const said = await runScript(script, mounts, async () => {
+      const servers = await serversOf(sandbox.id);
+      assert.equal(servers.length, 2);
+      for (const server of servers) {
+        await attackFrom(server);
+        await assertConfinedAsItsMachine(server);
+      }
+      await writeFile(go, '');
+    });
+    const harmless = 'proc:\nsys:\ndev:\ngoes on\nhas files\n';
+    assert.equal(said, `${harmless}${harmless}made\n`);
+  });
+
+  test('serves no kernel’s file system that is mounted below a share, wherever, then or later', async () => {
+    const host = join(directory, 'below');
+    for (const name of ['kernel', 'data', 'later', 'later-data']) await mkdir(join(host, name), { recursive: true });
+    await writeFile(join(host, 'switch'), '');
+    const mounted: string[] = [];
+    const mount = async (words: readonly string[], at: string) => {
+      await run('mount', [...words, join(host, at)]);
+      mounted.push(join(host, at));
+    };
+    await run('mount', ['--bind', host, host]);
+    await run('mount', ['--make-shared', host]);
+    try {
+      await mount(['-t', 'proc', 'podvm-test'], 'kernel');
+      await mount(['--bind', '/proc/sys/kernel/core_pattern'], 'switch');
+      await mount(['-t', 'tmpfs', 'podvm-test'], 'data');
+      await mkdir(join(host, 'data/inner'));
+      await mount(['--bind', '/sys'], 'data/inner');
+      const itself = { ...containerSpec, image, mounts: [ofHost(join(host, 'kernel'))] };
+      await assert.rejects(sandbox.createContainer(itself, minute()), {
+        kind: 'unsupported',
+        message: /file system of the kind proc, which only the host's kernel has/,
+      });
+      const script = `cd /mnt; echo ready; until test -e later-data/file; do sleep 0.1; done; ls -A kernel data/inner
+        wc -c <switch; for name in switch kernel/sys/kernel/core_pattern later/sys/kernel/core_pattern; do
+          ( : 3<>$name ) 2>/dev/null && echo "opened $name"; done; ls later 2>&1; echo made >data/file; cat data/file`;
+      const mounts = [ofHost(host, { source: { kind: 'host', path: host, propagation: 'hostToContainer' } })];
+      const said = await runScript(script, mounts, async () => {
+        await mount(['-t', 'proc', 'podvm-test'], 'later');
+        await mount(['-t', 'tmpfs', 'podvm-test'], 'later-data');
+        await writeFile(join(host, 'later-data/file'), '');
+      });
+      assert.match(said, /^data\/inner:\n\nkernel:\n0\nls: .*later.*: Permission denied\nmade\n$/);
+    } finally {
+      for (const point of mounted.toReversed()) await run('umount', [point]);
+      await run('umount', [host]);
+    }
+  });
+
+  /** Starts the attacker where the server runs, as it is, and asserts that none of its attacks works. */
+  async function attackFrom(server: number): Promise<void> {
+    const mounts = await readFile(`/proc/${server}/mountinfo`, 'utf8');
+    const shared = / (\/shares\/[^ ]+) ([^ ]*)/.exec(mounts) ?? assert.fail('it serves nothing');
+    const filter = join(directory, 'filter');
+    await writeFile(filter, fileServerCalls(shared[2]?.startsWith('ro') === true));
+    const words = [String(server), filter, shared[1] ?? '', String(process.pid)];
+    const program = join(directory, 'fallen-files');
+
+    const outside = resultsOf((await run(program, [...words, 'control'])).stdout);
+    const harmless = attacksThatAre.filter((name) => outside.get(name) !== 'done');
+    assert.deepEqual(harmless, [], 'these fail without a jail, and so prove nothing');
+
+    const { stdout } = await run(program, words);
+    const inside = resultsOf(stdout);
+    for (const name of attacksThatAre) assert.ok(inside.has(name), name);
+    const done = [...inside].filter(([, result]) => result === 'done');
+    assert.deepEqual(done, [], stdout);
+    assert.match(stdout, /^end$/m);
+  }
+
+  async function assertConfinedAsItsMachine(server: number): Promise<void> {
+    const cgroupsOf = async (pid: number) =>
+      (await readFile(`/proc/${pid}/cgroup`, 'latin1')).split('\n').filter((line) => /:(memory|cpu|pids)?:/.test(line));
+    const ofMachine = await cgroupsOf(sandbox.status.vmmPid ?? assert.fail());
+    assert.ok(ofMachine.length > 0);
+    assert.deepEqual(await cgroupsOf(server), ofMachine);
+    const status = await readFile(`/proc/${server}/status`, 'latin1');
+    assert.match(status, /^Seccomp:\t2$/m);
+    assert.match(status, /^CapBnd:\t0+$/m);
+    const limits = await readFile(`/proc/${server}/limits`, 'latin1');
+    assert.match(limits, /^Max core file size +[01] +[01] /m); // 1 stops programs that take cores, too
+    const namespaces = ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts'];
+    for (const namespace of namespaces) {
+      const [its, ours] = await Promise.all([server, 'self'].map((of) => readlink(`/proc/${of}/ns/${namespace}`)));
+      assert.notEqual(its, ours, namespace);
+    }
+  }
+});
+
+/** Of each attack by name: `done`, or why not. */
+function resultsOf(said: string): ReadonlyMap<string, string> {
+  return new Map([...said.matchAll(/^(\S+) (\S+)$/gm)].map(([, name = '', how = '']) => [name, how]));
+}
+
+async function serversOf(id: string): Promise<number[]> {
+  const found: number[] = [];
+  for (const pid of (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name))) {
+    const program = await readlink(`/proc/${pid}/exe`).catch(() => '');
+    const mounts = await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '');
+    if (program.endsWith('/files') && mounts.includes(id)) found.push(Number(pid));
+  }
+  return found;
+}
+
+async function compile(workDir: string): Promise<void> {
+  const [buildRoot = assert.fail('no build root')] = globSync(join(assetsRoot, 'parts/build-root-*/root'));
+  await runInBuildRoot({
+    buildRoot,
+    workDir,
+    program: 'gcc',
+    args: [
+      '-std=gnu17',
+      '-Wall',
+      '-Wextra',
+      '-Werror',
+      '-O1',
+      '-static',
+      '-o',
+      'fallen-files',
+      '/attacks/fallen-files.c',
+    ],
+    readOnly: { '/attacks': join(import.meta.dirname, '../attacks') },
+    signal: minute(),
+  });
+}
