@@ -240,7 +240,8 @@ test('containerSpecOf() mounts a hostPath from the host, and the sandbox has no 
       containers: [{ name: a, image: i, volumeMounts: [
         { name: h, mountPath: /a, subPath: x },
         { name: h, mountPath: /b, readOnly: true, mountPropagation: HostToContainer },
-        { name: h, mountPath: /c, readOnly: true, recursiveReadOnly: IfPossible } ] }] }`),
+        { name: h, mountPath: /c, readOnly: true, recursiveReadOnly: IfPossible },
+        { name: h, mountPath: /d, readOnly: true, recursiveReadOnly: Disabled } ] }] }`),
   );
   assert.deepEqual(sandbox().volumes, []);
   const source = { kind: 'host', path: '/srv', propagation: 'private' };
@@ -248,6 +249,7 @@ test('containerSpecOf() mounts a hostPath from the host, and the sandbox has no 
     { source, mountPath: '/a', subPath: 'x', readOnly: false },
     { source: { ...source, propagation: 'hostToContainer' }, mountPath: '/b', readOnly: true },
     { source, mountPath: '/c', readOnly: true, recursiveReadOnly: true },
+    { source, mountPath: '/d', readOnly: true, recursiveReadOnly: false },
   ]);
 });
 

@@ -179,7 +179,7 @@ function mountOf(
       ...rest,
       source: { kind: 'host', path: volume.hostPath.path, propagation },
       readOnly: mount.readOnly,
-      ...(mount.recursiveReadOnly === 'Disabled' ? {} : { recursiveReadOnly: true }),
+      ...(mount.recursiveReadOnly === undefined ? {} : { recursiveReadOnly: mount.recursiveReadOnly !== 'Disabled' }),
     };
   }
   // Kubernetes mounts everything that is no data of its own read-only, whatever is written.

@@ -21,7 +21,12 @@ test('mountsOf() gives paths of the host with access and propagation', () => {
     ]),
     [
       { source: { kind: 'host', path: '/srv', propagation: 'private' }, mountPath: '/data', readOnly: false },
-      { source: { kind: 'host', path: '/srv', propagation: 'hostToContainer' }, mountPath: '/data', readOnly: true },
+      {
+        source: { kind: 'host', path: '/srv', propagation: 'hostToContainer' },
+        mountPath: '/data',
+        readOnly: true,
+        recursiveReadOnly: false,
+      },
       {
         source: { kind: 'host', path: '/srv', propagation: 'private' },
         mountPath: '/data',

@@ -37,7 +37,8 @@ function hostMountOf(what: string, mount: Mount): ContainerMount {
     source: { kind: 'host', path: hostPath, propagation },
     mountPath: containerPath,
     readOnly: readonly,
-    ...(recursiveReadOnly ? { recursiveReadOnly } : {}),
+    // CRI's false is a wish, not the lack of one: critest has a submount that must stay writable then.
+    ...(readonly ? { recursiveReadOnly } : {}),
   };
 }
 

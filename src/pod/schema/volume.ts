@@ -108,6 +108,9 @@ export const volume = v.pipe(
 );
 export type Volume = v.InferOutput<typeof volume>;
 
+/** Asked for in so many words; where nothing is said, read-only is recursive as well, as far as it can be. */
+const isRecursive = (asked: string | undefined) => asked === 'IfPossible' || asked === 'Enabled';
+
 export const volumeMount = v.pipe(
   v.object({
     name: s.dnsLabel,
@@ -125,14 +128,14 @@ export const volumeMount = v.pipe(
         ),
       ),
     ),
-    recursiveReadOnly: v.optional(s.picklist(['Disabled', 'IfPossible', 'Enabled']), 'Disabled'),
+    recursiveReadOnly: v.optional(s.picklist(['Disabled', 'IfPossible', 'Enabled'])),
   }),
   v.check(
-    (mount) => mount.recursiveReadOnly === 'Disabled' || mount.readOnly,
+    (mount) => !isRecursive(mount.recursiveReadOnly) || mount.readOnly,
     'must have readOnly: true for its recursiveReadOnly',
   ),
   v.check(
-    (mount) => mount.recursiveReadOnly === 'Disabled' || mount.mountPropagation !== 'HostToContainer',
+    (mount) => !isRecursive(mount.recursiveReadOnly) || mount.mountPropagation !== 'HostToContainer',
     'must not have a mountPropagation with its recursiveReadOnly',
   ),
   v.check(
