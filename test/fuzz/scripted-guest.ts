@@ -93,8 +93,9 @@ export class Guest {
 
   /** Leaves, whereupon the program ends, with nothing to complain of. */
   async leave(): Promise<void> {
-    this.#socket.destroy();
+    this.#socket.end(); // not with a reset: replies may be on their way
     await this.ended;
+    this.#socket.destroy();
     assert.equal(this.said, '');
     assert.equal(this.#process.exitCode, 0);
   }
