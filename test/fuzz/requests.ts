@@ -32,13 +32,15 @@ export const stepsSchema = v.array(
 
 /** `h` a handle, `n` a node, `w` 32 bits, `l` 64 bits, `s` a name with its NUL. */
 const layouts: ReadonlyMap<number, string> = new Map([
-  ...([1, 10, 11, 24].map((opcode) => [opcode, 's']) as [number, string][]), // SAFE: pairs
+  [1, 's'],
   [2, 'l'],
   [3, 'lh'],
   [4, 'wwhlllllwwwwwwww'],
   [6, 'ss'],
   [8, 'wwwws'],
   [9, 'wws'],
+  [10, 's'],
+  [11, 's'],
   [12, 'nss'],
   [13, 'ns'],
   [14, 'ww'],
@@ -50,6 +52,7 @@ const layouts: ReadonlyMap<number, string> = new Map([
   [21, 'wwss'],
   [22, 'wws'],
   [23, 'ww'],
+  [24, 's'],
   [25, 'hwwl'],
   [26, 'wwww'],
   [27, 'ww'],
@@ -144,7 +147,7 @@ function bodyOf(
 ): Buffer<ArrayBuffer> {
   let [at, name] = [0, 0];
   const pick = (known: readonly number[], number: number) => known[number % known.length] ?? number;
-  const parts = [...layout].map((kind) => {
+  const parts = layout.split('').map((kind) => {
     if (kind === 's') return Buffer.from(`${named[name++] ?? 'a'}\0`);
     const number = values[at++] ?? 0;
     if (kind === 'w') return u32(number % 2 ** 32);
