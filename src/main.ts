@@ -14,7 +14,7 @@ import { closeInheritedDescriptors } from '#host/inherited-descriptors.ts';
 const repo = join(import.meta.dirname, '..');
 const configure = (options: GlobalOptions): Configuration => readConfiguration(options, process.env, repo);
 
-closeInheritedDescriptors(); // programs that we start would have it, too
+closeInheritedDescriptors(process.env['NODE_EXTRA_CA_CERTS']); // programs that we start would have it, too
 
 const outputGone = new AbortController();
 const terminal: Terminal = {
