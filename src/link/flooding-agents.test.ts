@@ -34,8 +34,8 @@ test('six links whose agents flood leave most of the thread to a seventh, which 
   const good = undo.use(await connectLink({ open: () => Promise.resolve(agent.channel), ...handshake }, soon()));
 
   await delay(spanMs); // what they have saved is spent by then
-  // What it takes to read from a socket at all, and the pings, are beside what is counted; without turns, floods take all.
-  const isShared = ({ used, pingMs }: Look) => used < 2 * turnLimits.total && pingMs < 200;
+  // What it takes to read from a socket at all, and the pings, are beside what is counted; with turns of each one alone, half of the thread went.
+  const isShared = ({ used, pingMs }: Look) => used < 1.35 * turnLimits.total && pingMs < 200;
   let found = await look(good);
   for (let looks = 1; looks < maxLooks && !isShared(found); looks += 1) found = await look(good);
   assert.ok(isShared(found), JSON.stringify(found));
