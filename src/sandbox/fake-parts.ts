@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { duplexPair, type Duplex } from 'node:stream';
@@ -50,6 +51,7 @@ export function createFakeParts(directory: string): FakeParts {
     alive.add(name);
     return { [Symbol.asyncDispose]: async () => void alive.delete(name) };
   };
+  const modulesDisk = join(directory, 'modules.erofs');
   const parts: FakeParts = {
     alive,
     before: async (_step, signal) => signal.throwIfAborted(),
@@ -92,7 +94,7 @@ export function createFakeParts(directory: string): FakeParts {
         measure: async () => 1024 * 1024,
         ...owned(`claim ${path}`),
       })),
-    modulesDisk: join(directory, 'modules.erofs'),
+    modulesDisk,
     driver: {
       name: 'fake',
       adopt: async () => undefined,
@@ -101,6 +103,7 @@ export function createFakeParts(directory: string): FakeParts {
       makeTemplate: async () => undefined,
       start: (spec, signal) =>
         make('driver.start', signal, () => {
+          writeFileSync(modulesDisk, '');
           guest = createGuest(parts, owned);
           const machine = createMachine(spec.id, spec.directory, parts, owned('machine'));
           kill = (reason) => machine.killedBy(reason);

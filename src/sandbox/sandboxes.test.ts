@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -332,7 +332,6 @@ test('createContainer() attaches one image once, and refuses the same attempt tw
 test('createContainer() attaches the modules once, for containers that administer the network, and gives none the right to load', async () => {
   await using place = await house();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
-  await writeFile(place.parts.modulesDisk, '');
   const given = async (name: string, security: Partial<typeof containerSpec.security>) => {
     await sandbox.createContainer(
       { ...containerSpec, name, security: { ...containerSpec.security, ...security } },
@@ -353,7 +352,6 @@ test('createContainer() leaves a container its right to load modules where the p
   await using place = await house();
   const annotations = { 'podvm.dev/kernel-modules': 'open' };
   const sandbox = await place.sandboxes.run({ ...sandboxSpec, annotations }, never);
-  await writeFile(place.parts.modulesDisk, '');
   const security = { ...containerSpec.security, privileged: true };
   await sandbox.createContainer({ ...containerSpec, security }, never);
   const params = place.parts.guest.calls.findLast(({ method }) => method === 'createContainer')?.params ?? {};

@@ -54,11 +54,11 @@ async function execText(container: Container, command: readonly string[]): Promi
 }
 
 /** The first answer of a server in the guest, which may need a moment to listen. */
-async function answerOf(sandbox: Sandbox, port: number): Promise<string> {
+async function answerOf(sandbox: Sandbox, port: number, request = ''): Promise<string> {
   for (const deadline = minute(); ;) {
     try {
       const stream = await sandbox.dial(port, undefined, deadline);
-      stream.end();
+      stream.end(request);
       return Buffer.concat(await Array.fromAsync(stream as AsyncIterable<Buffer>)).toString();
     } catch (error) {
       if (!(error instanceof PodvmError) || error.kind !== 'unavailable') throw error;
@@ -179,7 +179,7 @@ describe('a pod with a user namespace in a real machine', { skip, timeout: 600_0
     await server.stop(0, minute());
     const other = await sandbox.createContainer(specOf("exec httpd -f -p '[::1]:8080'"), minute());
     await other.start(minute());
-    assert.match(await answerOf(sandbox, 8080), /^HTTP/); // port-forward's way
+    assert.match(await answerOf(sandbox, 8080, 'GET / HTTP/1.0\r\n\r\n'), /^HTTP/); // port-forward's way
     await other.stop(0, minute());
   });
 
