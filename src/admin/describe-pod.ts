@@ -112,6 +112,10 @@ async function jailOf(vmmPid: number) {
 }
 
 async function statsOf(sandbox: Sandbox, signal: AbortSignal) {
-  const [stats, vmmPssKiB] = await Promise.all([sandbox.stats(signal), sandbox.vmmPssKiB()]);
-  return { ...stats, vmmPssKiB };
+  const [stats, vmmPssKiB, droppedFrames] = await Promise.all([
+    sandbox.stats(signal),
+    sandbox.vmmPssKiB(),
+    sandbox.droppedFrames(signal),
+  ]);
+  return { ...stats, vmmPssKiB, ...(droppedFrames === undefined ? {} : { droppedFrames }) };
 }

@@ -3,6 +3,7 @@ import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { type LogLevel, logLevels } from '#host/log.ts';
+import { networkPolicies, type NetworkPolicy } from '#network/network-policy.ts';
 import { templateChoices, type TemplateChoice } from '#sandbox/template-choice.ts';
 import type { FileSettings } from './config-file.ts';
 import { type SettingName, settings } from './settings.ts';
@@ -23,6 +24,8 @@ export interface Configuration {
   readonly cniConfig: { readonly kind: 'builtIn' } | { readonly kind: 'directory'; readonly path: string } | undefined;
   /** Undefined: the usual ones. */
   readonly cniPluginDirectories: readonly string[] | undefined;
+  /** What pods of the built-in network reach of the node at most. */
+  readonly networkPolicy: NetworkPolicy;
   readonly logLevel: LogLevel;
   readonly nodeName: string;
   readonly hasConsole: boolean;
@@ -102,6 +105,7 @@ export function readConfiguration(
     cniPluginDirectories: given('cniPlugins')
       ?.split(':')
       .map((path) => absolute(nameOf('cniPlugins'), path)),
+    networkPolicy: oneOf(nameOf('networkPolicy'), given('networkPolicy') ?? 'asked', networkPolicies),
     logLevel: oneOf(nameOf('log'), options.logLevel ?? given('log') ?? 'warn', logLevels),
     nodeName: hostname(),
     hasConsole: oneOf(nameOf('console'), given('console') ?? 'on', ['on', 'off'] as const) === 'on',

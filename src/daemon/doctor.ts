@@ -48,6 +48,7 @@ export async function doctorCommand(
     ...(await asRoot('jail', async () => [await jail(config, signal)])),
     await tunDevice(),
     ...(await asRoot('network', async () => [await network(config)])),
+    ...(await asRoot('pod packets', async () => [await podPackets(config, signal)])),
     ...(await asRoot('attachments', async () => await attachments(config, signal))),
     ...(await asRoot('machines', async () => await orphans(config))),
     await cgroups(),
@@ -179,6 +180,24 @@ async function network(config: Configuration): Promise<Finding> {
   return { name, status: 'ok', detail: own === ofDaemon ? own : `${own}; of podvm daemon ${ofDaemon}` };
 }
 
+/** What the node refuses of the built-in network's pods, and how often it has. */
+async function podPackets(config: Configuration, signal: AbortSignal): Promise<Finding> {
+  const name = 'pod packets';
+  const dropped = await openNetwork(config, 'command', silentLog).droppedPackets(signal);
+  if (dropped === undefined) return { name, status: 'ok', detail: 'no pod has been on the built-in bridge' };
+  if (dropped.size === 0) {
+    return {
+      name,
+      status: 'warn',
+      detail: 'the node refuses nothing of pods: it has no table of nftables for the built-in bridge',
+      fix: 'Install the Debian package nftables; the kernel needs nf_tables and nft_connlimit. The next pod makes it.',
+    };
+  }
+  const of = (reason: string) => dropped.get(reason) ?? 0;
+  const detail = `dropped since the bridge was made: ${of('loopback')} for loopback, ${of('connections')} of too many connections, ${of('services')} for services of the node`;
+  return { name, status: 'ok', detail };
+}
+
 function describeNetwork(readiness: NetworkReadiness | undefined): string {
   if (readiness?.isReady !== true) return '';
   return readiness.path === undefined ? 'the built-in bridge' : `${readiness.name}, by ${readiness.path}`;
@@ -202,7 +221,9 @@ async function attachments(config: Configuration, ending: AbortSignal): Promise<
 }
 
 function attachmentFinding(name: string, check: AttachmentCheck): Finding {
-  const { podNamespace, podName, network: where, verdict, detail: said } = check;
+  const { podNamespace, podName, network: where, verdict, droppedFrames: dropped = 0 } = check;
+  const frames = dropped === 'unfiltered' ? "its guest's frames are not filtered" : `${dropped} of its frames dropped`;
+  const said = dropped === 0 ? check.detail : `${check.detail}; ${frames}`;
   const pod = `${printable(podNamespace)}/${printable(podName)} on ${where}`;
   if (verdict === 'well') return { name, status: 'ok', detail: `${pod}: ${said}` };
   if (verdict === 'unasked') return { name, status: 'ok', detail: `${pod}: not looked at: ${said}` };

@@ -16,6 +16,7 @@ export function openNetwork(config: Configuration, purpose: Purpose, log: Log): 
   const { cniPluginDirectories } = config;
   return createHostNetwork({
     stateDir: join(config.root, 'network'),
+    policy: config.networkPolicy,
     log,
     ...(cniConfig === undefined ? {} : { cniConfig }),
     ...(cniPluginDirectories === undefined ? {} : { cniPluginDirs: cniPluginDirectories }),

@@ -46,6 +46,12 @@ export const settings = {
     default: '/usr/lib/cni:/opt/cni/bin',
     about: 'directories in which CNI plugins are looked for',
   },
+  networkPolicy: {
+    env: 'PODVM_NETWORK_POLICY',
+    default: 'asked',
+    about:
+      'what pods on the bridge of our own reach of the node: asked, its services, and metadata if the pod asks; node, its services; outside, neither',
+  },
   log: {
     env: 'PODVM_LOG',
     default: 'warn, of podvm daemon info',

@@ -40,6 +40,10 @@ export const recordSchema = v.object({
   hostPorts: list(hostPortSchema),
   tapOwnerUid: v.number(),
   mac: v.string(),
+  /** The pod's annotation asks for link-local services. Of the built-in network alone. */
+  reachesMetadata: v.exactOptional(v.boolean()),
+  /** Whether the guest's frames are filtered; absent: not joined yet, or of another network. */
+  isFiltered: v.exactOptional(v.boolean()),
   /** The chain, as it was when `connect` began: DEL must see what ADD saw. */
   conflist: v.exactOptional(conflistSchema),
   /** What the chain's plugins were told of the pod (`runtimeConfig`): the same for DEL. */

@@ -10,6 +10,7 @@ import { overlaps, parsePrefix } from './ipv4.ts';
 import { randomUniqueLocal, readIpv6 } from './ipv6.ts';
 import { randomMac } from './mac.ts';
 import { masquerade, masqueradesOf, type NatListings } from './masquerade.ts';
+import { guardNode, removeTables } from './node-guard.ts';
 import { readNodeFacts, type NatRules, type NodeFacts } from './node-facts.ts';
 import { readLinks, readRoutes, type Link, type Route } from './ip-command.ts';
 
@@ -36,9 +37,23 @@ export type DefaultNetworkChoice = Readonly<v.InferOutput<typeof choiceSchema>>;
 const maxBridges = 64;
 const few = 32;
 
-/** Makes bridge and NAT if needed and gives the chain that uses them. Errors: `failedPrecondition`, `exhausted`. */
-export async function openDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<Conflist> {
-  const path = join(stateDir, 'default-network.json');
+export interface DefaultNetworkOptions {
+  /** Whether pods reach what listens on the node; default true. */
+  readonly opensNode?: boolean;
+  /** Is told why the node refuses nothing of pods (`node-guard.ts`), where it cannot. */
+  readonly onUnguarded?: (why: string) => void;
+}
+
+/**
+ * Makes bridge and NAT if needed and gives the chain that uses them. Errors: `failedPrecondition`, `exhausted`. Where the
+ * node is to be closed to pods and cannot be, that is `failedPrecondition` as well.
+ */
+export async function openDefaultNetwork(
+  stateDir: string,
+  signal: AbortSignal,
+  { opensNode = true, onUnguarded }: DefaultNetworkOptions = {},
+): Promise<Conflist> {
+  const path = choicePath(stateDir);
   const saved = parseChoice(await readFileIfThere(path));
   const facts = await readNodeFacts(signal);
   const rules = requireNat(facts);
@@ -49,15 +64,25 @@ export async function openDefaultNetwork(stateDir: string, signal: AbortSignal):
   if (choice !== saved) await writeFileAtomic(path, `${JSON.stringify(choice)}\n`);
   const subnets = ipv6.isUsable && choice.subnet6 !== undefined ? [choice.subnet, choice.subnet6] : [choice.subnet];
   const wanted = subnets.flatMap((subnet) => masqueradesOf(subnet, choice.bridge));
-  await Promise.all([
+  const [unguarded] = await Promise.all([
+    guardNode({ bridge: choice.bridge, opensNode }, signal),
     masquerade(aliasOf(stateDir), wanted, listingsOf(facts), signal),
     subnets.length > 1 ? addGateway6(choice, routes, signal) : undefined,
     keepMac(choice.bridge, signal),
-    keepLoopbackAway(choice.bridge),
+    setBridge(choice.bridge),
   ]);
+  if (unguarded !== undefined && !opensNode) throw cannotClose(unguarded);
+  if (unguarded !== undefined) onUnguarded?.(unguarded);
   const isForwarded = rules.accepts && (!ipv6.isUsable || ipv6.accepts);
   return conflistOf(choice, { stateDir, subnets, mtu: outsideMtu(links, routes), isForwarded });
 }
+
+/** Undefined: there is none yet. */
+export async function bridgeOf(stateDir: string): Promise<string | undefined> {
+  return parseChoice(await readFileIfThere(choicePath(stateDir)))?.bridge;
+}
+
+const choicePath = (stateDir: string) => join(stateDir, 'default-network.json');
 
 interface Settled {
   readonly chosen: DefaultNetworkChoice;
@@ -96,6 +121,7 @@ export async function removeDefaultNetwork(stateDir: string, signal: AbortSignal
   const facts = await readNodeFacts(signal);
   for (const link of facts.links.filter((link) => link.ifalias === aliasOf(stateDir))) {
     await run('ip', ['link', 'delete', link.ifname], { signal });
+    await removeTables(link.ifname, signal);
   }
   await masquerade(aliasOf(stateDir), [], listingsOf(facts), signal);
 }
@@ -200,11 +226,34 @@ async function keepMac(bridge: string, signal: AbortSignal): Promise<void> {
   await run('ip', ['link', 'set', 'dev', bridge, 'address', address], { signal, timeoutMs: 10_000 });
 }
 
-/** Of a bridge on which an earlier version let `portmap` set it. */
-async function keepLoopbackAway(bridge: string): Promise<void> {
-  const path = `/proc/sys/net/ipv4/conf/${bridge}/route_localnet`;
-  if ((await readFileIfThere(path))?.trim() === '1') await writeFile(path, '0');
+/** By its path in `/proc/sys/net` or `/sys/class/net`, with the bridge for `*`. */
+const bridgeSettings = {
+  // Of a bridge on which an earlier version let `portmap` set it.
+  '/proc/sys/net/ipv4/conf/*/route_localnet': '0',
+  // A pod is no router of the node's: without forwarding the node would take routes and addresses from it.
+  '/proc/sys/net/ipv6/conf/*/accept_ra': '0',
+  '/proc/sys/net/ipv6/conf/*/autoconf': '0',
+  '/proc/sys/net/ipv4/conf/*/accept_redirects': '0',
+  '/proc/sys/net/ipv6/conf/*/accept_redirects': '0',
+  // No table of the groups that ports have joined, which pods could fill: what goes to many goes to all.
+  '/sys/class/net/*/bridge/multicast_snooping': '0',
+} as const;
+
+/** Also a bridge that an earlier version has made. What the kernel does not have, it does not do. */
+async function setBridge(bridge: string): Promise<void> {
+  await Promise.all(
+    Object.entries(bridgeSettings).map(async ([pattern, value]) => {
+      const path = pattern.replace('*', bridge);
+      const now = (await readFileIfThere(path))?.trim();
+      if (now !== undefined && now !== value) await writeFile(path, value);
+    }),
+  );
 }
+
+const cannotClose = (why: string) =>
+  new PodvmError('failedPrecondition', `Cannot close the node to pods, as networkPolicy is outside: ${why}`, {
+    fix: 'Install the Debian package nftables; the kernel needs nf_tables and nft_connlimit.',
+  });
 
 /** NET_ADDR_SET of linux/netdevice.h. */
 const givenMac = '3';

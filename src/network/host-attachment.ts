@@ -3,10 +3,21 @@ import { PodvmError, messageOf } from '#base/errors.ts';
 import type { AttachmentRecord, AttachmentRecords } from './attachment-record.ts';
 import { addChain, checkChain, deleteChain, whyNoCheck, type ChainCall } from './cni-chain.ts';
 import type { CniResult, Conflist } from './cni-schema.ts';
+import { frameFilter, ownFramesOnly, type PortRules } from './frame-filter.ts';
 import { guestNetworkOf } from './guest-network.ts';
 import { type HeldPorts, holdPorts } from './held-ports.ts';
 import { readInterface } from './ip-command.ts';
-import { joinWithTap, makeNetns, netnsPath, removeNetns, separateFromTap, setTapMtu, tapName } from './netns.ts';
+import {
+  joinWithTap,
+  makeNetns,
+  netnsPath,
+  refilterTap,
+  removeNetns,
+  separateFromTap,
+  setTapMtu,
+  tapName,
+} from './netns.ts';
+import { asksForMetadata } from './network-policy.ts';
 import type { Attachment, AttachmentCheck, AttachmentOwner, GuestNetwork } from './network.ts';
 import { readNodeDns } from './node-dns.ts';
 import { isLoopback } from './port-address.ts';
@@ -26,6 +37,8 @@ export interface AttachmentParts {
   readonly pluginTimeoutMs: number;
   /** Keeps the host ports for this attachment, and says what plugins are told. Errors: `alreadyExists`, `invalid`. */
   readonly claim: (sandboxId: string, mac: string, owner: AttachmentOwner) => Capabilities;
+  /** Called when the node's kernel cannot filter what a guest sends. */
+  readonly onUnfiltered: () => void;
   /** Called once nothing of the attachment is left. */
   readonly released: (sandboxId: string) => void;
 }
@@ -40,6 +53,8 @@ interface Joined {
   readonly chain: Chain;
   /** Asked for by then. */
   readonly asked: Capabilities;
+  /** Undefined: nothing is filtered. */
+  readonly rules: PortRules | undefined;
 }
 
 export class HostAttachment implements Attachment {
@@ -104,9 +119,10 @@ export class HostAttachment implements Attachment {
       throw new PodvmError('failedPrecondition', `Cannot assign ${this.sandboxId}: its connection has begun`);
     }
     this.#asked = this.#parts.claim(this.sandboxId, this.#record.mac, owner);
-    const { podName, podNamespace, podUid, hostPorts } = owner;
+    const { podName, podNamespace, podUid, hostPorts, annotations } = owner;
+    const reachesMetadata = asksForMetadata(annotations);
     // On disk with the chain's first step: until then nothing is the pod's.
-    this.#record = { ...this.#record, podName, podNamespace, podUid, hostPorts };
+    this.#record = { ...this.#record, podName, podNamespace, podUid, hostPorts, reachesMetadata };
     this.#hold();
   }
 
@@ -133,7 +149,7 @@ export class HostAttachment implements Attachment {
     if (!chain.isOurs) return;
     const asked = this.#askedOf(chain);
     const added = await this.#add(neededOf(chain, asked), asked, signal);
-    this.#joined = { guest: await this.#join(added, signal), chain, asked };
+    this.#joined = { ...(await this.#join(chain, added, signal)), chain, asked };
   }
 
   connect(signal: AbortSignal): Promise<GuestNetwork> {
@@ -166,7 +182,7 @@ export class HostAttachment implements Attachment {
     }
     const asked = this.#askedOf(chain);
     const added = await this.#add(neededOf(chain, asked), asked, signal);
-    return this.#keep(await this.#join(added, signal));
+    return this.#keep((await this.#join(chain, added, signal)).guest);
   }
 
   /** Chains of others are told all, as by other runtimes. Errors: `unsupported`. */
@@ -191,7 +207,9 @@ export class HostAttachment implements Attachment {
   }
 
   /** Runs what was left out of the chain, for nobody had asked for it. */
-  async #finish({ guest, chain, asked }: Joined, signal: AbortSignal): Promise<GuestNetwork> {
+  async #finish({ guest, chain, asked, rules }: Joined, signal: AbortSignal): Promise<GuestNetwork> {
+    if (this.#record.reachesMetadata === true && rules !== undefined)
+      await refilterTap(this.sandboxId, frameFilter({ ...rules, reachesMetadata: true }), signal);
     const askedNow = this.#askedOf(chain);
     const conflist = neededOf(chain, askedNow);
     const rest = { ...conflist, plugins: conflist.plugins.filter((plugin) => !hasWork(plugin, asked)) };
@@ -211,16 +229,24 @@ export class HostAttachment implements Attachment {
     await this.#write(record);
   }
 
-  /** Joins the chain's interface with the tap and reads what the guest must know. */
-  async #join(added: CniResult, signal: AbortSignal): Promise<GuestNetwork> {
-    const [{ link, routes }, dns] = await Promise.all([
+  /**
+   * Joins the chain's interface with the tap and reads what the guest must know. On our own network frames are filtered
+   * by what the chain says that the pod has; others have means of their own, and pods that need other frames.
+   */
+  async #join(chain: Chain, added: CniResult, signal: AbortSignal): Promise<Pick<Joined, 'guest' | 'rules'>> {
+    const { mac, reachesMetadata = false } = this.#record;
+    const asked = chain.isOurs ? portRulesOf(chain.conflist, added, mac, reachesMetadata) : undefined;
+    const filters = asked && { fromGuest: frameFilter(asked), toGuest: ownFramesOnly(mac) };
+    const [{ link, routes }, dns, isFiltered] = await Promise.all([
       readInterface(`podvm-${this.sandboxId}`, interfaceName, signal),
       readNodeDns(),
-      joinWithTap(this.sandboxId, interfaceName, signal),
+      joinWithTap(this.sandboxId, interfaceName, filters, signal),
     ]);
     if (link.mtu !== this.#tapMtu) await setTapMtu(this.sandboxId, link.mtu, signal);
     this.#tapMtu = link.mtu;
-    return guestNetworkOf(link, routes, added, dns);
+    if (filters !== undefined && !isFiltered) this.#parts.onUnfiltered();
+    if (filters !== undefined) this.#record = { ...this.#record, isFiltered };
+    return { guest: guestNetworkOf(link, routes, added, dns), rules: isFiltered ? asked : undefined };
   }
 
   async #keep(guest: GuestNetwork): Promise<GuestNetwork> {
@@ -310,4 +336,16 @@ const addressesOf = (guest: GuestNetwork | undefined): readonly string[] =>
 function neededOf({ conflist, isOurs }: Chain, asked: Capabilities): Conflist {
   if (!isOurs) return conflist;
   return { ...conflist, plugins: conflist.plugins.filter((plugin) => hasWork(plugin, asked)) };
+}
+
+/** Of what our own chain has answered. */
+function portRulesOf({ plugins }: Conflist, added: CniResult, mac: string, reachesMetadata: boolean): PortRules {
+  const ips = added.ips ?? [];
+  return {
+    mac,
+    addresses: ips.map(({ address }) => address),
+    gateways: ips.flatMap(({ gateway }) => gateway ?? []),
+    gatewayMac: added.interfaces?.find(({ name }) => name === plugins[0]?.['bridge'])?.mac,
+    reachesMetadata,
+  };
 }

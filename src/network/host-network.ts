@@ -9,6 +9,7 @@ import { collectChain, findPlugins, typesOf } from './cni-chain.ts';
 import { readNetwork, requireNetwork, type ConfiguredNetwork } from './cni-config.ts';
 import type { Conflist } from './cni-schema.ts';
 import {
+  bridgeOf,
   defaultNetworkName,
   defaultPlugins,
   ipamDir,
@@ -18,7 +19,9 @@ import {
 } from './default-network.ts';
 import { HostAttachment, interfaceName, type AttachmentParts, type Chain } from './host-attachment.ts';
 import { randomMac } from './mac.ts';
-import { checkTunDevice, isThere, netnsPath } from './netns.ts';
+import { droppedPackets } from './node-guard.ts';
+import { checkTunDevice, droppedFrames, isThere, netnsPath } from './netns.ts';
+import { asksForMetadata, type NetworkPolicy } from './network-policy.ts';
 import type {
   Attachment,
   AttachmentCheck,
@@ -40,6 +43,8 @@ export interface HostNetworkOptions {
   readonly cniPluginDirs?: readonly string[];
   /** Each plugin gets this long, in `ms`; default 30,000. */
   readonly pluginTimeoutMs?: number;
+  /** What pods of the built-in network reach of the node at most; default `asked`. */
+  readonly policy?: NetworkPolicy;
   /** How old what is known of the default network may be, in `ms`; default 10,000. */
   readonly lookAgainMs?: number;
   readonly log: Log;
@@ -70,6 +75,8 @@ class HostNetwork implements Network {
   #default: Conflist | undefined;
   #looking: Promise<Conflist> | undefined;
   #lookedMs = 0;
+  /** What the log has said once. */
+  readonly #warned = new Set<string>();
 
   constructor(options: HostNetworkOptions) {
     this.#options = options;
@@ -133,9 +140,29 @@ class HostNetwork implements Network {
       const unreliable = isOurs ? uncheckedPlugins : new Map<string, string>();
       const check = await new HostAttachment(record, this.#parts()).check(unreliable, signal);
       const wasRemoved = check?.verdict === 'wrong' && (await this.#records.read(sandboxId)) === undefined;
-      if (check !== undefined && !wasRemoved) checks.push(check);
+      if (check === undefined || wasRemoved) continue;
+      checks.push(isOurs ? { ...check, ...(await this.#framesOf(record, signal)) } : check);
     }
     return checks;
+  }
+
+  async #framesOf(
+    { sandboxId, isFiltered }: AttachmentRecord,
+    signal: AbortSignal,
+  ): Promise<Pick<AttachmentCheck, 'droppedFrames'>> {
+    if (isFiltered !== true) return { droppedFrames: 'unfiltered' };
+    const count = await droppedFrames(sandboxId, signal).catch(() => undefined); // it is gone by now, or there is no time
+    return count === undefined ? {} : { droppedFrames: count };
+  }
+
+  async droppedFrames(sandboxId: string, signal: AbortSignal): Promise<number | undefined> {
+    const record = v.is(sandboxIdSchema, sandboxId) ? await this.#records.read(sandboxId) : undefined;
+    return record?.isFiltered === true ? await droppedFrames(sandboxId, signal) : undefined;
+  }
+
+  async droppedPackets(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined> {
+    const bridge = await bridgeOf(this.#options.stateDir);
+    return bridge === undefined ? undefined : await droppedPackets(bridge, signal);
   }
 
   async readiness(): Promise<NetworkReadiness> {
@@ -157,6 +184,7 @@ class HostNetwork implements Network {
 
   #claim(sandboxId: string, mac: string, owner: AttachmentOwner): Capabilities {
     checkOwner(owner);
+    asksForMetadata(owner.annotations, this.#options.policy);
     const asked = capabilitiesOf(owner, mac);
     const { hostPorts } = owner;
     const pod = `${owner.podNamespace}/${owner.podName}`;
@@ -181,8 +209,15 @@ class HostNetwork implements Network {
       pluginDirs: this.#pluginDirs,
       pluginTimeoutMs: this.#pluginTimeoutMs,
       claim: (sandboxId, mac, owner) => this.#claim(sandboxId, mac, owner),
+      onUnfiltered: () => this.#warnOnce('pods are not kept from lying', 'the kernel has no cls_bpf'),
       released: (sandboxId) => this.#active.delete(sandboxId),
     };
+  }
+
+  #warnOnce(message: string, why: string): void {
+    if (this.#warned.has(message)) return;
+    this.#warned.add(message);
+    this.#options.log.warn(message, { why });
   }
 
   get #pluginDirs(): readonly string[] {
@@ -250,7 +285,10 @@ class HostNetwork implements Network {
     this.#lookedMs = performance.now();
     try {
       await mkdir(this.#options.stateDir, { recursive: true, mode: 0o700 });
-      this.#default = await openDefaultNetwork(this.#options.stateDir, AbortSignal.timeout(20_000));
+      this.#default = await openDefaultNetwork(this.#options.stateDir, AbortSignal.timeout(20_000), {
+        opensNode: this.#options.policy !== 'outside',
+        onUnguarded: (why) => this.#warnOnce('the node refuses nothing of pods', why),
+      });
       return this.#default;
     } catch (error) {
       if (this.#default === undefined) throw error;
@@ -292,7 +330,8 @@ function checkOwner({ podName, podNamespace, podUid, hostPorts }: AttachmentOwne
 
 function recordOf(request: AttachmentRequest, mac: string): AttachmentRecord {
   const { sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid } = request;
-  return { version: 1, sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid, mac };
+  const reachesMetadata = asksForMetadata(request.annotations);
+  return { version: 1, sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid, mac, reachesMetadata };
 }
 
 function clashes(a: HostPort, b: HostPort): boolean {

@@ -39,3 +39,13 @@ export function randomUniqueLocal(): string {
   const hex = (from: number) => ((bytes[from] ?? 0) * 256 + (bytes[from + 1] ?? 0)).toString(16);
   return `fd${(bytes[0] ?? 0).toString(16).padStart(2, '0')}:${hex(1)}:${hex(3)}::/64`;
 }
+
+/** An address, with or without a prefix length, as four words of 32 bits. */
+export function ipv6Words(text: string): readonly [number, number, number, number] {
+  const [before = '', after] = text.replace(/\/\d+$/, '').split('::');
+  const groups = (part = '') => (part === '' ? [] : part.split(':').map((group) => Number.parseInt(group, 16)));
+  const [head, tail] = [groups(before), groups(after)];
+  const all = [...head, ...Array.from({ length: 8 - head.length - tail.length }, () => 0), ...tail];
+  const at = (index: number) => (all[index * 2] ?? 0) * 65_536 + (all[index * 2 + 1] ?? 0);
+  return [at(0), at(1), at(2), at(3)];
+}

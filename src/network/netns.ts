@@ -1,7 +1,10 @@
 import { stat } from 'node:fs/promises';
+import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { printable } from '#base/guest-text.ts';
+import { run, type RunOptions } from '#host/run.ts';
 import { ip } from './ip-command.ts';
+import { bytecodeOf, type Instruction } from './packet-program.ts';
 
 /** Network namespaces and taps, by iproute2 in as few processes as it allows. */
 
@@ -59,36 +62,80 @@ export async function isThere(path: string): Promise<boolean> {
   );
 }
 
-const oneWay = (from: string, to: string) => [
+/** What passes from the guest to the network and back, beside what is handed over. Programs: `packet-program.ts`. */
+export interface FrameFilters {
+  readonly fromGuest: readonly Instruction[];
+  readonly toGuest: readonly Instruction[];
+}
+
+const oneWay = (from: string, to: string, filter: readonly Instruction[] | undefined) => [
   `qdisc add dev ${from} ingress`,
+  ...(filter === undefined ? [] : [`filter add ${filterOf(from, filter)}`]),
   `filter add dev ${from} parent ffff: protocol all u32 match u8 0 0 action mirred egress redirect dev ${to}`,
 ];
 
+/** Before the one that hands over, whose preference the kernel chooses: 49152. */
+const filterOf = (device: string, filter: readonly Instruction[]) =>
+  `dev ${device} parent ffff: protocol all pref 1 handle 1 bpf direct-action bytecode "${bytecodeOf(filter)}"`;
+
 /**
- * Hands every frame that comes in on one of the two over to the other. By `u32`, which every kernel with `act_mirred`
- * has; `matchall` and `flower` are missing on some.
+ * Hands every frame that comes in on one of the two over to the other, but for those that filters drop. By `u32`, which
+ * every kernel with `act_mirred` has; `matchall` and `flower` are missing on some. Gives whether it filters: a kernel
+ * without `cls_bpf` does not.
  */
-export async function joinWithTap(sandboxId: string, interfaceName: string, signal: AbortSignal): Promise<void> {
-  await run('tc', ['-netns', netnsName(sandboxId), '-batch', '-'], {
-    signal,
-    timeoutMs: 10_000,
-    input: [...oneWay(interfaceName, tapName), ...oneWay(tapName, interfaceName)].join('\n'),
-  }).catch((cause: unknown) => {
-    if (signal.aborted) throw cause;
+export async function joinWithTap(
+  sandboxId: string,
+  interfaceName: string,
+  filters: FrameFilters | undefined,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const lines = [
+    ...oneWay(interfaceName, tapName, filters?.toGuest),
+    ...oneWay(tapName, interfaceName, filters?.fromGuest),
+  ];
+  try {
+    const done = await tc(sandboxId, ['-batch', '-'], signal, { input: lines.join('\n'), okCodes: 'any' });
+    if (done.code === 0) return filters !== undefined;
+    if (filters === undefined || !isWithoutBpf(done.stderr)) throw new Error(printable(done.stderr, 200));
+    const undo = ['qdisc', 'del', 'dev', interfaceName, 'ingress'];
+    await tc(sandboxId, undo, signal, { okCodes: [0, 2] }); // 2: the kernel knows of none
+    return await joinWithTap(sandboxId, interfaceName, undefined, signal);
+  } catch (cause) {
+    if (signal.aborted || cause instanceof PodvmError) throw cause;
     throw new PodvmError('failedPrecondition', `Cannot join ${interfaceName} with the tap of ${sandboxId}`, {
       cause,
       fix: 'The kernel needs sch_ingress, cls_u32 and act_mirred; load the modules, or use `--network none`.',
     });
-  });
+  }
 }
+
+/** What a kernel says that has no `cls_bpf`, and which module could be loaded. */
+const isWithoutBpf = (said: string) => /classifier not found|No such file or directory/i.test(said);
+
+/** Has frames of the guest pass by another filter, of one that is joined already. */
+export async function refilterTap(
+  sandboxId: string,
+  fromGuest: readonly Instruction[],
+  signal: AbortSignal,
+): Promise<void> {
+  await tc(sandboxId, ['-batch', '-'], signal, { input: `filter replace ${filterOf(tapName, fromGuest)}` });
+}
+
+const ingressSchema = v.array(v.looseObject({ kind: v.string(), drops: v.optional(v.number()) }));
+
+/** Frames of the guest that its filter has dropped. */
+export async function droppedFrames(sandboxId: string, signal: AbortSignal): Promise<number> {
+  const { stdout } = await tc(sandboxId, ['-s', '-json', 'qdisc', 'show', 'dev', tapName], signal);
+  const queues = v.parse(ingressSchema, JSON.parse(stdout));
+  return queues.find(({ kind }) => kind === 'ingress')?.drops ?? 0;
+}
+
+const tc = async (sandboxId: string, args: readonly string[], signal: AbortSignal, more: RunOptions = {}) =>
+  await run('tc', ['-netns', netnsName(sandboxId), ...args], { signal, timeoutMs: 10_000, ...more });
 
 /** Undoes the tap's half of `joinWithTap`, for an interface that is gone with its own. */
 export async function separateFromTap(sandboxId: string, signal: AbortSignal): Promise<void> {
-  await run('tc', ['-netns', netnsName(sandboxId), 'qdisc', 'del', 'dev', tapName, 'ingress'], {
-    signal,
-    timeoutMs: 10_000,
-    okCodes: [0, 2], // 2: the kernel knows of none
-  });
+  await tc(sandboxId, ['qdisc', 'del', 'dev', tapName, 'ingress'], signal, { okCodes: [0, 2] });
 }
 
 export async function setTapMtu(sandboxId: string, mtu: number, signal: AbortSignal): Promise<void> {

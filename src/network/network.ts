@@ -125,6 +125,8 @@ export interface AttachmentCheck {
   readonly verdict: 'well' | 'wrong' | 'unasked';
   /** Which plugins were asked, or what the first one says that finds something wrong, or why none was asked. */
   readonly detail: string;
+  /** As `Network.droppedFrames` gives it; `unfiltered`: none can be dropped, though the network would. */
+  readonly droppedFrames?: number | 'unfiltered';
 }
 
 export interface Network {
@@ -142,6 +144,16 @@ export interface Network {
    * one that cannot be disposed of is logged, kept on record for the next call, and not in the list.
    */
   collect(keep: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]>;
+  /**
+   * Frames of a pod's guest that were dropped for what they said of their sender. Undefined where none are: on a
+   * configured network, or where the kernel cannot.
+   */
+  droppedFrames(sandboxId: string, signal: AbortSignal): Promise<number | undefined>;
+  /**
+   * Packets from all pods of the built-in network that the node has refused, by the reason; empty where it refuses none,
+   * undefined while there is no such network.
+   */
+  droppedPackets(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /**
    * Has the plugins look at every attachment that they have connected, whichever process it is of, one after the other.
    * Changes none, and nothing may be decided by it: plugins have been known to be wrong. One that is being removed just

@@ -76,6 +76,8 @@ export function createFakeParts(directory: string): FakeParts {
       collect: async () => [],
       readiness: async () => ({ isReady: true, name: 'fake', path: undefined }),
       check: async () => [],
+      droppedFrames: async () => 0,
+      droppedPackets: async () => undefined,
     },
     makeScratchDisk: (request, signal) =>
       make('scratch', signal, () => ({ path: request.path, sizeBytes: request.sizeBytes, ...owned('scratch') })),

@@ -263,6 +263,11 @@ export class LiveSandbox implements Sandbox {
     return await pssKiB(this.#live.machine.record.pid);
   }
 
+  async droppedFrames(signal: AbortSignal): Promise<number | undefined> {
+    await this.#inbox.ask(() => this.#assertReady('measure'));
+    return await this.#live.parts.network.droppedFrames(this.id, signal);
+  }
+
   #assertReady(verb: string): void {
     if (this.#moves.state === 'ready') return;
     const why = this.#failure === undefined ? '' : ` (${this.#failure})`;

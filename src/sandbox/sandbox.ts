@@ -401,6 +401,8 @@ export interface Sandbox {
   onDiskTrouble(listener: (trouble: string) => void): void;
   /** Memory of its VMM on the host, shared pages counted in part. The kernel walks page tables for it: milliseconds. */
   vmmPssKiB(): Promise<number>;
+  /** Frames of its guest that its network has dropped, as no pod may send them; undefined: not looked at there. */
+  droppedFrames(signal: AbortSignal): Promise<number | undefined>;
   /** Stops what still runs (containers get `graceMs`), then the machine, then everything else. Idempotent. */
   stop(graceMs: number): Promise<SandboxStatus>;
   /** Forgets a stopped or failed sandbox: directory and logs are gone. Stops it first if needed. */

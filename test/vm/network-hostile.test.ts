@@ -1,0 +1,301 @@
+import assert from 'node:assert/strict';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { globSync } from 'node:fs';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { silentLog } from '#host/log.ts';
+import { run } from '#host/run.ts';
+import { bridgeOf, removeDefaultNetwork } from '#network/default-network.ts';
+import { createHostNetwork, type HostNetworkOptions } from '#network/host-network.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import type { Container, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
+import { runInBuildRoot } from '#setup/build-root.ts';
+import { assetsRoot, openHouse, whyNoVm, type House } from './house.ts';
+
+/**
+ * A pod that lies on the network of the node, to another pod and to the node: `test/attacks/hostile-frames.c`, in a
+ * container that has asked for nothing. What it sends ends at its own port, and is counted there.
+ */
+const skip = await whyNoVm();
+const soon = () => AbortSignal.timeout(60_000);
+const image = 'localhost/podvm/base:latest';
+/** Link-local, as a cloud's metadata are, and on no cloud. */
+const metadataHost = '169.254.86.77';
+
+interface Pod {
+  readonly sandbox: Sandbox;
+  readonly main: Container;
+  readonly mac: string;
+  readonly address: string;
+  readonly address6: string | undefined;
+}
+
+describe('a pod that lies on the network', { skip, timeout: 240_000 }, () => {
+  let house: House;
+  let attacker: Pod;
+  let victim: Pod;
+  let bridge: string;
+  let gateway: string;
+  let gatewayMac: string;
+
+  before(async () => {
+    house = await openHouse();
+    const program = await buildAttacks();
+    const open = (name: string, more: Partial<SandboxSpec> = {}) => openPod(house, name, program, more);
+    [attacker, victim] = [await open('attacker'), await open('victim')];
+    bridge = (await bridgeOf(join(house.directory, 'network'))) ?? assert.fail('no bridge');
+    gateway = /default via (\S+)/.exec(await says(victim, 'ip route'))?.[1] ?? assert.fail('no gateway');
+    gatewayMac = (await readFile(`/sys/class/net/${bridge}/address`, 'utf8')).trim();
+    await run('ip', ['address', 'replace', `${metadataHost}/32`, 'dev', 'lo']);
+  });
+  after(async () => {
+    await run('ip', ['address', 'del', `${metadataHost}/32`, 'dev', 'lo'], { okCodes: [0, 2] });
+    await house[Symbol.asyncDispose]();
+    assert.deepEqual(await house.leftovers(), []);
+    assert.doesNotMatch((await run('nft', ['list', 'tables'])).stdout, new RegExp(`\\b${bridge}_`));
+  });
+
+  const attack = async (words: string) => {
+    const said = await says(attacker, `/attacks/hostile-frames eth0 ${words}`);
+    return { said, sent: Number(/^sent (\d+)$/m.exec(said)?.[1]) };
+  };
+  const fetches = async (from: Pod, url: string) => await says(from, `wget -q -T 3 -O - ${url} 2>&1 || echo failed`);
+  /** What the victim and the bridge believe. */
+  const beliefs = async () => ({
+    arp: (await says(victim, 'cat /proc/net/arp')).split('\n').filter((line) => line.includes(`${gateway} `)),
+    routes: await says(victim, 'ip route; ip -6 route | grep -v ^ff'),
+    addresses: await says(victim, 'ip address show dev eth0'),
+    bridge: (await run('bridge', ['fdb', 'show', 'br', bridge])).stdout.split('\n').sort(),
+  });
+
+  test('does its victim, the bridge and the node no harm: each of its frames ends at its port, and no honest one', async () => {
+    for (const { address } of [attacker, victim])
+      for (const from of [attacker, victim]) assert.equal(await fetches(from, `http://${address}:8080/`), 'page\n');
+    await says(victim, `ping -c 1 -W 5 ${gateway}`);
+    const honest = await Promise.all([attacker, victim].map(({ sandbox }) => sandbox.droppedFrames(soon())));
+    assert.deepEqual(honest, [0, 0]);
+    const believed = await beliefs();
+    assert.equal(believed.arp.length, 1, believed.arp.join());
+
+    const { mac, address, address6 = 'fd00::5' } = victim;
+    const own6 = attacker.address6 ?? linkLocalOf(attacker.mac);
+    const lies = [
+      `arp ${mac} ${address} ${gateway}`,
+      `arp ${gatewayMac} ${gateway} ${address}`,
+      `ra ${linkLocalOf(attacker.mac)}`,
+      `ra ${linkLocalOf(gatewayMac)}`,
+      `na ${own6} ${address6}`,
+      `na ${linkLocalOf(attacker.mac)} ${linkLocalOf(gatewayMac)}`,
+      `udp ${mac} ${gatewayMac} ${attacker.address} ${gateway} 1 2`,
+      `udp own ${gatewayMac} ${address} ${gateway} 1 2`,
+      `udp own ${gatewayMac} 127.0.0.1 ${gateway} 1 2`,
+      `udp own ${mac} ${attacker.address} ${address} 1 2 100`,
+      `udp own ff:ff:ff:ff:ff:ff ${attacker.address} 255.255.255.255 67 68`,
+      `udp own ${gatewayMac} ${attacker.address} ${address} 1 2`,
+      'flood 4000',
+    ];
+    let total = 0;
+    for (const lie of lies) {
+      const { said, sent } = await attack(lie);
+      assert.ok(sent > 0, `${lie}: ${said}`);
+      total += sent;
+      for (const deadline = soon(); (await attacker.sandbox.droppedFrames(soon())) !== total;) {
+        const counted = await attacker.sandbox.droppedFrames(soon());
+        assert.ok(!deadline.aborted && (counted ?? 0) <= total, `${lie}: ${counted} dropped of ${total}`);
+      }
+    }
+    assert.deepEqual(await beliefs(), believed);
+    assert.equal(await fetches(attacker, `http://${address}:8080/`), 'page\n');
+  });
+
+  test("does not reach the node's 127.0.0.1, though the node routes to it", async () => {
+    await using inner = await serve('127.0.0.1');
+    // As other programs set it for all interfaces of a node.
+    await writeFile(`/proc/sys/net/ipv4/conf/${bridge}/route_localnet`, '1');
+    const to = `own ${gatewayMac} ${attacker.address} 127.0.0.1 ${40_000 + (process.pid % 20_000)} ${inner.port}`;
+    assert.match((await attack(`knock ${to}`)).said, /^sent 5\nanswer none$/m);
+    assert.equal(inner.connections, 0);
+  });
+
+  test("reaches what listens on the node's address, and metadata if it asks for them alone", async () => {
+    await using open = await serve('0.0.0.0');
+    await using metadata = await serve(metadataHost);
+    const [service, secret] = [`http://${gateway}:${open.port}/`, `http://${metadataHost}:${metadata.port}/`];
+    assert.equal(await fetches(victim, service), 'node\n');
+    assert.match(await fetches(victim, secret), /failed\n$/);
+    assert.equal(metadata.connections, 0);
+    const annotations = { 'podvm.dev/network-policy': 'metadata' };
+    const asking = await openPod(house, 'asking', undefined, { annotations });
+    assert.equal(await fetches(asking, service), 'node\n');
+    assert.equal(await fetches(asking, secret), 'node\n');
+    await asking.sandbox.remove();
+  });
+});
+
+describe('what the node refuses of pods', { skip, timeout: 120_000 }, () => {
+  test('is loopback, more connections than one pod may have, and its own services where it is closed', async () => {
+    await using way = await openWay({});
+    // What a pod that gets past its own port would do.
+    await way.inPod('echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet; ip address del 127.0.0.1/8 dev lo');
+    await way.inPod(`ip route add 127.0.0.1/32 via ${way.gateway} dev eth0`);
+    await writeFile(`/proc/sys/net/ipv4/conf/${way.bridge}/route_localnet`, '1');
+    await using inner = await listen();
+    await way.say('127.0.0.1', inner.port);
+    await way.say(way.gateway, inner.port);
+    await inner.heard;
+    assert.deepEqual(inner.hosts, [way.address], 'heard by the address of the node alone');
+    assert.equal((await way.dropped()).get('loopback'), 1);
+
+    const before = await tracked();
+    const script = `const s = require('node:dgram').createSocket('udp4'); let n = 0;
+      const next = () => n++ < 20000 ? s.send('x', 1 + n, '${way.gateway}', next) : s.close(); next()`;
+    await way.inPod(`exec ${process.execPath} -e "${script}"`);
+    const dropped = (await way.dropped()).get('connections') ?? 0;
+    assert.ok(dropped >= 20_000 - 16_384 - 200, `${dropped} refused`);
+    assert.ok((await tracked()) - before < 18_000);
+  });
+
+  test('is all of its own where networkPolicy is outside, and no pod gets metadata for the asking', async () => {
+    await using way = await openWay({ policy: 'outside' });
+    await using inner = await listen();
+    await way.say(way.gateway, inner.port);
+    assert.equal((await way.dropped()).get('services'), 1);
+    assert.deepEqual(inner.hosts, []);
+    await assert.rejects(
+      way.attach({ 'podvm.dev/network-policy': 'metadata' }),
+      /asks for metadata, and this node's networkPolicy is outside/,
+    );
+    await assert.rejects(way.attach({ 'podvm.dev/network-policy': 'all' }), /must be default or metadata, got all/);
+  });
+});
+
+async function openPod(
+  { sandboxes }: House,
+  name: string,
+  program: Buffer | undefined,
+  more: Partial<SandboxSpec>,
+): Promise<Pod> {
+  const files = program === undefined ? [] : [{ path: 'hostile-frames', bytes: program, mode: 0o755 }];
+  const volumes = [{ name: 'attacks', kind: 'push', files }] as const;
+  const sandbox = await sandboxes.run({ ...sandboxSpec, name, hostname: name, volumes, ...more }, soon());
+  const mounts = [{ source: { kind: 'volume', name: 'attacks' }, mountPath: '/attacks', readOnly: true }] as const;
+  const page = 'mkdir /tmp/www; echo page > /tmp/www/index.html; httpd -p 8080 -h /tmp/www; echo there; exec sleep 1000';
+  const main = await sandbox.createContainer({ ...containerSpec, image, mounts, command: ['sh', '-c', page] }, soon());
+  const there = Promise.withResolvers<void>();
+  main.follow(async () => there.resolve());
+  await main.start(soon());
+  await there.promise;
+  const [address = '', address6] = sandbox.status.addresses;
+  const pod = { sandbox, main, mac: '', address, address6 };
+  return { ...pod, mac: (await says(pod, 'cat /sys/class/net/eth0/address')).trim() };
+}
+
+async function says({ main }: Pod, script: string): Promise<string> {
+  const exec = await main.exec({ command: ['sh', '-c', `{ ${script}; } 2>&1`], tty: false, stdin: false }, soon());
+  return Buffer.concat(await Array.fromAsync(exec.stdout as AsyncIterable<Buffer>)).toString(); // SAFE: no encoding is set
+}
+
+/** For a guest that has no libraries, by set-up's own compiler. */
+async function buildAttacks(): Promise<Buffer> {
+  const [buildRoot = assert.fail('no build root')] = globSync(join(assetsRoot, 'parts/build-root-*/root'));
+  const workDir = await mkdtemp('/var/tmp/podvm-attacks-');
+  const flags = ['-std=gnu17', '-Wall', '-Wextra', '-Werror', '-O1', '-static', '-s'];
+  try {
+    await runInBuildRoot({
+      buildRoot,
+      workDir,
+      program: 'gcc',
+      args: [...flags, '-o', 'hostile-frames', '/attacks/hostile-frames.c'],
+      readOnly: { '/attacks': join(import.meta.dirname, '../attacks') },
+      signal: soon(),
+    });
+    return await readFile(join(workDir, 'hostile-frames'));
+  } finally {
+    await rm(workDir, { recursive: true });
+  }
+}
+
+/** A page on an address of the node. */
+async function serve(host: string) {
+  const counts = { connections: 0 };
+  const server = createServer((_request, response) => response.end('node\n'));
+  server.on('connection', () => (counts.connections += 1));
+  await once(server.listen(0, host), 'listening');
+  const { port } = server.address() as AddressInfo; // SAFE: it listens on TCP
+  return {
+    port,
+    get connections() {
+      return counts.connections;
+    },
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+/** A port of UDP on all addresses of the node. */
+async function listen() {
+  const socket = createSocket('udp4');
+  const hosts: string[] = [];
+  const heard = Promise.withResolvers<void>();
+  socket.on('message', (_bytes, { address }) => {
+    hosts.push(address);
+    heard.resolve();
+  });
+  socket.bind(0);
+  await once(socket, 'listening');
+  return {
+    port: socket.address().port,
+    hosts,
+    heard: heard.promise,
+    async [Symbol.asyncDispose]() {
+      await new Promise<void>((resolve) => socket.close(resolve));
+    },
+  };
+}
+
+/** A pod's place on a built-in network without a machine: what is sent there has passed its port. */
+async function openWay(options: Pick<HostNetworkOptions, 'policy'>) {
+  const stateDir = await mkdtemp('/var/tmp/podvm-way-');
+  const network = createHostNetwork({ stateDir, log: silentLog, ...options });
+  const pod = { podName: 'pod', podNamespace: 'default', podUid: 'uid' };
+  let made = 0;
+  const attach = async (annotations: Readonly<Record<string, string>>) => {
+    const sandboxId = `way-${stateDir.slice(-6).toLowerCase()}-${(made += 1)}`;
+    const request = { ...pod, sandboxId, mode: 'cni', hostPorts: [], tapOwnerUid: 64_999, annotations } as const;
+    return await network.prepare(request, soon());
+  };
+  const attachment = await attach({});
+  const { interfaces, routes } = await attachment.connect(soon());
+  const address = interfaces[0]?.addresses[0]?.replace(/\/.*/, '') ?? assert.fail('no address');
+  const gateway = routes.find(({ destination }) => destination === '0.0.0.0/0')?.gateway ?? assert.fail('no gateway');
+  const bridge = (await bridgeOf(stateDir)) ?? assert.fail('no bridge');
+  const mac = (await readFile(`/sys/class/net/${bridge}/address`, 'utf8')).trim();
+  const inPod = async (script: string) => await run('nsenter', [`--net=${attachment.netns}`, 'bash', '-c', script]);
+  // Answers go to the machine that is not there.
+  await inPod(`ip neighbour replace ${gateway} lladdr ${mac} dev eth0 nud permanent`);
+  return {
+    ...{ bridge, gateway, address, attach, inPod },
+    say: async (host: string, port: number) => await inPod(`echo hello > /dev/udp/${host}/${port}`),
+    dropped: async () => (await network.droppedPackets(soon())) ?? assert.fail('no network'),
+    async [Symbol.asyncDispose]() {
+      await attachment[Symbol.asyncDispose]();
+      await removeDefaultNetwork(stateDir, soon());
+      await rm(stateDir, { recursive: true });
+    },
+  };
+}
+
+const tracked = async () => Number(await readFile('/proc/sys/net/netfilter/nf_conntrack_count', 'utf8'));
+
+/** RFC 4291, appendix A. */
+function linkLocalOf(mac: string): string {
+  const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = mac.split(':').map((octet) => Number.parseInt(octet, 16));
+  const group = (high: number, low: number) => (high * 256 + low).toString(16);
+  return `fe80::${group(a ^ 2, b)}:${group(c, 0xff)}:${group(0xfe, d)}:${group(e, f)}`;
+}
