@@ -55,6 +55,10 @@ export async function openDefaultNetwork(
 ): Promise<Conflist> {
   const path = choicePath(stateDir);
   const saved = parseChoice(await readFileIfThere(path));
+  const guardOf = async (bridge: string) => await guardNode({ bridge, opensNode }, signal);
+  // Beside the look at the node, where there is a bridge of ours already: it is a process more.
+  const early = saved !== undefined && (await isOurs(saved.bridge, stateDir)) ? guardOf(saved.bridge) : undefined;
+  early?.catch(() => undefined); // is waited for below
   const facts = await readNodeFacts(signal);
   const rules = requireNat(facts);
   const { rules6 } = facts;
@@ -65,7 +69,7 @@ export async function openDefaultNetwork(
   const subnets = ipv6.isUsable && choice.subnet6 !== undefined ? [choice.subnet, choice.subnet6] : [choice.subnet];
   const wanted = subnets.flatMap((subnet) => masqueradesOf(subnet, choice.bridge));
   const [unguarded] = await Promise.all([
-    guardNode({ bridge: choice.bridge, opensNode }, signal),
+    choice.bridge === saved?.bridge ? (early ?? guardOf(choice.bridge)) : guardOf(choice.bridge),
     masquerade(aliasOf(stateDir), wanted, listingsOf(facts), signal),
     subnets.length > 1 ? addGateway6(choice, routes, signal) : undefined,
     keepMac(choice.bridge, signal),
@@ -158,6 +162,9 @@ function choose(
 
 const isClear = (subnet: string, bridge: string, routes: readonly Route[]) =>
   routes.every((route) => route.dev === bridge || !overlapping(subnet, route.dst));
+
+const isOurs = async (bridge: string, stateDir: string) =>
+  (await readFileIfThere(`/sys/class/net/${bridge}/ifalias`))?.trim() === aliasOf(stateDir);
 
 const aliasOf = (stateDir: string) => `podvm:${stateDir}`.slice(0, 255);
 
