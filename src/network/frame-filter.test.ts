@@ -57,7 +57,14 @@ interface Ipv4 {
   readonly options?: string;
 }
 function ipv4(packet: Ipv4 = {}): Buffer {
-  const { from = '10.86.0.5', to = '192.0.2.1', protocol = 6, ports = [40_000, 80], fragment = 0, options = '' } = packet;
+  const {
+    from = '10.86.0.5',
+    to = '192.0.2.1',
+    protocol = 6,
+    ports = [40_000, 80],
+    fragment = 0,
+    options = '',
+  } = packet;
   const header = Buffer.alloc(20);
   header[0] = 0x45 + hex(options).length / 4;
   header.writeUInt16BE(fragment, 6);
@@ -70,11 +77,23 @@ function ipv4(packet: Ipv4 = {}): Buffer {
 }
 
 function arp(senderMac: string, sender: string): Buffer {
-  return Buffer.concat([hex('0001 0800 0604 0002'), hex(senderMac), address4(sender), hex(otherMac), address4('10.86.0.1')]);
+  return Buffer.concat([
+    hex('0001 0800 0604 0002'),
+    hex(senderMac),
+    address4(sender),
+    hex(otherMac),
+    address4('10.86.0.1'),
+  ]);
 }
 
 function ipv6(from: string, to: string, next: number, payload: Buffer): Buffer {
-  return Buffer.concat([hex('60000000'), Buffer.from([0, payload.length, next, 255]), address6(from), address6(to), payload]);
+  return Buffer.concat([
+    hex('60000000'),
+    Buffer.from([0, payload.length, next, 255]),
+    address6(from),
+    address6(to),
+    payload,
+  ]);
 }
 const icmp6 = (type: number, target = nobody6) =>
   Buffer.concat([Buffer.from([type, 0, 0, 0, 0, 0, 0, 0]), address6(target)]);

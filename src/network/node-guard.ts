@@ -108,7 +108,9 @@ export async function droppedPackets(bridge: string, signal: AbortSignal): Promi
 }
 
 async function list(what: readonly string[], signal: AbortSignal) {
-  const listed = await run('nft', ['-j', 'list', ...what], { signal, timeoutMs, okCodes: 'any' }).catch(() => undefined);
+  const listed = await run('nft', ['-j', 'list', ...what], { signal, timeoutMs, okCodes: 'any' }).catch(
+    () => undefined,
+  );
   if (listed?.code !== 0) return [];
   return v.parse(listingSchema, JSON.parse(listed.stdout)).nftables;
 }

@@ -206,7 +206,8 @@ async function openPod(
   const volumes = [{ name: 'attacks', kind: 'push', files }] as const;
   const sandbox = await sandboxes.run({ ...sandboxSpec, name, hostname: name, volumes, ...more }, soon());
   const mounts = [{ source: { kind: 'volume', name: 'attacks' }, mountPath: '/attacks', readOnly: true }] as const;
-  const page = 'mkdir /tmp/www; echo page > /tmp/www/index.html; httpd -p 8080 -h /tmp/www; echo there; exec sleep 1000';
+  const page =
+    'mkdir /tmp/www; echo page > /tmp/www/index.html; httpd -p 8080 -h /tmp/www; echo there; exec sleep 1000';
   const main = await sandbox.createContainer({ ...containerSpec, image, mounts, command: ['sh', '-c', page] }, soon());
   const there = Promise.withResolvers<void>();
   main.follow(async () => there.resolve());
