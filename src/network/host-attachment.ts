@@ -222,7 +222,7 @@ export class HostAttachment implements Attachment {
 
   /** Goes back to being prepared only. */
   async #leave(signal: AbortSignal): Promise<void> {
-    const { conflist, added, ...record } = this.#record;
+    const { conflist, added, isFiltered: _, ...record } = this.#record;
     if (conflist) await deleteChain(this.#call(conflist), added, signal);
     await separateFromTap(this.sandboxId, signal);
     this.#joined = undefined;
@@ -234,9 +234,8 @@ export class HostAttachment implements Attachment {
    * by what the chain says that the pod has; others have means of their own, and pods that need other frames.
    */
   async #join(chain: Chain, added: CniResult, signal: AbortSignal): Promise<Pick<Joined, 'guest' | 'rules'>> {
-    const { mac, reachesMetadata = false } = this.#record;
-    const asked = chain.isOurs ? portRulesOf(chain.conflist, added, mac, reachesMetadata) : undefined;
-    const filters = asked && { fromGuest: frameFilter(asked), toGuest: ownFramesOnly(mac) };
+    const asked = chain.isOurs ? portRulesOf(chain.conflist, added, this.#record) : undefined;
+    const filters = asked && { fromGuest: frameFilter(asked), toGuest: ownFramesOnly(asked.mac) };
     const [{ link, routes }, dns, isFiltered] = await Promise.all([
       readInterface(`podvm-${this.sandboxId}`, interfaceName, signal),
       readNodeDns(),
@@ -339,13 +338,13 @@ function neededOf({ conflist, isOurs }: Chain, asked: Capabilities): Conflist {
 }
 
 /** Of what our own chain has answered. */
-function portRulesOf({ plugins }: Conflist, added: CniResult, mac: string, reachesMetadata: boolean): PortRules {
-  const ips = added.ips ?? [];
+function portRulesOf({ plugins }: Conflist, { ips, interfaces }: CniResult, record: AttachmentRecord): PortRules {
+  const macOf = (wanted: unknown) => interfaces?.find(({ name }) => name === wanted)?.mac;
   return {
-    mac,
-    addresses: ips.map(({ address }) => address),
-    gateways: ips.flatMap(({ gateway }) => gateway ?? []),
-    gatewayMac: added.interfaces?.find(({ name }) => name === plugins[0]?.['bridge'])?.mac,
-    reachesMetadata,
+    mac: macOf(interfaceName) ?? record.mac,
+    addresses: (ips ?? []).map(({ address }) => address),
+    gateways: (ips ?? []).flatMap(({ gateway }) => gateway ?? []),
+    gatewayMac: macOf(plugins[0]?.['bridge']),
+    reachesMetadata: record.reachesMetadata === true,
   };
 }

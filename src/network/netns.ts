@@ -93,20 +93,17 @@ export async function joinWithTap(
     ...oneWay(interfaceName, tapName, filters?.toGuest),
     ...oneWay(tapName, interfaceName, filters?.fromGuest),
   ];
-  try {
-    const done = await tc(sandboxId, ['-batch', '-'], signal, { input: lines.join('\n'), okCodes: 'any' });
-    if (done.code === 0) return filters !== undefined;
-    if (filters === undefined || !isWithoutBpf(done.stderr)) throw new Error(printable(done.stderr, 200));
-    const undo = ['qdisc', 'del', 'dev', interfaceName, 'ingress'];
-    await tc(sandboxId, undo, signal, { okCodes: [0, 2] }); // 2: the kernel knows of none
+  const done = await tc(sandboxId, ['-batch', '-'], signal, { input: lines.join('\n'), okCodes: 'any' });
+  if (done.code === 0) return filters !== undefined;
+  if (filters !== undefined && isWithoutBpf(done.stderr)) {
+    await tc(sandboxId, ['qdisc', 'del', 'dev', interfaceName, 'ingress'], signal, { okCodes: [0, 2] });
     return await joinWithTap(sandboxId, interfaceName, undefined, signal);
-  } catch (cause) {
-    if (signal.aborted || cause instanceof PodvmError) throw cause;
-    throw new PodvmError('failedPrecondition', `Cannot join ${interfaceName} with the tap of ${sandboxId}`, {
-      cause,
-      fix: 'The kernel needs sch_ingress, cls_u32 and act_mirred; load the modules, or use `--network none`.',
-    });
   }
+  throw new PodvmError(
+    'failedPrecondition',
+    `Cannot join ${interfaceName} with the tap of ${sandboxId}: ${printable(done.stderr.trim(), 200)}`,
+    { fix: 'The kernel needs sch_ingress, cls_u32 and act_mirred; load the modules, or use `--network none`.' },
+  );
 }
 
 /** What a kernel says that has no `cls_bpf`, and which module could be loaded. */
@@ -135,7 +132,7 @@ const tc = async (sandboxId: string, args: readonly string[], signal: AbortSigna
 
 /** Undoes the tap's half of `joinWithTap`, for an interface that is gone with its own. */
 export async function separateFromTap(sandboxId: string, signal: AbortSignal): Promise<void> {
-  await tc(sandboxId, ['qdisc', 'del', 'dev', tapName, 'ingress'], signal, { okCodes: [0, 2] });
+  await tc(sandboxId, ['qdisc', 'del', 'dev', tapName, 'ingress'], signal, { okCodes: [0, 2] }); // 2: the kernel knows of none
 }
 
 export async function setTapMtu(sandboxId: string, mtu: number, signal: AbortSignal): Promise<void> {

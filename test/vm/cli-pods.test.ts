@@ -117,6 +117,10 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     const [attachment, ...more] = findings.filter(({ name }) => name === 'attachments');
     assert.deepEqual([attachment?.status, more], ['ok', []], stdout);
     assert.match(attachment?.detail ?? '', /^default\/keeper on podvm: found well by bridge/);
+    const packets = findings.filter(({ name }) => name === 'pod packets');
+    assert.match(JSON.stringify(packets), /"ok","detail":"dropped since the bridge was made: 0 for loopback, 0 of too/);
+    const { sandbox } = v.parse(podDetailsSchema, JSON.parse((await desk.type(['inspect', 'keeper'])).stdout));
+    assert.equal(sandbox?.stats?.droppedFrames, 0);
   });
 
   it('the guest has the processor that images are chosen for', async () => {
