@@ -3,7 +3,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
-import { createGate } from './gate.ts';
+import { createGate } from '#host/gate.ts';
 import { defaultLimits, type SandboxLimits } from './limits.ts';
 import type { LiveSandbox } from './live-sandbox.ts';
 import { lockDirectory } from './lock.ts';

@@ -7,7 +7,7 @@ import { blockPathsOf } from './block-volumes.ts';
 import { checkSandboxSpec } from './check-spec.ts';
 import { scratchSerial } from './create-container.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
-import type { Gate } from './gate.ts';
+import type { Gate } from '#host/gate.ts';
 import type { ConfigureParams } from './guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from './container-mounts.ts';
 import type { HostMode } from './host-mode.ts';

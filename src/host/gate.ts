@@ -37,7 +37,7 @@ function turn(waiting: (() => void)[], signal: AbortSignal): Promise<void> {
     };
     const giveUp = () => {
       waiting.splice(waiting.indexOf(come), 1);
-      reject(new PodvmError('cancelled', 'Cannot wait for the start: cancelled'));
+      reject(new PodvmError('cancelled', 'Cannot wait for a turn: cancelled'));
     };
     signal.addEventListener('abort', giveUp, { once: true });
     waiting.push(come);

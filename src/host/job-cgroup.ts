@@ -1,0 +1,148 @@
+import { access, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { PodvmError } from '#base/errors.ts';
+
+export interface JobLimits {
+  readonly memoryBytes: number;
+  /** Its part of the processor when there is not enough for all; 1024 for a core. */
+  readonly cpuShares: number;
+  readonly processes: number;
+}
+
+/** The host's cgroup of one job: programs that are started in it and end before it is removed. */
+export interface JobCgroup extends AsyncDisposable {
+  /** Put before a command, starts it in the cgroup. */
+  readonly enter: readonly string[];
+  /** Whether the kernel has killed something in it for lack of memory. */
+  wasOutOfMemory(): Promise<boolean>;
+}
+
+/** Files by what they limit; Documentation/admin-guide/cgroup-v2.rst and cgroup-v1. */
+interface Version {
+  readonly roots: readonly string[];
+  readonly files: (limits: JobLimits) => readonly (readonly [root: string, file: string, value: string])[];
+  readonly events: readonly [root: string, file: string];
+  /** That not every kernel has. */
+  readonly optional: readonly (readonly [root: string, file: string, value: string])[];
+}
+
+const unified = '/sys/fs/cgroup';
+const [memory, pids, cpu] = ['memory', 'pids', 'cpu'].map((name) => join(unified, name)) as [string, string, string]; // SAFE: three names
+/** As kubelet converts version 1's 2 to 262144 into version 2's 1 to 10000. */
+const weightOf = (shares: number) => 1 + Math.floor(((shares - 2) * 9999) / 262_142);
+
+const versions: Readonly<Record<1 | 2, Version>> = {
+  2: {
+    roots: [unified],
+    files: ({ memoryBytes, cpuShares, processes }) => [
+      [unified, 'memory.max', String(memoryBytes)],
+      [unified, 'cpu.weight', String(weightOf(cpuShares))],
+      [unified, 'pids.max', String(processes)],
+    ],
+    events: [unified, 'memory.events'],
+    optional: [
+      [unified, 'memory.swap.max', '0'],
+      [unified, 'memory.oom.group', '1'],
+    ],
+  },
+  1: {
+    roots: [memory, pids, cpu],
+    files: ({ memoryBytes, cpuShares, processes }) => [
+      [memory, 'memory.limit_in_bytes', String(memoryBytes)],
+      [cpu, 'cpu.shares', String(cpuShares)],
+      [pids, 'pids.max', String(processes)],
+    ],
+    events: [memory, 'memory.oom_control'],
+    optional: [[memory, 'memory.swappiness', '0']],
+  },
+};
+
+/** All of ours are below this one, as the machines' are. */
+const parent = 'podvm';
+const removeTries = 80;
+const removeIntervalMs = 25;
+let made = 0;
+
+/** `kind`: a word. Errors: the kernel's, where the host gives us no cgroups. */
+export async function makeJobCgroup(kind: string, limits: JobLimits): Promise<JobCgroup> {
+  const version = await hostVersion();
+  made += 1;
+  const name = `${kind}-${process.pid}-${made}`;
+  const at = (root: string, file: string) => join(root, parent, name, file);
+  const directories = version.roots.map((root) => join(root, parent, name));
+  await handDown(version);
+  await sweep(version, kind);
+  const remove = async () => {
+    for (const directory of directories) await removeWhenEmpty(directory);
+  };
+  try {
+    for (const directory of directories) await mkdir(directory, { recursive: true });
+    for (const [root, file, value] of version.files(limits)) await writeFile(at(root, file), value);
+    for (const [root, file, value] of version.optional) await writeIfThere(at(root, file), value);
+  } catch (error) {
+    await remove();
+    throw error;
+  }
+  const script = 'while [ "$1" != -- ]; do echo $$ >"$1"; shift; done; shift; exec "$@"';
+  return {
+    // By a shell, before the program runs: a pid that is moved later may have children already.
+    enter: ['sh', '-euc', script, 'sh', ...directories.map((directory) => join(directory, 'cgroup.procs')), '--'],
+    wasOutOfMemory: async () => {
+      const text = await readFile(at(...version.events), 'latin1').catch(() => '');
+      return Number(/^oom_kill (\d+)$/m.exec(text)?.[1] ?? 0) > 0;
+    },
+    [Symbol.asyncDispose]: remove,
+  };
+}
+
+/** Version 2 gives children only the controllers that their parents hand down. */
+async function handDown({ roots }: Version): Promise<void> {
+  for (const root of roots) await mkdir(join(root, parent), { recursive: true });
+  if (!roots.includes(unified)) return;
+  for (const directory of [unified, join(unified, parent)]) {
+    await writeFile(join(directory, 'cgroup.subtree_control'), '+memory +pids +cpu');
+  }
+}
+
+/** Removes what killed processes of ours have left: their programs die with them. */
+async function sweep({ roots }: Version, kind: string): Promise<void> {
+  for (const root of roots) {
+    for (const name of await readdir(join(root, parent))) {
+      const pid = new RegExp(`^${kind}-(\\d+)-\\d+$`).exec(name)?.[1];
+      if (pid === undefined || (await isThere(`/proc/${pid}`))) continue;
+      await rmdir(join(root, parent, name)).catch(() => undefined); // the next one tries again
+    }
+  }
+}
+
+async function hostVersion(): Promise<Version> {
+  return (await isThere(join(unified, 'cgroup.controllers'))) ? versions[2] : versions[1];
+}
+
+async function writeIfThere(path: string, value: string): Promise<void> {
+  if (await isThere(path)) await writeFile(path, value);
+}
+
+/** The kernel empties a cgroup a moment after its last process is gone. */
+async function removeWhenEmpty(directory: string): Promise<void> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await rmdir(directory);
+      return;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'ENOENT') return;
+      if (code !== 'EBUSY') throw error;
+      if (tries >= removeTries)
+        throw new PodvmError('busy', `Cannot remove the cgroup ${directory}: processes are in it`, { cause: error });
+    }
+    await delay(removeIntervalMs);
+  }
+}
+
+const isThere = (path: string) =>
+  access(path).then(
+    () => true,
+    () => false,
+  );
