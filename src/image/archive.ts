@@ -1,12 +1,11 @@
-import { createReadStream, createWriteStream } from 'node:fs';
-import { access, stat } from 'node:fs/promises';
+import { access, open, stat } from 'node:fs/promises';
 import { join, posix } from 'node:path';
-import { addAbortSignal } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { type ArchivedImage, groupByName, mergeImages, type NamedSource } from './archive-names.ts';
+import { runImport } from './import/importer.ts';
+import { archiveFix } from './import/unpack-archive.ts';
 import { type FindFile, imageSource, type ImageSource, readDocument, type Reader, readLayoutImage } from './layout.ts';
 import {
   brokenImageFix,
@@ -19,7 +18,6 @@ import {
   parseOci,
 } from './oci.ts';
 import { bestFirst } from './platform.ts';
-import { readTar } from './tar-reader.ts';
 
 export interface ArchiveOptions extends Reader {
   /** Empty directory; an archive's members are put there, under names of our own. */
@@ -31,7 +29,7 @@ export interface ArchiveOptions extends Reader {
 const containerdName = 'io.containerd.image.name';
 const refName = 'org.opencontainers.image.ref.name';
 
-const archiveFix = 'Give the path of a file that `docker save` wrote, or of an OCI layout.';
+const maxPathChars = 1000;
 
 const member = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
 const dockerSchema = v.pipe(
@@ -139,41 +137,20 @@ async function filesOfDirectory(path: string): Promise<FindFile> {
   return (name) => (name === 'manifest.json' ? undefined : join(path, name));
 }
 
-/** Every file of the tar as a numbered file of ours, so that no name in it means anything here. */
+/** The members of a tar, which the importing process takes out of it. */
 async function filesOfTar(path: string, { work, limits, signal }: ArchiveOptions): Promise<FindFile> {
-  const files = new Map<string, string>();
-  const links = new Map<string, string>();
-  const bytes = addAbortSignal(signal, createReadStream(path));
-  const fault = (reason: string, cause?: unknown) =>
-    new PodvmError('invalid', `Cannot load ${path}: it is no docker-archive, OCI archive or OCI layout: ${reason}`, {
-      fix: archiveFix,
-      ...(cause === undefined ? {} : { cause }),
-    });
-  let left = limits.maxImageBytes;
-  for await (const entry of readTar(bytes, limits, fault)) {
-    const name = posix.normalize(`/${entry.name}`).slice(1);
-    if (files.size + links.size >= limits.maxArchiveMembers) {
-      throw new PodvmError('exhausted', `Cannot load ${path}: it has more than ${limits.maxArchiveMembers} members`, {
-        fix: 'Save the images one by one.',
-      });
-    }
-    if (entry.type === 'symlink') links.set(name, posix.join('/', posix.dirname(name), entry.target).slice(1));
-    if (entry.type === 'link') links.set(name, posix.normalize(`/${entry.target}`).slice(1));
-    if (entry.type !== 'file') continue;
-    left -= entry.size;
-    if (left < 0) {
-      throw new PodvmError('exhausted', `Cannot load ${path}: it has more than ${limits.maxImageBytes} bytes`, {
-        fix: 'Save the images one by one.',
-      });
-    }
-    const file = join(work, `member-${files.size}`);
-    await pipeline(entry.content(), createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal });
-    files.set(name, file);
-  }
+  await using archive = await open(path, 'r');
+  const directory = join(work, 'archive');
+  const job = { kind: 'unpack', limits, path: printable(path, maxPathChars) } as const;
+  const answer = await runImport(job, [archive], { doing: `load ${path}`, work: directory, signal });
+  if (!('files' in answer)) throw new PodvmError('internal', `Cannot load ${path}: the answer is to another job`);
+  const files = new Map(answer.files);
+  const links = new Map(answer.links);
   // `docker save` of old puts a link where two images share a layer.
   return (name) => {
     const plain = posix.normalize(`/${name}`).slice(1);
-    return files.get(plain) ?? files.get(links.get(plain) ?? '');
+    const file = files.get(plain) ?? files.get(links.get(plain) ?? '');
+    return file === undefined ? undefined : join(directory, file);
   };
 }
 

@@ -1,56 +1,64 @@
+import { chown, constants, type FileHandle, open } from 'node:fs/promises';
+import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { type Budget, type Layer, layerBytes, spend } from './layer-stream.ts';
-import { LayerTree } from './layer-tree.ts';
+import { runImport } from './import/importer.ts';
+import { layerFault } from './import/layer-fault.ts';
+import type { Layer } from './layout.ts';
 import type { ImageLimits } from './limits.ts';
-import { makeErofs, type MakeErofsOptions } from './make-erofs.ts';
-import { mergedTar } from './merged-tar.ts';
-import { brokenImageFix } from './oci.ts';
-import type { Fault } from './tar-bytes.ts';
-import { readTar, type TarEntry } from './tar-reader.ts';
 
-export interface FlattenOptions extends MakeErofsOptions {
+export interface FlattenOptions {
   readonly limits: ImageLimits;
+  /** Directory of extracted packages that holds `mkfs.erofs`. */
+  readonly sysroot: string;
+  /** Empty directory for the work; the file is made in it. */
+  readonly directory: string;
+  readonly signal: AbortSignal;
 }
+
+const fileMode = 0o444;
 
 /**
- * Merges layers, lowest first, into one read-only EROFS file and returns its path; the same layers give the same
- * bytes. Layers are read twice: first all headers, with every digest checked, into a tree; then the content of what
- * is left in it, as one tar that mkfs.erofs writes. Nothing is unpacked, and no other program sees a layer's headers:
- * mkfs.erofs 1.8 can add layers itself (`--incremental --aufs`), but puts directories in the place of symbolic links
- * above them, makes directories that no layer describes writable by all, drops sparse files, knows no hard link to a
- * lower layer, and waits for ever on a layer that is cut short.
- * Errors: `corrupt` (digest, damaged or hostile tar), `exhausted` (limits, disk), `cancelled`.
+ * Merges layers, lowest first, into one read-only EROFS file, root's, and returns its path; the same layers give the same
+ * bytes. What is in a layer is read by the importing process alone (`import/flatten-layers.ts`). Errors: `corrupt`
+ * (digest, damaged or hostile tar), `exhausted` (limits, memory, time, disk), `unavailable`, `cancelled`.
  */
 export async function flatten(layers: readonly Layer[], options: FlattenOptions): Promise<string> {
-  const { limits, signal } = options;
-  const budget: Budget = { bytes: limits.maxImageBytes };
-  const content: Budget = { bytes: limits.maxImageBytes }; // holes of sparse files cost nothing in a layer, much in the end
-  const tree = new LayerTree(limits);
-  for (const [index, layer] of layers.entries()) {
-    let place = 0;
-    for await (const member of readTar(
-      layerBytes(layer, budget, limits, signal, faultOf(index)),
-      limits,
-      faultOf(index),
-    )) {
-      spend(content, member.size, limits);
-      tree.add(member, index, place, faultOf(index));
-      place += 1;
-    }
-  }
-  const again = (index: number): AsyncIterable<TarEntry> => {
-    const layer = layers[index];
-    if (layer === undefined) throw new PodvmError('internal', `Cannot flatten the image: it has no layer ${index}`);
-    const bytes = layerBytes(layer, { bytes: limits.maxImageBytes }, limits, signal, faultOf(index));
-    return readTar(bytes, limits, faultOf(index));
-  };
-  return await makeErofs(mergedTar(tree.root, again), options);
+  const { sysroot, directory, signal, limits } = options;
+  await using undo = new AsyncDisposableStack();
+  const files: FileHandle[] = [];
+  for (const [index, { path }] of layers.entries()) files.push(undo.use(await openLayer(path, index)));
+  const job = { kind: 'flatten', limits, diffIds: layers.map(({ diffId }) => diffId) } as const;
+  const doing = 'flatten the image';
+  const work = join(directory, 'jail');
+  const answer = await runImport(job, files, { doing, sysroot, work, signal });
+  if (!('flattened' in answer)) throw new PodvmError('internal', `Cannot ${doing}: the answer is to another job`);
+  const path = join(work, answer.flattened);
+  await chown(work, 0, 0); // 0700: others that are nobody do not come in
+  await takeOver(path);
+  return path;
 }
 
-function faultOf(index: number): Fault {
-  return (reason, cause) =>
-    new PodvmError('corrupt', `Cannot use layer ${index + 1} of the image: ${reason}`, {
-      ...(cause === undefined ? {} : { cause }),
-      fix: brokenImageFix,
-    });
+async function openLayer(path: string, index: number): Promise<FileHandle> {
+  const fault = layerFault(index);
+  // A pipe in a layout of others would never end, and a link there may lead to a file of root's.
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
+    (cause: unknown) => {
+      const { code } = cause as NodeJS.ErrnoException;
+      throw fault(code === 'ELOOP' || code === 'ENXIO' ? 'it is no file' : 'it is missing', cause);
+    },
+  );
+  if ((await file.stat()).isFile()) return file;
+  await file.close();
+  throw fault('it is no file');
+}
+
+/** Makes a file of the importing process, which has ended, root's, and safe from a loss of power. */
+async function takeOver(path: string): Promise<void> {
+  await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  const stats = await file.stat();
+  if (!stats.isFile() || stats.nlink !== 1 || stats.size === 0)
+    throw new PodvmError('internal', 'Cannot flatten the image: what was made of it is no file');
+  await file.chown(0, 0);
+  await file.chmod(fileMode);
+  await file.sync();
 }

@@ -4,6 +4,7 @@ import { kindOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import { readArchive } from './archive.ts';
 import { baseReference, makeBaseLayout } from './base-image.ts';
+import { assertRoom } from './disk-room.ts';
 import { flatten } from './flatten.ts';
 import type { HeldImage, Image, ImageStore, LoadedImage, PullOptions, PullPolicy, Untagged } from './images.ts';
 import { ImageHealth } from './image-health.ts';
@@ -17,7 +18,7 @@ import { findImage, type FoundImage, type Names, withNames, withoutName } from '
 import { ociArchitecture } from './oci.ts';
 import { describeProcessor, type Processor } from './platform.ts';
 import { formatReference, isImageId, isLoopback, parseReference, type Reference } from './reference.ts';
-import { copyImage, resolveImage } from './resolve-image.ts';
+import { copyImage, declaredSize, resolveImage } from './resolve-image.ts';
 import { factsOf } from './rootfs-file.ts';
 import { type Access, Skopeo } from './skopeo.ts';
 
@@ -32,6 +33,8 @@ export interface ImageStoreOptions {
   readonly limits?: ImageLimits;
   /** registries.conf, certs.d and policy.json for pulls; default `/etc/containers`. */
   readonly containersDirectory?: string;
+  /** Credentials for pulls that bring none; default: none. */
+  readonly authFile?: string;
   /** How long a registry may say nothing new; default 60,000 `ms`. */
   readonly answerTimeoutMs?: number;
 }
@@ -39,7 +42,10 @@ export interface ImageStoreOptions {
 /** Opens the store and clears away what a killed process left half done. Errors: `corrupt`. */
 export async function openImageStore(options: ImageStoreOptions): Promise<ImageStore> {
   const work = join(options.directory, 'work');
-  await mkdir(rootfsDirectory(options.directory), { recursive: true, mode: 0o755 });
+  await mkdir(options.directory, { recursive: true, mode: 0o711 });
+  await mkdir(rootfsDirectory(options.directory), { recursive: true });
+  // Files in it are readable by every VMM's user, and by no other: VMMs reach them by links in their own directories.
+  await chmod(rootfsDirectory(options.directory), 0o700);
   await mkdir(work, { recursive: true, mode: 0o711 });
   for (const left of await readdir(work)) await rm(join(work, left), { recursive: true, force: true });
   return new DiskImageStore(options, work, await readRecords(options.directory, options.log));
@@ -70,11 +76,12 @@ class DiskImageStore implements ImageStore {
 
   async pull(reference: string, options: PullOptions, signal: AbortSignal): Promise<Image> {
     const parsed = parseReference(reference);
+    const authFile = options.authFile ?? this.#options.authFile;
     const access: Access = {
       insecure: options.insecure ?? isLoopback(parsed),
       containersDirectory: this.#options.containersDirectory ?? '/etc/containers',
       answerTimeoutMs: this.#options.answerTimeoutMs ?? 60_000,
-      ...(options.authFile === undefined ? {} : { authFile: options.authFile }),
+      ...(authFile === undefined ? {} : { authFile }),
     };
     for (const login of loginsFor(parsed, options.logins ?? [])) {
       const image = await this.#pullWith(parsed, { ...access, auths: authsOf(parsed, login) }, options, signal).catch(
@@ -119,10 +126,13 @@ class DiskImageStore implements ImageStore {
       const known = await this.#sound(manifest.config.digest, signal);
       if (known !== undefined && this.#fits(known)) return await this.#name(known, names);
 
-      const sum = megabytes(manifest.layers.reduce((bytes, layer) => bytes + layer.size, 0));
+      const declared = declaredSize(full, manifest, this.#reader.limits);
+      // The blobs, and beside them the file that is made of them, which is as large at least.
+      await assertRoom(directory, 2 * declared.allBytes, `pull ${full}`);
+      const sum = megabytes(declared.allBytes);
       options.onProgress?.(`pulling ${full} (${manifest.layers.length} layers, ${sum} MB)`);
       const onBytes = (bytes: number) => options.onProgress?.(`pulling ${full}: ${megabytes(bytes)} of ${sum} MB`);
-      const source = await copyImage(full, resolved, skopeo, this.#reader, onBytes, signal);
+      const source = await copyImage(full, { ...resolved, declared }, skopeo, this.#reader, onBytes, signal);
       return await this.#add(full, source, directory, names, options, signal);
     });
   }

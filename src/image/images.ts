@@ -80,7 +80,7 @@ export type PullPolicy = 'Always' | 'IfNotPresent' | 'Never';
 export interface PullOptions {
   /** Plain HTTP, or any certificate. A registry on loopback gets this by itself. */
   readonly insecure?: boolean;
-  /** Credentials, as docker's config.json. */
+  /** Credentials, as docker's config.json; default: those of the node's configuration. */
   readonly authFile?: string;
   /** Those meant for the image are tried in turn, and after them the auth file. */
   readonly logins?: readonly RegistryLogin[];

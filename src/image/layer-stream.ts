@@ -1,73 +1,51 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
-import { addAbortSignal } from 'node:stream';
+import { createReadStream, fstatSync } from 'node:fs';
 import { PodvmError } from '#base/errors.ts';
+import type { ImageBudget } from './image-budget.ts';
 import type { ImageLimits } from './limits.ts';
 import type { Fault } from './tar-bytes.ts';
 import { uncompressed } from './uncompressed.ts';
 
-export interface Layer {
-  /** Absolute path of the blob. */
-  readonly path: string;
+/** A layer whose blob is open. */
+export interface OpenLayer {
+  /** Of a regular file. */
+  readonly descriptor: number;
   /** Digest of the uncompressed tar, from the image's config. */
   readonly diffId: string;
-}
-
-/** What is left of the bytes that all layers of an image may have. */
-export interface Budget {
-  bytes: number;
 }
 
 const chunkBytes = 256 * 1024;
 
 /**
  * A layer's uncompressed bytes. Whoever reads to the end has their digest checked. Errors: `corrupt` (damaged, cut
- * short, another digest), `exhausted` (larger or more compressed than the limits), `cancelled`.
+ * short, another digest), `exhausted` (larger or more compressed than the limits).
  */
 export async function* layerBytes(
-  layer: Layer,
-  budget: Budget,
+  { descriptor, diffId }: OpenLayer,
+  budget: ImageBudget,
   limits: ImageLimits,
-  signal: AbortSignal,
   fault: Fault,
 ): AsyncGenerator<Buffer> {
   const hash = createHash('sha256');
-  const stats = await stat(layer.path).catch((cause: unknown) => {
-    throw fault('it is missing', cause);
-  });
-  if (!stats.isFile()) throw fault('it is no file'); // a pipe in somebody's layout would never end
-  const most = Math.max(limits.freeBytes, stats.size * limits.maxRatio);
+  const { size } = fstatSync(descriptor);
+  const most = Math.max(limits.freeBytes, size * limits.maxRatio);
   let bytes = 0;
   const count = (more: number) => {
     bytes += more;
     if (bytes > most) throw bomb(limits);
   };
-  const source = addAbortSignal(signal, createReadStream(layer.path, { highWaterMark: chunkBytes }));
+  const source = createReadStream('', { fd: descriptor, autoClose: false, start: 0, highWaterMark: chunkBytes });
   try {
     for await (const chunk of uncompressed(source, count)) {
-      spend(budget, chunk.length, limits);
+      budget.spendBytes(chunk.length);
       hash.update(chunk);
       yield chunk;
     }
   } catch (error) {
     if (error instanceof PodvmError) throw error;
-    if (signal.aborted)
-      throw new PodvmError('cancelled', 'Cannot flatten the image: cancelled', { cause: signal.reason });
     throw fault('it is damaged or cut short', error);
   }
-  if (`sha256:${hash.digest('hex')}` !== layer.diffId) throw fault(`its content has not the digest ${layer.diffId}`);
-}
-
-/** Errors: `exhausted`. */
-export function spend(budget: Budget, bytes: number, limits: ImageLimits): void {
-  budget.bytes -= bytes;
-  if (budget.bytes >= 0) return;
-  throw new PodvmError(
-    'exhausted',
-    `Cannot flatten the image: uncompressed it has more than ${limits.maxImageBytes} bytes`,
-    { fix: 'Use a smaller image.' },
-  );
+  if (`sha256:${hash.digest('hex')}` !== diffId) throw fault(`its content has not the digest ${diffId}`);
 }
 
 function bomb(limits: ImageLimits): PodvmError {

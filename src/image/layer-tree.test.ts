@@ -146,3 +146,60 @@ function isMarked(one: Step, other: Step): boolean {
   const isMark = [one, other].some(({ kind }) => kind === 'whiteout' || kind === 'opaque');
   return isMark && (one.path === other.path || isBelow(one.path, other.path) || isBelow(other.path, one.path));
 }
+
+const member = (name: string, more: Partial<TarMember> = {}): TarMember => ({
+  ...memberOf({ kind: 'file', path: name }, 0),
+  ...more,
+});
+
+/** Adds all members to a tree with these limits, each as the first of a layer of its own. */
+const addAll = (members: readonly TarMember[], limits: Partial<typeof imageLimits>) => {
+  const tree = new LayerTree({ ...imageLimits, ...limits });
+  for (const [layer, one] of members.entries()) tree.add(one, layer, 0, fault);
+};
+
+/** What an image asks for is allowed at the limit, and refused when there is one less of it. */
+const assertLimit = (
+  limit: 'maxMetadataBytes' | 'maxPathSteps' | 'maxEntries',
+  needed: number,
+  message: RegExp,
+  members: readonly TarMember[],
+) => {
+  addAll(members, { [limit]: needed });
+  assert.throws(() => addAll(members, { [limit]: needed - 1 }), { message });
+};
+
+test('LayerTree bounds names, targets and attributes of all members together', () => {
+  const message = /its names and attributes have more than \d+ bytes together/;
+  assertLimit('maxMetadataBytes', 3, message, [member('abc')]);
+  assertLimit('maxMetadataBytes', 2, message, [member('a'), member('a')]); // also of what is replaced
+  assertLimit('maxMetadataBytes', 1 + 5, message, [member('s', { type: 'symlink', target: '/etc/' })]);
+  assertLimit('maxMetadataBytes', 4, message, [member('a/b/c/d')]); // directories that no layer describes have names too
+  const xattrs = new Map([['user.x', 'value']]);
+  const attributes = 2 * (1 + 6 + 5 + 64);
+  assertLimit('maxMetadataBytes', attributes, message, [member('a', { xattrs }), member('b', { xattrs })]);
+});
+
+test('LayerTree bounds the steps of all paths, links and whiteouts together', () => {
+  const message = /its paths and links take more than \d+ steps to follow/;
+  assertLimit('maxPathSteps', 4, message, [member('a/b'), member('a/c')]);
+  assertLimit('maxPathSteps', 3999 + 1000, message, [
+    member('x'.padStart(4096 - 97, '/')),
+    member('y'.padStart(1000, '/')),
+  ]);
+  const link = member('l', { type: 'symlink', target: '../../../a' });
+  assertLimit('maxPathSteps', 1 + 2 + 4 + 2 + 4, message, [link, member('l/x'), member('l/y')]);
+  // One whiteout after another goes over the same files of its own layer.
+  const opaque = [member('d/.wh..wh..opq'), member('d/.wh..wh..opq')];
+  const tree = (limits: Partial<typeof imageLimits>) => {
+    const made = new LayerTree({ ...imageLimits, ...limits });
+    for (const [place, one] of [member('d/a'), member('d/b'), ...opaque].entries()) made.add(one, 1, place, fault);
+  };
+  tree({ maxPathSteps: 4 * 2 + 2 * 2 });
+  assert.throws(() => tree({ maxPathSteps: 4 * 2 + 2 * 2 - 1 }), { message });
+});
+
+test('LayerTree counts directories that no layer describes as files', () => {
+  assertLimit('maxEntries', 4, /has more than 3 files/, [member('a/b/c/d')]);
+  assertLimit('maxEntries', 5, /has more than 4 files/, [member('a/b/c/d'), member('a/b/e')]);
+});

@@ -1,4 +1,5 @@
 import { printable } from '#base/guest-text.ts';
+import { ImageBudget } from './image-budget.ts';
 import type { ImageLimits } from './limits.ts';
 import type { Fault } from './tar-bytes.ts';
 import type { TarMember } from './tar-reader.ts';
@@ -40,17 +41,19 @@ const impliedMeta: Meta = { mode: 0o755, uid: 0, gid: 0, mtimeS: 0, mtimeNs: 0, 
 export class LayerTree {
   readonly root: Directory = newDirectory(impliedMeta);
   readonly #limits: ImageLimits;
+  readonly #budget: ImageBudget;
   #entries = 0;
 
-  constructor(limits: ImageLimits) {
+  constructor(limits: ImageLimits, budget = new ImageBudget(limits)) {
     this.#limits = limits;
+    this.#budget = budget;
   }
 
-  /** Puts one member of a layer in its place. Errors: the fault. */
+  /** Puts one member of a layer in its place. Errors: the fault, `exhausted`. */
   add(member: TarMember, layer: number, place: number, fault: Fault): void {
-    this.#entries += 1;
-    if (this.#entries > this.#limits.maxEntries)
-      throw fault(`the image has more than ${this.#limits.maxEntries} files`);
+    this.#count(fault);
+    this.#budget.spendMetadata(member.target.length);
+    this.#budget.spendXattrs(member.xattrs);
     const path = this.#split(member.name, fault);
     const name = path.pop();
     if (name === undefined) {
@@ -59,10 +62,21 @@ export class LayerTree {
       return;
     }
     const parent = this.#directory(path, layer, fault);
-    if (name === opaque) dropLower(parent, layer);
-    else if (name.startsWith(whiteout)) whiteOut(parent, name.slice(whiteout.length), layer);
-    else if (member.type === 'directory') makeDirectory(parent, name, layer).meta = metaOf(member);
-    else parent.entries.set(name, { node: this.#leaf(member, layer, place, fault), layer });
+    if (name === opaque) this.#dropLower(parent, layer);
+    else if (name.startsWith(whiteout)) this.#whiteOut(parent, name.slice(whiteout.length), layer);
+    else if (member.type === 'directory') this.#makeDirectory(parent, name, layer).meta = metaOf(member);
+    else this.#put(parent, name, { node: this.#leaf(member, layer, place, fault), layer });
+  }
+
+  #count(fault: Fault): void {
+    this.#entries += 1;
+    if (this.#entries > this.#limits.maxEntries)
+      throw fault(`the image has more than ${this.#limits.maxEntries} files`);
+  }
+
+  #put(parent: Directory, name: string, entry: Entry): void {
+    this.#budget.spendMetadata(name.length);
+    parent.entries.set(own(name), entry);
   }
 
   #leaf(member: TarMember, layer: number, place: number, fault: Fault): Leaf {
@@ -81,17 +95,27 @@ export class LayerTree {
   }
 
   #split(name: string, fault: Fault): string[] {
-    const parts = name.split('/').filter((part) => part !== '' && part !== '.');
+    if (name.length > this.#limits.maxPathBytes) throw fault(`the name ${printable(name, 60)} is too long`);
+    const parts = this.#parts(name);
     if (parts.includes('..')) throw fault(`it names ${printable(name)}, which leads outside of the image`);
-    if (name.length > this.#limits.maxPathBytes || parts.some((part) => part.length > this.#limits.maxNameBytes)) {
+    if (parts.some((part) => part.length > this.#limits.maxNameBytes))
       throw fault(`the name ${printable(name, 60)} is too long`);
-    }
     if (name.includes('\0')) throw fault(`it names ${printable(name)}, which no file system can hold`);
     return parts;
   }
 
+  #parts(path: string): string[] {
+    const parts = path.split('/');
+    this.#budget.spendSteps(parts.length);
+    return parts.filter((part) => part !== '' && part !== '.');
+  }
+
   #directory(path: readonly string[], layer: number, fault: Fault): Directory {
-    return this.#walk(path, fault, (parent, name) => makeDirectory(parent, name, layer)) ?? this.root;
+    const make = (parent: Directory, name: string) => {
+      if (!parent.entries.has(name)) this.#count(fault);
+      return this.#makeDirectory(parent, name, layer);
+    };
+    return this.#walk(path, fault, make) ?? this.root;
   }
 
   #find(path: readonly string[], fault: Fault): Directory | undefined {
@@ -123,12 +147,7 @@ export class LayerTree {
           here = this.root;
           above.length = 0;
         }
-        ahead.push(
-          ...target
-            .split('/')
-            .filter((part) => part !== '' && part !== '.')
-            .toReversed(),
-        );
+        ahead.push(...this.#parts(target).toReversed());
         continue;
       }
       const next = found?.node.kind === 'directory' ? found.node : undefined;
@@ -141,32 +160,33 @@ export class LayerTree {
     }
     return here;
   }
-}
 
-/** The directory of this name, new unless there is one; either way this layer has it now. */
-function makeDirectory(parent: Directory, name: string, layer: number): Directory {
-  const found = parent.entries.get(name);
-  if (found?.node.kind === 'directory') {
-    found.layer = layer;
-    return found.node;
+  /** The directory of this name, new unless there is one; either way this layer has it now. */
+  #makeDirectory(parent: Directory, name: string, layer: number): Directory {
+    const found = parent.entries.get(name);
+    if (found?.node.kind === 'directory') {
+      found.layer = layer;
+      return found.node;
+    }
+    const node = newDirectory(impliedMeta);
+    this.#put(parent, name, { node, layer });
+    return node;
   }
-  const node = newDirectory(impliedMeta);
-  parent.entries.set(name, { node, layer });
-  return node;
-}
 
-function whiteOut(parent: Directory, name: string, layer: number): void {
-  const found = parent.entries.get(name);
-  if (found === undefined) return;
-  if (found.node.kind === 'directory') dropLower(found.node, layer);
-  if (found.layer < layer) parent.entries.delete(name);
-}
+  #whiteOut(parent: Directory, name: string, layer: number): void {
+    const found = parent.entries.get(name);
+    if (found === undefined) return;
+    if (found.node.kind === 'directory') this.#dropLower(found.node, layer);
+    if (found.layer < layer) parent.entries.delete(name);
+  }
 
-/** Takes away what lower layers put below; what this layer put there stays. */
-function dropLower(directory: Directory, layer: number): void {
-  for (const [name, { node, layer: from }] of directory.entries) {
-    if (from < layer) directory.entries.delete(name);
-    else if (node.kind === 'directory') dropLower(node, layer);
+  /** Takes away what lower layers put below; what this layer put there stays. */
+  #dropLower(directory: Directory, layer: number): void {
+    this.#budget.spendSteps(directory.entries.size);
+    for (const [name, { node, layer: from }] of directory.entries) {
+      if (from < layer) directory.entries.delete(name);
+      else if (node.kind === 'directory') this.#dropLower(node, layer);
+    }
   }
 }
 
@@ -178,7 +198,7 @@ const metaOf = ({ mode, uid, gid, mtimeS, mtimeNs, xattrs }: TarMember): Meta =>
   gid,
   mtimeS,
   mtimeNs,
-  xattrs,
+  xattrs: xattrs.size === 0 ? xattrs : new Map([...xattrs].map(([name, value]) => [own(name), own(value)])),
 });
 
 /** A copy that holds on to nothing of the stream: there may be a million. */
@@ -186,6 +206,9 @@ const plain = (member: TarMember): Leaf['member'] => ({
   ...metaOf(member),
   type: member.type,
   size: member.size,
-  target: member.target,
+  target: own(member.target),
   device: member.device,
 });
+
+/** A piece of a text holds on to all of it: of a header of 1 MiB, say. */
+const own = (text: string) => Buffer.from(text, 'latin1').toString('latin1');

@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { chooseAmong, chooseImage, type Documents } from './choose-image.ts';
-import type { Layer } from './layer-stream.ts';
 import type { ImageLimits } from './limits.ts';
 import {
   brokenImageFix,
@@ -20,6 +19,13 @@ import { describePlatform, describeProcessor, levelOf, type Processor } from './
 
 /** Where the blob of this name lies; undefined when it is not there. Names: `index.json`, `blobs/sha256/<hex>`. */
 export type FindFile = (name: string) => string | undefined;
+
+export interface Layer {
+  /** Absolute path of the blob. */
+  readonly path: string;
+  /** Digest of the uncompressed tar, from the image's config. */
+  readonly diffId: string;
+}
 
 /** An image whose config is checked and whose layers are files; what flatten() takes. */
 export interface ImageSource {

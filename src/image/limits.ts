@@ -2,12 +2,19 @@
 export interface ImageLimits {
   /** All layers of an image together, uncompressed, holes of sparse files filled; `bytes`. */
   readonly maxImageBytes: number;
-  /** Members of all layers together, whiteouts too. */
+  /** Members of all layers together, whiteouts too, and directories that none describes. */
   readonly maxEntries: number;
   /** Uncompressed bytes of a layer for each compressed one, once the layer has `freeBytes`. */
   readonly maxRatio: number;
   /** Size up to which a layer may be compressed however well; `bytes`. */
   readonly freeBytes: number;
+  /** Names, targets of links and extended attributes of an image together, and paths of all that is left of it; `bytes`. */
+  readonly maxMetadataBytes: number;
+  /** Parts of paths and of links' targets that are followed for an image, and files that its whiteouts go over. */
+  readonly maxPathSteps: number;
+  /** Memory of the process that reads an image, at most half of the node's; `bytes`. How long it may take; `ms`. */
+  readonly maxImportMemoryBytes: number;
+  readonly maxImportMs: number;
   /** Records of one member that stand beside its header: long names, extended attributes; `bytes`. */
   readonly maxExtraBytes: number;
   /** One name in a directory, as every file system of Linux has it; `bytes`. */
@@ -19,8 +26,9 @@ export interface ImageLimits {
   readonly maxLinksFollowed: number;
   /** Names and values of one file's extended attributes together, as XATTR_LIST_MAX; `bytes`. */
   readonly maxXattrBytes: number;
-  /** Members of a docker-archive or OCI archive. */
+  /** Members of a docker-archive or OCI archive, and all their names; `bytes`. */
   readonly maxArchiveMembers: number;
+  readonly maxArchiveNameBytes: number;
   /** Indexes inside each other; usual are two. */
   readonly maxIndexDepth: number;
   /** Documents (indexes, manifests, configs) read to choose one image from an index, and all of their `bytes`. */
@@ -33,6 +41,10 @@ export interface ImageLimits {
 export const imageLimits: ImageLimits = {
   maxImageBytes: 32 * 1024 ** 3,
   maxEntries: 1_000_000,
+  maxMetadataBytes: 256 * 1024 ** 2,
+  maxPathSteps: 50_000_000,
+  maxImportMemoryBytes: 4 * 1024 ** 3,
+  maxImportMs: 30 * 60 * 1000,
   maxRatio: 100,
   freeBytes: 1024 ** 3,
   maxExtraBytes: 1024 ** 2,
@@ -43,6 +55,7 @@ export const imageLimits: ImageLimits = {
   maxXattrBytes: 65_536,
   maxSparsePieces: 100_000,
   maxArchiveMembers: 10_000,
+  maxArchiveNameBytes: 2 * 1024 ** 2,
   maxIndexDepth: 8,
   maxIndexDocuments: 64,
   maxIndexBytes: 16 * 1024 ** 2,

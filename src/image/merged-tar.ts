@@ -1,3 +1,4 @@
+import type { ImageBudget } from './image-budget.ts';
 import type { Directory, Leaf, Meta } from './layer-tree.ts';
 import { blockBytes } from './tar-bytes.ts';
 import type { MemberType, TarEntry } from './tar-reader.ts';
@@ -25,14 +26,16 @@ export type ReadLayer = (layer: number) => AsyncIterable<TarEntry>;
 
 /**
  * The tree as one tar of a single plain form, which is all that mkfs.erofs ever sees of an image: directories first,
- * then the files whose content survived in the order of the layers, then further names of files.
+ * then the files whose content survived in the order of the layers, then further names of files. Errors: those of the
+ * layers, `exhausted` for longer paths than the budget has.
  */
-export async function* mergedTar(root: Directory, readLayer: ReadLayer): AsyncGenerator<Buffer> {
+export async function* mergedTar(root: Directory, readLayer: ReadLayer, budget: ImageBudget): AsyncGenerator<Buffer> {
   const files = new Map<number, Map<number, { readonly leaf: Leaf; readonly path: string }>>();
   const links: { readonly leaf: Leaf; readonly path: string; readonly target: string }[] = [];
   const firstPath = new Map<Leaf, string>();
   yield* headerOf({ type: 'directory', path: './', ...root.meta });
   for (const [path, node] of walk(root, '')) {
+    budget.spendMetadata(path.length);
     if (node.kind === 'directory') {
       yield* headerOf({ type: 'directory', path: `${path}/`, ...node.meta });
       continue;
@@ -51,6 +54,19 @@ export async function* mergedTar(root: Directory, readLayer: ReadLayer): AsyncGe
   for (const [layer, wanted] of [...files].sort(([a], [b]) => a - b)) yield* contents(readLayer(layer), wanted);
   for (const { leaf, path, target } of links) yield* headerOf({ ...leaf.member, type: 'link', path, target, size: 0 });
   yield Buffer.alloc(2 * blockBytes);
+}
+
+/** Of all files that are left, each once. Errors: `exhausted` for longer paths than the budget has. */
+export function contentBytes(root: Directory, budget: ImageBudget): number {
+  const leaves = new Set<Leaf>();
+  let bytes = 0;
+  for (const [path, node] of walk(root, '')) {
+    budget.spendMetadata(path.length);
+    if (node.kind === 'directory' || node.member.type !== 'file' || leaves.has(node)) continue;
+    leaves.add(node);
+    bytes += node.member.size;
+  }
+  return bytes;
 }
 
 async function* contents(

@@ -1,6 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { chooseImage } from './choose-image.ts';
 import { type ImageSource, imageSource, type Reader, readOwnLayout } from './layout.ts';
+import type { ImageLimits } from './limits.ts';
 import { namesOf, type Names } from './names.ts';
 import {
   brokenImageFix,
@@ -13,7 +14,7 @@ import {
   parseOci,
 } from './oci.ts';
 import { formatReference, nameOf, type Reference } from './reference.ts';
-import type { Skopeo } from './skopeo.ts';
+import type { DeclaredSize, Skopeo } from './skopeo.ts';
 
 /** What a reference means in its registry now. */
 export interface ResolvedImage {
@@ -51,13 +52,25 @@ export async function resolveImage(
   return { manifest, pinned, names: namesOf(reference, digests), level };
 }
 
+/** What a manifest says of its blobs. Errors: `exhausted` when that is more than an image may have. */
+export function declaredSize(what: string, { config, layers }: Manifest, limits: ImageLimits): DeclaredSize {
+  const sizes = [config, ...layers].map(({ size }) => size);
+  const allBytes = sizes.reduce((sum, size) => sum + size, 0);
+  if (allBytes <= limits.maxImageBytes) return { largestBytes: Math.max(...sizes), allBytes };
+  throw new PodvmError(
+    'exhausted',
+    `Cannot pull ${what}: its layers have more than ${limits.maxImageBytes} bytes, got ${allBytes}`,
+    { fix: 'Use a smaller image.' },
+  );
+}
+
 /**
  * Copies a resolved image into `directory`. Its id is the digest of the config that the registry has, as everywhere; of
  * skopeo's own words nothing is believed that has not this digest. Errors: `corrupt`, `unsupported`, those of `Skopeo`.
  */
 export async function copyImage(
   what: string,
-  { manifest, pinned, level }: ResolvedImage,
+  { manifest, pinned, level, declared }: ResolvedImage & { readonly declared: DeclaredSize },
   skopeo: Skopeo,
   reader: Reader,
   onBytes: (bytes: number) => void,
@@ -68,7 +81,7 @@ export async function copyImage(
   // What is not OCI's through and through skopeo writes as if it were, and the config's copy has another digest.
   const isCopiedAsIs = mediaType === ociManifestType && config.mediaType === ociConfigType;
   const original = isCopiedAsIs ? undefined : await skopeo.inspectConfig(pinned, signal);
-  const layout = await skopeo.copyToLayout(pinned, onBytes, signal);
+  const layout = await skopeo.copyToLayout(pinned, declared, onBytes, signal);
   const copy = await readOwnLayout(what, layout, reader);
   if (original !== undefined) {
     const found = parseOci(what, checkDigest(what, original, id), configSchema);

@@ -11,6 +11,7 @@ interface Meaning {
 
 const maxCauseChars = 200;
 const maxLineChars = 8192;
+const credentialsFix = 'give credentials: --authfile, imagePullSecrets, or the setting authFile (PODVM_AUTH_FILE).';
 const roomFix = 'Free some space or remove images with `podvm image rm`.';
 
 /** What skopeo's words mean; the first that fits counts. */
@@ -37,13 +38,13 @@ const meanings: readonly Meaning[] = [
     words: /requested access to the resource is denied/i,
     kind: 'denied',
     reason: 'there is no such image, or it wants credentials',
-    fix: 'Check the name, or give credentials with --authfile or `skopeo login`.',
+    fix: `Check the name, or ${credentialsFix}`,
   },
   {
     words: /unauthorized|authentication required|access denied|denied: |invalid username\/password/i,
     kind: 'denied',
     reason: 'the registry does not accept the credentials, or wants some',
-    fix: 'Give credentials with --authfile or `skopeo login`.',
+    fix: `Check the credentials, or ${credentialsFix}`,
   },
   {
     words: /no space left|disk quota exceeded/i,

@@ -1,18 +1,18 @@
-import { access, chown, copyFile, mkdir, chmod, rm, writeFile } from 'node:fs/promises';
+import { chown, copyFile, mkdir, chmod, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { kindOf, PodvmError } from '#base/errors.ts';
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { defaultEnv, run, type RunResult } from '#host/run.ts';
 import { Growth } from './growth.ts';
 import { killedHelper } from './killed-helper.ts';
 import { dropToNobody, nobody } from './nobody.ts';
-import { maxDocumentBytes, ociArchitecture } from './oci.ts';
+import { brokenImageFix, maxDocumentBytes, ociArchitecture } from './oci.ts';
 import { explainSkopeo } from './skopeo-words.ts';
 
 /** How to reach a registry. */
 export interface Access {
   /** Plain HTTP, or any certificate. */
   readonly insecure: boolean;
-  /** Default: the first there is of `usualAuthFiles`. */
+  /** Default: no credentials. Where root's own logins are is not looked: tenants would pull with them. */
   readonly authFile?: string;
   /** Text of an auth file, instead of any file. */
   readonly auths?: string;
@@ -22,15 +22,18 @@ export interface Access {
   readonly answerTimeoutMs: number;
 }
 
-/** Where `podman login`, `skopeo login` and `docker login` of root leave credentials. */
-const usualAuthFiles = [
-  '/run/containers/0/auth.json',
-  '/root/.config/containers/auth.json',
-  '/root/.docker/config.json',
-];
+/** Of the blobs of an image, as its manifest has it. */
+export interface DeclaredSize {
+  readonly largestBytes: number;
+  readonly allBytes: number;
+}
 
 const copyTimeoutMs = 60 * 60 * 1000;
 const processorSeconds = 1800;
+/** What skopeo writes beside blobs, and makes them grow by where it puts a compression of its own around them. */
+const roomBytes = 2 * maxDocumentBytes;
+const roomPart = 0.01;
+const withRoom = (bytes: number) => Math.ceil(bytes * (1 + roomPart)) + roomBytes;
 
 /** All of this machine that skopeo sees besides its own directory; what is not there is left out. */
 const readable = ['/etc/resolv.conf', '/etc/hosts', '/etc/nsswitch.conf', '/etc/ssl/certs', '/etc/docker/certs.d'];
@@ -83,17 +86,28 @@ export class Skopeo {
 
   /**
    * Copies one image into an OCI layout and returns its path; skopeo checks every blob against its digest. `onBytes`
-   * is told how much is there.
+   * is told how much is there. No blob may be larger than the manifest says, nor all together: skopeo itself writes on
+   * until the registry ends. Errors: `corrupt` for one that is, those of `pull`.
    */
-  async copyToLayout(name: string, onBytes: (bytes: number) => void, signal: AbortSignal): Promise<string> {
+  async copyToLayout(
+    name: string,
+    declared: DeclaredSize,
+    onBytes: (bytes: number) => void,
+    signal: AbortSignal,
+  ): Promise<string> {
     // What the registry has not compressed stays as it is: whatever skopeo does not know it would take for such.
     const asTheyAre = '--dest-oci-accept-uncompressed-layers';
     const args = ['--quiet', asTheyAre, ...this.#flags('src-'), `docker://${name}`, 'oci:/work/layout:image'];
     const layout = join(this.#directory, 'layout');
-    using growth = new Growth(layout, { onBytes, stallMs: this.#access.answerTimeoutMs });
+    const maxBytes = withRoom(declared.allBytes);
+    const maxFileBytes = withRoom(declared.largestBytes);
+    using growth = new Growth(layout, { onBytes, maxBytes, stallMs: this.#access.answerTimeoutMs });
+    const stop = AbortSignal.any([signal, growth.stalled, growth.exceeded]);
     try {
-      await this.#run(['copy', ...args], copyTimeoutMs, AbortSignal.any([signal, growth.stalled]));
+      await this.#run(['copy', ...args], copyTimeoutMs, stop, maxFileBytes);
     } catch (error) {
+      const isTooLarge = growth.exceeded.aborted || /file too large|SIGXFSZ/i.test(messageOf(error));
+      if (isTooLarge && !signal.aborted) throw this.#larger(declared, maxFileBytes, error);
       throw growth.stalled.aborted && !signal.aborted ? this.#silence(error) : error;
     }
     await rm(join(this.#directory, 'auth.json'), { force: true });
@@ -107,9 +121,14 @@ export class Skopeo {
     ];
   }
 
-  async #run(args: readonly string[], timeoutMs: number, signal: AbortSignal): Promise<RunResult> {
+  async #run(
+    args: readonly string[],
+    timeoutMs: number,
+    signal: AbortSignal,
+    maxFileBytes = maxDocumentBytes,
+  ): Promise<RunResult> {
     const platform = ['--override-os', 'linux', '--override-arch', ociArchitecture()];
-    const jailed = [...dropToNobody, ...this.#jail(), 'skopeo', ...platform, ...args];
+    const jailed = [...dropToNobody, ...this.#jail(maxFileBytes), 'skopeo', ...platform, ...args];
     const env = { ...defaultEnv(), HOME: '/work', TMPDIR: '/work' };
     try {
       const options = { signal, env, timeoutMs, maxOutputBytes: maxDocumentBytes, okCodes: 'any' } as const;
@@ -129,9 +148,18 @@ export class Skopeo {
     });
   }
 
-  #jail(): string[] {
+  #larger({ largestBytes, allBytes }: DeclaredSize, maxFileBytes: number, cause: unknown): PodvmError {
+    const sizes = `the manifest says at most ${largestBytes} bytes for one and ${allBytes} for all`;
+    return new PodvmError(
+      'corrupt',
+      `Cannot pull ${this.#what}: a layer is larger than declared: ${sizes}, got more than ${maxFileBytes}`,
+      { cause, fix: brokenImageFix },
+    );
+  }
+
+  #jail(maxFileBytes: number): string[] {
     return [
-      ...['prlimit', `--cpu=${processorSeconds}`, '--core=0'],
+      ...['prlimit', `--cpu=${processorSeconds}`, '--core=0', `--fsize=${maxFileBytes}`],
       ...['bwrap', '--unshare-all', '--share-net', '--new-session', '--die-with-parent', '--ro-bind', '/usr', '/usr'],
       ...['--symlink', 'usr/bin', '/bin', '--symlink', 'usr/lib', '/lib', '--symlink', 'usr/lib64', '/lib64'],
       ...['--dev', '/dev', '--proc', '/proc', '--tmpfs', '/tmp', '--tmpfs', '/var'],
@@ -148,7 +176,7 @@ async function placeAuthFile(what: string, copy: string, access: Access): Promis
     await writeFile(copy, access.auths, { mode: 0o400 });
     return true;
   }
-  const authFile = access.authFile ?? (await firstOf(usualAuthFiles));
+  const { authFile } = access;
   if (authFile === undefined) return false;
   await copyFile(authFile, copy).catch((cause: unknown) => {
     throw new PodvmError('notFound', `Cannot pull ${what}: the auth file ${authFile} cannot be read`, {
@@ -157,15 +185,4 @@ async function placeAuthFile(what: string, copy: string, access: Access): Promis
     });
   });
   return true;
-}
-
-async function firstOf(paths: readonly string[]): Promise<string | undefined> {
-  for (const path of paths) {
-    const isThere = await access(path).then(
-      () => true,
-      () => false,
-    );
-    if (isThere) return path;
-  }
-  return undefined;
 }

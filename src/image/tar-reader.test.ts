@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
+import { ImageBudget } from './image-budget.ts';
 import { LayerTree } from './layer-tree.ts';
 import { imageLimits } from './limits.ts';
 import { mergedTar } from './merged-tar.ts';
@@ -148,6 +149,19 @@ async function acceptedOf(tree: LayerTree, layer: readonly TarSpec[], index: num
 async function mergedOf(tree: LayerTree, tars: readonly Buffer[]): Promise<Buffer> {
   const parts: Buffer[] = [];
   const read = (layer: number) => readTar(cutInto(tars[layer] ?? Buffer.alloc(0), 512), limits, fault);
-  for await (const part of mergedTar(tree.root, read)) parts.push(part);
+  for await (const part of mergedTar(tree.root, read, new ImageBudget(limits))) parts.push(part);
   return Buffer.concat(parts);
 }
+
+test('readTar() bounds what stands before one member together, not each record alone', async () => {
+  const record = tarOf([{ name: 'x', pax: { comment: 'c'.repeat(1000) } }]).subarray(0, 512 + 1024);
+  const read = async (records: number) => {
+    const tar = Buffer.concat([...Array.from({ length: records }, () => record), tarOf([{ name: 'x' }])]);
+    const names: string[] = [];
+    const small = { ...limits, maxExtraBytes: 10_000 };
+    for await (const { name } of readTar(cutInto(tar, 4096), small, fault)) names.push(name);
+    return names;
+  };
+  assert.deepEqual(await read(6), ['x']);
+  await assert.rejects(read(10), { message: /an extended header has more than 10000 bytes/ });
+});

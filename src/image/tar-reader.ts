@@ -81,7 +81,7 @@ async function memberHeader(
   limits: ImageLimits,
   fault: Fault,
 ): Promise<Buffer | undefined> {
-  for (;;) {
+  for (let extraBytes = 0; ;) {
     const header = await bytes.block();
     if (header === undefined) return undefined;
     if (isZero(header)) {
@@ -93,7 +93,8 @@ async function memberHeader(
     const flag = String.fromCharCode(header[156] ?? 0);
     if (!'xgLK'.includes(flag)) return header;
     const size = readNumber(header, 124, 12, fault);
-    if (size > limits.maxExtraBytes || size < 0)
+    extraBytes += blockBytes + size; // there may be any number of them before a member
+    if (extraBytes > limits.maxExtraBytes + blockBytes || size < 0)
       throw fault(`an extended header has more than ${limits.maxExtraBytes} bytes`);
     const text = (await bytes.exactly(size)).toString('latin1');
     await bytes.skip(paddingOf(size));

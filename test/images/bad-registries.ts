@@ -1,8 +1,10 @@
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { digestOf } from '#image/oci.ts';
 import type { WrittenImage } from './layout-writer.ts';
 
 /** A server that takes connections and never says a word. */
@@ -45,6 +47,63 @@ export async function startTornRegistry(image: WrittenImage, then: 'stalls' | 'c
         if (then === 'resets') request.socket.resetAndDestroy();
       });
     } else response.end(body);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  // SAFE: a server that listens on TCP has such an address.
+  const { port } = server.address() as AddressInfo;
+  return {
+    name: `localhost:${port}`,
+    sentBytes: () => sentBytes,
+    [Symbol.asyncDispose]: async () => {
+      server.close();
+      server.closeAllConnections();
+      await once(server, 'close');
+    },
+  };
+}
+
+/** A registry with an image whose one layer goes on until the client leaves, though its manifest says `layerBytes`. */
+export async function startEndlessRegistry(layerBytes: number) {
+  let sentBytes = 0;
+  const config = JSON.stringify({
+    architecture: 'amd64',
+    os: 'linux',
+    config: {},
+    rootfs: { type: 'layers', diff_ids: [`sha256:${'a'.repeat(64)}`] },
+  });
+  const manifestType = 'application/vnd.oci.image.manifest.v1+json';
+  const configDigest = digestOf(config);
+  const manifest = JSON.stringify({
+    schemaVersion: 2,
+    mediaType: manifestType,
+    config: { mediaType: 'application/vnd.oci.image.config.v1+json', digest: configDigest, size: config.length },
+    layers: [
+      {
+        mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
+        digest: `sha256:${'b'.repeat(64)}`,
+        size: layerBytes,
+      },
+    ],
+  });
+  const piece = randomBytes(1024 * 1024);
+  const server = createHttpServer((request, response) => {
+    const { url = '' } = request;
+    const document = url.includes('/manifests/') ? manifest : url.includes(configDigest) ? config : undefined;
+    const digest = document === undefined ? {} : { 'docker-content-digest': digestOf(document) };
+    const type = document === manifest ? manifestType : 'application/octet-stream';
+    response.writeHead(200, { 'content-type': type, ...digest });
+    if (document !== undefined || request.method === 'HEAD' || !url.includes('/blobs/')) {
+      response.end(request.method === 'HEAD' ? '' : document);
+      return;
+    }
+    const send = () => {
+      while (!response.destroyed) {
+        sentBytes += piece.length;
+        if (!response.write(piece)) break;
+      }
+    };
+    response.on('drain', send);
+    send();
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   // SAFE: a server that listens on TCP has such an address.

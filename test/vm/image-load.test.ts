@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, open, readdir, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { link, mkdir, mkdtemp, open, readdir, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { type ErrorKind, PodvmError } from '#base/errors.ts';
@@ -78,6 +78,20 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
   test('takes a directory with an OCI layout', async () => {
     await assertLoaded(image.layout, ['docker.io/shop/hello:1']);
     await assertLoaded(image.layout, ['docker.io/other/name:2'], 'other/name:2');
+  });
+
+  test('lets no user of this machine read an image, but who is given a link to it', async () => {
+    await store.load(image.layout, undefined, {}, minute());
+    await using held = await store.hold('shop/hello:1', 'Never', minute());
+    const asNobody = ['--reuid=65534', '--regid=65534', '--clear-groups', 'head', '-c1'];
+    const read = async (path: string) => (await run('setpriv', [...asNobody, path], { okCodes: 'any' })).code;
+    assert.equal(await read(held.rootfsPath), 1);
+    const linked = join(directory, 'linked');
+    await link(held.rootfsPath, linked);
+    assert.equal(await read(linked), 0);
+    await rm(linked);
+    await held[Symbol.asyncDispose]();
+    await store.remove(image.id);
   });
 
   test('takes an OCI archive', async () => {

@@ -1,0 +1,19 @@
+import { statfs } from 'node:fs/promises';
+import { PodvmError } from '#base/errors.ts';
+
+/** Of a file system that images are written to, what stays free for everything else: 5 %, at most 256 MiB. */
+const reservedPart = 0.05;
+const maxReservedBytes = 256 * 1024 ** 2;
+
+/** Refuses what would fill the disk before any of it is written. Errors: `exhausted`. */
+export async function assertRoom(directory: string, bytes: number, doing: string): Promise<void> {
+  const { bavail, blocks, bsize } = await statfs(directory);
+  const free = bavail * bsize;
+  const reserved = Math.min(maxReservedBytes, blocks * bsize * reservedPart);
+  if (bytes <= free - reserved) return;
+  throw new PodvmError(
+    'exhausted',
+    `Cannot ${doing}: the disk is full: ${bytes} bytes are needed beside ${Math.ceil(reserved)} kept free, got ${free}`,
+    { fix: 'Free some space or remove images with `podvm image rm`.' },
+  );
+}

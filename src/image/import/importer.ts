@@ -1,0 +1,177 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { chown, type FileHandle, mkdir } from 'node:fs/promises';
+import { totalmem } from 'node:os';
+import type { Readable } from 'node:stream';
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { createGate } from '#host/gate.ts';
+import { type JobCgroup, makeJobCgroup } from '#host/job-cgroup.ts';
+import { defaultEnv, exitCodeOf, tailOf } from '#host/run.ts';
+import { Growth } from '../growth.ts';
+import { killedHelper } from '../killed-helper.ts';
+import { nobody } from '../nobody.ts';
+import { jailedImport } from './jail.ts';
+import { type ImportAnswer, type ImportFailure, type ImportJob, readAnswer } from './job.ts';
+
+export interface ImportOptions {
+  /** For messages: `flatten the image`. */
+  readonly doing: string;
+  /** Of mkfs.erofs, for a job that needs it. */
+  readonly sysroot?: string;
+  /** Made here; holds what the job makes, nobody's. */
+  readonly work: string;
+  readonly signal: AbortSignal;
+}
+
+/** Images that are read at a time; more only take memory and processor from each other. */
+const maxImports = 2;
+/** Of the node's memory. */
+const memoryPart = 0.5;
+/** A machine's is its cores times 1024: what imports leave the node's pods. */
+const cpuShares = 256;
+const maxProcesses = 128;
+/** What a file system has beside the content of its files. */
+const fileRoomBytes = 4 * 1024 ** 3;
+const maxAnswerBytes = 24 * 1024 ** 2;
+const maxWordsChars = 4096;
+const gate = createGate(maxImports);
+
+/** How the importing process has ended. */
+interface Ending {
+  readonly code: number;
+  readonly said: string;
+  readonly words: string;
+  readonly stopped: 'cancelled' | 'late' | 'large' | undefined;
+}
+
+/**
+ * Reads what an image is made of in a process of its own: nobody in a jail without a network, in a cgroup of the host's
+ * where there is one, bounded in memory, processor, time and disk. Whatever it reads can end it, and no more. Errors: those
+ * it tells; `exhausted` for one that needs more, `unavailable` for one that was killed, `failedPrecondition` for a jail
+ * that cannot be made, `cancelled`.
+ */
+export async function runImport(
+  job: ImportJob,
+  files: readonly FileHandle[],
+  options: ImportOptions,
+): Promise<Exclude<ImportAnswer, { error: unknown }>> {
+  const { doing, work, signal } = options;
+  using _turn = await gate.enter(signal);
+  await mkdir(work, { mode: 0o700 });
+  await chown(work, nobody, nobody);
+  const memoryBytes = Math.min(job.limits.maxImportMemoryBytes, Math.floor(totalmem() * memoryPart));
+  // A host without cgroups still has the jail's own limits.
+  await using cgroup = await makeJobCgroup('import', { memoryBytes, cpuShares, processes: maxProcesses }).catch(
+    () => undefined,
+  );
+  const maxFileBytes = job.limits.maxImageBytes + fileRoomBytes;
+  const jail = jailedImport({ work, sysroot: options.sysroot, memoryBytes, maxFileBytes });
+  const ending = await runJailed([...(cgroup?.enter ?? []), ...jail], job, files, maxFileBytes, options);
+  const answer = ending.code === 0 && ending.stopped === undefined ? readAnswer(ending.said) : undefined;
+  if (answer !== undefined && !('error' in answer)) return answer;
+  throw (await limitOf(job, ending, memoryBytes, cgroup, doing)) ?? toldError(answer) ?? deathOf(doing, ending);
+}
+
+async function runJailed(
+  command: readonly string[],
+  job: ImportJob,
+  files: readonly FileHandle[],
+  maxWorkBytes: number,
+  { work, signal }: ImportOptions,
+): Promise<Ending> {
+  const deadline = AbortSignal.timeout(job.limits.maxImportMs);
+  using growth = new Growth(work, { maxBytes: maxWorkBytes });
+  const stop = AbortSignal.any([signal, deadline, growth.exceeded]);
+  const [program = '', ...args] = command;
+  const child = spawn(program, args, {
+    stdio: ['pipe', 'pipe', 'pipe', ...files.map(({ fd }) => fd)],
+    detached: true, // Ctrl-C is ours to answer
+    env: defaultEnv(),
+  });
+  const kill = () => void child.kill('SIGKILL'); // bubblewrap, and with it all that is in there
+  const ended = new Promise<number>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code, killedBy) => resolve(exitCodeOf(code, killedBy))); // all in the jail have let go of it
+  });
+  const [stdin, stdout, stderr] = child.stdio;
+  assert(stdin !== null && stdout !== null && stderr !== null);
+  const said = collect(stdout, kill);
+  let words = '';
+  stderr.on('data', (chunk: Buffer) => {
+    words = (words + chunk.toString('latin1')).slice(-maxWordsChars);
+  });
+  stdin.on('error', () => undefined); // one that does not read its job says so by how it ends
+  stdin.end(JSON.stringify(job));
+  stop.addEventListener('abort', kill, { once: true });
+  if (stop.aborted) kill();
+  try {
+    const code = await ended;
+    const stopped = signal.aborted
+      ? 'cancelled'
+      : growth.exceeded.aborted
+        ? 'large'
+        : deadline.aborted
+          ? 'late'
+          : undefined;
+    return { code, said: said(), words, stopped };
+  } finally {
+    stop.removeEventListener('abort', kill);
+  }
+}
+
+/** What is written, up to the longest answer. */
+function collect(stream: Readable, onTooMuch: () => void): () => string {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  stream.on('data', (chunk: Buffer) => {
+    bytes += chunk.length;
+    if (bytes > maxAnswerBytes) onTooMuch();
+    else chunks.push(chunk);
+  });
+  return () => Buffer.concat(chunks).toString('utf8');
+}
+
+/** Which bound the job has met, if it has met one of ours. */
+async function limitOf(
+  { limits }: ImportJob,
+  { code, words, stopped }: Ending,
+  memoryBytes: number,
+  cgroup: JobCgroup | undefined,
+  doing: string,
+): Promise<PodvmError | undefined> {
+  const exhausted = (reason: string) =>
+    new PodvmError('exhausted', `Cannot ${doing}: ${reason}`, { fix: 'Use a smaller image, with fewer files.' });
+  if (stopped === 'cancelled') return new PodvmError('cancelled', `Cannot ${doing}: cancelled`);
+  if (stopped === 'large') return exhausted('it takes more room on the disk than an image may');
+  if (stopped === 'late' || code === cpuTimeCode) return exhausted(`it takes more than ${limits.maxImportMs / 1000} s`);
+  if ((await cgroup?.wasOutOfMemory()) === true || (code !== 0 && /out of memory|heap limit/i.test(words)))
+    return exhausted(`it needs more memory than reading an image may use, ${memoryBytes / 1024 ** 2} MiB`);
+  return undefined;
+}
+
+/** 128 and SIGXCPU. */
+const cpuTimeCode = 152;
+
+function toldError(answer: { readonly error: ImportFailure } | undefined): PodvmError | undefined {
+  if (answer === undefined) return undefined;
+  const { kind, message, fix, cause, tail = [] } = answer.error;
+  return new PodvmError(kind, printable(message, maxWordsChars), {
+    ...(fix === undefined ? {} : { fix: printable(fix, maxWordsChars) }),
+    ...(cause === undefined ? {} : { cause: new Error(printable(cause, maxWordsChars)) }),
+    tail: tail.map((line) => printable(line)),
+  });
+}
+
+function deathOf(doing: string, { code, words }: Ending): PodvmError {
+  if (/^(?:bwrap|setpriv|prlimit): |EACCES|Permission denied/m.test(words)) {
+    return new PodvmError('failedPrecondition', `Cannot ${doing}: the jail for reading images cannot be made`, {
+      tail: tailOf(words),
+      fix: 'Run `podvm doctor`; podvm, its node_modules and set-up directory must be readable by others (`chmod -R o+rX`).',
+    });
+  }
+  const killed = killedHelper(doing, 'the process that reads images', code, words);
+  return (
+    killed ?? new PodvmError('internal', `Cannot ${doing}: its process ended with ${code}`, { tail: tailOf(words) })
+  );
+}

@@ -1,0 +1,29 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { readAnswer } from './job.ts';
+
+test('readAnswer() takes what the program says', () => {
+  for (const answer of [
+    { flattened: 'rootfs.erofs' },
+    { files: [['a/layer.tar', 'member-0']], links: [['b', 'a/layer.tar']] },
+    { error: { kind: 'corrupt', message: 'Cannot use it', fix: 'Fetch it', cause: 'why', tail: ['last'] } },
+  ])
+    assert.deepEqual(readAnswer(JSON.stringify(answer)), answer);
+});
+
+test('readAnswer() takes no path, kind or text that the program would not say', () => {
+  for (const answer of [
+    { flattened: '../../etc/shadow' },
+    { files: [['a', '../member-0']], links: [] },
+    { files: [['a', 'member-0/../x']], links: [] },
+    { files: [['a'.repeat(5000), 'member-0']], links: [] },
+    { error: { kind: 'denied', message: 'x' } },
+    { error: { kind: 'corrupt', message: 'x'.repeat(5000) } },
+    { error: { kind: 'corrupt' } },
+    [],
+    null,
+  ])
+    assert.equal(readAnswer(JSON.stringify(answer)), undefined, JSON.stringify(answer).slice(0, 100));
+  fc.assert(fc.property(fc.oneof(fc.string(), fc.json()), (said) => assert.equal(readAnswer(said), undefined)));
+});

@@ -1,0 +1,54 @@
+import * as v from 'valibot';
+import type { ImageLimits } from '../limits.ts';
+
+/** What the importing process is asked for; its descriptors from `firstFile` on are the layers, or the archive. */
+export type ImportJob =
+  | { readonly kind: 'flatten'; readonly limits: ImageLimits; readonly diffIds: readonly string[] }
+  | { readonly kind: 'unpack'; readonly limits: ImageLimits; readonly path: string };
+
+export const firstFile = 3;
+
+/** Kinds that reading an image can end with. */
+const kinds = ['corrupt', 'exhausted', 'internal', 'invalid', 'unavailable'] as const;
+const maxTextChars = 4096;
+const maxTailLines = 8;
+const text = v.pipe(v.string(), v.maxLength(maxTextChars));
+const name = v.pipe(v.string(), v.maxLength(maxTextChars));
+/** Members of an archive, by name; a plain number or name of ours, since it becomes a path. */
+const file = v.pipe(v.string(), v.regex(/^member-\d{1,5}$/));
+
+/** What it answers with: a process that has read hostile bytes may say anything. */
+const answerSchema = v.union([
+  v.object({ flattened: v.literal('rootfs.erofs') }),
+  v.object({
+    files: v.pipe(v.array(v.tuple([name, file])), v.maxLength(100_000)),
+    links: v.pipe(v.array(v.tuple([name, name])), v.maxLength(100_000)),
+  }),
+  v.object({
+    error: v.object({
+      kind: v.picklist(kinds),
+      message: text,
+      fix: v.optional(text),
+      cause: v.optional(text),
+      tail: v.optional(v.pipe(v.array(text), v.maxLength(maxTailLines))),
+    }),
+  }),
+]);
+
+export type ImportAnswer = v.InferOutput<typeof answerSchema>;
+export type ImportFailure = Extract<ImportAnswer, { error: unknown }>['error'];
+export type UnpackedArchive = Extract<ImportAnswer, { files: unknown }>;
+
+/** What a process wrote, if it is an answer. */
+export function readAnswer(said: string): ImportAnswer | undefined {
+  try {
+    const parsed = v.safeParse(answerSchema, JSON.parse(said));
+    return parsed.success ? parsed.output : undefined;
+  } catch {
+    return undefined; // no JSON
+  }
+}
+
+export function isReportedKind(kind: string): kind is ImportFailure['kind'] {
+  return kinds.some((one) => one === kind);
+}

@@ -1,0 +1,54 @@
+import { json } from 'node:stream/consumers';
+import { type ErrorKind, messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { flattenLayers } from './flatten-layers.ts';
+import { firstFile, type ImportAnswer, type ImportFailure, type ImportJob, isReportedKind } from './job.ts';
+import { unpackArchive } from './unpack-archive.ts';
+
+/**
+ * The program that reads what an image is made of: a job on standard input, the image's files as descriptors, an answer
+ * on standard output. It runs in the jail of `jail.ts`, so that hostile bytes meet nothing that is worth having.
+ */
+const inside = { work: '/work', sysroot: '/sysroot' } as const;
+const maxWordsChars = 1000;
+
+async function answerTo(job: ImportJob): Promise<ImportAnswer> {
+  try {
+    return await resultOf(job);
+  } catch (error) {
+    return { error: describe(error) };
+  }
+}
+
+async function resultOf(job: ImportJob): Promise<ImportAnswer> {
+  switch (job.kind) {
+    case 'flatten': {
+      const layers = job.diffIds.map((diffId, at) => ({ descriptor: firstFile + at, diffId }));
+      const file = await flattenLayers(layers, { ...inside, limits: job.limits });
+      return { flattened: file };
+    }
+    case 'unpack':
+      return await unpackArchive(firstFile, { path: job.path, limits: job.limits, work: inside.work });
+  }
+}
+
+function describe(error: unknown): ImportFailure {
+  const isFull = ['ENOSPC', 'EDQUOT'].includes((error as NodeJS.ErrnoException).code ?? '');
+  if (isFull) return { kind: 'exhausted', message: 'Cannot add the image: the disk is full', fix: 'Free some space.' };
+  const { kind, message, fix, cause, tail } =
+    error instanceof PodvmError
+      ? error
+      : new PodvmError('internal', 'Cannot read the image: a fault of podvm', { cause: error });
+  return {
+    kind: reported(kind),
+    message: printable(message, maxWordsChars),
+    ...(fix === undefined ? {} : { fix: printable(fix, maxWordsChars) }),
+    ...(cause === undefined ? {} : { cause: printable(messageOf(cause), maxWordsChars) }),
+    tail: tail.map((line) => printable(line, maxWordsChars)),
+  };
+}
+
+const reported = (kind: ErrorKind) => (isReportedKind(kind) ? kind : 'internal');
+
+// SAFE: podvm itself writes the job.
+process.stdout.write(JSON.stringify(await answerTo((await json(process.stdin)) as ImportJob)));

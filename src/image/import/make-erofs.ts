@@ -1,0 +1,85 @@
+import { spawn } from 'node:child_process';
+import { statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { PodvmError } from '#base/errors.ts';
+import { defaultEnv, exitCodeOf, tailOf } from '#host/run.ts';
+import { killedHelper } from '../killed-helper.ts';
+
+export interface MakeErofsOptions {
+  /** Directory of extracted packages that holds `mkfs.erofs` and its libraries. */
+  readonly sysroot: string;
+  /** The file is made in it. */
+  readonly work: string;
+}
+
+export const rootfsFile = 'rootfs.erofs';
+const fullBelowBytes = 1024 * 1024;
+
+/**
+ * Writes a tar as a read-only EROFS file and returns its name; the same tar gives the same bytes. Errors: those of the
+ * tar's maker, `exhausted` (disk), `unavailable` (killed), `internal`.
+ */
+export async function makeErofs(
+  tar: AsyncIterable<Buffer>,
+  { sysroot, work }: MakeErofsOptions,
+): Promise<typeof rootfsFile> {
+  const [program, ...args] = commandOf(sysroot);
+  const child = spawn(program, args, { cwd: work, stdio: ['pipe', 'ignore', 'pipe'], env: defaultEnv() });
+  let said = '';
+  child.stderr.on('data', (chunk: Buffer) => {
+    said = (said + chunk.toString('latin1')).slice(-4096);
+  });
+  const ended = new Promise<number>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code, killedBy) => resolve(exitCodeOf(code, killedBy)));
+  });
+  const fed = pipeline(tar, child.stdin).catch((error: unknown) => {
+    if (isDeaf(error)) return undefined; // it is ending, and says itself why
+    child.kill('SIGKILL');
+    return error;
+  });
+  const [code, feedError] = await Promise.all([ended, fed]);
+  if (feedError instanceof PodvmError) throw feedError;
+  if (feedError === undefined && code === 0) return rootfsFile;
+  throw await failureOf(code, said, work, feedError);
+}
+
+/** What writing to a program gives that reads no more. */
+function isDeaf(error: unknown): boolean {
+  return ['EPIPE', 'ECANCELED', 'ERR_STREAM_PREMATURE_CLOSE'].includes((error as NodeJS.ErrnoException).code ?? '');
+}
+
+async function failureOf(code: number, said: string, work: string, feedError: unknown): Promise<PodvmError> {
+  if (/No space left|Disk quota exceeded|Error (?:28|122)\b|File too large/.test(said) || (await isFull(work))) {
+    return new PodvmError('exhausted', 'Cannot flatten the image: the disk is full', {
+      fix: 'Free some space or remove images with `podvm image rm`.',
+    });
+  }
+  const killed = feedError === undefined ? killedHelper('flatten the image', 'mkfs.erofs', code, said) : undefined;
+  if (killed !== undefined) return killed;
+  return new PodvmError('internal', `Cannot flatten the image: mkfs.erofs ended with ${code}`, {
+    tail: tailOf(said),
+    ...(feedError === undefined ? {} : { cause: feedError }),
+  });
+}
+
+/**
+ * Whether what mkfs.erofs has left behind fills the disk. Of a write that found no room it does not tell: it takes the
+ * tar to go on where the write stopped, and blames the tar ("invalid chksum").
+ */
+async function isFull(work: string): Promise<boolean> {
+  const { bavail, bsize } = await statfs(work);
+  return bavail * bsize < fullBelowBytes;
+}
+
+/** By the loader of its own release: the libraries beside it need not be the host's. */
+function commandOf(sysroot: string): [string, ...string[]] {
+  const usr = join(sysroot, 'usr');
+  return [
+    join(usr, 'lib64/ld-linux-x86-64.so.2'),
+    ...['--inhibit-cache', '--library-path', join(usr, 'lib/x86_64-linux-gnu'), join(usr, 'bin/mkfs.erofs')],
+    // Fixed time and UUID: the same tar gives the same file.
+    ...['--tar=f', '--sort=none', '-T0', '--mkfs-time', '-Uclear', '-d0', rootfsFile],
+  ];
+}
