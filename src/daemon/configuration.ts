@@ -20,6 +20,8 @@ export interface Configuration {
   readonly streaming: { readonly address: string; readonly port: number; readonly idleMs: number };
   /** What skopeo finds as /etc/containers: registries.conf (mirrors), certs.d, policy.json. */
   readonly containersDirectory: string;
+  /** Credentials for pulls that bring none; undefined: there are none. */
+  readonly authFile: string | undefined;
   /** Undefined: nothing was said. */
   readonly cniConfig: { readonly kind: 'builtIn' } | { readonly kind: 'directory'; readonly path: string } | undefined;
   /** Undefined: the usual ones. */
@@ -82,6 +84,7 @@ export function readConfiguration(
   }
   const mirror = given('mirror');
   const memory = given('machineMemoryMiB');
+  const authFile = given('authFile');
   const accelerator = oneOf(nameOf('accelerator'), given('accelerator') ?? 'auto', ['kvm', 'tcg', 'auto'] as const);
   const poolSize = number('pool', given('pool') ?? '0', { min: 0, max: 64 });
   const template = oneOf(nameOf('template'), given('template') ?? 'on', templateChoices);
@@ -101,6 +104,7 @@ export function readConfiguration(
       idleMs: 60_000 * number('streamingIdleMinutes', given('streamingIdleMinutes') ?? '240', idleMinutes),
     },
     containersDirectory: resolve(given('containers') ?? '/etc/containers'),
+    authFile: authFile === undefined ? undefined : absolute(nameOf('authFile'), authFile),
     cniConfig: cniConfigOf(nameOf('cniConfig'), given('cniConfig')),
     cniPluginDirectories: given('cniPlugins')
       ?.split(':')

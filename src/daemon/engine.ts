@@ -101,6 +101,7 @@ export async function openEngine(
     directory: join(config.root, 'images'),
     sysroot: assets.sysroot,
     containersDirectory: config.containersDirectory,
+    ...(config.authFile === undefined ? {} : { authFile: config.authFile }),
     processor: {
       architecture: ociArchitecture(),
       level: guestLevel(accelerator, assets.qemuVersion, await readFile('/proc/cpuinfo', 'utf8')),

@@ -35,6 +35,7 @@ export async function serveStoredImages(
     directory: join(config.root, 'images'),
     sysroot: (await readCurrent(config.root))?.sysroot ?? '',
     containersDirectory: config.containersDirectory,
+    ...(config.authFile === undefined ? {} : { authFile: config.authFile }),
     log: createLog(config.logLevel, write),
   });
   const directory = await mkdtemp(join(tmpdir(), 'podvm-'));

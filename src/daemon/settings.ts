@@ -36,6 +36,11 @@ export const settings = {
     default: '/etc/containers',
     about: 'directory with registries.conf (mirrors), certs.d (CAs) and policy.json (signatures)',
   },
+  authFile: {
+    env: 'PODVM_AUTH_FILE',
+    default: 'none: what a pull brings (imagePullSecrets, --authfile) is all',
+    about: "credentials for every pod's pulls, as docker's config.json: all pods may have what it gives",
+  },
   cniConfig: {
     env: 'PODVM_CNI_CONFIG',
     default: 'of podvm daemon /etc/cni/net.d as soon as it holds one, else built-in',
