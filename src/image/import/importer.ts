@@ -164,7 +164,7 @@ function toldError(answer: { readonly error: ImportFailure } | undefined): Podvm
 }
 
 function deathOf(doing: string, { code, words }: Ending): PodvmError {
-  if (/^(?:bwrap|setpriv|prlimit): |EACCES|Permission denied/m.test(words)) {
+  if (/^(?:bwrap|setpriv|prlimit): |EACCES|Permission denied|MODULE_NOT_FOUND/m.test(words)) {
     return new PodvmError('failedPrecondition', `Cannot ${doing}: the jail for reading images cannot be made`, {
       tail: tailOf(words),
       fix: 'Run `podvm doctor`; podvm, its node_modules and set-up directory must be readable by others (`chmod -R o+rX`).',
