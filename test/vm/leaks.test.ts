@@ -149,7 +149,7 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
     await rm(directory, { recursive: true });
   });
 
-  test('a container whose image is damaged on disk fails alone, and its sandbox leaves nothing', async () => {
+  test('a base image that is damaged on disk is built again for the next container, and nothing else is left', async () => {
     const traces = await tracesOf(house);
     const sandbox = await house.sandboxes.run(spec({ network: 'none' }), soon());
     const container = { ...containerSpec, image: 'localhost/podvm/base:latest', command: ['true'] };
@@ -162,7 +162,7 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
     const path = join(house.directory, rootfs.replace('file ', ''));
     await run('dd', ['if=/dev/zero', `of=${path}`, 'bs=4096', 'count=4', 'conv=notrunc']); // the super block
     const other = await house.sandboxes.run(spec({ network: 'none' }), soon());
-    await assert.rejects(other.createContainer({ ...container, name: 'bad' }, soon()));
+    await other.createContainer({ ...container, name: 'again' }, soon());
     assert.equal(other.status.state, 'ready');
     await other.remove();
     await assertNothingLeaked(house, [...traces, ...(await imageFiles(house))]);

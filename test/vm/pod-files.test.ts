@@ -146,7 +146,7 @@ spec:
         grpc: { port: 50_051, service: 'db' },
         periodSeconds: 1,
         timeoutSeconds: 60,
-        failureThreshold: 1,
+        failureThreshold: 3,
       },
     });
     const text = `
