@@ -26,7 +26,7 @@ const terminal: Terminal = {
 };
 // EPIPE of a reader that has left, EIO of a terminal that is closed: each command decides what that means.
 process.stdout.on('error', (error) => outputGone.abort(error));
-process.stderr.on('error', () => undefined); // nobody is left to be told
+process.stderr.on('error', () => undefined); // there is no terminal left to write to
 
 const parts: ProgramParts = {
   terminal,

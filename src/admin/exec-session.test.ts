@@ -65,7 +65,7 @@ describe('serveExec()', () => {
       if (socket.isPaused) await new Promise((resolve) => socket.once('resumed', resolve));
       socket.emit('message', frame(piece), true);
     }
-    stdin.destroy(); // its process closed it; what comes now is nobody's
+    stdin.destroy(); // its process closed it; what comes now has no reader
     await new Promise(setImmediate);
     assert.equal(socket.isPaused, false);
     socket.emit('message', frame('late'), true);

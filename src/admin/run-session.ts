@@ -42,7 +42,7 @@ export async function serveRun(socket: WebSocket, parts: RunParts): Promise<void
   const leaving = new AbortController();
   const gone = () => {
     leaving.abort();
-    void endAll(running, 'terminate'); // whoever ran them has left
+    void endAll(running, 'terminate'); // the client that ran them has left
   };
   socket.once('close', gone);
   const first = firstMessage(socket, (data) => {

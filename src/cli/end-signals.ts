@@ -3,7 +3,7 @@ import { PodvmError } from '#base/errors.ts';
 import type { Terminal } from './terminal.ts';
 
 /**
- * What asks a command to end: Ctrl-C, a polite kill, a terminal that went away, Ctrl-\, and output that nobody takes
+ * What asks a command to end: Ctrl-C, a polite kill, a terminal that went away, Ctrl-\, and output without a reader
  * any more, which counts as the signal that a program without a handler would get.
  */
 export type EndSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP' | 'SIGQUIT' | 'SIGPIPE';

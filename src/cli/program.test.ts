@@ -153,7 +153,7 @@ describe('a command that has made something', () => {
     });
   }
 
-  it('is told that nobody takes its output any more', async () => {
+  it('is told that its output has no reader any more', async () => {
     const { type, outputGone, opened } = serving();
     const ended = type('run', import.meta.filename);
     await opened;

@@ -19,7 +19,7 @@ const messageTooBig = 1009;
 
 /**
  * `podvm run`: returns the exit code. Ctrl-C terminates, a second one kills, and so does Ctrl-\. When the terminal goes
- * away or nobody takes the output any more, the pods are terminated, however often that is said.
+ * away or the output has no reader any more, the pods are terminated, however often that is said.
  */
 export async function runCommand(
   client: Client,

@@ -10,7 +10,7 @@ export interface Terminal {
   readonly stderr: NodeJS.WriteStream;
   /** Whether to colour: a terminal, and `NO_COLOR` unset. */
   readonly hasColour: boolean;
-  /** Aborted when nobody takes standard output any more: a pipe's reader or the terminal is gone. */
+  /** Aborted when standard output has no reader any more: a pipe's reader or the terminal is gone. */
   readonly outputGone: AbortSignal;
 }
 

@@ -42,8 +42,8 @@ const dns = 53;
 const [dhcpServer, dhcp6Server] = [67, 547];
 
 /**
- * Where clouds have their instances' metadata beside 169.254.0.0/16: Azure, Alibaba, Oracle. Each answers
- * for the node's identity whoever on the node asks.
+ * Where clouds have their instances' metadata beside 169.254.0.0/16: Azure, Alibaba, Oracle. Each tells any process of
+ * the node the node's secrets.
  */
 const metadata4 = ['168.63.129.16', '100.100.100.200', '192.0.0.192'];
 const metadata6 = ['fd00:ec2::254', 'fd20:ce::254']; // Amazon, Google
@@ -173,7 +173,7 @@ function ipv4Steps(own: number, rules: PortRules): readonly Step[] {
 
 /**
  * To a pod of the same network by way of the gateway: pods reach each other without it, and the node would look for
- * each address that nobody has, until its table of neighbours is full (`gc_thresh3`).
+ * each address that is not in use, until its table of neighbours is full (`gc_thresh3`).
  */
 function throughGateway4({ addresses, gateways, gatewayMac }: PortRules): readonly Step[] {
   const subnet = addresses.map(parsePrefix).find((each): each is Prefix => each !== undefined);

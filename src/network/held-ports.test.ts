@@ -11,7 +11,7 @@ const soon = () => AbortSignal.timeout(10_000);
 const owner = (name: string) => ({ sandboxId: `test-${name}`, pod: `shop/${name}` });
 const hold = (name: string, ...ports: readonly HostPort[]) => holdPorts(ports, owner(name), soon());
 
-/** A port of both protocols that nobody has just now. */
+/** A port that is free for both protocols now. */
 async function freePort(): Promise<number> {
   const server = createServer().listen(0);
   await once(server, 'listening');

@@ -46,7 +46,7 @@ export async function guardNode(guard: NodeGuard, signal: AbortSignal): Promise<
 
 /**
  * Only the first packet of a connection is looked at: one that is confirmed is in the node's table already, and those of
- * a stream that nobody answers stay new. `inet` sees bridged packets as well, where the node has br_netfilter hand them to it.
+ * a stream without answers stay new. `inet` sees bridged packets as well, where the node has br_netfilter hand them to it.
  */
 const rulesOf = ({ bridge, opensNode }: NodeGuard, flows: number) => `
   counter loopback { }

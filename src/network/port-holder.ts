@@ -27,7 +27,7 @@ export async function holderOf(wanted: PortAddress): Promise<string> {
 
 const tcpListen = '0A';
 
-/** Those that listen first; of a port that nobody listens on, those that use it. */
+/** Those that listen first; of a port without a listener, those that use it. */
 async function socketsAt({ protocol, address, port }: PortAddress): Promise<readonly Listed[]> {
   if (protocol === 'SCTP') return sctpSocketsAt(await readFile(sctpEndpoints, 'latin1').catch(() => ''), address, port);
   const family = protocol.toLowerCase();

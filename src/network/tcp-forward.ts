@@ -32,7 +32,7 @@ export async function listenTcp(
       client.pipe(pod);
       pod.pipe(client);
     });
-    pod.on('error', () => undefined); // nobody listens there, or it was reset
+    pod.on('error', () => undefined); // no listener there, or it was reset
     // A side that ended in good order was told on by `pipe`, and what is on its way still arrives.
     pod.once('close', (hadError) => {
       if (hadError || !pod.readableEnded) client.resetAndDestroy();

@@ -82,7 +82,7 @@ function openPeer(
     idle.refresh();
   };
   socket.unref();
-  socket.on('error', () => undefined); // ECONNREFUSED: nobody listens there, or not yet
+  socket.on('error', () => undefined); // ECONNREFUSED: no listener there, or not yet
   socket.on('message', (datagram) => {
     idle.refresh();
     if (!isClosed) answer(datagram);

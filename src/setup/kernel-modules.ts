@@ -17,7 +17,7 @@ export const demandModules: readonly string[] = ['fuse', 'sctp'];
 
 /**
  * What a pod that administers its network may have its kernel load, from a disk of modules: by directory below
- * `/lib/modules/<version>/kernel/`. Protocols that nobody runs in a pod are left out: they are mostly a surface to attack.
+ * `/lib/modules/<version>/kernel/`. Protocols that pods do not use are left out: they are mostly a surface to attack.
  */
 export const podDirectories: readonly string[] = [
   ...['8021q', '802', 'bridge', 'core', 'ipv4', 'ipv6', 'key', 'netfilter', 'netlink', 'nsh', 'openvswitch'],

@@ -60,7 +60,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     await untilAllEnded();
   });
 
-  it('output that nobody takes any more ends the pods, and nothing is left of them', async () => {
+  it('output without a reader ends the pods, and nothing is left of them', async () => {
     const typed = await run('piped');
     typed.child.stdout.destroy();
     assert.equal((await typed.ended).code, 3);

@@ -133,7 +133,7 @@ spec:
     for (const kind of kinds.split(' ')) assert.match(said.stdout, new RegExp(`${kind} works$`, 'm'), said.stdout);
   });
 
-  test('loads nothing for a container itself, privileged or not, nor what nobody has signed', async () => {
+  test('loads nothing for a container itself, privileged or not, nor what is not signed', async () => {
     const look = `
       /sbin/ip link add dummy1 type dummy && echo made
       busybox grep CapEff /proc/self/status

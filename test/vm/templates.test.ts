@@ -123,7 +123,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     assert.ok(Math.abs(seconds - (Date.now() + dayMs) / 1000) < 10, `${seconds}`);
   });
 
-  test('one that is cut short ends the machines that run from it, which say why; it is made anew and never run', async () => {
+  test('one that is cut short ends the machines that run from it, which say why; it is made again and never run', async () => {
     const [key = ''] = await readdir(join(templates, 't'));
     const recordOf = () => readFile(join(templates, 't', key, 'template.json'), 'utf8');
     const record = await recordOf();

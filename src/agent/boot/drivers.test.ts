@@ -66,7 +66,7 @@ test('beforeContainer() leaves a machine alone whose containers need no modules'
   assert.deepEqual(done, []);
 });
 
-test('beforeContainer() answers the kernel from the disk, once, and loads what nobody will ask for', async () => {
+test('beforeContainer() answers the kernel from the disk, once, and loads what the kernel never asks for', async () => {
   const { done, drivers } = guest();
   for (let count = 0; count < 2; count += 1) {
     await drivers.beforeContainer({ modulesDisk: 'modules' }, { hasOwnUsers: false });

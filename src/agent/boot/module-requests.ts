@@ -14,7 +14,7 @@ const maxNameBytes = 64;
 
 /**
  * What the kernel lacks, it asks for by starting a program, which has no capabilities here (`boot.ts`) and only tells us
- * the name. `load` decides. Whoever else gets so far as to ask can have no more than that either.
+ * the name. `load` decides. Any other program that can ask has no more than that either.
  */
 export class ModuleRequests {
   readonly #parts: Parts;

@@ -39,7 +39,7 @@ export interface ContainerOfDevices {
 }
 
 /**
- * What a container has of the guest's devices: the disks it was given, to use and not to make anew; one that administers
+ * What a container has of the guest's devices: the disks it was given, to use and not to make; one that administers
  * the network, /dev/net/tun; a privileged one has all but the channel to the host. Errors: `notFound` (disk), `unsupported`.
  */
 export function containerDevices(

@@ -7,7 +7,7 @@ test('whoGoesFirst() names those that used little beside the one that used most,
     whoGoesFirst(machines.map(([cores, shares]) => ({ cores, shares })));
   assert.deepEqual(of([0.1, 100], [0.5, 100], [0.45, 100]), [true, false, false]);
   assert.deepEqual(of([0.5, 1000], [0.5, 100]), [true, false], 'it has used less of what is its own');
-  assert.deepEqual(of([0.2, 100]), [false], 'nobody is there to go before');
+  assert.deepEqual(of([0.2, 100]), [false], 'there is none to go before');
   assert.deepEqual(of([0, 100], [0, 100]), [false, false]);
 });
 

@@ -219,7 +219,7 @@ const turns = new ProcessorTurns();
 
 const [unconfined, unprotected] = [new WeakSet<QemuDriverOptions>(), new WeakSet<QemuDriverOptions>()];
 
-/** A VMM that is killed earlier than others of its kind should runs all the same. Said once. */
+/** A VMM without its score runs, and is killed earlier than others of its kind. Logged once. */
 async function protectOnce(options: QemuDriverOptions, identity: ProcessIdentity, score: number): Promise<void> {
   try {
     await setOomScore(identity, score);
