@@ -1,7 +1,6 @@
 import { access, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
-import { PodvmError } from '#base/errors.ts';
+import { cgroupRoot as unified, hasCgroups2, podvmCgroup as parent, removeWhenEmpty, weightOf } from './cgroup-tree.ts';
 
 export interface JobLimits {
   readonly memoryBytes: number;
@@ -27,10 +26,7 @@ interface Version {
   readonly optional: readonly (readonly [root: string, file: string, value: string])[];
 }
 
-const unified = '/sys/fs/cgroup';
 const [memory, pids, cpu] = ['memory', 'pids', 'cpu'].map((name) => join(unified, name)) as [string, string, string]; // SAFE: three names
-/** As kubelet converts version 1's 2 to 262144 into version 2's 1 to 10000. */
-const weightOf = (shares: number) => 1 + Math.floor(((shares - 2) * 9999) / 262_142);
 
 const versions: Readonly<Record<1 | 2, Version>> = {
   2: {
@@ -58,15 +54,11 @@ const versions: Readonly<Record<1 | 2, Version>> = {
   },
 };
 
-/** All of ours are below this one, as the machines' are. */
-const parent = 'podvm';
-const removeTries = 80;
-const removeIntervalMs = 25;
 let made = 0;
 
 /** `kind`: a word. Errors: the kernel's, where the host gives us no cgroups. */
 export async function makeJobCgroup(kind: string, limits: JobLimits): Promise<JobCgroup> {
-  const version = await hostVersion();
+  const version = versions[(await hasCgroups2()) ? 2 : 1];
   made += 1;
   const name = `${kind}-${process.pid}-${made}`;
   const at = (root: string, file: string) => join(root, parent, name, file);
@@ -116,29 +108,8 @@ async function sweep({ roots }: Version, kind: string): Promise<void> {
   }
 }
 
-async function hostVersion(): Promise<Version> {
-  return (await isThere(join(unified, 'cgroup.controllers'))) ? versions[2] : versions[1];
-}
-
 async function writeIfThere(path: string, value: string): Promise<void> {
   if (await isThere(path)) await writeFile(path, value);
-}
-
-/** The kernel empties a cgroup a moment after its last process is gone. */
-async function removeWhenEmpty(directory: string): Promise<void> {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      await rmdir(directory);
-      return;
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === 'ENOENT') return;
-      if (code !== 'EBUSY') throw error;
-      if (tries >= removeTries)
-        throw new PodvmError('busy', `Cannot remove the cgroup ${directory}: processes are in it`, { cause: error });
-    }
-    await delay(removeIntervalMs);
-  }
 }
 
 const isThere = (path: string) =>

@@ -1,7 +1,7 @@
-import { access, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { access, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
+import { cgroupRoot, hasCgroups2, podvmCgroup as parent, removeWhenEmpty, weightOf } from '#host/cgroup-tree.ts';
 import type { HostLimits } from '../driver.ts';
 
 /**
@@ -45,15 +45,13 @@ type CpuLimits = Pick<HostLimits, 'cpuMillis' | 'cpuShares'>;
 
 const cpuPeriodUs = 100_000;
 const quotaOf = (millis: number) => Math.round((millis * cpuPeriodUs) / 1000);
-/** As kubelet converts version 1's 2 to 262144 into version 2's 1 to 10000. */
-const weightOf = (shares: number) => 1 + Math.floor(((shares - 2) * 9999) / 262_142);
 
 const versions = {
   2: {
-    memory: { root: '/sys/fs/cgroup', limit: 'memory.max', events: 'memory.events', swap: 'memory.swap.max' },
-    pids: { root: '/sys/fs/cgroup' },
+    memory: { root: cgroupRoot, limit: 'memory.max', events: 'memory.events', swap: 'memory.swap.max' },
+    pids: { root: cgroupRoot },
     cpu: {
-      root: '/sys/fs/cgroup',
+      root: cgroupRoot,
       limits: ({ cpuMillis, cpuShares }) => ({
         'cpu.weight': String(weightOf(cpuShares)),
         'cpu.max': `${cpuMillis === undefined ? 'max' : quotaOf(cpuMillis)} ${cpuPeriodUs}`,
@@ -62,14 +60,14 @@ const versions = {
   },
   1: {
     memory: {
-      root: '/sys/fs/cgroup/memory',
+      root: join(cgroupRoot, 'memory'),
       limit: 'memory.limit_in_bytes',
       events: 'memory.oom_control',
       swap: 'memory.swappiness',
     },
-    pids: { root: '/sys/fs/cgroup/pids' },
+    pids: { root: join(cgroupRoot, 'pids') },
     cpu: {
-      root: '/sys/fs/cgroup/cpu',
+      root: join(cgroupRoot, 'cpu'),
       limits: ({ cpuMillis, cpuShares }) => ({
         'cpu.shares': String(cpuShares),
         'cpu.cfs_quota_us': String(cpuMillis === undefined ? -1 : quotaOf(cpuMillis)),
@@ -82,12 +80,8 @@ const versions = {
 const preferredTimes = 32;
 const maxShares = 262_144;
 
-/** All of ours are below this one. */
-const parent = 'podvm';
 /** QEMU's threads: processors, disks (at most 64) and its own. */
 const maxThreads = 512;
-const removeTries = 40;
-const removeIntervalMs = 25;
 
 /** Makes the machine's cgroups and moves its VMM into them. Errors: the kernel's, where the host gives us none. */
 export async function confine(
@@ -196,7 +190,7 @@ const directoriesOf = ({ memory, pids, cpu }: Version, id: string) =>
   [...new Set([memory.root, pids.root, cpu.root])].map((root) => join(root, parent, id));
 
 async function hostVersion(): Promise<Version> {
-  return (await isThere('/sys/fs/cgroup/cgroup.controllers')) ? versions[2] : versions[1];
+  return versions[(await hasCgroups2()) ? 2 : 1];
 }
 
 /**
@@ -212,21 +206,6 @@ async function handDown(version: Version): Promise<void> {
     }
   }
   await limitCpu(version, parent, { cpuMillis: undefined, cpuShares: 1024 * availableParallelism() });
-}
-
-/** The kernel empties a cgroup a moment after its last process is gone. */
-async function removeWhenEmpty(directory: string): Promise<void> {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      await rmdir(directory);
-      return;
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === 'ENOENT') return;
-      if (code !== 'EBUSY' || tries >= removeTries) throw error;
-    }
-    await delay(removeIntervalMs);
-  }
 }
 
 const isThere = (path: string) =>
