@@ -11,10 +11,6 @@ import type { HostLimits } from '../driver.ts';
 export interface HostCgroup {
   /** Errors: the kernel's, when more memory is in use (version 1). */
   limit(limits: HostLimits): Promise<void>;
-  /** Of the last `limit`; 0 before. */
-  readonly cpuShares: number;
-  /** Whether it goes before others that are not preferred, when there is not enough processor. Errors: the kernel's. */
-  prefer(isPreferred: boolean): Promise<void>;
   /**
    * Moves a process in that works for the VMM, and allows so many bytes more, to be disposed of when it has ended.
    * Errors: the kernel's, none if the process is gone.
@@ -76,9 +72,6 @@ const versions = {
   },
 } as const satisfies Record<number, Version>;
 
-/** How much heavier a machine is that goes first: more than what pods ask for usually differs by. */
-const preferredTimes = 32;
-const maxShares = 262_144;
 
 /** QEMU's threads: processors, disks (at most 64) and its own. */
 const maxThreads = 512;
@@ -117,28 +110,13 @@ export async function findHostCgroup(id: string): Promise<HostCgroup | undefined
 
 function cgroupOf(version: Version, id: string): HostCgroup {
   const directory = join(version.memory.root, parent, id);
-  let cpu: CpuLimits = { cpuMillis: undefined, cpuShares: 0 };
-  let isPreferred = false;
-  const writeCpu = async () => {
-    const cpuShares = Math.min(maxShares, cpu.cpuShares * (isPreferred ? preferredTimes : 1));
-    await limitCpu(version, join(parent, id), { ...cpu, cpuShares });
-  };
   let [ofMachine, ofHelpers] = [0, 0];
   const writeMemory = (bytes: number) => writeFile(join(directory, version.memory.limit), String(bytes));
   return {
-    limit: async ({ memoryBytes, cpuMillis, cpuShares }) => {
+    limit: async ({ memoryBytes, ...cpu }) => {
       await writeMemory(memoryBytes + ofHelpers);
       ofMachine = memoryBytes;
-      cpu = { cpuMillis, cpuShares };
-      await writeCpu();
-    },
-    get cpuShares() {
-      return cpu.cpuShares;
-    },
-    prefer: async (wanted) => {
-      if (wanted === isPreferred || cpu.cpuShares === 0) return;
-      isPreferred = wanted;
-      await writeCpu();
+      await limitCpu(version, join(parent, id), cpu);
     },
     add: async (pid, memoryBytes) => {
       const allow = async (bytes: number) => {

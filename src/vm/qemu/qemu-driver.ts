@@ -18,7 +18,6 @@ import type { QemuDriverOptions } from './driver-options.ts';
 import { MachineDirectory } from './machine-directory.ts';
 import { restore } from './migration.ts';
 import { PhaseClock } from './phase-clock.ts';
-import { ProcessorTurns } from './processor-turns.ts';
 import { QemuMachine } from './qemu-machine.ts';
 import { QmpClient, type QmpEvent } from './qmp.ts';
 import { spawnVmm } from './spawn-vmm.ts';
@@ -104,7 +103,6 @@ export async function startQemuMachine(
 
   const vmm = await spawn(options, spec, beginning, directory, signal);
   const cgroup = await confineOnce(options, spec, vmm);
-  if (cgroup !== undefined) turns.add(vmm.identity.pid, cgroup);
   undo.defer(() => cgroup?.remove());
   undo.defer(() => killProcess(vmm.identity));
   const protect = (score: number) => protectOnce(options, vmm.identity, score);
@@ -213,9 +211,6 @@ export async function jailOf(
     maxFileBytes: spec.maxFileBytes,
   };
 }
-
-/** Of all machines of this process, whose host is one. */
-const turns = new ProcessorTurns();
 
 const [unconfined, unprotected] = [new WeakSet<QemuDriverOptions>(), new WeakSet<QemuDriverOptions>()];
 
