@@ -72,7 +72,6 @@ const versions = {
   },
 } as const satisfies Record<number, Version>;
 
-
 /** QEMU's threads: processors, disks (at most 64) and its own. */
 const maxThreads = 512;
 
