@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { createServer as createHttpServer } from 'node:http';
+import { createServer as createHttpServer, type Server } from 'node:http';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { digestOf } from '#image/oci.ts';
@@ -47,19 +47,8 @@ export async function startTornRegistry(image: WrittenImage, then: 'stalls' | 'c
         if (then === 'resets') request.socket.resetAndDestroy();
       });
     } else response.end(body);
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  // SAFE: a server that listens on TCP has such an address.
-  const { port } = server.address() as AddressInfo;
-  return {
-    name: `localhost:${port}`,
-    sentBytes: () => sentBytes,
-    [Symbol.asyncDispose]: async () => {
-      server.close();
-      server.closeAllConnections();
-      await once(server, 'close');
-    },
-  };
+  });
+  return await served(server, () => sentBytes);
 }
 
 /** A registry with an image whose one layer goes on until the client leaves, though its manifest says `layerBytes`. */
@@ -104,13 +93,19 @@ export async function startEndlessRegistry(layerBytes: number) {
     };
     response.on('drain', send);
     send();
-  }).listen(0, '127.0.0.1');
+  });
+  return await served(server, () => sentBytes);
+}
+
+/** Serves on loopback until it is disposed of. */
+async function served(server: Server, sentBytes: () => number) {
+  server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   // SAFE: a server that listens on TCP has such an address.
   const { port } = server.address() as AddressInfo;
   return {
     name: `localhost:${port}`,
-    sentBytes: () => sentBytes,
+    sentBytes,
     [Symbol.asyncDispose]: async () => {
       server.close();
       server.closeAllConnections();
