@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type ClientOf, connectScripted } from '#cri/rpc/scripted-client.ts';
+import { type ClientOf, connectScripted } from '#cri/testing/grpc-client.ts';
 import { RuntimeService } from '#cri/schema/api_pb.ts';
 import { environment, nodeRoot } from './node.ts';
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf } from '#base/errors.ts';
 import { run } from '#host/run.ts';
-import { addChain, deleteChain, type ChainCall } from '#network/cni-chain.ts';
+import { addChain, deleteChain, type ChainCall } from '#network/cni/cni-chain.ts';
 import { defaultPluginDirs } from '#network/host-network.ts';
 import { capabilitiesOf, writeConfig } from './bundle.ts';
 import { crunCommands, firstWorking, type CrunCommand } from './peers.ts';

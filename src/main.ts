@@ -48,7 +48,7 @@ const parts: ProgramParts = {
     return { socketPath: config.socketPath, ...(await serveHere(config, purpose, write, ends)) };
   },
   orphans: async (options) => {
-    const { findOrphans } = await import('#sandbox/orphans.ts');
+    const { findOrphans } = await import('#sandbox/recovery/orphans.ts');
     return await findOrphans(configure(options).root);
   },
   endOrphans: async (options) => {

@@ -10,7 +10,7 @@ import {
   tagRequestSchema,
   type UntaggedAnswer,
 } from '#api/images.ts';
-import { baseReference } from '#image/base-image.ts';
+import { baseReference } from '#image/source/base-image.ts';
 import type { Image, ImageStore, LoadedImage, PullOptions } from '#image/images.ts';
 import { completeReference, parseReference } from '#image/reference.ts';
 import { errorBodyOf } from './error-body.ts';

@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import type { RunningPod } from '#pod/pods.ts';
-import { readLog } from '#sandbox/read-log.ts';
+import { readLog } from '#sandbox/log/read-log.ts';
 import type { ContainerStatus, Sandbox } from '#sandbox/sandbox.ts';
 
 export interface LogQuery {

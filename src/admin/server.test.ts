@@ -15,8 +15,8 @@ import { errorBodySchema, podSummarySchema } from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
 import type { ImageStore } from '#image/images.ts';
-import { createFakeClock } from '#pod/fake-clock.ts';
-import { createFakeSandboxes } from '#pod/fake-sandbox.ts';
+import { createFakeClock } from '#pod/testing/fake-clock.ts';
+import { createFakeSandboxes } from '#pod/testing/fake-sandbox.ts';
 import { createPodTable } from '#pod/pod-table.ts';
 import { serveAdmin } from './server.ts';
 

@@ -9,7 +9,7 @@ import { stopRequestSchema } from '#api/pods.ts';
 import { isServed } from '#host/is-served.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { RunningPod } from '#pod/pods.ts';
-import { checkCommand } from '#sandbox/process-size.ts';
+import { checkCommand } from '#sandbox/container/process-size.ts';
 import { consoleLog } from './console-log.ts';
 import { detailsOf, summaryOf } from './describe-pod.ts';
 import { serveExec } from './exec-session.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import * as fc from 'fast-check';
-import { containerConfig, openScriptedNode, podConfig } from './scripted-node.ts';
+import { containerConfig, openScriptedNode, podConfig } from './testing/fake-node.ts';
 
 /** What only host and agent say to each other. */
 const wireWords =

@@ -5,7 +5,7 @@ import { systemClock } from '#host/clock.ts';
 import { Events, maxListeners, maxUnreadEvents } from './events.ts';
 import type { KnownPod } from './known-pods.ts';
 import { ContainerEventType, PodSandboxConfigSchema } from './schema/api_pb.ts';
-import { podConfig } from './scripted-node.ts';
+import { podConfig } from './testing/fake-node.ts';
 
 const status = {
   id: 'sb-1',

@@ -4,14 +4,14 @@ import { test } from 'node:test';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { status } from '@grpc/grpc-js';
 import * as fc from 'fast-check';
-import { connectScripted } from './rpc/scripted-client.ts';
+import { connectScripted } from './testing/grpc-client.ts';
 import {
   CreateContainerRequestSchema,
   ImageService,
   RunPodSandboxRequestSchema,
   RuntimeService,
 } from './schema/api_pb.ts';
-import { containerConfig, openScriptedNode, podConfig } from './scripted-node.ts';
+import { containerConfig, openScriptedNode, podConfig } from './testing/fake-node.ts';
 
 const unary = [RuntimeService, ImageService].flatMap((service) =>
   service.methods.filter(({ methodKind }) => methodKind === 'unary').map(({ name }) => `/${service.typeName}/${name}`),

@@ -2,7 +2,7 @@ import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import type { KnownPod, KnownPods } from './known-pods.ts';
-import { untilAborted } from '#sandbox/until-aborted.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 
 type Start = (signal: AbortSignal) => Promise<KnownPod>;
 

@@ -3,7 +3,7 @@ import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { type LogLevel, logLevels } from '#host/log.ts';
-import { networkPolicies, type NetworkPolicy } from '#network/network-policy.ts';
+import { networkPolicies, type NetworkPolicy } from '#network/guard/network-policy.ts';
 import { templateChoices, type TemplateChoice } from '#sandbox/template-choice.ts';
 import type { FileSettings } from './config-file.ts';
 import { type SettingName, settings } from './settings.ts';

@@ -8,7 +8,7 @@ import { weaknesses } from '#host/confinement.ts';
 import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import type { AttachmentCheck, NetworkReadiness } from '#network/network.ts';
-import { findOrphans } from '#sandbox/orphans.ts';
+import { findOrphans } from '#sandbox/recovery/orphans.ts';
 import { describeSetup } from '#setup/describe-setup.ts';
 import { createProgress } from '#setup/progress.ts';
 import { readReady } from '#setup/setup.ts';

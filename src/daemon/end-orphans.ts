@@ -1,5 +1,5 @@
 import { createLog } from '#host/log.ts';
-import { endOrphans as endOrphansOf, type Orphan } from '#sandbox/orphans.ts';
+import { endOrphans as endOrphansOf, type Orphan } from '#sandbox/recovery/orphans.ts';
 import { sweepMachine } from '#vm/qemu/qemu-driver.ts';
 import type { Configuration } from './configuration.ts';
 import { openNetwork } from './node-network.ts';

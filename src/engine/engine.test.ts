@@ -156,7 +156,7 @@ for (const sanitize of [false, true]) {
           repo: join(import.meta.dirname, '../..'),
           buildRoot,
           outFile: join(directory, 'scenarios'),
-          entry: 'src/engine/scenarios/main.ts',
+          entry: 'src/engine/testing/main.ts',
           calls: 'guest',
           sanitize,
           signal: AbortSignal.timeout(120_000),

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { runImport } from './import/importer.ts';
 import { layerFault } from './import/layer-fault.ts';
-import type { Layer } from './layout.ts';
+import type { Layer } from './source/layout.ts';
 import type { ImageLimits } from './limits.ts';
 
 export interface FlattenOptions {

@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
-import { readArchive } from './archive.ts';
-import { imageConfigOf, readRecords, rootfsDirectory } from './image-record.ts';
-import { readLayoutImage } from './layout.ts';
+import { readArchive } from './source/archive.ts';
+import { imageConfigOf, readRecords, rootfsDirectory } from './store/image-record.ts';
+import { readLayoutImage } from './source/layout.ts';
 import { imageLimits } from './limits.ts';
 import {
   checkLayerType,
@@ -18,7 +18,7 @@ import {
   parseDocument,
   parseOci,
 } from './oci.ts';
-import { explainSkopeo } from './skopeo-words.ts';
+import { explainSkopeo } from './source/skopeo-words.ts';
 
 const digest = fc.constantFrom(digestOf('a'), digestOf('b'), 'sha256:short', 'md5:x', 7, undefined);
 const text = fc.oneof(

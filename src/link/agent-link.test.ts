@@ -9,7 +9,7 @@ import { limits } from '#wire/limits.ts';
 import type { CallMessage } from '#wire/messages.ts';
 import { connectLink } from './connect-link.ts';
 import type { Link, LinkStream } from './link.ts';
-import { ScriptedAgent } from './scripted-agent.ts';
+import { ScriptedAgent } from './testing/fake-agent.ts';
 
 const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
 const never = new AbortController().signal;

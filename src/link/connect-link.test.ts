@@ -4,7 +4,7 @@ import { PodvmError } from '#base/errors.ts';
 import { encodeFrame, frameKinds } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { connectLink } from './connect-link.ts';
-import { exampleWelcome, ScriptedAgent } from './scripted-agent.ts';
+import { exampleWelcome, ScriptedAgent } from './testing/fake-agent.ts';
 
 const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
 const never = new AbortController().signal;

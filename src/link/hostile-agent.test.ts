@@ -5,7 +5,7 @@ import { encodeFrame, type FrameKind } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { connectLink } from './connect-link.ts';
 import type { Link, LinkStream } from './link.ts';
-import { ScriptedAgent } from './scripted-agent.ts';
+import { ScriptedAgent } from './testing/fake-agent.ts';
 
 /** More for a night: `PODVM_FUZZ_RUNS=100000`. */
 const runs = Number(process.env['PODVM_FUZZ_RUNS'] ?? 2000);

@@ -2,7 +2,7 @@ import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { readFileIfThere } from '#host/files.ts';
-import { conflistSchema, resultSchema } from './cni-schema.ts';
+import { conflistSchema, resultSchema } from './cni/cni-schema.ts';
 
 /**
  * What is needed to undo an attachment after the process that made it was killed. Written before each step that makes

@@ -5,14 +5,14 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import { run } from '#host/run.ts';
-import type { Conflist } from './cni-schema.ts';
-import { overlaps, parsePrefix } from './ipv4.ts';
-import { randomUniqueLocal, readIpv6 } from './ipv6.ts';
-import { randomMac } from './mac.ts';
+import type { Conflist } from './cni/cni-schema.ts';
+import { overlaps, parsePrefix } from './ip/ipv4.ts';
+import { randomUniqueLocal, readIpv6 } from './ip/ipv6.ts';
+import { randomMac } from './ip/mac.ts';
 import { masquerade, masqueradesOf, type NatListings } from './masquerade.ts';
-import { guardNode, removeTables } from './node-guard.ts';
-import { readNodeFacts, type NatRules, type NodeFacts } from './node-facts.ts';
-import { readLinks, readRoutes, type Link, type Route } from './ip-command.ts';
+import { guardNode, removeTables } from './guard/node-guard.ts';
+import { readNodeFacts, type NatRules, type NodeFacts } from './ip/node-facts.ts';
+import { readLinks, readRoutes, type Link, type Route } from './ip/ip-command.ts';
 
 /**
  * The network pods get when nothing is configured: a bridge of our own, addresses by host-local, NAT to the outside,

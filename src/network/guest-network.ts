@@ -1,5 +1,5 @@
-import type { CniResult } from './cni-schema.ts';
-import type { AddressedLink, Route } from './ip-command.ts';
+import type { CniResult } from './cni/cni-schema.ts';
+import type { AddressedLink, Route } from './ip/ip-command.ts';
 import type { GuestDns, GuestInterface, GuestNetwork, GuestRoute } from './network.ts';
 
 /**

@@ -1,12 +1,12 @@
 import { isDeepStrictEqual } from 'node:util';
 import { PodvmError, messageOf } from '#base/errors.ts';
 import type { AttachmentRecord, AttachmentRecords } from './attachment-record.ts';
-import { addChain, checkChain, deleteChain, whyNoCheck, type ChainCall } from './cni-chain.ts';
-import type { CniResult, Conflist } from './cni-schema.ts';
-import { frameFilter, ownFramesOnly, type PortRules } from './frame-filter.ts';
+import { addChain, checkChain, deleteChain, whyNoCheck, type ChainCall } from './cni/cni-chain.ts';
+import type { CniResult, Conflist } from './cni/cni-schema.ts';
+import { frameFilter, ownFramesOnly, type PortRules } from './guard/frame-filter.ts';
 import { guestNetworkOf } from './guest-network.ts';
-import { type HeldPorts, holdPorts } from './held-ports.ts';
-import { readInterface } from './ip-command.ts';
+import { type HeldPorts, holdPorts } from './ports/held-ports.ts';
+import { readInterface } from './ip/ip-command.ts';
 import {
   joinWithTap,
   makeNetns,
@@ -17,11 +17,11 @@ import {
   setTapMtu,
   tapName,
 } from './netns.ts';
-import { asksForMetadata } from './network-policy.ts';
+import { asksForMetadata } from './guard/network-policy.ts';
 import type { Attachment, AttachmentCheck, AttachmentOwner, GuestNetwork } from './network.ts';
 import { readNodeDns } from './node-dns.ts';
 import { isLoopback } from './port-address.ts';
-import { type Capabilities, declaredOf, hasWork, withoutLoopback } from './pod-capabilities.ts';
+import { type Capabilities, declaredOf, hasWork, withoutLoopback } from './cni/pod-capabilities.ts';
 
 /** What a pod that comes now is connected by. */
 export interface Chain {

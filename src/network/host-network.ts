@@ -5,9 +5,9 @@ import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import { AttachmentRecords, hostPortSchema, sandboxIdSchema, type AttachmentRecord } from './attachment-record.ts';
-import { collectChain, findPlugins, typesOf } from './cni-chain.ts';
-import { readNetwork, requireNetwork, type ConfiguredNetwork } from './cni-config.ts';
-import type { Conflist } from './cni-schema.ts';
+import { collectChain, findPlugins, typesOf } from './cni/cni-chain.ts';
+import { readNetwork, requireNetwork, type ConfiguredNetwork } from './cni/cni-config.ts';
+import type { Conflist } from './cni/cni-schema.ts';
 import {
   bridgeOf,
   defaultNetworkName,
@@ -18,10 +18,10 @@ import {
   uncheckedPlugins,
 } from './default-network.ts';
 import { HostAttachment, interfaceName, type AttachmentParts, type Chain } from './host-attachment.ts';
-import { randomMac } from './mac.ts';
-import { droppedPackets } from './node-guard.ts';
+import { randomMac } from './ip/mac.ts';
+import { droppedPackets } from './guard/node-guard.ts';
 import { checkTunDevice, droppedFrames, isThere, netnsPath } from './netns.ts';
-import { asksForMetadata, type NetworkPolicy } from './network-policy.ts';
+import { asksForMetadata, type NetworkPolicy } from './guard/network-policy.ts';
 import type {
   Attachment,
   AttachmentCheck,
@@ -31,7 +31,7 @@ import type {
   Network,
   NetworkReadiness,
 } from './network.ts';
-import { capabilitiesOf, type Capabilities } from './pod-capabilities.ts';
+import { capabilitiesOf, type Capabilities } from './cni/pod-capabilities.ts';
 import { isAnyAddress } from './port-address.ts';
 
 export interface HostNetworkOptions {

@@ -3,8 +3,8 @@ import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { run, type RunOptions } from '#host/run.ts';
-import { ip } from './ip-command.ts';
-import { bytecodeOf, type Instruction } from './packet-program.ts';
+import { ip } from './ip/ip-command.ts';
+import { bytecodeOf, type Instruction } from './guard/packet-program.ts';
 
 /** Network namespaces and taps, by iproute2 in as few processes as it allows. */
 

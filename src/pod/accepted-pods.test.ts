@@ -7,7 +7,7 @@ import * as fc from 'fast-check';
 import * as v from 'valibot';
 import { systemClock } from '#host/clock.ts';
 import { silentLog } from '#host/log.ts';
-import { createFakeParts } from '#sandbox/fake-parts.ts';
+import { createFakeParts } from '#sandbox/testing/fake-parts.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
 import { podSchema } from './schema/objects.ts';

@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { PodvmError } from '#base/errors.ts';
-import { createProcessRoom } from '#sandbox/process-size.ts';
+import { createProcessRoom } from '#sandbox/container/process-size.ts';
 import type { PodFacts } from './downward.ts';
 import { fieldText } from './downward.ts';
 import { expand } from './expand.ts';

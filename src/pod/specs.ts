@@ -1,7 +1,7 @@
 import { totalmem } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { createProcessRoom } from '#sandbox/process-size.ts';
+import { createProcessRoom } from '#sandbox/container/process-size.ts';
 import type {
   ContainerDevice,
   ContainerMount,

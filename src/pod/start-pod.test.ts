@@ -2,8 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
-import { createFakeClock } from './fake-clock.ts';
-import { createFakeSandboxes, type FakeBehaviour, type FakeContainer, type FakeSettings } from './fake-sandbox.ts';
+import { createFakeClock } from './testing/fake-clock.ts';
+import {
+  createFakeSandboxes,
+  type FakeBehaviour,
+  type FakeContainer,
+  type FakeSettings,
+} from './testing/fake-sandbox.ts';
 import { parseManifest } from './manifest.ts';
 import type { PodConfig } from './pods.ts';
 import { startPod } from './start-pod.ts';

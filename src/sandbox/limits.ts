@@ -1,6 +1,6 @@
 import { availableParallelism, totalmem } from 'node:os';
 import type { TreeLimits } from '#storage/host-tree.ts';
-import { defaultLogLimits, type LogLimits } from './log-writer.ts';
+import { defaultLogLimits, type LogLimits } from './log/log-writer.ts';
 import { defaultUserIds, type UserIdRange } from './names.ts';
 import type { SizeLimits } from './resources.ts';
 

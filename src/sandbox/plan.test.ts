@@ -2,18 +2,18 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { kindOf, PodvmError } from '#base/errors.ts';
-import { allCapabilities, ambientOf, capabilitiesOf, defaultCapabilities } from './capabilities.ts';
-import { checkContainerSpec, checkSandboxSpec } from './check-spec.ts';
-import { containerSpec, sandboxSpec, security } from './examples.ts';
-import { etcHostsOf, plainAddresses, resolvConfOf } from './etc-files.ts';
+import { allCapabilities, ambientOf, capabilitiesOf, defaultCapabilities } from './container/capabilities.ts';
+import { checkContainerSpec, checkSandboxSpec } from './container/check-spec.ts';
+import { containerSpec, sandboxSpec, security } from './testing/examples.ts';
+import { etcHostsOf, plainAddresses, resolvConfOf } from './container/etc-files.ts';
 import { createInbox, maxWaitingRequests } from './inbox.ts';
 import { createMoves } from './moves.ts';
 import { createNames, createUserIds } from './names.ts';
-import { processOf, stopSignalOf } from './process.ts';
+import { processOf, stopSignalOf } from './container/process.ts';
 import { cgroupResourcesOf, checkResources, machineSizeOf, minMemoryLimitBytes, hostLimitsOf } from './resources.ts';
 import { sandboxMoves, type Resources, type SandboxState } from './sandbox.ts';
-import { runtimeDefault, seccompOf } from './seccomp.ts';
-import { allowedSyscalls, syscallsByCapability } from './syscalls.ts';
+import { runtimeDefault, seccompOf } from './container/seccomp.ts';
+import { allowedSyscalls, syscallsByCapability } from './container/syscalls.ts';
 
 const is = (kind: string) => (error: unknown) => error instanceof PodvmError && error.kind === kind;
 const sizes = {

@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
-import { containerSpec, sandboxSpec } from './examples.ts';
-import { createFakeParts, type FakeParts } from './fake-parts.ts';
+import { containerSpec, sandboxSpec } from './testing/examples.ts';
+import { createFakeParts, type FakeParts } from './testing/fake-parts.ts';
 import { defaultLimits } from './limits.ts';
-import { readLog } from './read-log.ts';
+import { readLog } from './log/read-log.ts';
 import type { Container, Sandbox, SandboxSpec } from './sandbox.ts';
 import { openSandboxes } from './sandboxes.ts';
-import { untilAborted } from './until-aborted.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 
 const never = new AbortController().signal;
 const limits = {

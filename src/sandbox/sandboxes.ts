@@ -6,16 +6,16 @@ import type { Log } from '#host/log.ts';
 import { createGate } from '#host/gate.ts';
 import { defaultLimits, type SandboxLimits } from './limits.ts';
 import type { LiveSandbox } from './live-sandbox.ts';
-import { lockDirectory } from './lock.ts';
+import { lockDirectory } from './recovery/lock.ts';
 import { createNames, createUserIds, keyOf } from './names.ts';
 import type { Parts, Surroundings } from './parts.ts';
-import { createPool } from './pool.ts';
+import { createPool } from './start/pool.ts';
 import { machineSizeOf } from './resources.ts';
 import type { Sandbox, Sandboxes, SandboxSpec } from './sandbox.ts';
-import { startSandbox, type StartContext } from './start-sandbox.ts';
-import { sweep } from './sweep.ts';
+import { startSandbox, type StartContext } from './start/start-sandbox.ts';
+import { sweep } from './recovery/sweep.ts';
 import type { TemplateChoice } from './template-choice.ts';
-import { createTemplates } from './templates.ts';
+import { createTemplates } from './start/templates.ts';
 
 export interface OpenSandboxesOptions {
   /** State directory, on the file system of the images; `sandboxes/` is made in it. */

@@ -1,7 +1,7 @@
 /**
  * The host's half of a pod's own volumes is the *scratch disk*: a sparse ext4 file which the VMM's user owns. Scratch
  * volumes are directories on it, or, with a limit, on one each that is made the same way; push volumes are sent to the
- * agent (`sandbox/push-volume.ts`), and tmpfs volumes are memory of the pod.
+ * agent (`sandbox/volume/push-volume.ts`), and tmpfs volumes are memory of the pod.
  */
 
 /** A sparse ext4 file, empty, to be attached to one machine. Disposing deletes it. */

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { access, lstat, mkdir, mkdtemp, readdir, readFile, readlink, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { run } from '#host/run.ts';
-import type { TarSpec } from '#image/tar-builder.ts';
+import type { TarSpec } from '#image/tar/tar-builder.ts';
 import { findDebianArchive, suite } from '#setup/debian-archive.ts';
 import { extractPackages } from '#setup/debian-packages.ts';
 

@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { TarSpec } from '#image/tar-builder.ts';
+import type { TarSpec } from '#image/tar/tar-builder.ts';
 import type { ImageSpec } from '../images/layout-writer.ts';
 import { type DebianFiles, withParents } from './debian-files.ts';
 

@@ -4,7 +4,7 @@ import { readFile, rm, writeFile } from 'node:fs/promises';
 import { Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
-import { entryBytes, tarOf } from '#image/tar-builder.ts';
+import { entryBytes, tarOf } from '#image/tar/tar-builder.ts';
 
 /** Writes a docker-archive with one gzip layer of these members, which is never in memory as a whole. */
 async function writeArchive(path: string, name: string, members: Iterable<Buffer>): Promise<void> {

@@ -7,7 +7,7 @@ import * as v from 'valibot';
 import { assetsSchema } from '#host/assets.ts';
 import { run } from '#host/run.ts';
 import { flatten } from '#image/flatten.ts';
-import type { Layer } from '#image/layout.ts';
+import type { Layer } from '#image/source/layout.ts';
 import { type ImageLimits, imageLimits } from '#image/limits.ts';
 
 /** A file tree as text, one line a file: what tests compare. */

@@ -1,6 +1,6 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { tarOf, type TarSpec } from '#image/tar-builder.ts';
+import { tarOf, type TarSpec } from '#image/tar/tar-builder.ts';
 import { compress, type Compression, sha256 } from './image-tree.ts';
 
 export interface ImageSpec {

@@ -1,5 +1,5 @@
 import { silentLog } from '#host/log.ts';
-import { openImageStore } from '#image/image-store.ts';
+import { openImageStore } from '#image/store/image-store.ts';
 import { sysroot } from './image-tree.ts';
 
 /** Loads an archive into a store, and is killed meanwhile. */

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { connectScripted } from '#cri/rpc/scripted-client.ts';
+import { connectScripted } from '#cri/testing/grpc-client.ts';
 import { PodSandboxState, RuntimeService } from '#cri/schema/api_pb.ts';
 import { goVersion } from '../conformance/cri-tools.ts';
 import { type Desk, openDesk } from '../vm/typed.ts';

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Container, ContainerMount, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { openHouse, whyNoVm, type House } from './house.ts';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { connectScripted, type ClientOf } from '#cri/rpc/scripted-client.ts';
+import { connectScripted, type ClientOf } from '#cri/testing/grpc-client.ts';
 import { ImageService, RuntimeService } from '#cri/schema/api_pb.ts';
 import { tracesOf } from '../leaks.ts';
 import { openDesk, type Desk } from './typed.ts';

@@ -3,7 +3,7 @@ import { readdir, readFile, rename, truncate, writeFile } from 'node:fs/promises
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
-import { is } from '#cri/rpc/scripted-client.ts';
+import { is } from '#cri/testing/grpc-client.ts';
 import { ContainerState, PodSandboxState } from '#cri/schema/api_pb.ts';
 import { run } from '#host/run.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';

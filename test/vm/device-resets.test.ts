@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { type House, openHouse, whyNoVm } from './house.ts';
 

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { heldMemory } from '../held-memory.ts';
 import { type House, openHouse, whyNoVm } from './house.ts';

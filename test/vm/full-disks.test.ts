@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, statfs, truncate, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { run } from '#host/run.ts';
-import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { openHouse, whyNoVm, type House } from './house.ts';
 

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { run } from '#host/run.ts';
 import { limits } from '#wire/limits.ts';
 import { maxConsoleBytes } from '#vm/qemu/console-log.ts';
-import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Container, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { type House, openHouse, whyNoVm } from './house.ts';
 

@@ -6,7 +6,7 @@ import * as v from 'valibot';
 import { assetsSchema, type Assets } from '#host/assets.ts';
 import { createLog, silentLog, type Log } from '#host/log.ts';
 import { run } from '#host/run.ts';
-import { openImageStore } from '#image/image-store.ts';
+import { openImageStore } from '#image/store/image-store.ts';
 import { connectLink } from '#link/connect-link.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork, type HostNetworkOptions } from '#network/host-network.ts';

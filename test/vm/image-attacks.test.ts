@@ -8,7 +8,7 @@ import { after, before, suite, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ErrorKind, PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
-import { openImageStore } from '#image/image-store.ts';
+import { openImageStore } from '#image/store/image-store.ts';
 import type { ImageStore } from '#image/images.ts';
 import { imageLimits } from '#image/limits.ts';
 import { startEndlessRegistry } from '../images/bad-registries.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, suite, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
-import { tarOf, type TarSpec } from '#image/tar-builder.ts';
+import { tarOf, type TarSpec } from '#image/tar/tar-builder.ts';
 import { flattenedTree, traces, type Tree } from '../images/image-tree.ts';
 import { whyNoVm } from './house.ts';
 

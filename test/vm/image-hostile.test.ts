@@ -6,7 +6,7 @@ import { gzipSync } from 'node:zlib';
 import type { ErrorKind } from '#base/errors.ts';
 import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
-import { entryBytes, tarOf } from '#image/tar-builder.ts';
+import { entryBytes, tarOf } from '#image/tar/tar-builder.ts';
 import { compress, contentOf, flattenedDigest, flattenedTree, sha256, traces } from '../images/image-tree.ts';
 import { whyNoVm } from './house.ts';
 

@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type ErrorKind, messageOf, PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
-import { openImageStore } from '#image/image-store.ts';
+import { openImageStore } from '#image/store/image-store.ts';
 import type { ImageStore, PullOptions } from '#image/images.ts';
 import { pidsThatMount, readErofs, sysroot, traces } from '../images/image-tree.ts';
 import { startSilentServer, startTornRegistry } from '../images/bad-registries.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
-import { is } from '#cri/rpc/scripted-client.ts';
+import { is } from '#cri/testing/grpc-client.ts';
 import { NamespaceMode } from '#cri/schema/api_pb.ts';
 import { writeLayout } from '../images/layout-writer.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';

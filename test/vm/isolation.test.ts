@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type Confinement, readConfinement, weaknesses } from '#host/confinement.ts';
 import { run } from '#host/run.ts';
-import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import { type House, openHouse, whyNoVm } from './house.ts';
 

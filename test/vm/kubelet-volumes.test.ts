@@ -3,7 +3,7 @@ import { readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
-import { is } from '#cri/rpc/scripted-client.ts';
+import { is } from '#cri/testing/grpc-client.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './house.ts';
 import { KubeletDirectory } from './kubelet-directory.ts';

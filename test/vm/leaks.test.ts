@@ -6,7 +6,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { kindOf, type ErrorKind } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { connectLink } from '#link/connect-link.ts';
-import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import type { SandboxSpec } from '#sandbox/sandbox.ts';

@@ -18,7 +18,7 @@ import {
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { connectLink } from '#link/connect-link.ts';
-import { describeMachineDriver, type DriverBench } from '#vm/driver.conformance.ts';
+import { describeMachineDriver, type DriverBench } from '#vm/testing/driver.conformance.ts';
 import type { Machine, MachineRecord, MachineSpec } from '#vm/driver.ts';
 import type { QemuDriverOptions } from '#vm/qemu/driver-options.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';

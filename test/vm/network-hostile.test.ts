@@ -11,7 +11,7 @@ import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import { bridgeOf, removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork, type HostNetworkOptions } from '#network/host-network.ts';
-import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
 import { runInBuildRoot } from '#setup/build-root.ts';
 import { assetsRoot, openHouse, whyNoVm, type House } from './house.ts';

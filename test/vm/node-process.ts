@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
-import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { openHouse } from './house.ts';
 

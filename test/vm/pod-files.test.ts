@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { makeBaseLayout } from '#image/base-image.ts';
+import { makeBaseLayout } from '#image/source/base-image.ts';
 import { sysroot } from '../images/image-tree.ts';
 import { password, type Registry, startRegistry, user } from '../images/registry.ts';
 import { whyNoVm } from './house.ts';

@@ -5,7 +5,7 @@ import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { run } from '#host/run.ts';
 import { netnsPath } from '#network/netns.ts';
-import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
 import { runInBuildRoot } from '#setup/build-root.ts';
 import { type House, openHouse, readAssets, whyNoVm } from './house.ts';

@@ -1,4 +1,4 @@
-import { sandboxSpec } from '#sandbox/examples.ts';
+import { sandboxSpec } from '#sandbox/testing/examples.ts';
 import { openHouse } from './house.ts';
 
 /** Says its directory once a sandbox runs in it, and waits to be killed. */

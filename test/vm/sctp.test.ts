@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
 import { openHouse, whyNoVm, type House } from './house.ts';
 import { outputToEnd } from './output-to-end.ts';

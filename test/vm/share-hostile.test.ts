@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { run } from '#host/run.ts';
 import { fileServerCalls } from '#storage/file-server-calls.ts';
-import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, ContainerMount, Sandbox } from '#sandbox/sandbox.ts';
 import { runInBuildRoot } from '#setup/build-root.ts';
 import { assetsRoot, openHouse, whyNoVm, type House } from './house.ts';

@@ -10,7 +10,7 @@ import { promisify } from 'node:util';
 import { run } from '#host/run.ts';
 import { createFileServers, sweepFileServers } from '#storage/file-server.ts';
 import { openHostSource } from '#storage/host-source.ts';
-import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Container, ContainerMount, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { maxPorts } from '#vm/driver.ts';
 import { openHouse, readAssets, whyNoVm, type House } from './house.ts';

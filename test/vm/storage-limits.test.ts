@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { containerSpec, sandboxSpec, security } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { openHouse, whyNoVm, type House } from './house.ts';
 import { outputToEnd } from './output-to-end.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { appendFile, chmod, mkdtemp, readdir, readFile, rm, stat, truncate } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
 import type { Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
 import { openHouse, whyNoVm, type HouseOptions } from './house.ts';

@@ -3,8 +3,8 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
-import { is } from '../rpc/scripted-client.ts';
-import { openScriptedNode } from '../scripted-node.ts';
+import { is } from '../testing/grpc-client.ts';
+import { openScriptedNode } from '../testing/fake-node.ts';
 
 const nginx = { image: 'registry.example/nginx:1' };
 

@@ -7,7 +7,7 @@ import { status } from '@grpc/grpc-js';
 import { errorKinds, PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
 import { ImageService } from '../schema/api_pb.ts';
-import { connectScripted, is } from './scripted-client.ts';
+import { connectScripted, is } from '../testing/grpc-client.ts';
 import { maxMessageBytes, serveGrpc } from './serve-grpc.ts';
 import { addService, type Verbs } from './service.ts';
 import { codeOfKind } from './status-codes.ts';

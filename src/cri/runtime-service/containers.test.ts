@@ -5,14 +5,14 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
-import { is } from '../rpc/scripted-client.ts';
+import { is } from '../testing/grpc-client.ts';
 import {
   ContainerState,
   MountPropagation,
   SecurityProfile_ProfileType as ProfileType,
   SupplementalGroupsPolicy,
 } from '../schema/api_pb.ts';
-import { containerConfig, openScriptedNode, podConfig, type ScriptedNode } from '../scripted-node.ts';
+import { containerConfig, openScriptedNode, podConfig, type ScriptedNode } from '../testing/fake-node.ts';
 
 const stateOf = async ({ runtime }: ScriptedNode, containerId: string) =>
   (await runtime.containerStatus({ containerId })).status?.state;

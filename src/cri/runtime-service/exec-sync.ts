@@ -5,7 +5,7 @@ import type { Exec } from '#sandbox/sandbox.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import { numberOf } from '../translate/int64.ts';
-import { untilAborted } from '#sandbox/until-aborted.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 import type { ExecSyncRequest, ExecSyncResponseSchema } from '../schema/api_pb.ts';
 
 /**

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { messageOf } from '#base/errors.ts';
-import { is } from '../rpc/scripted-client.ts';
+import { is } from '../testing/grpc-client.ts';
 import type { AttachStreamRequest, ExecStreamRequest } from '../streaming/streaming.ts';
-import { containerConfig, openScriptedNode, podConfig, type ScriptedNode } from '../scripted-node.ts';
+import { containerConfig, openScriptedNode, podConfig, type ScriptedNode } from '../testing/fake-node.ts';
 import { maxKeptBytes } from './exec-sync.ts';
 
 interface GuestExec {

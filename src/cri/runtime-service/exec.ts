@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import { checkCommand } from '#sandbox/process-size.ts';
+import { checkCommand } from '#sandbox/container/process-size.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import type { ExecRequest, ExecResponseSchema } from '../schema/api_pb.ts';

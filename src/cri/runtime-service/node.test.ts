@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
-import { is } from '../rpc/scripted-client.ts';
+import { is } from '../testing/grpc-client.ts';
 import { CgroupDriver, ContainerEventType } from '../schema/api_pb.ts';
-import { containerConfig, openScriptedNode, podConfig } from '../scripted-node.ts';
+import { containerConfig, openScriptedNode, podConfig } from '../testing/fake-node.ts';
 
 const figures = {
   memoryBytes: 4096,

@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
 import { NamespaceMode, PodSandboxState, Protocol } from '../schema/api_pb.ts';
-import { is } from '../rpc/scripted-client.ts';
-import { containerConfig, openScriptedNode, podConfig } from '../scripted-node.ts';
+import { is } from '../testing/grpc-client.ts';
+import { containerConfig, openScriptedNode, podConfig } from '../testing/fake-node.ts';
 
 test('runPodSandbox() refuses what is missing or absurd, with a sentence, and leaves nothing', async () => {
   await using node = await openScriptedNode();

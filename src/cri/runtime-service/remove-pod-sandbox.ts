@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
-import { untilAborted } from '#sandbox/until-aborted.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 import {
   ContainerEventType,
   type RemovePodSandboxRequest,

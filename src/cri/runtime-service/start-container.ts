@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
-import { untilAborted } from '#sandbox/until-aborted.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 import { ContainerEventType, type StartContainerRequest, type StartContainerResponseSchema } from '../schema/api_pb.ts';
 
 /** A start cannot be taken back: it goes on when its caller leaves, bounded by the link's own deadline. */

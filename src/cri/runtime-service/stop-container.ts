@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import { numberOf } from '../translate/int64.ts';
-import { untilAborted } from '#sandbox/until-aborted.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 import type { StopContainerRequest, StopContainerResponseSchema } from '../schema/api_pb.ts';
 
 /** A caller who leaves does not hurry the container. */

@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
-import { untilAborted } from '#sandbox/until-aborted.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 import type { StopPodSandboxRequest, StopPodSandboxResponseSchema } from '../schema/api_pb.ts';
 
 /** Kills what still runs, then ends the machine. Neither an unknown nor an ended sandbox is an error. */

@@ -4,8 +4,8 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { WebSocket } from 'ws';
 import { systemClock } from '#host/clock.ts';
 import { silentLog } from '#host/log.ts';
-import { Awaited } from './scripted-client.ts';
-import { ScriptedContainer } from './scripted-container.ts';
+import { Awaited } from '../testing/streaming-client.ts';
+import { ScriptedContainer } from '../testing/fake-container.ts';
 import { defaultStreamingSettings, serveStreaming } from './server.ts';
 import type { StreamChoice, StreamingServer } from './streaming.ts';
 

@@ -1,7 +1,7 @@
 import { isAbsolute, join, normalize } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { createProcessRoom } from '#sandbox/process-size.ts';
+import { createProcessRoom } from '#sandbox/container/process-size.ts';
 import type { ContainerSpec } from '#sandbox/sandbox.ts';
 import type { ContainerConfig, LinuxContainerResources, Mount, PodSandboxConfig } from '../schema/api_pb.ts';
 import { devicesOf } from './devices.ts';

@@ -1,11 +1,11 @@
 import { PodvmError } from '#base/errors.ts';
-import { assertRoom } from '../disk-room.ts';
-import { ImageBudget } from '../image-budget.ts';
-import { layerBytes, type OpenLayer } from '../layer-stream.ts';
-import { LayerTree } from '../layer-tree.ts';
+import { assertRoom } from './disk-room.ts';
+import { ImageBudget } from './image-budget.ts';
+import { layerBytes, type OpenLayer } from './layer-stream.ts';
+import { LayerTree } from './layer-tree.ts';
 import type { ImageLimits } from '../limits.ts';
-import { contentBytes, mergedTar } from '../merged-tar.ts';
-import { readTar, type TarEntry } from '../tar-reader.ts';
+import { contentBytes, mergedTar } from './merged-tar.ts';
+import { readTar, type TarEntry } from '../tar/tar-reader.ts';
 import { layerFault } from './layer-fault.ts';
 import { makeErofs, type MakeErofsOptions, type rootfsFile } from './make-erofs.ts';
 

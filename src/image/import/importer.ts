@@ -8,9 +8,9 @@ import { printable } from '#base/guest-text.ts';
 import { createGate } from '#host/gate.ts';
 import { type JobCgroup, makeJobCgroup } from '#host/job-cgroup.ts';
 import { defaultEnv, exitCodeOf, tailOf } from '#host/run.ts';
-import { Growth } from '../growth.ts';
-import { killedHelper } from '../killed-helper.ts';
-import { nobody } from '../nobody.ts';
+import { Growth } from './growth.ts';
+import { killedHelper } from './killed-helper.ts';
+import { nobody } from './nobody.ts';
 import { jailedImport } from './jail.ts';
 import { type ImportAnswer, type ImportFailure, type ImportJob, readAnswer } from './job.ts';
 

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { dropToNobody } from '../nobody.ts';
+import { dropToNobody } from './nobody.ts';
 
 export interface ImportJail {
   /** The one directory that can be written to; nobody's. */

@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { brokenImageFix } from '../oci.ts';
-import type { Fault } from '../tar-bytes.ts';
+import type { Fault } from '../tar/tar-bytes.ts';
 
 /** The error of one layer, counted from 0. */
 export function layerFault(index: number): Fault {

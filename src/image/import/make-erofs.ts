@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { PodvmError } from '#base/errors.ts';
 import { defaultEnv, exitCodeOf, tailOf } from '#host/run.ts';
-import { killedHelper } from '../killed-helper.ts';
+import { killedHelper } from './killed-helper.ts';
 
 export interface MakeErofsOptions {
   /** Directory of extracted packages that holds `mkfs.erofs` and its libraries. */

@@ -3,7 +3,7 @@ import { join, posix } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { PodvmError } from '#base/errors.ts';
 import type { ImageLimits } from '../limits.ts';
-import { readTar } from '../tar-reader.ts';
+import { readTar } from '../tar/tar-reader.ts';
 import type { UnpackedArchive } from './job.ts';
 
 export interface UnpackOptions {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { answerOf as answerOfProgram, answers } from '#host/seccomp-examples.ts';
+import { answerOf as answerOfProgram, answers } from '#host/testing/seccomp-examples.ts';
 import { seccompFilter } from './seccomp-filter.ts';
 
 const { allow, noSuchCall, killed } = answers;

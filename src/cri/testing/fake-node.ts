@@ -1,0 +1,153 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { systemClock } from '#host/clock.ts';
+import { silentLog } from '#host/log.ts';
+import type { Image, ImageStore } from '#image/images.ts';
+import { createFakeParts, type FakeParts } from '#sandbox/testing/fake-parts.ts';
+import { defaultLimits } from '#sandbox/limits.ts';
+import { openSandboxes } from '#sandbox/sandboxes.ts';
+import { connectScripted, type ClientOf } from './grpc-client.ts';
+import {
+  ImageService,
+  type PodSandboxConfigSchema,
+  type ContainerConfigSchema,
+  RuntimeService,
+} from '../schema/api_pb.ts';
+import { serveCri } from '../serve-cri.ts';
+import type { CriParts, NetworkReadiness } from '../parts.ts';
+import type { Answer } from '../rpc/service.ts';
+
+/** A node whose guests and images are fakes, behind the real socket: what a kubelet would see, for tests. */
+export interface ScriptedNode extends AsyncDisposable {
+  readonly directory: string;
+  readonly parts: FakeParts;
+  readonly images: ScriptedImages;
+  /** Sets what the node's network says of itself. */
+  setNetworkReadiness(readiness: NetworkReadiness): void;
+  readonly runtime: ClientOf<typeof RuntimeService>;
+  readonly imageService: ClientOf<typeof ImageService>;
+  /** What streams were asked for, newest last. */
+  readonly streams: Parameters<CriParts['streaming']['execUrl' | 'attachUrl' | 'portForwardUrl']>[0][];
+  /** The guest says that the first process of a container ended. */
+  exit(containerId: string, exitCode: number): void;
+  /** Makes a pod, and a container in it that runs. */
+  running(pod?: PodConfig, container?: ContainerConfig): Promise<{ podSandboxId: string; containerId: string }>;
+}
+
+type PodConfig = Answer<typeof PodSandboxConfigSchema>;
+type ContainerConfig = Answer<typeof ContainerConfigSchema>;
+
+export const podConfig = {
+  metadata: { name: 'web', namespace: 'default', uid: 'u-1', attempt: 0 },
+  labels: { app: 'web' },
+  annotations: { why: 'a test' },
+} satisfies PodConfig;
+
+export const containerConfig = {
+  metadata: { name: 'main', attempt: 0 },
+  image: { image: 'busybox' },
+  command: ['sh'],
+  labels: { part: 'main' },
+} satisfies ContainerConfig;
+
+export async function openScriptedNode(): Promise<ScriptedNode> {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-cri-'));
+  const parts = createFakeParts(directory);
+  const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };
+  const sandboxes = await openSandboxes({ directory, parts, log: silentLog, limits }, new AbortController().signal);
+  const images = createScriptedImages();
+  const streams: ScriptedNode['streams'][number][] = [];
+  const urlOf = (request: ScriptedNode['streams'][number]) => `http://127.0.0.1/${streams.push(request)}`;
+  const socketPath = join(directory, 'cri.sock');
+  let network: NetworkReadiness = { isReady: true, name: 'fake' };
+  const server = await serveCri({
+    socketPath,
+    directory: join(directory, 'cri'),
+    sandboxes,
+    images,
+    streaming: { execUrl: urlOf, attachUrl: urlOf, portForwardUrl: urlOf },
+    networkReadiness: () => Promise.resolve(network),
+    clock: systemClock,
+    log: silentLog,
+    node: { version: '1.2.3', imagesDirectory: join(directory, 'images'), facts: { root: directory } },
+  });
+  const client = connectScripted(socketPath);
+  const runtime = client.of(RuntimeService);
+  return {
+    directory,
+    parts,
+    images,
+    setNetworkReadiness: (readiness) => void (network = readiness),
+    runtime,
+    imageService: client.of(ImageService),
+    streams,
+    exit: (containerId, exitCode) =>
+      parts.guest.tell({ kind: 'exited', containerId, exitCode, oomKilled: false, finishedAtMs: Date.now() }),
+    async running(pod = podConfig, container = containerConfig) {
+      const { podSandboxId } = await runtime.runPodSandbox({ config: pod });
+      const { containerId } = await runtime.createContainer({ podSandboxId, config: container, sandboxConfig: pod });
+      await runtime.startContainer({ containerId });
+      return { podSandboxId, containerId };
+    },
+    async [Symbol.asyncDispose]() {
+      client[Symbol.dispose]();
+      await server[Symbol.asyncDispose]();
+      await sandboxes[Symbol.asyncDispose]();
+      assert.deepEqual([...parts.alive], [], 'nothing of a sandbox is left');
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+export interface ScriptedImages extends ImageStore {
+  readonly pulls: { readonly reference: string; readonly authFile: string | undefined }[];
+  /** Runs in each pull. */
+  onPull: (signal: AbortSignal, authFile: string | undefined) => Promise<void>;
+  damage(reference: string, more?: Partial<Image>): void;
+}
+
+/** Images that appear when they are pulled. */
+export function createScriptedImages(): ScriptedImages {
+  const all = new Map<string, Image>();
+  const refuse = () => Promise.reject(new PodvmError('unsupported', 'not scripted'));
+  const images: ScriptedImages = {
+    pulls: [],
+    onPull: () => Promise.resolve(),
+    async pull(reference, { authFile }, signal) {
+      images.pulls.push({ reference, authFile });
+      await images.onPull(signal, authFile);
+      const image: Image = {
+        id: `sha256:${Buffer.from(reference).toString('hex').padEnd(64, '0').slice(0, 64)}`,
+        references: [reference],
+        digests: [`${reference}@sha256:${'1'.repeat(64)}`],
+        sizeBytes: 1000,
+        createdAt: '2026-01-01T00:00:00Z',
+        config: { user: '1000:50' },
+      };
+      all.set(reference, image);
+      return image;
+    },
+    list: () => [...all.values()],
+    get: (reference) => all.get(reference) ?? [...all.values()].find(({ id }) => id === reference),
+    async remove(reference) {
+      const image = images.get(reference);
+      if (image === undefined) throw new PodvmError('notFound', `Cannot remove image ${reference}: it is not here`);
+      all.delete(image.references[0] ?? '');
+      return image;
+    },
+    tag: refuse,
+    untag: refuse,
+    load: refuse,
+    buildBase: refuse,
+    hold: refuse,
+    check: refuse,
+    damage(reference, more = {}) {
+      const image = images.get(reference) ?? assert.fail(`no image ${reference}`);
+      all.set(reference, { ...image, damaged: 'its file is gone', ...more });
+    },
+  };
+  return images;
+}

@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import {
+  create,
+  type DescMessage,
+  type DescService,
+  fromBinary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from '@bufbuild/protobuf';
+import { Client, credentials, Metadata, type CallOptions } from '@grpc/grpc-js';
+import { maxMessageBytes } from '../rpc/serve-grpc.ts';
+
+/** For assert.rejects: a status of that code, whose details have these words. */
+export const is =
+  (code: number, words = /./) =>
+  (error: unknown): true => {
+    const { code: got, details } = error as { code: number; details: string };
+    assert.equal(got, code, details);
+    assert.match(details, words);
+    return true;
+  };
+
+/** One function for each verb, as a client of the real socket sees it: for tests. */
+export type ClientOf<Service extends DescService> = {
+  readonly [Verb in keyof Service['method']]: Service['method'][Verb] extends {
+    readonly methodKind: infer Kind;
+    readonly input: infer Input extends DescMessage;
+    readonly output: infer Output extends DescMessage;
+  }
+    ? (
+        request?: MessageInitShape<Input>,
+        options?: ScriptedOptions,
+      ) => Kind extends 'unary' ? Promise<MessageShape<Output>> : AsyncIterable<MessageShape<Output>>
+    : never;
+};
+
+export interface ScriptedOptions extends CallOptions {
+  readonly signal?: AbortSignal;
+}
+
+export interface ScriptedClient extends Disposable {
+  of<Service extends DescService>(service: Service): ClientOf<Service>;
+  /** Sends bytes as they are. */
+  raw(path: string, bytes: Uint8Array): Promise<Buffer>;
+}
+
+export function connectScripted(socketPath: string): ScriptedClient {
+  const client = new Client(`unix:${socketPath}`, credentials.createInsecure(), {
+    'grpc.max_receive_message_length': maxMessageBytes, // as kubelet and crictl
+  });
+  const raw = (path: string, bytes: Uint8Array, { signal, ...options }: ScriptedOptions = {}) =>
+    new Promise<Buffer>((resolve, reject) => {
+      const asItIs = (sent: Buffer) => sent;
+      const call = client.makeUnaryRequest(
+        path,
+        asItIs,
+        asItIs,
+        Buffer.from(bytes),
+        new Metadata(),
+        options,
+        (error, answer) => (error === null ? resolve(answer ?? Buffer.alloc(0)) : reject(error)),
+      );
+      signal?.addEventListener('abort', () => call.cancel(), { once: true });
+    });
+  async function* stream(path: string, bytes: Uint8Array, { signal, ...options }: ScriptedOptions = {}) {
+    const asItIs = (sent: Buffer) => sent;
+    const call = client.makeServerStreamRequest(path, asItIs, asItIs, Buffer.from(bytes), new Metadata(), options);
+    signal?.addEventListener('abort', () => call.cancel(), { once: true });
+    try {
+      for await (const answer of call) yield answer as Buffer; // SAFE: what the deserializer above returns
+    } finally {
+      call.cancel();
+    }
+  }
+  return {
+    raw,
+    of: (service) => {
+      const verbs = service.methods.map(({ localName, name, input, output, methodKind }) => {
+        const path = `/${service.typeName}/${name}`;
+        const encode = (request: MessageInitShape<DescMessage> = {}) => toBinary(input, create(input, request));
+        const unary = async (request?: MessageInitShape<DescMessage>, options?: ScriptedOptions) =>
+          fromBinary(output, await raw(path, encode(request), options));
+        async function* streaming(request?: MessageInitShape<DescMessage>, options?: ScriptedOptions) {
+          for await (const bytes of stream(path, encode(request), options)) yield fromBinary(output, bytes);
+        }
+        return [localName, methodKind === 'unary' ? unary : streaming] as const;
+      });
+      // SAFE: a function for each method, as the type says
+      return Object.fromEntries(verbs) as unknown as ClientOf<typeof service>;
+    },
+    [Symbol.dispose]: () => client.close(),
+  };
+}

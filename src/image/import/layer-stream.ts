@@ -1,0 +1,57 @@
+import { createHash } from 'node:crypto';
+import { createReadStream, fstatSync } from 'node:fs';
+import { PodvmError } from '#base/errors.ts';
+import type { ImageBudget } from './image-budget.ts';
+import type { ImageLimits } from '../limits.ts';
+import type { Fault } from '../tar/tar-bytes.ts';
+import { uncompressed } from './uncompressed.ts';
+
+/** A layer whose blob is open. */
+export interface OpenLayer {
+  /** Of a regular file. */
+  readonly descriptor: number;
+  /** Digest of the uncompressed tar, from the image's config. */
+  readonly diffId: string;
+}
+
+const chunkBytes = 256 * 1024;
+
+/**
+ * A layer's uncompressed bytes. Whoever reads to the end has their digest checked. Errors: `corrupt` (damaged, cut
+ * short, another digest), `exhausted` (larger or more compressed than the limits).
+ */
+export async function* layerBytes(
+  { descriptor, diffId }: OpenLayer,
+  budget: ImageBudget,
+  limits: ImageLimits,
+  fault: Fault,
+): AsyncGenerator<Buffer> {
+  const hash = createHash('sha256');
+  const { size } = fstatSync(descriptor);
+  const most = Math.max(limits.freeBytes, size * limits.maxRatio);
+  let bytes = 0;
+  const count = (more: number) => {
+    bytes += more;
+    if (bytes > most) throw bomb(limits);
+  };
+  const source = createReadStream('', { fd: descriptor, autoClose: false, start: 0, highWaterMark: chunkBytes });
+  try {
+    for await (const chunk of uncompressed(source, count)) {
+      budget.spendBytes(chunk.length);
+      hash.update(chunk);
+      yield chunk;
+    }
+  } catch (error) {
+    if (error instanceof PodvmError) throw error;
+    throw fault('it is damaged or cut short', error);
+  }
+  if (`sha256:${hash.digest('hex')}` !== diffId) throw fault(`its content has not the digest ${diffId}`);
+}
+
+function bomb(limits: ImageLimits): PodvmError {
+  return new PodvmError(
+    'exhausted',
+    `Cannot flatten the image: a layer is more than ${limits.maxRatio} times as large as what was sent of it`,
+    { fix: 'Build the image without such a layer: it looks made to fill disks.' },
+  );
+}

@@ -1,0 +1,84 @@
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import type { ImageSource } from './layout.ts';
+import { brokenImageFix, type OciPlatform } from '../oci.ts';
+import { describePlatform } from './platform.ts';
+import { formatReference, isTag, parseReference } from '../reference.ts';
+
+/** One image of an archive, with the names it brings. */
+export interface ArchivedImage {
+  /** As they are written there; a mere tag (`1.27`) among them is no name of an image. */
+  readonly names: readonly string[];
+  readonly source: ImageSource;
+}
+
+export interface NamedSource {
+  readonly name: string | undefined;
+  readonly source: ImageSource;
+}
+
+interface Entry {
+  readonly names: readonly string[];
+  readonly platform: OciPlatform | undefined;
+}
+
+/**
+ * Entries of an archive that are one image: those of one name. Those without a name are one image for several
+ * processors if each is for another, and an image each if not.
+ */
+export function groupByName<E extends Entry>(
+  entries: readonly E[],
+): readonly { readonly name: string | undefined; readonly members: readonly E[] }[] {
+  const named = new Map<string, E[]>();
+  for (const entry of entries) {
+    for (const name of new Set(entry.names)) named.set(name, [...(named.get(name) ?? []), entry]);
+  }
+  const nameless = entries.filter(({ names }) => names.length === 0);
+  const platforms = nameless.map(({ platform }) => (platform === undefined ? '' : describePlatform(platform)));
+  const isOne = nameless.length > 0 && !platforms.includes('') && new Set(platforms).size === platforms.length;
+  return [
+    ...[...named].map(([name, members]) => ({ name, members })),
+    ...(isOne ? [nameless] : nameless.map((entry) => [entry])).map((members) => ({ name: undefined, members })),
+  ];
+}
+
+/** One for each image, with all the names that came to mean it. */
+export function mergeImages(found: readonly NamedSource[]): readonly ArchivedImage[] {
+  const merged = new Map<string, { names: string[]; source: ImageSource }>();
+  for (const { name, source } of found) {
+    const image = merged.get(source.id) ?? { names: [], source };
+    if (name !== undefined) image.names.push(name);
+    merged.set(source.id, image);
+  }
+  return [...merged.values()];
+}
+
+/**
+ * The references that loading gives to the images of an archive: `given` instead of what they bring. A mere tag
+ * would become a repository of Docker Hub, so it is not taken for a name. Errors: `invalid`, saying what to give.
+ */
+export function loadNames(
+  path: string,
+  archived: readonly ArchivedImage[],
+  given: string | undefined,
+): readonly { readonly source: ImageSource; readonly references: readonly string[] }[] {
+  const refuse = (reason: string, fix: string) => new PodvmError('invalid', `Cannot load ${path}: ${reason}`, { fix });
+  if (archived.length === 0) throw refuse('there is no image in it', brokenImageFix);
+  if (given !== undefined) {
+    const reference = parseReference(given);
+    if (reference.digest !== undefined) throw refuse('a digest is no name to give', 'Give a tag, such as app:1.');
+    const references = [formatReference(reference)];
+    if (archived.length === 1) return archived.map(({ source }) => ({ source, references }));
+    throw refuse(`it has ${archived.length} images, and one name was given`, 'Save the images one by one.');
+  }
+  return archived.map(({ source, names }) => {
+    const tag = names.find(isTag);
+    const parsed = names.filter((name) => !isTag(name)).map((name) => parseReference(name));
+    // One with a digest says what the file was saved from, and not what a tag means.
+    const references = parsed.filter(({ digest }) => digest === undefined).map(formatReference);
+    if (references.length > 0) return { source, references };
+    if (tag === undefined) throw refuse('an image in it has no name', 'Give it one with --name.');
+    const example = `--name NAME:${printable(tag)}`;
+    throw refuse(`an image in it has only the tag ${printable(tag)}, and no name`, `Give it one: ${example}.`);
+  });
+}

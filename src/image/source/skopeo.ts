@@ -1,0 +1,188 @@
+import { chown, copyFile, mkdir, chmod, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import { defaultEnv, run, type RunResult } from '#host/run.ts';
+import { Growth } from '../import/growth.ts';
+import { killedHelper } from '../import/killed-helper.ts';
+import { dropToNobody, nobody } from '../import/nobody.ts';
+import { brokenImageFix, maxDocumentBytes, ociArchitecture } from '../oci.ts';
+import { explainSkopeo } from './skopeo-words.ts';
+
+/** How to reach a registry. */
+export interface Access {
+  /** Plain HTTP, or any certificate. */
+  readonly insecure: boolean;
+  /** Default: no credentials. Where root's own logins are is not looked: tenants would pull with them. */
+  readonly authFile?: string;
+  /** Text of an auth file, instead of any file. */
+  readonly auths?: string;
+  /** What skopeo finds as /etc/containers: registries.conf (mirrors), certs.d (CAs), policy.json (signatures). */
+  readonly containersDirectory: string;
+  /** A registry that says nothing new for so long does not answer; `ms`. */
+  readonly answerTimeoutMs: number;
+}
+
+/** Of the blobs of an image, as its manifest has it. */
+export interface DeclaredSize {
+  readonly largestBytes: number;
+  readonly allBytes: number;
+}
+
+const copyTimeoutMs = 60 * 60 * 1000;
+const processorSeconds = 1800;
+/** What skopeo writes beside blobs, and makes them grow by where it puts a compression of its own around them. */
+const roomBytes = 2 * maxDocumentBytes;
+const roomPart = 0.01;
+const withRoom = (bytes: number) => Math.ceil(bytes * (1 + roomPart)) + roomBytes;
+
+/** All of this machine that skopeo sees besides its own directory; what is not there is left out. */
+const readable = ['/etc/resolv.conf', '/etc/hosts', '/etc/nsswitch.conf', '/etc/ssl/certs', '/etc/docker/certs.d'];
+
+/**
+ * One image's dealings with a registry. What a registry says is read by skopeo as nobody, in a jail with the network,
+ * the certificates and one directory of its own.
+ */
+export class Skopeo {
+  readonly #what: string;
+  readonly #directory: string;
+  readonly #access: Access;
+  readonly #hasAuthFile: boolean;
+
+  private constructor(what: string, directory: string, access: Access, hasAuthFile: boolean) {
+    this.#what = what;
+    this.#directory = directory;
+    this.#access = access;
+    this.#hasAuthFile = hasAuthFile;
+  }
+
+  /**
+   * `what`: the image, for messages; `work`: a directory whose owner removes it. Errors: `notFound` when there is no
+   * such auth file.
+   */
+  static async open(what: string, work: string, access: Access): Promise<Skopeo> {
+    const directory = join(work, 'skopeo');
+    await mkdir(directory, { mode: 0o700 });
+    const copy = join(directory, 'auth.json');
+    const hasAuthFile = await placeAuthFile(what, copy, access);
+    if (hasAuthFile) {
+      await chmod(copy, 0o400);
+      await chown(copy, nobody, nobody);
+    }
+    await chown(directory, nobody, nobody);
+    return new Skopeo(what, directory, access, hasAuthFile);
+  }
+
+  /** The manifest or index that a full name stands for, as the registry keeps it. Errors: those of `pull`. */
+  async inspectRaw(name: string, signal: AbortSignal): Promise<string> {
+    const flags = [...this.#flags(''), '--raw', `docker://${name}`];
+    return (await this.#run(['inspect', ...flags], this.#access.answerTimeoutMs, signal)).stdout;
+  }
+
+  /** The config that the manifest of a full name names, as the registry keeps it. Errors: those of `pull`. */
+  async inspectConfig(name: string, signal: AbortSignal): Promise<string> {
+    const flags = [...this.#flags(''), '--raw', '--config', `docker://${name}`];
+    return (await this.#run(['inspect', ...flags], this.#access.answerTimeoutMs, signal)).stdout;
+  }
+
+  /**
+   * Copies one image into an OCI layout and returns its path; skopeo checks every blob against its digest. `onBytes`
+   * is told how much is there. No blob may be larger than the manifest says, nor all together: skopeo itself writes on
+   * until the registry ends. Errors: `corrupt` for one that is, those of `pull`.
+   */
+  async copyToLayout(
+    name: string,
+    declared: DeclaredSize,
+    onBytes: (bytes: number) => void,
+    signal: AbortSignal,
+  ): Promise<string> {
+    // What the registry has not compressed stays as it is: whatever skopeo does not know it would take for such.
+    const asTheyAre = '--dest-oci-accept-uncompressed-layers';
+    const args = ['--quiet', asTheyAre, ...this.#flags('src-'), `docker://${name}`, 'oci:/work/layout:image'];
+    const layout = join(this.#directory, 'layout');
+    const maxBytes = withRoom(declared.allBytes);
+    const maxFileBytes = withRoom(declared.largestBytes);
+    using growth = new Growth(layout, { onBytes, maxBytes, stallMs: this.#access.answerTimeoutMs });
+    const stop = AbortSignal.any([signal, growth.stalled, growth.exceeded]);
+    try {
+      await this.#run(['copy', ...args], copyTimeoutMs, stop, maxFileBytes);
+    } catch (error) {
+      const isTooLarge = growth.exceeded.aborted || /file too large|SIGXFSZ/i.test(messageOf(error));
+      if (isTooLarge && !signal.aborted) throw this.#larger(declared, maxFileBytes, error);
+      throw growth.stalled.aborted && !signal.aborted ? this.#silence(error) : error;
+    }
+    await rm(join(this.#directory, 'auth.json'), { force: true });
+    return layout;
+  }
+
+  #flags(side: '' | 'src-'): string[] {
+    return [
+      ...(this.#access.insecure ? [`--${side}tls-verify=false`] : []),
+      ...(this.#hasAuthFile ? [`--${side}authfile`, '/work/auth.json'] : []),
+    ];
+  }
+
+  async #run(
+    args: readonly string[],
+    timeoutMs: number,
+    signal: AbortSignal,
+    maxFileBytes = maxDocumentBytes,
+  ): Promise<RunResult> {
+    const platform = ['--override-os', 'linux', '--override-arch', ociArchitecture()];
+    const jailed = [...dropToNobody, ...this.#jail(maxFileBytes), 'skopeo', ...platform, ...args];
+    const env = { ...defaultEnv(), HOME: '/work', TMPDIR: '/work' };
+    try {
+      const options = { signal, env, timeoutMs, maxOutputBytes: maxDocumentBytes, okCodes: 'any' } as const;
+      const result = await run('setpriv', jailed, options);
+      if (result.code === 0) return result;
+      const killed = killedHelper(`pull ${this.#what}`, 'skopeo', result.code, result.stderr);
+      throw killed ?? explainSkopeo(this.#what, result.stderr);
+    } catch (error) {
+      throw kindOf(error) === 'timeout' ? this.#silence(error) : error;
+    }
+  }
+
+  #silence(cause: unknown): PodvmError {
+    return new PodvmError('unavailable', `Cannot pull ${this.#what}: the registry does not answer in time`, {
+      cause,
+      fix: 'Check the registry and the network, then try again.',
+    });
+  }
+
+  #larger({ largestBytes, allBytes }: DeclaredSize, maxFileBytes: number, cause: unknown): PodvmError {
+    const sizes = `the manifest says at most ${largestBytes} bytes for one and ${allBytes} for all`;
+    return new PodvmError(
+      'corrupt',
+      `Cannot pull ${this.#what}: a layer is larger than declared: ${sizes}, got more than ${maxFileBytes}`,
+      { cause, fix: brokenImageFix },
+    );
+  }
+
+  #jail(maxFileBytes: number): string[] {
+    return [
+      ...['prlimit', `--cpu=${processorSeconds}`, '--core=0', `--fsize=${maxFileBytes}`],
+      ...['bwrap', '--unshare-all', '--share-net', '--new-session', '--die-with-parent', '--ro-bind', '/usr', '/usr'],
+      ...['--symlink', 'usr/bin', '/bin', '--symlink', 'usr/lib', '/lib', '--symlink', 'usr/lib64', '/lib64'],
+      ...['--dev', '/dev', '--proc', '/proc', '--tmpfs', '/tmp', '--tmpfs', '/var'],
+      ...readable.flatMap((path) => ['--ro-bind-try', path, path]),
+      ...['--ro-bind-try', this.#access.containersDirectory, '/etc/containers'],
+      ...['--bind', this.#directory, '/work', '--chdir', '/work'],
+    ];
+  }
+}
+
+/** False when there are no credentials at all. Errors: `notFound`. */
+async function placeAuthFile(what: string, copy: string, access: Access): Promise<boolean> {
+  if (access.auths !== undefined) {
+    await writeFile(copy, access.auths, { mode: 0o400 });
+    return true;
+  }
+  const { authFile } = access;
+  if (authFile === undefined) return false;
+  await copyFile(authFile, copy).catch((cause: unknown) => {
+    throw new PodvmError('notFound', `Cannot pull ${what}: the auth file ${authFile} cannot be read`, {
+      cause,
+      fix: 'Give the path of a file that `skopeo login --authfile` wrote.',
+    });
+  });
+  return true;
+}

@@ -1,0 +1,200 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import { ImageHealth } from './image-health.ts';
+import { readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
+import type { Image } from '../images.ts';
+import { mendImage } from './mend-image.ts';
+import { digestOf } from '../oci.ts';
+import { factsOf } from './rootfs-file.ts';
+
+const never = new AbortController().signal;
+
+/** A directory of images with files like those of EROFS, of 12 KiB each, whose last bytes are the image's name. */
+async function openDirectory() {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-records-'));
+  await mkdir(rootfsDirectory(directory));
+  const images = new Map<string, Image>();
+  return {
+    directory,
+    images,
+    fileOf: (name: string) => rootfsPath(directory, digestOf(name)),
+    async add(name: string, more: Partial<Image> = {}): Promise<Image> {
+      const id = digestOf(name);
+      const bytes = Buffer.alloc(12 * 1024);
+      bytes.writeUInt32LE(0xe0f5_e1e2, 1024);
+      bytes.write(name, bytes.length - 100);
+      const path = rootfsPath(directory, id);
+      await writeFile(path, bytes);
+      const image: Image = {
+        id,
+        references: [`docker.io/library/${name}:1`],
+        digests: [],
+        sizeBytes: bytes.length,
+        createdAt: '2026-01-01T00:00:00Z',
+        config: { volumes: ['/data'], cmd: ['sh'] },
+        rootfs: await factsOf(path, 0, never),
+        ...more,
+      };
+      images.set(id, image);
+      await writeRecords(directory, images.values());
+      return image;
+    },
+    health: () =>
+      new ImageHealth({ directory, images, log: silentLog, write: () => writeRecords(directory, images.values()) }),
+    [Symbol.asyncDispose]: () => rm(directory, { recursive: true }),
+  };
+}
+
+async function overwrite(path: string, at: number, text: string): Promise<void> {
+  const bytes = await readFile(path);
+  bytes.write(text, at);
+  await writeFile(path, bytes);
+}
+
+test('readRecords() makes an index that is damaged or gone from the records of the images themselves', async () => {
+  await using place = await openDirectory();
+  const { directory, images } = place;
+  const first = await place.add('first');
+  await place.add('second', { digests: [`docker.io/library/second@${digestOf('m')}`] });
+  const index = join(directory, 'index.json');
+  const whole = await readFile(index, 'utf8');
+  for (const left of [undefined, '', '{', whole.slice(0, 300), '{"version":1,"images":[{"id":7}]}', '[]']) {
+    if (left === undefined) await rm(index);
+    else await writeFile(index, left);
+    assert.deepEqual(new Set((await readRecords(directory)).values()), new Set(images.values()), `of ${left}`);
+    assert.deepEqual(new Set((await readRecords(directory)).values()), new Set(images.values()));
+    if (left !== undefined) assert.equal(await readFile(`${index}.damaged`, 'utf8'), left, 'it is put aside');
+  }
+  assert.equal((await readdir(rootfsDirectory(directory))).length, 2);
+  // Of one name in two records, which a crash may leave, the later one is right; a damaged record costs its image alone.
+  const records = join(directory, 'records');
+  const recordOf = (image: Image) => join(records, `${image.id.slice('sha256:'.length)}.json`);
+  const record = JSON.parse(await readFile(recordOf(first), 'utf8'));
+  const both = { ...record, writtenAtMs: record.writtenAtMs - 1000 };
+  both.image.references.push('docker.io/library/second:1');
+  await writeFile(recordOf(first), JSON.stringify(both));
+  await rm(index);
+  assert.deepEqual((await readRecords(directory)).get(first.id)?.references, first.references);
+  await writeFile(recordOf(first), 'x');
+  await rm(index);
+  assert.deepEqual([...(await readRecords(directory)).keys()], [digestOf('second')]);
+});
+
+test('readRecords() touches nothing that a newer podvm wrote, and says so', async () => {
+  await using place = await openDirectory();
+  const { directory } = place;
+  const image = await place.add('first');
+  const index = join(directory, 'index.json');
+  const own = join(directory, 'records', `${image.id.slice('sha256:'.length)}.json`);
+  const newer = { kind: 'failedPrecondition', message: /a newer podvm wrote it, got version 2/ };
+  for (const [path, without] of [
+    [index, undefined],
+    [own, undefined],
+    [own, index],
+  ] as const) {
+    const before = await readFile(path, 'utf8');
+    const kept = await readFile(index, 'utf8');
+    await writeFile(path, before.replace('"version": 1', '"version": 2').replace('"image', '"new": 1, "image'));
+    if (without !== undefined) await rm(without);
+    await assert.rejects(readRecords(directory), newer);
+    assert.match(await readFile(path, 'utf8'), /"version": 2/);
+    assert.deepEqual(await readdir(rootfsDirectory(directory)), [`${image.id.slice('sha256:'.length)}.erofs`]);
+    await writeFile(path, before);
+    await writeFile(index, kept);
+  }
+  assert.equal((await readRecords(directory)).size, 1);
+});
+
+test('readRecords() keeps images whose file is gone or damaged, and says what of it', async () => {
+  await using place = await openDirectory();
+  for (const name of ['gone', 'cut', 'zeroed', 'fine']) await place.add(name);
+  await rm(place.fileOf('gone'));
+  await truncate(place.fileOf('cut'), 8192);
+  await overwrite(place.fileOf('zeroed'), 1024, '\0\0\0\0');
+  const found = await readRecords(place.directory);
+  assert.deepEqual(
+    ['gone', 'cut', 'zeroed', 'fine'].map((name) => found.get(digestOf(name))?.damaged),
+    [
+      'its file is gone',
+      'its file has 8192 bytes instead of 12288',
+      'its file does not begin as it was written',
+      undefined,
+    ],
+  );
+});
+
+test('check() notices a byte that was written, forgives a file that was only moved, and heals with its file', async () => {
+  await using place = await openDirectory();
+  const { id, rootfs } = await place.add('image');
+  const path = place.fileOf('image');
+  const health = place.health();
+  const look = async () => await health.check(id, 'look', never);
+  assert.equal((await look())?.rootfs, rootfs, 'nothing was read');
+  const good = await readFile(path);
+  await writeFile(`${path}.copy`, good);
+  await rename(`${path}.copy`, path);
+  assert.equal((await look())?.damaged, undefined);
+  assert.notEqual(place.images.get(id)?.rootfs?.inode, rootfs?.inode);
+  await overwrite(path, 9000, 'x');
+  const damaged = 'its file has not the content that was written';
+  assert.deepEqual(await Promise.all([look(), look()]).then((both) => both.map((one) => one?.damaged)), [
+    damaged,
+    damaged,
+  ]);
+  assert.equal((await readRecords(place.directory)).get(id)?.damaged, damaged, 'it is on record');
+  await writeFile(path, good);
+  assert.equal((await look())?.damaged, undefined);
+  // What leaves size, first block and time as they are is seen by reading alone.
+  const { atime, mtime } = await stat(path);
+  await utimes(path, atime, mtime);
+  await look();
+  const times = await stat(path);
+  await overwrite(path, 9000, 'x');
+  await utimes(path, times.atime, times.mtime);
+  assert.equal((await health.check(id, 'idle', never))?.damaged, damaged);
+  assert.equal((await look())?.damaged, damaged, 'and is remembered');
+});
+
+test('check() takes the facts of a file that has none, as those of an older podvm, and of no file without superblock', async () => {
+  await using place = await openDirectory();
+  const { rootfs: _none, ...old } = await place.add('old');
+  place.images.set(old.id, old);
+  assert.equal(
+    (await place.health().check(old.id, 'look', never))?.rootfs?.digest,
+    digestOf(await readFile(place.fileOf('old'))),
+  );
+  place.images.set(old.id, old);
+  await overwrite(place.fileOf('old'), 1024, '\0\0\0\0');
+  assert.equal((await place.health().check(old.id, 'look', never))?.damaged, 'its file has no superblock');
+});
+
+test('mendImage() fetches the same image by its digest, and says what to do where it cannot', async () => {
+  await using place = await openDirectory();
+  const image = { ...(await place.add('app')), damaged: 'its file is gone' };
+  const [near, far] = ['docker.io/library/app', 'r.example/app'].map((name) => `${name}@${digestOf('m')}`);
+  const pulled = { ...image, digests: [far ?? '', near ?? ''] };
+  const tried: string[] = [];
+  const fails = async (name: string) => {
+    tried.push(name);
+    throw new PodvmError('unavailable', `Cannot pull ${name}: the registry does not answer`, { fix: 'Check it.' });
+  };
+  assert.equal(await mendImage('docker.io/library/app:1', pulled, 'IfNotPresent', async () => image), image);
+  await assert.rejects(mendImage('docker.io/library/app:1', pulled, 'IfNotPresent', fails), {
+    kind: 'unavailable',
+    message:
+      /^Cannot use image docker.io\/library\/app:1: it is damaged: its file is gone; .*the registry does not answer/,
+    fix: 'Check it.',
+  });
+  assert.deepEqual(tried, [near, far]);
+  await assert.rejects(mendImage('app:1', pulled, 'Never', fails), {
+    kind: 'corrupt',
+    fix: /podvm image pull docker.io/,
+  });
+  await assert.rejects(mendImage('app:1', image, 'Always', fails), { kind: 'corrupt', fix: /podvm image load/ });
+  assert.equal(tried.length, 2);
+});

@@ -1,0 +1,72 @@
+import { systemClock } from '#host/clock.ts';
+import type { Log } from '#host/log.ts';
+import { rootfsPath } from './image-record.ts';
+import type { Image } from '../images.ts';
+import { compareWhole, lookAt } from './rootfs-file.ts';
+
+/**
+ * How much of a file is read. `look`: its first block, and the rest only where it was written to since. `read`: all, as
+ * a caller waits for it. `idle`: all, behind everything else.
+ */
+export type Depth = 'look' | 'read' | 'idle';
+
+export interface ImageHealthParts {
+  readonly directory: string;
+  /** Records of what is found go in here. */
+  readonly images: Map<string, Image>;
+  readonly write: () => Promise<void>;
+  readonly log: Log;
+}
+
+/** Knows whether the files of images are as they were written, and keeps that in their records. */
+export class ImageHealth {
+  readonly #parts: ImageHealthParts;
+  readonly #reading = new Map<string, Promise<unknown>>();
+
+  constructor(parts: ImageHealthParts) {
+    this.#parts = parts;
+  }
+
+  /** The image with what was found; undefined: there is none. Errors: `cancelled`, `timeout`. */
+  async check(id: string, depth: Depth, signal: AbortSignal): Promise<Image | undefined> {
+    if (depth === 'look' && (await this.#looksIntact(id))) return this.#parts.images.get(id);
+    // One reader at a time: a second one finds what the first has found.
+    const mine = (this.#reading.get(id) ?? Promise.resolve())
+      .catch(() => undefined)
+      .then(async () => {
+        if (depth !== 'look' || !(await this.#looksIntact(id))) await this.#read(id, depth, signal);
+      });
+    this.#reading.set(id, mine);
+    try {
+      await mine;
+    } finally {
+      if (this.#reading.get(id) === mine) this.#reading.delete(id);
+    }
+    return this.#parts.images.get(id);
+  }
+
+  async #looksIntact(id: string): Promise<boolean> {
+    const image = this.#parts.images.get(id);
+    if (image === undefined) return true;
+    const look = await lookAt(rootfsPath(this.#parts.directory, id), image);
+    return look.kind === 'intact' && image.damaged === undefined;
+  }
+
+  async #read(id: string, depth: Depth, signal: AbortSignal): Promise<void> {
+    const { directory, images, log } = this.#parts;
+    const image = images.get(id);
+    if (image === undefined) return;
+    const found = await compareWhole(rootfsPath(directory, id), image, systemClock.now(), depth !== 'idle', signal);
+    const { damaged: known, ...current } = images.get(id) ?? image;
+    if (!images.has(id) || current.rootfs !== image.rootfs) return; // it was removed or made once more meanwhile
+    if ('facts' in found) {
+      images.set(id, { ...current, rootfs: found.facts });
+      if (known !== undefined) log.info('image no longer damaged', { image: id });
+    } else {
+      if (known === found.reason) return;
+      images.set(id, { ...current, damaged: found.reason });
+      log.warn('image damaged', { image: id, why: found.reason });
+    }
+    await this.#parts.write().catch((error: unknown) => log.error("images' index cannot be written", error));
+  }
+}

@@ -1,0 +1,100 @@
+import { readdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
+import { type Log, silentLog } from '#host/log.ts';
+import { volumePaths } from '../image-volumes.ts';
+import type { Image } from '../images.ts';
+import type { OciConfig } from '../oci.ts';
+import { rebuildImages, writeOwnRecords } from './own-records.ts';
+import { imageSchema, parseVersioned } from './record-schema.ts';
+import { lookAt } from './rootfs-file.ts';
+
+/**
+ * `<images>/index.json`: what is there, understandable with cat; `<images>/rootfs/<hex>.erofs`: the files;
+ * `<images>/records/<hex>.json`: of each image once more what the index says, for when that is damaged.
+ */
+const indexSchema = v.object({ version: v.literal(1), images: v.array(imageSchema) });
+
+export const rootfsDirectory = (directory: string) => join(directory, 'rootfs');
+const indexPath = (directory: string) => join(directory, 'index.json');
+
+export function rootfsPath(directory: string, id: string): string {
+  return join(rootfsDirectory(directory), `${id.replace('sha256:', '')}.erofs`);
+}
+
+/**
+ * The images on disk; one whose file is gone or damaged stays, and says so. A file without a record is removed. An index
+ * that is damaged, or gone, is put aside and made from the images' own records. Errors: `failedPrecondition` for records
+ * of a newer podvm, of which nothing is touched then.
+ */
+export async function readRecords(directory: string, log: Log = silentLog): Promise<Map<string, Image>> {
+  const images = new Map<string, Image>();
+  for (const image of (await readIndex(directory, log)) ?? (await rebuilt(directory, log))) {
+    const look = await lookAt(rootfsPath(directory, image.id), image);
+    images.set(image.id, look.kind === 'damaged' ? { ...image, damaged: look.reason } : image);
+    if (look.kind === 'damaged') log.warn('image damaged', { image: image.id, why: look.reason });
+  }
+  const known = new Set([...images.keys()].map((id) => rootfsPath(directory, id)));
+  for (const name of await readdir(rootfsDirectory(directory))) {
+    const path = join(rootfsDirectory(directory), name);
+    if (!known.has(path)) await rm(path, { recursive: true, force: true });
+  }
+  await writeOwnRecords(directory, images).catch((error: unknown) => {
+    if (error instanceof PodvmError) throw error;
+    log.error("images' own records cannot be written", error); // the index has all of it
+  });
+  return images;
+}
+
+/** Undefined when there is none that can be read; what is there instead is put aside then. */
+async function readIndex(directory: string, log: Log): Promise<readonly Image[] | undefined> {
+  const path = indexPath(directory);
+  try {
+    const text = await readFileIfThere(path);
+    return text === undefined ? undefined : parseVersioned(path, text, indexSchema).images;
+  } catch (error) {
+    if (error instanceof PodvmError) throw error;
+    const aside = `${path}.damaged`;
+    await rm(aside, { recursive: true, force: true });
+    await rename(path, aside);
+    log.warn("images' index is damaged, and made from the images' own records", { aside, why: messageOf(error) });
+    return undefined;
+  }
+}
+
+async function rebuilt(directory: string, log: Log): Promise<readonly Image[]> {
+  const images = await rebuildImages(directory, log);
+  if (images.length === 0) return images;
+  log.warn("images' index made from their own records", { images: images.length });
+  await writeIndex(directory, images).catch((error: unknown) => {
+    log.error("images' index cannot be written", error);
+  });
+  return images;
+}
+
+export async function writeRecords(directory: string, images: Iterable<Image>): Promise<void> {
+  const all = [...images];
+  await writeIndex(directory, all);
+  await writeOwnRecords(directory, new Map(all.map((image) => [image.id, image])));
+}
+
+async function writeIndex(directory: string, images: readonly Image[]): Promise<void> {
+  await writeFileAtomic(indexPath(directory), `${JSON.stringify({ version: 1, images }, null, 2)}\n`);
+}
+
+/** Empty and absent mean the same in OCI's config; here only absent is left. */
+export function imageConfigOf(config: OciConfig): Image['config'] {
+  const from = config.config ?? {};
+  const volumes = volumePaths(from.Volumes ?? []);
+  return {
+    ...(from.Entrypoint?.length ? { entrypoint: from.Entrypoint } : {}),
+    ...(from.Cmd?.length ? { cmd: from.Cmd } : {}),
+    ...(from.Env?.length ? { env: from.Env } : {}),
+    ...(from.WorkingDir ? { workingDir: from.WorkingDir } : {}),
+    ...(from.User ? { user: from.User } : {}),
+    ...(from.StopSignal ? { stopSignal: from.StopSignal } : {}),
+    ...(volumes.length > 0 ? { volumes } : {}),
+  };
+}

@@ -1,0 +1,402 @@
+import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { kindOf, PodvmError } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import { readArchive } from '../source/archive.ts';
+import { baseReference, makeBaseLayout } from '../source/base-image.ts';
+import { assertRoom } from '../import/disk-room.ts';
+import { flatten } from '../flatten.ts';
+import type { HeldImage, Image, ImageStore, LoadedImage, PullOptions, PullPolicy, Untagged } from '../images.ts';
+import { ImageHealth } from './image-health.ts';
+import { imageConfigOf, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
+import { mendImage } from './mend-image.ts';
+import { type ImageSource, type Reader, readOwnLayout } from '../source/layout.ts';
+import { authEntry, loginsFor, type RegistryLogin } from '../logins.ts';
+import { type ImageLimits, imageLimits } from '../limits.ts';
+import { loadNames } from '../source/archive-names.ts';
+import { findImage, type FoundImage, type Names, withNames, withoutName } from '../names.ts';
+import { ociArchitecture } from '../oci.ts';
+import { describeProcessor, type Processor } from '../source/platform.ts';
+import { formatReference, isImageId, isLoopback, parseReference, type Reference } from '../reference.ts';
+import { copyImage, declaredSize, resolveImage } from '../source/resolve-image.ts';
+import { factsOf } from './rootfs-file.ts';
+import { type Access, Skopeo } from '../source/skopeo.ts';
+
+export interface ImageStoreOptions {
+  /** State of images; one process at a time works in it (the sandboxes' lock sees to that). */
+  readonly directory: string;
+  readonly sysroot: string;
+  readonly log: Log;
+  /** What the machines' containers see; default the least of this architecture. */
+  readonly processor?: Processor;
+  /** Default `imageLimits`. */
+  readonly limits?: ImageLimits;
+  /** registries.conf, certs.d and policy.json for pulls; default `/etc/containers`. */
+  readonly containersDirectory?: string;
+  /** Credentials for pulls that bring none; default: none. */
+  readonly authFile?: string;
+  /** How long a registry may say nothing new; default 60,000 `ms`. */
+  readonly answerTimeoutMs?: number;
+}
+
+/** Opens the store and clears away what a killed process left half done. Errors: `corrupt`. */
+export async function openImageStore(options: ImageStoreOptions): Promise<ImageStore> {
+  const work = join(options.directory, 'work');
+  await mkdir(options.directory, { recursive: true, mode: 0o711 });
+  await mkdir(rootfsDirectory(options.directory), { recursive: true });
+  // Files in it are readable by every VMM's user, and by no other: VMMs reach them by links in their own directories.
+  await chmod(rootfsDirectory(options.directory), 0o700);
+  await mkdir(work, { recursive: true, mode: 0o711 });
+  for (const left of await readdir(work)) await rm(join(work, left), { recursive: true, force: true });
+  return new DiskImageStore(options, work, await readRecords(options.directory, options.log));
+}
+
+class DiskImageStore implements ImageStore {
+  readonly #options: ImageStoreOptions;
+  readonly #work: string;
+  readonly #reader: Reader;
+  readonly #images: Map<string, Image>;
+  readonly #health: ImageHealth;
+  readonly #holds = new Map<string, number>();
+  readonly #pulls = new Map<
+    string,
+    { readonly result: Promise<Image>; readonly abort: AbortController; readonly waiting: Set<PullOptions> }
+  >();
+  #writing: Promise<void> = Promise.resolve();
+
+  constructor(options: ImageStoreOptions, work: string, images: Map<string, Image>) {
+    this.#options = options;
+    this.#work = work;
+    const { processor = { architecture: ociArchitecture(), level: 1 }, limits = imageLimits } = options;
+    this.#reader = { processor, limits };
+    this.#images = images;
+    const { directory, log } = options;
+    this.#health = new ImageHealth({ directory, images, log, write: () => this.#write() });
+  }
+
+  async pull(reference: string, options: PullOptions, signal: AbortSignal): Promise<Image> {
+    const parsed = parseReference(reference);
+    const authFile = options.authFile ?? this.#options.authFile;
+    const access: Access = {
+      insecure: options.insecure ?? isLoopback(parsed),
+      containersDirectory: this.#options.containersDirectory ?? '/etc/containers',
+      answerTimeoutMs: this.#options.answerTimeoutMs ?? 60_000,
+      ...(authFile === undefined ? {} : { authFile }),
+    };
+    for (const login of loginsFor(parsed, options.logins ?? [])) {
+      const image = await this.#pullWith(parsed, { ...access, auths: authsOf(parsed, login) }, options, signal).catch(
+        (error: unknown) => {
+          if (kindOf(error) !== 'denied') throw error; // another login may be let in
+        },
+      );
+      if (image !== undefined) return image;
+    }
+    return await this.#pullWith(parsed, access, options, signal);
+  }
+
+  async #pullWith(parsed: Reference, access: Access, options: PullOptions, signal: AbortSignal): Promise<Image> {
+    const key = JSON.stringify([formatReference(parsed), access]);
+    const shared = this.#pulls.get(key) ?? this.#startPull(key, parsed, access);
+    const waiter = { ...options };
+    shared.waiting.add(waiter);
+    try {
+      return await untilAborted(shared.result, signal, `Cannot pull ${formatReference(parsed)}: cancelled`);
+    } finally {
+      shared.waiting.delete(waiter);
+      if (shared.waiting.size === 0) shared.abort.abort(); // nobody wants it any more; too late does no harm
+    }
+  }
+
+  #startPull(key: string, parsed: Reference, access: Access) {
+    const abort = new AbortController();
+    const waiting = new Set<PullOptions>();
+    const onProgress = (message: string) => waiting.forEach((waiter) => waiter.onProgress?.(message));
+    const result = this.#fetch(parsed, access, { onProgress }, abort.signal).finally(() => this.#pulls.delete(key));
+    const shared = { result, abort, waiting };
+    this.#pulls.set(key, shared);
+    return shared;
+  }
+
+  async #fetch(reference: Reference, access: Access, options: PullOptions, signal: AbortSignal): Promise<Image> {
+    return await this.#inWorkDirectory(async (directory) => {
+      const full = formatReference(reference);
+      const skopeo = await Skopeo.open(full, directory, access);
+      const resolved = await resolveImage(reference, skopeo, this.#reader, signal);
+      const { manifest, names } = resolved;
+      const known = await this.#sound(manifest.config.digest, signal);
+      if (known !== undefined && this.#fits(known)) return await this.#name(known, names);
+
+      const declared = declaredSize(full, manifest, this.#reader.limits);
+      // The blobs, and beside them the file that is made of them, which is as large at least.
+      await assertRoom(directory, 2 * declared.allBytes, `pull ${full}`);
+      const sum = megabytes(declared.allBytes);
+      options.onProgress?.(`pulling ${full} (${manifest.layers.length} layers, ${sum} MB)`);
+      const onBytes = (bytes: number) => options.onProgress?.(`pulling ${full}: ${megabytes(bytes)} of ${sum} MB`);
+      const source = await copyImage(full, { ...resolved, declared }, skopeo, this.#reader, onBytes, signal);
+      return await this.#add(full, source, directory, names, options, signal);
+    });
+  }
+
+  async load(
+    path: string,
+    name: string | undefined,
+    options: PullOptions,
+    signal: AbortSignal,
+  ): Promise<readonly LoadedImage[]> {
+    return await this.#inWorkDirectory(async (work) => {
+      const archived = await readArchive(path, { work, signal, ...this.#reader });
+      const images: LoadedImage[] = [];
+      for (const { source, references } of loadNames(path, archived, name)) {
+        images.push({ ...(await this.#take(source, { references, digests: [] }, options, signal)), names: references });
+      }
+      return images;
+    });
+  }
+
+  async buildBase(options: PullOptions, signal: AbortSignal): Promise<Image> {
+    return await this.#inWorkDirectory(async (directory) => {
+      const layout = await makeBaseLayout(this.#options.sysroot, directory, signal);
+      const source = await readOwnLayout(baseReference, layout, this.#reader);
+      return await this.#take(source, { references: [baseReference], digests: [] }, options, signal);
+    });
+  }
+
+  async #take(source: ImageSource, names: Names, options: PullOptions, signal: AbortSignal): Promise<Image> {
+    return await this.#inWorkDirectory(
+      async (directory) => await this.#add(names.references[0] ?? source.id, source, directory, names, options, signal),
+    );
+  }
+
+  /** Makes the rootfs of an image, unless it is there, and publishes it. */
+  async #add(
+    what: string,
+    source: ImageSource,
+    directory: string,
+    names: Names,
+    options: PullOptions,
+    signal: AbortSignal,
+  ): Promise<Image> {
+    const known = await this.#sound(source.id, signal);
+    if (known !== undefined) return await this.#name(known, names);
+    options.onProgress?.(`flattening ${what}`);
+    const { sysroot } = this.#options;
+    const file = await flatten(source.layers, { sysroot, directory, signal, limits: this.#reader.limits });
+    const path = rootfsPath(this.#options.directory, source.id);
+    const { size } = await stat(file);
+    const rootfs = await factsOf(file, Date.now(), signal);
+    await rename(file, path);
+    const before = this.#images.get(source.id); // it was damaged: its names stay
+    const image: Image = {
+      id: source.id,
+      references: before?.references ?? [],
+      digests: before?.digests ?? [],
+      sizeBytes: size,
+      rootfs,
+      createdAt: new Date().toISOString(),
+      ...(source.level > 1 ? { processorLevel: source.level } : {}),
+      config: imageConfigOf(source.config),
+    };
+    try {
+      this.#images.set(image.id, image);
+      const named = await this.#name(image, names);
+      this.#options.log.info('image added', { image: image.id, bytes: size });
+      return named;
+    } catch (error) {
+      // Its record could not be written: after a restart it would not be there either, or damaged as before.
+      if (before !== undefined) this.#images.set(before.id, before);
+      else {
+        this.#images.delete(image.id);
+        await rm(path, { force: true });
+      }
+      throw error;
+    }
+  }
+
+  /** Gives names to an image, taking them from others, and writes the index. */
+  async #name(image: Image, names: Names): Promise<Image> {
+    await this.#put(withNames(this.#images, this.#images.get(image.id) ?? image, names));
+    return this.#images.get(image.id) ?? image;
+  }
+
+  /** Changes records and writes the index; what cannot be written is as it was. */
+  async #put(changed: readonly Image[]): Promise<void> {
+    const before = changed.map(({ id }) => this.#images.get(id));
+    for (const one of changed) this.#images.set(one.id, one);
+    try {
+      await this.#write();
+    } catch (error) {
+      for (const [at, one] of changed.entries()) {
+        const old = before[at];
+        if (this.#images.get(one.id) !== one) continue; // another has changed it since
+        if (old === undefined) this.#images.delete(one.id);
+        else this.#images.set(one.id, old);
+      }
+      throw error;
+    }
+  }
+
+  #write(): Promise<void> {
+    this.#writing = this.#writing
+      .catch(() => undefined)
+      .then(() => writeRecords(this.#options.directory, this.#images.values()));
+    return this.#writing;
+  }
+
+  list(): readonly Image[] {
+    const name = (image: Image) => image.references[0] ?? image.digests[0] ?? image.id;
+    return [...this.#images.values()].sort((a, b) => (name(a) < name(b) ? -1 : 1));
+  }
+
+  get(reference: string): Image | undefined {
+    return findImage(this.#images, reference)?.image;
+  }
+
+  async tag(reference: string, name: string): Promise<Image> {
+    const parsed = parseReference(name);
+    if (parsed.digest !== undefined) {
+      throw new PodvmError('invalid', `Cannot give an image the name ${name}: a digest is no tag`, {
+        fix: 'Give a name with a tag, such as app:1.',
+      });
+    }
+    const { image } = this.#find('tag', reference);
+    return await this.#name(image, { references: [formatReference(parsed)], digests: [] });
+  }
+
+  async hold(
+    reference: string,
+    policy: PullPolicy,
+    signal: AbortSignal,
+    options: Pick<PullOptions, 'logins'> = {},
+  ): Promise<HeldImage> {
+    const isBase = !isImageId(reference) && formatReference(parseReference(reference)) === baseReference;
+    const found = policy === 'Always' && !isBase ? undefined : this.get(reference);
+    let image = found !== undefined && this.#fits(found) ? found : undefined;
+    // Building it is no pull, so that no policy speaks against it: the examples run on a machine that has never pulled.
+    if (isBase) image ??= await this.buildBase({}, signal);
+    if (image === undefined && policy === 'Never') {
+      const reason =
+        found === undefined ? 'it is not here' : `it is not for ${describeProcessor(this.#reader.processor)}`;
+      throw new PodvmError('notFound', `Cannot use image ${reference}: ${reason}, and imagePullPolicy is Never`, {
+        fix: `Bring it with \`podvm image pull\` or \`podvm image load\`.`,
+      });
+    }
+    if (image !== undefined && (await this.#sound(image.id, signal)) === undefined)
+      image = await this.#mend(reference, image.id, policy, options, signal);
+    image ??= await this.pull(reference, options, signal);
+    const { id, config } = image;
+    if (!this.#images.has(id)) return await this.hold(reference, policy, signal, options); // it was removed meanwhile
+    this.#holds.set(id, (this.#holds.get(id) ?? 0) + 1);
+    let isHeld = true;
+    return {
+      id,
+      config,
+      rootfsPath: rootfsPath(this.#options.directory, id),
+      findDamage: async (checking) => (await this.#health.check(id, 'read', checking))?.damaged,
+      [Symbol.asyncDispose]: () => {
+        if (isHeld) this.#holds.set(id, (this.#holds.get(id) ?? 1) - 1);
+        isHeld = false;
+        return Promise.resolve();
+      },
+    };
+  }
+
+  #fits({ processorLevel = 1 }: Image): boolean {
+    return processorLevel <= this.#reader.processor.level;
+  }
+
+  /** The image, if it is here and its file is as it was written, as far as a look tells. */
+  async #sound(id: string, signal: AbortSignal): Promise<Image | undefined> {
+    const image = await this.#health.check(id, 'look', signal);
+    return image?.damaged === undefined ? image : undefined;
+  }
+
+  /** Makes the file of a damaged image once more, from where it came. Errors: `corrupt`, those of `pull`. */
+  async #mend(
+    reference: string,
+    id: string,
+    policy: PullPolicy,
+    options: PullOptions,
+    signal: AbortSignal,
+  ): Promise<Image> {
+    const image = this.#images.get(id);
+    if (image === undefined) return await this.pull(reference, options, signal); // it was removed meanwhile
+    if (image.references.includes(baseReference)) return await this.buildBase({}, signal);
+    return await mendImage(reference, image, policy, async (name) => await this.pull(name, options, signal));
+  }
+
+  async check(id: string, signal: AbortSignal): Promise<Image> {
+    const image = await this.#health.check(id, 'idle', signal);
+    if (image !== undefined) return image;
+    throw new PodvmError('notFound', `Cannot check image ${id}: it is not here`, { fix: 'See `podvm image ls`.' });
+  }
+
+  async remove(reference: string): Promise<Image> {
+    const { image } = this.#find('remove', reference);
+    await this.#remove(image, reference);
+    return image;
+  }
+
+  async untag(reference: string): Promise<Untagged> {
+    const { image, by } = this.#find('remove', reference);
+    const all = [...image.references, ...image.digests];
+    const { image: left, untagged } = by === 'id' ? { image, untagged: all } : withoutName(image, reference);
+    if (untagged.length === all.length) {
+      await this.#remove(image, reference);
+      return { untagged, removed: image.id };
+    }
+    await this.#put([left]);
+    return { untagged };
+  }
+
+  #find(verb: string, reference: string): FoundImage {
+    const found = findImage(this.#images, reference);
+    if (found !== undefined) return found;
+    throw new PodvmError('notFound', `Cannot ${verb} image ${reference}: it is not here`, {
+      fix: 'See `podvm image ls`.',
+    });
+  }
+
+  async #remove(image: Image, reference: string): Promise<void> {
+    if ((this.#holds.get(image.id) ?? 0) > 0) {
+      throw new PodvmError('busy', `Cannot remove image ${reference}: a pod uses it`, { fix: 'Stop the pod first.' });
+    }
+    this.#images.delete(image.id);
+    await this.#write();
+    await rm(rootfsPath(this.#options.directory, image.id), { force: true });
+  }
+
+  async #inWorkDirectory<T>(use: (directory: string) => Promise<T>): Promise<T> {
+    const directory = await mkdtemp(join(this.#work, 'image-'));
+    await chmod(directory, 0o711); // the jail's user passes through
+    try {
+      return await use(directory);
+    } catch (error) {
+      if (!['ENOSPC', 'EDQUOT'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+      throw new PodvmError('exhausted', 'Cannot add the image: the disk is full', {
+        cause: error,
+        fix: 'Free some space.',
+      });
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
+  }
+}
+
+function authsOf({ registry }: Reference, login: RegistryLogin): string {
+  return JSON.stringify({ auths: { [registry]: authEntry(login) } });
+}
+
+const megabytes = (bytes: number) => Math.ceil(bytes / 1_000_000);
+
+/** The work goes on for others who wait for it; this caller does not. */
+async function untilAborted<T>(work: Promise<T>, signal: AbortSignal, message: string): Promise<T> {
+  if (signal.aborted) throw new PodvmError('cancelled', message, { cause: signal.reason });
+  const { promise, reject } = Promise.withResolvers<never>();
+  const onAbort = () => reject(new PodvmError('cancelled', message, { cause: signal.reason }));
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}

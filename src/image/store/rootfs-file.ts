@@ -1,0 +1,101 @@
+import { constants, open, type FileHandle } from 'node:fs/promises';
+import { PodvmError } from '#base/errors.ts';
+import { run, signalOf, tailOf } from '#host/run.ts';
+import type { Image, RootfsFacts } from '../images.ts';
+import { digestOf } from '../oci.ts';
+
+/** What is read of a file for each container: EROFS has its superblock in there. */
+const headBytes = 4096;
+const superblock = { offset: 1024, magic: 0xe0f5_e1e2 } as const;
+/** With which the kernel answers for a bad disk, or something else in the file's place. */
+const faultsOfFiles = ['EIO', 'EUCLEAN', 'EBADMSG', 'ELOOP', 'EISDIR'];
+const digestTimeoutMs = 60 * 60 * 1000;
+
+/** How an image's file looks. `changed`: it was written to, or moved, since its facts were taken. */
+export type Look = { readonly kind: 'intact' | 'changed' } | { readonly kind: 'damaged'; readonly reason: string };
+
+/** Reads all of a file, which was just made or is trusted. Errors: those of `run`. */
+export async function factsOf(path: string, nowMs: number, signal: AbortSignal): Promise<RootfsFacts> {
+  const digest = await wholeDigest(path, false, signal);
+  await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  const { head, inode, mtimeNs } = await quickFacts(file);
+  return { digest, head, inode, mtimeNs, checkedAt: new Date(nowMs).toISOString() };
+}
+
+/**
+ * Looks at a file without reading it: size, first block, and whether it is the one that was written. A byte that a bad
+ * disk turns over further back is not seen. The number of its links, and with it its ctime, changes with every machine.
+ */
+export async function lookAt(path: string, { sizeBytes, rootfs }: Image): Promise<Look> {
+  try {
+    await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    const { size } = await file.stat();
+    if (size !== sizeBytes) return damaged(`its file has ${size} bytes instead of ${sizeBytes}`);
+    const facts = await quickFacts(file);
+    if (rootfs === undefined) return facts.hasMagic ? { kind: 'changed' } : damaged('its file has no superblock');
+    if (facts.head !== rootfs.head) return damaged('its file does not begin as it was written');
+    return { kind: facts.inode === rootfs.inode && facts.mtimeNs === rootfs.mtimeNs ? 'intact' : 'changed' };
+  } catch (error) {
+    return damaged(whyUnreadable(error));
+  }
+}
+
+/**
+ * Reads a file whole and compares; facts that are older than this podvm are taken as the file is. `isUrgent`: a
+ * container waits for it. Errors: `cancelled`, `timeout`.
+ */
+export async function compareWhole(
+  path: string,
+  image: Image,
+  nowMs: number,
+  isUrgent: boolean,
+  signal: AbortSignal,
+): Promise<{ readonly facts: RootfsFacts } | { readonly reason: string }> {
+  const look = await lookAt(path, image);
+  if (look.kind === 'damaged') return { reason: look.reason };
+  try {
+    // The facts before the reading: what is written meanwhile shows as a change the next time.
+    await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    const { head, inode, mtimeNs } = await quickFacts(file);
+    const digest = await wholeDigest(path, !isUrgent, signal);
+    if (image.rootfs !== undefined && digest !== image.rootfs.digest)
+      return { reason: 'its file has not the content that was written' };
+    return { facts: { digest, head, inode, mtimeNs, checkedAt: new Date(nowMs).toISOString() } };
+  } catch (error) {
+    return { reason: whyUnreadable(error) };
+  }
+}
+
+/** Rethrows what is no fault of the file: too little memory for a process, say. */
+function whyUnreadable(error: unknown): string {
+  if (error instanceof PodvmError && error.kind === 'corrupt') return error.message;
+  const code = error instanceof PodvmError ? undefined : (error as NodeJS.ErrnoException).code;
+  if (code === 'ENOENT') return 'its file is gone';
+  if (code !== undefined && faultsOfFiles.includes(code)) return `its file cannot be read: ${code}`;
+  throw error;
+}
+
+const damaged = (reason: string): Look => ({ kind: 'damaged', reason });
+
+async function quickFacts(file: FileHandle) {
+  const { ino, mtimeNs } = await file.stat({ bigint: true });
+  const { bytesRead, buffer } = await file.read(Buffer.alloc(headBytes), 0, headBytes, 0);
+  const head = buffer.subarray(0, bytesRead);
+  const hasMagic = bytesRead > superblock.offset + 4 && head.readUInt32LE(superblock.offset) === superblock.magic;
+  return { head: digestOf(head), inode: String(ino), mtimeNs: String(mtimeNs), hasMagic };
+}
+
+/** By a process of its own, so that this one goes on; when idle, behind all others. */
+async function wholeDigest(path: string, isIdle: boolean, signal: AbortSignal): Promise<string> {
+  const args = ['--', path];
+  const behind = ['-n', '19', 'ionice', '-c', '3', 'sha256sum', ...args];
+  const options = { signal, timeoutMs: digestTimeoutMs, okCodes: 'any' } as const;
+  const ended = isIdle ? await run('nice', behind, options) : await run('sha256sum', args, options);
+  const { code, stdout, stderr } = ended;
+  if (code === 1) throw new PodvmError('corrupt', `its file cannot be read: ${tailOf(stderr).at(-1) ?? ''}`);
+  if (code !== 0) {
+    const ending = signalOf(code) ?? `it ended with ${code}`;
+    throw new PodvmError('unavailable', `Cannot read ${path}: sha256sum failed: ${ending}`, { tail: tailOf(stderr) });
+  }
+  return `sha256:${stdout.slice(0, 64)}`;
+}

@@ -1,0 +1,94 @@
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { parseQuantity, unitsOf } from '#base/quantity.ts';
+import type { Conflist, PluginConfig } from './cni-schema.ts';
+import type { AttachmentOwner, HostPort } from '../network.ts';
+import { isLoopback } from '../port-address.ts';
+
+/**
+ * What plugins may be told of a pod beside its name: CNI's capabilities, the same that other runtimes give
+ * (CNI's CONVENTIONS.md; containerd's `io.kubernetes.cri.pod-annotations`), as `runtimeConfig`.
+ */
+export type Capabilities = Readonly<Record<string, unknown>>;
+
+/** Errors: `invalid`, for a bandwidth that is none. */
+export function capabilitiesOf(owner: AttachmentOwner, mac: string): Capabilities {
+  const { hostPorts, annotations = {}, dns } = owner;
+  const bandwidth = bandwidthOf(annotations);
+  const { nameservers: servers, searches, options } = dns ?? { nameservers: [], searches: [], options: [] };
+  const hasDns = servers.length + searches.length + options.length > 0;
+  return {
+    mac,
+    ...(hostPorts.length === 0 ? {} : { portMappings: mappingsOf(hostPorts) }),
+    ...(bandwidth === undefined ? {} : { bandwidth }),
+    ...(hasDns ? { dns: { servers, searches, options } } : {}),
+    ...(Object.keys(annotations).length === 0 ? {} : { 'io.kubernetes.cri.pod-annotations': annotations }),
+  };
+}
+
+/**
+ * Without the host ports that are on loopback alone: rules would need `route_localnet` to lead there, which opens the
+ * node's own 127.0.0.1 to pods, and IPv6 has nothing like it. What holds the port carries those on (`held-ports.ts`).
+ */
+export function withoutLoopback(capabilities: Capabilities, hostPorts: readonly HostPort[]): Capabilities {
+  const { portMappings: _, ...rest } = capabilities;
+  const routed = hostPorts.filter(({ hostIP }) => !isLoopback(hostIP));
+  return routed.length === 0 ? rest : { ...rest, portMappings: mappingsOf(routed) };
+}
+
+const mappingsOf = (hostPorts: readonly HostPort[]) =>
+  hostPorts.map((port) => ({ ...port, protocol: port.protocol.toLowerCase() }));
+
+/** What of them the chain's plugins declare: the rest is nobody's business, and need not be on record. */
+export function declaredOf(capabilities: Capabilities, { plugins }: Conflist): Capabilities {
+  return Object.fromEntries(
+    Object.entries(capabilities).filter(([name]) => plugins.some((plugin) => plugin.capabilities?.[name] === true)),
+  );
+}
+
+/** Capabilities that only some pods ask for, each with a plugin that does nothing else. */
+const onlyAsked = ['portMappings', 'bandwidth'];
+
+/** Whether a plugin of our own chain has something to do. Chains of others run whole, as they are. */
+export function hasWork({ capabilities = {} }: PluginConfig, asked: Capabilities): boolean {
+  const own = onlyAsked.filter((name) => capabilities[name] === true);
+  return own.length === 0 || own.some((name) => asked[name] !== undefined);
+}
+
+const annotationOf = { ingress: 'kubernetes.io/ingress-bandwidth', egress: 'kubernetes.io/egress-bandwidth' } as const;
+
+/** Kubernetes' bounds, in bits a second (pkg/util/bandwidth). */
+const [minRate, maxRate] = [1000, 1e15];
+/** How much may pass at once, in bits: so much as the rate gives in this time, but for the slowest a few packets. */
+const burstSeconds = 0.25;
+const minBurstBits = 8 * 64 * 1024;
+const maxBurstBits = 2 ** 32 - 1;
+
+function bandwidthOf(annotations: Readonly<Record<string, string>>): Record<string, number> | undefined {
+  const ingress = rateOf(annotations, annotationOf.ingress);
+  const egress = rateOf(annotations, annotationOf.egress);
+  if (ingress === undefined && egress === undefined) return undefined;
+  return {
+    ...(ingress === undefined ? {} : { ingressRate: ingress, ingressBurst: burstOf(ingress) }),
+    ...(egress === undefined ? {} : { egressRate: egress, egressBurst: burstOf(egress) }),
+  };
+}
+
+function rateOf(annotations: Readonly<Record<string, string>>, name: string): number | undefined {
+  const text = annotations[name];
+  if (text === undefined) return undefined;
+  const quantity = parseQuantity(text);
+  const rate = quantity === undefined ? Number.NaN : unitsOf(quantity);
+  if (rate >= minRate && rate <= maxRate) return rate;
+  throw new PodvmError(
+    'invalid',
+    `Cannot limit a pod's bandwidth: annotation ${name} must be from 1k to 1P bits a second, got "${printable(text, 60)}"`,
+    { fix: 'Write it as 10M.' },
+  );
+}
+
+/**
+ * Others give the largest burst that the plugin takes, of which the kernel makes 193 MB at 10 Mbit/s, and a pod has no
+ * limit until it has moved as much: we give what keeps a link of that rate full.
+ */
+const burstOf = (rate: number) => Math.round(Math.min(maxBurstBits, Math.max(minBurstBits, rate * burstSeconds)));

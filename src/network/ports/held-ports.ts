@@ -1,0 +1,91 @@
+import { isIPv6 } from 'node:net';
+import { PodvmError } from '#base/errors.ts';
+import { announce } from '#host/announcement.ts';
+import type { HostPort } from '../network.ts';
+import { addressesOf, type PortAddress, portText } from '../port-address.ts';
+import { announcedName, hasSctpSocket, holderOf } from './port-holder.ts';
+import { clashingRule, readPortRules, ruleText } from './port-rules.ts';
+import { listenTcp } from './tcp-forward.ts';
+import { listenUdp } from './udp-forward.ts';
+
+/** One address of the host that is kept; disposing gives it back and ends what went through it. */
+export type HeldPort = AsyncDisposable;
+
+/**
+ * The host ports of one pod, each kept by a socket, so that no process of the host and no other pod has it meanwhile. The
+ * node's rules take what comes to the node's own addresses before a socket sees it; what they leave, on loopback or where
+ * the network makes no rules, comes here and is carried on. The kernel gives the ports back when this process ends,
+ * however that happens.
+ */
+export interface HeldPorts extends AsyncDisposable {
+  /** From now on what arrives goes to the pod at these addresses; until then it is refused. */
+  forward(addresses: readonly string[]): void;
+}
+
+export interface PortOwner {
+  readonly sandboxId: string;
+  /** `namespace/name`. */
+  readonly pod: string;
+}
+
+/** Errors: `alreadyExists`, with the pod's name, and who has the port. On an error none is held. */
+export async function holdPorts(ports: readonly HostPort[], owner: PortOwner, signal: AbortSignal): Promise<HeldPorts> {
+  let addresses: readonly string[] = [];
+  await using undo = new AsyncDisposableStack();
+  for (const port of ports) {
+    for (const at of addressesOf(port)) {
+      const to = () => {
+        const found = addresses.find((address) => isIPv6(address) === isIPv6(at.address)) ?? addresses[0];
+        return found === undefined ? undefined : { address: found, port: port.containerPort };
+      };
+      const held = await holdOne(at, owner.pod, to);
+      for (const each of held) undo.use(each);
+    }
+  }
+  signal.throwIfAborted();
+  const clash = ports.length === 0 ? undefined : clashingRule(ports, await readPortRules(signal), owner.sandboxId);
+  if (clash !== undefined) {
+    const { protocol, hostPort, hostIP = '' } = clash.port;
+    throw taken(owner.pod, { protocol, port: hostPort, address: hostIP }, ruleText(clash.rule));
+  }
+  const owned = undo.move();
+  return {
+    forward: (given) => {
+      addresses = given;
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** Of a family or an address that the host does not have there is nothing to keep. */
+const absent = new Set(['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'EPROTONOSUPPORT']);
+
+async function holdOne(
+  at: PortAddress,
+  pod: string,
+  to: Parameters<typeof listenTcp>[1],
+): Promise<readonly HeldPort[]> {
+  try {
+    const socket = at.protocol === 'SCTP' ? undefined : await (at.protocol === 'TCP' ? listenTcp : listenUdp)(at, to);
+    await using undo = new AsyncDisposableStack();
+    if (socket !== undefined) undo.use(socket);
+    const name = await announce(announcedName(at), pod);
+    if (name !== undefined) undo.use(name);
+    // Node has no sockets of SCTP: the name alone keeps the port from other pods.
+    if (socket === undefined && (name === undefined || (await hasSctpSocket(at))))
+      throw taken(pod, at, await holderOf(at));
+    const owned = undo.move();
+    return [{ [Symbol.asyncDispose]: () => owned.disposeAsync() }];
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? ''; // SAFE: only read
+    if (absent.has(code)) return [];
+    if (code === 'EADDRINUSE') throw taken(pod, at, await holderOf(at));
+    throw error;
+  }
+}
+
+function taken(pod: string, at: PortAddress, who: string): PodvmError {
+  return new PodvmError('alreadyExists', `Cannot give pod ${pod} host port ${portText(at)}: ${who}`, {
+    fix: 'Give the pod another hostPort or hostIP, or end what has this one.',
+  });
+}

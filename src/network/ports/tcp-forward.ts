@@ -1,0 +1,56 @@
+import { once } from 'node:events';
+import { connect, createServer, type Socket } from 'node:net';
+import type { HeldPort } from './held-ports.ts';
+import type { PortAddress } from '../port-address.ts';
+
+/** Connections through one address of a host port at a time. */
+const maxConnections = 1024;
+
+/**
+ * Listens on an address of the host, and carries each connection to where `to` says by then; without that it is reset.
+ * Errors: those of bind(2), as Node's.
+ */
+export async function listenTcp(
+  { address, port }: PortAddress,
+  to: () => { readonly address: string; readonly port: number } | undefined,
+): Promise<HeldPort> {
+  const open = new Set<Socket>();
+  const keep = (socket: Socket) => {
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+  };
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (client) => {
+    client.on('error', () => undefined); // its close says it
+    const target = to();
+    if (target === undefined || open.size >= 2 * maxConnections) {
+      client.resetAndDestroy();
+      return;
+    }
+    const pod = connect({ host: target.address, port: target.port, allowHalfOpen: true });
+    for (const socket of [client, pod]) keep(socket);
+    pod.once('connect', () => {
+      client.pipe(pod);
+      pod.pipe(client);
+    });
+    pod.on('error', () => undefined); // no listener there, or it was reset
+    // A side that ended in good order was told on by `pipe`, and what is on its way still arrives.
+    pod.once('close', (hadError) => {
+      if (hadError || !pod.readableEnded) client.resetAndDestroy();
+    });
+    client.once('close', (hadError) => {
+      if (hadError || !client.readableEnded) pod.resetAndDestroy();
+    });
+  });
+  server.unref();
+  server.listen({ port, host: address, ipv6Only: true, exclusive: true });
+  await once(server, 'listening');
+  server.on('error', () => undefined); // of accepting one, EMFILE for instance: the next one is another matter
+  return {
+    async [Symbol.asyncDispose]() {
+      const closed = once(server, 'close');
+      server.close();
+      for (const socket of open) socket.resetAndDestroy();
+      await closed;
+    },
+  };
+}

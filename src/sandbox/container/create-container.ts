@@ -1,0 +1,214 @@
+import { mkdir, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { kindOf, messageOf, PodvmError, type ErrorKind } from '#base/errors.ts';
+import type { ImageConfig } from '#image/images.ts';
+import type { LinkStream } from '#link/link.ts';
+import { checkContainerSpec } from './check-spec.ts';
+import type { ContainerMounts, PreparedMounts } from '../volume/container-mounts.ts';
+import type { ContainerParams } from '../guest-calls.ts';
+import { startErrorCode, type ContainerHome, type ContainerMade, type GuestContainer } from './guest-container.ts';
+import type { ImageDisks } from '../volume/image-disks.ts';
+import { createNanoClock } from '../log/log-format.ts';
+import { logPathOf, openLogWriter, rotatedNumbers } from '../log/log-writer.ts';
+import { openOutputStream, openStream } from './open-stream.ts';
+import { pumpOutput } from '../log/output.ts';
+import { givenCapabilities, needsModules } from './kernel-modules.ts';
+import type { ModulesDisk } from './modules-disk.ts';
+import type { Parts, Surroundings } from '../parts.ts';
+import { createPhases } from '../phases.ts';
+import { processOf, stopSignalOf } from './process.ts';
+import { envBytesOf } from './process-size.ts';
+import { cgroupResourcesOf, checkResources } from '../resources.ts';
+import type { ContainerSpec, SandboxSpec } from '../sandbox.ts';
+import { seccompOf } from './seccomp.ts';
+
+/** Serial of the disk with the writable layers and the scratch volumes. */
+export const scratchSerial = 'scratch';
+
+export interface ContainerSite extends ContainerHome {
+  readonly spec: SandboxSpec;
+  readonly directory: string;
+  readonly parts: Pick<Parts, 'images'>;
+  readonly imageDisks: ImageDisks;
+  readonly modulesDisk: ModulesDisk;
+  readonly mounts: ContainerMounts;
+  readonly surroundings: Surroundings;
+}
+
+/** What the agent and crun say of a command, user or mount that cannot be: the container is reported, not the call failed. */
+const startErrors: ReadonlySet<ErrorKind> = new Set(['failedPrecondition']);
+
+/**
+ * Makes the container in the guest, so that it can be started. A command that cannot run (not found, not executable)
+ * gives a container that has exited with StartError. Errors: `invalid`, `notFound` (image), what image, machine and
+ * agent say; then nothing of it is left in the guest.
+ */
+export async function createInGuest(
+  container: GuestContainer,
+  site: ContainerSite,
+  signal: AbortSignal,
+): Promise<void> {
+  const { spec } = container;
+  checkResources(`container ${spec.name}`, spec.resources);
+  checkContainerSpec(spec);
+  const capabilities = givenCapabilities(spec.security, site.spec);
+  const seccomp = seccompOf(spec.security, capabilities);
+  const phases = createPhases(site.surroundings.monotonicNs);
+  const logins = spec.pullLogins === undefined ? {} : { logins: spec.pullLogins };
+  const holding = site.parts.images.hold(spec.image, spec.imagePullPolicy, signal, logins);
+  const image = await phases.time('image held', holding);
+  const { id: imageId, config } = image;
+  const [imageDisk, modulesDisk] = await Promise.all([
+    site.imageDisks.attach(image, phases, signal),
+    needsModules(capabilities) ? site.modulesDisk.attach(phases, signal) : undefined,
+  ]);
+
+  await using undo = new AsyncDisposableStack();
+  await using unmounting = new AsyncDisposableStack(); // after the container itself
+  const mounts = unmounting.use(await phases.time('volumes attached', site.mounts.prepare(spec, signal)));
+  const streams = openStreams(spec, site);
+  undo.defer(() => streams.destroy());
+  const logWriter = undo.use(await openContainerLog(spec, site));
+  const output = pumpOutput(streams.output, logWriter, (error) =>
+    site.log.error('log cannot be written', error, { container: spec.name }),
+  );
+  const { stdin } = streams;
+  const made: ContainerMade = {
+    imageId,
+    stopSignal: stopSignalOf(config),
+    output,
+    stdin,
+    reopenLog: () => logWriter.reopen(),
+    mounts,
+  };
+  try {
+    const params = paramsOf(container, site, {
+      imageDisk,
+      modulesDisk,
+      mounts,
+      capabilities,
+      seccomp,
+      config,
+      stdio: streams.stdio,
+    });
+    made.envBytes = envBytesOf(params.process.env);
+    const created = await phases.time('container made', site.guest.call('createContainer', params, signal));
+    phases.add('guest', created.phases);
+    made.user = { uid: created.uid, gid: created.gid, groups: created.groups };
+    site.log.info('container created', { container: spec.name, ...phases.fields() });
+  } catch (error) {
+    await removeHalf(container, site);
+    if (signal.aborted || !startErrors.has(kindOf(error))) throw error;
+    const message = error instanceof Error ? error.message : messageOf(error); // the agent's words alone
+    await site.inbox.ask(() => container.becomeUnstartable(made, startErrorCode(message), message));
+    return;
+  }
+  await site.inbox.ask(() => container.becomeCreated(made));
+  unmounting.move(); // the container gives them back when it is removed
+  const owned = undo.move();
+  void output.ended.then(() => owned.disposeAsync());
+}
+
+async function removeHalf(container: GuestContainer, site: ContainerSite): Promise<void> {
+  try {
+    const deadline = AbortSignal.timeout(site.limits.cleanUpTimeoutMs);
+    await site.guest.call('removeContainer', { id: container.id }, deadline);
+  } catch (error) {
+    site.log.debug('half-made container not removed', { container: container.spec.name, why: kindOf(error) });
+  }
+}
+
+interface ContainerStreams {
+  readonly stdin: LinkStream | undefined;
+  readonly stdio: { readonly stdin: number; readonly stdout: number; readonly stderr: number };
+  readonly output: { readonly stdout: LinkStream; readonly stderr?: LinkStream };
+  destroy(): void;
+}
+
+function openStreams(spec: ContainerSpec, site: ContainerSite): ContainerStreams {
+  // Open and silent until somebody attaches, as a container with `stdin: true` expects.
+  const stdin = spec.stdin ? openStream(site.guest) : undefined;
+  const stdout = openOutputStream(site.guest);
+  const stderr = spec.tty ? undefined : openOutputStream(site.guest);
+  return {
+    stdin,
+    stdio: { stdin: stdin?.id ?? 0, stdout: stdout.id, stderr: stderr?.id ?? 0 },
+    output: { stdout, ...(stderr === undefined ? {} : { stderr }) },
+    destroy() {
+      for (const stream of [stdin, stdout, stderr]) stream?.destroy();
+    },
+  };
+}
+
+async function openContainerLog(spec: ContainerSpec, { directory, limits, surroundings }: ContainerSite) {
+  const path = logPathOf(directory, spec);
+  const isOurs = spec.logPath === undefined;
+  const tooOld = isOurs ? spec.attempt - limits.maxOldLogs - 1 : -1;
+  try {
+    await mkdir(dirname(path), { recursive: true, mode: 0o750 });
+    if (tooOld >= 0) {
+      const old = logPathOf(directory, { ...spec, attempt: tooOld });
+      const aside = (await rotatedNumbers(old)).map((number) => `${old}.${number}`);
+      await Promise.all([old, ...aside].map((file) => rm(file, { force: true })));
+    }
+    const clock = createNanoClock(surroundings.nowMs, surroundings.monotonicNs);
+    return await openLogWriter(path, clock, isOurs ? limits.logs : undefined);
+  } catch (cause) {
+    throw new PodvmError('internal', `Cannot open the log of container ${spec.name}`, { cause });
+  }
+}
+
+interface Prepared {
+  readonly imageDisk: string;
+  readonly modulesDisk: string | undefined;
+  readonly mounts: PreparedMounts;
+  readonly capabilities: readonly string[];
+  readonly seccomp: Record<string, unknown> | null;
+  readonly config: ImageConfig;
+  readonly stdio: ContainerParams['stdio'];
+}
+
+function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prepared): ContainerParams {
+  const { spec } = container;
+  const { security } = spec;
+  const isUnmasked = security.privileged || security.procMount === 'Unmasked';
+  return {
+    id: container.id,
+    imageDisk: prepared.imageDisk,
+    scratchDisk: scratchSerial,
+    ...(prepared.modulesDisk === undefined ? {} : { modulesDisk: prepared.modulesDisk }),
+    ...layerLimitOf(spec),
+    readOnlyRootfs: security.readOnlyRootFilesystem,
+    tty: spec.tty,
+    stdio: prepared.stdio,
+    process: processOf(spec, prepared.config, prepared.capabilities, site.spec.fsGroup),
+    mounts: [...prepared.mounts.guest],
+    ...(prepared.config.volumes === undefined ? {} : { imageVolumes: [...prepared.config.volumes] }),
+    devices: [...prepared.mounts.devices],
+    privileged: security.privileged,
+    seccomp: prepared.seccomp,
+    maskedPaths: [...(security.maskedPaths ?? (isUnmasked ? [] : maskedPaths))],
+    readonlyPaths: [...(security.readonlyPaths ?? (isUnmasked ? [] : readonlyPaths))],
+    resources: cgroupResourcesOf(container.resources),
+    ...(spec.terminationMessagePath === undefined ? {} : { terminationLogPath: spec.terminationMessagePath }),
+  };
+}
+
+const layerLimitOf = ({ resources: { ephemeralStorageBytes: layerLimitBytes } }: ContainerSpec) =>
+  layerLimitBytes === undefined ? {} : { layerLimitBytes };
+
+/** containerd's defaults (oci/spec.go): what of /proc and /sys tells of, or reaches, the kernel. */
+export const maskedPaths = [
+  '/proc/acpi',
+  '/proc/asound',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/sys/devices/virtual/powercap',
+  '/sys/firmware',
+] as const;
+export const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'] as const;

@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict';
+import { PassThrough } from 'node:stream';
+import { test } from 'node:test';
+import * as fc from 'fast-check';
+import { PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import type { Link } from '#link/link.ts';
+import { containerSpec } from '../testing/examples.ts';
+import { GuestContainer, startErrorCode } from './guest-container.ts';
+import { createInbox } from '../inbox.ts';
+import { defaultLimits } from '../limits.ts';
+import { pumpOutput } from '../log/output.ts';
+
+const never = new AbortController().signal;
+
+/** A container whose guest answers what the test says, in the order in which it is asked. */
+function place(startFails: boolean | 'given up', now = () => 0, startedAtMs = 5) {
+  const bugs: unknown[] = [];
+  const calls: string[] = [];
+  const inbox = createInbox((error) => bugs.push(error));
+  const call = async (method: string) => {
+    calls.push(method);
+    if (method === 'startContainer' && startFails === 'given up') throw new PodvmError('cancelled', 'the user left');
+    if (method === 'readFile') throw new PodvmError('notFound', 'no message');
+    if (method === 'startContainer' && startFails) throw new PodvmError('internal', 'crun: exec format error');
+    return { startedAtMs };
+  };
+  // SAFE: a container uses no more of its link than this
+  const guest = { call } as unknown as Link;
+  const home = { inbox, guest, limits: defaultLimits, log: silentLog, now: () => new Date(now()) };
+  const container = new GuestContainer('c', containerSpec, '/log', home);
+  const stdout = new PassThrough();
+  stdout.end();
+  const log = { write: async () => {}, async [Symbol.asyncDispose]() {} };
+  const output = pumpOutput({ stdout }, log, () => {});
+  const mounts = {
+    guest: [],
+    devices: [],
+    status: [],
+    [Symbol.asyncDispose]: async () => void calls.push('mounts given back'),
+  };
+  const made = { imageId: 'i', stopSignal: 15, output, stdin: undefined, mounts, reopenLog: async () => {} };
+  return { container, inbox, bugs, calls, made };
+}
+
+const deeds = ['created', 'unstartable', 'start', 'exit', 'lost', 'message', 'exec exit', 'remove'] as const;
+
+test('events in any order move a container only as its table says, and settle its end once', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.constantFrom(...deeds), { maxLength: 12 }),
+      fc.boolean(),
+      async (order, startFails) => {
+        const { container, inbox, bugs, made } = place(startFails);
+        const ends: unknown[] = [];
+        void container.exited.then((exit) => ends.push(exit));
+        const exit = { kind: 'exited', containerId: 'c', exitCode: 0, oomKilled: false, finishedAtMs: 1 } as const;
+        const act = {
+          created: () => inbox.tell(() => container.status.imageId === '' && container.becomeCreated(made)),
+          unstartable: () => inbox.tell(() => container.becomeUnstartable(made, 127, 'not found')),
+          start: () => void container.start(never).catch(() => {}),
+          exit: () => inbox.tell(() => container.onGuestExit(exit)),
+          message: () => inbox.tell(() => container.onTerminationMessage('bGFzdA==')),
+          lost: () => inbox.tell(() => container.becomeLost('machine gone')),
+          'exec exit': () => inbox.tell(() => container.onGuestExit({ ...exit, execId: 'exec-0' })),
+          remove: () => void container.remove(never).catch(() => {}),
+        };
+        for (const deed of order) {
+          const before = container.status;
+          act[deed]();
+          await inbox.ask(() => {});
+          if (before.state === 'exited') assert.deepEqual(container.status.exit, before.exit); // the first word counts
+        }
+        inbox.tell(() => container.becomeLost('the end'));
+        await container.exited;
+        await inbox.ask(() => {});
+        assert.equal(container.status.state, 'exited');
+        assert.equal(ends.length, 1);
+        assert.deepEqual(bugs, []);
+      },
+    ),
+  );
+});
+
+test('a container was made before it was started, and started before it ended, whatever the clocks say', async () => {
+  const time = fc.integer({ min: -1e6, max: 1e6 });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(time, { minLength: 1, maxLength: 8 }),
+      time,
+      time,
+      fc.constantFrom('exit', 'lost'),
+      fc.boolean(),
+      async (hostClock, startedAtMs, finishedAtMs, ending, endsFirst) => {
+        let looks = 0;
+        const now = () => hostClock[looks++ % hostClock.length] ?? 0;
+        const { container, inbox, made } = place(false, now, startedAtMs);
+        const end = () => {
+          if (ending === 'lost') container.becomeLost('machine gone');
+          else container.onGuestExit({ kind: 'exited', containerId: 'c', exitCode: 0, oomKilled: false, finishedAtMs });
+        };
+        await inbox.ask(() => container.becomeCreated(made));
+        const starting = container.start(never);
+        if (!endsFirst) await starting;
+        inbox.tell(end);
+        await Promise.all([starting.catch(() => {}), container.exited]);
+        const { createdAt, startedAt = createdAt, exit } = container.status;
+        assert.ok(exit !== undefined);
+        const times = [createdAt, startedAt, exit.finishedAt].map((at) => at.getTime());
+        assert.deepEqual(
+          times,
+          times.toSorted((a, b) => a - b),
+        );
+      },
+    ),
+  );
+});
+
+test('a start that was given up leaves nothing running in the guest, which may have done it', async () => {
+  const { container, inbox, calls, made } = place('given up');
+  inbox.tell(() => container.becomeCreated(made));
+  await assert.rejects(container.start(never), { kind: 'cancelled' });
+  assert.equal((await container.exited).reason, 'StartError');
+  assert.deepEqual(calls, ['startContainer', 'removeContainer']);
+});
+
+test('remove() gives the mounts back once the container is gone from the guest, once', async () => {
+  const { container, inbox, calls, made } = place(false);
+  inbox.tell(() => container.becomeCreated(made));
+  inbox.tell(() => container.becomeLost('the end'));
+  await container.exited;
+  await container.remove(never);
+  await container.remove(never);
+  assert.deepEqual(calls, ['removeContainer', 'mounts given back']);
+});
+
+test('startErrorCode() gives the shell code where the message allows', () => {
+  assert.equal(startErrorCode('executable file `x` not found in $PATH'), 127);
+  assert.equal(startErrorCode('open executable: No such file or directory'), 127);
+  assert.equal(startErrorCode('exec /x: Permission denied'), 126);
+  assert.equal(startErrorCode('something else'), 128);
+});

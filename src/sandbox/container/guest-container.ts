@@ -1,0 +1,370 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { constants } from 'node:os';
+import type { Writable } from 'node:stream';
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import type { Link } from '#link/link.ts';
+import type { PreparedMounts } from '../volume/container-mounts.ts';
+import { cellsOf, startExec } from './guest-exec.ts';
+import type { GuestExit } from '../guest-calls.ts';
+import type { Inbox } from '../inbox.ts';
+import type { SandboxLimits } from '../limits.ts';
+import { checkCommand } from './process-size.ts';
+import { capResources, type Capped, cgroupResourcesOf, checkResources, mostOfNode } from '../resources.ts';
+import { createMoves, type Moves } from '../moves.ts';
+import type { Output } from '../log/output.ts';
+import {
+  containerMoves,
+  type Container,
+  type ContainerExit,
+  type ContainerSpec,
+  type ContainerState,
+  type ContainerStatus,
+  type Exec,
+  type ExecSpec,
+  type OutputChunk,
+  type Resources,
+} from '../sandbox.ts';
+
+/** What a container needs of its sandbox. */
+export interface ContainerHome {
+  readonly inbox: Inbox;
+  readonly guest: Link;
+  readonly limits: SandboxLimits;
+  readonly log: Log;
+  readonly now: () => Date;
+}
+
+/** What is known once the container exists in the guest. */
+export interface ContainerMade {
+  readonly imageId: string;
+  readonly stopSignal: number;
+  readonly output: Output;
+  readonly stdin: Writable | undefined;
+  /** What its variables take of the kernel's room for them, in bytes: a command that it is asked for has them too. */
+  envBytes?: number;
+  user?: NonNullable<ContainerStatus['user']>;
+  /** Given back when it is gone from the guest. */
+  readonly mounts: PreparedMounts;
+  reopenLog(): Promise<void>;
+}
+
+/** One container. Its state changes only in the sandbox's inbox. */
+export class GuestContainer implements Container {
+  readonly id: string;
+  readonly spec: ContainerSpec;
+  readonly exited: Promise<ContainerExit>;
+  isRemoved = false;
+  readonly #home: ContainerHome;
+  readonly #log: Log;
+  readonly #moves: Moves<ContainerState>;
+  readonly #logPath: string;
+  readonly #createdAt: Date;
+  readonly #execExits = new Map<string, (exitCode: number) => void>();
+  readonly #settleExit: (exit: ContainerExit) => void;
+  #made: ContainerMade | undefined;
+  #startedAt: Date | undefined;
+  #exit: ContainerExit | undefined;
+  #starting: Promise<void> | undefined;
+  #nextExec = 0;
+  #hasGuestSaidExit = false;
+  /** Its termination message as the guest last told it, in base64: all there is should the machine die. */
+  #toldMessage = '';
+
+  constructor(id: string, spec: ContainerSpec, logPath: string, home: ContainerHome) {
+    this.id = id;
+    this.spec = spec;
+    this.#home = home;
+    this.#logPath = logPath;
+    this.#createdAt = home.now();
+    this.#log = home.log.with({ container: spec.name, attempt: spec.attempt });
+    this.#moves = createMoves(`container ${spec.name}`, containerMoves, 'creating', (state, why) =>
+      this.#log.debug('container moved', { state, why }),
+    );
+    const { promise, resolve } = Promise.withResolvers<ContainerExit>();
+    this.exited = promise;
+    this.#settleExit = resolve;
+  }
+
+  get status(): ContainerStatus {
+    return {
+      id: this.id,
+      name: this.spec.name,
+      attempt: this.spec.attempt,
+      state: this.#moves.state,
+      image: this.spec.image,
+      imageId: this.#made?.imageId ?? '',
+      createdAt: this.#createdAt,
+      ...(this.#startedAt === undefined ? {} : { startedAt: this.#startedAt }),
+      ...(this.#made?.user === undefined ? {} : { user: this.#made.user }),
+      mounts: this.#made?.mounts.status ?? [],
+      ...(this.#exit === undefined ? {} : { exit: this.#exit }),
+      logPath: this.#logPath,
+    };
+  }
+
+  // What the sandbox tells it, inside the inbox.
+
+  /** It exists in the guest. */
+  becomeCreated(made: ContainerMade): void {
+    this.#made = made;
+    if (this.#moves.state === 'creating') this.#moves.moveTo('created', 'the guest made it');
+  }
+
+  /** It exists only as the report of why it could not start. */
+  becomeUnstartable(made: ContainerMade, exitCode: number, message: string): void {
+    this.#made = made;
+    this.#end({ exitCode, reason: 'StartError', message, finishedAt: this.#home.now() });
+  }
+
+  /** The machine is gone, or going. */
+  becomeLost(why: string): void {
+    for (const settle of this.#execExits.values()) settle(killedExitCode);
+    const terminationLog = this.#messageText(this.#toldMessage);
+    this.#end({
+      exitCode: killedExitCode,
+      reason: 'SandboxFailed',
+      message: why,
+      ...(terminationLog === undefined ? {} : { terminationLog }),
+      finishedAt: this.#home.now(),
+    });
+  }
+
+  onTerminationMessage(data: string): void {
+    if (this.spec.terminationMessagePath !== undefined) this.#toldMessage = data;
+  }
+
+  onGuestExit(event: GuestExit): void {
+    if (event.execId !== undefined) {
+      this.#execExits.get(event.execId)?.(event.exitCode);
+      this.#execExits.delete(event.execId);
+      return;
+    }
+    if (this.#exit !== undefined || this.#hasGuestSaidExit) return;
+    this.#hasGuestSaidExit = true;
+    void this.#terminationMessage().then((message) =>
+      this.#home.inbox.tell(() =>
+        this.#end({
+          exitCode: event.exitCode,
+          ...(event.signal === undefined ? {} : { signal: event.signal }),
+          reason: event.oomKilled ? 'OOMKilled' : event.exitCode === 0 ? 'Completed' : 'Error',
+          ...(message === undefined ? {} : { message }),
+          finishedAt: this.#plausible(event.finishedAtMs, this.#startedAt),
+        }),
+      ),
+    );
+  }
+
+  /** A guest says of its time what it likes: nothing is still to come, or before `first`, whatever the host's clock did. */
+  #plausible(guestMs: number, first: Date = this.#createdAt): Date {
+    return new Date(Math.max(first.getTime(), Math.min(this.#home.now().getTime(), guestMs)));
+  }
+
+  #end(exit: ContainerExit): void {
+    if (this.#exit !== undefined) return; // the first word counts: a machine dies after its containers did
+    this.#exit = { ...exit, finishedAt: laterOf(this.#startedAt ?? this.#createdAt, exit.finishedAt) };
+    this.#moves.moveTo('exited', exit.reason);
+    this.#log.info('container exited', { code: exit.exitCode, reason: exit.reason });
+    this.#settleExit(this.#exit);
+  }
+
+  async #terminationMessage(): Promise<string | undefined> {
+    const { guest, limits } = this.#home;
+    const path = this.spec.terminationMessagePath;
+    if (path === undefined) return undefined;
+    try {
+      const file = { containerId: this.id, path, maxBytes: limits.maxTerminationBytes };
+      const { data } = await guest.call('readFile', file, AbortSignal.timeout(limits.cleanUpTimeoutMs));
+      return this.#messageText(data);
+    } catch (error) {
+      if (kindOf(error) !== 'notFound') this.#log.debug('no last termination message', { why: kindOf(error) });
+      return this.#messageText(this.#toldMessage);
+    }
+  }
+
+  /** Bounded, whatever the guest has sent. */
+  #messageText(base64: string): string | undefined {
+    const bytes = Buffer.from(base64, 'base64').subarray(0, this.#home.limits.maxTerminationBytes);
+    return bytes.toString('utf8') || undefined;
+  }
+
+  // What its user asks.
+
+  /** A second call waits for the first. Errors: `failedPrecondition` unless it is `created`, with why. */
+  async start(signal: AbortSignal): Promise<void> {
+    this.#starting ??= this.#home.inbox.ask(() => this.#assertIs(['created'], 'start')).then(() => this.#start(signal));
+    await this.#starting;
+  }
+
+  async #start(signal: AbortSignal): Promise<void> {
+    const { guest, inbox } = this.#home;
+    try {
+      const { startedAtMs } = await guest.call('startContainer', { id: this.id }, signal);
+      await inbox.ask(() => {
+        const startedAt = this.#plausible(startedAtMs);
+        // One that was over at once may have told so before its start was answered.
+        this.#startedAt = this.#exit === undefined ? startedAt : earlierOf(startedAt, this.#exit.finishedAt);
+        if (this.#moves.state === 'created') this.#moves.moveTo('running', 'started');
+      });
+      this.#log.info('container started');
+    } catch (error) {
+      const message = error instanceof Error ? error.message : messageOf(error); // the agent's words alone
+      if (unansweredKinds.includes(kindOf(error))) await this.#endUnanswered();
+      await inbox.ask(() =>
+        this.#end({ exitCode: startErrorCode(message), reason: 'StartError', message, finishedAt: this.#home.now() }),
+      );
+      throw error;
+    }
+  }
+
+  /** The guest may have started it all the same: it must not run on as one that nobody knows of. */
+  async #endUnanswered(): Promise<void> {
+    const deadline = AbortSignal.timeout(this.#home.limits.killTimeoutMs);
+    await this.#home.guest.call('removeContainer', { id: this.id }, deadline).catch((error: unknown) => {
+      this.#log.error('container not ended whose start was given up', error);
+    });
+  }
+
+  async kill(signalNumber: number, signal: AbortSignal): Promise<void> {
+    if (this.#exit !== undefined) return;
+    await this.#home.guest.call('signalContainer', { id: this.id, signal: signalNumber }, signal);
+  }
+
+  async stop(graceMs: number, signal: AbortSignal): Promise<ContainerExit> {
+    const { limits } = this.#home;
+    if (this.#exit !== undefined) return this.#exit;
+    if (graceMs > 0 && this.#moves.state === 'running') {
+      await this.kill(this.#made?.stopSignal ?? constants.signals.SIGTERM, signal);
+      const exit = await this.#exitWithin(graceMs, signal);
+      if (exit !== undefined) return exit;
+    }
+    await this.#killAll();
+    const exit = await this.#exitWithin(limits.killTimeoutMs, AbortSignal.timeout(limits.killTimeoutMs));
+    if (exit !== undefined) return exit;
+    throw new PodvmError(
+      'unavailable',
+      `Cannot stop container ${this.spec.name}: it has not ended ${limits.killTimeoutMs} ms after SIGKILL`,
+    );
+  }
+
+  /** A container that was never started has no process that could end by a signal: removing it is its end. */
+  async #killAll(): Promise<void> {
+    const { guest, inbox, limits, now } = this.#home;
+    const deadline = AbortSignal.timeout(limits.killTimeoutMs);
+    if (this.#moves.state === 'running') {
+      await guest.call('signalContainer', { id: this.id, signal: constants.signals.SIGKILL, all: true }, deadline);
+      return;
+    }
+    await guest.call('removeContainer', { id: this.id }, deadline);
+    await inbox.ask(() =>
+      this.#end({ exitCode: killedExitCode, reason: 'Error', message: 'stopped before it started', finishedAt: now() }),
+    );
+  }
+
+  /** An abort of `signal` ends the wait early, as if the time were over: SIGKILL comes next. */
+  async #exitWithin(ms: number, signal: AbortSignal): Promise<ContainerExit | undefined> {
+    const over = new AbortController();
+    const timer = delay(ms, undefined, { signal: AbortSignal.any([signal, over.signal]), ref: false });
+    const exit = await Promise.race([this.exited, timer.catch(() => undefined)]);
+    over.abort();
+    return exit ?? this.#exit;
+  }
+
+  async exec(exec: ExecSpec, signal: AbortSignal): Promise<Exec> {
+    await this.#home.inbox.ask(() => this.#assertIs(['running'], 'run a command in'));
+    checkCommand(`a command in container ${this.spec.name}`, exec.command, this.#made?.envBytes);
+    const execId = `exec-${this.#nextExec}`;
+    this.#nextExec += 1;
+    const { promise, resolve } = Promise.withResolvers<number>();
+    this.#execExits.set(execId, resolve);
+    try {
+      return await startExec(
+        { guest: this.#home.guest, containerId: this.id, execId, exec, exitCode: promise },
+        signal,
+      );
+    } catch (error) {
+      this.#execExits.delete(execId);
+      throw error;
+    }
+  }
+
+  get stdin(): Writable | undefined {
+    return this.#made?.stdin;
+  }
+
+  async resize(columns: number, rows: number, signal: AbortSignal): Promise<void> {
+    if (!this.spec.tty || this.#moves.state !== 'running') return;
+    await this.#home.guest.call('resize', { containerId: this.id, ...cellsOf({ columns, rows }) }, signal);
+  }
+
+  get warnings(): readonly string[] {
+    return this.#capped(this.spec.resources).warnings;
+  }
+
+  async update(resources: Resources, signal: AbortSignal): Promise<readonly string[]> {
+    await this.#home.inbox.ask(() => this.#assertIs(['created', 'running'], 'change the limits of'));
+    checkResources(`container ${this.spec.name}`, resources);
+    const { resources: capped, warnings } = this.#capped(resources);
+    await this.#home.guest.call('updateContainer', { id: this.id, resources: cgroupResourcesOf(capped) }, signal);
+    return warnings;
+  }
+
+  #capped(resources: Resources): Capped {
+    return capResources(`container ${this.spec.name}`, resources, mostOfNode(this.#home.limits.size));
+  }
+
+  /** Its limits as the guest is to have them. */
+  get resources(): Resources {
+    return this.#capped(this.spec.resources).resources;
+  }
+
+  async reopenLog(): Promise<void> {
+    await this.#home.inbox.ask(() => this.#assertIs(['created', 'running'], 'reopen the log of'));
+    await this.#made?.reopenLog();
+  }
+
+  follow(onChunk: (chunk: OutputChunk) => Promise<void>): { readonly ended: Promise<void>; stop(): void } {
+    return this.#made?.output.follow(onChunk) ?? { ended: Promise.resolve(), stop: () => {} };
+  }
+
+  /** It exists in the guest, or did. */
+  get isMade(): boolean {
+    return this.#made !== undefined;
+  }
+
+  /** Settles when all output is in the log and with the followers. */
+  get drained(): Promise<void> {
+    return this.#made?.output.ended ?? Promise.resolve();
+  }
+
+  async remove(signal: AbortSignal): Promise<void> {
+    if (this.isRemoved) return;
+    await this.#home.inbox.ask(() => this.#assertIs(['exited'], 'remove'));
+    await Promise.race([this.drained, delay(this.#home.limits.drainTimeoutMs, undefined, { ref: false })]);
+    await this.#home.guest.call('removeContainer', { id: this.id }, signal);
+    await this.#made?.mounts[Symbol.asyncDispose]();
+    this.isRemoved = true;
+  }
+
+  #assertIs(states: readonly ContainerState[], verb: string): void {
+    if (states.includes(this.#moves.state)) return;
+    const why = this.#exit?.reason === 'StartError' ? `: ${this.#exit.message ?? ''}` : `: it is ${this.#moves.state}`;
+    throw new PodvmError('failedPrecondition', `Cannot ${verb} container ${this.spec.name}${why}`);
+  }
+}
+
+const laterOf = (a: Date, b: Date): Date => (a.getTime() >= b.getTime() ? a : b);
+const earlierOf = (a: Date, b: Date): Date => (a.getTime() <= b.getTime() ? a : b);
+
+/** 128 + SIGKILL: what a process that lost its machine would have been told. */
+const killedExitCode = 137;
+
+/** Of a call that was given up before it was answered. */
+const unansweredKinds: readonly string[] = ['cancelled', 'timeout'];
+
+/** The shell's codes for a command that is not there or not executable; else what containerd gives a start error. */
+export function startErrorCode(message: string): number {
+  if (/not found|no such file/i.test(message)) return 127;
+  if (/permission denied|exec format error/i.test(message)) return 126;
+  return 128;
+}

@@ -1,0 +1,35 @@
+import { PodvmError } from '#base/errors.ts';
+import { capabilitiesOf } from './capabilities.ts';
+import type { ContainerSecurity, SandboxSpec } from '../sandbox.ts';
+
+/** The pod's annotation that leaves containers the capability to load modules into their machine's kernel. */
+export const kernelModulesAnnotation = 'podvm.dev/kernel-modules';
+
+/** Errors: `invalid`. */
+export function kernelModulesOf({
+  namespace,
+  name,
+  annotations,
+}: Pick<SandboxSpec, 'namespace' | 'name' | 'annotations'>): 'sealed' | 'open' {
+  const value = annotations[kernelModulesAnnotation] ?? 'sealed';
+  if (value === 'sealed' || value === 'open') return value;
+  const got = JSON.stringify(value).slice(0, 100);
+  throw new PodvmError(
+    'invalid',
+    `Cannot run ${namespace}/${name}: annotation ${kernelModulesAnnotation} must be "sealed" or "open", got ${got}`,
+  );
+}
+
+/** What `security` says, without CAP_SYS_MODULE unless the pod's machine is open. Errors: `invalid`. */
+export function givenCapabilities(
+  security: ContainerSecurity,
+  pod: Parameters<typeof kernelModulesOf>[0],
+): readonly string[] {
+  const asked = capabilitiesOf(security);
+  return kernelModulesOf(pod) === 'open' ? asked : asked.filter((name) => name !== 'CAP_SYS_MODULE');
+}
+
+/** Who administers the network asks the kernel for what may be a module. */
+export function needsModules(capabilities: readonly string[]): boolean {
+  return capabilities.includes('CAP_NET_ADMIN');
+}

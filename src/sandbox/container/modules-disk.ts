@@ -1,0 +1,57 @@
+import { link } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import type { Link } from '#link/link.ts';
+import type { Machine } from '#vm/driver.ts';
+import type { PhaseClock } from '../phases.ts';
+
+/** The disk with modules of the guest's kernel: attached when the first container comes whose kernel may need them. */
+export interface ModulesDisk {
+  /** Attaches it if it is not yet, and returns its serial. Errors: those of machine and agent. */
+  attach(phases: PhaseClock, signal: AbortSignal): Promise<string>;
+}
+
+const serial = 'modules';
+const file = `${serial}.erofs`;
+
+/** `path`: what set-up made, one file for all machines. */
+export function createModulesDisk(
+  machine: Pick<Machine, 'attachDisk'>,
+  guest: Pick<Link, 'call'>,
+  machineDirectory: string,
+  path: string,
+): ModulesDisk {
+  let attached: Promise<string> | undefined;
+  let isLinked = false;
+
+  const plug = async (phases: PhaseClock, signal: AbortSignal): Promise<string> => {
+    try {
+      if (!isLinked) await link(path, join(machineDirectory, file));
+      isLinked = true;
+    } catch (cause) {
+      throw new PodvmError('internal', "Cannot link the modules of the guest's kernel into the machine's directory", {
+        cause,
+        fix: 'Keep what set-up makes and sandboxes on one file system.',
+      });
+    }
+    await phases.time('modules plugged', machine.attachDisk({ serial, file, readOnly: true }, signal));
+    const mounting = guest.call('attachDisk', { serial, fileSystem: 'erofs', readOnly: true }, signal);
+    phases.add('modules', (await phases.time('modules mounted', mounting)).phases);
+    return serial;
+  };
+  return {
+    async attach(phases, signal) {
+      // A caller who comes while another attaches it waits for that, and tries again if it failed.
+      for (let before = attached; before !== undefined; before = attached) {
+        const found = await before.catch(() => undefined);
+        if (found !== undefined) return found;
+      }
+      const mine = plug(phases, signal);
+      attached = mine;
+      mine.catch(() => {
+        attached = undefined;
+      });
+      return await mine;
+    },
+  };
+}

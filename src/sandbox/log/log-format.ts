@@ -1,0 +1,80 @@
+import type { OutputChunk } from '../sandbox.ts';
+
+/**
+ * The log format of CRI (kubernetes/design-proposals: kubelet-cri-logging): one record a line,
+ * `<RFC3339Nano> <stdout|stderr> <F|P> <content>`. `F` ends a line of output, `P` does not: the next record of the
+ * stream goes on where it stopped. So every byte comes back, also output that does not end in a newline.
+ */
+export interface LogRecord extends OutputChunk {
+  /** When it was read from the container, RFC3339 with nanoseconds. */
+  readonly time: string;
+  /** The record ends a line; its newline is part of `bytes`. */
+  readonly endsLine: boolean;
+}
+
+const newline = 0x0a;
+const space = 0x20;
+/** Content of one record in bytes; longer lines become several `P` records, as containerd's do. */
+export const maxRecordBytes = 16 * 1024;
+
+/** The records of one chunk, all with the same time. */
+export function encodeRecords(chunk: OutputChunk, time: string): Buffer {
+  const full = Buffer.from(`${time} ${chunk.stream} F `);
+  const partial = Buffer.from(`${time} ${chunk.stream} P `);
+  const pieces = [...pieceLengths(chunk.bytes)];
+  const size = pieces.reduce((sum, piece) => sum + full.length + piece.length + 1, 0);
+  const out = Buffer.allocUnsafe(size);
+  let to = 0;
+  let from = 0;
+  for (const piece of pieces) {
+    out.set(piece.endsLine ? full : partial, to);
+    to += full.length;
+    out.set(chunk.bytes.subarray(from, from + piece.length), to);
+    to += piece.length;
+    out[to] = newline;
+    to += 1;
+    from += piece.length + (piece.endsLine ? 1 : 0);
+  }
+  return out.subarray(0, to);
+}
+
+function* pieceLengths(bytes: Uint8Array): Generator<{ length: number; endsLine: boolean }> {
+  for (let from = 0; from < bytes.length;) {
+    const end = bytes.indexOf(newline, from);
+    const length = (end < 0 ? bytes.length : end) - from;
+    if (length > maxRecordBytes) {
+      yield { length: maxRecordBytes, endsLine: false };
+      from += maxRecordBytes;
+    } else {
+      yield { length, endsLine: end >= 0 };
+      from += length + 1;
+    }
+  }
+}
+
+/** One line of a log file (without its newline) as a record; undefined for a line that is none (a torn write). */
+export function decodeRecord(line: Uint8Array): LogRecord | undefined {
+  const afterTime = line.indexOf(space);
+  const afterStream = line.indexOf(space, afterTime + 1);
+  const afterTag = line.indexOf(space, afterStream + 1);
+  if (afterTime <= 0 || afterStream < 0 || afterTag < 0) return undefined;
+  const text = (from: number, to: number) => Buffer.from(line.subarray(from, to)).toString('latin1');
+  const stream = text(afterTime + 1, afterStream);
+  const tag = text(afterStream + 1, afterTag);
+  if (stream !== 'stdout' && stream !== 'stderr') return undefined;
+  if (tag !== 'F' && tag !== 'P') return undefined;
+  const endsLine = tag === 'F';
+  const content = line.subarray(afterTag + 1);
+  const bytes = endsLine ? Buffer.concat([content, Buffer.of(newline)]) : Buffer.from(content);
+  return { time: text(0, afterTime), stream, endsLine, bytes };
+}
+
+/** Wall-clock times with nanoseconds that never run backwards: the clock is read once, the rest is monotonic. */
+export function createNanoClock(nowMs: () => number, monotonicNs: () => bigint): () => string {
+  const start = BigInt(Math.round(nowMs() * 1e6)) - monotonicNs();
+  return () => {
+    const ns = start + monotonicNs();
+    const seconds = new Date(Number(ns / 1_000_000n)).toISOString().slice(0, 19);
+    return `${seconds}.${(ns % 1_000_000_000n).toString().padStart(9, '0')}Z`;
+  };
+}

@@ -1,0 +1,98 @@
+import { open, readdir, rename, rm, type FileHandle } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { encodeRecords } from './log-format.ts';
+import type { ContainerSpec, OutputChunk } from '../sandbox.ts';
+
+export interface LogLimits {
+  /** A log file that has grown past this is set aside, in bytes. */
+  readonly maxFileBytes: number;
+  /** Files of one container's log, the current one included; the oldest is deleted. */
+  readonly maxFiles: number;
+}
+
+/** kubelet's defaults (containerLogMaxSize, containerLogMaxFiles): at most 50 MiB a container. */
+export const defaultLogLimits: LogLimits = { maxFileBytes: 10 * 1024 * 1024, maxFiles: 5 };
+
+/**
+ * Writes one container's output as CRI log records. The current file is `<path>`; a full one is renamed to
+ * `<path>.<n>`, where a higher `n` is newer, so that a reader can go on with `n + 1`.
+ */
+export interface LogWriter extends AsyncDisposable {
+  /** Resolves when the chunk is in the file: waiting for it is the back-pressure. Errors: `exhausted`, `internal`. */
+  write(chunk: OutputChunk): Promise<void>;
+}
+
+/** The file of a log, which somebody else may rename. */
+export interface LogFile extends LogWriter {
+  /** Writes on in a new file of that name. Does nothing once it is closed. */
+  reopen(): Promise<void>;
+}
+
+/** `limits` undefined: somebody else rotates it. */
+export async function openLogWriter(path: string, time: () => string, limits?: LogLimits): Promise<LogFile> {
+  let file: FileHandle | undefined = await open(path, 'a', 0o640);
+  let size = (await file.stat()).size;
+  let next = Math.max(0, ...(await rotatedNumbers(path))) + 1;
+  let last: Promise<void> = Promise.resolve();
+
+  const openAnew = async () => {
+    const before = file;
+    file = await open(path, 'a', 0o640); // the old one stays in use should this fail
+    size = (await file.stat()).size;
+    await before?.close();
+  };
+  const rotate = async ({ maxFiles }: LogLimits) => {
+    await rename(path, `${path}.${next}`);
+    const oldest = next - maxFiles + 1;
+    if (oldest > 0) await rm(`${path}.${oldest}`, { force: true });
+    next += 1;
+    await openAnew();
+  };
+  const append = async (chunk: OutputChunk) => {
+    if (file === undefined) throw new PodvmError('internal', `Cannot write the log ${basename(path)}: it is closed`);
+    const records = encodeRecords(chunk, time());
+    try {
+      if (limits !== undefined && size > 0 && size + records.length > limits.maxFileBytes) await rotate(limits);
+      for (let at = 0; at < records.length;) at += (await file.write(records, at)).bytesWritten;
+    } catch (cause) {
+      const kind = (cause as NodeJS.ErrnoException).code === 'ENOSPC' ? 'exhausted' : 'internal';
+      throw new PodvmError(kind, `Cannot write the log ${basename(path)}`, { cause });
+    }
+    size += records.length;
+  };
+  return {
+    write(chunk) {
+      const done = last.then(() => append(chunk));
+      last = done.catch(() => {}); // the caller of this write is told; the next one tries for itself
+      return done;
+    },
+    reopen() {
+      const done = last.then(() => (file === undefined ? undefined : openAnew()));
+      last = done.catch(() => {});
+      return done;
+    },
+    async [Symbol.asyncDispose]() {
+      await last;
+      await file?.close();
+      file = undefined;
+    },
+  };
+}
+
+/** Numbers of the files that were set aside, in no order. */
+export async function rotatedNumbers(path: string): Promise<number[]> {
+  const prefix = `${basename(path)}.`;
+  const names = await readdir(dirname(path)).catch(() => []);
+  return names
+    .filter((name) => name.startsWith(prefix) && /^[0-9]+$/.test(name.slice(prefix.length)))
+    .map((name) => Number(name.slice(prefix.length)));
+}
+
+/** The path that its spec asks for, or `<sandbox>/logs/<container>/<attempt>.log`, kubelet's layout. */
+export function logPathOf(
+  sandboxDirectory: string,
+  { name, attempt, logPath }: Pick<ContainerSpec, 'name' | 'attempt' | 'logPath'>,
+): string {
+  return logPath ?? join(sandboxDirectory, 'logs', name, `${attempt}.log`);
+}

@@ -1,0 +1,175 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import * as fc from 'fast-check';
+import { PodvmError } from '#base/errors.ts';
+import { createNanoClock, decodeRecord, encodeRecords, maxRecordBytes } from './log-format.ts';
+import { openLogWriter, rotatedNumbers } from './log-writer.ts';
+import { readLog, type ReadLogOptions } from './read-log.ts';
+import type { OutputChunk } from '../sandbox.ts';
+
+const time = '2026-11-23T20:00:00.123456789Z';
+const roomy = { maxFileBytes: 1024 * 1024, maxFiles: 5 };
+const never = new AbortController().signal;
+
+async function directory() {
+  const path = await mkdtemp(join(tmpdir(), 'podvm-log-'));
+  return { path, log: join(path, '0.log'), [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
+}
+
+const chunkOf = (text: string, stream: OutputChunk['stream'] = 'stdout'): OutputChunk => ({
+  stream,
+  bytes: Buffer.from(text),
+});
+
+async function textOf(path: string, options: ReadLogOptions = {}, signal = never): Promise<string> {
+  let text = '';
+  for await (const record of readLog(path, options, signal)) text += Buffer.from(record.bytes).toString('latin1');
+  return text;
+}
+
+test('encodeRecords() writes what kubelet reads', () => {
+  assert.equal(
+    encodeRecords(chunkOf('one\n\ntwo', 'stderr'), time).toString(),
+    `${time} stderr F one\n${time} stderr F \n${time} stderr P two\n`,
+  );
+});
+
+test('encodeRecords() cuts a long line into partial records', () => {
+  const lines = encodeRecords(chunkOf(`${'x'.repeat(maxRecordBytes + 1)}\n`), time)
+    .toString()
+    .split('\n');
+  assert.deepEqual(
+    lines.map((line) => line.slice(time.length + 1, time.length + 9).trim()),
+    ['stdout P', 'stdout F', ''],
+  );
+});
+
+test('decodeRecord() gives back every byte of any output', () => {
+  fc.assert(
+    fc.property(fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 8 }), (chunks) => {
+      const file = Buffer.concat(chunks.map((bytes) => encodeRecords({ stream: 'stdout', bytes }, time)));
+      const decoded: Uint8Array[] = [];
+      let from = 0;
+      for (let end = file.indexOf(10); end >= 0; end = file.indexOf(10, from)) {
+        decoded.push(decodeRecord(file.subarray(from, end))?.bytes ?? Buffer.of());
+        from = end + 1;
+      }
+      assert.deepEqual(Buffer.concat(decoded), Buffer.concat(chunks));
+    }),
+  );
+});
+
+test('decodeRecord() takes no line that is not a record', () => {
+  for (const line of ['', 'x', `${time} stdout`, `${time} stdin F x`, `${time} stdout Q x`, ' stdout F x']) {
+    assert.equal(decodeRecord(Buffer.from(line)), undefined, line);
+  }
+});
+
+test('createNanoClock() never runs backwards and keeps nine digits', () => {
+  let ns = 5n;
+  const clock = createNanoClock(
+    () => 1_700_000_000_000,
+    () => ns,
+  );
+  assert.equal(clock(), '2023-11-14T22:13:20.000000000Z');
+  ns += 1n;
+  assert.equal(clock(), '2023-11-14T22:13:20.000000001Z');
+});
+
+test('readLog() says so when there is no log', async () => {
+  await using place = await directory();
+  await assert.rejects(textOf(place.log), (error) => error instanceof PodvmError && error.kind === 'notFound');
+});
+
+test('readLog() skips a line that a crash tore', async () => {
+  await using place = await directory();
+  await writeFile(place.log, `${time} stdout F one\n2026-11-2\n${time} stdout F two\n`);
+  assert.equal(await textOf(place.log), 'one\ntwo\n');
+});
+
+test('the log is rotated, bounded, and read in order over its files', async () => {
+  await using place = await directory();
+  const limits = { maxFileBytes: 1000, maxFiles: 3 };
+  await using writer = await openLogWriter(place.log, () => time, limits);
+  for (let n = 0; n < 200; n += 1) await writer.write(chunkOf(`line ${n}\n`));
+  const files = await readdir(place.path);
+  assert.equal(files.length, limits.maxFiles);
+  for (const file of files) assert.ok((await stat(join(place.path, file))).size <= limits.maxFileBytes);
+  const lines = (await textOf(place.log)).trimEnd().split('\n');
+  assert.equal(lines.at(-1), 'line 199');
+  const first = Number(lines[0]?.slice(5));
+  assert.deepEqual(
+    lines,
+    lines.map((_, n) => `line ${first + n}`),
+  );
+});
+
+test('a writer that is opened again goes on where the last one stopped', async () => {
+  await using place = await directory();
+  const limits = { maxFileBytes: 100, maxFiles: 3 };
+  for (const text of ['a\n', 'b\n', 'c\n']) {
+    await using writer = await openLogWriter(place.log, () => time, limits);
+    await writer.write(chunkOf(text));
+  }
+  assert.deepEqual(await rotatedNumbers(place.log), [1]);
+  assert.equal(await textOf(place.log), 'a\nb\nc\n');
+});
+
+test('reopen() goes on in a new file when somebody has renamed the old one, and loses nothing', async () => {
+  await using place = await directory();
+  await using writer = await openLogWriter(place.log, () => time);
+  const first = writer.write(chunkOf('before\n'));
+  await first;
+  await rename(place.log, `${place.log}.old`);
+  const between = writer.write(chunkOf('between\n'));
+  await writer.reopen();
+  await Promise.all([between, writer.write(chunkOf('after\n'))]);
+  assert.equal(await textOf(`${place.log}.old`), 'before\nbetween\n');
+  assert.equal(await textOf(place.log), 'after\n');
+});
+
+test('readLog() gives the last lines, over rotated files and with an unfinished one', async () => {
+  await using place = await directory();
+  await using writer = await openLogWriter(place.log, () => time, { maxFileBytes: 200, maxFiles: 9 });
+  for (let n = 0; n < 20; n += 1) await writer.write(chunkOf(`${n}\n`));
+  await writer.write(chunkOf('rest'));
+  assert.equal(await textOf(place.log, { tailLines: 3 }), '18\n19\nrest');
+  assert.equal(await textOf(place.log, { tailLines: 0 }), '');
+  assert.equal((await textOf(place.log, { tailLines: 100 })).split('\n').length, 21);
+});
+
+test('readLog() leaves out what is older than `since`', async () => {
+  await using place = await directory();
+  await writeFile(place.log, `2026-01-01T00:00:00.5Z stdout F old\n${time} stdout F new\n`);
+  assert.equal(await textOf(place.log, { since: new Date('2026-06-01') }), 'new\n');
+});
+
+test('readLog() follows over rotations, loses nothing, and ends when the container ends', async () => {
+  await using place = await directory();
+  await using writer = await openLogWriter(place.log, () => time, { maxFileBytes: 2000, maxFiles: 1000 });
+  const ended = Promise.withResolvers<void>();
+  const reading = textOf(place.log, { follow: true, ended: ended.promise });
+  let written = '';
+  for (let n = 0; n < 1000; n += 1) {
+    const text = `${n} ${'x'.repeat(n % 50)}\n`;
+    await writer.write(chunkOf(text));
+    written += text;
+  }
+  ended.resolve();
+  assert.equal(await reading, written);
+});
+
+test('readLog() stops following when it is told to', async () => {
+  await using place = await directory();
+  await using writer = await openLogWriter(place.log, () => time, roomy);
+  await writer.write(chunkOf('one\n'));
+  const stop = new AbortController();
+  const records = readLog(place.log, { follow: true }, stop.signal);
+  assert.equal(Buffer.from((await records.next()).value?.bytes ?? []).toString(), 'one\n');
+  const next = records.next();
+  stop.abort();
+  assert.equal((await next).done, true);
+});

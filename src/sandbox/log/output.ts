@@ -1,0 +1,79 @@
+import type { Readable } from 'node:stream';
+import type { LogWriter } from './log-writer.ts';
+import type { OutputChunk } from '../sandbox.ts';
+
+/**
+ * Carries one container's output from the link to its log and its followers. The next piece of a stream is taken only
+ * when log and followers are done with this one: a slow follower or disk holds back the link's credit, that holds back
+ * the agent, and that the container's own write. So memory is bounded by what the link may have under way.
+ */
+export interface Output {
+  follow(onChunk: (chunk: OutputChunk) => Promise<void>): { readonly ended: Promise<void>; stop(): void };
+  /** Settles when the last byte is in the log and with the followers; never rejects. */
+  readonly ended: Promise<void>;
+}
+
+export interface OutputStreams {
+  readonly stdout: Readable;
+  readonly stderr?: Readable;
+}
+
+interface Follower {
+  /** Resolves when the follower is done with the chunk or has stopped. */
+  deliver(chunk: OutputChunk): Promise<void>;
+  end(): void;
+}
+
+/** `onProblem` hears once that the log cannot be written; output goes on to the followers and is lost to the log. */
+export function pumpOutput(streams: OutputStreams, log: LogWriter, onProblem: (error: unknown) => void): Output {
+  const followers = new Set<Follower>();
+  let isLogBroken = false;
+  let hasEnded = false;
+
+  const write = async (chunk: OutputChunk) => {
+    if (isLogBroken) return;
+    try {
+      await log.write(chunk);
+    } catch (error) {
+      if (!isLogBroken) onProblem(error);
+      isLogBroken = true;
+    }
+  };
+  const pump = async (stream: OutputChunk['stream'], source: Readable) => {
+    try {
+      for await (const bytes of source) {
+        const chunk: OutputChunk = { stream, bytes: bytes as Uint8Array }; // SAFE: the link's streams carry bytes
+        await Promise.all([write(chunk), ...[...followers].map((follower) => follower.deliver(chunk))]);
+      }
+    } catch {
+      // The link is lost or the container was removed: the output ends here, and the sandbox says why.
+    }
+  };
+  const all = [pump('stdout', streams.stdout)];
+  if (streams.stderr !== undefined) all.push(pump('stderr', streams.stderr));
+  const ended = Promise.all(all).then(() => {
+    hasEnded = true;
+    for (const follower of followers) follower.end();
+  });
+  return {
+    ended,
+    follow(onChunk) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      let last: Promise<unknown> = Promise.resolve();
+      const follower: Follower = {
+        async deliver(chunk) {
+          last = Promise.race([promise, last.then(() => onChunk(chunk))]);
+          await last.catch(stop); // a follower that fails has stopped; what it held back goes on
+        },
+        end: resolve,
+      };
+      const stop = () => {
+        followers.delete(follower);
+        resolve();
+      };
+      if (hasEnded) resolve();
+      else followers.add(follower);
+      return { ended: promise, stop };
+    },
+  };
+}

@@ -1,0 +1,76 @@
+import { constants } from 'node:fs';
+import { access } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import { isLocked, lockDirectory } from './lock.ts';
+import type { Parts } from '../parts.ts';
+import { isAlive, processesOf, type ProcessIdentity } from './processes.ts';
+import { readRecord, sandboxDirectories, type SandboxRecord } from './record.ts';
+import { sweep } from './sweep.ts';
+
+/** A machine that runs, and whose podvm was killed. */
+export interface Orphan {
+  readonly sandboxId: string;
+  /** Of the pod; empty: a machine that waited for one, or was to become a template. */
+  readonly namespace: string;
+  readonly name: string;
+  /** Of its VMM. */
+  readonly pid: number;
+  /** RFC 3339. */
+  readonly createdAt: string;
+}
+
+const rootOf = (stateDirectory: string) => join(stateDirectory, 'sandboxes');
+
+/** What runs of the state directory although no podvm works in it. Changes nothing. Errors: `denied` without root. */
+export async function findOrphans(stateDirectory: string): Promise<readonly Orphan[]> {
+  const root = rootOf(stateDirectory);
+  if (!(await isThere(root)) || (await isLocked(root))) return [];
+  await access(root, constants.R_OK).catch((cause: unknown) => {
+    throw new PodvmError('denied', `Cannot look for machines in ${root}: only root may`, {
+      cause,
+      fix: 'Run it as root, for instance with sudo.',
+    });
+  });
+  return await orphansIn(root);
+}
+
+/** Ends them, and takes away all that a killed podvm has left. Errors: `busy` when a podvm works in the directory. */
+export async function endOrphans(
+  stateDirectory: string,
+  parts: { readonly network: Parts['network']; readonly driver: Pick<Parts['driver'], 'sweep'> },
+  log: Log,
+  signal: AbortSignal,
+): Promise<readonly Orphan[]> {
+  const root = rootOf(stateDirectory);
+  if (!(await isThere(root))) return [];
+  await using _lock = await lockDirectory(root);
+  const found = await orphansIn(root);
+  const swept = new Set(await sweep(root, parts, log, signal));
+  return found.filter(({ sandboxId }) => swept.has(sandboxId));
+}
+
+async function orphansIn(root: string): Promise<readonly Orphan[]> {
+  const orphans: Orphan[] = [];
+  for (const directory of await sandboxDirectories(root)) {
+    const record = await readRecord(directory).catch(() => undefined); // damaged: a sweep tells of it
+    const machine = record === undefined ? undefined : await machineOf(record);
+    if (record === undefined || machine === undefined) continue;
+    const { id: sandboxId, namespace, name, createdAt } = record;
+    orphans.push({ sandboxId, namespace, name, pid: machine.pid, createdAt });
+  }
+  return orphans;
+}
+
+/** Its VMM, also of a podvm that was killed before it could write down the pid. */
+async function machineOf({ machine, uid, id }: SandboxRecord): Promise<ProcessIdentity | undefined> {
+  if (machine !== undefined && (await isAlive(machine))) return machine;
+  return (await processesOf(uid, id))[0];
+}
+
+const isThere = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => true,
+    () => false,
+  );

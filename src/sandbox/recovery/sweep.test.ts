@@ -1,0 +1,106 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { silentLog } from '#host/log.ts';
+import { createFakeParts } from '../testing/fake-parts.ts';
+import { identify, isAlive, killProcess, processesOf, pssKiB } from './processes.ts';
+import { writeRecord, type SandboxRecord } from './record.ts';
+import { sweep } from './sweep.ts';
+
+const never = new AbortController().signal;
+const own = process.getuid?.() ?? 0;
+/** No other process of this machine says it: what does is killed here, as root. */
+const mark = `sb-${randomBytes(6).toString('hex')}`;
+
+const record = (id: string, more: Partial<SandboxRecord> = {}): SandboxRecord => ({
+  version: 1,
+  id,
+  namespace: 'default',
+  name: 'web',
+  podUid: 'u',
+  uid: own,
+  createdAt: new Date(0).toISOString(),
+  ...more,
+});
+
+async function left() {
+  const root = await mkdtemp(join(tmpdir(), 'podvm-sweep-'));
+  const make = async (id: string, more: Partial<SandboxRecord> = {}) => {
+    await mkdir(join(root, id));
+    await writeRecord(join(root, id), record(id, more));
+  };
+  return { root, make, parts: createFakeParts(root), [Symbol.asyncDispose]: () => rm(root, { recursive: true }) };
+}
+
+/** A process that says its sandbox's id on its command line, as a jailed VMM does. */
+function startVmm(id: string) {
+  const child = spawn('sh', ['-c', 'read line', id], { stdio: ['pipe', 'ignore', 'ignore'] });
+  return { child, ended: once(child, 'exit'), pid: child.pid ?? 0 };
+}
+
+test('sweep() ends the machine on record and removes the directory', async () => {
+  await using place = await left();
+  const vmm = startVmm('x');
+  const identity = await identify(vmm.pid);
+  assert.ok(identity);
+  const machine = { driver: 'fake', id: `${mark}-1`, directory: '/', memoryMiB: 512, uid: own, ...identity };
+  await place.make(`${mark}-1`, { machine });
+  assert.deepEqual(await sweep(place.root, place.parts, silentLog, never), [`${mark}-1`]);
+  assert.deepEqual(await vmm.ended, [null, 'SIGKILL']);
+  assert.deepEqual(await readdir(place.root), []);
+});
+
+test('sweep() finds a machine whose starter was killed before it could write down the pid', async () => {
+  await using place = await left();
+  const vmm = startVmm(`${mark}-2`);
+  await place.make(`${mark}-2`);
+  await sweep(place.root, place.parts, silentLog, never);
+  assert.deepEqual(await vmm.ended, [null, 'SIGKILL']);
+});
+
+test('sweep() lets a process live that only has the pid of a machine of old', async () => {
+  await using place = await left();
+  const stranger = startVmm('another');
+  const machine = {
+    driver: 'fake',
+    id: `${mark}-3`,
+    directory: '/',
+    memoryMiB: 512,
+    uid: own,
+    pid: stranger.pid,
+    startTicks: '1',
+  };
+  await place.make(`${mark}-3`, { machine });
+  await sweep(place.root, place.parts, silentLog, never);
+  assert.equal(stranger.child.exitCode, null);
+  const identity = await identify(stranger.pid);
+  assert.ok(identity && (await isAlive(identity)));
+  assert.ok((await pssKiB(stranger.pid)) > 0);
+  await killProcess(identity, 5000);
+  await stranger.ended;
+  assert.deepEqual(await processesOf(own, `${mark}-3`), []);
+  assert.equal(await pssKiB(stranger.pid), 0);
+});
+
+test('sweep() keeps what it cannot understand, and its attachment, for a person to look at', async () => {
+  await using place = await left();
+  await place.make(`${mark}-4`);
+  await mkdir(join(place.root, `${mark}-5`));
+  await writeFile(join(place.root, `${mark}-5`, 'sandbox.json'), '{"version":99}');
+  let kept: ReadonlySet<string> = new Set();
+  const network = {
+    ...place.parts.network,
+    collect: async (keep: ReadonlySet<string>) => {
+      kept = keep;
+      return [];
+    },
+  };
+  assert.deepEqual(await sweep(place.root, { driver: place.parts.driver, network }, silentLog, never), [`${mark}-4`]);
+  assert.deepEqual([...kept], [`${mark}-5`]);
+  assert.deepEqual(await readdir(place.root), [`${mark}-5`]);
+});

@@ -1,0 +1,147 @@
+import { link, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { capabilitiesOf } from '../container/capabilities.ts';
+import { maskedPaths, readonlyPaths, scratchSerial } from '../container/create-container.ts';
+import type { ConfigureParams, ConnectParams, ContainerParams } from '../guest-calls.ts';
+import { openOutputStream } from '../container/open-stream.ts';
+import type { PrepareContext, PreparedSandbox } from './prepare-sandbox.ts';
+import type { ContainerSecurity } from '../sandbox.ts';
+import { seccompOf } from '../container/seccomp.ts';
+
+/** The image whose container exercises a machine; made without a registry. */
+export const exerciseImage = 'localhost/podvm/base:latest';
+
+const serial = 'exercise';
+const id = 'exercise';
+
+/**
+ * Uses a machine as a pod would: addresses, an image, a container from its creation to its end, an exec. The first time
+ * any of it is done the guest's kernel and, emulated, the translator of its code are slow; a pod shall not wait for
+ * that. Nothing of it is left but what they have learnt. Errors: what machine, agent and image say.
+ */
+export async function exercise(
+  { directory, machine, guest, attachment }: PreparedSandbox,
+  { parts, surroundings }: PrepareContext,
+  signal: AbortSignal,
+): Promise<void> {
+  await guest.call('configure', configuration(surroundings), signal);
+  await guest.call('connect', connection(attachment.tap?.mac), signal);
+  await using image = await parts.images.hold(exerciseImage, 'IfNotPresent', signal);
+  const file = `${serial}.erofs`;
+  await link(image.rootfsPath, join(directory.machinePath, file));
+  await machine.attachDisk({ serial, file, readOnly: true }, signal);
+  await guest.call('attachDisk', { serial, fileSystem: 'erofs', readOnly: true }, signal);
+  await runContainer(guest, signal);
+  await guest.call('detachDisk', { serial }, signal);
+  await machine.detachDisk(serial, signal);
+  await rm(join(directory.machinePath, file));
+  await guest.call('stats', {}, signal);
+}
+
+async function runContainer(guest: PreparedSandbox['guest'], signal: AbortSignal): Promise<void> {
+  const streams = [openOutputStream(guest), openOutputStream(guest)] as const;
+  const execStreams = [openOutputStream(guest), openOutputStream(guest)] as const;
+  const ended = [...streams, ...execStreams].map(
+    (stream) =>
+      new Promise<void>((resolve) => {
+        stream.once('end', () => resolve());
+        stream.once('close', () => resolve());
+        stream.resume();
+      }),
+  );
+  try {
+    await guest.call('createContainer', container(streams[0].id, streams[1].id), signal);
+    await guest.call('startContainer', { id }, signal);
+    const stdio = { stdin: 0, stdout: execStreams[0].id, stderr: execStreams[1].id };
+    await guest.call('startExec', { containerId: id, execId: 'exec', args: ['true'], tty: false, stdio }, signal);
+    await guest.call('signalContainer', { id, signal: 9 }, signal);
+    await Promise.race([Promise.all(ended), failWhenAborted(signal)]);
+  } finally {
+    for (const stream of [...streams, ...execStreams]) stream.destroy();
+    await guest.call('removeContainer', { id }, signal);
+  }
+}
+
+/** An identity of its own, which its pod's replaces. */
+function configuration(surroundings: PrepareContext['surroundings']): ConfigureParams {
+  return {
+    hostname: 'spare',
+    realtimeMs: surroundings.nowMs(),
+    entropy: Buffer.from(surroundings.randomBytes(64)).toString('base64'),
+    machineId: Buffer.from(surroundings.randomBytes(16)).toString('hex'),
+    sharePidNamespace: false,
+  };
+}
+
+/** Addresses that lead nowhere: nobody's (RFC 5737, 3849). */
+function connection(mac: string | undefined): ConnectParams {
+  const interfaces = (address: string) => [
+    { name: 'eth0', mac: address, mtu: 1500, addresses: ['192.0.2.1/30', '2001:db8::1/64'] },
+  ];
+  const routes = [
+    { destination: '0.0.0.0/0', gateway: '192.0.2.2' },
+    { destination: '::/0', gateway: '2001:db8::2' },
+  ];
+  return {
+    etcHosts: '127.0.0.1 localhost\n',
+    resolvConf: '',
+    sysctls: {},
+    network: mac === undefined ? null : { interfaces: interfaces(mac), routes },
+    resources: {},
+  };
+}
+
+/** As of a container that asks for nothing: its filters and paths are what most pods wait for. */
+const security: ContainerSecurity = {
+  privileged: false,
+  runAsNonRoot: false,
+  supplementalGroups: [],
+  readOnlyRootFilesystem: false,
+  allowPrivilegeEscalation: false,
+  addCapabilities: [],
+  dropCapabilities: [],
+  seccomp: { kind: 'runtimeDefault' },
+  procMount: 'Default',
+};
+const capabilities = capabilitiesOf(security);
+
+function container(stdout: number, stderr: number): ContainerParams {
+  return {
+    id,
+    imageDisk: serial,
+    scratchDisk: scratchSerial,
+    readOnlyRootfs: false,
+    tty: false,
+    stdio: { stdin: 0, stdout, stderr },
+    process: {
+      args: ['sh', '-c', 'echo; sleep 60'],
+      env: [],
+      cwd: '/',
+      user: '',
+      supplementalGroups: [],
+      capabilities: [...capabilities],
+      noNewPrivileges: true,
+      rlimits: [],
+    },
+    mounts: [],
+    privileged: false,
+    seccomp: seccompOf(security, capabilities),
+    maskedPaths: [...maskedPaths],
+    readonlyPaths: [...readonlyPaths],
+    resources: { memoryLimitBytes: 64 * 1024 * 1024 },
+    terminationLogPath: '/dev/termination-log',
+  };
+}
+
+function failWhenAborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    signal.addEventListener(
+      'abort',
+      () => reject(new PodvmError('cancelled', 'Cannot exercise the machine: cancelled')),
+      {
+        once: true,
+      },
+    );
+  });
+}

@@ -1,0 +1,153 @@
+import { kindOf, messageOf } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import type { Link } from '#link/link.ts';
+import { readHostTree, type HostTree, type TreeLimits } from '#storage/host-tree.ts';
+import { kubeletVolumeOf, type KubeletVolume } from '#storage/kubelet-volume.ts';
+import { watchPath, type WatchTiming } from '#storage/watch-path.ts';
+import { scratchSerial } from '../container/create-container.ts';
+import type { GuestSource, HostMode } from '../volume/host-mode.ts';
+import { pushVolume } from '../volume/push-volume.ts';
+
+export interface KubeletModeParts {
+  /** Only what is kept for this pod is the kubelet's; everything else is a path like any other. */
+  readonly podUid: string;
+  readonly guest: Pick<Link, 'call'>;
+  readonly trees: TreeLimits;
+  readonly log: Log;
+  readonly watchTiming?: WatchTiming;
+}
+
+type PushedVolume = Extract<KubeletVolume, { readonly kind: 'push' }>;
+type EmptyVolume = Exclude<KubeletVolume, PushedVolume>;
+
+/** A volume that is in the guest; it stays until the sandbox ends, whichever containers come and go. */
+interface GuestVolume {
+  /** Sends what is new on the host; nothing if nothing is. */
+  refresh(signal: AbortSignal): Promise<void>;
+}
+
+/**
+ * Volumes that a kubelet keeps for the pod: its files are copied into the guest, and copied anew when they change; an
+ * emptyDir is made in the guest. Disposing ends the watches; the volumes themselves go with the machine.
+ */
+export function createKubeletMode(parts: KubeletModeParts): HostMode & AsyncDisposable {
+  const volumes = new Map<string, Promise<GuestVolume>>();
+  const watches = new AsyncDisposableStack();
+
+  const ensure = async (volume: KubeletVolume, signal: AbortSignal): Promise<void> => {
+    for (let before = volumes.get(volume.name); before !== undefined; before = volumes.get(volume.name)) {
+      if ((await before.catch(() => undefined)) !== undefined) return; // else another's failure: tried anew
+    }
+    const making =
+      volume.kind === 'push' ? makePushed(volume, parts, watches, signal) : makeEmpty(volume, parts, signal);
+    volumes.set(volume.name, making);
+    making.catch(() => volumes.delete(volume.name));
+    await making;
+  };
+  return {
+    async find({ source }, signal) {
+      const volume = await kubeletVolumeOf(source.path, parts.podUid);
+      if (volume === undefined) return undefined;
+      await (await volumes.get(volume.name))?.refresh(signal);
+      const guest = guestSourceOf(volume);
+      return {
+        mode: volume.kind,
+        key: `${guest.volume} ${guest.subPath ?? ''}`,
+        async attach(_name, attaching) {
+          await ensure(volume, attaching);
+          return { guest, [Symbol.asyncDispose]: () => Promise.resolve() };
+        },
+        [Symbol.asyncDispose]: () => Promise.resolve(),
+      };
+    },
+    [Symbol.asyncDispose]: () => watches.disposeAsync(),
+  };
+}
+
+function guestSourceOf(volume: KubeletVolume): GuestSource {
+  const { name } = volume;
+  if (volume.kind !== 'push')
+    return { volume: name, ...(volume.subPath === undefined ? {} : { subPath: volume.subPath }) };
+  if (volume.file !== undefined) return { volume: name, subPath: volume.file };
+  return { volume: name, ...(volume.isLive ? {} : { subPath: '..data' }) }; // a sub-path shows nothing of versions
+}
+
+async function makeEmpty(volume: EmptyVolume, { guest }: KubeletModeParts, signal: AbortSignal): Promise<GuestVolume> {
+  const { name, kind, owner, sizeLimitBytes } = volume;
+  await guest.call(
+    'createVolume',
+    {
+      name,
+      kind,
+      ...owner,
+      ...(kind === 'scratch' ? { disk: scratchSerial } : {}),
+      ...(sizeLimitBytes === undefined ? {} : { sizeLimitBytes }),
+    },
+    signal,
+  );
+  return { refresh: () => Promise.resolve() };
+}
+
+async function makePushed(
+  volume: PushedVolume,
+  parts: KubeletModeParts,
+  watches: AsyncDisposableStack,
+  signal: AbortSignal,
+): Promise<GuestVolume> {
+  const { name, hostPath, isLive } = volume;
+  const { guest, log } = parts;
+  const tree = await readTree(volume, parts, signal); // before anything is made: too large a volume leaves nothing
+  const isFile = volume.file !== undefined;
+  const root = isFile ? { mode: 0o755, inPlace: true } : tree.owner;
+  await guest.call('createVolume', { name, kind: 'push', ...root }, signal);
+  try {
+    await pushVolume(guest, name, tree.files, signal);
+  } catch (error) {
+    await guest.call('removeVolume', { name }, AbortSignal.timeout(removeTimeoutMs)).catch(() => {}); // it says why below
+    throw error;
+  }
+  const pushed = createRefresher(volume, tree, parts);
+  if (isLive) {
+    const watch = watchPath({
+      path: hostPath,
+      onChange: (watching) => pushed.refresh(watching),
+      onTrouble: (error) => tellTrouble(log, name, error),
+      ...(parts.watchTiming === undefined ? {} : { timing: parts.watchTiming }),
+    });
+    watches.use(watch);
+  }
+  return pushed;
+}
+
+const removeTimeoutMs = 5000;
+
+/** One at a time, in order: an older version never comes after a newer one. */
+function createRefresher(volume: PushedVolume, first: HostTree, parts: KubeletModeParts): GuestVolume {
+  let { digest } = first;
+  let last: Promise<void> = Promise.resolve();
+  const refreshNow = async (signal: AbortSignal): Promise<void> => {
+    const tree = await readTree(volume, parts, signal);
+    if (tree.digest === digest) return;
+    await pushVolume(parts.guest, volume.name, tree.files, signal);
+    digest = tree.digest;
+    parts.log.debug('volume updated', { volume: volume.name, files: tree.files.length });
+  };
+  return {
+    refresh(signal) {
+      const mine = last.catch(() => {}).then(() => refreshNow(signal));
+      last = mine;
+      return mine;
+    },
+  };
+}
+
+function readTree({ name, hostPath }: PushedVolume, { trees }: KubeletModeParts, signal: AbortSignal) {
+  return readHostTree(`volume ${name}`, hostPath, trees, signal);
+}
+
+/** A kubelet takes a pod's volumes away before its sandbox: that is no trouble. */
+function tellTrouble(log: Log, volume: string, error: unknown): void {
+  const why = messageOf(error);
+  if (kindOf(error) === 'notFound') log.debug('volume is gone from the host', { volume, why });
+  else log.warn('volume not updated, trying again', { volume, why });
+}

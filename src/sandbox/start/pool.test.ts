@@ -1,0 +1,135 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import { sandboxSpec } from '../testing/examples.ts';
+import { createFakeParts, type FakeParts } from '../testing/fake-parts.ts';
+import type { Sandbox, SandboxSpec } from '../sandbox.ts';
+import { openSandboxes } from '../sandboxes.ts';
+
+const never = new AbortController().signal;
+
+async function openWithPool(poolSize: number, prepare: (parts: FakeParts) => void = () => {}) {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-pool-'));
+  const parts = createFakeParts(directory);
+  prepare(parts);
+  const memory = { availableBytes: Number.MAX_SAFE_INTEGER };
+  const surroundings = {
+    nowMs: () => Date.now(),
+    monotonicNs: () => process.hrtime.bigint(),
+    randomBytes: (count: number) => crypto.getRandomValues(new Uint8Array(count)),
+    availableBytes: async () => memory.availableBytes,
+  };
+  const sandboxes = await openSandboxes({ directory, parts, log: silentLog, surroundings, poolSize }, never);
+  const directories = () => readdir(join(directory, 'sandboxes'));
+  return {
+    parts,
+    sandboxes,
+    memory,
+    directories,
+    /** Waits until so many sandboxes and spares have a directory. */
+    async untilDirectories(count: number): Promise<readonly string[]> {
+      for (;;) {
+        await sandboxes.warmUp('pool', never);
+        const found = await directories();
+        if (found.length === count) return found;
+      }
+    },
+    record: async ({ id }: Sandbox) =>
+      JSON.parse(await readFile(join(directory, 'sandboxes', id, 'sandbox.json'), 'utf8')) as Record<string, unknown>,
+    async [Symbol.asyncDispose]() {
+      await sandboxes[Symbol.asyncDispose]();
+      assert.deepEqual([...parts.alive], []);
+      assert.deepEqual(await directories(), []);
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+const named = (name: string, more: Partial<SandboxSpec> = {}): SandboxSpec => ({ ...sandboxSpec, name, ...more });
+
+test('a pod gets a machine that waited, under its own name, and another is made behind', async () => {
+  await using house = await openWithPool(1);
+  const [spare] = await house.untilDirectories(1);
+  const sandbox = await house.sandboxes.run(named('web'), never);
+  assert.equal(sandbox.id, spare);
+  assert.equal((await house.record(sandbox))['name'], 'web');
+  await house.untilDirectories(2);
+});
+
+test('no machine is handed out twice, and a pool that is empty keeps nobody waiting', async () => {
+  await using house = await openWithPool(2);
+  const spares = await house.untilDirectories(2);
+  const sandboxes = await Promise.all(['a', 'b', 'c', 'd'].map((name) => house.sandboxes.run(named(name), never)));
+  const ids = sandboxes.map(({ id }) => id);
+  assert.equal(new Set(ids).size, 4);
+  assert.deepEqual(new Set(ids.filter((id) => spares.includes(id))), new Set(spares));
+});
+
+const others: Record<string, Partial<SandboxSpec>> = {
+  'that has no network': { network: 'none' },
+  'that wants a machine of its own': { template: 'off' },
+  "that shares with its namespace's pods alone": { template: 'namespace' },
+  'whose scratch disk has another size': { resources: { ephemeralStorageBytes: 64 * 1024 * 1024 } },
+};
+for (const [which, spec] of Object.entries(others)) {
+  test(`a pod ${which} gets a machine made for it`, async () => {
+    await using house = await openWithPool(1);
+    const spares = await house.untilDirectories(1);
+    const sandbox = await house.sandboxes.run(named('web', spec), never);
+    assert.ok(!spares.includes(sandbox.id));
+  });
+}
+
+test('a machine that dies while it waits is replaced', async () => {
+  await using house = await openWithPool(1);
+  const [first] = await house.untilDirectories(1);
+  house.parts.killMachine('gone');
+  for (let spares = await house.directories(); spares.includes(first ?? '') || spares.length !== 1;) {
+    await house.sandboxes.warmUp('pool', never);
+    spares = await house.directories();
+  }
+});
+
+test('spares are thrown away when memory is scarce', async () => {
+  await using house = await openWithPool(2);
+  await house.untilDirectories(2);
+  house.memory.availableBytes = 0;
+  await house.sandboxes.run(named('web'), never); // the pool looks after itself when one is taken
+  await house.untilDirectories(1);
+});
+
+test('spares are thrown away when there is another template', async () => {
+  let isCurrent = true;
+  await using house = await openWithPool(1, (parts) => {
+    parts.driver.hasTemplate = async () => isCurrent;
+  });
+  const [old] = await house.untilDirectories(1);
+  isCurrent = false;
+  const [next] = await house.untilDirectories(1);
+  assert.notEqual(next, old);
+});
+
+test('where no template can be made, machines that booted wait', async () => {
+  await using house = await openWithPool(1, (parts) => {
+    parts.driver.hasTemplate = async () => false;
+    parts.driver.makeTemplate = () => Promise.reject(new PodvmError('internal', 'no template'));
+  });
+  const [spare] = await house.untilDirectories(1);
+  await house.sandboxes.warmUp('pool', never);
+  assert.deepEqual(await house.directories(), [spare]);
+});
+
+test('a machine that fails its exercise is thrown away, and pods start without it', async () => {
+  await using house = await openWithPool(1, (parts) => {
+    parts.before = async (step) => {
+      if (step === 'call startExec') throw new PodvmError('internal', 'Cannot exec: no');
+    };
+  });
+  await house.sandboxes.warmUp('pool', never);
+  assert.deepEqual(await house.directories(), []);
+  await house.sandboxes.run(named('web'), never);
+});

@@ -1,0 +1,197 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { PodvmError } from '#base/errors.ts';
+import { exercise } from './exercise.ts';
+import { createPhases } from '../phases.ts';
+import { prepareSandbox, type PrepareContext, type PreparedSandbox, type PrepareOrder } from './prepare-sandbox.ts';
+import { machineSizeOf } from '../resources.ts';
+import { together } from '#host/together.ts';
+
+/** Machines that wait for a pod: restored, exercised, nobody's. Each is handed out once, and made anew behind. */
+export interface Pool extends AsyncDisposable {
+  /** How many wait now. */
+  readonly waiting: number;
+  /** A spare that suits the order, the caller's from now on; undefined if none waits or the pool has no such machines. */
+  take(order: PrepareOrder): PreparedSandbox | undefined;
+  /** Settles when as many wait as shall, or when that cannot be reached now. */
+  filled(): Promise<void>;
+}
+
+export interface PoolOptions {
+  /** Machines to keep waiting; 0: no pool. */
+  readonly size: number;
+  /** True while a pod is being started: that one gets the processor first. */
+  readonly isBusy: () => boolean;
+}
+
+/** A spare is made within this, in `ms`, or given up. */
+const makeTimeoutMs = 120_000;
+/** How often the spares are looked after when nothing happens, in `ms`. */
+const tendIntervalMs = 5_000;
+/** How long a pod that has just got its machine is left alone with the processor, in `ms`: it makes its containers. */
+const settleMs = 2_000;
+/** After a failure, in `ms`. */
+const backOffMs = 30_000;
+
+export function createPool(options: PoolOptions, context: PrepareContext): Pool {
+  return options.size > 0 ? new SparePool(options, context) : noPool;
+}
+
+const noPool: Pool = {
+  waiting: 0,
+  take: () => undefined,
+  filled: () => Promise.resolve(),
+  [Symbol.asyncDispose]: () => Promise.resolve(),
+};
+
+class SparePool implements Pool {
+  readonly #options: PoolOptions;
+  readonly #context: PrepareContext;
+  readonly #order: PrepareOrder;
+  readonly #closing = new AbortController();
+  readonly #tending: Promise<void>;
+  #spares: PreparedSandbox[] = [];
+  /** Of those that wait now; false where no template can be made and machines boot cold. */
+  #hasTemplate = false;
+  #quietUntilNs = 0n;
+  #wake = Promise.withResolvers<void>();
+  /** Of `filled()`. */
+  #waiters: (() => void)[] = [];
+
+  constructor(options: PoolOptions, context: PrepareContext) {
+    this.#options = options;
+    this.#context = context;
+    const size = machineSizeOf('a spare machine', {}, context.limits.size);
+    this.#order = { size, network: 'cni', template: 'on', owner: undefined };
+    this.#tending = this.#tend();
+  }
+
+  get waiting(): number {
+    return this.#spares.length;
+  }
+
+  take({ size, network, template }: PrepareOrder): PreparedSandbox | undefined {
+    const mine = this.#order;
+    const suits =
+      network === mine.network &&
+      template === mine.template &&
+      size.nominal !== undefined &&
+      size.scratchBytes === mine.size.scratchBytes;
+    const spare = suits ? this.#spares.shift() : undefined;
+    if (spare !== undefined) {
+      this.#quietUntilNs = this.#context.surroundings.monotonicNs() + BigInt(settleMs) * 1_000_000n;
+      this.#wake.resolve();
+    }
+    return spare;
+  }
+
+  filled(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiters.push(resolve);
+    this.#wake.resolve();
+    return promise;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort(new PodvmError('cancelled', 'podvm is stopping'));
+    this.#wake.resolve();
+    await this.#tending;
+    await this.#drain('the pool is closed');
+    this.#tellWaiters();
+  }
+
+  /** The one place where spares are made and thrown away. */
+  async #tend(): Promise<void> {
+    const { log, availableBytes } = this.#context.surroundings;
+    const closed = this.#closing.signal;
+    while (!closed.aborted) {
+      this.#wake = Promise.withResolvers();
+      const isScarce = (await availableBytes()) < this.#context.limits.minAvailableBytes;
+      if (isScarce) await this.#drain('memory is scarce');
+      else if (!(await this.#isTemplateCurrent())) await this.#drain('their template changed');
+      let isResting = isScarce;
+      if (!isScarce && this.#spares.length < this.#options.size && !this.#isBusy) {
+        try {
+          await this.#addSpare();
+          continue;
+        } catch (error) {
+          if (closed.aborted) return;
+          log.error('spare machine not made', error);
+          isResting = true;
+        }
+      }
+      if (isResting || this.#spares.length >= this.#options.size) this.#tellWaiters();
+      await this.#rest(isResting ? backOffMs : this.#isBusy ? 50 : tendIntervalMs);
+    }
+  }
+
+  #tellWaiters(): void {
+    for (const resolve of this.#waiters.splice(0)) resolve();
+  }
+
+  get #isBusy(): boolean {
+    return this.#options.isBusy() || this.#context.surroundings.monotonicNs() < this.#quietUntilNs;
+  }
+
+  async #addSpare(): Promise<void> {
+    const { surroundings } = this.#context;
+    const startedMs = surroundings.nowMs();
+    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(makeTimeoutMs)]);
+    const phases = createPhases(surroundings.monotonicNs);
+    const spare = await prepareSandbox<undefined>(this.#order, this.#context, phases, undefined, signal);
+    try {
+      await together(signal, [
+        (both) => exercise(spare, this.#context, both),
+        (both) => spare.attachment.connectAhead(both),
+      ]);
+    } catch (error) {
+      await throwAway(spare);
+      throw error;
+    }
+    void spare.machine.exited.then(() => this.#lose(spare));
+    this.#hasTemplate = await this.#isThereTemplate();
+    this.#spares.push(spare);
+    surroundings.log.info('spare machine made', { sandbox: spare.record.id, ms: surroundings.nowMs() - startedMs });
+  }
+
+  /** Templates are keyed by all they are made of: when one of it changes, there is none of that key yet. */
+  async #isTemplateCurrent(): Promise<boolean> {
+    return this.#spares.length === 0 || !this.#hasTemplate || (await this.#isThereTemplate());
+  }
+
+  async #isThereTemplate(): Promise<boolean> {
+    const { nominal } = this.#order.size;
+    return nominal !== undefined && (await this.#context.parts.driver.hasTemplate({ ...nominal, hasNic: true }));
+  }
+
+  /** A machine that dies while it waits is nobody's loss. */
+  #lose(spare: PreparedSandbox): void {
+    if (!this.#spares.includes(spare)) return;
+    this.#spares = this.#spares.filter((other) => other !== spare);
+    this.#wake.resolve();
+    throwAway(spare).catch((error: unknown) =>
+      this.#context.surroundings.log.error('dead spare machine not removed', error, { sandbox: spare.record.id }),
+    );
+  }
+
+  async #drain(why: string): Promise<void> {
+    const spares = this.#spares.splice(0);
+    if (spares.length === 0) return;
+    this.#context.surroundings.log.info('spare machines thrown away', { count: spares.length, why });
+    for (const result of await Promise.allSettled(spares.map(throwAway))) {
+      if (result.status === 'rejected') {
+        this.#context.surroundings.log.error('spare machine not removed', result.reason);
+      }
+    }
+  }
+
+  async #rest(ms: number): Promise<void> {
+    const stop = new AbortController();
+    await Promise.race([this.#wake.promise, delay(ms, undefined, { signal: stop.signal, ref: false }).catch(() => {})]);
+    stop.abort();
+  }
+}
+
+async function throwAway(spare: PreparedSandbox): Promise<void> {
+  await spare.running.disposeAsync();
+  await spare.kept.disposeAsync();
+}

@@ -1,0 +1,120 @@
+import { PodvmError } from '#base/errors.ts';
+import type { Machine, MachineShape } from '#vm/driver.ts';
+import type { SandboxLimits } from '../limits.ts';
+import type { UserIds } from '../names.ts';
+import type { Parts, Surroundings } from '../parts.ts';
+import { makeSandboxDirectory } from '../recovery/record.ts';
+
+export interface TemplatesContext {
+  readonly root: string;
+  readonly userIds: UserIds;
+  readonly parts: Parts;
+  readonly limits: SandboxLimits;
+  readonly surroundings: Surroundings;
+}
+
+/** Sees to it that there is a template before a machine is restored. */
+export interface Templates {
+  /**
+   * `restore` when there is one of that shape, made now if it was missing; `boot` when none can be made here, which is
+   * logged once. Errors: `cancelled`; the making itself goes on then, for whoever comes next.
+   */
+  ensure(shape: MachineShape, signal: AbortSignal): Promise<'restore' | 'boot'>;
+  /** Waits for what is being made. */
+  settled(): Promise<void>;
+}
+
+/** From an order to the finished template, in `ms`: a cold boot on a busy node and some 100 MB written. */
+const makeTimeoutMs = 180_000;
+
+export function createTemplates(context: TemplatesContext): Templates {
+  const { parts, surroundings } = context;
+  const making = new Map<string, Promise<boolean>>();
+  const ending = new AbortController();
+
+  const makeOnce = (shape: MachineShape): Promise<boolean> => {
+    const key = JSON.stringify(shape);
+    const order =
+      making.get(key) ??
+      makeTemplate(context, shape, AbortSignal.any([ending.signal, AbortSignal.timeout(makeTimeoutMs)])).then(
+        () => {
+          making.delete(key); // should it be lost, it is made again
+          return true;
+        },
+        (error: unknown) => {
+          if (!ending.signal.aborted) surroundings.log.error('no template: machines boot cold', error);
+          return false; // remembered: a node that cannot make one is not asked before every pod
+        },
+      );
+    making.set(key, order);
+    return order;
+  };
+
+  return {
+    ensure: async (shape, signal) => {
+      if (await parts.driver.hasTemplate(shape)) return 'restore';
+      return (await unlessAborted(makeOnce(shape), signal)) ? 'restore' : 'boot';
+    },
+    settled: async () => {
+      ending.abort(new PodvmError('cancelled', 'podvm is stopping'));
+      await Promise.all(making.values());
+    },
+  };
+}
+
+/** A machine on a network of its own that leads nowhere, used once by the agent's own calls, and frozen. */
+async function makeTemplate(context: TemplatesContext, shape: MachineShape, signal: AbortSignal): Promise<void> {
+  const { root, userIds, parts, limits, surroundings } = context;
+  const startedMs = surroundings.nowMs();
+  await using undo = new AsyncDisposableStack();
+  const { uid } = undo.use(userIds.take());
+  const id = `template-${Buffer.from(surroundings.randomBytes(6)).toString('hex')}`;
+  const createdAt = new Date(startedMs).toISOString();
+  const record = { version: 1, id, namespace: '', name: '', podUid: '', uid, createdAt } as const;
+  const directory = undo.use(await makeSandboxDirectory(root, record));
+  const attachment = undo.use(
+    await parts.network.prepare(
+      {
+        sandboxId: id,
+        podName: id,
+        podNamespace: '',
+        podUid: '',
+        mode: shape.hasNic ? 'cni' : 'none',
+        hostPorts: [],
+        tapOwnerUid: uid,
+      },
+      signal,
+    ),
+  );
+  const { netns, tap } = attachment;
+  const exercise = async (machine: Machine) => {
+    await using link = await parts.connectLink(
+      {
+        open: (opening) => machine.connect(opening),
+        handshakeTimeoutMs: limits.bootTimeoutMs,
+        callTimeoutMs: limits.callTimeoutMs,
+      },
+      signal,
+    );
+    await link.call('ping', {}, signal);
+    await link.call('stats', {}, signal);
+    await link.call('prepareShares', {}, signal); // or the first shared volume of each pod waited half a second for it
+  };
+  const { memoryMiB, vcpus, tenant } = shape;
+  const size = { memoryMiB, vcpus, ...(tenant === undefined ? {} : { tenant }) };
+  await parts.driver.makeTemplate(
+    { id, directory: directory.machinePath, ...size, uid, netns, from: 'boot', ...(tap && { tap }) },
+    exercise,
+    signal,
+  );
+  surroundings.log.info('template made', { ...size, ms: surroundings.nowMs() - startedMs });
+}
+
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(new PodvmError('cancelled', 'Cannot wait for the template: cancelled'));
+    signal.addEventListener('abort', abort, { once: true });
+    if (signal.aborted) abort();
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
+}

@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { PodvmError, type ErrorKind } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import { createBlockDisks } from './block-disks.ts';
+import { createBlockMode, createDeviceMode } from './block-mode.ts';
+import type { HostMode } from './host-mode.ts';
+import { defaultLimits } from '../limits.ts';
+
+const never = new AbortController().signal;
+const dataMount = {
+  source: { kind: 'host', path: import.meta.filename, propagation: 'private' },
+  mountPath: '/data',
+  readOnly: false,
+} as const;
+const device = { hostPath: import.meta.filename, devicePath: '/dev/data', readOnly: true };
+
+const taken = async (mode: HostMode) => (await mode.find(dataMount, never)) ?? assert.fail('not taken');
+
+/** A machine and a guest that write down what is asked of them, and fail where they are told to. */
+function place(failing: Readonly<Record<string, ErrorKind>> = {}) {
+  const journal: string[] = [];
+  const step = async (what: string) => {
+    journal.push(what);
+    const kind = failing[what];
+    if (kind !== undefined) throw new PodvmError(kind, `Cannot ${what}`);
+  };
+  const claims = new AsyncDisposableStack();
+  const machine = {
+    record: { driver: 'fake', id: 'm', directory: '/', pid: 1, startTicks: '1', uid: 1, memoryMiB: 1 },
+    attachDisk: () => step('plug'),
+    detachDisk: () => step('unplug'),
+    growDisk: () => step('grow'),
+  };
+  const guest = {
+    // SAFE: none of these answers is looked at
+    call: (async (method: string) => await step(method)) as unknown as Parameters<
+      typeof createBlockMode
+    >[0]['guest']['call'],
+  };
+  const claimBlock = async () => {
+    await step('claim');
+    let isHeld = true;
+    return {
+      device: { major: 7, minor: 1 },
+      measure: async () => 512,
+      async [Symbol.asyncDispose]() {
+        if (isHeld) journal.push('give up');
+        isHeld = false;
+      },
+    };
+  };
+  const parts = {
+    machine,
+    guest,
+    claimBlock,
+    claims,
+    limits: defaultLimits,
+    log: silentLog,
+    fsGroup: undefined,
+    paths: new Set([import.meta.filename]),
+  };
+  const all = { ...parts, disks: createBlockDisks(parts) };
+  return { journal, claims, mode: createBlockMode(all), devices: createDeviceMode(all) };
+}
+
+test('a block volume is mounted by the guest, and goes the same way back before it is given up', async () => {
+  const { journal, mode, claims } = place();
+  const found = await taken(mode);
+  const attached = await found.attach('host_1', never);
+  assert.deepEqual(attached.guest, { volume: 'host_1' });
+  const other = { ...dataMount, source: { ...dataMount.source, path: '/elsewhere' } } as const;
+  assert.equal(await mode.find(other, never), undefined); // which is left to other modes
+  await attached[Symbol.asyncDispose]();
+  await claims[Symbol.asyncDispose]();
+  assert.deepEqual(journal, [
+    ...['claim', 'plug', 'attachDisk', 'createVolume'],
+    ...['removeVolume', 'detachDisk', 'unplug', 'give up'],
+  ]);
+});
+
+test('a device is not mounted, and read-only ones are others than writable ones', async () => {
+  const { journal, devices } = place();
+  const found = await devices.find(device, never);
+  await (await found.attach(never))[Symbol.asyncDispose]();
+  assert.deepEqual(journal, ['claim', 'plug', 'attachDisk', 'detachDisk', 'unplug', 'give up']);
+  assert.notEqual((await devices.find({ ...device, readOnly: false }, never)).key, found.key);
+});
+
+test('what the guest refuses to mount is unplugged and given up', async () => {
+  const { journal, mode } = place({ attachDisk: 'failedPrecondition' });
+  const found = await taken(mode);
+  await assert.rejects(found.attach('host_1', never), { kind: 'failedPrecondition' });
+  assert.deepEqual(journal.slice(-3), ['detachDisk', 'unplug', 'give up']);
+});
+
+test('a disk that could not be plugged is given up, unless the machine may have it', async () => {
+  const sure = place({ plug: 'internal', unplug: 'notFound' });
+  await assert.rejects((await taken(sure.mode)).attach('host_1', never));
+  assert.equal(sure.journal.at(-1), 'give up');
+  const unsure = place({ plug: 'internal', unplug: 'timeout' });
+  await assert.rejects((await taken(unsure.mode)).attach('host_1', never));
+  assert.equal(unsure.journal.at(-1), 'unplug');
+  await unsure.claims[Symbol.asyncDispose]();
+  assert.equal(unsure.journal.at(-1), 'give up');
+});
+
+test('a dead guest loses its disk all the same; one that uses it keeps it until its machine is gone', async () => {
+  const dead = place({ removeVolume: 'unavailable' });
+  await (await (await taken(dead.mode)).attach('host_1', never))[Symbol.asyncDispose]();
+  assert.deepEqual(dead.journal.slice(-3), ['removeVolume', 'unplug', 'give up']);
+
+  for (const failing of [{ detachDisk: 'busy' }, { unplug: 'timeout' }] as const) {
+    const { journal, mode, claims } = place(failing);
+    const attached = await (await taken(mode)).attach('host_1', never);
+    await assert.rejects(async () => await attached[Symbol.asyncDispose]());
+    assert.equal(journal.includes('give up'), false);
+    await claims[Symbol.asyncDispose]();
+    assert.equal(journal.at(-1), 'give up');
+  }
+});

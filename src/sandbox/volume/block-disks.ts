@@ -1,0 +1,85 @@
+import { kindOf } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import type { Link } from '#link/link.ts';
+import type { BlockClaim, BlockClaimRequest } from '#storage/block-claim.ts';
+import type { Machine } from '#vm/driver.ts';
+import { followGrowth } from './block-growth.ts';
+import type { SandboxLimits } from '../limits.ts';
+
+/** The block devices and image files of the node that are disks of one machine. */
+export interface BlockDisks {
+  /** Claims it and plugs it. Errors: those of `claimBlock` and of the machine; it is free again then. */
+  plug(request: Pick<BlockClaimRequest, 'path' | 'readOnly'>, signal: AbortSignal): Promise<BlockDisk>;
+}
+
+export interface BlockDisk extends AsyncDisposable {
+  /** By which the guest finds it. */
+  readonly serial: string;
+}
+
+export interface BlockDisksParts {
+  readonly machine: Pick<Machine, 'record' | 'attachDisk' | 'detachDisk' | 'growDisk'>;
+  readonly guest: Pick<Link, 'call'>;
+  readonly claimBlock: (request: BlockClaimRequest, signal: AbortSignal) => Promise<BlockClaim>;
+  /**
+   * Outlives the machine, and has every claim: a disk that could not be unplugged is still written to, and is nobody
+   * else's until the VMM is gone.
+   */
+  readonly claims: AsyncDisposableStack;
+  readonly limits: SandboxLimits;
+  readonly log: Log;
+}
+
+const cleanUpTimeoutMs = 15_000;
+
+export function createBlockDisks(parts: BlockDisksParts): BlockDisks {
+  const { machine, guest, claims, limits, log } = parts;
+  let next = 0;
+  return {
+    async plug({ path, readOnly }, signal) {
+      const serial = `block-${next}`;
+      next += 1;
+      const claim = await parts.claimBlock({ path, readOnly, vmmPid: machine.record.pid }, signal);
+      claims.use(claim); // disposed of twice, when all goes well: the second time does nothing
+      const sizeBytes = await attach(claim, { serial, readOnly }, machine, signal);
+      const growth = followGrowth(sizeBytes, {
+        intervalMs: limits.growthIntervalMs,
+        measure: (measuring) => claim.measure(measuring),
+        async grown(bytes, growing) {
+          await machine.growDisk(serial, bytes, growing);
+          await guest.call('growDisk', { serial, sizeBytes: bytes }, growing);
+          log.info('block volume has grown', { disk: serial, path, bytes });
+        },
+        failed: (error) => log.error('growth of a block volume not followed', error, { disk: serial, path }),
+      });
+      log.info('block volume plugged', { disk: serial, path, readOnly });
+      return {
+        serial,
+        async [Symbol.asyncDispose]() {
+          await growth[Symbol.asyncDispose]();
+          await machine.detachDisk(serial, AbortSignal.timeout(limits.cleanUpTimeoutMs));
+          await claim[Symbol.asyncDispose]();
+          log.info('block volume unplugged', { disk: serial, path });
+        },
+      };
+    },
+  };
+}
+
+/** Returns its size. After an error the claim is given up, unless the machine may have the device all the same. */
+async function attach(
+  claim: BlockClaim,
+  disk: { readonly serial: string; readonly readOnly: boolean },
+  machine: BlockDisksParts['machine'],
+  signal: AbortSignal,
+): Promise<number> {
+  try {
+    const sizeBytes = await claim.measure(signal);
+    await machine.attachDisk({ ...disk, device: claim.device }, signal);
+    return sizeBytes;
+  } catch (error) {
+    const why = await machine.detachDisk(disk.serial, AbortSignal.timeout(cleanUpTimeoutMs)).catch(kindOf);
+    if (why === undefined || why === 'notFound') await claim[Symbol.asyncDispose]();
+    throw error;
+  }
+}

@@ -1,0 +1,105 @@
+import { kindOf } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import type { Link } from '#link/link.ts';
+import { findBlockSource } from '#storage/block-claim.ts';
+import type { BlockDisk, BlockDisks } from './block-disks.ts';
+import type { HostMode } from './host-mode.ts';
+import type { SandboxLimits } from '../limits.ts';
+import type { ContainerDevice } from '../sandbox.ts';
+
+export interface BlockModeParts {
+  /** Paths whose file system the pod has in its machine. */
+  readonly paths: ReadonlySet<string>;
+  readonly disks: BlockDisks;
+  readonly guest: Pick<Link, 'call'>;
+  readonly fsGroup: number | undefined;
+  readonly limits: SandboxLimits;
+  readonly log: Log;
+}
+
+/** How a block device of the node becomes a device of a container. */
+export interface DeviceMode {
+  /** Errors: `notFound`, `unsupported`. */
+  find(device: ContainerDevice, signal: AbortSignal): Promise<FoundDevice>;
+}
+
+export interface FoundDevice {
+  /** Devices of one sandbox with the same key share what is attached. */
+  readonly key: string;
+  attach(signal: AbortSignal): Promise<AttachedDevice>;
+}
+
+export interface AttachedDevice extends AsyncDisposable {
+  readonly serial: string;
+}
+
+/**
+ * A block device or image file of the node with an ext4, which the guest mounts: the path is the volume. Its mode is the
+ * pod's wish, as nobody else can have it meanwhile.
+ */
+export function createBlockMode(parts: BlockModeParts): HostMode {
+  const { paths, disks, guest, fsGroup } = parts;
+  return {
+    async find({ source: { path }, readOnly }) {
+      if (!paths.has(path)) return undefined;
+      const { key } = await findBlockSource(path);
+      return {
+        mode: 'block',
+        key: accessKey(key, readOnly),
+        async attach(volume, signal) {
+          await using undo = new AsyncDisposableStack();
+          const disk = await disks.plug({ path, readOnly }, signal);
+          undo.defer(() => takeFromGuest(disk, undefined, parts));
+          await guest.call('attachDisk', { serial: disk.serial, fileSystem: 'ext4', readOnly }, signal);
+          const group = fsGroup === undefined || readOnly ? {} : { fsGroup };
+          await guest.call('createVolume', { name: volume, kind: 'disk', disk: disk.serial, ...group }, signal);
+          undo.move();
+          return { guest: { volume }, [Symbol.asyncDispose]: () => takeFromGuest(disk, volume, parts) };
+        },
+        [Symbol.asyncDispose]: async () => {},
+      };
+    },
+  };
+}
+
+/** Nothing is mounted: the container gets the device itself. */
+export function createDeviceMode(parts: BlockModeParts): DeviceMode {
+  return {
+    async find({ hostPath, readOnly }) {
+      const { key } = await findBlockSource(hostPath);
+      return {
+        key: accessKey(key, readOnly),
+        async attach(signal) {
+          await using undo = new AsyncDisposableStack();
+          const disk = await parts.disks.plug({ path: hostPath, readOnly }, signal);
+          undo.defer(() => takeFromGuest(disk, undefined, parts));
+          await parts.guest.call('attachDisk', { serial: disk.serial, fileSystem: 'none', readOnly }, signal);
+          undo.move();
+          return { serial: disk.serial, [Symbol.asyncDispose]: () => takeFromGuest(disk, undefined, parts) };
+        },
+      };
+    },
+  };
+}
+
+/** What is attached for reading cannot be written to by another container: that one is refused, as a claim is for one. */
+function accessKey(key: string, readOnly: boolean): string {
+  return `${key} ${readOnly ? 'ro' : 'rw'}`;
+}
+
+/**
+ * Synced and unmounted in the guest, then unplugged. A guest that does not answer, or is gone, loses it all the same:
+ * what it has written is with the VMM, and what it has not is lost with it. One that uses it still keeps it.
+ */
+async function takeFromGuest(disk: BlockDisk, volume: string | undefined, parts: BlockModeParts): Promise<void> {
+  const { guest, limits, log } = parts;
+  const signal = AbortSignal.timeout(limits.cleanUpTimeoutMs);
+  try {
+    if (volume !== undefined) await guest.call('removeVolume', { name: volume }, signal);
+    await guest.call('detachDisk', { serial: disk.serial }, signal);
+  } catch (error) {
+    log.warn('block volume not unmounted by the guest', { disk: disk.serial, why: kindOf(error) });
+    if (kindOf(error) === 'busy') throw error;
+  }
+  await disk[Symbol.asyncDispose]();
+}

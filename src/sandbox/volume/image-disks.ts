@@ -1,0 +1,76 @@
+import { link } from 'node:fs/promises';
+import { join } from 'node:path';
+import { kindOf, PodvmError } from '#base/errors.ts';
+import type { HeldImage } from '#image/images.ts';
+import type { Link } from '#link/link.ts';
+import type { Machine } from '#vm/driver.ts';
+import type { PhaseClock } from '../phases.ts';
+
+/** The images of one machine: each is attached once, and shared by the containers that run it. */
+export interface ImageDisks extends AsyncDisposable {
+  /**
+   * Attaches the image if it is not yet, and returns the disk's serial. Takes the image over: it is held until the
+   * machine is gone, or let go at once when it is attached already. Errors: those of machine and agent.
+   */
+  attach(image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string>;
+}
+
+export function createImageDisks(
+  machine: Pick<Machine, 'attachDisk'>,
+  guest: Pick<Link, 'call'>,
+  machineDirectory: string,
+): ImageDisks {
+  const attached = new Map<string, Promise<string>>();
+  const held = new AsyncDisposableStack();
+  let next = 0;
+
+  const plug = async (image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string> => {
+    const serial = `image-${next}`;
+    next += 1;
+    const file = `${serial}.erofs`;
+    try {
+      await link(image.rootfsPath, join(machineDirectory, file));
+    } catch (cause) {
+      throw new PodvmError('internal', `Cannot link image ${image.id} into the machine's directory`, {
+        cause,
+        fix: 'Keep images and sandboxes on one file system.',
+      });
+    }
+    await phases.time('image plugged', machine.attachDisk({ serial, file, readOnly: true }, signal));
+    const mounting = guest.call('attachDisk', { serial, fileSystem: 'erofs', readOnly: true }, signal);
+    try {
+      phases.add('image', (await phases.time('image mounted', mounting)).phases);
+    } catch (error) {
+      throw await whyNotMounted(image, error, signal);
+    }
+    return serial;
+  };
+  return {
+    async attach(image, phases, signal) {
+      // A caller who comes while another attaches the same image waits for that, and tries anew if it failed.
+      for (let before = attached.get(image.id); before !== undefined; before = attached.get(image.id)) {
+        const serial = await before.catch(() => undefined);
+        if (serial === undefined) continue;
+        await image[Symbol.asyncDispose]();
+        return serial;
+      }
+      held.use(image);
+      const mine = plug(image, phases, signal);
+      attached.set(image.id, mine);
+      mine.catch(() => attached.delete(image.id));
+      return await mine;
+    },
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
+}
+
+/** A guest refuses to mount a damaged file system; only the whole file tells whether it is one. */
+async function whyNotMounted(image: HeldImage, error: unknown, signal: AbortSignal): Promise<unknown> {
+  if (kindOf(error) !== 'failedPrecondition') return error;
+  const damage = await image.findDamage(signal);
+  if (damage === undefined) return error;
+  return new PodvmError('corrupt', `Cannot mount image ${image.id}: it is damaged: ${damage}`, {
+    cause: error,
+    fix: 'Start the container once more: the image is fetched again, or the message says what to do.',
+  });
+}

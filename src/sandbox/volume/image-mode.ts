@@ -1,0 +1,67 @@
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import type { ImageStore } from '#image/images.ts';
+import type { Link } from '#link/link.ts';
+import type { FoundSource } from './host-mode.ts';
+import type { ImageDisks } from './image-disks.ts';
+import { createPhases } from '../phases.ts';
+import type { ContainerMount, MountSource, RegistryLogin } from '../sandbox.ts';
+
+export type ImageMount = ContainerMount & { readonly source: Extract<MountSource, { readonly kind: 'image' }> };
+
+/** Brings an image that a container mounts into the guest: as a disk, like those that containers run from. */
+export interface ImageMode {
+  /** Pulls it if its policy says so. It stays in use until the machine is gone. Errors: those of images and machine. */
+  find(mount: ImageMount, signal: AbortSignal): Promise<FoundSource>;
+}
+
+export interface ImageModeParts {
+  readonly images: Pick<ImageStore, 'hold'>;
+  readonly imageDisks: ImageDisks;
+  readonly guest: Pick<Link, 'call'>;
+  readonly monotonicNs: () => bigint;
+}
+
+/** Bounds the removal of a volume, in `ms`: nothing has to be waited for in the guest. */
+const removeTimeoutMs = 10_000;
+
+export function createImageMode({ images, imageDisks, guest, monotonicNs }: ImageModeParts): ImageMode {
+  const plug = async ({ source }: ImageMount, signal: AbortSignal): Promise<string> => {
+    const image = await images.hold(source.image, source.pullPolicy, signal, loginsOf(source));
+    return await imageDisks.attach(image, createPhases(monotonicNs), signal);
+  };
+  return {
+    async find(mount, signal) {
+      const disk = await plug(mount, signal).catch((cause: unknown) => {
+        throw mountFailed(mount, cause);
+      });
+      return {
+        mode: 'image',
+        key: disk,
+        async attach(volume, attaching) {
+          await guest.call('createVolume', { name: volume, kind: 'image', disk }, attaching);
+          return {
+            guest: { volume },
+            async [Symbol.asyncDispose]() {
+              await guest.call('removeVolume', { name: volume }, AbortSignal.timeout(removeTimeoutMs));
+            },
+          };
+        },
+        [Symbol.asyncDispose]: () => Promise.resolve(), // the disk is the machine's
+      };
+    },
+  };
+}
+
+function loginsOf({ pullLogins }: ImageMount['source']): { readonly logins?: readonly RegistryLogin[] } {
+  return pullLogins === undefined ? {} : { logins: pullLogins };
+}
+
+/** With CRI's word for it, by which people find it in a pod's events (cri-api, `ErrImageVolumeMountFailed`). */
+function mountFailed({ source, mountPath }: ImageMount, cause: unknown): PodvmError {
+  const fix = cause instanceof PodvmError ? cause.fix : undefined;
+  return new PodvmError(
+    kindOf(cause),
+    `ImageVolumeMountFailed: Cannot mount image ${source.image} at ${mountPath}: ${messageOf(cause)}`,
+    { cause, ...(fix === undefined ? {} : { fix }) },
+  );
+}

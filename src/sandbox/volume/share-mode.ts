@@ -1,0 +1,170 @@
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import { shareOomScore } from '#host/oom-score.ts';
+import type { Link } from '#link/link.ts';
+import type { FileAccess, FileServer } from '#storage/file-server.ts';
+import { openHostSource, type HostSource } from '#storage/host-source.ts';
+import { maxPorts, type Machine } from '#vm/driver.ts';
+import type { AttachedSource, FoundSource, GuestSource, HostMode, HostMount } from './host-mode.ts';
+import type { Parts } from '../parts.ts';
+
+export interface ShareModeParts {
+  readonly sandboxId: string;
+  /** Of a pod with a user namespace. */
+  readonly hasOwnUsers: boolean;
+  readonly machine: Pick<Machine, 'attachPort' | 'detachPort' | 'confine' | 'record'>;
+  readonly guest: Pick<Link, 'call'>;
+  readonly serveFiles: Parts['serveFiles'];
+  readonly log: Log;
+}
+
+/** From the guest's unmount, which writes back what is dirty, to its answer, in `ms`. */
+const removeTimeoutMs = 25_000;
+const detachTimeoutMs = 10_000;
+
+/**
+ * A directory or file of the node that host and guest see alike: a file server on the host, a virtio-serial port of the
+ * machine, and a FUSE file system in the guest. Attached in this order and taken away in the reverse one.
+ */
+export function createShareMode(parts: ShareModeParts): HostMode {
+  return {
+    async find(mount, _signal) {
+      const { path, propagation } = mount.source;
+      if (propagation === 'bidirectional') {
+        throw new PodvmError(
+          'unsupported',
+          `Cannot mount ${path} at ${mount.mountPath}: what a container mounts in its machine cannot appear on the host`,
+          { fix: 'Use the propagation None or HostToContainer.' },
+        );
+      }
+      const source = await openHostSource(path);
+      try {
+        if (source.kind === 'file' && mount.subPath !== undefined) {
+          throw new PodvmError(
+            'invalid',
+            `Cannot mount ${mount.subPath} of ${path}: that is a file, got a subPath in it`,
+          );
+        }
+        return foundSource(source, mount, await accessOf(mount, source), parts);
+      } catch (error) {
+        await source[Symbol.asyncDispose]();
+        throw error;
+      }
+    },
+  };
+}
+
+interface Access {
+  readonly onHost: FileAccess;
+  /** The guest's own mount is read-only too, unless something below it is to stay writable. */
+  readonly isReadOnlyInGuest: boolean;
+}
+
+async function accessOf({ readOnly, recursiveReadOnly, source }: HostMount, found: HostSource): Promise<Access> {
+  if (!readOnly) return { onHost: 'readWrite', isReadOnlyInGuest: false };
+  if (recursiveReadOnly !== false) return { onHost: 'recursiveReadOnly', isReadOnlyInGuest: true };
+  const mayHaveSubmounts = source.propagation === 'hostToContainer' || (await found.hasSubmounts());
+  return { onHost: 'readOnly', isReadOnlyInGuest: !mayHaveSubmounts };
+}
+
+function foundSource(
+  source: HostSource,
+  { source: { propagation } }: HostMount,
+  access: Access,
+  parts: ShareModeParts,
+): FoundSource {
+  return {
+    mode: 'share',
+    key: [propagation, access.onHost, access.isReadOnlyInGuest, source.identity].join(' '),
+    attach: (volume, signal) =>
+      attach(
+        { source, volume, access, propagation: propagation === 'hostToContainer' ? 'slave' : 'private' },
+        parts,
+        signal,
+      ),
+    [Symbol.asyncDispose]: () => source[Symbol.asyncDispose](),
+  };
+}
+
+interface Order {
+  readonly source: HostSource;
+  readonly volume: string;
+  readonly access: Access;
+  readonly propagation: 'private' | 'slave';
+}
+
+async function attach(order: Order, parts: ShareModeParts, signal: AbortSignal): Promise<AttachedSource> {
+  const { source, volume, access, propagation } = order;
+  const { machine, guest, sandboxId, hasOwnUsers: mapsUsers, log } = parts;
+  const port = volume.replaceAll('_', '-');
+  await using undo = new AsyncDisposableStack();
+  const channel = await machine.attachPort(port, signal).catch((error: unknown) => {
+    throw tooMany(source, error);
+  });
+  undo.defer(() => detach(port, parts));
+  const confine = (pid: number, memoryBytes: number) => machine.confine(pid, memoryBytes);
+  const identity = { owner: sandboxId, name: port };
+  const request = { channel, source, access: access.onHost, propagation, mapsUsers, confine, ...identity };
+  const server = undo.use(await parts.serveFiles(request, signal));
+  await shareOomScore(machine.record.pid, server.pid).catch((error: unknown) => {
+    log.warn('a file server is killed earlier than its machine should be', {
+      path: source.path,
+      why: messageOf(error),
+    });
+  });
+  undo.defer(() => removeFromGuest(volume, parts));
+  try {
+    await guest.call('createVolume', { name: volume, kind: 'share', port }, signal);
+  } catch (error) {
+    throw await explain(source, server, error);
+  }
+  let isWanted = true;
+  void server.ended.then((tail) => {
+    if (isWanted) log.warn('a file server has ended before its volume', { path: source.path, tail: tail.join(' | ') });
+  });
+  undo.defer(() => void (isWanted = false));
+  const owned = undo.move();
+  const guestSource: GuestSource = {
+    volume,
+    readOnly: access.isReadOnlyInGuest,
+    ...(server.file === undefined ? {} : { subPath: server.file }),
+  };
+  return { guest: guestSource, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+function tooMany({ path }: HostSource, error: unknown): unknown {
+  if (kindOf(error) !== 'exhausted') return error;
+  return new PodvmError(
+    'exhausted',
+    `Cannot share ${path} with the pod's machine: it has ${maxPorts} volumes of the host already`,
+    { cause: error, fix: 'Mount a common parent directory once, with a subPath for each.' },
+  );
+}
+
+/** A server that could not start is seen by its client as one that has left. */
+async function explain({ path }: HostSource, server: FileServer, error: unknown): Promise<unknown> {
+  if (kindOf(error) !== 'unavailable') return error;
+  const tail = await Promise.race([server.ended, Promise.resolve([])]);
+  return new PodvmError('unavailable', `Cannot share ${path}: ${[messageOf(error), ...tail.slice(-1)].join(': ')}`, {
+    cause: error,
+    tail,
+  });
+}
+
+/** Whatever the guest answers, or does not, what is the host's goes next: nothing of it may stay. */
+async function removeFromGuest(volume: string, { guest, log }: ShareModeParts): Promise<void> {
+  try {
+    await guest.call('removeVolume', { name: volume }, AbortSignal.timeout(removeTimeoutMs));
+  } catch (error) {
+    if (kindOf(error) !== 'unavailable')
+      log.warn('volume not unmounted in the guest', { volume, why: messageOf(error) });
+  }
+}
+
+async function detach(port: string, { machine }: ShareModeParts): Promise<void> {
+  try {
+    await machine.detachPort(port, AbortSignal.timeout(detachTimeoutMs));
+  } catch (error) {
+    if (!['unavailable', 'failedPrecondition'].includes(kindOf(error))) throw error; // the machine is gone, and it with it
+  }
+}

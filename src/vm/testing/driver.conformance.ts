@@ -1,0 +1,433 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type { Duplex } from 'node:stream';
+import { after, before, describe, test } from 'node:test';
+import { kindOf, type ErrorKind } from '#base/errors.ts';
+import {
+  machineMoves,
+  maxPorts,
+  type Machine,
+  type MachineDriver,
+  type MachineRecord,
+  type MachineSpec,
+} from '../driver.ts';
+
+/** What the suite needs of a driver's surroundings. Disposing ends what the suite left. */
+export interface DriverBench extends AsyncDisposable {
+  readonly driver: MachineDriver;
+  /** A good spec that boots, with an id of its own and a fresh directory. */
+  makeSpec(): Promise<MachineSpec>;
+  /** Puts a disk's file into the machine's directory, for its user. */
+  makeDiskFile(spec: MachineSpec, file: string): Promise<void>;
+  growDiskFile(spec: MachineSpec, file: string, sizeBytes: number): Promise<void>;
+  /** What runs or is mounted for that machine, and the files in its directory but logs; empty when it is gone. */
+  leftovers(spec: MachineSpec): Promise<readonly string[]>;
+  /** Kills the VMM behind the driver's back. */
+  killFromOutside(machine: Machine): Promise<void>;
+  /** Has the guest power itself off. */
+  powerOffGuest(machine: Machine): Promise<void>;
+  /** A machine that another process started, which is gone. */
+  startElsewhere(spec: MachineSpec): Promise<MachineRecord>;
+}
+
+export interface DriverSuiteOptions {
+  readonly skip?: string | false;
+  /** When, in `ms` after a start begins, it is aborted. */
+  readonly abortsAtMs: readonly number[];
+}
+
+const soon = () => AbortSignal.timeout(60_000);
+const kind = (expected: ErrorKind) => (error: unknown) => {
+  assert.equal(kindOf(error), expected, String(error));
+  return true;
+};
+
+/** The suite that every `MachineDriver` passes. */
+export function describeMachineDriver(name: string, open: () => Promise<DriverBench>, options: DriverSuiteOptions) {
+  describe(`the ${name} driver`, { skip: options.skip ?? false, timeout: 300_000 }, () => {
+    let bench: DriverBench;
+    before(async () => {
+      bench = await open();
+    });
+    after(async () => await bench[Symbol.asyncDispose]());
+    describe('start()', () => describeStart(() => bench, options));
+    describe('a running machine', () => describeRunning(() => bench));
+    describe('the end of a machine', () => describeEnd(() => bench));
+    describe('adopt()', () => describeAdopt(() => bench));
+    describe('makeTemplate()', () => describeTemplates(() => bench));
+  });
+}
+
+type Bench = () => DriverBench;
+
+async function assertNothingLeft(bench: DriverBench, spec: MachineSpec): Promise<void> {
+  assert.deepEqual(await bench.leftovers(spec), []);
+}
+
+function describeStart(bench: Bench, { abortsAtMs }: DriverSuiteOptions): void {
+  test('refuses an id, memory, vcpus and user that no machine can have', async () => {
+    const spec = await bench().makeSpec();
+    const bad: readonly Partial<MachineSpec>[] = [
+      { id: '' },
+      { id: 'a/../b' },
+      { id: 'x'.repeat(41) },
+      { memoryMiB: 0 },
+      { memoryMiB: 63 },
+      { memoryMiB: 2 ** 20 + 1 },
+      { memoryMiB: 128.5 },
+      { memoryMiB: Number.NaN },
+      { vcpus: 0 },
+      { vcpus: 1.5 },
+      { vcpus: 65 },
+      { uid: 0 },
+      { uid: -1 },
+    ];
+    for (const change of bad) {
+      await assert.rejects(bench().driver.start({ ...spec, ...change }, soon()), kind('invalid'));
+    }
+    await assertNothingLeft(bench(), spec);
+  });
+
+  test('refuses to restore what no template was made for', async () => {
+    const spec = await bench().makeSpec();
+    const { memoryMiB, vcpus } = spec;
+    assert.equal(await bench().driver.hasTemplate({ memoryMiB, vcpus, hasNic: false }), false);
+    await assert.rejects(bench().driver.start({ ...spec, from: 'restore' }, soon()), kind('notFound'));
+    await assertNothingLeft(bench(), spec);
+  });
+
+  test('refuses a directory that is not there', async () => {
+    const spec = await bench().makeSpec();
+    await assert.rejects(bench().driver.start({ ...spec, directory: `${spec.directory}/missing` }, soon()));
+    await assertNothingLeft(bench(), spec);
+  });
+
+  test('leaves nothing when it was cancelled before', async () => {
+    const spec = await bench().makeSpec();
+    await assert.rejects(bench().driver.start(spec, AbortSignal.abort()), kind('cancelled'));
+    await assertNothingLeft(bench(), spec);
+  });
+
+  test('leaves nothing when it is cancelled on its way', async () => {
+    for (const ms of abortsAtMs) {
+      const spec = await bench().makeSpec();
+      const stop = new AbortController();
+      const timer = setTimeout(() => stop.abort(), ms);
+      const outcome = await bench()
+        .driver.start(spec, stop.signal)
+        .catch((error: unknown) => error);
+      clearTimeout(timer);
+      if (outcome instanceof Error) kind('cancelled')(outcome);
+      else await (outcome as Machine).kill(); // SAFE: start gives a machine; it was faster than the abort
+      await assertNothingLeft(bench(), spec);
+    }
+  });
+
+  test('gives a running machine with the phases of its start and a record that survives JSON', async () => {
+    const spec = await bench().makeSpec();
+    await using machine = await bench().driver.start(spec, soon());
+    assert.equal(machine.state, 'running');
+    assert.equal(machine.id, spec.id);
+    assert.ok(machine.phases.length > 0);
+    for (const { name, ms } of machine.phases) assert.ok(name !== '' && ms >= 0, `${name} took ${ms} ms`);
+    const { driver, id, directory, uid, pid } = machine.record;
+    assert.deepEqual(
+      { driver, id, directory, uid },
+      { driver: bench().driver.name, id: spec.id, directory: spec.directory, uid: spec.uid },
+    );
+    assert.ok(pid > 1);
+    assert.deepEqual(JSON.parse(JSON.stringify(machine.record)), machine.record);
+  });
+
+  test('keeps machines apart that start side by side', async () => {
+    const specs = [await bench().makeSpec(), await bench().makeSpec()];
+    const [one, other] = await Promise.all(specs.map((spec) => bench().driver.start(spec, soon())));
+    assert.ok(one && other);
+    assert.notEqual(one.record.pid, other.record.pid);
+    await one.kill();
+    assert.equal(other.state, 'running');
+    await other.kill();
+    for (const spec of specs) await assertNothingLeft(bench(), spec);
+  });
+}
+
+/** One machine for all of it: the tests follow each other. */
+function describeRunning(bench: Bench): void {
+  let spec: MachineSpec;
+  let machine: Machine;
+  before(async () => {
+    spec = await bench().makeSpec();
+    machine = await bench().driver.start(spec, soon());
+    for (const file of ['one.img', 'two.img']) await bench().makeDiskFile(spec, file);
+  });
+  after(async () => {
+    await machine.kill();
+    await assertNothingLeft(bench(), spec);
+  });
+  const disk = { serial: 'one', file: 'one.img', readOnly: false };
+
+  test('refuses disks with bad names, and files that are not there', async () => {
+    for (const serial of ['', 'A', 'a,b', 'x'.repeat(21), '../x']) {
+      await assert.rejects(machine.attachDisk({ ...disk, serial }, soon()), kind('invalid'));
+    }
+    for (const file of ['', '.', '..', '../one.img', 'sockets/qmp', '/etc/passwd', 'a,b', 'x'.repeat(101)]) {
+      await assert.rejects(machine.attachDisk({ ...disk, file }, soon()), kind('invalid'));
+    }
+    await assert.rejects(machine.attachDisk({ ...disk, file: 'none.img' }, soon()), kind('failedPrecondition'));
+    await machine.attachDisk(disk, soon()); // none of these took the serial
+    await assert.rejects(machine.attachDisk({ ...disk, file: 'two.img' }, soon()), kind('alreadyExists'));
+    await machine.attachDisk({ ...disk, serial: 'two', file: 'two.img', readOnly: true }, soon());
+  });
+
+  test('leaves a disk unattached whose attaching was cancelled, and attaches it the next time', async () => {
+    await assert.rejects(machine.attachDisk({ ...disk, serial: 'never' }, AbortSignal.abort()), kind('cancelled'));
+    for (const turns of [1, 2, 3, 5, 8, 13]) {
+      const again = { ...disk, serial: `again-${turns}`, file: 'two.img', readOnly: true };
+      const stop = new AbortController();
+      const attaching = machine.attachDisk(again, stop.signal);
+      attaching.catch(() => undefined);
+      for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate);
+      stop.abort();
+      const isAttached = await attaching.then(
+        () => true,
+        (error: unknown) => !kind('cancelled')(error),
+      );
+      if (!isAttached) await machine.attachDisk(again, soon());
+    }
+  });
+
+  test('refuses to detach or grow a disk that is not attached', async () => {
+    await assert.rejects(machine.detachDisk('three', soon()), kind('notFound'));
+    await assert.rejects(machine.growDisk('three', 2 ** 21, soon()), kind('notFound'));
+  });
+
+  test('grows a disk whose file has grown', async () => {
+    await bench().makeDiskFile(spec, 'grown.img');
+    await machine.attachDisk({ serial: 'grown', file: 'grown.img', readOnly: false }, soon());
+    await bench().growDiskFile(spec, 'grown.img', 2 ** 22);
+    await machine.growDisk('grown', 2 ** 22, soon());
+  });
+
+  test('refuses ports with bad names, and names that are taken', async () => {
+    for (const name of ['', 'A', 'a,b', 'x'.repeat(21), '../x']) {
+      await assert.rejects(machine.attachPort(name, soon()), kind('invalid'));
+    }
+    const end = await machine.attachPort('port', soon());
+    assert.equal(end.destroyed, false);
+    await assert.rejects(machine.attachPort('port', soon()), kind('alreadyExists'));
+    await assert.rejects(machine.detachPort('none', soon()), kind('notFound'));
+    await machine.detachPort('port', soon());
+    await assert.rejects(machine.detachPort('port', soon()), kind('notFound'));
+    end.destroy();
+  });
+
+  test('has as many ports as it says, and one more when one is gone', async () => {
+    const ends = new Map<string, Duplex>();
+    for (let at = 0; at < maxPorts; at += 1) ends.set(`port-${at}`, await machine.attachPort(`port-${at}`, soon()));
+    await assert.rejects(machine.attachPort('more', soon()), kind('exhausted'));
+    const gone = once(ends.get('port-3') ?? assert.fail(), 'close', { signal: soon() });
+    ends.get('port-3')?.resume(); // its end is seen by whoever reads
+    await machine.detachPort('port-3', soon());
+    await gone;
+    ends.set('more', await machine.attachPort('more', soon()));
+    for (const [name, end] of ends) {
+      if (name !== 'port-3') await machine.detachPort(name, soon());
+      end.destroy();
+    }
+  });
+
+  test('leaves a port unattached whose attaching was cancelled, and attaches it the next time', async () => {
+    await assert.rejects(machine.attachPort('never', AbortSignal.abort()), kind('cancelled'));
+    for (const turns of [1, 2, 3, 5, 8, 13]) {
+      const stop = new AbortController();
+      const attaching = machine.attachPort('again', stop.signal);
+      attaching.catch(() => undefined);
+      for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate);
+      stop.abort();
+      const early = await attaching.catch((error: unknown) => void kind('cancelled')(error));
+      const end = early ?? (await machine.attachPort('again', soon()));
+      await machine.detachPort('again', soon());
+      end.destroy();
+    }
+  });
+
+  test('opens its channel; a second call ends the first', async () => {
+    const first = await machine.connect(soon());
+    const firstEnded = once(first, 'close', { signal: soon() });
+    const second = await machine.connect(soon());
+    await firstEnded;
+    assert.equal(second.destroyed, false);
+    assert.ok(second.writable && second.readable);
+    const secondEnded = once(second, 'close', { signal: soon() });
+    second.destroy();
+    await secondEnded;
+    const third = await machine.connect(soon());
+    assert.equal(third.destroyed, false);
+    assert.equal(machine.state, 'running');
+  });
+
+  test('does not open a channel for a caller that has left, and opens one for the next', async () => {
+    await assert.rejects(machine.connect(AbortSignal.abort()), kind('cancelled'));
+    assert.equal((await machine.connect(soon())).destroyed, false);
+  });
+
+  test('ends its channel when it ends', async () => {
+    const channel = await machine.connect(soon());
+    const { promise: closed, resolve } = Promise.withResolvers<void>();
+    channel.once('close', resolve); // with an error before it, if the VMM had not read all that it was sent
+    await machine.kill();
+    await closed;
+  });
+
+  test('offers nothing once it is gone', async () => {
+    await assert.rejects(machine.connect(soon()), kind('unavailable'));
+    await assert.rejects(machine.attachDisk({ ...disk, serial: 'late' }, soon()), kind('unavailable'));
+    await assert.rejects(machine.detachDisk('one', soon()), kind('unavailable'));
+    await assert.rejects(machine.attachPort('late', soon()), kind('unavailable'));
+    await assert.rejects(machine.detachPort('late', soon()), kind('unavailable'));
+  });
+}
+
+function describeEnd(bench: Bench): void {
+  const start = async () => {
+    const spec = await bench().makeSpec();
+    return { spec, machine: await bench().driver.start(spec, soon()) };
+  };
+
+  test('kill() ends it once, however often it is called', async () => {
+    const { spec, machine } = await start();
+    const exits = await Promise.all([machine.kill(), machine.kill(), machine.exited]);
+    exits.push(await machine.kill(), await machine.stop(soon()));
+    for (const exit of exits) assert.equal(exit, exits[0], 'one end, told to all');
+    assert.equal(exits[0]?.state, 'failed');
+    assert.match(exits[0]?.reason ?? '', /killed by us/);
+    assert.equal(machine.state, 'failed');
+    await assertNothingLeft(bench(), spec);
+  });
+
+  test('dispose is the same, and idempotent', async () => {
+    const { spec, machine } = await start();
+    await machine[Symbol.asyncDispose]();
+    await machine[Symbol.asyncDispose]();
+    assert.equal(machine.state, 'failed');
+    await assertNothingLeft(bench(), spec);
+  });
+
+  test('stop() whose time is over kills', async () => {
+    const { spec, machine } = await start();
+    assert.equal((await machine.stop(AbortSignal.abort())).state, 'failed');
+    await assertNothingLeft(bench(), spec);
+  });
+
+  test('kill() cuts a stop() short that waits', async () => {
+    const { spec, machine } = await start();
+    const states = [machine.state];
+    const stopping = machine.stop(soon());
+    states.push(machine.state);
+    await machine.kill();
+    states.push((await stopping).state);
+    const isLegal = states.every((state, at) => {
+      const from = states[at - 1];
+      return from === undefined || from === state || (machineMoves[from] as readonly string[]).includes(state);
+    });
+    assert.ok(isLegal, states.join(' -> '));
+    await assertNothingLeft(bench(), spec);
+  });
+
+  test('a guest that powers off is stopped, not failed', async () => {
+    const { spec, machine } = await start();
+    await bench().powerOffGuest(machine);
+    const exit = await machine.exited;
+    assert.deepEqual([exit.state, exit.reason, exit.code], ['stopped', 'the guest powered off', 0]);
+    assert.equal((await machine.stop(soon())).state, 'stopped');
+    await assertNothingLeft(bench(), spec);
+  });
+
+  test('a VMM that is killed behind our back fails, and says so', async () => {
+    const { spec, machine } = await start();
+    await bench().killFromOutside(machine);
+    const exit = await machine.exited;
+    assert.equal(exit.state, 'failed');
+    assert.match(exit.reason, /SIGKILL/);
+    await assert.rejects(machine.connect(soon()), kind('unavailable'));
+    await assertNothingLeft(bench(), spec);
+  });
+}
+
+function describeAdopt(bench: Bench): void {
+  test('finds no machine where none, another or a foreign one runs', async () => {
+    const { driver } = bench();
+    const spec = await bench().makeSpec();
+    const machine = await driver.start(spec, soon());
+    const { record } = machine;
+    assert.equal(await driver.adopt({ ...record, startTicks: '1234567890123' }, soon()), undefined);
+    assert.equal(await driver.adopt({ ...record, driver: 'other' }, soon()), undefined);
+    await machine.kill();
+    assert.equal(await driver.adopt(record, soon()), undefined);
+  });
+
+  test('takes over a machine whose process is gone, with all it can do', async () => {
+    const { driver } = bench();
+    const spec = await bench().makeSpec();
+    const record = await bench().startElsewhere(spec);
+    const machine = await driver.adopt(record, soon());
+    assert.ok(machine);
+    assert.equal(machine.state, 'running');
+    assert.deepEqual(machine.record, record);
+    await bench().makeDiskFile(spec, 'late.img');
+    await machine.attachDisk({ serial: 'late', file: 'late.img', readOnly: false }, soon());
+    assert.equal((await machine.connect(soon())).destroyed, false);
+    assert.equal((await machine.kill()).state, 'failed');
+    await assertNothingLeft(bench(), spec);
+  });
+}
+
+function describeTemplates(bench: Bench): void {
+  test('makes none when the exercise fails, and leaves nothing', async () => {
+    const { driver } = bench();
+    const spec = await bench().makeSpec();
+    const { memoryMiB, vcpus } = spec;
+    const failure = new Error('no exercise today');
+    await assert.rejects(
+      driver.makeTemplate(spec, () => Promise.reject(failure), soon()),
+      failure,
+    );
+    assert.equal(await driver.hasTemplate({ memoryMiB, vcpus, hasNic: false }), false);
+    await assertNothingLeft(bench(), spec);
+  });
+
+  test('makes one from which machines are restored, of that shape alone', async () => {
+    const { driver } = bench();
+    const spec = await bench().makeSpec();
+    const { memoryMiB, vcpus } = spec;
+    let seen = '';
+    await driver.makeTemplate(spec, async ({ state }) => void (seen = state), soon());
+    assert.equal(seen, 'running');
+    await assertNothingLeft(bench(), spec);
+    assert.equal(await driver.hasTemplate({ memoryMiB, vcpus, hasNic: false }), true);
+    assert.equal(await driver.hasTemplate({ memoryMiB: memoryMiB * 2, vcpus, hasNic: false }), false);
+    const clone = await bench().makeSpec();
+    await using machine = await driver.start({ ...clone, from: 'restore' }, soon());
+    assert.equal(machine.state, 'running');
+    await machine.kill();
+    await assertNothingLeft(bench(), clone);
+    assert.equal(await driver.hasTemplate({ memoryMiB, vcpus, hasNic: false, tenant: 'a' }), false);
+    const tenants = await bench().makeSpec();
+    await assert.rejects(driver.start({ ...tenants, tenant: 'a', from: 'restore' }, soon()), kind('notFound'));
+  });
+
+  test("makes a tenant's, from which that one's machines alone are restored", async () => {
+    const { driver } = bench();
+    const shaped = { ...(await bench().makeSpec()), vcpus: 2 }; // no other test's
+    const { memoryMiB, vcpus } = shaped;
+    await driver.makeTemplate({ ...shaped, tenant: 'a' }, async () => {}, soon());
+    const has = async (tenant?: string) =>
+      await driver.hasTemplate({ memoryMiB, vcpus, hasNic: false, ...(tenant === undefined ? {} : { tenant }) });
+    assert.deepEqual([await has('a'), await has('b'), await has()], [true, false, false]);
+    const clone = { ...(await bench().makeSpec()), vcpus, tenant: 'a' };
+    await using machine = await driver.start({ ...clone, from: 'restore' }, soon());
+    assert.equal(machine.state, 'running');
+    await machine.kill();
+    await assertNothingLeft(bench(), clone);
+  });
+}
