@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type ClientOf, connectScripted } from '#cri/testing/grpc-client.ts';
+import { type ClientOf, connectTestClient } from '#cri/testing/grpc-client.ts';
 import { RuntimeService } from '#cri/schema/api_pb.ts';
 import { environment, nodeRoot } from './node.ts';
 
@@ -37,7 +37,7 @@ export async function openCriNode(poolSize: number | undefined): Promise<CriNode
   void ended.then(() => serving.reject(new Error(`podvm daemon ended: ${said}`)));
   AbortSignal.timeout(readyTimeoutMs).addEventListener('abort', () => serving.reject(new Error(`not ready: ${said}`)));
   await serving.promise;
-  const client = connectScripted(criSocket);
+  const client = connectTestClient(criSocket);
   return {
     runtime: client.of(RuntimeService),
     residentKiB: async () =>

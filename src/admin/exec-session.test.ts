@@ -9,7 +9,7 @@ import type { Exec } from '#sandbox/sandbox.ts';
 import { serveExec } from './exec-session.ts';
 
 /** A client's end: what it sends is emitted, and it holds back while it is paused. */
-class ScriptedSocket extends EventEmitter {
+class FakeSocket extends EventEmitter {
   readonly OPEN = 1;
   readyState = 1;
   isPaused = false;
@@ -36,7 +36,7 @@ describe('serveExec()', () => {
     const warnings: Error[] = [];
     const note = (warning: Error) => warnings.push(warning);
     process.on('warning', note);
-    const socket = new ScriptedSocket();
+    const socket = new FakeSocket();
     const taken: string[] = [];
     const stdin = new Writable({
       highWaterMark: 1,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import * as fc from 'fast-check';
-import { containerConfig, openScriptedNode, podConfig } from './testing/fake-node.ts';
+import { containerConfig, openFakeNode, podConfig } from './testing/fake-node.ts';
 
 /** What only host and agent say to each other. */
 const wireWords =
@@ -95,7 +95,7 @@ const container = fc.record(
 );
 
 test('whatever a config says, a client is never told what host and agent say to each other', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const made = { pods: 0, containers: 0, execs: 0 };
   const told = async <T>(call: Promise<T>): Promise<T | undefined> =>

@@ -4,14 +4,14 @@ import { test } from 'node:test';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { status } from '@grpc/grpc-js';
 import * as fc from 'fast-check';
-import { connectScripted } from './testing/grpc-client.ts';
+import { connectTestClient } from './testing/grpc-client.ts';
 import {
   CreateContainerRequestSchema,
   ImageService,
   RunPodSandboxRequestSchema,
   RuntimeService,
 } from './schema/api_pb.ts';
-import { containerConfig, openScriptedNode, podConfig } from './testing/fake-node.ts';
+import { containerConfig, openFakeNode, podConfig } from './testing/fake-node.ts';
 
 const unary = [RuntimeService, ImageService].flatMap((service) =>
   service.methods.filter(({ methodKind }) => methodKind === 'unary').map(({ name }) => `/${service.typeName}/${name}`),
@@ -29,7 +29,7 @@ const telling = new Set<number>([
 
 /** The code of what is sent as it is; OK is 0. */
 function sender(socketPath: string) {
-  const client = connectScripted(socketPath);
+  const client = connectTestClient(socketPath);
   return {
     send: (path: string, bytes: Uint8Array) =>
       client.raw(path, bytes).then(
@@ -41,7 +41,7 @@ function sender(socketPath: string) {
 }
 
 test('no bytes make a verb fail by our own fault', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   using client = sender(join(node.directory, 'cri.sock'));
   await fc.assert(
     fc.asyncProperty(fc.constantFrom(...unary), fc.uint8Array({ maxLength: 200 }), async (path, bytes) => {
@@ -54,7 +54,7 @@ test('no bytes make a verb fail by our own fault', async () => {
 });
 
 test('no bytes changed in a good request make it fail by our own fault, and nothing is left of it', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   using client = sender(join(node.directory, 'cri.sock'));
   const { podSandboxId } = await node.runtime.runPodSandbox({ config: podConfig });
   const security = {

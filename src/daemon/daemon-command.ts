@@ -5,7 +5,7 @@ import { systemClock } from '#host/clock.ts';
 import { createLog } from '#host/log.ts';
 import { defaultEnv, run } from '#host/run.ts';
 import type { Configuration } from './configuration.ts';
-import { type NodeServer, openEngine } from './engine.ts';
+import { type NodeServer, openNode } from './node.ts';
 import { requireRoot } from './serve-here.ts';
 import { ensureAssets } from './setup-command.ts';
 
@@ -18,7 +18,7 @@ export interface DaemonProcess extends NodeJS.EventEmitter {
 /**
  * `podvm daemon`: a node of one process, which serves CRI to a kubelet and the admin API to the other commands, until
  * SIGTERM, SIGINT, SIGQUIT, or SIGHUP unless that was ignored when it began (nohup). Pods end with it. Errors: `denied`
- * without root, and those of set-up and engine.
+ * without root, and those of set-up and node.
  */
 export async function daemonCommand(
   config: Configuration,
@@ -39,9 +39,9 @@ export async function daemonCommand(
   }
   const assets = await ensureAssets(config, write, stop.signal);
   const log = createLog(config.logLevel, write);
-  await using engine = await openEngine(config, assets, log, stop.signal, 'daemon', serverOf(config, version));
+  await using node = await openNode(config, assets, log, stop.signal, 'daemon', serverOf(config, version));
   log.info('serving', { cri: config.criSocketPath, admin: config.socketPath });
-  const warming = engine.warmUp(stop.signal).catch((error: unknown) => {
+  const warming = node.warmUp(stop.signal).catch((error: unknown) => {
     if (!stop.signal.aborted) log.error('no template: pods boot one by one', error);
   });
   await notifyReady(itself.env);

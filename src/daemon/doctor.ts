@@ -14,7 +14,7 @@ import { createProgress } from '#setup/progress.ts';
 import { readReady } from '#setup/setup.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import type { Configuration } from './configuration.ts';
-import { probeUid } from './engine.ts';
+import { probeUid } from './node.ts';
 import { openNetwork } from './node-network.ts';
 import { tryJail } from './try-jail.ts';
 

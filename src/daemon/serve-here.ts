@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import { createLog } from '#host/log.ts';
 import { createProgress } from '#setup/progress.ts';
 import type { Configuration } from './configuration.ts';
-import { openEngine } from './engine.ts';
+import { openNode } from './node.ts';
 import { ensureAssets, templateTask } from './setup-command.ts';
 
 /** How this process is asked to end. */
@@ -16,7 +16,7 @@ export interface Ends {
 /**
  * Serves the state directory from this process, set-up included; an end that comes before it serves undoes what there
  * is. Disposing waits for the pods of other clients that joined meanwhile, and says so; a person who does not want to
- * wait ends them. Errors: `denied` without root, and those of set-up and engine.
+ * wait ends them. Errors: `denied` without root, and those of set-up and node.
  */
 export async function serveHere(
   config: Configuration,
@@ -28,9 +28,9 @@ export async function serveHere(
   const { any: signal } = ends;
   const assets = await ensureAssets(config, write, signal);
   await using undo = new AsyncDisposableStack();
-  const engine = undo.use(await openEngine(config, assets, createLog(config.logLevel, write), signal, 'command'));
+  const node = undo.use(await openNode(config, assets, createLog(config.logLevel, write), signal, 'command'));
   // Not the pods' own business, but they would wait for it without a word.
-  if (purpose === 'pods') await createProgress(write).during(templateTask, () => engine.warmUp(signal));
+  if (purpose === 'pods') await createProgress(write).during(templateTask, () => node.warmUp(signal));
   const owned = undo.move();
   return {
     [Symbol.asyncDispose]: async () => {
@@ -39,7 +39,7 @@ export async function serveHere(
       const { promise: impatient, resolve } = Promise.withResolvers<void>();
       // A terminal that goes away is no person's word.
       const leave = ends.listen((end) => (end === 'SIGHUP' || end === 'SIGPIPE' ? undefined : resolve()));
-      await Promise.race([engine.idle(), impatient]);
+      await Promise.race([node.idle(), impatient]);
       leave();
       clearTimeout(timer);
       await owned.disposeAsync();

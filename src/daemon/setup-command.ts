@@ -54,10 +54,10 @@ async function ensureTemplate(config: Configuration, assets: Assets, write: Writ
   if (isMade || process.getuid?.() !== 0) return;
   const { isServed } = await import('#host/is-served.ts');
   if (await isServed(config.socketPath)) return;
-  const { openEngine } = await import('./engine.ts');
+  const { openNode } = await import('./node.ts');
   await createProgress(write).during(templateTask, async () => {
-    await using engine = await openEngine(config, assets, createLog(config.logLevel, write), signal, 'command');
-    await engine.warmUp(signal);
+    await using node = await openNode(config, assets, createLog(config.logLevel, write), signal, 'command');
+    await node.warmUp(signal);
   });
   await writeFileAtomic(stamp, assets.key, 0o644);
 }

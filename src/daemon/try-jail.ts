@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Assets } from '#host/assets.ts';
 import { type Confinement, readConfinement } from '#host/confinement.ts';
 import { startQemuMachine } from '#vm/qemu/qemu-driver.ts';
-import { probeUid } from './engine.ts';
+import { probeUid } from './node.ts';
 
 const mebibyte = 1024 * 1024;
 

@@ -9,20 +9,20 @@ import { limits } from '#wire/limits.ts';
 import type { CallMessage } from '#wire/messages.ts';
 import { connectLink } from './connect-link.ts';
 import type { Link, LinkStream } from './link.ts';
-import { ScriptedAgent } from './testing/fake-agent.ts';
+import { FakeAgent } from './testing/fake-agent.ts';
 
 const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
 const never = new AbortController().signal;
 
-async function linked(callTimeoutMs = 5000): Promise<{ link: Link; agent: ScriptedAgent }> {
-  const agent = new ScriptedAgent();
+async function linked(callTimeoutMs = 5000): Promise<{ link: Link; agent: FakeAgent }> {
+  const agent = new FakeAgent();
   const open = () => Promise.resolve(agent.channel);
   const link = await connectLink({ open, handshakeTimeoutMs: 5000, callTimeoutMs }, never);
   return { link, agent };
 }
 
 /** A stream the agent knows of. */
-async function dialled(link: Link, agent: ScriptedAgent): Promise<LinkStream> {
+async function dialled(link: Link, agent: FakeAgent): Promise<LinkStream> {
   const stream = link.openStream();
   agent.onCall = ({ id }) => agent.send({ t: 'result', id, value: {} });
   await link.call('dial', { stream: stream.id, address: '127.0.0.1', port: 80 }, never);

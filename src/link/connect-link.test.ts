@@ -4,35 +4,35 @@ import { PodvmError } from '#base/errors.ts';
 import { encodeFrame, frameKinds } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { connectLink } from './connect-link.ts';
-import { exampleWelcome, ScriptedAgent } from './testing/fake-agent.ts';
+import { exampleWelcome, FakeAgent } from './testing/fake-agent.ts';
 
 const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
 const never = new AbortController().signal;
-const connect = (agent: ScriptedAgent, handshakeTimeoutMs = 5000, signal = never) =>
+const connect = (agent: FakeAgent, handshakeTimeoutMs = 5000, signal = never) =>
   connectLink({ open: () => Promise.resolve(agent.channel), handshakeTimeoutMs, callTimeoutMs: 1000 }, signal);
 
 describe('connectLink()', () => {
   it('gives up at the deadline when nobody answers, and closes the channel', async () => {
-    const agent = new ScriptedAgent();
+    const agent = new FakeAgent();
     agent.ignoredHellos = Infinity;
     await assert.rejects(connect(agent, 50), kind('timeout'));
     assert.ok(agent.channel.destroyed);
   });
 
   it('stops when it is cancelled', async () => {
-    const agent = new ScriptedAgent();
+    const agent = new FakeAgent();
     agent.ignoredHellos = Infinity;
     await assert.rejects(connect(agent, 5000, AbortSignal.timeout(50)), kind('cancelled'));
   });
 
   it('refuses an agent with which it shares no version', async () => {
-    const agent = new ScriptedAgent();
+    const agent = new FakeAgent();
     agent.welcome = { ...exampleWelcome, version: 0 };
     await assert.rejects(connect(agent), kind('unsupported'));
   });
 
   it('takes no welcome of another epoch', async () => {
-    const agent = new ScriptedAgent();
+    const agent = new FakeAgent();
     agent.ignoredHellos = Infinity;
     const connecting = connect(agent, 100);
     agent.raw(encodeFrame(12_345, 0, frameKinds.message, Buffer.from(JSON.stringify(exampleWelcome))));
@@ -40,15 +40,15 @@ describe('connectLink()', () => {
   });
 
   it('repeats the hello until it is answered', async () => {
-    const agent = new ScriptedAgent();
+    const agent = new FakeAgent();
     agent.ignoredHellos = 3;
     await using link = await connect(agent);
     assert.equal(agent.hellos, 4);
-    assert.equal(link.welcome.engine, 'scripted');
+    assert.equal(link.welcome.engine, 'fake');
   });
 
   it('finds the answer behind what an earlier connection left in the channel', async () => {
-    const agent = new ScriptedAgent();
+    const agent = new FakeAgent();
     agent.raw(new Uint8Array(5000).fill(0x50));
     agent.raw(encodeFrame(99, 3, frameKinds.data, new Uint8Array(100)));
     agent.raw(encodeFrame(99, 3, frameKinds.data, new Uint8Array(100)).subarray(0, 50));
@@ -58,7 +58,7 @@ describe('connectLink()', () => {
   });
 
   it('reaches an agent that still waits for the rest of the largest frame of an earlier connection', async () => {
-    const agent = new ScriptedAgent();
+    const agent = new FakeAgent();
     const torn = encodeFrame(99, 0, frameKinds.message, new Uint8Array(limits.maxMessageBytes));
     agent.channel.write(torn.subarray(0, 100));
     await using link = await connect(agent);
@@ -66,7 +66,7 @@ describe('connectLink()', () => {
   });
 
   it('opens the channel again when it is torn before the answer', async () => {
-    const [torn, good] = [new ScriptedAgent(), new ScriptedAgent()];
+    const [torn, good] = [new FakeAgent(), new FakeAgent()];
     torn.ignoredHellos = Infinity;
     const channels = [torn, good];
     const open = () => {

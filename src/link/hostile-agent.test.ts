@@ -5,7 +5,7 @@ import { encodeFrame, type FrameKind } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { connectLink } from './connect-link.ts';
 import type { Link, LinkStream } from './link.ts';
-import { ScriptedAgent } from './testing/fake-agent.ts';
+import { FakeAgent } from './testing/fake-agent.ts';
 
 /** More for a night: `PODVM_FUZZ_RUNS=100000`. */
 const runs = Number(process.env['PODVM_FUZZ_RUNS'] ?? 2000);
@@ -71,19 +71,19 @@ const done = fc.record({
 });
 
 class Conversation {
-  readonly agent = new ScriptedAgent();
+  readonly agent = new FakeAgent();
   readonly #link: Link;
   readonly #streams: LinkStream[] = [];
   readonly calls: Promise<unknown>[] = [];
 
-  private constructor(agent: ScriptedAgent, link: Link) {
+  private constructor(agent: FakeAgent, link: Link) {
     this.agent = agent;
     this.#link = link;
     link.onEvent(() => undefined);
   }
 
   static async begin(): Promise<Conversation> {
-    const agent = new ScriptedAgent();
+    const agent = new FakeAgent();
     const open = () => Promise.resolve(agent.channel);
     return new Conversation(agent, await connectLink({ open, handshakeTimeoutMs: 5000, callTimeoutMs: 20_000 }, never));
   }
@@ -162,7 +162,7 @@ test(`a hostile agent throws nothing into the host and stops nothing in it, in $
 });
 
 const linked = async () => {
-  const agent = new ScriptedAgent();
+  const agent = new FakeAgent();
   const open = () => Promise.resolve(agent.channel);
   const link = await connectLink({ open, handshakeTimeoutMs: 5000, callTimeoutMs: 5000 }, never);
   return { agent, link };

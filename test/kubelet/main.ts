@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { connectScripted } from '#cri/testing/grpc-client.ts';
+import { connectTestClient } from '#cri/testing/grpc-client.ts';
 import { PodSandboxState, RuntimeService } from '#cri/schema/api_pb.ts';
 import { goVersion } from '../conformance/cri-tools.ts';
 import { type Desk, openDesk } from '../vm/typed.ts';
@@ -92,7 +92,7 @@ const restartsOf = (pod: KubeletPod | undefined) => pod?.status.containerStatuse
 
 /** Of the only sandbox that is ready. */
 async function killMachine(endpoint: string): Promise<void> {
-  using client = connectScripted(endpoint);
+  using client = connectTestClient(endpoint);
   const runtime = client.of(RuntimeService);
   const { items } = await runtime.listPodSandbox({ filter: { state: { state: PodSandboxState.SANDBOX_READY } } });
   const { info } = await runtime.podSandboxStatus({ podSandboxId: items[0]?.id ?? '', verbose: true });

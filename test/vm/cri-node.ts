@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { connectScripted, type ClientOf } from '#cri/testing/grpc-client.ts';
+import { connectTestClient, type ClientOf } from '#cri/testing/grpc-client.ts';
 import { ImageService, RuntimeService } from '#cri/schema/api_pb.ts';
 import { tracesOf } from '../leaks.ts';
 import { openDesk, type Desk } from './typed.ts';
@@ -26,7 +26,7 @@ export async function openCriNode({ hasCniDirectory = false } = {}): Promise<Cri
   }
   const daemon = desk.start(['daemon', ...(hasCniDirectory ? ['--config', configuration] : [])]);
   await daemon.shows(/ info serving /);
-  const client = connectScripted(join(desk.root, 'cri.sock'));
+  const client = connectTestClient(join(desk.root, 'cri.sock'));
   const ids: string[] = [];
   return {
     desk,

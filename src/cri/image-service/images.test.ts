@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { is } from '../testing/grpc-client.ts';
-import { openScriptedNode } from '../testing/fake-node.ts';
+import { openFakeNode } from '../testing/fake-node.ts';
 
 const nginx = { image: 'registry.example/nginx:1' };
 
 test('an image is pulled, told of by every name, counted, and removed; what is not there is no error', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { imageService } = node;
   assert.equal((await imageService.imageStatus({ image: nginx })).image, undefined);
   await imageService.removeImage({ image: nginx });
@@ -41,7 +41,7 @@ test('an image is pulled, told of by every name, counted, and removed; what is n
 });
 
 test('a damaged image is to be pulled again, unless it was loaded, and is listed either way', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { imageService, images } = node;
   await imageService.pullImage({ image: nginx });
   images.damage(nginx.image);
@@ -52,7 +52,7 @@ test('a damaged image is to be pulled again, unless it was loaded, and is listed
 });
 
 test('requests that name no image are refused', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { imageStatus, pullImage, removeImage } = node.imageService;
   for (const verb of [imageStatus, pullImage, removeImage]) {
     await assert.rejects(verb(), is(status.INVALID_ARGUMENT, /names none/));
@@ -61,7 +61,7 @@ test('requests that name no image are refused', async () => {
 });
 
 test('a pull ends at its deadline, and the store is told', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const ended = Promise.withResolvers<void>();
   node.images.onPull = (signal) =>
     new Promise((_resolve, reject) =>
@@ -78,7 +78,7 @@ test('a pull ends at its deadline, and the store is told', async () => {
 });
 
 test('credentials are in a private file for as long as the pulls that came with them, and nowhere else', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const directory = join(node.directory, 'cri/credentials');
   const files: unknown[] = [];
   node.images.onPull = async (_signal, path) => {

@@ -7,7 +7,7 @@ import { status } from '@grpc/grpc-js';
 import { errorKinds, PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
 import { ImageService } from '../schema/api_pb.ts';
-import { connectScripted, is } from '../testing/grpc-client.ts';
+import { connectTestClient, is } from '../testing/grpc-client.ts';
 import { maxMessageBytes, serveGrpc } from './serve-grpc.ts';
 import { addService, type Verbs } from './service.ts';
 import { codeOfKind } from './status-codes.ts';
@@ -29,7 +29,7 @@ async function serve(verbs: Partial<ImageVerbs>) {
   const socketPath = join(directory, 'cri.sock');
   const add = { ...nothing, ...verbs };
   const server = await serveGrpc(socketPath, (to) => addService(to, ImageService, add, silentLog));
-  const client = connectScripted(socketPath);
+  const client = connectTestClient(socketPath);
   return {
     socketPath,
     client,

@@ -12,18 +12,18 @@ import {
   SecurityProfile_ProfileType as ProfileType,
   SupplementalGroupsPolicy,
 } from '../schema/api_pb.ts';
-import { containerConfig, openScriptedNode, podConfig, type ScriptedNode } from '../testing/fake-node.ts';
+import { containerConfig, openFakeNode, podConfig, type FakeNode } from '../testing/fake-node.ts';
 
-const stateOf = async ({ runtime }: ScriptedNode, containerId: string) =>
+const stateOf = async ({ runtime }: FakeNode, containerId: string) =>
   (await runtime.containerStatus({ containerId })).status?.state;
 
 /** Waits until a container is in a state; the test's own deadline bounds it. */
-async function becomes(node: ScriptedNode, containerId: string, state: ContainerState): Promise<void> {
+async function becomes(node: FakeNode, containerId: string, state: ContainerState): Promise<void> {
   while ((await stateOf(node, containerId)) !== state);
 }
 
 test('createContainer() refuses what is missing or not possible, with a sentence, and leaves nothing', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
   const refuses = async (change: object, code: number, words: RegExp) => {
@@ -74,7 +74,7 @@ test('createContainer() refuses what is missing or not possible, with a sentence
 });
 
 test('a container goes through its states, and its status says what a kubelet asks', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
   const sandboxConfig = { ...podConfig, logDirectory: join(node.directory, 'logs') };
@@ -103,7 +103,7 @@ test('a container goes through its states, and its status says what a kubelet as
 });
 
 test('createContainer() hands the guest what the config says', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const profile = join(node.directory, 'seccomp.json');
   await writeFile(profile, '{"defaultAction":"SCMP_ACT_ALLOW"}');
@@ -157,7 +157,7 @@ test('createContainer() hands the guest what the config says', async () => {
 });
 
 test('one of two creates of a name at once is refused, and a removed name can be used again', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
   const create = () => runtime.createContainer({ podSandboxId, config: containerConfig });
@@ -172,7 +172,7 @@ test('one of two creates of a name at once is refused, and a removed name can be
 });
 
 test('a cancelled createContainer() leaves none, and its name is free', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
   const stop = new AbortController();
@@ -190,7 +190,7 @@ test('a cancelled createContainer() leaves none, and its name is free', async ()
 });
 
 test('a command that cannot run is told by startContainer() and by the status', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
   parts.guest.answers.set('createContainer', () => {
@@ -206,7 +206,7 @@ test('a command that cannot run is told by startContainer() and by the status', 
 });
 
 test('stopContainer() and removeContainer() are no errors for what is not there or has ended', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   await runtime.stopContainer({ containerId: 'nothing' });
   await runtime.removeContainer({ containerId: 'nothing' });
@@ -226,7 +226,7 @@ test('stopContainer() and removeContainer() are no errors for what is not there 
 });
 
 test('removeContainer() kills what runs', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { containerId } = await node.running();
   node.parts.guest.answers.set('signalContainer', ({ signal }) => {
     if (signal === 9) node.exit(containerId, 137);
@@ -242,7 +242,7 @@ const withTerminationLog = (hostPath: string) => ({
 });
 
 test('the termination message is in its file before the container is told to have ended', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const hostPath = join(node.directory, 'message');
   await writeFile(hostPath, '');
@@ -258,7 +258,7 @@ test('the termination message is in its file before the container is told to hav
 });
 
 test('the termination message of a machine that died is in its file too', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { parts } = node;
   const hostPath = join(node.directory, 'message');
   await writeFile(hostPath, '');
@@ -272,7 +272,7 @@ test('the termination message of a machine that died is in its file too', async 
 });
 
 test('listContainers() filters by id, pod, state and labels; streamContainers() lists the same', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId, containerId: a } = await node.running();
   const other = { ...containerConfig, metadata: { name: 'other', attempt: 0 }, labels: { part: 'other' } };
@@ -300,7 +300,7 @@ test('listContainers() filters by id, pod, state and labels; streamContainers() 
 });
 
 test('updateContainerResources() changes what it names, and the status says so', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const linux = { resources: { memoryLimitInBytes: 2n ** 26n, cpuShares: 512n } };
   const { containerId } = await node.running(podConfig, { ...containerConfig, linux });
@@ -318,7 +318,7 @@ test('updateContainerResources() changes what it names, and the status says so',
 });
 
 test("containerStatus() echoes the mounts of the config, and says each one's mode when it is asked for more", async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const propagating = MountPropagation.PROPAGATION_HOST_TO_CONTAINER;
   const mounts = [{ containerPath: '/data', hostPath: node.directory, readonly: true, propagation: propagating }];
@@ -333,7 +333,7 @@ test("containerStatus() echoes the mounts of the config, and says each one's mod
 });
 
 test('reopenContainerLog() goes on in a new file', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const logs = join(node.directory, 'logs');
   await mkdir(logs);
@@ -345,7 +345,7 @@ test('reopenContainerLog() goes on in a new file', async () => {
 });
 
 test('createContainer() takes what a process can have of arguments and variables, and refuses more at once', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
   const envsOf = (count: number) =>
@@ -363,7 +363,7 @@ test('createContainer() takes what a process can have of arguments and variables
 });
 
 test('limits above what the node has are cut, and never refused', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const linux = { memoryLimitInBytes: 2n ** 60n, cpuQuota: 2n ** 60n, cpuPeriod: 100_000n };
   const { podSandboxId } = await runtime.runPodSandbox({ config: { ...podConfig, linux: { resources: linux } } });

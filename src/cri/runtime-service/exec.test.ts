@@ -4,7 +4,7 @@ import { status } from '@grpc/grpc-js';
 import { messageOf } from '#base/errors.ts';
 import { is } from '../testing/grpc-client.ts';
 import type { AttachStreamRequest, ExecStreamRequest } from '../streaming/streaming.ts';
-import { containerConfig, openScriptedNode, podConfig, type ScriptedNode } from '../testing/fake-node.ts';
+import { containerConfig, openFakeNode, podConfig, type FakeNode } from '../testing/fake-node.ts';
 import { maxKeptBytes } from './exec-sync.ts';
 
 interface GuestExec {
@@ -15,7 +15,7 @@ interface GuestExec {
 }
 
 /** What the guest does with each command it is asked to run in the container. */
-function onExec({ parts }: ScriptedNode, containerId: () => string, run: (exec: GuestExec) => void): void {
+function onExec({ parts }: FakeNode, containerId: () => string, run: (exec: GuestExec) => void): void {
   parts.guest.answers.set('startExec', ({ execId, stdio }) => {
     const { stdout, stderr } = stdio as { stdout: number; stderr: number };
     const streams = { stdout: parts.guest.stream(stdout), stderr: parts.guest.stream(stderr) };
@@ -36,7 +36,7 @@ function onExec({ parts }: ScriptedNode, containerId: () => string, run: (exec: 
 }
 
 test('execSync() gives both outputs, byte by byte, and the exit code', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { containerId } = await node.running();
   const bytes = Uint8Array.from({ length: 256 }, (_, value) => value);
   onExec(
@@ -55,7 +55,7 @@ test('execSync() gives both outputs, byte by byte, and the exit code', async () 
 });
 
 test('execSync() keeps the first bytes of an output that never fits, goes on to its end, and says what it cut', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { containerId } = await node.running();
   const chunk = Buffer.alloc(1024 * 1024, 'x');
   onExec(
@@ -75,7 +75,7 @@ test('execSync() keeps the first bytes of an output that never fits, goes on to 
 });
 
 test('execSync() kills a command that takes too long, or whose caller leaves', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { containerId } = await node.running();
   const execs: GuestExec[] = [];
   const entered = Promise.withResolvers<void>();
@@ -107,7 +107,7 @@ test('execSync() kills a command that takes too long, or whose caller leaves', a
 });
 
 test('commands are refused without a container that runs, and without words', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId, containerId } = await node.running();
   const other = { ...containerConfig, metadata: { name: 'other' } };
@@ -123,7 +123,7 @@ test('commands are refused without a container that runs, and without words', as
 });
 
 test('exec(), attach() and portForward() answer with the URL of what was asked for', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId, containerId } = await node.running(podConfig, {
     ...containerConfig,

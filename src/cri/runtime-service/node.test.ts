@@ -4,7 +4,7 @@ import { status } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
 import { is } from '../testing/grpc-client.ts';
 import { CgroupDriver, ContainerEventType } from '../schema/api_pb.ts';
-import { containerConfig, openScriptedNode, podConfig } from '../testing/fake-node.ts';
+import { containerConfig, openFakeNode, podConfig } from '../testing/fake-node.ts';
 
 const figures = {
   memoryBytes: 4096,
@@ -67,7 +67,7 @@ const containerMetrics = {
 };
 
 test('the node says who it is, that it is ready, and only what it can', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const version = await runtime.version({ version: '0.1.0' });
   assert.deepEqual([version.runtimeName, version.runtimeVersion, version.runtimeApiVersion], ['podvm', '1.2.3', 'v1']);
@@ -94,7 +94,7 @@ test('the node says who it is, that it is ready, and only what it can', async ()
 });
 
 test('a network that lacks its configuration is told as it is, with the reason, until it is there', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const conditionOf = async () =>
     (await node.runtime.status()).status?.conditions.find(({ type }) => type === 'NetworkReady');
   node.setNetworkReadiness({ isReady: false, message: 'Cannot connect: no *.conflist', fix: 'Install a network.' });
@@ -106,14 +106,14 @@ test('a network that lacks its configuration is told as it is, with the reason, 
 });
 
 test('what PodVM has not is unimplemented, in a sentence', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   for (const verb of [runtime.checkpointContainer, runtime.checkpointPod, runtime.restorePod])
     await assert.rejects(verb(), is(status.UNIMPLEMENTED, /Cannot checkpoint or restore/));
 });
 
 test('figures of containers and pods come from their guest, in lists, streams and one by one', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId, containerId } = await node.running();
   const other = { ...containerConfig, metadata: { name: 'other' } };
@@ -172,7 +172,7 @@ test('figures of containers and pods come from their guest, in lists, streams an
 });
 
 test('metrics have the names of cAdvisor, and as many label values as their descriptors have keys', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const linux = { resources: { cpuShares: 512n, cpuPeriod: 100_000n, cpuQuota: 50_000n } };
   const { podSandboxId, containerId } = await node.running(podConfig, { ...containerConfig, linux });
@@ -237,7 +237,7 @@ test('metrics have the names of cAdvisor, and as many label values as their desc
 });
 
 test('metrics leave out a container that is gone, and what is not known of one is not known of the pod', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId, containerId } = await node.running();
   const config = { ...containerConfig, metadata: { name: 'other', attempt: 0 } };
@@ -264,7 +264,7 @@ test('metrics leave out a container that is gone, and what is not known of one i
 });
 
 test('podSandboxStatus() tells who asks for more what guest and machine use, and does not wait for a guest that hangs', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId } = await node.running();
   const more = async () => {
@@ -291,7 +291,7 @@ test('podSandboxStatus() tells who asks for more what guest and machine use, and
 });
 
 test('a pod whose guest does not answer is left out of lists, and told when it is asked for', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId, containerId } = await node.running();
   parts.guest.answers.set('stats', () => {
@@ -309,7 +309,7 @@ test('a pod whose guest does not answer is left out of lists, and told when it i
 });
 
 test('getContainerEvents() tells each step of pods and containers, with their states then', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const stop = new AbortController();
   const seen: [string, ContainerEventType, number][] = [];

@@ -4,10 +4,10 @@ import { status } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
 import { NamespaceMode, PodSandboxState, Protocol } from '../schema/api_pb.ts';
 import { is } from '../testing/grpc-client.ts';
-import { containerConfig, openScriptedNode, podConfig } from '../testing/fake-node.ts';
+import { containerConfig, openFakeNode, podConfig } from '../testing/fake-node.ts';
 
 test('runPodSandbox() refuses what is missing or absurd, with a sentence, and leaves nothing', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   await assert.rejects(runtime.runPodSandbox({}), is(status.INVALID_ARGUMENT, /no config/));
   await assert.rejects(runtime.runPodSandbox({ config: {} }), is(status.INVALID_ARGUMENT, /no metadata/));
@@ -33,7 +33,7 @@ test('runPodSandbox() refuses what is missing or absurd, with a sentence, and le
 });
 
 test('runPodSandbox() makes a pod that is listed and told of as it was asked for', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig, runtimeHandler: 'podvm' });
   const { items } = await runtime.listPodSandbox();
@@ -52,7 +52,7 @@ test('runPodSandbox() makes a pod that is listed and told of as it was asked for
 });
 
 test('runPodSandbox() gives a second call the sandbox of the first, and another attempt its own', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const [first, beside] = await Promise.all([
     runtime.runPodSandbox({ config: podConfig }),
@@ -73,7 +73,7 @@ test('runPodSandbox() gives a second call the sandbox of the first, and another 
 });
 
 test('a cancelled runPodSandbox() is undone; one that ran out of time goes on for the retry', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const held = () => {
     const gate = Promise.withResolvers<void>();
@@ -117,7 +117,7 @@ test('a cancelled runPodSandbox() is undone; one that ran out of time goes on fo
 });
 
 test('a start that fails is told to all who wait for it, and can be tried again', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   parts.before = async (step) => {
     if (step === 'link.connect') throw new PodvmError('exhausted', 'Cannot connect: no more of it');
@@ -129,7 +129,7 @@ test('a start that fails is told to all who wait for it, and can be tried again'
 });
 
 test('stop and remove are no errors for what is not there, was stopped, or was removed', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId, containerId } = await node.running();
   await runtime.stopPodSandbox({ podSandboxId: 'nothing' });
@@ -149,7 +149,7 @@ test('stop and remove are no errors for what is not there, was stopped, or was r
 });
 
 test('listPodSandbox() filters by id, state and labels; streamPodSandboxes() lists the same', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime } = node;
   const named = (name: string) => ({ ...podConfig, metadata: { ...podConfig.metadata, name }, labels: { app: name } });
   const a = await runtime.runPodSandbox({ config: named('a') });
@@ -183,7 +183,7 @@ test('listPodSandbox() filters by id, state and labels; streamPodSandboxes() lis
 });
 
 test('a pod whose machine dies is not ready, its containers have ended, and it can be removed', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId, containerId } = await node.running();
   parts.killMachine('it was killed');
@@ -203,7 +203,7 @@ test('a pod whose machine dies is not ready, its containers have ended, and it c
 });
 
 test('updatePodSandboxResources() resizes pod and overhead together', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { podSandboxId } = await node.runtime.runPodSandbox({ config: podConfig });
   const mebibyte = 1024n * 1024n;
   const resources = { memoryLimitInBytes: 64n * mebibyte, cpuQuota: 150_000n };
@@ -221,7 +221,7 @@ test('updatePodSandboxResources() resizes pod and overhead together', async () =
 });
 
 test('runPodSandbox() gives the pod the users that are mapped, and refuses what maps none', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const withUsers = (usernsOptions: object) => ({
     ...podConfig,
@@ -267,7 +267,7 @@ test('runPodSandbox() gives the pod the users that are mapped, and refuses what 
 });
 
 test('runPodSandbox() gives a pod SCTP for a port of it, on the host or not, and not for others', async () => {
-  await using node = await openScriptedNode();
+  await using node = await openFakeNode();
   const { runtime, parts } = node;
   const port = { containerPort: 9000, hostPort: 0, hostIp: '' };
   for (const [protocols, sctp] of [

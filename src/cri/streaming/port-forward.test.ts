@@ -5,8 +5,8 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { systemClock } from '#host/clock.ts';
 import { silentLog } from '#host/log.ts';
-import { Awaited as Changes, ScriptedClient } from '../testing/streaming-client.ts';
-import { ScriptedTunnel } from '../testing/fake-tunnel.ts';
+import { Awaited as Changes, StreamingClient } from '../testing/streaming-client.ts';
+import { ClientTunnel } from '../testing/fake-tunnel.ts';
 import { defaultStreamingSettings, serveStreaming } from './server.ts';
 import { reset } from './spdy/spdy-error.ts';
 import { types } from './spdy/frame.ts';
@@ -56,9 +56,9 @@ afterEach(async () => {
   await once(service, 'close');
 });
 
-const connectClient = () => ScriptedClient.connect(server.portForwardUrl({ target }), 'portforward.k8s.io');
+const connectClient = () => StreamingClient.connect(server.portForwardUrl({ target }), 'portforward.k8s.io');
 
-async function pair(client: ScriptedClient, port: number, requestid: string) {
+async function pair(client: StreamingClient, port: number, requestid: string) {
   const headers = { port: String(port), requestid };
   return {
     error: await client.open({ streamtype: 'error', ...headers }),
@@ -181,17 +181,17 @@ test('half a pair is given up after a while', async () => {
     { ...defaultStreamingSettings, openMs: 50 },
     { clock: systemClock, log: silentLog },
   );
-  await using client = await ScriptedClient.connect(impatient.portForwardUrl({ target }), 'portforward.k8s.io');
+  await using client = await StreamingClient.connect(impatient.portForwardUrl({ target }), 'portforward.k8s.io');
   const data = await client.open({ streamtype: 'data', port: '80', requestid: '1' });
   await client.frame(types.rstStream, data);
   assert.deepEqual(dialled, []);
 });
 
-const tunnelled = () => ScriptedTunnel.connect(server.portForwardUrl({ target }), 'SPDY/3.1+portforward.k8s.io');
+const tunnelled = () => ClientTunnel.connect(server.portForwardUrl({ target }), 'SPDY/3.1+portforward.k8s.io');
 
 test('the same goes through the messages of a WebSocket', async () => {
   serve = shout;
-  await using client = new ScriptedClient(await tunnelled());
+  await using client = new StreamingClient(await tunnelled());
   const { error, data } = await pair(client, 8080, '0');
   client.data(data, 'a'.repeat(300_000), true);
   assert.equal(await client.ended(data), 'A'.repeat(300_000));
@@ -202,7 +202,7 @@ test('the same goes through the messages of a WebSocket', async () => {
 
 test('a client of the tunnel that vanishes ends its connections', async () => {
   serve = greet;
-  const client = new ScriptedClient(await tunnelled());
+  const client = new StreamingClient(await tunnelled());
   const { data } = await pair(client, 8080, '0');
   await client.receives(data, 'hello');
   client.transport.destroy();

@@ -5,8 +5,8 @@ import { afterEach, beforeEach, test } from 'node:test';
 import fc from 'fast-check';
 import { systemClock } from '#host/clock.ts';
 import { silentLog } from '#host/log.ts';
-import { askUpgrade, ScriptedClient, spdyUpgrade } from '../testing/streaming-client.ts';
-import { ScriptedContainer } from '../testing/fake-container.ts';
+import { askUpgrade, StreamingClient, spdyUpgrade } from '../testing/streaming-client.ts';
+import { FakeContainer } from '../testing/fake-container.ts';
 import { defaultStreamingSettings, serveStreaming } from './server.ts';
 import { numbers, rawControl, rawData } from './spdy/frame-encoder.ts';
 import { types } from './spdy/frame.ts';
@@ -14,11 +14,11 @@ import { spdyLimits } from './spdy/limits.ts';
 import type { PortForwardStreamRequest, StreamingServer } from './streaming.ts';
 
 let server: StreamingServer;
-let container: ScriptedContainer;
+let container: FakeContainer;
 
 beforeEach(async () => {
   server = await serveStreaming(defaultStreamingSettings, { clock: systemClock, log: silentLog });
-  container = new ScriptedContainer();
+  container = new FakeContainer();
 });
 /** Waits for every session: one that leaked would hold up its test. */
 afterEach(() => server[Symbol.asyncDispose]());
@@ -110,10 +110,10 @@ test('a GET upgrades to SPDY like a POST', async () => {
 });
 
 test('dispose ends every session, and the processes of their clients', async () => {
-  const client = await ScriptedClient.connect(execUrl());
+  const client = await StreamingClient.connect(execUrl());
   for (const streamtype of ['error', 'stdin', 'stdout', 'stderr']) await client.open({ streamtype });
   const process = await container.process();
-  const forwarding = await ScriptedClient.connect(server.portForwardUrl({ target: nowhere }), 'portforward.k8s.io');
+  const forwarding = await StreamingClient.connect(server.portForwardUrl({ target: nowhere }), 'portforward.k8s.io');
   const half = connect(Number(new URL(server.baseUrl).port), '127.0.0.1');
   half.on('error', () => {});
   await once(half, 'connect');
@@ -125,7 +125,7 @@ test('dispose ends every session, and the processes of their clients', async () 
   await assert.rejects(askUpgrade(server.baseUrl, {}));
 });
 
-const hostile: readonly (readonly [string, (client: ScriptedClient) => Promise<void> | void])[] = [
+const hostile: readonly (readonly [string, (client: StreamingClient) => Promise<void> | void])[] = [
   ['sends garbage', (client) => client.send(Buffer.alloc(100_000, 0xff))],
   ['answers in HTTP', (client) => client.send(Buffer.from('GET / HTTP/1.1\r\n\r\n'.repeat(1000)))],
   ['sends headers that are no zlib', (client) => client.send(rawControl(types.synStream, 0, Buffer.alloc(100, 1)))],
@@ -174,7 +174,7 @@ const hostile: readonly (readonly [string, (client: ScriptedClient) => Promise<v
 
 for (const [what, misbehave] of hostile) {
   test(`a client that ${what} is left, and nothing of it stays`, async () => {
-    const client = await ScriptedClient.connect(execUrl());
+    const client = await StreamingClient.connect(execUrl());
     await misbehave(client);
     client.transport.resume();
     await client.closed();
@@ -183,7 +183,7 @@ for (const [what, misbehave] of hostile) {
 }
 
 test('a client that ends its half of the connection is gone, and so is its process', async () => {
-  const client = await ScriptedClient.connect(execUrl());
+  const client = await StreamingClient.connect(execUrl());
   for (const streamtype of ['error', 'stdin', 'stdout', 'stderr']) await client.open({ streamtype });
   const process = await container.process();
   client.transport.end();
@@ -192,7 +192,7 @@ test('a client that ends its half of the connection is gone, and so is its proce
 });
 
 test('more open streams than there may be are refused, and the others go on', async () => {
-  const client = await ScriptedClient.connect(server.portForwardUrl({ target: nowhere }), 'portforward.k8s.io');
+  const client = await StreamingClient.connect(server.portForwardUrl({ target: nowhere }), 'portforward.k8s.io');
   for (let count = 0; count < spdyLimits.streams; count += 1) {
     await client.synStream({ streamtype: 'data', port: '80', requestid: String(count) });
   }
@@ -204,7 +204,7 @@ test('more open streams than there may be are refused, and the others go on', as
 });
 
 test('data after the end of a stream resets that stream alone', async () => {
-  const client = await ScriptedClient.connect(execUrl());
+  const client = await StreamingClient.connect(execUrl());
   const error = await client.open({ streamtype: 'error' });
   const stdin = await client.open({ streamtype: 'stdin' });
   client.data(stdin, 'x', true);
@@ -228,8 +228,8 @@ test('whatever bytes a client sends after it opened its streams, its session end
   );
   await fc.assert(
     fc.asyncProperty(fc.array(frame, { maxLength: 10 }), async (pieces) => {
-      const target = new ScriptedContainer();
-      const client = await ScriptedClient.connect(server.execUrl({ ...plain, target, command: ['sh'] }));
+      const target = new FakeContainer();
+      const client = await StreamingClient.connect(server.execUrl({ ...plain, target, command: ['sh'] }));
       for (const streamtype of ['error', 'stdin', 'stdout', 'stderr']) await client.open({ streamtype });
       const process = await target.process();
       process.readInput();

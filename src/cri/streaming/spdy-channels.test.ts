@@ -3,19 +3,19 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { systemClock } from '#host/clock.ts';
 import { silentLog } from '#host/log.ts';
-import { patienceMs, ScriptedClient } from '../testing/streaming-client.ts';
-import { ScriptedContainer } from '../testing/fake-container.ts';
+import { patienceMs, StreamingClient } from '../testing/streaming-client.ts';
+import { FakeContainer } from '../testing/fake-container.ts';
 import { defaultStreamingSettings, serveStreaming } from './server.ts';
 import { numbers, rawControl } from './spdy/frame-encoder.ts';
 import { types } from './spdy/frame.ts';
 import type { StreamChoice, StreamingServer } from './streaming.ts';
 
 let server: StreamingServer;
-let container: ScriptedContainer;
+let container: FakeContainer;
 
 beforeEach(async () => {
   server = await serveStreaming(defaultStreamingSettings, { clock: systemClock, log: silentLog });
-  container = new ScriptedContainer();
+  container = new FakeContainer();
 });
 afterEach(() => server[Symbol.asyncDispose]());
 
@@ -23,7 +23,7 @@ const plain: StreamChoice = { stdin: true, stdout: true, stderr: true, tty: fals
 const terminal: StreamChoice = { stdin: true, stdout: true, stderr: false, tty: true };
 
 async function openStreams(url: string, { stdin, stdout, stderr, tty }: StreamChoice) {
-  const client = await ScriptedClient.connect(url);
+  const client = await StreamingClient.connect(url);
   const open = async (isWanted: boolean, streamtype: string) => (isWanted ? await client.open({ streamtype }) : 0);
   return {
     client,
@@ -132,7 +132,7 @@ test('exec kills a process whose client left while it was started', async () => 
   client.transport.destroy();
   await client.closed();
   // The server must have heard of it, too, before the start ends: it answers another client after that.
-  await assert.rejects(ScriptedClient.connect(`${server.baseUrl}/exec/none`));
+  await assert.rejects(StreamingClient.connect(`${server.baseUrl}/exec/none`));
   resolve();
   await process.awaited.until('a signal', () => process.signals.includes(9));
 });
@@ -244,7 +244,7 @@ test('a client that does not open its streams in time is left', async () => {
     { ...defaultStreamingSettings, openMs: 50 },
     { clock: systemClock, log: silentLog },
   );
-  const client = await ScriptedClient.connect(impatient.execUrl({ ...plain, target: container, command: ['sh'] }));
+  const client = await StreamingClient.connect(impatient.execUrl({ ...plain, target: container, command: ['sh'] }));
   await client.synStream({ streamtype: 'error' });
   await client.closed();
   assert.equal(container.processes.length, 0);

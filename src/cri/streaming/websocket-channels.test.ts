@@ -5,16 +5,16 @@ import { WebSocket } from 'ws';
 import { systemClock } from '#host/clock.ts';
 import { silentLog } from '#host/log.ts';
 import { Awaited } from '../testing/streaming-client.ts';
-import { ScriptedContainer } from '../testing/fake-container.ts';
+import { FakeContainer } from '../testing/fake-container.ts';
 import { defaultStreamingSettings, serveStreaming } from './server.ts';
 import type { StreamChoice, StreamingServer } from './streaming.ts';
 
 let server: StreamingServer;
-let container: ScriptedContainer;
+let container: FakeContainer;
 
 beforeEach(async () => {
   server = await serveStreaming(defaultStreamingSettings, { clock: systemClock, log: silentLog });
-  container = new ScriptedContainer();
+  container = new FakeContainer();
 });
 afterEach(() => server[Symbol.asyncDispose]());
 

@@ -5,7 +5,7 @@ import { Awaited } from './streaming-client.ts';
 import type { Attachment, AttachTarget } from '../streaming/streaming.ts';
 
 /** A process that a test plays: it reads what came as input, writes output, and says when it exits. */
-export class ScriptedProcess {
+export class FakeProcess {
   readonly spec: ExecSpec;
   readonly stdin = new Transform({
     highWaterMark: 64 * 1024,
@@ -74,11 +74,11 @@ export class ScriptedProcess {
 }
 
 /** A container in which a test plays every process. */
-export class ScriptedContainer implements Pick<Container, 'exec'>, AttachTarget {
-  readonly processes: ScriptedProcess[] = [];
+export class FakeContainer implements Pick<Container, 'exec'>, AttachTarget {
+  readonly processes: FakeProcess[] = [];
   readonly awaited = new Awaited();
   /** Its own input, output and terminal. */
-  readonly main = new ScriptedProcess({ command: [], tty: false, stdin: true });
+  readonly main = new FakeProcess({ command: [], tty: false, stdin: true });
   readonly followers = new Set<(chunk: OutputChunk) => Promise<void>>();
   readonly #outputEnded = Promise.withResolvers<void>();
   stdinOnce = true;
@@ -89,7 +89,7 @@ export class ScriptedContainer implements Pick<Container, 'exec'>, AttachTarget 
 
   async exec(spec: ExecSpec, signal: AbortSignal): Promise<Exec> {
     if (this.refusal !== undefined) throw this.refusal;
-    const process = new ScriptedProcess(spec);
+    const process = new FakeProcess(spec);
     this.processes.push(process);
     this.awaited.changed();
     await this.startable;
@@ -97,7 +97,7 @@ export class ScriptedContainer implements Pick<Container, 'exec'>, AttachTarget 
     return process.exec;
   }
 
-  async process(index = 0): Promise<ScriptedProcess> {
+  async process(index = 0): Promise<FakeProcess> {
     return await this.awaited.until(`process ${index}`, () => this.processes[index]);
   }
 

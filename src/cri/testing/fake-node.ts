@@ -9,7 +9,7 @@ import type { Image, ImageStore } from '#image/images.ts';
 import { createFakeParts, type FakeParts } from '#sandbox/testing/fake-parts.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
-import { connectScripted, type ClientOf } from './grpc-client.ts';
+import { connectTestClient, type ClientOf } from './grpc-client.ts';
 import {
   ImageService,
   type PodSandboxConfigSchema,
@@ -21,10 +21,10 @@ import type { CriParts, NetworkReadiness } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 
 /** A node whose guests and images are fakes, behind the real socket: what a kubelet would see, for tests. */
-export interface ScriptedNode extends AsyncDisposable {
+export interface FakeNode extends AsyncDisposable {
   readonly directory: string;
   readonly parts: FakeParts;
-  readonly images: ScriptedImages;
+  readonly images: FakeImages;
   /** Sets what the node's network says of itself. */
   setNetworkReadiness(readiness: NetworkReadiness): void;
   readonly runtime: ClientOf<typeof RuntimeService>;
@@ -53,14 +53,14 @@ export const containerConfig = {
   labels: { part: 'main' },
 } satisfies ContainerConfig;
 
-export async function openScriptedNode(): Promise<ScriptedNode> {
+export async function openFakeNode(): Promise<FakeNode> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-cri-'));
   const parts = createFakeParts(directory);
   const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };
   const sandboxes = await openSandboxes({ directory, parts, log: silentLog, limits }, new AbortController().signal);
-  const images = createScriptedImages();
-  const streams: ScriptedNode['streams'][number][] = [];
-  const urlOf = (request: ScriptedNode['streams'][number]) => `http://127.0.0.1/${streams.push(request)}`;
+  const images = createFakeImages();
+  const streams: FakeNode['streams'][number][] = [];
+  const urlOf = (request: FakeNode['streams'][number]) => `http://127.0.0.1/${streams.push(request)}`;
   const socketPath = join(directory, 'cri.sock');
   let network: NetworkReadiness = { isReady: true, name: 'fake' };
   const server = await serveCri({
@@ -74,7 +74,7 @@ export async function openScriptedNode(): Promise<ScriptedNode> {
     log: silentLog,
     node: { version: '1.2.3', imagesDirectory: join(directory, 'images'), facts: { root: directory } },
   });
-  const client = connectScripted(socketPath);
+  const client = connectTestClient(socketPath);
   const runtime = client.of(RuntimeService);
   return {
     directory,
@@ -102,7 +102,7 @@ export async function openScriptedNode(): Promise<ScriptedNode> {
   };
 }
 
-export interface ScriptedImages extends ImageStore {
+export interface FakeImages extends ImageStore {
   readonly pulls: { readonly reference: string; readonly authFile: string | undefined }[];
   /** Runs in each pull. */
   onPull: (signal: AbortSignal, authFile: string | undefined) => Promise<void>;
@@ -110,10 +110,10 @@ export interface ScriptedImages extends ImageStore {
 }
 
 /** Images that appear when they are pulled. */
-export function createScriptedImages(): ScriptedImages {
+export function createFakeImages(): FakeImages {
   const all = new Map<string, Image>();
-  const refuse = () => Promise.reject(new PodvmError('unsupported', 'not scripted'));
-  const images: ScriptedImages = {
+  const refuse = () => Promise.reject(new PodvmError('unsupported', 'not in this fake'));
+  const images: FakeImages = {
     pulls: [],
     onPull: () => Promise.resolve(),
     async pull(reference, { authFile }, signal) {

@@ -12,7 +12,7 @@ const close = 0x88;
  * A client's end of bytes in WebSocket messages, framed by hand (RFC 6455, section 5): `ws` speaks no protocol with a
  * slash in its name. Each write is a message.
  */
-export class ScriptedTunnel extends Duplex {
+export class ClientTunnel extends Duplex {
   readonly #socket: Socket;
   #kept: Buffer = Buffer.alloc(0);
 
@@ -23,7 +23,7 @@ export class ScriptedTunnel extends Duplex {
     socket.once('close', () => this.destroy());
   }
 
-  static async connect(url: string, protocol: string): Promise<ScriptedTunnel> {
+  static async connect(url: string, protocol: string): Promise<ClientTunnel> {
     const headers = {
       Connection: 'Upgrade',
       Upgrade: 'websocket',
@@ -37,7 +37,7 @@ export class ScriptedTunnel extends Duplex {
     const answer = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64');
     assert.ok(head.includes(answer), head);
     if (rest.length > 0) socket.unshift(rest);
-    return new ScriptedTunnel(socket);
+    return new ClientTunnel(socket);
   }
 
   override _read(): void {

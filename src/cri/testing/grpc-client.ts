@@ -30,26 +30,26 @@ export type ClientOf<Service extends DescService> = {
   }
     ? (
         request?: MessageInitShape<Input>,
-        options?: ScriptedOptions,
+        options?: TestCallOptions,
       ) => Kind extends 'unary' ? Promise<MessageShape<Output>> : AsyncIterable<MessageShape<Output>>
     : never;
 };
 
-export interface ScriptedOptions extends CallOptions {
+export interface TestCallOptions extends CallOptions {
   readonly signal?: AbortSignal;
 }
 
-export interface ScriptedClient extends Disposable {
+export interface StreamingClient extends Disposable {
   of<Service extends DescService>(service: Service): ClientOf<Service>;
   /** Sends bytes as they are. */
   raw(path: string, bytes: Uint8Array): Promise<Buffer>;
 }
 
-export function connectScripted(socketPath: string): ScriptedClient {
+export function connectTestClient(socketPath: string): StreamingClient {
   const client = new Client(`unix:${socketPath}`, credentials.createInsecure(), {
     'grpc.max_receive_message_length': maxMessageBytes, // as kubelet and crictl
   });
-  const raw = (path: string, bytes: Uint8Array, { signal, ...options }: ScriptedOptions = {}) =>
+  const raw = (path: string, bytes: Uint8Array, { signal, ...options }: TestCallOptions = {}) =>
     new Promise<Buffer>((resolve, reject) => {
       const asItIs = (sent: Buffer) => sent;
       const call = client.makeUnaryRequest(
@@ -63,7 +63,7 @@ export function connectScripted(socketPath: string): ScriptedClient {
       );
       signal?.addEventListener('abort', () => call.cancel(), { once: true });
     });
-  async function* stream(path: string, bytes: Uint8Array, { signal, ...options }: ScriptedOptions = {}) {
+  async function* stream(path: string, bytes: Uint8Array, { signal, ...options }: TestCallOptions = {}) {
     const asItIs = (sent: Buffer) => sent;
     const call = client.makeServerStreamRequest(path, asItIs, asItIs, Buffer.from(bytes), new Metadata(), options);
     signal?.addEventListener('abort', () => call.cancel(), { once: true });
@@ -79,9 +79,9 @@ export function connectScripted(socketPath: string): ScriptedClient {
       const verbs = service.methods.map(({ localName, name, input, output, methodKind }) => {
         const path = `/${service.typeName}/${name}`;
         const encode = (request: MessageInitShape<DescMessage> = {}) => toBinary(input, create(input, request));
-        const unary = async (request?: MessageInitShape<DescMessage>, options?: ScriptedOptions) =>
+        const unary = async (request?: MessageInitShape<DescMessage>, options?: TestCallOptions) =>
           fromBinary(output, await raw(path, encode(request), options));
-        async function* streaming(request?: MessageInitShape<DescMessage>, options?: ScriptedOptions) {
+        async function* streaming(request?: MessageInitShape<DescMessage>, options?: TestCallOptions) {
           for await (const bytes of stream(path, encode(request), options)) yield fromBinary(output, bytes);
         }
         return [localName, methodKind === 'unary' ? unary : streaming] as const;

@@ -80,7 +80,7 @@ export const spdyUpgrade = (protocol: string) => ({
 /**
  * A SPDY client that a test moves frame by frame. It keeps what comes; like moby/spdystream it never widens a window.
  */
-export class ScriptedClient implements AsyncDisposable {
+export class StreamingClient implements AsyncDisposable {
   readonly transport: Duplex;
   readonly frames: RawFrame[] = [];
   readonly awaited = new Awaited();
@@ -102,12 +102,12 @@ export class ScriptedClient implements AsyncDisposable {
     });
   }
 
-  static async connect(url: string, protocol = 'v4.channel.k8s.io'): Promise<ScriptedClient> {
+  static async connect(url: string, protocol = 'v4.channel.k8s.io'): Promise<StreamingClient> {
     const { socket, status, head, rest } = await askUpgrade(url, spdyUpgrade(protocol));
     assert.equal(status, 101, head);
     assert.match(head, new RegExp(`X-Stream-Protocol-Version: ${protocol}`));
     if (rest.length > 0) socket.unshift(rest);
-    const client = new ScriptedClient(socket);
+    const client = new StreamingClient(socket);
     socket.resume();
     return client;
   }

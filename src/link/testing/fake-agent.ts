@@ -7,7 +7,7 @@ export const exampleWelcome: Welcome = {
   t: 'welcome',
   version: 1,
   agentVersion: '0.1.0',
-  engine: 'scripted',
+  engine: 'fake',
   phases: [],
   configured: false,
 };
@@ -18,7 +18,7 @@ export interface Received {
 }
 
 /** An agent that does as a test tells it, good or bad: the far end of a channel, at the level of frames. */
-export class ScriptedAgent {
+export class FakeAgent {
   /** The host's end. */
   readonly channel: Duplex;
   readonly received: Received[] = [];

@@ -36,7 +36,7 @@ export type NodeServer = (node: {
 }) => Promise<AsyncDisposable>;
 
 /** All parts of one node, serving the admin socket until it is disposed. */
-export interface Engine extends AsyncDisposable {
+export interface Node extends AsyncDisposable {
   /** Resolves when no client runs pods any more. */
   idle(): Promise<void>;
   /** Makes the template that the node's machines start from, if they share one and there is none. */
@@ -47,14 +47,14 @@ export interface Engine extends AsyncDisposable {
  * Builds the parts of a node and serves them. Errors: `busy` when another process works on the state directory, and
  * what each part says.
  */
-export async function openEngine(
+export async function openNode(
   config: Configuration,
   assets: Assets,
   log: Log,
   signal: AbortSignal,
   purpose: Purpose,
   serve: NodeServer = () => Promise.resolve({ [Symbol.asyncDispose]: () => Promise.resolve() }),
-): Promise<Engine> {
+): Promise<Node> {
   const network = openNetwork(config, purpose, log);
   await using undo = new AsyncDisposableStack();
   await mkdir(config.root, { recursive: true, mode: 0o755 });
