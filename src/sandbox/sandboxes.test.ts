@@ -24,7 +24,7 @@ const limits = {
 const is = (kind: string) => (error: unknown) => error instanceof PodvmError && error.kind === kind;
 
 /** A table of sandboxes on fakes; at its end nothing of it may be left. */
-async function house(vary: Partial<typeof limits> = {}) {
+async function node(vary: Partial<typeof limits> = {}) {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-sandboxes-'));
   const parts = createFakeParts(directory);
   const all = { ...limits, ...vary };
@@ -92,7 +92,7 @@ const startedContainer = async (sandbox: Sandbox, parts: FakeParts) => {
 };
 
 test('run() refuses a volume that is too large for the guest before it makes a machine', async () => {
-  await using place = await house();
+  await using place = await node();
   const { parts, sandboxes, directory } = place;
   const files = [{ path: 'key', bytes: new Uint8Array(16 * 1024 * 1024 + 1), mode: 0o644 }];
   await assert.rejects(
@@ -104,7 +104,7 @@ test('run() refuses a volume that is too large for the guest before it makes a m
 
 for (const step of steps) {
   test(`run() leaves nothing when ${step} fails`, async () => {
-    await using place = await house();
+    await using place = await node();
     const { parts, sandboxes, directory } = place;
     parts.before = async (each) => {
       if (each === step) throw new PodvmError('internal', `${step} failed`);
@@ -117,7 +117,7 @@ for (const step of steps) {
   });
 
   test(`run() leaves nothing when it is aborted in ${step}`, async () => {
-    await using place = await house();
+    await using place = await node();
     const { parts, sandboxes, directory } = place;
     for (const finishesLate of [false, true]) {
       const stop = new AbortController();
@@ -134,7 +134,7 @@ for (const step of steps) {
 
 for (const step of steps.slice(3)) {
   test(`run() says why, and leaves nothing, when the machine dies in ${step}`, async () => {
-    await using place = await house();
+    await using place = await node();
     const { parts, sandboxes, directory } = place;
     const started = Promise.withResolvers<void>();
     parts.before = async (each, signal) => {
@@ -154,7 +154,7 @@ for (const step of steps.slice(3)) {
 }
 
 test('run() refuses a name in use, also while that sandbox starts', async () => {
-  await using place = await house({ userIds: { first: 1000, count: 2 } });
+  await using place = await node({ userIds: { first: 1000, count: 2 } });
   const { parts, sandboxes } = place;
   const open = Promise.withResolvers<void>();
   parts.before = (step) => (step === 'driver.start' ? open.promise : Promise.resolve());
@@ -170,25 +170,25 @@ test('run() refuses a name in use, also while that sandbox starts', async () => 
 });
 
 test('run() refuses limits that cannot work before it makes anything', async () => {
-  await using place = await house();
+  await using place = await node();
   const { sandboxes, parts } = place;
   await assert.rejects(sandboxes.run({ ...sandboxSpec, resources: { memoryLimitBytes: 4096 } }, never), is('invalid'));
   await assertNothingLeft(place.directory, parts);
 });
 
 test('run() refuses when the disk is full', async () => {
-  await using place = await house({ minFreeBytes: Number.MAX_SAFE_INTEGER });
+  await using place = await node({ minFreeBytes: Number.MAX_SAFE_INTEGER });
   await assert.rejects(place.sandboxes.run(sandboxSpec, never), is('exhausted'));
 });
 
 test('openSandboxes() refuses a directory that another one works in', async () => {
-  await using place = await house();
+  await using place = await node();
   const { directory, parts } = place;
   await assert.rejects(openSandboxes({ directory, parts, log: silentLog }, never), is('busy'));
 });
 
 test('a container runs, exits with its code and tells its termination message', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const { container, exit } = await startedContainer(sandbox, place.parts);
   assert.equal(container.status.state, 'running');
@@ -210,7 +210,7 @@ const told = (container: Container, text: string) =>
   }) as const;
 
 test('a container whose machine dies tells the last message that the guest has told, and why the machine died', async () => {
-  await using place = await house();
+  await using place = await node();
   const { parts } = place;
   const { container } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), parts);
   for (const text of ['first', 'last']) parts.guest.tell(told(container, text));
@@ -220,7 +220,7 @@ test('a container whose machine dies tells the last message that the guest has t
 });
 
 test('a container whose message cannot be read at its end tells the last one that the guest has told', async () => {
-  await using place = await house();
+  await using place = await node();
   const { parts } = place;
   const { container, exit } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), parts);
   parts.guest.tell(told(container, 'told'));
@@ -233,14 +233,14 @@ test('a container whose message cannot be read at its end tells the last one tha
 });
 
 test('a container that was killed for lack of memory says so', async () => {
-  await using place = await house();
+  await using place = await node();
   const { container, exit } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), place.parts);
   exit(137, { oomKilled: true, signal: 9 });
   assert.equal((await container.exited).reason, 'OOMKilled');
 });
 
 test('a command that cannot run gives a container that has exited with StartError', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   place.parts.guest.answers.set('createContainer', () => {
     throw new PodvmError('failedPrecondition', 'crun: executable file `nope` not found in $PATH');
@@ -253,7 +253,7 @@ test('a command that cannot run gives a container that has exited with StartErro
 });
 
 test('createContainer() leaves nothing behind when the image is missing', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   await assert.rejects(sandbox.createContainer({ ...containerSpec, image: 'missing' }, never), is('notFound'));
   assert.deepEqual(sandbox.status.containers, []);
@@ -269,7 +269,7 @@ const sharing = (path: string, name = 'main') => ({
 });
 
 test('createContainer() leaves nothing of a shared volume when any of its steps fails or is aborted', async () => {
-  await using place = await house();
+  await using place = await node();
   const { parts, directory } = place;
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const shared = () => [...parts.alive].filter((name) => /^(port|server)/.test(name));
@@ -289,7 +289,7 @@ test('createContainer() leaves nothing of a shared volume when any of its steps 
 });
 
 test('a shared volume is taken away when its last container is removed: from the guest, its server, its port', async () => {
-  await using place = await house();
+  await using place = await node();
   const { parts, directory } = place;
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const [one, other] = [
@@ -310,7 +310,7 @@ test('a shared volume is taken away when its last container is removed: from the
 });
 
 test('a shared volume goes with its sandbox, also when the guest does not let it go', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   await sandbox.createContainer(sharing(place.directory), never);
   place.parts.guest.answers.set('removeVolume', () => {
@@ -321,7 +321,7 @@ test('a shared volume goes with its sandbox, also when the guest does not let it
 });
 
 test('createContainer() attaches one image once, and refuses the same attempt twice', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   await Promise.all(['a', 'b', 'c'].map((name) => sandbox.createContainer({ ...containerSpec, name }, never)));
   const attached = place.parts.guest.calls.filter(({ params }) => params['fileSystem'] === 'erofs');
@@ -330,7 +330,7 @@ test('createContainer() attaches one image once, and refuses the same attempt tw
 });
 
 test('createContainer() attaches the modules once, for containers that administer the network, and gives none the right to load', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const given = async (name: string, security: Partial<typeof containerSpec.security>) => {
     await sandbox.createContainer(
@@ -349,7 +349,7 @@ test('createContainer() attaches the modules once, for containers that administe
 });
 
 test('createContainer() leaves a container its right to load modules where the pod’s machine is open', async () => {
-  await using place = await house();
+  await using place = await node();
   const annotations = { 'podvm.dev/kernel-modules': 'open' };
   const sandbox = await place.sandboxes.run({ ...sandboxSpec, annotations }, never);
   const security = { ...containerSpec.security, privileged: true };
@@ -359,7 +359,7 @@ test('createContainer() leaves a container its right to load modules where the p
 });
 
 test('run() gives every pod low ports and ping, and its own sysctls over that', async () => {
-  await using place = await house();
+  await using place = await node();
   const sysctls = { 'net.ipv4.ip_unprivileged_port_start': '1024', 'net.core.somaxconn': '1' };
   await place.sandboxes.run({ ...sandboxSpec, sysctls }, never);
   const connect = place.parts.guest.calls.find(({ method }) => method === 'connect');
@@ -367,7 +367,7 @@ test('run() gives every pod low ports and ping, and its own sysctls over that', 
 });
 
 test('output is byte-exact in log and follower', async () => {
-  await using place = await house();
+  await using place = await node();
   const { container, exit, output } = await startedContainer(
     await place.sandboxes.run(sandboxSpec, never),
     place.parts,
@@ -387,7 +387,7 @@ test('output is byte-exact in log and follower', async () => {
 });
 
 test('a container logs where its spec says, and only what runs can be told to reopen its log', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const logPath = join(place.directory, 'elsewhere/main/0.log');
   const container = await sandbox.createContainer({ ...containerSpec, logPath }, never);
@@ -400,7 +400,7 @@ test('a container logs where its spec says, and only what runs can be told to re
 });
 
 test('update() checks limits before the guest is asked', async () => {
-  await using place = await house();
+  await using place = await node();
   const { container } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), place.parts);
   await assert.rejects(container.update({ memoryLimitBytes: 5 }, never), is('invalid'));
   await container.update({ memoryLimitBytes: 2 ** 24, cpuLimitMillis: 500 }, never);
@@ -412,7 +412,7 @@ test('update() checks limits before the guest is asked', async () => {
 });
 
 test('exec() gives the exit code, and refuses a container that does not run', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const { container, exit } = await startedContainer(sandbox, place.parts);
   const ls = { command: ['ls'], tty: false, stdin: false };
@@ -426,7 +426,7 @@ test('exec() gives the exit code, and refuses a container that does not run', as
 });
 
 test('stop() asks the container first and kills it after its grace', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const { container, exit } = await startedContainer(sandbox, place.parts);
   const signals: unknown[] = [];
@@ -442,7 +442,7 @@ test('stop() asks the container first and kills it after its grace', async () =>
 });
 
 test('a second stop() without grace cuts the first one short', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const { exit } = await startedContainer(sandbox, place.parts);
   const asked = Promise.withResolvers<void>();
@@ -458,7 +458,7 @@ test('a second stop() without grace cuts the first one short', async () => {
 });
 
 test('a container that no signal ends does not hold the stop', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const { container } = await startedContainer(sandbox, place.parts);
   assert.equal((await sandbox.stop(0)).state, 'stopped');
@@ -471,7 +471,7 @@ const deaths: readonly (readonly [string, (parts: FakeParts) => void, RegExp])[]
 ];
 for (const [what, cause, why] of deaths) {
   test(`a sandbox fails, settles everything and frees everything when ${what}`, async () => {
-    await using place = await house();
+    await using place = await node();
     const sandbox = await place.sandboxes.run(sandboxSpec, never);
     const { container } = await startedContainer(sandbox, place.parts);
     const exec = await container.exec({ command: ['sleep'], tty: false, stdin: false }, never);
@@ -490,7 +490,7 @@ for (const [what, cause, why] of deaths) {
 }
 
 test('a creation under way ends when the sandbox is stopped', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const pulling = Promise.withResolvers<void>();
   place.parts.before = (step, signal) =>
@@ -507,7 +507,7 @@ test('a creation under way ends when the sandbox is stopped', async () => {
 });
 
 test('updateVolume() sends a whole new version, and refuses paths that lead out', async () => {
-  await using place = await house();
+  await using place = await node();
   const sandbox = await place.sandboxes.run(withVolumes, never);
   const file = { path: 'b', bytes: new Uint8Array(100_000), mode: 0o600 };
   await sandbox.updateVolume('page', [file], never);

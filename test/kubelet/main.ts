@@ -7,7 +7,7 @@ import { messageOf, PodvmError } from '#base/errors.ts';
 import { connectTestClient } from '#cri/testing/grpc-client.ts';
 import { PodSandboxState, RuntimeService } from '#cri/schema/api_pb.ts';
 import { goVersion } from '../conformance/cri-tools.ts';
-import { type Desk, openDesk } from '../vm/typed.ts';
+import { type CliNode, openCliNode } from '../vm/cli-node.ts';
 import { buildKubelet, version } from './build-kubelet.ts';
 import { type Kubelet, type KubeletPod, runKubelet } from './run-kubelet.ts';
 
@@ -145,9 +145,9 @@ async function tour(kubelet: Kubelet, endpoint: string, hostDirectory: string): 
 }
 
 /** The image that needs no registry is made when a pod first runs it, and a kubelet wants to see it before. */
-async function makeImage(desk: Desk): Promise<void> {
+async function makeImage(cli: CliNode): Promise<void> {
   const spec = `{ restartPolicy: Never, containers: [{ name: c, image: "${image}", command: ["true"] }] }`;
-  const { code, stderr } = await desk.type(
+  const { code, stderr } = await cli.type(
     ['run', '-'],
     `{ apiVersion: v1, kind: Pod, metadata: { name: first }, spec: ${spec} }`,
   );
@@ -167,15 +167,15 @@ async function main(): Promise<void> {
   await using undo = new AsyncDisposableStack();
   const hostDirectory = await mkdtemp('/var/tmp/podvm-kubelet-host-');
   undo.defer(() => rm(hostDirectory, { recursive: true }));
-  const desk = undo.use(await openDesk({ isSetUp: true }));
-  await makeImage(desk);
-  const daemon = desk.start(['daemon']);
+  const cli = undo.use(await openCliNode({ isSetUp: true }));
+  await makeImage(cli);
+  const daemon = cli.start(['daemon']);
   undo.defer(async () => {
     daemon.child.kill('SIGTERM');
     await daemon.ended;
   });
   await daemon.shows(/ info serving /);
-  const endpoint = join(desk.root, 'cri.sock');
+  const endpoint = join(cli.root, 'cri.sock');
   const kubelet = undo.use(await runKubelet(program, `unix://${endpoint}`));
   try {
     await tour(kubelet, endpoint, hostDirectory);

@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { run } from '#host/run.ts';
 import { assertNothingLeaked } from '../leaks.ts';
-import { whyNoVm } from './house.ts';
-import { type Desk, type Ended, openDesk, type Typed } from './typed.ts';
+import { whyNoVm } from './node.ts';
+import { type CliNode, type Ended, openCliNode, type Typed } from './cli-node.ts';
 
 const isRoot = process.getuid?.() === 0;
 const image = 'localhost/podvm/base:latest';
@@ -37,28 +37,28 @@ function assertRefused({ code, stdout, stderr }: Ended, says: RegExp): void {
   assert.equal(new Set(lines.map((line) => line.replace(/^podvm: (\S+: )*/, ''))).size, lines.length, stderr);
 }
 
-/** No process, mount, link or file of the desk is there once it is gone. */
-async function leave(desk: Desk): Promise<void> {
-  await desk[Symbol.asyncDispose]();
-  await assertNothingLeaked({ directory: desk.root, ids: [] }, []);
+/** No process, mount, link or file of the node is there once it is gone. */
+async function leave(cli: CliNode): Promise<void> {
+  await cli[Symbol.asyncDispose]();
+  await assertNothingLeaked({ directory: cli.root, ids: [] }, []);
 }
 
-async function assertNoPods(desk: Desk): Promise<void> {
-  const { code, stdout } = await desk.type(['ps']);
+async function assertNoPods(cli: CliNode): Promise<void> {
+  const { code, stdout } = await cli.type(['ps']);
   assert.equal(code, 0);
   assert.equal(stdout.trim().split('\n').length, 1, stdout);
 }
 
 describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root' }, () => {
-  let desk: Desk;
+  let cli: CliNode;
   before(async () => {
-    desk = await openDesk({ isSetUp: false });
+    cli = await openCliNode({ isSetUp: false });
   });
-  after(async () => await leave(desk));
+  after(async () => await leave(cli));
 
   it('a flag, a command or a word too few: 2, and where help is', async () => {
     for (const line of [['run'], ['run', '--nope', 'x'], ['nope'], ['exec', 'pod']]) {
-      const { code, stdout, stderr } = await desk.type(line);
+      const { code, stdout, stderr } = await cli.type(line);
       assert.equal(code, 2, line.join(' '));
       assert.equal(stdout, '');
       assert.match(stderr, /^podvm: [^\n]+\n {2}fix: [^\n]+--help[^\n]*\n$/);
@@ -66,22 +66,22 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
   });
 
   it('no pod runs: what and what to do, and ps is empty', async () => {
-    const ended = await desk.type(['logs', 'hello']);
+    const ended = await cli.type(['logs', 'hello']);
     assertRefused(ended, /^podvm: Cannot reach podvm: none is running for this state directory\n {2}fix: .*podvm run/);
-    await assertNoPods(desk);
+    await assertNoPods(cli);
   });
 
   it('a file that cannot be read is told before anything is set up for it', async () => {
-    assertRefused(await desk.type(['run', '/nope.yaml']), /^podvm: Cannot read \/nope\.yaml: there is no such file\n/);
-    assertRefused(await desk.type(['run', '/tmp']), /^podvm: Cannot read \/tmp: it is a directory\n {2}fix: /);
-    assert.deepEqual(await readdir(desk.root), []);
+    assertRefused(await cli.type(['run', '/nope.yaml']), /^podvm: Cannot read \/nope\.yaml: there is no such file\n/);
+    assertRefused(await cli.type(['run', '/tmp']), /^podvm: Cannot read \/tmp: it is a directory\n {2}fix: /);
+    assert.deepEqual(await readdir(cli.root), []);
   });
 
   it('whoever is not root learns that before anything is made', async () => {
     // Seen elsewhere than where it lies: others may not enter /root, in which a repository may well be.
     const script =
       'mount --bind "$0" /mnt && exec setpriv --reuid=65534 --regid=65534 --clear-groups /mnt/podvm run "$1"';
-    const env = { ...process.env, PODVM_ROOT: desk.root } as Record<string, string>;
+    const env = { ...process.env, PODVM_ROOT: cli.root } as Record<string, string>;
     const args = ['--mount', 'sh', '-c', script, join(import.meta.dirname, '../..'), '/etc/hostname'];
     const { stderr } = await run('unshare', args, { env, okCodes: [125] });
     assert.match(stderr, whatAndFix);
@@ -89,37 +89,37 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
   });
 
   it('a socket whose process was killed is as good as none', async () => {
-    const path = join(desk.root, 'podvm.sock');
+    const path = join(cli.root, 'podvm.sock');
     const listen = `require('node:net').createServer().listen(${JSON.stringify(path)}, () => console.log('up'))`;
     const server = spawn(process.execPath, ['-e', listen], { stdio: ['ignore', 'pipe', 'inherit'] });
     await once(server.stdout, 'data');
     server.kill('SIGKILL'); // it cannot remove its socket
     await once(server, 'close');
-    assert.deepEqual(await readdir(desk.root), ['podvm.sock']);
-    assertRefused(await desk.type(['logs', 'hello']), /^podvm: Cannot reach podvm/);
-    await assertNoPods(desk);
+    assert.deepEqual(await readdir(cli.root), ['podvm.sock']);
+    assertRefused(await cli.type(['logs', 'hello']), /^podvm: Cannot reach podvm/);
+    await assertNoPods(cli);
     await rm(path);
   });
 
   it('a state directory with too long a path is refused before anything is made', async () => {
-    const long = join(desk.root, 'x'.repeat(120));
-    const { code, stderr } = await desk.type(['--root', long, 'ps']);
+    const long = join(cli.root, 'x'.repeat(120));
+    const { code, stderr } = await cli.type(['--root', long, 'ps']);
     assert.equal(code, 125);
     assert.match(stderr, /^podvm: Cannot use the socket .*too long for a socket\n {2}fix: /);
   });
 
   it('nothing was left behind', async () => {
-    assert.deepEqual(await readdir(desk.root), []);
+    assert.deepEqual(await readdir(cli.root), []);
   });
 });
 
 describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() }, () => {
-  let desk: Desk;
+  let cli: CliNode;
   before(async () => {
-    desk = await openDesk({ isSetUp: true });
+    cli = await openCliNode({ isSetUp: true });
   });
-  after(async () => await leave(desk));
-  const running = async (text: string) => await desk.type(['run', '-'], text);
+  after(async () => await leave(cli));
+  const running = async (text: string) => await cli.type(['run', '-'], text);
 
   it('nothing in it', async () => {
     assertRefused(await running(''), /^podvm: Cannot run <stdin>: there is no Pod in it\n {2}fix: /);
@@ -187,28 +187,28 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
   });
 
   it('no pod, sandbox or socket was left behind', async () => {
-    await assertNoPods(desk);
-    assert.deepEqual(await readdir(join(desk.root, 'sandboxes')), []);
-    assert.equal((await readdir(desk.root)).includes('podvm.sock'), false);
+    await assertNoPods(cli);
+    assert.deepEqual(await readdir(join(cli.root, 'sandboxes')), []);
+    assert.equal((await readdir(cli.root)).includes('podvm.sock'), false);
   });
 });
 
 describe('podvm run, on a node that is not as it should be', { skip: await whyNoVm() }, () => {
-  /** A pod on a desk that `spoil` has changed. */
+  /** A pod on a node that `spoil` has changed. */
   async function runSpoiled(
     spoil: (root: string) => Promise<void>,
-    check: (ended: Ended, desk: Desk) => Promise<void>,
+    check: (ended: Ended, cli: CliNode) => Promise<void>,
   ) {
-    const desk = await openDesk({ isSetUp: true });
+    const cli = await openCliNode({ isSetUp: true });
     await using undo = new AsyncDisposableStack();
-    undo.defer(async () => await leave(desk));
-    await spoil(desk.root);
-    if ((await run('findmnt', ['-n', desk.root], { okCodes: [0, 1] })).code === 0) {
-      undo.defer(async () => void (await run('umount', [desk.root])));
+    undo.defer(async () => await leave(cli));
+    await spoil(cli.root);
+    if ((await run('findmnt', ['-n', cli.root], { okCodes: [0, 1] })).code === 0) {
+      undo.defer(async () => void (await run('umount', [cli.root])));
     }
-    await check(await desk.type(['run', '-'], pod('bad')), desk);
-    await assertNoPods(desk);
-    assert.equal((await readdir(desk.root)).includes('podvm.sock'), false);
+    await check(await cli.type(['run', '-'], pod('bad')), cli);
+    await assertNoPods(cli);
+    assert.equal((await readdir(cli.root)).includes('podvm.sock'), false);
   }
 
   it('a state directory that jailed machines cannot reach: which, and how to open it', async () => {
@@ -302,40 +302,40 @@ describe('podvm run, on a node that is not as it should be', { skip: await whyNo
 });
 
 describe('podvm, beside a pod that runs', { skip: await whyNoVm() }, () => {
-  let desk: Desk;
+  let cli: CliNode;
   let first: Typed;
   before(async () => {
-    desk = await openDesk({ isSetUp: true });
-    first = desk.start(['run', '-'], pod('steady').replace('echo ran', '"echo up; exec sleep 1000"'));
+    cli = await openCliNode({ isSetUp: true });
+    first = cli.start(['run', '-'], pod('steady').replace('echo ran', '"echo up; exec sleep 1000"'));
     await first.shows(/up/);
   });
-  after(async () => await leave(desk));
+  after(async () => await leave(cli));
 
   it('a pod of the same name is refused; the first one goes on', async () => {
-    const second = await desk.type(['run', '-'], pod('steady'));
+    const second = await cli.type(['run', '-'], pod('steady'));
     assertRefused(
       second,
       /^podvm: Cannot run pod default\/steady: a pod of that name is running\n {2}fix: Stop it with/,
     );
-    assert.match((await desk.type(['ps'])).stdout, /steady +1\/1 +Running/);
+    assert.match((await cli.type(['ps'])).stdout, /steady +1\/1 +Running/);
   });
 
   it('a pod that is not there: which one may be meant', async () => {
-    const ended = await desk.type(['logs', 'stedy']);
+    const ended = await cli.type(['logs', 'stedy']);
     assertRefused(ended, /^podvm: Cannot find pod stedy\n {2}fix: Did you mean steady\? See `podvm ps`/);
   });
 
   it('a container that is not there: which there are', async () => {
-    const ended = await desk.type(['exec', 'steady', '-c', 'zz', '--', 'true']);
+    const ended = await cli.type(['exec', 'steady', '-c', 'zz', '--', 'true']);
     assertRefused(ended, /^podvm: Cannot find container zz in pod steady: it has it\n/);
   });
 
   it('a second engine on the same state directory: which process holds it', async () => {
-    const ended = await desk.type(['daemon']);
+    const ended = await cli.type(['daemon']);
     assertRefused(
       ended,
       new RegExp(`another podvm \\(process ${first.child.pid}\\) works in it\\n  fix: Use that one`),
     );
-    assert.match((await desk.type(['ps'])).stdout, /steady +1\/1 +Running/);
+    assert.match((await cli.type(['ps'])).stdout, /steady +1\/1 +Running/);
   });
 });

@@ -8,7 +8,7 @@ import { run } from '#host/run.ts';
 import { blockVolumesAnnotation } from '#sandbox/volume/block-volumes.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { ContainerMount, ContainerSpec, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
-import { openHouse, whyNoVm, type House } from './house.ts';
+import { openNode, whyNoVm, type Node } from './node.ts';
 import { outputToEnd } from './output-to-end.ts';
 
 const image = 'localhost/podvm/base:latest';
@@ -43,16 +43,16 @@ const mountOf = (path: string, more: Partial<ContainerMount> = {}): ContainerMou
 
 /** Needs loop devices on the host, which give tests their block devices too: no host of ours is without them. */
 describe('block volumes', { skip, timeout: 600_000 }, () => {
-  let house: House;
+  let node: Node;
   let directory: string;
   let made = 0;
 
   before(async () => {
     directory = await mkdtemp('/var/tmp/podvm-block-');
-    house = await openHouse();
+    node = await openNode();
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
+    await node[Symbol.asyncDispose]();
     const { stdout } = await run('losetup', ['--noheadings', '--output', 'BACK-FILE']);
     assert.equal(stdout.includes(directory), false, `loop devices are left: ${stdout}`);
     await rm(directory, { recursive: true });
@@ -77,17 +77,14 @@ describe('block volumes', { skip, timeout: 600_000 }, () => {
   ): Promise<void> => {
     const annotations = { [blockVolumesAnnotation]: paths.join(',') };
     const name = `block-${(names += 1)}`;
-    const sandbox = await house.sandboxes.run(
-      { ...sandboxSpec, name, network: 'none', annotations, ...more },
-      minute(),
-    );
+    const sandbox = await node.sandboxes.run({ ...sandboxSpec, name, network: 'none', annotations, ...more }, minute());
     try {
       await use(sandbox);
     } finally {
       await sandbox.remove();
     }
   };
-  afterEach(async () => assert.deepEqual(await house.leftovers(), []));
+  afterEach(async () => assert.deepEqual(await node.leftovers(), []));
 
   test('an image file is a volume that outlives its pods, sound and on one machine at a time', async () => {
     const path = await ext4Image();

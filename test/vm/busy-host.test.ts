@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
-import { openHouse, whyNoVm } from './house.ts';
+import { openNode, whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
@@ -17,9 +17,9 @@ test(
   'a container is made for as long as its caller waits, on a host that gives its machine no time',
   { skip },
   async () => {
-    const house = await openHouse();
+    const node = await openNode();
     const [fresh, used] = await Promise.all(
-      ['fresh', 'used'].map((name) => house.sandboxes.run({ ...sandboxSpec, name }, soon())),
+      ['fresh', 'used'].map((name) => node.sandboxes.run({ ...sandboxSpec, name }, soon())),
     );
     assert.ok(fresh && used);
     const make = (sandbox: Sandbox, name: string, signal: AbortSignal) =>
@@ -36,7 +36,7 @@ test(
       assert.equal((await container.exited).exitCode, 0);
     }
     assert.ok(performance.now() - startedMs > busyMs);
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
   },
 );

@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { tracesOf } from '../leaks.ts';
-import { whyNoVm } from './house.ts';
-import { type Desk, openDesk } from './typed.ts';
+import { whyNoVm } from './node.ts';
+import { type CliNode, openCliNode } from './cli-node.ts';
 
 const skip = await whyNoVm();
 const repo = join(import.meta.dirname, '../..');
@@ -28,22 +28,22 @@ spec:
 `;
 
 describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }, () => {
-  let desk: Desk;
+  let cli: CliNode;
   before(async () => {
-    desk = await openDesk({ isSetUp: true });
+    cli = await openCliNode({ isSetUp: true });
   });
   after(async () => {
-    await desk[Symbol.asyncDispose]();
-    assert.deepEqual(await tracesOf({ directory: desk.root, ids: [] }), []);
+    await cli[Symbol.asyncDispose]();
+    assert.deepEqual(await tracesOf({ directory: cli.root, ids: [] }), []);
   });
 
   const run = async (name: string) => {
-    const typed = desk.start(['run', '--network', 'none', '-'], pod(name));
+    const typed = cli.start(['run', '--network', 'none', '-'], pod(name));
     await typed.shows(/up/);
     return typed;
   };
   const processes = async () =>
-    (await tracesOf({ directory: desk.root, ids: [] })).filter((line) => line.startsWith('process'));
+    (await tracesOf({ directory: cli.root, ids: [] })).filter((line) => line.startsWith('process'));
   const untilAllEnded = async () => {
     for (const deadline = AbortSignal.timeout(60_000); (await processes()).length > 0; await delay(50))
       assert.ok(!deadline.aborted, (await processes()).join('\n'));
@@ -68,7 +68,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
   });
 
   it('a terminal that is closed leaves no machine, under a shell or without one', async () => {
-    const file = join(desk.root, 'pod.yaml');
+    const file = join(cli.root, 'pod.yaml');
     await writeFile(file, pod('closed'));
     for (const shell of ['', 'bash --norc -ic ']) {
       const line = `./podvm run --network none ${file}`;
@@ -78,7 +78,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
         ['-qec', shell === '' ? `exec ${line}` : `${shell}"${line}; true"`, '/dev/null'],
         {
           cwd: repo,
-          env: { ...process.env, PODVM_ROOT: desk.root, SHELL: '/bin/sh' },
+          env: { ...process.env, PODVM_ROOT: cli.root, SHELL: '/bin/sh' },
           stdio: ['pipe', 'pipe', 'inherit'],
         },
       );
@@ -101,7 +101,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     first.child.kill('SIGHUP');
     first.child.stdout.destroy();
     await first.shows(/waiting for pods that other terminals run here/);
-    assert.equal((await desk.type(['exec', 'second', 'sh', '-c', 'exit 4'])).code, 4);
+    assert.equal((await cli.type(['exec', 'second', 'sh', '-c', 'exit 4'])).code, 4);
     second.child.kill('SIGHUP');
     assert.equal((await second.ended).code, 3);
     assert.equal((await first.ended).code, 3);
@@ -112,26 +112,26 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     const typed = await run('left');
     typed.child.kill('SIGKILL');
     await typed.ended;
-    const listed = await desk.type(['ps']);
+    const listed = await cli.type(['ps']);
     assert.match(listed.stdout, /\ndefault +left +- +Orphaned /);
     assert.match(listed.stderr, /a machine runs here whose podvm was killed\n {2}fix: .*stop --orphaned/);
-    const { stdout } = await desk.type(['doctor']);
+    const { stdout } = await cli.type(['doctor']);
     assert.match(stdout, /^warn +machines +that of default\/left \(process \d+\) runs, and the podvm .* was killed\n/m);
-    assert.equal((await desk.type(['image', 'ls'])).code, 0);
-    assert.equal((await desk.type(['stop', '--orphaned'])).stdout, 'default/left stopped\n');
+    assert.equal((await cli.type(['image', 'ls'])).code, 0);
+    assert.equal((await cli.type(['stop', '--orphaned'])).stdout, 'default/left stopped\n');
     await untilAllEnded();
-    assert.equal((await desk.type(['ps'])).stderr, '');
-    assert.equal((await desk.type(['stop', '--orphaned'])).stdout, 'nothing is orphaned\n');
+    assert.equal((await cli.type(['ps'])).stderr, '');
+    assert.equal((await cli.type(['stop', '--orphaned'])).stdout, 'nothing is orphaned\n');
   });
 
   it('SIGHUP ends the daemon as SIGTERM does, but not one that nohup started', async () => {
-    const typed = desk.start(['daemon']);
+    const typed = cli.start(['daemon']);
     await typed.shows(/ info serving /);
     typed.child.kill('SIGHUP');
     const { code, stderr } = await typed.ended;
     assert.deepEqual([code, / info ending\n/.test(stderr)], [0, true]);
 
-    const env = { ...process.env, PODVM_ROOT: desk.root };
+    const env = { ...process.env, PODVM_ROOT: cli.root };
     const kept = spawn('nohup', [join(repo, 'podvm'), 'daemon'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
     kept.stderr.setEncoding('utf8');
     const said: string[] = [];
@@ -141,7 +141,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     };
     await says(/ info serving /);
     kept.kill('SIGHUP');
-    assert.equal((await desk.type(['ps'])).code, 0);
+    assert.equal((await cli.type(['ps'])).code, 0);
     kept.kill('SIGTERM');
     await says(/ info ending/);
     assert.deepEqual(await once(kept, 'exit'), [0, null]);

@@ -10,8 +10,8 @@ import { run } from '#host/run.ts';
 import { guestLevel, levelOfFlags } from '#vm/qemu/processor-level.ts';
 import { writeLayout } from '../images/layout-writer.ts';
 import { startRegistry } from '../images/registry.ts';
-import { readAssets, whyNoVm } from './house.ts';
-import { type Desk, openDesk, type Typed } from './typed.ts';
+import { readAssets, whyNoVm } from './node.ts';
+import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
 
 const skip = await whyNoVm();
 const image = 'localhost/podvm/base:latest';
@@ -31,27 +31,27 @@ spec: {restartPolicy: Never, terminationGracePeriodSeconds: 20, containers: [${c
 `;
 
 describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
-  let desk: Desk;
+  let cli: CliNode;
   let keeper: Typed;
   before(async () => {
-    desk = await openDesk({ isSetUp: true });
-    keeper = desk.start(
+    cli = await openCliNode({ isSetUp: true });
+    keeper = cli.start(
       ['run', '-'],
       pod('keeper', container('main', `echo up; ${forever}`, ', securityContext: {privileged: true}')),
     );
     await keeper.shows(/up/);
   });
-  after(async () => await desk[Symbol.asyncDispose]());
-  const start = (yaml: string) => desk.start(['run', '--network', 'none', '-'], yaml);
+  after(async () => await cli[Symbol.asyncDispose]());
+  const start = (yaml: string) => cli.start(['run', '--network', 'none', '-'], yaml);
 
   it('logs -f follows to the end of the pod', async () => {
     const running = start(
       pod('teller', container('main', 'echo one; until [ -e /tmp/go ]; do sleep 0.1; done; echo two')),
     );
     await running.shows(/one/);
-    const following = desk.start(['logs', '-f', 'teller']);
+    const following = cli.start(['logs', '-f', 'teller']);
     await following.shows(/one/);
-    assert.equal((await desk.type(['exec', 'teller', '--', 'touch', '/tmp/go'])).code, 0);
+    assert.equal((await cli.type(['exec', 'teller', '--', 'touch', '/tmp/go'])).code, 0);
     assert.deepEqual(await following.ended, { code: 0, stdout: 'one\ntwo\n', stderr: '' });
     assert.equal((await running.ended).code, 0);
   });
@@ -69,7 +69,7 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
   it('stop ends a pod as it wants to end, and its exit code goes to whoever ran it', async () => {
     const running = start(pod('polite', container('main', `trap 'echo bye; exit 5' TERM; echo up; ${forever}`)));
     await running.shows(/up/);
-    const stopped = await desk.type(['stop', 'polite']);
+    const stopped = await cli.type(['stop', 'polite']);
     assert.deepEqual({ code: stopped.code, stdout: stopped.stdout }, { code: 0, stdout: 'default/polite stopped\n' });
     const { code, stdout } = await running.ended;
     assert.deepEqual({ code, stdout }, { code: 5, stdout: 'up\nbye\n' });
@@ -96,15 +96,15 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     const deadline = AbortSignal.timeout(60_000);
     for (let seen = ''; !seen.includes('CrashLoopBackOff');) {
       deadline.throwIfAborted();
-      seen = (await desk.type(['ps'])).stdout;
+      seen = (await cli.type(['ps'])).stdout;
     }
-    assert.match((await desk.type(['inspect', 'loop'])).stdout, /"reason": "BackOff"/);
+    assert.match((await cli.type(['inspect', 'loop'])).stdout, /"reason": "BackOff"/);
     running.child.kill('SIGINT');
     await running.ended;
   });
 
   it('inspect shows the jail of the VMM as the kernel has it, and nothing that it lacks', async () => {
-    const { stdout } = await desk.type(['inspect', 'keeper']);
+    const { stdout } = await cli.type(['inspect', 'keeper']);
     const { sandbox } = v.parse(podDetailsSchema, JSON.parse(stdout));
     assert.deepEqual(sandbox?.jail?.weaknesses, []);
     assert.equal(sandbox.jail.seccompFilters, 2);
@@ -112,20 +112,20 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
   });
 
   it('doctor has the plugins look at the networks of the pods that run', async () => {
-    const { stdout } = await desk.type(['doctor', '--json']);
+    const { stdout } = await cli.type(['doctor', '--json']);
     const { findings } = v.parse(findingsSchema, JSON.parse(stdout));
     const [attachment, ...more] = findings.filter(({ name }) => name === 'attachments');
     assert.deepEqual([attachment?.status, more], ['ok', []], stdout);
     assert.match(attachment?.detail ?? '', /^default\/keeper on podvm: found well by bridge/);
     const packets = findings.filter(({ name }) => name === 'pod packets');
     assert.match(JSON.stringify(packets), /"ok","detail":"dropped since the bridge was made: 0 for loopback, 0 of too/);
-    const { sandbox } = v.parse(podDetailsSchema, JSON.parse((await desk.type(['inspect', 'keeper'])).stdout));
+    const { sandbox } = v.parse(podDetailsSchema, JSON.parse((await cli.type(['inspect', 'keeper'])).stdout));
     assert.equal(sandbox?.stats?.droppedFrames, 0);
   });
 
   it('the guest has the processor that images are chosen for', async () => {
-    const { stdout } = await desk.type(['exec', 'keeper', '--', 'cat', '/proc/cpuinfo']);
-    const { sandbox } = v.parse(podDetailsSchema, JSON.parse((await desk.type(['inspect', 'keeper'])).stdout));
+    const { stdout } = await cli.type(['exec', 'keeper', '--', 'cat', '/proc/cpuinfo']);
+    const { sandbox } = v.parse(podDetailsSchema, JSON.parse((await cli.type(['inspect', 'keeper'])).stdout));
     const accelerator = sandbox?.accelerator === 'kvm' ? 'kvm' : 'tcg';
     const chosenFor = guestLevel(
       accelerator,
@@ -138,13 +138,13 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
   it('images have names, and lose them one by one', async () => {
     await using registry = await startRegistry();
     const layers = [[{ name: 'hello', content: 'hello' }]];
-    const [written] = await writeLayout(join(desk.root, 'hello-layout'), [
+    const [written] = await writeLayout(join(cli.root, 'hello-layout'), [
       { layers, config: { config: { User: '7' } } },
     ]);
     assert.ok(written);
     await registry.push(written.layout, 'team/hello:1');
     const said = async (...args: readonly string[]) => {
-      const { code, stdout, stderr } = await desk.type(['image', ...args]);
+      const { code, stdout, stderr } = await cli.type(['image', ...args]);
       assert.equal(code, 0, stderr);
       return stdout;
     };
@@ -173,19 +173,19 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.equal(await said('rm', `${name}:1`), `${name}:1 untagged\n${name}@${written.manifestDigest} untagged\n`);
     assert.equal(await said('rm', 'hello'), `${second} untagged\n${written.id} removed\n`);
     assert.doesNotMatch(await said('ls'), /hello/);
-    const missing = await desk.type(['image', 'inspect', 'hello']);
+    const missing = await cli.type(['image', 'inspect', 'hello']);
     assert.match(missing.stderr, /Cannot inspect image hello: it is not here/);
   });
 
   it("console shows what the guest's kernel says", async () => {
     const command = ['sh', '-c', "echo '<0>a word from the kernel' >/dev/kmsg"];
-    assert.equal((await desk.type(['exec', 'keeper', '--', ...command])).code, 0);
-    assert.match((await desk.type(['console', 'keeper'])).stdout, /a word from the kernel/);
+    assert.equal((await cli.type(['exec', 'keeper', '--', ...command])).code, 0);
+    assert.match((await cli.type(['console', 'keeper'])).stdout, /a word from the kernel/);
   });
 
   it('exec -it tells the command when our terminal changes its size', async () => {
     const inside = `trap 'stty size; exit 0' WINCH; echo ready; ${forever}`;
-    const line = `tty; exec ./podvm --root ${desk.root} exec -it keeper -- sh -c "${inside}"`;
+    const line = `tty; exec ./podvm --root ${cli.root} exec -it keeper -- sh -c "${inside}"`;
     const terminal = spawn('script', ['-qec', line, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] });
     let shown = '';
     for await (const text of terminal.stdout.setEncoding('utf8') as AsyncIterable<string>) {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { run } from '#host/run.ts';
 import { after, before, describe, it } from 'node:test';
-import { whyNoVm } from './house.ts';
-import { type Desk, openDesk, type Typed } from './typed.ts';
+import { whyNoVm } from './node.ts';
+import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
 
 const skip = await whyNoVm();
 const image = 'localhost/podvm/base:latest';
@@ -48,61 +48,61 @@ spec:
 const stubborn = once("trap '' TERM; echo up; while :; do sleep 0.1; done");
 
 describe('podvm, as it is typed', { skip }, () => {
-  let desk: Desk;
+  let cli: CliNode;
   let talking: Typed;
   before(async () => {
-    desk = await openDesk({ isSetUp: true });
-    talking = desk.start(['run', '-'], talk);
+    cli = await openCliNode({ isSetUp: true });
+    talking = cli.start(['run', '-'], talk);
     await talking.shows(/good morning/);
     await talking.shows(/talk\/b +\| up/);
   });
-  after(async () => await desk[Symbol.asyncDispose]());
+  after(async () => await cli[Symbol.asyncDispose]());
 
   it('run prefixes lines with pod and container, init containers first', () => {
     assert.match(talking.stdout(), /^talk\/first +\| init\n[^]*talk\/a +\| good morning sesame\n/);
   });
 
   it('ps lists the pod', async () => {
-    const { code, stdout } = await desk.type(['ps']);
+    const { code, stdout } = await cli.type(['ps']);
     assert.equal(code, 0);
     assert.match(stdout, /^NAMESPACE +NAME +READY[^]*\ndefault +talk +2\/2 +Running +0 /);
   });
 
   it('logs prints what one container said, and nothing of others', async () => {
-    assert.equal((await desk.type(['logs', 'talk'])).stdout, 'good morning sesame\n');
-    assert.equal((await desk.type(['logs', 'talk', '-c', 'first'])).stdout, 'init\n');
+    assert.equal((await cli.type(['logs', 'talk'])).stdout, 'good morning sesame\n');
+    assert.equal((await cli.type(['logs', 'talk', '-c', 'first'])).stdout, 'init\n');
   });
 
   it("exec ends with the command's exit code", async () => {
-    assert.equal((await desk.type(['exec', 'talk', '--', 'sh', '-c', 'exit 9'])).code, 9);
+    assert.equal((await cli.type(['exec', 'talk', '--', 'sh', '-c', 'exit 9'])).code, 9);
   });
 
   it('exec says 127 for a program that is not there and 126 for one that cannot run', async () => {
-    const missing = await desk.type(['exec', 'talk', '--', 'nosuch']);
+    const missing = await cli.type(['exec', 'talk', '--', 'nosuch']);
     assert.equal(missing.code, 127);
     assert.match(missing.stderr, /^podvm: Cannot run nosuch: there is no such program\n {2}fix: /);
-    assert.equal((await desk.type(['exec', 'talk', '--', '/nosuch'])).code, 127);
-    assert.equal((await desk.type(['exec', 'talk', '--', '/etc/passwd'])).code, 126);
+    assert.equal((await cli.type(['exec', 'talk', '--', '/nosuch'])).code, 127);
+    assert.equal((await cli.type(['exec', 'talk', '--', '/etc/passwd'])).code, 126);
   });
 
   it('exec takes a command with its options without --, and its own before it', async () => {
-    const { code, stdout } = await desk.type(['exec', 'talk', 'sh', '-c', 'echo $0', '-i']);
+    const { code, stdout } = await cli.type(['exec', 'talk', 'sh', '-c', 'echo $0', '-i']);
     assert.deepEqual([code, stdout], [0, '-i\n']);
-    assert.equal((await desk.type(['exec', 'talk', '-c', 'b', 'sh', '-c', 'exit 5'])).code, 5);
+    assert.equal((await cli.type(['exec', 'talk', '-c', 'b', 'sh', '-c', 'exit 5'])).code, 5);
   });
 
   it('exec -i passes standard input on', async () => {
-    assert.equal((await desk.type(['exec', '-i', 'talk', '--', 'cat'], 'through\n')).stdout, 'through\n');
+    assert.equal((await cli.type(['exec', '-i', 'talk', '--', 'cat'], 'through\n')).stdout, 'through\n');
   });
 
   it('exec -i says nothing of its own, whatever becomes of its input', async () => {
     const many = 'x'.repeat(4 * 1024 * 1024);
-    const counted = await desk.type(['exec', '-i', 'talk', 'sh', '-c', 'sleep 0.5; wc -c'], many);
+    const counted = await cli.type(['exec', '-i', 'talk', 'sh', '-c', 'sleep 0.5; wc -c'], many);
     assert.deepEqual(counted, { code: 0, stdout: `${many.length}\n`, stderr: '' });
-    const unread = await desk.type(['exec', '-i', 'talk', 'true'], many);
+    const unread = await cli.type(['exec', '-i', 'talk', 'true'], many);
     assert.deepEqual(unread, { code: 0, stdout: '', stderr: '' });
     for (const input of ['<&-', '</dev/null', '</proc/version']) {
-      const line = `exec setsid --wait ./podvm --root ${desk.root} exec -i talk true ${input}`;
+      const line = `exec setsid --wait ./podvm --root ${cli.root} exec -i talk true ${input}`;
       const { stdout, stderr } = await run('sh', ['-c', line], { env: { ...process.env } as Record<string, string> });
       assert.deepEqual([stdout, stderr], ['', ''], input);
     }
@@ -110,7 +110,7 @@ describe('podvm, as it is typed', { skip }, () => {
   });
 
   it('exec -it gives the command a terminal of the size of ours', async () => {
-    const line = `stty rows 33 cols 77; exec ./podvm --root ${desk.root} exec -it talk -- sh -c 'tty; stty size'`;
+    const line = `stty rows 33 cols 77; exec ./podvm --root ${cli.root} exec -it talk -- sh -c 'tty; stty size'`;
     const { stdout } = await run('script', ['-qec', line, '/dev/null'], {
       env: { ...process.env } as Record<string, string>,
     });
@@ -119,27 +119,27 @@ describe('podvm, as it is typed', { skip }, () => {
   });
 
   it('inspect shows the machine, console what its kernel said', async () => {
-    const details = JSON.parse((await desk.type(['inspect', 'talk'])).stdout) as { sandbox: { state: string } };
+    const details = JSON.parse((await cli.type(['inspect', 'talk'])).stdout) as { sandbox: { state: string } };
     assert.equal(details.sandbox.state, 'ready');
-    assert.equal((await desk.type(['console', 'talk'])).code, 0);
+    assert.equal((await cli.type(['console', 'talk'])).code, 0);
   });
 
   it('a pod or container that is not there fails with 125, and says what is', async () => {
-    const pod = await desk.type(['exec', 'tal', '--', 'true']);
+    const pod = await cli.type(['exec', 'tal', '--', 'true']);
     assert.equal(pod.code, 125);
     assert.match(pod.stderr, /^podvm: Cannot find pod tal\n {2}fix: .*podvm ps/);
-    const container = await desk.type(['logs', 'talk', '-c', 'zz']);
+    const container = await cli.type(['logs', 'talk', '-c', 'zz']);
     assert.equal(container.code, 125);
     assert.match(container.stderr, /it has first, a, b/);
   });
 
   it('a second run joins the first: its exit code is its own', async () => {
-    const { code, stdout } = await desk.type(['run', '--network', 'none', '-'], once('echo alone; exit 7'));
+    const { code, stdout } = await cli.type(['run', '--network', 'none', '-'], once('echo alone; exit 7'));
     assert.deepEqual({ code, stdout }, { code: 7, stdout: 'alone\n' });
   });
 
   it('a second Ctrl-C kills a container that ignores SIGTERM', async () => {
-    const typed = desk.start(['run', '--network', 'none', '-'], stubborn);
+    const typed = cli.start(['run', '--network', 'none', '-'], stubborn);
     await typed.shows(/up/);
     typed.child.kill('SIGINT');
     await typed.shows(/stopping/); // two at once would be one
@@ -155,6 +155,6 @@ describe('podvm, as it is typed', { skip }, () => {
     const { code, stdout } = await talking.ended;
     assert.match(stdout, /talk\/a +\| got TERM\n/);
     assert.equal(code, 3);
-    assert.equal((await desk.type(['ps'])).stdout.trim().split('\n').length, 1);
+    assert.equal((await cli.type(['ps'])).stdout.trim().split('\n').length, 1);
   });
 });

@@ -5,28 +5,28 @@ import { describe, test } from 'node:test';
 import { run } from '#host/run.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 import type { Network } from '#network/network.ts';
-import { inside, makeBridge, openCniBench, soon, type CniBench } from './cni-bench.ts';
-import { whyNoVm } from './house.ts';
+import { inside, makeBridge, openCniHarness, soon, type CniHarness } from './cni-harness.ts';
+import { whyNoVm } from './node.ts';
 
 /** CNI configurations as clusters have them, run unchanged, without machines. */
 const skip = await whyNoVm();
 
 /** Two families, and more than an address: routes and name servers. */
-const ipam = ({ ipamDirectory }: CniBench, subnet = '10.219.16.0/24') => ({
+const ipam = ({ ipamDirectory }: CniHarness, subnet = '10.219.16.0/24') => ({
   type: 'host-local',
   dataDir: ipamDirectory,
   ranges: [[{ subnet }], [{ subnet: 'fd12:5e11:1::/64' }]],
   routes: [{ dst: '0.0.0.0/0' }, { dst: '192.168.77.0/24', gw: '10.219.16.254' }, { dst: '::/0' }],
 });
 
-const bridge = (bench: CniBench, name: string) => ({
+const bridge = (harness: CniHarness, name: string) => ({
   type: 'bridge',
   bridge: name,
   isGateway: true,
   ipMasq: true,
   mtu: 1400,
   capabilities: { mac: true },
-  ipam: ipam(bench),
+  ipam: ipam(harness),
 });
 
 const bandwidths = { 'kubernetes.io/ingress-bandwidth': '20M', 'kubernetes.io/egress-bandwidth': '10M' };
@@ -38,16 +38,16 @@ const hostPorts = (['TCP', 'UDP', 'SCTP'] as const).map((protocol) => ({
 
 describe('a CNI chain', { skip, timeout: 240_000 }, () => {
   test('of bridge, tuning, portmap, bandwidth and firewall does all that it says, and takes all of it away', async () => {
-    await using bench = await openCniBench();
+    await using harness = await openCniHarness();
     await using _bridge = await makeBridge('pvmtest0');
     const portmap = { type: 'portmap', snat: true, capabilities: { portMappings: true } };
     const bandwidth = { type: 'bandwidth', capabilities: { bandwidth: true } };
     const tuning = { type: 'tuning', sysctl: { 'net.ipv4.conf.eth0.arp_notify': '1' } };
     const firewall = { type: 'firewall', backend: 'iptables' };
-    await bench.configure('10.conflist', [bridge(bench, 'pvmtest0'), tuning, portmap, bandwidth, firewall]);
+    await harness.configure('10.conflist', [bridge(harness, 'pvmtest0'), tuning, portmap, bandwidth, firewall]);
     const ifbsBefore = await ifbs();
 
-    await using attachment = await bench.attach(bench.open(), { annotations: bandwidths, hostPorts });
+    await using attachment = await harness.attach(harness.open(), { annotations: bandwidths, hostPorts });
     const guest = await attachment.connect(soon());
 
     const [nic] = guest.interfaces;
@@ -72,18 +72,18 @@ describe('a CNI chain', { skip, timeout: 240_000 }, () => {
     assert.match(qdiscs, /qdisc tbf .* dev bwp\S+ .*rate 10Mbit/);
 
     await attachment[Symbol.asyncDispose]();
-    await bench.assertNothingLeft();
+    await harness.assertNothingLeft();
     assert.equal(await ifbs(), ifbsBefore);
   });
 
   test('gives its own DNS', async () => {
-    await using bench = await openCniBench();
-    await bench.writePlugin(
+    await using harness = await openCniHarness();
+    await harness.writePlugin(
       'names',
       answering({ dns: { nameservers: ['10.96.0.10'], domain: 'cluster.local', options: ['ndots:5'] } }),
     );
-    await bench.configure('10.conflist', [{ type: 'ptp', ipam: ipam(bench) }, { type: 'names' }]);
-    await using attachment = await bench.attach(bench.open());
+    await harness.configure('10.conflist', [{ type: 'ptp', ipam: ipam(harness) }, { type: 'names' }]);
+    await using attachment = await harness.attach(harness.open());
     const { dns } = await attachment.connect(soon());
     assert.deepEqual(dns, { nameservers: ['10.96.0.10'], searches: ['cluster.local'], options: ['ndots:5'] });
   });
@@ -93,41 +93,44 @@ describe('a CNI chain', { skip, timeout: 240_000 }, () => {
     ['macvlan', { master: 'pvmtest1', mode: 'bridge' }],
   ] as const) {
     test(`of ${type} is joined with the tap as it is`, async () => {
-      await using bench = await openCniBench();
+      await using harness = await openCniHarness();
       await using _master = await makeBridge('pvmtest1');
-      await bench.configure('10.conflist', [{ type, ...more, ipam: ipam(bench) }]);
-      await using attachment = await bench.attach(bench.open());
+      await harness.configure('10.conflist', [{ type, ...more, ipam: ipam(harness) }]);
+      await using attachment = await harness.attach(harness.open());
       const guest = await attachment.connect(soon());
       assert.match(guest.interfaces[0]?.addresses[0] ?? '', /^10\.219\.16\./);
       const filters = await inside(attachment, 'tc', 'filter', 'show', 'dev', 'eth0', 'parent', 'ffff:');
       assert.match(filters, /Egress Redirect to device tap0/);
       await attachment[Symbol.asyncDispose]();
-      await bench.assertNothingLeft();
+      await harness.assertNothingLeft();
     });
   }
 
   test('without a free address says so, leaves nothing, and serves the next pod once there is one', async () => {
-    await using bench = await openCniBench();
-    const tiny = { ...ipam(bench), ranges: [[{ subnet: '10.219.16.0/30' }]], routes: [] };
-    await bench.configure('10.conflist', [{ type: 'ptp', ipam: tiny }]);
-    const network = bench.open();
-    await using first = await bench.attach(network);
+    await using harness = await openCniHarness();
+    const tiny = { ...ipam(harness), ranges: [[{ subnet: '10.219.16.0/30' }]], routes: [] };
+    await harness.configure('10.conflist', [{ type: 'ptp', ipam: tiny }]);
+    const network = harness.open();
+    await using first = await harness.attach(network);
     await first.connect(soon());
-    await using second = await bench.attach(network);
+    await using second = await harness.attach(network);
     await assert.rejects(second.connect(soon()), { kind: 'internal', message: /no IP addresses available/ });
     await second[Symbol.asyncDispose]();
     await first[Symbol.asyncDispose]();
-    await using third = await bench.attach(network);
+    await using third = await harness.attach(network);
     assert.equal((await third.connect(soon())).interfaces.length, 1);
     await third[Symbol.asyncDispose]();
-    await bench.assertNothingLeft();
+    await harness.assertNothingLeft();
   });
 
   test('asks for a bandwidth that is none: refused by name before anything is made', async () => {
-    await using bench = await openCniBench();
+    await using harness = await openCniHarness();
     const annotations = { 'kubernetes.io/egress-bandwidth': 'fast' };
-    await assert.rejects(bench.attach(bench.open(), { annotations }), { kind: 'invalid', message: /egress-bandwidth/ });
-    await bench.assertNothingLeft();
+    await assert.rejects(harness.attach(harness.open(), { annotations }), {
+      kind: 'invalid',
+      message: /egress-bandwidth/,
+    });
+    await harness.assertNothingLeft();
   });
 });
 
@@ -140,15 +143,15 @@ describe('check() of a CNI chain', { skip, timeout: 120_000 }, () => {
   };
 
   test('finds it well as it was made, and then says which plugin misses what', async () => {
-    await using bench = await openCniBench();
+    await using harness = await openCniHarness();
     await using _bridge = await makeBridge('pvmtest2');
     const tuning = { type: 'tuning', sysctl: { 'net.ipv4.conf.eth0.arp_notify': '1' } };
     const portmap = { type: 'portmap', snat: true, capabilities: { portMappings: true } };
     const bandwidth = { type: 'bandwidth', capabilities: { bandwidth: true } };
     const firewall = { type: 'firewall', backend: 'iptables' };
-    await bench.configure('10.conflist', [bridge(bench, 'pvmtest2'), tuning, portmap, bandwidth, firewall]);
-    await using attachment = await bench.attach(bench.open(), { annotations: bandwidths });
-    assert.equal(await checked(bench.open()), undefined, 'what is not connected yet is nothing to look at');
+    await harness.configure('10.conflist', [bridge(harness, 'pvmtest2'), tuning, portmap, bandwidth, firewall]);
+    await using attachment = await harness.attach(harness.open(), { annotations: bandwidths });
+    assert.equal(await checked(harness.open()), undefined, 'what is not connected yet is nothing to look at');
     const [nic] = (await attachment.connect(soon())).interfaces;
     const [address = ''] = nic?.addresses ?? [];
     const whose = {
@@ -158,40 +161,40 @@ describe('check() of a CNI chain', { skip, timeout: 120_000 }, () => {
       network: 'podvm',
     };
     const plugins = 'bridge, tuning, portmap, bandwidth, firewall';
-    assert.deepEqual(await checked(bench.open()), { ...whose, verdict: 'well', detail: `found well by ${plugins}` });
+    assert.deepEqual(await checked(harness.open()), { ...whose, verdict: 'well', detail: `found well by ${plugins}` });
 
     const rules = (await run('iptables', ['-S', 'CNI-FORWARD'])).stdout.split('\n');
     const rule = rules.find((line) => line.startsWith(`-A CNI-FORWARD -s ${address.replace('/24', '/32')} `)) ?? '';
     await run('iptables', ['-w', '10', '-D', ...rule.split(' ').slice(1)]);
-    const noRule = await checked(bench.open());
+    const noRule = await checked(harness.open());
     assert.equal(noRule?.verdict, 'wrong');
     assert.match(noRule.detail, /CNI plugin firewall \(CHECK, network podvm\): error 999: expected rule .* not found/);
 
     await inside(attachment, 'ip', 'address', 'delete', address, 'dev', 'eth0');
-    const noAddress = await checked(bench.open());
+    const noAddress = await checked(harness.open());
     assert.equal(noAddress?.verdict, 'wrong');
     assert.match(noAddress.detail, new RegExp(`CNI plugin bridge .*error 999: Failed to match addr ${address}`));
 
     // For DEL: the plugin takes away its NAT for the addresses that it finds.
     await inside(attachment, 'ip', 'address', 'add', address, 'dev', 'eth0');
     await attachment[Symbol.asyncDispose]();
-    assert.equal(await checked(bench.open()), undefined);
-    await bench.assertNothingLeft();
+    assert.equal(await checked(harness.open()), undefined);
+    await harness.assertNothingLeft();
   });
 
   test('does not wait for a plugin that hangs, nor longer than it may', async () => {
-    await using bench = await openCniBench();
-    await bench.writePlugin('hangs', `[ $CNI_COMMAND = CHECK ] && exec sleep 600\n${answering({})}`);
-    await bench.configure('10.conflist', [{ type: 'ptp', ipam: ipam(bench) }, { type: 'hangs' }]);
-    await using attachment = await bench.attach(bench.open());
+    await using harness = await openCniHarness();
+    await harness.writePlugin('hangs', `[ $CNI_COMMAND = CHECK ] && exec sleep 600\n${answering({})}`);
+    await harness.configure('10.conflist', [{ type: 'ptp', ipam: ipam(harness) }, { type: 'hangs' }]);
+    await using attachment = await harness.attach(harness.open());
     await attachment.connect(soon());
-    const cut = await checked(bench.open('refuse', 500));
+    const cut = await checked(harness.open('refuse', 500));
     assert.equal(cut?.verdict, 'wrong');
     assert.match(cut.detail, /hangs.*500 ms/);
-    const late = await checked(bench.open(), AbortSignal.timeout(500));
+    const late = await checked(harness.open(), AbortSignal.timeout(500));
     assert.deepEqual([late?.verdict, late?.detail], ['unasked', 'there was no time left for it']);
     await attachment[Symbol.asyncDispose]();
-    await bench.assertNothingLeft();
+    await harness.assertNothingLeft();
   });
 
   for (const [more, why] of [
@@ -199,49 +202,49 @@ describe('check() of a CNI chain', { skip, timeout: 120_000 }, () => {
     [{ cniVersion: '0.3.1' }, /CNI 0\.3\.1 has no CHECK/],
   ] as const) {
     test(`asks no plugin of a network with ${JSON.stringify(more)}`, async () => {
-      await using bench = await openCniBench();
-      await bench.writePlugin('sad', `[ $CNI_COMMAND = CHECK ] && exit 1\n${answering({})}`);
-      await bench.configure('10.conflist', [{ type: 'ptp', ipam: ipam(bench) }, { type: 'sad' }], more);
-      await using attachment = await bench.attach(bench.open());
+      await using harness = await openCniHarness();
+      await harness.writePlugin('sad', `[ $CNI_COMMAND = CHECK ] && exit 1\n${answering({})}`);
+      await harness.configure('10.conflist', [{ type: 'ptp', ipam: ipam(harness) }, { type: 'sad' }], more);
+      await using attachment = await harness.attach(harness.open());
       await attachment.connect(soon());
-      const check = await checked(bench.open());
+      const check = await checked(harness.open());
       assert.equal(check?.verdict, 'unasked');
       assert.match(check.detail, why);
       await attachment[Symbol.asyncDispose]();
-      await bench.assertNothingLeft();
+      await harness.assertNothingLeft();
     });
   }
 });
 
 describe('the CNI directory', { skip, timeout: 120_000 }, () => {
   test('is followed: what is missing is told until it is there, and again when it is gone', async () => {
-    await using bench = await openCniBench();
-    const network = bench.open();
+    await using harness = await openCniHarness();
+    const network = harness.open();
     const messageNow = async () => {
       const readiness = await network.readiness();
       return readiness.isReady ? readiness.name : readiness.message;
     };
     assert.match(await messageNow(), /no CNI configuration .* in .*net\.d/);
-    await bench.configure('10.conflist', [{ type: 'cluster-plugin' }]);
+    await harness.configure('10.conflist', [{ type: 'cluster-plugin' }]);
     assert.match(await messageNow(), /CNI plugin cluster-plugin: not found/);
-    await bench.configure('10.conflist', [{ type: 'ptp', ipam: ipam(bench) }], { name: 'cluster' });
+    await harness.configure('10.conflist', [{ type: 'ptp', ipam: ipam(harness) }], { name: 'cluster' });
     assert.equal(await messageNow(), 'cluster');
-    await bench.configure('05.conflist', []);
+    await harness.configure('05.conflist', []);
     assert.match(await messageNow(), /05\.conflist/);
-    await rm(bench.configDirectory, { recursive: true });
-    await using attachment = await bench.attach(network);
+    await rm(harness.configDirectory, { recursive: true });
+    await using attachment = await harness.attach(network);
     await assert.rejects(attachment.connect(soon()), { kind: 'failedPrecondition', message: /no CNI configuration/ });
     await attachment[Symbol.asyncDispose]();
-    await bench.assertNothingLeft();
+    await harness.assertNothingLeft();
   });
 
   test('that fills takes over what had been connected ahead to the built-in network', async () => {
-    await using bench = await openCniBench();
-    const network = bench.open('builtIn');
+    await using harness = await openCniHarness();
+    const network = harness.open('builtIn');
     assert.deepEqual(await network.readiness(), { isReady: true, name: 'podvm', path: undefined });
-    await using attachment = await bench.attach(network);
+    await using attachment = await harness.attach(network);
     await attachment.connectAhead(soon());
-    await bench.configure('10.conflist', [{ type: 'ptp', mtu: 1300, ipam: ipam(bench) }], { name: 'cluster' });
+    await harness.configure('10.conflist', [{ type: 'ptp', mtu: 1300, ipam: ipam(harness) }], { name: 'cluster' });
     attachment.assign({ podName: 'late', podNamespace: 'default', podUid: 'uid', hostPorts: [] });
     const [nic] = (await attachment.connect(soon())).interfaces;
     assert.match(nic?.addresses[0] ?? '', /^10\.219\.16\./);
@@ -249,23 +252,23 @@ describe('the CNI directory', { skip, timeout: 120_000 }, () => {
     const redirects = await inside(attachment, 'tc', 'filter', 'show', 'dev', 'tap0', 'parent', 'ffff:');
     assert.equal(redirects.match(/Egress Redirect to device eth0/g)?.length, 1);
     await attachment[Symbol.asyncDispose]();
-    await bench.assertNothingLeft();
-    await removeDefaultNetwork(join(bench.directory, 'state'), soon());
+    await harness.assertNothingLeft();
+    await removeDefaultNetwork(join(harness.directory, 'state'), soon());
   });
 
   test('of version 1.1 has plugins collect what no attachment of ours holds', async () => {
-    await using bench = await openCniBench();
-    await bench.writePlugin('collects', `[ $CNI_COMMAND = GC ] && exec cat >collected\n${answering({})}`);
-    const plugins = [{ type: 'ptp', ipam: ipam(bench) }, { type: 'collects' }];
+    await using harness = await openCniHarness();
+    await harness.writePlugin('collects', `[ $CNI_COMMAND = GC ] && exec cat >collected\n${answering({})}`);
+    const plugins = [{ type: 'ptp', ipam: ipam(harness) }, { type: 'collects' }];
     // Debian's ptp knows 1.0 at most, and its refusal must not keep the next plugin from being asked.
-    await bench.configure('10.conflist', plugins);
-    await using attachment = await bench.attach(bench.open());
+    await harness.configure('10.conflist', plugins);
+    await using attachment = await harness.attach(harness.open());
     await attachment.connect(soon());
-    await bench.open().collect(new Set([attachment.sandboxId]), soon());
-    await assert.rejects(readFile(join(bench.directory, 'collected')), { code: 'ENOENT' });
-    await bench.configure('10.conflist', plugins, { cniVersion: '1.1.0' });
-    await bench.open().collect(new Set([attachment.sandboxId]), soon());
-    const input: unknown = JSON.parse(await readFile(join(bench.directory, 'collected'), 'utf8'));
+    await harness.open().collect(new Set([attachment.sandboxId]), soon());
+    await assert.rejects(readFile(join(harness.directory, 'collected')), { code: 'ENOENT' });
+    await harness.configure('10.conflist', plugins, { cniVersion: '1.1.0' });
+    await harness.open().collect(new Set([attachment.sandboxId]), soon());
+    const input: unknown = JSON.parse(await readFile(join(harness.directory, 'collected'), 'utf8'));
     assert.deepEqual(input, {
       type: 'collects',
       name: 'podvm',
@@ -273,7 +276,7 @@ describe('the CNI directory', { skip, timeout: 120_000 }, () => {
       'cni.dev/valid-attachments': [{ containerID: attachment.sandboxId, ifname: 'eth0' }],
     });
     await attachment[Symbol.asyncDispose]();
-    await bench.assertNothingLeft();
+    await harness.assertNothingLeft();
   });
 });
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Container, ContainerMount, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
-import { openHouse, whyNoVm, type House } from './house.ts';
+import { openNode, whyNoVm, type Node } from './node.ts';
 
 const minute = () => AbortSignal.timeout(60_000);
 
@@ -44,18 +44,18 @@ async function execText(container: Container, command: readonly string[]) {
 }
 
 describe('containers of a real machine', { skip: await whyNoVm(), timeout: 300_000 }, () => {
-  let house: House;
+  let node: Node;
   let sandbox: Sandbox;
 
   before(async () => {
-    house = await openHouse();
+    node = await openNode();
     const files = [{ path: 'shells', bytes: Buffer.from('/bin/sh\n'), mode: 0o644 }];
     const volumes = [{ name: 'etc', kind: 'scratch' } as const, { name: 'files', kind: 'push', files } as const];
-    sandbox = await house.sandboxes.run({ ...sandboxSpec, name: 'real', hostname: 'real', volumes }, minute());
+    sandbox = await node.sandboxes.run({ ...sandboxSpec, name: 'real', hostname: 'real', volumes }, minute());
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
   });
 
   test('a process has as many arguments and variables as its kernel takes, and more is refused in words', async () => {
@@ -94,7 +94,7 @@ describe('containers of a real machine', { skip: await whyNoVm(), timeout: 300_0
   });
 
   test('mounts are made parents first, ours too, in whatever order they were asked for', async () => {
-    const hosts = join(house.directory, 'hosts');
+    const hosts = join(node.directory, 'hosts');
     await writeFile(hosts, '10.9.9.9 given\n');
     const mount = (name: string, mountPath: string): ContainerMount => ({
       source: { kind: 'volume', name },

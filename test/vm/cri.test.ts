@@ -7,8 +7,8 @@ import { is } from '#cri/testing/grpc-client.ts';
 import { ContainerState, PodSandboxState } from '#cri/schema/api_pb.ts';
 import { run } from '#host/run.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
-import { whyNoVm } from './house.ts';
-import { openDesk, type Desk } from './typed.ts';
+import { whyNoVm } from './node.ts';
+import { openCliNode, type CliNode } from './cli-node.ts';
 
 const skip = await whyNoVm();
 /** Of the CNI configuration that the daemon finds in the end. */
@@ -18,12 +18,12 @@ const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
 
 describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
   let node: CriNode;
-  let desk: Desk;
+  let cli: CliNode;
   let runtime: CriNode['runtime'];
 
   before(async () => {
     node = await openCriNode({ hasCniDirectory: true });
-    ({ desk, runtime } = node);
+    ({ cli, runtime } = node);
   });
   after(async () => {
     await node[Symbol.asyncDispose]();
@@ -32,7 +32,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
 
   const podOf = (name: string) => ({
     metadata: { name, namespace: 'default', uid: `uid-of-${name}`, attempt: 0 },
-    logDirectory: join(desk.root, 'pod-logs', name),
+    logDirectory: join(cli.root, 'pod-logs', name),
     labels: { pod: name },
   });
   const runPod = async (name: string) => {
@@ -75,10 +75,10 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     assert.deepEqual((await runtime.listPodSandbox()).items, []);
 
     const ranges = [[{ subnet: '10.223.0.0/24' }], [{ subnet: 'fd12:5e11:2::/64' }]];
-    const ipam = { type: 'host-local', dataDir: join(desk.root, 'ipam'), ranges };
+    const ipam = { type: 'host-local', dataDir: join(cli.root, 'ipam'), ranges };
     const plugins = [{ type: 'bridge', bridge, isDefaultGateway: true, ipam }];
     const conflist = { cniVersion: '1.0.0', name: 'podvm', plugins };
-    await writeFile(join(desk.root, 'net.d/10.conflist'), JSON.stringify(conflist));
+    await writeFile(join(cli.root, 'net.d/10.conflist'), JSON.stringify(conflist));
     assert.equal((await condition())?.status, true);
     const { podSandboxId } = await runPod('early');
     const { network } = (await runtime.podSandboxStatus({ podSandboxId })).status ?? {};
@@ -145,7 +145,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     await refused;
     const { podSandboxId: again } = await runPod('cancelled'); // waits until the first one is undone
     await runtime.removePodSandbox({ podSandboxId: again });
-    assert.deepEqual(await readdir(join(desk.root, 'sandboxes')), []);
+    assert.deepEqual(await readdir(join(cli.root, 'sandboxes')), []);
   });
 
   it('tells of a command that cannot run, of one that is out of memory, and of a machine that died', async () => {
@@ -167,7 +167,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     const ended = await stateBecomes(killed, ContainerState.CONTAINER_EXITED);
     assert.deepEqual([ended.reason, ended.exitCode], ['OOMKilled', 137]);
 
-    const hostPath = join(desk.root, 'last-words');
+    const hostPath = join(cli.root, 'last-words');
     await writeFile(hostPath, '');
     const { containerId: doomed } = await create(
       {
@@ -200,7 +200,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
   });
 
   it('gives a container its block volume, and no other podvm while its machine has it', async () => {
-    const disk = join(desk.root, 'disk.img');
+    const disk = join(cli.root, 'disk.img');
     await writeFile(disk, '');
     await truncate(disk, 2 ** 20);
     const loop = (await run('losetup', ['--find', '--show', disk])).stdout.trim();
@@ -221,7 +221,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
         volumes: [raw],
         containers: [{ name: 'c', ...image, volumeDevices: [{ name: 'disk', devicePath: '/dev/x' }] }],
       };
-      await using other = await openDesk({ isSetUp: true });
+      await using other = await openCliNode({ isSetUp: true });
       const yaml = JSON.stringify({ apiVersion: 'v1', kind: 'Pod', metadata: { name: 'other' }, spec });
       const waiting = other.start(['run', '-'], yaml); // and tries again, as a kubelet does
       await waiting.shows(/Cannot attach \/dev\/loop\d+: the host or another machine uses it/);
@@ -236,12 +236,12 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     const { images } = node;
     const { image: found } = await images.imageStatus({ image });
     assert.deepEqual(found?.repoTags, [image.image]);
-    assert.match((await desk.type(['image', 'ls'])).stdout, /localhost\/podvm\/base:latest/);
+    assert.match((await cli.type(['image', 'ls'])).stdout, /localhost\/podvm\/base:latest/);
     const { imageFilesystems } = await images.imageFsInfo();
     assert.equal(imageFilesystems[0]?.usedBytes?.value, found?.size);
     // A kubelet knows an image by all of its names, and removes it with all of them, by whichever.
     const tagged = 'docker.io/team/base:1';
-    assert.equal((await desk.type(['image', 'tag', image.image, 'team/base:1'])).code, 0);
+    assert.equal((await cli.type(['image', 'tag', image.image, 'team/base:1'])).code, 0);
     for (const wanted of ['team/base:1', found?.id.replace('sha256:', '') ?? '']) {
       const status = await images.imageStatus({ image: { image: wanted } });
       assert.deepEqual(status.image?.repoTags, [image.image, tagged]);

@@ -8,8 +8,8 @@ import { run } from '#host/run.ts';
 import { buildImage } from '../images/build-images.ts';
 import { recipes } from '../images/recipes.ts';
 import { type Registry, startRegistry } from '../images/registry.ts';
-import { whyNoVm } from './house.ts';
-import { type Desk, openDesk, type Typed } from './typed.ts';
+import { whyNoVm } from './node.ts';
+import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
 
 const skip = await whyNoVm();
 const readyMs = 300_000; // an emulated initdb takes 20 s alone
@@ -20,7 +20,7 @@ const detailsSchema = v.object({ sandbox: v.object({ vmmPid: v.number() }) });
 describe('a database whose machine is killed', { skip, timeout: 900_000 }, () => {
   let registry: Registry;
   let image: string;
-  let desk: Desk;
+  let cli: CliNode;
   let directory: string;
 
   before(async () => {
@@ -29,10 +29,10 @@ describe('a database whose machine is killed', { skip, timeout: 900_000 }, () =>
     await registry.push(await buildImage(recipe, AbortSignal.timeout(readyMs)), recipe.name);
     image = `${registry.name}/${recipe.name}`;
     directory = await mkdtemp('/var/tmp/podvm-database-');
-    desk = await openDesk({ isSetUp: true });
+    cli = await openCliNode({ isSetUp: true });
   });
   after(async () => {
-    await desk[Symbol.asyncDispose]();
+    await cli[Symbol.asyncDispose]();
     await rm(directory, { recursive: true });
     await registry[Symbol.asyncDispose]();
   });
@@ -55,13 +55,13 @@ describe('a database whose machine is killed', { skip, timeout: 900_000 }, () =>
   ];
   const untilReady = async (pod: Typed): Promise<void> => {
     const deadline = AbortSignal.timeout(readyMs);
-    while ((await desk.type(psql('-c', 'select 1'))).code !== 0) {
+    while ((await cli.type(psql('-c', 'select 1'))).code !== 0) {
       if (deadline.aborted || pod.child.exitCode !== null) assert.fail(`not ready: ${pod.stdout()}\n${pod.stderr()}`);
       await delay(500); // between two looks
     }
   };
   const vmmPid = async (): Promise<number> => {
-    const { stdout } = await desk.type(['inspect', 'database']);
+    const { stdout } = await cli.type(['inspect', 'database']);
     return v.parse(detailsSchema, JSON.parse(stdout)).sandbox.vmmPid;
   };
   /** Rows one by one, each told when it is committed. */
@@ -70,12 +70,12 @@ describe('a database whose machine is killed', { skip, timeout: 900_000 }, () =>
   );
 
   const keepsWhatWasCommitted = async (path: string, annotations: object): Promise<void> => {
-    const first = desk.start(['run', '-'], podOf(path, annotations));
+    const first = cli.start(['run', '-'], podOf(path, annotations));
     await untilReady(first);
-    assert.equal((await desk.type(psql('-c', 'show fsync'))).stdout, 'on\n');
-    await desk.type(psql('-c', 'create table rows (n int primary key)'));
+    assert.equal((await cli.type(psql('-c', 'show fsync'))).stdout, 'on\n');
+    await cli.type(psql('-c', 'create table rows (n int primary key)'));
     const pid = await vmmPid();
-    const loading = desk.start(['exec', '-i', ...psql().slice(1)], load);
+    const loading = cli.start(['exec', '-i', ...psql().slice(1)], load);
     await loading.shows(new RegExp(`^${rowsBeforeTheEnd}$`, 'm'));
     process.kill(pid, 'SIGKILL');
     const { stdout: told } = await loading.ended;
@@ -83,9 +83,9 @@ describe('a database whose machine is killed', { skip, timeout: 900_000 }, () =>
     const committed = told.trim().split('\n').map(Number);
     assert.ok(committed.length >= rowsBeforeTheEnd && committed.length < 5000, `${committed.length} rows`);
 
-    const second = desk.start(['run', '-'], podOf(path, annotations));
+    const second = cli.start(['run', '-'], podOf(path, annotations));
     await untilReady(second);
-    const { stdout: found } = await desk.type(psql('-c', 'select n from rows order by n'));
+    const { stdout: found } = await cli.type(psql('-c', 'select n from rows order by n'));
     const rows = new Set(found.trim().split('\n').map(Number));
     assert.deepEqual(
       committed.filter((n) => !rows.has(n)),

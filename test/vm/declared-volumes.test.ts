@@ -6,7 +6,7 @@ import { NamespaceMode } from '#cri/schema/api_pb.ts';
 import { sysroot } from '../images/image-tree.ts';
 import { writeLayout } from '../images/layout-writer.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
-import { whyNoVm } from './house.ts';
+import { whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
 const name = 'docker.io/shop/store:1';
@@ -45,15 +45,15 @@ describe('what an image declares as VOLUME', { skip, timeout: 600_000 }, () => {
       { name: 'pod/image', content: 'image' },
     ];
     const config = { Cmd: ['sh'], Env: ['PATH=/bin'], Volumes: Object.fromEntries(declared.map((path) => [path, {}])) };
-    await writeLayout(join(node.desk.root, 'store'), [{ layers: [layer], name, config: { config } }]);
+    await writeLayout(join(node.cli.root, 'store'), [{ layers: [layer], name, config: { config } }]);
     const file = {
       layers: [layer],
       name: 'docker.io/shop/file:1',
       config: { config: { Volumes: { '/cache/seed': {} } } },
     };
-    await writeLayout(join(node.desk.root, 'file'), [file]);
+    await writeLayout(join(node.cli.root, 'file'), [file]);
     for (const layout of ['store', 'file'])
-      assert.equal((await node.desk.type(['image', 'load', join(node.desk.root, layout)])).code, 0);
+      assert.equal((await node.cli.type(['image', 'load', join(node.cli.root, layout)])).code, 0);
   });
   after(async () => await node[Symbol.asyncDispose]());
 
@@ -87,9 +87,9 @@ describe('what an image declares as VOLUME', { skip, timeout: 600_000 }, () => {
         ],
       },
     });
-    const file = join(node.desk.root, 'store.json');
+    const file = join(node.cli.root, 'store.json');
     await writeFile(file, yaml);
-    const { stdout, stderr } = await node.desk.type(['run', file]);
+    const { stdout, stderr } = await node.cli.type(['run', file]);
     const said = (container: string) =>
       stdout
         .split('\n')
@@ -159,7 +159,7 @@ describe('what an image declares as VOLUME', { skip, timeout: 600_000 }, () => {
   });
 
   it('is refused where the image has a file', async () => {
-    const { code, stdout, stderr } = await node.desk.type(
+    const { code, stdout, stderr } = await node.cli.type(
       ['run', '-'],
       'apiVersion: v1\nkind: Pod\nmetadata: {name: file}\nspec:\n  restartPolicy: Never\n' +
         '  containers: [{name: c, image: "docker.io/shop/file:1", command: [sh]}]\n',

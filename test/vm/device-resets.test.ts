@@ -3,7 +3,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
-import { type House, openHouse, whyNoVm } from './house.ts';
+import { type Node, openNode, whyNoVm } from './node.ts';
 
 /**
  * A guest owns its devices' drivers: it may take them away, give them back, and power off or reset its machine with
@@ -43,23 +43,23 @@ const ends = {
 } as const satisfies Record<string, readonly [string, RegExp]>;
 
 describe('a guest that resets its devices', { skip, timeout: 600_000 }, () => {
-  let house: House;
+  let node: Node;
   let neighbour: Container;
 
   before(async () => {
-    house = await openHouse();
-    const sandbox = await house.sandboxes.run({ ...sandboxSpec, name: 'neighbour' }, minute());
+    node = await openNode();
+    const sandbox = await node.sandboxes.run({ ...sandboxSpec, name: 'neighbour' }, minute());
     neighbour = await startScript(sandbox, 'sleep 100000');
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
   });
 
   for (const template of ['on', 'off'] as const) {
     const how = template === 'on' ? 'restored' : 'booted';
     const start = async (name: string) => {
-      const sandbox = await house.sandboxes.run({ ...sandboxSpec, name, template }, minute());
+      const sandbox = await node.sandboxes.run({ ...sandboxSpec, name, template }, minute());
       return Object.assign(sandbox, { [Symbol.asyncDispose]: () => sandbox.remove() });
     };
 

@@ -3,8 +3,8 @@ import { after, before, describe, test } from 'node:test';
 import { buildImage } from '../images/build-images.ts';
 import { dockerRecipe } from '../images/recipes.ts';
 import { freePort, type Registry, startRegistry } from '../images/registry.ts';
-import { whyNoVm } from './house.ts';
-import { type Desk, openDesk } from './typed.ts';
+import { whyNoVm } from './node.ts';
+import { type CliNode, openCliNode } from './cli-node.ts';
 
 const skip = await whyNoVm();
 /** An emulated daemon takes half a minute to start, and each of its containers ten seconds. */
@@ -30,15 +30,15 @@ exec sleep 1000000`;
 
 describe('a Docker daemon in a pod', { skip, timeout: 900_000 }, () => {
   let registry: Registry;
-  let desk: Desk;
+  let cli: CliNode;
 
   before(async () => {
     registry = await startRegistry();
     await registry.push(await buildImage(dockerRecipe, new AbortController().signal), dockerRecipe.name);
-    desk = await openDesk({ isSetUp: true });
+    cli = await openCliNode({ isSetUp: true });
   });
   after(async () => {
-    await desk[Symbol.asyncDispose]();
+    await cli[Symbol.asyncDispose]();
     await registry[Symbol.asyncDispose]();
   });
 
@@ -64,7 +64,7 @@ describe('a Docker daemon in a pod', { skip, timeout: 900_000 }, () => {
         ],
       },
     };
-    const running = desk.start(['run', '-'], JSON.stringify(pod));
+    const running = cli.start(['run', '-'], JSON.stringify(pod));
     await running.shows(/served/, patienceMs);
     assert.match(running.stdout(), /Storage Driver: overlay2\n[^]*built here\nserved\n/, running.stderr());
     const answer = await fetch(`http://127.0.0.1:${hostPort}/`);

@@ -8,8 +8,8 @@ import { after, before, describe, test } from 'node:test';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { heldMemory } from '../held-memory.ts';
-import { type House, openHouse, whyNoVm } from './house.ts';
-import { openDesk } from './typed.ts';
+import { type Node, openNode, whyNoVm } from './node.ts';
+import { openCliNode } from './cli-node.ts';
 
 const skip = await whyNoVm();
 const image = 'localhost/podvm/base:latest';
@@ -26,13 +26,13 @@ const children = async () => (await readFile(`/proc/self/task/${process.pid}/chi
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 describe('podvm, after a long day', { skip, timeout: 900_000 }, () => {
-  let house: House;
+  let node: Node;
   before(async () => {
-    house = await openHouse();
+    node = await openNode();
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
   });
 
   const sleeper = async (sandbox: Sandbox): Promise<Container> => {
@@ -45,7 +45,7 @@ describe('podvm, after a long day', { skip, timeout: 900_000 }, () => {
   };
 
   test(`${execs} execs leave no process, no descriptor and no memory behind, in guest and host`, async () => {
-    const sandbox = await house.sandboxes.run({ ...sandboxSpec, name: 'busy' }, minute());
+    const sandbox = await node.sandboxes.run({ ...sandboxSpec, name: 'busy' }, minute());
     const container = await sleeper(sandbox);
     const exec = async () => {
       const { stdout, stderr, exited } = await container.exec(
@@ -80,12 +80,12 @@ describe('podvm, after a long day', { skip, timeout: 900_000 }, () => {
 
   test(`${pods} pods, one after the other, leave nothing`, async () => {
     const live = async (name: string) => {
-      const sandbox = await house.sandboxes.run({ ...sandboxSpec, name }, minute());
+      const sandbox = await node.sandboxes.run({ ...sandboxSpec, name }, minute());
       await sleeper(sandbox);
       await sandbox.remove();
     };
     const files = async () => {
-      const names = await readdir(house.directory, { recursive: true });
+      const names = await readdir(node.directory, { recursive: true });
       return names.filter((name) => !name.startsWith('images/')).sort();
     };
     await live('first');
@@ -95,7 +95,7 @@ describe('podvm, after a long day', { skip, timeout: 900_000 }, () => {
     assert.deepEqual(await files(), filesAtFirst);
     assert.equal(await descriptors(), descriptorsAtFirst);
     assert.equal(await children(), '');
-    assert.deepEqual(await house.leftovers(), []);
+    assert.deepEqual(await node.leftovers(), []);
   });
 });
 
@@ -113,8 +113,8 @@ spec:
   restartPolicy: Never
   containers: [{name: it, image: ${image}, command: [sh, -c, "yes '${line}' | head -c ${totalBytes}"]}]
 `;
-    await using desk = await openDesk({ isSetUp: true });
-    const env = { ...process.env, PODVM_ROOT: desk.root };
+    await using cli = await openCliNode({ isSetUp: true });
+    const env = { ...process.env, PODVM_ROOT: cli.root };
     const child = spawn(join(import.meta.dirname, '../../podvm'), ['run', '-'], {
       env,
       stdio: ['pipe', 'pipe', 'inherit'],

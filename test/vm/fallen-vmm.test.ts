@@ -14,7 +14,7 @@ import type { MachineSpec } from '#vm/driver.ts';
 import { jailOf } from '#vm/qemu/qemu-driver.ts';
 import { Templates } from '#vm/qemu/templates.ts';
 import { spawnVmm } from '#vm/qemu/spawn-vmm.ts';
-import { type House, openHouse, readAssets, templatesDirectory, whyNoVm } from './house.ts';
+import { type Node, openNode, readAssets, templatesDirectory, whyNoVm } from './node.ts';
 
 /**
  * A VMM that its guest has taken over: `test/attacks/fallen-vmm.c`, started in the jail of a real sandbox, as its user,
@@ -42,7 +42,7 @@ const attacksThatAre = [
 const mostThreads = 1024;
 
 describe('a VMM that its guest has taken over', { skip, timeout: 300_000 }, () => {
-  let house: House;
+  let node: Node;
   let victim: Sandbox;
   let attacker: Sandbox;
   let directory: string;
@@ -50,7 +50,7 @@ describe('a VMM that its guest has taken over', { skip, timeout: 300_000 }, () =
 
   before(async () => {
     directory = await mkdtemp('/var/tmp/podvm-attack-');
-    house = await openHouse({
+    node = await openNode({
       around: (parts) => ({
         ...parts,
         driver: {
@@ -63,7 +63,7 @@ describe('a VMM that its guest has taken over', { skip, timeout: 300_000 }, () =
       }),
     });
     [victim, attacker] = (await Promise.all(
-      ['victim', 'attacker'].map((name) => house.sandboxes.run({ ...sandboxSpec, name }, minute())),
+      ['victim', 'attacker'].map((name) => node.sandboxes.run({ ...sandboxSpec, name }, minute())),
     )) as [Sandbox, Sandbox]; // SAFE: two names
     const command = ['sleep', '1000'];
     for (const sandbox of [victim, attacker]) {
@@ -73,9 +73,9 @@ describe('a VMM that its guest has taken over', { skip, timeout: 300_000 }, () =
     await compile(directory);
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
+    await node[Symbol.asyncDispose]();
     await rm(directory, { recursive: true });
-    assert.deepEqual(await house.leftovers(), []);
+    assert.deepEqual(await node.leftovers(), []);
   });
 
   const specOf = (sandbox: Sandbox): MachineSpec => specs.get(sandbox.id) ?? assert.fail('it never started');
@@ -85,7 +85,7 @@ describe('a VMM that its guest has taken over', { skip, timeout: 300_000 }, () =
     specOf(victim).directory,
     String(victim.status.vmmPid),
     netnsPath(victim.id),
-    house.directory,
+    node.directory,
     adminSocket,
     abstractSocket,
   ];
@@ -113,7 +113,7 @@ describe('a VMM that its guest has taken over', { skip, timeout: 300_000 }, () =
   };
 
   test('cannot read, change, reach, signal, trace or become anything beside itself: each attack fails', async (t) => {
-    const adminSocket = join(house.directory, 'admin.sock');
+    const adminSocket = join(node.directory, 'admin.sock');
     const abstractSocket = `podvm-attack-${process.pid}`;
     await using undo = new AsyncDisposableStack();
     for (const path of [adminSocket, `\0${abstractSocket}`]) {

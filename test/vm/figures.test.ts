@@ -4,7 +4,7 @@ import { after, before, describe, it } from 'node:test';
 import * as v from 'valibot';
 import { type Metric } from '#cri/schema/api_pb.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
-import { whyNoVm } from './house.ts';
+import { whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
 
@@ -57,7 +57,7 @@ describe('figures, as a kubelet asks for them', { skip }, () => {
   const start = async (name: string) => {
     const config = {
       metadata: { name, namespace: 'default', uid: `uid-of-${name}`, attempt: 0 },
-      logDirectory: join(node.desk.root, 'pod-logs', name),
+      logDirectory: join(node.cli.root, 'pod-logs', name),
     };
     const { podSandboxId } = await runtime.runPodSandbox({ config });
     node.ids.push(podSandboxId);

@@ -5,7 +5,7 @@ import { after, before, describe, test } from 'node:test';
 import { run } from '#host/run.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
-import { openHouse, whyNoVm, type House } from './house.ts';
+import { openNode, whyNoVm, type Node } from './node.ts';
 
 const minute = () => AbortSignal.timeout(120_000);
 const mebibyte = 1024 * 1024;
@@ -44,7 +44,7 @@ const fill = 'dd if=/dev/zero of=/data/fill bs=1M conv=fsync';
 describe('a full disk', { skip, timeout: 600_000 }, () => {
   let directory: string;
   let mountPoint: string;
-  let house: House;
+  let node: Node;
   let full: Sandbox;
   let neighbour: Sandbox;
   const troubles: string[] = [];
@@ -59,9 +59,9 @@ describe('a full disk', { skip, timeout: 600_000 }, () => {
     await truncate(image, 400 * mebibyte);
     await run('mke2fs', ['-q', '-F', '-t', 'ext4', '-m', '0', image]);
     await run('mount', ['-o', 'loop', image, mountPoint]);
-    const root = join(mountPoint, 'house');
+    const root = join(mountPoint, 'node');
     await mkdir(root);
-    house = await openHouse({ earlier: root });
+    node = await openNode({ earlier: root });
     const spec = (name: string, bytes: number) =>
       ({
         ...sandboxSpec,
@@ -70,12 +70,12 @@ describe('a full disk', { skip, timeout: 600_000 }, () => {
         volumes: [scratch],
         resources: { ephemeralStorageBytes: bytes },
       }) as const;
-    full = await house.sandboxes.run(spec('full', 600 * mebibyte), minute());
-    neighbour = await house.sandboxes.run(spec('neighbour', 64 * mebibyte), minute());
+    full = await node.sandboxes.run(spec('full', 600 * mebibyte), minute());
+    neighbour = await node.sandboxes.run(spec('neighbour', 64 * mebibyte), minute());
     full.onDiskTrouble((trouble) => troubles.push(trouble));
   });
   after(async () => {
-    await house?.[Symbol.asyncDispose]();
+    await node?.[Symbol.asyncDispose]();
     await run('umount', [mountPoint], { okCodes: [0, 32] });
     await rm(directory, { recursive: true });
   });

@@ -8,7 +8,7 @@ import { limits } from '#wire/limits.ts';
 import { maxConsoleBytes } from '#vm/qemu/console-log.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Container, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
-import { type House, openHouse, whyNoVm } from './house.ts';
+import { type Node, openNode, whyNoVm } from './node.ts';
 
 /**
  * Attacks from inside: what a pod can do in its machine, privileged or not, and what its neighbour notices of it. Each
@@ -27,21 +27,21 @@ const quietSeconds = 2;
 const privileged = { ...security, privileged: true, seccomp: { kind: 'unconfined' } } as const;
 
 describe('a hostile guest', { skip, timeout: 600_000 }, () => {
-  let house: House;
+  let node: Node;
   let neighbour: Container;
 
   before(async () => {
-    house = await openHouse();
-    const sandbox = await house.sandboxes.run({ ...sandboxSpec, name: 'neighbour' }, minute());
+    node = await openNode();
+    const sandbox = await node.sandboxes.run({ ...sandboxSpec, name: 'neighbour' }, minute());
     neighbour = await startScript(sandbox, 'sleep 100000');
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
   });
 
   const attacker = async (name: string, resources: Sandbox['spec']['resources'] = {}) => {
-    const sandbox = await house.sandboxes.run({ ...sandboxSpec, name, resources }, minute());
+    const sandbox = await node.sandboxes.run({ ...sandboxSpec, name, resources }, minute());
     return Object.assign(sandbox, { [Symbol.asyncDispose]: () => sandbox.remove() });
   };
   /** The neighbour works: an exec in it answers. */
@@ -60,7 +60,7 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     await using pod = await attacker('fills', { ephemeralStorageBytes: 64 * mebibyte });
     const { output } = await runScript(pod, 'dd if=/dev/zero of=/file bs=1M count=300 2>&1; df -m / | tail -1');
     assert.match(output, /No space left/);
-    const { stdout } = await run('du', ['-sk', join(house.directory, 'sandboxes', pod.id)]);
+    const { stdout } = await run('du', ['-sk', join(node.directory, 'sandboxes', pod.id)]);
     const takenKiB = Number.parseInt(stdout, 10);
     assert.ok(takenKiB > 32 * 1024 && takenKiB < 80 * 1024, `${takenKiB} KiB of the node, image and logs included`);
     assert.equal((await execute(neighbour, ['sh', '-c', 'echo x > /y'])).exitCode, 0);
@@ -127,7 +127,7 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
   });
 
   test('whose VMM stands still and answers nothing holds nobody up, and goes when it is removed', async () => {
-    const pod = await house.sandboxes.run({ ...sandboxSpec, name: 'stands-still' }, minute());
+    const pod = await node.sandboxes.run({ ...sandboxSpec, name: 'stands-still' }, minute());
     await startScript(pod, 'sleep 100000');
     process.kill(pod.status.vmmPid ?? 0, 'SIGSTOP');
     const asked = assert.rejects(pod.stats(AbortSignal.timeout(500)), { kind: 'timeout' });

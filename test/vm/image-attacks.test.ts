@@ -20,7 +20,7 @@ import {
 } from '../images/hostile-archives.ts';
 import { pidsThatMount, sysroot, traces } from '../images/image-tree.ts';
 import { writeLayout } from '../images/layout-writer.ts';
-import { whyNoVm } from './house.ts';
+import { whyNoVm } from './node.ts';
 
 const MiB = 1024 ** 2;
 const minutes = () => AbortSignal.timeout(300_000);

@@ -3,7 +3,7 @@ import { after, suite, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { tarOf, type TarSpec } from '#image/tar/tar-builder.ts';
 import { flattenedTree, traces, type Tree } from '../images/image-tree.ts';
-import { whyNoVm } from './house.ts';
+import { whyNoVm } from './node.ts';
 
 /** Layers, lowest first, flattened by the real tools and read back through a mount. */
 const flat = async (...layers: readonly (readonly TarSpec[])[]): Promise<Tree> =>

@@ -8,7 +8,7 @@ import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { entryBytes, tarOf } from '#image/tar/tar-builder.ts';
 import { compress, contentOf, flattenedDigest, flattenedTree, sha256, traces } from '../images/image-tree.ts';
-import { whyNoVm } from './house.ts';
+import { whyNoVm } from './node.ts';
 
 const root = { '.': 'dir 0755' };
 const hello = tarOf([{ name: 'hello', content: 'hello' }]);

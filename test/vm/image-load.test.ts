@@ -10,7 +10,7 @@ import type { ImageStore } from '#image/images.ts';
 import { tarOf } from '#image/tar/tar-builder.ts';
 import { readErofs, sha256, sysroot, traces } from '../images/image-tree.ts';
 import { type WrittenImage, writeLayout } from '../images/layout-writer.ts';
-import { whyNoVm } from './house.ts';
+import { whyNoVm } from './node.ts';
 
 const minute = () => AbortSignal.timeout(60_000);
 const hello = { layers: [[{ name: 'hello', content: 'hello' }], [{ name: 'more' }]] };

@@ -13,7 +13,7 @@ import { pidsThatMount, readErofs, sysroot, traces } from '../images/image-tree.
 import { startSilentServer, startTornRegistry } from '../images/bad-registries.ts';
 import { makeIndex, type WrittenImage, writeLayout } from '../images/layout-writer.ts';
 import { password, type Registry, startRegistry, user } from '../images/registry.ts';
-import { whyNoVm } from './house.ts';
+import { whyNoVm } from './node.ts';
 
 const hello = {
   layers: [[{ name: 'low', content: 'low' }], [{ name: 'hello', content: 'hello' }, { name: '.wh.low' }]],
@@ -21,7 +21,7 @@ const hello = {
 const minute = () => AbortSignal.timeout(60_000);
 
 /** A store in a directory of its own. */
-interface House extends AsyncDisposable {
+interface Node extends AsyncDisposable {
   readonly directory: string;
   readonly containers: string;
   readonly store: ImageStore;
@@ -34,7 +34,7 @@ async function openStore({
   answerTimeoutMs = 60_000,
   level = 1,
   authFile,
-}: { tmpfsBytes?: number; answerTimeoutMs?: number; level?: number; authFile?: string } = {}): Promise<House> {
+}: { tmpfsBytes?: number; answerTimeoutMs?: number; level?: number; authFile?: string } = {}): Promise<Node> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp('/var/tmp/podvm-store-');
   undo.defer(() => rm(directory, { recursive: true }));
@@ -74,13 +74,13 @@ async function openStore({
 
 /** The pull fails with one readable sentence and a fix, and leaves nothing. */
 async function assertRefused(
-  house: House,
+  node: Node,
   reference: string,
   kind: ErrorKind,
   message: RegExp,
   options: PullOptions = {},
 ): Promise<void> {
-  await assert.rejects(house.store.pull(reference, options, minute()), (error) => {
+  await assert.rejects(node.store.pull(reference, options, minute()), (error) => {
     assert.ok(error instanceof PodvmError, String(error));
     assert.match(error.message, message);
     assert.equal(error.kind, kind, messageOf(error));
@@ -88,7 +88,7 @@ async function assertRefused(
     assert.ok(error.fix !== undefined, `no fix: ${messageOf(error)}`);
     return true;
   });
-  await house.assertEmpty();
+  await node.assertEmpty();
 }
 
 const rootfsOf = async (store: ImageStore, reference: string) => {
@@ -118,63 +118,63 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
   });
 
   test('says in a sentence that a tag, a repository or a registry is not there', async () => {
-    await using house = await openStore();
+    await using node = await openStore();
     const name = `${plain.name}/team/hello`;
     await assertRefused(
-      house,
+      node,
       `${name}:2`,
       'notFound',
       /^Cannot pull localhost:\d+\/team\/hello:2: there is no such image$/,
     );
-    await assertRefused(house, `${plain.name}/nobody:1`, 'notFound', /there is no such image/);
-    await assertRefused(house, 'localhost:1/a:1', 'unavailable', /the registry does not answer/);
-    await assertRefused(house, 'no-such-host.invalid/a:1', 'unavailable', /the registry does not answer/);
-    await assertRefused(house, `${name}@sha256:${'0'.repeat(64)}`, 'notFound', /there is no such image/);
+    await assertRefused(node, `${plain.name}/nobody:1`, 'notFound', /there is no such image/);
+    await assertRefused(node, 'localhost:1/a:1', 'unavailable', /the registry does not answer/);
+    await assertRefused(node, 'no-such-host.invalid/a:1', 'unavailable', /the registry does not answer/);
+    await assertRefused(node, `${name}@sha256:${'0'.repeat(64)}`, 'notFound', /there is no such image/);
     const long = `${plain.name}/${'long/'.repeat(45)}name@sha256:${'0'.repeat(64)}`;
-    await assert.rejects(house.store.pull(long, {}, minute()), { kind: 'notFound' });
-    await assertRefused(house, `${name}:1`, 'notFound', /auth file \/no\/such cannot be read/, {
+    await assert.rejects(node.store.pull(long, {}, minute()), { kind: 'notFound' });
+    await assertRefused(node, `${name}:1`, 'notFound', /auth file \/no\/such cannot be read/, {
       authFile: '/no/such',
     });
   });
 
   test('pulls by tag and by digest, over plain HTTP on loopback', async () => {
-    await using house = await openStore();
-    const pulled = await house.store.pull(`${plain.name}/team/hello:1`, {}, minute());
+    await using node = await openStore();
+    const pulled = await node.store.pull(`${plain.name}/team/hello:1`, {}, minute());
     const digest = `${plain.name}/team/hello@${image.manifestDigest}`;
     assert.equal(pulled.id, image.id);
     assert.deepEqual(pulled.digests, [digest]);
     const tree = { '.': 'dir 0755', hello: 'file 0644 "hello"' };
-    assert.deepEqual(await rootfsOf(house.store, `${plain.name}/team/hello:1`), tree);
-    await house.store.remove(image.id);
-    await house.assertEmpty();
-    assert.deepEqual((await house.store.pull(digest, {}, minute())).references, []);
-    assert.deepEqual(await rootfsOf(house.store, digest), tree);
+    assert.deepEqual(await rootfsOf(node.store, `${plain.name}/team/hello:1`), tree);
+    await node.store.remove(image.id);
+    await node.assertEmpty();
+    assert.deepEqual((await node.store.pull(digest, {}, minute())).references, []);
+    assert.deepEqual(await rootfsOf(node.store, digest), tree);
   });
 
   test('fetches a damaged image once more, as it was, or says why it cannot', async () => {
     await using registry = await startRegistry();
-    await using house = await openStore();
+    await using node = await openStore();
     await registry.push(image.layout, 'team/hello:1');
     const reference = `${registry.name}/team/hello:1`;
     const tree = { '.': 'dir 0755', hello: 'file 0644 "hello"' };
-    await using running = await house.store.hold(reference, 'Always', minute());
+    await using running = await node.store.hold(reference, 'Always', minute());
     const before = await readFile(running.rootfsPath);
     const [other] = await writeLayout(join(work, 'newer'), [{ layers: [[{ name: 'newer' }]] }]);
     await registry.push(other?.layout ?? '', 'team/hello:1'); // the tag has moved, which IfNotPresent does not follow
     for (const at of [1024, before.length - 1]) {
       await writeFile(running.rootfsPath, Buffer.from(before).fill(0xff, at, at + 1));
-      await assert.rejects(house.store.hold(reference, 'Never', minute()), {
+      await assert.rejects(node.store.hold(reference, 'Never', minute()), {
         kind: 'corrupt',
         fix: /podvm image pull/,
       });
-      await using mended = await house.store.hold(reference, 'IfNotPresent', minute());
+      await using mended = await node.store.hold(reference, 'IfNotPresent', minute());
       assert.equal(mended.id, image.id);
       assert.deepEqual(await readErofs(mended.rootfsPath), tree);
-      assert.equal(house.store.get(reference)?.damaged, undefined);
+      assert.equal(node.store.get(reference)?.damaged, undefined);
     }
     await writeFile(running.rootfsPath, before.subarray(0, 2000));
     await registry[Symbol.asyncDispose]();
-    await assert.rejects(house.store.hold(reference, 'IfNotPresent', minute()), (error) => {
+    await assert.rejects(node.store.hold(reference, 'IfNotPresent', minute()), (error) => {
       assert.ok(error instanceof PodvmError && error.kind === 'unavailable' && error.fix !== undefined, String(error));
       assert.match(
         error.message,
@@ -182,11 +182,11 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
       );
       return true;
     });
-    assert.equal(house.store.get(reference)?.id, image.id, 'it stays known');
+    assert.equal(node.store.get(reference)?.id, image.id, 'it stays known');
   });
 
   test('picks the image for this machine from an index, and says what there is when none fits', async () => {
-    await using house = await openStore();
+    await using node = await openStore();
     for (const [name, architectures] of [
       ['both', ['arm64', 'amd64']],
       ['arm', ['arm64', 's390x']],
@@ -202,12 +202,12 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
       await run('skopeo', ['copy', ...args, `oci:${join(work, name)}`, `docker://${plain.name}/${name}:1`]);
     }
     await assertRefused(
-      house,
+      node,
       `${plain.name}/arm:1`,
       'unsupported',
       /it has no linux\/amd64 image, only linux\/arm64, linux\/s390x/,
     );
-    assert.equal((await house.store.pull(`${plain.name}/both:1`, {}, minute())).digests.length, 2);
+    assert.equal((await node.store.pull(`${plain.name}/both:1`, {}, minute())).digests.length, 2);
   });
 
   test('finds the image in nested indexes, by its variant, and by its config, and no attestation', async () => {
@@ -238,29 +238,19 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
       [4, 'nested', v4],
       [1, 'nowhere', baseline],
     ] as const) {
-      await using house = await openStore({ level });
-      const pulled = await house.store.pull(`${name}:${tag}`, {}, minute());
+      await using node = await openStore({ level });
+      const pulled = await node.store.pull(`${name}:${tag}`, {}, minute());
       assert.equal(pulled.id, image.id, `${tag} on v${level}`);
       assert.ok(pulled.digests.includes(`${name}@${image.manifestDigest}`));
       assert.equal(pulled.digests.includes(`${name}@${inner.digest}`), tag === 'nested');
     }
-    await using house = await openStore({ level: 3 });
-    await assertRefused(
-      house,
-      `${name}:new`,
-      'unsupported',
-      /it has no linux\/amd64\/v3 image, only linux\/amd64\/v4$/,
-    );
-    await assertRefused(
-      house,
-      `${name}:arm`,
-      'unsupported',
-      /it is for linux\/arm64, this machine is linux\/amd64\/v3/,
-    );
+    await using node = await openStore({ level: 3 });
+    await assertRefused(node, `${name}:new`, 'unsupported', /it has no linux\/amd64\/v3 image, only linux\/amd64\/v4$/);
+    await assertRefused(node, `${name}:arm`, 'unsupported', /it is for linux\/arm64, this machine is linux\/amd64\/v3/);
 
     let deep = { ...inner, platform: amd64 };
     for (let at = 0; at < 20; at += 1) deep = { ...(await plain.pushIndex('odd', 'deep', [deep])), platform: amd64 };
-    await assertRefused(house, `${name}:deep`, 'exhausted', /it has more than 8 indexes inside each other/);
+    await assertRefused(node, `${name}:deep`, 'exhausted', /it has more than 8 indexes inside each other/);
   });
 
   test('has no image of a better processor than it is on now, but pulls the one that fits', async () => {
@@ -280,13 +270,13 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
       images.map(({ entry }, at) => ({ ...entry, platform: platforms[at] })),
     );
     const reference = `${plain.name}/moved:1`;
-    await using house = await openStore({ level: 4 });
-    assert.equal((await house.store.pull(reference, {}, minute())).id, images[1]?.id);
+    await using node = await openStore({ level: 4 });
+    assert.equal((await node.store.pull(reference, {}, minute())).id, images[1]?.id);
     const slower = await openImageStore({
-      directory: join(house.directory, 'images'),
+      directory: join(node.directory, 'images'),
       sysroot: await sysroot(),
       log: silentLog,
-      containersDirectory: house.containers,
+      containersDirectory: node.containers,
       processor: { architecture: 'amd64', level: 3 },
     });
     const asked = slower.hold(reference, 'Never', minute());
@@ -297,51 +287,51 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
   });
 
   test('moves a tag when it is asked for, and never because of a digest beside it', async () => {
-    await using house = await openStore();
+    await using node = await openStore();
     const [other] = await writeLayout(join(work, 'next'), [{ layers: [[{ name: 'next' }]] }]);
     assert.ok(other);
     const name = `${plain.name}/team/moving`;
     await plain.push(image.layout, 'team/moving:stable');
-    const references = (id: string) => house.store.get(id)?.references;
-    await house.store.pull(`${name}:stable`, {}, minute());
+    const references = (id: string) => node.store.get(id)?.references;
+    await node.store.pull(`${name}:stable`, {}, minute());
     await plain.push(other.layout, 'team/moving:stable');
-    await house.store.pull(`${name}:stable`, {}, minute());
+    await node.store.pull(`${name}:stable`, {}, minute());
     assert.deepEqual([references(image.id), references(other.id)], [[], [`${name}:stable`]]);
 
     const old = `${name}:stable@${image.manifestDigest}`;
     for (const wanted of [old, `${name}:other@${image.manifestDigest}`, `${name}@${image.manifestDigest}`]) {
-      assert.equal((await house.store.pull(wanted, {}, minute())).id, image.id);
-      assert.equal(house.store.get(wanted)?.id, image.id);
-      await using held = await house.store.hold(wanted, 'Always', minute());
+      assert.equal((await node.store.pull(wanted, {}, minute())).id, image.id);
+      assert.equal(node.store.get(wanted)?.id, image.id);
+      await using held = await node.store.hold(wanted, 'Always', minute());
       assert.equal(held.id, image.id);
       assert.deepEqual([references(image.id), references(other.id)], [[], [`${name}:stable`]]);
     }
-    assert.equal(house.store.get(`${name}:other`), undefined);
-    assert.deepEqual((await house.store.untag(old)).removed, image.id);
-    assert.equal(house.store.get(`${name}:stable`)?.id, other.id);
+    assert.equal(node.store.get(`${name}:other`), undefined);
+    assert.deepEqual((await node.store.untag(old)).removed, image.id);
+    assert.equal(node.store.get(`${name}:stable`)?.id, other.id);
   });
 
   test("knows Docker's manifests by the id that Docker knows them by, and copies them once", async () => {
-    await using house = await openStore();
+    await using node = await openStore();
     await plain.push(image.layout, 'docker:1', 'v2s2');
     const reference = `${plain.name}/docker:1`;
     const said: string[] = [];
     const onProgress = (message: string) => void said.push(message);
     for (const _ of ['once', 'again']) {
-      assert.equal((await house.store.pull(reference, { onProgress }, minute())).id, image.id);
+      assert.equal((await node.store.pull(reference, { onProgress }, minute())).id, image.id);
     }
     assert.equal(said.filter((message) => /\(\d+ layers/.test(message)).length, 1);
-    assert.deepEqual(await rootfsOf(house.store, reference), { '.': 'dir 0755', hello: 'file 0644 "hello"' });
+    assert.deepEqual(await rootfsOf(node.store, reference), { '.': 'dir 0755', hello: 'file 0644 "hello"' });
   });
 
   test('shares the work of pulls of one image, and each can be given up alone', async () => {
-    await using house = await openStore();
+    await using node = await openStore();
     const said: string[] = [];
     const onProgress = (message: string) => void said.push(message);
     const reference = `${plain.name}/team/hello:1`;
     const giveUp = new AbortController();
-    const abandoned = house.store.pull(reference, { onProgress }, giveUp.signal);
-    const pulls = Array.from({ length: 8 }, () => house.store.pull(reference, { onProgress }, minute()));
+    const abandoned = node.store.pull(reference, { onProgress }, giveUp.signal);
+    const pulls = Array.from({ length: 8 }, () => node.store.pull(reference, { onProgress }, minute()));
     giveUp.abort();
     await assert.rejects(abandoned, (error) => error instanceof PodvmError && error.kind === 'cancelled');
     assert.deepEqual(new Set((await Promise.all(pulls)).map(({ id }) => id)), new Set([image.id]));
@@ -349,30 +339,30 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
   });
 
   test('leaves nothing when the last who waits gives up', async () => {
-    await using house = await openStore();
+    await using node = await openStore();
     const abort = new AbortController();
     const onProgress = () => abort.abort();
-    await assert.rejects(house.store.pull(`${plain.name}/team/hello:1`, { onProgress }, abort.signal), {
+    await assert.rejects(node.store.pull(`${plain.name}/team/hello:1`, { onProgress }, abort.signal), {
       kind: 'cancelled',
     });
-    await untilEmpty(join(house.directory, 'images/work'));
-    await house.assertEmpty();
+    await untilEmpty(join(node.directory, 'images/work'));
+    await node.assertEmpty();
   });
 
   test('wants the right user and password where the registry does', async () => {
     await using registry = await startRegistry({ auth: true });
-    await using house = await openStore();
+    await using node = await openStore();
     await registry.push(image.layout, 'closed:1');
     const reference = `${registry.name}/closed:1`;
     const authFile = async (word: string) => {
-      const path = join(house.directory, `${word}.json`);
+      const path = join(node.directory, `${word}.json`);
       const auth = Buffer.from(`${user}:${word}`).toString('base64');
       await writeFile(path, JSON.stringify({ auths: { [registry.name]: { auth } } }), { mode: 0o600 });
       return path;
     };
-    await assertRefused(house, reference, 'denied', /the registry does not accept the credentials, or wants some/);
-    await assertRefused(house, reference, 'denied', /does not accept/, { authFile: await authFile('wrong') });
-    assert.equal((await house.store.pull(reference, { authFile: await authFile(password) }, minute())).id, image.id);
+    await assertRefused(node, reference, 'denied', /the registry does not accept the credentials, or wants some/);
+    await assertRefused(node, reference, 'denied', /does not accept/, { authFile: await authFile('wrong') });
+    assert.equal((await node.store.pull(reference, { authFile: await authFile(password) }, minute())).id, image.id);
   });
 
   test("takes the credentials of the node's configuration, and never root's own", async () => {
@@ -381,10 +371,10 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     const reference = `${registry.name}/closed:1`;
     const auth = Buffer.from(`${user}:${password}`).toString('base64');
     const credentials = JSON.stringify({ auths: { [registry.name]: { auth } } });
-    await using house = await openStore();
+    await using node = await openStore();
     await using _login = await rootsLogin(credentials);
-    await assertRefused(house, reference, 'denied', /the registry does not accept the credentials, or wants some/);
-    const authFile = join(house.directory, 'node.json');
+    await assertRefused(node, reference, 'denied', /the registry does not accept the credentials, or wants some/);
+    const authFile = join(node.directory, 'node.json');
     await writeFile(authFile, credentials, { mode: 0o600 });
     await using configured = await openStore({ authFile });
     assert.equal((await configured.store.pull(reference, {}, minute())).id, image.id);
@@ -392,38 +382,38 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
 
   test('trusts a certificate by the CA in certs.d, or any when told to', async () => {
     await using registry = await startRegistry({ tls: true });
-    await using house = await openStore();
+    await using node = await openStore();
     await registry.push(image.layout, 'safe:1');
     const reference = `${registry.name}/safe:1`;
-    await assertRefused(house, reference, 'unavailable', /certificate is not trusted/, { insecure: false });
-    await assertRefused(house, `${plain.name}/team/hello:1`, 'unavailable', /speaks plain HTTP/, { insecure: false });
-    assert.equal((await house.store.pull(reference, { insecure: true }, minute())).id, image.id);
-    await house.store.remove(reference);
-    const certificates = join(house.containers, 'certs.d', registry.name);
+    await assertRefused(node, reference, 'unavailable', /certificate is not trusted/, { insecure: false });
+    await assertRefused(node, `${plain.name}/team/hello:1`, 'unavailable', /speaks plain HTTP/, { insecure: false });
+    assert.equal((await node.store.pull(reference, { insecure: true }, minute())).id, image.id);
+    await node.store.remove(reference);
+    const certificates = join(node.containers, 'certs.d', registry.name);
     await mkdir(certificates);
     await copyFile(registry.caFile, join(certificates, 'ca.crt'));
-    assert.equal((await house.store.pull(reference, { insecure: false }, minute())).id, image.id);
+    assert.equal((await node.store.pull(reference, { insecure: false }, minute())).id, image.id);
   });
 
   test('pulls from a mirror that registries.conf names', async () => {
-    await using house = await openStore();
+    await using node = await openStore();
     const host = 'registry.invalid';
     const mirror = `[[registry]]\nlocation = "${host}"\n[[registry.mirror]]\nlocation = "${plain.name}"\ninsecure = true\n`;
-    await assertRefused(house, `${host}/team/hello:1`, 'unavailable', /does not answer/);
-    await writeFile(join(house.containers, 'registries.conf'), mirror);
-    const pulled = await house.store.pull(`${host}/team/hello:1`, {}, minute());
+    await assertRefused(node, `${host}/team/hello:1`, 'unavailable', /does not answer/);
+    await writeFile(join(node.containers, 'registries.conf'), mirror);
+    const pulled = await node.store.pull(`${host}/team/hello:1`, {}, minute());
     assert.deepEqual(pulled.references, [`${host}/team/hello:1`]);
   });
 
   test('obeys the signature policy of this machine', async () => {
-    await using house = await openStore();
-    await writeFile(join(house.containers, 'policy.json'), '{"default":[{"type":"reject"}]}');
-    await assertRefused(house, `${plain.name}/team/hello:1`, 'denied', /signature policy refuses it/);
+    await using node = await openStore();
+    await writeFile(join(node.containers, 'policy.json'), '{"default":[{"type":"reject"}]}');
+    await assertRefused(node, `${plain.name}/team/hello:1`, 'denied', /signature policy refuses it/);
   });
 
   test('refuses what a registry changed behind its digest', async () => {
     await using registry = await startRegistry();
-    await using house = await openStore();
+    await using node = await openStore();
     await registry.push(image.layout, 'lies:1');
     const blob = (digest: string) => {
       const hex = digest.replace('sha256:', '');
@@ -432,17 +422,17 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     const [first = ''] = image.layerDigests;
     const other = await writeLayout(join(work, 'other'), [{ layers: [[{ name: 'evil' }]] }]);
     await copyFile(join(work, 'other/blobs', other[0]?.layerDigests[0]?.replace(':', '/') ?? ''), blob(first));
-    await assertRefused(house, `${registry.name}/lies:1`, 'corrupt', /what arrived does not match its digest/);
+    await assertRefused(node, `${registry.name}/lies:1`, 'corrupt', /what arrived does not match its digest/);
     await copyFile(
       join(work, 'other/blobs', other[0]?.manifestDigest.replace(':', '/') ?? ''),
       blob(image.manifestDigest),
     );
     const pinned = `${registry.name}/lies@${image.manifestDigest}`;
-    await assertRefused(house, pinned, 'corrupt', /digest/);
+    await assertRefused(node, pinned, 'corrupt', /digest/);
   });
 
   test('refuses a config that does not fit its layers, and another processor', async () => {
-    await using house = await openStore();
+    await using node = await openStore();
     const cases = [
       ['s390x', { ...hello, architecture: 's390x' }, 'unsupported', /it is for linux\/s390x/],
       [
@@ -464,14 +454,14 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     for (const [name, spec, kind, message] of cases) {
       await writeLayout(join(work, name), [spec]);
       await plain.push(join(work, name), `${name}:1`);
-      await assertRefused(house, `${plain.name}/${name}:1`, kind, message);
+      await assertRefused(node, `${plain.name}/${name}:1`, kind, message);
     }
   });
 
   test('gives up on a registry that accepts and says nothing, in time or when told, and leaves no process', async () => {
     await using silent = await startSilentServer();
-    await using house = await openStore({ answerTimeoutMs: 1000 });
-    await assertRefused(house, `${silent.name}/a:1`, 'unavailable', /the registry does not answer in time/);
+    await using node = await openStore({ answerTimeoutMs: 1000 });
+    await assertRefused(node, `${silent.name}/a:1`, 'unavailable', /the registry does not answer in time/);
     await using patient = await openStore();
     const abort = new AbortController();
     const pull = patient.store.pull(`${silent.name}/a:1`, {}, abort.signal);
@@ -485,17 +475,17 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
 
   test('gives up on a registry that stops in the middle of a layer', async () => {
     await using torn = await startTornRegistry(image);
-    await using house = await openStore({ answerTimeoutMs: 1000 });
-    await assertRefused(house, `${torn.name}/a:1`, 'unavailable', /the registry does not answer in time/);
+    await using node = await openStore({ answerTimeoutMs: 1000 });
+    await assertRefused(node, `${torn.name}/a:1`, 'unavailable', /the registry does not answer in time/);
     assert.ok(torn.sentBytes() > 0, 'it did not come to the layer');
   });
 
   test('says that a registry died in the middle of a layer, which another try may mend', async () => {
     for (const then of ['closes', 'resets'] as const) {
       await using torn = await startTornRegistry(image, then);
-      await using house = await openStore();
+      await using node = await openStore();
       const message = /the registry ended the connection in the middle of an answer/;
-      await assertRefused(house, `${torn.name}/a:1`, 'unavailable', message);
+      await assertRefused(node, `${torn.name}/a:1`, 'unavailable', message);
       assert.ok(torn.sentBytes() > 0, 'it did not come to the layer');
     }
   });
@@ -503,23 +493,23 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
   test('says that skopeo was killed, itself or with its jail', async () => {
     await using silent = await startSilentServer();
     for (const victim of ['skopeo', 'bwrap'] as const) {
-      await using house = await openStore();
-      const pull = assertRefused(house, `${silent.name}/a:1`, 'unavailable', /skopeo .* killed by SIGKILL/);
-      process.kill(Number(await jailedProcess(house.directory, victim)), 'SIGKILL');
+      await using node = await openStore();
+      const pull = assertRefused(node, `${silent.name}/a:1`, 'unavailable', /skopeo .* killed by SIGKILL/);
+      process.kill(Number(await jailedProcess(node.directory, victim)), 'SIGKILL');
       await pull;
     }
   });
 
   test('says that mkfs.erofs was killed, or that it found no room, which it takes for a damaged tar', async () => {
-    await using house = await openStore({ tmpfsBytes: 2 * 1024 * 1024 });
+    await using node = await openStore({ tmpfsBytes: 2 * 1024 * 1024 });
     const content = Buffer.alloc(3 * 1024 * 1024, 'abc');
     const [large] = await writeLayout(join(work, 'large'), [{ layers: [[{ name: 'large', content }]], name: 'l:1' }]);
-    await assert.rejects(house.store.load(large?.layout ?? '', undefined, {}, minute()), (error) => {
+    await assert.rejects(node.store.load(large?.layout ?? '', undefined, {}, minute()), (error) => {
       assert.ok(error instanceof PodvmError && error.kind === 'exhausted', String(error));
       assert.match(error.message, /the disk is full/);
       return true;
     });
-    await house.assertEmpty();
+    await node.assertEmpty();
     await using other = await openStore();
     const bytes = randomBytes(200 * 1024 * 1024);
     const [larger] = await writeLayout(join(work, 'larger'), [
@@ -536,10 +526,10 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
 
   test('lets skopeo be nobody, without any capability, and see nothing of this machine', async () => {
     await using silent = await startSilentServer();
-    await using house = await openStore();
+    await using node = await openStore();
     const abort = new AbortController();
-    const pull = house.store.pull(`${silent.name}/a:1`, {}, abort.signal);
-    const pid = await jailedProcess(house.directory);
+    const pull = node.store.pull(`${silent.name}/a:1`, {}, abort.signal);
+    const pid = await jailedProcess(node.directory);
     const status = await readFile(`/proc/${pid}/status`, 'utf8');
     const field = (name: string) => new RegExp(`^${name}:\\s+(.*)$`, 'm').exec(status)?.[1]?.replaceAll('\t', ' ');
     assert.equal(field('Name'), 'skopeo');
@@ -552,7 +542,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.ok(!(await readdir(`/proc/${pid}/root/etc`)).includes('passwd'));
     abort.abort();
     await assert.rejects(pull, { kind: 'cancelled' });
-    await untilEmpty(join(house.directory, 'images/work'));
+    await untilEmpty(join(node.directory, 'images/work'));
   });
 
   test('says that the disk is full, and takes nothing of it', async () => {
@@ -560,8 +550,8 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     await writeLayout(join(work, 'big'), [{ layers: [[{ name: 'big', content: big }]], compression: 'none' }]);
     await plain.push(join(work, 'big'), 'big:1');
     for (const bytes of [1024 * 1024, 5 * 1024 * 1024]) {
-      await using house = await openStore({ tmpfsBytes: bytes }); // too small for the blobs, and for the blobs and the file system
-      await assertRefused(house, `${plain.name}/big:1`, 'exhausted', /the disk is full/);
+      await using node = await openStore({ tmpfsBytes: bytes }); // too small for the blobs, and for the blobs and the file system
+      await assertRefused(node, `${plain.name}/big:1`, 'exhausted', /the disk is full/);
     }
   });
 });

@@ -6,7 +6,7 @@ import { is } from '#cri/testing/grpc-client.ts';
 import { NamespaceMode } from '#cri/schema/api_pb.ts';
 import { writeLayout } from '../images/layout-writer.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
-import { whyNoVm } from './house.ts';
+import { whyNoVm } from './node.ts';
 import { KubeletDirectory } from './kubelet-directory.ts';
 
 const skip = await whyNoVm();
@@ -27,8 +27,8 @@ describe('an image as a volume, as a kubelet asks for it', { skip, timeout: 600_
   before(async () => {
     node = await openCriNode();
     ({ runtime, images } = node);
-    await writeLayout(join(node.desk.root, 'models'), [{ layers: [layer], name: models }]);
-    assert.equal((await node.desk.type(['image', 'load', join(node.desk.root, 'models')])).code, 0);
+    await writeLayout(join(node.cli.root, 'models'), [{ layers: [layer], name: models }]);
+    assert.equal((await node.cli.type(['image', 'load', join(node.cli.root, 'models')])).code, 0);
   });
   after(async () => await node[Symbol.asyncDispose]());
 
@@ -80,7 +80,7 @@ describe('an image as a volume, as a kubelet asks for it', { skip, timeout: 600_
     assert.deepEqual(await run(second, 'cat /w/small'), ['small']);
     await runtime.removePodSandbox({ podSandboxId });
     await images.removeImage({ image: { image: models } });
-    assert.equal((await node.desk.type(['image', 'load', join(node.desk.root, 'models')])).code, 0);
+    assert.equal((await node.cli.type(['image', 'load', join(node.cli.root, 'models')])).code, 0);
   });
 
   it('is refused where it, or the path in it, is not there, and leads out of nothing', async () => {

@@ -7,7 +7,7 @@ import { type Confinement, readConfinement, weaknesses } from '#host/confinement
 import { run } from '#host/run.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
-import { type House, openHouse, whyNoVm } from './house.ts';
+import { type Node, openNode, whyNoVm } from './node.ts';
 
 /** Our column of `docs/isolation.md`, read from a sandbox that runs. */
 const skip = await whyNoVm();
@@ -16,19 +16,19 @@ const mebibyte = 1024 * 1024;
 const minute = () => AbortSignal.timeout(60_000);
 
 describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
-  let house: House;
+  let node: Node;
   let pod: Sandbox;
   let jail: Confinement;
 
   before(async () => {
-    house = await openHouse();
+    node = await openNode();
     const resources = { memoryLimitBytes: 64 * mebibyte, cpuLimitMillis: 500 };
-    pod = await house.sandboxes.run({ ...sandboxSpec, name: 'looked-at', resources }, minute());
+    pod = await node.sandboxes.run({ ...sandboxSpec, name: 'looked-at', resources }, minute());
     jail = await readConfinement(pod.status.vmmPid ?? 0);
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
   });
 
   test('tells of the VMM what the host’s kernel says of it', async () => {
@@ -92,7 +92,7 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
   test('a pod of a higher class is killed after others, with the programs that serve it', async () => {
     const resources = { oomScoreAdj: 300 }; // less than 0 is for hosts that allow it (machine.test.ts)
     const volume = await mkdtemp('/var/tmp/podvm-oom-');
-    const burstable = await house.sandboxes.run({ ...sandboxSpec, name: 'burstable', resources }, minute());
+    const burstable = await node.sandboxes.run({ ...sandboxSpec, name: 'burstable', resources }, minute());
     try {
       const mounts = [
         { mountPath: '/v', readOnly: false, source: { kind: 'host', path: volume, propagation: 'private' } },

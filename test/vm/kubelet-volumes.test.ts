@@ -5,7 +5,7 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { is } from '#cri/testing/grpc-client.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
-import { whyNoVm } from './house.ts';
+import { whyNoVm } from './node.ts';
 import { KubeletDirectory } from './kubelet-directory.ts';
 
 const skip = await whyNoVm();

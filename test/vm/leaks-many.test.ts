@@ -7,7 +7,7 @@ import { removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork } from '#network/host-network.ts';
 import type { Attachment } from '#network/network.ts';
 import { tracesOf } from '../leaks.ts';
-import { whyNoVm } from './house.ts';
+import { whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(120_000);

@@ -7,7 +7,7 @@ import { silentLog } from '#host/log.ts';
 import { createHostNetwork, defaultPluginDirs } from '#network/host-network.ts';
 import type { Attachment, Network } from '#network/network.ts';
 import { tracesOf } from '../leaks.ts';
-import { whyNoVm } from './house.ts';
+import { whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
@@ -27,7 +27,7 @@ interface Bench extends AsyncDisposable {
 
 let made = 0;
 
-async function openBench(script: string | undefined): Promise<Bench> {
+async function openHarness(script: string | undefined): Promise<Bench> {
   const directory = await mkdtemp('/var/tmp/podvm-cni-');
   const [stateDir, configDir, pluginDir] = ['state', 'net.d', 'bin'].map((name) => join(directory, name));
   assert.ok(stateDir && configDir && pluginDir);
@@ -106,49 +106,49 @@ describe('a CNI plugin that', { skip, timeout: 120_000 }, () => {
   ];
   for (const { does, script, error } of failures) {
     test(`${does} is told, and leaves nothing`, async () => {
-      await using bench = await openBench(script);
-      const attachment = await bench.prepare();
+      await using harness = await openHarness(script);
+      const attachment = await harness.prepare();
       await assert.rejects(attachment.connect(soon()), kind(error));
       await attachment[Symbol.asyncDispose]();
-      await bench.assertNothingLeft();
+      await harness.assertNothingLeft();
     });
   }
 
   test('fails once at DEL is asked again at once', async () => {
-    await using bench = await openBench(failingDel(1));
-    const attachment = await bench.prepare();
+    await using harness = await openHarness(failingDel(1));
+    const attachment = await harness.prepare();
     await assert.rejects(attachment.connect(soon()), kind('internal'));
     await attachment[Symbol.asyncDispose]();
-    await bench.assertNothingLeft();
+    await harness.assertNothingLeft();
   });
 
   test('fails at DEL keeps its record, and is asked again by dispose', async () => {
-    await using bench = await openBench(failingDel(2));
-    const attachment = await bench.prepare();
+    await using harness = await openHarness(failingDel(2));
+    const attachment = await harness.prepare();
     await assert.rejects(attachment.connect(soon()), kind('internal'));
     await assert.rejects(attachment[Symbol.asyncDispose](), kind('internal'));
     await attachment[Symbol.asyncDispose]();
-    await bench.assertNothingLeft();
+    await harness.assertNothingLeft();
   });
 
   test('fails at DEL is asked again by the next process', async () => {
-    await using bench = await openBench(failingDel(2));
-    const attachment = await bench.prepare();
+    await using harness = await openHarness(failingDel(2));
+    const attachment = await harness.prepare();
     await assert.rejects(attachment.connect(soon()), kind('internal'));
     await assert.rejects(attachment[Symbol.asyncDispose](), kind('internal'));
-    assert.deepEqual(await bench.reopen().collect(new Set(), soon()), [attachment.sandboxId]);
-    await bench.assertNothingLeft();
+    assert.deepEqual(await harness.reopen().collect(new Set(), soon()), [attachment.sandboxId]);
+    await harness.assertNothingLeft();
   });
 
   test('is cancelled while it hangs leaves nothing, at once', async () => {
-    await using bench = await openBench(onAdd('touch had-trouble; sleep 1002; true'));
-    const attachment = await bench.prepare();
+    await using harness = await openHarness(onAdd('touch had-trouble; sleep 1002; true'));
+    const attachment = await harness.prepare();
     const stop = new AbortController();
     const connecting = attachment.connect(stop.signal);
     setTimeout(() => stop.abort(), 300);
     await assert.rejects(connecting, kind('cancelled'));
     await attachment[Symbol.asyncDispose]();
-    await bench.assertNothingLeft();
+    await harness.assertNothingLeft();
   });
 });
 
@@ -160,12 +160,12 @@ const failingDel = (times: number) =>
 
 describe('prepare()', { skip, timeout: 60_000 }, () => {
   test('leaves nothing when the tap cannot be made', async () => {
-    await using bench = await openBench('exit 0');
+    await using harness = await openHarness('exit 0');
     const sandboxId = 'c-no-tap';
     const request = { sandboxId, podName: 'p', podNamespace: 'd', podUid: 'u', mode: 'cni', hostPorts: [] } as const;
-    await assert.rejects(bench.network.prepare({ ...request, tapOwnerUid: Number.NaN }, soon()), kind('internal'));
+    await assert.rejects(harness.network.prepare({ ...request, tapOwnerUid: Number.NaN }, soon()), kind('internal'));
     assert.deepEqual(await tracesOf({ ids: [sandboxId] }), []);
-    await (await bench.network.prepare({ ...request, tapOwnerUid: 64_999 }, soon()))[Symbol.asyncDispose]();
-    await bench.assertNothingLeft();
+    await (await harness.network.prepare({ ...request, tapOwnerUid: 64_999 }, soon()))[Symbol.asyncDispose]();
+    await harness.assertNothingLeft();
   });
 });

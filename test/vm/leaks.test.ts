@@ -13,7 +13,7 @@ import type { SandboxSpec } from '#sandbox/sandbox.ts';
 import { claimBlock } from '#storage/block-claim.ts';
 import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
 import { assertNothingLeaked, tracesOf } from '../leaks.ts';
-import { openHouse, whyNoVm, type House, type HouseOptions } from './house.ts';
+import { openNode, whyNoVm, type Node, type NodeOptions } from './node.ts';
 import { stepping, type AtStep } from './stepping.ts';
 
 const skip = await whyNoVm();
@@ -27,17 +27,17 @@ const spec = (more: Partial<SandboxSpec> = {}): SandboxSpec => ({ ...sandboxSpec
 const port = { hostPort: 39_881, containerPort: 80, protocol: 'TCP' } as const;
 
 /** Fails unless all is as it was before `attempt`, which must fail. */
-async function failing(house: House, expected: ErrorKind, attempt: () => Promise<unknown>): Promise<void> {
-  const traces = await tracesOf(house);
+async function failing(node: Node, expected: ErrorKind, attempt: () => Promise<unknown>): Promise<void> {
+  const traces = await tracesOf(node);
   await assert.rejects(attempt(), kind(expected));
-  await assertNothingLeaked(house, [...traces, ...firstUse]);
+  await assertNothingLeaked(node, [...traces, ...firstUse]);
 }
 
 /** Directories that the first sandbox makes for all later ones. */
 const firstUse = ['file network', 'file network/attachments'];
 
 describe('a start that fails', { skip, timeout: 600_000 }, () => {
-  let house: House;
+  let node: Node;
   let at: AtStep = () => {};
   const around = (parts: Parts): Parts => {
     const tell: AtStep = (step) => at(step);
@@ -59,14 +59,14 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
   const steps: string[] = [];
 
   before(async () => {
-    house = await openHouse({ around });
+    node = await openNode({ around });
     at = (step) => void steps.push(step);
-    await (await house.sandboxes.run(spec({ hostPorts: [port] }), soon())).remove(); // makes template and bridge too
+    await (await node.sandboxes.run(spec({ hostPorts: [port] }), soon())).remove(); // makes template and bridge too
     at = () => {};
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
   });
 
   test('because it is aborted, at any of its steps, leaves nothing', async () => {
@@ -74,27 +74,27 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
       (step) => !/^(network\.(adopt|collect)|machine\.(stop|kill))/.test(step),
     );
     assert.ok(aborted.length > 12, aborted.join(', '));
-    const traces = await tracesOf(house);
+    const traces = await tracesOf(node);
     for (const chosen of aborted) {
       const stop = new AbortController();
       at = (step) => step === chosen && stop.abort();
       try {
-        await (await house.sandboxes.run(spec({ hostPorts: [port] }), stop.signal)).remove(); // it was the last step
+        await (await node.sandboxes.run(spec({ hostPorts: [port] }), stop.signal)).remove(); // it was the last step
       } catch (error) {
         assert.equal(kindOf(error), 'cancelled', `${chosen}: ${String(error)}`);
       } finally {
         at = () => {};
       }
-      await assertNothingLeaked(house, traces);
+      await assertNothingLeaked(node, traces);
     }
   });
 
   test('because it is aborted while a machine boots leaves nothing', async () => {
     for (const ms of [400, 1500]) {
-      await failing(house, 'cancelled', () => {
+      await failing(node, 'cancelled', () => {
         const stop = new AbortController();
         setTimeout(() => stop.abort(), ms);
-        return house.sandboxes.run(spec({ template: 'off' }), stop.signal);
+        return node.sandboxes.run(spec({ template: 'off' }), stop.signal);
       });
     }
   });
@@ -106,7 +106,7 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
       at = (step) => {
         if (step === chosen) throw new Error(`no ${chosen} today`);
       };
-      await failing(house, 'internal', () => house.sandboxes.run(spec(), soon()));
+      await failing(node, 'internal', () => node.sandboxes.run(spec(), soon()));
       at = () => {};
     }
   });
@@ -115,11 +115,11 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
     for (const chosen of ['driver.start begins', 'driver.start ended', 'link.connect begins', 'link.connect ended']) {
       let killing: Promise<void> | undefined;
       at = (step) => {
-        if (step === chosen) killing ??= killVmm(house);
+        if (step === chosen) killing ??= killVmm(node);
       };
-      const traces = await tracesOf(house);
+      const traces = await tracesOf(node);
       try {
-        const sandbox = await house.sandboxes.run(spec({ template: 'off' }), soon());
+        const sandbox = await node.sandboxes.run(spec({ template: 'off' }), soon());
         assert.equal(chosen, 'link.connect ended', 'the others come too early for it to be ready');
         assert.equal((await sandbox.ended).state, 'failed');
         await sandbox.remove();
@@ -128,12 +128,12 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
       }
       at = () => {};
       await killing;
-      await assertNothingLeaked(house, traces);
+      await assertNothingLeaked(node, traces);
     }
   });
 
   test('because its agent is late leaves nothing, and says what the guest said', async () => {
-    await using slow = await openHouse({ limits: { bootTimeoutMs: 600 } });
+    await using slow = await openNode({ limits: { bootTimeoutMs: 600 } });
     await failing(slow, 'timeout', () => slow.sandboxes.run(spec({ template: 'off', network: 'none' }), soon()));
   });
 
@@ -142,7 +142,7 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
     await run('chmod', ['0711', directory]);
     const initramfs = join(directory, 'initramfs');
     await writeFile(initramfs, Buffer.alloc(4096, 'no archive'));
-    await using broken = await openHouse({ assets: { initramfs } });
+    await using broken = await openNode({ assets: { initramfs } });
     await failing(broken, 'unavailable', () =>
       broken.sandboxes.run(spec({ template: 'off', network: 'none' }), soon()),
     );
@@ -150,22 +150,22 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
   });
 
   test('a base image that is damaged on disk is built again for the next container, and nothing else is left', async () => {
-    const traces = await tracesOf(house);
-    const sandbox = await house.sandboxes.run(spec({ network: 'none' }), soon());
+    const traces = await tracesOf(node);
+    const sandbox = await node.sandboxes.run(spec({ network: 'none' }), soon());
     const container = { ...containerSpec, image: 'localhost/podvm/base:latest', command: ['true'] };
     await sandbox.createContainer({ ...container, name: 'good' }, soon());
     await sandbox.remove();
-    await assertNothingLeaked(house, [...traces, ...(await imageFiles(house))]);
+    await assertNothingLeaked(node, [...traces, ...(await imageFiles(node))]);
 
-    const rootfs = (await imageFiles(house)).find((file) => file.endsWith('.erofs'));
+    const rootfs = (await imageFiles(node)).find((file) => file.endsWith('.erofs'));
     assert.ok(rootfs, 'the store has a file of the image');
-    const path = join(house.directory, rootfs.replace('file ', ''));
+    const path = join(node.directory, rootfs.replace('file ', ''));
     await run('dd', ['if=/dev/zero', `of=${path}`, 'bs=4096', 'count=4', 'conv=notrunc']); // the super block
-    const other = await house.sandboxes.run(spec({ network: 'none' }), soon());
+    const other = await node.sandboxes.run(spec({ network: 'none' }), soon());
     await other.createContainer({ ...container, name: 'again' }, soon());
     assert.equal(other.status.state, 'ready');
     await other.remove();
-    await assertNothingLeaked(house, [...traces, ...(await imageFiles(house))]);
+    await assertNothingLeaked(node, [...traces, ...(await imageFiles(node))]);
   });
 });
 
@@ -180,36 +180,36 @@ describe('a full disk', { skip, timeout: 120_000 }, () => {
     await rm(mountPoint, { recursive: true });
   });
 
-  const open = async (options: HouseOptions) => {
+  const open = async (options: NodeOptions) => {
     const earlier = join(mountPoint, 'root');
     await mkdir(earlier);
-    return await openHouse({ ...options, earlier });
+    return await openNode({ ...options, earlier });
   };
 
   test('is told before anything is made', async () => {
-    await using house = await open({});
-    await failing(house, 'exhausted', () => house.sandboxes.run(spec(), soon()));
+    await using node = await open({});
+    await failing(node, 'exhausted', () => node.sandboxes.run(spec(), soon()));
   });
 
   test('is told when it is found out by the scratch disk, and nothing is left', async () => {
     const size = { ...defaultLimits.size, defaultScratchBytes: 900 * 1024 ** 3 }; // its tables alone do not fit
-    await using house = await open({ limits: { minFreeBytes: 0, size } });
+    await using node = await open({ limits: { minFreeBytes: 0, size } });
     const { bavail, bsize } = await statfs(mountPoint);
     await writeFile(join(mountPoint, 'ballast'), Buffer.alloc(bavail * bsize - 256 * 1024));
-    await failing(house, 'exhausted', () => house.sandboxes.run(spec({ network: 'none', template: 'off' }), soon()));
+    await failing(node, 'exhausted', () => node.sandboxes.run(spec({ network: 'none', template: 'off' }), soon()));
     await rm(join(mountPoint, 'ballast'));
   });
 });
 
-async function imageFiles(house: House): Promise<readonly string[]> {
-  const entries = await readdir(join(house.directory, 'images'), { recursive: true });
+async function imageFiles(node: Node): Promise<readonly string[]> {
+  const entries = await readdir(join(node.directory, 'images'), { recursive: true });
   return entries.map((entry) => `file images/${entry}`);
 }
 
-/** Kills the newest VMM of the house as soon as there is one. */
-async function killVmm(house: House): Promise<void> {
+/** Kills the newest VMM of the node as soon as there is one. */
+async function killVmm(node: Node): Promise<void> {
   for (const deadline = soon(); ; deadline.throwIfAborted()) {
-    for (const trace of await tracesOf({ ids: house.ids })) {
+    for (const trace of await tracesOf({ ids: node.ids })) {
       const [, pid = ''] = /^process (\d+)/.exec(trace) ?? [];
       const command = pid === '' ? '' : await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
       if (!command.startsWith('/usr/bin/qemu')) continue;

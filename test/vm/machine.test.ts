@@ -18,19 +18,19 @@ import {
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { connectLink } from '#link/connect-link.ts';
-import { describeMachineDriver, type DriverBench } from '#vm/testing/driver.conformance.ts';
+import { describeMachineDriver, type DriverHarness } from '#vm/testing/driver.conformance.ts';
 import type { Machine, MachineRecord, MachineSpec } from '#vm/driver.ts';
 import type { QemuDriverOptions } from '#vm/qemu/driver-options.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import { tracesOf } from '../leaks.ts';
-import { readAssets, whyNoVm } from './house.ts';
+import { readAssets, whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
 /** A user that no sandbox of ours has. */
 const uid = 64_999;
 
-async function openBench(more: Partial<QemuDriverOptions> = {}): Promise<DriverBench> {
+async function openHarness(more: Partial<QemuDriverOptions> = {}): Promise<DriverHarness> {
   const assets = await readAssets();
   assert.ok(assets);
   const root = await mkdtemp('/var/tmp/podvm-machine-');
@@ -88,14 +88,14 @@ async function startElsewhere(
   return JSON.parse(Buffer.concat(output).toString()) as MachineRecord; // SAFE: our own program printed it
 }
 
-describeMachineDriver('QEMU', () => openBench(), { skip, abortsAtMs: [0, 5, 20, 40, 60, 90, 130, 180, 250] });
+describeMachineDriver('QEMU', () => openHarness(), { skip, abortsAtMs: [0, 5, 20, 40, 60, 90, 130, 180, 250] });
 
 test(
   'a machine runs as nobody, in namespaces of its own, without capabilities',
   { skip, timeout: 60_000 },
   async () => {
-    await using bench = await openBench();
-    await using machine = await bench.driver.start(await bench.makeSpec(), soon());
+    await using harness = await openHarness();
+    await using machine = await harness.driver.start(await harness.makeSpec(), soon());
     const { pid } = machine.record;
     const status = await readFile(`/proc/${pid}/status`, 'utf8');
     assert.match(status, new RegExp(`^Uid:\\t${uid}\\t${uid}\\t${uid}\\t${uid}$`, 'm'));
@@ -111,13 +111,13 @@ test(
 );
 
 test('a machine has no descriptor that its starter was given', { skip, timeout: 60_000 }, async () => {
-  await using bench = await openBench();
-  const spec = await bench.makeSpec();
+  await using harness = await openHarness();
+  const spec = await harness.makeSpec();
   const path = join(spec.directory, '..', 'secret');
   await writeFile(path, 'x', { mode: 0o600 });
   const assets = (await readAssets()) ?? assert.fail('no assets');
   const record = await startElsewhere({ assets, accelerator: 'tcg', spec }, path);
-  await using machine = (await bench.driver.adopt(record, soon())) ?? assert.fail('not taken over');
+  await using machine = (await harness.driver.adopt(record, soon())) ?? assert.fail('not taken over');
   const { pid } = machine.record;
   const links = await Promise.all((await readdir(`/proc/${pid}/fd`)).map((fd) => readlink(`/proc/${pid}/fd/${fd}`)));
   assert.deepEqual(
@@ -128,10 +128,10 @@ test('a machine has no descriptor that its starter was given', { skip, timeout: 
 
 test('a machine that is to be killed last is, or we are told, once, that the host forbids it', { skip }, async () => {
   const said: string[] = [];
-  await using bench = await openBench({ onUnprotected: (why) => said.push(why) });
+  await using harness = await openHarness({ onUnprotected: (why) => said.push(why) });
   const hostLimits = { memoryBytes: 1024 ** 3, cpuMillis: undefined, cpuShares: 1024, oomScoreAdj: -997 };
-  for (const spec of [await bench.makeSpec(), await bench.makeSpec()]) {
-    await using machine = await bench.driver.start({ ...spec, hostLimits }, soon());
+  for (const spec of [await harness.makeSpec(), await harness.makeSpec()]) {
+    await using machine = await harness.driver.start({ ...spec, hostLimits }, soon());
     const score = Number(await readFile(`/proc/${machine.record.pid}/oom_score_adj`, 'latin1'));
     if (score !== -997) assert.deepEqual([score, said.length], [0, 1]);
     await machine.limitHost({ ...hostLimits, oomScoreAdj: 500 });
@@ -143,10 +143,10 @@ test(
   'a machine without a console keeps none, answers all the same, and can be taken over',
   { skip, timeout: 60_000 },
   async () => {
-    await using bench = await openBench({ hasConsole: false });
-    const spec = await bench.makeSpec();
-    const record = await bench.startElsewhere(spec);
-    await using machine = (await bench.driver.adopt(record, soon())) ?? assert.fail('not taken over');
+    await using harness = await openHarness({ hasConsole: false });
+    const spec = await harness.makeSpec();
+    const record = await harness.startElsewhere(spec);
+    await using machine = (await harness.driver.adopt(record, soon())) ?? assert.fail('not taken over');
     assert.deepEqual((await readdir(join(spec.directory, 'sockets'))).sort(), ['agent', 'qmp']);
     await powerOffGuest(machine);
     assert.equal((await machine.exited).state, 'stopped');
@@ -160,14 +160,14 @@ test(
   async () => {
     const hostLimits = { memoryBytes: Number.NaN, cpuMillis: undefined, cpuShares: 1024 }; // what the kernel refuses
     const said: string[] = [];
-    await using lax = await openBench({ onUnconfined: (why) => said.push(why) });
+    await using lax = await openHarness({ onUnconfined: (why) => said.push(why) });
     for (const spec of [await lax.makeSpec(), await lax.makeSpec()]) {
       await using machine = await lax.driver.start({ ...spec, hostLimits }, soon());
       assert.equal(machine.state, 'running');
     }
     assert.equal(said.length, 1);
 
-    await using strict = await openBench({ requiresCgroup: true });
+    await using strict = await openHarness({ requiresCgroup: true });
     const spec = await strict.makeSpec();
     await assert.rejects(strict.driver.start({ ...spec, hostLimits }, soon()), { kind: 'failedPrecondition' });
     assert.deepEqual(await strict.leftovers(spec), []);

@@ -14,7 +14,7 @@ import { createHostNetwork, type HostNetworkOptions } from '#network/host-networ
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
 import { runInBuildRoot } from '#setup/build-root.ts';
-import { assetsRoot, openHouse, whyNoVm, type House } from './house.ts';
+import { assetsRoot, openNode, whyNoVm, type Node } from './node.ts';
 
 /**
  * A pod that lies on the network of the node, to another pod and to the node: `test/attacks/hostile-frames.c`, in a
@@ -35,7 +35,7 @@ interface Pod {
 }
 
 describe('a pod that lies on the network', { skip, timeout: 240_000 }, () => {
-  let house: House;
+  let node: Node;
   let attacker: Pod;
   let victim: Pod;
   let bridge: string;
@@ -43,19 +43,19 @@ describe('a pod that lies on the network', { skip, timeout: 240_000 }, () => {
   let gatewayMac: string;
 
   before(async () => {
-    house = await openHouse();
+    node = await openNode();
     const program = await buildAttacks();
-    const open = (name: string, more: Partial<SandboxSpec> = {}) => openPod(house, name, program, more);
+    const open = (name: string, more: Partial<SandboxSpec> = {}) => openPod(node, name, program, more);
     [attacker, victim] = [await open('attacker'), await open('victim')];
-    bridge = (await bridgeOf(join(house.directory, 'network'))) ?? assert.fail('no bridge');
+    bridge = (await bridgeOf(join(node.directory, 'network'))) ?? assert.fail('no bridge');
     gateway = /default via (\S+)/.exec(await says(victim, 'ip route'))?.[1] ?? assert.fail('no gateway');
     gatewayMac = (await readFile(`/sys/class/net/${bridge}/address`, 'utf8')).trim();
     await run('ip', ['address', 'replace', `${metadataHost}/32`, 'dev', 'lo']);
   });
   after(async () => {
     await run('ip', ['address', 'del', `${metadataHost}/32`, 'dev', 'lo'], { okCodes: [0, 2] });
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
     assert.doesNotMatch((await run('nft', ['list', 'tables'])).stdout, new RegExp(`\\b${bridge}_`));
   });
 
@@ -132,7 +132,7 @@ describe('a pod that lies on the network', { skip, timeout: 240_000 }, () => {
     assert.match(await fetches(victim, secret), /failed\n$/);
     assert.equal(metadata.connections, 0);
     const annotations = { 'podvm.dev/network-policy': 'metadata' };
-    const asking = await openPod(house, 'asking', undefined, { annotations });
+    const asking = await openPod(node, 'asking', undefined, { annotations });
     assert.equal(await fetches(asking, service), 'node\n');
     assert.equal(await fetches(asking, secret), 'node\n');
     await asking.sandbox.remove();
@@ -197,7 +197,7 @@ describe('what the node refuses of pods', { skip, timeout: 120_000 }, () => {
 });
 
 async function openPod(
-  { sandboxes }: House,
+  { sandboxes }: Node,
   name: string,
   program: Buffer | undefined,
   more: Partial<SandboxSpec>,

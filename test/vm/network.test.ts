@@ -14,16 +14,16 @@ import { createHostNetwork } from '#network/host-network.ts';
 import { readIpv6 } from '#network/ip/ipv6.ts';
 import { readNodeFacts } from '#network/ip/node-facts.ts';
 import type { AttachmentRequest, HostPort } from '#network/network.ts';
-import { describeNetwork, type NetworkBench } from '#network/testing/network.conformance.ts';
+import { describeNetwork, type NetworkHarness } from '#network/testing/network.conformance.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { tracesOf } from '../leaks.ts';
-import { openHouse, whyNoVm, type House } from './house.ts';
+import { openNode, whyNoVm, type Node } from './node.ts';
 
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
 
-async function openBench(): Promise<NetworkBench> {
+async function openHarness(): Promise<NetworkHarness> {
   const directory = await mkdtemp('/var/tmp/podvm-network-');
   const stateDir = join(directory, 'network');
   const mark = directory.slice(-6).toLowerCase();
@@ -57,7 +57,7 @@ async function filesNaming(id: string, directory: string): Promise<readonly stri
   return stdout.split('\n').filter((path) => path !== '');
 }
 
-describeNetwork('host', openBench, { skip, abortsAtMs: [0, 10, 20, 30, 40, 60, 80, 100, 150, 220] });
+describeNetwork('host', openHarness, { skip, abortsAtMs: [0, 10, 20, 30, 40, 60, 80, 100, 150, 220] });
 
 describe('the default network', { skip, timeout: 60_000 }, () => {
   test('of several state directories that begin at once shares neither bridge nor subnet', async () => {
@@ -79,10 +79,10 @@ describe('the default network', { skip, timeout: 60_000 }, () => {
 
 describe('check() of the default network', { skip, timeout: 60_000 }, () => {
   test('finds every pod well, also one with a host port, and misses what somebody took', async () => {
-    await using bench = await openBench();
-    const network = bench.open();
+    await using harness = await openHarness();
+    const network = harness.open();
     const attach = async (more: Partial<AttachmentRequest>) => {
-      const attachment = await network.prepare({ ...bench.makeRequest(), ...more }, soon());
+      const attachment = await network.prepare({ ...harness.makeRequest(), ...more }, soon());
       await attachment.connect(soon());
       return attachment;
     };
@@ -90,15 +90,15 @@ describe('check() of the default network', { skip, timeout: 60_000 }, () => {
     await using limited = await attach({ annotations: { 'kubernetes.io/egress-bandwidth': '8M' } });
     const hostPort = { hostPort: 39_884, containerPort: 80, protocol: 'TCP' } as const;
     // Connected ahead: what its pod asks for is run later.
-    await using ported = await network.prepare(bench.makeRequest(), soon());
+    await using ported = await network.prepare(harness.makeRequest(), soon());
     await ported.connectAhead(soon());
-    const unowned = (await bench.open().check(soon())).map(({ sandboxId }) => sandboxId);
+    const unowned = (await harness.open().check(soon())).map(({ sandboxId }) => sandboxId);
     assert.deepEqual(unowned, [plain, limited].map(({ sandboxId }) => sandboxId).sort());
     ported.assign({ podName: 'late', podNamespace: 'default', podUid: 'uid', hostPorts: [hostPort] });
     await ported.connect(soon());
 
     const verdicts = async () =>
-      new Map((await bench.open().check(soon())).map(({ sandboxId, ...check }) => [sandboxId, check]));
+      new Map((await harness.open().check(soon())).map(({ sandboxId, ...check }) => [sandboxId, check]));
     const before = await verdicts();
     assert.deepEqual(
       [...before.values()].map(({ verdict }) => verdict),
@@ -217,20 +217,20 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
   const image = 'localhost/podvm/base:latest';
   const port = { hostPort: 39_885, containerPort: 8080, protocol: 'TCP', hostIP: '127.0.0.1' } as const;
   const open = { hostPort: 39_887, containerPort: 8080, protocol: 'TCP' } as const;
-  let house: House;
+  let node: Node;
   let server: Sandbox;
   let main: Container;
 
   before(async () => {
-    house = await openHouse();
-    server = await house.sandboxes.run({ ...sandboxSpec, name: 'server', hostPorts: [port, open] }, soon());
+    node = await openNode();
+    server = await node.sandboxes.run({ ...sandboxSpec, name: 'server', hostPorts: [port, open] }, soon());
     const command = ['sh', '-c', 'mkdir /tmp/www; echo page > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www'];
     main = await server.createContainer({ ...containerSpec, name: 'httpd', image, command }, soon());
     await main.start(soon());
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
   });
 
   test('two pods talk to each other by address, of each family that the node has', async () => {
@@ -240,7 +240,7 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     const { routes, rules6 } = await readNodeFacts(soon());
     const { isUsable } = await readIpv6(routes, rules6);
     assert.equal(address6 !== undefined, isUsable);
-    const client = await house.sandboxes.run({ ...sandboxSpec, name: 'client' }, soon());
+    const client = await node.sandboxes.run({ ...sandboxSpec, name: 'client' }, soon());
     const url6 = address6 === undefined ? '' : `http://[${address6}]:8080/`;
     const script = `for n in $(seq 100); do wget -q -O - http://${address}:8080/ && break; sleep 0.1; done
       ${url6 === '' ? 'echo page' : `exec wget -q -T 5 -O - ${url6}`}`;
@@ -260,7 +260,7 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     const bytes = 2 * 1024 * 1024;
     await using page = await servePage(Buffer.alloc(bytes));
     const limits = { 'kubernetes.io/ingress-bandwidth': '8M', 'kubernetes.io/egress-bandwidth': '8M' };
-    const limited = await house.sandboxes.run({ ...sandboxSpec, name: 'limited', annotations: limits }, soon());
+    const limited = await node.sandboxes.run({ ...sandboxSpec, name: 'limited', annotations: limits }, soon());
     const container = await limited.createContainer({ ...containerSpec, image, command: ['sleep', '100'] }, soon());
     await container.start(soon());
     // Of letters: wget takes what it posts for a string.
@@ -295,7 +295,7 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     const addresses = addressesOfNode();
     for (const host of ['127.0.0.1', 'localhost', '[::1]', ...addresses.map(urlHost)])
       assert.equal(await untilFetched(`http://${host}:${open.hostPort}/`), 'page\n', host);
-    const client = await house.sandboxes.run({ ...sandboxSpec, name: 'hairpin' }, soon());
+    const client = await node.sandboxes.run({ ...sandboxSpec, name: 'hairpin' }, soon());
     const container = await client.createContainer({ ...containerSpec, image, command: ['sleep', '100'] }, soon());
     await container.start(soon());
     const ipv4 = addresses.find((address) => !address.includes(':')) ?? assert.fail();
@@ -307,13 +307,13 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
   });
 
   test('a host port is no way for pods to the 127.0.0.1 of the node', async () => {
-    const { plugins } = await openDefaultNetwork(join(house.directory, 'network'), soon());
+    const { plugins } = await openDefaultNetwork(join(node.directory, 'network'), soon());
     const setting = `/proc/sys/net/ipv4/conf/${String(plugins[0]?.['bridge'])}/route_localnet`;
     assert.equal(await readFile(setting, 'utf8'), '0\n');
   });
 
   test('a host port that a process listens on, or a pod of another podvm has, is refused by name', async () => {
-    await using other = await openHouse();
+    await using other = await openNode();
     const late = (hostPorts: readonly HostPort[]) =>
       other.sandboxes.run({ ...sandboxSpec, name: 'late', hostPorts }, soon());
     const ours = new RegExp(`host port ${open.hostPort}/TCP: pod ${sandboxSpec.namespace}/server has it`);

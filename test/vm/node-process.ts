@@ -3,7 +3,7 @@ import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
-import { openHouse } from './house.ts';
+import { openNode } from './node.ts';
 
 /**
  * A node in a process of its own, so that it can be in a network namespace of its own. Its argument is the directory of
@@ -21,7 +21,7 @@ export type Question = v.InferOutput<typeof questionSchema>;
 
 const soon = () => AbortSignal.timeout(60_000);
 const [, , cniConfigDirectory = ''] = process.argv;
-const house = await openHouse({ cniConfigDirectory });
+const node = await openNode({ cniConfigDirectory });
 const pods = new Map<string, { readonly sandbox: Sandbox; readonly container: Container }>();
 
 process.on('message', (message) => {
@@ -45,12 +45,12 @@ function tell(message: object): Promise<void> {
 async function answer(question: Question): Promise<unknown> {
   if (question.verb === 'run') return await runPod(question.pod);
   if (question.verb === 'fetch') return await fetchFrom(question.pod, question.url);
-  await house[Symbol.asyncDispose]();
-  return await house.leftovers();
+  await node[Symbol.asyncDispose]();
+  return await node.leftovers();
 }
 
 async function runPod(name: string): Promise<readonly string[]> {
-  const sandbox = await house.sandboxes.run({ ...sandboxSpec, name }, soon());
+  const sandbox = await node.sandboxes.run({ ...sandboxSpec, name }, soon());
   const script = `mkdir /tmp/www; echo ${name} > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www`;
   const image = 'localhost/podvm/base:latest';
   const spec = { ...containerSpec, image, command: ['sh', '-c', script] };

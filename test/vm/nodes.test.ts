@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import * as v from 'valibot';
 import { run } from '#host/run.ts';
-import { whyNoVm } from './house.ts';
+import { whyNoVm } from './node.ts';
 import type { Question } from './node-process.ts';
 
 /**

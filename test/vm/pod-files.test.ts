@@ -5,8 +5,8 @@ import { after, before, describe, it } from 'node:test';
 import { makeBaseLayout } from '#image/source/base-image.ts';
 import { sysroot } from '../images/image-tree.ts';
 import { password, type Registry, startRegistry, user } from '../images/registry.ts';
-import { whyNoVm } from './house.ts';
-import { type Desk, openDesk } from './typed.ts';
+import { whyNoVm } from './node.ts';
+import { type CliNode, openCliNode } from './cli-node.ts';
 
 const skip = await whyNoVm();
 const repository = join(import.meta.dirname, '../..');
@@ -41,25 +41,25 @@ server.bindAsync('[::]:50051', ServerCredentials.createInsecure(), () => console
 `;
 
 describe('podvm run, of files that people have', { skip, timeout: 600_000 }, () => {
-  let desk: Desk;
+  let cli: CliNode;
   let registry: Registry;
   let work: string;
   before(async () => {
-    desk = await openDesk({ isSetUp: true });
+    cli = await openCliNode({ isSetUp: true });
     registry = await startRegistry({ auth: true });
     work = await mkdtemp('/var/tmp/podvm-files-');
     const layout = await makeBaseLayout(await sysroot(), work, AbortSignal.timeout(60_000));
     await registry.push(layout, 'team/base:1');
   });
   after(async () => {
-    await desk[Symbol.asyncDispose]();
+    await cli[Symbol.asyncDispose]();
     await registry[Symbol.asyncDispose]();
     await rm(work, { recursive: true });
   });
 
   it('pulls with the Secret of the file, and runs what a cluster printed beside what needs one', async () => {
     const made = join(work, 'made/by/podvm');
-    const { code, stdout, stderr } = await desk.start(
+    const { code, stdout, stderr } = await cli.start(
       ['run', '--network', 'none', '-'],
       `
 apiVersion: apps/v1
@@ -124,7 +124,7 @@ spec:
   imagePullSecrets: [{ name: stale }]
   containers: [{ name: c, image: "${image}", imagePullPolicy: Always, command: ["true"] }]
 `;
-    const { code, stderr } = await desk.start(['run', '--network', 'none', '-'], text).ended;
+    const { code, stderr } = await cli.start(['run', '--network', 'none', '-'], text).ended;
     assert.equal(code, 125);
     assert.match(stderr, /the registry does not accept/);
   });
@@ -159,7 +159,7 @@ spec:
   volumes: [{ name: host, hostPath: { path: / } }]
   containers: [${container}]
 `;
-    const { stdout, stderr } = await desk.start(['run', '-'], text).ended;
+    const { stdout, stderr } = await cli.start(['run', '-'], text).ended;
     assert.equal(stdout, 'serving\n', stderr);
     assert.match(stderr, /Liveness probe failed: gRPC probe: NOT_SERVING/);
     assert.doesNotMatch(stderr, /another service/);

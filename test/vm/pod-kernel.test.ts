@@ -3,8 +3,8 @@ import { after, before, describe, test } from 'node:test';
 import { buildImage } from '../images/build-images.ts';
 import { networkToolsRecipe } from '../images/recipes.ts';
 import { freePort, type Registry, startRegistry } from '../images/registry.ts';
-import { whyNoVm } from './house.ts';
-import { type Desk, openDesk } from './typed.ts';
+import { whyNoVm } from './node.ts';
+import { type CliNode, openCliNode } from './cli-node.ts';
 
 const skip = await whyNoVm();
 
@@ -60,17 +60,17 @@ const indented = (script: string) =>
 
 describe("a pod's own kernel", { skip, timeout: 600_000 }, () => {
   let registry: Registry;
-  let desk: Desk;
+  let cli: CliNode;
   let image: string;
 
   before(async () => {
     registry = await startRegistry();
     await registry.push(await buildImage(networkToolsRecipe, new AbortController().signal), networkToolsRecipe.name);
     image = `${registry.name}/${networkToolsRecipe.name}`;
-    desk = await openDesk({ isSetUp: true });
+    cli = await openCliNode({ isSetUp: true });
   });
   after(async () => {
-    await desk[Symbol.asyncDispose]();
+    await cli[Symbol.asyncDispose]();
     await registry[Symbol.asyncDispose]();
   });
 
@@ -103,7 +103,7 @@ spec:
       until echo | busybox nc -w 5 127.0.0.1 15001 >/dev/null 2>&1; do busybox usleep 100000; done
       for to in '192.0.2.1 80' '192.0.2.1 81' '::1 80' '::1 81'; do echo "$to $(busybox nc -w 20 $to </dev/null)"; done
       echo waiting; exec sleep 1000`;
-    const running = desk.start(
+    const running = cli.start(
       ['run', '-'],
       pod(
         'mesh',
@@ -122,14 +122,14 @@ spec:
   });
 
   test('has the links, tunnels, tables and sets that its containers ask for', async () => {
-    const said = await desk.type(['run', '-'], pod('tools', '', container('main', netAdmin, tools)));
+    const said = await cli.type(['run', '-'], pod('tools', '', container('main', netAdmin, tools)));
     assert.equal(said.code, 0, said.stdout + said.stderr);
     for (const kind of [...kinds.split(' '), 'ipvs'])
       assert.match(said.stdout, new RegExp(`${kind} works$`, 'm'), said.stdout);
   });
 
   test('has them for a pod with users of its own as well', async () => {
-    const said = await desk.type(['run', '-'], pod('users', 'hostUsers: false', container('main', netAdmin, tools)));
+    const said = await cli.type(['run', '-'], pod('users', 'hostUsers: false', container('main', netAdmin, tools)));
     for (const kind of kinds.split(' ')) assert.match(said.stdout, new RegExp(`${kind} works$`, 'm'), said.stdout);
   });
 
@@ -141,7 +141,7 @@ spec:
       echo nothing >/tmp/x.ko; busybox insmod /tmp/x.ko || true
       /sbin/ip link add can0 type vcan || echo refused
       test -c /dev/net/tun && echo tun`;
-    const said = await desk.type(['run', '-'], pod('privileged', '', container('main', '{privileged: true}', look)));
+    const said = await cli.type(['run', '-'], pod('privileged', '', container('main', '{privileged: true}', look)));
     assert.match(said.stdout, /made\nCapEff:\t000001fffffeffff\nY\n0\s+0\n/, said.stdout + said.stderr);
     assert.match(said.stdout + said.stderr, /insmod: [^\n]+Operation not permitted/);
     assert.match(said.stdout, /refused\ntun\n/);
@@ -154,10 +154,10 @@ spec:
       ulimit -n; ulimit -Hn; busybox wc -l </proc/modules >/dev/null
       /sbin/ip link add x type dummy || echo refused
       busybox httpd -f -p '[::1]:80'`;
-    const running = desk.start(['run', '-'], pod('plain', '', container('main', nobody, look)));
+    const running = cli.start(['run', '-'], pod('plain', '', container('main', nobody, look)));
     await running.shows(/refused/);
     assert.match(running.stdout(), /pinged\n1048576\n1048576\nrefused/);
-    const limit = await desk.type(['exec', 'plain', '--', 'busybox', 'sh', '-c', 'ulimit -n']);
+    const limit = await cli.type(['exec', 'plain', '--', 'busybox', 'sh', '-c', 'ulimit -n']);
     assert.equal(limit.stdout, '1048576\n', limit.stderr + running.stdout() + running.stderr());
     running.child.kill('SIGINT');
     await running.ended;

@@ -1,7 +1,7 @@
 import { copyFile, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runInBuildRoot } from '#setup/build-root.ts';
-import { assetsRoot } from './house.ts';
+import { assetsRoot } from './node.ts';
 
 /** Compiles a probe, a C file beside this one, for a guest that has no libraries, with set-up's own compiler. */
 export async function buildProbe(target: string, probe: 'sctp-probe' | 'share-probe' | 'volume-probe'): Promise<void> {

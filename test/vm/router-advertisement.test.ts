@@ -8,7 +8,7 @@ import { netnsPath } from '#network/netns.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
 import { runInBuildRoot } from '#setup/build-root.ts';
-import { type House, openHouse, readAssets, whyNoVm } from './house.ts';
+import { type Node, openNode, readAssets, whyNoVm } from './node.ts';
 
 /**
  * A neighbour that says it is the router (`test/attacks/router-advertisement.c`). The frame is put on the node's end of the
@@ -25,23 +25,23 @@ const pods = {
 } as const satisfies Record<string, Partial<SandboxSpec>>;
 
 describe('a router advertisement of a neighbour', { skip, timeout: 180_000 }, () => {
-  let house: House;
+  let node: Node;
   let directory: string;
 
   before(async () => {
     directory = await mkdtemp('/var/tmp/podvm-advertisement-');
     await compile(directory);
-    house = await openHouse();
+    node = await openNode();
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
+    await node[Symbol.asyncDispose]();
     await rm(directory, { recursive: true });
-    assert.deepEqual(await house.leftovers(), []);
+    assert.deepEqual(await node.leftovers(), []);
   });
 
   /** What a pod's addresses and routes are before and after it; the pod is left running. */
   const attack = async (name: string, more: Partial<SandboxSpec>) => {
-    const pod = await house.sandboxes.run({ ...sandboxSpec, name, ...more }, minute());
+    const pod = await node.sandboxes.run({ ...sandboxSpec, name, ...more }, minute());
     const main = await pod.createContainer({ ...containerSpec, image, command: ['sleep', '1000'] }, minute());
     await main.start(minute());
     const look = () => said(main, 'ip -6 addr show dev eth0 scope global; ip -6 route; ip route');

@@ -14,7 +14,7 @@ import { readRecord } from '#sandbox/recovery/record.ts';
 import { readLog } from '#sandbox/log/read-log.ts';
 import type { Container, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { heldMemory } from '../held-memory.ts';
-import { openHouse, whyNoVm, type House } from './house.ts';
+import { openNode, whyNoVm, type Node } from './node.ts';
 
 const image = 'localhost/podvm/base:latest';
 const minute = () => AbortSignal.timeout(60_000);
@@ -92,12 +92,12 @@ async function disposable(starting: Promise<Sandbox>): Promise<Sandbox & AsyncDi
 }
 
 describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
-  let house: House;
+  let node: Node;
   let sandbox: Sandbox;
 
   before(async () => {
-    house = await openHouse();
-    sandbox = await house.sandboxes.run(
+    node = await openNode();
+    sandbox = await node.sandboxes.run(
       {
         ...sandboxSpec,
         name: 'real',
@@ -112,8 +112,8 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     );
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
   });
 
   test('a command that is not there is a StartError with the runtime message', async () => {
@@ -303,7 +303,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
 
   test('a pod is resized while it runs, in the guest and on the host', async () => {
     await using pod = await disposable(
-      house.sandboxes.run({ ...sandboxSpec, name: 'sized', resources: { memoryLimitBytes: 64 * mebibyte } }, minute()),
+      node.sandboxes.run({ ...sandboxSpec, name: 'sized', resources: { memoryLimitBytes: 64 * mebibyte } }, minute()),
     );
     const limits = async () => ({
       guest: (await runScript(pod, 'cat /sys/fs/cgroup/memory.max')).output, // the container's own: no limit
@@ -328,7 +328,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
   test('a VMM that uses more than pod and overhead is killed by the host, and that is said', async (t) => {
     const limit = await hostMemoryLimit(sandbox.id);
     if (limit === undefined) return t.skip('this host gives us no cgroup');
-    await using pod = await disposable(house.sandboxes.run({ ...sandboxSpec, name: 'greedy' }, minute()));
+    await using pod = await disposable(node.sandboxes.run({ ...sandboxSpec, name: 'greedy' }, minute()));
     const container = await pod.createContainer(specOf('sleep 1; tail /dev/zero'), minute());
     await container.start(minute());
     await writeFile(`${await hostCgroup(pod.id)}`, String(24 * mebibyte)).catch(() => undefined); // below what it has: refused or reclaimed
@@ -354,7 +354,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
   });
 
   test('a killed machine fails its sandbox and leaves nothing but its logs', async () => {
-    const doomed = await house.sandboxes.run({ ...sandboxSpec, name: 'doomed', network: 'none' }, minute());
+    const doomed = await node.sandboxes.run({ ...sandboxSpec, name: 'doomed', network: 'none' }, minute());
     const script = 'echo -n "no luck" > /dev/termination-log; touch /tmp/written; sleep 1000';
     const container = await doomed.createContainer(specOf(script), minute());
     await container.start(minute());
@@ -369,16 +369,16 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.deepEqual([reason, terminationLog], ['SandboxFailed', 'no luck']);
     assert.match(message ?? '', /SIGKILL|killed/);
     await doomed.remove();
-    assert.deepEqual((await readdir(join(house.directory, 'sandboxes'))).length, 1);
+    assert.deepEqual((await readdir(join(node.directory, 'sandboxes'))).length, 1);
   });
 
   test('an abort while the machine boots leaves nothing', async () => {
     const stop = new AbortController();
-    const starting = house.sandboxes.run({ ...sandboxSpec, name: 'aborted', template: 'off' }, stop.signal);
+    const starting = node.sandboxes.run({ ...sandboxSpec, name: 'aborted', template: 'off' }, stop.signal);
     setTimeout(() => stop.abort(), 1000); // somewhere in the boot, which takes more
     await assert.rejects(starting);
-    assert.deepEqual((await readdir(join(house.directory, 'sandboxes'))).length, 1);
-    assert.equal(house.sandboxes.get('default', 'aborted'), undefined);
+    assert.deepEqual((await readdir(join(node.directory, 'sandboxes'))).length, 1);
+    assert.equal(node.sandboxes.get('default', 'aborted'), undefined);
   });
 });
 
@@ -400,9 +400,9 @@ describe('a process that is killed', { skip, timeout: 300_000 }, () => {
     await once(child, 'exit');
     assert.equal(await isAlive(record.machine), true);
 
-    await using house = await openHouse({ earlier: directory });
+    await using node = await openNode({ earlier: directory });
     assert.equal(await isAlive(record.machine), false);
-    assert.deepEqual(await house.leftovers(), []);
+    assert.deepEqual(await node.leftovers(), []);
     assert.deepEqual(await readdir(join(directory, 'sandboxes')), []);
   });
 });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
-import { openHouse, whyNoVm, type House } from './house.ts';
+import { openNode, whyNoVm, type Node } from './node.ts';
 import { outputToEnd } from './output-to-end.ts';
 import { buildProbe } from './probe.ts';
 
@@ -17,12 +17,12 @@ const port = { hostPort: 39_886, containerPort: 9000, protocol: 'SCTP' } as cons
 const bytes = 1024 * 1024;
 
 describe('SCTP between pods', { skip, timeout: 240_000 }, () => {
-  let house: House;
+  let node: Node;
   let server: Sandbox;
   let client: Sandbox;
   let probe: Buffer;
 
-  const run = (name: string, more: Partial<SandboxSpec>, { sandboxes } = house) => {
+  const run = (name: string, more: Partial<SandboxSpec>, { sandboxes } = node) => {
     const files = [{ path: 'probe', bytes: probe, mode: 0o755 }];
     return sandboxes.run({ ...sandboxSpec, name, volumes: [{ name: 'probe', kind: 'push', files }], ...more }, soon());
   };
@@ -42,7 +42,7 @@ describe('SCTP between pods', { skip, timeout: 240_000 }, () => {
     await buildProbe(join(directory, 'probe'), 'sctp-probe');
     probe = await readFile(join(directory, 'probe'));
     await rm(directory, { recursive: true });
-    house = await openHouse();
+    node = await openNode();
     server = await run('server', { sctp: true, hostPorts: [port], sysctls: { 'net.sctp.max_init_retransmits': '7' } });
     const ids = { containerId: 0, hostId: 65_536, size: 65_536 };
     client = await run('client', { sctp: true, userNamespace: { uids: [ids], gids: [ids] } });
@@ -59,8 +59,8 @@ describe('SCTP between pods', { skip, timeout: 240_000 }, () => {
     }
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
   });
 
   test("a stream goes to a pod's addresses, of each family it has", async () => {
@@ -76,7 +76,7 @@ describe('SCTP between pods', { skip, timeout: 240_000 }, () => {
   });
 
   test('a stream leaves a network of other pods, and comes in by the host port as from anywhere', async () => {
-    await using other = await openHouse();
+    await using other = await openNode();
     const caller = await run('caller', { sctp: true }, other);
     for (const address of addressesOfNode(server))
       assert.equal(await ask(caller, address, port.hostPort), 'echoed\n', address);

@@ -4,8 +4,8 @@ import { lstat, readdir, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { run } from '#host/run.ts';
-import { whyNoVm } from './house.ts';
-import { type Desk, openDesk, type Typed } from './typed.ts';
+import { whyNoVm } from './node.ts';
+import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
 
 /**
  * Where a Secret's bytes are while its pod runs, and afterwards: in the guest's memory, and nowhere on the host that
@@ -42,25 +42,25 @@ spec:
 `;
 
 describe('a Secret', { skip, timeout: 300_000 }, () => {
-  let desk: Desk;
+  let cli: CliNode;
   let keeper: Typed;
   before(async () => {
-    desk = await openDesk({ isSetUp: true });
-    keeper = desk.start(['--log-level', 'debug', 'run', '-'], yaml);
+    cli = await openCliNode({ isSetUp: true });
+    keeper = cli.start(['--log-level', 'debug', 'run', '-'], yaml);
     await keeper.shows(/^up|\sup\n/);
   });
-  after(async () => await desk[Symbol.asyncDispose]());
+  after(async () => await cli[Symbol.asyncDispose]());
 
   it('reaches its container, by a file and by the environment', async () => {
-    const { stdout, code } = await desk.type(['exec', 'keeper', '--', 'sh', '-c', 'cat /keys/file; echo; echo "$KEY"']);
+    const { stdout, code } = await cli.type(['exec', 'keeper', '--', 'sh', '-c', 'cat /keys/file; echo; echo "$KEY"']);
     assert.deepEqual([code, stdout], [0, `${secrets.file}\n${secrets.environment}\n`]);
   });
 
   it('is in no file of the state directory, the disk of its pod included, however the guest has synced', async () => {
     // What is no secret is found there: else the search would prove nothing.
     const known = secret();
-    assert.equal((await desk.type(['exec', 'keeper', '--', 'sh', '-c', `echo ${known} > /file; sync`])).code, 0);
-    const files = await filesOf(desk.root);
+    assert.equal((await cli.type(['exec', 'keeper', '--', 'sh', '-c', `echo ${known} > /file; sync`])).code, 0);
+    const files = await filesOf(cli.root);
     assert.ok(
       files.some((file) => file.endsWith('scratch.ext4')) && files.some((file) => file.endsWith('console.log')),
     );
@@ -72,7 +72,7 @@ describe('a Secret', { skip, timeout: 300_000 }, () => {
   });
 
   it('is in no template, which nobody has written to since it was thought of', async () => {
-    const templates = await filesOf(join(desk.root, 'templates'), true);
+    const templates = await filesOf(join(cli.root, 'templates'), true);
     assert.ok(templates.length > 0);
     for (const file of templates) assert.ok((await stat(file)).mtimeMs < madeAtMs, file);
   });
@@ -92,11 +92,11 @@ describe('a Secret', { skip, timeout: 300_000 }, () => {
 
   it('is shown by no command, nor said on standard error', async () => {
     for (const command of [['inspect', 'keeper'], ['ps'], ['logs', 'keeper'], ['console', 'keeper'], ['doctor']]) {
-      const { stdout, stderr } = await desk.type(command);
+      const { stdout, stderr } = await cli.type(command);
       for (const form of forms) assert.ok(!`${stdout}${stderr}`.includes(form), command.join(' '));
     }
     const bad = yaml.replace('image: localhost', 'imag: localhost').replaceAll('keeper', 'other');
-    const { code, stderr } = await desk.type(['run', '-'], bad);
+    const { code, stderr } = await cli.type(['run', '-'], bad);
     assert.equal(code, 125);
     for (const form of forms) assert.ok(!stderr.includes(form), stderr);
     for (const form of forms) assert.ok(!keeper.stderr().includes(form));
@@ -105,7 +105,7 @@ describe('a Secret', { skip, timeout: 300_000 }, () => {
   it('is gone with its pod', async () => {
     keeper.child.kill('SIGINT');
     await keeper.ended;
-    assert.deepEqual(await holding(await filesOf(desk.root)), []);
+    assert.deepEqual(await holding(await filesOf(cli.root)), []);
     for (const form of forms) assert.ok(!keeper.stderr().includes(form));
   });
 });

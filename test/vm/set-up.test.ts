@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { run } from '#host/run.ts';
-import { readAssets, whyNoVm } from './house.ts';
+import { readAssets, whyNoVm } from './node.ts';
 
 const podvm = join(import.meta.dirname, '../../podvm');
 const root = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';

@@ -8,7 +8,7 @@ import { fileServerCalls } from '#storage/file-server-calls.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, ContainerMount, Sandbox } from '#sandbox/sandbox.ts';
 import { runInBuildRoot } from '#setup/build-root.ts';
-import { assetsRoot, openHouse, whyNoVm, type House } from './house.ts';
+import { assetsRoot, openNode, whyNoVm, type Node } from './node.ts';
 
 /**
  * What a tenant gets of the host by a share that was meant to be harmless: as root of a container that has the host's
@@ -43,7 +43,7 @@ const ofHost = (path: string, more: Partial<ContainerMount> = {}): ContainerMoun
 });
 
 describe('a share of the host, attacked', { skip, timeout: 600_000 }, () => {
-  let house: House;
+  let node: Node;
   let sandbox: Sandbox;
   let directory: string;
   let attempts = 0;
@@ -51,12 +51,12 @@ describe('a share of the host, attacked', { skip, timeout: 600_000 }, () => {
   before(async () => {
     directory = await mkdtemp('/var/tmp/podvm-share-attack-');
     await compile(directory);
-    house = await openHouse();
-    sandbox = await house.sandboxes.run({ ...sandboxSpec, name: 'share-hostile', network: 'none' }, minute());
+    node = await openNode();
+    sandbox = await node.sandboxes.run({ ...sandboxSpec, name: 'share-hostile', network: 'none' }, minute());
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
     await rm(directory, { recursive: true });
   });
 

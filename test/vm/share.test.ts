@@ -13,7 +13,7 @@ import { openHostSource } from '#storage/host-source.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Container, ContainerMount, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { maxPorts } from '#vm/driver.ts';
-import { openHouse, readAssets, whyNoVm, type House } from './house.ts';
+import { openNode, readAssets, whyNoVm, type Node } from './node.ts';
 import { buildProbe } from './probe.ts';
 
 const image = 'localhost/podvm/base:latest';
@@ -82,7 +82,7 @@ const isThere = (path: string) =>
   );
 
 describe('a directory of the host in a real machine', { skip, timeout: 600_000 }, () => {
-  let house: House;
+  let node: Node;
   let sandbox: Sandbox;
   let root: string;
   /** A directory of the test's own. */
@@ -95,13 +95,13 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
   before(async () => {
     root = await mkdtemp('/var/tmp/podvm-share-');
     await buildProbe(join(root, 'probe'), 'share-probe');
-    house = await openHouse();
-    sandbox = await house.sandboxes.run({ ...sandboxSpec, name: 'share', network: 'none' }, minute());
+    node = await openNode();
+    sandbox = await node.sandboxes.run({ ...sandboxSpec, name: 'share', network: 'none' }, minute());
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
-    for (const id of house.ids) assert.deepEqual(await serversOf(id), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
+    for (const id of node.ids) assert.deepEqual(await serversOf(id), []);
     await rm(root, { recursive: true });
   });
 
@@ -452,7 +452,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     const spec = { ...sandboxSpec, name: 'ends', network: 'none' } as const;
     const mounts = [ofHost(host)];
     const start = async () => {
-      const other = await house.sandboxes.run(spec, minute());
+      const other = await node.sandboxes.run(spec, minute());
       await rm(join(host, 'up'), { force: true });
       const container = await other.createContainer(specOf('echo x > /mnt/up; sleep 60', { mounts }), minute());
       await container.start(minute());

@@ -6,8 +6,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { buildImage } from '../images/build-images.ts';
 import { recipes } from '../images/recipes.ts';
 import { freePort, type Registry, startRegistry } from '../images/registry.ts';
-import { whyNoVm } from './house.ts';
-import { type Desk, openDesk, type Typed } from './typed.ts';
+import { whyNoVm } from './node.ts';
+import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
 
 const skip = await whyNoVm();
 const readyMs = 300_000; // an emulated initdb takes 20 s alone
@@ -16,13 +16,13 @@ const example = join(import.meta.dirname, '../../examples/shop.yaml');
 /** `examples/shop.yaml` as a user runs it, but with ports that are free here. */
 describe('the shop', { skip, timeout: 900_000 }, () => {
   let registry: Registry;
-  let desk: Desk;
+  let cli: CliNode;
   let shop: Typed;
   let hostPort: number;
 
   const exec = (container: string, ...command: string[]) =>
-    desk.type(['exec', 'shop', '-c', container, '--', ...command]);
-  const ps = async () => (await desk.type(['ps'])).stdout;
+    cli.type(['exec', 'shop', '-c', container, '--', ...command]);
+  const ps = async () => (await cli.type(['ps'])).stdout;
   const until = async (what: string, isSo: () => Promise<boolean>) => {
     const deadline = AbortSignal.timeout(readyMs);
     while (!(await isSo())) {
@@ -35,16 +35,16 @@ describe('the shop', { skip, timeout: 900_000 }, () => {
     const { signal } = new AbortController();
     registry = await startRegistry();
     for (const recipe of recipes) await registry.push(await buildImage(recipe, signal), recipe.name);
-    desk = await openDesk({ isSetUp: true });
+    cli = await openCliNode({ isSetUp: true });
     hostPort = await freePort();
     const yaml = (await readFile(example, 'utf8'))
       .replaceAll('localhost:5000', registry.name)
       .replaceAll('hostPort: 8080', `hostPort: ${hostPort}`);
-    shop = desk.start(['run', '-'], yaml);
+    shop = cli.start(['run', '-'], yaml);
     await until('ready', async () => / 4\/4 +Running/.test(await ps()));
   });
   after(async () => {
-    await desk[Symbol.asyncDispose]();
+    await cli[Symbol.asyncDispose]();
     await registry[Symbol.asyncDispose]();
   });
 
@@ -72,7 +72,7 @@ describe('the shop', { skip, timeout: 900_000 }, () => {
     const fill = "for i=1,400 do redis.call('set',i,string.rep('x',1048576)) end";
     await exec('cache', 'redis-cli', 'eval', fill, '0');
     await until('restarted', async () => / 4\/4 +Running +1 /.test(await ps()));
-    assert.match((await desk.type(['inspect', 'shop'])).stdout, /"reason": "OOMKilled"/);
+    assert.match((await cli.type(['inspect', 'shop'])).stdout, /"reason": "OOMKilled"/);
     assert.equal((await exec('cache', 'redis-cli', 'get', 'kept')).stdout, 'yes\n');
   });
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
-import { openHouse, whyNoVm, type House } from './house.ts';
+import { openNode, whyNoVm, type Node } from './node.ts';
 import { outputToEnd } from './output-to-end.ts';
 
 const skip = await whyNoVm();
@@ -10,22 +10,22 @@ const mebibyte = 1024 * 1024;
 const minute = () => AbortSignal.timeout(60_000);
 
 describe('limits of storage in a real machine', { skip, timeout: 300_000 }, () => {
-  let house: House;
+  let node: Node;
   let sandbox: Sandbox;
   const names = ['small', 'free'] as const;
 
   before(async () => {
-    house = await openHouse();
+    node = await openNode();
     const volumes = [
       { name: 'small', kind: 'scratch', sizeLimitBytes: 4 * mebibyte },
       { name: 'free', kind: 'scratch' },
     ] as const;
-    sandbox = await house.sandboxes.run({ ...sandboxSpec, network: 'none', volumes }, minute());
+    sandbox = await node.sandboxes.run({ ...sandboxSpec, network: 'none', volumes }, minute());
   });
   after(async () => {
     await sandbox.remove();
-    assert.deepEqual(await house.leftovers(), []);
-    await house[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
+    await node[Symbol.asyncDispose]();
   });
 
   let attempt = 0;
@@ -104,10 +104,10 @@ describe('limits of storage in a real machine', { skip, timeout: 300_000 }, () =
 
 describe('limits of storage in a pod that has one of all its storage', { skip, timeout: 300_000 }, () => {
   it('an emptyDir is a directory of the one disk, and told of its quota', async () => {
-    await using house = await openHouse();
+    await using node = await openNode();
     const volumes = [{ name: 'small', kind: 'scratch', sizeLimitBytes: 4 * mebibyte }] as const;
     const resources = { ephemeralStorageBytes: 64 * mebibyte };
-    const sandbox = await house.sandboxes.run({ ...sandboxSpec, network: 'none', volumes, resources }, minute());
+    const sandbox = await node.sandboxes.run({ ...sandboxSpec, network: 'none', volumes, resources }, minute());
     const container = await sandbox.createContainer(
       {
         ...containerSpec,
@@ -122,6 +122,6 @@ describe('limits of storage in a pod that has one of all its storage', { skip, t
       /small\/file': Disk quota exceeded[^]*'\/file': No space left on/,
     );
     await sandbox.remove();
-    assert.deepEqual(await house.leftovers(), []);
+    assert.deepEqual(await node.leftovers(), []);
   });
 });

@@ -5,7 +5,7 @@ import { after, before, describe, test } from 'node:test';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
 import type { Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
-import { openHouse, whyNoVm, type HouseOptions } from './house.ts';
+import { openNode, whyNoVm, type NodeOptions } from './node.ts';
 
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(120_000);
@@ -58,7 +58,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
   });
   after(() => rm(templates, { recursive: true, force: true }));
 
-  const open = (options: HouseOptions = {}) => openHouse({ limits, templates: join(templates, 't'), ...options });
+  const open = (options: NodeOptions = {}) => openNode({ limits, templates: join(templates, 't'), ...options });
   const spec = (name: string, more: Partial<SandboxSpec> = {}): SandboxSpec => ({
     ...sandboxSpec,
     name,
@@ -68,10 +68,10 @@ describe('templates', { skip, timeout: 600_000 }, () => {
   const mountsOf = ({ status }: Sandbox) => readFile(`/proc/${status.vmmPid}/mountinfo`, 'utf8');
 
   test('are made on first need; two clones differ in all that must be their own, and know the time', async () => {
-    await using house = await open();
+    await using node = await open();
     const [one, other] = await Promise.all([
-      house.sandboxes.run(spec('one'), soon()),
-      house.sandboxes.run(spec('other'), soon()),
+      node.sandboxes.run(spec('one'), soon()),
+      node.sandboxes.run(spec('other'), soon()),
     ]);
     assert.equal((await readdir(join(templates, 't'))).length, 1, 'made once, for both');
     const [first, second] = await Promise.all([ask(one), ask(other)]);
@@ -83,16 +83,16 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     assert.ok(Math.abs(second.seconds - Date.now() / 1000) < 10, `${second.seconds}`);
 
     await one.remove();
-    const again = await house.sandboxes.run(spec('one'), soon());
+    const again = await node.sandboxes.run(spec('one'), soon());
     assert.notEqual((await ask(again)).bootId, first.bootId);
   });
 
   test('machines wait in a pool, exercised; two pods from it differ in all that must be their own', async () => {
-    await using house = await open({ poolSize: 2 });
-    await house.sandboxes.warmUp('pool', soon());
-    const spares = (await readdir(join(house.directory, 'sandboxes'))).filter((name) => name.startsWith('sb-'));
+    await using node = await open({ poolSize: 2 });
+    await node.sandboxes.warmUp('pool', soon());
+    const spares = (await readdir(join(node.directory, 'sandboxes'))).filter((name) => name.startsWith('sb-'));
     assert.equal(spares.length, 2);
-    const pods = await Promise.all(['one', 'other'].map((name) => house.sandboxes.run(spec(name), soon())));
+    const pods = await Promise.all(['one', 'other'].map((name) => node.sandboxes.run(spec(name), soon())));
     assert.deepEqual(new Set(pods.map(({ id }) => id)), new Set(spares));
     const [first, second] = await Promise.all(pods.map(ask));
     assert.equal(first?.hostname, 'one');
@@ -109,8 +109,8 @@ describe('templates', { skip, timeout: 600_000 }, () => {
   });
 
   test('a VMM sees its template alone, and cannot write to it', async () => {
-    await using house = await open();
-    const sandbox = await house.sandboxes.run(spec('one'), soon());
+    await using node = await open();
+    const sandbox = await node.sandboxes.run(spec('one'), soon());
     const mount = (await mountsOf(sandbox)).split('\n').find((line) => line.includes(' /template '));
     assert.match(mount ?? '', / \/template ro,/);
     const [key = ''] = await readdir(join(templates, 't'));
@@ -118,8 +118,8 @@ describe('templates', { skip, timeout: 600_000 }, () => {
   });
 
   test('a clone of a day-old one has the right time', async () => {
-    await using house = await open({ aheadMs: dayMs });
-    const { seconds } = await ask(await house.sandboxes.run(spec('one'), soon()));
+    await using node = await open({ aheadMs: dayMs });
+    const { seconds } = await ask(await node.sandboxes.run(spec('one'), soon()));
     assert.ok(Math.abs(seconds - (Date.now() + dayMs) / 1000) < 10, `${seconds}`);
   });
 
@@ -127,32 +127,32 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     const [key = ''] = await readdir(join(templates, 't'));
     const recordOf = () => readFile(join(templates, 't', key, 'template.json'), 'utf8');
     const record = await recordOf();
-    await using house = await open();
-    const cut = await house.sandboxes.run(spec('cut'), soon());
+    await using node = await open();
+    const cut = await node.sandboxes.run(spec('cut'), soon());
     await truncate(join(templates, 't', key, 'memory'), 0);
     await appendFile(join(templates, 't', key, 'state'), 'x');
     output(cut, 'touch', 'ls -lR /').catch(() => undefined); // reads what it has not had before
     const { state, failure } = await cut.ended;
     assert.equal(state, 'failed');
     assert.match(failure ?? '', /QEMU was killed by SIGBUS: .*the template's file was cut short/);
-    await house.sandboxes.run(spec('one'), soon());
+    await node.sandboxes.run(spec('one'), soon());
     assert.notEqual(await recordOf(), record); // not the inode: the new file may be given the old one's number
   });
 
   test('a pod may do without, and so does one that needs more than templates have', async () => {
-    await using house = await open();
+    await using node = await open();
     const [off, large] = await Promise.all([
-      house.sandboxes.run(spec('off', { template: 'off' }), soon()),
-      house.sandboxes.run(spec('large', { resources: { memoryLimitBytes: 600 * 1024 * 1024 } }), soon()),
+      node.sandboxes.run(spec('off', { template: 'off' }), soon()),
+      node.sandboxes.run(spec('large', { resources: { memoryLimitBytes: 600 * 1024 * 1024 } }), soon()),
     ]);
     for (const sandbox of [off, large]) assert.doesNotMatch(await mountsOf(sandbox), / \/template /);
   });
 
   test('pods of a namespace share one with each other and with nobody else', async () => {
-    await using house = await open();
+    await using node = await open();
     const of = (namespace: string, name: string) =>
-      house.sandboxes.run(spec(name, { namespace, template: 'namespace' }), soon());
-    await house.sandboxes.warmUp('template', soon()); // there already, unless this test runs alone
+      node.sandboxes.run(spec(name, { namespace, template: 'namespace' }), soon());
+    await node.sandboxes.warmUp('template', soon()); // there already, unless this test runs alone
     const before = await readdir(join(templates, 't'));
     const keys = async () => (await readdir(join(templates, 't'))).filter((key) => !before.includes(key)).sort();
     const templateOf = async (sandbox: Sandbox) => / (\S*) \/template /.exec(await mountsOf(sandbox))?.[1];
@@ -174,8 +174,8 @@ describe('templates', { skip, timeout: 600_000 }, () => {
   });
 
   test('a pod without a network is restored too, from one without a NIC', async () => {
-    await using house = await open();
-    const sandbox = await house.sandboxes.run(spec('alone', { network: 'none' }), soon());
+    await using node = await open();
+    const sandbox = await node.sandboxes.run(spec('alone', { network: 'none' }), soon());
     assert.match(await mountsOf(sandbox), / \/template /);
     assert.equal((await ask(sandbox)).mac, 'no NIC');
     assert.equal((await readdir(join(templates, 't'))).length, 2);

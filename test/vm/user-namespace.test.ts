@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Container, ContainerMount, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
-import { openHouse, whyNoVm, type House } from './house.ts';
+import { openNode, whyNoVm, type Node } from './node.ts';
 
 const image = 'localhost/podvm/base:latest';
 const minute = () => AbortSignal.timeout(60_000);
@@ -68,12 +68,12 @@ async function answerOf(sandbox: Sandbox, port: number, request = ''): Promise<s
 }
 
 describe('a pod with a user namespace in a real machine', { skip, timeout: 600_000 }, () => {
-  let house: House;
+  let node: Node;
   let sandbox: Sandbox;
 
   before(async () => {
-    house = await openHouse({ poolSize: 1 });
-    sandbox = await house.sandboxes.run(
+    node = await openNode({ poolSize: 1 });
+    sandbox = await node.sandboxes.run(
       {
         ...sandboxSpec,
         name: 'users',
@@ -91,8 +91,8 @@ describe('a pod with a user namespace in a real machine', { skip, timeout: 600_0
     );
   });
   after(async () => {
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
   });
 
   test('its containers have its users, and are root of their own files', async () => {
@@ -212,8 +212,8 @@ describe('a pod with a user namespace in a real machine', { skip, timeout: 600_0
   });
 
   test('its containers see each other when they share processes, in a machine that had another identity', async () => {
-    for (const deadline = minute(); house.sandboxes.waitingMachines === 0; await delay(20)) deadline.throwIfAborted();
-    const shared = await house.sandboxes.run(
+    for (const deadline = minute(); node.sandboxes.waitingMachines === 0; await delay(20)) deadline.throwIfAborted();
+    const shared = await node.sandboxes.run(
       { ...sandboxSpec, name: 'shared', sharePidNamespace: true, userNamespace: { uids: [ids], gids: [ids] } },
       minute(),
     );

@@ -8,7 +8,7 @@ import { blockVolumesAnnotation } from '#sandbox/volume/block-volumes.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { ContainerMount, MountSource, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
 import { writeLayout } from '../images/layout-writer.ts';
-import { openHouse, readAssets, whyNoVm } from './house.ts';
+import { openNode, readAssets, whyNoVm } from './node.ts';
 import { KubeletDirectory } from './kubelet-directory.ts';
 import { outputToEnd } from './output-to-end.ts';
 import { buildProbe } from './probe.ts';
@@ -59,10 +59,10 @@ async function openPod({ directory, programs, volumes }: PodOptions): Promise<Wo
   const { sysroot } = (await readAssets()) ?? assert.fail('no assets');
   const images = await openImageStore({ directory: join(directory, 'images'), sysroot, log: silentLog });
   await images.load(await imageLayout(directory), undefined, {}, minute());
-  const house = await openHouse({ around: (parts) => ({ ...parts, images }) });
+  const node = await openNode({ around: (parts) => ({ ...parts, images }) });
   undo.defer(async () => {
-    const left = await house.leftovers();
-    await house[Symbol.asyncDispose]();
+    const left = await node.leftovers();
+    await node[Symbol.asyncDispose]();
     assert.deepEqual(left, []);
   });
 
@@ -72,7 +72,7 @@ async function openPod({ directory, programs, volumes }: PodOptions): Promise<Wo
     network: 'none',
     annotations: { [blockVolumesAnnotation]: volumes.blockImage },
   };
-  let sandbox = await house.sandboxes.run(spec, minute());
+  let sandbox = await node.sandboxes.run(spec, minute());
   undo.defer(() => sandbox.remove());
   const sourceOf = ({ mode, subPath }: MatrixMount): MountSource => {
     if (mode === 'image') return { kind: 'image', image: imageName, pullPolicy: 'Never' };
@@ -93,7 +93,7 @@ async function openPod({ directory, programs, volumes }: PodOptions): Promise<Wo
     },
     async restart() {
       await sandbox.remove();
-      sandbox = await house.sandboxes.run(spec, minute());
+      sandbox = await node.sandboxes.run(spec, minute());
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

@@ -5,7 +5,7 @@ import type { AttachmentRequest, GuestNetwork, Network } from '../network.ts';
 import { holderOf } from '../ports/port-holder.ts';
 
 /** What the suite needs around a network. Disposing ends what is left of it. */
-export interface NetworkBench extends AsyncDisposable {
+export interface NetworkHarness extends AsyncDisposable {
   /** The network as a process that starts now has it: the second call is that of a process after a crash. */
   open(): Network;
   /** A good request in a network, with an id of its own. */
@@ -27,29 +27,33 @@ const kind = (expected: ErrorKind) => (error: unknown) => {
 };
 
 /** The suite that every `Network` passes. */
-export function describeNetwork(name: string, openBench: () => Promise<NetworkBench>, options: NetworkSuiteOptions) {
+export function describeNetwork(
+  name: string,
+  openHarness: () => Promise<NetworkHarness>,
+  options: NetworkSuiteOptions,
+) {
   describe(`the ${name} network`, { skip: options.skip ?? false, timeout: 300_000 }, () => {
-    let bench: NetworkBench;
+    let harness: NetworkHarness;
     before(async () => {
-      bench = await openBench();
+      harness = await openHarness();
     });
-    after(async () => await bench[Symbol.asyncDispose]());
-    describe('prepare()', () => describePrepare(() => bench));
-    describe('connect()', () => describeConnect(() => bench, options));
-    describe('after a crash', () => describeCrash(() => bench));
+    after(async () => await harness[Symbol.asyncDispose]());
+    describe('prepare()', () => describePrepare(() => harness));
+    describe('connect()', () => describeConnect(() => harness, options));
+    describe('after a crash', () => describeCrash(() => harness));
   });
 }
 
-type Bench = () => NetworkBench;
+type Harness = () => NetworkHarness;
 
-async function assertNothingLeft(bench: NetworkBench, { sandboxId }: AttachmentRequest): Promise<void> {
-  assert.deepEqual(await bench.leftovers(sandboxId), []);
+async function assertNothingLeft(harness: NetworkHarness, { sandboxId }: AttachmentRequest): Promise<void> {
+  assert.deepEqual(await harness.leftovers(sandboxId), []);
 }
 
-function describePrepare(bench: Bench): void {
+function describePrepare(harness: Harness): void {
   test('refuses ids, names and host ports that make no sense, and leaves nothing', async () => {
-    const network = bench().open();
-    const request = bench().makeRequest();
+    const network = harness().open();
+    const request = harness().makeRequest();
     const port = { hostPort: 80, containerPort: 80, protocol: 'TCP' } as const;
     const bad: readonly Partial<AttachmentRequest>[] = [
       { sandboxId: '' },
@@ -66,31 +70,31 @@ function describePrepare(bench: Bench): void {
     for (const change of bad) {
       await assert.rejects(network.prepare({ ...request, ...change }, soon()), kind('invalid'), JSON.stringify(change));
     }
-    await assertNothingLeft(bench(), request);
+    await assertNothingLeft(harness(), request);
   });
 
   test('leaves nothing when it was cancelled before', async () => {
-    const request = bench().makeRequest();
-    await assert.rejects(bench().open().prepare(request, AbortSignal.abort()), kind('cancelled'));
-    await assertNothingLeft(bench(), request);
+    const request = harness().makeRequest();
+    await assert.rejects(harness().open().prepare(request, AbortSignal.abort()), kind('cancelled'));
+    await assertNothingLeft(harness(), request);
   });
 
   test('gives a sandbox one attachment; a second one is refused and does the first no harm', async () => {
-    const network = bench().open();
-    const request = bench().makeRequest();
+    const network = harness().open();
+    const request = harness().makeRequest();
     await using first = await network.prepare(request, soon());
-    const traces = await bench().leftovers(request.sandboxId);
+    const traces = await harness().leftovers(request.sandboxId);
     assert.notDeepEqual(traces, [], 'traces are seen while it is there');
     await assert.rejects(network.prepare(request, soon()), kind('alreadyExists'));
-    assert.deepEqual(await bench().leftovers(request.sandboxId), traces);
+    assert.deepEqual(await harness().leftovers(request.sandboxId), traces);
     await first[Symbol.asyncDispose]();
     await first[Symbol.asyncDispose]();
-    await assertNothingLeft(bench(), request);
+    await assertNothingLeft(harness(), request);
   });
 
   test('gives a host port to one sandbox at a time, on each address', async () => {
-    const network = bench().open();
-    const holding = (hostPorts: AttachmentRequest['hostPorts']) => ({ ...bench().makeRequest(), hostPorts });
+    const network = harness().open();
+    const holding = (hostPorts: AttachmentRequest['hostPorts']) => ({ ...harness().makeRequest(), hostPorts });
     const port = { hostPort: 39_871, containerPort: 80, protocol: 'TCP' } as const;
     await using holder = await network.prepare(holding([{ ...port, hostIP: '127.0.0.1' }]), soon());
     await assert.rejects(network.prepare(holding([port]), soon()), kind('alreadyExists'));
@@ -102,20 +106,20 @@ function describePrepare(bench: Bench): void {
   });
 
   test('without a network there is no tap, and nothing to configure', async () => {
-    const request: AttachmentRequest = { ...bench().makeRequest(), mode: 'none' };
-    await using attachment = await bench().open().prepare(request, soon());
+    const request: AttachmentRequest = { ...harness().makeRequest(), mode: 'none' };
+    await using attachment = await harness().open().prepare(request, soon());
     assert.equal(attachment.tap, undefined);
     const { interfaces, routes } = await attachment.connect(soon());
     assert.deepEqual([interfaces, routes], [[], []]);
     await attachment[Symbol.asyncDispose]();
-    await assertNothingLeft(bench(), request);
+    await assertNothingLeft(harness(), request);
   });
 }
 
-function describeConnect(bench: Bench, { abortsAtMs }: NetworkSuiteOptions): void {
+function describeConnect(harness: Harness, { abortsAtMs }: NetworkSuiteOptions): void {
   test('gives addresses, routes and DNS, the same at the second call, and nothing after dispose', async () => {
-    const request = bench().makeRequest();
-    const attachment = await bench().open().prepare(request, soon());
+    const request = harness().makeRequest();
+    const attachment = await harness().open().prepare(request, soon());
     const guest = await attachment.connect(soon());
     assert.deepEqual(await attachment.connect(soon()), guest);
     const [only, ...more] = guest.interfaces;
@@ -125,7 +129,7 @@ function describeConnect(bench: Bench, { abortsAtMs }: NetworkSuiteOptions): voi
     assert.ok(guest.routes.some(({ destination, gateway }) => destination === '0.0.0.0/0' && gateway !== undefined));
     await attachment[Symbol.asyncDispose]();
     await assert.rejects(attachment.connect(soon()), kind('failedPrecondition'));
-    await assertNothingLeft(bench(), request);
+    await assertNothingLeft(harness(), request);
   });
 
   test('makes host ports, TCP, UDP and SCTP, on all addresses and on one, that dispose takes away', async () => {
@@ -135,10 +139,10 @@ function describeConnect(bench: Bench, { abortsAtMs }: NetworkSuiteOptions): voi
       { hostPort: 39_873, containerPort: 53, protocol: 'SCTP' },
       { hostPort: 39_874, containerPort: 80, protocol: 'TCP', hostIP: '127.0.0.1' },
     ] as const;
-    const request = { ...bench().makeRequest(), hostPorts };
-    const attachment = await bench().open().prepare(request, soon());
+    const request = { ...harness().makeRequest(), hostPorts };
+    const attachment = await harness().open().prepare(request, soon());
     await attachment.connect(soon());
-    const traces = (await bench().leftovers(request.sandboxId)).join('\n');
+    const traces = (await harness().leftovers(request.sandboxId)).join('\n');
     for (const { hostPort } of hostPorts.slice(0, 3)) assert.match(traces, new RegExp(`--dport ${hostPort} `));
     assert.ok(!traces.includes('39874'), 'what is on loopback alone needs no rule');
     // Another process, with a state directory of its own, would know nothing of it but that the port is taken.
@@ -148,37 +152,37 @@ function describeConnect(bench: Bench, { abortsAtMs }: NetworkSuiteOptions): voi
       assert.match(await holderOf(at), new RegExp(`^pod ${request.podNamespace}/${request.podName} has it$`));
     }
     await attachment[Symbol.asyncDispose]();
-    await assertNothingLeft(bench(), request);
+    await assertNothingLeft(harness(), request);
   });
 
   test('gives one that was connected ahead to a pod, with its host ports', async () => {
-    const request = bench().makeRequest();
-    const attachment = await bench().open().prepare(request, soon());
+    const request = harness().makeRequest();
+    const attachment = await harness().open().prepare(request, soon());
     await Promise.all([attachment.connectAhead(soon()), attachment.connectAhead(soon())]);
     const hostPorts = [{ hostPort: 39_875, containerPort: 80, protocol: 'TCP' }] as const;
     attachment.assign({ podName: 'late', podNamespace: 'default', podUid: 'uid', hostPorts });
     const guest = await attachment.connect(soon());
     assert.match(guest.interfaces[0]?.addresses[0] ?? '', /^[0-9.]+\/[0-9]+$/);
-    assert.match((await bench().leftovers(request.sandboxId)).join('\n'), /--dport 39875 /);
+    assert.match((await harness().leftovers(request.sandboxId)).join('\n'), /--dport 39875 /);
     await attachment[Symbol.asyncDispose]();
-    await assertNothingLeft(bench(), request);
+    await assertNothingLeft(harness(), request);
   });
 
   test('leaves nothing of one that was connected ahead, or was about to be, for nobody', async () => {
     for (const isAwaited of [true, false]) {
-      const request = bench().makeRequest();
-      const attachment = await bench().open().prepare(request, soon());
+      const request = harness().makeRequest();
+      const attachment = await harness().open().prepare(request, soon());
       const connecting = attachment.connectAhead(soon()).catch(kind('cancelled'));
       if (isAwaited) await connecting;
       await attachment[Symbol.asyncDispose]();
       await connecting;
-      await assertNothingLeft(bench(), request);
+      await assertNothingLeft(harness(), request);
     }
   });
 
   test('keeps attachments apart that connect side by side', async () => {
-    const network = bench().open();
-    const requests = Array.from({ length: 4 }, () => bench().makeRequest());
+    const network = harness().open();
+    const requests = Array.from({ length: 4 }, () => harness().makeRequest());
     const attachments = await Promise.all(requests.map((request) => network.prepare(request, soon())));
     const guests = await Promise.all(attachments.map((attachment) => attachment.connect(soon())));
     const all = (of: (guest: GuestNetwork) => string | undefined) => new Set(guests.map(of)).size;
@@ -191,37 +195,37 @@ function describeConnect(bench: Bench, { abortsAtMs }: NetworkSuiteOptions): voi
       4,
     );
     await Promise.all(attachments.map((attachment) => attachment[Symbol.asyncDispose]()));
-    for (const request of requests) await assertNothingLeft(bench(), request);
+    for (const request of requests) await assertNothingLeft(harness(), request);
   });
 
   test('leaves nothing when it is cancelled on its way', async () => {
-    const network = bench().open();
+    const network = harness().open();
     for (const ms of abortsAtMs) {
-      const request = bench().makeRequest();
+      const request = harness().makeRequest();
       const attachment = await network.prepare(request, soon());
       const stop = new AbortController();
       const timer = setTimeout(() => stop.abort(), ms);
       await attachment.connect(stop.signal).catch(kind('cancelled'));
       clearTimeout(timer);
       await attachment[Symbol.asyncDispose]();
-      await assertNothingLeft(bench(), request);
+      await assertNothingLeft(harness(), request);
     }
   });
 
   test('is cut short by dispose', async () => {
-    const request = bench().makeRequest();
-    const attachment = await bench().open().prepare(request, soon());
+    const request = harness().makeRequest();
+    const attachment = await harness().open().prepare(request, soon());
     const refused = assert.rejects(attachment.connect(soon()), kind('cancelled'));
     await attachment[Symbol.asyncDispose]();
     await refused;
-    await assertNothingLeft(bench(), request);
+    await assertNothingLeft(harness(), request);
   });
 }
 
-function describeCrash(bench: Bench): void {
+function describeCrash(harness: Harness): void {
   test('collect() takes away what nobody keeps, whatever had been done of it', async () => {
-    const earlier = bench().open();
-    const makeRequest = () => bench().makeRequest();
+    const earlier = harness().open();
+    const makeRequest = () => harness().makeRequest();
     const [kept, prepared, ahead, connected] = [makeRequest(), makeRequest(), makeRequest(), makeRequest()];
     const attachment = await earlier.prepare(kept, soon());
     const guest = await attachment.connect(soon());
@@ -229,10 +233,10 @@ function describeCrash(bench: Bench): void {
     await (await earlier.prepare(ahead, soon())).connectAhead(soon());
     await (await earlier.prepare(connected, soon())).connect(soon());
 
-    const later = bench().open();
+    const later = harness().open();
     const collected = await later.collect(new Set([kept.sandboxId]), soon());
     assert.deepEqual(collected, [prepared, ahead, connected].map(({ sandboxId }) => sandboxId).sort());
-    for (const request of [prepared, ahead, connected]) await assertNothingLeft(bench(), request);
+    for (const request of [prepared, ahead, connected]) await assertNothingLeft(harness(), request);
     assert.deepEqual(await later.collect(new Set([kept.sandboxId]), soon()), []);
 
     const adopted = await later.adopt(kept.sandboxId, soon());
@@ -240,7 +244,7 @@ function describeCrash(bench: Bench): void {
     assert.deepEqual(await adopted.connect(soon()), guest);
     await assert.rejects(later.prepare(kept, soon()), kind('alreadyExists'));
     await adopted[Symbol.asyncDispose]();
-    await assertNothingLeft(bench(), kept);
+    await assertNothingLeft(harness(), kept);
     assert.equal(await later.adopt(kept.sandboxId, soon()), undefined);
   });
 }

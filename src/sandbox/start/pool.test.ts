@@ -52,18 +52,18 @@ async function openWithPool(poolSize: number, prepare: (parts: FakeParts) => voi
 const named = (name: string, more: Partial<SandboxSpec> = {}): SandboxSpec => ({ ...sandboxSpec, name, ...more });
 
 test('a pod gets a machine that waited, under its own name, and another is made behind', async () => {
-  await using house = await openWithPool(1);
-  const [spare] = await house.untilDirectories(1);
-  const sandbox = await house.sandboxes.run(named('web'), never);
+  await using node = await openWithPool(1);
+  const [spare] = await node.untilDirectories(1);
+  const sandbox = await node.sandboxes.run(named('web'), never);
   assert.equal(sandbox.id, spare);
-  assert.equal((await house.record(sandbox))['name'], 'web');
-  await house.untilDirectories(2);
+  assert.equal((await node.record(sandbox))['name'], 'web');
+  await node.untilDirectories(2);
 });
 
 test('no machine is handed out twice, and a pool that is empty keeps nobody waiting', async () => {
-  await using house = await openWithPool(2);
-  const spares = await house.untilDirectories(2);
-  const sandboxes = await Promise.all(['a', 'b', 'c', 'd'].map((name) => house.sandboxes.run(named(name), never)));
+  await using node = await openWithPool(2);
+  const spares = await node.untilDirectories(2);
+  const sandboxes = await Promise.all(['a', 'b', 'c', 'd'].map((name) => node.sandboxes.run(named(name), never)));
   const ids = sandboxes.map(({ id }) => id);
   assert.equal(new Set(ids).size, 4);
   assert.deepEqual(new Set(ids.filter((id) => spares.includes(id))), new Set(spares));
@@ -77,59 +77,59 @@ const others: Record<string, Partial<SandboxSpec>> = {
 };
 for (const [which, spec] of Object.entries(others)) {
   test(`a pod ${which} gets a machine made for it`, async () => {
-    await using house = await openWithPool(1);
-    const spares = await house.untilDirectories(1);
-    const sandbox = await house.sandboxes.run(named('web', spec), never);
+    await using node = await openWithPool(1);
+    const spares = await node.untilDirectories(1);
+    const sandbox = await node.sandboxes.run(named('web', spec), never);
     assert.ok(!spares.includes(sandbox.id));
   });
 }
 
 test('a machine that dies while it waits is replaced', async () => {
-  await using house = await openWithPool(1);
-  const [first] = await house.untilDirectories(1);
-  house.parts.killMachine('gone');
-  for (let spares = await house.directories(); spares.includes(first ?? '') || spares.length !== 1;) {
-    await house.sandboxes.warmUp('pool', never);
-    spares = await house.directories();
+  await using node = await openWithPool(1);
+  const [first] = await node.untilDirectories(1);
+  node.parts.killMachine('gone');
+  for (let spares = await node.directories(); spares.includes(first ?? '') || spares.length !== 1;) {
+    await node.sandboxes.warmUp('pool', never);
+    spares = await node.directories();
   }
 });
 
 test('spares are thrown away when memory is scarce', async () => {
-  await using house = await openWithPool(2);
-  await house.untilDirectories(2);
-  house.memory.availableBytes = 0;
-  await house.sandboxes.run(named('web'), never); // the pool looks after itself when one is taken
-  await house.untilDirectories(1);
+  await using node = await openWithPool(2);
+  await node.untilDirectories(2);
+  node.memory.availableBytes = 0;
+  await node.sandboxes.run(named('web'), never); // the pool looks after itself when one is taken
+  await node.untilDirectories(1);
 });
 
 test('spares are thrown away when there is another template', async () => {
   let isCurrent = true;
-  await using house = await openWithPool(1, (parts) => {
+  await using node = await openWithPool(1, (parts) => {
     parts.driver.hasTemplate = async () => isCurrent;
   });
-  const [old] = await house.untilDirectories(1);
+  const [old] = await node.untilDirectories(1);
   isCurrent = false;
-  const [next] = await house.untilDirectories(1);
+  const [next] = await node.untilDirectories(1);
   assert.notEqual(next, old);
 });
 
 test('where no template can be made, machines that booted wait', async () => {
-  await using house = await openWithPool(1, (parts) => {
+  await using node = await openWithPool(1, (parts) => {
     parts.driver.hasTemplate = async () => false;
     parts.driver.makeTemplate = () => Promise.reject(new PodvmError('internal', 'no template'));
   });
-  const [spare] = await house.untilDirectories(1);
-  await house.sandboxes.warmUp('pool', never);
-  assert.deepEqual(await house.directories(), [spare]);
+  const [spare] = await node.untilDirectories(1);
+  await node.sandboxes.warmUp('pool', never);
+  assert.deepEqual(await node.directories(), [spare]);
 });
 
 test('a machine that fails its exercise is thrown away, and pods start without it', async () => {
-  await using house = await openWithPool(1, (parts) => {
+  await using node = await openWithPool(1, (parts) => {
     parts.before = async (step) => {
       if (step === 'call startExec') throw new PodvmError('internal', 'Cannot exec: no');
     };
   });
-  await house.sandboxes.warmUp('pool', never);
-  assert.deepEqual(await house.directories(), []);
-  await house.sandboxes.run(named('web'), never);
+  await node.sandboxes.warmUp('pool', never);
+  assert.deepEqual(await node.directories(), []);
+  await node.sandboxes.run(named('web'), never);
 });

@@ -38,14 +38,14 @@ async function emptyHouse() {
 
 describe('TemplateStore', { skip }, () => {
   it('find() finds nothing where nothing was published', async () => {
-    await using house = await emptyHouse();
-    assert.equal(await house.store.find('k'), undefined);
+    await using place = await emptyHouse();
+    assert.equal(await place.store.find('k'), undefined);
   });
 
   it('find() finds what was published, as files that nobody may write', async () => {
-    await using house = await emptyHouse();
-    await house.publish('k');
-    const found = await house.store.find('k');
+    await using place = await emptyHouse();
+    await place.publish('k');
+    const found = await place.store.find('k');
     assert.ok(found !== undefined);
     assert.deepEqual((await readdir(found)).sort(), ['memory', 'state', 'template.json']);
     for (const name of ['memory', 'state']) {
@@ -66,49 +66,49 @@ describe('TemplateStore', { skip }, () => {
   };
   for (const [which, edit] of Object.entries(edits)) {
     it(`find() finds none and removes one ${which}`, async () => {
-      await using house = await emptyHouse();
-      await house.publish('k');
-      await edit(join(house.directory, 'templates/k'));
-      assert.equal(await house.store.find('k'), undefined);
-      assert.deepEqual(await readdir(join(house.directory, 'templates')), []);
+      await using place = await emptyHouse();
+      await place.publish('k');
+      await edit(join(place.directory, 'templates/k'));
+      assert.equal(await place.store.find('k'), undefined);
+      assert.deepEqual(await readdir(join(place.directory, 'templates')), []);
     });
   }
 
   it('find() finds none where the making was cut short', async () => {
-    await using house = await emptyHouse();
-    await house.publish('k');
-    await rm(join(house.directory, 'templates/k/template.json'));
-    assert.equal(await house.store.find('k'), undefined);
+    await using place = await emptyHouse();
+    await place.publish('k');
+    await rm(join(place.directory, 'templates/k/template.json'));
+    assert.equal(await place.store.find('k'), undefined);
   });
 
   it('publish() replaces an earlier one of that key', async () => {
-    await using house = await emptyHouse();
-    await house.publish('k', 'old');
-    await house.publish('k', 'new');
-    const found = await house.store.find('k');
+    await using place = await emptyHouse();
+    await place.publish('k', 'old');
+    await place.publish('k', 'new');
+    const found = await place.store.find('k');
     assert.equal(await readFile(join(found ?? '', 'state'), 'utf8'), 'new');
   });
 
   it('publish() leaves nothing when a file is missing', async () => {
-    await using house = await emptyHouse();
-    await assert.rejects(house.store.publish('k', { memory: '/no/such', state: '/no/such' }), { code: 'ENOENT' });
-    assert.deepEqual(await readdir(join(house.directory, 'templates')), []);
+    await using place = await emptyHouse();
+    await assert.rejects(place.store.publish('k', { memory: '/no/such', state: '/no/such' }), { code: 'ENOENT' });
+    assert.deepEqual(await readdir(join(place.directory, 'templates')), []);
   });
 
   it('keys() names all but what is being made, the one made first first', async () => {
-    await using house = await emptyHouse();
-    await house.publish('late');
-    await house.publish('early');
-    await mkdir(join(house.directory, 'templates/.making-x'));
-    await utimes(join(house.directory, 'templates/early'), 1, 1);
-    assert.deepEqual(await house.store.keys(), ['early', 'late']);
+    await using place = await emptyHouse();
+    await place.publish('late');
+    await place.publish('early');
+    await mkdir(join(place.directory, 'templates/.making-x'));
+    await utimes(join(place.directory, 'templates/early'), 1, 1);
+    assert.deepEqual(await place.store.keys(), ['early', 'late']);
   });
 
   it('collect() removes all but those to keep', async () => {
-    await using house = await emptyHouse();
-    await house.publish('old-1');
-    await house.publish('new-1');
-    await house.store.collect((key) => key.startsWith('new-'));
-    assert.deepEqual(await readdir(join(house.directory, 'templates')), ['new-1']);
+    await using place = await emptyHouse();
+    await place.publish('old-1');
+    await place.publish('new-1');
+    await place.store.collect((key) => key.startsWith('new-'));
+    assert.deepEqual(await readdir(join(place.directory, 'templates')), ['new-1']);
   });
 });

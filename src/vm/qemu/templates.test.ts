@@ -47,76 +47,76 @@ async function emptyHouse() {
 
 describe('Templates', { skip }, () => {
   it("find() gives a tenant its own alone: not the node's, not another's, and the node never a tenant's", async () => {
-    await using house = await emptyHouse();
-    const { templates } = house;
-    const node = await house.publish(shape);
+    await using place = await emptyHouse();
+    const { templates } = place;
+    const node = await place.publish(shape);
     assert.equal(await templates.find(of('shop')), undefined);
-    const shop = await house.publish(of('shop'));
+    const shop = await place.publish(of('shop'));
     assert.equal(await templates.find(of('bank')), undefined);
-    const bank = await house.publish(of('bank'));
+    const bank = await place.publish(of('bank'));
     assert.equal(new Set([node, shop, bank]).size, 3);
-    assert.deepEqual(new Set(await house.keys()), new Set([node, shop, bank]));
+    assert.deepEqual(new Set(await place.keys()), new Set([node, shop, bank]));
     assert.ok(shop.startsWith(`${node}-`) && bank.startsWith(`${node}-`), 'of one generation and shape');
-    assert.deepEqual([await house.keyOf(shape), await house.keyOf(of('shop'))], [node, shop]);
+    assert.deepEqual([await place.keyOf(shape), await place.keyOf(of('shop'))], [node, shop]);
   });
 
   it('find() makes no path of what a tenant is called', async () => {
-    await using house = await emptyHouse();
+    await using place = await emptyHouse();
     for (const name of ['../../etc', '/', '', '.', '-', 'x'.repeat(10_000)]) {
-      assert.match(await house.publish(of(name)), /^[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{32}$/);
+      assert.match(await place.publish(of(name)), /^[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{32}$/);
     }
   });
 
   it("publish() lets the tenants' oldest go when there are too many, and nobody else's", async () => {
-    await using house = await emptyHouse();
-    const node = await house.publish(shape);
-    await house.makeOld(node, 1);
+    await using place = await emptyHouse();
+    const node = await place.publish(shape);
+    await place.makeOld(node, 1);
     const ofTenants: string[] = [];
     for (let count = 0; count < maxTenantTemplates; count += 1) {
-      const key = await house.publish(of(`tenant-${count}`));
-      await house.makeOld(key, 100 - count); // the later ones are older
+      const key = await place.publish(of(`tenant-${count}`));
+      await place.makeOld(key, 100 - count); // the later ones are older
       ofTenants.push(key);
     }
-    assert.deepEqual(new Set(await house.keys()), new Set([node, ...ofTenants]), 'as many as may be');
-    await house.publish({ ...shape, hasNic: false });
-    assert.equal((await house.keys()).length, maxTenantTemplates + 2, 'one that is no tenant’s takes no place');
+    assert.deepEqual(new Set(await place.keys()), new Set([node, ...ofTenants]), 'as many as may be');
+    await place.publish({ ...shape, hasNic: false });
+    assert.equal((await place.keys()).length, maxTenantTemplates + 2, 'one that is no tenant’s takes no place');
 
-    const next = await house.publish(of('next'));
-    const keys = new Set(await house.keys());
+    const next = await place.publish(of('next'));
+    const keys = new Set(await place.keys());
     assert.equal(keys.size, maxTenantTemplates + 2);
     assert.ok(keys.has(next) && keys.has(node));
     assert.ok(!keys.has(ofTenants.at(-1) ?? ''), 'the oldest is gone');
   });
 
   it('publish() keeps the one it was called for, though the clock has gone back', async () => {
-    await using house = await emptyHouse();
+    await using place = await emptyHouse();
     for (let count = 0; count < maxTenantTemplates; count += 1) {
-      await house.makeOld(await house.publish(of(`tenant-${count}`)), 2 ** 33);
+      await place.makeOld(await place.publish(of(`tenant-${count}`)), 2 ** 33);
     }
-    assert.notEqual(await house.publish(of('next')), '');
-    assert.equal((await house.keys()).length, maxTenantTemplates);
+    assert.notEqual(await place.publish(of('next')), '');
+    assert.equal((await place.keys()).length, maxTenantTemplates);
   });
 
   it('publish() lets those of another generation go, tenants’ too', async () => {
-    await using house = await emptyHouse();
-    await house.publish(shape);
-    await house.publish(of('shop'));
-    await writeFile(house.options.assets.kernel, 'a newer one');
-    const now = await house.publish(shape);
-    assert.deepEqual(await house.keys(), [now]);
+    await using place = await emptyHouse();
+    await place.publish(shape);
+    await place.publish(of('shop'));
+    await writeFile(place.options.assets.kernel, 'a newer one');
+    const now = await place.publish(shape);
+    assert.deepEqual(await place.keys(), [now]);
   });
 
   it('publish() of many at a time loses none', async () => {
-    await using house = await emptyHouse();
+    await using place = await emptyHouse();
     const names = Array.from({ length: maxTenantTemplates }, (_, at) => `tenant-${at}`);
-    const keys = await Promise.all(names.map((name) => house.publish(of(name))));
-    assert.deepEqual(new Set(await house.keys()), new Set(keys));
+    const keys = await Promise.all(names.map((name) => place.publish(of(name))));
+    assert.deepEqual(new Set(await place.keys()), new Set(keys));
   });
 
   it('publish() goes on after one that failed', async () => {
-    await using house = await emptyHouse();
+    await using place = await emptyHouse();
     const missing = { memory: '/no/such', state: '/no/such' };
-    await assert.rejects(house.templates.publish(shape, missing), { code: 'ENOENT' });
-    assert.notEqual(await house.publish(shape), '');
+    await assert.rejects(place.templates.publish(shape, missing), { code: 'ENOENT' });
+    assert.notEqual(await place.publish(shape), '');
   });
 });

@@ -13,7 +13,7 @@ import {
 } from '../driver.ts';
 
 /** What the suite needs of a driver's surroundings. Disposing ends what the suite left. */
-export interface DriverBench extends AsyncDisposable {
+export interface DriverHarness extends AsyncDisposable {
   readonly driver: MachineDriver;
   /** A good spec that boots, with an id of its own and a fresh directory. */
   makeSpec(): Promise<MachineSpec>;
@@ -43,30 +43,30 @@ const kind = (expected: ErrorKind) => (error: unknown) => {
 };
 
 /** The suite that every `MachineDriver` passes. */
-export function describeMachineDriver(name: string, open: () => Promise<DriverBench>, options: DriverSuiteOptions) {
+export function describeMachineDriver(name: string, open: () => Promise<DriverHarness>, options: DriverSuiteOptions) {
   describe(`the ${name} driver`, { skip: options.skip ?? false, timeout: 300_000 }, () => {
-    let bench: DriverBench;
+    let harness: DriverHarness;
     before(async () => {
-      bench = await open();
+      harness = await open();
     });
-    after(async () => await bench[Symbol.asyncDispose]());
-    describe('start()', () => describeStart(() => bench, options));
-    describe('a running machine', () => describeRunning(() => bench));
-    describe('the end of a machine', () => describeEnd(() => bench));
-    describe('adopt()', () => describeAdopt(() => bench));
-    describe('makeTemplate()', () => describeTemplates(() => bench));
+    after(async () => await harness[Symbol.asyncDispose]());
+    describe('start()', () => describeStart(() => harness, options));
+    describe('a running machine', () => describeRunning(() => harness));
+    describe('the end of a machine', () => describeEnd(() => harness));
+    describe('adopt()', () => describeAdopt(() => harness));
+    describe('makeTemplate()', () => describeTemplates(() => harness));
   });
 }
 
-type Bench = () => DriverBench;
+type Harness = () => DriverHarness;
 
-async function assertNothingLeft(bench: DriverBench, spec: MachineSpec): Promise<void> {
-  assert.deepEqual(await bench.leftovers(spec), []);
+async function assertNothingLeft(harness: DriverHarness, spec: MachineSpec): Promise<void> {
+  assert.deepEqual(await harness.leftovers(spec), []);
 }
 
-function describeStart(bench: Bench, { abortsAtMs }: DriverSuiteOptions): void {
+function describeStart(harness: Harness, { abortsAtMs }: DriverSuiteOptions): void {
   test('refuses an id, memory, vcpus and user that no machine can have', async () => {
-    const spec = await bench().makeSpec();
+    const spec = await harness().makeSpec();
     const bad: readonly Partial<MachineSpec>[] = [
       { id: '' },
       { id: 'a/../b' },
@@ -83,49 +83,49 @@ function describeStart(bench: Bench, { abortsAtMs }: DriverSuiteOptions): void {
       { uid: -1 },
     ];
     for (const change of bad) {
-      await assert.rejects(bench().driver.start({ ...spec, ...change }, soon()), kind('invalid'));
+      await assert.rejects(harness().driver.start({ ...spec, ...change }, soon()), kind('invalid'));
     }
-    await assertNothingLeft(bench(), spec);
+    await assertNothingLeft(harness(), spec);
   });
 
   test('refuses to restore what no template was made for', async () => {
-    const spec = await bench().makeSpec();
+    const spec = await harness().makeSpec();
     const { memoryMiB, vcpus } = spec;
-    assert.equal(await bench().driver.hasTemplate({ memoryMiB, vcpus, hasNic: false }), false);
-    await assert.rejects(bench().driver.start({ ...spec, from: 'restore' }, soon()), kind('notFound'));
-    await assertNothingLeft(bench(), spec);
+    assert.equal(await harness().driver.hasTemplate({ memoryMiB, vcpus, hasNic: false }), false);
+    await assert.rejects(harness().driver.start({ ...spec, from: 'restore' }, soon()), kind('notFound'));
+    await assertNothingLeft(harness(), spec);
   });
 
   test('refuses a directory that is not there', async () => {
-    const spec = await bench().makeSpec();
-    await assert.rejects(bench().driver.start({ ...spec, directory: `${spec.directory}/missing` }, soon()));
-    await assertNothingLeft(bench(), spec);
+    const spec = await harness().makeSpec();
+    await assert.rejects(harness().driver.start({ ...spec, directory: `${spec.directory}/missing` }, soon()));
+    await assertNothingLeft(harness(), spec);
   });
 
   test('leaves nothing when it was cancelled before', async () => {
-    const spec = await bench().makeSpec();
-    await assert.rejects(bench().driver.start(spec, AbortSignal.abort()), kind('cancelled'));
-    await assertNothingLeft(bench(), spec);
+    const spec = await harness().makeSpec();
+    await assert.rejects(harness().driver.start(spec, AbortSignal.abort()), kind('cancelled'));
+    await assertNothingLeft(harness(), spec);
   });
 
   test('leaves nothing when it is cancelled on its way', async () => {
     for (const ms of abortsAtMs) {
-      const spec = await bench().makeSpec();
+      const spec = await harness().makeSpec();
       const stop = new AbortController();
       const timer = setTimeout(() => stop.abort(), ms);
-      const outcome = await bench()
+      const outcome = await harness()
         .driver.start(spec, stop.signal)
         .catch((error: unknown) => error);
       clearTimeout(timer);
       if (outcome instanceof Error) kind('cancelled')(outcome);
       else await (outcome as Machine).kill(); // SAFE: start gives a machine; it was faster than the abort
-      await assertNothingLeft(bench(), spec);
+      await assertNothingLeft(harness(), spec);
     }
   });
 
   test('gives a running machine with the phases of its start and a record that survives JSON', async () => {
-    const spec = await bench().makeSpec();
-    await using machine = await bench().driver.start(spec, soon());
+    const spec = await harness().makeSpec();
+    await using machine = await harness().driver.start(spec, soon());
     assert.equal(machine.state, 'running');
     assert.equal(machine.id, spec.id);
     assert.ok(machine.phases.length > 0);
@@ -133,36 +133,36 @@ function describeStart(bench: Bench, { abortsAtMs }: DriverSuiteOptions): void {
     const { driver, id, directory, uid, pid } = machine.record;
     assert.deepEqual(
       { driver, id, directory, uid },
-      { driver: bench().driver.name, id: spec.id, directory: spec.directory, uid: spec.uid },
+      { driver: harness().driver.name, id: spec.id, directory: spec.directory, uid: spec.uid },
     );
     assert.ok(pid > 1);
     assert.deepEqual(JSON.parse(JSON.stringify(machine.record)), machine.record);
   });
 
   test('keeps machines apart that start side by side', async () => {
-    const specs = [await bench().makeSpec(), await bench().makeSpec()];
-    const [one, other] = await Promise.all(specs.map((spec) => bench().driver.start(spec, soon())));
+    const specs = [await harness().makeSpec(), await harness().makeSpec()];
+    const [one, other] = await Promise.all(specs.map((spec) => harness().driver.start(spec, soon())));
     assert.ok(one && other);
     assert.notEqual(one.record.pid, other.record.pid);
     await one.kill();
     assert.equal(other.state, 'running');
     await other.kill();
-    for (const spec of specs) await assertNothingLeft(bench(), spec);
+    for (const spec of specs) await assertNothingLeft(harness(), spec);
   });
 }
 
 /** One machine for all of it: the tests follow each other. */
-function describeRunning(bench: Bench): void {
+function describeRunning(harness: Harness): void {
   let spec: MachineSpec;
   let machine: Machine;
   before(async () => {
-    spec = await bench().makeSpec();
-    machine = await bench().driver.start(spec, soon());
-    for (const file of ['one.img', 'two.img']) await bench().makeDiskFile(spec, file);
+    spec = await harness().makeSpec();
+    machine = await harness().driver.start(spec, soon());
+    for (const file of ['one.img', 'two.img']) await harness().makeDiskFile(spec, file);
   });
   after(async () => {
     await machine.kill();
-    await assertNothingLeft(bench(), spec);
+    await assertNothingLeft(harness(), spec);
   });
   const disk = { serial: 'one', file: 'one.img', readOnly: false };
 
@@ -202,9 +202,9 @@ function describeRunning(bench: Bench): void {
   });
 
   test('grows a disk whose file has grown', async () => {
-    await bench().makeDiskFile(spec, 'grown.img');
+    await harness().makeDiskFile(spec, 'grown.img');
     await machine.attachDisk({ serial: 'grown', file: 'grown.img', readOnly: false }, soon());
-    await bench().growDiskFile(spec, 'grown.img', 2 ** 22);
+    await harness().growDiskFile(spec, 'grown.img', 2 ** 22);
     await machine.growDisk('grown', 2 ** 22, soon());
   });
 
@@ -288,10 +288,10 @@ function describeRunning(bench: Bench): void {
   });
 }
 
-function describeEnd(bench: Bench): void {
+function describeEnd(harness: Harness): void {
   const start = async () => {
-    const spec = await bench().makeSpec();
-    return { spec, machine: await bench().driver.start(spec, soon()) };
+    const spec = await harness().makeSpec();
+    return { spec, machine: await harness().driver.start(spec, soon()) };
   };
 
   test('kill() ends it once, however often it is called', async () => {
@@ -302,7 +302,7 @@ function describeEnd(bench: Bench): void {
     assert.equal(exits[0]?.state, 'failed');
     assert.match(exits[0]?.reason ?? '', /killed by us/);
     assert.equal(machine.state, 'failed');
-    await assertNothingLeft(bench(), spec);
+    await assertNothingLeft(harness(), spec);
   });
 
   test('dispose is the same, and idempotent', async () => {
@@ -310,13 +310,13 @@ function describeEnd(bench: Bench): void {
     await machine[Symbol.asyncDispose]();
     await machine[Symbol.asyncDispose]();
     assert.equal(machine.state, 'failed');
-    await assertNothingLeft(bench(), spec);
+    await assertNothingLeft(harness(), spec);
   });
 
   test('stop() whose time is over kills', async () => {
     const { spec, machine } = await start();
     assert.equal((await machine.stop(AbortSignal.abort())).state, 'failed');
-    await assertNothingLeft(bench(), spec);
+    await assertNothingLeft(harness(), spec);
   });
 
   test('kill() cuts a stop() short that waits', async () => {
@@ -331,33 +331,33 @@ function describeEnd(bench: Bench): void {
       return from === undefined || from === state || (machineMoves[from] as readonly string[]).includes(state);
     });
     assert.ok(isLegal, states.join(' -> '));
-    await assertNothingLeft(bench(), spec);
+    await assertNothingLeft(harness(), spec);
   });
 
   test('a guest that powers off is stopped, not failed', async () => {
     const { spec, machine } = await start();
-    await bench().powerOffGuest(machine);
+    await harness().powerOffGuest(machine);
     const exit = await machine.exited;
     assert.deepEqual([exit.state, exit.reason, exit.code], ['stopped', 'the guest powered off', 0]);
     assert.equal((await machine.stop(soon())).state, 'stopped');
-    await assertNothingLeft(bench(), spec);
+    await assertNothingLeft(harness(), spec);
   });
 
   test('a VMM that is killed behind our back fails, and says so', async () => {
     const { spec, machine } = await start();
-    await bench().killFromOutside(machine);
+    await harness().killFromOutside(machine);
     const exit = await machine.exited;
     assert.equal(exit.state, 'failed');
     assert.match(exit.reason, /SIGKILL/);
     await assert.rejects(machine.connect(soon()), kind('unavailable'));
-    await assertNothingLeft(bench(), spec);
+    await assertNothingLeft(harness(), spec);
   });
 }
 
-function describeAdopt(bench: Bench): void {
+function describeAdopt(harness: Harness): void {
   test('finds no machine where none, another or a foreign one runs', async () => {
-    const { driver } = bench();
-    const spec = await bench().makeSpec();
+    const { driver } = harness();
+    const spec = await harness().makeSpec();
     const machine = await driver.start(spec, soon());
     const { record } = machine;
     assert.equal(await driver.adopt({ ...record, startTicks: '1234567890123' }, soon()), undefined);
@@ -367,25 +367,25 @@ function describeAdopt(bench: Bench): void {
   });
 
   test('takes over a machine whose process is gone, with all it can do', async () => {
-    const { driver } = bench();
-    const spec = await bench().makeSpec();
-    const record = await bench().startElsewhere(spec);
+    const { driver } = harness();
+    const spec = await harness().makeSpec();
+    const record = await harness().startElsewhere(spec);
     const machine = await driver.adopt(record, soon());
     assert.ok(machine);
     assert.equal(machine.state, 'running');
     assert.deepEqual(machine.record, record);
-    await bench().makeDiskFile(spec, 'late.img');
+    await harness().makeDiskFile(spec, 'late.img');
     await machine.attachDisk({ serial: 'late', file: 'late.img', readOnly: false }, soon());
     assert.equal((await machine.connect(soon())).destroyed, false);
     assert.equal((await machine.kill()).state, 'failed');
-    await assertNothingLeft(bench(), spec);
+    await assertNothingLeft(harness(), spec);
   });
 }
 
-function describeTemplates(bench: Bench): void {
+function describeTemplates(harness: Harness): void {
   test('makes none when the exercise fails, and leaves nothing', async () => {
-    const { driver } = bench();
-    const spec = await bench().makeSpec();
+    const { driver } = harness();
+    const spec = await harness().makeSpec();
     const { memoryMiB, vcpus } = spec;
     const failure = new Error('no exercise today');
     await assert.rejects(
@@ -393,41 +393,41 @@ function describeTemplates(bench: Bench): void {
       failure,
     );
     assert.equal(await driver.hasTemplate({ memoryMiB, vcpus, hasNic: false }), false);
-    await assertNothingLeft(bench(), spec);
+    await assertNothingLeft(harness(), spec);
   });
 
   test('makes one from which machines are restored, of that shape alone', async () => {
-    const { driver } = bench();
-    const spec = await bench().makeSpec();
+    const { driver } = harness();
+    const spec = await harness().makeSpec();
     const { memoryMiB, vcpus } = spec;
     let seen = '';
     await driver.makeTemplate(spec, async ({ state }) => void (seen = state), soon());
     assert.equal(seen, 'running');
-    await assertNothingLeft(bench(), spec);
+    await assertNothingLeft(harness(), spec);
     assert.equal(await driver.hasTemplate({ memoryMiB, vcpus, hasNic: false }), true);
     assert.equal(await driver.hasTemplate({ memoryMiB: memoryMiB * 2, vcpus, hasNic: false }), false);
-    const clone = await bench().makeSpec();
+    const clone = await harness().makeSpec();
     await using machine = await driver.start({ ...clone, from: 'restore' }, soon());
     assert.equal(machine.state, 'running');
     await machine.kill();
-    await assertNothingLeft(bench(), clone);
+    await assertNothingLeft(harness(), clone);
     assert.equal(await driver.hasTemplate({ memoryMiB, vcpus, hasNic: false, tenant: 'a' }), false);
-    const tenants = await bench().makeSpec();
+    const tenants = await harness().makeSpec();
     await assert.rejects(driver.start({ ...tenants, tenant: 'a', from: 'restore' }, soon()), kind('notFound'));
   });
 
   test("makes a tenant's, from which that one's machines alone are restored", async () => {
-    const { driver } = bench();
-    const shaped = { ...(await bench().makeSpec()), vcpus: 2 }; // no other test's
+    const { driver } = harness();
+    const shaped = { ...(await harness().makeSpec()), vcpus: 2 }; // no other test's
     const { memoryMiB, vcpus } = shaped;
     await driver.makeTemplate({ ...shaped, tenant: 'a' }, async () => {}, soon());
     const has = async (tenant?: string) =>
       await driver.hasTemplate({ memoryMiB, vcpus, hasNic: false, ...(tenant === undefined ? {} : { tenant }) });
     assert.deepEqual([await has('a'), await has('b'), await has()], [true, false, false]);
-    const clone = { ...(await bench().makeSpec()), vcpus, tenant: 'a' };
+    const clone = { ...(await harness().makeSpec()), vcpus, tenant: 'a' };
     await using machine = await driver.start({ ...clone, from: 'restore' }, soon());
     assert.equal(machine.state, 'running');
     await machine.kill();
-    await assertNothingLeft(bench(), clone);
+    await assertNothingLeft(harness(), clone);
   });
 }

@@ -6,12 +6,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import type { Machine, MachineSpec } from '../driver.ts';
-import { describeMachineDriver, type DriverBench } from './driver.conformance.ts';
+import { describeMachineDriver, type DriverHarness } from './driver.conformance.ts';
 import { createFakeDriver, type FakeDriver } from './fake-driver.ts';
 
 const signal = new AbortController().signal;
 
-async function openBench(): Promise<DriverBench & { readonly driver: FakeDriver }> {
+async function openHarness(): Promise<DriverHarness & { readonly driver: FakeDriver }> {
   const root = await mkdtemp(join(tmpdir(), 'podvm-fake-'));
   const driver = createFakeDriver();
   const played = (machine: Machine) => {
@@ -41,21 +41,21 @@ async function openBench(): Promise<DriverBench & { readonly driver: FakeDriver 
   };
 }
 
-describeMachineDriver('fake', openBench, { abortsAtMs: [0] });
+describeMachineDriver('fake', openHarness, { abortsAtMs: [0] });
 
 test('start() of the fake fails once, with the error it was given', async () => {
-  await using bench = await openBench();
-  const spec: MachineSpec = await bench.makeSpec();
+  await using harness = await openHarness();
+  const spec: MachineSpec = await harness.makeSpec();
   const error = new PodvmError('exhausted', 'Cannot start machine: no memory');
-  bench.driver.failNextStart(error);
-  await assert.rejects(bench.driver.start(spec, signal), error);
-  assert.equal((await bench.driver.start(spec, signal)).state, 'running');
+  harness.driver.failNextStart(error);
+  await assert.rejects(harness.driver.start(spec, signal), error);
+  assert.equal((await harness.driver.start(spec, signal)).state, 'running');
 });
 
 test("the fake's channel carries bytes both ways, and tears when the test says so", async () => {
-  await using bench = await openBench();
-  await bench.driver.start(await bench.makeSpec(), signal);
-  const [machine] = bench.driver.machines;
+  await using harness = await openHarness();
+  await harness.driver.start(await harness.makeSpec(), signal);
+  const [machine] = harness.driver.machines;
   assert.ok(machine);
   const host = await machine.connect(signal);
   host.write('ping');

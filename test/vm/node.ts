@@ -20,7 +20,7 @@ import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import { tracesOf } from '../leaks.ts';
 
 /** A whole node in a directory of its own, with the real parts: what `podvm` is made of. */
-export interface House extends AsyncDisposable {
+export interface Node extends AsyncDisposable {
   readonly directory: string;
   readonly sandboxes: OpenSandboxes;
   /** Random names it gave out; among them are those of its sandboxes, also of those that never came to be. */
@@ -52,15 +52,15 @@ export async function readAssets(): Promise<Assets | undefined> {
   }
 }
 
-export interface HouseOptions {
+export interface NodeOptions {
   readonly limits?: Partial<SandboxLimits>;
-  /** Directory of an earlier house, whose process was killed, or one that the test made. */
+  /** Directory of an earlier node, whose process was killed, or one that the test made. */
   readonly earlier?: string;
   /** Directory of templates; default: those that set-up made. */
   readonly templates?: string;
   /** Machines that wait for a pod; default 0. */
   readonly poolSize?: number;
-  /** How far the house's clock is ahead, in `ms`. */
+  /** How far the node's clock is ahead, in `ms`. */
   readonly aheadMs?: number;
   /** Other parts of set-up than the real ones. */
   readonly assets?: Partial<Assets>;
@@ -72,7 +72,7 @@ export interface HouseOptions {
   readonly around?: (parts: Parts) => Parts;
 }
 
-export async function openHouse({ limits, earlier, ...options }: HouseOptions = {}): Promise<House> {
+export async function openNode({ limits, earlier, ...options }: NodeOptions = {}): Promise<Node> {
   const found = await readAssets();
   if (found === undefined) throw new Error('no assets');
   const assets = { ...found, ...options.assets };

@@ -25,7 +25,7 @@ export interface Ended {
 }
 
 /** A state directory of its own, in which a test types `./podvm ...`. */
-export interface Desk extends AsyncDisposable {
+export interface CliNode extends AsyncDisposable {
   readonly root: string;
   start(args: readonly string[], input?: string): Typed;
   type(args: readonly string[], input?: string): Promise<Ended>;
@@ -35,7 +35,7 @@ export interface Desk extends AsyncDisposable {
  * With set-up, it shares what `podvm setup` made: by links to each part and template, so that whatever is made or swept here stays
  * here. The environment is a user's, plus the state directory.
  */
-export async function openDesk({ isSetUp }: { readonly isSetUp: boolean }): Promise<Desk> {
+export async function openCliNode({ isSetUp }: { readonly isSetUp: boolean }): Promise<CliNode> {
   const root = await mkdtemp('/var/tmp/podvm-cli-');
   await chmod(root, 0o711); // jailed machines reach what is theirs in it
   if (isSetUp) {

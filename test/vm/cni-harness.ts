@@ -8,7 +8,7 @@ import type { Attachment, AttachmentRequest, Network } from '#network/network.ts
 import { tracesOf } from '../leaks.ts';
 
 /** A node's network by CNI configurations that a test writes, without machines. Disposing takes all of it away. */
-export interface CniBench extends AsyncDisposable {
+export interface CniHarness extends AsyncDisposable {
   readonly directory: string;
   /** Where configurations are looked for, and plugins besides the node's own. */
   readonly configDirectory: string;
@@ -31,7 +31,7 @@ export const soon = (): AbortSignal => AbortSignal.timeout(60_000);
 /** Network of every configuration: the name is in the names of its firewall chains, where leaks are looked for. */
 const networkName = 'podvm';
 
-export async function openCniBench(): Promise<CniBench> {
+export async function openCniHarness(): Promise<CniHarness> {
   const directory = await mkdtemp('/var/tmp/podvm-cni-');
   const [stateDir, configDirectory, pluginDirectory, ipamDirectory] = ['state', 'net.d', 'bin', 'ipam'].map((name) =>
     join(directory, name),
@@ -40,7 +40,7 @@ export async function openCniBench(): Promise<CniBench> {
   await mkdir(pluginDirectory);
   const ids: string[] = [];
   const mark = directory.slice(-6).toLowerCase();
-  const open: CniBench['open'] = (orElse = 'refuse', pluginTimeoutMs = 20_000) =>
+  const open: CniHarness['open'] = (orElse = 'refuse', pluginTimeoutMs = 20_000) =>
     createHostNetwork({
       stateDir,
       cniConfig: { directory: configDirectory, orElse },
