@@ -5,7 +5,7 @@ import {
   type Hello,
   type Method,
   type Params,
-  protocolVersion,
+  protocolVersions,
   type Result,
   type Welcome,
 } from '#wire/messages.ts';
@@ -115,7 +115,7 @@ class Services {
   #welcome(hello: Hello): Welcome {
     return {
       t: 'welcome',
-      version: hello.versions.includes(protocolVersion) ? protocolVersion : 0,
+      version: protocolVersions.find((version) => hello.versions.includes(version)) ?? 0,
       agentVersion,
       engine: this.#engine.engineName,
       phases: [...this.#guest.phases],
@@ -164,13 +164,18 @@ class Services {
     removeContainer: async ({ id }) => done(await this.#containers.remove(id)),
     readFile: (params) => this.#containers.readFile(params),
     startExec: (params) => this.#containers.exec(params),
-    attach: ({ containerId, execId, stdio }) => done(this.#containers.attach(containerId, execId, stdio)),
+    attach: (params) => done(this.#containers.attach(params)),
     signalExec: (params) => done(this.#containers.signalExec(params)),
     resize: (params) => done(this.#containers.resize(params)),
     dial: async (params) => done(await dial(this.#engine, this.#channel, params)),
     stats: () => this.#stats(),
     metrics: ({ containerId }) =>
       containerId === undefined ? this.#podMetrics() : this.#containers.metrics(containerId),
+    list: async () => ({
+      containers: await this.#containers.list(),
+      volumes: this.#volumes.names,
+      disks: this.#disks.serials,
+    }),
     ping: () => ({ uptimeMs: this.#engine.monotonicMs() }),
     shutdown: ({ graceMs }) => this.#shutdown(graceMs),
   };

@@ -151,20 +151,21 @@ export class AgentLink implements Link {
     }
   }
 
-  openStream(): LinkStream {
+  openStream({ acknowledges = false } = {}): LinkStream {
     if (this.#failure !== undefined) throw new PodvmError('unavailable', 'Cannot open a stream: the link is down');
     if (this.#streams.size >= limits.maxStreams) {
       throw new PodvmError('exhausted', `Cannot open a stream: ${limits.maxStreams} are open`);
     }
     do this.#lastStream = this.#lastStream === 0x7fff_ffff ? 1 : this.#lastStream + 1;
     while (this.#streams.has(this.#lastStream));
-    const stream = new ByteStream(this.#lastStream, {
-      data: (id, bytes) => this.#write(id, frameKinds.data, bytes),
-      end: (id) => this.#write(id, frameKinds.end),
-      reset: (id) => this.#write(id, frameKinds.reset),
-      credit: (id, bytes) => this.#writeFrame(encodeCredit(this.#epoch, id, bytes)),
-      forget: (id) => this.#streams.delete(id),
-    });
+    const wires = {
+      data: (id: number, bytes: Uint8Array) => this.#write(id, frameKinds.data, bytes),
+      end: (id: number) => this.#write(id, frameKinds.end),
+      reset: (id: number) => this.#write(id, frameKinds.reset),
+      credit: (id: number, bytes: number) => this.#writeFrame(encodeCredit(this.#epoch, id, bytes)),
+      forget: (id: number) => this.#streams.delete(id),
+    };
+    const stream = new ByteStream(this.#lastStream, wires, acknowledges);
     this.#streams.set(stream.id, stream);
     return stream;
   }

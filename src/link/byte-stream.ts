@@ -54,6 +54,7 @@ class Blocks {
 export class ByteStream extends Duplex implements LinkStream {
   readonly id: number;
   readonly #wires: StreamWires;
+  readonly #acknowledges: boolean;
   readonly #sendCredit = new SendCredit(limits.agentWindowBytes);
   readonly #receiveCredit = new ReceiveCredit(limits.streamWindowBytes);
   #isOpen = false;
@@ -64,11 +65,12 @@ export class ByteStream extends Duplex implements LinkStream {
   #outgoing: { readonly bytes: Uint8Array; readonly done: (error?: Error | null) => void } | undefined;
   #final: ((error?: Error | null) => void) | undefined;
 
-  constructor(id: number, wires: StreamWires) {
+  constructor(id: number, wires: StreamWires, acknowledges: boolean) {
     // What was not asked for yet waits here, in blocks, and not as the pieces in which the guest chose to send it.
     super({ allowHalfOpen: true, readableHighWaterMark: 1, writableHighWaterMark: limits.agentWindowBytes });
     this.id = id;
     this.#wires = wires;
+    this.#acknowledges = acknowledges;
   }
 
   /** The agent knows the stream from now on. */
@@ -88,6 +90,10 @@ export class ByteStream extends Duplex implements LinkStream {
     }
     this.#arrived.push(bytes);
     this.#deliver();
+  }
+
+  acknowledge(bytes: number): void {
+    if (this.#acknowledges) this.#consume(bytes);
   }
 
   peerEnded(): void {
@@ -134,9 +140,13 @@ export class ByteStream extends Duplex implements LinkStream {
         return;
       }
       this.#wantsMore = this.push(bytes);
-      const grant = this.#receiveCredit.consume(bytes.length);
-      if (grant > 0 && !this.#hasPeerEnded) this.#wires.credit(this.id, grant);
+      if (!this.#acknowledges) this.#consume(bytes.length);
     }
+  }
+
+  #consume(bytes: number): void {
+    const grant = this.#receiveCredit.consume(bytes);
+    if (grant > 0 && !this.#hasPeerEnded && !this.destroyed) this.#wires.credit(this.id, grant);
   }
 
   #send(): void {

@@ -2,11 +2,10 @@ import { randomBytes } from 'node:crypto';
 import { PodvmError } from '#base/errors.ts';
 import { headerBytes } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
+import { protocolVersions } from '#wire/messages.ts';
 import { AgentLink } from './agent-link.ts';
 import type { Link, LinkOptions } from './link.ts';
 
-/** Protocol versions that this host speaks. */
-const versions = [1];
 /** How often the hello is repeated: an agent that is not up yet, or a boot that lost bytes, sees a later one. In `ms`. */
 const helloIntervalMs = 100;
 /**
@@ -31,11 +30,11 @@ export async function connectLink(options: LinkOptions, signal: AbortSignal): Pr
     const link = new AgentLink(await options.open(deadline), randomBytes(4).readUInt32LE() || 1, options.callTimeoutMs);
     const outcome = await shakeHands(link, deadline);
     if (outcome === 'welcomed') {
-      if (!versions.includes(link.welcome.version)) {
+      if (!protocolVersions.some((version) => version === link.welcome.version)) {
         await link[Symbol.asyncDispose]();
         throw new PodvmError(
           'unsupported',
-          `Cannot talk to the agent: it speaks none of the versions ${versions.join(', ')}`,
+          `Cannot talk to the agent: it speaks none of the versions ${protocolVersions.join(', ')}`,
         );
       }
       link.watchLiveness();
@@ -57,14 +56,14 @@ export async function connectLink(options: LinkOptions, signal: AbortSignal): Pr
 }
 
 async function shakeHands(link: AgentLink, deadline: AbortSignal): Promise<'welcomed' | 'torn' | 'late'> {
-  link.sendHello(versions);
+  link.sendHello(protocolVersions);
   let hellos = 1;
   const timer = setInterval(() => {
     if (link.isBackedUp) return; // a guest that is not up yet reads nothing, and more of it would only pile up
     hellos += 1;
     const bytes = padding.get(hellos);
     if (bytes !== undefined) link.sendPadding(bytes);
-    link.sendHello(versions);
+    link.sendHello(protocolVersions);
   }, helloIntervalMs);
   const late = Promise.withResolvers<'late'>();
   const onAbort = () => late.resolve('late');

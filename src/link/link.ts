@@ -13,8 +13,10 @@ export interface Link extends AsyncDisposable {
   /**
    * Opens a byte stream with credit-based flow control, to be named in a call (`stdout: stream.id`). Readable side:
    * bytes from the guest; writable side: bytes to it; either half closes on its own. Destroying it resets the stream.
+   * `acknowledges`: the guest is granted credit by `acknowledge`, and not when bytes are read, so that it can send again
+   * what a reader that died was not done with.
    */
-  openStream(): LinkStream;
+  openStream(options?: { readonly acknowledges?: boolean }): LinkStream;
   /** Events in the order the agent sent them; one handler. */
   onEvent(handler: (event: AgentEvent) => void): void;
   /** Settles once, with the reason, when the link can no longer be used. */
@@ -24,6 +26,8 @@ export interface Link extends AsyncDisposable {
 export interface LinkStream extends Duplex {
   /** Stream number on the wire; the agent uses the same. */
   readonly id: number;
+  /** The reader has done with so many more bytes. Does nothing to a stream that grants credit when it is read. */
+  acknowledge(bytes: number): void;
 }
 
 export interface LinkOptions {

@@ -15,6 +15,7 @@ import { connectLink } from './connect-link.ts';
 import type { Link } from './link.ts';
 import { encodeFrame, FrameParser, frameKinds } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
+import { protocolVersions } from '#wire/messages.ts';
 
 /**
  * The real agent as an ordinary process with a socket for its channel. It has a /run of its own (root, mount
@@ -138,7 +139,28 @@ describe('the agent', { skip }, () => {
     );
     for (const bytes of fc.sample(parts, 500)) agent.channel.write(bytes);
     await using link = await agent.connect();
-    assert.equal(link.welcome.version, 1);
+    assert.equal(link.welcome.version, protocolVersions[0]);
+  });
+
+  it('speaks the older version with a host that knows no newer one', async () => {
+    await using agent = new Agent();
+    const messages: string[] = [];
+    const parser = new FrameParser({
+      decide: () => 'take',
+      frame: (_, payload) => messages.push(Buffer.from(payload).toString()),
+    });
+    agent.channel.on('data', (chunk: Buffer) => parser.push(chunk));
+    agent.channel.write(encodeFrame(7, 0, frameKinds.hello, Buffer.from('{"t":"hello","versions":[1,9]}')));
+    await once(agent.channel, 'data');
+    assert.equal((JSON.parse(messages[0] ?? '') as { version?: number }).version, 1);
+  });
+
+  it('lists what is in the guest, for a host that takes over', async () => {
+    await using agent = new Agent();
+    await using link = await agent.connect();
+    await link.call('createVolume', { name: 'kept', kind: 'push' }, never);
+    const expected = { containers: [], volumes: ['kept'], disks: [] };
+    assert.deepEqual(await link.call('list', {}, never), expected);
   });
 
   it('takes a repeated hello for the same connection, and a new epoch for a new one', async () => {

@@ -6,9 +6,10 @@ import { limits } from './limits.ts';
 /**
  * What host and agent say to each other, as JSON on stream 0. The host calls, the agent answers and tells events.
  * Both ends parse with these schemas: the agent what it is asked, the host everything the guest says.
+ * Versions, newest first: 2 adds `list`, and `from` of `attach`, without which a host cannot go on where another ended.
  * Words: a *stream* is a numbered byte stream on the same channel, opened by the host; `0` in a stream field means none.
  */
-export const protocolVersion = 1;
+export const protocolVersions = [2, 1] as const;
 
 /** Name of a volume, a container, an exec: a file name in the guest, never `.` or `..`. */
 const name = v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/));
@@ -306,8 +307,12 @@ export const paramSchemas = {
     maxBytes: v.pipe(count, v.maxValue(limits.maxPushPartBytes)),
   }),
   startExec,
-  /** New streams for a process whose old ones ended with their connection. `0` leaves one without. */
-  attach: v.object({ ...process.entries, stdio }),
+  /**
+   * New streams for a process whose old ones ended with their connection. `0` leaves one without. `from`: bytes of each
+   * output, since the process began, that the host has for good; what was sent after them is sent again. Absent: only
+   * what is new. `exhausted` if the host has granted credit for more than it has.
+   */
+  attach: v.object({ ...process.entries, stdio, from: v.optional(v.object({ stdout: count, stderr: count })) }),
   signalExec: v.object({ containerId: name, execId: name, signal: signalNumber }),
   /** Window size of a container's or exec's tty. */
   resize: v.object({ ...process.entries, columns: cells, rows: cells }),
@@ -323,10 +328,24 @@ export const paramSchemas = {
   stats: empty,
   /** All figures of one container, or of the pod: one at a time, so that an answer fits its message. `notFound`. */
   metrics: v.object({ containerId: v.optional(name) }),
+  /** Everything that is in the guest, for a host that goes on where another ended. Waits for containers being made. */
+  list: empty,
   ping: empty,
   /** Signals what runs, kills it after `graceMs`, syncs, unmounts, powers off. Answers before it powers off. */
   shutdown: v.object({ graceMs: v.pipe(count, v.maxValue(3_600_000)) }),
 } as const;
+
+/** How a process ended. */
+const exit = v.object({
+  /** 128 + signal when it was killed by one. */
+  exitCode: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(255)),
+  signal: v.optional(signalNumber),
+  /** The kernel killed a process of the container for lack of memory. */
+  oomKilled: v.boolean(),
+  /** In `ms` since the epoch: the time of `configure` and what has passed since, as the guest's monotonic clock has it. */
+  finishedAtMs: v.number(),
+});
+export type ProcessExit = v.InferOutput<typeof exit>;
 
 /** What each method answers. */
 export const resultSchemas = {
@@ -368,6 +387,24 @@ export const resultSchemas = {
     interfaces: v.optional(interfaceFigures, []),
   }),
   metrics,
+  list: v.object({
+    containers: list(
+      v.object({
+        id: name,
+        /** First process, in the guest. */
+        pid: count,
+        /** Absent: not started. */
+        startedAtMs: v.optional(v.number()),
+        /** Kept until `removeContainer`. Absent: it has not ended. */
+        exit: v.optional(exit),
+        execs: list(v.object({ execId: name, pid: count }), limits.maxExecs),
+      }),
+      limits.maxContainers,
+    ),
+    volumes: list(name, limits.maxVolumes),
+    /** Serials. */
+    disks: list(serial, limits.maxDisks),
+  }),
   ping: v.object({ uptimeMs: v.number() }),
   shutdown: empty,
 } as const satisfies Record<keyof typeof paramSchemas, v.GenericSchema>;
@@ -382,13 +419,7 @@ export const agentEventSchema = v.variant('kind', [
     containerId: name,
     /** Absent: the container's first process. */
     execId: v.optional(name),
-    /** 128 + signal when it was killed by one. */
-    exitCode: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(255)),
-    signal: v.optional(signalNumber),
-    /** The kernel killed a process of the container for lack of memory. */
-    oomKilled: v.boolean(),
-    /** In `ms` since the epoch: the time of `configure` and what has passed since, as the guest's monotonic clock has it. */
-    finishedAtMs: v.number(),
+    ...exit.entries,
   }),
   /** A process of a container was killed for lack of memory; the container may go on. */
   v.object({ kind: v.literal('oomKilled'), containerId: name }),

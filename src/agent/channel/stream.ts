@@ -12,6 +12,8 @@ export interface StreamUser {
   gone(why: 'reset' | 'away'): void;
   /** It may be possible to send again. */
   writable(): void;
+  /** So many more bytes are with the host for good. */
+  acknowledged(bytes: number): void;
 }
 
 /** What a stream needs of its channel. */
@@ -113,6 +115,7 @@ export class AgentStream {
 
   granted(bytes: number): void {
     this.#credit.grant(bytes);
+    if (!this.#isGone) this.#user?.acknowledged(bytes);
     this.writable();
   }
 

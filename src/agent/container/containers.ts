@@ -1,14 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
-import type {
-  AgentEvent,
-  CgroupResources,
-  ContainerParams,
-  ExecParams,
-  Params,
-  Result,
-  Stdio,
-} from '#wire/messages.ts';
+import type { CgroupResources, ContainerParams, ExecParams, Params, ProcessExit, Result } from '#wire/messages.ts';
 import type { Channel } from '../channel/channel.ts';
 import { open, signals } from '#engine/constants.ts';
 import { codeOf, ready, type ChildExit, type Engine } from '#engine/engine.ts';
@@ -68,6 +60,8 @@ interface Container {
   readonly execs: Map<string, Process>;
   memoryEventsFd: number;
   oomKills: number;
+  startedAtMs?: number;
+  exit?: ProcessExit;
 }
 
 const killPollMs = 10;
@@ -128,7 +122,8 @@ export class Containers {
       const preparedMs = engine.monotonicMs();
       const { bundle } = rootfs;
       const call = { command: 'create', options: ['--bundle', bundle], id, tty: params.tty, wantsPid: true } as const;
-      const first = await this.#launch(crun, call, params, streams, (exit) => this.#containerExited(id, exit));
+      const size = { ...params, keepsOutput: true };
+      const first = await this.#launch(crun, call, size, streams, (exit) => this.#containerExited(id, exit));
       rootfs.unpin();
       const container: Container = {
         params,
@@ -174,12 +169,12 @@ export class Containers {
   async #launch(
     crun: Crun,
     call: Omit<Parameters<Crun['call']>[0], 'fds'>,
-    size: { readonly columns?: number | undefined; readonly rows?: number | undefined },
+    size: { readonly columns?: number | undefined; readonly rows?: number | undefined; readonly keepsOutput: boolean },
     streams: ProcessStreams,
     onExit: (exit: ChildExit) => void,
   ): Promise<Process> {
     const { engine, children } = this.#parts;
-    const io = new ProcessIo(engine);
+    const io = new ProcessIo(engine, size);
     const fds = call.tty ? ([-1, -1, -1] as [number, number, number]) : io.makePipes(streams);
     try {
       return await children.expecting(async () => {
@@ -203,10 +198,11 @@ export class Containers {
   }
 
   async start(id: string): Promise<{ startedAtMs: number }> {
-    this.#find(id);
+    const container = this.#find(id);
     const call = { command: 'start', options: [], id, fds: [-1, -1, -1], tty: false, wantsPid: false } as const;
     const startedAtMs = this.#context.hostMs(); // a short process has ended when crun has
     await this.#parts.children.expecting(() => this.#crun().call(call));
+    container.startedAtMs = startedAtMs;
     return { startedAtMs };
   }
 
@@ -232,7 +228,8 @@ export class Containers {
       } as const;
       let early: ChildExit | undefined;
       let isListed = false;
-      const process = await this.#launch(this.#crun(), call, params, streams, (exit) => {
+      const size = { ...params, keepsOutput: false };
+      const process = await this.#launch(this.#crun(), call, size, streams, (exit) => {
         if (isListed) this.#execExited(container, params.execId, exit);
         else early = exit;
       });
@@ -274,11 +271,29 @@ export class Containers {
     process?.io.resize(columns, rows);
   }
 
-  attach(containerId: string, execId: string | undefined, stdio: Stdio): void {
+  attach({ containerId, execId, stdio, from }: Params<'attach'>): void {
     const container = this.#find(containerId);
     const process = execId === undefined ? container.first : container.execs.get(execId);
     if (process === undefined) throw new PodvmError('notFound', `Cannot attach to exec ${execId}: it has ended`);
-    process.io.attach(openStreams(this.#parts.channel, stdio));
+    if (from !== undefined) process.io.checkFrom(from);
+    process.io.attach(openStreams(this.#parts.channel, stdio), from);
+  }
+
+  /** Containers that are being made are waited for: they would come to be unseen. */
+  async list(): Promise<Result<'list'>['containers']> {
+    const { engine } = this.#parts;
+    while (this.#creating.size > 0) {
+      await new Promise<void>((resolve) => {
+        engine.setTimer(killPollMs, resolve);
+      });
+    }
+    return [...this.#containers].map(([id, { first, execs, startedAtMs, exit }]) => ({
+      id,
+      pid: first.pid,
+      ...(startedAtMs === undefined ? {} : { startedAtMs }),
+      ...(exit === undefined ? {} : { exit }),
+      execs: [...execs].map(([execId, { pid }]) => ({ execId, pid })),
+    }));
   }
 
   async remove(id: string): Promise<void> {
@@ -370,16 +385,15 @@ export class Containers {
   }
 
   #tellExit(container: Container, execId: string | undefined, exit: ChildExit): void {
-    const event: AgentEvent = {
-      kind: 'exited',
-      containerId: container.params.id,
-      ...(execId === undefined ? {} : { execId }),
+    const ended: ProcessExit = {
       exitCode: exit.code ?? 128 + (exit.signal ?? 0),
       ...(exit.signal === undefined ? {} : { signal: exit.signal }),
       oomKilled: exit.signal === signals.kill && container.oomKills > 0,
       finishedAtMs: this.#context.hostMs(),
     };
-    this.#parts.channel.tell(event);
+    if (execId === undefined) container.exit = ended;
+    const whose = { containerId: container.params.id, ...(execId === undefined ? {} : { execId }) };
+    this.#parts.channel.tell({ kind: 'exited', ...whose, ...ended });
   }
 
   /** The kernel kills a container's processes together: half a container helps nobody (as kubelet asks of cgroup v2). */

@@ -34,6 +34,7 @@ export async function dial(parts: Parts, channel: Channel, params: Params<'dial'
         output.close();
       },
       writable: () => output.writable(),
+      acknowledged: () => {},
     });
     output.attach(stream);
   } catch (error) {

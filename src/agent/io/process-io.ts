@@ -1,7 +1,8 @@
-import type { Stdio } from '#wire/messages.ts';
+import type { Params, Stdio } from '#wire/messages.ts';
 import type { Channel } from '../channel/channel.ts';
 import type { AgentStream } from '../channel/stream.ts';
 import type { Descriptors, Sockets } from '#engine/engine.ts';
+import { SentOutput } from './sent-output.ts';
 import { InputPump, inputUser, OutputPump, outputUser } from './pumps.ts';
 
 type Parts = Descriptors & Pick<Sockets, 'setWindowSize'>;
@@ -12,6 +13,9 @@ export interface ProcessStreams {
   readonly stdout: AgentStream | undefined;
   readonly stderr: AgentStream | undefined;
 }
+
+/** Bytes of each output since the process began. */
+export type OutputOffsets = NonNullable<Params<'attach'>['from']>;
 
 /** Errors: `alreadyExists`, `exhausted`; none is open then. */
 export function openStreams(channel: Channel, { stdin, stdout, stderr }: Stdio): ProcessStreams {
@@ -41,9 +45,12 @@ export class ProcessIo {
   #stdout: OutputPump | undefined;
   #stderr: OutputPump | undefined;
   #terminal = -1;
+  readonly #keepsOutput: boolean;
 
-  constructor(parts: Parts) {
+  /** `keepsOutput`: a host that takes over from another may ask again for what the other did not acknowledge. */
+  constructor(parts: Parts, { keepsOutput }: { readonly keepsOutput: boolean }) {
     this.#parts = parts;
+    this.#keepsOutput = keepsOutput;
   }
 
   /**
@@ -60,12 +67,12 @@ export class ProcessIo {
     if (streams.stdout !== undefined) {
       const { read, write } = this.#parts.pipe('read');
       childEnds[1] = write;
-      this.#stdout = new OutputPump(this.#parts, read);
+      this.#stdout = this.#outputPump(read);
     }
     if (streams.stderr !== undefined) {
       const { read, write } = this.#parts.pipe('read');
       childEnds[2] = write;
-      this.#stderr = new OutputPump(this.#parts, read);
+      this.#stderr = this.#outputPump(read);
     }
     return childEnds;
   }
@@ -79,14 +86,24 @@ export class ProcessIo {
     this.#terminal = master;
     if (size.columns !== undefined && size.rows !== undefined) this.resize(size.columns, size.rows);
     this.#stdin = new InputPump(this.#parts, this.#parts.duplicate(master));
-    this.#stdout = new OutputPump(this.#parts, master, () => {
+    this.#stdout = this.#outputPump(master, () => {
       this.#terminal = -1;
       this.#stdin?.close();
     });
   }
 
-  /** Joins the streams. What the process has and the host does not want is dropped. */
-  attach(streams: ProcessStreams): void {
+  #outputPump(fd: number, onEnd?: () => void): OutputPump {
+    return new OutputPump(this.#parts, fd, onEnd, this.#keepsOutput ? new SentOutput() : undefined);
+  }
+
+  /** Errors: as of `SentOutput.after`. */
+  checkFrom({ stdout, stderr }: OutputOffsets): void {
+    this.#stdout?.checkFrom(stdout);
+    this.#stderr?.checkFrom(stderr);
+  }
+
+  /** Joins the streams. What the process has and the host does not want is dropped. Errors: as of `checkFrom`. */
+  attach(streams: ProcessStreams, from?: OutputOffsets): void {
     const { stdin, stdout, stderr } = streams;
     if (stdin !== undefined) {
       if (this.#stdin === undefined) stdin.reset();
@@ -95,8 +112,8 @@ export class ProcessIo {
         stdin.use(inputUser(this.#stdin));
       }
     }
-    attachOutput(this.#stdout, stdout);
-    attachOutput(this.#stderr, stderr);
+    attachOutput(this.#stdout, stdout, from?.stdout);
+    attachOutput(this.#stderr, stderr, from?.stderr);
   }
 
   resize(columns: number, rows: number): void {
@@ -115,7 +132,7 @@ export class ProcessIo {
   }
 }
 
-function attachOutput(pump: OutputPump | undefined, stream: AgentStream | undefined): void {
+function attachOutput(pump: OutputPump | undefined, stream: AgentStream | undefined, from: number | undefined): void {
   if (stream === undefined) {
     pump?.attach(undefined);
     return;
@@ -125,5 +142,5 @@ function attachOutput(pump: OutputPump | undefined, stream: AgentStream | undefi
     return;
   }
   stream.use(outputUser(pump, stream));
-  pump.attach(stream);
+  pump.attach(stream, from);
 }

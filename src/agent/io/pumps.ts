@@ -2,6 +2,7 @@ import { headerBytes } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import type { AgentStream, StreamUser } from '../channel/stream.ts';
 import { again, ready, type Descriptors } from '#engine/engine.ts';
+import type { SentOutput } from './sent-output.ts';
 
 /** One for all pumps: handlers are never re-entered, and a frame that cannot be written at once is copied. */
 const buffer = new Uint8Array(headerBytes + limits.maxDataBytes);
@@ -9,29 +10,44 @@ const buffer = new Uint8Array(headerBytes + limits.maxDataBytes);
 /**
  * From a descriptor (a process's output, a socket) to a stream. Reads only what the host will take, so that a process
  * waits for a slow host; while the host is away it waits too, for `attach`. When the host forgets the stream, output is
- * read and dropped, so that the process goes on.
+ * read and dropped, so that the process goes on. What it has sent is kept in `sent`, if there is one, until the host has
+ * it for good, and outlives the descriptor.
  */
 export class OutputPump {
   readonly #parts: Descriptors;
   readonly #onEnd: () => void;
+  readonly #sent: SentOutput | undefined;
   #fd: number;
   #stream: AgentStream | undefined;
+  /** What this stream is to be sent again, before anything new. */
+  #again: Uint8Array[] = [];
   #isDropping = false;
   #isWatching = false;
 
   /** Owns `fd`, which does not block. `onEnd`: it has ended and is closed. */
-  constructor(parts: Descriptors, fd: number, onEnd: () => void = () => {}) {
+  constructor(parts: Descriptors, fd: number, onEnd: () => void = () => {}, sent?: SentOutput) {
     this.#parts = parts;
     this.#fd = fd;
     this.#onEnd = onEnd;
+    this.#sent = sent;
   }
 
-  /** Undefined: drop what comes. */
-  attach(stream: AgentStream | undefined): void {
+  /** Undefined: drop what comes. `from`: bytes that the stream's reader has; absent: it wants only what is new. */
+  attach(stream: AgentStream | undefined, from?: number): void {
+    this.#again = this.#sent?.after(from) ?? [];
     this.#stream = stream;
     this.#isDropping = stream === undefined;
-    if (this.#fd < 0) stream?.end();
-    else this.#update();
+    this.#update();
+  }
+
+  /** Errors: as of `SentOutput.after`. */
+  checkFrom(from: number): void {
+    this.#sent?.check(from);
+  }
+
+  /** The host has so many more bytes for good. */
+  acknowledged(bytes: number): void {
+    this.#sent?.acknowledge(bytes);
   }
 
   /** To be called by the stream's user. */
@@ -46,18 +62,42 @@ export class OutputPump {
   }
 
   close(): void {
-    if (this.#fd < 0) return;
-    const fd = this.#fd;
-    this.#fd = -1;
-    this.#parts.close(fd);
+    this.#again = [];
+    if (this.#fd >= 0) {
+      const fd = this.#fd;
+      this.#fd = -1;
+      this.#parts.close(fd);
+      this.#onEnd();
+    }
+    this.#endStream();
+  }
+
+  #endStream(): void {
     this.#stream?.end();
     this.#stream = undefined;
-    this.#onEnd();
+  }
+
+  #sendAgain(): void {
+    const stream = this.#stream;
+    if (stream === undefined) return;
+    for (let next = this.#again[0]; next !== undefined; next = this.#again[0]) {
+      const length = Math.min(next.length, stream.sendable);
+      if (length === 0) return;
+      buffer.set(next.subarray(0, length), headerBytes);
+      stream.send(buffer, length);
+      if (length < next.length) this.#again[0] = next.subarray(length);
+      else this.#again.shift();
+    }
   }
 
   #update(): void {
-    if (this.#fd < 0) return;
-    const wanted = this.#isDropping || (this.#stream?.sendable ?? 0) > 0;
+    this.#sendAgain();
+    if (this.#fd < 0) {
+      if (this.#again.length === 0) this.#endStream();
+      return;
+    }
+    const isReady = this.#again.length === 0;
+    const wanted = this.#isDropping || (isReady && (this.#stream?.sendable ?? 0) > 0);
     if (wanted === this.#isWatching) return;
     this.#isWatching = wanted;
     if (wanted) this.#parts.watch(this.#fd, ready.readable, () => this.#read());
@@ -77,9 +117,18 @@ export class OutputPump {
         this.close();
         return;
       }
-      if (bytes !== again) this.#stream?.send(buffer, bytes);
+      if (bytes !== again) this.#took(bytes);
     }
     this.#update();
+  }
+
+  #took(bytes: number): void {
+    if (this.#stream === undefined) {
+      this.#sent?.skip(bytes);
+      return;
+    }
+    this.#sent?.push(buffer.slice(headerBytes, headerBytes + bytes));
+    this.#stream.send(buffer, bytes);
   }
 }
 
@@ -166,6 +215,7 @@ export const outputUser = (pump: OutputPump, stream: AgentStream): StreamUser =>
   end: () => {},
   gone: (why) => pump.streamGone(why),
   writable: () => pump.writable(),
+  acknowledged: (bytes) => pump.acknowledged(bytes),
 });
 
 /** A stream used for input alone. `gone` by reset ends the input; while the host is away the input stays open. */
@@ -177,4 +227,5 @@ export const inputUser = (pump: InputPump): StreamUser => ({
     else pump.attach(undefined);
   },
   writable: () => {},
+  acknowledged: () => {},
 });

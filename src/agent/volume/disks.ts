@@ -180,6 +180,10 @@ export class Disks {
     }
   }
 
+  get serials(): string[] {
+    return [...this.#disks.keys()];
+  }
+
   detachAll(): void {
     for (const [serial, { fileSystem }] of this.#disks) {
       if (fileSystem !== 'none') this.#tryUnmount(serial); // what still uses it dies with the machine; it was synced

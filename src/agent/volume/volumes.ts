@@ -64,6 +64,10 @@ export class Volumes {
     return this.#views.of(this.path(name));
   }
 
+  get names(): string[] {
+    return [...this.#volumes.keys()];
+  }
+
   isImage(name: string): boolean {
     return this.#volumes.get(name)?.params.kind === 'image';
   }

@@ -128,8 +128,8 @@ interface ContainerStreams {
 function openStreams(spec: ContainerSpec, site: ContainerSite): ContainerStreams {
   // Open and silent until somebody attaches, as a container with `stdin: true` expects.
   const stdin = spec.stdin ? openStream(site.guest) : undefined;
-  const stdout = openOutputStream(site.guest);
-  const stderr = spec.tty ? undefined : openOutputStream(site.guest);
+  const stdout = openOutputStream(site.guest, { acknowledges: true });
+  const stderr = spec.tty ? undefined : openOutputStream(site.guest, { acknowledges: true });
   return {
     stdin,
     stdio: { stdin: stdin?.id ?? 0, stdout: stdout.id, stderr: stderr?.id ?? 0 },

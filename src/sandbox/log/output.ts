@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import type { LinkStream } from '#link/link.ts';
 import type { LogWriter } from './log-writer.ts';
 import type { OutputChunk } from '../sandbox.ts';
 
@@ -13,9 +14,12 @@ export interface Output {
   readonly ended: Promise<void>;
 }
 
+/** One that counts what was done with hears of it once it is in the log and with the followers. */
+export type OutputSource = Readable & Partial<Pick<LinkStream, 'acknowledge'>>;
+
 export interface OutputStreams {
-  readonly stdout: Readable;
-  readonly stderr?: Readable;
+  readonly stdout: OutputSource;
+  readonly stderr?: OutputSource;
 }
 
 interface Follower {
@@ -39,11 +43,12 @@ export function pumpOutput(streams: OutputStreams, log: LogWriter, onProblem: (e
       isLogBroken = true;
     }
   };
-  const pump = async (stream: OutputChunk['stream'], source: Readable) => {
+  const pump = async (stream: OutputChunk['stream'], source: OutputSource) => {
     try {
       for await (const bytes of source) {
         const chunk: OutputChunk = { stream, bytes: bytes as Uint8Array }; // SAFE: the link's streams carry bytes
         await Promise.all([write(chunk), ...[...followers].map((follower) => follower.deliver(chunk))]);
+        source.acknowledge?.(chunk.bytes.length);
       }
     } catch {
       // The link is lost or the container was removed: the output ends here, and the sandbox says why.

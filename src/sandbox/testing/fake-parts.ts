@@ -248,7 +248,7 @@ function createGuest(parts: FakeParts, owned: (name: string) => AsyncDisposable)
           agent.on('error', () => {}),
         );
         streamsOfHost.add(host);
-        return Object.assign(host, { id });
+        return Object.assign(host, { id, acknowledge: () => {} });
       },
       onEvent: (given) => {
         handler = given;

@@ -1,0 +1,125 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FrameParser, frameKinds, headerBytes } from '#wire/frame.ts';
+import { limits } from '#wire/limits.ts';
+import { AgentStream } from '../channel/stream.ts';
+import type { Descriptors } from '#engine/engine.ts';
+import { OutputPump, outputUser } from './pumps.ts';
+import { SentOutput } from './sent-output.ts';
+
+const unused = () => assert.fail('not used here');
+
+/** A process that has written `output` and ends, and the pump that reads it. */
+function writing(output: Uint8Array) {
+  let at = 0;
+  const state: { isClosed: boolean; read?: (() => void) | undefined } = { isClosed: false };
+  const parts: Descriptors = {
+    open: unused,
+    duplicate: unused,
+    pipe: unused,
+    write: unused,
+    setNonBlocking: unused,
+    close: () => void (state.isClosed = true),
+    watch: (_fd, _interest, handler) => void (state.read = () => handler(1)),
+    unwatch: () => void (state.read = undefined),
+    read: (_fd, into, offset = 0, length = into.length - offset) => {
+      const piece = output.subarray(at, at + length);
+      into.set(piece, offset);
+      at += piece.length;
+      return piece.length;
+    },
+  } as Partial<Descriptors> as Descriptors; // SAFE: all that a pump of output uses
+  const pump = new OutputPump(parts, 3, () => {}, new SentOutput());
+  return {
+    pump,
+    isClosed: () => state.isClosed,
+    /** Lets it write until it has to wait. */
+    run() {
+      while (state.read !== undefined && !state.isClosed) state.read();
+    },
+  };
+}
+
+/** A host that takes what it is sent on one stream. */
+function host(pump: OutputPump) {
+  const received: Buffer[] = [];
+  let hasEnded = false;
+  const parser = new FrameParser({
+    decide: () => 'take',
+    frame: ({ kind }, payload) => {
+      if (kind === frameKinds.data) received.push(Buffer.from(payload));
+      if (kind === frameKinds.end) hasEnded = true;
+    },
+  });
+  const stream = new AgentStream(1, {
+    epoch: 1,
+    isCongested: false,
+    write: (frame, length) => parser.push(frame.slice(0, length)),
+    forget: () => {},
+  });
+  stream.use(outputUser(pump, stream));
+  return { stream, text: () => Buffer.concat(received), hasEnded: () => hasEnded };
+}
+
+const output = Buffer.from(Array.from({ length: 400_000 }, (_, n) => n % 251));
+
+test('a host that takes over is sent what the one before it had not acknowledged, then the rest, then the end', () => {
+  const process = writing(output);
+  const first = host(process.pump);
+  process.pump.attach(first.stream);
+  process.run();
+  assert.equal(first.text().length, limits.streamWindowBytes);
+  first.stream.granted(50_000);
+  process.run();
+  const had = 60_000; // more than it has told the agent of
+  first.stream.lost('away');
+
+  const second = host(process.pump);
+  process.pump.attach(second.stream, had);
+  while (!second.hasEnded()) {
+    process.run();
+    second.stream.granted(limits.streamWindowBytes / 2);
+  }
+  assert.ok(Buffer.concat([output.subarray(0, had), second.text()]).equals(output));
+});
+
+test('what a process wrote last is sent again after its end', () => {
+  const process = writing(output.subarray(0, 1000));
+  const first = host(process.pump);
+  process.pump.attach(first.stream);
+  process.run();
+  assert.ok(process.isClosed() && first.hasEnded());
+
+  const second = host(process.pump);
+  process.pump.attach(second.stream, 400);
+  assert.ok(second.text().equals(output.subarray(400, 1000)));
+  assert.ok(second.hasEnded());
+});
+
+test('a frame that is sent again is no larger than any other', () => {
+  const process = writing(output);
+  const first = host(process.pump);
+  process.pump.attach(first.stream);
+  process.run();
+  first.stream.lost('away');
+  const frames: number[] = [];
+  const stream = new AgentStream(2, {
+    epoch: 2,
+    isCongested: false,
+    write: (_frame, length) => frames.push(length),
+    forget: () => {},
+  });
+  stream.use(outputUser(process.pump, stream));
+  process.pump.attach(stream, 0);
+  assert.ok(frames.length > 1);
+  assert.ok(frames.every((length) => length <= headerBytes + limits.maxDataBytes));
+});
+
+test('a closed container sends nothing again', () => {
+  const process = writing(output);
+  const first = host(process.pump);
+  process.pump.attach(first.stream);
+  process.run();
+  process.pump.close();
+  assert.ok(first.hasEnded());
+});

@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { SentOutput } from './sent-output.ts';
+
+const bytes = (text: string) => Buffer.from(text);
+const textOf = (pieces: readonly Uint8Array[]) => Buffer.concat(pieces).toString();
+const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
+
+function sent(...texts: string[]): SentOutput {
+  const output = new SentOutput();
+  for (const text of texts) output.push(bytes(text));
+  return output;
+}
+
+test('what was not acknowledged is sent again, from any byte', () => {
+  const output = sent('abc', 'def', 'ghi');
+  output.acknowledge(4);
+  assert.equal(textOf(output.after(5)), 'fghi');
+  assert.equal(textOf(output.after(9)), '');
+});
+
+test('what was acknowledged, or asked from, is not kept', () => {
+  const output = sent('abc', 'def');
+  output.acknowledge(4);
+  assert.throws(() => output.check(3), kind('exhausted'));
+  assert.equal(textOf(output.after(5)), 'f');
+  assert.throws(() => output.after(4), kind('exhausted'));
+});
+
+test('more than was sent is refused, and more acknowledged than was sent counts as all of it', () => {
+  const output = sent('abc');
+  assert.throws(() => output.after(4), kind('invalid'));
+  output.acknowledge(1000);
+  assert.equal(textOf(output.after(3)), '');
+  output.push(bytes('def'));
+  assert.equal(textOf(output.after(3)), 'def');
+});
+
+test('a reader that wants only what is new, and bytes that nobody was sent, move the offset on', () => {
+  const output = sent('abc');
+  assert.equal(textOf(output.after(undefined)), '');
+  output.skip(2);
+  assert.throws(() => output.check(4), kind('exhausted'));
+  output.push(bytes('f'));
+  assert.equal(textOf(output.after(5)), 'f');
+});
