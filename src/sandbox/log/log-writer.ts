@@ -1,6 +1,6 @@
 import { open, readdir, rename, rm, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { PodvmError } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import { encodeRecords } from './log-format.ts';
 import type { ContainerSpec, OutputChunk } from '../sandbox.ts';
 
@@ -23,20 +23,24 @@ export interface LogWriter extends AsyncDisposable {
   write(chunk: OutputChunk): Promise<void>;
 }
 
-/** The file of a log, which somebody else may rename. */
+/** The file of a log, which others may rename. */
 export interface LogFile extends LogWriter {
   /** Writes on in a new file of that name. Does nothing once it is closed. */
   reopen(): Promise<void>;
 }
 
-/** `limits` undefined: somebody else rotates it. */
+/**
+ * `limits` undefined: others rotate it. A log that could not be written goes on once it can be: its next record says how
+ * many bytes are missing, and why.
+ */
 export async function openLogWriter(path: string, time: () => string, limits?: LogLimits): Promise<LogFile> {
   let file: FileHandle | undefined = await open(path, 'a', 0o640);
   let size = (await file.stat()).size;
   let next = Math.max(0, ...(await rotatedNumbers(path))) + 1;
   let last: Promise<void> = Promise.resolve();
+  let missing = { bytes: 0, why: '' };
 
-  const openAnew = async () => {
+  const openNew = async () => {
     const before = file;
     file = await open(path, 'a', 0o640); // the old one stays in use should this fail
     size = (await file.stat()).size;
@@ -47,28 +51,43 @@ export async function openLogWriter(path: string, time: () => string, limits?: L
     const oldest = next - maxFiles + 1;
     if (oldest > 0) await rm(`${path}.${oldest}`, { force: true });
     next += 1;
-    await openAnew();
+    await openNew();
   };
-  const append = async (chunk: OutputChunk) => {
+  /** All of it, or nothing: a record that was cut off would be read together with the next one. */
+  const append = async (records: Buffer, to: FileHandle) => {
+    try {
+      for (let at = 0; at < records.length;) at += (await to.write(records, at)).bytesWritten;
+      size += records.length;
+    } catch (error) {
+      await to.truncate(size).catch(() => {});
+      throw error;
+    }
+  };
+  const withNotice = (records: Buffer) => {
+    const text = `podvm: ${missing.bytes} bytes of output are missing here: ${missing.why}\n`;
+    return Buffer.concat([encodeRecords({ stream: 'stderr', bytes: Buffer.from(text) }, time()), records]);
+  };
+  const write = async (chunk: OutputChunk) => {
     if (file === undefined) throw new PodvmError('internal', `Cannot write the log ${basename(path)}: it is closed`);
     const records = encodeRecords(chunk, time());
     try {
       if (limits !== undefined && size > 0 && size + records.length > limits.maxFileBytes) await rotate(limits);
-      for (let at = 0; at < records.length;) at += (await file.write(records, at)).bytesWritten;
+      await append(missing.bytes > 0 ? withNotice(records) : records, file);
+      missing = { bytes: 0, why: '' };
     } catch (cause) {
-      const kind = (cause as NodeJS.ErrnoException).code === 'ENOSPC' ? 'exhausted' : 'internal';
-      throw new PodvmError(kind, `Cannot write the log ${basename(path)}`, { cause });
+      const isFull = (cause as NodeJS.ErrnoException).code === 'ENOSPC';
+      missing = { bytes: missing.bytes + chunk.bytes.length, why: isFull ? 'the disk was full' : messageOf(cause) };
+      throw new PodvmError(isFull ? 'exhausted' : 'internal', `Cannot write the log ${basename(path)}`, { cause });
     }
-    size += records.length;
   };
   return {
     write(chunk) {
-      const done = last.then(() => append(chunk));
+      const done = last.then(() => write(chunk));
       last = done.catch(() => {}); // the caller of this write is told; the next one tries for itself
       return done;
     },
     reopen() {
-      const done = last.then(() => (file === undefined ? undefined : openAnew()));
+      const done = last.then(() => (file === undefined ? undefined : openNew()));
       last = done.catch(() => {});
       return done;
     },

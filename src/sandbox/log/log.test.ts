@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
+import { run } from '#host/run.ts';
 import { createNanoClock, decodeRecord, encodeRecords, maxRecordBytes } from './log-format.ts';
 import { openLogWriter, rotatedNumbers } from './log-writer.ts';
 import { readLog, type ReadLogOptions } from './read-log.ts';
@@ -172,4 +173,33 @@ test('readLog() stops following when it is told to', async () => {
   const next = records.next();
   stop.abort();
   assert.equal((await next).done, true);
+});
+
+/** A file system of 64 KiB. */
+async function smallDisk() {
+  const path = await mkdtemp(join(tmpdir(), 'podvm-small-'));
+  await run('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'podvm-test', path]);
+  return {
+    path,
+    async [Symbol.asyncDispose]() {
+      await run('umount', [path]);
+      await rm(path, { recursive: true });
+    },
+  };
+}
+
+const skip = process.getuid?.() === 0 ? false : 'needs root';
+
+test('a log on a full disk goes on when there is room, and says what is missing', { skip }, async () => {
+  await using disk = await smallDisk();
+  const log = join(disk.path, '0.log');
+  await using writer = await openLogWriter(log, () => time);
+  await writer.write(chunkOf('before\n'));
+  await assert.rejects(writeFile(join(disk.path, 'ballast'), Buffer.alloc(64 * 1024)), { code: 'ENOSPC' });
+  const large = chunkOf(`${'x'.repeat(8000)}\n`.repeat(4));
+  await assert.rejects(writer.write(large), { kind: 'exhausted' });
+  await assert.rejects(writer.write(large), { kind: 'exhausted' });
+  await rm(join(disk.path, 'ballast'));
+  await writer.write(chunkOf('after\n'));
+  assert.equal(await textOf(log), 'before\npodvm: 64008 bytes of output are missing here: the disk was full\nafter\n');
 });

@@ -60,7 +60,7 @@ test('a follower that fails stops alone', async () => {
   assert.equal(textOf(log.chunks), 'ab');
 });
 
-test('a log that cannot be written is told once, and followers still get all', async () => {
+test('a log that cannot be written is told once for each time, and followers still get all', async () => {
   const problems: unknown[] = [];
   const output = pumpOutput({ stdout: source('a', 'b') }, memoryLog(true), (error) => problems.push(error));
   const followed: OutputChunk[] = [];

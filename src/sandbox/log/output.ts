@@ -28,16 +28,19 @@ interface Follower {
   end(): void;
 }
 
-/** `onProblem` hears once that the log cannot be written; output goes on to the followers and is lost to the log. */
+/**
+ * `onProblem` hears that the log cannot be written, once for each time: output goes on to the followers, is lost to the
+ * log meanwhile, and is written again as soon as that works.
+ */
 export function pumpOutput(streams: OutputStreams, log: LogWriter, onProblem: (error: unknown) => void): Output {
   const followers = new Set<Follower>();
   let isLogBroken = false;
   let hasEnded = false;
 
   const write = async (chunk: OutputChunk) => {
-    if (isLogBroken) return;
     try {
       await log.write(chunk);
+      isLogBroken = false;
     } catch (error) {
       if (!isLogBroken) onProblem(error);
       isLogBroken = true;
