@@ -1,14 +1,15 @@
 import { availableParallelism, totalmem } from 'node:os';
 import type { TreeLimits } from '#storage/host-tree.ts';
 import { defaultLogLimits, type LogLimits } from './log/log-writer.ts';
-import { defaultUserIds, type UserIdRange } from './names.ts';
+import type { UserIdRange } from './names.ts';
 import type { SizeLimits } from './resources.ts';
 
 /** Every limit and deadline of this layer, in one table. */
 export interface SandboxLimits {
   readonly size: SizeLimits;
   readonly logs: LogLimits;
-  readonly userIds: UserIdRange;
+  /** Of VMMs; absent: those of the state directory. */
+  readonly userIds?: UserIdRange;
   /** Sandboxes of this node at a time. */
   readonly maxSandboxes: number;
   /** Machines that are made at a time: more of them only take the processor from each other. */
@@ -60,7 +61,6 @@ export const defaultLimits: SandboxLimits = {
     defaultScratchBytes: 10 * 1024 ** 3,
   },
   logs: defaultLogLimits,
-  userIds: defaultUserIds,
   maxSandboxes: 512,
   maxStarts: 2 * availableParallelism(),
   maxContainers: 128,

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { PodvmError } from '#base/errors.ts';
 import type { SandboxSpec } from './sandbox.ts';
 
@@ -41,8 +42,22 @@ export interface UserIdRange {
   readonly count: number;
 }
 
+/** Ids of one state directory. */
+const rangeCount = 4096;
 /** Above the ids of people and services (login.defs) and of systemd's containers (nspawn: up to 1,879,048,191). */
-export const defaultUserIds: UserIdRange = { first: 1_879_100_000, count: 4096 };
+const firstId = 1_879_100_032;
+/** The largest id that every program takes for one. */
+const lastId = 0x7fff_fffe;
+
+/**
+ * User ids of a state directory's own, by its identity, so that no VMM of another installation on the node runs as the
+ * same user. Two directories may get the same of the 65,000 ranges; each sandbox is told apart by its random id as well.
+ */
+export function userIdsOf({ dev, ino }: { readonly dev: bigint; readonly ino: bigint }): UserIdRange {
+  const ranges = Math.floor((lastId - firstId + 1) / rangeCount);
+  const digest = createHash('sha256').update(`${dev}:${ino}`).digest();
+  return { first: firstId + (digest.readUInt32LE() % ranges) * rangeCount, count: rangeCount };
+}
 
 export function createUserIds(range: UserIdRange): UserIds {
   const held = new Set<number>();

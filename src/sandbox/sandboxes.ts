@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
@@ -7,7 +7,7 @@ import { createGate } from '#host/gate.ts';
 import { defaultLimits, type SandboxLimits } from './limits.ts';
 import type { LiveSandbox } from './live-sandbox.ts';
 import { lockDirectory } from './recovery/lock.ts';
-import { createNames, createUserIds, keyOf } from './names.ts';
+import { createNames, createUserIds, keyOf, userIdsOf } from './names.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { createPool } from './start/pool.ts';
 import { machineSizeOf } from './resources.ts';
@@ -53,7 +53,13 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   await sweep(root, parts, log, signal);
 
   const surroundings = { ...(options.surroundings ?? systemSurroundings), log };
-  const shared = { root, userIds: createUserIds(limits.userIds), parts, limits, surroundings };
+  const shared = {
+    root,
+    userIds: createUserIds(limits.userIds ?? userIdsOf(await stat(root, { bigint: true }))),
+    parts,
+    limits,
+    surroundings,
+  };
   const templates = createTemplates(shared);
   undo.defer(() => templates.settled());
   const starting = new Set<Promise<unknown>>();

@@ -4,6 +4,7 @@ import { constants } from 'node:fs';
 import { open, readFile, stat, type FileHandle } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
+import { lockFile } from '#host/file-lock.ts';
 import { run } from '#host/run.ts';
 
 /**
@@ -154,12 +155,6 @@ async function openImage(request: BlockClaimRequest, signal: AbortSignal): Promi
   if (other !== undefined && other !== '') throw inUse(path, undefined, `the host has it as ${other.trim()}`);
   held.move();
   return file;
-}
-
-/** flock(1) locks the open file that it is given as a descriptor, which stays locked for all who have that. */
-async function lockFile(file: FileHandle): Promise<boolean> {
-  const child = spawn('flock', ['--exclusive', '--nonblock', '3'], { stdio: ['ignore', 'ignore', 'ignore', file.fd] });
-  return (await endOf(child, 'flock')) === 0;
 }
 
 /** Direct: the VMM's reads and writes pass the loop device's pages, and those of the file would be there twice. */

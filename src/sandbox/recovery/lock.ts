@@ -1,23 +1,30 @@
-import { stat } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
-import { announce, heldBy, isAnnounced } from '#host/announcement.ts';
+import { announce, heldBy } from '#host/announcement.ts';
+import { lockFile } from '#host/file-lock.ts';
 
 /**
- * One process at a time works on a directory. The lock is a name (`announce`) made of the directory's device and inode;
- * its holder tells callers its pid. Errors: `busy`, naming the holder.
+ * One process of the node at a time works on a directory, whatever its network namespace. The holder also announces its
+ * pid, which callers in its network namespace can ask for. Errors: `busy`, naming the holder.
  */
 export async function lockDirectory(directory: string): Promise<AsyncDisposable> {
+  await using held = new AsyncDisposableStack();
+  const file = held.use(await open(directory, 'r'));
   const name = await nameOf(directory);
-  const lock = await announce(name, String(process.pid));
-  if (lock !== undefined) return lock;
-  throw new PodvmError('busy', `Cannot use the state directory ${directory}: ${await holderOf(name)} works in it`, {
-    fix: 'Use that one (podvm ps shows its pods), or choose another directory with --root.',
-  });
+  if (!(await lockFile(file))) {
+    throw new PodvmError('busy', `Cannot use the state directory ${directory}: ${await holderOf(name)} works in it`, {
+      fix: 'Use that one (podvm ps shows its pods), or choose another directory with --root.',
+    });
+  }
+  const announcement = await announce(name, String(process.pid)); // without it the lock holds as well
+  if (announcement !== undefined) held.use(announcement);
+  return held.move();
 }
 
 /** Whether a process works on the directory. */
 export async function isLocked(directory: string): Promise<boolean> {
-  return await isAnnounced(await nameOf(directory));
+  await using file = await open(directory, 'r');
+  return !(await lockFile(file, 'shared'));
 }
 
 async function nameOf(directory: string): Promise<string> {

@@ -14,6 +14,7 @@ import { sweep } from './sweep.ts';
 
 const never = new AbortController().signal;
 const own = process.getuid?.() ?? 0;
+const skip = own === 0 ? false : 'needs root';
 /** No other process of this machine says it: what does is killed here, as root. */
 const mark = `sb-${randomBytes(6).toString('hex')}`;
 
@@ -61,6 +62,28 @@ test('sweep() finds a machine whose starter was killed before it could write dow
   await place.make(`${mark}-2`);
   await sweep(place.root, place.parts, silentLog, never);
   assert.deepEqual(await vmm.ended, [null, 'SIGKILL']);
+});
+
+test('sweep() lets a process live that only sees a mount named after the sandbox', { skip }, async () => {
+  await using place = await left();
+  const id = `${mark}-3`;
+  const point = join(place.root, `netns-${id}`);
+  await mkdir(point);
+  const stranger = spawn('unshare', [
+    '--mount',
+    'sh',
+    '-c',
+    'read point; mount -t tmpfs podvm-test "$point"; echo mounted; read line',
+  ]);
+  const ended = once(stranger, 'exit');
+  stranger.stdin.write(`${point}\n`);
+  await once(stranger.stdout, 'data');
+  await mkdir(join(place.root, id));
+  await writeRecord(join(place.root, id), record(id));
+  await sweep(place.root, place.parts, silentLog, never);
+  assert.ok(await identify(stranger.pid ?? 0));
+  stranger.stdin.end();
+  assert.deepEqual(await ended, [1, null]);
 });
 
 test('sweep() lets a process live that only has the pid of a machine of old', async () => {
