@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
 import type { MachineShape } from '#vm/driver.ts';
 import { sandboxSpec } from './testing/examples.ts';
@@ -72,4 +74,37 @@ test('run() lets no pod share more than its node allows, whatever it asks for', 
   await using strict = await openNode('off');
   for (const choice of ['on', 'namespace', 'off'] as const) await strict.run('shop', choice, choice);
   assert.deepEqual([strict.began, strict.made], [['a boot', 'a boot', 'a boot'], []]);
+});
+
+test('run() boots cold for a while after a template could not be made, and then tries again', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-choice-'));
+  const parts = createFakeParts(directory);
+  const tried: string[] = [];
+  let [nowMs, isFull] = [Date.now(), true];
+  parts.driver.hasTemplate = async () => tried.at(-1) === 'made';
+  parts.driver.makeTemplate = async () => {
+    tried.push(isFull ? 'failed' : 'made');
+    if (isFull) throw new PodvmError('exhausted', 'full');
+  };
+  const surroundings = {
+    nowMs: () => nowMs,
+    monotonicNs: () => process.hrtime.bigint(),
+    randomBytes,
+    availableBytes: () => Promise.resolve(Number.MAX_SAFE_INTEGER),
+  };
+  {
+    await using sandboxes = await openSandboxes({ directory, parts, log: silentLog, surroundings }, never);
+    for (const [name, laterMs] of [
+      ['a', 0],
+      ['b', 30_000],
+      ['c', 60_000],
+      ['d', 0],
+    ] as const) {
+      nowMs += laterMs;
+      isFull = name < 'c';
+      await sandboxes.run({ ...sandboxSpec, name }, never);
+    }
+  }
+  assert.deepEqual(tried, ['failed', 'made']);
+  await rm(directory, { recursive: true });
 });

@@ -16,8 +16,8 @@ export interface TemplatesContext {
 /** Sees to it that there is a template before a machine is restored. */
 export interface Templates {
   /**
-   * `restore` when there is one of that shape, made now if it was missing; `boot` when none can be made here, which is
-   * logged once. Errors: `cancelled`; the making itself goes on then, for whoever comes next.
+   * `restore` when there is one of that shape, made now if it was missing; `boot` when none can be made at the moment,
+   * which is logged and tried again after a while. Errors: `cancelled`; the making itself goes on then, for later callers.
    */
   ensure(shape: MachineShape, signal: AbortSignal): Promise<'restore' | 'boot'>;
   /** Waits for what is being made. */
@@ -26,24 +26,34 @@ export interface Templates {
 
 /** From an order to the finished template, in `ms`: a cold boot on a busy node and some 100 MB written. */
 const makeTimeoutMs = 180_000;
+/** After a failure machines boot cold for so long, in `ms`: what failed, such as a full disk, may have passed then. */
+const retryMs = 60_000;
 
 export function createTemplates(context: TemplatesContext): Templates {
   const { parts, surroundings } = context;
   const making = new Map<string, Promise<boolean>>();
+  const failedAtMs = new Map<string, number>();
   const ending = new AbortController();
 
   const makeOnce = (shape: MachineShape): Promise<boolean> => {
     const key = JSON.stringify(shape);
+    const sinceMs = surroundings.nowMs() - (failedAtMs.get(key) ?? -Infinity);
+    if (sinceMs >= 0 && sinceMs < retryMs) return Promise.resolve(false);
     const order =
       making.get(key) ??
       makeTemplate(context, shape, AbortSignal.any([ending.signal, AbortSignal.timeout(makeTimeoutMs)])).then(
         () => {
           making.delete(key); // should it be lost, it is made again
+          failedAtMs.delete(key);
           return true;
         },
         (error: unknown) => {
-          if (!ending.signal.aborted) surroundings.log.error('no template: machines boot cold', error);
-          return false; // remembered: a node that cannot make one is not asked before every pod
+          making.delete(key);
+          failedAtMs.set(key, surroundings.nowMs());
+          if (!ending.signal.aborted) {
+            surroundings.log.error('no template: machines boot cold', error, { triedAgainAfterMs: retryMs });
+          }
+          return false;
         },
       );
     making.set(key, order);

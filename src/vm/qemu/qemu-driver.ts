@@ -1,4 +1,4 @@
-import { access, chown, rm, truncate, writeFile } from 'node:fs/promises';
+import { access, chown, rm, statfs, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, PodvmError } from '#base/errors.ts';
@@ -76,10 +76,26 @@ async function makeTemplate(
     await chown(path, spec.uid, spec.uid);
   }
   await truncate(files.memory, spec.memoryMiB * 1024 * 1024);
-  const machine = undo.use(await startQemuMachine(options, spec, { kind: 'freeze' }, signal));
-  await exercise(machine);
-  await machine.freeze(signal);
-  await templates.publish(shapeOf(spec), files);
+  try {
+    const machine = undo.use(await startQemuMachine(options, spec, { kind: 'freeze' }, signal));
+    await exercise(machine);
+    await machine.freeze(signal);
+    await templates.publish(shapeOf(spec), files);
+  } catch (error) {
+    throw await namingFullDisk(error, spec.directory);
+  }
+}
+
+/** Free bytes below which a template's failure is told as the disk's: QEMU dies of a page that finds no room. */
+const fullBytes = 1024 * 1024;
+
+async function namingFullDisk(cause: unknown, directory: string): Promise<unknown> {
+  const { bavail, bsize } = await statfs(directory);
+  if (bavail * bsize >= fullBytes) return cause;
+  return new PodvmError('exhausted', `Cannot make a template: the file system of ${directory} is full`, {
+    cause,
+    fix: 'Free disk space: podvm image ls shows what images take.',
+  });
 }
 
 /** `MachineDriver.start`, for the probe, which watches what only QEMU tells. */
