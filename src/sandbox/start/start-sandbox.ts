@@ -1,14 +1,11 @@
 import { messageOf } from '#base/errors.ts';
-import type { Link } from '#link/link.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { createBlockDisks } from '../volume/block-disks.ts';
 import { createBlockMode, createDeviceMode } from '../volume/block-mode.ts';
 import { blockPathsOf } from '../volume/block-volumes.ts';
 import { checkSandboxSpec } from '../container/check-spec.ts';
-import { scratchSerial } from '../container/create-container.ts';
-import { etcHostsOf, plainAddresses, resolvConfOf } from '../container/etc-files.ts';
+import { plainAddresses } from '../container/etc-files.ts';
 import type { Gate } from '#host/gate.ts';
-import type { ConfigureParams } from '../guest-calls.ts';
 import { createContainerMounts, type ContainerMounts } from '../volume/container-mounts.ts';
 import type { HostMode } from '../volume/host-mode.ts';
 import { createImageMode } from '../volume/image-mode.ts';
@@ -30,18 +27,19 @@ import {
   type PreparedSandbox,
   type PrepareOrder,
 } from './prepare-sandbox.ts';
-import { checkPushed, pushVolume } from '../volume/push-volume.ts';
+import { configureGuest, connectGuest } from './configure-guest.ts';
+import { makeVolumes } from '../volume/make-volumes.ts';
+import { checkPushed } from '../volume/push-volume.ts';
 import { writeRecord } from '../recovery/record.ts';
-import { kernelModulesOf } from '../container/kernel-modules.ts';
 import { limitOnHost } from '../resize.ts';
-import { cgroupResourcesOf, machineSizeOf } from '../resources.ts';
-import type { SandboxSpec, SandboxVolume } from '../sandbox.ts';
+import { machineSizeOf } from '../resources.ts';
+import type { SandboxSpec } from '../sandbox.ts';
 import { createShareMode } from '../volume/share-mode.ts';
 import { stricterOf, type TemplateChoice } from '../template-choice.ts';
 import { together } from '#host/together.ts';
 import { untilAborted } from '#host/until-aborted.ts';
-import { checkUserNamespace, type UserNamespace } from '../user-namespace.ts';
-import { createVolumeDisks, roomOfOwn, type VolumeDisks } from '../volume/volume-disks.ts';
+import { checkUserNamespace } from '../user-namespace.ts';
+import { createVolumeDisks, type VolumeDisks } from '../volume/volume-disks.ts';
 
 export interface StartContext extends PrepareContext {
   readonly names: Names;
@@ -114,11 +112,13 @@ function planStart(spec: SandboxSpec, context: StartContext): Plan {
 }
 
 function movingIn(plan: Plan): MovingIn<ImageDisks> {
+  const { spec, context, order, phases } = plan;
   return {
-    greet: (guest, signal) => greet(plan, guest, signal),
+    greet: (guest, signal) => configureGuest(spec, guest, { surroundings: context.surroundings, phases }, signal),
     plugImages: (opened, signal) => plugImages(plan, opened, signal),
-    makeVolumes: (opened, signal) => plan.phases.time('volumes made', makeVolumes(plan, opened, signal)),
-    connect: (guest, network, signal) => connect(plan, guest, network, signal),
+    makeVolumes: (opened, signal) => plan.phases.time('volumes made', makePodVolumes(plan, opened, signal)),
+    connect: (guest, network, signal) =>
+      connectGuest(spec, guest, { network, resources: order.size.resources, phases }, signal),
   };
 }
 
@@ -136,16 +136,16 @@ async function giveToPod(
   const [imageDisks] = await together(signal, [
     (both) => plugImages(plan, spare, both),
     async (both) => {
-      await greet(plan, guest, both);
+      await configureGuest(spec, guest, { surroundings: context.surroundings, phases }, both);
       greeted.resolve();
-      await phases.time('volumes made', makeVolumes(plan, spare, both));
+      await phases.time('volumes made', makePodVolumes(plan, spare, both));
     },
     () => writeRecord(directory.path, named),
     () => limitOnHost(machine, order.size.resources, context.limits.size),
     async (both) => {
       const network = await phases.time('network connected', attachment.connect(both));
       await untilAborted(greeted.promise, both);
-      await connect(plan, guest, network, both);
+      await connectGuest(spec, guest, { network, resources: order.size.resources, phases }, both);
     },
   ]);
   return imageDisks;
@@ -169,104 +169,9 @@ async function plugImages(
   return disks;
 }
 
-async function greet({ spec, context, phases }: Plan, guest: Link, signal: AbortSignal): Promise<void> {
-  const { surroundings } = context;
-  const configuring = guest.call(
-    'configure',
-    {
-      hostname: spec.hostname,
-      realtimeMs: surroundings.nowMs(),
-      entropy: Buffer.from(surroundings.randomBytes(64)).toString('base64'),
-      machineId: Buffer.from(surroundings.randomBytes(16)).toString('hex'),
-      sharePidNamespace: spec.sharePidNamespace,
-      kernelModules: kernelModulesOf(spec),
-      ...(spec.sctp ? { sctp: true } : {}),
-      ...(spec.userNamespace === undefined ? {} : { userNamespace: guestUsersOf(spec.userNamespace) }),
-    },
-    signal,
-  );
-  phases.add('guest', (await phases.time('guest configured', configuring)).phases);
-}
-
-async function connect(
-  { spec, order, phases }: Plan,
-  guest: Link,
-  network: GuestNetwork,
-  signal: AbortSignal,
-): Promise<void> {
-  const addresses = network.interfaces.flatMap((each) => each.addresses);
-  const connecting = guest.call(
-    'connect',
-    {
-      etcHosts: etcHostsOf(spec, addresses),
-      resolvConf: resolvConfOf(spec, network.dns),
-      sysctls: { ...defaultSysctls, ...spec.sysctls },
-      network:
-        network.interfaces.length === 0
-          ? null
-          : {
-              interfaces: network.interfaces.map((each) => ({ ...each, addresses: [...each.addresses] })),
-              routes: network.routes.map((route) => ({ ...route })),
-            },
-      resources: cgroupResourcesOf(order.size.resources),
-    },
-    signal,
-  );
-  phases.add('guest', (await phases.time('guest connected', connecting)).phases);
-}
-
-/**
- * As the world of kubelets has it (containerd's `enable_unprivileged_ports` and `enable_unprivileged_icmp`): every port
- * may be bound, and every group may ping. Both hold for IPv6 as well.
- */
-const defaultSysctls = {
-  'net.ipv4.ip_unprivileged_port_start': '0',
-  'net.ipv4.ping_group_range': '0 2147483647',
-} as const;
-
-/** The wire's lists are its own. */
-function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<ConfigureParams['userNamespace']> {
-  return { uids: [...uids], gids: [...gids] };
-}
-
-/** So many at a time: most of what a disk of its own takes is waiting, for host and guest in turn. */
-const volumesAtATime = 4;
-
-async function makeVolumes(plan: Plan, opened: OpenedMachine, signal: AbortSignal): Promise<void> {
+async function makePodVolumes(plan: Plan, opened: OpenedMachine, signal: AbortSignal): Promise<void> {
   const disks = opened.running.use(volumeDisksOf(plan, opened));
-  const left = plan.spec.volumes.values();
-  const makeSome = async (both: AbortSignal) => {
-    for (const volume of left) await makeVolume(plan, opened.guest, disks, volume, both);
-  };
-  await together(
-    signal,
-    Array.from({ length: volumesAtATime }, () => makeSome),
-  );
-}
-
-async function makeVolume(
-  { spec, order }: Plan,
-  guest: Link,
-  disks: VolumeDisks,
-  volume: SandboxVolume,
-  signal: AbortSignal,
-): Promise<void> {
-  const { name, kind } = volume;
-  const room = roomOfOwn(volume, order.size);
-  const disk = room === undefined ? scratchSerial : await disks.plug(room, signal);
-  const isLimited = volume.kind !== 'push' && volume.sizeLimitBytes !== undefined && room === undefined;
-  await guest.call(
-    'createVolume',
-    {
-      name,
-      kind,
-      ...(kind === 'scratch' ? { disk } : {}),
-      ...(isLimited ? { sizeLimitBytes: volume.sizeLimitBytes } : {}),
-      ...(spec.fsGroup === undefined ? {} : { fsGroup: spec.fsGroup }),
-    },
-    signal,
-  );
-  if (volume.kind === 'push') await pushVolume(guest, name, volume.files, signal);
+  await makeVolumes(plan.spec, { guest: opened.guest, disks, size: plan.order.size }, signal);
 }
 
 /** What is attached to the machine for its containers. */

@@ -1,0 +1,83 @@
+import type { Link } from '#link/link.ts';
+import type { GuestNetwork } from '#network/network.ts';
+import { etcHostsOf, resolvConfOf } from '../container/etc-files.ts';
+import { kernelModulesOf } from '../container/kernel-modules.ts';
+import type { ConfigureParams } from '../guest-calls.ts';
+import type { Surroundings } from '../parts.ts';
+import type { PhaseClock } from '../phases.ts';
+import { cgroupResourcesOf } from '../resources.ts';
+import type { Resources, SandboxSpec } from '../sandbox.ts';
+import type { UserNamespace } from '../user-namespace.ts';
+
+/** Gives the guest the pod's identity: clock, entropy, names and users. Errors: those of the agent. */
+export async function configureGuest(
+  spec: SandboxSpec,
+  guest: Pick<Link, 'call'>,
+  { surroundings, phases }: { readonly surroundings: Surroundings; readonly phases: PhaseClock },
+  signal: AbortSignal,
+): Promise<void> {
+  const configuring = guest.call(
+    'configure',
+    {
+      hostname: spec.hostname,
+      realtimeMs: surroundings.nowMs(),
+      entropy: Buffer.from(surroundings.randomBytes(64)).toString('base64'),
+      machineId: Buffer.from(surroundings.randomBytes(16)).toString('hex'),
+      sharePidNamespace: spec.sharePidNamespace,
+      kernelModules: kernelModulesOf(spec),
+      ...(spec.sctp ? { sctp: true } : {}),
+      ...(spec.userNamespace === undefined ? {} : { userNamespace: guestUsersOf(spec.userNamespace) }),
+    },
+    signal,
+  );
+  phases.add('guest', (await phases.time('guest configured', configuring)).phases);
+}
+
+/** The wire's lists are its own. */
+function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<ConfigureParams['userNamespace']> {
+  return { uids: [...uids], gids: [...gids] };
+}
+
+export interface GuestConnection {
+  readonly network: GuestNetwork;
+  /** The pod's limits. */
+  readonly resources: Resources;
+  readonly phases: PhaseClock;
+}
+
+/** Gives the guest its addresses, the pod's files about hosts and names, sysctls and limits. Errors: those of the agent. */
+export async function connectGuest(
+  spec: SandboxSpec,
+  guest: Pick<Link, 'call'>,
+  { network, resources, phases }: GuestConnection,
+  signal: AbortSignal,
+): Promise<void> {
+  const addresses = network.interfaces.flatMap((each) => each.addresses);
+  const connecting = guest.call(
+    'connect',
+    {
+      etcHosts: etcHostsOf(spec, addresses),
+      resolvConf: resolvConfOf(spec, network.dns),
+      sysctls: { ...defaultSysctls, ...spec.sysctls },
+      network:
+        network.interfaces.length === 0
+          ? null
+          : {
+              interfaces: network.interfaces.map((each) => ({ ...each, addresses: [...each.addresses] })),
+              routes: network.routes.map((route) => ({ ...route })),
+            },
+      resources: cgroupResourcesOf(resources),
+    },
+    signal,
+  );
+  phases.add('guest', (await phases.time('guest connected', connecting)).phases);
+}
+
+/**
+ * As the world of kubelets has it (containerd's `enable_unprivileged_ports` and `enable_unprivileged_icmp`): every port
+ * may be bound, and every group may ping. Both hold for IPv6 as well.
+ */
+const defaultSysctls = {
+  'net.ipv4.ip_unprivileged_port_start': '0',
+  'net.ipv4.ping_group_range': '0 2147483647',
+} as const;

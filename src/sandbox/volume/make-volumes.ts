@@ -1,0 +1,54 @@
+import { together } from '#host/together.ts';
+import type { Link } from '#link/link.ts';
+import { scratchSerial } from '../container/create-container.ts';
+import type { MachineSize } from '../resources.ts';
+import type { SandboxSpec, SandboxVolume } from '../sandbox.ts';
+import { pushVolume } from './push-volume.ts';
+import { roomOfOwn, type VolumeDisks } from './volume-disks.ts';
+
+export interface VolumesPlace {
+  readonly guest: Pick<Link, 'call'>;
+  readonly disks: VolumeDisks;
+  readonly size: MachineSize;
+}
+
+type VolumesSpec = Pick<SandboxSpec, 'volumes' | 'fsGroup'>;
+
+/** So many at a time: most of what a disk of its own takes is waiting, for host and guest in turn. */
+const volumesAtATime = 4;
+
+/** Makes the volumes that come into being with the pod. Errors: those of machine and agent. */
+export async function makeVolumes(spec: VolumesSpec, place: VolumesPlace, signal: AbortSignal): Promise<void> {
+  const left = spec.volumes.values();
+  const makeSome = async (both: AbortSignal) => {
+    for (const volume of left) await makeVolume(spec, volume, place, both);
+  };
+  await together(
+    signal,
+    Array.from({ length: volumesAtATime }, () => makeSome),
+  );
+}
+
+async function makeVolume(
+  { fsGroup }: VolumesSpec,
+  volume: SandboxVolume,
+  { guest, disks, size }: VolumesPlace,
+  signal: AbortSignal,
+): Promise<void> {
+  const { name, kind } = volume;
+  const room = roomOfOwn(volume, size);
+  const disk = room === undefined ? scratchSerial : await disks.plug(room, signal);
+  const isLimited = volume.kind !== 'push' && volume.sizeLimitBytes !== undefined && room === undefined;
+  await guest.call(
+    'createVolume',
+    {
+      name,
+      kind,
+      ...(kind === 'scratch' ? { disk } : {}),
+      ...(isLimited ? { sizeLimitBytes: volume.sizeLimitBytes } : {}),
+      ...(fsGroup === undefined ? {} : { fsGroup }),
+    },
+    signal,
+  );
+  if (volume.kind === 'push') await pushVolume(guest, name, volume.files, signal);
+}
