@@ -14,6 +14,7 @@ import { diskTroubleOf } from './volume/disk-trouble.ts';
 import type { GuestEvent } from './guest-calls.ts';
 import { GuestContainer } from './container/guest-container.ts';
 import type { ImageDisks } from './volume/image-disks.ts';
+import type { Holdings } from './holdings.ts';
 import { createInbox, type Inbox } from './inbox.ts';
 import type { SandboxLimits } from './limits.ts';
 import { logPathOf } from './log/log-writer.ts';
@@ -58,12 +59,8 @@ export interface LiveParts {
   readonly parts: Parts;
   readonly limits: SandboxLimits;
   readonly surroundings: Surroundings;
-  /** Machine, link, disks, attachment, user id: gone when the sandbox has ended. */
-  readonly running: AsyncDisposableStack;
-  /** What of it must not be left: disposed of once more by `remove`, should that have failed. Idempotent. */
-  readonly retried: readonly AsyncDisposable[];
-  /** Name and directory: gone when it is removed. */
-  readonly kept: AsyncDisposableStack;
+  /** All that the start has acquired. */
+  readonly holdings: Holdings;
 }
 
 /** Why the sandbox ends; the first of these that is applied decides between `stopped` and `failed`. */
@@ -340,7 +337,7 @@ export class LiveSandbox implements Sandbox {
     if (ending.kind === 'stop') await this.#stopContainers(graceMs);
     else this.#failure = await withConsole(ending.why, this.consolePath);
     try {
-      await this.#live.running.disposeAsync();
+      await this.#live.holdings.end('ended');
     } catch (error) {
       this.#log.error('sandbox not wholly undone', error);
       this.#failure ??= messageOf(error);
@@ -369,23 +366,18 @@ export class LiveSandbox implements Sandbox {
 
   /** Called once, when the sandbox is forgotten. */
   onRemoved(forget: () => void): void {
-    this.#live.kept.defer(forget);
+    this.#live.holdings.hold('removed', forget);
   }
 
   async remove(): Promise<void> {
     await this.stop(0);
-    this.#removing ??= this.#remove();
+    this.#removing ??= this.#live.holdings.end('removed');
     try {
       await this.#removing;
     } catch (error) {
       this.#removing = undefined; // the next call tries again
       throw error;
     }
-  }
-
-  async #remove(): Promise<void> {
-    for (const owned of this.#live.retried) await owned[Symbol.asyncDispose]();
-    await this.#live.kept.disposeAsync();
   }
 }
 

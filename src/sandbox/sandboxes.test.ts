@@ -489,6 +489,33 @@ for (const [what, cause, why] of deaths) {
   });
 }
 
+test('a sandbox that cannot be undone has failed, keeps its name, and is undone by the remove() that can', async () => {
+  await using place = await node();
+  const { parts, sandboxes } = place;
+  const make = parts.makeScratchDisk;
+  let isStuck = true;
+  parts.makeScratchDisk = async (request, signal) => {
+    const disk = await make(request, signal);
+    return {
+      path: disk.path,
+      sizeBytes: disk.sizeBytes,
+      async [Symbol.asyncDispose]() {
+        if (isStuck) throw new PodvmError('busy', 'the disk is in use');
+        await disk[Symbol.asyncDispose]();
+      },
+    };
+  };
+  const sandbox = await sandboxes.run(sandboxSpec, never);
+  const { state, failure } = await sandbox.stop(0);
+  assert.deepEqual([state, failure], ['failed', 'the disk is in use']);
+  assert.deepEqual([...parts.alive], ['scratch']);
+  await assert.rejects(sandbox.remove(), is('busy'));
+  await assert.rejects(sandboxes.run(sandboxSpec, never), is('alreadyExists'));
+  isStuck = false;
+  await sandbox.remove();
+  await assertNothingLeft(place.directory, parts);
+});
+
 test('a creation under way ends when the sandbox is stopped', async () => {
   await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);

@@ -16,7 +16,7 @@ export async function configureGuest(
   { surroundings, phases }: { readonly surroundings: Surroundings; readonly phases: PhaseClock },
   signal: AbortSignal,
 ): Promise<void> {
-  const configuring = guest.call(
+  const configured = await guest.call(
     'configure',
     {
       hostname: spec.hostname,
@@ -30,7 +30,7 @@ export async function configureGuest(
     },
     signal,
   );
-  phases.add('guest', (await phases.time('guest configured', configuring)).phases);
+  phases.add('guest', configured.phases);
 }
 
 /** The wire's lists are its own. */
@@ -53,7 +53,7 @@ export async function connectGuest(
   signal: AbortSignal,
 ): Promise<void> {
   const addresses = network.interfaces.flatMap((each) => each.addresses);
-  const connecting = guest.call(
+  const connected = await guest.call(
     'connect',
     {
       etcHosts: etcHostsOf(spec, addresses),
@@ -70,7 +70,7 @@ export async function connectGuest(
     },
     signal,
   );
-  phases.add('guest', (await phases.time('guest connected', connecting)).phases);
+  phases.add('guest', connected.phases);
 }
 
 /**

@@ -5,7 +5,7 @@ import { capabilitiesOf } from '../container/capabilities.ts';
 import { maskedPaths, readonlyPaths, scratchSerial } from '../container/create-container.ts';
 import type { ConfigureParams, ConnectParams, ContainerParams } from '../guest-calls.ts';
 import { openOutputStream } from '../container/open-stream.ts';
-import type { PrepareContext, PreparedSandbox } from './prepare-sandbox.ts';
+import type { MachineContext, MachineMade } from './machine-steps.ts';
 import type { ContainerSecurity } from '../sandbox.ts';
 import { seccompOf } from '../container/seccomp.ts';
 
@@ -21,8 +21,8 @@ const id = 'exercise';
  * that. Nothing of it is left but what they have learnt. Errors: what machine, agent and image say.
  */
 export async function exercise(
-  { directory, machine, guest, attachment }: PreparedSandbox,
-  { parts, surroundings }: PrepareContext,
+  { directory, machine, guest, attachment }: Pick<MachineMade, 'directory' | 'machine' | 'guest' | 'attachment'>,
+  { parts, surroundings }: MachineContext,
   signal: AbortSignal,
 ): Promise<void> {
   await guest.call('configure', configuration(surroundings), signal);
@@ -39,7 +39,7 @@ export async function exercise(
   await guest.call('stats', {}, signal);
 }
 
-async function runContainer(guest: PreparedSandbox['guest'], signal: AbortSignal): Promise<void> {
+async function runContainer(guest: MachineMade['guest'], signal: AbortSignal): Promise<void> {
   const streams = [openOutputStream(guest), openOutputStream(guest)] as const;
   const execStreams = [openOutputStream(guest), openOutputStream(guest)] as const;
   const ended = [...streams, ...execStreams].map(
@@ -64,7 +64,7 @@ async function runContainer(guest: PreparedSandbox['guest'], signal: AbortSignal
 }
 
 /** An identity of its own, which its pod's replaces. */
-function configuration(surroundings: PrepareContext['surroundings']): ConfigureParams {
+function configuration(surroundings: MachineContext['surroundings']): ConfigureParams {
   return {
     hostname: 'spare',
     realtimeMs: surroundings.nowMs(),

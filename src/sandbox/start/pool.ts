@@ -1,17 +1,25 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
-import { exercise } from './exercise.ts';
+import { Holdings } from '../holdings.ts';
 import { createPhases } from '../phases.ts';
-import { prepareSandbox, type PrepareContext, type PreparedSandbox, type PrepareOrder } from './prepare-sandbox.ts';
 import { machineSizeOf } from '../resources.ts';
-import { together } from '#host/together.ts';
+import type { MachineContext, MachineMade, MachineOrder } from './machine-steps.ts';
+import { runSteps } from './run-steps.ts';
+import { spareSteps } from './spare-steps.ts';
+
+/** A machine that waits. */
+export interface Spare {
+  /** The steps of a start that are done. */
+  readonly made: MachineMade;
+  readonly holdings: Holdings;
+}
 
 /** Machines that wait for a pod: restored, exercised, nobody's. Each is handed out once, and made anew behind. */
 export interface Pool extends AsyncDisposable {
   /** How many wait now. */
   readonly waiting: number;
   /** A spare that suits the order, the caller's from now on; undefined if none waits or the pool has no such machines. */
-  take(order: PrepareOrder): PreparedSandbox | undefined;
+  take(order: MachineOrder): Spare | undefined;
   /** Settles when as many wait as shall, or when that cannot be reached now. */
   filled(): Promise<void>;
 }
@@ -32,7 +40,7 @@ const settleMs = 2_000;
 /** After a failure, in `ms`. */
 const backOffMs = 30_000;
 
-export function createPool(options: PoolOptions, context: PrepareContext): Pool {
+export function createPool(options: PoolOptions, context: MachineContext): Pool {
   return options.size > 0 ? new SparePool(options, context) : noPool;
 }
 
@@ -45,11 +53,11 @@ const noPool: Pool = {
 
 class SparePool implements Pool {
   readonly #options: PoolOptions;
-  readonly #context: PrepareContext;
-  readonly #order: PrepareOrder;
+  readonly #context: MachineContext;
+  readonly #order: MachineOrder;
   readonly #closing = new AbortController();
   readonly #tending: Promise<void>;
-  #spares: PreparedSandbox[] = [];
+  #spares: Spare[] = [];
   /** Of those that wait now; false where no template can be made and machines boot cold. */
   #hasTemplate = false;
   #quietUntilNs = 0n;
@@ -57,7 +65,7 @@ class SparePool implements Pool {
   /** Of `filled()`. */
   #waiters: (() => void)[] = [];
 
-  constructor(options: PoolOptions, context: PrepareContext) {
+  constructor(options: PoolOptions, context: MachineContext) {
     this.#options = options;
     this.#context = context;
     const size = machineSizeOf('a spare machine', {}, context.limits.size);
@@ -69,7 +77,7 @@ class SparePool implements Pool {
     return this.#spares.length;
   }
 
-  take({ size, network, template }: PrepareOrder): PreparedSandbox | undefined {
+  take({ size, network, template }: MachineOrder): Spare | undefined {
     const mine = this.#order;
     const suits =
       network === mine.network &&
@@ -137,20 +145,14 @@ class SparePool implements Pool {
     const startedMs = surroundings.nowMs();
     const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(makeTimeoutMs)]);
     const phases = createPhases(surroundings.monotonicNs);
-    const spare = await prepareSandbox<undefined>(this.#order, this.#context, phases, undefined, signal);
-    try {
-      await together(signal, [
-        (both) => exercise(spare, this.#context, both),
-        (both) => spare.attachment.connectAhead(both),
-      ]);
-    } catch (error) {
-      await throwAway(spare);
-      throw error;
-    }
-    void spare.machine.exited.then(() => this.#lose(spare));
+    await using holdings = new Holdings();
+    const site = { context: this.#context, order: this.#order, phases };
+    const made = await runSteps(spareSteps, { site, phases, holdings }, signal);
+    const spare: Spare = { made, holdings: new Holdings().takeFrom(holdings) };
+    void made.machine.exited.then(() => this.#lose(spare));
     this.#hasTemplate = await this.#isThereTemplate();
     this.#spares.push(spare);
-    surroundings.log.info('spare machine made', { sandbox: spare.record.id, ms: surroundings.nowMs() - startedMs });
+    surroundings.log.info('spare machine made', { sandbox: made.record.id, ms: surroundings.nowMs() - startedMs });
   }
 
   /** Templates are keyed by all they are made of: when one of it changes, there is none of that key yet. */
@@ -164,12 +166,12 @@ class SparePool implements Pool {
   }
 
   /** A machine that dies while it waits is nobody's loss. */
-  #lose(spare: PreparedSandbox): void {
+  #lose(spare: Spare): void {
     if (!this.#spares.includes(spare)) return;
     this.#spares = this.#spares.filter((other) => other !== spare);
     this.#wake.resolve();
     throwAway(spare).catch((error: unknown) =>
-      this.#context.surroundings.log.error('dead spare machine not removed', error, { sandbox: spare.record.id }),
+      this.#context.surroundings.log.error('dead spare machine not removed', error, { sandbox: spare.made.record.id }),
     );
   }
 
@@ -191,7 +193,6 @@ class SparePool implements Pool {
   }
 }
 
-async function throwAway(spare: PreparedSandbox): Promise<void> {
-  await spare.running.disposeAsync();
-  await spare.kept.disposeAsync();
+async function throwAway(spare: Spare): Promise<void> {
+  await spare.holdings.end('removed');
 }

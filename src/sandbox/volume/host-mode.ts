@@ -5,7 +5,7 @@ export type HostMount = ContainerMount & { readonly source: Extract<MountSource,
 
 /**
  * A way by which a path of the node comes into the guest, one file each (`share-mode.ts`, `kubelet-mode.ts`). They are
- * asked in the order in which `start-sandbox.ts` names them; the last one takes every path.
+ * asked in the order in which `pod-steps.ts` names them; the last one takes every path.
  */
 export interface HostMode {
   /**

@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Holdings } from './holdings.ts';
+
+/** Holds a thing of each name; `broken` ones cannot be undone. */
+function held(things: readonly (readonly [name: string, until: 'started' | 'ended' | 'removed'])[]) {
+  const holdings = new Holdings();
+  const seen: string[] = [];
+  const broken = new Set<string>();
+  for (const [name, until] of things) {
+    holdings.hold(until, async () => {
+      seen.push(name);
+      if (broken.has(name)) throw new Error(`${name} stays`);
+    });
+  }
+  return { holdings, seen, broken, undone: () => seen.splice(0) };
+}
+
+const all = [
+  ['name', 'removed'],
+  ['turn', 'started'],
+  ['directory', 'removed'],
+  ['network', 'ended'],
+  ['machine', 'ended'],
+] as const;
+
+test('end() undoes what is held until then, in reverse order, and each once', async () => {
+  const { holdings, undone } = held(all);
+  await holdings.end('started');
+  assert.deepEqual(undone(), ['turn']);
+  await holdings.end('ended');
+  assert.deepEqual(undone(), ['machine', 'network']);
+  await holdings.end('removed');
+  assert.deepEqual(undone(), ['directory', 'name']);
+  await holdings[Symbol.asyncDispose]();
+  assert.deepEqual(undone(), []);
+});
+
+test('end() goes on after an undo that fails, holds on to that and to all that lives longer, and tries it again', async () => {
+  const { holdings, undone, broken } = held(all);
+  broken.add('machine');
+  await assert.rejects(holdings.end('ended'), /machine stays/);
+  assert.deepEqual(undone(), ['turn', 'machine', 'network']);
+  await assert.rejects(holdings.end('removed'), /machine stays/);
+  assert.deepEqual(undone(), ['machine']);
+  broken.clear();
+  await holdings.end('removed');
+  assert.deepEqual(undone(), ['machine', 'directory', 'name']);
+});
+
+test('end() throws all failures, with the first one innermost', async () => {
+  const { holdings, broken } = held(all);
+  for (const name of ['machine', 'network']) broken.add(name);
+  await assert.rejects(holdings.end('ended'), (error) => {
+    assert.ok(error instanceof SuppressedError);
+    assert.match(String(error.error), /network stays/);
+    assert.match(String(error.suppressed), /machine stays/);
+    return true;
+  });
+});
+
+test('disposing undoes everything, the shortest lifetime first, whatever fails', async () => {
+  const { holdings, undone, broken } = held(all);
+  broken.add('network');
+  await assert.rejects(holdings[Symbol.asyncDispose](), /network stays/);
+  assert.deepEqual(undone(), ['turn', 'machine', 'network', 'directory', 'name']);
+});
+
+test('takeFrom() moves what another holds behind what is held', async () => {
+  const { holdings, undone, seen } = held([['name', 'ended']]);
+  const spare = new Holdings();
+  spare.hold('ended', () => void seen.push('spare'));
+  holdings.takeFrom(spare);
+  await spare[Symbol.asyncDispose]();
+  assert.deepEqual(undone(), []);
+  await holdings[Symbol.asyncDispose]();
+  assert.deepEqual(undone(), ['spare', 'name']);
+});

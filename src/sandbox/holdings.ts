@@ -1,0 +1,50 @@
+/** How long a thing is held: until its sandbox has started, has ended, or is removed. */
+export type Until = (typeof lifetimes)[number];
+
+const lifetimes = ['started', 'ended', 'removed'] as const;
+
+interface Holding {
+  readonly until: Until;
+  readonly undo: () => PromiseLike<void> | void;
+}
+
+/**
+ * What a sandbox has acquired. The things of one lifetime are undone in the reverse order of acquisition, and each is
+ * undone once; one whose undo failed is held on, and tried again by the next call. Disposing undoes everything.
+ */
+export class Holdings implements AsyncDisposable {
+  #held: Holding[] = [];
+
+  hold(until: Until, undo: Holding['undo']): void {
+    this.#held.push({ until, undo });
+  }
+
+  /** Takes over what the other holds, as if acquired now. */
+  takeFrom(other: Holdings): this {
+    this.#held.push(...other.#held.splice(0));
+    return this;
+  }
+
+  /**
+   * Undoes what is held until then, and what should be gone before. Errors: those of the undos, the first as
+   * `SuppressedError.suppressed` where there are several; things of a longer lifetime are held on then.
+   */
+  async end(until: Until): Promise<void> {
+    for (const lifetime of lifetimes.slice(0, lifetimes.indexOf(until) + 1)) await this.#undo(lifetime);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await using undoing = new AsyncDisposableStack(); // the shortest lifetime first, the others also if it fails
+    for (const lifetime of lifetimes.toReversed()) undoing.defer(() => this.#undo(lifetime));
+  }
+
+  async #undo(lifetime: Until): Promise<void> {
+    await using undoing = new AsyncDisposableStack();
+    for (const holding of this.#held.filter(({ until }) => until === lifetime)) {
+      undoing.defer(async () => {
+        await holding.undo();
+        this.#held = this.#held.filter((other) => other !== holding);
+      });
+    }
+  }
+}

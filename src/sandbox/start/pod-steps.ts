@@ -1,0 +1,239 @@
+import { messageOf } from '#base/errors.ts';
+import type { Gate } from '#host/gate.ts';
+import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
+import { createModulesDisk, type ModulesDisk } from '../container/modules-disk.ts';
+import type { Names } from '../names.ts';
+import type { Parts } from '../parts.ts';
+import { writeRecord } from '../recovery/record.ts';
+import { limitOnHost } from '../resize.ts';
+import type { SandboxSpec } from '../sandbox.ts';
+import { createBlockDisks } from '../volume/block-disks.ts';
+import { createBlockMode, createDeviceMode } from '../volume/block-mode.ts';
+import { createContainerMounts, type ContainerMounts } from '../volume/container-mounts.ts';
+import { createImageDisks, type ImageDisks } from '../volume/image-disks.ts';
+import { createImageMode } from '../volume/image-mode.ts';
+import { makeVolumes } from '../volume/make-volumes.ts';
+import { createShareMode } from '../volume/share-mode.ts';
+import { createVolumeDisks, type VolumeDisks } from '../volume/volume-disks.ts';
+import { configureGuest, connectGuest } from './configure-guest.ts';
+import { createKubeletMode } from './kubelet-mode.ts';
+import { machineSteps, type MachineContext, type MachineMade, type MachineSite } from './machine-steps.ts';
+import { stepOf, type Steps } from './run-steps.ts';
+
+export interface PodContext extends MachineContext {
+  readonly names: Names;
+  readonly gate: Gate;
+}
+
+/** What the steps of a pod's start know. */
+export interface PodSite extends MachineSite {
+  readonly context: PodContext;
+  readonly spec: SandboxSpec;
+  readonly owner: AttachmentOwner;
+  /** Paths of the host that are block volumes. */
+  readonly blockPaths: ReadonlySet<string>;
+}
+
+/** What a start has before it takes or makes a machine. */
+export interface AdmissionMade {
+  readonly name: Disposable;
+  /** Of block devices: those that a guest did not let go are given up when its machine is gone. */
+  readonly claims: AsyncDisposableStack;
+  readonly turn: Disposable;
+}
+
+/** What makes a machine the pod's. A machine that is made for the pod has it from the beginning. */
+interface OwnerMade {
+  readonly assigned: void;
+  readonly named: void;
+  readonly limited: void;
+}
+
+export const madeForPod: OwnerMade = { assigned: undefined, named: undefined, limited: undefined };
+
+interface PodMade extends OwnerMade {
+  readonly imageDisks: ImageDisks;
+  readonly configured: void;
+  readonly volumeDisks: VolumeDisks;
+  readonly network: GuestNetwork;
+  readonly connected: void;
+  readonly attachable: Attachable;
+}
+
+/** What is attached to the machine for its containers, as they come. */
+interface Attachable {
+  readonly mounts: ContainerMounts;
+  readonly modulesDisk: ModulesDisk;
+  readonly owned: AsyncDisposable;
+}
+
+/** All that a start makes. */
+export type StartMade = AdmissionMade & MachineMade & PodMade;
+
+const admissionStep = stepOf<AdmissionMade, PodSite>();
+const step = stepOf<StartMade, PodSite>();
+const dispose = (owned: AsyncDisposable) => owned[Symbol.asyncDispose]();
+
+export const admissionSteps: Steps<AdmissionMade, PodSite> = {
+  name: admissionStep({
+    name: 'name reserved',
+    what: 'no other sandbox has the name',
+    needs: [],
+    run: (_made, { context, spec }) => context.names.reserve(spec),
+    undo: (reserved) => reserved[Symbol.dispose](),
+    until: 'removed',
+  }),
+  claims: admissionStep({
+    name: 'claims opened',
+    what: 'a place for claims on block devices, which are given up only after the machine is gone',
+    needs: [],
+    run: () => new AsyncDisposableStack(),
+    undo: dispose,
+  }),
+  turn: admissionStep({
+    name: 'turn came',
+    what: 'twice as many starts go on at a time as there are cores (`src/host/gate.ts`)',
+    needs: ['name'],
+    run: (_made, { context }, signal) => context.gate.enter(signal),
+    undo: (turn) => turn[Symbol.dispose](),
+    until: 'started',
+  }),
+};
+
+const podSteps: Steps<StartMade, PodSite, keyof PodMade> = {
+  assigned: step({
+    name: 'network assigned',
+    what: 'the network knows the pod, and its host ports are taken',
+    needs: ['attachment'],
+    run: ({ attachment }, { owner }) => attachment.assign(owner),
+  }),
+  named: step({
+    name: 'pod recorded',
+    what: 'the pod is in the record',
+    needs: ['directory', 'record'],
+    run: ({ directory, record }, { spec: { namespace, name, uid } }) =>
+      writeRecord(directory.path, { ...record, namespace, name, podUid: uid }),
+  }),
+  limited: step({
+    name: 'machine limited',
+    what: "the machine's cgroup has the pod's limits (`src/vm/qemu/host-cgroup.ts`)",
+    needs: ['machine'],
+    run: ({ machine }, { context, order }) => limitOnHost(machine, order.size.resources, context.limits.size),
+  }),
+  imageDisks: step({
+    name: 'images plugged',
+    what: 'images that the node has are mounted ahead of the containers that will wait for them',
+    needs: ['directory', 'machine', 'guest'],
+    run: plugImages,
+    undo: dispose,
+  }),
+  configured: step({
+    name: 'guest configured',
+    what: "clock, entropy, names and users are the pod's (`configure` in `src/agent/services.ts`)",
+    needs: ['guest'],
+    run: ({ guest }, { spec, context: { surroundings }, phases }, signal) =>
+      configureGuest(spec, guest, { surroundings, phases }, signal),
+  }),
+  volumeDisks: step({
+    name: 'volumes made',
+    what: 'emptyDirs, and configMaps and secrets with their files (`src/sandbox/volume/make-volumes.ts`)',
+    needs: ['identity', 'directory', 'machine', 'guest', 'scratchReady', 'configured'],
+    run: makeOwnVolumes,
+    undo: dispose,
+  }),
+  network: step({
+    name: 'network connected',
+    what: 'the CNI chain has run, and its interface is joined with the tap',
+    needs: ['attachment', 'assigned'],
+    run: ({ attachment }, _site, signal) => attachment.connect(signal),
+  }),
+  connected: step({
+    name: 'guest connected',
+    what: "addresses, routes, hosts, sysctls and limits are the pod's (`connect` in `src/agent/services.ts`)",
+    needs: ['guest', 'configured', 'network'],
+    run: ({ guest, network }, { spec, order, phases }, signal) =>
+      connectGuest(spec, guest, { network, resources: order.size.resources, phases }, signal),
+  }),
+  attachable: step({
+    name: 'mounts ready',
+    what: 'the ways by which containers get their volumes (`src/sandbox/volume/container-mounts.ts`)',
+    needs: ['identity', 'directory', 'machine', 'guest', 'imageDisks', 'claims'],
+    run: attachableOf,
+    undo: ({ owned }) => owned[Symbol.asyncDispose](),
+  }),
+};
+
+/** The whole start of a pod's sandbox. */
+export const startSteps: Steps<StartMade, PodSite> = { ...admissionSteps, ...machineSteps, ...podSteps };
+
+/** What fails here fails again for the container, and is told then. */
+async function plugImages(
+  { directory, machine, guest }: Pick<StartMade, 'directory' | 'machine' | 'guest'>,
+  { spec, context, phases }: PodSite,
+  signal: AbortSignal,
+): Promise<ImageDisks> {
+  await using undo = new AsyncDisposableStack();
+  const disks = undo.use(createImageDisks(machine, guest, directory.machinePath));
+  for (const reference of spec.images) {
+    try {
+      await disks.attach(await context.parts.images.hold(reference, 'Never', signal), phases, signal);
+    } catch (error) {
+      if (signal.aborted) throw error;
+      context.surroundings.log.debug('image not plugged ahead', { image: reference, why: messageOf(error) });
+    }
+  }
+  undo.move();
+  return disks;
+}
+
+async function makeOwnVolumes(
+  { identity, directory, machine, guest }: Pick<StartMade, 'identity' | 'directory' | 'machine' | 'guest'>,
+  { spec, context, order }: PodSite,
+  signal: AbortSignal,
+): Promise<VolumeDisks> {
+  await using undo = new AsyncDisposableStack();
+  const disks = createVolumeDisks({
+    machine,
+    guest,
+    makeVolumeDisk: (...request) => context.parts.makeVolumeDisk(...request),
+    machineDirectory: directory.machinePath,
+    ownerUid: identity.record.uid,
+  });
+  undo.use(disks);
+  await makeVolumes(spec, { guest, disks, size: order.size }, signal);
+  undo.move();
+  return disks;
+}
+
+function attachableOf(
+  {
+    identity,
+    directory,
+    machine,
+    guest,
+    imageDisks,
+    claims,
+  }: Pick<StartMade, 'identity' | 'directory' | 'machine' | 'guest' | 'imageDisks' | 'claims'>,
+  { spec, context, blockPaths }: PodSite,
+): Attachable {
+  const { parts, surroundings, limits } = context;
+  const { serveFiles, images } = parts;
+  const sandboxId = identity.record.id;
+  const log = surroundings.log.with({ sandbox: sandboxId });
+  const owned = new AsyncDisposableStack();
+  const kubelet = owned.use(createKubeletMode({ podUid: spec.uid, guest, trees: limits.pushedTrees, log }));
+  const claimBlock: Parts['claimBlock'] = (...request) => parts.claimBlock(...request);
+  const disks = createBlockDisks({ machine, guest, claims, claimBlock, limits, log });
+  const block = { paths: blockPaths, disks, guest, fsGroup: spec.fsGroup, limits, log };
+  const hasOwnUsers = spec.userNamespace !== undefined;
+  const share = createShareMode({ sandboxId, hasOwnUsers, machine, guest, serveFiles, log });
+  const mounts = createContainerMounts({
+    volumes: spec.volumes,
+    hostModes: [kubelet, createBlockMode(block), share],
+    imageMode: createImageMode({ images, imageDisks, guest, monotonicNs: surroundings.monotonicNs }),
+    deviceMode: createDeviceMode(block),
+    log,
+  });
+  owned.use(mounts);
+  return { mounts, modulesDisk: createModulesDisk(machine, guest, directory.machinePath, parts.modulesDisk), owned };
+}
