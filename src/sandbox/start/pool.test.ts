@@ -60,6 +60,22 @@ test('a pod gets a machine that waited, under its own name, and another is made 
   await node.untilDirectories(2);
 });
 
+test('the timeline of a start has its steps, and from the pool only those that were left to do', async () => {
+  const phasesOf = async (poolSize: number) => {
+    await using node = await openWithPool(poolSize);
+    await node.untilDirectories(poolSize);
+    const { status } = await node.sandboxes.run(named('web'), never);
+    return new Set(status.phases.map(({ name }) => name));
+  };
+  const ofPod = ['turn came', 'images plugged', 'guest configured', 'volumes made', 'network connected'];
+  const ofMachine = ['directory made', 'network prepared', 'scratch disk made', 'machine started', 'agent answered'];
+  const fromPool = ['pod recorded', 'machine limited'];
+  const [made, taken] = [await phasesOf(0), await phasesOf(1)];
+  for (const name of ofPod) assert.ok(made.has(name) && taken.has(name), name);
+  for (const name of ofMachine) assert.ok(made.has(name) && !taken.has(name), name);
+  for (const name of fromPool) assert.ok(!made.has(name) && taken.has(name), name);
+});
+
 test('no machine is handed out twice, and a pool that is empty keeps nobody waiting', async () => {
   await using node = await openWithPool(2);
   const spares = await node.untilDirectories(2);
