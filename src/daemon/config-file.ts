@@ -23,13 +23,13 @@ export async function readConfigFile(path: string): Promise<FileSettings> {
   const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
     const why = cause.code === 'ENOENT' ? 'there is no such file' : cause.message;
     throw new PodvmError('notFound', `Cannot read the configuration ${path}: ${why}`, {
-      fix: 'Name a YAML file of settings with --config; see docs/configuration.md.',
+      fix: 'Name a YAML file of settings with --config; see docs/reference/settings.md.',
     });
   });
   const wrong = (reason: string, cause?: unknown) =>
     new PodvmError('invalid', `Cannot use the configuration ${path}: ${reason}`, {
       cause,
-      fix: `It may have these keys: ${names.join(', ')}; see docs/configuration.md.`,
+      fix: `It may have these keys: ${names.join(', ')}; see docs/reference/settings.md.`,
     });
   if (text.length > maxFileBytes) throw wrong(`it has more than ${maxFileBytes} bytes`);
   const entries = v.safeParse(mapping, read(text, wrong));

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { readConfigFile } from './config-file.ts';
 import { daemonDefaults, readConfiguration } from './configuration.ts';
-import { describeSettings, settings } from './settings.ts';
+import { settings } from './settings.ts';
 
 /** Settings of a file with this text. */
 async function inFile(text: string) {
@@ -123,9 +123,4 @@ test('a daemon requires cgroups for its machines, and says how pods run without;
   assert.equal(readConfiguration({}, {}, '/', { ...daemonDefaults, hostLimits: 'preferred' }).requiresCgroup, false);
   assert.equal(readConfiguration({}, { PODVM_HOST_LIMITS: 'preferred' }, '/', daemonDefaults).requiresCgroup, false);
   assert.equal(readConfiguration({}, {}, '/').requiresCgroup, false);
-});
-
-test('docs/configuration.md has the table of settings as it is', async () => {
-  const page = await readFile(join(import.meta.dirname, '../../docs/configuration.md'), 'utf8');
-  assert.ok(page.includes(describeSettings()), `expected in the page:\n${describeSettings()}`);
 });

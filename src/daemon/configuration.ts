@@ -2,11 +2,11 @@ import { join, resolve } from 'node:path';
 import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
-import { type LogLevel, logLevels } from '#host/log.ts';
-import { networkPolicies, type NetworkPolicy } from '#network/guard/network-policy.ts';
-import { templateChoices, type TemplateChoice } from '#sandbox/template-choice.ts';
+import type { LogLevel } from '#host/log.ts';
+import type { NetworkPolicy } from '#network/guard/network-policy.ts';
+import type { TemplateChoice } from '#sandbox/template-choice.ts';
 import type { FileSettings } from './config-file.ts';
-import { type SettingName, settings } from './settings.ts';
+import { type NumberSetting, type SettingName, type WordOf, type WordSetting, settings } from './settings.ts';
 
 /** All that is read from outside, once; everything else gets values. */
 export interface Configuration {
@@ -49,13 +49,14 @@ export interface Configuration {
   readonly repo: string;
 }
 
-/** What `podvm daemon` has where neither its file nor the environment says otherwise. */
-export const daemonDefaults = { log: 'info', console: 'off', hostLimits: 'required' } as const satisfies FileSettings;
+/** Values that `podvm daemon` uses where neither its file nor the environment gives one. */
+export const daemonDefaults: FileSettings = Object.fromEntries(
+  Object.entries(settings).flatMap(([key, setting]) =>
+    'daemonDefault' in setting ? [[key, setting.daemonDefault]] : [],
+  ),
+);
 
-const maxMachineMiB = 1024 * 1024;
-/** Up to what a timer can be set to. */
-const idleMinutes = { min: 1, max: 35_000 };
-const defaultRoot = '/var/lib/podvm';
+const defaultRoot = settings.root.default;
 const defaultSockets = '/run/podvm';
 /** sun_path has 108 bytes, the last one zero. */
 const maxSocketPathBytes = 107;
@@ -70,7 +71,9 @@ export function readConfiguration(
   const given = (key: SettingName) => env[settings[key].env] ?? file[key];
   /** How a person would find it. */
   const nameOf = (key: SettingName) => (env[settings[key].env] === undefined ? key : settings[key].env);
-  const number = (key: SettingName, value: string, bounds: Bounds) => wholeNumber(nameOf(key), value, bounds);
+  const number = (key: NumberSetting, value: string) => wholeNumber(nameOf(key), value, settings[key].type);
+  const word = <K extends WordSetting>(key: K, option?: string): WordOf<K> =>
+    oneOf<WordOf<K>>(nameOf(key), option ?? given(key) ?? settings[key].default, settings[key].type.words);
 
   const root = resolve(options.root ?? given('root') ?? defaultRoot);
   const sockets = root === defaultRoot ? defaultSockets : root;
@@ -85,9 +88,9 @@ export function readConfiguration(
   const mirror = given('mirror');
   const memory = given('machineMemoryMiB');
   const authFile = given('authFile');
-  const accelerator = oneOf(nameOf('accelerator'), given('accelerator') ?? 'auto', ['kvm', 'tcg', 'auto'] as const);
-  const poolSize = number('pool', given('pool') ?? '0', { min: 0, max: 64 });
-  const template = oneOf(nameOf('template'), given('template') ?? 'on', templateChoices);
+  const accelerator = word('accelerator');
+  const poolSize = number('pool', given('pool') ?? settings.pool.default);
+  const template = word('template');
   if (poolSize > 0 && template !== 'on') {
     throw new PodvmError(
       'invalid',
@@ -100,28 +103,26 @@ export function readConfiguration(
     socketPath,
     criSocketPath,
     streaming: {
-      ...addressOf(nameOf('streaming'), given('streaming') ?? '127.0.0.1:0'),
-      idleMs: 60_000 * number('streamingIdleMinutes', given('streamingIdleMinutes') ?? '240', idleMinutes),
+      ...addressOf(nameOf('streaming'), given('streaming') ?? settings.streaming.default),
+      idleMs:
+        60_000 * number('streamingIdleMinutes', given('streamingIdleMinutes') ?? settings.streamingIdleMinutes.default),
     },
-    containersDirectory: resolve(given('containers') ?? '/etc/containers'),
+    containersDirectory: resolve(given('containers') ?? settings.containers.default),
     authFile: authFile === undefined ? undefined : absolute(nameOf('authFile'), authFile),
     cniConfig: cniConfigOf(nameOf('cniConfig'), given('cniConfig')),
     cniPluginDirectories: given('cniPlugins')
       ?.split(':')
       .map((path) => absolute(nameOf('cniPlugins'), path)),
-    networkPolicy: oneOf(nameOf('networkPolicy'), given('networkPolicy') ?? 'asked', networkPolicies),
-    logLevel: oneOf(nameOf('log'), options.logLevel ?? given('log') ?? 'warn', logLevels),
+    networkPolicy: word('networkPolicy'),
+    logLevel: word('log', options.logLevel),
     nodeName: hostname(),
-    hasConsole: oneOf(nameOf('console'), given('console') ?? 'on', ['on', 'off'] as const) === 'on',
-    requiresCgroup:
-      oneOf(nameOf('hostLimits'), given('hostLimits') ?? 'preferred', ['required', 'preferred'] as const) ===
-      'required',
-    maySwap: oneOf(nameOf('swap'), given('swap') ?? 'off', ['on', 'off'] as const) === 'on',
+    hasConsole: word('console') === 'on',
+    requiresCgroup: word('hostLimits') === 'required',
+    maySwap: word('swap') === 'on',
     accelerator: accelerator === 'auto' ? undefined : accelerator,
     poolSize,
     template,
-    machineMemoryMiB:
-      memory === undefined ? undefined : number('machineMemoryMiB', memory, { min: 256, max: maxMachineMiB }),
+    machineMemoryMiB: memory === undefined ? undefined : number('machineMemoryMiB', memory),
     ...(mirror === undefined ? {} : { mirror }),
     repo,
   };

@@ -1,120 +1,158 @@
-/** One thing that can be set: in the file that `podvm daemon --config` names, or by an environment variable. */
+import { logLevels } from '#host/log.ts';
+import { networkPolicies } from '#network/network-policy.ts';
+import { templateChoices } from '#sandbox/template-choice.ts';
+
+/** What a value must be. A *word* is one of a list, a *number* a whole one within bounds, both included. */
+export type SettingType =
+  | { readonly kind: 'path' | 'paths' | 'address' | 'url' | 'cniConfig' }
+  | { readonly kind: 'word'; readonly words: readonly string[] }
+  | { readonly kind: 'number'; readonly min: number; readonly max: number };
+
+/** One setting: a key of the file that `podvm daemon --config` names, or an environment variable. */
 interface Setting {
   readonly env: string;
-  /** In words, for a reader of the reference. */
-  readonly default: string;
+  readonly type: SettingType;
+  /** Value that the code uses where none is given; absent: the code decides, as `otherwise` says. */
+  readonly default?: string;
+  /** Value that `podvm daemon` uses instead. */
+  readonly daemonDefault?: string;
+  /** The default in words, where it is not one value. */
+  readonly otherwise?: string;
   readonly about: string;
 }
 
+const path = { kind: 'path' } as const;
+const word = <const T extends readonly string[]>(...words: T) => ({ kind: 'word', words }) as const;
+const number = (min: number, max: number) => ({ kind: 'number', min, max }) as const;
+
 /**
- * All that can be set, by its key in the file. An option of the command line goes before the environment, and that before
- * the file. `docs/configuration.md` is printed from this table.
+ * All settings, by their keys in the file. An option of the command line takes precedence over the environment, and
+ * the environment over the file. `docs/reference/settings.md` is printed from this table.
  */
 export const settings = {
   root: {
     env: 'PODVM_ROOT',
+    type: path,
     default: '/var/lib/podvm',
-    about: 'state directory: images, sandboxes, what set-up made',
+    about: 'State directory: images, sandboxes, and what set-up made.',
   },
   criSocket: {
     env: 'PODVM_CRI_SOCKET',
-    default: '/run/podvm/cri.sock, or cri.sock in another state directory',
-    about: "CRI's unix socket, for the kubelet's --container-runtime-endpoint",
+    type: path,
+    otherwise: '/run/podvm/cri.sock; `cri.sock` in `root` if `root` is set',
+    about: "Unix socket of CRI, for the kubelet's `--container-runtime-endpoint`.",
   },
   streaming: {
     env: 'PODVM_STREAMING',
+    type: { kind: 'address' },
     default: '127.0.0.1:0',
-    about: "ADDRESS:PORT of CRI's exec, attach and port-forward; port 0 takes any",
+    about: 'Address and port on which CRI serves exec, attach and port-forward. Port 0 takes any free port.',
   },
   streamingIdleMinutes: {
     env: 'PODVM_STREAMING_IDLE_MINUTES',
+    type: number(1, 35_000), // up to what a timer can be set to
     default: '240',
-    about: 'a stream over which nothing but pings went for so long is ended, from 1',
+    about: 'Minutes before an idle stream is closed. Pings do not count as traffic.',
   },
   containers: {
     env: 'PODVM_CONTAINERS',
+    type: path,
     default: '/etc/containers',
-    about: 'directory with registries.conf (mirrors), certs.d (CAs) and policy.json (signatures)',
+    about: 'Directory with `registries.conf` (mirrors), `certs.d` (certificates) and `policy.json` (signatures).',
   },
   authFile: {
     env: 'PODVM_AUTH_FILE',
-    default: 'none: what a pull brings (imagePullSecrets, --authfile) is all',
-    about: "credentials for every pod's pulls, as docker's config.json: all pods may have what it gives",
+    type: path,
+    otherwise: 'none: a pull has only its own credentials (`imagePullSecrets`, `--authfile`)',
+    about: "Registry credentials in the format of Docker's `config.json`. Every pod's pulls may use them.",
   },
   cniConfig: {
     env: 'PODVM_CNI_CONFIG',
-    default: 'of podvm daemon /etc/cni/net.d as soon as it holds one, else built-in',
-    about: "directory of CNI configurations (*.conflist) that is podvm's alone, or built-in: a bridge of our own",
+    type: { kind: 'cniConfig' },
+    otherwise: '`built-in`; with `podvm daemon`, /etc/cni/net.d as soon as it holds a configuration',
+    about:
+      'Directory of CNI configurations that only podvm uses, or `built-in` for the bridge that podvm creates itself.',
   },
   cniPlugins: {
     env: 'PODVM_CNI_PLUGINS',
-    default: '/usr/lib/cni:/opt/cni/bin',
-    about: 'directories in which CNI plugins are looked for',
+    type: { kind: 'paths' },
+    otherwise: '/usr/lib/cni:/opt/cni/bin',
+    about: 'Directories that are searched for CNI plugins.',
   },
   networkPolicy: {
     env: 'PODVM_NETWORK_POLICY',
+    type: word(...networkPolicies),
     default: 'asked',
     about:
-      'what pods on the bridge of our own reach of the node: asked, its services, and metadata if the pod asks; node, its services; outside, neither',
+      "What pods on the built-in network reach of the node. `asked`: its services, and metadata services if the pod's " +
+      'annotation asks for them. `node`: its services. `outside`: neither.',
   },
   log: {
     env: 'PODVM_LOG',
-    default: 'warn, of podvm daemon info',
-    about: 'what goes to standard error: debug, info, warn, error or silent',
+    type: word(...logLevels),
+    default: 'warn',
+    daemonDefault: 'info',
+    about: 'Least severe messages that are written to standard error.',
   },
   console: {
     env: 'PODVM_CONSOLE',
-    default: 'on, of podvm daemon off',
-    about: "whether the guests' serial consoles are kept, for podvm console and for the last words of a dead guest",
+    type: word('on', 'off'),
+    default: 'on',
+    daemonDefault: 'off',
+    about: "Whether guests' serial consoles are kept, for `podvm console` and for the last lines of a failed guest.",
   },
   hostLimits: {
     env: 'PODVM_HOST_LIMITS',
-    default: 'preferred, of podvm daemon required',
+    type: word('required', 'preferred'),
+    default: 'preferred',
+    daemonDefault: 'required',
     about:
-      'required: no machine runs where the host gives us no cgroup to bound it; preferred: it does, and the log says so',
+      'What happens if the host gives podvm no cgroup to bound a machine. `required`: the machine does not start. ' +
+      '`preferred`: it starts, and the log says so.',
   },
   swap: {
     env: 'PODVM_SWAP',
+    type: word('on', 'off'),
     default: 'off',
-    about: "whether the host may write machines' memory to its swap",
+    about: "Whether the host may write machines' memory to its swap.",
   },
   accelerator: {
     env: 'PODVM_ACCELERATOR',
+    type: word('kvm', 'tcg', 'auto'),
     default: 'auto',
-    about: 'kvm, tcg, or auto: the better one that boots a machine',
+    about: 'Hardware virtualisation (`kvm`), emulation (`tcg`), or `auto`: the faster one that boots a machine.',
   },
-  pool: { env: 'PODVM_POOL', default: '0', about: 'machines kept waiting for a pod, 0 to 64' },
+  pool: {
+    env: 'PODVM_POOL',
+    type: number(0, 64),
+    default: '0',
+    about: 'Machines that are kept ready for the next pods.',
+  },
   template: {
     env: 'PODVM_TEMPLATE',
+    type: word(...templateChoices),
     default: 'on',
-    about: "what pods may share at most: on, the node's template; namespace, one of their namespace's; off, none",
+    about:
+      "The most that pods may share. `on`: the node's template. `namespace`: the template of their namespace. " +
+      '`off`: no template.',
   },
   machineMemoryMiB: {
     env: 'PODVM_MACHINE_MEMORY_MIB',
-    default: "half of the node's memory, at most 16384",
-    about: 'what one pod may have without booting cold, from 256',
+    type: number(256, 1024 * 1024),
+    otherwise: "half of the node's memory, at most 16384",
+    about: 'Memory in MiB that one pod may have without booting its own machine.',
   },
   mirror: {
     env: 'PODVM_MIRROR',
-    default: "the one that the host's apt uses",
-    about: 'URL of a Debian mirror for set-up',
+    type: { kind: 'url' },
+    otherwise: "the mirror that the host's apt uses",
+    about: 'Debian mirror that set-up downloads from.',
   },
 } as const satisfies Record<string, Setting>;
 
 export type SettingName = keyof typeof settings;
 
-/** The reference page, as it is in `docs/`. */
-export function describeSettings(): string {
-  const rows = Object.entries(settings).map(([key, { env, default: otherwise, about }]) => [
-    `\`${key}\``,
-    `\`${env}\``,
-    about,
-    otherwise,
-  ]);
-  const head = ['key', 'environment', 'what', 'default'];
-  const widths = head.map((word, at) => Math.max(word.length, ...rows.map((row) => row[at]?.length ?? 0)));
-  const line = (cells: readonly string[]) =>
-    `| ${cells.map((cell, at) => cell.padEnd(widths[at] ?? 0)).join(' | ')} |\n`;
-  const rule = widths.map((width) => '-'.repeat(width));
-  return [head, rule, ...rows].map(line).join('');
-}
+type WithType<K> = { [S in SettingName]: (typeof settings)[S]['type'] extends K ? S : never }[SettingName];
+export type WordSetting = WithType<{ readonly kind: 'word' }>;
+export type NumberSetting = WithType<{ readonly kind: 'number' }>;
+export type WordOf<K extends WordSetting> = (typeof settings)[K]['type']['words'][number];

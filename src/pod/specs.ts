@@ -1,6 +1,7 @@
 import { totalmem } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { podAnnotations } from '#base/pod-annotations.ts';
 import { createProcessRoom } from '#sandbox/container/process-size.ts';
 import type {
   ContainerDevice,
@@ -10,7 +11,6 @@ import type {
   RegistryLogin,
   SandboxSpec,
 } from '#sandbox/sandbox.ts';
-import { templateChoices } from '#sandbox/template-choice.ts';
 import type { PodFacts } from './downward.ts';
 import { environmentOf } from './environment.ts';
 import { expand, expandPath } from './expand.ts';
@@ -69,16 +69,14 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
 /** Of a pod with `hostUsers: false`. Any run will do: the machine has no other pod to keep apart from it. */
 const podIds = { containerId: 0, hostId: 65_536, size: 65_536 };
 
-/** The annotation that decides with whom the pod's machine may share a template. */
-export const templateAnnotation = 'podvm.dev/template';
-
 function templateOf({ namespace, name, annotations }: Pod['metadata']): SandboxSpec['template'] {
-  const value = annotations[templateAnnotation] ?? 'on';
-  const found = templateChoices.find((choice) => choice === value);
+  const { name: annotation, words } = podAnnotations.template;
+  const value = annotations[annotation] ?? words[0];
+  const found = words.find((word) => word === value);
   if (found !== undefined) return found;
   throw new PodvmError(
     'invalid',
-    `Cannot run ${namespace}/${name}: annotation ${templateAnnotation} must be one of ${templateChoices.join(', ')}, got ${JSON.stringify(value)}`,
+    `Cannot run ${namespace}/${name}: annotation ${annotation} must be one of ${words.join(', ')}, got ${JSON.stringify(value)}`,
   );
 }
 

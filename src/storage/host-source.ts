@@ -3,6 +3,7 @@ import { open, readFile, readlink, statfs, type FileHandle } from 'node:fs/promi
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { holdsData, kernelDevicesOf, nameOfFileSystem } from '#base/file-systems.ts';
 import { type HostMount, isBelow, parseMountInfo } from '#base/mount-table.ts';
+import { podAnnotations } from '#base/pod-annotations.ts';
 
 /** What is at a path of the host, held by a descriptor: whoever replaces the path later changes nothing of it. */
 export interface HostSource extends AsyncDisposable {
@@ -82,7 +83,7 @@ async function kindOfSource(path: string, { resolved, status, fd, mounts }: Foun
   if (status.isCharacterDevice()) throw refuse("it is a device, which only the host's kernel has");
   if (status.isBlockDevice())
     throw refuse(
-      'it is a block device: have it by volumeDevices, or name it in the annotation podvm.dev/block-volumes',
+      `it is a block device: have it by volumeDevices, or name it in the annotation ${podAnnotations.blockVolumes.name}`,
     );
   if (kernelDirectories.some((directory) => resolved === directory || resolved.startsWith(`${directory}/`))) {
     throw refuse("what is there belongs to the host's kernel, and the machine has its own");

@@ -5,7 +5,7 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf } from '#base/errors.ts';
 import { run } from '#host/run.ts';
-import { blockVolumesAnnotation } from '#sandbox/volume/block-volumes.ts';
+import { podAnnotations } from '#base/pod-annotations.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { ContainerMount, ContainerSpec, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
 import { openNode, whyNoVm, type Node } from './node.ts';
@@ -75,7 +75,7 @@ describe('block volumes', { skip, timeout: 600_000 }, () => {
     use: (sandbox: Sandbox) => Promise<void>,
     more: Partial<SandboxSpec> = {},
   ): Promise<void> => {
-    const annotations = { [blockVolumesAnnotation]: paths.join(',') };
+    const annotations = { [podAnnotations.blockVolumes.name]: paths.join(',') };
     const name = `block-${(names += 1)}`;
     const sandbox = await node.sandboxes.run({ ...sandboxSpec, name, network: 'none', annotations, ...more }, minute());
     try {

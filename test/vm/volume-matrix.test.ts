@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { silentLog } from '#host/log.ts';
 import { openImageStore } from '#image/store/image-store.ts';
-import { blockVolumesAnnotation } from '#sandbox/volume/block-volumes.ts';
+import { podAnnotations } from '#base/pod-annotations.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { ContainerMount, MountSource, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
 import { writeLayout } from '../images/layout-writer.ts';
@@ -70,7 +70,7 @@ async function openPod({ directory, programs, volumes }: PodOptions): Promise<Wo
     ...sandboxSpec,
     name: 'matrix',
     network: 'none',
-    annotations: { [blockVolumesAnnotation]: volumes.blockImage },
+    annotations: { [podAnnotations.blockVolumes.name]: volumes.blockImage },
   };
   let sandbox = await node.sandboxes.run(spec, minute());
   undo.defer(() => sandbox.remove());

@@ -1,5 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { podAnnotations } from '#base/pod-annotations.ts';
 import { parseQuantity, unitsOf } from '#base/quantity.ts';
 import type { Conflist, PluginConfig } from './cni-schema.ts';
 import type { AttachmentOwner, HostPort } from '../network.ts';
@@ -55,8 +56,6 @@ export function hasWork({ capabilities = {} }: PluginConfig, asked: Capabilities
   return own.length === 0 || own.some((name) => asked[name] !== undefined);
 }
 
-const annotationOf = { ingress: 'kubernetes.io/ingress-bandwidth', egress: 'kubernetes.io/egress-bandwidth' } as const;
-
 /** Kubernetes' bounds, in bits a second (pkg/util/bandwidth). */
 const [minRate, maxRate] = [1000, 1e15];
 /** How much may pass at once, in bits: so much as the rate gives in this time, but for the slowest a few packets. */
@@ -65,8 +64,8 @@ const minBurstBits = 8 * 64 * 1024;
 const maxBurstBits = 2 ** 32 - 1;
 
 function bandwidthOf(annotations: Readonly<Record<string, string>>): Record<string, number> | undefined {
-  const ingress = rateOf(annotations, annotationOf.ingress);
-  const egress = rateOf(annotations, annotationOf.egress);
+  const ingress = rateOf(annotations, podAnnotations.ingressBandwidth.name);
+  const egress = rateOf(annotations, podAnnotations.egressBandwidth.name);
   if (ingress === undefined && egress === undefined) return undefined;
   return {
     ...(ingress === undefined ? {} : { ingressRate: ingress, ingressBurst: burstOf(ingress) }),

@@ -1,8 +1,8 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { podAnnotations } from '#base/pod-annotations.ts';
 
-/** A pod's own wish on the built-in network: `metadata`, link-local services beside DNS as well. */
-export const networkPolicyAnnotation = 'podvm.dev/network-policy';
+const { name: annotation, words } = podAnnotations.networkPolicy;
 
 /**
  * What pods of the built-in network reach of the node at most. `asked`: what listens on the node, as with other
@@ -16,17 +16,17 @@ export function asksForMetadata(
   annotations: Readonly<Record<string, string>> = {},
   policy: NetworkPolicy = 'asked',
 ): boolean {
-  const asked = annotations[networkPolicyAnnotation] ?? 'default';
-  if (asked !== 'default' && asked !== 'metadata') {
+  const asked = annotations[annotation] ?? words[0];
+  if (!words.some((word) => word === asked)) {
     throw new PodvmError(
       'invalid',
-      `Cannot attach a sandbox: ${networkPolicyAnnotation} must be default or metadata, got ${printable(asked, 50)}`,
+      `Cannot attach a sandbox: ${annotation} must be ${words.join(' or ')}, got ${printable(asked, 50)}`,
     );
   }
   if (asked === 'metadata' && policy !== 'asked') {
     throw new PodvmError(
       'failedPrecondition',
-      `Cannot attach a sandbox: ${networkPolicyAnnotation} asks for metadata, and this node's networkPolicy is ${policy}`,
+      `Cannot attach a sandbox: ${annotation} asks for metadata, and this node's networkPolicy is ${policy}`,
       { fix: 'Leave the annotation out, or set networkPolicy to asked on the node.' },
     );
   }

@@ -1,22 +1,24 @@
 import { PodvmError } from '#base/errors.ts';
+import { podAnnotations } from '#base/pod-annotations.ts';
 import { capabilitiesOf } from './capabilities.ts';
 import type { ContainerSecurity, SandboxSpec } from '../sandbox.ts';
 
-/** The pod's annotation that leaves containers the capability to load modules into their machine's kernel. */
-export const kernelModulesAnnotation = 'podvm.dev/kernel-modules';
+const { name: annotation, words } = podAnnotations.kernelModules;
+type KernelModules = (typeof words)[number];
 
 /** Errors: `invalid`. */
 export function kernelModulesOf({
   namespace,
   name,
   annotations,
-}: Pick<SandboxSpec, 'namespace' | 'name' | 'annotations'>): 'sealed' | 'open' {
-  const value = annotations[kernelModulesAnnotation] ?? 'sealed';
-  if (value === 'sealed' || value === 'open') return value;
+}: Pick<SandboxSpec, 'namespace' | 'name' | 'annotations'>): KernelModules {
+  const value = annotations[annotation] ?? words[0];
+  const found = words.find((word) => word === value);
+  if (found !== undefined) return found;
   const got = JSON.stringify(value).slice(0, 100);
   throw new PodvmError(
     'invalid',
-    `Cannot run ${namespace}/${name}: annotation ${kernelModulesAnnotation} must be "sealed" or "open", got ${got}`,
+    `Cannot run ${namespace}/${name}: annotation ${annotation} must be "sealed" or "open", got ${got}`,
   );
 }
 

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { blockPathsOf, blockVolumesAnnotation } from './block-volumes.ts';
+import { podAnnotations } from '#base/pod-annotations.ts';
+import { blockPathsOf } from './block-volumes.ts';
 import { sandboxSpec } from '../testing/examples.ts';
 
 const pathsOf = (value: string) => [
-  ...blockPathsOf({ ...sandboxSpec, annotations: { [blockVolumesAnnotation]: value } }),
+  ...blockPathsOf({ ...sandboxSpec, annotations: { [podAnnotations.blockVolumes.name]: value } }),
 ];
 
 test('blockPathsOf() takes paths with commas between them, and none where nothing is said', () => {
