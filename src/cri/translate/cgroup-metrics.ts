@@ -14,110 +14,151 @@ const pressureOf = (resource: 'cpu' | 'memory' | 'io', kind: 'someUsec' | 'fullU
 
 /** cAdvisor's metrics of processor, memory and processes, and of what a container was given of them. */
 export const cgroupMetrics = {
-  container_last_seen: gauge('When the figures were taken, in seconds since 1970.', ({ nowMs }) => secondsOfMs(nowMs)),
-  container_start_time_seconds: gauge('When it was started, in seconds since 1970.', ({ startedAt }) =>
+  container_last_seen: gauge('secondsSince1970', 'Time at which the figures were taken', ({ nowMs }) =>
+    secondsOfMs(nowMs),
+  ),
+  container_start_time_seconds: gauge('secondsSince1970', 'Time at which it started', ({ startedAt }) =>
     startedAt === undefined ? undefined : secondsOfMs(startedAt.getTime()),
   ),
 
-  container_cpu_usage_seconds_total: counter('Processor time used, in seconds.', ({ figures }) =>
+  container_cpu_usage_seconds_total: counter('seconds', 'Processor time used', ({ figures }) =>
     secondsOfUsec(figures.cpuUsec),
   ),
-  container_cpu_user_seconds_total: counter('Processor time of programs, in seconds.', ({ figures }) =>
+  container_cpu_user_seconds_total: counter('seconds', 'Processor time used in user mode', ({ figures }) =>
     secondsOfUsec(figures.cpuUserUsec),
   ),
-  container_cpu_system_seconds_total: counter('Processor time of the kernel for them, in seconds.', ({ figures }) =>
+  container_cpu_system_seconds_total: counter('seconds', 'Processor time used in kernel mode', ({ figures }) =>
     secondsOfUsec(figures.cpuSystemUsec),
   ),
   container_cpu_cfs_periods_total: counter(
-    'Periods of the CPU limit in which there was something to run.',
+    'count',
+    'Periods of the CPU limit in which something ran',
     ({ figures }) => figures.cpuPeriods,
   ),
   container_cpu_cfs_throttled_periods_total: counter(
-    'Periods in which the CPU limit held it back.',
+    'count',
+    'Periods in which the CPU limit throttled it',
     ({ figures }) => figures.cpuThrottledPeriods,
   ),
   container_cpu_cfs_throttled_seconds_total: counter(
-    'Time for which the CPU limit held it back, in seconds.',
+    'seconds',
+    'Time for which the CPU limit throttled it',
     ({ figures }) => secondsOfUsec(figures.cpuThrottledUsec),
   ),
 
-  container_memory_usage_bytes: gauge('Memory in use, page cache and all.', ({ figures }) => figures.memoryBytes),
-  container_memory_max_usage_bytes: gauge('The most memory ever in use.', ({ figures }) => figures.memoryPeakBytes),
-  container_memory_working_set_bytes: gauge(
-    'Memory in use without the page cache that would be given back first.',
-    ({ figures }) => Math.max(0, figures.memoryBytes - figures.inactiveFileBytes),
+  container_memory_usage_bytes: gauge(
+    'bytes',
+    'Memory in use, page cache included',
+    ({ figures }) => figures.memoryBytes,
   ),
-  container_memory_rss: gauge('Memory that no file stands behind, in bytes.', ({ figures }) => figures.rssBytes),
-  container_memory_cache: gauge('Page cache, in bytes.', ({ figures }) => figures.cacheBytes),
-  container_memory_mapped_file: gauge('Files mapped into memory, in bytes.', ({ figures }) => figures.mappedFileBytes),
+  container_memory_max_usage_bytes: gauge(
+    'bytes',
+    'Highest memory use so far',
+    ({ figures }) => figures.memoryPeakBytes,
+  ),
+  container_memory_working_set_bytes: gauge('bytes', 'Memory in use without inactive page cache', ({ figures }) =>
+    Math.max(0, figures.memoryBytes - figures.inactiveFileBytes),
+  ),
+  container_memory_rss: gauge('bytes', 'Anonymous memory', ({ figures }) => figures.rssBytes),
+  container_memory_cache: gauge('bytes', 'Page cache', ({ figures }) => figures.cacheBytes),
+  container_memory_mapped_file: gauge('bytes', 'Files mapped into memory', ({ figures }) => figures.mappedFileBytes),
   container_memory_total_active_file_bytes: gauge(
-    'Page cache that was used of late.',
+    'bytes',
+    'Active page cache',
     ({ figures }) => figures.activeFileBytes,
   ),
   container_memory_total_inactive_file_bytes: gauge(
-    'Page cache that would be given back first.',
+    'bytes',
+    'Inactive page cache',
     ({ figures }) => figures.inactiveFileBytes,
   ),
-  container_memory_kernel_usage: gauge('Memory of the kernel for it, in bytes.', ({ figures }) => figures.kernelBytes),
-  container_memory_swap: gauge('Swap in use, in bytes.', ({ figures }) => figures.swapBytes),
-  container_memory_failcnt: counter('Times it came to its memory limit.', ({ figures }) => figures.memoryLimitHits),
+  container_memory_kernel_usage: gauge('bytes', 'Kernel memory', ({ figures }) => figures.kernelBytes),
+  container_memory_swap: gauge('bytes', 'Swap in use', ({ figures }) => figures.swapBytes),
+  container_memory_failcnt: counter(
+    'count',
+    'Times it reached its memory limit',
+    ({ figures }) => figures.memoryLimitHits,
+  ),
   container_memory_failures_total: each(
     'COUNTER',
     ['failure_type', 'scope'],
-    'Page faults: all (pgfault), and those that waited for a disk (pgmajfault).',
+    'count',
+    'Page faults: all (`pgfault`), and those that read from a disk (`pgmajfault`)',
     faults,
   ),
-  container_oom_events_total: counter('Processes killed for lack of memory.', ({ figures }) => figures.oomKills),
+  container_oom_events_total: counter(
+    'count',
+    'Processes killed because memory ran out',
+    ({ figures }) => figures.oomKills,
+  ),
 
-  container_processes: gauge('Processes.', ({ figures }) => figures.processes?.processes),
-  container_threads: gauge('Threads.', ({ figures }) => figures.pids),
-  container_threads_max: gauge('Threads that it may have; 0: no limit.', ({ figures }) => figures.pidsLimit ?? 0),
-  container_file_descriptors: gauge('Open file descriptors.', ({ figures }) => figures.processes?.descriptors),
-  container_sockets: gauge('Open sockets.', ({ figures }) => figures.processes?.sockets),
-  container_tasks_state: each('GAUGE', ['state'], 'Processes, by their state.', ({ figures: { processes } }) =>
+  container_processes: gauge('count', 'Processes', ({ figures }) => figures.processes?.processes),
+  container_threads: gauge('count', 'Threads', ({ figures }) => figures.pids),
+  container_threads_max: gauge(
+    'count',
+    'Limit on threads; 0 if there is none',
+    ({ figures }) => figures.pidsLimit ?? 0,
+  ),
+  container_file_descriptors: gauge('count', 'Open file descriptors', ({ figures }) => figures.processes?.descriptors),
+  container_sockets: gauge('count', 'Open sockets', ({ figures }) => figures.processes?.sockets),
+  container_tasks_state: each('GAUGE', ['state'], 'count', 'Processes by state', ({ figures: { processes } }) =>
     Object.entries(processes?.states ?? {}).map(([state, value]) => ({ labels: [state], value })),
   ),
   container_ulimits_soft: each(
     'GAUGE',
     ['ulimit'],
-    'Soft limits of the first process, where it has any.',
+    'count',
+    'Soft limits (`ulimit`) of the first process',
     ({ figures }) => figures.ulimits.map(({ name, soft }) => ({ labels: [name], value: soft })),
   ),
 
   container_pressure_cpu_waiting_seconds_total: counter(
-    'Time in which some task waited for a processor, in seconds.',
+    'seconds',
+    'Time in which at least one task waited for a processor',
     pressureOf('cpu', 'someUsec'),
   ),
   container_pressure_cpu_stalled_seconds_total: counter(
-    'Time in which all tasks waited for a processor, in seconds.',
+    'seconds',
+    'Time in which all tasks waited for a processor',
     pressureOf('cpu', 'fullUsec'),
   ),
   container_pressure_memory_waiting_seconds_total: counter(
-    'Time in which some task waited for memory, in seconds.',
+    'seconds',
+    'Time in which at least one task waited for memory',
     pressureOf('memory', 'someUsec'),
   ),
   container_pressure_memory_stalled_seconds_total: counter(
-    'Time in which all tasks waited for memory, in seconds.',
+    'seconds',
+    'Time in which all tasks waited for memory',
     pressureOf('memory', 'fullUsec'),
   ),
   container_pressure_io_waiting_seconds_total: counter(
-    'Time in which some task waited for a disk, in seconds.',
+    'seconds',
+    'Time in which at least one task waited for a disk',
     pressureOf('io', 'someUsec'),
   ),
   container_pressure_io_stalled_seconds_total: counter(
-    'Time in which all tasks waited for a disk, in seconds.',
+    'seconds',
+    'Time in which all tasks waited for a disk',
     pressureOf('io', 'fullUsec'),
   ),
 
-  container_spec_cpu_period: gauge(
-    'Period of its CPU limit, in microseconds.',
-    ({ resources }) => resources?.cpuPeriod,
+  container_spec_cpu_period: gauge('microseconds', 'Period of the CPU limit', ({ resources }) => resources?.cpuPeriod),
+  container_spec_cpu_quota: gauge(
+    'microseconds',
+    'Processor time that the CPU limit allows in each period',
+    ({ resources }) => (resources === undefined || resources.cpuQuota < 0n ? undefined : resources.cpuQuota),
   ),
-  container_spec_cpu_quota: gauge('CPU limit: microseconds of each period.', ({ resources }) =>
-    resources === undefined || resources.cpuQuota < 0n ? undefined : resources.cpuQuota,
+  container_spec_cpu_shares: gauge(
+    'count',
+    'Weight by which busy processors are shared',
+    ({ resources }) => resources?.cpuShares,
   ),
-  container_spec_cpu_shares: gauge('Its share of busy processors.', ({ resources }) => resources?.cpuShares),
-  container_spec_memory_limit_bytes: gauge('Memory limit; 0: none.', ({ figures }) => figures.memoryLimitBytes ?? 0),
-  container_spec_memory_swap_limit_bytes: gauge('Swap limit: a guest has no swap.', () => 0),
-  container_spec_memory_reservation_limit_bytes: gauge('Memory that is kept for it: none.', () => 0),
+  container_spec_memory_limit_bytes: gauge(
+    'bytes',
+    'Memory limit; 0 if there is none',
+    ({ figures }) => figures.memoryLimitBytes ?? 0,
+  ),
+  container_spec_memory_swap_limit_bytes: gauge('bytes', 'Swap limit; always 0, as a guest has no swap', () => 0),
+  container_spec_memory_reservation_limit_bytes: gauge('bytes', 'Memory reserved for it; always 0', () => 0),
 } as const satisfies Record<string, MetricRow>;

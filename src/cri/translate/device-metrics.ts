@@ -1,5 +1,5 @@
 import type { MetricFigures } from '#sandbox/guest-calls.ts';
-import { each, type MetricRow, secondsOfMs, type Subject } from './metric-row.ts';
+import { each, type MetricRow, secondsOfMs, type Subject, type Unit } from './metric-row.ts';
 
 type Interface = MetricFigures['interfaces'][number];
 type Device = MetricFigures['devices'][number];
@@ -11,27 +11,27 @@ const sectorBytes = 512;
 const pathOf = (device: string): string => `/dev/${device}`;
 
 /** By interface of the pod: its containers have none of their own. */
-const ofInterfaces = (help: string, value: (counters: Interface) => number): MetricRow =>
-  each('COUNTER', ['interface'], help, ({ figures }) =>
+const ofInterfaces = (unit: Unit, about: string, value: (counters: Interface) => number): MetricRow =>
+  each('COUNTER', ['interface'], unit, about, ({ figures }) =>
     figures.interfaces.map((counters) => ({ labels: [counters.name], value: value(counters) })),
   );
 
-const ofDevices = (help: string, value: (device: Device) => number): MetricRow =>
-  each('COUNTER', ['device'], help, ({ figures }) =>
+const ofDevices = (unit: Unit, about: string, value: (device: Device) => number): MetricRow =>
+  each('COUNTER', ['device'], unit, about, ({ figures }) =>
     figures.devices.map((device) => ({ labels: [pathOf(device.name)], value: value(device) })),
   );
 
 /** The pod's alone: the kernel counts these by disk, and the disks are the machine's. */
-const ofDisks = (type: Type, help: string, value: (disk: Disk) => number): MetricRow =>
-  each(type, ['device'], help, ({ figures }) =>
+const ofDisks = (type: Type, unit: Unit, about: string, value: (disk: Disk) => number): MetricRow =>
+  each(type, ['device'], unit, about, ({ figures }) =>
     figures.devices.flatMap(({ name, disk }) =>
       disk === undefined ? [] : [{ labels: [pathOf(name)], value: value(disk) }],
     ),
   );
 
 /** Of a container whose layer is on a disk. */
-const ofLayer = (help: string, value: (layer: Layer) => number): MetricRow =>
-  each('GAUGE', ['device'], help, ({ figures: { layer } }) =>
+const ofLayer = (unit: Unit, about: string, value: (layer: Layer) => number): MetricRow =>
+  each('GAUGE', ['device'], unit, about, ({ figures: { layer } }) =>
     layer === undefined ? [] : [{ labels: [pathOf(layer.device)], value: value(layer) }],
   );
 
@@ -45,56 +45,80 @@ const operations = ({ figures }: Subject) =>
 
 /** cAdvisor's metrics of network, disks, and the file system that a container writes to. */
 export const deviceMetrics = {
-  container_network_receive_bytes_total: ofInterfaces('Bytes received.', ({ rxBytes }) => rxBytes),
-  container_network_receive_packets_total: ofInterfaces('Packets received.', ({ rxPackets }) => rxPackets),
+  container_network_receive_bytes_total: ofInterfaces('bytes', 'Data received', ({ rxBytes }) => rxBytes),
+  container_network_receive_packets_total: ofInterfaces('count', 'Packets received', ({ rxPackets }) => rxPackets),
   container_network_receive_packets_dropped_total: ofInterfaces(
-    'Packets that came and were dropped.',
+    'count',
+    'Packets dropped while receiving',
     ({ rxDropped }) => rxDropped,
   ),
-  container_network_receive_errors_total: ofInterfaces('Errors while receiving.', ({ rxErrors }) => rxErrors),
-  container_network_transmit_bytes_total: ofInterfaces('Bytes sent.', ({ txBytes }) => txBytes),
-  container_network_transmit_packets_total: ofInterfaces('Packets sent.', ({ txPackets }) => txPackets),
+  container_network_receive_errors_total: ofInterfaces('count', 'Errors while receiving', ({ rxErrors }) => rxErrors),
+  container_network_transmit_bytes_total: ofInterfaces('bytes', 'Data sent', ({ txBytes }) => txBytes),
+  container_network_transmit_packets_total: ofInterfaces('count', 'Packets sent', ({ txPackets }) => txPackets),
   container_network_transmit_packets_dropped_total: ofInterfaces(
-    'Packets that were to be sent and were dropped.',
+    'count',
+    'Packets dropped while sending',
     ({ txDropped }) => txDropped,
   ),
-  container_network_transmit_errors_total: ofInterfaces('Errors while sending.', ({ txErrors }) => txErrors),
+  container_network_transmit_errors_total: ofInterfaces('count', 'Errors while sending', ({ txErrors }) => txErrors),
 
-  container_fs_usage_bytes: ofLayer('Bytes that it has written outside of its volumes.', ({ bytes }) => bytes),
-  container_fs_limit_bytes: ofLayer('Bytes that it can have written there.', ({ limitBytes }) => limitBytes),
-  container_fs_inodes_total: ofLayer('Files that there can be.', ({ totalInodes }) => totalInodes),
-  container_fs_inodes_free: ofLayer('Files that can still be made.', ({ freeInodes }) => freeInodes),
+  container_fs_usage_bytes: ofLayer(
+    'bytes',
+    'Size of what it has written outside of its volumes',
+    ({ bytes }) => bytes,
+  ),
+  container_fs_limit_bytes: ofLayer(
+    'bytes',
+    'Limit on what it may write outside of its volumes',
+    ({ limitBytes }) => limitBytes,
+  ),
+  container_fs_inodes_total: ofLayer('count', 'Files that its file system can hold', ({ totalInodes }) => totalInodes),
+  container_fs_inodes_free: ofLayer('count', 'Files that can still be created', ({ freeInodes }) => freeInodes),
 
-  container_fs_reads_bytes_total: ofDevices('Bytes read.', ({ readBytes }) => readBytes),
-  container_fs_reads_total: ofDevices('Reads.', ({ reads }) => reads),
-  container_fs_sector_reads_total: ofDevices('Sectors of 512 bytes read.', ({ readBytes }) =>
+  container_fs_reads_bytes_total: ofDevices('bytes', 'Data read', ({ readBytes }) => readBytes),
+  container_fs_reads_total: ofDevices('count', 'Reads', ({ reads }) => reads),
+  container_fs_sector_reads_total: ofDevices('count', 'Sectors of 512 bytes read', ({ readBytes }) =>
     Math.floor(readBytes / sectorBytes),
   ),
-  container_fs_writes_bytes_total: ofDevices('Bytes written.', ({ writtenBytes }) => writtenBytes),
-  container_fs_writes_total: ofDevices('Writes.', ({ writes }) => writes),
-  container_fs_sector_writes_total: ofDevices('Sectors of 512 bytes written.', ({ writtenBytes }) =>
+  container_fs_writes_bytes_total: ofDevices('bytes', 'Data written', ({ writtenBytes }) => writtenBytes),
+  container_fs_writes_total: ofDevices('count', 'Writes', ({ writes }) => writes),
+  container_fs_sector_writes_total: ofDevices('count', 'Sectors of 512 bytes written', ({ writtenBytes }) =>
     Math.floor(writtenBytes / sectorBytes),
   ),
   container_blkio_device_usage_total: each(
     'COUNTER',
     ['device', 'major', 'minor', 'operation'],
-    'Bytes read, written and discarded.',
+    'bytes',
+    'Data read, written and discarded',
     operations,
   ),
 
-  container_fs_reads_merged_total: ofDisks('COUNTER', 'Reads joined to others.', ({ mergedReads }) => mergedReads),
-  container_fs_writes_merged_total: ofDisks('COUNTER', 'Writes joined to others.', ({ mergedWrites }) => mergedWrites),
-  container_fs_read_seconds_total: ofDisks('COUNTER', 'Time of all reads, in seconds.', ({ readMs }) =>
+  container_fs_reads_merged_total: ofDisks(
+    'COUNTER',
+    'count',
+    'Reads merged with others',
+    ({ mergedReads }) => mergedReads,
+  ),
+  container_fs_writes_merged_total: ofDisks(
+    'COUNTER',
+    'count',
+    'Writes merged with others',
+    ({ mergedWrites }) => mergedWrites,
+  ),
+  container_fs_read_seconds_total: ofDisks('COUNTER', 'seconds', 'Time spent on reads', ({ readMs }) =>
     secondsOfMs(readMs),
   ),
-  container_fs_write_seconds_total: ofDisks('COUNTER', 'Time of all writes, in seconds.', ({ writeMs }) =>
+  container_fs_write_seconds_total: ofDisks('COUNTER', 'seconds', 'Time spent on writes', ({ writeMs }) =>
     secondsOfMs(writeMs),
   ),
-  container_fs_io_current: ofDisks('GAUGE', 'Requests under way.', ({ inFlight }) => inFlight),
-  container_fs_io_time_seconds_total: ofDisks('COUNTER', 'Time with a request under way, in seconds.', ({ busyMs }) =>
+  container_fs_io_current: ofDisks('GAUGE', 'count', 'Requests in progress', ({ inFlight }) => inFlight),
+  container_fs_io_time_seconds_total: ofDisks('COUNTER', 'seconds', 'Time with a request in progress', ({ busyMs }) =>
     secondsOfMs(busyMs),
   ),
-  container_fs_io_time_weighted_seconds_total: ofDisks('COUNTER', 'Time of all requests, in seconds.', ({ queueMs }) =>
-    secondsOfMs(queueMs),
+  container_fs_io_time_weighted_seconds_total: ofDisks(
+    'COUNTER',
+    'seconds',
+    'Time spent on all requests, weighted by their number',
+    ({ queueMs }) => secondsOfMs(queueMs),
   ),
 } as const satisfies Record<string, MetricRow>;

@@ -16,10 +16,14 @@ export interface Sample {
   readonly value: number | bigint;
 }
 
+export type Unit = 'count' | 'bytes' | 'seconds' | 'secondsSince1970' | 'microseconds';
+
 /** A metric: its values are whole units, as CRI has no others. */
 export interface MetricRow {
   readonly type: MetricType;
-  readonly help: string;
+  readonly unit: Unit;
+  /** Noun phrase without the unit. */
+  readonly about: string;
   /** Those that it has besides every metric's. */
   readonly labels: readonly string[];
   /** None: it is not of this subject. */
@@ -33,16 +37,18 @@ const one = (of: (subject: Subject) => Value) => (subject: Subject) => {
   return value === undefined ? [] : [{ labels: [], value }];
 };
 
-export const counter = (help: string, of: (subject: Subject) => Value): MetricRow => ({
+export const counter = (unit: Unit, about: string, of: (subject: Subject) => Value): MetricRow => ({
   type: MetricType.COUNTER,
-  help,
+  unit,
+  about,
   labels: [],
   of: one(of),
 });
 
-export const gauge = (help: string, of: (subject: Subject) => Value): MetricRow => ({
+export const gauge = (unit: Unit, about: string, of: (subject: Subject) => Value): MetricRow => ({
   type: MetricType.GAUGE,
-  help,
+  unit,
+  about,
   labels: [],
   of: one(of),
 });
@@ -51,9 +57,10 @@ export const gauge = (help: string, of: (subject: Subject) => Value): MetricRow 
 export const each = (
   type: keyof typeof MetricType,
   labels: readonly string[],
-  help: string,
+  unit: Unit,
+  about: string,
   of: (subject: Subject) => readonly Sample[],
-): MetricRow => ({ type: MetricType[type], help, labels, of });
+): MetricRow => ({ type: MetricType[type], unit, about, labels, of });
 
 export const secondsOfUsec = (usec: number): number => Math.floor(usec / 1_000_000);
 export const secondsOfMs = (ms: number): number => Math.floor(ms / 1000);

@@ -5,18 +5,31 @@ import type { Answer } from '../rpc/service.ts';
 import type { MetricDescriptorSchema, MetricSchema, PodSandboxMetricsSchema } from '../schema/api_pb.ts';
 import { cgroupMetrics } from './cgroup-metrics.ts';
 import { deviceMetrics } from './device-metrics.ts';
-import type { MetricRow, Subject } from './metric-row.ts';
+import type { MetricRow, Subject, Unit } from './metric-row.ts';
 
 /** The labels that a kubelet puts on cAdvisor's metrics. */
-const labelKeys = ['container', 'id', 'image', 'name', 'namespace', 'pod'];
+export const labelKeys = ['container', 'id', 'image', 'name', 'namespace', 'pod'];
 
-/** By cAdvisor's names. */
-const rows: readonly (readonly [string, MetricRow])[] = Object.entries({ ...cgroupMetrics, ...deviceMetrics });
+/** By cAdvisor's names. `docs/reference/metrics.md` is printed from this table. */
+export const metricRows: readonly (readonly [string, MetricRow])[] = Object.entries({
+  ...cgroupMetrics,
+  ...deviceMetrics,
+});
+
+const inUnit = {
+  count: '',
+  bytes: ', in bytes',
+  seconds: ', in seconds',
+  secondsSince1970: ', in seconds since 1970',
+  microseconds: ', in microseconds',
+} as const satisfies Record<Unit, string>;
 
 export function metricDescriptors() {
-  return rows.map(
-    ([name, { help, labels }]) =>
-      ({ name, help, labelKeys: [...labelKeys, ...labels] }) satisfies Answer<typeof MetricDescriptorSchema>,
+  return metricRows.map(
+    ([name, { unit, about, labels }]) =>
+      ({ name, help: `${about}${inUnit[unit]}.`, labelKeys: [...labelKeys, ...labels] }) satisfies Answer<
+        typeof MetricDescriptorSchema
+      >,
   );
 }
 
@@ -68,7 +81,7 @@ function labelsOf({ config }: KnownPod, container: string, id: string, image: st
 
 function metricsOf(subject: Subject, labelValues: readonly string[]) {
   const timestamp = BigInt(subject.nowMs) * 1_000_000n;
-  return rows.flatMap(([name, { type, of }]) =>
+  return metricRows.flatMap(([name, { type, of }]) =>
     of(subject).map(
       ({ labels, value }) =>
         ({
