@@ -5,7 +5,19 @@ import { it } from 'node:test';
 
 /** The documents against the tree they speak of. */
 const repo = join(import.meta.dirname, '..');
-const pages = ['README.md', 'CONTRIBUTING.md', ...(await readdir(join(repo, 'docs'))).map((name) => `docs/${name}`)];
+const inDocs = (await readdir(join(repo, 'docs'), { recursive: true })).filter((name) => name.endsWith('.md'));
+const pages = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...inDocs.map((name) => `docs/${name}`)];
+
+/** A page's anchors, as GitHub makes them of its headings. */
+async function anchorsOf(page: string): Promise<string[]> {
+  const text = (await readFile(join(repo, page), 'utf8')).replace(/^```[^]*?^```/gm, '');
+  return [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\w\- ]/g, '')
+      .replaceAll(' ', '-'),
+  );
+}
 
 for (const page of pages) {
   it(`${page} names only files that are there`, async () => {
@@ -17,6 +29,16 @@ for (const page of pages) {
     const missing: string[] = [];
     for (const path of [...links, ...paths]) {
       await access(join(repo, path)).catch(() => missing.push(path));
+    }
+    assert.deepEqual(missing, []);
+  });
+
+  it(`${page} links only to headings that are there`, async () => {
+    const text = await readFile(join(repo, page), 'utf8');
+    const missing: string[] = [];
+    for (const [link, to = '', anchor = ''] of text.matchAll(/\]\(([^)#:]*)#([^)]+)\)/g)) {
+      const target = to === '' ? page : join(dirname(page), to);
+      if (!(await anchorsOf(target)).includes(anchor)) missing.push(link);
     }
     assert.deepEqual(missing, []);
   });

@@ -2,8 +2,8 @@ import { PodvmError, messageOf } from '#base/errors.ts';
 import type { ExecStatus } from '#api/exec.ts';
 import { errorBodyOf } from './error-body.ts';
 
-const noSuchProgram = 127;
-const notExecutable = 126;
+export const noSuchProgram = 127;
+export const notExecutable = 126;
 
 /** What crun says of a command that it cannot execute. */
 const words = [

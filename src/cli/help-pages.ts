@@ -26,10 +26,14 @@ const parts: ProgramParts = {
   version: '',
 };
 
+/** The tree of commands, to be read and not run. */
+export function helpProgram(): Command {
+  return buildProgram(parts, () => undefined);
+}
+
 /** The help of every command, each below a line with its name: `help.txt`, for where there is no Node yet. */
 export function helpPages(): string {
-  const program = buildProgram(parts, () => undefined);
-  return [...pagesOf(program, [])].join('');
+  return [...pagesOf(helpProgram(), [])].join('');
 }
 
 function* pagesOf(command: Command, names: readonly string[]): Generator<string> {

@@ -29,7 +29,7 @@ export function imageCommands(program: Command, withClient: WithClient, terminal
   const image = program.command('image').description('pull, load, list, name and remove images');
   image
     .command('pull')
-    .description('from a registry')
+    .description('pull an image from a registry')
     .argument('<reference>', 'such as nginx:1.27 or registry.example/team/app@sha256:...')
     .option('--insecure', 'plain HTTP, or any certificate', false)
     .option('--authfile <file>', "credentials, as docker's config.json")
@@ -43,9 +43,9 @@ export function imageCommands(program: Command, withClient: WithClient, terminal
     });
   image
     .command('load')
-    .description('from a docker-archive or OCI archive, or a directory with an OCI layout')
-    .argument('<path>')
-    .option('--name <reference>', 'name for an image that brings none')
+    .description('load images from a Docker or OCI archive, or from a directory with an OCI layout')
+    .argument('<path>', 'archive or directory')
+    .option('--name <reference>', 'name for an image that has none in the archive')
     .action(async (path: string, options: { name?: string }) => {
       const request: LoadRequestInput = {
         path: resolve(path),
@@ -94,7 +94,9 @@ export function imageCommands(program: Command, withClient: WithClient, terminal
     });
   image
     .command('rm')
-    .description('take a name from an image; it is removed with its last name, or by its id with all of them')
+    .description(
+      'remove a name of an image, and the image with its last name; an id removes the image with all its names',
+    )
     .argument('<reference>', 'name, or id')
     .action(async (reference: string) => {
       await withClient('storedImages', async (client) => {

@@ -51,8 +51,8 @@ export interface GlobalOptions {
   readonly logLevel?: string;
 }
 
-const usageErrorCode = 2;
-const failureCode = 125;
+export const usageErrorCode = 2;
+export const failureCode = 125;
 /** Commands that have made nothing on this machine which they would have to undo. */
 const clients: ReadonlySet<string> = new Set(['ps', 'logs', 'exec', 'stop', 'inspect', 'console']);
 
@@ -188,7 +188,7 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
   program
     .command('daemon')
     .description('serve CRI to a kubelet, and the other commands, until SIGTERM')
-    .option('--config <file>', 'settings, as docs/configuration.md has them')
+    .option('--config <file>', 'file of settings; docs/reference/settings.md lists them')
     .action(async (options: { config?: string }) => await parts.daemon({ ...global(), ...options }));
   program
     .command('setup')

@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 
 /** What an operator can do about what the kernel says, whichever call it said it to. */
-const fixes: Readonly<Record<string, string>> = {
+export const fixesOfSystemErrors: Readonly<Record<string, string>> = {
   ENOSPC: 'Free space on the file system of the state directory, or choose another directory with --root.',
   EDQUOT: 'Raise the quota of the state directory, or choose another directory with --root.',
   EROFS: 'Make the file system of the state directory writable, or choose another directory with --root.',
@@ -13,5 +13,7 @@ export function fixOf(error: unknown): string | undefined {
   for (let e = error; e instanceof Error && chain.length < 8; e = e.cause) chain.push(e);
   const given = chain.find((e) => e instanceof PodvmError && e.fix !== undefined);
   if (given instanceof PodvmError) return given.fix;
-  return chain.map((e) => fixes[(e as NodeJS.ErrnoException).code ?? '']).find((fix) => fix !== undefined); // SAFE: only read
+  return chain
+    .map((e) => fixesOfSystemErrors[(e as NodeJS.ErrnoException).code ?? ''])
+    .find((fix) => fix !== undefined); // SAFE: only read
 }

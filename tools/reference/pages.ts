@@ -1,0 +1,16 @@
+import { annotationsPage } from './annotations.ts';
+import { cliPage } from './cli.ts';
+import { errorsPage } from './errors.ts';
+import { metricsPage } from './metrics.ts';
+import { settingsPage } from './settings.ts';
+import { statesPage } from './states.ts';
+
+/** The reference: what each file of `docs/reference/` says, printed from the tables that the code runs by. */
+export const referencePages = {
+  'annotations.md': annotationsPage,
+  'cli.md': cliPage,
+  'errors.md': errorsPage,
+  'metrics.md': metricsPage,
+  'settings.md': settingsPage,
+  'states.md': statesPage,
+} as const satisfies Record<string, () => Promise<string>>;
