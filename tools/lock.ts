@@ -37,15 +37,19 @@ export interface LockedPackage {
   readonly hasInstallScript: boolean;
 }
 
-/** Permissive ones alone: nothing that asks more of whoever ships PodVM than a notice. SPDX expressions. */
+/** Permissive licences: they ask no more of a distributor of PodVM than a notice. SPDX expressions. */
 export const acceptedLicences: readonly string[] = [
   '(Apache-2.0 AND BSD-3-Clause)',
   '0BSD',
   'Apache-2.0',
+  'BSD-2-Clause',
   'BSD-3-Clause',
   'ISC',
   'MIT',
 ];
+
+/** Licences of word lists of the spelling checker, which are used in development and never distributed. */
+export const acceptedForDevelopment: readonly string[] = ['CC BY-SA 4.0', 'WTFPL'];
 
 /** Packages that bring a script for their installation, which never runs: `podvm` installs with `--ignore-scripts`. */
 export const packagesWithScripts: readonly string[] = ['esbuild', 'protobufjs'];
