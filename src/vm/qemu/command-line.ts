@@ -75,7 +75,7 @@ export function qemuSwitches(input: CommandLineInput): Switch[] {
 function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[] {
   return [
     // Why these: with the legacy PIC and PIT left on a third of emulated boots die; rtc=off doubles boot time; without
-    // ACPI a stock kernel finds no virtio-mmio device (docs/architecture.md, flags that matter).
+    // ACPI a stock kernel finds no virtio-mmio device (docs/architecture.md, "The guest").
     {
       name: 'machine',
       type: 'microvm',
