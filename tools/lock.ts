@@ -85,7 +85,7 @@ export function describeLicences(packages: readonly LockedPackage[]): string {
   const byLicence = Object.entries(Object.groupBy(packages, ({ licence }) => licence)).sort(byFirst);
   return [
     table(['package', 'version', 'licence'], unique),
-    '\nAll of them, those for development and for other machines included:\n\n',
+    '\nAll packages, including those for development and for other machines:\n\n',
     table(
       ['licence', 'packages'],
       byLicence.map(([licence, all = []]) => [licence, String(all.length)]),
