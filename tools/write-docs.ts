@@ -1,8 +1,41 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 import { referencePages } from './reference/pages.ts';
+import { formatCast, parseCast } from './terminal/cast.ts';
+import { record, type Step } from './terminal/record.ts';
+import { renderSvg } from './terminal/render-svg.ts';
 
-/** `npm run docs`: writes `docs/reference/`. */
-const directory = join(import.meta.dirname, '../docs/reference');
-await mkdir(directory, { recursive: true });
-for (const [name, print] of Object.entries(referencePages)) await writeFile(join(directory, name), await print());
+/**
+ * `npm run docs`: writes `docs/reference/`, and `docs/terminal.svg` from the recording `docs/terminal.cast`. With
+ * `-- --record`, as root: makes that recording first, by running these commands.
+ */
+const steps: readonly Step[] = [
+  { type: 'uname -r' },
+  { type: './podvm run examples/hello.yaml' },
+  { type: './podvm run examples/web.yaml &>/dev/null &', until: './podvm ps | grep -q "web  *1/1  *Running"' },
+  { type: './podvm ps' },
+  { type: 'curl localhost:8080' },
+  { type: './podvm exec web free -m' },
+  { type: './podvm stop web' },
+];
+
+const repo = join(import.meta.dirname, '..');
+const docs = join(repo, 'docs');
+const { values } = parseArgs({ options: { record: { type: 'boolean', default: false } } });
+
+if (values.record) {
+  const setUp = spawnSync(join(repo, 'podvm'), ['setup'], { cwd: repo, stdio: 'inherit' });
+  if (setUp.status !== 0) process.exit(1);
+  await writeFile(join(docs, 'terminal.cast'), formatCast(await record(steps, repo)));
+}
+await writeFile(
+  join(docs, 'terminal.svg'),
+  await renderSvg(parseCast(await readFile(join(docs, 'terminal.cast'), 'utf8'))),
+);
+
+await mkdir(join(docs, 'reference'), { recursive: true });
+for (const [name, print] of Object.entries(referencePages)) {
+  await writeFile(join(docs, 'reference', name), await print());
+}

@@ -30,10 +30,11 @@ function blank(text: string, pattern: RegExp): string {
   return text.replace(pattern, (match) => match.replace(/[^\n]/g, ' '));
 }
 
+/** The comments, with spaces in place of all else. */
 function commentsOf(text: string): string {
-  const kept = new Array<string>(text.length).fill(' ');
+  let prose = '';
   for (const { 0: comment, index } of text.matchAll(/\/\*[^]*?\*\/|(?<=^|\s)\/\/ .*/gm)) {
-    for (let at = 0; at < comment.length; at += 1) kept[index + at] = comment[at] ?? ' ';
+    prose += `${blank(text.slice(prose.length, index), /[^]+/g)}${comment}`;
   }
-  return kept.map((character, at) => (text[at] === '\n' ? '\n' : character)).join('');
+  return prose;
 }
