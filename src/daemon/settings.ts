@@ -1,5 +1,5 @@
 import { logLevels } from '#host/log.ts';
-import { networkPolicies } from '#network/network-policy.ts';
+import { networkPolicies } from '#network/guard/network-policy.ts';
 import { templateChoices } from '#sandbox/template-choice.ts';
 
 /** What a value must be. A *word* is one of a list, a *number* a whole one within bounds, both included. */

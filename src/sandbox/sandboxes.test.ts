@@ -492,7 +492,7 @@ for (const [what, cause, why] of deaths) {
 test('a sandbox that cannot be undone has failed, keeps its name, and is undone by the remove() that can', async () => {
   await using place = await node();
   const { parts, sandboxes } = place;
-  const make = parts.makeScratchDisk;
+  const make = parts.makeScratchDisk.bind(parts);
   let isStuck = true;
   parts.makeScratchDisk = async (request, signal) => {
     const disk = await make(request, signal);
