@@ -63,7 +63,7 @@ export const processesScenarios: Record<string, Scenario> = {
 
   async signals() {
     const ended = exits(1);
-    const pid = shell('sleep 60');
+    const pid = shell('exec sleep 60'); // a child of the shell would outlive it, with our output
     engine.kill(pid, signals.kill);
     const [exit] = await ended;
     return { signal: exit?.signal, code: exit?.code, gone: attempt(() => engine.kill(pid, 0)) };
