@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
-import { access, readdir, readFile } from 'node:fs/promises';
+import { access, glob, readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { it } from 'node:test';
 
 /** The documents against the tree they speak of. */
 const repo = join(import.meta.dirname, '..');
 const inDocs = (await readdir(join(repo, 'docs'), { recursive: true })).filter((name) => name.endsWith('.md'));
-const pages = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...inDocs.map((name) => `docs/${name}`)];
+const pages = ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md', ...inDocs.map((name) => `docs/${name}`)];
 
 /** A page's anchors, as GitHub makes them of its headings. */
 async function anchorsOf(page: string): Promise<string[]> {
@@ -43,6 +43,26 @@ for (const page of pages) {
     assert.deepEqual(missing, []);
   });
 }
+
+/** Files of Linux, gRPC and CNI, which comments name as the source of what they say. */
+const theirs = new Set(['unistd_64.h', 'PROTOCOL-HTTP2.md', 'CONVENTIONS.md']);
+
+it('comments in the sources name only files that are there', async () => {
+  const tree = ['{src,test,tools,bench}/**/*.{ts,c,h}', 'docs/*.md', '*.{md,ts}'];
+  const files = (await Array.fromAsync(glob(tree, { cwd: repo }))).map((file) => `/${file}`);
+  const missing: string[] = [];
+  for (const file of files.filter((name) => /^\/(src|test)\/.*\.(ts|c|h)$/.test(name))) {
+    const text = await readFile(join(repo, file), 'utf8');
+    for (const [comment] of text.matchAll(/\/\*[^]*?\*\/|(?<=^|[ \t;])\/\/.*$/gm)) {
+      for (const [name] of comment.matchAll(/(?<![\w/.<$*-])(?:[\w-]+\/)*[\w-]+\.(?:ts|c|h|md)\b(?![\w/.-])/g)) {
+        const isOurs = name.endsWith('.ts') || /^(src|test|tools|docs|bench)\//.test(name) || !name.includes('/');
+        if (isOurs && !theirs.has(name) && !files.some((there) => there.endsWith(`/${name}`)))
+          missing.push(`${file.slice(1)}: ${name}`);
+      }
+    }
+  }
+  assert.deepEqual(missing, []);
+});
 
 it('docs/dependencies.md has a reason for every npm package, and names no others', async () => {
   const text = await readFile(join(repo, 'docs/dependencies.md'), 'utf8');

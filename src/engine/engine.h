@@ -29,7 +29,7 @@ enum {
 #define CALL(name) JSValue name(JSContext *ctx, JSValueConst self, int argc, JSValueConst *argv)
 #define CALL_START UNUSED(self); UNUSED(argc); UNUSED(argv)
 
-/* take.c: values from JavaScript. Each returns false with an exception pending. */
+/* Values from JavaScript (values.c). Each returns false with an exception pending. */
 bool take_int(JSContext *ctx, JSValueConst value, int64_t min, int64_t max, int64_t *result);
 bool take_optional_int(JSContext *ctx, JSValueConst value, int64_t min, int64_t max, int64_t absent, int64_t *result);
 bool take_fd(JSContext *ctx, JSValueConst value, int *fd);
@@ -45,7 +45,7 @@ void free_vector(char **vector);
 /* A JavaScript array of integers in a range; at most `room`. Returns their count or -1 with an exception pending. */
 int take_ints(JSContext *ctx, JSValueConst value, int64_t min, int64_t max, int64_t *result, int room);
 
-/* give.c: values to JavaScript. */
+/* Values to JavaScript (values.c, text.c). */
 JSValue give_bytes(JSContext *ctx, const uint8_t *bytes, size_t length);
 /* Lossy: what is no UTF-8 becomes U+FFFD. */
 JSValue give_text(JSContext *ctx, const char *text, size_t length);
