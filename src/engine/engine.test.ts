@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
+import { builtProgram } from '../../test/built-program.ts';
 
 /**
  * The engine as it is: `scenarios/` compiled into a static binary, and once more with address and undefined-behaviour
@@ -149,10 +150,8 @@ for (const sanitize of [false, true]) {
       };
 
       before(async () => {
-        // Loaded here and not above: the bundler is no business of a machine that skips.
-        const { buildProgram } = await import('#setup/build-program.ts');
         directory = await mkdtemp(join(tmpdir(), 'podvm-engine-'));
-        await buildProgram({
+        await builtProgram({
           repo: join(import.meta.dirname, '../..'),
           buildRoot,
           outFile: join(directory, 'scenarios'),

@@ -16,6 +16,7 @@ import type { Link } from './link.ts';
 import { encodeFrame, FrameParser, frameKinds } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { protocolVersions } from '#wire/messages.ts';
+import { builtProgram } from '../../test/built-program.ts';
 
 /**
  * The real agent as an ordinary process with a socket for its channel. It has a /run of its own (root, mount
@@ -89,11 +90,9 @@ async function push(link: Link, volume: string, files: Readonly<Record<string, s
 
 describe('the agent', { skip }, () => {
   before(async () => {
-    // Loaded here and not above: the bundler is no business of a machine that skips.
-    const { buildProgram } = await import('#setup/build-program.ts');
     directory = await mkdtemp(join(tmpdir(), 'podvm-agent-'));
     const repo = join(import.meta.dirname, '../..');
-    await buildProgram({
+    await builtProgram({
       repo,
       buildRoot,
       outFile: join(directory, 'agent'),

@@ -7,6 +7,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
+import { builtProgram } from '../built-program.ts';
 
 /** The file server as it is, compiled with address and undefined-behaviour checks, and a guest that is no kernel. */
 export const buildRoot =
@@ -131,8 +132,7 @@ export async function openServerBench(): Promise<ServerBench> {
   await mkdir(served);
   await run('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', served]);
   undo.defer(async () => void (await run('umount', [served])));
-  const { buildProgram } = await import('#setup/build-program.ts'); // the bundler is no business of a machine that skips
-  await buildProgram({
+  await builtProgram({
     repo: join(import.meta.dirname, '../..'),
     buildRoot,
     outFile: join(directory, 'files'),

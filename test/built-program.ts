@@ -1,0 +1,35 @@
+import { createHash } from 'node:crypto';
+import { copyFile, mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { hashProgramSources } from '#setup/program-sources.ts';
+import type { ProgramBuild } from '#setup/build-program.ts';
+
+/**
+ * `buildProgram()` for tests: a program whose sources, tools and options are those of the last time is copied from
+ * `node_modules/.cache`, and not compiled again. A copy of its own lets a test keep, change or delete its program.
+ * Errors: those of `buildProgram()`.
+ */
+export async function builtProgram(options: ProgramBuild): Promise<void> {
+  const { repo, buildRoot, outFile, entry, calls, sanitize = false } = options;
+  const cache = join(repo, 'node_modules/.cache/test-programs');
+  const name = `${basename(dirname(entry))}${sanitize ? '-sanitized' : ''}`;
+  const inputs = [await hashProgramSources(repo), buildRoot, entry, calls, sanitize];
+  const key = createHash('sha256').update(JSON.stringify(inputs)).digest('hex').slice(0, 16);
+  const kept = join(cache, `${name}-${key}`);
+  const isKept = await copyFile(kept, outFile).then(
+    () => true,
+    () => false, // not built yet
+  );
+  if (isKept) return;
+  // Loaded here and not above: a test that is skipped needs no bundler.
+  const { buildProgram } = await import('#setup/build-program.ts');
+  await buildProgram(options);
+  await mkdir(cache, { recursive: true });
+  for (const old of await readdir(cache)) {
+    if (old.startsWith(`${name}-`) && /^[0-9a-f]{16}$/.test(old.slice(name.length + 1)))
+      await rm(join(cache, old), { force: true });
+  }
+  const written = `${kept}.${process.pid}.tmp`;
+  await copyFile(outFile, written);
+  await rename(written, kept);
+}
