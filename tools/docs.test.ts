@@ -48,7 +48,7 @@ for (const page of pages) {
 const theirs = new Set(['unistd_64.h', 'PROTOCOL-HTTP2.md', 'CONVENTIONS.md']);
 
 it('comments in the sources name only files that are there', async () => {
-  const tree = ['{src,test,tools,bench}/**/*.{ts,c,h}', 'docs/*.md', '*.{md,ts}'];
+  const tree = ['{src,test,tools,bench}/**/*.{ts,c,h}', 'docs/**/*.md', '*.{md,ts}'];
   const files = (await Array.fromAsync(glob(tree, { cwd: repo }))).map((file) => `/${file}`);
   const missing: string[] = [];
   for (const file of files.filter((name) => /^\/(src|test)\/.*\.(ts|c|h)$/.test(name))) {

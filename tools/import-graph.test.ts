@@ -76,11 +76,17 @@ floor
 const known: Readonly<Record<string, readonly (readonly string[])[]>> = {
   agent: [['container/mount-order.ts', 'container/oci-config.ts']],
   'file-server': [['file-calls.ts', 'node-calls.ts', 'server.ts']],
-  network: [['held-ports.ts', 'tcp-forward.ts', 'udp-forward.ts']],
+  network: [['ports/held-ports.ts', 'ports/tcp-forward.ts', 'ports/udp-forward.ts']],
 };
 const real = await readImports(repo);
 for (const layer of Object.keys(layers)) {
   it(`no file of ${layer}/ imports itself through others`, () => {
     assert.deepEqual(shapeOf(group(real, fileOf(layer))).circles, known[layer] ?? []);
+  });
+}
+
+for (const layer of ['sandbox', 'image', 'network'] as const) {
+  it(`no room of ${layer}/ imports itself through others`, () => {
+    assert.deepEqual(shapeOf(group(real, roomOf(layer))).circles, []);
   });
 }

@@ -5,6 +5,7 @@ import type { ImageConfig } from '#image/images.ts';
 import type { LinkStream } from '#link/link.ts';
 import { checkContainerSpec } from './check-spec.ts';
 import type { ContainerMounts, PreparedMounts } from '../volume/container-mounts.ts';
+import { scratchSerial } from '../volume/volume-disks.ts';
 import type { ContainerParams } from '../guest-calls.ts';
 import { startErrorCode, type ContainerHome, type ContainerMade, type GuestContainer } from './guest-container.ts';
 import type { ImageDisks } from '../volume/image-disks.ts';
@@ -21,9 +22,6 @@ import { envBytesOf } from './process-size.ts';
 import { cgroupResourcesOf, checkResources } from '../resources.ts';
 import type { ContainerSpec, SandboxSpec } from '../sandbox.ts';
 import { seccompOf } from './seccomp.ts';
-
-/** Serial of the disk with the writable layers and the scratch volumes. */
-export const scratchSerial = 'scratch';
 
 export interface ContainerSite extends ContainerHome {
   readonly spec: SandboxSpec;

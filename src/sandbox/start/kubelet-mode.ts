@@ -4,7 +4,7 @@ import type { Link } from '#link/link.ts';
 import { readHostTree, type HostTree, type TreeLimits } from '#storage/host-tree.ts';
 import { kubeletVolumeOf, type KubeletVolume } from '#storage/kubelet-volume.ts';
 import { watchPath, type WatchTiming } from '#storage/watch-path.ts';
-import { scratchSerial } from '../container/create-container.ts';
+import { scratchSerial } from '../volume/volume-disks.ts';
 import type { GuestSource, HostMode } from '../volume/host-mode.ts';
 import { pushVolume } from '../volume/push-volume.ts';
 

@@ -5,7 +5,7 @@ import type { Link } from '#link/link.ts';
 import type { Attachment, AttachmentOwner } from '#network/network.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
 import type { Machine, MachineShape } from '#vm/driver.ts';
-import { scratchSerial } from '../container/create-container.ts';
+import { scratchSerial } from '../volume/volume-disks.ts';
 import type { SandboxLimits } from '../limits.ts';
 import { consoleTail } from '../log/console-tail.ts';
 import type { UserIds } from '../names.ts';

@@ -1,10 +1,9 @@
 import { together } from '#host/together.ts';
 import type { Link } from '#link/link.ts';
-import { scratchSerial } from '../container/create-container.ts';
 import type { MachineSize } from '../resources.ts';
 import type { SandboxSpec, SandboxVolume } from '../sandbox.ts';
 import { pushVolume } from './push-volume.ts';
-import { roomOfOwn, type VolumeDisks } from './volume-disks.ts';
+import { scratchSerial, roomOfOwn, type VolumeDisks } from './volume-disks.ts';
 
 export interface VolumesPlace {
   readonly guest: Pick<Link, 'call'>;

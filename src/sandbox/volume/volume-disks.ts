@@ -6,6 +6,9 @@ import type { MachineSize } from '../resources.ts';
 import type { Parts } from '../parts.ts';
 import type { SandboxVolume } from '../sandbox.ts';
 
+/** Serial of the disk with the writable layers and the scratch volumes. */
+export const scratchSerial = 'scratch';
+
 /**
  * Disks of scratch volumes with a limit, one each: whatever writes over it is told ENOSPC, privileged or not. Gone with
  * the machine.
