@@ -1,56 +1,49 @@
 import { parseArgs } from 'node:util';
-import fc from 'fast-check';
 import { messageOf } from '#base/errors.ts';
-import { keep, readCorpus } from './corpus.ts';
-import { askAll, type Step, steps } from './requests.ts';
-import { openServerBench, whyNoServer } from './scripted-guest.ts';
+import { keep } from './corpus.ts';
+import { agent } from './agent.ts';
+import { fileServer } from './file-server.ts';
+import type { Target } from './target.ts';
 
 /*
- * `npm run fuzz -- --minutes 10`: the file server under address and undefined-behaviour checks, asked as long as that by
- * a guest that is no kernel. What ends it is made as small as it can be and kept in test/fuzz/corpus.
+ * `npm run fuzz -- --minutes 10 [--target agent] [--seed 7]`: each target for as long as that, or one of them. What
+ * breaks it is made as small as it can be and kept in test/fuzz/corpus, where the tests find it.
  */
-const runsOfServer = 500;
+const targets: readonly Target[] = [fileServer, agent];
 const say = (text: string) => process.stderr.write(`fuzz: ${text}\n`);
 
-async function main(): Promise<number> {
-  const { values } = parseArgs({ options: { minutes: { type: 'string', default: '10' } } });
-  if (whyNoServer !== undefined) {
-    say(`cannot run: ${whyNoServer}`);
-    return 1;
+/** Whether it holds. */
+async function fuzz(target: Target, minutes: number, seed: number): Promise<boolean> {
+  if (target.whyNot !== undefined) {
+    say(`${target.name} cannot run: ${target.whyNot}`);
+    return false;
   }
-  await using bench = await openServerBench();
-  let guest = await bench.start();
-  let asked = 0;
-  const ask = async (run: readonly Step[]) => {
-    asked += 1;
-    if (asked % runsOfServer === 0) {
-      await guest.leave(); // with nothing to complain of; it has many files open by now
-      guest = await bench.start();
-    }
-    try {
-      await askAll(guest, run);
-    } catch (error) {
-      guest = await bench.start(); // the next, smaller one is asked of a living server
-      throw error;
-    }
-  };
-  for (const run of (await readCorpus()).values()) await ask(run);
-  const options = {
-    numRuns: Number.MAX_SAFE_INTEGER,
-    timeout: 20_000,
-    interruptAfterTimeLimit: Number(values.minutes) * 60_000,
-    markInterruptAsFailure: false,
-  };
-  const result = await fc.check(fc.asyncProperty(steps, ask), options);
-  say(`${asked} runs, seed ${result.seed}`);
-  if (!result.failed) {
-    await guest.leave();
-    return 0;
-  }
-  const [run] = result.counterexample ?? [];
-  if (run !== undefined) say(`kept ${await keep(run)}`);
-  say(messageOf(result.errorInstance));
-  return 1;
+  say(`${target.name}: ${minutes} min, seed ${seed}`);
+  const { runs, found } = await target.fuzz({ minutes, seed });
+  say(`${target.name}: ${runs} runs, ${found === undefined ? 'nothing found' : 'broken'}`);
+  if (found === undefined) return true;
+  say(`kept ${await keep(target.name, found.run)}`);
+  say(messageOf(found.error));
+  return false;
 }
 
-process.exitCode = await main();
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      minutes: { type: 'string', default: '10' },
+      target: { type: 'string' },
+      seed: { type: 'string', default: String(Date.now() % 2 ** 31) },
+    },
+  });
+  const chosen = targets.filter(({ name }) => values.target === undefined || name === values.target);
+  const [minutes, seed] = [Number(values.minutes), Number(values.seed)];
+  if (chosen.length === 0 || !(minutes > 0) || !Number.isInteger(seed)) {
+    say(`usage: --minutes N [--target ${targets.map(({ name }) => name).join('|')}] [--seed N]`);
+    return 64;
+  }
+  let hold = true;
+  for (const target of chosen) hold = (await fuzz(target, minutes, seed)) && hold;
+  return hold ? 0 : 1;
+}
+
+process.exit(await main()); // the timer of a run that the time has cut short would be waited for

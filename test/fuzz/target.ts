@@ -1,0 +1,90 @@
+import fc from 'fast-check';
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import { readCorpus } from './corpus.ts';
+
+/** What is fuzzed: a program or a rule set, the form of what it is given, and how it is judged. */
+export interface TargetSpec<Run> {
+  readonly name: string;
+  /** Why it cannot be fuzzed on this host. */
+  readonly whyNot: string | undefined;
+  readonly runs: fc.Arbitrary<Run>;
+  /** Of what is kept in the corpus. */
+  readonly schema: v.GenericSchema<unknown, Run>;
+  /** The longest that one run may take, in `ms`. */
+  readonly runTimeoutMs: number;
+  open(): Promise<Bench<Run>>;
+}
+
+export interface Bench<Run> extends AsyncDisposable {
+  /** Throws on a fault; the next run is given to a target that is whole again. */
+  give(run: Run): Promise<void>;
+  /** What only shows in the end. */
+  finish(): Promise<void>;
+}
+
+export interface Bounds {
+  readonly runs?: number;
+  readonly minutes?: number;
+  readonly seed?: number;
+}
+
+export interface Outcome {
+  readonly runs: number;
+  readonly seed: number;
+  readonly found?: { readonly run: unknown; readonly error: unknown };
+}
+
+export interface Target {
+  readonly name: string;
+  readonly whyNot: string | undefined;
+  /** Gives it the corpus, then generated runs. The first that breaks it is made as small as the time allows. */
+  fuzz(bounds: Bounds): Promise<Outcome>;
+}
+
+const msPerMinute = 60_000;
+
+export function defineTarget<Run>(spec: TargetSpec<Run>): Target {
+  return { name: spec.name, whyNot: spec.whyNot, fuzz: (bounds) => fuzz(spec, bounds) };
+}
+
+async function fuzz<Run>(spec: TargetSpec<Run>, bounds: Bounds): Promise<Outcome> {
+  const { runs = Number.MAX_SAFE_INTEGER, minutes, seed = (Date.now() ^ process.pid) | 0 } = bounds;
+  await using bench = await spec.open();
+  let given = 0;
+  let last = Promise.resolve();
+  const give = async (run: Run) => {
+    given += 1;
+    last = bench.give(run);
+    await last;
+  };
+  const corpus = await readCorpus(spec.name);
+  if (corpus.size === 0) throw new PodvmError('internal', `Cannot fuzz ${spec.name}: its corpus is empty`);
+  for (const [file, kept] of corpus) {
+    const run = v.parse(spec.schema, kept);
+    try {
+      await give(run);
+    } catch (cause) {
+      return { runs: given, seed, found: { run, error: new Error(`corpus/${spec.name}/${file}`, { cause }) } };
+    }
+  }
+  const result = await fc.check(fc.asyncProperty(spec.runs, give), {
+    seed,
+    numRuns: runs,
+    timeout: spec.runTimeoutMs,
+    ...(minutes === undefined ? {} : { interruptAfterTimeLimit: minutes * msPerMinute, markInterruptAsFailure: false }),
+  });
+  if (result.failed)
+    return { runs: given, seed, found: { run: result.counterexample?.[0], error: result.errorInstance } };
+  await last; // the time may have been up within it
+  await bench.finish();
+  return { runs: given, seed };
+}
+
+/** For tests: the corpus and a few runs; throws what was found, with what it takes to find it again. */
+export async function fuzzBriefly(target: Target, runs: number): Promise<void> {
+  const { seed, found } = await target.fuzz({ runs });
+  if (found === undefined) return;
+  const text = `seed ${seed}: ${JSON.stringify(found.run)}`;
+  throw new PodvmError('internal', `Cannot go on: ${target.name} is broken by a run, ${text}`, { cause: found.error });
+}
