@@ -105,6 +105,10 @@ const ports = (source: number, destination: number) => {
 };
 const behind = (next: number, payload: Buffer) => Buffer.concat([Buffer.from([next, 0, 5, 2, 0, 0, 1, 0]), payload]);
 
+/** Offset and flag as RFC 8200 has them: the lowest bit says that there is more. */
+const inFragment = (next: number, offset: number, payload: Buffer) =>
+  Buffer.concat([Buffer.from([next, 0, offset >> 8, offset & 0xff, 0, 0, 0, 1]), payload]);
+
 const v4 = (packet?: Ipv4, way = {}) => ethernet('0800', ipv4(packet), way);
 const v6 = (from: string, to: string, next: number, payload: Buffer, way = {}) =>
   ethernet('86dd', ipv6(from, to, next, payload), way);
@@ -131,6 +135,16 @@ describe('frameFilter()', () => {
     'a search for the double of its address': v6(nobody6, all6, 58, icmp6(135, ownLocal)),
     'a solicitation of routers': v6(ownLocal, all6, 58, icmp6(133)),
     'a report of MLD': v6(nobody6, all6, 0, behind(58, icmp6(143))),
+    'the first fragment of an echo': v6(own6, other6, 44, inFragment(58, 0x0001, icmp6(128)), { to: otherMac }),
+    'a fragment of a packet that is whole': v6(own6, other6, 44, inFragment(17, 0, ports(40_000, 53)), {
+      to: otherMac,
+    }),
+    'a later fragment that looks like an advertisement': v6(
+      own6,
+      other6,
+      44,
+      inFragment(58, 0x00b8, icmp6(136, other6)),
+    ),
     'a name looked up at a link-local address': v6(own6, 'fe80:0:0:0:0:0:0:1', 17, ports(40_000, 53)),
   };
   for (const [what, frame] of Object.entries(honest)) {
@@ -162,6 +176,17 @@ describe('frameFilter()', () => {
     'the denial of an address that another looks for': v6(nobody6, all6, 58, icmp6(135, other6)),
     'a router advertisement behind a header': v6(ownLocal, all6, 0, behind(58, icmp6(134))),
     'an advertisement behind destination options': v6(ownLocal, all6, 60, behind(58, icmp6(136, other6))),
+    'an advertisement in a fragment': v6(own6, own6, 44, inFragment(58, 0, icmp6(136, other6))),
+    'a router advertisement in a first fragment': v6(own6, own6, 44, inFragment(58, 0x0001, icmp6(134))),
+    'a redirect in a fragment': v6(own6, own6, 44, inFragment(58, 0, icmp6(137))),
+    'an answer of DHCPv6 in a fragment': v6(own6, all6, 44, inFragment(17, 0, ports(547, 546))),
+    'an advertisement behind options in a fragment': v6(
+      own6,
+      all6,
+      44,
+      inFragment(60, 0, behind(58, icmp6(136, other6))),
+    ),
+    'a fragment that is cut before its ports': v6(own6, all6, 44, inFragment(17, 0, ports(547, 546)).subarray(0, 12)),
     'another address of IPv6': v6(other6, all6, 6, ports(1, 2)),
     'no address with a packet': v6(nobody6, all6, 17, ports(1, 2)),
     'an answer of DHCPv6': v6(own6, all6, 17, ports(547, 546)),

@@ -222,6 +222,9 @@ function ipv6Steps(own: readonly Ipv6Words[], rules: PortRules): readonly Step[]
     ifIs(icmp6, 'ip6 icmp'),
     ifIs(hopByHop, 'ip6 listener'),
     ...hiding.map((header) => ifIs(header, 'drop')),
+    unlessIs(fragment, 'ip6 whole'),
+    ...fragmentSteps,
+    label('ip6 whole'),
     ...throughGateway6(rules),
     ...(rules.reachesMetadata ? [] : metadata6Steps),
     byte(ip + 6),
@@ -254,6 +257,27 @@ function ipv6Steps(own: readonly Ipv6Words[], rules: PortRules): readonly Step[]
     goTo('pass'),
   ];
 }
+
+/**
+ * What a first fragment begins with. The node itself may put fragments together (`br_netfilter`) and send the whole, so
+ * that the pod that gets it does not see that it was in parts. Neighbour discovery never is (RFC 6980).
+ */
+const fragmentSteps: readonly Step[] = [
+  half(payload6 + 2),
+  ifAny(0xfff8, 'ip6 whole'), // a later one: it is nothing without its first
+  frameLength,
+  ifBelow(payload6 + 16, 'drop'),
+  byte(payload6),
+  ...[hopByHop, fragment, ...hiding].map((header) => ifIs(header, 'drop')),
+  ifIs(icmp6, 'ip6 icmp in parts'),
+  unlessIs(udp, 'ip6 whole'),
+  half(payload6 + 8),
+  ifIs(dhcp6Server, 'drop'),
+  goTo('ip6 whole'),
+  label('ip6 icmp in parts'),
+  byte(payload6 + 8),
+  ...[neighbourSolicitation, neighbourAdvertisement, routerAdvertisement, redirect].map((type) => ifIs(type, 'drop')),
+];
 
 const metadata6Steps: readonly Step[] = [
   ...ifOneOf(metadata6.map(ipv6Words), ip + 24, 'ip6 metadata', 'metadata'),
