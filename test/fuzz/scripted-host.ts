@@ -201,13 +201,19 @@ export class ScriptedHost {
     if (method === undefined) this.#fault(`an answer to ${message.id}, which was not asked`);
     else if (message.t === 'error' && ownFault.test(message.message) && !/agent takes no such/.test(message.message))
       this.#fault(`${method}: ${message.message}`);
-    else if (message.t === 'result' && !v.is(resultSchemas[method as Method], message.value))
+    else if (message.t === 'result' && !isResult(method, message.value))
       this.#fault(`${method} has the result ${JSON.stringify(message.value)}`);
     const answer = this.#answers.get(message.id) ?? Promise.withResolvers<AgentMessage>();
     this.#answers.set(message.id, answer);
     answer.promise.catch(() => undefined);
     answer.resolve(message);
   }
+}
+
+function isResult(method: string, value: unknown): boolean {
+  const schemas: Readonly<Record<string, v.GenericSchema>> = resultSchemas;
+  const schema = Object.hasOwn(schemas, method) ? schemas[method] : undefined;
+  return schema !== undefined && v.is(schema, value);
 }
 
 /** True, after that many `ms`. */
