@@ -3,7 +3,8 @@ import { type Addresses, types } from './frame-steps.ts';
 /** Header kinds of IPv6 that lead to another: RFC 8200 and the registry of protocol numbers. */
 const leading = [0, 43, 51, 60, 135, 139, 140, 253, 254];
 const [fragment, icmp6, udp] = [44, 58, 17];
-const [dhcp, dhcp6] = [67, 547];
+/** From a server's port to a client's. */
+const [dhcp, dhcp6] = [0x0043_0044, 0x0223_0222];
 const [routerAdvertisement, solicitation, advertisement, redirect] = [134, 135, 136, 137];
 
 /**
@@ -35,8 +36,8 @@ function faultOf4(packet: Buffer, own: Buffer): string | undefined {
   if (packet[16] === 127) return 'IPv4 to loopback';
   const start = ((packet[0] ?? 0) & 15) * 4;
   const isFirst = (packet.readUInt16BE(6) & 0x1fff) === 0;
-  if (packet[9] !== udp || !isFirst || packet.length < start + 2) return undefined;
-  return packet.readUInt16BE(start) === dhcp ? 'an answer of DHCP' : undefined;
+  if (packet[9] !== udp || !isFirst || packet.length < start + 4) return undefined;
+  return packet.readUInt32BE(start) === dhcp ? 'an answer of DHCP' : undefined;
 }
 
 function faultOf6(packet: Buffer, own: readonly Buffer[], nobody: Buffer): string | undefined {
@@ -52,7 +53,7 @@ function faultOf6(packet: Buffer, own: readonly Buffer[], nobody: Buffer): strin
       next === fragment ? 8 : next === 51 ? ((packet[at + 1] ?? 0) + 2) * 4 : ((packet[at + 1] ?? 0) + 1) * 8;
     [next, at] = [packet[at] ?? 0, at + bytes];
   }
-  if (next === udp && at + 2 <= packet.length && packet.readUInt16BE(at) === dhcp6) return 'an answer of DHCPv6';
+  if (next === udp && at + 4 <= packet.length && packet.readUInt32BE(at) === dhcp6) return 'an answer of DHCPv6';
   if (next !== icmp6 || at >= packet.length) return isOwn ? undefined : 'a packet from no address';
   const kind = packet[at] ?? 0;
   if (kind === routerAdvertisement || kind === redirect) return `ICMPv6 of type ${kind}`;

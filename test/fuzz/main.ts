@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
 import { messageOf } from '#base/errors.ts';
 import { keep } from './corpus.ts';
+import { imageImport } from './images.ts';
 import { layer2 } from './frames.ts';
 import { agent } from './agent.ts';
 import { fileServer } from './file-server.ts';
@@ -10,7 +11,7 @@ import type { Target } from './target.ts';
  * `npm run fuzz -- --minutes 10 [--target agent] [--seed 7]`: each target for as long as that, or one of them. What
  * breaks it is made as small as it can be and kept in test/fuzz/corpus, where the tests find it.
  */
-const targets: readonly Target[] = [fileServer, agent, layer2];
+const targets: readonly Target[] = [fileServer, agent, imageImport, layer2];
 const say = (text: string) => process.stderr.write(`fuzz: ${text}\n`);
 
 /** Whether it holds. */
