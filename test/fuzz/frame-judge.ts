@@ -59,5 +59,6 @@ function faultOf6(packet: Buffer, own: readonly Buffer[], nobody: Buffer): strin
   if (kind === routerAdvertisement || kind === redirect) return `ICMPv6 of type ${kind}`;
   const claims = kind === advertisement || (kind === solicitation && !isOwn);
   const target = packet.subarray(at + 8, at + 24);
+  if (target.length < 16) return undefined; // says nothing of an address
   return claims && !own.some((address) => address.equals(target)) ? `ICMPv6 of type ${kind} for another` : undefined;
 }

@@ -35,9 +35,11 @@ export async function unpackArchive(
     });
   let left = limits.maxImageBytes;
   let nameBytes = limits.maxArchiveNameBytes;
+  let members = 0; // of a name that comes twice the last counts, as `tar -r` has it
   for await (const entry of readTar(bytes, limits, fault)) {
     const name = posix.normalize(`/${entry.name}`).slice(1);
-    if (files.size + links.size >= limits.maxArchiveMembers) throw tooMuch(`${limits.maxArchiveMembers} members`);
+    members += 1;
+    if (members > limits.maxArchiveMembers) throw tooMuch(`${limits.maxArchiveMembers} members`);
     if (name.length > limits.maxPathBytes || entry.target.length > limits.maxPathBytes)
       throw fault('a name is too long');
     nameBytes -= name.length + entry.target.length;
@@ -47,7 +49,7 @@ export async function unpackArchive(
     if (entry.type !== 'file') continue;
     left -= entry.size;
     if (left < 0) throw tooMuch(`${limits.maxImageBytes} bytes`);
-    const file = `member-${files.size}`;
+    const file = `member-${members}`;
     await pipeline(entry.content(), createWriteStream(join(work, file), { flags: 'wx', mode: 0o600 }));
     files.set(name, file);
   }
