@@ -15,7 +15,10 @@ const image = 'localhost/podvm/base:latest';
 const minute = () => AbortSignal.timeout(60_000);
 const privileged = { ...security, privileged: true, seccomp: { kind: 'unconfined' } } as const;
 
-/** Takes a driver from each of its devices and gives it back, as often as is said: `cycle virtio virtio_net 20`. */
+/**
+ * Takes a driver from each of its devices and gives it back, as often as is said: `cycle virtio virtio_net 20`. `again`
+ * needs no program, for those that are on a disk may be gone meanwhile.
+ */
 const cycle = `
 cycle() {
   for device in $(ls /sys/bus/$1/drivers/$2 | grep -E '^(virtio[0-9]|LNRO)'); do
@@ -31,6 +34,15 @@ take() {
     echo $device > /sys/bus/$1/drivers/$2/unbind
   done
 }
+again() {
+  cd /sys/bus/virtio/drivers/$1
+  for device in virtio*; do
+    for round in 1 2 3; do
+      echo $device > unbind
+      echo $device > bind
+    done
+  done
+}
 `;
 
 /** Ends of a machine that its guest brings about, and what is told of them. */
@@ -39,6 +51,10 @@ const ends = {
   'resets itself at once': ['echo b > /proc/sysrq-trigger', /the guest reset itself/],
   panics: ['echo c > /proc/sysrq-trigger', /the guest reset itself|panicked/],
   'loses its disks, then its channel': [`${cycle} take virtio virtio_scsi; take virtio virtio_console`, /link|channel/],
+  'resets its disks and its channel, and takes both up again': [
+    `${cycle} again virtio_rng; again virtio_scsi; again virtio_console`,
+    /link|channel/,
+  ],
   'has its drivers taken from the bus below': [`${cycle} take platform virtio-mmio`, /link|channel/],
 } as const satisfies Record<string, readonly [string, RegExp]>;
 
