@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import fc from 'fast-check';
 import * as v from 'valibot';
-import { entryBytes, tarOf, type TarSpec } from '#image/tar-builder.ts';
+import { entryBytes, tarOf, type TarSpec } from '#image/tar/tar-builder.ts';
 
 /**
  * Images as archives have them, with lies in layers, manifests and indexes. What refers to bytes does so rightly at

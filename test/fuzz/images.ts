@@ -3,7 +3,7 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { readArchive } from '#image/archive.ts';
+import { readArchive } from '#image/source/archive.ts';
 import { flatten } from '#image/flatten.ts';
 import { type ImageLimits, imageLimits } from '#image/limits.ts';
 import { readErofs, sysroot } from '../images/image-tree.ts';
