@@ -1,11 +1,12 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { constants } from 'node:fs';
 import { open, readFile, type FileHandle } from 'node:fs/promises';
-import type { Readable, Stream, Writable } from 'node:stream';
+import type { Readable, Stream } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { closeInheritedDescriptors } from './inherited-descriptors.ts';
+import { giveBytes } from './run.ts';
 
 /** A process that cannot be mistaken for a later one with the same pid. */
 export interface ProcessIdentity {
@@ -133,17 +134,11 @@ function launch({ what, command, output, stdin, inherited = [] }: JailedCommand,
   if (typeof output !== 'string') {
     for (const stream of [child.stdout, child.stderr]) stream?.on('data', output);
   }
-  for (const [at, given] of inherited.entries()) if (typeof given !== 'number') give(child, 4 + at, given);
+  for (const [at, given] of inherited.entries()) if (typeof given !== 'number') giveBytes(child, 4 + at, given);
   const ended = endOf(child, what, program);
   const pid = reportedPid(child, what, ended);
   for (const promise of [ended, pid]) promise.catch(() => undefined); // looked at later, and by the caller
   return { child, ended, pid };
-}
-
-function give(child: ChildProcess, descriptor: number, bytes: Uint8Array): void {
-  const pipe = child.stdio[descriptor] as Writable | null | undefined; // SAFE: it was asked to be a pipe
-  pipe?.on('error', () => undefined); // a chain that has ended reads nothing; its end is told by `ended`
-  pipe?.end(bytes);
 }
 
 function endOf(child: ChildProcess, what: string, program: string): Promise<ProcessEnd> {

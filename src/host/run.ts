@@ -1,5 +1,6 @@
-import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { constants } from 'node:os';
+import type { Writable } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 
@@ -7,6 +8,8 @@ export interface RunOptions {
   readonly signal?: AbortSignal;
   /** Bytes or text given on standard input; without it standard input is empty. */
   readonly input?: string | Uint8Array;
+  /** Bytes to read that become its descriptors 3, 4, ... */
+  readonly inherited?: readonly Uint8Array[];
   /** Whole environment of the child; default is a minimal one (PATH, LANG=C). */
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
@@ -26,6 +29,14 @@ export interface RunResult {
 }
 
 const tailLines = 8;
+const firstInherited = 3;
+
+/** For a descriptor that was asked to be a pipe: the program reads these bytes from it, and then its end. */
+export function giveBytes(child: ChildProcess, descriptor: number, bytes: Uint8Array | string): void {
+  const pipe = child.stdio[descriptor] as Writable | null | undefined; // SAFE: it was asked to be a pipe
+  pipe?.on('error', () => undefined); // a program that does not read it says so by how it ends
+  pipe?.end(bytes);
+}
 
 /**
  * Runs a program to its end and returns what it printed.
@@ -34,13 +45,13 @@ const tailLines = 8;
  */
 export async function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   const failure = new PodvmError('internal', `Cannot run ${program}`); // made here so that its stack shows the caller
-  const { timeoutMs = 60_000, maxOutputBytes = 16 * 1024 * 1024, okCodes = [0] } = options;
+  const { timeoutMs = 60_000, maxOutputBytes = 16 * 1024 * 1024, okCodes = [0], inherited = [] } = options;
   const deadline = AbortSignal.timeout(timeoutMs);
   const signal = options.signal ? AbortSignal.any([options.signal, deadline]) : deadline;
   if (signal.aborted) throw stopped(program, options.signal, timeoutMs);
 
   const child = spawn(program, args, {
-    stdio: ['pipe', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe', ...inherited.map(() => 'pipe' as const)],
     // A session of its own: Ctrl-C is ours to answer, and what the program started can be ended with it.
     detached: true,
     env: options.env ?? defaultEnv(),
@@ -57,10 +68,10 @@ export async function run(program: string, args: readonly string[], options: Run
       kill();
     } else into.push(chunk);
   };
-  child.stdout.on('data', collect(stdout));
-  child.stderr.on('data', collect(stderr));
-  child.stdin.on('error', () => {}); // a child that does not read its input says so by its exit code
-  child.stdin.end(options.input ?? '');
+  child.stdout?.on('data', collect(stdout));
+  child.stderr?.on('data', collect(stderr));
+  giveBytes(child, 0, options.input ?? '');
+  for (const [at, given] of inherited.entries()) giveBytes(child, firstInherited + at, given);
 
   let wasKilled = false; // what it printed may then be cut, whatever its exit code says
   const kill = () => {
@@ -122,14 +133,13 @@ export function signalOf(code: number): string | undefined {
 }
 
 /** Whoever still holds its output, in a session of its own perhaps, is not waited for. */
-function killWithChildren(child: ChildProcessWithoutNullStreams): void {
+function killWithChildren(child: ChildProcess): void {
   try {
     if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // all of them are gone
   }
-  child.stdout.destroy();
-  child.stderr.destroy();
+  for (const stream of child.stdio.slice(1)) stream?.destroy();
 }
 
 function stopped(program: string, callers: AbortSignal | undefined, timeoutMs: number): PodvmError {

@@ -55,13 +55,12 @@ const x86_64 = 0xc000_003e; // linux/audit.h
 const x32 = 0x4000_0000;
 const cloneThread = 0x0001_0000;
 /** CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. */
-const cloneNamespaces = 0x7e02_0000;
+export const cloneNamespaces = 0x7e02_0000;
 
-/** Allowed where the argument is that number. */
-export const onlyWhereArgumentIs = (index: number, value: number): readonly Instruction[] => [
+/** Allowed where the argument is one of these numbers. */
+export const onlyWhereArgumentIs = (index: number, ...values: readonly number[]): readonly Instruction[] => [
   { code: load, k: offsetOfArgument(index) },
-  { code: jumpIfEqual, k: value, whenFalse: 1 },
-  allow,
+  ...values.flatMap((value) => [{ code: jumpIfEqual, k: value, whenFalse: 1 }, allow]),
   noSuchCall,
 ];
 

@@ -131,6 +131,7 @@ await suite('images that attack the process that serves pods', { skip: await why
     assert.equal(field('Uid'), '65534 65534 65534 65534');
     assert.equal(field('Gid'), '65534 65534 65534 65534');
     assert.equal(field('NoNewPrivs'), '1');
+    assert.equal(field('Seccomp'), '2');
     for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) assert.match(field(set) ?? '', /^0+$/, set);
     for (const kind of ['net', 'pid', 'mnt', 'ipc', 'uts', 'user'])
       assert.notEqual(await readlink(`/proc/${pid}/ns/${kind}`), await readlink(`/proc/self/ns/${kind}`), kind);

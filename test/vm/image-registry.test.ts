@@ -536,6 +536,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.equal(field('Uid'), '65534 65534 65534 65534');
     assert.equal(field('Gid'), '65534 65534 65534 65534');
     assert.equal(field('NoNewPrivs'), '1');
+    assert.equal(field('Seccomp'), '2');
     for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) assert.match(field(set) ?? '', /^0+$/, set);
     const seen = await readdir(`/proc/${pid}/root`);
     assert.deepEqual(seen.sort(), ['bin', 'dev', 'etc', 'lib', 'lib64', 'proc', 'tmp', 'usr', 'var', 'work']);

@@ -7,12 +7,13 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { createGate } from '#host/gate.ts';
 import { type JobCgroup, makeJobCgroup } from '#host/job-cgroup.ts';
-import { defaultEnv, exitCodeOf, tailOf } from '#host/run.ts';
+import { defaultEnv, exitCodeOf, giveBytes, tailOf } from '#host/run.ts';
 import { Growth } from './growth.ts';
+import { readerCalls } from '../jail-calls.ts';
 import { killedHelper } from './killed-helper.ts';
 import { nobody } from './nobody.ts';
 import { jailedImport } from './jail.ts';
-import { type ImportAnswer, type ImportFailure, type ImportJob, readAnswer } from './job.ts';
+import { firstFile, type ImportAnswer, type ImportFailure, type ImportJob, readAnswer } from './job.ts';
 
 export interface ImportOptions {
   /** For messages: `flatten the image`. */
@@ -66,7 +67,8 @@ export async function runImport(
     () => undefined,
   );
   const maxFileBytes = job.limits.maxImageBytes + fileRoomBytes;
-  const jail = jailedImport({ work, sysroot: options.sysroot, memoryBytes, maxFileBytes });
+  const calls = firstFile + files.length;
+  const jail = jailedImport({ work, sysroot: options.sysroot, memoryBytes, maxFileBytes, calls });
   const ending = await runJailed([...(cgroup?.enter ?? []), ...jail], job, files, maxFileBytes, options);
   const answer = ending.code === 0 && ending.stopped === undefined ? readAnswer(ending.said) : undefined;
   if (answer !== undefined && !('error' in answer)) return answer;
@@ -85,7 +87,7 @@ async function runJailed(
   const stop = AbortSignal.any([signal, deadline, growth.exceeded]);
   const [program = '', ...args] = command;
   const child = spawn(program, args, {
-    stdio: ['pipe', 'pipe', 'pipe', ...files.map(({ fd }) => fd)],
+    stdio: ['pipe', 'pipe', 'pipe', ...files.map(({ fd }) => fd), 'pipe'],
     detached: true, // Ctrl-C is ours to answer
     env: defaultEnv(),
   });
@@ -101,6 +103,7 @@ async function runJailed(
   stderr.on('data', (chunk: Buffer) => {
     words = (words + chunk.toString('latin1')).slice(-maxWordsChars);
   });
+  giveBytes(child, firstFile + files.length, readerCalls());
   stdin.on('error', () => undefined); // one that does not read its job says so by how it ends
   stdin.end(JSON.stringify(job));
   stop.addEventListener('abort', kill, { once: true });

@@ -10,6 +10,8 @@ export interface ImportJail {
   readonly memoryBytes: number;
   /** Where there is no mkfs.erofs, which makes sparse files. */
   readonly maxFileBytes: number;
+  /** The descriptor that its list of system calls is read from. */
+  readonly calls: number;
 }
 
 const repository = join(import.meta.dirname, '../../..');
@@ -26,9 +28,9 @@ const bytesPerMiB = 1024 ** 2;
 /**
  * The whole command: namespaces of its own, made by root, so that a repository below a closed directory can be shown; in
  * there nobody without capabilities, who sees programs, podvm's sources and `work`; then a user namespace, the last one
- * that can be made in there.
+ * that can be made in there, and the list of system calls.
  */
-export function jailedImport({ work, sysroot, memoryBytes, maxFileBytes }: ImportJail): readonly string[] {
+export function jailedImport({ work, sysroot, memoryBytes, maxFileBytes, calls }: ImportJail): readonly string[] {
   const heapMiB = Math.floor((memoryBytes * heapPart) / bytesPerMiB);
   const show = (path: string, at = path) => ['--ro-bind', path, at];
   const showOurs = (path: string) => show(join(repository, path), join('/podvm', path));
@@ -52,7 +54,8 @@ export function jailedImport({ work, sysroot, memoryBytes, maxFileBytes }: Impor
     ...(sysroot === undefined ? [] : show(join(sysroot, 'usr'), '/sysroot/usr')),
     ...['--bind', work, '/work', '--remount-ro', '/', '--chdir', '/work', '--'],
     ...['setpriv', ...dropToNobody, '--'],
-    ...['bwrap', '--unshare-user', '--disable-userns', '--die-with-parent', '--dev-bind', '/', '/', '--'],
+    ...['bwrap', '--unshare-user', '--disable-userns', '--die-with-parent', '--dev-bind', '/', '/'],
+    ...['--seccomp', String(calls), '--'],
     ...['/podvm/node', `--max-old-space-size=${heapMiB}`, program],
   ];
 }

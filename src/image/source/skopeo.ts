@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { defaultEnv, run, type RunResult } from '#host/run.ts';
 import { Growth } from '../import/growth.ts';
+import { skopeoCalls } from '../jail-calls.ts';
 import { killedHelper } from '../import/killed-helper.ts';
 import { dropToNobody, nobody } from '../import/nobody.ts';
 import { brokenImageFix, maxDocumentBytes, ociArchitecture } from '../oci.ts';
@@ -38,9 +39,30 @@ const withRoom = (bytes: number) => Math.ceil(bytes * (1 + roomPart)) + roomByte
 /** All of this machine that skopeo sees besides its own directory; what is not there is left out. */
 const readable = ['/etc/resolv.conf', '/etc/hosts', '/etc/nsswitch.conf', '/etc/ssl/certs', '/etc/docker/certs.d'];
 
+export interface SkopeoJail extends Pick<Access, 'containersDirectory'> {
+  /** The one directory that can be written to; nobody's. */
+  readonly directory: string;
+  readonly maxFileBytes: number;
+  /** The descriptor that its list of system calls is read from. */
+  readonly calls: number;
+}
+
+/** The whole command, but for the program itself. */
+export function skopeoJail({ directory, containersDirectory, maxFileBytes, calls }: SkopeoJail): readonly string[] {
+  return [
+    ...['setpriv', ...dropToNobody, 'prlimit', `--cpu=${processorSeconds}`, '--core=0', `--fsize=${maxFileBytes}`],
+    ...['bwrap', '--unshare-all', '--share-net', '--new-session', '--die-with-parent', '--ro-bind', '/usr', '/usr'],
+    ...['--symlink', 'usr/bin', '/bin', '--symlink', 'usr/lib', '/lib', '--symlink', 'usr/lib64', '/lib64'],
+    ...['--dev', '/dev', '--proc', '/proc', '--tmpfs', '/tmp', '--tmpfs', '/var'],
+    ...readable.flatMap((path) => ['--ro-bind-try', path, path]),
+    ...['--ro-bind-try', containersDirectory, '/etc/containers'],
+    ...['--bind', directory, '/work', '--chdir', '/work', '--seccomp', String(calls)],
+  ];
+}
+
 /**
  * One image's dealings with a registry. What a registry says is read by skopeo as nobody, in a jail with the network,
- * the certificates and one directory of its own.
+ * the certificates, one directory of its own and a list of system calls.
  */
 export class Skopeo {
   readonly #what: string;
@@ -128,11 +150,14 @@ export class Skopeo {
     maxFileBytes = maxDocumentBytes,
   ): Promise<RunResult> {
     const platform = ['--override-os', 'linux', '--override-arch', ociArchitecture()];
-    const jailed = [...dropToNobody, ...this.#jail(maxFileBytes), 'skopeo', ...platform, ...args];
+    const { containersDirectory } = this.#access;
+    const jail = skopeoJail({ directory: this.#directory, containersDirectory, maxFileBytes, calls: 3 });
+    const [program = '', ...words] = [...jail, 'skopeo', ...platform, ...args];
+    const inherited = [skopeoCalls()];
     const env = { ...defaultEnv(), HOME: '/work', TMPDIR: '/work' };
     try {
-      const options = { signal, env, timeoutMs, maxOutputBytes: maxDocumentBytes, okCodes: 'any' } as const;
-      const result = await run('setpriv', jailed, options);
+      const options = { signal, env, timeoutMs, maxOutputBytes: maxDocumentBytes, okCodes: 'any', inherited } as const;
+      const result = await run(program, words, options);
       if (result.code === 0) return result;
       const killed = killedHelper(`pull ${this.#what}`, 'skopeo', result.code, result.stderr);
       throw killed ?? explainSkopeo(this.#what, result.stderr);
@@ -155,18 +180,6 @@ export class Skopeo {
       `Cannot pull ${this.#what}: a layer is larger than declared: ${sizes}, got more than ${maxFileBytes}`,
       { cause, fix: brokenImageFix },
     );
-  }
-
-  #jail(maxFileBytes: number): string[] {
-    return [
-      ...['prlimit', `--cpu=${processorSeconds}`, '--core=0', `--fsize=${maxFileBytes}`],
-      ...['bwrap', '--unshare-all', '--share-net', '--new-session', '--die-with-parent', '--ro-bind', '/usr', '/usr'],
-      ...['--symlink', 'usr/bin', '/bin', '--symlink', 'usr/lib', '/lib', '--symlink', 'usr/lib64', '/lib64'],
-      ...['--dev', '/dev', '--proc', '/proc', '--tmpfs', '/tmp', '--tmpfs', '/var'],
-      ...readable.flatMap((path) => ['--ro-bind-try', path, path]),
-      ...['--ro-bind-try', this.#access.containersDirectory, '/etc/containers'],
-      ...['--bind', this.#directory, '/work', '--chdir', '/work'],
-    ];
   }
 }
 
