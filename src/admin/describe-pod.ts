@@ -112,10 +112,10 @@ async function jailOf(vmmPid: number) {
 }
 
 async function statsOf(sandbox: Sandbox, signal: AbortSignal) {
-  const [stats, vmmPssKiB, droppedFrames] = await Promise.all([
+  const [stats, vmmPssKiB, dropped] = await Promise.all([
     sandbox.stats(signal),
     sandbox.vmmPssKiB(),
-    sandbox.droppedFrames(signal),
+    sandbox.dropped(signal),
   ]);
-  return { ...stats, vmmPssKiB, ...(droppedFrames === undefined ? {} : { droppedFrames }) };
+  return { ...stats, vmmPssKiB, ...(dropped === undefined ? {} : { dropped: Object.fromEntries(dropped) }) };
 }

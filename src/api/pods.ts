@@ -124,8 +124,8 @@ export const podDetailsSchema = v.object({
           agentRssKiB: v.number(),
           agentFds: v.number(),
           vmmPssKiB: v.number(),
-          /** Frames of the guest that no pod of the built-in network may send; absent: not looked at there. */
-          droppedFrames: v.optional(v.number()),
+          /** Frames and packets of the guest that the built-in network has dropped, by the reason; absent: another network. */
+          dropped: v.optional(v.record(v.string(), v.number())),
           /** Of the whole pod in its guest. */
           ...cgroup,
           containers: v.array(

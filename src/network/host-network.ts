@@ -19,7 +19,7 @@ import {
 } from './default-network.ts';
 import { HostAttachment, interfaceName, type AttachmentParts, type Chain } from './host-attachment.ts';
 import { randomMac } from './ip/mac.ts';
-import { droppedPackets } from './guard/node-guard.ts';
+import { droppedPackets, droppedPacketsOfPods } from './guard/node-guard.ts';
 import { checkTunDevice, droppedFrames, isThere, netnsPath } from './netns.ts';
 import { asksForMetadata, type NetworkPolicy } from './guard/network-policy.ts';
 import type {
@@ -59,6 +59,7 @@ export interface CniConfigDirectory {
 
 /** A pod is connected by then, and its machine no longer busy with its start. */
 const afterPodMs = 1_000;
+const refusedTimeoutMs = 10_000;
 
 export const defaultPluginDirs: readonly string[] = ['/usr/lib/cni', '/opt/cni/bin'];
 
@@ -69,6 +70,7 @@ export function createHostNetwork(options: HostNetworkOptions): Network {
 
 class HostNetwork implements Network {
   readonly #options: HostNetworkOptions;
+  #refused: ReturnType<typeof droppedPacketsOfPods> | undefined;
   readonly #records: AttachmentRecords;
   /** Attachments of this process, by sandbox id. */
   readonly #active = new Map<string, { readonly pod: string; readonly hostPorts: readonly HostPort[] }>();
@@ -155,9 +157,25 @@ class HostNetwork implements Network {
     return count === undefined ? {} : { droppedFrames: count };
   }
 
-  async droppedFrames(sandboxId: string, signal: AbortSignal): Promise<number | undefined> {
+  async dropped(sandboxId: string, signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined> {
     const record = v.is(sandboxIdSchema, sandboxId) ? await this.#records.read(sandboxId) : undefined;
-    return record?.isFiltered === true ? await droppedFrames(sandboxId, signal) : undefined;
+    const bridge = await bridgeOf(this.#options.stateDir);
+    const isOurs = record?.conflist !== undefined && isDefaultNetwork(record.conflist, this.#options.stateDir);
+    if (!isOurs || bridge === undefined) return undefined;
+    const mac = record.guest?.interfaces[0]?.mac ?? record.mac;
+    const [frames, packets] = await Promise.all([
+      record.isFiltered === true ? droppedFrames(sandboxId, signal) : undefined,
+      this.#refusedOfPods(bridge),
+    ]);
+    const refused = [...packets].map(([reason, ofPods]) => [reason, ofPods.get(mac) ?? 0] as const);
+    return new Map([...(frames === undefined ? [] : [['forged', frames] as const]), ...refused]);
+  }
+
+  /** Looked up once for all pods of which it is asked at a time. */
+  #refusedOfPods(bridge: string): ReturnType<typeof droppedPacketsOfPods> {
+    return (this.#refused ??= droppedPacketsOfPods(bridge, AbortSignal.timeout(refusedTimeoutMs)).finally(() => {
+      this.#refused = undefined;
+    }));
   }
 
   async droppedPackets(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined> {

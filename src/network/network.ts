@@ -125,7 +125,7 @@ export interface AttachmentCheck {
   readonly verdict: 'well' | 'wrong' | 'unasked';
   /** Which plugins were asked, or what the first one says that finds something wrong, or why none was asked. */
   readonly detail: string;
-  /** As `Network.droppedFrames` gives it; `unfiltered`: none can be dropped, though the network would. */
+  /** `forged` of `Network.dropped`; `unfiltered`: none can be dropped, though the network would. */
   readonly droppedFrames?: number | 'unfiltered';
 }
 
@@ -145,10 +145,11 @@ export interface Network {
    */
   collect(keep: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]>;
   /**
-   * Frames of a pod's guest that were dropped for what they said of their sender. Undefined where none are: on a
-   * configured network, or where the kernel cannot.
+   * What was dropped of what a pod sent, by the reason: frames that no pod may send (`forged`: for what they say of their
+   * sender, or as they speak for the network), where they are looked at, and packets that the node has refused
+   * (`loopback`, `connections`, `services`). Undefined on a configured network, which has means of its own.
    */
-  droppedFrames(sandboxId: string, signal: AbortSignal): Promise<number | undefined>;
+  dropped(sandboxId: string, signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /**
    * Packets from all pods of the built-in network that the node has refused, by the reason; empty where it refuses none,
    * undefined while there is no such network.

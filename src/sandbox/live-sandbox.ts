@@ -252,7 +252,11 @@ export class LiveSandbox implements Sandbox {
 
   async metrics(signal: AbortSignal): Promise<SandboxMetrics> {
     await this.#inbox.ask(() => this.#assertReady('measure'));
-    return await measureGuest(this.#live.guest, this.#containers, signal);
+    const [figures, dropped] = await Promise.all([
+      measureGuest(this.#live.guest, this.#containers, signal),
+      this.#live.parts.network.dropped(this.id, signal),
+    ]);
+    return { ...figures, dropped: dropped ?? new Map() };
   }
 
   async vmmPssKiB(): Promise<number> {
@@ -260,9 +264,9 @@ export class LiveSandbox implements Sandbox {
     return await pssKiB(this.#live.machine.record.pid);
   }
 
-  async droppedFrames(signal: AbortSignal): Promise<number | undefined> {
+  async dropped(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined> {
     await this.#inbox.ask(() => this.#assertReady('measure'));
-    return await this.#live.parts.network.droppedFrames(this.id, signal);
+    return await this.#live.parts.network.dropped(this.id, signal);
   }
 
   #assertReady(verb: string): void {

@@ -352,11 +352,13 @@ export interface SandboxStats {
   readonly volumes: readonly (SpaceStats & { readonly name: string })[];
 }
 
-/** All figures that a guest has, as its kernel counts them; the words are the wire's. */
+/** All figures that a guest has, as its kernel counts them, in the words of the wire; and one that the host counts. */
 export interface SandboxMetrics {
   readonly pod: MetricFigures;
   /** Those that run. */
   readonly containers: readonly (MetricFigures & { readonly id: string })[];
+  /** What the host has dropped of what the pod sent, by the reason; none on a network of the node's own. */
+  readonly dropped: ReadonlyMap<string, number>;
 }
 
 export interface SandboxStatus {
@@ -401,8 +403,8 @@ export interface Sandbox {
   onDiskTrouble(listener: (trouble: string) => void): void;
   /** Memory of its VMM on the host, shared pages counted in part. The kernel walks page tables for it: milliseconds. */
   vmmPssKiB(): Promise<number>;
-  /** Frames of its guest that its network has dropped, as no pod may send them; undefined: not looked at there. */
-  droppedFrames(signal: AbortSignal): Promise<number | undefined>;
+  /** What its network has dropped of what its guest sent, as `Network.dropped` gives it. */
+  dropped(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /** Stops what still runs (containers get `graceMs`), then the machine, then everything else. Idempotent. */
   stop(graceMs: number): Promise<SandboxStatus>;
   /** Forgets a stopped or failed sandbox: directory and logs are gone. Stops it first if needed. */

@@ -34,6 +34,7 @@ const workOfPod = {
   'container_network_transmit_bytes_total eth0': 1000n,
   'container_network_transmit_packets_total eth0': 1n,
   'container_fs_writes_bytes_total /dev/': 8n << 20n,
+  'podvm_network_refused_packets_total forged': 1n,
 };
 
 /** The sum of a metric's values, by its name and what its own labels begin with; a device not yet used has none. */
@@ -95,6 +96,7 @@ describe('figures, as a kubelet asks for them', { skip }, () => {
     // Read past the page cache, where the file still is.
     await run('head -c 8388608 /dev/urandom > /written; sync; dd if=/written of=/dev/null bs=1M iflag=direct');
     await run('i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; ping -c 3 -s 1000 -W 1 10.255.255.1; true');
+    await run('wget -q -T 2 -O - http://169.254.169.254/; true'); // which no pod has unasked
     const hold = `awk 'BEGIN { s = "x"; while (length(s) < 12000000) s = s s; system("sleep 1000000") }'`;
     for (const command of [hold, 'nc -l -p 4000']) await run(`(${command} < /dev/null > /dev/null 2>&1 &)`);
     const deadline = Date.now() + 60_000;

@@ -37,7 +37,7 @@ const script = attempts
 
 await suite('a fallen program in the jails of images', { skip: await whyNoVm() }, () => {
   const errnosIn = async (jail: readonly string[], list: Buffer) => {
-    const [program = '', ...args] = [...jail, 'perl', '-e', script];
+    const [program, ...args] = [...jail, 'perl', '-e', script];
     const { stdout } = await run(program, args, { inherited: [list] });
     const lines = stdout.trim().split('\n');
     return Object.fromEntries(lines.map((line) => [line.split(': ')[0], Number(line.split(': ')[1])]));
@@ -47,7 +47,11 @@ await suite('a fallen program in the jails of images', { skip: await whyNoVm() }
   const withDirectory = async (use: (directory: string) => Promise<void>) => {
     const directory = await mkdtemp('/var/tmp/podvm-jail-');
     await chown(directory, nobody, nobody);
-    await use(directory).finally(() => rm(directory, { recursive: true }));
+    try {
+      await use(directory);
+    } finally {
+      await rm(directory, { recursive: true });
+    }
   };
 
   test('the reader has no call that leads out, and no socket', async () => {

@@ -78,8 +78,9 @@ describe('a pod that lies on the network', { skip, timeout: 240_000 }, () => {
     for (const { address } of [attacker, victim])
       for (const from of [attacker, victim]) assert.equal(await fetches(from, `http://${address}:8080/`), 'page\n');
     await says(victim, `ping -c 1 -W 5 ${gateway}`);
-    const honest = await Promise.all([attacker, victim].map(({ sandbox }) => sandbox.droppedFrames(soon())));
-    assert.deepEqual(honest, [0, 0]);
+    const honest = await Promise.all([attacker, victim].map(({ sandbox }) => sandbox.dropped(soon())));
+    for (const dropped of honest)
+      assert.deepEqual(Object.fromEntries(dropped ?? []), { forged: 0, loopback: 0, connections: 0, services: 0 });
     const believed = await beliefs();
     assert.match(believed.arp, new RegExp(gatewayMac));
 
@@ -101,13 +102,14 @@ describe('a pod that lies on the network', { skip, timeout: 240_000 }, () => {
       'flood 4000',
     ];
     let total = 0;
+    const forged = async () => (await attacker.sandbox.dropped(soon()))?.get('forged');
     for (const lie of lies) {
       const { said, sent } = await attack(lie);
       assert.ok(sent > 0, `${lie}: ${said}`);
       assert.equal(await wayOut(), believed.arp, lie);
       total += sent;
-      for (const deadline = soon(); (await attacker.sandbox.droppedFrames(soon())) !== total;) {
-        const counted = await attacker.sandbox.droppedFrames(soon());
+      for (const deadline = soon(); (await forged()) !== total;) {
+        const counted = await forged();
         assert.ok(!deadline.aborted && (counted ?? 0) <= total, `${lie}: ${counted} dropped of ${total}`);
       }
     }
@@ -152,6 +154,7 @@ describe('what the node refuses of pods', { skip, timeout: 120_000 }, () => {
     await inner.heard;
     assert.deepEqual(inner.hosts, [way.address], 'heard by the address of the node alone');
     assert.equal((await way.dropped()).get('loopback'), 1);
+    assert.deepEqual(await way.droppedOf(1), { forged: 0, loopback: 1, connections: 0, services: 0 });
 
     const before = await tracked();
     const script = `const s = require('node:dgram').createSocket('udp4'); let n = 0;
@@ -160,6 +163,10 @@ describe('what the node refuses of pods', { skip, timeout: 120_000 }, () => {
     const dropped = (await way.dropped()).get('connections') ?? 0;
     // 16,384 are let pass, counted by a sample.
     assert.ok(dropped > 5000, `${dropped} refused`);
+    await using neighbour = await way.attach({});
+    await neighbour.connect(soon());
+    assert.deepEqual(await way.droppedOf(1), { forged: 0, loopback: 1, connections: dropped, services: 0 });
+    assert.deepEqual(await way.droppedOf(2), { forged: 0, loopback: 0, connections: 0, services: 0 });
     assert.ok((await tracked()) - before < 19_000);
   });
 
@@ -187,6 +194,7 @@ describe('what the node refuses of pods', { skip, timeout: 120_000 }, () => {
     await using inner = await listen();
     await way.say(way.gateway, inner.port);
     assert.equal((await way.dropped()).get('services'), 1);
+    assert.deepEqual(await way.droppedOf(1), { forged: 0, loopback: 0, connections: 0, services: 1 });
     assert.deepEqual(inner.hosts, []);
     await assert.rejects(
       way.attach({ 'podvm.dev/network-policy': 'metadata' }),
@@ -289,8 +297,9 @@ async function openWay(options: Pick<HostNetworkOptions, 'policy'>) {
   const network = createHostNetwork({ stateDir, log: silentLog, ...options });
   const pod = { podName: 'pod', podNamespace: 'default', podUid: 'uid' };
   let made = 0;
+  const idOf = (number: number) => `way-${stateDir.slice(-6).toLowerCase()}-${number}`;
   const attach = async (annotations: Readonly<Record<string, string>>) => {
-    const sandboxId = `way-${stateDir.slice(-6).toLowerCase()}-${(made += 1)}`;
+    const sandboxId = idOf((made += 1));
     const request = { ...pod, sandboxId, mode: 'cni', hostPorts: [], tapOwnerUid: 64_999, annotations } as const;
     return await network.prepare(request, soon());
   };
@@ -306,6 +315,8 @@ async function openWay(options: Pick<HostNetworkOptions, 'policy'>) {
   return {
     ...{ bridge, gateway, address, attach, inPod },
     say: async (host: string, port: number) => await inPod(`echo hello > /dev/udp/${host}/${port}`),
+    /** Of the pod that was attached as that one. */
+    droppedOf: async (number: number) => Object.fromEntries((await network.dropped(idOf(number), soon())) ?? []),
     dropped: async () => (await network.droppedPackets(soon())) ?? assert.fail('no network'),
     async [Symbol.asyncDispose]() {
       await attachment[Symbol.asyncDispose]();

@@ -43,7 +43,7 @@ const operations = ({ figures }: Subject) =>
     })),
   );
 
-/** cAdvisor's metrics of network, disks, and the file system that a container writes to. */
+/** cAdvisor's metrics of network, disks, and the file system that a container writes to; and what the node refuses. */
 export const deviceMetrics = {
   container_network_receive_bytes_total: ofInterfaces('bytes', 'Data received', ({ rxBytes }) => rxBytes),
   container_network_receive_packets_total: ofInterfaces('count', 'Packets received', ({ rxPackets }) => rxPackets),
@@ -61,6 +61,14 @@ export const deviceMetrics = {
     ({ txDropped }) => txDropped,
   ),
   container_network_transmit_errors_total: ofInterfaces('count', 'Errors while sending', ({ txErrors }) => txErrors),
+
+  podvm_network_refused_packets_total: each(
+    'COUNTER',
+    ['reason'],
+    'count',
+    'Packets of the pod that the node dropped: forged, to loopback, of too many connections, or to its services',
+    ({ dropped = new Map<string, number>() }) => [...dropped].map(([reason, value]) => ({ labels: [reason], value })),
+  ),
 
   container_fs_usage_bytes: ofLayer(
     'bytes',

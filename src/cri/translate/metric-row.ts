@@ -8,6 +8,8 @@ export interface Subject {
   readonly nowMs: number;
   readonly startedAt: Date | undefined;
   readonly resources: KnownContainer['resources'];
+  /** Of a pod as a whole: what the host has dropped of what it sent, by the reason. */
+  readonly dropped?: ReadonlyMap<string, number>;
 }
 
 /** One of several values of a metric, and what tells it from the others: in the order of the row's labels. */

@@ -10,7 +10,7 @@ import type { MetricRow, Subject, Unit } from './metric-row.ts';
 /** The labels that a kubelet puts on cAdvisor's metrics. */
 export const labelKeys = ['container', 'id', 'image', 'name', 'namespace', 'pod'];
 
-/** By cAdvisor's names. `docs/reference/metrics.md` is printed from this table. */
+/** By cAdvisor's names, except for what it does not know. `docs/reference/metrics.md` is printed from this table. */
 export const metricRows: readonly (readonly [string, MetricRow])[] = Object.entries({
   ...cgroupMetrics,
   ...deviceMetrics,
@@ -39,7 +39,8 @@ export function podMetricsOf(pod: KnownPod, measured: SandboxMetrics, nowMs: num
   const { createdAt } = pod.sandbox.status;
   const processes = sumOf(measured.containers.map((each) => each.processes));
   const figures = processes === undefined ? measured.pod : { ...measured.pod, processes };
-  const whole = { figures, nowMs, startedAt: createdAt, resources: pod.config.linux?.resources };
+  const { dropped } = measured;
+  const whole = { figures, nowMs, startedAt: createdAt, resources: pod.config.linux?.resources, dropped };
   const containerMetrics = [...pod.containers.values()].flatMap((known) => {
     const { id: containerId, startedAt, image } = known.container.status;
     const its = measured.containers.find((each) => each.id === containerId);

@@ -44,49 +44,57 @@ export async function guardNode(guard: NodeGuard, signal: AbortSignal): Promise<
   }
 }
 
+/** What packets are counted by. */
+const reasons = ['loopback', 'connections', 'services'] as const;
+
+/** Counts for its reason, for the pod (a MAC that is its alone), and then for all, which goes on where the set is full. */
+const dropAs = (reason: (typeof reasons)[number], matching: string) => `
+    ${matching} update @${reason}_pods { ether saddr counter }
+    ${matching} counter name ${reason} drop`;
+
 /**
  * Only the first packet of a connection is looked at: one that is confirmed is in the node's table already, and those of
  * a stream without answers stay new. `inet` sees bridged packets as well, where the node has br_netfilter hand them to it.
  */
-const rulesOf = ({ bridge, opensNode }: NodeGuard, flows: number) => `
-  counter loopback { }
-  counter connections { }
-  counter services { }
+const rulesOf = ({ bridge, opensNode }: NodeGuard, flows: number) => `${reasons
+  .map(
+    (reason) => `
+  counter ${reason} { }
+  set ${reason}_pods { type ether_addr; size 8192; flags dynamic, timeout; timeout 1d; }`,
+  )
+  .join('')}
   set flows4 { type ipv4_addr; size 8192; flags dynamic; }
   set flows6 { type ipv6_addr; size 8192; flags dynamic; }
   set full4 { type ipv4_addr; size 8192; flags dynamic, timeout; timeout 1s; }
   set full6 { type ipv6_addr; size 8192; flags dynamic, timeout; timeout 1s; }
   chain untracked {
     type filter hook prerouting priority -310; policy accept;
-    iifname != "${bridge}" accept
-    ip saddr 127.0.0.0/8 counter name loopback drop
-    ip daddr 127.0.0.0/8 counter name loopback drop
-    ip6 saddr ::1 counter name loopback drop
-    ip6 daddr ::1 counter name loopback drop
+    iifname != "${bridge}" accept${dropAs('loopback', 'ip saddr 127.0.0.0/8')}${dropAs('loopback', 'ip daddr 127.0.0.0/8')}${dropAs('loopback', 'ip6 saddr ::1')}${dropAs('loopback', 'ip6 daddr ::1')}
   }
   chain tracked {
     type filter hook prerouting priority -150; policy accept;
     iifname != "${bridge}" accept
     ct state != new accept
-    ct status confirmed accept
-    ip saddr @full4 counter name connections drop
-    ip6 saddr @full6 counter name connections drop
+    ct status confirmed accept${dropAs('connections', 'ip saddr @full4')}${dropAs('connections', 'ip6 saddr @full6')}
     numgen random mod ${sample} != 0 accept
-    add @flows4 { ip saddr ct count over ${Math.floor(flows / sample)} } update @full4 { ip saddr } counter name connections drop
-    add @flows6 { ip6 saddr ct count over ${Math.floor(flows / sample)} } update @full6 { ip6 saddr } counter name connections drop
+    add @flows4 { ip saddr ct count over ${Math.floor(flows / sample)} } update @full4 { ip saddr }${dropAs('connections', 'ip saddr @full4')}
+    add @flows6 { ip6 saddr ct count over ${Math.floor(flows / sample)} } update @full6 { ip6 saddr }${dropAs('connections', 'ip6 saddr @full6')}
   }
 ${opensNode ? '' : closedNode(bridge)}`;
 
 /** What comes to a host port is not the node's own by then; what the node asked for is not new. */
 const closedNode = (bridge: string) => `  chain own {
-    type filter hook input priority -10; policy accept;
-    iifname "${bridge}" meta l4proto { tcp, udp, udplite, sctp, dccp } ct state new counter name services drop
+    type filter hook input priority -10; policy accept;${dropAs('services', `iifname "${bridge}" meta l4proto { tcp, udp, udplite, sctp, dccp } ct state new`)}
   }
 `;
 
 const item = v.looseObject({ name: v.string(), table: v.optional(v.string()), packets: v.optional(v.number()) });
+const element = v.looseObject({
+  elem: v.looseObject({ val: v.string(), counter: v.looseObject({ packets: v.number() }) }),
+});
+const set = v.looseObject({ name: v.string(), table: v.string(), elem: v.optional(v.array(v.unknown()), []) });
 const listingSchema = v.object({
-  nftables: v.array(v.looseObject({ table: v.optional(item), counter: v.optional(item) })),
+  nftables: v.array(v.looseObject({ table: v.optional(item), counter: v.optional(item), set: v.optional(set) })),
 });
 
 /** Those of a bridge but for one. A node without nftables has none. */
@@ -105,6 +113,26 @@ export async function droppedPackets(bridge: string, signal: AbortSignal): Promi
   const counters = (await list(['counters'], signal)).flatMap(({ counter }) => counter ?? []);
   const ours = counters.filter(({ table = '' }) => table.startsWith(`${bridge}_`));
   return new Map(ours.map(({ name, packets = 0 }) => [name, packets]));
+}
+
+/**
+ * By the reason and the MAC of who sent them, which is a pod's alone where its frames are filtered; forgotten when it has
+ * sent none for a day. Empty: there is no table.
+ */
+export async function droppedPacketsOfPods(
+  bridge: string,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, ReadonlyMap<string, number>>> {
+  const sets = (await list(['sets', 'inet'], signal)).flatMap(({ set: each }) => each ?? []);
+  const ours = sets.filter(({ table }) => table.startsWith(`${bridge}_`));
+  return new Map(
+    ours.flatMap(({ name, elem }) => {
+      const reason = reasons.find((each) => name === `${each}_pods`);
+      if (reason === undefined) return [];
+      const found = elem.filter((each) => v.is(element, each)).map((each) => each.elem);
+      return [[reason, new Map(found.map(({ val, counter }) => [val, counter.packets]))] as const];
+    }),
+  );
 }
 
 async function list(what: readonly string[], signal: AbortSignal) {

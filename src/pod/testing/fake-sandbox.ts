@@ -110,7 +110,7 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
       Promise.resolve({ agentRssKiB: 0, agentFds: 0, ...figures, containers: [], volumes: [], interfaces: [] }),
     metrics: () => Promise.reject(new PodvmError('unsupported', 'Cannot measure: this sandbox is a fake')),
     vmmPssKiB: () => Promise.resolve(0),
-    droppedFrames: () => Promise.resolve(0),
+    dropped: () => Promise.resolve(new Map()),
     async stop() {
       if (state === 'ready') journal.push('stop sandbox');
       end('stopped');

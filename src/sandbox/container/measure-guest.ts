@@ -36,7 +36,7 @@ export async function measureGuest(
   guest: Pick<Link, 'call'>,
   containers: Containers,
   signal: AbortSignal,
-): Promise<SandboxMetrics> {
+): Promise<Omit<SandboxMetrics, 'dropped'>> {
   const pod = await guest.call('metrics', {}, signal);
   const measured: (MetricFigures & { readonly id: string })[] = [];
   for (const { status } of containers.filter((each) => each.status.state === 'running')) {

@@ -76,7 +76,7 @@ export function createFakeParts(directory: string): FakeParts {
       collect: async () => [],
       readiness: async () => ({ isReady: true, name: 'fake', path: undefined }),
       check: async () => [],
-      droppedFrames: async () => 0,
+      dropped: async () => new Map([['forged', 0]]),
       droppedPackets: async () => undefined,
     },
     makeScratchDisk: (request, signal) =>
