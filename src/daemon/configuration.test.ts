@@ -124,3 +124,10 @@ test('a daemon requires cgroups for its machines, and says how pods run without;
   assert.equal(readConfiguration({}, { PODVM_HOST_LIMITS: 'preferred' }, '/', daemonDefaults).requiresCgroup, false);
   assert.equal(readConfiguration({}, {}, '/').requiresCgroup, false);
 });
+
+test('a rate of disks is a quantity, and one that would stop a pod is refused', () => {
+  const rateOf = (diskRate?: string) =>
+    readConfiguration({}, {}, '/', diskRate === undefined ? {} : { diskRate }).diskBytesPerSecond;
+  assert.deepEqual([rateOf(), rateOf('50M'), rateOf('1Mi')], [undefined, 50e6, 1024 ** 2]);
+  for (const wrong of ['fast', '0', '-5M', '999k']) assert.throws(() => rateOf(wrong), { kind: 'invalid' }, wrong);
+});

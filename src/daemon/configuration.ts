@@ -2,6 +2,7 @@ import { join, resolve } from 'node:path';
 import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
+import { parseQuantity, unitsOf } from '#base/quantity.ts';
 import type { LogLevel } from '#host/log.ts';
 import type { NetworkPolicy } from '#network/guard/network-policy.ts';
 import type { TemplateChoice } from '#sandbox/template-choice.ts';
@@ -35,6 +36,8 @@ export interface Configuration {
   readonly requiresCgroup: boolean;
   /** The host may swap machines' memory. */
   readonly maySwap: boolean;
+  /** What each machine may read, and as much that it may write, of each disk of the node; undefined: no limit. */
+  readonly diskBytesPerSecond: number | undefined;
   /** Undefined: what the probe says. */
   readonly accelerator: 'kvm' | 'tcg' | undefined;
   /** Machines that wait for a pod. */
@@ -119,6 +122,7 @@ export function readConfiguration(
     hasConsole: word('console') === 'on',
     requiresCgroup: word('hostLimits') === 'required',
     maySwap: word('swap') === 'on',
+    diskBytesPerSecond: rateOf(nameOf('diskRate'), given('diskRate')),
     accelerator: accelerator === 'auto' ? undefined : accelerator,
     poolSize,
     template,
@@ -126,6 +130,19 @@ export function readConfiguration(
     ...(mirror === undefined ? {} : { mirror }),
     repo,
   };
+}
+
+/** Less would hold up the start of a machine. */
+const minRate = 1e6;
+
+function rateOf(name: string, value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  const quantity = parseQuantity(value);
+  const rate = quantity === undefined ? Number.NaN : unitsOf(quantity);
+  if (rate >= minRate) return rate;
+  throw new PodvmError('invalid', `Cannot use ${name}: it must be 1M or more, in bytes a second, got ${value}`, {
+    fix: 'Write it as 50M, or leave it out.',
+  });
 }
 
 interface Bounds {

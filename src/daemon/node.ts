@@ -81,6 +81,7 @@ export async function openNode(
             hasConsole: config.hasConsole,
             requiresCgroup: config.requiresCgroup,
             maySwap: config.maySwap,
+            diskBytesPerSecond: config.diskBytesPerSecond,
             onUnprotected: (why) => log.warn('the host does not let pods of higher classes be killed last', { why }),
             onUnconfined: (why) => log.warn('the host bounds no machine', { why }),
           }),

@@ -4,7 +4,7 @@ import { templateChoices } from '#sandbox/template-choice.ts';
 
 /** What a value must be. A *word* is one of a list, a *number* a whole one within bounds, both included. */
 export type SettingType =
-  | { readonly kind: 'path' | 'paths' | 'address' | 'url' | 'cniConfig' }
+  | { readonly kind: 'path' | 'paths' | 'address' | 'url' | 'cniConfig' | 'rate' }
   | { readonly kind: 'word'; readonly words: readonly string[] }
   | { readonly kind: 'number'; readonly min: number; readonly max: number };
 
@@ -115,6 +115,12 @@ export const settings = {
     type: word('on', 'off'),
     default: 'off',
     about: "Whether the host may write machines' memory to its swap.",
+  },
+  diskRate: {
+    env: 'PODVM_DISK_RATE',
+    type: { kind: 'rate' },
+    otherwise: 'no limit',
+    about: "Bytes a second that each pod may read of each of the node's disks, and as many that it may write, as `50M`.",
   },
   accelerator: {
     env: 'PODVM_ACCELERATOR',

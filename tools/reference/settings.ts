@@ -40,6 +40,8 @@ function typeOf(type: SettingType): string {
       return 'URL';
     case 'cniConfig':
       return 'absolute path, or `built-in`';
+    case 'rate':
+      return 'bytes a second, as a Kubernetes quantity of 1M or more';
     case 'word':
       return type.words.map(code).join(', ');
     case 'number':

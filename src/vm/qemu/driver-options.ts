@@ -12,6 +12,8 @@ export interface QemuDriverOptions {
   readonly onUnprotected?: (why: string) => void;
   /** The host may write the memory of machines to its swap; default: it may not. */
   readonly maySwap?: boolean;
+  /** What each machine may read, and as much that it may write, of each disk of the node; default: no limit. */
+  readonly diskBytesPerSecond?: number | undefined;
   /** A VMM that the host does not bound is no machine. */
   readonly requiresCgroup?: boolean;
   /** Whether the guests' serial consoles are kept; default true. */

@@ -1,4 +1,4 @@
-import { access, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { access, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { cgroupRoot, hasCgroups2, podvmCgroup as parent, removeWhenEmpty, weightOf } from '#host/cgroup-tree.ts';
@@ -35,6 +35,11 @@ interface Version {
   readonly pids: { readonly root: string };
   /** `limits` gives what is to be written, by the file's name. */
   readonly cpu: { readonly root: string; readonly limits: (limits: CpuLimits) => Readonly<Record<string, string>> };
+  /** `limits` gives what is to be written for one disk (`MAJOR:MINOR`), by the file's name. */
+  readonly disks: {
+    readonly root: string;
+    readonly limits: (disk: string, bytesPerSecond: number) => Readonly<Record<string, string>>;
+  };
 }
 
 type CpuLimits = Pick<HostLimits, 'cpuMillis' | 'cpuShares'>;
@@ -53,6 +58,10 @@ const versions = {
         'cpu.max': `${cpuMillis === undefined ? 'max' : quotaOf(cpuMillis)} ${cpuPeriodUs}`,
       }),
     },
+    disks: {
+      root: cgroupRoot,
+      limits: (disk, rate) => ({ 'io.max': `${disk} rbps=${rate} wbps=${rate}` }),
+    },
   },
   1: {
     memory: {
@@ -69,26 +78,42 @@ const versions = {
         'cpu.cfs_quota_us': String(cpuMillis === undefined ? -1 : quotaOf(cpuMillis)),
       }),
     },
+    disks: {
+      root: join(cgroupRoot, 'blkio'),
+      limits: (disk, rate) => ({
+        'blkio.throttle.read_bps_device': `${disk} ${rate}`,
+        'blkio.throttle.write_bps_device': `${disk} ${rate}`,
+      }),
+    },
   },
 } as const satisfies Record<number, Version>;
 
 /** QEMU's threads: processors, disks (at most 64) and its own. */
 const maxThreads = 512;
 
+/** What the node gives all machines alike. */
+export interface NodeLimits {
+  readonly maySwap: boolean;
+  /** What each may read, and as much that it may write, of each disk of the node; undefined: no limit. */
+  readonly diskBytesPerSecond: number | undefined;
+}
+
 /** Makes the machine's cgroups and moves its VMM into them. Errors: the kernel's, where the host gives us none. */
 export async function confine(
   id: string,
   pid: number,
   limits: HostLimits,
-  { maySwap }: { readonly maySwap: boolean },
+  { maySwap, diskBytesPerSecond: diskRate }: NodeLimits,
 ): Promise<HostCgroup> {
   const version = await hostVersion();
-  await handDown(version);
+  await handDown(version, diskRate !== undefined);
   const cgroup = cgroupOf(version, id);
   try {
-    for (const directory of directoriesOf(version, id)) await mkdir(directory, { recursive: true });
+    for (const directory of directoriesOf(version, id, diskRate !== undefined))
+      await mkdir(directory, { recursive: true });
     await cgroup.limit(limits);
     if (!maySwap) await keepFromSwap(version, id);
+    if (diskRate !== undefined) await limitDisks(version, id, diskRate);
     await writeFile(join(version.pids.root, parent, id, 'pids.max'), String(maxThreads));
     await moveInto(version, id, pid);
     return cgroup;
@@ -101,7 +126,7 @@ export async function confine(
 /** The cgroup that an earlier process made for the machine; undefined if there is none. */
 export async function findHostCgroup(id: string): Promise<HostCgroup | undefined> {
   const version = await hostVersion();
-  for (const directory of directoriesOf(version, id)) {
+  for (const directory of directoriesOf(version, id, true)) {
     if (await isThere(directory)) return cgroupOf(version, id);
   }
   return undefined;
@@ -142,7 +167,7 @@ function cgroupOf(version: Version, id: string): HostCgroup {
       return Number(/^oom_kill (\d+)$/m.exec(text)?.[1] ?? 0) > 0;
     },
     remove: async () => {
-      for (const each of directoriesOf(version, id)) await removeWhenEmpty(each);
+      for (const each of directoriesOf(version, id, true)) await removeWhenEmpty(each);
     },
   };
 }
@@ -153,8 +178,21 @@ async function keepFromSwap({ memory }: Version, id: string): Promise<void> {
   if (await isThere(path)) await writeFile(path, '0');
 }
 
+/** Into all that are there: version 1 has one for disks where these are limited. */
 async function moveInto(version: Version, id: string, pid: number): Promise<void> {
-  for (const directory of directoriesOf(version, id)) await writeFile(join(directory, 'cgroup.procs'), String(pid));
+  const disks = join(version.disks.root, parent, id);
+  for (const directory of directoriesOf(version, id, await isThere(disks)))
+    await writeFile(join(directory, 'cgroup.procs'), String(pid));
+}
+
+/** Each of the node's whole disks: which of them holds a volume or an image is no matter. */
+async function limitDisks({ disks }: Version, id: string, bytesPerSecond: number): Promise<void> {
+  const names = (await readdir('/sys/block')).filter((name) => !/^(?:loop|ram|zram)\d/.test(name));
+  for (const name of names) {
+    const disk = (await readFile(join('/sys/block', name, 'dev'), 'latin1')).trim();
+    for (const [file, text] of Object.entries(disks.limits(disk, bytesPerSecond)))
+      await writeFile(join(disks.root, parent, id, file), text);
+  }
 }
 
 async function limitCpu({ cpu }: Version, cgroup: string, limits: CpuLimits): Promise<void> {
@@ -163,8 +201,10 @@ async function limitCpu({ cpu }: Version, cgroup: string, limits: CpuLimits): Pr
   }
 }
 
-const directoriesOf = ({ memory, pids, cpu }: Version, id: string) =>
-  [...new Set([memory.root, pids.root, cpu.root])].map((root) => join(root, parent, id));
+const directoriesOf = ({ memory, pids, cpu, disks }: Version, id: string, withDisks: boolean) =>
+  [...new Set([memory.root, pids.root, cpu.root, ...(withDisks ? [disks.root] : [])])].map((root) =>
+    join(root, parent, id),
+  );
 
 async function hostVersion(): Promise<Version> {
   return versions[(await hasCgroups2()) ? 2 : 1];
@@ -174,12 +214,12 @@ async function hostVersion(): Promise<Version> {
  * Version 2 gives children only the controllers that their parents hand down. All machines together weigh as much as the
  * node has cores, beside whatever else runs on it.
  */
-async function handDown(version: Version): Promise<void> {
+async function handDown(version: Version, withDisks: boolean): Promise<void> {
   const { memory, pids, cpu } = version;
   for (const root of [memory.root, cpu.root]) await mkdir(join(root, parent), { recursive: true });
   if (memory.root === pids.root) {
     for (const directory of [memory.root, join(memory.root, parent)]) {
-      await writeFile(join(directory, 'cgroup.subtree_control'), '+memory +pids +cpu');
+      await writeFile(join(directory, 'cgroup.subtree_control'), `+memory +pids +cpu${withDisks ? ' +io' : ''}`);
     }
   }
   await limitCpu(version, parent, { cpuMillis: undefined, cpuShares: 1024 * availableParallelism() });

@@ -248,14 +248,17 @@ async function confineOnce(
 ): Promise<HostCgroup | undefined> {
   if (hostLimits === undefined || unconfined.has(options)) return undefined;
   try {
-    return await confine(id, identity.pid, hostLimits, { maySwap: options.maySwap === true });
+    return await confine(id, identity.pid, hostLimits, {
+      maySwap: options.maySwap === true,
+      diskBytesPerSecond: options.diskBytesPerSecond,
+    });
   } catch (error) {
     if (!(await isRunning(identity))) return undefined; // it has died meanwhile, which is told elsewhere
     if (options.requiresCgroup === true) {
       await killProcess(identity);
       throw new PodvmError('failedPrecondition', `Cannot start machine ${id}: the host does not bound it`, {
         cause: error,
-        fix: 'Give podvm the cgroup controllers memory, cpu and pids (Delegate=yes), or run pods without: hostLimits: preferred in the configuration, or PODVM_HOST_LIMITS=preferred.',
+        fix: 'Give podvm the cgroup controllers memory, cpu and pids (with diskRate io, too: Delegate=yes), or run pods without: hostLimits: preferred in the configuration, or PODVM_HOST_LIMITS=preferred.',
       });
     }
     unconfined.add(options);
