@@ -24,6 +24,15 @@ const floodSeconds = Number(process.env['PODVM_FLOOD_SECONDS'] ?? 6);
 const maxLooks = 6;
 const quietSeconds = 2;
 
+const gateway = "$(ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p')";
+const floods = [
+  'yes out', // its log, and whoever follows it
+  'yes err >&2',
+  'while :; do dd if=/dev/zero of=/f bs=1M count=64 2>/dev/null; sync; done',
+  `ping -f ${gateway} >/dev/null; while :; do ping -c 1000 -A ${gateway} >/dev/null; done`,
+  'while :; do :; done',
+];
+
 const privileged = { ...security, privileged: true, seccomp: { kind: 'unconfined' } } as const;
 
 describe('a hostile guest', { skip, timeout: 600_000 }, () => {
@@ -138,37 +147,35 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     assert.ok(performance.now() - beganMs < 40_000);
   });
 
-  test(`that floods every channel for ${floodSeconds} s slows its neighbour's exec to at most twice its time`, async (t) => {
-    let quiet = await medianExecMs(neighbour, quietSeconds);
-    const flooded: number[] = [];
-    {
-      await using pod = await attacker('floods', { cpuLimitMillis: 1000, memoryLimitBytes: 256 * mebibyte });
-      const gateway = "$(ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p')";
-      const floods = [
-        'yes out', // its log, and whoever follows it
-        'yes err >&2',
-        'while :; do dd if=/dev/zero of=/f bs=1M count=64 2>/dev/null; sync; done',
-        `ping -f ${gateway} >/dev/null; while :; do ping -c 1000 -A ${gateway} >/dev/null; done`,
-        'while :; do :; done',
-      ];
-      const followed: { stop(): void }[] = [];
-      for (const flood of floods) {
-        const container = await startScript(pod, flood, { security: privileged });
-        followed.push(container.follow(() => Promise.resolve()));
+  for (const count of [1, 3]) {
+    test(`${count} of which flood every channel for ${floodSeconds} s slow a neighbour's exec to at most twice its time`, async (t) => {
+      let quiet = await medianExecMs(neighbour, quietSeconds);
+      const flooded: number[] = [];
+      {
+        await using pods = new AsyncDisposableStack();
+        const followed: { stop(): void }[] = [];
+        for (let number = 1; number <= count; number += 1) {
+          const resources = { cpuLimitMillis: 1000, memoryLimitBytes: 256 * mebibyte };
+          const pod = pods.use(await attacker(`floods-${number}`, resources));
+          for (const flood of floods) {
+            const container = await startScript(pod, flood, { security: privileged });
+            followed.push(container.follow(() => Promise.resolve()));
+          }
+        }
+        await delay(1000); // the floods are under way
+        // Whatever else works on this host is not the flood's: the best of a few looks counts.
+        while (flooded.length < maxLooks && Math.min(...flooded) > 2 * quiet) {
+          flooded.push(await medianExecMs(neighbour, floodSeconds));
+        }
+        for (const follower of followed) follower.stop();
       }
-      await delay(1000); // the floods are under way
-      // Whatever else works on this host is not the flood's: the best of a few looks counts.
-      while (flooded.length < maxLooks && Math.min(...flooded) > 2 * quiet) {
-        flooded.push(await medianExecMs(neighbour, floodSeconds));
-      }
-      for (const follower of followed) follower.stop();
-    }
-    // Nor is it the flood's if the host has become slower since.
-    if (Math.min(...flooded) > 2 * quiet) quiet = Math.max(quiet, await medianExecMs(neighbour, quietSeconds));
-    const words = `${flooded.map(Math.round).join(', ')} ms beside the flood, ${quiet.toFixed(0)} ms without`;
-    t.diagnostic(`exec of the neighbour: ${words}`);
-    assert.ok(Math.min(...flooded) <= 2 * quiet, words);
-  });
+      // Nor is it the flood's if the host has become slower since.
+      if (Math.min(...flooded) > 2 * quiet) quiet = Math.max(quiet, await medianExecMs(neighbour, quietSeconds));
+      const words = `${flooded.map(Math.round).join(', ')} ms beside the flood, ${quiet.toFixed(0)} ms without`;
+      t.diagnostic(`exec of the neighbour: ${words}`);
+      assert.ok(Math.min(...flooded) <= 2 * quiet, words);
+    });
+  }
 });
 
 let scripts = 0;

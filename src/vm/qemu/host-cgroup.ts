@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { cgroupRoot, hasCgroups2, podvmCgroup as parent, removeWhenEmpty, weightOf } from '#host/cgroup-tree.ts';
 import type { HostLimits } from '../driver.ts';
+import { type CpuLimits, processorWeights } from './processor-weights.ts';
 
 /**
  * The host's cgroup of one VMM: the last word on its memory, processor and threads, whatever guest and emulator do. Hosts have version 2 or 1 of
@@ -41,8 +42,6 @@ interface Version {
     readonly limits: (disk: string, bytesPerSecond: number) => Readonly<Record<string, string>>;
   };
 }
-
-type CpuLimits = Pick<HostLimits, 'cpuMillis' | 'cpuShares'>;
 
 const cpuPeriodUs = 100_000;
 const quotaOf = (millis: number) => Math.round((millis * cpuPeriodUs) / 1000);
@@ -140,7 +139,7 @@ function cgroupOf(version: Version, id: string): HostCgroup {
     limit: async ({ memoryBytes, ...cpu }) => {
       await writeMemory(memoryBytes + ofHelpers);
       ofMachine = memoryBytes;
-      await limitCpu(version, join(parent, id), cpu);
+      await processorWeights.limit(id, cpu, (weighed) => limitCpu(version, join(parent, id), weighed));
     },
     add: async (pid, memoryBytes) => {
       const allow = async (bytes: number) => {
@@ -152,6 +151,7 @@ function cgroupOf(version: Version, id: string): HostCgroup {
       const takeBack = async () => {
         if (!isAllowed) return;
         isAllowed = false;
+        processorWeights.left(id, pid);
         await allow(-memoryBytes).catch(() => undefined); // gone with its machine; or version 1 is using more for now
       };
       try {
@@ -167,6 +167,7 @@ function cgroupOf(version: Version, id: string): HostCgroup {
       return Number(/^oom_kill (\d+)$/m.exec(text)?.[1] ?? 0) > 0;
     },
     remove: async () => {
+      processorWeights.forget(id);
       for (const each of directoriesOf(version, id, true)) await removeWhenEmpty(each);
     },
   };
@@ -183,6 +184,7 @@ async function moveInto(version: Version, id: string, pid: number): Promise<void
   const disks = join(version.disks.root, parent, id);
   for (const directory of directoriesOf(version, id, await isThere(disks)))
     await writeFile(join(directory, 'cgroup.procs'), String(pid));
+  processorWeights.joined(id, pid);
 }
 
 /** Each of the node's whole disks: which of them holds a volume or an image is no matter. */

@@ -1,0 +1,94 @@
+import { readFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import type { HostLimits } from '../driver.ts';
+import { ProcessorSavings, restedFactor } from './processor-savings.ts';
+
+export type CpuLimits = Pick<HostLimits, 'cpuMillis' | 'cpuShares'>;
+
+interface Weighed {
+  readonly pids: Set<number>;
+  limits: CpuLimits;
+  factor: number;
+  readonly write: (limits: CpuLimits) => Promise<void>;
+}
+
+const lookMs = 1000;
+/** Of /proc/PID/stat. */
+const ticksPerSecond = 100;
+/** The kernel's bound. */
+const maxShares = 262_144;
+
+/** What all machines of this process weigh on the host's processor: their limits' shares, and more for one that has rested. */
+class ProcessorWeights {
+  readonly #machines = new Map<string, Weighed>();
+  readonly #savings = new ProcessorSavings(availableParallelism(), performance.now());
+  #timer: NodeJS.Timeout | undefined;
+
+  /** Limits the machine from now on. `write` has the kernel do it. Errors: those of `write`. */
+  async limit(id: string, limits: CpuLimits, write: Weighed['write']): Promise<void> {
+    const machine = this.#machines.get(id) ?? { pids: new Set(), limits, factor: restedFactor, write };
+    machine.limits = limits;
+    await apply(machine);
+    this.#machines.set(id, machine);
+    this.#look();
+  }
+
+  /** What such a process uses is the machine's. */
+  joined(id: string, pid: number): void {
+    this.#machines.get(id)?.pids.add(pid);
+  }
+
+  left(id: string, pid: number): void {
+    this.#machines.get(id)?.pids.delete(pid);
+  }
+
+  forget(id: string): void {
+    this.#machines.delete(id);
+  }
+
+  /** Looks at all of them once in a while, as long as there are any. */
+  #look(): void {
+    if (this.#timer !== undefined || this.#machines.size === 0) return;
+    this.#timer = setTimeout(() => {
+      void this.#weigh().finally(() => {
+        this.#timer = undefined;
+        this.#look();
+      });
+    }, lookMs).unref();
+  }
+
+  async #weigh(): Promise<void> {
+    const machines = [...this.#machines];
+    const uses = await Promise.all(
+      machines.map(async ([id, { pids, limits }]) => {
+        const usedMs = (await Promise.all([...pids].map(processorMs))).reduce((sum, ms) => sum + ms, 0);
+        return [id, { usedMs, cpuShares: limits.cpuShares }] as const;
+      }),
+    );
+    const rested = this.#savings.rested(performance.now(), new Map(uses));
+    for (const [id, machine] of machines) {
+      const factor = rested.has(id) ? restedFactor : 1;
+      if (machine.factor === factor) continue;
+      machine.factor = factor;
+      await apply(machine).catch(() => undefined); // it has ended meanwhile
+    }
+  }
+}
+
+/** All machines compete for one processor, so that there is one of these. */
+export const processorWeights = new ProcessorWeights();
+
+async function apply({ limits, factor, write }: Weighed): Promise<void> {
+  await write({ ...limits, cpuShares: Math.min(maxShares, limits.cpuShares * factor) });
+}
+
+/** Of all its threads since it began; 0 when it is gone. */
+async function processorMs(pid: number): Promise<number> {
+  const text = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
+  const [user = 0, system = 0] = text
+    .slice(text.lastIndexOf(')') + 2)
+    .split(' ')
+    .slice(11, 13)
+    .map(Number);
+  return ((user + system) * 1000) / ticksPerSecond;
+}
