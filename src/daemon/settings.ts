@@ -120,7 +120,8 @@ export const settings = {
     env: 'PODVM_DISK_RATE',
     type: { kind: 'rate' },
     otherwise: 'no limit',
-    about: "Bytes a second that each pod may read of each of the node's disks, and as many that it may write, as `50M`.",
+    about:
+      "Bytes a second that each pod may read of each of the node's disks, and as many that it may write, as `50M`.",
   },
   accelerator: {
     env: 'PODVM_ACCELERATOR',

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { answerOf, answers } from '#host/seccomp-examples.ts';
+import { answerOf, answers } from '#host/testing/seccomp-examples.ts';
 import { readerCalls, skopeoCalls } from './jail-calls.ts';
 
 const { allow, noSuchCall } = answers;

@@ -3,9 +3,9 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { run } from '#host/run.ts';
-import { containerSpec, sandboxSpec } from '#sandbox/examples.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
-import { openHouse, readAssets, templatesDirectory, whyNoVm } from './house.ts';
+import { openNode, readAssets, templatesDirectory, whyNoVm } from './node.ts';
 
 const soon = () => AbortSignal.timeout(120_000);
 const mebibyte = 1024 ** 2;
@@ -18,8 +18,8 @@ await suite('the rate of disks', { skip: await whyNoVm() }, () => {
     const assets = (await readAssets()) ?? assert.fail('no assets');
     const options = { assets, accelerator: 'tcg', templates: templatesDirectory } as const;
     const driver = createQemuDriver({ ...options, diskBytesPerSecond: rate });
-    const house = await openHouse({ around: (parts) => ({ ...parts, driver }) });
-    const sandbox = await house.sandboxes.run({ ...sandboxSpec, network: 'none' }, soon());
+    const node = await openNode({ around: (parts) => ({ ...parts, driver }) });
+    const sandbox = await node.sandboxes.run({ ...sandboxSpec, network: 'none' }, soon());
     const image = 'localhost/podvm/base:latest';
     const container = await sandbox.createContainer({ ...containerSpec, image, command: ['sleep', '1000'] }, soon());
     await container.start(soon());
@@ -30,7 +30,7 @@ await suite('the rate of disks', { skip: await whyNoVm() }, () => {
       assert.equal((await exec.exited).exitCode, 0, script);
     };
     await inPod(`head -c ${bytes} /dev/urandom > /file; sync`);
-    const directory = join(house.directory, 'sandboxes', sandbox.id);
+    const directory = join(node.directory, 'sandboxes', sandbox.id);
     const entries = await readdir(directory, { recursive: true, withFileTypes: true });
     for (const entry of entries.filter((each) => each.isFile())) {
       const path = join(entry.parentPath, entry.name);
@@ -40,8 +40,8 @@ await suite('the rate of disks', { skip: await whyNoVm() }, () => {
     const beganMs = performance.now();
     await inPod('dd if=/file of=/dev/null bs=1M iflag=direct');
     const tookMs = performance.now() - beganMs;
-    await house[Symbol.asyncDispose]();
-    assert.deepEqual(await house.leftovers(), []);
+    await node[Symbol.asyncDispose]();
+    assert.deepEqual(await node.leftovers(), []);
     return tookMs;
   };
 

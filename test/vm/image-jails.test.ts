@@ -4,9 +4,9 @@ import { suite, test } from 'node:test';
 import { run } from '#host/run.ts';
 import { jailedImport } from '#image/import/jail.ts';
 import { readerCalls, skopeoCalls } from '#image/jail-calls.ts';
-import { nobody } from '#image/nobody.ts';
-import { skopeoJail } from '#image/skopeo.ts';
-import { whyNoVm } from './house.ts';
+import { nobody } from '#image/import/nobody.ts';
+import { skopeoJail } from '#image/source/skopeo.ts';
+import { whyNoVm } from './node.ts';
 
 const [notPermitted, noSuchCall] = [1, 38];
 const newUser = 0x1000_0000;
