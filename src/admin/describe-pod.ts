@@ -74,6 +74,7 @@ async function sandboxOf(pod: RunningPod, signal: AbortSignal): Promise<Pick<Pod
     sandbox: {
       id: sandbox.id,
       state: status.state,
+      parts: status.parts,
       ...(status.accelerator === undefined ? {} : { accelerator: status.accelerator }),
       ...(status.vmmPid === undefined ? {} : { vmmPid: status.vmmPid }),
       ...(status.failure === undefined ? {} : { failure: status.failure }),

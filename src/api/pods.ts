@@ -110,6 +110,16 @@ export const podDetailsSchema = v.object({
       id: v.string(),
       state: v.string(),
       accelerator: v.optional(v.string()),
+      /** What its machine is made of; it goes on with these after an upgrade. */
+      parts: v.object({
+        /** The same key: the very same parts. */
+        key: v.string(),
+        qemu: v.string(),
+        kernel: v.string(),
+        crun: v.string(),
+        /** Hash of its sources. */
+        agent: v.string(),
+      }),
       vmmPid: v.optional(v.number()),
       failure: v.optional(v.string()),
       jail: v.optional(jailSchema),

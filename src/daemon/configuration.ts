@@ -6,6 +6,7 @@ import { parseQuantity, unitsOf } from '#base/quantity.ts';
 import type { LogLevel } from '#host/log.ts';
 import type { NetworkPolicy } from '#network/guard/network-policy.ts';
 import type { TemplateChoice } from '#sandbox/template-choice.ts';
+import type { UpdateRequest } from '#setup/update-report.ts';
 import type { FileSettings } from './config-file.ts';
 import { type NumberSetting, type SettingName, type WordOf, type WordSetting, settings } from './settings.ts';
 
@@ -48,6 +49,8 @@ export interface Configuration {
   readonly machineMemoryMiB: number | undefined;
   /** Debian mirror for set-up; default: the host's apt knows. */
   readonly mirror?: string;
+  /** What npm is run with when it is asked for newer packages: how its registry is reached. */
+  readonly npmEnv: Readonly<Record<string, string>>;
   /** Where the sources lie. */
   readonly repo: string;
 }
@@ -128,6 +131,7 @@ export function readConfiguration(
     template,
     machineMemoryMiB: memory === undefined ? undefined : number('machineMemoryMiB', memory),
     ...(mirror === undefined ? {} : { mirror }),
+    npmEnv: npmEnvOf(env),
     repo,
   };
 }
@@ -144,6 +148,24 @@ function rateOf(name: string, value: string | undefined): number | undefined {
     fix: 'Write it as 50M, or leave it out.',
   });
 }
+
+/** Nothing of the environment but what npm finds its registry by. `podvm` keeps the CAs under another name for it. */
+function npmEnvOf(env: NodeJS.ProcessEnv): Readonly<Record<string, string>> {
+  const wanted = /^(?:PATH|HOME|npm_config_.*|(?:https?|no)_proxy|(?:HTTPS?|NO)_PROXY)$/;
+  const taken = Object.entries(env).flatMap(([name, value]) =>
+    value !== undefined && wanted.test(name) ? [[name, value] as const] : [],
+  );
+  const ca = env['PODVM_NPM_CA_CERTS'];
+  return { HOME: '/root', ...Object.fromEntries(taken), ...(ca === undefined ? {} : { NODE_EXTRA_CA_CERTS: ca }) };
+}
+
+/** For the check for updates. */
+export const updateRequestOf = ({ root, repo, mirror, npmEnv }: Configuration): UpdateRequest => ({
+  root,
+  repo,
+  ...(mirror === undefined ? {} : { mirror }),
+  npmEnv,
+});
 
 interface Bounds {
   readonly min: number;

@@ -4,10 +4,12 @@ import { defaultStreamingSettings, serveStreaming } from '#cri/streaming/server.
 import { systemClock } from '#host/clock.ts';
 import { createLog } from '#host/log.ts';
 import { defaultEnv, run } from '#host/run.ts';
-import type { Configuration } from './configuration.ts';
+import { checkUpdatesApart } from '#setup/check-updates-apart.ts';
+import { type Configuration, updateRequestOf } from './configuration.ts';
 import { type NodeServer, openNode } from './node.ts';
 import { requireRoot } from './serve-here.ts';
 import { ensureAssets } from './setup-command.ts';
+import { watchUpdates } from './watch-updates.ts';
 
 /** What the daemon needs of its process; the real one in the program. */
 export interface DaemonProcess extends NodeJS.EventEmitter {
@@ -45,6 +47,12 @@ export async function daemonCommand(
     if (!stop.signal.aborted) log.error('no template: pods boot one by one', error);
   });
   await notifyReady(itself.env);
+  await Promise.race([warming, asked]); // the first pods have the processor
+  await using _updates = watchUpdates({
+    clock: systemClock,
+    log,
+    check: (signal) => checkUpdatesApart(updateRequestOf(config), AbortSignal.any([signal, stop.signal])),
+  });
   await asked;
   log.info('ending');
   await warming;

@@ -15,16 +15,10 @@ import { readReady } from '#setup/setup.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import type { Configuration } from './configuration.ts';
 import { probeUid } from './node.ts';
+import { podPartsFindings, updateFindings } from './doctor-updates.ts';
+import type { Finding } from './finding.ts';
 import { openNetwork } from './node-network.ts';
 import { tryJail } from './try-jail.ts';
-
-/** One thing. `warn`: pods run, but not as well as they could. `skip`: it was not looked at. */
-interface Finding {
-  readonly name: string;
-  readonly status: 'ok' | 'warn' | 'fail' | 'skip';
-  readonly detail: string;
-  readonly fix?: string;
-}
 
 const minFreeBytes = 2 * 1024 ** 3;
 
@@ -52,6 +46,8 @@ export async function doctorCommand(
     ...(await asRoot('attachments', async () => await attachments(config, signal))),
     ...(await asRoot('machines', async () => await orphans(config))),
     await cgroups(),
+    ...(await asRoot('parts of pods', async () => await podPartsFindings(config))),
+    ...(await asRoot('updates', async () => await updateFindings(config, write, signal))),
     ...(await asRoot('capabilities', async () => [await capabilities()])),
     ...(await asRoot('user namespaces', async () => [await userNamespaces()])),
     await disk(config.root),

@@ -1,6 +1,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type AdminServer, serveAdmin } from '#admin/server.ts';
+import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
 import { systemClock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
@@ -12,15 +13,17 @@ import { connectLink } from '#link/connect-link.ts';
 import type { NetworkReadiness } from '#network/network.ts';
 import { createPodTable } from '#pod/pod-table.ts';
 import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
+import type { Parts } from '#sandbox/parts.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
-import { createFileServers } from '#storage/file-server.ts';
+import { holdAssets } from '#setup/hold-assets.ts';
 import { claimBlock } from '#storage/block-claim.ts';
 import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import { guestLevel } from '#vm/qemu/processor-level.ts';
-import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import type { Configuration } from './configuration.ts';
+import { followParts } from './follow-parts.ts';
+import { machinePartsOf } from './machine-parts.ts';
 import { openNetwork, type Purpose } from './node-network.ts';
 
 /** User of the trial machines: below the range of the sandboxes' users. */
@@ -49,7 +52,7 @@ export interface Node extends AsyncDisposable {
  */
 export async function openNode(
   config: Configuration,
-  assets: Assets,
+  given: Assets,
   log: Log,
   signal: AbortSignal,
   purpose: Purpose,
@@ -58,13 +61,27 @@ export async function openNode(
   const network = openNetwork(config, purpose, log);
   await using undo = new AsyncDisposableStack();
   await mkdir(config.root, { recursive: true, mode: 0o755 });
-  const { accelerator, reason } = await probeAccelerator(
-    { assets, directory: join(config.root, 'probe'), uid: probeUid, forced: config.accelerator },
-    signal,
-  );
+  const held = await holdAssets(config, given);
+  undo.use(held);
+  let { assets } = held;
+  const probe = (of: Assets, probing: AbortSignal) =>
+    probeAccelerator(
+      { assets: of, directory: join(config.root, 'probe'), uid: probeUid, forced: config.accelerator },
+      probing,
+    );
+  const { accelerator, reason } = await probe(assets, signal);
   log.info('accelerator chosen', { accelerator, reason });
   // The sandboxes' lock is the lock on the whole state directory; images are opened under it, and held only later.
   const opening = Promise.withResolvers<ImageStore>();
+  const partsOf = (of: Assets): Parts => ({
+    ...machinePartsOf(config, of, accelerator, log),
+    network,
+    images: { hold: async (...request) => await (await opening.promise).hold(...request) },
+    connectLink,
+    makeScratchDisk,
+    makeVolumeDisk,
+    claimBlock,
+  });
   const sandboxes = undo.use(
     await openSandboxes(
       {
@@ -73,34 +90,16 @@ export async function openNode(
         poolSize: config.poolSize,
         template: config.template,
         limits: limitsOf(config),
-        parts: {
-          driver: createQemuDriver({
-            assets,
-            accelerator,
-            templates: join(config.root, 'templates'),
-            hasConsole: config.hasConsole,
-            requiresCgroup: config.requiresCgroup,
-            maySwap: config.maySwap,
-            diskBytesPerSecond: config.diskBytesPerSecond,
-            onUnprotected: (why) => log.warn('the host does not let pods of higher classes be killed last', { why }),
-            onUnconfined: (why) => log.warn('the host bounds no machine', { why }),
-          }),
-          network,
-          images: { hold: async (...request) => await (await opening.promise).hold(...request) },
-          connectLink,
-          makeScratchDisk,
-          makeVolumeDisk,
-          serveFiles: createFileServers(assets),
-          claimBlock,
-          modulesDisk: assets.modules,
-        },
+        parts: partsOf(assets),
       },
       signal,
     ),
   );
   const images = await openImageStore({
     directory: join(config.root, 'images'),
-    sysroot: assets.sysroot,
+    get sysroot() {
+      return assets.sysroot; // an upgrade changes it
+    },
     containersDirectory: config.containersDirectory,
     ...(config.authFile === undefined ? {} : { authFile: config.authFile }),
     processor: {
@@ -121,6 +120,16 @@ export async function openNode(
       node: { nodeName: config.nodeName, seccompDirectory: join(config.root, 'seccomp') },
     }),
   );
+  const take = async (newer: Assets, taking: AbortSignal) => {
+    const found = await probe(newer, taking);
+    if (found.accelerator !== accelerator) {
+      throw new PodvmError('failedPrecondition', `Cannot go over to other parts: with them, ${found.reason}`);
+    }
+    const done = await sandboxes.upgrade(partsOf(newer), taking);
+    assets = newer;
+    return done;
+  };
+  undo.use(followParts({ config, held, log, take }));
   undo.use(await serve({ sandboxes, images, log, accelerator, networkReadiness: () => network.readiness() }));
   const owned = undo.move();
   return {

@@ -18,6 +18,7 @@ const optionsOf = ({ root, repo, mirror }: Configuration, write: Write, signal: 
   repo,
   ...(mirror === undefined ? {} : { mirror }),
   progress: createProgress(write),
+  warn: (text) => write(`podvm: ${text}\n`),
   signal,
 });
 

@@ -17,6 +17,23 @@ export const assetsSchema = v.object({
   fileServer: v.string(),
   qemuVersion: v.string(),
   crunVersion: v.string(),
+  /** Hash of the sources that the agent and the file server are made from. */
+  agent: v.string(),
 });
 
 export type Assets = Readonly<v.InferOutput<typeof assetsSchema>>;
+
+/** Which parts a machine is made of, for whoever asks whether they are still the newest. */
+export const partVersionsSchema = v.object({
+  /** Of the assets: two machines with the same key are made of the very same parts. */
+  key: v.string(),
+  qemu: v.string(),
+  kernel: v.string(),
+  crun: v.string(),
+  agent: v.string(),
+});
+export type PartVersions = Readonly<v.InferOutput<typeof partVersionsSchema>>;
+
+export function partVersionsOf({ key, qemuVersion, kernelVersion, crunVersion, agent }: Assets): PartVersions {
+  return { key, qemu: qemuVersion, kernel: kernelVersion, crun: crunVersion, agent };
+}

@@ -4,6 +4,7 @@ import { connect, type AddressInfo } from 'node:net';
 import { once } from 'node:events';
 import { test, type TestContext } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
+import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
 import { check, type CheckTarget } from './check.ts';
 import { countResult } from './probe.ts';
 
@@ -20,6 +21,7 @@ const target: CheckTarget = {
       state: 'ready',
       createdAt: new Date(),
       addresses: ['192.0.2.5/24'],
+      parts: fakeVersions,
       phases: [],
       containers: [],
       volumes: [],

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
 import { once } from 'node:events';
 import { createServer as createHttp2Server, type ServerHttp2Stream } from 'node:http2';
 import { type AddressInfo, connect, createServer, type Server } from 'node:net';
@@ -128,6 +129,7 @@ test('check() asks the address and port of the pod', async (t) => {
         state: 'ready',
         createdAt: new Date(),
         addresses: ['2001:db8::5/64'],
+        parts: fakeVersions,
         phases: [],
         containers: [],
         volumes: [],

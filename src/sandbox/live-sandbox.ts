@@ -139,13 +139,14 @@ export class LiveSandbox implements Sandbox {
   }
 
   get status(): SandboxStatus {
-    const { machine, addresses, phases, createdAt } = this.#live;
+    const { machine, addresses, phases, createdAt, parts } = this.#live;
     const hasEnded = this.#moves.state === 'stopped' || this.#moves.state === 'failed';
     return {
       id: this.id,
       state: this.#moves.state,
       createdAt,
       addresses,
+      parts: parts.versions,
       accelerator: machine.accelerator,
       ...(hasEnded ? {} : { vmmPid: machine.record.pid }),
       ...(this.#failure === undefined ? {} : { failure: this.#failure }),

@@ -1,3 +1,4 @@
+import type { PartVersions } from '#host/assets.ts';
 import type { Log } from '#host/log.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { Link, LinkOptions } from '#link/link.ts';
@@ -19,6 +20,8 @@ export interface Parts {
   claimBlock(request: BlockClaimRequest, signal: AbortSignal): Promise<BlockClaim>;
   /** EROFS file with modules of the guest's kernel. */
   readonly modulesDisk: string;
+  /** Of driver, file servers and modules: what set-up made them of. */
+  readonly versions: PartVersions;
   connectLink(options: LinkOptions, signal: AbortSignal): Promise<Link>;
 }
 

@@ -1,4 +1,5 @@
 import type { Duplex, Readable, Writable } from 'node:stream';
+import type { PartVersions } from '#host/assets.ts';
 import type { RegistryLogin } from '#image/logins.ts';
 import type { InterfaceCounters, MetricFigures } from './guest-calls.ts';
 import type { TemplateChoice } from './template-choice.ts';
@@ -366,6 +367,8 @@ export interface SandboxStatus {
   readonly state: SandboxState;
   readonly createdAt: Date;
   readonly addresses: readonly string[];
+  /** What its machine is made of: those that were the newest when it was made. */
+  readonly parts: PartVersions;
   readonly accelerator?: 'kvm' | 'tcg';
   readonly vmmPid?: number;
   readonly failure?: string;

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import { createGate } from '#host/gate.ts';
+import { Generation } from './generation.ts';
 import { defaultLimits, type SandboxLimits } from './limits.ts';
 import type { LiveSandbox } from './live-sandbox.ts';
 import { lockDirectory } from './recovery/lock.ts';
@@ -15,7 +16,7 @@ import type { Sandbox, Sandboxes, SandboxSpec } from './sandbox.ts';
 import { startSandbox, type StartContext } from './start/start-sandbox.ts';
 import { sweep } from './recovery/sweep.ts';
 import type { TemplateChoice } from './template-choice.ts';
-import { createTemplates } from './start/templates.ts';
+import { createTemplates, type Templates } from './start/templates.ts';
 
 export interface OpenSandboxesOptions {
   /** State directory, on the file system of the images; `sandboxes/` is made in it. */
@@ -38,6 +39,13 @@ export interface OpenSandboxes extends Sandboxes, AsyncDisposable {
    * machines, too.
    */
   warmUp(what: 'template' | 'pool', signal: AbortSignal): Promise<void>;
+  /**
+   * Starts sandboxes with these parts from now on; those that there are keep theirs. Until a template is made of the new
+   * parts, where the node's pods share one, sandboxes start with the old ones. Settles with a promise that settles when no
+   * sandbox uses the old parts any more. Errors: `failedPrecondition` when no template can be made of the new parts, and the
+   * old ones stay; `cancelled`.
+   */
+  upgrade(parts: Parts, signal: AbortSignal): Promise<{ readonly unused: Promise<void> }>;
 }
 
 /**
@@ -56,24 +64,21 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   const shared = {
     root,
     userIds: createUserIds(limits.userIds ?? userIdsOf(await stat(root, { bigint: true }))),
-    parts,
     limits,
     surroundings,
-  };
-  const templates = createTemplates(shared);
-  undo.defer(() => templates.settled());
-  const starting = new Set<Promise<unknown>>();
-  const pool = createPool({ size: poolSize, isBusy: () => starting.size > 0 }, { ...shared, templates });
-  undo.use(pool);
-  const context: StartContext = {
-    ...shared,
     names: createNames(),
-    templates,
-    pool,
     gate: createGate(limits.maxStarts),
     template,
   };
-  return new SandboxTable(context, starting, undo.move());
+  const starting = new Set<Promise<unknown>>();
+  return new SandboxTable({ shared, poolSize, starting, parts }, undo.move());
+}
+
+interface TableOptions {
+  readonly shared: Omit<StartContext, 'parts' | 'templates' | 'pool'>;
+  readonly poolSize: number;
+  readonly starting: Set<Promise<unknown>>;
+  readonly parts: Parts;
 }
 
 const systemSurroundings: Omit<Surroundings, 'log'> = {
@@ -89,16 +94,29 @@ function availableBytesOf(meminfo: string): number {
 }
 
 class SandboxTable implements OpenSandboxes {
-  readonly #context: StartContext;
+  readonly #options: TableOptions;
   readonly #lock: AsyncDisposableStack;
   readonly #sandboxes = new Map<string, LiveSandbox>();
   readonly #starting: Set<Promise<unknown>>;
   readonly #closing = new AbortController();
+  #generation: Generation;
 
-  constructor(context: StartContext, starting: Set<Promise<unknown>>, lock: AsyncDisposableStack) {
-    this.#context = context;
-    this.#starting = starting;
+  constructor(options: TableOptions, lock: AsyncDisposableStack) {
+    this.#options = options;
+    this.#starting = options.starting;
     this.#lock = lock;
+    this.#generation = this.#generationOf(options.parts, createTemplates({ ...options.shared, parts: options.parts }));
+  }
+
+  get #context(): StartContext {
+    return this.#generation.context;
+  }
+
+  #generationOf(parts: Parts, templates: Templates): Generation {
+    const { shared, poolSize } = this.#options;
+    const context = { ...shared, parts, templates };
+    const pool = createPool({ size: poolSize, isBusy: () => this.#starting.size > 0 }, context);
+    return new Generation({ ...context, pool });
   }
 
   async run(spec: SandboxSpec, signal: AbortSignal): Promise<Sandbox> {
@@ -106,14 +124,20 @@ class SandboxTable implements OpenSandboxes {
     if (this.#sandboxes.size + this.#starting.size >= maxSandboxes) {
       throw new PodvmError('exhausted', `Cannot make a sandbox: ${maxSandboxes} exist already`);
     }
-    const start = startSandbox(spec, this.#context, AbortSignal.any([signal, this.#closing.signal]));
+    const generation = this.#generation;
+    const leave = generation.enter();
+    const start = startSandbox(spec, generation.context, AbortSignal.any([signal, this.#closing.signal]));
     this.#starting.add(start);
     try {
       const sandbox = await start;
       this.#sandboxes.set(keyOf(spec), sandbox);
-      sandbox.onRemoved(() => this.#sandboxes.delete(keyOf(spec)));
+      sandbox.onRemoved(() => {
+        this.#sandboxes.delete(keyOf(spec));
+        leave();
+      });
       return sandbox;
     } catch (error) {
+      leave();
       throw this.#asCause(error);
     } finally {
       this.#starting.delete(start);
@@ -134,6 +158,24 @@ class SandboxTable implements OpenSandboxes {
     if (what === 'pool') await pool.filled();
   }
 
+  async upgrade(parts: Parts, signal: AbortSignal): Promise<{ readonly unused: Promise<void> }> {
+    const { shared } = this.#options;
+    const templates = createTemplates({ ...shared, parts });
+    const { nominal } = machineSizeOf('a machine', {}, shared.limits.size);
+    if (nominal !== undefined && shared.template === 'on') {
+      const both = AbortSignal.any([signal, this.#closing.signal]);
+      if ((await templates.ensure({ ...nominal, hasNic: true }, both)) === 'boot') {
+        throw new PodvmError('failedPrecondition', 'Cannot go over to other parts: no template can be made of them', {
+          fix: 'The lines of the log before this one say why.',
+        });
+      }
+    }
+    const old = this.#generation;
+    this.#generation = this.#generationOf(parts, templates);
+    await old.close();
+    return { unused: old.retire() };
+  }
+
   get waitingMachines(): number {
     return this.#context.pool.waiting;
   }
@@ -150,6 +192,7 @@ class SandboxTable implements OpenSandboxes {
     this.#closing.abort(new PodvmError('cancelled', 'podvm is stopping'));
     await Promise.allSettled(this.#starting);
     await Promise.allSettled([...this.#sandboxes.values()].map((sandbox) => sandbox.remove()));
+    await this.#generation.close();
     await this.#lock.disposeAsync();
   }
 }

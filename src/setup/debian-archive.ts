@@ -6,13 +6,18 @@ export const suite = 'trixie';
 
 /** Where Debian's archive is, and how the host reaches it. */
 export interface DebianArchive {
-  /** Lines of a `sources.list`, or none for mmdebstrap's own default. */
+  /** Lines of a `sources.list`. */
   readonly sources: readonly string[];
+  /** Whether Debian's security updates are among them. */
+  readonly hasSecurity: boolean;
   /** Settings of the host's apt that reach the archive (proxies, dates of snapshots), as `apt.conf` lines. */
   readonly aptOptions: readonly string[];
 }
 
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
+const official = { base: 'http://deb.debian.org/debian', security: 'http://deb.debian.org/debian-security' } as const;
+/** Debian's own servers have its security updates beside them; what another mirror has is not known. */
+const officialBase = /^https?:\/\/(?:deb|ftp|ftp\d?\.\w+|httpredir|cdn-\w+)\.debian\.org\/debian\/?$/;
 
 /** One archive the host's apt knows; what `apt-get indextargets` says. */
 export interface IndexTarget {
@@ -29,8 +34,14 @@ export async function findDebianArchive(mirror: string | undefined, signal: Abor
     run('apt-get', ['indextargets', '--format', '$(LABEL)|$(REPO_URI)', 'Created-By: Packages'], { signal }),
     run('apt-config', ['dump'], { signal }),
   ]);
-  return { sources: sourcesFor(mirror, parseIndexTargets(targets.stdout)), aptOptions: archiveOptions(dump.stdout) };
+  return { ...sourcesFor(mirror, parseIndexTargets(targets.stdout)), aptOptions: archiveOptions(dump.stdout) };
 }
+
+/** What to tell an operator whose archive has no security updates. */
+export const securityMissing = {
+  detail: `no security archive is configured for Debian ${suite}: QEMU, guest kernel and crun get security updates late, with Debian's next point release`,
+  fix: `Add one to the host's apt (\`deb http://security.debian.org/debian-security ${suite}-security main\`, or a mirror of it), run \`apt-get update\`, then \`podvm setup --upgrade\`.`,
+} as const;
 
 export function parseIndexTargets(text: string): readonly IndexTarget[] {
   return text.split('\n').flatMap((line) => {
@@ -40,24 +51,34 @@ export function parseIndexTargets(text: string): readonly IndexTarget[] {
 }
 
 /**
- * The `sources.list`: release and updates from the mirror, security updates from where the host takes them. Labels are
- * those of Debian's Release files; without them (lists never fetched) nothing is guessed and mmdebstrap's default holds.
+ * The `sources.list`: release and updates from the mirror, security updates from where the host takes them, or, without
+ * such a place, from Debian's own servers if the mirror is one of them. Labels are those of Debian's Release files; a host
+ * that never fetched any has Debian's own servers. Errors: `invalid`.
  */
-export function sourcesFor(mirror: string | undefined, targets: readonly IndexTarget[]): readonly string[] {
-  const base = mirror ?? targets.find((target) => target.label === 'Debian')?.uri;
-  if (base === undefined) return [];
+export function sourcesFor(
+  mirror: string | undefined,
+  targets: readonly IndexTarget[],
+): Pick<DebianArchive, 'sources' | 'hasSecurity'> {
+  const base = mirror ?? targets.find((target) => target.label === 'Debian')?.uri ?? official.base;
   if (!/^(https?|file|copy|cdrom|mirror\+\w+):\/?\S*$/.test(base)) {
     throw new PodvmError('invalid', `Cannot use the Debian mirror: expected a URL, got ${JSON.stringify(base)}`, {
       fix: 'Give the mirror as http://HOST/debian.',
     });
   }
-  const security = targets.find((target) => target.label === 'Debian-Security')?.uri;
-  return [
-    line('deb', base, suite),
-    line('deb', base, `${suite}-updates`),
-    ...(security === undefined ? [] : [line('deb', security, `${suite}-security`)]),
-    line('deb-src', base, suite),
-  ];
+  const ofHost = targets.find((target) => target.label === 'Debian-Security')?.uri;
+  const security = ofHost ?? (officialBase.test(base) ? official.security : undefined);
+  const places = [
+    [base, suite],
+    [base, `${suite}-updates`],
+    ...(security === undefined ? [] : [[security, `${suite}-security`] as const]),
+  ] as const;
+  return {
+    sources: [
+      ...places.map(([uri, release]) => line('deb', uri, release)),
+      ...places.map(([uri, release]) => line('deb-src', uri, release)),
+    ],
+    hasSecurity: security !== undefined,
+  };
 }
 
 function line(type: 'deb' | 'deb-src', uri: string, release: string): string {

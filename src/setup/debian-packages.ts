@@ -1,8 +1,10 @@
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
+import { readFileIfThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import { suite, type DebianArchive } from './debian-archive.ts';
+import { licencesIn, type PackageRecord, parseStanzas } from './package-record.ts';
 
 /** Package name -> version. */
 export type Versions = Readonly<Record<string, string>>;
@@ -21,12 +23,13 @@ export interface Extraction {
 }
 
 const versionsFile = 'package-versions';
+const indexFile = 'package-index';
 
 /**
  * Unpacks Debian packages into a directory; nothing of them is run, nothing installed. Signatures are checked by apt.
  * Errors: `unavailable` when the archive does not answer or an answer fails its check, with apt's last lines.
  */
-export async function extractPackages(extraction: Extraction): Promise<Versions> {
+export async function extractPackages(extraction: Extraction): Promise<readonly PackageRecord[]> {
   const { archive, packages, target, signal } = extraction;
   // apt's simulation prints what it takes as `Inst NAME (VERSION ...`; dpkg's own database stays empty without installing.
   const hook = [
@@ -36,6 +39,8 @@ export async function extractPackages(extraction: Extraction): Promise<Versions>
       ? []
       : [`apt-get -qq --no-install-recommends -s install ${packages.join(' ')} | grep "^Inst" >>"$1/${versionsFile}"`]),
     ...(extraction.script === undefined ? [] : [extraction.script]),
+    // What the signed index says of each, for the record.
+    `sed -n 's/^Inst \\([^ ]*\\) (\\([^ ]*\\) .*/\\1=\\2/p' "$1/${versionsFile}" | xargs -r apt-cache --no-all-versions show >"$1/${indexFile}"`,
   ].join('\n');
   await mkdir(target, { recursive: true });
   try {
@@ -52,29 +57,43 @@ export async function extractPackages(extraction: Extraction): Promise<Versions>
         `--extract-hook=${hook}`,
         suite,
         target,
-        ...(archive.sources.length === 0 ? [] : ['-']),
+        '-',
       ],
       { signal, timeoutMs: 15 * 60_000, input: archive.sources.map((line) => `${line}\n`).join('') },
     );
   } catch (error) {
     throw explain(error);
   }
+  const records = await Promise.all(
+    parseStanzas(await readFile(join(target, indexFile), 'utf8')).map(async (record) => {
+      const copyright = await readFileIfThere(join(target, 'usr/share/doc', record.name, 'copyright'));
+      return { ...record, licences: [...licencesIn(copyright ?? '')] };
+    }),
+  );
   for (const path of extraction.unneeded ?? []) await rm(join(target, path), { recursive: true, force: true });
-  const versions = parseInstLines(await readFile(join(target, versionsFile), 'utf8'));
-  await rm(join(target, versionsFile));
-  return versions;
+  for (const name of [versionsFile, indexFile]) await rm(join(target, name));
+  return records;
 }
 
-/** `Inst name (version suite [arch])` lines of an apt simulation. */
-export function parseInstLines(text: string): Versions {
-  const versions: Record<string, string> = {};
-  for (const [, name, version] of text.matchAll(/^Inst (\S+) \((\S+)/gm)) {
-    if (name !== undefined && version !== undefined) versions[name] = version;
-  }
-  return versions;
+/** What apt would take. */
+export interface Candidate {
+  readonly name: string;
+  readonly version: string;
+  /** The security archive has it. */
+  readonly isSecurity: boolean;
 }
 
-function explain(error: unknown): unknown {
+/** `Inst name (version origin:release/suite [arch])` lines of an apt simulation. */
+export function parseInstLines(text: string): readonly Candidate[] {
+  return [...text.matchAll(/^Inst (\S+) \((\S+)([^\n]*)/gm)].map(([, name = '', version = '', origins = '']) => ({
+    name,
+    version,
+    isSecurity: origins.includes('Debian-Security:'),
+  }));
+}
+
+/** A failed run of apt, in an operator's words. */
+export function explain(error: unknown): unknown {
   if (!(error instanceof PodvmError) || error.kind !== 'internal') return error;
   return new PodvmError('unavailable', `Cannot fetch packages of Debian ${suite}: ${reasonIn(error.tail)}`, {
     cause: error,

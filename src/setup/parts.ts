@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, readlink, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
@@ -73,22 +73,41 @@ export async function sweepUnfinished(partsDirectory: string): Promise<void> {
 /** A part's name: should the directory be a link to somewhere else, what is there is not ours. */
 const partName = /^[a-z-]+-[0-9a-f]{16}$/;
 
-/** Removes parts that are not kept and that no process has mounted. Only for the holder of the set-up lock. */
-export async function collectParts(partsDirectory: string, keep: ReadonlySet<string>): Promise<void> {
+/** Those that are not kept, used or not. */
+export async function superseded(partsDirectory: string, keep: ReadonlySet<string>): Promise<readonly string[]> {
   const parts = (await readdir(partsDirectory)).filter((entry) => partName.test(entry));
-  const unused = parts.filter((entry) => !keep.has(join(partsDirectory, entry)));
-  if (unused.length === 0) return;
-  const mounts = await allMounts();
-  for (const entry of unused) {
-    if (!mounts.includes(`/${entry}/`)) await rm(join(partsDirectory, entry), { recursive: true, force: true });
-  }
+  return parts.filter((entry) => !keep.has(join(partsDirectory, entry)));
 }
+
+/**
+ * Removes parts that are not kept, and that no process has mounted or holds (`holdAssets`). Returns their names. Only for
+ * the holder of the set-up lock.
+ */
+export async function collectParts(partsDirectory: string, keep: ReadonlySet<string>): Promise<readonly string[]> {
+  const candidates = await superseded(partsDirectory, keep);
+  if (candidates.length === 0) return [];
+  const used = `${await allMounts()}\n${await allDirectories()}`;
+  const unused = candidates.filter((entry) => !new RegExp(`/${entry}(?:/|$)`, 'm').test(used));
+  for (const entry of unused) await rm(join(partsDirectory, entry), { recursive: true, force: true });
+  return unused;
+}
+
+const allPids = async () => (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry));
 
 /** The mount tables of all processes: a jail that binds a part's `/usr` shows the part's path as the mount's root. */
 async function allMounts(): Promise<string> {
-  const pids = (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry));
   const tables = await Promise.all(
-    pids.map((pid) => readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '')), // a process may end meanwhile
+    (await allPids()).map((pid) => readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '')), // it may end meanwhile
   );
   return tables.join('\n');
+}
+
+/** What the descriptors of all processes lead to, a line for each. */
+async function allDirectories(): Promise<string> {
+  const paths: string[] = [];
+  for (const pid of await allPids()) {
+    const descriptors = await readdir(`/proc/${pid}/fd`).catch(() => []);
+    for (const fd of descriptors) paths.push(await readlink(`/proc/${pid}/fd/${fd}`).catch(() => ''));
+  }
+  return paths.join('\n');
 }

@@ -92,14 +92,36 @@ test('planPodModules() takes what pods may ask for and what that needs, without 
   );
 });
 
-test('sourcesFor() takes the mirrors of the host and guesses none', () => {
-  const targets = parseIndexTargets(
-    'Other|http://a.example/x/\nDebian|http://b.example/debian/\nDebian-Security|http://b.example/sec/\n',
-  );
-  assert.deepEqual(sourcesFor(undefined, targets.slice(0, 1)), []);
-  const lines = sourcesFor(undefined, targets);
-  assert.ok(lines.some((line) => line.endsWith('http://b.example/sec/ trixie-security main')));
-  assert.ok(lines.every((line) => line.includes('[signed-by=/usr/share/keyrings/') && !line.includes('a.example')));
+const targets = parseIndexTargets(
+  'Other|http://a.example/x/\nDebian|http://b.example/debian/\nDebian-Security|http://b.example/sec/\n',
+);
+
+test('sourcesFor() takes the mirrors of the host, packages and sources, with security updates', () => {
+  const { sources, hasSecurity } = sourcesFor(undefined, targets);
+  assert.equal(hasSecurity, true);
+  for (const type of ['deb', 'deb-src']) {
+    const security = (line: string) =>
+      line.startsWith(`${type} `) && line.endsWith(' http://b.example/sec/ trixie-security main');
+    assert.ok(sources.some(security), type);
+  }
+  assert.ok(sources.every((line) => line.includes('[signed-by=/usr/share/keyrings/') && !line.includes('a.example')));
+});
+
+test("sourcesFor() adds security updates to Debian's own servers, and says that another mirror has none", () => {
+  const has = (mirror: string | undefined, known = targets.slice(0, 1)) => {
+    const { sources, hasSecurity } = sourcesFor(mirror, known);
+    assert.equal(
+      sources.some((line) => line.includes('trixie-security')),
+      hasSecurity,
+    );
+    return hasSecurity;
+  };
+  assert.equal(has(undefined), true);
+  assert.equal(has('http://deb.debian.org/debian'), true);
+  assert.equal(has('https://ftp.de.debian.org/debian/'), true);
+  assert.equal(has('http://mirror.example/debian'), false);
+  assert.equal(has('http://deb.debian.org.evil.example/debian'), false);
+  assert.equal(has(undefined, targets.slice(0, 2)), false);
 });
 
 test('sourcesFor() refuses a mirror that is no URL, or would write a second line', () => {
@@ -117,14 +139,18 @@ test('archiveOptions() passes on how to reach an archive, and nothing that weake
   assert.deepEqual(archiveOptions(dump), ['Acquire::http::Proxy "http://p.example/";']);
 });
 
-test('parseInstLines() reads names and versions of an apt simulation', () => {
-  assert.deepEqual(
-    parseInstLines('Inst qemu (1:10.0+ds-1 Debian:13/stable [amd64])\nConf qemu (x)\nInst a (2 x) []\n'),
-    {
-      qemu: '1:10.0+ds-1',
-      a: '2',
-    },
-  );
+test('parseInstLines() reads names, versions and origins of an apt simulation', () => {
+  const text = [
+    'Inst qemu-system-x86 (1:10.0.13+ds-0+deb13u1 Debian:13.8/stable [amd64])',
+    'Conf qemu-system-x86 (x)',
+    'Inst linux-image-6.12.118+deb13-amd64 (6.12.118-1 Debian-Security:13/stable-security [amd64])',
+    'Inst a (2 x) []',
+  ].join('\n');
+  assert.deepEqual(parseInstLines(text), [
+    { name: 'qemu-system-x86', version: '1:10.0.13+ds-0+deb13u1', isSecurity: false },
+    { name: 'linux-image-6.12.118+deb13-amd64', version: '6.12.118-1', isSecurity: true },
+    { name: 'a', version: '2', isSecurity: false },
+  ]);
 });
 
 test("reasonIn() prefers apt's own complaint", () => {

@@ -15,11 +15,12 @@ import {
   podModules,
   podModulesList,
 } from './kernel-modules.ts';
+import { parseSourceUris, versionsOf, writePackages } from './package-record.ts';
 import type { Part, PartRecipe } from './parts.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
 /** Counted up with each change below, so that a quick look tells whether assets are this program's. */
-export const recipesVersion = 8;
+export const recipesVersion = 9;
 
 /** What the recipes of packages share. */
 export interface Ingredients {
@@ -28,6 +29,23 @@ export interface Ingredients {
   readonly generation: string;
   readonly signal: AbortSignal;
 }
+
+/** What the sysroot is for; apt brings what these depend on. */
+export const sysrootPackages: readonly string[] = ['qemu-system-x86', 'erofs-utils', 'e2fsprogs', 'busybox-static'];
+
+/** The same, of the build root. */
+export const buildRootPackages: readonly string[] = [
+  ['gcc', 'libc6-dev', 'make', 'pkgconf', 'python3-minimal'], // crun's libocispec runs a generator
+  ['libquickjs', 'libcap-dev', 'libseccomp-dev', 'libyajl-dev'],
+  ['base-files', 'coreutils', 'dash', 'diffutils', 'findutils', 'grep', 'gzip', 'mawk', 'sed', 'tar'],
+  ['cpio', 'kmod', 'xz-utils'],
+].flat();
+
+/** Lines of shell: sets `image` to the newest kernel's package, and prints what apt would take of it. */
+export const kernelImageScript: readonly string[] = [
+  'image=$(apt-cache depends --important linux-image-amd64 | sed -n "s/^ *Depends: \\(linux-image-[^ ]*\\)$/\\1/p" | head -n 1)',
+  'apt-get -qq -s --no-install-recommends install "$image" | grep "^Inst $image "',
+];
 
 /** Documentation and the like: a third of the sysroot's files, read by nobody. */
 const unneeded = ['doc', 'man', 'info', 'locale', 'lintian', 'bug'].map((name) => `usr/share/${name}`);
@@ -40,15 +58,15 @@ const unreadable = ['usr/bin/qemu-system-x86_64'];
 
 /** The jail's whole world: VMM, tools for disks and images, and busybox for the base image. */
 export function sysrootRecipe({ archive, generation, signal }: Ingredients): PartRecipe {
-  const packages = ['qemu-system-x86', 'erofs-utils', 'e2fsprogs', 'busybox-static'];
+  const packages = sysrootPackages;
   const otherMachines = ['usr/bin/qemu-system-i386', 'usr/bin/qemu-system-x86_64-microvm'];
   return {
     name: 'sysroot',
     task: `unpacking QEMU and its tools from Debian ${suite}`,
-    inputs: { suite, packages, generation, unneeded, otherMachines, unreadable, version: 1 },
+    inputs: { suite, packages, generation, unneeded, otherMachines, unreadable, version: 2 },
     async make(directory) {
       const root = join(directory, 'root');
-      const versions = await extractPackages({
+      const records = await extractPackages({
         archive,
         packages,
         unneeded: [...unneeded, ...otherMachines],
@@ -56,45 +74,38 @@ export function sysrootRecipe({ archive, generation, signal }: Ingredients): Par
         signal,
       });
       for (const path of unreadable) await chmod(join(root, path), 0o711);
-      return versions;
+      await writePackages(directory, records);
+      return versionsOf(records);
     },
   };
 }
 
 /** The compiler's world, with crun's source in `/usr/src/crun.tar.gz`. */
 export function buildRootRecipe({ archive, generation, signal }: Ingredients): PartRecipe {
-  const packages = [
-    ['gcc', 'libc6-dev', 'make', 'pkgconf', 'python3-minimal'], // crun's libocispec runs a generator
-    ['libquickjs', 'libcap-dev', 'libseccomp-dev', 'libyajl-dev'],
-    ['base-files', 'coreutils', 'dash', 'diffutils', 'findutils', 'grep', 'gzip', 'mawk', 'sed', 'tar'],
-    ['cpio', 'kmod', 'xz-utils'],
-  ].flat();
+  const packages = buildRootPackages;
   // Only the upstream archive, which the signed index vouches for: not every mirror of packages carries the .dsc beside it.
   const script = [
-    'cd "$1/etc/apt"', // mmdebstrap's default names no sources; its file is of either of apt's two formats
-    'if ! grep -qrs deb-src sources.list sources.list.d; then',
-    '  sed -i "/^deb /{p;s/^deb /deb-src /}" sources.list',
-    '  for file in sources.list.d/*.sources; do test ! -e "$file" || sed -i "s/^Types: deb$/Types: deb deb-src/" "$file"; done',
-    '  apt-get -qq update',
-    'fi',
     'mkdir -p "$1/usr/src"',
     'cd "$1/usr/src"',
+    'apt-get -qq source --only-source --print-uris crun >crun.uris',
     'apt-get -qq source --only-source --tar-only --download-only crun >/dev/null',
     'mv crun_*.orig.tar.* crun.tar.gz',
   ].join('\n');
   return {
     name: 'build-root',
     task: `unpacking a compiler from Debian ${suite}`,
-    inputs: { suite, packages, script, generation, unneeded, version: 2 },
+    inputs: { suite, packages, script, generation, unneeded, version: 3 },
     async make(directory) {
       const target = join(directory, 'root');
-      const versions = await extractPackages({ archive, packages, script, unneeded, target, signal });
+      const records = await extractPackages({ archive, packages, script, unneeded, target, signal });
+      const crun = parseSourceUris('crun', await readFile(join(target, 'usr/src/crun.uris'), 'utf8'));
+      await writePackages(directory, [...records, ...(crun === undefined ? [] : [crun])]);
       // What update-alternatives would link on installing.
       await symlink('gcc', join(target, 'usr/bin/cc'));
       await symlink('mawk', join(target, 'usr/bin/awk'));
       // Debian's name of the static library is not the one that `-lyajl` looks for.
       await symlink('libyajl_s.a', join(target, 'usr/lib/x86_64-linux-gnu/libyajl.a'));
-      return versions;
+      return versionsOf(records);
     },
   };
 }
@@ -102,8 +113,7 @@ export function buildRootRecipe({ archive, generation, signal }: Ingredients): P
 /** `vmlinux`, and with a `modules.list` each `modules/`, of the initramfs, and `pod-modules/`, of the disk of modules. */
 export function kernelRecipe({ archive, generation, signal }: Ingredients, buildRoot: Part): PartRecipe {
   const script = [
-    'image=$(apt-cache depends --important linux-image-amd64 | sed -n "s/^ *Depends: \\(linux-image-[^ ]*\\)$/\\1/p" | head -n 1)',
-    'apt-get -qq -s --no-install-recommends install "$image" | grep "^Inst $image " >>"$1/package-versions"',
+    `{ ${kernelImageScript.join('; ')}; } >>"$1/package-versions"`,
     'cd "$1"',
     'apt-get -qq download "$image"',
     'dpkg-deb --fsys-tarfile "$image"_*.deb | tar -x --exclude=./usr/lib/modules/*/kernel/sound ' +
@@ -124,11 +134,12 @@ export function kernelRecipe({ archive, generation, signal }: Ingredients, build
       podDirectories,
       podModules,
       buildRoot: nameOf(buildRoot),
-      version: 5,
+      version: 6,
     },
     async make(directory) {
       const work = join(directory, 'unpacked');
-      const versions = await extractPackages({ archive, packages: [], script, target: work, signal });
+      const records = await extractPackages({ archive, packages: [], script, target: work, signal });
+      await writePackages(directory, records);
       const release = (await readFile(join(work, 'version'), 'utf8')).trim();
       await writeFile(
         join(directory, 'vmlinux'),
@@ -139,7 +150,7 @@ export function kernelRecipe({ archive, generation, signal }: Ingredients, build
       await gatherModules(gathering, join(directory, 'modules'));
       await gatherPodModules(gathering, join(directory, 'pod-modules'));
       await rm(work, { recursive: true });
-      return { ...versions, kernel: release };
+      return { ...versionsOf(records), kernel: release };
     },
   };
 }

@@ -5,10 +5,10 @@ import { assetsSchema, type Assets } from '#host/assets.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import { PodvmError } from '#base/errors.ts';
 import { hashProgramSources } from './program-sources.ts';
-import { findDebianArchive } from './debian-archive.ts';
+import { type DebianArchive, findDebianArchive, securityMissing } from './debian-archive.ts';
 import type { Versions } from './debian-packages.ts';
 import { missingHostTools, readHostTools } from './host-tools.ts';
-import { collectParts, ensurePart, hashOf, sweepUnfinished, type Part } from './parts.ts';
+import { collectParts, ensurePart, hashOf, superseded, sweepUnfinished, type Part } from './parts.ts';
 import type { Progress } from './progress.ts';
 import {
   buildRootRecipe,
@@ -29,6 +29,8 @@ export interface SetupOptions {
   readonly repo: string;
   /** URL of a Debian mirror; default is the one that the host's apt uses. */
   readonly mirror?: string;
+  /** Told what a person should know. */
+  readonly warn: (text: string) => void;
   readonly progress: Progress;
   readonly signal: AbortSignal;
 }
@@ -48,7 +50,7 @@ const currentSchema = v.object({
   versions: v.record(v.string(), v.string()),
   parts: v.array(v.string()),
 });
-type Current = v.InferOutput<typeof currentSchema>;
+export type Current = v.InferOutput<typeof currentSchema>;
 
 /**
  * The assets, made now as far as they are missing or their recipe or sources changed. A second call is a few reads. Two
@@ -64,15 +66,69 @@ export async function ensureSetup(options: SetupOptions): Promise<Assets> {
   return await make(options, (await readCurrent(options.root))?.generation ?? 'first');
 }
 
-/** Makes everything anew from the newest Debian packages (about as long as the first time) and says what changed. */
+/**
+ * Makes the parts of the newest Debian packages (about as long as the first time) and says what changed; with the newest
+ * ones there already, nothing. The old ones stay for as long as a process uses them.
+ */
 export async function upgradeSetup(
   options: SetupOptions,
 ): Promise<{ readonly assets: Assets; readonly changes: readonly PackageChange[] }> {
   await using _lock = await takeSetupLock(options.root, options.progress, options.signal);
-  const before = (await readCurrent(options.root))?.versions ?? {};
+  const current = await readCurrent(options.root);
+  const ready = current === undefined ? undefined : await readReady(options);
+  if (current !== undefined && ready !== undefined && (await isUpToDate(options, current))) {
+    await collectBeside(options.root, current);
+    return { assets: ready, changes: [] };
+  }
+  const before = current?.versions ?? {};
   const assets = await make(options, new Date().toISOString());
   const after = (await readCurrent(options.root))?.versions ?? {};
   return { assets, changes: changesBetween(before, after) };
+}
+
+/** Whether the archives have nothing else than what the parts are made of. Errors: those of asking them. */
+async function isUpToDate(
+  { root, mirror, progress, signal, warn }: SetupOptions,
+  { parts, sysroot }: Current,
+): Promise<boolean> {
+  await refuseMissingTools();
+  const hasQemu = await stat(join(sysroot, 'usr/bin/qemu-system-x86_64')).catch(() => undefined);
+  if (hasQemu === undefined) return false;
+  const [{ askArchives }, { isNewest, readInstalled }] = await Promise.all([
+    import('./newest-packages.ts'), // which a start does not need
+    import('./debian-updates.ts'),
+  ]);
+  const archive = await findDebianArchive(mirror, signal);
+  const newest = await progress.during('asking the archives for newer versions', () =>
+    askArchives(root, archive, signal),
+  );
+  const isSame = isNewest(await readInstalled(parts), newest);
+  if (isSame) warnOfSecurity(archive, warn); // else making them does
+  return isSame;
+}
+
+function warnOfSecurity({ hasSecurity }: DebianArchive, warn: SetupOptions['warn']): void {
+  if (!hasSecurity) warn(`WARNING: ${securityMissing.detail}\n  fix: ${securityMissing.fix}`);
+}
+
+/** Removes the parts that are not the current ones and that nobody uses; waits for a set-up that is under way. */
+export async function collectUnused({
+  root,
+  progress,
+  signal,
+}: Omit<SetupOptions, 'warn'>): Promise<readonly string[]> {
+  const before = await readCurrent(root);
+  if (before === undefined || (await superseded(join(root, 'parts'), new Set(before.parts))).length === 0) return [];
+  await using _lock = await takeSetupLock(root, progress, signal);
+  const current = await readCurrent(root);
+  return current === undefined ? [] : await collectBeside(root, current);
+}
+
+const collectBeside = (root: string, { parts }: Current) => collectParts(join(root, 'parts'), new Set(parts));
+
+/** Whether parts are those that this very program would make: another version of it may have made others. */
+export function areOurs({ key, generation, agent }: Current): boolean {
+  return key === keyOf(generation, agent);
 }
 
 export function changesBetween(before: Versions, after: Versions): readonly PackageChange[] {
@@ -115,6 +171,7 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
   await sweepUnfinished(partsDirectory);
 
   const archive = await findDebianArchive(options.mirror, signal);
+  warnOfSecurity(archive, options.warn);
   const ingredients = { archive, generation, signal };
   const buildRoot = await ensurePart(partsDirectory, buildRootRecipe(ingredients), progress);
   // Building crun keeps the processor busy while the others wait for the network.
@@ -146,20 +203,19 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
     fileServer: join(fileServer.directory, 'files'),
     qemuVersion: sysroot.versions['qemu-system-x86'] ?? 'unknown',
     crunVersion: crun.versions['crun'] ?? 'unknown',
+    agent: programsKey,
   };
   await publish(root, assets, generation, [sysroot, buildRoot, kernel, crun, modules, initramfs, fileServer]);
   return assets;
 }
 
-/** Names the assets as the current ones, and collects those that neither they nor the last ones use. */
+/** Names the assets as the current ones, and collects those that nobody uses any more: after that, see `holdAssets`. */
 async function publish(root: string, assets: Assets, generation: string, parts: readonly Part[]): Promise<void> {
-  const last = await readCurrent(root);
   const directories = parts.map((part) => part.directory);
   const versions = Object.assign({}, ...parts.map((part) => part.versions));
   const current: Current = { ...assets, generation, versions, parts: directories };
   await writeFileAtomic(currentFile(root), `${JSON.stringify(current, null, 2)}\n`, 0o644);
-  // A session that has just read the last ones may be about to start a machine from them.
-  await collectParts(join(root, 'parts'), new Set([...directories, ...(last?.parts ?? [])]));
+  await collectBeside(root, current);
 }
 
 async function refuseMissingTools(): Promise<void> {

@@ -53,6 +53,7 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
       serveFiles: parts.serveFiles,
       claimBlock,
       modulesDisk: parts.modulesDisk,
+      versions: parts.versions,
       connectLink: link.connect,
     };
   };

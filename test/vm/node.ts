@@ -3,7 +3,7 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { freemem } from 'node:os';
 import { join } from 'node:path';
 import * as v from 'valibot';
-import { assetsSchema, type Assets } from '#host/assets.ts';
+import { assetsSchema, partVersionsOf, type Assets } from '#host/assets.ts';
 import { createLog, silentLog, type Log } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import { openImageStore } from '#image/store/image-store.ts';
@@ -115,6 +115,7 @@ export async function openNode({ limits, earlier, ...options }: NodeOptions = {}
       serveFiles: createFileServers(assets),
       claimBlock,
       modulesDisk: assets.modules,
+      versions: partVersionsOf(assets),
       connectLink,
     };
     return await openSandboxes(

@@ -26,9 +26,10 @@ export async function podSandboxStatus(
 
 /** What there is to know of the machine. The console's path is for a person who debugs the guest. */
 async function machineOf({ sandbox }: KnownPod, signal: AbortSignal): Promise<unknown> {
-  const { accelerator, vmmPid, failure, phases } = sandbox.status;
+  const { accelerator, parts, vmmPid, failure, phases } = sandbox.status;
   const stats = await statsOf(sandbox, AbortSignal.any([signal, AbortSignal.timeout(statsTimeoutMs)]));
-  return { accelerator, pid: vmmPid, failure, consolePath: sandbox.consolePath, startPhasesMs: phases, stats };
+  const { consolePath } = sandbox;
+  return { accelerator, parts, pid: vmmPid, failure, consolePath, startPhasesMs: phases, stats };
 }
 
 /** Of guest and VMM. A machine that has ended, or hangs, has none; everything else is still worth showing. */

@@ -12,6 +12,7 @@ import type {
   SandboxSpec,
   SandboxStatus,
 } from '#sandbox/sandbox.ts';
+import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
 import type { FakeClock } from './fake-clock.ts';
 
 /** What a container of a test does; everything left out does nothing. */
@@ -68,6 +69,7 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
     state,
     createdAt: new Date(clock.now()),
     addresses: ['10.88.0.5/16'],
+    parts: fakeVersions,
     phases: [],
     volumes: [],
     containers: containers.map((container) => container.status),

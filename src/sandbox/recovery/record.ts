@@ -2,6 +2,7 @@ import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
+import { partVersionsSchema } from '#host/assets.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 
 /**
@@ -18,6 +19,8 @@ const recordSchema = v.object({
   /** The VMM's user. */
   uid: v.number(),
   createdAt: v.string(),
+  /** What its machine is made of; a podvm from before there was this wrote none. */
+  parts: v.optional(partVersionsSchema),
   machine: v.optional(
     v.object({
       driver: v.string(),

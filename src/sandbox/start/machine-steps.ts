@@ -171,7 +171,7 @@ export const machineSteps: Steps<MachineMade, MachineSite> = {
 
 const scratchDisk = { serial: scratchSerial, file: 'scratch.ext4', readOnly: false };
 
-function identityOf({ userIds, surroundings }: MachineContext, owner: AttachmentOwner | undefined): Identity {
+function identityOf({ userIds, surroundings, parts }: MachineContext, owner: AttachmentOwner | undefined): Identity {
   const user = userIds.take();
   const record = {
     version: 1,
@@ -181,6 +181,7 @@ function identityOf({ userIds, surroundings }: MachineContext, owner: Attachment
     podUid: owner?.podUid ?? '',
     uid: user.uid,
     createdAt: new Date(surroundings.nowMs()).toISOString(),
+    parts: parts.versions,
   } as const;
   return { record, user };
 }

@@ -36,6 +36,7 @@ export function createTemplates(context: TemplatesContext): Templates {
   const ending = new AbortController();
 
   const makeOnce = (shape: MachineShape): Promise<boolean> => {
+    if (ending.signal.aborted) return Promise.resolve(false);
     const key = JSON.stringify(shape);
     const sinceMs = surroundings.nowMs() - (failedAtMs.get(key) ?? -Infinity);
     if (sinceMs >= 0 && sinceMs < retryMs) return Promise.resolve(false);

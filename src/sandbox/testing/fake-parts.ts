@@ -97,6 +97,7 @@ export function createFakeParts(directory: string): FakeParts {
         ...owned(`claim ${path}`),
       })),
     modulesDisk,
+    versions: fakeVersions,
     driver: {
       name: 'fake',
       adopt: async () => undefined,
@@ -138,6 +139,9 @@ export function createFakeParts(directory: string): FakeParts {
   };
   return parts;
 }
+
+/** As set-up would have them. */
+export const fakeVersions = { key: 'k1', qemu: '1:10.0', kernel: '6.12.1', crun: '1.21', agent: 'a1' } as const;
 
 const guestNetwork = {
   interfaces: [{ name: 'eth0', mac: '02:00:00:00:00:01', mtu: 1500, addresses: ['10.1.0.5/24'] }],

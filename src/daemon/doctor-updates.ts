@@ -1,0 +1,53 @@
+import { printable } from '#base/guest-text.ts';
+import { type PartVersions, partVersionsOf } from '#host/assets.ts';
+import { findRunningPods, type RunningPod } from '#sandbox/running-pods.ts';
+import { createProgress } from '#setup/progress.ts';
+import { readCurrent } from '#setup/setup.ts';
+import type { UpdateFinding } from '#setup/update-report.ts';
+import { type Configuration, updateRequestOf } from './configuration.ts';
+import type { Finding } from './finding.ts';
+
+/** What is older than the archives have, and what could not be checked. No verdict makes the host unhealthy: pods run. */
+export async function updateFindings(
+  config: Configuration,
+  write: (line: string) => void,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  const { checkUpdates } = await import('#setup/updates.ts');
+  const found = await createProgress(write).during('asking the archives for newer versions', () =>
+    checkUpdates(updateRequestOf(config), signal),
+  );
+  return found.map(findingOf);
+}
+
+export function findingOf({ subject, verdict, detail, fix }: UpdateFinding): Finding {
+  const status = verdict === 'newest' ? 'ok' : 'warn';
+  return { name: `updates: ${subject}`, status, detail, ...(fix === undefined ? {} : { fix }) };
+}
+
+/** Pods that run on other parts than set-up made last. */
+export async function podPartsFindings({ root }: Configuration): Promise<readonly Finding[]> {
+  const current = await readCurrent(root);
+  const pods = await findRunningPods(root);
+  return current === undefined ? [] : describePodParts(pods, partVersionsOf(current));
+}
+
+export function describePodParts(pods: readonly RunningPod[], newest: PartVersions): readonly Finding[] {
+  const name = 'parts of pods';
+  const old = pods.filter(({ parts }) => parts?.key !== newest.key);
+  if (old.length === 0) {
+    return [{ name, status: 'ok', detail: pods.length === 0 ? 'no pod runs' : 'every pod runs on those of set-up' }];
+  }
+  return old.map(({ namespace, name: pod, parts }): Finding => {
+    const detail = `${printable(namespace)}/${printable(pod)} runs on older ones: ${differences(parts, newest)}`;
+    return { name, status: 'warn', detail, fix: 'Make the pod anew when it suits: it then gets the newer ones.' };
+  });
+}
+
+function differences(parts: PartVersions | undefined, newest: PartVersions): string {
+  if (parts === undefined) return 'a podvm from before this was written down made it';
+  const told = (['qemu', 'kernel', 'crun', 'agent'] as const)
+    .filter((part) => parts[part] !== newest[part])
+    .map((part) => `${part} ${parts[part]}, now ${newest[part]}`);
+  return told.length > 0 ? told.join('; ') : 'the same versions of QEMU, kernel, crun and agent, with other libraries';
+}

@@ -1,0 +1,116 @@
+import { join } from 'node:path';
+import type { Assets } from '#host/assets.ts';
+import type { Log } from '#host/log.ts';
+import { holdAssets, type HeldAssets } from '#setup/hold-assets.ts';
+import { silentProgress } from '#setup/progress.ts';
+import { areOurs, collectUnused, readCurrent } from '#setup/setup.ts';
+import { watchPath } from '#storage/watch-path.ts';
+import type { Configuration } from './configuration.ts';
+
+export interface FollowOptions {
+  readonly config: Pick<Configuration, 'root' | 'repo'>;
+  /** Those that are in use, and this one's to give back. */
+  readonly held: HeldAssets;
+  readonly log: Log;
+  /**
+   * Has new sandboxes made of these; settles, with a promise that settles when no sandbox uses the ones before, once they
+   * are tried. On an error those before stay in use.
+   */
+  readonly take: (assets: Assets, signal: AbortSignal) => Promise<{ readonly unused: Promise<void> }>;
+}
+
+/**
+ * Follows `podvm setup --upgrade` while pods run: new pods get the new parts once a template is made of them, old ones go on
+ * with theirs, which are removed after the last of them. Until it is disposed of.
+ */
+export function followParts(options: FollowOptions): AsyncDisposable {
+  const { config, log } = options;
+  const follower = new PartsFollower(options);
+  const watch = watchPath({
+    path: join(config.root, 'assets', 'current.json'),
+    onChange: (signal) => follower.look(signal),
+    onTrouble: (error) => log.error('cannot see whether there are newer parts', error),
+  });
+  return {
+    async [Symbol.asyncDispose]() {
+      await watch[Symbol.asyncDispose]();
+      await follower.close();
+    },
+  };
+}
+
+class PartsFollower {
+  readonly #options: FollowOptions;
+  readonly #ending = new AbortController();
+  #held: HeldAssets;
+  /** Those before, as long as sandboxes use them. */
+  readonly #old = new Set<HeldAssets>();
+  #hasCollected = false;
+  /** Key of those that were not taken: told once. */
+  #refused: string | undefined;
+
+  constructor(options: FollowOptions) {
+    this.#options = options;
+    this.#held = options.held;
+  }
+
+  async look(signal: AbortSignal): Promise<void> {
+    const { config, log } = this.#options;
+    if (!this.#hasCollected) await this.#collect(); // what a process that was killed has left
+    this.#hasCollected = true;
+    const current = await readCurrent(config.root);
+    const inUse = this.#held.assets;
+    if (current === undefined || current.key === inUse.key || current.key === this.#refused) return;
+    if (!areOurs(current) || current.agent !== inUse.agent) {
+      this.#refused = current.key;
+      const fix = 'Restart podvm.';
+      log.warn('set-up made parts for another version of podvm: new pods do not get them', { fix });
+      return;
+    }
+    await using undo = new AsyncDisposableStack();
+    try {
+      const held = undo.use(await holdAssets(config, current));
+      const { qemuVersion: qemu, kernelVersion: kernel, crunVersion: crun } = held.assets;
+      const { unused } = await this.#options.take(held.assets, signal);
+      undo.move();
+      log.info('new pods get the newer parts', { qemu, kernel, crun });
+      this.#replace(held, unused);
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#refused = current.key;
+      const fix = "Set-up's next upgrade is tried again; so is this one when podvm is restarted.";
+      log.error('newer parts not taken: new pods go on with those before', error, { fix });
+    }
+  }
+
+  #replace(held: HeldAssets, unused: Promise<void>): void {
+    const before = this.#held;
+    this.#held = held;
+    this.#old.add(before);
+    void unused.then(() => this.#remove(before));
+  }
+
+  /** Gives the old parts back, and clears away what nobody else uses. */
+  async #remove(before: HeldAssets): Promise<void> {
+    if (this.#ending.signal.aborted) return;
+    this.#old.delete(before);
+    await before[Symbol.asyncDispose]();
+    await this.#collect();
+  }
+
+  async #collect(): Promise<void> {
+    const { config, log } = this.#options;
+    try {
+      const removed = await collectUnused({ ...config, progress: silentProgress, signal: this.#ending.signal });
+      if (removed.length > 0) log.info('parts that no pod uses any more removed', { parts: removed.join(' ') });
+    } catch (error) {
+      if (!this.#ending.signal.aborted) log.error('old parts not removed', error); // the next set-up does it
+    }
+  }
+
+  /** Sandboxes may still run with old parts: what holds them is given back all the same, for this process ends. */
+  async close(): Promise<void> {
+    this.#ending.abort();
+    for (const held of [this.#held, ...this.#old]) await held[Symbol.asyncDispose]();
+  }
+}

