@@ -55,7 +55,11 @@ const parts: ProgramParts = {
     const { endOrphans } = await import('#daemon/end-orphans.ts');
     return await endOrphans(configure(options), (line) => process.stderr.write(line));
   },
-  setup: async ({ upgrade, ...options }, { any: signal }) => {
+  setup: async ({ upgrade, sbom, ...options }, { any: signal }) => {
+    if (sbom) {
+      const { makeSbom } = await import('#setup/sbom.ts');
+      return await makeSbom({ root: configure(options).root, repo, version: parts.version });
+    }
     const { setupCommand } = await import('#daemon/setup-command.ts');
     return await setupCommand(configure(options), upgrade, (line) => process.stderr.write(line), signal);
   },

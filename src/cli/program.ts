@@ -28,7 +28,10 @@ export interface ProgramParts {
   readonly orphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
   /** Ends them and takes away what they left. */
   readonly endOrphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
-  readonly setup: (options: GlobalOptions & { readonly upgrade: boolean }, ends: EndSignals) => Promise<string>;
+  readonly setup: (
+    options: GlobalOptions & { readonly upgrade: boolean; readonly sbom: boolean },
+    ends: EndSignals,
+  ) => Promise<string>;
   /** Serves until it is asked to end. */
   readonly daemon: (options: GlobalOptions & { readonly config?: string }) => Promise<void>;
   readonly doctor: (
@@ -193,8 +196,9 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
   program
     .command('setup')
     .description('install what is missing; nothing is done twice')
-    .option('--upgrade', 'take newer packages', false)
-    .action(async (options: { upgrade: boolean }) => {
+    .addOption(new Option('--upgrade', 'take newer packages, for new pods').default(false).conflicts('sbom'))
+    .option('--sbom', 'print what is installed, as CycloneDX 1.6; installs nothing', false)
+    .action(async (options: { upgrade: boolean; sbom: boolean }) => {
       await untilEnded(async (ends) => {
         terminal.stdout.write(await parts.setup({ ...global(), ...options }, ends));
       });
