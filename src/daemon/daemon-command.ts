@@ -47,7 +47,6 @@ export async function daemonCommand(
     if (!stop.signal.aborted) log.error('no template: pods boot one by one', error);
   });
   await notifyReady(itself.env);
-  await Promise.race([warming, asked]); // the first pods have the processor
   await using _updates = watchUpdates({
     clock: systemClock,
     log,

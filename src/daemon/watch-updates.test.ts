@@ -4,7 +4,7 @@ import { createLog } from '#host/log.ts';
 import type { UpdateFinding } from '#setup/update-report.ts';
 import { watchUpdates } from './watch-updates.ts';
 
-test('watchUpdates() tells the log at once and a day later what is old, missing and unknown', async () => {
+test('watchUpdates() tells the log soon and a day later what is old, missing and unknown', async () => {
   const lines: string[] = [];
   const log = createLog('info', (line) => lines.push(line.replace(/^\S+ /, '')));
   const reports: (() => readonly UpdateFinding[])[] = [
@@ -19,7 +19,7 @@ test('watchUpdates() tells the log at once and a day later what is old, missing 
     },
   ];
   const waits: { readonly ms: number; readonly end: () => void }[] = [];
-  const turn = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const turn = [Promise.withResolvers<void>(), Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   const clock = {
     now: () => 0,
     after(ms: number, end: () => void) {
@@ -30,14 +30,17 @@ test('watchUpdates() tells the log at once and a day later what is old, missing 
   };
   await using _watch = watchUpdates({ clock, log, check: async () => reports.shift()?.() ?? [] });
   await turn[0]?.promise;
+  assert.deepEqual([waits[0]?.ms, lines], [60_000, []]);
+  waits[0]?.end();
+  await turn[1]?.promise;
   assert.deepEqual(lines, [
     'warn security updates are not configured of="security archive" what=none fix="Add one."\n',
     'warn older than the archives have of=QEMU what="qemu 1 -> 2" fix=Upgrade.\n',
     'warn updates could not be checked of="npm packages" what="no registry"\n',
     'info updates checked newest=crun\n',
   ]);
-  assert.equal(waits[0]?.ms, 24 * 60 * 60_000);
-  waits[0]?.end();
-  await turn[1]?.promise;
+  assert.equal(waits[1]?.ms, 24 * 60 * 60_000);
+  waits[1]?.end();
+  await turn[2]?.promise;
   assert.equal(lines.at(-1), 'warn updates could not be checked why="no such program"\n');
 });

@@ -3,6 +3,8 @@ import { type Clock, pause } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
 import type { UpdateFinding } from '#setup/update-report.ts';
 
+/** A daemon that is started again and again asks the archives once, and its first pods have the processor. */
+const firstAfterMs = 60_000;
 const everyMs = 24 * 60 * 60_000;
 
 export interface WatchUpdatesParts {
@@ -12,7 +14,7 @@ export interface WatchUpdatesParts {
 }
 
 /**
- * Writes to the log what is older than the archives have, what could not be checked, and a missing security archive: now,
+ * Writes to the log what is older than the archives have, what could not be checked, and a missing security archive: soon,
  * and once a day until it is disposed of.
  */
 export function watchUpdates(parts: WatchUpdatesParts): AsyncDisposable {
@@ -27,13 +29,14 @@ export function watchUpdates(parts: WatchUpdatesParts): AsyncDisposable {
 }
 
 async function watch({ clock, log, check }: WatchUpdatesParts, signal: AbortSignal): Promise<void> {
-  while (!signal.aborted) {
+  for (let waitMs = firstAfterMs; ; waitMs = everyMs) {
+    await pause(clock, waitMs, signal);
+    if (signal.aborted) return;
     try {
       tell(await check(signal), log);
     } catch (error) {
       if (!signal.aborted) log.warn('updates could not be checked', { why: messageOf(error) });
     }
-    await pause(clock, everyMs, signal);
   }
 }
 

@@ -43,7 +43,7 @@ export interface PackageChange {
 }
 
 /** `current.json`: the assets, and what set-up itself wants to know again. */
-const currentSchema = v.object({
+export const currentSchema = v.object({
   ...assetsSchema.entries,
   /** Which taking of Debian packages this is: changes with `upgradeSetup` alone. */
   generation: v.string(),
@@ -236,6 +236,6 @@ function currentFile(root: string): string {
   return join(root, 'assets', 'current.json');
 }
 
-function keyOf(generation: string, programsKey: string): string {
+export function keyOf(generation: string, programsKey: string): string {
   return hashOf({ recipesVersion, generation, programsKey });
 }

@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { readdir, readFile, realpath, rename, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { describe, it } from 'node:test';
+import * as v from 'valibot';
+import { podDetailsSchema } from '#api/pods.ts';
+import { run } from '#host/run.ts';
+import { currentSchema, keyOf } from '#setup/setup.ts';
+import { whyNoVm } from './house.ts';
+import { type Desk, openDesk } from './typed.ts';
+
+const pod = (name: string) => `
+apiVersion: v1
+kind: Pod
+metadata: {name: ${name}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: main
+      image: localhost/podvm/base:latest
+      command: [sh, -c, "echo up; while :; do sleep 0.2; done"]
+`;
+
+const findingsSchema = v.object({
+  findings: v.array(v.object({ name: v.string(), status: v.string(), detail: v.string() })),
+});
+
+/** What an upgrade leaves: parts under other names, another generation, told in one step. Returns the new key. */
+async function upgrade({ root }: Desk): Promise<string> {
+  const file = join(root, 'assets/current.json');
+  const current = v.parse(currentSchema, JSON.parse(await readFile(file, 'utf8')));
+  const generation = 'second';
+  const renamed = (path: string) => path.replace(/-[0-9a-f]{16}(?=\/|$)/, '-5ec05ec05ec05ec0');
+  const here = (path: string) => join(root, 'parts', path.slice(path.indexOf('/parts/') + '/parts/'.length));
+  for (const part of current.parts) {
+    const name = basename(part);
+    await run('cp', ['-a', await realpath(join(root, 'parts', name)), here(renamed(part))], { timeoutMs: 120_000 });
+  }
+  const key = keyOf(generation, current.agent);
+  const paths = ['sysroot', 'kernel', 'initramfs', 'modules', 'fileServer'] as const;
+  const moved = Object.fromEntries(paths.map((name) => [name, here(renamed(current[name]))]));
+  const parts = current.parts.map((part) => here(renamed(part)));
+  const next = { ...current, ...moved, key, generation, crunVersion: '1.21.99', parts };
+  await writeFile(`${file}.next`, JSON.stringify(next));
+  await rename(`${file}.next`, file);
+  return key;
+}
+
+/** As a set-up that was made in this state directory has them. */
+async function ownParts({ root }: Desk): Promise<void> {
+  const file = join(root, 'assets/current.json');
+  const text = await readFile(file, 'utf8');
+  const { sysroot } = v.parse(currentSchema, JSON.parse(text));
+  const from = sysroot.slice(0, sysroot.indexOf('/parts/'));
+  await writeFile(file, text.replaceAll(`${from}/parts/`, `${root}/parts/`));
+}
+
+describe('an upgrade under a running daemon', { skip: await whyNoVm(), timeout: 900_000 }, () => {
+  it('leaves old pods running on their parts, gives new pods the new ones, and the old parts go after the last old pod', async () => {
+    await using desk = await openDesk({ isSetUp: true });
+    await ownParts(desk);
+    const daemon = desk.start(['daemon']);
+    await daemon.shows(/ info serving /, 120_000);
+    const inspect = async (name: string) => {
+      const { stdout } = await desk.type(['inspect', name]);
+      return v.parse(podDetailsSchema, JSON.parse(stdout)).sandbox ?? assert.fail(stdout);
+    };
+    const says = async (name: string) => (await desk.type(['exec', name, '--', 'echo', 'here'])).stdout;
+    const older = desk.start(['run', '-'], pod('older'));
+    await older.shows(/up/, 180_000);
+    const before = await inspect('older');
+    const olds = (await readdir(join(desk.root, 'parts'))).sort();
+
+    const key = await upgrade(desk);
+    await daemon.shows(/ info new pods get the newer parts /, 300_000);
+    const newer = desk.start(['run', '-'], pod('newer'));
+    await newer.shows(/up/, 180_000);
+    const after = await inspect('newer');
+    assert.deepEqual([after.parts.key, after.parts.crun], [key, '1.21.99']);
+    assert.ok(
+      after.phases.some(({ name }) => name.includes('restore')),
+      JSON.stringify(after.phases),
+    );
+    const still = await inspect('older');
+    assert.deepEqual([still.parts, still.vmmPid, await says('older')], [before.parts, before.vmmPid, 'here\n']);
+    const { findings } = v.parse(findingsSchema, JSON.parse((await desk.type(['doctor', '--json'])).stdout));
+    const told = findings
+      .filter(({ name }) => name === 'parts of pods')
+      .map(({ status, detail }) => `${status}: ${detail}`);
+    assert.deepEqual(told, [`warn: default/older runs on older ones: crun ${before.parts.crun}, now 1.21.99`]);
+    const left = await readdir(join(desk.root, 'parts'));
+    assert.deepEqual(
+      olds.filter((name) => left.includes(name)),
+      olds,
+    ); // a pod uses them
+
+    await desk.type(['stop', 'older', '--grace', '0']);
+    await older.ended;
+    const sysroot = olds.find((name) => name.startsWith('sysroot-')) ?? assert.fail('no sysroot');
+    await daemon.shows(new RegExp(` info parts that no pod uses any more removed parts=.*${sysroot}`), 120_000);
+    const last = await readdir(join(desk.root, 'parts'));
+    assert.deepEqual(
+      olds.filter((name) => last.includes(name)),
+      [],
+    );
+    assert.equal(await says('newer'), 'here\n');
+  });
+});
