@@ -156,7 +156,7 @@ function npmEnvOf(env: NodeJS.ProcessEnv): Readonly<Record<string, string>> {
     value !== undefined && wanted.test(name) ? [[name, value] as const] : [],
   );
   const ca = env['PODVM_NPM_CA_CERTS'];
-  return { HOME: '/root', ...Object.fromEntries(taken), ...(ca === undefined ? {} : { NODE_EXTRA_CA_CERTS: ca }) };
+  return { ...Object.fromEntries(taken), ...(ca === undefined ? {} : { NODE_EXTRA_CA_CERTS: ca }) };
 }
 
 /** For the check for updates. */

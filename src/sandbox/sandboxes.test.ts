@@ -544,3 +544,43 @@ test('updateVolume() sends a whole new version, and refuses paths that lead out'
   await assert.rejects(sandbox.updateVolume('data', [file], never), is('failedPrecondition'));
   await assert.rejects(sandbox.updateVolume('none', [file], never), is('notFound'));
 });
+
+test('upgrade() gives new sandboxes the new parts; the old ones are unused when the last sandbox of them is removed', async () => {
+  await using there = await house({ userIds: { first: 1000, count: 3 } });
+  const { sandboxes, parts } = there;
+  const old = await sandboxes.run(sandboxSpec, never);
+  const versions = { ...parts.versions, key: 'k2', qemu: '1:10.1' };
+  const { unused } = await sandboxes.upgrade({ ...parts, versions }, never);
+  let isUnused = false;
+  void unused.then(() => {
+    isUnused = true;
+  });
+  const newer = await sandboxes.run({ ...sandboxSpec, name: 'newer' }, never);
+  assert.deepEqual([old.status.parts.qemu, newer.status.parts.qemu], ['1:10.0', '1:10.1']);
+  assert.equal(old.status.state, 'ready');
+  assert.equal(isUnused, false);
+  await old.remove();
+  await unused;
+  assert.equal(newer.status.state, 'ready');
+});
+
+test('upgrade() to parts of which no template can be made changes nothing, and says so', async () => {
+  await using there = await house({ userIds: { first: 1000, count: 3 } });
+  const { sandboxes, parts } = there;
+  await (await sandboxes.run(sandboxSpec, never)).remove();
+  const driver = {
+    ...parts.driver,
+    hasTemplate: async () => false,
+    makeTemplate: () => Promise.reject(new PodvmError('internal', 'this kernel does not boot')),
+  };
+  const versions = { ...parts.versions, key: 'k2' };
+  await assert.rejects(sandboxes.upgrade({ ...parts, driver, versions }, never), is('failedPrecondition'));
+  const sandbox = await sandboxes.run(sandboxSpec, never);
+  assert.equal(sandbox.status.parts.key, 'k1');
+});
+
+test('an upgrade with no sandbox leaves the old parts unused at once', async () => {
+  await using there = await house();
+  const { unused } = await there.sandboxes.upgrade(there.parts, never);
+  await unused;
+});

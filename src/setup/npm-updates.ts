@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { run } from '#host/run.ts';
+import { defaultEnv, run } from '#host/run.ts';
 import { describeOutdated, type UpdateFinding } from './update-report.ts';
 
 /** Of one question to npm, which asks its registry, in `ms`. */
@@ -48,7 +48,7 @@ export async function checkNpm(repo: string, npmEnv: NpmEnv, signal: AbortSignal
       const settings = { npm_config_logs_max: '0', npm_config_update_notifier: 'false', npm_config_fetch_retries: '0' };
       const { stdout } = await run('setpriv', ['--pdeathsig', 'KILL', 'npm', ...args, '--json'], {
         cwd: repo,
-        env: { ...npmEnv, ...settings },
+        env: { ...defaultEnv(), ...npmEnv, ...settings },
         okCodes: [0, 1], // 1: it found something, or failed, which its answer tells apart
         signal,
         timeoutMs,

@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, mkdir, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import type { Assets } from '#host/assets.ts';
 import { collectParts, ensurePart, sweepUnfinished, type PartRecipe } from './parts.ts';
+import { holdAssets } from './hold-assets.ts';
 import { createProgress, silentProgress } from './progress.ts';
 import { takeSetupLock } from './setup-lock.ts';
+
+const repo = join(import.meta.dirname, '../..');
 
 async function scratch(t: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-parts-'));
@@ -68,6 +72,49 @@ test('collectParts() keeps what is current, and whatever is no part', async (t) 
   );
   await collectParts(directory, new Set([kept.directory]));
   assert.deepEqual((await readdir(directory)).sort(), ['photos-of-2024', kept.directory.slice(directory.length + 1)]);
+});
+
+test('collectParts() leaves a part that a process holds, and takes it when it does no longer', async (t) => {
+  const directory = await scratch(t);
+  const { directory: old } = await ensurePart(
+    directory,
+    recipe(1, async () => ({})),
+    silentProgress,
+  );
+  const handle = await open(old, 'r');
+  assert.deepEqual(await collectParts(directory, new Set()), []);
+  await handle.close();
+  assert.deepEqual(await collectParts(directory, new Set()), [basename(old)]);
+  assert.deepEqual(await readdir(directory), []);
+});
+
+/** `current.json` of a set-up with one part, written as set-up writes it. */
+async function publish(root: string, key: string): Promise<Assets> {
+  const part = join(root, 'parts', `sysroot-${key.padEnd(16, '0')}`);
+  await mkdir(part, { recursive: true });
+  await mkdir(join(root, 'assets'), { recursive: true });
+  const assets = {
+    ...{ key, agent: 'a', sysroot: part, kernel: part, initramfs: part, modules: part, fileServer: part },
+    ...{ kernelVersion: '6', qemuVersion: '10', crunVersion: '1' },
+  };
+  const current = { ...assets, generation: 'first', versions: {}, parts: [part] };
+  const file = join(root, 'assets/current.json');
+  await writeFile(`${file}.next`, JSON.stringify(current));
+  await rename(`${file}.next`, file);
+  return assets;
+}
+
+test('holdAssets() keeps parts until it is disposed of, and holds none that others have replaced', async (t) => {
+  const root = await scratch(t);
+  const parts = join(root, 'parts');
+  const first = await publish(root, 'aaaa');
+  const held = await holdAssets({ root, repo }, first);
+  await publish(root, 'bbbb');
+  const keep = new Set([join(parts, 'sysroot-bbbb000000000000')]);
+  assert.deepEqual(await collectParts(parts, keep), []);
+  await assert.rejects(holdAssets({ root, repo }, first), /not there any more/);
+  await held[Symbol.asyncDispose]();
+  assert.deepEqual(await collectParts(parts, keep), ['sysroot-aaaa000000000000']);
 });
 
 test('takeSetupLock() lets the second wait until the first lets go, and be cancelled meanwhile', async (t) => {

@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { describePodParts, findingOf } from './doctor-updates.ts';
+
+const newest = { key: 'k2', qemu: '1:10.0.13', kernel: '6.12.118', crun: '1.21', agent: 'a2' };
+
+test('doctor names the pods that run on older parts, and what is older of them', () => {
+  const pods = [
+    { namespace: 'default', name: 'new', parts: newest },
+    { namespace: 'default', name: 'old', parts: { ...newest, key: 'k1', qemu: '1:10.0.9', kernel: '6.12.57' } },
+    { namespace: 'default', name: 'libraries', parts: { ...newest, key: 'k0' } },
+    { namespace: 'default', name: 'unknown', parts: undefined },
+  ];
+  const findings = describePodParts(pods, newest);
+  assert.ok(findings.every(({ status, fix }) => status === 'warn' && fix !== undefined));
+  assert.deepEqual(
+    findings.map(({ detail }) => detail),
+    [
+      'default/old runs on older ones: qemu 1:10.0.9, now 1:10.0.13; kernel 6.12.57, now 6.12.118',
+      'default/libraries runs on older ones: the same versions of QEMU, kernel, crun and agent, with other libraries',
+      'default/unknown runs on older ones: a podvm from before this was written down made it',
+    ],
+  );
+  assert.deepEqual(describePodParts(pods.slice(0, 1), newest), [
+    { name: 'parts of pods', status: 'ok', detail: 'every pod runs on those of set-up' },
+  ]);
+});
+
+test('doctor takes what could not be checked for a warning, never for ok', () => {
+  const verdicts = ['newest', 'older', 'missing', 'unknown'] as const;
+  const statuses = verdicts.map((verdict) => findingOf({ subject: 'QEMU', verdict, detail: '' }).status);
+  assert.deepEqual(statuses, ['ok', 'warn', 'warn', 'warn']);
+});

