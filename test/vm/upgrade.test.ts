@@ -6,8 +6,8 @@ import * as v from 'valibot';
 import { podDetailsSchema } from '#api/pods.ts';
 import { run } from '#host/run.ts';
 import { currentSchema, keyOf } from '#setup/setup.ts';
-import { whyNoVm } from './house.ts';
-import { type Desk, openDesk } from './typed.ts';
+import { whyNoVm } from './node.ts';
+import { type CliNode, openCliNode } from './cli-node.ts';
 
 const pod = (name: string) => `
 apiVersion: v1
@@ -26,7 +26,7 @@ const findingsSchema = v.object({
 });
 
 /** What an upgrade leaves: parts under other names, another generation, told in one step. Returns the new key. */
-async function upgrade({ root }: Desk): Promise<string> {
+async function upgrade({ root }: CliNode): Promise<string> {
   const file = join(root, 'assets/current.json');
   const current = v.parse(currentSchema, JSON.parse(await readFile(file, 'utf8')));
   const generation = 'second';
@@ -47,7 +47,7 @@ async function upgrade({ root }: Desk): Promise<string> {
 }
 
 /** As a set-up that was made in this state directory has them. */
-async function ownParts({ root }: Desk): Promise<void> {
+async function ownParts({ root }: CliNode): Promise<void> {
   const file = join(root, 'assets/current.json');
   const text = await readFile(file, 'utf8');
   const { sysroot } = v.parse(currentSchema, JSON.parse(text));
@@ -57,23 +57,23 @@ async function ownParts({ root }: Desk): Promise<void> {
 
 describe('an upgrade under a running daemon', { skip: await whyNoVm(), timeout: 900_000 }, () => {
   it('leaves old pods running on their parts, gives new pods the new ones, and the old parts go after the last old pod', async () => {
-    await using desk = await openDesk({ isSetUp: true });
-    await ownParts(desk);
-    const daemon = desk.start(['daemon']);
+    await using cli = await openCliNode({ isSetUp: true });
+    await ownParts(cli);
+    const daemon = cli.start(['daemon']);
     await daemon.shows(/ info serving /, 120_000);
     const inspect = async (name: string) => {
-      const { stdout } = await desk.type(['inspect', name]);
+      const { stdout } = await cli.type(['inspect', name]);
       return v.parse(podDetailsSchema, JSON.parse(stdout)).sandbox ?? assert.fail(stdout);
     };
-    const says = async (name: string) => (await desk.type(['exec', name, '--', 'echo', 'here'])).stdout;
-    const older = desk.start(['run', '-'], pod('older'));
+    const says = async (name: string) => (await cli.type(['exec', name, '--', 'echo', 'here'])).stdout;
+    const older = cli.start(['run', '-'], pod('older'));
     await older.shows(/up/, 180_000);
     const before = await inspect('older');
-    const olds = (await readdir(join(desk.root, 'parts'))).sort();
+    const olds = (await readdir(join(cli.root, 'parts'))).sort();
 
-    const key = await upgrade(desk);
+    const key = await upgrade(cli);
     await daemon.shows(/ info new pods get the newer parts /, 300_000);
-    const newer = desk.start(['run', '-'], pod('newer'));
+    const newer = cli.start(['run', '-'], pod('newer'));
     await newer.shows(/up/, 180_000);
     const after = await inspect('newer');
     assert.deepEqual([after.parts.key, after.parts.crun], [key, '1.21.99']);
@@ -83,22 +83,22 @@ describe('an upgrade under a running daemon', { skip: await whyNoVm(), timeout: 
     );
     const still = await inspect('older');
     assert.deepEqual([still.parts, still.vmmPid, await says('older')], [before.parts, before.vmmPid, 'here\n']);
-    const { findings } = v.parse(findingsSchema, JSON.parse((await desk.type(['doctor', '--json'])).stdout));
+    const { findings } = v.parse(findingsSchema, JSON.parse((await cli.type(['doctor', '--json'])).stdout));
     const told = findings
       .filter(({ name }) => name === 'parts of pods')
       .map(({ status, detail }) => `${status}: ${detail}`);
     assert.deepEqual(told, [`warn: default/older runs on older ones: crun ${before.parts.crun}, now 1.21.99`]);
-    const left = await readdir(join(desk.root, 'parts'));
+    const left = await readdir(join(cli.root, 'parts'));
     assert.deepEqual(
       olds.filter((name) => left.includes(name)),
       olds,
     ); // a pod uses them
 
-    await desk.type(['stop', 'older', '--grace', '0']);
+    await cli.type(['stop', 'older', '--grace', '0']);
     await older.ended;
     const sysroot = olds.find((name) => name.startsWith('sysroot-')) ?? assert.fail('no sysroot');
     await daemon.shows(new RegExp(` info parts that no pod uses any more removed parts=.*${sysroot}`), 120_000);
-    const last = await readdir(join(desk.root, 'parts'));
+    const last = await readdir(join(cli.root, 'parts'));
     assert.deepEqual(
       olds.filter((name) => last.includes(name)),
       [],
