@@ -6,6 +6,9 @@ import { checkNpm } from './npm-updates.ts';
 import { readCurrent } from './setup.ts';
 import type { UpdateFinding, UpdateRequest } from './update-report.ts';
 
+/** What is checked of the parts. */
+const ofParts = ['QEMU', 'guest kernel', 'crun', 'build root'] as const;
+
 /**
  * What is older than the configured archives and the npm registry have, and whether Debian's security updates are among
  * those archives. What cannot be checked says why. Changes nothing but apt's lists below the state directory. Errors:
@@ -13,26 +16,28 @@ import type { UpdateFinding, UpdateRequest } from './update-report.ts';
  */
 export async function checkUpdates(request: UpdateRequest, signal: AbortSignal): Promise<readonly UpdateFinding[]> {
   const attempt = async (
-    subject: UpdateFinding['subject'],
+    subjects: readonly UpdateFinding['subject'][],
     check: () => Promise<readonly UpdateFinding[]>,
   ): Promise<readonly UpdateFinding[]> => {
     try {
       return await check();
     } catch (error) {
       signal.throwIfAborted();
-      return [{ subject, verdict: 'unknown', detail: `could not be checked: ${messageOf(error)}`.slice(0, 4000) }];
+      const detail = `could not be checked: ${messageOf(error)}`.slice(0, 4000);
+      return subjects.map((subject) => ({ subject, verdict: 'unknown', detail }));
     }
   };
-  let archive: DebianArchive | undefined;
-  return [
-    ...(await attempt('security archive', async () => {
-      archive = await findDebianArchive(request.mirror, signal);
-      return [securityFinding(archive)];
-    })),
-    ...(await attempt('QEMU', async () => (archive === undefined ? [] : await checkParts(request, archive, signal)))),
-    ...(await attempt('host packages', async () => [await checkHostPackages(signal)])),
-    ...(await checkNpm(request.repo, request.npmEnv, signal)),
-  ];
+  const debian = async (): Promise<readonly UpdateFinding[]> => {
+    const archive = await findDebianArchive(request.mirror, signal);
+    return [securityFinding(archive), ...(await checkParts(request, archive, signal))];
+  };
+  // Each waits for another network.
+  const found = await Promise.all([
+    attempt(['security archive', ...ofParts], debian),
+    attempt(['host packages'], async () => [await checkHostPackages(signal)]),
+    checkNpm(request.repo, request.npmEnv, signal),
+  ]);
+  return found.flat();
 }
 
 export function securityFinding({ hasSecurity }: DebianArchive): UpdateFinding {
@@ -46,9 +51,8 @@ async function checkParts(
   archive: DebianArchive,
   signal: AbortSignal,
 ): Promise<readonly UpdateFinding[]> {
-  const subjects = ['QEMU', 'guest kernel', 'crun', 'build root'] as const;
   const unknown = (why: string, fix: string) =>
-    subjects.map((subject) => ({ subject, verdict: 'unknown' as const, detail: `could not be checked: ${why}`, fix }));
+    ofParts.map((subject) => ({ subject, verdict: 'unknown' as const, detail: `could not be checked: ${why}`, fix }));
   const current = await readCurrent(root);
   if (current === undefined) return unknown('there is nothing that set-up made', 'Run `podvm setup`.');
   const installed = await readInstalled(current.parts);
