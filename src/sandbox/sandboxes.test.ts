@@ -546,7 +546,7 @@ test('updateVolume() sends a whole new version, and refuses paths that lead out'
 });
 
 test('upgrade() gives new sandboxes the new parts; the old ones are unused when the last sandbox of them is removed', async () => {
-  await using there = await house({ userIds: { first: 1000, count: 3 } });
+  await using there = await node({ userIds: { first: 1000, count: 3 } });
   const { sandboxes, parts } = there;
   const old = await sandboxes.run(sandboxSpec, never);
   const versions = { ...parts.versions, key: 'k2', qemu: '1:10.1' };
@@ -565,7 +565,7 @@ test('upgrade() gives new sandboxes the new parts; the old ones are unused when 
 });
 
 test('upgrade() to parts of which no template can be made changes nothing, and says so', async () => {
-  await using there = await house({ userIds: { first: 1000, count: 3 } });
+  await using there = await node({ userIds: { first: 1000, count: 3 } });
   const { sandboxes, parts } = there;
   await (await sandboxes.run(sandboxSpec, never)).remove();
   const driver = {
@@ -580,7 +580,7 @@ test('upgrade() to parts of which no template can be made changes nothing, and s
 });
 
 test('an upgrade with no sandbox leaves the old parts unused at once', async () => {
-  await using there = await house();
+  await using there = await node();
   const { unused } = await there.sandboxes.upgrade(there.parts, never);
   await unused;
 });
