@@ -2,9 +2,9 @@ import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
-import { AttachmentRecords, hostPortSchema, sandboxIdSchema, type AttachmentRecord } from './attachment-record.ts';
+import { AttachmentRecords, sandboxIdSchema, type AttachmentRecord } from './attachment-record.ts';
+import { checkClash, checkOwner, checkRequest, type PodPorts } from './attachment-request.ts';
 import { collectChain, findPlugins, typesOf } from './cni/cni-chain.ts';
 import { readNetwork, requireNetwork, type ConfiguredNetwork } from './cni/cni-config.ts';
 import type { Conflist } from './cni/cni-schema.ts';
@@ -27,12 +27,10 @@ import type {
   AttachmentCheck,
   AttachmentOwner,
   AttachmentRequest,
-  HostPort,
   Network,
   NetworkReadiness,
 } from './network.ts';
 import { capabilitiesOf, type Capabilities } from './cni/pod-capabilities.ts';
-import { isAnyAddress } from './port-address.ts';
 
 export interface HostNetworkOptions {
   /** Records, addresses, the default network's choice; made if absent. One process at a time. */
@@ -73,7 +71,7 @@ class HostNetwork implements Network {
   #refused: ReturnType<typeof droppedPacketsOfPods> | undefined;
   readonly #records: AttachmentRecords;
   /** Attachments of this process, by sandbox id. */
-  readonly #active = new Map<string, { readonly pod: string; readonly hostPorts: readonly HostPort[] }>();
+  readonly #active = new Map<string, PodPorts>();
   #default: Conflist | undefined;
   #looking: Promise<Conflist> | undefined;
   #lookedMs = 0;
@@ -86,7 +84,7 @@ class HostNetwork implements Network {
   }
 
   async prepare(request: AttachmentRequest, signal: AbortSignal): Promise<Attachment> {
-    check(request);
+    checkRequest(request);
     const mac = randomMac();
     const asked = this.#reserve(request.sandboxId, mac, request);
     try {
@@ -206,16 +204,7 @@ class HostNetwork implements Network {
     const asked = capabilitiesOf(owner, mac);
     const { hostPorts } = owner;
     const pod = `${owner.podNamespace}/${owner.podName}`;
-    for (const [holder, { pod: other, hostPorts: taken }] of this.#active) {
-      if (holder === sandboxId) continue;
-      const clash = hostPorts.find((port) => taken.some((one) => clashes(port, one)));
-      if (!clash) continue;
-      throw new PodvmError(
-        'alreadyExists',
-        `Cannot give pod ${printable(pod)} host port ${clash.hostPort}/${clash.protocol}: pod ${printable(other)} has it`,
-        { fix: 'Give the pod another hostPort or hostIP, or stop the other pod.' },
-      );
-    }
+    for (const [holder, taken] of this.#active) if (holder !== sandboxId) checkClash({ pod, hostPorts }, taken);
     this.#active.set(sandboxId, { pod, hostPorts });
     return asked;
   }
@@ -329,32 +318,10 @@ class HostNetwork implements Network {
   }
 }
 
-const invalid = (what: string) => new PodvmError('invalid', `Cannot attach a sandbox: ${what}`);
-
-function check(request: AttachmentRequest): void {
-  if (!v.is(sandboxIdSchema, request.sandboxId)) throw invalid('its id must match [a-z0-9-]{1,40}');
-  checkOwner(request);
-  if (request.mode === 'none' && request.hostPorts.length > 0) throw invalid('host ports need a network, got none');
-}
-
-function checkOwner({ podName, podNamespace, podUid, hostPorts }: AttachmentOwner): void {
-  for (const port of hostPorts) {
-    if (!v.is(hostPortSchema, port)) throw invalid(`host port ${JSON.stringify(port).slice(0, 100)}`);
-  }
-  // They become CNI_ARGS, which has no escape for these.
-  const names = [podName, podNamespace, podUid];
-  if (names.some((name) => /[;=\n\0]/.test(name) || name.length > 253)) throw invalid('name, namespace or uid');
-}
-
 function recordOf(request: AttachmentRequest, mac: string): AttachmentRecord {
   const { sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid } = request;
   const reachesMetadata = asksForMetadata(request.annotations);
   return { version: 1, sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid, mac, reachesMetadata };
-}
-
-function clashes(a: HostPort, b: HostPort): boolean {
-  if (a.hostPort !== b.hostPort || a.protocol !== b.protocol) return false;
-  return isAnyAddress(a.hostIP) || isAnyAddress(b.hostIP) || a.hostIP === b.hostIP;
 }
 
 /** Enough of a record to take a netns away whose own was torn. */

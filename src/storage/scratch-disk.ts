@@ -27,12 +27,7 @@ export const maxScratchBytes = 1024 ** 4;
  */
 export async function makeScratchDisk(request: ScratchDiskRequest, signal: AbortSignal): Promise<ScratchDisk> {
   const { path, sizeBytes } = request;
-  if (!Number.isSafeInteger(sizeBytes) || sizeBytes < minScratchBytes || sizeBytes > maxScratchBytes) {
-    throw new PodvmError(
-      'invalid',
-      `Cannot make a scratch disk: its size must be ${minScratchBytes} to ${maxScratchBytes} bytes, got ${sizeBytes}`,
-    );
-  }
+  checkScratchBytes(sizeBytes);
   return await makeFile(request, async () => {
     await format(path, { sizeBytes, bytesPerInode: 16_384 }, signal);
     return sizeBytes;
@@ -45,9 +40,7 @@ export async function makeScratchDisk(request: ScratchDiskRequest, signal: Abort
  */
 export async function makeVolumeDisk(request: VolumeDiskRequest, signal: AbortSignal): Promise<ScratchDisk> {
   const { path, roomBytes } = request;
-  if (!Number.isSafeInteger(roomBytes) || roomBytes < 0 || diskBytesFor(roomBytes) > maxScratchBytes) {
-    throw new PodvmError('invalid', `Cannot make a disk for a volume: it cannot have room for ${roomBytes} bytes`);
-  }
+  checkRoomBytes(roomBytes);
   const wanted = Math.ceil(roomBytes / blockBytes) * blockBytes + directoriesBytes;
   return await makeFile(request, async () => {
     let sizeBytes = diskBytesFor(roomBytes);
@@ -59,6 +52,21 @@ export async function makeVolumeDisk(request: VolumeDiskRequest, signal: AbortSi
       sizeBytes = Math.max(minVolumeDiskBytes, sizeBytes - surplus);
     }
   });
+}
+
+/** Errors: `invalid`. */
+export function checkScratchBytes(sizeBytes: number): void {
+  if (Number.isSafeInteger(sizeBytes) && sizeBytes >= minScratchBytes && sizeBytes <= maxScratchBytes) return;
+  throw new PodvmError(
+    'invalid',
+    `Cannot make a scratch disk: its size must be ${minScratchBytes} to ${maxScratchBytes} bytes, got ${sizeBytes}`,
+  );
+}
+
+/** Errors: `invalid`. */
+export function checkRoomBytes(roomBytes: number): void {
+  if (Number.isSafeInteger(roomBytes) && roomBytes >= 0 && diskBytesFor(roomBytes) <= maxScratchBytes) return;
+  throw new PodvmError('invalid', `Cannot make a disk for a volume: it cannot have room for ${roomBytes} bytes`);
 }
 
 /** mke2fs makes none below some 200 KiB. */
