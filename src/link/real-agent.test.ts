@@ -13,6 +13,7 @@ import fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
 import { connectLink } from './connect-link.ts';
 import type { Link } from './link.ts';
+import { describeGuest } from './testing/link.conformance.ts';
 import { encodeFrame, FrameParser, frameKinds } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { protocolVersions } from '#wire/messages.ts';
@@ -102,6 +103,23 @@ describe('the agent', { skip }, () => {
     });
   });
   after(() => rm(directory, { recursive: true, force: true }));
+
+  describeGuest('real', async () => {
+    const agent = new Agent();
+    const servers: Server[] = [];
+    return {
+      connect: () => agent.connect(),
+      listen: async (onConnection) => {
+        const server = await listening(onConnection);
+        servers.push(server);
+        return serverPort(server);
+      },
+      async [Symbol.asyncDispose]() {
+        for (const server of servers) server.close();
+        await agent[Symbol.asyncDispose]();
+      },
+    };
+  });
 
   it('answers what it does not know, or cannot read, with an error and lives', async () => {
     await using agent = new Agent();

@@ -86,7 +86,11 @@ test('what a guest told before its machine died is cut to what a termination mes
   await using pods = await neighbours();
   const { parts, lying } = pods;
   const containerId = lying.container.status.id;
-  parts.guest.tell({ kind: 'terminationMessage', containerId, data: Buffer.alloc(60_000, 'x').toString('base64') });
+  parts.guest.tell({
+    kind: 'terminationMessage',
+    containerId,
+    data: Buffer.alloc(defaultLimits.maxTerminationBytes + 2, 'x').toString('base64'),
+  });
   parts.killMachine('gone');
   const { message, terminationLog } = await lying.container.exited;
   assert.deepEqual([message, terminationLog?.length], ['gone', defaultLimits.maxTerminationBytes]);
@@ -103,7 +107,7 @@ test('a guest that tells of a termination log which the container does not have 
 });
 
 test('a guest cannot say that its container ended before it was made, or will', async () => {
-  for (const finishedAtMs of [0, -1, -1e300, 1e300, Infinity, -Infinity, Date.now() + 1e9]) {
+  for (const finishedAtMs of [0, -1, -1e300, 1e300, Date.now() + 1e9]) {
     await using pods = await neighbours();
     const { parts, lying, exit } = pods;
     parts.guest.tell({ ...exit, finishedAtMs });

@@ -461,13 +461,18 @@ test('a container that no signal ends does not hold the stop', async () => {
   await using place = await node();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const { container } = await startedContainer(sandbox, place.parts);
+  place.parts.guest.answers.set('signalContainer', () => undefined);
   assert.equal((await sandbox.stop(0)).state, 'stopped');
   assert.equal((await container.exited).reason, 'SandboxFailed');
 });
 
 const deaths: readonly (readonly [string, (parts: FakeParts) => void, RegExp])[] = [
   ['its machine dies', (parts) => parts.killMachine('QEMU was killed by SIGKILL'), /QEMU was killed by SIGKILL/],
-  ['its link is lost', (parts) => parts.guest.lose(), /the link to the agent is lost: torn/],
+  [
+    'its link is lost',
+    (parts) => parts.tearLink(),
+    /the link to the agent is lost: The channel to the agent has ended/,
+  ],
 ];
 for (const [what, cause, why] of deaths) {
   test(`a sandbox fails, settles everything and frees everything when ${what}`, async () => {

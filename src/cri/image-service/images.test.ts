@@ -9,7 +9,7 @@ import { openFakeNode } from '../testing/fake-node.ts';
 const nginx = { image: 'registry.example/nginx:1' };
 
 test('an image is pulled, told of by every name, counted, and removed; what is not there is no error', async () => {
-  await using node = await openFakeNode();
+  await using node = await openFakeNode({ pulled: [] });
   const { imageService } = node;
   assert.equal((await imageService.imageStatus({ image: nginx })).image, undefined);
   await imageService.removeImage({ image: nginx });
@@ -41,7 +41,7 @@ test('an image is pulled, told of by every name, counted, and removed; what is n
 });
 
 test('a damaged image is to be pulled again, unless it was loaded, and is listed either way', async () => {
-  await using node = await openFakeNode();
+  await using node = await openFakeNode({ pulled: [] });
   const { imageService, images } = node;
   await imageService.pullImage({ image: nginx });
   images.damage(nginx.image);
@@ -52,7 +52,7 @@ test('a damaged image is to be pulled again, unless it was loaded, and is listed
 });
 
 test('requests that name no image are refused', async () => {
-  await using node = await openFakeNode();
+  await using node = await openFakeNode({ pulled: [] });
   const { imageStatus, pullImage, removeImage } = node.imageService;
   for (const verb of [imageStatus, pullImage, removeImage]) {
     await assert.rejects(verb(), is(status.INVALID_ARGUMENT, /names none/));
@@ -61,7 +61,7 @@ test('requests that name no image are refused', async () => {
 });
 
 test('a pull ends at its deadline, and the store is told', async () => {
-  await using node = await openFakeNode();
+  await using node = await openFakeNode({ pulled: [] });
   const ended = Promise.withResolvers<void>();
   node.images.onPull = (signal) =>
     new Promise((_resolve, reject) =>
@@ -78,7 +78,7 @@ test('a pull ends at its deadline, and the store is told', async () => {
 });
 
 test('credentials are in a private file for as long as the pulls that came with them, and nowhere else', async () => {
-  await using node = await openFakeNode();
+  await using node = await openFakeNode({ pulled: [] });
   const directory = join(node.directory, 'cri/credentials');
   const files: unknown[] = [];
   node.images.onPull = async (_signal, path) => {

@@ -94,7 +94,7 @@ test('a container goes through its states, and its status says what a kubelet as
   assert.ok(createdAt > 0n && startedAt >= createdAt && finishedAt >= startedAt, 'times in order, in nanoseconds');
   assert.ok(finishedAt <= BigInt(Date.now()) * 1_000_000n);
   assert.equal(seen.image?.image, 'busybox');
-  assert.equal(seen.imageId, 'sha256:1');
+  assert.equal(seen.imageId, node.images.get('busybox')?.id);
   assert.deepEqual(seen.labels, config.labels);
   assert.deepEqual(seen.annotations, config.annotations);
   assert.equal(seen.logPath, join(node.directory, 'logs/main/0.log'));
@@ -249,7 +249,7 @@ test('the termination message is in its file before the container is told to hav
   const { containerId } = await node.running(podConfig, withTerminationLog(hostPath));
   const create = parts.guest.calls.findLast(({ method }) => method === 'createContainer');
   assert.equal(create?.params['terminationLogPath'], '/dev/termination-log');
-  parts.guest.answers.set('readFile', () => ({ data: Buffer.from('no space').toString('base64') }));
+  parts.guest.answers.set('readFile', () => ({ data: Buffer.from('no space').toString('base64'), truncated: false }));
   node.exit(containerId, 1);
   await becomes(node, containerId, ContainerState.CONTAINER_EXITED);
   assert.equal(await readFile(hostPath, 'utf8'), 'no space');

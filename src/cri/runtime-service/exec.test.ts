@@ -169,5 +169,6 @@ test('exec(), attach() and portForward() answer with the URL of what was asked f
       assert.match(messageOf(refusal), /it is exited/);
       break;
     }
+    await new Promise(setImmediate); // what the guest tells comes by way of the link
   }
 });

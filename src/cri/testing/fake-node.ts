@@ -2,10 +2,9 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { PodvmError } from '#base/errors.ts';
 import { systemClock } from '#host/clock.ts';
 import { silentLog } from '#host/log.ts';
-import type { Image, ImageStore } from '#image/images.ts';
+import type { FakeImages } from '#image/testing/fake-images.ts';
 import { createFakeParts, type FakeParts } from '#sandbox/testing/fake-parts.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
@@ -53,12 +52,14 @@ export const containerConfig = {
   labels: { part: 'main' },
 } satisfies ContainerConfig;
 
-export async function openFakeNode(): Promise<FakeNode> {
+/** `pulled`: images that are here already. */
+export async function openFakeNode({ pulled = ['busybox'] } = {}): Promise<FakeNode> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-cri-'));
-  const parts = createFakeParts(directory);
+  const parts = createFakeParts(directory, { cmd: ['run'], user: '1000:50' });
+  const { images } = parts;
+  for (const reference of pulled) await images.pull(reference, {}, new AbortController().signal);
   const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };
   const sandboxes = await openSandboxes({ directory, parts, log: silentLog, limits }, new AbortController().signal);
-  const images = createFakeImages();
   const streams: FakeNode['streams'][number][] = [];
   const urlOf = (request: FakeNode['streams'][number]) => `http://127.0.0.1/${streams.push(request)}`;
   const socketPath = join(directory, 'cri.sock');
@@ -100,54 +101,4 @@ export async function openFakeNode(): Promise<FakeNode> {
       await rm(directory, { recursive: true });
     },
   };
-}
-
-export interface FakeImages extends ImageStore {
-  readonly pulls: { readonly reference: string; readonly authFile: string | undefined }[];
-  /** Runs in each pull. */
-  onPull: (signal: AbortSignal, authFile: string | undefined) => Promise<void>;
-  damage(reference: string, more?: Partial<Image>): void;
-}
-
-/** Images that appear when they are pulled. */
-export function createFakeImages(): FakeImages {
-  const all = new Map<string, Image>();
-  const refuse = () => Promise.reject(new PodvmError('unsupported', 'not in this fake'));
-  const images: FakeImages = {
-    pulls: [],
-    onPull: () => Promise.resolve(),
-    async pull(reference, { authFile }, signal) {
-      images.pulls.push({ reference, authFile });
-      await images.onPull(signal, authFile);
-      const image: Image = {
-        id: `sha256:${Buffer.from(reference).toString('hex').padEnd(64, '0').slice(0, 64)}`,
-        references: [reference],
-        digests: [`${reference}@sha256:${'1'.repeat(64)}`],
-        sizeBytes: 1000,
-        createdAt: '2026-01-01T00:00:00Z',
-        config: { user: '1000:50' },
-      };
-      all.set(reference, image);
-      return image;
-    },
-    list: () => [...all.values()],
-    get: (reference) => all.get(reference) ?? [...all.values()].find(({ id }) => id === reference),
-    async remove(reference) {
-      const image = images.get(reference);
-      if (image === undefined) throw new PodvmError('notFound', `Cannot remove image ${reference}: it is not here`);
-      all.delete(image.references[0] ?? '');
-      return image;
-    },
-    tag: refuse,
-    untag: refuse,
-    load: refuse,
-    buildBase: refuse,
-    hold: refuse,
-    check: refuse,
-    damage(reference, more = {}) {
-      const image = images.get(reference) ?? assert.fail(`no image ${reference}`);
-      all.set(reference, { ...image, damaged: 'its file is gone', ...more });
-    },
-  };
-  return images;
 }

@@ -19,7 +19,7 @@ export interface Received {
 
 /** An agent that does as a test tells it, good or bad: the far end of a channel, at the level of frames. */
 export class FakeAgent {
-  /** The host's end. */
+  /** The host's end of its own channel. */
   readonly channel: Duplex;
   readonly received: Received[] = [];
   /** Hellos that came, in all. */
@@ -29,11 +29,14 @@ export class FakeAgent {
   ignoredHellos = 0;
   welcome: Welcome = exampleWelcome;
   onCall: (call: CallMessage) => void = () => {};
+  /** Every frame that came. */
+  onFrame: (frame: Received) => void = (frame) => void this.received.push(frame);
   readonly #mine: Duplex;
   #parts: Buffer[] = [];
 
-  constructor() {
-    const [mine, theirs] = duplexPair();
+  /** `end`: of a channel that is there already; default: a channel of its own. */
+  constructor(end?: Duplex) {
+    const [mine, theirs] = end === undefined ? duplexPair() : [end, end];
     this.#mine = mine;
     this.channel = theirs;
     const parser = new FrameParser({ decide: () => 'take', frame: (h, p) => this.#frame(h, Buffer.from(p)) });
@@ -58,6 +61,11 @@ export class FakeAgent {
     this.#mine.write(bytes);
   }
 
+  /** Everything that was sent has arrived, or the channel is torn. */
+  get isIdle(): boolean {
+    return this.#mine.writableLength === 0 || this.#mine.destroyed;
+  }
+
   /** Data frames of as much as fits in each. */
   data(stream: number, bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; at += limits.maxDataBytes) {
@@ -76,7 +84,7 @@ export class FakeAgent {
   }
 
   #frame(header: FrameHeader, payload: Buffer): void {
-    this.received.push({ header, payload });
+    this.onFrame({ header, payload });
     if (header.kind === frameKinds.hello) {
       this.hellos += 1;
       this.epoch = header.epoch;

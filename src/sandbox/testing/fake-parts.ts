@@ -1,281 +1,192 @@
 import { writeFileSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
-import { duplexPair, type Duplex } from 'node:stream';
-import { PodvmError } from '#base/errors.ts';
-import type { HeldImage, ImageConfig } from '#image/images.ts';
+import { join } from 'node:path';
+import type { ImageConfig } from '#image/images.ts';
+import { createFakeImages, type FakeImages } from '#image/testing/fake-images.ts';
+import { connectLink } from '#link/connect-link.ts';
 import type { Link } from '#link/link.ts';
-import { readAsAgent } from '#link/testing/read-as-agent.ts';
+import { FakeGuest } from '#link/testing/fake-guest.ts';
 import type { Attachment } from '#network/network.ts';
-import type { Machine, MachineExit } from '#vm/driver.ts';
-import type { GuestEvent } from '../guest-calls.ts';
+import { createFakeNetwork, FakeHostNetwork } from '#network/testing/fake-network.ts';
+import { createFakeStorage } from '#storage/testing/fake-storage.ts';
+import { createFakeDriver, type FakeMachine } from '#vm/testing/fake-driver.ts';
 import type { Parts } from '../parts.ts';
+import { around } from './around.ts';
+
+export const fakeVersions = { key: 'k1', qemu: '1:10.0', kernel: '6.12.1', crun: '1.21', agent: 'a1' } as const;
 
 /**
- * Lower layers in memory, for tests of this one. Each step is named as it is called; `before` may hold it back or
- * make it fail. What is made is in `alive` until it is undone.
+ * Lower layers in memory, for tests of this one: the fakes of each layer, which pass its conformance suite, and the real
+ * link, to a fake guest. Each step is named as it is called; `before` may hold it back or make it fail.
  */
 export interface FakeParts extends Parts {
-  readonly alive: Set<string>;
+  /** What was made and is not undone yet. */
+  readonly alive: ReadonlySet<string>;
   /** Runs before each step: `driver.start`, `link.connect`, `call configure`, ... */
   before: (step: string, signal: AbortSignal) => Promise<void>;
   /** The guest of the newest machine. */
   readonly guest: FakeGuest;
-  /** Ends the newest machine as a kill from outside would. */
+  readonly images: FakeImages;
+  /** Ends the newest machine as a kill from outside would; what its guest has told by then arrives. */
   killMachine(reason: string): void;
-  imageConfig: ImageConfig;
+  /** Tears the channel of the newest machine, which lives on. */
+  tearLink(): void;
 }
 
-export interface FakeGuest {
-  tell(event: GuestEvent): void;
-  /** Ends the link, the machine lives on. */
-  lose(): void;
-  /** What was called, in order. */
-  readonly calls: { readonly method: string; readonly params: Record<string, unknown> }[];
-  /** The agent's end of a stream. */
-  stream(id: number): Duplex;
-  /** Overrides answers by method. */
-  readonly answers: Map<string, (params: Record<string, unknown>) => unknown>;
-}
-
-export function createFakeParts(directory: string): FakeParts {
-  const alive = new Set<string>();
-  let kill: ((reason: string) => void) | undefined;
-  let guest: ReturnType<typeof createGuest> | undefined;
-
-  const make = async <T>(step: string, signal: AbortSignal, what: () => T): Promise<T> => {
-    await parts.before(step, signal);
-    return what();
+/** `imageConfig`: of every image that a registry has. */
+export function createFakeParts(directory: string, imageConfig: ImageConfig = { cmd: ['run'] }): FakeParts {
+  const guests = new WeakMap<FakeMachine, FakeGuest>();
+  const driver = createFakeDriver({
+    hasEveryTemplate: true,
+    onConnect: (agentEnd, machine) => guestOf(machine).serve(agentEnd),
+  });
+  const guestOf = (machine: FakeMachine): FakeGuest => {
+    const guest = guests.get(machine) ?? new FakeGuest(surroundingsOf(machine));
+    guests.set(machine, guest);
+    return guest;
   };
-  const owned = (name: string) => {
-    alive.add(name);
-    return { [Symbol.asyncDispose]: async () => void alive.delete(name) };
+  const newest = (): FakeMachine => {
+    const machine = driver.machines.at(-1);
+    if (machine === undefined) throw new Error('no machine yet');
+    return machine;
   };
+  const host = new FakeHostNetwork();
+  const network = createFakeNetwork(host);
+  const storage = createFakeStorage();
+  const images = createFakeImages({
+    directory: join(directory, 'images'),
+    registry: (reference) => (reference === 'docker.io/library/missing:latest' ? undefined : imageConfig),
+  });
+  const links = new Set<Link>();
   const modulesDisk = join(directory, 'modules.erofs');
+  const before: FakeParts['before'] = (step, signal) => parts.before(step, signal);
   const parts: FakeParts = {
-    alive,
     before: async (_step, signal) => signal.throwIfAborted(),
-    imageConfig: { cmd: ['run'] },
+    get alive() {
+      const machines = driver.machines.filter(({ isGone }) => !isGone);
+      return new Set([
+        ...machines.flatMap(({ ports }) => ['machine', ...[...ports.keys()].map((name) => `port ${name}`)]),
+        ...[...host.attached.keys()].map(() => 'attachment'),
+        ...storage.alive,
+        ...(images.held > 0 ? ['image'] : []),
+        ...(links.size > 0 ? ['link'] : []),
+      ]);
+    },
     get guest() {
-      if (guest === undefined) throw new Error('no machine yet');
-      return guest.control;
+      return guestOf(newest());
     },
-    killMachine: (reason) => kill?.(reason),
-    network: {
-      prepare: (request, signal) =>
-        make('network.prepare', signal, (): Attachment => ({
-          sandboxId: request.sandboxId,
-          netns: '/run/netns/x',
-          tap: { name: 'tap0', mac: '02:00:00:00:00:01' },
-          assign: () => {},
-          connectAhead: (connecting) => make('network.connectAhead', connecting, () => undefined),
-          connect: (connecting) => make('network.connect', connecting, () => guestNetwork),
-          ...owned('attachment'),
-        })),
-      adopt: async () => undefined,
-      collect: async () => [],
-      readiness: async () => ({ isReady: true, name: 'fake', path: undefined }),
-      check: async () => [],
-      dropped: async () => new Map([['forged', 0]]),
-      droppedPackets: async () => undefined,
+    killMachine(reason) {
+      const machine = newest();
+      void guestOf(machine)
+        .told()
+        .then(() => machine.die(reason));
     },
-    makeScratchDisk: (request, signal) =>
-      make('scratch', signal, () => ({ path: request.path, sizeBytes: request.sizeBytes, ...owned('scratch') })),
-    makeVolumeDisk: ({ path, roomBytes }, signal) =>
-      make('volume disk', signal, () => ({ path, sizeBytes: roomBytes, ...owned(`disk ${basename(path)}`) })),
-    serveFiles: ({ name }, signal) =>
-      make('serveFiles', signal, () => ({
-        pid: 1,
-        file: undefined,
-        ended: new Promise(() => {}),
-        ...owned(`server ${name}`),
-      })),
-    claimBlock: ({ path }, signal) =>
-      make(`claim ${path}`, signal, () => ({
-        device: { major: 7, minor: 0 },
-        measure: async () => 1024 * 1024,
-        ...owned(`claim ${path}`),
-      })),
+    tearLink: () => newest().hangUp(),
+    driver: around(driver, {
+      async start(spec, signal) {
+        await before('driver.start', signal);
+        writeFileSync(modulesDisk, '');
+        return aroundMachine(await driver.start(spec, signal), before);
+      },
+    }),
+    network: around(network, {
+      async prepare(request, signal) {
+        await before('network.prepare', signal);
+        return aroundAttachment(await network.prepare(request, signal), before);
+      },
+    }),
+    images: aroundImages(images, before),
+    async makeScratchDisk(request, signal) {
+      await before('scratch', signal);
+      return await storage.makeScratchDisk(request, signal);
+    },
+    async makeVolumeDisk(request, signal) {
+      await before('volume disk', signal);
+      return await storage.makeVolumeDisk(request, signal);
+    },
+    async serveFiles(request, signal) {
+      await before('serveFiles', signal);
+      return await storage.serveFiles(request, signal);
+    },
+    async claimBlock(request, signal) {
+      await before(`claim ${request.path}`, signal);
+      return await storage.claimBlock(request, signal);
+    },
     modulesDisk,
     versions: fakeVersions,
-    driver: {
-      name: 'fake',
-      adopt: async () => undefined,
-      sweep: async () => undefined,
-      hasTemplate: async () => true,
-      makeTemplate: async () => undefined,
-      start: (spec, signal) =>
-        make('driver.start', signal, () => {
-          writeFileSync(modulesDisk, '');
-          guest = createGuest(parts, owned);
-          const machine = createMachine(spec.id, spec.directory, parts, owned('machine'));
-          kill = (reason) => machine.killedBy(reason);
-          return machine;
-        }),
-    },
-    connectLink: (_options, signal) =>
-      make('link.connect', signal, () => {
-        if (guest === undefined) throw new Error('no machine yet');
-        return guest.connect();
-      }),
-    images: {
-      hold: async (reference, _policy, signal) => {
-        await parts.before('image', signal);
-        if (reference === 'missing') throw new PodvmError('notFound', 'Cannot hold image missing: no such image');
-        const rootfsPath = join(directory, 'images', 'rootfs.erofs');
-        await mkdir(join(directory, 'images'), { recursive: true });
-        await writeFile(rootfsPath, '');
-        const findDamage = () => Promise.resolve(undefined);
-        const image: HeldImage = {
-          id: 'sha256:1',
-          config: parts.imageConfig,
-          rootfsPath,
-          findDamage,
-          ...owned('image'),
-        };
-        return image;
-      },
+    async connectLink(options, signal) {
+      await before('link.connect', signal);
+      const link = await connectLink(options, signal);
+      links.add(link);
+      return aroundLink(link, () => links.delete(link), before);
     },
   };
   return parts;
 }
 
-/** As set-up would have them. */
-export const fakeVersions = { key: 'k1', qemu: '1:10.0', kernel: '6.12.1', crun: '1.21', agent: 'a1' } as const;
+type Before = FakeParts['before'];
 
-const guestNetwork = {
-  interfaces: [{ name: 'eth0', mac: '02:00:00:00:00:01', mtu: 1500, addresses: ['10.1.0.5/24'] }],
-  routes: [],
-  dns: { nameservers: ['10.0.0.1'], searches: [], options: [] },
-};
+const surroundingsOf = (machine: FakeMachine) => ({
+  hasDisk: (serial: string) => machine.disks.has(serial),
+  hasPort: (name: string) => machine.ports.has(name),
+  onPowerOff: () => machine.powerOff(),
+});
 
-function createMachine(
-  id: string,
-  directory: string,
-  parts: FakeParts,
-  owner: AsyncDisposable,
-): Machine & { killedBy(reason: string): void } {
-  const { alive } = parts;
-  const { promise: exited, resolve } = Promise.withResolvers<MachineExit>();
-  let state: Machine['state'] = 'running';
-  const end = async (): Promise<MachineExit> => {
-    if (state === 'running') state = 'stopped';
-    await owner[Symbol.asyncDispose]();
-    resolve({ state: 'stopped', reason: 'it was killed', code: 'SIGKILL', tail: [] });
-    return await exited;
-  };
-  return {
-    id,
-    get state() {
-      return state;
+function aroundMachine(machine: FakeMachine, before: Before): FakeMachine {
+  return around(machine, {
+    async attachDisk(disk, signal) {
+      await before('machine.attachDisk', signal);
+      await machine.attachDisk(disk, signal);
     },
-    accelerator: 'tcg',
-    memoryMiB: 1024,
-    record: { driver: 'fake', id, directory, pid: process.pid, startTicks: '1', uid: 0, memoryMiB: 1024 },
-    phases: [],
-    exited,
-    consolePath: join(directory, 'console.log'),
-    connect: () => Promise.reject(new Error('the fake link needs no channel')),
-    attachDisk: (_disk, signal) => parts.before('machine.attachDisk', signal),
-    detachDisk: async (serial, signal) => await parts.before(`machine.detachDisk ${serial}`, signal),
-    growDisk: async (serial, _sizeBytes, signal) => await parts.before(`machine.growDisk ${serial}`, signal),
-    onDiskError: () => {},
-    attachPort: async (name, signal) => {
-      await parts.before('machine.attachPort', signal);
-      alive.add(`port ${name}`);
-      return duplexPair()[0];
+    async detachDisk(serial, signal) {
+      await before(`machine.detachDisk ${serial}`, signal);
+      await machine.detachDisk(serial, signal);
     },
-    detachPort: async (name, signal) => {
-      await parts.before('machine.detachPort', signal);
-      alive.delete(`port ${name}`);
+    async growDisk(serial, sizeBytes, signal) {
+      await before(`machine.growDisk ${serial}`, signal);
+      await machine.growDisk(serial, sizeBytes, signal);
     },
-    limitHost: async () => {},
-    confine: async () => ({ [Symbol.asyncDispose]: () => Promise.resolve() }),
-    stop: end,
-    kill: end,
-    [Symbol.asyncDispose]: async () => void (await end()),
-    killedBy(reason) {
-      state = 'failed';
-      void owner[Symbol.asyncDispose]();
-      resolve({ state: 'failed', reason, code: 'SIGKILL', tail: [] });
+    async attachPort(name, signal) {
+      await before('machine.attachPort', signal);
+      return await machine.attachPort(name, signal);
     },
-  };
+    async detachPort(name, signal) {
+      await before('machine.detachPort', signal);
+      await machine.detachPort(name, signal);
+    },
+  });
 }
 
-function createGuest(parts: FakeParts, owned: (name: string) => AsyncDisposable) {
-  const closed = Promise.withResolvers<Error>();
-  const streams = new Map<number, Duplex>();
-  const streamsOfHost = new Set<Duplex>();
-  let handler: ((event: GuestEvent) => void) | undefined;
-  let next = 1;
-  const control: FakeGuest = {
-    calls: [],
-    answers: new Map(),
-    tell: (event) => handler?.(event),
-    lose() {
-      for (const stream of streamsOfHost) stream.destroy(new Error('link lost'));
-      closed.resolve(new Error('torn'));
+function aroundAttachment(attachment: Attachment, before: Before): Attachment {
+  return around(attachment, {
+    async connectAhead(signal) {
+      await before('network.connectAhead', signal);
+      await attachment.connectAhead(signal);
     },
-    stream(id) {
-      const stream = streams.get(id);
-      if (stream === undefined) throw new Error(`no stream ${id}`);
-      return stream;
+    async connect(signal) {
+      await before('network.connect', signal);
+      return await attachment.connect(signal);
     },
-  };
-  const connect = (): Link => {
-    const owner = owned('link');
-    return {
-      welcome: {
-        t: 'welcome',
-        version: 1,
-        agentVersion: '0',
-        engine: 'fake',
-        phases: [],
-        configured: false,
-      },
-      async call(method, params, signal) {
-        await parts.before(`call ${method}`, signal);
-        const given: Record<string, unknown> = { ...params };
-        readAsAgent(method, params);
-        control.calls.push({ method, params: given });
-        if (method === 'signalContainer' && given['id'] === 'exercise')
-          for (const agent of streams.values()) agent.end();
-        const answer: unknown = (control.answers.get(method) ?? defaultAnswers[method])?.(given);
-        return answer ?? {};
-      },
-      openStream() {
-        const [host, agent] = duplexPair();
-        const id = next;
-        next += 1;
-        streams.set(
-          id,
-          agent.on('error', () => {}),
-        );
-        streamsOfHost.add(host);
-        return Object.assign(host, { id, acknowledge: () => {} });
-      },
-      onEvent: (given) => {
-        handler = given;
-      },
-      closed: closed.promise,
-      async [Symbol.asyncDispose]() {
-        control.lose();
-        await owner[Symbol.asyncDispose]();
-      },
-    };
-  };
-  return { control, connect };
+  });
 }
 
-const defaultAnswers: Record<string, (params: Record<string, unknown>) => unknown> = {
-  configure: () => ({ phases: [] }),
-  connect: () => ({ phases: [] }),
-  attachDisk: () => ({ phases: [] }),
-  beginPush: () => ({ push: 1 }),
-  createContainer: () => ({ pid: 2, uid: 0, gid: 0, groups: [], phases: [] }),
-  startContainer: () => ({ startedAtMs: 1000 }),
-  startExec: () => ({ pid: 3 }),
-  readFile: () => {
-    throw new PodvmError('notFound', 'Cannot read: no such file');
-  },
-};
+function aroundImages(images: FakeImages, before: Before): FakeImages {
+  return around(images, {
+    async hold(reference, policy, signal, options) {
+      await before('image', signal);
+      return await images.hold(reference, policy, signal, options);
+    },
+  });
+}
+
+function aroundLink(link: Link, onDisposed: () => void, before: Before): Link {
+  return around(link, {
+    async call(method, params, signal) {
+      await before(`call ${method}`, signal);
+      return await link.call(method, params, signal);
+    },
+    async [Symbol.asyncDispose]() {
+      await link[Symbol.asyncDispose]();
+      onDisposed();
+    },
+  });
+}

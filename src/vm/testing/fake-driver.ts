@@ -20,6 +20,7 @@ import { assertMachineSpec, shapeOf } from '../machine-spec.ts';
  * at the other end of the channel. It passes the same conformance suite as the real one.
  */
 export interface FakeDriver extends MachineDriver {
+  start(spec: MachineSpec, signal: AbortSignal): Promise<FakeMachine>;
   /** All machines it ever made, in order. */
   readonly machines: readonly FakeMachine[];
   /** The next start fails with this error. */
@@ -31,6 +32,8 @@ export interface FakeOptions {
   readonly onConnect?: (agentEnd: Duplex, machine: FakeMachine) => void;
   /** A guest that ignores the power button must be killed; default false. */
   readonly ignoresPowerButton?: boolean;
+  /** Set-up has made a template of every shape; default: there is none yet. */
+  readonly hasEveryTemplate?: boolean;
 }
 
 export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
@@ -45,7 +48,7 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
     },
     async start(spec, signal) {
       assertMachineSpec(spec);
-      if (spec.from === 'restore' && !templates.has(JSON.stringify(shapeOf(spec)))) {
+      if (spec.from === 'restore' && !(await this.hasTemplate(shapeOf(spec)))) {
         throw new PodvmError('notFound', `Cannot restore machine ${spec.id}: there is no template of its shape`);
       }
       await access(spec.directory);
@@ -58,7 +61,7 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
       machines.push(machine);
       return machine;
     },
-    hasTemplate: (shape) => Promise.resolve(templates.has(JSON.stringify(shape))),
+    hasTemplate: async (shape) => options.hasEveryTemplate === true || templates.has(JSON.stringify(shape)),
     async makeTemplate(spec, exercise, signal) {
       const machine = await this.start({ ...spec, from: 'boot' }, signal);
       try {

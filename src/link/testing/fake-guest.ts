@@ -1,0 +1,231 @@
+import type { Duplex } from 'node:stream';
+import { kindOf, messageOf, PodvmError, type ErrorKind } from '#base/errors.ts';
+import type { AgentEvent, CallMessage, Method, Params, Result } from '#wire/messages.ts';
+import { readCall } from '#wire/params.ts';
+import { exampleWelcome, FakeAgent } from './fake-agent.ts';
+import { FakeGuestContainers } from './fake-guest-containers.ts';
+import { FakeStream } from './fake-stream.ts';
+import { FakeGuestVolumes } from './fake-guest-volumes.ts';
+
+/** What the machine around it has; default: whatever is asked for, and a power button that does nothing. */
+export interface FakeGuestOptions {
+  readonly hasDisk?: (serial: string) => boolean;
+  readonly hasPort?: (name: string) => boolean;
+  readonly onPowerOff?: () => void;
+}
+
+/** An answer instead of the usual one. Undefined: none, and nothing is done; an error is told to the host. */
+export type FakeAnswer = (params: Record<string, unknown>) => unknown;
+
+type Handlers = { readonly [M in Method]: (params: Params<M>) => Result<M> };
+
+/**
+ * A guest in memory, for tests of the layers above: an agent that keeps disks, volumes, containers and commands as the
+ * real one does, but runs nothing. A process runs until the test says that it exits, or until it is killed. It passes the
+ * same conformance suites as the real agent.
+ */
+export class FakeGuest {
+  /** What was called, in order, over all connections. */
+  readonly calls: { readonly method: Method; readonly params: Record<string, unknown> }[] = [];
+  /** By method. */
+  readonly answers = new Map<Method, FakeAnswer>();
+  readonly #options: FakeGuestOptions;
+  readonly #containers = new FakeGuestContainers((event) => this.#send(event));
+  readonly #volumes: FakeGuestVolumes;
+  readonly #listeners = new Map<number, (connection: Duplex) => void>();
+  readonly #startedMs = performance.now();
+  #agent: FakeAgent | undefined;
+  #epoch = 0;
+  #streams = new Map<number, FakeStream>();
+  #isConfigured = false;
+  #hasUsers = false;
+
+  constructor(options: FakeGuestOptions = {}) {
+    this.#options = options;
+    this.#volumes = new FakeGuestVolumes(options);
+  }
+
+  /** Takes the agent's end of a channel, and speaks over that from now on. */
+  serve(channel: Duplex): void {
+    const agent = new FakeAgent(channel);
+    agent.welcome = { ...exampleWelcome, configured: this.#isConfigured };
+    agent.onFrame = (frame) => {
+      if (agent.epoch !== this.#epoch) this.#begin(agent);
+      if (frame.header.epoch === agent.epoch) this.#streams.get(frame.header.stream)?.accept(frame);
+    };
+    agent.onCall = (call) => void setImmediate(() => this.#answer(agent, call)); // never before call() has returned
+    this.#agent = agent;
+  }
+
+  /** Tells the host of something, true or not. An exit of what runs is its exit. */
+  tell(event: AgentEvent): void {
+    if (event.kind === 'exited') this.#containers.exited(event);
+    this.#send(event);
+  }
+
+  /** The agent's end of a stream that a call has named. */
+  stream(id: number): Duplex {
+    const stream = this.#streams.get(id);
+    if (stream === undefined) throw new Error(`no stream ${id}`);
+    return stream;
+  }
+
+  /** What listens on a port of the guest gets the agent's end of each connection. */
+  listen(port: number, onConnection: (connection: Duplex) => void): void {
+    this.#listeners.set(port, onConnection);
+  }
+
+  /** Settles when all that it has told has arrived. */
+  async told(): Promise<void> {
+    while (this.#agent?.isIdle === false) {
+      await new Promise((resolve) => {
+        setImmediate(resolve);
+      });
+    }
+  }
+
+  #send(event: AgentEvent): void {
+    this.#agent?.send({ t: 'event', event });
+  }
+
+  /** Another connection: the streams of the last one are gone. */
+  #begin(agent: FakeAgent): void {
+    this.#epoch = agent.epoch;
+    for (const stream of this.#streams.values()) stream.destroy();
+    this.#streams = new Map();
+  }
+
+  #answer(agent: FakeAgent, { id, method, params }: CallMessage): void {
+    try {
+      agent.send({ t: 'result', id, value: this.#call(method, params) });
+    } catch (error) {
+      agent.send({ t: 'error', id, kind: kindOf(error), message: messageOf(error) });
+    }
+    if (method === 'shutdown') setImmediate(() => this.#options.onPowerOff?.()); // the answer leaves the guest first
+  }
+
+  #call(name: string, given: unknown): unknown {
+    const { method, params } = readCall(name, given);
+    this.calls.push({ method, params: given as Record<string, unknown> }); // SAFE: it was read as an object
+    const opened = this.#open(streamsOf(method, params));
+    try {
+      const answer = this.answers.get(method);
+      // SAFE: these parameters are of this very method
+      const usual = () => (this.#handlers[method] as (params: unknown) => unknown)(params);
+      if (answer === undefined) return usual();
+      const value = answer(given as Record<string, unknown>); // SAFE: as above
+      if (value !== undefined && makesProcess.includes(method)) usual();
+      return value ?? {};
+    } catch (error) {
+      for (const stream of opened) stream.destroy();
+      throw error;
+    }
+  }
+
+  #open(ids: readonly number[]): readonly FakeStream[] {
+    const agent = this.#agent;
+    if (agent === undefined) throw new Error('not connected');
+    return ids.map((id) => {
+      if (this.#streams.get(id)?.isOver === false)
+        throw refusal('alreadyExists', `Cannot open stream ${id}: it is in use`);
+      const stream = new FakeStream(id, agent);
+      this.#streams.set(id, stream);
+      return stream;
+    });
+  }
+
+  readonly #handlers: Handlers = {
+    configure: ({ userNamespace }) => {
+      if (!this.#containers.isEmpty || this.#hasUsers)
+        throw refusal('failedPrecondition', 'Cannot configure the guest: there are containers in it, or users');
+      this.#isConfigured = true;
+      if (this.#agent !== undefined) this.#agent.welcome = { ...exampleWelcome, configured: true };
+      this.#hasUsers = userNamespace !== undefined;
+      return { phases: [] };
+    },
+    connect: () => {
+      if (!this.#isConfigured || !this.#containers.isEmpty)
+        throw refusal('failedPrecondition', 'Cannot connect the guest: it is not configured, or has containers');
+      return { phases: [] };
+    },
+    attachDisk: (params) => this.#volumes.attachDisk(params),
+    detachDisk: ({ serial }) => this.#volumes.detachDisk(serial),
+    growDisk: ({ serial }) => this.#volumes.growDisk(serial),
+    prepareShares: () => ({}),
+    createVolume: (params) => this.#volumes.create(params),
+    beginPush: ({ volume }) => ({ push: this.#volumes.beginPush(volume) }),
+    pushFile: (params) => this.#volumes.pushFile(params),
+    commitPush: ({ push }) => this.#volumes.endPush(push),
+    abortPush: ({ push }) => this.#volumes.abortPush(push),
+    removeVolume: ({ name }) => this.#volumes.remove(name),
+    createContainer: (params) => {
+      this.#volumes.check(params);
+      return this.#containers.create(params, this.#opened(params.stdio));
+    },
+    startContainer: ({ id }) => this.#containers.start(id),
+    signalContainer: (params) => this.#containers.signal(params),
+    updateContainer: ({ id }) => this.#containers.check(id),
+    updatePod: () => ({}),
+    removeContainer: ({ id }) => this.#containers.remove(id),
+    readFile: ({ containerId, path }) => {
+      this.#containers.check(containerId);
+      throw refusal('notFound', `Cannot read ${path} of the container: there is no such file`);
+    },
+    startExec: (params) => this.#containers.exec(params, this.#opened(params.stdio)),
+    attach: ({ containerId }) => this.#containers.check(containerId),
+    signalExec: (params) => this.#containers.signalExec(params),
+    resize: ({ containerId }) => this.#containers.check(containerId),
+    dial: ({ port, stream }) => {
+      const listener = this.#listeners.get(port);
+      if (listener === undefined)
+        throw refusal('unavailable', `Cannot connect to port ${port} in the guest: ECONNREFUSED`);
+      setImmediate(listener, this.stream(stream));
+      return {};
+    },
+    stats: () => ({
+      ...{ agentRssKiB: 1024, agentHeapBytes: 65_536, agentFds: 16, pod: noFigures, interfaces: [], volumes: [] },
+      containers: this.#containers.ids.map((id) => ({ id, ...noFigures })),
+    }),
+    metrics: ({ containerId }) => {
+      if (containerId !== undefined) this.#containers.check(containerId);
+      return noMetrics;
+    },
+    list: () => ({
+      containers: this.#containers.list(),
+      volumes: this.#volumes.names,
+      disks: this.#volumes.serials,
+    }),
+    ping: () => ({ uptimeMs: performance.now() - this.#startedMs }),
+    shutdown: () => {
+      this.#containers.killAll();
+      return {};
+    },
+  };
+
+  #opened({ stdin, stdout, stderr }: Params<'createContainer'>['stdio']): readonly FakeStream[] {
+    return [stdin, stdout, stderr].flatMap((id) => this.#streams.get(id) ?? []);
+  }
+}
+
+/** What runs on however it is answered. */
+const makesProcess: readonly Method[] = ['createContainer', 'startExec'];
+
+function streamsOf(method: Method, params: object): readonly number[] {
+  const { stdio, stream } = params as { stdio?: Params<'attach'>['stdio']; stream?: number }; // SAFE: only read
+  const ids = method === 'dial' ? [stream ?? 0] : stdio === undefined ? [] : [stdio.stdin, stdio.stdout, stdio.stderr];
+  return ids.filter((id) => id > 0);
+}
+
+const refusal = (kind: ErrorKind, message: string) => new PodvmError(kind, message);
+
+const noFigures = {
+  ...{ memoryBytes: 0, memoryPeakBytes: 0, rssBytes: 0, inactiveFileBytes: 0, pageFaults: 0, majorPageFaults: 0 },
+  ...{ swapBytes: 0, oomKills: 0, cpuUsec: 0, pids: 0 },
+};
+
+const noMetrics = {
+  ...noFigures,
+  ...{ cpuUserUsec: 0, cpuSystemUsec: 0, cpuPeriods: 0, cpuThrottledPeriods: 0, cpuThrottledUsec: 0 },
+  ...{ cacheBytes: 0, mappedFileBytes: 0, activeFileBytes: 0, kernelBytes: 0, memoryLimitHits: 0 },
+  ...{ devices: [], interfaces: [], ulimits: [] },
+};
