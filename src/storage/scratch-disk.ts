@@ -84,8 +84,11 @@ async function makeFile(
   { path, ownerUid }: Pick<ScratchDiskRequest, 'path' | 'ownerUid'>,
   fill: () => Promise<number>,
 ): Promise<ScratchDisk> {
+  const file = await open(path, 'wx', 0o600).catch((error: unknown) => {
+    throw explain(error); // a file that is there already is not ours to remove
+  });
   try {
-    await (await open(path, 'wx', 0o600)).close();
+    await file.close();
     const sizeBytes = await fill();
     await chmod(path, 0o600);
     await chown(path, ownerUid, ownerUid);
