@@ -8,6 +8,7 @@ import { after, afterEach, beforeEach, describe, test } from 'node:test';
 import { kindOf } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { claimBlock, findBlockSource, type BlockClaim } from './block-claim.ts';
+import { describeClaims } from './testing/storage.conformance.ts';
 
 const directory = await mkdtemp(join(tmpdir(), 'podvm-claim-'));
 after(() => rm(directory, { recursive: true }));
@@ -35,6 +36,22 @@ test('findBlockSource() names what is there, and refuses what is no disk', async
   await assert.rejects(findBlockSource(join(directory, 'none')), kind('notFound'));
   for (const path of [directory, '/dev/null']) await assert.rejects(findBlockSource(path), kind('unsupported'));
 });
+
+describeClaims(
+  'real',
+  async () => {
+    const vmm = spawn('sleep', ['1000'], { stdio: 'ignore' });
+    return {
+      claimBlock,
+      vmmPid: vmm.pid ?? 0,
+      async [Symbol.asyncDispose]() {
+        vmm.kill('SIGKILL');
+        await once(vmm, 'exit');
+      },
+    };
+  },
+  skip,
+);
 
 describe('claimBlock()', { skip }, () => {
   let path: string;

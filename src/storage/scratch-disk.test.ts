@@ -6,6 +6,7 @@ import { after, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { roomOf } from './ext4-room.ts';
+import { describeDisks } from './testing/storage.conformance.ts';
 import { diskBytesFor, makeScratchDisk, makeVolumeDisk, maxScratchBytes, minScratchBytes } from './scratch-disk.ts';
 
 const directory = await mkdtemp(join(tmpdir(), 'podvm-scratch-'));
@@ -13,6 +14,8 @@ after(() => rm(directory, { recursive: true }));
 const signal = AbortSignal.timeout(30_000);
 const ownerUid = process.getuid?.() ?? 0;
 const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
+
+describeDisks('real', { makeScratchDisk, makeVolumeDisk });
 
 test('makeScratchDisk() refuses sizes that no file system fits, and leaves nothing', async () => {
   for (const sizeBytes of [0, -1, 1.5, minScratchBytes - 1, maxScratchBytes + 1, Number.NaN]) {
