@@ -103,7 +103,10 @@ class DiskImageStore implements ImageStore {
       return await untilAborted(shared.result, signal, `Cannot pull ${formatReference(parsed)}: cancelled`);
     } finally {
       shared.waiting.delete(waiter);
-      if (shared.waiting.size === 0) shared.abort.abort(); // nobody wants it any more; too late does no harm
+      if (shared.waiting.size === 0) {
+        shared.abort.abort(); // without a caller left; after its end this does nothing
+        this.#forgetPull(key, shared); // the next caller begins another one
+      }
     }
   }
 
@@ -111,10 +114,16 @@ class DiskImageStore implements ImageStore {
     const abort = new AbortController();
     const waiting = new Set<PullOptions>();
     const onProgress = (message: string) => waiting.forEach((waiter) => waiter.onProgress?.(message));
-    const result = this.#fetch(parsed, access, { onProgress }, abort.signal).finally(() => this.#pulls.delete(key));
+    const result = this.#fetch(parsed, access, { onProgress }, abort.signal);
     const shared = { result, abort, waiting };
+    const forget = () => this.#forgetPull(key, shared);
+    result.then(forget, forget); // also where every caller has left, who would hear of an error
     this.#pulls.set(key, shared);
     return shared;
+  }
+
+  #forgetPull(key: string, shared: object): void {
+    if (this.#pulls.get(key) === shared) this.#pulls.delete(key);
   }
 
   async #fetch(reference: Reference, access: Access, options: PullOptions, signal: AbortSignal): Promise<Image> {
