@@ -12,6 +12,7 @@ import { run } from '#host/run.ts';
 import { openDefaultNetwork, removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork } from '#network/host-network.ts';
 import { readIpv6 } from '#network/ip/ipv6.ts';
+import { holderOf } from '#network/ports/port-holder.ts';
 import { readNodeFacts } from '#network/ip/node-facts.ts';
 import type { AttachmentRequest, HostPort } from '#network/network.ts';
 import { describeNetwork, type NetworkHarness } from '#network/testing/network.conformance.ts';
@@ -43,6 +44,12 @@ async function openHarness(): Promise<NetworkHarness> {
       ...(await tracesOf({ ids: [sandboxId] })),
       ...(await filesNaming(sandboxId, stateDir)),
     ],
+    forwards: async (sandboxId) =>
+      (await tracesOf({ ids: [sandboxId] })).flatMap((trace) => {
+        const port = /--dport (\d+) /.exec(trace)?.[1];
+        return port === undefined ? [] : [Number(port)];
+      }),
+    holderOf,
     async [Symbol.asyncDispose]() {
       await createHostNetwork({ stateDir, log: silentLog }).collect(new Set(), soon());
       await removeDefaultNetwork(stateDir, soon());
