@@ -257,6 +257,7 @@ export interface OutputChunk {
 
 export interface Container {
   readonly status: ContainerStatus;
+  /** A second call has the first one's outcome. Errors: `failedPrecondition` for one that ended before. */
   start(signal: AbortSignal): Promise<void>;
   /** Settles once, also when the machine dies; never rejects. */
   readonly exited: Promise<ContainerExit>;

@@ -10,6 +10,7 @@ import type {
   Sandbox,
   Sandboxes,
   SandboxSpec,
+  SandboxStats,
   SandboxStatus,
 } from '#sandbox/sandbox.ts';
 import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
@@ -29,6 +30,7 @@ export interface FakeBehaviour {
 
 export interface FakeContainer extends Container {
   readonly spec: ContainerSpec;
+  readonly isRemoved: boolean;
   exit(
     exitCode: number,
     reason?: ContainerExit['reason'],
@@ -55,99 +57,187 @@ export interface FakeSettings {
   readonly onDial?: (port: number) => Duplex | undefined;
 }
 
-/** A sandbox layer without machines, for one pod; it holds its callers to the contract in `sandbox.ts`. */
+/** A sandbox layer without machines; `sandbox.conformance.ts` holds it to the contract in `sandbox.ts`. */
 export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {}): FakeSandboxes {
   const journal: string[] = [];
   const runs: SandboxSpec[] = [];
-  let containers: FakeContainer[] = [];
-  let sandbox: Sandbox | undefined;
-  let state: SandboxStatus['state'] = 'ready';
-  let failure: string | undefined;
-  const ended = Promise.withResolvers<SandboxStatus>();
-  const statusNow = (): SandboxStatus => ({
-    id: 'fake',
-    state,
-    createdAt: new Date(clock.now()),
-    addresses: ['10.88.0.5/16'],
-    parts: fakeVersions,
-    phases: [],
-    volumes: [],
-    containers: containers.map((container) => container.status),
-    ...(failure === undefined ? {} : { failure }),
-  });
-  const end = (next: 'stopped' | 'failed', texts: Parameters<FakeContainer['exit']>[2] = {}) => {
-    if (state !== 'ready') return;
-    state = next;
-    for (const container of containers) container.exit(137, 'SandboxFailed', texts);
-    ended.resolve(statusNow());
-  };
-  const make = (spec: SandboxSpec): Sandbox => ({
-    id: 'fake',
-    spec,
-    consolePath: '/dev/null',
-    ended: ended.promise,
-    get status() {
-      return statusNow();
-    },
-    async createContainer(containerSpec) {
-      if (state !== 'ready') throw new PodvmError('failedPrecondition', 'Cannot create: the sandbox has ended');
-      const behaviour = settings.behaviours?.[containerSpec.name] ?? {};
-      const error = behaviour.createError?.(containerSpec.attempt);
-      if (error !== undefined) throw error;
-      const container = createFakeContainer(containerSpec, behaviour, clock, journal);
-      containers.push(container);
-      return container;
-    },
-    container: (name) => containers.findLast((it) => it.spec.name === name),
-    warnings: settings.warnings ?? [],
-    resize: () => Promise.resolve([]),
-    updateVolume: () => Promise.resolve(),
-    onDiskTrouble: () => {},
-    async dial(port) {
-      const socket = settings.onDial?.(port);
-      if (socket === undefined) throw new PodvmError('unavailable', `Cannot connect to port ${port}: refused`);
-      return socket;
-    },
-    stats: () =>
-      Promise.resolve({ agentRssKiB: 0, agentFds: 0, ...figures, containers: [], volumes: [], interfaces: [] }),
-    metrics: () => Promise.reject(new PodvmError('unsupported', 'Cannot measure: this sandbox is a fake')),
-    vmmPssKiB: () => Promise.resolve(0),
-    dropped: () => Promise.resolve(new Map()),
-    async stop() {
-      if (state === 'ready') journal.push('stop sandbox');
-      end('stopped');
-      return statusNow();
-    },
-    async remove() {
-      end('stopped');
-      journal.push('remove sandbox');
-      containers = [];
-    },
-  });
+  const sandboxes = new Map<string, FakeSandbox>();
+  let newest: FakeSandbox | undefined;
+  const keyOf = (namespace: string, name: string) => `${namespace}/${name}`;
   return {
     journal,
     runs,
     async run(spec, signal) {
       if (signal.aborted) throw new PodvmError('cancelled', 'Cannot run the sandbox: cancelled');
       if (settings.runError !== undefined) throw settings.runError;
+      const key = keyOf(spec.namespace, spec.name);
+      if (sandboxes.has(key)) throw new PodvmError('alreadyExists', `Cannot run the sandbox: ${key} exists already`);
       runs.push(spec);
-      sandbox = make(spec);
-      return sandbox;
+      newest = new FakeSandbox(`fake-${runs.length}`, spec, {
+        clock,
+        settings,
+        journal,
+        forget: () => sandboxes.delete(key),
+      });
+      sandboxes.set(key, newest);
+      return newest;
     },
-    list: () => (sandbox === undefined ? [] : [sandbox]),
+    list: () => [...sandboxes.values()],
     waitingMachines: 0,
-    get: () => sandbox,
-    running: () => containers.filter((it) => it.status.state === 'running').map((it) => it.spec.name),
+    get: (namespace, name) => sandboxes.get(keyOf(namespace, name)),
+    running: () =>
+      (newest?.containers ?? []).filter(({ status }) => status.state === 'running').map(({ spec }) => spec.name),
     current(name) {
-      const found = containers.findLast((it) => it.spec.name === name);
+      const found = newest?.container(name);
       if (found === undefined) throw new Error(`no container ${name}`);
       return found;
     },
-    crash(why, terminationLog) {
-      failure = why;
-      end('failed', { message: why, ...(terminationLog === undefined ? {} : { terminationLog }) });
-    },
+    crash: (why, terminationLog) => newest?.crash(why, terminationLog),
   };
+}
+
+interface Surroundings {
+  readonly clock: FakeClock;
+  readonly settings: FakeSettings;
+  readonly journal: string[];
+  readonly forget: () => void;
+}
+
+class FakeSandbox implements Sandbox {
+  readonly id: string;
+  readonly spec: SandboxSpec;
+  readonly consolePath = '/dev/null';
+  readonly ended: Promise<SandboxStatus>;
+  readonly warnings: readonly string[];
+  containers: FakeContainer[] = [];
+  readonly #surroundings: Surroundings;
+  readonly #settleEnded: (status: SandboxStatus) => void;
+  #state: SandboxStatus['state'] = 'ready';
+  #failure: string | undefined;
+  #isRemoved = false;
+
+  constructor(id: string, spec: SandboxSpec, surroundings: Surroundings) {
+    this.id = id;
+    this.spec = spec;
+    this.#surroundings = surroundings;
+    this.warnings = surroundings.settings.warnings ?? [];
+    const { promise, resolve } = Promise.withResolvers<SandboxStatus>();
+    this.ended = promise;
+    this.#settleEnded = resolve;
+  }
+
+  get status(): SandboxStatus {
+    return {
+      id: this.id,
+      state: this.#state,
+      createdAt: new Date(this.#surroundings.clock.now()),
+      addresses: ['10.88.0.5/16'],
+      parts: fakeVersions,
+      phases: [],
+      volumes: [],
+      containers: this.containers.map(({ status }) => status),
+      ...(this.#failure === undefined ? {} : { failure: this.#failure }),
+    };
+  }
+
+  async createContainer(spec: ContainerSpec): Promise<Container> {
+    this.#assertReady('create a container');
+    const { settings, clock, journal } = this.#surroundings;
+    const { name, attempt } = spec;
+    if (this.containers.some((one) => !one.isRemoved && one.spec.name === name && one.spec.attempt === attempt))
+      throw new PodvmError('alreadyExists', `Cannot create container ${name}: it exists already`);
+    const behaviour = settings.behaviours?.[name] ?? {};
+    const error = behaviour.createError?.(attempt);
+    if (error !== undefined) throw error;
+    const container = createFakeContainer(spec, behaviour, clock, journal);
+    this.containers.push(container);
+    return container;
+  }
+
+  container(name: string): FakeContainer | undefined {
+    return this.containers.findLast(({ spec }) => spec.name === name);
+  }
+
+  async resize(): Promise<readonly string[]> {
+    this.#assertReady('resize');
+    return [];
+  }
+
+  async updateVolume(name: string): Promise<void> {
+    this.#assertReady('update a volume');
+    const kind = this.spec.volumes.find((volume) => volume.name === name)?.kind;
+    if (kind === 'push') return;
+    throw new PodvmError(
+      kind === undefined ? 'notFound' : 'failedPrecondition',
+      `Cannot update volume ${name}: no push`,
+    );
+  }
+
+  async dial(port: number): Promise<Duplex> {
+    this.#assertReady('connect');
+    if (!Number.isInteger(port) || port < 1 || port > 65_535)
+      throw new PodvmError('invalid', `Cannot connect to port ${port}: a port is from 1 to 65535`);
+    const socket = this.#surroundings.settings.onDial?.(port);
+    if (socket === undefined) throw new PodvmError('unavailable', `Cannot connect to port ${port}: refused`);
+    return socket;
+  }
+
+  async stats(): Promise<SandboxStats> {
+    this.#assertReady('measure');
+    return { agentRssKiB: 0, agentFds: 0, ...figures, containers: [], volumes: [], interfaces: [] };
+  }
+
+  async metrics(): Promise<never> {
+    this.#assertReady('measure');
+    throw new PodvmError('unsupported', 'Cannot measure: this sandbox is a fake');
+  }
+
+  async vmmPssKiB(): Promise<number> {
+    this.#assertReady('measure');
+    return 0;
+  }
+
+  async dropped(): Promise<ReadonlyMap<string, number>> {
+    this.#assertReady('measure');
+    return new Map();
+  }
+
+  onDiskTrouble(): void {}
+
+  async stop(): Promise<SandboxStatus> {
+    if (this.#state === 'ready') {
+      this.#surroundings.journal.push('stop sandbox');
+      this.#end('stopped', 'Error');
+    }
+    return await this.ended;
+  }
+
+  async remove(): Promise<void> {
+    if (this.#isRemoved) return;
+    this.#isRemoved = true;
+    this.#end('stopped', 'Error');
+    this.#surroundings.journal.push('remove sandbox');
+    this.containers = [];
+    this.#surroundings.forget();
+  }
+
+  crash(why: string, terminationLog?: string): void {
+    this.#failure ??= this.#state === 'ready' ? why : undefined;
+    const texts = { message: why, ...(terminationLog === undefined ? {} : { terminationLog }) };
+    this.#end('failed', 'SandboxFailed', texts);
+  }
+
+  #end(state: 'stopped' | 'failed', reason: ContainerExit['reason'], texts: Parameters<FakeContainer['exit']>[2] = {}) {
+    if (this.#state !== 'ready') return;
+    this.#state = state;
+    for (const container of this.containers) container.exit(137, reason, texts);
+    this.#settleEnded(this.status);
+  }
+
+  #assertReady(verb: string): void {
+    if (this.#state !== 'ready')
+      throw new PodvmError('failedPrecondition', `Cannot ${verb}: the sandbox is ${this.#state}`);
+  }
 }
 
 function createFakeContainer(
@@ -162,9 +252,26 @@ function createFakeContainer(
   const createdAt = new Date(clock.now());
   let state: ContainerState = 'created';
   let startedAt: Date | undefined;
+  let exit: ContainerExit | undefined;
+  let starting: Promise<void> | undefined;
+  let isRemoved = false;
   let printing: Promise<void> = Promise.resolve();
+  const start = async () => {
+    if (state !== 'created') throw new PodvmError('failedPrecondition', `Cannot start ${label}: it is ${state}`);
+    if (behaviour.startError !== undefined) {
+      container.exit(127, 'StartError', { message: behaviour.startError.message });
+      throw behaviour.startError;
+    }
+    journal.push(`start ${label}`);
+    state = 'running';
+    startedAt = new Date(clock.now());
+    behaviour.onStart?.(container);
+  };
   const container: FakeContainer = {
     spec,
+    get isRemoved() {
+      return isRemoved;
+    },
     get status() {
       const { name, attempt, image } = spec;
       const base = {
@@ -178,25 +285,20 @@ function createFakeContainer(
         mounts: [],
         logPath: '',
       };
-      return startedAt === undefined ? base : { ...base, startedAt };
+      return {
+        ...base,
+        ...(startedAt === undefined ? {} : { startedAt }),
+        ...(exit === undefined ? {} : { exit }),
+      };
     },
     exited: exited.promise,
-    async start() {
-      if (behaviour.startError !== undefined) {
-        container.exit(127, 'StartError', { message: behaviour.startError.message });
-        throw behaviour.startError;
-      }
-      journal.push(`start ${label}`);
-      state = 'running';
-      startedAt = new Date(clock.now());
-      behaviour.onStart?.(container);
-    },
+    start: () => (starting ??= start()),
     exit(exitCode, reason = exitCode === 0 ? 'Completed' : 'Error', texts = {}) {
       if (state === 'exited') return;
       journal.push(`exit ${label} ${exitCode}`);
       state = 'exited';
-      const finishedAt = new Date(clock.now());
-      exited.resolve({ exitCode, reason, finishedAt, ...texts });
+      exit = { exitCode, reason, finishedAt: new Date(clock.now()), ...texts };
+      exited.resolve(exit);
     },
     print(text) {
       const chunk = { stream: 'stdout', bytes: Buffer.from(text) } as const;
@@ -213,7 +315,8 @@ function createFakeContainer(
     async stop(graceMs) {
       if (state !== 'exited') {
         journal.push(`stop ${label}`);
-        if (behaviour.onTerm === undefined) container.exit(143);
+        if (state === 'created' || graceMs <= 0) container.exit(137);
+        else if (behaviour.onTerm === undefined) container.exit(143);
         else behaviour.onTerm(container);
         const cancel = clock.after(graceMs, () => container.exit(137));
         void exited.promise.then(cancel);
@@ -239,8 +342,10 @@ function createFakeContainer(
       };
     },
     async remove() {
+      if (isRemoved) return;
       if (state !== 'exited') throw new PodvmError('failedPrecondition', `Cannot remove ${label}: it is ${state}`);
       journal.push(`remove ${label}`);
+      isRemoved = true;
     },
   };
   return container;
@@ -248,15 +353,15 @@ function createFakeContainer(
 
 function fakeExec(code: number | 'hang', containerExited: Promise<unknown>): Exec {
   const exited = Promise.withResolvers<{ exitCode: number }>();
-  const kill = () => exited.resolve({ exitCode: 137 });
-  if (code === 'hang') void containerExited.then(kill);
+  const kill = (signalNumber: number) => exited.resolve({ exitCode: 128 + signalNumber });
+  if (code === 'hang') void containerExited.then(() => kill(9));
   else exited.resolve({ exitCode: code });
   return {
     stdout: Readable.from([]),
     stderr: Readable.from([]),
     resize: () => Promise.resolve(),
-    async kill() {
-      kill();
+    async kill(signalNumber) {
+      kill(signalNumber);
     },
     exited: exited.promise,
   };

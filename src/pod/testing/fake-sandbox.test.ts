@@ -1,0 +1,23 @@
+import assert from 'node:assert/strict';
+import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
+import { describeSandboxes } from '#sandbox/testing/sandbox.conformance.ts';
+import { createFakeClock } from './fake-clock.ts';
+import { createFakeSandboxes, type FakeBehaviour } from './fake-sandbox.ts';
+
+describeSandboxes('fake', async () => {
+  const behaviour: FakeBehaviour = { onTerm: () => {}, onExec: () => 'hang' };
+  const names = ['exits-0', 'exits-7', 'twice', 'runs', 'graceless', 'created', 'execs', 'output', 'exited', 'late'];
+  const behaviours = Object.fromEntries(names.map((name) => [name, behaviour]));
+  const sandboxes = createFakeSandboxes(createFakeClock(), { behaviours });
+  return {
+    sandboxes,
+    sandboxSpec,
+    containerSpec,
+    exit: async ({ status }, exitCode) => {
+      assert.equal(sandboxes.current(status.name).status.id, status.id);
+      sandboxes.current(status.name).exit(exitCode);
+    },
+    crash: async () => sandboxes.crash('the VMM was killed'),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
+});
