@@ -5,13 +5,14 @@ import { join } from 'node:path';
 import { silentLog } from '#host/log.ts';
 import { containerSpec, sandboxSpec } from './testing/examples.ts';
 import { createFakeParts } from './testing/fake-parts.ts';
-import { describeSandboxes } from './testing/sandbox.conformance.ts';
+import { describeExecs } from './testing/exec.conformance.ts';
+import { describeSandboxes, type SandboxesHarness } from './testing/sandbox.conformance.ts';
 import { defaultLimits } from './limits.ts';
 import { openSandboxes } from './sandboxes.ts';
 
 const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 200 };
 
-describeSandboxes('real', async () => {
+async function openHarness(): Promise<SandboxesHarness> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-contract-'));
   const parts = createFakeParts(directory);
   const sandboxes = await openSandboxes({ directory, parts, log: silentLog, limits }, new AbortController().signal);
@@ -26,6 +27,23 @@ describeSandboxes('real', async () => {
       await sandboxes[Symbol.asyncDispose]();
       assert.deepEqual([...parts.alive], []);
       await rm(directory, { recursive: true });
+    },
+  };
+}
+
+describeSandboxes('real', openHarness);
+
+describeExecs('real', async () => {
+  const harness = await openHarness();
+  const signal = new AbortController().signal;
+  const sandbox = await harness.sandboxes.run(sandboxSpec, signal);
+  const container = await sandbox.createContainer(containerSpec, signal);
+  await container.start(signal);
+  return {
+    container,
+    async [Symbol.asyncDispose]() {
+      await sandbox.remove();
+      await harness[Symbol.asyncDispose]();
     },
   };
 });

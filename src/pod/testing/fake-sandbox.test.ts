@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
+import { describeExecs } from '#sandbox/testing/exec.conformance.ts';
 import { describeSandboxes } from '#sandbox/testing/sandbox.conformance.ts';
 import { createFakeClock } from './fake-clock.ts';
 import { createFakeSandboxes, type FakeBehaviour } from './fake-sandbox.ts';
@@ -20,4 +21,12 @@ describeSandboxes('fake', async () => {
     crash: async () => sandboxes.crash('the VMM was killed'),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
+});
+
+describeExecs('fake', async () => {
+  const signal = new AbortController().signal;
+  const sandboxes = createFakeSandboxes(createFakeClock(), { behaviours: { main: { onExec: () => 'hang' } } });
+  const container = await (await sandboxes.run(sandboxSpec, signal)).createContainer(containerSpec, signal);
+  await container.start(signal);
+  return { container, [Symbol.asyncDispose]: () => Promise.resolve() };
 });

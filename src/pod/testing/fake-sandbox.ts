@@ -1,4 +1,4 @@
-import { Readable, type Duplex } from 'node:stream';
+import { PassThrough, type Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import type {
   Container,
@@ -6,6 +6,7 @@ import type {
   ContainerSpec,
   ContainerState,
   Exec,
+  ExecSpec,
   OutputChunk,
   Sandbox,
   Sandboxes,
@@ -323,11 +324,13 @@ function createFakeContainer(
       }
       return await exited.promise;
     },
-    async exec({ command }) {
+    async exec(exec, signal) {
+      const { command } = exec;
+      signal.throwIfAborted();
       if (state !== 'running') throw new PodvmError('failedPrecondition', `Cannot exec in ${label}: it is ${state}`);
       journal.push(`exec ${label} ${command.join(' ')}`);
       const code = behaviour.onExec?.(command, container) ?? 0;
-      return fakeExec(code, exited.promise);
+      return fakeExec(exec, code, exited.promise);
     },
     stdin: undefined,
     warnings: behaviour.warnings ?? [],
@@ -351,18 +354,23 @@ function createFakeContainer(
   return container;
 }
 
-function fakeExec(code: number | 'hang', containerExited: Promise<unknown>): Exec {
+function fakeExec({ tty, stdin }: ExecSpec, code: number | 'hang', containerExited: Promise<unknown>): Exec {
   const exited = Promise.withResolvers<{ exitCode: number }>();
-  const kill = (signalNumber: number) => exited.resolve({ exitCode: 128 + signalNumber });
-  if (code === 'hang') void containerExited.then(() => kill(9));
-  else exited.resolve({ exitCode: code });
+  const streams = { stdin: new PassThrough(), stdout: new PassThrough(), stderr: new PassThrough() };
+  const end = (exitCode: number) => {
+    streams.stdin.destroy();
+    streams.stdout.end();
+    streams.stderr.end();
+    exited.resolve({ exitCode });
+  };
+  if (code === 'hang') void containerExited.then(() => end(137));
+  else end(code);
   return {
-    stdout: Readable.from([]),
-    stderr: Readable.from([]),
+    ...(stdin ? { stdin: streams.stdin } : {}),
+    stdout: streams.stdout,
+    ...(tty ? {} : { stderr: streams.stderr }),
     resize: () => Promise.resolve(),
-    async kill(signalNumber) {
-      kill(signalNumber);
-    },
+    kill: async (signalNumber) => end(128 + signalNumber),
     exited: exited.promise,
   };
 }
