@@ -36,10 +36,11 @@ describeContainers('fake', async () => {
 });
 
 test('a fake guest keeps what it has over connections, and answers as a test says', async () => {
-  const { guest, connect } = await openHarness();
-  await (await connect()).call('createVolume', { name: 'v', kind: 'push' }, never);
+  const harness = await openHarness();
+  const { guest } = harness;
+  await (await harness.connect()).call('createVolume', { name: 'v', kind: 'push' }, never);
   guest.answers.set('ping', () => ({ uptimeMs: 7 }));
-  const link = await connect();
+  const link = await harness.connect();
   assert.deepEqual(await link.call('beginPush', { volume: 'v' }, never), { push: 1 });
   assert.deepEqual(await link.call('ping', {}, never), { uptimeMs: 7 });
   assert.deepEqual(

@@ -182,7 +182,7 @@ export function describeFileServers(
           return { [Symbol.asyncDispose]: async () => void confined.splice(confined.indexOf(pid), 1) };
         },
       };
-      const serving = harness.serveFiles(request, signal).finally(() => source[Symbol.asyncDispose]());
+      const serving = harness.serveFiles(request, signal).finally(async () => await source[Symbol.asyncDispose]());
       return { serving, client, channel, confined };
     };
 
