@@ -182,8 +182,11 @@ export function describeFileServers(
           return { [Symbol.asyncDispose]: async () => void confined.splice(confined.indexOf(pid), 1) };
         },
       };
-      const serving = harness.serveFiles(request, signal).finally(async () => await source[Symbol.asyncDispose]());
-      return { serving, client, channel, confined };
+      const serve = async () => {
+        await using _source = source;
+        return await harness.serveFiles(request, signal);
+      };
+      return { serving: serve(), client, channel, confined };
     };
 
     test('work under the limits of their machine, and end when they are disposed of, however often', async () => {
