@@ -43,11 +43,17 @@ export class PodvmError extends Error {
   }
 }
 
-/** The kind of any thrown value: its own for ours, `cancelled` or `timeout` for an abort, else `internal`. */
+/**
+ * The kind of any thrown value: its own for ours, `cancelled` or `timeout` for an abort, `exhausted` for a full disk, else
+ * `internal`.
+ */
 export function kindOf(error: unknown): ErrorKind {
   if (error instanceof PodvmError) return error.kind;
   if (error instanceof Error && error.name === 'AbortError') return 'cancelled';
   if (error instanceof Error && error.name === 'TimeoutError') return 'timeout';
+  if (error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')) {
+    return 'exhausted';
+  }
   return 'internal';
 }
 

@@ -181,6 +181,18 @@ test('run() refuses when the disk is full', async () => {
   await assert.rejects(place.sandboxes.run(sandboxSpec, never), is('exhausted'));
 });
 
+test('run() is refused as exhausted whichever step finds out that the disk is full', async () => {
+  await using place = await node();
+  const { parts, sandboxes, directory } = place;
+  for (const step of ['network.prepare', 'network.connect', 'scratch']) {
+    parts.before = async (each) => {
+      if (each === step) throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+    };
+    await assert.rejects(sandboxes.run(sandboxSpec, never), (error) => kindOf(error) === 'exhausted');
+    await assertNothingLeft(directory, parts);
+  }
+});
+
 test('openSandboxes() refuses a directory that another one works in', async () => {
   await using place = await node();
   const { directory, parts } = place;
