@@ -15,13 +15,13 @@ export interface Step<All, Site, Result> {
   readonly undo?: (result: Result) => PromiseLike<void> | void;
   /** When it is undone; default: when the sandbox has ended. */
   readonly until?: Until;
-  /** Settles with why when the result has ended by itself, which no other step survives. */
+  /** Settles with the reason when the result has ended by itself: all other steps fail then. */
   readonly lost?: (result: Result) => Promise<Error>;
-  /** What a failure of any other step is told as, with the result at hand; `isLost`: that is why. */
+  /** What the start fails with when a step fails after this one; `isLost`: because the result was lost. */
   readonly explain?: (error: unknown, result: Result, isLost: boolean) => Promise<unknown>;
 }
 
-/** A table of steps, or the part of it that makes `Key`: one row for each thing that is made. */
+/** A table of steps, or the part of it that makes `Keys`: one row for each thing that is made. */
 export type Steps<All, Site, Keys extends keyof All = keyof All> = {
   readonly [Key in Keys]: Step<All, Site, All[Key]>;
 };
