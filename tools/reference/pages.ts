@@ -3,6 +3,7 @@ import { cliPage } from './cli.ts';
 import { errorsPage } from './errors.ts';
 import { metricsPage } from './metrics.ts';
 import { settingsPage } from './settings.ts';
+import { startPage } from './start.ts';
 import { statesPage } from './states.ts';
 
 /** The reference: what each file of `docs/reference/` says, printed from the tables that the code runs by. */
@@ -12,5 +13,6 @@ export const referencePages = {
   'errors.md': errorsPage,
   'metrics.md': metricsPage,
   'settings.md': settingsPage,
+  'start.md': startPage,
   'states.md': statesPage,
 } as const satisfies Record<string, () => Promise<string>>;
