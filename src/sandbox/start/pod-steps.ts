@@ -163,8 +163,20 @@ const podSteps: Steps<StartMade, PodSite, keyof PodMade> = {
   }),
 };
 
-/** The whole start of a pod's sandbox. */
-export const startSteps: Steps<StartMade, PodSite> = { ...admissionSteps, ...machineSteps, ...podSteps };
+const { scratchReady, ...firstMachineSteps } = machineSteps;
+const { configured, ...otherPodSteps } = podSteps;
+
+/**
+ * The whole start of a pod's sandbox. Steps that wait for the same thing start in the order of their rows: the guest is
+ * configured before it mounts a disk, since its network waits for that.
+ */
+export const startSteps: Steps<StartMade, PodSite> = {
+  ...admissionSteps,
+  ...firstMachineSteps,
+  configured,
+  scratchReady,
+  ...otherPodSteps,
+};
 
 /** What fails here fails again for the container, and is told then. */
 async function plugImages(
