@@ -1,4 +1,5 @@
 import { type ErrorKind, PodvmError, kindOf, messageOf } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import type { ErrorBody } from '#api/pods.ts';
 import { fixOf } from '#host/advice.ts';
 
@@ -21,6 +22,6 @@ export const statusOfKind = {
 
 export function errorBodyOf(error: unknown): ErrorBody {
   const fix = fixOf(error);
-  const tail = error instanceof PodvmError ? [...error.tail] : [];
+  const tail = error instanceof PodvmError ? error.tail.map((line) => printable(line)) : [];
   return { kind: kindOf(error), message: messageOf(error), ...(fix === undefined ? {} : { fix }), tail };
 }

@@ -1,13 +1,13 @@
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import {
-  type AgentMessage,
+  type ToldMessage,
   type CallMessage,
   type Hello,
   type Method,
   type Params,
   protocolVersions,
-  type Result,
-  type Welcome,
+  type Answer,
+  type ToldWelcome,
 } from '#wire/messages.ts';
 import { readCall } from '#wire/params.ts';
 import { Drivers } from './boot/drivers.ts';
@@ -44,7 +44,7 @@ export function startServices(engine: Engine, channelFd: number, guest: Guest): 
   for (const failure of guest.failures) services.warn(failure);
 }
 
-type Handlers = { readonly [M in Method]: (params: Params<M>) => Result<M> | Promise<Result<M>> };
+type Handlers = { readonly [M in Method]: (params: Params<M>) => Answer<M> | Promise<Answer<M>> };
 
 class Services {
   readonly #engine: Engine;
@@ -112,7 +112,7 @@ class Services {
     this.#channel.tell({ kind: 'log', level: 'warn', text: text.slice(0, 2000) });
   }
 
-  #welcome(hello: Hello): Welcome {
+  #welcome(hello: Hello): ToldWelcome {
     return {
       t: 'welcome',
       version: protocolVersions.find((version) => hello.versions.includes(version)) ?? 0,
@@ -124,7 +124,7 @@ class Services {
   }
 
   /** Whatever a call does wrong, the caller is told and the agent lives. */
-  async #answer(call: CallMessage, reply: (message: AgentMessage) => void): Promise<void> {
+  async #answer(call: CallMessage, reply: (message: ToldMessage) => void): Promise<void> {
     try {
       reply({ t: 'result', id: call.id, value: await this.#call(call.method, call.params) });
     } catch (error) {
@@ -180,7 +180,7 @@ class Services {
     shutdown: ({ graceMs }) => this.#shutdown(graceMs),
   };
 
-  #configure(params: Params<'configure'>): Result<'configure'> {
+  #configure(params: Params<'configure'>): Answer<'configure'> {
     if (!this.#containers.isEmpty) {
       throw new PodvmError('failedPrecondition', 'Cannot configure the guest: there are containers in it');
     }
@@ -210,7 +210,7 @@ class Services {
     return { phases: phases.done };
   }
 
-  async #connect({ etcHosts, resolvConf, network, sysctls, resources }: Params<'connect'>): Promise<Result<'connect'>> {
+  async #connect({ etcHosts, resolvConf, network, sysctls, resources }: Params<'connect'>): Promise<Answer<'connect'>> {
     if (!this.#isConfigured || !this.#containers.isEmpty) {
       throw new PodvmError('failedPrecondition', 'Cannot connect the guest: it is not configured, or has containers');
     }
@@ -259,7 +259,7 @@ class Services {
     }
   }
 
-  #stats(): Result<'stats'> {
+  #stats(): Answer<'stats'> {
     const { residentKiB, heapBytes, descriptors } = this.#engine.memoryUse();
     return {
       agentRssKiB: residentKiB,
@@ -272,7 +272,7 @@ class Services {
     };
   }
 
-  #podMetrics(): Result<'metrics'> {
+  #podMetrics(): Answer<'metrics'> {
     const figures = measureCgroup(this.#engine, this.#cgroups, podCgroup);
     const devices = figures.devices.map((device) => withDisk(this.#engine, device));
     return { ...figures, devices, interfaces: interfaceCounters(this.#engine) };

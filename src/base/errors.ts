@@ -1,3 +1,5 @@
+import type { GuestText } from './guest-text.ts';
+
 /**
  * The one error class. A `kind` says what went wrong in the terms of a caller, the message what exactly, `fix` what
  * an operator can do about it.
@@ -24,8 +26,8 @@ export interface ErrorDetails {
   readonly cause?: unknown;
   /** One sentence an operator can act on. */
   readonly fix?: string;
-  /** The last lines that the child process or the guest said, already escaped. */
-  readonly tail?: readonly string[];
+  /** The last lines that the child process or the guest said. */
+  readonly tail?: readonly GuestText[];
 }
 
 /** Message form: "Cannot <verb> <what>: <reason>, got <value>". */
@@ -33,7 +35,7 @@ export class PodvmError extends Error {
   override readonly name = 'PodvmError';
   readonly kind: ErrorKind;
   readonly fix: string | undefined;
-  readonly tail: readonly string[];
+  readonly tail: readonly GuestText[];
 
   constructor(kind: ErrorKind, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });

@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import * as v from 'valibot';
 import { WebSocket } from 'ws';
 import { type ErrorKind, PodvmError, errorKinds } from '#base/errors.ts';
+import { guestText } from '#base/guest-text.ts';
 import { type ErrorBody, errorBodySchema } from '#api/pods.ts';
 
 /** Not imported: that would load all that it exports, a WebSocket and a fetch with it, for as long as Node itself takes. */
@@ -69,6 +70,6 @@ export function fromErrorBody(body: ErrorBody): PodvmError {
   const kind: ErrorKind = errorKinds.find((known) => known === body.kind) ?? 'internal';
   return new PodvmError(kind, body.message, {
     ...(body.fix === undefined ? {} : { fix: body.fix }),
-    tail: body.tail ?? [],
+    tail: (body.tail ?? []).map(guestText),
   });
 }

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import type { Writable } from 'node:stream';
 import { PodvmError, messageOf } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import { fixOf } from '#host/advice.ts';
 
 /** The process's surroundings as a command sees them. */
@@ -35,7 +36,7 @@ export const fixLine = (fix: string): string => `  fix: ${fix}`;
 export function errorText(error: unknown): string {
   const lines = [`podvm: ${messageOf(error)}`];
   if (error instanceof PodvmError) {
-    lines.push(...error.tail.map((line) => `  | ${line}`));
+    lines.push(...error.tail.map((line) => `  | ${printable(line)}`));
   }
   const fix = fixOf(error);
   if (fix !== undefined) lines.push(fixLine(fix));

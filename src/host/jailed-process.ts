@@ -4,7 +4,7 @@ import { open, readFile, type FileHandle } from 'node:fs/promises';
 import type { Readable, Stream } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
-import { printable } from '#base/guest-text.ts';
+import { type GuestText, guestText } from '#base/guest-text.ts';
 import { closeInheritedDescriptors } from './inherited-descriptors.ts';
 import { giveBytes } from './run.ts';
 
@@ -197,8 +197,8 @@ function killGroup(pid: number): void {
   }
 }
 
-/** Last lines of its log, escaped; empty if there is none. */
-export async function logTail(path: string): Promise<string[]> {
+/** Last lines of its log; empty if there is none. */
+export async function logTail(path: string): Promise<GuestText[]> {
   let file;
   try {
     file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
@@ -214,7 +214,7 @@ export async function logTail(path: string): Promise<string[]> {
       .split('\n')
       .filter((line) => line.trim() !== '')
       .slice(-logTailLines)
-      .map((line) => printable(line));
+      .map(guestText);
   } finally {
     await file.close();
   }

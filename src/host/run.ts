@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
-import { printable } from '#base/guest-text.ts';
+import { type GuestText, guestText, printable } from '#base/guest-text.ts';
 
 export interface RunOptions {
   readonly signal?: AbortSignal;
@@ -102,21 +102,18 @@ export async function run(program: string, args: readonly string[], options: Run
   const tail = tailOf(errorText);
   const verb = args[0] !== undefined && !args[0].startsWith('-') ? ` ${args[0]}` : '';
   const ending = signalOf(code) ?? `it ended with ${code}`;
-  const words = tail.at(-1) ?? '';
+  const words = printable(tail.at(-1) ?? '');
   throw new PodvmError('internal', `Cannot run ${program}${verb}: ${ending}${words === '' ? '' : `: ${words}`}`, {
     cause: failure,
     tail,
   });
 }
 
-/** The last lines that a program wrote to standard error, escaped. */
-export function tailOf(stderr: string): string[] {
+/** The last lines that a program wrote to standard error. */
+export function tailOf(stderr: string): GuestText[] {
   const text = stderr.trimEnd();
   if (text === '') return [];
-  return text
-    .split('\n')
-    .slice(-tailLines)
-    .map((line) => printable(line));
+  return text.split('\n').slice(-tailLines).map(guestText);
 }
 
 const signalBase = 128;

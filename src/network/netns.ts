@@ -36,7 +36,7 @@ export async function makeNetns(
 
 function explain(sandboxId: string, cause: unknown): unknown {
   if (!(cause instanceof PodvmError)) return cause;
-  const text = `${cause.message} ${cause.tail.join(' ')}`;
+  const text = `${cause.message} ${cause.tail.map((line) => printable(line)).join(' ')}`;
   if (/File exists/.test(text)) {
     return new PodvmError('alreadyExists', `Cannot make netns ${netnsName(sandboxId)}: it is there`, { cause });
   }

@@ -1,4 +1,5 @@
 import { kindOf, messageOf } from '#base/errors.ts';
+import { type GuestText, guestText, rawText } from '#base/guest-text.ts';
 import { deadlineAfter, type Clock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
 import type { Container, ContainerExit, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
@@ -77,7 +78,7 @@ export function startAttempt(
     }
     const exit = await created.exited;
     await output.ended; // a restart's output comes after the last of this run
-    if (exit.reason === 'SandboxFailed') site.onSandboxLost(exit.message);
+    if (exit.reason === 'SandboxFailed') site.onSandboxLost(exit.why);
     site.tell({ kind: 'exited', name, exit: exitOf(container, exit, tail.text()) });
     if (exit.reason === 'OOMKilled') site.events.warn('OOMKilled', 'Container exceeded its memory limit', name);
   };
@@ -125,7 +126,7 @@ function failed(name: string, error: unknown, site: AttemptSite): void {
   site.tell({
     kind: 'exited',
     name,
-    exit: { exitCode: 125, reason: 'Error', message: messageOf(error), finishedAtMs },
+    exit: { exitCode: 125, reason: 'Error', message: guestText(messageOf(error)), finishedAtMs },
   });
 }
 
@@ -269,16 +270,19 @@ async function runPreStop(
   }
 }
 
-function exitOf(container: PodContainer, exit: ContainerExit, tail: string): Exit {
+function exitOf(container: PodContainer, exit: ContainerExit, tail: GuestText): Exit {
   const usesLog =
-    container.terminationMessagePolicy === 'FallbackToLogsOnError' && exit.exitCode !== 0 && !exit.message;
-  const said = [exit.message, exit.terminationLog].filter((text) => text !== undefined).join(': ');
-  const message = usesLog ? tail : said;
+    container.terminationMessagePolicy === 'FallbackToLogsOnError' &&
+    exit.exitCode !== 0 &&
+    exit.why === undefined &&
+    exit.message === undefined;
+  const said = [exit.why, exit.message && rawText(exit.message)].filter((text) => text !== undefined).join(': ');
+  const message = usesLog ? rawText(tail) : said;
   return {
     exitCode: exit.exitCode,
     ...(exit.signal === undefined ? {} : { signal: exit.signal }),
     reason: exit.reason,
-    ...(message === '' ? {} : { message }),
+    ...(message === '' ? {} : { message: guestText(message) }),
     finishedAtMs: exit.finishedAt.getTime(),
   };
 }

@@ -1,3 +1,4 @@
+import { type GuestText, guestText } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import type { OutputChunk } from '#sandbox/sandbox.ts';
 
@@ -55,7 +56,7 @@ const maxTailLines = 80;
  */
 export interface OutputTail {
   add(bytes: Uint8Array): void;
-  text(): string;
+  text(): GuestText;
 }
 
 export function createOutputTail(): OutputTail {
@@ -66,7 +67,7 @@ export function createOutputTail(): OutputTail {
     },
     text() {
       const lines = tail.toString('utf8').match(/[^\n]*\n|[^\n]+$/g) ?? [];
-      return lines.slice(-maxTailLines).join('');
+      return guestText(lines.slice(-maxTailLines).join(''));
     },
   };
 }

@@ -1,3 +1,4 @@
+import type { GuestText } from '#base/guest-text.ts';
 import type { ContainerKind } from './pods.ts';
 
 /**
@@ -53,7 +54,7 @@ export interface Exit {
   readonly exitCode: number;
   readonly signal?: number;
   readonly reason: string;
-  readonly message?: string;
+  readonly message?: GuestText;
   readonly startedAtMs?: number;
   readonly finishedAtMs: number;
 }

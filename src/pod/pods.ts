@@ -1,3 +1,4 @@
+import type { GuestText } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import type { Clock } from '#host/clock.ts';
 import type { OutputChunk, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
@@ -106,8 +107,8 @@ export interface TerminatedState {
   readonly signal?: number;
   /** `Completed`, `Error`, `OOMKilled`, `StartError`... */
   readonly reason: string;
-  /** The container's termination message; from the guest: never print raw. */
-  readonly message?: string;
+  /** Why it could not run, and its termination message. */
+  readonly message?: GuestText;
   readonly startedAt?: string;
   readonly finishedAt: string;
 }

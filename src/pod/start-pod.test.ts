@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
+import { guestText, rawText } from '#base/guest-text.ts';
 import { silentLog } from '#host/log.ts';
 import { createFakeClock } from './testing/fake-clock.ts';
 import {
@@ -133,17 +134,17 @@ test('startPod() reports a machine that dies', async () => {
 });
 
 test('startPod() reports what a container had written when its machine died, after why it died', async () => {
-  for (const [terminationLog, message] of [
+  for (const [told, message] of [
     ['out of luck', 'the VMM was killed: out of luck'],
     [undefined, 'the VMM was killed'],
   ] as const) {
     const { running, clock, sandboxes, statusOf } = pod(one());
     await clock.settle();
-    sandboxes.crash('the VMM was killed', terminationLog);
+    sandboxes.crash('the VMM was killed', told === undefined ? undefined : guestText(told));
     await running.finished;
     const { state } = statusOf('a');
     assert.ok(state.kind === 'terminated');
-    assert.equal(state.message, message);
+    assert.equal(state.message && rawText(state.message), message);
   }
 });
 
@@ -391,7 +392,7 @@ test('startPod() reports OOMKilled, and the last output where the policy says so
   assert.deepEqual(await running.finished, { exitCode: 137, reason: 'OOMKilled' });
   const { state } = statusOf('a');
   assert.ok(state.kind === 'terminated');
-  assert.equal(state.message, 'first\nlast words\n');
+  assert.equal(state.message && rawText(state.message), 'first\nlast words\n');
   assert.ok(reasons().includes('OOMKilled'));
 });
 

@@ -396,5 +396,5 @@ function checkDial(port: number, address: string | undefined): void {
 
 async function withConsole(why: string, consolePath: string): Promise<string> {
   const tail = await consoleTail(consolePath);
-  return tail.length === 0 ? why : `${why}; the guest's last lines: ${tail.join(' | ')}`;
+  return tail.length === 0 ? why : `${why}; the guest's last lines: ${tail.map((line) => printable(line)).join(' | ')}`;
 }

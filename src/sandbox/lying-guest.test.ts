@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { rawText } from '#base/guest-text.ts';
 import { createLog } from '#host/log.ts';
 import { containerSpec, sandboxSpec } from './testing/examples.ts';
 import { createFakeParts } from './testing/fake-parts.ts';
@@ -62,7 +63,7 @@ test('a guest that answers for another pod’s container, or for one that is not
   assert.equal(lying.container.status.state, 'running');
   assert.equal(honest.sandbox.status.state, 'ready');
   parts.killMachine('gone'); // the lying one's
-  assert.equal((await lying.container.exited).terminationLog, undefined);
+  assert.equal((await lying.container.exited).message, undefined);
 });
 
 test('a guest that tells of an exit a thousand times is asked for the last message once, and its first word counts', async () => {
@@ -79,7 +80,8 @@ test('a guest that answers with more than it was asked for does not get it into 
   const data = Buffer.alloc(60_000, 'x').toString('base64');
   parts.guest.answers.set('readFile', () => ({ data, truncated: false }));
   parts.guest.tell(exit);
-  assert.equal((await lying.container.exited).message?.length, defaultLimits.maxTerminationBytes);
+  const { message } = await lying.container.exited;
+  assert.equal(message && rawText(message).length, defaultLimits.maxTerminationBytes);
 });
 
 test('what a guest told before its machine died is cut to what a termination message may be', async () => {
@@ -92,8 +94,8 @@ test('what a guest told before its machine died is cut to what a termination mes
     data: Buffer.alloc(defaultLimits.maxTerminationBytes + 2, 'x').toString('base64'),
   });
   parts.killMachine('gone');
-  const { message, terminationLog } = await lying.container.exited;
-  assert.deepEqual([message, terminationLog?.length], ['gone', defaultLimits.maxTerminationBytes]);
+  const { why, message } = await lying.container.exited;
+  assert.deepEqual([why, message && rawText(message).length], ['gone', defaultLimits.maxTerminationBytes]);
 });
 
 test('a guest that tells of a termination log which the container does not have is not heard', async () => {
@@ -103,7 +105,7 @@ test('a guest that tells of a termination log which the container does not have 
   const container = await lying.sandbox.createContainer({ ...spec, name: 'silent' }, never);
   parts.guest.tell({ kind: 'terminationMessage', containerId: container.status.id, data: 'bGll' });
   parts.killMachine('gone');
-  assert.equal((await container.exited).terminationLog, undefined);
+  assert.equal((await container.exited).message, undefined);
 });
 
 test('a guest cannot say that its container ended before it was made, or will', async () => {

@@ -1,8 +1,10 @@
+import { type GuestText, printable } from '#base/guest-text.ts';
+
 /** Times the steps of a start; steps side by side each have their own time. */
 export interface PhaseClock {
   time<T>(name: string, step: Promise<T>): Promise<T>;
   /** Steps that somebody else has timed, in order. */
-  add(prefix: string, steps: readonly { readonly name: string; readonly ms: number }[]): void;
+  add(prefix: string, steps: readonly { readonly name: GuestText | string; readonly ms: number }[]): void;
   /** In the order in which the steps ended, and at last the whole. */
   timeline(): readonly { readonly name: string; readonly ms: number }[];
   /** The same as fields of a log line. */
@@ -22,7 +24,8 @@ export function createPhases(monotonicNs: () => bigint): PhaseClock {
       return result;
     },
     add: (prefix, steps) => {
-      for (const { name, ms } of steps) done.push({ name: `${prefix} ${name}`, ms: Math.round(ms * 100) / 100 });
+      for (const { name, ms } of steps)
+        done.push({ name: `${prefix} ${printable(name)}`, ms: Math.round(ms * 100) / 100 });
     },
     timeline,
     fields: () => Object.fromEntries(timeline().map(({ name, ms }) => [name.replaceAll(' ', '_'), ms])),

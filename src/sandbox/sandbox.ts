@@ -1,4 +1,5 @@
 import type { Duplex, Readable, Writable } from 'node:stream';
+import type { GuestText } from '#base/guest-text.ts';
 import type { PartVersions } from '#host/assets.ts';
 import type { RegistryLogin } from '#image/logins.ts';
 import type { InterfaceCounters, MetricFigures } from './guest-calls.ts';
@@ -214,10 +215,10 @@ export interface ContainerExit {
   readonly signal?: number;
   /** Kubernetes' words. */
   readonly reason: 'Completed' | 'Error' | 'OOMKilled' | 'StartError' | 'SandboxFailed';
-  /** Text of the termination log, or why it could not start; from the guest: never print raw. */
-  readonly message?: string;
-  /** With `SandboxFailed`: text of the termination log as it was last heard of; from the guest: never print raw. */
-  readonly terminationLog?: string;
+  /** The runtime's own words: why it could not start, or how its machine was lost. Printable. */
+  readonly why?: string;
+  /** Text of its termination log; with `SandboxFailed` as it was last heard of. */
+  readonly message?: GuestText;
   readonly finishedAt: Date;
 }
 

@@ -210,7 +210,10 @@ test('a container runs, exits with its code and tells its termination message', 
   }));
   exit(7);
   const { exitCode, reason, message } = await container.exited;
-  assert.deepEqual({ exitCode, reason, message }, { exitCode: 7, reason: 'Error', message: 'out of luck' });
+  assert.deepEqual(
+    { exitCode, reason, message: String(message) },
+    { exitCode: 7, reason: 'Error', message: 'out of luck' },
+  );
   assert.equal(container.status.state, 'exited');
 });
 
@@ -227,8 +230,8 @@ test('a container whose machine dies tells the last message that the guest has t
   const { container } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), parts);
   for (const text of ['first', 'last']) parts.guest.tell(told(container, text));
   parts.killMachine('QEMU was killed by SIGKILL');
-  const { reason, message, terminationLog } = await container.exited;
-  assert.deepEqual([reason, message, terminationLog], ['SandboxFailed', 'QEMU was killed by SIGKILL', 'last']);
+  const { reason, why, message } = await container.exited;
+  assert.deepEqual([reason, why, String(message)], ['SandboxFailed', 'QEMU was killed by SIGKILL', 'last']);
 });
 
 test('a container whose message cannot be read at its end tells the last one that the guest has told', async () => {
@@ -240,8 +243,8 @@ test('a container whose message cannot be read at its end tells the last one tha
     throw new PodvmError('unavailable', 'the link is lost');
   });
   exit(7);
-  const { exitCode, message, terminationLog } = await container.exited;
-  assert.deepEqual([exitCode, message, terminationLog], [7, 'told', undefined]);
+  const { exitCode, why, message } = await container.exited;
+  assert.deepEqual([exitCode, why, String(message)], [7, undefined, 'told']);
 });
 
 test('a container that was killed for lack of memory says so', async () => {
@@ -260,7 +263,7 @@ test('a command that cannot run gives a container that has exited with StartErro
   const container = await sandbox.createContainer(containerSpec, never);
   const exit = await container.exited;
   assert.deepEqual([exit.exitCode, exit.reason], [127, 'StartError']);
-  assert.match(exit.message ?? '', /executable file `nope` not found/);
+  assert.match(exit.why ?? '', /executable file `nope` not found/);
   await assert.rejects(container.start(never), /Cannot start container main: .*not found/);
 });
 

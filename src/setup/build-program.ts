@@ -2,6 +2,7 @@ import { build } from 'esbuild';
 import { copyFile, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
+import { guestText } from '#base/guest-text.ts';
 import { runInBuildRoot } from './build-root.ts';
 
 export interface ProgramBuild {
@@ -105,6 +106,9 @@ async function bundle(entry: string, outfile: string): Promise<void> {
     });
   } catch (cause) {
     const tail = cause instanceof Error ? cause.message.split('\n').slice(0, 8) : [];
-    throw new PodvmError('internal', `Cannot bundle ${entry}: ${tail[1] ?? 'the bundler failed'}`, { cause, tail });
+    throw new PodvmError('internal', `Cannot bundle ${entry}: ${tail[1] ?? 'the bundler failed'}`, {
+      cause,
+      tail: tail.map(guestText),
+    });
   }
 }

@@ -1,6 +1,7 @@
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import { readFileIfThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import { suite, type DebianArchive } from './debian-archive.ts';
@@ -95,11 +96,15 @@ export function parseInstLines(text: string): readonly Candidate[] {
 /** A failed run of apt, in an operator's words. */
 export function explain(error: unknown): unknown {
   if (!(error instanceof PodvmError) || error.kind !== 'internal') return error;
-  return new PodvmError('unavailable', `Cannot fetch packages of Debian ${suite}: ${reasonIn(error.tail)}`, {
-    cause: error,
-    tail: error.tail,
-    fix: 'Check that `apt-get update` works on this host (network, proxy, mirror), then run `podvm setup` again.',
-  });
+  return new PodvmError(
+    'unavailable',
+    `Cannot fetch packages of Debian ${suite}: ${reasonIn(error.tail.map((line) => printable(line)))}`,
+    {
+      cause: error,
+      tail: error.tail,
+      fix: 'Check that `apt-get update` works on this host (network, proxy, mirror), then run `podvm setup` again.',
+    },
+  );
 }
 
 /** apt's own complaint says more than mmdebstrap's "setup failed" after it. */

@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
-import { printable } from '#base/guest-text.ts';
+import { type GuestText, guestText, printable } from '#base/guest-text.ts';
 import { killProcess, lookUpProcess, spawnJailed, type ProcessIdentity } from '#host/jailed-process.ts';
 import { fileServerCalls } from './file-server-calls.ts';
 import type { HostSource } from './host-source.ts';
@@ -41,7 +41,7 @@ export interface FileServer extends AsyncDisposable {
   /** Name of the file, which alone is in what is served then; undefined: the source is a directory. */
   readonly file: string | undefined;
   /** Settles with its last lines when it has ended. */
-  readonly ended: Promise<readonly string[]>;
+  readonly ended: Promise<readonly GuestText[]>;
 }
 
 export type FileServers = (request: FileServerRequest, signal: AbortSignal) => Promise<FileServer>;
@@ -119,7 +119,16 @@ async function startFileServer(
     };
   } catch (error) {
     if (!(error instanceof PodvmError)) throw error;
-    throw new PodvmError(error.kind, [error.message, ...tail().slice(-1)].join(': '), { cause: error, tail: tail() });
+    throw new PodvmError(
+      error.kind,
+      [
+        error.message,
+        ...tail()
+          .slice(-1)
+          .map((line) => printable(line)),
+      ].join(': '),
+      { cause: error, tail: tail() },
+    );
   }
 }
 
@@ -160,9 +169,9 @@ function jailedServer(
   ];
 }
 
-function lastLines(text: string): readonly string[] {
+function lastLines(text: string): readonly GuestText[] {
   const lines = text.split('\n').filter((line) => line.trim() !== '');
-  return lines.slice(-tailLines).map((line) => printable(line));
+  return lines.slice(-tailLines).map(guestText);
 }
 
 /** Ends the servers of that owner whose starter was killed; most have ended with their client. Returns their pids. */

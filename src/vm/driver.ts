@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream';
+import type { GuestText } from '#base/guest-text.ts';
 
 /**
  * What a hypervisor must offer. Words: a *machine* is one microVM: a VMM process, its memory, its devices. A *driver*
@@ -105,7 +106,7 @@ export interface MachineExit {
   /** Exit code or signal of the VMM. */
   readonly code: number | string;
   /** Last lines of the VMM's own log, escaped. */
-  readonly tail: readonly string[];
+  readonly tail: readonly GuestText[];
 }
 
 /** Timeline of a start: phase name and its duration in `ms`, in order. */

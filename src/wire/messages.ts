@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { errorKinds } from '#base/errors.ts';
+import { guestText } from '#base/guest-text.ts';
 import { cgroupFigures, interfaceFigures, metrics, spaceFigures } from './figures.ts';
 import { limits } from './limits.ts';
 
@@ -26,12 +27,16 @@ const isProcessString = (value: unknown) => typeof value === 'string' && value.l
 const processArgs = v.pipe(processStrings, v.minLength(1));
 const etcFile = v.pipe(v.string(), v.maxLength(limits.maxEtcFileBytes));
 const shortText = v.pipe(v.string(), v.maxLength(512));
+/** Free text of the guest: a string to the agent that writes it, marked for the host that reads it. */
+const said = (maxChars: number) => v.pipe(v.string(), v.maxLength(maxChars), v.transform(guestText));
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const streamId = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0x7fff_ffff));
 const userId = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_fffe));
 const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535));
 const base64Of = (maxBytes: number) => v.pipe(v.string(), v.maxLength(Math.ceil((maxBytes * 4) / 3) + 4));
 const base64 = base64Of(limits.maxPushPartBytes);
+/** Bytes of the guest. The host alone reads them, so that the alphabet is checked at no cost to the agent. */
+const saidBase64 = (maxBytes: number) => v.pipe(base64Of(maxBytes), v.regex(/^[A-Za-z0-9+/]*={0,2}$/));
 const cells = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(10_000));
 const list = <T extends v.GenericSchema>(item: T, max: number = limits.maxListItems) =>
   v.pipe(v.array(item), v.maxLength(max));
@@ -41,7 +46,7 @@ const textTable = v.pipe(
 );
 
 /** Durations in `ms`, in order. */
-const phases = list(v.object({ name: shortText, ms: v.pipe(v.number(), v.finite()) }));
+const phases = list(v.object({ name: said(512), ms: v.pipe(v.number(), v.finite()) }));
 
 const resources = v.object({
   /** memory.max in `bytes`. */
@@ -368,7 +373,7 @@ export const resultSchemas = {
   updateContainer: empty,
   updatePod: empty,
   removeContainer: empty,
-  readFile: v.object({ data: base64, truncated: v.boolean() }),
+  readFile: v.object({ data: saidBase64(limits.maxPushPartBytes), truncated: v.boolean() }),
   startExec: v.object({ pid: count }),
   attach: empty,
   signalExec: empty,
@@ -411,6 +416,9 @@ export const resultSchemas = {
 
 export type Method = keyof typeof paramSchemas;
 export type Params<M extends Method> = v.InferOutput<(typeof paramSchemas)[M]>;
+/** As the agent writes it. */
+export type Answer<M extends Method> = v.InferInput<(typeof resultSchemas)[M]>;
+/** As the host reads it. */
 export type Result<M extends Method> = v.InferOutput<(typeof resultSchemas)[M]>;
 
 export const agentEventSchema = v.variant('kind', [
@@ -427,15 +435,18 @@ export const agentEventSchema = v.variant('kind', [
   v.object({
     kind: v.literal('terminationMessage'),
     containerId: name,
-    data: base64Of(limits.maxTerminationBytes),
+    data: saidBase64(limits.maxTerminationBytes),
   }),
-  /** A line of the agent's own log. Guest text: never print raw. */
+  /** A line of the agent's own log. */
   v.object({
     kind: v.literal('log'),
     level: v.picklist(['info', 'warn', 'error']),
-    text: v.pipe(v.string(), v.maxLength(2048)),
+    text: said(2048),
   }),
 ]);
+/** As the agent tells it. */
+export type ToldEvent = v.InferInput<typeof agentEventSchema>;
+/** As the host reads it. */
 export type AgentEvent = v.InferOutput<typeof agentEventSchema>;
 
 /** The host's first message, repeated until it is answered. The epoch is in the frame's header. */
@@ -450,13 +461,16 @@ export const welcomeSchema = v.object({
   t: v.literal('welcome'),
   /** The version both will speak from here; 0: none in common. */
   version: count,
-  agentVersion: shortText,
-  engine: shortText,
+  agentVersion: said(512),
+  engine: said(512),
   /** Boot, phase by phase, in `ms`. */
   phases,
   /** `configure` was called already (the host has come back). */
   configured: v.boolean(),
 });
+/** As the agent tells it. */
+export type ToldWelcome = v.InferInput<typeof welcomeSchema>;
+/** As the host reads it. */
 export type Welcome = v.InferOutput<typeof welcomeSchema>;
 
 const callId = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0x7fff_ffff));
@@ -475,8 +489,11 @@ export const agentMessageSchema = v.variant('t', [
     t: v.literal('error'),
     id: callId,
     kind: v.picklist(errorKinds),
-    message: v.pipe(v.string(), v.maxLength(4096)),
+    message: said(4096),
   }),
   v.object({ t: v.literal('event'), event: agentEventSchema }),
 ]);
+/** As the agent tells it. */
+export type ToldMessage = v.InferInput<typeof agentMessageSchema>;
+/** As the host reads it. */
 export type AgentMessage = v.InferOutput<typeof agentMessageSchema>;

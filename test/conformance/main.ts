@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import { run } from '#host/run.ts';
 import { callersEnv } from './callers-env.ts';
 import { buildCriTools, goVersion, version } from './cri-tools.ts';
@@ -123,7 +124,7 @@ function print({ passed, failed, skipped, refused, surprises }: Verdict): void {
 try {
   process.exitCode = await main();
 } catch (error) {
-  if (error instanceof PodvmError) for (const line of error.tail) say(line);
+  if (error instanceof PodvmError) for (const line of error.tail) say(printable(line));
   say(messageOf(error));
   process.exitCode = 1;
 }

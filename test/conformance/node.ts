@@ -4,6 +4,7 @@ import { chmod, copyFile, mkdir, mkdtemp, open, readdir, readFile, rm } from 'no
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
+import { guestText, printable } from '#base/guest-text.ts';
 import { run } from '#host/run.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 import { callersEnv } from './callers-env.ts';
@@ -62,9 +63,13 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
   const endpoint = `unix://${join(root, 'cri.sock')}`;
   const give = AbortSignal.any([options.signal, AbortSignal.timeout(readyTimeoutMs)]);
   while (!(await answers(options.crictl, endpoint, give))) {
-    const tail = (await log()).trimEnd().split('\n').slice(-8);
+    const tail = (await log()).trimEnd().split('\n').slice(-8).map(guestText);
     if (child.exitCode !== null || child.signalCode !== null) {
-      throw new PodvmError('failedPrecondition', `Cannot test podvm daemon: it ended: ${tail.at(-1) ?? ''}`, { tail });
+      throw new PodvmError(
+        'failedPrecondition',
+        `Cannot test podvm daemon: it ended: ${printable(tail.at(-1) ?? '')}`,
+        { tail },
+      );
     }
     if (give.aborted) throw new PodvmError('timeout', 'Cannot test podvm daemon: it does not answer', { tail });
     await delay(pollMs);

@@ -1,3 +1,4 @@
+import { printable, rawText } from '#base/guest-text.ts';
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -199,8 +200,12 @@ export class ScriptedHost {
     if (message.t !== 'result' && message.t !== 'error') return;
     const method = this.#methods.get(message.id);
     if (method === undefined) this.#fault(`an answer to ${message.id}, which was not asked`);
-    else if (message.t === 'error' && ownFault.test(message.message) && !/agent takes no such/.test(message.message))
-      this.#fault(`${method}: ${message.message}`);
+    else if (
+      message.t === 'error' &&
+      ownFault.test(rawText(message.message)) &&
+      !/agent takes no such/.test(rawText(message.message))
+    )
+      this.#fault(`${method}: ${printable(message.message)}`);
     else if (message.t === 'result' && !isResult(method, message.value))
       this.#fault(`${method} has the result ${JSON.stringify(message.value)}`);
     const answer = this.#answers.get(message.id) ?? Promise.withResolvers<AgentMessage>();

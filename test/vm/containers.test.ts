@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { rawText } from '#base/guest-text.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Container, ContainerMount, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { openNode, whyNoVm, type Node } from './node.ts';
@@ -114,7 +115,7 @@ describe('containers of a real machine', { skip: await whyNoVm(), timeout: 300_0
     };
     const { lines, exit } = await runScript(sandbox, script, upsideDown);
     assert.deepEqual(lines, ['10.9.9.9 given', 'real', '/bin/sh', '1']);
-    assert.equal(exit.message, 'bye\n');
+    assert.equal(exit.message && rawText(exit.message), 'bye\n');
     // A configMap at /etc, read-only, hides neither.
     const readOnly = { mounts: [mount('files', '/etc')], terminationMessagePath: '/etc/last' };
     const inFiles = await runScript(
@@ -122,7 +123,10 @@ describe('containers of a real machine', { skip: await whyNoVm(), timeout: 300_0
       'cat /etc/shells /etc/hostname; touch /etc/x || echo bye >/etc/last',
       readOnly,
     );
-    assert.deepEqual([inFiles.lines.slice(0, 2), inFiles.exit.message], [['/bin/sh', 'real'], 'bye\n']);
+    assert.deepEqual(
+      [inFiles.lines.slice(0, 2), inFiles.exit.message && rawText(inFiles.exit.message)],
+      [['/bin/sh', 'real'], 'bye\n'],
+    );
   });
 
   test('a container ends after it started, whatever it does to the clock', async () => {

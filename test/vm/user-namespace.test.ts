@@ -40,7 +40,7 @@ async function linesOf(sandbox: Sandbox, script: string, more: Partial<Container
   await follower.ended;
   await container.remove(minute());
   const output = Buffer.concat(chunks).toString();
-  assert.equal(exit.exitCode, 0, `${exit.message} ${output}`);
+  assert.equal(exit.exitCode, 0, `${exit.why} ${output}`);
   return output.trim().split(/\r?\n/);
 }
 
@@ -208,7 +208,7 @@ describe('a pod with a user namespace in a real machine', { skip, timeout: 600_0
     const container = await sandbox.createContainer(spec, minute());
     const exit = await container.exited;
     assert.equal(exit.reason, 'StartError');
-    assert.match(exit.message ?? '', /user 65536 is not in the pod's user namespace, which maps 0 to 65535/);
+    assert.match(exit.why ?? '', /user 65536 is not in the pod's user namespace, which maps 0 to 65535/);
   });
 
   test('its containers see each other when they share processes, in a machine that had another identity', async () => {

@@ -2,21 +2,21 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { encodeFrame, type FrameKind, frameKinds, FrameParser } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
-import { agentMessageSchema, type AgentEvent, type CallMessage } from '#wire/messages.ts';
+import { agentMessageSchema, type AgentEvent, type ToldEvent, type CallMessage } from '#wire/messages.ts';
 import * as v from 'valibot';
 import { again } from '#engine/engine.ts';
 import { Channel, type ChannelParts } from './channel.ts';
 
 const epoch = 7;
-const exited = (containerId: string): AgentEvent => ({
+const exited = (containerId: string): ToldEvent => ({
   kind: 'exited',
   containerId,
   exitCode: 0,
   oomKilled: false,
   finishedAtMs: 1,
 });
-const said = (containerId: string, data: string): AgentEvent => ({ kind: 'terminationMessage', containerId, data });
-const killed: AgentEvent = { kind: 'oomKilled', containerId: 'c' };
+const said = (containerId: string, data: string): ToldEvent => ({ kind: 'terminationMessage', containerId, data });
+const killed: ToldEvent = { kind: 'oomKilled', containerId: 'c' };
 
 /** A channel to a host that has said nothing yet. */
 function awaitHost(onCall: (call: CallMessage) => void = () => assert.fail('not used here')) {

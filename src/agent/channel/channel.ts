@@ -4,11 +4,11 @@ import { decodeCredit, encodeFrame, FrameParser, frameKinds, type Decision, type
 import { limits } from '#wire/limits.ts';
 import {
   hostMessageSchema,
-  type AgentEvent,
-  type AgentMessage,
+  type ToldEvent,
+  type ToldMessage,
   type CallMessage,
   type Hello,
-  type Welcome,
+  type ToldWelcome,
 } from '#wire/messages.ts';
 import { again, ready, type Clock, type Descriptors, type Text } from '#engine/engine.ts';
 import { AgentStream, type StreamPort } from './stream.ts';
@@ -18,9 +18,9 @@ export type ChannelParts = Pick<Descriptors, 'read' | 'write' | 'watch' | 'unwat
   Pick<Text, 'encodeUtf8' | 'decodeUtf8'>;
 
 export interface ChannelOwner {
-  hello(hello: Hello): Welcome;
+  hello(hello: Hello): ToldWelcome;
   /** Answers by `reply`; after the connection has changed the answer goes nowhere. */
-  call(call: CallMessage, reply: (message: AgentMessage) => void): void;
+  call(call: CallMessage, reply: (message: ToldMessage) => void): void;
   /** The channel has ended for good; only told when nothing can come back (an inherited socket). */
   ended(): void;
 }
@@ -46,7 +46,7 @@ export class Channel implements StreamPort {
   #callPartBytes = 0;
   #queue: Uint8Array[] = [];
   #queuedBytes = 0;
-  #events: AgentEvent[] = [];
+  #events: ToldEvent[] = [];
   #isAway = false;
   #wantsWrite = false;
 
@@ -91,7 +91,7 @@ export class Channel implements StreamPort {
    * Told in order; kept while the host is away. When there are too many the oldest goes, but never an exit. Of a
    * container's termination messages only the last is worth keeping.
    */
-  tell(event: AgentEvent): void {
+  tell(event: ToldEvent): void {
     if (this.#epoch !== 0 && !this.#isAway && this.#events.length === 0 && !this.isCongested) {
       this.#send({ t: 'event', event });
       return;
@@ -117,7 +117,7 @@ export class Channel implements StreamPort {
     this.#watch();
   }
 
-  #send(message: AgentMessage): void {
+  #send(message: ToldMessage): void {
     const frame = encodeFrame(this.#epoch, 0, frameKinds.message, this.#parts.encodeUtf8(JSON.stringify(message)));
     this.write(frame, frame.length);
   }
@@ -285,5 +285,5 @@ export class Channel implements StreamPort {
   }
 }
 
-const isReplaced = (queued: AgentEvent, by: AgentEvent): boolean =>
+const isReplaced = (queued: ToldEvent, by: ToldEvent): boolean =>
   queued.kind === 'terminationMessage' && by.kind === queued.kind && by.containerId === queued.containerId;

@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
-import type { CgroupResources, ContainerParams, ExecParams, Params, ProcessExit, Result } from '#wire/messages.ts';
+import type { Answer, CgroupResources, ContainerParams, ExecParams, Params, ProcessExit } from '#wire/messages.ts';
 import type { Channel } from '../channel/channel.ts';
 import { open, signals } from '#engine/constants.ts';
 import { codeOf, ready, type ChildExit, type Engine } from '#engine/engine.ts';
@@ -89,7 +89,7 @@ export class Containers {
     this.#context = context;
   }
 
-  async create(params: ContainerParams): Promise<Result<'createContainer'>> {
+  async create(params: ContainerParams): Promise<Answer<'createContainer'>> {
     const { engine, channel, disks, volumes, projects } = this.#parts;
     const { id } = params;
     if (this.#containers.has(id) || this.#creating.has(id))
@@ -280,7 +280,7 @@ export class Containers {
   }
 
   /** Containers that are being made are waited for: they would come to be unseen. */
-  async list(): Promise<Result<'list'>['containers']> {
+  async list(): Promise<Answer<'list'>['containers']> {
     const { engine } = this.#parts;
     while (this.#creating.size > 0) {
       await new Promise<void>((resolve) => {
@@ -333,7 +333,7 @@ export class Containers {
     }
   }
 
-  stats(): Result<'stats'>['containers'] {
+  stats(): Answer<'stats'>['containers'] {
     return [...this.#containers].map(([id, { cgroup, rootfs }]) => {
       const layer = rootfs.use();
       return { id, ...this.#parts.cgroups.figures(cgroup), ...(layer === undefined ? {} : { layer }) };
@@ -341,7 +341,7 @@ export class Containers {
   }
 
   /** Errors: `notFound`. */
-  metrics(id: string): Result<'metrics'> {
+  metrics(id: string): Answer<'metrics'> {
     const { cgroups, engine } = this.#parts;
     const { cgroup, rootfs, first } = this.#find(id);
     const processes = measureProcesses(engine, cgroups.pidsBelow(cgroup));

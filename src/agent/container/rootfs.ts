@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import type { ContainerParams, Result } from '#wire/messages.ts';
+import type { ContainerParams, Answer } from '#wire/messages.ts';
 import { capabilities, mountFlags, open, unmountFlags } from '#engine/constants.ts';
 import {
   codeOf,
@@ -82,7 +82,7 @@ export class Rootfs {
   }
 
   /** The file system that it writes to, up to its own limit; undefined: its layer is in memory. */
-  space(): Result<'metrics'>['layer'] {
+  space(): Answer<'metrics'>['layer'] {
     const use = this.use();
     if (use === undefined || this.#project === undefined) return undefined;
     const { totalBytes, totalInodes, freeInodes } = this.#parts.space(this.#layer);

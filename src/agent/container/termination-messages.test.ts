@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { limits } from '#wire/limits.ts';
-import { agentEventSchema, type AgentEvent } from '#wire/messages.ts';
+import { agentEventSchema, type ToldEvent } from '#wire/messages.ts';
 import * as v from 'valibot';
 import { again } from '#engine/engine.ts';
 import { TerminationMessages } from './termination-messages.ts';
@@ -15,7 +15,7 @@ function guest(queueLength = Infinity) {
   const queue: number[] = [];
   const timers: { readonly ms: number; readonly handler: () => void }[] = [];
   const open: { readonly path: string; offset: number }[] = [];
-  const told: AgentEvent[] = [];
+  const told: ToldEvent[] = [];
   let onReadable: ((events: number) => void) | undefined;
   const readEvents = (into: Uint8Array) => {
     const numbers = queue.splice(0, into.length / 16);

@@ -1,6 +1,6 @@
 import { messageOf } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
-import type { AgentEvent } from '#wire/messages.ts';
+import type { ToldEvent } from '#wire/messages.ts';
 import { open } from '#engine/constants.ts';
 import { ready, type Clock, type Descriptors, type Text } from '#engine/engine.ts';
 import { readStart } from './read-start.ts';
@@ -30,12 +30,12 @@ const maxReads = (16_384 * eventBytes) / bufferBytes;
  */
 export class TerminationMessages {
   readonly #parts: Parts;
-  readonly #tell: (event: AgentEvent) => void;
+  readonly #tell: (event: ToldEvent) => void;
   /** By the number of its watch. The kernel takes a watch away with its file. */
   readonly #watched = new Map<number, Watched>();
   #fd: number | undefined;
 
-  constructor(parts: Parts, tell: (event: AgentEvent) => void) {
+  constructor(parts: Parts, tell: (event: ToldEvent) => void) {
     this.#parts = parts;
     this.#tell = tell;
   }

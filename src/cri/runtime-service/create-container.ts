@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
+import { rawText } from '#base/guest-text.ts';
 import type { ContainerExit } from '#sandbox/sandbox.ts';
 import type { KnownContainer } from '../known-pods.ts';
 import type { CriParts } from '../parts.ts';
@@ -40,17 +41,11 @@ export async function createContainer(
 }
 
 /** The container's last words go where a kubelet reads them. */
-async function leaveMessage(
-  { log }: CriParts,
-  { config }: KnownContainer,
-  { reason, message, terminationLog }: ContainerExit,
-): Promise<void> {
+async function leaveMessage({ log }: CriParts, { config }: KnownContainer, { message }: ContainerExit): Promise<void> {
   const file = terminationMount(config);
-  const isFromRuntime = reason === 'StartError' || reason === 'SandboxFailed';
-  const words = isFromRuntime ? terminationLog : message;
-  if (file === undefined || words === undefined) return;
+  if (file === undefined || message === undefined) return;
   try {
-    await writeFile(file.hostPath, words);
+    await writeFile(file.hostPath, rawText(message));
   } catch (error) {
     log.error('termination message not written', error, { container: config.metadata?.name });
   }

@@ -1,5 +1,4 @@
 import { PodvmError } from '#base/errors.ts';
-import { printable } from '#base/guest-text.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import { untilAborted } from '#host/until-aborted.ts';
@@ -17,7 +16,7 @@ export async function startContainer(
   const { container, pod } = pods.container(containerId);
   const { state, name, exit } = container.status;
   if (state === 'exited') {
-    const why = exit?.reason === 'StartError' ? `: ${printable(exit.message ?? '')}` : ': it has ended';
+    const why = exit?.reason === 'StartError' ? `: ${exit.why ?? ''}` : ': it has ended';
     throw new PodvmError('failedPrecondition', `Cannot start container ${name}${why}`);
   }
   await untilAborted(container.start(never), signal);

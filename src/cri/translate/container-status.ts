@@ -1,4 +1,3 @@
-import { printable } from '#base/guest-text.ts';
 import type { ContainerState as State, ContainerStatus } from '#sandbox/sandbox.ts';
 import type { KnownContainer } from '../known-pods.ts';
 import type { Answer } from '../rpc/service.ts';
@@ -39,8 +38,6 @@ export function containerOf(known: KnownContainer) {
   } satisfies Answer<typeof ContainerSchema>;
 }
 
-const maxMessageChars = 4096;
-
 export function containerStatusOf(known: KnownContainer) {
   const { status } = known.container;
   const { id, createdAt, startedAt, exit, imageId, logPath, user } = status;
@@ -58,7 +55,8 @@ export function containerStatusOf(known: KnownContainer) {
           finishedAt: nanosecondsOf(exit.finishedAt),
           exitCode: exit.exitCode,
           reason: reasonOf(exit.reason),
-          message: startMessageOf(exit),
+          // A termination message goes into its file; this field is for the runtime's own words.
+          message: exit.why ?? '',
         }
       : {}),
     image: { image: image?.userSpecifiedImage || image?.image || '', annotations: image?.annotations ?? {} },
@@ -80,8 +78,3 @@ function userOf({ uid, gid, groups }: NonNullable<ContainerStatus['user']>) {
 
 /** Kubernetes knows no lost machine: what died with it failed. */
 const reasonOf = (reason: string): string => (reason === 'SandboxFailed' ? 'Error' : reason);
-
-/** A termination message goes into its file; this field is for the runtime's own words. */
-function startMessageOf({ reason, message = '' }: { readonly reason: string; readonly message?: string }): string {
-  return reason === 'StartError' || reason === 'SandboxFailed' ? printable(message, maxMessageChars) : '';
-}

@@ -4,7 +4,7 @@ import { chown, type FileHandle, mkdir } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import type { Readable } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
-import { printable } from '#base/guest-text.ts';
+import { guestText, printable } from '#base/guest-text.ts';
 import { createGate } from '#host/gate.ts';
 import { type JobCgroup, makeJobCgroup } from '#host/job-cgroup.ts';
 import { defaultEnv, exitCodeOf, giveBytes, tailOf } from '#host/run.ts';
@@ -162,7 +162,7 @@ function toldError(answer: { readonly error: ImportFailure } | undefined): Podvm
   return new PodvmError(kind, printable(message, maxWordsChars), {
     ...(fix === undefined ? {} : { fix: printable(fix, maxWordsChars) }),
     ...(cause === undefined ? {} : { cause: new Error(printable(cause, maxWordsChars)) }),
-    tail: tail.map((line) => printable(line)),
+    tail: tail.map(guestText),
   });
 }
 

@@ -1,5 +1,6 @@
 import { constants, open, type FileHandle } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import { run, signalOf, tailOf } from '#host/run.ts';
 import type { Image, RootfsFacts } from '../images.ts';
 import { digestOf } from '../oci.ts';
@@ -92,7 +93,7 @@ async function wholeDigest(path: string, isIdle: boolean, signal: AbortSignal): 
   const options = { signal, timeoutMs: digestTimeoutMs, okCodes: 'any' } as const;
   const ended = isIdle ? await run('nice', behind, options) : await run('sha256sum', args, options);
   const { code, stdout, stderr } = ended;
-  if (code === 1) throw new PodvmError('corrupt', `its file cannot be read: ${tailOf(stderr).at(-1) ?? ''}`);
+  if (code === 1) throw new PodvmError('corrupt', `its file cannot be read: ${printable(tailOf(stderr).at(-1) ?? '')}`);
   if (code !== 0) {
     const ending = signalOf(code) ?? `it ended with ${code}`;
     throw new PodvmError('unavailable', `Cannot read ${path}: sha256sum failed: ${ending}`, { tail: tailOf(stderr) });

@@ -1,9 +1,9 @@
 import { duplexPair, type Duplex } from 'node:stream';
 import { encodeFrame, FrameParser, frameKinds, type FrameHeader, type FrameKind } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
-import type { AgentMessage, CallMessage, Welcome } from '#wire/messages.ts';
+import type { ToldMessage, CallMessage, ToldWelcome } from '#wire/messages.ts';
 
-export const exampleWelcome: Welcome = {
+export const exampleWelcome: ToldWelcome = {
   t: 'welcome',
   version: 1,
   agentVersion: '0.1.0',
@@ -27,7 +27,7 @@ export class FakeAgent {
   epoch = 0;
   /** How many hellos are let pass without an answer. */
   ignoredHellos = 0;
-  welcome: Welcome = exampleWelcome;
+  welcome: ToldWelcome = exampleWelcome;
   onCall: (call: CallMessage) => void = () => {};
   /** Every frame that came. */
   onFrame: (frame: Received) => void = (frame) => void this.received.push(frame);
@@ -44,7 +44,7 @@ export class FakeAgent {
     mine.on('error', () => {});
   }
 
-  send(message: AgentMessage): void {
+  send(message: ToldMessage): void {
     this.sendJson(message);
   }
 

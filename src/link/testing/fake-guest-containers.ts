@@ -1,9 +1,9 @@
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
-import type { AgentEvent, ContainerParams, ExecParams, Params, ProcessExit, Result } from '#wire/messages.ts';
+import type { Answer, ContainerParams, ExecParams, Params, ProcessExit, ToldEvent } from '#wire/messages.ts';
 
-type Exited = Extract<AgentEvent, { kind: 'exited' }>;
+type Exited = Extract<ToldEvent, { kind: 'exited' }>;
 
 interface FakeContainer {
   readonly pid: number;
@@ -22,11 +22,11 @@ const killSignal = 9;
  * gives the first process of a pid namespace no signal that it does not handle.
  */
 export class FakeGuestContainers {
-  readonly #tell: (event: AgentEvent) => void;
+  readonly #tell: (event: ToldEvent) => void;
   readonly #containers = new Map<string, FakeContainer>();
   #lastPid = 1;
 
-  constructor(tell: (event: AgentEvent) => void) {
+  constructor(tell: (event: ToldEvent) => void) {
     this.#tell = tell;
   }
 
@@ -38,7 +38,7 @@ export class FakeGuestContainers {
     return [...this.#containers.keys()];
   }
 
-  list(): Result<'list'>['containers'] {
+  list(): Answer<'list'>['containers'] {
     return [...this.#containers].map(([id, { pid, startedAtMs, exit, execs }]) => ({
       id,
       pid,
@@ -48,7 +48,7 @@ export class FakeGuestContainers {
     }));
   }
 
-  create({ id }: ContainerParams, streams: readonly Duplex[]): Result<'createContainer'> {
+  create({ id }: ContainerParams, streams: readonly Duplex[]): Answer<'createContainer'> {
     if (this.#containers.has(id)) throw new PodvmError('alreadyExists', `Cannot create container ${id}: it exists`);
     if (this.#containers.size >= limits.maxContainers)
       throw new PodvmError('exhausted', 'Cannot create container: too many');
@@ -57,7 +57,7 @@ export class FakeGuestContainers {
     return { pid, uid: 0, gid: 0, groups: [], phases: [] };
   }
 
-  start(id: string): Result<'startContainer'> {
+  start(id: string): Answer<'startContainer'> {
     const container = this.#find(id);
     if (container.state === 'running')
       throw new PodvmError('internal', `Cannot start container ${id}: it is ${container.state}`);
@@ -66,7 +66,7 @@ export class FakeGuestContainers {
     return { startedAtMs: container.startedAtMs };
   }
 
-  exec({ containerId, execId }: ExecParams, streams: readonly Duplex[]): Result<'startExec'> {
+  exec({ containerId, execId }: ExecParams, streams: readonly Duplex[]): Answer<'startExec'> {
     const { state, execs } = this.#find(containerId);
     if (state === 'exited') throw new PodvmError('failedPrecondition', `Cannot exec in ${containerId}: it has exited`);
     if (execs.has(execId)) throw new PodvmError('alreadyExists', `Cannot exec ${execId}: it exists`);

@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { kindOf, messageOf, PodvmError, type ErrorKind } from '#base/errors.ts';
-import type { AgentEvent, CallMessage, Method, Params, Result } from '#wire/messages.ts';
+import type { Answer, CallMessage, Method, Params, ToldEvent } from '#wire/messages.ts';
 import { readCall } from '#wire/params.ts';
 import { exampleWelcome, FakeAgent } from './fake-agent.ts';
 import { FakeGuestContainers } from './fake-guest-containers.ts';
@@ -17,7 +17,7 @@ export interface FakeGuestOptions {
 /** An answer instead of the usual one. Undefined: none, and nothing is done; an error is told to the host. */
 export type FakeAnswer = (params: Record<string, unknown>) => unknown;
 
-type Handlers = { readonly [M in Method]: (params: Params<M>) => Result<M> };
+type Handlers = { readonly [M in Method]: (params: Params<M>) => Answer<M> };
 
 /**
  * A guest in memory, for tests of the layers above: an agent that keeps disks, volumes, containers and commands as the
@@ -58,7 +58,7 @@ export class FakeGuest {
   }
 
   /** Tells the host of something, true or not. An exit of what runs is its exit. */
-  tell(event: AgentEvent): void {
+  tell(event: ToldEvent): void {
     if (event.kind === 'exited') this.#containers.exited(event);
     this.#send(event);
   }
@@ -84,7 +84,7 @@ export class FakeGuest {
     }
   }
 
-  #send(event: AgentEvent): void {
+  #send(event: ToldEvent): void {
     this.#agent?.send({ t: 'event', event });
   }
 

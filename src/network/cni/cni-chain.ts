@@ -231,7 +231,11 @@ function pluginError(command: Command, what: string, { code: exitCode, stdout, s
   const parsed = v.safeParse(errorSchema, said);
   if (!parsed.success) {
     const ending = signalOf(exitCode) ?? `it ended with ${exitCode}`;
-    return new PodvmError('internal', `Cannot run ${what}: ${[ending, ...tail.slice(-1)].join(': ')}`, { tail });
+    return new PodvmError(
+      'internal',
+      `Cannot run ${what}: ${[ending, ...tail.slice(-1).map((line) => printable(line))].join(': ')}`,
+      { tail },
+    );
   }
   const { code, msg, details } = parsed.output;
   const reason = printable(details ? `${msg}: ${details}` : msg);

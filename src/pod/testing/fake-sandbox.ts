@@ -1,5 +1,6 @@
 import { PassThrough, type Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
+import type { GuestText } from '#base/guest-text.ts';
 import type {
   Container,
   ContainerExit,
@@ -32,11 +33,7 @@ export interface FakeBehaviour {
 export interface FakeContainer extends Container {
   readonly spec: ContainerSpec;
   readonly isRemoved: boolean;
-  exit(
-    exitCode: number,
-    reason?: ContainerExit['reason'],
-    texts?: Pick<ContainerExit, 'message' | 'terminationLog'>,
-  ): void;
+  exit(exitCode: number, reason?: ContainerExit['reason'], texts?: Pick<ContainerExit, 'why' | 'message'>): void;
   /** Resolves when every follower has taken it. */
   print(text: string): Promise<void>;
 }
@@ -48,7 +45,7 @@ export interface FakeSandboxes extends Sandboxes {
   running(): string[];
   current(name: string): FakeContainer;
   /** The machine dies, having told this last termination message of each container. */
-  crash(failure: string, terminationLog?: string): void;
+  crash(failure: string, message?: GuestText): void;
 }
 
 export interface FakeSettings {
@@ -93,7 +90,7 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
       if (found === undefined) throw new Error(`no container ${name}`);
       return found;
     },
-    crash: (why, terminationLog) => newest?.crash(why, terminationLog),
+    crash: (why, message) => newest?.crash(why, message),
   };
 }
 
@@ -222,9 +219,9 @@ class FakeSandbox implements Sandbox {
     this.#surroundings.forget();
   }
 
-  crash(why: string, terminationLog?: string): void {
+  crash(why: string, message?: GuestText): void {
     this.#failure ??= this.#state === 'ready' ? why : undefined;
-    const texts = { message: why, ...(terminationLog === undefined ? {} : { terminationLog }) };
+    const texts = { why, ...(message === undefined ? {} : { message }) };
     this.#end('failed', 'SandboxFailed', texts);
   }
 
@@ -260,7 +257,7 @@ function createFakeContainer(
   const start = async () => {
     if (state !== 'created') throw new PodvmError('failedPrecondition', `Cannot start ${label}: it is ${state}`);
     if (behaviour.startError !== undefined) {
-      container.exit(127, 'StartError', { message: behaviour.startError.message });
+      container.exit(127, 'StartError', { why: behaviour.startError.message });
       throw behaviour.startError;
     }
     journal.push(`start ${label}`);

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import { type GuestText, guestText } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import type { Link } from '#link/link.ts';
 import type { PreparedMounts } from '../volume/container-mounts.ts';
@@ -112,20 +113,20 @@ export class GuestContainer implements Container {
   }
 
   /** It exists only as the report of why it could not start. */
-  becomeUnstartable(made: ContainerMade, exitCode: number, message: string): void {
+  becomeUnstartable(made: ContainerMade, exitCode: number, why: string): void {
     this.#made = made;
-    this.#end({ exitCode, reason: 'StartError', message, finishedAt: this.#home.now() });
+    this.#end({ exitCode, reason: 'StartError', why, finishedAt: this.#home.now() });
   }
 
   /** The machine is gone, or going. */
   becomeLost(why: string): void {
     for (const settle of this.#execExits.values()) settle(killedExitCode);
-    const terminationLog = this.#messageText(this.#toldMessage);
+    const message = this.#messageText(this.#toldMessage);
     this.#end({
       exitCode: killedExitCode,
       reason: 'SandboxFailed',
-      message: why,
-      ...(terminationLog === undefined ? {} : { terminationLog }),
+      why,
+      ...(message === undefined ? {} : { message }),
       finishedAt: this.#home.now(),
     });
   }
@@ -168,7 +169,7 @@ export class GuestContainer implements Container {
     this.#settleExit(this.#exit);
   }
 
-  async #terminationMessage(): Promise<string | undefined> {
+  async #terminationMessage(): Promise<GuestText | undefined> {
     const { guest, limits } = this.#home;
     const path = this.spec.terminationMessagePath;
     if (path === undefined) return undefined;
@@ -183,9 +184,9 @@ export class GuestContainer implements Container {
   }
 
   /** Bounded, whatever the guest has sent. */
-  #messageText(base64: string): string | undefined {
+  #messageText(base64: string): GuestText | undefined {
     const bytes = Buffer.from(base64, 'base64').subarray(0, this.#home.limits.maxTerminationBytes);
-    return bytes.toString('utf8') || undefined;
+    return bytes.length === 0 ? undefined : guestText(bytes.toString('utf8'));
   }
 
   // What its user asks.
@@ -208,10 +209,10 @@ export class GuestContainer implements Container {
       });
       this.#log.info('container started');
     } catch (error) {
-      const message = error instanceof Error ? error.message : messageOf(error); // the agent's words alone
+      const why = error instanceof Error ? error.message : messageOf(error); // the agent's words alone
       if (unansweredKinds.includes(kindOf(error))) await this.#endUnanswered();
       await inbox.ask(() =>
-        this.#end({ exitCode: startErrorCode(message), reason: 'StartError', message, finishedAt: this.#home.now() }),
+        this.#end({ exitCode: startErrorCode(why), reason: 'StartError', why, finishedAt: this.#home.now() }),
       );
       throw error;
     }
@@ -257,7 +258,7 @@ export class GuestContainer implements Container {
     }
     await guest.call('removeContainer', { id: this.id }, deadline);
     await inbox.ask(() =>
-      this.#end({ exitCode: killedExitCode, reason: 'Error', message: 'stopped before it started', finishedAt: now() }),
+      this.#end({ exitCode: killedExitCode, reason: 'Error', why: 'stopped before it started', finishedAt: now() }),
     );
   }
 
@@ -348,7 +349,7 @@ export class GuestContainer implements Container {
 
   #assertIs(states: readonly ContainerState[], verb: string): void {
     if (states.includes(this.#moves.state)) return;
-    const why = this.#exit?.reason === 'StartError' ? `: ${this.#exit.message ?? ''}` : `: it is ${this.#moves.state}`;
+    const why = this.#exit?.reason === 'StartError' ? `: ${this.#exit.why ?? ''}` : `: it is ${this.#moves.state}`;
     throw new PodvmError('failedPrecondition', `Cannot ${verb} container ${this.spec.name}${why}`);
   }
 }

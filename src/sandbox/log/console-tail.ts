@@ -1,11 +1,11 @@
 import { open } from 'node:fs/promises';
-import { printable } from '#base/guest-text.ts';
+import { type GuestText, guestText } from '#base/guest-text.ts';
 
 const tailBytes = 4096;
 const tailLines = 8;
 
-/** The last lines of the guest's serial console, escaped; empty when there are none. */
-export async function consoleTail(path: string): Promise<readonly string[]> {
+/** The last lines of the guest's serial console; empty when there are none. */
+export async function consoleTail(path: string): Promise<readonly GuestText[]> {
   try {
     await using file = await open(path);
     const { size } = await file.stat();
@@ -17,7 +17,7 @@ export async function consoleTail(path: string): Promise<readonly string[]> {
       .split(/\r?\n/)
       .filter((line) => line.trim() !== '')
       .slice(-tailLines)
-      .map((line) => printable(line));
+      .map(guestText);
   } catch {
     return []; // it adds to a message and is no reason to lose that
   }

@@ -1,6 +1,7 @@
 import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import type { Link } from '#link/link.ts';
 import type { Attachment, AttachmentOwner } from '#network/network.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
@@ -251,7 +252,7 @@ async function explain(error: unknown, machine: Machine, isDead: boolean): Promi
   return new PodvmError(
     isDead ? 'unavailable' : 'timeout',
     `Cannot start the sandbox: ${exit?.reason ?? 'the agent does not answer'}` +
-      (tail.length === 0 ? '' : `; the guest's last lines: ${tail.join(' | ')}`),
+      (tail.length === 0 ? '' : `; the guest's last lines: ${tail.map((line) => printable(line)).join(' | ')}`),
     { cause: error, tail: [...(exit?.tail ?? []), ...tail] },
   );
 }

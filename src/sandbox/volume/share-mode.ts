@@ -1,4 +1,5 @@
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import { shareOomScore } from '#host/oom-score.ts';
 import type { Link } from '#link/link.ts';
@@ -120,7 +121,11 @@ async function attach(order: Order, parts: ShareModeParts, signal: AbortSignal):
   }
   let isWanted = true;
   void server.ended.then((tail) => {
-    if (isWanted) log.warn('a file server has ended before its volume', { path: source.path, tail: tail.join(' | ') });
+    if (isWanted)
+      log.warn('a file server has ended before its volume', {
+        path: source.path,
+        tail: tail.map((line) => printable(line)).join(' | '),
+      });
   });
   undo.defer(() => void (isWanted = false));
   const owned = undo.move();
@@ -145,10 +150,14 @@ function tooMany({ path }: HostSource, error: unknown): unknown {
 async function explain({ path }: HostSource, server: FileServer, error: unknown): Promise<unknown> {
   if (kindOf(error) !== 'unavailable') return error;
   const tail = await Promise.race([server.ended, Promise.resolve([])]);
-  return new PodvmError('unavailable', `Cannot share ${path}: ${[messageOf(error), ...tail.slice(-1)].join(': ')}`, {
-    cause: error,
-    tail,
-  });
+  return new PodvmError(
+    'unavailable',
+    `Cannot share ${path}: ${[messageOf(error), ...tail.slice(-1).map((line) => printable(line))].join(': ')}`,
+    {
+      cause: error,
+      tail,
+    },
+  );
 }
 
 /** Whatever the guest answers, or does not, what is the host's goes next: nothing of it may stay. */

@@ -102,7 +102,7 @@ async function startServer(
   try {
     signal.throwIfAborted();
     const limits = await confine(pid, 1024 * 1024);
-    const ended = Promise.withResolvers<readonly string[]>();
+    const ended = Promise.withResolvers<Awaited<FileServer['ended']>>();
     channel.on('error', () => {});
     channel.once('close', () => {
       void limits[Symbol.asyncDispose]();

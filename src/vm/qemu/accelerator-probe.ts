@@ -3,6 +3,7 @@ import { chmod, mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import type { Assets } from '#host/assets.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import type { Accelerator } from '../driver.ts';
@@ -155,7 +156,11 @@ async function trialBoot(
     const life = machine.portOpened.then(() => 'alive' as const);
     const first = await Promise.race([life, machine.exited, aborted(either)]);
     if (first === 'alive') return { outcome: 'works', bootMs: Math.round(performance.now() - startedAt) };
-    if (first !== 'aborted') return { outcome: 'failed', detail: [first.reason, ...first.tail.slice(-1)].join(': ') };
+    if (first !== 'aborted')
+      return {
+        outcome: 'failed',
+        detail: [first.reason, ...first.tail.slice(-1).map((line) => printable(line))].join(': '),
+      };
   } catch (error) {
     if (!either.aborted) return failed(error);
   }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ErrorKind } from '#base/errors.ts';
+import { guestText } from '#base/guest-text.ts';
 import { startFailure } from './failure.ts';
 
 test('startFailure() knows what QEMU and its jail say, and what can be done', () => {
@@ -16,22 +17,22 @@ test('startFailure() knows what QEMU and its jail say, and what can be done', ()
     ['Could not access KVM kernel module: Permission denied', 'failedPrecondition'],
   ];
   for (const [line, kind] of cases) {
-    const error = startFailure('m-1', ['something before', line], undefined);
+    const error = startFailure('m-1', ['something before', line].map(guestText), undefined);
     assert.equal(error.kind, kind, line);
     assert.ok(error.fix, line);
     assert.match(error.message, /^Cannot start machine m-1: /);
-    assert.deepEqual(error.tail, ['something before', line]);
+    assert.deepEqual(error.tail.map(String), ['something before', line]);
   }
 });
 
 test('startFailure() gives the last line of what it does not know, and admits silence', () => {
   const cause = new Error('the reason');
-  const error = startFailure('m-1', ['one', 'two'], cause);
+  const error = startFailure('m-1', ['one', 'two'].map(guestText), cause);
   assert.deepEqual([error.kind, error.message, error.cause], ['internal', 'Cannot start machine m-1: two', cause]);
   assert.match(startFailure('m-1', [], cause).message, /without a word/);
   const exit = { isSignal: false, reason: 'QEMU ended with code 3' };
   assert.match(startFailure('m-1', [], cause, exit).message, /: QEMU ended with code 3$/);
-  assert.match(startFailure('m-1', ['two'], cause, exit).message, /: two$/);
+  assert.match(startFailure('m-1', [guestText('two')], cause, exit).message, /: two$/);
   const bus = { isSignal: true, reason: 'QEMU was killed by SIGBUS' };
-  assert.match(startFailure('m-1', ['two'], cause, bus).message, /: QEMU was killed by SIGBUS$/);
+  assert.match(startFailure('m-1', [guestText('two')], cause, bus).message, /: QEMU was killed by SIGBUS$/);
 });

@@ -1,4 +1,5 @@
 import { PodvmError, type ErrorKind } from '#base/errors.ts';
+import { type GuestText, printable } from '#base/guest-text.ts';
 
 /** What QEMU, bubblewrap or nsenter print when a start fails, and what an operator can do about it. */
 const causes: readonly {
@@ -56,13 +57,14 @@ const causes: readonly {
  * The error for a VMM that ended before its guest ran, told by the last lines of its log; where those do not say it, by
  * what ended it, if that is known.
  */
-export function startFailure(id: string, tail: readonly string[], cause: unknown, end?: VmmEnd): PodvmError {
-  const text = tail.join('\n');
+export function startFailure(id: string, tail: readonly GuestText[], cause: unknown, end?: VmmEnd): PodvmError {
+  const lines = tail.map((line) => printable(line));
+  const text = lines.join('\n');
   const known = causes.find(({ pattern }) => pattern.test(text));
   if (known !== undefined) {
     return new PodvmError(known.kind, `Cannot start machine ${id}: ${known.reason}`, { cause, fix: known.fix, tail });
   }
-  const reason = end?.isSignal === true ? end.reason : (tail.at(-1) ?? end?.reason ?? 'QEMU ended without a word');
+  const reason = end?.isSignal === true ? end.reason : (lines.at(-1) ?? end?.reason ?? 'QEMU ended without a word');
   return new PodvmError('internal', `Cannot start machine ${id}: ${reason}`, { cause, tail });
 }
 

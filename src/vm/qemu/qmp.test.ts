@@ -3,10 +3,11 @@ import { duplexPair, type Duplex } from 'node:stream';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { kindOf, PodvmError, type ErrorKind } from '#base/errors.ts';
+import { guestText } from '#base/guest-text.ts';
 import { QmpClient, qmpLimits, type QmpEvent } from './qmp.ts';
 
 const soon = () => AbortSignal.timeout(10_000);
-const lastWords = ['qemu: it hurts', 'qemu: goodbye'];
+const lastWords = ['qemu: it hurts', 'qemu: goodbye'].map(guestText);
 const kind = (expected: ErrorKind) => (error: unknown) => {
   assert.equal(kindOf(error), expected, String(error));
   return true;
@@ -136,7 +137,7 @@ describe('QmpClient.execute()', () => {
       assert.equal(call.status, 'rejected');
       assert.ok(call.reason instanceof PodvmError);
       assert.equal(call.reason.kind, 'unavailable');
-      assert.deepEqual(call.reason.tail, lastWords);
+      assert.deepEqual(call.reason.tail.map(String), lastWords.map(String));
     }
   });
 

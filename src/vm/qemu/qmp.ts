@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
-import { printable } from '#base/guest-text.ts';
+import { type GuestText, printable } from '#base/guest-text.ts';
 
 /**
  * Client of the QEMU Machine Protocol (QEMU's docs/interop/qmp-spec.rst). The VMM runs hostile guests, so what it says
@@ -28,7 +28,7 @@ export interface QmpEvent {
 export interface QmpOptions {
   readonly onEvent: (event: QmpEvent) => void;
   /** Last lines of QEMU's log, put into the error of a call that dies with the connection. */
-  readonly tail: () => Promise<readonly string[]>;
+  readonly tail: () => Promise<readonly GuestText[]>;
 }
 
 export const qmpLimits = {
@@ -92,7 +92,7 @@ export class QmpClient {
    */
   async execute(command: string, args: Readonly<Record<string, unknown>>, signal: AbortSignal): Promise<unknown> {
     const failure = new Error(`QMP ${command}`); // made here so that its stack shows the caller
-    const refuse = (error: PodvmError, tail: readonly string[]) =>
+    const refuse = (error: PodvmError, tail: readonly GuestText[]) =>
       new PodvmError(error.kind, `Cannot run QMP ${command}: ${error.message}`, { cause: failure, tail });
     if (this.#end !== undefined) {
       throw refuse(new PodvmError('unavailable', this.#end.message), await this.#options.tail());

@@ -2,6 +2,7 @@ import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { duplexPair, type Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
+import { guestText } from '#base/guest-text.ts';
 import {
   maxPorts,
   type DiskSpec,
@@ -251,7 +252,7 @@ export class FakeMachine implements Machine {
 
   /** The VMM dies, as if killed from outside. */
   die(reason = 'the VMM died'): void {
-    if (!this.isGone) this.#end({ state: 'failed', reason, code: 'SIGKILL', tail: [reason] });
+    if (!this.isGone) this.#end({ state: 'failed', reason, code: 'SIGKILL', tail: [guestText(reason)] });
   }
 
   /** The channel is torn while the machine lives on, as when the daemon loses its socket. */
