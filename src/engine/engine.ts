@@ -28,14 +28,10 @@ export interface Engine
     Served,
     Powers {}
 
-/** What a failed system call throws. Recognise it by `codeOf`. */
-export interface SystemError extends Error {
-  /** `ENOENT`, `EPERM`; `E<number>` for a rare one. */
-  readonly code: string;
-  readonly errno: number;
-}
-
-/** The errno name of a thrown value, or `undefined` if it is no `SystemError`. */
+/**
+ * The errno name of a thrown value (`ENOENT`, `EPERM`; `E<number>` for a rare one), or `undefined` if it is no
+ * `SystemError`: an `Error` with `code` and `errno`, which a failed system call throws.
+ */
 export function codeOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || !('code' in error)) return undefined;
   return typeof error.code === 'string' ? error.code : undefined;

@@ -7,7 +7,6 @@ export type GuestExit = Extract<GuestEvent, { kind: 'exited' }>;
 export type ContainerParams = Parameters<typeof link.call<'createContainer'>>[1];
 export type ConfigureParams = Parameters<typeof link.call<'configure'>>[1];
 export type ConnectParams = Parameters<typeof link.call<'connect'>>[1];
-export type NetworkParams = NonNullable<ConnectParams['network']>;
 export type MetricFigures = Awaited<ReturnType<typeof link.call<'metrics'>>>;
 export type InterfaceCounters = MetricFigures['interfaces'][number];
 export type GuestStats = Awaited<ReturnType<typeof link.call<'stats'>>>;

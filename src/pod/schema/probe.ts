@@ -28,7 +28,6 @@ export type HttpGetAction = v.InferOutput<typeof httpGetAction>;
 const tcpSocketAction = v.object({ port: s.portReference, host: v.optional(s.string) });
 /** `grpc.health.v1.Health/Check` without TLS, as kubelets ask; `service`: whose health, "" for the server's. */
 const grpcAction = v.object({ port: s.port, service: v.optional(s.string, '') });
-export type GrpcAction = v.InferOutput<typeof grpcAction>;
 const seconds = (min: number) => s.integer(min, s.int32Max);
 
 const probeEntries = {
