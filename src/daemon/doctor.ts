@@ -1,8 +1,8 @@
-import { constants } from 'node:fs';
-import { access, readFile, stat, statfs } from 'node:fs/promises';
+import { readFile, statfs } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { messageOf } from '#base/errors.ts';
+import { isThere } from '#host/files.ts';
 import { printable } from '#base/guest-text.ts';
 import { weaknesses } from '#host/confinement.ts';
 import { silentLog } from '#host/log.ts';
@@ -155,8 +155,7 @@ async function jail(config: Configuration, ending: AbortSignal): Promise<Finding
 
 async function tunDevice(): Promise<Finding> {
   const name = '/dev/net/tun';
-  const found = await stat(name).catch(() => undefined);
-  if (found === undefined)
+  if (!(await isThere(name)))
     return { name, status: 'fail', detail: 'missing', fix: 'Load the module tun: `modprobe tun`.' };
   return { name, status: 'ok', detail: 'there' };
 }
@@ -229,15 +228,9 @@ function attachmentFinding(name: string, check: AttachmentCheck): Finding {
 
 async function cgroups(): Promise<Finding> {
   const name = 'cgroups';
-  const isV2 = await access('/sys/fs/cgroup/cgroup.controllers').then(
-    () => true,
-    () => false,
-  );
+  const isV2 = await isThere('/sys/fs/cgroup/cgroup.controllers');
   if (isV2) return { name, status: 'ok', detail: 'version 2' };
-  const isHybrid = await access('/sys/fs/cgroup/unified').then(
-    () => true,
-    () => false,
-  );
+  const isHybrid = await isThere('/sys/fs/cgroup/unified');
   return {
     name,
     status: 'warn',
@@ -308,11 +301,7 @@ async function userNamespaces(): Promise<Finding> {
 
 async function disk(root: string): Promise<Finding> {
   const name = 'disk';
-  const there = await access(root, constants.F_OK).then(
-    () => true,
-    () => false,
-  );
-  const { bavail, bsize } = await statfs(there ? root : '/');
+  const { bavail, bsize } = await statfs((await isThere(root)) ? root : '/');
   const free = bavail * bsize;
   const detail = `${Math.round(free / 1024 ** 2)} MiB free for ${root}`;
   if (free >= minFreeBytes) return { name, status: 'ok', detail };

@@ -1,9 +1,9 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { serveImageRoutes } from '#admin/image-server.ts';
 import { kindOf } from '#base/errors.ts';
+import { retry } from '#host/wait.ts';
 import { isServed } from '#host/is-served.ts';
 import { createLog } from '#host/log.ts';
 import { openImageStore } from '#image/store/image-store.ts';
@@ -50,13 +50,16 @@ export async function serveStoredImages(
 async function lockOrServed({ root, socketPath }: Configuration): Promise<AsyncDisposable | undefined> {
   const directory = join(root, 'sandboxes');
   await mkdir(directory, { recursive: true, mode: 0o711 });
-  for (const deadline = performance.now() + patienceMs; ; await delay(lookAgainMs)) {
-    try {
-      return await lockDirectory(directory);
-    } catch (error) {
-      if (kindOf(error) !== 'busy') throw error;
-      if (await isServed(socketPath)) return undefined;
-      if (performance.now() > deadline) throw error;
-    }
+  let isServedBy = false;
+  const isHeldBriefly = async (error: unknown) => {
+    if (kindOf(error) !== 'busy') return false;
+    isServedBy = await isServed(socketPath);
+    return !isServedBy;
+  };
+  try {
+    return await retry(() => lockDirectory(directory), isHeldBriefly, { everyMs: lookAgainMs, forMs: patienceMs });
+  } catch (error) {
+    if (isServedBy) return undefined;
+    throw error;
   }
 }

@@ -51,7 +51,7 @@ export async function setupCommand(
 async function ensureTemplate(config: Configuration, assets: Assets, write: Write, signal: AbortSignal): Promise<void> {
   const stamp = join(config.root, 'templates-of');
   if (config.template !== 'on') return; // each pod has its own made, or none
-  const isMade = (await readFileIfThere(stamp)) === assets.key && (await isThere(join(config.root, 'templates')));
+  const isMade = (await readFileIfThere(stamp)) === assets.key && (await hasEntries(join(config.root, 'templates')));
   if (isMade || process.getuid?.() !== 0) return;
   const { isServed } = await import('#host/is-served.ts');
   if (await isServed(config.socketPath)) return;
@@ -63,4 +63,4 @@ async function ensureTemplate(config: Configuration, assets: Assets, write: Writ
   await writeFileAtomic(stamp, assets.key, 0o644);
 }
 
-const isThere = async (path: string): Promise<boolean> => (await readdir(path).catch(() => [])).length > 0;
+const hasEntries = async (path: string): Promise<boolean> => (await readdir(path).catch(() => [])).length > 0;

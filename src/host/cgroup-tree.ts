@@ -1,20 +1,18 @@
-import { access, rmdir } from 'node:fs/promises';
-import { setTimeout as delay } from 'node:timers/promises';
+import { rmdir } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
+import { isThere } from './files.ts';
+import { retry } from './wait.ts';
 
 /** Where cgroups are mounted: version 2, or one hierarchy of version 1 for each controller below. */
 export const cgroupRoot = '/sys/fs/cgroup';
 /** All cgroups of ours are below this one. */
 export const podvmCgroup = 'podvm';
 
-const removeTries = 80;
+const removeForMs = 2000;
 const removeIntervalMs = 25;
 
 export async function hasCgroups2(): Promise<boolean> {
-  return await access(`${cgroupRoot}/cgroup.controllers`).then(
-    () => true,
-    () => false,
-  );
+  return await isThere(`${cgroupRoot}/cgroup.controllers`);
 }
 
 /** As kubelet converts version 1's 2 to 262144 into version 2's 1 to 10000. */
@@ -24,17 +22,15 @@ export function weightOf(shares: number): number {
 
 /** The kernel empties a cgroup a moment after its last process is gone. Errors: `busy` for one that stays full. */
 export async function removeWhenEmpty(directory: string): Promise<void> {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      await rmdir(directory);
-      return;
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException; // SAFE: rmdir throws system errors only
-      if (code === 'ENOENT') return;
-      if (code !== 'EBUSY') throw error;
-      if (tries >= removeTries)
-        throw new PodvmError('busy', `Cannot remove the cgroup ${directory}: processes are in it`, { cause: error });
-    }
-    await delay(removeIntervalMs);
-  }
+  const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code; // SAFE: rmdir throws system errors only
+  const timing = { everyMs: removeIntervalMs, forMs: removeForMs };
+  await retry(
+    () => rmdir(directory),
+    (error) => codeOf(error) === 'EBUSY',
+    timing,
+  ).catch((cause: unknown) => {
+    if (codeOf(cause) === 'ENOENT') return;
+    if (codeOf(cause) !== 'EBUSY') throw cause;
+    throw new PodvmError('busy', `Cannot remove the cgroup ${directory}: processes are in it`, { cause });
+  });
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { open, readFile, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /** Writes a file so that a reader, or a power cut, sees the old content or the new one and nothing between. */
@@ -24,6 +24,14 @@ export async function writeFileAtomic(path: string, content: string | Uint8Array
   } finally {
     await directory.close();
   }
+}
+
+/** Whether something is at that path which can be reached; a link that leads nowhere is nothing. */
+export async function isThere(path: string): Promise<boolean> {
+  return await stat(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** The file's text, or undefined if there is none. */

@@ -1,74 +1,20 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { constants } from 'node:fs';
-import { open, readFile, type FileHandle } from 'node:fs/promises';
+import { open, type FileHandle } from 'node:fs/promises';
 import type { Readable, Stream } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
 import { type GuestText, guestText } from '#base/guest-text.ts';
 import { closeInheritedDescriptors } from './inherited-descriptors.ts';
+import { identify, type ProcessIdentity } from './process-identity.ts';
 import { giveBytes } from './run.ts';
-
-/** A process that cannot be mistaken for a later one with the same pid. */
-export interface ProcessIdentity {
-  readonly pid: number;
-  /** Field 22 of /proc/PID/stat: start time in clock ticks since boot. */
-  readonly startTicks: string;
-}
 
 /** How the process ended, as far as we can know: one that is not our child leaves no exit code. */
 export type ProcessEnd = number | 'unknown' | NodeJS.Signals;
 
-const killDeadlineMs = 10_000;
 const pidReportDeadlineMs = 10_000;
 const logTailBytes = 16 * 1024;
 const logTailLines = 12;
-
-/** Start ticks and state letter of a pid; undefined if there is no such process. */
-export async function lookUpProcess(pid: number): Promise<{ startTicks: string; state: string } | undefined> {
-  let text: string;
-  try {
-    text = await readFile(`/proc/${pid}/stat`, 'latin1');
-  } catch {
-    return undefined; // ENOENT, or ESRCH while reading: both mean that it is gone
-  }
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  const [state, startTicks] = [fields[0], fields[19]];
-  return state === undefined || startTicks === undefined ? undefined : { startTicks, state };
-}
-
-/** True while that very process runs; a zombie does not. */
-export async function isRunning({ pid, startTicks }: ProcessIdentity): Promise<boolean> {
-  const found = await lookUpProcess(pid);
-  return found !== undefined && found.startTicks === startTicks && found.state !== 'Z' && found.state !== 'X';
-}
-
-/** Sends SIGKILL, if it still is that process, and waits until it is gone. Errors: `internal` if it will not die. */
-export async function killProcess(identity: ProcessIdentity): Promise<void> {
-  if (!(await isRunning(identity))) return;
-  signalProcess(identity.pid);
-  const deadline = AbortSignal.timeout(killDeadlineMs);
-  await waitUntilGone(identity, deadline);
-  if (await isRunning(identity)) {
-    throw new PodvmError('internal', `Cannot end process ${identity.pid}: alive ${killDeadlineMs} ms after SIGKILL`, {
-      fix: 'A process that ignores SIGKILL waits in the kernel; look at its stack in /proc and at dmesg.',
-    });
-  }
-}
-
-function signalProcess(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // SAFE: kill throws system errors only
-  }
-}
-
-/** Resolves when the process is gone or the signal aborts. Looks 100 times a second at first, later twice. */
-export async function waitUntilGone(identity: ProcessIdentity, signal: AbortSignal): Promise<void> {
-  for (let waitMs = 10; (await isRunning(identity)) && !signal.aborted; waitMs = Math.min(waitMs * 1.2, 500)) {
-    await sleep(waitMs, undefined, { signal }).catch(() => undefined); // abort ends the loop above
-  }
-}
 
 export interface JailedCommand {
   /** For messages: "the VMM". */
@@ -102,9 +48,9 @@ export async function spawnJailed(jailed: JailedCommand): Promise<JailedProcess>
   const { child, ended, pid: report } = started;
   try {
     const pid = await report;
-    const found = await lookUpProcess(pid);
-    if (found === undefined) throw new PodvmError('internal', `Cannot start ${jailed.what}: it ended at once`);
-    return { identity: { pid, startTicks: found.startTicks }, ended };
+    const identity = await identify(pid);
+    if (identity === undefined) throw new PodvmError('internal', `Cannot start ${jailed.what}: it ended at once`);
+    return { identity, ended };
   } catch (error) {
     if (child.pid !== undefined) killGroup(child.pid);
     await ended.catch(() => undefined);

@@ -1,5 +1,6 @@
-import { access, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isThere } from './files.ts';
 import { cgroupRoot as unified, hasCgroups2, podvmCgroup as parent, removeWhenEmpty, weightOf } from './cgroup-tree.ts';
 
 export interface JobLimits {
@@ -111,9 +112,3 @@ async function sweep({ roots }: Version, kind: string): Promise<void> {
 async function writeIfThere(path: string, value: string): Promise<void> {
   if (await isThere(path)) await writeFile(path, value);
 }
-
-const isThere = (path: string) =>
-  access(path).then(
-    () => true,
-    () => false,
-  );

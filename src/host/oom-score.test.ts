@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import { lookUpProcess } from './jailed-process.ts';
+import { identify } from './process-identity.ts';
 import { setOomScore } from './oom-score.ts';
 
 const scoreOf = async (pid: number) => Number(await readFile(`/proc/${pid}/oom_score_adj`, 'latin1'));
@@ -12,7 +12,7 @@ test('setOomScore() sets that of the process, and nothing of a parent that is no
   const child = spawn('sleep', ['100'], { stdio: 'ignore' });
   await once(child, 'spawn');
   const pid = child.pid ?? assert.fail('no pid');
-  const { startTicks } = (await lookUpProcess(pid)) ?? assert.fail('gone');
+  const { startTicks } = (await identify(pid)) ?? assert.fail('gone');
   const ours = await scoreOf(process.pid);
   try {
     await setOomScore({ pid, startTicks }, 900);

@@ -1,5 +1,5 @@
 import { readFile, writeFile } from 'node:fs/promises';
-import { isRunning, lookUpProcess, type ProcessIdentity } from './jailed-process.ts';
+import { identify, isRunning, type ProcessIdentity } from './process-identity.ts';
 
 /** proc_pid_oom_score_adj(5): -1000 for never, 1000 for first. */
 export const oomScores = { first: 1000, last: -1000 } as const;
@@ -26,10 +26,10 @@ export async function setOomScore(identity: ProcessIdentity, score: number): Pro
 export async function shareOomScore(of: number, helper: number): Promise<void> {
   const [score, found] = await Promise.all([
     readFile(`/proc/${of}/oom_score_adj`, 'latin1').catch(() => undefined),
-    lookUpProcess(helper),
+    identify(helper),
   ]);
   if (score === undefined || found === undefined) return; // one of them has ended, which is told elsewhere
-  await setOomScore({ pid: helper, startTicks: found.startTicks }, Number(score));
+  await setOomScore(found, Number(score));
 }
 
 async function jailOf(pid: number): Promise<number | undefined> {

@@ -2,6 +2,7 @@ import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { isThere } from '#host/files.ts';
 import type { Log } from '#host/log.ts';
 import { AttachmentRecords, sandboxIdSchema, type AttachmentRecord } from './attachment-record.ts';
 import { checkClash, checkOwner, checkRequest, type PodPorts } from './attachment-request.ts';
@@ -20,7 +21,7 @@ import {
 import { HostAttachment, interfaceName, type AttachmentParts, type Chain } from './host-attachment.ts';
 import { randomMac } from './ip/mac.ts';
 import { droppedPackets, droppedPacketsOfPods } from './guard/node-guard.ts';
-import { checkTunDevice, droppedFrames, isThere, netnsPath } from './netns.ts';
+import { checkTunDevice, droppedFrames, netnsPath } from './netns.ts';
 import { asksForMetadata, type NetworkPolicy } from './guard/network-policy.ts';
 import type {
   Attachment,

@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
+import { isThere } from '#host/files.ts';
 import { printable } from '#base/guest-text.ts';
 import { run, type RunOptions } from '#host/run.ts';
 import { ip } from './ip/ip-command.ts';
@@ -53,13 +54,6 @@ function explain(sandboxId: string, cause: unknown): unknown {
 export async function removeNetns(sandboxId: string, signal: AbortSignal): Promise<void> {
   if (!(await isThere(netnsPath(sandboxId)))) return;
   await ip(['netns', 'delete', netnsName(sandboxId)], signal);
-}
-
-export async function isThere(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 /** What passes from the guest to the network and back, beside what is handed over. Programs: `packet-program.ts`. */

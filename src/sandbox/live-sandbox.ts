@@ -2,6 +2,7 @@ import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { within } from '#host/wait.ts';
 import { printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import { oomScores } from '#host/oom-score.ts';
@@ -133,8 +134,7 @@ export class LiveSandbox implements Sandbox {
   async #whyLinkClosed(): Promise<string> {
     const { guest, machine, limits } = this.#live;
     const cause = await guest.closed;
-    const late = delay(limits.lastWordsMs, undefined, { ref: false });
-    const exit = await Promise.race([machine.exited, late]);
+    const exit = await within(machine.exited, { ms: limits.lastWordsMs });
     return exit?.reason ?? `the link to the agent is lost: ${cause.message}`;
   }
 
@@ -361,7 +361,7 @@ export class LiveSandbox implements Sandbox {
         try {
           if (!container.isMade) return;
           await container.stop(graceMs, this.#hurry.signal);
-          await Promise.race([container.drained, delay(limits.drainTimeoutMs, undefined, { ref: false })]);
+          await within(container.drained, { ms: limits.drainTimeoutMs });
         } catch (error) {
           this.#log.error('container not stopped', error, { container: container.spec.name }); // its machine ends next
         }

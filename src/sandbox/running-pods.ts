@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { PartVersions } from '#host/assets.ts';
-import { isAlive } from './recovery/processes.ts';
+import { isRunning } from '#host/process-identity.ts';
 import { readRecord, sandboxDirectories } from './recovery/record.ts';
 
 /** A pod whose machine runs, of whichever process, as its record has it. */
@@ -17,7 +17,7 @@ export async function findRunningPods(stateDirectory: string): Promise<readonly 
   const directories = await sandboxDirectories(join(stateDirectory, 'sandboxes')).catch(() => []); // no pod ran yet
   for (const directory of directories) {
     const record = await readRecord(directory).catch(() => undefined); // damaged: a sweep tells of it
-    if (record?.machine === undefined || record.name === '' || !(await isAlive(record.machine))) continue;
+    if (record?.machine === undefined || record.name === '' || !(await isRunning(record.machine))) continue;
     pods.push({ namespace: record.namespace, name: record.name, parts: record.parts });
   }
   return pods;

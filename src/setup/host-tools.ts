@@ -1,5 +1,6 @@
-import { access, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
+import { isThere } from '#host/files.ts';
 
 /** A Debian package of the host, and the program by which its presence is seen. */
 export interface HostTool {
@@ -33,13 +34,6 @@ export function parseHostTools(text: string): readonly HostTool[] {
 
 /** Those whose program is not there. */
 export async function missingHostTools(tools: readonly HostTool[]): Promise<readonly HostTool[]> {
-  const found = await Promise.all(
-    tools.map((tool) =>
-      access(tool.program).then(
-        () => true,
-        () => false,
-      ),
-    ),
-  );
+  const found = await Promise.all(tools.map((tool) => isThere(tool.program)));
   return tools.filter((_, index) => found[index] !== true);
 }

@@ -2,7 +2,7 @@ import { mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { assetsSchema, type Assets } from '#host/assets.ts';
-import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
+import { isThere, readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import { PodvmError } from '#base/errors.ts';
 import { hashProgramSources } from './program-sources.ts';
 import { type DebianArchive, findDebianArchive, securityMissing } from './debian-archive.ts';
@@ -156,10 +156,10 @@ export async function readReady({ root, repo }: Pick<SetupOptions, 'root' | 'rep
   if (current === undefined || current.key !== keyOf(current.generation, agent)) return undefined;
   const there = await Promise.all(
     [join(current.sysroot, 'usr'), current.kernel, current.initramfs, current.modules, current.fileServer].map((path) =>
-      stat(path).catch(() => undefined),
+      isThere(path),
     ),
   );
-  return there.includes(undefined) ? undefined : v.parse(assetsSchema, current);
+  return there.includes(false) ? undefined : v.parse(assetsSchema, current);
 }
 
 async function make(options: SetupOptions, generation: string): Promise<Assets> {

@@ -2,9 +2,9 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { constants } from 'node:fs';
 import { open, readFile, stat, type FileHandle } from 'node:fs/promises';
-import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { lockFile } from '#host/file-lock.ts';
+import { retry } from '#host/wait.ts';
 import { run } from '#host/run.ts';
 
 /**
@@ -55,15 +55,12 @@ export async function findBlockSource(path: string): Promise<BlockSource> {
  * that is no whole number of sectors), those of `findBlockSource`. Nothing is held then.
  */
 export async function claimBlock(request: BlockClaimRequest, signal: AbortSignal): Promise<BlockClaim> {
-  const patience = AbortSignal.timeout(patienceMs);
-  for (;;) {
-    try {
-      return await claimNow(request, signal);
-    } catch (error) {
-      if (kindOf(error) !== 'busy' || patience.aborted) throw error;
-      await delay(pollMs, undefined, { signal });
-    }
-  }
+  const timing = { everyMs: pollMs, forMs: patienceMs, signal };
+  return await retry(
+    () => claimNow(request, signal),
+    (error) => kindOf(error) === 'busy',
+    timing,
+  );
 }
 
 /**

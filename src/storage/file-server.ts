@@ -4,7 +4,8 @@ import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
 import { type GuestText, guestText, printable } from '#base/guest-text.ts';
-import { killProcess, lookUpProcess, spawnJailed, type ProcessIdentity } from '#host/jailed-process.ts';
+import { spawnJailed } from '#host/jailed-process.ts';
+import { identify, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
 import { fileServerCalls } from './file-server-calls.ts';
 import type { HostSource } from './host-source.ts';
 import { type Room, Rooms } from './rooms.ts';
@@ -189,8 +190,8 @@ async function fileServersOf(owner: string): Promise<readonly ProcessIdentity[]>
     const executable = await readlink(`/proc/${pid}/exe`).catch(() => '');
     if (!executable.endsWith(program)) continue;
     const mounts = await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '');
-    const startTicks = (await lookUpProcess(pid))?.startTicks;
-    if (startTicks !== undefined && mounts.includes(` ${sharesRoot}/${owner}/`)) found.push({ pid, startTicks });
+    const identity = await identify(pid);
+    if (identity !== undefined && mounts.includes(` ${sharesRoot}/${owner}/`)) found.push(identity);
   }
   return found;
 }

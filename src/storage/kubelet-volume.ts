@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile, stat, statfs } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
+import { isThere } from '#host/files.ts';
 import type { Owner } from './host-tree.ts';
 import { contentPlugins, emptyDirPlugin, kubeletPathOf, type KubeletPath } from './kubelet-path.ts';
 import { mountAt, parseMountInfo, type HostMount } from '#base/mount-table.ts';
@@ -105,11 +106,7 @@ function placeOf(mount: HostMount, volume: HostMount | undefined, directory: str
 
 async function firstThere(paths: readonly string[]): Promise<string | undefined> {
   for (const path of paths) {
-    const isThere = await stat(path).then(
-      () => true,
-      () => false,
-    );
-    if (isThere) return path;
+    if (await isThere(path)) return path;
   }
   return undefined;
 }

@@ -1,7 +1,8 @@
-import { access, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
+import { isThere } from '#host/files.ts';
 import { run, type RunOptions } from '#host/run.ts';
 import { callersEnv } from './callers-env.ts';
 
@@ -61,11 +62,4 @@ export async function buildCriTools(cache: string, signal: AbortSignal): Promise
 /** Go finds its caches and proxies by the caller's environment. */
 export function goEnv(): Record<string, string> {
   return callersEnv({ PATH: `${process.env['PATH'] ?? ''}:/usr/local/go/bin`, HOME: process.env['HOME'] ?? '/root' });
-}
-
-export async function isThere(path: string): Promise<boolean> {
-  return await access(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
-import { access, lstat, mkdir, mkdtemp, readdir, readFile, readlink, rename, rm } from 'node:fs/promises';
+import { lstat, mkdir, mkdtemp, readdir, readFile, readlink, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { isThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import type { TarSpec } from '#image/tar/tar-builder.ts';
 import { findDebianArchive, suite } from '#setup/debian-archive.ts';
@@ -25,11 +26,7 @@ export class DebianFiles {
       .digest('hex')
       .slice(0, 16);
     const root = join(cache, `debian-${key}`);
-    const isThere = await access(root).then(
-      () => true,
-      () => false,
-    );
-    if (!isThere) {
+    if (!(await isThere(root))) {
       await mkdir(cache, { recursive: true });
       const work = await mkdtemp(join(cache, '.unpacking-'));
       try {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
-import { access, chmod, copyFile, mkdir, mkdtemp, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import { findDebianArchive, suite } from '#setup/debian-archive.ts';
 import type { Recipe } from './recipes.ts';
@@ -16,11 +17,7 @@ export async function buildImage(recipe: Recipe, signal: AbortSignal): Promise<s
     .digest('hex')
     .slice(0, 16);
   const layout = join(cache, key);
-  const isThere = await access(layout).then(
-    () => true,
-    () => false,
-  );
-  if (isThere) return layout;
+  if (await isThere(layout)) return layout;
   await mkdir(cache, { recursive: true });
   const work = await mkdtemp(join(cache, '.making-'));
   try {

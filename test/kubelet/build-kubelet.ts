@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
-import { goEnv, isThere } from '../conformance/cri-tools.ts';
+import { isThere } from '#host/files.ts';
+import { goEnv } from '../conformance/cri-tools.ts';
 
 const module = 'k8s.io/kubernetes';
 export const version = 'v1.35.4';

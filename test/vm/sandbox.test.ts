@@ -9,7 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
 import { readFileIfThere } from '#host/files.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
-import { isAlive } from '#sandbox/recovery/processes.ts';
+import { isRunning } from '#host/process-identity.ts';
 import { readRecord } from '#sandbox/recovery/record.ts';
 import { readLog } from '#sandbox/log/read-log.ts';
 import type { Container, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
@@ -398,10 +398,10 @@ describe('a process that is killed', { skip, timeout: 300_000 }, () => {
     assert.ok(record?.machine);
     child.kill('SIGKILL');
     await once(child, 'exit');
-    assert.equal(await isAlive(record.machine), true);
+    assert.equal(await isRunning(record.machine), true);
 
     await using node = await openNode({ earlier: directory });
-    assert.equal(await isAlive(record.machine), false);
+    assert.equal(await isRunning(record.machine), false);
     assert.deepEqual(await node.leftovers(), []);
     assert.deepEqual(await readdir(join(directory, 'sandboxes')), []);
   });

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { isThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import { createFileServers, sweepFileServers } from '#storage/file-server.ts';
 import { openHostSource } from '#storage/host-source.ts';
@@ -74,12 +75,6 @@ async function serversOf(id: string): Promise<number[]> {
   );
   return found.flat();
 }
-
-const isThere = (path: string) =>
-  stat(path).then(
-    () => true,
-    () => false,
-  );
 
 describe('a directory of the host in a real machine', { skip, timeout: 600_000 }, () => {
   let node: Node;

@@ -1,6 +1,7 @@
-import { access, mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { isThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import type { KubeletDirectory } from './kubelet-directory.ts';
 
@@ -158,12 +159,7 @@ export async function fillIn(world: World, volumes: HostVolumes): Promise<Readon
 }
 
 async function whenThere(path: string, isOver: AbortSignal): Promise<void> {
-  const isThere = () =>
-    access(path).then(
-      () => true,
-      () => false,
-    );
-  while (!(await isThere())) {
+  while (!(await isThere(path))) {
     if (isOver.aborted) throw new Error(`the script ended without ${path}`);
     await delay(20);
   }

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
-import { setTimeout as delay } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
+import { within } from '#host/wait.ts';
 import type { Exec } from '#sandbox/sandbox.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
@@ -33,10 +33,8 @@ export async function execSync(
   const seconds = timeout <= 0n ? undefined : numberOf('a timeout', timeout, [0, maxTimeoutSeconds]);
   const { exitCode } = await endOf(exec, seconds, signal);
   const whole = { stdout: exec.stdout, ...(exec.stderr === undefined ? {} : { stderr: exec.stderr }) };
-  const late = delay(lateOutputMs, undefined, { ref: false }).then(() => {
-    for (const stream of Object.values(whole)) stream.destroy();
-  });
-  await Promise.race([output, late]);
+  const inTime = await within(output, { ms: lateOutputMs });
+  if (inTime === undefined) for (const stream of Object.values(whole)) stream.destroy();
   const [stdout, stderr] = await output;
   const cut = [cutLine('standard output', stdout), cutLine('standard error', stderr)].join('');
   const last = stderr.kept.at(-1);

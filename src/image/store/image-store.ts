@@ -1,6 +1,7 @@
 import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, PodvmError } from '#base/errors.ts';
+import { within } from '#host/wait.ts';
 import type { Log } from '#host/log.ts';
 import { readArchive } from '../source/archive.ts';
 import { baseReference, makeBaseLayout } from '../source/base-image.ts';
@@ -100,7 +101,11 @@ class DiskImageStore implements ImageStore {
     const waiter = { ...options };
     shared.waiting.add(waiter);
     try {
-      return await untilAborted(shared.result, signal, `Cannot pull ${formatReference(parsed)}: cancelled`);
+      // The work goes on for others who wait for it; this caller does not.
+      const pulled = await within(shared.result, { signal });
+      if (pulled !== undefined) return pulled;
+      const message = `Cannot pull ${formatReference(parsed)}: cancelled`;
+      throw new PodvmError('cancelled', message, { cause: signal.reason });
     } finally {
       shared.waiting.delete(waiter);
       if (shared.waiting.size === 0) {
@@ -396,16 +401,3 @@ function authsOf({ registry }: Reference, login: RegistryLogin): string {
 }
 
 const megabytes = (bytes: number) => Math.ceil(bytes / 1_000_000);
-
-/** The work goes on for others who wait for it; this caller does not. */
-async function untilAborted<T>(work: Promise<T>, signal: AbortSignal, message: string): Promise<T> {
-  if (signal.aborted) throw new PodvmError('cancelled', message, { cause: signal.reason });
-  const { promise, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(new PodvmError('cancelled', message, { cause: signal.reason }));
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
-}

@@ -1,7 +1,7 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import { within } from '#host/wait.ts';
 import { type GuestText, guestText } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import type { Link } from '#link/link.ts';
@@ -264,10 +264,7 @@ export class GuestContainer implements Container {
 
   /** An abort of `signal` ends the wait early, as if the time were over: SIGKILL comes next. */
   async #exitWithin(ms: number, signal: AbortSignal): Promise<ContainerExit | undefined> {
-    const over = new AbortController();
-    const timer = delay(ms, undefined, { signal: AbortSignal.any([signal, over.signal]), ref: false });
-    const exit = await Promise.race([this.exited, timer.catch(() => undefined)]);
-    over.abort();
+    const exit = await within(this.exited, { ms, signal });
     return exit ?? this.#exit;
   }
 
@@ -341,7 +338,7 @@ export class GuestContainer implements Container {
   async remove(signal: AbortSignal): Promise<void> {
     if (this.isRemoved) return;
     await this.#home.inbox.ask(() => this.#assertIs(['exited'], 'remove'));
-    await Promise.race([this.drained, delay(this.#home.limits.drainTimeoutMs, undefined, { ref: false })]);
+    await within(this.drained, { ms: this.#home.limits.drainTimeoutMs });
     await this.#home.guest.call('removeContainer', { id: this.id }, signal);
     await this.#made?.mounts[Symbol.asyncDispose]();
     this.isRemoved = true;

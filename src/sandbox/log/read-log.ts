@@ -1,6 +1,8 @@
-import { open, stat, watch, type FileHandle } from 'node:fs/promises';
+import { open, watch, type FileHandle } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
+import { isThere } from '#host/files.ts';
+import { within } from '#host/wait.ts';
 import { decodeRecord, maxRecordBytes, type LogRecord } from './log-format.ts';
 import { rotatedNumbers } from './log-writer.ts';
 
@@ -28,7 +30,7 @@ export async function* readLog(
   options: ReadLogOptions,
   signal: AbortSignal,
 ): AsyncGenerator<LogRecord, void, undefined> {
-  if ((await stat(path).catch(() => undefined)) === undefined && (await rotatedNumbers(path)).length === 0) {
+  if (!(await isThere(path)) && (await rotatedNumbers(path)).length === 0) {
     throw new PodvmError('notFound', `Cannot read the log ${basename(path)}: there is none`);
   }
   const skipLines = options.tailLines === undefined ? 0 : (await countLines(path, signal)) - options.tailLines;
@@ -151,13 +153,9 @@ function watchChanges(path: string | undefined, ended: Promise<unknown> | undefi
         hasChanged = false;
         return;
       }
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, pollMs);
-        wake = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-      });
+      const { promise, resolve } = Promise.withResolvers<void>();
+      wake = resolve;
+      await within(promise, { ms: pollMs });
       hasChanged = false;
     },
     [Symbol.dispose]: () => stop.abort(),

@@ -9,7 +9,7 @@ import { silentLog } from '#host/log.ts';
 import { lockDirectory } from './lock.ts';
 import { endOrphans, findOrphans } from './orphans.ts';
 import type { Parts } from '../parts.ts';
-import { identify } from './processes.ts';
+import { identify } from '#host/process-identity.ts';
 import { makeSandboxDirectory } from './record.ts';
 
 const never = new AbortController().signal;

@@ -2,10 +2,12 @@ import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
+import { isThere } from '#host/files.ts';
 import type { Log } from '#host/log.ts';
 import { isLocked, lockDirectory } from './lock.ts';
 import type { Parts } from '../parts.ts';
-import { isAlive, processesOf, type ProcessIdentity } from './processes.ts';
+import { isRunning, type ProcessIdentity } from '#host/process-identity.ts';
+import { processesOf } from './processes.ts';
 import { readRecord, sandboxDirectories, type SandboxRecord } from './record.ts';
 import { sweep } from './sweep.ts';
 
@@ -65,12 +67,6 @@ async function orphansIn(root: string): Promise<readonly Orphan[]> {
 
 /** Its VMM, also of a podvm that was killed before it could write down the pid. */
 async function machineOf({ machine, uid, id }: SandboxRecord): Promise<ProcessIdentity | undefined> {
-  if (machine !== undefined && (await isAlive(machine))) return machine;
+  if (machine !== undefined && (await isRunning(machine))) return machine;
   return (await processesOf(uid, id))[0];
 }
-
-const isThere = (path: string): Promise<boolean> =>
-  access(path).then(
-    () => true,
-    () => false,
-  );

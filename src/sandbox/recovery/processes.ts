@@ -1,45 +1,5 @@
 import { readdir, readFile } from 'node:fs/promises';
-import { setTimeout as delay } from 'node:timers/promises';
-import { PodvmError } from '#base/errors.ts';
-
-/** A process, told apart from a later one with the same pid by when it started. */
-export interface ProcessIdentity {
-  readonly pid: number;
-  /** In clock ticks since boot. */
-  readonly startTicks: string;
-}
-
-const pollMs = 10;
-
-/** The process with that pid, if it lives (a zombie does not). */
-export async function identify(pid: number): Promise<ProcessIdentity | undefined> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
-  // The second field is the program's name in parentheses, which may hold anything: fields are counted after it.
-  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const startTicks = fields?.[19];
-  if (startTicks === undefined || fields?.[0] === 'Z') return undefined;
-  return { pid, startTicks };
-}
-
-export async function isAlive(identity: ProcessIdentity): Promise<boolean> {
-  return (await identify(identity.pid))?.startTicks === identity.startTicks;
-}
-
-/** Kills and waits until it is gone. Errors: `timeout`. A process that is gone already is no error. */
-export async function killProcess(identity: ProcessIdentity, timeoutMs: number): Promise<void> {
-  const deadline = performance.now() + timeoutMs;
-  while (await isAlive(identity)) {
-    try {
-      process.kill(identity.pid, 'SIGKILL');
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
-    }
-    if (performance.now() > deadline) {
-      throw new PodvmError('timeout', `Cannot end process ${identity.pid}: it is still there after ${timeoutMs} ms`);
-    }
-    await delay(pollMs);
-  }
-}
+import { identify, type ProcessIdentity } from '#host/process-identity.ts';
 
 /**
  * Processes of the user `uid` that are given a sandbox's directory, by its random id: in their command line, or as what

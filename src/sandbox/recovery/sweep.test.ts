@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { silentLog } from '#host/log.ts';
 import { createFakeParts } from '../testing/fake-parts.ts';
-import { identify, isAlive, killProcess, processesOf, pssKiB } from './processes.ts';
+import { identify, isRunning, killProcess } from '#host/process-identity.ts';
+import { processesOf, pssKiB } from './processes.ts';
 import { writeRecord, type SandboxRecord } from './record.ts';
 import { sweep } from './sweep.ts';
 
@@ -102,9 +103,9 @@ test('sweep() lets a process live that only has the pid of a machine of old', as
   await sweep(place.root, place.parts, silentLog, never);
   assert.equal(stranger.child.exitCode, null);
   const identity = await identify(stranger.pid);
-  assert.ok(identity && (await isAlive(identity)));
+  assert.ok(identity && (await isRunning(identity)));
   assert.ok((await pssKiB(stranger.pid)) > 0);
-  await killProcess(identity, 5000);
+  await killProcess(identity);
   await stranger.ended;
   assert.deepEqual(await processesOf(own, `${mark}-3`), []);
   assert.equal(await pssKiB(stranger.pid), 0);

@@ -1,12 +1,11 @@
 import { rm } from 'node:fs/promises';
 import { basename } from 'node:path';
+import { killProcess } from '#host/process-identity.ts';
 import type { Log } from '#host/log.ts';
 import { sweepFileServers } from '#storage/file-server.ts';
 import type { Parts } from '../parts.ts';
-import { killProcess, processesOf } from './processes.ts';
+import { processesOf } from './processes.ts';
 import { readRecord, sandboxDirectories, type SandboxRecord } from './record.ts';
-
-const killTimeoutMs = 5000;
 
 /**
  * Ends what an earlier process left when it was killed: VMMs, file servers, attachments (netns, tap, addresses) and directories.
@@ -50,7 +49,7 @@ async function endMachine(record: SandboxRecord, log: Log): Promise<void> {
   const recorded = record.machine === undefined ? [] : [record.machine];
   const found = await processesOf(record.uid, record.id);
   for (const identity of [...recorded, ...found]) {
-    await killProcess(identity, killTimeoutMs);
+    await killProcess(identity);
     log.info('swept a machine', { sandbox: record.id, pid: identity.pid });
   }
 }

@@ -3,6 +3,7 @@ import { chmod, mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { within } from '#host/wait.ts';
 import { printable } from '#base/guest-text.ts';
 import type { Assets } from '#host/assets.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
@@ -154,7 +155,7 @@ async function trialBoot(
     const spec = { id: `probe-${accelerator}`, directory: machineDirectory, uid, ...trialMachine };
     const machine = undo.use(await startQemuMachine({ assets, accelerator }, spec, { kind: 'boot' }, either));
     const life = machine.portOpened.then(() => 'alive' as const);
-    const first = await Promise.race([life, machine.exited, aborted(either)]);
+    const first = (await within(Promise.race([life, machine.exited]), { signal: either })) ?? 'aborted';
     if (first === 'alive') return { outcome: 'works', bootMs: Math.round(performance.now() - startedAt) };
     if (first !== 'aborted')
       return {
@@ -171,13 +172,6 @@ async function trialBoot(
 function failed(error: unknown): BootOutcome {
   const fix = error instanceof PodvmError ? error.fix : undefined;
   return { outcome: 'failed', detail: messageOf(error), ...(fix !== undefined && { fix }) };
-}
-
-function aborted(signal: AbortSignal): Promise<'aborted'> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve('aborted');
-    else signal.addEventListener('abort', () => resolve('aborted'), { once: true });
-  });
 }
 
 /** The reason why /dev/kvm cannot be used at all, or undefined when it opens. */

@@ -2,8 +2,8 @@ import { constants } from 'node:fs';
 import { lstat, open } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { basename, dirname } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
+import { retry } from '#host/wait.ts';
 
 /** Longest path that fits into `sun_path` with its closing zero. */
 const maxSocketPathBytes = 107;
@@ -33,27 +33,16 @@ export async function connectWhenListening(
   stillWanted: () => Promise<boolean>,
   signal: AbortSignal,
 ): Promise<Socket> {
-  for (;;) {
-    try {
-      return await connectSocket(path, signal);
-    } catch (error) {
-      if (signal.aborted || !(await stillWanted())) throw error;
-      await sleep(retryMs, undefined, { signal }).catch(() => undefined); // the next attempt reports the abort
-    }
-  }
+  return await retry(() => connectSocket(path, signal), stillWanted, { everyMs: retryMs, signal });
 }
 
 /** QEMU serves one connection at a time: the next is refused with EAGAIN until it has seen the last one's end. */
 async function dialInTurn(address: string, path: string, signal: AbortSignal): Promise<Socket> {
-  for (;;) {
-    try {
-      return await dial(address, path, signal);
-    } catch (error) {
-      const cause = error instanceof PodvmError ? error.cause : undefined;
-      if (!(cause instanceof Error && 'code' in cause && cause.code === 'EAGAIN')) throw error;
-      await sleep(retryMs, undefined, { signal }).catch(() => undefined); // the next attempt reports the abort
-    }
-  }
+  const isTaken = (error: unknown) => {
+    const cause = error instanceof PodvmError ? error.cause : undefined;
+    return cause instanceof Error && 'code' in cause && cause.code === 'EAGAIN';
+  };
+  return await retry(() => dial(address, path, signal), isTaken, { everyMs: retryMs, signal });
 }
 
 function dial(address: string, path: string, signal: AbortSignal): Promise<Socket> {

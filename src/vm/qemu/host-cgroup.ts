@@ -1,6 +1,7 @@
-import { access, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { isThere } from '#host/files.ts';
 import { cgroupRoot, hasCgroups2, podvmCgroup as parent, removeWhenEmpty, weightOf } from '#host/cgroup-tree.ts';
 import type { HostLimits } from '../driver.ts';
 import { type CpuLimits, processorWeights } from './processor-weights.ts';
@@ -226,9 +227,3 @@ async function handDown(version: Version, withDisks: boolean): Promise<void> {
   }
   await limitCpu(version, parent, { cpuMillis: undefined, cpuShares: 1024 * availableParallelism() });
 }
-
-const isThere = (path: string) =>
-  access(path).then(
-    () => true,
-    () => false,
-  );

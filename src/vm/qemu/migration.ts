@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
+import { poll } from '#host/wait.ts';
 import { printable } from '#base/guest-text.ts';
 import type { QmpClient } from './qmp.ts';
 import { inside } from './jail.ts';
@@ -34,15 +35,13 @@ async function leaveMemoryInItsFile(qmp: QmpClient, signal: AbortSignal): Promis
 
 async function finished(qmp: QmpClient, verb: string, signal: AbortSignal): Promise<void> {
   const either = AbortSignal.any([signal, AbortSignal.timeout(deadlineMs)]);
-  for (;;) {
-    const progress = v.parse(progressSchema, await qmp.execute('query-migrate', {}, either));
-    if (progress.status === 'completed') return;
+  const look = async () => {
+    const progress = v.parse(progressSchema, await qmp.execute('query-migrate', {}, either)); // tells of an abort
     if (progress.status === 'failed' || progress.status === 'cancelled') {
       const why = progress['error-desc'] ?? progress.status;
       throw new PodvmError('internal', `Cannot ${verb} the machine: ${printable(why)}`);
     }
-    await new Promise((resolve) => {
-      setTimeout(resolve, pollMs);
-    });
-  }
+    return progress.status === 'completed' ? true : undefined;
+  };
+  await poll(look, { everyMs: pollMs });
 }

@@ -1,8 +1,9 @@
 import { access, chown, rm, statfs, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { isRunning, killProcess, logTail, type JailedProcess, type ProcessIdentity } from '#host/jailed-process.ts';
+import { logTail, type JailedProcess } from '#host/jailed-process.ts';
+import { isRunning, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
+import { within } from '#host/wait.ts';
 import { setOomScore } from '#host/oom-score.ts';
 import type { Machine, MachineDriver, MachineRecord, MachineSpec } from '../driver.ts';
 import { assertMachineSpec, shapeOf } from '../machine-spec.ts';
@@ -172,8 +173,7 @@ export async function startQemuMachine(
 /** Its exit is reported a moment after it is gone. */
 async function endUnlessRunning({ identity, ended }: JailedProcess): Promise<VmmEnd | undefined> {
   if (await isRunning(identity)) return undefined;
-  const late = delay(exitReportMs, undefined, { ref: false });
-  const code = await Promise.race([ended, late]);
+  const code = await within(ended, { ms: exitReportMs });
   return code === undefined ? undefined : endOf(code);
 }
 

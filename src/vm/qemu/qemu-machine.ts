@@ -1,6 +1,8 @@
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
-import { killProcess, logTail, waitUntilGone, type ProcessEnd, type ProcessIdentity } from '#host/jailed-process.ts';
+import { logTail, type ProcessEnd } from '#host/jailed-process.ts';
+import { killProcess, waitUntilGone, type ProcessIdentity } from '#host/process-identity.ts';
+import { within } from '#host/wait.ts';
 import type {
   Accelerator,
   DiskError,
@@ -176,7 +178,8 @@ export class QemuMachine implements Machine {
       // A QEMU that refuses or is gone needs no answer from us: the end below is waited for either way.
       await this.#vmm.qmp.execute('system_powerdown', {}, signal).catch(() => undefined);
     }
-    if (await endsBefore(this.exited, signal)) return await this.exited;
+    const exit = await within(this.exited, { signal });
+    if (exit !== undefined) return exit;
     return await this.kill();
   }
 
@@ -215,9 +218,9 @@ export class QemuMachine implements Machine {
     const { ended, directory, qmp, console, cgroup } = this.#vmm;
     using _ = boundLog(directory.vmmLog);
     await processEnd(this.record, ended, qmp);
-    const code = (await within(codeDeadlineMs, ended ?? Promise.resolve('unknown' as const))) ?? 'unknown';
+    const code = (await within(ended ?? Promise.resolve('unknown' as const), { ms: codeDeadlineMs })) ?? 'unknown';
     this.#channel?.destroy();
-    await within(consoleDeadlineMs, console?.finished() ?? Promise.resolve());
+    await within(console?.finished() ?? Promise.resolve(), { ms: consoleDeadlineMs });
     await console?.[Symbol.asyncDispose]();
     qmp.close();
     const tail = await logTail(directory.vmmLog);
@@ -246,28 +249,4 @@ async function processEnd(
   await Promise.race([ended.catch(() => undefined), qmp.closed]);
   // bubblewrap may have been killed alone, or QEMU closed its channel and hangs: neither is the end of the machine.
   await waitUntilGone(identity, never);
-}
-
-async function endsBefore(exited: Promise<MachineExit>, signal: AbortSignal): Promise<boolean> {
-  const aborted = Promise.withResolvers<false>();
-  const abort = () => aborted.resolve(false);
-  signal.addEventListener('abort', abort, { once: true });
-  if (signal.aborted) abort();
-  try {
-    return await Promise.race([exited.then(() => true), aborted.promise]);
-  } finally {
-    signal.removeEventListener('abort', abort);
-  }
-}
-
-async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), ms);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

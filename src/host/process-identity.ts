@@ -1,0 +1,63 @@
+import { readFile } from 'node:fs/promises';
+import { PodvmError } from '#base/errors.ts';
+import { poll } from './wait.ts';
+
+/** A process that cannot be mistaken for a later one with the same pid. */
+export interface ProcessIdentity {
+  readonly pid: number;
+  /** Field 22 of /proc/PID/stat: start time in clock ticks since boot. */
+  readonly startTicks: string;
+}
+
+const killDeadlineMs = 10_000;
+
+/** The process with that pid, a zombie too; undefined if there is none. */
+export async function identify(pid: number): Promise<ProcessIdentity | undefined> {
+  const found = await lookUp(pid);
+  return found === undefined ? undefined : { pid, startTicks: found.startTicks };
+}
+
+/** True while that very process runs; a zombie does not. */
+export async function isRunning({ pid, startTicks }: ProcessIdentity): Promise<boolean> {
+  const found = await lookUp(pid);
+  return found !== undefined && found.startTicks === startTicks && found.state !== 'Z' && found.state !== 'X';
+}
+
+async function lookUp(pid: number): Promise<{ startTicks: string; state: string } | undefined> {
+  let text: string;
+  try {
+    text = await readFile(`/proc/${pid}/stat`, 'latin1');
+  } catch {
+    return undefined; // ENOENT, or ESRCH while reading: both mean that it is gone
+  }
+  // The second field is the program's name in parentheses, which may hold anything: fields are counted after it.
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  const [state, startTicks] = [fields[0], fields[19]];
+  return state === undefined || startTicks === undefined ? undefined : { startTicks, state };
+}
+
+/** Sends SIGKILL, if it still is that process, and waits until it is gone. Errors: `internal` if it will not die. */
+export async function killProcess(identity: ProcessIdentity): Promise<void> {
+  if (!(await isRunning(identity))) return;
+  signalProcess(identity.pid);
+  const deadline = AbortSignal.timeout(killDeadlineMs);
+  await waitUntilGone(identity, deadline);
+  if (await isRunning(identity)) {
+    throw new PodvmError('internal', `Cannot end process ${identity.pid}: alive ${killDeadlineMs} ms after SIGKILL`, {
+      fix: 'A process that ignores SIGKILL waits in the kernel; look at its stack in /proc and at dmesg.',
+    });
+  }
+}
+
+function signalProcess(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // SAFE: kill throws system errors only
+  }
+}
+
+/** Resolves when the process is gone or the signal aborts. Looks 100 times a second at first, later twice. */
+export async function waitUntilGone(identity: ProcessIdentity, signal: AbortSignal): Promise<void> {
+  await poll(async () => ((await isRunning(identity)) ? undefined : true), { everyMs: 10, slowestMs: 500, signal });
+}

@@ -1,0 +1,73 @@
+import { setTimeout as delay } from 'node:timers/promises';
+
+export interface WaitLimit {
+  readonly ms?: number;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * What the promise gives, or undefined once the time is over or `signal` aborts, whichever comes first. The promise goes
+ * on, and a rejection that comes later is not heard.
+ */
+export async function within<T>(promise: Promise<T>, { ms, signal }: WaitLimit): Promise<T | undefined> {
+  const { promise: over, resolve } = Promise.withResolvers<undefined>();
+  const end = () => resolve(undefined);
+  const timer = ms === undefined ? undefined : setTimeout(end, ms);
+  signal?.addEventListener('abort', end, { once: true });
+  if (signal?.aborted === true) end();
+  try {
+    return await Promise.race([promise, over]);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', end);
+  }
+}
+
+export interface PollTiming {
+  readonly everyMs: number;
+  /** Each pause is a fifth longer than the one before, up to this one. Default: all are as long. */
+  readonly slowestMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** Looks again and again until `look` finds something, and gives that; undefined once `signal` aborts. */
+export async function poll<T>(
+  look: () => Promise<T | undefined>,
+  { everyMs, slowestMs = everyMs, signal }: PollTiming,
+): Promise<T | undefined> {
+  for (let pauseMs = everyMs; ; pauseMs = Math.min(pauseMs * 1.2, slowestMs)) {
+    const found = await look();
+    if (found !== undefined || signal?.aborted === true) return found;
+    await rest(pauseMs, signal);
+  }
+}
+
+export interface RetryTiming {
+  readonly everyMs: number;
+  /** No attempt begins later than this after the first. Default: as long as `isPassing` says so. */
+  readonly forMs?: number;
+  /** An abort ends a pause; the attempt after it is the last. */
+  readonly signal?: AbortSignal;
+}
+
+/** Tries again while attempts fail with an error that may pass by itself. Errors: the last attempt's. */
+export async function retry<T>(
+  attempt: () => Promise<T>,
+  isPassing: (error: unknown) => boolean | Promise<boolean>,
+  { everyMs, forMs = Infinity, signal }: RetryTiming,
+): Promise<T> {
+  const until = performance.now() + forMs;
+  for (;;) {
+    const isLast = signal?.aborted === true;
+    try {
+      return await attempt();
+    } catch (error) {
+      if (isLast || performance.now() > until || !(await isPassing(error))) throw error;
+    }
+    await rest(everyMs, signal);
+  }
+}
+
+async function rest(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  await delay(ms, undefined, signal === undefined ? {} : { signal }).catch(() => {}); // the caller sees the abort
+}
