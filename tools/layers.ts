@@ -15,7 +15,7 @@ export const layers = {
   storage: ['base', 'host'],
   network: ['base', 'host'],
   link: ['base', 'host', 'wire'],
-  sandbox: ['base', 'host', 'vm', 'image', 'storage', 'network', 'link'],
+  sandbox: ['base', 'wire', 'host', 'vm', 'image', 'storage', 'network', 'link'],
   pod: ['base', 'host', 'sandbox'],
   cri: ['base', 'host', 'image', 'sandbox'],
   admin: ['base', 'api', 'host', 'image', 'pod', 'sandbox'],

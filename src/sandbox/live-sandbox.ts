@@ -12,7 +12,7 @@ import { consoleTail } from './log/console-tail.ts';
 import type { ContainerMounts } from './volume/container-mounts.ts';
 import { createInGuest, type ContainerSite } from './container/create-container.ts';
 import { diskTroubleOf } from './volume/disk-trouble.ts';
-import type { GuestEvent } from './guest-calls.ts';
+import type { AgentEvent } from '#wire/messages.ts';
 import { GuestContainer } from './container/guest-container.ts';
 import type { ImageDisks } from './volume/image-disks.ts';
 import type { Holdings } from './holdings.ts';
@@ -276,7 +276,7 @@ export class LiveSandbox implements Sandbox {
     throw new PodvmError('failedPrecondition', `Cannot ${verb}: the sandbox is ${this.#moves.state}${why}`);
   }
 
-  #onGuestEvent(event: GuestEvent): void {
+  #onGuestEvent(event: AgentEvent): void {
     switch (event.kind) {
       case 'exited':
         this.#containers.find((container) => container.id === event.containerId)?.onGuestExit(event);

@@ -7,7 +7,7 @@ import { rawText } from '#base/guest-text.ts';
 import { createLog } from '#host/log.ts';
 import { containerSpec, sandboxSpec } from './testing/examples.ts';
 import { createFakeParts } from './testing/fake-parts.ts';
-import type { GuestExit } from './guest-calls.ts';
+import type { ExitedEvent } from '#wire/messages.ts';
 import { defaultLimits } from './limits.ts';
 import { openSandboxes } from './sandboxes.ts';
 
@@ -29,7 +29,7 @@ async function neighbours() {
     return { sandbox, container };
   };
   const [honest, lying] = [await start('honest'), await start('lying')];
-  const exit: GuestExit = {
+  const exit: ExitedEvent = {
     kind: 'exited',
     containerId: lying.container.status.id,
     exitCode: 3,

@@ -2,7 +2,7 @@ import type { Duplex, Readable, Writable } from 'node:stream';
 import type { GuestText } from '#base/guest-text.ts';
 import type { PartVersions } from '#host/assets.ts';
 import type { RegistryLogin } from '#image/logins.ts';
-import type { InterfaceCounters, MetricFigures } from './guest-calls.ts';
+import type { InterfaceCounters, MetricFigures } from '#wire/figures.ts';
 import type { TemplateChoice } from './template-choice.ts';
 import type { UserNamespace } from './user-namespace.ts';
 
@@ -23,7 +23,7 @@ export const sandboxMoves = {
   stopped: [],
   failed: [],
 } as const satisfies Record<string, readonly string[]>;
-export type { RegistryLogin };
+export type { MetricFigures, RegistryLogin };
 export type SandboxState = keyof typeof sandboxMoves;
 
 export const containerMoves = {

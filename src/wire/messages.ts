@@ -118,9 +118,9 @@ const connect = v.object({
 
 const createVolume = v.object({
   name,
-  kind: v.picklist(['scratch', 'tmpfs', 'push', 'image', 'share', 'disk']),
+  kind: v.picklist(['scratch', 'tmpfs', 'push', 'image', 'share', 'block']),
   /**
-   * Serial of an attached disk. `scratch`: the ext4 one it is a directory of; `image`: the EROFS one that it is; `disk`:
+   * Serial of an attached disk. `scratch`: the ext4 one it is a directory of; `image`: the EROFS one that it is; `block`:
    * the ext4 one that it is, with what it holds.
    */
   disk: v.optional(serial),
@@ -448,6 +448,7 @@ export const agentEventSchema = v.variant('kind', [
 export type ToldEvent = v.InferInput<typeof agentEventSchema>;
 /** As the host reads it. */
 export type AgentEvent = v.InferOutput<typeof agentEventSchema>;
+export type ExitedEvent = Extract<AgentEvent, { kind: 'exited' }>;
 
 /** The host's first message, repeated until it is answered. The epoch is in the frame's header. */
 export const helloSchema = v.object({

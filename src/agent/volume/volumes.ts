@@ -81,7 +81,7 @@ export class Volumes {
     const volume = this.#make(params);
     this.#volumes.set(name, volume);
     if (kind === 'image') return; // its owners and modes are its own
-    if (kind === 'disk') return await this.#giveDisk(volume);
+    if (kind === 'block') return await this.#giveDisk(volume);
     // Of an fsGroup the volume and all that is made in it belong to the group: the set-group-id bit hands it down.
     this.#parts.changeOwner(volume.path, uid, fsGroup ?? gid ?? 0);
     this.#parts.changeMode(volume.path, fsGroup === undefined ? mode : mode | 0o2070);
@@ -98,7 +98,7 @@ export class Volumes {
     if (volume.params.kind === 'image') return; // the disk stays, and whatever else shows it
     this.#views.drop(volume.path);
     if (volume.isMounted) this.#parts.unmount(volume.path, unmountFlags.detach);
-    if (volume.params.kind !== 'disk') this.#parts.removeTree(volume.path); // what is on it outlives the pod
+    if (volume.params.kind !== 'block') this.#parts.removeTree(volume.path); // what is on it outlives the pod
   }
 
   /** What each volume on a disk has in it. */
@@ -113,7 +113,7 @@ export class Volumes {
     switch (params.kind) {
       case 'scratch':
         return this.#makeOnDisk(params);
-      case 'disk':
+      case 'block':
       case 'image':
         return { params, path: this.#disks.path(diskOf(params)), isMounted: false, project: undefined };
       default:

@@ -1,4 +1,4 @@
-import type { MetricFigures } from '#sandbox/guest-calls.ts';
+import type { MetricFigures } from '#sandbox/sandbox.ts';
 import type { SandboxMetrics } from '#sandbox/sandbox.ts';
 import type { KnownPod } from '../known-pods.ts';
 import type { Answer } from '../rpc/service.ts';

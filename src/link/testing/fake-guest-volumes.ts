@@ -61,7 +61,7 @@ export class FakeGuestVolumes {
       if (this.#options.hasPort?.(port) === false)
         throw new PodvmError('timeout', `Cannot create volume ${name}: its port does not appear`);
     }
-    if (kind === 'scratch' || kind === 'disk' || kind === 'image') {
+    if (kind === 'scratch' || kind === 'block' || kind === 'image') {
       if (disk === undefined) throw new PodvmError('invalid', `Cannot create volume ${name}: it needs a disk`);
       this.#mounted(disk);
     }

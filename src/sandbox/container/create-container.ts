@@ -6,7 +6,7 @@ import type { LinkStream } from '#link/link.ts';
 import { checkContainerSpec } from './check-spec.ts';
 import type { ContainerMounts, PreparedMounts } from '../volume/container-mounts.ts';
 import { scratchSerial } from '../volume/volume-disks.ts';
-import type { ContainerParams } from '../guest-calls.ts';
+import type { ContainerParams } from '#wire/messages.ts';
 import { startErrorCode, type ContainerHome, type ContainerMade, type GuestContainer } from './guest-container.ts';
 import type { ImageDisks } from '../volume/image-disks.ts';
 import { createNanoClock } from '../log/log-format.ts';

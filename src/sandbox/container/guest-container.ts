@@ -7,7 +7,7 @@ import type { Log } from '#host/log.ts';
 import type { Link } from '#link/link.ts';
 import type { PreparedMounts } from '../volume/container-mounts.ts';
 import { cellsOf, startExec } from './guest-exec.ts';
-import type { GuestExit } from '../guest-calls.ts';
+import type { ExitedEvent } from '#wire/messages.ts';
 import type { Inbox } from '../inbox.ts';
 import type { SandboxLimits } from '../limits.ts';
 import { checkCommand } from './process-size.ts';
@@ -135,7 +135,7 @@ export class GuestContainer implements Container {
     if (this.spec.terminationMessagePath !== undefined) this.#toldMessage = data;
   }
 
-  onGuestExit(event: GuestExit): void {
+  onGuestExit(event: ExitedEvent): void {
     if (event.execId !== undefined) {
       this.#execExits.get(event.execId)?.(event.exitCode);
       this.#execExits.delete(event.execId);

@@ -1,13 +1,17 @@
 import { PodvmError } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
-import type { GuestStats, MetricFigures } from '../guest-calls.ts';
+import type { MetricFigures } from '#wire/figures.ts';
+import type { Result } from '#wire/messages.ts';
 import type { GuestContainer } from './guest-container.ts';
 import type { SandboxMetrics, SandboxStats } from '../sandbox.ts';
 
 type Containers = readonly Pick<GuestContainer, 'status' | 'spec'>[];
 
 /** Figures of containers that are ours: a guest may tell of others. */
-export function statsOf({ agentRssKiB, agentFds, pod, ...rest }: GuestStats, containers: Containers): SandboxStats {
+export function statsOf(
+  { agentRssKiB, agentFds, pod, ...rest }: Result<'stats'>,
+  containers: Containers,
+): SandboxStats {
   const names = new Map(containers.map(({ status, spec }) => [status.id, spec.name]));
   return {
     agentRssKiB,
@@ -23,7 +27,7 @@ export function statsOf({ agentRssKiB, agentFds, pod, ...rest }: GuestStats, con
   };
 }
 
-function figuresOf({ memoryLimitBytes, ...figures }: GuestStats['pod']) {
+function figuresOf({ memoryLimitBytes, ...figures }: Result<'stats'>['pod']) {
   const { memoryBytes, rssBytes, inactiveFileBytes, pageFaults, majorPageFaults, swapBytes, cpuUsec, pids } = figures;
   return {
     ...{ memoryBytes, rssBytes, inactiveFileBytes, pageFaults, majorPageFaults, swapBytes, cpuUsec, pids },

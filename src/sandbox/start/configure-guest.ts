@@ -2,7 +2,7 @@ import type { Link } from '#link/link.ts';
 import type { GuestNetwork } from '#network/network.ts';
 import { etcHostsOf, resolvConfOf } from '../container/etc-files.ts';
 import { kernelModulesOf } from '../container/kernel-modules.ts';
-import type { ConfigureParams } from '../guest-calls.ts';
+import type { Params } from '#wire/messages.ts';
 import type { Surroundings } from '../parts.ts';
 import type { PhaseClock } from '../phases.ts';
 import { cgroupResourcesOf } from '../resources.ts';
@@ -34,7 +34,7 @@ export async function configureGuest(
 }
 
 /** The wire's lists are its own. */
-function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<ConfigureParams['userNamespace']> {
+function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<Params<'configure'>['userNamespace']> {
   return { uids: [...uids], gids: [...gids] };
 }
 

@@ -4,7 +4,7 @@ import { PodvmError } from '#base/errors.ts';
 import { capabilitiesOf } from '../container/capabilities.ts';
 import { maskedPaths, readonlyPaths } from '../container/create-container.ts';
 import { scratchSerial } from '../volume/volume-disks.ts';
-import type { ConfigureParams, ConnectParams, ContainerParams } from '../guest-calls.ts';
+import type { ContainerParams, Params } from '#wire/messages.ts';
 import { openOutputStream } from '../container/open-stream.ts';
 import type { MachineContext, MachineMade } from './machine-steps.ts';
 import type { ContainerSecurity } from '../sandbox.ts';
@@ -65,7 +65,7 @@ async function runContainer(guest: MachineMade['guest'], signal: AbortSignal): P
 }
 
 /** An identity of its own, which its pod's replaces. */
-function configuration(surroundings: MachineContext['surroundings']): ConfigureParams {
+function configuration(surroundings: MachineContext['surroundings']): Params<'configure'> {
   return {
     hostname: 'spare',
     realtimeMs: surroundings.nowMs(),
@@ -76,7 +76,7 @@ function configuration(surroundings: MachineContext['surroundings']): ConfigureP
 }
 
 /** Addresses that lead nowhere: nobody's (RFC 5737, 3849). */
-function connection(mac: string | undefined): ConnectParams {
+function connection(mac: string | undefined): Params<'connect'> {
   const interfaces = (address: string) => [
     { name: 'eth0', mac: address, mtu: 1500, addresses: ['192.0.2.1/30', '2001:db8::1/64'] },
   ];

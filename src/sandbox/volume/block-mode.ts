@@ -52,7 +52,7 @@ export function createBlockMode(parts: BlockModeParts): HostMode {
           undo.defer(() => takeFromGuest(disk, undefined, parts));
           await guest.call('attachDisk', { serial: disk.serial, fileSystem: 'ext4', readOnly }, signal);
           const group = fsGroup === undefined || readOnly ? {} : { fsGroup };
-          await guest.call('createVolume', { name: volume, kind: 'disk', disk: disk.serial, ...group }, signal);
+          await guest.call('createVolume', { name: volume, kind: 'block', disk: disk.serial, ...group }, signal);
           undo.move();
           return { guest: { volume }, [Symbol.asyncDispose]: () => takeFromGuest(disk, volume, parts) };
         },

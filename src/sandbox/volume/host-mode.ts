@@ -1,4 +1,4 @@
-import type { ContainerParams } from '../guest-calls.ts';
+import type { ContainerParams } from '#wire/messages.ts';
 import type { ContainerMount, MountMode, MountSource } from '../sandbox.ts';
 
 export type HostMount = ContainerMount & { readonly source: Extract<MountSource, { readonly kind: 'host' }> };
