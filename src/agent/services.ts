@@ -23,7 +23,7 @@ import { writeEtcFiles } from './container/rootfs.ts';
 import type { Engine } from '#engine/engine.ts';
 import { dial } from './io/dial.ts';
 import { Nic } from './network/configure-network.ts';
-import { Phases } from './phases.ts';
+import { Phases } from '#base/phases.ts';
 import { Disks } from './volume/disks.ts';
 import { interfaceCounters } from './network/interface-counters.ts';
 import { MappedViews } from './volume/mapped-views.ts';
@@ -189,7 +189,7 @@ class Services {
     }
     this.#isConfigured = true;
     this.#hostname = params.hostname;
-    const phases = new Phases(this.#engine);
+    const phases = new Phases(() => this.#engine.monotonicMs());
     const bootedAtMs = params.realtimeMs - this.#engine.monotonicMs();
     phases.run('clock', () => this.#engine.setRealtimeMs(params.realtimeMs));
     phases.run('entropy', () => this.#engine.addEntropy(this.#engine.decodeBase64(params.entropy)));
@@ -214,7 +214,7 @@ class Services {
     if (!this.#isConfigured || !this.#containers.isEmpty) {
       throw new PodvmError('failedPrecondition', 'Cannot connect the guest: it is not configured, or has containers');
     }
-    const phases = new Phases(this.#engine);
+    const phases = new Phases(() => this.#engine.monotonicMs());
     const connecting = network === null ? undefined : phases.wait('network', () => this.#nic.configure(network));
     const settled = Promise.allSettled([connecting]); // the NIC is nobody else's meanwhile, whatever fails here
     try {

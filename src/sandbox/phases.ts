@@ -1,4 +1,5 @@
 import { type GuestText, printable } from '#base/guest-text.ts';
+import { type Phase, Phases } from '#base/phases.ts';
 
 /** Times the steps of a start; steps side by side each have their own time. */
 export interface PhaseClock {
@@ -6,26 +7,20 @@ export interface PhaseClock {
   /** Steps that somebody else has timed, in order. */
   add(prefix: string, steps: readonly { readonly name: GuestText | string; readonly ms: number }[]): void;
   /** In the order in which the steps ended, and at last the whole. */
-  timeline(): readonly { readonly name: string; readonly ms: number }[];
+  timeline(): readonly Phase[];
   /** The same as fields of a log line. */
   fields(): Readonly<Record<string, number>>;
 }
 
 export function createPhases(monotonicNs: () => bigint): PhaseClock {
-  const start = monotonicNs();
-  const done: { name: string; ms: number }[] = [];
-  const msSince = (from: bigint) => Number((monotonicNs() - from) / 10_000n) / 100;
-  const timeline = () => [...done, { name: 'total', ms: msSince(start) }];
+  const nowMs = () => Number(monotonicNs() / 1000n) / 1000;
+  const start = nowMs();
+  const phases = new Phases(nowMs);
+  const timeline = () => [...phases.done, { name: 'total', ms: Math.round((nowMs() - start) * 100) / 100 }];
   return {
-    async time(name, step) {
-      const from = monotonicNs();
-      const result = await step;
-      done.push({ name, ms: msSince(from) });
-      return result;
-    },
+    time: (name, step) => phases.wait(name, () => step),
     add: (prefix, steps) => {
-      for (const { name, ms } of steps)
-        done.push({ name: `${prefix} ${printable(name)}`, ms: Math.round(ms * 100) / 100 });
+      for (const { name, ms } of steps) phases.add(`${prefix} ${printable(name)}`, ms);
     },
     timeline,
     fields: () => Object.fromEntries(timeline().map(({ name, ms }) => [name.replaceAll(' ', '_'), ms])),

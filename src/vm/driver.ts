@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import type { GuestText } from '#base/guest-text.ts';
+import type { Phase } from '#base/phases.ts';
 
 /**
  * What a hypervisor must offer. Words: a *machine* is one microVM: a VMM process, its memory, its devices. A *driver*
@@ -105,12 +106,9 @@ export interface MachineExit {
   readonly reason: string;
   /** Exit code or signal of the VMM. */
   readonly code: number | string;
-  /** Last lines of the VMM's own log, escaped. */
+  /** Last lines of the VMM's own log. */
   readonly tail: readonly GuestText[];
 }
-
-/** Timeline of a start: phase name and its duration in `ms`, in order. */
-export type Phases = readonly { readonly name: string; readonly ms: number }[];
 
 /** What is needed to find the machine again after the daemon's restart; plain JSON. */
 export interface MachineRecord {
@@ -131,7 +129,8 @@ export interface Machine extends AsyncDisposable {
   readonly state: MachineState;
   readonly accelerator: Accelerator;
   readonly record: MachineRecord;
-  readonly phases: Phases;
+  /** Timeline of its start, in order. */
+  readonly phases: readonly Phase[];
   /** Settles once, when the VMM process is gone and reaped; never rejects. */
   readonly exited: Promise<MachineExit>;
   /** File that receives the guest's serial console (bounded by the driver). Guest bytes: never print raw. */

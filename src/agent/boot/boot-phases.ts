@@ -1,5 +1,5 @@
 import type { Clock, Runtime } from '#engine/engine.ts';
-import { Phases, type Phase } from '../phases.ts';
+import { Phases, type Phase } from '#base/phases.ts';
 
 /**
  * Runs named steps one after the other and remembers their times. A step that fails is printed and kept in `failures`,
@@ -12,7 +12,7 @@ export class BootPhases {
 
   constructor(engine: Pick<Clock, 'monotonicMs'> & Pick<Runtime, 'print'>) {
     this.#engine = engine;
-    this.#phases = new Phases(engine);
+    this.#phases = new Phases(() => engine.monotonicMs());
     this.#phases.add('kernel', engine.monotonicMs());
   }
 

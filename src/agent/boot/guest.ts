@@ -1,4 +1,4 @@
-import type { Phase } from '../phases.ts';
+import type { Phase } from '#base/phases.ts';
 
 /** What the boot hands to the services. */
 export interface Guest {

@@ -3,7 +3,7 @@ import type { Params } from '#wire/messages.ts';
 import { mountFlags, open } from '#engine/constants.ts';
 import { codeOf, type Clock, type Descriptors, type Files, type Mounts, type Text } from '#engine/engine.ts';
 import type { Children } from '../container/children.ts';
-import { Phases, type Phase } from '../phases.ts';
+import { Phases, type Phase } from '#base/phases.ts';
 import type { MappedViews } from './mapped-views.ts';
 
 type Parts = Clock & Descriptors & Files & Mounts & Pick<Text, 'decodeUtf8'> & { sync(): void };
@@ -71,7 +71,7 @@ export class Disks {
     const { serial, fileSystem, readOnly } = params;
     if (this.#disks.has(serial))
       throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: it is attached already`);
-    const phases = new Phases(this.#parts);
+    const phases = new Phases(() => this.#parts.monotonicMs());
     const name = await phases.wait('found', () => this.#appeared(serial));
     const device = `/dev/${name}`;
     await phases.wait('mounted', () =>

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { logTail, type JailedProcess } from '#host/jailed-process.ts';
 import { isRunning, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
+import { Phases } from '#base/phases.ts';
 import { within } from '#host/wait.ts';
 import { setOomScore } from '#host/oom-score.ts';
 import type { Machine, MachineDriver, MachineRecord, MachineSpec } from '../driver.ts';
@@ -18,7 +19,6 @@ import { assertReachable, inside, type JailSpec } from './jail.ts';
 import type { QemuDriverOptions } from './driver-options.ts';
 import { MachineDirectory } from './machine-directory.ts';
 import { restore } from './migration.ts';
-import { PhaseClock } from './phase-clock.ts';
 import { QemuMachine } from './qemu-machine.ts';
 import { QmpClient, type QmpEvent } from './qmp.ts';
 import { spawnVmm } from './spawn-vmm.ts';
@@ -106,7 +106,7 @@ export async function startQemuMachine(
   beginning: Beginning,
   signal: AbortSignal,
 ): Promise<QemuMachine> {
-  const clock = new PhaseClock();
+  const clock = new Phases(() => performance.now());
   assertMachineSpec(spec);
   await assertAssets(options);
   if (beginning.kind === 'restore') await assertReachable(join(beginning.template, 'state'));
@@ -147,12 +147,11 @@ export async function startQemuMachine(
       memoryMiB: spec.memoryMiB,
     };
     const { accelerator } = options;
-    const { phases } = clock;
     const subscribe = (handler: (event: QmpEvent) => void) => events.drainTo(handler);
     const machine = new QemuMachine({
       record,
       accelerator,
-      phases,
+      phases: clock.done,
       directory,
       qmp,
       console,

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
+import type { Phase } from '#base/phases.ts';
 import { logTail, type ProcessEnd } from '#host/jailed-process.ts';
 import { killProcess, waitUntilGone, type ProcessIdentity } from '#host/process-identity.ts';
 import { within } from '#host/wait.ts';
@@ -12,7 +13,6 @@ import type {
   MachineExit,
   MachineRecord,
   MachineState,
-  Phases,
 } from '../driver.ts';
 import { MachineLife } from '../machine-life.ts';
 import { agentPortId } from './command-line.ts';
@@ -32,7 +32,7 @@ import type { QmpClient, QmpEvent } from './qmp.ts';
 export interface RunningVmm {
   readonly record: MachineRecord;
   readonly accelerator: Accelerator;
-  readonly phases: Phases;
+  readonly phases: readonly Phase[];
   readonly directory: MachineDirectory;
   readonly qmp: QmpClient;
   /** Undefined: it is switched off. */
@@ -57,7 +57,7 @@ export class QemuMachine implements Machine {
   readonly memoryMiB: number;
   readonly accelerator: Accelerator;
   readonly record: MachineRecord;
-  readonly phases: Phases;
+  readonly phases: readonly Phase[];
   readonly consolePath: string;
   readonly #vmm: RunningVmm;
   readonly #life: MachineLife;
