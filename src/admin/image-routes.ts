@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { ServerResponse } from 'node:http';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import {
@@ -15,27 +15,19 @@ import type { Image, ImageStore, LoadedImage, PullOptions } from '#image/images.
 import { completeReference, parseReference } from '#image/reference.ts';
 import { errorBodyOf } from './error-body.ts';
 import { readJson, sendJson } from './http.ts';
+import type { Routes } from './routes.ts';
 
-/** Serves `/v1/images...`; false when the path is none of its. */
-export async function serveImages(
-  images: ImageStore,
-  request: IncomingMessage,
-  response: ServerResponse,
-  url: URL,
-  signal: AbortSignal,
-): Promise<boolean> {
-  switch (`${request.method} ${url.pathname}`) {
-    case 'GET /v1/images':
-      sendJson(response, 200, images.list().map(summaryOf));
-      return true;
-    case 'DELETE /v1/images': {
-      const { untagged, removed } = await images.untag(referenceOf(url, 'remove'));
+/** The calls that concern images. */
+export function imageRoutes(images: ImageStore): Routes {
+  return {
+    'GET /v1/images': ({ response }) => sendJson(response, 200, images.list().map(summaryOf)),
+    'DELETE /v1/images': async ({ query, response }) => {
+      const { untagged, removed } = await images.untag(referenceOf(query, 'remove'));
       const answer: UntaggedAnswer = { untagged: [...untagged], ...(removed === undefined ? {} : { removed }) };
       sendJson(response, 200, answer);
-      return true;
-    }
-    case 'GET /v1/images/inspect': {
-      const reference = referenceOf(url, 'inspect');
+    },
+    'GET /v1/images/inspect': ({ query, response }) => {
+      const reference = referenceOf(query, 'inspect');
       const image = images.get(reference);
       if (image === undefined) {
         throw new PodvmError('notFound', `Cannot inspect image ${printable(reference)}: it is not here`, {
@@ -44,33 +36,26 @@ export async function serveImages(
       }
       const details: ImageDetails = { ...summaryOf(image), config: { ...image.config } };
       sendJson(response, 200, details);
-      return true;
-    }
-    case 'POST /v1/images/tag': {
+    },
+    'POST /v1/images/tag': async ({ request, response }) => {
       const { reference, name } = await readJson(request, tagRequestSchema);
       sendJson(response, 200, summaryOf(await images.tag(reference, name)));
-      return true;
-    }
-    case 'POST /v1/images/pull': {
+    },
+    'POST /v1/images/pull': async ({ request, response, signal }) => {
       const { reference, insecure, authFile } = await readJson(request, pullRequestSchema);
       const options = { ...(insecure ? { insecure } : {}), ...(authFile === undefined ? {} : { authFile }) };
       await report(response, async (say) => {
         const names = [completeReference(parseReference(reference))];
         return [{ ...(await images.pull(reference, { ...options, ...say }, signal)), names }];
       });
-      return true;
-    }
-    case 'POST /v1/images/load': {
+    },
+    'POST /v1/images/load': async ({ request, response, signal }) => {
       const { path, reference } = await readJson(request, loadRequestSchema);
       await report(response, async (say) => await images.load(path, reference, say, signal));
-      return true;
-    }
-    case 'POST /v1/images/build-base':
-      await report(response, async (say) => [{ ...(await images.buildBase(say, signal)), names: [baseReference] }]);
-      return true;
-    default:
-      return false;
-  }
+    },
+    'POST /v1/images/build-base': async ({ response, signal }) =>
+      await report(response, async (say) => [{ ...(await images.buildBase(say, signal)), names: [baseReference] }]),
+  };
 }
 
 /** Sends progress as lines while the work goes on; the last line says how it ended. */
@@ -89,8 +74,8 @@ async function report(
   response.end();
 }
 
-function referenceOf(url: URL, verb: string): string {
-  const reference = url.searchParams.get('reference');
+function referenceOf(query: URLSearchParams, verb: string): string {
+  const reference = query.get('reference');
   if (reference !== null) return reference;
   throw new PodvmError('invalid', `Cannot ${verb} an image: no reference was given`);
 }
