@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { readFile } from 'node:fs/promises';
-import type { GlobalOptions, ProgramParts, Served } from '#cli/program.ts';
+import type { GlobalOptions, ProgramParts, Served } from '#cli/program-parts.ts';
 import { runProgram } from '#cli/program.ts';
 import type { Terminal } from '#cli/terminal.ts';
 import { type Configuration, daemonDefaults, readConfiguration } from '#daemon/configuration.ts';

@@ -1,4 +1,5 @@
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
+import { flag } from './command-row.ts';
 
 export interface ExecFlags {
   readonly container?: string;
@@ -13,19 +14,19 @@ export interface ExecWords {
   readonly tty: boolean;
 }
 
-export function addExecOptions(command: Command): Command {
-  return command
-    .option('-c, --container <name>', 'container, where the pod has several')
-    .option('-i, --stdin', 'pass standard input on', false)
-    .option('-t, --tty', 'give the command a terminal', false);
-}
+export const execOptions: readonly Option[] = [
+  new Option('-c, --container <name>', 'container, where the pod has several'),
+  flag('-i, --stdin', 'pass standard input on'),
+  flag('-t, --tty', 'give the command a terminal'),
+];
 
 /**
  * Options of ours may stand before the pod or after it; the first word after the pod that is none begins the command,
  * whose options are its own: `exec web -c app ls -l`. `--` is allowed between the two, as kubectl wants it.
  */
 export function parseExecWords(exec: Command, before: ExecFlags, words: readonly string[]): ExecWords {
-  const after = addExecOptions(new Command(exec.name())).argument('<command...>').passThroughOptions();
+  const after = new Command(exec.name()).argument('<command...>').passThroughOptions();
+  for (const option of execOptions) after.addOption(option);
   after.copyInheritedSettings(exec).parse(words, { from: 'user' });
   const { container, stdin, tty } = after.opts<ExecFlags>();
   return {

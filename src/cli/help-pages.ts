@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import { buildProgram, type ProgramParts } from './program.ts';
+import { buildProgram } from './program.ts';
+import type { ProgramParts } from './program-parts.ts';
 
 const columns = 80;
 const never = () => Promise.reject(new Error('help runs no command'));

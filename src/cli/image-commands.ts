@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
+import { Option } from 'commander';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import {
@@ -13,6 +13,7 @@ import {
   untaggedSchema,
 } from '#api/images.ts';
 import { type Client, fromErrorBody } from './client.ts';
+import { type CommandRow, flag } from './command-row.ts';
 import { type Terminal, table, write } from './terminal.ts';
 
 /** Longest line of progress that is read, in characters. */
@@ -24,91 +25,88 @@ const maxLineChars = 1024 * 1024;
  */
 type WithClient = (purpose: 'images' | 'storedImages', use: (client: Client) => Promise<void>) => Promise<void>;
 
-/** Adds `podvm image ...`. */
-export function imageCommands(program: Command, withClient: WithClient, terminal: Terminal): void {
-  const image = program.command('image').description('pull, load, list, name and remove images');
-  image
-    .command('pull')
-    .description('pull an image from a registry')
-    .argument('<reference>', 'such as nginx:1.27 or registry.example/team/app@sha256:...')
-    .option('--insecure', 'plain HTTP, or any certificate', false)
-    .option('--authfile <file>', "credentials, as docker's config.json")
-    .action(async (reference: string, options: { insecure: boolean; authfile?: string }) => {
-      const request: PullRequestInput = {
-        reference,
-        insecure: options.insecure,
-        ...(options.authfile === undefined ? {} : { authFile: resolve(options.authfile) }),
-      };
-      await withClient('images', async (client) => await work(client, '/v1/images/pull', request, terminal));
-    });
-  image
-    .command('load')
-    .description('load images from a Docker or OCI archive, or from a directory with an OCI layout')
-    .argument('<path>', 'archive or directory')
-    .option('--name <reference>', 'name for an image that has none in the archive')
-    .action(async (path: string, options: { name?: string }) => {
-      const request: LoadRequestInput = {
-        path: resolve(path),
-        ...(options.name === undefined ? {} : { reference: options.name }),
-      };
-      await withClient('images', async (client) => await work(client, '/v1/images/load', request, terminal));
-    });
-  image
-    .command('build-base')
-    .description("make the examples' image from Debian's busybox; needs no registry")
-    .action(
-      async () =>
-        await withClient('images', async (client) => await work(client, '/v1/images/build-base', {}, terminal)),
-    );
-  image
-    .command('ls')
-    .description('list the images')
-    .option('--json', 'as JSON', false)
-    .action(async (options: { json: boolean }) => {
-      await withClient('storedImages', async (client) => {
-        const images = await client.get('/v1/images', v.array(imageSummarySchema));
-        await write(terminal.stdout, options.json ? `${JSON.stringify(images, null, 2)}\n` : listOf(images));
-      });
-    });
-  image
-    .command('inspect')
-    .description('show all that is known of an image, as JSON')
-    .argument('<reference>', 'name, or id')
-    .action(async (reference: string) => {
-      await withClient('storedImages', async (client) => {
-        const image = await client.get(`/v1/images/inspect?${query(reference)}`, imageDetailsSchema);
-        await write(terminal.stdout, `${JSON.stringify(image, null, 2)}\n`);
-      });
-    });
-  image
-    .command('tag')
-    .description('give an image one more name')
-    .argument('<reference>', 'name, or id')
-    .argument('<name>', 'such as team/app:stable; without a tag it gets latest')
-    .action(async (reference: string, name: string) => {
-      const request: TagRequestInput = { reference, name };
-      await withClient(
-        'storedImages',
-        async (client) => void (await client.send('POST', '/v1/images/tag', request, imageSummarySchema)),
-      );
-    });
-  image
-    .command('rm')
-    .description(
-      'remove a name of an image, and the image with its last name; an id removes the image with all its names',
-    )
-    .argument('<reference>', 'name, or id')
-    .action(async (reference: string) => {
-      await withClient('storedImages', async (client) => {
-        const path = `/v1/images?${query(reference)}`;
-        const { untagged, removed } = await client.send('DELETE', path, undefined, untaggedSchema);
-        const lines = [
-          ...untagged.map((name) => `${name} untagged`),
-          ...(removed === undefined ? [] : [`${removed} removed`]),
-        ];
-        await write(terminal.stdout, `${lines.join('\n')}\n`);
-      });
-    });
+const nameOrId = ['<reference>', 'name, or id'] as const;
+
+/** The commands below `podvm image`. */
+export function imageCommands(withClient: WithClient, terminal: Terminal): readonly CommandRow[] {
+  const follow = (path: string, request: unknown) =>
+    withClient('images', (client) => work(client, path, request, terminal));
+  return [
+    {
+      name: 'pull',
+      description: 'pull an image from a registry',
+      arguments: [['<reference>', 'such as nginx:1.27 or registry.example/team/app@sha256:...']],
+      options: [
+        flag('--insecure', 'plain HTTP, or any certificate'),
+        new Option('--authfile <file>', "credentials, as docker's config.json"),
+      ],
+      action(reference: string, { insecure, authfile }: { insecure: boolean; authfile?: string }) {
+        const authFile = authfile === undefined ? {} : { authFile: resolve(authfile) };
+        return follow('/v1/images/pull', { reference, insecure, ...authFile } satisfies PullRequestInput);
+      },
+    },
+    {
+      name: 'load',
+      description: 'load images from a Docker or OCI archive, or from a directory with an OCI layout',
+      arguments: [['<path>', 'archive or directory']],
+      options: [new Option('--name <reference>', 'name for an image that has none in the archive')],
+      action(path: string, { name }: { name?: string }) {
+        const reference = name === undefined ? {} : { reference: name };
+        return follow('/v1/images/load', { path: resolve(path), ...reference } satisfies LoadRequestInput);
+      },
+    },
+    {
+      name: 'build-base',
+      description: "make the examples' image from Debian's busybox; needs no registry",
+      action: () => follow('/v1/images/build-base', {}),
+    },
+    {
+      name: 'ls',
+      description: 'list the images',
+      options: [flag('--json', 'as JSON')],
+      action: (options: { json: boolean }) =>
+        withClient('storedImages', async (client) => {
+          const images = await client.get('/v1/images', v.array(imageSummarySchema));
+          await write(terminal.stdout, options.json ? `${JSON.stringify(images, null, 2)}\n` : listOf(images));
+        }),
+    },
+    {
+      name: 'inspect',
+      description: 'show all that is known of an image, as JSON',
+      arguments: [nameOrId],
+      action: (reference: string) =>
+        withClient('storedImages', async (client) => {
+          const image = await client.get(`/v1/images/inspect?${query(reference)}`, imageDetailsSchema);
+          await write(terminal.stdout, `${JSON.stringify(image, null, 2)}\n`);
+        }),
+    },
+    {
+      name: 'tag',
+      description: 'give an image one more name',
+      arguments: [nameOrId, ['<name>', 'such as team/app:stable; without a tag it gets latest']],
+      action: (reference: string, name: string) =>
+        withClient('storedImages', async (client) => {
+          const request: TagRequestInput = { reference, name };
+          await client.send('POST', '/v1/images/tag', request, imageSummarySchema);
+        }),
+    },
+    {
+      name: 'rm',
+      description:
+        'remove a name of an image, and the image with its last name; an id removes the image with all its names',
+      arguments: [nameOrId],
+      action: (reference: string) =>
+        withClient('storedImages', async (client) => {
+          const path = `/v1/images?${query(reference)}`;
+          const { untagged, removed } = await client.send('DELETE', path, undefined, untaggedSchema);
+          const lines = [
+            ...untagged.map((name) => `${name} untagged`),
+            ...(removed === undefined ? [] : [`${removed} removed`]),
+          ];
+          await write(terminal.stdout, `${lines.join('\n')}\n`);
+        }),
+    },
+  ];
 }
 
 const query = (reference: string) => `reference=${encodeURIComponent(reference)}`;

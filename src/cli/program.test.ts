@@ -3,11 +3,12 @@ import { EventEmitter } from 'node:events';
 import { PassThrough } from 'node:stream';
 import { describe, it } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
-import { type ProgramParts, runProgram } from './program.ts';
+import { runProgram } from './program.ts';
+import type { ProgramParts } from './program-parts.ts';
 import type { Terminal } from './terminal.ts';
 import { write } from './terminal.ts';
 import { catchEndSignals } from './end-signals.ts';
-import { addExecOptions, parseExecWords } from './exec-words.ts';
+import { execOptions, parseExecWords } from './exec-words.ts';
 import { Command } from 'commander';
 
 const orphan = { namespace: 'shop', name: 'web', pid: 77, createdAt: '2026-01-02T03:04:05.000Z' };
@@ -93,7 +94,8 @@ describe('podvm stop', () => {
 describe('exec', () => {
   const parse = (...words: readonly string[]) => {
     const quiet = { writeOut: () => {}, writeErr: () => {} };
-    const exec = addExecOptions(new Command('exec')).configureOutput(quiet).exitOverride();
+    const exec = new Command('exec').configureOutput(quiet).exitOverride();
+    for (const option of execOptions) exec.addOption(option);
     return parseExecWords(exec, { stdin: false, tty: false }, words);
   };
 

@@ -1,0 +1,157 @@
+import { type Command, Option } from 'commander';
+import { type Client, createClient } from './client.ts';
+import { type CommandRow, flag } from './command-row.ts';
+import type { EndSignals } from './end-signals.ts';
+import { execCommand } from './exec-command.ts';
+import { type ExecFlags, execOptions, parseExecWords } from './exec-words.ts';
+import { imageCommands } from './image-commands.ts';
+import { stopOrphans, warnOfOrphans } from './orphans.ts';
+import {
+  consoleCommand,
+  inspectCommand,
+  logsCommand,
+  type LogsOptions,
+  psCommand,
+  stopCommand,
+} from './pod-commands.ts';
+import type { GlobalOptions, ProgramParts, Purpose } from './program-parts.ts';
+import { readFiles } from './read-files.ts';
+import { runCommand } from './run-command.ts';
+
+/** What the commands of one program share. */
+export interface Setting {
+  readonly parts: ProgramParts;
+  readonly global: () => GlobalOptions;
+  /** Told a command's exit code where that is not 0. */
+  readonly exit: (code: number) => void;
+  /** Ends with the exit code of a signal that came meanwhile. */
+  readonly untilEnded: (use: (ends: EndSignals) => Promise<void>) => Promise<void>;
+}
+
+const pod = ['<pod>', 'NAME or NAMESPACE/NAME'] as const;
+const asJson = flag('--json', 'as JSON');
+
+/** All commands of `podvm`, in the order of its help. */
+export function commandTable({ parts, global, exit, untilEnded }: Setting): readonly CommandRow[] {
+  const { terminal } = parts;
+  const client = () => createClient(parts.socketPath(global()));
+  const withServer = (purpose: Purpose, use: (client: Client, ends: EndSignals) => Promise<void>) =>
+    untilEnded(async (ends) => {
+      await using served = await parts.ensureServed(global(), purpose, ends);
+      await use(createClient(served.socketPath), ends);
+    });
+  return [
+    {
+      name: 'run',
+      description: 'run every Pod of the files, in the foreground',
+      arguments: [['<files...>', 'YAML files with Pods, ConfigMaps and Secrets; - is standard input']],
+      options: [
+        new Option('--network <mode>', 'how pods reach others').choices(['cni', 'none']).default('cni'),
+        flag('-v, --verbose', 'say what happens to the pods'),
+      ],
+      async action(files: string[], options: { network: 'cni' | 'none'; verbose: boolean }) {
+        const texts = await readFiles(files, terminal); // before anything is set up or started for them
+        await withServer('pods', async (server, ends) => {
+          exit(await runCommand(server, { files: texts, ...options }, terminal, ends));
+        });
+      },
+    },
+    {
+      name: 'ps',
+      description: 'list the pods',
+      options: [asJson],
+      isClient: true,
+      async action(options: { json: boolean }) {
+        await warnOfOrphans(await psCommand(client(), () => parts.orphans(global()), options, terminal), terminal);
+      },
+    },
+    {
+      name: 'logs',
+      description: "print a container's output",
+      arguments: [pod],
+      options: [
+        new Option('-c, --container <name>', 'container, where the pod has several'),
+        flag('-f, --follow', 'go on until the container ends'),
+        flag('-p, --previous', 'of the instance before the last restart'),
+        new Option('--tail <lines>', 'only the last lines'),
+      ],
+      isClient: true,
+      action: (name: string, options: LogsOptions) => logsCommand(client(), name, options, terminal),
+    },
+    {
+      name: 'exec',
+      description: 'run a command in a container',
+      arguments: [pod, ['<command...>', 'with its own options, after -- or without']],
+      options: execOptions,
+      isClient: true,
+      passesThrough: true,
+      async action(name: string, words: string[], options: ExecFlags, itself: Command) {
+        exit(await execCommand(client(), { pod: name, ...parseExecWords(itself, options, words) }, terminal));
+      },
+    },
+    {
+      name: 'stop',
+      description: 'terminate a pod',
+      arguments: [['[pod]', 'NAME or NAMESPACE/NAME']],
+      options: [
+        new Option('--grace <seconds>', "instead of the pod's terminationGracePeriodSeconds"),
+        flag('--orphaned', 'every machine whose podvm was killed, and what it left'),
+      ],
+      isClient: true,
+      async action(name: string | undefined, options: { grace?: string; orphaned: boolean }, itself: Command) {
+        if ((name === undefined) !== options.orphaned) itself.error('error: name a pod, or give --orphaned alone');
+        if (name === undefined) await stopOrphans(await parts.endOrphans(global()), terminal);
+        else await stopCommand(client(), name, options, terminal);
+      },
+    },
+    {
+      name: 'inspect',
+      description: 'show all that is known of a pod, as JSON',
+      arguments: [pod],
+      isClient: true,
+      action: (name: string) => inspectCommand(client(), name, terminal),
+    },
+    {
+      name: 'console',
+      description: "print the serial console of a pod's guest, for debugging",
+      arguments: [pod],
+      options: [flag('-f, --follow', 'go on until the machine ends')],
+      isClient: true,
+      action: (name: string, options: { follow: boolean }) => consoleCommand(client(), name, options, terminal),
+    },
+    {
+      name: 'image',
+      description: 'pull, load, list, name and remove images',
+      commands: imageCommands(withServer, terminal),
+    },
+    {
+      name: 'daemon',
+      description: 'serve CRI to a kubelet, and the other commands, until SIGTERM',
+      options: [new Option('--config <file>', 'file of settings; docs/reference/settings.md lists them')],
+      action: (options: { config?: string }) => parts.daemon({ ...global(), ...options }),
+    },
+    {
+      name: 'setup',
+      description: 'install what is missing; nothing is done twice',
+      options: [
+        flag('--upgrade', 'take newer packages, for new pods').conflicts('sbom'),
+        flag('--sbom', 'print what is installed, as CycloneDX 1.6; installs nothing'),
+      ],
+      action: (options: { upgrade: boolean; sbom: boolean }) =>
+        untilEnded(async (ends) => {
+          terminal.stdout.write(await parts.setup({ ...global(), ...options }, ends));
+        }),
+    },
+    {
+      name: 'doctor',
+      description: 'say what this machine has and lacks, with the fix for each',
+      options: [asJson],
+      action: (options: { json: boolean }) =>
+        untilEnded(async (ends) => {
+          const { text, isHealthy } = await parts.doctor({ ...global(), ...options }, ends);
+          terminal.stdout.write(text);
+          exit(isHealthy ? 0 : 1);
+        }),
+    },
+  ];
+}

@@ -1,0 +1,46 @@
+import type { EndSignals } from './end-signals.ts';
+import type { Orphan } from './orphans.ts';
+import type { Terminal } from './terminal.ts';
+
+/** What the commands need beside a terminal; `main.ts` gives it, so that this layer stays a client. */
+export interface ProgramParts {
+  readonly terminal: Terminal;
+  /** Socket of the podvm process of this state directory, whether one is there or not. */
+  readonly socketPath: (options: GlobalOptions) => string;
+  /** Where signals of this process arrive. */
+  readonly signals: NodeJS.EventEmitter;
+  /** SIGHUP was ignored when it began (nohup), and stays so. */
+  readonly keepsHangUp: boolean;
+  /** Ends this process at once. */
+  readonly leave: (code: number) => void;
+  /** Makes sure that a process serves a socket: a running one, or this one until it is disposed. */
+  readonly ensureServed: (options: GlobalOptions, purpose: Purpose, ends: EndSignals) => Promise<Served>;
+  /** Machines that run, and whose podvm does not. */
+  readonly orphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
+  /** Ends them and takes away what they left. */
+  readonly endOrphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
+  readonly setup: (
+    options: GlobalOptions & { readonly upgrade: boolean; readonly sbom: boolean },
+    ends: EndSignals,
+  ) => Promise<string>;
+  /** Serves until it is asked to end. */
+  readonly daemon: (options: GlobalOptions & { readonly config?: string }) => Promise<void>;
+  readonly doctor: (
+    options: GlobalOptions & { readonly json: boolean },
+    ends: EndSignals,
+  ) => Promise<{ text: string; isHealthy: boolean }>;
+  readonly version: string;
+}
+
+/** `storedImages`: those that are there; needs nothing that set-up makes. */
+export type Purpose = 'pods' | 'images' | 'storedImages';
+
+export interface Served extends AsyncDisposable {
+  /** Where the admin API is. */
+  readonly socketPath: string;
+}
+
+export interface GlobalOptions {
+  readonly root?: string;
+  readonly logLevel?: string;
+}
