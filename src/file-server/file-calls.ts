@@ -1,7 +1,7 @@
 import { errno, fsyncFlags, opcode, openFlags, size, writeFlags } from './fuse.ts';
 import type { Request } from './message.ts';
 import type { OpenFile } from './open-files.ts';
-import type { Result, Service } from './server.ts';
+import type { Result, Service } from './service.ts';
 
 type FileCall = (service: Service, file: OpenFile, request: Request) => Result;
 

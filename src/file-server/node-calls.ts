@@ -3,7 +3,7 @@ import { errno, fileType, opcode, openFlags, openRequestFlags, size, validAttrib
 import type { Request } from './message.ts';
 import type { Node } from './nodes.ts';
 import { keptFlags } from './open-files.ts';
-import type { Result, Service } from './server.ts';
+import type { Result, Service } from './service.ts';
 
 type NodeCall = (service: Service, node: Node, request: Request) => Result;
 

@@ -1,6 +1,3 @@
-import type { Clock, Descriptors, Runtime } from '#engine/engine.ts';
-import type { Powers } from '#engine/powers.ts';
-import type { Served } from '#engine/served.ts';
 import { fileCalls } from './file-calls.ts';
 import { Flushes } from './flushes.ts';
 import { errno, initFlags, initFlags2, nobodyNamed, opcode, protocol, size } from './fuse.ts';
@@ -10,27 +7,7 @@ import { nodeCalls } from './node-calls.ts';
 import { Nodes, type NodesOptions } from './nodes.ts';
 import { OpenFiles } from './open-files.ts';
 import { wouldChange } from './read-only.ts';
-
-export type ServerEngine = Served &
-  Descriptors &
-  Clock &
-  Pick<Runtime, 'print'> &
-  Pick<Powers, 'actAs' | 'fileSystemOf'>;
-
-/** Bytes of the reply's body, or a negative errno; undefined: there is none, or it comes later. */
-export type Result = number | undefined;
-
-/** What answers requests. */
-export interface Service {
-  readonly engine: ServerEngine;
-  readonly reply: Reply;
-  readonly nodes: Nodes;
-  readonly files: OpenFiles;
-  readonly locks: Locks;
-  readonly flushes: Flushes;
-  /** Answers a request that has to wait, when the message is gone that asked. */
-  readonly later: (request: Request) => (result: number) => void;
-}
+import type { Result, ServerEngine, Service } from './service.ts';
 
 const pageBytes = 4096;
 /** Requests that the guest may send without waiting: its writes of mapped pages keep their order with all others. */

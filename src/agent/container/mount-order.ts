@@ -1,4 +1,10 @@
-import type { OciMount } from './oci-config.ts';
+/** A mount as OCI's config has it. */
+export interface OciMount {
+  readonly destination: string;
+  readonly type: string;
+  readonly source: string;
+  readonly options: readonly string[];
+}
 
 /** A path with single slashes, without `.`, `..` and a slash at its end. */
 export function cleanPath(path: string): string {

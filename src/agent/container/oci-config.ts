@@ -1,5 +1,5 @@
 import type { ContainerParams } from '#wire/messages.ts';
-import { notReplaced } from './mount-order.ts';
+import { notReplaced, type OciMount } from './mount-order.ts';
 import type { PodUsers } from './pod-users.ts';
 import type { ContainerDevices } from './devices.ts';
 import type { ResolvedUser } from './users.ts';
@@ -17,13 +17,6 @@ export interface OciProcess {
   readonly env: readonly string[];
   readonly cwd: string;
   readonly [more: string]: unknown;
-}
-
-export interface OciMount {
-  readonly destination: string;
-  readonly type: string;
-  readonly source: string;
-  readonly options: readonly string[];
 }
 
 export interface OciInput {

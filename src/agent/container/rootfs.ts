@@ -15,8 +15,7 @@ import type { Disks } from '../volume/disks.ts';
 import type { Project, Projects, Space } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
 import { makeImageVolumes } from './image-volumes.ts';
-import { cleanPath, parentsFirst } from './mount-order.ts';
-import type { OciMount } from './oci-config.ts';
+import { cleanPath, type OciMount, parentsFirst } from './mount-order.ts';
 import type { PodUsers } from './pod-users.ts';
 
 type Parts = Files & Mounts & Beneath & Descriptors & Pick<Kernel, 'setCapability'>;

@@ -1,6 +1,6 @@
+import type { Clock } from '#host/clock.ts';
 import type { ContainerStats, SandboxStats, SpaceStats } from '#sandbox/sandbox.ts';
 import type { KnownContainer, KnownPod } from '../known-pods.ts';
-import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import type {
   ContainerStatsSchema,
@@ -62,13 +62,18 @@ function networkOf(all: SandboxStats['interfaces'], timestamp: bigint) {
   return { network: network satisfies Answer<typeof NetworkUsageSchema> };
 }
 
+interface StatsSource {
+  readonly clock: Clock;
+  readonly node: { readonly imagesDirectory: string };
+}
+
 /** When figures were taken, and the name by which a kubelet knows the file system that containers write to. */
 export interface StatsContext {
   readonly timestamp: bigint;
   readonly mountpoint: string;
 }
 
-export function statsContextOf({ clock, node }: Pick<CriParts, 'clock' | 'node'>): StatsContext {
+export function statsContextOf({ clock, node }: StatsSource): StatsContext {
   return { timestamp: BigInt(clock.now()) * 1_000_000n, mountpoint: node.imagesDirectory };
 }
 

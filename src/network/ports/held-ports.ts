@@ -8,9 +8,6 @@ import { clashingRule, readPortRules, ruleText } from './port-rules.ts';
 import { listenTcp } from './tcp-forward.ts';
 import { listenUdp } from './udp-forward.ts';
 
-/** One address of the host that is kept; disposing gives it back and ends what went through it. */
-export type HeldPort = AsyncDisposable;
-
 /**
  * The host ports of one pod, each kept by a socket, so that no process of the host and no other pod has it meanwhile. The
  * node's rules take what comes to the node's own addresses before a socket sees it; what they leave, on loopback or where
@@ -64,7 +61,7 @@ async function holdOne(
   at: PortAddress,
   pod: string,
   to: Parameters<typeof listenTcp>[1],
-): Promise<readonly HeldPort[]> {
+): Promise<readonly AsyncDisposable[]> {
   try {
     const socket = at.protocol === 'SCTP' ? undefined : await (at.protocol === 'TCP' ? listenTcp : listenUdp)(at, to);
     await using undo = new AsyncDisposableStack();

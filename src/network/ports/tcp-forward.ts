@@ -1,6 +1,5 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
-import type { HeldPort } from './held-ports.ts';
 import type { PortAddress } from '../port-address.ts';
 
 /** Connections through one address of a host port at a time. */
@@ -8,12 +7,12 @@ const maxConnections = 1024;
 
 /**
  * Listens on an address of the host, and carries each connection to where `to` says by then; without that it is reset.
- * Errors: those of bind(2), as Node's.
+ * Disposing gives the address back and ends what went through it. Errors: those of bind(2), as Node's.
  */
 export async function listenTcp(
   { address, port }: PortAddress,
   to: () => { readonly address: string; readonly port: number } | undefined,
-): Promise<HeldPort> {
+): Promise<AsyncDisposable> {
   const open = new Set<Socket>();
   const keep = (socket: Socket) => {
     open.add(socket);

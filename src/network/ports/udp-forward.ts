@@ -1,7 +1,6 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { isIPv6 } from 'node:net';
-import type { HeldPort } from './held-ports.ts';
 import type { PortAddress } from '../port-address.ts';
 
 /** Peers of one address of a host port that are answered at a time. */
@@ -23,7 +22,7 @@ interface Peer extends Disposable {
 export async function listenUdp(
   { address, port }: PortAddress,
   to: () => { readonly address: string; readonly port: number } | undefined,
-): Promise<HeldPort> {
+): Promise<AsyncDisposable> {
   const peers = new Map<string, Peer>();
   const server = isIPv6(address) ? createSocket({ type: 'udp6', ipv6Only: true }) : createSocket('udp4');
   server.unref();

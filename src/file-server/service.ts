@@ -1,0 +1,29 @@
+import type { Clock, Descriptors, Runtime } from '#engine/engine.ts';
+import type { Powers } from '#engine/powers.ts';
+import type { Served } from '#engine/served.ts';
+import type { Flushes } from './flushes.ts';
+import type { Locks } from './locks.ts';
+import type { Reply, Request } from './message.ts';
+import type { Nodes } from './nodes.ts';
+import type { OpenFiles } from './open-files.ts';
+
+export type ServerEngine = Served &
+  Descriptors &
+  Clock &
+  Pick<Runtime, 'print'> &
+  Pick<Powers, 'actAs' | 'fileSystemOf'>;
+
+/** Bytes of the reply's body, or a negative errno; undefined: there is none, or it comes later. */
+export type Result = number | undefined;
+
+/** What answers requests. */
+export interface Service {
+  readonly engine: ServerEngine;
+  readonly reply: Reply;
+  readonly nodes: Nodes;
+  readonly files: OpenFiles;
+  readonly locks: Locks;
+  readonly flushes: Flushes;
+  /** Answers a request that has to wait, when the message is gone that asked. */
+  readonly later: (request: Request) => (result: number) => void;
+}
