@@ -113,20 +113,6 @@ static CALL(make_directories_beneath)
     return answer;
 }
 
-static CALL(change_owner_of)
-{
-    CALL_START;
-    int fd;
-    int64_t uid, gid;
-
-    if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], -1, UINT32_MAX - 1, &uid) ||
-        !take_int(ctx, argv[2], -1, UINT32_MAX - 1, &gid))
-        return JS_EXCEPTION;
-    if (fchownat(fd, "", (uid_t)uid, (gid_t)gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0)
-        return throw_errno(ctx, errno, "change the owner of a descriptor", NULL);
-    return JS_UNDEFINED;
-}
-
 /* Through /proc, because fchmod refuses O_PATH descriptors. */
 static CALL(change_mode_of)
 {
@@ -146,7 +132,6 @@ static CALL(change_mode_of)
 const JSCFunctionListEntry beneath_calls[] = {
     JS_CFUNC_DEF("openBeneath", 4, open_beneath),
     JS_CFUNC_DEF("makeDirectoriesBeneath", 3, make_directories_beneath),
-    JS_CFUNC_DEF("changeOwnerOf", 3, change_owner_of),
     JS_CFUNC_DEF("changeModeOf", 2, change_mode_of),
 };
 const int beneath_call_count = COUNT(beneath_calls);

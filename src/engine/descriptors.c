@@ -105,16 +105,6 @@ static CALL(make_pipe)
     return ok ? give_pair(ctx, fds, "read", "write") : throw_errno(ctx, errno, "make a pipe", NULL);
 }
 
-static CALL(make_socket_pair)
-{
-    CALL_START;
-    int fds[2];
-
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) return throw_errno(ctx, errno, "make a socket pair", NULL);
-    if (JS_ToBool(ctx, argv[0])) set_blocking(fds[0], false);
-    return give_pair(ctx, fds, "first", "second");
-}
-
 static CALL(set_non_blocking)
 {
     CALL_START;
@@ -191,7 +181,6 @@ const JSCFunctionListEntry descriptor_calls[] = {
     JS_CFUNC_DEF("read", 4, read_fd),
     JS_CFUNC_DEF("write", 4, write_fd),
     JS_CFUNC_DEF("pipe", 1, make_pipe),
-    JS_CFUNC_DEF("socketPair", 1, make_socket_pair),
     JS_CFUNC_DEF("setNonBlocking", 2, set_non_blocking),
     JS_CFUNC_DEF("duplicate", 1, duplicate),
     JS_CFUNC_DEF("duplicateTo", 2, duplicate_to),

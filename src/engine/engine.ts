@@ -1,9 +1,6 @@
-import type { Powers } from './powers.ts';
-import type { Served } from './served.ts';
-
 /**
- * What the guest's engine gives to the agent: the loop, and system calls. `engine.c` implements it in the guest;
- * services take the narrow interface they need (`files: Files`), so that a test can hand them a fake.
+ * What the guest's engine gives to the agent: the loop, and system calls. `engine.c` implements it in the guest; the file
+ * server's build has the calls of `FileServerEngine` instead (src/file-server/service.ts). Services take the narrow interface they need (`files: Files`), so that a test can hand them a fake.
  *
  * Words: a *handler* is called by the loop, one at a time, and never re-entered; whatever it throws goes to `onError`
  * and the loop goes on. A *descriptor* is a file descriptor, always close-on-exec.
@@ -12,21 +9,7 @@ import type { Served } from './served.ts';
  * Text in paths and arguments is UTF-8 and refused (`EINVAL`) with a NUL in it.
  */
 export interface Engine
-  extends
-    Clock,
-    Descriptors,
-    Files,
-    Beneath,
-    Mounts,
-    Namespaces,
-    Processes,
-    Sockets,
-    Entropy,
-    Text,
-    Kernel,
-    Runtime,
-    Served,
-    Powers {}
+  extends Clock, Descriptors, Files, Beneath, Mounts, Namespaces, Processes, Sockets, Entropy, Text, Kernel, Runtime {}
 
 /**
  * The errno name of a thrown value (`ENOENT`, `EPERM`; `E<number>` for a rare one), or `undefined` if it is no
@@ -87,8 +70,6 @@ export interface Descriptors {
   unwatch(fd: number): void;
   /** `nonBlocking`: the ends that are ours to watch; a child's end must stay blocking. */
   pipe(nonBlocking: PipeEnd): { readonly read: number; readonly write: number };
-  /** A connected pair of unix stream sockets; `nonBlocking` true: the first one is. */
-  socketPair(nonBlocking: boolean): { readonly first: number; readonly second: number };
   setNonBlocking(fd: number, nonBlocking: boolean): void;
   duplicate(fd: number): number;
   /** dup3; `target` (0 to 2 for the agent's own standard streams) stays open across exec. */
@@ -194,8 +175,7 @@ export interface Beneath {
   openBeneath(root: number, path: string, flags: number, mode?: number): number;
   /** mkdir -p; returns a descriptor of the last one (O_PATH), fit for `descriptorPath`. */
   makeDirectoriesBeneath(root: number, path: string, mode?: number): number;
-  /** Not through symlinks and for O_PATH descriptors too. */
-  changeOwnerOf(fd: number, uid: number, gid: number): void;
+  /** For O_PATH descriptors too; not of a symlink. */
   changeModeOf(fd: number, mode: number): void;
 }
 
@@ -211,7 +191,6 @@ export interface Mounts {
   unmount(target: string, flags: number): void;
   /** Grows a mounted ext4 to so many bytes of its device, while it is in use. Less than it has is no error. */
   growExt4(path: string, sizeBytes: number): void;
-  pivotRoot(newRoot: string, putOld: string): void;
   changeRoot(path: string): void;
   changeDirectory(path: string): void;
 }
@@ -343,10 +322,8 @@ export interface Kernel {
   sync(): void;
   /** At once, without sync. Does not return. */
   powerOff(): never;
-  restart(): never;
   /** Soft and hard limit of open descriptors, ours and our children's. */
   setDescriptorLimit(count: number): void;
-  setUmask(mask: number): void;
   /** Our own effective set, by a number of `constants.ts`; given up it can be taken again. Children are not concerned. */
   setCapability(capability: number, isEffective: boolean): void;
 }

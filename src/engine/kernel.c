@@ -267,21 +267,6 @@ static JSValue one_text(JSContext *ctx, JSValueConst self, int argc, JSValueCons
     return answer;
 }
 
-static CALL(pivot_root)
-{
-    CALL_START;
-    const char *new_root = take_text(ctx, argv[0]), *put_old = new_root ? take_text(ctx, argv[1]) : NULL;
-    JSValue answer = JS_EXCEPTION;
-
-    if (put_old) {
-        answer = syscall(SYS_pivot_root, new_root, put_old) < 0 ? throw_errno(ctx, errno, "pivot the root to", new_root)
-                                                                : JS_UNDEFINED;
-        JS_FreeCString(ctx, put_old);
-    }
-    if (new_root) JS_FreeCString(ctx, new_root);
-    return answer;
-}
-
 static CALL(load_module)
 {
     CALL_START;
@@ -315,12 +300,6 @@ static CALL(power_off)
     return reboot(RB_POWER_OFF) < 0 ? throw_errno(ctx, errno, "power off", NULL) : JS_UNDEFINED;
 }
 
-static CALL(restart)
-{
-    CALL_START;
-    return reboot(RB_AUTOBOOT) < 0 ? throw_errno(ctx, errno, "restart", NULL) : JS_UNDEFINED;
-}
-
 static CALL(set_descriptor_limit)
 {
     CALL_START;
@@ -329,16 +308,6 @@ static CALL(set_descriptor_limit)
     if (!take_int(ctx, argv[0], 16, max_fds, &count)) return JS_EXCEPTION;
     struct rlimit limit = {.rlim_cur = (rlim_t)count, .rlim_max = (rlim_t)count};
     return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? throw_errno(ctx, errno, "set the descriptor limit", NULL) : JS_UNDEFINED;
-}
-
-static CALL(set_umask)
-{
-    CALL_START;
-    int64_t mask;
-
-    if (!take_int(ctx, argv[0], 0, 0777, &mask)) return JS_EXCEPTION;
-    umask((mode_t)mask);
-    return JS_UNDEFINED;
 }
 
 /* Of this thread, and there is no other: the permitted set keeps what the effective one gives up for a while. */
@@ -426,7 +395,6 @@ const JSCFunctionListEntry kernel_calls[] = {
     JS_CFUNC_DEF("netlinkAside", 2, netlink_aside),
     JS_CFUNC_DEF("unmount", 2, unmount),
     JS_CFUNC_DEF("growExt4", 2, grow_ext4),
-    JS_CFUNC_DEF("pivotRoot", 2, pivot_root),
     JS_CFUNC_MAGIC_DEF("changeRoot", 1, one_text, do_chroot),
     JS_CFUNC_MAGIC_DEF("changeDirectory", 1, one_text, do_chdir),
     JS_CFUNC_MAGIC_DEF("setHostname", 1, one_text, do_hostname),
@@ -434,11 +402,9 @@ const JSCFunctionListEntry kernel_calls[] = {
     JS_CFUNC_DEF("loadModuleAside", 1, load_module_aside),
     JS_CFUNC_DEF("sync", 0, sync_all),
     JS_CFUNC_DEF("setDescriptorLimit", 1, set_descriptor_limit),
-    JS_CFUNC_DEF("setUmask", 1, set_umask),
     JS_CFUNC_DEF("setCapability", 2, set_capability),
     JS_CFUNC_DEF("randomBytes", 1, random_bytes),
     JS_CFUNC_DEF("addEntropy", 1, add_entropy),
     JS_CFUNC_DEF("powerOff", 0, power_off),
-    JS_CFUNC_DEF("restart", 0, restart),
 };
 const int kernel_call_count = COUNT(kernel_calls);

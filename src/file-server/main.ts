@@ -1,11 +1,12 @@
 import '#engine/globals.ts';
-import { ready, type Engine } from '#engine/engine.ts';
+import { ready } from '#engine/engine.ts';
 import { takeEngine } from '#engine/native.ts';
 import { limits } from '#wire/limits.ts';
 import { size } from './fuse.ts';
 import { enterJail } from './jail.ts';
 import { Request } from './message.ts';
 import { FileServer } from './server.ts';
+import type { FileServerEngine } from './service.ts';
 
 /**
  * The file server of one shared volume, a program of the host: `files ROOT DESCRIPTORS WORD...` serves the directory to the
@@ -16,7 +17,7 @@ import { FileServer } from './server.ts';
 const maxRequestBytes = size.requestHeader + size.writeRequest + limits.shareDataBytes;
 const refuse = 'refuse=';
 
-function main(engine: Engine): void {
+function main(engine: FileServerEngine): void {
   const [, root = '', descriptors = '', ...words] = engine.args;
   engine.onError((error) => {
     engine.print(`error: ${error instanceof Error ? `${error.message} ${error.stack ?? ''}` : String(error)}`);
@@ -46,11 +47,11 @@ function main(engine: Engine): void {
 }
 
 /** Waits for the guest to take it: it has nothing else to do that would not come after. */
-function send(engine: Engine, message: Uint8Array, length: number): void {
+function send(engine: FileServerEngine, message: Uint8Array, length: number): void {
   for (let sent = 0; sent < length;) sent += engine.write(0, message, sent, length - sent);
 }
 
-function receive(engine: Engine, serve: (request: Request) => void): void {
+function receive(engine: FileServerEngine, serve: (request: Request) => void): void {
   const buffer = new Uint8Array(2 * maxRequestBytes);
   const view = new DataView(buffer.buffer);
   let [start, end] = [0, 0];
@@ -74,4 +75,4 @@ function receive(engine: Engine, serve: (request: Request) => void): void {
   });
 }
 
-main(takeEngine());
+main(takeEngine<FileServerEngine>());

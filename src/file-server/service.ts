@@ -7,11 +7,13 @@ import type { Reply, Request } from './message.ts';
 import type { Nodes } from './nodes.ts';
 import type { OpenFiles } from './open-files.ts';
 
-export type ServerEngine = Served &
-  Descriptors &
-  Clock &
-  Pick<Runtime, 'print'> &
-  Pick<Powers, 'actAs' | 'fileSystemOf'>;
+/** What the file server's build of the engine has. */
+export type FileServerEngine = Clock & Descriptors & Runtime & Served & Powers;
+
+export type ServerEngine = Pick<
+  FileServerEngine,
+  keyof (Served & Descriptors & Clock) | 'print' | 'actAs' | 'fileSystemOf'
+>;
 
 /** Bytes of the reply's body, or a negative errno; undefined: there is none, or it comes later. */
 export type Result = number | undefined;
