@@ -7,7 +7,7 @@ import { startServices } from './services.ts';
 /** A handler may not hold the agent longer than this. */
 const watchdogMs = 10_000;
 
-void main(takeEngine()); // it catches all: the engine has no top-level await
+void main(takeEngine() as Engine); // it catches all: the engine has no top-level await
 
 async function main(engine: Engine): Promise<void> {
   engine.onError((error) => engine.print(`error: ${describe(error)}`));

@@ -75,4 +75,4 @@ function receive(engine: FileServerEngine, serve: (request: Request) => void): v
   });
 }
 
-main(takeEngine<FileServerEngine>());
+main(takeEngine() as FileServerEngine); // SAFE: it is built with these calls

@@ -4,7 +4,7 @@ import { takeEngine } from '../native.ts';
 /** Runs on the real engine and returns what it saw; the directory is its own, and empty. */
 export type Scenario = (directory: string) => unknown;
 
-export const engine: Engine = takeEngine();
+export const engine: Engine = takeEngine() as Engine; // SAFE: scenarios are built with the agent's calls
 /** What reached `onError`. */
 export const errors: string[] = [];
 engine.onError((error) => errors.push(error instanceof Error ? `${error.name}: ${error.message}` : String(error)));
