@@ -44,15 +44,3 @@ export async function heldBy(name: string): Promise<string> {
   });
   return await text(socket).catch(() => '');
 }
-
-/** Whether a process has the name. */
-export async function isAnnounced(name: string): Promise<boolean> {
-  return await new Promise((resolve) => {
-    const socket = connect(`\0${name}`);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });
-}

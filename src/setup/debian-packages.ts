@@ -7,9 +7,6 @@ import { run } from '#host/run.ts';
 import { suite, type DebianArchive } from './debian-archive.ts';
 import { licencesIn, type PackageRecord, parseStanzas } from './package-record.ts';
 
-/** Package name -> version. */
-export type Versions = Readonly<Record<string, string>>;
-
 export interface Extraction {
   readonly archive: DebianArchive;
   /** Packages to unpack with all they depend on. */

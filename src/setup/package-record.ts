@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
-import type { Versions } from './debian-packages.ts';
 
 /** A Debian package that is in a part: what the signed index and its copyright file say of it. */
 const packageRecordSchema = v.object({
@@ -29,6 +28,9 @@ export async function readPackages(partDirectory: string): Promise<readonly Pack
   const text = await readFileIfThere(join(partDirectory, recordsFile));
   return text === undefined ? [] : v.parse(recordsSchema, JSON.parse(text));
 }
+
+/** Of Debian packages, by their names. */
+export type Versions = Readonly<Record<string, string>>;
 
 export function versionsOf(packages: readonly PackageRecord[]): Versions {
   const binary = packages.filter(({ architecture }) => architecture !== 'source');

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import { run } from '#host/run.ts';
-import type { Versions } from './debian-packages.ts';
+import type { Versions } from './package-record.ts';
 import type { Progress } from './progress.ts';
 
 /**

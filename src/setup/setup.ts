@@ -6,7 +6,7 @@ import { isThere, readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import { PodvmError } from '#base/errors.ts';
 import { hashProgramSources } from './program-sources.ts';
 import { type DebianArchive, findDebianArchive, securityMissing } from './debian-archive.ts';
-import type { Versions } from './debian-packages.ts';
+import type { Versions } from './package-record.ts';
 import { missingHostTools, readHostTools } from './host-tools.ts';
 import { collectParts, ensurePart, hashOf, superseded, sweepUnfinished, type Part } from './parts.ts';
 import type { Progress } from './progress.ts';

@@ -1,11 +1,11 @@
 import { duplexPair, type Duplex } from 'node:stream';
 import { encodeFrame, FrameParser, frameKinds, type FrameHeader, type FrameKind } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
-import type { ToldMessage, CallMessage, ToldWelcome } from '#wire/messages.ts';
+import { protocolVersions, type ToldMessage, type CallMessage, type ToldWelcome } from '#wire/messages.ts';
 
 export const exampleWelcome: ToldWelcome = {
   t: 'welcome',
-  version: 1,
+  version: protocolVersions[0],
   agentVersion: '0.1.0',
   engine: 'fake',
   phases: [],

@@ -1,7 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
 import type { ContainerParams, Params, VolumeParams } from '#wire/messages.ts';
-import type { FakeGuestOptions } from './fake-guest.ts';
 
 type Disk = Params<'attachDisk'>;
 
@@ -12,15 +11,21 @@ interface Push {
 
 const maxPushes = 16;
 
+/** What the machine around a fake guest has; default: whatever is asked for. */
+export interface FakePlugs {
+  readonly hasDisk?: (serial: string) => boolean;
+  readonly hasPort?: (name: string) => boolean;
+}
+
 /** Disks, volumes and pushes of a fake guest: they are there or not, and hold nothing. */
 export class FakeGuestVolumes {
-  readonly #options: FakeGuestOptions;
+  readonly #options: FakePlugs;
   readonly #disks = new Map<string, Disk>();
   readonly #volumes = new Map<string, VolumeParams>();
   readonly #pushes = new Map<number, Push>();
   #lastPush = 0;
 
-  constructor(options: FakeGuestOptions) {
+  constructor(options: FakePlugs) {
     this.#options = options;
   }
 

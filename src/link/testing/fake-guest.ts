@@ -5,12 +5,10 @@ import { readCall } from '#wire/params.ts';
 import { exampleWelcome, FakeAgent } from './fake-agent.ts';
 import { FakeGuestContainers } from './fake-guest-containers.ts';
 import { FakeStream } from './fake-stream.ts';
-import { FakeGuestVolumes } from './fake-guest-volumes.ts';
+import { FakeGuestVolumes, type FakePlugs } from './fake-guest-volumes.ts';
 
-/** What the machine around it has; default: whatever is asked for, and a power button that does nothing. */
-export interface FakeGuestOptions {
-  readonly hasDisk?: (serial: string) => boolean;
-  readonly hasPort?: (name: string) => boolean;
+/** The machine around it; default: a power button that does nothing. */
+export interface FakeGuestOptions extends FakePlugs {
   readonly onPowerOff?: () => void;
 }
 

@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream';
 import { describe, test } from 'node:test';
 import { kindOf, type ErrorKind } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
+import { protocolVersions } from '#wire/messages.ts';
 import type { Link, LinkStream } from '../link.ts';
 
 /** A guest whose agent answers. Disposing ends it. */
@@ -38,7 +39,7 @@ function describeCalls(open: Open): void {
   test('answers, says how long it is up, and which version it speaks', async () => {
     await using guest = await open();
     await using link = await guest.connect();
-    assert.equal(link.welcome.version, 1);
+    assert.equal(link.welcome.version, protocolVersions[0]);
     assert.equal(link.welcome.configured, false);
     const { uptimeMs } = await link.call('ping', {}, soon());
     assert.ok(uptimeMs >= 0);

@@ -224,9 +224,9 @@ function describeEnd(harness: Harness): void {
     const { state, failure } = await sandbox.ended;
     assert.equal(state, 'failed');
     assert.notEqual(failure ?? '', '');
-    const { exitCode, reason, message } = await running.exited;
+    const { exitCode, reason, why } = await running.exited;
     assert.deepEqual([exitCode, reason], [137, 'SandboxFailed']);
-    assert.notEqual(message ?? '', '');
+    assert.notEqual(why ?? '', '');
     assert.equal((await exited.exited).exitCode, 3);
     assert.equal((await exec.exited).exitCode, 137);
     await follower.ended;
