@@ -3,17 +3,17 @@ import type { GuestText } from '#base/guest-text.ts';
 import type { Phase } from '#base/phases.ts';
 
 /**
- * What a hypervisor must offer. Words: a *machine* is one microVM: a VMM process, its memory, its devices. A *driver*
- * makes machines; `driver.conformance.ts` is the suite every driver passes. A *template* is a booted machine frozen on
- * disk, from which others are *restored*, copy on write. The *channel* is the byte stream to the
- * agent, PID 1 of the guest. A *disk* is a file of the machine's directory or a block device of the host, attached while
- * it runs; a *port* one more byte stream, the same way.
+ * The interface that every hypervisor driver implements. Terms: a *machine* is one microVM: a VMM process, its memory
+ * and its devices. A *driver* makes machines; `driver.conformance.ts` is the suite that every driver passes. A
+ * *template* is a booted machine frozen on disk, from which other machines are *restored* copy-on-write. The *channel*
+ * is the byte stream to the agent, PID 1 of the guest. A *disk* is a file of the machine's directory or a block device
+ * of the host, attached while the machine runs; a *port* is an additional byte stream, attached in the same way.
  *
  *   starting -> running -> stopping -> stopped
  *       \___________\___________\_____> failed
  *
  * `starting` owns a VMM process that has not executed guest code; `running` one whose guest runs; `stopping` one that
- * was asked to power off; `stopped` and `failed` own nothing: process, sockets and jail are gone.
+ * was asked to power off. `stopped` and `failed` own nothing: process, sockets and jail are gone.
  */
 export const machineMoves = {
   starting: ['running', 'stopping', 'failed'],
@@ -30,27 +30,29 @@ export type Accelerator = 'kvm' | 'tcg';
 /** Name of the guest's virtio-serial port that carries the channel. */
 export const agentPortName = 'podvm.agent';
 
-/** Of a machine at a time, beside the channel's own. */
+/** Ports that a machine can have at a time, not counting the channel. */
 export const maxPorts = 30;
 
 export interface MachineSpec {
-  /** Unique on this node; `[a-z0-9-]{1,40}`. */
+  /** Identifier, unique on this node; `[a-z0-9-]{1,40}`. */
   readonly id: string;
-  /** Directory of this machine alone, on the file system of the images; the only place its VMM sees. Exists. */
+  /**
+   * Existing directory used by this machine only, on the file system of the images. The VMM sees no other directory.
+   */
   readonly directory: string;
   /** Guest memory in `MiB`. */
   readonly memoryMiB: number;
-  /** Absent: none. */
+  /** Limits on the host; none if absent. */
   readonly hostLimits?: HostLimits;
-  /** The largest file that its VMM may write, in bytes: that of its disks; absent: no limit. */
+  /** Largest file that the VMM may write, in bytes: the size of its largest disk. No limit if absent. */
   readonly maxFileBytes?: number;
   readonly vcpus: number;
   /** Unprivileged user of the VMM process; the directory's sockets and disks belong to it. */
   readonly uid: number;
-  /** Network namespace to run in (path), and the tap in it that is the machine's one NIC, if it has one. */
+  /** Path of the network namespace to run in, and the tap in it for the machine's one NIC, if it has one. */
   readonly netns?: string;
   readonly tap?: { readonly name: string; readonly mac: string };
-  /** Of its shape; see there. */
+  /** Tenant of the machine; see `MachineShape.tenant`. */
   readonly tenant?: string;
   /** `restore`: from the template of this shape; `boot`: from the kernel. */
   readonly from: 'restore' | 'boot';
@@ -59,24 +61,26 @@ export interface MachineSpec {
 /** What a VMM may use of its host, guest and emulator together. */
 export interface HostLimits {
   readonly memoryBytes: number;
-  /** Thousandths of a core; undefined: as many cores as its machine has. */
+  /** Thousandths of a core; undefined: as many cores as the machine has. */
   readonly cpuMillis: number | undefined;
-  /** Its part of the processor when there is not enough for all, in shares of 1024 for a core. */
+  /** CPU weight under contention, in shares of 1024 for a core. */
   readonly cpuShares: number;
-  /** How ready the host's kernel is to kill it for lack of memory, -1000 to 1000; undefined: as ready as to kill us. */
+  /** OOM score adjustment of the VMM on the host, -1000 to 1000; undefined: the same as this process. */
   readonly oomScoreAdj?: number;
 }
 
-/** What a template is made for: machines that differ in any of it need another one. */
+/**
+ * Properties of a machine that its template depends on. Machines that differ in any of them need different templates.
+ */
 export interface MachineShape {
   readonly memoryMiB: number;
   readonly vcpus: number;
   readonly hasNic: boolean;
-  /** Whose machines alone share the template, any text; absent: all machines of the node do. */
+  /** The tenant whose machines share the template, any text; absent: all machines of the node share it. */
   readonly tenant?: string;
 }
 
-/** Where a disk's content is: a file of the machine's directory, by name, or a block device of the host. */
+/** Location of a disk's content: the name of a file in the machine's directory, or a block device of the host. */
 export type DiskSource =
   | { readonly file: string; readonly device?: never }
   | { readonly device: BlockDevice; readonly file?: never };
@@ -92,7 +96,9 @@ export type DiskSpec = DiskSource & {
   readonly readOnly: boolean;
 };
 
-/** What the host could not do for the guest, which was told so: a full disk under a sparse file, a broken device. */
+/**
+ * An I/O error that the host returned to the guest, such as a full file system under a sparse file or a broken device.
+ */
 export interface DiskError {
   readonly serial: string;
   readonly operation: 'read' | 'write';
@@ -102,7 +108,7 @@ export interface DiskError {
 /** Why and how a machine ended. */
 export interface MachineExit {
   readonly state: 'stopped' | 'failed';
-  /** One sentence: "the guest powered off", "QEMU was killed by SIGKILL". */
+  /** The reason in one sentence: "the guest powered off", "QEMU was killed by SIGKILL". */
   readonly reason: string;
   /** Exit code or signal of the VMM. */
   readonly code: number | string;
@@ -116,7 +122,7 @@ export interface MachineRecord {
   readonly id: string;
   readonly directory: string;
   readonly pid: number;
-  /** Start time of `pid` in clock ticks since boot, so that a reused pid is not taken for ours. */
+  /** Start time of `pid` in clock ticks since boot, to detect a reused pid. */
   readonly startTicks: string;
   readonly uid: number;
   readonly memoryMiB: number;
@@ -133,63 +139,66 @@ export interface Machine extends AsyncDisposable {
   readonly phases: readonly Phase[];
   /** Settles once, when the VMM process is gone and reaped; never rejects. */
   readonly exited: Promise<MachineExit>;
-  /** File that receives the guest's serial console (bounded by the driver). Guest bytes: never print raw. */
+  /**
+   * File that receives the guest's serial console; the driver limits its size. Contains guest bytes: never print it
+   * raw.
+   */
   readonly consolePath: string;
   /** Opens the channel. One at a time; a second call ends the first. Errors: `unavailable` when the machine is gone. */
   connect(signal: AbortSignal): Promise<Duplex>;
   /** Attaches a disk to the running machine. Errors: `failedPrecondition`, `unavailable`, `alreadyExists`. */
   attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void>;
   /**
-   * Takes it from the guest; afterwards all that the guest has written is with the host, and nobody of ours has it open.
-   * Errors: `notFound`, `timeout` (the guest keeps it), `unavailable`.
+   * Detaches a disk from the guest. Afterwards all guest writes have reached the host, and the file is closed. Errors:
+   * `notFound`, `timeout` (the guest does not release it), `unavailable`.
    */
   detachDisk(serial: string, signal: AbortSignal): Promise<void>;
-  /** Tells the guest that the disk is larger now. Errors: `notFound`, `unavailable`, `invalid` when it is not. */
+  /** Tells the guest that the disk has grown. Errors: `notFound`, `unavailable`, `invalid` when it has not. */
   growDisk(serial: string, sizeBytes: number, signal: AbortSignal): Promise<void>;
-  /** Replaces the one who hears of the disks' errors, at most once a second for each disk. */
+  /** Replaces the listener for disk errors. It is called at most once a second per disk. */
   onDiskError(listener: (error: DiskError) => void): void;
   /**
-   * Gives the running machine one more byte stream, which the guest finds by its name (`[a-z0-9-]{1,20}`), and returns
-   * our end: a socket, connected before the guest sees the port. At most `maxPorts`. Errors: `invalid`, `alreadyExists`,
-   * `exhausted`, `unavailable`; there is no port then.
+   * Adds a byte stream to the running machine, which the guest finds by its name (`[a-z0-9-]{1,20}`), and returns the
+   * host's end: a socket that is connected before the guest sees the port. At most `maxPorts` are possible. Errors:
+   * `invalid`, `alreadyExists`, `exhausted`, `unavailable`; no port is left then.
    */
   attachPort(name: string, signal: AbortSignal): Promise<Duplex>;
-  /** Takes it from the guest, in the middle of what it sends perhaps. Errors: `notFound`, `unavailable`. */
+  /** Detaches a port from the guest, which may be sending on it. Errors: `notFound`, `unavailable`. */
   detachPort(name: string, signal: AbortSignal): Promise<void>;
   /**
-   * Changes `hostLimits` of the running machine. Errors: `busy` when it uses more memory, `unsupported` where the host
-   * gives us no cgroup, `unavailable`.
+   * Changes `hostLimits` of the running machine. Errors: `busy` when it uses more memory, `unsupported` without a host
+   * cgroup, `unavailable`.
    */
   limitHost(limits: HostLimits): Promise<void>;
   /**
-   * Puts a process of the host that works for this machine under the same limits, which have so many bytes of memory more
-   * until what is returned is disposed of. Does nothing where the host gives us no cgroup. Errors: `internal`.
+   * Places a host process that works for this machine under the machine's limits and raises the memory limit by
+   * `memoryBytes`. Disposing the result lowers it again. Does nothing without a host cgroup. Errors: `internal`.
    */
   confine(pid: number, memoryBytes: number): Promise<AsyncDisposable>;
-  /** Asks the guest to power off (ACPI) and waits; kills the VMM when `signal` aborts first. */
+  /** Asks the guest to power off (ACPI) and waits. Kills the VMM when `signal` aborts first. */
   stop(signal: AbortSignal): Promise<MachineExit>;
-  /** Ends the VMM at once and waits until it is gone. Dispose does the same. */
+  /** Kills the VMM and waits until it is gone. Disposing does the same. */
   kill(): Promise<MachineExit>;
 }
 
 export interface MachineDriver {
   readonly name: string;
   /**
-   * Starts a machine and returns once its VMM runs guest code (not: once the agent answers).
+   * Starts a machine and returns once its VMM runs guest code; the agent may not answer yet.
    * Errors: `failedPrecondition` (QEMU, kernel or tap missing), `notFound` (no template of that shape), `exhausted`
-   * (memory, disk), `internal` with the VMM's last lines. On any error or abort nothing of it is left but the directory.
+   * (memory, disk), `internal` with the VMM's last lines. After an error or an abort only the directory is left.
    */
   start(spec: MachineSpec, signal: AbortSignal): Promise<Machine>;
   /** True when a machine of that shape can be restored. */
   hasTemplate(shape: MachineShape): Promise<boolean>;
   /**
-   * Makes the template of the spec's shape: boots a machine, lets `exercise` use it, freezes it. The machine is gone
-   * afterwards, and so is its directory's content; an existing template is replaced. Errors: as `start`, and those of
+   * Makes the template of the spec's shape: boots a machine, lets `exercise` use it, then freezes it. The machine and
+   * the content of its directory are removed; an existing template is replaced. Errors: as `start`, and those of
    * `exercise`; no template is made then.
    */
   makeTemplate(spec: MachineSpec, exercise: (machine: Machine) => Promise<void>, signal: AbortSignal): Promise<void>;
-  /** Takes over a machine that another process of ours started; undefined if it no longer runs. */
+  /** Takes over a machine that an earlier process of ours started. Returns undefined if it no longer runs. */
   adopt(record: MachineRecord, signal: AbortSignal): Promise<Machine | undefined>;
-  /** Removes what a VMM that was killed with its starter left on the host, outside its directory. */
+  /** Removes what a VMM left on the host outside its directory when it was killed together with its starter. */
   sweep(id: string): Promise<void>;
 }

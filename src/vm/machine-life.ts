@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { machineMoves, type MachineExit, type MachineState } from './driver.ts';
 
-/** The state of one machine and the promise of its end: the one place that moves it, by the table. */
+/** Holds the state of one machine and the promise of its end. All state changes happen here, according to the table. */
 export class MachineLife {
   readonly exited: Promise<MachineExit>;
   readonly #id: string;
@@ -22,13 +22,13 @@ export class MachineLife {
     return machineMoves[this.#state].length === 0;
   }
 
-  /** Errors: `internal` for a move that the table forbids; `stopped` and `failed` are reached by `end` alone. */
+  /** Errors: `internal` for a move that the table forbids. Only `end` reaches `stopped` and `failed`. */
   moveTo(next: 'running' | 'stopping'): void {
     this.#assertMove(next);
     this.#state = next;
   }
 
-  /** Moves to the exit's state and settles `exited`. Errors: `internal` when it already ended. */
+  /** Moves to the exit's state and settles `exited`. Errors: `internal` when the machine has already ended. */
   end(exit: MachineExit): void {
     this.#assertMove(exit.state);
     this.#state = exit.state;

@@ -2,15 +2,15 @@ import { PodvmError } from '#base/errors.ts';
 import type { MachineShape, MachineSpec } from './driver.ts';
 
 const idPattern = /^[a-z0-9-]{1,40}$/;
-/** What any driver can be asked for; memory in `MiB`. */
+/** Limits of a specification for any driver; memory in `MiB`. */
 const limits = { minMemoryMiB: 64, maxMemoryMiB: 1024 * 1024, maxVcpus: 64 } as const;
 
-/** Which template it makes, or is restored from. */
+/** Returns the shape of the template that the machine makes or is restored from. */
 export function shapeOf({ memoryMiB, vcpus, tap, tenant }: MachineSpec): MachineShape {
   return { memoryMiB, vcpus, hasNic: tap !== undefined, ...(tenant === undefined ? {} : { tenant }) };
 }
 
-/** Errors: `invalid`, for a spec that no driver may start. */
+/** Checks a specification. Errors: `invalid` if no driver may start it. */
 export function assertMachineSpec({ id, memoryMiB, vcpus, uid }: Omit<MachineSpec, 'from'>): void {
   const { minMemoryMiB, maxMemoryMiB, maxVcpus } = limits;
   const refuse = (reason: string, got: unknown) => {

@@ -335,7 +335,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     await writeFile(`${await hostCgroup(pod.id)}`, String(160 * mebibyte));
     const { state, failure } = await pod.ended;
     assert.equal(state, 'failed');
-    assert.match(failure ?? '', /the host killed QEMU: it used more than its pod may/);
+    assert.match(failure ?? '', /the host killed QEMU: it exceeded the memory limit/);
   });
 
   test('a machine whose containers idle, after one was killed for its memory, idles too', async () => {

@@ -134,7 +134,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     output(cut, 'touch', 'ls -lR /').catch(() => undefined); // reads what it has not had before
     const { state, failure } = await cut.ended;
     assert.equal(state, 'failed');
-    assert.match(failure ?? '', /QEMU was killed by SIGBUS: .*the template's file was cut short/);
+    assert.match(failure ?? '', /QEMU was killed by SIGBUS: .*the template's file is truncated/);
     await node.sandboxes.run(spec('one'), soon());
     assert.notEqual(await recordOf(), record); // not the inode: the new file may be given the old one's number
   });

@@ -30,7 +30,7 @@ test('decide() emulates where KVM is absent, dead or answers without running a g
   for (const [kvm, reason] of [
     [absent, /^no KVM \(no such file\)/],
     [dead, /^KVM opens but its guest died \(unknown MSR\)/],
-    [slow, /^KVM answers but ran no guest within 4000 ms/],
+    [slow, /^KVM answers but did not run a guest within 4000 ms/],
   ] as const) {
     const decision = await decide(host({ kvm: [kvm], tcg: [boots(3_000)] }).boot, never);
     assert.equal(decision.accelerator, 'tcg');
@@ -50,7 +50,7 @@ test('decide() fails where nothing boots, with what is known to help', async () 
   const { boot } = host({ kvm: [slow], tcg: [dead] });
   await assert.rejects(decide(boot, never), {
     kind: 'failedPrecondition',
-    message: /Cannot boot any machine here: emulation: unknown MSR; KVM answers but ran no guest/,
+    message: /Cannot boot any machine here: emulation: unknown MSR; KVM answers but did not run a guest/,
     fix: 'Update the host.',
   });
 });

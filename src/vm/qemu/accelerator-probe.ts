@@ -12,29 +12,30 @@ import { kvmDevice } from './device-nodes.ts';
 import { startQemuMachine } from './qemu-driver.ts';
 
 /**
- * An open /dev/kvm proves nothing: there are hosts where KVM answers its ioctls, but a guest dies of an unknown MSR or
- * runs a hundred times slower than emulated. So the kernel is booted, under a deadline, until the guest's first
- * program opens the agent's port; what worked is kept until host boot, kernel or QEMU change.
+ * Selects the accelerator by booting the kernel. An open /dev/kvm is not enough: on some hosts KVM answers its ioctls,
+ * but the guest dies of an unknown MSR or runs a hundred times slower than under emulation. The trial has a deadline
+ * and succeeds when the guest's first program opens the agent's port. The verdict is kept until the host's boot id, the
+ * kernel or QEMU changes.
  */
 const bootSchema = v.variant('outcome', [
   /** The guest came up, in `bootMs`. */
   v.object({ outcome: v.literal('works'), bootMs: v.number() }),
-  /** No sign of life within `deadlineMs`. */
+  /** No guest program ran within `deadlineMs`. */
   v.object({ outcome: v.literal('slow'), deadlineMs: v.number() }),
-  /** The VMM or the guest died; `detail` says how, `fix` what to do about it, where that is known. */
+  /** The VMM or the guest died. `detail` says how; `fix` says what to do about it, if known. */
   v.object({ outcome: v.literal('failed'), detail: v.string(), fix: v.optional(v.string()) }),
-  /** Nothing to boot with: /dev/kvm does not exist or does not open. */
+  /** The accelerator is missing: /dev/kvm does not exist or cannot be opened. */
   v.object({ outcome: v.literal('absent'), detail: v.string() }),
-  /** There was no need to try. */
+  /** No trial was needed. */
   v.object({ outcome: v.literal('untried') }),
 ]);
 
 const verdictSchema = v.object({
   version: v.literal(1),
-  /** Host boot id, kernel and QEMU that this was found with. */
+  /** Boot id, kernel and QEMU for which the verdict holds. */
   key: v.string(),
   accelerator: v.picklist(['kvm', 'tcg']),
-  /** Why, as a sentence for a person. */
+  /** Reason for the choice, for display. */
   reason: v.string(),
   kvm: bootSchema,
   tcg: bootSchema,
@@ -43,28 +44,30 @@ const verdictSchema = v.object({
 export type BootOutcome = Readonly<v.InferOutput<typeof bootSchema>>;
 export type AcceleratorVerdict = Readonly<v.InferOutput<typeof verdictSchema>>;
 
-/** Boots with one accelerator under a deadline in `ms`; a part, so that the decision is tested without machines. */
+/** Boots with one accelerator under a deadline in `ms`. A parameter, so that tests of the decision need no machines. */
 export type TrialBoot = (accelerator: Accelerator, deadlineMs: number, signal: AbortSignal) => Promise<BootOutcome>;
 
 export interface ProbeRequest {
   readonly assets: Assets;
-  /** Directory for the verdict and the trial machines; made if missing, must be reachable by `uid`. */
+  /** Directory for the verdict and the trial machines. Made if missing; `uid` must be able to reach it. */
   readonly directory: string;
   /** Unprivileged user of the trial VMMs. */
   readonly uid: number;
-  /** What configuration says; nothing is booted then. */
+  /** Accelerator set in the configuration. Nothing is booted then. */
   readonly forced?: Accelerator | undefined;
-  /** Boot again although a verdict is kept. */
+  /** Ignores the stored verdict and boots again. */
   readonly again?: boolean;
 }
 
-/** Deadlines of the trial boots, in `ms`: real KVM boots this kernel in less than a second. */
+/** Deadlines of the trial boots, in `ms`. With working KVM this kernel boots in less than a second. */
 export const probeDeadlines = { kvmMs: 4_000, tcgMs: 45_000 } as const;
 
 const verdictFile = 'accelerator.json';
 const trialMachine = { memoryMiB: 256, vcpus: 1 } as const;
 
-/** The accelerator to use on this host. Errors: `failedPrecondition` if no machine boots at all, `cancelled`. */
+/**
+ * Returns the accelerator to use on this host. Errors: `failedPrecondition` if no machine boots at all, `cancelled`.
+ */
 export async function probeAccelerator(request: ProbeRequest, signal: AbortSignal): Promise<AcceleratorVerdict> {
   const key = await probeKey(request.assets);
   const untried = { outcome: 'untried' } as const;
@@ -84,7 +87,10 @@ export async function probeAccelerator(request: ProbeRequest, signal: AbortSigna
 
 type Decision = Omit<AcceleratorVerdict, 'version' | 'key'>;
 
-/** KVM if it boots in time; else emulation, which then must boot, and KVM gets a second chance against its time. */
+/**
+ * Prefers KVM if it boots in time. Otherwise emulation must boot, and KVM gets a second trial limited to emulation's
+ * time.
+ */
 export async function decide(boot: TrialBoot, signal: AbortSignal): Promise<Decision> {
   const kvm = await boot('kvm', probeDeadlines.kvmMs, signal);
   if (kvm.outcome === 'works') {
@@ -93,7 +99,7 @@ export async function decide(boot: TrialBoot, signal: AbortSignal): Promise<Deci
   const tcg = await boot('tcg', probeDeadlines.tcgMs, signal);
   if (tcg.outcome !== 'works') throw nothingBoots(kvm, tcg);
   if (kvm.outcome === 'slow' && tcg.bootMs > kvm.deadlineMs) {
-    // A busy host is slow with both; only a comparison tells.
+    // A busy host is slow with both accelerators, so only a comparison shows whether KVM works.
     const second = await boot('kvm', tcg.bootMs, signal);
     if (second.outcome === 'works') {
       return {
@@ -110,7 +116,7 @@ export async function decide(boot: TrialBoot, signal: AbortSignal): Promise<Deci
 function describe(kvm: BootOutcome): string {
   switch (kvm.outcome) {
     case 'slow':
-      return `KVM answers but ran no guest within ${kvm.deadlineMs} ms`;
+      return `KVM answers but did not run a guest within ${kvm.deadlineMs} ms`;
     case 'failed':
       return `KVM opens but its guest died (${kvm.detail})`;
     case 'absent':
@@ -122,11 +128,11 @@ function describe(kvm: BootOutcome): string {
 }
 
 function nothingBoots(kvm: BootOutcome, tcg: BootOutcome): PodvmError {
-  const detail = tcg.outcome === 'failed' ? tcg.detail : `no sign of life within ${probeDeadlines.tcgMs} ms`;
+  const detail = tcg.outcome === 'failed' ? tcg.detail : `no guest program ran within ${probeDeadlines.tcgMs} ms`;
   return new PodvmError('failedPrecondition', `Cannot boot any machine here: emulation: ${detail}; ${describe(kvm)}`, {
     fix:
       (tcg.outcome === 'failed' ? tcg.fix : undefined) ??
-      'Run `podvm setup --upgrade` to make kernel and QEMU anew; if that does not help, report it with this message.',
+      'Run `podvm setup --upgrade` to reinstall kernel and QEMU. If that does not help, report this message.',
   });
 }
 
@@ -197,6 +203,6 @@ async function keptVerdict(path: string, key: string): Promise<AcceleratorVerdic
     const verdict = v.parse(verdictSchema, JSON.parse(text));
     return verdict.key === key ? verdict : undefined;
   } catch {
-    return undefined; // written by another version or torn: it is only a cache, so it is found again
+    return undefined; // unreadable or from another version: a cache entry, which is made again
   }
 }

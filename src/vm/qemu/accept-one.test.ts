@@ -15,12 +15,12 @@ async function place() {
 const isRoot = process.getuid?.() === 0;
 const groupId = isRoot ? 64_999 : (process.getgid?.() ?? 0);
 
-test('openDoorway() lets one in, for its group alone, sends the next away, and leaves no socket', async () => {
+test('openDoorway() accepts one connection of its group, rejects the next, and leaves no socket', async () => {
   await using at = await place();
   const doorway = await openDoorway(at.path, groupId).catch((error: unknown) => {
     if (isRoot) throw error;
   });
-  if (doorway === undefined) return; // chown is root's
+  if (doorway === undefined) return; // chown needs root
   const { mode, uid, gid } = await stat(at.path);
   assert.deepEqual([mode & 0o777, uid, gid], [0o660, process.getuid?.(), groupId]);
   const guest = connect(at.path);
@@ -34,7 +34,7 @@ test('openDoorway() lets one in, for its group alone, sends the next away, and l
   socket.destroy();
 });
 
-test('accept() ends with its caller, and so does whoever comes too late', async () => {
+test('accept() ends when its caller cancels, and a later connection is closed', async () => {
   await using at = await place();
   await using doorway = await openDoorway(at.path, process.getgid?.() ?? 0);
   await assert.rejects(doorway.accept(AbortSignal.abort()), (error) => kindOf(error) === 'cancelled');

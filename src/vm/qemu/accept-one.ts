@@ -4,15 +4,15 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { basename, dirname } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 
-/** A unix socket at which one connection is awaited. Disposing ends the wait and removes the socket. */
+/** A unix socket that accepts one connection. Disposing ends the wait and removes the socket. */
 export interface Doorway extends AsyncDisposable {
-  /** Errors: `cancelled`. */
+  /** Waits for the connection. Errors: `cancelled`. */
   accept(signal: AbortSignal): Promise<Socket>;
 }
 
 /**
- * Listens where a VMM may connect and can make nothing: the socket is made by us, for that group and for nobody else,
- * and whoever comes second is sent away. Errors: `internal`.
+ * Listens in a directory where a VMM may connect but cannot create files. This process creates the socket with access
+ * for that group only, and closes every connection after the first. Errors: `internal`.
  */
 export async function openDoorway(path: string, groupId: number): Promise<Doorway> {
   await using undo = new AsyncDisposableStack();
@@ -27,8 +27,8 @@ export async function openDoorway(path: string, groupId: number): Promise<Doorwa
     isTaken = true;
     first.resolve(socket);
   });
-  undo.defer(() => void server.close()); // at once; its callback would wait for the connection's end, too
-  // A path through the directory's descriptor fits into `sun_path`, however deep the directory is.
+  undo.defer(() => void server.close()); // not awaited: the callback would also wait for the connection's end
+  // A path through the directory's descriptor fits into `sun_path` at any depth of the directory.
   await listening(server, `/proc/self/fd/${directory.fd}/${basename(path)}`, path);
   await chown(path, 0, groupId);
   await chmod(path, 0o660);

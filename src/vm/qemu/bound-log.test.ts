@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { boundLog } from './bound-log.ts';
 
-test('boundLog() empties a log that grew too large under its writer, and leaves one alone that did not', async () => {
+test('boundLog() empties a log that exceeds the limit, and does not touch a smaller one', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-bound-'));
   try {
     const [large, small] = [join(directory, 'large'), join(directory, 'small')];
@@ -21,7 +21,7 @@ test('boundLog() empties a log that grew too large under its writer, and leaves 
     const deadline = AbortSignal.timeout(5000);
     while ((await stat(large)).size > 0) await delay(5, undefined, { signal: deadline });
     await writer.write(Buffer.alloc(7));
-    assert.equal((await stat(large)).size, 7); // appended, not written where it was before
+    assert.equal((await stat(large)).size, 7); // appended, not written at the old offset
     assert.equal((await stat(small)).size, 100);
   } finally {
     await rm(directory, { recursive: true });

@@ -1,28 +1,27 @@
 import { agentPortName, maxPorts, type Accelerator } from '../driver.ts';
 
 /**
- * QEMU's arguments as data: one object per switch, named as QEMU names it. Pure. A machine that is restored has the same
- * devices, in the same order, as the one that was frozen: only where its memory and its first instruction come from
- * differ.
+ * QEMU's arguments as data: one object per switch, with QEMU's names. Pure functions. A restored machine has the same
+ * devices in the same order as the frozen one; only the sources of its memory and of its first instruction differ.
  */
 export interface Switch {
   readonly name: string;
   /** Implied first value, as in `-device virtio-rng-device,...`. */
   readonly type?: string;
   readonly options?: Readonly<Record<string, string | number | boolean>>;
-  /** For switches whose value is no option list; commas are kept as they are. */
+  /** Value of a switch that takes no option list; commas are not doubled. */
   readonly value?: string;
 }
 
 /**
- * How guest code comes to run. `boot`: from the kernel. `freeze`: the same, with the memory in a file that outlives the
- * VMM. `restore`: memory and devices come from a template; what is written stays private to this VMM.
+ * How guest code starts. `boot`: from the kernel. `freeze`: from the kernel, with the memory in a file that outlives
+ * the VMM. `restore`: memory and devices come from a template; writes stay private to this VMM.
  */
 export type Start =
   | { readonly kind: 'boot' | 'freeze'; readonly kernelArguments: readonly string[] }
   | { readonly kind: 'restore' };
 
-/** Where things are inside the jail. */
+/** Paths inside the jail. */
 export interface InsidePaths {
   readonly kernel: string;
   readonly initramfs: string;
@@ -42,7 +41,7 @@ export interface CommandLineInput {
   readonly paths: InsidePaths;
   readonly start: Start;
   readonly tap?: { readonly name: string; readonly mac: string } | undefined;
-  /** False: what the guest says on its serial console goes nowhere. The guest itself sees no difference. */
+  /** False discards the output of the guest's serial console. The guest itself sees no difference. */
   readonly hasConsole?: boolean;
 }
 
@@ -52,10 +51,10 @@ export const socketNames = { qmp: 'qmp', agent: 'agent', console: 'console' } as
 /** QEMU's name of the agent's port in its events. */
 export const agentPortId = 'agent-port';
 
-/** Ports of the virtio-serial bus: number 0, which only a console may have, the agent's, and those attached later. */
+/** Ports of the virtio-serial bus: number 0 (reserved for a console), the agent's, and those attached later. */
 const maxSerialPorts = 2 + maxPorts;
 
-/** `-M microvm,...` and so on; the program's name is not included. */
+/** Returns `-M microvm,...` and all other arguments, without the program's name. */
 export function qemuArguments(input: CommandLineInput): string[] {
   return qemuSwitches(input).flatMap(render);
 }
@@ -74,8 +73,8 @@ export function qemuSwitches(input: CommandLineInput): Switch[] {
 
 function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[] {
   return [
-    // Why these: with the legacy PIC and PIT left on a third of emulated boots die; rtc=off doubles boot time; without
-    // ACPI a stock kernel finds no virtio-mmio device (docs/architecture.md, "The guest").
+    // With the legacy PIC and PIT a third of emulated boots die; rtc=off doubles boot time; without ACPI a stock kernel
+    // finds no virtio-mmio device (docs/architecture.md, "The guest").
     {
       name: 'machine',
       type: 'microvm',
@@ -87,15 +86,15 @@ function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[]
     { name: 'm', value: `${memoryMiB}M` },
     { name: 'global', value: 'virtio-mmio.force-legacy=false' },
     ...kicks(accelerator),
-    // QEMU would announce the template's MAC to the network, five times, once it is restored. With no rounds a NIC that
-    // also has its guest announce itself loses its timer, and crashes QEMU when it is reset: see `nicFeatures`.
+    // After a restore QEMU would announce the template's MAC to the network five times. With no rounds, a NIC whose
+    // guest also announces itself loses its timer and crashes QEMU when it is reset: see `nicFeatures`.
     { name: 'global', value: 'migration.announce-rounds=0' },
     { name: 'name', value: id },
     { name: 'nodefaults' },
     { name: 'no-user-config' },
     { name: 'no-reboot' },
     { name: 'display', value: 'none' },
-    { name: 'S' }, // no guest code before the console and the control channel are ours
+    { name: 'S' }, // no guest code before console and control channel are connected
     {
       name: 'sandbox',
       value: 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny',
@@ -104,14 +103,15 @@ function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[]
 }
 
 /**
- * The kernel's ksmd does not merge pages of guests: a tenant could tell by the time of a write what another's memory
- * holds. Core dumps leave guests' memory out, should a core be written in spite of the jail's limit.
+ * Excludes guest memory from merging by ksmd: the time of a write would tell a tenant what another's memory holds. Core
+ * dumps also exclude it, in case one is written in spite of the jail's limit.
  */
 const secretMemory = { 'mem-merge': false, 'dump-guest-core': false };
 
 /**
- * Translated code is memory of the VMM that the guest makes it use, and QEMU's own limit grows with the guest's memory, to
- * 1 GiB. The first container of a pod takes 45 MiB of it; a third of that makes everything three times slower.
+ * Size of the translation cache. It is VMM memory whose use the guest controls, and QEMU's own limit grows with the
+ * guest's memory, up to 1 GiB. The first container of a pod takes 45 MiB; a third of that makes everything three times
+ * slower.
  */
 const translatedCodeMiB = 96;
 
@@ -121,8 +121,9 @@ function accelerate(accelerator: Accelerator): Switch {
 }
 
 /**
- * QEMU moves a byte at a time where a guest uses `rep movsb` or `rep stosb`. Kernels and C libraries use them where the
- * processor says that they are fast; without these words they move eight bytes or more at a time.
+ * Disables fast string instructions. QEMU emulates `rep movsb` and `rep stosb` byte by byte, and kernels and C
+ * libraries use them when the processor reports them as fast. Without these flags they move eight bytes or more at a
+ * time.
  */
 const noFastStrings = { erms: false, fsrm: false, fzrm: false, fsrs: false, fsrc: false };
 
@@ -132,8 +133,9 @@ function processor(accelerator: Accelerator): Switch {
 }
 
 /**
- * By KVM a driver's notification wakes the thread of the devices. An emulated processor is a thread that can do itself
- * what is asked for, and the devices' thread has a descriptor less to watch for each of their hundred queues.
+ * Disables `ioeventfd` under emulation. With KVM a driver's notification wakes the device thread; an emulated processor
+ * is a thread that can do the work itself, and the device thread then watches one descriptor less for each of about a
+ * hundred queues.
  */
 function kicks(accelerator: Accelerator): Switch[] {
   return accelerator === 'kvm' ? [] : [{ name: 'global', value: 'virtio-mmio.ioeventfd=false' }];
@@ -148,7 +150,8 @@ function memory({ memoryMiB, paths, start: { kind } }: CommandLineInput): Switch
     case 'freeze':
       return { name: 'object', type: file, options: { ...options, 'mem-path': paths.memory, share: true } };
     case 'restore': {
-      // A private mapping of a file that this user may only read: QEMU's docs/system, `rom=off` keeps it writable memory.
+      // A private mapping of a file that this user may only read; `rom=off` keeps the memory writable (QEMU's
+      // docs/system).
       const copyOnWrite = { 'mem-path': paths.templateMemory, share: false, readonly: true, rom: false };
       return { name: 'object', type: file, options: { ...options, ...copyOnWrite } };
     }
@@ -207,9 +210,9 @@ function network({ tap }: CommandLineInput): Switch[] {
 }
 
 /**
- * What comes by the tap is for this machine: a NIC that filters nothing spares its driver a command for each address.
- * Without `guest_announce` QEMU keeps the timer of announcements that it makes with the device (`virtio_net_post_load_device`
- * frees it where there are no rounds, `virtio_net_reset` uses it).
+ * Features of the NIC. All traffic on the tap is for this machine, so filtering is off, which spares its driver a
+ * command per address. `guest_announce` is off because QEMU otherwise uses a freed timer: `virtio_net_post_load_device`
+ * frees it where there are no rounds, and `virtio_net_reset` uses it.
  */
 const nicFeatures = {
   ctrl_mac_addr: false,
@@ -234,7 +237,7 @@ function render(part: Switch): string[] {
   return words.length === 0 ? [`-${part.name}`] : [`-${part.name}`, words.join(',')];
 }
 
-/** A comma inside a value is doubled, as QEMU's option syntax asks. */
+/** Doubles commas inside a value, as QEMU's option syntax requires. */
 function text(value: string | number | boolean): string {
   if (typeof value === 'boolean') return value ? 'on' : 'off';
   return String(value).replaceAll(',', ',,');
@@ -242,7 +245,7 @@ function text(value: string | number | boolean): string {
 
 export interface KernelArgumentsInput {
   readonly accelerator: Accelerator;
-  /** The host's TSC in `kHz`; an emulated guest sees the same counter and cannot measure it reliably. */
+  /** The host's TSC frequency in `kHz`. An emulated guest sees the same counter and cannot measure it reliably. */
   readonly tscKHz: number | undefined;
 }
 

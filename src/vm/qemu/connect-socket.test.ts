@@ -12,7 +12,7 @@ const listener = `
   require('node:net').createServer().listen({ path: process.argv[1], backlog: 1 }, () => console.log('listening'));
 `;
 
-/** A program that listens and, as long as it is stopped, accepts nobody. */
+/** Starts a program that listens and, while it is stopped, accepts no connection. */
 async function listening() {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-socket-'));
   const path = join(directory, 'socket');
@@ -46,7 +46,7 @@ async function fill(path: string): Promise<void> {
   }
 }
 
-test('connectSocket() waits for its turn where one is served at a time', async () => {
+test('connectSocket() waits for its turn when the listener serves one connection at a time', async () => {
   await using program = await listening();
   program.child.kill('SIGSTOP');
   await fill(program.path);
@@ -56,7 +56,7 @@ test('connectSocket() waits for its turn where one is served at a time', async (
   (await connecting).destroy();
 });
 
-test("connectSocket() refuses what is no socket: the directory is the VMM's", async () => {
+test('connectSocket() refuses a path that is not a socket, since the VMM can write to the directory', async () => {
   await using program = await listening();
   const link = join(program.directory, 'link');
   const file = join(program.directory, 'file');

@@ -10,14 +10,14 @@ const maxSocketPathBytes = 107;
 const retryMs = 4;
 
 /**
- * Connects to a unix socket in a directory that an unprivileged VMM can write to: what is no socket (a link to another
- * one, say) is refused. Errors: `unavailable`, `cancelled`.
+ * Connects to a unix socket in a directory that an unprivileged VMM can write to. A path that is not a socket, such as
+ * a link to another socket, is refused. Errors: `unavailable`, `cancelled`.
  */
 export async function connectSocket(path: string, signal: AbortSignal): Promise<Socket> {
   const found = await lstat(path).catch((cause: unknown) => {
     throw new PodvmError('unavailable', `Cannot connect to ${path}: no such socket`, { cause });
   });
-  if (!found.isSocket()) throw new PodvmError('unavailable', `Cannot connect to ${path}: it is no socket`);
+  if (!found.isSocket()) throw new PodvmError('unavailable', `Cannot connect to ${path}: it is not a socket`);
   if (Buffer.byteLength(path) <= maxSocketPathBytes) return await dialInTurn(path, path, signal);
   const directory = await open(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
   try {
@@ -27,7 +27,7 @@ export async function connectSocket(path: string, signal: AbortSignal): Promise<
   }
 }
 
-/** Tries again until somebody listens, `signal` aborts or `stillWanted` says no. */
+/** Retries until the socket is served, `signal` aborts or `stillWanted` returns false. */
 export async function connectWhenListening(
   path: string,
   stillWanted: () => Promise<boolean>,
@@ -36,7 +36,9 @@ export async function connectWhenListening(
   return await retry(() => connectSocket(path, signal), stillWanted, { everyMs: retryMs, signal });
 }
 
-/** QEMU serves one connection at a time: the next is refused with EAGAIN until it has seen the last one's end. */
+/**
+ * Retries on EAGAIN: QEMU serves one connection at a time and refuses the next until it has seen the end of the last.
+ */
 async function dialInTurn(address: string, path: string, signal: AbortSignal): Promise<Socket> {
   const isTaken = (error: unknown) => {
     const cause = error instanceof PodvmError ? error.cause : undefined;

@@ -20,7 +20,7 @@ async function written(path: string, chunks: readonly Buffer[]): Promise<Buffer>
   return await readFile(path);
 }
 
-test('ConsoleLog never keeps more than its bound, however it is fed, and always the end', async () => {
+test('ConsoleLog never exceeds its limit for any chunk sizes, and always keeps the end', async () => {
   const feeds = [
     Array.from({ length: 200 }, (_, at) => Buffer.alloc(16 * 1024, at)),
     [Buffer.concat(Array.from({ length: 5 }, (_, at) => Buffer.alloc(maxConsoleBytes, at))), Buffer.from('end')],
@@ -32,18 +32,18 @@ test('ConsoleLog never keeps more than its bound, however it is fed, and always 
     assert.ok(kept.length <= maxConsoleBytes, `${kept.length} bytes`);
     const said = Buffer.concat(chunks);
     const tail = said.subarray(-maxConsoleBytes / 2);
-    assert.ok(kept.subarray(-tail.length).equals(tail), 'the last half of the bound is what was said last');
-    assert.ok(said.subarray(-kept.length).equals(kept), 'what is kept has no hole');
+    assert.ok(kept.subarray(-tail.length).equals(tail), 'the last half of the limit holds the latest output');
+    assert.ok(said.subarray(-kept.length).equals(kept), 'the kept output has no gap');
   }
 });
 
-test('ConsoleLog goes on where an earlier process stopped', async () => {
+test('ConsoleLog appends to the output of an earlier process', async () => {
   const path = newPath();
   await written(path, [Buffer.from('before ')]);
   assert.equal(String(await written(path, [Buffer.from('after')])), 'before after');
 });
 
-test('ConsoleLog does not follow a link that a guest left in its place', async () => {
+test('ConsoleLog does not follow a link that a guest put in its place', async () => {
   const path = newPath();
   const victim = join(directory, 'victim');
   await writeFile(victim, 'precious');
@@ -52,7 +52,7 @@ test('ConsoleLog does not follow a link that a guest left in its place', async (
   assert.equal(await readFile(victim, 'utf8'), 'precious');
 });
 
-test('ConsoleLog lets go of file and source when it is disposed of, twice', async () => {
+test('ConsoleLog closes file and source when it is disposed, also twice', async () => {
   const path = newPath();
   const source = new PassThrough();
   const log = await ConsoleLog.open(path, source);

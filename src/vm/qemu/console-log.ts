@@ -3,17 +3,20 @@ import { open, type FileHandle } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** The file never holds more than this; a hostile guest cannot fill the disk by talking. */
+/** Limit of the file's size, so that a hostile guest cannot fill the disk. */
 export const maxConsoleBytes = 1024 * 1024;
-/** A serial line is not faster; a VMM that fell could be, and would keep our thread and the disk busy. */
+/**
+ * Limit of the copying rate. A serial line is slower; a compromised VMM could be faster and keep our thread and the
+ * disk busy.
+ */
 const maxBytesPerMs = 2 * 1024;
-/** What is kept of the old half when the file is full. */
+/** Bytes of the older half that are kept when the file is full. */
 const keptBytes = maxConsoleBytes / 2;
 
 /**
- * Copies a machine's serial console into a file that keeps its last half to one MiB. QEMU's own file chardev grows
- * without limit and its `ringbuf` dies with it, taking a panic's last words along; so the bytes come over a socket.
- * While nobody listens QEMU drops them.
+ * Copies a machine's serial console into a file that keeps the last half MiB to one MiB. QEMU's own file chardev grows
+ * without limit, and its `ringbuf` is lost with QEMU, including the last lines of a panic; so the bytes come over a
+ * socket. QEMU drops them while the socket is not connected.
  */
 export class ConsoleLog implements AsyncDisposable {
   readonly #file: FileHandle;
@@ -21,7 +24,7 @@ export class ConsoleLog implements AsyncDisposable {
   #bytes: number;
   readonly #done: Promise<void>;
 
-  /** Appends to what an earlier process of ours wrote. */
+  /** Appends to the output of an earlier process. */
   static async open(path: string, source: Duplex): Promise<ConsoleLog> {
     const flags = constants.O_CREAT | constants.O_RDWR | constants.O_NOFOLLOW;
     const file = await open(path, flags, 0o600);
@@ -35,7 +38,7 @@ export class ConsoleLog implements AsyncDisposable {
     this.#done = this.#copy();
   }
 
-  /** Waits until all that QEMU said before it ended is written. */
+  /** Waits until all output that QEMU sent before it ended is written. */
   async finished(): Promise<void> {
     await this.#done;
   }
@@ -54,7 +57,7 @@ export class ConsoleLog implements AsyncDisposable {
         if (waitMs > 0) await delay(waitMs);
       }
     } catch {
-      // Destroyed by us, QEMU gone, or the disk full: the console is a help in debugging, never worth a machine.
+      // Disposed, QEMU gone, or disk full. The console is a debugging aid and never fails a machine.
     } finally {
       await this.#file.close();
     }

@@ -2,21 +2,29 @@ import { PodvmError } from '#base/errors.ts';
 
 const timeoutMs = 10_000;
 
-/** QEMU answers `device_del` at once and tells later that the device is gone, when the guest has let it go. */
+/**
+ * Waits for device removals. QEMU answers `device_del` at once and sends an event when the guest has released the
+ * device.
+ */
 export class Deletions {
   readonly #waiting = new Map<string, () => void>();
 
-  /** To be called for QEMU's DEVICE_DELETED. */
+  /** Call on QEMU's DEVICE_DELETED event. */
   happened(device: string): void {
     this.#waiting.get(device)?.();
   }
 
-  /** To be asked before the command is sent. Errors: `cancelled`, `timeout`. */
+  /** Waits for the removal. Call before the command is sent. Errors: `cancelled`, `timeout`. */
   async of(device: string, signal: AbortSignal): Promise<void> {
     const either = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
     await new Promise<void>((resolve, reject) => {
       const abort = () =>
-        reject(new PodvmError(signal.aborted ? 'cancelled' : 'timeout', `Cannot detach ${device}: the guest keeps it`));
+        reject(
+          new PodvmError(
+            signal.aborted ? 'cancelled' : 'timeout',
+            `Cannot detach ${device}: the guest does not release it`,
+          ),
+        );
       either.addEventListener('abort', abort, { once: true });
       this.#waiting.set(device, () => {
         either.removeEventListener('abort', abort);
@@ -25,7 +33,7 @@ export class Deletions {
     });
   }
 
-  /** Nobody waits for it any more. */
+  /** Drops the pending wait. */
   forget(device: string): void {
     this.#waiting.delete(device);
   }

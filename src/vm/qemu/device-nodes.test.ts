@@ -9,14 +9,14 @@ const skip = process.getuid?.() === 0 ? false : 'making device nodes needs root'
 const uid = 64_321;
 
 test(
-  "openableNode() takes the host's node when it is open to all, else makes one for the user alone",
+  "openableNode() uses the host's node if any user may open it, else makes one for the VMM's user",
   { skip },
   async () => {
     const directory = await mkdtemp('/var/tmp/podvm-nodes-');
     try {
       const device = { path: join(directory, 'host-null'), major: 1, minor: 3 }; // in the place of /dev/net/tun
       await run('mknod', ['-m', '0666', device.path, 'c', '1', '3']);
-      await chmod(device.path, 0o666); // whatever the umask left
+      await chmod(device.path, 0o666); // regardless of the umask
       const signal = AbortSignal.timeout(10_000);
       assert.equal(await openableNode(device, directory, uid, signal), device.path);
 
@@ -28,7 +28,7 @@ test(
         [found.isCharacterDevice(), found.rdev, found.uid, found.mode & 0o777],
         [true, 0x103, uid, 0o600],
       );
-      assert.equal((await stat(device.path)).mode & 0o777, 0o600, "the host's own node stays as it was");
+      assert.equal((await stat(device.path)).mode & 0o777, 0o600, "the host's own node is unchanged");
     } finally {
       await rm(directory, { recursive: true });
     }

@@ -15,9 +15,9 @@ export const tunDevice: DeviceNode = { path: '/dev/net/tun', major: 10, minor: 2
 export const kvmDevice: DeviceNode = { path: '/dev/kvm', major: 10, minor: 232 };
 
 /**
- * A path of the device that the user may open. Distributions ship /dev/net/tun as 0666, some hosts have 0600, and
- * /dev/kvm is a group's: then the machine's directory gets a node of its own, for that user alone.
- * Errors: `failedPrecondition` when the host has no such device.
+ * Returns a path of the device that the user may open. Distributions ship /dev/net/tun as 0666, some hosts have 0600,
+ * and /dev/kvm belongs to a group. If the user may not open the host's node, the machine's directory gets a node for
+ * that user. Errors: `failedPrecondition` when the host has no such device.
  */
 export async function openableNode(
   { path, major, minor }: DeviceNode,

@@ -6,9 +6,9 @@ import { Disks } from './disks.ts';
 import { MachineDirectory } from './machine-directory.ts';
 import type { QmpClient } from './qmp.ts';
 
-/** Disks of a QEMU that does whatever it is told, with one attached. */
+/** Disks with one attached, of a QEMU that accepts every command. */
 async function attached() {
-  // SAFE: `execute` is all that disks need of it
+  // SAFE: disks use only `execute`
   const qmp = { execute: async () => ({}) } as unknown as QmpClient;
   const disks = new Disks(qmp, new Deletions(), new MachineDirectory(import.meta.dirname), 1);
   await disks.attach({ serial: 'scratch', file: 'disks.ts', readOnly: false }, new AbortController().signal);
@@ -17,7 +17,7 @@ async function attached() {
   return { disks, told };
 }
 
-test('failed() tells of a full host by its reason, by device or by node', async () => {
+test('failed() reports a full host by its reason, by device or by node', async () => {
   for (const of of [
     { 'qom-path': '/machine/peripheral/scsi-scratch' },
     { device: 'scsi-scratch' },
@@ -29,7 +29,7 @@ test('failed() tells of a full host by its reason, by device or by node', async 
   }
 });
 
-test('failed() tells the same disk once a second, and nothing of disks it does not have', async () => {
+test('failed() reports a disk at most once a second, and ignores unknown disks', async () => {
   const { disks, told } = await attached();
   for (let times = 0; times < 100; times += 1) disks.failed({ 'node-name': 'disk-scratch', operation: 'read' });
   for (const name of [undefined, 7, '', 'disk-other', 'scratch', `disk-${'x'.repeat(100)}`]) {

@@ -12,7 +12,7 @@ const serialPattern = /^[a-z0-9-]{1,20}$/;
 const filePattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
 const cleanUpTimeoutMs = 5_000;
 
-/** The SCSI disks of one machine. virtio-mmio devices do not hot-plug, but what hangs on the SCSI bus does. */
+/** The SCSI disks of one machine. virtio-mmio devices cannot be hot-plugged; SCSI devices can. */
 export class Disks {
   readonly #qmp: QmpClient;
   readonly #directory: MachineDirectory;
@@ -39,15 +39,16 @@ export class Disks {
       await this.#qmp.execute('blockdev-add', blockNode(disk, this.#directory), signal);
       await this.#qmp.execute('device_add', scsiDisk(serial), signal);
     } catch (cause) {
-      // What may still be there can be detached again by whoever asked.
+      // If the undo failed, the caller can still detach the disk.
       if (await this.#undoAttach(serial)) this.#attached.delete(serial);
       throw attachFailure(disk, cause);
     }
   }
 
   /**
-   * QEMU runs what it was sent, in order, also when the caller has left meanwhile: so both steps are undone, whichever
-   * were done; false when QEMU does not say so. Not by the caller's signal, which may be what ended the call; refusals mean that there was nothing.
+   * Undoes both steps of an attachment, whichever were done, since QEMU runs all commands it was sent even when the
+   * caller has left. Does not use the caller's signal, which may have ended the call. A refusal means that the step was
+   * not done. Returns false when QEMU confirms neither.
    */
   async #undoAttach(serial: string): Promise<boolean> {
     const signal = AbortSignal.timeout(cleanUpTimeoutMs);
@@ -70,9 +71,9 @@ export class Disks {
   async detach(serial: string, signal: AbortSignal): Promise<void> {
     this.#assertAttached(serial, 'detach');
     const deleted = this.#deletions.of(deviceId(serial), signal);
-    deleted.catch(() => undefined); // looked at below; the command may fail first
+    deleted.catch(() => undefined); // awaited below; the command may fail first
     try {
-      // A guest that kept it until now (a call before this one gave up) may have let it go meanwhile.
+      // A guest that kept the disk during an earlier call may have released it since.
       if (await this.#isPlugged(serial, signal)) await deleted;
       await this.#qmp.execute('blockdev-del', { 'node-name': nodeName(serial) }, signal);
     } finally {
@@ -108,7 +109,10 @@ export class Disks {
     this.#onError = listener;
   }
 
-  /** QEMU's BLOCK_IO_ERROR. A guest may write into a full disk as often as it likes: one a second is told. */
+  /**
+   * Handles QEMU's BLOCK_IO_ERROR. Reported once a second, since a guest may write into a full disk as often as it
+   * likes.
+   */
   failed(data: QmpEvent['data']): void {
     const device = data['qom-path'] ?? data['device'];
     const serial = typeof device === 'string' ? (/(?:^|\/)scsi-([a-z0-9-]{1,20})$/.exec(device)?.[1] ?? '') : '';
@@ -119,12 +123,12 @@ export class Disks {
     if (nowMs - (this.#lastErrorMs.get(named) ?? -Infinity) < diskLimits.errorIntervalMs) return;
     this.#lastErrorMs.set(named, nowMs);
     const operation = data['operation'] === 'read' ? 'read' : 'write';
-    // `nospace` is there only for disks that stop their machine; `reason` is the host's own text of the error.
+    // `nospace` is set only for disks that stop their machine; `reason` is the host's error text.
     const isFull = data['nospace'] === true || data['reason'] === 'No space left on device';
     this.#onError({ serial: named, operation, isFull });
   }
 
-  /** Asks a QEMU that another process of ours started which disks it has. */
+  /** Asks QEMU which disks it has, for a machine that an earlier process started. */
   async learn(signal: AbortSignal): Promise<void> {
     const nodes = await this.#qmp.execute('query-named-block-nodes', { flat: true }, signal);
     if (!Array.isArray(nodes)) return;
@@ -147,7 +151,9 @@ export class Disks {
       throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: a disk with this serial is attached`);
     }
     if (this.#attached.size >= diskLimits.maxDisks) {
-      throw new PodvmError('exhausted', `Cannot attach disk ${serial}: ${diskLimits.maxDisks} disks are attached`);
+      throw new PodvmError('exhausted', `Cannot attach disk ${serial}: ${diskLimits.maxDisks} disks are attached`, {
+        fix: 'Use fewer images and volumes in the pod.',
+      });
     }
     if (file === undefined) return;
     await access(join(this.#directory.path, file)).catch((cause: unknown) => {
@@ -175,7 +181,10 @@ function blockNode(disk: DiskSpec, directory: MachineDirectory): Record<string, 
   };
 }
 
-/** `report`: QEMU's default for a full host disk is to stop the whole machine, with all the containers in it. */
+/**
+ * `report` passes errors to the guest. QEMU's default for a full host disk stops the whole machine with all its
+ * containers.
+ */
 function scsiDisk(serial: string): Record<string, unknown> {
   const errors = { rerror: 'report', werror: 'report' };
   const drive = nodeName(serial);

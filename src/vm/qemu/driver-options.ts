@@ -6,18 +6,18 @@ export interface QemuDriverOptions {
   readonly accelerator: Accelerator;
   /** Directory of templates; absent: every machine boots. */
   readonly templates?: string;
-  /** Told, once, that VMMs run without a cgroup of the host, and why. */
+  /** Called once, with the reason, when VMMs run without a host cgroup. */
   readonly onUnconfined?: (why: string) => void;
-  /** Told, once, that the host's kernel may not be told how ready it is to kill VMMs, and why. */
+  /** Called once, with the reason, when the OOM score of VMMs cannot be set. */
   readonly onUnprotected?: (why: string) => void;
-  /** The host may write the memory of machines to its swap; default: it may not. */
+  /** Allows the host to swap the memory of machines; default: not allowed. */
   readonly maySwap?: boolean;
   /** What each machine may read, and as much that it may write, of each disk of the node; default: no limit. */
   readonly diskBytesPerSecond?: number | undefined;
   /** A VMM that the host does not bound is no machine. */
   readonly requiresCgroup?: boolean;
-  /** Whether the guests' serial consoles are kept; default true. */
+  /** Keeps the guests' serial consoles; default true. */
   readonly hasConsole?: boolean;
-  /** More words for the guest's kernel command line. */
+  /** Additional arguments of the guest's kernel command line. */
   readonly extraKernelArguments?: readonly string[];
 }

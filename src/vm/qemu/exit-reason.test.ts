@@ -4,7 +4,7 @@ import { describeExit, type ExitFacts } from './exit-reason.ts';
 
 const facts: ExitFacts = { code: 0, shutdownReason: undefined, killed: false, outOfMemory: false };
 
-test('describeExit() calls stopped only what was asked to end or powered itself off', () => {
+test('describeExit() reports stopped only after a request to end or a guest power-off', () => {
   const cases: readonly [Partial<ExitFacts>, 'stopped' | 'failed', RegExp][] = [
     [{ shutdownReason: 'guest-shutdown' }, 'stopped', /guest powered off/],
     [{ shutdownReason: 'host-qmp-quit' }, 'stopped', /told to quit/],
@@ -12,12 +12,12 @@ test('describeExit() calls stopped only what was asked to end or powered itself 
     [{ shutdownReason: 'guest-panic' }, 'failed', /panicked/],
     [{ shutdownReason: 'subsystem-reset' }, 'failed', /ended with code 0/],
     [{ code: 137, killed: true }, 'failed', /killed by us/],
-    [{ code: 137, outOfMemory: true }, 'failed', /the host killed QEMU: it used more/],
+    [{ code: 137, outOfMemory: true }, 'failed', /the host killed QEMU: it exceeded/],
     [{ code: 137 }, 'failed', /QEMU was killed by SIGKILL/],
     [{ code: 139 }, 'failed', /SIGSEGV/],
     [{ code: 134 }, 'failed', /SIGABRT/],
     [{ code: 159 }, 'failed', /SIGSYS: .*jail forbids/],
-    [{ code: 135 }, 'failed', /^QEMU was killed by SIGBUS: memory .* file .*cut short .*full$/],
+    [{ code: 135 }, 'failed', /^QEMU was killed by SIGBUS: file-backed memory .* truncated .*full$/],
     [{ code: 132 }, 'failed', /SIGILL/],
     [{ code: 136 }, 'failed', /SIGFPE$/],
     [{ code: 128 + 63 }, 'failed', /QEMU was killed by signal 63$/],
@@ -34,11 +34,11 @@ test('describeExit() calls stopped only what was asked to end or powered itself 
   }
 });
 
-test('describeExit() believes a guest that powered off before the kill came', () => {
+test('describeExit() reports stopped for a guest that powered off before the kill', () => {
   assert.equal(describeExit({ ...facts, code: 137, shutdownReason: 'guest-shutdown', killed: true }).state, 'stopped');
 });
 
-test('describeExit() never calls a crash what the guest asked for, whenever it comes', () => {
+test('describeExit() reports a crash as failed, also after a guest’s request to end', () => {
   for (const shutdownReason of ['guest-shutdown', 'host-qmp-quit', 'guest-reset', 'guest-panic']) {
     for (const [code, name] of [
       [139, /^QEMU was killed by SIGSEGV, after this: /],

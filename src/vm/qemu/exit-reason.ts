@@ -7,20 +7,19 @@ export interface ExitFacts {
   readonly code: ProcessEnd;
   /** `reason` of QEMU's SHUTDOWN event, if one came (QEMU's qapi/run-state.json, ShutdownCause). */
   readonly shutdownReason: string | undefined;
-  /** We ended it. */
+  /** True if this process killed the VMM. */
   readonly killed: boolean;
-  /** The kernel killed it, its cgroup being full. */
+  /** True if the kernel killed the VMM because its cgroup was out of memory. */
   readonly outOfMemory: boolean;
 }
 
-/** What a signal means that the kernel or QEMU itself sends. */
+/** Meanings of signals that the kernel or QEMU itself sends. */
 const meanings: Readonly<Record<string, string>> = {
-  SIGBUS:
-    "memory that a file stands behind could not be had: the template's file was cut short or cannot be read, or the disk it lies on is full",
-  SIGILL: 'it met an instruction that this processor does not have',
+  SIGBUS: "file-backed memory could not be read: the template's file is truncated or unreadable, or its disk is full",
+  SIGILL: 'it executed an instruction that this processor does not have',
   SIGSYS: 'it made a system call that its jail forbids',
-  SIGXCPU: 'it used more processor time than it may',
-  SIGXFSZ: 'it wrote a larger file than it may',
+  SIGXCPU: 'it exceeded its limit of processor time',
+  SIGXFSZ: 'it exceeded its limit of file size',
 };
 
 const isSignal =
@@ -28,7 +27,9 @@ const isSignal =
   ([, known]: readonly [string, number]) =>
     known === number;
 
-/** bubblewrap reports a child that died of a signal as 128 and the signal's number. */
+/**
+ * Returns the signal of an exit code. bubblewrap reports a child that died of a signal as 128 plus the signal's number.
+ */
 function signalOf(code: number): string | undefined {
   if (code <= 128 || code > 128 + 64) return undefined;
   const name = Object.entries(constants.signals).find(isSignal(code - 128))?.[0] ?? `signal ${code - 128}`;
@@ -36,13 +37,13 @@ function signalOf(code: number): string | undefined {
   return meaning === undefined ? name : `${name}: ${meaning}`;
 }
 
-/** How a VMM ended that had not come to run its guest. */
+/** Describes the end of a VMM whose guest has not run. */
 export function endOf(code: ProcessEnd): VmmEnd {
   const { reason } = describeExit({ code, shutdownReason: undefined, killed: false, outOfMemory: false });
   return { isSignal: typeof code === 'number' && signalOf(code) !== undefined, reason };
 }
 
-/** What QEMU says of the end that it was led to, when it then reached it. */
+/** Orderly ends that QEMU announces, by SHUTDOWN reason. */
 const endings = new Map<string, Pick<MachineExit, 'state' | 'reason'>>([
   ['guest-shutdown', { state: 'stopped', reason: 'the guest powered off' }],
   ['host-qmp-quit', { state: 'stopped', reason: 'QEMU was told to quit' }],
@@ -51,8 +52,8 @@ const endings = new Map<string, Pick<MachineExit, 'state' | 'reason'>>([
 ]);
 
 /**
- * Says in one sentence why a VMM ended. A VMM that crashes on its way to the end that its guest asked for has crashed:
- * a guest can make it say anything before.
+ * Describes in one sentence why a VMM ended. A VMM that crashes after its guest asked for an orderly end counts as
+ * crashed: a guest can make QEMU announce anything before.
  */
 export function describeExit(facts: ExitFacts): Pick<MachineExit, 'state' | 'reason'> {
   const { code, shutdownReason = '', killed, outOfMemory } = facts;
@@ -61,7 +62,7 @@ export function describeExit(facts: ExitFacts): Pick<MachineExit, 'state' | 'rea
   if (outOfMemory && !killed) {
     return {
       state: 'failed',
-      reason: 'the host killed QEMU: it used more than its pod may, with what emulation needs',
+      reason: 'the host killed QEMU: it exceeded the memory limit of its pod and the VMM',
     };
   }
   if (killed) return { state: 'failed', reason: 'QEMU was killed by us' };

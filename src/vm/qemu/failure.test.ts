@@ -4,7 +4,7 @@ import type { ErrorKind } from '#base/errors.ts';
 import { guestText } from '#base/guest-text.ts';
 import { startFailure } from './failure.ts';
 
-test('startFailure() knows what QEMU and its jail say, and what can be done', () => {
+test('startFailure() recognises the messages of QEMU and its jail, and gives a fix', () => {
   const cases: readonly [string, ErrorKind][] = [
     ["qemu-system-x86_64: cannot set up guest memory 'ram': Cannot allocate memory", 'exhausted'],
     ['bwrap: Can\u0027t mkdir: No space left on device', 'exhausted'],
@@ -25,11 +25,11 @@ test('startFailure() knows what QEMU and its jail say, and what can be done', ()
   }
 });
 
-test('startFailure() gives the last line of what it does not know, and admits silence', () => {
+test('startFailure() gives the last line of an unknown message, and reports an empty log', () => {
   const cause = new Error('the reason');
   const error = startFailure('m-1', ['one', 'two'].map(guestText), cause);
   assert.deepEqual([error.kind, error.message, error.cause], ['internal', 'Cannot start machine m-1: two', cause]);
-  assert.match(startFailure('m-1', [], cause).message, /without a word/);
+  assert.match(startFailure('m-1', [], cause).message, /without a message/);
   const exit = { isSignal: false, reason: 'QEMU ended with code 3' };
   assert.match(startFailure('m-1', [], cause, exit).message, /: QEMU ended with code 3$/);
   assert.match(startFailure('m-1', [guestText('two')], cause, exit).message, /: two$/);

@@ -1,7 +1,7 @@
 import { PodvmError, type ErrorKind } from '#base/errors.ts';
 import { type GuestText, printable } from '#base/guest-text.ts';
 
-/** What QEMU, bubblewrap or nsenter print when a start fails, and what an operator can do about it. */
+/** Messages of QEMU, bubblewrap and nsenter for a failed start, with an action for the operator. */
 const causes: readonly {
   readonly pattern: RegExp;
   readonly kind: ErrorKind;
@@ -11,7 +11,7 @@ const causes: readonly {
   {
     pattern: /cannot set up guest memory|Cannot allocate memory/,
     kind: 'exhausted',
-    reason: 'the host cannot give it that much memory',
+    reason: 'the host does not have enough free memory',
     fix: 'Give the pod a smaller memory limit or free memory on the host.',
   },
   {
@@ -24,25 +24,25 @@ const causes: readonly {
     pattern: /could not configure \/dev\/net\/tun|could not open \/dev\/net\/tun/,
     kind: 'failedPrecondition',
     reason: 'its tap is missing or belongs to another user',
-    fix: "Make sure that the tun module is loaded and that the tap is made for the VMM's user.",
+    fix: "Load the tun module (`modprobe tun`) and create the tap for the VMM's user.",
   },
   {
     pattern: /nsenter: .*(No such file|cannot open|Invalid argument)/,
     kind: 'failedPrecondition',
     reason: 'its network namespace is missing',
-    fix: 'Start the pod again; its network namespace was removed from outside.',
+    fix: 'Start the pod again: another program removed its network namespace.',
   },
   {
     pattern: /bwrap: .*(namespace|uid map|Operation not permitted)/i,
     kind: 'failedPrecondition',
     reason: 'this host forbids unprivileged user namespaces',
-    fix: 'Allow them: `sysctl kernel.unprivileged_userns_clone=1` (Debian), or an AppArmor profile for bwrap (Ubuntu). A chroot has none either.',
+    fix: 'Allow them: `sysctl kernel.unprivileged_userns_clone=1` (Debian), or an AppArmor profile for bwrap (Ubuntu). They are not available in a chroot.',
   },
   {
     pattern:
       /bwrap: Can't find source path|could not (open|load) kernel|could not load initrd|execvp .*qemu|bwrap: execvp/,
     kind: 'failedPrecondition',
-    reason: 'QEMU, kernel or initramfs are missing',
+    reason: 'QEMU, kernel or initramfs is missing',
     fix: 'Run `podvm setup`.',
   },
   {
@@ -54,8 +54,8 @@ const causes: readonly {
 ];
 
 /**
- * The error for a VMM that ended before its guest ran, told by the last lines of its log; where those do not say it, by
- * what ended it, if that is known.
+ * Makes the error for a VMM that ended before its guest ran: from the last lines of its log, or, if they are not
+ * recognised, from the way it ended.
  */
 export function startFailure(id: string, tail: readonly GuestText[], cause: unknown, end?: VmmEnd): PodvmError {
   const lines = tail.map((line) => printable(line));
@@ -70,6 +70,6 @@ export function startFailure(id: string, tail: readonly GuestText[], cause: unkn
 
 export interface VmmEnd {
   readonly isSignal: boolean;
-  /** A sentence. */
+  /** Description in one sentence. */
   readonly reason: string;
 }

@@ -7,35 +7,39 @@ import type { HostLimits } from '../driver.ts';
 import { type CpuLimits, processorWeights } from './processor-weights.ts';
 
 /**
- * The host's cgroup of one VMM: the last word on its memory, processor and threads, whatever guest and emulator do. Hosts have version 2 or 1 of
- * cgroups (or both, the controllers then being with 1), and may have given us neither: a VMM then runs without.
+ * The host cgroup of one VMM. It limits the VMM's memory, processor time and threads, regardless of guest and emulator.
+ * Supports cgroups version 2, version 1, and hosts with both, whose controllers are on version 1. Without a delegated
+ * cgroup a VMM runs unlimited.
  */
 export interface HostCgroup {
-  /** Errors: the kernel's, when more memory is in use (version 1). */
+  /** Changes the limits. Errors: the kernel's, when more memory is in use (version 1). */
   limit(limits: HostLimits): Promise<void>;
   /**
-   * Moves a process in that works for the VMM, and allows so many bytes more, to be disposed of when it has ended.
-   * Errors: the kernel's, none if the process is gone.
+   * Moves in a process that works for the VMM and raises the memory limit by `memoryBytes`. Dispose the result after
+   * the process has ended. Errors: the kernel's, but none if the process is gone.
    */
   add(pid: number, memoryBytes: number): Promise<AsyncDisposable>;
-  /** Whether the kernel has killed it for lack of memory. */
+  /** Returns whether the kernel has killed the VMM for lack of memory. */
   wasOutOfMemory(): Promise<boolean>;
-  /** To be called when the VMM is gone. */
+  /** Removes the cgroup. Call after the VMM is gone. */
   remove(): Promise<void>;
 }
 
-/** One version's names; Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. */
+/** File names of one version. Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. */
 interface Version {
-  /** Mounted hierarchies, and the file of each that limits. */
+  /** Mounted hierarchies, and the limiting file of each. */
   readonly memory: {
     readonly root: string;
     readonly limit: string;
     readonly events: string;
-    /** Written 0: nothing of it is swapped. Version 1: not before the whole host lacks memory. A kernel without swap has none. */
+    /**
+     * Written 0: disables swap. With version 1 the host still swaps when it is out of memory. Missing on kernels
+     * without swap.
+     */
     readonly swap: string;
   };
   readonly pids: { readonly root: string };
-  /** `limits` gives what is to be written, by the file's name. */
+  /** `limits` returns the values to write, by file name. */
   readonly cpu: { readonly root: string; readonly limits: (limits: CpuLimits) => Readonly<Record<string, string>> };
   /** `limits` gives what is to be written for one disk (`MAJOR:MINOR`), by the file's name. */
   readonly disks: {
@@ -88,7 +92,7 @@ const versions = {
   },
 } as const satisfies Record<number, Version>;
 
-/** QEMU's threads: processors, disks (at most 64) and its own. */
+/** Limit of QEMU's threads: processors, disks (at most 64) and its own. */
 const maxThreads = 512;
 
 /** What the node gives all machines alike. */
@@ -123,7 +127,7 @@ export async function confine(
   }
 }
 
-/** The cgroup that an earlier process made for the machine; undefined if there is none. */
+/** Returns the cgroup that an earlier process made for the machine, or undefined. */
 export async function findHostCgroup(id: string): Promise<HostCgroup | undefined> {
   const version = await hostVersion();
   for (const directory of directoriesOf(version, id, true)) {
@@ -159,7 +163,7 @@ function cgroupOf(version: Version, id: string): HostCgroup {
         await moveInto(version, id, pid);
       } catch (error) {
         await takeBack();
-        if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // it has ended, which is told elsewhere
+        if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // ended: reported elsewhere
       }
       return { [Symbol.asyncDispose]: takeBack };
     },
@@ -174,7 +178,7 @@ function cgroupOf(version: Version, id: string): HostCgroup {
   };
 }
 
-/** Keys, passwords and whatever else a guest has in memory would outlive it on the host's disk. */
+/** Disables swap: keys, passwords and other guest memory would persist on the host's disk. */
 async function keepFromSwap({ memory }: Version, id: string): Promise<void> {
   const path = join(memory.root, parent, id, memory.swap);
   if (await isThere(path)) await writeFile(path, '0');
@@ -214,8 +218,8 @@ async function hostVersion(): Promise<Version> {
 }
 
 /**
- * Version 2 gives children only the controllers that their parents hand down. All machines together weigh as much as the
- * node has cores, beside whatever else runs on it.
+ * Enables the controllers for child cgroups, which version 2 requires. Gives all machines together the CPU weight of as
+ * many cores as the node has, relative to other programs on it.
  */
 async function handDown(version: Version, withDisks: boolean): Promise<void> {
   const { memory, pids, cpu } = version;

@@ -16,11 +16,11 @@ const spec: JailSpec = {
   devices: [['/state/m-1/dev-200', '/dev/net/tun']],
   maxFileBytes: 4096,
 };
-/** What is shown: `[how, outside, inside]`. */
+/** Returns the bind mounts as `[how, outside, inside]`. */
 const bindsOf = (command: readonly string[]) =>
   command.flatMap((word, at) => (/^--(ro-|dev-)?bind$/.test(word) ? [command.slice(at, at + 3)] : []));
 
-test('jailedCommand() enters the netns as root, then gives up user and capabilities, then builds the jail', () => {
+test('jailedCommand() enters the netns as root, then drops user and capabilities, then builds the jail', () => {
   const command = jailedCommand(spec, ['/usr/bin/qemu', '-S']);
   const order = ['nsenter', 'prlimit', 'setpriv', 'bwrap', '/usr/bin/qemu'].map((program) => command.indexOf(program));
   assert.deepEqual(
@@ -34,14 +34,14 @@ test('jailedCommand() enters the netns as root, then gives up user and capabilit
   assert.deepEqual(command.slice(-3), ['--', '/usr/bin/qemu', '-S']);
 });
 
-test('jailedCommand() lets the VMM dump no core, and write no larger file than it has', () => {
+test('jailedCommand() forbids core dumps, and limits the size of files', () => {
   const command = jailedCommand(spec, ['x']);
   for (const word of ['--core=1:1', '--fsize=4096:4096']) assert.ok(command.includes(word), word);
   const without = jailedCommand({ ...spec, maxFileBytes: undefined }, ['x']);
   assert.ok(!without.some((word) => word.startsWith('--fsize')));
 });
 
-test('jailedCommand() shows a booting VMM its own directory and read-only parts, and nothing else', () => {
+test('jailedCommand() shows a booting VMM only its own directory and read-only parts', () => {
   assert.deepEqual(bindsOf(jailedCommand(spec, ['x'])), [
     ['--ro-bind', '/sysroot/usr', '/usr'],
     ['--dev-bind', '/state/m-1/dev-200', '/dev/net/tun'],
@@ -69,7 +69,7 @@ test('jailedCommand() gives a VMM without a netns an empty network', () => {
   assert.equal(jailedCommand(spec, ['x']).includes('--unshare-net'), false);
 });
 
-test('assertReachable() names the directory that is closed, and what opens it', async () => {
+test('assertReachable() names the closed directory and the command that opens it', async () => {
   const root = await mkdtemp(join(tmpdir(), 'podvm-jail-'));
   try {
     await mkdir(join(root, 'a'));

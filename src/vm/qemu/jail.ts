@@ -3,41 +3,41 @@ import { dirname } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 
 /**
- * The VMM's jail: its own user, mount, pid, ipc, uts and cgroup namespaces, an unprivileged uid, no capability, no new
- * privileges, a filter of system calls, limits of its own, the sysroot's `/usr` as its whole world and one directory.
- * Nothing but the chain of argv is made here: the programs are util-linux's and bubblewrap.
+ * The VMM's jail: separate user, mount, pid, ipc, uts and cgroup namespaces, an unprivileged uid, no capability, no new
+ * privileges, a system call filter, resource limits, and a file system with only the sysroot's `/usr` and one
+ * directory. Only the argument list is made here; the programs are util-linux's and bubblewrap.
  */
 export interface JailSpec {
   readonly uid: number;
   /** Directory of extracted packages whose `/usr` the VMM sees. */
   readonly sysroot: string;
-  /** The machine's directory; seen inside as `/machine`. */
+  /** The machine's directory, mounted as `/machine`. */
   readonly directory: string;
   readonly kernel: string;
   readonly initramfs: string;
-  /** Directory of the template to restore from; seen inside as `/template`, read-only. */
+  /** Directory of the template to restore from, mounted read-only as `/template`. */
   readonly template: string | undefined;
   readonly netns: string | undefined;
-  /** Device nodes on the host to be seen inside, as [outside, inside]. */
+  /** Device nodes of the host to mount, as [outside, inside]. */
   readonly devices: readonly (readonly [string, string])[];
-  /** The largest file that it may write, in bytes; absent: no limit. */
+  /** Largest file that the VMM may write, in bytes; no limit if absent. */
   readonly maxFileBytes?: number | undefined;
 }
 
 /**
- * Descriptors that the whole chain inherits beside the standard ones: on `info` bubblewrap reports the VMM's pid, from
- * `seccomp` it reads the filter (`seccomp-filter.ts`).
+ * Descriptors inherited in addition to the standard streams: bubblewrap reports the VMM's pid on `info` and reads the
+ * filter from `seccomp` (`seccomp-filter.ts`).
  */
 export const jailFds = { info: 3, seccomp: 4 } as const;
 
 /**
- * The VMM's rlimits (setrlimit(2)). Descriptors: one for each disk, event and connection. Processes: its threads, also
- * where the host gives us no cgroup to count them in. No core, which would hold the guest's memory: 1 is less than any
- * core file has, and the one value that also stops a core that goes to a program by a pipe (core(5), fs/coredump.c).
+ * The VMM's rlimits (setrlimit(2)). Descriptors: one for each disk, event and connection. Processes: its threads, which
+ * no cgroup counts on some hosts. Core: a core would hold the guest's memory; 1 is smaller than any core file, and the
+ * only value that also stops a core piped to a program (core(5), fs/coredump.c).
  */
 const limits = { core: 1, nofile: 4096, nproc: 1024, memlock: 65_536, msgqueue: 0, sigpending: 4096 } as const;
 
-/** Where the jail shows things. */
+/** Paths inside the jail. */
 export const inside = {
   machine: '/machine',
   sockets: '/machine/sockets',
@@ -51,7 +51,10 @@ export const inside = {
   qemu: '/usr/bin/qemu-system-x86_64',
 } as const;
 
-/** The whole command: enter the netns as root, become nobody, build the world, run `command` as its pid 1. */
+/**
+ * Returns the whole command: enter the netns as root, switch to the unprivileged user, build the jail, run `command` as
+ * its pid 1.
+ */
 export function jailedCommand(spec: JailSpec, command: readonly string[]): string[] {
   const chain = [enterNetwork(spec), limitResources(spec), becomeUnprivileged(spec), buildWorld(spec)];
   return [...chain.flat(), '--', ...command];
@@ -83,7 +86,7 @@ function buildWorld(spec: JailSpec): string[] {
   const options: readonly (readonly string[])[] = [
     ['--unshare-user', '--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup-try'],
     spec.netns === undefined ? ['--unshare-net'] : [],
-    // Pid 1 of its namespace, so that killing it ends all of it. Not --die-with-parent: it outlives the daemon.
+    // As pid 1 of its namespace its death ends all processes in it. Not --die-with-parent: the VMM outlives the daemon.
     ['--as-pid-1'],
     ['--info-fd', String(jailFds.info)],
     ['--seccomp', String(jailFds.seccomp)],
@@ -101,7 +104,7 @@ function buildWorld(spec: JailSpec): string[] {
         ]
       : [['--ro-bind', spec.template, '/template']]),
     ['--bind', spec.directory, inside.machine],
-    // bubblewrap's binds are nodev; what is attached while the machine runs may be a device.
+    // bubblewrap's binds are nodev; disks attached later may be devices.
     ['--dev-bind', `${spec.directory}/devices`, inside.devices],
     ['--remount-ro', '/'],
     ['--chdir', '/'],
@@ -110,8 +113,8 @@ function buildWorld(spec: JailSpec): string[] {
 }
 
 /**
- * The jail is built by the unprivileged user, who must be able to reach what is shown in it.
- * Errors: `failedPrecondition`, naming the first directory that is closed to others.
+ * Checks that the unprivileged user who builds the jail can reach the path. Errors: `failedPrecondition`, naming the
+ * first directory that is closed to others.
  */
 export async function assertReachable(path: string): Promise<void> {
   for (let directory = dirname(path); ; directory = dirname(directory)) {

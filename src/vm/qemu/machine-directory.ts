@@ -9,14 +9,14 @@ import { socketNames } from './command-line.ts';
 const portFile = (name: string): string => `port-${name}`;
 
 /**
- * What is where in a machine's directory. The directory is root's, and its files are opened by name only; `sockets` is
- * the one place in it where the VMM can make files, so logs and disks cannot be swapped for links, and that only until
- * it listens: before a guest has run, nothing in it is hostile.
+ * Layout of a machine's directory. The directory belongs to root, and its files are opened by name only. The VMM can
+ * create files only in `sockets`, and only until it listens, before any guest code has run. So logs and disks cannot be
+ * replaced by links.
  */
 export class MachineDirectory {
   readonly path: string;
   readonly sockets: string;
-  /** The one place in it where device nodes work for the VMM (jail.ts); they come and go with its disks. */
+  /** The one directory where device nodes work for the VMM (jail.ts). Nodes are added and removed with its disks. */
   readonly devices: string;
   readonly consoleLog: string;
   readonly vmmLog: string;
@@ -37,7 +37,7 @@ export class MachineDirectory {
     return join(this.sockets, portFile(name));
   }
 
-  /** The same as the VMM sees it. */
+  /** The same path as the VMM sees it. */
   insidePortSocket(name: string): string {
     return `${inside.sockets}/${portFile(name)}`;
   }
@@ -51,7 +51,7 @@ export class MachineDirectory {
     return `${inside.devices}/${name}`;
   }
 
-  /** A node of the block device, for the VMM's user alone. */
+  /** Makes a node of the block device that only the VMM's user may open. */
   async addDevice(name: string, { major, minor }: BlockDevice, uid: number, signal: AbortSignal): Promise<void> {
     const path = join(this.devices, name);
     await rm(path, { force: true });
@@ -59,12 +59,12 @@ export class MachineDirectory {
     await chown(path, uid, uid);
   }
 
-  /** One that is not there is no error. */
+  /** Removes a node; a missing one is not an error. */
   async removeDevice(name: string): Promise<void> {
     await rm(join(this.devices, name), { force: true });
   }
 
-  /** Gives the VMM's user what it needs: passing through the directory, and `sockets` for itself. */
+  /** Gives the VMM's user search permission on the directory, and ownership of `sockets`. */
   async prepare(uid: number): Promise<void> {
     await chown(this.path, 0, uid);
     await chmod(this.path, 0o710);
@@ -77,18 +77,21 @@ export class MachineDirectory {
     await chown(this.devices, 0, uid);
   }
 
-  /** Whether the running VMM has a console to connect to. */
+  /** Returns whether the running VMM has a console to connect to. */
   hasConsole(): boolean {
     return existsSync(this.socket('console'));
   }
 
-  /** To be called when the VMM listens: from here on it can make, replace and fill nothing on the host but its disks. */
+  /**
+   * Takes write access to `sockets` away. Call when the VMM listens; afterwards it can write only to its disks on the
+   * host.
+   */
   async close(uid: number): Promise<void> {
     await chown(this.sockets, 0, uid);
     await chmod(this.sockets, 0o710);
   }
 
-  /** Removes what only a living VMM needs; the logs stay for whoever asks why it ended. */
+  /** Removes what only a running VMM needs. The logs stay for diagnosis. */
   async sweep(): Promise<void> {
     for (const directory of [this.sockets, this.devices]) await rm(directory, { recursive: true, force: true });
   }

@@ -6,14 +6,14 @@ import type { QmpClient } from './qmp.ts';
 import { inside } from './jail.ts';
 
 /**
- * Freezing and restoring by QEMU's own migration (docs/devel/migration): with `x-ignore-shared` the memory stays in its
- * file, and only the devices' state is written or read, some 100 KB.
+ * Freezes and restores with QEMU's migration (docs/devel/migration). With `x-ignore-shared` the memory stays in its
+ * file, and only the devices' state, some 100 KB, is written or read.
  */
 const progressSchema = v.object({ status: v.optional(v.string(), 'none'), 'error-desc': v.optional(v.string()) });
 const pollMs = 3;
 const deadlineMs = 60_000;
 
-/** Stops the guest and writes its devices' state. The memory file is whole once the VMM has ended. */
+/** Stops the guest and writes its devices' state. The memory file is complete once the VMM has ended. */
 export async function freeze(qmp: QmpClient, signal: AbortSignal): Promise<void> {
   await qmp.execute('stop', {}, signal);
   await leaveMemoryInItsFile(qmp, signal);
@@ -21,7 +21,7 @@ export async function freeze(qmp: QmpClient, signal: AbortSignal): Promise<void>
   await finished(qmp, 'freeze', signal);
 }
 
-/** Reads the devices' state of the template; the guest runs on with `cont`. */
+/** Reads the devices' state of the template. `cont` resumes the guest. */
 export async function restore(qmp: QmpClient, signal: AbortSignal): Promise<void> {
   await leaveMemoryInItsFile(qmp, signal);
   await qmp.execute('migrate-incoming', { uri: `file:${inside.templateState}` }, signal);

@@ -10,7 +10,7 @@ import type { QmpClient } from './qmp.ts';
 const namePattern = /^[a-z0-9-]{1,20}$/;
 const cleanUpTimeoutMs = 5_000;
 
-/** The ports that were attached to one running machine: what hangs on the virtio-serial bus hot-plugs. */
+/** The ports attached to one running machine. Devices on the virtio-serial bus can be hot-plugged. */
 export class Ports {
   readonly #qmp: QmpClient;
   readonly #deletions: Deletions;
@@ -28,7 +28,7 @@ export class Ports {
     this.#attached.add(name);
     let socket: Duplex | undefined;
     try {
-      // QEMU comes to us: while a guest runs its VMM can make no socket of its own (`MachineDirectory.close`).
+      // QEMU connects to us: while a guest runs, its VMM cannot create a socket (`MachineDirectory.close`).
       const { gid } = await stat(this.#directory.sockets);
       await using doorway = await openDoorway(this.#directory.portSocket(name), gid);
       await this.#qmp.execute('chardev-add', connectingSocket(name, this.#directory.insidePortSocket(name)), signal);
@@ -37,7 +37,7 @@ export class Ports {
       return socket;
     } catch (cause) {
       socket?.destroy();
-      await this.#remove(name, AbortSignal.timeout(cleanUpTimeoutMs)).catch(() => undefined); // told below, by its cause
+      await this.#remove(name, AbortSignal.timeout(cleanUpTimeoutMs)).catch(() => undefined); // the cause is thrown below
       this.#attached.delete(name);
       throw new PodvmError(kindOf(cause), `Cannot attach port ${name}: ${messageOf(cause)}`, { cause });
     }
@@ -51,7 +51,7 @@ export class Ports {
     this.#attached.delete(name);
   }
 
-  /** Asks a QEMU that another process of ours started which ports it has. */
+  /** Asks QEMU which ports it has, for a machine that an earlier process started. */
   async learn(signal: AbortSignal): Promise<void> {
     const devices = await this.#qmp.execute('query-chardev', {}, signal);
     if (!Array.isArray(devices)) return;
@@ -61,10 +61,10 @@ export class Ports {
     }
   }
 
-  /** What is not there, of a port that was half made or half removed, is refused by QEMU: no error. */
+  /** Removes a port that may be only partly attached. QEMU's refusal for a missing part is not an error. */
   async #remove(name: string, signal: AbortSignal): Promise<void> {
     const deleted = this.#deletions.of(deviceId(name), signal);
-    deleted.catch(() => undefined); // looked at below, if there was a device
+    deleted.catch(() => undefined); // awaited below if there was a device
     try {
       const wasThere = await this.#executed('device_del', deviceId(name), signal);
       if (wasThere) await deleted;
@@ -74,7 +74,7 @@ export class Ports {
     }
   }
 
-  /** False: QEMU knows no such thing. */
+  /** Returns false if QEMU has no such object. */
   async #executed(command: string, id: string, signal: AbortSignal): Promise<boolean> {
     try {
       await this.#qmp.execute(command, { id }, signal);
@@ -93,7 +93,8 @@ export class Ports {
     if (this.#attached.size >= maxPorts) {
       throw new PodvmError(
         'exhausted',
-        `Cannot attach port ${name}: ${maxPorts} ports are attached, and a machine has no more`,
+        `Cannot attach port ${name}: the machine already has the maximum of ${maxPorts} ports`,
+        { fix: 'Share fewer host volumes with the pod.' },
       );
     }
   }

@@ -1,8 +1,8 @@
 import type { Accelerator } from '../driver.ts';
 
 /**
- * What each level of x86-64 adds, in the kernel's words (/proc/cpuinfo). Source: the x86-64 psABI, "Microarchitecture
- * levels"; `abm` is LZCNT, `pni` SSE3.
+ * Flags that each level of x86-64 adds, by the kernel's names (/proc/cpuinfo). Source: the x86-64 psABI,
+ * "Microarchitecture levels"; `abm` is LZCNT, `pni` SSE3.
  */
 const levels: readonly (readonly string[])[] = [
   [],
@@ -11,7 +11,7 @@ const levels: readonly (readonly string[])[] = [
   ['avx512f', 'avx512bw', 'avx512cd', 'avx512dq', 'avx512vl'],
 ];
 
-/** The n of x86-64-vN that a processor with these flags has, 1 to 4. `text`: of /proc/cpuinfo. */
+/** Returns the n of x86-64-vN, 1 to 4, for the processor flags in `text`, the content of /proc/cpuinfo. */
 export function levelOfFlags(text: string): number {
   const flags = new Set(/^flags\s*:(.*)$/m.exec(text)?.[1]?.split(' '));
   const missing = levels.findIndex((words) => !words.every((word) => flags.has(word)));
@@ -19,9 +19,9 @@ export function levelOfFlags(text: string): number {
 }
 
 /**
- * The level of the processor that machines show their guests: by KVM the host's own, which is handed through; emulated,
- * what QEMU's `max` is able to. Version 7.2 taught that AVX2 and with it all of v3; AVX-512 none can (QEMU's change
- * log). `hostCpuInfo`: /proc/cpuinfo.
+ * Returns the processor level that guests see. With KVM it is the host's own, read from `hostCpuInfo` (/proc/cpuinfo).
+ * Under emulation it is that of QEMU's `max`: v3 since version 7.2, which added AVX2; no version has AVX-512 (QEMU's
+ * change log).
  */
 export function guestLevel(accelerator: Accelerator, qemuVersion: string, hostCpuInfo: string): number {
   if (accelerator === 'kvm') return levelOfFlags(hostCpuInfo);

@@ -25,13 +25,13 @@ import { spawnVmm } from './spawn-vmm.ts';
 import { allKernelArguments, Templates } from './templates.ts';
 
 const driverName = 'qemu';
-/** QEMU must answer within this time, in `ms`; 60 were measured, and a loaded host is allowed much. */
+/** Time for QEMU to answer, in `ms`. 60 were measured; a loaded host needs more. */
 const qmpDeadlineMs = 20_000;
 
-/** From the end of a VMM to the report of how it ended, in `ms`. */
+/** Time from the end of a VMM to the report of its exit code, in `ms`. */
 const exitReportMs = 2_000;
 
-/** Machines made of QEMU's `microvm`, each in a jail. Needs root, which it gives up for the VMM. */
+/** Creates the driver for machines of QEMU's `microvm` type, each in a jail. Needs root, which each VMM drops. */
 export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
   const templates = options.templates === undefined ? undefined : new Templates(options.templates, options);
   return {
@@ -46,7 +46,10 @@ export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
     },
     hasTemplate: async (shape) => (await templates?.find(shape)) !== undefined,
     makeTemplate: async (spec, exercise, signal) => {
-      if (templates === undefined) throw new PodvmError('unsupported', 'Cannot make a template: they are switched off');
+      if (templates === undefined)
+        throw new PodvmError('unsupported', 'Cannot make a template: templates are switched off', {
+          fix: 'Set template to on or namespace in the configuration.',
+        });
       await makeTemplate(options, templates, spec, exercise, signal);
     },
     adopt: (record, signal) => adopt(record, signal),
@@ -54,12 +57,12 @@ export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
   };
 }
 
-/** What a VMM that has ended leaves on the host. */
+/** Removes what an ended VMM left on the host. */
 export async function sweepMachine(id: string): Promise<void> {
   await (await findHostCgroup(id))?.remove();
 }
 
-/** How a machine is started, with what it needs from the host. */
+/** How a machine starts, with the host files it needs. */
 type Beginning = { readonly kind: 'boot' | 'freeze' } | { readonly kind: 'restore'; readonly template: string };
 
 async function makeTemplate(
@@ -87,7 +90,7 @@ async function makeTemplate(
   }
 }
 
-/** Free bytes below which a template's failure is told as the disk's: QEMU dies of a page that finds no room. */
+/** Free space below which a failed template is reported as a full disk: QEMU dies when a page cannot be allocated. */
 const fullBytes = 1024 * 1024;
 
 async function namingFullDisk(cause: unknown, directory: string): Promise<unknown> {
@@ -99,7 +102,7 @@ async function namingFullDisk(cause: unknown, directory: string): Promise<unknow
   });
 }
 
-/** `MachineDriver.start`, for the probe, which watches what only QEMU tells. */
+/** Implements `MachineDriver.start`. Also used by the probe, which needs QEMU's events. */
 export async function startQemuMachine(
   options: QemuDriverOptions,
   spec: Omit<MachineSpec, 'from'>,
@@ -169,7 +172,7 @@ export async function startQemuMachine(
   }
 }
 
-/** Its exit is reported a moment after it is gone. */
+/** Returns how the VMM ended, or undefined if it runs. The exit is reported shortly after the process is gone. */
 async function endUnlessRunning({ identity, ended }: JailedProcess): Promise<VmmEnd | undefined> {
   if (await isRunning(identity)) return undefined;
   const code = await within(ended, { ms: exitReportMs });
@@ -209,7 +212,7 @@ async function spawn(
   }
 }
 
-/** The jail of a machine; exported for the test that puts an attacker into it. */
+/** Returns the jail of a machine. Exported for the test that runs an attacker in it. */
 export async function jailOf(
   options: QemuDriverOptions,
   spec: Omit<MachineSpec, 'from'>,
@@ -229,7 +232,10 @@ export async function jailOf(
 
 const [unconfined, unprotected] = [new WeakSet<QemuDriverOptions>(), new WeakSet<QemuDriverOptions>()];
 
-/** A VMM without its score runs, and is killed earlier than others of its kind. Logged once. */
+/**
+ * Sets the OOM score of a VMM. A failure is logged once and does not fail the start; the kernel then kills the VMM
+ * earlier.
+ */
 async function protectOnce(options: QemuDriverOptions, identity: ProcessIdentity, score: number): Promise<void> {
   try {
     await setOomScore(identity, score);
@@ -239,7 +245,10 @@ async function protectOnce(options: QemuDriverOptions, identity: ProcessIdentity
   }
 }
 
-/** A VMM that cannot be confined runs all the same: the guest's own limits hold. Said once. */
+/**
+ * Confines a VMM. A failure is logged once and does not fail the start unless the cgroup is required: the guest's
+ * limits still hold.
+ */
 async function confineOnce(
   options: QemuDriverOptions,
   { id, hostLimits }: Omit<MachineSpec, 'from'>,
@@ -252,7 +261,7 @@ async function confineOnce(
       diskBytesPerSecond: options.diskBytesPerSecond,
     });
   } catch (error) {
-    if (!(await isRunning(identity))) return undefined; // it has died meanwhile, which is told elsewhere
+    if (!(await isRunning(identity))) return undefined; // it has ended: reported elsewhere
     if (options.requiresCgroup === true) {
       await killProcess(identity);
       throw new PodvmError('failedPrecondition', `Cannot start machine ${id}: the host does not bound it`, {
@@ -310,7 +319,7 @@ async function adopt(record: MachineRecord, signal: AbortSignal): Promise<Machin
   return machine;
 }
 
-/** Keeps the events that come before the machine exists. */
+/** Stores events that arrive before the machine object exists. */
 class EventBuffer {
   readonly #early: QmpEvent[] = [];
   #handler: ((event: QmpEvent) => void) | undefined;
@@ -350,7 +359,7 @@ async function assertAssets({ assets: { sysroot, kernel, initramfs } }: QemuDriv
   const needed = { QEMU: join(sysroot, inside.qemu), 'the kernel': kernel, 'the initramfs': initramfs };
   for (const [what, path] of Object.entries(needed)) {
     await access(path).catch((cause: unknown) => {
-      throw new PodvmError('failedPrecondition', `Cannot start a machine: ${what} is missing, looked at ${path}`, {
+      throw new PodvmError('failedPrecondition', `Cannot start a machine: ${what} is missing, expected at ${path}`, {
         cause,
         fix: 'Run `podvm setup`.',
       });

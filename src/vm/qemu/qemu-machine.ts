@@ -28,28 +28,28 @@ import { freeze } from './migration.ts';
 import { Ports } from './ports.ts';
 import type { QmpClient, QmpEvent } from './qmp.ts';
 
-/** What is known of a VMM whose guest runs. */
+/** Parts of a VMM whose guest runs. */
 export interface RunningVmm {
   readonly record: MachineRecord;
   readonly accelerator: Accelerator;
   readonly phases: readonly Phase[];
   readonly directory: MachineDirectory;
   readonly qmp: QmpClient;
-  /** Undefined: it is switched off. */
+  /** Undefined if the console is switched off. */
   readonly console: ConsoleLog | undefined;
-  /** Receives QMP events from now on; events that came earlier are given at once. */
+  /** Subscribes to QMP events. Earlier events are delivered at once. */
   readonly subscribe: (handler: (event: QmpEvent) => void) => void;
-  /** The exit code, when the VMM is our child; undefined when another process of ours started it. */
+  /** The exit code, when the VMM is our child; undefined when an earlier process started it. */
   readonly ended: Promise<ProcessEnd> | undefined;
-  /** Undefined where the host gives us none. */
+  /** Undefined without a host cgroup. */
   readonly cgroup: HostCgroup | undefined;
-  /** Says how ready the host's kernel is to kill it (`HostLimits`). */
+  /** Sets the OOM score of the VMM (`HostLimits`). */
   readonly protect: (score: number) => Promise<void>;
 }
 
-/** How long the parent in the jail may take to report after the VMM itself is gone, in `ms`. */
+/** Time for the parent in the jail to report after the VMM is gone, in `ms`. */
 const codeDeadlineMs = 2_000;
-/** How long the last console bytes may take, in `ms`. */
+/** Time for the last console bytes to arrive, in `ms`. */
 const consoleDeadlineMs = 1_000;
 
 export class QemuMachine implements Machine {
@@ -93,7 +93,9 @@ export class QemuMachine implements Machine {
     return this.#life.exited;
   }
 
-  /** Settles when the guest's first program opens the agent's port; never, if that happened before an adoption. */
+  /**
+   * Settles when the guest's first program opens the agent's port. Never settles if that happened before an adoption.
+   */
   get portOpened(): Promise<void> {
     return this.#portOpened.promise;
   }
@@ -140,12 +142,15 @@ export class QemuMachine implements Machine {
     const { cgroup, protect } = this.#vmm;
     if (limits.oomScoreAdj !== undefined) await protect(limits.oomScoreAdj);
     if (cgroup === undefined) {
-      throw new PodvmError('unsupported', `Cannot limit machine ${this.id}: it has no cgroup on the host`);
+      throw new PodvmError('unsupported', `Cannot limit machine ${this.id}: it has no cgroup on the host`, {
+        fix: 'Delegate the cgroup controllers memory, cpu and pids to podvm (Delegate=yes), then start the pod again.',
+      });
     }
     await cgroup.limit(limits).catch((cause: NodeJS.ErrnoException) => {
       const kind = cause.code === 'EBUSY' ? 'busy' : 'internal';
       throw new PodvmError(kind, `Cannot limit machine ${this.id} to ${limits.memoryBytes} bytes on the host`, {
         cause,
+        ...(kind === 'busy' ? { fix: 'Free memory in the pod first, or choose a larger limit.' } : {}),
       });
     });
   }
@@ -159,13 +164,13 @@ export class QemuMachine implements Machine {
     }
   }
 
-  /** For a machine that another process of ours started: its disks and ports are QEMU's to tell. */
+  /** Asks QEMU for its disks and ports, for a machine that an earlier process started. */
   async learnDevices(signal: AbortSignal): Promise<void> {
     await this.#disks.learn(signal);
     await this.#ports.learn(signal);
   }
 
-  /** Writes its state and ends it: what its memory file and `state` then hold is a template. */
+  /** Writes the machine's state and ends it. The memory file and `state` then form a template. */
   async freeze(signal: AbortSignal): Promise<void> {
     this.#life.assertRunning('freeze');
     await freeze(this.#vmm.qmp, signal);
@@ -175,7 +180,7 @@ export class QemuMachine implements Machine {
   async stop(signal: AbortSignal): Promise<MachineExit> {
     if (this.#life.state === 'running') {
       this.#life.moveTo('stopping');
-      // A QEMU that refuses or is gone needs no answer from us: the end below is waited for either way.
+      // The result is not needed: the end is awaited below whether QEMU answers or not.
       await this.#vmm.qmp.execute('system_powerdown', {}, signal).catch(() => undefined);
     }
     const exit = await within(this.exited, { signal });
@@ -207,13 +212,15 @@ export class QemuMachine implements Machine {
     if (event === 'DEVICE_DELETED' && typeof data['device'] === 'string') this.#deletions.happened(data['device']);
   }
 
-  /** QEMU keeps its end of the channel open when the guest has closed the other, or has lost the device. */
+  /**
+   * Handles a change of the agent's port. QEMU keeps its end of the channel open when the guest has closed the other.
+   */
   #portChanged(isOpen: boolean): void {
     if (isOpen) this.#portOpened.resolve();
     else this.#channel?.destroy(new PodvmError('unavailable', 'the guest has closed its end of the channel'));
   }
 
-  /** The end of the process is the one truth; a closed QMP channel alone is not the end. */
+  /** Waits for the end of the process. A closed QMP channel alone does not end the machine. */
   async #awaitEnd(): Promise<void> {
     const { ended, directory, qmp, console, cgroup } = this.#vmm;
     using _ = boundLog(directory.vmmLog);
@@ -225,8 +232,8 @@ export class QemuMachine implements Machine {
     qmp.close();
     const tail = await logTail(directory.vmmLog);
     const outOfMemory = (await cgroup?.wasOutOfMemory()) ?? false;
-    await cgroup?.remove().catch(() => undefined); // an empty cgroup costs nothing, and the next start removes it
-    await directory.sweep().catch(() => undefined); // the directory's owner removes all of it, and reports that
+    await cgroup?.remove().catch(() => undefined); // an empty cgroup is harmless; the next start removes it
+    await directory.sweep().catch(() => undefined); // the directory's owner removes it and reports errors
     this.#life.end({
       ...describeExit({ code, shutdownReason: this.#shutdownReason, killed: this.#killed, outOfMemory }),
       code,
@@ -235,7 +242,7 @@ export class QemuMachine implements Machine {
   }
 }
 
-/** Waits for our child's report or for the channel to close, and then until the process is really gone. */
+/** Waits for our child's report or for the channel to close, and then until the process is gone. */
 async function processEnd(
   identity: ProcessIdentity,
   ended: Promise<ProcessEnd> | undefined,
@@ -247,6 +254,6 @@ async function processEnd(
     return;
   }
   await Promise.race([ended.catch(() => undefined), qmp.closed]);
-  // bubblewrap may have been killed alone, or QEMU closed its channel and hangs: neither is the end of the machine.
+  // bubblewrap may have been killed alone, or QEMU may hang after closing its channel: the machine still exists then.
   await waitUntilGone(identity, never);
 }

@@ -19,7 +19,7 @@ interface Command {
   readonly id: number;
 }
 
-/** The other end, which says what it is told to: by default an empty answer to each command. */
+/** The other end of the channel. By default it sends an empty answer to each command. */
 class Peer {
   readonly stream: Duplex;
   readonly events: QmpEvent[] = [];
@@ -63,7 +63,7 @@ class Peer {
 }
 
 describe('QmpClient.open()', () => {
-  test('refuses what does not greet as QMP does', async () => {
+  test('refuses a peer without QMP’s greeting', async () => {
     for (const said of ['SSH-2.0-OpenSSH\n', '[]\n', '"QMP"\n', '{"QMP":1}\n', '{}\n', '\u0000\u0001\n']) {
       const peer = new Peer();
       peer.stream.write(said);
@@ -71,7 +71,7 @@ describe('QmpClient.open()', () => {
     }
   });
 
-  test('gives up when the peer goes, and when the caller does', async () => {
+  test('ends when the peer closes, and when the caller cancels', async () => {
     const gone = new Peer();
     gone.stream.end();
     await assert.rejects(gone.open(), kind('unavailable'));
@@ -92,7 +92,7 @@ describe('QmpClient.open()', () => {
 });
 
 describe('QmpClient.execute()', () => {
-  test("throws QEMU's own words for a refused command, escaped", async () => {
+  test("throws QEMU's escaped message for a refused command", async () => {
     const { peer, client } = await Peer.opened();
     peer.answer = ({ id }) => peer.say({ error: { class: 'GenericError', desc: 'no such\u001b[31m disk' }, id });
     await assert.rejects(client.execute('device_del', { id: 'x' }, soon()), (error) => {
@@ -103,7 +103,7 @@ describe('QmpClient.execute()', () => {
     assert.deepEqual(peer.commands[1]?.arguments, { id: 'x' });
   });
 
-  test('gives each call its own answer, whatever order they come in and what comes between', async () => {
+  test('gives each call its own answer in any order, with events in between', async () => {
     const { peer, client } = await Peer.opened();
     const waiting: number[] = [];
     peer.answer = ({ id }) => {
@@ -127,7 +127,7 @@ describe('QmpClient.execute()', () => {
     );
   });
 
-  test("rejects every call that waits when QEMU goes, with its log's last lines", async () => {
+  test('rejects every pending call when QEMU ends, with the last lines of its log', async () => {
     const { peer, client } = await Peer.opened();
     peer.answer = ({ execute }) => execute === 'c' && peer.stream.destroy();
     const calls = await Promise.allSettled(['a', 'b', 'c'].map((name) => client.execute(name, {}, soon())));
@@ -141,7 +141,7 @@ describe('QmpClient.execute()', () => {
     }
   });
 
-  test('ends one call that is cancelled, and no other', async () => {
+  test('ends only the call that is cancelled', async () => {
     const { peer, client } = await Peer.opened();
     peer.answer = ({ execute, id }) => execute !== 'slow' && peer.say({ return: id, id });
     const stop = new AbortController();
@@ -153,7 +153,7 @@ describe('QmpClient.execute()', () => {
     assert.ok(peer.commands.every(({ execute }) => execute !== 'never sent'));
   });
 
-  test('lets only so many calls wait', async () => {
+  test('limits the number of pending calls', async () => {
     const { peer, client } = await Peer.opened();
     peer.answer = () => undefined;
     const calls = Array.from({ length: qmpLimits.maxPendingCalls }, () => client.execute('x', {}, soon()));
@@ -162,7 +162,7 @@ describe('QmpClient.execute()', () => {
     for (const { status } of await Promise.allSettled(calls)) assert.equal(status, 'rejected');
   });
 
-  test('answered and cancelled calls make room for others', async () => {
+  test('answered and cancelled calls no longer count as pending', async () => {
     const { peer, client } = await Peer.opened();
     for (let call = 0; call <= qmpLimits.maxPendingCalls; call += 1) await client.execute('x', {}, soon());
     peer.answer = () => undefined;
@@ -171,7 +171,7 @@ describe('QmpClient.execute()', () => {
     }
   });
 
-  test('ends the connection at a line above the limit, whether it comes whole or in pieces', async () => {
+  test('ends the connection at a line above the limit, whole or in pieces', async () => {
     const { peer, client } = await Peer.opened();
     peer.answer = () => undefined;
     const call = assert.rejects(client.execute('x', {}, soon()), kind('corrupt'));
@@ -181,7 +181,7 @@ describe('QmpClient.execute()', () => {
     kind('corrupt')(await client.closed);
   });
 
-  test('takes messages that are cut anywhere', async () => {
+  test('accepts messages that are split anywhere', async () => {
     const { peer, client } = await Peer.opened();
     peer.answer = ({ id }) => {
       for (const byte of Buffer.from(`${JSON.stringify({ return: 'grüße', id })}\n`))
@@ -191,7 +191,7 @@ describe('QmpClient.execute()', () => {
   });
 });
 
-test('no bytes of a peer make it throw elsewhere, hang, or answer what was not asked', async () => {
+test('random bytes of a peer cause no stray exception, no hang and no answer to a call that was not made', async () => {
   const json = fc.oneof(
     fc.json(),
     fc.record({ return: fc.jsonValue(), id: fc.oneof(fc.integer(), fc.string()) }).map((each) => JSON.stringify(each)),
@@ -219,7 +219,7 @@ test('no bytes of a peer make it throw elsewhere, hang, or answer what was not a
   );
 });
 
-/** Noise may happen to be an answer to the one call that waits. */
+/** Returns whether random bytes happen to be an answer to the one pending call. */
 function claims(chunks: readonly Buffer[], id: number): boolean {
   return Buffer.concat(chunks).toString().includes(`"id":${id}`);
 }

@@ -4,8 +4,8 @@ import { PodvmError } from '#base/errors.ts';
 import { type GuestText, printable } from '#base/guest-text.ts';
 
 /**
- * Client of the QEMU Machine Protocol (QEMU's docs/interop/qmp-spec.rst). The VMM runs hostile guests, so what it says
- * is bounded and checked. One message that is not QMP ends the connection; a connection that ends rejects every call.
+ * Client of the QEMU Machine Protocol (QEMU's docs/interop/qmp-spec.rst). The VMM runs hostile guests, so all input is
+ * limited and checked. A message that is not QMP ends the connection, which rejects every pending call.
  */
 const objectSchema = v.record(v.string(), v.unknown());
 const greetingSchema = v.object({ QMP: v.object({ version: v.unknown() }) });
@@ -32,10 +32,10 @@ export interface QmpOptions {
 }
 
 export const qmpLimits = {
-  /** A longer message ends the connection. */
+  /** Longest message in bytes; a longer one ends the connection. */
   maxMessageBytes: 1024 * 1024,
   maxPendingCalls: 64,
-  /** Of a QEMU that lives and never answers, in `ms`. Callers who want to know earlier have deadlines of their own. */
+  /** Time for QEMU to answer, in `ms`. Callers set shorter deadlines of their own. */
   callTimeoutMs: 120_000,
 } as const;
 
@@ -45,7 +45,7 @@ interface PendingCall {
 }
 
 export class QmpClient {
-  /** Settles with the reason when the connection can no longer be used. */
+  /** Settles with the reason when the connection has ended. */
   readonly closed: Promise<Error>;
   readonly #stream: Duplex;
   readonly #options: QmpOptions;
@@ -57,7 +57,9 @@ export class QmpClient {
   #lastId = 0;
   #end: Error | undefined;
 
-  /** Takes the stream over and negotiates. Errors: `corrupt`, `unavailable`, `timeout`; the stream is then destroyed. */
+  /**
+   * Takes over the stream and negotiates. Errors: `corrupt`, `unavailable`, `timeout`; the stream is then destroyed.
+   */
   static async open(stream: Duplex, options: QmpOptions, signal: AbortSignal): Promise<QmpClient> {
     const client = new QmpClient(stream, options);
     const abort = () => client.#fail(new PodvmError('cancelled', 'Cannot negotiate with QEMU: cancelled'));
@@ -81,14 +83,14 @@ export class QmpClient {
     this.closed = this.#closing.promise;
     this.#greeting.promise.catch(() => undefined);
     stream.on('data', (chunk: Buffer) => this.#take(chunk));
-    stream.on('error', (cause) => this.#fail(new PodvmError('unavailable', 'QEMU is gone', { cause })));
+    stream.on('error', (cause) => this.#fail(new PodvmError('unavailable', 'QEMU has ended', { cause })));
     stream.on('close', () => this.#fail(new PodvmError('unavailable', 'QEMU closed the control channel')));
     stream.on('end', () => this.#fail(new PodvmError('unavailable', 'QEMU closed the control channel')));
   }
 
   /**
-   * Runs one command and gives what it returned, unchecked.
-   * Errors: `internal` with QEMU's words for a refused command, `unavailable` when QEMU goes, `timeout`, `cancelled`.
+   * Runs one command and returns its result, unchecked.
+   * Errors: `internal` with QEMU's message for a refused command, `unavailable` when QEMU ends, `timeout`, `cancelled`.
    */
   async execute(command: string, args: Readonly<Record<string, unknown>>, signal: AbortSignal): Promise<unknown> {
     const failure = new Error(`QMP ${command}`); // made here so that its stack shows the caller
@@ -98,7 +100,7 @@ export class QmpClient {
       throw refuse(new PodvmError('unavailable', this.#end.message), await this.#options.tail());
     }
     if (this.#pending.size >= qmpLimits.maxPendingCalls) {
-      throw refuse(new PodvmError('exhausted', `more than ${qmpLimits.maxPendingCalls} calls wait`), []);
+      throw refuse(new PodvmError('exhausted', `more than ${qmpLimits.maxPendingCalls} calls are pending`), []);
     }
     const id = (this.#lastId += 1);
     const deadline = AbortSignal.timeout(qmpLimits.callTimeoutMs);
@@ -124,7 +126,7 @@ export class QmpClient {
     throw refuse(outcome.error, outcome.error.kind === 'unavailable' ? await this.#options.tail() : []);
   }
 
-  /** Ends the connection; calls that still wait are rejected with `unavailable`. */
+  /** Ends the connection. Pending calls are rejected with `unavailable`. */
   close(): void {
     this.#fail(new PodvmError('unavailable', 'the control channel was closed'));
   }
@@ -154,19 +156,19 @@ export class QmpClient {
     try {
       json = JSON.parse(line);
     } catch (cause) {
-      this.#fail(new PodvmError('corrupt', `QEMU sent no JSON: ${printable(line, 80)}`, { cause }));
+      this.#fail(new PodvmError('corrupt', `QEMU sent invalid JSON: ${printable(line, 80)}`, { cause }));
       return;
     }
     const parsed = v.safeParse(messageSchema, json);
     if (!parsed.success) {
-      this.#fail(new PodvmError('corrupt', `QEMU sent no QMP message: ${printable(line, 80)}`));
+      this.#fail(new PodvmError('corrupt', `QEMU sent an invalid QMP message: ${printable(line, 80)}`));
       return;
     }
     const message = parsed.output;
     if ('QMP' in message) this.#greeting.resolve();
     else if ('event' in message) this.#options.onEvent(message);
     else if ('error' in message) this.#answerError(message);
-    else this.#pending.get(message.id)?.settle({ value: message.return }); // late answers find nobody: fine
+    else this.#pending.get(message.id)?.settle({ value: message.return }); // ignores answers of cancelled calls
   }
 
   #answerError(message: v.InferOutput<typeof errorSchema>): void {

@@ -10,7 +10,7 @@ const call = { read: 0, socket: 41, clone: 56, fork: 57, execve: 59, ptrace: 101
 const answerOf = (number: number, firstArgument = 0, architecture?: number) =>
   answerOfProgram(seccompFilter(), number, [firstArgument], architecture);
 
-test('seccompFilter() allows what QEMU calls, and answers ENOSYS to what lets a fallen one go on', () => {
+test('seccompFilter() allows what QEMU calls, and answers ENOSYS to calls that only an attacker needs', () => {
   for (const number of [call.read, call.execve, 16, 202, 271]) assert.equal(answerOf(number), allow, String(number));
   const refused = {
     ...{ fork: call.fork, vfork: 58, kill: 62, ptrace: call.ptrace, setuid: 105, chroot: 161, mount: call.mount },
@@ -21,7 +21,7 @@ test('seccompFilter() allows what QEMU calls, and answers ENOSYS to what lets a 
 });
 
 test('seccompFilter() allows threads and unix sockets, and neither processes nor other families', () => {
-  const thread = 0x003d_0f00; // what glibc's pthread_create asks for
+  const thread = 0x003d_0f00; // flags of glibc's pthread_create
   assert.equal(answerOf(call.clone, thread), allow);
   assert.equal(answerOf(call.clone, 0x0120_0011), noSuchCall); // fork()
   for (let bit = 25; bit <= 30; bit += 1) assert.equal(answerOf(call.clone, thread | (1 << bit)), noSuchCall);
@@ -30,7 +30,7 @@ test('seccompFilter() allows threads and unix sockets, and neither processes nor
   for (const family of [0, 2, 10, 16, 17, 38, 40]) assert.equal(answerOf(call.socket, family), noSuchCall);
 });
 
-test('seccompFilter() has an answer for every call, and no way in by another ABI', () => {
+test('seccompFilter() answers every call, and allows no call of another ABI', () => {
   fc.assert(
     fc.property(fc.nat(0xffff_ffff), fc.nat(0xffff_ffff), (number, argument) => {
       const answered = answerOf(number, argument);

@@ -1,8 +1,8 @@
 import { onlyThreads, onlyWhereArgumentIs, seccompProgram } from '#host/seccomp-program.ts';
 
 /**
- * The jail's own system call filter, in force before QEMU's first instruction; QEMU's `-sandbox` lies over it later and
- * is a list of what is denied. This one lists what is allowed.
+ * The jail's system call filter, in force before QEMU's first instruction. It lists allowed calls; QEMU's `-sandbox`,
+ * added later, lists denied ones.
  */
 export function seccompFilter(): Buffer {
   return seccompProgram({
@@ -17,11 +17,11 @@ export function seccompFilter(): Buffer {
 
 const unixSockets = 1; // AF_UNIX
 
-/** Those whose arguments are looked at. */
+/** Calls whose arguments are checked. */
 const callNumbers = { socket: 41, socketpair: 53, clone: 56 } as const;
 
 /**
- * `NAME NUMBER`, numbers as in the kernel's `unistd_64.h`: what QEMU, glib, libaio and the C library call while they
+ * `NAME NUMBER`, numbers as in the kernel's `unistd_64.h`: the calls of QEMU, glib, libaio and the C library while they
  * load, emulate or run KVM, serve unix sockets, and read and write files and a tap.
  */
 const allowed = `

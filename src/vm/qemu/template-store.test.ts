@@ -18,7 +18,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { TemplateStore } from './template-store.ts';
 
-const skip = process.getuid?.() === 0 ? false : 'needs root: templates are made root’s';
+const skip = process.getuid?.() === 0 ? false : 'needs root: templates belong to root';
 
 async function emptyHouse() {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-templates-'));
@@ -37,12 +37,12 @@ async function emptyHouse() {
 }
 
 describe('TemplateStore', { skip }, () => {
-  it('find() finds nothing where nothing was published', async () => {
+  it('find() returns undefined in an empty store', async () => {
     await using place = await emptyHouse();
     assert.equal(await place.store.find('k'), undefined);
   });
 
-  it('find() finds what was published, as files that nobody may write', async () => {
+  it('find() returns what was published, as read-only files', async () => {
     await using place = await emptyHouse();
     await place.publish('k');
     const found = await place.store.find('k');
@@ -56,16 +56,15 @@ describe('TemplateStore', { skip }, () => {
   });
 
   const edits: Record<string, (directory: string) => Promise<void>> = {
-    'whose memory was written to': (directory) => appendFile(join(directory, 'memory'), 'x'),
-    'whose memory was overwritten in place': (directory) =>
-      writeFile(join(directory, 'memory'), 'PAGES', { flag: 'r+' }),
-    'whose state was cut short': (directory) => truncate(join(directory, 'state'), 3),
-    'whose state is gone': (directory) => rm(join(directory, 'state')),
-    'whose mode was changed': (directory) => chmod(join(directory, 'memory'), 0o666),
-    'whose record is torn': (directory) => truncate(join(directory, 'template.json'), 10),
+    'with appended memory': (directory) => appendFile(join(directory, 'memory'), 'x'),
+    'with memory overwritten in place': (directory) => writeFile(join(directory, 'memory'), 'PAGES', { flag: 'r+' }),
+    'with truncated state': (directory) => truncate(join(directory, 'state'), 3),
+    'without state': (directory) => rm(join(directory, 'state')),
+    'with a changed mode': (directory) => chmod(join(directory, 'memory'), 0o666),
+    'with a truncated record': (directory) => truncate(join(directory, 'template.json'), 10),
   };
   for (const [which, edit] of Object.entries(edits)) {
-    it(`find() finds none and removes one ${which}`, async () => {
+    it(`find() rejects and removes a template ${which}`, async () => {
       await using place = await emptyHouse();
       await place.publish('k');
       await edit(join(place.directory, 'templates/k'));
@@ -74,14 +73,14 @@ describe('TemplateStore', { skip }, () => {
     });
   }
 
-  it('find() finds none where the making was cut short', async () => {
+  it('find() returns undefined after an interrupted publish', async () => {
     await using place = await emptyHouse();
     await place.publish('k');
     await rm(join(place.directory, 'templates/k/template.json'));
     assert.equal(await place.store.find('k'), undefined);
   });
 
-  it('publish() replaces an earlier one of that key', async () => {
+  it('publish() replaces an earlier template of that key', async () => {
     await using place = await emptyHouse();
     await place.publish('k', 'old');
     await place.publish('k', 'new');
@@ -95,7 +94,7 @@ describe('TemplateStore', { skip }, () => {
     assert.deepEqual(await readdir(join(place.directory, 'templates')), []);
   });
 
-  it('keys() names all but what is being made, the one made first first', async () => {
+  it('keys() lists all finished templates, oldest first', async () => {
     await using place = await emptyHouse();
     await place.publish('late');
     await place.publish('early');
@@ -104,7 +103,7 @@ describe('TemplateStore', { skip }, () => {
     assert.deepEqual(await place.store.keys(), ['early', 'late']);
   });
 
-  it('collect() removes all but those to keep', async () => {
+  it('collect() removes all templates but those to keep', async () => {
     await using place = await emptyHouse();
     await place.publish('old-1');
     await place.publish('new-1');

@@ -5,17 +5,17 @@ import * as v from 'valibot';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 
 /**
- * Templates on disk: `<directory>/<key>/` with `memory`, `state` and `template.json`, root's and read-only, for they are
- * what every later machine runs. The key covers all that a template depends on, so that another QEMU, kernel or agent
- * never meets an old one. `template.json` is written last, and holds what the files looked like then: a file that was
- * touched since, by whomever, changes its ctime, and the template is made anew, never run.
+ * Templates on disk: `<directory>/<key>/` with `memory`, `state` and `template.json`. They belong to root and are
+ * read-only, since every later machine runs them. The key covers everything that a template depends on, so that another
+ * QEMU, kernel or agent never uses an old one. `template.json` is written last and records the files' metadata: any
+ * later change of a file changes its ctime, and the template is made again instead of being run.
  */
 const fileStampSchema = v.object({ inode: v.string(), size: v.string(), mtimeNs: v.string(), ctimeNs: v.string() });
 const recordSchema = v.object({
   version: v.literal(1),
   memory: fileStampSchema,
   state: fileStampSchema,
-  /** Of `state`: small, so that it is checked by content too. */
+  /** Checksum of `state`, which is small enough to be verified by content too. */
   stateSha256: v.string(),
   madeAt: v.string(),
 });
@@ -31,12 +31,12 @@ const recordFile = 'template.json';
 export class TemplateStore {
   readonly #directory: string;
 
-  /** `directory`: on the file system of the machines' directories, and reachable by their users. */
+  /** `directory` must be on the file system of the machines' directories, and reachable by their users. */
   constructor(directory: string) {
     this.#directory = directory;
   }
 
-  /** Directory of the good template with that key; undefined if there is none. One that is not good is removed. */
+  /** Returns the directory of the valid template with that key, or undefined. An invalid one is removed. */
   async find(key: string): Promise<string | undefined> {
     const directory = join(this.#directory, key);
     const text = await readFileIfThere(join(directory, recordFile));
@@ -46,7 +46,7 @@ export class TemplateStore {
     return undefined;
   }
 
-  /** Takes the files of a frozen machine, whose VMM is gone, over. Whatever had that key before is replaced. */
+  /** Takes over the files of a frozen machine whose VMM is gone. Replaces an earlier template of that key. */
   async publish(key: string, files: TemplateFiles): Promise<void> {
     await mkdir(this.#directory, { recursive: true, mode: 0o711 });
     const directory = await mkdtemp(join(this.#directory, '.making-'));
@@ -69,12 +69,12 @@ export class TemplateStore {
     await rm(join(this.#directory, key), { recursive: true, force: true });
   }
 
-  /** Keys of all templates, the one made first first. */
+  /** Returns the keys of all templates, oldest first. */
   async keys(): Promise<readonly string[]> {
     const names = (await readdir(this.#directory)).filter((name) => !name.startsWith('.'));
     const found = await Promise.all(
       names.map(async (key) => {
-        // A template's directory last changed when its record was written; `find` may just be removing a bad one.
+        // The directory last changed when its record was written; `find` may be removing an invalid one now.
         const stats = await stat(join(this.#directory, key), { bigint: true }).catch(() => undefined);
         return stats === undefined ? [] : [{ key, madeNs: stats.mtimeNs }];
       }),
@@ -86,8 +86,8 @@ export class TemplateStore {
   }
 
   /**
-   * Removes all but those to keep, and with them what a `publish` has not finished: none may be under way. VMMs that run
-   * from one have its files open, and go on.
+   * Removes all templates but those to keep, and all unfinished ones; no `publish` may be under way. VMMs that run from
+   * a removed template keep its files open and are not affected.
    */
   async collect(isKept: (key: string) => boolean): Promise<void> {
     for (const key of await readdir(this.#directory)) if (!isKept(key)) await this.remove(key);
@@ -104,11 +104,11 @@ async function isAsRecorded(directory: string, text: string): Promise<boolean> {
       (await sha256Of(join(directory, 'state'))) === record.stateSha256
     );
   } catch {
-    return false; // torn, or of another version of this program
+    return false; // truncated, or written by another version
   }
 }
 
-/** Moves the file, makes it root's and read-only, and waits until it is on disk: dirty pages would count as the reader's. */
+/** Moves the file, makes it root's and read-only, and syncs it: the reader would be charged for dirty pages. */
 async function take(from: string, to: string): Promise<FileStamp> {
   await rename(from, to);
   await chown(to, 0, 0);

@@ -7,11 +7,11 @@ import { inside } from './jail.ts';
 import type { QemuDriverOptions } from './driver-options.ts';
 import { maxTenantTemplates, Templates } from './templates.ts';
 
-const skip = process.getuid?.() === 0 ? false : 'needs root: templates are made root’s';
+const skip = process.getuid?.() === 0 ? false : 'needs root: templates belong to root';
 const shape = { memoryMiB: 512, vcpus: 1, hasNic: true };
 const of = (tenant: string) => ({ ...shape, tenant });
 
-/** Templates of machines that never were: their key and their keeping ask for files only. */
+/** Templates without machines: keys and retention need only files. */
 async function emptyHouse() {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-templates-'));
   const place = join(directory, 'templates');
@@ -39,14 +39,14 @@ async function emptyHouse() {
       await templates.publish(wanted, files);
       return await keyOf(wanted);
     },
-    /** As if it had been made in that second. */
+    /** Sets its time of creation to that second. */
     makeOld: (key: string, second: number) => utimes(join(place, key), second, second),
     [Symbol.asyncDispose]: () => rm(directory, { recursive: true, force: true }),
   };
 }
 
 describe('Templates', { skip }, () => {
-  it("find() gives a tenant its own alone: not the node's, not another's, and the node never a tenant's", async () => {
+  it('find() gives a tenant only its own template, and the node only the shared one', async () => {
     await using place = await emptyHouse();
     const { templates } = place;
     const node = await place.publish(shape);
@@ -60,14 +60,14 @@ describe('Templates', { skip }, () => {
     assert.deepEqual([await place.keyOf(shape), await place.keyOf(of('shop'))], [node, shop]);
   });
 
-  it('find() makes no path of what a tenant is called', async () => {
+  it('find() never uses a tenant’s name as a path', async () => {
     await using place = await emptyHouse();
     for (const name of ['../../etc', '/', '', '.', '-', 'x'.repeat(10_000)]) {
       assert.match(await place.publish(of(name)), /^[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{32}$/);
     }
   });
 
-  it("publish() lets the tenants' oldest go when there are too many, and nobody else's", async () => {
+  it('publish() removes only the oldest tenant templates when there are too many', async () => {
     await using place = await emptyHouse();
     const node = await place.publish(shape);
     await place.makeOld(node, 1);
@@ -77,18 +77,18 @@ describe('Templates', { skip }, () => {
       await place.makeOld(key, 100 - count); // the later ones are older
       ofTenants.push(key);
     }
-    assert.deepEqual(new Set(await place.keys()), new Set([node, ...ofTenants]), 'as many as may be');
+    assert.deepEqual(new Set(await place.keys()), new Set([node, ...ofTenants]), 'the maximum');
     await place.publish({ ...shape, hasNic: false });
-    assert.equal((await place.keys()).length, maxTenantTemplates + 2, 'one that is no tenant’s takes no place');
+    assert.equal((await place.keys()).length, maxTenantTemplates + 2, 'the shared one does not count');
 
     const next = await place.publish(of('next'));
     const keys = new Set(await place.keys());
     assert.equal(keys.size, maxTenantTemplates + 2);
     assert.ok(keys.has(next) && keys.has(node));
-    assert.ok(!keys.has(ofTenants.at(-1) ?? ''), 'the oldest is gone');
+    assert.ok(!keys.has(ofTenants.at(-1) ?? ''), 'the oldest is removed');
   });
 
-  it('publish() keeps the one it was called for, though the clock has gone back', async () => {
+  it('publish() keeps the new template after the clock has gone back', async () => {
     await using place = await emptyHouse();
     for (let count = 0; count < maxTenantTemplates; count += 1) {
       await place.makeOld(await place.publish(of(`tenant-${count}`)), 2 ** 33);
@@ -97,7 +97,7 @@ describe('Templates', { skip }, () => {
     assert.equal((await place.keys()).length, maxTenantTemplates);
   });
 
-  it('publish() lets those of another generation go, tenants’ too', async () => {
+  it('publish() removes templates of another generation, including tenants’', async () => {
     await using place = await emptyHouse();
     await place.publish(shape);
     await place.publish(of('shop'));
@@ -106,14 +106,14 @@ describe('Templates', { skip }, () => {
     assert.deepEqual(await place.keys(), [now]);
   });
 
-  it('publish() of many at a time loses none', async () => {
+  it('concurrent calls of publish() lose no template', async () => {
     await using place = await emptyHouse();
     const names = Array.from({ length: maxTenantTemplates }, (_, at) => `tenant-${at}`);
     const keys = await Promise.all(names.map((name) => place.publish(of(name))));
     assert.deepEqual(new Set(await place.keys()), new Set(keys));
   });
 
-  it('publish() goes on after one that failed', async () => {
+  it('publish() works after a failed call', async () => {
     await using place = await emptyHouse();
     const missing = { memory: '/no/such', state: '/no/such' };
     await assert.rejects(place.templates.publish(shape, missing), { code: 'ENOENT' });

@@ -9,14 +9,14 @@ import type { QemuDriverOptions } from './driver-options.ts';
 import { TemplateStore, type TemplateFiles } from './template-store.ts';
 import { hostTscKHz } from './tsc.ts';
 
-/** Templates of tenants that a node keeps. On disk each was 410 MB with 12 GiB of nominal memory. */
+/** Maximum number of tenant templates on a node. Each took 410 MB on disk with 12 GiB of nominal memory. */
 export const maxTenantTemplates = 16;
 
-/** The templates of one driver, by the shape of machine they are for. */
+/** The templates of one driver, by machine shape. */
 export class Templates {
   readonly #store: TemplateStore;
   readonly #options: QemuDriverOptions;
-  /** One is published at a time: what is half made looks like what a killed process left. */
+  /** Serialises calls of `publish`: an unfinished template looks the same as one left by a killed process. */
   #published: Promise<unknown> = Promise.resolve();
 
   constructor(directory: string, options: QemuDriverOptions) {
@@ -29,8 +29,9 @@ export class Templates {
   }
 
   /**
-   * Templates of other kernels, agents or QEMUs go: this driver will never ask for them. So do the oldest of tenants
-   * where there are too many; what began as their copy goes on, and the next of that tenant's pods has it made anew.
+   * Publishes a template. Removes templates of other kernels, agents or QEMUs, which this driver never uses, and the
+   * oldest tenant templates above the maximum. Machines restored from a removed one are not affected, and that tenant's
+   * next pod makes it again.
    */
   async publish(shape: MachineShape, files: TemplateFiles): Promise<void> {
     const key = await templateKey(this.#options, shape);
@@ -39,12 +40,15 @@ export class Templates {
       const kept = keptBeside(key, await this.#store.keys());
       await this.#store.collect((other) => kept.has(other));
     });
-    this.#published = publishing.catch(() => {}); // its own caller hears of it
+    this.#published = publishing.catch(() => {}); // reported to its own caller
     await publishing;
   }
 }
 
-/** What stays when `key` was just published, of all keys from the oldest on; itself, whatever a clock says. */
+/**
+ * Returns the keys to keep after `key` was published, given all keys from oldest to newest. Always keeps `key`,
+ * whatever the clock.
+ */
 function keptBeside(key: string, keys: readonly string[]): ReadonlySet<string> {
   const partsOf = (other: string) => other.split('-');
   const [generation] = partsOf(key);
@@ -55,8 +59,9 @@ function keptBeside(key: string, keys: readonly string[]): ReadonlySet<string> {
 }
 
 /**
- * `<generation>-<shape>`, of a tenant's `<generation>-<shape>-<tenant>`: hashes of all that decides what is in a
- * template. The generation is that of the parts (QEMU, kernel, agent, and their arguments), the shape that of the machine.
+ * Returns the key `<generation>-<shape>`, or `<generation>-<shape>-<tenant>` for a tenant: hashes of everything that
+ * determines a template's content. The generation covers the parts (QEMU, kernel, agent, and their arguments), the
+ * shape those of the machine.
  */
 async function templateKey(options: QemuDriverOptions, shape: MachineShape): Promise<string> {
   const { sysroot, kernel, initramfs } = options.assets;
@@ -72,14 +77,14 @@ async function templateKey(options: QemuDriverOptions, shape: MachineShape): Pro
     start: { kind: 'freeze', kernelArguments: kernelWords },
     tap: shape.hasNic ? { name: 'tap', mac: '' } : undefined,
   });
-  // Longer, so that no tenant finds a name that would give it another's.
+  // A longer hash, so that no tenant can choose a name that collides with another's.
   const tenant = shape.tenant === undefined ? '' : `-${hashOf(shape.tenant, 32)}`;
   return `${hashOf([parts, processor, kernelWords])}-${hashOf(arguments_)}${tenant}`;
 }
 
 /**
- * What a cold boot passes to the kernel. `rounded`: with the clock's frequency to the MHz, for the host measures it anew
- * at each of its boots, and a template is to be kept over them.
+ * Returns the kernel arguments of a cold boot. `rounded` rounds the clock's frequency to MHz: the host measures it at
+ * each boot, and a template must survive reboots.
  */
 export async function allKernelArguments(
   { accelerator, extraKernelArguments = [] }: QemuDriverOptions,
@@ -90,7 +95,7 @@ export async function allKernelArguments(
   return [...kernelArguments({ accelerator, tscKHz }), ...extraKernelArguments];
 }
 
-/** With KVM a guest sees the host's processor, and does not survive waking on another one. */
+/** Identifies the host's processor. With KVM a guest sees it, and fails when it is resumed on another one. */
 async function hostProcessor(): Promise<string> {
   const text = await readFile('/proc/cpuinfo', 'latin1');
   const ofFirst = text.split('\n\n', 1)[0] ?? '';
@@ -103,7 +108,7 @@ async function hostProcessor(): Promise<string> {
 async function fileIdentity(path: string): Promise<readonly string[]> {
   const { ino, size, mtimeNs } = await stat(path, { bigint: true }).catch((cause: NodeJS.ErrnoException) => {
     throw new PodvmError('failedPrecondition', `Cannot start a machine: cannot find ${path} (${cause.code})`, {
-      fix: 'Run `podvm setup --upgrade`, which makes QEMU, kernel and agent anew.',
+      fix: 'Run `podvm setup --upgrade`, which reinstalls QEMU, kernel and agent.',
     });
   });
   return [path, String(ino), String(size), String(mtimeNs)];

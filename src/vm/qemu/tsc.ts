@@ -1,14 +1,14 @@
 import { readFile } from 'node:fs/promises';
 
-/** The host's TSC frequency in `kHz`, or undefined where the host does not say. */
+/** Returns the host's TSC frequency in `kHz`, or undefined where the host does not report it. */
 export async function hostTscKHz(): Promise<number | undefined> {
   return tscKHzFrom(await readFile('/proc/cpuinfo', 'utf8'));
 }
 
 /**
  * `bogomips` is twice the TSC frequency in MHz on every x86 with a constant TSC: the kernel skips its delay loop and
- * computes loops per jiffy from `tsc_khz` (`lpj_fine`, arch/x86/kernel/tsc.c), and frequency scaling does not touch it.
- * `cpu MHz` is what the core does at this moment, so it counts only when bogomips is absent or absurd.
+ * computes loops per jiffy from `tsc_khz` (`lpj_fine`, arch/x86/kernel/tsc.c), and frequency scaling does not change
+ * it. `cpu MHz` is the core's current frequency, used only when bogomips is absent or implausible.
  */
 export function tscKHzFrom(cpuinfo: string): number | undefined {
   const bogomips = field(cpuinfo, 'bogomips');

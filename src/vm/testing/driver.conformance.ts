@@ -12,27 +12,27 @@ import {
   type MachineSpec,
 } from '../driver.ts';
 
-/** What the suite needs of a driver's surroundings. Disposing ends what the suite left. */
+/** What the suite needs besides the driver. Disposing removes what the suite left. */
 export interface DriverHarness extends AsyncDisposable {
   readonly driver: MachineDriver;
-  /** A good spec that boots, with an id of its own and a fresh directory. */
+  /** Makes a valid spec that boots, with a unique id and an empty directory. */
   makeSpec(): Promise<MachineSpec>;
-  /** Puts a disk's file into the machine's directory, for its user. */
+  /** Creates a disk's file in the machine's directory, owned by its user. */
   makeDiskFile(spec: MachineSpec, file: string): Promise<void>;
   growDiskFile(spec: MachineSpec, file: string, sizeBytes: number): Promise<void>;
-  /** What runs or is mounted for that machine, and the files in its directory but logs; empty when it is gone. */
+  /** Lists processes and mounts of that machine, and the files in its directory except logs. Empty when it is gone. */
   leftovers(spec: MachineSpec): Promise<readonly string[]>;
-  /** Kills the VMM behind the driver's back. */
+  /** Kills the VMM without the driver. */
   killFromOutside(machine: Machine): Promise<void>;
-  /** Has the guest power itself off. */
+  /** Makes the guest power itself off. */
   powerOffGuest(machine: Machine): Promise<void>;
-  /** A machine that another process started, which is gone. */
+  /** Starts a machine in another process, which then ends. */
   startElsewhere(spec: MachineSpec): Promise<MachineRecord>;
 }
 
 export interface DriverSuiteOptions {
   readonly skip?: string | false;
-  /** When, in `ms` after a start begins, it is aborted. */
+  /** Times after the beginning of a start at which it is aborted, in `ms`. */
   readonly abortsAtMs: readonly number[];
 }
 
@@ -65,7 +65,7 @@ async function assertNothingLeft(harness: DriverHarness, spec: MachineSpec): Pro
 }
 
 function describeStart(harness: Harness, { abortsAtMs }: DriverSuiteOptions): void {
-  test('refuses an id, memory, vcpus and user that no machine can have', async () => {
+  test('refuses invalid ids, memory sizes, vcpus and users', async () => {
     const spec = await harness().makeSpec();
     const bad: readonly Partial<MachineSpec>[] = [
       { id: '' },
@@ -88,7 +88,7 @@ function describeStart(harness: Harness, { abortsAtMs }: DriverSuiteOptions): vo
     await assertNothingLeft(harness(), spec);
   });
 
-  test('refuses to restore what no template was made for', async () => {
+  test('refuses to restore without a template', async () => {
     const spec = await harness().makeSpec();
     const { memoryMiB, vcpus } = spec;
     assert.equal(await harness().driver.hasTemplate({ memoryMiB, vcpus, hasNic: false }), false);
@@ -96,19 +96,19 @@ function describeStart(harness: Harness, { abortsAtMs }: DriverSuiteOptions): vo
     await assertNothingLeft(harness(), spec);
   });
 
-  test('refuses a directory that is not there', async () => {
+  test('refuses a missing directory', async () => {
     const spec = await harness().makeSpec();
     await assert.rejects(harness().driver.start({ ...spec, directory: `${spec.directory}/missing` }, soon()));
     await assertNothingLeft(harness(), spec);
   });
 
-  test('leaves nothing when it was cancelled before', async () => {
+  test('leaves nothing when it is cancelled before it begins', async () => {
     const spec = await harness().makeSpec();
     await assert.rejects(harness().driver.start(spec, AbortSignal.abort()), kind('cancelled'));
     await assertNothingLeft(harness(), spec);
   });
 
-  test('leaves nothing when it is cancelled on its way', async () => {
+  test('leaves nothing when it is cancelled while it runs', async () => {
     for (const ms of abortsAtMs) {
       const spec = await harness().makeSpec();
       const stop = new AbortController();
@@ -118,12 +118,12 @@ function describeStart(harness: Harness, { abortsAtMs }: DriverSuiteOptions): vo
         .catch((error: unknown) => error);
       clearTimeout(timer);
       if (outcome instanceof Error) kind('cancelled')(outcome);
-      else await (outcome as Machine).kill(); // SAFE: start gives a machine; it was faster than the abort
+      else await (outcome as Machine).kill(); // SAFE: start returned a machine before the abort
       await assertNothingLeft(harness(), spec);
     }
   });
 
-  test('gives a running machine with the phases of its start and a record that survives JSON', async () => {
+  test('returns a running machine with the phases of its start and a record that survives JSON', async () => {
     const spec = await harness().makeSpec();
     await using machine = await harness().driver.start(spec, soon());
     assert.equal(machine.state, 'running');
@@ -139,7 +139,7 @@ function describeStart(harness: Harness, { abortsAtMs }: DriverSuiteOptions): vo
     assert.deepEqual(JSON.parse(JSON.stringify(machine.record)), machine.record);
   });
 
-  test('keeps machines apart that start side by side', async () => {
+  test('keeps machines apart that start concurrently', async () => {
     const specs = [await harness().makeSpec(), await harness().makeSpec()];
     const [one, other] = await Promise.all(specs.map((spec) => harness().driver.start(spec, soon())));
     assert.ok(one && other);
@@ -151,7 +151,7 @@ function describeStart(harness: Harness, { abortsAtMs }: DriverSuiteOptions): vo
   });
 }
 
-/** One machine for all of it: the tests follow each other. */
+/** Uses one machine for all tests, which run in order. */
 function describeRunning(harness: Harness): void {
   let spec: MachineSpec;
   let machine: Machine;
@@ -166,7 +166,7 @@ function describeRunning(harness: Harness): void {
   });
   const disk = { serial: 'one', file: 'one.img', readOnly: false };
 
-  test('refuses disks with bad names, and files that are not there', async () => {
+  test('refuses disks with bad names, and missing files', async () => {
     for (const serial of ['', 'A', 'a,b', 'x'.repeat(21), '../x']) {
       await assert.rejects(machine.attachDisk({ ...disk, serial }, soon()), kind('invalid'));
     }
@@ -179,7 +179,7 @@ function describeRunning(harness: Harness): void {
     await machine.attachDisk({ ...disk, serial: 'two', file: 'two.img', readOnly: true }, soon());
   });
 
-  test('leaves a disk unattached whose attaching was cancelled, and attaches it the next time', async () => {
+  test('leaves a disk unattached after a cancelled attach, and attaches it the next time', async () => {
     await assert.rejects(machine.attachDisk({ ...disk, serial: 'never' }, AbortSignal.abort()), kind('cancelled'));
     for (const turns of [1, 2, 3, 5, 8, 13]) {
       const again = { ...disk, serial: `again-${turns}`, file: 'two.img', readOnly: true };
@@ -208,7 +208,7 @@ function describeRunning(harness: Harness): void {
     await machine.growDisk('grown', 2 ** 22, soon());
   });
 
-  test('refuses ports with bad names, and names that are taken', async () => {
+  test('refuses ports with bad names, and names in use', async () => {
     for (const name of ['', 'A', 'a,b', 'x'.repeat(21), '../x']) {
       await assert.rejects(machine.attachPort(name, soon()), kind('invalid'));
     }
@@ -221,12 +221,12 @@ function describeRunning(harness: Harness): void {
     end.destroy();
   });
 
-  test('has as many ports as it says, and one more when one is gone', async () => {
+  test('allows the maximum number of ports, and another after one is closed', async () => {
     const ends = new Map<string, Duplex>();
     for (let at = 0; at < maxPorts; at += 1) ends.set(`port-${at}`, await machine.attachPort(`port-${at}`, soon()));
     await assert.rejects(machine.attachPort('more', soon()), kind('exhausted'));
     const gone = once(ends.get('port-3') ?? assert.fail(), 'close', { signal: soon() });
-    ends.get('port-3')?.resume(); // its end is seen by whoever reads
+    ends.get('port-3')?.resume(); // only a reader sees the end
     await machine.detachPort('port-3', soon());
     await gone;
     ends.set('more', await machine.attachPort('more', soon()));
@@ -236,7 +236,7 @@ function describeRunning(harness: Harness): void {
     }
   });
 
-  test('leaves a port unattached whose attaching was cancelled, and attaches it the next time', async () => {
+  test('leaves a port unattached after a cancelled attach, and attaches it the next time', async () => {
     await assert.rejects(machine.attachPort('never', AbortSignal.abort()), kind('cancelled'));
     for (const turns of [1, 2, 3, 5, 8, 13]) {
       const stop = new AbortController();
@@ -266,7 +266,7 @@ function describeRunning(harness: Harness): void {
     assert.equal(machine.state, 'running');
   });
 
-  test('does not open a channel for a caller that has left, and opens one for the next', async () => {
+  test('opens no channel for a cancelled caller, and opens one for the next', async () => {
     await assert.rejects(machine.connect(AbortSignal.abort()), kind('cancelled'));
     assert.equal((await machine.connect(soon())).destroyed, false);
   });
@@ -274,12 +274,12 @@ function describeRunning(harness: Harness): void {
   test('ends its channel when it ends', async () => {
     const channel = await machine.connect(soon());
     const { promise: closed, resolve } = Promise.withResolvers<void>();
-    channel.once('close', resolve); // with an error before it, if the VMM had not read all that it was sent
+    channel.once('close', resolve); // after an error if the VMM had not read everything
     await machine.kill();
     await closed;
   });
 
-  test('offers nothing once it is gone', async () => {
+  test('refuses all operations once it is gone', async () => {
     await assert.rejects(machine.connect(soon()), kind('unavailable'));
     await assert.rejects(machine.attachDisk({ ...disk, serial: 'late' }, soon()), kind('unavailable'));
     await assert.rejects(machine.detachDisk('one', soon()), kind('unavailable'));
@@ -294,18 +294,18 @@ function describeEnd(harness: Harness): void {
     return { spec, machine: await harness().driver.start(spec, soon()) };
   };
 
-  test('kill() ends it once, however often it is called', async () => {
+  test('kill() ends it once when it is called repeatedly', async () => {
     const { spec, machine } = await start();
     const exits = await Promise.all([machine.kill(), machine.kill(), machine.exited]);
     exits.push(await machine.kill(), await machine.stop(soon()));
-    for (const exit of exits) assert.equal(exit, exits[0], 'one end, told to all');
+    for (const exit of exits) assert.equal(exit, exits[0], 'one exit for all callers');
     assert.equal(exits[0]?.state, 'failed');
     assert.match(exits[0]?.reason ?? '', /killed by us/);
     assert.equal(machine.state, 'failed');
     await assertNothingLeft(harness(), spec);
   });
 
-  test('dispose is the same, and idempotent', async () => {
+  test('disposing does the same, and is idempotent', async () => {
     const { spec, machine } = await start();
     await machine[Symbol.asyncDispose]();
     await machine[Symbol.asyncDispose]();
@@ -313,13 +313,13 @@ function describeEnd(harness: Harness): void {
     await assertNothingLeft(harness(), spec);
   });
 
-  test('stop() whose time is over kills', async () => {
+  test('stop() kills at its deadline', async () => {
     const { spec, machine } = await start();
     assert.equal((await machine.stop(AbortSignal.abort())).state, 'failed');
     await assertNothingLeft(harness(), spec);
   });
 
-  test('kill() cuts a stop() short that waits', async () => {
+  test('kill() interrupts a pending stop()', async () => {
     const { spec, machine } = await start();
     const states = [machine.state];
     const stopping = machine.stop(soon());
@@ -334,7 +334,7 @@ function describeEnd(harness: Harness): void {
     await assertNothingLeft(harness(), spec);
   });
 
-  test('a guest that powers off is stopped, not failed', async () => {
+  test('a machine whose guest powers off is stopped, not failed', async () => {
     const { spec, machine } = await start();
     await harness().powerOffGuest(machine);
     const exit = await machine.exited;
@@ -343,7 +343,7 @@ function describeEnd(harness: Harness): void {
     await assertNothingLeft(harness(), spec);
   });
 
-  test('a VMM that is killed behind our back fails, and says so', async () => {
+  test('a VMM killed from outside fails, with the reason', async () => {
     const { spec, machine } = await start();
     await harness().killFromOutside(machine);
     const exit = await machine.exited;
@@ -355,7 +355,7 @@ function describeEnd(harness: Harness): void {
 }
 
 function describeAdopt(harness: Harness): void {
-  test('finds no machine where none, another or a foreign one runs', async () => {
+  test('finds no machine when the process is gone, different or foreign', async () => {
     const { driver } = harness();
     const spec = await harness().makeSpec();
     const machine = await driver.start(spec, soon());
@@ -366,7 +366,7 @@ function describeAdopt(harness: Harness): void {
     assert.equal(await driver.adopt(record, soon()), undefined);
   });
 
-  test('takes over a machine whose process is gone, with all it can do', async () => {
+  test('takes over a machine whose starter is gone, with all operations', async () => {
     const { driver } = harness();
     const spec = await harness().makeSpec();
     const record = await harness().startElsewhere(spec);
@@ -383,7 +383,7 @@ function describeAdopt(harness: Harness): void {
 }
 
 function describeTemplates(harness: Harness): void {
-  test('makes none when the exercise fails, and leaves nothing', async () => {
+  test('makes no template when the exercise fails, and leaves nothing', async () => {
     const { driver } = harness();
     const spec = await harness().makeSpec();
     const { memoryMiB, vcpus } = spec;
@@ -396,7 +396,7 @@ function describeTemplates(harness: Harness): void {
     await assertNothingLeft(harness(), spec);
   });
 
-  test('makes one from which machines are restored, of that shape alone', async () => {
+  test('makes a template that restores machines of its shape only', async () => {
     const { driver } = harness();
     const spec = await harness().makeSpec();
     const { memoryMiB, vcpus } = spec;
@@ -416,9 +416,9 @@ function describeTemplates(harness: Harness): void {
     await assert.rejects(driver.start({ ...tenants, tenant: 'a', from: 'restore' }, soon()), kind('notFound'));
   });
 
-  test("makes a tenant's, from which that one's machines alone are restored", async () => {
+  test("makes a tenant's template that restores only that tenant's machines", async () => {
     const { driver } = harness();
-    const shaped = { ...(await harness().makeSpec()), vcpus: 2 }; // no other test's
+    const shaped = { ...(await harness().makeSpec()), vcpus: 2 }; // used by no other test
     const { memoryMiB, vcpus } = shaped;
     await driver.makeTemplate({ ...shaped, tenant: 'a' }, async () => {}, soon());
     const has = async (tenant?: string) =>

@@ -43,7 +43,7 @@ async function openHarness(): Promise<DriverHarness & { readonly driver: FakeDri
 
 describeMachineDriver('fake', openHarness, { abortsAtMs: [0] });
 
-test('start() of the fake fails once, with the error it was given', async () => {
+test('start() of the fake fails once with the given error', async () => {
   await using harness = await openHarness();
   const spec: MachineSpec = await harness.makeSpec();
   const error = new PodvmError('exhausted', 'Cannot start machine: no memory');
@@ -52,7 +52,7 @@ test('start() of the fake fails once, with the error it was given', async () => 
   assert.equal((await harness.driver.start(spec, signal)).state, 'running');
 });
 
-test("the fake's channel carries bytes both ways, and tears when the test says so", async () => {
+test("the fake's channel carries bytes both ways, and hangUp() breaks it", async () => {
   await using harness = await openHarness();
   await harness.driver.start(await harness.makeSpec(), signal);
   const [machine] = harness.driver.machines;

@@ -17,21 +17,21 @@ import { MachineLife } from '../machine-life.ts';
 import { assertMachineSpec, shapeOf } from '../machine-spec.ts';
 
 /**
- * A driver without a hypervisor, for tests of the layers above: machines live in memory, and the test plays the guest
- * at the other end of the channel. It passes the same conformance suite as the real one.
+ * A driver without a hypervisor, for tests of the layers above. Machines exist in memory, and the test plays the guest
+ * at the other end of the channel. It passes the same conformance suite as the real driver.
  */
 export interface FakeDriver extends MachineDriver {
   start(spec: MachineSpec, signal: AbortSignal): Promise<FakeMachine>;
   /** All machines it ever made, in order. */
   readonly machines: readonly FakeMachine[];
-  /** The next start fails with this error. */
+  /** Makes the next start fail with this error. */
   failNextStart(error: PodvmError): void;
 }
 
 export interface FakeOptions {
-  /** Called with the guest's end of every channel that is opened. */
+  /** Called with the guest's end of each channel that is opened. */
   readonly onConnect?: (agentEnd: Duplex, machine: FakeMachine) => void;
-  /** A guest that ignores the power button must be killed; default false. */
+  /** Makes the guest ignore the power button, so that it must be killed; default false. */
   readonly ignoresPowerButton?: boolean;
   /** Set-up has made a template of every shape; default: there is none yet. */
   readonly hasEveryTemplate?: boolean;
@@ -53,7 +53,7 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
         throw new PodvmError('notFound', `Cannot restore machine ${spec.id}: there is no template of its shape`);
       }
       await access(spec.directory);
-      await turn(); // a start is never done at once, so that a test can abort it
+      await turn(); // start is asynchronous so that a test can abort it
       if (signal.aborted) throw new PodvmError('cancelled', `Cannot start machine ${spec.id}: cancelled`);
       const failure = nextFailure;
       nextFailure = undefined;
@@ -90,9 +90,9 @@ export class FakeMachine implements Machine {
   readonly memoryMiB: number;
   readonly consolePath: string;
   readonly spec: MachineSpec;
-  /** What is attached now, by serial. */
+  /** Attached disks, by serial. */
   readonly disks = new Map<string, DiskSpec>();
-  /** What `growDisk` said last, in bytes. */
+  /** Latest size given to `growDisk`, in bytes, by serial. */
   readonly sizes = new Map<string, number>();
   /** The guest's end of each attached port, by name. */
   readonly ports = new Map<string, Duplex>();
@@ -110,7 +110,7 @@ export class FakeMachine implements Machine {
       driver: 'fake',
       id: spec.id,
       directory: spec.directory,
-      pid: 2 ** 22 + sequence, // above the kernel's largest pid: nobody can be hurt by a signal to it
+      pid: 2 ** 22 + sequence, // above the kernel's largest pid, so that a signal reaches no process
       startTicks: String(sequence),
       uid: spec.uid,
       memoryMiB: spec.memoryMiB,
@@ -132,10 +132,10 @@ export class FakeMachine implements Machine {
     return this.#life.isOver;
   }
 
-  /** The guest's end of the open channel. Errors: `unavailable` when nobody is connected. */
+  /** The guest's end of the open channel. Errors: `unavailable` without an open channel. */
   get agentEnd(): Duplex {
     if (this.#agentEnd !== undefined) return this.#agentEnd;
-    throw new PodvmError('unavailable', `Cannot play the guest of machine ${this.id}: nobody is connected`);
+    throw new PodvmError('unavailable', `Cannot play the guest of machine ${this.id}: no channel is open`);
   }
 
   async connect(signal: AbortSignal): Promise<Duplex> {
@@ -244,18 +244,18 @@ export class FakeMachine implements Machine {
     await this.kill();
   }
 
-  /** The guest powers off by itself. */
+  /** Powers the guest off. */
   powerOff(): void {
     if (this.#life.state === 'running') this.#life.moveTo('stopping');
     this.#end({ state: 'stopped', reason: 'the guest powered off', code: 0, tail: [] });
   }
 
-  /** The VMM dies, as if killed from outside. */
+  /** Ends the VMM as if it was killed from outside. */
   die(reason = 'the VMM died'): void {
     if (!this.isGone) this.#end({ state: 'failed', reason, code: 'SIGKILL', tail: [guestText(reason)] });
   }
 
-  /** The channel is torn while the machine lives on, as when the daemon loses its socket. */
+  /** Closes the channel while the machine runs, as when the daemon loses its socket. */
   hangUp(): void {
     this.#hangUp();
   }
@@ -274,10 +274,10 @@ export class FakeMachine implements Machine {
   }
 }
 
-/** Two ends of one channel; destroying one ends the other, as a torn socket does. */
+/** Makes two ends of one channel. Destroying one ends the other, as a broken socket does. */
 function joinedPair(): [Duplex, Duplex] {
   const [host, agent] = duplexPair();
-  for (const end of [host, agent]) end.on('error', () => undefined); // a torn channel shows as 'close'
+  for (const end of [host, agent]) end.on('error', () => undefined); // a broken channel shows as 'close'
   host.on('close', () => agent.destroy());
   agent.on('close', () => host.destroy());
   return [host, agent];
