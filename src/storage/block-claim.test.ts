@@ -27,7 +27,7 @@ const loopsOf = async (path: string): Promise<string[]> => {
   return stdout.split('\n').filter(Boolean);
 };
 
-test('findBlockSource() names what is there, and refuses what is no disk', async () => {
+test('findBlockSource() identifies devices and images, and refuses other files', async () => {
   const image = join(directory, 'found.img');
   await writeFile(image, 'x'.repeat(512));
   await symlink(image, join(directory, 'link'));
@@ -66,12 +66,12 @@ describe('claimBlock()', { skip }, () => {
   afterEach(async () => {
     vmm.kill('SIGKILL');
     if (vmm.exitCode === null && vmm.signalCode === null) await once(vmm, 'exit');
-    assert.deepEqual(await loopsOf(path), [], 'a loop device is left');
+    assert.deepEqual(await loopsOf(path), [], 'no loop device is left');
   });
   const claim = (more: { path?: string; readOnly?: boolean } = {}): Promise<BlockClaim> =>
     claimBlock({ path, readOnly: false, vmmPid: vmm.pid ?? 0, ...more }, soon());
 
-  test('gives an image to one machine, and to the next when that has given it back', async () => {
+  test('gives an image to one machine at a time', async () => {
     {
       await using first = await claim();
       assert.equal(first.device.major, 7);
@@ -83,7 +83,7 @@ describe('claimBlock()', { skip }, () => {
     await using _next = await claim();
   });
 
-  test('gives a device to one machine, not while the host has it mounted', async () => {
+  test('gives a device to one machine at a time, and not while the host has it mounted', async () => {
     await run('mke2fs', ['-q', '-F', '-t', 'ext4', path]);
     const { stdout } = await run('losetup', ['--find', '--show', path]);
     const device = stdout.trim();
@@ -96,7 +96,7 @@ describe('claimBlock()', { skip }, () => {
       {
         await using _first = await claim({ path: device });
         await assert.rejects(claim({ path: device }), kind('busy'));
-        await assert.rejects(run('mount', [device, mountPoint]), /ended with 32/);
+        await assert.rejects(run('mount', [device, mountPoint]), /ended with code 32/);
       }
       await using _next = await claim({ path: device, readOnly: true });
     } finally {
@@ -105,7 +105,7 @@ describe('claimBlock()', { skip }, () => {
     }
   });
 
-  test('refuses to write to what is read-only, and images that are no disks', async () => {
+  test('refuses write access to read-only sources, and images of invalid size', async () => {
     const { stdout } = await run('losetup', ['--find', '--show', '--read-only', path]);
     const device = stdout.trim();
     try {
@@ -119,14 +119,14 @@ describe('claimBlock()', { skip }, () => {
     }
   });
 
-  test('follows an image that has grown', async () => {
+  test('measures an image that has grown', async () => {
     await using one = await claim();
     assert.equal(await one.measure(soon()), mebibyte);
     await truncate(path, 3 * mebibyte);
     assert.equal(await one.measure(soon()), 3 * mebibyte);
   });
 
-  test('lasts as long as the VMM when the process that claimed is killed', async () => {
+  test('keeps the claim until the VMM ends when the claiming process is killed', async () => {
     const script = `
       import { claimBlock } from ${JSON.stringify(join(import.meta.dirname, 'block-claim.ts'))};
       await claimBlock({ path: ${JSON.stringify(path)}, readOnly: false, vmmPid: ${vmm.pid} }, AbortSignal.timeout(20000));
@@ -142,6 +142,6 @@ describe('claimBlock()', { skip }, () => {
     await assert.rejects(claim(), kind('busy'));
     vmm.kill('SIGKILL');
     await once(vmm, 'exit');
-    await using _next = await claim(); // the keeper looks five times a second, and a claim waits a moment
+    await using _next = await claim(); // the keeper checks five times a second, and a claim waits for it
   });
 });

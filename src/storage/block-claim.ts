@@ -8,51 +8,53 @@ import { retry } from '#host/wait.ts';
 import { run } from '#host/run.ts';
 
 /**
- * A *claim* is the right of one machine to a block device of the node, or to an image file by way of a loop device. Two
- * machines with one file system destroy it, and so do a machine and the host: the kernel keeps them apart. The device is
- * open with O_EXCL, which no mount, no other claim and no other exclusive user gets past; an image file is locked
- * besides (flock), as each loop device of it is a device of its own. Both last as long as the VMM, whatever becomes of
- * us: a *keeper* process, which ends with the VMM, holds the same descriptors.
+ * A *claim* is the exclusive right of one machine to a block device of the node, or to an image file through a loop
+ * device. Two machines, or a machine and the host, would destroy a file system that they both write. The kernel
+ * enforces the claim: the device is open with O_EXCL, which excludes mounts and other exclusive users; an image file is
+ * also locked (flock), since each of its loop devices is separate. A claim lasts as long as the VMM, also when this
+ * process ends: a *keeper* process, which ends with the VMM, holds the same descriptors.
  */
 export interface BlockClaim extends AsyncDisposable {
   readonly device: { readonly major: number; readonly minor: number };
-  /** Bytes that the device has now; a file that has grown since is followed. */
+  /** Returns the device's size in bytes. The device of an image file that has grown is resized first. */
   measure(signal: AbortSignal): Promise<number>;
 }
 
 export interface BlockClaimRequest {
-  /** A block device or a raw image file; symbolic links are followed. */
+  /** Path of a block device or a raw image file; symbolic links are followed. */
   readonly path: string;
   readonly readOnly: boolean;
-  /** Process whose end ends the claim, should we be gone by then. */
+  /** Pid of the VMM. Its end ends the claim if this process is gone by then. */
   readonly vmmPid: number;
 }
 
-/** What is at the path. Two paths with the same `key` are one thing. */
+/** The kind of source at a path. Two paths with the same `key` are the same source. */
 export interface BlockSource {
   readonly kind: 'device' | 'image';
   readonly key: string;
 }
 
-/** Errors: `notFound`, `unsupported` for what is neither a block device nor a file. */
+/** Identifies the source. Errors: `notFound`, `unsupported` for anything but a block device or a regular file. */
 export async function findBlockSource(path: string): Promise<BlockSource> {
   const found = await stat(path).catch((cause: unknown) => {
-    throw new PodvmError('notFound', `Cannot attach ${path}: it is not there`, { cause });
+    throw new PodvmError('notFound', `Cannot attach ${path}: no such file or device`, {
+      cause,
+      fix: 'Correct the path of the volume.',
+    });
   });
   if (found.isBlockDevice()) return { kind: 'device', key: `device ${found.rdev}` };
   if (found.isFile()) return { kind: 'image', key: `image ${found.dev}:${found.ino}` };
   throw new PodvmError(
     'unsupported',
     `Cannot attach ${path}: it is neither a block device nor an image file`,
-    found.isDirectory()
-      ? { fix: 'A file system that the host has mounted stays the host’s: unmount it and name its device.' }
-      : {},
+    found.isDirectory() ? { fix: 'Unmount the file system on the host and specify its device.' } : {},
   );
 }
 
 /**
- * Errors: `busy` when the host or another machine uses it, `failedPrecondition` (read-only, no loop devices, an image
- * that is no whole number of sectors), those of `findBlockSource`. Nothing is held then.
+ * Claims a device or image. Errors: `busy` when the host or another machine uses it, `failedPrecondition` (read-only,
+ * no loop devices, an image size that is not a multiple of sectors), those of `findBlockSource`. Nothing is held after
+ * an error.
  */
 export async function claimBlock(request: BlockClaimRequest, signal: AbortSignal): Promise<BlockClaim> {
   const timing = { everyMs: pollMs, forMs: patienceMs, signal };
@@ -64,8 +66,8 @@ export async function claimBlock(request: BlockClaimRequest, signal: AbortSignal
 }
 
 /**
- * What has just ended may hold a device for a moment still: a VMM that was killed with its podvm, by its keeper; a file
- * system that was unmounted, by a jail that was being built then and has a copy of the mount.
+ * Time to wait for a device that is still in use, in `ms`. After a kill the keeper may hold it briefly; after an
+ * unmount a jail that was being built may hold a copy of the mount.
  */
 const patienceMs = 1500;
 const pollMs = 100;
@@ -81,13 +83,13 @@ async function claimNow(request: BlockClaimRequest, signal: AbortSignal): Promis
   try {
     device = held.use(await openExclusively(request, devicePath));
   } finally {
-    // With a device that is open, this means: as soon as nobody has it open any more, whoever that is by then.
+    // The kernel detaches an open loop device when its last user closes it.
     if (loop !== undefined) await run('losetup', ['--detach', loop]);
   }
   const { rdev } = await device.stat();
   const numbers = { major: majorOf(rdev), minor: minorOf(rdev) };
   held.use(await startKeeper(request.vmmPid, image === undefined ? [device] : [device, image]));
-  if (!request.readOnly) held.defer(() => device.sync()); // undone first: whatever the VMM had written is on the disk
+  if (!request.readOnly) held.defer(() => device.sync()); // undone first, so that all writes of the VMM are on the disk
   let imageBytes = (await image?.stat())?.size;
   const owned = held.move();
   return {
@@ -106,7 +108,7 @@ async function claimNow(request: BlockClaimRequest, signal: AbortSignal): Promis
 
 const sectorBytes = 512;
 
-/** From sysfs, whose unit are sectors, whatever the device's own are. */
+/** Reads the size from sysfs, whose unit is 512-byte sectors for every device. */
 async function sizeOf({ major, minor }: BlockClaim['device']): Promise<number> {
   return Number(await readFile(`/sys/dev/block/${major}:${minor}/size`, 'latin1')) * sectorBytes;
 }
@@ -137,13 +139,16 @@ async function openImage(request: BlockClaimRequest, signal: AbortSignal): Promi
   try {
     file = held.use(await open(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK));
   } catch (cause) {
-    throw new PodvmError('failedPrecondition', `Cannot attach ${path}: it cannot be opened`, { cause });
+    throw new PodvmError('failedPrecondition', `Cannot attach ${path}: it cannot be opened`, {
+      cause,
+      fix: 'Check the permissions of the path.',
+    });
   }
   const { size } = await file.stat();
   if (size === 0 || size % sectorBytes !== 0) {
     throw new PodvmError(
       'failedPrecondition',
-      `Cannot attach ${path}: an image must have a multiple of ${sectorBytes} bytes, got ${size}`,
+      `Cannot attach ${path}: its size must be a multiple of ${sectorBytes} bytes, got ${size}`,
     );
   }
   if (!(await lockFile(file))) throw inUse(path);
@@ -154,7 +159,7 @@ async function openImage(request: BlockClaimRequest, signal: AbortSignal): Promi
   return file;
 }
 
-/** Direct: the VMM's reads and writes pass the loop device's pages, and those of the file would be there twice. */
+/** Attaches a loop device with direct I/O, which avoids caching the file's pages twice. */
 async function attachLoop(
   { path, readOnly }: BlockClaimRequest,
   image: FileHandle,
@@ -168,24 +173,24 @@ async function attachLoop(
     const now = await stat(path);
     if (now.ino === ino && now.dev === dev) return loop;
     await run('losetup', ['--detach', loop]);
-    throw new PodvmError('busy', `Cannot attach ${path}: it has just been replaced`);
+    throw new PodvmError('busy', `Cannot attach ${path}: the file was replaced during the attachment`);
   } catch (cause) {
     if (cause instanceof PodvmError && cause.kind !== 'internal') throw cause;
-    throw new PodvmError('failedPrecondition', `Cannot attach ${path}: the host gives it no loop device`, {
+    throw new PodvmError('failedPrecondition', `Cannot attach ${path}: the host has no loop device`, {
       cause,
       fix: 'Load the kernel module: `modprobe loop`.',
     });
   }
 }
 
-/** coreutils' tail ends with the process that it is told: all that is wanted of it. */
+/** Starts coreutils' tail only because it ends with a given process (`--pid`). */
 async function startKeeper(vmmPid: number, handles: readonly FileHandle[]): Promise<AsyncDisposable> {
   const child = spawn('tail', ['-f', '/dev/null', `--pid=${vmmPid}`, `--sleep-interval=${keeperPollSeconds}`], {
-    detached: true, // it must outlive us, and signals to our terminal's group are not for it
+    detached: true, // must outlive this process and receive no signals of its terminal
     stdio: ['ignore', 'ignore', 'ignore', ...handles.map(({ fd }) => fd)],
   });
   const ended = endOf(child, 'tail');
-  ended.catch(() => undefined); // looked at below
+  ended.catch(() => undefined); // awaited below
   if (child.pid === undefined) await ended;
   child.unref();
   return {
@@ -205,7 +210,7 @@ async function endOf(child: ChildProcess, program: string): Promise<unknown> {
   }
 }
 
-function inUse(path: string, cause?: unknown, who = 'the host or another machine uses it'): PodvmError {
+function inUse(path: string, cause?: unknown, who = 'it is in use by the host or another machine'): PodvmError {
   return new PodvmError('busy', `Cannot attach ${path}: ${who}`, {
     cause,
     fix: 'Unmount it on the host, or stop the other pod. Containers of one pod must all mount it the same way.',
@@ -219,7 +224,7 @@ function readOnlyRefusal(path: string, cause?: unknown): PodvmError {
   });
 }
 
-/** The kernel's numbers in a `dev_t` as glibc has it (sys/sysmacros.h). */
+/** Returns the major number of a `dev_t` as glibc encodes it (sys/sysmacros.h). */
 function majorOf(device: number): number {
   return Number((BigInt(device) >> 8n) & 0xfffn) + Number((BigInt(device) >> 32n) & 0xfffff000n);
 }

@@ -1,11 +1,11 @@
 import { open } from 'node:fs/promises';
 
-/** What a new ext4 of ours is divided into, whatever its size; also the size of the guest's pages. */
+/** Block size of new ext4 file systems of any size; also the guest's page size. */
 export const blockBytes = 4096;
 
 /**
- * Bytes that files can take of an ext4 that nobody has mounted yet. The kernel keeps 2 % to itself, of which nobody may
- * take anything, at most 4096 blocks (fs/ext4/super.c, ext4_set_resv_clusters).
+ * Returns the bytes available to files in a new, never mounted ext4. The kernel reserves 2 %, at most 4096 blocks, for
+ * its own use (fs/ext4/super.c, ext4_set_resv_clusters).
  */
 export async function roomOf(path: string): Promise<number> {
   const superblock = Buffer.alloc(1024);

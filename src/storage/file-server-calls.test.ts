@@ -7,7 +7,7 @@ const { allow, noSuchCall } = answers;
 const readOnlyFileSystem = 0x0005_001e;
 const openat = 257;
 
-test('fileServerCalls() leaves a server what serves files, and nothing that leads elsewhere', () => {
+test('fileServerCalls() allows the calls that serve files, and no others', () => {
   const program = fileServerCalls(false);
   for (const number of [0, 1, 17, 18, 74, openat, 262, 316, 326]) assert.equal(answerOf(program, number), allow);
   const refused = {
@@ -22,7 +22,7 @@ test('fileServerCalls() leaves a server what serves files, and nothing that lead
   assert.equal(answerOf(program, 56, [0x0120_0011]), noSuchCall);
 });
 
-test('fileServerCalls() of a share that is read-only has no call that changes one', () => {
+test('fileServerCalls() of a read-only share allows no call that changes files', () => {
   const program = fileServerCalls(true);
   const changing = [18, 76, 77, 90, 188, 197, 258, 259, 260, 263, 264, 265, 266, 280, 285, 316, 326];
   for (const number of changing) assert.equal(answerOf(program, number), noSuchCall, String(number));

@@ -1,9 +1,9 @@
 import { onlyThreads, onlyWithoutBits, seccompProgram } from '#host/seccomp-program.ts';
 
 /**
- * The system calls of a file server from its first request on, which `files` has put in force itself by then
- * (`src/file-server/jail.ts`). There is no execve, no socket, no process and no namespace among them; of a share that is
- * read-only, none that changes a file.
+ * Returns the system call filter of a file server, which `files` installs before its first request
+ * (`src/file-server/jail.ts`). Excludes execve, sockets, processes and namespaces; for a read-only share it also
+ * excludes calls that change files.
  */
 export function fileServerCalls(isReadOnly: boolean): Buffer {
   return seccompProgram({
@@ -16,11 +16,11 @@ export function fileServerCalls(isReadOnly: boolean): Buffer {
 }
 
 const [clone, openat] = [56, 257];
-/** Of open(2): O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, and O_TMPFILE's own bit. */
+/** Flags of open(2) for writing: O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, and O_TMPFILE's own bit. */
 const writing = 0o1 | 0o2 | 0o100 | 0o1000 | 0o20000000;
 const readOnlyFileSystem = 30;
 
-/** What the program and the C library call while they serve: loop, memory, threads for flushing, looking and reading. */
+/** Calls of the program and the C library while they serve: loop, memory, threads for flushing, lookup and reading. */
 const always = `
   read 0 write 1 close 3 fstat 5 poll 7 lseek 8 mmap 9 mprotect 10 munmap 11 brk 12 rt_sigaction 13 rt_sigprocmask 14
   rt_sigreturn 15 pread64 17 writev 20 sched_yield 24 mremap 25 madvise 28 dup 32 getpid 39 exit 60 wait4 61 fcntl 72
@@ -30,7 +30,7 @@ const always = `
   newfstatat 262 readlinkat 267 set_robust_list 273 epoll_pwait 281 pipe2 293 getrandom 318 rseq 334 faccessat2 439
 `;
 
-/** And to make, change and remove files. Opening a file is here where its flags do not matter. */
+/** Calls that create, change and remove files. Opening a file is listed here because its flags do not matter then. */
 const changing = `
   pwrite64 18 truncate 76 ftruncate 77 chmod 90 setxattr 188 removexattr 197 openat 257 mkdirat 258 mknodat 259
   fchownat 260 unlinkat 263 renameat 264 linkat 265 symlinkat 266 utimensat 280 fallocate 285 renameat2 316 copy_file_range 326

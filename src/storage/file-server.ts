@@ -11,35 +11,35 @@ import type { HostSource } from './host-source.ts';
 import { type Room, Rooms } from './rooms.ts';
 
 /**
- * The *file server* of one shared volume: a program of ours (`src/file-server/`) in a jail that holds it and the volume.
- * It runs as root, for files have owners: what a user of the guest makes is theirs. What it may do as root is what its few
- * capabilities say, in a user namespace where they count for files alone. Half of the jail is bubblewrap's, the other half
- * the program shuts itself before it reads anything of its client (`src/file-server/jail.ts`, `src/engine/powers.c`).
+ * The *file server* of one shared volume: a program of ours (`src/file-server/`) in a jail that holds only it and the
+ * volume. It runs as root because files made by a guest's user belong to that user, with a few capabilities in a user
+ * namespace where they apply to files only. bubblewrap builds half of the jail; the program closes the other half
+ * before it reads input from its client (`src/file-server/jail.ts`, `src/engine/powers.c`).
  */
 export interface FileServerRequest {
-  /** Its one client's connection; taken over. */
+  /** Connection of its one client; taken over. */
   readonly channel: Duplex;
   readonly source: HostSource;
   readonly access: FileAccess;
-  /** `slave`: what the host mounts below the source appears in it. */
+  /** `slave`: later host mounts below the source appear in it. */
   readonly propagation: 'private' | 'slave';
-  /** The client may show the volume with other users than it has: for a pod with a user namespace. */
+  /** Allows the client to map owners of the volume, for a pod with a user namespace. */
   readonly mapsUsers: boolean;
-  /** Id of the sandbox, by which a server is found whose starter was killed. */
+  /** Id of the sandbox. Identifies servers whose starter was killed. */
   readonly owner: string;
-  /** Unique in the sandbox; `[a-z0-9-]+`. */
+  /** Name, unique in the sandbox; `[a-z0-9-]+`. */
   readonly name: string;
-  /** Puts the process under the host's limits of the machine that it works for, with so many bytes of memory more. */
+  /** Places the process under the host limits of its machine, and raises the memory limit by `memoryBytes`. */
   readonly confine: (pid: number, memoryBytes: number) => Promise<AsyncDisposable>;
 }
 
-/** `readOnly` leaves what is mounted below as it is, `recursiveReadOnly` does not. */
+/** `readOnly` does not apply to mounts below the source; `recursiveReadOnly` does. */
 export type FileAccess = 'readWrite' | 'readOnly' | 'recursiveReadOnly';
 
-/** Serves until it is disposed of, or its client leaves. */
+/** A running server. It ends when it is disposed or its client disconnects. */
 export interface FileServer extends AsyncDisposable {
   readonly pid: number;
-  /** Name of the file, which alone is in what is served then; undefined: the source is a directory. */
+  /** Name of the only file that is served; undefined: the source is a directory. */
   readonly file: string | undefined;
   /** Settles with its last lines when it has ended. */
   readonly ended: Promise<readonly GuestText[]>;
@@ -48,21 +48,24 @@ export interface FileServer extends AsyncDisposable {
 export type FileServers = (request: FileServerRequest, signal: AbortSignal) => Promise<FileServer>;
 
 const program = '/files';
-/** Root of everything that is served, in the jail. */
+/** Root of the served files, in the jail. */
 const sharesRoot = '/shares';
 const tailBytes = 4096;
 const tailLines = 8;
 
 /**
- * What it needs to shut the rest of its jail: mounts (SYS_ADMIN), and users for its user namespace (SETUID, SETGID,
- * SETFCAP to have root among them, DAC_OVERRIDE for a mount point that is closed to others). There it takes of what the
- * namespace gives what a server of root's files needs (`of_root` in `powers.c`).
+ * Capabilities for closing the rest of the jail: mounts (SYS_ADMIN), and users for its user namespace (SETUID, SETGID,
+ * SETFCAP to map root, DAC_OVERRIDE for a mount point that is closed to others). In that namespace the server keeps
+ * what serving root's files needs (`of_root` in `powers.c`).
  */
 const capabilities = ['SYS_ADMIN', 'SETUID', 'SETGID', 'SETFCAP', 'DAC_OVERRIDE'];
 
 export type FileServerAssets = Pick<Assets, 'fileServer'>;
 
-/** Errors of a start: `failedPrecondition`, `internal`, `timeout`, with its last lines. */
+/**
+ * Creates the file servers. Errors of a start: `failedPrecondition`, `internal`, `timeout`, with the last lines of the
+ * log.
+ */
 export function createFileServers(assets: FileServerAssets): FileServers {
   const rooms = new Rooms();
   return async (request, signal) => {
@@ -74,7 +77,7 @@ export function createFileServers(assets: FileServerAssets): FileServers {
       if (signal.aborted) throw new PodvmError('cancelled', `Cannot share ${source.path}: cancelled`, { cause: error });
       throw error;
     } finally {
-      channel.destroy(); // the server has a descriptor of its own
+      channel.destroy(); // the server has its own descriptor
     }
   };
 }
@@ -91,7 +94,7 @@ async function startFileServer(
   const file = source.kind === 'file' ? basename(source.path) : undefined;
   let said = '';
   const tail = () => lastLines(said);
-  channel.pause(); // what comes is the server's to read
+  channel.pause(); // only the server reads the channel
   try {
     const { identity, ended } = await spawnJailed({
       what: `the file server of ${source.path}`,
@@ -138,7 +141,7 @@ const endIt = (identity: ProcessIdentity) => async (error: unknown) => {
   throw error;
 };
 
-/** Descriptor of the source in the jail's first program (`spawnJailed`); the next one is the list of system calls. */
+/** Descriptor of the source in the jail's first program (`spawnJailed`); the next one is the system call filter. */
 const sourceFd = '4';
 
 function jailedServer(
@@ -155,7 +158,7 @@ function jailedServer(
     recursiveReadOnly: ['--ro-bind-fd', sourceFd, target],
   };
   return [
-    // bubblewrap's own namespace is a slave of the one it is started in: a slave of a private one hears of nothing.
+    // bubblewrap's namespace is a slave of its parent's; a slave of a private mount receives no mount events.
     ...(propagation === 'private' ? ['unshare', '--mount', '--propagation', 'private', '--'] : []),
     ...['prlimit', `--data=${room.memoryBytes}`, '--'],
     ...['bwrap', '--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-net', '--unshare-cgroup-try'],
@@ -175,14 +178,14 @@ function lastLines(text: string): readonly GuestText[] {
   return lines.slice(-tailLines).map(guestText);
 }
 
-/** Ends the servers of that owner whose starter was killed; most have ended with their client. Returns their pids. */
+/** Ends the servers of an owner whose starter was killed, and returns their pids. Most have ended with their client. */
 export async function sweepFileServers(owner: string): Promise<readonly number[]> {
   const found = await fileServersOf(owner);
   for (const identity of found) await killProcess(identity);
   return found.map(({ pid }) => pid);
 }
 
-/** They are told by their program and by where their volume is mounted, which no other process has. */
+/** Finds servers by their program and the unique mount point of their volume. */
 async function fileServersOf(owner: string): Promise<readonly ProcessIdentity[]> {
   const pids = (await readdir('/proc')).filter((entry) => /^[0-9]+$/.test(entry)).map(Number);
   const found: ProcessIdentity[] = [];

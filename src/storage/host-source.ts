@@ -5,18 +5,18 @@ import { holdsData, kernelDevicesOf, nameOfFileSystem } from '#base/file-systems
 import { type HostMount, isBelow, parseMountInfo } from '#base/mount-table.ts';
 import { podAnnotations } from '#base/pod-annotations.ts';
 
-/** What is at a path of the host, held by a descriptor: whoever replaces the path later changes nothing of it. */
+/** A file or directory of the host, held by a descriptor: replacing the path later has no effect. */
 export interface HostSource extends AsyncDisposable {
-  /** As the kernel has resolved it, symbolic links followed. */
+  /** Path with symbolic links resolved by the kernel. */
   readonly path: string;
   readonly kind: 'directory' | 'file';
-  /** Tells it from all others while it is held. */
+  /** Identifies the source uniquely while it is held. */
   readonly identity: string;
-  /** Of O_PATH: it only names what is there. */
+  /** Opened with O_PATH: only names the source. */
   readonly fd: number;
-  /** Numbers (`MAJOR:MINOR`) of file systems that are refused whatever their type is. */
+  /** Device numbers (`MAJOR:MINOR`) of file systems that are refused regardless of their type. */
   readonly kernelDevices: ReadonlySet<string>;
-  /** True when other file systems are mounted below. */
+  /** True when other file systems are mounted below the source. */
   hasSubmounts(): Promise<boolean>;
 }
 
@@ -26,8 +26,8 @@ const onlyPath = 0o10000000;
 const kernelDirectories = ['/dev', '/proc', '/sys'];
 
 /**
- * Errors: `notFound`; `unsupported` for what cannot be shared with a machine (sockets, devices, FIFOs, what is under
- * /dev, /proc and /sys); `failedPrecondition`.
+ * Opens a source. Errors: `notFound`; `unsupported` for what cannot be shared with a machine (sockets, devices, FIFOs,
+ * anything below /dev, /proc and /sys); `failedPrecondition`.
  */
 export async function openHostSource(path: string): Promise<HostSource> {
   let handle: FileHandle;
@@ -60,12 +60,12 @@ export async function openHostSource(path: string): Promise<HostSource> {
 function cannotOpen(path: string, cause: unknown): PodvmError {
   const code = (cause as NodeJS.ErrnoException).code;
   if (code === 'ENOENT') {
-    return new PodvmError('notFound', `Cannot share ${path}: there is no such file or directory on the host`, {
+    return new PodvmError('notFound', `Cannot share ${path}: no such file or directory on the host`, {
       cause,
-      fix: 'Make it, or correct the path.',
+      fix: 'Create it, or correct the path of the volume.',
     });
   }
-  const why = code === 'ENOTDIR' ? 'a part of the path is no directory' : messageOf(cause);
+  const why = code === 'ENOTDIR' ? 'a component of the path is not a directory' : messageOf(cause);
   return new PodvmError('failedPrecondition', `Cannot share ${path}: ${why}`, { cause });
 }
 
@@ -78,30 +78,28 @@ interface Found {
 
 async function kindOfSource(path: string, { resolved, status, fd, mounts }: Found): Promise<HostSource['kind']> {
   const refuse = (why: string) => new PodvmError('unsupported', `Cannot share ${path} with a pod's machine: ${why}`);
-  if (status.isSocket()) throw refuse('it is a socket, whose other end is in another kernel');
-  if (status.isFIFO()) throw refuse('it is a FIFO, whose other end is in another kernel');
-  if (status.isCharacterDevice()) throw refuse("it is a device, which only the host's kernel has");
+  if (status.isSocket()) throw refuse('it is a socket, and its other end is in the host’s kernel');
+  if (status.isFIFO()) throw refuse('it is a FIFO, and its other end is in the host’s kernel');
+  if (status.isCharacterDevice()) throw refuse("it is a character device of the host's kernel");
   if (status.isBlockDevice())
-    throw refuse(
-      `it is a block device: have it by volumeDevices, or name it in the annotation ${podAnnotations.blockVolumes.name}`,
-    );
+    throw refuse(`it is a block device: use volumeDevices or the annotation ${podAnnotations.blockVolumes.name}`);
   if (kernelDirectories.some((directory) => resolved === directory || resolved.startsWith(`${directory}/`))) {
-    throw refuse("what is there belongs to the host's kernel, and the machine has its own");
+    throw refuse("it belongs to the host's kernel, and the machine has its own");
   }
   const type = (await statfs(`/proc/self/fd/${fd}`)).type >>> 0;
   if (!holdsData({ type, device: deviceOf(status) }, kernelDevicesOf(mounts))) {
-    throw refuse(`it is on a file system of the kind ${nameOfFileSystem(type)}, which only the host's kernel has`);
+    throw refuse(`its file system type ${nameOfFileSystem(type)} belongs to the host's kernel`);
   }
   if (status.isDirectory()) return 'directory';
   if (status.isFile()) return 'file';
-  throw refuse('it is neither a directory nor a file');
+  throw refuse('it is neither a directory nor a regular file');
 }
 
-/** Of our own mount namespace. */
+/** Reads the mounts of our own mount namespace. */
 const readMounts = async (): Promise<readonly HostMount[]> =>
   parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'));
 
-/** As the kernel's dev_t is laid out for 64 bits (makedev(3)). */
+/** Formats a device number as the kernel's 64-bit dev_t (makedev(3)). */
 function deviceOf({ dev }: Stats): string {
   const number = BigInt(dev);
   const major = ((number >> 32n) & 0xffff_f000n) | ((number >> 8n) & 0xfffn);

@@ -16,7 +16,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(volume, { recursive: true }));
 
-/** As kubelet's atomic writer leaves it. */
+/** Writes a version as kubelet's atomic writer does. */
 async function writeVersion(version: string, files: Record<string, string>): Promise<void> {
   for (const [path, text] of Object.entries(files)) {
     await mkdir(join(volume, version, path, '..'), { recursive: true });
@@ -60,7 +60,7 @@ test('readHostTree() reads a plain directory, and a single file by its name', as
   assert.deepEqual([files.length, files[0]?.path, owner.mode], [1, 'hosts', files[0]?.mode]);
 });
 
-test('readHostTree() tells trees apart by content, mode and name, and nothing else', async () => {
+test('readHostTree() distinguishes trees only by content, mode and name', async () => {
   await writeVersion('..1', { a: 'x', b: 'y' });
   const first = await read();
   await writeVersion('..2', { b: 'y', a: 'x' });
@@ -72,7 +72,7 @@ test('readHostTree() tells trees apart by content, mode and name, and nothing el
   assert.notEqual((await read()).digest, other.digest);
 });
 
-test('readHostTree() never joins two versions', async () => {
+test('readHostTree() never mixes two versions', async () => {
   const text = (version: number) => ({ a: `${version}`, b: `${version}`, c: `${version}` });
   await writeVersion('..v0', text(0));
   const stop = new AbortController();
@@ -85,13 +85,13 @@ test('readHostTree() never joins two versions', async () => {
   try {
     for (let round = 0; round < 50; round += 1) {
       const tree = await read().catch((error: unknown) => {
-        assert.ok(refused('busy', /replaced 10 times/)(error), String(error));
+        assert.ok(refused('busy', /changed during each of 10 reads/)(error), String(error));
         return undefined;
       });
       if (tree === undefined) continue;
       const seen = tree.files.map(({ bytes }) => Buffer.from(bytes).toString());
       assert.equal(seen.length, 3);
-      assert.equal(new Set(seen).size, 1, `of several versions: ${seen.join(' ')}`);
+      assert.equal(new Set(seen).size, 1, `mixed versions: ${seen.join(' ')}`);
     }
   } finally {
     stop.abort();
@@ -99,7 +99,7 @@ test('readHostTree() never joins two versions', async () => {
   }
 });
 
-test('readHostTree() refuses more bytes than its limit before it reads them, and takes just the limit', async () => {
+test('readHostTree() refuses more bytes than its limit before reading them, and accepts exactly the limit', async () => {
   await writeVersion('..1', { big: '' });
   await truncate(join(volume, '..1/big'), 2 * 1024 ** 3);
   await assert.rejects(read(), refused('exhausted', /volume app: .* at most 1024 bytes, got 2147483648$/));
@@ -113,18 +113,18 @@ test('readHostTree() refuses too many files and too deep trees', async () => {
   await writeVersion('..1', Object.fromEntries(Array.from({ length: 9 }, (_, index) => [`f${index}`, ''])));
   await assert.rejects(read(), refused('exhausted', /at most 8 files/));
   await writeVersion('..2', { 'a/b/c/d': '' });
-  await assert.rejects(read(), refused('exhausted', /at most 3 directories in each other, got 4/));
+  await assert.rejects(read(), refused('exhausted', /at most 3 nested directories, got 4/));
 });
 
-test('readHostTree() follows no link and waits for no fifo', async () => {
+test('readHostTree() follows no link and does not wait for a FIFO', async () => {
   await symlink('/etc/shadow', join(volume, 'link'));
-  await assert.rejects(read(), refused('invalid', /"link" is no file/));
+  await assert.rejects(read(), refused('invalid', /"link" is neither a file nor a directory/));
   await rm(join(volume, 'link'));
   await run('mkfifo', [join(volume, 'fifo')]);
-  await assert.rejects(read(), refused('invalid', /"fifo" is no file/));
+  await assert.rejects(read(), refused('invalid', /"fifo" is neither a file nor a directory/));
 });
 
-test('readHostTree() says when there is nothing', async () => {
+test('readHostTree() reports a missing path', async () => {
   const none = readHostTree('volume app', join(volume, 'none'), limits, signal);
   await assert.rejects(none, refused('notFound', /Cannot read volume app at .*none: ENOENT/));
 });

@@ -4,45 +4,45 @@ import { lstat, open, opendir, readlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { kindOf, PodvmError } from '#base/errors.ts';
 
-/** Permission bits, set-group-id and sticky included, and who it belongs to. */
+/** Permission bits, including set-group-id and sticky, and the owner. */
 export interface Owner {
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
 }
 
-/** `path` is relative, `/`-separated, without `..`. */
+/** A file; `path` is relative, `/`-separated, without `..`. */
 export interface HostFile extends Owner {
   readonly path: string;
   readonly bytes: Uint8Array;
 }
 
-/** All of a small volume as it was at one moment. */
+/** The content of a small volume at one moment. */
 export interface HostTree {
-  /** Of its root; of a single file, the file's. */
+  /** Owner of its root; for a single file, the file's. */
   readonly owner: Owner;
   readonly files: readonly HostFile[];
-  /** Two trees with the same are the same. */
+  /** Trees with the same digest are equal. */
   readonly digest: string;
 }
 
 export interface TreeLimits {
-  /** Of all files together. */
+  /** Total bytes of all files. */
   readonly maxBytes: number;
   readonly maxFiles: number;
-  /** Directories in each other. */
+  /** Nesting depth of directories. */
   readonly maxDepth: number;
 }
 
-/** A version of kubelet's is at most a few files; each try reads one whole. */
+/** Maximum number of reads. A kubelet version has few files, and each try reads a whole one. */
 const maxTries = 10;
 const permissions = 0o7777;
 
 /**
- * The files at `path`: of a directory that kubelet's atomic writer keeps, those of its current version, from one version
- * and never of two; of another directory, those in it; of a file, that file by its name. `what` names it in errors.
- * Errors: `exhausted` (more than the limits allow), `invalid` (something that is neither file nor directory),
- * `notFound`, `busy` (it changes faster than it can be read).
+ * Reads the files at `path`: all files of the current version for a directory of kubelet's atomic writer, all files of
+ * another directory, or a single file by its name. `what` is the subject of error messages. Errors: `exhausted` (a
+ * limit is exceeded), `invalid` (an entry that is neither file nor directory), `notFound`, `busy` (it changes faster
+ * than it can be read).
  */
 export async function readHostTree(
   what: string,
@@ -62,12 +62,12 @@ export async function readHostTree(
       if (!isGone) throw explain(what, path, error);
     }
     if (tries === maxTries) {
-      throw new PodvmError('busy', `Cannot read ${what}: it was replaced ${maxTries} times while it was read`);
+      throw new PodvmError('busy', `Cannot read ${what}: it changed during each of ${maxTries} reads`);
     }
   }
 }
 
-/** The directory that `..data` points to; undefined where there is no such link. */
+/** Returns the directory that `..data` points to, or undefined without such a link. */
 async function currentVersion(path: string): Promise<string | undefined> {
   try {
     return basename(await readlink(join(path, '..data')));
@@ -98,10 +98,10 @@ class TreeReader {
   }
 
   async #directory(directory: string, prefix: string, depth: number): Promise<void> {
-    if (depth > this.#limits.maxDepth) throw this.#refuse('directories in each other', depth, this.#limits.maxDepth);
+    if (depth > this.#limits.maxDepth) throw this.#refuse('nested directories', depth, this.#limits.maxDepth);
     for await (const { name } of await opendir(directory)) {
       this.#signal.throwIfAborted();
-      if (prefix === '' && name.startsWith('..')) continue; // kubelet's own, and never a key
+      if (prefix === '' && name.startsWith('..')) continue; // kubelet's own entries; keys never begin so
       const path = join(directory, name);
       const status = await lstat(path);
       if (status.isDirectory()) await this.#directory(path, `${prefix}${name}/`, depth + 1);
@@ -111,12 +111,15 @@ class TreeReader {
 
   async #file(path: string, name: string, status: Stats): Promise<void> {
     if (!status.isFile()) {
-      throw new PodvmError('invalid', `Cannot read ${this.#what}: ${JSON.stringify(name)} is no file and no directory`);
+      throw new PodvmError(
+        'invalid',
+        `Cannot read ${this.#what}: ${JSON.stringify(name)} is neither a file nor a directory`,
+      );
     }
     if (this.found.length >= this.#limits.maxFiles) throw this.#refuse('files', '', this.#limits.maxFiles);
     const left = this.#limits.maxBytes - this.#bytes;
     if (status.size > left) throw this.#refuse('bytes', this.#bytes + status.size, this.#limits.maxBytes);
-    // O_NONBLOCK: should it have become a fifo since
+    // O_NONBLOCK: it may have been replaced by a FIFO.
     const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     try {
       const now = await file.stat();
@@ -133,7 +136,7 @@ class TreeReader {
   #refuse(unit: string, got: number | '', limit: number): PodvmError {
     return new PodvmError(
       'exhausted',
-      `Cannot read ${this.#what}: a volume that is copied into the machine has at most ${limit} ${unit}` +
+      `Cannot read ${this.#what}: a volume copied into the machine must have at most ${limit} ${unit}` +
         (got === '' ? '' : `, got ${got}`),
       { fix: 'Put large content into an image, an emptyDir or a hostPath volume.' },
     );

@@ -6,7 +6,7 @@ const uid = '0b1e5a3c-2f5f-4f0e-9d68-1d1f7b3f0a11';
 const podDirectory = `/var/lib/kubelet/pods/${uid}`;
 const of = (rest: string) => kubeletPathOf(`${podDirectory}/${rest}`, uid);
 
-test('kubeletPathOf() knows the volumes that a kubelet writes, and its emptyDirs', () => {
+test('kubeletPathOf() recognises the volumes that a kubelet writes, and its emptyDirs', () => {
   for (const plugin of ['configmap', 'secret', 'downward-api', 'projected']) {
     assert.deepEqual(of(`volumes/kubernetes.io~${plugin}/app`), { kind: 'content', podDirectory, volume: 'app' });
   }
@@ -14,12 +14,12 @@ test('kubeletPathOf() knows the volumes that a kubelet writes, and its emptyDirs
   assert.deepEqual(of('etc-hosts'), { kind: 'etcHosts', podDirectory });
 });
 
-test('kubeletPathOf() knows a bind mount of a sub-path', () => {
+test('kubeletPathOf() recognises a bind mount of a sub-path', () => {
   const subPath = { kind: 'subPath', podDirectory, volume: 'cache', name: 'main.3' };
   assert.deepEqual(of('volume-subpaths/cache/main/3'), subPath);
 });
 
-test('kubeletPathOf() takes any root directory', () => {
+test('kubeletPathOf() accepts any root directory', () => {
   const path = `/srv/pods/x/kubelet/pods/${uid}/etc-hosts`;
   assert.deepEqual(kubeletPathOf(path, uid), {
     kind: 'etcHosts',
@@ -27,7 +27,7 @@ test('kubeletPathOf() takes any root directory', () => {
   });
 });
 
-test('kubeletPathOf() leaves everything else to be shared', () => {
+test('kubeletPathOf() returns undefined for all other paths', () => {
   for (const rest of [
     'volumes/kubernetes.io~csi/pvc-1/mount',
     'volumes/kubernetes.io~local-volume/pv',
@@ -47,7 +47,7 @@ test('kubeletPathOf() leaves everything else to be shared', () => {
   assert.equal(kubeletPathOf(`pods/${uid}/etc-hosts`, uid), undefined);
 });
 
-test('kubeletPathOf() knows nothing of other pods', () => {
+test('kubeletPathOf() ignores paths of other pods', () => {
   assert.equal(kubeletPathOf(`${podDirectory}/etc-hosts`, 'another'), undefined);
   assert.equal(kubeletPathOf('/var/lib/kubelet/pods//etc-hosts', ''), undefined);
 });

@@ -1,20 +1,20 @@
 import { isAbsolute, normalize } from 'node:path';
 
 /**
- * What a path is that a kubelet names for a mount, by its layout alone (kubelet_getters.go, and each volume plugin's
- * `GetPath`). `podDirectory` is `<root>/pods/<uid>`; the root is whatever `--root-dir` says.
+ * The kind of a kubelet path that is given as a mount, derived from the directory layout only (kubelet_getters.go, and
+ * each volume plugin's `GetPath`). `podDirectory` is `<root>/pods/<uid>`; the root is the kubelet's `--root-dir`.
  */
 export type KubeletPath =
-  /** configMap, secret, downwardAPI, projected: a tree that kubelet's atomic writer keeps. */
+  /** configMap, secret, downwardAPI, projected: a tree that kubelet's atomic writer maintains. */
   | { readonly kind: 'content'; readonly podDirectory: string; readonly volume: string }
-  /** On disk, or a tmpfs that the kubelet mounted there. */
+  /** A directory on disk, or a tmpfs that the kubelet mounted there. */
   | { readonly kind: 'emptyDir'; readonly podDirectory: string; readonly volume: string }
-  /** The pod's /etc/hosts, one file, written over in place. */
+  /** The pod's /etc/hosts, one file that is overwritten in place. */
   | { readonly kind: 'etcHosts'; readonly podDirectory: string }
   /** A bind mount of a file or directory in one of the pod's volumes (pkg/volume/util/subpath). */
   | { readonly kind: 'subPath'; readonly podDirectory: string; readonly volume: string; readonly name: string };
 
-/** Plugins, as directory names, whose volumes are written by kubelet's atomic writer. */
+/** Directory names of plugins whose volumes kubelet's atomic writer maintains. */
 export const contentPlugins: readonly string[] = [
   'kubernetes.io~configmap',
   'kubernetes.io~secret',
@@ -26,7 +26,10 @@ export const emptyDirPlugin = 'kubernetes.io~empty-dir';
 /** Names of volumes and containers are DNS labels. */
 const label = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 
-/** Undefined: none that a kubelet keeps for the pod of that uid. Another pod's path is an ordinary host path. */
+/**
+ * Returns undefined for a path that a kubelet does not maintain for this pod. Another pod's path is an ordinary host
+ * path.
+ */
 export function kubeletPathOf(path: string, podUid: string): KubeletPath | undefined {
   if (podUid === '' || !isAbsolute(path) || normalize(path) !== path) return undefined;
   const marker = `/pods/${podUid}/`;

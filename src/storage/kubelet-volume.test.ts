@@ -22,7 +22,7 @@ describe('kubeletVolumeOf()', { skip: isRoot ? false : 'mounts need root' }, () 
     await run('mount', argv);
     mounted.push(argv.at(-1) ?? '');
   };
-  /** As kubelet's SetupSubpath does. */
+  /** Mounts as kubelet's SetupSubpath does. */
   const bindSubPath = async (source: string, path: string, isFile = false) => {
     await mkdir(dirname(at(path)), { recursive: true });
     if (isFile) await writeFile(at(path), '');
@@ -40,7 +40,7 @@ describe('kubeletVolumeOf()', { skip: isRoot ? false : 'mounts need root' }, () 
     await rm(root, { recursive: true });
   });
 
-  it('tells an emptyDir on disk from one in memory, with owner, mode and size', async () => {
+  it('distinguishes an emptyDir on disk from one in memory, with owner, mode and size', async () => {
     const disk = await make('volumes/kubernetes.io~empty-dir/disk');
     await chown(disk, 0, 2000);
     await chmod(disk, 0o2777);
@@ -57,7 +57,7 @@ describe('kubeletVolumeOf()', { skip: isRoot ? false : 'mounts need root' }, () 
     });
   });
 
-  it('finds the place of a sub-path in an emptyDir', async () => {
+  it('finds the location of a sub-path in an emptyDir', async () => {
     await make('volumes/kubernetes.io~empty-dir/disk/a/b');
     const path = await bindSubPath('volumes/kubernetes.io~empty-dir/disk/a/b', 'volume-subpaths/disk/main/0');
     const found = await kubeletVolumeOf(path, uid);
@@ -76,7 +76,7 @@ describe('kubeletVolumeOf()', { skip: isRoot ? false : 'mounts need root' }, () 
     assert.deepEqual([other.name, other.subPath], ['memory', 'deep/er']);
   });
 
-  it('takes a sub-path of a configMap as it was mounted', async () => {
+  it('uses a sub-path of a configMap as it was mounted', async () => {
     const volume = await make('volumes/kubernetes.io~configmap/app/..1');
     await writeFile(join(volume, 'key'), 'value');
     const path = await bindSubPath('volumes/kubernetes.io~configmap/app/..1/key', 'volume-subpaths/app/main/2', true);
@@ -91,13 +91,13 @@ describe('kubeletVolumeOf()', { skip: isRoot ? false : 'mounts need root' }, () 
     assert.deepEqual(whole, { kind: 'push', name: 'app', hostPath: dirname(volume), isLive: true });
   });
 
-  it('leaves a sub-path of another volume to be shared', async () => {
+  it('returns undefined for a sub-path of another volume', async () => {
     await make('volumes/kubernetes.io~csi/pv/mount/a');
     const path = await bindSubPath('volumes/kubernetes.io~csi/pv/mount/a', 'volume-subpaths/data/main/0');
     assert.equal(await kubeletVolumeOf(path, uid), undefined);
   });
 
-  it('says that a volume is not there', async () => {
+  it('reports a missing volume', async () => {
     await assert.rejects(
       kubeletVolumeOf(at('volumes/kubernetes.io~empty-dir/none'), uid),
       (error: unknown) => error instanceof PodvmError && error.kind === 'internal' && /none/.test(error.message),

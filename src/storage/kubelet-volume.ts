@@ -7,29 +7,32 @@ import type { Owner } from './host-tree.ts';
 import { contentPlugins, emptyDirPlugin, kubeletPathOf, type KubeletPath } from './kubelet-path.ts';
 import { mountAt, parseMountInfo, type HostMount } from '#base/mount-table.ts';
 
-/** A volume of a kubelet, as the guest is to have it. `name` is unique in its pod. */
+/** A kubelet's volume in the form that the guest gets. `name` is unique in its pod. */
 export type KubeletVolume =
-  /** Its files are copied into the guest. */
+  /** Files that are copied into the guest. */
   | {
       readonly kind: 'push';
       readonly name: string;
       readonly hostPath: string;
-      /** Name of the one file it is; undefined: a directory. */
+      /** Name of the single file; undefined: a directory. */
       readonly file?: string;
-      /** What changes on the host changes in the guest. Not so for a sub-path, as Kubernetes says of it. */
+      /** Whether changes on the host are copied to the guest. Kubernetes does not update sub-paths. */
       readonly isLive: boolean;
     }
-  /** Empty, and the guest's own: nothing of it is on the host. */
+  /** An empty volume of the guest, with no content on the host. */
   | {
       readonly kind: 'scratch' | 'tmpfs';
       readonly name: string;
       readonly owner: Owner;
       readonly sizeLimitBytes?: number;
-      /** Of this mount, in the volume. */
+      /** Sub-path of this mount in the volume. */
       readonly subPath?: string;
     };
 
-/** Undefined: no volume that a kubelet keeps for this pod. Errors: `unsupported` (huge pages), `internal`. */
+/**
+ * Returns undefined for a path that the kubelet does not maintain for this pod. Errors: `unsupported` (huge pages),
+ * `internal`.
+ */
 export async function kubeletVolumeOf(path: string, podUid: string): Promise<KubeletVolume | undefined> {
   const known = kubeletPathOf(path, podUid);
   if (known === undefined) return undefined;
@@ -46,7 +49,7 @@ export async function kubeletVolumeOf(path: string, podUid: string): Promise<Kub
     }
   } catch (cause) {
     if (cause instanceof PodvmError) throw cause;
-    throw new PodvmError('internal', `Cannot look at the kubelet's volume at ${path}`, { cause });
+    throw new PodvmError('internal', `Cannot read the kubelet's volume at ${path}`, { cause });
   }
 }
 
@@ -62,16 +65,16 @@ async function emptyDirOf(
   const rest = { name, owner: { mode: mode & 0o7777, uid, gid }, ...(subPath ? { subPath } : {}) };
   const fileSystem = mountAt(mounts, path)?.fileSystem;
   if (fileSystem === 'hugetlbfs') {
-    throw new PodvmError('unsupported', `Cannot use volume ${name}: a machine's memory has no huge pages to give`, {
-      fix: 'Give the emptyDir the medium "Memory", or none.',
+    throw new PodvmError('unsupported', `Cannot use volume ${name}: machines have no huge pages`, {
+      fix: 'Set the medium of the emptyDir to "Memory", or remove it.',
     });
   }
   if (fileSystem !== 'tmpfs') return { kind: 'scratch', ...rest };
-  const { blocks, bsize } = await statfs(path); // the kubelet made it as large as the volume's limit
+  const { blocks, bsize } = await statfs(path); // the kubelet sized it by the volume's limit
   return { kind: 'tmpfs', ...rest, ...(blocks > 0 ? { sizeLimitBytes: blocks * bsize } : {}) };
 }
 
-/** The kubelet bind-mounted it there: what is mounted says where in the volume it is. */
+/** Resolves a sub-path. The kubelet bind-mounts it, so the mount tells its location in the volume. */
 async function subPathOf(
   { podDirectory, volume, name }: Extract<KubeletPath, { kind: 'subPath' }>,
   path: string,
@@ -91,8 +94,8 @@ async function subPathOf(
 }
 
 /**
- * Where in the volume a bind mount of a part of it begins. The kernel tells it from the root of the file system: that of
- * the volume if it has one of its own, else one that the volume is somewhere in.
+ * Returns the location in the volume where a bind mount begins. The kernel reports it relative to the root of the file
+ * system, which is the volume's own or contains the volume.
  */
 function placeOf(mount: HostMount, volume: HostMount | undefined, directory: string): string {
   const root = mount.root.replace(/\/\/deleted$/, '');
@@ -101,7 +104,7 @@ function placeOf(mount: HostMount, volume: HostMount | undefined, directory: str
   const marker = `/${pod}/${tail}/`;
   const at = `${root}/`.indexOf(marker);
   if (at >= 0) return root.slice(at + marker.length);
-  throw new PodvmError('internal', `Cannot mount a sub-path: ${mount.point} is no part of ${directory}, got ${root}`);
+  throw new PodvmError('internal', `Cannot mount a sub-path: ${mount.point} is not inside ${directory}, got ${root}`);
 }
 
 async function firstThere(paths: readonly string[]): Promise<string | undefined> {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Rooms } from './rooms.ts';
 
-test('take() bounds what the file servers of one pod have together, and gives back', () => {
+test('take() limits the total of one pod’s file servers, and disposing returns the share', () => {
   const rooms = new Rooms();
   const taken = Array.from({ length: 30 }, () => rooms.take('pod'));
   const descriptors = taken.map((room) => room.descriptors);
@@ -12,6 +12,6 @@ test('take() bounds what the file servers of one pod have together, and gives ba
   assert.ok(sum(taken.map((room) => room.memoryBytes)) < 1.7 * 2 ** 30);
   assert.equal(rooms.take('another').descriptors, 65_536);
   for (const room of taken) room[Symbol.dispose]();
-  taken[0]?.[Symbol.dispose](); // once is enough
+  taken[0]?.[Symbol.dispose](); // a second disposal has no effect
   assert.equal(rooms.take('pod').descriptors, 65_536);
 });

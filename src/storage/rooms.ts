@@ -1,27 +1,27 @@
 const mebibyte = 1024 * 1024;
-/** Of all file servers of a pod together, but for `fewest` that each has. */
+/** Descriptors of all file servers of a pod together, in addition to `fewest` for each. */
 const mostOfPod = 262_144;
 const mostOfServer = 65_536;
 const fewest = 8_192;
-/** An idle server has 2 MB; its engine needs some 600 bytes for a file that its client knows. */
+/** Base memory. An idle server uses 2 MB, and its engine about 600 bytes for each file that its client knows. */
 const baseBytes = 32 * mebibyte;
 const bytesOfDescriptor = 1_536;
 
-/** What one file server may take of the host. */
+/** Host resources of one file server. */
 export interface Room {
-  /** Files that its client knows, or has open. */
+  /** Files that its client knows or has open. */
   readonly descriptors: number;
   readonly memoryBytes: number;
 }
 
 /**
- * Divides a bound for each pod among its file servers: each gets half of what is left, as it comes, so that the first few
- * have as many as one server ever has, and thirty cannot have thirty times as much.
+ * Divides a pod's limit among its file servers. Each gets half of the rest, in order of arrival, so that the first few
+ * have as much as a single server needs, and thirty cannot have thirty times as much.
  */
 export class Rooms {
   readonly #taken = new Map<string, number>();
 
-  /** To be given back when the server has ended. */
+  /** Reserves a share. Dispose it when the server has ended. */
   take(owner: string): Room & Disposable {
     const taken = this.#taken.get(owner) ?? 0;
     const half = Math.floor(Math.max(0, mostOfPod - taken) / 2);

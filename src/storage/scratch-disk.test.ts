@@ -36,7 +36,7 @@ test('makeScratchDisk() leaves nothing when it is cancelled', async () => {
   assert.deepEqual(await readdir(directory), []);
 });
 
-test('makeScratchDisk() makes a sparse, sound ext4 and takes it away', async () => {
+test('makeScratchDisk() makes a sparse, valid ext4 and removes it', async () => {
   const path = join(directory, 'disk');
   const sizeBytes = 10 * 1024 ** 3;
   {
@@ -50,7 +50,7 @@ test('makeScratchDisk() makes a sparse, sound ext4 and takes it away', async () 
   assert.deepEqual(await readdir(directory), []);
 });
 
-test('makeVolumeDisk() has room for what is asked, and for little more, whatever tables a size takes', async () => {
+test('makeVolumeDisk() has the requested room and little more for each size of tables', async () => {
   const path = join(directory, 'volume');
   const mebibyte = 1024 ** 2;
   for (const roomBytes of [mebibyte, 4 * mebibyte, 127 * mebibyte, 128 * mebibyte, 5 * 1024 * mebibyte]) {
@@ -64,7 +64,7 @@ test('makeVolumeDisk() has room for what is asked, and for little more, whatever
   assert.deepEqual(await readdir(directory), []);
 });
 
-test('makeVolumeDisk() makes the smallest that there can be for next to nothing, and refuses what is none', async () => {
+test('makeVolumeDisk() makes the smallest disk for the smallest room, and refuses invalid sizes', async () => {
   const path = join(directory, 'volume');
   await using disk = await makeVolumeDisk({ path, roomBytes: 0, ownerUid }, signal);
   assert.equal(disk.sizeBytes, 512 * 1024);

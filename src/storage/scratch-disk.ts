@@ -5,24 +5,24 @@ import { blockBytes, roomOf } from './ext4-room.ts';
 import type { ScratchDisk } from './volumes.ts';
 
 export interface ScratchDiskRequest {
-  /** File to make; its directory exists. */
+  /** File to create; its directory exists. */
   readonly path: string;
   readonly sizeBytes: number;
-  /** The VMM's user, who gets the file. */
+  /** The VMM's user, who becomes the owner. */
   readonly ownerUid: number;
 }
 
-/** Instead of its size what files may take of it, in bytes. */
+/** Specifies the room for files, in bytes, instead of the disk's size. */
 export type VolumeDiskRequest = Omit<ScratchDiskRequest, 'sizeBytes'> & { readonly roomBytes: number };
 
-/** An ext4 below this size has no room for its own tables, in bytes. */
+/** Smallest size of an ext4 with its own tables, in bytes. */
 export const minScratchBytes = 4 * 1024 * 1024;
 export const maxScratchBytes = 1024 ** 4;
 
 /**
- * Makes a sparse file with an empty ext4 in it. It lives as long as its sandbox, so it has no journal and nothing
- * reserved for root, and its tables are left unwritten: a fresh sparse file reads as zeroes. It counts the space of
- * directories (project quotas), so that the guest can limit volumes and layers. Errors: `invalid` (size), `exhausted`
+ * Makes a sparse file with an empty ext4 in it. The disk lives as long as its sandbox, so it has no journal and no
+ * blocks reserved for root. Its tables are left unwritten, since a new sparse file reads as zeroes. Project quotas
+ * count the space of directories, so that the guest can limit volumes and layers. Errors: `invalid` (size), `exhausted`
  * (disk full), `cancelled`.
  */
 export async function makeScratchDisk(request: ScratchDiskRequest, signal: AbortSignal): Promise<ScratchDisk> {
@@ -35,8 +35,8 @@ export async function makeScratchDisk(request: ScratchDiskRequest, signal: Abort
 }
 
 /**
- * The same for one volume: files can take so much of it and, but for some blocks of directories, no more. Whatever
- * writes over that is told ENOSPC. Errors: `invalid` (room), `exhausted` (disk full), `cancelled`.
+ * Makes the disk of one volume with the given room for files, plus some blocks for directories. Further writes fail
+ * with ENOSPC. Errors: `invalid` (room), `exhausted` (disk full), `cancelled`.
  */
 export async function makeVolumeDisk(request: VolumeDiskRequest, signal: AbortSignal): Promise<ScratchDisk> {
   const { path, roomBytes } = request;
@@ -45,7 +45,7 @@ export async function makeVolumeDisk(request: VolumeDiskRequest, signal: AbortSi
   return await makeFile(request, async () => {
     let sizeBytes = diskBytesFor(roomBytes);
     for (let tries = 1; ; tries += 1) {
-      await format(path, { sizeBytes, bytesPerInode: blockBytes }, signal); // for each block a file
+      await format(path, { sizeBytes, bytesPerInode: blockBytes }, signal); // one inode for each block
       const surplus = (await roomOf(path)) - wanted;
       const isSmallest = sizeBytes === minVolumeDiskBytes;
       if (surplus >= 0 && (surplus <= directoriesBytes || isSmallest || tries >= maxTries)) return sizeBytes;
@@ -72,11 +72,11 @@ export function checkRoomBytes(roomBytes: number): void {
 /** mke2fs makes none below some 200 KiB. */
 const minVolumeDiskBytes = 512 * 1024;
 
-/** At most what such a disk takes, in bytes: inodes of a block each have tables of a sixteenth. */
+/** Upper limit of the size of such a disk, in bytes: one inode for each block needs tables of a sixteenth. */
 export const diskBytesFor = (roomBytes: number): number =>
   Math.ceil((roomBytes * 1.1) / blockBytes) * blockBytes + 2 * 1024 * 1024;
 
-/** Blocks of the volume's own directories, and of the file that has the quotas. */
+/** Blocks of the volume's directories and of the quota file. */
 const directoriesBytes = 16 * blockBytes;
 const maxTries = 8;
 
@@ -118,6 +118,6 @@ function explain(error: unknown): unknown {
   if (!isFull) return error;
   return new PodvmError('exhausted', 'Cannot make a scratch disk: the disk is full', {
     cause: error,
-    fix: 'Free some space.',
+    fix: 'Free space on the file system of the state directory.',
   });
 }

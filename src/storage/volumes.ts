@@ -1,12 +1,11 @@
 /**
- * The host's half of a pod's own volumes is the *scratch disk*: a sparse ext4 file which the VMM's user owns. Scratch
- * volumes are directories on it, or, with a limit, on one each that is made the same way; push volumes are sent to the
- * agent (`sandbox/volume/push-volume.ts`), and tmpfs volumes are memory of the pod.
+ * The host's part of a pod's own volumes is the *scratch disk*: a sparse ext4 file owned by the VMM's user. Scratch
+ * volumes are directories on it; a volume with a limit has a disk of its own. Push volumes are sent to the agent
+ * (`sandbox/volume/push-volume.ts`), and tmpfs volumes are memory of the pod.
  */
 
-/** A sparse ext4 file, empty, to be attached to one machine. Disposing deletes it. */
+/** An empty, sparse ext4 file that is attached to one machine. Disposing deletes it. */
 export interface ScratchDisk extends AsyncDisposable {
-  /** Absolute path. */
   readonly path: string;
   readonly sizeBytes: number;
 }

@@ -12,7 +12,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(directory, { recursive: true, force: true }));
 
-/** What a watcher has read; waits for a text, up to a deadline. */
+/** Records what a watcher has read; waits for a text until a deadline. */
 function createSeen() {
   let text = '';
   let wake = Promise.withResolvers<void>();
@@ -72,7 +72,7 @@ test('watchPath() sees a file that is written in place, and one that is replaced
   await seen.becomes('c');
 });
 
-test('watchPath() tells of trouble once, tries again, and sees what is there then', async () => {
+test('watchPath() reports a failure once, retries, and sees the current content', async () => {
   const path = join(directory, 'late');
   const troubles: unknown[] = [];
   const told = Promise.withResolvers<void>();
@@ -98,7 +98,7 @@ test('watchPath() tells of trouble once, tries again, and sees what is there the
   assert.equal(troubles.length, 1);
 });
 
-test('watchPath() looks again without a sign', async () => {
+test('watchPath() checks again without an event', async () => {
   await writeFile(join(directory, 'key'), '');
   let looks = 0;
   const thrice = Promise.withResolvers<void>();
@@ -114,7 +114,7 @@ test('watchPath() looks again without a sign', async () => {
   await thrice.promise;
 });
 
-test('watchPath() ends a look under way when it is disposed of, and looks no more', async () => {
+test('watchPath() aborts a pending onChange when it is disposed, and stops', async () => {
   await writeFile(join(directory, 'key'), '');
   const begun = Promise.withResolvers<void>();
   let ended = 0;

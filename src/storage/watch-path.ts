@@ -4,11 +4,14 @@ import { basename, dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
 export interface WatchTiming {
-  /** From the first sign of a change to `onChange`: a writer makes several. `ms`. */
+  /** Delay from the first event to `onChange`, since a writer causes several; `ms`. */
   readonly settleMs: number;
-  /** Between looks that need no sign: the kernel's queue of events may have run over, a directory been replaced. `ms`. */
+  /**
+   * Interval of checks without an event: the kernel's event queue may have overflowed, or a directory been replaced;
+   * `ms`.
+   */
   readonly recheckMs: number;
-  /** After a look that failed; doubled up to `recheckMs`. */
+  /** Delay after a failed check; doubled up to `recheckMs`. */
   readonly retryMs: number;
 }
 
@@ -17,14 +20,14 @@ export const defaultWatchTiming: WatchTiming = { settleMs: 50, recheckMs: 60_000
 export interface WatchOptions {
   /** A directory, or a file that is written in place or replaced. */
   readonly path: string;
-  /** Something there may have changed; called at once, too, and never twice at a time. */
+  /** Called at the start and after possible changes, one call at a time. */
   readonly onChange: (signal: AbortSignal) => Promise<void>;
-  /** Told of the first failure of a row; it is tried again until the watch is disposed of. */
+  /** Called for the first of consecutive failures. Retries continue until the watch is disposed. */
   readonly onTrouble: (error: unknown) => void;
   readonly timing?: WatchTiming;
 }
 
-/** Watches until it is disposed of, which waits for an `onChange` under way. Nothing that happens at `path` ends it. */
+/** Watches until it is disposed, which waits for a pending `onChange`. No event at `path` ends the watch. */
 export function watchPath({ path, onChange, onTrouble, timing = defaultWatchTiming }: WatchOptions): AsyncDisposable {
   const stop = new AbortController();
   const { signal } = stop;
@@ -65,16 +68,16 @@ export function watchPath({ path, onChange, onTrouble, timing = defaultWatchTimi
   };
 }
 
-/** Asked again after a wait, in which it may have changed. */
+/** Reads the flag in a function, since it may change during a wait. */
 const isStopped = (signal: AbortSignal): boolean => signal.aborted;
 
 interface Sign extends AsyncDisposable {
-  /** Settles when something has happened since `clear`. Rejects when the watch itself fails. */
+  /** Settles when an event has occurred since `clear`. Rejects when the watch itself fails. */
   next(): Promise<void>;
   clear(): void;
 }
 
-/** A file is watched by its directory, so that one that replaces it is seen. */
+/** Opens a watch. A file is watched through its directory, so that its replacement is seen. */
 async function openSign(path: string): Promise<Sign> {
   const isDirectory = (await stat(path)).isDirectory();
   let happened = Promise.withResolvers<void>();
@@ -83,7 +86,7 @@ async function openSign(path: string): Promise<Sign> {
     if (isDirectory || name === null || String(name) === basename(path)) happened.resolve();
   });
   watcher.on('error', (error) => {
-    happened.promise.catch(() => {}); // nobody may be waiting just now
+    happened.promise.catch(() => {}); // there may be no waiter yet
     happened.reject(error);
   });
   return {

@@ -129,7 +129,7 @@ describe('block volumes', { skip, timeout: 600_000 }, () => {
     await withSandbox([empty, `${directory}/none`, directory, path], async (sandbox) => {
       for (const [bad, message] of [
         [empty, /holds no ext4/],
-        [`${directory}/none`, /it is not there/],
+        [`${directory}/none`, /no such file or device/],
         [directory, /neither a block device nor an image/],
       ] as const) {
         const mounts = [mountOf(path, { mountPath: '/good' }), mountOf(bad)];

@@ -224,7 +224,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
       await using other = await openCliNode({ isSetUp: true });
       const yaml = JSON.stringify({ apiVersion: 'v1', kind: 'Pod', metadata: { name: 'other' }, spec });
       const waiting = other.start(['run', '-'], yaml); // and tries again, as a kubelet does
-      await waiting.shows(/Cannot attach \/dev\/loop\d+: the host or another machine uses it/);
+      await waiting.shows(/Cannot attach \/dev\/loop\d+: it is in use by the host or another machine/);
     } finally {
       await runtime.removePodSandbox({ podSandboxId });
       await run('losetup', ['--detach', loop]);

@@ -128,7 +128,7 @@ describe('a share of the host, attacked', { skip, timeout: 600_000 }, () => {
       const itself = { ...containerSpec, image, mounts: [ofHost(join(host, 'kernel'))] };
       await assert.rejects(sandbox.createContainer(itself, minute()), {
         kind: 'unsupported',
-        message: /file system of the kind proc, which only the host's kernel has/,
+        message: /file system type proc belongs to the host's kernel/,
       });
       const script = `cd /mnt; echo ready; until test -e later-data/file; do sleep 0.1; done; ls -A kernel data/inner
         wc -c <switch; for name in switch kernel/sys/kernel/core_pattern later/sys/kernel/core_pattern; do

@@ -330,7 +330,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
       });
     await refused(join(host, 'none'), 'notFound', /no such file or directory on the host/);
     await refused(join(host, 'fifo'), 'unsupported', /it is a FIFO/);
-    await refused('/dev/null', 'unsupported', /it is a device/);
+    await refused('/dev/null', 'unsupported', /it is a character device/);
     await refused('/proc/sys', 'unsupported', /belongs to the host's kernel/);
     await refused('/dev/shm', 'unsupported', /belongs to the host's kernel/);
     assert.deepEqual(await serversOf(sandbox.id), []);
