@@ -5,7 +5,7 @@ import { fixOf } from './advice.ts';
 
 const full = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
 
-test('fixOf() has none for what nobody foresaw', () => {
+test('fixOf() returns undefined for unknown errors', () => {
   assert.equal(fixOf(new Error('odd')), undefined);
   assert.equal(fixOf('odd'), undefined);
   assert.equal(fixOf(new PodvmError('internal', 'odd')), undefined);
@@ -16,7 +16,7 @@ test('fixOf() finds the fix of a cause', () => {
   assert.equal(fixOf(new PodvmError('notFound', 'Cannot create', { cause })), 'Pull it.');
 });
 
-test('fixOf() knows what a full disk calls for, unless somebody knew better', () => {
+test('fixOf() has a fix for a full disk, unless the error has its own', () => {
   assert.match(fixOf(new PodvmError('internal', 'Cannot write', { cause: full })) ?? '', /^Free space/);
   assert.equal(fixOf(new PodvmError('internal', 'Cannot write', { cause: full, fix: 'Buy a disk.' })), 'Buy a disk.');
 });

@@ -1,13 +1,13 @@
 import { PodvmError } from '#base/errors.ts';
 
-/** What an operator can do about what the kernel says, whichever call it said it to. */
+/** Fixes for errors of the kernel, by code, for any system call. */
 export const fixesOfSystemErrors: Readonly<Record<string, string>> = {
   ENOSPC: 'Free space on the file system of the state directory, or choose another directory with --root.',
   EDQUOT: 'Raise the quota of the state directory, or choose another directory with --root.',
   EROFS: 'Make the file system of the state directory writable, or choose another directory with --root.',
 };
 
-/** The fix of an error: the first among it and its causes, else what the system's own error calls for. */
+/** Returns the first fix of the error and its causes, else the one for its system error. */
 export function fixOf(error: unknown): string | undefined {
   const chain: Error[] = [];
   for (let e = error; e instanceof Error && chain.length < 8; e = e.cause) chain.push(e);

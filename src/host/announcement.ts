@@ -1,19 +1,19 @@
 import { connect, createServer } from 'node:net';
 import { text } from 'node:stream/consumers';
 
-/** How long the holder may take to say who it is, in `ms`. */
+/** Time for the holder to answer, in `ms`. */
 const answerMs = 2000;
 const maxAnswerBytes = 4096;
 
 /**
- * A name that one process of a network namespace has at a time: an abstract unix socket (unix(7)). The kernel takes it
- * back when its holder dies, however that happens, and nothing is left to go stale. Callers are told `answer`. Undefined
- * when another process has the name. Disposing gives it back.
+ * Takes a name that one process of a network namespace can hold at a time: an abstract unix socket (unix(7)), which the
+ * kernel frees when its holder dies. Callers receive `answer`. Returns undefined when another process holds the name.
+ * Disposing frees it.
  */
 export async function announce(name: string, answer: string): Promise<AsyncDisposable | undefined> {
   const server = createServer((socket) => {
-    socket.on('error', () => undefined); // the caller has gone
-    socket.end(answer, () => socket.destroy()); // one that stays would keep us from closing
+    socket.on('error', () => undefined); // the caller disconnected
+    socket.end(answer, () => socket.destroy()); // an open connection would block closing
   });
   server.unref();
   try {
@@ -33,7 +33,10 @@ export async function announce(name: string, answer: string): Promise<AsyncDispo
   };
 }
 
-/** What the holder of a name says. Empty: there is none, it ends just now, or it is not ours. Never to be trusted. */
+/**
+ * Returns the answer of a name's holder, which is not trusted. Empty when there is no holder, it is ending, or it is
+ * not ours.
+ */
 export async function heldBy(name: string): Promise<string> {
   const socket = connect(`\0${name}`);
   socket.setTimeout(answerMs, () => socket.destroy());

@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 
-/** What set-up made, as absolute paths and versions; read from `<root>/assets/current.json`. */
+/** Assets that set-up made, as absolute paths and versions; read from `<root>/assets/current.json`. */
 export const assetsSchema = v.object({
   /** Changes whenever anything below changes. */
   key: v.string(),

@@ -3,9 +3,9 @@ import { PodvmError } from '#base/errors.ts';
 import { isThere } from './files.ts';
 import { retry } from './wait.ts';
 
-/** Where cgroups are mounted: version 2, or one hierarchy of version 1 for each controller below. */
+/** Mount point of cgroups: version 2, or one hierarchy of version 1 for each controller below. */
 export const cgroupRoot = '/sys/fs/cgroup';
-/** All cgroups of ours are below this one. */
+/** Parent of all cgroups of this program. */
 export const podvmCgroup = 'podvm';
 
 const removeForMs = 2000;
@@ -15,12 +15,15 @@ export async function hasCgroups2(): Promise<boolean> {
   return await isThere(`${cgroupRoot}/cgroup.controllers`);
 }
 
-/** As kubelet converts version 1's 2 to 262144 into version 2's 1 to 10000. */
+/** Converts version 1's 2 to 262144 into version 2's 1 to 10000, as kubelet does. */
 export function weightOf(shares: number): number {
   return 1 + Math.floor(((shares - 2) * 9999) / 262_142);
 }
 
-/** The kernel empties a cgroup a moment after its last process is gone. Errors: `busy` for one that stays full. */
+/**
+ * Removes a cgroup, which the kernel empties shortly after its last process has ended. Errors: `busy` when it stays
+ * full.
+ */
 export async function removeWhenEmpty(directory: string): Promise<void> {
   const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code; // SAFE: rmdir throws system errors only
   const timing = { everyMs: removeIntervalMs, forMs: removeForMs };

@@ -1,4 +1,4 @@
-/** Time as a part, so that tests can choose it. */
+/** A clock, which tests can replace. */
 export interface Clock {
   /** Wall-clock milliseconds since 1970. */
   now(): number;
@@ -6,7 +6,7 @@ export interface Clock {
   after(ms: number, action: () => void): () => void;
 }
 
-/** Longest delay that setTimeout keeps; a longer one would fire at once. */
+/** Longest delay of setTimeout; a longer one would fire at once. */
 const maxDelayMs = 2 ** 31 - 1;
 
 export const systemClock: Clock = {
@@ -17,7 +17,7 @@ export const systemClock: Clock = {
   },
 };
 
-/** Resolves after `ms`; an abort ends the wait early, without an error. */
+/** Resolves after `ms`. An abort ends the wait early, without an error. */
 export function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.resolve();
   return new Promise((resolve) => {
@@ -32,13 +32,13 @@ export function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<vo
 }
 
 export interface Deadline extends Disposable {
-  /** Aborts after the time, and with the signal it was made from. */
+  /** Aborts after the time, or with the source signal. */
   readonly signal: AbortSignal;
 }
 
 /**
- * A signal for one bounded call. Unlike one of AbortSignal.any it leaves nothing behind on a long-lived `signal`, even
- * if the call leaves listeners on it: composed signals with listeners live as long as their sources (about 1 KiB each).
+ * Makes a signal for one bounded call. Unlike AbortSignal.any it leaves nothing on a long-lived `signal`, even if the
+ * call leaves listeners: composed signals with listeners live as long as their sources (about 1 KiB each).
  */
 export function deadlineAfter(clock: Clock, ms: number, signal: AbortSignal): Deadline {
   const controller = new AbortController();

@@ -16,7 +16,7 @@ Seccomp:\t2
 Seccomp_filters:\t2
 `;
 
-test('credentialsOf() reads who a process is, and takes a capability of any of its sets for one', () => {
+test('credentialsOf() reads a process’s user and the union of its capability sets', () => {
   assert.deepEqual(credentialsOf(status), {
     uid: 2000001,
     gid: 2000002,
@@ -29,7 +29,7 @@ test('credentialsOf() reads who a process is, and takes a capability of any of i
   assert.equal(credentialsOf(status.replace(/^Seccomp_filters.*\n/m, '')).seccompFilters, 1);
 });
 
-test('limitsOf() and mountsOf() read the tables of the kernel', () => {
+test('limitsOf() and mountsOf() read the kernel’s tables', () => {
   const limits = limitsOf(
     'Limit                     Soft Limit           Hard Limit           Units\n' +
       'Max file size             4096                 4096                 bytes\n' +
@@ -57,7 +57,7 @@ const whole: Confinement = {
   devices: [],
 };
 
-test('weaknesses() names each thing that a jail lacks, and nothing of a whole one', () => {
+test('weaknesses() lists each missing restriction, and none for a complete jail', () => {
   assert.deepEqual(weaknesses(whole), []);
   const lacking: readonly (readonly [Partial<Confinement>, RegExp])[] = [
     [{ uid: 0 }, /as root/],
@@ -65,7 +65,7 @@ test('weaknesses() names each thing that a jail lacks, and nothing of a whole on
     [{ groups: [0] }, /as root/],
     [{ capabilities: '400' }, /capabilities: 400/],
     [{ noNewPrivileges: false }, /gain privileges/],
-    [{ seccompFilters: 0 }, /no filter/],
+    [{ seccompFilters: 0 }, /no system call filter/],
     ...whole.namespaces.map(
       (kind) =>
         [{ namespaces: whole.namespaces.filter((other) => other !== kind) }, new RegExp(`our ${kind} name`)] as const,
@@ -74,7 +74,7 @@ test('weaknesses() names each thing that a jail lacks, and nothing of a whole on
     [{ limits: { ...whole.limits, processes: 'unlimited' } }, /processes/],
     [{ cgroup: { ...whole.cgroup, memoryBytes: 'unlimited' } }, /memory/],
     [{ cgroup: { ...whole.cgroup, processes: 'unlimited' } }, /threads/],
-    [{ mounts: [] }, /root can be written/],
+    [{ mounts: [] }, /root file system is writable/],
   ];
   for (const [lack, words] of lacking) {
     const said = weaknesses({ ...whole, ...lack });
@@ -83,7 +83,7 @@ test('weaknesses() names each thing that a jail lacks, and nothing of a whole on
   }
 });
 
-test('readConfinement() finds no jail around ourselves, and weaknesses() says what is missing', async () => {
+test('readConfinement() finds no jail around this process, and weaknesses() lists what is missing', async () => {
   const found = await readConfinement(process.pid);
   assert.equal(found.uid, process.geteuid?.());
   assert.deepEqual(found.namespaces, []);

@@ -1,28 +1,25 @@
 import { readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/**
- * How a process is confined, as the kernel says (proc(5), namespaces(7), cgroups(7)): not what somebody asked for, but
- * what is in force.
- */
+/** The confinement of a process that is in force, as the kernel reports it (proc(5), namespaces(7), cgroups(7)). */
 export interface Confinement {
   readonly uid: number;
   readonly gid: number;
-  /** Other groups. */
+  /** Supplementary groups. */
   readonly groups: readonly number[];
-  /** All of its five sets together, in hexadecimal. */
+  /** Union of its five capability sets, in hexadecimal. */
   readonly capabilities: string;
   readonly noNewPrivileges: boolean;
-  /** Filters of system calls that lie over each other. */
+  /** Number of stacked system call filters. */
   readonly seccompFilters: number;
-  /** Kinds of namespaces that are not ours. */
+  /** Kinds of namespaces that differ from ours. */
   readonly namespaces: readonly string[];
   readonly limits: Readonly<Record<keyof typeof limitNames, number | 'unlimited'>>;
-  /** Of the host's cgroup. */
+  /** Limits of its host cgroup. */
   readonly cgroup: Readonly<Record<keyof typeof cgroupFiles, number | 'unlimited'>>;
-  /** What it sees of the host's files. */
+  /** Host files that it sees. */
   readonly mounts: readonly ConfinedMount[];
-  /** Those of the host's that are shown to it, below `/dev`: each is a mount of its own. */
+  /** Devices of the host that are mounted below its `/dev`. */
   readonly devices: readonly string[];
 }
 
@@ -30,14 +27,14 @@ export interface ConfinedMount {
   readonly at: string;
   readonly type: string;
   readonly readOnly: boolean;
-  /** Set-user-id bits, and devices, count for nothing there. */
+  /** Set-user-id bits and devices have no effect there. */
   readonly noSuid: boolean;
   readonly noDevices: boolean;
 }
 
 const namespaceKinds = ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts'] as const;
 
-/** As /proc/PID/limits calls them. */
+/** Names in /proc/PID/limits. */
 const limitNames = {
   coreBytes: 'Max core file size',
   fileBytes: 'Max file size',
@@ -53,11 +50,11 @@ const cgroupFiles = {
   processes: ['pids.max', 'pids', 'pids.max'],
 } as const;
 const cgroupRoot = '/sys/fs/cgroup';
-/** Version 1 has no word for "unlimited" but the largest number of pages. */
+/** Version 1 reports "unlimited" as the largest number of pages. */
 const noMemoryLimit = 2 ** 60;
 const usPerMilli = 100; // of a period of 100 ms
 
-/** Errors: the kernel's, when there is no such process or it is nobody's to look at. */
+/** Reads the confinement. Errors: the kernel's, when there is no such process or it may not be read. */
 export async function readConfinement(pid: number): Promise<Confinement> {
   const [status, limits, mountinfo, cgroup, namespaces] = await Promise.all([
     readFile(`/proc/${pid}/status`, 'latin1'),
@@ -73,7 +70,7 @@ export async function readConfinement(pid: number): Promise<Confinement> {
     limits: limitsOf(limits),
     cgroup,
     mounts,
-    // Not by a look into its /dev, where a hostile process may put links to anywhere.
+    // Its /dev is not read, since a hostile process may put links there.
     devices: mounts.filter(isDevice).map(({ at }) => at.slice('/dev/'.length)),
   };
 }
@@ -90,7 +87,7 @@ export function credentialsOf(status: string): Credentials {
     groups: numbers('Groups'),
     capabilities: sets.reduce((all, set) => all | set, 0n).toString(16),
     noNewPrivileges: field('NoNewPrivs') === '1',
-    // Kernels before 5.9 do not count them.
+    // Kernels before 5.9 do not report the number.
     seccompFilters: Number(field('Seccomp_filters') || (field('Seccomp') === '2' ? 1 : 0)),
   };
 }
@@ -155,23 +152,23 @@ function mapValues<K extends string, V, R>(table: Readonly<Record<K, V>>, of: (v
   return Object.fromEntries(entries.map(([key, value]) => [key, of(value)])) as Record<K, R>; // SAFE: each key was mapped
 }
 
-/** 1 stops cores that go to a program as well (core(5)); 0 stops files alone. */
+/** 1 also stops core dumps piped to a program (core(5)); 0 stops only files. */
 const mostCoreBytes = 1;
 
-/** What a jail should have and this one has not, each in a few words; empty: all is in force. */
+/** Returns the restrictions that a jail should have and this one lacks, in a few words each. */
 export function weaknesses(found: Confinement): readonly string[] {
   const { limits, cgroup } = found;
   const checks: readonly (readonly [boolean, string])[] = [
-    [found.uid !== 0 && found.gid !== 0 && !found.groups.includes(0), 'it runs as root, or in a group of root’s'],
+    [found.uid !== 0 && found.gid !== 0 && !found.groups.includes(0), 'it runs as root, or in root’s group'],
     [found.capabilities === '0', `it has capabilities: ${found.capabilities}`],
     [found.noNewPrivileges, 'it can gain privileges by running programs'],
-    [found.seccompFilters > 0, 'no filter of system calls is on'],
+    [found.seccompFilters > 0, 'it has no system call filter'],
     ...namespaceKinds.map((kind) => [found.namespaces.includes(kind), `it shares our ${kind} namespace`] as const),
     [limits.coreBytes !== 'unlimited' && limits.coreBytes <= mostCoreBytes, 'it may dump its memory'],
     [limits.processes !== 'unlimited', 'its processes are not limited'],
-    [cgroup.memoryBytes !== 'unlimited', 'the host does not bound its memory'],
-    [cgroup.processes !== 'unlimited', 'the host does not bound its threads'],
-    [found.mounts.some(({ at, readOnly }) => at === '/' && readOnly), 'its root can be written to'],
+    [cgroup.memoryBytes !== 'unlimited', 'the host does not limit its memory'],
+    [cgroup.processes !== 'unlimited', 'the host does not limit its threads'],
+    [found.mounts.some(({ at, readOnly }) => at === '/' && readOnly), 'its root file system is writable'],
   ];
   return checks.flatMap(([holds, weakness]) => (holds ? [] : [weakness]));
 }

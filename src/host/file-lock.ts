@@ -4,9 +4,9 @@ import { once } from 'node:events';
 import { PodvmError } from '#base/errors.ts';
 
 /**
- * Locks an open file or directory, or answers false if others have it locked. The lock is the open file's (flock(2)): it
- * holds for all who have the descriptor, in any namespace, and ends with the last of them. flock(1) is given the
- * descriptor because Node cannot ask for a lock itself. Errors: `failedPrecondition` if there is no flock(1).
+ * Locks an open file or directory; returns false if another process holds the lock. The lock belongs to the open file
+ * (flock(2)): it holds for all users of the descriptor, in any namespace, and ends with the last. flock(1) does the
+ * call, which Node lacks. Errors: `failedPrecondition` if flock(1) is missing.
  */
 export async function lockFile(file: FileHandle, mode: 'exclusive' | 'shared' = 'exclusive'): Promise<boolean> {
   const child = spawn('flock', [`--${mode}`, '--nonblock', '3'], { stdio: ['ignore', 'ignore', 'ignore', file.fd] });

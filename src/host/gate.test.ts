@@ -5,7 +5,7 @@ import { createGate } from './gate.ts';
 const never = new AbortController().signal;
 const turns = () => new Promise((resolve) => setImmediate(resolve));
 
-test('enter() lets so many in at a time, in order', async () => {
+test('enter() admits a limited number of callers at a time, in order', async () => {
   const gate = createGate(2);
   const log: string[] = [];
   const visit = async (name: string) => {
@@ -20,13 +20,13 @@ test('enter() lets so many in at a time, in order', async () => {
   await turns();
   assert.deepEqual(log, ['1', '2', '3']);
   (await first)[Symbol.dispose]();
-  (await first)[Symbol.dispose](); // twice is once
+  (await first)[Symbol.dispose](); // a second disposal has no effect
   (await third)[Symbol.dispose]();
   await fourth;
   assert.deepEqual(log, ['1', '2', '3', '4']);
 });
 
-test('enter() that is given up leaves its place to the next', async () => {
+test('a cancelled enter() gives its place to the next', async () => {
   const gate = createGate(1);
   const first = await gate.enter(never);
   const stop = new AbortController();

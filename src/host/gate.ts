@@ -1,8 +1,8 @@
 import { PodvmError } from '#base/errors.ts';
 
-/** Lets so many in at a time, the others wait in order. */
+/** Admits a limited number of callers at a time. Others wait in order. */
 export interface Gate {
-  /** Inside until disposed. Errors: `cancelled`. */
+  /** Waits for admission, which lasts until disposal. Errors: `cancelled`. */
   enter(signal: AbortSignal): Promise<Disposable>;
 }
 
@@ -12,7 +12,7 @@ export function createGate(limit: number): Gate {
   const leave = () => {
     const next = waiting.shift();
     if (next === undefined) inside -= 1;
-    else next(); // its place is ours
+    else next(); // takes over the place
   };
   return {
     async enter(signal) {

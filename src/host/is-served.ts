@@ -1,6 +1,6 @@
 import { connect } from 'node:net';
 
-/** Whether some process serves a unix socket: one that nobody answers on is what a killed process left. */
+/** Returns whether a process serves a unix socket. A socket without a process is a leftover of a killed process. */
 export async function isServed(socketPath: string): Promise<boolean> {
   return await new Promise((resolve) => {
     const socket = connect(socketPath);

@@ -9,14 +9,14 @@ import { spawnJailed } from './jailed-process.ts';
 const directory = await mkdtemp('/var/tmp/podvm-vmm-');
 after(() => rm(directory, { recursive: true }));
 
-test('spawnJailed() hears of a jail that cannot be built, however fast it ends', { timeout: 60_000 }, async () => {
+test('spawnJailed() reports a jail that cannot be built, also when it ends at once', { timeout: 60_000 }, async () => {
   for (let round = 0; round < 100; round += 1) {
     const started = spawnJailed({ what: 'it', command: ['/bin/false'], output: join(directory, 'log') });
     await assert.rejects(started, { kind: 'internal', message: /its jail could not be built/ });
   }
 });
 
-test('spawnJailed() gives a jail no descriptor that our own starter left open', { timeout: 60_000 }, async () => {
+test('spawnJailed() passes no descriptor of our own starter to a jail', { timeout: 60_000 }, async () => {
   const log = join(directory, 'descriptors');
   const jail = ['bwrap', '--info-fd', '3', '--ro-bind', '/', '/', '--unshare-pid', '--proc', '/proc', '--'];
   const command = [...jail, 'sh', '-c', 'for fd in /proc/self/fd/*; do echo "${fd##*/}"; done'];

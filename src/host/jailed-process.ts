@@ -9,7 +9,7 @@ import { closeInheritedDescriptors } from './inherited-descriptors.ts';
 import { identify, type ProcessIdentity } from './process-identity.ts';
 import { giveBytes } from './run.ts';
 
-/** How the process ended, as far as we can know: one that is not our child leaves no exit code. */
+/** How the process ended. A process that is not our child leaves no exit code. */
 export type ProcessEnd = number | 'unknown' | NodeJS.Signals;
 
 const pidReportDeadlineMs = 10_000;
@@ -17,33 +17,33 @@ const logTailBytes = 16 * 1024;
 const logTailLines = 12;
 
 export interface JailedCommand {
-  /** For messages: "the VMM". */
+  /** Name for messages, such as "the VMM". */
   readonly what: string;
-  /** Ends in a bubblewrap with `--info-fd 3`. */
+  /** Command that ends in a bubblewrap with `--info-fd 3`. */
   readonly command: readonly string[];
-  /** Where its output goes: a file, made anew, or what is told of each piece. */
+  /** Destination of its output: a file, which is replaced, or a function called with each piece. */
   readonly output: string | ((bytes: Buffer) => void);
-  /** Becomes its standard input, if it has a descriptor below; default: none. */
+  /** Standard input, if the stream has a descriptor; default: none. */
   readonly stdin?: Stream;
-  /** Descriptors of ours, or bytes to read, that become its 4, 5, ... */
+  /** Descriptors, or bytes to read, that become its descriptors 4, 5, ... */
   readonly inherited?: readonly (number | Uint8Array)[];
 }
 
-/** A process in a jail that we started ourselves. */
+/** A jailed process that this process started. */
 export interface JailedProcess {
   readonly identity: ProcessIdentity;
-  /** Settles when bubblewrap, our child, ended: right after the process in it, with its code. */
+  /** Settles with the exit code when bubblewrap, our child, has ended: right after the process in it. */
   readonly ended: Promise<ProcessEnd>;
 }
 
 /**
- * Starts the jailed command in a session of its own, and returns once its pid is
- * known. It has the descriptors that it is given, and no other of ours. Errors: `failedPrecondition` if a program of the chain is missing; `internal` with the log's last lines.
- * After an error nothing of it runs.
+ * Starts the jailed command in a session of its own, and returns once its pid is known. It inherits only the listed
+ * descriptors. Errors: `failedPrecondition` if a program of the chain is missing; `internal` with the log's last lines.
+ * After an error no process is left.
  */
 export async function spawnJailed(jailed: JailedCommand): Promise<JailedProcess> {
   const log = typeof jailed.output === 'string' ? await openLog(jailed.output) : undefined;
-  const started = launch(jailed, log?.fd ?? 'pipe'); // listened to at once: a jail that cannot be built ends in this turn
+  const started = launch(jailed, log?.fd ?? 'pipe'); // listeners are added at once: a jail that cannot be built ends in this turn
   await log?.close();
   const { child, ended, pid: report } = started;
   try {
@@ -73,7 +73,7 @@ function launch({ what, command, output, stdin, inherited = [] }: JailedCommand,
   closeInheritedDescriptors();
   const [program = '', ...args] = command;
   const child = spawn(program, args, {
-    detached: true, // a session of its own: signals to our terminal's group must not reach it
+    detached: true, // a session of its own, so that it receives no signals of our terminal
     stdio: [stdin ?? 'ignore', log, log, 'pipe', ...inherited.map((it) => (typeof it === 'number' ? it : 'pipe'))],
     env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
   });
@@ -83,7 +83,7 @@ function launch({ what, command, output, stdin, inherited = [] }: JailedCommand,
   for (const [at, given] of inherited.entries()) if (typeof given !== 'number') giveBytes(child, 4 + at, given);
   const ended = endOf(child, what, program);
   const pid = reportedPid(child, what, ended);
-  for (const promise of [ended, pid]) promise.catch(() => undefined); // looked at later, and by the caller
+  for (const promise of [ended, pid]) promise.catch(() => undefined); // awaited later, and by the caller
   return { child, ended, pid };
 }
 
@@ -101,16 +101,17 @@ function endOf(child: ChildProcess, what: string, program: string): Promise<Proc
   });
 }
 
-/** The pid that bubblewrap writes as `{"child-pid": N}` before the program runs. */
+/** Returns the pid that bubblewrap writes as `{"child-pid": N}` before the program runs. */
 async function reportedPid(child: ChildProcess, what: string, ended: Promise<ProcessEnd>): Promise<number> {
-  const info = child.stdio[3] as Readable | null; // SAFE: stdio[3] was asked to be a pipe
+  const info = child.stdio[3] as Readable | null; // SAFE: stdio[3] was spawned as a pipe
   if (info === null || info === undefined) throw new PodvmError('internal', `Cannot start ${what}: no pid report`);
   let text = '';
   const report = new Promise<number>((resolve) => {
     info.on('data', (chunk: Buffer) => {
       text += chunk.toString('latin1').slice(0, 4096);
     });
-    // Not before its end: bubblewrap writes in pieces, and dies of SIGPIPE (its child waiting for ever) when we leave.
+    // Waits for the end: bubblewrap writes in pieces, and dies of SIGPIPE if the pipe closes early, leaving its child
+    // waiting.
     info.once('end', () => {
       const match = /"child-pid":\s*(\d+)/.exec(text);
       if (match !== null) resolve(Number(match[1]));
@@ -134,12 +135,12 @@ async function reportedPid(child: ChildProcess, what: string, ended: Promise<Pro
   }
 }
 
-/** The jail's processes share the group of the first, so one signal ends bubblewrap and what is in it together. */
+/** Kills bubblewrap and the jailed processes, which share the group of the first, with one signal. */
 function killGroup(pid: number): void {
   try {
     process.kill(-pid, 'SIGKILL');
   } catch {
-    // ESRCH: all of it is gone already
+    // ESRCH: the group is already gone
   }
 }
 
@@ -149,7 +150,7 @@ export async function logTail(path: string): Promise<GuestText[]> {
   try {
     file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
   } catch {
-    return []; // the log may never have been made, or its directory be gone
+    return []; // the log or its directory may not exist
   }
   try {
     const { size } = await file.stat();

@@ -5,25 +5,25 @@ import { cgroupRoot as unified, hasCgroups2, podvmCgroup as parent, removeWhenEm
 
 export interface JobLimits {
   readonly memoryBytes: number;
-  /** Its part of the processor when there is not enough for all; 1024 for a core. */
+  /** CPU weight under contention; 1024 for a core. */
   readonly cpuShares: number;
   readonly processes: number;
 }
 
-/** The host's cgroup of one job: programs that are started in it and end before it is removed. */
+/** The host cgroup of one job. Its programs are started in it and end before it is removed. */
 export interface JobCgroup extends AsyncDisposable {
-  /** Put before a command, starts it in the cgroup. */
+  /** Arguments before a command that start it in the cgroup. */
   readonly enter: readonly string[];
-  /** Whether the kernel has killed something in it for lack of memory. */
+  /** Returns whether the kernel has killed a process in it for lack of memory. */
   wasOutOfMemory(): Promise<boolean>;
 }
 
-/** Files by what they limit; Documentation/admin-guide/cgroup-v2.rst and cgroup-v1. */
+/** Files by resource; Documentation/admin-guide/cgroup-v2.rst and cgroup-v1. */
 interface Version {
   readonly roots: readonly string[];
   readonly files: (limits: JobLimits) => readonly (readonly [root: string, file: string, value: string])[];
   readonly events: readonly [root: string, file: string];
-  /** That not every kernel has. */
+  /** Files that not every kernel has. */
   readonly optional: readonly (readonly [root: string, file: string, value: string])[];
 }
 
@@ -57,7 +57,7 @@ const versions: Readonly<Record<1 | 2, Version>> = {
 
 let made = 0;
 
-/** `kind`: a word. Errors: the kernel's, where the host gives us no cgroups. */
+/** Makes the cgroup. `kind`: a word. Errors: the kernel's, if no cgroup is delegated. */
 export async function makeJobCgroup(kind: string, limits: JobLimits): Promise<JobCgroup> {
   const version = versions[(await hasCgroups2()) ? 2 : 1];
   made += 1;
@@ -79,7 +79,7 @@ export async function makeJobCgroup(kind: string, limits: JobLimits): Promise<Jo
   }
   const script = 'while [ "$1" != -- ]; do echo $$ >"$1"; shift; done; shift; exec "$@"';
   return {
-    // By a shell, before the program runs: a pid that is moved later may have children already.
+    // A shell enters the cgroup before it runs the program: a pid that is moved later may have children.
     enter: ['sh', '-euc', script, 'sh', ...directories.map((directory) => join(directory, 'cgroup.procs')), '--'],
     wasOutOfMemory: async () => {
       const text = await readFile(at(...version.events), 'latin1').catch(() => '');
@@ -89,7 +89,7 @@ export async function makeJobCgroup(kind: string, limits: JobLimits): Promise<Jo
   };
 }
 
-/** Version 2 gives children only the controllers that their parents hand down. */
+/** Enables the controllers for child cgroups, which version 2 requires. */
 async function handDown({ roots }: Version): Promise<void> {
   for (const root of roots) await mkdir(join(root, parent), { recursive: true });
   if (!roots.includes(unified)) return;
@@ -98,13 +98,13 @@ async function handDown({ roots }: Version): Promise<void> {
   }
 }
 
-/** Removes what killed processes of ours have left: their programs die with them. */
+/** Removes cgroups that killed processes of ours have left. Their programs have died with them. */
 async function sweep({ roots }: Version, kind: string): Promise<void> {
   for (const root of roots) {
     for (const name of await readdir(join(root, parent))) {
       const pid = new RegExp(`^${kind}-(\\d+)-\\d+$`).exec(name)?.[1];
       if (pid === undefined || (await isThere(`/proc/${pid}`))) continue;
-      await rmdir(join(root, parent, name)).catch(() => undefined); // the next one tries again
+      await rmdir(join(root, parent, name)).catch(() => undefined); // retried by the next sweep
     }
   }
 }

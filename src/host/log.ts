@@ -1,22 +1,22 @@
 import { PodvmError, messageOf } from '#base/errors.ts';
 
-/** Fixed keys first; values are plain. Never guest data, never secrets. */
+/** Fields in order, with plain values. Must not contain guest data or secrets. */
 export type LogFields = Readonly<Record<string, string | number | boolean | undefined>>;
 
 export interface Log {
   debug(event: string, fields?: LogFields): void;
   info(event: string, fields?: LogFields): void;
   warn(event: string, fields?: LogFields): void;
-  /** `error` is written as its message with those of its causes. */
+  /** Logs an error as its message with those of its causes. */
   error(event: string, error: unknown, fields?: LogFields): void;
-  /** A log whose lines carry these fields too. */
+  /** Returns a log whose lines also carry these fields. */
   with(fields: LogFields): Log;
 }
 
 export const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
-/** One line an event, `time level event key=value ...`, to `write` (standard error in the program). */
+/** Writes one line per event, `time level event key=value ...`, with `write` (standard error in the program). */
 export function createLog(level: LogLevel, write: (line: string) => void, bound: LogFields = {}): Log {
   const emit = (at: LogLevel, event: string, fields: LogFields = {}) => {
     if (logLevels.indexOf(at) < logLevels.indexOf(level)) return;

@@ -8,7 +8,7 @@ import { setOomScore } from './oom-score.ts';
 
 const scoreOf = async (pid: number) => Number(await readFile(`/proc/${pid}/oom_score_adj`, 'latin1'));
 
-test('setOomScore() sets that of the process, and nothing of a parent that is no jail', async () => {
+test('setOomScore() sets the score of the process, and not of a parent that is not a jail', async () => {
   const child = spawn('sleep', ['100'], { stdio: 'ignore' });
   await once(child, 'spawn');
   const pid = child.pid ?? assert.fail('no pid');

@@ -1,14 +1,13 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { identify, isRunning, type ProcessIdentity } from './process-identity.ts';
 
-/** proc_pid_oom_score_adj(5): -1000 for never, 1000 for first. */
+/** Limits of proc_pid_oom_score_adj(5): -1000 for never, 1000 for first. */
 export const oomScores = { first: 1000, last: -1000 } as const;
 
 /**
- * How ready the kernel is to kill the process when the host has no memory left, and with it the bubblewrap that waits for
- * it: their end is one. What they have otherwise is ours, which a service manager may have made the last to be killed.
- * Errors: the kernel's, EACCES where we may not make it less ready than others (it is as ready as them then). None if the
- * process is gone.
+ * Sets the OOM score adjustment of a process and of the bubblewrap that waits for it, since one ends with the other.
+ * Their inherited score is ours, which a service manager may have set to be killed last. Errors: the kernel's, EACCES
+ * where the score may not be lowered (it is then 0 if possible). No error if the process is gone.
  */
 export async function setOomScore(identity: ProcessIdentity, score: number): Promise<void> {
   const jail = await jailOf(identity.pid);
@@ -16,13 +15,15 @@ export async function setOomScore(identity: ProcessIdentity, score: number): Pro
     try {
       await writeFile(`/proc/${pid}/oom_score_adj`, String(score));
     } catch (error) {
-      if (score < 0) await writeFile(`/proc/${pid}/oom_score_adj`, '0').catch(() => undefined); // told of by the throw
+      if (score < 0) await writeFile(`/proc/${pid}/oom_score_adj`, '0').catch(() => undefined); // reported by the throw
       if (await isRunning(identity)) throw error;
     }
   }
 }
 
-/** Makes a helper of a process as ready to be killed as that is: neither is of use without the other. Errors: as above. */
+/**
+ * Gives a helper the same score as its process, since neither is useful without the other. Errors: as `setOomScore`.
+ */
 export async function shareOomScore(of: number, helper: number): Promise<void> {
   const [score, found] = await Promise.all([
     readFile(`/proc/${of}/oom_score_adj`, 'latin1').catch(() => undefined),

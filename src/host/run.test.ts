@@ -24,7 +24,7 @@ test('run() names the exit code and keeps the last lines when the program fails'
   });
 });
 
-test('run() says which signal ended the program, or leaves it to the caller', async () => {
+test('run() reports the signal that ended the program, or returns its code to the caller', async () => {
   const message = 'Cannot run sh: it was killed by SIGTERM: last';
   await assert.rejects(run('sh', ['-c', 'echo last >&2; kill $$']), { kind: 'internal', message });
   const { code } = await run('sh', ['-c', 'kill -9 $$'], { okCodes: 'any' });
@@ -32,11 +32,11 @@ test('run() says which signal ended the program, or leaves it to the caller', as
   for (const ordinary of [0, 1, 127, 128, 255, -1]) assert.equal(signalOf(ordinary), undefined);
 });
 
-test('run() says which program is missing', async () => {
+test('run() names the missing program', async () => {
   await assert.rejects(run('no-such-program', []), kind('failedPrecondition'));
 });
 
-test('run() ends the program at the deadline, on cancel, and when it prints too much', async () => {
+test('run() ends the program at the deadline, on cancellation, and on too much output', async () => {
   await assert.rejects(run('sleep', ['60'], { timeoutMs: 50 }), kind('timeout'));
   await assert.rejects(run('sleep', ['60'], { signal: AbortSignal.abort() }), kind('cancelled'));
   const controller = new AbortController();
@@ -46,7 +46,7 @@ test('run() ends the program at the deadline, on cancel, and when it prints too 
   await assert.rejects(run('yes', [], { maxOutputBytes: 1000 }), kind('exhausted'));
 });
 
-test('run() ends what the program started too, and waits for nobody who holds its output', async () => {
+test('run() also ends child processes, and does not wait for others that hold its output', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-run-'));
   const started = async (who: string): Promise<number> => Number(await readFile(join(directory, who), 'latin1'));
   const script = `sleep 60 & echo $! >child; setsid sh -c 'echo $$ >stray; exec sleep 60' & until [ -s stray ]; do :; done; echo >ready; wait`;
@@ -56,14 +56,14 @@ test('run() ends what the program started too, and waits for nobody who holds it
   while (!existsSync(join(directory, 'ready'))) await setImmediate();
   stop.abort();
   await assert.rejects(running, kind('cancelled'));
-  assert.ok(existsSync(`/proc/${await started('stray')}`), 'the one that left the group was not waited for');
+  assert.ok(existsSync(`/proc/${await started('stray')}`), 'the process that left the group was not waited for');
   const commandOf = (pid: number) => readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => ''); // a zombie's is empty
   while ((await commandOf(await started('child'))) !== '') await setImmediate();
   process.kill(await started('stray'));
   await rm(directory, { recursive: true });
 });
 
-test('run() never takes the cut output of a program that was cancelled for the whole', async () => {
+test('run() never returns the truncated output of a cancelled program', async () => {
   const whole = 'x'.repeat(300_000);
   for (let ms = 0; ms < 12; ms += 0.5) {
     const stop = new AbortController();

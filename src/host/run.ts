@@ -6,7 +6,7 @@ import { type GuestText, guestText, printable } from '#base/guest-text.ts';
 
 export interface RunOptions {
   readonly signal?: AbortSignal;
-  /** Bytes or text given on standard input; without it standard input is empty. */
+  /** Bytes or text for standard input; default: empty. */
   readonly input?: string | Uint8Array;
   /** Bytes to read that become its descriptors 3, 4, ... */
   readonly inherited?: readonly Uint8Array[];
@@ -15,14 +15,14 @@ export interface RunOptions {
   readonly cwd?: string;
   /** Default 60,000 `ms`. */
   readonly timeoutMs?: number;
-  /** More output on either stream ends the child with an error; default 16 MiB. */
+  /** Limit of output on either stream, which ends the child with an error; default 16 MiB. */
   readonly maxOutputBytes?: number;
-  /** Exit codes that are no error; default [0]. `any`: the caller judges them, and deaths by a signal too. */
+  /** Exit codes that are not errors; default [0]. `any`: the caller checks them, and deaths by a signal too. */
   readonly okCodes?: readonly number[] | 'any';
 }
 
 export interface RunResult {
-  /** Of a program that a signal ended: 128 and the signal's number, as shells and bwrap have it. */
+  /** Exit code; for a program that a signal ended 128 plus the signal's number, as in shells and bwrap. */
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
@@ -39,7 +39,7 @@ export function giveBytes(child: ChildProcess, descriptor: number, bytes: Uint8A
 }
 
 /**
- * Runs a program to its end and returns what it printed.
+ * Runs a program to its end and returns its output.
  * Errors: `failedPrecondition` if the program is missing, `timeout`, `cancelled`, `exhausted` (too much output), and
  * `internal` for a signal or an exit code outside `okCodes`, with the last lines of its standard error as `tail`.
  */
@@ -73,7 +73,7 @@ export async function run(program: string, args: readonly string[], options: Run
   giveBytes(child, 0, options.input ?? '');
   for (const [at, given] of inherited.entries()) giveBytes(child, firstInherited + at, given);
 
-  let wasKilled = false; // what it printed may then be cut, whatever its exit code says
+  let wasKilled = false; // its output may then be truncated, whatever its exit code
   const kill = () => {
     wasKilled = true;
     killWithChildren(child);
@@ -118,12 +118,15 @@ export function tailOf(stderr: string): GuestText[] {
 
 const signalBase = 128;
 
-/** One number for both ways to end. */
+/** Returns one number for an exit code or a signal. */
 export function exitCodeOf(exit: number | null, killedBy: NodeJS.Signals | null): number {
   return exit ?? (killedBy === null ? -1 : signalBase + constants.signals[killedBy]);
 }
 
-/** `it was killed by SIGKILL` for the exit code of a program, or of its jail, that a signal ended; else undefined. */
+/**
+ * Returns `it was killed by SIGKILL` for the exit code of a program, or of its jail, that a signal ended; else
+ * undefined.
+ */
 export function signalOf(code: number): string | undefined {
   const name = Object.entries(constants.signals).find(([, number]) => signalBase + number === code)?.[0];
   return name === undefined ? undefined : `it was killed by ${name}`;
@@ -134,7 +137,7 @@ function killWithChildren(child: ChildProcess): void {
   try {
     if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // all of them are gone
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // the group is gone
   }
   for (const stream of child.stdio.slice(1)) stream?.destroy();
 }
@@ -145,7 +148,7 @@ function stopped(program: string, callers: AbortSignal | undefined, timeoutMs: n
     : new PodvmError('timeout', `Cannot run ${program}: not done after ${timeoutMs} ms`);
 }
 
-/** The environment our children get unless told otherwise: nothing of ours leaks into them but PATH. */
+/** Default environment of child processes: only PATH is inherited. */
 export function defaultEnv(): Record<string, string> {
   return { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8', HOME: '/root' };
 }

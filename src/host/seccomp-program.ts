@@ -1,13 +1,12 @@
 /**
- * Lists of system calls, made into classic BPF programs as seccomp(2) takes them. A jail lists what is allowed: a program
- * that fell has no business with anything else, and the less of the host's kernel it can call, the fewer of that kernel's
- * faults are its way out. What is not listed answers ENOSYS, so that libraries fall back to what is; a foreign
- * architecture ends the process.
+ * Compiles lists of system calls into classic BPF programs for seccomp(2). A jail lists the allowed calls, which limits
+ * the kernel bugs that a compromised program can reach. Unlisted calls answer ENOSYS, so that libraries fall back to
+ * listed ones; a foreign architecture ends the process.
  */
 export interface CallList {
-  /** `NAME NUMBER` for each, with blanks between; numbers as in the kernel's `unistd_64.h`. */
+  /** `NAME NUMBER` for each call, separated by blanks; numbers as in the kernel's `unistd_64.h`. */
   readonly allowed: string;
-  /** Calls whose arguments are looked at, by number: instructions that answer, and never fall through. */
+  /** Calls whose arguments are checked, by number. Their instructions always return an answer. */
   readonly conditional: readonly (readonly [number: number, then: readonly Instruction[]])[];
 }
 
@@ -26,7 +25,7 @@ export function seccompProgram({ allowed, conditional }: CallList): Buffer {
   return Buffer.concat(program.map(encode));
 }
 
-/** One instruction: linux/filter.h, `struct sock_filter`. */
+/** One instruction: `struct sock_filter` of linux/filter.h. */
 export interface Instruction {
   readonly code: number;
   readonly whenTrue?: number;
@@ -43,7 +42,7 @@ const answer = 0x06; // BPF_RET | BPF_K
 
 // linux/seccomp.h: `struct seccomp_data`, SECCOMP_RET_*
 const offsetOf = { number: 0, architecture: 4 } as const;
-/** Of an argument's lower 32 bits. */
+/** Offset of an argument's lower 32 bits. */
 const offsetOfArgument = (index: number) => 16 + 8 * index;
 const allow: Instruction = { code: answer, k: 0x7fff_0000 };
 const answerErrno = (errno: number): Instruction => ({ code: answer, k: 0x0005_0000 | errno });
@@ -51,7 +50,7 @@ const noSuchCall = answerErrno(38);
 const end: Instruction = { code: answer, k: 0x8000_0000 };
 
 const x86_64 = 0xc000_003e; // linux/audit.h
-/** Calls of the x32 ABI have this bit; Debian's kernels have the ABI switched off. */
+/** Bit of x32 ABI calls; Debian's kernels have the ABI switched off. */
 const x32 = 0x4000_0000;
 const cloneThread = 0x0001_0000;
 /** CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. */
@@ -64,7 +63,7 @@ export const onlyWhereArgumentIs = (index: number, ...values: readonly number[])
   noSuchCall,
 ];
 
-/** Allowed where the argument has none of the bits, and refused with that errno. */
+/** Allows the call where the argument has none of the bits; else fails with that errno. */
 export const onlyWithoutBits = (index: number, bits: number, errno: number): readonly Instruction[] => [
   { code: load, k: offsetOfArgument(index) },
   { code: jumpIfAnyBit, k: bits, whenTrue: 1 },
@@ -73,7 +72,8 @@ export const onlyWithoutBits = (index: number, bits: number, errno: number): rea
 ];
 
 /**
- * For clone: a thread, not a process, and no namespace of its own. clone3, whose flags no filter can see, is on no list.
+ * Filter for clone: allows threads, but no processes and no namespaces. No list has clone3, whose flags no filter can
+ * see.
  */
 export const onlyThreads: readonly Instruction[] = [
   { code: load, k: offsetOfArgument(0) },

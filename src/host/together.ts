@@ -1,6 +1,6 @@
 /**
- * Runs steps side by side. When one fails, the others are told to stop and waited for, and the first failure is
- * thrown: nothing that was under way can finish unseen afterwards.
+ * Runs steps concurrently. When one fails, the others are aborted and awaited, and the first failure is thrown, so that
+ * no step finishes afterwards.
  */
 export async function together<T extends readonly unknown[]>(
   signal: AbortSignal,

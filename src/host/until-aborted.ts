@@ -1,6 +1,6 @@
 /**
- * The work goes on, this caller does not wait for it any more: for what cannot be undone half way, such as the stop of a
- * container. What the work fails with later nobody hears; its state tells.
+ * Stops waiting for work that continues after an abort, for work that cannot be interrupted, such as the stop of a
+ * container. Its later errors are discarded; its state shows the result.
  */
 export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   work.catch(() => {});

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 
-/** For tests of lists of system calls. */
+/** Architecture number, for tests of system call lists. */
 export const x86_64 = 0xc000_003e;
 export const answers = { allow: 0x7fff_0000, noSuchCall: 0x0005_0026, killed: 0x8000_0000 } as const;
 
-/** What the kernel's interpreter would answer; of BPF only what the lists use, anything else throws. */
+/** Returns the kernel's answer. Supports only the BPF instructions that the lists use; others throw. */
 export function answerOf(
   program: Buffer,
   number: number,
@@ -27,5 +27,5 @@ export function answerOf(
     else if (code === 0x45) at += jump((accumulator & k) !== 0);
     else assert.fail(`instruction ${code}`);
   }
-  return assert.fail('the program has an end without an answer');
+  return assert.fail('the program ends without an answer');
 }
