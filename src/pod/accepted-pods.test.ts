@@ -13,11 +13,11 @@ import { openSandboxes } from '#sandbox/sandboxes.ts';
 import { podSchema } from './schema/objects.ts';
 import { startPod } from './start-pod.ts';
 
-/** What only host and agent say to each other. */
+/** Words that only host and agent exchange. */
 const wireWords =
   /the agent takes no such parameters|Expected .* but received|Invalid (type|length|value|format)|in call /;
 
-/** Mostly what is usual: a pod with anything odd enough in it is refused as a whole, and tells of nothing else. */
+/** Generates mostly usual values: a pod with any odd value may be refused as a whole. */
 const mostly = <T>(usual: fc.Arbitrary<T>, odd: fc.Arbitrary<T>) =>
   fc.oneof({ weight: 12, arbitrary: usual }, { weight: 1, arbitrary: odd });
 const maybe = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: undefined, freq: 2 });
@@ -77,7 +77,7 @@ const spec = fc.record({
   ),
 });
 
-test('whatever an accepted pod says, a user is never told what host and agent say to each other', async () => {
+test('no accepted pod makes messages of the host and the agent reach a user', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-accepted-'));
   const parts = createFakeParts(directory);
   const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };
@@ -90,7 +90,7 @@ test('whatever an accepted pod says, a user is never told what host and agent sa
     for (const { method, params } of parts.guest.calls) {
       const containerId = String(params['id']);
       if (method !== 'createContainer') continue;
-      const { stdout, stderr } = params['stdio'] as { stdout: number; stderr: number }; // SAFE: as the wire has it
+      const { stdout, stderr } = params['stdio'] as { stdout: number; stderr: number }; // SAFE: the wire's type
       for (const stream of [stdout, stderr]) if (stream > 0) parts.guest.stream(stream).end();
       parts.guest.tell({ kind: 'exited', containerId, exitCode: 0, oomKilled: false, finishedAtMs: 0 });
     }
@@ -116,7 +116,7 @@ test('whatever an accepted pod says, a user is never told what host and agent sa
     }),
     { numRuns: 200 },
   );
-  assert.ok(created > 20, `only ${created} containers came as far as to be started`);
+  assert.ok(created > 20, `only ${created} containers were started`);
   await sandboxes[Symbol.asyncDispose]();
   await rm(directory, { recursive: true });
 });

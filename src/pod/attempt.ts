@@ -12,7 +12,7 @@ import { runProbe, type ProbeKind, type ProbeListener } from './probe.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Probe } from './schema/probe.ts';
 
-/** What an attempt needs of its pod. */
+/** Parts of the pod that an attempt uses. */
 export interface AttemptSite {
   readonly sandbox: Sandbox;
   readonly clock: Clock;
@@ -22,32 +22,32 @@ export interface AttemptSite {
   /** The pod's terminationGracePeriodSeconds in `ms`. */
   readonly graceMs: number;
   tell(event: StateEvent): void;
-  /** The machine died under a container: nothing can be restarted in it. */
+  /** Called when the machine ended under a container. Nothing can be restarted in it. */
   onSandboxLost(why: string | undefined): void;
 }
 
-/** One run of one container, from its creation to its end. Everything it finds out, it tells. */
+/** One run of one container, from its creation to its end. Reports everything as events. */
 export interface Attempt {
   readonly container: Container | undefined;
-  /** Settles when the container has ended and its output was delivered, or it could not be made; never rejects. */
+  /** Settles when the container has ended and its output was delivered, or when it could not be made. Never rejects. */
   readonly done: Promise<void>;
-  /** preStop, SIGTERM, and SIGKILL when `graceMs` have passed. */
+  /** Runs preStop, sends SIGTERM, and SIGKILL after `graceMs`. */
   stop(graceMs: number, why: string): void;
   kill(): void;
-  /** Gives up making it. */
+  /** Aborts the creation. */
   abort(): void;
 }
 
-/** Kinds of errors that may pass by themselves; any other would only fail again. */
+/** Error kinds worth a retry. Others would fail again. */
 const transientKinds: readonly string[] = ['unavailable', 'timeout', 'busy', 'exhausted'];
-/** What `createContainer` says of an image that is missing, forbidden or broken. */
+/** Error kinds of `createContainer` for an image that is missing, forbidden or broken. */
 const imageKinds: readonly string[] = ['notFound', 'denied', 'corrupt'];
-/** Bound on each call that cleans up, in `ms`. */
+/** Limit of each clean-up call, in `ms`. */
 const cleanupMs = 10_000;
-/** Bound on a start, in `ms`: a guest that does not answer is lost anyway. */
+/** Limit of a start, in `ms`. A guest that does not answer is lost. */
 const startMs = 120_000;
 const sigkill = 9;
-/** Kubelet's least grace after a preStop hook, in `ms`. */
+/** Kubelet's minimum grace after a preStop hook, in `ms`. */
 const leastGraceMs = 2000;
 
 export function startAttempt(
@@ -96,7 +96,7 @@ export function startAttempt(
     await made.kill(sigkill, AbortSignal.timeout(cleanupMs));
   };
   const logged = (what: string, action: Promise<void>) => {
-    // The pod's time limit kills it, and then the sandbox's end does: nothing waits for this.
+    // Not awaited: the pod's deadline, or the end of the sandbox, kills the container.
     action.catch((error: unknown) => site.log.error(`cannot ${what}`, error, { container: name }));
   };
   return {
@@ -119,7 +119,7 @@ function whyText(why: string): string {
   return texts[why] ?? '';
 }
 
-/** A fault of ours: the pod must not wait for this container for ever. */
+/** Ends the container after a bug, so that the pod does not wait for it forever. */
 function failed(name: string, error: unknown, site: AttemptSite): void {
   site.log.error('container attempt failed', error, { container: name });
   const finishedAtMs = site.clock.now();
@@ -144,7 +144,7 @@ async function create(
     reason = 'CreateContainerError';
     await removePrevious(name, previous, site);
     const created = await site.sandbox.createContainer(spec, signal);
-    // What was said of the pod's sum need not be said of what it is the sum of.
+    // Warnings about the pod's total make those about its parts redundant.
     const warnings = site.sandbox.warnings.length > 0 ? [] : created.warnings;
     for (const warning of warnings) site.events.warn('LimitCut', warning, name);
     site.events.normal('Created', `Created container ${name} of ${spec.image}`, name);
@@ -158,7 +158,7 @@ async function create(
   }
 }
 
-/** Its writable layer would only take space; what cannot be removed goes with the machine. */
+/** Removes the previous run's container, whose writable layer takes space. On failure it goes with the machine. */
 async function removePrevious(name: string, previous: Container | undefined, site: AttemptSite): Promise<void> {
   try {
     await previous?.remove(AbortSignal.timeout(cleanupMs));
@@ -167,7 +167,7 @@ async function removePrevious(name: string, previous: Container | undefined, sit
   }
 }
 
-/** Idempotent for a container that never ran; without it `exited` might not settle. */
+/** Stops a container that never ran, so that `exited` settles. Idempotent. */
 async function endUnstarted(name: string, created: Container, site: AttemptSite): Promise<void> {
   await created.stop(0, AbortSignal.timeout(cleanupMs)).catch((cause: unknown) => {
     site.log.error('cannot stop a container that did not start', cause, { container: name });
@@ -175,8 +175,8 @@ async function endUnstarted(name: string, created: Container, site: AttemptSite)
 }
 
 /**
- * Starts it; false when it could not be started: its `exited` says why. A start is never given up half way: it takes
- * milliseconds, and a container that runs then can be asked to end.
+ * Starts the container; false when it could not be started, for which `exited` has the reason. A start is not aborted:
+ * it takes milliseconds, and a running container can be stopped.
  */
 async function begin(container: PodContainer, created: Container, site: AttemptSite): Promise<boolean> {
   const { name } = container;
@@ -188,12 +188,12 @@ async function begin(container: PodContainer, created: Container, site: AttemptS
     return false;
   }
   site.events.normal('Started', `Started container ${name}`, name);
-  // The container's own time, as its end is told in: it may be over already.
+  // The container's own clock, which also dates its end. It may have ended already.
   site.tell({ kind: 'running', name, nowMs: created.status.startedAt?.getTime() ?? site.clock.now() });
   return true;
 }
 
-/** postStart hook, then probes, until the container ends. */
+/** Runs the postStart hook, then probes until the container ends. */
 async function watch(container: PodContainer, created: Container, site: AttemptSite, signal: AbortSignal) {
   const { name, lifecycle, startupProbe, livenessProbe, readinessProbe } = container;
   const target = targetOf(container, created, site);
@@ -215,7 +215,7 @@ async function watch(container: PodContainer, created: Container, site: AttemptS
   };
   await probe('startup', startupProbe);
   if (signal.aborted) return;
-  // A startup probe that failed has asked for a stop; one that succeeded has told `started`.
+  // A failed startup probe has requested a stop; a successful one has reported `started`.
   if (startupProbe === undefined) site.tell({ kind: 'started', name });
   await Promise.all([probe('liveness', livenessProbe), probe('readiness', readinessProbe)]);
 }
@@ -252,7 +252,7 @@ function targetOf(container: PodContainer, created: Container, site: AttemptSite
   return { sandbox: site.sandbox, container: created, ports: container.ports };
 }
 
-/** Bounded by the grace period; a hook that fails or takes longer does not keep the container alive. */
+/** Runs the preStop hook within the grace period. A failed or slow hook does not delay the end. */
 async function runPreStop(
   container: PodContainer,
   made: Container,

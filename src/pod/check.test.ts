@@ -8,10 +8,10 @@ import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
 import { check, type CheckTarget } from './check.ts';
 import { countResult } from './probe.ts';
 
-/** What listens in the "guest": a port there, and where it really is. No port there can be reached from here. */
+/** Maps guest ports to the real ones, which are reachable only through this map. */
 const guestPorts = new Map<number, number>();
 
-/** A target that can be reached by `dial` only. */
+/** A target that only `dial` reaches. */
 const target: CheckTarget = {
   container: { exec: () => Promise.reject(new PodvmError('unavailable', 'Cannot exec: gone')) },
   ports: [{ name: 'web', containerPort: 1 }],
@@ -51,7 +51,7 @@ async function serve(t: TestContext, handler: Parameters<typeof createServer>[1]
 const get = (port: number, path = '/', httpHeaders: { name: string; value: string }[] = []) =>
   check({ httpGet: { port, path, scheme: 'HTTP', httpHeaders } }, target, never);
 
-test('check() fails when nothing listens, and when exec is not possible', async () => {
+test('check() fails on a closed port, and when exec fails', async () => {
   assert.equal((await check({ tcpSocket: { port: 'web' } }, target, never)).isSuccess, false);
   assert.equal((await get(1)).isSuccess, false);
   assert.deepEqual(await check({ exec: { command: ['x'] } }, target, never), {
@@ -74,7 +74,7 @@ test('check() fails on 400 and more, on a redirect loop, and when the answer tak
   assert.deepEqual(slow, { isSuccess: false, message: 'no answer in time' });
 });
 
-test('check() follows a redirect on the same host, takes one to another as success, and reads no endless body', async (t) => {
+test('check() follows a redirect on the same host, treats one to another host as success, and limits the body', async (t) => {
   const port = await serve(t, (request, response) => {
     if (request.url === '/here') response.writeHead(302, { location: '/there?x=1' }).end();
     else if (request.url === '/away') response.writeHead(302, { location: 'http://example.invalid/' }).end();
@@ -90,7 +90,7 @@ test('check() follows a redirect on the same host, takes one to another as succe
   assert.equal((await check({ tcpSocket: { port } }, target, never)).isSuccess, true);
 });
 
-test('countResult() settles at the thresholds and counts only what comes in a row', () => {
+test('countResult() settles at the thresholds of consecutive results', () => {
   const probe = { successThreshold: 2, failureThreshold: 3 };
   let count: Parameters<typeof countResult>[0];
   const settled = [false, false, true, false, false, false, true, true].map((isSuccess) => {

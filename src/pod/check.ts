@@ -8,7 +8,7 @@ import type { Container, ExecSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { grpcHealth } from './grpc-health.ts';
 import type { HttpGetAction, Probe } from './schema/probe.ts';
 
-/** What probes and hooks do to a container, once. */
+/** Result of one probe or hook. */
 export interface CheckResult {
   readonly isSuccess: boolean;
   /** One printable line. */
@@ -18,15 +18,15 @@ export interface CheckResult {
 export interface CheckTarget {
   readonly sandbox: Pick<Sandbox, 'dial' | 'status'>;
   readonly container: Pick<Container, 'exec'>;
-  /** Named ports of the container. */
+  /** The container's named ports. */
   readonly ports: readonly { readonly name?: string | undefined; readonly containerPort: number }[];
 }
 
-/** Kubelet's limit on what it reads of an answer or a command's output, in bytes. */
+/** Kubelet's limit on bytes read from a response or a command's output. */
 const maxBodyBytes = 10 * 1024;
 const maxRedirects = 10;
 
-/** One probe; never rejects. A deadline or an abort of `signal` is a failure. */
+/** Runs one probe; never rejects. A deadline or an abort of `signal` is a failure. */
 export async function check(
   probe: Pick<Probe, 'exec' | 'httpGet' | 'tcpSocket' | 'grpc'>,
   target: CheckTarget,
@@ -38,7 +38,7 @@ export async function check(
     if (probe.tcpSocket !== undefined) {
       const port = portOf(probe.tcpSocket.port, target);
       const socket = await target.sandbox.dial(port, addressOf(target, probe.tcpSocket.host), signal);
-      socket.on('error', () => {}); // it was open, which is all that was asked
+      socket.on('error', () => {}); // an open port is success
       socket.destroy();
       return { isSuccess: true, message: `port ${port} is open` };
     }
@@ -48,13 +48,13 @@ export async function check(
       const socket = await target.sandbox.dial(port, address, signal);
       return await grpcHealth(socket, { authority: `${hostText(address)}:${port}`, service }, signal);
     }
-    return { isSuccess: false, message: 'no action' };
+    return { isSuccess: false, message: 'the probe has no action' };
   } catch (error) {
     return { isSuccess: false, message: signal.aborted ? 'no answer in time' : printable(messageOf(error)) };
   }
 }
 
-/** Runs a command to its end, or kills it at the abort. Errors: what exec says. */
+/** Runs a command to its end, or kills it on an abort. Errors: those of exec. */
 export async function runCommand(
   command: readonly string[],
   target: CheckTarget,
@@ -65,7 +65,7 @@ export async function runCommand(
   const output: Buffer[] = [];
   let bytes = 0;
   for (const stream of [exec.stdout, ...(exec.stderr === undefined ? [] : [exec.stderr])]) {
-    stream.on('error', () => {}); // the exit code says what happened
+    stream.on('error', () => {}); // the exit code tells the result
     stream.on('data', (chunk: Buffer) => {
       if (bytes < maxBodyBytes) output.push(chunk.subarray(0, maxBodyBytes - bytes));
       bytes += chunk.length;
@@ -74,7 +74,7 @@ export async function runCommand(
   let isLate = false;
   const kill = () => {
     isLate = true;
-    void exec.kill(9).catch(() => {}); // gone already, or the machine is
+    void exec.kill(9).catch(() => {}); // the command or the machine is gone
   };
   signal.addEventListener('abort', kill, { once: true });
   if (signal.aborted) kill();
@@ -83,7 +83,7 @@ export async function runCommand(
   );
   const ended = await Promise.race([exec.exited, late]);
   signal.removeEventListener('abort', kill);
-  if (isLate || ended === undefined) return { isSuccess: false, message: 'the command was not done in time' };
+  if (isLate || ended === undefined) return { isSuccess: false, message: 'the command did not end in time' };
   const text = printable(Buffer.concat(output).toString('utf8').trim());
   return {
     isSuccess: ended.exitCode === 0,
@@ -91,7 +91,7 @@ export async function runCommand(
   };
 }
 
-/** GET as kubelet's prober does it: 200 to 399 is success; redirects are followed on the same host only. */
+/** Sends a GET as kubelet's prober does: 200 to 399 is success; only redirects to the same host are followed. */
 export async function httpGet(action: HttpGetAction, target: CheckTarget, signal: AbortSignal): Promise<CheckResult> {
   const address = addressOf(target, action.host);
   const host = hostText(action.host ?? address);
@@ -135,9 +135,9 @@ async function request(
   try {
     return await new Promise<Answer>((resolve, reject) => {
       socket.on('error', reject);
-      // Kubelet does not verify certificates of probes either: it asks the pod about itself.
+      // Like kubelet, does not verify certificates: the connection goes to the pod itself.
       const stream = (): Duplex => (isTls ? connectTls({ socket, rejectUnauthorized: false }) : socket);
-      // No `agent`, not even `false`: any but undefined would make a connection of its own, from the host.
+      // `agent` must be undefined: any other value, even `false`, would open a connection from the host.
       const call = (isTls ? https : http).request(url, { headers, createConnection: stream, signal });
       call.on('error', reject);
       call.on('response', (response) => {
@@ -164,12 +164,12 @@ function addressOf(target: CheckTarget, host: string | undefined): string | unde
   return host ?? target.sandbox.status.addresses[0]?.split('/')[0];
 }
 
-/** As a URL has it. */
+/** Formats an address for a URL. */
 function hostText(address = '127.0.0.1'): string {
   return address.includes(':') ? `[${address}]` : address;
 }
 
-/** Errors: none; the manifest's check has found every name. */
+/** Returns the port number. The manifest's check has verified all names. */
 function portOf(port: number | string, target: CheckTarget): number {
   if (typeof port === 'number') return port;
   return target.ports.find((it) => it.name === port)?.containerPort ?? Number(port);

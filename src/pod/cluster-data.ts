@@ -1,6 +1,9 @@
 import type { ConfigMap, Pod, Secret } from './schema/objects.ts';
 
-/** ConfigMaps that a cluster puts into each namespace, and the pods it prints mount: absent here unless they are given. */
+/**
+ * ConfigMaps that a cluster publishes in each namespace. Pods printed by a cluster mount them; they are skipped unless
+ * given.
+ */
 const publishedConfigMaps = ['kube-root-ca.crt', 'openshift-service-ca.crt'];
 export const dockerConfigTypes = ['kubernetes.io/dockerconfigjson', 'kubernetes.io/dockercfg'];
 
@@ -13,7 +16,7 @@ export interface MissingData {
   readonly message: string;
 }
 
-/** What the pod names, can do without, and does not find among what is given. */
+/** Lists optional objects that the pod refers to and that were not given. */
 export function missingData(
   pod: Pod,
   given: { readonly configMaps: readonly ConfigMap[]; readonly secrets: readonly Secret[] },

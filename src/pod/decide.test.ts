@@ -32,7 +32,7 @@ const planArbitrary: fc.Arbitrary<PodPlan> = fc
     return { containers, graceMs: 30_000, ...(deadline === undefined ? {} : { activeDeadlineMs: deadline }) };
   });
 
-/** What the world does next: to which container, what, and how much later. */
+/** One step of the world: a container, an event and a delay. */
 interface Step {
   readonly what: 'progress' | 'exit' | 'fail' | 'createFails' | 'unhealthy' | 'terminate' | 'kill' | 'wait';
   readonly who: number;
@@ -50,7 +50,7 @@ const stepsArbitrary: fc.Arbitrary<Step[]> = fc.array(
   { maxLength: 60 },
 );
 
-/** A world in which containers do what the steps say; it checks every move. */
+/** A world in which containers follow the steps. It checks every move. */
 class World {
   state: PodState;
   nowMs = 0;
@@ -79,11 +79,11 @@ class World {
     if (after.attempt > before.attempt && after.run.at === 'waiting') {
       const delay = after.run.notBeforeMs - (after.last?.finishedAtMs ?? 0);
       assert.ok(delay >= 0 && delay <= backOff.maxMs);
-      assert.ok(after.backOffMs >= Math.min(backOff.maxMs, delay * 2), 'the back-off never shrinks by itself');
+      assert.ok(after.backOffMs >= Math.min(backOff.maxMs, delay * 2), 'the back-off never shrinks');
     }
   }
 
-  /** Does what is decided until there is nothing to do. */
+  /** Executes decisions until none is left. */
   act(): void {
     for (let round = 0; round < 20; round += 1) {
       const { actions } = decide(this.state, this.nowMs);
@@ -154,7 +154,7 @@ class World {
     this.act();
   }
 
-  /** Everything that is asked to stop stops. */
+  /** Ends everything that was asked to stop. */
   drain(): void {
     this.tell({ kind: 'end', ending: { reason: 'Killed', killAtMs: this.nowMs } });
     for (let round = 0; round < 20 && !this.hasFinished; round += 1) {
@@ -168,7 +168,7 @@ class World {
   }
 }
 
-test('decide() keeps every rule of a pod, whatever its containers do', () => {
+test('decide() keeps every rule of a pod for random container behaviour', () => {
   fc.assert(
     fc.property(planArbitrary, stepsArbitrary, (plan, steps) => {
       const world = new World(plan);
@@ -193,7 +193,7 @@ test('decide() keeps every rule of a pod, whatever its containers do', () => {
   );
 });
 
-test('decide() says the same for the same state', () => {
+test('decide() is deterministic', () => {
   fc.assert(
     fc.property(planArbitrary, stepsArbitrary, fc.nat(), (plan, steps, nowMs) => {
       const world = new World(plan);

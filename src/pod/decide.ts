@@ -1,27 +1,27 @@
 import type { PodFinish, PodPhase } from './pods.ts';
 import type { ContainerRun, Ending, PodState } from './pod-state.ts';
 
-/** What the driver is to do now; it reports each by an event before it asks again. */
+/** An action for the driver, which reports its result as an event before the next decision. */
 export type Action =
   | { readonly kind: 'start'; readonly name: string; readonly attempt: number }
   | { readonly kind: 'stop'; readonly name: string; readonly why: string; readonly graceMs: number }
-  /** SIGKILL to one that is being stopped already, or giving up one that is being created. */
+  /** SIGKILL for a container that is stopping, or an abort of one that is being created. */
   | { readonly kind: 'kill'; readonly name: string }
   | { readonly kind: 'abortStart'; readonly name: string }
   | { readonly kind: 'end'; readonly ending: Ending }
-  /** Nothing runs any more: stop the sandbox. */
+  /** No container runs any more: stop the sandbox. */
   | { readonly kind: 'finish' };
 
 export interface Decision {
   readonly actions: readonly Action[];
-  /** When to ask again although nothing has happened. */
+  /** Time of the next decision if no event occurs. */
   readonly wakeAtMs?: number;
 }
 
-/** Kubelet's least grace for a container whose turn comes late, in `ms`. */
+/** Kubelet's minimum grace for a container that is stopped late, in `ms`. */
 const leastGraceMs = 2000;
 
-/** Says what follows from the state at `nowMs`. Pure: the same state gives the same answer. */
+/** Returns the actions that follow from the state at `nowMs`. Pure function. */
 export function decide(state: PodState, nowMs: number): Decision {
   if (state.ending !== undefined) return windDown(state, state.ending, nowMs);
   const ending = reasonToEnd(state, nowMs);
@@ -64,7 +64,9 @@ function reasonToEnd(state: PodState, nowMs: number): Ending | undefined {
   return undefined;
 }
 
-/** Up to the first init container that is not done or sidecar that has never started; all, once there is none. */
+/**
+ * Returns containers up to the first init container that has not finished or sidecar that has never started, or all.
+ */
 function containersThatMayRun(state: PodState): ContainerRun[] {
   const may: ContainerRun[] = [];
   for (const container of state.containers) {
@@ -86,7 +88,7 @@ export function isInitialized(state: PodState): boolean {
   return state.containers.every((container) => container.plan.kind === 'main' || isPassed(container));
 }
 
-/** Main and init containers first, then the sidecars one after the other in reverse order, all before `killAtMs`. */
+/** Stops main and init containers first, then sidecars one by one in reverse order, all before `killAtMs`. */
 function windDown(state: PodState, ending: Ending, nowMs: number): Decision {
   const live = state.containers.filter(({ run }) => run.at !== 'ended');
   if (live.length === 0) return { actions: [{ kind: 'finish' }] };
@@ -112,7 +114,7 @@ function windDown(state: PodState, ending: Ending, nowMs: number): Decision {
     : { actions: [...aborts, ...actions], wakeAtMs: ending.killAtMs };
 }
 
-/** Kubernetes' phase; `isFinished` when the sandbox is gone. */
+/** Returns Kubernetes' phase. `isFinished` is true when the sandbox is gone. */
 export function phaseOf(state: PodState, isFinished: boolean): PodPhase {
   if (isFinished) return finishOf(state).exitCode === 0 ? 'Succeeded' : 'Failed';
   const hasRun = state.containers.some(({ plan, hadStarted, last }) => {
@@ -122,7 +124,7 @@ export function phaseOf(state: PodState, isFinished: boolean): PodPhase {
   return hasRun || runs ? 'Running' : 'Pending';
 }
 
-/** What a pod came to, once nothing of it runs: the first failing container decides, sidecars do not count. */
+/** Returns the result of a pod after its end. The first failing container decides; sidecars do not count. */
 export function finishOf(state: PodState): PodFinish {
   const { ending } = state;
   const message = ending?.message === undefined ? {} : { message: ending.message };
@@ -139,7 +141,7 @@ export function finishOf(state: PodState): PodFinish {
     };
   }
   const haveAllEnded = counted.every(({ last }) => last !== undefined);
-  // Ended from outside before its containers could say anything: as a shell reports a SIGTERM.
+  // Ended from outside before its containers did: 143, as a shell reports a SIGTERM.
   return haveAllEnded
     ? { exitCode: 0, reason: ending?.reason ?? 'Completed', ...message }
     : { exitCode: 143, reason: ending?.reason ?? 'Error', ...message };

@@ -1,6 +1,6 @@
 import type { Pod } from './schema/objects.ts';
 
-/** What is known of a pod only when its machine runs. */
+/** Facts that are known only when the machine runs. */
 export interface PodFacts {
   readonly uid: string;
   readonly nodeName: string;
@@ -8,7 +8,7 @@ export interface PodFacts {
   readonly podIPs: readonly string[];
 }
 
-/** The text of a field of the pod; `path` has passed the schema. */
+/** Returns the text of a pod field; `path` has passed the schema. */
 export function fieldText(pod: Pod, facts: PodFacts, path: string): string {
   const { metadata, spec } = pod;
   const subscript = /^metadata\.(labels|annotations)\['([^']+)'\]$/.exec(path);
@@ -32,7 +32,7 @@ export function fieldText(pod: Pod, facts: PodFacts, path: string): string {
   return values[path] ?? '';
 }
 
-/** `key="value"` lines, sorted, as the downward API writes whole maps. */
+/** Formats a map as sorted `key="value"` lines, as the downward API does. */
 function mapText(map: Readonly<Record<string, string>>): string {
   return Object.keys(map)
     .sort()

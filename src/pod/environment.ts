@@ -13,9 +13,9 @@ import type { Pod } from './schema/objects.ts';
 const defaultMachine = { cpuMillis: 1000, memoryBytes: 0 };
 
 /**
- * A container's environment: envFrom in order, then env in order, later ones winning; `$(VAR)` sees what stands
- * before it. Source: kubelet's makeEnvironmentVariables. Errors: `notFound` for a ConfigMap, Secret or key; `invalid` for a
- * value that is no text, and for more than a process can have.
+ * Builds a container's environment: envFrom in order, then env in order, where later ones win; `$(VAR)` refers to
+ * earlier ones. Source: kubelet's makeEnvironmentVariables. Errors: `notFound` for a ConfigMap, Secret or key;
+ * `invalid` for a value that is not text, and for an environment above the kernel's limits.
  */
 export function environmentOf(
   pod: Pod,
@@ -75,12 +75,15 @@ function valueOf(
   return value === undefined ? undefined : textOf(value, namespace, source, ref.key);
 }
 
-/** A Secret can have any bytes. Errors: `invalid` for what is no UTF-8, which the runtime's JSON cannot carry. */
+/**
+ * Decodes a value, since a Secret may hold any bytes. Errors: `invalid` if it is not UTF-8, which the runtime's JSON
+ * requires.
+ */
 function textOf(bytes: Uint8Array, namespace: string, { kind, name }: ConfigSource, key: string): string {
   if (isUtf8(bytes)) return Buffer.from(bytes).toString('utf8');
   throw new PodvmError(
     'invalid',
-    `Cannot use the key ${JSON.stringify(key)} of the ${kind} ${namespace}/${name} as a variable: it is no UTF-8`,
-    { fix: `Mount the ${kind} as a volume: files have the bytes as they are.` },
+    `Cannot use the key ${JSON.stringify(key)} of the ${kind} ${namespace}/${name} as a variable: its value is not UTF-8`,
+    { fix: `Mount the ${kind} as a volume: a file can hold any bytes.` },
   );
 }

@@ -8,14 +8,15 @@ export interface Events {
   readonly all: readonly PodEvent[];
   normal(reason: string, message: string, container?: string): void;
   warn(reason: string, message: string, container?: string): void;
-  /** A warning in the words of an error, with its fix. */
+  /** Adds a warning with the message and fix of an error. */
   failed(reason: string, error: unknown, container?: string): void;
   listen(listener: (event: PodEvent) => void): () => void;
 }
 
 /**
- * The newest 500 events. One that repeats the last of its container is counted there and not told again: a probe that
- * waits for a slow start would say the same every second. Text is made printable here, whoever it came from. */
+ * Keeps the newest 500 events. A repetition of a container's last event only raises its count: a probe during a slow
+ * start would report the same every second. All text is made printable here.
+ */
 export function createEvents(clock: Clock): Events {
   const all: PodEvent[] = [];
   const listeners = new Set<(event: PodEvent) => void>();

@@ -1,15 +1,15 @@
 import { PodvmError } from '#base/errors.ts';
 
-/** Longest result, in characters: the kernel takes no argument or variable of more bytes than that. */
+/** Longest result, in characters: the kernel's limit in bytes for one argument or variable. */
 const maxChars = 128 * 1024;
 
-/** What `$(VAR)` stands for; undefined: it stays as it was written. */
+/** Returns the value of `$(VAR)`; undefined leaves the text unchanged. */
 export type Lookup = (name: string) => string | undefined;
 
 /**
- * Kubernetes' `$(VAR)` in env values, command and args: `$$` is a dollar, an unknown name stays as it was written.
- * Source: k8s.io/kubernetes/third_party/forked/golang/expansion/expand.go. Errors: `invalid` for a result that no process
- * could be given: a short text can ask for gigabytes. `what` says what is expanded.
+ * Expands Kubernetes' `$(VAR)` in env values, command and args: `$$` is a dollar, and unknown names stay unchanged.
+ * Source: k8s.io/kubernetes/third_party/forked/golang/expansion/expand.go. Errors: `invalid` for a result above the
+ * kernel's limit, since a short text can expand to gigabytes. `what` is the subject of error messages.
  */
 export function expand(what: string, text: string, lookup: Lookup): string {
   let chars = text.length;
@@ -19,15 +19,15 @@ export function expand(what: string, text: string, lookup: Lookup): string {
     if (chars <= maxChars) return value;
     throw new PodvmError(
       'invalid',
-      `Cannot expand ${what}: its variables make it longer than ${maxChars} characters (E2BIG)`,
+      `Cannot expand ${what}: the result must have at most ${maxChars} characters (E2BIG)`,
       { fix: 'Put large values into files: mount the ConfigMap or Secret as a volume.' },
     );
   });
 }
 
 /**
- * The path of a `subPathExpr`. Errors: `invalid` for a variable that is not there or empty, so that no container gets the
- * directory of all (kubelet's ExpandContainerVolumeMounts).
+ * Expands the path of a `subPathExpr`. Errors: `invalid` for a missing or empty variable, so that no container gets the
+ * whole volume (kubelet's ExpandContainerVolumeMounts).
  */
 export function expandPath(what: string, text: string, lookup: Lookup): string {
   const missing = new Set<string>();
@@ -38,7 +38,7 @@ export function expandPath(what: string, text: string, lookup: Lookup): string {
   });
   if (missing.size === 0) return path;
   const names = [...missing].sort().join(', ');
-  throw new PodvmError('invalid', `Cannot expand ${what}: there is no value for ${names}, got ${text}`, {
-    fix: `Give ${names} a value in the container's env.`,
+  throw new PodvmError('invalid', `Cannot expand ${what}: no value for ${names}, got ${text}`, {
+    fix: `Set ${names} in the container's env.`,
   });
 }

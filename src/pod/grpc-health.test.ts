@@ -17,7 +17,7 @@ import { grpcHealth } from './grpc-health.ts';
 
 const never = new AbortController().signal;
 
-/** A real gRPC server whose services have these states; -1 is one that it does not know. */
+/** Starts a real gRPC server whose services have these states; -1 is an unknown service. */
 async function serveHealth(t: TestContext, states: Readonly<Record<string, number>>): Promise<number> {
   const server = new GrpcServer();
   const path = '/grpc.health.v1.Health/Check';
@@ -62,7 +62,7 @@ async function ask(port: number, service = '', signal = never) {
   try {
     return await grpcHealth(socket, { authority: `127.0.0.1:${port}`, service }, signal);
   } finally {
-    await closed; // it owns the connection
+    await closed; // the server owns the connection
   }
 }
 
@@ -70,10 +70,10 @@ async function listening(t: TestContext, server: Server): Promise<number> {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   t.after(() => server.close());
-  return (server.address() as AddressInfo).port; // SAFE: it listens on TCP
+  return (server.address() as AddressInfo).port; // SAFE: the server listens on TCP
 }
 
-test('grpcHealth() takes only SERVING as success, of the server or of one service', async (t) => {
+test('grpcHealth() succeeds only on SERVING, for the server or one service', async (t) => {
   const port = await serveHealth(t, { '': 1, db: 2, new: 0 });
   assert.equal((await ask(port)).isSuccess, true);
   assert.deepEqual(await ask(port, 'db'), { isSuccess: false, message: 'gRPC probe: NOT_SERVING' });
@@ -83,7 +83,7 @@ test('grpcHealth() takes only SERVING as success, of the server or of one servic
   assert.match(unknown.message, /code 5: unknown service/);
 });
 
-test('grpcHealth() says of a gRPC server without the health service that it has none', async (t) => {
+test('grpcHealth() reports a gRPC server without the health service', async (t) => {
   const server = new GrpcServer();
   const port = await new Promise<number>((resolve) =>
     server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (_error, bound) => resolve(bound)),
@@ -94,7 +94,7 @@ test('grpcHealth() says of a gRPC server without the health service that it has 
   assert.match(message, /does not implement grpc\.health\.v1\.Health/);
 });
 
-test('grpcHealth() is not held up or misled by a server that speaks otherwise', async (t) => {
+test('grpcHealth() rejects servers of other protocols in time', async (t) => {
   const closes = await listening(
     t,
     createServer((socket) => void socket.on('error', () => {}).end('HTTP/1.1 400 Bad Request\r\n\r\n')),
@@ -117,7 +117,7 @@ test('grpcHealth() is not held up or misled by a server that speaks otherwise', 
   assert.match((await ask(await listening(t, plain))).message, /HTTP 404/);
 });
 
-test('check() asks the address and port of the pod', async (t) => {
+test('check() connects to the address and port of the pod', async (t) => {
   const port = await serveHealth(t, { db: 1 });
   const dialled: unknown[] = [];
   const target: Parameters<typeof check>[1] = {

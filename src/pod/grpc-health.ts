@@ -6,22 +6,25 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 
 /**
- * One call of `grpc.health.v1.Health/Check` over a connection that is there already, which `@grpc/grpc-js` cannot take
- * from its caller: over HTTP/2 without TLS, as kubelets ask. Source: grpc's doc/health-checking.md and PROTOCOL-HTTP2.md.
+ * Calls `grpc.health.v1.Health/Check` once on an existing connection, which `@grpc/grpc-js` does not accept. Uses
+ * HTTP/2 without TLS, as kubelets do. Source: grpc's doc/health-checking.md and PROTOCOL-HTTP2.md.
  */
 export interface HealthRequest {
   readonly authority: string;
-  /** Whose health; "" is the whole server's. */
+  /** Name of the service; "" is the whole server. */
   readonly service: string;
 }
 
-/** The answer is a few bytes; more is none of a health service. */
+/** Limit of the response in bytes; a health service sends a few. */
 const maxAnswerBytes = 4096;
-/** HealthCheckResponse.ServingStatus. */
+/** Names of HealthCheckResponse.ServingStatus. */
 const statuses = ['UNKNOWN', 'SERVING', 'NOT_SERVING', 'SERVICE_UNKNOWN'];
 const unimplemented = '12';
 
-/** Owns the connection, and ends it. Errors: `unavailable`, `corrupt`, what HTTP/2 says; an abort of `signal`. */
+/**
+ * Performs the call; owns the connection, and closes it. Errors: `unavailable`, `corrupt`, those of HTTP/2; an abort of
+ * `signal`.
+ */
 export async function grpcHealth(
   socket: Duplex,
   { authority, service }: HealthRequest,
@@ -29,7 +32,7 @@ export async function grpcHealth(
 ): Promise<{ readonly isSuccess: boolean; readonly message: string }> {
   const session = connect(`http://${authority}`, { createConnection: () => socket, settings: { enablePush: false } });
   const failed = Promise.withResolvers<never>();
-  failed.promise.catch(() => {}); // told by the race below, if that goes on still
+  failed.promise.catch(() => {}); // reported by the race below
   session.on('error', (error) => failed.reject(error));
   socket.on('error', (error) => failed.reject(error));
   session.on('close', () => failed.reject(new PodvmError('unavailable', 'the server closed the connection')));
@@ -76,20 +79,20 @@ async function ask(session: ReturnType<typeof connect>, service: string) {
   return name === 'SERVING' ? { isSuccess: true, message: 'gRPC probe: SERVING' } : failure(`gRPC probe: ${name}`);
 }
 
-/** Trailers come before the stream's end. */
+/** Collects trailers, which arrive before the stream's end. */
 function trailersOf(stream: ClientHttp2Stream): () => IncomingHttpHeaders {
   let trailers: IncomingHttpHeaders = {};
   stream.on('trailers', (headers) => (trailers = headers));
   return () => trailers;
 }
 
-/** Percent-encoded (PROTOCOL-HTTP2.md); shown as it came where it is not. */
+/** Decodes percent-encoded text (PROTOCOL-HTTP2.md); returns other text unchanged. */
 function wordsOf(message: string | readonly string[] | undefined): string {
   const text = String(message ?? '');
   try {
     return decodeURIComponent(text);
   } catch {
-    return text; // it is only for a person
+    return text; // for display only
   }
 }
 
@@ -97,10 +100,10 @@ function failure(message: string) {
   return { isSuccess: false, message: printable(message) };
 }
 
-/** `status` of a HealthCheckResponse, field 1; absent is 0. */
+/** Returns `status` of a HealthCheckResponse, field 1; 0 if absent. */
 function statusOf(frame: Buffer): number {
   if (frame.length < 5 || frame[0] !== 0 || frame.readUInt32BE(1) !== frame.length - 5) {
-    throw new PodvmError('corrupt', 'the answer is no gRPC message');
+    throw new PodvmError('corrupt', 'the answer is not a gRPC message');
   }
   const reader = new BinaryReader(frame.subarray(5));
   let status = 0;

@@ -3,7 +3,7 @@ import { pause, type Clock } from '#host/clock.ts';
 import { httpGet, runCommand, type CheckTarget } from './check.ts';
 import type { LifecycleHandler } from './schema/probe.ts';
 
-/** Runs a postStart or preStop hook. Errors: `failedPrecondition` for a failing command, what HTTP or exec say. */
+/** Runs a postStart or preStop hook. Errors: `failedPrecondition` for a failing command, those of HTTP or exec. */
 export async function runHook(
   handler: LifecycleHandler,
   target: CheckTarget,
@@ -16,7 +16,7 @@ export async function runHook(
     const result = await runCommand(handler.exec.command, target, signal);
     if (!result.isSuccess) throw new PodvmError('failedPrecondition', `Cannot run the hook: ${result.message}`);
   } else if (handler.httpGet !== undefined) {
-    // Any answer counts, as for kubelet.
+    // Any HTTP status counts as success, as for kubelet.
     await httpGet(handler.httpGet, target, signal);
   }
 }

@@ -29,7 +29,7 @@ const ensure = async (path: string, type: string) => {
 const is = (kind: ErrorKind, words: RegExp) => (error: unknown) =>
   error instanceof PodvmError && error.kind === kind && words.test(error.message);
 
-test('ensureHostPaths() takes what is there and of the type that is asked for', async () => {
+test('ensureHostPaths() accepts existing paths of the requested type', async () => {
   await mkdir(join(directory, 'dir'));
   await writeFile(join(directory, 'file'), '');
   await symlink('dir', join(directory, 'link'));
@@ -38,17 +38,20 @@ test('ensureHostPaths() takes what is there and of the type that is asked for', 
     await ensure('link', type);
   }
   for (const type of ['Directory', 'File', 'BlockDevice']) {
-    await assert.rejects(ensure('none/at/all', type), is('notFound', /is not there/));
+    await assert.rejects(ensure('none/at/all', type), is('notFound', /does not exist/));
   }
   for (const type of ['', 'File', 'FileOrCreate']) await ensure('file', type);
-  await assert.rejects(ensure('file', 'Directory'), is('failedPrecondition', /volume v: .*file of the host is no dir/));
-  await assert.rejects(ensure('file', 'DirectoryOrCreate'), is('failedPrecondition', /is no directory/));
-  await assert.rejects(ensure('dir', 'File'), is('failedPrecondition', /is no file/));
-  await assert.rejects(ensure('file', 'BlockDevice'), is('failedPrecondition', /is no block device/));
-  await assert.rejects(ensure('file/below', ''), is('failedPrecondition', /cannot be looked at: .*ENOTDIR/));
+  await assert.rejects(
+    ensure('file', 'Directory'),
+    is('failedPrecondition', /volume v: .*host path .*file is not a dir/),
+  );
+  await assert.rejects(ensure('file', 'DirectoryOrCreate'), is('failedPrecondition', /is not a directory/));
+  await assert.rejects(ensure('dir', 'File'), is('failedPrecondition', /is not a regular file/));
+  await assert.rejects(ensure('file', 'BlockDevice'), is('failedPrecondition', /is not a block device/));
+  await assert.rejects(ensure('file/below', ''), is('failedPrecondition', /cannot be read: .*ENOTDIR/));
 });
 
-test('ensureHostPaths() makes what its type says, with its parents, and replaces nothing', async () => {
+test('ensureHostPaths() creates paths of the requested type with their parents, and replaces nothing', async () => {
   await ensure('made/deep/dir', 'DirectoryOrCreate');
   assert.equal((await stat(join(directory, 'made/deep/dir'))).mode & 0o777, 0o755);
   await ensure('unnamed/dir', ''); // as containerd, CRI-O and Docker do
@@ -61,7 +64,7 @@ test('ensureHostPaths() makes what its type says, with its parents, and replaces
   assert.equal((await stat(join(directory, 'other/file'))).size, 4);
 });
 
-test('ensureHostPaths() makes no directory where a device was meant', async () => {
+test('ensureHostPaths() creates no directory for a missing device', async () => {
   const path = join(directory, 'no-device');
   const text = JSON.stringify({
     apiVersion: 'v1',
@@ -75,6 +78,6 @@ test('ensureHostPaths() makes no directory where a device was meant', async () =
   const [pod] = parseManifest(text, 'pod.yaml').pods;
   const [container] = pod?.spec.containers ?? [];
   assert.ok(pod !== undefined && container !== undefined);
-  await assert.rejects(ensureHostPaths(pod, container), is('notFound', /no-device of the host is not there/));
+  await assert.rejects(ensureHostPaths(pod, container), is('notFound', /no-device does not exist/));
   await assert.rejects(stat(path), { code: 'ENOENT' });
 });

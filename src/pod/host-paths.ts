@@ -8,13 +8,13 @@ import type { Volume } from './schema/volume.ts';
 
 type HostPath = NonNullable<Volume['hostPath']>;
 
-/** Who makes what a hostPath lacks, and how open it is: kubelet's (pkg/volume/hostpath). */
+/** Modes of missing hostPaths, as kubelet creates them (pkg/volume/hostpath). */
 const directoryMode = 0o755;
 const fileMode = 0o644;
 
 /**
- * Looks at the paths of the host that the container mounts, each time before it is made, and makes those whose type asks
- * for that. Errors: `notFound`, `failedPrecondition`, naming the volume.
+ * Checks the host paths that the container mounts before each creation, and creates those whose type requests it.
+ * Errors: `notFound`, `failedPrecondition`, naming the volume.
  */
 export async function ensureHostPaths(
   { spec }: Pod,
@@ -23,7 +23,7 @@ export async function ensureHostPaths(
   const hostPathOf = (name: string) => spec.volumes.find((volume) => volume.name === name)?.hostPath;
   for (const { name } of volumeMounts) {
     const hostPath = hostPathOf(name);
-    // Without a type the runtimes make it: containerd, CRI-O and Docker alike.
+    // Without a type the path is created as by containerd, CRI-O and Docker.
     const makes = hostPath?.type === '' ? 'DirectoryOrCreate' : hostPath?.type;
     if (hostPath !== undefined) await ensureHostPath(name, hostPath, makes);
   }
@@ -33,28 +33,30 @@ export async function ensureHostPaths(
   }
 }
 
-/** `makes`: the type by which a missing path is made, if that says so. */
+/** Checks one path. `makes`: the type by which a missing path is created, if any. */
 async function ensureHostPath(volume: string, { path, type }: HostPath, makes = type): Promise<void> {
   const refuse = (kind: 'notFound' | 'failedPrecondition', why: string, cause?: unknown) =>
-    new PodvmError(kind, `Cannot mount volume ${volume}: ${path} of the host ${why}`, {
+    new PodvmError(kind, `Cannot mount volume ${volume}: host path ${path} ${why}`, {
       cause,
-      ...(kind === 'notFound' ? { fix: 'Make it, or use the type DirectoryOrCreate or FileOrCreate.' } : {}),
+      ...(kind === 'notFound'
+        ? { fix: 'Create it on the host, or use the type DirectoryOrCreate or FileOrCreate.' }
+        : {}),
     });
   let found = await statusOf(path).catch((cause: unknown) => {
-    throw refuse('failedPrecondition', `cannot be looked at: ${messageOf(cause)}`, cause);
+    throw refuse('failedPrecondition', `cannot be read: ${messageOf(cause)}`, cause);
   });
   if (found === undefined && (makes === 'DirectoryOrCreate' || makes === 'FileOrCreate')) {
     try {
       await make(path, makes);
     } catch (cause) {
-      throw refuse('failedPrecondition', `cannot be made: ${messageOf(cause)}`, cause);
+      throw refuse('failedPrecondition', `cannot be created: ${messageOf(cause)}`, cause);
     }
     found = await statusOf(path);
   }
-  if (found === undefined) throw refuse('notFound', 'is not there');
-  if (type.startsWith('Directory') && !found.isDirectory()) throw refuse('failedPrecondition', 'is no directory');
-  if (type === 'BlockDevice' && !found.isBlockDevice()) throw refuse('failedPrecondition', 'is no block device');
-  if (type.startsWith('File') && !found.isFile()) throw refuse('failedPrecondition', 'is no file');
+  if (found === undefined) throw refuse('notFound', 'does not exist');
+  if (type.startsWith('Directory') && !found.isDirectory()) throw refuse('failedPrecondition', 'is not a directory');
+  if (type === 'BlockDevice' && !found.isBlockDevice()) throw refuse('failedPrecondition', 'is not a block device');
+  if (type.startsWith('File') && !found.isFile()) throw refuse('failedPrecondition', 'is not a regular file');
 }
 
 async function statusOf(path: string): Promise<Stats | undefined> {
@@ -66,7 +68,7 @@ async function statusOf(path: string): Promise<Stats | undefined> {
   }
 }
 
-/** A file's directory is made, too; of all that is made, nothing is replaced. */
+/** Creates a missing path and its parents; existing ones are kept. */
 async function make(path: string, type: 'DirectoryOrCreate' | 'FileOrCreate'): Promise<void> {
   const directory = type === 'FileOrCreate' ? dirname(path) : path;
   await mkdir(directory, { recursive: true, mode: directoryMode });

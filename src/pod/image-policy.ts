@@ -1,8 +1,8 @@
 export type PullPolicy = 'Always' | 'IfNotPresent' | 'Never';
 
 /**
- * Kubernetes' default: `Always` for the tag `latest` or none, else `IfNotPresent`. An image of the host `localhost`
- * (without a port) has no registry to be pulled from: it was loaded or built here, or is missing for good.
+ * Returns Kubernetes' default policy: `Always` for the tag `latest` or none, else `IfNotPresent`. An image of the host
+ * `localhost` (without a port) has no registry and is never pulled: it was loaded or built here.
  */
 export function pullPolicyOf(image: string, written: PullPolicy | undefined): PullPolicy {
   if (written !== undefined) return written;

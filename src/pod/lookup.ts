@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import { isPublishedConfigMap } from './cluster-data.ts';
 import type { PodConfig } from './pods.ts';
 
-/** The data of one ConfigMap or Secret, as bytes by key. */
+/** Data of one ConfigMap or Secret, as bytes by key. */
 export type ConfigData = ReadonlyMap<string, Uint8Array>;
 
 export interface ConfigSource {
@@ -11,7 +11,7 @@ export interface ConfigSource {
   readonly optional: boolean;
 }
 
-/** Undefined when it is missing and optional. Errors: `notFound`. */
+/** Returns undefined when the object is missing and optional. Errors: `notFound`. */
 export function findData(config: PodConfig, namespace: string, source: ConfigSource): ConfigData | undefined {
   const found =
     source.kind === 'ConfigMap' ? configMapData(config, namespace, source) : secretData(config, namespace, source);
@@ -34,7 +34,10 @@ function configMapOf(config: PodConfig, namespace: string, { name }: ConfigSourc
   return config.configMaps.find(({ metadata }) => metadata.name === name && metadata.namespace === namespace);
 }
 
-/** What of it can be a variable: of a ConfigMap's binaryData nothing (kubelet's makeEnvironmentVariables). Errors: `notFound`. */
+/**
+ * Returns the data that can be variables, which excludes a ConfigMap's binaryData (kubelet's makeEnvironmentVariables).
+ * Errors: `notFound`.
+ */
 export function findVariables(config: PodConfig, namespace: string, source: ConfigSource): ConfigData | undefined {
   const all = findData(config, namespace, source);
   if (source.kind === 'Secret' || all === undefined) return all;
@@ -55,7 +58,7 @@ function texts(data: Readonly<Record<string, string>>): [string, Uint8Array][] {
   return Object.entries(data).map(([key, value]) => [key, Buffer.from(value)]);
 }
 
-/** One value, for a variable. Errors: `notFound` when object or key are missing and it is not optional. */
+/** Returns one value for a variable. Errors: `notFound` when object or key is missing and not optional. */
 export function findKey(
   config: PodConfig,
   namespace: string,

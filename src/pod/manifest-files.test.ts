@@ -5,13 +5,13 @@ import { parseManifest, parseManifests, problemText } from './manifest.ts';
 import { pullLogins } from './pull-secrets.ts';
 import { splitYaml } from './yaml-chunks.ts';
 
-/** What people's files look like, and what kubectl and clusters print. */
+/** A manifest as users write it, and as kubectl and clusters print it. */
 const pod = (name: string, spec = '') =>
   `apiVersion: v1\nkind: Pod\nmetadata: {name: ${name}}\nspec: {containers: [{name: c, image: i}]${spec}}\n`;
 const namesOf = (text: string) => parseManifest(text, 'f').pods.map((it) => it.metadata.name);
 const warningsOf = (text: string) => parseManifest(text, 'f').warnings.map(problemText);
 
-test('parseManifest() keeps a key without a value with "" in maps and lists of text, and leaves it out of objects', () => {
+test('parseManifest() reads a key without a value as "" in maps and lists of text, and omits it from objects', () => {
   const { pods, configMaps, secrets, warnings } = parseManifest(
     `
 apiVersion: v1
@@ -39,10 +39,10 @@ spec:
   assert.deepEqual(configMaps[0]?.binaryData, { none: '' });
   assert.deepEqual(secrets[0]?.data, { empty: '' });
   assert.deepEqual(secrets[0]?.stringData, { text: '' });
-  assert.deepEqual(warnings.map(problemText), ['f:8: spec.whatever: is no field that podvm knows and is ignored']);
+  assert.deepEqual(warnings.map(problemText), ['f:8: spec.whatever: is an unknown field and is ignored']);
 });
 
-test('parseManifest() takes aliases by what they stand for, and merges', () => {
+test('parseManifest() resolves aliases and merges', () => {
   const uses = Array.from({ length: 5000 }, (_, index) => `{ name: V${index}, value: *v }`).join(', ');
   const [many] = parseManifest(
     `apiVersion: v1\nkind: Pod\nmetadata: { name: p, annotations: { team: &v payments } }\nspec:\n  containers: [{ name: c, image: i, env: [${uses}] }]`,
@@ -61,7 +61,7 @@ data: { <<: [&a { one: "1", two: "2" }, { two: no, three: "3" }], one: own }
   assert.deepEqual(merged.configMaps[0]?.data, { one: 'own', two: '2', three: '3' });
 });
 
-test('parseManifest() refuses aliases that stand for too much, of nothing or of themselves, with their line', () => {
+test('parseManifest() refuses oversized, undefined and recursive aliases, with their line', () => {
   const refused = (text: string, words: RegExp) =>
     assert.throws(() => parseManifest(text, 'f'), { kind: 'invalid', message: words });
   const wide = `a: &a ${'x'.repeat(100_000)}\nb:\n${'  - *a\n'.repeat(50)}`;
@@ -69,13 +69,13 @@ test('parseManifest() refuses aliases that stand for too much, of nothing or of 
   refused(`a: &a [${'x, '.repeat(999)}x]\nb:\n${'  - *a\n'.repeat(60)}`, /f:52:5: .*more than 50000 values/);
   const deep = Array.from({ length: 40 }, (_, index) => `a${index + 1}: &a${index + 1} [[*a${index}]]`);
   refused(`a0: &a0 x\n${deep.join('\n')}`, /f:33:13: with the alias \*a31 it is nested deeper than 64 levels/);
-  refused(`a: &a x\nb: [${'*a,'.repeat(100_000)}]`, /f:2: the alias \*a is one of more than 25000/);
+  refused(`a: &a x\nb: [${'*a,'.repeat(100_000)}]`, /f:2: the alias \*a exceeds the limit of 25000/);
   refused('a: &a [*a]', /f:1:8: the alias \*a has no anchor that ends before it/);
   refused('a: *b', /f:1:4: the alias \*b has no anchor/);
   refused('a: 1\nb: {<<: 2}', /f:2:5: a merge/);
 });
 
-test('parseManifest() reads texts as kubectl does: marks, streams of JSON, lists', () => {
+test('parseManifest() reads markers, streams of JSON and lists as kubectl does', () => {
   assert.deepEqual(namesOf(`${pod('a')}---\n\ufeff${pod('b')}`), ['a', 'b']);
   assert.deepEqual(namesOf(`\ufeff---\n${pod('a')}\ufeff--- # next\r\n${pod('b')}...\n---\n---\n`), ['a', 'b']);
   assert.deepEqual(namesOf(pod('a').replaceAll('\n', '\r\n')), ['a']);
@@ -111,7 +111,7 @@ test('parseManifest() counts lines over all documents and objects of a stream', 
   assert.throws(() => parseManifest('a: 1\n---\nb: [\n---\n', 'f'), { message: /\nf:4:1: / });
 });
 
-test('splitYaml() loses nothing but marks, tabs of JSON and documents without content', () => {
+test('splitYaml() drops only markers, tabs of JSON and empty documents', () => {
   const line = fc.constantFrom(
     '---',
     '--- # x',
@@ -150,7 +150,7 @@ test('splitYaml() loses nothing but marks, tabs of JSON and documents without co
 test('parseManifest() refuses control characters and files that are too dense, with the line', () => {
   assert.throws(() => parseManifest('a: 1\nb: \u0000', 'f'), { message: /f:2: it has the control character U\+0000/ });
   assert.throws(() => parseManifest('- a\n'.repeat(1_000_000), 'f'), {
-    message: /f:\d+: it has more than 500000 words and signs/,
+    message: /f:\d+: it has more than 500000 tokens/,
   });
   assert.throws(() => parseManifest('['.repeat(4_000_000), 'f'), {
     message: /f:1: it is nested deeper than 64 levels/,
@@ -160,7 +160,7 @@ test('parseManifest() refuses control characters and files that are too dense, w
   assert.throws(() => parseManifest(keys, 'f'), { message: /must be Pod/ }); // and not after minutes
 });
 
-test('parseManifest() skips what it does not run, naming it, and runs the rest', () => {
+test('parseManifest() skips and names objects that it does not run, and runs the rest', () => {
   const text = `
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -193,7 +193,7 @@ items: []
   ]);
 });
 
-test('parseManifest() refuses only the pod that needs what podvm has not; alone, it refuses the file', () => {
+test('parseManifest() refuses only pods with unsupported features; alone, it refuses the file', () => {
   const needs = [
     ', volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]',
     ', hostNetwork: true',
@@ -226,12 +226,12 @@ test('parseManifest() refuses only the pod that needs what podvm has not; alone,
     ];
     assert.equal(parseManifests(files).pods.length, 1);
   }
-  // A mistake is told before anything runs, together with what is not supported.
+  // Mistakes and unsupported features are reported together before anything runs.
   const mistaken = `${pod('bad', needs.at(-1))}---\n${pod('good')}`;
   assert.throws(() => parseManifest(mistaken, 'f'), { message: /2 problems[^]*exactly one source[^]*hostPID/ });
 });
 
-test('parseManifest() has one message for one fault', () => {
+test('parseManifest() reports each fault once', () => {
   const once = (spec: string) => {
     try {
       parseManifest(`apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: ${spec}`, 'f');
@@ -305,13 +305,13 @@ status:
   ]);
   const given = `${text}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: kube-root-ca.crt, namespace: shop}\n`;
   assert.equal(warningsOf(given).length, 2);
-  // A kubelet's own /pods gives static pods an uid that is a hash.
+  // A kubelet's own /pods gives static pods a hash as uid.
   assert.deepEqual(namesOf(pod('static').replace('static', 'static, uid: 5a8f1ad1bd55bd1ae1ba4cf2c0b4e3c4')), [
     'static',
   ]);
 });
 
-test('parseManifest() makes a name from generateName, another one each time', () => {
+test('parseManifest() makes a different name from generateName each time', () => {
   const text = pod('x').replace('name: x', 'generateName: job-');
   const names = namesOf(`${text}---\n${text}`);
   assert.equal(new Set(names).size, 2);
@@ -324,7 +324,7 @@ test('parseManifest() makes a name from generateName, another one each time', ()
   });
 });
 
-test('parseManifest() takes a relative mountPath below /, as a kubelet does', () => {
+test('parseManifest() resolves a relative mountPath below /, as a kubelet does', () => {
   const mounts = (list: string) =>
     parseManifest(
       `apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {volumes: [{name: v}, {name: w}], containers: [{name: c, image: i, volumeMounts: [${list}]}]}`,
@@ -338,7 +338,7 @@ test('parseManifest() takes a relative mountPath below /, as a kubelet does', ()
   assert.throws(() => mounts('{name: v, mountPath: ""}'), { message: /mountPath: must not be empty/ });
 });
 
-test('pullLogins() reads the Secrets of imagePullSecrets in both forms, and warns of those that are none', () => {
+test('pullLogins() reads the Secrets of imagePullSecrets in both forms, and warns of invalid ones', () => {
   const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64');
   const auth = Buffer.from('shop:secret:with:colons').toString('base64');
   const secret = (name: string, type: string, data: string) =>

@@ -1,16 +1,16 @@
 import type { YamlDocument } from './yaml-text.ts';
 
-/** One object of a manifest and where it stands. */
+/** One object of a manifest, with its location. */
 export interface Found {
   readonly document: YamlDocument;
   readonly path: readonly (string | number)[];
   readonly value: unknown;
 }
 
-/** Lists of one kind, whose items need not say it: `kubectl get --raw` and a kubelet's `/pods` print them so. */
+/** Lists of one kind, whose items may omit it, as printed by `kubectl get --raw` and a kubelet's `/pods`. */
 const typedList = /^(Pod|ConfigMap|Secret)List$/;
 
-/** The objects of a document: itself, or the items of a list. */
+/** Returns the objects of a document: itself, or the items of a list. */
 export function objectsOf(document: YamlDocument): Found[] {
   return unfold({ document, path: [], value: document.value });
 }
@@ -28,7 +28,7 @@ function unfold(found: Found): Found[] {
   });
 }
 
-/** A list whose items are objects of a manifest. */
+/** Returns whether the kind is a list of manifest objects. */
 export function isListKind(kind: unknown): boolean {
   return typeof kind === 'string' && (kind === 'List' || typedList.test(kind));
 }

@@ -40,7 +40,7 @@ test('parseManifest() names file, line and field of every problem', () => {
   }
 });
 
-test('parseManifest() refuses what cannot work, with the reason', () => {
+test('parseManifest() refuses invalid manifests, with the reason', () => {
   const cases: readonly (readonly [string, RegExp])[] = [
     ['containers: []', /must have at least one container/],
     [`containers: [${container}, ${container}]`, /two containers named "a"/],
@@ -101,7 +101,7 @@ test('parseManifest() refuses what cannot work, with the reason', () => {
   for (const [spec, expected] of cases) assert.match(specProblem(spec), expected, spec);
 });
 
-test('parseManifest() refuses what is no object of a kind, a misspelt kind, and things given twice', () => {
+test('parseManifest() refuses objects without a kind, misspelt kinds, and duplicates', () => {
   assert.match(problemsOf('- 1'), /must be an object with a kind/);
   assert.match(problemsOf('{}'), /must be Pod, ConfigMap, Secret or List/);
   for (const kind of ['pod', 'POD', 'Pods', 'list', 'configmap']) {
@@ -116,9 +116,9 @@ test('parseManifest() refuses what is no object of a kind, a misspelt kind, and 
   assert.throws(() => parseManifests(files), /Pod default\/web is given twice/);
 });
 
-test('parseManifest() refuses YAML that is broken, ambiguous or a bomb', () => {
+test('parseManifest() refuses YAML that is invalid, ambiguous or a bomb', () => {
   assert.match(problemsOf('a: 1\na: 2'), /web\.yaml:2:1: .*unique/);
-  assert.match(problemsOf('a: [1'), /it is no YAML/);
+  assert.match(problemsOf('a: [1'), /it is not YAML/);
   assert.match(problemsOf(`${'['.repeat(200)}${']'.repeat(200)}`), /nested deeper than 64/);
   assert.match(problemsOf('['.repeat(50_000)), /Cannot read web\.yaml/);
   const laughs = ['a: &a [x, x, x, x, x, x, x, x, x]'];
@@ -174,7 +174,7 @@ test('parseManifest() never throws anything but `invalid`', () => {
   );
 });
 
-test('parseManifest() warns of fields it does not know and says what was meant', () => {
+test('parseManifest() warns of unknown fields and suggests known ones', () => {
   const { warnings } = parseManifest(
     `${head}spec:
   nodeSelector: { disk: ssd }
@@ -195,8 +195,8 @@ metadata: { name: web }
     warnings.map(({ line, field, message }) => `${line} ${field} ${message}`),
     [
       '5 spec.nodeSelector has no effect: there is no scheduler, the pod runs on this node',
-      '9 spec.containers[0].comand is no field that podvm knows and is ignored; did you mean command?',
-      '10 spec.containers[0].whatever is no field that podvm knows and is ignored',
+      '9 spec.containers[0].comand is an unknown field and is ignored; did you mean command?',
+      '10 spec.containers[0].whatever is an unknown field and is ignored',
       "13 kind Service web is skipped: it needs a cluster's network; a hostPort makes a pod's port reachable",
     ],
   );

@@ -18,20 +18,20 @@ const schemas = { Pod: podSchema, ConfigMap: configMapSchema, Secret: secretSche
 type Kind = keyof typeof schemas;
 
 export interface ManifestFile {
-  /** Shown in problems; never opened. */
+  /** Name for problems; never opened. */
   readonly name: string;
   readonly text: string;
 }
 
 const maxObjects = 1000;
 const maxProblems = 50;
-/** Of one file. */
+/** Limit of one file's warnings. */
 const maxWarnings = 200;
 
-/** What has been read of one file. */
+/** The result of reading one file. */
 class Reading {
   readonly file: string;
-  /** They refuse the whole file. */
+  /** Problems that refuse the whole file. */
   readonly mistakes: ManifestProblem[] = [];
   readonly warnings: ManifestProblem[] = [];
   readonly pods: Pod[] = [];
@@ -54,7 +54,7 @@ class Reading {
     this.#places.set(pod, found);
   }
 
-  /** Once all files are read: another one may bring it. */
+  /** Warns of missing objects. Called after all files are read, since another file may define them. */
   warnOfMissing(given: Parameters<typeof missingData>[1]): void {
     for (const [pod, { document, path }] of this.#places) {
       for (const missing of missingData(pod, given)) {
@@ -72,9 +72,9 @@ class Reading {
 }
 
 /**
- * Reads Pods, ConfigMaps and Secrets from YAML or JSON: several documents, and `kind: List`. All else is skipped with a
- * warning. Errors: `invalid`, naming every problem with file, line and field, at most 50: mistakes, two objects of one
- * name, and, if no other pod of the files can run, what pods need that podvm has not.
+ * Reads Pods, ConfigMaps and Secrets from YAML or JSON: several documents, and `kind: List`. Other objects are skipped
+ * with a warning. Errors: `invalid`, listing up to 50 problems with file, line and field: mistakes, duplicate names,
+ * and, if no other pod of the files can run, unsupported features.
  */
 export function parseManifests(files: readonly ManifestFile[]): Manifest {
   const manifest = merged(files.map(({ name, text }) => readFile(text, printable(name, 200))));
@@ -83,12 +83,12 @@ export function parseManifests(files: readonly ManifestFile[]): Manifest {
   throw invalid([...new Set(refusals.map((it) => it.file))].join(', '), refusals, manifest.warnings);
 }
 
-/** One file. Errors: those of `parseManifests`. */
+/** Reads one file. Errors: those of `parseManifests`. */
 export function parseManifest(text: string, name: string): Manifest {
   return parseManifests([{ text, name }]);
 }
 
-/** `web.yaml:7: spec.containers[0].image: is required` */
+/** Formats a problem: `web.yaml:7: spec.containers[0].image: is required`. */
 export function problemText({ file, line, field, message }: ManifestProblem): string {
   return `${file}:${line}: ${field}: ${message}`;
 }
@@ -168,7 +168,7 @@ function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The kind of an object we take; a mistake or a warning for any other. */
+/** Returns the kind of a supported object; adds a mistake or a warning for any other. */
 function kindOf({ document, path, value }: Found, reading: Reading): Kind | undefined {
   const line = document.lineOf([...path, 'kind']);
   if (!isRecord(value)) {
@@ -203,7 +203,7 @@ function kindOf({ document, path, value }: Found, reading: Reading): Kind | unde
   return undefined;
 }
 
-/** Warns of what has no effect; returns what the object needs and podvm has not. */
+/** Warns of fields without effect; returns problems for unsupported features. */
 function judgeUnknown(found: Found, schema: object, reading: Reading): ManifestProblem[] {
   const problems: ManifestProblem[] = [];
   for (const unknown of unknownFields(schema, found.value)) {
@@ -219,14 +219,14 @@ function judgeUnknown(found: Found, schema: object, reading: Reading): ManifestP
 }
 
 function unknownMessage(unknown: UnknownField): string {
-  return `is no field that podvm knows and is ignored${unknown.suggestion === undefined ? '' : `; did you mean ${unknown.suggestion}?`}`;
+  return `is an unknown field and is ignored${unknown.suggestion === undefined ? '' : `; did you mean ${unknown.suggestion}?`}`;
 }
 
 type Parsed<T> =
   | { readonly success: true; readonly output: T }
   | { readonly success: false; readonly issues: readonly v.BaseIssue<unknown>[] };
 
-/** Notes mistakes; returns what is right, and cannot be here. */
+/** Adds mistakes; returns problems for unsupported features. */
 function issuesOf(issues: readonly v.BaseIssue<unknown>[], found: Found, reading: Reading): ManifestProblem[] {
   const problems: ManifestProblem[] = [];
   for (const issue of issues) {
@@ -260,7 +260,7 @@ function refuseSecond(name: string, found: Found, reading: Reading): void {
   }
 }
 
-/** `spec.containers[0].image`; a key that is no plain word is quoted. */
+/** Formats a path as `spec.containers[0].image`, with unusual keys quoted. */
 function fieldName(path: Path): string {
   const name = path
     .map((step) =>
@@ -271,7 +271,7 @@ function fieldName(path: Path): string {
 }
 
 function invalid(file: string, problems: readonly ManifestProblem[], warnings: readonly ManifestProblem[]): PodvmError {
-  // A misspelt field is often why a required one is missing: both belong into one message.
+  // Includes warnings: a misspelt field is often the reason for a missing one.
   const lines = [...problems, ...warnings]
     .toSorted((a, b) => (a.file === b.file ? a.line - b.line : a.file < b.file ? -1 : 1))
     .slice(0, maxProblems)

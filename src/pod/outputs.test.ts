@@ -7,7 +7,7 @@ import { createOutputs, createOutputTail } from './outputs.ts';
 const chunk = { stream: 'stdout', bytes: Buffer.from('x') } as const;
 const never = () => new Promise<void>(() => {});
 
-test('deliver() waits for a slow listener until that one leaves', async () => {
+test('deliver() waits for a slow listener until it unsubscribes', async () => {
   const outputs = createOutputs(silentLog);
   const leave = outputs.listen(never);
   let isDelivered = false;
@@ -18,7 +18,7 @@ test('deliver() waits for a slow listener until that one leaves', async () => {
   await delivery;
 });
 
-test('deliver() drops a listener that fails, and goes on with the others', async () => {
+test('deliver() drops a failing listener, and continues with the others', async () => {
   const outputs = createOutputs(silentLog);
   let bad = 0;
   let good = 0;
@@ -32,7 +32,7 @@ test('deliver() drops a listener that fails, and goes on with the others', async
   assert.deepEqual([bad, good], [1, 2]);
 });
 
-test('giveUp() releases everybody', async () => {
+test('giveUp() releases all waiters', async () => {
   const outputs = createOutputs(silentLog);
   outputs.listen(never);
   outputs.listen(() => never());

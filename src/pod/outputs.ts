@@ -4,18 +4,18 @@ import type { OutputChunk } from '#sandbox/sandbox.ts';
 
 export type OutputListener = (container: string, chunk: OutputChunk) => Promise<void>;
 
-/** Hands the output of a pod's containers to whoever listens; a slow listener holds the container back. */
+/** Delivers the output of a pod's containers to listeners. A slow listener blocks the container. */
 export interface Outputs {
   listen(listener: OutputListener): () => void;
   deliver(container: string, chunk: OutputChunk): Promise<void>;
-  /** Ends all waiting for listeners: what they have not taken by now is lost to them, not to the log. */
+  /** Ends all waits for listeners. Undelivered output is still in the log. */
   giveUp(): void;
 }
 
 export function createOutputs(log: Log): Outputs {
   /**
-   * By listener, what releases those who wait for it. Not a race with one long-lived promise: that would keep
-   * something of every chunk.
+   * Callbacks by listener that release its waiters. A race with one long-lived promise would leak memory for every
+   * chunk.
    */
   const listeners = new Map<OutputListener, Set<() => void>>();
   const leave = (listener: OutputListener) => {
@@ -32,7 +32,7 @@ export function createOutputs(log: Log): Outputs {
       waiting.add(release);
       listener(container, chunk).then(release, (error: unknown) => {
         log.error('output listener dropped', error, { container });
-        leave(listener); // a client that went away must not hold the container
+        leave(listener); // a disconnected client must not block the container
       });
     });
   return {
@@ -51,8 +51,8 @@ const maxTailBytes = 2048;
 const maxTailLines = 80;
 
 /**
- * The last 2048 bytes or 80 lines of output, whatever is less: kubelet's FallbackToLogsOnError. A line has the newline at
- * its end, after which no other line begins.
+ * The last 2048 bytes or 80 lines of output, whichever is less: kubelet's FallbackToLogsOnError. A final newline
+ * belongs to the last line.
  */
 export interface OutputTail {
   add(bytes: Uint8Array): void;

@@ -2,8 +2,8 @@ import type { GuestText } from '#base/guest-text.ts';
 import type { ContainerKind } from './pods.ts';
 
 /**
- * What is known of a running pod, as plain values. `applyEvent` is the only way it changes, `decide` (decide.ts) says
- * what follows from it; neither touches the world.
+ * The state of a running pod, as plain values. Only `applyEvent` changes it; `decide` (decide.ts) returns the next
+ * actions. Both are pure.
  *
  *   waiting -> starting -> running -> stopping -+
  *      ^ |         |          |                 |
@@ -22,14 +22,14 @@ export const runMoves = {
 export interface ContainerPlan {
   readonly name: string;
   readonly kind: ContainerKind;
-  /** The pod's policy as it holds for this container: an init container is OnFailure or Never, a sidecar Always. */
+  /** Restart policy of this container: OnFailure or Never for an init container, Always for a sidecar. */
   readonly restart: 'Always' | 'OnFailure' | 'Never';
-  /** Ready only when its readiness probe says so; otherwise as soon as it has started. */
+  /** Whether its readiness probe decides readiness; otherwise it is ready as soon as it has started. */
   readonly hasReadinessProbe: boolean;
 }
 
 export interface PodPlan {
-  /** Init containers and sidecars in their order, then main containers. */
+  /** Init containers and sidecars in order, then main containers. */
   readonly containers: readonly ContainerPlan[];
   /** terminationGracePeriodSeconds in `ms`. */
   readonly graceMs: number;
@@ -41,7 +41,7 @@ export type Run =
   | { readonly at: 'starting' }
   | { readonly at: 'running'; readonly stopWish?: StopWish }
   | { readonly at: 'stopping'; readonly why: string; readonly isKilled: boolean }
-  /** It will not run again. */
+  /** The container will not run again. */
   | { readonly at: 'ended' };
 
 export interface StopWish {
@@ -62,29 +62,29 @@ export interface Exit {
 export interface ContainerRun {
   readonly plan: ContainerPlan;
   readonly run: Run;
-  /** Of the current run, or of the next one while it waits; also its restart count. */
+  /** Number of the current run, or of the next one while it waits; also the restart count. */
   readonly attempt: number;
   readonly startedAtMs?: number;
-  /** Startup probe and postStart hook of this run are done. */
+  /** Startup probe and postStart hook of this run have succeeded. */
   readonly isStarted: boolean;
   readonly isReady: boolean;
-  /** It had started in this or an earlier run. */
+  /** The container has started in this or an earlier run. */
   readonly hadStarted: boolean;
   /** Delay before the next restart, in `ms`. */
   readonly backOffMs: number;
-  /** Delay before the next try to create it, in `ms`. */
+  /** Delay before the next attempt to create it, in `ms`. */
   readonly createBackOffMs: number;
   readonly last?: Exit;
 }
 
-/** Why and how a pod ends. */
+/** Reason and deadline of a pod's end. */
 export interface Ending {
-  /** `Completed`: what its containers said decides. Anything else names what ended it. */
+  /** `Completed`: the containers' results decide. Other values name the cause. */
   readonly reason: string;
   readonly message?: string;
-  /** Wins over the containers' exit codes. */
+  /** Overrides the containers' exit codes. */
   readonly exitCode?: number;
-  /** Whatever still runs then is killed. */
+  /** Time at which containers that still run are killed. */
   readonly killAtMs: number;
 }
 
@@ -108,7 +108,7 @@ export type StateEvent =
   | {
       readonly kind: 'createFailed';
       readonly name: string;
-      /** Trying again may help. */
+      /** A retry may succeed. */
       readonly isTransient: boolean;
       readonly reason: string;
       readonly message: string;
@@ -116,7 +116,10 @@ export type StateEvent =
     }
   | { readonly kind: 'end'; readonly ending: Ending };
 
-/** Kubelet's numbers: the first restart comes at once, then 10 s doubling to 300 s; ten good minutes forgive all. */
+/**
+ * Kubelet's values: the first restart is immediate, then after 10 s, doubling to 300 s; ten minutes without a failure
+ * reset it.
+ */
 export const backOff = { firstMs: 10_000, maxMs: 300_000, resetAfterMs: 600_000 } as const;
 
 export function initialState(plan: PodPlan, nowMs: number): PodState {
@@ -141,7 +144,7 @@ export function initialState(plan: PodPlan, nowMs: number): PodState {
   };
 }
 
-/** The state after `event`; one that comes too late to mean anything changes nothing. */
+/** Returns the state after `event`. Late events change nothing. */
 export function applyEvent(state: PodState, event: StateEvent): PodState {
   switch (event.kind) {
     case 'sandboxReady':
@@ -161,7 +164,7 @@ export function applyEvent(state: PodState, event: StateEvent): PodState {
 
 function applyEnd(state: PodState, ending: Ending): PodState {
   const before = state.ending;
-  // Somebody may shorten the time that is left, never lengthen it; the first reason stays.
+  // A second request may shorten the remaining time, never lengthen it. The first reason stays.
   const now = before === undefined ? ending : { ...before, killAtMs: Math.min(before.killAtMs, ending.killAtMs) };
   const containers = state.containers.map((container) =>
     container.run.at === 'waiting' ? { ...container, run: { at: 'ended' } as const } : container,
@@ -172,7 +175,7 @@ function applyEnd(state: PodState, ending: Ending): PodState {
 function applyCreateFailed(state: PodState, event: StateEvent & { kind: 'createFailed' }): PodState {
   const isEnding = state.ending !== undefined;
   const failed = state.containers.find(({ plan }) => plan.name === event.name);
-  // After 10 s + 20 s + ... + 300 s, ten minutes in all, it is hopeless.
+  // Gives up after 10 s + 20 s + ... + 300 s, ten minutes in total.
   const isHopeless = !event.isTransient || (failed?.createBackOffMs ?? 0) >= backOff.maxMs;
   const containers = state.containers.map((container): ContainerRun => {
     if (container !== failed || container.run.at !== 'starting') return container;
@@ -222,7 +225,7 @@ function applyExit(container: ContainerRun, exit: Exit, isEnding: boolean): Cont
   const { startedAtMs, ...rest } = container;
   const last = startedAtMs === undefined ? exit : { ...exit, startedAtMs };
   const done: ContainerRun = { ...rest, last, isStarted: false, isReady: false, run: { at: 'ended' } };
-  // A container that was stopped for its own good comes back even if it exited with 0 (kubelet's computePodActions).
+  // A container stopped for its health restarts even if it exited with 0 (kubelet's computePodActions).
   const wasUnhealthy = run.at === 'stopping' || (run.at === 'running' && run.stopWish !== undefined);
   const isAgain =
     !isEnding &&

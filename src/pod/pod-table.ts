@@ -2,13 +2,13 @@ import { PodvmError } from '#base/errors.ts';
 import type { RunningPod } from './pods.ts';
 import { nearest } from './schema/unknown-fields.ts';
 
-/** The pods of this process by namespace and name; the one place where a name is taken. */
+/** The pods of this process by namespace and name, which makes names unique. */
 export interface PodTable {
-  /** Errors: `alreadyExists` when a pod of that name is there. Disposing takes the pod out. */
+  /** Adds a pod, which disposing removes. Errors: `alreadyExists` when a pod of that name exists. */
   add(pod: RunningPod): Disposable;
   has(namespace: string, name: string): boolean;
   list(): readonly RunningPod[];
-  /** With `namespace` undefined the name alone must be unique. Errors: `notFound`, `invalid` (ambiguous). */
+  /** Finds a pod. Without `namespace` the name must be unique. Errors: `notFound`, `invalid` (ambiguous). */
   find(namespace: string | undefined, name: string): RunningPod;
 }
 
@@ -39,12 +39,12 @@ export function createPodTable(): PodTable {
           [...pods.values()].map((pod) => pod.name),
         );
         throw new PodvmError('notFound', `Cannot find pod ${namespace === undefined ? name : key(namespace, name)}`, {
-          fix: `${close === undefined ? 'See' : `Did you mean ${close}? See`} \`podvm ps\` for the pods that there are.`,
+          fix: `${close === undefined ? 'See' : `Did you mean ${close}? See`} \`podvm ps\` for the running pods.`,
         });
       }
       if (second !== undefined) {
         const places = found.map((pod) => key(pod.namespace, pod.name)).join(', ');
-        throw new PodvmError('invalid', `Cannot tell which pod ${name} is meant: there are ${places}`, {
+        throw new PodvmError('invalid', `Cannot find pod ${name}: the name is ambiguous, found ${places}`, {
           fix: 'Name it as NAMESPACE/NAME.',
         });
       }

@@ -5,18 +5,18 @@ import type { OutputChunk, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 import type { ConfigMap, Pod, Secret } from './schema/objects.ts';
 
 /**
- * Pod semantics without a kubelet: a *manifest* is what a user wrote, checked; a *running pod* is one Pod of it, driven
- * through init containers, restarts, probes and termination on one sandbox. `parseManifests` is in `manifest.ts`,
- * `startPod` in `start-pod.ts`.
+ * Pod semantics without a kubelet. A *manifest* is the checked input of a user; a *running pod* is one of its Pods,
+ * driven through init containers, restarts, probes and termination on one sandbox. `parseManifests` is in
+ * `manifest.ts`, `startPod` in `start-pod.ts`.
  */
 export interface Manifest {
-  /** In the order of the text; `metadata.namespace` and all other defaults are filled in. */
+  /** Pods in the order of the text, with `metadata.namespace` and all other defaults filled in. */
   readonly pods: readonly Pod[];
-  /** Pods that need what podvm has not; the others run. */
+  /** Pods with unsupported features; the others run. */
   readonly refused: readonly RefusedPod[];
   readonly configMaps: readonly ConfigMap[];
   readonly secrets: readonly Secret[];
-  /** Of what is ignored; it does not keep the pod from running. */
+  /** Warnings about ignored fields, which do not stop the pod. */
   readonly warnings: readonly ManifestProblem[];
 }
 
@@ -30,14 +30,14 @@ export interface ManifestProblem {
   readonly file: string;
   /** Counted from 1. */
   readonly line: number;
-  /** Path as kubectl writes it: `spec.containers[0].imagee`. */
+  /** Path in kubectl's notation: `spec.containers[0].imagee`. */
   readonly field: string;
   readonly message: string;
 }
 
-/** What a pod needs to know beside its own YAML. */
+/** Inputs of a pod besides its own YAML. */
 export interface PodConfig {
-  /** Of every namespace; a pod sees those of its own. */
+  /** ConfigMaps of all namespaces; a pod sees those of its own. */
   readonly configMaps: readonly ConfigMap[];
   readonly secrets: readonly Secret[];
   readonly network: 'cni' | 'none';
@@ -47,9 +47,9 @@ export interface PodConfig {
   readonly hostIP?: string;
   /** Domain of `subdomain` and `setHostnameAsFQDN`: `cluster.local`. */
   readonly clusterDomain?: string;
-  /** Directory of `seccompProfile.localhostProfile`; without it such profiles are refused. */
+  /** Directory of `seccompProfile.localhostProfile`. Without it such profiles are refused. */
   readonly seccompDirectory?: string;
-  /** What a container without limits may use at most, for `resourceFieldRef`; default: 1 core and no memory limit. */
+  /** Resources of a container without limits, for `resourceFieldRef`; default: 1 core and no memory limit. */
   readonly machine?: { readonly cpuMillis: number; readonly memoryBytes: number };
 }
 
@@ -61,18 +61,18 @@ export interface PodParts {
 
 export type PodPhase = 'Pending' | 'Running' | 'Succeeded' | 'Failed';
 
-/** Kubernetes' PodStatus, as far as it has a meaning here; times are RFC 3339 in UTC. */
+/** Kubernetes' PodStatus, with the fields that apply here; times are RFC 3339 in UTC. */
 export interface PodStatus {
   readonly phase: PodPhase;
-  /** Why, when the phase alone does not tell: `DeadlineExceeded`, `SandboxFailed`, `ErrImagePull`... */
+  /** Reason, when the phase alone does not tell it: `DeadlineExceeded`, `SandboxFailed`, `ErrImagePull`... */
   readonly reason?: string;
   readonly message?: string;
-  /** Somebody asked for its end and it has not ended yet. */
+  /** The pod was asked to end and has not ended yet. */
   readonly isTerminating: boolean;
   readonly startTime: string;
   readonly podIPs: readonly string[];
   readonly conditions: readonly PodCondition[];
-  /** In the order of the manifest: init containers and sidecars first. */
+  /** Containers in the order of the manifest: init containers and sidecars first. */
   readonly containers: readonly PodContainerStatus[];
 }
 
@@ -88,7 +88,7 @@ export interface PodContainerStatus {
   readonly imageID: string;
   readonly restartCount: number;
   readonly ready: boolean;
-  /** Its startup probe, if it has one, has succeeded and its postStart hook is done. */
+  /** Its startup probe, if any, has succeeded and its postStart hook has ended. */
   readonly started: boolean;
   readonly state: PodContainerState;
   readonly lastState?: TerminatedState;
@@ -113,62 +113,65 @@ export interface TerminatedState {
   readonly finishedAt: string;
 }
 
-/** Kubernetes-like: Pulled, Created, Started, Unhealthy, BackOff, Killing, OOMKilled, Failed... */
+/** An event with Kubernetes' reasons: Pulled, Created, Started, Unhealthy, BackOff, Killing, OOMKilled, Failed... */
 export interface PodEvent {
-  /** When it happened last. */
+  /** Time of the last occurrence. */
   readonly at: string;
   readonly type: 'Normal' | 'Warning';
   readonly reason: string;
-  /** One printable line; what came from the guest is escaped. */
+  /** One printable line; guest text is escaped. */
   readonly message: string;
-  /** One sentence an operator can act on. */
+  /** Action for the operator, in one sentence. */
   readonly fix?: string;
-  /** How often it happened in a row; it is told once. */
+  /** Number of consecutive occurrences, which are reported as one event. */
   readonly count: number;
   readonly container?: string;
 }
 
-/** The newest so many events of a pod are kept. */
+/** Number of events that are kept for a pod. */
 export const maxEvents = 500;
 
 export interface PodFinish {
-  /** First failing container's; 0 when all succeeded; 124 past its deadline, 125 when it could not be run at all. */
+  /**
+   * Exit code of the first failing container; 0 when all succeeded; 124 past its deadline, 125 when it could not be run
+   * at all.
+   */
   readonly exitCode: number;
   /** `Completed`, `Error`, `OOMKilled`, `DeadlineExceeded`, `Terminated`, `ErrImagePull`, `SandboxFailed`... */
   readonly reason: string;
-  /** One printable line, when there is more to say. */
+  /** Details in one printable line. */
   readonly message?: string;
 }
 
 export interface RunningPod {
   readonly namespace: string;
   readonly name: string;
-  /** The Pod as it runs, with its uid and all defaults. */
+  /** The Pod with its uid and all defaults. */
   readonly pod: Pod;
   readonly uid: string;
   readonly createdAt: Date;
-  /** A snapshot; changes are told by `onChange`. */
+  /** A snapshot. `onChange` reports changes. */
   readonly status: PodStatus;
   readonly events: readonly PodEvent[];
-  /** The machine below; undefined until it is ready. */
+  /** The pod's sandbox; undefined until it is ready. */
   readonly sandbox: Sandbox | undefined;
-  /** Each returns a function that ends the subscription. */
+  /** Subscribes to events. Returns a function that ends the subscription. */
   onEvent(listener: (event: PodEvent) => void): () => void;
   onChange(listener: (status: PodStatus) => void): () => void;
   /**
-   * Output of all containers over all their restarts, in order per container. Whoever subscribes in the same turn
-   * as `startPod` returned misses nothing. A container waits while the promise of any listener is pending.
+   * Subscribes to the output of all containers over all restarts, in order per container. A subscription in the same
+   * turn as `startPod` misses nothing. A container is blocked while the promise of any listener is pending.
    */
   onOutput(listener: (container: string, chunk: OutputChunk) => Promise<void>): () => void;
-  /** Settles once, when everything has ended, all output was delivered and the sandbox has stopped; never rejects. */
+  /** Settles once, when everything has ended, all output was delivered and the sandbox has stopped. Never rejects. */
   readonly finished: Promise<PodFinish>;
   /**
-   * preStop hooks, SIGTERM, after `graceSeconds` (default: the pod's) SIGKILL. A second call may only shorten the
-   * time. Resolves when the pod has finished.
+   * Runs preStop hooks, sends SIGTERM, and SIGKILL after `graceSeconds` (default: the pod's). A second call can only
+   * shorten the time. Resolves when the pod has finished.
    */
   terminate(graceSeconds?: number): Promise<PodFinish>;
-  /** SIGKILL at once. */
+  /** Sends SIGKILL at once. */
   kill(): Promise<PodFinish>;
-  /** Kills what still runs and forgets it: the sandbox's directory and logs are gone. Idempotent. */
+  /** Kills the remaining containers and removes the sandbox with its directory and logs. Idempotent. */
   remove(): Promise<void>;
 }

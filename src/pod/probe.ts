@@ -4,13 +4,13 @@ import type { Probe } from './schema/probe.ts';
 
 export type ProbeKind = 'startup' | 'liveness' | 'readiness';
 
-/** How often a probe has answered the same in a row. */
+/** Number of consecutive equal results of a probe. */
 export interface ProbeCount {
   readonly isSuccess: boolean;
   readonly times: number;
 }
 
-/** The next count, and what it settles: undefined while the thresholds are not reached. */
+/** Returns the next count and the settled result; undefined below the thresholds. */
 export function countResult(
   count: ProbeCount | undefined,
   isSuccess: boolean,
@@ -22,13 +22,13 @@ export function countResult(
 }
 
 export interface ProbeListener {
-  /** Every failed probe. */
+  /** Called for every failed probe. */
   failed(kind: ProbeKind, message: string): void;
-  /** Enough successes or failures in a row; `stop` ends this probe. */
+  /** Called when a threshold of consecutive results is reached; `stop` ends this probe. */
   settled(kind: ProbeKind, isSuccess: boolean): 'continue' | 'stop';
 }
 
-/** Probes until the listener stops it or `signal` aborts. `sinceMs`: when the container started. */
+/** Probes until the listener stops it or `signal` aborts. `sinceMs`: start time of the container. */
 export async function runProbe(
   kind: ProbeKind,
   probe: Probe,

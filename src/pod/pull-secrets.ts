@@ -4,7 +4,7 @@ import type { PodConfig } from './pods.ts';
 import { dockerLogins } from './schema/docker-config.ts';
 import type { Pod } from './schema/objects.ts';
 
-/** What the pod's imagePullSecrets say of registries, in their order; one that is missing is left out, as kubelets do. */
+/** Returns the registry logins of the pod's imagePullSecrets, in order. Missing ones are skipped, as kubelets do. */
 export function pullLogins({ metadata, spec }: Pod, config: PodConfig): readonly RegistryLogin[] {
   return spec.imagePullSecrets.flatMap(({ name }) => {
     const source = { kind: 'Secret', name, optional: true } as const;

@@ -5,7 +5,7 @@ import { oomScoreOf, qosClassOf } from './qos.ts';
 
 const gibibyte = 1024 ** 3;
 
-/** A pod whose containers have these resources, in YAML; `of pod` are those of the pod itself. */
+/** Makes a pod whose containers have these resources, in YAML; `ofPod` are those of the pod itself. */
 function specOf(containers: readonly string[], ofPod = '') {
   const all = containers.map((resources, at) => `{ name: c${at}, image: i, resources: ${resources} }`).join(', ');
   const text = `{ apiVersion: v1, kind: Pod, metadata: { name: p }, spec: { containers: [${all}] ${ofPod} } }`;
@@ -14,7 +14,7 @@ function specOf(containers: readonly string[], ofPod = '') {
 
 const small = '{ limits: { cpu: 1, memory: 1Gi } }';
 
-test('oomScoreOf() is what the kubelet computes for the class of the pod', () => {
+test('oomScoreOf() matches the kubelet’s value for the class of the pod', () => {
   const cases = [
     [['{}'], 'BestEffort', 1000],
     [['{}', '{ requests: { cpu: 0 } }'], 'BestEffort', 1000],
@@ -34,7 +34,7 @@ test('oomScoreOf() is what the kubelet computes for the class of the pod', () =>
   }
 });
 
-test('oomScoreOf() goes by the resources of the pod itself, where it has some', () => {
+test('oomScoreOf() uses the resources of the pod itself, if it has any', () => {
   const ofPod = ', resources: { requests: { memory: 5Gi, cpu: 1 }, limits: { memory: 6Gi, cpu: 1 } }';
   assert.equal(oomScoreOf(specOf(['{}'], ofPod), 10 * gibibyte), 500);
   assert.equal(qosClassOf(specOf(['{}'], `, resources: ${small}`)), 'Guaranteed');

@@ -3,7 +3,7 @@ import type { ResourceSettings } from './schema/container.ts';
 import type { PodSpec } from './schema/pod-spec.ts';
 import { podMemoryRequest } from './resources.ts';
 
-/** Kubernetes' class of a pod: pkg/apis/core/v1/helper/qos, ComputePodQOS. */
+/** Kubernetes' QoS class of a pod: pkg/apis/core/v1/helper/qos, ComputePodQOS. */
 export type QosClass = 'Guaranteed' | 'Burstable' | 'BestEffort';
 
 export function qosClassOf(spec: PodSpec): QosClass {
@@ -28,7 +28,10 @@ function isGuaranteed({ limits, requests }: ResourceSettings): boolean {
   });
 }
 
-/** kubelet's pkg/kubelet/qos/policy.go, GetContainerOOMScoreAdjust, for all of a pod: its containers end with its machine. */
+/**
+ * Computes the OOM score as kubelet's pkg/kubelet/qos/policy.go, GetContainerOOMScoreAdjust, for the whole pod: its
+ * containers end with its machine.
+ */
 export function oomScoreOf(spec: PodSpec, nodeMemoryBytes: number): number {
   switch (qosClassOf(spec)) {
     case 'Guaranteed':

@@ -7,10 +7,10 @@ import { readManifests } from './read-manifests.ts';
 
 const never = new AbortController().signal;
 const pod = 'apiVersion: v1\nkind: Pod\nmetadata: {name: big}\nspec: {containers: [{name: c, image: i}]}\n';
-/** A file of this size has a process of its own. */
+/** A file large enough for a separate process. */
 const long = `${pod}${'# a comment\n'.repeat(5000)}`;
 
-test('readManifests() gives the same for a large file as for a small one, and the same errors', async () => {
+test('readManifests() returns the same results and errors for large and small files', async () => {
   const small = await readManifests([{ name: 'f', text: pod }], never);
   const large = await readManifests([{ name: 'f', text: long }], never);
   assert.deepEqual(JSON.parse(JSON.stringify(large)), JSON.parse(JSON.stringify(small)));
@@ -26,7 +26,7 @@ test('readManifests() ends at once when it is aborted', async () => {
   await assert.rejects(readManifests([{ name: 'f', text: '- a\n'.repeat(200_000) }], soon), { kind: 'cancelled' });
 });
 
-test('readManifests() refuses hostile files in words, without growing or being held up', async () => {
+test('readManifests() refuses hostile files with a message, within limits of memory and time', async () => {
   const hostile = {
     aliases: `a: &a x\nb: [${'*a,'.repeat(100_000)}]`,
     documents: '---\na: 1\n'.repeat(10_000),
@@ -42,11 +42,11 @@ test('readManifests() refuses hostile files in words, without growing or being h
   delay.enable();
   for (const [name, text] of Object.entries(hostile)) {
     const found = await readManifests([{ name, text }], never).catch((error: unknown) => error);
-    if (name === 'marks') assert.ok(!(found instanceof Error)); // documents without content are none
+    if (name === 'marks') assert.ok(!(found instanceof Error)); // documents without content are skipped
     else
       assert.ok(found instanceof PodvmError && found.kind === 'invalid' && found.message.startsWith('Cannot '), name);
   }
   delay.disable();
   assert.ok(memoryUsage.rss() - before < 100e6, `grew by ${memoryUsage.rss() - before} bytes`);
-  assert.ok(delay.max < 1e9, `held up for ${delay.max / 1e6} ms`);
+  assert.ok(delay.max < 1e9, `blocked for ${delay.max / 1e6} ms`);
 });

@@ -5,21 +5,23 @@ import { run } from '#host/run.ts';
 import { type ManifestFile, parseManifests } from './manifest.ts';
 import type { Manifest } from './pods.ts';
 
-/** What `manifest-process.ts` prints. */
+/** Output of `manifest-process.ts`. */
 export type ManifestAnswer =
   | { readonly manifest: Manifest }
   | { readonly error: { readonly kind: ErrorKind; readonly message: string; readonly fix: string | undefined } };
 
-/** In all files together. Less than this is parsed in 0.2 s, whatever it is; a start of the other process takes longer. */
+/**
+ * Total characters that are parsed in this process. They take at most 0.2 s; starting the other process takes longer.
+ */
 const maxCharsHere = 32 * 1024;
-/** Of the process that parses more, in MB: its parser makes 500 bytes of each word. */
+/** Memory of the other process, in MB. The parser needs 500 bytes for each word. */
 const maxHeapMb = 512;
 const timeoutMs = 20_000;
 const maxAnswerBytes = 64 * 1024 * 1024;
 
 /**
- * Parses files without holding up what else this process serves: larger ones in a process of their own, whose time and
- * memory are bounded. Errors: those of `parseManifests`; `invalid` for files that take too much; `cancelled`.
+ * Parses files without blocking this process: larger ones in a separate process with limited time and memory. Errors:
+ * those of `parseManifests`; `invalid` for files that exceed the limits; `cancelled`.
  */
 export async function readManifests(files: readonly ManifestFile[], signal: AbortSignal): Promise<Manifest> {
   if (files.reduce((sum, { text }) => sum + text.length, 0) <= maxCharsHere) return parseManifests(files);
@@ -40,7 +42,7 @@ async function parseApart(files: readonly ManifestFile[], signal: AbortSignal): 
     const names = files.map(({ name }) => printable(name, 200)).join(', ');
     throw new PodvmError(
       'invalid',
-      `Cannot read ${names}: it takes more than ${timeoutMs / 1000} s or ${maxHeapMb} MB of memory`,
+      `Cannot read ${names}: parsing takes more than ${timeoutMs / 1000} s or ${maxHeapMb} MB of memory`,
       { cause, fix: 'Split it into smaller files.' },
     );
   }

@@ -6,7 +6,7 @@ import type { ResourceFieldRef } from './schema/volume.ts';
 
 type Name = 'cpu' | 'memory' | 'ephemeral-storage';
 
-/** What one container may use: cores in thousandths, everything else in bytes. */
+/** Returns the limits of one container: cores in thousandths, everything else in bytes. */
 export function containerResources(container: PodContainer): Resources {
   return resourcesOf(container.resources);
 }
@@ -26,15 +26,15 @@ function amountOf(settings: ResourceSettings, which: 'limits' | 'requests', name
   return name === 'cpu' ? millisOf(quantity) : unitsOf(quantity);
 }
 
-/** A request that is not written is the limit (Kubernetes' SetDefaults_Pod). */
+/** Returns the request, which defaults to the limit (Kubernetes' SetDefaults_Pod). */
 function requestOf(settings: ResourceSettings, name: Name): number | undefined {
   return amountOf(settings, 'requests', name) ?? amountOf(settings, 'limits', name);
 }
 
 /**
- * What the whole pod may use: the larger of what runs together in the end (main containers and sidecars) and what
- * runs at once before that (an init container with the sidecars started earlier). A limit holds for the pod only if
- * every container has one. Source: k8s.io/component-helpers/resource/helpers.go, AggregateContainerLimits.
+ * Returns the limits of the whole pod: the larger of the final state (main containers and sidecars) and the largest
+ * before it (an init container with the sidecars started earlier). A limit applies to the pod only if every container
+ * has one. Source: k8s.io/component-helpers/resource/helpers.go, AggregateContainerLimits.
  */
 export function podResources(spec: PodSpec): Resources {
   const summed = compact({
@@ -43,11 +43,11 @@ export function podResources(spec: PodSpec): Resources {
     cpuRequestMillis: total(spec, (it) => requestOf(it, 'cpu'), 'zero'),
     ephemeralStorageBytes: total(spec, (it) => amountOf(it, 'limits', 'ephemeral-storage'), 'unlimited'),
   });
-  // Limits of the pod itself win over the sum of its containers' (KEP-2837).
+  // Limits of the pod itself override the sum of its containers' (KEP-2837).
   return spec.resources === undefined ? summed : { ...summed, ...resourcesOf(spec.resources) };
 }
 
-/** What the whole pod has asked for in memory, in bytes. */
+/** Returns the memory request of the whole pod, in bytes. */
 export function podMemoryRequest(spec: PodSpec): number {
   const ofPod = spec.resources === undefined ? undefined : requestOf(spec.resources, 'memory');
   return ofPod ?? total(spec, (it) => requestOf(it, 'memory'), 'zero') ?? 0;
@@ -74,10 +74,10 @@ function total(
 
 function compact<T extends Readonly<Record<string, number | undefined>>>(values: T): { [K in keyof T]?: number } {
   const given = Object.entries(values).filter(([, value]) => value !== undefined);
-  return Object.fromEntries(given) as { [K in keyof T]?: number }; // SAFE: only undefined ones were left out
+  return Object.fromEntries(given) as { [K in keyof T]?: number }; // SAFE: only undefined values are left out
 }
 
-/** A resource as the downward API prints it: in units of `divisor`, rounded up; without a limit, the machine's. */
+/** Formats a resource as the downward API does: in units of `divisor`, rounded up; without a limit, the machine's. */
 export function resourceText(
   container: PodContainer,
   ref: ResourceFieldRef,
@@ -89,7 +89,7 @@ export function resourceText(
   const missing = which === 'requests' || name === 'ephemeral-storage' ? '0' : machineText(name, machine);
   const quantity = parseQuantity(written ?? missing) ?? { nano: 0n };
   const divisor = parseQuantity(ref.divisor ?? '1') ?? { nano: 0n };
-  // Kubernetes takes a divisor of 0, its zero value, as 1.
+  // Kubernetes treats a divisor of 0, its zero value, as 1.
   return String(divideQuantity(quantity, divisor.nano === 0n ? { nano: 10n ** 9n } : divisor));
 }
 

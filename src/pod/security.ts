@@ -11,7 +11,7 @@ const maxProfileBytes = 1024 * 1024;
 /** Seccomp profiles from files, by `localhostProfile`, as parsed JSON. */
 export type LocalProfiles = ReadonlyMap<string, unknown>;
 
-/** What a container may do: its own settings over the pod's. */
+/** Merges the security settings of a container with the pod's. */
 export function containerSecurity(spec: PodSpec, container: PodContainer, profiles: LocalProfiles): ContainerSecurity {
   const pod = spec.securityContext;
   const own = container.securityContext;
@@ -34,7 +34,7 @@ export function containerSecurity(spec: PodSpec, container: PodContainer, profil
   };
 }
 
-/** Without a setting: RuntimeDefault, as a kubelet with `seccompDefault` does. */
+/** Returns the profile; RuntimeDefault without a setting, as a kubelet with `seccompDefault` does. */
 function seccompOf(setting: SeccompSetting | undefined, profiles: LocalProfiles): SeccompProfile {
   if (setting === undefined || setting.type === 'RuntimeDefault') return { kind: 'runtimeDefault' };
   if (setting.type === 'Unconfined') return { kind: 'unconfined' };
@@ -42,8 +42,8 @@ function seccompOf(setting: SeccompSetting | undefined, profiles: LocalProfiles)
 }
 
 /**
- * Reads every profile that the pod names, from below `directory`.
- * Errors: `notFound`; `invalid` for a file that is too large, no JSON object, or leads out of the directory.
+ * Reads every profile that the pod names, from below `directory`. Errors: `notFound`; `invalid` for a file that is too
+ * large, not a JSON object, or outside the directory.
  */
 export async function readLocalProfiles(spec: PodSpec, directory: string | undefined): Promise<LocalProfiles> {
   const settings = [
@@ -58,23 +58,28 @@ export async function readLocalProfiles(spec: PodSpec, directory: string | undef
 
 async function readProfile(name: string, directory: string | undefined): Promise<unknown> {
   if (directory === undefined) {
-    throw new PodvmError('notFound', `Cannot use the seccomp profile ${name}: no directory of profiles is configured`);
+    throw new PodvmError('notFound', `Cannot use the seccomp profile ${name}: no directory of profiles is configured`, {
+      fix: 'Use the type RuntimeDefault or Unconfined.',
+    });
   }
   let text: string;
   try {
     const root = await realpath(directory);
     const path = await realpath(join(root, name));
-    if (!path.startsWith(`${root}${sep}`)) throw new Error('it leads out of the directory of profiles');
+    if (!path.startsWith(`${root}${sep}`)) throw new Error('its path leaves the directory of profiles');
     const bytes = await readFile(path);
     if (bytes.length > maxProfileBytes) throw new Error(`it has more than ${maxProfileBytes} bytes`);
     text = bytes.toString('utf8');
   } catch (cause) {
-    throw new PodvmError('notFound', `Cannot read the seccomp profile ${name}`, { cause });
+    throw new PodvmError('notFound', `Cannot read the seccomp profile ${name}`, {
+      cause,
+      fix: 'Put the profile into the directory of profiles, or correct localhostProfile.',
+    });
   }
   try {
     const profile: unknown = JSON.parse(text);
     if (typeof profile === 'object' && profile !== null) return profile;
-    throw new Error('it is no JSON object');
+    throw new Error('it is not a JSON object');
   } catch (cause) {
     throw new PodvmError('invalid', `Cannot use the seccomp profile ${name}`, { cause });
   }

@@ -1,4 +1,4 @@
-/** Why an object of a kind that podvm does not run is skipped; the rest of its file is not affected. */
+/** Reasons for skipping objects of other kinds. The rest of their file is not affected. */
 const reasons: readonly (readonly [RegExp, string])[] = [
   [
     /^(Deployment|StatefulSet|DaemonSet|ReplicaSet|ReplicationController|Job|CronJob)$/,
@@ -10,18 +10,21 @@ const reasons: readonly (readonly [RegExp, string])[] = [
   [/^(Service|Endpoints|EndpointSlice)$/, "it needs a cluster's network; a hostPort makes a pod's port reachable"],
   [/^(Ingress|IngressClass|Gateway|GatewayClass|HTTPRoute|GRPCRoute)$/, "it needs a cluster's network"],
   [/^NetworkPolicy$/, 'nothing here enforces it'],
-  [/^(ServiceAccount|Role|RoleBinding|ClusterRole|ClusterRoleBinding)$/, 'it needs an API server, which podvm has not'],
+  [
+    /^(ServiceAccount|Role|RoleBinding|ClusterRole|ClusterRoleBinding)$/,
+    'it needs an API server, which podvm does not have',
+  ],
   [/^(HorizontalPodAutoscaler|PodDisruptionBudget)$/, 'it needs a controller of a cluster'],
-  [/^(LimitRange|ResourceQuota|PriorityClass|RuntimeClass|Node|Event)$/, 'it has a meaning in a cluster only'],
+  [/^(LimitRange|ResourceQuota|PriorityClass|RuntimeClass|Node|Event)$/, 'it only applies to a cluster'],
   [/^Namespace$/, 'a pod may name any namespace'],
 ];
 
-/** One clause for a person. */
+/** Returns the reason as one clause. */
 export function whySkipped(kind: string): string {
   return reasons.find(([pattern]) => pattern.test(kind))?.[1] ?? 'podvm does not know this kind';
 }
 
-/** What the core API (`apiVersion: v1`) has beside Pod, ConfigMap and Secret: any other kind of it is a mistake. */
+/** Kinds of the core API (`apiVersion: v1`) besides Pod, ConfigMap and Secret. Other kinds of it are mistakes. */
 const coreKinds: ReadonlySet<string> = new Set([
   'Binding',
   'ComponentStatus',

@@ -19,7 +19,7 @@ const facts = {
   podIPs: ['10.1.0.5', 'fd00::5'],
 };
 
-/** The specs of the first pod of a manifest and of its containers by name. */
+/** Returns the specs of a manifest's first pod, and of its containers by name. */
 function specsOf(text: string, config: Partial<PodConfig> = {}) {
   const { pods, configMaps, secrets } = parseManifest(text, 'f');
   const [pod] = pods;
@@ -52,7 +52,7 @@ const envOf = (container: string) =>
       .env.map(({ name, value }) => [name, value]),
   );
 
-test('sandboxSpecOf() takes a choice of template from the annotation, and names those there are for another', () => {
+test('sandboxSpecOf() reads the template from the annotation, and lists the choices for an invalid one', () => {
   const templateOf = (annotations: string) =>
     specsOf(
       `{ apiVersion: v1, kind: Pod, metadata: { name: web, annotations: ${annotations} }, spec: { containers: [{ name: a, image: i }] } }`,
@@ -67,7 +67,7 @@ test('sandboxSpecOf() takes a choice of template from the annotation, and names 
   });
 });
 
-test('containerSpecOf() refuses a reference to what is missing, unless it is optional', () => {
+test('containerSpecOf() refuses a reference to a missing object, unless it is optional', () => {
   assert.throws(() => envOf('envFrom: [{ configMapRef: { name: other } }]'), /Cannot find the ConfigMap shop\/other/);
   const missing = (kind: string) => `env: [{ name: X, valueFrom: { ${kind}: { name: c, key: none } } }]`;
   assert.throws(() => envOf(missing('configMapKeyRef')), /Cannot find the key "none" in the ConfigMap shop\/c/);
@@ -96,7 +96,7 @@ test('containerSpecOf() builds the environment in the order of Kubernetes', () =
   assert.equal(env['CPU'], '250');
 });
 
-test('expand() is the identity without a dollar, and never expands what it has put in', () => {
+test('expand() is the identity without a dollar, and never expands inserted values', () => {
   const put = (text: string, value: string) => expand('x', text, (name) => (name === 'X' ? value : undefined));
   fc.assert(
     fc.property(fc.string(), (value) => {
@@ -108,14 +108,14 @@ test('expand() is the identity without a dollar, and never expands what it has p
   );
 });
 
-test('variables that make each other longer are refused before they take memory, in any field', () => {
+test('variables that multiply their length are refused before they take memory, in any field', () => {
   const long = Array.from(
     { length: 12 },
     (_, n) => `{ name: V${n}, value: "${n === 0 ? 'x'.repeat(1000) : `$(V${n - 1})`.repeat(20)}" }`,
   );
   const tooLong = {
     kind: 'invalid',
-    message: /the variable V2 of container a.*longer than 131072 characters \(E2BIG\)/,
+    message: /the variable V2 of container a.*at most 131072 characters \(E2BIG\)/,
   };
   assert.throws(() => envOf(`env: [${long.join()}]`), tooLong);
   const some = `env: [{ name: V, value: ${'x'.repeat(100_000)} }]`;
@@ -128,19 +128,19 @@ test('variables that make each other longer are refused before they take memory,
   assert.throws(() => many.container('a'), tooMany);
 });
 
-test('a value that replaces another takes its room, not room of its own', () => {
+test('a value that replaces another counts once', () => {
   const value = 'x'.repeat(100_000);
   const env = Array.from({ length: 40 }, () => `{ name: A, value: ${value} }`);
   assert.equal(envOf(`env: [${env.join()}]`)['A'], value);
 });
 
-test('a Secret that is no UTF-8 is refused as a variable by its name and key, and binaryData is none', () => {
+test('a Secret that is not UTF-8 is refused as a variable with its name and key, and binaryData is skipped', () => {
   const secret = `---\n{ apiVersion: v1, kind: Secret, metadata: { name: redis, namespace: shop }, data: { auth: gP8=, word: w7w= } }\n`;
   const env = (container: string) =>
     specsOf(pod(`{ containers: [{ name: a, image: i, ${container} }] }`) + objects + secret).container('a').env;
   const refused = {
     kind: 'invalid',
-    message: /the key "auth" of the Secret shop\/redis as a variable: it is no UTF-8/,
+    message: /the key "auth" of the Secret shop\/redis as a variable: its value is not UTF-8/,
   };
   const ref = (key: string) => `env: [{ name: P, valueFrom: { secretKeyRef: { name: redis, key: ${key} } } }]`;
   assert.throws(() => env(ref('auth')), refused);
@@ -154,7 +154,7 @@ test('a Secret that is no UTF-8 is refused as a variable by its name and key, an
   assert.throws(() => env(binary), /Cannot find the key "bin" in the ConfigMap shop\/c/);
 });
 
-test('an empty path of a container is as if it were not given', () => {
+test('an empty path of a container is ignored', () => {
   const { container } = specsOf(
     pod(`{ volumes: [{ name: v, emptyDir: {} }], containers: [{ name: a, image: i, workingDir: "", terminationMessagePath: "",
       command: [], args: [], volumeMounts: [{ name: v, mountPath: /m, subPath: "", subPathExpr: "" }] }] }`),
@@ -164,7 +164,7 @@ test('an empty path of a container is as if it were not given', () => {
   assert.deepEqual(mounts, [{ source: { kind: 'volume', name: 'v' }, mountPath: '/m', readOnly: false }]);
 });
 
-test('a subPathExpr is refused whose variables are missing or empty, naming them', () => {
+test('a subPathExpr with missing or empty variables is refused with their names', () => {
   const mounts = (expr: string) =>
     specsOf(
       pod(`{ volumes: [{ name: v, emptyDir: {} }], containers: [{ name: a, image: i,
@@ -175,7 +175,7 @@ test('a subPathExpr is refused whose variables are missing or empty, naming them
   assert.equal(mounts('$$(TENANT)'), '$(TENANT)');
   const refused = (names: string) => ({
     kind: 'invalid',
-    message: new RegExp(`/m of container a: there is no value for ${names},`),
+    message: new RegExp(`/m of container a: no value for ${names},`),
   });
   assert.throws(() => mounts('$(EMPTY)'), refused('EMPTY'));
   assert.throws(() => mounts('x/$(NONE)/$(TENANT)/$(EMPTY)'), refused('EMPTY, NONE'));
@@ -234,7 +234,7 @@ test('sandboxSpecOf() fills volumes with their files, modes and projections', ()
   ]);
 });
 
-test('containerSpecOf() mounts a hostPath from the host, and the sandbox has no volume of it', () => {
+test('containerSpecOf() mounts a hostPath from the host, and the sandbox has no volume for it', () => {
   const { sandbox, container } = specsOf(
     pod(`{ volumes: [{ name: h, hostPath: { path: /srv } }],
       containers: [{ name: a, image: i, volumeMounts: [
@@ -253,7 +253,7 @@ test('containerSpecOf() mounts a hostPath from the host, and the sandbox has no 
   ]);
 });
 
-test('containerSpecOf() gives a hostPath as a device to the container that has it among its volumeDevices', () => {
+test('containerSpecOf() gives a hostPath in volumeDevices to the container as a device', () => {
   const { container } = specsOf(
     pod(`{ volumes: [{ name: disk, hostPath: { path: /dev/vdb, type: BlockDevice } }],
       containers: [
@@ -264,7 +264,7 @@ test('containerSpecOf() gives a hostPath as a device to the container that has i
   assert.equal(container('b').devices, undefined);
 });
 
-/** Without what depends on the node that the test runs on. */
+/** Omits limits that depend on the node of the test. */
 const limitsOf = ({ resources }: { readonly resources: Resources }) =>
   Object.fromEntries(Object.entries(resources).filter(([name]) => name !== 'oomScoreAdj'));
 
@@ -289,7 +289,7 @@ test('sandboxSpecOf() sums resources as Kubernetes does', () => {
   assert.deepEqual(limitsOf(unlimited.sandbox()), { cpuRequestMillis: 1000 });
 });
 
-test('sandboxSpecOf() maps ports of the host, and sees SCTP at any port of any container', () => {
+test('sandboxSpecOf() maps ports of the host, and detects SCTP at any port of any container', () => {
   const portsOf = (init: string, main: string) => {
     const { hostPorts, sctp } = specsOf(
       pod(
@@ -325,7 +325,7 @@ test('sandboxSpecOf() derives the hostname', () => {
   assert.throws(() => hostname(long), /at most 64 characters/);
 });
 
-test('pullPolicyOf() pulls what may have changed, and never what has no registry', () => {
+test('pullPolicyOf() pulls images that may have changed, and never those without a registry', () => {
   assert.equal(pullPolicyOf('nginx', undefined), 'Always');
   assert.equal(pullPolicyOf('localhost:5000/nginx', undefined), 'Always');
   assert.equal(pullPolicyOf('r.example:5000/nginx:latest', undefined), 'Always');
@@ -335,7 +335,7 @@ test('pullPolicyOf() pulls what may have changed, and never what has no registry
   assert.equal(pullPolicyOf('nginx:1.27', 'Always'), 'Always');
 });
 
-test('readLocalProfiles() reads profiles from their directory, and from nowhere else', async (t) => {
+test('readLocalProfiles() reads profiles from their directory only', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'profiles-'));
   t.after(() => rm(directory, { recursive: true }));
   await writeFile(join(directory, 'good.json'), '{"defaultAction":"SCMP_ACT_ALLOW"}');
@@ -355,7 +355,7 @@ test('readLocalProfiles() reads profiles from their directory, and from nowhere 
   assert.deepEqual(profiles.get('good.json'), { defaultAction: 'SCMP_ACT_ALLOW' });
 });
 
-test("sandboxSpecOf() maps users for a pod that does not want its machine's", () => {
+test('sandboxSpecOf() maps users for a pod with hostUsers: false', () => {
   const usersOf = (hostUsers: string) =>
     specsOf(pod(`{ ${hostUsers} containers: [{ name: a, image: i }] }`)).sandbox().userNamespace;
   const ids = [{ containerId: 0, hostId: 65_536, size: 65_536 }];
@@ -363,7 +363,7 @@ test("sandboxSpecOf() maps users for a pod that does not want its machine's", ()
   for (const none of ['hostUsers: true,', '']) assert.equal(usersOf(none), undefined);
 });
 
-test('containerSpecOf() mounts image volumes, each by its own pull policy, and makes no volume of them', () => {
+test('containerSpecOf() mounts image volumes, each by its own pull policy, and makes no volumes for them', () => {
   const specs = specsOf(
     pod(`{ containers: [{ name: a, image: i, volumeMounts: [
       { name: m, mountPath: /m, subPath: weights }, { name: l, mountPath: /l }, { name: o, mountPath: /o } ] }],

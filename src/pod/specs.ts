@@ -25,10 +25,10 @@ import type { Volume } from './schema/volume.ts';
 import { containerSecurity, type LocalProfiles } from './security.ts';
 import { sandboxVolumes } from './volumes.ts';
 
-/** Longest host name Linux takes, without the final NUL. */
+/** Longest host name of Linux, without the final NUL. */
 const maxHostnameChars = 64;
 
-/** The pod as the sandbox layer knows it. Errors: `notFound` for a ConfigMap or Secret, `invalid`. */
+/** Converts the pod to a sandbox spec. Errors: `notFound` for a ConfigMap or Secret, `invalid`. */
 export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): SandboxSpec {
   const { metadata, spec } = pod;
   const { dnsConfig, securityContext } = spec;
@@ -66,7 +66,7 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
   };
 }
 
-/** Of a pod with `hostUsers: false`. Any run will do: the machine has no other pod to keep apart from it. */
+/** Id range of a pod with `hostUsers: false`. Any range is suitable: the machine has no other pod. */
 const podIds = { containerId: 0, hostId: 65_536, size: 65_536 };
 
 function templateOf({ namespace, name, annotations }: Pod['metadata']): SandboxSpec['template'] {
@@ -80,7 +80,7 @@ function templateOf({ namespace, name, annotations }: Pod['metadata']): SandboxS
   );
 }
 
-/** `hostname`, or the pod's name cut to a DNS label; with its domain when `setHostnameAsFQDN` says so. */
+/** Returns `hostname`, or the pod's name truncated to a DNS label; with its domain for `setHostnameAsFQDN`. */
 function hostnameOf(pod: Pod, clusterDomain: string): string {
   const { metadata, spec } = pod;
   const short = spec.hostname ?? metadata.name.slice(0, 63).replace(/[-.]+$/, '');
@@ -95,7 +95,9 @@ function hostnameOf(pod: Pod, clusterDomain: string): string {
   return full;
 }
 
-/** One attempt at a container. Errors: `notFound` for a ConfigMap, Secret or key of its environment. */
+/**
+ * Makes the spec of one attempt at a container. Errors: `notFound` for a ConfigMap, Secret or key of its environment.
+ */
 export function containerSpecOf(
   pod: Pod,
   container: PodContainer,
@@ -127,7 +129,7 @@ export function containerSpecOf(
   };
 }
 
-/** Variables can make them any number of times longer: what no kernel takes is refused before it is there. */
+/** Expands command or args. Checks the kernel's limits while expanding, since variables can multiply the length. */
 function wordsOf(
   { name }: PodContainer,
   field: 'command' | 'args',
@@ -145,7 +147,7 @@ function wordsOf(
 function devicesOf(pod: Pod, { volumeDevices }: PodContainer): ContainerDevice[] {
   return volumeDevices.flatMap(({ name, devicePath }) => {
     const hostPath = pod.spec.volumes.find((volume) => volume.name === name)?.hostPath?.path;
-    return hostPath === undefined ? [] : [{ hostPath, devicePath, readOnly: false }]; // the manifest's check has found all
+    return hostPath === undefined ? [] : [{ hostPath, devicePath, readOnly: false }]; // the manifest's check has verified all
   });
 }
 
@@ -165,7 +167,7 @@ function mountOf(
   if (subPath !== undefined && !isPathInside(subPath)) {
     throw new PodvmError(
       'invalid',
-      `Cannot expand ${what}: it must give a relative path without ".." and of at most ${maxPathChars} characters, ` +
+      `Cannot expand ${what}: the result must be a relative path without ".." and of at most ${maxPathChars} characters, ` +
         `got ${printable(subPath, 200)}`,
     );
   }
@@ -180,7 +182,7 @@ function mountOf(
       ...(mount.recursiveReadOnly === undefined ? {} : { recursiveReadOnly: mount.recursiveReadOnly !== 'Disabled' }),
     };
   }
-  // Kubernetes mounts everything that is no data of its own read-only, whatever is written.
+  // Kubernetes mounts volumes with data from elsewhere read-only in any case.
   return {
     ...rest,
     source: sourceOf(mount.name, volume?.image, logins),

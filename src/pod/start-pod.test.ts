@@ -16,7 +16,7 @@ import { startPod } from './start-pod.ts';
 
 const exitsWith = (code: number): FakeBehaviour => ({ onStart: (container) => container.exit(code) });
 
-/** A pod from the inside of its `spec`, with a fake world around it. */
+/** Makes a pod from the content of its `spec`, with a fake world around it. */
 function pod(spec: string, settings: FakeSettings = {}, config: Partial<PodConfig> = {}) {
   const clock = createFakeClock();
   const sandboxes = createFakeSandboxes(clock, settings);
@@ -37,7 +37,7 @@ function pod(spec: string, settings: FakeSettings = {}, config: Partial<PodConfi
 
 const one = (more = '') => `{ restartPolicy: Never, containers: [{ name: a, image: i${more} }] }`;
 
-test('startPod() says that the machine could not be made, and leaves nothing', async () => {
+test('startPod() reports a machine that could not be made, and leaves nothing', async () => {
   const { running, clock, sandboxes } = pod(one(), { runError: new PodvmError('exhausted', 'Cannot run: no memory') });
   assert.deepEqual(await running.finished, {
     exitCode: 125,
@@ -57,7 +57,7 @@ test('startPod() makes no machine for a pod whose ConfigMap is missing', async (
   assert.deepEqual(sandboxes.runs, []);
 });
 
-test('startPod() says once that a limit was cut, of the pod or of a container alone', async () => {
+test('startPod() reports a reduced limit once, for the pod or for one container', async () => {
   const a = { ...exitsWith(0), warnings: ['The cpu limit of container a is more'] };
   const cut = (settings: FakeSettings) => pod(one(), { behaviours: { a }, ...settings });
   for (const [settings, message] of [
@@ -74,7 +74,7 @@ test('startPod() says once that a limit was cut, of the pod or of a container al
   }
 });
 
-test('startPod() waits for the address before it looks whether a subPathExpr of it is empty', async () => {
+test('startPod() evaluates a subPathExpr of the pod’s address after the address is known', async () => {
   const mounts = (
     field: string,
   ) => `{ restartPolicy: Never, volumes: [{ name: v, emptyDir: {} }], containers: [{ name: a, image: i,
@@ -83,7 +83,7 @@ test('startPod() waits for the address before it looks whether a subPathExpr of 
   const { running } = pod(mounts('status.podIP'), { behaviours: { a: exitsWith(0) } });
   assert.equal((await running.finished).exitCode, 0);
   const none = pod(mounts('status.hostIP'));
-  assert.match((await none.running.finished).message ?? '', /there is no value for X,/);
+  assert.match((await none.running.finished).message ?? '', /no value for X,/);
   assert.deepEqual(none.sandboxes.runs, []);
 });
 
@@ -95,7 +95,7 @@ test('startPod() fails the pod when an image is missing, whatever its restart po
   assert.equal(finish.reason, 'ErrImagePull');
 });
 
-test('startPod() tries again when a registry does not answer, later every time', async () => {
+test('startPod() retries with growing delays when a registry does not answer', async () => {
   const createError = (attempt: number) =>
     clockTime() < 30_000 ? new PodvmError('unavailable', `no answer (${attempt})`) : undefined;
   const it = pod(one(), { behaviours: { a: { createError, ...exitsWith(0) } } });
@@ -108,7 +108,7 @@ test('startPod() tries again when a registry does not answer, later every time',
   assert.deepEqual(await it.running.finished, { exitCode: 0, reason: 'Completed' });
 });
 
-test('startPod() gives up after ten minutes without the image', async () => {
+test('startPod() fails after ten minutes without the image', async () => {
   const a = { createError: () => new PodvmError('unavailable', 'no answer') };
   const { running, clock } = pod(one(), { behaviours: { a } });
   await clock.advance(609_999);
@@ -130,7 +130,7 @@ test('startPod() reports a machine that dies', async () => {
   await clock.settle();
   sandboxes.crash('the VMM was killed');
   assert.deepEqual(await running.finished, { exitCode: 125, reason: 'SandboxFailed', message: 'the VMM was killed' });
-  assert.equal(sandboxes.journal.filter((line) => line.startsWith('start')).length, 1); // not restarted in a dead machine
+  assert.equal(sandboxes.journal.filter((line) => line.startsWith('start')).length, 1); // no restart in an ended machine
 });
 
 test('startPod() reports what a container had written when its machine died, after why it died', async () => {
@@ -155,7 +155,7 @@ test('startPod() fails the pod when an init container fails and may not be resta
   assert.deepEqual(sandboxes.journal, ['start i/0', 'exit i/0 3', 'stop sandbox']);
 });
 
-test('startPod() takes the exit code of the first failing container', async () => {
+test('startPod() has the exit code of the first failing container', async () => {
   const spec = `{ restartPolicy: Never, containers: [{ name: a, image: x }, { name: b, image: x }, { name: c, image: x }] }`;
   const { running, clock, sandboxes } = pod(spec);
   await clock.settle();
@@ -168,7 +168,7 @@ test('startPod() takes the exit code of the first failing container', async () =
   assert.deepEqual(await running.finished, { exitCode: 7, reason: 'Error' });
 });
 
-test('startPod() runs init containers in their order, each until it succeeds, and then the main ones', async () => {
+test('startPod() runs init containers in their order, each until it succeeds, and then the main containers', async () => {
   const spec = `{ initContainers: [{ name: i, image: x }, { name: j, image: x }], containers: [{ name: a, image: x }], restartPolicy: OnFailure }`;
   const flaky = { onStart: (it: FakeContainer) => it.exit(it.spec.attempt === 0 ? 1 : 0) };
   const { running, sandboxes } = pod(spec, { behaviours: { i: flaky, j: exitsWith(0), a: exitsWith(0) } });
@@ -201,7 +201,7 @@ test('startPod() restarts a crashing container at once, then after 10 s, 20 s, 4
   assert.equal(clock.pending, 0);
 });
 
-test('startPod() forgets the back-off after ten good minutes', async () => {
+test('startPod() resets the back-off after ten minutes without a failure', async () => {
   const { clock, sandboxes, running } = pod('{ containers: [{ name: a, image: x }] }');
   const crash = async () => {
     sandboxes.current('a').exit(1);
@@ -226,7 +226,7 @@ const withSidecars = `{
     { name: t, image: x, restartPolicy: Always } ],
   containers: [{ name: a, image: x }] }`;
 
-test('startPod() waits for a sidecar to have started, restarts it, and stops sidecars last and in reverse', async () => {
+test('startPod() waits for a sidecar to start, restarts it, and stops sidecars last in reverse order', async () => {
   let isUp = false;
   const behaviours = { s: { onExec: () => (isUp ? 0 : 1) }, i: exitsWith(0) };
   const { running, clock, sandboxes, statusOf } = pod(withSidecars, { behaviours });
@@ -250,7 +250,7 @@ test('startPod() waits for a sidecar to have started, restarts it, and stops sid
   ]);
 });
 
-test('startPod() kills what outlives the grace period of terminate()', async () => {
+test('startPod() kills containers after the grace period of terminate()', async () => {
   const stubborn = { onTerm: () => {} };
   const { running, clock, sandboxes } = pod(one(), { behaviours: { a: stubborn } });
   await clock.settle();
@@ -272,7 +272,7 @@ test('startPod() kills at once at kill(), also in the middle of a grace period',
   assert.equal(clock.pending, 0);
 });
 
-test('startPod() makes no machine when it is killed before it could begin', async () => {
+test('startPod() makes no machine when it is killed before it begins', async () => {
   const { running, sandboxes, signal } = pod(one());
   signal.abort();
   assert.equal((await running.finished).exitCode, 143);
@@ -297,7 +297,7 @@ test('startPod() kills a container whose postStart hook fails', async () => {
   assert.ok(reasons().includes('FailedPostStartHook'));
 });
 
-test('startPod() restarts a container whose liveness probe fails, and tells why', async () => {
+test('startPod() restarts a container whose liveness probe fails, and reports the reason', async () => {
   let isAlive = true;
   const spec = `{ restartPolicy: OnFailure, containers: [{ name: a, image: x, livenessProbe: { exec: { command: [ok] }, initialDelaySeconds: 5, periodSeconds: 10, failureThreshold: 3 } }] }`;
   const behaviours = { a: { onExec: () => (isAlive ? 0 : 1), onTerm: (it: FakeContainer) => it.exit(0) } };
@@ -353,7 +353,7 @@ test('startPod() ends a pod that is active for too long', async () => {
   assert.equal(finish.reason, 'DeadlineExceeded');
 });
 
-test('startPod() delivers all output, over restarts, before it says it has finished', async () => {
+test('startPod() delivers all output, over restarts, before it has finished', async () => {
   const outputs: Promise<void>[] = [];
   const onStart = (it: FakeContainer) => {
     outputs.push(it.print(`run ${it.spec.attempt}\n`));
@@ -368,7 +368,7 @@ test('startPod() delivers all output, over restarts, before it says it has finis
     await new Promise<void>((resolve) => (release = resolve));
   });
   await clock.advance(60_000);
-  assert.equal(text, 'a: run 0\n'); // the listener holds everything back
+  assert.equal(text, 'a: run 0\n'); // the listener blocks all output
   release?.();
   await clock.advance(1000);
   release?.();
@@ -380,7 +380,7 @@ test('startPod() delivers all output, over restarts, before it says it has finis
   await Promise.all(outputs);
 });
 
-test('startPod() reports OOMKilled, and the last output where the policy says so', async () => {
+test('startPod() reports OOMKilled, and the last output if the policy requests it', async () => {
   const a: FakeBehaviour = {
     onStart(it) {
       void it.print('first\nlast words\n');
@@ -396,7 +396,7 @@ test('startPod() reports OOMKilled, and the last output where the policy says so
   assert.ok(reasons().includes('OOMKilled'));
 });
 
-test('remove() ends what runs and forgets it, also twice', async () => {
+test('remove() ends the pod and removes it, also twice', async () => {
   const { running, clock, sandboxes } = pod(one());
   await clock.settle();
   await running.remove();

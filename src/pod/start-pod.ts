@@ -23,14 +23,14 @@ import { containerSpecOf, sandboxSpecOf } from './specs.ts';
 import { statusOf } from './status.ts';
 
 /**
- * Runs a pod: makes its sandbox, then does what `decide` says until nothing is left to run. An abort of `signal`
- * kills it. What keeps it from starting appears as its `finished`, status and events; this never throws.
+ * Runs a pod: makes its sandbox, then executes the actions of `decide` until nothing is left to run. An abort of
+ * `signal` kills it. Failures appear in `finished`, status and events; this function never throws.
  */
 export function startPod(pod: Pod, config: PodConfig, parts: PodParts, signal: AbortSignal): RunningPod {
   return new PodDriver(pod, config, parts, signal);
 }
 
-/** The one writer of a pod's state: events come in by `#tell`, and every one is followed by a decision. */
+/** Owns a pod's state: `#tell` receives all events, and each is followed by a decision. */
 class PodDriver implements RunningPod {
   readonly namespace: string;
   readonly name: string;
@@ -74,7 +74,7 @@ class PodDriver implements RunningPod {
     const { promise, resolve } = Promise.withResolvers<PodFinish>();
     this.finished = promise;
     this.#settle = resolve;
-    // After this turn, so that whoever called can subscribe before anything happens.
+    // Starts after this turn, so that the caller can subscribe first.
     this.#sandboxMade = Promise.resolve().then(() => this.#makeSandbox());
     const abort = () => void this.kill();
     signal.addEventListener('abort', abort, { once: true });
@@ -120,7 +120,7 @@ class PodDriver implements RunningPod {
 
   kill(): Promise<PodFinish> {
     this.#end('Killed', this.#parts.clock.now());
-    // The sandbox's own end must not wait for a listener that takes no more.
+    // A blocked listener must not delay the sandbox's end.
     this.#outputs.giveUp();
     return this.finished;
   }
@@ -128,7 +128,7 @@ class PodDriver implements RunningPod {
   async remove(): Promise<void> {
     this.#removing ??= this.kill()
       .then(() => this.#sandbox?.remove())
-      .finally(() => (this.#removing = undefined)); // a failed one can be tried again
+      .finally(() => (this.#removing = undefined)); // a failed removal can be retried
     await this.#removing;
   }
 
@@ -150,7 +150,7 @@ class PodDriver implements RunningPod {
       if (this.#making.signal.aborted) return;
       const spec = sandboxSpecOf(this.pod, this.#config, this.#facts());
       this.#profiles = await readLocalProfiles(this.pod.spec, this.#config.seccompDirectory);
-      // A missing ConfigMap or Secret is found before a machine is made for nothing.
+      // Detects a missing ConfigMap or Secret before a machine is made.
       for (const container of this.#containers) this.#specOf(container, 0, assumedIPs);
       const sandbox = await sandboxes.run(spec, this.#making.signal);
       this.#sandbox = sandbox;
@@ -159,16 +159,16 @@ class PodDriver implements RunningPod {
       void sandbox.ended.then((status) => this.#onSandboxLost(status.failure));
       this.#tell({ kind: 'sandboxReady' });
     } catch (error) {
-      if (this.#making.signal.aborted) return; // whoever aborted has said why
+      if (this.#making.signal.aborted) return; // the aborting code has reported the reason
       const message = messageOf(error);
-      log.info('cannot make the sandbox', { err: message }); // whoever runs the pod is told by the event
+      log.info('cannot make the sandbox', { err: message }); // the user is informed by the event
       this.#events.failed('FailedCreatePodSandBox', error);
       const ending = { reason: 'FailedCreatePodSandBox', message, exitCode: 125, killAtMs: this.#parts.clock.now() };
       this.#tell({ kind: 'end', ending });
     }
   }
 
-  /** Told by the sandbox and by every container of it; the first one counts. */
+  /** Called by the sandbox and by every container of it; the first call counts. */
   #onSandboxLost(failure: string | undefined): void {
     if (this.#isFinishing || this.#isSandboxLost) return;
     this.#isSandboxLost = true;
@@ -201,7 +201,7 @@ class PodDriver implements RunningPod {
     for (const listener of this.#changeListeners) listener(status);
   }
 
-  /** Decisions are never nested: what an action tells is decided on after it. */
+  /** Schedules a decision. Events of an action are handled after it, so that decisions are never nested. */
   #decideSoon(): void {
     if (this.#isDeciding) return;
     this.#isDeciding = true;
@@ -278,14 +278,14 @@ class PodDriver implements RunningPod {
     return containerSpecOf(this.pod, container, attempt, this.#config, facts, this.#profiles);
   }
 
-  /** Everything has ended: the sandbox goes, and then the pod is finished. */
+  /** Stops the sandbox after everything has ended, and finishes the pod. */
   async #finish(): Promise<void> {
     this.#cancelWake();
     await this.#sandboxMade;
     try {
       await this.#sandbox?.stop(0);
     } catch (error) {
-      this.#parts.log.error('cannot stop the sandbox', error); // `remove` tries again
+      this.#parts.log.error('cannot stop the sandbox', error); // `remove` retries
     }
     this.#isFinished = true;
     this.#changed();
@@ -293,7 +293,7 @@ class PodDriver implements RunningPod {
   }
 }
 
-/** Stand in for the pod's addresses while they are not known: a subPathExpr of them is not empty for that. */
+/** Placeholders for the pod's addresses until they are known, so that a subPathExpr of them is not empty. */
 const assumedIPs = ['0.0.0.0', '::'];
 
 function planOf(pod: Pod): PodPlan {

@@ -2,7 +2,7 @@ import { finishOf, isInitialized, phaseOf } from './decide.ts';
 import type { ContainerRun, Exit, PodState } from './pod-state.ts';
 import type { PodCondition, PodContainerState, PodContainerStatus, PodStatus, TerminatedState } from './pods.ts';
 
-/** What is not in the state: names and addresses from below. */
+/** Names and addresses that are not part of the state. */
 export interface StatusFacts {
   readonly isFinished: boolean;
   readonly podIPs: readonly string[];
@@ -10,7 +10,7 @@ export interface StatusFacts {
   imageIdOf(container: string): string;
 }
 
-/** Kubernetes' status of a pod in this state. */
+/** Returns Kubernetes' status of a pod in this state. */
 export function statusOf(state: PodState, facts: StatusFacts): PodStatus {
   const { ending } = state;
   const finish = facts.isFinished ? finishOf(state) : undefined;

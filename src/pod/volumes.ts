@@ -15,10 +15,10 @@ interface Item {
   readonly mode?: number | undefined;
 }
 
-/** The pod's volumes with their files. Errors: `notFound` for a ConfigMap, Secret or key; `invalid`. */
+/** Returns the pod's volumes with their files. Errors: `notFound` for a ConfigMap, Secret or key; `invalid`. */
 export function sandboxVolumes(pod: Pod, config: PodConfig, facts: PodFacts): SandboxVolume[] {
   return pod.spec.volumes.flatMap((volume): SandboxVolume | [] => {
-    if (volume.image !== undefined || volume.hostPath !== undefined) return []; // what mounts it brings it
+    if (volume.image !== undefined || volume.hostPath !== undefined) return []; // provided by its mounts
     if (volume.emptyDir === undefined) {
       return { name: volume.name, kind: 'push', files: lastOfEachPath(filesOf(volume, pod, config, facts)) };
     }
@@ -27,7 +27,7 @@ export function sandboxVolumes(pod: Pod, config: PodConfig, facts: PodFacts): Sa
     return {
       name: volume.name,
       kind: medium === 'Memory' ? 'tmpfs' : 'scratch',
-      // Kubernetes takes 0 as no limit.
+      // Kubernetes treats 0 as no limit.
       ...(limit === undefined || limit.nano === 0n ? {} : { sizeLimitBytes: unitsOf(limit) }),
     };
   });
@@ -98,13 +98,13 @@ function downwardText(pod: Pod, config: PodConfig, facts: PodFacts, item: Downwa
   if (ref === undefined || target === undefined) {
     throw new PodvmError(
       'invalid',
-      `Cannot fill ${item.path}: its resourceFieldRef must name a container of the pod, got ${ref?.containerName ?? 'none'}`,
+      `Cannot fill ${item.path}: resourceFieldRef must name a container of the pod, got ${ref?.containerName ?? 'none'}`,
     );
   }
   return resourceText(target, ref, config.machine ?? { cpuMillis: 1000, memoryBytes: 0 });
 }
 
-/** Projected sources may give a path twice; the last wins, as kubelet's payload map has it. */
+/** Removes duplicate paths of projected sources; the last wins, as in kubelet's payload map. */
 function lastOfEachPath(files: readonly VolumeFile[]): VolumeFile[] {
   return [...new Map(files.map((file) => [file.path, file])).values()];
 }

@@ -1,17 +1,17 @@
-/** A document of a text, or several that only YAML's `...` parts. */
+/** A document of a text, or several that are separated only by YAML's `...`. */
 export interface YamlChunk {
   readonly text: string;
   /** Line of its first character in the whole text, counted from 1. */
   readonly line: number;
 }
 
-/** Begins a document, with a byte order mark before it where files were joined. */
+/** Marker of a new document, which may follow a byte order mark where files were joined. */
 const marker = /(?<![^\n])---(?![^ \t\r\n])/g;
 const lineBegin = /(?<![^\n])\ufeff/g;
 
 /**
- * Splits a text as kubectl does (k8s.io/apimachinery/pkg/util/yaml): at lines that begin with `---`, and JSON objects
- * that follow one another. Each document may begin with a byte order mark; empty ones are left out.
+ * Splits a text as kubectl does (k8s.io/apimachinery/pkg/util/yaml): at lines that begin with `---`, and between
+ * consecutive JSON objects. Each document may begin with a byte order mark; empty ones are skipped.
  */
 export function* splitYaml(text: string): Generator<YamlChunk> {
   const clean = text.includes('\ufeff') ? text.replaceAll(lineBegin, '') : text;
@@ -33,7 +33,7 @@ export function* splitYaml(text: string): Generator<YamlChunk> {
   if (pending !== undefined) yield pending;
 }
 
-/** Directives (`%YAML 1.2`) belong to the document after them. */
+/** Classifies a text. Directives (`%YAML 1.2`) belong to the document after them. */
 function kindOf(text: string): 'blank' | 'directives' | 'content' {
   let kind: 'blank' | 'directives' = 'blank';
   for (let from = text.startsWith('---') ? 3 : 0; from < text.length;) {
@@ -46,7 +46,7 @@ function kindOf(text: string): 'blank' | 'directives' | 'content' {
   return kind;
 }
 
-/** One chunk for each of several JSON objects; anything that is no JSON stays as it is. */
+/** Splits consecutive JSON objects into chunks; other text stays one chunk. */
 function splitJson(chunk: YamlChunk): YamlChunk[] {
   const begin = /^(?:---)?\s*/.exec(chunk.text)?.[0].length ?? 0;
   if (chunk.text[begin] !== '{') return [chunk];
@@ -58,7 +58,7 @@ function splitJson(chunk: YamlChunk): YamlChunk[] {
     const own = chunk.text.slice(from, end);
     const json = own.replace(/^---/, '');
     if (!isJson(json)) return [chunk];
-    // JSON has no tab but between tokens, where YAML forbids some.
+    // JSON has tabs only between tokens, where YAML forbids some.
     pieces.push({ text: json.replaceAll('\t', ' '), line });
     line += newlinesIn(own);
     from = end;
@@ -66,7 +66,7 @@ function splitJson(chunk: YamlChunk): YamlChunk[] {
   return /^\s*$/.test(chunk.text.slice(from)) ? pieces : [chunk];
 }
 
-/** Where each of the objects that follow one another ends; the last ones may be missing in text that is no JSON. */
+/** Returns the end of each consecutive object. The last ones may be missing if the text is not JSON. */
 function objectEnds(text: string, begin: number): number[] {
   const ends: number[] = [];
   let depth = 0;
@@ -91,7 +91,7 @@ function isJson(text: string): boolean {
     JSON.parse(text);
     return true;
   } catch {
-    return false; // YAML's own parser says what is wrong
+    return false; // the YAML parser reports the fault
   }
 }
 

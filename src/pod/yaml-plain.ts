@@ -1,15 +1,15 @@
 import { type Alias, isAlias, isMap, isPair, isScalar, isSeq, type Pair, Scalar, type YAMLMap } from 'yaml';
 import { printable } from '#base/guest-text.ts';
 
-/** What a document's nodes stand for, with its aliases followed. */
+/** Plain data of a document, with aliases resolved. */
 export interface PlainYaml {
   /** Plain JSON data. */
   readonly value: unknown;
-  /** The node that an alias stands for. */
+  /** Maps aliases to their nodes. */
   readonly targets: ReadonlyMap<unknown, unknown>;
 }
 
-/** A fault at a node, for a message with its line. */
+/** A fault at a node, which gives the message its line. */
 export class YamlFault extends Error {
   readonly node: unknown;
 
@@ -20,20 +20,20 @@ export class YamlFault extends Error {
 }
 
 export const maxDepth = 64;
-/** What all aliases of a document may stand for in all ("billion laughs"). */
+/** Limit of values from all aliases of a document ("billion laughs"). */
 export const maxAliasNodes = 50_000;
 export const maxAliasChars = 4 * 1024 * 1024;
 
-/** What one node became, and how much of it there is when each alias in it is written out. */
+/** Value of a node, and its size with each alias written out. */
 interface Read {
   readonly value: unknown;
   readonly nodes: number;
   readonly chars: number;
-  /** Levels below it; 0 for a scalar. */
+  /** Levels below the node; 0 for a scalar. */
   readonly height: number;
 }
 
-/** Errors: `YamlFault` for a key that is given twice, an alias of nothing, and what is too deep or too large. */
+/** Converts a document. Errors: `YamlFault` for a duplicate key, an undefined alias, and excessive depth or size. */
 export function plainYaml(contents: unknown): PlainYaml {
   const reader = new Reader();
   return { value: reader.read(contents, 1).value, targets: reader.targets };
@@ -65,7 +65,7 @@ class Reader {
     return { ...sumOf(items), value: items.map((item) => item.value) };
   }
 
-  /** Counted for each alias: an alias of a list with aliases counts what these stand for, too. */
+  /** Resolves an alias and counts its size, including that of nested aliases. */
   #follow(alias: Alias, depth: number): Read {
     const found = this.#anchors.get(alias.source);
     if (found === undefined) {
@@ -113,12 +113,12 @@ class Reader {
   #keyOf(pair: Pair, depth: number): string {
     const { value } = this.read(pair.key, depth);
     const key = keyText(value);
-    if (key === undefined) throw new YamlFault(pair.key, 'a key must be a plain word');
+    if (key === undefined) throw new YamlFault(pair.key, 'a key must be a scalar');
     return key;
   }
 }
 
-/** A key without a word is "", as its text is. */
+/** Returns the text of a key; "" for an empty key. */
 function keyText(value: unknown): string | undefined {
   if (value === null || value === undefined) return '';
   if (typeof value === 'string') return value;
@@ -135,7 +135,7 @@ function sumOf(children: readonly Read[]): Omit<Read, 'value'> {
   return { nodes, chars, height };
 }
 
-/** `<<: *defaults`, of YAML 1.1, which go-yaml knows. */
+/** Detects `<<: *defaults` of YAML 1.1, which go-yaml supports. */
 export function isMerge(pair: Pair): boolean {
   return isScalar(pair.key) && pair.key.value === '<<' && (pair.key.type ?? Scalar.PLAIN) === Scalar.PLAIN;
 }
@@ -148,7 +148,7 @@ function mergedEntries(pair: Pair, value: unknown): [string, unknown][] {
   });
 }
 
-/** Follows `path` as far as the document goes; the deepest node found, and its key. */
+/** Follows `path` as far as the document goes. Returns the deepest node and its key. */
 export function walkYaml(
   contents: unknown,
   path: readonly (string | number)[],

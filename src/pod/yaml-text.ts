@@ -4,11 +4,11 @@ import { printable } from '#base/guest-text.ts';
 import { splitYaml, type YamlChunk } from './yaml-chunks.ts';
 import { maxDepth, plainYaml, walkYaml, YamlFault } from './yaml-plain.ts';
 
-/** YAML text as plain data that remembers its lines, read the way kubectl reads it (sigs.k8s.io/yaml, go-yaml v2). */
+/** A YAML document as plain data with line numbers, read as kubectl does (sigs.k8s.io/yaml, go-yaml v2). */
 export interface YamlDocument {
-  /** Plain JSON data; a key without a value has null. */
+  /** Plain JSON data; a key without a value is null. */
   readonly value: unknown;
-  /** Line of the value at `path`, or of the nearest thing around it that exists; counted from 1. */
+  /** Line of the value at `path`, or of the nearest existing parent; counted from 1. */
   lineOf(path: readonly (string | number)[]): number;
   /** Line of the key at the end of `path`. */
   lineOfKey(path: readonly (string | number)[]): number;
@@ -16,13 +16,13 @@ export interface YamlDocument {
 
 export const maxManifestChars = 4 * 1024 * 1024;
 export const maxDocuments = 1000;
-/** The parser takes some 6 µs and 500 bytes for each token. */
+/** Limit of tokens. The parser takes some 6 µs and 500 bytes for each. */
 export const maxTokens = 500_000;
-/** Aliases of one document; what they stand for is bounded, too. */
+/** Limit of aliases in one document; the size of their values is limited too. */
 export const maxAliases = 25_000;
 const maxErrors = 20;
 
-/** YAML 1.1's other words for true and false, which go-yaml v2 still knows. */
+/** Other words for true and false in YAML 1.1, which go-yaml v2 supports. */
 const oldBoolean: ScalarTag = {
   tag: 'tag:yaml.org,2002:bool',
   default: true,
@@ -39,8 +39,8 @@ const oldOctal: ScalarTag = {
 };
 
 /**
- * The documents of a text, one at a time. Errors: `invalid` for text that is too long, too deep, no YAML, has a key
- * twice, or aliases that stand for too much, with file and line.
+ * Yields the documents of a text. Errors: `invalid` for text that is too long, too deep or not YAML, has duplicate
+ * keys, or aliases that stand for too much, with file and line.
  */
 export function* parseYaml(text: string, fileName: string): Generator<YamlDocument> {
   if (text.length > maxManifestChars) {
@@ -68,13 +68,13 @@ export function* parseYaml(text: string, fileName: string): Generator<YamlDocume
   }
 }
 
-/** Errors: always `invalid`. */
+/** Throws an error of kind `invalid`. */
 function refuse(fileName: string, line: number, why: string, cause?: unknown): never {
   throw new PodvmError('invalid', `Cannot read ${fileName}:${line}: ${why}`, { cause });
 }
 
-/** YAML's printable characters (1.1, 5.1), as go-yaml has them. */
-// oxlint-disable-next-line no-control-regex -- these are what is looked for
+/** Characters that are not printable in YAML (1.1, 5.1), as in go-yaml. */
+// oxlint-disable-next-line no-control-regex -- matched on purpose
 const control = /[\0-\u0008\u000b\u000c\u000e-\u001f\u007f\ud800-\udfff\ufffe\uffff]/u;
 
 function refuseControls(text: string, fileName: string): void {
@@ -83,11 +83,11 @@ function refuseControls(text: string, fileName: string): void {
   const line = text.slice(0, found.index).split('\n').length;
   const code = found[0].charCodeAt(0).toString(16).padStart(4, '0');
   throw new PodvmError('invalid', `Cannot read ${fileName}:${line}: it has the control character U+${code}`, {
-    fix: 'Save the file as UTF-8 text; data of bytes belongs in binaryData, as base64.',
+    fix: 'Save the file as UTF-8 text; put binary data into binaryData, as base64.',
   });
 }
 
-/** Splits into tokens only, which is cheap, so that the parser never gets more than it can bear. */
+/** Counts tokens, which is cheap, so that the parser never exceeds its limits. */
 function countTokens({ text, line }: YamlChunk, left: number, fileName: string): number {
   let tokens = 0;
   let aliases = 0;
@@ -101,21 +101,21 @@ function countTokens({ text, line }: YamlChunk, left: number, fileName: string):
     if (token === ']' || token === '}') depth -= 1;
     if (depth > maxDepth) refuse(fileName, here(), tooDeep);
     if (aliases > maxAliases)
-      refuse(fileName, here(), `the alias ${printable(token, 80)} is one of more than ${maxAliases}`);
-    if (tokens > left) refuse(fileName, here(), `it has more than ${maxTokens} words and signs; split it`);
+      refuse(fileName, here(), `the alias ${printable(token, 80)} exceeds the limit of ${maxAliases} aliases`);
+    if (tokens > left) refuse(fileName, here(), `it has more than ${maxTokens} tokens: split it`);
     if (!zeroWidth.has(token)) offset += token.length;
   }
   return tokens;
 }
 
 const tooDeep = `it is nested deeper than ${maxDepth} levels`;
-/** What the lexer says between tokens: a document begins, a scalar follows, a flow collection is cut. */
+/** Zero-width tokens of the lexer: a document begins, a scalar follows, a flow collection is unterminated. */
 const zeroWidth: ReadonlySet<string> = new Set(['\u0002', '\u001f', '\u0018']);
 
 function composeAll({ text, line }: YamlChunk, fileName: string, lineCounter: LineCounter): Document.Parsed[] {
   const all = compose(text, fileName, line, lineCounter);
   const errors = all.flatMap((document) => document.errors);
-  // The parser recurses, and has no other word for it.
+  // The parser recurses, and reports excessive depth only in this way.
   const deep = errors.find(({ message }) => /call stack|stack overflow/i.test(message));
   if (deep !== undefined) refuse(fileName, line + lineCounter.linePos(deep.pos[0]).line - 1, tooDeep);
   const problems = errors.slice(0, maxErrors).map((error) => {
@@ -123,7 +123,7 @@ function composeAll({ text, line }: YamlChunk, fileName: string, lineCounter: Li
     return `${fileName}:${line + at.line - 1}:${at.col}: ${printable(error.message)}`;
   });
   if (problems.length > 0) {
-    throw new PodvmError('invalid', `Cannot read ${fileName}: it is no YAML\n${problems.join('\n')}`);
+    throw new PodvmError('invalid', `Cannot read ${fileName}: it is not YAML\n${problems.join('\n')}`);
   }
   return all;
 }
@@ -134,13 +134,13 @@ function compose(text: string, fileName: string, line: number, lineCounter: Line
       lineCounter,
       prettyErrors: false,
       version: '1.2',
-      uniqueKeys: false, // it compares each key with each other; `plainYaml` looks itself
+      uniqueKeys: false, // quadratic in the parser; `plainYaml` checks instead
       stringKeys: true,
       customTags: (tags) => [oldBoolean, oldOctal, ...tags],
     });
     return 'empty' in all ? [] : all;
   } catch (cause) {
-    if (!(cause instanceof RangeError)) throw cause; // the composer recurses, too, and runs out of stack
+    if (!(cause instanceof RangeError)) throw cause; // the composer also recurses and may exhaust the stack
     return refuse(fileName, line, tooDeep, cause);
   }
 }

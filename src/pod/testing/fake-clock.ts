@@ -1,11 +1,11 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Clock } from '#host/clock.ts';
 
-/** A clock for tests: time passes only when `advance` says so. */
+/** A clock for tests: only `advance` passes time. */
 export interface FakeClock extends Clock {
-  /** Lets `ms` pass, timer by timer, and everything that follows from each. */
+  /** Passes `ms`, timer by timer, with all consequences of each. */
   advance(ms: number): Promise<void>;
-  /** Lets everything happen that needs no time. */
+  /** Runs everything that needs no time. */
   settle(): Promise<void>;
   readonly pending: number;
 }
@@ -14,7 +14,7 @@ async function settle(): Promise<void> {
   for (let turn = 0; turn < turns; turn += 1) await setImmediate();
 }
 
-/** Turns of the event loop after which promises and streams of the fakes have come to rest. */
+/** Turns of the event loop after which promises and streams of the fakes have settled. */
 const turns = 12;
 
 export function createFakeClock(startMs = Date.UTC(2026, 0, 1)): FakeClock {

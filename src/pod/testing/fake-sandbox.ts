@@ -18,12 +18,12 @@ import type {
 import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
 import type { FakeClock } from './fake-clock.ts';
 
-/** What a container of a test does; everything left out does nothing. */
+/** Behaviour of a container in a test; omitted parts do nothing. */
 export interface FakeBehaviour {
   readonly createError?: (attempt: number) => PodvmError | undefined;
   readonly startError?: PodvmError;
   readonly warnings?: readonly string[];
-  /** Called when it runs; may exit at once, or later by a clock. */
+  /** Called when it runs. May exit at once, or later by a clock. */
   readonly onStart?: (container: FakeContainer) => void;
   /** Default: exits with 143. */
   readonly onTerm?: (container: FakeContainer) => void;
