@@ -5,7 +5,7 @@ import { PodvmError } from '#base/errors.ts';
 
 const chunkBytes = 64 * 1024;
 
-/** The guest's serial console from its file, made harmless for a terminal; follows until `ended` or an abort. */
+/** Yields the guest's serial console from its file, escaped for a terminal. Follows until `ended` or an abort. */
 export async function* consoleLog(
   path: string,
   follow: boolean,
@@ -13,9 +13,9 @@ export async function* consoleLog(
   signal: AbortSignal,
 ): AsyncGenerator<string> {
   await using file = await open(path, 'r').catch((cause: unknown) => {
-    throw new PodvmError('failedPrecondition', 'Cannot show the console: it is switched off', {
+    throw new PodvmError('failedPrecondition', 'Cannot show the console: it is switched off in the configuration', {
       cause,
-      fix: 'Set `console` to `on` and start the pod again.',
+      fix: 'Set `console` to `on` in the configuration and start the pod again.',
     });
   });
   const stop = new AbortController();
@@ -31,7 +31,7 @@ export async function* consoleLog(
         yield harmless(text.toString('latin1'));
       }
       if (isOver) return;
-      await once(watcher, 'change', { signal: either }).catch(() => undefined); // the abort is seen above
+      await once(watcher, 'change', { signal: either }).catch(() => undefined); // the loop above checks the abort
     }
   } finally {
     watcher.close();
@@ -43,7 +43,7 @@ async function readAt(file: FileHandle, at: number): Promise<Buffer> {
   return buffer.subarray(0, bytesRead);
 }
 
-/** Control characters could move the cursor or answer for the user: only line feeds and tabs pass. */
+/** Passes only line feeds and tabs of the control characters: others could move the cursor or send input. */
 export function harmless(text: string): string {
   return text.replaceAll(/[^\n\t\u0020-\u007e]/g, (char) => (char === '\r' ? '' : '.'));
 }

@@ -21,7 +21,7 @@ export function summaryOf(pod: RunningPod): PodSummary {
 
 const optionalReason = (reason: string | undefined) => (reason === undefined ? {} : { reason });
 
-/** What a person asks first: which container is in trouble, and how. */
+/** Returns the reason of the container in the worst state, shown first to users. */
 function worstReason(containers: readonly PodContainerStatus[]): string | undefined {
   for (const { state } of containers) {
     if (state.kind === 'waiting' && !['PodInitializing', 'ContainerCreating'].includes(state.reason))
@@ -67,7 +67,7 @@ async function sandboxOf(pod: RunningPod, signal: AbortSignal): Promise<Pick<Pod
   const { sandbox } = pod;
   if (sandbox === undefined) return {};
   const { status } = sandbox;
-  // A machine that is going away has no figures; everything else is still worth showing.
+  // A machine that is ending has no statistics; the other fields are still returned.
   const stats = status.state === 'ready' ? await statsOf(sandbox, signal).catch(() => undefined) : undefined;
   const jail = status.vmmPid === undefined ? undefined : await jailOf(status.vmmPid).catch(() => undefined);
   return {

@@ -3,7 +3,7 @@ import { printable } from '#base/guest-text.ts';
 import type { ErrorBody } from '#api/pods.ts';
 import { fixOf } from '#host/advice.ts';
 
-/** Which HTTP status says which kind of error. */
+/** HTTP status of each kind of error. */
 export const statusOfKind = {
   invalid: 400,
   denied: 403,

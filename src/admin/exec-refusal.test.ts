@@ -11,20 +11,20 @@ const exitCodeOf = (error: unknown) => {
 };
 
 describe('refusalOf()', () => {
-  it('gives no exit code for what is not the fault of the command', () => {
+  it('gives no exit code for failures that the command did not cause', () => {
     assert.equal(exitCodeOf(crunSays('cannot join the cgroup: No such file or directory')), undefined);
     assert.equal(exitCodeOf(new PodvmError('notFound', 'Cannot find pod nopod')), undefined);
     assert.equal(exitCodeOf(new Error('not executable')), undefined);
   });
 
-  it('says 127 for a program that is not there, in words of its own', () => {
+  it('reports 127 for a missing program, with its own message', () => {
     const status = refusalOf(crunSays('executable file `nosuch` not found in $PATH: No such file or directory'));
     assert.ok('error' in status);
     assert.equal(status.exitCode, 127);
-    assert.equal(status.error.message, 'Cannot run nosuch: there is no such program');
+    assert.equal(status.error.message, 'Cannot run nosuch: no such program');
   });
 
-  it('says 126 for what is there and cannot be executed', () => {
+  it('reports 126 for a file that cannot be executed', () => {
     const because = 'Operation not permitted';
     assert.equal(exitCodeOf(crunSays(`the path \`/etc/passwd\` exists but it is not executable: ${because}`)), 126);
     assert.equal(exitCodeOf(crunSays(`the path \`/etc\` is not a regular file: ${because}`)), 126);

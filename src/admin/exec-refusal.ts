@@ -5,14 +5,17 @@ import { errorBodyOf } from './error-body.ts';
 export const noSuchProgram = 127;
 export const notExecutable = 126;
 
-/** What crun says of a command that it cannot execute. */
+/** crun's messages for a command that it cannot execute. */
 const words = [
-  { says: /executable file `([^`]*)` not found/, exitCode: noSuchProgram, why: 'there is no such program' },
+  { says: /executable file `([^`]*)` not found/, exitCode: noSuchProgram, why: 'no such program' },
   { says: /the path `([^`]*)` exists but it is not executable/, exitCode: notExecutable, why: 'it is not executable' },
   { says: /the path `([^`]*)` is not a regular file/, exitCode: notExecutable, why: 'it is not a regular file' },
 ] as const;
 
-/** The last word on an exec that did not start; a command that is not there or cannot run gets a shell's exit code. */
+/**
+ * Returns the final status of an exec that did not start. A command that is missing or not executable gets a shell's
+ * exit code.
+ */
 export function refusalOf(error: unknown): ExecStatus {
   const message = messageOf(error);
   for (const { says, exitCode, why } of words) {

@@ -8,7 +8,7 @@ import { silentLog } from '#host/log.ts';
 import type { Exec } from '#sandbox/sandbox.ts';
 import { serveExec } from './exec-session.ts';
 
-/** A client's end: what it sends is emitted, and it holds back while it is paused. */
+/** A client's end. Input is emitted, and waits while the socket is paused. */
 class FakeSocket extends EventEmitter {
   readonly OPEN = 1;
   readyState = 1;
@@ -32,7 +32,7 @@ const frame = (text: string) => Buffer.concat([Buffer.from([channel.stdin]), Buf
 const ended = () => PassThrough.from([]);
 
 describe('serveExec()', () => {
-  it('waits for a process that reads slowly without a listener more for each time, and passes all on', async () => {
+  it('waits for a slow process without adding listeners, and passes on all input', async () => {
     const warnings: Error[] = [];
     const note = (warning: Error) => warnings.push(warning);
     process.on('warning', note);
@@ -65,7 +65,7 @@ describe('serveExec()', () => {
       if (socket.isPaused) await new Promise((resolve) => socket.once('resumed', resolve));
       socket.emit('message', frame(piece), true);
     }
-    stdin.destroy(); // its process closed it; what comes now has no reader
+    stdin.destroy(); // closed by its process; later input has no reader
     await new Promise(setImmediate);
     assert.equal(socket.isPaused, false);
     socket.emit('message', frame('late'), true);

@@ -7,13 +7,15 @@ import { refusalOf } from './exec-refusal.ts';
 import { parseJson } from './http.ts';
 import { send } from './run-session.ts';
 
-/** SIGHUP: what a process gets when its terminal goes away. */
+/** SIGHUP: sent to a process when its terminal is gone. */
 const hangUp = 1;
 const kill = 9;
 
-/** Serves one `WS .../exec`: see `#api/exec.ts`. `start` is called once; a client that leaves ends the process. */
+/**
+ * Serves one `WS .../exec`: see `#api/exec.ts`. `start` is called once. The process ends when the client disconnects.
+ */
 export async function serveExec(socket: WebSocket, tty: boolean, start: () => Promise<Exec>, log: Log): Promise<void> {
-  socket.pause(); // input waits until there is somebody to read it
+  socket.pause(); // input waits until the process reads it
   let status: ExecStatus;
   try {
     const exec = await start();

@@ -15,7 +15,8 @@ export async function readJson<S extends v.GenericSchema>(
   let bytes = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     bytes += chunk.length;
-    if (bytes > maxBodyBytes) throw new PodvmError('invalid', `Cannot read the request: over ${maxBodyBytes} bytes`);
+    if (bytes > maxBodyBytes)
+      throw new PodvmError('invalid', `Cannot read the request: the body must have at most ${maxBodyBytes} bytes`);
     chunks.push(chunk);
   }
   return parseJson(Buffer.concat(chunks).toString('utf8') || '{}', schema);
@@ -26,7 +27,7 @@ export function parseJson<S extends v.GenericSchema>(text: string, schema: S): v
   try {
     json = JSON.parse(text);
   } catch (cause) {
-    throw new PodvmError('invalid', 'Cannot read the request: it is no JSON', { cause });
+    throw new PodvmError('invalid', 'Cannot read the request: the body is not JSON', { cause });
   }
   const result = v.safeParse(schema, json);
   if (result.success) return result.output;
@@ -40,13 +41,13 @@ export function sendJson(response: ServerResponse, status: number, body: unknown
 
 export function sendError(response: ServerResponse, error: unknown): void {
   if (response.headersSent) {
-    response.destroy(); // a client that was promised a stream sees it cut, not ended
+    response.destroy(); // an incomplete stream is cut, not ended, so that the client detects it
     return;
   }
   sendJson(response, statusOfKind[kindOf(error)], errorBodyOf(error));
 }
 
-/** Sends what `chunks` gives, as fast as the client takes it. */
+/** Sends `chunks` at the client's pace. */
 export async function sendStream(
   response: ServerResponse,
   type: string,

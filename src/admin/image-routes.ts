@@ -30,8 +30,8 @@ export function imageRoutes(images: ImageStore): Routes {
       const reference = referenceOf(query, 'inspect');
       const image = images.get(reference);
       if (image === undefined) {
-        throw new PodvmError('notFound', `Cannot inspect image ${printable(reference)}: it is not here`, {
-          fix: 'See `podvm image ls`.',
+        throw new PodvmError('notFound', `Cannot inspect image ${printable(reference)}: no such image on this node`, {
+          fix: 'List the images with `podvm image ls`.',
         });
       }
       const details: ImageDetails = { ...summaryOf(image), config: { ...image.config } };
@@ -58,7 +58,7 @@ export function imageRoutes(images: ImageStore): Routes {
   };
 }
 
-/** Sends progress as lines while the work goes on; the last line says how it ended. */
+/** Sends progress as lines during the work. The last line has the result. */
 async function report(
   response: ServerResponse,
   work: (say: Pick<PullOptions, 'onProgress'>) => Promise<readonly LoadedImage[]>,
@@ -77,7 +77,7 @@ async function report(
 function referenceOf(query: URLSearchParams, verb: string): string {
   const reference = query.get('reference');
   if (reference !== null) return reference;
-  throw new PodvmError('invalid', `Cannot ${verb} an image: no reference was given`);
+  throw new PodvmError('invalid', `Cannot ${verb} an image: no reference given`);
 }
 
 function summaryOf({ id, references, digests, sizeBytes, createdAt, damaged }: Image): ImageSummary {

@@ -4,7 +4,7 @@ import type { ImageStore } from '#image/images.ts';
 import { imageRoutes } from './image-routes.ts';
 import { answerBy } from './routes.ts';
 
-/** Serves the calls of the admin API that concern images, and no others, on a unix socket until it is disposed. */
+/** Serves only the image calls of the admin API, on a unix socket until it is disposed. */
 export async function serveImageRoutes(socketPath: string, images: ImageStore): Promise<AsyncDisposable> {
   const server = createServer(answerBy(imageRoutes(images)));
   server.listen(socketPath);

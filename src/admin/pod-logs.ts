@@ -4,15 +4,15 @@ import { readLog } from '#sandbox/log/read-log.ts';
 import type { ContainerStatus, Sandbox } from '#sandbox/sandbox.ts';
 
 export interface LogQuery {
-  /** Undefined: the first main container. */
+  /** Name of the container; undefined: the first main container. */
   readonly container: string | undefined;
   readonly follow: boolean;
   readonly tailLines: number | undefined;
-  /** The instance before the current one, as after a crash. */
+  /** Selects the instance before the current one, as after a crash. */
   readonly previous: boolean;
 }
 
-/** The container a request means: the first main one unless it is named, as with kubectl. Errors: `notFound`. */
+/** Returns the requested container, by default the first main one, as kubectl does. Errors: `notFound`. */
 export function chooseContainer(pod: RunningPod, name: string | undefined): string {
   const names = [...(pod.pod.spec.initContainers ?? []), ...pod.pod.spec.containers].map((container) => container.name);
   const [first] = pod.pod.spec.containers;
@@ -26,7 +26,7 @@ export function chooseContainer(pod: RunningPod, name: string | undefined): stri
   return name;
 }
 
-/** A container's output as it came. Errors: `failedPrecondition` before its first start, `notFound`. */
+/** Yields a container's raw output. Errors: `failedPrecondition` before its first start, `notFound`. */
 export async function* podLogs(pod: RunningPod, query: LogQuery, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const name = chooseContainer(pod, query.container);
   const { sandbox } = pod;

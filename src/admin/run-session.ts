@@ -22,15 +22,15 @@ import { parseJson } from './http.ts';
 
 export interface RunParts extends PodParts {
   readonly pods: PodTable;
-  /** What every pod is told of this node. */
+  /** Facts about this node for every pod. */
   readonly node: Pick<PodConfig, 'nodeName' | 'hostIP' | 'clusterDomain' | 'seccompDirectory' | 'machine'>;
   readonly log: Log;
 }
 
-/** Pods that one client may run in one go. */
+/** Limit of pods in one run. */
 const maxPodsPerRun = 256;
 
-/** Of a run with a pod that could not be run at all. */
+/** Exit code of a run with a pod that could not run at all. */
 const refusedCode = 125;
 
 /** Serves one `WS /v1/run`: see `#api/run.ts`. Ends when all its pods have ended and been removed. */
@@ -38,11 +38,11 @@ export async function serveRun(socket: WebSocket, parts: RunParts): Promise<void
   const say = (event: RunEvent) => send(socket, JSON.stringify(event));
   const abort = new AbortController();
   const running: RunningPod[] = [];
-  /** The client has left or been interrupted before anything ran. */
+  /** Aborts when the client disconnects or is interrupted before anything runs. */
   const leaving = new AbortController();
   const gone = () => {
     leaving.abort();
-    void endAll(running, 'terminate'); // the client that ran them has left
+    void endAll(running, 'terminate'); // their client has disconnected
   };
   socket.once('close', gone);
   const first = firstMessage(socket, (data) => {
@@ -73,7 +73,10 @@ export async function serveRun(socket: WebSocket, parts: RunParts): Promise<void
   }
 }
 
-/** Undefined when `signal` aborted meanwhile. Errors: those of `readManifests`; `invalid` when there is nothing to run. */
+/**
+ * Reads the manifest; returns undefined after an abort of `signal`. Errors: those of `readManifests`; `invalid` when
+ * there is nothing to run.
+ */
 async function tellManifest(
   request: RunRequest,
   say: (event: RunEvent) => Promise<void>,
@@ -87,12 +90,15 @@ async function tellManifest(
   for (const warning of manifest.warnings) await say({ event: 'warning', message: problemText(warning) });
   const names = request.files.map((file) => file.name).join(', ');
   if (manifest.pods.length === 0) {
-    throw new PodvmError('invalid', `Cannot run ${names}: there is no Pod in it`, {
-      fix: 'Give a file with `kind: Pod`.',
+    throw new PodvmError('invalid', `Cannot run ${names}: it contains no Pod`, {
+      fix: 'Pass a file with `kind: Pod`.',
     });
   }
   if (manifest.pods.length > maxPodsPerRun) {
-    throw new PodvmError('invalid', `Cannot run ${names}: ${manifest.pods.length} pods are more than ${maxPodsPerRun}`);
+    throw new PodvmError(
+      'invalid',
+      `Cannot run ${names}: at most ${maxPodsPerRun} pods can run at once, got ${manifest.pods.length}`,
+    );
   }
   for (const { namespace, name, problems } of manifest.refused) {
     const pod = namespace === 'default' ? name : `${namespace}/${name}`;
@@ -113,7 +119,7 @@ function startAll(
   if (taken !== undefined) {
     const name = `${taken.metadata.namespace}/${taken.metadata.name}`;
     throw new PodvmError('alreadyExists', `Cannot run pod ${name}: a pod of that name is running`, {
-      fix: `Stop it with \`podvm stop ${name}\`, or give this one another name.`,
+      fix: `Stop it with \`podvm stop ${name}\`, or rename the new pod.`,
     });
   }
   const config: PodConfig = {
@@ -130,7 +136,7 @@ function startAll(
   return running;
 }
 
-/** Tells the client all that happens to one pod; resolves when it has finished and everything was said. */
+/** Reports all events of one pod to the client. Resolves when it has finished and everything was sent. */
 async function follow(
   pod: RunningPod,
   index: number,
@@ -180,7 +186,10 @@ async function endAll(running: readonly RunningPod[], how: 'terminate' | 'kill')
   await Promise.all(running.map((pod) => pod[how]()));
 }
 
-/** Resolves when the frame was taken by the kernel, or the client is gone: this is what slows a container down. */
+/**
+ * Resolves when the kernel has accepted the frame or the client is gone, which slows a container down to the client's
+ * pace.
+ */
 export function send(socket: WebSocket, data: string | Uint8Array): Promise<void> {
   if (socket.readyState !== socket.OPEN) return Promise.resolve();
   return new Promise((resolve) => {
@@ -193,13 +202,13 @@ export function textOf(data: WebSocket.RawData): string {
   return (Array.isArray(data) ? Buffer.concat(data) : data).toString('utf8');
 }
 
-/** All others are given to `onOther`, also those that come in the same packet. */
+/** Waits for the first message. Later ones go to `onOther`, also those in the same packet. */
 async function firstMessage(socket: WebSocket, onOther: (data: WebSocket.RawData) => void): Promise<string> {
   return await new Promise((resolve, reject) => {
     socket.once('message', (data) => {
       resolve(textOf(data));
       socket.on('message', onOther);
     });
-    socket.once('close', () => reject(new PodvmError('cancelled', 'Cannot run: the client went away')));
+    socket.once('close', () => reject(new PodvmError('cancelled', 'Cannot run: the client disconnected')));
   });
 }

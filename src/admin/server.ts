@@ -16,15 +16,15 @@ export interface AdminParts extends RunParts {
   readonly images: ImageStore;
 }
 
-/** Disposing refuses new clients, ends the runs of those that are there, and takes the socket away. */
+/** The admin server. Disposing refuses new clients, ends the runs of connected ones, and removes the socket. */
 export interface AdminServer extends AsyncDisposable {
-  /** Resolves when no `podvm run` of any client goes on. */
+  /** Resolves when no client has a `podvm run` in progress. */
   idle(): Promise<void>;
 }
 
-/** Largest WebSocket message from a client: a manifest. */
+/** Largest WebSocket message from a client, in bytes: a manifest. */
 const maxMessageBytes = 16 * 1024 * 1024;
-/** Of a request: a command is in its URL, and the kernel takes 2 MiB of one, which may be three times that there. */
+/** Largest request header, in bytes. An exec URL holds a command of up to 2 MiB, three times as much when encoded. */
 const maxHeaderBytes = 8 * 1024 * 1024;
 
 /**
@@ -69,7 +69,10 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
 
 async function removeStale(socketPath: string): Promise<void> {
   const answered = await isServed(socketPath);
-  if (answered) throw new PodvmError('busy', `Cannot serve ${socketPath}: another podvm serves it`);
+  if (answered)
+    throw new PodvmError('busy', `Cannot serve ${socketPath}: another podvm serves it`, {
+      fix: 'Stop that podvm, or choose another directory with --root.',
+    });
   await rm(socketPath, { force: true });
 }
 
