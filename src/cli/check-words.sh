@@ -1,10 +1,10 @@
-# Part of `podvm` (shell), read while something still has to be installed: what can be said of a command line without
-# Node, so that nothing is installed for one that is wrong or only asks. The words are those of help.txt, which is
+# Part of `podvm` (shell), used before the installation is complete: checks a command line without
+# Node, so that nothing is installed for a wrong command line or for help. The texts are those of help.txt, which is
 # printed from the program itself.
 
 help_file=$repo/src/cli/help.txt
 
-# Help of a command: what `podvm COMMAND --help` prints.
+# Prints the help of a command, as `podvm COMMAND --help` does.
 help_of() { sed -n "/^== ${1:-podvm}\$/,/^== /{/^== /d;p;}" "$help_file"; }
 
 wrong() {
@@ -15,11 +15,11 @@ wrong() {
 
 is_command() { grep -qx -- "== $1" "$help_file"; }
 
-# Whether the option is one of the command's, and whether it takes a value.
+# Tells whether the command has the option, and whether the option takes a value.
 is_option() { help_of "$command" | grep -qE -- "^  (-., )?$1( |\$)|^  $1, "; }
 takes_value() { help_of "$command" | grep -qE -- "^  ((-., )?$1|$1, --[a-z-]+) <"; }
 
-# Sets `command`; says what is wrong with the words, or answers a question, and ends then.
+# Sets `command`. Exits after an error message, help or the version.
 check_words() {
   command=
   while [ $# -gt 0 ]; do
@@ -49,7 +49,7 @@ check_words() {
   is_command "$1" || wrong "unknown command '$1'"
   command=$1
   shift
-  if grep -q "^== $command " "$help_file"; then # it has commands of its own
+  if grep -q "^== $command " "$help_file"; then # it has subcommands
     case ${1:-} in
       -h | --help) help_of "$command"; exit 0 ;;
       '') help_of "$command" >&2; exit 2 ;;
@@ -62,7 +62,7 @@ check_words() {
   check_operands "$@"
 }
 
-# Options may stand between the operands, but not in the command line that `exec` takes.
+# Options may stand between operands, except in the command line of `exec`.
 check_operands() {
   operands=0
   only_operands=
@@ -80,7 +80,7 @@ check_operands() {
           shift
         fi
         ;;
-      -*) ;; # several letters in one, or one with its value: Node's to say
+      -*) ;; # combined options, or one with its value: checked in Node
       *) operand "$1" ;;
     esac
     shift
@@ -95,12 +95,12 @@ operand() {
   if [ "$command" = exec ]; then only_operands=yes; fi
   if [ "$command" != run ] || [ "$1" = - ]; then return 0; fi
   why=
-  if [ ! -e "$1" ]; then why='there is no such file'
+  if [ ! -e "$1" ]; then why='no such file'
   elif [ -d "$1" ]; then why='it is a directory'
   elif [ ! -r "$1" ]; then why='permission denied'; fi
   [ -z "$why" ] || {
     say "Cannot read $1: $why"
-    printf '  fix: Name YAML files that can be read, or - for standard input.\n' >&2
+    printf '  fix: Pass readable YAML files, or - for standard input.\n' >&2
     exit 125
   }
 }

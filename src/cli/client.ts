@@ -6,10 +6,12 @@ import { type ErrorKind, PodvmError, errorKinds } from '#base/errors.ts';
 import { guestText } from '#base/guest-text.ts';
 import { type ErrorBody, errorBodySchema } from '#api/pods.ts';
 
-/** Not imported: that would load all that it exports, a WebSocket and a fetch with it, for as long as Node itself takes. */
+/**
+ * Loaded without import, which would also load Node's WebSocket and fetch and take as long as the start of Node itself.
+ */
 const { request } = process.getBuiltinModule('node:http');
 
-/** Talks to the admin API of one podvm process over its unix socket. */
+/** Client of the admin API of one podvm process, over its unix socket. */
 export interface Client {
   get<S extends v.GenericSchema>(path: string, schema: S): Promise<v.InferOutput<S>>;
   send<S extends v.GenericSchema>(
@@ -18,7 +20,7 @@ export interface Client {
     body: unknown,
     schema: S,
   ): Promise<v.InferOutput<S>>;
-  /** The response's body as it comes. */
+  /** Streams the response's body. */
   stream(method: 'GET' | 'POST', path: string, body?: unknown): Promise<IncomingMessage>;
   open(path: string): WebSocket;
 }
@@ -46,13 +48,13 @@ export function createClient(socketPath: string): Client {
 function nobodyThere(socketPath: string, cause: NodeJS.ErrnoException): PodvmError {
   const isNobody = cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED';
   if (isNobody) {
-    return new PodvmError('unavailable', 'Cannot reach podvm: none is running for this state directory', {
-      fix: 'Start a pod with `podvm run FILE`; `podvm ps` shows what a podvm that was killed has left running.',
+    return new PodvmError('unavailable', 'Cannot reach podvm: no podvm serves this state directory', {
+      fix: 'Start a pod with `podvm run FILE`; `podvm ps` lists machines of a killed podvm.',
     });
   }
   if (cause.code === 'EACCES') {
-    return new PodvmError('denied', `Cannot reach podvm at ${socketPath}: only root may`, {
-      fix: 'Run it as root, for instance with sudo.',
+    return new PodvmError('denied', `Cannot reach podvm at ${socketPath}: only root may connect`, {
+      fix: 'Run the command as root, for example with sudo.',
     });
   }
   return new PodvmError('unavailable', `Cannot reach podvm at ${socketPath}: ${cause.message}`, { cause });
@@ -62,7 +64,7 @@ function errorOf(body: string): PodvmError {
   try {
     return fromErrorBody(v.parse(errorBodySchema, JSON.parse(body)));
   } catch (cause) {
-    return new PodvmError('internal', 'Cannot understand the answer of podvm', { cause });
+    return new PodvmError('internal', 'Cannot read the response of podvm', { cause });
   }
 }
 

@@ -3,26 +3,26 @@ import { PodvmError } from '#base/errors.ts';
 import type { Terminal } from './terminal.ts';
 
 /**
- * What asks a command to end: Ctrl-C, a polite kill, a terminal that went away, Ctrl-\, and output without a reader
- * any more, which counts as the signal that a program without a handler would get.
+ * Events that end a command: Ctrl-C, SIGTERM, a closed terminal, Ctrl-\, and output without a reader, which counts as
+ * the signal that a program without a handler would get.
  */
 export type EndSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP' | 'SIGQUIT' | 'SIGPIPE';
 
-/** Without SIGPIPE, which Node ignores: a write says EPIPE instead. */
+/** Signals that are caught. Node ignores SIGPIPE: a write reports EPIPE instead. */
 const caught = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
 
 export interface EndSignals extends Disposable {
-  /** Aborted by the first that comes. */
+  /** Aborted by the first signal. */
   readonly any: AbortSignal;
-  /** What a shell shows for a program that the first of them ended; undefined while none came. */
+  /** Exit code that a shell reports for the first signal; undefined before it. */
   readonly exitCode: number | undefined;
-  /** Called with each that comes from now on; gives the way to leave. */
+  /** Calls `listener` for each later signal. Returns a function that ends the subscription. */
   listen(listener: (signal: EndSignal) => void): () => void;
 }
 
 /**
- * Keeps signals from ending this process until it is disposed, so that what it has made is undone first. `keepsHangUp`:
- * SIGHUP was ignored when the command began (nohup), and is left to be.
+ * Keeps signals from ending this process until it is disposed, so that it can clean up. `keepsHangUp`: SIGHUP was
+ * ignored when the command began (nohup), and stays so.
  */
 export function catchEndSignals(
   source: NodeJS.EventEmitter,
@@ -34,7 +34,7 @@ export function catchEndSignals(
   let exitCode: number | undefined;
   const take = (signal: EndSignal) => {
     exitCode ??= 128 + constants.signals[signal];
-    first.abort(new PodvmError('cancelled', `Cannot go on: ended by ${signal}`));
+    first.abort(new PodvmError('cancelled', `Cannot continue: ended by ${signal}`));
     for (const listener of listeners) listener(signal);
   };
   const handlers = caught.map((signal) => [signal, () => take(signal)] as const);

@@ -16,12 +16,12 @@ export interface ExecOptions {
   readonly stdin: boolean;
 }
 
-/** `podvm exec`: returns the command's exit code. With a tty, the terminal is raw until it ends. */
+/** Runs `podvm exec` and returns the command's exit code. With a tty, the terminal is raw until the command ends. */
 export async function execCommand(client: Client, options: ExecOptions, terminal: Terminal): Promise<number> {
   const { stdin, stdout } = terminal;
   if (options.tty && !stdin.isTTY) {
-    throw new PodvmError('invalid', 'Cannot give the command a terminal: standard input is none', {
-      fix: 'Leave out -t.',
+    throw new PodvmError('invalid', 'Cannot give the command a terminal: standard input is not a terminal', {
+      fix: 'Omit -t.',
     });
   }
   const query = new URLSearchParams({ tty: String(options.tty), stdin: String(options.stdin) });
@@ -38,7 +38,10 @@ export async function execCommand(client: Client, options: ExecOptions, terminal
   try {
     if (options.tty) {
       stdin.setRawMode(true);
-      // libuv's raw mode still makes \r\n of \n, which is the other terminal's business alone: `vi` moves down by \n.
+      // libuv's raw mode still converts
+      //  to \r
+      // , which only the guest's terminal may do: `vi` moves down by
+      // .
       spawnSync('stty', ['-opost'], { stdio: ['inherit', 'ignore', 'ignore'] });
       stdout.on('resize', onResize);
     }
@@ -48,12 +51,12 @@ export async function execCommand(client: Client, options: ExecOptions, terminal
     stdout.off('resize', onResize);
     if (options.tty) stdin.setRawMode(false);
     input.dispose();
-    if (stdin instanceof Socket) stdin.unref(); // a terminal or pipe would keep the program alive; a file does not
+    if (stdin instanceof Socket) stdin.unref(); // a terminal or pipe would keep the process alive; a file does not
     socket.terminate();
   }
 }
 
-/** Until it is disposed: what comes later is not read, and nothing of ours stays on standard input. */
+/** Forwards standard input until it is disposed. Later input is not read, and no listener is left. */
 function pumpInput(socket: WebSocket, { stdin }: Terminal): Disposable {
   let isOver = false;
   const pump = (chunk: Buffer) => {
@@ -65,11 +68,11 @@ function pumpInput(socket: WebSocket, { stdin }: Terminal): Disposable {
   const close = () => sendFrame(socket, channel.close, Buffer.from([channel.stdin]));
   stdin.on('data', pump);
   stdin.on('end', close);
-  stdin.on('error', close); // EIO: of a terminal that is gone, or not this process's to read
+  stdin.on('error', close); // EIO: the terminal is gone, or this process may not read it
   return {
     [Symbol.dispose]() {
       isOver = true;
-      stdin.off('data', pump).off('end', close).pause(); // an error of the terminal may still come
+      stdin.off('data', pump).off('end', close).pause(); // the terminal may still report an error
     },
   };
 }
@@ -105,7 +108,9 @@ async function follow(socket: WebSocket, terminal: Terminal): Promise<number> {
       reject(new PodvmError('unavailable', `Cannot run the command: ${cause.message}`, { cause })),
     );
     socket.once('close', () => {
-      void queue.then(() => reject(new PodvmError('unavailable', 'Cannot run the command: podvm went away')));
+      void queue.then(() =>
+        reject(new PodvmError('unavailable', 'Cannot run the command: the connection to podvm was closed')),
+      );
     });
   });
 }

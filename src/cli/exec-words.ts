@@ -21,8 +21,8 @@ export const execOptions: readonly Option[] = [
 ];
 
 /**
- * Options of ours may stand before the pod or after it; the first word after the pod that is none begins the command,
- * whose options are its own: `exec web -c app ls -l`. `--` is allowed between the two, as kubectl wants it.
+ * Parses the words after `exec`. Our options may stand before or after the pod; the first other word after the pod
+ * begins the command, whose options are its own: `exec web -c app ls -l`. `--` may separate the two, as in kubectl.
  */
 export function parseExecWords(exec: Command, before: ExecFlags, words: readonly string[]): ExecWords {
   const after = new Command(exec.name()).argument('<command...>').passThroughOptions();

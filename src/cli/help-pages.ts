@@ -5,7 +5,7 @@ import type { ProgramParts } from './program-parts.ts';
 const columns = 80;
 const never = () => Promise.reject(new Error('help runs no command'));
 
-/** Never run: only what commands and options are called is looked at. */
+/** Parts of a program that is never run: only its commands and options are read. */
 const parts: ProgramParts = {
   terminal: {
     stdin: process.stdin,
@@ -27,12 +27,15 @@ const parts: ProgramParts = {
   version: '',
 };
 
-/** The tree of commands, to be read and not run. */
+/** Returns the tree of commands for reading. */
 export function helpProgram(): Command {
   return buildProgram(parts, () => undefined);
 }
 
-/** The help of every command, each below a line with its name: `help.txt`, for where there is no Node yet. */
+/**
+ * Returns the help of every command below a line with its name: the content of `help.txt`, used before Node is
+ * installed.
+ */
 export function helpPages(): string {
   return [...pagesOf(helpProgram(), [])].join('');
 }

@@ -16,12 +16,11 @@ import { type Client, fromErrorBody } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
 import { type Terminal, table, write } from './terminal.ts';
 
-/** Longest line of progress that is read, in characters. */
+/** Longest line of progress, in characters. */
 const maxLineChars = 1024 * 1024;
 
 /**
- * Gives a client while a process serves it. `storedImages`: for what is done with those that are there, which needs
- * nothing that set-up makes.
+ * Provides a client while a process serves it. `storedImages` is for commands on existing images, which need no set-up.
  */
 type WithClient = (purpose: 'images' | 'storedImages', use: (client: Client) => Promise<void>) => Promise<void>;
 
@@ -122,13 +121,13 @@ function listOf(images: readonly ImageSummary[]): string {
   return table(['REFERENCE', 'IMAGE ID', 'SIZE'], rows);
 }
 
-/** What an image without a tag is called, for a reader: it is removed by its id, or by a digest that `inspect` shows. */
+/** Display name of an image without a tag. It can be removed by its id, or by a digest that `inspect` shows. */
 function tagless({ digests }: ImageSummary): string {
   const [name] = digests.map((digest) => digest.split('@')[0]);
   return name === undefined ? '<none>' : `${name}:<none>`;
 }
 
-/** Starts something long and shows its progress. */
+/** Starts a long operation and shows its progress. */
 async function work(client: Client, path: string, request: unknown, terminal: Terminal): Promise<void> {
   for await (const line of lines(await client.stream('POST', path, request))) {
     const progress = v.parse(imageProgressSchema, JSON.parse(line));
@@ -139,7 +138,7 @@ async function work(client: Client, path: string, request: unknown, terminal: Te
       return;
     }
   }
-  throw new PodvmError('unavailable', 'Cannot finish the work on images: podvm went away');
+  throw new PodvmError('unavailable', 'Cannot finish the operation: the connection to podvm was closed');
 }
 
 async function* lines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
@@ -148,7 +147,7 @@ async function* lines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string>
   for await (const chunk of chunks) {
     held += decoder.decode(chunk, { stream: true });
     if (held.length > maxLineChars)
-      throw new PodvmError('exhausted', 'Cannot read the answer of podvm: a line is too long');
+      throw new PodvmError('exhausted', 'Cannot read the response of podvm: a line is too long');
     const parts = held.split('\n');
     held = parts.pop() ?? '';
     yield* parts.filter((part) => part !== '');

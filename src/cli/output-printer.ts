@@ -3,12 +3,12 @@ import { write } from './terminal.ts';
 
 const colours = [36, 32, 33, 35, 34, 96, 92, 93, 95, 94];
 const newline = 0x0a;
-/** A line that is not ended yet is shown when it is this long, in bytes. */
+/** Length at which an incomplete line is printed, in bytes. */
 const maxHeldBytes = 64 * 1024;
 
 /**
- * Prints the output of several containers. One source alone passes byte for byte; with more, whole lines carry a
- * `pod/container` prefix, so that lines of different containers never mix.
+ * Prints the output of several containers. A single source passes unchanged; several sources print whole lines with a
+ * `pod/container` prefix, so that their lines never mix.
  */
 export class OutputPrinter {
   readonly #to: { readonly stdout: Writable; readonly stderr: Writable };
@@ -34,7 +34,7 @@ export class OutputPrinter {
     if (end > 0) await this.#printLines(source, stream, text.subarray(0, end));
   }
 
-  /** Shows lines that were never ended. */
+  /** Prints incomplete lines. */
   async flush(): Promise<void> {
     for (const [key, text] of this.#held) {
       const [source = '0', stream] = key.split(' ');

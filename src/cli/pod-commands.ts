@@ -6,7 +6,7 @@ import type { Orphan } from './orphans.ts';
 import { podPath } from './pod-name.ts';
 import { type Terminal, age, table, write } from './terminal.ts';
 
-/** Lists the pods; where no podvm serves them, what one that was killed has left running, which it returns. */
+/** Lists the pods. Without a running podvm, lists and returns the machines that a killed one has left running. */
 export async function psCommand(
   client: Client,
   findOrphans: () => Promise<readonly Orphan[]>,
@@ -95,5 +95,5 @@ export async function inspectCommand(client: Client, pod: string, { stdout }: Te
 
 function wholeNumber(option: string, text: string): number {
   if (/^\d{1,7}$/.test(text)) return Number(text);
-  throw new PodvmError('invalid', `Cannot use ${option}: a whole number is wanted, got ${text}`);
+  throw new PodvmError('invalid', `Cannot use ${option}: expected a whole number, got ${text}`);
 }

@@ -1,10 +1,10 @@
 import { PodvmError } from '#base/errors.ts';
 
-/** The API's path of a pod named `NAME` or `NAMESPACE/NAME`. Errors: `invalid`. */
+/** Returns the API path of a pod named `NAME` or `NAMESPACE/NAME`. Errors: `invalid`. */
 export function podPath(name: string): string {
   const parts = name.split('/');
   if (parts.length > 2 || parts.some((part) => part === '')) {
-    throw new PodvmError('invalid', `Cannot find a pod: a pod is named NAME or NAMESPACE/NAME, got ${name}`);
+    throw new PodvmError('invalid', `Cannot find a pod: expected NAME or NAMESPACE/NAME, got ${name}`);
   }
   const [namespace, pod] = parts.length === 2 ? parts : ['_', parts[0]];
   return `/v1/pods/${encodeURIComponent(namespace ?? '_')}/${encodeURIComponent(pod ?? '')}`;

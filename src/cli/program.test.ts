@@ -13,7 +13,7 @@ import { Command } from 'commander';
 
 const orphan = { namespace: 'shop', name: 'web', pid: 77, createdAt: '2026-01-02T03:04:05.000Z' };
 
-/** A program on a machine on which no podvm serves, with what it says. */
+/** A program without a running podvm, and its output. */
 function openProgram(change: Partial<ProgramParts> = {}) {
   const said = { stdout: '', stderr: '' };
   const signals = new EventEmitter();
@@ -48,26 +48,26 @@ function openProgram(change: Partial<ProgramParts> = {}) {
   return { type: (...words: readonly string[]) => runProgram(words, parts), said, signals, outputGone };
 }
 
-describe('podvm ps, where no podvm serves', () => {
-  it('says what one that was killed has left running, and what to do about it', async () => {
+describe('podvm ps without a running podvm', () => {
+  it('reports orphaned machines, with a fix', async () => {
     const { type, said } = openProgram({ orphans: () => Promise.resolve([orphan, { ...orphan, name: '' }]) });
     assert.equal(await type('ps'), 0);
     assert.match(said.stdout, /\nshop +web +- +Orphaned +0 +\d+\w +-\n/);
     assert.match(said.stdout, /\nshop +machine 77 +- +Orphaned /);
     assert.match(
       said.stderr,
-      /^podvm: warning: 2 machines run here whose podvm was killed\n {2}fix: .*stop --orphaned/,
+      /^podvm: warning: 2 machines are still running although podvm was killed\n {2}fix: .*stop --orphaned/,
     );
   });
 
-  it('lists them as JSON, too', async () => {
+  it('lists them as JSON', async () => {
     const { type, said } = openProgram({ orphans: () => Promise.resolve([orphan]) });
     assert.equal(await type('ps', '--json'), 0);
     const [pod] = JSON.parse(said.stdout) as { name: string; phase: string }[];
     assert.deepEqual([pod?.name, pod?.phase], ['web', 'Orphaned']);
   });
 
-  it('says nothing where nothing is orphaned', async () => {
+  it('prints no warning without orphans', async () => {
     const { type, said } = openProgram();
     assert.equal(await type('ps'), 0);
     assert.deepEqual(said.stdout.trim().split('\n').length, 1);
@@ -76,17 +76,17 @@ describe('podvm ps, where no podvm serves', () => {
 });
 
 describe('podvm stop', () => {
-  it('--orphaned ends what is orphaned, and says which', async () => {
+  it('--orphaned ends and lists orphaned machines', async () => {
     const { type, said } = openProgram({ endOrphans: () => Promise.resolve([orphan]) });
     assert.equal(await type('stop', '--orphaned'), 0);
     assert.equal(said.stdout, 'shop/web stopped\n');
   });
 
-  it('wants either a pod or --orphaned', async () => {
+  it('requires either a pod or --orphaned', async () => {
     for (const words of [['stop'], ['stop', 'web', '--orphaned']]) {
       const { type, said } = openProgram();
       assert.equal(await type(...words), 2);
-      assert.match(said.stderr, /^podvm: name a pod, or give --orphaned alone\n {2}fix: /);
+      assert.match(said.stderr, /^podvm: specify either a pod or --orphaned\n {2}fix: /);
     }
   });
 });
@@ -99,7 +99,7 @@ describe('exec', () => {
     return parseExecWords(exec, { stdin: false, tty: false }, words);
   };
 
-  it('takes the options of the command for the command, with -- and without', () => {
+  it('passes the command its own options, with and without --', () => {
     const none = { container: undefined, stdin: false, tty: false };
     assert.deepEqual(parse('ls', '-l'), { ...none, command: ['ls', '-l'] });
     assert.deepEqual(parse('--', 'ls', '-l'), { ...none, command: ['ls', '-l'] });
@@ -107,7 +107,7 @@ describe('exec', () => {
     assert.deepEqual(parse('--', '-t'), { ...none, command: ['-t'] });
   });
 
-  it('takes its own between pod and command', () => {
+  it('accepts its own options between pod and command', () => {
     assert.deepEqual(parse('-c', 'app', '-it', '--', 'ls', '-c'), {
       container: 'app',
       stdin: true,
@@ -116,14 +116,14 @@ describe('exec', () => {
     });
   });
 
-  it('refuses an option that is none, and no command', () => {
+  it('refuses an unknown option, and a missing command', () => {
     assert.throws(() => parse('-l'), { code: 'commander.unknownOption' });
     assert.throws(() => parse('-t'), { code: 'commander.missingArgument' });
   });
 });
 
-describe('a command that has made something', () => {
-  /** Serving is opened and waits until it is ended. */
+describe('a command that must clean up', () => {
+  /** Opening waits until it is ended. */
   const serving = () => {
     const opened = Promise.withResolvers<void>();
     const program = openProgram({
@@ -144,7 +144,7 @@ describe('a command that has made something', () => {
     ['SIGHUP', 129],
     ['SIGQUIT', 131],
   ] as const) {
-    it(`is told of ${signal} while it begins, undoes that, and ends as a shell shows it`, async () => {
+    it(`receives ${signal} while it starts, cleans up, and ends with the shell's exit code`, async () => {
       const { type, signals, opened, said } = serving();
       const ended = type('run', import.meta.filename);
       await opened;
@@ -155,7 +155,7 @@ describe('a command that has made something', () => {
     });
   }
 
-  it('is told that its output has no reader any more', async () => {
+  it('detects that its output has no reader', async () => {
     const { type, outputGone, opened } = serving();
     const ended = type('run', import.meta.filename);
     await opened;
@@ -167,7 +167,7 @@ describe('a command that has made something', () => {
 describe('catchEndSignals()', () => {
   const outputGone = new AbortController().signal;
 
-  it('keeps SIGHUP from ending the process under nohup, and is not ended by it', () => {
+  it('ignores SIGHUP under nohup', () => {
     const source = new EventEmitter();
     using ends = catchEndSignals(source, { outputGone }, true);
     assert.equal(source.emit('SIGHUP'), true);
@@ -176,7 +176,7 @@ describe('catchEndSignals()', () => {
     assert.equal(ends.exitCode, 143);
   });
 
-  it('tells each signal to those that listen, and gives the code of the first', () => {
+  it('passes each signal to listeners, and has the exit code of the first', () => {
     const source = new EventEmitter();
     using ends = catchEndSignals(source, { outputGone }, false);
     const heard: string[] = [];
@@ -190,7 +190,7 @@ describe('catchEndSignals()', () => {
 });
 
 describe('write()', () => {
-  it('leaves no listener behind, however often it waits', async () => {
+  it('leaves no listener behind after repeated waits', async () => {
     const slow = new PassThrough({ highWaterMark: 1 });
     for (let times = 0; times < 20; times += 1) {
       const written = write(slow, 'much');

@@ -25,7 +25,7 @@ export async function runProgram(argv: readonly string[], parts: ProgramParts): 
   }
 }
 
-/** `exit` is told a command's exit code where that is not 0. */
+/** Builds the commands. `exit` is called with a command's exit code unless it is 0. */
 export function buildProgram(parts: ProgramParts, exit: (code: number) => void): Command {
   const { terminal } = parts;
   const program = new Command('podvm')
@@ -33,7 +33,7 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
     .version(parts.version)
     .option('--root <dir>', 'state directory (default: /var/lib/podvm)')
     .addOption(
-      new Option('--log-level <level>', 'what goes to standard error').choices([
+      new Option('--log-level <level>', 'least severe messages for standard error').choices([
         'debug',
         'info',
         'warn',

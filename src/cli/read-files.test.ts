@@ -40,15 +40,15 @@ test('readFiles() reads UTF-8 and UTF-16 by their byte order marks', async () =>
   assert.equal(await read(wide.swap16()), text);
 });
 
-test('readFiles() refuses bytes that are no text', async () => {
+test('readFiles() refuses bytes that are not text', async () => {
   await assert.rejects(read(Buffer.from([0x61, 0xff, 0x61])), {
-    message: /f\.yaml: it is no UTF-8 text$/,
-    fix: 'Save it as UTF-8.',
+    message: /f\.yaml: it is not UTF-8 text$/,
+    fix: 'Save the file as UTF-8.',
   });
-  await assert.rejects(read(Buffer.from([0xff, 0xfe, 0x61])), { message: /it is no UTF-16LE text$/ });
+  await assert.rejects(read(Buffer.from([0xff, 0xfe, 0x61])), { message: /it is not UTF-16LE text$/ });
 });
 
-test('readFiles() reads no further than the limits, of a file, a pipe, a device and all together', async () => {
+test('readFiles() stops at the limits of a file, a pipe, a device and the total', async () => {
   const huge = join(directory, 'huge.yaml');
   await writeFile(huge, '');
   await truncate(huge, 50_000_000_000);
@@ -65,5 +65,7 @@ test('readFiles() reads no further than the limits, of a file, a pipe, a device 
   assert.ok(given < 50_000_000, `${given}`);
   const path = join(directory, 'four.yaml');
   await writeFile(path, Buffer.alloc(4_000_000, 'x'));
-  await assert.rejects(readFiles([path, path, path], terminalOf([])), { message: /in all$/ });
+  await assert.rejects(readFiles([path, path, path], terminalOf([])), {
+    message: /all files together must have at most \d+ characters$/,
+  });
 });

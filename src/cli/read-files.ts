@@ -4,10 +4,10 @@ import { PodvmError } from '#base/errors.ts';
 import { maxFileChars, maxRunChars, type RunRequestInput } from '#api/run.ts';
 import type { Terminal } from './terminal.ts';
 
-/** Bytes: each character has at least one, or two in UTF-16. */
+/** Limit in bytes: a character has at least one byte, or two in UTF-16. */
 const maxFileBytes = 2 * maxFileChars;
 
-/** The manifests of the command line, as text; `-` is standard input. Errors: `invalid`. */
+/** Reads the manifests of the command line as text; `-` is standard input. Errors: `invalid`. */
 export async function readFiles(names: readonly string[], terminal: Terminal): Promise<RunRequestInput['files']> {
   const files = [];
   let chars = 0;
@@ -17,7 +17,7 @@ export async function readFiles(names: readonly string[], terminal: Terminal): P
     chars += text.length;
     if (text.length > maxFileChars) throw tooLarge(shown, `it must have at most ${maxFileChars} characters`);
     if (chars > maxRunChars) {
-      throw tooLarge(shown, `the files must have at most ${maxRunChars} characters in all`);
+      throw tooLarge(shown, `all files together must have at most ${maxRunChars} characters`);
     }
     files.push({ name: shown, text });
   }
@@ -26,11 +26,11 @@ export async function readFiles(names: readonly string[], terminal: Terminal): P
 
 function tooLarge(name: string, why: string): PodvmError {
   return new PodvmError('invalid', `Cannot read ${name}: ${why}`, {
-    fix: 'Split the files, and run only those with Pods, ConfigMaps and Secrets.',
+    fix: 'Split the files and run them one by one, or remove other objects than Pods, ConfigMaps and Secrets.',
   });
 }
 
-/** Reads no further than the limit, also from a pipe or a device. */
+/** Reads up to the limit, also from a pipe or a device. */
 async function bytesOf(name: string, stream: Readable): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let bytes = 0;
@@ -42,25 +42,25 @@ async function bytesOf(name: string, stream: Readable): Promise<Buffer> {
     }
   } catch (error) {
     if (error instanceof PodvmError) throw error;
-    throw unreadable(name, error as NodeJS.ErrnoException); // SAFE: what streams of Node throw
+    throw unreadable(name, error as NodeJS.ErrnoException); // SAFE: Node's streams throw system errors
   }
   return Buffer.concat(chunks);
 }
 
 const whyUnreadable: Readonly<Record<string, string>> = {
-  ENOENT: 'there is no such file',
+  ENOENT: 'no such file',
   EISDIR: 'it is a directory',
   EACCES: 'permission denied',
 };
 
-/** Without the cause: its message would say the same again. */
+/** Omits the cause, whose message would repeat the reason. */
 function unreadable(name: string, { code = '', message }: NodeJS.ErrnoException): PodvmError {
   return new PodvmError('invalid', `Cannot read ${name}: ${whyUnreadable[code] ?? message}`, {
-    fix: 'Name YAML files that can be read, or - for standard input.',
+    fix: 'Pass readable YAML files, or - for standard input.',
   });
 }
 
-/** Encodings of YAML (1.2, 5.2) that go-yaml knows, by their byte order mark. */
+/** YAML encodings (1.2, 5.2) that go-yaml supports, by their byte order mark. */
 const marks: readonly (readonly [string, readonly number[]])[] = [
   ['utf-8', [0xef, 0xbb, 0xbf]],
   ['utf-16le', [0xff, 0xfe]],
@@ -72,8 +72,8 @@ function decoded(name: string, bytes: Buffer): string {
   try {
     return new TextDecoder(encoding, { fatal: true }).decode(bytes);
   } catch {
-    throw new PodvmError('invalid', `Cannot read ${name}: it is no ${encoding.toUpperCase()} text`, {
-      fix: 'Save it as UTF-8.',
+    throw new PodvmError('invalid', `Cannot read ${name}: it is not ${encoding.toUpperCase()} text`, {
+      fix: 'Save the file as UTF-8.',
     });
   }
 }

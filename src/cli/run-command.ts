@@ -10,7 +10,7 @@ import { type Terminal, fixLine, write } from './terminal.ts';
 export interface RunOptions {
   readonly files: RunRequestInput['files'];
   readonly network: 'cni' | 'none';
-  /** Say what happens to the pods, not only what goes wrong. */
+  /** Prints all events of the pods, not only failures. */
   readonly verbose: boolean;
 }
 
@@ -18,8 +18,8 @@ export interface RunOptions {
 const messageTooBig = 1009;
 
 /**
- * `podvm run`: returns the exit code. Ctrl-C terminates, a second one kills, and so does Ctrl-\. When the terminal goes
- * away or the output has no reader any more, the pods are terminated, however often that is said.
+ * Runs `podvm run` and returns the exit code. Ctrl-C terminates the pods; a second one, or Ctrl-\, kills them. When the
+ * terminal closes or the output has no reader, the pods are terminated once.
  */
 export async function runCommand(
   client: Client,
@@ -55,18 +55,18 @@ function ender(socket: WebSocket, terminal: Terminal): (signal: EndSignal) => vo
 }
 
 function closedError(code: number): PodvmError {
-  if (code !== messageTooBig) return new PodvmError('unavailable', 'Cannot run: podvm went away');
-  return new PodvmError('invalid', 'Cannot run: the files are larger than podvm takes at once', {
-    fix: 'Run them one after the other.',
+  if (code !== messageTooBig) return new PodvmError('unavailable', 'Cannot run: the connection to podvm was closed');
+  return new PodvmError('invalid', 'Cannot run: the files are too large for one run', {
+    fix: 'Run the files one by one.',
   });
 }
 
-/** Prints what comes over one connection, in order, no faster than the terminal takes it. */
+/** Prints the messages of one connection in order, at the terminal's pace. */
 class RunSession {
   readonly #printer: OutputPrinter;
   readonly #verbose: boolean;
   readonly #terminal: Terminal;
-  /** What events said. */
+  /** Reasons that events have reported. */
   readonly #told = new Set<string>();
 
   constructor(printer: OutputPrinter, verbose: boolean, terminal: Terminal) {
@@ -121,7 +121,7 @@ class RunSession {
         return;
       case 'podRefused':
         for (const problem of event.problems) {
-          await write(this.#terminal.stderr, `podvm: pod ${event.pod} is not run: ${problem}\n`);
+          await write(this.#terminal.stderr, `podvm: pod ${event.pod} was not started: ${problem}\n`);
         }
         return;
       case 'podFinished':
@@ -145,7 +145,7 @@ class RunSession {
 
   async #podFinished({ pod, exitCode, reason }: RunEvent & { event: 'podFinished' }): Promise<void> {
     if (exitCode === 0 && !this.#verbose) return;
-    const why = this.#told.has(reason) ? '' : `: ${reason}`; // an event has said it
-    await write(this.#terminal.stderr, `podvm: pod ${pod} ended with ${exitCode}${why}\n`);
+    const why = this.#told.has(reason) ? '' : `: ${reason}`; // an event has reported it
+    await write(this.#terminal.stderr, `podvm: pod ${pod} ended with code ${exitCode}${why}\n`);
   }
 }

@@ -4,35 +4,35 @@ import { PodvmError, messageOf } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { fixOf } from '#host/advice.ts';
 
-/** The process's surroundings as a command sees them. */
+/** The process's environment as a command sees it. */
 export interface Terminal {
   readonly stdin: NodeJS.ReadStream;
   readonly stdout: NodeJS.WriteStream;
   readonly stderr: NodeJS.WriteStream;
-  /** Whether to colour: a terminal, and `NO_COLOR` unset. */
+  /** Whether to use colour: on a terminal, with `NO_COLOR` unset. */
   readonly hasColour: boolean;
-  /** Aborted when standard output has no reader any more: a pipe's reader or the terminal is gone. */
+  /** Aborted when standard output has no reader: the pipe's reader or the terminal is gone. */
   readonly outputGone: AbortSignal;
 }
 
-/** Writes and waits until there is room again; a reader that has gone away is no error. */
+/** Writes and waits until there is room again. A reader that is gone is not an error. */
 export async function write(to: Writable, data: string | Uint8Array): Promise<void> {
   if (to.destroyed || to.write(data)) return;
-  const done = new AbortController(); // takes the other listener away, of which there would be one more for each wait
+  const done = new AbortController(); // removes the other listener, which would otherwise accumulate
   const { signal } = done;
   try {
     await Promise.race([once(to, 'drain', { signal }), once(to, 'close', { signal })]);
   } catch {
-    // it broke: the next write sees that
+    // the next write reports the failure
   } finally {
     done.abort();
   }
 }
 
-/** How each message says what to do about it. */
+/** Format of a fix below a message. */
 export const fixLine = (fix: string): string => `  fix: ${fix}`;
 
-/** What a person reads when a command fails: what, why, the last lines of who said it, and what to do. */
+/** Formats an error for a user: what failed, why, the last lines of the program's log, and the fix. */
 export function errorText(error: unknown): string {
   const lines = [`podvm: ${messageOf(error)}`];
   if (error instanceof PodvmError) {
@@ -43,7 +43,7 @@ export function errorText(error: unknown): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** Columns as wide as their widest cell. */
+/** Formats columns, each as wide as its widest cell. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => (row[column] ?? '').length)));
   return [head, ...rows]
@@ -57,7 +57,7 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
     .concat('\n');
 }
 
-/** `90 s` -> `90s`, `5m`, `3h`, `2d`, as kubectl shows ages. */
+/** Formats an age as kubectl does: `90s`, `5m`, `3h`, `2d`. */
 export function age(since: string, nowMs: number): string {
   const seconds = Math.max(0, Math.floor((nowMs - Date.parse(since)) / 1000));
   if (seconds < 120) return `${seconds}s`;

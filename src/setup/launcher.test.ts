@@ -58,7 +58,7 @@ test('./podvm says what is wrong with a command line before it installs anything
     [2, /^podvm: missing required argument 'command'\n/, 'exec', 'web'],
     [2, /^podvm: missing required argument 'reference'\n/, 'image', 'pull'],
     [2, /^Usage: podvm /],
-    [125, /^podvm: Cannot read nofile\.yaml: there is no such file\n {2}fix: Name YAML files/, 'run', 'nofile.yaml'],
+    [125, /^podvm: Cannot read nofile\.yaml: no such file\n {2}fix: Pass readable YAML files/, 'run', 'nofile.yaml'],
     [125, /^podvm: Cannot read \/tmp: it is a directory\n/, 'run', '-v', '--network', 'none', '/etc/hostname', '/tmp'],
   ];
   for (const [code, says, ...words] of wrong) {

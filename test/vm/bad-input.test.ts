@@ -67,12 +67,12 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
 
   it('no pod runs: what and what to do, and ps is empty', async () => {
     const ended = await cli.type(['logs', 'hello']);
-    assertRefused(ended, /^podvm: Cannot reach podvm: none is running for this state directory\n {2}fix: .*podvm run/);
+    assertRefused(ended, /^podvm: Cannot reach podvm: no podvm serves this state directory\n {2}fix: .*podvm run/);
     await assertNoPods(cli);
   });
 
   it('a file that cannot be read is told before anything is set up for it', async () => {
-    assertRefused(await cli.type(['run', '/nope.yaml']), /^podvm: Cannot read \/nope\.yaml: there is no such file\n/);
+    assertRefused(await cli.type(['run', '/nope.yaml']), /^podvm: Cannot read \/nope\.yaml: no such file\n/);
     assertRefused(await cli.type(['run', '/tmp']), /^podvm: Cannot read \/tmp: it is a directory\n {2}fix: /);
     assert.deepEqual(await readdir(cli.root), []);
   });
@@ -85,7 +85,7 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
     const args = ['--mount', 'sh', '-c', script, join(import.meta.dirname, '../..'), '/etc/hostname'];
     const { stderr } = await run('unshare', args, { env, okCodes: [125] });
     assert.match(stderr, whatAndFix);
-    assert.match(stderr, /must be root[^]*fix: Run it as root/);
+    assert.match(stderr, /needs root[^]*fix: Run the command as root/);
   });
 
   it('a socket whose process was killed is as good as none', async () => {
@@ -105,7 +105,7 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
     const long = join(cli.root, 'x'.repeat(120));
     const { code, stderr } = await cli.type(['--root', long, 'ps']);
     assert.equal(code, 125);
-    assert.match(stderr, /^podvm: Cannot use the socket .*too long for a socket\n {2}fix: /);
+    assert.match(stderr, /^podvm: Cannot use the socket .*must have at most 107 bytes\n {2}fix: /);
   });
 
   it('nothing was left behind', async () => {
@@ -122,7 +122,7 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
   const running = async (text: string) => await cli.type(['run', '-'], text);
 
   it('nothing in it', async () => {
-    assertRefused(await running(''), /^podvm: Cannot run <stdin>: there is no Pod in it\n {2}fix: /);
+    assertRefused(await running(''), /^podvm: Cannot run <stdin>: it contains no Pod\n {2}fix: /);
   });
 
   it('no YAML: file, line and column', async () => {
@@ -166,7 +166,7 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
       missing,
       /^podvm: bad\/it: Failed: Cannot use image localhost\/nope:1: [^\n]+\n {2}fix: [^\n]+podvm image/,
     );
-    assert.match(missing.stderr, /\npodvm: pod bad ended with 125\n$/);
+    assert.match(missing.stderr, /\npodvm: pod bad ended with code 125\n$/);
   });
 
   it('no image at all: a broken digest, a name of control characters', async () => {

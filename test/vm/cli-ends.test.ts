@@ -100,7 +100,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     const second = await run('second');
     first.child.kill('SIGHUP');
     first.child.stdout.destroy();
-    await first.shows(/waiting for pods that other terminals run here/);
+    await first.shows(/waiting for pods of other terminals/);
     assert.equal((await cli.type(['exec', 'second', 'sh', '-c', 'exit 4'])).code, 4);
     second.child.kill('SIGHUP');
     assert.equal((await second.ended).code, 3);
@@ -114,14 +114,14 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     await typed.ended;
     const listed = await cli.type(['ps']);
     assert.match(listed.stdout, /\ndefault +left +- +Orphaned /);
-    assert.match(listed.stderr, /a machine runs here whose podvm was killed\n {2}fix: .*stop --orphaned/);
+    assert.match(listed.stderr, /a machine is still running although podvm was killed\n {2}fix: .*stop --orphaned/);
     const { stdout } = await cli.type(['doctor']);
     assert.match(stdout, /^warn +machines +that of default\/left \(process \d+\) runs, and the podvm .* was killed\n/m);
     assert.equal((await cli.type(['image', 'ls'])).code, 0);
     assert.equal((await cli.type(['stop', '--orphaned'])).stdout, 'default/left stopped\n');
     await untilAllEnded();
     assert.equal((await cli.type(['ps'])).stderr, '');
-    assert.equal((await cli.type(['stop', '--orphaned'])).stdout, 'nothing is orphaned\n');
+    assert.equal((await cli.type(['stop', '--orphaned'])).stdout, 'no machine is orphaned\n');
   });
 
   it('SIGHUP ends the daemon as SIGTERM does, but not one that nohup started', async () => {

@@ -118,7 +118,10 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.deepEqual([attachment?.status, more], ['ok', []], stdout);
     assert.match(attachment?.detail ?? '', /^default\/keeper on podvm: found well by bridge/);
     const packets = findings.filter(({ name }) => name === 'pod packets');
-    assert.match(JSON.stringify(packets), /"ok","detail":"dropped since the bridge was made: 0 for loopback, 0 of too/);
+    assert.match(
+      JSON.stringify(packets),
+      /"ok","detail":"dropped since the creation of the bridge: 0 for loopback, 0 of too/,
+    );
     const { sandbox } = v.parse(podDetailsSchema, JSON.parse((await cli.type(['inspect', 'keeper'])).stdout));
     assert.deepEqual(sandbox?.stats?.dropped, { forged: 0, loopback: 0, connections: 0, services: 0 });
   });
@@ -174,7 +177,7 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.equal(await said('rm', 'hello'), `${second} untagged\n${written.id} removed\n`);
     assert.doesNotMatch(await said('ls'), /hello/);
     const missing = await cli.type(['image', 'inspect', 'hello']);
-    assert.match(missing.stderr, /Cannot inspect image hello: it is not here/);
+    assert.match(missing.stderr, /Cannot inspect image hello: no such image on this node/);
   });
 
   it("console shows what the guest's kernel says", async () => {

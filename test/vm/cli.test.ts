@@ -80,7 +80,7 @@ describe('podvm, as it is typed', { skip }, () => {
   it('exec says 127 for a program that is not there and 126 for one that cannot run', async () => {
     const missing = await cli.type(['exec', 'talk', '--', 'nosuch']);
     assert.equal(missing.code, 127);
-    assert.match(missing.stderr, /^podvm: Cannot run nosuch: there is no such program\n {2}fix: /);
+    assert.match(missing.stderr, /^podvm: Cannot run nosuch: no such program\n {2}fix: /);
     assert.equal((await cli.type(['exec', 'talk', '--', '/nosuch'])).code, 127);
     assert.equal((await cli.type(['exec', 'talk', '--', '/etc/passwd'])).code, 126);
   });

@@ -106,7 +106,10 @@ status: { phase: Running, podIP: 10.0.0.1 }
     assert.match(stdout, /^web-\w{5}\nnamespace\ndefault\n$/, stderr);
     assert.equal(await realpath(join(made, 'by-the-pod')), join(made, 'by-the-pod'));
     assert.match(stderr, /warning: <stdin>:3: kind: Deployment mysql is skipped/);
-    assert.match(stderr, /pod db is not run: <stdin>:11: spec\.volumes\[0\]\.persistentVolumeClaim: is not supported/);
+    assert.match(
+      stderr,
+      /pod db was not started: <stdin>:11: spec\.volumes\[0\]\.persistentVolumeClaim: is not supported/,
+    );
     assert.equal(stderr.includes(encode(`${user}:${password}`)), false);
     assert.equal(code, 125, 'a pod of the file could not run');
   });
