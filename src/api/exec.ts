@@ -8,8 +8,8 @@ import { errorBodySchema } from './pods.ts';
 export const channel = { stdin: 0, stdout: 1, stderr: 2, status: 3, resize: 4, close: 255 } as const;
 
 /**
- * Body of the one frame on channel `status`, the server's last. An error with an exit code is the command's own fault:
- * 127 there is no such program, 126 it cannot be executed, as shells and docker have it.
+ * Body of the only frame on channel `status`, the server's last. An error with an exit code was caused by the command:
+ * 127 for a missing program, 126 for one that cannot be executed, as in shells and docker.
  */
 export const execStatusSchema = v.union([
   v.object({ error: errorBodySchema, exitCode: v.optional(v.number()) }),
@@ -17,7 +17,7 @@ export const execStatusSchema = v.union([
 ]);
 export type ExecStatus = v.InferOutput<typeof execStatusSchema>;
 
-/** Body of a frame on channel `resize`; Kubernetes' TerminalSize. */
+/** Body of a frame on channel `resize`: Kubernetes' TerminalSize. */
 export const terminalSizeSchema = v.object({
   Width: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535)),
   Height: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535)),

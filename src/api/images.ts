@@ -16,23 +16,23 @@ export const imageSummarySchema = v.object({
   digests: v.array(v.string()),
   sizeBytes: v.number(),
   createdAt: v.optional(v.string()),
-  /** Why its file cannot be used, as the end of a sentence; absent: it can. */
+  /** Reason why its file cannot be used, as the end of a sentence; absent if it can. */
   damaged: v.optional(v.string()),
 });
 export type ImageSummary = v.InferOutput<typeof imageSummarySchema>;
 
-/** All that is known of an image. */
+/** All details of an image. */
 export const imageDetailsSchema = v.object({
   ...imageSummarySchema.entries,
-  /** What its config says: `cmd`, `env`, `user` and so on. */
+  /** Its config: `cmd`, `env`, `user` and so on. */
   config: v.record(v.string(), v.unknown()),
 });
 export type ImageDetails = v.InferOutput<typeof imageDetailsSchema>;
 
 export const untaggedSchema = v.object({
-  /** Names that are gone. */
+  /** Names that were removed. */
   untagged: v.array(v.string()),
-  /** Id of the image, when it is gone, too. */
+  /** Id of the image, if it was removed too. */
   removed: v.optional(v.string()),
 });
 export type UntaggedAnswer = v.InferOutput<typeof untaggedSchema>;
@@ -42,7 +42,7 @@ const absolutePath = v.pipe(v.string(), v.startsWith('/'), v.maxLength(4096));
 
 export const pullRequestSchema = v.strictObject({
   reference,
-  /** Talk plain HTTP or accept any certificate for this registry. */
+  /** Allows plain HTTP and any certificate for this registry. */
   insecure: v.optional(v.boolean(), false),
   authFile: v.optional(absolutePath),
 });
@@ -51,7 +51,7 @@ export type PullRequestInput = v.InferInput<typeof pullRequestSchema>;
 export const loadRequestSchema = v.strictObject({
   /** A docker-archive or OCI archive file, or a directory with an OCI layout. */
   path: absolutePath,
-  /** Name for an image that brings none. */
+  /** Name for an image without one in the archive. */
   reference: v.optional(reference),
 });
 export type LoadRequestInput = v.InferInput<typeof loadRequestSchema>;
@@ -61,7 +61,7 @@ export type TagRequestInput = v.InferInput<typeof tagRequestSchema>;
 
 export const imageProgressSchema = v.object({
   message: v.optional(v.string()),
-  /** The images, each with the names that it was asked for by or was given. */
+  /** The images, each with the names that were requested or assigned. */
   done: v.optional(v.array(v.object({ ...imageSummarySchema.entries, names: v.array(v.string()) }))),
   error: v.optional(errorBodySchema),
 });

@@ -2,7 +2,7 @@ import * as v from 'valibot';
 
 /** `GET /v1/node`: NodeDetails. */
 export const nodeDetailsSchema = v.object({
-  /** Machines in the pool. */
+  /** Number of machines in the pool. */
   waitingMachines: v.number(),
 });
 export type NodeDetails = v.InferOutput<typeof nodeDetailsSchema>;

@@ -32,14 +32,17 @@ export type ContainerSummary = v.InferOutput<typeof containerSummarySchema>;
 export const podSummarySchema = v.object({
   namespace: v.string(),
   name: v.string(),
-  /** Kubernetes' phase: Pending, Running, Succeeded, Failed; `Terminating` while it stops; `Orphaned`: its podvm was killed. */
+  /**
+   * Kubernetes' phase: Pending, Running, Succeeded, Failed; `Terminating` during a stop; `Orphaned` if its podvm was
+   * killed.
+   */
   phase: v.string(),
-  /** Main containers and sidecars that are ready, of all. */
+  /** Ready main containers and sidecars, out of all. */
   ready: v.string(),
   restarts: v.number(),
   createdAt: v.string(),
   addresses: v.array(v.string()),
-  /** Why, when the phase alone does not tell. */
+  /** Reason, if the phase alone does not tell it. */
   reason: v.optional(v.string()),
 });
 export type PodSummary = v.InferOutput<typeof podSummarySchema>;
@@ -49,40 +52,40 @@ export const podEventSchema = v.object({
   type: v.picklist(['Normal', 'Warning']),
   reason: v.string(),
   message: v.string(),
-  /** What to do about it. */
+  /** Action for the operator. */
   fix: v.optional(v.string()),
   container: v.optional(v.string()),
 });
 export type PodEventJson = v.InferOutput<typeof podEventSchema>;
 
-/** On the scratch disk. */
+/** Usage of the scratch disk. */
 const space = v.object({ bytes: v.number(), inodes: v.number() });
 
-/** Figures of a cgroup in the guest. */
+/** Usage of a cgroup in the guest. */
 const cgroup = {
   memoryBytes: v.number(),
-  /** Memory of processes among it, that no file stands behind. */
+  /** Anonymous memory of its processes. */
   rssBytes: v.number(),
   memoryLimitBytes: v.optional(v.number()),
   cpuUsec: v.number(),
-  /** Every thread counts. */
+  /** Number of threads. */
   pids: v.number(),
 };
 
 const bound = v.union([v.number(), v.literal('unlimited')]);
 
-/** How the VMM is confined, as the host's kernel says. */
+/** Confinement of the VMM, as reported by the host's kernel. */
 const jailSchema = v.object({
-  /** What it lacks of a whole jail, in words; empty: nothing. */
+  /** Missing restrictions, in words; empty if complete. */
   weaknesses: v.array(v.string()),
   uid: v.number(),
   gid: v.number(),
   groups: v.array(v.number()),
-  /** Hexadecimal; `0`: none. */
+  /** Capabilities in hexadecimal; `0`: none. */
   capabilities: v.string(),
   noNewPrivileges: v.boolean(),
   seccompFilters: v.number(),
-  /** Kinds that it does not share with podvm. */
+  /** Kinds of namespaces that it does not share with podvm. */
   namespaces: v.array(v.string()),
   limits: v.record(v.string(), bound),
   cgroup: v.record(v.string(), bound),
@@ -104,7 +107,7 @@ export const podDetailsSchema = v.object({
   labels: v.record(v.string(), v.string()),
   containers: v.array(containerSummarySchema),
   events: v.array(podEventSchema),
-  /** The machine below; absent until there is one. */
+  /** The pod's sandbox; absent until it exists. */
   sandbox: v.optional(
     v.object({
       id: v.string(),
@@ -123,10 +126,10 @@ export const podDetailsSchema = v.object({
       vmmPid: v.optional(v.number()),
       failure: v.optional(v.string()),
       jail: v.optional(jailSchema),
-      /** Timeline of the start in `ms`. */
+      /** Durations of the start's phases in `ms`. */
       phases: v.array(v.object({ name: v.string(), ms: v.number() })),
       volumes: v.array(v.object({ name: v.string(), mode: v.string() })),
-      /** How each mount of each container reaches the guest. */
+      /** Mode by which each mount of each container reaches the guest. */
       mounts: v.array(v.object({ container: v.string(), mountPath: v.string(), mode: v.string() })),
       logs: v.record(v.string(), v.string()),
       stats: v.optional(
@@ -146,9 +149,9 @@ export const podDetailsSchema = v.object({
               layer: v.optional(space),
             }),
           ),
-          /** Those on the scratch disk. */
+          /** Volumes on the scratch disk. */
           volumes: v.optional(v.array(v.object({ name: v.string(), ...space.entries })), []),
-          /** Of the pod's network, without loopback. */
+          /** Interfaces of the pod's network, without loopback. */
           interfaces: v.array(
             v.object({
               name: v.string(),

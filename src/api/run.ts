@@ -2,19 +2,19 @@ import * as v from 'valibot';
 import { errorBodySchema, podEventSchema } from './pods.ts';
 
 /**
- * `WS /v1/run`: runs the pods of a manifest in the foreground of one client. The pods live as long as the connection:
- * when the client goes away, they are terminated.
+ * `WS /v1/run`: runs the pods of a manifest in the foreground of one client. When the client disconnects, the pods are
+ * terminated.
  *
  * Client to server, text frames: first a RunRequest, then RunCommands. Server to client: text frames are RunEvents,
- * binary frames are output: byte 0 the stream (1 stdout, 2 stderr), bytes 1 and 2 the number of the source (big
- * endian, announced by a `source` event), then bytes of the container. The server closes after `finished` or `failed`.
+ * binary frames are output: byte 0 the stream (1 stdout, 2 stderr), bytes 1 and 2 the number of the source (big endian,
+ * announced by a `source` event), then bytes of the container. The server closes after `finished` or `failed`.
  */
 export const maxFileChars = 4 * 1024 * 1024;
-/** Of all files of one run. */
+/** Limit of all files of one run. */
 export const maxRunChars = 8 * 1024 * 1024;
 
 export const runRequestSchema = v.strictObject({
-  /** Shown in errors; never opened by the server. */
+  /** Names are shown in errors; the server never opens them. */
   files: v.pipe(
     v.array(
       v.strictObject({
@@ -35,7 +35,7 @@ export type RunRequest = v.InferOutput<typeof runRequestSchema>;
 export type RunRequestInput = v.InferInput<typeof runRequestSchema>;
 
 export const runCommandSchema = v.variant('command', [
-  /** SIGTERM, the pods' grace periods, SIGKILL. */
+  /** Sends SIGTERM, and SIGKILL after the pods' grace periods. */
   v.strictObject({ command: v.literal('terminate') }),
   v.strictObject({ command: v.literal('kill') }),
 ]);
@@ -44,9 +44,9 @@ export type RunCommand = v.InferOutput<typeof runCommandSchema>;
 export const runEventSchema = v.variant('event', [
   v.object({ event: v.literal('warning'), message: v.string() }),
   v.object({ event: v.literal('source'), number: v.number(), pod: v.string(), container: v.string() }),
-  /** What happened to a pod, Kubernetes-like. */
+  /** An event of a pod, in Kubernetes' terms. */
   v.object({ event: v.literal('pod'), pod: v.string(), detail: podEventSchema }),
-  /** A pod of the files needs what podvm has not: it does not run, the others do. */
+  /** A pod of the files needs an unsupported feature and does not run; the others do. */
   v.object({ event: v.literal('podRefused'), pod: v.string(), problems: v.array(v.string()) }),
   v.object({ event: v.literal('podFinished'), pod: v.string(), exitCode: v.number(), reason: v.string() }),
   v.object({ event: v.literal('finished'), exitCode: v.number() }),
