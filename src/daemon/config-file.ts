@@ -6,7 +6,7 @@ import { printable } from '#base/guest-text.ts';
 import { nearest } from '#pod/schema/unknown-fields.ts';
 import { settings, type SettingName } from './settings.ts';
 
-/** What a file sets, by key; values are checked where all settings are. */
+/** Settings of a file, by key. Values are checked together with all other settings. */
 export type FileSettings = Readonly<Partial<Record<SettingName, string>>>;
 
 const maxFileBytes = 64 * 1024;
@@ -18,27 +18,27 @@ const mapping = v.pipe(
 const names = Object.keys(settings);
 const isSetting = (key: string): key is SettingName => Object.hasOwn(settings, key);
 
-/** Reads a YAML file of `settings`. Errors: `notFound`, `invalid`, saying which key. */
+/** Reads a YAML file of `settings`. Errors: `notFound`, `invalid`, naming the key. */
 export async function readConfigFile(path: string): Promise<FileSettings> {
   const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
-    const why = cause.code === 'ENOENT' ? 'there is no such file' : cause.message;
+    const why = cause.code === 'ENOENT' ? 'no such file' : cause.message;
     throw new PodvmError('notFound', `Cannot read the configuration ${path}: ${why}`, {
-      fix: 'Name a YAML file of settings with --config; see docs/reference/settings.md.',
+      fix: 'Pass a YAML settings file with --config; see docs/reference/settings.md.',
     });
   });
   const wrong = (reason: string, cause?: unknown) =>
     new PodvmError('invalid', `Cannot use the configuration ${path}: ${reason}`, {
       cause,
-      fix: `It may have these keys: ${names.join(', ')}; see docs/reference/settings.md.`,
+      fix: `Use only these keys: ${names.join(', ')}; see docs/reference/settings.md.`,
     });
-  if (text.length > maxFileBytes) throw wrong(`it has more than ${maxFileBytes} bytes`);
+  if (text.length > maxFileBytes) throw wrong(`it must have at most ${maxFileBytes} bytes`);
   const entries = v.safeParse(mapping, read(text, wrong));
-  if (!entries.success) throw wrong('it is not a mapping of settings, one `key: value` a line');
+  if (!entries.success) throw wrong('it is not a mapping of settings, one `key: value` per line');
   const found: Partial<Record<SettingName, string>> = {};
   for (const [key, value] of entries.output) {
     if (!isSetting(key)) throw wrong(`\`${printable(key, 60)}\` is not a setting${didYouMean(key)}`);
     const parsed = v.safeParse(scalar, value);
-    if (!parsed.success) throw wrong(`\`${key}\` must be a text or a number, got ${kindOf(value)}`);
+    if (!parsed.success) throw wrong(`\`${key}\` must be a string or a number, got ${kindOf(value)}`);
     found[key] = parsed.output;
   }
   return found;
@@ -48,7 +48,7 @@ function read(text: string, wrong: (reason: string, cause: unknown) => PodvmErro
   try {
     return parse(text, { maxAliasCount: 0 }) ?? {};
   } catch (cause) {
-    throw wrong('it is no YAML', cause);
+    throw wrong('it is not YAML', cause);
   }
 }
 

@@ -7,7 +7,7 @@ import { readConfigFile } from './config-file.ts';
 import { daemonDefaults, readConfiguration } from './configuration.ts';
 import { settings } from './settings.ts';
 
-/** Settings of a file with this text. */
+/** Reads settings from a file with this text. */
 async function inFile(text: string) {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-config-'));
   const path = join(directory, 'podvm.yaml');
@@ -19,15 +19,15 @@ async function inFile(text: string) {
   }
 }
 
-test('a file with a key that is not there, a list, or no YAML is refused, with the keys there are', async () => {
+test('a file with an unknown key, a list, or invalid YAML is refused, with the known keys', async () => {
   await assert.rejects(readConfigFile('/nowhere/podvm.yaml'), { kind: 'notFound' });
   await assert.rejects(inFile('sokcet: /x\n'), { kind: 'invalid', message: /sokcet/, fix: /criSocket/ });
   await assert.rejects(inFile('pool: [1]\n'), { kind: 'invalid', message: /pool/ });
   await assert.rejects(inFile('- pool\n'), { kind: 'invalid' });
-  await assert.rejects(inFile('pool: {'), { kind: 'invalid', message: /no YAML/ });
+  await assert.rejects(inFile('pool: {'), { kind: 'invalid', message: /not YAML/ });
 });
 
-test('what is wrong with a file is said in a sentence, with the setting that was meant', async () => {
+test('faults of a file are reported in a sentence, with a similar setting', async () => {
   const says = (text: string, sentence: string) =>
     assert.rejects(inFile(text), ({ message }: Error) => {
       assert.equal(message.replace(/^Cannot use the configuration \S+: /, ''), sentence);
@@ -37,20 +37,20 @@ test('what is wrong with a file is said in a sentence, with the setting that was
   await says('machinememorymib: 300\n', '`machinememorymib` is not a setting; did you mean machineMemoryMiB?');
   await says('colour: red\n', '`colour` is not a setting');
   await says('"a\\e[2J": 1\n', '`a\\u001b[2J` is not a setting');
-  await says('pool: [1]\n', '`pool` must be a text or a number, got a list');
-  await says('pool: {a: 1}\n', '`pool` must be a text or a number, got a mapping');
-  await says('pool:\n', '`pool` must be a text or a number, got nothing');
-  await says('console: true\n', '`console` must be a text or a number, got true');
-  await says('- pool\n', 'it is not a mapping of settings, one `key: value` a line');
-  await says('pool\n', 'it is not a mapping of settings, one `key: value` a line');
+  await says('pool: [1]\n', '`pool` must be a string or a number, got a list');
+  await says('pool: {a: 1}\n', '`pool` must be a string or a number, got a mapping');
+  await says('pool:\n', '`pool` must be a string or a number, got nothing');
+  await says('console: true\n', '`console` must be a string or a number, got true');
+  await says('- pool\n', 'it is not a mapping of settings, one `key: value` per line');
+  await says('pool\n', 'it is not a mapping of settings, one `key: value` per line');
   const absent = {
-    message: 'Cannot read the configuration /nowhere/podvm.yaml: there is no such file',
+    message: 'Cannot read the configuration /nowhere/podvm.yaml: no such file',
     fix: /--config/,
   };
   await assert.rejects(readConfigFile('/nowhere/podvm.yaml'), absent);
 });
 
-test('a value that cannot be is refused by the name under which it was given', () => {
+test('an invalid value is refused with the name of its setting or variable', () => {
   const wrong = [
     ['streaming', 'localhost:1'],
     ['streaming', '127.0.0.1:70000'],
@@ -74,10 +74,10 @@ test('a value that cannot be is refused by the name under which it was given', (
     assert.throws(() => readConfiguration({}, { [env]: value }, '/'), { kind: 'invalid', message: new RegExp(env) });
   }
   const long = `/${'x'.repeat(120)}`;
-  assert.throws(() => readConfiguration({ root: long }, {}, '/'), { kind: 'invalid', message: /too long/ });
+  assert.throws(() => readConfiguration({ root: long }, {}, '/'), { kind: 'invalid', message: /at most 107 bytes/ });
 });
 
-test('an option goes before the environment, and that before the file', async () => {
+test('options override the environment, which overrides the file', async () => {
   const file = await inFile('root: /in-file\nlog: error\npool: 3\nstreaming: "[::1]:10010"\n');
   const all = readConfiguration({ root: '/option' }, { PODVM_ROOT: '/env', PODVM_LOG: 'debug' }, '/', file);
   assert.deepEqual([all.root, all.logLevel, all.poolSize], ['/option', 'debug', 3]);
@@ -87,7 +87,7 @@ test('an option goes before the environment, and that before the file', async ()
   assert.equal(readConfiguration({}, {}, '/', file).root, '/in-file');
 });
 
-test('without anything said, the defaults hold, and an empty file says nothing', async () => {
+test('defaults apply without settings, and with an empty file', async () => {
   const config = readConfiguration({}, {}, '/', await inFile(''));
   assert.deepEqual(
     [config.root, config.socketPath, config.criSocketPath],
@@ -98,19 +98,19 @@ test('without anything said, the defaults hold, and an empty file says nothing',
   assert.equal(config.template, 'on');
 });
 
-test('a node whose pods do not share its template has no pool, and says which of the two settings to change', async () => {
+test('a node whose pods do not share its template refuses a pool, naming both settings', async () => {
   const file = await inFile('template: namespace\n');
   assert.equal(readConfiguration({}, {}, '/', file).template, 'namespace');
   assert.equal(readConfiguration({}, { PODVM_TEMPLATE: 'off' }, '/', file).template, 'off');
   assert.throws(() => readConfiguration({}, { PODVM_POOL: '1' }, '/', file), {
     kind: 'invalid',
-    message: /PODVM_POOL.*template forbids/,
+    message: /PODVM_POOL.*template disables/,
     fix: /template to on/,
   });
   assert.equal(readConfiguration({}, { PODVM_POOL: '1', PODVM_TEMPLATE: 'on' }, '/', file).poolSize, 1);
 });
 
-test('a CNI directory, the built-in network, and nothing said are told apart', () => {
+test('a CNI directory, the built-in network, and no setting are distinguished', () => {
   const of = (env: NodeJS.ProcessEnv) => readConfiguration({}, env, '/');
   assert.deepEqual([of({}).cniConfig, of({}).cniPluginDirectories], [undefined, undefined]);
   assert.deepEqual(of({ PODVM_CNI_CONFIG: '/srv/net.d/' }).cniConfig, { kind: 'directory', path: '/srv/net.d' });
@@ -118,7 +118,7 @@ test('a CNI directory, the built-in network, and nothing said are told apart', (
   assert.deepEqual(of({ PODVM_CNI_PLUGINS: '/a:/b' }).cniPluginDirectories, ['/a', '/b']);
 });
 
-test('a daemon requires cgroups for its machines, and says how pods run without; other commands do not', () => {
+test('a daemon requires cgroups for its machines unless configured otherwise; other commands do not', () => {
   assert.equal(readConfiguration({}, {}, '/', daemonDefaults).requiresCgroup, true);
   assert.equal(readConfiguration({}, {}, '/', { ...daemonDefaults, hostLimits: 'preferred' }).requiresCgroup, false);
   assert.equal(readConfiguration({}, { PODVM_HOST_LIMITS: 'preferred' }, '/', daemonDefaults).requiresCgroup, false);

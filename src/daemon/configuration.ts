@@ -10,44 +10,44 @@ import type { UpdateRequest } from '#setup/update-report.ts';
 import type { FileSettings } from './config-file.ts';
 import { type NumberSetting, type SettingName, type WordOf, type WordSetting, settings } from './settings.ts';
 
-/** All that is read from outside, once; everything else gets values. */
+/** All configuration, read once from outside. Other modules receive values. */
 export interface Configuration {
-  /** Images, sandboxes, assets. */
+  /** State directory: images, sandboxes, assets. */
   readonly root: string;
   /** Unix socket of the admin API. */
   readonly socketPath: string;
   /** Unix socket of CRI, for `podvm daemon`. */
   readonly criSocketPath: string;
-  /** Where exec, attach and port-forward of CRI are served; port 0 takes any. */
+  /** Address for exec, attach and port-forward of CRI; port 0 takes any free port. */
   readonly streaming: { readonly address: string; readonly port: number; readonly idleMs: number };
-  /** What skopeo finds as /etc/containers: registries.conf (mirrors), certs.d, policy.json. */
+  /** Directory that skopeo uses as /etc/containers: registries.conf (mirrors), certs.d, policy.json. */
   readonly containersDirectory: string;
-  /** Credentials for pulls that bring none; undefined: there are none. */
+  /** Credentials file for pulls without their own; undefined: none. */
   readonly authFile: string | undefined;
-  /** Undefined: nothing was said. */
+  /** CNI configuration; undefined if not set. */
   readonly cniConfig: { readonly kind: 'builtIn' } | { readonly kind: 'directory'; readonly path: string } | undefined;
-  /** Undefined: the usual ones. */
+  /** Directories of CNI plugins; undefined: the defaults. */
   readonly cniPluginDirectories: readonly string[] | undefined;
-  /** What pods of the built-in network reach of the node at most. */
+  /** The most that pods on the built-in network may reach of the node. */
   readonly networkPolicy: NetworkPolicy;
   readonly logLevel: LogLevel;
   readonly nodeName: string;
   readonly hasConsole: boolean;
-  /** No machine without a cgroup of the host. */
+  /** Requires a host cgroup for every machine. */
   readonly requiresCgroup: boolean;
-  /** The host may swap machines' memory. */
+  /** Allows the host to swap machines' memory. */
   readonly maySwap: boolean;
   /** What each machine may read, and as much that it may write, of each disk of the node; undefined: no limit. */
   readonly diskBytesPerSecond: number | undefined;
   /** Undefined: what the probe says. */
   readonly accelerator: 'kvm' | 'tcg' | undefined;
-  /** Machines that wait for a pod. */
+  /** Number of machines kept ready for pods. */
   readonly poolSize: number;
-  /** What pods may share at most. */
+  /** The most that pods may share. */
   readonly template: TemplateChoice;
-  /** Nominal memory of machines in `MiB`: what one pod may have; undefined: half of the node's, at most 16 GiB. */
+  /** Nominal memory of machines in `MiB`, the most for one pod; undefined: half of the node's, at most 16 GiB. */
   readonly machineMemoryMiB: number | undefined;
-  /** Debian mirror for set-up; default: the host's apt knows. */
+  /** Debian mirror for set-up; default: that of the host's apt. */
   readonly mirror?: string;
   /** What npm is run with when it is asked for newer packages: how its registry is reached. */
   readonly npmEnv: Readonly<Record<string, string>>;
@@ -55,7 +55,7 @@ export interface Configuration {
   readonly repo: string;
 }
 
-/** Values that `podvm daemon` uses where neither its file nor the environment gives one. */
+/** Values that `podvm daemon` uses when neither its file nor the environment sets one. */
 export const daemonDefaults: FileSettings = Object.fromEntries(
   Object.entries(settings).flatMap(([key, setting]) =>
     'daemonDefault' in setting ? [[key, setting.daemonDefault]] : [],
@@ -64,10 +64,10 @@ export const daemonDefaults: FileSettings = Object.fromEntries(
 
 const defaultRoot = settings.root.default;
 const defaultSockets = '/run/podvm';
-/** sun_path has 108 bytes, the last one zero. */
+/** Size of sun_path, 108 bytes, without the final zero. */
 const maxSocketPathBytes = 107;
 
-/** Errors: `invalid`, naming the setting. */
+/** Reads the configuration. Errors: `invalid`, naming the setting. */
 export function readConfiguration(
   options: { readonly root?: string; readonly logLevel?: string },
   env: NodeJS.ProcessEnv,
@@ -75,7 +75,7 @@ export function readConfiguration(
   file: FileSettings = {},
 ): Configuration {
   const given = (key: SettingName) => env[settings[key].env] ?? file[key];
-  /** How a person would find it. */
+  /** Returns the name under which the user set the value. */
   const nameOf = (key: SettingName) => (env[settings[key].env] === undefined ? key : settings[key].env);
   const number = (key: NumberSetting, value: string) => wholeNumber(nameOf(key), value, settings[key].type);
   const word = <K extends WordSetting>(key: K, option?: string): WordOf<K> =>
@@ -87,9 +87,13 @@ export function readConfiguration(
   const criSocketPath = resolve(given('criSocket') ?? join(sockets, 'cri.sock'));
   for (const path of [socketPath, criSocketPath]) {
     if (Buffer.byteLength(path) <= maxSocketPathBytes) continue;
-    throw new PodvmError('invalid', `Cannot use the socket ${path}: its path is too long for a socket`, {
-      fix: 'Choose a state directory, or a PODVM_CRI_SOCKET, with a shorter path.',
-    });
+    throw new PodvmError(
+      'invalid',
+      `Cannot use the socket ${path}: the path must have at most ${maxSocketPathBytes} bytes`,
+      {
+        fix: 'Choose a state directory, or a PODVM_CRI_SOCKET, with a shorter path.',
+      },
+    );
   }
   const mirror = given('mirror');
   const memory = given('machineMemoryMiB');
@@ -100,8 +104,8 @@ export function readConfiguration(
   if (poolSize > 0 && template !== 'on') {
     throw new PodvmError(
       'invalid',
-      `Cannot use ${nameOf('pool')}: machines wait as copies of the node's template, which ${nameOf('template')} forbids`,
-      { fix: `Leave the pool out, or set ${nameOf('template')} to on.` },
+      `Cannot use ${nameOf('pool')}: the pool needs the node's template, which ${nameOf('template')} disables`,
+      { fix: `Omit the pool, or set ${nameOf('template')} to on.` },
     );
   }
   return {

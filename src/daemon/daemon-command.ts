@@ -11,16 +11,16 @@ import { requireRoot } from './serve-here.ts';
 import { ensureAssets } from './setup-command.ts';
 import { watchUpdates } from './watch-updates.ts';
 
-/** What the daemon needs of its process; the real one in the program. */
+/** Process of the daemon; replaced in tests. */
 export interface DaemonProcess extends NodeJS.EventEmitter {
   readonly stderr: { write(text: string): unknown };
   readonly env: NodeJS.ProcessEnv;
 }
 
 /**
- * `podvm daemon`: a node of one process, which serves CRI to a kubelet and the admin API to the other commands, until
- * SIGTERM, SIGINT, SIGQUIT, or SIGHUP unless that was ignored when it began (nohup). Pods end with it. Errors: `denied`
- * without root, and those of set-up and node.
+ * Runs `podvm daemon`: serves CRI to a kubelet and the admin API to other commands, until SIGTERM, SIGINT, SIGQUIT, or
+ * SIGHUP unless that was ignored at the start (nohup). Pods end with it. Errors: `denied` without root, and those of
+ * set-up and node.
  */
 export async function daemonCommand(
   config: Configuration,
@@ -35,7 +35,7 @@ export async function daemonCommand(
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP']) {
     itself.on(signal, () => {
       if (signal === 'SIGHUP' && keepsHangUp) return;
-      stop.abort(); // and again: an end that is under way is not cut short, whoever cannot wait has SIGKILL
+      stop.abort(); // repeated signals do not interrupt the shutdown; SIGKILL does
       resolve();
     });
   }
@@ -90,7 +90,9 @@ function serverOf(config: Configuration, version: string): NodeServer {
   };
 }
 
-/** Tells systemd (`Type=notify`), if that has started us. Its own program does it: Node has no datagram sockets. */
+/**
+ * Notifies systemd (`Type=notify`) if it started this process. Uses systemd-notify, since Node has no datagram sockets.
+ */
 async function notifyReady(env: NodeJS.ProcessEnv): Promise<void> {
   const socket = env['NOTIFY_SOCKET'];
   if (socket === undefined) return;

@@ -23,8 +23,8 @@ import { tryJail } from './try-jail.ts';
 const minFreeBytes = 2 * 1024 ** 3;
 
 /**
- * `podvm doctor`: what this machine has and lacks. Changes nothing but the kept verdict on the accelerator. Without root
- * it says so, and looks only at what can be seen without.
+ * Runs `podvm doctor`: checks this host. Changes only the stored verdict on the accelerator. Without root it reports
+ * that and checks only what it can.
  */
 export async function doctorCommand(
   config: Configuration,
@@ -34,7 +34,7 @@ export async function doctorCommand(
 ): Promise<{ text: string; isHealthy: boolean }> {
   const isRoot = process.getuid?.() === 0;
   const asRoot = async (name: string, look: () => Promise<readonly Finding[]>): Promise<readonly Finding[]> =>
-    isRoot ? await look() : [{ name, status: 'skip', detail: 'needs root to be looked at' }];
+    isRoot ? await look() : [{ name, status: 'skip', detail: 'needs root' }];
   const findings = [
     rootFinding(isRoot),
     ...(await setup(config, isRoot)),
@@ -83,15 +83,15 @@ async function setup({ root, repo }: Configuration, isRoot: boolean): Promise<re
   });
 }
 
-/** Machines that a podvm which was killed has left running. */
+/** Reports machines that a killed podvm has left running. */
 async function orphans({ root }: Configuration): Promise<readonly Finding[]> {
   const name = 'machines';
   const found = await findOrphans(root);
-  if (found.length === 0) return [{ name, status: 'ok', detail: 'none runs whose podvm was killed' }];
+  if (found.length === 0) return [{ name, status: 'ok', detail: 'no orphaned machines' }];
   return found.map(({ namespace, name: pod, pid }) => {
     const whose = pod === '' ? 'no pod' : `${printable(namespace)}/${printable(pod)}`;
-    const detail = `that of ${whose} (process ${pid}) runs, and the podvm that ran it was killed`;
-    const fix = 'End it by `podvm stop --orphaned`; the next `podvm run` or `podvm daemon` does it, too.';
+    const detail = `the machine of ${whose} (process ${pid}) still runs although its podvm was killed`;
+    const fix = 'End it with `podvm stop --orphaned`; the next `podvm run` or `podvm daemon` also ends it.';
     return { name, status: 'warn', detail, fix };
   });
 }
@@ -104,7 +104,7 @@ async function accelerator(
   const name = 'accelerator';
   const assets = await readReady(config);
   if (assets === undefined)
-    return { name, status: 'fail', detail: 'cannot be tried before set-up', fix: 'Run `podvm setup`.' };
+    return { name, status: 'fail', detail: 'cannot be checked before set-up', fix: 'Run `podvm setup`.' };
   try {
     const request = { assets, directory: join(config.root, 'probe'), uid: probeUid, forced: config.accelerator };
     const signal = AbortSignal.any([ending, AbortSignal.timeout(180_000)]);
@@ -116,7 +116,7 @@ async function accelerator(
       name,
       status: 'warn',
       detail: `tcg (software emulation): ${reason}`,
-      fix: 'Pods start and run several times faster on a machine with working KVM.',
+      fix: 'Use a host with working KVM: pods start and run several times faster.',
     };
   } catch (error) {
     ending.throwIfAborted();
@@ -124,18 +124,19 @@ async function accelerator(
       name,
       status: 'fail',
       detail: messageOf(error),
-      fix: 'No machine boots here: see `podvm --log-level debug run`.',
+      fix: 'Check the output of `podvm --log-level debug run FILE`.',
     };
   }
 }
 
-/** A VMM in its jail, looked at from outside, before any guest has run in it. */
+/** Checks a VMM in its jail from outside, before any guest has run in it. */
 async function jail(config: Configuration, ending: AbortSignal): Promise<Finding> {
   const name = 'jail';
   const assets = await readReady(config);
   if (assets === undefined)
-    return { name, status: 'fail', detail: 'cannot be tried before set-up', fix: 'Run `podvm setup`.' };
-  const fix = 'Look at the lines of cgroups, capabilities and user namespaces: they say what the host withholds.';
+    return { name, status: 'fail', detail: 'cannot be checked before set-up', fix: 'Run `podvm setup`.' };
+  const fix =
+    'Check the results for cgroups, capabilities and user namespaces, which show what the host does not provide.';
   try {
     const found = await tryJail(
       assets,
@@ -145,7 +146,7 @@ async function jail(config: Configuration, ending: AbortSignal): Promise<Finding
     const lacking = weaknesses(found);
     if (lacking.length > 0) return { name, status: 'warn', detail: lacking.join('; '), fix };
     const { seccompFilters, namespaces } = found;
-    const detail = `in force: user ${found.uid}, no capabilities, ${seccompFilters} filters of system calls, namespaces ${namespaces.join(' ')}`;
+    const detail = `in force: user ${found.uid}, no capabilities, ${seccompFilters} system call filters, namespaces ${namespaces.join(' ')}`;
     return { name, status: 'ok', detail };
   } catch (error) {
     ending.throwIfAborted();
@@ -160,7 +161,7 @@ async function tunDevice(): Promise<Finding> {
   return { name, status: 'ok', detail: 'there' };
 }
 
-/** What pods are connected by: of a command, and of the daemon where that differs. */
+/** Checks the network of a command, and of the daemon if it differs. */
 async function network(config: Configuration): Promise<Finding> {
   const name = 'network';
   const [ours, daemons] = await Promise.all(
@@ -175,21 +176,21 @@ async function network(config: Configuration): Promise<Finding> {
   return { name, status: 'ok', detail: own === ofDaemon ? own : `${own}; of podvm daemon ${ofDaemon}` };
 }
 
-/** What the node refuses of the built-in network's pods, and how often it has. */
+/** Reports how many packets of the built-in network's pods the node has dropped. */
 async function podPackets(config: Configuration, signal: AbortSignal): Promise<Finding> {
   const name = 'pod packets';
   const dropped = await openNetwork(config, 'command', silentLog).droppedPackets(signal);
-  if (dropped === undefined) return { name, status: 'ok', detail: 'no pod has been on the built-in bridge' };
+  if (dropped === undefined) return { name, status: 'ok', detail: 'no pod has used the built-in bridge' };
   if (dropped.size === 0) {
     return {
       name,
       status: 'warn',
-      detail: 'the node refuses nothing of pods: it has no table of nftables for the built-in bridge',
-      fix: 'Install the Debian package nftables; the kernel needs nf_tables and nft_connlimit. The next pod makes it.',
+      detail: 'packets of pods are not filtered: the built-in bridge has no nftables table',
+      fix: 'Install the Debian package nftables; the kernel needs nf_tables and nft_connlimit. The next pod creates the table.',
     };
   }
   const of = (reason: string) => dropped.get(reason) ?? 0;
-  const detail = `dropped since the bridge was made: ${of('loopback')} for loopback, ${of('connections')} of too many connections, ${of('services')} for services of the node`;
+  const detail = `dropped since the creation of the bridge: ${of('loopback')} for loopback, ${of('connections')} of too many connections, ${of('services')} for services of the node`;
   return { name, status: 'ok', detail };
 }
 
@@ -200,7 +201,7 @@ function describeNetwork(readiness: NetworkReadiness | undefined): string {
 
 const checkMs = 120_000;
 
-/** What the plugins say of the pods that run now, of whichever command or daemon. No verdict makes the host unhealthy. */
+/** Reports the plugins' checks of all running pods, of any command or daemon. No verdict makes the host unhealthy. */
 async function attachments(config: Configuration, ending: AbortSignal): Promise<Finding[]> {
   const name = 'attachments';
   try {
@@ -211,7 +212,7 @@ async function attachments(config: Configuration, ending: AbortSignal): Promise<
     return checks.map((check) => attachmentFinding(name, check));
   } catch (error) {
     ending.throwIfAborted();
-    return [{ name, status: 'warn', detail: `cannot be looked at: ${messageOf(error)}` }];
+    return [{ name, status: 'warn', detail: `cannot be checked: ${messageOf(error)}` }];
   }
 }
 
@@ -221,8 +222,8 @@ function attachmentFinding(name: string, check: AttachmentCheck): Finding {
   const said = dropped === 0 ? check.detail : `${check.detail}; ${frames}`;
   const pod = `${printable(podNamespace)}/${printable(podName)} on ${where}`;
   if (verdict === 'well') return { name, status: 'ok', detail: `${pod}: ${said}` };
-  if (verdict === 'unasked') return { name, status: 'ok', detail: `${pod}: not looked at: ${said}` };
-  const fix = 'Unless it ends just now, make the pod anew. Plugins can be wrong: docs/limitations.md, "CHECK".';
+  if (verdict === 'unasked') return { name, status: 'ok', detail: `${pod}: not checked: ${said}` };
+  const fix = 'Restart the pod unless it is ending. Plugins can be wrong: docs/limitations.md, "CHECK".';
   return { name, status: 'warn', detail: `${pod}: ${said}`, fix };
 }
 
@@ -235,7 +236,7 @@ async function cgroups(): Promise<Finding> {
     name,
     status: 'warn',
     detail: `${isHybrid ? 'hybrid' : 'version 1'} on the host; guests always use version 2`,
-    fix: 'Limits inside the guest hold either way; boot with `systemd.unified_cgroup_hierarchy=1` for version 2.',
+    fix: 'No action is required for limits inside the guest. For version 2, boot with `systemd.unified_cgroup_hierarchy=1`.',
   };
 }
 
@@ -256,13 +257,13 @@ async function capabilities(): Promise<Finding> {
   const missing = Object.entries(wanted)
     .filter(([, bit]) => (mask & (1n << BigInt(bit))) === 0n)
     .map(([word]) => word);
-  if (missing.length === 0) return { name, status: 'ok', detail: 'all that are needed' };
+  if (missing.length === 0) return { name, status: 'ok', detail: 'all required ones' };
   const isFatal = missing.some((word) => word !== 'CAP_SYS_RESOURCE');
   return {
     name,
     status: isFatal ? 'fail' : 'warn',
-    detail: `lacking ${missing.join(', ')}`,
-    fix: 'Run podvm on the host itself, or give its container these.',
+    detail: `missing: ${missing.join(', ')}`,
+    fix: 'Run podvm on the host itself, or add these capabilities to its container.',
   };
 }
 
@@ -305,5 +306,5 @@ async function disk(root: string): Promise<Finding> {
   const free = bavail * bsize;
   const detail = `${Math.round(free / 1024 ** 2)} MiB free for ${root}`;
   if (free >= minFreeBytes) return { name, status: 'ok', detail };
-  return { name, status: 'warn', detail, fix: 'Free some space, or choose another disk with --root.' };
+  return { name, status: 'warn', detail, fix: 'Free space, or choose another disk with --root.' };
 }

@@ -5,7 +5,7 @@ import type { Configuration } from './configuration.ts';
 import { openNetwork } from './node-network.ts';
 import { requireRoot } from './serve-here.ts';
 
-/** `podvm stop --orphaned`. Needs nothing that set-up makes. Errors: `denied`, `busy`. */
+/** Runs `podvm stop --orphaned`, without set-up. Errors: `denied`, `busy`. */
 export async function endOrphans(config: Configuration, write: (line: string) => void): Promise<readonly Orphan[]> {
   requireRoot('end machines');
   const log = createLog(config.logLevel, write);

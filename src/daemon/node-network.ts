@@ -4,13 +4,13 @@ import { createHostNetwork, type CniConfigDirectory } from '#network/host-networ
 import type { Network } from '#network/network.ts';
 import type { Configuration } from './configuration.ts';
 
-/** Who serves: a node of a cluster, or somebody's command. */
+/** Who serves: a cluster's node, or a user's command. */
 export type Purpose = 'daemon' | 'command';
 
-/** Where a cluster network puts its configuration. */
+/** Default directory of CNI configurations. */
 const usualDirectory = '/etc/cni/net.d';
 
-/** The node's network, as far as it is configured. Makes nothing yet. */
+/** Opens the node's network as configured. Creates nothing yet. */
 export function openNetwork(config: Configuration, purpose: Purpose, log: Log): Network {
   const cniConfig = directoryOf(config, purpose);
   const { cniPluginDirectories } = config;
@@ -23,7 +23,10 @@ export function openNetwork(config: Configuration, purpose: Purpose, log: Log): 
   });
 }
 
-/** A command without a cluster keeps to the built-in network: what lies in the usual directory may be another program's. */
+/**
+ * Returns the CNI directory. A command without a setting uses the built-in network: files in the default directory may
+ * belong to another program.
+ */
 function directoryOf({ cniConfig }: Configuration, purpose: Purpose): CniConfigDirectory | undefined {
   if (cniConfig?.kind === 'directory') return { directory: cniConfig.path, orElse: 'refuse' };
   if (cniConfig?.kind === 'builtIn' || purpose === 'command') return undefined;

@@ -26,10 +26,10 @@ import { followParts } from './follow-parts.ts';
 import { machinePartsOf } from './machine-parts.ts';
 import { openNetwork, type Purpose } from './node-network.ts';
 
-/** User of the trial machines: below the range of the sandboxes' users. */
+/** User of the trial machines, below the range of the sandboxes' users. */
 export const probeUid = 1_999_999;
 
-/** What else is to be served of a node's parts. */
+/** Serves additional interfaces with the node's parts. */
 export type NodeServer = (node: {
   readonly sandboxes: Sandboxes;
   readonly images: ImageStore;
@@ -38,17 +38,17 @@ export type NodeServer = (node: {
   readonly networkReadiness: () => Promise<NetworkReadiness>;
 }) => Promise<AsyncDisposable>;
 
-/** All parts of one node, serving the admin socket until it is disposed. */
+/** All parts of one node. Serves the admin socket until it is disposed. */
 export interface Node extends AsyncDisposable {
-  /** Resolves when no client runs pods any more. */
+  /** Resolves when no client runs pods. */
   idle(): Promise<void>;
-  /** Makes the template that the node's machines start from, if they share one and there is none. */
+  /** Makes the template of the node's machines, if they share one and it is missing. */
   warmUp(signal: AbortSignal): Promise<void>;
 }
 
 /**
- * Builds the parts of a node and serves them. Errors: `busy` when another process works on the state directory, and
- * what each part says.
+ * Builds the parts of a node and serves them. Errors: `busy` when another process uses the state directory, and those
+ * of each part.
  */
 export async function openNode(
   config: Configuration,
@@ -71,7 +71,7 @@ export async function openNode(
     );
   const { accelerator, reason } = await probe(assets, signal);
   log.info('accelerator chosen', { accelerator, reason });
-  // The sandboxes' lock is the lock on the whole state directory; images are opened under it, and held only later.
+  // The sandboxes' lock protects the whole state directory. Images are opened under it and locked later.
   const opening = Promise.withResolvers<ImageStore>();
   const partsOf = (of: Assets): Parts => ({
     ...machinePartsOf(config, of, accelerator, log),

@@ -5,18 +5,18 @@ import type { Configuration } from './configuration.ts';
 import { openNode } from './node.ts';
 import { ensureAssets, templateTask } from './setup-command.ts';
 
-/** How this process is asked to end. */
+/** End requests of this process. */
 export interface Ends {
-  /** Aborted by the first time. */
+  /** Aborted by the first request. */
   readonly any: AbortSignal;
-  /** Called with each signal's name from now on; gives the way to leave. */
+  /** Calls `listener` with each later signal. Returns a function that ends the subscription. */
   listen(listener: (signal: string) => void): () => void;
 }
 
 /**
- * Serves the state directory from this process, set-up included; an end that comes before it serves undoes what there
- * is. Disposing waits for the pods of other clients that joined meanwhile, and says so; a person who does not want to
- * wait ends them. Errors: `denied` without root, and those of set-up and node.
+ * Serves the state directory from this process, including set-up. A request to end before it serves undoes everything.
+ * Disposing announces and awaits the pods of other clients that have joined; another signal ends them. Errors: `denied`
+ * without root, and those of set-up and node.
  */
 export async function serveHere(
   config: Configuration,
@@ -29,15 +29,15 @@ export async function serveHere(
   const assets = await ensureAssets(config, write, signal);
   await using undo = new AsyncDisposableStack();
   const node = undo.use(await openNode(config, assets, createLog(config.logLevel, write), signal, 'command'));
-  // Not the pods' own business, but they would wait for it without a word.
+  // Pods do not require the template here, but they would wait for it without a message.
   if (purpose === 'pods') await createProgress(write).during(templateTask, () => node.warmUp(signal));
   const owned = undo.move();
   return {
     [Symbol.asyncDispose]: async () => {
-      const text = 'podvm: waiting for pods that other terminals run here (Ctrl-C ends them)\n';
+      const text = 'podvm: waiting for pods of other terminals (Ctrl-C ends them)\n';
       const timer = setTimeout(() => write(text), 2000);
       const { promise: impatient, resolve } = Promise.withResolvers<void>();
-      // A terminal that goes away is no person's word.
+      // A closed terminal is not a request to stop waiting.
       const leave = ends.listen((end) => (end === 'SIGHUP' || end === 'SIGPIPE' ? undefined : resolve()));
       await Promise.race([node.idle(), impatient]);
       leave();
@@ -47,10 +47,10 @@ export async function serveHere(
   };
 }
 
-/** Errors: `denied`. */
+/** Checks for root. Errors: `denied`. */
 export function requireRoot(verb: string): void {
   if (process.getuid?.() === 0) return;
-  throw new PodvmError('denied', `Cannot ${verb}: podvm must be root, to make network namespaces and to jail the VMM`, {
-    fix: 'Run it as root, for instance with sudo.',
+  throw new PodvmError('denied', `Cannot ${verb}: podvm needs root to create network namespaces and the VMM's jail`, {
+    fix: 'Run the command as root, for example with sudo.',
   });
 }

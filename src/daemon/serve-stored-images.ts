@@ -13,19 +13,21 @@ import type { Configuration } from './configuration.ts';
 import { requireRoot } from './serve-here.ts';
 import { openStateDirectory } from './state-directory.ts';
 
-/** How long another podvm may work in the state directory without serving it, in `ms`: a short command, as this is one. */
+/**
+ * Time that another podvm may use the state directory without serving it, in `ms`: a short command such as this one.
+ */
 const patienceMs = 10_000;
 const lookAgainMs = 50;
 
 /**
- * Serves this command alone with the images that are stored: without machines, and without anything that set-up makes.
- * Should a podvm begin to serve the state directory meanwhile, that one's socket is given. Errors: `denied`, `busy`.
+ * Serves only this command with the stored images, without machines or set-up. If another podvm begins to serve the
+ * state directory meanwhile, returns its socket. Errors: `denied`, `busy`.
  */
 export async function serveStoredImages(
   config: Configuration,
   write: (line: string) => void,
 ): Promise<AsyncDisposable & { readonly socketPath: string }> {
-  requireRoot('look at images');
+  requireRoot('access images');
   await openStateDirectory(config.root);
   await using undo = new AsyncDisposableStack();
   const lock = await lockOrServed(config);
@@ -46,7 +48,7 @@ export async function serveStoredImages(
   return { socketPath, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-/** The sandboxes' lock, which is the one on the whole state directory; undefined: it is served by now. */
+/** Takes the lock of the whole state directory, which is the sandboxes'; undefined if a process serves it now. */
 async function lockOrServed({ root, socketPath }: Configuration): Promise<AsyncDisposable | undefined> {
   const directory = join(root, 'sandboxes');
   await mkdir(directory, { recursive: true, mode: 0o711 });

@@ -2,21 +2,21 @@ import { logLevels } from '#host/log.ts';
 import { networkPolicies } from '#network/guard/network-policy.ts';
 import { templateChoices } from '#sandbox/template-choice.ts';
 
-/** What a value must be. A *word* is one of a list, a *number* a whole one within bounds, both included. */
+/** Type of a value. A *word* is one of a list; a *number* is a whole number within inclusive bounds. */
 export type SettingType =
   | { readonly kind: 'path' | 'paths' | 'address' | 'url' | 'cniConfig' | 'rate' }
   | { readonly kind: 'word'; readonly words: readonly string[] }
   | { readonly kind: 'number'; readonly min: number; readonly max: number };
 
-/** One setting: a key of the file that `podvm daemon --config` names, or an environment variable. */
+/** One setting: a key of the file passed with `podvm daemon --config`, or an environment variable. */
 interface Setting {
   readonly env: string;
   readonly type: SettingType;
-  /** Value that the code uses where none is given; absent: the code decides, as `otherwise` says. */
+  /** Default value; absent: computed, as `otherwise` describes. */
   readonly default?: string;
-  /** Value that `podvm daemon` uses instead. */
+  /** Default of `podvm daemon`, if different. */
   readonly daemonDefault?: string;
-  /** The default in words, where it is not one value. */
+  /** Description of a default that is not one value. */
   readonly otherwise?: string;
   readonly about: string;
 }
@@ -50,7 +50,7 @@ export const settings = {
   },
   streamingIdleMinutes: {
     env: 'PODVM_STREAMING_IDLE_MINUTES',
-    type: number(1, 35_000), // up to what a timer can be set to
+    type: number(1, 35_000), // limit of a timer
     default: '240',
     about: 'Minutes before an idle stream is closed. Pings do not count as traffic.',
   },

@@ -10,8 +10,8 @@ import { openStateDirectory } from './state-directory.ts';
 
 type Write = (line: string) => void;
 
-/** For progress: completes "podvm is ...". */
-export const templateTask = 'freezing a machine for others to start from';
+/** Progress text that completes "podvm is ...". */
+export const templateTask = 'making the template of its machines';
 
 const optionsOf = ({ root, repo, mirror }: Configuration, write: Write, signal: AbortSignal): SetupOptions => ({
   root,
@@ -22,13 +22,13 @@ const optionsOf = ({ root, repo, mirror }: Configuration, write: Write, signal: 
   signal,
 });
 
-/** What set-up made, made now if it is not there. */
+/** Returns the assets, after making them if they are missing. */
 export async function ensureAssets(config: Configuration, write: Write, signal: AbortSignal): Promise<Assets> {
   await openStateDirectory(config.root);
   return await ensureSetup(optionsOf(config, write, signal));
 }
 
-/** `podvm setup`: returns what to print. */
+/** Runs `podvm setup` and returns its output. */
 export async function setupCommand(
   config: Configuration,
   upgrade: boolean,
@@ -43,11 +43,11 @@ export async function setupCommand(
   await openStateDirectory(config.root);
   const { assets, changes } = await upgradeSetup(optionsOf(config, write, signal));
   await ensureTemplate(config, assets, write, signal);
-  if (changes.length === 0) return 'nothing newer\n';
+  if (changes.length === 0) return 'everything is up to date\n';
   return changes.map(({ package: name, from, to }) => `${name}: ${from ?? 'none'} -> ${to ?? 'none'}\n`).join('');
 }
 
-/** Makes the template unless there is one of these very assets, or another process serves pods and makes its own. */
+/** Makes the template unless one of these assets exists, or another process serves pods and makes its own. */
 async function ensureTemplate(config: Configuration, assets: Assets, write: Write, signal: AbortSignal): Promise<void> {
   const stamp = join(config.root, 'templates-of');
   if (config.template !== 'on') return; // each pod has its own made, or none

@@ -5,16 +5,16 @@ import { messageOf, PodvmError } from '#base/errors.ts';
 import { assertReachable } from '#vm/qemu/jail.ts';
 
 /**
- * Makes the state directory if there is none, and tries it before anything is done in it, so that what is wrong with it
- * is said in its own words. Errors: `failedPrecondition` if it cannot be written or jailed machines cannot reach it.
+ * Makes the state directory if it is missing and checks it, so that faults are reported first. Errors:
+ * `failedPrecondition` if it cannot be written or jailed machines cannot reach it.
  */
 export async function openStateDirectory(root: string): Promise<void> {
   try {
     await mkdir(root, { recursive: true, mode: 0o755 });
     await access(root, constants.W_OK | constants.X_OK);
   } catch (cause) {
-    throw new PodvmError('failedPrecondition', `Cannot write in the state directory ${root}: ${reasonOf(cause)}`, {
-      fix: 'Make it a directory that root may write in, or choose another with --root.',
+    throw new PodvmError('failedPrecondition', `Cannot write to the state directory ${root}: ${reasonOf(cause)}`, {
+      fix: 'Make the directory writable for root, or choose another with --root.',
     });
   }
   await assertReachable(join(root, 'machine'));
@@ -23,8 +23,8 @@ export async function openStateDirectory(root: string): Promise<void> {
 function reasonOf(cause: unknown): string {
   const reasons: Readonly<Record<string, string>> = {
     EROFS: 'its file system is read-only',
-    EEXIST: 'it is no directory',
-    ENOTDIR: 'it is no directory',
+    EEXIST: 'it is not a directory',
+    ENOTDIR: 'it is not a directory',
     ENOSPC: 'its file system is full',
     EACCES: 'permission denied',
   };

@@ -7,7 +7,7 @@ import { probeUid } from './node.ts';
 
 const mebibyte = 1024 * 1024;
 
-/** How a VMM of ours is confined here: one is started, looked at and ended. Errors: those of its start. */
+/** Starts a VMM, reads its confinement and ends it. Errors: those of its start. */
 export async function tryJail(assets: Assets, directory: string, signal: AbortSignal): Promise<Confinement> {
   await using undo = new AsyncDisposableStack();
   await mkdir(directory, { recursive: true, mode: 0o711 });
