@@ -139,7 +139,7 @@ export const podDetailsSchema = v.object({
           vmmPssKiB: v.number(),
           /** Frames and packets of the guest that the built-in network has dropped, by the reason; absent: another network. */
           dropped: v.optional(v.record(v.string(), v.number())),
-          /** Of the whole pod in its guest. */
+          /** Usage of the whole pod in its guest. */
           ...cgroup,
           containers: v.array(
             v.object({

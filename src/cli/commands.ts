@@ -29,7 +29,7 @@ export interface Setting {
 }
 
 const pod = ['<pod>', 'NAME or NAMESPACE/NAME'] as const;
-const asJson = flag('--json', 'as JSON');
+const asJson = flag('--json', 'print JSON');
 
 /** All commands of `podvm`, in the order of its help. */
 export function commandTable({ parts, global, exit, untilEnded }: Setting): readonly CommandRow[] {
@@ -43,11 +43,11 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
   return [
     {
       name: 'run',
-      description: 'run every Pod of the files, in the foreground',
-      arguments: [['<files...>', 'YAML files with Pods, ConfigMaps and Secrets; - is standard input']],
+      description: 'run the Pods of the files in the foreground',
+      arguments: [['<files...>', 'YAML files with Pods, ConfigMaps and Secrets; - reads standard input']],
       options: [
-        new Option('--network <mode>', 'how pods reach others').choices(['cni', 'none']).default('cni'),
-        flag('-v, --verbose', 'say what happens to the pods'),
+        new Option('--network <mode>', 'network of the pods').choices(['cni', 'none']).default('cni'),
+        flag('-v, --verbose', 'print events of the pods'),
       ],
       async action(files: string[], options: { network: 'cni' | 'none'; verbose: boolean }) {
         const texts = await readFiles(files, terminal); // before anything is set up or started for them
@@ -70,10 +70,10 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       description: "print a container's output",
       arguments: [pod],
       options: [
-        new Option('-c, --container <name>', 'container, where the pod has several'),
-        flag('-f, --follow', 'go on until the container ends'),
-        flag('-p, --previous', 'of the instance before the last restart'),
-        new Option('--tail <lines>', 'only the last lines'),
+        new Option('-c, --container <name>', 'container, if the pod has several'),
+        flag('-f, --follow', 'follow the output until the container ends'),
+        flag('-p, --previous', 'print the output of the previous instance, before the last restart'),
+        new Option('--tail <lines>', 'print only the last lines'),
       ],
       isClient: true,
       action: (name: string, options: LogsOptions) => logsCommand(client(), name, options, terminal),
@@ -81,7 +81,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     {
       name: 'exec',
       description: 'run a command in a container',
-      arguments: [pod, ['<command...>', 'with its own options, after -- or without']],
+      arguments: [pod, ['<command...>', 'command with its own options; a preceding -- is optional']],
       options: execOptions,
       isClient: true,
       passesThrough: true,
@@ -91,22 +91,22 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     },
     {
       name: 'stop',
-      description: 'terminate a pod',
+      description: 'stop a pod',
       arguments: [['[pod]', 'NAME or NAMESPACE/NAME']],
       options: [
-        new Option('--grace <seconds>', "instead of the pod's terminationGracePeriodSeconds"),
-        flag('--orphaned', 'every machine whose podvm was killed, and what it left'),
+        new Option('--grace <seconds>', "grace period; default: the pod's terminationGracePeriodSeconds"),
+        flag('--orphaned', 'stop all machines whose podvm was killed, and clean up'),
       ],
       isClient: true,
       async action(name: string | undefined, options: { grace?: string; orphaned: boolean }, itself: Command) {
-        if ((name === undefined) !== options.orphaned) itself.error('error: name a pod, or give --orphaned alone');
+        if ((name === undefined) !== options.orphaned) itself.error('error: specify either a pod or --orphaned');
         if (name === undefined) await stopOrphans(await parts.endOrphans(global()), terminal);
         else await stopCommand(client(), name, options, terminal);
       },
     },
     {
       name: 'inspect',
-      description: 'show all that is known of a pod, as JSON',
+      description: 'print all details of a pod as JSON',
       arguments: [pod],
       isClient: true,
       action: (name: string) => inspectCommand(client(), name, terminal),
@@ -115,24 +115,24 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       name: 'console',
       description: "print the serial console of a pod's guest, for debugging",
       arguments: [pod],
-      options: [flag('-f, --follow', 'go on until the machine ends')],
+      options: [flag('-f, --follow', 'follow the output until the machine ends')],
       isClient: true,
       action: (name: string, options: { follow: boolean }) => consoleCommand(client(), name, options, terminal),
     },
     {
       name: 'image',
-      description: 'pull, load, list, name and remove images',
+      description: 'pull, load, list, tag and remove images',
       commands: imageCommands(withServer, terminal),
     },
     {
       name: 'daemon',
-      description: 'serve CRI to a kubelet, and the other commands, until SIGTERM',
-      options: [new Option('--config <file>', 'file of settings; docs/reference/settings.md lists them')],
+      description: 'serve CRI for a kubelet, and the other commands, until SIGTERM',
+      options: [new Option('--config <file>', 'settings file; see docs/reference/settings.md')],
       action: (options: { config?: string }) => parts.daemon({ ...global(), ...options }),
     },
     {
       name: 'setup',
-      description: 'install what is missing; nothing is done twice',
+      description: 'install missing packages and assets; can be repeated',
       options: [
         flag('--upgrade', 'take newer packages, for new pods').conflicts('sbom'),
         flag('--sbom', 'print what is installed, as CycloneDX 1.6; installs nothing'),
@@ -144,7 +144,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     },
     {
       name: 'doctor',
-      description: 'say what this machine has and lacks, with the fix for each',
+      description: 'check this host, with a fix for each problem',
       options: [asJson],
       action: (options: { json: boolean }) =>
         untilEnded(async (ends) => {

@@ -24,7 +24,7 @@ const maxLineChars = 1024 * 1024;
  */
 type WithClient = (purpose: 'images' | 'storedImages', use: (client: Client) => Promise<void>) => Promise<void>;
 
-const nameOrId = ['<reference>', 'name, or id'] as const;
+const nameOrId = ['<reference>', 'name or id'] as const;
 
 /** The commands below `podvm image`. */
 export function imageCommands(withClient: WithClient, terminal: Terminal): readonly CommandRow[] {
@@ -34,10 +34,10 @@ export function imageCommands(withClient: WithClient, terminal: Terminal): reado
     {
       name: 'pull',
       description: 'pull an image from a registry',
-      arguments: [['<reference>', 'such as nginx:1.27 or registry.example/team/app@sha256:...']],
+      arguments: [['<reference>', 'for example nginx:1.27 or registry.example/team/app@sha256:...']],
       options: [
-        flag('--insecure', 'plain HTTP, or any certificate'),
-        new Option('--authfile <file>', "credentials, as docker's config.json"),
+        flag('--insecure', 'allow plain HTTP and any certificate'),
+        new Option('--authfile <file>', "credentials in the format of docker's config.json"),
       ],
       action(reference: string, { insecure, authfile }: { insecure: boolean; authfile?: string }) {
         const authFile = authfile === undefined ? {} : { authFile: resolve(authfile) };
@@ -48,7 +48,7 @@ export function imageCommands(withClient: WithClient, terminal: Terminal): reado
       name: 'load',
       description: 'load images from a Docker or OCI archive, or from a directory with an OCI layout',
       arguments: [['<path>', 'archive or directory']],
-      options: [new Option('--name <reference>', 'name for an image that has none in the archive')],
+      options: [new Option('--name <reference>', 'name for an image without a name in the archive')],
       action(path: string, { name }: { name?: string }) {
         const reference = name === undefined ? {} : { reference: name };
         return follow('/v1/images/load', { path: resolve(path), ...reference } satisfies LoadRequestInput);
@@ -56,13 +56,13 @@ export function imageCommands(withClient: WithClient, terminal: Terminal): reado
     },
     {
       name: 'build-base',
-      description: "make the examples' image from Debian's busybox; needs no registry",
+      description: "build the examples' image from Debian's busybox, without a registry",
       action: () => follow('/v1/images/build-base', {}),
     },
     {
       name: 'ls',
       description: 'list the images',
-      options: [flag('--json', 'as JSON')],
+      options: [flag('--json', 'print JSON')],
       action: (options: { json: boolean }) =>
         withClient('storedImages', async (client) => {
           const images = await client.get('/v1/images', v.array(imageSummarySchema));
@@ -71,7 +71,7 @@ export function imageCommands(withClient: WithClient, terminal: Terminal): reado
     },
     {
       name: 'inspect',
-      description: 'show all that is known of an image, as JSON',
+      description: 'print all details of an image as JSON',
       arguments: [nameOrId],
       action: (reference: string) =>
         withClient('storedImages', async (client) => {
@@ -81,8 +81,8 @@ export function imageCommands(withClient: WithClient, terminal: Terminal): reado
     },
     {
       name: 'tag',
-      description: 'give an image one more name',
-      arguments: [nameOrId, ['<name>', 'such as team/app:stable; without a tag it gets latest']],
+      description: 'add a name to an image',
+      arguments: [nameOrId, ['<name>', 'for example team/app:stable; the default tag is latest']],
       action: (reference: string, name: string) =>
         withClient('storedImages', async (client) => {
           const request: TagRequestInput = { reference, name };
@@ -92,7 +92,7 @@ export function imageCommands(withClient: WithClient, terminal: Terminal): reado
     {
       name: 'rm',
       description:
-        'remove a name of an image, and the image with its last name; an id removes the image with all its names',
+        'remove a name of an image, and the image with its last name; an id removes the image and all its names',
       arguments: [nameOrId],
       action: (reference: string) =>
         withClient('storedImages', async (client) => {

@@ -51,7 +51,7 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
     .showHelpAfterError('  fix: See `podvm --help`, or `podvm COMMAND --help`.');
   const global = () => program.opts<GlobalOptions>();
   const clients = new Set<Command>();
-  // `podvm logs | head` ends when head has read enough; a command that has made something undoes it first.
+  // `podvm logs | head` ends when head has read enough; a command that must clean up does so first.
   program.hook('preAction', (_, command) => {
     if (clients.has(command)) terminal.outputGone.addEventListener('abort', () => parts.leave(0));
   });

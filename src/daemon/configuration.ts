@@ -39,7 +39,7 @@ export interface Configuration {
   readonly maySwap: boolean;
   /** What each machine may read, and as much that it may write, of each disk of the node; undefined: no limit. */
   readonly diskBytesPerSecond: number | undefined;
-  /** Undefined: what the probe says. */
+  /** Accelerator; undefined: chosen by the probe. */
   readonly accelerator: 'kvm' | 'tcg' | undefined;
   /** Number of machines kept ready for pods. */
   readonly poolSize: number;
@@ -51,7 +51,7 @@ export interface Configuration {
   readonly mirror?: string;
   /** What npm is run with when it is asked for newer packages: how its registry is reached. */
   readonly npmEnv: Readonly<Record<string, string>>;
-  /** Where the sources lie. */
+  /** Directory of the sources. */
   readonly repo: string;
 }
 

@@ -90,7 +90,7 @@ class PartsFollower {
     void unused.then(() => this.#remove(before));
   }
 
-  /** Gives the old parts back, and clears away what nobody else uses. */
+  /** Releases the old parts and removes those that no other process uses. */
   async #remove(before: HeldAssets): Promise<void> {
     if (this.#ending.signal.aborted) return;
     this.#old.delete(before);
@@ -108,7 +108,7 @@ class PartsFollower {
     }
   }
 
-  /** Sandboxes may still run with old parts: what holds them is given back all the same, for this process ends. */
+  /** Releases all parts, even those of running sandboxes: this process ends. */
   async close(): Promise<void> {
     this.#ending.abort();
     for (const held of [this.#held, ...this.#old]) await held[Symbol.asyncDispose]();

@@ -50,7 +50,7 @@ export async function setupCommand(
 /** Makes the template unless one of these assets exists, or another process serves pods and makes its own. */
 async function ensureTemplate(config: Configuration, assets: Assets, write: Write, signal: AbortSignal): Promise<void> {
   const stamp = join(config.root, 'templates-of');
-  if (config.template !== 'on') return; // each pod has its own made, or none
+  if (config.template !== 'on') return; // templates are made per pod, or not at all
   const isMade = (await readFileIfThere(stamp)) === assets.key && (await hasEntries(join(config.root, 'templates')));
   if (isMade || process.getuid?.() !== 0) return;
   const { isServed } = await import('#host/is-served.ts');

@@ -23,7 +23,7 @@ export const assetsSchema = v.object({
 
 export type Assets = Readonly<v.InferOutput<typeof assetsSchema>>;
 
-/** Which parts a machine is made of, for whoever asks whether they are still the newest. */
+/** Which parts a machine is made of, for comparison with the newest. */
 export const partVersionsSchema = v.object({
   /** Of the assets: two machines with the same key are made of the very same parts. */
   key: v.string(),

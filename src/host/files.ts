@@ -34,7 +34,7 @@ export async function isThere(path: string): Promise<boolean> {
   );
 }
 
-/** The file's text, or undefined if there is none. */
+/** Returns the file's text, or undefined if there is no file. */
 export async function readFileIfThere(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8');

@@ -29,7 +29,7 @@ export async function shareOomScore(of: number, helper: number): Promise<void> {
     readFile(`/proc/${of}/oom_score_adj`, 'latin1').catch(() => undefined),
     identify(helper),
   ]);
-  if (score === undefined || found === undefined) return; // one of them has ended, which is told elsewhere
+  if (score === undefined || found === undefined) return; // one of them has ended: reported elsewhere
   await setOomScore(found, Number(score));
 }
 

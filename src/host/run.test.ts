@@ -18,7 +18,7 @@ test('run() returns what the program printed', async () => {
 test('run() names the exit code and keeps the last lines when the program fails', async () => {
   await assert.rejects(run('sh', ['-c', 'echo one >&2; echo two >&2; exit 3']), (error) => {
     assert.ok(error instanceof PodvmError);
-    assert.match(error.message, /Cannot run sh: it ended with 3: two/);
+    assert.match(error.message, /Cannot run sh: it ended with code 3: two/);
     assert.deepEqual(error.tail.map(String), ['one', 'two']);
     return true;
   });

@@ -10,7 +10,7 @@ export interface RunOptions {
   readonly input?: string | Uint8Array;
   /** Bytes to read that become its descriptors 3, 4, ... */
   readonly inherited?: readonly Uint8Array[];
-  /** Whole environment of the child; default is a minimal one (PATH, LANG=C). */
+  /** Whole environment of the child; default: a minimal one (PATH, LANG=C). */
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
   /** Default 60,000 `ms`. */
@@ -44,7 +44,7 @@ export function giveBytes(child: ChildProcess, descriptor: number, bytes: Uint8A
  * `internal` for a signal or an exit code outside `okCodes`, with the last lines of its standard error as `tail`.
  */
 export async function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
-  const failure = new PodvmError('internal', `Cannot run ${program}`); // made here so that its stack shows the caller
+  const failure = new PodvmError('internal', `Cannot run ${program}`); // created here so that its stack shows the caller
   const { timeoutMs = 60_000, maxOutputBytes = 16 * 1024 * 1024, okCodes = [0], inherited = [] } = options;
   const deadline = AbortSignal.timeout(timeoutMs);
   const signal = options.signal ? AbortSignal.any([options.signal, deadline]) : deadline;
@@ -52,7 +52,7 @@ export async function run(program: string, args: readonly string[], options: Run
 
   const child = spawn(program, args, {
     stdio: ['pipe', 'pipe', 'pipe', ...inherited.map(() => 'pipe' as const)],
-    // A session of its own: Ctrl-C is ours to answer, and what the program started can be ended with it.
+    // A session of its own, so that Ctrl-C does not reach it and its children can be ended with it.
     detached: true,
     env: options.env ?? defaultEnv(),
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
@@ -101,7 +101,7 @@ export async function run(program: string, args: readonly string[], options: Run
   }
   const tail = tailOf(errorText);
   const verb = args[0] !== undefined && !args[0].startsWith('-') ? ` ${args[0]}` : '';
-  const ending = signalOf(code) ?? `it ended with ${code}`;
+  const ending = signalOf(code) ?? `it ended with code ${code}`;
   const words = printable(tail.at(-1) ?? '');
   throw new PodvmError('internal', `Cannot run ${program}${verb}: ${ending}${words === '' ? '' : `: ${words}`}`, {
     cause: failure,
@@ -132,7 +132,7 @@ export function signalOf(code: number): string | undefined {
   return name === undefined ? undefined : `it was killed by ${name}`;
 }
 
-/** Whoever still holds its output, in a session of its own perhaps, is not waited for. */
+/** Kills a program and its children. Processes in other sessions that hold its output are not waited for. */
 function killWithChildren(child: ChildProcess): void {
   try {
     if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');

@@ -77,7 +77,7 @@ export function startAttempt(
       await Promise.all([created.exited, watch(container, created, site, ending.signal)]);
     }
     const exit = await created.exited;
-    await output.ended; // a restart's output comes after the last of this run
+    await output.ended; // output of a restart must follow that of this run
     if (exit.reason === 'SandboxFailed') site.onSandboxLost(exit.why);
     site.tell({ kind: 'exited', name, exit: exitOf(container, exit, tail.text()) });
     if (exit.reason === 'OOMKilled') site.events.warn('OOMKilled', 'Container exceeded its memory limit', name);

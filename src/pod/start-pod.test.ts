@@ -133,7 +133,7 @@ test('startPod() reports a machine that dies', async () => {
   assert.equal(sandboxes.journal.filter((line) => line.startsWith('start')).length, 1); // no restart in an ended machine
 });
 
-test('startPod() reports what a container had written when its machine died, after why it died', async () => {
+test('startPod() reports why its machine ended, then a container’s termination message', async () => {
   for (const [told, message] of [
     ['out of luck', 'the VMM was killed: out of luck'],
     [undefined, 'the VMM was killed'],

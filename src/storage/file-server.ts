@@ -41,7 +41,7 @@ export interface FileServer extends AsyncDisposable {
   readonly pid: number;
   /** Name of the only file that is served; undefined: the source is a directory. */
   readonly file: string | undefined;
-  /** Settles with its last lines when it has ended. */
+  /** Settles with the last lines of its log when it has ended. */
   readonly ended: Promise<readonly GuestText[]>;
 }
 

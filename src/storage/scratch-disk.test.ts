@@ -17,7 +17,7 @@ const kind = (expected: string) => (error: unknown) => error instanceof PodvmErr
 
 describeDisks('real', { makeScratchDisk, makeVolumeDisk });
 
-test('makeScratchDisk() refuses sizes that no file system fits, and leaves nothing', async () => {
+test('makeScratchDisk() refuses sizes outside the limits, and leaves nothing', async () => {
   for (const sizeBytes of [0, -1, 1.5, minScratchBytes - 1, maxScratchBytes + 1, Number.NaN]) {
     await assert.rejects(
       makeScratchDisk({ path: join(directory, 'no'), sizeBytes, ownerUid }, signal),

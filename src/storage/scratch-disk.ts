@@ -69,7 +69,7 @@ export function checkRoomBytes(roomBytes: number): void {
   throw new PodvmError('invalid', `Cannot make a disk for a volume: it cannot have room for ${roomBytes} bytes`);
 }
 
-/** mke2fs makes none below some 200 KiB. */
+/** Smallest size; mke2fs fails below some 200 KiB. */
 const minVolumeDiskBytes = 512 * 1024;
 
 /** Upper limit of the size of such a disk, in bytes: one inode for each block needs tables of a sixteenth. */

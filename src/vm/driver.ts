@@ -116,7 +116,7 @@ export interface MachineExit {
   readonly tail: readonly GuestText[];
 }
 
-/** What is needed to find the machine again after the daemon's restart; plain JSON. */
+/** Data to find the machine again after a restart of the daemon; plain JSON. */
 export interface MachineRecord {
   readonly driver: string;
   readonly id: string;
@@ -137,7 +137,7 @@ export interface Machine extends AsyncDisposable {
   readonly record: MachineRecord;
   /** Timeline of its start, in order. */
   readonly phases: readonly Phase[];
-  /** Settles once, when the VMM process is gone and reaped; never rejects. */
+  /** Settles once, when the VMM process is gone and reaped. Never rejects. */
   readonly exited: Promise<MachineExit>;
   /**
    * File that receives the guest's serial console; the driver limits its size. Contains guest bytes: never print it

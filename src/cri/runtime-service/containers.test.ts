@@ -17,12 +17,12 @@ import { containerConfig, openFakeNode, podConfig, type FakeNode } from '../test
 const stateOf = async ({ runtime }: FakeNode, containerId: string) =>
   (await runtime.containerStatus({ containerId })).status?.state;
 
-/** Waits until a container is in a state; the test's own deadline bounds it. */
+/** Waits until a container is in a state; the test's deadline limits the wait. */
 async function becomes(node: FakeNode, containerId: string, state: ContainerState): Promise<void> {
   while ((await stateOf(node, containerId)) !== state);
 }
 
-test('createContainer() refuses what is missing or not possible, with a sentence, and leaves nothing', async () => {
+test('createContainer() refuses missing or unsupported parts with a message, and leaves nothing', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
@@ -38,9 +38,9 @@ test('createContainer() refuses what is missing or not possible, with a sentence
   await refuses({ metadata: undefined }, status.INVALID_ARGUMENT, /no metadata/);
   await refuses({ metadata: { name: '../x' } }, status.INVALID_ARGUMENT, /letters, digits/);
   await refuses({ metadata: { name: '..' } }, status.INVALID_ARGUMENT, /letters, digits/);
-  await refuses({ image: undefined }, status.INVALID_ARGUMENT, /names no image/);
+  await refuses({ image: undefined }, status.INVALID_ARGUMENT, /has no image/);
   await refuses({ image: { image: 'missing' } }, status.NOT_FOUND, /missing/);
-  await refuses({ envs: [{ key: 'A', value: Buffer.of(0xff) }] }, status.INVALID_ARGUMENT, /no UTF-8/);
+  await refuses({ envs: [{ key: 'A', value: Buffer.of(0xff) }] }, status.INVALID_ARGUMENT, /not UTF-8/);
   const device = (more: object) => ({
     devices: [{ hostPath: '/dev/null', containerPath: '/dev/x', permissions: 'rwm', ...more }],
   });
@@ -50,7 +50,7 @@ test('createContainer() refuses what is missing or not possible, with a sentence
   await refuses(device({ containerPath: 'x' }), status.INVALID_ARGUMENT, /absolute paths/);
   await refuses({ CDIDevices: [{ name: 'vendor.com/gpu=0' }] }, status.UNIMPLEMENTED, /CDI/);
   const mounts = (mount: object) => ({ mounts: [{ containerPath: '/data', hostPath: '/srv', ...mount }] });
-  await refuses(mounts({ hostPath: 'srv' }), status.INVALID_ARGUMENT, /absolute path of the host/);
+  await refuses(mounts({ hostPath: 'srv' }), status.INVALID_ARGUMENT, /absolute host path/);
   await refuses(mounts({ hostPath: '/no/such/path' }), status.NOT_FOUND, /\/no\/such\/path: no such file/);
   await refuses(mounts({ hostPath: '/dev/null' }), status.UNIMPLEMENTED, /it is a character device/);
   await refuses(mounts({ propagation: 2 }), status.UNIMPLEMENTED, /cannot appear on the host/);
@@ -68,12 +68,12 @@ test('createContainer() refuses what is missing or not possible, with a sentence
       sandboxConfig: logsIn,
       config: { ...containerConfig, logPath: '../../../etc/passwd' },
     }),
-    is(status.INVALID_ARGUMENT, /inside of an absolute directory/),
+    is(status.INVALID_ARGUMENT, /inside an absolute directory/),
   );
   assert.deepEqual((await runtime.listContainers()).containers, []);
 });
 
-test('a container goes through its states, and its status says what a kubelet asks', async () => {
+test('a container passes its states, and its status has the fields that a kubelet reads', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
@@ -102,7 +102,7 @@ test('a container goes through its states, and its status says what a kubelet as
   await assert.rejects(runtime.reopenContainerLog({ containerId }), is(status.FAILED_PRECONDITION, /reopen/));
 });
 
-test('createContainer() hands the guest what the config says', async () => {
+test('createContainer() passes the config to the guest', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const profile = join(node.directory, 'seccomp.json');
@@ -156,7 +156,7 @@ test('createContainer() hands the guest what the config says', async () => {
   });
 });
 
-test('one of two creates of a name at once is refused, and a removed name can be used again', async () => {
+test('one of two concurrent creates of a name is refused, and a removed name can be used again', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
@@ -171,7 +171,7 @@ test('one of two creates of a name at once is refused, and a removed name can be
   assert.equal((await runtime.listContainers()).containers.length, 1);
 });
 
-test('a cancelled createContainer() leaves none, and its name is free', async () => {
+test('a cancelled createContainer() leaves no container, and its name is free', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
@@ -189,7 +189,7 @@ test('a cancelled createContainer() leaves none, and its name is free', async ()
   assert.equal((await runtime.listContainers()).containers.length, 1);
 });
 
-test('a command that cannot run is told by startContainer() and by the status', async () => {
+test('startContainer() and the status report a command that cannot run', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
@@ -205,7 +205,7 @@ test('a command that cannot run is told by startContainer() and by the status', 
   assert.match(seen.message, /not found/);
 });
 
-test('stopContainer() and removeContainer() are no errors for what is not there or has ended', async () => {
+test('stopContainer() and removeContainer() accept missing and ended containers', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   await runtime.stopContainer({ containerId: 'nothing' });
@@ -225,7 +225,7 @@ test('stopContainer() and removeContainer() are no errors for what is not there 
   assert.deepEqual((await runtime.listContainers()).containers, []);
 });
 
-test('removeContainer() kills what runs', async () => {
+test('removeContainer() kills a running container', async () => {
   await using node = await openFakeNode();
   const { containerId } = await node.running();
   node.parts.guest.answers.set('signalContainer', ({ signal }) => {
@@ -241,7 +241,7 @@ const withTerminationLog = (hostPath: string) => ({
   mounts: [{ containerPath: '/dev/termination-log', hostPath }],
 });
 
-test('the termination message is in its file before the container is told to have ended', async () => {
+test('the termination message is in its file before the container is reported as ended', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const hostPath = join(node.directory, 'message');
@@ -257,7 +257,7 @@ test('the termination message is in its file before the container is told to hav
   assert.equal(seen?.mounts[0]?.hostPath, hostPath);
 });
 
-test('the termination message of a machine that died is in its file too', async () => {
+test('the termination message is in its file also when the machine has ended', async () => {
   await using node = await openFakeNode();
   const { parts } = node;
   const hostPath = join(node.directory, 'message');
@@ -299,7 +299,7 @@ test('listContainers() filters by id, pod, state and labels; streamContainers() 
   }
 });
 
-test('updateContainerResources() changes what it names, and the status says so', async () => {
+test('updateContainerResources() changes the given limits, and the status shows them', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const linux = { resources: { memoryLimitInBytes: 2n ** 26n, cpuShares: 512n } };
@@ -317,7 +317,7 @@ test('updateContainerResources() changes what it names, and the status says so',
   await assert.rejects(runtime.updateContainerResources({ containerId }), is(status.INVALID_ARGUMENT, /no Linux/));
 });
 
-test("containerStatus() echoes the mounts of the config, and says each one's mode when it is asked for more", async () => {
+test("containerStatus() echoes the mounts of the config, and has each one's mode in the verbose details", async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const propagating = MountPropagation.PROPAGATION_HOST_TO_CONTAINER;
@@ -329,10 +329,10 @@ test("containerStatus() echoes the mounts of the config, and says each one's mod
   const { containerPath, hostPath, readonly, propagation } = seen?.mounts[0] ?? {};
   assert.deepEqual([{ containerPath, hostPath, readonly, propagation }], mounts);
   const details: unknown = JSON.parse(info?.['info'] ?? '');
-  assert.deepEqual((details as { mounts: unknown }).mounts, [{ mountPath: '/data', mode: 'share' }]); // SAFE: a test's
+  assert.deepEqual((details as { mounts: unknown }).mounts, [{ mountPath: '/data', mode: 'share' }]); // SAFE: checked by the test
 });
 
-test('reopenContainerLog() goes on in a new file', async () => {
+test('reopenContainerLog() continues in a new file', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   const logs = join(node.directory, 'logs');
@@ -344,7 +344,7 @@ test('reopenContainerLog() goes on in a new file', async () => {
   await access(join(logs, '0.log'));
 });
 
-test('createContainer() takes what a process can have of arguments and variables, and refuses more at once', async () => {
+test('createContainer() accepts arguments and variables up to the kernel’s limit, and refuses more at once', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
@@ -362,7 +362,7 @@ test('createContainer() takes what a process can have of arguments and variables
   assert.ok(performance.now() - begunMs < 2000, 'ten megabytes are refused within two seconds');
 });
 
-test('limits above what the node has are cut, and never refused', async () => {
+test('limits above the node’s resources are reduced, not refused', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const linux = { memoryLimitInBytes: 2n ** 60n, cpuQuota: 2n ** 60n, cpuPeriod: 100_000n };

@@ -34,7 +34,7 @@ export interface FakeContainer extends Container {
   readonly spec: ContainerSpec;
   readonly isRemoved: boolean;
   exit(exitCode: number, reason?: ContainerExit['reason'], texts?: Pick<ContainerExit, 'why' | 'message'>): void;
-  /** Resolves when every follower has taken it. */
+  /** Resolves when every follower has received the text. */
   print(text: string): Promise<void>;
 }
 
@@ -44,7 +44,7 @@ export interface FakeSandboxes extends Sandboxes {
   readonly runs: readonly SandboxSpec[];
   running(): string[];
   current(name: string): FakeContainer;
-  /** The machine dies, having told this last termination message of each container. */
+  /** Ends the machine, with this last termination message of each container. */
   crash(failure: string, message?: GuestText): void;
 }
 

@@ -180,7 +180,7 @@ function failed(error: unknown): BootOutcome {
   return { outcome: 'failed', detail: messageOf(error), ...(fix !== undefined && { fix }) };
 }
 
-/** The reason why /dev/kvm cannot be used at all, or undefined when it opens. */
+/** Returns why /dev/kvm cannot be used, or undefined when it opens. */
 async function whyKvmIsAbsent(): Promise<string | undefined> {
   try {
     const device = await open(kvmDevice.path, constants.O_RDWR);

@@ -14,7 +14,7 @@ export interface QemuDriverOptions {
   readonly maySwap?: boolean;
   /** What each machine may read, and as much that it may write, of each disk of the node; default: no limit. */
   readonly diskBytesPerSecond?: number | undefined;
-  /** A VMM that the host does not bound is no machine. */
+  /** Fails the start of a machine whose VMM the host cannot limit. */
   readonly requiresCgroup?: boolean;
   /** Keeps the guests' serial consoles; default true. */
   readonly hasConsole?: boolean;

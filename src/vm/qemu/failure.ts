@@ -64,7 +64,7 @@ export function startFailure(id: string, tail: readonly GuestText[], cause: unkn
   if (known !== undefined) {
     return new PodvmError(known.kind, `Cannot start machine ${id}: ${known.reason}`, { cause, fix: known.fix, tail });
   }
-  const reason = end?.isSignal === true ? end.reason : (lines.at(-1) ?? end?.reason ?? 'QEMU ended without a word');
+  const reason = end?.isSignal === true ? end.reason : (lines.at(-1) ?? end?.reason ?? 'QEMU ended without a message');
   return new PodvmError('internal', `Cannot start machine ${id}: ${reason}`, { cause, tail });
 }
 

@@ -102,7 +102,7 @@ export interface NodeLimits {
   readonly diskBytesPerSecond: number | undefined;
 }
 
-/** Makes the machine's cgroups and moves its VMM into them. Errors: the kernel's, where the host gives us none. */
+/** Makes the machine's cgroups and moves its VMM into them. Errors: the kernel's, if no cgroup is delegated. */
 export async function confine(
   id: string,
   pid: number,
@@ -157,7 +157,7 @@ function cgroupOf(version: Version, id: string): HostCgroup {
         if (!isAllowed) return;
         isAllowed = false;
         processorWeights.left(id, pid);
-        await allow(-memoryBytes).catch(() => undefined); // gone with its machine; or version 1 is using more for now
+        await allow(-memoryBytes).catch(() => undefined); // gone with its machine, or in use (version 1)
       };
       try {
         await moveInto(version, id, pid);

@@ -27,7 +27,7 @@ export interface QmpEvent {
 
 export interface QmpOptions {
   readonly onEvent: (event: QmpEvent) => void;
-  /** Last lines of QEMU's log, put into the error of a call that dies with the connection. */
+  /** Returns the last lines of QEMU's log, added to the error of a call when the connection ends. */
   readonly tail: () => Promise<readonly GuestText[]>;
 }
 
@@ -93,7 +93,7 @@ export class QmpClient {
    * Errors: `internal` with QEMU's message for a refused command, `unavailable` when QEMU ends, `timeout`, `cancelled`.
    */
   async execute(command: string, args: Readonly<Record<string, unknown>>, signal: AbortSignal): Promise<unknown> {
-    const failure = new Error(`QMP ${command}`); // made here so that its stack shows the caller
+    const failure = new Error(`QMP ${command}`); // created here so that its stack shows the caller
     const refuse = (error: PodvmError, tail: readonly GuestText[]) =>
       new PodvmError(error.kind, `Cannot run QMP ${command}: ${error.message}`, { cause: failure, tail });
     if (this.#end !== undefined) {

@@ -22,7 +22,7 @@ import { assertMachineSpec, shapeOf } from '../machine-spec.ts';
  */
 export interface FakeDriver extends MachineDriver {
   start(spec: MachineSpec, signal: AbortSignal): Promise<FakeMachine>;
-  /** All machines it ever made, in order. */
+  /** All machines that the driver has made, in order. */
   readonly machines: readonly FakeMachine[];
   /** Makes the next start fail with this error. */
   failNextStart(error: PodvmError): void;
