@@ -4,7 +4,7 @@ import { status } from '@grpc/grpc-js';
 import * as fc from 'fast-check';
 import { containerConfig, openFakeNode, podConfig } from './testing/fake-node.ts';
 
-/** What only host and agent say to each other. */
+/** Words that only host and agent exchange. */
 const wireWords =
   /the agent takes no such parameters|Expected .* but received|Invalid (type|length|value|format)|in call /;
 
@@ -94,7 +94,7 @@ const container = fc.record(
   { requiredKeys: [] },
 );
 
-test('whatever a config says, a client is never told what host and agent say to each other', async () => {
+test('no config makes messages of the host and the agent reach a client', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const made = { pods: 0, containers: 0, execs: 0 };

@@ -7,8 +7,8 @@ import { parseReference } from '#image/reference.ts';
 import type { AuthConfig } from './schema/api_pb.ts';
 
 /**
- * Credentials that came with a pull, as the file that the image layer takes. Pulls with the same ones share a file, and
- * so the work; it is gone when the last of them is done.
+ * Credentials of a pull as a file for the image layer. Pulls with equal credentials share a file, and so the download.
+ * The file is removed after the last of them.
  */
 export class Credentials {
   readonly #directory: string;
@@ -18,14 +18,14 @@ export class Credentials {
     this.#directory = directory;
   }
 
-  /** Clears away what a killed process left. */
+  /** Opens the directory, and removes files of a killed process. */
   static async open(directory: string): Promise<Credentials> {
     await rm(directory, { recursive: true, force: true });
     await mkdir(directory, { recursive: true, mode: 0o700 });
     return new Credentials(directory);
   }
 
-  /** Undefined for a pull without credentials. Errors: `unsupported`, `invalid`. */
+  /** Returns a file, or undefined for a pull without credentials. Errors: `unsupported`, `invalid`. */
   async file(
     reference: string,
     auth: AuthConfig | undefined,
@@ -51,12 +51,12 @@ export class Credentials {
   }
 }
 
-/** As docker's config.json has it. */
+/** Converts credentials to the format of docker's config.json. */
 function entryOf(auth: AuthConfig): Readonly<Record<string, string>> | undefined {
   if (auth.registryToken !== '') {
     throw new PodvmError(
       'unsupported',
-      'Cannot pull with a registry token: only names, passwords and identity tokens work',
+      'Cannot pull with a registry token: only user names with passwords and identity tokens are supported',
     );
   }
   if (auth.identityToken !== '') return { identitytoken: auth.identityToken };

@@ -16,7 +16,7 @@ const status = {
   containers: [],
   volumes: [],
 };
-// SAFE: telling of a pod reads no more of it
+// SAFE: events read only these fields of a pod
 const pod = {
   sandbox: { id: 'sb-1', status },
   config: create(PodSandboxConfigSchema, podConfig),
@@ -25,7 +25,7 @@ const pod = {
 } as unknown as KnownPod;
 const tell = (events: Events) => events.tell(ContainerEventType.CONTAINER_STARTED_EVENT, 'c', pod);
 
-test('a listener that does not read is told that it lost events, and nobody waits for it', async () => {
+test('a listener that does not read gets an error about lost events, and blocks no one', async () => {
   const events = new Events(systemClock);
   const stop = new AbortController();
   const listener = events.listen(stop.signal);
@@ -40,7 +40,7 @@ test('a listener that does not read is told that it lost events, and nobody wait
   await assert.rejects(read(), { kind: 'exhausted' });
 });
 
-test('listeners are bounded, and make room when they leave', async () => {
+test('the number of listeners is limited, and decreases when one disconnects', async () => {
   const events = new Events(systemClock);
   const stop = new AbortController();
   const listeners = Array.from({ length: maxListeners }, () => events.listen(stop.signal));
@@ -53,7 +53,7 @@ test('listeners are bounded, and make room when they leave', async () => {
   assert.equal((await again).done, false);
 });
 
-test('end() lets listeners go, also those that come later', async () => {
+test('end() releases listeners, including later ones', async () => {
   const events = new Events(systemClock);
   const { signal } = new AbortController();
   const waiting = events.listen(signal).next();

@@ -8,11 +8,11 @@ import type { ContainerEventResponseSchema, ContainerEventType } from './schema/
 
 type Event = Answer<typeof ContainerEventResponseSchema>;
 
-/** Events that a slow listener may have unread, and listeners at a time. */
+/** Limits: unread events of one listener, and concurrent listeners. */
 export const maxUnreadEvents = 1000;
 export const maxListeners = 32;
 
-/** What happens to pods and containers, told to everyone who listens. A sandbox's events carry its id. */
+/** Delivers events of pods and containers to all listeners. A sandbox's events carry its id. */
 export class Events {
   readonly #clock: Clock;
   readonly #listeners = new Set<(event?: Event) => void>();
@@ -34,16 +34,21 @@ export class Events {
     for (const listener of this.#listeners) listener(event);
   }
 
-  /** Nothing happens any more: whoever listens reads to the end. */
+  /** Ends the events. Listeners read the remaining ones. */
   end(): void {
     this.#hasEnded = true;
     for (const listener of this.#listeners) listener();
   }
 
-  /** From now on, until the signal aborts or the events end. Errors: `exhausted` for too many listeners, or one that does not read. */
+  /**
+   * Yields events until the signal aborts or the events end. Errors: `exhausted` for too many listeners, or one that
+   * does not read.
+   */
   async *listen(signal: AbortSignal): AsyncGenerator<Event> {
     if (this.#listeners.size >= maxListeners) {
-      throw new PodvmError('exhausted', `Cannot listen to events: ${maxListeners} clients do already`);
+      throw new PodvmError('exhausted', `Cannot listen to events: the limit is ${maxListeners} clients`, {
+        fix: 'Disconnect another client, such as crictl events.',
+      });
     }
     const unread: Event[] = [];
     let wake = () => {};
@@ -60,8 +65,8 @@ export class Events {
       while (!signal.aborted && !this.#hasEnded) {
         for (let next = unread.shift(); next !== undefined; next = unread.shift()) yield next;
         if (hasLost) {
-          throw new PodvmError('exhausted', `Cannot tell all events: ${maxUnreadEvents} were not read`, {
-            fix: 'List what there is, and listen again.',
+          throw new PodvmError('exhausted', `Cannot deliver events: ${maxUnreadEvents} events are unread`, {
+            fix: 'List pods and containers, and listen again.',
           });
         }
         await new Promise<void>((resolve) => {

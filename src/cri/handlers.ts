@@ -3,19 +3,19 @@ import { printable } from '#base/guest-text.ts';
 import type { SandboxSpec } from '#sandbox/sandbox.ts';
 
 /**
- * Runtime handlers, as RuntimeClasses name them: how a pod's machine comes to be. `""` is what a pod without a
- * RuntimeClass gets.
+ * Runtime handlers, as named by RuntimeClasses: they determine how a pod's machine is made. `""` is for pods without a
+ * RuntimeClass.
  */
 export const handlers = {
   '': 'on',
   podvm: 'on',
-  /** Restored from a template that only pods of its namespace are. */
+  /** Restores from a template that only pods of the same namespace use. */
   'podvm-namespace': 'namespace',
-  /** Boots by itself: shares no memory, and no random numbers drawn at boot, with other pods. */
+  /** Boots the machine: it shares no memory, and no random numbers drawn at boot, with other pods. */
   'podvm-own-boot': 'off',
 } as const satisfies Record<string, SandboxSpec['template']>;
 
-/** Errors: `invalid`. */
+/** Returns the template choice of a handler. Errors: `invalid`. */
 export function templateOfHandler(name: string): SandboxSpec['template'] {
   const found = Object.entries(handlers).find(([handler]) => handler === name);
   if (found !== undefined) return found[1];

@@ -17,7 +17,7 @@ const unary = [RuntimeService, ImageService].flatMap((service) =>
   service.methods.filter(({ methodKind }) => methodKind === 'unary').map(({ name }) => `/${service.typeName}/${name}`),
 );
 const ok = 0;
-/** What a client may be told of its own mistakes: never that we failed. */
+/** Status codes for a client's own mistakes, which exclude internal errors. */
 const telling = new Set<number>([
   status.INVALID_ARGUMENT,
   status.NOT_FOUND,
@@ -27,7 +27,7 @@ const telling = new Set<number>([
   status.UNIMPLEMENTED,
 ]);
 
-/** The code of what is sent as it is; OK is 0. */
+/** Sends raw bytes and returns the status code; OK is 0. */
 function sender(socketPath: string) {
   const client = connectTestClient(socketPath);
   return {
@@ -40,7 +40,7 @@ function sender(socketPath: string) {
   };
 }
 
-test('no bytes make a verb fail by our own fault', async () => {
+test('random bytes cause no internal error', async () => {
   await using node = await openFakeNode();
   using client = sender(join(node.directory, 'cri.sock'));
   await fc.assert(
@@ -53,7 +53,7 @@ test('no bytes make a verb fail by our own fault', async () => {
   assert.equal((await node.runtime.version()).runtimeName, 'podvm');
 });
 
-test('no bytes changed in a good request make it fail by our own fault, and nothing is left of it', async () => {
+test('corrupted requests cause no internal error, and leave nothing', async () => {
   await using node = await openFakeNode();
   using client = sender(join(node.directory, 'cri.sock'));
   const { podSandboxId } = await node.runtime.runPodSandbox({ config: podConfig });

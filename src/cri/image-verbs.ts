@@ -8,7 +8,7 @@ import type { CriParts } from './parts.ts';
 import type { Verbs } from './rpc/service.ts';
 import type { ImageService } from './schema/api_pb.ts';
 
-/** CRI's ImageService, verb by verb. */
+/** The handlers of CRI's ImageService. */
 export function imageVerbs(parts: CriParts): Verbs<typeof ImageService> {
   return {
     listImages: (request) => listImages(parts, request),

@@ -3,7 +3,7 @@ import { printable } from '#base/guest-text.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import type { ContainerConfig, PodSandboxConfig } from './schema/api_pb.ts';
 
-/** A sandbox that was made through CRI, and what its client said of it. */
+/** A sandbox made through CRI, with its client's config. */
 export interface KnownPod {
   readonly sandbox: Sandbox;
   readonly config: PodSandboxConfig;
@@ -15,13 +15,16 @@ export interface KnownContainer {
   readonly container: Container;
   readonly config: ContainerConfig;
   readonly pod: KnownPod;
-  /** Limits as they were last asked for. */
+  /** Limits of the latest request. */
   resources: NonNullable<ContainerConfig['linux']>['resources'];
-  /** Its end has been told to all who wait for it: before that, a client would look for a message that is not there. */
+  /**
+   * True when all waiters know of its end. Earlier, a client would look for a termination message that does not exist
+   * yet.
+   */
   isEndKnown: boolean;
 }
 
-/** What there is, by id. A client may give the first characters of an id, as long as they name one only. */
+/** All pods and containers, by id. A unique prefix of an id is accepted. */
 export class KnownPods {
   readonly #pods = new Map<string, KnownPod>();
   readonly #containers = new Map<string, KnownContainer>();
@@ -56,7 +59,7 @@ export class KnownPods {
     known.pod.containers.delete(id);
   }
 
-  /** Undefined when there is none. Errors: `invalid` when several ids begin so. */
+  /** Returns undefined for an unknown id. Errors: `invalid` for an ambiguous prefix. */
   findPod(id: string): KnownPod | undefined {
     return find('pod sandbox', this.#pods, id);
   }
@@ -65,7 +68,7 @@ export class KnownPods {
     return find('container', this.#containers, id);
   }
 
-  /** Errors: `notFound`, `invalid`. */
+  /** Returns the pod. Errors: `notFound`, `invalid`. */
   pod(id: string): KnownPod {
     return this.findPod(id) ?? missing('pod sandbox', id);
   }
@@ -80,11 +83,15 @@ function find<T>(what: string, all: ReadonlyMap<string, T>, id: string): T | und
   if (exact !== undefined || id === '') return exact;
   const matching = [...all].filter(([key]) => key.startsWith(id));
   if (matching.length <= 1) return matching[0]?.[1];
-  throw new PodvmError('invalid', `Cannot find ${what} ${printable(id, 80)}: ${matching.length} ids begin so`, {
-    fix: 'Give more of the id.',
-  });
+  throw new PodvmError(
+    'invalid',
+    `Cannot find ${what} ${printable(id, 80)}: the prefix matches ${matching.length} ids`,
+    {
+      fix: 'Use a longer prefix of the id.',
+    },
+  );
 }
 
 function missing(what: string, id: string): never {
-  throw new PodvmError('notFound', `Cannot find ${what} ${printable(JSON.stringify(id), 80)}: there is no such one`);
+  throw new PodvmError('notFound', `Cannot find ${what} ${printable(JSON.stringify(id), 80)}: no such id`);
 }

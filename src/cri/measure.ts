@@ -3,10 +3,10 @@ import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { KnownPod } from './known-pods.ts';
 import type { CriParts } from './parts.ts';
 
-/** A guest that does not answer in time is left out of lists, which come every few seconds; `ms`. */
+/** Time to wait for a guest in lists, which are requested every few seconds, in `ms`. A slow guest is skipped. */
 const listTimeoutMs = 5000;
 
-/** Figures of each pod that runs and answers; pods side by side. */
+/** Returns the measurements of each running pod that answers, concurrently. */
 export async function measureAll<T>(
   { log }: CriParts,
   pods: Iterable<KnownPod>,
@@ -29,6 +29,6 @@ export async function measureAll<T>(
   return new Map(measured.flat());
 }
 
-/** What `stats` of each pod says. */
+/** Returns the `stats` of each pod. */
 export const statsOfAll = (parts: CriParts, pods: Iterable<KnownPod>, signal: AbortSignal) =>
   measureAll(parts, pods, (sandbox, deadline) => sandbox.stats(deadline), signal);

@@ -8,12 +8,12 @@ import type { PodStarts } from './pod-starts.ts';
 import type { Credentials } from './credentials.ts';
 import type { StreamingServer } from './streaming/streaming.ts';
 
-/** What the verbs work with. */
+/** Parts that the verbs use. */
 export interface CriParts {
   readonly sandboxes: Pick<Sandboxes, 'run'>;
   readonly images: ImageStore;
   readonly streaming: Pick<StreamingServer, 'execUrl' | 'attachUrl' | 'portForwardUrl'>;
-  /** Whether a pod that came now could be connected, looked up anew at each call. */
+  /** Returns whether a new pod could be connected; evaluated at each call. */
   readonly networkReadiness: () => Promise<NetworkReadiness>;
   readonly pods: KnownPods;
   readonly starts: PodStarts;
@@ -29,10 +29,10 @@ export type NetworkReadiness =
   | { readonly isReady: false; readonly message: string; readonly fix: string | undefined };
 
 export interface NodeFacts {
-  /** Of podvm. */
+  /** Version of podvm. */
   readonly version: string;
-  /** State directory of the images, and so the file system that both images and containers fill. */
+  /** State directory of the images. Its file system also holds containers. */
   readonly imagesDirectory: string;
-  /** For `Status`, verbose: what an operator would ask for, as plain values. */
+  /** Details for verbose `Status` requests, as plain values. */
   readonly facts: Readonly<Record<string, string | number | boolean>>;
 }

@@ -10,14 +10,13 @@ interface UnderWay {
   readonly result: Promise<KnownPod>;
   readonly abort: AbortController;
   waiting: number;
-  /** A caller ran out of time: it will ask again, or find the pod in a list. */
+  /** True when a caller ran out of time: it will retry, or find the pod in a list. */
   isExpected: boolean;
 }
 
 /**
- * Starts of pods, at most one for each name. A kubelet whose call timed out calls again: it then waits for the start
- * that is under way, or gets the pod that this start made meanwhile. A start that all its callers have cancelled is
- * undone.
+ * Starts pods, at most one for each name. A kubelet that retries after a timeout waits for the start in progress, or
+ * gets the pod that it has made. A start is undone when all its callers have cancelled.
  */
 export class PodStarts {
   readonly #pods: KnownPods;
@@ -29,14 +28,16 @@ export class PodStarts {
     this.#log = log;
   }
 
-  /** Errors: `alreadyExists` when a pod of that name has ended and is not removed yet; those of `start`. */
+  /**
+   * Runs a start. Errors: `alreadyExists` when a pod of that name has ended and is not removed yet; those of `start`.
+   */
   async run(key: string, start: Start, signal: AbortSignal): Promise<KnownPod> {
     for (;;) {
       const existing = [...this.#pods.pods].find((pod) => podKeyOf(pod) === key);
       if (existing !== undefined) return usable(existing);
       const shared = this.#underWay.get(key) ?? this.#begin(key, start);
       if (!shared.abort.signal.aborted) return await this.#wait(shared, signal);
-      await untilAborted(shared.result, signal).catch(() => signal.throwIfAborted()); // it is being undone
+      await untilAborted(shared.result, signal).catch(() => signal.throwIfAborted()); // the undo is in progress
     }
   }
 
@@ -62,14 +63,14 @@ export class PodStarts {
     if (ranOutOfTime && !shared.isExpected) {
       shared.isExpected = true;
       shared.result.catch((error: unknown) =>
-        this.#log.warn('a start failed that nobody waited for any more', { err: messageOf(error) }),
+        this.#log.warn('a start failed after its callers had left', { err: messageOf(error) }),
       );
     }
-    if (shared.waiting === 0 && !shared.isExpected) shared.abort.abort(new PodvmError('cancelled', 'The caller left'));
+    if (shared.waiting === 0 && !shared.isExpected) shared.abort.abort(new PodvmError('cancelled', 'the caller left'));
   }
 }
 
-/** What makes two requests ask for the same pod. */
+/** Returns the key of a pod, equal for two requests for the same pod. */
 export function podKeyOf({ config }: Pick<KnownPod, 'config'>): string {
   const { namespace, name, uid, attempt } = config.metadata ?? {};
   return JSON.stringify([namespace, name, uid, attempt]);
@@ -81,9 +82,9 @@ function usable(pod: KnownPod): KnownPod {
   const name = printable(pod.config.metadata?.name ?? '');
   throw new PodvmError(
     'alreadyExists',
-    `Cannot run pod sandbox ${name}: ${pod.sandbox.id} has its name and is ${state}`,
+    `Cannot run pod sandbox ${name}: the name is in use by ${pod.sandbox.id}, which is ${state}`,
     {
-      fix: 'Remove that one first, or count the attempt up.',
+      fix: 'Remove that pod sandbox first, or increase the attempt.',
     },
   );
 }

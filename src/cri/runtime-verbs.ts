@@ -37,7 +37,7 @@ import { updateRuntimeConfig } from './runtime-service/update-runtime-config.ts'
 import { version } from './runtime-service/version.ts';
 import type { RuntimeService } from './schema/api_pb.ts';
 
-/** CRI's RuntimeService, verb by verb. */
+/** The handlers of CRI's RuntimeService. */
 export function runtimeVerbs(parts: CriParts): Verbs<typeof RuntimeService> {
   return {
     version: () => version(parts),

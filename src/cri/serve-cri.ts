@@ -16,7 +16,7 @@ import { ImageService, RuntimeService } from './schema/api_pb.ts';
 
 export interface CriOptions {
   readonly socketPath: string;
-  /** Private to CRI; made if it is not there. */
+  /** Private directory of CRI; created if missing. */
   readonly directory: string;
   readonly sandboxes: Pick<Sandboxes, 'run'>;
   readonly images: ImageStore;
@@ -27,7 +27,9 @@ export interface CriOptions {
   readonly node: NodeFacts;
 }
 
-/** Serves CRI v1 to a kubelet on a unix socket, until it is disposed; its pods live on. Errors: those of `serveGrpc`. */
+/**
+ * Serves CRI v1 to a kubelet on a unix socket until it is disposed. Its pods continue. Errors: those of `serveGrpc`.
+ */
 export async function serveCri(options: CriOptions): Promise<AsyncDisposable> {
   const { sandboxes, images, streaming, networkReadiness, clock, log, node } = options;
   const pods = new KnownPods();
@@ -51,7 +53,7 @@ export async function serveCri(options: CriOptions): Promise<AsyncDisposable> {
   });
   return {
     async [Symbol.asyncDispose]() {
-      events.end(); // calls that never end by themselves
+      events.end(); // ends calls that would never end
       await server[Symbol.asyncDispose]();
     },
   };

@@ -98,7 +98,7 @@ describe('an image as a volume, as a kubelet asks for it', { skip, timeout: 600_
     }
     await assert.rejects(
       create(podSandboxId, 'c', [mount('/m', { imageSubPath: '../x' })]),
-      is(status.INVALID_ARGUMENT, /leads out of it/),
+      is(status.INVALID_ARGUMENT, /leads outside the image/),
     );
     await runtime.removePodSandbox({ podSandboxId });
   });

@@ -4,8 +4,8 @@ import { uint64Of } from '../translate/int64.ts';
 import type { ImageFsInfoResponseSchema } from '../schema/api_pb.ts';
 
 /**
- * What images take. Containers write to the same file system, and a kubelet wants one name for one file system: so both
- * lists say the same, as containerd's do.
+ * Returns the space that images use. Containers write to the same file system, for which kubelets expect a single name,
+ * so both lists are equal, as containerd's are.
  */
 export async function imageFsInfo({
   images,

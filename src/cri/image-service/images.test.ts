@@ -55,8 +55,8 @@ test('requests that name no image are refused', async () => {
   await using node = await openFakeNode({ pulled: [] });
   const { imageStatus, pullImage, removeImage } = node.imageService;
   for (const verb of [imageStatus, pullImage, removeImage]) {
-    await assert.rejects(verb(), is(status.INVALID_ARGUMENT, /names none/));
-    await assert.rejects(verb({ image: {} }), is(status.INVALID_ARGUMENT, /names none/));
+    await assert.rejects(verb(), is(status.INVALID_ARGUMENT, /has no image reference/));
+    await assert.rejects(verb({ image: {} }), is(status.INVALID_ARGUMENT, /has no image reference/));
   }
 });
 
@@ -90,7 +90,7 @@ test('credentials are in a private file for as long as the pulls that came with 
   await pull({ identityToken: 'token' });
   const basic = { auths: { 'registry.example': { auth: Buffer.from('me:secret').toString('base64') } } };
   assert.deepEqual(files, [undefined, basic, basic, { auths: { 'registry.example': { identitytoken: 'token' } } }]);
-  assert.equal(node.images.pulls[1]?.authFile, node.images.pulls[2]?.authFile); // so that they share the work
+  assert.equal(node.images.pulls[1]?.authFile, node.images.pulls[2]?.authFile); // so that they share the download
   assert.deepEqual(await readdir(directory), []);
   await assert.rejects(pull({ registryToken: 'x' }), is(status.UNIMPLEMENTED, /registry token/));
 });

@@ -4,7 +4,7 @@ import type { Answer } from '../rpc/service.ts';
 import type { StreamImagesRequest, StreamImagesResponseSchema } from '../schema/api_pb.ts';
 import { matchingImages } from './list-images.ts';
 
-/** The list in parts, for nodes whose lists outgrow one message. */
+/** Streams the list in parts, for lists larger than one message. */
 export async function* streamImages(
   parts: CriParts,
   { filter }: StreamImagesRequest,

@@ -4,22 +4,24 @@ import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
 import { isServed } from '#host/is-served.ts';
 
-/** kubelet's and containerd's own limit for one message, in bytes. */
+/** Limit of one message in kubelet and containerd, in bytes. */
 export const maxMessageBytes = 16 * 1024 * 1024;
-/** How long calls under way may go on when the server closes, in `ms`. */
+/** Time for pending calls to end when the server closes, in `ms`. */
 const drainTimeoutMs = 5000;
 
 /**
- * Serves gRPC on a unix socket that only root may open; `add` names the services. Disposing refuses new calls, gives
- * those under way a moment, cancels what is left, and takes the socket away. Errors: `busy` when another process
- * serves the socket.
+ * Serves gRPC on a unix socket that only root may open; `add` registers the services. Disposing refuses new calls,
+ * gives pending ones a short time, cancels the rest, and removes the socket. Errors: `busy` when another process serves
+ * the socket.
  */
 export async function serveGrpc(socketPath: string, add: (server: Server) => void): Promise<AsyncDisposable> {
   await mkdir(dirname(socketPath), { recursive: true, mode: 0o755 });
   if (await isServed(socketPath)) {
-    throw new PodvmError('busy', `Cannot serve ${socketPath}: another process serves it`);
+    throw new PodvmError('busy', `Cannot serve ${socketPath}: another process serves it`, {
+      fix: 'Stop that process, or set another criSocket in the configuration.',
+    });
   }
-  await rm(socketPath, { force: true }); // what a killed process left
+  await rm(socketPath, { force: true }); // left by a killed process
   const server = new Server({
     'grpc.max_receive_message_length': maxMessageBytes,
     'grpc.max_send_message_length': maxMessageBytes,

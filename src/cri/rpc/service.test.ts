@@ -23,7 +23,7 @@ const nothing: ImageVerbs = {
   async *streamImages() {},
 };
 
-/** The service of a test on a socket of its own, and a client of it. */
+/** Serves the service of a test on its own socket, with a client. */
 async function serve(verbs: Partial<ImageVerbs>) {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-grpc-'));
   const socketPath = join(directory, 'cri.sock');
@@ -43,19 +43,19 @@ async function serve(verbs: Partial<ImageVerbs>) {
   };
 }
 
-test('every kind of error has a code of its own', () => {
+test('every kind of error has a different code', () => {
   assert.deepEqual(Object.keys(codeOfKind).sort(), [...errorKinds].sort());
   assert.equal(new Set(Object.values(codeOfKind)).size, errorKinds.length);
 });
 
-test('a request that is no message is refused as invalid, and the next call works', async () => {
+test('a malformed request is refused as invalid, and the next call works', async () => {
   await using place = await serve({});
   const torn = place.client.raw('/runtime.v1.ImageService/PullImage', Buffer.from([0x0a, 0xff, 0xff, 0xff]));
-  await assert.rejects(torn, is(status.INVALID_ARGUMENT, /no runtime\.v1\.PullImageRequest/));
+  await assert.rejects(torn, is(status.INVALID_ARGUMENT, /not a valid runtime\.v1\.PullImageRequest/));
   await place.images.listImages();
 });
 
-test('a request above the limit of messages is refused as exhausted, and one below it is served', async () => {
+test('a request above the message limit is refused as exhausted, and one below it is served', async () => {
   await using place = await serve({ imageStatus: async ({ image }) => ({ image: { id: `${image?.image.length}` } }) });
   const request = (bytes: number) => ({ image: { image: 'a'.repeat(bytes) } });
   await assert.rejects(place.images.imageStatus(request(maxMessageBytes)), is(status.RESOURCE_EXHAUSTED, /./));
@@ -63,7 +63,7 @@ test('a request above the limit of messages is refused as exhausted, and one bel
   assert.equal(image?.id, String(maxMessageBytes - 100));
 });
 
-test('an error is told with its causes and its fix, in printable characters', async () => {
+test('an error contains its causes and its fix, in printable characters', async () => {
   const cause = new Error('tea\u0007pot');
   const error = new PodvmError('denied', 'Cannot brew', { cause, fix: 'Use coffee.' });
   await using place = await serve({ listImages: () => Promise.reject(error) });
@@ -96,7 +96,7 @@ test('a call at its deadline aborts its handler with `timeout`, a cancelled one 
   assert.equal(await cancelled.reason, 'cancelled');
 });
 
-test('a stream gives its answers as they come, and ends its handler when the client leaves', async () => {
+test('a stream sends its answers at once, and its handler ends when the client disconnects', async () => {
   const ended = Promise.withResolvers<void>();
   await using place = await serve({
     async *streamImages(_request, signal) {
@@ -135,7 +135,7 @@ test('an error in a stream reaches the client after the answers before it', asyn
   assert.equal(count, 1);
 });
 
-test('serveGrpc() refuses a socket that is served, takes over one that is not, and opens it to its owner only', async () => {
+test('serveGrpc() refuses a served socket, replaces an unserved one, and allows only its owner to open it', async () => {
   await using place = await serve({});
   await assert.rejects(
     serveGrpc(place.socketPath, () => {}),

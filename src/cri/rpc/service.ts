@@ -21,12 +21,13 @@ import { kindOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import { statusOf } from './status-codes.ts';
 
-/** A message as a handler may write it: what is left out has proto3's default. */
+/** A message of a handler. Omitted fields have proto3's defaults. */
 export type Answer<Desc extends DescMessage> = MessageInitShape<Desc>;
 
 /**
- * One function for each verb of a service: a request and the caller's signal to one answer, or to a stream of them.
- * The signal aborts when the client cancels or leaves (reason: `cancelled`), and at its deadline (`timeout`).
+ * One function for each verb of a service, from a request and the caller's signal to one answer, or to a stream of
+ * answers. The signal aborts when the client cancels or disconnects (reason: `cancelled`), and at its deadline
+ * (`timeout`).
  */
 export type Verbs<Service extends DescService> = {
   readonly [Verb in keyof Service['method']]: Service['method'][Verb] extends {
@@ -43,7 +44,7 @@ export type Verbs<Service extends DescService> = {
 type Unary = (request: unknown, signal: AbortSignal) => Promise<MessageInitShape<DescMessage>>;
 type Streaming = (request: unknown, signal: AbortSignal) => AsyncIterable<MessageInitShape<DescMessage>>;
 
-/** Adds a service: decodes requests, encodes answers, and turns errors into codes by the one table. */
+/** Adds a service: decodes requests, encodes answers, and maps errors to status codes. */
 export function addService<Service extends DescService>(
   server: Server,
   service: Service,
@@ -81,7 +82,9 @@ function decodeRequest(input: DescMessage, bytes: Uint8Array, verb: string): unk
   try {
     return fromBinary(input, bytes);
   } catch (cause) {
-    throw new PodvmError('invalid', `Cannot read the request of ${verb}: it is no ${input.typeName}`, { cause });
+    throw new PodvmError('invalid', `Cannot read the request of ${verb}: it is not a valid ${input.typeName}`, {
+      cause,
+    });
   }
 }
 
@@ -127,7 +130,7 @@ function streamingHandler(
     run().then(
       () => call.end(),
       (error: unknown) => {
-        if (!signal.aborted) tell(log, verb, error); // a client that has heard enough leaves
+        if (!signal.aborted) tell(log, verb, error); // a client may stop reading early
         call.emit('error', { ...statusOf(asCallers(error, signal)), metadata: new Metadata() });
       },
     );
@@ -142,7 +145,7 @@ async function drained(call: ServerWritableStream<Buffer, Buffer>, signal: Abort
   signal.throwIfAborted();
 }
 
-/** gRPC ends a call at its deadline as if it were cancelled; which of the two it was decides what becomes of the work. */
+/** Makes the signal of a call. gRPC reports a deadline as a cancellation, but the two have different consequences. */
 function signalOf(
   call: EventEmitter & Pick<ServerUnaryCall<Buffer, Buffer>, 'cancelled' | 'getDeadline'>,
 ): AbortSignal {
@@ -151,8 +154,8 @@ function signalOf(
     const isLate = Date.now() + deadlineSlackMs >= Number(call.getDeadline());
     controller.abort(
       isLate
-        ? new PodvmError('timeout', "Not done by the caller's deadline")
-        : new PodvmError('cancelled', 'The caller cancelled'),
+        ? new PodvmError('timeout', "not done by the caller's deadline")
+        : new PodvmError('cancelled', 'the caller cancelled'),
     );
   };
   call.on('cancelled', abort);
@@ -160,10 +163,10 @@ function signalOf(
   return controller.signal;
 }
 
-/** A client cancels at its own clock's deadline, which is a little before ours: it was sent as a duration. */
+/** Tolerance before our deadline: the client's clock reaches it earlier, since it was sent as a duration. */
 const deadlineSlackMs = 100;
 
-/** What an aborted call fails with is the abort, however deep it was noticed. */
+/** Replaces the error of an aborted call by the reason of the abort. */
 const asCallers = (error: unknown, signal: AbortSignal): unknown => (signal.aborted ? signal.reason : error);
 
 function tell(log: Log, verb: string, error: unknown): void {

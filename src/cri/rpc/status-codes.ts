@@ -2,7 +2,7 @@ import { status } from '@grpc/grpc-js';
 import { kindOf, messageOf, PodvmError, type ErrorKind } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 
-/** What each kind of error is called in gRPC: one to one. */
+/** gRPC's status code of each kind of error, one to one. */
 export const codeOfKind = {
   invalid: status.INVALID_ARGUMENT,
   notFound: status.NOT_FOUND,
@@ -19,10 +19,10 @@ export const codeOfKind = {
   internal: status.INTERNAL,
 } as const satisfies Record<ErrorKind, number>;
 
-/** A status travels in a header, which clients bound (grpc-go: 16 KiB for all of them). */
+/** Limit of the details: a status is sent in a header, and clients limit headers (grpc-go: 16 KiB in total). */
 const maxDetailsChars = 2048;
 
-/** What the caller is told: the reasons, and what an operator can do. */
+/** Returns the status for the caller: the reasons and the fix. */
 export function statusOf(error: unknown): { readonly code: number; readonly details: string } {
   const fix = error instanceof PodvmError && error.fix !== undefined ? `. ${error.fix}` : '';
   return { code: codeOfKind[kindOf(error)], details: printable(`${messageOf(error)}${fix}`, maxDetailsChars) };

@@ -5,7 +5,7 @@ import type { Answer } from '../rpc/service.ts';
 import type { AttachTarget } from '../streaming/streaming.ts';
 import type { AttachRequest, AttachResponseSchema } from '../schema/api_pb.ts';
 
-/** A URL that joins the container's own streams. Errors: `notFound`, `failedPrecondition`, those of the streams. */
+/** Returns a URL for the container's own streams. Errors: `notFound`, `failedPrecondition`, those of the streams. */
 export async function attach(
   { pods, streaming }: CriParts,
   { containerId, stdin, stdout, stderr, tty }: AttachRequest,
@@ -19,7 +19,7 @@ function targetOf(known: KnownContainer): AttachTarget {
   const { container, config } = known;
   return {
     attach: async () => {
-      assertRuns(known); // it may have ended since the URL was made
+      assertRuns(known); // it may have ended since the URL was issued
       return {
         ...(container.stdin === undefined ? {} : { stdin: container.stdin }),
         stdinOnce: config.stdinOnce,

@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 
-/** Of pods and containers alike. */
+/** Refuses checkpoints of pods and containers. */
 export async function refuseCheckpoint(): Promise<never> {
-  throw new PodvmError('unsupported', 'Cannot checkpoint or restore: PodVM does not do that yet');
+  throw new PodvmError('unsupported', 'Cannot checkpoint or restore: PodVM does not support checkpoints yet');
 }

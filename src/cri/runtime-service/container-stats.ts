@@ -3,7 +3,7 @@ import type { Answer } from '../rpc/service.ts';
 import { containerStatsOf, statsContextOf } from '../translate/stats.ts';
 import type { ContainerStatsRequest, ContainerStatsResponseSchema } from '../schema/api_pb.ts';
 
-/** Errors: `notFound`; `failedPrecondition` when its sandbox has ended. */
+/** Returns the statistics of a container. Errors: `notFound`; `failedPrecondition` when its sandbox has ended. */
 export async function containerStats(
   parts: CriParts,
   { containerId }: ContainerStatsRequest,

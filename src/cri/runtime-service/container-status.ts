@@ -4,7 +4,7 @@ import type { Answer } from '../rpc/service.ts';
 import { containerStatusOf } from '../translate/container-status.ts';
 import type { ContainerStatusRequest, ContainerStatusResponseSchema } from '../schema/api_pb.ts';
 
-/** Errors: `notFound`. */
+/** Returns the status of a container. Errors: `notFound`. */
 export async function containerStatus(
   { pods }: CriParts,
   { containerId, verbose }: ContainerStatusRequest,
@@ -13,10 +13,10 @@ export async function containerStatus(
   return { status: containerStatusOf(known), info: verbose ? { info: JSON.stringify(detailsOf(known)) } : {} };
 }
 
-/** The pid is the machine's VMM: the container's own is the guest's business. */
+/** Returns verbose details. The pid is the VMM's: the container's own exists only in the guest. */
 function detailsOf({ pod, config, container }: KnownContainer): unknown {
   const { vmmPid, accelerator } = pod.sandbox.status;
-  const { mounts } = container.status; // each with its mode
+  const { mounts } = container.status; // includes the mode of each mount
   const { tty, stdin, stdinOnce, command, args, workingDir } = config;
   return {
     sandboxID: pod.sandbox.id,

@@ -55,7 +55,7 @@ test('createContainer() refuses missing or unsupported parts with a message, and
   await refuses(mounts({ hostPath: '/dev/null' }), status.UNIMPLEMENTED, /it is a character device/);
   await refuses(mounts({ propagation: 2 }), status.UNIMPLEMENTED, /cannot appear on the host/);
   const security = (securityContext: object) => ({ linux: { securityContext } });
-  await refuses(security({ runAsGroup: { value: 5n } }), status.INVALID_ARGUMENT, /no user/);
+  await refuses(security({ runAsGroup: { value: 5n } }), status.INVALID_ARGUMENT, /run_as_group needs a user/);
   await refuses(security({ runAsUser: { value: -1n } }), status.INVALID_ARGUMENT, /run_as_user.*got -1/);
   await refuses(security({ apparmor: { profileType: ProfileType.Localhost } }), status.UNIMPLEMENTED, /AppArmor/);
   const local = (localhostRef: string) => ({ seccomp: { profileType: ProfileType.Localhost, localhostRef } });

@@ -13,8 +13,8 @@ import {
 } from '../schema/api_pb.ts';
 
 /**
- * Makes a container that can be started. A cancelled call leaves none. Errors: `notFound` for sandbox or image, those of
- * `containerSpecOf`, and `Sandbox.createContainer`.
+ * Makes a container that can be started. A cancelled call leaves none. Errors: `notFound` for sandbox or image, those
+ * of `containerSpecOf`, and `Sandbox.createContainer`.
  */
 export async function createContainer(
   parts: CriParts,
@@ -29,14 +29,14 @@ export async function createContainer(
   const known: KnownContainer = { container, config, pod, resources: config.linux?.resources, isEndKnown: false };
   parts.pods.addContainer(known);
   const { id } = container.status;
-  for (const warning of container.warnings) parts.log.warn('a limit was cut', { container: id, warning });
+  for (const warning of container.warnings) parts.log.warn('a limit was reduced', { container: id, warning });
   parts.events.tell(ContainerEventType.CONTAINER_CREATED_EVENT, id, pod);
   void container.exited.then(async (exit) => {
     await leaveMessage(parts, known, exit);
     known.isEndKnown = true;
     parts.events.tell(ContainerEventType.CONTAINER_STOPPED_EVENT, id, pod);
   });
-  if (container.status.state === 'exited') await container.exited; // it could not even be made: say so from the start
+  if (container.status.state === 'exited') await container.exited; // not created: report it from the start
   return { containerId: id };
 }
 

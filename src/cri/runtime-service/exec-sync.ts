@@ -9,17 +9,17 @@ import { untilAborted } from '#host/until-aborted.ts';
 import type { ExecSyncRequest, ExecSyncResponseSchema } from '../schema/api_pb.ts';
 
 /**
- * Bytes kept of each stream; the rest is read and dropped, and the answer says so at the end of standard error. Both have
- * to fit into one message of 16 MiB. Others keep 16 MiB of each, say nothing, and may have an answer that is too large.
+ * Bytes kept of each stream. The rest is dropped, with a note at the end of standard error. Both must fit into one
+ * message of 16 MiB. Other runtimes keep 16 MiB of each without a note, and their answer may be too large.
  */
 export const maxKeptBytes = 7 * 1024 * 1024;
-/** A process may leave its output to a child that lives on: how long that is waited for, in `ms`. */
+/** Time to wait for output of a child that outlives the process, in `ms`. */
 const lateOutputMs = 2000;
 const killSignal = 9;
 const maxTimeoutSeconds = 24 * 3600;
 
 /**
- * Runs a command and returns its output. After `timeout` seconds, or when the caller leaves, it is killed. Errors:
+ * Runs a command and returns its output. It is killed after `timeout` seconds, or when the caller leaves. Errors:
  * `notFound`, `failedPrecondition` unless the container runs, `timeout`.
  */
 export async function execSync(
@@ -45,11 +45,10 @@ export async function execSync(
 const newline = 0x0a;
 
 const cutLine = (what: string, { kept, dropped }: Collected): string =>
-  dropped === 0 ? '' : `podvm: ${what} was cut after ${kept.length} bytes, and ${dropped} more were dropped\n`;
+  dropped === 0 ? '' : `podvm: ${what} was truncated to ${kept.length} bytes, and ${dropped} bytes were dropped\n`;
 
 interface Collected {
   readonly kept: Uint8Array<ArrayBuffer>;
-  /** Bytes. */
   readonly dropped: number;
 }
 
@@ -62,13 +61,13 @@ async function endOf(exec: Exec, seconds: number | undefined, signal: AbortSigna
   } catch (error) {
     await exec.kill(killSignal);
     if (signal.aborted || !tooLate.signal.aborted) throw error;
-    throw new PodvmError('timeout', `Cannot run the command: it was killed, as it took longer than ${seconds} s`);
+    throw new PodvmError('timeout', `Cannot run the command: it took longer than ${seconds} s and was killed`);
   } finally {
     clearTimeout(timer);
   }
 }
 
-/** What a stream says until it ends or is cut off. */
+/** Reads a stream until it ends or is interrupted. */
 async function collect(stream: Readable | undefined): Promise<Collected> {
   const kept: Uint8Array[] = [];
   let room = maxKeptBytes;
@@ -82,7 +81,7 @@ async function collect(stream: Readable | undefined): Promise<Collected> {
       dropped += whole.length - bytes.length;
     }
   } catch {
-    // The stream was cut off: what came before counts, and the exit code says the rest.
+    // The stream was interrupted: keeps the bytes so far; the exit code tells the result.
   }
   return { kept: Buffer.concat(kept), dropped };
 }

@@ -10,11 +10,11 @@ import { maxKeptBytes } from './exec-sync.ts';
 interface GuestExec {
   readonly execId: string;
   print(stream: 'stdout' | 'stderr', bytes: Uint8Array | string): void;
-  /** Output ends, and the process with it. */
+  /** Ends the output and the process. */
   exit(exitCode: number): void;
 }
 
-/** What the guest does with each command it is asked to run in the container. */
+/** Defines the guest's behaviour for each command in the container. */
 function onExec({ parts }: FakeNode, containerId: () => string, run: (exec: GuestExec) => void): void {
   parts.guest.answers.set('startExec', ({ execId, stdio }) => {
     const { stdout, stderr } = stdio as { stdout: number; stderr: number };
@@ -35,7 +35,7 @@ function onExec({ parts }: FakeNode, containerId: () => string, run: (exec: Gues
   });
 }
 
-test('execSync() gives both outputs, byte by byte, and the exit code', async () => {
+test('execSync() returns both outputs unchanged, and the exit code', async () => {
   await using node = await openFakeNode();
   const { containerId } = await node.running();
   const bytes = Uint8Array.from({ length: 256 }, (_, value) => value);
@@ -54,7 +54,7 @@ test('execSync() gives both outputs, byte by byte, and the exit code', async () 
   assert.equal(Buffer.from(answer.stderr).toString(), 'oh no');
 });
 
-test('execSync() keeps the first bytes of an output that never fits, goes on to its end, and says what it cut', async () => {
+test('execSync() keeps the first bytes of a large output, reads it to its end, and reports the truncation', async () => {
   await using node = await openFakeNode();
   const { containerId } = await node.running();
   const chunk = Buffer.alloc(1024 * 1024, 'x');
@@ -70,11 +70,11 @@ test('execSync() keeps the first bytes of an output that never fits, goes on to 
   const { stdout, stderr } = await node.runtime.execSync({ containerId, cmd: ['yes'] });
   assert.equal(stdout.length, maxKeptBytes);
   const dropped = 9 * chunk.length - maxKeptBytes;
-  const told = `podvm: standard output was cut after ${maxKeptBytes} bytes, and ${dropped} more were dropped\n`;
+  const told = `podvm: standard output was truncated to ${maxKeptBytes} bytes, and ${dropped} bytes were dropped\n`;
   assert.equal(Buffer.from(stderr).toString(), `oh no\n${told}`);
 });
 
-test('execSync() kills a command that takes too long, or whose caller leaves', async () => {
+test('execSync() kills a command that takes too long, or whose caller disconnects', async () => {
   await using node = await openFakeNode();
   const { containerId } = await node.running();
   const execs: GuestExec[] = [];
@@ -106,7 +106,7 @@ test('execSync() kills a command that takes too long, or whose caller leaves', a
   assert.deepEqual(killed, [9, 9]);
 });
 
-test('commands are refused without a container that runs, and without words', async () => {
+test('commands are refused without a running container, and if they are empty', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId, containerId } = await node.running();
@@ -122,7 +122,7 @@ test('commands are refused without a container that runs, and without words', as
   await assert.rejects(runtime.portForward({ podSandboxId }), is(status.FAILED_PRECONDITION, /it is stopped/));
 });
 
-test('exec(), attach() and portForward() answer with the URL of what was asked for', async () => {
+test('exec(), attach() and portForward() answer with a URL for the request', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId, containerId } = await node.running(podConfig, {

@@ -4,7 +4,7 @@ import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import type { ExecRequest, ExecResponseSchema } from '../schema/api_pb.ts';
 
-/** A URL that runs the command when it is opened. Errors: `notFound`, `failedPrecondition`, those of the streams. */
+/** Returns a URL that runs the command when opened. Errors: `notFound`, `failedPrecondition`, those of the streams. */
 export async function exec(
   { pods, streaming }: CriParts,
   { containerId, cmd, stdin, stdout, stderr, tty }: ExecRequest,

@@ -2,7 +2,7 @@ import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import type { ContainerEventResponseSchema, GetEventsRequest } from '../schema/api_pb.ts';
 
-/** What happens from now on, until the caller leaves. Errors: those of `Events.listen`. */
+/** Streams events until the caller leaves. Errors: those of `Events.listen`. */
 export async function* getContainerEvents(
   { events }: CriParts,
   _request: GetEventsRequest,

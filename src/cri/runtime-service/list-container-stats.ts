@@ -19,7 +19,7 @@ export async function listContainerStats(
   return { stats: await matchingContainerStats(parts, filter, signal) };
 }
 
-/** Of containers that run. */
+/** Returns the statistics of running containers. */
 export async function matchingContainerStats(
   parts: CriParts,
   filter: ContainerStatsFilter | undefined,

@@ -17,7 +17,7 @@ export async function listContainers(
   return { containers: matchingContainers(parts, filter) };
 }
 
-/** Newest first, as containerd lists them. */
+/** Returns matching containers, newest first, as containerd does. */
 export function matchingContainers(
   parts: CriParts,
   filter: ContainerFilter | undefined,
@@ -35,7 +35,7 @@ interface Selection {
   readonly labelSelector?: Readonly<Record<string, string>>;
 }
 
-/** Oldest first. */
+/** Returns selected containers, oldest first. */
 export function selectContainers(
   { pods }: CriParts,
   { id = '', podSandboxId = '', labelSelector = {} }: Selection,

@@ -13,7 +13,7 @@ export async function listPodSandboxMetrics(
   return { podMetrics: await allPodMetrics(parts, signal) };
 }
 
-/** Of pods that run. */
+/** Returns the metrics of running pods. */
 export async function allPodMetrics(parts: CriParts, signal: AbortSignal) {
   const measure = (sandbox: Sandbox, deadline: AbortSignal) => sandbox.metrics(deadline);
   const measured = await measureAll(parts, parts.pods.pods, measure, signal);

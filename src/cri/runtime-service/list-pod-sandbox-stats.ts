@@ -18,7 +18,7 @@ export async function listPodSandboxStats(
   return { stats: await matchingPodStats(parts, filter, signal) };
 }
 
-/** Of pods that run. */
+/** Returns the statistics of running pods. */
 export async function matchingPodStats(
   parts: CriParts,
   filter: PodSandboxStatsFilter | undefined,

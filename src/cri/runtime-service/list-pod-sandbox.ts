@@ -17,7 +17,7 @@ export async function listPodSandbox(
   return { items: matchingPods(parts, filter) };
 }
 
-/** Newest first, as containerd lists them. */
+/** Returns matching pods, newest first, as containerd does. */
 export function matchingPods(
   { pods }: CriParts,
   filter: PodSandboxFilter | undefined,

@@ -34,7 +34,7 @@ const device = {
   discardedBytes: 0,
 };
 const disk = { mergedReads: 1, readMs: 2999, mergedWrites: 3, writeMs: 4, inFlight: 5, busyMs: 6, queueMs: 7 };
-/** What `metrics` answers of a pod; a container's has more, and no interfaces. */
+/** Metrics of a pod; a container's have more fields, and no interfaces. */
 const podMetrics = {
   ...figures,
   cpuUserUsec: 2_000_000,
@@ -66,7 +66,7 @@ const containerMetrics = {
   layer: { bytes: 12_288, inodes: 5, device: 'sda', limitBytes: 1 << 20, totalInodes: 100, freeInodes: 95 },
 };
 
-test('the node says who it is, that it is ready, and only what it can', async () => {
+test('the node reports its version, its readiness, and only supported features', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   const version = await runtime.version({ version: '0.1.0' });
@@ -93,7 +93,7 @@ test('the node says who it is, that it is ready, and only what it can', async ()
   await runtime.updateRuntimeConfig({ runtimeConfig: { networkConfig: { podCidr: '10.0.0.0/24' } } });
 });
 
-test('a network that lacks its configuration is told as it is, with the reason, until it is there', async () => {
+test('a network without configuration is reported as not ready, with the reason, until it is configured', async () => {
   await using node = await openFakeNode();
   const conditionOf = async () =>
     (await node.runtime.status()).status?.conditions.find(({ type }) => type === 'NetworkReady');
@@ -105,19 +105,19 @@ test('a network that lacks its configuration is told as it is, with the reason, 
   assert.equal((await conditionOf())?.status, true);
 });
 
-test('what PodVM has not is unimplemented, in a sentence', async () => {
+test('unsupported verbs are unimplemented, with a message', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   for (const verb of [runtime.checkpointContainer, runtime.checkpointPod, runtime.restorePod])
     await assert.rejects(verb(), is(status.UNIMPLEMENTED, /Cannot checkpoint or restore/));
 });
 
-test('figures of containers and pods come from their guest, in lists, streams and one by one', async () => {
+test('statistics of containers and pods come from their guest, in lists, streams and single requests', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId, containerId } = await node.running();
   const other = { ...containerConfig, metadata: { name: 'other' } };
-  await runtime.createContainer({ podSandboxId, config: other }); // does not run: is in no list
+  await runtime.createContainer({ podSandboxId, config: other }); // not running: in no list
   parts.guest.answers.set('stats', () => ({
     agentRssKiB: 1,
     agentFds: 2,
@@ -171,7 +171,7 @@ test('figures of containers and pods come from their guest, in lists, streams an
   }
 });
 
-test('metrics have the names of cAdvisor, and as many label values as their descriptors have keys', async () => {
+test('metrics have cAdvisor’s names, and a label value for each key of their descriptors', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const linux = { resources: { cpuShares: 512n, cpuPeriod: 100_000n, cpuQuota: 50_000n } };
@@ -194,7 +194,11 @@ test('metrics have the names of cAdvisor, and as many label values as their desc
     const own = (of: typeof pod.metrics) =>
       new Map(of.map((each) => [[each.name, ...each.labelValues.slice(6)].join(' '), each.value?.value]));
     const [ofPod, ofContainer] = [own(pod.metrics), own(container.metrics)];
-    assert.deepEqual([ofPod.size, ofContainer.size], [pod.metrics.length, container.metrics.length], 'no series twice');
+    assert.deepEqual(
+      [ofPod.size, ofContainer.size],
+      [pod.metrics.length, container.metrics.length],
+      'no duplicate series',
+    );
     const has = (of: typeof ofPod, expected: Readonly<Record<string, bigint | undefined>>) =>
       assert.deepEqual(Object.fromEntries(Object.keys(expected).map((series) => [series, of.get(series)])), expected);
     has(ofPod, {
@@ -236,7 +240,7 @@ test('metrics have the names of cAdvisor, and as many label values as their desc
   }
 });
 
-test('metrics leave out a container that is gone, and what is not known of one is not known of the pod', async () => {
+test('metrics omit a container that is gone, and values of a pod that are unknown for one container', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId, containerId } = await node.running();
@@ -263,13 +267,13 @@ test('metrics leave out a container that is gone, and what is not known of one i
   assert.deepEqual(await processesOf(), { ids: [containerId], count: 3n });
 });
 
-test('podSandboxStatus() tells who asks for more what guest and machine use, and does not wait for a guest that hangs', async () => {
+test('verbose podSandboxStatus() has usage of guest and machine, and does not wait for a hanging guest', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId } = await node.running();
   const more = async () => {
     const { info } = await runtime.podSandboxStatus({ podSandboxId, verbose: true });
-    return JSON.parse(info['info'] ?? '') as { accelerator: string; stats?: { memoryBytes: number } }; // SAFE: a test's
+    return JSON.parse(info['info'] ?? '') as { accelerator: string; stats?: { memoryBytes: number } }; // SAFE: checked by the test
   };
   const answer = {
     agentRssKiB: 1,
@@ -290,7 +294,7 @@ test('podSandboxStatus() tells who asks for more what guest and machine use, and
   assert.ok(without.accelerator);
 });
 
-test('a pod whose guest does not answer is left out of lists, and told when it is asked for', async () => {
+test('a pod whose guest does not answer is omitted from lists, and fails a single request', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId, containerId } = await node.running();
@@ -308,7 +312,7 @@ test('a pod whose guest does not answer is left out of lists, and told when it i
   await assert.rejects(runtime.podSandboxStats({ podSandboxId }), is(status.INTERNAL, /wedged/));
 });
 
-test('getContainerEvents() tells each step of pods and containers, with their states then', async () => {
+test('getContainerEvents() reports each step of pods and containers, with their states at that time', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   const stop = new AbortController();
@@ -324,7 +328,7 @@ test('getContainerEvents() tells each step of pods and containers, with their st
         resolve();
     }
   })().catch(() => {});
-  await runtime.version(); // the listener's call is there before this one is answered
+  await runtime.version(); // the listener's call arrives before this answer
   const { podSandboxId, containerId } = await node.running();
   node.exit(containerId, 0);
   await runtime.stopPodSandbox({ podSandboxId });

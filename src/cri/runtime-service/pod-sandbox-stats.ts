@@ -3,7 +3,7 @@ import type { Answer } from '../rpc/service.ts';
 import { podStatsOf, statsContextOf } from '../translate/stats.ts';
 import type { PodSandboxStatsRequest, PodSandboxStatsResponseSchema } from '../schema/api_pb.ts';
 
-/** Errors: `notFound`; `failedPrecondition` when it has ended. */
+/** Returns the statistics of a pod. Errors: `notFound`; `failedPrecondition` when it has ended. */
 export async function podSandboxStats(
   parts: CriParts,
   { podSandboxId }: PodSandboxStatsRequest,

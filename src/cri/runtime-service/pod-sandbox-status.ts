@@ -6,10 +6,10 @@ import { containerStatusOf } from '../translate/container-status.ts';
 import { podStatusOf } from '../translate/pod-status.ts';
 import type { PodSandboxStatusRequest, PodSandboxStatusResponseSchema } from '../schema/api_pb.ts';
 
-/** Who looks at a pod that hangs does not want to wait for it; `ms`. */
+/** Time to wait for the statistics of a pod, which may hang, in `ms`. */
 const statsTimeoutMs = 2000;
 
-/** Errors: `notFound`. */
+/** Returns the status of a pod. Errors: `notFound`. */
 export async function podSandboxStatus(
   { pods, clock }: CriParts,
   { podSandboxId, verbose }: PodSandboxStatusRequest,
@@ -24,7 +24,7 @@ export async function podSandboxStatus(
   };
 }
 
-/** What there is to know of the machine. The console's path is for a person who debugs the guest. */
+/** Returns details of the machine. The console's path is for debugging the guest. */
 async function machineOf({ sandbox }: KnownPod, signal: AbortSignal): Promise<unknown> {
   const { accelerator, parts, vmmPid, failure, phases } = sandbox.status;
   const stats = await statsOf(sandbox, AbortSignal.any([signal, AbortSignal.timeout(statsTimeoutMs)]));
@@ -32,7 +32,10 @@ async function machineOf({ sandbox }: KnownPod, signal: AbortSignal): Promise<un
   return { accelerator, parts, pid: vmmPid, failure, consolePath, startPhasesMs: phases, stats };
 }
 
-/** Of guest and VMM. A machine that has ended, or hangs, has none; everything else is still worth showing. */
+/**
+ * Returns usage of guest and VMM. Undefined for a machine that has ended or hangs; the other details are still
+ * returned.
+ */
 async function statsOf(sandbox: Sandbox, signal: AbortSignal): Promise<unknown> {
   if (sandbox.status.state !== 'ready') return undefined;
   try {

@@ -6,7 +6,7 @@ import { NamespaceMode, PodSandboxState, Protocol } from '../schema/api_pb.ts';
 import { is } from '../testing/grpc-client.ts';
 import { containerConfig, openFakeNode, podConfig } from '../testing/fake-node.ts';
 
-test('runPodSandbox() refuses what is missing or absurd, with a sentence, and leaves nothing', async () => {
+test('runPodSandbox() refuses missing or invalid values with a message, and leaves nothing', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   await assert.rejects(runtime.runPodSandbox({}), is(status.INVALID_ARGUMENT, /no config/));
@@ -19,7 +19,7 @@ test('runPodSandbox() refuses what is missing or absurd, with a sentence, and le
   const annotations = { large: 'x'.repeat(10 * 1024 * 1024) };
   await assert.rejects(
     runtime.runPodSandbox({ config: { ...podConfig, annotations } }),
-    is(status.INVALID_ARGUMENT, /1048576 are allowed/),
+    is(status.INVALID_ARGUMENT, /at most 1048576 characters/),
   );
   await assert.rejects(
     runtime.runPodSandbox({ config: podConfig, runtimeHandler: 'runc' }),
@@ -32,7 +32,7 @@ test('runPodSandbox() refuses what is missing or absurd, with a sentence, and le
   assert.deepEqual((await runtime.listPodSandbox()).items, []);
 });
 
-test('runPodSandbox() makes a pod that is listed and told of as it was asked for', async () => {
+test('runPodSandbox() makes a pod whose list entry and status match the request', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig, runtimeHandler: 'podvm' });
@@ -51,7 +51,7 @@ test('runPodSandbox() makes a pod that is listed and told of as it was asked for
   assert.equal(told?.network?.ip, '10.1.0.5');
 });
 
-test('runPodSandbox() gives a second call the sandbox of the first, and another attempt its own', async () => {
+test('runPodSandbox() returns the first call’s sandbox to a second call, and makes a new one for another attempt', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   const [first, beside] = await Promise.all([
@@ -64,7 +64,7 @@ test('runPodSandbox() gives a second call the sandbox of the first, and another 
   await runtime.stopPodSandbox({ podSandboxId: first.podSandboxId });
   await assert.rejects(
     runtime.runPodSandbox({ config: podConfig }),
-    is(status.ALREADY_EXISTS, /is stopped.*Remove that one first/),
+    is(status.ALREADY_EXISTS, /is stopped.*Remove that pod sandbox first/),
   );
   const next = { ...podConfig, metadata: { ...podConfig.metadata, attempt: 1 } };
   const second = await runtime.runPodSandbox({ config: next });
@@ -72,7 +72,7 @@ test('runPodSandbox() gives a second call the sandbox of the first, and another 
   assert.equal((await runtime.listPodSandbox()).items.length, 2);
 });
 
-test('a cancelled runPodSandbox() is undone; one that ran out of time goes on for the retry', async () => {
+test('a cancelled runPodSandbox() is undone; one that timed out continues for the retry', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const held = () => {
@@ -97,7 +97,7 @@ test('a cancelled runPodSandbox() is undone; one that ran out of time goes on fo
   stop.abort();
   await cancelled;
   parts.before = async () => {};
-  const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig }); // waits until that one is undone
+  const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig }); // waits for the undo
   assert.equal(parts.alive.has('machine'), true);
   await runtime.removePodSandbox({ podSandboxId });
   assert.deepEqual([...parts.alive], []);
@@ -116,7 +116,7 @@ test('a cancelled runPodSandbox() is undone; one that ran out of time goes on fo
   );
 });
 
-test('a start that fails is told to all who wait for it, and can be tried again', async () => {
+test('a failed start is reported to all waiting calls, and can be retried', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   parts.before = async (step) => {
@@ -128,7 +128,7 @@ test('a start that fails is told to all who wait for it, and can be tried again'
   await runtime.runPodSandbox({ config: podConfig });
 });
 
-test('stop and remove are no errors for what is not there, was stopped, or was removed', async () => {
+test('stop and remove accept missing, stopped and removed sandboxes', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
   const { podSandboxId, containerId } = await node.running();
@@ -142,7 +142,7 @@ test('stop and remove are no errors for what is not there, was stopped, or was r
   assert.equal(stopped.containersStatuses[0]?.id, containerId);
   await Promise.all([runtime.removePodSandbox({ podSandboxId }), runtime.removePodSandbox({ podSandboxId })]);
   await runtime.removePodSandbox({ podSandboxId });
-  await assert.rejects(runtime.podSandboxStatus({ podSandboxId }), is(status.NOT_FOUND, /no such one/));
+  await assert.rejects(runtime.podSandboxStatus({ podSandboxId }), is(status.NOT_FOUND, /no such id/));
   await assert.rejects(runtime.containerStatus({ containerId }), is(status.NOT_FOUND));
   await assert.rejects(runtime.stopPodSandbox(), is(status.INVALID_ARGUMENT, /no id/));
   await assert.rejects(runtime.removePodSandbox(), is(status.INVALID_ARGUMENT, /no id/));
@@ -178,11 +178,11 @@ test('listPodSandbox() filters by id, state and labels; streamPodSandboxes() lis
   assert.equal(prefix.status?.id, b.podSandboxId);
   await assert.rejects(
     runtime.podSandboxStatus({ podSandboxId: 'sb-' }),
-    is(status.INVALID_ARGUMENT, /2 ids begin so/),
+    is(status.INVALID_ARGUMENT, /the prefix matches 2 ids/),
   );
 });
 
-test('a pod whose machine dies is not ready, its containers have ended, and it can be removed', async () => {
+test('a pod whose machine ended is not ready, its containers have ended, and it can be removed', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const { podSandboxId, containerId } = await node.running();
@@ -220,7 +220,7 @@ test('updatePodSandboxResources() resizes pod and overhead together', async () =
   });
 });
 
-test('runPodSandbox() gives the pod the users that are mapped, and refuses what maps none', async () => {
+test('runPodSandbox() applies user mappings, and refuses invalid ones', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const withUsers = (usernsOptions: object) => ({
@@ -241,7 +241,7 @@ test('runPodSandbox() gives the pod the users that are mapped, and refuses what 
   const other = containerOf({ mode: NamespaceMode.NODE });
   await assert.rejects(
     runtime.createContainer({ podSandboxId, config: other }),
-    is(status.INVALID_ARGUMENT, /its user namespace is another than its pod's/),
+    is(status.INVALID_ARGUMENT, /its user namespace differs from its pod/),
   );
   const same = containerOf({ mode: NamespaceMode.POD, uids: ids, gids: ids });
   await runtime.createContainer({ podSandboxId, config: same });
@@ -254,9 +254,9 @@ test('runPodSandbox() gives the pod the users that are mapped, and refuses what 
     [{ mode: NamespaceMode.POD, uids: [...ids, ...ids], gids: ids }, /map the container id 0 twice/],
     [{ mode: NamespaceMode.POD, uids: [{ ...ids[0], containerId: 1 }], gids: ids }, /leave out the container id 0/],
     [{ mode: NamespaceMode.POD, uids: [{ ...ids[0], length: 0 }], gids: ids }, /length 0/],
-    [{ mode: NamespaceMode.CONTAINER }, /is the pod's or the node's, got mode 1/],
+    [{ mode: NamespaceMode.CONTAINER }, /must be POD or NODE, got mode 1/],
     [{ mode: NamespaceMode.TARGET }, /got mode 3/],
-    [{ mode: NamespaceMode.NODE, uids: ids }, /ids are mapped for a pod that has the node's users/],
+    [{ mode: NamespaceMode.NODE, uids: ids }, /ids must not be mapped with the node/],
   ];
   for (const [options, reason] of refused) {
     await assert.rejects(runtime.runPodSandbox({ config: withUsers(options) }), is(status.INVALID_ARGUMENT, reason));
@@ -266,7 +266,7 @@ test('runPodSandbox() gives the pod the users that are mapped, and refuses what 
   await runtime.removePodSandbox({ podSandboxId: plain.podSandboxId });
 });
 
-test('runPodSandbox() gives a pod SCTP for a port of it, on the host or not, and not for others', async () => {
+test('runPodSandbox() enables SCTP only for pods with an SCTP port, on the host or not', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const port = { containerPort: 9000, hostPort: 0, hostIp: '' };

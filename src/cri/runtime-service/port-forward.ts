@@ -3,7 +3,10 @@ import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import type { PortForwardRequest, PortForwardResponseSchema } from '../schema/api_pb.ts';
 
-/** A URL whose connections reach ports of the pod, on 127.0.0.1 too. Errors: `notFound`, `failedPrecondition`. */
+/**
+ * Returns a URL whose connections reach ports of the pod, including those on 127.0.0.1. Errors: `notFound`,
+ * `failedPrecondition`.
+ */
 export async function portForward(
   { pods, streaming }: CriParts,
   { podSandboxId }: PortForwardRequest,

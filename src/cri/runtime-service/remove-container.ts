@@ -9,16 +9,16 @@ import {
   type RemoveContainerResponseSchema,
 } from '../schema/api_pb.ts';
 
-/** A removal under way ends, so that the next one finds nothing half done. */
+/** Never aborts, so that a removal is always completed. */
 const never = new AbortController().signal;
 
-/** Kills it if it runs, and forgets it; its log stays. An unknown one is no error. */
+/** Kills the container if it runs, and removes it; its log stays. An unknown one is not an error. */
 export async function removeContainer(
   { pods, events }: CriParts,
   { containerId }: RemoveContainerRequest,
   signal: AbortSignal,
 ): Promise<Answer<typeof RemoveContainerResponseSchema>> {
-  if (containerId === '') throw new PodvmError('invalid', 'Cannot remove a container: no id was given');
+  if (containerId === '') throw new PodvmError('invalid', 'Cannot remove a container: the request has no id');
   const known = pods.findContainer(containerId);
   if (known === undefined) return {};
   const { id } = known.container.status;
@@ -31,7 +31,7 @@ export async function removeContainer(
   return {};
 }
 
-/** A sandbox that has ended has no guest any more. */
+/** Removes the container from the guest, unless its sandbox has ended. */
 async function removeFromGuest({ container, pod }: KnownContainer): Promise<void> {
   const isAlive = () => pod.sandbox.status.state === 'ready';
   try {

@@ -8,13 +8,13 @@ import {
   type RemovePodSandboxResponseSchema,
 } from '../schema/api_pb.ts';
 
-/** Stops the sandbox if need be, and forgets it with its containers. An unknown one is no error. */
+/** Stops the sandbox if necessary, and removes it with its containers. An unknown one is not an error. */
 export async function removePodSandbox(
   { pods, events }: CriParts,
   { podSandboxId }: RemovePodSandboxRequest,
   signal: AbortSignal,
 ): Promise<Answer<typeof RemovePodSandboxResponseSchema>> {
-  if (podSandboxId === '') throw new PodvmError('invalid', 'Cannot remove a pod sandbox: no id was given');
+  if (podSandboxId === '') throw new PodvmError('invalid', 'Cannot remove a pod sandbox: the request has no id');
   const pod = pods.findPod(podSandboxId);
   if (pod === undefined) return {};
   const removal = pod.sandbox.remove().then(() => {

@@ -2,7 +2,9 @@ import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import type { ReopenContainerLogRequest, ReopenContainerLogResponseSchema } from '../schema/api_pb.ts';
 
-/** For a kubelet that has renamed the log. Errors: `notFound`; `failedPrecondition` unless the container runs. */
+/**
+ * Reopens the log after a kubelet has renamed it. Errors: `notFound`; `failedPrecondition` unless the container runs.
+ */
 export async function reopenContainerLog(
   { pods }: CriParts,
   { containerId }: ReopenContainerLogRequest,

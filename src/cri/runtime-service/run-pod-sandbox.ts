@@ -7,8 +7,8 @@ import { sandboxSpecOf } from '../translate/sandbox-spec.ts';
 import { ContainerEventType, type RunPodSandboxRequest, type RunPodSandboxResponseSchema } from '../schema/api_pb.ts';
 
 /**
- * Makes a sandbox. A second call for the same pod and attempt gets the first one's, also while that is being made.
- * Errors: those of `sandboxSpecOf`, `PodStarts` and `Sandboxes.run`.
+ * Makes a sandbox. A second call for the same pod and attempt gets the first one's, also during its start. Errors:
+ * those of `sandboxSpecOf`, `PodStarts` and `Sandboxes.run`.
  */
 export async function runPodSandbox(
   parts: CriParts,
@@ -20,7 +20,7 @@ export async function runPodSandbox(
   const start = async (starting: AbortSignal): Promise<KnownPod> => {
     const sandbox = await parts.sandboxes.run(spec, starting);
     const pod: KnownPod = { sandbox, config, runtimeHandler, containers: new Map() };
-    for (const warning of sandbox.warnings) parts.log.warn('a limit was cut', { sandbox: sandbox.id, warning });
+    for (const warning of sandbox.warnings) parts.log.warn('a limit was reduced', { sandbox: sandbox.id, warning });
     parts.pods.addPod(pod);
     parts.events.tell(ContainerEventType.CONTAINER_CREATED_EVENT, sandbox.id, pod);
     parts.events.tell(ContainerEventType.CONTAINER_STARTED_EVENT, sandbox.id, pod);

@@ -4,10 +4,13 @@ import type { Answer } from '../rpc/service.ts';
 import { untilAborted } from '#host/until-aborted.ts';
 import { ContainerEventType, type StartContainerRequest, type StartContainerResponseSchema } from '../schema/api_pb.ts';
 
-/** A start cannot be taken back: it goes on when its caller leaves, bounded by the link's own deadline. */
+/** Never aborts: a start cannot be undone and continues without its caller, limited by the link's own deadline. */
 const never = new AbortController().signal;
 
-/** One that runs already was started by a call before. Errors: `notFound`; `failedPrecondition` when it has ended. */
+/**
+ * Starts the container. One that runs already was started by an earlier call. Errors: `notFound`; `failedPrecondition`
+ * when it has ended.
+ */
 export async function startContainer(
   { pods, events }: CriParts,
   { containerId }: StartContainerRequest,

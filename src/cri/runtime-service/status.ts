@@ -3,10 +3,10 @@ import type { CriParts, NetworkReadiness } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 import type { StatusRequest, StatusResponseSchema } from '../schema/api_pb.ts';
 
-/** What this process cannot do now it could not do when it started: it would not be here. */
+/** Always true: a process that serves this call was able to start. */
 const runtimeReady = { type: 'RuntimeReady', status: true };
 
-/** What every handler can, and this version of PodVM as a whole: what is not said is not there. */
+/** Features of every handler and of this version of PodVM. Omitted ones are not supported. */
 const handlerFeatures = { recursiveReadOnlyMounts: true, userNamespaces: true };
 const features = { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false };
 
@@ -20,7 +20,10 @@ export async function status(parts: CriParts, request: StatusRequest): Promise<A
   };
 }
 
-/** A kubelet keeps pods away, all but those of the host's network, and shows the message, until it is true. */
+/**
+ * Returns the network condition. While it is false, a kubelet starts only pods of the host's network, and shows the
+ * message.
+ */
 function networkCondition(network: NetworkReadiness) {
   const type = 'NetworkReady';
   if (network.isReady) return { type, status: true };

@@ -4,7 +4,7 @@ import type { Answer } from '../rpc/service.ts';
 import type { StreamContainerStatsRequest, StreamContainerStatsResponseSchema } from '../schema/api_pb.ts';
 import { matchingContainerStats } from './list-container-stats.ts';
 
-/** The list in parts, for nodes whose lists outgrow one message. */
+/** Streams the list in parts, for lists larger than one message. */
 export async function* streamContainerStats(
   parts: CriParts,
   { filter }: StreamContainerStatsRequest,

@@ -4,7 +4,7 @@ import type { Answer } from '../rpc/service.ts';
 import type { StreamContainersRequest, StreamContainersResponseSchema } from '../schema/api_pb.ts';
 import { matchingContainers } from './list-containers.ts';
 
-/** The list in parts, for nodes whose lists outgrow one message. */
+/** Streams the list in parts, for lists larger than one message. */
 export async function* streamContainers(
   parts: CriParts,
   { filter }: StreamContainersRequest,

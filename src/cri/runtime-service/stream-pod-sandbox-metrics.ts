@@ -4,7 +4,7 @@ import type { Answer } from '../rpc/service.ts';
 import type { StreamPodSandboxMetricsRequest, StreamPodSandboxMetricsResponseSchema } from '../schema/api_pb.ts';
 import { allPodMetrics } from './list-pod-sandbox-metrics.ts';
 
-/** The list in parts, for nodes whose lists outgrow one message. */
+/** Streams the list in parts, for lists larger than one message. */
 export async function* streamPodSandboxMetrics(
   parts: CriParts,
   _request: StreamPodSandboxMetricsRequest,

@@ -4,7 +4,7 @@ import type { Answer } from '../rpc/service.ts';
 import type { StreamPodSandboxStatsRequest, StreamPodSandboxStatsResponseSchema } from '../schema/api_pb.ts';
 import { matchingPodStats } from './list-pod-sandbox-stats.ts';
 
-/** The list in parts, for nodes whose lists outgrow one message. */
+/** Streams the list in parts, for lists larger than one message. */
 export async function* streamPodSandboxStats(
   parts: CriParts,
   { filter }: StreamPodSandboxStatsRequest,

@@ -4,7 +4,7 @@ import type { Answer } from '../rpc/service.ts';
 import type { StreamPodSandboxesRequest, StreamPodSandboxesResponseSchema } from '../schema/api_pb.ts';
 import { matchingPods } from './list-pod-sandbox.ts';
 
-/** The list in parts, for nodes whose lists outgrow one message. */
+/** Streams the list in parts, for lists larger than one message. */
 export async function* streamPodSandboxes(
   parts: CriParts,
   { filter }: StreamPodSandboxesRequest,

@@ -8,7 +8,10 @@ import type {
   UpdateContainerResourcesResponseSchema,
 } from '../schema/api_pb.ts';
 
-/** Changes limits of a running container; zero leaves one as it is. One above the node's is cut, and logged. Errors: `notFound`, those of `Container.update`. */
+/**
+ * Changes limits of a running container; zero keeps the current value. A limit above the node's is reduced, and logged.
+ * Errors: `notFound`, those of `Container.update`.
+ */
 export async function updateContainerResources(
   { pods, log }: CriParts,
   { containerId, linux }: UpdateContainerResourcesRequest,
@@ -17,7 +20,7 @@ export async function updateContainerResources(
   const known = pods.container(containerId);
   if (linux === undefined) throw new PodvmError('invalid', 'Cannot change limits: the request has no Linux resources');
   const warnings = await known.container.update(resourcesOf(linux), signal);
-  for (const warning of warnings) log.warn('a limit was cut', { container: containerId, warning });
+  for (const warning of warnings) log.warn('a limit was reduced', { container: containerId, warning });
   known.resources = merged(known.resources, linux);
   return {};
 }

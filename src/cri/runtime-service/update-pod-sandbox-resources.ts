@@ -10,6 +10,6 @@ export async function updatePodSandboxResources(
   signal: AbortSignal,
 ): Promise<Answer<typeof UpdatePodSandboxResourcesResponseSchema>> {
   const warnings = await pods.pod(podSandboxId).sandbox.resize(podResourcesOf(resources, overhead), signal);
-  for (const warning of warnings) log.warn('a limit was cut', { sandbox: podSandboxId, warning });
+  for (const warning of warnings) log.warn('a limit was reduced', { sandbox: podSandboxId, warning });
   return {};
 }

@@ -1,6 +1,6 @@
 import type { Clock } from '#host/clock.ts';
 
-/** Calls `onIdle` once when nothing was `touched` for `idleMs`; a touch costs one reading of the clock. */
+/** Calls `onIdle` once after `idleMs` without `touch`, which only reads the clock. */
 export class IdleWatch implements Disposable {
   readonly #clock: Clock;
   readonly #idleMs: number;

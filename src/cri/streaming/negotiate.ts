@@ -3,7 +3,7 @@ import { portForwardProtocol } from './port-forward.ts';
 import type { StreamRequest } from './tokens.ts';
 import { processProtocols } from './websocket-channels.ts';
 
-/** How a client and we are going to talk. */
+/** The agreed transport and protocol. */
 export type Agreement =
   | { readonly transport: 'spdy'; readonly protocol: string }
   | { readonly transport: 'websocket'; readonly protocol: string }
@@ -19,7 +19,7 @@ const spdyProtocols = {
   attach: ['v4.channel.k8s.io'],
   portforward: [portForwardProtocol],
 };
-/** SPDY itself, in the messages of a WebSocket. */
+/** Prefix of protocols that carry SPDY in WebSocket messages. */
 export const tunnelPrefix = 'SPDY/3.1+';
 const webSocketProtocols = {
   exec: processProtocols,
@@ -27,7 +27,7 @@ const webSocketProtocols = {
   portforward: [`${tunnelPrefix}${portForwardProtocol}`],
 };
 
-/** Takes the first protocol of the client's list that we speak, too. */
+/** Selects the first protocol of the client's list that the server supports. */
 export function negotiate(kind: StreamRequest['kind'], headers: IncomingHttpHeaders): Agreement {
   const upgrade = (headers.upgrade ?? '').toLowerCase();
   if (upgrade === 'websocket') {
@@ -47,5 +47,5 @@ function choose(
   const names = [offered ?? []].flat().flatMap((line) => line.split(',').map((name) => name.trim()));
   const protocol = names.find((name) => accepted.includes(name));
   if (protocol !== undefined) return { transport, protocol };
-  return { transport: 'none', status: 403, why: `None of the client's protocols is spoken here`, accepted };
+  return { transport: 'none', status: 403, why: `None of the client's protocols is supported`, accepted };
 }

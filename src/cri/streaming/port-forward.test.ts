@@ -13,7 +13,7 @@ import { types } from './spdy/frame.ts';
 import { numbers } from './spdy/frame-encoder.ts';
 import type { PortForwardStreamRequest, StreamingServer } from './streaming.ts';
 
-/** A pod whose only service is one of this test's, on a real socket. */
+/** Handler of the pod's only service, which this test plays on a real socket. */
 let serve: (socket: Socket) => void;
 const sockets = new Set<Socket>();
 const awaited = new Changes();
@@ -66,20 +66,20 @@ async function pair(client: StreamingClient, port: number, requestid: string) {
   };
 }
 
-/** Says hello, and ends when its peer does. */
+/** Sends hello, and ends when its peer does. */
 function greet(socket: Socket): void {
   socket.write('hello');
   socket.resume().once('end', () => socket.end());
 }
 
-/** Answers with what it got, in capitals, when it has all of it. */
+/** Reads all input, then answers with it in capitals. */
 function shout(socket: Socket): void {
   let heard = '';
   socket.on('data', (chunk) => (heard += chunk.toString()));
   socket.once('end', () => socket.end(heard.toUpperCase()));
 }
 
-test('a connection is carried both ways, with both of its ends', async () => {
+test('a connection carries bytes and ends in both directions', async () => {
   serve = shout;
   await using client = await connectClient();
   const { error, data } = await pair(client, 8080, '0');
@@ -91,7 +91,7 @@ test('a connection is carried both ways, with both of its ends', async () => {
   assert.deepEqual(dialled, [8080]);
 });
 
-test('many connections go on beside each other, and end by themselves', async () => {
+test('many connections work concurrently, and end separately', async () => {
   serve = shout;
   await using client = await connectClient();
   const pairs: Awaited<ReturnType<typeof pair>>[] = [];
@@ -101,14 +101,14 @@ test('many connections go on beside each other, and end by themselves', async ()
   for (const [at, { data }] of pairs.entries()) assert.equal(await client.ended(data), `CONNECTION ${at}`);
 });
 
-test('a service that nobody offers is told on the error stream, and the connection is reset', async () => {
+test('a refused connection is reported on the error stream, and reset', async () => {
   await using client = await connectClient();
   const { error, data } = await pair(client, 9, '0');
   assert.equal(await client.ended(error), 'Cannot forward port 9: Cannot connect to port 9 in the guest: ECONNREFUSED');
   assert.deepEqual((await client.frame(types.rstStream, data)).payload, numbers(data, reset.cancel));
 });
 
-test('a connection that breaks is told on the error stream', async () => {
+test('a broken connection is reported on the error stream', async () => {
   serve = (socket) => socket.once('data', () => socket.resetAndDestroy());
   await using client = await connectClient();
   const { error, data } = await pair(client, 8080, '0');
@@ -116,7 +116,7 @@ test('a connection that breaks is told on the error stream', async () => {
   assert.match(await client.ended(error), /^Cannot forward port 8080: .*ECONNRESET/);
 });
 
-test('a client that resets its stream, or leaves, ends the connection in the pod', async () => {
+test('a client that resets its stream, or disconnects, ends the connection in the pod', async () => {
   serve = greet;
   await using client = await connectClient();
   const first = await pair(client, 8080, '0');
@@ -129,7 +129,7 @@ test('a client that resets its stream, or leaves, ends the connection in the pod
   await awaited.until('the end of the other', () => sockets.size === 0);
 });
 
-test('a client that leaves while the pod is dialled cancels that', async () => {
+test('a client that disconnects during a dial cancels it', async () => {
   const client = await connectClient();
   await pair(client, 10, '0');
   client.transport.destroy();
@@ -156,7 +156,7 @@ test('streams without a port, with a wrong one, or of an unknown type are refuse
   assert.equal(await client.ended(data), 'OK');
 });
 
-test('a second data stream of one request is reset, and the first goes on', async () => {
+test('a second data stream of one request is reset, and the first continues', async () => {
   serve = shout;
   await using client = await connectClient();
   const data = await client.open({ streamtype: 'data', port: '80', requestid: '7' });
@@ -167,7 +167,7 @@ test('a second data stream of one request is reset, and the first goes on', asyn
   assert.equal(await client.ended(data), 'ONE');
 });
 
-test('a client that names no requests gets its streams paired by their numbers', async () => {
+test('streams without request ids are paired by their numbers', async () => {
   serve = shout;
   await using client = await connectClient();
   await client.open({ streamtype: 'error', port: '80' });
@@ -176,7 +176,7 @@ test('a client that names no requests gets its streams paired by their numbers',
   assert.equal(await client.ended(data), 'OLD CLIENT');
 });
 
-test('half a pair is given up after a while', async () => {
+test('half a pair is reset after a time limit', async () => {
   await using impatient = await serveStreaming(
     { ...defaultStreamingSettings, openMs: 50 },
     { clock: systemClock, log: silentLog },
@@ -189,7 +189,7 @@ test('half a pair is given up after a while', async () => {
 
 const tunnelled = () => ClientTunnel.connect(server.portForwardUrl({ target }), 'SPDY/3.1+portforward.k8s.io');
 
-test('the same goes through the messages of a WebSocket', async () => {
+test('port-forward works through the messages of a WebSocket', async () => {
   serve = shout;
   await using client = new StreamingClient(await tunnelled());
   const { error, data } = await pair(client, 8080, '0');
@@ -200,7 +200,7 @@ test('the same goes through the messages of a WebSocket', async () => {
   await client.closed();
 });
 
-test('a client of the tunnel that vanishes ends its connections', async () => {
+test('a tunnel client that disconnects ends its connections', async () => {
   serve = greet;
   const client = new StreamingClient(await tunnelled());
   const { data } = await pair(client, 8080, '0');

@@ -13,7 +13,7 @@ export const portForwardProtocol = 'portforward.k8s.io';
 
 const dialTimeoutMs = 30_000;
 
-/** What a client opens for one TCP connection. */
+/** The streams of one TCP connection. */
 interface Pair {
   error?: SpdyStream;
   data?: SpdyStream;
@@ -21,8 +21,8 @@ interface Pair {
 }
 
 /**
- * `portforward.k8s.io`: any number of connections to ports of the pod, each of which the client opens as a pair of
- * streams, one for its bytes and one on which it is told what went wrong. Resolves when the client is gone.
+ * Serves `portforward.k8s.io`: any number of connections to ports of the pod. The client opens each as a pair of
+ * streams, one for its bytes and one for errors. Resolves when the client is gone.
  */
 export async function servePortForward(
   transport: Duplex,
@@ -66,7 +66,7 @@ export async function servePortForward(
     parts.log.warn('a forwarding client broke the rules', { err: session.failure.message });
 }
 
-/** The other stream of the pair has not come, or this one has gone. */
+/** Drops a pair whose other stream did not arrive, or whose stream has ended. */
 function abandon(pairs: Map<string, Pair>, name: string): void {
   const pair = pairs.get(name);
   pairs.delete(name);
@@ -75,7 +75,7 @@ function abandon(pairs: Map<string, Pair>, name: string): void {
   pair?.error?.destroy();
 }
 
-/** Never rejects; both streams and the connection are gone afterwards. */
+/** Forwards one connection. Never rejects; both streams and the connection are gone afterwards. */
 async function forwardOne(
   data: SpdyStream,
   error: SpdyStream,
@@ -93,14 +93,14 @@ async function forwardOne(
     error.end();
   } catch (failure) {
     if (!left.signal.aborted) log.debug('port-forward failed', { port });
-    // The client, which shows this to its user, resets the pair when it has read it.
+    // The client shows this to its user, and resets the pair after reading it.
     error.end(`Cannot forward port ${port}: ${messageOf(failure)}`);
     data.destroy();
   }
   await closed(error);
 }
 
-/** Carries bytes both ways, each until its own end. Errors: what broke the connection. */
+/** Carries bytes in both directions, each until its own end. Errors: those of the connection. */
 async function join(stream: SpdyStream, connection: Duplex): Promise<void> {
   const over = Promise.withResolvers<void>();
   connection.once('error', over.reject);
@@ -111,7 +111,7 @@ async function join(stream: SpdyStream, connection: Duplex): Promise<void> {
     await over.promise;
   } finally {
     stream.unpipe(connection);
-    connection.on('error', () => {}); // of what was under way when the client left
+    connection.on('error', () => {}); // pending operations when the client disconnects
     connection.destroy();
     stream.destroy();
   }
@@ -132,7 +132,10 @@ function portOf(headers: Headers): number | undefined {
   return port >= 1 && port <= 65_535 ? port : undefined;
 }
 
-/** Clients that name no request open the error stream and then, as the next one, the data stream. */
+/**
+ * Returns the pair's name. Clients without request ids open the error stream and then, as the next one, the data
+ * stream.
+ */
 function pairName({ id, headers }: SpdyStream): string {
   return headers.get('requestid') ?? `stream ${partOf(headers) === 'data' ? id - 2 : id}`;
 }

@@ -7,32 +7,32 @@ import { type RemoteStatus, statusOfError, statusOfExit, success } from './remot
 import type { Attachment, AttachStreamRequest, ExecStreamRequest } from './streaming.ts';
 import { terminalSizes } from './terminal-sizes.ts';
 
-/** The client's streams, whatever carries them; those that were not asked for are absent. */
+/** The client's streams over any transport; those that were not requested are absent. */
 export interface ProcessChannels {
   readonly stdin?: Readable;
   readonly stdout?: Writable;
   readonly stderr?: Writable;
-  /** JSON of terminal sizes, one after the other. */
+  /** JSON of consecutive terminal sizes. */
   readonly resize?: Readable;
-  /** Aborts when the client is gone, or is to go. */
+  /** Aborts when the client is gone, or has to leave. */
   readonly gone: AbortSignal;
-  /** Ends the output streams, says how it went, and ends the connection. */
+  /** Ends the output streams, sends the status, and ends the connection. */
   finish(status: RemoteStatus): Promise<void>;
 }
 
-/** What serving takes besides the client. */
+/** Parts of serving besides the client. */
 export interface ServeParts {
   readonly log: Log;
   readonly clock: Clock;
 }
 
 const startTimeoutMs = 60_000;
-/** What a process gets when its terminal goes away, and what it gets when it stays nevertheless. */
+/** Signals for a process whose terminal is gone: the first, and the one if it does not end. */
 const hangUp = 1;
 const kill = 9;
 const hangUpMs = 5_000;
 
-/** Serves one exec from its start to its end; never rejects. A client that leaves ends the process. */
+/** Serves one exec from start to end; never rejects. The process ends when the client disconnects. */
 export async function serveExec(
   request: ExecStreamRequest,
   channels: ProcessChannels,
@@ -42,7 +42,7 @@ export async function serveExec(
   let status: RemoteStatus;
   try {
     const spec = { command: request.command, tty: request.tty, stdin: request.stdin };
-    // A client that leaves meanwhile does not cancel the start, half of which might stay: what was started is ended.
+    // A disconnect does not cancel the start, which could leave a part of it; the started process is ended instead.
     using start = deadlineAfter(clock, startTimeoutMs, new AbortController().signal);
     const exec = await request.target.exec(spec, start.signal);
     const leave = () => void end(exec, request.tty, { log, clock });
@@ -120,7 +120,7 @@ async function converse(
   void output.ended.then(leave);
   const input = attachment.stdin;
   if (stdin && input !== undefined) {
-    // As containerd: the client's end is the container's, or else only the client's.
+    // As in containerd, the end of the client's input is the container's with `stdinOnce`, else only the client's.
     void feed(channels.stdin, input, over.signal, () => {
       if (attachment.stdinOnce && !tty) input.end();
       else leave();
@@ -133,8 +133,8 @@ async function converse(
 }
 
 /**
- * Carries input until the client's end of it, and calls `onEnd` then. What comes when nobody takes it any more is
- * dropped, so that the client's other streams go on.
+ * Forwards input until the client ends it, then calls `onEnd`. Input without a reader is dropped, so that the client's
+ * other streams continue.
  */
 async function feed(from: Readable | undefined, to: Writable, over: AbortSignal, onEnd: () => void): Promise<void> {
   try {
@@ -143,7 +143,7 @@ async function feed(from: Readable | undefined, to: Writable, over: AbortSignal,
       if (to.destroyed || to.writableEnded || over.aborted) break;
     }
   } catch {
-    // The client reset its stream, or left: its input ends here, and who waits for the client knows it.
+    // The client reset its stream or disconnected: its input ends here, which the session knows.
   }
   from?.resume();
   if (!to.destroyed && !to.writableEnded && !over.aborted) onEnd();
@@ -153,13 +153,16 @@ async function* piecesOf(from: Readable | undefined): AsyncGenerator<Uint8Array>
   if (from !== undefined) yield* from.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
 }
 
-/** Carries output to its end; what the client does not take, or did not ask for, is dropped: the process goes on. */
+/**
+ * Forwards output to its end. Output that the client does not read, or did not request, is dropped, so that the process
+ * continues.
+ */
 async function drain(from: Readable | undefined, to: Writable | undefined): Promise<void> {
   if (from === undefined) return;
   for await (const chunk of from as AsyncIterable<Uint8Array>) await write(to, chunk);
 }
 
-/** Resolves when the bytes were taken, or never will be, or nobody waits for it any more. */
+/** Resolves when the bytes were accepted, or will never be, or the wait was aborted. */
 async function write(to: Writable | undefined, bytes: Uint8Array, over?: AbortSignal): Promise<void> {
   if (to === undefined || to.destroyed || to.writableEnded || bytes.length === 0 || over?.aborted) return;
   await new Promise<void>((resolve) => {
@@ -168,7 +171,7 @@ async function write(to: Writable | undefined, bytes: Uint8Array, over?: AbortSi
       over?.removeEventListener('abort', settle);
       resolve();
     };
-    to.once('close', settle); // a stream that is destroyed may never call back
+    to.once('close', settle); // a destroyed stream may never call back
     over?.addEventListener('abort', settle, { once: true });
     to.write(bytes, settle);
   });
@@ -178,7 +181,7 @@ interface Resizable {
   resize(columns: number, rows: number): Promise<void>;
 }
 
-/** Follows the client's terminal. One call at a time: of sizes that come meanwhile only the last one counts. */
+/** Follows the client's terminal, one call at a time. Of sizes that arrive during a call only the last one counts. */
 async function resize(sizes: Readable | undefined, target: Resizable, log: Log): Promise<void> {
   if (sizes === undefined) return;
   let latest: { readonly columns: number; readonly rows: number } | undefined;
@@ -200,6 +203,6 @@ async function resize(sizes: Readable | undefined, target: Resizable, log: Log):
       void apply();
     }
   } catch {
-    // The client reset the stream: its terminal keeps its size.
+    // The client reset the stream: the terminal keeps its size.
   }
 }

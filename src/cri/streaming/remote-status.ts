@@ -12,7 +12,7 @@ export interface RemoteStatus {
 
 export const success: RemoteStatus = { metadata: {}, status: 'Success' };
 
-/** How a process ended; clients read the number out of `details`. */
+/** Returns the status of an ended process. Clients read the number in `details`. */
 export function statusOfExit(exitCode: number): RemoteStatus {
   if (exitCode === 0) return success;
   return {
@@ -24,7 +24,7 @@ export function statusOfExit(exitCode: number): RemoteStatus {
   };
 }
 
-/** Why there was no process, or what went wrong beside it. */
+/** Returns the status of a process that could not be started, or of another failure. */
 export function statusOfError(error: unknown): RemoteStatus {
   return { metadata: {}, status: 'Failure', reason: 'InternalError', message: messageOf(error), code: 500 };
 }

@@ -20,12 +20,14 @@ beforeEach(async () => {
   server = await serveStreaming(defaultStreamingSettings, { clock: systemClock, log: silentLog });
   container = new FakeContainer();
 });
-/** Waits for every session: one that leaked would hold up its test. */
+/** Waits for every session: a leaked one fails its test. */
 afterEach(() => server[Symbol.asyncDispose]());
 
 const plain = { stdin: true, stdout: true, stderr: true, tty: false };
 const execUrl = () => server.execUrl({ ...plain, target: container, command: ['sh'] });
-const nowhere: PortForwardStreamRequest['target'] = { dial: () => Promise.reject(new Error('nobody dials here')) };
+const nowhere: PortForwardStreamRequest['target'] = {
+  dial: () => Promise.reject(new Error('this target has no dial')),
+};
 
 test('execUrl() and attachUrl() refuse what CRI refuses', () => {
   const refused = [
@@ -40,7 +42,7 @@ test('execUrl() and attachUrl() refuse what CRI refuses', () => {
   assert.throws(() => server.execUrl({ ...plain, target: container, command: [] }), { kind: 'invalid' });
 });
 
-test('serveStreaming() listens on loopback alone unless told otherwise, and says where', async () => {
+test('serveStreaming() listens on loopback by default, and returns its address', async () => {
   assert.match(server.baseUrl, /^http:\/\/127\.0\.0\.1:\d+$/);
   assert.ok(execUrl().startsWith(`${server.baseUrl}/exec/`));
   await using six = await serveStreaming(
@@ -54,7 +56,7 @@ test('serveStreaming() listens on loopback alone unless told otherwise, and says
   });
 });
 
-test('a URL works once, only for what it was made, and not by guessing', async () => {
+test('a URL works once, for its own kind only, and cannot be guessed', async () => {
   const url = execUrl();
   const v4 = spdyUpgrade('v4.channel.k8s.io');
   const wrong = [
@@ -72,7 +74,7 @@ test('a URL works once, only for what it was made, and not by guessing', async (
   socket.destroy();
 });
 
-test('a client that speaks no protocol of ours is told which there are, and may try again', async () => {
+test('a client with unsupported protocols gets the list, and may try again', async () => {
   const url = execUrl();
   const refusals: [Record<string, string>, number][] = [
     [{ 'Content-Length': '0' }, 404],
@@ -92,13 +94,13 @@ test('a client that speaks no protocol of ours is told which there are, and may 
   socket.destroy();
 });
 
-test('a client that is refused and stays is left', async () => {
+test('a refused client that stays connected is disconnected', async () => {
   const socket = connect({ port: Number(new URL(server.baseUrl).port), host: '127.0.0.1', allowHalfOpen: true });
   const left = Promise.withResolvers<void>();
   socket.on('error', () => {}).once('close', left.resolve);
   socket.write('POST /exec/none HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n');
   await once(socket.resume(), 'end');
-  const stays = setInterval(() => socket.write('still here'), 50); // an end alone does not close its half
+  const stays = setInterval(() => socket.write('still here'), 50); // an end does not close the client's half
   await left.promise;
   clearInterval(stays);
 });
@@ -109,7 +111,7 @@ test('a GET upgrades to SPDY like a POST', async () => {
   socket.destroy();
 });
 
-test('dispose ends every session, and the processes of their clients', async () => {
+test('dispose ends every session, and the processes of its clients', async () => {
   const client = await StreamingClient.connect(execUrl());
   for (const streamtype of ['error', 'stdin', 'stdout', 'stderr']) await client.open({ streamtype });
   const process = await container.process();
@@ -128,7 +130,10 @@ test('dispose ends every session, and the processes of their clients', async () 
 const hostile: readonly (readonly [string, (client: StreamingClient) => Promise<void> | void])[] = [
   ['sends garbage', (client) => client.send(Buffer.alloc(100_000, 0xff))],
   ['answers in HTTP', (client) => client.send(Buffer.from('GET / HTTP/1.1\r\n\r\n'.repeat(1000)))],
-  ['sends headers that are no zlib', (client) => client.send(rawControl(types.synStream, 0, Buffer.alloc(100, 1)))],
+  [
+    'sends headers that are not zlib data',
+    (client) => client.send(rawControl(types.synStream, 0, Buffer.alloc(100, 1))),
+  ],
   [
     'announces a control frame of 16 MiB',
     (client) => client.send(rawControl(types.ping, 0, Buffer.alloc(0xff_ffff)).subarray(0, 8)),
@@ -142,7 +147,7 @@ const hostile: readonly (readonly [string, (client: StreamingClient) => Promise<
     },
   ],
   ['sends data on a stream that was never opened', (client) => client.data(9, 'x')],
-  ['answers a stream that nobody opened', (client) => client.send(rawControl(types.synReply, 0, Buffer.alloc(20)))],
+  ['answers a stream that was never opened', (client) => client.send(rawControl(types.synReply, 0, Buffer.alloc(20)))],
   [
     'opens streams without end',
     async (client) => {
@@ -161,7 +166,7 @@ const hostile: readonly (readonly [string, (client: StreamingClient) => Promise<
     async (client) => {
       client.transport.pause();
       const pings = Buffer.concat(Array.from({ length: 4096 }, () => rawControl(types.ping, 0, numbers(1))));
-      // Until the server has had enough: then its end of the connection is gone, and ours is told when it writes.
+      // Until the server disconnects: a later write reports it to this end.
       while (!client.transport.destroyed && client.transport.writable) {
         const written = await new Promise<boolean>((resolve) => {
           client.transport.write(pings, (error) => resolve(error === null || error === undefined));
@@ -173,7 +178,7 @@ const hostile: readonly (readonly [string, (client: StreamingClient) => Promise<
 ];
 
 for (const [what, misbehave] of hostile) {
-  test(`a client that ${what} is left, and nothing of it stays`, async () => {
+  test(`a client that ${what} is disconnected, and leaves nothing`, async () => {
     const client = await StreamingClient.connect(execUrl());
     await misbehave(client);
     client.transport.resume();
@@ -182,7 +187,7 @@ for (const [what, misbehave] of hostile) {
   });
 }
 
-test('a client that ends its half of the connection is gone, and so is its process', async () => {
+test('a client that ends its half of the connection is disconnected, and its process ends', async () => {
   const client = await StreamingClient.connect(execUrl());
   for (const streamtype of ['error', 'stdin', 'stdout', 'stderr']) await client.open({ streamtype });
   const process = await container.process();
@@ -191,7 +196,7 @@ test('a client that ends its half of the connection is gone, and so is its proce
   await client.closed();
 });
 
-test('more open streams than there may be are refused, and the others go on', async () => {
+test('open streams above the limit are refused, and the others continue', async () => {
   const client = await StreamingClient.connect(server.portForwardUrl({ target: nowhere }), 'portforward.k8s.io');
   for (let count = 0; count < spdyLimits.streams; count += 1) {
     await client.synStream({ streamtype: 'data', port: '80', requestid: String(count) });
@@ -203,7 +208,7 @@ test('more open streams than there may be are refused, and the others go on', as
   client.transport.destroy();
 });
 
-test('data after the end of a stream resets that stream alone', async () => {
+test('data after the end of a stream resets only that stream', async () => {
   const client = await StreamingClient.connect(execUrl());
   const error = await client.open({ streamtype: 'error' });
   const stdin = await client.open({ streamtype: 'stdin' });
@@ -216,7 +221,7 @@ test('data after the end of a stream resets that stream alone', async () => {
   client.transport.destroy();
 });
 
-test('whatever bytes a client sends after it opened its streams, its session ends with it', async () => {
+test('a session with random bytes ends when its client disconnects', async () => {
   const frame = fc.oneof(
     fc
       .tuple(fc.integer({ min: 1, max: 9 }), fc.nat(3), fc.uint8Array({ maxLength: 40 }))

@@ -16,13 +16,16 @@ import { type StreamRequest, Tokens } from './tokens.ts';
 import { processProtocols, serveWebSocketChannels } from './websocket-channels.ts';
 
 export interface StreamingSettings {
-  /** Address to listen on. Whoever reaches it and knows a token may use it: loopback, unless kubelets are elsewhere. */
+  /**
+   * Address to listen on. Any client that reaches it and knows a token may use it: use loopback, unless kubelets are
+   * elsewhere.
+   */
   readonly address: string;
-  /** 0 takes any. */
+  /** Port; 0 takes any free one. */
   readonly port: number;
-  /** `ms`; the kubelet's default is 4 hours. */
+  /** Idle limit of a session in `ms`; the kubelet's default is 4 hours. */
   readonly idleMs: number;
-  /** `ms`; the kubelet's server gives 30 s. */
+  /** Time to open the streams in `ms`; the kubelet's server allows 30 s. */
   readonly openMs: number;
 }
 
@@ -40,7 +43,7 @@ const handshakeMs = 10_000;
 const keepAliveMs = 30_000;
 const farewellMs = 1000;
 
-/** Errors: `failedPrecondition` when the address cannot be listened on. */
+/** Starts the server. Errors: `failedPrecondition` when it cannot listen on the address. */
 export async function serveStreaming(
   settings: StreamingSettings,
   parts: { readonly clock: Clock; readonly log: Log },
@@ -55,15 +58,13 @@ export async function serveStreaming(
     requestTimeout: handshakeMs,
   });
   http.on('request', (_request, response) => {
-    response
-      .writeHead(404, { connection: 'close' })
-      .end('There is no such stream, or this is no request to upgrade.\n');
+    response.writeHead(404, { connection: 'close' }).end('No such stream, or not an upgrade request.\n');
   });
   http.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     socket.on('error', () => socket.destroy());
     const asked = find(tokens, request.url ?? '');
     if (asked === undefined) {
-      refuse(socket, '404 Not Found', 'There is no such stream: its URL works once, and for a minute.');
+      refuse(socket, '404 Not Found', 'No such stream: a URL works once, within a minute.');
       return;
     }
     const agreement = negotiate(asked.request.kind, request.headers);
@@ -72,7 +73,7 @@ export async function serveStreaming(
       return;
     }
     if (sessions.size >= maxSessions) {
-      refuse(socket, '503 Service Unavailable', `There are ${maxSessions} streams already.`);
+      refuse(socket, '503 Service Unavailable', `The limit of ${maxSessions} streams is reached.`);
       return;
     }
     tokens.redeem(asked.token);
@@ -91,7 +92,7 @@ export async function serveStreaming(
     baseUrl,
     execUrl: (request) => {
       checkChoice(request);
-      if (request.command.length === 0) throw new PodvmError('invalid', 'Cannot run a command: it has no words');
+      if (request.command.length === 0) throw new PodvmError('invalid', 'Cannot run a command: the command is empty');
       return `${baseUrl}/exec/${tokens.issue({ kind: 'exec', ...request })}`;
     },
     attachUrl: (request) => {
@@ -125,7 +126,7 @@ async function listen(http: Server, { address, port }: StreamingSettings): Promi
   return `http://${bound.family === 'IPv6' ? `[${bound.address}]` : bound.address}:${bound.port}`;
 }
 
-/** The rules of CRI's ExecRequest and AttachRequest. */
+/** Checks the rules of CRI's ExecRequest and AttachRequest. */
 function checkChoice({ stdin, stdout, stderr, tty }: StreamChoice): void {
   if (tty && stderr) throw new PodvmError('invalid', 'Cannot open a stream: tty and stderr cannot both be true');
   if (!stdin && !stdout && !stderr) {
@@ -145,7 +146,7 @@ interface Upgrade {
   readonly head: Buffer;
 }
 
-/** Resolves when client and session are gone. */
+/** Serves one session. Resolves when client and session are gone. */
 async function serveOne(
   request: StreamRequest,
   agreement: Exclude<Agreement, { transport: 'none' }>,
@@ -168,7 +169,7 @@ async function serveOne(
   if (socket === undefined) return;
   if (request.kind === 'portforward') {
     const tunnel = createWebSocketStream(socket);
-    tunnel.on('error', () => {}); // the session hears of it, too
+    tunnel.on('error', () => {}); // the session handles it
     await servePortForward(tunnel, request, parts);
     return;
   }
@@ -185,7 +186,7 @@ async function serveProcess(
   else await serveAttach(request, channels, parts);
 }
 
-/** Undefined when the handshake was refused, which the client was told. */
+/** Accepts the handshake; undefined if it was refused with a response to the client. */
 async function acceptWebSocket(upgrade: Upgrade, protocol: string): Promise<WebSocket | undefined> {
   const server = new WebSocketServer({
     noServer: true,
@@ -193,7 +194,7 @@ async function acceptWebSocket(upgrade: Upgrade, protocol: string): Promise<WebS
     maxPayload: maxWebSocketMessageBytes,
     perMessageDeflate: false,
   });
-  // Said by hand: `ws` refuses the tunnel's name, whose slash no name of a protocol may have (RFC 6455, section 4.1).
+  // Added by hand: `ws` refuses the tunnel's protocol name because of its slash (RFC 6455, section 4.1).
   delete upgrade.request.headers['sec-websocket-protocol'];
   server.on('headers', (lines) => lines.push(`Sec-WebSocket-Protocol: ${protocol}`));
   return await new Promise((resolve) => {
@@ -217,7 +218,7 @@ function refuse(socket: Duplex, status: string, why: string, headers = ''): void
       `Content-Length: ${Buffer.byteLength(body)}\r\n${headers}\r\n${body}`,
   );
   socket.resume();
-  // Nobody else looks after a socket that asked for an upgrade: a client that does not close it is not waited for.
+  // A socket that asked for an upgrade has no other owner, so a client that does not close it is disconnected.
   const late = setTimeout(() => socket.destroy(), farewellMs);
   socket.once('close', () => clearTimeout(late));
 }

@@ -1,14 +1,14 @@
 import { IdleWatch } from './idle.ts';
 import type { SessionParts } from './session-parts.ts';
 
-/** Knows when one session is to end, or has ended: its client is gone, was idle for too long, or the server closes. */
+/** Signals the end of one session: its client is gone, was idle for too long, or the server closes. */
 export class SessionWatch implements Disposable {
   readonly #controller = new AbortController();
   readonly #idle: IdleWatch;
   readonly #closing: AbortSignal;
   readonly #leave: () => void;
 
-  /** `onEnd` is called once, when the server is to leave the client. */
+  /** `onEnd` is called once, when the server has to disconnect the client. */
   constructor(parts: SessionParts, onEnd: () => void) {
     this.#leave = () => {
       if (this.signal.aborted) return;
@@ -24,7 +24,7 @@ export class SessionWatch implements Disposable {
     if (this.#closing.aborted) this.#leave();
   }
 
-  /** Aborts when nobody is there any more for whom to go on. */
+  /** Aborts when the session has no client any more. */
   get signal(): AbortSignal {
     return this.#controller.signal;
   }

@@ -60,7 +60,7 @@ test('exec carries input, its end, both outputs, and success', async () => {
   await client.closed();
 });
 
-test('exec tells the exit code as the kubelet would', async () => {
+test('exec reports the exit code as the kubelet does', async () => {
   const { client, process, error } = await exec(plain);
   process.exit(42);
   assert.deepEqual(JSON.parse(await client.ended(error)), {
@@ -72,7 +72,7 @@ test('exec tells the exit code as the kubelet would', async () => {
   });
 });
 
-test('exec tells why there is no process', async () => {
+test('exec reports why there is no process', async () => {
   container.refusal = new PodvmError('failedPrecondition', 'Cannot run a command in web: it has exited');
   const { client, error } = await openStreams(server.execUrl({ ...plain, target: container, command: ['sh'] }), plain);
   const status = JSON.parse(await client.ended(error)) as { reason: string; message: string };
@@ -81,7 +81,7 @@ test('exec tells why there is no process', async () => {
   await client.closed();
 });
 
-test('exec with a terminal follows its sizes, of which the last one always counts', async () => {
+test('exec with a terminal follows its sizes, and always applies the last one', async () => {
   const { client, process, resize } = await exec(terminal);
   assert.equal(process.spec.tty, true);
   client.data(resize, '{"Width":80,"He');
@@ -93,7 +93,7 @@ test('exec with a terminal follows its sizes, of which the last one always count
   await client.closed();
 });
 
-test('exec hangs up a terminal whose client leaves, and kills any other process', async () => {
+test('exec hangs up the terminal of a client that disconnects, and kills other processes', async () => {
   const withTerminal = await exec(terminal);
   withTerminal.client.transport.destroy();
   await withTerminal.process.awaited.until('a signal', () => withTerminal.process.signals.length > 0);
@@ -106,17 +106,17 @@ test('exec hangs up a terminal whose client leaves, and kills any other process'
   await process.awaited.until('a signal', () => process.signals.includes(9));
 });
 
-test('exec kills a process that a client left while its input was full', async () => {
+test('exec kills the process of a client that disconnects while its input is full', async () => {
   const { client, process, stdin } = await exec(plain);
   for (let sent = 0; sent < 2 * 1024 * 1024; sent += 64 * 1024) client.data(stdin, Buffer.alloc(64 * 1024));
-  client.reset(stdin); // behind all that input, which nobody reads
+  client.reset(stdin); // after all that unread input
   await process.awaited.until('some input', () => process.stdin.readableLength > 0);
   client.transport.destroy();
-  await server[Symbol.asyncDispose](); // does not wait for a ping to show that the client is gone
+  await server[Symbol.asyncDispose](); // without waiting for a ping to detect the disconnect
   assert.ok(process.signals.includes(9));
 });
 
-/** Resolves when the number has not changed for a while, which is how a standstill looks. */
+/** Resolves when the number has not changed for some time. */
 async function rests(read: () => number): Promise<number> {
   for (let last = read(), since = Date.now(); ;) {
     await new Promise((resolve) => void setTimeout(resolve, 20));
@@ -125,21 +125,21 @@ async function rests(read: () => number): Promise<number> {
   }
 }
 
-test('exec kills a process whose client left while it was started', async () => {
+test('exec kills a process whose client disconnects during its start', async () => {
   const { promise, resolve } = Promise.withResolvers<void>();
   container.startable = promise;
   const { client, process } = await exec(plain);
   client.transport.destroy();
   await client.closed();
-  // The server must have heard of it, too, before the start ends: it answers another client after that.
+  // The server must know of it before the start ends: it answers another client after that.
   await assert.rejects(StreamingClient.connect(`${server.baseUrl}/exec/none`));
   resolve();
   await process.awaited.until('a signal', () => process.signals.includes(9));
 });
 
-test('exec holds a client back that sends more than is taken, and loses nothing', async () => {
+test('exec blocks a client that sends faster than the process reads, and loses nothing', async () => {
   const { client, process, stdin } = await exec(plain);
-  const total = 48 * 1024 * 1024; // more than the kernel keeps for the two of them
+  const total = 48 * 1024 * 1024; // more than the kernel buffers for both
   const piece = Buffer.alloc(64 * 1024, 'x');
   for (let sent = 0; sent < total; sent += piece.length) client.data(stdin, piece);
   client.end(stdin);
@@ -152,7 +152,7 @@ test('exec holds a client back that sends more than is taken, and loses nothing'
   await client.closed();
 });
 
-test('exec holds a process back whose client does not read, and loses nothing', async () => {
+test('exec blocks a process whose client does not read, and loses nothing', async () => {
   const { client, process, stdout } = await exec(plain);
   client.transport.pause();
   const total = 48 * 1024 * 1024;
@@ -165,7 +165,7 @@ test('exec holds a process back whose client does not read, and loses nothing', 
   assert.equal((await client.ended(stdout)).length, total);
 });
 
-test('exec hears the rest of its client when the process takes no input any more', async () => {
+test('exec handles other streams of its client when the process reads no input', async () => {
   const { client, process, stdin, resize } = await exec(terminal);
   process.stdin.destroy();
   for (let sent = 0; sent < 4 * 1024 * 1024; sent += 64 * 1024) client.data(stdin, Buffer.alloc(64 * 1024));
@@ -175,7 +175,7 @@ test('exec hears the rest of its client when the process takes no input any more
   await client.closed();
 });
 
-test('exec keeps to the windows of a client that minds them', async () => {
+test('exec respects the windows of a client that uses them', async () => {
   const { client, process, stdout } = await exec(plain);
   client.send(rawControl(types.settings, 0, numbers(1, 7, 1000)));
   client.send(rawControl(types.ping, 0, numbers(1)));
@@ -190,7 +190,7 @@ test('exec keeps to the windows of a client that minds them', async () => {
   assert.equal((await client.ended(stdout)).length, 5000);
 });
 
-test('exec tells a client that minds windows how much was taken', async () => {
+test('exec sends window updates to a client that uses windows', async () => {
   const { client, process, stdin } = await exec(plain);
   process.readInput();
   client.data(stdin, Buffer.alloc(48 * 1024));
@@ -200,7 +200,7 @@ test('exec tells a client that minds windows how much was taken', async () => {
   await client.closed();
 });
 
-test('attach carries both ways and ends when the container, whose input ended with the client, ends', async () => {
+test('attach carries both directions, ends the container’s input with the client’s, and ends with the container', async () => {
   const { client, stdin, stdout, stderr, error } = await attach(plain);
   container.main.readInput();
   await container.write('stdout', 'prompt ');
@@ -217,7 +217,7 @@ test('attach carries both ways and ends when the container, whose input ended wi
   assert.equal(container.detached, 1);
 });
 
-test('attach ends with its client where the input goes on, and the container does, too', async () => {
+test('attach ends with its client when the container and its input continue', async () => {
   container.stdinOnce = false;
   container.main.readInput();
   const { client, stdin, error } = await attach(plain);
@@ -229,7 +229,7 @@ test('attach ends with its client where the input goes on, and the container doe
   assert.equal(container.followers.size, 0);
 });
 
-test('attach leaves the container alone when its client vanishes', async () => {
+test('attach does not affect the container when its client disconnects', async () => {
   const { client } = await attach(terminal);
   await container.awaited.until('a follower', () => container.followers.size > 0);
   client.transport.destroy();
@@ -239,7 +239,7 @@ test('attach leaves the container alone when its client vanishes', async () => {
   assert.equal(container.followers.size, 0);
 });
 
-test('a client that does not open its streams in time is left', async () => {
+test('a client that does not open its streams in time is disconnected', async () => {
   await using impatient = await serveStreaming(
     { ...defaultStreamingSettings, openMs: 50 },
     { clock: systemClock, log: silentLog },
@@ -250,7 +250,7 @@ test('a client that does not open its streams in time is left', async () => {
   assert.equal(container.processes.length, 0);
 });
 
-test('a session in which only pings go to and fro is idle, and ended', { timeout: 3 * patienceMs }, async () => {
+test('a session with only pings is idle, and ended', { timeout: 3 * patienceMs }, async () => {
   await using busy = await serveStreaming(
     { ...defaultStreamingSettings, idleMs: 1500 },
     { clock: systemClock, log: silentLog },

@@ -9,12 +9,12 @@ import type { StreamChoice } from './streaming.ts';
 const roles = ['error', 'stdin', 'stdout', 'stderr', 'resize'] as const;
 type Role = (typeof roles)[number];
 
-/** The header by which a client says what a stream is for. */
+/** Header with the role of a stream. */
 export const streamTypeHeader = 'streamtype';
 
 /**
- * `v4.channel.k8s.io` over SPDY: the client opens one stream for each role, and `serve` begins when all that were asked
- * for are there (`resize` may come later). Resolves when the client and the session are gone.
+ * Serves `v4.channel.k8s.io` over SPDY: the client opens one stream for each role, and `serve` begins when all
+ * requested ones are open (`resize` may come later). Resolves when the client and the session are gone.
  */
 export async function serveSpdyChannels(
   transport: Duplex,
@@ -38,7 +38,7 @@ export async function serveSpdyChannels(
       if (role === undefined) return;
       streams.set(role, stream);
       if (role === 'resize' && resize !== undefined) stream.pipe(resize);
-      else if (role !== 'stdin' || !choice.stdin) stream.resume(); // what a client says there means nothing
+      else if (role !== 'stdin' || !choice.stdin) stream.resume(); // discards input on output streams
       awaited.delete(role);
       if (awaited.size === 0) complete.resolve();
     },
@@ -87,7 +87,7 @@ function chosen(
   };
 }
 
-/** Resolves when all that was written, with the last words, was taken, or the stream is gone. */
+/** Resolves when all written bytes, including the last words, were accepted, or the stream is gone. */
 async function ended(stream: Writable | undefined, lastWords = ''): Promise<void> {
   if (stream === undefined || stream.destroyed || stream.writableEnded) return;
   await new Promise<void>((resolve) => {

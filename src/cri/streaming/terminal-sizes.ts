@@ -1,19 +1,19 @@
 import type { Readable } from 'node:stream';
 import * as v from 'valibot';
 
-/** Client-go's `TerminalSize`: cells, unsigned 16-bit. */
+/** Client-go's `TerminalSize`: columns and rows, unsigned 16-bit. */
 const terminalSize = v.object({
   Width: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff)),
   Height: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff)),
 });
 export type TerminalSize = v.InferOutput<typeof terminalSize>;
 
-/** More text than that without a size in it is no size. */
+/** Longest text that may precede a size, in bytes. */
 const maxKeptBytes = 1024;
 
 /**
- * Sizes from a stream of flat JSON objects, one after the other with anything or nothing between, as Go's encoder
- * writes them. What is no size is passed over: the terminal works without.
+ * Yields sizes from a stream of flat JSON objects with any separators, as Go's encoder writes them. Other content is
+ * skipped: the terminal works without it.
  */
 export async function* terminalSizes(stream: Readable): AsyncGenerator<TerminalSize> {
   let kept = '';

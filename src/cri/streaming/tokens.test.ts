@@ -5,7 +5,7 @@ import { maxWaitingTokens, type StreamRequest, tokenBytes, tokenLifeMs, Tokens }
 
 const request: StreamRequest = {
   kind: 'portforward',
-  target: { dial: () => Promise.reject(new Error('nobody dials here')) },
+  target: { dial: () => Promise.reject(new Error('this target has no dial')) },
 };
 
 function clockAt(start: number): Clock & { passed(ms: number): void } {
@@ -13,7 +13,7 @@ function clockAt(start: number): Clock & { passed(ms: number): void } {
   return { now: () => now, after: () => () => {}, passed: (ms) => void (now += ms) };
 }
 
-test('look() knows no token that was not issued, redeemed before, or is a minute old', () => {
+test('look() rejects unknown, redeemed and expired tokens', () => {
   const clock = clockAt(5000);
   const tokens = new Tokens(clock);
   assert.equal(tokens.look('guessed'), undefined);
@@ -30,7 +30,7 @@ test('look() knows no token that was not issued, redeemed before, or is a minute
   assert.equal(tokens.look(old), undefined);
 });
 
-test('issue() refuses when too many wait, and issues again when they are too old', () => {
+test('issue() refuses when too many are unused, and works again after their expiry', () => {
   const clock = clockAt(0);
   const tokens = new Tokens(clock);
   for (let count = 0; count < maxWaitingTokens; count += 1) tokens.issue(request);
@@ -39,7 +39,7 @@ test('issue() refuses when too many wait, and issues again when they are too old
   tokens.issue(request);
 });
 
-test('issue() never names two requests alike, and in words that a URL carries as they are', () => {
+test('issue() makes unique tokens that need no encoding in a URL', () => {
   const tokens = new Tokens(clockAt(0));
   const issued = Array.from({ length: 500 }, () => tokens.issue(request));
   assert.equal(new Set(issued).size, issued.length);

@@ -3,7 +3,7 @@ import { PodvmError } from '#base/errors.ts';
 import type { Clock } from '#host/clock.ts';
 import type { AttachStreamRequest, ExecStreamRequest, PortForwardStreamRequest } from './streaming.ts';
 
-/** What a token stands for; `kind` is the first part of its URL's path. */
+/** The request of a token; `kind` is the first part of its URL's path. */
 export type StreamRequest =
   | ({ readonly kind: 'exec' } & ExecStreamRequest)
   | ({ readonly kind: 'attach' } & AttachStreamRequest)
@@ -13,36 +13,40 @@ export const tokenBytes = 32;
 export const tokenLifeMs = 60_000;
 export const maxWaitingTokens = 1000;
 
-/** Requests that wait for their client, each under a random name that works once and for a minute. */
+/** Requests that wait for their client, each under a random token that works once, within a minute. */
 export class Tokens {
   readonly #clock: Clock;
-  /** In the order of their making, which is that of their ends. */
+  /** Requests in the order of creation, which is that of their expiry. */
   readonly #waiting = new Map<string, { readonly request: StreamRequest; readonly endsAt: number }>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  /** Errors: `exhausted`. */
+  /** Issues a token. Errors: `exhausted`. */
   issue(request: StreamRequest): string {
     this.#forgetOld();
     if (this.#waiting.size >= maxWaitingTokens) {
-      throw new PodvmError('exhausted', `Cannot open a stream: ${maxWaitingTokens} URLs wait for their clients`, {
-        fix: `Open the URLs, or wait: each is forgotten after ${tokenLifeMs / 1000} s.`,
-      });
+      throw new PodvmError(
+        'exhausted',
+        `Cannot open a stream: the limit of ${maxWaitingTokens} unused URLs is reached`,
+        {
+          fix: `Open the URLs, or wait: each expires after ${tokenLifeMs / 1000} s.`,
+        },
+      );
     }
     const token = randomBytes(tokenBytes).toString('base64url');
     this.#waiting.set(token, { request, endsAt: this.#clock.now() + tokenLifeMs });
     return token;
   }
 
-  /** What the token stands for, which may still fail to be opened. */
+  /** Returns the request of a token, which is not redeemed yet. */
   look(token: string): StreamRequest | undefined {
     this.#forgetOld();
     return this.#waiting.get(token)?.request;
   }
 
-  /** The token has done its work. */
+  /** Invalidates the token. */
   redeem(token: string): void {
     this.#waiting.delete(token);
   }

@@ -21,7 +21,7 @@ afterEach(() => server[Symbol.asyncDispose]());
 const plain: StreamChoice = { stdin: true, stdout: true, stderr: true, tty: false };
 const terminal: StreamChoice = { stdin: true, stdout: true, stderr: false, tty: true };
 
-/** A client that keeps what comes on each channel. */
+/** A client that records the messages of each channel. */
 class ChannelClient {
   readonly socket: WebSocket;
   readonly awaited = new Awaited();
@@ -31,7 +31,7 @@ class ChannelClient {
   private constructor(socket: WebSocket) {
     this.socket = socket;
     socket.on('message', (data) => {
-      const message = data as Buffer; // SAFE: `ws` gives Buffers unless told otherwise
+      const message = data as Buffer; // SAFE: `ws` returns Buffers by default
       const pieces = this.#received.get(message[0] ?? -1) ?? [];
       this.#received.set(message[0] ?? -1, [...pieces, message.subarray(1)]);
       this.awaited.changed();
@@ -70,7 +70,7 @@ async function exec(choice: StreamChoice, protocol: string) {
   return { client, process: await container.process() };
 }
 
-test('v5 carries input and its end, both outputs and the exit code, and closes in the usual way', async () => {
+test('v5 carries input and its end, both outputs and the exit code, and closes normally', async () => {
   const { client, process } = await exec(plain, 'v5.channel.k8s.io');
   process.readInput();
   client.send(0, 'some ');
@@ -87,7 +87,7 @@ test('v5 carries input and its end, both outputs and the exit code, and closes i
   assert.deepEqual(status.details, { causes: [{ reason: 'ExitCode', message: '3' }] });
 });
 
-test('v4 has no message for the end of input: what v5 would take for it is passed over', async () => {
+test('v4 has no message for the end of input, and ignores v5’s', async () => {
   const { client, process } = await exec(plain, 'v4.channel.k8s.io');
   process.readInput();
   client.send(255, Buffer.of(0));
@@ -99,7 +99,7 @@ test('v4 has no message for the end of input: what v5 would take for it is passe
   assert.deepEqual(JSON.parse(client.text(3) ?? ''), { metadata: {}, status: 'Success' });
 });
 
-test('an empty message tells the client that the connection stands, before there is any output', async () => {
+test('an empty message confirms the connection before any output', async () => {
   const { client, process } = await exec(terminal, 'v5.channel.k8s.io');
   await client.awaited.until('an empty message', () => client.text(1) === '');
   process.exit(0);
@@ -116,7 +116,7 @@ test('a terminal follows the sizes on its channel', async () => {
   await client.closed();
 });
 
-test('the first of the offered protocols that is spoken here is chosen, and no other is made up', async () => {
+test('the first supported protocol of the client’s list is chosen', async () => {
   const client = await ChannelClient.connect(execUrl(plain), [
     'v9.channel.k8s.io',
     'v4.channel.k8s.io',
@@ -131,7 +131,7 @@ test('the first of the offered protocols that is spoken here is chosen, and no o
   }
 });
 
-test('messages on channels that nobody reads, and empty ones, are passed over', async () => {
+test('messages on unknown or output channels, and empty ones, are ignored', async () => {
   const { client, process } = await exec({ ...plain, stdin: false }, 'v5.channel.k8s.io');
   client.socket.send(Buffer.alloc(0));
   client.send(0, 'unwanted input');
@@ -152,7 +152,7 @@ test('a message larger than the limit ends the session, and the process with it'
   await process.awaited.until('a signal', () => process.signals.includes(9));
 });
 
-test('a client is held back that sends more than is taken, and nothing is lost', async () => {
+test('a client that sends faster than the process reads is blocked, and nothing is lost', async () => {
   const { client, process } = await exec(plain, 'v5.channel.k8s.io');
   const total = 48 * 1024 * 1024;
   for (let sent = 0; sent < total; sent += 64 * 1024) client.send(0, Buffer.alloc(64 * 1024, 'x'));
@@ -169,7 +169,7 @@ test('a client is held back that sends more than is taken, and nothing is lost',
   await client.closed();
 });
 
-test('a client that vanishes ends its process, and its attach leaves the container alone', async () => {
+test('a client that disconnects ends its process, and its attach does not affect the container', async () => {
   const { client, process } = await exec(plain, 'v5.channel.k8s.io');
   client.socket.terminate();
   await process.awaited.until('a signal', () => process.signals.includes(9));

@@ -8,20 +8,19 @@ import type { StreamChoice } from './streaming.ts';
 export const processProtocols = ['v5.channel.k8s.io', 'v4.channel.k8s.io'] as const;
 export type ProcessProtocol = (typeof processProtocols)[number];
 
-/** First byte of a message. */
+/** Channel number, the first byte of a message. */
 const channel = { stdin: 0, stdout: 1, stderr: 2, error: 3, resize: 4, close: 255 } as const;
 
-/** Received and not yet taken; above it nothing is read from the client. */
+/** Limit of received bytes that were not read yet; above it, reading from the client pauses. */
 const maxQueuedBytes = 256 * 1024;
-/** So often a client is pinged: one that has left without a word shows it, though nothing is read from it. */
+/** Interval of pings, in `ms`. They detect a client that is gone while nothing is read from it. */
 const pingMs = 15_000;
 const closeMs = 5_000;
 const normalClosure = 1000;
 
 /**
- * `v4.channel.k8s.io` and `v5.channel.k8s.io` over WebSocket: one message is one piece of one stream, whose number is
- * its first byte. v5 adds the message that closes a stream: the end of standard input, which v4 cannot say.
- * Resolves when the client is gone.
+ * Serves `v4.channel.k8s.io` and `v5.channel.k8s.io` over WebSocket: a message is a piece of one stream, whose number
+ * is its first byte. v5 adds a message that closes a stream, such as standard input. Resolves when the client is gone.
  */
 export async function serveWebSocketChannels(
   socket: WebSocket,
@@ -54,7 +53,7 @@ export async function serveWebSocketChannels(
     watch.gone();
     for (const stream of [stdin, resize, stdout, stderr, error]) stream?.destroy();
   });
-  // An empty message tells clients, as the kubelet's own server does, that the connection stands.
+  // An empty message confirms the connection, as the kubelet's own server does.
   socket.send(Buffer.of(choice.stdout ? channel.stdout : choice.stderr ? channel.stderr : channel.error));
   await serve({
     ...(stdin === undefined ? {} : { stdin }),
@@ -63,7 +62,7 @@ export async function serveWebSocketChannels(
     ...(resize === undefined ? {} : { resize }),
     gone: watch.signal,
     finish: async (status) => {
-      socket.resume(); // else a full input would hide the client's farewell
+      socket.resume(); // a full input would otherwise block the client's close frame
       stdin?.destroy();
       await new Promise<void>((resolve) => {
         if (error.destroyed) resolve();
@@ -79,7 +78,7 @@ export async function serveWebSocketChannels(
   await closed;
 }
 
-/** A stream that the socket's messages are pushed into; the socket rests while it is full. */
+/** Makes a stream of the socket's messages. The socket pauses while it is full. */
 function inputOf(socket: WebSocket): Readable {
   const input = new Readable({ highWaterMark: maxQueuedBytes, read: () => socket.resume() });
   input.on('error', () => {});
@@ -100,7 +99,7 @@ function outputOf(socket: WebSocket, number: number, onWrite: () => void): Writa
   const output = new Writable({
     write(chunk: Buffer, _encoding, done) {
       onWrite();
-      socket.send(Buffer.concat([Buffer.of(number), chunk]), () => done()); // a client that is gone is told by `close`
+      socket.send(Buffer.concat([Buffer.of(number), chunk]), () => done()); // `close` reports a client that is gone
     },
   });
   return output.on('error', () => {});

@@ -4,7 +4,7 @@ import type { Container, Exec, ExecSpec, OutputChunk } from '#sandbox/sandbox.ts
 import { Awaited } from './streaming-client.ts';
 import type { Attachment, AttachTarget } from '../streaming/streaming.ts';
 
-/** A process that a test plays: it reads what came as input, writes output, and says when it exits. */
+/** A process played by a test: it records input, writes output, and exits. */
 export class FakeProcess {
   readonly spec: ExecSpec;
   readonly stdin = new Transform({
@@ -28,7 +28,7 @@ export class FakeProcess {
     for (const stream of [this.stdin, this.stdout, this.stderr]) stream.on('error', () => {});
   }
 
-  /** Takes input from now on; before, it waits. */
+  /** Reads input from now on. */
   readInput(): this {
     this.stdin.on('data', (chunk: Buffer) => {
       this.#input += chunk.toString();
@@ -84,7 +84,7 @@ export class FakeContainer implements Pick<Container, 'exec'>, AttachTarget {
   stdinOnce = true;
   detached = 0;
   refusal: PodvmError | undefined;
-  /** Starts wait for it. */
+  /** Promise that starts wait for. */
   startable: Promise<void> = Promise.resolve();
 
   async exec(spec: ExecSpec, signal: AbortSignal): Promise<Exec> {

@@ -19,20 +19,20 @@ import { serveCri } from '../serve-cri.ts';
 import type { CriParts, NetworkReadiness } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
 
-/** A node whose guests and images are fakes, behind the real socket: what a kubelet would see, for tests. */
+/** A node with fake guests and images behind the real socket, as seen by a kubelet; for tests. */
 export interface FakeNode extends AsyncDisposable {
   readonly directory: string;
   readonly parts: FakeParts;
   readonly images: FakeImages;
-  /** Sets what the node's network says of itself. */
+  /** Sets the readiness that the node's network reports. */
   setNetworkReadiness(readiness: NetworkReadiness): void;
   readonly runtime: ClientOf<typeof RuntimeService>;
   readonly imageService: ClientOf<typeof ImageService>;
-  /** What streams were asked for, newest last. */
+  /** Requested streams, newest last. */
   readonly streams: Parameters<CriParts['streaming']['execUrl' | 'attachUrl' | 'portForwardUrl']>[0][];
-  /** The guest says that the first process of a container ended. */
+  /** Reports the end of a container's first process by the guest. */
   exit(containerId: string, exitCode: number): void;
-  /** Makes a pod, and a container in it that runs. */
+  /** Makes a pod with a running container. */
   running(pod?: PodConfig, container?: ContainerConfig): Promise<{ podSandboxId: string; containerId: string }>;
 }
 

@@ -9,7 +9,7 @@ const binary = 0x82;
 const close = 0x88;
 
 /**
- * A client's end of bytes in WebSocket messages, framed by hand (RFC 6455, section 5): `ws` speaks no protocol with a
+ * A client's end of bytes in WebSocket messages, framed by hand (RFC 6455, section 5): `ws` supports no protocol with a
  * slash in its name. Each write is a message.
  */
 export class ClientTunnel extends Duplex {
@@ -49,7 +49,7 @@ export class ClientTunnel extends Duplex {
   }
 
   override _final(done: (error?: Error | null) => void): void {
-    this.#socket.write(masked(close, Buffer.of(0x03, 0xe8)), () => done()); // 1000: as usual
+    this.#socket.write(masked(close, Buffer.of(0x03, 0xe8)), () => done()); // 1000: normal closure
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {

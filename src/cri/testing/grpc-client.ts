@@ -11,7 +11,7 @@ import {
 import { Client, credentials, Metadata, type CallOptions } from '@grpc/grpc-js';
 import { maxMessageBytes } from '../rpc/serve-grpc.ts';
 
-/** For assert.rejects: a status of that code, whose details have these words. */
+/** Matcher for assert.rejects: a status with that code, whose details match. */
 export const is =
   (code: number, words = /./) =>
   (error: unknown): true => {
@@ -21,7 +21,7 @@ export const is =
     return true;
   };
 
-/** One function for each verb, as a client of the real socket sees it: for tests. */
+/** One function for each verb, as a client of the real socket; for tests. */
 export type ClientOf<Service extends DescService> = {
   readonly [Verb in keyof Service['method']]: Service['method'][Verb] extends {
     readonly methodKind: infer Kind;
@@ -41,13 +41,13 @@ export interface TestCallOptions extends CallOptions {
 
 export interface StreamingClient extends Disposable {
   of<Service extends DescService>(service: Service): ClientOf<Service>;
-  /** Sends bytes as they are. */
+  /** Sends raw bytes. */
   raw(path: string, bytes: Uint8Array): Promise<Buffer>;
 }
 
 export function connectTestClient(socketPath: string): StreamingClient {
   const client = new Client(`unix:${socketPath}`, credentials.createInsecure(), {
-    'grpc.max_receive_message_length': maxMessageBytes, // as kubelet and crictl
+    'grpc.max_receive_message_length': maxMessageBytes, // the limit of kubelet and crictl
   });
   const raw = (path: string, bytes: Uint8Array, { signal, ...options }: TestCallOptions = {}) =>
     new Promise<Buffer>((resolve, reject) => {

@@ -14,10 +14,10 @@ import {
 } from '../streaming/spdy/frame-encoder.ts';
 import { types } from '../streaming/spdy/frame.ts';
 
-/** A test waits so long for anything. */
+/** Limit of each wait in a test, in `ms`. */
 export const patienceMs = 10_000;
 
-/** Resolves when `check` holds, which is looked at whenever `changed` is told; rejects when that takes too long. */
+/** Resolves when `check` holds, evaluated at each `changed`; rejects after the time limit. */
 export class Awaited {
   readonly #waits = new Set<() => void>();
 
@@ -43,7 +43,7 @@ export class Awaited {
   }
 }
 
-/** The answer to a request to upgrade, and the socket as it is after it. */
+/** Requests an upgrade. Returns the response and the socket. */
 export async function askUpgrade(
   url: string,
   headers: Readonly<Record<string, string>>,
@@ -78,7 +78,8 @@ export const spdyUpgrade = (protocol: string) => ({
 });
 
 /**
- * A SPDY client that a test moves frame by frame. It keeps what comes; like moby/spdystream it never widens a window.
+ * A SPDY client that a test controls frame by frame. It records all frames; like moby/spdystream it never extends a
+ * window.
  */
 export class StreamingClient implements AsyncDisposable {
   readonly transport: Duplex;
@@ -148,7 +149,7 @@ export class StreamingClient implements AsyncDisposable {
     );
   }
 
-  /** All that came on a stream, when the server has ended it. */
+  /** Returns all data of a stream after the server has ended it. */
   async ended(streamId: number): Promise<string> {
     await this.awaited.until(`end of stream ${streamId}`, () => this.hasEnded(streamId));
     return this.received(streamId).toString();

@@ -1,7 +1,7 @@
 import { counter, each, gauge, type MetricRow, secondsOfMs, secondsOfUsec, type Subject } from './metric-row.ts';
 
 const faults = ({ figures: { pageFaults, majorPageFaults } }: Subject) =>
-  // cAdvisor tells of a cgroup alone and of it with those below; in the second version of cgroups there is only that.
+  // cAdvisor reports a cgroup with and without its children; cgroups version 2 has only the former.
   ['container', 'hierarchy'].flatMap((scope) => [
     { labels: ['pgfault', scope], value: pageFaults },
     { labels: ['pgmajfault', scope], value: majorPageFaults },
@@ -12,7 +12,7 @@ const pressureOf = (resource: 'cpu' | 'memory' | 'io', kind: 'someUsec' | 'fullU
     pressure === undefined ? undefined : secondsOfUsec(pressure[resource][kind]);
 };
 
-/** cAdvisor's metrics of processor, memory and processes, and of what a container was given of them. */
+/** cAdvisor's metrics of processor, memory and processes, and of a container's limits for them. */
 export const cgroupMetrics = {
   container_last_seen: gauge('secondsSince1970', 'Time at which the figures were taken', ({ nowMs }) =>
     secondsOfMs(nowMs),

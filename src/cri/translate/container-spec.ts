@@ -12,7 +12,9 @@ import { checkTables } from './sandbox-spec.ts';
 import { securityOf } from './security.ts';
 import { checkUserNamespaceOf } from './user-namespace.ts';
 
-/** What CRI asks of a container. Errors: `invalid`, `unsupported`, both saying what to change; those of `securityOf`. */
+/**
+ * Converts a CRI container config. Errors: `invalid`, `unsupported`, both with what to change; those of `securityOf`.
+ */
 export async function containerSpecOf(
   config: ContainerConfig,
   { logDirectory, linux: pod }: Pick<PodSandboxConfig, 'logDirectory' | 'linux'>,
@@ -21,7 +23,7 @@ export async function containerSpecOf(
   const what = `container ${printable(name)}`;
   const { linux, image } = config;
   if (image === undefined || image.image === '') {
-    throw new PodvmError('invalid', `Cannot create ${what}: its config names no image`);
+    throw new PodvmError('invalid', `Cannot create ${what}: its config has no image`);
   }
   const devices = devicesOf(what, config);
   checkUserNamespaceOf(what, linux?.securityContext?.namespaceOptions, pod?.securityContext?.namespaceOptions);
@@ -31,7 +33,7 @@ export async function containerSpecOf(
     name,
     attempt,
     image: image.image,
-    imagePullPolicy: 'Never', // whoever wants another has called PullImage
+    imagePullPolicy: 'Never', // clients pull with PullImage
     ...(config.command.length === 0 ? {} : { command: config.command }),
     ...(config.args.length === 0 ? {} : { args: config.args }),
     ...(config.workingDir === '' ? {} : { workingDir: config.workingDir }),
@@ -51,7 +53,7 @@ export async function containerSpecOf(
   };
 }
 
-/** Errors: `invalid` as soon as there is more than a process can have, and for a value that is no text. */
+/** Converts the environment. Errors: `invalid` above the kernel's limits, and for a value that is not text. */
 function environmentOf(what: string, { command, args, envs }: ContainerConfig): ContainerSpec['env'] {
   const room = createProcessRoom(what);
   for (const [at, argument] of [...command, ...args].entries()) room.take(`argument ${at}`, argument);
@@ -62,14 +64,14 @@ function environmentOf(what: string, { command, args, envs }: ContainerConfig): 
   });
 }
 
-/** CRI carries bytes, and the runtime's JSON text: a Secret that is none can be mounted. */
+/** Decodes a value: CRI carries bytes, the runtime's JSON text. Other Secrets can be mounted. */
 function textOf(what: string, key: string, value: Uint8Array): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(value);
   } catch (cause) {
-    throw new PodvmError('invalid', `Cannot create ${what}: its variable ${printable(key, 80)} is no UTF-8`, {
+    throw new PodvmError('invalid', `Cannot create ${what}: its variable ${printable(key, 80)} is not UTF-8`, {
       cause,
-      fix: 'Mount what it comes from as a volume: files have the bytes as they are.',
+      fix: 'Mount its Secret or ConfigMap as a volume: a file can hold any bytes.',
     });
   }
 }
@@ -91,27 +93,29 @@ function metadataOf(config: ContainerConfig): { readonly name: string; readonly 
   return { name, attempt };
 }
 
-/** Kubernetes' mark for the mount that is no volume: the file that takes the container's last words. */
+/** Kubernetes' annotation for the mount that is not a volume but the termination message file. */
 const terminationPathAnnotation = 'io.kubernetes.container.terminationMessagePath';
 
-/** The termination log is written in the guest and brought back when the container has ended. */
+/**
+ * Returns the mount of the termination log, which is written in the guest and copied back when the container has ended.
+ */
 export function terminationMount(config: Pick<ContainerConfig, 'annotations' | 'mounts'>): Mount | undefined {
   const path = config.annotations[terminationPathAnnotation];
   return path === undefined ? undefined : config.mounts.find(({ containerPath }) => containerPath === path);
 }
 
-/** `<log_directory>/<log_path>`; undefined when either is missing: the log is then ours. */
+/** Returns `<log_directory>/<log_path>`; undefined when either is missing: the log is then in the state directory. */
 function logPathOf(what: string, directory: string, path: string): string | undefined {
   if (directory === '' || path === '') return undefined;
   if (isAbsolute(directory) && !normalize(path).startsWith('..')) return join(directory, path);
   throw new PodvmError(
     'invalid',
-    `Cannot create ${what}: its log must be inside of an absolute directory, ` +
+    `Cannot create ${what}: its log must be inside an absolute directory, ` +
       `got ${printable(JSON.stringify(path), 80)} in ${printable(JSON.stringify(directory), 80)}`,
   );
 }
 
-/** The guest has no process outside of its pod: 0, which says nothing, is left out. */
+/** Returns the score; 0 is omitted, since the guest has no processes outside its pod. */
 function oomScoreOf(resources: LinuxContainerResources | undefined): { readonly oomScoreAdj?: number } {
   const given = resources?.oomScoreAdj ?? 0n;
   return given === 0n ? {} : { oomScoreAdj: numberOf('oom_score_adj', given, [-1000, 1000]) };

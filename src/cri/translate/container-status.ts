@@ -11,7 +11,7 @@ const states = {
   exited: ContainerState.CONTAINER_EXITED,
 } as const satisfies Record<State, ContainerState>;
 
-/** Lists are asked for often, and a status is made anew at each look: one look is enough. */
+/** Converts the state. Lists are frequent and a status is computed at each access, so it is read once. */
 export function containerStateOf(
   { isEndKnown }: KnownContainer,
   { state, startedAt }: ContainerStatus,
@@ -71,10 +71,10 @@ export function containerStatusOf(known: KnownContainer) {
   } satisfies Answer<typeof ContainerStatusSchema>;
 }
 
-/** The first group is among the supplemental ones, as the kernel has them and containerd tells them. */
+/** Includes the first group among the supplemental ones, as the kernel and containerd do. */
 function userOf({ uid, gid, groups }: NonNullable<ContainerStatus['user']>) {
   return { linux: { uid: BigInt(uid), gid: BigInt(gid), supplementalGroups: [gid, ...groups].map(BigInt) } };
 }
 
-/** Kubernetes knows no lost machine: what died with it failed. */
+/** Maps the loss of a machine, which Kubernetes does not know, to a failure. */
 const reasonOf = (reason: string): string => (reason === 'SandboxFailed' ? 'Error' : reason);

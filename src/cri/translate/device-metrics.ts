@@ -10,7 +10,7 @@ type Type = Parameters<typeof each>[0];
 const sectorBytes = 512;
 const pathOf = (device: string): string => `/dev/${device}`;
 
-/** By interface of the pod: its containers have none of their own. */
+/** Makes a metric by interface of the pod; containers have no interfaces of their own. */
 const ofInterfaces = (unit: Unit, about: string, value: (counters: Interface) => number): MetricRow =>
   each('COUNTER', ['interface'], unit, about, ({ figures }) =>
     figures.interfaces.map((counters) => ({ labels: [counters.name], value: value(counters) })),
@@ -21,7 +21,7 @@ const ofDevices = (unit: Unit, about: string, value: (device: Device) => number)
     figures.devices.map((device) => ({ labels: [pathOf(device.name)], value: value(device) })),
   );
 
-/** The pod's alone: the kernel counts these by disk, and the disks are the machine's. */
+/** Makes a metric of the pod only: the kernel counts by disk, and the disks are the machine's. */
 const ofDisks = (type: Type, unit: Unit, about: string, value: (disk: Disk) => number): MetricRow =>
   each(type, ['device'], unit, about, ({ figures }) =>
     figures.devices.flatMap(({ name, disk }) =>
@@ -29,7 +29,7 @@ const ofDisks = (type: Type, unit: Unit, about: string, value: (disk: Disk) => n
     ),
   );
 
-/** Of a container whose layer is on a disk. */
+/** Makes a metric of a container whose layer is on a disk. */
 const ofLayer = (unit: Unit, about: string, value: (layer: Layer) => number): MetricRow =>
   each('GAUGE', ['device'], unit, about, ({ figures: { layer } }) =>
     layer === undefined ? [] : [{ labels: [pathOf(layer.device)], value: value(layer) }],

@@ -5,13 +5,13 @@ import type { ContainerDevice } from '#sandbox/sandbox.ts';
 import type { ContainerConfig } from '../schema/api_pb.ts';
 
 /**
- * The devices of a container, `what`, which are its block volumes; that they are block devices is seen when they are
- * attached. Who may not write may not make nodes either, nor need to. Errors: `invalid`, `unsupported`.
+ * Returns the devices of a container (`what`), which are block volumes; attaching them checks that they are block
+ * devices. Without write permission, mknod permission is ignored. Errors: `invalid`, `unsupported`.
  */
 export function devicesOf(what: string, { devices, CDIDevices }: ContainerConfig): ContainerDevice[] {
   if (CDIDevices.length > 0) {
-    throw new PodvmError('unsupported', `Cannot create ${what}: it has devices by CDI, which change the host's side`, {
-      fix: 'Leave the devices out: a machine has none of the host but block volumes.',
+    throw new PodvmError('unsupported', `Cannot create ${what}: CDI devices are not supported`, {
+      fix: 'Remove the devices: a machine can use only block volumes of the host.',
     });
   }
   return devices.map(({ hostPath, containerPath, permissions }) => {

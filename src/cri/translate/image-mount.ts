@@ -10,17 +10,17 @@ export function isImageVolume(mount: Mount): mount is ImageVolume {
   return mount.image !== undefined;
 }
 
-/** An image that is mounted; whoever wants another has called PullImage. Errors: `invalid`. */
+/** Converts the mount of an image; clients pull it with PullImage. Errors: `invalid`. */
 export function imageMountOf(what: string, mount: ImageVolume): ContainerMount {
   const { containerPath, hostPath, imageSubPath } = mount;
   const { image } = mount.image;
   const refuse = (why: string) =>
     new PodvmError('invalid', `Cannot create ${what}: its image volume at ${printable(containerPath)} ${why}`);
-  if (image === '') throw refuse('names no image');
-  if (hostPath !== '') throw refuse('has a path of the host too');
-  if (!isAbsolute(containerPath)) throw refuse('is not mounted at an absolute path');
+  if (image === '') throw refuse('has no image');
+  if (hostPath !== '') throw refuse('must not have a host path');
+  if (!isAbsolute(containerPath)) throw refuse('must be mounted at an absolute path');
   if (isAbsolute(imageSubPath) || imageSubPath.split('/').includes('..')) {
-    throw refuse(`has the sub-path ${printable(imageSubPath)}, which leads out of it`);
+    throw refuse(`has the sub-path ${printable(imageSubPath)}, which leads outside the image`);
   }
   return {
     source: { kind: 'image', image, pullPolicy: 'Never' },

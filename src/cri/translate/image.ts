@@ -13,7 +13,7 @@ export function imageOf({ id, references, digests, sizeBytes, config }: Image) {
   } satisfies Answer<typeof ImageSchema>;
 }
 
-/** By number or by name, without the group: a kubelet compares it with runAsNonRoot. Neither: root. */
+/** Returns the user by number or name, without the group: a kubelet compares it with runAsNonRoot. Empty means root. */
 function userOf(user: string): { readonly uid?: { value: bigint }; readonly username?: string } {
   const [name = ''] = user.split(':');
   if (name === '') return {};

@@ -1,6 +1,6 @@
 type Labels = Readonly<Record<string, string>>;
 
-/** A selector names labels with their values; an empty one takes all. */
+/** Returns whether the labels match all entries of a selector; an empty one matches everything. */
 export function hasLabels(labels: Labels, selector: Labels): boolean {
   return Object.entries(selector).every(([key, value]) => labels[key] === value);
 }

@@ -2,7 +2,7 @@ import type { MetricFigures } from '#sandbox/sandbox.ts';
 import type { KnownContainer } from '../known-pods.ts';
 import { MetricType } from '../schema/api_pb.ts';
 
-/** What is known of one container, or of a pod as a whole. */
+/** Measurements of one container, or of a pod as a whole. */
 export interface Subject {
   readonly figures: MetricFigures;
   readonly nowMs: number;
@@ -12,7 +12,7 @@ export interface Subject {
   readonly dropped?: ReadonlyMap<string, number>;
 }
 
-/** One of several values of a metric, and what tells it from the others: in the order of the row's labels. */
+/** One value of a metric with its label values, in the order of the row's labels. */
 export interface Sample {
   readonly labels: readonly string[];
   readonly value: number | bigint;
@@ -20,15 +20,15 @@ export interface Sample {
 
 export type Unit = 'count' | 'bytes' | 'seconds' | 'secondsSince1970' | 'microseconds';
 
-/** A metric: its values are whole units, as CRI has no others. */
+/** A metric. Its values are integers, as CRI requires. */
 export interface MetricRow {
   readonly type: MetricType;
   readonly unit: Unit;
   /** Noun phrase without the unit. */
   readonly about: string;
-  /** Those that it has besides every metric's. */
+  /** Labels besides those of every metric. */
   readonly labels: readonly string[];
-  /** None: it is not of this subject. */
+  /** Returns the values; empty if the metric does not apply to the subject. */
   readonly of: (subject: Subject) => readonly Sample[];
 }
 
@@ -55,7 +55,7 @@ export const gauge = (unit: Unit, about: string, of: (subject: Subject) => Value
   of: one(of),
 });
 
-/** A metric with labels of its own. */
+/** Makes a metric with additional labels. */
 export const each = (
   type: keyof typeof MetricType,
   labels: readonly string[],

@@ -7,7 +7,7 @@ import { cgroupMetrics } from './cgroup-metrics.ts';
 import { deviceMetrics } from './device-metrics.ts';
 import type { MetricRow, Subject, Unit } from './metric-row.ts';
 
-/** The labels that a kubelet puts on cAdvisor's metrics. */
+/** Labels of cAdvisor's metrics in a kubelet. */
 export const labelKeys = ['container', 'id', 'image', 'name', 'namespace', 'pod'];
 
 /** By cAdvisor's names, except for what it does not know. `docs/reference/metrics.md` is printed from this table. */
@@ -33,7 +33,7 @@ export function metricDescriptors() {
   );
 }
 
-/** Of a pod (with an empty container label, as cAdvisor) and its containers that run. */
+/** Returns the metrics of a pod (with an empty container label, as cAdvisor) and of its running containers. */
 export function podMetricsOf(pod: KnownPod, measured: SandboxMetrics, nowMs: number) {
   const { id } = pod.sandbox;
   const { createdAt } = pod.sandbox.status;
@@ -56,7 +56,7 @@ export function podMetricsOf(pod: KnownPod, measured: SandboxMetrics, nowMs: num
   } satisfies Answer<typeof PodSandboxMetricsSchema>;
 }
 
-/** A pod's processes are its containers'. Unknown of one of them, it is unknown. */
+/** Sums the processes of a pod's containers; undefined if one is unknown. */
 function sumOf(all: readonly MetricFigures['processes'][]): MetricFigures['processes'] {
   const states = { running: 0, sleeping: 0, stopped: 0, uninterruptible: 0 };
   const sum = { processes: 0, descriptors: 0, states };
@@ -74,7 +74,7 @@ function sumOf(all: readonly MetricFigures['processes'][]): MetricFigures['proce
   return sockets === undefined ? sum : { ...sum, sockets };
 }
 
-/** In the order of `labelKeys`. */
+/** Returns label values in the order of `labelKeys`. */
 function labelsOf({ config }: KnownPod, container: string, id: string, image: string): string[] {
   const { name = '', namespace = '' } = config.metadata ?? {};
   return [container, id, image, container === '' ? '' : id, namespace, name];

@@ -10,7 +10,7 @@ const mount = (more: Partial<Omit<Mount, '$typeName' | '$unknown'>> = {}): Mount
   ...more,
 });
 
-test('mountsOf() gives paths of the host with access and propagation', () => {
+test('mountsOf() converts host paths with access and propagation', () => {
   const { PROPAGATION_HOST_TO_CONTAINER, PROPAGATION_BIDIRECTIONAL } = MountPropagation;
   assert.deepEqual(
     mountsOf('container c', [
@@ -38,15 +38,15 @@ test('mountsOf() gives paths of the host with access and propagation', () => {
   );
 });
 
-test('mountsOf() refuses what names no place, and recursive read-only without what it needs', () => {
+test('mountsOf() refuses mounts without paths, and recursive read-only without its requirements', () => {
   const refused: readonly [Partial<Mount>, RegExp][] = [
     [{ containerPath: 'data' }, /absolute path/],
-    [{ hostPath: '' }, /absolute path of the host/],
-    [{ hostPath: '../srv' }, /absolute path of the host, got \.\.\/srv/],
+    [{ hostPath: '' }, /absolute host path/],
+    [{ hostPath: '../srv' }, /absolute host path, got \.\.\/srv/],
     [{ recursiveReadOnly: true }, /without being read-only/],
     [{ recursiveReadOnly: true, readonly: true, propagation: 1 }, /propagation hostToContainer/],
     [{ recursiveReadOnly: true, readonly: true, propagation: 2 }, /propagation bidirectional/],
-    [{ propagation: 7 as MountPropagation }, /not known, got 7/], // SAFE: what a newer client may send
+    [{ propagation: 7 as MountPropagation }, /unknown propagation, got 7/], // SAFE: a newer client may send it
   ];
   for (const [more, message] of refused) {
     assert.throws(
@@ -57,7 +57,7 @@ test('mountsOf() refuses what names no place, and recursive read-only without wh
   }
 });
 
-test('mountsOf() gives images, read-only whatever was said, and refuses those that name none or lead out', () => {
+test('mountsOf() converts image mounts, always read-only, and refuses those without an image or with a path outside it', () => {
   const image = (reference: string, more: Partial<Mount> = {}) =>
     mount({ hostPath: '', image: create(ImageSpecSchema, { image: reference }), ...more });
   const source = { kind: 'image', image: 'models', pullPolicy: 'Never' };
@@ -66,10 +66,10 @@ test('mountsOf() gives images, read-only whatever was said, and refuses those th
     { source, mountPath: '/data', readOnly: true, subPath: 'a/b' },
   ]);
   const refused: readonly [Mount, RegExp][] = [
-    [image(''), /names no image/],
-    [image('models', { hostPath: '/srv' }), /has a path of the host too/],
-    [image('models', { imageSubPath: '/a' }), /sub-path \/a, which leads out of it/],
-    [image('models', { imageSubPath: 'a/../..' }), /leads out of it/],
+    [image(''), /has no image/],
+    [image('models', { hostPath: '/srv' }), /must not have a host path/],
+    [image('models', { imageSubPath: '/a' }), /sub-path \/a, which leads outside the image/],
+    [image('models', { imageSubPath: 'a/../..' }), /leads outside the image/],
   ];
   for (const [bad, message] of refused) {
     assert.throws(() => mountsOf('container c', [bad]), { name: 'PodvmError', message });

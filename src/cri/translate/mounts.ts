@@ -14,8 +14,8 @@ const propagations: ReadonlyMap<MountPropagation, Propagation> = new Map([
 ]);
 
 /**
- * What a container mounts; `what` is that container, for messages. The SELinux label is the host's affair and the guest
- * has none. Errors: `invalid`, `unsupported`.
+ * Converts a container's mounts; `what` names the container in messages. The SELinux label is ignored, since it applies
+ * to the host and the guest has none. Errors: `invalid`, `unsupported`.
  */
 export function mountsOf(what: string, mounts: readonly Mount[]): ContainerMount[] {
   return mounts.map((mount) => (isImageVolume(mount) ? imageMountOf(what, mount) : hostMountOf(what, mount)));
@@ -26,10 +26,10 @@ function hostMountOf(what: string, mount: Mount): ContainerMount {
   const refuse = (why: string) =>
     new PodvmError('invalid', `Cannot create ${what}: its mount at ${printable(containerPath)} ${why}`);
   if (!isAbsolute(containerPath)) throw refuse('must be at an absolute path');
-  if (!isAbsolute(hostPath)) throw refuse(`must name an absolute path of the host, got ${printable(hostPath)}`);
+  if (!isAbsolute(hostPath)) throw refuse(`must have an absolute host path, got ${printable(hostPath)}`);
   const propagation = propagationOf(mount, refuse);
   if (recursiveReadOnly) {
-    // As CRI's definition of the field asks.
+    // CRI's definition of the field requires both.
     if (!readonly) throw refuse('cannot be recursively read-only without being read-only');
     if (propagation !== 'private') throw refuse(`cannot be recursively read-only with propagation ${propagation}`);
   }
@@ -37,7 +37,7 @@ function hostMountOf(what: string, mount: Mount): ContainerMount {
     source: { kind: 'host', path: hostPath, propagation },
     mountPath: containerPath,
     readOnly: readonly,
-    // CRI's false is a wish, not the lack of one: critest has a submount that must stay writable then.
+    // CRI's false requests writable submounts: critest checks that one stays writable.
     ...(readonly ? { recursiveReadOnly } : {}),
   };
 }
@@ -45,5 +45,5 @@ function hostMountOf(what: string, mount: Mount): ContainerMount {
 function propagationOf({ propagation }: Mount, refuse: (why: string) => PodvmError): Propagation {
   const known = propagations.get(propagation);
   if (known !== undefined) return known;
-  throw refuse(`has a propagation that is not known, got ${String(propagation)}`);
+  throw refuse(`has an unknown propagation, got ${String(propagation)}`);
 }

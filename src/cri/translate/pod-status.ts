@@ -17,7 +17,7 @@ const states = {
   failed: PodSandboxState.SANDBOX_NOTREADY,
 } as const satisfies Record<SandboxState, PodSandboxState>;
 
-/** Pods are listed often: nothing is copied that a list does not need. */
+/** Converts a pod. Lists are frequent, so only their fields are copied. */
 export function podOf({ sandbox, config, runtimeHandler }: KnownPod) {
   const { state, createdAt } = sandbox.status;
   const { metadata, labels, annotations } = config;
@@ -38,7 +38,7 @@ export function podStatusOf(pod: KnownPod) {
   const isReady = pod.sandbox.status.state === 'ready';
   return {
     ...podOf(pod),
-    // A sandbox that has ended has given its addresses back.
+    // An ended sandbox has released its addresses.
     network: isReady ? { ip, additionalIps: others.map((each) => ({ ip: each })) } : { ip: '' },
     linux: {
       namespaces: { options: pod.config.linux?.securityContext?.namespaceOptions ?? { pid: NamespaceMode.POD } },

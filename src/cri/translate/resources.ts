@@ -2,12 +2,12 @@ import type { Resources } from '#sandbox/sandbox.ts';
 import type { LinuxContainerResources } from '../schema/api_pb.ts';
 
 const defaultPeriodUs = 100_000n;
-/** No node has as much: what is above its own is cut to that where the machine is sized. */
+/** Upper limit of values. Limits above the node's are reduced when the machine is sized. */
 const mostBytes = BigInt(Number.MAX_SAFE_INTEGER);
 
 /**
- * CRI's limits are what the kernel's cgroup files take, `0` (and a negative quota) for none. CPU sets, huge pages and
- * swap of the host mean nothing to a machine with memory and processors of its own.
+ * Converts CRI's limits, which are the values of the kernel's cgroup files; `0` and a negative quota mean none. CPU
+ * sets, huge pages and swap of the host do not apply to a machine with its own memory and processors.
  */
 export function resourcesOf(linux: LinuxContainerResources | undefined): Resources {
   if (linux === undefined) return {};
@@ -17,13 +17,13 @@ export function resourcesOf(linux: LinuxContainerResources | undefined): Resourc
   return {
     ...(memory > 0n ? { memoryLimitBytes: Number(memory < mostBytes ? memory : mostBytes) } : {}),
     ...(cpuQuota > 0n ? { cpuLimitMillis: Math.max(1, Number((cpuQuota * 1000n) / period)) } : {}),
-    // The inverse of kubelet's MilliCPUToShares, rounded so that the way back gives the same shares.
+    // Inverse of kubelet's MilliCPUToShares, rounded so that converting back gives the same shares.
     ...(cpuShares > 0n ? { cpuRequestMillis: Number((cpuShares * 1000n + 1023n) / 1024n) } : {}),
     ...(pids !== undefined && /^\d{1,9}$/.test(pids) ? { pidsLimit: Number(pids) } : {}),
   };
 }
 
-/** What a whole pod may use: its containers' sum and what its RuntimeClass adds. */
+/** Returns the limits of a whole pod: its containers' sum and the overhead of its RuntimeClass. */
 export function podResourcesOf(
   resources: LinuxContainerResources | undefined,
   overhead: LinuxContainerResources | undefined,

@@ -4,7 +4,7 @@ import { create } from '@bufbuild/protobuf';
 import { PodSandboxConfigSchema } from '../schema/api_pb.ts';
 import { sandboxSpecOf } from './sandbox-spec.ts';
 
-test('sandboxSpecOf() takes a pod’s class of service from its cgroup, in the words of both of kubelet’s drivers', () => {
+test('sandboxSpecOf() reads a pod’s QoS class from its cgroup, for both of kubelet’s drivers', () => {
   const scoreOf = (cgroupParent: string) => {
     const metadata = { name: 'p', namespace: 'n', uid: 'u', attempt: 0 };
     return sandboxSpecOf(create(PodSandboxConfigSchema, { metadata, linux: { cgroupParent } }), '').resources

@@ -14,7 +14,7 @@ import {
 import { podResourcesOf } from './resources.ts';
 import { userNamespaceOf } from './user-namespace.ts';
 
-/** What CRI asks of a sandbox, as this node runs it. Errors: `invalid`, `unsupported`, both saying what to change. */
+/** Converts a CRI sandbox config. Errors: `invalid`, `unsupported`, both with what to change. */
 export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string): SandboxSpec {
   const metadata = metadataOf(config);
   const { name, namespace, uid, attempt } = metadata;
@@ -34,8 +34,8 @@ export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string):
     template: templateOfHandler(runtimeHandler),
     images: [],
     hostPorts: config.portMappings.filter(({ hostPort }) => hostPort > 0).map(hostPortOf),
-    sctp: config.portMappings.some(({ protocol }) => protocol === Protocol.SCTP), // kubelet names also those without host port
-    // Whoever names servers names all of them: kubelet has merged the node's in.
+    sctp: config.portMappings.some(({ protocol }) => protocol === Protocol.SCTP), // kubelet also sends those without a host port
+    // A config with servers has all of them: kubelet has merged the node's in.
     dns: {
       policy: dnsConfig === undefined ? 'Default' : 'None',
       nameservers: dnsConfig?.servers ?? [],
@@ -52,8 +52,8 @@ export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string):
 }
 
 /**
- * A kubelet tells a pod's class of service by the cgroup alone, in the words of either of its drivers. A burstable pod's
- * score comes with its containers (`Sandbox.createContainer`).
+ * Reads the QoS class, which a kubelet tells only by the name of the cgroup, in the format of either of its drivers. A
+ * burstable pod's score comes with its containers (`Sandbox.createContainer`).
  */
 function oomScoreOf(cgroupParent = ''): { readonly oomScoreAdj?: number } {
   if (!/(^|\/)kubepods\b/.test(cgroupParent)) return {};
@@ -72,7 +72,7 @@ function metadataOf(config: PodSandboxConfig): PodSandboxMetadata {
     if (value !== '' && value.length <= maxNameChars && !/[\p{Cc}/]/u.test(value)) continue;
     throw new PodvmError(
       'invalid',
-      `Cannot run a pod sandbox: its ${key} must have 1 to ${maxNameChars} characters, none of them a slash or a ` +
+      `Cannot run a pod sandbox: its ${key} must have 1 to ${maxNameChars} characters and no slash or ` +
         `control character, got ${printable(JSON.stringify(value), 80)}`,
     );
   }
@@ -80,7 +80,10 @@ function metadataOf(config: PodSandboxConfig): PodSandboxMetadata {
   return metadata;
 }
 
-/** Labels and annotations are kept for as long as the sandbox, and are part of every list. Errors: `invalid`. */
+/**
+ * Checks the size of labels and annotations, which are kept as long as the sandbox and are part of every list. Errors:
+ * `invalid`.
+ */
 export function checkTables(
   what: string,
   { labels, annotations }: Pick<PodSandboxConfig, 'labels' | 'annotations'>,
@@ -92,7 +95,7 @@ export function checkTables(
   if (chars <= maxTableChars) return;
   throw new PodvmError(
     'invalid',
-    `Cannot take ${what}: its labels and annotations have ${chars} characters, and ${maxTableChars} are allowed`,
+    `Cannot create ${what}: its labels and annotations must have at most ${maxTableChars} characters, got ${chars}`,
     { fix: 'Put large values into a ConfigMap.' },
   );
 }
@@ -103,24 +106,27 @@ function refuseWhatIsMissing({ name }: PodSandboxMetadata, security: LinuxSandbo
     new PodvmError('unsupported', `Cannot run pod sandbox ${printable(name)}: ${what}`, { fix });
   if (options?.network === NamespaceMode.NODE) {
     throw refuse(
-      "hostNetwork is not possible, as the pod's machine has a network of its own",
+      "hostNetwork is not supported: the pod's machine has its own network",
       'Use hostPort, or a runtime class that shares the host.',
     );
   }
   if (options?.ipc === NamespaceMode.NODE) {
-    throw refuse("hostIPC is not possible, as the pod's machine has its own kernel", 'Leave it out.');
+    throw refuse("hostIPC is not supported: the pod's machine has its own kernel", 'Remove hostIPC.');
   }
   if (options?.pid === NamespaceMode.TARGET || options?.ipc === NamespaceMode.TARGET) {
-    throw refuse('namespaces of a target container are for containers', 'Use POD or CONTAINER.');
+    throw refuse('namespaces of a target container apply only to containers', 'Use POD or CONTAINER.');
   }
 }
 
-/** The node of a pod with hostPID is its machine: its containers see each other, and nothing of the host. */
+/**
+ * Returns whether containers share pids. With hostPID the "node" is the machine: containers see each other, and nothing
+ * of the host.
+ */
 function sharesPids(options: NamespaceOption | undefined): boolean {
   return options?.pid !== NamespaceMode.CONTAINER;
 }
 
-/** A host name out of a pod's name: RFC 1123's characters, at most 63 of them. */
+/** Makes a host name of a pod's name: RFC 1123's characters, at most 63. */
 function hostnameOf(name: string): string {
   const label = name
     .replaceAll(/[^A-Za-z0-9-]/g, '-')

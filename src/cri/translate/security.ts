@@ -13,15 +13,15 @@ import { numberOf } from './int64.ts';
 const userIds = [0, 0xffff_fffe] as const;
 
 /**
- * A container's security context, as the guest applies it. Errors: `invalid`; `unsupported` for what the guest's kernel
- * or this version has not; `notFound` for a seccomp profile that is not there.
+ * Converts a container's security context for the guest. Errors: `invalid`; `unsupported` for features that the guest's
+ * kernel or this version lacks; `notFound` for a missing seccomp profile.
  */
 export async function securityOf(given: LinuxContainerSecurityContext | undefined): Promise<ContainerSecurity> {
   if (given === undefined) return plain;
   refuseWhatIsMissing(given);
   const { runAsUser, runAsGroup, runAsUsername, capabilities } = given;
   if (runAsGroup !== undefined && runAsUser === undefined && runAsUsername === '') {
-    throw new PodvmError('invalid', 'Cannot use the security context: run_as_group is there, and no user');
+    throw new PodvmError('invalid', 'Cannot use the security context: run_as_group needs a user');
   }
   return {
     ...plain,
@@ -37,7 +37,7 @@ export async function securityOf(given: LinuxContainerSecurityContext | undefine
     dropCapabilities: capabilities?.dropCapabilities ?? [],
     ambientCapabilities: capabilities?.addAmbientCapabilities ?? [],
     seccomp: given.privileged ? unconfined : await seccompOf(given),
-    // Empty and absent are one in protobuf; containerd takes both for the defaults.
+    // protobuf does not distinguish empty from absent; containerd uses the defaults for both.
     ...(given.privileged || given.maskedPaths.length === 0 ? {} : { maskedPaths: given.maskedPaths }),
     ...(given.privileged || given.readonlyPaths.length === 0 ? {} : { readonlyPaths: given.readonlyPaths }),
   };
@@ -45,7 +45,7 @@ export async function securityOf(given: LinuxContainerSecurityContext | undefine
 
 const unconfined: SeccompProfile = { kind: 'unconfined' };
 
-/** Who asks for nothing gets no seccomp: kubelet's own default is to say so. */
+/** Context of a request without one. It has no seccomp profile: kubelet sends its default explicitly. */
 const plain: ContainerSecurity = {
   privileged: false,
   runAsNonRoot: false, // the kubelet checks it
@@ -64,19 +64,23 @@ function refuseWhatIsMissing(given: LinuxContainerSecurityContext): void {
     apparmor?.profileType === ProfileType.Localhost ||
     apparmorProfile.replace('unconfined', '').startsWith('localhost/');
   if (wantsAppArmor) {
-    throw new PodvmError('unsupported', "Cannot apply an AppArmor profile: the guest's kernel runs none");
+    throw new PodvmError(
+      'unsupported',
+      "Cannot apply an AppArmor profile: the guest's kernel does not support AppArmor",
+      { fix: 'Remove the profile, or set it to Unconfined.' },
+    );
   }
 }
 
 async function seccompOf({ seccomp, seccompProfilePath }: LinuxContainerSecurityContext): Promise<SeccompProfile> {
   if (seccomp !== undefined) return await profileOf(seccomp);
-  // The field before v1's `seccomp`, which old clients still fill.
+  // The field that preceded v1's `seccomp`, used by old clients.
   if (seccompProfilePath === 'runtime/default' || seccompProfilePath === 'docker/default')
     return { kind: 'runtimeDefault' };
   if (seccompProfilePath.startsWith('localhost/'))
     return await localProfile(seccompProfilePath.slice('localhost/'.length));
   if (seccompProfilePath === '' || seccompProfilePath === 'unconfined') return unconfined;
-  throw new PodvmError('invalid', `Cannot use the seccomp profile ${JSON.stringify(seccompProfilePath)}: no such kind`);
+  throw new PodvmError('invalid', `Cannot use the seccomp profile ${JSON.stringify(seccompProfilePath)}: unknown kind`);
 }
 
 async function profileOf({ profileType, localhostRef }: SecurityProfile): Promise<SeccompProfile> {
@@ -88,29 +92,32 @@ async function profileOf({ profileType, localhostRef }: SecurityProfile): Promis
     case ProfileType.Unconfined:
       return unconfined;
     default:
-      throw new PodvmError('invalid', `Cannot use a seccomp profile: there is no type ${profileType}`);
+      throw new PodvmError('invalid', `Cannot use a seccomp profile: unknown type, got ${profileType}`);
   }
 }
 
 const maxProfileBytes = 1024 * 1024;
 
-/** A file of this host, which is carried into the guest. */
+/** Reads a profile from a file of this host for the guest. */
 async function localProfile(path: string): Promise<SeccompProfile> {
   if (!isAbsolute(path)) {
     throw new PodvmError('invalid', `Cannot use the seccomp profile ${JSON.stringify(path)}: its path is not absolute`);
   }
   const text = await readFile(path, 'utf8').catch((cause: unknown) => {
-    throw new PodvmError('notFound', `Cannot use the seccomp profile ${path}: it cannot be read`, { cause });
+    throw new PodvmError('notFound', `Cannot use the seccomp profile ${path}: it cannot be read`, {
+      cause,
+      fix: 'Put the profile into the seccomp directory of the kubelet.',
+    });
   });
   if (text.length > maxProfileBytes) {
     throw new PodvmError(
       'invalid',
-      `Cannot use the seccomp profile ${path}: it has more than ${maxProfileBytes} bytes`,
+      `Cannot use the seccomp profile ${path}: it must have at most ${maxProfileBytes} bytes`,
     );
   }
   try {
     return { kind: 'localhost', profile: JSON.parse(text) };
   } catch (cause) {
-    throw new PodvmError('invalid', `Cannot use the seccomp profile ${path}: it is no JSON`, { cause });
+    throw new PodvmError('invalid', `Cannot use the seccomp profile ${path}: it is not JSON`, { cause });
   }
 }

@@ -14,14 +14,17 @@ import type {
 } from '../schema/api_pb.ts';
 import { uint64Of } from './int64.ts';
 
-/** Figures of one cgroup in the guest. */
+/** Measurements of one cgroup in the guest. */
 type Figures = Omit<ContainerStats, 'id' | 'name' | 'oomKills' | 'layer'>;
 
 function cpuOf({ cpuUsec }: Figures, timestamp: bigint) {
   return { timestamp, usageCoreNanoSeconds: uint64Of(cpuUsec * 1000) } satisfies Answer<typeof CpuUsageSchema>;
 }
 
-/** The working set is what cannot be given back at once, and what a kubelet compares with limits, as cAdvisor has it. */
+/**
+ * Returns memory usage. The working set excludes what can be released at once; a kubelet compares it with limits, as
+ * cAdvisor defines it.
+ */
 function memoryOf(figures: Figures, timestamp: bigint) {
   const { memoryBytes, inactiveFileBytes, memoryLimitBytes, rssBytes, pageFaults, majorPageFaults } = figures;
   const workingSetBytes = Math.max(0, memoryBytes - inactiveFileBytes);
@@ -36,7 +39,7 @@ function memoryOf(figures: Figures, timestamp: bigint) {
   } satisfies Answer<typeof MemoryUsageSchema>;
 }
 
-/** A guest has no swap to give. */
+/** Returns swap usage; a guest has no swap available. */
 function swapOf({ swapBytes }: Figures, timestamp: bigint) {
   return {
     timestamp,
@@ -45,7 +48,7 @@ function swapOf({ swapBytes }: Figures, timestamp: bigint) {
   } satisfies Answer<typeof SwapUsageSchema>;
 }
 
-/** The default interface is the first one, eth0: the kernel lists the oldest first. */
+/** Returns network usage. The default interface is the first, eth0: the kernel lists the oldest first. */
 function networkOf(all: SandboxStats['interfaces'], timestamp: bigint) {
   const [first, ...others] = all.map(
     ({ name, rxBytes, rxErrors, txBytes, txErrors }) =>
@@ -86,7 +89,7 @@ function writableLayerOf({ bytes, inodes }: SpaceStats, { timestamp, mountpoint 
   } satisfies Answer<typeof FilesystemUsageSchema>;
 }
 
-/** A container that has ended uses nothing: it has attributes and no figures, as with containerd. */
+/** Returns the statistics. An ended container has attributes but no measurements, as in containerd. */
 export function containerStatsOf(known: KnownContainer, all: SandboxStats | undefined, context: StatsContext) {
   const { timestamp } = context;
   const { id } = known.container.status;

@@ -1,4 +1,4 @@
-/** The words that SPDY/3 gives to its header compression, each preceded by its length (draft 3.1, section 2.6.10.1). */
+/** Words of SPDY/3's header compression, each preceded by its length (draft 3.1, section 2.6.10.1). */
 const words = [
   'options head post put delete trace accept accept-charset accept-encoding accept-language accept-ranges age allow',
   'authorization cache-control connection content-base content-encoding content-language content-length',
@@ -11,7 +11,7 @@ const words = [
   .split(' ')
   .concat('200 OK', 'version', 'HTTP/1.1', 'url', 'public', 'set-cookie', 'keep-alive', 'origin');
 
-/** What follows the words, as it is. */
+/** Text after the words, without lengths. */
 const tail = [
   '100101201202205206300302303304305306307402405406407408409410411412413414415416417502504505',
   '203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad Request401 Unauthorized403 Forbidden',
@@ -21,7 +21,7 @@ const tail = [
   'charset=utf-8charset=iso-8859-1,utf-,*,enq=0.',
 ].join('');
 
-/** What compression and decompression of headers start from. */
+/** Dictionary with which compression and decompression of headers begin. */
 export const headerDictionary: Buffer = Buffer.concat([
   ...words.flatMap((word) => {
     const length = Buffer.alloc(4);
@@ -31,5 +31,5 @@ export const headerDictionary: Buffer = Buffer.concat([
   Buffer.from(tail),
 ]);
 
-/** Adler-32 of the dictionary, by which a zlib stream names it. */
+/** Adler-32 of the dictionary, its id in a zlib stream. */
 export const headerDictionaryId = 0xe3_c6_a7_c2;

@@ -2,8 +2,8 @@ import { constants, createDeflate, createInflate, type Deflate, type Inflate } f
 import { headerDictionary } from './dictionary.ts';
 
 /*
- * The other half of the framer, for tests: it makes and reads what a client does with zlib's own streams, and shares
- * nothing with `frame.ts` and `header-block.ts` but the dictionary.
+ * The client's side of the framer, for tests. Makes and reads frames with zlib's own streams, and shares only the
+ * dictionary with `frame.ts` and `header-block.ts`.
  */
 
 /** A frame as it is on the wire; data frames have type 0. */
@@ -34,7 +34,7 @@ export function numbers(...values: number[]): Buffer {
   return bytes;
 }
 
-/** What SYN_STREAM holds before its headers: number, associated stream, priority and slot. */
+/** Returns SYN_STREAM's fields before its headers: number, associated stream, priority and slot. */
 export function synStreamStart(streamId: number): Buffer {
   return Buffer.concat([numbers(streamId, 0), Buffer.alloc(2)]);
 }
@@ -47,7 +47,7 @@ export function headerText(headers: Readonly<Record<string, string>>): Buffer {
   ]);
 }
 
-/** One direction's compression of headers, as a client keeps it. */
+/** Header compression of one direction, as a client does it. */
 export class HeaderZip {
   readonly #deflate: Deflate;
 
@@ -83,7 +83,7 @@ async function through(stream: Deflate | Inflate, bytes: Buffer): Promise<Buffer
   return Buffer.concat(pieces);
 }
 
-/** Whole frames out of any pieces; what is left over waits for more. */
+/** Splits pieces of any size into whole frames; keeps incomplete ones. */
 export class RawFrames {
   #kept: Buffer = Buffer.alloc(0);
 

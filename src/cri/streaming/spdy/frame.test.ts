@@ -11,7 +11,7 @@ function framesOf(...pieces: Uint8Array[]): Frame[] {
   return pieces.flatMap((piece) => [...reader.read(Buffer.from(piece))]);
 }
 
-/** Pieces of one data frame as one, so that frames can be compared however their bytes were cut. */
+/** Joins the pieces of each data frame, so that frames can be compared for any splitting of their bytes. */
 function joined(frames: readonly Frame[]): Frame[] {
   const whole: Frame[] = [];
   for (const frame of frames) {
@@ -54,7 +54,7 @@ test('read() refuses an oversized frame by its length alone, before its payload 
   assert.throws(() => framesOf(announced), { kind: 'invalid' });
 });
 
-test('read() passes over types that nobody knows and hands on what follows', () => {
+test('read() skips unknown types and returns the following frames', () => {
   const frames = framesOf(
     rawControl(5, 0, Buffer.alloc(3)),
     rawControl(77, 1, Buffer.alloc(0)),
@@ -63,7 +63,7 @@ test('read() passes over types that nobody knows and hands on what follows', () 
   assert.deepEqual(frames, [{ kind: 'ping', id: 9 }]);
 });
 
-test('read() hands on a large data frame as it comes, and its end with its last piece', () => {
+test('read() returns a large data frame in pieces as they arrive, and its end with the last', () => {
   const reader = new FrameReader();
   const frame = rawData(7, Buffer.alloc(16 * 1024 * 1024 - 1, 'x'), true);
   const pieces = [frame.subarray(0, 1000), frame.subarray(1000, -1), frame.subarray(-1)];
@@ -73,7 +73,7 @@ test('read() hands on a large data frame as it comes, and its end with its last 
   assert.deepEqual(sizes, [[[992, false]], [[frame.length - 1001, false]], [[1, true]]]);
 });
 
-test('read() takes an end without bytes', () => {
+test('read() accepts an end without bytes', () => {
   assert.deepEqual(framesOf(rawData(3, Buffer.alloc(0), true)), [
     { kind: 'data', streamId: 3, bytes: Buffer.alloc(0), fin: true },
   ]);
@@ -136,7 +136,7 @@ const anyFrame: fc.Arbitrary<Made> = fc.oneof(
     ),
 );
 
-test('read() reads every frame that a client can make, however its bytes are cut', async () => {
+test('read() reads every frame that a client can make, for any splitting of its bytes', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(anyFrame, { maxLength: 12 }),
@@ -163,7 +163,7 @@ test('read() reads every frame that a client can make, however its bytes are cut
   );
 });
 
-test('read() refuses or reads any bytes at all, and throws nothing else', () => {
+test('read() reads or refuses random bytes, and throws nothing else', () => {
   const noise = fc.uint8Array({ maxLength: 400 });
   const nearly = fc
     .tuple(fc.integer({ min: 1, max: 9 }), fc.nat(3), noise)

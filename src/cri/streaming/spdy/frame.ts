@@ -3,7 +3,7 @@ import { HeaderInflater } from './header-block.ts';
 import { spdyLimits } from './limits.ts';
 import { brokenRule } from './spdy-error.ts';
 
-/** Frames of SPDY/3.1 (https://www.chromium.org/spdy/spdy-protocol/spdy-protocol-draft3-1), as far as we need them. */
+/** Frames of SPDY/3.1 (https://www.chromium.org/spdy/spdy-protocol/spdy-protocol-draft3-1) that the server needs. */
 export type Frame =
   | { readonly kind: 'synStream'; readonly streamId: number; readonly headers: Headers; readonly fin: boolean }
   | {
@@ -17,7 +17,7 @@ export type Frame =
   | { readonly kind: 'ping'; readonly id: number }
   | { readonly kind: 'goAway'; readonly lastStreamId: number; readonly status: number }
   | { readonly kind: 'windowUpdate'; readonly streamId: number; readonly deltaBytes: number }
-  /** A piece of a frame of data as it arrived, never the whole of a large one; `fin` only with its last piece. */
+  /** A piece of a data frame as it arrived; large frames come in several. `fin` only with its last piece. */
   | { readonly kind: 'data'; readonly streamId: number; readonly bytes: Buffer; readonly fin: boolean };
 
 export const version = 3;
@@ -32,7 +32,7 @@ export const types = {
   windowUpdate: 9,
 } as const;
 export const finFlag = 0x01;
-/** The setting that names the window with which streams begin. */
+/** The setting with the initial window of streams. */
 export const initialWindowSetting = 7;
 
 const frameHeaderBytes = 8;
@@ -44,15 +44,15 @@ type Expected =
   | { readonly kind: 'data'; readonly streamId: number; readonly fin: boolean; left: number };
 
 /**
- * Makes frames of bytes that come in any pieces. It keeps at most one frame that is not data; data is handed on as it
- * comes, so that a frame's length alone costs nothing.
+ * Splits bytes that arrive in any pieces into frames. Keeps at most one frame other than data. Data is returned as it
+ * arrives, so that a declared length costs no memory.
  */
 export class FrameReader {
   readonly #inflater = new HeaderInflater();
   #expected: Expected = { kind: 'header' };
   #kept: Buffer = Buffer.alloc(0);
 
-  /** Errors: `invalid`, after which nothing that follows can be read. */
+  /** Parses a piece. Errors: `invalid`, after which the stream cannot be read. */
   *read(chunk: Buffer): Generator<Frame> {
     let rest = this.#kept.length === 0 ? chunk : Buffer.concat([this.#kept, chunk]);
     this.#kept = Buffer.alloc(0);
@@ -71,7 +71,7 @@ export class FrameReader {
       }
       const needed = expected.kind === 'header' ? frameHeaderBytes : expected.length;
       if (rest.length < needed) {
-        this.#kept = Buffer.from(rest); // a copy: the piece it is part of may be large
+        this.#kept = Buffer.from(rest); // a copy, since the original piece may be large
         return;
       }
       const part = rest.subarray(0, needed);
@@ -100,7 +100,7 @@ function parseFrameHeader(bytes: Buffer): Expected {
   return { kind: 'control', type: first & 0xffff, flags, length };
 }
 
-/** Undefined for a type that nobody knows, which the draft says to pass over. */
+/** Returns undefined for an unknown type, which the draft says to ignore. */
 function parseControlFrame(type: number, flags: number, bytes: Buffer, inflater: HeaderInflater): Frame | undefined {
   const fin = (flags & finFlag) !== 0;
   switch (type) {
@@ -127,7 +127,7 @@ function parseControlFrame(type: number, flags: number, bytes: Buffer, inflater:
     case types.windowUpdate: {
       exactly(bytes, 8);
       const deltaBytes = bytes.readUInt32BE(4) & id31;
-      if (deltaBytes === 0) throw brokenRule('a window that grows by nothing');
+      if (deltaBytes === 0) throw brokenRule('a window update of 0 bytes');
       return { kind: 'windowUpdate', streamId: bytes.readUInt32BE(0) & id31, deltaBytes };
     }
     default:
@@ -162,7 +162,7 @@ function exactly(bytes: Buffer, length: number): void {
   if (bytes.length !== length) throw brokenRule('a frame of a wrong length');
 }
 
-/** The frame's bytes; `block` are compressed headers. */
+/** Returns the frame's bytes; `block` holds compressed headers. */
 export function controlFrame(type: number, flags: number, numbers: readonly number[], block?: Buffer): Buffer {
   const length = numbers.length * 4 + (block?.length ?? 0);
   const frame = Buffer.alloc(frameHeaderBytes + numbers.length * 4);
@@ -173,7 +173,7 @@ export function controlFrame(type: number, flags: number, numbers: readonly numb
   return block === undefined ? frame : Buffer.concat([frame, block]);
 }
 
-/** What comes before `length` bytes of data, at most 16 MiB less one. */
+/** Returns the header of `length` bytes of data, at most 16 MiB less one. */
 export function dataHeader(streamId: number, length: number, fin: boolean): Buffer {
   const header = Buffer.alloc(frameHeaderBytes);
   header.writeUInt32BE(streamId, 0);

@@ -22,7 +22,7 @@ test("the dictionary is the draft's: 1,423 bytes of the known sums", () => {
 const refusals: readonly (readonly [string, Buffer])[] = [
   ['a count larger than the headers', numbers(3)],
   [
-    'more headers than there may be',
+    'more headers than allowed',
     headerText(Object.fromEntries(Array.from({ length: spdyLimits.headers + 1 }, (_, at) => [`h${at}`, '']))),
   ],
   ['a name that is longer than the block', Buffer.concat([numbers(1, 0xffff_fff0), Buffer.from('a')])],
@@ -44,7 +44,7 @@ for (const [what, text] of refusals) {
   });
 }
 
-test('inflate() refuses a block that grows beyond the limit, and does not make it', async () => {
+test('inflate() refuses a block that exceeds the limit, without allocating it', async () => {
   const bomb = await new HeaderZip().zip(Buffer.alloc(64 * 1024 * 1024));
   assert.ok(bomb.length < 128 * 1024);
   const before = process.memoryUsage().arrayBuffers;

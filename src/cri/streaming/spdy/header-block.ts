@@ -3,21 +3,21 @@ import { headerDictionary, headerDictionaryId } from './dictionary.ts';
 import { spdyLimits } from './limits.ts';
 import { brokenRule } from './spdy-error.ts';
 
-/** Names in lower case; several values of one name are joined by NUL, as they came. */
+/** Headers with names in lower case; multiple values of a name are joined by NUL, as received. */
 export type Headers = ReadonlyMap<string, string>;
 
 const windowBytes = 32 * 1024;
 const zlibHeaderBytes = 6;
 
 /**
- * Decompresses the header blocks of one direction. They are one zlib stream, each flushed to a byte boundary, so all
- * that one block hands to the next is the last 32 KiB of text: each is decompressed by itself with that text as its
- * dictionary, at once and within a limit.
+ * Decompresses the header blocks of one direction. They are one zlib stream, flushed to a byte boundary after each
+ * block, so that only the last 32 KiB of text affect the next block. Each block is decompressed separately with that
+ * text as its dictionary, synchronously and within a limit.
  */
 export class HeaderInflater {
   #history: Buffer | undefined;
 
-  /** Errors: `invalid`, after which the session's headers cannot be read any more. */
+  /** Decompresses a block. Errors: `invalid`, after which the session's headers cannot be read. */
   inflate(block: Buffer): Headers {
     const deflated = this.#history === undefined ? withoutZlibHeader(block) : block;
     const history = this.#history ?? headerDictionary;
@@ -29,14 +29,14 @@ export class HeaderInflater {
         maxOutputLength: spdyLimits.headerBlockBytes,
       });
     } catch {
-      throw brokenRule('headers that cannot be decompressed, or only to more than is allowed');
+      throw brokenRule('headers that cannot be decompressed within the limit');
     }
     this.#history = Buffer.concat([history, text]).subarray(-windowBytes);
     return parseHeaderBlock(text);
   }
 }
 
-/** Compresses the header blocks of one direction; ours are so short that none refers to an earlier one. */
+/** Compresses the header blocks of one direction. They are so short that none refers to an earlier one. */
 export class HeaderDeflater {
   #hasBegun = false;
 
@@ -50,7 +50,7 @@ export class HeaderDeflater {
   }
 }
 
-/** RFC 1950, section 2.2. */
+/** Removes the zlib header (RFC 1950, section 2.2). */
 function withoutZlibHeader(block: Buffer): Buffer {
   const isZlib =
     block.length >= zlibHeaderBytes &&
@@ -85,7 +85,7 @@ function parseHeaderBlock(text: Buffer): Headers {
     }
     headers.set(name, word());
   }
-  if (at !== text.length) throw brokenRule('something after the last header');
+  if (at !== text.length) throw brokenRule('bytes after the last header');
   return headers;
 }
 

@@ -1,19 +1,19 @@
-/** What one SPDY session may cost us; each is tested where it bites. */
+/** Limits of one SPDY session, each with a test. */
 export const spdyLimits = {
-  /** Payload of one frame that is not data; larger ones end the session. */
+  /** Payload of one frame other than data; larger ones end the session. */
   controlFrameBytes: 64 * 1024,
-  /** One block of headers after decompression. */
+  /** Size of one block of headers after decompression. */
   headerBlockBytes: 64 * 1024,
   headers: 64,
-  /** Open at one time; further ones are refused. */
+  /** Concurrently open streams; further ones are refused. */
   streams: 512,
-  /** Refused in one session: then the session ends. */
+  /** Refused streams in one session; more end it. */
   refusals: 1000,
-  /** Received and not yet taken: of one stream, and of all; above, nothing is read from the client. */
+  /** Received bytes that were not read yet, for one stream and for all; above it, reading from the client pauses. */
   streamQueueBytes: 256 * 1024,
   sessionQueueBytes: 1024 * 1024,
-  /** Written and not yet taken by the client; above it, answers to it are not kept any longer: the session ends. */
+  /** Written bytes that the client has not accepted; above it, the session ends. */
   backlogBytes: 4 * 1024 * 1024,
-  /** Data in one frame of ours. */
+  /** Data in one frame that the server sends. */
   dataFrameBytes: 64 * 1024,
 } as const;

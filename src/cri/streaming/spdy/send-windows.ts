@@ -2,10 +2,10 @@ const initialBytes = 64 * 1024;
 const maxBytes = 0x7fff_ffff;
 
 /**
- * How much the peer lets us send. SPDY/3.1 gives each stream and the session a window of 64 KiB, which WINDOW_UPDATE
- * frames widen; but moby/spdystream, and so every client of Kubernetes, neither sends them nor minds windows: it holds
- * us back by TCP alone. So the windows are counted from the beginning and kept to from the first word that shows a
- * peer who minds them.
+ * Tracks how much the peer allows us to send. SPDY/3.1 gives each stream and the session a window of 64 KiB, which
+ * WINDOW_UPDATE frames extend. moby/spdystream, used by all Kubernetes clients, neither sends them nor uses windows,
+ * and relies on TCP. So windows are counted from the beginning, and enforced after the first frame of a peer that uses
+ * them.
  */
 export class SendWindows {
   #isKept = false;
@@ -32,7 +32,7 @@ export class SendWindows {
     if (left !== undefined) this.#streamBytes.set(streamId, left - bytes);
   }
 
-  /** Stream 0 is the session. False when the window would be wider than there may be. */
+  /** Extends a window; stream 0 is the session. Returns false when it would exceed the maximum. */
   grant(streamId: number, bytes: number): boolean {
     this.#isKept = true;
     if (streamId === 0) {
@@ -40,12 +40,12 @@ export class SendWindows {
       return this.#sessionBytes <= maxBytes;
     }
     const left = this.#streamBytes.get(streamId);
-    if (left === undefined) return true; // of a stream that has ended meanwhile
+    if (left === undefined) return true; // the stream has ended
     this.#streamBytes.set(streamId, left + bytes);
     return left + bytes <= maxBytes;
   }
 
-  /** Holds for streams that are open, too (section 2.6.8); it may take back what was not used. */
+  /** Sets the initial window, also of open streams (section 2.6.8). May reduce the unused part. */
   setInitial(bytes: number): void {
     this.#isKept = true;
     for (const [id, left] of this.#streamBytes) this.#streamBytes.set(id, left + bytes - this.#initialBytes);

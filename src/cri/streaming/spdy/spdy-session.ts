@@ -10,24 +10,24 @@ import { SpdyStream, type StreamWires } from './spdy-stream.ts';
 
 export interface SessionParts {
   readonly clock: Clock;
-  /** Whether the client may open a stream with these headers. */
+  /** Returns whether the client may open a stream with these headers. */
   readonly accepts: (headers: Headers) => boolean;
-  /** The stream was opened, and the client told so. */
+  /** Called when a stream was opened and acknowledged. */
   readonly onStream: (stream: SpdyStream) => void;
-  /** Data went one way or the other. */
+  /** Called for data in either direction. */
   readonly onActivity: () => void;
 }
 
-/** So often the client is pinged: one that has left without a word shows it, though nothing is read from it. */
+/** Interval of pings, in `ms`. They detect a client that is gone while nothing is read from it. */
 const pingMs = 15_000;
-/** So long a client may take to close its end after ours. */
+/** Time for a client to close its end after ours, in `ms`. */
 const closeMs = 5_000;
 const windowUpdateBytes = 32 * 1024;
 
 /**
- * The server's end of a SPDY/3.1 session: streams that the client opens, over any transport of bytes. What a client
- * sends faster than it is taken is held back by not reading from the transport; what it does not read holds back the
- * streams' writers. Whatever breaks the session's rules ends it, and every stream with it.
+ * The server's end of a SPDY/3.1 session over any byte transport. The client opens streams. A client that sends too
+ * fast is slowed by not reading from the transport; one that does not read blocks the streams' writers. A protocol
+ * violation ends the session with all its streams.
  */
 export class SpdySession {
   readonly #transport: Duplex;
@@ -45,7 +45,7 @@ export class SpdySession {
   #pingId = 0;
   #isLeaving = false;
   #isOver = false;
-  /** Why the session ended against the client's will, if it did. */
+  /** Reason of a session's end that the client did not request. */
   failure: PodvmError | undefined;
 
   constructor(transport: Duplex, parts: SessionParts) {
@@ -59,12 +59,12 @@ export class SpdySession {
     else this.#ping();
   }
 
-  /** Resolves when the session is over and its transport closed; never rejects. */
+  /** Resolves when the session has ended and its transport is closed; never rejects. */
   get closed(): Promise<void> {
     return this.#closed.promise;
   }
 
-  /** Ends the session: open streams are reset, then the client has a little time to close its end. */
+  /** Ends the session: open streams are reset, then the client has a short time to close its end. */
   async close(): Promise<void> {
     if (!this.#isOver) {
       for (const stream of this.#streams.values()) stream.destroy();
@@ -77,7 +77,7 @@ export class SpdySession {
     await this.closed;
   }
 
-  /** Ends the session at once. */
+  /** Ends the session immediately. */
   destroy(): void {
     this.#over();
   }
@@ -110,7 +110,7 @@ export class SpdySession {
         if (frame.fin) this.#data(frame.streamId, Buffer.alloc(0), true);
         return;
       case 'rstStream':
-        this.#streams.get(frame.streamId)?.peerGone(new PodvmError('cancelled', 'The client left the stream'));
+        this.#streams.get(frame.streamId)?.peerGone(new PodvmError('cancelled', 'the client left the stream'));
         return;
       case 'windowUpdate':
         this.#grant(frame.streamId, frame.deltaBytes);
@@ -120,7 +120,7 @@ export class SpdySession {
         this.#windowsGrew();
         return;
       case 'ping':
-        if (frame.id % 2 === 1) this.#say(controlFrame(types.ping, 0, [frame.id])); // an even one answers ours
+        if (frame.id % 2 === 1) this.#say(controlFrame(types.ping, 0, [frame.id])); // an even id answers our ping
         return;
       case 'goAway':
         this.#isLeaving = true;
@@ -141,7 +141,7 @@ export class SpdySession {
     const stream = new SpdyStream(streamId, headers, this.#wires);
     this.#streams.set(streamId, stream);
     this.#windows.open(streamId);
-    // First of all: moby/spdystream drops data that comes before it.
+    // Sent first: moby/spdystream drops data that arrives before it.
     this.#say(controlFrame(types.synReply, 0, [streamId], this.#deflater.deflate(new Map())));
     if (fin) stream.peerEnded();
     this.#parts.onStream(stream);
@@ -156,7 +156,7 @@ export class SpdySession {
   #data(streamId: number, bytes: Buffer, fin: boolean): void {
     if (streamId > this.#lastStreamId) throw brokenRule(`data on stream ${streamId}, which was never opened`);
     const stream = this.#streams.get(streamId);
-    if (stream === undefined) return; // it has ended here, which the client does not know yet
+    if (stream === undefined) return; // ended here, but not yet for the client
     if (stream.hasPeerEnded) {
       this.#say(controlFrame(types.rstStream, 0, [streamId, reset.closed]));
       stream.peerGone(brokenRule(`data on stream ${streamId} after its end`));
@@ -188,7 +188,7 @@ export class SpdySession {
       this.#transport.write(dataHeader(streamId, bytes.length, false));
       this.#transport.write(bytes, () => {
         taken();
-        this.#streams.get(streamId)?.windowGrew(); // what was more than one frame goes on
+        this.#streams.get(streamId)?.windowGrew(); // continues data of more than one frame
       });
     },
     end: (streamId) => this.#say(dataHeader(streamId, 0, true)),
@@ -209,7 +209,7 @@ export class SpdySession {
     },
   };
 
-  /** Clients of Kubernetes do not need it; one that minds windows would stop without it. */
+  /** Acknowledges read data. Kubernetes' clients do not need it, but one that uses windows would block without it. */
   #acknowledge(streamId: number, bytes: number): void {
     const sum = (this.#unacknowledged.get(streamId) ?? 0) + bytes;
     this.#unacknowledged.set(streamId, sum < windowUpdateBytes ? sum : 0);
@@ -229,7 +229,7 @@ export class SpdySession {
     if (this.#isOver || !this.#transport.writable) return;
     this.#transport.write(bytes);
     if (this.#transport.writableLength > spdyLimits.backlogBytes)
-      this.#fail(new PodvmError('exhausted', 'Cannot go on with a SPDY session: the client does not read its answers'));
+      this.#fail(new PodvmError('exhausted', 'Cannot continue the SPDY session: the client does not read its answers'));
   }
 
   #ping(): void {
@@ -251,7 +251,7 @@ export class SpdySession {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#cancelPing();
-    const gone = new PodvmError('cancelled', 'The client is gone');
+    const gone = new PodvmError('cancelled', 'the client is gone');
     for (const stream of this.#streams.values()) stream.peerGone(gone);
     const { destroyed, closed } = this.#transport;
     if (destroyed && closed) this.#closed.resolve();

@@ -2,24 +2,24 @@ import { Duplex } from 'node:stream';
 import type { Headers } from './header-block.ts';
 import { reset } from './spdy-error.ts';
 
-/** What a stream needs of its session. */
+/** Parts of the session that a stream uses. */
 export interface StreamWires {
-  /** How many bytes the peer lets this stream send now. */
+  /** Returns the number of bytes that the peer allows this stream to send now. */
   available(streamId: number): number;
-  /** `taken` is called when the kernel has the bytes: this is what slows a container down. */
+  /** Sends data. `taken` is called when the kernel has the bytes, which slows a container down to the client's pace. */
   data(streamId: number, bytes: Buffer, taken: () => void): void;
   end(streamId: number): void;
   reset(streamId: number, status: number): void;
-  /** Bytes that wait for a reader have become so many more, or fewer. */
+  /** Reports a change of the bytes that wait for a reader. */
   queued(deltaBytes: number): void;
-  /** Bytes have been read. */
+  /** Reports bytes that were read. */
   consumed(streamId: number, bytes: number): void;
   forget(streamId: number): void;
 }
 
 type Done = (error?: Error | null) => void;
 
-/** Our end of one stream that the client opened. Reset by either side, or left by its session, it is destroyed. */
+/** The server's end of one stream that the client opened. Destroyed when either side resets it, or its session ends. */
 export class SpdyStream extends Duplex {
   readonly id: number;
   readonly headers: Headers;
@@ -38,7 +38,7 @@ export class SpdyStream extends Duplex {
     this.id = id;
     this.headers = headers;
     this.#wires = wires;
-    this.on('error', () => {}); // who reads or writes it hears of it; a stream that nobody uses must not end the process
+    this.on('error', () => {}); // readers and writers handle errors; those of an unused stream must not end the process
   }
 
   get queuedBytes(): number {
@@ -61,7 +61,7 @@ export class SpdyStream extends Duplex {
     this.#deliver();
   }
 
-  /** The stream, or its session, is gone: nothing is sent for it any more. */
+  /** Ends the stream after a reset or the session's end; sends nothing. */
   peerGone(error: Error): void {
     this.#isGone = true;
     this.destroy(error);
@@ -120,7 +120,7 @@ export class SpdyStream extends Duplex {
     if (this.#isGone) return;
     if (outgoing !== undefined) {
       const bytes = outgoing.bytes.subarray(0, this.#wires.available(this.id));
-      if (bytes.length === 0 && outgoing.bytes.length > 0) return; // until the peer widens its window
+      if (bytes.length === 0 && outgoing.bytes.length > 0) return; // waits until the peer extends its window
       const left = outgoing.bytes.subarray(bytes.length);
       this.#outgoing = left.length === 0 ? undefined : { bytes: left, done: outgoing.done };
       this.#wires.data(this.id, bytes, () => {
