@@ -8,7 +8,7 @@ import { openFakeNode } from '../testing/fake-node.ts';
 
 const nginx = { image: 'registry.example/nginx:1' };
 
-test('an image is pulled, told of by every name, counted, and removed; what is not there is no error', async () => {
+test('an image is pulled, found by every name, counted, and removed; a missing one is no error', async () => {
   await using node = await openFakeNode({ pulled: [] });
   const { imageService } = node;
   assert.equal((await imageService.imageStatus({ image: nginx })).image, undefined);
@@ -40,7 +40,7 @@ test('an image is pulled, told of by every name, counted, and removed; what is n
   assert.deepEqual((await imageService.listImages()).images, []);
 });
 
-test('a damaged image is to be pulled again, unless it was loaded, and is listed either way', async () => {
+test('a damaged image is reported as missing unless it was loaded, and is always listed', async () => {
   await using node = await openFakeNode({ pulled: [] });
   const { imageService, images } = node;
   await imageService.pullImage({ image: nginx });
@@ -51,7 +51,7 @@ test('a damaged image is to be pulled again, unless it was loaded, and is listed
   assert.notEqual((await imageService.imageStatus({ image: nginx })).image, undefined);
 });
 
-test('requests that name no image are refused', async () => {
+test('requests without an image are refused', async () => {
   await using node = await openFakeNode({ pulled: [] });
   const { imageStatus, pullImage, removeImage } = node.imageService;
   for (const verb of [imageStatus, pullImage, removeImage]) {
@@ -60,7 +60,7 @@ test('requests that name no image are refused', async () => {
   }
 });
 
-test('a pull ends at its deadline, and the store is told', async () => {
+test('a pull ends at its deadline, which aborts the store', async () => {
   await using node = await openFakeNode({ pulled: [] });
   const ended = Promise.withResolvers<void>();
   node.images.onPull = (signal) =>
@@ -77,7 +77,7 @@ test('a pull ends at its deadline, and the store is told', async () => {
   await ended.promise;
 });
 
-test('credentials are in a private file for as long as the pulls that came with them, and nowhere else', async () => {
+test('credentials are only in a private file, until their pulls have ended', async () => {
   await using node = await openFakeNode({ pulled: [] });
   const directory = join(node.directory, 'cri/credentials');
   const files: unknown[] = [];

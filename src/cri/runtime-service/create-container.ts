@@ -40,7 +40,7 @@ export async function createContainer(
   return { containerId: id };
 }
 
-/** The container's last words go where a kubelet reads them. */
+/** Writes the container's termination message to the file that a kubelet reads. */
 async function leaveMessage({ log }: CriParts, { config }: KnownContainer, { message }: ContainerExit): Promise<void> {
   const file = terminationMount(config);
   if (file === undefined || message === undefined) return;

@@ -70,7 +70,7 @@ interface StatsSource {
   readonly node: { readonly imagesDirectory: string };
 }
 
-/** When figures were taken, and the name by which a kubelet knows the file system that containers write to. */
+/** Time of the measurements, and the kubelet's name of the file system that containers write to. */
 export interface StatsContext {
   readonly timestamp: bigint;
   readonly mountpoint: string;

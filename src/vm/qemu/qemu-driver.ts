@@ -264,7 +264,7 @@ async function confineOnce(
     if (!(await isRunning(identity))) return undefined; // it has ended: reported elsewhere
     if (options.requiresCgroup === true) {
       await killProcess(identity);
-      throw new PodvmError('failedPrecondition', `Cannot start machine ${id}: the host does not bound it`, {
+      throw new PodvmError('failedPrecondition', `Cannot start machine ${id}: the host sets no limits for it`, {
         cause: error,
         fix: 'Give podvm the cgroup controllers memory, cpu and pids (with diskRate io, too: Delegate=yes), or run pods without: hostLimits: preferred in the configuration, or PODVM_HOST_LIMITS=preferred.',
       });
