@@ -6,7 +6,7 @@ import { conflistSchema, resultSchema } from './cni/cni-schema.ts';
 
 /**
  * What is needed to undo an attachment after the process that made it was killed. Written before each step that makes
- * something, so that whatever exists has a record.
+ * something, so that everything that exists has a record.
  */
 export const sandboxIdSchema = v.pipe(v.string(), v.regex(/^[a-z0-9-]{1,40}$/));
 
@@ -40,13 +40,13 @@ export const recordSchema = v.object({
   hostPorts: list(hostPortSchema),
   tapOwnerUid: v.number(),
   mac: v.string(),
-  /** The pod's annotation asks for link-local services. Of the built-in network alone. */
+  /** Whether the pod's annotation asks for link-local services; only on the built-in network. */
   reachesMetadata: v.exactOptional(v.boolean()),
-  /** Whether the guest's frames are filtered; absent: not joined yet, or of another network. */
+  /** Whether the guest's frames are filtered; absent until joined, and on configured networks. */
   isFiltered: v.exactOptional(v.boolean()),
-  /** The chain, as it was when `connect` began: DEL must see what ADD saw. */
+  /** The chain as it was when `connect` began: DEL must see what ADD saw. */
   conflist: v.exactOptional(conflistSchema),
-  /** What the chain's plugins were told of the pod (`runtimeConfig`): the same for DEL. */
+  /** The `runtimeConfig` that the chain's plugins got about the pod; DEL gets the same. */
   capabilities: v.exactOptional(v.record(v.string(), v.unknown())),
   /** The result of ADD. */
   added: v.exactOptional(resultSchema),
@@ -64,8 +64,8 @@ export class AttachmentRecords {
   }
 
   /**
-   * Without fsync: netns do not survive a power cut either, and addresses that were reserved then are found by
-   * `collect`. The rename keeps a killed process from leaving half a record.
+   * Does not fsync: netns do not survive a power cut either, and `collect` finds addresses that were reserved then. The
+   * rename prevents a half-written record when the process is killed.
    */
   async write(record: AttachmentRecord): Promise<void> {
     const path = this.#path(record.sandboxId);
@@ -74,7 +74,7 @@ export class AttachmentRecords {
     await rename(`${path}.tmp`, path);
   }
 
-  /** Undefined when there is none or it cannot be read as one. */
+  /** Undefined when there is no record or it cannot be parsed. */
   async read(sandboxId: string): Promise<AttachmentRecord | undefined> {
     const text = await readFileIfThere(this.#path(sandboxId));
     if (text === undefined) return undefined;
@@ -82,7 +82,7 @@ export class AttachmentRecords {
       const parsed = v.safeParse(recordSchema, JSON.parse(text));
       return parsed.success ? parsed.output : undefined;
     } catch {
-      return undefined; // torn by a power cut: its netns went with it
+      return undefined; // torn by a power cut, which also removed its netns
     }
   }
 

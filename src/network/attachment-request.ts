@@ -19,7 +19,7 @@ export function checkOwner({ podName, podNamespace, podUid, hostPorts }: Attachm
   for (const port of hostPorts) {
     if (!v.is(hostPortSchema, port)) throw invalid(`host port ${JSON.stringify(port).slice(0, 100)}`);
   }
-  // They become CNI_ARGS, which has no escape for these.
+  // These names become CNI_ARGS, which cannot escape these characters.
   const names = [podName, podNamespace, podUid];
   if (names.some((name) => /[;=\n\0]/.test(name) || name.length > 253)) throw invalid('name, namespace or uid');
 }
@@ -30,7 +30,7 @@ export interface PodPorts {
   readonly hostPorts: readonly HostPort[];
 }
 
-/** Errors: `alreadyExists` where two pods want one host port. */
+/** Errors: `alreadyExists` when two pods ask for the same host port. */
 export function checkClash({ pod, hostPorts }: PodPorts, other: PodPorts): void {
   const clash = hostPorts.find((port) => other.hostPorts.some((one) => clashes(port, one)));
   if (!clash) return;

@@ -15,13 +15,13 @@ import { readNodeFacts, type NatRules, type NodeFacts } from './ip/node-facts.ts
 import { readLinks, readRoutes, type Link, type Route } from './ip/ip-command.ts';
 
 /**
- * The network pods get when nothing is configured: a bridge of our own, addresses by host-local, NAT to the outside,
- * host ports by portmap, and IPv6 beside IPv4 where the node has both (`ipv6.ts`). Its bridge and subnet are chosen once per state directory and written down; the bridge carries
- * the directory as its alias, so that two state directories on one node never share one.
+ * The network of pods when no CNI network is configured: a bridge, addresses by host-local, NAT to the outside, host
+ * ports by portmap, and IPv6 besides IPv4 where the node has both (`ipv6.ts`). Bridge and subnet are chosen once per
+ * state directory and stored; the bridge's alias is that directory, so that two state directories never share a bridge.
  */
 export const defaultNetworkName = 'podvm';
 
-/** Without which no pod can be connected; others are for what only some pods ask. */
+/** Plugins that every pod needs; the others are only for pods that ask for their capability. */
 export const defaultPlugins: readonly string[] = ['bridge', 'host-local', 'portmap'];
 
 const choiceSchema = v.object({
@@ -38,15 +38,15 @@ const maxBridges = 64;
 const few = 32;
 
 export interface DefaultNetworkOptions {
-  /** Whether pods reach what listens on the node; default true. */
+  /** Whether pods reach services that listen on the node; default true. */
   readonly opensNode?: boolean;
-  /** Is told why the node refuses nothing of pods (`node-guard.ts`), where it cannot. */
+  /** Called with the reason when the node guard cannot be set up (`node-guard.ts`). */
   readonly onUnguarded?: (why: string) => void;
 }
 
 /**
- * Makes bridge and NAT if needed and gives the chain that uses them. Errors: `failedPrecondition`, `exhausted`. Where the
- * node is to be closed to pods and cannot be, that is `failedPrecondition` as well.
+ * Makes bridge and NAT if needed and returns the chain that uses them. Errors: `failedPrecondition`, also when the node
+ * must be closed to pods and cannot be; `exhausted`.
  */
 export async function openDefaultNetwork(
   stateDir: string,
@@ -56,9 +56,9 @@ export async function openDefaultNetwork(
   const path = choicePath(stateDir);
   const saved = parseChoice(await readFileIfThere(path));
   const guardOf = async (bridge: string) => await guardNode({ bridge, opensNode }, signal);
-  // Beside the look at the node, where there is a bridge of ours already: it is a process more.
+  // When the bridge exists already, the guard runs beside the look at the node: it is one process more.
   const early = saved !== undefined && (await isOurs(saved.bridge, stateDir)) ? guardOf(saved.bridge) : undefined;
-  early?.catch(() => undefined); // is waited for below
+  early?.catch(() => undefined); // awaited below
   const facts = await readNodeFacts(signal);
   const rules = requireNat(facts);
   const { rules6 } = facts;
@@ -81,7 +81,7 @@ export async function openDefaultNetwork(
   return conflistOf(choice, { stateDir, subnets, mtu: outsideMtu(links, routes), isForwarded });
 }
 
-/** Undefined: there is none yet. */
+/** Undefined when no network has been chosen yet. */
 export async function bridgeOf(stateDir: string): Promise<string | undefined> {
   return parseChoice(await readFileIfThere(choicePath(stateDir)))?.bridge;
 }
@@ -97,8 +97,8 @@ interface Settled {
 const maxTries = 8;
 
 /**
- * Chooses, and makes the bridge if it is not there. Other state directories may choose at the same time: whose name was
- * taken meanwhile, or who finds the subnet on another bridge once its own has it, lets it go and chooses again.
+ * Chooses a network, and makes its bridge if it is missing. Other state directories may choose at the same time: when
+ * the name was taken meanwhile, or the subnet is on another bridge afterwards, gives it up and chooses again.
  */
 async function settle(
   saved: DefaultNetworkChoice | undefined,
@@ -108,19 +108,23 @@ async function settle(
 ): Promise<Settled> {
   for (let tries = 1; tries <= maxTries; tries += 1) {
     if (tries > 1) [links, routes] = await Promise.all([readLinks(signal), readRoutes(signal)]);
-    // At first the first that is free, later any: who collided once would again, in step.
+    // The first try takes the first free one, later tries a random one, so that two processes do not collide again.
     const chosen = choose(saved, stateDir, links, routes, tries === 1 ? 0 : Math.random());
     if (links.some((link) => link.ifname === chosen.bridge)) return { chosen, links, routes };
     if (!(await makeBridge(chosen, stateDir, signal))) continue;
     if (isClear(chosen.subnet, chosen.bridge, await readRoutes(signal))) return { chosen, links, routes };
     await run('ip', ['link', 'delete', chosen.bridge], { signal, timeoutMs: 10_000 });
   }
-  throw new PodvmError('unavailable', 'Cannot make the default network: others take each name and subnet first', {
-    fix: 'Try again.',
-  });
+  throw new PodvmError(
+    'unavailable',
+    'Cannot make the default network: other processes took each name and subnet first',
+    {
+      fix: 'Try again.',
+    },
+  );
 }
 
-/** Takes bridge and NAT away, and forgets the choice. The state directory must have no attachment any more. */
+/** Removes bridge and NAT, and forgets the choice. The state directory must have no attachment. */
 export async function removeDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<void> {
   const facts = await readNodeFacts(signal);
   for (const link of facts.links.filter((link) => link.ifalias === aliasOf(stateDir))) {
@@ -135,8 +139,8 @@ function listingsOf({ rules, rules6 }: NodeFacts): NatListings {
 }
 
 /**
- * Keeps what was chosen while it is still free or ours; else takes of the bridge names and subnets that are free those
- * that lie so far in, from 0 to 1, of the first few: the last ones are what other networks like to have.
+ * Keeps the saved choice while it is still free or ours. Otherwise picks from the first few free bridge names and subnets
+ * the one at this position, from 0 to 1: other networks prefer the last ones.
  */
 function choose(
   saved: DefaultNetworkChoice | undefined,
@@ -173,7 +177,7 @@ function overlapping(subnet: string, destination: string): boolean {
   return a !== undefined && b !== undefined && b.bits > 0 && overlaps(a, b);
 }
 
-/** Private /20s (RFC 1918), the seldom used ones first. */
+/** Private /20s (RFC 1918), rarely used ones first. */
 function candidates(): string[] {
   const quarters = [0, 64, 128, 192];
   return [
@@ -189,14 +193,14 @@ function parseChoice(text: string | undefined): DefaultNetworkChoice | undefined
     const parsed = v.safeParse(choiceSchema, JSON.parse(text));
     return parsed.success ? parsed.output : undefined;
   } catch {
-    return undefined; // torn or of another version: choosing again is right
+    return undefined; // torn or of another version: choose again
   }
 }
 
 /**
- * The bridge gets its address at once, so that another process that chooses now sees the subnet taken. It has a
- * MAC of its own: else the kernel gives it the lowest of its ports', and when that pod ends the others know their gateway
- * by an address that nobody has any more, for half a minute (measured: 31 s). False when another has that name by now.
+ * Gives the bridge its address at once, so that other processes that choose now see the subnet taken. Sets a MAC:
+ * otherwise the kernel takes the lowest of the ports', and when that pod ends the others send to a MAC of the gateway
+ * that no longer exists, for half a minute (measured: 31 s). Returns false when the bridge name was taken meanwhile.
  */
 async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal: AbortSignal): Promise<boolean> {
   const gateway = choice.subnet.replace(/\.0\/20$/, '.1/20');
@@ -224,7 +228,7 @@ async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal
   return true;
 }
 
-/** Gives a bridge that was made without a MAC of its own the one that it has, for good. */
+/** Makes the current MAC permanent for a bridge that was made without one. */
 async function keepMac(bridge: string, signal: AbortSignal): Promise<void> {
   const read = async (file: string) => (await readFileIfThere(`/sys/class/net/${bridge}/${file}`))?.trim();
   const [assigned, mac] = await Promise.all([read('addr_assign_type'), read('address')]);
@@ -233,20 +237,20 @@ async function keepMac(bridge: string, signal: AbortSignal): Promise<void> {
   await run('ip', ['link', 'set', 'dev', bridge, 'address', address], { signal, timeoutMs: 10_000 });
 }
 
-/** By its path in `/proc/sys/net` or `/sys/class/net`, with the bridge for `*`. */
+/** Keys are paths in `/proc/sys/net` or `/sys/class/net`, with `*` for the bridge. */
 const bridgeSettings = {
-  // Of a bridge on which an earlier version let `portmap` set it.
+  // For a bridge on which an earlier version let `portmap` set it.
   '/proc/sys/net/ipv4/conf/*/route_localnet': '0',
-  // A pod is no router of the node's: without forwarding the node would take routes and addresses from it.
+  // A pod is no router of the node: without forwarding, the node would take routes and addresses from its advertisements.
   '/proc/sys/net/ipv6/conf/*/accept_ra': '0',
   '/proc/sys/net/ipv6/conf/*/autoconf': '0',
   '/proc/sys/net/ipv4/conf/*/accept_redirects': '0',
   '/proc/sys/net/ipv6/conf/*/accept_redirects': '0',
-  // No table of the groups that ports have joined, which pods could fill: what goes to many goes to all.
+  // Disables the table of multicast groups, which pods could fill: multicast goes to every port.
   '/sys/class/net/*/bridge/multicast_snooping': '0',
 } as const;
 
-/** Also a bridge that an earlier version has made. What the kernel does not have, it does not do. */
+/** Applies also to a bridge made by an earlier version. Settings that the kernel lacks are skipped. */
 async function setBridge(bridge: string): Promise<void> {
   await Promise.all(
     Object.entries(bridgeSettings).map(async ([pattern, value]) => {
@@ -264,10 +268,10 @@ const cannotClose = (why: string) =>
 
 /** NET_ADDR_SET of linux/netdevice.h. */
 const givenMac = '3';
-/** Of a bridge whose last port has gone. */
+/** MAC of a bridge without ports. */
 const noMac = '00:00:00:00:00:00';
 
-/** Usable at once: whoever comes first must not wait until the kernel has looked for its double. */
+/** Skips duplicate address detection, so that the first pod need not wait for it. */
 async function addGateway6(
   { bridge, subnet6 = '' }: DefaultNetworkChoice,
   routes: readonly Route[],
@@ -278,7 +282,7 @@ async function addGateway6(
   await run('ip', ['-6', 'address', 'replace', `${gateway}/64`, 'dev', bridge, 'nodad'], { signal, timeoutMs: 10_000 });
 }
 
-/** Errors: `failedPrecondition` when NAT cannot be had on this node. */
+/** Errors: `failedPrecondition` when NAT is not available on this node. */
 function requireNat({ rules, complaint }: NodeFacts): NatRules {
   if (rules !== undefined) return rules;
   throw new PodvmError(
@@ -290,7 +294,7 @@ function requireNat({ rules, complaint }: NodeFacts): NatRules {
   );
 }
 
-/** MTU of the way out, so that no packet of a pod is too big for it. */
+/** MTU of the default route's interface, so that packets of pods fit. */
 function outsideMtu(links: readonly Link[], routes: readonly Route[]): number {
   const way = routes.find((route) => route.dst === 'default');
   return Math.min(1500, links.find((link) => link.ifname === way?.dev)?.mtu ?? 1500);
@@ -298,16 +302,16 @@ function outsideMtu(links: readonly Link[], routes: readonly Route[]): number {
 
 interface ChainFacts {
   readonly stateDir: string;
-  /** A pod gets an address of each. */
+  /** A pod gets one address from each. */
   readonly subnets: readonly string[];
   readonly mtu: number;
-  /** Whether the node's firewall lets pass what it forwards. */
+  /** Whether the node's firewall accepts forwarded packets. */
   readonly isForwarded: boolean;
 }
 
 /**
- * What comes to loopback is left to the sockets that hold the ports (`held-ports.ts`): `snat` would set `route_localnet`
- * on the bridge, by which pods reach the node's own 127.0.0.1 (CVE-2020-8558), and ::1 cannot be translated at all.
+ * Packets to loopback are left to the sockets that hold the ports (`held-ports.ts`): `snat` would set `route_localnet` on
+ * the bridge, by which pods reach the node's own 127.0.0.1 (CVE-2020-8558), and ::1 cannot be translated at all.
  */
 const portmap = {
   type: 'portmap',
@@ -334,7 +338,7 @@ function conflistOf({ bridge }: DefaultNetworkChoice, { stateDir, subnets, mtu, 
         ipam: { type: 'host-local', dataDir: ipamDir(stateDir), ranges },
       },
       portmap,
-      // A node whose firewall drops what it forwards (Docker sets this) needs a rule for each pod.
+      // A node whose firewall drops forwarded packets (Docker sets this) needs a rule for each pod.
       ...(isForwarded ? [] : [{ type: 'firewall', backend: 'iptables' }]),
       { type: 'bandwidth', capabilities: { bandwidth: true } },
     ],
@@ -344,17 +348,17 @@ function conflistOf({ bridge }: DefaultNetworkChoice, { stateDir, subnets, mtu, 
 /** Where host-local keeps its reservations: a file per address, in a directory per network. */
 export const ipamDir = (stateDir: string) => join(stateDir, 'ipam');
 
-/** Whether a chain is of the default network of that state directory: nobody else's addresses are kept there. */
+/** Whether a chain belongs to the default network of that state directory. */
 export function isDefaultNetwork({ plugins }: Conflist, stateDir: string): boolean {
   const ipam = v.safeParse(v.looseObject({ dataDir: v.string() }), plugins[0]?.['ipam']);
   return ipam.success && ipam.output.dataDir === ipamDir(stateDir);
 }
 
 /**
- * Plugins of the chain whose CHECK cannot be relied on, with the reason. `portmap` before 1.3.0 (Debian has 1.1.1) looks
- * for the rules of each address among those of both families, and calls every attachment with a host port broken where
- * ip6tables has a nat table (containernetworking/plugins, fb5d195f). It does not tell its version.
+ * Plugins of the chain whose CHECK is unreliable, with the reason. `portmap` before 1.3.0 (Debian has 1.1.1) looks for the
+ * rules of each address in both families, and reports every attachment with a host port as broken where ip6tables has a
+ * nat table (containernetworking/plugins, fb5d195f). It does not report its version.
  */
 export const uncheckedPlugins: ReadonlyMap<string, string> = new Map([
-  ['portmap', 'before 1.3.0 it calls every pod with a host port broken'],
+  ['portmap', 'versions before 1.3.0 report every pod with a host port as broken'],
 ]);

@@ -3,8 +3,8 @@ import type { AddressedLink, Route } from './ip/ip-command.ts';
 import type { GuestDns, GuestInterface, GuestNetwork, GuestRoute } from './network.ts';
 
 /**
- * What the guest must be told, read from the interface as the chain left it and not from the chain's answer: some
- * plugins (Calico's, ptp) set routes that their answer does not name.
+ * The guest's network configuration, read from the interface as the chain left it instead of from the chain's answer:
+ * some plugins (Calico's, ptp) set routes that their answer does not name.
  */
 export function guestNetworkOf(
   link: AddressedLink,
@@ -25,7 +25,7 @@ function interfaceOf(link: AddressedLink, routes: readonly Route[]): GuestInterf
   const addresses = link.addr_info
     .filter((info) => info.scope === 'global')
     .map((info) => {
-      // A plugin that took the kernel's subnet route away wants neighbours reached by its gateway: no subnet, then.
+      // A plugin that removed the kernel's subnet route wants neighbours reached by its gateway, without a subnet.
       const prefix = isSubnetOnLink(info.family) ? info.prefixlen : info.family === 'inet6' ? 128 : 32;
       return `${info.local}/${prefix}`;
     });

@@ -23,10 +23,10 @@ import { readNodeDns } from './node-dns.ts';
 import { isLoopback } from './port-address.ts';
 import { type Capabilities, declaredOf, hasWork, withoutLoopback } from './cni/pod-capabilities.ts';
 
-/** What a pod that comes now is connected by. */
+/** The chain that connects a new pod. */
 export interface Chain {
   readonly conflist: Conflist;
-  /** Ours: does not depend on whose the attachment is, and may be run in parts. */
+  /** Built-in: does not depend on the pod, and can be run in parts. */
   readonly isOurs: boolean;
 }
 
@@ -35,7 +35,7 @@ export interface AttachmentParts {
   readonly chain: (signal: AbortSignal) => Promise<Chain>;
   readonly pluginDirs: readonly string[];
   readonly pluginTimeoutMs: number;
-  /** Keeps the host ports for this attachment, and says what plugins are told. Errors: `alreadyExists`, `invalid`. */
+  /** Reserves the host ports for this attachment and returns what plugins are told. Errors: `alreadyExists`, `invalid`. */
   readonly claim: (sandboxId: string, mac: string, owner: AttachmentOwner) => Capabilities;
   /** Called when the node's kernel cannot filter what a guest sends. */
   readonly onUnfiltered: () => void;
@@ -43,17 +43,17 @@ export interface AttachmentParts {
   readonly released: (sandboxId: string) => void;
 }
 
-/** Of the one interface that a chain makes, in the netns and in the guest. */
+/** Name of the one interface that a chain makes, in the netns and in the guest. */
 export const interfaceName = 'eth0';
 const defaultTapMtu = 1500;
 
 interface Joined {
   readonly guest: GuestNetwork;
-  /** The chain that was begun, whole. */
+  /** The whole chain that was begun. */
   readonly chain: Chain;
-  /** Asked for by then. */
+  /** Capabilities that were known when the chain ran. */
   readonly asked: Capabilities;
-  /** Undefined: nothing is filtered. */
+  /** Undefined when nothing is filtered. */
   readonly rules: PortRules | undefined;
 }
 
@@ -64,21 +64,21 @@ export class HostAttachment implements Attachment {
   readonly #parts: AttachmentParts;
   readonly #ending = new AbortController();
   #record: AttachmentRecord;
-  /** What a plugin that asks may be told of the pod. */
+  /** What plugins may be told about the pod. */
   #asked: Capabilities;
-  /** The pod's host ports, from when it is known whose they are. */
+  /** The pod's host ports, once the pod is known. */
   #held: Promise<HeldPorts | undefined> = Promise.resolve(undefined);
   #tapMtu = defaultTapMtu;
-  /** A first look at the chain, while there is nothing else to do: our own takes the node's tools 50 ms. */
+  /** An early look at the chain while nothing else is to do: the built-in one takes 50 ms. */
   #looked: Promise<unknown> | undefined;
-  /** What is done before the pod is known. */
+  /** The work done before the pod is known. */
   #ahead: Promise<void> | undefined;
-  /** Of an attachment that lacks nothing but what its pod alone asks for. */
+  /** Set when the attachment lacks only what its pod asks for. */
   #joined: Joined | undefined;
   #connected: Promise<GuestNetwork> | undefined;
   #disposed: Promise<void> | undefined;
 
-  /** Of a record, whatever of it exists. */
+  /** Made from a record, whatever of the attachment exists. */
   constructor(record: AttachmentRecord, parts: AttachmentParts, asked: Capabilities = record.capabilities ?? {}) {
     this.sandboxId = record.sandboxId;
     this.netns = netnsPath(record.sandboxId);
@@ -97,11 +97,11 @@ export class HostAttachment implements Attachment {
   ): Promise<HostAttachment> {
     await parts.records.write(record);
     const looked = record.mode === 'cni' ? parts.chain(signal) : Promise.resolve(undefined);
-    looked.catch(() => undefined); // whoever connects is told
+    looked.catch(() => undefined); // `connect` reports it
     try {
       await makeNetns(record.sandboxId, record.mode === 'cni' ? record.tapOwnerUid : undefined, signal);
     } catch (error) {
-      // A netns that was there before us is somebody else's.
+      // Does not remove a netns that existed before: it belongs to another process.
       const isOurs = !(error instanceof PodvmError && error.kind === 'alreadyExists');
       if (isOurs) await removeNetns(record.sandboxId, AbortSignal.timeout(10_000));
       await Promise.allSettled([looked]);
@@ -121,12 +121,12 @@ export class HostAttachment implements Attachment {
     this.#asked = this.#parts.claim(this.sandboxId, this.#record.mac, owner);
     const { podName, podNamespace, podUid, hostPorts, annotations } = owner;
     const reachesMetadata = asksForMetadata(annotations);
-    // On disk with the chain's first step: until then nothing is the pod's.
+    // Written to disk with the chain's first step: until then nothing belongs to the pod.
     this.#record = { ...this.#record, podName, podNamespace, podUid, hostPorts, reachesMetadata };
     this.#hold();
   }
 
-  /** Begins to; `connect` waits for it, and says if it cannot be. */
+  /** Begins to hold the host ports; `connect` waits for it and reports its errors. */
   #hold(): void {
     const { sandboxId, podName, podNamespace, hostPorts } = this.#record;
     if (hostPorts.length === 0) return;
@@ -134,7 +134,7 @@ export class HostAttachment implements Attachment {
     this.#held.catch(() => undefined);
   }
 
-  /** Of one that an earlier process connected. Errors: `alreadyExists`. */
+  /** Holds the ports of an attachment that an earlier process connected. Errors: `alreadyExists`. */
   async holdAgain(): Promise<void> {
     this.#hold();
     (await this.#held)?.forward(addressesOf(this.#record.guest));
@@ -173,7 +173,7 @@ export class HostAttachment implements Attachment {
     if (this.#joined !== undefined) {
       if (isDeepStrictEqual(this.#joined.chain, chain))
         return await this.#keep(await this.#finish(this.#joined, signal));
-      await this.#leave(signal); // a network that the node has no more
+      await this.#leave(signal); // the network is no longer configured on the node
     }
     if (this.#record.conflist) {
       throw new PodvmError('failedPrecondition', `Cannot connect ${this.sandboxId}: an earlier attempt was cut short`, {
@@ -185,7 +185,7 @@ export class HostAttachment implements Attachment {
     return this.#keep((await this.#join(chain, added, signal)).guest);
   }
 
-  /** Chains of others are told all, as by other runtimes. Errors: `unsupported`. */
+  /** Configured chains are told everything, as by other runtimes. Errors: `unsupported`. */
   #askedOf({ isOurs }: Chain): Capabilities {
     if (!isOurs) return this.#asked;
     const { hostPorts } = this.#record;
@@ -206,7 +206,7 @@ export class HostAttachment implements Attachment {
     return added;
   }
 
-  /** Runs what was left out of the chain, for nobody had asked for it. */
+  /** Runs the plugins that were left out while no pod had asked for them. */
   async #finish({ guest, chain, asked, rules }: Joined, signal: AbortSignal): Promise<GuestNetwork> {
     if (this.#record.reachesMetadata === true && rules !== undefined)
       await refilterTap(this.sandboxId, frameFilter({ ...rules, reachesMetadata: true }), signal);
@@ -215,12 +215,12 @@ export class HostAttachment implements Attachment {
     const rest = { ...conflist, plugins: conflist.plugins.filter((plugin) => !hasWork(plugin, asked)) };
     if (rest.plugins.length === 0) return guest;
     const capabilities = declaredOf(askedNow, conflist);
-    await this.#write({ ...this.#record, conflist, capabilities }); // whole: DEL is for all of it
+    await this.#write({ ...this.#record, conflist, capabilities }); // the whole chain, since DEL needs it
     this.#record = { ...this.#record, added: await addChain(this.#call(rest), signal, this.#record.added) };
     return guest;
   }
 
-  /** Goes back to being prepared only. */
+  /** Returns to the prepared state. */
   async #leave(signal: AbortSignal): Promise<void> {
     const { conflist, added, isFiltered: _, ...record } = this.#record;
     if (conflist) await deleteChain(this.#call(conflist), added, signal);
@@ -230,8 +230,9 @@ export class HostAttachment implements Attachment {
   }
 
   /**
-   * Joins the chain's interface with the tap and reads what the guest must know. On our own network frames are filtered
-   * by what the chain says that the pod has; others have means of their own, and pods that need other frames.
+   * Joins the chain's interface with the tap and reads the guest's configuration. On the built-in network, frames are
+   * filtered by the addresses that the chain assigned; configured networks have their own means, and pods may need other
+   * frames.
    */
   async #join(chain: Chain, added: CniResult, signal: AbortSignal): Promise<Pick<Joined, 'guest' | 'rules'>> {
     const asked = chain.isOurs ? portRulesOf(chain.conflist, added, this.#record) : undefined;
@@ -279,8 +280,8 @@ export class HostAttachment implements Attachment {
   }
 
   /**
-   * Has the plugins look whether what they made is there, but for those that cannot be relied on, each with the reason.
-   * Undefined where no chain has connected it.
+   * Asks the plugins whether what they made still exists, except unreliable ones, each with its reason. Undefined when no
+   * chain has connected the attachment.
    */
   async check(unreliable: ReadonlyMap<string, string>, signal: AbortSignal): Promise<AttachmentCheck | undefined> {
     const { sandboxId, podName, podNamespace, conflist, added, guest } = this.#record;
@@ -305,7 +306,7 @@ export class HostAttachment implements Attachment {
 
   [Symbol.asyncDispose](): Promise<void> {
     this.#disposed ??= this.#dispose().catch((error: unknown) => {
-      this.#disposed = undefined; // so that the next call tries again
+      this.#disposed = undefined; // the next call tries again
       throw error;
     });
     return this.#disposed;
@@ -313,7 +314,7 @@ export class HostAttachment implements Attachment {
 
   async #dispose(): Promise<void> {
     this.#ending.abort(new PodvmError('cancelled', `Attachment ${this.sandboxId} is being disposed of`));
-    await Promise.allSettled([this.#looked, this.#ahead, this.#connected]); // whoever called has the error
+    await Promise.allSettled([this.#looked, this.#ahead, this.#connected]); // their callers get the errors
     const [held] = await Promise.allSettled([this.#held]);
     if (held.status === 'fulfilled') await held.value?.[Symbol.asyncDispose]();
     const { conflist, added } = this.#record;
@@ -327,17 +328,17 @@ export class HostAttachment implements Attachment {
   }
 }
 
-/** Without prefix lengths. */
+/** Addresses without prefix lengths. */
 const addressesOf = (guest: GuestNetwork | undefined): readonly string[] =>
   (guest?.interfaces ?? []).flatMap(({ addresses }) => addresses.map((address) => address.replace(/\/\d+$/, '')));
 
-/** Of our own chain what there is work for; of another all. */
+/** The built-in chain without plugins that have nothing to do; a configured one whole. */
 function neededOf({ conflist, isOurs }: Chain, asked: Capabilities): Conflist {
   if (!isOurs) return conflist;
   return { ...conflist, plugins: conflist.plugins.filter((plugin) => hasWork(plugin, asked)) };
 }
 
-/** Of what our own chain has answered. */
+/** Derived from the answer of the built-in chain. */
 function portRulesOf({ plugins }: Conflist, { ips, interfaces }: CniResult, record: AttachmentRecord): PortRules {
   const macOf = (wanted: unknown) => interfaces?.find(({ name }) => name === wanted)?.mac;
   return {

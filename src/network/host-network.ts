@@ -34,35 +34,35 @@ import type {
 import { capabilitiesOf, type Capabilities } from './cni/pod-capabilities.ts';
 
 export interface HostNetworkOptions {
-  /** Records, addresses, the default network's choice; made if absent. One process at a time. */
+  /** Holds records, addresses and the default network's choice; made if absent. Used by one process at a time. */
   readonly stateDir: string;
-  /** Where configurations are looked for, anew for each pod; absent: our own default network. */
+  /** Where configurations are looked for, for each pod; absent: the built-in default network is used. */
   readonly cniConfig?: CniConfigDirectory;
-  /** Where plugins are looked for, in order; default: Debian's and the usual one. */
+  /** Directories of plugins, in order; default: Debian's and the usual one. */
   readonly cniPluginDirs?: readonly string[];
-  /** Each plugin gets this long, in `ms`; default 30,000. */
+  /** Timeout of each plugin, in `ms`; default 30,000. */
   readonly pluginTimeoutMs?: number;
-  /** What pods of the built-in network reach of the node at most; default `asked`. */
+  /** The most that pods of the built-in network reach of the node; default `asked`. */
   readonly policy?: NetworkPolicy;
-  /** How old what is known of the default network may be, in `ms`; default 10,000. */
+  /** Maximum age of what is known of the default network, in `ms`; default 10,000. */
   readonly lookAgainMs?: number;
   readonly log: Log;
 }
 
 export interface CniConfigDirectory {
-  /** Of `*.conflist` files: /etc/cni/net.d. */
+  /** Directory of `*.conflist` files: /etc/cni/net.d. */
   readonly directory: string;
-  /** While there is none: no pod is connected, or our own default network is used. */
+  /** What happens while it has no configuration: pods are refused, or use the built-in default network. */
   readonly orElse: 'refuse' | 'builtIn';
 }
 
-/** A pod is connected by then, and its machine no longer busy with its start. */
+/** By then the pod is connected and its machine no longer busy with the start. */
 const afterPodMs = 1_000;
 const refusedTimeoutMs = 10_000;
 
 export const defaultPluginDirs: readonly string[] = ['/usr/lib/cni', '/opt/cni/bin'];
 
-/** The network of this node: netns and taps by iproute2, everything else by CNI plugins. */
+/** The network of this node: netns and taps by iproute2, the rest by CNI plugins. */
 export function createHostNetwork(options: HostNetworkOptions): Network {
   return new HostNetwork(options);
 }
@@ -76,7 +76,7 @@ class HostNetwork implements Network {
   #default: Conflist | undefined;
   #looking: Promise<Conflist> | undefined;
   #lookedMs = 0;
-  /** What the log has said once. */
+  /** Warnings that were already logged. */
   readonly #warned = new Set<string>();
 
   constructor(options: HostNetworkOptions) {
@@ -152,7 +152,7 @@ class HostNetwork implements Network {
     signal: AbortSignal,
   ): Promise<Pick<AttachmentCheck, 'droppedFrames'>> {
     if (isFiltered !== true) return { droppedFrames: 'unfiltered' };
-    const count = await droppedFrames(sandboxId, signal).catch(() => undefined); // it is gone by now, or there is no time
+    const count = await droppedFrames(sandboxId, signal).catch(() => undefined); // gone by now, or aborted
     return count === undefined ? {} : { droppedFrames: count };
   }
 
@@ -170,7 +170,7 @@ class HostNetwork implements Network {
     return new Map([...(frames === undefined ? [] : [['forged', frames] as const]), ...refused]);
   }
 
-  /** Looked up once for all pods of which it is asked at a time. */
+  /** Shares one look-up between all pods that are asked for at the same time. */
   #refusedOfPods(bridge: string): ReturnType<typeof droppedPacketsOfPods> {
     return (this.#refused ??= droppedPacketsOfPods(bridge, AbortSignal.timeout(refusedTimeoutMs)).finally(() => {
       this.#refused = undefined;
@@ -217,7 +217,7 @@ class HostNetwork implements Network {
       pluginDirs: this.#pluginDirs,
       pluginTimeoutMs: this.#pluginTimeoutMs,
       claim: (sandboxId, mac, owner) => this.#claim(sandboxId, mac, owner),
-      onUnfiltered: () => this.#warnOnce('pods are not kept from lying', 'the kernel has no cls_bpf'),
+      onUnfiltered: () => this.#warnOnce('frames of pods are not filtered', 'the kernel has no cls_bpf'),
       released: (sandboxId) => this.#active.delete(sandboxId),
     };
   }
@@ -236,7 +236,7 @@ class HostNetwork implements Network {
     return this.#options.pluginTimeoutMs ?? 30_000;
   }
 
-  /** Undefined: our own default network is to be used. Errors: `failedPrecondition`. */
+  /** Undefined: the built-in default network is to be used. Errors: `failedPrecondition`. */
   async #configured(): Promise<ConfiguredNetwork | undefined> {
     const { cniConfig } = this.#options;
     if (cniConfig === undefined) return undefined;
@@ -253,8 +253,8 @@ class HostNetwork implements Network {
   }
 
   /**
-   * Has the plugins of a configured network free what they hold for sandboxes of which we have no record any more. Only
-   * where the operator has named the directory: what else uses a network that we merely found would lose its own.
+   * Has the plugins of a configured network free what they hold for sandboxes without a record. Only where the operator has
+   * named the directory: otherwise other users of that network would lose their attachments.
    */
   async #collectUnrecorded(signal: AbortSignal): Promise<void> {
     if (this.#options.cniConfig?.orElse !== 'refuse') return;
@@ -270,13 +270,13 @@ class HostNetwork implements Network {
       );
     } catch (error) {
       signal.throwIfAborted();
-      this.#options.log.warn('the network kept what it holds for nobody', { why: messageOf(error) }); // nothing of ours
+      this.#options.log.warn('unused attachments of the network were not freed', { why: messageOf(error) }); // none is PodVM's
     }
   }
 
   /**
-   * What it was when it was looked at last: that is done again after the pod that asks, as somebody may have flushed the
-   * node's rules, or changed its routes. Never two looks at a time: each would choose a network.
+   * The default network as last looked at; it is looked at again after the pod that asks, since another process may have
+   * flushed the node's rules or changed its routes. Never looks twice at a time: each look would choose a network.
    */
   async #defaultNetwork(): Promise<Conflist> {
     if (this.#default === undefined) return (this.#looking ??= this.#look());
@@ -288,14 +288,14 @@ class HostNetwork implements Network {
     return this.#default;
   }
 
-  /** For nobody's signal: the first caller's must not cancel it for those that wait with it. */
+  /** Takes no signal: the first caller's must not cancel it for those that wait with it. */
   async #look(): Promise<Conflist> {
     this.#lookedMs = performance.now();
     try {
       await mkdir(this.#options.stateDir, { recursive: true, mode: 0o700 });
       this.#default = await openDefaultNetwork(this.#options.stateDir, AbortSignal.timeout(20_000), {
         opensNode: this.#options.policy !== 'outside',
-        onUnguarded: (why) => this.#warnOnce('the node refuses nothing of pods', why),
+        onUnguarded: (why) => this.#warnOnce('the node guard is not in place', why),
       });
       return this.#default;
     } catch (error) {
@@ -307,12 +307,12 @@ class HostNetwork implements Network {
     }
   }
 
-  /** Frees addresses whose sandbox has no record any more: after a power cut the record may be lost and they not. */
+  /** Frees addresses whose sandbox has no record: a power cut may lose the record and keep the address. */
   async #releaseAddresses(): Promise<void> {
     const directory = join(ipamDir(this.#options.stateDir), defaultNetworkName);
     const known = new Set([...(await this.#records.list()), ...this.#active.keys()]);
     for (const file of await readdir(directory).catch(() => [])) {
-      if (!/^[0-9a-f.:]+$/.test(file)) continue; // host-local keeps its lock and its last address here as well
+      if (!/^[0-9a-f.:]+$/.test(file)) continue; // host-local keeps its lock and its last address in the same directory
       const holder = (await readFile(join(directory, file), 'utf8').catch(() => '')).split(/\s/)[0] ?? '';
       if (holder !== '' && !known.has(holder)) await rm(join(directory, file), { force: true });
     }
@@ -325,7 +325,7 @@ function recordOf(request: AttachmentRequest, mac: string): AttachmentRecord {
   return { version: 1, sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid, mac, reachesMetadata };
 }
 
-/** Enough of a record to take a netns away whose own was torn. */
+/** The minimum of a record with which the netns of a torn record is removed. */
 function unreadable(sandboxId: string): AttachmentRecord {
   const pod = { podName: '', podNamespace: '', podUid: '' };
   return { version: 1, sandboxId, ...pod, mode: 'none', hostPorts: [], tapOwnerUid: 0, mac: '' };

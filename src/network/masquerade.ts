@@ -1,12 +1,12 @@
 import { run } from '#host/run.ts';
 
-/** Packets of that subnet go out with the node's address. */
+/** A rule that gives packets of the subnet the node's address. */
 export interface Masquerade {
   readonly subnet: string;
   readonly bridge: string;
   /**
-   * `out`: what leaves the node by another interface than the bridge. `back`: what came for a host port and was led back
-   * to a pod of the bridge, which would answer the one that asked directly, and from an address that this does not know.
+   * `out`: packets that leave the node by an interface other than the bridge. `back`: packets to a host port that were led
+   * back to a pod of the bridge, which would answer the sender directly, from an address that the sender does not know.
    */
   readonly way: 'out' | 'back';
 }
@@ -17,9 +17,8 @@ export const masqueradesOf = (subnet: string, bridge: string): readonly Masquera
 ];
 
 /**
- * Has the node keep just these rules of the owner: what is missing is made, what is there beside them taken away. They
- * serve all pods of a subnet; the bridge plugin's own (`ipMasq`) are four for each pod and address, and took more
- * than half of its time.
+ * Makes the owner's rules exactly these: adds missing ones and removes others. The rules serve all pods of a subnet; the
+ * bridge plugin's own (`ipMasq`) are four per pod and address, and took more than half of its time.
  */
 export async function masquerade(
   owner: string,
@@ -47,10 +46,10 @@ const programs = [
   { program: 'ip6tables', isIts: (subnet: string) => subnet.includes(':') },
 ] as const;
 
-/** What `-t nat -S POSTROUTING` of each program prints; empty where there is no NAT. */
+/** The output of `-t nat -S POSTROUTING` of each program; empty where there is no NAT. */
 export type NatListings = Readonly<Record<Program, string>>;
 
-/** iptables-save(8), as `-S` prints it. */
+/** Rules as `-S` prints them (iptables-save(8)). */
 const printed =
   /^-A POSTROUTING -s (\S+) (! -o (\S+)|-o (\S+) -m conntrack --ctstate DNAT) -m comment --comment "?(.+?)"? -j MASQUERADE$/gm;
 
@@ -74,7 +73,7 @@ async function change(
   await run(program, ['-w', '5', '-t', 'nat', command, 'POSTROUTING', ...rule], {
     signal,
     timeoutMs,
-    okCodes: command === '-D' ? [0, 1] : [0], // another process was faster
+    okCodes: command === '-D' ? [0, 1] : [0], // 1: another process removed it first
   });
 }
 

@@ -7,7 +7,7 @@ import { run, type RunOptions } from '#host/run.ts';
 import { ip } from './ip/ip-command.ts';
 import { bytecodeOf, type Instruction } from './guard/packet-program.ts';
 
-/** Network namespaces and taps, by iproute2 in as few processes as it allows. */
+/** Network namespaces and taps, made by iproute2 in as few processes as possible. */
 
 /** The machine's NIC, inside the netns. */
 export const tapName = 'tap0';
@@ -16,8 +16,8 @@ const netnsName = (sandboxId: string) => `podvm-${sandboxId}`;
 export const netnsPath = (sandboxId: string) => `/run/netns/${netnsName(sandboxId)}`;
 
 /**
- * Makes the netns with loopback up and, if asked, the tap. `vnet_hdr`: the guest may leave checksums and segmentation
- * to the node. Errors: `alreadyExists`, `failedPrecondition`. What an error leaves, `removeNetns` undoes.
+ * Makes the netns with loopback up and, if asked, the tap. `vnet_hdr`: the guest may leave checksums and segmentation to
+ * the node. Errors: `alreadyExists`, `failedPrecondition`. After an error, `removeNetns` removes what was made.
  */
 export async function makeNetns(
   sandboxId: string,
@@ -50,13 +50,13 @@ function explain(sandboxId: string, cause: unknown): unknown {
   return cause;
 }
 
-/** Removes the netns and what is in it; one that is not there is no error. */
+/** Removes the netns and its contents; a missing one is no error. */
 export async function removeNetns(sandboxId: string, signal: AbortSignal): Promise<void> {
   if (!(await isThere(netnsPath(sandboxId)))) return;
   await ip(['netns', 'delete', netnsName(sandboxId)], signal);
 }
 
-/** What passes from the guest to the network and back, beside what is handed over. Programs: `packet-program.ts`. */
+/** Filters in each direction between guest and network. Programs: `packet-program.ts`. */
 export interface FrameFilters {
   readonly fromGuest: readonly Instruction[];
   readonly toGuest: readonly Instruction[];
@@ -68,14 +68,14 @@ const oneWay = (from: string, to: string, filter: readonly Instruction[] | undef
   `filter add dev ${from} parent ffff: protocol all u32 match u8 0 0 action mirred egress redirect dev ${to}`,
 ];
 
-/** Before the one that hands over, whose preference the kernel chooses: 49152. */
+/** Runs before the redirecting filter, whose preference the kernel chooses: 49152. */
 const filterOf = (device: string, filter: readonly Instruction[]) =>
   `dev ${device} parent ffff: protocol all pref 1 handle 1 bpf direct-action bytecode "${bytecodeOf(filter)}"`;
 
 /**
- * Hands every frame that comes in on one of the two over to the other, but for those that filters drop. By `u32`, which
- * every kernel with `act_mirred` has; `matchall` and `flower` are missing on some. Gives whether it filters: a kernel
- * without `cls_bpf` does not.
+ * Redirects every frame between the two interfaces, except those that the filters drop. Uses `u32`, which every kernel with
+ * `act_mirred` has; some lack `matchall` and `flower`. Returns whether frames are filtered: not on a kernel without
+ * `cls_bpf`.
  */
 export async function joinWithTap(
   sandboxId: string,
@@ -100,10 +100,10 @@ export async function joinWithTap(
   );
 }
 
-/** What a kernel says that has no `cls_bpf`, and which module could be loaded. */
+/** Errors of a kernel without `cls_bpf`, built in or as a module. */
 const isWithoutBpf = (said: string) => /classifier not found|No such file or directory/i.test(said);
 
-/** Has frames of the guest pass by another filter, of one that is joined already. */
+/** Replaces the filter of the guest's frames on a tap that is already joined. */
 export async function refilterTap(
   sandboxId: string,
   fromGuest: readonly Instruction[],
@@ -114,7 +114,7 @@ export async function refilterTap(
 
 const ingressSchema = v.array(v.looseObject({ kind: v.string(), drops: v.optional(v.number()) }));
 
-/** Frames of the guest that its filter has dropped. */
+/** Counts frames of the guest that its filter has dropped. */
 export async function droppedFrames(sandboxId: string, signal: AbortSignal): Promise<number> {
   const { stdout } = await tc(sandboxId, ['-s', '-json', 'qdisc', 'show', 'dev', tapName], signal);
   const queues = v.parse(ingressSchema, JSON.parse(stdout));
@@ -124,9 +124,9 @@ export async function droppedFrames(sandboxId: string, signal: AbortSignal): Pro
 const tc = async (sandboxId: string, args: readonly string[], signal: AbortSignal, more: RunOptions = {}) =>
   await run('tc', ['-netns', netnsName(sandboxId), ...args], { signal, timeoutMs: 10_000, ...more });
 
-/** Undoes the tap's half of `joinWithTap`, for an interface that is gone with its own. */
+/** Undoes the tap's half of `joinWithTap`; the interface's half goes with the interface. */
 export async function separateFromTap(sandboxId: string, signal: AbortSignal): Promise<void> {
-  await tc(sandboxId, ['qdisc', 'del', 'dev', tapName, 'ingress'], signal, { okCodes: [0, 2] }); // 2: the kernel knows of none
+  await tc(sandboxId, ['qdisc', 'del', 'dev', tapName, 'ingress'], signal, { okCodes: [0, 2] }); // 2: there is no queue
 }
 
 export async function setTapMtu(sandboxId: string, mtu: number, signal: AbortSignal): Promise<void> {
@@ -135,7 +135,7 @@ export async function setTapMtu(sandboxId: string, mtu: number, signal: AbortSig
 
 const tunDevice = '/dev/net/tun';
 
-/** Errors: `failedPrecondition` with the fix. Who may open it is the machine's matter, which has a node of its own. */
+/** Errors: `failedPrecondition` with the fix. Permissions do not matter: the machine gets its own device node. */
 export async function checkTunDevice(): Promise<void> {
   const found = await stat(tunDevice).catch(() => undefined);
   if (found?.isCharacterDevice()) return;

@@ -5,7 +5,7 @@
  *
  *   preparing -> prepared -> connecting -> connected -> disposed
  *
- * The two steps are apart because a VMM needs netns and tap before it starts, and the chain's result only when the
+ * The two steps are separate because a VMM needs netns and tap before it starts, and the chain's result only when the
  * guest is configured: `prepare` takes milliseconds, `connect` runs beside the machine's boot.
  */
 export type NetworkMode = 'cni' | 'none';
@@ -24,9 +24,9 @@ export interface AttachmentOwner {
   readonly podNamespace: string;
   readonly podUid: string;
   readonly hostPorts: readonly HostPort[];
-  /** Among them `kubernetes.io/ingress-bandwidth` and `-egress-bandwidth`; told to plugins that ask. */
+  /** Passed to plugins that ask; may hold `kubernetes.io/ingress-bandwidth` and `-egress-bandwidth`. */
   readonly annotations?: Readonly<Record<string, string>>;
-  /** The pod's own wishes, for plugins that answer for DNS. */
+  /** The pod's own DNS settings, for plugins that serve DNS. */
   readonly dns?: GuestDns;
 }
 
@@ -42,10 +42,10 @@ export interface AttachmentRequest extends AttachmentOwner {
 export interface GuestInterface {
   /** Name the interface gets in the guest: `eth0`. */
   readonly name: string;
-  /** What the guest must use as its own, in lower case: switches outside may know no other. */
+  /** The MAC that the guest must use, in lower case: switches outside may know no other. */
   readonly mac: string;
   readonly mtu: number;
-  /** With prefix length: `10.1.0.5/24`. A full-length prefix where the chain wants no on-link subnet. */
+  /** With prefix lengths: `10.1.0.5/24`. A full-length prefix where the chain wants no on-link subnet. */
   readonly addresses: readonly string[];
 }
 
@@ -57,18 +57,18 @@ export interface GuestRoute {
 }
 
 export interface GuestDns {
-  /** Addresses, none of them a loopback one. */
+  /** Addresses, never loopback. */
   readonly nameservers: readonly string[];
   readonly searches: readonly string[];
   readonly options: readonly string[];
 }
 
-/** What the guest is configured with; plain JSON. */
+/** The guest's network configuration; plain JSON. */
 export interface GuestNetwork {
   /** Empty when the mode is `none`. */
   readonly interfaces: readonly GuestInterface[];
   readonly routes: readonly GuestRoute[];
-  /** The chain's, or else the node's. The pod's own wishes are merged by the caller. */
+  /** The chain's, otherwise the node's. The caller merges the pod's own settings. */
   readonly dns: GuestDns;
 }
 
@@ -76,89 +76,89 @@ export interface Attachment extends AsyncDisposable {
   readonly sandboxId: string;
   /** Path of the network namespace for the VMM to run in. */
   readonly netns: string;
-  /** The machine's NIC; absent when the mode is `none`. `mac` is asked of the chain, which may choose another. */
+  /** The machine's NIC; absent when the mode is `none`. The chain is asked for `mac` and may choose another. */
   readonly tap?: { readonly name: string; readonly mac: string };
   /**
-   * Gives an attachment that was prepared for nobody yet to a pod. Errors: `alreadyExists` (a host port in use),
-   * `invalid` (a host port or bandwidth that is none), `failedPrecondition` (connecting has begun).
+   * Assigns an attachment that was prepared ahead to a pod. Errors: `alreadyExists` (a host port in use), `invalid`
+   * (a host port or bandwidth is not valid), `failedPrecondition` (connecting has begun).
    */
   assign(owner: AttachmentOwner): void;
   /**
-   * For one that is nobody's yet: as much of `connect` as does not depend on whose it is. Nothing, where the chain is a
-   * configuration of the node's own, which is told the pod's name. Where the node's network is another one by the time
-   * the pod is known, `connect` moves over to it. Errors: as `connect`; dispose then.
+   * Before a pod is assigned: does the part of `connect` that does not depend on the pod. Does nothing when the chain is
+   * configured on the node, since its plugins need the pod's name. When the node's network has changed by the time the pod
+   * is known, `connect` moves to the new one. Errors: as `connect`; dispose then.
    */
   connectAhead(signal: AbortSignal): Promise<void>;
   /**
-   * Runs the chain, makes host ports, joins its interface with the tap. A second call gives the first one's result.
+   * Runs the chain, makes host ports, joins its interface with the tap. A second call returns the first one's result.
    * Errors: `failedPrecondition` (plugin or host tool missing), `unavailable` (a plugin says: try again),
-   * `alreadyExists` (a host port in use), `timeout`, `cancelled`, `corrupt` (a plugin's answer makes no sense),
+   * `alreadyExists` (a host port in use), `timeout`, `cancelled`, `corrupt` (a plugin's answer is not valid),
    * `internal` (a plugin failed). After an error, dispose.
    */
   connect(signal: AbortSignal): Promise<GuestNetwork>;
   /**
-   * Undoes everything, also after a half-failed `connect`: the chain's DEL in reverse order, then the netns with its
-   * tap. Idempotent, bounded. Throws when something is left; calling it again tries again, as does `collect`.
+   * Undoes everything, also after a half-failed `connect`: the chain's DEL in reverse order, then the netns with its tap.
+   * Idempotent, bounded. Throws when something is left; calling it again tries again, as does `collect`.
    */
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** Whether pods can be connected now, and how. */
+/** Whether and how pods can be connected now. */
 export type NetworkReadiness =
   | {
       readonly isReady: true;
-      /** Of the network. */
+      /** Name of the network. */
       readonly name: string;
-      /** Path of the configuration; undefined: the network of our own, as nothing else is configured. */
+      /** Path of the configuration; undefined for the built-in network, used when none is configured. */
       readonly path: string | undefined;
     }
   | { readonly isReady: false; readonly message: string; readonly fix: string | undefined };
 
-/** What the plugins that connected a pod say of its attachment when they are asked (CNI's CHECK). */
+/** What the plugins that connected a pod report about its attachment (CNI's CHECK). */
 export interface AttachmentCheck {
   readonly sandboxId: string;
   readonly podName: string;
   readonly podNamespace: string;
   /** Name of the network. */
   readonly network: string;
-  /** `unasked`: the network does not offer it, or there was no time. */
+  /** `unasked`: the network has no CHECK, or there was no time left for it. */
   readonly verdict: 'well' | 'wrong' | 'unasked';
-  /** Which plugins were asked, or what the first one says that finds something wrong, or why none was asked. */
+  /** The plugins that were asked, the first error that one reports, or why none was asked. */
   readonly detail: string;
-  /** `forged` of `Network.dropped`; `unfiltered`: none can be dropped, though the network would. */
+  /** `forged` of `Network.dropped`; `unfiltered` when the kernel cannot filter frames. */
   readonly droppedFrames?: number | 'unfiltered';
 }
 
 export interface Network {
-  /** What would be used for a pod that came now; looked up anew at each call. */
+  /** The network that a new pod would use; looked up at each call. */
   readiness(): Promise<NetworkReadiness>;
   /**
-   * Makes netns and tap, both up. On any error nothing is left. Errors: `alreadyExists` (the sandbox has an
-   * attachment), `failedPrecondition` (not root, a host tool or /dev/net/tun missing), `invalid`, `cancelled`.
+   * Makes netns and tap, both up. Leaves nothing after an error. Errors: `alreadyExists` (the sandbox has an attachment),
+   * `failedPrecondition` (not root, a host tool or /dev/net/tun missing), `invalid`, `cancelled`.
    */
   prepare(request: AttachmentRequest, signal: AbortSignal): Promise<Attachment>;
-  /** The attachment an earlier process made, by its record; undefined if there is none. Connected ones stay so. */
+  /** The attachment that an earlier process made, from its record; undefined without one. Connected ones stay connected. */
   adopt(sandboxId: string, signal: AbortSignal): Promise<Attachment | undefined>;
   /**
-   * Disposes of every attachment whose sandbox is not in `keep`: what a killed process left. Returns their ids;
-   * one that cannot be disposed of is logged, kept on record for the next call, and not in the list.
+   * Disposes of every attachment whose sandbox is not in `keep`: what a killed process left. Returns their ids; one that
+   * cannot be disposed of is logged, kept on record for the next call, and not returned.
    */
   collect(keep: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]>;
   /**
-   * What was dropped of what a pod sent, by the reason: frames that no pod may send (`forged`: for what they say of their
-   * sender, or as they speak for the network), where they are looked at, and packets that the node has refused
-   * (`loopback`, `connections`, `services`). Undefined on a configured network, which has means of its own.
+   * Counts by reason what was dropped of what a pod sent: filtered frames (`forged`: a false sender, or acting for the
+   * network), and packets that the node refused (`loopback`, `connections`, `services`). Undefined on a configured network,
+   * which has its own means.
    */
   dropped(sandboxId: string, signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /**
-   * Packets from all pods of the built-in network that the node has refused, by the reason; empty where it refuses none,
+   * Counts by reason the packets from all pods of the built-in network that the node refused; empty when it refuses none,
    * undefined while there is no such network.
    */
   droppedPackets(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /**
-   * Has the plugins look at every attachment that they have connected, whichever process it is of, one after the other.
-   * Changes none, and nothing may be decided by it: plugins have been known to be wrong. One that is being removed just
-   * then may be told as `wrong`. What an abort leaves unlooked at is `unasked`.
+   * Asks the plugins about every attachment that they have connected, of any process, one after the other. Changes none;
+   * do not decide anything by it, since plugins are known to be wrong. An attachment that is being removed may be reported
+   * as `wrong`, and one not reached before an abort as `unasked`.
    */
   check(signal: AbortSignal): Promise<readonly AttachmentCheck[]>;
 }

@@ -1,17 +1,17 @@
 import { readFileIfThere } from '#host/files.ts';
 import type { GuestDns } from './network.ts';
 
-/** As glibc's own limits are (resolv.conf(5)), with room. */
+/** glibc's own limits (resolv.conf(5)), with room. */
 const maxNameservers = 3;
 const maxSearches = 32;
 const maxFileChars = 64 * 1024;
 
-/** systemd-resolved's list of the real servers, for when /etc/resolv.conf names only its stub on loopback. */
+/** The second is systemd-resolved's list of the real servers, for when the first names only its stub on loopback. */
 export const resolvConfPaths = ['/etc/resolv.conf', '/run/systemd/resolve/resolv.conf'] as const;
 
 /**
- * The node's DNS as a pod can use it: from the first file that names a server which is not on loopback. Without any,
- * no nameserver.
+ * The node's DNS as a pod can use it: from the first file that names a server that is not on loopback. Has no nameserver
+ * when there is no such file.
  */
 export async function readNodeDns(paths: readonly string[] = resolvConfPaths): Promise<GuestDns> {
   let last: GuestDns = { nameservers: [], searches: [], options: [] };
@@ -25,7 +25,7 @@ export async function readNodeDns(paths: readonly string[] = resolvConfPaths): P
   return last;
 }
 
-/** resolv.conf(5), without the servers that another network namespace cannot reach. */
+/** Parses resolv.conf(5), without servers that another network namespace cannot reach. */
 export function parseResolvConf(text: string): GuestDns {
   const nameservers: string[] = [];
   let searches: string[] = [];
@@ -46,7 +46,7 @@ export function parseResolvConf(text: string): GuestDns {
   };
 }
 
-/** Neither loopback nor unspecified (which means the node itself), nor link-local with a zone of this node. */
+/** False for loopback, unspecified (the node itself), and link-local with a zone of this node. */
 function isReachable(address: string): boolean {
   if (!/^[0-9a-f.:]+$/i.test(address)) return false;
   return !/^(127\.|0\.0\.0\.0$|::1$|::$|::ffff:127\.|fe80:)/i.test(address);

@@ -1,7 +1,7 @@
 import { isIPv6 } from 'node:net';
 import type { HostPort } from './network.ts';
 
-/** One address of the host on which a host port is. */
+/** One host address of a host port. */
 export interface PortAddress {
   readonly protocol: HostPort['protocol'];
   readonly address: string;
@@ -11,7 +11,7 @@ export interface PortAddress {
 export const isAnyAddress = (address: string | undefined): boolean =>
   address === undefined || ['', '0.0.0.0', '::'].includes(address);
 
-/** Where such a port is held: without an address of its own on all, of both families. */
+/** The addresses on which a port is held: all of both families when the port names none. */
 export function addressesOf({ protocol, hostIP, hostPort: port }: HostPort): readonly PortAddress[] {
   const addresses = hostIP === undefined || isAnyAddress(hostIP) ? ['0.0.0.0', '::'] : [hostIP];
   return addresses.map((address) => ({ protocol, address, port }));
@@ -23,6 +23,6 @@ export function portText({ protocol, address, port }: PortAddress): string {
   return `${isIPv6(address) ? `[${address}]` : address}:${port}/${protocol}`;
 }
 
-/** Never reached from another machine, nor by the kernel's address translation of IPv6. */
+/** Such an address is never reached from another machine, nor by the kernel's IPv6 address translation. */
 export const isLoopback = (address: string | undefined): boolean =>
   address !== undefined && (address === '::1' || address.startsWith('127.'));

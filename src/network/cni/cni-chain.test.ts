@@ -16,7 +16,7 @@ beforeEach(async () => {
   for (const file of await readdir(directory)) await rm(join(directory, file));
 });
 
-/** A plugin of a shell script, which keeps what it is told, and in which order it was asked. */
+/** Writes a plugin as a shell script that keeps its input and the order of calls. */
 async function writePlugin(name: string, script: string): Promise<void> {
   const path = join(directory, name);
   const keep = `cat >${name}.input; env >${name}.env; echo ${name} >>asked`;
@@ -110,7 +110,7 @@ describe('checkChain()', () => {
   });
 });
 
-/** One that has ended and that nobody has waited for yet runs no more. */
+/** False also for a process that has ended and was not waited for yet. */
 async function isRunning(pid: number): Promise<boolean> {
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
   return /\) [^Z]/.test(stat);

@@ -14,13 +14,13 @@ import {
   type PluginConfig,
 } from './cni-schema.ts';
 
-/** Our CNI client: runs a chain of plugins as the specification's sections 2 to 5 say. */
+/** The CNI client: runs a chain of plugins as sections 2 to 5 of the specification say. */
 
 /** One attachment of one container to one network; the same for ADD, CHECK and DEL. */
 export interface ChainCall {
   readonly conflist: Conflist;
   readonly containerId: string;
-  /** Path; DEL runs also when nothing is there any more. */
+  /** Path of the netns; DEL runs also when it no longer exists. */
   readonly netns: string;
   readonly ifName: string;
   /** CNI_ARGS: `Key=Value`. */
@@ -28,13 +28,13 @@ export interface ChainCall {
   /** Given as `runtimeConfig` to the plugins that declare the capability. */
   readonly capabilities: Readonly<Record<string, unknown>>;
   readonly pluginDirs: readonly string[];
-  /** Each plugin gets this long, in `ms`. */
+  /** Timeout of each plugin, in `ms`. */
   readonly timeoutMs: number;
 }
 
 /**
- * Runs ADD through the chain, on from a previous result if there is one, and returns the last plugin's. Nothing runs unless every plugin is there. What an
- * error leaves, `deleteChain` undoes.
+ * Runs ADD through the chain, starting from a previous result if there is one, and returns the last plugin's result.
+ * Runs nothing unless every plugin is installed. After an error, `deleteChain` undoes what was done.
  */
 export async function addChain(call: ChainCall, signal: AbortSignal, previous?: CniResult): Promise<CniResult> {
   let result = previous;
@@ -45,10 +45,9 @@ export async function addChain(call: ChainCall, signal: AbortSignal, previous?: 
 }
 
 /**
- * Runs DEL through the chain in reverse order, every plugin, and throws at the end what failed. What fails is tried
- * once more: after an ADD that was cut short Debian's `bridge` stumbles over the iptables chain it had not made yet,
- * and does better the second time. A missing plugin has nothing to undo where ADD did not come to its end: it did not
- * begin then.
+ * Runs DEL through the chain in reverse order, for every plugin, and throws the failures at the end. A plugin that fails
+ * is tried once more: after an interrupted ADD, Debian's `bridge` fails on the iptables chain that it had not made yet,
+ * and succeeds the second time. A missing plugin is skipped when ADD did not finish: it never ran.
  */
 export async function deleteChain(call: ChainCall, added: CniResult | undefined, signal: AbortSignal): Promise<void> {
   let left: readonly PluginConfig[] = call.conflist.plugins.toReversed();
@@ -75,7 +74,7 @@ export async function deleteChain(call: ChainCall, added: CniResult | undefined,
 
 const deleteAttempts = 2;
 
-/** Why a network's plugins are not to be asked for CHECK (spec, "Section 1" and "CHECK"); undefined: they are. */
+/** Why the network's plugins cannot be asked for CHECK (spec, "Section 1" and "CHECK"); undefined when they can. */
 export function whyNoCheck({ cniVersion, disableCheck }: Conflist): string | undefined {
   if (cniVersion.startsWith('0.3.')) return `CNI ${cniVersion} has no CHECK`;
   return String(disableCheck) === 'true' ? 'the network does not want CHECK (disableCheck)' : undefined;
@@ -83,22 +82,21 @@ export function whyNoCheck({ cniVersion, disableCheck }: Conflist): string | und
 
 /**
  * Runs CHECK through the chain, in ADD's order, up to the first plugin that finds its work damaged or undone, and throws
- * what that one says. Only for networks that `whyNoCheck` has nothing against.
+ * that plugin's error. Only for networks for which `whyNoCheck` gives no reason.
  */
 export async function checkChain(call: ChainCall, added: CniResult, signal: AbortSignal): Promise<void> {
   await findPlugins(typesOf(call.conflist), call.pluginDirs);
   for (const plugin of call.conflist.plugins) await execute(call, 'CHECK', plugin, added, signal);
 }
 
-/** A whole network, and which attachments of it there are. */
+/** A network and its valid attachments. */
 export interface CollectCall extends Pick<ChainCall, 'conflist' | 'pluginDirs' | 'timeoutMs'> {
   readonly validAttachments: readonly { readonly containerID: string; readonly ifname: string }[];
 }
 
 /**
- * Runs GC through the chain: each plugin frees what it holds for attachments that are none any more. Does nothing for a
- * network that is older than the verb (1.1), or that does not want it. Every plugin is asked; throws at the end what
- * failed.
+ * Runs GC through the chain: each plugin frees what it holds for attachments that no longer exist. Does nothing for a
+ * network whose version is older than 1.1 or that disables GC. Runs every plugin and throws the failures at the end.
  */
 export async function collectChain(call: CollectCall, signal: AbortSignal): Promise<void> {
   const { conflist, validAttachments } = call;
@@ -140,7 +138,7 @@ async function execute(
   if (answer.code !== 0) throw pluginError(command, what, answer);
   if (command !== 'ADD') return undefined;
   const said = json(what, answer.stdout);
-  // To valibot an array is an object too.
+  // valibot takes an array for an object.
   const parsed = v.safeParse(resultSchema, Array.isArray(said) ? undefined : said);
   if (parsed.success) return parsed.output;
   throw new PodvmError('corrupt', `Cannot use the answer of ${what}: ${v.summarize(parsed.issues).slice(0, 300)}`);
@@ -162,7 +160,7 @@ function pluginInput(call: ChainCall, plugin: PluginConfig, prevResult: CniResul
 
 function environment(call: ChainCall, command: Command): Record<string, string> {
   const common = { ...defaultEnv(), CNI_COMMAND: command, CNI_PATH: call.pluginDirs.join(':') };
-  if (command === 'GC') return common; // it is for a network, not for one attachment
+  if (command === 'GC') return common; // concerns a network, not one attachment
   return {
     ...common,
     CNI_CONTAINERID: call.containerId,
@@ -176,7 +174,7 @@ function environment(call: ChainCall, command: Command): Record<string, string> 
 
 export const typesOf = ({ plugins }: Conflist): readonly string[] => plugins.map(({ type }) => type);
 
-/** Errors: `failedPrecondition`, unless every plugin is there. */
+/** Errors: `failedPrecondition` when a plugin is missing. */
 export async function findPlugins(types: readonly string[], directories: readonly string[]): Promise<void> {
   for (const type of types) await find(type, directories);
 }
@@ -215,7 +213,7 @@ function json(what: string, text: string): unknown {
 const kindsByCode: Readonly<Record<number, ErrorKind>> = {
   1: 'failedPrecondition', // incompatible CNI version
   2: 'failedPrecondition', // unsupported field
-  4: 'internal', // invalid environment variables: ours
+  4: 'internal', // invalid environment variables, which PodVM sets
   7: 'failedPrecondition', // invalid network configuration
   11: 'unavailable', // try again later
 };
@@ -226,7 +224,7 @@ function pluginError(command: Command, what: string, { code: exitCode, stdout, s
   try {
     said = JSON.parse(stdout);
   } catch {
-    said = undefined; // a plugin that dies need not answer: its exit code and last lines must do
+    said = undefined; // a plugin that crashes need not answer: report its exit code and last lines
   }
   const parsed = v.safeParse(errorSchema, said);
   if (!parsed.success) {
@@ -239,6 +237,6 @@ function pluginError(command: Command, what: string, { code: exitCode, stdout, s
   }
   const { code, msg, details } = parsed.output;
   const reason = printable(details ? `${msg}: ${details}` : msg);
-  const verb = command === 'CHECK' ? 'pass' : 'run'; // this one did run, and that is its verdict
+  const verb = command === 'CHECK' ? 'pass' : 'run'; // a CHECK that fails did run
   return new PodvmError(kindsByCode[code] ?? 'internal', `Cannot ${verb} ${what}: error ${code}: ${reason}`, { tail });
 }

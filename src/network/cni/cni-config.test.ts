@@ -8,7 +8,7 @@ import { readNetwork, requireNetwork } from './cni-config.ts';
 
 const list = { cniVersion: '1.0.0', name: 'cluster', plugins: [{ type: 'bridge' }] };
 
-/** What is read of a directory with these files. */
+/** Reads a directory that contains these files. */
 async function readFrom(files: Readonly<Record<string, unknown>>) {
   await using directory = await makeDirectory(files);
   return await readNetwork(directory.path);

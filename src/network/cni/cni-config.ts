@@ -5,19 +5,19 @@ import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { conflistSchema, knownVersions, maxConflistBytes, singleSchema, type Conflist } from './cni-schema.ts';
 
-/** A configuration, and the file that it is from. */
+/** A configuration and the path of its file. */
 export interface ConfiguredNetwork {
   readonly path: string;
   readonly conflist: Conflist;
 }
 
-/** What go-cni, and so containerd, takes for a configuration; the two others than a list name a single plugin. */
+/** Extensions that go-cni, and so containerd, accepts; `.conf` and `.json` files hold a single plugin. */
 const extensions = ['.conflist', '.conf', '.json'];
 
 /**
- * The first configuration of the directory by name, as other runtimes choose; undefined when there is none, or no
- * directory. Read anew each time, so that whoever installs or removes a cluster network is followed at once. Errors:
- * `failedPrecondition` when it is not valid (a file that was meant must not be passed over in silence).
+ * The first configuration of the directory by name, as in other runtimes; undefined when there is no configuration or no
+ * directory. Read for each pod, so that an installed or removed cluster network takes effect at once. Errors:
+ * `failedPrecondition` when it is not valid (an invalid file is never skipped silently).
  */
 export async function readNetwork(directory: string): Promise<ConfiguredNetwork | undefined> {
   const entries = await readdir(directory, { withFileTypes: true }).catch((cause: NodeJS.ErrnoException) => {
@@ -31,7 +31,7 @@ export async function readNetwork(directory: string): Promise<ConfiguredNetwork 
   return { path, conflist: parse(path, await readText(path)) };
 }
 
-/** As `readNetwork`, of a directory that must hold one. Errors: `failedPrecondition` also when there is none. */
+/** Like `readNetwork`. Errors: `failedPrecondition` also when the directory holds no configuration. */
 export async function requireNetwork(directory: string): Promise<ConfiguredNetwork> {
   const found = await readNetwork(directory);
   if (found !== undefined) return found;
@@ -47,10 +47,10 @@ export async function requireNetwork(directory: string): Promise<ConfiguredNetwo
 const unusable = (path: string, reason: string, cause?: unknown) =>
   new PodvmError('failedPrecondition', `Cannot use CNI configuration ${path}: ${reason}`, {
     cause,
-    fix: 'Correct the file or take it away; it is read anew for the next pod.',
+    fix: 'Correct or remove the file; it is read again for the next pod.',
   });
 
-/** Whatever lies there: a device or a pipe is not waited for, and no more is read than a configuration may have. */
+/** Does not block on a device or a pipe, and reads no more than a configuration may hold. */
 async function readText(path: string): Promise<string> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
     throw unusable(path, 'it cannot be opened', cause);
@@ -78,7 +78,7 @@ function parse(path: string, text: string): Conflist {
   return parsed.output;
 }
 
-/** A single plugin's configuration, from before there were lists. */
+/** Converts the configuration of a single plugin, which is older than lists. */
 function listOfOne(path: string, value: unknown): unknown {
   const parsed = v.safeParse(singleSchema, value);
   if (!parsed.success) throw unusable(path, v.summarize(parsed.issues).slice(0, 300));
@@ -86,7 +86,7 @@ function listOfOne(path: string, value: unknown): unknown {
   return { name, cniVersion, plugins: [parsed.output] };
 }
 
-/** Spec 1.1: of `cniVersions` and `cniVersion`, the newest that the runtime knows. */
+/** Sets the newest version known here of `cniVersions` and `cniVersion` (spec 1.1). */
 function withNewestVersion(value: unknown): unknown {
   const parsed = v.safeParse(
     v.looseObject({ cniVersion: v.optional(v.string()), cniVersions: v.array(v.string()) }),

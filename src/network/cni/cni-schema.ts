@@ -1,17 +1,17 @@
 import * as v from 'valibot';
 
-/** CNI's file and answer formats (spec 1.0 and 1.1), as far as we read them; everything else is passed on as it is. */
+/** CNI's file and answer formats (spec 1.0 and 1.1); fields that are not read here are passed on unchanged. */
 
-/** Bytes of one plugin's answer, on either stream. Real ones are under 4 KiB. */
+/** Maximum bytes of a plugin's answer, for each stream. Real answers are under 4 KiB. */
 export const maxAnswerBytes = 1024 * 1024;
 
-/** Bytes of one configuration file. */
+/** Maximum bytes of one configuration file. */
 export const maxConflistBytes = 1024 * 1024;
 
 /** Versions whose result has `interfaces` and `ips`, oldest first. */
 export const knownVersions = ['0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0'] as const;
 
-/** Spec, "Section 1": a name is a file name, and so is a plugin's type. */
+/** Spec, "Section 1": network names and plugin types are file names. */
 const name = v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/));
 
 const pluginSchema = v.looseObject({
@@ -19,16 +19,16 @@ const pluginSchema = v.looseObject({
   capabilities: v.optional(v.record(v.string(), v.boolean())),
 });
 
-/** Other runtimes also take it as a word. */
+/** A boolean, or its name as a string, which other runtimes accept too. */
 const flag = v.union([v.boolean(), v.picklist(['true', 'false'])]);
 
 export const conflistSchema = v.looseObject({
   cniVersion: v.picklist(knownVersions),
   name,
   plugins: v.pipe(v.array(pluginSchema), v.minLength(1), v.maxLength(32)),
-  /** The network does not want CHECK. */
+  /** Disables CHECK. */
   disableCheck: v.optional(flag),
-  /** The network does not want GC. */
+  /** Disables GC. */
   disableGC: v.optional(flag),
 });
 /** A list of plugins, run in order. */
@@ -50,7 +50,7 @@ export const resultSchema = v.looseObject({
     ),
   ),
 });
-/** What a chain's ADD gives. */
+/** The result of a chain's ADD. */
 export type CniResult = v.InferOutput<typeof resultSchema>;
 
 export const errorSchema = v.looseObject({

@@ -7,12 +7,12 @@ import type { AttachmentOwner, HostPort } from '../network.ts';
 import { isLoopback } from '../port-address.ts';
 
 /**
- * What plugins may be told of a pod beside its name: CNI's capabilities, the same that other runtimes give
- * (CNI's CONVENTIONS.md; containerd's `io.kubernetes.cri.pod-annotations`), as `runtimeConfig`.
+ * What plugins may learn about a pod besides its name, as `runtimeConfig`: the CNI capabilities that other runtimes pass,
+ * too (CNI's CONVENTIONS.md; containerd's `io.kubernetes.cri.pod-annotations`).
  */
 export type Capabilities = Readonly<Record<string, unknown>>;
 
-/** Errors: `invalid`, for a bandwidth that is none. */
+/** Errors: `invalid` when a bandwidth annotation is not a bandwidth. */
 export function capabilitiesOf(owner: AttachmentOwner, mac: string): Capabilities {
   const { hostPorts, annotations = {}, dns } = owner;
   const bandwidth = bandwidthOf(annotations);
@@ -28,8 +28,8 @@ export function capabilitiesOf(owner: AttachmentOwner, mac: string): Capabilitie
 }
 
 /**
- * Without the host ports that are on loopback alone: rules would need `route_localnet` to lead there, which opens the
- * node's own 127.0.0.1 to pods, and IPv6 has nothing like it. What holds the port carries those on (`held-ports.ts`).
+ * Leaves out host ports that are only on loopback: rules for them would need `route_localnet`, which opens the node's
+ * own 127.0.0.1 to pods, and IPv6 has no equivalent. `held-ports.ts` forwards those ports.
  */
 export function withoutLoopback(capabilities: Capabilities, hostPorts: readonly HostPort[]): Capabilities {
   const { portMappings: _, ...rest } = capabilities;
@@ -40,25 +40,25 @@ export function withoutLoopback(capabilities: Capabilities, hostPorts: readonly 
 const mappingsOf = (hostPorts: readonly HostPort[]) =>
   hostPorts.map((port) => ({ ...port, protocol: port.protocol.toLowerCase() }));
 
-/** What of them the chain's plugins declare: the rest is nobody's business, and need not be on record. */
+/** The capabilities that the chain's plugins declare; the others need not be recorded. */
 export function declaredOf(capabilities: Capabilities, { plugins }: Conflist): Capabilities {
   return Object.fromEntries(
     Object.entries(capabilities).filter(([name]) => plugins.some((plugin) => plugin.capabilities?.[name] === true)),
   );
 }
 
-/** Capabilities that only some pods ask for, each with a plugin that does nothing else. */
+/** Capabilities that only some pods use, each with a plugin that does nothing else. */
 const onlyAsked = ['portMappings', 'bandwidth'];
 
-/** Whether a plugin of our own chain has something to do. Chains of others run whole, as they are. */
+/** Whether a plugin of the built-in chain has something to do. Configured chains always run whole. */
 export function hasWork({ capabilities = {} }: PluginConfig, asked: Capabilities): boolean {
   const own = onlyAsked.filter((name) => capabilities[name] === true);
   return own.length === 0 || own.some((name) => asked[name] !== undefined);
 }
 
-/** Kubernetes' bounds, in bits a second (pkg/util/bandwidth). */
+/** Kubernetes' bounds, in bits per second (pkg/util/bandwidth). */
 const [minRate, maxRate] = [1000, 1e15];
-/** How much may pass at once, in bits: so much as the rate gives in this time, but for the slowest a few packets. */
+/** The burst is what the rate gives in this time, with a minimum of a few packets for the slowest rates, in bits. */
 const burstSeconds = 0.25;
 const minBurstBits = 8 * 64 * 1024;
 const maxBurstBits = 2 ** 32 - 1;
@@ -82,12 +82,12 @@ function rateOf(annotations: Readonly<Record<string, string>>, name: string): nu
   throw new PodvmError(
     'invalid',
     `Cannot limit a pod's bandwidth: annotation ${name} must be from 1k to 1P bits a second, got "${printable(text, 60)}"`,
-    { fix: 'Write it as 10M.' },
+    { fix: 'Write a quantity such as 10M.' },
   );
 }
 
 /**
- * Others give the largest burst that the plugin takes, of which the kernel makes 193 MB at 10 Mbit/s, and a pod has no
- * limit until it has moved as much: we give what keeps a link of that rate full.
+ * The burst that keeps a link of this rate full. Other runtimes give the largest burst that the plugin accepts; the kernel
+ * makes 193 MB of it at 10 Mbit/s, and a pod is not limited until it has moved as much.
  */
 const burstOf = (rate: number) => Math.round(Math.min(maxBurstBits, Math.max(minBurstBits, rate * burstSeconds)));

@@ -17,7 +17,7 @@ const rules: PortRules = {
   reachesMetadata: false,
 };
 
-/** What the kernel does with it (net/core/filter.c), for the instructions that we use; the kernel's own word is in test/vm. */
+/** Runs the instructions that we use as the kernel does (net/core/filter.c); test/vm checks the kernel itself. */
 function verdictOn(program: readonly Instruction[], frame: Buffer, hasTag = false): number {
   let a = 0;
   for (let at = 0; at < program.length; at += 1) {
@@ -34,7 +34,7 @@ function verdictOn(program: readonly Instruction[], frame: Buffer, hasTag = fals
     else if (k >= 0xffff_f000) a = hasTag ? 1 : 0;
     else {
       const found = load({ 0x20: 4, 0x28: 2, 0x30: 1 }[code] ?? assert.fail(`code ${code}`));
-      if (found === undefined) return 0; // the frame would go to the stack of the node
+      if (found === undefined) return 0; // the kernel would accept the frame
       a = found;
     }
   }
@@ -105,7 +105,7 @@ const ports = (source: number, destination: number) => {
 };
 const behind = (next: number, payload: Buffer) => Buffer.concat([Buffer.from([next, 0, 5, 2, 0, 0, 1, 0]), payload]);
 
-/** Offset and flag as RFC 8200 has them: the lowest bit says that there is more. */
+/** Offset and flag as in RFC 8200: the lowest bit says that more fragments follow. */
 const inFragment = (next: number, offset: number, payload: Buffer) =>
   Buffer.concat([Buffer.from([next, 0, offset >> 8, offset & 0xff, 0, 0, 0, 1]), payload]);
 

@@ -20,39 +20,39 @@ import {
   type Step,
 } from './packet-program.ts';
 
-/** What a pod may send by its port of the built-in network. */
+/** What a pod may send through its port of the built-in network. */
 export interface PortRules {
   readonly mac: string;
-  /** With prefix lengths, one of each family at most. */
+  /** With prefix lengths, at most one per family. */
   readonly addresses: readonly string[];
   readonly gateways: readonly string[];
-  /** Of the bridge, so of the gateways. */
+  /** MAC of the bridge, and so of the gateways. */
   readonly gatewayMac: string | undefined;
-  /** Addresses of link-local services beside DNS: metadata of clouds. */
+  /** Whether the pod may reach link-local services other than DNS, such as cloud metadata. */
   readonly reachesMetadata: boolean;
 }
 
 const [ipv4Type, arpType, ipv6Type] = [0x0800, 0x0806, 0x86dd];
-/** Where the network header of a frame begins, and where the payload behind it, without options or extensions. */
+/** Offset of the network header in a frame, and of the payload behind it without options or extensions. */
 const ip = 14;
 const [payload4, payload6] = [ip + 20, ip + 40];
 const [tcp, udp, igmp, icmp6] = [6, 17, 2, 58];
 const dns = 53;
-/** The ports that servers of DHCP and DHCPv6 answer from. */
+/** Source ports of DHCP and DHCPv6 servers. */
 const [dhcpServer, dhcp6Server] = [67, 547];
 
 /**
- * Where clouds have their instances' metadata beside 169.254.0.0/16: Azure, Alibaba, Oracle. Each tells any process of
- * the node the node's secrets.
+ * Addresses of cloud instance metadata besides 169.254.0.0/16: Azure, Alibaba, Oracle. These services give the node's
+ * secrets to any process of the node.
  */
 const metadata4 = ['168.63.129.16', '100.100.100.200', '192.0.0.192'];
 const metadata6 = ['fd00:ec2::254', 'fd20:ce::254']; // Amazon, Google
 
 /**
- * Drops what says of its sender what is not so, or speaks for the network: other source addresses (Ethernet, ARP,
- * IPv4, IPv6), neighbour advertisements of other addresses, router advertisements, redirects, answers of DHCP, VLAN tags,
- * other protocols than IP and ARP. The rest is left to the next filter. The guest may write every byte of a frame: each
- * load is behind a check of the length, as one beyond the end would let the frame go by.
+ * Drops frames with a forged sender or that act for the network: other source addresses (Ethernet, ARP, IPv4, IPv6),
+ * neighbour advertisements of other addresses, router advertisements, redirects, DHCP answers, VLAN tags, and protocols
+ * other than IP and ARP. The rest goes to the next filter. The guest controls every byte of a frame: each load follows a
+ * check of the length, since a load beyond the end would accept the frame.
  */
 export function frameFilter(rules: PortRules): readonly Instruction[] {
   const mac = macOf(rules.mac);
@@ -80,7 +80,7 @@ export function frameFilter(rules: PortRules): readonly Instruction[] {
   ]);
 }
 
-/** Of what comes for a pod: the frames that a bridge sends everywhere, not knowing where their addressee is, are not its. */
+/** Drops frames for other MACs, which a bridge sends to every port while it does not know where the addressee is. */
 export function ownFramesOnly(mac: string): readonly Instruction[] {
   const { high, low } = macOf(mac);
   const toMany = 0x0100_0000;
@@ -97,7 +97,7 @@ export function ownFramesOnly(mac: string): readonly Instruction[] {
   ]);
 }
 
-/** RFC 826: who sends it must be the pod, in both of its addresses. */
+/** RFC 826: both sender addresses must be the pod's. */
 const arpSteps = (mac: MacWords, own: number): readonly Step[] => [
   label('arp'),
   frameLength,
@@ -105,7 +105,7 @@ const arpSteps = (mac: MacWords, own: number): readonly Step[] => [
   word(ip),
   unlessIs(0x0001_0800, 'drop'), // Ethernet, IPv4
   half(ip + 4),
-  unlessIs(0x0604, 'drop'), // and the lengths of their addresses
+  unlessIs(0x0604, 'drop'), // address lengths
   word(ip + 8),
   unlessIs(mac.high, 'drop'),
   half(ip + 12),
@@ -125,7 +125,7 @@ function ipv4Steps(own: number, rules: PortRules): readonly Step[] {
     unlessIs(own, 'drop'),
     byte(ip),
     ifIs(0x45, 'ip4 plain'),
-    // With options no port is where it is looked for. Those that join a group of multicast have one (RFC 2236).
+    // Options move the ports. Messages that join a multicast group have one (RFC 2236).
     unlessIs(0x46, 'drop'),
     byte(ip + 9),
     ifIs(igmp, 'pass'),
@@ -172,8 +172,8 @@ function ipv4Steps(own: number, rules: PortRules): readonly Step[] {
 }
 
 /**
- * To a pod of the same network by way of the gateway: pods reach each other without it, and the node would look for
- * each address that is not in use, until its table of neighbours is full (`gc_thresh3`).
+ * Drops packets that go to a pod of the same network through the gateway: pods reach each other directly, and the node
+ * would resolve each unused address until its neighbour table is full (`gc_thresh3`).
  */
 function throughGateway4({ addresses, gateways, gatewayMac }: PortRules): readonly Step[] {
   const subnet = addresses.map(parsePrefix).find((each): each is Prefix => each !== undefined);
@@ -189,17 +189,17 @@ function throughGateway4({ addresses, gateways, gatewayMac }: PortRules): readon
   ];
 }
 
-/** Drops a frame that goes to that MAC. */
+/** Drops a frame for that MAC. */
 function unlessTo(mac: string, otherwise: string): readonly Step[] {
   const { high, low } = macOf(mac);
   return [word(0), unlessIs(high, otherwise), half(4), ifIs(low, 'drop')];
 }
 
-/** IPv6's extension headers behind which another header may hide: hop-by-hop, routing, destination, and seldom ones. */
+/** IPv6 extension headers that can hide another header: hop-by-hop, routing, destination, and rare ones. */
 const hiding = [43, 51, 60, 135, 139, 140, 253, 254];
 const [hopByHop, fragment] = [0, 44];
 const [neighbourSolicitation, neighbourAdvertisement, routerAdvertisement, redirect] = [135, 136, 134, 137];
-/** Reports of MLD (RFC 2710, RFC 3810), which are behind a hop-by-hop header. */
+/** MLD reports (RFC 2710, RFC 3810), which follow a hop-by-hop header. */
 const listenerReports = [131, 132, 143];
 
 function ipv6Steps(own: readonly Ipv6Words[], rules: PortRules): readonly Step[] {
@@ -208,9 +208,9 @@ function ipv6Steps(own: readonly Ipv6Words[], rules: PortRules): readonly Step[]
     frameLength,
     ifBelow(payload6 + 8, 'drop'),
     ...ifOneOf(own, ip + 8, 'ip6 own', 'from'),
-    ...ifOneOf([[0, 0, 0, 0]], ip + 8, 'ip6 nobody', 'from nobody'),
+    ...ifOneOf([[0, 0, 0, 0]], ip + 8, 'ip6 unspecified', 'from unspecified'),
     goTo('drop'),
-    label('ip6 nobody'), // while it looks for the double of an address of its own
+    label('ip6 unspecified'), // the unspecified address, during duplicate address detection
     byte(ip + 6),
     ifIs(hopByHop, 'ip6 listener'),
     unlessIs(icmp6, 'drop'),
@@ -236,7 +236,7 @@ function ipv6Steps(own: readonly Ipv6Words[], rules: PortRules): readonly Step[]
     frameLength,
     ifBelow(payload6 + 16, 'drop'),
     half(payload6),
-    unlessIs(icmp6 * 256, 'drop'), // and the header is 8 bytes long
+    unlessIs(icmp6 * 256, 'drop'), // the hop-by-hop header is 8 bytes long
     byte(payload6 + 8),
     ...listenerReports.map((type) => ifIs(type, 'pass')),
     goTo('drop'),
@@ -259,12 +259,12 @@ function ipv6Steps(own: readonly Ipv6Words[], rules: PortRules): readonly Step[]
 }
 
 /**
- * What a first fragment begins with. The node itself may put fragments together (`br_netfilter`) and send the whole, so
- * that the pod that gets it does not see that it was in parts. Neighbour discovery never is (RFC 6980).
+ * Checks a first fragment as if it were whole. The node itself may reassemble fragments (`br_netfilter`) and send the
+ * whole packet, so the receiving pod cannot see that it was fragmented. Neighbour discovery is never fragmented (RFC 6980).
  */
 const fragmentSteps: readonly Step[] = [
   half(payload6 + 2),
-  ifAny(0xfff8, 'ip6 whole'), // a later one: it is nothing without its first
+  ifAny(0xfff8, 'ip6 whole'), // a later fragment, useless without the first
   frameLength,
   ifBelow(payload6 + 16, 'drop'),
   byte(payload6),
@@ -315,7 +315,7 @@ function throughGateway6({ addresses, gateways, gatewayMac }: PortRules, of = ''
 
 type Ipv6Words = ReturnType<typeof ipv6Words>;
 
-/** Goes on behind itself when the address there is none of them. `name` is its own in the program. */
+/** Falls through when the address there is none of them. `name` must be unique in the program. */
 function ifOneOf(addresses: readonly Ipv6Words[], at: number, yes: string, name: string): readonly Step[] {
   return addresses.flatMap(([a, b, c, d], index) => {
     const no = `${name}: not ${index}`;
@@ -336,7 +336,7 @@ function macOf(mac: string): MacWords {
   return { high: Number.parseInt(hex.slice(0, 8), 16), low: Number.parseInt(hex.slice(8), 16) };
 }
 
-/** What a guest's kernel makes of its MAC (RFC 4291, appendix A). */
+/** The link-local address that a guest's kernel derives from its MAC (RFC 4291, appendix A). */
 function linkLocalOf(mac: string): Ipv6Words {
   const octets = mac.split(':').map((octet) => Number.parseInt(octet, 16));
   const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = octets;

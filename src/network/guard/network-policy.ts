@@ -5,13 +5,13 @@ import { podAnnotations } from '#base/pod-annotations.ts';
 const { name: annotation, words } = podAnnotations.networkPolicy;
 
 /**
- * What pods of the built-in network reach of the node at most. `asked`: what listens on the node, as with other
- * runtimes, and link-local services where the pod asks. `node`: what listens on the node. `outside`: neither.
+ * The most that pods of the built-in network reach of the node. `asked`: services that listen on the node, as with other
+ * runtimes, and link-local services when the pod asks. `node`: services that listen on the node. `outside`: neither.
  */
 export const networkPolicies = ['asked', 'node', 'outside'] as const;
 export type NetworkPolicy = (typeof networkPolicies)[number];
 
-/** Errors: `invalid`; `failedPrecondition` where the node does not give what is asked. */
+/** Errors: `invalid`; `failedPrecondition` when the node's policy does not allow what the pod asks. */
 export function asksForMetadata(
   annotations: Readonly<Record<string, string>> = {},
   policy: NetworkPolicy = 'asked',
@@ -21,6 +21,7 @@ export function asksForMetadata(
     throw new PodvmError(
       'invalid',
       `Cannot attach a sandbox: ${annotation} must be ${words.join(' or ')}, got ${printable(asked, 50)}`,
+      { fix: `Set the annotation to ${words.join(' or ')}, or leave it out.` },
     );
   }
   if (asked === 'metadata' && policy !== 'asked') {

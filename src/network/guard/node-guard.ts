@@ -6,32 +6,32 @@ import { readFileIfThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
 
 /**
- * What the node refuses from the bridge of the built-in network, for all its pods, in a table of nftables: addresses of
- * loopback, also where another program has let the kernel route them (`route_localnet`, CVE-2020-8558), and more
- * connections at a time than one pod may have the node track. Other rules of the node go on as they are: each table
- * has its own say, and a packet that one drops is gone.
+ * An nftables table of what the node refuses from the bridge of the built-in network, for all its pods: loopback
+ * addresses, also where another program has let the kernel route them (`route_localnet`, CVE-2020-8558), and more
+ * simultaneous connections than one pod may have the node track. It only adds drops: other tables of the node still
+ * apply.
  */
 export interface NodeGuard {
   readonly bridge: string;
-  /** Whether pods reach what listens on the node itself. */
+  /** Whether pods reach services that listen on the node. */
   readonly opensNode: boolean;
 }
 
-/** Of one pod, beside a quarter of what the node tracks: a proxy with 130 new connections a second stays below. */
+/** Per pod, and at most a quarter of what the node tracks: a proxy with 130 new connections a second stays below. */
 const maxFlows = 16_384;
 /**
- * One of so many is counted, and a pod that has too many of these gets no more for a second. The kernel looks through the
- * list of what it counts for each one that is added: counting all of 16,384 makes a new connection take 0.5 ms.
+ * Counts one connection in 16; a pod with too many counted ones gets no new connection for a second. The kernel scans the
+ * list of counted connections for each one that it adds: counting all of 16,384 makes a new connection take 0.5 ms.
  */
 const sample = 16;
 const unknownTableSize = 262_144;
 const timeoutMs = 10_000;
 
-/** Has the table there, as it is to be; `undefined`, or why it cannot be. One process where it is there already. */
+/** Ensures that the table exists; returns why it cannot, or undefined. Takes one process when it exists already. */
 export async function guardNode(guard: NodeGuard, signal: AbortSignal): Promise<string | undefined> {
   const tracked = Number(await readFileIfThere('/proc/sys/net/netfilter/nf_conntrack_max')) || unknownTableSize;
   const rules = rulesOf(guard, Math.min(maxFlows, Math.floor(tracked / 4)));
-  // Named by what it says, so that another version, or another setting, is another table.
+  // Named after a digest of its rules, so that another version or setting makes another table.
   const table = `${guard.bridge}_${createHash('sha256').update(rules).digest('hex').slice(0, 12)}`;
   try {
     const input = `create table inet ${table}\ntable inet ${table} {\n${rules}}\n`;
@@ -40,21 +40,21 @@ export async function guardNode(guard: NodeGuard, signal: AbortSignal): Promise<
     return made.code === 0 || made.stderr.includes('File exists') ? undefined : printable(made.stderr.trim(), 300);
   } catch (error) {
     signal.throwIfAborted();
-    return messageOf(error); // no such program, say
+    return messageOf(error); // nft is missing, for example
   }
 }
 
-/** What packets are counted by. */
+/** The reasons by which dropped packets are counted. */
 const reasons = ['loopback', 'connections', 'services'] as const;
 
-/** Counts for its reason, for the pod (a MAC that is its alone), and then for all, which goes on where the set is full. */
+/** Counts by reason, for the pod (identified by its MAC) and in total; the total still counts when the set is full. */
 const dropAs = (reason: (typeof reasons)[number], matching: string) => `
     ${matching} update @${reason}_pods { ether saddr counter }
     ${matching} counter name ${reason} drop`;
 
 /**
- * Only the first packet of a connection is looked at: one that is confirmed is in the node's table already, and those of
- * a stream without answers stay new. `inet` sees bridged packets as well, where the node has br_netfilter hand them to it.
+ * Looks only at the first packet of a connection: a confirmed one is in the node's table already, and those of a stream
+ * without answers stay new. `inet` also sees bridged packets when the node's br_netfilter passes them on.
  */
 const rulesOf = ({ bridge, opensNode }: NodeGuard, flows: number) => `${reasons
   .map(
@@ -82,7 +82,7 @@ const rulesOf = ({ bridge, opensNode }: NodeGuard, flows: number) => `${reasons
   }
 ${opensNode ? '' : closedNode(bridge)}`;
 
-/** What comes to a host port is not the node's own by then; what the node asked for is not new. */
+/** Packets to host ports are translated by then; answers to connections of the node are not new. */
 const closedNode = (bridge: string) => `  chain own {
     type filter hook input priority -10; policy accept;${dropAs('services', `iifname "${bridge}" meta l4proto { tcp, udp, udplite, sctp, dccp } ct state new`)}
   }
@@ -97,18 +97,18 @@ const listingSchema = v.object({
   nftables: v.array(v.looseObject({ table: v.optional(item), counter: v.optional(item), set: v.optional(set) })),
 });
 
-/** Those of a bridge but for one. A node without nftables has none. */
+/** Removes the tables of a bridge except one. Does nothing on a node without nftables. */
 export async function removeTables(bridge: string, signal: AbortSignal, but?: string): Promise<void> {
   const listed = await list(['tables', 'inet'], signal);
   const tables = listed.flatMap(({ table }) => (table === undefined ? [] : [table.name]));
   const others = tables.filter((name) => name.startsWith(`${bridge}_`) && name !== but);
   for (const name of others) {
-    // 1: another process was faster.
+    // 1: another process removed it first.
     await run('nft', ['delete', 'table', 'inet', name], { signal, timeoutMs, okCodes: [0, 1] });
   }
 }
 
-/** Packets that it has dropped, by the reason: `loopback`, `connections`, `services`. Empty: there is no table. */
+/** Dropped packets by reason: `loopback`, `connections`, `services`. Empty when there is no table. */
 export async function droppedPackets(bridge: string, signal: AbortSignal): Promise<ReadonlyMap<string, number>> {
   const counters = (await list(['counters'], signal)).flatMap(({ counter }) => counter ?? []);
   const ours = counters.filter(({ table = '' }) => table.startsWith(`${bridge}_`));
@@ -116,8 +116,8 @@ export async function droppedPackets(bridge: string, signal: AbortSignal): Promi
 }
 
 /**
- * By the reason and the MAC of who sent them, which is a pod's alone where its frames are filtered; forgotten when it has
- * sent none for a day. Empty: there is no table.
+ * Dropped packets by reason and sender's MAC, which identifies a pod where its frames are filtered; an entry is removed
+ * after a day without drops. Empty when there is no table.
  */
 export async function droppedPacketsOfPods(
   bridge: string,

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 
 /**
  * Programs of classic BPF (kernel, `Documentation/networking/filter.rst`) over one frame, whose first byte is the first
- * of its Ethernet header. The kernel compiles them, and `cls_bpf` is in every distribution's kernel; actions that count
- * or drop by themselves (`act_gact`, `act_police`) are missing on some.
+ * of its Ethernet header. The kernel compiles them, and every distribution's kernel has `cls_bpf`; some lack the actions
+ * that count or drop (`act_gact`, `act_police`).
  */
 export type Step =
   | { readonly kind: 'label'; readonly name: string }
   | { readonly kind: 'plain'; readonly code: number; readonly k: number }
-  /** A missing label is the next step. */
+  /** A missing label means the next step. */
   | { readonly kind: 'jump'; readonly code: number; readonly k: number; readonly yes?: string; readonly no?: string };
 
 export interface Instruction {
@@ -18,7 +18,7 @@ export interface Instruction {
   readonly k: number;
 }
 
-/** `TC_ACT_SHOT` and `TC_ACT_UNSPEC` of linux/pkt_cls.h: dropped and counted; left to the next filter. */
+/** `TC_ACT_SHOT` (drops and counts) and `TC_ACT_UNSPEC` (continues with the next filter) of linux/pkt_cls.h. */
 export const verdicts = { drop: 2, next: 0xffff_ffff } as const;
 
 const plain = (code: number, k: number): Step => ({ kind: 'plain', code, k: k >>> 0 });
@@ -30,13 +30,13 @@ const jump = (code: number, k: number, yes?: string, no?: string): Step => ({
   ...(no === undefined ? {} : { no }),
 });
 
-/** Loads of the accumulator, from an offset in the frame. */
+/** Load into the accumulator from an offset in the frame. */
 export const word = (at: number) => plain(0x20, at);
 export const half = (at: number) => plain(0x28, at);
 export const byte = (at: number) => plain(0x30, at);
-/** Bytes of the frame. */
+/** Loads the length of the frame in bytes. */
 export const frameLength = plain(0x80, 0);
-/** `SKF_AD_VLAN_TAG_PRESENT` of linux/filter.h: the kernel has taken the tag out of the frame by then. */
+/** `SKF_AD_VLAN_TAG_PRESENT` of linux/filter.h: the kernel has already removed the tag from the frame. */
 export const vlanTagPresent = plain(0x30, 0xffff_f000 + 48);
 export const masked = (mask: number) => plain(0x54, mask);
 
@@ -48,17 +48,17 @@ export const ifAny = (bits: number, yes: string) => jump(0x45, bits, yes);
 export const ifBelow = (value: number, yes: string) => jump(0x35, value, undefined, yes);
 export const end = (verdict: number) => plain(0x06, verdict);
 
-/** Longest way of a conditional jump. */
+/** Maximum distance of a conditional jump. */
 const maxJump = 255;
 
-/** Resolves labels. Classic BPF has jumps forward alone. */
+/** Resolves labels. Classic BPF only jumps forward. */
 export function assemble(steps: readonly Step[]): readonly Instruction[] {
   const places = new Map<string, number>();
   let at = 0;
   for (const step of steps) {
     if (step.kind !== 'label') at += 1;
     else {
-      assert(!places.has(step.name), `the label ${step.name} is there twice`);
+      assert(!places.has(step.name), `duplicate label ${step.name}`);
       places.set(step.name, at);
     }
   }
@@ -78,6 +78,6 @@ function resolve(
   return code === 0x05 ? { code, jt: 0, jf: 0, k: jt } : { code, jt, jf, k };
 }
 
-/** As `tc filter ... bpf bytecode` takes it. */
+/** The format of `tc filter ... bpf bytecode`. */
 export const bytecodeOf = (program: readonly Instruction[]): string =>
   `${program.length},${program.map(({ code, jt, jf, k }) => `${code} ${jt} ${jf} ${k}`).join(',')}`;

@@ -2,7 +2,7 @@ import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 
-/** What iproute2 shows (`ip -json`), as far as we read it. */
+/** The fields of iproute2's output (`ip -json`) that are read here. */
 const linkSchema = v.object({
   ifname: v.string(),
   ifalias: v.optional(v.string()),
@@ -29,12 +29,12 @@ const addressedLinkSchema = v.object({
 });
 export type AddressedLink = v.InferOutput<typeof addressedLinkSchema>;
 
-/** Of `ip -json link show`. */
+/** Parses the output of `ip -json link show`. */
 export function parseLinks(text: string): readonly Link[] {
   return parse(v.array(linkSchema), text.trim());
 }
 
-/** Of `ip -json route show`. */
+/** Parses the output of `ip -json route show`. */
 export function parseRoutes(text: string): readonly Route[] {
   return parse(v.array(routeSchema), text.trim());
 }
@@ -48,7 +48,7 @@ export async function readRoutes(signal: AbortSignal): Promise<readonly Route[]>
   return parseRoutes(await ip(['-json', 'route', 'show', 'table', 'all'], signal));
 }
 
-/** One interface of a netns, with its addresses, and the routes that use it. One process. */
+/** One interface of a netns, with its addresses and the routes that use it, read by one process. */
 export async function readInterface(
   netns: string,
   name: string,

@@ -1,8 +1,8 @@
-/** IPv4 prefixes as numbers, enough to find a subnet that overlaps none of the node's. */
+/** IPv4 prefixes as numbers, to find a subnet that does not overlap the node's. */
 export interface Prefix {
   /** First address, as an unsigned 32-bit number. */
   readonly base: number;
-  /** Number of leading bits that count, 0 to 32. */
+  /** Prefix length, 0 to 32. */
   readonly bits: number;
 }
 

@@ -5,26 +5,26 @@ import type { NatRules } from './node-facts.ts';
 /** Whether pods of the default network can have IPv6 too. */
 export interface Ipv6 {
   readonly isUsable: boolean;
-  /** Whether the node's firewall lets pass what it forwards. */
+  /** Whether the node's firewall accepts forwarded packets. */
   readonly accepts: boolean;
 }
 
 const none: Ipv6 = { isUsable: false, accepts: false };
 
 /**
- * Usable where the node itself gets out by IPv6, and forwards it or may be made to: a node that has its way out from
- * router advertisements would lose it by that (kernel, ip-sysctl: `accept_ra` is off while forwarding), so there pods
- * keep to IPv4. NAT for it must work as well, for the pods' addresses are ours alone.
+ * Usable where the node itself has an IPv6 default route, forwards IPv6 or may be made to, and has NAT for it, since pods'
+ * addresses are private. A node whose default route comes from router advertisements would lose it by forwarding (kernel,
+ * ip-sysctl: `accept_ra` is off while forwarding), so pods use only IPv4 there.
  */
 export async function readIpv6(routes: readonly Route[], rules: NatRules | undefined): Promise<Ipv6> {
   const [isDisabled, forwarding] = await Promise.all(
     ['disable_ipv6', 'forwarding'].map((name) => readFileIfThere(`/proc/sys/net/ipv6/conf/all/${name}`)),
   );
   if (isDisabled?.trim() !== '0' || !leadsOut(routes, forwarding?.trim() === '1')) return none;
-  return rules === undefined ? none : { isUsable: true, accepts: rules.accepts }; // pods can do without
+  return rules === undefined ? none : { isUsable: true, accepts: rules.accepts }; // pods work without IPv6
 }
 
-/** Whether a default route of IPv6 stays when the node forwards. */
+/** Whether an IPv6 default route remains when the node forwards. */
 export function leadsOut(routes: readonly Route[], isForwarding: boolean): boolean {
   const ways = routes.filter(({ dst, gateway, dev, type }) => {
     const isUnicast = (type ?? 'unicast') === 'unicast' && dev !== 'lo';
@@ -33,7 +33,7 @@ export function leadsOut(routes: readonly Route[], isForwarding: boolean): boole
   return ways.length > 0 && (isForwarding || ways.every(({ protocol }) => protocol !== 'ra'));
 }
 
-/** A /64 of RFC 4193: 40 random bits, so that no two networks that meet have the same. */
+/** A /64 of RFC 4193: 40 random bits, so that two networks do not collide. */
 export function randomUniqueLocal(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(5));
   const hex = (from: number) => ((bytes[from] ?? 0) * 256 + (bytes[from + 1] ?? 0)).toString(16);

@@ -1,4 +1,4 @@
-/** An address of Ethernet that nobody else has: locally administered, unicast. */
+/** A random Ethernet address: locally administered, unicast. */
 export function randomMac(): string {
   const octets = crypto.getRandomValues(new Uint8Array(6));
   octets[0] = ((octets[0] ?? 0) & 0xfc) | 0x02;

@@ -2,22 +2,22 @@ import { run } from '#host/run.ts';
 import { printable } from '#base/guest-text.ts';
 import { parseLinks, parseRoutes, type Link, type Route } from './ip-command.ts';
 
-/** What the node's packet filter says of packets that pass through, of one family. */
+/** The node's packet filter for forwarded packets, for one family. */
 export interface NatRules {
-  /** Whether it lets pass what no rule names. */
+  /** Whether packets that match no rule are accepted. */
   readonly accepts: boolean;
-  /** What `-t nat -S POSTROUTING` prints. */
+  /** The output of `-t nat -S POSTROUTING`. */
   readonly postrouting: string;
 }
 
-/** What our own network has to know of the node. */
+/** What the built-in network needs to know about the node. */
 export interface NodeFacts {
-  /** Undefined: NAT cannot be had. */
+  /** Undefined when NAT is not available. */
   readonly rules: NatRules | undefined;
   readonly rules6: NatRules | undefined;
   readonly links: readonly Link[];
   readonly routes: readonly Route[];
-  /** What the node's tools said of what they could not do. */
+  /** Errors that the node's tools printed. */
   readonly complaint: string;
 }
 
@@ -30,7 +30,7 @@ const questions = [
   'ip -json route show table all',
 ];
 
-/** Asked by one shell: starting six processes takes ours 15 ms, at a time when a machine is to be started. */
+/** Asks through one shell: starting six processes takes 15 ms of ours, while a machine is to be started. */
 export async function readNodeFacts(signal: AbortSignal): Promise<NodeFacts> {
   const script = questions.map((question) => `${question}; echo "= $?"`).join('\n');
   const { stdout, stderr } = await run('sh', ['-c', script], { signal, timeoutMs: 60_000 });
@@ -52,6 +52,6 @@ function rulesOf(forward: string | undefined, postrouting: string | undefined): 
   return { accepts: isAccepting(forward), postrouting };
 }
 
-/** Of `iptables -S FORWARD`. */
+/** Parses the output of `iptables -S FORWARD`. */
 export const isAccepting = (listing: string): boolean =>
   (/^-P FORWARD (\S+)/m.exec(listing)?.[1] ?? 'ACCEPT') === 'ACCEPT';

@@ -11,7 +11,7 @@ const soon = () => AbortSignal.timeout(10_000);
 const owner = (name: string) => ({ sandboxId: `test-${name}`, pod: `shop/${name}` });
 const hold = (name: string, ...ports: readonly HostPort[]) => holdPorts(ports, owner(name), soon());
 
-/** A port that is free for both protocols now. */
+/** A port that is currently free for both protocols. */
 async function freePort(): Promise<number> {
   const server = createServer().listen(0);
   await once(server, 'listening');
@@ -21,7 +21,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** Stands in for a pod: answers each line, and what ended the input, and tells how it was left. */
+/** Stands in for a pod: answers each line and the end of input, and reports how connections closed. */
 async function openPod(host = '127.0.0.1') {
   const resets: boolean[] = [];
   const server: Server = createServer({ allowHalfOpen: true }, (socket) => {

@@ -9,13 +9,12 @@ import { listenTcp } from './tcp-forward.ts';
 import { listenUdp } from './udp-forward.ts';
 
 /**
- * The host ports of one pod, each kept by a socket, so that no process of the host and no other pod has it meanwhile. The
- * node's rules take what comes to the node's own addresses before a socket sees it; what they leave, on loopback or where
- * the network makes no rules, comes here and is carried on. The kernel gives the ports back when this process ends,
- * however that happens.
+ * The host ports of one pod, each kept by a socket, so that no process of the host and no other pod can take it. The node's
+ * rules take packets to the node's own addresses before a socket sees them; the rest, on loopback or where the network
+ * makes no rules, is forwarded here. The kernel frees the ports when this process ends, in any way.
  */
 export interface HeldPorts extends AsyncDisposable {
-  /** From now on what arrives goes to the pod at these addresses; until then it is refused. */
+  /** Forwards from now on to the pod at these addresses; connections before are refused. */
   forward(addresses: readonly string[]): void;
 }
 
@@ -25,7 +24,7 @@ export interface PortOwner {
   readonly pod: string;
 }
 
-/** Errors: `alreadyExists`, with the pod's name, and who has the port. On an error none is held. */
+/** Errors: `alreadyExists`, with the pod's name and the current holder. Holds nothing after an error. */
 export async function holdPorts(ports: readonly HostPort[], owner: PortOwner, signal: AbortSignal): Promise<HeldPorts> {
   let addresses: readonly string[] = [];
   await using undo = new AsyncDisposableStack();
@@ -54,7 +53,7 @@ export async function holdPorts(ports: readonly HostPort[], owner: PortOwner, si
   };
 }
 
-/** Of a family or an address that the host does not have there is nothing to keep. */
+/** The host lacks the family or address, so there is nothing to hold. */
 const absent = new Set(['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'EPROTONOSUPPORT']);
 
 async function holdOne(
@@ -68,7 +67,7 @@ async function holdOne(
     if (socket !== undefined) undo.use(socket);
     const name = await announce(announcedName(at), pod);
     if (name !== undefined) undo.use(name);
-    // Node has no sockets of SCTP: the name alone keeps the port from other pods.
+    // Node has no SCTP sockets: the name alone keeps the port from other pods.
     if (socket === undefined && (name === undefined || (await hasSctpSocket(at))))
       throw taken(pod, at, await holderOf(at));
     const owned = undo.move();
@@ -83,6 +82,6 @@ async function holdOne(
 
 function taken(pod: string, at: PortAddress, who: string): PodvmError {
   return new PodvmError('alreadyExists', `Cannot give pod ${pod} host port ${portText(at)}: ${who}`, {
-    fix: 'Give the pod another hostPort or hostIP, or end what has this one.',
+    fix: 'Give the pod another hostPort or hostIP, or stop the program or pod that has this one.',
   });
 }

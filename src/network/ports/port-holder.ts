@@ -4,17 +4,17 @@ import { printable } from '#base/guest-text.ts';
 import { heldBy } from '#host/announcement.ts';
 import { isAnyAddress, type PortAddress } from '../port-address.ts';
 
-/** A socket of the host, as /proc/net has it. */
+/** A socket of the host, as listed in /proc/net. */
 interface Listed {
   readonly address: string;
   readonly inode: string;
 }
 
-/** Under which the podvm that holds an address tells for which pod; also what keeps ports of SCTP. */
+/** The name under which the podvm that holds an address announces its pod; for SCTP it is also what holds the port. */
 export const announcedName = ({ protocol, address, port }: PortAddress): string =>
   `podvm-port-${protocol}-${address}-${port}`;
 
-/** In words, who has a port of the host that cannot be had. */
+/** Describes who has a port of the host. */
 export async function holderOf(wanted: PortAddress): Promise<string> {
   const sockets = await socketsAt(wanted);
   for (const { address } of [{ address: wanted.address }, ...sockets]) {
@@ -27,7 +27,7 @@ export async function holderOf(wanted: PortAddress): Promise<string> {
 
 const tcpListen = '0A';
 
-/** Those that listen first; of a port without a listener, those that use it. */
+/** Listening sockets first; without any, those that use the port. */
 async function socketsAt({ protocol, address, port }: PortAddress): Promise<readonly Listed[]> {
   if (protocol === 'SCTP') return sctpSocketsAt(await readFile(sctpEndpoints, 'latin1').catch(() => ''), address, port);
   const family = protocol.toLowerCase();
@@ -47,7 +47,7 @@ async function socketsAt({ protocol, address, port }: PortAddress): Promise<read
   return listening.length > 0 ? listening : meant;
 }
 
-/** A socket of IPv6 on all addresses has those of IPv4, too, unless it does not want them; ours do not. */
+/** An IPv6 socket on all addresses also takes IPv4's, unless it opts out; ours do. */
 function isInTheWay(there: string, wanted: string): boolean {
   if (isIPv6(there) !== isIPv6(wanted)) return there === '::';
   return isAnyAddress(there) || isAnyAddress(wanted) || there === wanted;
@@ -55,7 +55,7 @@ function isInTheWay(there: string, wanted: string): boolean {
 
 const sctpEndpoints = '/proc/net/sctp/eps';
 
-/** Of the kernel's list, which is there once a socket of the protocol has been made. */
+/** Parses the kernel's list, which exists once an SCTP socket has been made. */
 export function sctpSocketsAt(list: string, address: string, port: number): readonly Listed[] {
   return list
     .split('\n')
@@ -68,12 +68,12 @@ export function sctpSocketsAt(list: string, address: string, port: number): read
     });
 }
 
-/** Whether a process of the host has a socket of SCTP there. */
+/** Whether a process of the host has an SCTP socket there. */
 export async function hasSctpSocket({ address, port }: PortAddress): Promise<boolean> {
   return sctpSocketsAt(await readFile(sctpEndpoints, 'latin1').catch(() => ''), address, port).length > 0;
 }
 
-/** Of the kernel's words of 32 bits, each in the order of this machine's bytes (little-endian). */
+/** Parses the kernel's words of 32 bits, each in this machine's byte order (little-endian). */
 export function addressOf(hex: string): string {
   const words = hex.match(/.{8}/g) ?? [];
   const bytes = words.flatMap((word) => [...Buffer.from(word, 'hex').toReversed()]);

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { addressOf, sctpSocketsAt } from './port-holder.ts';
 import { clashingRule, parsePortRules } from './port-rules.ts';
 
-/** As iptables 1.8.9 prints them, of Debian's portmap 1.1.1 and of a newer one that marks. */
+/** Output of iptables 1.8.9, for Debian's portmap 1.1.1 and for a newer one that marks. */
 const listing = `-P PREROUTING ACCEPT
 -N CNI-DN-0a1b2c3d4e5f60718293a
 -N CNI-DN-ffffffffffffffffffff0

@@ -4,20 +4,20 @@ import { defaultNetworkName } from '../default-network.ts';
 import type { HostPort } from '../network.ts';
 import { isAnyAddress } from '../port-address.ts';
 
-/** A host port that the CNI plugin `portmap` leads to a pod, of whichever runtime. */
+/** A host port that the CNI plugin `portmap` leads to a pod, of any runtime. */
 export interface PortRule {
   readonly protocol: string;
   readonly port: number;
-  /** Undefined: all. */
+  /** Undefined: all addresses. */
   readonly address: string | undefined;
   readonly network: string;
-  /** CNI's container id: of a pod of ours its sandbox's. */
+  /** CNI's container id; for PodVM's pods, the sandbox id. */
   readonly containerId: string;
 }
 
 /**
- * The node's rules that lead host ports to pods. They take a packet before any socket sees it, have none of their own,
- * and stay when the runtime that made them was killed.
+ * The node's rules that lead host ports to pods. They take a packet before any socket sees it, hold no socket, and stay
+ * when the runtime that made them was killed.
  */
 export async function readPortRules(signal: AbortSignal): Promise<readonly PortRule[]> {
   const listings = ['iptables', 'ip6tables'].map(async (program) => {
@@ -35,21 +35,21 @@ const entry =
   /^-A CNI-HOSTPORT-DNAT .*--comment "dnat name: \\?"([^"\\]*)\\?" id: \\?"([^"\\]*)\\?"+.* -j (CNI-DN-\S+)$/gm;
 const translation = /^-A (CNI-DN-\S+) (?:-d (\S+?)(?:\/32|\/128)? )?-p (\w+) .*--dport (\d+) -j DNAT /gm;
 
-/** Of `-t nat -S` (containernetworking/plugins, plugins/meta/portmap/portmap.go). */
+/** Parses `-t nat -S` (containernetworking/plugins, plugins/meta/portmap/portmap.go). */
 export function parsePortRules(listing: string): readonly PortRule[] {
   const owners = new Map(
     [...listing.matchAll(entry)].map(([, network = '', id = '', chain = '']) => [chain, { network, id }]),
   );
   return [...listing.matchAll(translation)].flatMap(([, chain = '', address, protocol = '', port]) => {
     const owner = owners.get(chain);
-    if (owner === undefined) return []; // nothing leads there any more
+    if (owner === undefined) return []; // no entry leads there
     return [
       { protocol: protocol.toUpperCase(), port: Number(port), address, network: owner.network, containerId: owner.id },
     ];
   });
 }
 
-/** The first of another than `sandboxId` that would take packets for one of the ports. */
+/** The first rule of another sandbox that would take packets for one of the ports. */
 export function clashingRule(
   ports: readonly HostPort[],
   rules: readonly PortRule[],
@@ -68,7 +68,7 @@ export function clashingRule(
   return undefined;
 }
 
-/** Who has the port by it. A rule stays, and its machine, when the podvm that made it was killed. */
+/** Describes who has the port. The rule and its machine stay when the podvm that made it was killed. */
 export function ruleText({ network, containerId }: PortRule): string {
   const whose = `${printable(containerId, 80)} on CNI network ${printable(network, 80)}`;
   const hint =

@@ -2,12 +2,12 @@ import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import type { PortAddress } from '../port-address.ts';
 
-/** Connections through one address of a host port at a time. */
+/** Maximum simultaneous connections through one address of a host port. */
 const maxConnections = 1024;
 
 /**
- * Listens on an address of the host, and carries each connection to where `to` says by then; without that it is reset.
- * Disposing gives the address back and ends what went through it. Errors: those of bind(2), as Node's.
+ * Listens on an address of the host and forwards each connection to what `to` returns then; resets it when that is
+ * undefined. Disposing frees the address and ends the connections. Errors: those of bind(2), as Node's.
  */
 export async function listenTcp(
   { address, port }: PortAddress,
@@ -19,7 +19,7 @@ export async function listenTcp(
     socket.once('close', () => open.delete(socket));
   };
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (client) => {
-    client.on('error', () => undefined); // its close says it
+    client.on('error', () => undefined); // `close` reports it
     const target = to();
     if (target === undefined || open.size >= 2 * maxConnections) {
       client.resetAndDestroy();
@@ -32,7 +32,7 @@ export async function listenTcp(
       pod.pipe(client);
     });
     pod.on('error', () => undefined); // no listener there, or it was reset
-    // A side that ended in good order was told on by `pipe`, and what is on its way still arrives.
+    // `pipe` passes on an orderly end, and data on its way still arrives.
     pod.once('close', (hadError) => {
       if (hadError || !pod.readableEnded) client.resetAndDestroy();
     });
@@ -43,7 +43,7 @@ export async function listenTcp(
   server.unref();
   server.listen({ port, host: address, ipv6Only: true, exclusive: true });
   await once(server, 'listening');
-  server.on('error', () => undefined); // of accepting one, EMFILE for instance: the next one is another matter
+  server.on('error', () => undefined); // of accepting one, such as EMFILE: later connections may succeed
   return {
     async [Symbol.asyncDispose]() {
       const closed = once(server, 'close');

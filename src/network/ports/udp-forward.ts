@@ -3,21 +3,21 @@ import { once } from 'node:events';
 import { isIPv6 } from 'node:net';
 import type { PortAddress } from '../port-address.ts';
 
-/** Peers of one address of a host port that are answered at a time. */
+/** Maximum peers of one address of a host port that are answered at a time. */
 const maxPeers = 1024;
-/** A peer that neither sends nor is sent anything is forgotten, in `ms`. */
+/** Time after which a peer without traffic in either direction is forgotten, in `ms`. */
 const idleMs = 90_000;
-/** Bytes that may wait to be sent; what comes then is lost, as datagrams may be. */
+/** Maximum bytes that wait to be sent; datagrams beyond are dropped. */
 const maxQueuedBytes = 1024 * 1024;
 
-/** A peer, and the socket from which the pod hears it. */
+/** A peer, with the socket that carries its datagrams to the pod. */
 interface Peer extends Disposable {
   send(datagram: Buffer): void;
 }
 
 /**
- * Takes datagrams on an address of the host to where `to` says by then, and brings the answers back; without that they
- * are dropped. Errors: those of bind(2), as Node's.
+ * Forwards datagrams from an address of the host to what `to` returns then, and the answers back; drops them when it is
+ * undefined. Errors: those of bind(2), as Node's.
  */
 export async function listenUdp(
   { address, port }: PortAddress,
@@ -31,7 +31,7 @@ export async function listenUdp(
     server.close();
     throw error;
   });
-  server.on('error', () => undefined); // of one datagram
+  server.on('error', () => undefined); // concerns one datagram
   server.on('message', (datagram, { address: from, port: fromPort }) => {
     const target = to();
     if (target === undefined) return;
@@ -86,7 +86,7 @@ function openPeer(
     idle.refresh();
     if (!isClosed) answer(datagram);
   });
-  // Connected: only the pod's answers are heard.
+  // A connected socket receives only the pod's answers.
   socket.connect(target.port, target.address, () => {
     isConnected = true;
     for (const datagram of waiting.splice(0)) send(datagram);
@@ -94,5 +94,5 @@ function openPeer(
   return { send, [Symbol.dispose]: close };
 }
 
-/** Datagrams that wait until the socket is connected. */
+/** Maximum datagrams that wait until the socket is connected. */
 const maxWaiting = 16;

@@ -11,17 +11,17 @@ import type {
 } from '../network.ts';
 import { isLoopback } from '../port-address.ts';
 
-/** An attachment as it is on record, whichever process made it. */
+/** An attachment on record, made by any process. */
 interface Attached {
   readonly request: AttachmentRequest;
   readonly mac: string;
-  /** Of its address. */
+  /** Number from which its address is made. */
   readonly number: number;
   owner: AttachmentOwner;
   guest: GuestNetwork | undefined;
 }
 
-/** What a host has of its pods' networks, in memory: it outlives the process that made it. */
+/** The pods' networks of a host, in memory: outlives the network that made it, as the kernel outlives a process. */
 export class FakeHostNetwork {
   readonly attached = new Map<string, Attached>();
 
@@ -32,13 +32,13 @@ export class FakeHostNetwork {
     return found.owner.hostPorts.filter(({ hostIP }) => !isLoopback(hostIP)).map(({ hostPort }) => hostPort);
   }
 
-  /** The pod that has a host port, in a sentence. */
+  /** Describes the pod that has a host port. */
   holderOf(protocol: string, port: number): string {
     for (const { owner } of this.attached.values()) {
       const isHeld = owner.hostPorts.some((one) => one.hostPort === port && one.protocol === protocol);
       if (isHeld) return `pod ${owner.podNamespace}/${owner.podName} has it`;
     }
-    return 'nobody has it';
+    return 'no pod has it';
   }
 
   freeNumber(): number {
@@ -47,7 +47,7 @@ export class FakeHostNetwork {
   }
 }
 
-/** The network as one process has it, without a kernel; it passes the same conformance suite as the real one. */
+/** The network as one process sees it, without a kernel; it passes the same conformance suite as the real one. */
 export function createFakeNetwork(host = new FakeHostNetwork()): Network {
   return new FakeNetwork(host);
 }

@@ -4,23 +4,23 @@ import { kindOf, type ErrorKind } from '#base/errors.ts';
 import type { AttachmentRequest, GuestNetwork, Network } from '../network.ts';
 import type { PortAddress } from '../port-address.ts';
 
-/** What the suite needs around a network. Disposing ends what is left of it. */
+/** What the suite needs around a network. Disposing removes what is left of it. */
 export interface NetworkHarness extends AsyncDisposable {
-  /** The network as a process that starts now has it: the second call is that of a process after a crash. */
+  /** Opens the network as a new process: the second call is that of a process after a crash. */
   open(): Network;
-  /** A good request in a network, with an id of its own. */
+  /** A valid request in a network, with a new id. */
   makeRequest(): AttachmentRequest;
-  /** What the host has of that sandbox; empty when it is gone. */
+  /** Traces of that sandbox on the host; empty when it is gone. */
   leftovers(sandboxId: string): Promise<readonly string[]>;
   /** The host ports that rules of the host lead to that sandbox. */
   forwards(sandboxId: string): Promise<readonly number[]>;
-  /** Who has a port of the host, as the end of a sentence, to a process that knows nothing of the network. */
+  /** Describes who has a port of the host, as a process that knows nothing of the network sees it. */
   holderOf(port: PortAddress): Promise<string>;
 }
 
 export interface NetworkSuiteOptions {
   readonly skip?: string | false;
-  /** When, in `ms` after `connect` begins, it is aborted. */
+  /** Times at which `connect` is aborted, in `ms` after it begins. */
   readonly abortsAtMs: readonly number[];
 }
 
@@ -55,7 +55,7 @@ async function assertNothingLeft(harness: NetworkHarness, { sandboxId }: Attachm
 }
 
 function describePrepare(harness: Harness): void {
-  test('refuses ids, names and host ports that make no sense, and leaves nothing', async () => {
+  test('refuses invalid ids, names and host ports, and leaves nothing', async () => {
     const network = harness().open();
     const request = harness().makeRequest();
     const port = { hostPort: 80, containerPort: 80, protocol: 'TCP' } as const;
@@ -83,7 +83,7 @@ function describePrepare(harness: Harness): void {
     await assertNothingLeft(harness(), request);
   });
 
-  test('gives a sandbox one attachment; a second one is refused and does the first no harm', async () => {
+  test('gives a sandbox one attachment; refuses a second one without harm to the first', async () => {
     const network = harness().open();
     const request = harness().makeRequest();
     await using first = await network.prepare(request, soon());
@@ -148,7 +148,7 @@ function describeConnect(harness: Harness, { abortsAtMs }: NetworkSuiteOptions):
     await attachment.connect(soon());
     const forwarded = new Set(await harness().forwards(request.sandboxId));
     assert.deepEqual(forwarded, new Set([39_872, 39_873]), 'what is on loopback alone needs no rule');
-    // Another process, with a state directory of its own, would know nothing of it but that the port is taken.
+    // Another process with its own state directory sees only that the port is taken.
     for (const port of hostPorts) {
       const { protocol, hostPort, hostIP = '0.0.0.0' } = { hostIP: undefined, ...port };
       const at = { protocol, address: hostIP, port: hostPort };
@@ -158,7 +158,7 @@ function describeConnect(harness: Harness, { abortsAtMs }: NetworkSuiteOptions):
     await assertNothingLeft(harness(), request);
   });
 
-  test('gives one that was connected ahead to a pod, with its host ports', async () => {
+  test('assigns an attachment that was connected ahead to a pod, with its host ports', async () => {
     const request = harness().makeRequest();
     const attachment = await harness().open().prepare(request, soon());
     await Promise.all([attachment.connectAhead(soon()), attachment.connectAhead(soon())]);
@@ -171,7 +171,7 @@ function describeConnect(harness: Harness, { abortsAtMs }: NetworkSuiteOptions):
     await assertNothingLeft(harness(), request);
   });
 
-  test('leaves nothing of one that was connected ahead, or was about to be, for nobody', async () => {
+  test('leaves nothing of an attachment that was connected ahead, or was about to be, and never assigned', async () => {
     for (const isAwaited of [true, false]) {
       const request = harness().makeRequest();
       const attachment = await harness().open().prepare(request, soon());
@@ -201,7 +201,7 @@ function describeConnect(harness: Harness, { abortsAtMs }: NetworkSuiteOptions):
     for (const request of requests) await assertNothingLeft(harness(), request);
   });
 
-  test('leaves nothing when it is cancelled on its way', async () => {
+  test('leaves nothing when it is cancelled halfway', async () => {
     const network = harness().open();
     for (const ms of abortsAtMs) {
       const request = harness().makeRequest();
@@ -226,7 +226,7 @@ function describeConnect(harness: Harness, { abortsAtMs }: NetworkSuiteOptions):
 }
 
 function describeCrash(harness: Harness): void {
-  test('collect() takes away what nobody keeps, whatever had been done of it', async () => {
+  test('collect() removes attachments that are not kept, at any stage', async () => {
     const earlier = harness().open();
     const makeRequest = () => harness().makeRequest();
     const [kept, prepared, ahead, connected] = [makeRequest(), makeRequest(), makeRequest(), makeRequest()];
