@@ -18,8 +18,8 @@ export interface FlattenOptions {
 const fileMode = 0o444;
 
 /**
- * Merges layers, lowest first, into one read-only EROFS file, root's, and returns its path; the same layers give the same
- * bytes. What is in a layer is read by the importing process alone (`import/flatten-layers.ts`). Errors: `corrupt`
+ * Merges layers, lowest first, into one read-only EROFS file owned by root, and returns its path; the same layers give the
+ * same bytes. Only the importing process reads the content of layers (`import/flatten-layers.ts`). Errors: `corrupt`
  * (digest, damaged or hostile tar), `exhausted` (limits, memory, time, disk), `unavailable`, `cancelled`.
  */
 export async function flatten(layers: readonly Layer[], options: FlattenOptions): Promise<string> {
@@ -31,33 +31,33 @@ export async function flatten(layers: readonly Layer[], options: FlattenOptions)
   const doing = 'flatten the image';
   const work = join(directory, 'jail');
   const answer = await runImport(job, files, { doing, sysroot, work, signal });
-  if (!('flattened' in answer)) throw new PodvmError('internal', `Cannot ${doing}: the answer is to another job`);
+  if (!('flattened' in answer)) throw new PodvmError('internal', `Cannot ${doing}: the answer belongs to another job`);
   const path = join(work, answer.flattened);
-  await chown(work, 0, 0); // 0700: others that are nobody do not come in
+  await chown(work, 0, 0); // mode 0700: keeps out other processes of the jail's user
   await takeOver(path);
   return path;
 }
 
 async function openLayer(path: string, index: number): Promise<FileHandle> {
   const fault = layerFault(index);
-  // A pipe in a layout of others would never end, and a link there may lead to a file of root's.
+  // A pipe in another program's layout would block forever, and a link may lead to a file that only root can read.
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
     (cause: unknown) => {
       const { code } = cause as NodeJS.ErrnoException;
-      throw fault(code === 'ELOOP' || code === 'ENXIO' ? 'it is no file' : 'it is missing', cause);
+      throw fault(code === 'ELOOP' || code === 'ENXIO' ? 'it is not a regular file' : 'it is missing', cause);
     },
   );
   if ((await file.stat()).isFile()) return file;
   await file.close();
-  throw fault('it is no file');
+  throw fault('it is not a regular file');
 }
 
-/** Makes a file of the importing process, which has ended, root's, and safe from a loss of power. */
+/** Gives a file of the importing process, which has ended, to root, and syncs it to disk. */
 async function takeOver(path: string): Promise<void> {
   await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   const stats = await file.stat();
   if (!stats.isFile() || stats.nlink !== 1 || stats.size === 0)
-    throw new PodvmError('internal', 'Cannot flatten the image: what was made of it is no file');
+    throw new PodvmError('internal', 'Cannot flatten the image: the result is not a regular file');
   await file.chown(0, 0);
   await file.chmod(fileMode);
   await file.sync();

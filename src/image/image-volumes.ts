@@ -1,7 +1,7 @@
 import { posix } from 'node:path';
 import * as v from 'valibot';
 
-/** Of all paths together; they go to the guest in one message. */
+/** Maximum bytes of all paths together; they go to the guest in one message. */
 const maxBytes = 64 * 1024;
 const maxVolumes = 500;
 const maxPathBytes = 1024;
@@ -16,7 +16,7 @@ export const volumesSchema = v.pipe(
   v.check((paths) => paths.reduce((sum, path) => sum + Buffer.byteLength(path), 0) <= maxBytes, 'too many long paths'),
 );
 
-/** Absolute and plain, as containerd reads them: relative ones are below the root, and nothing leads out of it. */
+/** Makes paths absolute and normal, as containerd does: relative ones are below the root, and none leads out of it. */
 export function volumePaths(declared: readonly string[]): string[] {
   const plain = declared.map((path) => posix.normalize(`/${path}`).replace(/(.)\/$/, '$1'));
   return [...new Set(plain)].filter((path) => path !== '/').sort();

@@ -8,14 +8,14 @@ import {
 
 /**
  * The system calls of the process that reads images (`import/`), and of mkfs.erofs, which it starts: files, memory,
- * threads and processes in its namespaces. There is no socket but pairs of unix ones, by which Node speaks to programs
+ * threads and processes in its namespaces. The only sockets are pairs of unix ones, which Node uses to talk to programs
  * that it starts.
  */
 export function readerCalls(): Buffer {
   return seccompProgram({ allowed: always, conditional: [ownProcesses, unixPairs] });
 }
 
-/** Those of skopeo: the same, what Go has of its own, and sockets of the internet. */
+/** The system calls of skopeo: the same, those that only Go uses, and internet sockets. */
 export function skopeoCalls(): Buffer {
   return seccompProgram({ allowed: `${always} ${network}`, conditional: [ownProcesses, unixPairs, sockets] });
 }
@@ -26,13 +26,13 @@ const callNumbers = { socket: 41, socketpair: 53, clone: 56 } as const;
 const families = { unix: 1, inet: 2, inet6: 10 } as const;
 const notPermitted = 1;
 
-/** Threads and processes, without a namespace of their own. */
+/** Allows threads and processes, but no new namespaces. */
 const ownProcesses: Conditional = [callNumbers.clone, onlyWithoutBits(0, cloneNamespaces, notPermitted)];
 const unixPairs: Conditional = [callNumbers.socketpair, onlyWhereArgumentIs(0, families.unix)];
-/** Netlink, packets, vsock and the rest are other parts of the kernel. */
+/** Netlink, packet and other families reach other parts of the kernel. */
 const sockets: Conditional = [callNumbers.socket, onlyWhereArgumentIs(0, families.unix, families.inet, families.inet6)];
 
-/** `NAME NUMBER`, numbers as in the kernel's `unistd_64.h`: what Node, Go, mkfs.erofs and C libraries call. */
+/** `NAME NUMBER`, numbers as in the kernel's `unistd_64.h`: the calls of Node, Go, mkfs.erofs and C libraries. */
 const always = `
   read 0 write 1 open 2 close 3 stat 4 fstat 5 lstat 6 poll 7 lseek 8 mmap 9 mprotect 10 munmap 11 brk 12
   rt_sigaction 13 rt_sigprocmask 14 rt_sigreturn 15 ioctl 16 pread64 17 pwrite64 18 readv 19 writev 20 access 21

@@ -1,27 +1,27 @@
-/** Every limit on what a registry, an archive or a layer may ask of this machine. Tests pass smaller ones. */
+/** The limits on what a registry, an archive or a layer may take of this machine. Tests pass smaller ones. */
 export interface ImageLimits {
   /** All layers of an image together, uncompressed, holes of sparse files filled; `bytes`. */
   readonly maxImageBytes: number;
-  /** Members of all layers together, whiteouts too, and directories that none describes. */
+  /** Members of all layers together, including whiteouts and directories that no layer describes. */
   readonly maxEntries: number;
-  /** Uncompressed bytes of a layer for each compressed one, once the layer has `freeBytes`. */
+  /** Uncompressed bytes of a layer per compressed byte, once the layer has `freeBytes`. */
   readonly maxRatio: number;
-  /** Size up to which a layer may be compressed however well; `bytes`. */
+  /** Uncompressed size of a layer up to which any ratio is allowed; `bytes`. */
   readonly freeBytes: number;
-  /** Names, targets of links and extended attributes of an image together, and paths of all that is left of it; `bytes`. */
+  /** Names, targets of links and extended attributes of an image together, and the paths of its remaining files; `bytes`. */
   readonly maxMetadataBytes: number;
-  /** Parts of paths and of links' targets that are followed for an image, and files that its whiteouts go over. */
+  /** Components of paths and of links' targets that are followed for an image, and files that its whiteouts visit. */
   readonly maxPathSteps: number;
   /** Memory of the process that reads an image, at most half of the node's; `bytes`. How long it may take; `ms`. */
   readonly maxImportMemoryBytes: number;
   readonly maxImportMs: number;
-  /** Records of one member that stand beside its header: long names, extended attributes; `bytes`. */
+  /** Extended headers of one member: long names, extended attributes; `bytes`. */
   readonly maxExtraBytes: number;
-  /** One name in a directory, as every file system of Linux has it; `bytes`. */
+  /** One name in a directory, as in Linux file systems; `bytes`. */
   readonly maxNameBytes: number;
   /** Path of a member and target of a link, as PATH_MAX; `bytes`. */
   readonly maxPathBytes: number;
-  /** Directories inside each other, and symbolic links followed for one member. */
+  /** Nesting of directories, and symbolic links followed for one member. */
   readonly maxDepth: number;
   readonly maxLinksFollowed: number;
   /** Names and values of one file's extended attributes together, as XATTR_LIST_MAX; `bytes`. */
@@ -29,9 +29,9 @@ export interface ImageLimits {
   /** Members of a docker-archive or OCI archive, and all their names; `bytes`. */
   readonly maxArchiveMembers: number;
   readonly maxArchiveNameBytes: number;
-  /** Indexes inside each other; usual are two. */
+  /** Nesting of indexes; two are usual. */
   readonly maxIndexDepth: number;
-  /** Documents (indexes, manifests, configs) read to choose one image from an index, and all of their `bytes`. */
+  /** Documents (indexes, manifests, configs) read to choose one image from an index, and their total `bytes`. */
   readonly maxIndexDocuments: number;
   readonly maxIndexBytes: number;
   /** Pieces of one sparse file. */

@@ -1,21 +1,21 @@
 import { nameOf, type Reference } from './reference.ts';
 
-/** Credentials for a registry, or for a part of it, as docker's config.json and Kubernetes' pull Secrets have them. */
+/** Credentials for a registry, or a part of it, in the formats of docker's config.json and Kubernetes' pull Secrets. */
 export interface RegistryLogin {
   /** `quay.io`, `quay.io/team`, `*.example.com:5000`, `https://index.docker.io/v1/`. */
   readonly registry: string;
   readonly username?: string;
   readonly password?: string;
-  /** Instead of name and password. */
+  /** Used instead of name and password. */
   readonly identityToken?: string;
 }
 
-/** Logins that are tried for one pull. */
+/** Maximum logins that are tried for one pull. */
 const maxTried = 8;
 const dockerHub: readonly string[] = ['index.docker.io', 'docker.io', 'registry-1.docker.io'];
 
 /**
- * The logins that are meant for an image, those for a longer path first, as kubelets choose them
+ * The logins that match an image, longest path first, in the order of kubelets
  * (pkg/credentialprovider/keyring.go).
  */
 export function loginsFor(reference: Reference, logins: readonly RegistryLogin[]): readonly RegistryLogin[] {
@@ -28,7 +28,7 @@ export function loginsFor(reference: Reference, logins: readonly RegistryLogin[]
     .map(({ login }) => login);
 }
 
-/** Without scheme, version and slash at the end; Docker Hub has several names. */
+/** The registry without scheme, version and trailing slash; Docker Hub has several names. */
 function keyOf(registry: string): string {
   const [host = '', ...path] = registry
     .replace(/^https?:\/\//, '')
@@ -38,7 +38,7 @@ function keyOf(registry: string): string {
   return [dockerHub.includes(host) ? 'docker.io' : host, ...path].join('/');
 }
 
-/** The host's labels may be globs, one for one; the path is a prefix. */
+/** Each label of the host may be a glob for one label; the path is a prefix. */
 function matches(key: string, name: string): boolean {
   const [keyHost = '', ...keyPath] = key.split('/');
   const [host = '', ...path] = name.split('/');
@@ -51,7 +51,7 @@ function matches(key: string, name: string): boolean {
   );
 }
 
-/** `*` stands for any characters; the pieces between are looked for in turn, so that no pattern takes long. */
+/** `*` matches any characters; the pieces between are searched in turn, so that no pattern takes long. */
 function globMatches(glob: string, label: string): boolean {
   const [first = '', ...pieces] = glob.split('*');
   if (pieces.length === 0) return glob === label;
@@ -66,7 +66,7 @@ function globMatches(glob: string, label: string): boolean {
   return at <= label.length - last.length;
 }
 
-/** As docker's config.json has it. */
+/** An entry of docker's config.json. */
 export function authEntry({ username = '', password = '', identityToken }: RegistryLogin): Record<string, string> {
   if (identityToken !== undefined) return { identitytoken: identityToken };
   return { auth: Buffer.from(`${username}:${password}`).toString('base64') };

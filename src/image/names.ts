@@ -12,15 +12,15 @@ export type ImagesById = ReadonlyMap<string, Image>;
 
 export interface FoundImage {
   readonly image: Image;
-  /** How it was found; a name stands for itself alone, an id for the image with all its names. */
+  /** How it was found: a name stands only for itself, an id for the image with all its names. */
   readonly by: 'name' | 'id';
 }
 
 const idPrefix = /^[0-9a-f]{12,64}$/;
 
 /**
- * What a registry's answer makes known: a tag only where the tag itself was asked for, since a digest says nothing of
- * what a tag beside it means now. `resolved`: digests of the manifest and of the indexes that led to it.
+ * The names that a registry's answer gives: a tag only when the tag itself was asked for, since a digest does not tell what
+ * a tag beside it means now. `resolved`: digests of the manifest and of the indexes that led to it.
  */
 export function namesOf(reference: Reference, resolved: readonly string[]): Names {
   return {
@@ -29,7 +29,7 @@ export function namesOf(reference: Reference, resolved: readonly string[]): Name
   };
 }
 
-/** By name, whole id, or the first 12 or more digits of an id, in this order. Errors: `invalid` for what is none. */
+/** Finds an image by name, whole id, or the first 12 or more digits of an id, in this order. Errors: `invalid`. */
 export function findImage(images: ImagesById, wanted: string): FoundImage | undefined {
   const byId = isImageId(wanted) ? images.get(`sha256:${wanted.replace('sha256:', '')}`) : undefined;
   if (byId !== undefined) return { image: byId, by: 'id' };
@@ -44,7 +44,7 @@ export function findImage(images: ImagesById, wanted: string): FoundImage | unde
   return only === undefined || more.length > 0 ? undefined : { image: only, by: 'id' };
 }
 
-/** What changes when an image gets these names: it, and the images that had them until now. */
+/** The images that change when an image gets these names: the image, and those that had the names before. */
 export function withNames(images: ImagesById, image: Image, names: Names): readonly Image[] {
   const losers = [...images.values()].filter(
     ({ id, references, digests }) =>
@@ -67,8 +67,8 @@ export function withNames(images: ImagesById, image: Image, names: Names): reado
 }
 
 /**
- * The image without one of its names, and what went. Digests are known by way of a repository: they go with its last
- * tag, as Docker has it, and all together, because those of an index and of its manifest came as one.
+ * The image without one of its names, and the names that were removed. Digests belong to a repository: as in Docker, all of
+ * them go with its last tag, because those of an index and of its manifest came together.
  */
 export function withoutName(
   image: Image,

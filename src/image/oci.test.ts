@@ -39,7 +39,7 @@ const descriptor = fc.oneof(
     { requiredKeys: [] },
   ),
 );
-/** Documents that are nearly right, so that they get deep into what reads them. */
+/** Nearly valid documents, which get deep into the parsers. */
 const documents = fc.oneof(
   anything,
   fc.record({ manifests: fc.array(descriptor, { maxLength: 3 }) }),
@@ -59,7 +59,7 @@ const bytes = fc.oneof(
   { weight: 1, arbitrary: fc.string() },
 );
 
-/** What it returns, or undefined when it throws an error of ours; any other error fails the test. */
+/** The result, or undefined when it throws a PodvmError; any other error fails the test. */
 function orRefused<T>(attempt: () => T): T | undefined {
   try {
     return attempt();
@@ -120,8 +120,8 @@ test('parseOci() names the field, and quotes nothing of what it could not read',
       return error.message;
     }
   };
-  assert.equal(message('root:secret:0:0'), 'Cannot read the manifest: it is no JSON');
-  assert.match(message('{"config":{"digest":"x"}}'), /^Cannot read the manifest: config\.digest: no sha256 digest$/);
+  assert.equal(message('root:secret:0:0'), 'Cannot read the manifest: it is not JSON');
+  assert.match(message('{"config":{"digest":"x"}}'), /^Cannot read the manifest: config\.digest: not a sha256 digest$/);
   const layers = Array.from({ length: 501 }, () => ({ digest: digestOf('a'), size: 1 }));
   assert.match(message(JSON.stringify({ config: layers[0], layers })), /Cannot read the manifest: layers: /);
 });

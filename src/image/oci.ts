@@ -3,9 +3,9 @@ import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { volumesSchema } from './image-volumes.ts';
 
-/** Shapes of the OCI image specification and of Docker's schema 2, as far as they are used; all from outside. */
-const digest = v.pipe(v.string(), v.regex(/^sha256:[0-9a-f]{64}$/, 'no sha256 digest'));
-/** What an image runs on, as an entry of an index or a config says it; a document that says neither fits nowhere. */
+/** Schemas of the OCI image specification and of Docker's schema 2, for the fields used; all input is untrusted. */
+const digest = v.pipe(v.string(), v.regex(/^sha256:[0-9a-f]{64}$/, 'not a sha256 digest'));
+/** The platform of an image, from an entry of an index or a config; a document without one fits no machine. */
 export const platformSchema = v.object({
   os: v.optional(v.string(), ''),
   architecture: v.optional(v.string(), ''),
@@ -22,13 +22,13 @@ const descriptor = v.object({
 });
 export type Descriptor = v.InferOutput<typeof descriptor>;
 
-/** What can be done about an image that is broken in itself. */
-export const brokenImageFix = 'Fetch it again; if that does not help, the image has to be built anew.';
+/** The fix for an image that is itself broken. */
+export const brokenImageFix = 'Fetch it again; if that does not help, build and push the image again.';
 
-/** Longest manifest, index or config; what containerd and registries hold to. */
+/** Largest manifest, index or config, as in containerd and registries. */
 export const maxDocumentBytes = 4 * 1024 * 1024;
 
-/** Layers of one image; overlayfs itself stops at 500. */
+/** Maximum layers of one image; overlayfs itself stops at 500. */
 const maxLayers = 500;
 
 export const indexSchema = v.object({ manifests: v.pipe(v.array(descriptor), v.maxLength(1000)) });
@@ -63,14 +63,14 @@ export const configSchema = v.object({
 });
 export type OciConfig = v.InferOutput<typeof configSchema>;
 
-/** Parses what a registry or an archive said. Errors: `corrupt`, naming the field. */
+/** Parses a document of a registry or an archive. Errors: `corrupt`, naming the field. */
 export function parseOci<S extends v.GenericSchema>(what: string, bytes: string, schema: S): v.InferOutput<S> {
   let json: unknown;
   try {
     json = JSON.parse(bytes);
   } catch {
-    // The parser's own message would quote what it read.
-    throw new PodvmError('corrupt', `Cannot read ${what}: it is no JSON`, { fix: brokenImageFix });
+    // The parser's own message would quote the untrusted text.
+    throw new PodvmError('corrupt', `Cannot read ${what}: it is not JSON`, { fix: brokenImageFix });
   }
   const result = v.safeParse(schema, json);
   if (result.success) return result.output;
@@ -80,15 +80,15 @@ export function parseOci<S extends v.GenericSchema>(what: string, bytes: string,
   });
 }
 
-/** What a document of a registry or a layout is. */
+/** A document of a registry or a layout. */
 export type ImageDocument =
   | { readonly kind: 'index'; readonly entries: readonly Descriptor[] }
   | { readonly kind: 'manifest'; readonly manifest: Manifest }
   | { readonly kind: 'other' };
 
 /**
- * Tells an index and a manifest by what they have, since a registry's word for it can lie. One that is both would mean
- * two images to two readers (CVE-2021-41190), and is refused. Errors: `corrupt`.
+ * Distinguishes an index and a manifest by their fields, since the media type can be wrong. Refuses a document that is
+ * both, which would mean different images to different readers (CVE-2021-41190). Errors: `corrupt`.
  */
 export function parseDocument(what: string, bytes: string): ImageDocument {
   const has = parseOci(what, bytes, documentSchema);
@@ -105,16 +105,16 @@ export function parseDocument(what: string, bytes: string): ImageDocument {
 export const ociManifestType = 'application/vnd.oci.image.manifest.v1+json';
 export const ociConfigType = 'application/vnd.oci.image.config.v1+json';
 
-/** Configs that images have; other types are those of artifacts. Some old tools wrote no type, or the last of these. */
+/** Whether it is an image's config, not an artifact's. Some old tools wrote no type, or the last of these. */
 export function isImageConfig({ mediaType }: Descriptor): boolean {
   return ['', ociConfigType, 'application/vnd.docker.container.image.v1+json', 'application/octet-stream'].includes(
     mediaType,
   );
 }
 
-/** Entries of an index that may be images: of an unknown type they are to be passed over, says the specification. */
+/** Whether an entry of an index may be an image: the specification says to ignore unknown types. */
 export function mayBeImage({ mediaType, artifactType, annotations, platform }: Descriptor): boolean {
-  // BuildKit's attestations are about another entry, which this annotation names.
+  // BuildKit's attestations describe another entry, which this annotation names.
   const isAttestation =
     annotations?.['vnd.docker.reference.type'] !== undefined ||
     (platform?.os === 'unknown' && platform.architecture === 'unknown');
@@ -129,7 +129,7 @@ const documentSchema = v.object({
   layers: v.optional(v.unknown()),
 });
 
-/** Node's word for the processor, as OCI says it. */
+/** The processor's name in OCI's terms. */
 export function ociArchitecture(): string {
   return process.arch === 'x64' ? 'amd64' : process.arch;
 }
@@ -138,22 +138,22 @@ export function digestOf(bytes: string | Uint8Array): string {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 }
 
-/** The text, which has this digest. Errors: `corrupt`. */
+/** Returns the text if it has this digest. Errors: `corrupt`. */
 export function checkDigest(what: string, text: string, digest: string): string {
   const found = digestOf(text);
   if (found === digest) return text;
-  throw new PodvmError('corrupt', `Cannot use ${what}: a document has not its digest ${digest}, but ${found}`, {
+  throw new PodvmError('corrupt', `Cannot use ${what}: digest mismatch: expected ${digest}, got ${found}`, {
     fix: brokenImageFix,
   });
 }
 
-/** How a layer is compressed shows in its bytes; that it is one, in its type. Errors: `unsupported`. */
+/** Checks that it is a layer; its compression is recognised by its bytes instead. Errors: `unsupported`. */
 export function checkLayerType({ mediaType: type }: Descriptor): void {
   if (!/^application\/vnd\.(?:oci|docker)\.image\.(?:layer|rootfs)\./.test(type) || type.includes('encrypted')) {
     throw new PodvmError(
       'unsupported',
-      `Cannot use a layer of type ${JSON.stringify(type)}: only tar, gzip and zstd are known`,
-      { fix: 'Build the image with such layers.' },
+      `Cannot use a layer of type ${JSON.stringify(type)}: expected tar, gzip or zstd`,
+      { fix: 'Build the image with layers of these types, unencrypted.' },
     );
   }
 }

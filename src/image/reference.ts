@@ -1,13 +1,13 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 
-/** A reference, taken apart and completed as Docker and Kubernetes do. */
+/** A reference, parsed and completed as Docker and Kubernetes do. */
 export interface Reference {
   /** `docker.io`, `localhost:5000`. */
   readonly registry: string;
   /** `library/nginx`. */
   readonly repository: string;
-  /** At least one of these is there. */
+  /** At least one of tag and digest is present. */
   readonly tag?: string;
   readonly digest?: string;
 }
@@ -18,14 +18,14 @@ const tagForm = /^\w[\w.-]{0,127}$/;
 const digestForm = /^sha256:[0-9a-f]{64}$/;
 const maxNameChars = 255;
 const idForm = /^(?:sha256:)?[0-9a-f]{64}$/;
-/** Docker Hub's other name, under which Docker keeps no image. */
+/** Docker Hub's other name, which Docker replaces. */
 const dockerHubAlias = 'index.docker.io';
 
-/** Errors: `invalid`, saying which part is wrong. Source: distribution's reference grammar. */
+/** Errors: `invalid`, naming the wrong part. Source: distribution's reference grammar. */
 export function parseReference(text: string): Reference {
   const fail = (reason: string) =>
     new PodvmError('invalid', `Cannot use image reference ${printable(text)}: ${reason}`);
-  if (isImageId(text)) throw fail('it is the id of an image, and no name');
+  if (isImageId(text)) throw fail('it is the id of an image, not a name');
   const [beforeDigest = '', digest, ...more] = text.split('@');
   if (more.length > 0) throw fail('more than one @');
   if (digest !== undefined && !digestForm.test(digest)) throw fail('a digest is sha256: and 64 lower-case hex digits');
@@ -38,7 +38,7 @@ export function parseReference(text: string): Reference {
 
   const [first = '', ...rest] = name.split('/');
   const namesHost = rest.length > 0 && (/[.:[]/.test(first) || first === 'localhost');
-  if (namesHost && !host.test(first)) throw fail(`${printable(first)} is no host`);
+  if (namesHost && !host.test(first)) throw fail(`${printable(first)} is not a valid host`);
   const registry = namesHost && first !== dockerHubAlias ? first : 'docker.io';
   const path = namesHost ? rest : [first, ...rest];
   if (!path.every((part) => component.test(part)))
@@ -57,13 +57,13 @@ export function nameOf(reference: Reference): string {
   return `${reference.registry}/${reference.repository}`;
 }
 
-/** The full name with its digest, or else with its tag: what identifies one image. */
+/** The full name with its digest, otherwise with its tag: identifies one image. */
 export function formatReference(reference: Reference): string {
   if (reference.digest !== undefined) return `${nameOf(reference)}@${reference.digest}`;
   return `${nameOf(reference)}:${reference.tag ?? 'latest'}`;
 }
 
-/** The full name with all that was given: `docker.io/library/nginx:1.27@sha256:...`. */
+/** The full name with all given parts: `docker.io/library/nginx:1.27@sha256:...`. */
 export function completeReference(reference: Reference): string {
   const { tag, digest } = reference;
   return [
@@ -73,17 +73,17 @@ export function completeReference(reference: Reference): string {
   ].join('');
 }
 
-/** Whether this is the whole id of an image, which names one that is here and none of a registry. */
+/** Whether this is the whole id of an image, which names a local image and none of a registry. */
 export function isImageId(text: string): boolean {
   return idForm.test(text);
 }
 
-/** Whether this is only a tag, as OCI's annotation for names has it; a name that is no tag has a `/` or a `:`. */
+/** Whether this is only a tag, as OCI's annotation for names may be; a name that is not a tag has a `/` or a `:`. */
 export function isTag(text: string): boolean {
   return tagForm.test(text);
 }
 
-/** Registries that never leave this machine are spoken to in plain HTTP, as Docker does. */
+/** Registries on loopback are contacted over plain HTTP, as in Docker. */
 export function isLoopback(reference: Reference): boolean {
   return /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?$/.test(reference.registry);
 }

@@ -38,7 +38,7 @@ const limits: ImageLimits = {
 const erofsRoomBytes = 4 * MiB;
 /** What a hostile image is refused with. */
 const refusals: readonly string[] = ['corrupt', 'exhausted', 'invalid', 'unsupported', 'notFound'];
-const bounds = /more memory|takes more than \d+ s|more room on the disk/;
+const bounds = /more memory|takes more than \d+ s|more disk space/;
 
 async function open(): Promise<Bench<HostileImage>> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-images-'));

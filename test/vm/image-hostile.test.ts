@@ -67,7 +67,7 @@ await suite('flatten() of damaged, hostile and unusual layers', { skip: await wh
     const layer = { tar: hello, diffId: sha256(Buffer.from('other')) };
     await assert.rejects(
       flattenedTree([layer]),
-      fails('corrupt', /its content has not the digest sha256:[0-9a-f]{64}/),
+      fails('corrupt', /digest mismatch: expected sha256:[0-9a-f]{64}, got sha256:[0-9a-f]{64}/),
     );
   });
 
@@ -94,7 +94,7 @@ await suite('flatten() of damaged, hostile and unusual layers', { skip: await wh
 
   test('refuses names, depths and attributes that no file system can hold', async () => {
     const deep = { name: 'd/'.repeat(1001) + 'x' };
-    await assert.rejects(flattenedTree([{ tar: tarOf([deep]) }]), fails('corrupt', /more than 1000 directories/));
+    await assert.rejects(flattenedTree([{ tar: tarOf([deep]) }]), fails('corrupt', /nested more than 1000 deep/));
     const long = { name: 'n'.repeat(256) };
     await assert.rejects(flattenedTree([{ tar: tarOf([long]) }]), fails('corrupt', /the name n+\.\.\. is too long/));
     const attributes = { name: 'x', xattrs: { 'user.big': 'v'.repeat(65_537) } };

@@ -250,7 +250,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
 
     let deep = { ...inner, platform: amd64 };
     for (let at = 0; at < 20; at += 1) deep = { ...(await plain.pushIndex('odd', 'deep', [deep])), platform: amd64 };
-    await assertRefused(node, `${name}:deep`, 'exhausted', /it has more than 8 indexes inside each other/);
+    await assertRefused(node, `${name}:deep`, 'exhausted', /its indexes are nested more than 8 deep/);
   });
 
   test('has no image of a better processor than it is on now, but pulls the one that fits', async () => {

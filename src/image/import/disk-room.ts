@@ -1,11 +1,11 @@
 import { statfs } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
 
-/** Of a file system that images are written to, what stays free for everything else: 5 %, at most 256 MiB. */
+/** Part of a file system for images that stays free for other uses: 5 %, at most 256 MiB. */
 const reservedPart = 0.05;
 const maxReservedBytes = 256 * 1024 ** 2;
 
-/** Refuses what would fill the disk before any of it is written. Errors: `exhausted`. */
+/** Checks that the bytes fit on the disk before any is written. Errors: `exhausted`. */
 export async function assertRoom(directory: string, bytes: number, doing: string): Promise<void> {
   const { bavail, blocks, bsize } = await statfs(directory);
   const free = bavail * bsize;

@@ -15,11 +15,10 @@ export interface FlattenLayersOptions extends MakeErofsOptions {
 
 /**
  * Merges layers, lowest first, into one read-only EROFS file and returns its name. Layers are read twice: first all
- * headers, with every digest checked, into a tree; then the content of what is left in it, as one tar that mkfs.erofs
- * writes. Nothing is unpacked, and no other program sees a layer's headers: mkfs.erofs 1.8 can add layers itself
- * (`--incremental --aufs`), but puts directories in the place of symbolic links above them, makes directories that no
- * layer describes writable by all, drops sparse files, knows no hard link to a lower layer, and waits for ever on a layer
- * that is cut short.
+ * headers, with every digest checked, into a tree; then the content of the files that remain, as one tar for mkfs.erofs.
+ * Nothing is unpacked, and no other program sees a layer's headers. mkfs.erofs 1.8 can merge layers itself
+ * (`--incremental --aufs`), but replaces symbolic links above directories, makes directories that no layer describes
+ * world-writable, drops sparse files, does not support hard links to lower layers, and hangs on a truncated layer.
  * Errors: `corrupt` (digest, damaged or hostile tar), `exhausted` (limits, disk).
  */
 export async function flattenLayers(
@@ -28,7 +27,7 @@ export async function flattenLayers(
 ): Promise<typeof rootfsFile> {
   const { limits, work } = options;
   const expanded = new ImageBudget(limits);
-  const budget = new ImageBudget(limits); // holes of sparse files cost nothing in a layer, much in the end
+  const budget = new ImageBudget(limits); // holes of sparse files take no room in a layer, but do in the image
   const tree = new LayerTree(limits, budget);
   for (const [index, layer] of layers.entries()) {
     const fault = layerFault(index);

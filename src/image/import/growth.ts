@@ -2,20 +2,20 @@ import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 export interface GrowthOptions {
-  /** With more than so many `bytes`, `exceeded` fires; default: no limit. */
+  /** `exceeded` fires when there are more `bytes` than this; default: no limit. */
   readonly maxBytes?: number;
-  /** Told the bytes that are there, each time when there are more. */
+  /** Called with the number of bytes each time it has grown. */
   readonly onBytes?: (bytes: number) => void;
-  /** Without growth for so long, `stalled` fires; default: never; `ms`. */
+  /** `stalled` fires after this time without growth, in `ms`; default: never. */
   readonly stallMs?: number;
 }
 
-/** Looks often enough to be told of progress every two seconds. */
+/** Reports progress every two seconds. */
 const lookMs = 2000;
-/** Of `blocks`, stat(2). */
+/** Unit of `blocks` in stat(2). */
 const blockBytes = 512;
 
-/** A directory that another program fills is watched until this is disposed of. */
+/** Watches a directory that another program fills, until disposed of. */
 export class Growth implements Disposable {
   readonly #exceeded = new AbortController();
   readonly #stall = new AbortController();
@@ -39,7 +39,7 @@ export class Growth implements Disposable {
     return this.#exceeded.signal;
   }
 
-  /** The last that was seen. */
+  /** The last number seen. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -59,7 +59,7 @@ export class Growth implements Disposable {
   }
 }
 
-/** Of all files below; those that go while we look count nothing. */
+/** Bytes of all files below; files that disappear meanwhile count as 0. */
 async function bytesIn(directory: string): Promise<number> {
   const entries = await readdir(directory, { withFileTypes: true, recursive: true }).catch(() => []);
   const sizes = await Promise.all(
@@ -67,7 +67,7 @@ async function bytesIn(directory: string): Promise<number> {
       .filter((entry) => entry.isFile())
       .map((entry) =>
         stat(join(entry.parentPath, entry.name)).then(
-          ({ size, blocks }) => Math.min(size, blocks * blockBytes), // a sparse file may look like much more
+          ({ size, blocks }) => Math.min(size, blocks * blockBytes), // the size of a sparse file exceeds what it takes
           () => 0,
         ),
       ),

@@ -1,10 +1,10 @@
 import { PodvmError } from '#base/errors.ts';
 import type { ImageLimits } from '../limits.ts';
 
-/** What each extended attribute takes of our memory beside its bytes. */
+/** Memory that each extended attribute takes here besides its bytes. */
 const xattrBytes = 64;
 
-/** What is left of what one image may ask for, whatever its single files and layers keep to. */
+/** What remains of an image's total limits, besides the limits on single files and layers. */
 export class ImageBudget {
   readonly #limits: ImageLimits;
   #bytes: number;
@@ -18,13 +18,13 @@ export class ImageBudget {
     this.#steps = limits.maxPathSteps;
   }
 
-  /** Uncompressed bytes. Errors: `exhausted`. */
+  /** Counts uncompressed bytes. Errors: `exhausted`. */
   spendBytes(bytes: number): void {
     this.#bytes -= bytes;
     if (this.#bytes < 0) throw tooMuch(`uncompressed it has more than ${this.#limits.maxImageBytes} bytes`);
   }
 
-  /** Names, targets of links and extended attributes. Errors: `exhausted`. */
+  /** Counts names, targets of links and extended attributes. Errors: `exhausted`. */
   spendMetadata(bytes: number): void {
     this.#metadataBytes -= bytes;
     if (this.#metadataBytes >= 0) return;
@@ -36,7 +36,7 @@ export class ImageBudget {
     for (const [name, value] of xattrs) this.spendMetadata(name.length + value.length + xattrBytes);
   }
 
-  /** Parts of paths that are looked up, and files that whiteouts go over. Errors: `exhausted`. */
+  /** Counts path components that are looked up, and files that whiteouts visit. Errors: `exhausted`. */
   spendSteps(steps: number): void {
     this.#steps -= steps;
     if (this.#steps >= 0) return;

@@ -18,27 +18,27 @@ import { firstFile, type ImportAnswer, type ImportFailure, type ImportJob, readA
 export interface ImportOptions {
   /** For messages: `flatten the image`. */
   readonly doing: string;
-  /** Of mkfs.erofs, for a job that needs it. */
+  /** Directory of mkfs.erofs, for a job that needs it. */
   readonly sysroot?: string;
-  /** Made here; holds what the job makes, nobody's. */
+  /** Directory for what the job makes, made here and owned by the jail's user. */
   readonly work: string;
   readonly signal: AbortSignal;
 }
 
-/** Images that are read at a time; more only take memory and processor from each other. */
+/** Maximum images that are read at a time; more would only compete for memory and processor. */
 const maxImports = 2;
-/** Of the node's memory. */
+/** Part of the node's memory. */
 const memoryPart = 0.5;
-/** A machine's is its cores times 1024: what imports leave the node's pods. */
+/** A machine has 1024 per core: imports leave the processor to the node's pods. */
 const cpuShares = 256;
 const maxProcesses = 128;
-/** What a file system has beside the content of its files. */
+/** What a file system may take besides the content of its files. */
 const fileRoomBytes = 4 * 1024 ** 3;
 const maxAnswerBytes = 24 * 1024 ** 2;
 const maxWordsChars = 4096;
 const gate = createGate(maxImports);
 
-/** How the importing process has ended. */
+/** How the importing process ended. */
 interface Ending {
   readonly code: number;
   readonly said: string;
@@ -47,10 +47,10 @@ interface Ending {
 }
 
 /**
- * Reads what an image is made of in a process of its own: nobody in a jail without a network, in a cgroup of the host's
- * where there is one, bounded in memory, processor, time and disk. Whatever it reads can end it, and no more. Errors: those
- * it tells; `exhausted` for one that needs more, `unavailable` for one that was killed, `failedPrecondition` for a jail
- * that cannot be made, `cancelled`.
+ * Reads an image in its own process, as an unprivileged user in a jail without a network, in a cgroup where the host has
+ * them, with bounded memory, processor, time and disk. Hostile input can at most end that process. Errors: those that the
+ * process reports; `exhausted` when a bound is met, `unavailable` when it was killed, `failedPrecondition` when the jail
+ * cannot be made, `cancelled`.
  */
 export async function runImport(
   job: ImportJob,
@@ -62,7 +62,7 @@ export async function runImport(
   await mkdir(work, { mode: 0o700 });
   await chown(work, nobody, nobody);
   const memoryBytes = Math.min(job.limits.maxImportMemoryBytes, Math.floor(totalmem() * memoryPart));
-  // A host without cgroups still has the jail's own limits.
+  // On a host without cgroups the jail's own limits still apply.
   await using cgroup = await makeJobCgroup('import', { memoryBytes, cpuShares, processes: maxProcesses }).catch(
     () => undefined,
   );
@@ -88,13 +88,13 @@ async function runJailed(
   const [program = '', ...args] = command;
   const child = spawn(program, args, {
     stdio: ['pipe', 'pipe', 'pipe', ...files.map(({ fd }) => fd), 'pipe'],
-    detached: true, // Ctrl-C is ours to answer
+    detached: true, // podvm handles Ctrl-C itself
     env: defaultEnv(),
   });
-  const kill = () => void child.kill('SIGKILL'); // bubblewrap, and with it all that is in there
+  const kill = () => void child.kill('SIGKILL'); // ends bubblewrap and all processes in the jail
   const ended = new Promise<number>((resolve, reject) => {
     child.once('error', reject);
-    child.once('close', (code, killedBy) => resolve(exitCodeOf(code, killedBy))); // all in the jail have let go of it
+    child.once('close', (code, killedBy) => resolve(exitCodeOf(code, killedBy))); // no process of the jail holds the pipes
   });
   const [stdin, stdout, stderr] = child.stdio;
   assert(stdin !== null && stdout !== null && stderr !== null);
@@ -104,7 +104,7 @@ async function runJailed(
     words = (words + chunk.toString('latin1')).slice(-maxWordsChars);
   });
   giveBytes(child, firstFile + files.length, readerCalls());
-  stdin.on('error', () => undefined); // one that does not read its job says so by how it ends
+  stdin.on('error', () => undefined); // a process that does not read its job reports why by its exit
   stdin.end(JSON.stringify(job));
   stop.addEventListener('abort', kill, { once: true });
   if (stop.aborted) kill();
@@ -123,7 +123,7 @@ async function runJailed(
   }
 }
 
-/** What is written, up to the longest answer. */
+/** Collects the output, up to the longest answer. */
 function collect(stream: Readable, onTooMuch: () => void): () => string {
   const chunks: Buffer[] = [];
   let bytes = 0;
@@ -135,7 +135,7 @@ function collect(stream: Readable, onTooMuch: () => void): () => string {
   return () => Buffer.concat(chunks).toString('utf8');
 }
 
-/** Which bound the job has met, if it has met one of ours. */
+/** The bound that the job has met, if any. */
 async function limitOf(
   { limits }: ImportJob,
   { code, words, stopped }: Ending,
@@ -146,7 +146,7 @@ async function limitOf(
   const exhausted = (reason: string) =>
     new PodvmError('exhausted', `Cannot ${doing}: ${reason}`, { fix: 'Use a smaller image, with fewer files.' });
   if (stopped === 'cancelled') return new PodvmError('cancelled', `Cannot ${doing}: cancelled`);
-  if (stopped === 'large') return exhausted('it takes more room on the disk than an image may');
+  if (stopped === 'large') return exhausted('it takes more disk space than an image may');
   if (stopped === 'late' || code === cpuTimeCode) return exhausted(`it takes more than ${limits.maxImportMs / 1000} s`);
   if ((await cgroup?.wasOutOfMemory()) === true || (code !== 0 && /out of memory|heap limit/i.test(words)))
     return exhausted(`it needs more memory than reading an image may use, ${memoryBytes / 1024 ** 2} MiB`);

@@ -2,33 +2,33 @@ import { join } from 'node:path';
 import { dropToNobody } from './nobody.ts';
 
 export interface ImportJail {
-  /** The one directory that can be written to; nobody's. */
+  /** The one writable directory, owned by the jail's user. */
   readonly work: string;
-  /** Where mkfs.erofs is; absent: the job needs none. */
+  /** Directory of mkfs.erofs; absent: the job does not need it. */
   readonly sysroot: string | undefined;
-  /** Of each process in it, without the program itself. */
+  /** Memory of each process in the jail, without the program itself. */
   readonly memoryBytes: number;
-  /** Where there is no mkfs.erofs, which makes sparse files. */
+  /** Largest file, where mkfs.erofs, which makes sparse files, is not used. */
   readonly maxFileBytes: number;
-  /** The descriptor that its list of system calls is read from. */
+  /** The descriptor from which the list of system calls is read. */
   readonly calls: number;
 }
 
 const repository = join(import.meta.dirname, '../../..');
 const program = '/podvm/src/image/import/main.ts';
 const cpuSeconds = 1800;
-/** How large mkfs.erofs makes its file at first, sparse, to put aside what it reads in the second half. */
+/** Initial size of mkfs.erofs' file, which is sparse: it stores what it reads in the second half. */
 const mkfsFileBytes = 2 * 1024 ** 4;
-/** Layers of an image, and Node's own. */
+/** Enough for the layers of an image and Node itself. */
 const maxDescriptors = 1024;
-/** Of this memory V8 may have half for objects; the rest is for buffers, the stack and mkfs.erofs. */
+/** V8 may use half of the memory for objects; the rest is for buffers, the stack and mkfs.erofs. */
 const heapPart = 0.5;
 const bytesPerMiB = 1024 ** 2;
 
 /**
- * The whole command: namespaces of its own, made by root, so that a repository below a closed directory can be shown; in
- * there nobody without capabilities, who sees programs, podvm's sources and `work`; then a user namespace, the last one
- * that can be made in there, and the list of system calls.
+ * The whole command. Root first makes the namespaces, so that a repository below a closed directory can be mounted; inside,
+ * an unprivileged user without capabilities sees programs, podvm's sources and `work`. Last come a user namespace, after
+ * which no other can be made, and the list of system calls.
  */
 export function jailedImport({ work, sysroot, memoryBytes, maxFileBytes, calls }: ImportJail): readonly string[] {
   const heapMiB = Math.floor((memoryBytes * heapPart) / bytesPerMiB);
@@ -43,7 +43,7 @@ export function jailedImport({ work, sysroot, memoryBytes, maxFileBytes, calls }
       `--nofile=${maxDescriptors}`,
     ],
     ...[`--data=${memoryBytes}`, '--memlock=65536', '--msgqueue=0', '--'],
-    ...['choom', '-n', '1000', '--'], // where the host runs out of memory, this goes and no pod
+    ...['choom', '-n', '1000', '--'], // when the host runs out of memory, this process is killed instead of a pod
     ...['bwrap', '--unshare-ipc', '--unshare-net', '--unshare-pid', '--unshare-uts', '--unshare-cgroup-try'],
     ...['--new-session', '--die-with-parent', '--clearenv', '--setenv', 'PATH', '/usr/bin', '--hostname', 'import'],
     ...[...show('/usr'), '--symlink', 'usr/bin', '/bin', '--symlink', 'usr/lib', '/lib', '--symlink', 'usr/lib64'],

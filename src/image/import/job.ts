@@ -1,23 +1,23 @@
 import * as v from 'valibot';
 import type { ImageLimits } from '../limits.ts';
 
-/** What the importing process is asked for; its descriptors from `firstFile` on are the layers, or the archive. */
+/** A job for the importing process; its descriptors from `firstFile` on are the layers or the archive. */
 export type ImportJob =
   | { readonly kind: 'flatten'; readonly limits: ImageLimits; readonly diffIds: readonly string[] }
   | { readonly kind: 'unpack'; readonly limits: ImageLimits; readonly path: string };
 
 export const firstFile = 3;
 
-/** Kinds that reading an image can end with. */
+/** Error kinds that reading an image can report. */
 const kinds = ['corrupt', 'exhausted', 'internal', 'invalid', 'unavailable'] as const;
 const maxTextChars = 4096;
 const maxTailLines = 8;
 const text = v.pipe(v.string(), v.maxLength(maxTextChars));
 const name = v.pipe(v.string(), v.maxLength(maxTextChars));
-/** Members of an archive, by name; a plain number or name of ours, since it becomes a path. */
+/** Member of an archive; only a numbered name made here, since it becomes a path. */
 const file = v.pipe(v.string(), v.regex(/^member-\d{1,5}$/));
 
-/** What it answers with: a process that has read hostile bytes may say anything. */
+/** The answer, strictly checked: a process that has read hostile bytes may write anything. */
 const answerSchema = v.union([
   v.object({ flattened: v.literal('rootfs.erofs') }),
   v.object({
@@ -39,13 +39,13 @@ export type ImportAnswer = v.InferOutput<typeof answerSchema>;
 export type ImportFailure = Extract<ImportAnswer, { error: unknown }>['error'];
 export type UnpackedArchive = Extract<ImportAnswer, { files: unknown }>;
 
-/** What a process wrote, if it is an answer. */
+/** Parses what the process wrote; undefined when it is not an answer. */
 export function readAnswer(said: string): ImportAnswer | undefined {
   try {
     const parsed = v.safeParse(answerSchema, JSON.parse(said));
     return parsed.success ? parsed.output : undefined;
   } catch {
-    return undefined; // no JSON
+    return undefined; // not JSON
   }
 }
 

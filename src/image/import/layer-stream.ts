@@ -8,7 +8,7 @@ import { uncompressed } from './uncompressed.ts';
 
 /** A layer whose blob is open. */
 export interface OpenLayer {
-  /** Of a regular file. */
+  /** Descriptor of a regular file. */
   readonly descriptor: number;
   /** Digest of the uncompressed tar, from the image's config. */
   readonly diffId: string;
@@ -17,8 +17,8 @@ export interface OpenLayer {
 const chunkBytes = 256 * 1024;
 
 /**
- * A layer's uncompressed bytes. Whoever reads to the end has their digest checked. Errors: `corrupt` (damaged, cut
- * short, another digest), `exhausted` (larger or more compressed than the limits).
+ * A layer's uncompressed bytes. Reading to the end checks their digest. Errors: `corrupt` (damaged, cut short, digest
+ * mismatch), `exhausted` (larger or more compressed than the limits).
  */
 export async function* layerBytes(
   { descriptor, diffId }: OpenLayer,
@@ -45,13 +45,14 @@ export async function* layerBytes(
     if (error instanceof PodvmError) throw error;
     throw fault('it is damaged or cut short', error);
   }
-  if (`sha256:${hash.digest('hex')}` !== diffId) throw fault(`its content has not the digest ${diffId}`);
+  const found = `sha256:${hash.digest('hex')}`;
+  if (found !== diffId) throw fault(`digest mismatch: expected ${diffId}, got ${found}`);
 }
 
 function bomb(limits: ImageLimits): PodvmError {
   return new PodvmError(
     'exhausted',
     `Cannot flatten the image: a layer is more than ${limits.maxRatio} times as large as what was sent of it`,
-    { fix: 'Build the image without such a layer: it looks made to fill disks.' },
+    { fix: 'Build the image without such a layer: it looks like a decompression bomb.' },
   );
 }

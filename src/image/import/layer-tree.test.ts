@@ -8,7 +8,7 @@ import type { TarMember } from '../tar/tar-reader.ts';
 
 const fault = (reason: string) => new PodvmError('corrupt', reason);
 
-/** A file, a directory, a whiteout or an opaque mark; `mode` tells who put it there. */
+/** A file, a directory, a whiteout or an opaque mark; `mode` identifies its layer. */
 interface Step {
   readonly kind: 'file' | 'directory' | 'whiteout' | 'opaque';
   readonly path: string;
@@ -25,8 +25,8 @@ const parentOf = (name: string) => name.slice(0, Math.max(0, name.lastIndexOf('/
 const isBelow = (name: string, directory: string) => directory === '' || name.startsWith(`${directory}/`);
 
 /**
- * What a plain map of paths makes of layers: whiteouts first, on what is there from lower layers, then the layer's own
- * files. A layer that has both a whiteout for a name and something of that name or below keeps its own.
+ * A model of layers as a plain map of paths: whiteouts first, for what lower layers have, then the layer's own files. A
+ * layer with both a whiteout for a name and something of that name or below keeps its own.
  */
 function model(all: readonly (readonly Step[])[]): ReadonlyMap<string, string> {
   const files = new Map<string, string>();
@@ -57,7 +57,7 @@ function model(all: readonly (readonly Step[])[]): ReadonlyMap<string, string> {
   return files;
 }
 
-/** Directories that a layer has by naming them or something in them: a whiteout empties these, but leaves them. */
+/** Directories that a layer names, or has something in: a whiteout empties them, but keeps them. */
 function ownDirectories(steps: readonly Step[]): ReadonlySet<string> {
   const own = new Set<string>();
   for (const { kind, path: name } of steps) {
@@ -98,7 +98,7 @@ function filesOf(directory: Directory, prefix = ''): ReadonlyMap<string, string>
 
 const sorted = (files: ReadonlyMap<string, string>) => [...files].sort(([a], [b]) => (a < b ? -1 : 1));
 
-/** What the tree and the model make of layers, of which members that contradict each other are left out. */
+/** The results of tree and model for these layers, without members that contradict each other. */
 function both(all: readonly (readonly Step[])[], contradicts: (one: Step, other: Step) => boolean) {
   const plain = all.map((steps) =>
     steps.filter((one, at) => !steps.slice(0, at).some((other) => contradicts(one, other))),
@@ -122,7 +122,7 @@ test('LayerTree comes to what a plain map of paths comes to, whatever the layers
 test('LayerTree keeps what a layer puts where it has a whiteout too, in whatever order', () => {
   fc.assert(
     fc.property(layers, (all) => {
-      // The mode of a directory that a layer both hides and enters is not said anywhere.
+      // The mode of a directory that a layer both hides and enters is not specified.
       const names = (files: readonly (readonly [string, string])[]) =>
         files.map(([name, what]) => [name, what.split(' ')[0]]);
       const [found, expected] = both(all, isOverwritten);
@@ -132,7 +132,7 @@ test('LayerTree keeps what a layer puts where it has a whiteout too, in whatever
   );
 });
 
-/** Which of two members of one name wins, and what a file below a file means, other tests say. */
+/** Other tests check which of two members of one name wins, and what a file below a file means. */
 function isOverwritten({ kind, path: a }: Step, { kind: otherKind, path: b }: Step): boolean {
   if (kind !== 'opaque' && kind !== 'whiteout' && a === b && otherKind !== 'opaque' && otherKind !== 'whiteout')
     return true;
@@ -152,13 +152,13 @@ const member = (name: string, more: Partial<TarMember> = {}): TarMember => ({
   ...more,
 });
 
-/** Adds all members to a tree with these limits, each as the first of a layer of its own. */
+/** Adds all members to a tree with these limits, each as the first of its own layer. */
 const addAll = (members: readonly TarMember[], limits: Partial<typeof imageLimits>) => {
   const tree = new LayerTree({ ...imageLimits, ...limits });
   for (const [layer, one] of members.entries()) tree.add(one, layer, 0, fault);
 };
 
-/** What an image asks for is allowed at the limit, and refused when there is one less of it. */
+/** Asserts that the members are accepted at the limit, and refused one below it. */
 const assertLimit = (
   limit: 'maxMetadataBytes' | 'maxPathSteps' | 'maxEntries',
   needed: number,
@@ -172,9 +172,9 @@ const assertLimit = (
 test('LayerTree bounds names, targets and attributes of all members together', () => {
   const message = /its names and attributes have more than \d+ bytes together/;
   assertLimit('maxMetadataBytes', 3, message, [member('abc')]);
-  assertLimit('maxMetadataBytes', 2, message, [member('a'), member('a')]); // also of what is replaced
+  assertLimit('maxMetadataBytes', 2, message, [member('a'), member('a')]); // counts replaced members, too
   assertLimit('maxMetadataBytes', 1 + 5, message, [member('s', { type: 'symlink', target: '/etc/' })]);
-  assertLimit('maxMetadataBytes', 4, message, [member('a/b/c/d')]); // directories that no layer describes have names too
+  assertLimit('maxMetadataBytes', 4, message, [member('a/b/c/d')]); // counts directories that no layer describes, too
   const xattrs = new Map([['user.x', 'value']]);
   const attributes = 2 * (1 + 6 + 5 + 64);
   assertLimit('maxMetadataBytes', attributes, message, [member('a', { xattrs }), member('b', { xattrs })]);
@@ -189,7 +189,7 @@ test('LayerTree bounds the steps of all paths, links and whiteouts together', ()
   ]);
   const link = member('l', { type: 'symlink', target: '../../../a' });
   assertLimit('maxPathSteps', 1 + 2 + 4 + 2 + 4, message, [link, member('l/x'), member('l/y')]);
-  // One whiteout after another goes over the same files of its own layer.
+  // A second whiteout visits the files of its own layer again.
   const opaque = [member('d/.wh..wh..opq'), member('d/.wh..wh..opq')];
   const tree = (limits: Partial<typeof imageLimits>) => {
     const made = new LayerTree({ ...imageLimits, ...limits });

@@ -13,16 +13,16 @@ export interface Directory {
   readonly entries: Map<string, Entry>;
 }
 
-/** Anything but a directory. Several names of one are hard links. */
+/** Anything but a directory. Several names of one leaf are hard links. */
 export interface Leaf {
   readonly kind: 'leaf';
   readonly member: Omit<TarMember, 'name'>;
-  /** Where its content is: layer and place among the members, from 0. */
+  /** Position of its content: layer, and place among its members, from 0. */
   readonly layer: number;
   readonly place: number;
 }
 
-/** A name in a directory, and the layer that gave it last. */
+/** A name in a directory, and the last layer that provided it. */
 interface Entry {
   node: Directory | Leaf;
   layer: number;
@@ -30,13 +30,13 @@ interface Entry {
 
 const whiteout = '.wh.';
 const opaque = '.wh..wh..opq';
-/** Of directories that no layer describes, as containerd makes them. */
+/** For directories that no layer describes; the same as containerd's. */
 const impliedMeta: Meta = { mode: 0o755, uid: 0, gid: 0, mtimeS: 0, mtimeNs: 0, xattrs: new Map() };
 
 /**
- * What layers, put on each other lowest first, come to: names and headers only, no content. Whiteouts hide what is in
- * lower layers and nothing of their own; names are resolved inside the tree, also through symbolic links of lower
- * layers, and never leave it. Source: OCI image specification, "layer"; containerd's archive package for the rest.
+ * Layers merged lowest first: names and headers only, no content. Whiteouts hide entries of lower layers, never those of
+ * their own; names are resolved inside the tree, also through symbolic links of lower layers, and never leave it. Source:
+ * OCI image specification, "layer"; otherwise containerd's archive package.
  */
 export class LayerTree {
   readonly root: Directory = newDirectory(impliedMeta);
@@ -49,7 +49,7 @@ export class LayerTree {
     this.#budget = budget;
   }
 
-  /** Puts one member of a layer in its place. Errors: the fault, `exhausted`. */
+  /** Adds one member of a layer. Errors: the fault, `exhausted`. */
   add(member: TarMember, layer: number, place: number, fault: Fault): void {
     this.#count(fault);
     this.#budget.spendMetadata(member.target.length);
@@ -57,7 +57,7 @@ export class LayerTree {
     const path = this.#split(member.name, fault);
     const name = path.pop();
     if (name === undefined) {
-      if (member.type !== 'directory') throw fault('its root is no directory');
+      if (member.type !== 'directory') throw fault('its root is not a directory');
       this.root.meta = metaOf(member);
       return;
     }
@@ -89,7 +89,7 @@ export class LayerTree {
     const name = path.pop() ?? '';
     const node = this.#find(path, fault)?.entries.get(name)?.node;
     const link = `${printable(member.name)} is a hard link to ${printable(member.target)}`;
-    if (node === undefined) throw fault(`${link}, which is not there`);
+    if (node === undefined) throw fault(`${link}, which does not exist`);
     if (node.kind === 'directory') throw fault(`${link}, which is a directory`);
     return node;
   }
@@ -122,7 +122,7 @@ export class LayerTree {
     return this.#walk(path, fault, () => undefined);
   }
 
-  /** Follows names and symbolic links; `otherwise` says what to do where no directory is. */
+  /** Follows names and symbolic links; `otherwise` decides what to do where there is no directory. */
   #walk(
     path: readonly string[],
     fault: Fault,
@@ -155,13 +155,13 @@ export class LayerTree {
       if (entered === undefined) return undefined;
       above.push(here);
       if (above.length > this.#limits.maxDepth)
-        throw fault(`more than ${this.#limits.maxDepth} directories are inside each other`);
+        throw fault(`directories are nested more than ${this.#limits.maxDepth} deep`);
       here = entered;
     }
     return here;
   }
 
-  /** The directory of this name, new unless there is one; either way this layer has it now. */
+  /** The directory of this name, made if there is none; it then belongs to this layer. */
   #makeDirectory(parent: Directory, name: string, layer: number): Directory {
     const found = parent.entries.get(name);
     if (found?.node.kind === 'directory') {
@@ -180,7 +180,7 @@ export class LayerTree {
     if (found.layer < layer) parent.entries.delete(name);
   }
 
-  /** Takes away what lower layers put below; what this layer put there stays. */
+  /** Removes what lower layers put below; keeps what this layer put there. */
   #dropLower(directory: Directory, layer: number): void {
     this.#budget.spendSteps(directory.entries.size);
     for (const [name, { node, layer: from }] of directory.entries) {
@@ -201,7 +201,7 @@ const metaOf = ({ mode, uid, gid, mtimeS, mtimeNs, xattrs }: TarMember): Meta =>
   xattrs: xattrs.size === 0 ? xattrs : new Map([...xattrs].map(([name, value]) => [own(name), own(value)])),
 });
 
-/** A copy that holds on to nothing of the stream: there may be a million. */
+/** A copy that keeps no part of the stream in memory: there may be a million of them. */
 const plain = (member: TarMember): Leaf['member'] => ({
   ...metaOf(member),
   type: member.type,
@@ -210,5 +210,5 @@ const plain = (member: TarMember): Leaf['member'] => ({
   device: member.device,
 });
 
-/** A piece of a text holds on to all of it: of a header of 1 MiB, say. */
+/** Copies the text: a substring would keep the whole text in memory, such as a header of 1 MiB. */
 const own = (text: string) => Buffer.from(text, 'latin1').toString('latin1');

@@ -6,8 +6,8 @@ import { firstFile, type ImportAnswer, type ImportFailure, type ImportJob, isRep
 import { unpackArchive } from './unpack-archive.ts';
 
 /**
- * The program that reads what an image is made of: a job on standard input, the image's files as descriptors, an answer
- * on standard output. It runs in the jail of `jail.ts`, so that hostile bytes meet nothing that is worth having.
+ * The program that reads images: takes a job on standard input and the image's files as descriptors, and writes an answer
+ * to standard output. It runs in the jail of `jail.ts`, where hostile bytes reach nothing valuable.
  */
 const inside = { work: '/work', sysroot: '/sysroot' } as const;
 const maxWordsChars = 1000;
@@ -38,7 +38,7 @@ function describe(error: unknown): ImportFailure {
   const { kind, message, fix, cause, tail } =
     error instanceof PodvmError
       ? error
-      : new PodvmError('internal', 'Cannot read the image: a fault of podvm', { cause: error });
+      : new PodvmError('internal', 'Cannot read the image: internal error of podvm', { cause: error });
   return {
     kind: reported(kind),
     message: printable(message, maxWordsChars),

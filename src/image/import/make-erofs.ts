@@ -9,7 +9,7 @@ import { killedHelper } from './killed-helper.ts';
 export interface MakeErofsOptions {
   /** Directory of extracted packages that holds `mkfs.erofs` and its libraries. */
   readonly sysroot: string;
-  /** The file is made in it. */
+  /** Directory in which the file is made. */
   readonly work: string;
 }
 
@@ -18,7 +18,7 @@ const fullBelowBytes = 1024 * 1024;
 
 /**
  * Writes a tar as a read-only EROFS file and returns its name; the same tar gives the same bytes. Errors: those of the
- * tar's maker, `exhausted` (disk), `unavailable` (killed), `internal`.
+ * tar's producer, `exhausted` (disk), `unavailable` (killed), `internal`.
  */
 export async function makeErofs(
   tar: AsyncIterable<Buffer>,
@@ -35,7 +35,7 @@ export async function makeErofs(
     child.once('close', (code, killedBy) => resolve(exitCodeOf(code, killedBy)));
   });
   const fed = pipeline(tar, child.stdin).catch((error: unknown) => {
-    if (isDeaf(error)) return undefined; // it is ending, and says itself why
+    if (isDeaf(error)) return undefined; // the program is ending, and its exit reports why
     child.kill('SIGKILL');
     return error;
   });
@@ -45,7 +45,7 @@ export async function makeErofs(
   throw await failureOf(code, said, work, feedError);
 }
 
-/** What writing to a program gives that reads no more. */
+/** Whether the error comes from writing to a program that no longer reads. */
 function isDeaf(error: unknown): boolean {
   return ['EPIPE', 'ECANCELED', 'ERR_STREAM_PREMATURE_CLOSE'].includes((error as NodeJS.ErrnoException).code ?? '');
 }
@@ -65,15 +65,15 @@ async function failureOf(code: number, said: string, work: string, feedError: un
 }
 
 /**
- * Whether what mkfs.erofs has left behind fills the disk. Of a write that found no room it does not tell: it takes the
- * tar to go on where the write stopped, and blames the tar ("invalid chksum").
+ * Whether the file of mkfs.erofs fills the disk. mkfs.erofs does not report a write that found no room: it continues in
+ * the tar where the write stopped, and blames the tar ("invalid chksum").
  */
 async function isFull(work: string): Promise<boolean> {
   const { bavail, bsize } = await statfs(work);
   return bavail * bsize < fullBelowBytes;
 }
 
-/** By the loader of its own release: the libraries beside it need not be the host's. */
+/** Runs it by the loader of its own release, so that its libraries need not be the host's. */
 function commandOf(sysroot: string): [string, ...string[]] {
   const usr = join(sysroot, 'usr');
   return [

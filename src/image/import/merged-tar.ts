@@ -21,13 +21,13 @@ interface Header extends Meta {
   readonly device?: readonly [number, number];
 }
 
-/** One layer's members again, in the same order. */
+/** Reads one layer's members again, in the same order. */
 export type ReadLayer = (layer: number) => AsyncIterable<TarEntry>;
 
 /**
- * The tree as one tar of a single plain form, which is all that mkfs.erofs ever sees of an image: directories first,
- * then the files whose content survived in the order of the layers, then further names of files. Errors: those of the
- * layers, `exhausted` for longer paths than the budget has.
+ * The tree as one tar in a single plain form, the only form that mkfs.erofs sees: directories first, then the files whose
+ * content survived in the order of the layers, then further names of files. Errors: those of the layers, `exhausted` when
+ * paths exceed the budget.
  */
 export async function* mergedTar(root: Directory, readLayer: ReadLayer, budget: ImageBudget): AsyncGenerator<Buffer> {
   const files = new Map<number, Map<number, { readonly leaf: Leaf; readonly path: string }>>();
@@ -56,7 +56,7 @@ export async function* mergedTar(root: Directory, readLayer: ReadLayer, budget: 
   yield Buffer.alloc(2 * blockBytes);
 }
 
-/** Of all files that are left, each once. Errors: `exhausted` for longer paths than the budget has. */
+/** Bytes of all remaining files, each counted once. Errors: `exhausted` when paths exceed the budget. */
 export function contentBytes(root: Directory, budget: ImageBudget): number {
   const leaves = new Set<Leaf>();
   let bytes = 0;
@@ -87,7 +87,7 @@ async function* contents(
   }
 }
 
-/** Everything below, parents before children, by name: the same layers give the same bytes. */
+/** Everything below, parents before children, sorted by name so that the same layers give the same bytes. */
 function* walk(directory: Directory, prefix: string): Generator<[path: string, node: Directory | Leaf]> {
   for (const [name, { node }] of [...directory.entries].sort(([a], [b]) => (a < b ? -1 : 1))) {
     yield [`${prefix}${name}`, node];
@@ -113,7 +113,7 @@ function* headerOf(header: Header): Generator<Buffer> {
   block.write(octal(number('gid', header.gid, 0o7777777), 8), 116, 'latin1');
   const size = header.type === 'file' ? (header.size ?? 0) : 0;
   block.write(octal(number('size', size, 0o77777777777), 12), 124, 'latin1');
-  // EROFS counts seconds from 1970 without a sign.
+  // EROFS counts seconds from 1970 as an unsigned number.
   const seconds = Math.max(0, header.mtimeS);
   block.write(octal(seconds > 0o77777777777 ? 0 : seconds, 12), 136, 'latin1');
   if (header.mtimeNs > 0 || seconds > 0o77777777777)
@@ -142,7 +142,7 @@ function* extendedHeader(records: ReadonlyMap<string, string>): Generator<Buffer
   yield Buffer.alloc((blockBytes - (body.length % blockBytes)) % blockBytes);
 }
 
-/** `<length> <key>=<value>\n`, where the length counts its own digits. */
+/** `<length> <key>=<value>\n`, where the length includes its own digits. */
 function record(key: string, value: string): string {
   const rest = ` ${key}=${value}\n`;
   let length = rest.length + 1;

@@ -1,7 +1,7 @@
-/** Whoever breaks a program of ours by what a registry or a layer says gets this user's rights, in a jail. */
+/** The user of the jails: an attacker who exploits a program that reads images gains only this user's rights. */
 export const nobody = 65_534;
 
-/** Arguments of setpriv that give up everything of root. */
+/** Arguments of setpriv that drop all of root's rights. */
 export const dropToNobody: readonly string[] = [
   `--reuid=${nobody}`,
   `--regid=${nobody}`,

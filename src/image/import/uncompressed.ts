@@ -2,14 +2,14 @@ import { pipeline, Readable } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { blockBytes } from '../tar/tar-bytes.ts';
 
-/** Compressions around each other that are taken off. */
+/** Maximum nested compressions. */
 const maxDepth = 3;
 const chunkBytes = 256 * 1024;
 
 /**
- * The bytes of a layer without their compression, which is known by how they begin, as containerd has it: types of media
- * lie, and a copying tool that does not know a compression puts its own around it. `spend` is told of the bytes that each
- * decompression gives, and stops it by throwing. A tar, and what is none of these, comes as it is.
+ * The bytes of a layer, decompressed. The compression is recognised by its first bytes, as in containerd: media types can be
+ * wrong, and a copying tool that does not know a compression adds its own. `spend` is called with the bytes that each
+ * decompression gives, and stops it by throwing. A tar, or an unknown format, is returned unchanged.
  */
 export async function* uncompressed(
   source: AsyncIterable<Buffer>,
@@ -63,12 +63,12 @@ function decoderFor(head: Buffer) {
   if (head.length < 4 || isTar(head)) return undefined;
   const magic = head.readUInt32LE(0);
   if ((magic & 0xff_ffff) === 0x08_8b1f) return createGunzip({ chunkSize: chunkBytes });
-  // A frame, or a skippable one, with which pzstd begins (RFC 8878, 3.1.1 and 3.1.2).
+  // A frame, or a skippable one, as pzstd writes it (RFC 8878, 3.1.1 and 3.1.2).
   const isZstd = magic === 0xfd2f_b528 || (magic & 0xffff_fff0) >>> 0 === 0x184d_2a50;
   return isZstd ? createZstdDecompress({ chunkSize: chunkBytes }) : undefined;
 }
 
-/** A name in a tar may begin like a compressed file: its header has a checksum besides. */
+/** A name in a tar may begin like a compressed file, but a tar header also has a checksum. */
 function isTar(head: Buffer): boolean {
   const [at, width] = [148, 8];
   if (head.length < blockBytes) return false;

@@ -7,16 +7,16 @@ import { readTar } from '../tar/tar-reader.ts';
 import type { UnpackedArchive } from './job.ts';
 
 export interface UnpackOptions {
-  /** Of the archive, for messages. */
+  /** Path of the archive, for messages. */
   readonly path: string;
   readonly limits: ImageLimits;
-  /** Empty directory; an archive's members are put there, under names of our own. */
+  /** Empty directory for an archive's members, under numbered names. */
   readonly work: string;
 }
 
 export const archiveFix = 'Give the path of a file that `docker save` wrote, or of an OCI layout.';
 
-/** Every file of the tar as a numbered file of ours, so that no name in it means anything here. */
+/** Extracts every file of the tar under a number, so that names in the tar have no effect on the host. */
 export async function unpackArchive(
   descriptor: number,
   { path, limits, work }: UnpackOptions,
@@ -25,7 +25,7 @@ export async function unpackArchive(
   const links = new Map<string, string>();
   const bytes = createReadStream('', { fd: descriptor, autoClose: false });
   const fault = (reason: string, cause?: unknown) =>
-    new PodvmError('invalid', `Cannot load ${path}: it is no docker-archive, OCI archive or OCI layout: ${reason}`, {
+    new PodvmError('invalid', `Cannot load ${path}: it is not a docker-archive, OCI archive or OCI layout: ${reason}`, {
       fix: archiveFix,
       ...(cause === undefined ? {} : { cause }),
     });
@@ -35,7 +35,7 @@ export async function unpackArchive(
     });
   let left = limits.maxImageBytes;
   let nameBytes = limits.maxArchiveNameBytes;
-  let members = 0; // of a name that comes twice the last counts, as `tar -r` has it
+  let members = 0; // of duplicate names the last counts, as with `tar -r`
   for await (const entry of readTar(bytes, limits, fault)) {
     const name = posix.normalize(`/${entry.name}`).slice(1);
     members += 1;

@@ -62,8 +62,8 @@ test('loadNames() takes no mere tag for a name, nor one with a digest, and says 
   }
   refused(() => given([]), /has no name$/, /--name/);
   refused(() => given([`app:1@${digest}`]), /has no name$/, /--name/);
-  refused(() => given(['a:1'], `app@${digest}`), /a digest is no name to give$/, /a tag/);
-  refused(() => loadNames('x.tar', [], undefined), /there is no image in it$/, /./);
+  refused(() => given(['a:1'], `app@${digest}`), /a digest cannot be given as a name$/, /a tag/);
+  refused(() => loadNames('x.tar', [], undefined), /it contains no image$/, /./);
   const two = ['x', 'y'].map((id) => ({ names: [`${id}:1`], source: source(id) }));
   refused(() => loadNames('x.tar', two, 'a:1'), /it has 2 images, and one name was given$/, /one by one/);
 });

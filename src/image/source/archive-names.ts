@@ -5,9 +5,9 @@ import { brokenImageFix, type OciPlatform } from '../oci.ts';
 import { describePlatform } from './platform.ts';
 import { formatReference, isTag, parseReference } from '../reference.ts';
 
-/** One image of an archive, with the names it brings. */
+/** One image of an archive, with its names. */
 export interface ArchivedImage {
-  /** As they are written there; a mere tag (`1.27`) among them is no name of an image. */
+  /** Names as written in the archive; a bare tag (`1.27`) does not name an image. */
   readonly names: readonly string[];
   readonly source: ImageSource;
 }
@@ -23,8 +23,8 @@ interface Entry {
 }
 
 /**
- * Entries of an archive that are one image: those of one name. Those without a name are one image for several
- * processors if each is for another, and an image each if not.
+ * Groups the entries of an archive that are one image: entries of the same name are. Entries without a name are one image
+ * if each is for another processor, and otherwise an image each.
  */
 export function groupByName<E extends Entry>(
   entries: readonly E[],
@@ -42,7 +42,7 @@ export function groupByName<E extends Entry>(
   ];
 }
 
-/** One for each image, with all the names that came to mean it. */
+/** One entry per image, with all its names. */
 export function mergeImages(found: readonly NamedSource[]): readonly ArchivedImage[] {
   const merged = new Map<string, { names: string[]; source: ImageSource }>();
   for (const { name, source } of found) {
@@ -54,8 +54,8 @@ export function mergeImages(found: readonly NamedSource[]): readonly ArchivedIma
 }
 
 /**
- * The references that loading gives to the images of an archive: `given` instead of what they bring. A mere tag
- * would become a repository of Docker Hub, so it is not taken for a name. Errors: `invalid`, saying what to give.
+ * The references that loading gives to the images of an archive: `given` instead of their own names. A bare tag would
+ * become a repository of Docker Hub, so it is not used. Errors: `invalid`, saying what to give.
  */
 export function loadNames(
   path: string,
@@ -63,10 +63,11 @@ export function loadNames(
   given: string | undefined,
 ): readonly { readonly source: ImageSource; readonly references: readonly string[] }[] {
   const refuse = (reason: string, fix: string) => new PodvmError('invalid', `Cannot load ${path}: ${reason}`, { fix });
-  if (archived.length === 0) throw refuse('there is no image in it', brokenImageFix);
+  if (archived.length === 0) throw refuse('it contains no image', brokenImageFix);
   if (given !== undefined) {
     const reference = parseReference(given);
-    if (reference.digest !== undefined) throw refuse('a digest is no name to give', 'Give a tag, such as app:1.');
+    if (reference.digest !== undefined)
+      throw refuse('a digest cannot be given as a name', 'Give a tag, such as app:1.');
     const references = [formatReference(reference)];
     if (archived.length === 1) return archived.map(({ source }) => ({ source, references }));
     throw refuse(`it has ${archived.length} images, and one name was given`, 'Save the images one by one.');
@@ -74,7 +75,7 @@ export function loadNames(
   return archived.map(({ source, names }) => {
     const tag = names.find(isTag);
     const parsed = names.filter((name) => !isTag(name)).map((name) => parseReference(name));
-    // One with a digest says what the file was saved from, and not what a tag means.
+    // A name with a digest tells where the file came from, not what a tag means.
     const references = parsed.filter(({ digest }) => digest === undefined).map(formatReference);
     if (references.length > 0) return { source, references };
     if (tag === undefined) throw refuse('an image in it has no name', 'Give it one with --name.');

@@ -20,12 +20,12 @@ import {
 import { bestFirst } from './platform.ts';
 
 export interface ArchiveOptions extends Reader {
-  /** Empty directory; an archive's members are put there, under names of our own. */
+  /** Empty directory for an archive's members, under numbered names. */
   readonly work: string;
   readonly signal: AbortSignal;
 }
 
-/** Annotations that name an entry of a layout: containerd's own, which is a whole name, and OCI's, mostly a tag. */
+/** Annotations that name an entry of a layout: containerd's holds a whole name, OCI's mostly a tag. */
 const containerdName = 'io.containerd.image.name';
 const refName = 'org.opencontainers.image.ref.name';
 
@@ -44,8 +44,8 @@ const dockerSchema = v.pipe(
 );
 
 /**
- * The images in a docker-archive, an OCI archive or a directory with an OCI layout. Errors: `notFound`, `invalid`
- * (none of the three), `corrupt`, `unsupported`, `exhausted`, `cancelled`.
+ * The images in a docker-archive, an OCI archive or a directory with an OCI layout. Errors: `notFound`, `invalid` (none of
+ * the three), `corrupt`, `unsupported`, `exhausted`, `cancelled`.
  */
 export async function readArchive(path: string, options: ArchiveOptions): Promise<readonly ArchivedImage[]> {
   const found = await stat(path).catch((cause: unknown) => {
@@ -57,13 +57,13 @@ export async function readArchive(path: string, options: ArchiveOptions): Promis
   const find = found.isDirectory() ? await filesOfDirectory(path) : await filesOfTar(path, options);
   const index = find('index.json');
   const manifest = find('manifest.json');
-  // Newer `docker save` writes both: its index.json knows no names that its manifest.json lacks.
+  // Newer `docker save` writes both; all names of its index.json are in its manifest.json.
   if (manifest !== undefined) return await dockerImages(path, find, await readDocument(path, manifest), options);
   if (index !== undefined) return await layoutImages(path, find, await readDocument(path, index), options);
   throw noArchive(path);
 }
 
-/** Entries of one name are one image for several processors. */
+/** Entries of the same name are one image for several processors. */
 async function layoutImages(
   path: string,
   find: FindFile,
@@ -103,7 +103,7 @@ async function dockerImages(
   const there = (name: string) => {
     const file = find(name);
     if (file !== undefined) return file;
-    throw new PodvmError('corrupt', `Cannot load ${path}: it has no ${printable(name)}, which its manifest names`, {
+    throw new PodvmError('corrupt', `Cannot load ${path}: ${printable(name)}, which its manifest names, is missing`, {
       fix: brokenImageFix,
     });
   };
@@ -120,7 +120,7 @@ async function dockerImages(
   const images: NamedSource[] = [];
   const sources = new Map<unknown, ImageSource>(); // an image may have a thousand names
   for (const { name, members } of groupByName(entries)) {
-    // Where none fits, the first says for which machine it is.
+    // If none fits, the error names the platform of the first.
     const chosen = bestFirst(members, ({ platform }) => platform, processor)[0]?.one ?? members[0];
     if (chosen === undefined) continue;
     const source = sources.get(chosen) ?? sourceOf(chosen);
@@ -137,16 +137,16 @@ async function filesOfDirectory(path: string): Promise<FindFile> {
   return (name) => (name === 'manifest.json' ? undefined : join(path, name));
 }
 
-/** The members of a tar, which the importing process takes out of it. */
+/** Finds the members of a tar, which the importing process extracts. */
 async function filesOfTar(path: string, { work, limits, signal }: ArchiveOptions): Promise<FindFile> {
   await using archive = await open(path, 'r');
   const directory = join(work, 'archive');
   const job = { kind: 'unpack', limits, path: printable(path, maxPathChars) } as const;
   const answer = await runImport(job, [archive], { doing: `load ${path}`, work: directory, signal });
-  if (!('files' in answer)) throw new PodvmError('internal', `Cannot load ${path}: the answer is to another job`);
+  if (!('files' in answer)) throw new PodvmError('internal', `Cannot load ${path}: the answer belongs to another job`);
   const files = new Map(answer.files);
   const links = new Map(answer.links);
-  // `docker save` of old puts a link where two images share a layer.
+  // Old versions of `docker save` write a link where two images share a layer.
   return (name) => {
     const plain = posix.normalize(`/${name}`).slice(1);
     const file = files.get(plain) ?? files.get(links.get(plain) ?? '');
@@ -155,7 +155,7 @@ async function filesOfTar(path: string, { work, limits, signal }: ArchiveOptions
 }
 
 function noArchive(path: string, cause?: unknown): PodvmError {
-  return new PodvmError('invalid', `Cannot load ${path}: it is no docker-archive, OCI archive or OCI layout`, {
+  return new PodvmError('invalid', `Cannot load ${path}: it is not a docker-archive, OCI archive or OCI layout`, {
     cause,
     fix: archiveFix,
   });

@@ -3,15 +3,15 @@ import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { digestOf, ociArchitecture } from '../oci.ts';
 
-/** What the examples run: Debian's busybox and nothing else. */
+/** The image of the examples: only Debian's busybox. */
 export const baseReference = 'localhost/podvm/base:latest';
 
 const passwd = 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n';
 const group = 'root:x:0:\nnogroup:x:65534:\n';
 
 /**
- * Makes an OCI layout of the base image in `directory` from the static busybox of the sysroot. The same busybox gives
- * the same image.
+ * Makes an OCI layout of the base image in `directory` from the sysroot's static busybox. The same busybox gives the same
+ * image.
  */
 export async function makeBaseLayout(sysroot: string, directory: string, signal: AbortSignal): Promise<string> {
   const root = join(directory, 'base-root');
@@ -75,7 +75,7 @@ async function makeRoot(busybox: string, root: string, signal: AbortSignal): Pro
   await copyFile(busybox, join(root, 'bin/busybox'));
   const { stdout } = await run(busybox, ['--list-full'], { signal });
   for (const applet of stdout.split('\n').filter((line) => line !== '' && line !== 'bin/busybox')) {
-    await symlink('/bin/busybox', join(root, applet)).catch(() => undefined); // a directory busybox knows and we do not
+    await symlink('/bin/busybox', join(root, applet)).catch(() => undefined); // the image lacks the applet's directory
   }
   await writeFile(join(root, 'etc/passwd'), passwd);
   await writeFile(join(root, 'etc/group'), group);

@@ -13,7 +13,7 @@ const arm64 = { os: 'linux', architecture: 'arm64' };
 const unknown = { os: 'unknown', architecture: 'unknown' };
 const withVariant = (variant: string) => ({ ...amd64, variant });
 
-/** Documents by their digests, as a registry keeps them; it counts what is read. */
+/** Documents by digest, as in a registry; counts what is read. */
 class Shelf {
   readonly texts = new Map<string, string>();
   reads = 0;
@@ -25,7 +25,7 @@ class Shelf {
     return { mediaType, digest, size: text.length, ...more };
   }
 
-  /** An image whose config names a platform, and the entry of an index that does, too, or does not. */
+  /** An image whose config names a platform, with an index entry that may name one, too. */
   image(word: string, said: object, platform?: object, more: object = {}): Descriptor {
     const config = this.put({ ...said, word }, types.config);
     return this.put({ config, layers: [] }, types.manifest, { ...(platform && { platform }), ...more });
@@ -154,7 +154,7 @@ test('chooseImage() says what a name means that is no image', async () => {
   await shelf.refused(
     shelf.put({ config: shelf.put({}, chart), layers: [] }, ''),
     'unsupported',
-    /it is no image, but an artifact of type application\/vnd\.cncf\.helm\.config\.v1\+json$/,
+    /it is an artifact of type application\/vnd\.cncf\.helm\.config\.v1\+json, not an image$/,
   );
   await shelf.refused(
     shelf.put({ schemaVersion: 1, fsLayers: [] }, ''),
@@ -172,7 +172,7 @@ test('chooseImage() checks the digest of every document', async () => {
     const outer = shelf.index([inner]);
     const { digest } = { inner, manifest, config }[which];
     shelf.texts.set(digest, `${shelf.texts.get(digest)} `);
-    await shelf.refused(outer, 'corrupt', /a document has not its digest/);
+    await shelf.refused(outer, 'corrupt', /digest mismatch: expected sha256:[0-9a-f]{64}, got sha256:[0-9a-f]{64}/);
   }
 });
 
@@ -188,7 +188,7 @@ test('chooseImage() ends at its limits, whatever an index asks for', async () =>
   assert.equal((await shelf.choose(nested(maxIndexDepth))).digests.length, maxIndexDepth + 1);
   for (const depth of [maxIndexDepth + 1, 1000]) {
     shelf.reads = 0;
-    await shelf.refused(nested(depth), 'exhausted', /it has more than 8 indexes inside each other/);
+    await shelf.refused(nested(depth), 'exhausted', /its indexes are nested more than 8 deep/);
     assert.ok(shelf.reads <= maxIndexDepth);
   }
 
@@ -209,7 +209,7 @@ test('chooseImage() ends at its limits, whatever an index asks for', async () =>
   );
   await shelf.refused(shelf.index(large), 'exhausted', /have more than 16777216 bytes/);
 
-  // Eight levels of a thousand entries, of which each leads to the same: no more work than the levels are.
+  // Eight levels of a thousand entries that all lead to the same: takes no more work than the levels.
   let wide = shelf.index(many(3));
   for (let at = 1; at < maxIndexDepth; at += 1) wide = shelf.index(Array.from({ length: 1000 }, () => wide));
   shelf.reads = 0;
@@ -224,7 +224,7 @@ test('chooseImage() ends where a registry gives the same index for every digest'
     config: async () => await Promise.resolve(liar),
   };
   const request = { what: 'app:1', documents, processor: { architecture: 'amd64', level: 1 }, limits: imageLimits };
-  await assert.rejects(chooseImage(liar, request), { kind: 'corrupt', message: /has not its digest/ });
+  await assert.rejects(chooseImage(liar, request), { kind: 'corrupt', message: /digest mismatch: expected sha256:/ });
 });
 
 interface Said {
@@ -232,7 +232,7 @@ interface Said {
   readonly architecture: string;
   readonly variant?: string;
 }
-/** An image, what its config says, and what its entry does; or an index of such. */
+/** An image, with the platforms of its config and its entry; or an index of images. */
 type Node = { readonly platform: Said | undefined } & (
   | { readonly said: Said | undefined }
   | { readonly among: readonly Node[] }

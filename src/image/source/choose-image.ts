@@ -15,7 +15,7 @@ import {
 } from '../oci.ts';
 import { bestFirst, describePlatform, describeProcessor, levelOf, type Processor } from './platform.ts';
 
-/** Where the documents of an image come from: a registry, an archive, a layout. Their digests are checked here. */
+/** The source of an image's documents: a registry, an archive or a layout. Their digests are checked here. */
 export interface Documents {
   /** Text of the manifest or index that has this digest. */
   manifest(digest: string): Promise<string>;
@@ -33,14 +33,14 @@ export interface ChoiceRequest {
 
 export interface ChosenImage {
   readonly manifest: Manifest;
-  /** Of every index that led to it, outermost first, and last its own. */
+  /** Digests of every index that led to it, outermost first, and then its own. */
   readonly digests: readonly string[];
-  /** What it needs of a processor, as its entry or its config said; see `Processor`. */
+  /** The processor level that it needs, by its entry or its config; see `Processor`. */
   readonly level: number;
 }
 
 /**
- * The image that a document means: itself, when it is a manifest, or what an index has for this processor. Errors:
+ * The image that a document stands for: itself, if it is a manifest, or the entry of an index for this processor. Errors:
  * `unsupported` (nothing fits, an artifact), `corrupt`, `exhausted` (more indexes than the limits allow).
  */
 export async function chooseImage(text: string, request: ChoiceRequest): Promise<ChosenImage> {
@@ -56,14 +56,14 @@ export async function chooseImage(text: string, request: ChoiceRequest): Promise
       const { manifest } = document;
       if (isImageConfig(manifest.config)) return { manifest, digests: [digest], level: 1 };
       const type = printable(manifest.config.mediaType, maxQuotedChars);
-      throw noImage(what, `it is no image, but an artifact of type ${type}`);
+      throw noImage(what, `it is an artifact of type ${type}, not an image`);
     }
     case 'other':
-      throw noImage(what, 'what it names is neither an image nor an index of images');
+      throw noImage(what, 'its document is neither an image nor an index of images');
   }
 }
 
-/** The same for descriptors that lie side by side, as in the `index.json` of a layout. */
+/** The same for descriptors side by side, as in the `index.json` of a layout. */
 export async function chooseAmong(entries: readonly Descriptor[], request: ChoiceRequest): Promise<ChosenImage> {
   return await new Search(request).start(entries, 0);
 }
@@ -72,9 +72,9 @@ const maxQuotedChars = 100;
 const maxOffered = 12;
 
 /**
- * Looks through indexes in indexes. Entries that name a fitting platform come first, best first; then those that name
- * none, whose configs say what they are (of these the best, so all are read). What an entry promises and does not keep,
- * such as an index of attestations alone, is left for the next.
+ * Searches nested indexes. Entries that name a fitting platform come first, best first; then those that name none, whose
+ * configs are all read for the best one. When an entry does not lead to what it promises, such as an index of only
+ * attestations, the next one is tried.
  */
 class Search {
   readonly #request: ChoiceRequest;
@@ -119,7 +119,7 @@ class Search {
     return best;
   }
 
-  /** What an entry leads to, if that fits; `level` is that of its platform, undefined where it names none. */
+  /** The image that an entry leads to, if it fits; `level` is that of its platform, undefined where it names none. */
   async #follow(entry: Descriptor, level: number | undefined, depth: number): Promise<ChosenImage | undefined> {
     const key = `${entry.digest} ${level ?? ''}`;
     if (this.#done.has(key)) return this.#done.get(key);
@@ -135,7 +135,7 @@ class Search {
     const document = parseDocument(what, text);
     if (document.kind === 'index') {
       if (depth >= limits.maxIndexDepth) {
-        throw this.#tooMuch(`it has more than ${limits.maxIndexDepth} indexes inside each other`);
+        throw this.#tooMuch(`its indexes are nested more than ${limits.maxIndexDepth} deep`);
       }
       const found = await this.#among(document.entries, depth + 1);
       return found === undefined ? undefined : { ...found, digests: [digest, ...found.digests] };
@@ -151,7 +151,7 @@ class Search {
     return fits === undefined ? undefined : { manifest, digests: [digest], level: fits };
   }
 
-  /** Refuses at once what could not be read to its end. */
+  /** Refuses at once when not all documents could be read. */
   #expect(documents: number): void {
     const { maxIndexDocuments } = this.#request.limits;
     if (this.#documents + documents <= maxIndexDocuments) return;
@@ -176,13 +176,13 @@ class Search {
 
   #tooMuch(reason: string): PodvmError {
     return new PodvmError('exhausted', `Cannot use ${this.#request.what}: ${reason}`, {
-      fix: 'Name the image that is meant by its own digest: NAME@sha256:...',
+      fix: 'Give the digest of the image itself: NAME@sha256:...',
     });
   }
 }
 
 function noImage(what: string, reason: string): PodvmError {
   return new PodvmError('unsupported', `Cannot use ${what}: ${reason}`, {
-    fix: 'Name an image of OCI or of Docker (manifest schema 2).',
+    fix: 'Name an OCI image or a Docker image (manifest schema 2).',
   });
 }

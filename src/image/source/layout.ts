@@ -17,7 +17,7 @@ import {
 } from '../oci.ts';
 import { describePlatform, describeProcessor, levelOf, type Processor } from './platform.ts';
 
-/** Where the blob of this name lies; undefined when it is not there. Names: `index.json`, `blobs/sha256/<hex>`. */
+/** Path of the blob of this name; undefined when it is missing. Names: `index.json`, `blobs/sha256/<hex>`. */
 export type FindFile = (name: string) => string | undefined;
 
 export interface Layer {
@@ -27,24 +27,24 @@ export interface Layer {
   readonly diffId: string;
 }
 
-/** An image whose config is checked and whose layers are files; what flatten() takes. */
+/** An image with a checked config and layers as files; the input of flatten(). */
 export interface ImageSource {
   /** Digest of the config. */
   readonly id: string;
   readonly config: OciConfig;
   readonly layers: readonly Layer[];
-  /** What it needs of a processor; see `Processor`. */
+  /** The processor level that it needs; see `Processor`. */
   readonly level: number;
 }
 
-/** What an image is read for. */
+/** What is needed to read an image. */
 export interface Reader {
   readonly processor: Processor;
   readonly limits: ImageLimits;
 }
 
 /**
- * The image that descriptors in an OCI layout mean together: several are the same image for several processors. Every
+ * The image that descriptors in an OCI layout stand for together: several are the same image for several processors. Every
  * document is checked against its digest; layers are checked when they are read. Errors: `corrupt`, `unsupported`,
  * `exhausted`.
  */
@@ -71,13 +71,13 @@ export async function readLayoutImage(
   return imageSource(what, { id: digest, config, layers, level }, reader.processor);
 }
 
-/** The image of a layout that we or skopeo made, which has one. Errors: those of `readLayoutImage`. */
+/** The one image of a layout that podvm or skopeo made. Errors: those of `readLayoutImage`. */
 export async function readOwnLayout(what: string, layout: string, reader: Reader): Promise<ImageSource> {
   const { manifests } = parseOci(what, await readDocument(what, join(layout, 'index.json')), indexSchema);
   return await readLayoutImage(what, (name) => join(layout, name), manifests, reader);
 }
 
-/** Errors: `unsupported` for another machine, `corrupt` when there is not one digest for each layer. */
+/** Errors: `unsupported` for another machine, `corrupt` when the layers and their digests differ in number. */
 export function imageSource(
   what: string,
   found: Omit<ImageSource, 'layers'> & { readonly layers: readonly Omit<Layer, 'diffId'>[] },
@@ -97,7 +97,7 @@ export function imageSource(
   if (diffIds.length !== layers.length) {
     throw new PodvmError(
       'corrupt',
-      `Cannot use ${what}: it has ${layers.length} layers, but its config has ${diffIds.length} digests of them`,
+      `Cannot use ${what}: it has ${layers.length} layers, but its config has ${diffIds.length} layer digests`,
       { fix: brokenImageFix },
     );
   }
@@ -108,7 +108,7 @@ export function imageSource(
   };
 }
 
-/** A file of JSON, which has a limit. Errors: `corrupt`. */
+/** Reads a JSON file of limited size. Errors: `corrupt`. */
 export async function readDocument(what: string, path: string): Promise<string> {
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
     (cause: unknown) => {

@@ -1,19 +1,19 @@
 import type { OciPlatform } from '../oci.ts';
 
-/** What images have to fit: the processor that containers see. */
+/** The processor that containers see, which images must fit. */
 export interface Processor {
-  /** As OCI says it: `amd64`. */
+  /** OCI's name: `amd64`. */
   readonly architecture: string;
-  /** Of amd64 the n of x86-64-vN, 1 to 4, as the x86-64 psABI defines them; of others 1. */
+  /** For amd64 the n of x86-64-vN, 1 to 4, as the x86-64 psABI defines them; otherwise 1. */
   readonly level: number;
 }
 
-/** Words that containerd takes for these, too. */
+/** Other names that containerd accepts. */
 const aliases: Readonly<Record<string, string>> = { x86_64: 'amd64', 'x86-64': 'amd64', aarch64: 'arm64' };
 
 /**
- * How well a platform fits: the level that it makes use of, higher is better; undefined where it does not run. A
- * variant of amd64 is a level (`v3`), and one above the processor's does not run.
+ * The level of the processor that the platform makes use of, higher is better; undefined when it does not run. A variant
+ * of amd64 is a level (`v3`), and one above the processor's does not run.
  */
 export function levelOf({ os, architecture, variant }: OciPlatform, processor: Processor): number | undefined {
   if (os !== 'linux' || architectureOf(architecture) !== processor.architecture) return undefined;
@@ -28,7 +28,7 @@ function levelOfVariant(architecture: string, variant: string): number | undefin
   return level === undefined ? undefined : Number(level);
 }
 
-/** Those that fit, best first; of equals in their order. */
+/** Those that fit, best first, otherwise in their order. */
 export function bestFirst<T>(
   all: readonly T[],
   platformOf: (one: T) => OciPlatform | undefined,
@@ -43,7 +43,7 @@ export function bestFirst<T>(
     .sort((a, b) => b.level - a.level);
 }
 
-/** `linux/amd64/v3`, for messages, with `?` for what is not said; not escaped. */
+/** `linux/amd64/v3`, for messages, with `?` for missing parts; not escaped. */
 export function describePlatform({ os, architecture, variant }: OciPlatform): string {
   return [os || '?', architecture || '?', ...(variant ? [variant] : [])].join('/');
 }

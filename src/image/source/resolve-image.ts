@@ -16,17 +16,17 @@ import {
 import { formatReference, nameOf, type Reference } from '../reference.ts';
 import type { DeclaredSize, Skopeo } from './skopeo.ts';
 
-/** What a reference means in its registry now. */
+/** What a reference currently means in its registry. */
 export interface ResolvedImage {
   readonly manifest: Manifest;
   /** The full name with the digest of the manifest. */
   readonly pinned: string;
   readonly names: Names;
-  /** What it needs of a processor; see `Processor`. */
+  /** The processor level that it needs; see `Processor`. */
   readonly level: number;
 }
 
-/** Asks a registry for the image that fits. Errors: those of `chooseImage` and `Skopeo`; `corrupt` for a wrong digest. */
+/** Asks a registry for the image that fits. Errors: those of `chooseImage` and `Skopeo`; `corrupt` on a digest mismatch. */
 export async function resolveImage(
   reference: Reference,
   skopeo: Pick<Skopeo, 'inspectRaw' | 'inspectConfig'>,
@@ -38,7 +38,7 @@ export async function resolveImage(
   if (reference.digest !== undefined && digestOf(text) !== reference.digest) {
     throw new PodvmError(
       'corrupt',
-      `Cannot pull ${what}: the registry answered with another digest, ${digestOf(text)}`,
+      `Cannot pull ${what}: digest mismatch: expected ${reference.digest}, got ${digestOf(text)}`,
       { fix: brokenImageFix },
     );
   }
@@ -52,7 +52,7 @@ export async function resolveImage(
   return { manifest, pinned, names: namesOf(reference, digests), level };
 }
 
-/** What a manifest says of its blobs. Errors: `exhausted` when that is more than an image may have. */
+/** The sizes that a manifest declares for its blobs. Errors: `exhausted` when they exceed the limits. */
 export function declaredSize(what: string, { config, layers }: Manifest, limits: ImageLimits): DeclaredSize {
   const sizes = [config, ...layers].map(({ size }) => size);
   const allBytes = sizes.reduce((sum, size) => sum + size, 0);
@@ -65,8 +65,8 @@ export function declaredSize(what: string, { config, layers }: Manifest, limits:
 }
 
 /**
- * Copies a resolved image into `directory`. Its id is the digest of the config that the registry has, as everywhere; of
- * skopeo's own words nothing is believed that has not this digest. Errors: `corrupt`, `unsupported`, those of `Skopeo`.
+ * Copies a resolved image into `directory`. Its id is the digest of the registry's config, as in other runtimes; skopeo's
+ * output is only used if it has that digest. Errors: `corrupt`, `unsupported`, those of `Skopeo`.
  */
 export async function copyImage(
   what: string,
@@ -78,7 +78,7 @@ export async function copyImage(
 ): Promise<ImageSource> {
   const { config, mediaType } = manifest;
   const { digest: id } = config;
-  // What is not OCI's through and through skopeo writes as if it were, and the config's copy has another digest.
+  // skopeo converts anything that is not purely OCI, which changes the digest of the config's copy.
   const isCopiedAsIs = mediaType === ociManifestType && config.mediaType === ociConfigType;
   const original = isCopiedAsIs ? undefined : await skopeo.inspectConfig(pinned, signal);
   const layout = await skopeo.copyToLayout(pinned, declared, onBytes, signal);
@@ -88,7 +88,11 @@ export async function copyImage(
     return imageSource(what, { id, config: found, layers: copy.layers, level }, reader.processor);
   }
   if (copy.id === id) return { ...copy, level: Math.max(level, copy.level) };
-  throw new PodvmError('corrupt', `Cannot pull ${what}: its config has not its digest ${id}, but ${copy.id}`, {
-    fix: brokenImageFix,
-  });
+  throw new PodvmError(
+    'corrupt',
+    `Cannot pull ${what}: digest mismatch of its config: expected ${id}, got ${copy.id}`,
+    {
+      fix: brokenImageFix,
+    },
+  );
 }

@@ -14,7 +14,7 @@ const maxLineChars = 8192;
 const credentialsFix = 'give credentials: --authfile, imagePullSecrets, or the setting authFile (PODVM_AUTH_FILE).';
 const roomFix = 'Free some space or remove images with `podvm image rm`.';
 
-/** What skopeo's words mean; the first that fits counts. */
+/** Meanings of skopeo's messages; the first match counts. */
 const meanings: readonly Meaning[] = [
   {
     words: /^(?:bwrap|setpriv|prlimit): /,
@@ -25,7 +25,7 @@ const meanings: readonly Meaning[] = [
   {
     words: /server gave HTTP response to HTTPS client/,
     kind: 'unavailable',
-    reason: 'the registry speaks plain HTTP, which has to be allowed',
+    reason: 'the registry speaks plain HTTP, which is not allowed',
     fix: 'Allow it with --insecure, or with `insecure = true` in /etc/containers/registries.conf.',
   },
   {
@@ -79,7 +79,7 @@ const meanings: readonly Meaning[] = [
   {
     words: /invalid status code from registry 5\d\d|received unexpected HTTP status: 5\d\d/,
     kind: 'unavailable',
-    reason: 'the registry fails',
+    reason: 'the registry reports an internal error',
     fix: "Try again later; the registry's log says why.",
   },
   {
@@ -92,7 +92,7 @@ const meanings: readonly Meaning[] = [
     words: /digest|did not match|checksum|short read|corrupt/i,
     kind: 'corrupt',
     reason: 'what arrived does not match its digest',
-    fix: 'Try again; if that does not help, the registry has a damaged image, which has to be pushed anew.',
+    fix: 'Try again; if that does not help, push the image again: the registry has a damaged one.',
   },
   {
     words: /manifest unknown|name unknown|not found|blob unknown|NAME_UNKNOWN/i,
@@ -108,7 +108,7 @@ const meanings: readonly Meaning[] = [
   },
 ];
 
-/** One sentence for what skopeo wrote on standard error; its own last words are the cause. */
+/** Explains skopeo's standard error in one sentence; skopeo's last words are the cause. */
 export function explainSkopeo(what: string, stderr: string): PodvmError {
   const words = lastWords(stderr);
   const meaning = meanings.find((one) => one.words.test(words));
@@ -125,7 +125,7 @@ function lastWords(stderr: string): string {
   return quoted === undefined ? last : quoted.replaceAll(/\\+n/g, ' ').replaceAll(/\\+"/g, '"');
 }
 
-/** Go puts the cause last, behind colons; the front repeats the image's name. */
+/** Go writes the cause last, after colons; the beginning repeats the image's name. */
 function briefly(words: string): string {
   const parts = words.split(': ').filter((part, at, all) => part !== all[at - 1]);
   const [last = '', ...before] = parts.slice(-3).toReversed();

@@ -11,19 +11,19 @@ import { explainSkopeo } from './skopeo-words.ts';
 
 /** How to reach a registry. */
 export interface Access {
-  /** Plain HTTP, or any certificate. */
+  /** Allows plain HTTP and any certificate. */
   readonly insecure: boolean;
-  /** Default: no credentials. Where root's own logins are is not looked: tenants would pull with them. */
+  /** Default: no credentials. Root's own logins are not used: tenants would pull with them. */
   readonly authFile?: string;
-  /** Text of an auth file, instead of any file. */
+  /** Text of an auth file, used instead of a file. */
   readonly auths?: string;
-  /** What skopeo finds as /etc/containers: registries.conf (mirrors), certs.d (CAs), policy.json (signatures). */
+  /** Mounted for skopeo as /etc/containers: registries.conf (mirrors), certs.d (CAs), policy.json (signatures). */
   readonly containersDirectory: string;
-  /** A registry that says nothing new for so long does not answer; `ms`. */
+  /** A registry without progress for this long counts as not answering, in `ms`. */
   readonly answerTimeoutMs: number;
 }
 
-/** Of the blobs of an image, as its manifest has it. */
+/** Sizes of an image's blobs, from its manifest. */
 export interface DeclaredSize {
   readonly largestBytes: number;
   readonly allBytes: number;
@@ -31,23 +31,23 @@ export interface DeclaredSize {
 
 const copyTimeoutMs = 60 * 60 * 1000;
 const processorSeconds = 1800;
-/** What skopeo writes beside blobs, and makes them grow by where it puts a compression of its own around them. */
+/** Room for what skopeo writes besides blobs, and for the growth when it compresses blobs again. */
 const roomBytes = 2 * maxDocumentBytes;
 const roomPart = 0.01;
 const withRoom = (bytes: number) => Math.ceil(bytes * (1 + roomPart)) + roomBytes;
 
-/** All of this machine that skopeo sees besides its own directory; what is not there is left out. */
+/** Files of the host that skopeo sees besides its own directory; missing ones are left out. */
 const readable = ['/etc/resolv.conf', '/etc/hosts', '/etc/nsswitch.conf', '/etc/ssl/certs', '/etc/docker/certs.d'];
 
 export interface SkopeoJail extends Pick<Access, 'containersDirectory'> {
-  /** The one directory that can be written to; nobody's. */
+  /** The one writable directory, owned by the jail's user. */
   readonly directory: string;
   readonly maxFileBytes: number;
-  /** The descriptor that its list of system calls is read from. */
+  /** The descriptor from which the list of system calls is read. */
   readonly calls: number;
 }
 
-/** The whole command, but for the program itself. */
+/** The whole command, except the program itself. */
 export function skopeoJail({ directory, containersDirectory, maxFileBytes, calls }: SkopeoJail): readonly string[] {
   return [
     ...['setpriv', ...dropToNobody, 'prlimit', `--cpu=${processorSeconds}`, '--core=0', `--fsize=${maxFileBytes}`],
@@ -61,8 +61,8 @@ export function skopeoJail({ directory, containersDirectory, maxFileBytes, calls
 }
 
 /**
- * One image's dealings with a registry. What a registry says is read by skopeo as nobody, in a jail with the network,
- * the certificates, one directory of its own and a list of system calls.
+ * One image's communication with a registry. skopeo reads what a registry sends as an unprivileged user, in a jail with the
+ * network, the certificates, its own directory and a list of system calls.
  */
 export class Skopeo {
   readonly #what: string;
@@ -78,8 +78,8 @@ export class Skopeo {
   }
 
   /**
-   * `what`: the image, for messages; `work`: a directory whose owner removes it. Errors: `notFound` when there is no
-   * such auth file.
+   * `what`: the image, for messages; `work`: a directory that the caller removes. Errors: `notFound` when the auth file is
+   * missing.
    */
   static async open(what: string, work: string, access: Access): Promise<Skopeo> {
     const directory = join(work, 'skopeo');
@@ -94,22 +94,22 @@ export class Skopeo {
     return new Skopeo(what, directory, access, hasAuthFile);
   }
 
-  /** The manifest or index that a full name stands for, as the registry keeps it. Errors: those of `pull`. */
+  /** The manifest or index of a full name, unchanged. Errors: those of `pull`. */
   async inspectRaw(name: string, signal: AbortSignal): Promise<string> {
     const flags = [...this.#flags(''), '--raw', `docker://${name}`];
     return (await this.#run(['inspect', ...flags], this.#access.answerTimeoutMs, signal)).stdout;
   }
 
-  /** The config that the manifest of a full name names, as the registry keeps it. Errors: those of `pull`. */
+  /** The config that the manifest of a full name names, unchanged. Errors: those of `pull`. */
   async inspectConfig(name: string, signal: AbortSignal): Promise<string> {
     const flags = [...this.#flags(''), '--raw', '--config', `docker://${name}`];
     return (await this.#run(['inspect', ...flags], this.#access.answerTimeoutMs, signal)).stdout;
   }
 
   /**
-   * Copies one image into an OCI layout and returns its path; skopeo checks every blob against its digest. `onBytes`
-   * is told how much is there. No blob may be larger than the manifest says, nor all together: skopeo itself writes on
-   * until the registry ends. Errors: `corrupt` for one that is, those of `pull`.
+   * Copies one image into an OCI layout and returns its path; skopeo checks every blob against its digest. Calls `onBytes`
+   * with the bytes copied so far. Stops when a blob, or all together, are larger than the manifest says: skopeo itself would
+   * write until the registry ends. Errors: `corrupt` when they are, those of `pull`.
    */
   async copyToLayout(
     name: string,
@@ -117,7 +117,7 @@ export class Skopeo {
     onBytes: (bytes: number) => void,
     signal: AbortSignal,
   ): Promise<string> {
-    // What the registry has not compressed stays as it is: whatever skopeo does not know it would take for such.
+    // Leaves uncompressed layers uncompressed: skopeo takes layers of unknown compressions for such.
     const asTheyAre = '--dest-oci-accept-uncompressed-layers';
     const args = ['--quiet', asTheyAre, ...this.#flags('src-'), `docker://${name}`, 'oci:/work/layout:image'];
     const layout = join(this.#directory, 'layout');
@@ -183,7 +183,7 @@ export class Skopeo {
   }
 }
 
-/** False when there are no credentials at all. Errors: `notFound`. */
+/** Returns false without credentials. Errors: `notFound`. */
 async function placeAuthFile(what: string, copy: string, access: Access): Promise<boolean> {
   if (access.auths !== undefined) {
     await writeFile(copy, access.auths, { mode: 0o400 });

@@ -14,7 +14,7 @@ import { factsOf } from './rootfs-file.ts';
 
 const never = new AbortController().signal;
 
-/** A directory of images with files like those of EROFS, of 12 KiB each, whose last bytes are the image's name. */
+/** A directory of images with fake EROFS files of 12 KiB, whose last bytes are the image's name. */
 async function openDirectory() {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-records-'));
   await mkdir(rootfsDirectory(directory));
@@ -71,7 +71,7 @@ test('readRecords() makes an index that is damaged or gone from the records of t
     if (left !== undefined) assert.equal(await readFile(`${index}.damaged`, 'utf8'), left, 'it is put aside');
   }
   assert.equal((await readdir(rootfsDirectory(directory))).length, 2);
-  // Of one name in two records, which a crash may leave, the later one is right; a damaged record costs its image alone.
+  // When two records have one name, as after a crash, the later one counts; a damaged record costs only its image.
   const records = join(directory, 'records');
   const recordOf = (image: Image) => join(records, `${image.id.slice('sha256:'.length)}.json`);
   const record = JSON.parse(await readFile(recordOf(first), 'utf8'));
@@ -122,7 +122,7 @@ test('readRecords() keeps images whose file is gone or damaged, and says what of
     [
       'its file is gone',
       'its file has 8192 bytes instead of 12288',
-      'its file does not begin as it was written',
+      'its first block differs from what was written',
       undefined,
     ],
   );
@@ -141,7 +141,7 @@ test('check() notices a byte that was written, forgives a file that was only mov
   assert.equal((await look())?.damaged, undefined);
   assert.notEqual(place.images.get(id)?.rootfs?.inode, rootfs?.inode);
   await overwrite(path, 9000, 'x');
-  const damaged = 'its file has not the content that was written';
+  const damaged = 'its content differs from what was written';
   assert.deepEqual(await Promise.all([look(), look()]).then((both) => both.map((one) => one?.damaged)), [
     damaged,
     damaged,
@@ -149,7 +149,7 @@ test('check() notices a byte that was written, forgives a file that was only mov
   assert.equal((await readRecords(place.directory)).get(id)?.damaged, damaged, 'it is on record');
   await writeFile(path, good);
   assert.equal((await look())?.damaged, undefined);
-  // What leaves size, first block and time as they are is seen by reading alone.
+  // Damage that keeps size, first block and time is detected only by reading.
   const { atime, mtime } = await stat(path);
   await utimes(path, atime, mtime);
   await look();

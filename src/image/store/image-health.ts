@@ -5,20 +5,20 @@ import type { Image } from '../images.ts';
 import { compareWhole, lookAt } from './rootfs-file.ts';
 
 /**
- * How much of a file is read. `look`: its first block, and the rest only where it was written to since. `read`: all, as
- * a caller waits for it. `idle`: all, behind everything else.
+ * How much of a file is read. `look`: its first block, and the rest only if it was written to since. `read`: all, while a
+ * caller waits. `idle`: all, at idle priority.
  */
 export type Depth = 'look' | 'read' | 'idle';
 
 export interface ImageHealthParts {
   readonly directory: string;
-  /** Records of what is found go in here. */
+  /** Findings are recorded in these. */
   readonly images: Map<string, Image>;
   readonly write: () => Promise<void>;
   readonly log: Log;
 }
 
-/** Knows whether the files of images are as they were written, and keeps that in their records. */
+/** Checks whether the files of images are unchanged, and records the result. */
 export class ImageHealth {
   readonly #parts: ImageHealthParts;
   readonly #reading = new Map<string, Promise<unknown>>();
@@ -27,10 +27,10 @@ export class ImageHealth {
     this.#parts = parts;
   }
 
-  /** The image with what was found; undefined: there is none. Errors: `cancelled`, `timeout`. */
+  /** The image with the result; undefined when there is none. Errors: `cancelled`, `timeout`. */
   async check(id: string, depth: Depth, signal: AbortSignal): Promise<Image | undefined> {
     if (depth === 'look' && (await this.#looksIntact(id))) return this.#parts.images.get(id);
-    // One reader at a time: a second one finds what the first has found.
+    // Reads one at a time: a second caller uses the first one's result.
     const mine = (this.#reading.get(id) ?? Promise.resolve())
       .catch(() => undefined)
       .then(async () => {
@@ -58,7 +58,7 @@ export class ImageHealth {
     if (image === undefined) return;
     const found = await compareWhole(rootfsPath(directory, id), image, systemClock.now(), depth !== 'idle', signal);
     const { damaged: known, ...current } = images.get(id) ?? image;
-    if (!images.has(id) || current.rootfs !== image.rootfs) return; // it was removed or made once more meanwhile
+    if (!images.has(id) || current.rootfs !== image.rootfs) return; // it was removed or made again meanwhile
     if ('facts' in found) {
       images.set(id, { ...current, rootfs: found.facts });
       if (known !== undefined) log.info('image no longer damaged', { image: id });

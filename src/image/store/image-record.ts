@@ -12,8 +12,8 @@ import { imageSchema, parseVersioned } from './record-schema.ts';
 import { lookAt } from './rootfs-file.ts';
 
 /**
- * `<images>/index.json`: what is there, understandable with cat; `<images>/rootfs/<hex>.erofs`: the files;
- * `<images>/records/<hex>.json`: of each image once more what the index says, for when that is damaged.
+ * `<images>/index.json`: all images, readable with cat; `<images>/rootfs/<hex>.erofs`: the files;
+ * `<images>/records/<hex>.json`: a copy of each image's entry, in case the index is damaged.
  */
 const indexSchema = v.object({ version: v.literal(1), images: v.array(imageSchema) });
 
@@ -25,9 +25,9 @@ export function rootfsPath(directory: string, id: string): string {
 }
 
 /**
- * The images on disk; one whose file is gone or damaged stays, and says so. A file without a record is removed. An index
- * that is damaged, or gone, is put aside and made from the images' own records. Errors: `failedPrecondition` for records
- * of a newer podvm, of which nothing is touched then.
+ * The images on disk; those with a missing or damaged file stay, marked as damaged. Files without a record are removed. A
+ * damaged index is set aside, and a missing or damaged one is rebuilt from the images' own records. Errors:
+ * `failedPrecondition` for records of a newer podvm, which are left untouched.
  */
 export async function readRecords(directory: string, log: Log = silentLog): Promise<Map<string, Image>> {
   const images = new Map<string, Image>();
@@ -43,12 +43,12 @@ export async function readRecords(directory: string, log: Log = silentLog): Prom
   }
   await writeOwnRecords(directory, images).catch((error: unknown) => {
     if (error instanceof PodvmError) throw error;
-    log.error("images' own records cannot be written", error); // the index has all of it
+    log.error("images' own records cannot be written", error); // the index has the same content
   });
   return images;
 }
 
-/** Undefined when there is none that can be read; what is there instead is put aside then. */
+/** Undefined when there is no readable index; an unreadable one is set aside. */
 async function readIndex(directory: string, log: Log): Promise<readonly Image[] | undefined> {
   const path = indexPath(directory);
   try {
@@ -59,7 +59,7 @@ async function readIndex(directory: string, log: Log): Promise<readonly Image[] 
     const aside = `${path}.damaged`;
     await rm(aside, { recursive: true, force: true });
     await rename(path, aside);
-    log.warn("images' index is damaged, and made from the images' own records", { aside, why: messageOf(error) });
+    log.warn("images' index is damaged, rebuilding it from the images' own records", { aside, why: messageOf(error) });
     return undefined;
   }
 }
@@ -67,7 +67,7 @@ async function readIndex(directory: string, log: Log): Promise<readonly Image[] 
 async function rebuilt(directory: string, log: Log): Promise<readonly Image[]> {
   const images = await rebuildImages(directory, log);
   if (images.length === 0) return images;
-  log.warn("images' index made from their own records", { images: images.length });
+  log.warn("images' index rebuilt from their own records", { images: images.length });
   await writeIndex(directory, images).catch((error: unknown) => {
     log.error("images' index cannot be written", error);
   });
@@ -84,7 +84,7 @@ async function writeIndex(directory: string, images: readonly Image[]): Promise<
   await writeFileAtomic(indexPath(directory), `${JSON.stringify({ version: 1, images }, null, 2)}\n`);
 }
 
-/** Empty and absent mean the same in OCI's config; here only absent is left. */
+/** Empty and absent mean the same in OCI's config; the result only uses absent. */
 export function imageConfigOf(config: OciConfig): Image['config'] {
   const from = config.config ?? {};
   const volumes = volumePaths(from.Volumes ?? []);

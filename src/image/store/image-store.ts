@@ -24,28 +24,28 @@ import { factsOf } from './rootfs-file.ts';
 import { type Access, Skopeo } from '../source/skopeo.ts';
 
 export interface ImageStoreOptions {
-  /** State of images; one process at a time works in it (the sandboxes' lock sees to that). */
+  /** State of images, used by one process at a time (guaranteed by the sandboxes' lock). */
   readonly directory: string;
   readonly sysroot: string;
   readonly log: Log;
-  /** What the machines' containers see; default the least of this architecture. */
+  /** The processor that containers see; default: the baseline of this architecture. */
   readonly processor?: Processor;
-  /** Default `imageLimits`. */
+  /** Default: `imageLimits`. */
   readonly limits?: ImageLimits;
-  /** registries.conf, certs.d and policy.json for pulls; default `/etc/containers`. */
+  /** registries.conf, certs.d and policy.json for pulls; default: `/etc/containers`. */
   readonly containersDirectory?: string;
   /** Credentials for pulls that bring none; default: none. */
   readonly authFile?: string;
-  /** How long a registry may say nothing new; default 60,000 `ms`. */
+  /** How long a registry may make no progress, in `ms`; default 60,000. */
   readonly answerTimeoutMs?: number;
 }
 
-/** Opens the store and clears away what a killed process left half done. Errors: `corrupt`. */
+/** Opens the store and removes what a killed process left unfinished. Errors: `corrupt`. */
 export async function openImageStore(options: ImageStoreOptions): Promise<ImageStore> {
   const work = join(options.directory, 'work');
   await mkdir(options.directory, { recursive: true, mode: 0o711 });
   await mkdir(rootfsDirectory(options.directory), { recursive: true });
-  // Files in it are readable by every VMM's user, and by no other: VMMs reach them by links in their own directories.
+  // The files are readable by every VMM's user; the closed directory keeps out others: VMMs use links in their own.
   await chmod(rootfsDirectory(options.directory), 0o700);
   await mkdir(work, { recursive: true, mode: 0o711 });
   for (const left of await readdir(work)) await rm(join(work, left), { recursive: true, force: true });
@@ -87,7 +87,7 @@ class DiskImageStore implements ImageStore {
     for (const login of loginsFor(parsed, options.logins ?? [])) {
       const image = await this.#pullWith(parsed, { ...access, auths: authsOf(parsed, login) }, options, signal).catch(
         (error: unknown) => {
-          if (kindOf(error) !== 'denied') throw error; // another login may be let in
+          if (kindOf(error) !== 'denied') throw error; // another login may be accepted
         },
       );
       if (image !== undefined) return image;
@@ -101,7 +101,7 @@ class DiskImageStore implements ImageStore {
     const waiter = { ...options };
     shared.waiting.add(waiter);
     try {
-      // The work goes on for others who wait for it; this caller does not.
+      // The work continues for other callers that wait for it.
       const pulled = await within(shared.result, { signal });
       if (pulled !== undefined) return pulled;
       const message = `Cannot pull ${formatReference(parsed)}: cancelled`;
@@ -109,8 +109,8 @@ class DiskImageStore implements ImageStore {
     } finally {
       shared.waiting.delete(waiter);
       if (shared.waiting.size === 0) {
-        shared.abort.abort(); // without a caller left; after its end this does nothing
-        this.#forgetPull(key, shared); // the next caller begins another one
+        shared.abort.abort(); // no caller is left; does nothing after its end
+        this.#forgetPull(key, shared); // the next caller starts another pull
       }
     }
   }
@@ -122,7 +122,7 @@ class DiskImageStore implements ImageStore {
     const result = this.#fetch(parsed, access, { onProgress }, abort.signal);
     const shared = { result, abort, waiting };
     const forget = () => this.#forgetPull(key, shared);
-    result.then(forget, forget); // also where every caller has left, who would hear of an error
+    result.then(forget, forget); // also when no caller is left to see an error
     this.#pulls.set(key, shared);
     return shared;
   }
@@ -141,7 +141,7 @@ class DiskImageStore implements ImageStore {
       if (known !== undefined && this.#fits(known)) return await this.#name(known, names);
 
       const declared = declaredSize(full, manifest, this.#reader.limits);
-      // The blobs, and beside them the file that is made of them, which is as large at least.
+      // Room for the blobs, and for the file made of them, which is at least as large.
       await assertRoom(directory, 2 * declared.allBytes, `pull ${full}`);
       const sum = megabytes(declared.allBytes);
       options.onProgress?.(`pulling ${full} (${manifest.layers.length} layers, ${sum} MB)`);
@@ -181,7 +181,7 @@ class DiskImageStore implements ImageStore {
     );
   }
 
-  /** Makes the rootfs of an image, unless it is there, and publishes it. */
+  /** Makes the rootfs of an image unless it exists, and publishes it. */
   async #add(
     what: string,
     source: ImageSource,
@@ -199,7 +199,7 @@ class DiskImageStore implements ImageStore {
     const { size } = await stat(file);
     const rootfs = await factsOf(file, Date.now(), signal);
     await rename(file, path);
-    const before = this.#images.get(source.id); // it was damaged: its names stay
+    const before = this.#images.get(source.id); // a damaged image keeps its names
     const image: Image = {
       id: source.id,
       references: before?.references ?? [],
@@ -216,7 +216,7 @@ class DiskImageStore implements ImageStore {
       this.#options.log.info('image added', { image: image.id, bytes: size });
       return named;
     } catch (error) {
-      // Its record could not be written: after a restart it would not be there either, or damaged as before.
+      // Its record could not be written: a restart would not find it either, or find it damaged as before.
       if (before !== undefined) this.#images.set(before.id, before);
       else {
         this.#images.delete(image.id);
@@ -226,13 +226,13 @@ class DiskImageStore implements ImageStore {
     }
   }
 
-  /** Gives names to an image, taking them from others, and writes the index. */
+  /** Gives names to an image, taking them from other images, and writes the index. */
   async #name(image: Image, names: Names): Promise<Image> {
     await this.#put(withNames(this.#images, this.#images.get(image.id) ?? image, names));
     return this.#images.get(image.id) ?? image;
   }
 
-  /** Changes records and writes the index; what cannot be written is as it was. */
+  /** Changes records and writes the index; restores records that cannot be written. */
   async #put(changed: readonly Image[]): Promise<void> {
     const before = changed.map(({ id }) => this.#images.get(id));
     for (const one of changed) this.#images.set(one.id, one);
@@ -241,7 +241,7 @@ class DiskImageStore implements ImageStore {
     } catch (error) {
       for (const [at, one] of changed.entries()) {
         const old = before[at];
-        if (this.#images.get(one.id) !== one) continue; // another has changed it since
+        if (this.#images.get(one.id) !== one) continue; // changed again since
         if (old === undefined) this.#images.delete(one.id);
         else this.#images.set(one.id, old);
       }
@@ -268,7 +268,7 @@ class DiskImageStore implements ImageStore {
   async tag(reference: string, name: string): Promise<Image> {
     const parsed = parseReference(name);
     if (parsed.digest !== undefined) {
-      throw new PodvmError('invalid', `Cannot give an image the name ${name}: a digest is no tag`, {
+      throw new PodvmError('invalid', `Cannot give an image the name ${name}: a digest is not a tag`, {
         fix: 'Give a name with a tag, such as app:1.',
       });
     }
@@ -285,13 +285,13 @@ class DiskImageStore implements ImageStore {
     const isBase = !isImageId(reference) && formatReference(parseReference(reference)) === baseReference;
     const found = policy === 'Always' && !isBase ? undefined : this.get(reference);
     let image = found !== undefined && this.#fits(found) ? found : undefined;
-    // Building it is no pull, so that no policy speaks against it: the examples run on a machine that has never pulled.
+    // Building the base image is not a pull, so no policy forbids it: the examples run on a machine that has never pulled.
     if (isBase) image ??= await this.buildBase({}, signal);
     if (image === undefined && policy === 'Never') {
       const reason =
         found === undefined ? 'it is not here' : `it is not for ${describeProcessor(this.#reader.processor)}`;
       throw new PodvmError('notFound', `Cannot use image ${reference}: ${reason}, and imagePullPolicy is Never`, {
-        fix: `Bring it with \`podvm image pull\` or \`podvm image load\`.`,
+        fix: `Get it with \`podvm image pull\` or \`podvm image load\`, or use another imagePullPolicy.`,
       });
     }
     if (image !== undefined && (await this.#sound(image.id, signal)) === undefined)
@@ -318,13 +318,13 @@ class DiskImageStore implements ImageStore {
     return processorLevel <= this.#reader.processor.level;
   }
 
-  /** The image, if it is here and its file is as it was written, as far as a look tells. */
+  /** The image, if it is present and a quick look finds its file intact. */
   async #sound(id: string, signal: AbortSignal): Promise<Image | undefined> {
     const image = await this.#health.check(id, 'look', signal);
     return image?.damaged === undefined ? image : undefined;
   }
 
-  /** Makes the file of a damaged image once more, from where it came. Errors: `corrupt`, those of `pull`. */
+  /** Makes the file of a damaged image again, from its source. Errors: `corrupt`, those of `pull`. */
   async #mend(
     reference: string,
     id: string,
@@ -381,14 +381,14 @@ class DiskImageStore implements ImageStore {
 
   async #inWorkDirectory<T>(use: (directory: string) => Promise<T>): Promise<T> {
     const directory = await mkdtemp(join(this.#work, 'image-'));
-    await chmod(directory, 0o711); // the jail's user passes through
+    await chmod(directory, 0o711); // lets the jail's user pass through
     try {
       return await use(directory);
     } catch (error) {
       if (!['ENOSPC', 'EDQUOT'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
       throw new PodvmError('exhausted', 'Cannot add the image: the disk is full', {
         cause: error,
-        fix: 'Free some space.',
+        fix: 'Free some space or remove images with `podvm image rm`.',
       });
     } finally {
       await rm(directory, { recursive: true, force: true });

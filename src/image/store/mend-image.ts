@@ -4,8 +4,8 @@ import type { Image, PullPolicy } from '../images.ts';
 const maxTries = 3;
 
 /**
- * Fetches a damaged image once more: by its digest, so that it is the same one, wherever its names have moved meanwhile.
- * One that was loaded has none. Errors: `corrupt`, and what the last try said.
+ * Fetches a damaged image again: by its digest, which identifies it when its names have moved meanwhile. A loaded image has
+ * no digest. Errors: `corrupt`, and those of the last try.
  */
 export async function mendImage(
   reference: string,
@@ -16,12 +16,12 @@ export async function mendImage(
   const what = `Cannot use image ${reference}: it is damaged: ${damaged}`;
   const name = references[0] ?? digests[0] ?? id;
   if (digests.length === 0) {
-    throw new PodvmError('corrupt', `${what}; it was loaded, so that it cannot be fetched again`, {
-      fix: 'Load it once more with `podvm image load`.',
+    throw new PodvmError('corrupt', `${what}; it was loaded from a file and cannot be fetched again`, {
+      fix: 'Load it again with `podvm image load`.',
     });
   }
   if (policy === 'Never') {
-    throw new PodvmError('corrupt', what, { fix: `Fetch it once more with \`podvm image pull ${name}\`.` });
+    throw new PodvmError('corrupt', what, { fix: `Fetch it again with \`podvm image pull ${name}\`.` });
   }
   let last: unknown;
   for (const digest of nearestFirst(digests, reference).slice(0, maxTries)) {
@@ -35,11 +35,11 @@ export async function mendImage(
   const fix = last instanceof PodvmError ? last.fix : undefined;
   throw new PodvmError(kindOf(last), `${what}; it cannot be fetched again: ${messageOf(last)}`, {
     cause: last,
-    fix: fix ?? `Fetch it once more with \`podvm image pull ${name}\`.`,
+    fix: fix ?? `Fetch it again with \`podvm image pull ${name}\`.`,
   });
 }
 
-/** Those of the registry that the reference names come first. */
+/** Sorts digests of the reference's registry first. */
 function nearestFirst(digests: readonly string[], reference: string): readonly string[] {
   const repository = (name: string) => name.split('@')[0]?.replace(/:[^/:]*$/, '') ?? name;
   const wanted = repository(reference);

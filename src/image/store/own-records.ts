@@ -7,7 +7,7 @@ import type { Log } from '#host/log.ts';
 import type { Image } from '../images.ts';
 import { imageSchema, parseVersioned } from './record-schema.ts';
 
-/** `writtenAtMs`: of two images that have one name, the record that was written later is right. */
+/** `writtenAtMs`: when two images have one name, the later record counts. */
 const recordSchema = v.object({ version: v.literal(1), writtenAtMs: v.number(), image: imageSchema });
 type OwnRecord = v.InferOutput<typeof recordSchema>;
 
@@ -18,8 +18,8 @@ function recordPath(directory: string, id: string): string {
 }
 
 /**
- * Writes the records that say something else, and removes those of images that are gone. Errors: `failedPrecondition`
- * for records of a newer podvm.
+ * Writes the records that differ, and removes those of removed images. Errors: `failedPrecondition` for records of a newer
+ * podvm.
  */
 export async function writeOwnRecords(directory: string, images: ReadonlyMap<string, Image>): Promise<void> {
   await mkdir(recordsDirectory(directory), { recursive: true, mode: 0o755 });
@@ -42,17 +42,17 @@ async function contentOf(path: string): Promise<string | undefined> {
     return JSON.stringify(parseVersioned(path, (await readFileIfThere(path)) ?? '', recordSchema).image);
   } catch (error) {
     if (error instanceof PodvmError) throw error;
-    return undefined; // damaged, and written over
+    return undefined; // damaged: it is overwritten
   }
 }
 
 /**
- * The images by their own records. One whose record is damaged is lost: what the file is, only that says. Errors:
- * `failedPrecondition` for records of a newer podvm.
+ * The images from their own records. One whose record is damaged is lost, since only the record describes the file.
+ * Errors: `failedPrecondition` for records of a newer podvm.
  */
 export async function rebuildImages(directory: string, log: Log): Promise<readonly Image[]> {
   const records: OwnRecord[] = [];
-  const names = await readdir(recordsDirectory(directory)).catch(() => []); // there never was an image
+  const names = await readdir(recordsDirectory(directory)).catch(() => []); // no image was ever added
   for (const name of names.filter((each) => each.endsWith('.json'))) {
     const path = join(recordsDirectory(directory), name);
     try {
@@ -61,13 +61,13 @@ export async function rebuildImages(directory: string, log: Log): Promise<readon
       records.push(record);
     } catch (error) {
       if (error instanceof PodvmError) throw error;
-      log.warn('record of an image is damaged, and the image lost', { path, why: messageOf(error) });
+      log.warn('record of an image is damaged: the image is lost', { path, why: messageOf(error) });
     }
   }
   return withOneOwnerEach(records.sort((a, b) => b.writtenAtMs - a.writtenAtMs).map(({ image }) => image));
 }
 
-/** The first image that has a name keeps it. */
+/** Each name stays with the first image that has it. */
 function withOneOwnerEach(images: readonly Image[]): readonly Image[] {
   const taken = new Set<string>();
   return images.map((image) => {

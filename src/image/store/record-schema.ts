@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 
-/** An image as files say it. */
+/** An image in its stored form. */
 export const imageSchema = v.object({
   id: v.string(),
   references: v.array(v.string()),
@@ -25,7 +25,7 @@ export const imageSchema = v.object({
 });
 const versionSchema = v.object({ version: v.pipe(v.number(), v.integer(), v.minValue(2)) });
 
-/** Errors: `failedPrecondition` for a newer version; whatever parsers throw for what is damaged. */
+/** Errors: `failedPrecondition` for a newer version; the parsers' errors for damaged text. */
 export function parseVersioned<S extends v.GenericSchema>(path: string, text: string, schema: S): v.InferOutput<S> {
   const json: unknown = JSON.parse(text);
   if (v.is(versionSchema, json)) {
@@ -33,7 +33,7 @@ export function parseVersioned<S extends v.GenericSchema>(path: string, text: st
       'failedPrecondition',
       `Cannot read ${path}: a newer podvm wrote it, got version ${json.version}`,
       {
-        fix: 'Use that podvm, or another state directory.',
+        fix: 'Use that version of podvm, or another state directory.',
       },
     );
   }

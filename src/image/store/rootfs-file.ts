@@ -5,17 +5,17 @@ import { run, signalOf, tailOf } from '#host/run.ts';
 import type { Image, RootfsFacts } from '../images.ts';
 import { digestOf } from '../oci.ts';
 
-/** What is read of a file for each container: EROFS has its superblock in there. */
+/** The part of a file that is read for each container, with EROFS' superblock. */
 const headBytes = 4096;
 const superblock = { offset: 1024, magic: 0xe0f5_e1e2 } as const;
-/** With which the kernel answers for a bad disk, or something else in the file's place. */
+/** The kernel's errors for a bad disk, or something else in the file's place. */
 const faultsOfFiles = ['EIO', 'EUCLEAN', 'EBADMSG', 'ELOOP', 'EISDIR'];
 const digestTimeoutMs = 60 * 60 * 1000;
 
-/** How an image's file looks. `changed`: it was written to, or moved, since its facts were taken. */
+/** Result of a look at an image's file. `changed`: it was written to, or moved, since its facts were taken. */
 export type Look = { readonly kind: 'intact' | 'changed' } | { readonly kind: 'damaged'; readonly reason: string };
 
-/** Reads all of a file, which was just made or is trusted. Errors: those of `run`. */
+/** Reads the whole of a file that was just made or is trusted. Errors: those of `run`. */
 export async function factsOf(path: string, nowMs: number, signal: AbortSignal): Promise<RootfsFacts> {
   const digest = await wholeDigest(path, false, signal);
   await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
@@ -24,8 +24,8 @@ export async function factsOf(path: string, nowMs: number, signal: AbortSignal):
 }
 
 /**
- * Looks at a file without reading it: size, first block, and whether it is the one that was written. A byte that a bad
- * disk turns over further back is not seen. The number of its links, and with it its ctime, changes with every machine.
+ * Looks at a file without reading it: size, first block, and whether it is the file that was written. Does not detect bits
+ * that a bad disk flips further back. Ignores the ctime, which changes with the number of links for every machine.
  */
 export async function lookAt(path: string, { sizeBytes, rootfs }: Image): Promise<Look> {
   try {
@@ -34,7 +34,7 @@ export async function lookAt(path: string, { sizeBytes, rootfs }: Image): Promis
     if (size !== sizeBytes) return damaged(`its file has ${size} bytes instead of ${sizeBytes}`);
     const facts = await quickFacts(file);
     if (rootfs === undefined) return facts.hasMagic ? { kind: 'changed' } : damaged('its file has no superblock');
-    if (facts.head !== rootfs.head) return damaged('its file does not begin as it was written');
+    if (facts.head !== rootfs.head) return damaged('its first block differs from what was written');
     return { kind: facts.inode === rootfs.inode && facts.mtimeNs === rootfs.mtimeNs ? 'intact' : 'changed' };
   } catch (error) {
     return damaged(whyUnreadable(error));
@@ -42,7 +42,7 @@ export async function lookAt(path: string, { sizeBytes, rootfs }: Image): Promis
 }
 
 /**
- * Reads a file whole and compares; facts that are older than this podvm are taken as the file is. `isUrgent`: a
+ * Reads a file whole and compares it; records without facts, from an older podvm, take the file as it is. `isUrgent`: a
  * container waits for it. Errors: `cancelled`, `timeout`.
  */
 export async function compareWhole(
@@ -55,19 +55,19 @@ export async function compareWhole(
   const look = await lookAt(path, image);
   if (look.kind === 'damaged') return { reason: look.reason };
   try {
-    // The facts before the reading: what is written meanwhile shows as a change the next time.
+    // Takes the facts before the reading, so that a write during it shows as a change the next time.
     await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
     const { head, inode, mtimeNs } = await quickFacts(file);
     const digest = await wholeDigest(path, !isUrgent, signal);
     if (image.rootfs !== undefined && digest !== image.rootfs.digest)
-      return { reason: 'its file has not the content that was written' };
+      return { reason: 'its content differs from what was written' };
     return { facts: { digest, head, inode, mtimeNs, checkedAt: new Date(nowMs).toISOString() } };
   } catch (error) {
     return { reason: whyUnreadable(error) };
   }
 }
 
-/** Rethrows what is no fault of the file: too little memory for a process, say. */
+/** Rethrows errors that are not the file's, such as too little memory for a process. */
 function whyUnreadable(error: unknown): string {
   if (error instanceof PodvmError && error.kind === 'corrupt') return error.message;
   const code = error instanceof PodvmError ? undefined : (error as NodeJS.ErrnoException).code;
@@ -86,7 +86,7 @@ async function quickFacts(file: FileHandle) {
   return { head: digestOf(head), inode: String(ino), mtimeNs: String(mtimeNs), hasMagic };
 }
 
-/** By a process of its own, so that this one goes on; when idle, behind all others. */
+/** Runs in another process, so that this one stays responsive; idle ones run behind all others. */
 async function wholeDigest(path: string, isIdle: boolean, signal: AbortSignal): Promise<string> {
   const args = ['--', path];
   const behind = ['-n', '19', 'ionice', '-c', '3', 'sha256sum', ...args];

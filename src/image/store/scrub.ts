@@ -3,7 +3,7 @@ import type { Log } from '#host/log.ts';
 import type { Image, ImageStore } from '../images.ts';
 
 const minuteMs = 60_000;
-/** Short-lived processes read nothing. */
+/** Long enough that short-lived processes read nothing. */
 const firstAfterMs = 10 * minuteMs;
 const lookEveryMs = 60 * minuteMs;
 const readEveryMs = 7 * 24 * 60 * minuteMs;
@@ -14,8 +14,8 @@ export interface ScrubParts {
 }
 
 /**
- * Reads each image's file once a week, one after another and behind everything else: what a disk turns over by itself is
- * seen in no other way. Goes on until it is disposed of.
+ * Reads each image's file once a week, one after another and at idle priority: nothing else detects bits that a disk flips.
+ * Runs until disposed of.
  */
 export function startScrub(images: Pick<ImageStore, 'list' | 'check'>, parts: ScrubParts): AsyncDisposable {
   const stop = new AbortController();

@@ -1,4 +1,4 @@
-/** Writes tar archives for tests, with every form of header that images are seen with. Not for products. */
+/** Writes tar archives for tests, with every form of header found in images. Not for production use. */
 export interface TarSpec {
   readonly name: string;
   readonly type?: 'file' | 'link' | 'symlink' | 'char' | 'block' | 'directory' | 'fifo' | 'contiguous' | 'unknown';
@@ -7,11 +7,11 @@ export interface TarSpec {
   readonly uid?: number;
   readonly gid?: number;
   readonly mtimeS?: number;
-  /** Of a link or symlink. */
+  /** Target of a link or symlink. */
   readonly target?: string;
   readonly device?: readonly [major: number, minor: number];
   readonly xattrs?: Readonly<Record<string, string | Uint8Array>>;
-  /** How what does not fit a plain header is said; default `pax`. */
+  /** Format for what does not fit a plain header; default `pax`. */
   readonly dialect?: 'pax' | 'gnu';
   /** Further PAX records. */
   readonly pax?: Readonly<Record<string, string>>;
@@ -34,7 +34,7 @@ export function tarOf(entries: readonly TarSpec[]): Buffer {
   return Buffer.concat([...entries.map(entryBytes), Buffer.alloc(2 * block)]);
 }
 
-/** What stands before an archive's two empty blocks, for tests that add something of their own. */
+/** The archive without its two empty final blocks, for tests that append something. */
 export function entryBytes(entry: TarSpec): Buffer {
   const content = Buffer.from(entry.content ?? '');
   const parts: Buffer[] = [];
@@ -102,7 +102,7 @@ function header(head: Header, content: string | Uint8Array): Buffer {
 
 const cut = (text: string) => Buffer.from(text).subarray(0, 100).toString('latin1');
 
-/** Octal, or base 256 when that is too short. */
+/** Octal, or base 256 when octal does not fit. */
 function number(bytes: Buffer, at: number, size: number, value: number): void {
   const octal = value.toString(8).padStart(size - 1, '0');
   if (octal.length < size) bytes.write(octal, at, 'latin1');
@@ -112,7 +112,7 @@ function number(bytes: Buffer, at: number, size: number, value: number): void {
   }
 }
 
-/** `<length> <key>=<value>\n`, where the length counts its own digits. */
+/** `<length> <key>=<value>\n`, where the length includes its own digits. */
 function paxRecord(key: string, value: string | Uint8Array): Buffer {
   const rest = Buffer.concat([Buffer.from(` ${key}=`), Buffer.from(value), Buffer.from('\n')]);
   let length = rest.length + 1;

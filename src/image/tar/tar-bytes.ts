@@ -2,10 +2,10 @@ import { PodvmError } from '#base/errors.ts';
 
 export const blockBytes = 512;
 
-/** Makes the error of one archive; the reader knows reasons, its caller knows what the archive is. */
+/** Makes the error of one archive: the reader gives the reason, the caller names the archive. */
 export type Fault = (reason: string, cause?: unknown) => PodvmError;
 
-/** Takes a stream of chunks apart into blocks, exact counts and runs of bytes. */
+/** Splits a stream of chunks into blocks, exact counts and runs of bytes. */
 export class TarBytes {
   readonly #chunks: AsyncIterator<Buffer>;
   readonly #fault: Fault;
@@ -37,7 +37,7 @@ export class TarBytes {
     return this.#take(count);
   }
 
-  /** So many bytes, in the pieces in which they come. */
+  /** Yields this many bytes, in the pieces in which they arrive. */
   async *run(count: number): AsyncGenerator<Buffer> {
     for (let left = count; left > 0;) {
       if (this.#held.length === 0 && !(await this.#more())) throw this.#fault('it is cut short');
@@ -52,7 +52,7 @@ export class TarBytes {
     else for await (const _ of this.run(count));
   }
 
-  /** Reads to the end of the stream, so that whoever digests it has seen all. */
+  /** Reads to the end of the stream, so that a digest covers all of it. */
   async drain(): Promise<void> {
     while (await this.#more());
   }

@@ -20,7 +20,7 @@ async function* cutInto(bytes: Buffer, size: number): AsyncGenerator<Buffer> {
 async function membersOf(bytes: Buffer, chunkBytes = 512): Promise<readonly string[]> {
   const members: string[] = [];
   for await (const entry of readTar(cutInto(bytes, chunkBytes), limits, fault)) {
-    if (entry.size >= 100_000) throw fault('it has more bytes than are read here'); // as the budget of an image would
+    if (entry.size >= 100_000) throw fault('it has more bytes than are read here'); // like the budget of an image
     const parts: Buffer[] = [];
     for await (const part of entry.content()) parts.push(part);
     const content = entry.type === 'file' ? Buffer.concat(parts).toString('latin1') : '';
@@ -42,7 +42,7 @@ const spec: fc.Arbitrary<TarSpec> = fc.record(
   },
   { requiredKeys: ['name'] },
 );
-/** A tar has content for files only, and targets for links only. */
+/** Gives content to files only, and targets to links only. */
 const proper = ({ content, target, ...rest }: TarSpec): TarSpec => ({
   ...rest,
   ...(rest.type === undefined || rest.type === 'file' ? { content: content ?? '' } : {}),
@@ -101,7 +101,7 @@ test('readTar() survives blocks of noise behind a proper checksum', async () => 
   );
 });
 
-/** Makes every block a header with a right checksum, so that damage gets past it. */
+/** Gives every block a valid checksum, so that damage gets past it. */
 function mendChecksums(bytes: Buffer): void {
   for (let at = 0; at + 512 <= bytes.length; at += 512) {
     if (bytes.subarray(at, at + 512).every((byte) => byte === 0)) continue;
@@ -130,7 +130,7 @@ test('mergedTar() writes a tar that gives the same tree again, whatever the laye
   );
 });
 
-/** Adds what a tree takes of a layer, and returns that; links to nowhere and the like are left out. */
+/** Adds the members that a tree accepts of a layer, and returns them; leaves out dangling links and the like. */
 async function acceptedOf(tree: LayerTree, layer: readonly TarSpec[], index: number): Promise<readonly TarSpec[]> {
   const accepted: TarSpec[] = [];
   for (const one of layer) {

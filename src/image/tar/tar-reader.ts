@@ -6,7 +6,7 @@ import { checkSparse, expandSparse, readGnuSparse, readPaxSparse, type SparseMap
 
 export type MemberType = 'file' | 'link' | 'symlink' | 'char' | 'block' | 'directory' | 'fifo';
 
-/** What a tar says of one file. All text is bytes read as latin1: names need not be UTF-8, and stay as they are. */
+/** A file's description in a tar. All text is bytes read as latin1: names need not be UTF-8, and stay unchanged. */
 export interface TarMember {
   readonly name: string;
   readonly type: MemberType;
@@ -16,17 +16,17 @@ export interface TarMember {
   readonly gid: number;
   readonly mtimeS: number;
   readonly mtimeNs: number;
-  /** Of a file, holes filled; `bytes`. */
+  /** Size of a file, holes filled; `bytes`. */
   readonly size: number;
-  /** Of a link or symbolic link. */
+  /** Target of a link or symbolic link. */
   readonly target: string;
-  /** Of a device. */
+  /** Numbers of a device. */
   readonly device: readonly [major: number, minor: number];
   readonly xattrs: ReadonlyMap<string, string>;
 }
 
 export interface TarEntry extends TarMember {
-  /** The file's content; must be read, if at all, before the next member is asked for. */
+  /** The file's content; read it, if at all, before asking for the next member. */
   content(): AsyncGenerator<Buffer>;
 }
 
@@ -43,7 +43,7 @@ const types: Readonly<Record<string, MemberType>> = {
   '6': 'fifo',
 };
 
-/** What stands before a member and says what its header has no room for. */
+/** What precedes a member and holds what its header has no room for. */
 interface Extra {
   readonly pax: Map<string, string>;
   name?: string;
@@ -51,8 +51,8 @@ interface Extra {
 }
 
 /**
- * The members of a tar: ustar, PAX, GNU (long names, sparse files in the formats of GNU tar's `gnu` and PAX 1.0) and
- * the old Unix form. Reads to the end of the stream, so that its digest can be taken. Errors: the fault.
+ * The members of a tar: ustar, PAX, GNU (long names, sparse files in the formats of GNU tar's `gnu` and PAX 1.0) and the
+ * old Unix form. Reads to the end of the stream, so that a digest covers all of it. Errors: the fault.
  * Source: POSIX.1 pax, the GNU tar manual ("Tar Internals").
  */
 export async function* readTar(
@@ -74,7 +74,7 @@ export async function* readTar(
   }
 }
 
-/** The next header that is of a file, with what stands before it put into `extra`; undefined at the end. */
+/** The next header of a file, with what precedes it put into `extra`; undefined at the end. */
 async function memberHeader(
   bytes: TarBytes,
   extra: Extra,
@@ -93,7 +93,7 @@ async function memberHeader(
     const flag = String.fromCharCode(header[156] ?? 0);
     if (!'xgLK'.includes(flag)) return header;
     const size = readNumber(header, 124, 12, fault);
-    extraBytes += blockBytes + size; // there may be any number of them before a member
+    extraBytes += blockBytes + size; // any number of them may precede a member
     if (extraBytes > limits.maxExtraBytes + blockBytes || size < 0)
       throw fault(`an extended header has more than ${limits.maxExtraBytes} bytes`);
     const text = (await bytes.exactly(size)).toString('latin1');
@@ -101,7 +101,7 @@ async function memberHeader(
     if (flag === 'x') readPax(text, extra.pax, fault);
     if (flag === 'L') extra.name = untilZero(text);
     if (flag === 'K') extra.target = untilZero(text);
-    // `g`, for all members that follow, is what git writes comments with; containerd and Docker ignore it too.
+    // `g` applies to all members that follow; git writes comments with it. containerd and Docker ignore it, too.
   }
 }
 
@@ -161,7 +161,7 @@ async function sparseMap(
   return map;
 }
 
-/** Records of the form `<length> <key>=<value>\n`; an empty value takes a record back. */
+/** Records of the form `<length> <key>=<value>\n`; an empty value cancels a record. */
 function readPax(text: string, into: Map<string, string>, fault: Fault): void {
   for (let at = 0; at < text.length;) {
     const head = /^(\d{1,8}) ([^=]+)=/.exec(text.slice(at, at + 4096));
@@ -178,7 +178,7 @@ function readPax(text: string, into: Map<string, string>, fault: Fault): void {
 }
 
 const xattrPrefix = 'SCHILY.xattr.';
-/** Shared by the many members that have none. */
+/** Shared by the many members without attributes. */
 const noXattrs: ReadonlyMap<string, string> = new Map();
 const noDevice = [0, 0] as const;
 
@@ -189,7 +189,8 @@ function xattrsOf(pax: ReadonlyMap<string, string>, limits: ImageLimits, fault: 
   for (const [key, value] of pax) {
     if (!key.startsWith(xattrPrefix)) continue;
     const name = key.slice(xattrPrefix.length);
-    if (!/^[a-z]+\.[^\0]+$/.test(name) || name.length > 255) throw fault('an extended attribute has no proper name');
+    if (!/^[a-z]+\.[^\0]+$/.test(name) || name.length > 255)
+      throw fault('the name of an extended attribute is malformed');
     xattrs.set(name, value);
     bytes += name.length + value.length;
   }
@@ -200,7 +201,7 @@ function xattrsOf(pax: ReadonlyMap<string, string>, limits: ImageLimits, fault: 
 
 function headerName(header: Buffer): string {
   const name = untilZero(header.toString('latin1', 0, 100));
-  // GNU's form has other things where POSIX has the prefix.
+  // GNU's format uses the bytes of POSIX' prefix for other fields.
   const isPosix = header.toString('latin1', 257, 263) === 'ustar\0';
   const prefix = isPosix ? untilZero(header.toString('latin1', 345, 500)) : '';
   return prefix === '' ? name : `${prefix}/${name}`;
@@ -212,7 +213,7 @@ function checkSum(header: Buffer, fault: Fault): void {
   for (let at = 0; at < blockBytes; at += 1) {
     const counted = at >= 148 && at < 156 ? 32 : (header[at] ?? 0);
     sum += counted;
-    signed += counted > 127 ? counted - 256 : counted; // some old programs added up signed bytes
+    signed += counted > 127 ? counted - 256 : counted; // some old programs summed signed bytes
   }
   const said = readNumber(header, 148, 8, fault);
   if (said !== sum && said !== signed) throw fault('the checksum of a header is wrong');
@@ -221,7 +222,7 @@ function checkSum(header: Buffer, fault: Fault): void {
 function device(header: Buffer, fault: Fault): readonly [number, number] {
   const major = readNumber(header, 329, 8, fault);
   const minor = readNumber(header, 337, 8, fault);
-  // What the kernel's 32-bit device numbers hold.
+  // The range of the kernel's 32-bit device numbers.
   if (major < 0 || major > 0xfff || minor < 0 || minor > 0xf_ffff) throw fault('a device has an impossible number');
   return [major, minor];
 }
@@ -230,12 +231,12 @@ function paxNumber(pax: ReadonlyMap<string, string>, key: string, fault: Fault):
   const text = pax.get(key);
   if (text === undefined) return undefined;
   const value = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
-  if (!Number.isSafeInteger(value)) throw fault(`an extended header has no number as ${key}`);
+  if (!Number.isSafeInteger(value)) throw fault(`the field ${key} of an extended header is not a number`);
   return value;
 }
 
 function id(value: number, fault: Fault): number {
-  if (value < 0 || value > 0xffff_fffe) throw fault('a user or group is no number of 32 bits');
+  if (value < 0 || value > 0xffff_fffe) throw fault('a user or group is not a 32-bit number');
   return value;
 }
 

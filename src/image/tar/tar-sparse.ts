@@ -1,12 +1,12 @@
 import { blockBytes, type Fault, type TarBytes } from './tar-bytes.ts';
 import { readNumber } from './tar-number.ts';
 
-/** Which parts of a sparse file are in the archive, in order; what is between them is zero. */
+/** The parts of a sparse file that are in the archive, in order; the rest is zero. */
 export interface SparseMap {
-  /** Of the whole file; `bytes`. */
+  /** Size of the whole file; `bytes`. */
   readonly size: number;
   readonly pieces: readonly (readonly [offset: number, length: number])[];
-  /** Bytes that the map itself took from the member's data. */
+  /** Bytes of the member's data that the map itself took. */
   readonly mapBytes: number;
 }
 
@@ -37,7 +37,7 @@ export async function readGnuSparse(
   return { size: readNumber(header, 483, 12, fault), pieces, mapBytes: 0 };
 }
 
-/** The map of GNU's PAX format 1.0: decimal lines at the head of the data, filled up to a block. */
+/** The map of GNU's PAX format 1.0: decimal lines at the start of the data, padded to a block. */
 export async function readPaxSparse(
   realSize: string | undefined,
   bytes: TarBytes,
@@ -56,7 +56,7 @@ export async function readPaxSparse(
     const lines = text.split('\n');
     text = lines.pop() ?? '';
     for (const line of lines) {
-      if (numbers.length >= wanted) break; // what fills the last block
+      if (numbers.length >= wanted) break; // padding of the last block
       numbers.push(wholeNumber(line, fault));
       wanted = 1 + 2 * (numbers[0] ?? 0);
       if (wanted > 1 + 2 * maxPieces) throw fault(`a sparse file has more than ${maxPieces} pieces`);
@@ -70,7 +70,7 @@ export async function readPaxSparse(
   };
 }
 
-/** Errors: the fault, when pieces overlap, lie outside of the file, or are not as long as the data. */
+/** Errors: the fault, when pieces overlap, lie outside of the file, or differ in length from the data. */
 export function checkSparse(map: SparseMap, dataBytes: number, fault: Fault): void {
   let end = 0;
   let sum = 0;

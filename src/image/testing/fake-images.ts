@@ -10,16 +10,16 @@ import { mendImage } from '../store/mend-image.ts';
 import { formatReference, isImageId, parseReference } from '../reference.ts';
 
 export interface FakeImagesOptions {
-  /** Of the images' files; made when it is needed. */
+  /** Directory of the images' files; made when needed. */
   readonly directory: string;
-  /** What a registry has, by the full name; undefined: not there. Default: an image for each name. */
+  /** The registry's content by full name; undefined: missing. Default: an image for each name. */
   readonly registry?: (reference: string) => ImageConfig | undefined;
 }
 
-/** Images without layers, that appear when they are pulled; judged by `images.conformance.ts`. */
+/** Images without layers, which appear when pulled; checked by `images.conformance.ts`. */
 export interface FakeImages extends ImageStore {
   readonly pulls: { readonly reference: string; readonly authFile: string | undefined }[];
-  /** How many images are held. */
+  /** Number of held images. */
   readonly held: number;
   /** Runs in each pull. */
   onPull: (signal: AbortSignal, authFile: string | undefined) => Promise<void>;

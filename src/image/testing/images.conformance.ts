@@ -4,7 +4,7 @@ import { after, before, describe, test } from 'node:test';
 import { kindOf, type ErrorKind } from '#base/errors.ts';
 import type { Image, ImageStore } from '../images.ts';
 
-/** A store, and a registry with one image under `reference`, and nothing under `missing`. */
+/** A store, and a registry with an image under `reference` and none under `missing`. */
 export interface ImagesHarness extends AsyncDisposable {
   readonly store: ImageStore;
   /** Full names with a tag. */
@@ -38,7 +38,7 @@ export function describeImageStore(
 
 type Harness = () => ImagesHarness;
 
-/** The image, which goes at the end. */
+/** Pulls the image, and removes it at the end. */
 async function pulled({ store, reference }: ImagesHarness): Promise<Image & AsyncDisposable> {
   const image = await store.pull(reference, {}, soon());
   const remove = async () => void (store.get(image.id) && (await store.remove(image.id)));
@@ -46,7 +46,7 @@ async function pulled({ store, reference }: ImagesHarness): Promise<Image & Asyn
 }
 
 function describePulls(harness: Harness): void {
-  test('refuses names that are none, and what no registry has', async () => {
+  test('refuses invalid names, and names that no registry has', async () => {
     const { store, missing } = harness();
     for (const name of ['', 'UPPER', 'a b', 'name:', 'name@sha256:1'])
       await assert.rejects(store.pull(name, {}, soon()), kind('invalid'), name);
@@ -84,7 +84,7 @@ function describeNames(harness: Harness): void {
     assert.equal(store.get(`sha256:${'0'.repeat(64)}`), undefined);
   });
 
-  test('are completed as Docker does, given, and taken away one by one, the image with the last', async () => {
+  test('are completed as in Docker, given, and removed one by one, the image with the last', async () => {
     const { store, reference } = harness();
     await using image = await pulled(harness());
     await assert.rejects(store.tag(reference, `app@sha256:${'1'.repeat(64)}`), kind('invalid'));
@@ -101,7 +101,7 @@ function describeNames(harness: Harness): void {
 }
 
 function describeHolds(harness: Harness): void {
-  test('takes what is here, fetches what is not, and with Never does not', async () => {
+  test('uses a present image, fetches a missing one, and does not fetch with Never', async () => {
     const { store, reference, missing } = harness();
     await assert.rejects(store.hold(reference, 'Never', soon()), kind('notFound'));
     await assert.rejects(store.hold(missing, 'IfNotPresent', soon()), kind('notFound'));
@@ -114,7 +114,7 @@ function describeHolds(harness: Harness): void {
     await held[Symbol.asyncDispose]();
   });
 
-  test('keeps the image and its file until all who hold it have let go, each once', async () => {
+  test('keeps the image and its file until each holder has let go, once', async () => {
     const { store, reference } = harness();
     await using image = await pulled(harness());
     const [one, other] = [await store.hold(reference, 'Never', soon()), await store.hold(image.id, 'Never', soon())];

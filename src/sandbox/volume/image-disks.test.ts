@@ -15,7 +15,7 @@ test('attach() says that an image is damaged when a guest cannot mount it, and w
     for (const [kind, damage, message] of [
       [
         'failedPrecondition',
-        'its file has not the content that was written',
+        'its content differs from what was written',
         /^Cannot mount image sha256:1: it is damaged: its/,
       ],
       ['failedPrecondition', undefined, /EUCLEAN/],
