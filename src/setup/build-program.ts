@@ -10,25 +10,25 @@ export interface ProgramBuild {
   readonly repo: string;
   /** Extracted Debian packages: gcc, libc6-dev, libquickjs. */
   readonly buildRoot: string;
-  /** Where the static binary goes; replaced in one rename. */
+  /** Path of the static binary; replaced in one rename. */
   readonly outFile: string;
   /** Relative to `repo`: `src/agent/main.ts`. */
   readonly entry: string;
-  /** System calls that it has: those of a guest's agent, or of the host's file server. */
+  /** The system calls that it gets: those of the guest's agent or of the host's file server. */
   readonly calls: 'guest' | 'fileServer';
-  /** Address and undefined-behaviour checks in the C, dynamically linked: for tests only. */
+  /** Enables address and undefined-behaviour checks in the C code, dynamically linked: for tests only. */
   readonly sanitize?: boolean;
   readonly signal: AbortSignal;
 }
 
-/** What the sources are written for: Debian 13's libquickjs. */
+/** The engine that the sources are written for: Debian 13's libquickjs. */
 const engineName = 'quickjs 2025-04-26';
 const library = '/usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a';
 
 const warnings = ['-Wall', '-Wextra', '-Wshadow', '-Wconversion', '-Wno-sign-conversion', '-Werror'];
 const release = [
   ...['-Os', '-static', '-s', '-ffunction-sections', '-fdata-sections', '-Wl,--gc-sections'],
-  '-fno-asynchronous-unwind-tables', // nobody unwinds C: QuickJS knows its own stacks
+  '-fno-asynchronous-unwind-tables', // no C stack is unwound: QuickJS keeps its own
 ];
 const hardening = ['-fstack-protector-strong', '-D_FORTIFY_SOURCE=3'];
 const checks = [
@@ -40,8 +40,8 @@ const checks = [
 ];
 
 /**
- * Builds a program on the agent's engine: TypeScript to one script, to bytecode, into a static binary with the engine.
- * Errors: `internal` with the bundler's or the compiler's last lines as `tail`.
+ * Builds a program on the agent's engine: bundles TypeScript into one script, compiles it to bytecode, and links that with
+ * the engine into a static binary. Errors: `internal` with the bundler's or the compiler's last lines as `tail`.
  */
 export async function buildProgram(options: ProgramBuild): Promise<void> {
   const { repo, outFile, entry, calls, sanitize = false } = options;
@@ -82,13 +82,13 @@ export async function buildProgram(options: ProgramBuild): Promise<void> {
   }
 }
 
-/** The checks' libraries are dynamic, and newer than the host's own: run with those of the build root. */
+/** The checks' libraries are dynamic and newer than the host's: uses those of the build root. */
 const ownLoader = (buildRoot: string): string[] => [
   `-Wl,--dynamic-linker=${buildRoot}/usr/lib64/ld-linux-x86-64.so.2`,
   `-Wl,-rpath=${buildRoot}/usr/lib/x86_64-linux-gnu`,
 ];
 
-/** One script in the language of the engine, which has no `using` and no modules to load at run time. */
+/** Bundles into one script for the engine, which supports neither `using` nor loading modules at run time. */
 async function bundle(entry: string, outfile: string): Promise<void> {
   try {
     await build({

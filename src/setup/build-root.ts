@@ -1,14 +1,14 @@
 import { run, type RunResult } from '#host/run.ts';
 
-/** One command inside the build root: a directory of extracted Debian packages with a compiler. */
+/** A command inside the build root, a directory of extracted Debian packages with a compiler. */
 export interface BuildCommand {
-  /** The build root's directory; seen as `/`, read-only. */
+  /** Directory of the build root, mounted read-only as `/`. */
   readonly buildRoot: string;
-  /** The one place the command may write; seen as `/work`, and its current directory. */
+  /** The only writable directory, mounted as `/work`; also the current directory. */
   readonly workDir: string;
   readonly program: string;
   readonly args: readonly string[];
-  /** Further host directories or files, read-only: path inside -> path on the host. `/src`-like places of your choice. */
+  /** More read-only directories or files, as path inside -> path on the host. */
   readonly readOnly?: Readonly<Record<string, string>>;
   readonly env?: Readonly<Record<string, string>>;
   /** Default 300,000 `ms`. */
@@ -17,15 +17,15 @@ export interface BuildCommand {
 }
 
 /**
- * Runs a program of the build root, without network, capabilities or sight of the host's files. It ends with us.
- * Errors: those of `run`; the compiler's last lines are in `tail`.
+ * Runs a program of the build root, without network, capabilities or access to the host's files. It ends with this
+ * process. Errors: those of `run`; the compiler's last lines are in `tail`.
  */
 export async function runInBuildRoot(command: BuildCommand): Promise<RunResult> {
   const { readOnly = {}, env = {}, timeoutMs = 300_000 } = command;
   const extraBinds = Object.entries(readOnly).map(([inside, host]) => ['--ro-bind', host, inside]);
   const variables = { PATH: '/usr/bin:/usr/sbin', LC_ALL: 'C', HOME: '/tmp', ...env };
   const switches = [
-    // A tmpfs as root, so that any bind target can be made; the build root's own directories are laid into it.
+    // A tmpfs as root allows any mount point; the build root's own directories are mounted into it.
     ['--tmpfs', '/'],
     ['--ro-bind', `${command.buildRoot}/usr`, '/usr'],
     ['--ro-bind', `${command.buildRoot}/etc`, '/etc'],

@@ -4,14 +4,14 @@ import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { type UpdateFinding, updateReportSchema, type UpdateRequest } from './update-report.ts';
 
-/** More than its parts have together. */
+/** More than the timeouts of its parts together. */
 const timeoutMs = 15 * 60_000;
 const maxAnswerBytes = 256 * 1024;
 const maxHeapMb = 256;
 
 /**
- * `checkUpdates` by a process of its own, behind everything else on the machine: what it waits for, parses and compares
- * holds up no pod. It ends with us. Errors: those of `run`, `corrupt` for an answer that is none.
+ * Runs `checkUpdates` in another process with the lowest priority, so that waiting, parsing and comparing delay no pod. It
+ * ends with this process. Errors: those of `run`, `corrupt` for an invalid answer.
  */
 export async function checkUpdatesApart(
   request: UpdateRequest,
@@ -28,7 +28,7 @@ export async function checkUpdatesApart(
   try {
     return v.parse(updateReportSchema, JSON.parse(stdout));
   } catch (cause) {
-    throw new PodvmError('corrupt', 'Cannot check for updates: the process that does it answered with no report', {
+    throw new PodvmError('corrupt', 'Cannot check for updates: the answer of the checking process is not a report', {
       cause,
     });
   }

@@ -1,33 +1,33 @@
 import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 
-/** The Debian release that VMM, guest kernel and tools are taken from on every host (design: one behaviour to test). */
+/** The Debian release of VMM, guest kernel and tools on every host, so that only one behaviour needs testing. */
 export const suite = 'trixie';
 
-/** Where Debian's archive is, and how the host reaches it. */
+/** The Debian archive, and how the host reaches it. */
 export interface DebianArchive {
   /** Lines of a `sources.list`. */
   readonly sources: readonly string[];
-  /** Whether Debian's security updates are among them. */
+  /** Whether they include Debian's security updates. */
   readonly hasSecurity: boolean;
-  /** Settings of the host's apt that reach the archive (proxies, dates of snapshots), as `apt.conf` lines. */
+  /** Settings of the host's apt for reaching the archive (proxies, dates of snapshots), as `apt.conf` lines. */
   readonly aptOptions: readonly string[];
 }
 
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 const official = { base: 'http://deb.debian.org/debian', security: 'http://deb.debian.org/debian-security' } as const;
-/** Debian's own servers have its security updates beside them; what another mirror has is not known. */
+/** Debian's own servers also have its security updates; for other mirrors this is unknown. */
 const officialBase = /^https?:\/\/(?:deb|ftp|ftp\d?\.\w+|httpredir|cdn-\w+)\.debian\.org\/debian\/?$/;
 
-/** One archive the host's apt knows; what `apt-get indextargets` says. */
+/** An archive that the host's apt knows, from `apt-get indextargets`. */
 export interface IndexTarget {
   readonly label: string;
   readonly uri: string;
 }
 
 /**
- * The archive as the host's apt reaches it, or at `mirror` (a URL) if that is given.
- * Errors: those of `run` if this is no Debian.
+ * The archive as the host's apt reaches it, or at `mirror` (a URL) if given.
+ * Errors: those of `run` when the host is not a Debian.
  */
 export async function findDebianArchive(mirror: string | undefined, signal: AbortSignal): Promise<DebianArchive> {
   const [targets, dump] = await Promise.all([
@@ -37,7 +37,7 @@ export async function findDebianArchive(mirror: string | undefined, signal: Abor
   return { ...sourcesFor(mirror, parseIndexTargets(targets.stdout)), aptOptions: archiveOptions(dump.stdout) };
 }
 
-/** What to tell an operator whose archive has no security updates. */
+/** The finding for an operator whose archive has no security updates. */
 export const securityMissing = {
   detail: `no security archive is configured for Debian ${suite}: QEMU, guest kernel and crun get security updates late, with Debian's next point release`,
   fix: `Add one to the host's apt (\`deb http://security.debian.org/debian-security ${suite}-security main\`, or a mirror of it), run \`apt-get update\`, then \`podvm setup --upgrade\`.`,
@@ -51,9 +51,9 @@ export function parseIndexTargets(text: string): readonly IndexTarget[] {
 }
 
 /**
- * The `sources.list`: release and updates from the mirror, security updates from where the host takes them, or, without
- * such a place, from Debian's own servers if the mirror is one of them. Labels are those of Debian's Release files; a host
- * that never fetched any has Debian's own servers. Errors: `invalid`.
+ * The `sources.list`: release and updates from the mirror; security updates from where the host gets them, otherwise from
+ * Debian's own servers if the mirror is one of them. Labels are those of Debian's Release files; a host that has never
+ * fetched any gets Debian's own servers. Errors: `invalid`.
  */
 export function sourcesFor(
   mirror: string | undefined,
@@ -85,7 +85,7 @@ function line(type: 'deb' | 'deb-src', uri: string, release: string): string {
   return `${type} [signed-by=${keyring}] ${uri} ${release} main`;
 }
 
-/** Lines of `apt-config dump` that say how to reach an archive. */
+/** The lines of `apt-config dump` for reaching an archive. */
 export function archiveOptions(dump: string): readonly string[] {
   return dump
     .split('\n')

@@ -9,11 +9,11 @@ import { licencesIn, type PackageRecord, parseStanzas } from './package-record.t
 
 export interface Extraction {
   readonly archive: DebianArchive;
-  /** Packages to unpack with all they depend on. */
+  /** Packages to unpack with all their dependencies. */
   readonly packages: readonly string[];
-  /** Shell run at the end with apt configured for the archive; `$1` is the target. */
+  /** Shell script run at the end, with apt configured for the archive; `$1` is the target. */
   readonly script?: string;
-  /** Paths in the target that nobody here reads; removed. */
+  /** Paths in the target that are not needed; removed. */
   readonly unneeded?: readonly string[];
   /** Directory to make. */
   readonly target: string;
@@ -24,12 +24,12 @@ const versionsFile = 'package-versions';
 const indexFile = 'package-index';
 
 /**
- * Unpacks Debian packages into a directory; nothing of them is run, nothing installed. Signatures are checked by apt.
+ * Unpacks Debian packages into a directory, without running or installing any of them. apt checks the signatures.
  * Errors: `unavailable` when the archive does not answer or an answer fails its check, with apt's last lines.
  */
 export async function extractPackages(extraction: Extraction): Promise<readonly PackageRecord[]> {
   const { archive, packages, target, signal } = extraction;
-  // apt's simulation prints what it takes as `Inst NAME (VERSION ...`; dpkg's own database stays empty without installing.
+  // apt's simulation lists packages as `Inst NAME (VERSION ...`; dpkg's database stays empty without an installation.
   const hook = [
     'set -eu',
     'export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"',
@@ -37,7 +37,7 @@ export async function extractPackages(extraction: Extraction): Promise<readonly 
       ? []
       : [`apt-get -qq --no-install-recommends -s install ${packages.join(' ')} | grep "^Inst" >>"$1/${versionsFile}"`]),
     ...(extraction.script === undefined ? [] : [extraction.script]),
-    // What the signed index says of each, for the record.
+    // The signed index' entry of each package, for the record.
     `sed -n 's/^Inst \\([^ ]*\\) (\\([^ ]*\\) .*/\\1=\\2/p' "$1/${versionsFile}" | xargs -r apt-cache --no-all-versions show >"$1/${indexFile}"`,
   ].join('\n');
   await mkdir(target, { recursive: true });
@@ -73,11 +73,11 @@ export async function extractPackages(extraction: Extraction): Promise<readonly 
   return records;
 }
 
-/** What apt would take. */
+/** A package that apt would take. */
 export interface Candidate {
   readonly name: string;
   readonly version: string;
-  /** The security archive has it. */
+  /** Whether it comes from the security archive. */
   readonly isSecurity: boolean;
 }
 
@@ -90,7 +90,7 @@ export function parseInstLines(text: string): readonly Candidate[] {
   }));
 }
 
-/** A failed run of apt, in an operator's words. */
+/** Explains a failed run of apt to an operator. */
 export function explain(error: unknown): unknown {
   if (!(error instanceof PodvmError) || error.kind !== 'internal') return error;
   return new PodvmError(
@@ -104,7 +104,7 @@ export function explain(error: unknown): unknown {
   );
 }
 
-/** apt's own complaint says more than mmdebstrap's "setup failed" after it. */
+/** The last line that explains the failure: apt's own error says more than mmdebstrap's "setup failed" after it. */
 export function reasonIn(tail: readonly string[]): string {
   return (
     tail.find((line) => /^(E|Err|W): |^Err:/.test(line) && !line.includes('setup failed')) ??

@@ -6,14 +6,14 @@ import type { NewestPackages } from './newest-packages.ts';
 import { type PackageRecord, readPackages, versionsOf } from './package-record.ts';
 import { describeOutdated, type Outdated, type UpdateFinding } from './update-report.ts';
 
-/** The Debian packages that the current parts are made of. */
+/** The Debian packages of the current parts. */
 export interface InstalledPackages {
   readonly sysroot: readonly PackageRecord[];
   readonly buildRoot: readonly PackageRecord[];
   readonly kernel: readonly PackageRecord[];
 }
 
-/** `parts`: directories, as `current.json` has them. */
+/** `parts`: directories, as listed in `current.json`. */
 export async function readInstalled(parts: readonly string[]): Promise<InstalledPackages> {
   const of = async (name: string) => {
     const directory = parts.find((part) => basename(part).startsWith(`${name}-`));
@@ -26,7 +26,7 @@ export async function readInstalled(parts: readonly string[]): Promise<Installed
 export const crunSourceOf = ({ buildRoot }: InstalledPackages): string | undefined =>
   buildRoot.find(({ name, architecture }) => name === 'crun' && architecture === 'source')?.version;
 
-/** Whether set-up would take the very same versions again. */
+/** Whether set-up would take exactly the same versions again. */
 export function isNewest(installed: InstalledPackages, newest: NewestPackages): boolean {
   const same = (records: readonly PackageRecord[], candidates: readonly Candidate[]) => {
     const versions = versionsOf(records);
@@ -43,9 +43,9 @@ export function isNewest(installed: InstalledPackages, newest: NewestPackages): 
   );
 }
 
-const upgrade = 'Run `podvm setup --upgrade`: new pods get the new parts, and those that run go on with theirs.';
+const upgrade = 'Run `podvm setup --upgrade`: new pods get the new parts, running pods keep theirs.';
 
-/** The parts beside what the archives have. */
+/** Compares the parts with the archives. */
 export async function compareParts(
   installed: InstalledPackages,
   newest: NewestPackages,
@@ -77,7 +77,7 @@ export async function compareParts(
   ];
 }
 
-/** Each kernel's package has a name of its own. */
+/** Compares names as well as versions: each kernel's package has its own name. */
 async function kernelFinding(
   installed: PackageRecord | undefined,
   newest: Candidate | undefined,
@@ -95,7 +95,7 @@ async function kernelFinding(
 
 const upstreamOf = (version: string) => version.replace(/-[^-]*$/, '');
 
-/** It is built from upstream's archive: Debian's own patches are not in it, and an upgrade would not bring them. */
+/** crun is built from upstream's archive, without Debian's patches, and an upgrade would not bring them. */
 async function crunFinding(from: string | undefined, to: string, signal: AbortSignal): Promise<UpdateFinding> {
   const subject = 'crun';
   if (from === undefined)
@@ -113,7 +113,7 @@ async function crunFinding(from: string | undefined, to: string, signal: AbortSi
   };
 }
 
-/** Those of which `to` is later than `from`, by dpkg's order of versions. */
+/** Those whose `to` is later than `from`, in dpkg's order of versions. */
 async function outdatedOf(changes: readonly Outdated[], signal: AbortSignal): Promise<readonly Outdated[]> {
   const found: Outdated[] = [];
   for (const change of changes) {
@@ -122,13 +122,13 @@ async function outdatedOf(changes: readonly Outdated[], signal: AbortSignal): Pr
   return found;
 }
 
-/** Errors: those of `run`, also for what dpkg takes for no version. */
+/** Errors: those of `run`, also for an invalid version. */
 export async function isLess(one: string, other: string, signal: AbortSignal): Promise<boolean> {
   const { code } = await run('dpkg', ['--compare-versions', one, 'lt', other], { signal, okCodes: [0, 1] });
   return code === 0;
 }
 
-/** The host's own packages that podvm uses, by what the host's apt knows: its lists are the host's to fetch. */
+/** Checks the host's own packages that podvm uses against the lists of the host's apt, which only the host fetches. */
 export async function checkHostPackages(signal: AbortSignal): Promise<UpdateFinding> {
   const subject = 'host packages';
   const names = (await readHostTools()).map((tool) => tool.package);
@@ -156,11 +156,11 @@ interface Policy {
   readonly name: string;
   readonly installed: string | undefined;
   readonly candidate: string | undefined;
-  /** Some archive has it, not dpkg's own database alone. */
+  /** Whether an archive has it, not only dpkg's own database. */
   readonly hasArchive: boolean;
 }
 
-/** `apt-cache policy`: a name, and below it the versions. */
+/** Parses `apt-cache policy`: a name, and below it the versions. */
 export function parsePolicies(text: string): readonly Policy[] {
   return text.split(/^(?=\S)/m).flatMap((block) => {
     const [, name] = /^(\S+):\n/.exec(block) ?? [];

@@ -2,16 +2,16 @@ import { join } from 'node:path';
 import { missingHostTools, readHostTools } from './host-tools.ts';
 import { readCurrent, readReady } from './setup.ts';
 
-/** One thing `podvm doctor` says about what set-up provides. */
+/** A fact that `podvm doctor` reports about set-up. */
 export interface SetupFact {
   readonly name: string;
-  /** Undefined: it cannot be seen without root. */
+  /** Undefined: only root can see it. */
   readonly ok: boolean | undefined;
   readonly detail: string;
   readonly fix?: string;
 }
 
-/** Host tools and assets: what is there, what is missing and how to get it. Changes nothing. */
+/** Host tools and assets: present ones, missing ones and how to get them. Changes nothing. */
 export async function describeSetup(root: string, repo: string, isRoot: boolean): Promise<readonly SetupFact[]> {
   const tools = await readHostTools();
   const missing = new Set((await missingHostTools(tools)).map((tool) => tool.package));
@@ -26,7 +26,7 @@ export async function describeSetup(root: string, repo: string, isRoot: boolean)
           }
         : { name: tool.package, ok: true, detail: tool.purpose },
     ),
-    isRoot ? await describeAssets(root, repo) : { name: 'assets', ok: undefined, detail: 'need root to be looked at' },
+    isRoot ? await describeAssets(root, repo) : { name: 'assets', ok: undefined, detail: 'only root can check them' },
   ];
 }
 

@@ -3,19 +3,19 @@ import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
 import { readCurrent, readReady, type SetupOptions } from './setup.ts';
 
-/** Parts that no set-up removes until this is disposed of, or this process ends, however it ends. */
+/** Parts that no set-up removes until this is disposed of, or this process ends, in any way. */
 export interface HeldAssets extends AsyncDisposable {
   readonly assets: Assets;
 }
 
-/** Each one is another set-up that finished meanwhile. */
+/** Each further try means that another set-up finished meanwhile. */
 const maxTries = 10;
 
 /**
- * Holds the parts that these assets are made of, or, should others have taken their place meanwhile, those. A part is held
- * by a descriptor of its directory, which `collectParts` sees: it looks after others have become the current ones, and we
- * look whether ours still are after we have them open, so that one of the two sees the other. Errors:
- * `failedPrecondition` when there is none to hold.
+ * Holds the parts of these assets, or those that have replaced them meanwhile. A part is held by a descriptor of its
+ * directory, which `collectParts` sees. `collectParts` looks after other parts have become current, and this looks whether
+ * its parts are still current after opening them, so that one of the two sees the other. Errors: `failedPrecondition`
+ * when there are none to hold.
  */
 export async function holdAssets(options: Pick<SetupOptions, 'root' | 'repo'>, assets: Assets): Promise<HeldAssets> {
   let wanted = assets;
@@ -24,7 +24,7 @@ export async function holdAssets(options: Pick<SetupOptions, 'root' | 'repo'>, a
     if (held !== undefined) return held;
     wanted = (await readReady(options)) ?? wanted;
   }
-  throw new PodvmError('failedPrecondition', 'Cannot use what set-up made: it is not there any more', {
+  throw new PodvmError('failedPrecondition', 'Cannot use the assets of set-up: they were removed', {
     fix: 'Run `podvm setup`.',
   });
 }
@@ -34,7 +34,7 @@ async function holdIfCurrent(root: string, { key }: Assets): Promise<HeldAssets 
   const current = await readCurrent(root);
   if (current?.key !== key) return undefined;
   for (const part of current.parts) {
-    const handle: FileHandle | undefined = await open(part, 'r').catch(() => undefined); // just removed
+    const handle: FileHandle | undefined = await open(part, 'r').catch(() => undefined); // removed meanwhile
     if (handle === undefined) return undefined;
     undo.defer(() => handle.close());
   }

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
 import { isThere } from '#host/files.ts';
 
-/** A Debian package of the host, and the program by which its presence is seen. */
+/** A Debian package of the host, and the program that shows its presence. */
 export interface HostTool {
   readonly package: string;
   /** Absolute path. */
@@ -10,7 +10,7 @@ export interface HostTool {
   readonly purpose: string;
 }
 
-/** The list in `host-packages.txt`, which the shell script `podvm` reads too. Errors: `internal` for a bad line. */
+/** Reads `host-packages.txt`, which the shell script `podvm` also reads. Errors: `internal` for a bad line. */
 export async function readHostTools(): Promise<readonly HostTool[]> {
   return parseHostTools(await readFile(new URL('./host-packages.txt', import.meta.url), 'utf8'));
 }
@@ -32,7 +32,7 @@ export function parseHostTools(text: string): readonly HostTool[] {
     });
 }
 
-/** Those whose program is not there. */
+/** The tools whose program is missing. */
 export async function missingHostTools(tools: readonly HostTool[]): Promise<readonly HostTool[]> {
   const found = await Promise.all(tools.map((tool) => isThere(tool.program)));
   return tools.filter((_, index) => found[index] !== true);

@@ -2,29 +2,29 @@ import { basename } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 
 /**
- * Drivers every guest loads at boot, in this order; the channel to the host first, so that a guest that cannot load the
- * rest can still say so. What a kernel has built in is left out.
+ * Drivers that every guest loads at boot, in this order; the channel to the host first, so that a guest that cannot load the
+ * rest can report it. Leaves out what a kernel has built in.
  */
 export const bootModules: readonly string[] = [
   ['virtio_ring', 'virtio', 'virtio_mmio', 'virtio_console'],
   ['virtio_scsi', 'sd_mod', 'virtio_net', 'virtio-rng'],
-  // ext4 asks for crc32c and for the format of its quotas by name, through a modprobe that the guest has not
+  // ext4 loads crc32c and the format of its quotas by name, through a modprobe that the guest does not have
   ['crc32c_generic', 'crc32c-intel', 'quota_v2', 'erofs', 'overlay', 'ext4'],
 ].flat();
 
-/** Drivers that the agent loads from the initramfs when a pod asks for what they do: volumes of the host; SCTP. */
+/** Drivers that the agent loads from the initramfs when a pod needs them: volumes of the host; SCTP. */
 export const demandModules: readonly string[] = ['fuse', 'sctp'];
 
 /**
- * What a pod that administers its network may have its kernel load, from a disk of modules: by directory below
- * `/lib/modules/<version>/kernel/`. Protocols that pods do not use are left out: they are mostly a surface to attack.
+ * Directories below `/lib/modules/<version>/kernel/` with modules that a pod that administers its network may load, from a
+ * disk of modules. Leaves out protocols that pods do not use, which are mostly attack surface.
  */
 export const podDirectories: readonly string[] = [
   ...['8021q', '802', 'bridge', 'core', 'ipv4', 'ipv6', 'key', 'netfilter', 'netlink', 'nsh', 'openvswitch'],
   ...['packet', 'psample', 'sched', 'unix', 'xdp', 'xfrm'],
 ].map((name) => `net/${name}/`);
 
-/** The same, by name. */
+/** Names of such modules. */
 export const podModules: readonly string[] = [
   ['bonding', 'dummy', 'geneve', 'ifb', 'ipvlan', 'ipvtap', 'macsec', 'macvlan', 'macvtap', 'nlmon', 'tap', 'tun'],
   ['veth', 'vrf', 'vxlan', 'wireguard'],
@@ -32,7 +32,7 @@ export const podModules: readonly string[] = [
   ['binfmt_misc', 'loop'],
 ].flat();
 
-/** Sends packets of its own making, and tests of the kernel's own. */
+/** A packet generator, and the kernel's own tests. */
 const refusedModules: ReadonlySet<string> = new Set(['pktgen', 'selftests']);
 
 export interface KernelModule {
@@ -40,13 +40,13 @@ export interface KernelModule {
   /** Path below `/lib/modules/<version>/`, as `modules.dep` names it. */
   readonly path: string;
   readonly when: 'boot' | 'demand';
-  /** Names of modules that must be loaded before, in order. */
+  /** Names of modules that must be loaded first, in order. */
   readonly needs: readonly string[];
 }
 
 /**
- * The wanted modules and all they need, each after what it needs. `modulesDep` is depmod's `modules.dep`; `builtin` is
- * the kernel's `modules.builtin`. Errors: `notFound` naming a wanted module that is neither.
+ * The wanted modules and their dependencies, each after what it needs. `modulesDep` is depmod's `modules.dep`; `builtin` is
+ * the kernel's `modules.builtin`. Errors: `notFound` naming a wanted module that is in neither.
  */
 export function planModules(modulesDep: string, builtin: string): readonly KernelModule[] {
   const plan = new Plan(modulesDep, builtin);
@@ -55,7 +55,7 @@ export function planModules(modulesDep: string, builtin: string): readonly Kerne
   return [...plan.modules.values()];
 }
 
-/** Those of the disk, with all they need beyond what a guest has loaded at its boot. Errors: as `planModules`. */
+/** The modules of the disk, with all dependencies that a guest has not loaded at boot. Errors: as `planModules`. */
 export function planPodModules(modulesDep: string, builtin: string): readonly KernelModule[] {
   const plan = new Plan(modulesDep, builtin);
   for (const name of bootModules) plan.add(name, 'boot');
@@ -102,7 +102,7 @@ class Plan {
   }
 }
 
-/** The kernel's name of a module: its file's, without endings, with `_` for `-`. */
+/** The kernel's name of a module: its file's, without extensions, with `_` for `-`. */
 function moduleName(path: string): string {
   return basename(path)
     .replace(/\.ko(\.\w+)?$/, '')
@@ -116,8 +116,8 @@ export function moduleFile({ name, when, path }: KernelModule): string {
 
 /**
  * `modules.list` of the initramfs, in load order: `boot|demand NAME FILE NEEDS`, where FILE is below `/lib/modules` and
- * NEEDS are names joined by commas in their order, or `-`. A reader that loads `boot` lines from the top, and for a
- * `demand` line what it needs first, needs no depmod. A FILE that ends in `.xz` is loaded with
+ * NEEDS are names joined by commas in their order, or `-`. A reader that loads the `boot` lines from the top, and the needs
+ * of a `demand` line first, works without depmod. A FILE that ends in `.xz` is loaded with
  * `MODULE_INIT_COMPRESSED_FILE`.
  */
 export function modulesList(modules: readonly KernelModule[]): string {
@@ -127,9 +127,9 @@ export function modulesList(modules: readonly KernelModule[]): string {
 }
 
 /**
- * `modules.list` of the disk of modules: a line `module NAME FILE NEEDS` for each, and a line `alias ALIAS NAMES` for
- * each other name that the kernel asks for one by. `modulesAlias` is depmod's `modules.alias`; patterns, which name
- * hardware, are left out.
+ * `modules.list` of the disk of modules: a line `module NAME FILE NEEDS` for each module, and a line `alias ALIAS NAMES` for
+ * each other name by which the kernel asks for it. `modulesAlias` is depmod's `modules.alias`; leaves out patterns, which
+ * name hardware.
  */
 export function podModulesList(modules: readonly KernelModule[], modulesAlias: string): string {
   const names = new Set(modules.map(({ name }) => name));

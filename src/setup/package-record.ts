@@ -2,15 +2,15 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 
-/** A Debian package that is in a part: what the signed index and its copyright file say of it. */
+/** A Debian package of a part, described by the signed index and its copyright file. */
 const packageRecordSchema = v.object({
   name: v.string(),
   version: v.string(),
-  /** `source`: not a binary package, but what one is built from. */
+  /** `source` for a source package, otherwise the architecture of a binary package. */
   architecture: v.string(),
-  /** Of the `.deb`, or of the source's archive. */
+  /** Digest of the `.deb`, or of the source's archive. */
   sha256: v.optional(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
-  /** As its copyright file has them; empty: it says none in a form that can be read. */
+  /** From its copyright file; empty when the file names none in a machine-readable form. */
   licences: v.array(v.string()),
 });
 export type PackageRecord = Readonly<v.InferOutput<typeof packageRecordSchema>>;
@@ -18,18 +18,18 @@ export type PackageRecord = Readonly<v.InferOutput<typeof packageRecordSchema>>;
 const recordsSchema = v.array(packageRecordSchema);
 const recordsFile = 'packages.json';
 
-/** Beside what a part is, so that it goes with it. */
+/** Writes the records into the part's directory, so that they are removed with it. */
 export async function writePackages(partDirectory: string, packages: readonly PackageRecord[]): Promise<void> {
   await writeFileAtomic(join(partDirectory, recordsFile), `${JSON.stringify(packages, null, 2)}\n`, 0o644);
 }
 
-/** Those of a part; empty for one that is made of none. */
+/** The packages of a part; empty for a part without packages. */
 export async function readPackages(partDirectory: string): Promise<readonly PackageRecord[]> {
   const text = await readFileIfThere(join(partDirectory, recordsFile));
   return text === undefined ? [] : v.parse(recordsSchema, JSON.parse(text));
 }
 
-/** Of Debian packages, by their names. */
+/** Versions of Debian packages, by name. */
 export type Versions = Readonly<Record<string, string>>;
 
 export function versionsOf(packages: readonly PackageRecord[]): Versions {
@@ -37,7 +37,7 @@ export function versionsOf(packages: readonly PackageRecord[]): Versions {
   return Object.fromEntries(binary.map(({ name, version }) => [name, version]));
 }
 
-/** Stanzas as `apt-cache show` prints them. */
+/** Parses stanzas as `apt-cache show` prints them. */
 export function parseStanzas(text: string): readonly Omit<PackageRecord, 'licences'>[] {
   return text.split(/\n\n+/).flatMap((stanza) => {
     const field = (name: string) => new RegExp(`^${name}: (\\S+)`, 'm').exec(stanza)?.[1];
@@ -47,7 +47,7 @@ export function parseStanzas(text: string): readonly Omit<PackageRecord, 'licenc
   });
 }
 
-/** The source that `apt-get source --print-uris` names: `'URI' FILE SIZE SHA256:HASH` lines. */
+/** Parses the source that `apt-get source --print-uris` names: `'URI' FILE SIZE SHA256:HASH` lines. */
 export function parseSourceUris(name: string, text: string): PackageRecord | undefined {
   const files = [...text.matchAll(/^'[^']*' (\S+) \d+ SHA256:([0-9a-f]{64})$/gm)];
   const version = files
@@ -62,8 +62,8 @@ const maxLicences = 100;
 const maxLicenceChars = 200;
 
 /**
- * Names of licences in a copyright file of Debian: those of its paragraphs of files if it is machine-readable
- * (https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/), else those of /usr/share/common-licenses that
+ * Names of licences in a Debian copyright file: those of its paragraphs of files if it is machine-readable
+ * (https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/), otherwise those of /usr/share/common-licenses that
  * its text refers to.
  */
 export function licencesIn(copyright: string): readonly string[] {

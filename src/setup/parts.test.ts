@@ -88,7 +88,7 @@ test('collectParts() leaves a part that a process holds, and takes it when it do
   assert.deepEqual(await readdir(directory), []);
 });
 
-/** `current.json` of a set-up with one part, written as set-up writes it. */
+/** Writes the `current.json` of a set-up with one part, as set-up does. */
 async function publish(root: string, key: string): Promise<Assets> {
   const part = join(root, 'parts', `sysroot-${key.padEnd(16, '0')}`);
   await mkdir(part, { recursive: true });
@@ -112,7 +112,7 @@ test('holdAssets() keeps parts until it is disposed of, and holds none that othe
   await publish(root, 'bbbb');
   const keep = new Set([join(parts, 'sysroot-bbbb000000000000')]);
   assert.deepEqual(await collectParts(parts, keep), []);
-  await assert.rejects(holdAssets({ root, repo }, first), /not there any more/);
+  await assert.rejects(holdAssets({ root, repo }, first), /they were removed/);
   await held[Symbol.asyncDispose]();
   assert.deepEqual(await collectParts(parts, keep), ['sysroot-aaaa000000000000']);
 });

@@ -9,20 +9,20 @@ import type { Progress } from './progress.ts';
 
 /**
  * A *part* is one directory that set-up makes: `<root>/parts/<name>-<hash of its recipe>`. It is made under another name
- * and renamed when whole, so a part that exists is good; what an interrupted set-up leaves is swept by the next.
+ * and renamed when complete, so an existing part is complete; the next set-up removes what an interrupted one left.
  */
 export interface Part {
   readonly directory: string;
-  /** Versions of what it was made from. */
+  /** Versions of the packages that it was made from. */
   readonly versions: Versions;
 }
 
 export interface PartRecipe {
   /** `[a-z-]+`. */
   readonly name: string;
-  /** What a person reads while it is made: "unpacking the compiler". */
+  /** What progress messages show while it is made: "unpacking the compiler". */
   readonly task: string;
-  /** Everything that decides the outcome, as plain JSON: the part is made anew when it changes. */
+  /** Everything that determines the result, as plain JSON: the part is made again when it changes. */
   readonly inputs: unknown;
   /** Makes the content in an empty directory. */
   make(directory: string): Promise<Versions>;
@@ -36,7 +36,7 @@ export function hashOf(inputs: unknown): string {
   return createHash('sha256').update(JSON.stringify(inputs)).digest('hex').slice(0, 16);
 }
 
-/** The part of this recipe, made now if it is not there. */
+/** The part of this recipe, made if it is missing. */
 export async function ensurePart(partsDirectory: string, recipe: PartRecipe, progress: Progress): Promise<Part> {
   const directory = join(partsDirectory, `${recipe.name}-${hashOf(recipe.inputs)}`);
   const known = await readFileIfThere(join(directory, partFile));
@@ -51,7 +51,7 @@ export async function ensurePart(partsDirectory: string, recipe: PartRecipe, pro
         `${JSON.stringify({ name: recipe.name, versions }, null, 2)}\n`,
         0o644,
       );
-      // A power cut must not leave a part whose name says "whole" and whose files are empty.
+      // Syncs first: after a power cut, a part with its final name must not have empty files.
       await run('sync', ['-f', making], { timeoutMs: 120_000 });
       await rename(making, directory);
       return { directory, versions };
@@ -70,17 +70,17 @@ export async function sweepUnfinished(partsDirectory: string): Promise<void> {
   }
 }
 
-/** A part's name: should the directory be a link to somewhere else, what is there is not ours. */
+/** Pattern of a part's name: if the directory is a link, other entries there are left alone. */
 const partName = /^[a-z-]+-[0-9a-f]{16}$/;
 
-/** Those that are not kept, used or not. */
+/** Parts that are not kept, in use or not. */
 export async function superseded(partsDirectory: string, keep: ReadonlySet<string>): Promise<readonly string[]> {
   const parts = (await readdir(partsDirectory)).filter((entry) => partName.test(entry));
   return parts.filter((entry) => !keep.has(join(partsDirectory, entry)));
 }
 
 /**
- * Removes parts that are not kept, and that no process has mounted or holds (`holdAssets`). Returns their names. Only for
+ * Removes parts that are not kept and that no process has mounted or holds (`holdAssets`). Returns their names. Only for
  * the holder of the set-up lock.
  */
 export async function collectParts(partsDirectory: string, keep: ReadonlySet<string>): Promise<readonly string[]> {
@@ -97,12 +97,12 @@ const allPids = async () => (await readdir('/proc')).filter((entry) => /^\d+$/.t
 /** The mount tables of all processes: a jail that binds a part's `/usr` shows the part's path as the mount's root. */
 async function allMounts(): Promise<string> {
   const tables = await Promise.all(
-    (await allPids()).map((pid) => readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '')), // it may end meanwhile
+    (await allPids()).map((pid) => readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '')), // may end meanwhile
   );
   return tables.join('\n');
 }
 
-/** What the descriptors of all processes lead to, a line for each. */
+/** The targets of the descriptors of all processes, one per line. */
 async function allDirectories(): Promise<string> {
   const paths: string[] = [];
   for (const pid of await allPids()) {

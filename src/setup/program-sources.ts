@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** What the agent and the file server are made from: their sources, what they share with the rest, how and with which tools. */
+/** What the agent and the file server are made from: their sources, shared sources, the build, and its tools. */
 const sources = [
   'src/agent',
   'src/engine',
@@ -13,7 +13,7 @@ const sources = [
   'package-lock.json',
 ];
 
-/** Changes when one of them would; a few small files, read anew each time (a few ms), so that no edit goes unseen. */
+/** Changes with any of these sources. Reads the few small files each time (a few ms), so that no edit is missed. */
 export async function hashProgramSources(repo: string): Promise<string> {
   const files = (await Promise.all(sources.map((source) => filesBelow(repo, source)))).flat().sort();
   const contents = await Promise.all(files.map((file) => readFile(join(repo, file))));

@@ -1,13 +1,13 @@
-/** Says what set-up does, to whom it may concern. */
+/** Reports what set-up does. */
 export interface Progress {
   /** Runs a named task; the name completes "podvm is ...", e.g. "unpacking the compiler". */
   during<T>(task: string, work: () => Promise<T>): Promise<T>;
 }
 
-/** Says nothing. */
+/** Reports nothing. */
 export const silentProgress: Progress = { during: (_, work) => work() };
 
-/** A task as it went, for reports. */
+/** A finished task, for reports. */
 export interface FinishedTask {
   readonly task: string;
   readonly ms: number;
@@ -16,8 +16,8 @@ export interface FinishedTask {
 const quietMs = 2000;
 
 /**
- * Writes a line when a task has taken two seconds, again each 30 s, and when such a task is done; nothing for shorter
- * ones. `finished` is told of every task.
+ * Writes a line when a task has taken two seconds, again every 30 s, and when it ends; nothing for shorter tasks. Calls
+ * `finished` for every task.
  */
 export function createProgress(
   write: (line: string) => void,

@@ -19,21 +19,21 @@ import { parseSourceUris, versionsOf, writePackages } from './package-record.ts'
 import type { Part, PartRecipe } from './parts.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
-/** Counted up with each change below, so that a quick look tells whether assets are this program's. */
+/** Increased with each change below, so that assets of another version are recognised quickly. */
 export const recipesVersion = 9;
 
-/** What the recipes of packages share. */
+/** What the recipes of packages have in common. */
 export interface Ingredients {
   readonly archive: DebianArchive;
-  /** Changes when newer packages are asked for. */
+  /** Changes when newer packages are requested. */
   readonly generation: string;
   readonly signal: AbortSignal;
 }
 
-/** What the sysroot is for; apt brings what these depend on. */
+/** The packages that the sysroot is for; apt adds their dependencies. */
 export const sysrootPackages: readonly string[] = ['qemu-system-x86', 'erofs-utils', 'e2fsprogs', 'busybox-static'];
 
-/** The same, of the build root. */
+/** The packages of the build root. */
 export const buildRootPackages: readonly string[] = [
   ['gcc', 'libc6-dev', 'make', 'pkgconf', 'python3-minimal'], // crun's libocispec runs a generator
   ['libquickjs', 'libcap-dev', 'libseccomp-dev', 'libyajl-dev'],
@@ -41,22 +41,22 @@ export const buildRootPackages: readonly string[] = [
   ['cpio', 'kmod', 'xz-utils'],
 ].flat();
 
-/** Lines of shell: sets `image` to the newest kernel's package, and prints what apt would take of it. */
+/** Shell lines: set `image` to the newest kernel's package, and print the version that apt would take. */
 export const kernelImageScript: readonly string[] = [
   'image=$(apt-cache depends --important linux-image-amd64 | sed -n "s/^ *Depends: \\(linux-image-[^ ]*\\)$/\\1/p" | head -n 1)',
   'apt-get -qq -s --no-install-recommends install "$image" | grep "^Inst $image "',
 ];
 
-/** Documentation and the like: a third of the sysroot's files, read by nobody. */
+/** Documentation and the like: a third of the sysroot's files, never used. */
 const unneeded = ['doc', 'man', 'info', 'locale', 'lintian', 'bug'].map((name) => `usr/share/${name}`);
 
 /**
- * Who may run a program and not read it has a process that dumps no core, by whatever way, and that no other process of its
- * user traces (fs/exec.c, `would_dump`): the VMM, whose memory is its guest's.
+ * A process whose program its user may run but not read dumps no core, and no other process of that user can trace it
+ * (fs/exec.c, `would_dump`). Protects the VMM, whose memory is its guest's.
  */
 const unreadable = ['usr/bin/qemu-system-x86_64'];
 
-/** The jail's whole world: VMM, tools for disks and images, and busybox for the base image. */
+/** The file system of the jail: VMM, tools for disks and images, and busybox for the base image. */
 export function sysrootRecipe({ archive, generation, signal }: Ingredients): PartRecipe {
   const packages = sysrootPackages;
   const otherMachines = ['usr/bin/qemu-system-i386', 'usr/bin/qemu-system-x86_64-microvm'];
@@ -80,10 +80,10 @@ export function sysrootRecipe({ archive, generation, signal }: Ingredients): Par
   };
 }
 
-/** The compiler's world, with crun's source in `/usr/src/crun.tar.gz`. */
+/** The file system of the compiler, with crun's source in `/usr/src/crun.tar.gz`. */
 export function buildRootRecipe({ archive, generation, signal }: Ingredients): PartRecipe {
   const packages = buildRootPackages;
-  // Only the upstream archive, which the signed index vouches for: not every mirror of packages carries the .dsc beside it.
+  // Fetches only the upstream archive, which the signed index covers: not every package mirror carries the .dsc.
   const script = [
     'mkdir -p "$1/usr/src"',
     'cd "$1/usr/src"',
@@ -100,17 +100,17 @@ export function buildRootRecipe({ archive, generation, signal }: Ingredients): P
       const records = await extractPackages({ archive, packages, script, unneeded, target, signal });
       const crun = parseSourceUris('crun', await readFile(join(target, 'usr/src/crun.uris'), 'utf8'));
       await writePackages(directory, [...records, ...(crun === undefined ? [] : [crun])]);
-      // What update-alternatives would link on installing.
+      // The links that update-alternatives would make on installation.
       await symlink('gcc', join(target, 'usr/bin/cc'));
       await symlink('mawk', join(target, 'usr/bin/awk'));
-      // Debian's name of the static library is not the one that `-lyajl` looks for.
+      // Debian names the static library differently from what `-lyajl` looks for.
       await symlink('libyajl_s.a', join(target, 'usr/lib/x86_64-linux-gnu/libyajl.a'));
       return versionsOf(records);
     },
   };
 }
 
-/** `vmlinux`, and with a `modules.list` each `modules/`, of the initramfs, and `pod-modules/`, of the disk of modules. */
+/** `vmlinux`, and with a `modules.list` each: `modules/` of the initramfs, and `pod-modules/` of the disk of modules. */
 export function kernelRecipe({ archive, generation, signal }: Ingredients, buildRoot: Part): PartRecipe {
   const script = [
     `{ ${kernelImageScript.join('; ')}; } >>"$1/package-versions"`,
@@ -156,7 +156,7 @@ export function kernelRecipe({ archive, generation, signal }: Ingredients, build
 }
 
 interface Gathering {
-  /** The unpacked package. */
+  /** Directory of the unpacked package. */
   readonly work: string;
   readonly release: string;
   readonly buildRoot: string;
@@ -176,14 +176,14 @@ async function gatherModules(gathering: Gathering, into: string): Promise<void> 
   await mkdir(into);
   const packed: string[] = [];
   for (const module of modules) {
-    // What is loaded at every boot lies unpacked; the rest the kernel itself decompresses (CONFIG_MODULE_DECOMPRESS).
+    // Modules of every boot are stored decompressed; the kernel decompresses the rest itself (CONFIG_MODULE_DECOMPRESS).
     const file = moduleFile(module);
     const xz = module.path.endsWith('.xz') && !file.endsWith('.xz');
     if (xz) packed.push(`${file}.xz`);
     await copyFile(join(tree, module.path), join(into, xz ? `${file}.xz` : file));
   }
-  // Signature and type information cost an emulated guest a third of a second of every boot (checked, never used): a
-  // module that the host's root can replace anyway gains nothing from the guest checking it.
+  // Signature and type information cost an emulated guest a third of a second of every boot (checked, never used); a
+  // signature adds nothing, since the host's root can replace the module anyway.
   const unpack = 'for file; do xz -d -- "$file"; objcopy --strip-debug --remove-section .BTF "${file%.xz}"; done';
   const args = ['-euc', unpack, 'sh', ...packed];
   await runInBuildRoot({ buildRoot, workDir: into, program: 'sh', args, signal });
@@ -191,8 +191,8 @@ async function gatherModules(gathering: Gathering, into: string): Promise<void> 
 }
 
 /**
- * Unpacked, for an emulated guest takes longer to unpack one than to load it; with their signatures, which the kernel may
- * be told to insist on. After `gatherModules`.
+ * Decompressed, since an emulated guest takes longer to decompress a module than to load it; with signatures, which the
+ * kernel may be told to require. Runs after `gatherModules`.
  */
 async function gatherPodModules(gathering: Gathering, into: string): Promise<void> {
   const { buildRoot, signal } = gathering;
@@ -206,7 +206,7 @@ async function gatherPodModules(gathering: Gathering, into: string): Promise<voi
   await writeFile(join(into, 'modules.list'), podModulesList(modules, await read('modules.alias')));
 }
 
-/** `modules.erofs`: the disk that a pod gets which administers its network, the same for all of them. */
+/** `modules.erofs`: the disk for pods that administer their network, the same for all of them. */
 export function modulesDiskRecipe(kernel: Part, sysroot: Part, signal: AbortSignal): PartRecipe {
   const options = ['--quiet', '--all-root', '-T0', '-Uclear', '-x-1'];
   return {
@@ -216,7 +216,7 @@ export function modulesDiskRecipe(kernel: Part, sysroot: Part, signal: AbortSign
     async make(directory) {
       const readOnly = { '/modules': join(kernel.directory, 'pod-modules') };
       const args = [...options, 'modules.erofs', '/modules'];
-      const buildRoot = buildRootOf(sysroot); // its programs are a root's like any other's
+      const buildRoot = buildRootOf(sysroot); // the sysroot can run its programs as a build root does
       await runInBuildRoot({ buildRoot, workDir: directory, program: 'mkfs.erofs', args, readOnly, signal });
       await chmod(join(directory, 'modules.erofs'), 0o444);
       return {};
@@ -225,8 +225,8 @@ export function modulesDiskRecipe(kernel: Part, sysroot: Part, signal: AbortSign
 }
 
 /**
- * A static `crun`: under emulation dynamic linking is half of its time (design, section 10). Without systemd, criu and
- * loading of plugins, none of which a guest has.
+ * A static `crun`: under emulation dynamic linking takes half of its time (design, section 10). Built without systemd,
+ * criu and loading of plugins, which a guest does not have.
  */
 export function crunRecipe(buildRoot: Part, signal: AbortSignal): PartRecipe {
   const script = [
@@ -234,7 +234,7 @@ export function crunRecipe(buildRoot: Part, signal: AbortSignal): PartRecipe {
     'quietly() { "$@" >../log 2>&1 || { tail -n 8 ../log >&2; exit 1; }; }',
     'quietly ./configure --disable-dependency-tracking --disable-systemd --disable-criu --disable-dl --disable-shared' +
       ' --enable-static CFLAGS="-O2 -ffunction-sections -fdata-sections"',
-    'quietly make -C libocispec -j2 libocispec.la', // its headers are generated: before, not beside what includes them
+    'quietly make -C libocispec -j2 libocispec.la', // generates headers, which must exist before what includes them
     'quietly make git-version.h',
     'quietly make -j2 crun LDFLAGS="-all-static -Wl,--gc-sections"',
     'strip crun && mv crun ../crun && cd .. && rm -r source log',
@@ -252,7 +252,7 @@ export function crunRecipe(buildRoot: Part, signal: AbortSignal): PartRecipe {
   };
 }
 
-/** More than this and a guest of 64 MiB has no room to unpack it. */
+/** With a larger one, a guest of 64 MiB has no room to unpack it. */
 const maxInitramfsBytes = 16 * 1024 * 1024;
 
 /** Makes the agent's static binary at `outFile`. */
@@ -265,7 +265,7 @@ export type ProgramBuilder = (options: {
   readonly signal: AbortSignal;
 }) => Promise<void>;
 
-/** The host's file server: a program of ours on the agent's engine, as static. */
+/** The host's file server: a static program on the agent's engine. */
 export function fileServerRecipe(parts: FileServerParts): PartRecipe {
   const { repo, buildRoot, buildProgram, programsKey, signal } = parts;
   return {
@@ -293,7 +293,7 @@ export interface FileServerParts {
   readonly repo: string;
   readonly buildRoot: Part;
   readonly buildProgram: ProgramBuilder;
-  /** Hash of all that it and the agent are made from. */
+  /** Hash of all sources of it and the agent. */
   readonly programsKey: string;
   readonly signal: AbortSignal;
 }
@@ -304,16 +304,16 @@ export interface InitramfsParts {
   readonly kernel: Part;
   readonly crun: Part;
   readonly buildProgram: ProgramBuilder;
-  /** Hash of all the agent is made from. */
+  /** Hash of all sources of the agent. */
   readonly programsKey: string;
   readonly signal: AbortSignal;
 }
 
 /**
  * `initramfs.img`: agent as `/init`, crun and modules as an uncompressed cpio (unpacking costs an emulated guest more than
- * reading). It is a whole number of pages: QEMU puts it on the highest page boundary from which it fits below the end of
- * memory, and the last 896 bytes there are the firmware's ACPI tables. A file that leaves less than that of its last page,
- * which one build in eight did, lies over them, and the kernel hangs where it reads them ("ACPI: Core revision").
+ * reading). Padded to whole pages: QEMU puts it on the highest page boundary from which it fits below the end of memory,
+ * where the last 896 bytes are the firmware's ACPI tables. A file that left less room than that in its last page, as one
+ * build in eight did, overwrote them, and the kernel hung when reading them ("ACPI: Core revision").
  */
 export function initramfsRecipe(parts: InitramfsParts): PartRecipe {
   const script = [
@@ -345,7 +345,7 @@ export function initramfsRecipe(parts: InitramfsParts): PartRecipe {
       if (length > maxInitramfsBytes) {
         throw new PodvmError(
           'exhausted',
-          `Cannot make the initramfs: at most ${maxInitramfsBytes} bytes, got ${length}`,
+          `Cannot make the initramfs: expected at most ${maxInitramfsBytes} bytes, got ${length}`,
         );
       }
       return {};
@@ -353,7 +353,7 @@ export function initramfsRecipe(parts: InitramfsParts): PartRecipe {
   };
 }
 
-/** Says what a part was made from, and not where: the state directory may lie anywhere, and move. */
+/** Identifies the input part by name, not by path: the state directory may be anywhere, and move. */
 function nameOf(part: Part): string {
   return basename(part.directory);
 }

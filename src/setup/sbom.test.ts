@@ -12,7 +12,7 @@ import { makeSbom, spdxNameOf } from './sbom.ts';
 
 const repo = join(import.meta.dirname, '../..');
 
-/** The schema that the specification itself gives (https://cyclonedx.org/schema/bom-1.6.schema.json). */
+/** The specification's own schema (https://cyclonedx.org/schema/bom-1.6.schema.json). */
 async function specSchema() {
   const library = dirname(createRequire(import.meta.url).resolve('@cyclonedx/cyclonedx-library/package.json'));
   const read = async (name: string) =>
@@ -25,7 +25,7 @@ async function specSchema() {
   return ajv.compile(await read('bom-1.6'));
 }
 
-/** As set-up leaves it: parts with records of real packages, and files that it made. */
+/** A finished set-up: parts with records of real packages, and made files. */
 async function openSetUp() {
   const directory = await mkdtempDisposable(join(tmpdir(), 'podvm-sbom-'));
   const root = directory.path;

@@ -11,7 +11,7 @@ import type { Assets } from '#host/assets.ts';
 import { type PackageRecord, readPackages } from './package-record.ts';
 import { readCurrent } from './setup.ts';
 
-/** What npm writes down of the packages that it has installed. */
+/** npm's record of the installed packages. */
 const installedSchema = v.object({
   lockfileVersion: v.literal(3),
   packages: v.record(
@@ -25,25 +25,25 @@ const installedSchema = v.object({
   ),
 });
 
-/** Debian 13, as purl's type `deb` has it. */
+/** Debian 13, in purl's type `deb`. */
 const distro = 'debian-13';
 
 export interface SbomOptions {
   readonly root: string;
   readonly repo: string;
-  /** Of podvm. */
+  /** Version of podvm. */
   readonly version: string;
 }
 
 /**
  * What set-up installed, as CycloneDX 1.6 in JSON: Debian packages of sysroot, build root and guest kernel, crun's source,
- * Node and npm packages as npm has installed them, and the files that were made of them. Parts that take no part when a pod
- * runs (compiler, packages for development) have the scope `excluded`. Errors: `failedPrecondition` before set-up.
+ * Node and npm packages as npm installed them, and the files made from them. Components that are not used when a pod runs
+ * (compiler, development packages) have the scope `excluded`. Errors: `failedPrecondition` before set-up.
  */
 export async function makeSbom({ root, repo, version }: SbomOptions): Promise<string> {
   const current = await readCurrent(root);
   if (current === undefined) {
-    throw new PodvmError('failedPrecondition', `Cannot list what set-up installed: there is nothing in ${root}`, {
+    throw new PodvmError('failedPrecondition', `Cannot list what set-up installed: nothing is installed in ${root}`, {
       fix: 'Run `podvm setup`.',
     });
   }
@@ -67,7 +67,7 @@ export async function makeSbom({ root, repo, version }: SbomOptions): Promise<st
 function debianComponent(part: string, record: PackageRecord): Models.Component {
   const { name, version, architecture, sha256, licences } = record;
   const purl = new PackageURL('deb', 'debian', name, version, { arch: architecture, distro }).toString();
-  const isLinked = architecture === 'source' || name.startsWith('lib'); // what agent, file server and crun are made from
+  const isLinked = architecture === 'source' || name.startsWith('lib'); // agent, file server and crun are made from these
   return new Models.Component(Enums.ComponentType.Library, name, {
     version,
     purl,
@@ -101,7 +101,7 @@ async function npmComponents(repo: string): Promise<readonly Models.Component[]>
   });
 }
 
-/** What set-up made: nobody else has these, so that their hash is all that names them. */
+/** Files that set-up made, identified by their hash alone. */
 async function madeFiles(assets: Assets): Promise<readonly Models.Component[]> {
   const { kernel, initramfs, modules, fileServer, kernelVersion, crunVersion, agent } = assets;
   const files = [
@@ -140,7 +140,7 @@ const hashesOf = (hashes: readonly Models.Hash[]) => new Models.HashDictionary(h
 const propertiesOf = ({ part }: { readonly part: string }) =>
   new Models.PropertyRepository([new Models.Property('podvm:part', part)]);
 
-/** By SPDX's ids where there is one for Debian's name; else by the name. An expression stands alone. */
+/** SPDX ids where Debian's name has one, otherwise the name. An expression stands alone. */
 function licencesOf(names: readonly string[]): Models.LicenseRepository {
   const [only] = names;
   if (names.length === 1 && only !== undefined && /^\(.+\)$/.test(only)) {
@@ -154,7 +154,7 @@ function licencesOf(names: readonly string[]): Models.LicenseRepository {
   );
 }
 
-/** Debian's names of GNU's licences say "or later" by a plus, and leave out a zero (copyright-format/1.0). */
+/** Debian's names of GNU licences mark "or later" with a plus, and omit ".0" (copyright-format/1.0). */
 export function spdxNameOf(debian: string): string {
   if (debian === 'Expat') return 'MIT';
   const [, family, major, minor = '0', plus] = /^(A?GPL|LGPL)-(\d)(?:\.(\d))?(\+)?$/.exec(debian) ?? [];

@@ -7,8 +7,8 @@ import { defaultEnv } from '#host/run.ts';
 import type { Progress } from './progress.ts';
 
 /**
- * The right to change the assets below `root`, held until disposed or until this process ends, however it ends: a child
- * holds the lock (Node has no flock) for as long as our end of its standard input is open.
+ * The lock for changing the assets below `root`, held until disposed of or until this process ends, in any way: a child
+ * holds the lock (Node has no flock) while this end of its standard input is open.
  * Errors: `cancelled`.
  */
 export async function takeSetupLock(root: string, progress: Progress, signal: AbortSignal): Promise<AsyncDisposable> {

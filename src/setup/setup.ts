@@ -27,25 +27,25 @@ export interface SetupOptions {
   readonly root: string;
   /** Directory with `src/` and `node_modules/`. */
   readonly repo: string;
-  /** URL of a Debian mirror; default is the one that the host's apt uses. */
+  /** URL of a Debian mirror; default: the one of the host's apt. */
   readonly mirror?: string;
-  /** Told what a person should know. */
+  /** Called with warnings for the operator. */
   readonly warn: (text: string) => void;
   readonly progress: Progress;
   readonly signal: AbortSignal;
 }
 
-/** A package that changed: from one version, to another; undefined where it was or is not part of it. */
+/** A changed package with both versions; undefined where it was or is not a part. */
 export interface PackageChange {
   readonly package: string;
   readonly from: string | undefined;
   readonly to: string | undefined;
 }
 
-/** `current.json`: the assets, and what set-up itself wants to know again. */
+/** `current.json`: the assets, and what set-up needs to know later. */
 export const currentSchema = v.object({
   ...assetsSchema.entries,
-  /** Which taking of Debian packages this is: changes with `upgradeSetup` alone. */
+  /** Changes only with `upgradeSetup`, which takes Debian packages again. */
   generation: v.string(),
   versions: v.record(v.string(), v.string()),
   parts: v.array(v.string()),
@@ -53,22 +53,22 @@ export const currentSchema = v.object({
 export type Current = v.InferOutput<typeof currentSchema>;
 
 /**
- * The assets, made now as far as they are missing or their recipe or sources changed. A second call is a few reads. Two
- * calls at once, also of two processes: one waits for the other.
- * Errors: `failedPrecondition` (host tools missing), `unavailable` (no packages to be had), those of compiling.
+ * The assets; makes what is missing or has changed in recipe or sources. A second call takes a few reads. Concurrent calls,
+ * also of several processes, wait for each other.
+ * Errors: `failedPrecondition` (host tools missing), `unavailable` (no packages available), those of compiling.
  */
 export async function ensureSetup(options: SetupOptions): Promise<Assets> {
   const ready = await readReady(options);
   if (ready !== undefined) return ready;
   await using _lock = await takeSetupLock(options.root, options.progress, options.signal);
-  const current = await readReady(options); // somebody else may have made them while we waited
+  const current = await readReady(options); // another process may have made them meanwhile
   if (current !== undefined) return current;
   return await make(options, (await readCurrent(options.root))?.generation ?? 'first');
 }
 
 /**
- * Makes the parts of the newest Debian packages (about as long as the first time) and says what changed; with the newest
- * ones there already, nothing. The old ones stay for as long as a process uses them.
+ * Makes the parts from the newest Debian packages (takes about as long as the first time) and returns what changed; does
+ * nothing when they are the newest already. Old parts stay while a process uses them.
  */
 export async function upgradeSetup(
   options: SetupOptions,
@@ -86,7 +86,7 @@ export async function upgradeSetup(
   return { assets, changes: changesBetween(before, after) };
 }
 
-/** Whether the archives have nothing else than what the parts are made of. Errors: those of asking them. */
+/** Whether the archives have exactly the packages of the parts. Errors: those of asking the archives. */
 async function isUpToDate(
   { root, mirror, progress, signal, warn }: SetupOptions,
   { parts, sysroot }: Current,
@@ -95,7 +95,7 @@ async function isUpToDate(
   const hasQemu = await stat(join(sysroot, 'usr/bin/qemu-system-x86_64')).catch(() => undefined);
   if (hasQemu === undefined) return false;
   const [{ askArchives }, { isNewest, readInstalled }] = await Promise.all([
-    import('./newest-packages.ts'), // which a start does not need
+    import('./newest-packages.ts'), // not needed by a start
     import('./debian-updates.ts'),
   ]);
   const archive = await findDebianArchive(mirror, signal);
@@ -103,7 +103,7 @@ async function isUpToDate(
     askArchives(root, archive, signal),
   );
   const isSame = isNewest(await readInstalled(parts), newest);
-  if (isSame) warnOfSecurity(archive, warn); // else making them does
+  if (isSame) warnOfSecurity(archive, warn); // otherwise making them warns
   return isSame;
 }
 
@@ -111,7 +111,7 @@ function warnOfSecurity({ hasSecurity }: DebianArchive, warn: SetupOptions['warn
   if (!hasSecurity) warn(`WARNING: ${securityMissing.detail}\n  fix: ${securityMissing.fix}`);
 }
 
-/** Removes the parts that are not the current ones and that nobody uses; waits for a set-up that is under way. */
+/** Removes parts that are neither current nor in use; waits for a set-up in progress. */
 export async function collectUnused({
   root,
   progress,
@@ -126,7 +126,7 @@ export async function collectUnused({
 
 const collectBeside = (root: string, { parts }: Current) => collectParts(join(root, 'parts'), new Set(parts));
 
-/** Whether parts are those that this very program would make: another version of it may have made others. */
+/** Whether the parts are those that this version of the program would make. */
 export function areOurs({ key, generation, agent }: Current): boolean {
   return key === keyOf(generation, agent);
 }
@@ -138,7 +138,7 @@ export function changesBetween(before: Versions, after: Versions): readonly Pack
     .map((name) => ({ package: name, from: before[name], to: after[name] }));
 }
 
-/** What `current.json` says, or undefined if there is none or it is of another version of this program. */
+/** The content of `current.json`; undefined when there is none or it is of another version of this program. */
 export async function readCurrent(root: string): Promise<Current | undefined> {
   const text = await readFileIfThere(currentFile(root));
   if (text === undefined) return undefined;
@@ -146,11 +146,11 @@ export async function readCurrent(root: string): Promise<Current | undefined> {
     const parsed = v.safeParse(currentSchema, JSON.parse(text));
     return parsed.success ? parsed.output : undefined;
   } catch {
-    return undefined; // not JSON: made anew, like any other state that is not ours
+    return undefined; // not JSON: made again
   }
 }
 
-/** Set-up's answer if nothing changed: the key fits and the files are there. */
+/** The assets if nothing changed: the key matches and the files exist. */
 export async function readReady({ root, repo }: Pick<SetupOptions, 'root' | 'repo'>): Promise<Assets | undefined> {
   const [current, agent] = await Promise.all([readCurrent(root), hashProgramSources(repo)]);
   if (current === undefined || current.key !== keyOf(current.generation, agent)) return undefined;
@@ -174,7 +174,7 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
   warnOfSecurity(archive, options.warn);
   const ingredients = { archive, generation, signal };
   const buildRoot = await ensurePart(partsDirectory, buildRootRecipe(ingredients), progress);
-  // Building crun keeps the processor busy while the others wait for the network.
+  // Building crun keeps the processor busy while the other parts wait for the network.
   const [sysroot, kernel, crun] = await allOrError([
     ensurePart(partsDirectory, sysrootRecipe(ingredients), progress),
     ensurePart(partsDirectory, kernelRecipe(ingredients, buildRoot), progress),
@@ -182,7 +182,7 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
   ]);
   const modules = await ensurePart(partsDirectory, modulesDiskRecipe(kernel, sysroot, signal), progress);
   const programsKey = await hashProgramSources(repo);
-  const { buildProgram } = await import('./build-program.ts'); // brings a bundler that a start without work must not wait for
+  const { buildProgram } = await import('./build-program.ts'); // loads a bundler, which a start without work does not need
   const initramfs = await ensurePart(
     partsDirectory,
     initramfsRecipe({ repo, buildRoot, kernel, crun, buildProgram, programsKey, signal }),
@@ -209,7 +209,7 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
   return assets;
 }
 
-/** Names the assets as the current ones, and collects those that nobody uses any more: after that, see `holdAssets`. */
+/** Makes the assets the current ones, and removes unused parts afterwards: see `holdAssets`. */
 async function publish(root: string, assets: Assets, generation: string, parts: readonly Part[]): Promise<void> {
   const directories = parts.map((part) => part.directory);
   const versions = Object.assign({}, ...parts.map((part) => part.versions));
@@ -226,7 +226,7 @@ async function refuseMissingTools(): Promise<void> {
   });
 }
 
-/** Waits for all, so that none is left working when another fails; then the first error. */
+/** Waits for all, so that none is still running when another fails; then throws the first error. */
 async function allOrError(parts: readonly [Promise<Part>, Promise<Part>, Promise<Part>]): Promise<[Part, Part, Part]> {
   await Promise.allSettled(parts);
   return await Promise.all(parts);

@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 
-/** One thing that is to be patched. `unknown`: it could not be checked, and `detail` says why; never taken for `newest`. */
+/** The state of one thing that needs patches. `unknown`: the check failed, see `detail`; never treated as `newest`. */
 export const updateFindingSchema = v.object({
   subject: v.picklist([
     'security archive',
@@ -21,7 +21,7 @@ export type UpdateFinding = Readonly<v.InferOutput<typeof updateFindingSchema>>;
 
 export const updateReportSchema = v.pipe(v.array(updateFindingSchema), v.maxLength(16));
 
-/** What the process that looks for updates is told (`updates-process.ts`). */
+/** Input of the process that looks for updates (`updates-process.ts`). */
 export const updateRequestSchema = v.object({
   root: v.string(),
   repo: v.string(),
@@ -30,7 +30,7 @@ export const updateRequestSchema = v.object({
 });
 export type UpdateRequest = Readonly<v.InferOutput<typeof updateRequestSchema>>;
 
-/** A package of which there is a newer version. */
+/** A package with a newer version. */
 export interface Outdated {
   readonly name: string;
   readonly from: string;
@@ -38,10 +38,10 @@ export interface Outdated {
   readonly isSecurity: boolean;
 }
 
-/** So many are named; the rest are counted. */
+/** Maximum packages that are named; the rest are counted. */
 const maxNamed = 6;
 
-/** In words: those of the security archive first. */
+/** Describes them, those of the security archive first. */
 export function describeOutdated(outdated: readonly Outdated[]): string {
   const sorted = outdated.toSorted((one, other) => Number(other.isSecurity) - Number(one.isSecurity));
   const named = sorted

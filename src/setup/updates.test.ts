@@ -13,7 +13,7 @@ import { describeOutdated } from './update-report.ts';
 
 const never = new AbortController().signal;
 
-/** As apt printed it for Debian 13, cut to a few packages of each part. */
+/** Output of apt for Debian 13, reduced to a few packages of each part. */
 const answer = `== sysroot
 Inst libslirp0 (4.8.0-1+b1 Debian:13.8/stable [amd64])
 Inst libglib2.0-0t64 (2.84.4-3~deb13u2 Debian:13.8/stable, Debian-Security:13/stable-security [amd64])
@@ -67,7 +67,7 @@ test('what is older is named, security updates first, by the order of versions t
     sysroot: [
       binary('libslirp0', '4.8.0-1'),
       binary('libglib2.0-0t64', '2.84.4-3~deb13u1'),
-      binary('qemu-system-x86', '1:10.0.9+ds-0+deb13u1'), // a string would say that it is later
+      binary('qemu-system-x86', '1:10.0.9+ds-0+deb13u1'), // later in the order of strings
     ],
     buildRoot: [binary('libc6-dev', '2.41-12'), crun('1.20-3')],
     kernel: [binary('linux-image-6.12.57+deb13-amd64', '6.12.57-1')],
@@ -154,7 +154,7 @@ e2fsprogs:
   );
 });
 
-/** As npm 11 printed it. */
+/** Output of npm 11. */
 const outdated = JSON.stringify({
   '@types/node': { current: '26.6.6', wanted: '26.6.6', latest: '26.6.7', dependent: 'podvm', type: 'devDependencies' },
   commander: { current: '14.0.3', wanted: '14.0.3', latest: '15.1.0', dependent: 'podvm', type: 'dependencies' },
@@ -175,12 +175,12 @@ test('Node and npm packages are told apart; those for development, and a registr
   assert.equal(isLater('2.0.0-rc.1', '1.9.9'), false);
 });
 
-test('known holes are named; an answer that is none is an error', () => {
+test('known vulnerabilities are named; an invalid answer is an error', () => {
   const vulnerabilities = {
     ws: { name: 'ws', severity: 'high', range: '8.0.0 - 8.17.0', via: [], fixAvailable: true },
   };
   const [finding] = readAudit(JSON.stringify({ auditReportVersion: 2, vulnerabilities, metadata: {} }));
-  assert.deepEqual([finding?.verdict, finding?.detail], ['older', 'known holes: ws 8.0.0 - 8.17.0 (high)']);
+  assert.deepEqual([finding?.verdict, finding?.detail], ['older', 'known vulnerabilities: ws 8.0.0 - 8.17.0 (high)']);
   const refused = { message: '405 Method Not Allowed - POST http://r.example/', error: { summary: '', detail: '' } };
   assert.throws(() => readAudit(JSON.stringify(refused)), /405 Method Not Allowed/);
   for (const text of ['<html>', '{}', '{"auditReportVersion":1,"advisories":{}}'])

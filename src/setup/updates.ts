@@ -6,13 +6,13 @@ import { checkNpm } from './npm-updates.ts';
 import { readCurrent } from './setup.ts';
 import type { UpdateFinding, UpdateRequest } from './update-report.ts';
 
-/** What is checked of the parts. */
+/** The findings about parts. */
 const ofParts = ['QEMU', 'guest kernel', 'crun', 'build root'] as const;
 
 /**
- * What is older than the configured archives and the npm registry have, and whether Debian's security updates are among
- * those archives. What cannot be checked says why. Changes nothing but apt's lists below the state directory. Errors:
- * `cancelled` alone.
+ * Finds what is older than in the configured archives and the npm registry, and whether the archives include Debian's
+ * security updates. A check that fails gives its reason. Changes nothing but apt's lists below the state directory. Errors:
+ * only `cancelled`.
  */
 export async function checkUpdates(request: UpdateRequest, signal: AbortSignal): Promise<readonly UpdateFinding[]> {
   const attempt = async (
@@ -31,7 +31,7 @@ export async function checkUpdates(request: UpdateRequest, signal: AbortSignal):
     const archive = await findDebianArchive(request.mirror, signal);
     return [securityFinding(archive), ...(await checkParts(request, archive, signal))];
   };
-  // Each waits for another network.
+  // Run side by side, since each waits for another server.
   const found = await Promise.all([
     attempt(['security archive', ...ofParts], debian),
     attempt(['host packages'], async () => [await checkHostPackages(signal)]),
