@@ -1,5 +1,5 @@
 import { ready, type Descriptors } from '#engine/engine.ts';
-import type { Served } from '#engine/served.ts';
+import type { Served } from './served.ts';
 import { errno } from './fuse.ts';
 
 interface Flush {

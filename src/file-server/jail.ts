@@ -2,7 +2,7 @@ import { holdsData, isRemote } from '#base/file-systems.ts';
 import { isBelow, parseMountInfo } from '#base/mount-table.ts';
 import { open as openFlag } from '#engine/constants.ts';
 import type { Descriptors } from '#engine/engine.ts';
-import type { Powers } from '#engine/powers.ts';
+import type { Powers } from './powers.ts';
 import type { NodesOptions } from './nodes.ts';
 
 type JailEngine = Powers & Descriptors;

@@ -1,5 +1,5 @@
 import type { Clock, Descriptors, Timer } from '#engine/engine.ts';
-import type { Served } from '#engine/served.ts';
+import type { Served } from './served.ts';
 import type { OpenFile } from './open-files.ts';
 import { errno, lockFlags, lockType, openFlags, size } from './fuse.ts';
 import type { Request } from './message.ts';

@@ -1,4 +1,4 @@
-import { timeNow, timeOmitted } from '#engine/served.ts';
+import { timeNow, timeOmitted } from './served.ts';
 import { errno, fileType, opcode, openFlags, openRequestFlags, size, validAttribute as valid } from './fuse.ts';
 import type { Request } from './message.ts';
 import type { Node } from './nodes.ts';

@@ -1,7 +1,7 @@
 import { holdsData } from '#base/file-systems.ts';
 import type { Descriptors } from '#engine/engine.ts';
-import type { Powers } from '#engine/powers.ts';
-import type { Served } from '#engine/served.ts';
+import type { Powers } from './powers.ts';
+import type { Served } from './served.ts';
 import { errno, fileType, rootNode, size } from './fuse.ts';
 import type { Reply, Request } from './message.ts';
 

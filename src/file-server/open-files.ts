@@ -1,5 +1,5 @@
 import type { Descriptors } from '#engine/engine.ts';
-import type { Served } from '#engine/served.ts';
+import type { Served } from './served.ts';
 import { fileType, openFlags, openReplyFlags, size } from './fuse.ts';
 import type { Reply } from './message.ts';
 import type { Node } from './nodes.ts';

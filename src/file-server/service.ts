@@ -1,6 +1,6 @@
 import type { Clock, Descriptors, Runtime } from '#engine/engine.ts';
-import type { Powers } from '#engine/powers.ts';
-import type { Served } from '#engine/served.ts';
+import type { Powers } from './powers.ts';
+import type { Served } from './served.ts';
 import type { Flushes } from './flushes.ts';
 import type { Locks } from './locks.ts';
 import type { Reply, Request } from './message.ts';

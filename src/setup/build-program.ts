@@ -49,17 +49,18 @@ export async function buildProgram(options: ProgramBuild): Promise<void> {
   const workDir = await mkdtemp(`${outFile}.build-`);
   try {
     await bundle(join(repo, entry), join(workDir, 'agent.js'));
-    const engineDir = join(repo, 'src/engine');
+    const directories = calls === 'fileServer' ? ['engine', 'file-server'] : ['engine'];
+    const readOnly = Object.fromEntries(directories.map((name) => [`/${name}`, join(repo, 'src', name)]));
     const inRoot = async (program: string, args: readonly string[]) =>
       await runInBuildRoot({
         buildRoot: options.buildRoot,
         workDir,
         program,
         args,
-        readOnly: { '/engine': engineDir },
+        readOnly,
         signal: options.signal,
       });
-    const sources = (await readdir(engineDir)).filter((name) => name.endsWith('.c') && name !== 'compile.c').sort();
+    const sources = (await Promise.all(Object.entries(readOnly).map((entry) => sourcesIn(...entry)))).flat();
     await inRoot('gcc', ['-O1', '-o', 'compile', '/engine/compile.c', library, '-lm', '-lpthread']);
     await inRoot('./compile', ['agent.js', 'agent.bytecode']);
     await inRoot('gcc', [
@@ -70,7 +71,8 @@ export async function buildProgram(options: ProgramBuild): Promise<void> {
       ...(sanitize ? [...checks, ...ownLoader(options.buildRoot)] : [...release, ...hardening]),
       '-o',
       'agent',
-      ...sources.map((name) => `/engine/${name}`),
+      '-I/engine',
+      ...sources,
       library,
       '-lm',
       '-lpthread',
