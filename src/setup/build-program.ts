@@ -25,6 +25,12 @@ export interface ProgramBuild {
 const engineName = 'quickjs 2025-04-26';
 const library = '/usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a';
 
+/** Folders whose C a program has: the engine, and what binds the system calls of that program. */
+const cFolders = {
+  guest: ['src/engine', 'src/engine/guest'],
+  fileServer: ['src/engine', 'src/engine/guest', 'src/file-server'],
+} as const;
+
 const warnings = ['-Wall', '-Wextra', '-Wshadow', '-Wconversion', '-Wno-sign-conversion', '-Werror'];
 const release = [
   ...['-Os', '-static', '-s', '-ffunction-sections', '-fdata-sections', '-Wl,--gc-sections'],
@@ -49,19 +55,17 @@ export async function buildProgram(options: ProgramBuild): Promise<void> {
   const workDir = await mkdtemp(`${outFile}.build-`);
   try {
     await bundle(join(repo, entry), join(workDir, 'agent.js'));
-    const directories = calls === 'fileServer' ? ['engine', 'file-server'] : ['engine'];
-    const readOnly = Object.fromEntries(directories.map((name) => [`/${name}`, join(repo, 'src', name)]));
     const inRoot = async (program: string, args: readonly string[]) =>
       await runInBuildRoot({
         buildRoot: options.buildRoot,
         workDir,
         program,
         args,
-        readOnly,
+        readOnly: { '/src': join(repo, 'src') },
         signal: options.signal,
       });
-    const sources = (await Promise.all(Object.entries(readOnly).map((entry) => sourcesIn(...entry)))).flat();
-    await inRoot('gcc', ['-O1', '-o', 'compile', '/engine/compile.c', library, '-lm', '-lpthread']);
+    const sources = (await Promise.all(cFolders[calls].map((folder) => sourcesIn(repo, folder)))).flat();
+    await inRoot('gcc', ['-O1', '-o', 'compile', '/src/engine/compile.c', library, '-lm', '-lpthread']);
     await inRoot('./compile', ['agent.js', 'agent.bytecode']);
     await inRoot('gcc', [
       '-std=gnu17',
@@ -71,7 +75,7 @@ export async function buildProgram(options: ProgramBuild): Promise<void> {
       ...(sanitize ? [...checks, ...ownLoader(options.buildRoot)] : [...release, ...hardening]),
       '-o',
       'agent',
-      '-I/engine',
+      '-I/src/engine',
       ...sources,
       library,
       '-lm',
