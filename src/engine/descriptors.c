@@ -36,7 +36,7 @@ static CALL(close_fd)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd)) return JS_EXCEPTION;
-    if (fd == epoll_fd || fd == child_signal_fd) return throw_errno(ctx, EBADF, "close a descriptor", NULL);
+    if (loop_uses(fd)) return throw_errno(ctx, EBADF, "close a descriptor", NULL);
     loop_unwatch(ctx, fd);
     /* Not retried after EINTR: Linux has closed it by then. */
     return close(fd) < 0 && errno != EINTR ? throw_errno(ctx, errno, "close a descriptor", NULL) : JS_UNDEFINED;
@@ -175,7 +175,7 @@ static CALL(watch_file)
     return result;
 }
 
-const JSCFunctionListEntry descriptor_calls[] = {
+static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("open", 3, open_path),
     JS_CFUNC_DEF("close", 1, close_fd),
     JS_CFUNC_DEF("read", 4, read_fd),
@@ -189,4 +189,4 @@ const JSCFunctionListEntry descriptor_calls[] = {
     JS_CFUNC_DEF("openInotify", 0, open_inotify),
     JS_CFUNC_DEF("watchFile", 2, watch_file),
 };
-const int descriptor_call_count = COUNT(descriptor_calls);
+const struct call_table descriptor_calls = {calls, COUNT(calls)};

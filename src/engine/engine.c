@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <linux/capability.h>
@@ -41,28 +40,6 @@ extern const uint8_t agent_code[], agent_code_end[];
 
 static const size_t heap_limit = 64 << 20;
 static const size_t stack_limit = 512 << 10;
-
-void print_line(const char *text, size_t length)
-{
-    static const char hex[] = "0123456789abcdef";
-    char line[1024];
-    size_t used = 0;
-    struct pollfd console = {.fd = 2, .events = POLLOUT};
-
-    for (size_t i = 0; i < length && used < sizeof line - 5; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c == '\n' && i + 1 == length) break;
-        if (c >= 0x20 && c != 0x7f) line[used++] = (char)c;
-        else {
-            line[used++] = '\\';
-            line[used++] = 'x';
-            line[used++] = hex[c >> 4];
-            line[used++] = hex[c & 15];
-        }
-    }
-    line[used++] = '\n';
-    if (poll(&console, 1, 0) == 1 && (console.revents & POLLOUT) && write(2, line, used) < 0) return;
-}
 
 static CALL(print)
 {
@@ -173,20 +150,10 @@ static CALL(collect_garbage)
     return JS_UNDEFINED;
 }
 
-static CALL(set_heap_limit)
-{
-    CALL_START;
-    int64_t bytes;
-
-    if (!take_int(ctx, argv[0], 1 << 20, INT64_C(1) << 40, &bytes)) return JS_EXCEPTION;
-    JS_SetMemoryLimit(JS_GetRuntime(ctx), (size_t)bytes);
-    return JS_UNDEFINED;
-}
-
 /* PID 1 of a machine and not, as a jailed program of the host may be, of a namespace. */
 static bool is_init;
 
-static void power_off_or_exit(int code)
+static _Noreturn void power_off_or_exit(int code)
 {
     if (is_init) {
         sync();
@@ -205,14 +172,13 @@ static CALL(exit_agent)
     return JS_UNDEFINED;
 }
 
-const JSCFunctionListEntry runtime_calls[] = {
+static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("print", 1, print),
     JS_CFUNC_DEF("memoryUse", 0, memory_use),
     JS_CFUNC_DEF("collectGarbage", 0, collect_garbage),
-    JS_CFUNC_DEF("setHeapLimit", 1, set_heap_limit),
     JS_CFUNC_DEF("exit", 1, exit_agent),
 };
-const int runtime_call_count = COUNT(runtime_calls);
+const struct call_table runtime_calls = {calls, COUNT(calls)};
 
 /* A bug in the C: say so and end the machine; without sync, for our memory cannot be trusted. */
 static void on_fatal_signal(int signal)
@@ -256,34 +222,12 @@ static JSContext *make_context(void)
     return ctx;
 }
 
-#define ADD(calls) JS_SetPropertyFunctionList(ctx, engine, calls##_calls, calls##_call_count)
-
-/* Of what all of the C can do, a program has what it needs. */
-static void add_calls(JSContext *ctx, JSValueConst engine)
-{
-    ADD(loop);
-    ADD(descriptor);
-    ADD(runtime);
-#ifdef FILE_SERVER
-    ADD(served);
-    ADD(power);
-#else
-    ADD(file);
-    ADD(beneath);
-    ADD(process);
-    ADD(socket);
-    ADD(kernel);
-    ADD(namespace);
-    ADD(text);
-#endif
-}
-
 /* The global `podvmEngine`, with its calls; native.ts takes it away from the global object. */
-static bool add_engine(JSContext *ctx, int argc, char **argv)
+static bool add_engine(JSContext *ctx, int argc, char **argv, const struct call_table *const *tables)
 {
     JSValue global = JS_GetGlobalObject(ctx), engine = JS_NewObject(ctx), arguments = JS_NewArray(ctx);
 
-    add_calls(ctx, engine);
+    for (; *tables; tables++) JS_SetPropertyFunctionList(ctx, engine, (*tables)->calls, (*tables)->count);
     for (int i = 0; i < argc; i++) JS_SetPropertyUint32(ctx, arguments, (uint32_t)i, give_text(ctx, argv[i], strlen(argv[i])));
     JS_SetPropertyStr(ctx, engine, "args", arguments);
     JS_SetPropertyStr(ctx, engine, "engineName", JS_NewString(ctx, ENGINE_NAME));
@@ -304,17 +248,6 @@ static bool run_code(JSContext *ctx)
     return ok;
 }
 
-#ifdef FILE_SERVER
-enum { filter_fd = 5 };
-
-/* Its client, its log and the list of system calls are its own (storage/file-server.ts); what else it was given is not. */
-static void close_inherited(void)
-{
-    syscall(SYS_close_range, 3, filter_fd - 1, 0);
-    syscall(SYS_close_range, filter_fd + 1, ~0U, 0);
-}
-#endif
-
 /* The kernel starts PID 1 without standard streams when the initramfs has no /dev/console: nothing of ours may become 0 to 2. */
 static void reserve_standard_fds(void)
 {
@@ -325,29 +258,21 @@ static void reserve_standard_fds(void)
     if (fd > 2) close(fd);
 }
 
-int main(int argc, char **argv)
+void run_engine(int argc, char **argv, const struct call_table *const *tables, bool (*start)(void))
 {
     JSContext *ctx;
 
-#ifdef FILE_SERVER
-    close_inherited();
-#else
-    if (argc > 0 && strcmp(argv[0], "podvm-pause") == 0) return pause_main();
-    if (argc > 0 && strcmp(argv[0], "/bin/podvm-modprobe") == 0) return modprobe_main(argc, argv);
-    if (argc > 0 && strcmp(argv[0], "podvm-pump") == 0) return pump_main();
-    if (argc > 0 && strcmp(argv[0], "podvm-look") == 0) return look_main(argc, argv);
-    if (argc > 0 && strcmp(argv[0], "podvm-unmount") == 0) return unmount_main(argc, argv);
-#endif
     reserve_standard_fds();
     is_init = getpid() == 1 && argc > 0 && strcmp(argv[0], "/init") == 0;
     if (is_init) catch_fatal_signals();
+    signal(SIGPIPE, SIG_IGN);
     umask(022);
     mallopt(M_ARENA_MAX, 1);
-    /* Constant, or glibc raises them with use and keeps what a burst took. */
+    /* Constant: glibc would raise them with use and keep what a burst took. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
     mallopt(M_TRIM_THRESHOLD, 256 << 10);
     ctx = make_context();
-    if (!ctx || !processes_start() || !loop_start(ctx) || !add_engine(ctx, argc, argv) || !run_code(ctx)) {
+    if (!ctx || !loop_start(ctx) || (start && !start()) || !add_engine(ctx, argc, argv, tables) || !run_code(ctx)) {
         static const char text[] = "podvm agent: cannot start";
         print_line(text, sizeof text - 1);
         power_off_or_exit(70);

@@ -1,6 +1,7 @@
 /*
- * The C half of the guest's engine: what engine.ts declares. It runs as root beside hostile containers, so every value
- * from JavaScript passes one of the `take_*` functions, which check type and range before anything is converted.
+ * The C half of the engine: what engine.ts declares. It runs as root beside hostile containers, so every value from
+ * JavaScript passes one of the `take_*` functions, which check type and range before anything is converted.
+ * Calls between files go one way (tools/c-calls.test.ts): values, text, console, loop, descriptors, engine, program.
  */
 #ifndef PODVM_ENGINE_H
 #define PODVM_ENGINE_H
@@ -54,52 +55,36 @@ JSValue throw_errno(JSContext *ctx, int error, const char *verb, const char *wha
 /* Sets a property of an object we make; false with an exception pending (out of memory). */
 bool give_int(JSContext *ctx, JSValueConst object, const char *name, int64_t value);
 
+/* console.c */
+/* Writes one line to descriptor 2: at most 1 KiB, control characters escaped. Never blocks. */
+void print_line(const char *text, size_t length);
+
 /* loop.c */
 bool loop_start(JSContext *ctx);
+/* Calls `reap` when the signalfd is readable, and again each turn for as long as it returns true. */
+bool loop_watch_children(int signal_fd, bool (*reap)(JSContext *ctx));
 int loop_run(JSContext *ctx);
 void loop_unwatch(JSContext *ctx, int fd);
+/* Whether the loop itself needs the descriptor, which JavaScript can then neither watch nor close. */
+bool loop_uses(int fd);
 void report_exception(JSContext *ctx);
-void print_line(const char *text, size_t length);
 int64_t monotonic_ns(void);
-
-/* processes.c */
-bool processes_start(void);
-/* Calls the exit handler for at most 64 ended children; true if there may be more. */
-bool reap(JSContext *ctx);
-int pause_main(void);
-
-/* kernel.c: a process that mounts may have ended. */
-void aside_ended(pid_t pid);
-
-/* modprobe.c; the path is also in module-requests.ts. */
-#define MODPROBE_SOCKET "/run/podvm/modprobe.sock"
-int modprobe_main(int argc, char **argv);
-
-/* powers.c: as whom the file server acts. */
-int raise_powers(void);
-int settle_powers(void);
-bool join_groups(const int *fds, int count);
-bool join_group(gid_t group);
-void leave_groups(void);
-
-/* shares.c */
-int pump_main(void);
-int look_main(int argc, char **argv);
-int unmount_main(int argc, char **argv);
-
-extern int epoll_fd;
-extern int child_signal_fd;
-extern JSValue on_exit_handler;
-extern JSValue on_error_handler;
-/* Calls a handler with at most one argument (consumed), then settles promises; reports what it throws. */
+/* Calls a handler with one argument (consumed), then settles promises; reports what it throws. */
 bool call_handler(JSContext *ctx, JSValueConst handler, JSValue argument);
 
-/* The call tables, one per file. */
-extern const JSCFunctionListEntry loop_calls[], descriptor_calls[], file_calls[], beneath_calls[], process_calls[],
-    socket_calls[], kernel_calls[], namespace_calls[], text_calls[], runtime_calls[], served_calls[], power_calls[];
-extern const int loop_call_count, descriptor_call_count, file_call_count, beneath_call_count, process_call_count,
-    socket_call_count, kernel_call_count, namespace_call_count, text_call_count, runtime_call_count,
-    served_call_count, power_call_count;
+/* The calls that a C file gives to JavaScript. */
+struct call_table {
+    const JSCFunctionListEntry *calls;
+    int count;
+};
+extern const struct call_table loop_calls, descriptor_calls, runtime_calls;
+
+/* engine.c */
+/*
+ * Runs the embedded bytecode with these tables of calls (a list that ends with NULL). `start`, if any, is called before
+ * it; false ends the program. Does not return.
+ */
+_Noreturn void run_engine(int argc, char **argv, const struct call_table *const *tables, bool (*start)(void));
 
 /* Retries a call for as long as a signal interrupts it. */
 #define RETRY(expression)                                                                                             \

@@ -41,7 +41,7 @@ const expected: Readonly<Record<string, unknown>> = {
     leakedDescriptors: 0,
   },
   wrongArguments:
-    'RangeError RangeError TypeError TypeError TypeError TypeError RangeError RangeError RangeError RangeError TypeError EINVAL EINVAL RangeError RangeError ENOENT RangeError EINVAL'.split(
+    'RangeError RangeError TypeError TypeError TypeError TypeError RangeError RangeError RangeError RangeError TypeError EINVAL EINVAL RangeError RangeError ENOENT EINVAL'.split(
       ' ',
     ),
   errorsSurvived: [
@@ -129,6 +129,17 @@ const expected: Readonly<Record<string, unknown>> = {
     ids: ['1000', '2000'],
     signal: 9,
   },
+  asides: {
+    mounted: 0,
+    noType: 19, // ENODEV
+    noModule: 2, // ENOENT
+    answered: 0,
+    refused: 95, // EOPNOTSUPP
+    notWhole: 'EINVAL',
+    tooLong: 'E2BIG',
+    started: [true, true, true, true, false],
+    again: 2,
+  },
   badMaps: ['EINVAL', 'EINVAL', 'EINVAL'],
   users: { uid: 1000, gid: 2000, denied: 'EACCES', text: 'mine', proc: 'EINVAL', links: ['lo'], noProcess: 'ESRCH' },
 };
@@ -156,7 +167,7 @@ for (const sanitize of [false, true]) {
           buildRoot,
           outFile: join(directory, 'scenarios'),
           entry: 'src/engine/testing/main.ts',
-          calls: 'guest',
+          calls: 'scenarios',
           sanitize,
           signal: AbortSignal.timeout(120_000),
         });

@@ -9,7 +9,20 @@
  * Text in paths and arguments is UTF-8 and refused (`EINVAL`) with a NUL in it.
  */
 export interface Engine
-  extends Clock, Descriptors, Files, Beneath, Mounts, Namespaces, Processes, Sockets, Entropy, Text, Kernel, Runtime {}
+  extends
+    Clock,
+    Descriptors,
+    Files,
+    Beneath,
+    Mounts,
+    Namespaces,
+    Processes,
+    Asides,
+    Sockets,
+    Entropy,
+    Text,
+    Kernel,
+    Runtime {}
 
 /**
  * The errno name of a thrown value (`ENOENT`, `EPERM`; `E<number>` for a rare one), or `undefined` if it is no
@@ -25,16 +38,19 @@ export const again = -1;
 
 export type Timer = number;
 
-export interface Clock {
+export interface Timers {
+  /** Calls `handler` once, after `delayMs` (0 to 2^31). */
+  setTimer(delayMs: number, handler: () => void): Timer;
+  /** An unknown or fired timer is no error. */
+  clearTimer(timer: Timer): void;
+}
+
+export interface Clock extends Timers {
   /** Since boot, without suspension; fractions of a `ms`. */
   monotonicMs(): number;
   /** Since the epoch, in `ms`. */
   realtimeMs(): number;
   setRealtimeMs(epochMs: number): void;
-  /** Calls `handler` once, after `delayMs` (0 to 2^31). */
-  setTimer(delayMs: number, handler: () => void): Timer;
-  /** An unknown or fired timer is no error. */
-  clearTimer(timer: Timer): void;
 }
 
 /** Bits of `watch`'s interest and of what its handler is told. */
@@ -175,8 +191,6 @@ export interface Beneath {
   openBeneath(root: number, path: string, flags: number, mode?: number): number;
   /** mkdir -p; returns a descriptor of the last one (O_PATH), fit for `descriptorPath`. */
   makeDirectoriesBeneath(root: number, path: string, mode?: number): number;
-  /** For O_PATH descriptors too; not of a symlink. */
-  changeModeOf(fd: number, mode: number): void;
 }
 
 /** A path that names what the descriptor names: as mount source or target without a race. */
@@ -185,8 +199,6 @@ export const descriptorPath = (fd: number): string => `/proc/self/fd/${fd}`;
 export interface Mounts {
   /** `flags` from `mountFlags` of `constants.ts`. `type` and `data` may be empty. */
   mount(source: string, target: string, type: string, flags: number, data: string): void;
-  /** The same by a process of its own, whose exit code is the errno; 0 instead of its pid: this one cannot be. */
-  mountAside(source: string, target: string, type: string, flags: number, data: string): number;
   /** `flags` from `unmountFlags`. */
   unmount(target: string, flags: number): void;
   /** Grows a mounted ext4 to so many bytes of its device, while it is in use. Less than it has is no error. */
@@ -263,10 +275,21 @@ export interface Processes {
   readonly pid: number;
 }
 
+/**
+ * Calls that may take long, each in a process of its own while the loop goes on. They return its pid, or 0 while four are
+ * under way. The exit code that `onExit` tells is the errno, 0 for success. `E2BIG`: the arguments have more than 4 KiB.
+ */
+export interface Asides {
+  mountAside(source: string, target: string, type: string, flags: number, data: string): number;
+  /** finit_module of a `.ko` without parameters. */
+  loadModuleAside(path: string): number;
+  /** Sends aligned netlink messages in turn and waits for each answer; the socket must stay open meanwhile. */
+  netlinkAside(fd: number, requests: Uint8Array): number;
+}
+
 export interface Sockets {
   /** A listening, non-blocking unix stream socket; the file is made with `mode` (default 0o600). */
   listenUnix(path: string, mode?: number): number;
-  connectUnix(path: string): number;
   /** A non-blocking connection, or `again`. */
   accept(fd: number): number;
   /** Bytes (0: end, `again`) and the descriptors sent along (SCM_RIGHTS, at most 16; they are yours to close). */
@@ -282,19 +305,11 @@ export interface Sockets {
   shutdownWrite(fd: number): void;
   /** A non-blocking netlink socket; `read` and `write` are its messages. `groups` is the multicast mask. */
   openNetlink(family: 'route' | 'kobjectUevent', groups: number): number;
-  /**
-   * Sends requests, one after another and each with its answer awaited, by a process of its own; its exit code is the errno
-   * of the first that fails. `requests`: aligned messages. 0 instead of its pid: this one cannot be.
-   */
-  netlinkAside(fd: number, requests: Uint8Array): number;
   interfaceIndex(name: string): number;
   setWindowSize(fd: number, columns: number, rows: number): void;
-  /** A new pseudo-terminal: both ends; `master` is non-blocking. */
-  openPty(): { readonly master: number; readonly slave: number };
 }
 
 export interface Entropy {
-  randomBytes(count: number): Uint8Array;
   /** Mixes them in, credits `8 * length` bits and reseeds the kernel's generator. Needs CAP_SYS_ADMIN. */
   addEntropy(bytes: Uint8Array): void;
 }
@@ -313,11 +328,6 @@ export interface Kernel {
   setHostname(name: string): void;
   /** finit_module of a `.ko`, or of a compressed one that the kernel unpacks; already loaded is no error. */
   loadModule(path: string, parameters: string): void;
-  /**
-   * The same of a `.ko`, by a process of its own: what it needs of us meanwhile, it gets. Its exit code is the
-   * errno. 0 instead of its pid: too many are under way.
-   */
-  loadModuleAside(path: string): number;
   /** Writes everything dirty to the disks. Blocks. */
   sync(): void;
   /** At once, without sync. Does not return. */
@@ -342,8 +352,6 @@ export interface Runtime {
   readonly args: readonly string[];
   memoryUse(): MemoryUse;
   collectGarbage(): void;
-  /** More throws `InternalError: out of memory` in JavaScript, which is survived. Default 64 MiB. */
-  setHeapLimit(bytes: number): void;
   /** A handler that runs longer is interrupted: an error that cannot be caught, told to `onError`. 0: never. */
   setWatchdog(ms: number): void;
   /** Exceptions that leave a handler, and rejections that nobody handled by the end of the turn. */

@@ -38,9 +38,9 @@ struct rejection {
     JSValue promise, reason;
 };
 
-int epoll_fd = -1;
-int child_signal_fd = -1;
-JSValue on_exit_handler = JS_UNDEFINED, on_error_handler = JS_UNDEFINED;
+static int epoll_fd = -1, child_signal_fd = -1;
+static bool (*reap_children)(JSContext *ctx);
+static JSValue on_error_handler = JS_UNDEFINED;
 
 static struct watch *watches;
 static int watch_room;
@@ -208,6 +208,11 @@ static uint32_t epoll_interest(int64_t interest)
     return (interest & 1 ? EPOLLIN : 0) | (interest & 2 ? EPOLLOUT : 0) | (interest & 16 ? EPOLLPRI : 0);
 }
 
+bool loop_uses(int fd)
+{
+    return fd == epoll_fd || fd == child_signal_fd;
+}
+
 static CALL(watch_fd)
 {
     CALL_START;
@@ -217,7 +222,7 @@ static CALL(watch_fd)
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, 31, &interest)) return JS_EXCEPTION;
     if (!JS_IsFunction(ctx, argv[2])) return JS_ThrowTypeError(ctx, "Cannot watch: the handler is no function");
-    if (fd == epoll_fd || fd == child_signal_fd) return throw_errno(ctx, EBADF, "watch", NULL);
+    if (loop_uses(fd)) return throw_errno(ctx, EBADF, "watch", NULL);
     if (!make_room_for(fd)) return JS_ThrowOutOfMemory(ctx);
     struct watch *watch = &watches[fd];
     if (!watch->is_used) watch->generation++;
@@ -376,21 +381,27 @@ static int wait_ms(bool is_busy)
 
 bool loop_start(JSContext *ctx)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = child_signal_key};
-
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (epoll_fd < 0 || child_signal_fd < 0) return false;
-    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, child_signal_fd, &event) < 0) return false;
+    if (epoll_fd < 0) return false;
     JS_SetHostPromiseRejectionTracker(JS_GetRuntime(ctx), on_rejection, NULL);
     JS_SetInterruptHandler(JS_GetRuntime(ctx), on_interrupt, NULL);
     handler_started_ns = monotonic_ns();
     return true;
 }
 
+bool loop_watch_children(int signal_fd, bool (*reap)(JSContext *ctx))
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = child_signal_key};
+
+    child_signal_fd = signal_fd;
+    reap_children = reap;
+    return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, signal_fd, &event) == 0;
+}
+
 int loop_run(JSContext *ctx)
 {
     struct epoll_event events[batch];
-    bool has_ended_children = true; /* some may have ended before the loop began */
+    bool has_ended_children = reap_children != NULL; /* some may have ended before the loop began */
 
     settle(ctx);
     for (;;) {
@@ -404,19 +415,9 @@ int loop_run(JSContext *ctx)
             } else serve(ctx, &events[i]);
         }
         fire_timers(ctx);
-        if (has_ended_children) has_ended_children = reap(ctx);
+        if (has_ended_children) has_ended_children = reap_children(ctx);
         settle(ctx);
     }
-}
-
-static CALL(set_on_exit)
-{
-    CALL_START;
-    if (!JS_IsFunction(ctx, argv[0])) return JS_ThrowTypeError(ctx, "Cannot set onExit: no function");
-    JSValue old = on_exit_handler;
-    on_exit_handler = JS_DupValue(ctx, argv[0]);
-    JS_FreeValue(ctx, old);
-    return JS_UNDEFINED;
 }
 
 static CALL(set_on_error)
@@ -439,10 +440,9 @@ static CALL(set_watchdog)
     return JS_UNDEFINED;
 }
 
-const JSCFunctionListEntry loop_calls[] = {
+static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("watch", 3, watch_fd),         JS_CFUNC_DEF("unwatch", 1, unwatch_fd),
     JS_CFUNC_DEF("setTimer", 2, set_timer),     JS_CFUNC_DEF("clearTimer", 1, clear_timer),
-    JS_CFUNC_DEF("onExit", 1, set_on_exit),     JS_CFUNC_DEF("onError", 1, set_on_error),
-    JS_CFUNC_DEF("setWatchdog", 1, set_watchdog),
+    JS_CFUNC_DEF("onError", 1, set_on_error),   JS_CFUNC_DEF("setWatchdog", 1, set_watchdog),
 };
-const int loop_call_count = COUNT(loop_calls);
+const struct call_table loop_calls = {calls, COUNT(calls)};

@@ -154,10 +154,10 @@ static CALL(decode_base64)
     return result;
 }
 
-const JSCFunctionListEntry text_calls[] = {
+static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("encodeUtf8", 1, encode_utf8),
     JS_CFUNC_DEF("decodeUtf8", 3, decode_utf8),
     JS_CFUNC_DEF("encodeBase64", 1, encode_base64),
     JS_CFUNC_DEF("decodeBase64", 1, decode_base64),
 };
-const int text_call_count = COUNT(text_calls);
+const struct call_table text_calls = {calls, COUNT(calls)};

@@ -1,4 +1,4 @@
-import type { Clock, Descriptors, Timer } from '#engine/engine.ts';
+import type { Descriptors, Timer, Timers } from '#engine/engine.ts';
 import type { Served } from './served.ts';
 import type { OpenFile } from './open-files.ts';
 import { errno, lockFlags, lockType, openFlags, size } from './fuse.ts';
@@ -27,10 +27,10 @@ interface Waiting {
  * a lock and leaves the server free meanwhile: who waits is tried again when a lock is given back, and by the clock.
  */
 export class Locks {
-  readonly #engine: Served & Descriptors & Clock;
+  readonly #engine: Served & Descriptors & Timers;
   readonly #waiting = new Map<string, Waiting>();
 
-  constructor(engine: Served & Descriptors & Clock) {
+  constructor(engine: Served & Descriptors & Timers) {
     this.#engine = engine;
   }
 

@@ -5,7 +5,7 @@
  * of a list.
  */
 #define _GNU_SOURCE
-#include "engine.h"
+#include "file-server.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -327,7 +327,7 @@ static CALL(filter_calls)
     return JS_UNDEFINED;
 }
 
-const JSCFunctionListEntry power_calls[] = {
+static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("actAs", 2, act_as),
     JS_CFUNC_DEF("fileSystemOf", 1, file_system_of),
     JS_CFUNC_DEF("openMountPoint", 1, open_mount_point),
@@ -337,4 +337,4 @@ const JSCFunctionListEntry power_calls[] = {
     JS_CFUNC_DEF("takePowers", 1, take_powers),
     JS_CFUNC_DEF("filterCalls", 1, filter_calls),
 };
-const int power_call_count = COUNT(power_calls);
+const struct call_table power_calls = {calls, COUNT(calls)};

@@ -5,7 +5,7 @@
  * These calls answer a negative errno instead of throwing: to a file server, an error is an answer like any other.
  */
 #define _GNU_SOURCE
-#include "engine.h"
+#include "file-server.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -782,7 +782,7 @@ static CALL(lock_file)
     return answer(ctx, flock(fd, LOCK_NB | (type == F_RDLCK ? LOCK_SH : type == F_WRLCK ? LOCK_EX : LOCK_UN)));
 }
 
-const JSCFunctionListEntry served_calls[] = {
+static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("openRoot", 1, open_root),
     JS_CFUNC_DEF("openNode", 3, open_node),
     JS_CFUNC_DEF("nodeOf", 1, node_of),
@@ -824,4 +824,4 @@ const JSCFunctionListEntry served_calls[] = {
     JS_CFUNC_DEF("testLock", 3, test_lock),
     JS_CFUNC_DEF("lockFile", 2, lock_file),
 };
-const int served_call_count = COUNT(served_calls);
+const struct call_table served_calls = {calls, COUNT(calls)};

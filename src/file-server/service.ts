@@ -1,4 +1,4 @@
-import type { Clock, Descriptors, Runtime } from '#engine/engine.ts';
+import type { Timers, Descriptors, Runtime } from '#engine/engine.ts';
 import type { Powers } from './powers.ts';
 import type { Served } from './served.ts';
 import type { Flushes } from './flushes.ts';
@@ -8,11 +8,11 @@ import type { Nodes } from './nodes.ts';
 import type { OpenFiles } from './open-files.ts';
 
 /** What the file server's build of the engine has. */
-export type FileServerEngine = Clock & Descriptors & Runtime & Served & Powers;
+export type FileServerEngine = Timers & Descriptors & Runtime & Served & Powers;
 
 export type ServerEngine = Pick<
   FileServerEngine,
-  keyof (Served & Descriptors & Clock) | 'print' | 'actAs' | 'fileSystemOf'
+  keyof (Served & Descriptors & Timers) | 'print' | 'actAs' | 'fileSystemOf'
 >;
 
 /** Bytes of the reply's body, or a negative errno; undefined: there is none, or it comes later. */

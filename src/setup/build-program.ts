@@ -28,7 +28,8 @@ const library = '/usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a';
 /** Folders whose C a program has: the engine, and what binds the system calls of that program. */
 const cFolders = {
   guest: ['src/engine', 'src/engine/guest'],
-  fileServer: ['src/engine', 'src/engine/guest', 'src/file-server'],
+  fileServer: ['src/engine', 'src/file-server'],
+  scenarios: ['src/engine', 'src/engine/guest', 'src/engine/testing'],
 } as const;
 
 const warnings = ['-Wall', '-Wextra', '-Wshadow', '-Wconversion', '-Wno-sign-conversion', '-Werror'];
@@ -70,7 +71,7 @@ export async function buildProgram(options: ProgramBuild): Promise<void> {
     await inRoot('gcc', [
       '-std=gnu17',
       `-DENGINE_NAME="${engineName}"`,
-      ...(calls === 'fileServer' ? ['-DFILE_SERVER'] : []),
+      ...(calls === 'scenarios' ? ['-DSCENARIOS'] : []),
       ...warnings,
       ...(sanitize ? [...checks, ...ownLoader(options.buildRoot)] : [...release, ...hardening]),
       '-o',

@@ -1,14 +1,14 @@
-import type { Clock, Files, Kernel } from '#engine/engine.ts';
+import type { Asides, Files, Timers } from '#engine/engine.ts';
+import { runAside } from '../container/aside.ts';
 import type { Children } from '../container/children.ts';
 
 export interface PodModulesParts {
-  readonly engine: Pick<Files, 'readText'> & Pick<Kernel, 'loadModuleAside'> & Pick<Clock, 'setTimer'>;
+  readonly engine: Pick<Files, 'readText'> & Pick<Asides, 'loadModuleAside'> & Pick<Timers, 'setTimer'>;
   readonly children: Pick<Children, 'wait'>;
   readonly warn: (text: string) => void;
 }
 
 const maxListBytes = 256 * 1024;
-const pollMs = 5;
 
 /**
  * The disk of modules: what a pod that administers its network may have the kernel load, and nothing else. Its
@@ -69,16 +69,8 @@ export class PodModules {
 
   async #insert(name: string, file: string): Promise<boolean> {
     const { engine, children, warn } = this.#parts;
-    let pid = engine.loadModuleAside(`${this.#directory}/${file}`);
-    for (; pid === 0; pid = engine.loadModuleAside(`${this.#directory}/${file}`)) await this.#pause();
-    const { code } = await children.wait(pid);
+    const code = await runAside(engine, children, () => engine.loadModuleAside(`${this.#directory}/${file}`));
     if (code !== 0) warn(`the kernel refuses the module ${name}: error ${code}`);
     return code === 0;
-  }
-
-  #pause(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#parts.engine.setTimer(pollMs, resolve);
-    });
   }
 }

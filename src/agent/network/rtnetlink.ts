@@ -1,9 +1,15 @@
 import { PodvmError } from '#base/errors.ts';
-import { again, type Descriptors, type Sockets } from '#engine/engine.ts';
+import { again, type Asides, type Descriptors, type Sockets, type Timers } from '#engine/engine.ts';
+import { runAside } from '../container/aside.ts';
 import type { Children } from '../container/children.ts';
 
-export type NetlinkParts = Pick<Sockets, 'openNetlink' | 'netlinkAside' | 'interfaceIndex'> &
-  Pick<Descriptors, 'read' | 'write' | 'close'>;
+export type NetlinkParts = Pick<Sockets, 'openNetlink' | 'interfaceIndex'> &
+  Pick<Descriptors, 'read' | 'write' | 'close'> &
+  Pick<Asides, 'netlinkAside'> &
+  Pick<Timers, 'setTimer'>;
+
+/** What a process aside takes; more routes than that are set at once. */
+const maxAsideBytes = 4096;
 
 // netlink(7), rtnetlink(7)
 export const message = { newLink: 16, newAddress: 20, deleteAddress: 21, newRoute: 24 } as const;
@@ -51,8 +57,9 @@ export async function requestNetlinkAside(
 ): Promise<void> {
   const fd = parts.openNetlink('route', 0);
   try {
-    const pid = parts.netlinkAside(fd, joined(requests.map(encode)));
-    if (pid > 0 && (await children.wait(pid)).code === 0) return;
+    const messages = joined(requests.map(encode));
+    const fits = messages.length <= maxAsideBytes;
+    if (fits && (await runAside(parts, children, () => parts.netlinkAside(fd, messages))) === 0) return;
   } finally {
     parts.close(fd);
   }

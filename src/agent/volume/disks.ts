@@ -1,12 +1,26 @@
 import { PodvmError } from '#base/errors.ts';
 import type { Params } from '#wire/messages.ts';
 import { mountFlags, open } from '#engine/constants.ts';
-import { codeOf, type Clock, type Descriptors, type Files, type Mounts, type Text } from '#engine/engine.ts';
+import {
+  codeOf,
+  type Asides,
+  type Clock,
+  type Descriptors,
+  type Files,
+  type Mounts,
+  type Text,
+} from '#engine/engine.ts';
+import { runAside } from '../container/aside.ts';
 import type { Children } from '../container/children.ts';
 import { Phases, type Phase } from '#base/phases.ts';
 import type { MappedViews } from './mapped-views.ts';
 
-type Parts = Clock & Descriptors & Files & Mounts & Pick<Text, 'decodeUtf8'> & { sync(): void };
+type Parts = Clock &
+  Descriptors &
+  Files &
+  Mounts &
+  Pick<Asides, 'mountAside'> &
+  Pick<Text, 'decodeUtf8'> & { sync(): void };
 type Waiting = Pick<Children, 'wait'>;
 type FileSystem = 'erofs' | 'ext4' | 'none';
 
@@ -93,8 +107,7 @@ export class Disks {
     const flags = (readOnly ? mountFlags.readOnly : mountFlags.noAccessTime) | mountFlags.noDevices;
     const mount = [device, target, fileSystem, flags, hasQuotas === true ? 'prjquota' : ''] as const;
     await this.#settled(serial, async () => {
-      const pid = this.#parts.mountAside(...mount);
-      if (pid > 0 && (await this.#children.wait(pid)).code === 0) return;
+      if ((await runAside(this.#parts, this.#children, () => this.#parts.mountAside(...mount))) === 0) return;
       try {
         this.#parts.mount(...mount); // once more, for the error
       } catch (error) {

@@ -1,12 +1,11 @@
 /* Paths inside trees that a container may change while we walk: openat2 keeps them from leading out. */
 #define _GNU_SOURCE
-#include "engine.h"
+#include "guest.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -113,25 +112,8 @@ static CALL(make_directories_beneath)
     return answer;
 }
 
-/* Through /proc, because fchmod refuses O_PATH descriptors. */
-static CALL(change_mode_of)
-{
-    CALL_START;
-    int fd;
-    int64_t mode;
-    char path[64];
-    struct stat found;
-
-    if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, 07777, &mode)) return JS_EXCEPTION;
-    if (fstat(fd, &found) < 0) return throw_errno(ctx, errno, "look at a descriptor", NULL);
-    if (S_ISLNK(found.st_mode)) return throw_errno(ctx, ELOOP, "change the mode of a symlink", NULL);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    return chmod(path, (mode_t)mode) < 0 ? throw_errno(ctx, errno, "change the mode of", path) : JS_UNDEFINED;
-}
-
-const JSCFunctionListEntry beneath_calls[] = {
+static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("openBeneath", 4, open_beneath),
     JS_CFUNC_DEF("makeDirectoriesBeneath", 3, make_directories_beneath),
-    JS_CFUNC_DEF("changeModeOf", 2, change_mode_of),
 };
-const int beneath_call_count = COUNT(beneath_calls);
+const struct call_table beneath_calls = {calls, COUNT(calls)};

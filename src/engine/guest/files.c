@@ -1,6 +1,6 @@
 /* Files by path. For trees that a container may write to, see beneath.c. */
 #define _GNU_SOURCE
-#include "engine.h"
+#include "guest.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -484,7 +484,7 @@ static CALL(project_use)
     return answer;
 }
 
-const JSCFunctionListEntry file_calls[] = {
+static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_MAGIC_DEF("removeFile", 2, one_path, do_unlink),
     JS_CFUNC_MAGIC_DEF("removeDirectory", 2, one_path, do_rmdir),
     JS_CFUNC_MAGIC_DEF("makeDirectory", 2, one_path, do_mkdir),
@@ -509,4 +509,4 @@ const JSCFunctionListEntry file_calls[] = {
     JS_CFUNC_DEF("setProjectQuota", 3, set_project_quota),
     JS_CFUNC_DEF("projectUse", 2, project_use),
 };
-const int file_call_count = COUNT(file_calls);
+const struct call_table file_calls = {calls, COUNT(calls)};

@@ -1,20 +1,16 @@
 /* The kernel at large: mounts, modules, entropy, the clock, power. */
 #define _GNU_SOURCE
-#include "engine.h"
+#include "guest.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/module.h>
-#include <linux/netlink.h>
 #include <linux/random.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sched.h>
-#include <signal.h>
 #include <sys/mount.h>
-#include <sys/random.h>
 #include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -71,168 +67,6 @@ static CALL(mount_path)
     for (int i = 0; i < 4; i++)
         if (texts[i]) JS_FreeCString(ctx, texts[i]);
     return answer;
-}
-
-/*
- * What may take long is done by a process that shares our memory (and so needs none) and makes a few system calls: a disk
- * that hangs does not hang us, and the machine's other processor does the work. Without the C library, whose errno is ours
- * as well. Its exit code is the errno.
- */
-enum { aside_bytes = 4096, aside_stack_bytes = 8192 };
-
-struct aside {
-    pid_t pid; /* 0: free */
-    int fd;
-    unsigned long flags;
-    size_t length;
-    const char *texts[4];
-    uint8_t bytes[aside_bytes] __attribute__((aligned(16)));
-    uint8_t stack[aside_stack_bytes] __attribute__((aligned(16)));
-};
-static struct aside asides[4];
-
-static struct aside *free_aside(void)
-{
-    for (int i = 0; i < COUNT(asides); i++)
-        if (asides[i].pid == 0) return &asides[i];
-    return NULL;
-}
-
-void aside_ended(pid_t pid)
-{
-    for (int i = 0; i < COUNT(asides); i++)
-        if (asides[i].pid == pid) asides[i].pid = 0;
-}
-
-static long call_kernel(long number, long a, long b, long c, long d, long e)
-{
-    register long fourth __asm__("r10") = d, fifth __asm__("r8") = e;
-    long result;
-
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(fourth), "r"(fifth)
-                     : "rcx", "r11", "memory");
-    return result;
-}
-
-static int end_aside(long error)
-{
-    call_kernel(SYS_exit, error, 0, 0, 0, 0);
-    return 0; /* never */
-}
-
-static JSValue start_aside(JSContext *ctx, struct aside *aside, int (*work)(void *))
-{
-    pid_t pid = clone(work, aside->stack + sizeof aside->stack, CLONE_VM | CLONE_FS | CLONE_FILES | SIGCHLD, aside);
-
-    if (pid < 0) return throw_errno(ctx, errno, "start a process", NULL);
-    aside->pid = pid;
-    return JS_NewInt32(ctx, pid);
-}
-
-static int mount_aside_main(void *argument)
-{
-    const struct aside *aside = argument;
-    const char *const *texts = aside->texts;
-
-    return end_aside(-call_kernel(SYS_mount, (long)texts[0], (long)texts[1], (long)texts[2], (long)aside->flags, (long)texts[3]));
-}
-
-static CALL(mount_aside)
-{
-    CALL_START;
-    static const int at[4] = {0, 1, 2, 4};
-    struct aside *aside = free_aside();
-    size_t used = 0;
-    int64_t flags;
-
-    if (!take_int(ctx, argv[3], 0, UINT32_MAX, &flags)) return JS_EXCEPTION;
-    if (!aside) return JS_NewInt32(ctx, 0);
-    for (int i = 0; i < 4; i++) {
-        const char *text = take_text(ctx, argv[at[i]]);
-        if (!text) return JS_EXCEPTION;
-        size_t size = strlen(text) + 1;
-        bool fits = size <= sizeof aside->bytes - used;
-        if (fits) aside->texts[i] = memcpy(aside->bytes + used, text, size);
-        used += size;
-        JS_FreeCString(ctx, text);
-        if (!fits) return JS_NewInt32(ctx, 0);
-    }
-    aside->flags = (unsigned long)flags;
-    return start_aside(ctx, aside, mount_aside_main);
-}
-
-static int load_aside_main(void *argument)
-{
-    const struct aside *aside = argument;
-    long result = call_kernel(SYS_open, (long)aside->texts[0], O_RDONLY | O_CLOEXEC, 0, 0, 0);
-
-    if (result < 0) return end_aside(-result);
-    long fd = result;
-    result = call_kernel(SYS_finit_module, fd, (long)"", 0, 0, 0);
-    call_kernel(SYS_close, fd, 0, 0, 0, 0);
-    return end_aside(result < 0 && result != -EEXIST ? -result : 0);
-}
-
-static CALL(load_module_aside)
-{
-    CALL_START;
-    struct aside *aside = free_aside();
-    const char *path = take_text(ctx, argv[0]);
-
-    if (!path) return JS_EXCEPTION;
-    bool fits = aside && strlen(path) < sizeof aside->bytes;
-    if (fits) aside->texts[0] = strcpy((char *)aside->bytes, path);
-    JS_FreeCString(ctx, path);
-    return fits ? start_aside(ctx, aside, load_aside_main) : JS_NewInt32(ctx, 0);
-}
-
-/* Each request is answered before its write returns (rtnetlink); the first error ends it. */
-static int netlink_aside_main(void *argument)
-{
-    const struct aside *aside = argument;
-    struct {
-        struct nlmsghdr header;
-        struct nlmsgerr error;
-        uint8_t rest[1024];
-    } answer;
-
-    for (size_t at = 0; at < aside->length;) {
-        const struct nlmsghdr *request = (const void *)(aside->bytes + at);
-        long result = call_kernel(SYS_write, aside->fd, (long)request, request->nlmsg_len, 0, 0);
-        if (result >= 0) result = call_kernel(SYS_read, aside->fd, (long)&answer, sizeof answer, 0, 0);
-        if (result < 0) return end_aside(-result);
-        if (answer.header.nlmsg_type != NLMSG_ERROR) return end_aside(EPROTO);
-        if (answer.error.error != 0) return end_aside(-answer.error.error);
-        at += NLMSG_ALIGN(request->nlmsg_len);
-    }
-    return end_aside(0);
-}
-
-/* Requests in a row, each aligned, on a blocking socket that is to stay open as long. */
-static CALL(netlink_aside)
-{
-    CALL_START;
-    struct aside *aside = free_aside();
-    uint8_t *bytes;
-    size_t length;
-    int fd;
-
-    if (!take_fd(ctx, argv[0], &fd) || !take_bytes(ctx, argv[1], &bytes, &length)) return JS_EXCEPTION;
-    if (!aside || length > sizeof aside->bytes) return JS_NewInt32(ctx, 0);
-    for (size_t at = 0; at < length;) {
-        struct nlmsghdr header;
-        if (length - at < sizeof header) return throw_errno(ctx, EINVAL, "take netlink requests", NULL);
-        memcpy(&header, bytes + at, sizeof header);
-        if (header.nlmsg_len < sizeof header || NLMSG_ALIGN(header.nlmsg_len) > length - at)
-            return throw_errno(ctx, EINVAL, "take netlink requests", NULL);
-        at += NLMSG_ALIGN(header.nlmsg_len);
-    }
-    memcpy(aside->bytes, bytes, length);
-    aside->length = length;
-    aside->fd = fd;
-    return start_aside(ctx, aside, netlink_aside_main);
 }
 
 static CALL(unmount)
@@ -326,18 +160,6 @@ static CALL(set_capability)
     return syscall(SYS_capset, &header, sets) < 0 ? throw_errno(ctx, errno, "change a capability", NULL) : JS_UNDEFINED;
 }
 
-static CALL(random_bytes)
-{
-    CALL_START;
-    uint8_t bytes[256];
-    int64_t count;
-
-    /* getrandom gives up to 256 bytes whole (getrandom(2)). */
-    if (!take_int(ctx, argv[0], 0, sizeof bytes, &count)) return JS_EXCEPTION;
-    if (RETRY(getrandom(bytes, (size_t)count, 0)) != (ssize_t)count) return throw_errno(ctx, errno, "get random bytes", NULL);
-    return give_bytes(ctx, bytes, (size_t)count);
-}
-
 static CALL(add_entropy)
 {
     CALL_START;
@@ -386,25 +208,21 @@ static CALL(grow_ext4)
     return answer;
 }
 
-const JSCFunctionListEntry kernel_calls[] = {
+static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("monotonicMs", 0, monotonic_ms),
     JS_CFUNC_DEF("realtimeMs", 0, realtime_ms),
     JS_CFUNC_DEF("setRealtimeMs", 1, set_realtime_ms),
     JS_CFUNC_DEF("mount", 5, mount_path),
-    JS_CFUNC_DEF("mountAside", 5, mount_aside),
-    JS_CFUNC_DEF("netlinkAside", 2, netlink_aside),
     JS_CFUNC_DEF("unmount", 2, unmount),
     JS_CFUNC_DEF("growExt4", 2, grow_ext4),
     JS_CFUNC_MAGIC_DEF("changeRoot", 1, one_text, do_chroot),
     JS_CFUNC_MAGIC_DEF("changeDirectory", 1, one_text, do_chdir),
     JS_CFUNC_MAGIC_DEF("setHostname", 1, one_text, do_hostname),
     JS_CFUNC_DEF("loadModule", 2, load_module),
-    JS_CFUNC_DEF("loadModuleAside", 1, load_module_aside),
     JS_CFUNC_DEF("sync", 0, sync_all),
     JS_CFUNC_DEF("setDescriptorLimit", 1, set_descriptor_limit),
     JS_CFUNC_DEF("setCapability", 2, set_capability),
-    JS_CFUNC_DEF("randomBytes", 1, random_bytes),
     JS_CFUNC_DEF("addEntropy", 1, add_entropy),
     JS_CFUNC_DEF("powerOff", 0, power_off),
 };
-const int kernel_call_count = COUNT(kernel_calls);
+const struct call_table kernel_calls = {calls, COUNT(calls)};

@@ -3,7 +3,7 @@
  * name on to the agent, which decides, and waits for the end of the answer: the kernel looks again when we have ended.
  */
 #define _GNU_SOURCE
-#include "engine.h"
+#include "guest.h"
 
 #include <errno.h>
 #include <string.h>

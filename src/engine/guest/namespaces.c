@@ -1,6 +1,6 @@
 /* For a pod with users of its own: the namespaces that go with them, and mounts as those users see them. */
 #define _GNU_SOURCE
-#include "engine.h"
+#include "guest.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -96,9 +96,9 @@ static CALL(write_existing_as)
     return answer;
 }
 
-const JSCFunctionListEntry namespace_calls[] = {
+static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("enterNamespaces", 1, enter_namespaces),
     JS_CFUNC_DEF("mountMapped", 3, mount_mapped),
     JS_CFUNC_DEF("writeExistingAs", 3, write_existing_as),
 };
-const int namespace_call_count = COUNT(namespace_calls);
+const struct call_table namespace_calls = {calls, COUNT(calls)};

@@ -1,9 +1,9 @@
 /*
- * Children. `spawn` shares our memory with the child until it execs (clone with CLONE_VM and CLONE_VFORK, as
+ * Starting programs. `spawn` shares our memory with the child until it execs (clone with CLONE_VM and CLONE_VFORK, as
  * posix_spawn does), which costs the same however much memory we have; the child therefore only makes system calls.
  */
 #define _GNU_SOURCE
-#include "engine.h"
+#include "guest.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,9 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/sendfile.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -39,18 +37,6 @@ struct plan {
     const char *step;
     int error;
 };
-
-bool processes_start(void)
-{
-    sigset_t signals;
-
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGCHLD);
-    if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0) return false;
-    signal(SIGPIPE, SIG_IGN);
-    child_signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-    return child_signal_fd >= 0;
-}
 
 /* The child's side -------------------------------------------------------------------------------------------------- */
 
@@ -343,40 +329,6 @@ int pause_main(void)
     }
 }
 
-bool reap(JSContext *ctx)
-{
-    for (int i = 0; i < 64; i++) {
-        struct rusage usage;
-        int status;
-        pid_t pid = wait4(-1, &status, WNOHANG, &usage);
-        if (pid <= 0) return pid < 0 && errno == EINTR;
-        aside_ended(pid);
-        if (JS_IsUndefined(on_exit_handler)) continue;
-        JSValue ended = JS_NewObject(ctx);
-        bool ok = !JS_IsException(ended) && give_int(ctx, ended, "pid", pid) &&
-                  give_int(ctx, ended, "maxRssKiB", usage.ru_maxrss);
-        if (ok && WIFEXITED(status)) ok = give_int(ctx, ended, "code", WEXITSTATUS(status));
-        if (ok && WIFSIGNALED(status)) ok = give_int(ctx, ended, "signal", WTERMSIG(status));
-        if (ok) call_handler(ctx, on_exit_handler, ended);
-        else {
-            JS_FreeValue(ctx, ended);
-            report_exception(ctx);
-        }
-    }
-    return true;
-}
-
-static CALL(kill_process)
-{
-    CALL_START;
-    int64_t pid, signal;
-
-    if (!take_int(ctx, argv[0], -(1 << 22), 1 << 22, &pid) || !take_int(ctx, argv[1], 0, 64, &signal)) return JS_EXCEPTION;
-    /* -1 would be everybody and 0 our own group: always a mistake here. */
-    if (pid == 0 || pid == -1) return throw_errno(ctx, EINVAL, "kill", NULL);
-    return kill((pid_t)pid, (int)signal) < 0 ? throw_errno(ctx, errno, "signal a process", NULL) : JS_UNDEFINED;
-}
-
 static bool copy_file(int from, int to)
 {
     for (;;) {
@@ -407,17 +359,9 @@ static CALL(sealed_copy)
     return result;
 }
 
-static CALL(become_subreaper)
-{
-    CALL_START;
-    return prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 ? throw_errno(ctx, errno, "become subreaper", NULL) : JS_UNDEFINED;
-}
-
-const JSCFunctionListEntry process_calls[] = {
+static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("spawn", 1, spawn),
     JS_CFUNC_DEF("spawnPause", 3, spawn_pause),
-    JS_CFUNC_DEF("kill", 2, kill_process),
     JS_CFUNC_DEF("sealedCopy", 1, sealed_copy),
-    JS_CFUNC_DEF("becomeSubreaper", 0, become_subreaper),
 };
-const int process_call_count = COUNT(process_calls);
+const struct call_table process_calls = {calls, COUNT(calls)};

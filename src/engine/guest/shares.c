@@ -3,7 +3,7 @@
  * host, whose disk or network may hang, and nothing that the agent itself does may.
  */
 #define _GNU_SOURCE
-#include "engine.h"
+#include "guest.h"
 
 #include <errno.h>
 #include <fcntl.h>

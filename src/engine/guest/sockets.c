@@ -1,6 +1,6 @@
 /* Sockets and terminals. */
 #define _GNU_SOURCE
-#include "engine.h"
+#include "guest.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -48,20 +48,6 @@ static CALL(listen_unix)
     bool ok = fd >= 0 && unix_address(path, &address) && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
               chmod(path, (mode_t)mode) == 0 && listen(fd, 16) == 0;
     JSValue answer = give_socket(ctx, fd, ok, "listen on", path);
-    JS_FreeCString(ctx, path);
-    return answer;
-}
-
-static CALL(connect_unix)
-{
-    CALL_START;
-    const char *path = take_text(ctx, argv[0]);
-    struct sockaddr_un address;
-
-    if (!path) return JS_EXCEPTION;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    bool ok = fd >= 0 && unix_address(path, &address) && connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
-    JSValue answer = give_socket(ctx, fd, ok, "connect to", path);
     JS_FreeCString(ctx, path);
     return answer;
 }
@@ -239,25 +225,8 @@ static CALL(set_window_size)
     return ioctl(fd, TIOCSWINSZ, &size) < 0 ? throw_errno(ctx, errno, "set a window size", NULL) : JS_UNDEFINED;
 }
 
-static CALL(open_pty)
-{
-    CALL_START;
-    int unlock = 0, slave = -1, master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
-
-    if (master >= 0 && ioctl(master, TIOCSPTLCK, &unlock) == 0)
-        slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (slave < 0) return give_socket(ctx, master, false, "open a pseudo-terminal", NULL);
-    JSValue pair = JS_NewObject(ctx);
-    if (!JS_IsException(pair) && give_int(ctx, pair, "master", master) && give_int(ctx, pair, "slave", slave)) return pair;
-    close(master);
-    close(slave);
-    JS_FreeValue(ctx, pair);
-    return JS_EXCEPTION;
-}
-
-const JSCFunctionListEntry socket_calls[] = {
+static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("listenUnix", 2, listen_unix),
-    JS_CFUNC_DEF("connectUnix", 1, connect_unix),
     JS_CFUNC_DEF("accept", 1, accept_connection),
     JS_CFUNC_DEF("receive", 2, receive),
     JS_CFUNC_DEF("connectTcp", 2, connect_tcp),
@@ -266,6 +235,5 @@ const JSCFunctionListEntry socket_calls[] = {
     JS_CFUNC_DEF("openNetlink", 2, open_netlink),
     JS_CFUNC_DEF("interfaceIndex", 1, interface_index),
     JS_CFUNC_DEF("setWindowSize", 3, set_window_size),
-    JS_CFUNC_DEF("openPty", 0, open_pty),
 };
-const int socket_call_count = COUNT(socket_calls);
+const struct call_table socket_calls = {calls, COUNT(calls)};

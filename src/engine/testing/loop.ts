@@ -85,7 +85,6 @@ export const loopScenarios: Record<string, Scenario> = {
   },
 
   async outOfMemory() {
-    engine.setHeapLimit(8 * 1024 * 1024);
     const hoard: unknown[] = [];
     engine.setTimer(1, () => {
       for (;;) hoard.push(new Uint8Array(64 * 1024));

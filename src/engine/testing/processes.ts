@@ -167,6 +167,37 @@ export const processesScenarios: Record<string, Scenario> = {
     return { uid, gid, denied, text, proc, links, noProcess: attempt(() => engine.enterNamespaces(pid + 10_000)) };
   },
 
+  /** Calls made by processes aside: their errno is the exit code, and the fifth at a time is refused with 0. */
+  async asides(directory) {
+    const code = async (start: () => number) => {
+      const ended = exits(1);
+      start();
+      return (await ended)[0]?.code;
+    };
+    const request = (type: number) => {
+      const bytes = new Uint8Array(16);
+      new DataView(bytes.buffer).setUint32(0, bytes.length, true);
+      new DataView(bytes.buffer).setUint32(4, type | (5 << 16), true); // NLM_F_REQUEST | NLM_F_ACK
+      return bytes;
+    };
+    const socket = engine.openNetlink('route', 0);
+    const results = {
+      mounted: await code(() => engine.mountAside('tmpfs', directory, 'tmpfs', 0, '')),
+      noType: await code(() => engine.mountAside('x', directory, 'podvm', 0, '')),
+      noModule: await code(() => engine.loadModuleAside(`${directory}/absent.ko`)),
+      answered: await code(() => engine.netlinkAside(socket, request(1))), // NLMSG_NOOP
+      refused: await code(() => engine.netlinkAside(socket, request(9999))),
+      notWhole: attempt(() => engine.netlinkAside(socket, new Uint8Array(15))),
+      tooLong: attempt(() => engine.loadModuleAside('x'.repeat(5000))),
+    };
+    const ended = exits(4);
+    const pids = [1, 2, 3, 4, 5].map(() => engine.loadModuleAside(`${directory}/absent.ko`));
+    await ended;
+    const again = await code(() => engine.loadModuleAside(`${directory}/absent.ko`));
+    engine.unmount(directory, unmountFlags.detach);
+    return { ...results, started: pids.map((pid) => pid > 0), again };
+  },
+
   async spawnTimes() {
     const runs: number[] = [];
     for (let i = 0; i < 50; i += 1) {

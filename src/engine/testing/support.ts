@@ -4,7 +4,14 @@ import { takeEngine } from '../native.ts';
 /** Runs on the real engine and returns what it saw; the directory is its own, and empty. */
 export type Scenario = (directory: string) => unknown;
 
-export const engine: Engine = takeEngine() as Engine; // SAFE: scenarios are built with the agent's calls
+/** The agent's calls, and those of `scenario-calls.c`. */
+interface ScenarioEngine extends Engine {
+  connectUnix(path: string): number;
+  /** A new pseudo-terminal: both ends; `master` is non-blocking. */
+  openPty(): { readonly master: number; readonly slave: number };
+}
+
+export const engine: ScenarioEngine = takeEngine() as ScenarioEngine; // SAFE: scenarios are built with these calls
 /** What reached `onError`. */
 export const errors: string[] = [];
 engine.onError((error) => errors.push(error instanceof Error ? `${error.name}: ${error.message}` : String(error)));

@@ -1,0 +1,25 @@
+/* The file server's program. */
+#define _GNU_SOURCE
+#include "file-server.h"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { filter_fd = 5 };
+
+static const struct call_table *const tables[] = {
+    &loop_calls, &descriptor_calls, &runtime_calls, &served_calls, &power_calls, NULL,
+};
+
+/* Closes all but the client, the log and the list of system calls (storage/file-server.ts). */
+static void close_inherited(void)
+{
+    syscall(SYS_close_range, 3, filter_fd - 1, 0);
+    syscall(SYS_close_range, filter_fd + 1, ~0U, 0);
+}
+
+int main(int argc, char **argv)
+{
+    close_inherited();
+    run_engine(argc, argv, tables, NULL);
+}
