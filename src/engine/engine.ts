@@ -155,7 +155,6 @@ export interface Files {
   rename(from: string, to: string): void;
   /** `target` is the text of the link. */
   symlink(target: string, path: string): void;
-  link(from: string, to: string): void;
   readLink(path: string): string;
   /** Follows a symlink. */
   changeMode(path: string, mode: number): void;
@@ -166,13 +165,6 @@ export interface Files {
   statusOf(fd: number): FileStatus;
   /** Names without `.` and `..`, in the directory's order; at most 65,536 (`EFBIG`). */
   list(path: string): string[];
-  makeNode(
-    path: string,
-    kind: 'characterDevice' | 'blockDevice' | 'fifo',
-    mode: number,
-    major: number,
-    minor: number,
-  ): void;
   /** Space of the file system at `path`; of a directory with a project quota: of that project (ext4). */
   space(path: string): FileSystemSpace;
   /** Project id of a directory, inherited by what is made in it (FS_IOC_FSSETXATTR). */

@@ -122,17 +122,17 @@ static JSValue one_path(JSContext *ctx, JSValueConst self, int argc, JSValueCons
     return answer;
 }
 
-enum { do_rename, do_symlink, do_link };
+enum { do_rename, do_symlink };
 
 static JSValue two_paths(JSContext *ctx, JSValueConst self, int argc, JSValueConst *argv, int which)
 {
     CALL_START;
-    static const char *const verbs[] = {"rename to", "make symlink", "make link"};
+    static const char *const verbs[] = {"rename to", "make symlink"};
     const char *from = take_text(ctx, argv[0]), *to = from ? take_text(ctx, argv[1]) : NULL;
     JSValue answer = JS_EXCEPTION;
 
     if (to) {
-        int result = which == do_rename ? rename(from, to) : which == do_symlink ? symlink(from, to) : link(from, to);
+        int result = which == do_rename ? rename(from, to) : symlink(from, to);
         answer = result < 0 ? throw_errno(ctx, errno, verbs[which], to) : JS_UNDEFINED;
     }
     if (from) JS_FreeCString(ctx, from);
@@ -369,33 +369,6 @@ static CALL(list)
     return names;
 }
 
-static CALL(make_node)
-{
-    CALL_START;
-    int64_t mode, major_number, minor_number;
-    const char *path, *kind;
-    mode_t type = 0;
-    JSValue answer = JS_EXCEPTION;
-
-    if (!take_int(ctx, argv[2], 0, 07777, &mode) || !take_int(ctx, argv[3], 0, 0xfff, &major_number) ||
-        !take_int(ctx, argv[4], 0, 0xfffff, &minor_number))
-        return JS_EXCEPTION;
-    path = take_text(ctx, argv[0]);
-    kind = path ? take_text(ctx, argv[1]) : NULL;
-    if (kind) {
-        if (strcmp(kind, "characterDevice") == 0) type = S_IFCHR;
-        else if (strcmp(kind, "blockDevice") == 0) type = S_IFBLK;
-        else if (strcmp(kind, "fifo") == 0) type = S_IFIFO;
-        if (!type) errno = EINVAL;
-        bool ok = type && mknod(path, type | (mode_t)mode, makedev((unsigned)major_number, (unsigned)minor_number)) == 0 &&
-                  chmod(path, (mode_t)mode) == 0;
-        answer = ok ? JS_UNDEFINED : throw_errno(ctx, errno, "make node", path);
-        JS_FreeCString(ctx, kind);
-    }
-    if (path) JS_FreeCString(ctx, path);
-    return answer;
-}
-
 static CALL(space)
 {
     CALL_START;
@@ -493,7 +466,6 @@ static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_MAGIC_DEF("removeTree", 2, one_path, do_tree),
     JS_CFUNC_MAGIC_DEF("rename", 2, two_paths, do_rename),
     JS_CFUNC_MAGIC_DEF("symlink", 2, two_paths, do_symlink),
-    JS_CFUNC_MAGIC_DEF("link", 2, two_paths, do_link),
     JS_CFUNC_MAGIC_DEF("readFile", 2, read_file, false),
     JS_CFUNC_MAGIC_DEF("readText", 2, read_file, true),
     JS_CFUNC_MAGIC_DEF("writeFile", 3, write_file, false),
@@ -503,7 +475,6 @@ static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("status", 1, status),
     JS_CFUNC_DEF("statusOf", 1, status_of),
     JS_CFUNC_DEF("list", 1, list),
-    JS_CFUNC_DEF("makeNode", 5, make_node),
     JS_CFUNC_DEF("space", 1, space),
     JS_CFUNC_DEF("setProject", 2, set_project),
     JS_CFUNC_DEF("setProjectQuota", 3, set_project_quota),
