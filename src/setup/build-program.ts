@@ -14,8 +14,8 @@ export interface ProgramBuild {
   readonly outFile: string;
   /** Relative to `repo`: `src/agent/main.ts`. */
   readonly entry: string;
-  /** The system calls that it gets: those of the guest's agent or of the host's file server. */
-  readonly calls: 'guest' | 'fileServer';
+  /** System calls that it has: those of a guest's agent, of the host's file server, or of the engine's own test. */
+  readonly calls: keyof typeof cFolders;
   /** Enables address and undefined-behaviour checks in the C code, dynamically linked: for tests only. */
   readonly sanitize?: boolean;
   readonly signal: AbortSignal;
@@ -87,6 +87,12 @@ export async function buildProgram(options: ProgramBuild): Promise<void> {
   } finally {
     await rm(workDir, { recursive: true, force: true });
   }
+}
+
+/** The C files of a folder, by their paths in the build root. */
+async function sourcesIn(repo: string, folder: string): Promise<string[]> {
+  const names = (await readdir(join(repo, folder))).filter((name) => name.endsWith('.c') && name !== 'compile.c');
+  return names.sort().map((name) => `/${folder}/${name}`);
 }
 
 /** The checks' libraries are dynamic and newer than the host's: uses those of the build root. */
