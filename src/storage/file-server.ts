@@ -14,7 +14,7 @@ import { type Room, Rooms } from './rooms.ts';
  * The *file server* of one shared volume: a program of ours (`src/file-server/`) in a jail that holds only it and the
  * volume. It runs as root because files made by a guest's user belong to that user, with a few capabilities in a user
  * namespace where they apply to files only. bubblewrap builds half of the jail; the program closes the other half
- * before it reads input from its client (`src/file-server/jail.ts`, `src/engine/powers.c`).
+ * before it reads input from its client (`src/file-server/jail.ts`, `src/file-server/powers.c`).
  */
 export interface FileServerRequest {
   /** Connection of its one client; taken over. */

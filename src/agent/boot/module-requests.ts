@@ -5,7 +5,7 @@ type Parts = Pick<Descriptors, 'close' | 'write' | 'watch' | 'unwatch'> &
   Pick<Sockets, 'listenUnix' | 'accept' | 'receive'> &
   Pick<Text, 'decodeUtf8' | 'encodeUtf8'>;
 
-/** The kernel starts it (`modprobe_main` in src/engine/modprobe.c), and it comes here; the path is also in engine.h. */
+/** The kernel starts it (`modprobe_main` in src/engine/guest/modprobe.c), and it comes here; the path is also in engine.h. */
 const helper = '/bin/podvm-modprobe';
 const socketPath = '/run/podvm/modprobe.sock';
 /** The kernel itself starts at most 50 at a time (kernel/module/kmod.c). */
