@@ -1,30 +1,30 @@
 import type { GuestText } from './guest-text.ts';
 
 /**
- * The one error class. A `kind` says what went wrong in the terms of a caller, the message what exactly, `fix` what
- * an operator can do about it.
+ * The one error class. `kind` classifies the failure for a caller, the message says exactly what failed, and `fix` what an
+ * operator can do about it.
  */
 export const errorKinds = [
   'invalid', // the caller's input is wrong
   'notFound',
   'alreadyExists',
-  'busy', // held by somebody else, now
-  'failedPrecondition', // the state forbids it
+  'busy', // currently in use
+  'failedPrecondition', // the state does not allow it
   'denied', // permission
   'exhausted', // a limit or a resource ran out
   'timeout',
   'cancelled',
-  'unavailable', // a part we need does not answer; trying again may help
+  'unavailable', // a needed part does not answer; trying again may help
   'unsupported',
   'corrupt', // data that fails its check
-  'internal', // our own fault
+  'internal', // a bug in podvm
 ] as const;
 
 export type ErrorKind = (typeof errorKinds)[number];
 
 export interface ErrorDetails {
   readonly cause?: unknown;
-  /** One sentence an operator can act on. */
+  /** The last lines of output of the child process or the guest. */
   readonly fix?: string;
   /** The last lines that the child process or the guest said. */
   readonly tail?: readonly GuestText[];
@@ -46,8 +46,8 @@ export class PodvmError extends Error {
 }
 
 /**
- * The kind of any thrown value: its own for ours, `cancelled` or `timeout` for an abort, `exhausted` for a full disk, else
- * `internal`.
+ * The kind of any thrown value: its own for a PodvmError, `cancelled` or `timeout` for an abort, `exhausted` for a full
+ * disk, otherwise `internal`.
  */
 export function kindOf(error: unknown): ErrorKind {
   if (error instanceof PodvmError) return error.kind;

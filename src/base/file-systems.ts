@@ -1,13 +1,13 @@
 import type { HostMount } from './mount-table.ts';
 
 /**
- * Which file systems hold data, and which are the kernel's own: files of proc, sysfs or a cgroup are switches of the
- * host. A file system on a block device (its device's major number is not 0) holds data, whatever
- * its type. Of the others, which may be anything, those below do; all that is not known is refused.
+ * Distinguishes file systems that hold data from the kernel's own: files of proc, sysfs or a cgroup control the host. A
+ * file system on a block device (major number other than 0) holds data, whatever its type. Of the others, only the types
+ * below are accepted.
  */
 const dataFileSystems: ReadonlySet<number> = new Set([
-  0x0102_1994, // tmpfs, and devtmpfs, whose one device number tells it (`holdsData`)
-  0x8584_58f6, // ramfs, as which an initial root file system shows
+  0x0102_1994, // tmpfs; also devtmpfs, which is recognised by its device number (`holdsData`)
+  0x8584_58f6, // ramfs, the type of an initial root file system
   0x794c_7630, // overlayfs
   0x6175_6673, // aufs
   0x9123_683e, // btrfs, whose subvolumes have numbers without a device
@@ -39,7 +39,7 @@ const dataFileSystems: ReadonlySet<number> = new Set([
   0x786f_4256, // vboxsf
 ]);
 
-/** Names of those of the kernel's that are met most, for messages. */
+/** Names of the most common file systems of the kernel, for messages. */
 const kernelFileSystems: ReadonlyMap<number, string> = new Map([
   [0x9fa0, 'proc'],
   [0x6265_6572, 'sysfs'],
@@ -65,7 +65,7 @@ const kernelFileSystems: ReadonlyMap<number, string> = new Map([
   [0x0102_1994, 'devtmpfs'],
 ]);
 
-/** What stat(2) and statfs(2) say of a file. */
+/** The results of stat(2) and statfs(2) for a file. */
 export interface FileSystemOf {
   /** `f_type`, as an unsigned number of 32 bits. */
   readonly type: number;
@@ -73,7 +73,7 @@ export interface FileSystemOf {
   readonly device: string;
 }
 
-/** Whether files of it may be a guest's. `kernelDevices`: the numbers of devtmpfs, which has the type of a tmpfs. */
+/** Whether its files may be a guest's. `kernelDevices`: device numbers of devtmpfs, which has the type of a tmpfs. */
 export function holdsData({ type, device }: FileSystemOf, kernelDevices: ReadonlySet<string>): boolean {
   if (kernelDevices.has(device)) return false;
   return !device.startsWith('0:') || dataFileSystems.has(type);
@@ -81,17 +81,17 @@ export function holdsData({ type, device }: FileSystemOf, kernelDevices: Readonl
 
 const remote = ['9p', 'afs', 'autofs', 'beegfs', 'ceph', 'cifs', 'fuse', 'gpfs', 'lustre', 'nfs', 'nfs4', 'smb3'];
 
-/** Whether a file system of that name (of /proc/PID/mountinfo) holds data behind what may hang, and is not to be asked. */
+/** Whether a file system of that name (in /proc/PID/mountinfo) may hang, so that it must not be asked. */
 export function isRemote(name: string): boolean {
   return remote.includes(name) || name.startsWith('fuse.');
 }
 
-/** For messages: "proc". */
+/** The name for messages: "proc". */
 export function nameOfFileSystem(type: number): string {
   return kernelFileSystems.get(type) ?? `0x${type.toString(16)}`;
 }
 
-/** Numbers of the file systems of device nodes: one for all of them, wherever it is mounted. */
+/** Numbers of the file systems of device nodes: one for all mounts of them. */
 export function kernelDevicesOf(mounts: readonly HostMount[]): ReadonlySet<string> {
   return new Set(mounts.filter(({ fileSystem }) => fileSystem === 'devtmpfs').map(({ device }) => device));
 }

@@ -16,7 +16,7 @@ test('printable() and rawText() are the two ways to the text', () => {
 });
 
 test('guest text is escaped by whatever makes a string of it behind the back of the compiler', () => {
-  const unseen = text as unknown as string; // SAFE: this is the misuse that is tried
+  const unseen = text as unknown as string; // SAFE: the misuse under test
   assert.equal(`it said ${unseen}`, `it said ${shown}`);
   assert.equal('it said ' + unseen, `it said ${shown}`);
   assert.equal(String(text), shown);

@@ -1,9 +1,9 @@
-/** Characters of one line that a person or a log is shown, unless a caller needs another bound. */
+/** Maximum characters of one line for a person or a log, unless a caller needs another limit. */
 const maxPrintableChars = 400;
 
 /**
- * Holds text and gives it away only escaped: what turns it into a string without the compiler's knowledge (`String()`,
- * `join`, `JSON.stringify`, an inspection) gets what `printable` gives.
+ * Holds text and only gives it away escaped: conversions that the compiler does not see (`String()`, `join`,
+ * `JSON.stringify`, an inspection) return what `printable` returns.
  */
 class HeldText {
   readonly #raw: string;
@@ -34,22 +34,22 @@ class HeldText {
 }
 
 /**
- * Free text that came from inside a machine, or from a program whose words a pod can choose. It is data: shown by
- * `printable` alone, taken as it is by `rawText` alone. It is no string to the compiler, and also a symbol, because a
- * symbol is the only type that TypeScript refuses in a template literal and beside `+`.
+ * Free text from inside a machine, or from a program whose messages a pod can choose. It is data: only `printable` shows
+ * it, and only `rawText` returns it unchanged. To the compiler it is not a string but also a symbol, because a symbol is
+ * the only type that TypeScript refuses in a template literal and beside `+`.
  *
- * Strings that a schema has held against a closed alphabet (ids, names of disks and interfaces) are parsed values and
+ * Strings that a schema has checked against a closed alphabet (ids, names of disks and interfaces) are parsed values and
  * stay strings; what a container writes to its output stays bytes.
  */
 export type GuestText = HeldText & symbol;
 
-/** Marks text as said by the guest, where it comes in. */
+/** Marks text as the guest's, where it is received. */
 export function guestText(raw: string): GuestText {
-  return new HeldText(raw) as unknown as GuestText; // SAFE: the symbol exists for the compiler alone
+  return new HeldText(raw) as unknown as GuestText; // SAFE: the symbol exists only for the compiler
 }
 
 /**
- * The text as it came, for three uses: joining it with other text of the guest, matching a pattern, and giving it to the
+ * The text unchanged, for three uses: joining it with other text of the guest, matching a pattern, and passing it to the
  * pod's own user in a field that is defined to carry it.
  */
 export function rawText(text: GuestText): string {

@@ -2,17 +2,17 @@
 export interface HostMount {
   /** `major:minor` of the file system. */
   readonly device: string;
-  /** What of the file system is mounted: `/` is all of it. */
+  /** The mounted part of the file system: `/` is all of it. */
   readonly root: string;
   readonly point: string;
   readonly fileSystem: string;
 }
 
-/** In the order in which they were made. Lines that are none are left out: the file is the kernel's. */
+/** Mounts in the order in which they were made. Skips invalid lines: the file is the kernel's. */
 export function parseMountInfo(text: string): readonly HostMount[] {
   return text.split('\n').flatMap((line): HostMount[] => {
     const fields = line.split(' ');
-    const separator = fields.indexOf('-', 6); // optional fields end with it
+    const separator = fields.indexOf('-', 6); // ends the optional fields
     const [, , device, root, point] = fields;
     const fileSystem = fields[separator + 1];
     if (separator < 0 || device === undefined || root === undefined) return [];
@@ -21,12 +21,12 @@ export function parseMountInfo(text: string): readonly HostMount[] {
   });
 }
 
-/** What is mounted at just that path, the uppermost; undefined if it is no mount point. */
+/** The topmost mount at exactly that path; undefined when it is not a mount point. */
 export function mountAt(mounts: readonly HostMount[], path: string): HostMount | undefined {
   return mounts.findLast(({ point }) => point === path);
 }
 
-/** Whether the path is that of something in the directory, at any depth. */
+/** Whether the path is inside the directory, at any depth. */
 export const isBelow = (path: string, directory: string): boolean =>
   path !== directory && path.startsWith(directory === '/' ? '/' : `${directory}/`);
 

@@ -1,10 +1,10 @@
-/** One named part of a start, a boot or an answer, and how long it took, in `ms`. */
+/** A named part of a start, a boot or an answer, and how long it took, in `ms`. */
 export interface Phase {
   readonly name: string;
   readonly ms: number;
 }
 
-/** Times what is done under a name. What fails is not told of, and its error goes on. */
+/** Times actions by name. A failed action is not recorded, and its error is passed on. */
 export class Phases {
   readonly done: Phase[] = [];
   readonly #nowMs: () => number;
@@ -36,7 +36,7 @@ export class Phases {
     this.#lastMs = nowMs;
   }
 
-  /** What was timed elsewhere. */
+  /** Adds a phase that was timed elsewhere. */
   add(name: string, ms: number): void {
     this.done.push({ name, ms: Math.round(ms * 100) / 100 });
   }

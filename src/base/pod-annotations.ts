@@ -1,14 +1,14 @@
-/** One annotation of a pod that podvm obeys. */
+/** An annotation of a pod that podvm acts on. */
 interface PodAnnotation {
   readonly name: string;
-  /** Words that it may be, the default first; absent: `value` says what it must be. */
+  /** Allowed words, the default first; absent: `value` describes the allowed values. */
   readonly words?: readonly [string, ...string[]];
-  /** Its value in words, where it is not one of a list. */
+  /** Describes the allowed values, when they are not a list. */
   readonly value?: string;
   readonly about: string;
 }
 
-/** All of them. `docs/reference/annotations.md` is printed from this table. */
+/** All annotations. `docs/reference/annotations.md` is printed from this table. */
 export const podAnnotations = {
   template: {
     name: 'podvm.dev/template',

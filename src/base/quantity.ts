@@ -3,7 +3,7 @@
  * exponent (e3, E-3). Source: k8s.io/apimachinery/pkg/api/resource/quantity.go.
  */
 export interface Quantity {
-  /** The value times 10^9, rounded up: Kubernetes keeps no more than nano. */
+  /** The value times 10^9, rounded up: Kubernetes keeps nothing smaller than nano. */
   readonly nano: bigint;
 }
 
@@ -21,10 +21,10 @@ const decimalExponents: Readonly<Record<string, number>> = {
 };
 const binarySuffixes = ['Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei'];
 const maxTextChars = 64;
-/** Larger values are cut to this, as Kubernetes does with 2^63 - 1. */
+/** Larger values are limited to this, as Kubernetes does with 2^63 - 1. */
 const maxNano = (2n ** 63n - 1n) * 10n ** 9n;
 
-/** The quantity, or undefined when the text is none. */
+/** The quantity, or undefined when the text is not one. */
 export function parseQuantity(text: string): Quantity | undefined {
   const match = text.length > maxTextChars ? null : syntax.exec(text);
   if (match === null) return undefined;

@@ -6,7 +6,7 @@ import { containerConfig, openFakeNode, podConfig } from './testing/fake-node.ts
 
 /** Words that only host and agent exchange. */
 const wireWords =
-  /the agent takes no such parameters|Expected .* but received|Invalid (type|length|value|format)|in call /;
+  /invalid parameters for the agent|Expected .* but received|Invalid (type|length|value|format)|in call /;
 
 const mostly = <T>(usual: fc.Arbitrary<T>, odd: fc.Arbitrary<T>) =>
   fc.oneof({ weight: 20, arbitrary: usual }, { weight: 1, arbitrary: odd });

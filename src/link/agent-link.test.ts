@@ -21,7 +21,7 @@ async function linked(callTimeoutMs = 5000): Promise<{ link: Link; agent: FakeAg
   return { link, agent };
 }
 
-/** A stream the agent knows of. */
+/** A stream that the agent knows. */
 async function dialled(link: Link, agent: FakeAgent): Promise<LinkStream> {
   const stream = link.openStream();
   agent.onCall = ({ id }) => agent.send({ t: 'result', id, value: {} });
@@ -29,7 +29,7 @@ async function dialled(link: Link, agent: FakeAgent): Promise<LinkStream> {
   return stream;
 }
 
-/** Until everything on its way has been dealt with. */
+/** Waits until everything in transit has been handled. */
 const settled = async () => {
   for (let turn = 0; turn < 20; turn += 1) {
     await new Promise((resolve) => {
@@ -50,7 +50,7 @@ describe('call()', () => {
     });
   });
 
-  it('rejects an answer that is not of the agreed form', async () => {
+  it('rejects an answer that does not match the schema', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     agent.onCall = ({ id }) => agent.send({ t: 'result', id, value: { uptimeMs: 'soon' } });

@@ -35,17 +35,17 @@ interface PendingCall {
 }
 
 /**
- * The one watchdog against a dead guest. Calls wait as long as their callers do: how long a container takes to be made on a
- * busy host is the caller's to bound.
+ * The only check for a dead guest. Calls wait as long as their callers: the caller limits how long making a container may
+ * take on a busy host.
  */
 const pingIntervalMs = 20_000;
-/** An emulated guest on a busy host may be slow; one that is silent for so long is dead. In `ms`. */
+/** Maximum silence of a live guest, in `ms`; long, since an emulated guest on a busy host may be slow. */
 const pingTimeoutMs = 120_000;
 
-/** Ours, of all links of this process. */
+/** This process' thread, shared by all its links. */
 const thread = new SharedThread(performance.now());
 
-/** One epoch of a channel: it begins with the handshake and ends with the channel. */
+/** One epoch of a channel: begins with the handshake and ends with the channel. */
 export class AgentLink implements Link {
   readonly closed: Promise<Error>;
   readonly #channel: Duplex;
@@ -70,7 +70,7 @@ export class AgentLink implements Link {
     this.#epoch = epoch;
     this.#callTimeoutMs = callTimeoutMs;
     this.closed = this.#ended.promise;
-    this.#welcomed.promise.catch(() => undefined); // whoever waits for the handshake sees it
+    this.#welcomed.promise.catch(() => undefined); // reported to those that wait for the handshake
     this.#parser = new FrameParser({ decide: (header) => this.#decide(header), frame: (h, p) => this.#frame(h, p) });
     channel.on('data', (chunk: Buffer) => this.#take(chunk));
     channel.once('error', (cause) => this.#end(cause));
@@ -78,7 +78,7 @@ export class AgentLink implements Link {
   }
 
   get welcome(): Welcome {
-    if (this.#welcome === undefined) throw new PodvmError('internal', 'Cannot say what the agent is: no handshake yet');
+    if (this.#welcome === undefined) throw new PodvmError('internal', 'Cannot describe the agent: no handshake yet');
     return this.#welcome;
   }
 
@@ -91,20 +91,20 @@ export class AgentLink implements Link {
     this.#write(0, frameKinds.hello, Buffer.from(JSON.stringify({ t: 'hello', versions })));
   }
 
-  /** What has been sent, hellos too, is still on its way. */
+  /** Whether sent data, including hellos, has not left yet. */
   get isBackedUp(): boolean {
     return this.#channel.writableLength > 0;
   }
 
   /**
-   * Bytes that are no frame. An agent that still waits for the rest of a frame of an earlier connection takes them for
-   * it, and looks for a header again.
+   * Sends bytes that are not a frame. An agent that still waits for the rest of an earlier connection's frame takes them for
+   * it, and then looks for a header again.
    */
   sendPadding(bytes: number): void {
     this.#writeFrame(new Uint8Array(bytes));
   }
 
-  /** Asks the agent from time to time whether it is alive; ends the link when it is not. */
+  /** Pings the agent at intervals, and ends the link when it does not answer. */
   watchLiveness(): void {
     this.#ping = setInterval(() => {
       this.call('ping', {}, AbortSignal.timeout(pingTimeoutMs)).catch((error: unknown) => {
@@ -118,14 +118,14 @@ export class AgentLink implements Link {
     if (this.#failure !== undefined)
       throw new PodvmError('unavailable', `${what}: the link is down`, { cause: this.#failure });
     if (this.#pending.size >= limits.maxPendingCalls) {
-      throw new PodvmError('exhausted', `${what}: ${limits.maxPendingCalls} calls are waiting already`);
+      throw new PodvmError('exhausted', `${what}: ${limits.maxPendingCalls} calls are pending`);
     }
     this.#lastId = this.#lastId === 0x7fff_ffff ? 1 : this.#lastId + 1;
     const id = this.#lastId;
     const body = encodeCall(id, method, params);
     const value = await this.#answer(id, method, body, signal);
     const result = v.safeParse(resultSchemas[method], value);
-    if (!result.success) throw new PodvmError('corrupt', `${what}: its answer is not of the agreed form`);
+    if (!result.success) throw new PodvmError('corrupt', `${what}: its answer does not match the schema`);
     for (const stream of streamsNamedIn(params)) this.#streams.get(stream)?.open();
     return result.output;
   }
@@ -199,7 +199,7 @@ export class AgentLink implements Link {
 
   #decide(header: FrameHeader): Decision {
     if (header.kind === frameKinds.hello) return 'reject';
-    if (header.kind === frameKinds.part) return 'skip'; // an agent has nothing to say that is so long
+    if (header.kind === frameKinds.part) return 'skip'; // an agent sends no message of several parts
     return header.epoch === this.#epoch ? 'take' : 'skip';
   }
 
@@ -228,9 +228,9 @@ export class AgentLink implements Link {
     }
   }
 
-  /** The caller of a call that came too late has forgotten the stream; the agent must not wait for credit for ever. */
+  /** Resets a stream that a late call's caller has forgotten, so that the agent does not wait for credit forever. */
   #refuse(stream: number): void {
-    const isFlood = this.#channel.writableLength > limits.maxMessageBytes; // of a guest that sends and does not read
+    const isFlood = this.#channel.writableLength > limits.maxMessageBytes; // the guest sends without reading
     if (!isFlood) this.#write(stream, frameKinds.reset);
   }
 
@@ -238,7 +238,7 @@ export class AgentLink implements Link {
     const message = parseMessage(payload);
     switch (message?.t) {
       case 'welcome':
-        this.#welcome ??= message; // the hello is repeated, and so may be its answer
+        this.#welcome ??= message; // the hello is repeated, and its answer may be, too
         this.#welcomed.resolve(message);
         return;
       case 'result':
@@ -255,7 +255,7 @@ export class AgentLink implements Link {
         this.#event(message.event);
         return;
       case undefined:
-        return; // a guest that talks nonsense harms itself: its calls run into their deadlines
+        return; // a guest that sends invalid messages only harms itself: its calls time out
     }
   }
 
@@ -264,7 +264,7 @@ export class AgentLink implements Link {
     else if (this.#early.length < limits.maxQueuedEvents) this.#early.push(event);
   }
 
-  /** In one go: nothing else of the control stream comes between its parts. */
+  /** Writes all parts at once, so that nothing else of the control stream comes between them. */
   #writeCall(body: Uint8Array): void {
     let at = 0;
     for (; body.length - at > limits.maxMessageBytes; at += limits.maxMessageBytes) {
@@ -284,7 +284,7 @@ export class AgentLink implements Link {
   #end(cause?: Error): void {
     if (this.#failure !== undefined) return;
     const why = cause === undefined ? '' : `: ${cause.message}`;
-    const failure = new PodvmError('unavailable', `The channel to the agent has ended${why}`, { cause });
+    const failure = new PodvmError('unavailable', `Cannot use the channel to the agent: it has ended${why}`, { cause });
     this.#failure = failure;
     clearInterval(this.#ping);
     clearTimeout(this.#rest);
@@ -303,7 +303,7 @@ export class AgentLink implements Link {
   }
 }
 
-/** What our thread has worked: the time that others take from it on a busy host is not the guest's doing. */
+/** CPU time of this thread: excludes the time that other processes take on a busy host. */
 function threadMs(): number {
   const { user, system } = process.threadCpuUsage();
   return (user + system) / 1000;
@@ -314,13 +314,13 @@ function parseMessage(payload: Uint8Array): AgentMessage | undefined {
     const parsed = v.safeParse(agentMessageSchema, JSON.parse(Buffer.from(payload).toString('utf8')));
     return parsed.success ? parsed.output : undefined;
   } catch {
-    return undefined; // no JSON
+    return undefined; // not JSON
   }
 }
 
 const streamFields = new Set(['stdin', 'stdout', 'stderr', 'stream']);
 
-/** The streams that a call told the agent of. */
+/** The streams that a call names. */
 function streamsNamedIn(params: unknown, depth = 0): readonly number[] {
   if (typeof params !== 'object' || params === null || depth > 2) return [];
   return Object.entries(params).flatMap(([key, value]) => {

@@ -4,7 +4,7 @@ import { ReceiveCredit, SendCredit } from '#wire/credit.ts';
 import { limits } from '#wire/limits.ts';
 import type { LinkStream } from './link.ts';
 
-/** What a stream needs of its link. */
+/** What a stream needs from its link. */
 export interface StreamWires {
   data(id: number, bytes: Uint8Array): void;
   end(id: number): void;
@@ -14,12 +14,12 @@ export interface StreamWires {
 }
 
 /**
- * Bytes that wait, copied into blocks: a guest that sends them one by one makes the host keep no more than one that
+ * Waiting bytes, copied into blocks: a guest that sends them one by one makes the host keep no more memory than one that
  * sends them together.
  */
 class Blocks {
   #blocks: Buffer[] = [];
-  /** Bytes used of the last block. */
+  /** Bytes used in the last block. */
   #used = 0;
 
   push(bytes: Uint8Array): void {
@@ -27,7 +27,7 @@ class Blocks {
     while (rest.length > 0) {
       const last = this.#blocks.at(-1);
       if (last === undefined || this.#used === last.length) {
-        // A first piece gets the room it needs: most are taken at once, alone.
+        // The first piece gets exactly the room that it needs: most are taken at once, alone.
         const isFirst = last === undefined;
         this.#blocks.push(Buffer.allocUnsafeSlow(isFirst ? rest.length : limits.maxDataBytes));
         this.#used = 0;
@@ -50,7 +50,7 @@ class Blocks {
   }
 }
 
-/** The host's end of one byte stream. Nothing is sent before the agent knows the stream: `open` says so. */
+/** The host's end of one byte stream. Sends nothing before `open`, when the agent knows the stream. */
 export class ByteStream extends Duplex implements LinkStream {
   readonly id: number;
   readonly #wires: StreamWires;
@@ -66,25 +66,25 @@ export class ByteStream extends Duplex implements LinkStream {
   #final: ((error?: Error | null) => void) | undefined;
 
   constructor(id: number, wires: StreamWires, acknowledges: boolean) {
-    // What was not asked for yet waits here, in blocks, and not as the pieces in which the guest chose to send it.
+    // Data that was not requested yet waits here, in blocks, not in the pieces in which the guest sent it.
     super({ allowHalfOpen: true, readableHighWaterMark: 1, writableHighWaterMark: limits.agentWindowBytes });
     this.id = id;
     this.#wires = wires;
     this.#acknowledges = acknowledges;
   }
 
-  /** The agent knows the stream from now on. */
+  /** Called when the agent knows the stream. */
   open(): void {
     this.#isOpen = true;
     this.#send();
   }
 
-  /** Bytes of the guest, which are the caller's again when this returns. */
+  /** Takes bytes from the guest; the caller may reuse the buffer when this returns. */
   received(bytes: Uint8Array): void {
     if (this.destroyed || this.#hasPeerEnded) return;
     if (!this.#receiveCredit.receive(bytes.length)) {
       this.destroy(
-        new PodvmError('exhausted', 'Cannot go on reading from the guest: it sent more than it was allowed'),
+        new PodvmError('exhausted', 'Cannot continue reading from the guest: it sent more than it was granted'),
       );
       return;
     }

@@ -6,11 +6,11 @@ import { protocolVersions } from '#wire/messages.ts';
 import { AgentLink } from './agent-link.ts';
 import type { Link, LinkOptions } from './link.ts';
 
-/** How often the hello is repeated: an agent that is not up yet, or a boot that lost bytes, sees a later one. In `ms`. */
+/** Interval of hellos, in `ms`: an agent that is not up yet, or a boot that lost bytes, sees a later one. */
 const helloIntervalMs = 100;
 /**
- * Which hello has padding before it, and how many bytes: the agent may wait for the rest of a frame that an earlier
- * connection left torn, and would take hello after hello for it. First as much as the usual frame, then as the largest.
+ * Bytes of padding before a hello, by the hello's number: an agent may wait for the rest of a frame that an earlier
+ * connection left torn, and would take hellos for it. First the size of a usual frame, then that of the largest.
  */
 const padding: ReadonlyMap<number, number> = new Map([
   [5, limits.maxDataBytes + headerBytes],
@@ -20,9 +20,9 @@ const padding: ReadonlyMap<number, number> = new Map([
 const reopenMs = 50;
 
 /**
- * Opens the channel and shakes hands; the host drives, so that no "ready" of the guest can be lost. A channel torn
- * before the agent has answered is opened again until the deadline. Errors: `timeout`, `cancelled`, `unsupported` (no
- * protocol version in common), and what `open` says.
+ * Opens the channel and performs the handshake, driven by the host, so that no "ready" of the guest can be lost. Opens a
+ * channel again that tears before the agent has answered, until the deadline. Errors: `timeout`, `cancelled`,
+ * `unsupported` (no common protocol version), and those of `open`.
  */
 export async function connectLink(options: LinkOptions, signal: AbortSignal): Promise<Link> {
   const deadline = AbortSignal.any([signal, AbortSignal.timeout(options.handshakeTimeoutMs)]);
@@ -34,7 +34,7 @@ export async function connectLink(options: LinkOptions, signal: AbortSignal): Pr
         await link[Symbol.asyncDispose]();
         throw new PodvmError(
           'unsupported',
-          `Cannot talk to the agent: it speaks none of the versions ${protocolVersions.join(', ')}`,
+          `Cannot talk to the agent: it supports none of the versions ${protocolVersions.join(', ')}`,
         );
       }
       link.watchLiveness();
@@ -59,7 +59,7 @@ async function shakeHands(link: AgentLink, deadline: AbortSignal): Promise<'welc
   link.sendHello(protocolVersions);
   let hellos = 1;
   const timer = setInterval(() => {
-    if (link.isBackedUp) return; // a guest that is not up yet reads nothing, and more of it would only pile up
+    if (link.isBackedUp) return; // a guest that is not up yet reads nothing, so more hellos would pile up
     hellos += 1;
     const bytes = padding.get(hellos);
     if (bytes !== undefined) link.sendPadding(bytes);

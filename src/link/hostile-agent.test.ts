@@ -7,9 +7,9 @@ import { connectLink } from './connect-link.ts';
 import type { Link, LinkStream } from './link.ts';
 import { FakeAgent } from './testing/fake-agent.ts';
 
-/** More for a night: `PODVM_FUZZ_RUNS=100000`. */
+/** Number of runs; for a long run set `PODVM_FUZZ_RUNS=100000`. */
 const runs = Number(process.env['PODVM_FUZZ_RUNS'] ?? 2000);
-/** Conversations over one link; then it is ended, in whatever state it is. */
+/** Conversations over one link, which then ends in any state. */
 const runsPerLink = 50;
 const never = new AbortController().signal;
 
@@ -21,7 +21,7 @@ const settled = async () => {
   }
 };
 
-/** What a guest may send: near to what is right, for what is far from it ends in the parser. */
+/** What a guest may send: nearly valid, since the parser stops what is far from valid. */
 const stream = fc.oneof(fc.nat(12), fc.constantFrom(0x7fff_ffff, 0xffff_ffff));
 const event = fc.oneof(
   fc.jsonValue(),
@@ -64,7 +64,7 @@ const sent = fc.oneof(
     cut: fc.option(fc.nat(60), { nil: undefined }),
   }),
 );
-/** What the host does meanwhile. */
+/** The host's actions meanwhile. */
 const done = fc.record({
   is: fc.constant('host' as const),
   what: fc.constantFrom('ping', 'dial', 'write', 'destroy', 'exec'),
@@ -93,7 +93,7 @@ class Conversation {
     switch (what.is) {
       case 'frame': {
         const epoch = what.isStale ? agent.epoch ^ 1 : agent.epoch;
-        agent.raw(encodeFrame(epoch, what.stream, what.kind as FrameKind, what.payload)); // SAFE: kinds there are not, too
+        agent.raw(encodeFrame(epoch, what.stream, what.kind as FrameKind, what.payload)); // SAFE: includes unknown kinds
         return;
       }
       case 'message':
@@ -128,7 +128,7 @@ class Conversation {
     else if (what === 'destroy') this.#streams.pop()?.destroy();
   }
 
-  /** After all of it, a guest that answers rightly is understood, once the frame it broke off is made up for. */
+  /** Checks that a valid guest is still understood afterwards, once the frame that it broke off is completed. */
   async assertAlive(): Promise<void> {
     this.agent.onCall = ({ id }) => this.agent.send({ t: 'result', id, value: { uptimeMs: 7 } });
     this.agent.raw(new Uint8Array(limits.maxMessageBytes));
@@ -138,7 +138,7 @@ class Conversation {
 
   async end(): Promise<void> {
     await this.#link[Symbol.asyncDispose]();
-    await Promise.all(this.calls); // each is answered, if only by the end of the link
+    await Promise.all(this.calls); // each settles, at the latest when the link ends
   }
 }
 
@@ -177,7 +177,7 @@ test('a guest that sends its output byte by byte costs the host no more memory t
   for (let sentBytes = 0; sentBytes < limits.streamWindowBytes; sentBytes += 1024) {
     for (let at = 0; at < 1024; at += 1) agent.data(reading.id, Buffer.from([at & 0xff]));
     do await settled();
-    while (agent.channel.isPaused()); // a busy host may make it wait for its turn
+    while (agent.channel.isPaused()); // it may wait for its turn on a busy host
   }
   agent.frame(reading.id, 4);
   const pieces = await Array.fromAsync(reading as AsyncIterable<Buffer>);

@@ -2,42 +2,42 @@ import type { Duplex } from 'node:stream';
 import type { AgentEvent, Method, Params, Result, Welcome } from '#wire/messages.ts';
 
 /**
- * The host's end of the channel to one agent. Everything that comes out of it was said by the guest: bounded and
- * checked against the wire's schemas, but never to be trusted.
+ * The host's end of the channel to one agent. Everything that it yields was sent by the guest: bounded and checked against
+ * the wire's schemas, but never trusted.
  */
 export interface Link extends AsyncDisposable {
-  /** What the agent said of itself in the handshake: versions, boot phases. */
+  /** The agent's description in the handshake: versions, boot phases. */
   readonly welcome: Welcome;
   /** Calls one method of the agent. Errors: the agent's own kind, `unavailable` when the link is down, `timeout`. */
   call<M extends Method>(method: M, params: Params<M>, signal: AbortSignal): Promise<Result<M>>;
   /**
-   * Opens a byte stream with credit-based flow control, to be named in a call (`stdout: stream.id`). Readable side:
-   * bytes from the guest; writable side: bytes to it; either half closes on its own. Destroying it resets the stream.
-   * `acknowledges`: the guest is granted credit by `acknowledge`, and not when bytes are read, so that it can send again
-   * what a reader that died was not done with.
+   * Opens a byte stream with credit-based flow control, to be named in a call (`stdout: stream.id`). Readable side: bytes
+   * from the guest; writable side: bytes to it; each half closes independently. Destroying it resets the stream.
+   * `acknowledges`: the guest gets credit by `acknowledge` instead of by reading, so that it can send again what a reader
+   * that died had not finished.
    */
   openStream(options?: { readonly acknowledges?: boolean }): LinkStream;
-  /** Events in the order the agent sent them; one handler. */
+  /** Registers the one handler of events, called in the order in which the agent sent them. */
   onEvent(handler: (event: AgentEvent) => void): void;
   /** Settles once, with the reason, when the link can no longer be used. */
   readonly closed: Promise<Error>;
 }
 
 export interface LinkStream extends Duplex {
-  /** Stream number on the wire; the agent uses the same. */
+  /** Number of the stream on the wire, the same for the agent. */
   readonly id: number;
-  /** The reader has done with so many more bytes. Does nothing to a stream that grants credit when it is read. */
+  /** Tells that the reader has finished this many more bytes. Does nothing to a stream that grants credit by reading. */
   acknowledge(bytes: number): void;
 }
 
 export interface LinkOptions {
   /** Opens the channel; called again when it was torn and the agent may still live. */
   readonly open: (signal: AbortSignal) => Promise<Duplex>;
-  /** The agent must answer the hello within this time, in `ms`; the hello is repeated, so a slow boot is no error. */
+  /** Time in which the agent must answer the hello, in `ms`; the hello is repeated, so a slow boot is no error. */
   readonly handshakeTimeoutMs: number;
   /**
-   * A call whose caller has no deadline is given up after so long, in `ms`: longer than any caller waits. A guest that is
-   * dead is noticed by pings, whatever waits for it.
+   * Timeout of a call whose caller has no deadline, in `ms`: longer than any caller waits. Pings detect a dead guest
+   * regardless of it.
    */
   readonly callTimeoutMs: number;
 }

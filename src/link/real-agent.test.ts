@@ -20,8 +20,8 @@ import { protocolVersions } from '#wire/messages.ts';
 import { builtProgram } from '../../test/built-program.ts';
 
 /**
- * The real agent as an ordinary process with a socket for its channel. It has a /run of its own (root, mount
- * namespace), so that its volumes touch nothing of the machine's. `configure` is for whole-VM tests: it sets the clock.
+ * The real agent as an ordinary process with a socket for its channel. It has its own /run (root, mount namespace), so that
+ * its volumes do not touch the machine's. `configure` is left to whole-VM tests, since it sets the clock.
  */
 const buildRoot = globSync('/var/lib/podvm/{build-root,parts/build-root-*/root}')[0] ?? '';
 const isPossible = existsSync(join(buildRoot, 'usr/bin/gcc')) && process.getuid?.() === 0;
@@ -29,7 +29,7 @@ const skip = isPossible || process.env['PODVM_REQUIRE_VM'] === '1' ? false : 'ne
 
 const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
 const never = new AbortController().signal;
-const serverPort = (server: Server) => (server.address() as AddressInfo).port; // SAFE: they listen on TCP
+const serverPort = (server: Server) => (server.address() as AddressInfo).port; // SAFE: it listens on TCP
 
 let directory = '';
 
@@ -52,7 +52,7 @@ class Agent implements AsyncDisposable {
     return connectLink({ open, handshakeTimeoutMs: 10_000, callTimeoutMs: 10_000 }, never);
   }
 
-  /** A file of the agent's own /run. */
+  /** Path of a file in the agent's own /run. */
   path(path: string): string {
     return `/proc/${this.#process.pid}/root${path}`;
   }
@@ -302,7 +302,7 @@ describe('the agent', { skip }, () => {
       server.close();
     });
 
-    // Collected from time to time: 300 KiB go up and down, over tens of thousands of calls too.
+    // The heap is collected at intervals: it varies by 300 KiB, also over tens of thousands of calls.
     it('leaves no descriptor and no memory behind, however often', async () => {
       await using agent = new Agent();
       await using link = await agent.connect();

@@ -34,7 +34,7 @@ test('used() gives a guest that never rests no more than its share, and what it 
   );
 });
 
-/** One thread, guests that take as much as they are let, each look as long as is said, for so long. */
+/** Simulates one thread and guests that take as much as they may, each look as long as given, for that time. */
 function flood(lookMs: readonly number[], forMs: number, good: { takesMs: number; everyMs: number }) {
   const thread = new SharedThread(0, turnLimits);
   const guests = lookMs.map((ms) => ({ ms, turns: new Turns(thread, 0), readyMs: 0, usedMs: 0 }));

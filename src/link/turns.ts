@@ -1,30 +1,30 @@
 /**
- * How much of the host's one thread guests may have. Whatever they send must be looked at, and guests that send without
- * end would have the thread to themselves, and every other pod wait for it. So the time that each one's bytes take is
- * counted, and a guest that has used up what it has saved waits for more: its own channel fills, and it with it.
+ * Limits the part of the host's one thread that guests may use. Everything that guests send must be looked at, and guests
+ * that send endlessly would occupy the thread while all other pods wait. So the time that each guest's bytes take is
+ * counted, and a guest that has used up its savings waits: its own channel fills up and stops it.
  *
- * Together they have a part of the thread, however many they are. It is divided among those that use it: who has not
- * spent anything lately has all its savings, and goes before those that have none.
+ * Together, guests get a part of the thread, however many they are, divided among those that use it: a guest that has
+ * not used any recently has all its savings, and precedes those that have none.
  */
 export interface TurnLimits {
-  /** Part of the thread's time that goes to one guest, from 0 to 1. */
+  /** Part of the thread's time for one guest, from 0 to 1. */
   readonly share: number;
-  /** Part that goes to all of them. */
+  /** Part for all guests together. */
   readonly total: number;
-  /** What one may have saved, in `ms`. */
+  /** Maximum savings of one guest, in `ms`. */
   readonly savedMs: number;
 }
 
-/** A sixth of the thread is more than 100 MB/s of output, which is more than a channel carries. */
+/** A sixth of the thread is enough for more than 100 MB/s of output, more than a channel carries. */
 export const turnLimits: TurnLimits = { share: 1 / 6, total: 1 / 3, savedMs: 50 };
 
-/** A thread, and the time that is given out of it. */
+/** A thread, and the time that it gives to its users. */
 export class SharedThread {
   readonly limits: TurnLimits;
-  /** What each of those that use it has been given since the beginning, in `ms`. */
+  /** Time given to each user since the beginning, in `ms`. */
   #givenMs = 0;
   #lastMs: number;
-  /** Those that use it, and what has been given when they have all their savings again. */
+  /** The users, with the given time at which each has all its savings again. */
   readonly #users = new Map<Turns, number>();
 
   constructor(nowMs: number, limits: TurnLimits = turnLimits) {
@@ -32,12 +32,12 @@ export class SharedThread {
     this.#lastMs = nowMs;
   }
 
-  /** Part of the thread's time that each of its users has now. */
+  /** Part of the thread's time that each user currently has. */
   get rate(): number {
     return Math.min(this.limits.share, this.limits.total / Math.max(1, this.#users.size));
   }
 
-  /** What a user has been given up to now. Who uses nothing any more counts until it has been looked at: never too little. */
+  /** Time given to each user so far. A user that stopped counts until it is looked at again, so it is never too low. */
   givenMs(nowMs: number): number {
     this.#givenMs += Math.max(0, nowMs - this.#lastMs) * this.rate;
     this.#lastMs = Math.max(this.#lastMs, nowMs);
@@ -55,7 +55,7 @@ export class SharedThread {
   }
 }
 
-/** Those of one guest. */
+/** The turns of one guest. */
 export class Turns {
   readonly #thread: SharedThread;
   #savedMs: number;
@@ -67,7 +67,7 @@ export class Turns {
     this.#givenMs = thread.givenMs(nowMs);
   }
 
-  /** At `nowMs`, after bytes took `tookMs` of the thread: how long no more are to be taken, in `ms`. */
+  /** Records that bytes took `tookMs` at `nowMs`; returns how long to take no more, in `ms`. */
   used(tookMs: number, nowMs: number): number {
     const { savedMs } = this.#thread.limits;
     const givenMs = this.#thread.givenMs(nowMs);
@@ -77,12 +77,12 @@ export class Turns {
     return this.#savedMs >= 0 ? 0 : -this.#savedMs / this.#thread.rate;
   }
 
-  /** To be asked before bytes are taken once more: others may have come, and the wait be longer. In `ms`. */
+  /** Asks again before more bytes are taken: with more users the wait may be longer. Returns `ms`. */
   rest(nowMs: number): number {
     return this.used(0, nowMs);
   }
 
-  /** It takes no more. */
+  /** Ends the use of the thread. */
   end(): void {
     this.#thread.forget(this);
   }

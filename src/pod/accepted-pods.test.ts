@@ -15,7 +15,7 @@ import { startPod } from './start-pod.ts';
 
 /** Words that only host and agent exchange. */
 const wireWords =
-  /the agent takes no such parameters|Expected .* but received|Invalid (type|length|value|format)|in call /;
+  /invalid parameters for the agent|Expected .* but received|Invalid (type|length|value|format)|in call /;
 
 /** Generates mostly usual values: a pod with any odd value may be refused as a whole. */
 const mostly = <T>(usual: fc.Arbitrary<T>, odd: fc.Arbitrary<T>) =>

@@ -486,7 +486,7 @@ const deaths: readonly (readonly [string, (parts: FakeParts) => void, RegExp])[]
   [
     'its link is lost',
     (parts) => parts.tearLink(),
-    /the link to the agent is lost: The channel to the agent has ended/,
+    /the link to the agent is lost: Cannot use the channel to the agent: it has ended/,
   ],
 ];
 for (const [what, cause, why] of deaths) {

@@ -1,6 +1,6 @@
 import { limits } from './limits.ts';
 
-/** What a sender may still send on one stream. */
+/** The bytes that a sender may still send on one stream. */
 export class SendCredit {
   #available: number;
 
@@ -12,18 +12,18 @@ export class SendCredit {
     return this.#available;
   }
 
-  /** The caller asks `available` first. */
+  /** Uses credit; the caller checks `available` first. */
   spend(bytes: number): void {
     this.#available -= bytes;
   }
 
-  /** A peer that grants without end gains nothing: no window is wider than the largest. */
+  /** Adds credit, up to the largest window, so that a peer gains nothing by granting endlessly. */
   grant(bytes: number): void {
     this.#available = Math.min(this.#available + bytes, limits.streamWindowBytes);
   }
 }
 
-/** What a receiver has promised to take on one stream. Grants are saved up to half a window, to send few of them. */
+/** The bytes that a receiver has promised to take on one stream. Saves up grants to half a window, to send few of them. */
 export class ReceiveCredit {
   readonly #windowBytes: number;
   #promised: number;
@@ -34,13 +34,13 @@ export class ReceiveCredit {
     this.#promised = windowBytes;
   }
 
-  /** False: the peer sent more than it was promised. */
+  /** Returns false when the peer sent more than it was promised. */
   receive(bytes: number): boolean {
     this.#promised -= bytes;
     return this.#promised >= 0;
   }
 
-  /** So many bytes were used up. Returns what to grant now, or 0. */
+  /** Records that this many bytes were used up. Returns what to grant now, or 0. */
   consume(bytes: number): number {
     this.#consumed += bytes;
     if (this.#consumed < this.#windowBytes / 2) return 0;

@@ -2,13 +2,13 @@ import * as v from 'valibot';
 import { limits } from './limits.ts';
 
 /**
- * What the agent measures: figures of cgroups, processes, disks and interfaces, as the guest's kernel has them. Counters
- * go up from the start of the guest, or of the container. Names in them become labels of metrics, and whoever scrapes
- * metrics refuses all of them for two of the same labels: so no name comes twice, and none has more than plain letters.
+ * The agent's measurements: figures of cgroups, processes, disks and interfaces from the guest's kernel. Counters increase
+ * from the start of the guest or the container. Names become labels of metrics, and a scraper refuses all metrics when two
+ * have the same labels: so names are unique and consist of plain characters.
  */
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
-/** No two of them with the same key. */
+/** A list of items with unique keys. */
 function distinct<T extends v.ObjectEntries, M extends undefined>(
   item: v.ObjectSchema<T, M>,
   max: number,
@@ -21,18 +21,18 @@ function distinct<T extends v.ObjectEntries, M extends undefined>(
   );
 }
 
-/** What a directory of a scratch disk, or a tmpfs, has in it. */
+/** What a directory of a scratch disk, or a tmpfs, contains. */
 export const spaceFigures = v.object({ bytes: count, inodes: count });
 
 export const cgroupFigures = v.object({
   memoryBytes: count,
   memoryPeakBytes: count,
-  /** Memory of processes that no file stands behind. */
+  /** Memory of processes that is not backed by a file. */
   rssBytes: count,
-  /** Page cache that the kernel would give back first. */
+  /** Page cache that the kernel would reclaim first. */
   inactiveFileBytes: count,
   pageFaults: count,
-  /** Those among them that waited for a disk. */
+  /** Page faults that waited for a disk. */
   majorPageFaults: count,
   swapBytes: count,
   /** Absent: no limit. */
@@ -40,7 +40,7 @@ export const cgroupFigures = v.object({
   /** Processes killed for lack of memory. */
   oomKills: count,
   cpuUsec: count,
-  /** Tasks: every thread counts. */
+  /** Tasks: counts every thread. */
   pids: count,
 });
 
@@ -57,26 +57,26 @@ const interfaceCounters = v.object({
 });
 export type InterfaceCounters = v.InferOutput<typeof interfaceCounters>;
 
-/** Of the pod's network, the first ones, without loopback. */
+/** Interfaces of the pod's network, the first ones, without loopback. */
 export const interfaceFigures = distinct(interfaceCounters, limits.maxInterfaces, ({ name }) => name);
 
 /** The kernel's name: `sda`. */
 const deviceName = v.pipe(v.string(), v.regex(/^[a-z][a-z0-9]{0,31}$/));
 
-/** What a disk as a whole has done since the guest started, whoever asked for it (Documentation/block/stat.rst). */
+/** Activity of a whole disk since the guest started, by all users (Documentation/block/stat.rst). */
 const diskFigures = v.object({
   mergedReads: count,
   readMs: count,
   mergedWrites: count,
   writeMs: count,
-  /** Requests under way. */
+  /** Requests in progress. */
   inFlight: count,
   busyMs: count,
-  /** Time of all requests added up. */
+  /** Sum of the times of all requests. */
   queueMs: count,
 });
 
-/** What a cgroup has had read and written of a disk; what is still in the page cache is not. */
+/** What a cgroup has read and written on a disk; excludes what is still in the page cache. */
 const deviceFigures = v.object({
   major: count,
   minor: count,
@@ -86,7 +86,7 @@ const deviceFigures = v.object({
   writtenBytes: count,
   writes: count,
   discardedBytes: count,
-  /** The pod's alone. */
+  /** Only for the pod. */
   disk: v.optional(diskFigures),
 });
 export type DeviceFigures = v.InferOutput<typeof deviceFigures>;
@@ -96,10 +96,10 @@ const pressure = v.object({ someUsec: count, fullUsec: count });
 
 const processFigures = v.object({
   processes: count,
-  /** By the state of their first threads. */
+  /** Counts by the state of their first threads. */
   states: v.object({ running: count, sleeping: count, stopped: count, uninterruptible: count }),
   descriptors: count,
-  /** Absent: more descriptors than are looked at. */
+  /** Absent: there are more descriptors than the limit. */
   sockets: v.optional(count),
 });
 export type ProcessFigures = v.InferOutput<typeof processFigures>;
@@ -122,18 +122,18 @@ const ulimitNames = [
   'max_realtime_priority',
   'max_realtime_timeout',
 ] as const;
-/** The kernel's words in /proc/<pid>/limits, with underscores. */
+/** The kernel's names in /proc/<pid>/limits, with underscores. */
 export type UlimitName = (typeof ulimitNames)[number];
 export const isUlimitName = (name: string): name is UlimitName => (ulimitNames as readonly string[]).includes(name);
 
 const ulimit = v.object({ name: v.picklist(ulimitNames), soft: count });
 
-/** All there is to know of one container, or of the pod as a whole. */
+/** All figures of one container, or of the whole pod. */
 export const metrics = v.object({
   ...cgroupFigures.entries,
   cpuUserUsec: count,
   cpuSystemUsec: count,
-  /** Periods of its CPU limit, those among them in which it was held back, and for how long. */
+  /** Periods of the CPU limit, those among them that were throttled, and the throttled time. */
   cpuPeriods: count,
   cpuThrottledPeriods: count,
   cpuThrottledUsec: count,
@@ -141,23 +141,23 @@ export const metrics = v.object({
   mappedFileBytes: count,
   activeFileBytes: count,
   kernelBytes: count,
-  /** Times it came to its memory limit. */
+  /** Number of times that the memory limit was reached. */
   memoryLimitHits: count,
   /** Absent: no limit. */
   pidsLimit: v.optional(count),
-  /** Absent where the kernel counts none. */
+  /** Absent where the kernel does not measure it. */
   pressure: v.optional(v.object({ cpu: pressure, memory: pressure, io: pressure })),
   devices: distinct(deviceFigures, limits.maxDisks, (each) => each.name),
-  /** The pod's alone. */
+  /** Only for the pod. */
   interfaces: v.optional(interfaceFigures, []),
-  /** Of a container; absent: more than are looked at. */
+  /** Only for a container; absent: there are more processes than the limit. */
   processes: v.optional(processFigures),
-  /** Soft limits of a container's first process; one that is unlimited is left out. */
+  /** Soft limits of a container's first process; unlimited ones are left out. */
   ulimits: v.optional(
     distinct(ulimit, ulimitNames.length, ({ name }) => name),
     [],
   ),
-  /** The file system that a container writes to, if its layer is on a disk. */
+  /** The file system of the container's writable layer, if that is on a disk. */
   layer: v.optional(
     v.object({
       ...spaceFigures.entries,

@@ -20,7 +20,7 @@ interface Seen {
   readonly payload: string;
 }
 
-/** What a parser makes of bytes given in those portions; pieces of one data frame are joined again. */
+/** The frames that a parser finds in bytes given in these portions; joins the pieces of a data frame again. */
 function parse(portions: readonly Uint8Array[], decide: (header: FrameHeader) => Decision = () => 'take') {
   const seen: Seen[] = [];
   let open: { header: FrameHeader; bytes: Uint8Array[]; length: number } | undefined;

@@ -6,16 +6,16 @@ import { limits } from './limits.ts';
  *
  *   0 magic u32 | 4 epoch u32 | 8 stream u32 | 12 kind u8 | 13 length u24 | 16 check u32
  *
- * The *epoch* is a random number of the host's, new with every connection: what an earlier connection left in the
- * channel is recognised by it. The check covers the 16 bytes before it, so that a parser that lost its place (the host
- * left in the middle of a frame) finds the next header by looking for the magic and never believes garbage.
+ * The *epoch* is a random number of the host, new with every connection: it identifies what an earlier connection left in
+ * the channel. The check covers the 16 bytes before it, so that a parser that lost its place (the host stopped in the
+ * middle of a frame) finds the next header by searching for the magic, and never accepts garbage.
  */
 export const headerBytes = 20;
 const magic = 0x314d5650; // "PVM1"
 const magicFirstByte = 0x50;
 
 export const frameKinds = {
-  /** Host to agent, JSON `Hello`: the first frame of an epoch, maybe repeated. */
+  /** Host to agent, JSON `Hello`: the first frame of an epoch, possibly repeated. */
   hello: 1,
   /** JSON, stream 0. */
   message: 2,
@@ -23,11 +23,11 @@ export const frameKinds = {
   data: 3,
   /** The sender has no more bytes for the stream. */
   end: 4,
-  /** The sender forgets the stream, both ways. */
+  /** The sender forgets the stream, in both directions. */
   reset: 5,
-  /** u32: the receiver may send so many bytes more on the stream. */
+  /** u32: the receiver may send this many more bytes on the stream. */
   credit: 6,
-  /** Host to agent, stream 0: JSON of a message that is larger than one frame; the next `message` has the rest. */
+  /** Host to agent, stream 0: JSON of a message that is larger than one frame; the next `message` holds the rest. */
   part: 7,
 } as const;
 export type FrameKind = (typeof frameKinds)[keyof typeof frameKinds];
@@ -40,7 +40,7 @@ export interface FrameHeader {
   readonly length: number;
 }
 
-/** The most payload a frame of that kind may have, in `bytes`; undefined: no such kind. */
+/** Maximum payload of a frame of that kind, in `bytes`; undefined for an unknown kind. */
 function maxLength(kind: number): number | undefined {
   switch (kind) {
     case frameKinds.hello:
@@ -59,7 +59,7 @@ function maxLength(kind: number): number | undefined {
   }
 }
 
-/** Writes the header at `offset`; the payload belongs right behind it. */
+/** Writes the header at `offset`; the payload follows directly. */
 export function writeHeader(into: Uint8Array, offset: number, header: FrameHeader): void {
   const view = new DataView(into.buffer, into.byteOffset + offset, headerBytes);
   view.setUint32(0, magic, true);
@@ -69,7 +69,7 @@ export function writeHeader(into: Uint8Array, offset: number, header: FrameHeade
   view.setUint32(16, checkOf(view), true);
 }
 
-/** A whole frame. */
+/** Encodes a whole frame. */
 export function encodeFrame(epoch: number, stream: number, kind: FrameKind, payload?: Uint8Array): Uint8Array {
   const length = payload?.length ?? 0;
   const frame = new Uint8Array(headerBytes + length);
@@ -88,14 +88,14 @@ export function decodeCredit(payload: Uint8Array): number {
   return new DataView(payload.buffer, payload.byteOffset, 4).getUint32(0, true);
 }
 
-/** Undefined: no header of ours, or one that breaks a limit. */
+/** Undefined when it is not a valid header, or exceeds a limit. */
 function readHeader(view: DataView): FrameHeader | undefined {
   if (view.getUint32(0, true) !== magic || view.getUint32(16, true) !== checkOf(view)) return undefined;
   const word = view.getUint32(12, true);
   const [kind, length] = [word & 0xff, word >>> 8];
   const max = maxLength(kind);
   if (max === undefined || length > max || (kind === frameKinds.credit && length !== 4)) return undefined;
-  // SAFE: maxLength() knows exactly the kinds there are
+  // SAFE: maxLength() accepts exactly the known kinds
   return { epoch: view.getUint32(4, true), stream: view.getUint32(8, true), kind: kind as FrameKind, length };
 }
 
@@ -109,22 +109,22 @@ function checkOf(view: DataView): number {
 }
 
 /**
- * `take`: hand it over. `skip`: a good header, but drop the payload. `reject`: treat it as garbage, and look for the
- * next header right behind its first byte (its length is not believed).
+ * `take`: pass it on. `skip`: a valid header, but drop the payload. `reject`: treat it as garbage, and look for the next
+ * header right behind its first byte (its length may be wrong).
  */
 export type Decision = 'take' | 'skip' | 'reject';
 
 export interface FrameHandler {
   decide(header: FrameHeader): Decision;
-  /** A whole payload; for `data`, pieces of it as they come. The bytes are the handler's only until it returns. */
+  /** Gets a whole payload; for `data`, pieces as they arrive. The bytes are valid only until it returns. */
   frame(header: FrameHeader, payload: Uint8Array): void;
 }
 
 const noBytes = new Uint8Array(0);
 
 /**
- * Cuts a byte stream into frames. Takes bytes in any portions, never throws on what they say, holds at most one
- * message (`limits.maxMessageBytes`), and finds its place again after garbage.
+ * Splits a byte stream into frames. Takes bytes in any portions, never throws on their content, holds at most one
+ * message (`limits.maxMessageBytes`), and finds the next frame after garbage.
  */
 export class FrameParser {
   readonly #handler: FrameHandler;
@@ -134,16 +134,16 @@ export class FrameParser {
   #header: FrameHeader | undefined;
   #isTaken = false;
   #left = 0;
-  /** Payload of a frame that is not `data`, until it is whole. */
+  /** Payload of a frame that is not `data`, until it is complete. */
   #body: Uint8Array = noBytes;
-  /** Bytes that belonged to no frame, in all. */
+  /** Total bytes that belonged to no frame. */
   garbageBytes = 0;
 
   constructor(handler: FrameHandler) {
     this.#handler = handler;
   }
 
-  /** Forgets a frame begun: the channel was torn. */
+  /** Forgets a partial frame, after the channel was torn. */
   reset(): void {
     this.#headFill = 0;
     this.#header = undefined;
@@ -180,7 +180,7 @@ export class FrameParser {
     return at;
   }
 
-  /** The header's bytes are garbage up to the next that may begin a magic. */
+  /** Drops the header's bytes as garbage, up to the next that may begin a magic. */
   #shiftHead(): void {
     const next = this.#head.indexOf(magicFirstByte, 1);
     const dropped = next < 0 ? headerBytes : next;

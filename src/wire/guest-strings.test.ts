@@ -4,7 +4,7 @@ import * as v from 'valibot';
 import { guestText } from '#base/guest-text.ts';
 import { agentMessageSchema, resultSchemas } from './messages.ts';
 
-/** What of a valibot schema this test looks at. */
+/** The part of a valibot schema that this test looks at. */
 interface Schema {
   readonly type: string;
   readonly pipe?: readonly { readonly type: string; readonly requirement?: unknown; readonly operation?: unknown }[];
@@ -18,7 +18,7 @@ const closedTypes = ['number', 'boolean', 'literal', 'picklist'];
 /** Each result is parsed again, by the schema of its method. */
 const unparsed = ['result.value'];
 
-/** Paths of strings that are neither marked as guest text nor held against an alphabet of plain characters. */
+/** Paths of strings that are neither marked as guest text nor checked against an alphabet of plain characters. */
 function freeStrings(schema: Schema, path: string): string[] {
   const { type, pipe = [], entries, options, item, wrapped } = schema;
   if (type === 'string') {
@@ -36,13 +36,13 @@ function freeStrings(schema: Schema, path: string): string[] {
   return unparsed.includes(path) ? [] : [`${path}: ${type}`];
 }
 
-/** The literal that tells an option of a variant from the others. */
+/** The literal that distinguishes an option of a variant from the others. */
 function nameOf({ entries }: Schema): string | undefined {
   const literal = (entries?.['t'] ?? entries?.['kind']) as { readonly literal?: unknown } | undefined;
   return typeof literal?.literal === 'string' ? literal.literal : undefined;
 }
 
-/** Anchored at both ends, and refusing what a terminal could obey. */
+/** Whether it is anchored at both ends, and refuses what a terminal could interpret. */
 const isPlain = (regex: unknown) =>
   regex instanceof RegExp &&
   /^\^.*\$$/.test(regex.source) &&

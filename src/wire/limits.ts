@@ -1,25 +1,25 @@
 /**
- * Every limit of the wire, in one table. A number here is kept by both ends and tested at the limit; the peer is
- * never trusted to keep it. Bytes unless the name says otherwise.
+ * Every limit of the wire, in one table. Both ends enforce each number and are tested at the limit; the peer is never
+ * trusted to keep it. Bytes unless the name says otherwise.
  */
 export const limits = {
   /** Payload of a message frame (stream 0, JSON), and of a part of a call. */
   maxMessageBytes: 256 * 1024,
-  /** A call in all its parts. The kernel takes 2 MiB of arguments and variables, which JSON may have to escape. */
+  /** A call with all its parts. The kernel accepts 2 MiB of arguments and variables, which JSON may have to escape. */
   maxCallBytes: 8 * 1024 * 1024,
   /** Payload of a data frame. Small, so that many streams share the channel fairly. */
   maxDataBytes: 16 * 1024,
   /** Open streams of one channel. */
   maxStreams: 1024,
-  /** Data the agent may have under way on one stream before the host grants more. */
+  /** Data that the agent may have in transit on one stream before the host grants more. */
   streamWindowBytes: 128 * 1024,
-  /** The same for the host: the agent keeps what a process does not read yet, and its heap is small. */
+  /** The same for the host: the agent keeps what a process has not read yet, and its heap is small. */
   agentWindowBytes: 32 * 1024,
-  /** Calls the host may have unanswered. */
+  /** Calls of the host without an answer. */
   maxPendingCalls: 256,
-  /** Events waiting for the host in the agent; `exited` is never dropped, log lines are first. */
+  /** Events that wait for the host in the agent; log lines are dropped first, `exited` never. */
   maxQueuedEvents: 1024,
-  /** Bytes waiting in the agent to be written to the channel before it stops reading from processes. */
+  /** Bytes that wait in the agent to be written to the channel before it stops reading from processes. */
   maxQueuedWriteBytes: 512 * 1024,
   /** Raw bytes in one `pushFile`, and in one `readFile`. */
   maxPushPartBytes: 64 * 1024,
@@ -27,29 +27,29 @@ export const limits = {
   maxPushVolumeBytes: 16 * 1024 * 1024,
   /** One text field, such as the value of a sysctl. */
   maxTextBytes: 128 * 1024,
-  /** One argument or variable with the NUL at its end: the kernel's MAX_ARG_STRLEN. */
+  /** One argument or variable including the final NUL: the kernel's MAX_ARG_STRLEN. */
   maxArgumentBytes: 128 * 1024,
   /** Arguments or variables of one process: as many as fit into the kernel's 2 MiB. */
   maxArguments: 256 * 1024,
-  /** Arguments and variables of all containers of a machine: the agent keeps them for later execs. */
+  /** Arguments and variables of all containers of a machine, which the agent keeps for later execs. */
   maxKeptArgumentBytes: 16 * 1024 * 1024,
   /** Whole text of /etc/hosts, and of /etc/resolv.conf. */
   maxEtcFileBytes: 1024 * 1024,
   /** Items of a list in a message. */
   maxListItems: 4096,
-  /** Of a termination message, raw: kubelet's limit. */
+  /** A raw termination message: kubelet's limit. */
   maxTerminationBytes: 4096,
   maxContainers: 256,
   maxExecs: 128,
   maxVolumes: 256,
-  /** What one request reads from a file of a shared volume, or writes to it. */
+  /** What one request reads from or writes to a file of a shared volume. */
   shareDataBytes: 128 * 1024,
   maxDisks: 256,
-  /** Interfaces of the pod's network that are told of; a container with CAP_NET_ADMIN can make any number. */
+  /** Reported interfaces of the pod's network; a container with CAP_NET_ADMIN can make any number. */
   maxInterfaces: 32,
-  /** Processes of a container that are looked at one by one for `metrics`, and their descriptors. */
+  /** Processes of a container that `metrics` inspects one by one, and their descriptors. */
   maxCountedProcesses: 256,
   maxCountedDescriptors: 1024,
-  /** Runs of ids of a user namespace: the kernel's own limit (user_namespaces(7)). */
+  /** Ranges of ids of a user namespace: the kernel's own limit (user_namespaces(7)). */
   maxIdMappings: 340,
 } as const;

@@ -5,9 +5,9 @@ import { cgroupFigures, interfaceFigures, metrics, spaceFigures } from './figure
 import { limits } from './limits.ts';
 
 /**
- * What host and agent say to each other, as JSON on stream 0. The host calls, the agent answers and tells events.
- * Both ends parse with these schemas: the agent what it is asked, the host everything the guest says.
- * Versions, newest first: 2 adds `list`, and `from` of `attach`, without which a host cannot go on where another ended.
+ * The messages of host and agent, as JSON on stream 0. The host calls, the agent answers and sends events. Both ends parse
+ * with these schemas: the agent its calls, the host everything from the guest.
+ * Versions, newest first: 2 adds `list`, and `from` of `attach`, which a host needs to continue where another ended.
  * Words: a *stream* is a numbered byte stream on the same channel, opened by the host; `0` in a stream field means none.
  */
 export const protocolVersions = [2, 1] as const;
@@ -18,7 +18,7 @@ const serial = v.pipe(v.string(), v.regex(/^[a-z0-9-]{1,20}$/));
 const path = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
 const absolutePath = v.pipe(path, v.startsWith('/'));
 const text = v.pipe(v.string(), v.maxLength(limits.maxTextBytes));
-/** Arguments or variables: too many for a schema to look at one by one on the guest's engine. */
+/** Arguments or variables: too many for a schema to check one by one on the guest's engine. */
 const processStrings = v.custom<string[]>(
   (value) => Array.isArray(value) && value.length <= limits.maxArguments && value.every(isProcessString),
   'no list of arguments',
@@ -35,7 +35,7 @@ const userId = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_
 const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535));
 const base64Of = (maxBytes: number) => v.pipe(v.string(), v.maxLength(Math.ceil((maxBytes * 4) / 3) + 4));
 const base64 = base64Of(limits.maxPushPartBytes);
-/** Bytes of the guest. The host alone reads them, so that the alphabet is checked at no cost to the agent. */
+/** Bytes of the guest. Only the host reads them, so checking the alphabet costs the agent nothing. */
 const saidBase64 = (maxBytes: number) => v.pipe(base64Of(maxBytes), v.regex(/^[A-Za-z0-9+/]*={0,2}$/));
 const cells = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(10_000));
 const list = <T extends v.GenericSchema>(item: T, max: number = limits.maxListItems) =>
@@ -55,7 +55,7 @@ const resources = v.object({
   cpuQuotaUs: v.optional(count),
   /** Default 100,000 `us`. */
   cpuPeriodUs: v.optional(count),
-  /** cgroup v1 shares (2 to 262144), as CRI has them; the agent converts them to a weight. */
+  /** cgroup v1 shares (2 to 262144), as in CRI; the agent converts them to a weight. */
   cpuShares: v.optional(count),
   pidsLimit: v.optional(count),
 });
@@ -76,7 +76,7 @@ const network = v.object({
 });
 export type NetworkConfig = v.InferOutput<typeof network>;
 
-/** A run of ids: `containerId` and those after it are, in the guest, `hostId` and those after it. */
+/** A range of ids: `containerId` and those after it are `hostId` and those after it in the guest. */
 const idMapping = v.object({
   containerId: userId,
   hostId: userId,
@@ -89,18 +89,18 @@ export type UserNamespace = v.InferOutput<typeof userNamespace>;
 
 const configure = v.object({
   hostname: v.pipe(v.string(), v.minLength(1), v.maxLength(64)),
-  /** Wall clock as the host has it when it sends this, in `ms` since the epoch. */
+  /** Wall clock of the host when it sends this, in `ms` since the epoch. */
   realtimeMs: v.number(),
   /** Fresh bytes from the host for the guest's random generator, in base64. */
   entropy: v.pipe(v.string(), v.maxLength(1024)),
   /** 32 hexadecimal digits. */
   machineId: v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/)),
   sharePidNamespace: v.boolean(),
-  /** `sealed`: the kernel refuses modules that its makers have not signed, until it ends. Absent: `open`. */
+  /** `sealed`: until it ends, the kernel refuses modules without a signature of its makers. Absent: `open`. */
   kernelModules: v.optional(v.picklist(['sealed', 'open'])),
-  /** Whether containers are to have SCTP, which the guest's kernel has as a module. Absent: false. */
+  /** Whether containers need SCTP, a module of the guest's kernel. Absent: false. */
   sctp: v.optional(v.boolean()),
-  /** Users of the pod's own; absent: they are the guest's. It stays: `configure` is refused after it. */
+  /** The pod's user namespace; absent: the guest's users are used. Permanent: `configure` is refused afterwards. */
   userNamespace: v.optional(userNamespace),
 });
 
@@ -108,7 +108,7 @@ const connect = v.object({
   /** Whole text of /etc/hosts and /etc/resolv.conf of every container. */
   etcHosts: etcFile,
   resolvConf: etcFile,
-  /** Names with dots: `net.core.somaxconn`. Set when the network is there, whose interfaces they may name. */
+  /** Dotted names: `net.core.somaxconn`. Set after the network exists, since they may name its interfaces. */
   sysctls: textTable,
   /** `null`: loopback only. */
   network: v.nullable(network),
@@ -120,24 +120,24 @@ const createVolume = v.object({
   name,
   kind: v.picklist(['scratch', 'tmpfs', 'push', 'image', 'share', 'block']),
   /**
-   * Serial of an attached disk. `scratch`: the ext4 one it is a directory of; `image`: the EROFS one that it is; `block`:
-   * the ext4 one that it is, with what it holds.
+   * Serial of an attached disk. `scratch`: the ext4 disk in which it is a directory; `image`: the EROFS disk; `block`: the
+   * ext4 disk, with its content.
    */
   disk: v.optional(serial),
-  /** `share`: name of the virtio-serial port behind which the host's file server is. */
+  /** `share`: name of the virtio-serial port that leads to the host's file server. */
   port: v.optional(serial),
-  /** `tmpfs`: size of the file system. `scratch`: enforced by a project quota where the disk has them. In `bytes`. */
+  /** `tmpfs`: size of the file system. `scratch`: enforced by a project quota where the disk has quotas. In `bytes`. */
   sizeLimitBytes: v.optional(count),
   /** Permission bits of the volume's root; default 0o777. */
   mode: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0o7777))),
   /** Group that owns the volume and everything made in it. */
   fsGroup: v.optional(userId),
-  /** Owner of the volume's root, and of the directories that pushes make in it; default root. `fsGroup` goes before. */
+  /** Owner of the volume's root, and of directories that pushes make; default root. `fsGroup` takes precedence. */
   uid: v.optional(userId),
   gid: v.optional(userId),
   /**
-   * `push`: files are written over where they are, so that whoever has one of them mounted sees it; there is no
-   * `..data`, and a reader may see half of an update.
+   * `push`: files are overwritten in place, so that containers that have one of them mounted see it; there is no `..data`,
+   * and a reader may see half of an update.
    */
   inPlace: v.optional(v.boolean()),
 });
@@ -161,16 +161,16 @@ const containerProcess = v.object({
   user: v.pipe(v.string(), v.maxLength(256)),
   /** Overrides the group of `user`. */
   group: v.optional(userId),
-  /** Refuse (`failedPrecondition`) when `user` turns out to be root. */
+  /** Refuses (`failedPrecondition`) a `user` that resolves to root. */
   requireNonRoot: v.optional(v.boolean()),
   supplementalGroups: list(userId),
-  /** `strict`: the groups that the image's /etc/group gives the user are left out. Default `merge`. */
+  /** `strict`: ignores the groups that the image's /etc/group gives the user. Default `merge`. */
   supplementalGroupsPolicy: v.optional(v.picklist(['merge', 'strict'])),
-  /** Extra group, as the volumes'. */
+  /** Additional group, that of the volumes. */
   fsGroup: v.optional(userId),
   /** `CAP_...` names: the bounding, permitted and effective set. */
   capabilities: list(capability, 64),
-  /** Those among them that a user who is not root keeps when it runs a program: also ambient and inheritable. */
+  /** Those that a non-root user keeps when it runs a program: also ambient and inheritable. */
   ambientCapabilities: v.optional(list(capability, 64)),
   noNewPrivileges: v.boolean(),
   rlimits: list(rlimit, 16),
@@ -204,11 +204,11 @@ const createContainer = v.object({
   /** Serial of the attached ext4 disk for the writable layer; absent: the writable layer is in memory. */
   scratchDisk: v.optional(serial),
   /**
-   * Serial of the attached EROFS disk with modules of the guest's kernel: from here on it is given those that it asks for
-   * itself. Absent: as before.
+   * Serial of the attached EROFS disk with modules of the guest's kernel, which from then on may load those that it asks
+   * for. Absent: unchanged.
    */
   modulesDisk: v.optional(serial),
-  /** What its writable layer may take of the scratch disk, in `bytes`; absent: all of it. */
+  /** Limit of its writable layer on the scratch disk, in `bytes`; absent: the whole disk. */
   layerLimitBytes: v.optional(count),
   readOnlyRootfs: v.boolean(),
   tty: v.boolean(),
@@ -217,11 +217,11 @@ const createContainer = v.object({
   stdio,
   process: containerProcess,
   mounts: list(mount),
-  /** Directories that the image wants to write to; those that `mounts` do not cover are made, and writable. */
+  /** Writable directories of the image; those that `mounts` do not cover are made. */
   imageVolumes: v.optional(list(absolutePath)),
-  /** Nodes that the container gets besides the usual ones: each with a rule for it alone, and owned by its user. */
+  /** Device nodes besides the usual ones: each with its own access rule, and owned by the container's user. */
   devices: v.optional(list(device)),
-  /** All devices and capabilities of the guest, writable /sys; `capabilities` must be given too. */
+  /** All devices and capabilities of the guest, writable /sys; `capabilities` must also be given. */
   privileged: v.boolean(),
   /** OCI's `linux.seccomp` object; `null`: unconfined. Checked by crun. */
   seccomp: v.nullable(v.record(v.string(), v.unknown())),
@@ -229,7 +229,7 @@ const createContainer = v.object({
   maskedPaths: v.optional(list(absolutePath)),
   readonlyPaths: v.optional(list(absolutePath)),
   resources,
-  /** Where the termination log appears in the container; absent: nowhere. */
+  /** Path of the termination log in the container; absent: there is none. */
   terminationLogPath: v.optional(absolutePath),
 });
 export type ContainerParams = v.InferOutput<typeof createContainer>;
@@ -238,7 +238,7 @@ const startExec = v.object({
   containerId: name,
   execId: name,
   args: processArgs,
-  /** Added to the container's own. */
+  /** Added to the container's variables. */
   env: v.optional(processStrings),
   cwd: v.optional(absolutePath),
   tty: v.boolean(),
@@ -252,16 +252,16 @@ const signalNumber = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(6
 const empty = v.object({});
 const process = v.object({ containerId: name, execId: v.optional(name) });
 
-/** What each method takes. */
+/** Parameters of each method. */
 export const paramSchemas = {
   /**
-   * After every boot or restore, before anything else. A spare machine is exercised under a name of its own, and
-   * configured again for its pod: as long as it has no container, what came later counts, else `failedPrecondition`.
+   * Called after every boot or restore, before anything else. A spare machine is prepared under a temporary name, and
+   * configured again for its pod: while it has no container the last call counts, otherwise `failedPrecondition`.
    */
   configure,
-  /** Gives a guest that is configured its network and its limits. Again: as `configure`. */
+  /** Gives a configured guest its network and limits. Can be repeated, as `configure`. */
   connect,
-  /** Waits (up to 10 s) for the SCSI disk with that serial, and mounts it, unless the file system is `none`. */
+  /** Waits (up to 10 s) for the SCSI disk with that serial, and mounts it unless the file system is `none`. */
   attachDisk: v.object({
     serial,
     fileSystem: v.picklist(['erofs', 'ext4', 'none']),
@@ -269,18 +269,18 @@ export const paramSchemas = {
     /** An ext4 with project quotas: the space of its directories is counted, and can be limited. */
     hasQuotas: v.optional(v.boolean()),
   }),
-  /** Writes out and unmounts it, so that the host can take the disk away. `busy` (after 2 s) while something uses it. */
+  /** Syncs and unmounts it, so that the host can remove the disk. `busy` (after 2 s) while it is in use. */
   detachDisk: v.object({ serial }),
-  /** The host has made the disk larger: waits until the kernel sees it, and grows an ext4 that is mounted from it. */
+  /** Called after the host has enlarged the disk: waits until the kernel sees it, and grows a mounted ext4. */
   growDisk: v.object({ serial, sizeBytes: count }),
-  /** Loads the drivers of `share`, which takes a while the first time: before a template is frozen. */
+  /** Loads the drivers of `share`, slow the first time, so it is called before a template is frozen. */
   prepareShares: empty,
   /** Waits (up to 10 s) for the port of a `share`. */
   createVolume,
-  /** A new tree for a `push` volume, sent in parts; nothing is seen of it before `commitPush`. */
+  /** Begins a new tree for a `push` volume, sent in parts; none of it is visible before `commitPush`. */
   beginPush: v.object({ volume: name }),
   /**
-   * A part of one file; parts of a file come in order. `path` is relative, directories are made. `uid` and `gid`
+   * Sends a part of one file; the parts of a file come in order. `path` is relative, directories are made. `uid` and `gid`
    * default to root and the volume's `fsGroup`.
    */
   pushFile: v.object({
@@ -294,16 +294,16 @@ export const paramSchemas = {
   /** Switches the volume to the new tree in one rename, as kubelet does (`..data`). */
   commitPush: v.object({ push: count }),
   abortPush: v.object({ push: count }),
-  /** What was written to a `share` is with the host after it. `busy` while something uses one. */
+  /** Afterwards all writes to a `share` are on the host. `busy` while a volume is in use. */
   removeVolume: v.object({ name }),
   createContainer,
   startContainer: v.object({ id: name }),
-  /** `all`: every process of the container. A container that has exited is no error. */
+  /** `all`: every process of the container. No error for a container that has exited. */
   signalContainer: v.object({ id: name, signal: signalNumber, all: v.optional(v.boolean()) }),
   updateContainer: v.object({ id: name, resources }),
-  /** Limits of the whole pod; what is absent stays. */
+  /** Limits of the whole pod; absent ones stay. */
   updatePod: v.object({ resources }),
-  /** Kills what still runs; cgroup, mounts and writable layer are gone after it. Unknown id is no error. */
+  /** Kills what still runs, and removes cgroup, mounts and writable layer. No error for an unknown id. */
   removeContainer: v.object({ id: name }),
   /** The first `maxBytes` of a file in the container's root, or of its termination log. `notFound` if absent. */
   readFile: v.object({
@@ -313,46 +313,46 @@ export const paramSchemas = {
   }),
   startExec,
   /**
-   * New streams for a process whose old ones ended with their connection. `0` leaves one without. `from`: bytes of each
-   * output, since the process began, that the host has for good; what was sent after them is sent again. Absent: only
-   * what is new. `exhausted` if the host has granted credit for more than it has.
+   * Gives new streams to a process whose old ones ended with their connection. `0` leaves one out. `from`: bytes of each
+   * output, counted from the process' start, that the host has stored; later ones are sent again. Absent: only new output.
+   * `exhausted` if the host has granted credit for more than it has stored.
    */
   attach: v.object({ ...process.entries, stdio, from: v.optional(v.object({ stdout: count, stderr: count })) }),
   signalExec: v.object({ containerId: name, execId: name, signal: signalNumber }),
   /** Window size of a container's or exec's tty. */
   resize: v.object({ ...process.entries, columns: cells, rows: cells }),
-  /** Joins `stream` to a TCP connection from inside the guest. `unavailable` if nobody listens. */
+  /** Joins `stream` to a TCP connection from inside the guest. `unavailable` without a listener. */
   dial: v.object({
     stream: v.pipe(streamId, v.minValue(1)),
-    /** IPv4 or IPv6 address; or `localhost`: 127.0.0.1, and where that refuses, ::1. */
+    /** IPv4 or IPv6 address; or `localhost`: 127.0.0.1, and if that refuses, ::1. */
     address: shortText,
     port,
     timeoutMs: v.optional(v.pipe(count, v.maxValue(60_000))),
   }),
-  /** What is asked for every few seconds: cheap, and of everything at once. */
+  /** Cheap figures of everything, requested every few seconds. */
   stats: empty,
   /** All figures of one container, or of the pod: one at a time, so that an answer fits its message. `notFound`. */
   metrics: v.object({ containerId: v.optional(name) }),
-  /** Everything that is in the guest, for a host that goes on where another ended. Waits for containers being made. */
+  /** Everything in the guest, for a host that continues where another ended. Waits for containers being made. */
   list: empty,
   ping: empty,
-  /** Signals what runs, kills it after `graceMs`, syncs, unmounts, powers off. Answers before it powers off. */
+  /** Signals all processes, kills them after `graceMs`, syncs, unmounts, powers off. Answers before it powers off. */
   shutdown: v.object({ graceMs: v.pipe(count, v.maxValue(3_600_000)) }),
 } as const;
 
 /** How a process ended. */
 const exit = v.object({
-  /** 128 + signal when it was killed by one. */
+  /** 128 + signal for a process killed by one. */
   exitCode: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(255)),
   signal: v.optional(signalNumber),
-  /** The kernel killed a process of the container for lack of memory. */
+  /** Whether the kernel killed a process of the container for lack of memory. */
   oomKilled: v.boolean(),
-  /** In `ms` since the epoch: the time of `configure` and what has passed since, as the guest's monotonic clock has it. */
+  /** In `ms` since the epoch: the time of `configure` plus the elapsed time of the guest's monotonic clock. */
   finishedAtMs: v.number(),
 });
 export type ProcessExit = v.InferOutput<typeof exit>;
 
-/** What each method answers. */
+/** Answers of each method. */
 export const resultSchemas = {
   configure: v.object({ phases }),
   connect: v.object({ phases }),
@@ -381,13 +381,13 @@ export const resultSchemas = {
   dial: empty,
   stats: v.object({
     agentRssKiB: count,
-    /** What the engine has allocated, in `bytes`. */
+    /** Memory that the engine has allocated, in `bytes`. */
     agentHeapBytes: count,
     agentFds: count,
     pod: cgroupFigures,
-    /** `layer`: its writable layer, if that is on a disk. */
+    /** `layer`: the writable layer, if that is on a disk. */
     containers: list(v.object({ id: name, ...cgroupFigures.entries, layer: v.optional(spaceFigures) })),
-    /** Those on a scratch disk. */
+    /** Volumes on a scratch disk. */
     volumes: v.optional(list(v.object({ name, ...spaceFigures.entries })), []),
     interfaces: v.optional(interfaceFigures, []),
   }),
@@ -396,7 +396,7 @@ export const resultSchemas = {
     containers: list(
       v.object({
         id: name,
-        /** First process, in the guest. */
+        /** Pid of the first process, in the guest. */
         pid: count,
         /** Absent: not started. */
         startedAtMs: v.optional(v.number()),
@@ -416,9 +416,9 @@ export const resultSchemas = {
 
 export type Method = keyof typeof paramSchemas;
 export type Params<M extends Method> = v.InferOutput<(typeof paramSchemas)[M]>;
-/** As the agent writes it. */
+/** An answer as the agent writes it. */
 export type Answer<M extends Method> = v.InferInput<(typeof resultSchemas)[M]>;
-/** As the host reads it. */
+/** A result as the host reads it. */
 export type Result<M extends Method> = v.InferOutput<(typeof resultSchemas)[M]>;
 
 export const agentEventSchema = v.variant('kind', [
@@ -429,9 +429,9 @@ export const agentEventSchema = v.variant('kind', [
     execId: v.optional(name),
     ...exit.entries,
   }),
-  /** A process of a container was killed for lack of memory; the container may go on. */
+  /** A process of a container was killed for lack of memory; the container may continue. */
   v.object({ kind: v.literal('oomKilled'), containerId: name }),
-  /** What a running container has in its termination log, a moment after it wrote there. */
+  /** Content of a running container's termination log, shortly after it was written. */
   v.object({
     kind: v.literal('terminationMessage'),
     containerId: name,
@@ -444,34 +444,34 @@ export const agentEventSchema = v.variant('kind', [
     text: said(2048),
   }),
 ]);
-/** As the agent tells it. */
+/** An event as the agent writes it. */
 export type ToldEvent = v.InferInput<typeof agentEventSchema>;
-/** As the host reads it. */
+/** An event as the host reads it. */
 export type AgentEvent = v.InferOutput<typeof agentEventSchema>;
 export type ExitedEvent = Extract<AgentEvent, { kind: 'exited' }>;
 
 /** The host's first message, repeated until it is answered. The epoch is in the frame's header. */
 export const helloSchema = v.object({
   t: v.literal('hello'),
-  /** Protocol versions the host speaks. */
+  /** Protocol versions that the host supports. */
   versions: list(count, 16),
 });
 export type Hello = v.InferOutput<typeof helloSchema>;
 
 export const welcomeSchema = v.object({
   t: v.literal('welcome'),
-  /** The version both will speak from here; 0: none in common. */
+  /** The version that both use from now on; 0 when they have none in common. */
   version: count,
   agentVersion: said(512),
   engine: said(512),
   /** Boot, phase by phase, in `ms`. */
   phases,
-  /** `configure` was called already (the host has come back). */
+  /** Whether `configure` was called already, by an earlier host. */
   configured: v.boolean(),
 });
-/** As the agent tells it. */
+/** A welcome as the agent writes it. */
 export type ToldWelcome = v.InferInput<typeof welcomeSchema>;
-/** As the host reads it. */
+/** A welcome as the host reads it. */
 export type Welcome = v.InferOutput<typeof welcomeSchema>;
 
 const callId = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0x7fff_ffff));
@@ -479,10 +479,10 @@ const callId = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0x7fff_
 export const callSchema = v.object({ t: v.literal('call'), id: callId, method: shortText, params: v.unknown() });
 export type CallMessage = v.InferOutput<typeof callSchema>;
 
-/** Host to agent. */
+/** Messages from host to agent. */
 export const hostMessageSchema = v.variant('t', [helloSchema, callSchema]);
 
-/** Agent to host. */
+/** Messages from agent to host. */
 export const agentMessageSchema = v.variant('t', [
   welcomeSchema,
   v.object({ t: v.literal('result'), id: callId, value: v.unknown() }),
@@ -494,7 +494,7 @@ export const agentMessageSchema = v.variant('t', [
   }),
   v.object({ t: v.literal('event'), event: agentEventSchema }),
 ]);
-/** As the agent tells it. */
+/** A message as the agent writes it. */
 export type ToldMessage = v.InferInput<typeof agentMessageSchema>;
-/** As the host reads it. */
+/** A message as the host reads it. */
 export type AgentMessage = v.InferOutput<typeof agentMessageSchema>;

@@ -4,12 +4,12 @@ import { type Method, type Params, paramSchemas } from './messages.ts';
 
 const isMethod = (name: string): name is Method => Object.hasOwn(paramSchemas, name);
 
-/** A call whose method is there and whose parameters have its form. */
+/** A call with a known method and valid parameters. */
 export type KnownCall = { readonly [M in Method]: { readonly method: M; readonly params: Params<M> } }[Method];
 
 /**
- * Reads a call as the agent does. Errors: `unsupported` for a method that is not there; `internal` for parameters of
- * another form: whatever a user gives is checked, in the user's words, before it becomes a call.
+ * Reads a call as the agent does. Errors: `unsupported` for an unknown method; `internal` for invalid parameters, since
+ * user input is checked, with messages for the user, before it becomes a call.
  */
 export function readCall(method: string, params: unknown): KnownCall {
   if (!isMethod(method)) throw new PodvmError('unsupported', 'Cannot answer: there is no such method');
@@ -17,7 +17,7 @@ export function readCall(method: string, params: unknown): KnownCall {
   if (!parsed.success) {
     const [issue] = parsed.issues;
     const what = `${v.getDotPath(issue) ?? 'parameters'}: ${issue.message}`;
-    throw new PodvmError('internal', `Cannot ${method}: the agent takes no such parameters (${what})`);
+    throw new PodvmError('internal', `Cannot ${method}: invalid parameters for the agent (${what})`);
   }
   return { method, params: parsed.output } as KnownCall; // SAFE: the schema of this very method has accepted them
 }

@@ -4,7 +4,7 @@ import { kindOf, type ErrorKind } from '#base/errors.ts';
 import type { AgentEvent, Params } from '#wire/messages.ts';
 import type { Link, LinkStream } from '../link.ts';
 
-/** A guest with a disk whose image has `sleep`. Disposing ends it. */
+/** A guest with a disk whose image contains `sleep`. Disposing ends it. */
 export interface ContainersHarness extends AsyncDisposable {
   readonly link: Link;
   /** Serial of the attached disk. */
@@ -19,7 +19,7 @@ const kind = (expected: ErrorKind) => (error: unknown) => {
   return true;
 };
 
-/** The suite that every guest's containers pass. One guest for all of it. */
+/** The suite that the containers of every guest pass, run in one guest. */
 export function describeContainers(
   name: string,
   open: () => Promise<ContainersHarness>,
@@ -37,7 +37,7 @@ export function describeContainers(
   });
 }
 
-/** The exits that a guest has told, each to be waited for. */
+/** The exits that a guest has reported, to be waited for. */
 function createExits() {
   const told: Exited[] = [];
   let wake = Promise.withResolvers<void>();
@@ -84,7 +84,7 @@ function describeThem(harness: () => ContainersHarness, exits: ReturnType<typeof
     await call('removeContainer', { id: 'once' }, soon());
   });
 
-  test('are refused what is not there: their image, a volume, a device', async () => {
+  test('are refused what is missing: their image, a volume, a device', async () => {
     await assert.rejects(create('lost', { imageDisk: 'none' }), kind('notFound'));
     const mounts = [{ volume: 'none', destination: '/mnt', readOnly: false }];
     await assert.rejects(create('lost', { mounts }), kind('notFound'));
@@ -126,7 +126,7 @@ function describeThem(harness: () => ContainersHarness, exits: ReturnType<typeof
     assert.deepEqual([exitCode, signal, oomKilled], [137, 9, false]);
     assert.equal((await exits.of('killed', 'exec')).exitCode, 137);
     await Promise.all(ended);
-    await call('signalContainer', { id: 'killed', signal: 9 }, soon()); // it has ended: no error
+    await call('signalContainer', { id: 'killed', signal: 9 }, soon()); // no error for an ended container
     await assert.rejects(exec('killed', 'late'), kind('failedPrecondition'));
     await call('removeContainer', { id: 'killed' }, soon());
     await call('removeContainer', { id: 'killed' }, soon());
@@ -152,7 +152,7 @@ function describeThem(harness: () => ContainersHarness, exits: ReturnType<typeof
     assert.deepEqual(await listed(), []);
   });
 
-  test('go on when a command in them is killed', async () => {
+  test('continue when a command in them is killed', async () => {
     await create('goes-on');
     await call('startContainer', { id: 'goes-on' }, soon());
     const stdout = await exec('goes-on', 'exec');
@@ -160,12 +160,12 @@ function describeThem(harness: () => ContainersHarness, exits: ReturnType<typeof
     await call('signalExec', { containerId: 'goes-on', execId: 'exec', signal: 9 }, soon());
     assert.equal((await exits.of('goes-on', 'exec')).exitCode, 137);
     await ended;
-    await call('signalExec', { containerId: 'goes-on', execId: 'exec', signal: 9 }, soon()); // it has ended: no error
+    await call('signalExec', { containerId: 'goes-on', execId: 'exec', signal: 9 }, soon()); // no error for an ended command
     await exec('goes-on', 'exec');
     await call('removeContainer', { id: 'goes-on' }, soon());
   });
 
-  test('keep the guest from being configured again', async () => {
+  test('prevent the guest from being configured again', async () => {
     await create('first');
     const again = { hostname: 'x', realtimeMs: Date.now(), entropy: '', machineId: '0'.repeat(32) };
     await assert.rejects(call('configure', { ...again, sharePidNamespace: false }, soon()), kind('failedPrecondition'));

@@ -17,24 +17,24 @@ export interface Received {
   readonly payload: Buffer;
 }
 
-/** An agent that does as a test tells it, good or bad: the far end of a channel, at the level of frames. */
+/** An agent that a test controls, valid or not: the far end of a channel, at the level of frames. */
 export class FakeAgent {
-  /** The host's end of its own channel. */
+  /** The host's end of the channel. */
   readonly channel: Duplex;
   readonly received: Received[] = [];
-  /** Hellos that came, in all. */
+  /** Number of hellos received. */
   hellos = 0;
   epoch = 0;
-  /** How many hellos are let pass without an answer. */
+  /** Number of hellos to ignore. */
   ignoredHellos = 0;
   welcome: ToldWelcome = exampleWelcome;
   onCall: (call: CallMessage) => void = () => {};
-  /** Every frame that came. */
+  /** Called for every received frame. */
   onFrame: (frame: Received) => void = (frame) => void this.received.push(frame);
   readonly #mine: Duplex;
   #parts: Buffer[] = [];
 
-  /** `end`: of a channel that is there already; default: a channel of its own. */
+  /** `end`: an existing channel; default: a new one. */
   constructor(end?: Duplex) {
     const [mine, theirs] = end === undefined ? duplexPair() : [end, end];
     this.#mine = mine;
@@ -48,7 +48,7 @@ export class FakeAgent {
     this.sendJson(message);
   }
 
-  /** Anything, as the JSON of a message. */
+  /** Sends any value as the JSON of a message. */
   sendJson(value: unknown): void {
     this.frame(0, frameKinds.message, Buffer.from(JSON.stringify(value)));
   }
@@ -61,19 +61,19 @@ export class FakeAgent {
     this.#mine.write(bytes);
   }
 
-  /** Everything that was sent has arrived, or the channel is torn. */
+  /** Whether everything sent has arrived, or the channel is torn. */
   get isIdle(): boolean {
     return this.#mine.writableLength === 0 || this.#mine.destroyed;
   }
 
-  /** Data frames of as much as fits in each. */
+  /** Sends data frames, each as full as possible. */
   data(stream: number, bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; at += limits.maxDataBytes) {
       this.frame(stream, frameKinds.data, bytes.subarray(at, at + limits.maxDataBytes));
     }
   }
 
-  /** Frames of that kind that came for the stream. */
+  /** The received frames of that kind for the stream. */
   framesOf(kind: FrameKind, stream: number): Received[] {
     return this.received.filter(({ header }) => header.kind === kind && header.stream === stream);
   }

@@ -11,15 +11,15 @@ interface FakeContainer {
   state: 'created' | 'running' | 'exited';
   startedAtMs?: number;
   exit?: ProcessExit;
-  /** Each command that runs. */
+  /** The running commands. */
   readonly execs: Map<string, { readonly pid: number; readonly streams: readonly Duplex[] }>;
 }
 
 const killSignal = 9;
 
 /**
- * The containers of a fake guest. Their first processes handle no signal, so that only SIGKILL ends them: the kernel
- * gives the first process of a pid namespace no signal that it does not handle.
+ * The containers of a fake guest. Only SIGKILL ends their first processes, which handle no signal: the kernel does not
+ * deliver such signals to the first process of a pid namespace.
  */
 export class FakeGuestContainers {
   readonly #tell: (event: ToldEvent) => void;
@@ -104,7 +104,7 @@ export class FakeGuestContainers {
     return {};
   }
 
-  /** A process has ended: its output ends, and with the first process all commands. */
+  /** Ends a process: its output ends, and with the first process all commands. */
   exited({ kind: _kind, containerId, execId, ...exit }: Exited): void {
     const container = this.#containers.get(containerId);
     if (container === undefined) return;

@@ -11,13 +11,13 @@ interface Push {
 
 const maxPushes = 16;
 
-/** What the machine around a fake guest has; default: whatever is asked for. */
+/** The hardware of a fake guest's machine; default: everything that is asked for. */
 export interface FakePlugs {
   readonly hasDisk?: (serial: string) => boolean;
   readonly hasPort?: (name: string) => boolean;
 }
 
-/** Disks, volumes and pushes of a fake guest: they are there or not, and hold nothing. */
+/** Disks, volumes and pushes of a fake guest: they exist or not, and hold no data. */
 export class FakeGuestVolumes {
   readonly #options: FakePlugs;
   readonly #disks = new Map<string, Disk>();
@@ -79,7 +79,7 @@ export class FakeGuestVolumes {
     return {};
   }
 
-  /** What a container mounts is there. Errors: `notFound`. */
+  /** Checks that what a container mounts exists. Errors: `notFound`. */
   check({ imageDisk, scratchDisk, modulesDisk, mounts, devices = [] }: ContainerParams): void {
     for (const serial of [imageDisk, scratchDisk, modulesDisk]) if (serial !== undefined) this.#mounted(serial);
     for (const { volume } of mounts) this.#volume(volume);
@@ -102,7 +102,7 @@ export class FakeGuestVolumes {
     const push = this.#push(id);
     if (path.split('/').some((name) => name === '' || name === '.' || name === '..' || name.includes('\0')))
       throw new PodvmError('invalid', `Cannot push ${path}: it leads out of the volume`);
-    if (!/^[A-Za-z0-9+/]*={0,2}$/.test(data)) throw new PodvmError('internal', 'Cannot push a file: no base64');
+    if (!/^[A-Za-z0-9+/]*={0,2}$/.test(data)) throw new PodvmError('internal', 'Cannot push a file: invalid base64');
     push.bytes += Buffer.from(data, 'base64').length;
     if (push.bytes > limits.maxPushVolumeBytes)
       throw new PodvmError('exhausted', `Cannot push to volume: it is over ${limits.maxPushVolumeBytes} bytes`);

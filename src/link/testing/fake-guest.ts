@@ -7,25 +7,25 @@ import { FakeGuestContainers } from './fake-guest-containers.ts';
 import { FakeStream } from './fake-stream.ts';
 import { FakeGuestVolumes, type FakePlugs } from './fake-guest-volumes.ts';
 
-/** The machine around it; default: a power button that does nothing. */
+/** The machine around the guest; default: a power button without effect. */
 export interface FakeGuestOptions extends FakePlugs {
   readonly onPowerOff?: () => void;
 }
 
-/** An answer instead of the usual one. Undefined: none, and nothing is done; an error is told to the host. */
+/** An answer instead of the usual one. Undefined: no answer and no effect; an error goes to the host. */
 export type FakeAnswer = (params: Record<string, unknown>) => unknown;
 
 type Handlers = { readonly [M in Method]: (params: Params<M>) => Answer<M> };
 
 /**
- * A guest in memory, for tests of the layers above: an agent that keeps disks, volumes, containers and commands as the
- * real one does, but runs nothing. A process runs until the test says that it exits, or until it is killed. It passes the
- * same conformance suites as the real agent.
+ * A guest in memory, for tests of the layers above: an agent that tracks disks, volumes, containers and commands as the
+ * real one does, but runs nothing. A process runs until the test ends it, or until it is killed. It passes the same
+ * conformance suites as the real agent.
  */
 export class FakeGuest {
-  /** What was called, in order, over all connections. */
+  /** The calls, in order, over all connections. */
   readonly calls: { readonly method: Method; readonly params: Record<string, unknown> }[] = [];
-  /** By method. */
+  /** Answers by method. */
   readonly answers = new Map<Method, FakeAnswer>();
   readonly #options: FakeGuestOptions;
   readonly #containers = new FakeGuestContainers((event) => this.#send(event));
@@ -43,7 +43,7 @@ export class FakeGuest {
     this.#volumes = new FakeGuestVolumes(options);
   }
 
-  /** Takes the agent's end of a channel, and speaks over that from now on. */
+  /** Uses the agent's end of a channel from now on. */
   serve(channel: Duplex): void {
     const agent = new FakeAgent(channel);
     agent.welcome = { ...exampleWelcome, configured: this.#isConfigured };
@@ -51,11 +51,11 @@ export class FakeGuest {
       if (agent.epoch !== this.#epoch) this.#begin(agent);
       if (frame.header.epoch === agent.epoch) this.#streams.get(frame.header.stream)?.accept(frame);
     };
-    agent.onCall = (call) => void setImmediate(() => this.#answer(agent, call)); // never before call() has returned
+    agent.onCall = (call) => void setImmediate(() => this.#answer(agent, call)); // only after call() has returned
     this.#agent = agent;
   }
 
-  /** Tells the host of something, true or not. An exit of what runs is its exit. */
+  /** Sends an event to the host, true or not. An exit event also ends the process. */
   tell(event: ToldEvent): void {
     if (event.kind === 'exited') this.#containers.exited(event);
     this.#send(event);
@@ -68,12 +68,12 @@ export class FakeGuest {
     return stream;
   }
 
-  /** What listens on a port of the guest gets the agent's end of each connection. */
+  /** Passes the agent's end of each connection to a port of the guest to the listener. */
   listen(port: number, onConnection: (connection: Duplex) => void): void {
     this.#listeners.set(port, onConnection);
   }
 
-  /** Settles when all that it has told has arrived. */
+  /** Settles when all sent events have arrived. */
   async told(): Promise<void> {
     while (this.#agent?.isIdle === false) {
       await new Promise((resolve) => {
@@ -86,7 +86,7 @@ export class FakeGuest {
     this.#agent?.send({ t: 'event', event });
   }
 
-  /** Another connection: the streams of the last one are gone. */
+  /** Begins another connection: the streams of the last one are gone. */
   #begin(agent: FakeAgent): void {
     this.#epoch = agent.epoch;
     for (const stream of this.#streams.values()) stream.destroy();
@@ -99,7 +99,7 @@ export class FakeGuest {
     } catch (error) {
       agent.send({ t: 'error', id, kind: kindOf(error), message: messageOf(error) });
     }
-    if (method === 'shutdown') setImmediate(() => this.#options.onPowerOff?.()); // the answer leaves the guest first
+    if (method === 'shutdown') setImmediate(() => this.#options.onPowerOff?.()); // only after the answer has left
   }
 
   #call(name: string, given: unknown): unknown {
@@ -135,7 +135,7 @@ export class FakeGuest {
   readonly #handlers: Handlers = {
     configure: ({ userNamespace }) => {
       if (!this.#containers.isEmpty || this.#hasUsers)
-        throw refusal('failedPrecondition', 'Cannot configure the guest: there are containers in it, or users');
+        throw refusal('failedPrecondition', 'Cannot configure the guest: it has containers or users');
       this.#isConfigured = true;
       if (this.#agent !== undefined) this.#agent.welcome = { ...exampleWelcome, configured: true };
       this.#hasUsers = userNamespace !== undefined;
@@ -205,7 +205,7 @@ export class FakeGuest {
   }
 }
 
-/** What runs on however it is answered. */
+/** Methods that start a process, whatever the answer. */
 const makesProcess: readonly Method[] = ['createContainer', 'startExec'];
 
 function streamsOf(method: Method, params: object): readonly number[] {

@@ -25,14 +25,15 @@ export class FakeStream extends Duplex {
     this.on('error', () => {});
   }
 
-  /** Both halves have ended, or it was reset. */
+  /** Whether both halves have ended, or it was reset. */
   get isOver(): boolean {
     return this.destroyed || (this.#hasPeerEnded && this.#hasEnded);
   }
 
   accept({ header, payload }: Received): void {
     if (header.kind === frameKinds.data) {
-      if (!this.#receiveCredit.receive(payload.length)) this.destroy(new Error('the host sent more than it may'));
+      if (!this.#receiveCredit.receive(payload.length))
+        this.destroy(new Error('the host sent more than it was granted'));
       this.#arrived.push(payload);
     }
     if (header.kind === frameKinds.end) this.#hasPeerEnded = true;

@@ -10,9 +10,9 @@ import type { Link, LinkStream } from '../link.ts';
 
 /** A guest whose agent answers. Disposing ends it. */
 export interface GuestHarness extends AsyncDisposable {
-  /** A link to it; each call begins another connection. */
+  /** Opens a link; each call begins another connection. */
   connect(): Promise<Link>;
-  /** A port on the guest's loopback address where each connection is given to the listener. */
+  /** Listens on a port of the guest's loopback address, and passes each connection to the listener. */
   listen(onConnection: (connection: Duplex) => void): Promise<number>;
 }
 
@@ -23,7 +23,7 @@ const kind = (expected: ErrorKind) => (error: unknown) => {
 };
 const bytesOf = async (stream: Duplex) => Buffer.concat(await Array.fromAsync(stream as AsyncIterable<Buffer>));
 
-/** The suite that every guest's agent passes, by theme; containers have one of their own. */
+/** The suite that every guest's agent passes, by theme; containers have a suite of their own. */
 export function describeGuest(name: string, open: () => Promise<GuestHarness>): void {
   describe(`the ${name} guest`, { timeout: 120_000 }, () => {
     describe('call()', () => describeCalls(open));
@@ -36,7 +36,7 @@ export function describeGuest(name: string, open: () => Promise<GuestHarness>): 
 type Open = () => Promise<GuestHarness>;
 
 function describeCalls(open: Open): void {
-  test('answers, says how long it is up, and which version it speaks', async () => {
+  test('answers with its uptime and protocol version', async () => {
     await using guest = await open();
     await using link = await guest.connect();
     assert.equal(link.welcome.version, protocolVersions[0]);
@@ -46,7 +46,7 @@ function describeCalls(open: Open): void {
     assert.ok((await link.call('ping', {}, soon())).uptimeMs >= uptimeMs);
   });
 
-  test('refuses methods that are not there, and parameters of another form', async () => {
+  test('refuses unknown methods and invalid parameters', async () => {
     await using guest = await open();
     await using link = await guest.connect();
     const call = link.call.bind(link) as (method: string, params: unknown, signal: AbortSignal) => Promise<unknown>;
@@ -56,7 +56,7 @@ function describeCalls(open: Open): void {
     await link.call('ping', {}, soon());
   });
 
-  test('says of containers, volumes and pushes that are not there that they are not', async () => {
+  test('reports missing containers, volumes and pushes as such', async () => {
     await using guest = await open();
     await using link = await guest.connect();
     const containerId = 'none';
@@ -77,7 +77,7 @@ function describeCalls(open: Open): void {
       () => link.call('createVolume', { name: 'v', kind: 'scratch', disk: 'none' }, soon()),
     ];
     for (const call of missing) await assert.rejects(call(), kind('notFound'), String(call));
-    await link.call('removeContainer', { id: 'none' }, soon()); // is as it was asked for
+    await link.call('removeContainer', { id: 'none' }, soon()); // succeeds: it is already gone
     await link.call('removeVolume', { name: 'none' }, soon());
     await link.call('detachDisk', { serial: 'none' }, soon());
     await link.call('abortPush', { push: 1 }, soon());
@@ -105,7 +105,7 @@ function describeCalls(open: Open): void {
     assert.deepEqual(containers, []);
   });
 
-  test('rejects what was under way, and all that comes, when the link is disposed of', async () => {
+  test('rejects pending and later calls when the link is disposed of', async () => {
     await using guest = await open();
     const link = await guest.connect();
     const stream = link.openStream();
@@ -138,7 +138,7 @@ async function dialled(link: Link, port: number): Promise<LinkStream> {
 }
 
 function describeStreams(open: Open): void {
-  test('dial() says that nobody listens', async () => {
+  test('dial() fails without a listener', async () => {
     await using guest = await open();
     await using link = await guest.connect();
     const stream = link.openStream();
@@ -178,10 +178,10 @@ function describeStreams(open: Open): void {
     const stream = await dialled(link, port);
     const connection = await begun.promise;
     const chunk = Buffer.alloc(1024 * 1024);
-    const limitBytes = 64 * chunk.length; // beyond windows and the buffers of sockets
+    const limitBytes = 64 * chunk.length; // more than windows and socket buffers hold
     let written = 0;
     while (connection.write(chunk) && written < limitBytes) written += chunk.length;
-    await link.call('ping', {}, soon()); // the other calls go on
+    await link.call('ping', {}, soon()); // other calls still work
     assert.ok(written < limitBytes, `${written} bytes were taken`);
     assert.ok(stream.readableLength <= 2 * limits.streamWindowBytes, `${stream.readableLength} bytes wait`);
     stream.destroy();
@@ -202,7 +202,7 @@ function describeStreams(open: Open): void {
     await closed;
   });
 
-  test('are refused under a number that is in use', async () => {
+  test('are refused under a number in use', async () => {
     await using guest = await open();
     await using link = await guest.connect();
     const port = await guest.listen(() => {});
@@ -231,7 +231,7 @@ function describePushes(open: Open): void {
     assert.deepEqual(await link.call('list', {}, soon()), { containers: [], volumes: ['kept'], disks: [] });
   });
 
-  test('take files in parts, and none that lead out, or without a push', async () => {
+  test('take files in parts, but none that lead out of the volume or come without a push', async () => {
     await using guest = await open();
     await using link = await guest.connect();
     await link.call('createVolume', { name: 'v', kind: 'push' }, soon());
@@ -246,7 +246,7 @@ function describePushes(open: Open): void {
     await assert.rejects(link.call('commitPush', { push }, soon()), kind('notFound'));
   });
 
-  test('take no more than a volume may have', async () => {
+  test('take no more than a volume may hold', async () => {
     await using guest = await open();
     await using link = await guest.connect();
     await link.call('createVolume', { name: 'v', kind: 'push' }, soon());
