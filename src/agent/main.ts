@@ -4,10 +4,10 @@ import type { Engine } from '#engine/engine.ts';
 import { takeEngine } from '#engine/native.ts';
 import { startServices } from './services.ts';
 
-/** A handler may not hold the agent longer than this. */
+/** Maximum time that a handler may occupy the agent. */
 const watchdogMs = 10_000;
 
-void main(takeEngine() as Engine); // it catches all: the engine has no top-level await
+void main(takeEngine() as Engine); // catches everything: the engine has no top-level await
 
 async function main(engine: Engine): Promise<void> {
   engine.onError((error) => engine.print(`error: ${describe(error)}`));

@@ -34,11 +34,11 @@ import { Volumes } from './volume/volumes.ts';
 
 const agentVersion = '0.1.0';
 const maxErrorChars = 4000;
-/** Between the answer to `shutdown` and the end, in `ms`: the answer must still leave the guest. */
+/** Delay between the answer to `shutdown` and the end, in `ms`, in which the answer leaves the guest. */
 const farewellMs = 50;
 const killSignal = 9;
 
-/** Serves the host over the channel; never returns to anybody, never throws. */
+/** Serves the host over the channel; never throws. */
 export function startServices(engine: Engine, channelFd: number, guest: Guest): void {
   const services = new Services(engine, channelFd, guest);
   for (const failure of guest.failures) services.warn(failure);
@@ -123,7 +123,7 @@ class Services {
     };
   }
 
-  /** Whatever a call does wrong, the caller is told and the agent lives. */
+  /** Reports any error of a call to the caller, so that the agent survives. */
   async #answer(call: CallMessage, reply: (message: ToldMessage) => void): Promise<void> {
     try {
       reply({ t: 'result', id: call.id, value: await this.#call(call.method, call.params) });
@@ -134,7 +134,7 @@ class Services {
 
   async #call(method: string, params: unknown): Promise<unknown> {
     const call = readCall(method, params);
-    // SAFE: these parameters are of this very method
+    // SAFE: these parameters are of this method
     return await (this.#handlers[call.method] as (params: unknown) => unknown)(call.params);
   }
 
@@ -182,10 +182,10 @@ class Services {
 
   #configure(params: Params<'configure'>): Answer<'configure'> {
     if (!this.#containers.isEmpty) {
-      throw new PodvmError('failedPrecondition', 'Cannot configure the guest: there are containers in it');
+      throw new PodvmError('failedPrecondition', 'Cannot configure the guest: it has containers');
     }
     if (this.#users !== undefined) {
-      throw new PodvmError('failedPrecondition', 'Cannot configure the guest: it has the users of a pod already');
+      throw new PodvmError('failedPrecondition', "Cannot configure the guest: it has a pod's user namespace already");
     }
     this.#isConfigured = true;
     this.#hostname = params.hostname;
@@ -216,7 +216,7 @@ class Services {
     }
     const phases = new Phases(() => this.#engine.monotonicMs());
     const connecting = network === null ? undefined : phases.wait('network', () => this.#nic.configure(network));
-    const settled = Promise.allSettled([connecting]); // the NIC is nobody else's meanwhile, whatever fails here
+    const settled = Promise.allSettled([connecting]); // waits for the NIC whatever fails here
     try {
       phases.run('hosts', () => {
         const files = { hosts: etcHosts, hostname: this.#hostname, resolvConf };
@@ -233,7 +233,7 @@ class Services {
     return { phases: phases.done };
   }
 
-  /** What the pod's containers share beyond the guest itself is held by a process that does nothing else. */
+  /** Starts a process that only holds the namespaces that the pod's containers share. */
   #holdNamespaces({ userNamespace, sharePidNamespace }: Params<'configure'>): void {
     if (this.#pausePid !== undefined) this.#engine.kill(this.#pausePid, killSignal);
     this.#pausePid = undefined;
@@ -248,7 +248,7 @@ class Services {
 
   #setSysctl(name: string, value: string): void {
     if (!/^[A-Za-z0-9_.-]+$/.test(name) || name.includes('..')) {
-      throw new PodvmError('invalid', 'Cannot set a sysctl: its name is none');
+      throw new PodvmError('invalid', 'Cannot set a sysctl: its name is invalid');
     }
     try {
       const file = `/proc/sys/${name.replaceAll('.', '/')}`;
@@ -291,7 +291,7 @@ class Services {
   }
 }
 
-/** The answer of what has nothing to say. */
+/** The answer of a method without a result. */
 function done(_nothing: void): Record<string, never> {
   return {};
 }

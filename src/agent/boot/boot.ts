@@ -8,25 +8,25 @@ import { Modules } from './modules.ts';
 import { mountCgroups, mountEarly, mountLate, moveRoot } from './mounts.ts';
 import { agentPort, openPort } from './port.ts';
 
-/** The drivers of the channel: before all else, so that a guest that cannot load the rest can still say so. */
+/** The drivers of the channel, loaded first, so that a guest that cannot load the rest can still report it. */
 const channelModules = ['virtio_ring', 'virtio', 'virtio_mmio', 'virtio_console'];
 const crunPath = '/bin/crun';
 const portTimeoutMs = 30_000;
 const maxDescriptors = 1 << 20; // fs.nr_open
 
-/** What root in a container must not do to the guest's kernel, as far as a switch of the kernel says so. */
+/** Kernel switches that restrict what root in a container can do to the guest's kernel. */
 const switches = {
   'kernel/kexec_load_disabled': '1',
   'kernel/kptr_restrict': '2',
   'kernel/dmesg_restrict': '1',
   'kernel/perf_event_paranoid': '3',
   'kernel/unprivileged_bpf_disabled': '1',
-  // What the kernel itself starts (a handler of core dumps, say) has no capability: a root that can write its path has none more.
+  // Programs that the kernel itself starts (such as a core dump handler) get no capability: root gains none by setting one.
   'kernel/usermodehelper/bset': '0 0',
   'kernel/usermodehelper/inheritable': '0 0',
 } as const;
 
-/** A kernel that lacks one of them lacks what it switches off. */
+/** Sets the switches; a kernel without one of them lacks the feature that it disables. */
 function harden(engine: Engine): void {
   for (const [name, value] of Object.entries(switches)) {
     if (engine.status(`/proc/sys/${name}`) !== undefined) engine.writeExisting(`/proc/sys/${name}`, value);
@@ -39,8 +39,8 @@ export interface Booted {
 }
 
 /**
- * Boots the guest as PID 1. Every phase but the last may fail and is then told to the host in `failures`.
- * Errors: no port to the host; nothing can be told to anybody then.
+ * Boots the guest as PID 1. Every phase but the last may fail, and is then reported to the host in `failures`.
+ * Errors: no port to the host, in which case nothing can be reported.
  */
 export async function boot(engine: Engine): Promise<Booted> {
   const phases = new BootPhases(engine);
@@ -65,7 +65,7 @@ export async function boot(engine: Engine): Promise<Booted> {
   await phases.run('modules', () => loadAll(modules?.bootNames ?? []));
   await phases.run('cgroups', () => {
     mountCgroups(engine);
-    new Cgroups(engine).makePod(); // now, for it takes a while: who is restored has it
+    new Cgroups(engine).makePod(); // slow, so that restored guests already have it
   });
   await phases.run('devices', () => mountLate(engine));
   await phases.run('loopback', () => bringLoopbackUp(engine));

@@ -92,5 +92,5 @@ test('load() loads what a pod asks for, and tells of what it cannot', () => {
   const { done, drivers } = guest();
   drivers.load('sctp');
   drivers.load('bridge');
-  assert.deepEqual(done, ['sctp', 'what needs the kernel module bridge cannot be done here: no bridge']);
+  assert.deepEqual(done, ['sctp', 'features of the kernel module bridge are not available: no bridge']);
 });

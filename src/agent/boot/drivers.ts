@@ -10,21 +10,21 @@ export interface DriversParts extends PodModulesParts {
     ConstructorParameters<typeof ModuleRequests>[0] &
     Pick<Engine, 'changeMode'>;
   readonly disks: Pick<Disks, 'path'>;
-  /** From the initramfs. */
+  /** Loads a module of the initramfs. */
   readonly loadModule: (name: string) => boolean;
 }
 
-/** Written once, it stays (module.sig_enforce, Documentation/admin-guide/kernel-parameters.txt). */
+/** Permanent once written (module.sig_enforce, Documentation/admin-guide/kernel-parameters.txt). */
 const signaturesOnly = '/sys/module/module/parameters/sig_enforce';
-/** What iptables-legacy would have a modprobe of its own load, and the kernel does not ask for. */
+/** Modules that iptables-legacy loads by its own modprobe, without the kernel asking. */
 const atOnce = ['ip_tables', 'ip6_tables'];
-/** The kernel loads what is behind it when it is opened (Documentation/admin-guide/devices.txt). */
+/** The kernel loads the driver when the device is opened (Documentation/admin-guide/devices.txt). */
 export const tunDevice = { path: '/dev/net/tun', type: 'c', major: 10, minor: 200, fileMode: 0o666 } as const;
 
 /**
- * Kernel modules while a pod runs. Containers load none: they are made without CAP_SYS_MODULE. For a pod of which one
- * has CAP_NET_ADMIN, the kernel itself asks for what it lacks (`ModuleRequests`), and gets what the disk of modules has.
- * In a pod's kernel nothing is loaded, by whatever way, that the makers of that kernel have not signed.
+ * Kernel modules while a pod runs. Containers load none: they are made without CAP_SYS_MODULE. In a pod with a container
+ * that has CAP_NET_ADMIN, the kernel itself asks for missing modules (`ModuleRequests`), and gets those of the disk of
+ * modules. A pod's kernel only loads modules that its makers have signed.
  */
 export class Drivers {
   readonly #parts: DriversParts;
@@ -35,12 +35,12 @@ export class Drivers {
     this.#parts = parts;
   }
 
-  /** `sealed` for a pod; a machine that is exercised for a pod to come stays open. */
+  /** `sealed` for a pod; a spare machine that waits for a pod stays open. */
   use(mode: 'sealed' | 'open'): void {
     if (mode === 'sealed') this.#parts.engine.writeExisting(signaturesOnly, '1');
   }
 
-  /** Before a container is made. What it cannot have is told of, and it runs: it may do without. */
+  /** Called before a container is made. Reports what is missing and continues, since the container may not need it. */
   async beforeContainer(
     { modulesDisk }: Pick<ContainerParams, 'modulesDisk'>,
     { hasOwnUsers }: { readonly hasOwnUsers: boolean },
@@ -50,7 +50,7 @@ export class Drivers {
     try {
       this.#modules ??= this.#open(modulesDisk);
       if (!hasOwnUsers) return;
-      await this.#modules.load('tun'); // its device is bound into the container, and must be there
+      await this.#modules.load('tun'); // its device is bound into the container, so it must exist
       engine.changeMode(tunDevice.path, tunDevice.fileMode);
     } catch (error) {
       warn(`kernel modules cannot be loaded on demand here: ${messageOf(error)}`);
@@ -65,17 +65,17 @@ export class Drivers {
     return modules;
   }
 
-  /** Before a container is started: what it must find there is there. */
+  /** Called before a container is started: waits for the modules that it must find. */
   async beforeStart(): Promise<void> {
     await this.#loading;
   }
 
-  /** A machine that cannot have it is told of, and runs: the pod may do without. */
+  /** Reports a missing module and continues, since the pod may not need it. */
   load(name: string): void {
     try {
       this.#parts.loadModule(name);
     } catch (error) {
-      this.#parts.warn(`what needs the kernel module ${name} cannot be done here: ${messageOf(error)}`);
+      this.#parts.warn(`features of the kernel module ${name} are not available: ${messageOf(error)}`);
     }
   }
 }

@@ -2,14 +2,14 @@ import type { Phase } from '#base/phases.ts';
 
 /** What the boot hands to the services. */
 export interface Guest {
-  /** Boot, phase by phase. */
+  /** Phases of the boot. */
   readonly phases: readonly Phase[];
-  /** What went wrong in it, one line each; the guest came up all the same. */
+  /** Failures of the boot, one line each; the guest came up despite them. */
   readonly failures: readonly string[];
-  /** False: an ordinary process in a test; it ends when the channel does. */
+  /** False for an ordinary process in a test, which ends with its channel. */
   readonly isMachine: boolean;
   /** Sealed memfd of crun, for `spawn({ programFd })`; `undefined` if there is no crun. */
   readonly crunFd: number | undefined;
-  /** Loads a kernel module with all it needs; false: this kernel has it built in, or not at all. */
+  /** Loads a kernel module with its dependencies; false: it is built in or not available. */
   readonly loadModule: (name: string) => boolean;
 }

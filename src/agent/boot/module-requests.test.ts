@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { again, ready } from '#engine/engine.ts';
 import { ModuleRequests } from './module-requests.ts';
 
-/** A kernel whose helpers connect one after another; each says its parts, and then its end. */
+/** A fake kernel whose helpers connect one after another; each sends its parts, and then ends. */
 function kernel() {
   const handlers = new Map<number, (events: number) => void>();
   const said = new Map<number, string[]>();

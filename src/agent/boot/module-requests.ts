@@ -13,8 +13,8 @@ const maxRequests = 64;
 const maxNameBytes = 64;
 
 /**
- * What the kernel lacks, it asks for by starting a program, which has no capabilities here (`boot.ts`) and only tells us
- * the name. `load` decides. Any other program that can ask has no more than that either.
+ * The kernel asks for a missing module by starting a program, which has no capabilities here (`boot.ts`) and only passes on
+ * the name. `load` decides. Other programs that connect gain no more than that.
  */
 export class ModuleRequests {
   readonly #parts: Parts;
@@ -26,7 +26,7 @@ export class ModuleRequests {
     this.#load = load;
   }
 
-  /** From here on the kernel asks. */
+  /** Enables requests of the kernel. */
   start(): void {
     this.#parts.makeDirectories('/run/podvm', 0o700);
     const listener = this.#parts.listenUnix(socketPath);
@@ -51,7 +51,7 @@ export class ModuleRequests {
       if (bytes === again) return;
       name += this.#parts.decodeUtf8(buffer, 0, Math.max(0, bytes));
       if (bytes > 0 && name.length <= maxNameBytes) return;
-      this.#parts.unwatch(connection); // the helper has said all, and waits
+      this.#parts.unwatch(connection); // the helper has sent everything, and waits
       void this.#answer(connection, name);
     });
   }
@@ -60,7 +60,7 @@ export class ModuleRequests {
     try {
       if (await this.#load(name)) this.#parts.write(connection, this.#parts.encodeUtf8('+'));
     } catch {
-      // a helper that gave up is told nothing
+      // a helper that gave up gets no answer
     } finally {
       this.#open -= 1;
       this.#parts.close(connection);

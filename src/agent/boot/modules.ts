@@ -5,7 +5,7 @@ type Parts = Pick<Files, 'readText'> & Pick<Kernel, 'loadModule'>;
 interface KernelModule {
   readonly when: 'boot' | 'demand';
   readonly name: string;
-  /** Below `/lib/modules`. */
+  /** Path below `/lib/modules`. */
   readonly file: string;
   readonly needs: readonly string[];
 }
@@ -22,7 +22,7 @@ export class Modules {
   readonly #known = new Map<string, KernelModule>();
   readonly #loaded = new Set<string>();
 
-  /** Errors: a `SystemError` if there is no list. */
+  /** Errors: a `SystemError` when the list is missing. */
   constructor(parts: Parts) {
     this.#parts = parts;
     for (const line of parts.readText(`${directory}/modules.list`, maxListBytes).split('\n')) {
@@ -38,20 +38,20 @@ export class Modules {
   }
 
   /**
-   * Loads a module with all it needs; loaded already is no error. A name the list does not have is taken to be built
-   * into the kernel: false. Errors: the kernel's, as a `SystemError`.
+   * Loads a module with its dependencies; one that is loaded already is no error. A name that is not in the list is assumed
+   * to be built into the kernel: false. Errors: the kernel's, as a `SystemError`.
    */
   load(name: string): boolean {
     const wanted = this.#known.get(name.replaceAll('-', '_')) ?? this.#known.get(name);
     if (wanted === undefined) return false;
     if (this.#loaded.has(wanted.name)) return true;
-    this.#loaded.add(wanted.name); // before its needs: a list with a circle in it must not loop
+    this.#loaded.add(wanted.name); // before its dependencies, so that a circle in the list does not loop
     try {
       for (const needed of wanted.needs) this.load(needed);
       this.#parts.loadModule(`${directory}/${wanted.file}`, '');
     } catch (error) {
       this.#loaded.delete(wanted.name);
-      // ENODEV: the hardware that an accelerated variant (crc32c_intel) wants is not there.
+      // ENODEV: the hardware that an accelerated variant (crc32c_intel) needs is missing.
       if (codeOf(error) !== 'ENODEV') throw error;
       return false;
     }

@@ -22,17 +22,17 @@ const lateMounts = [
 
 const cgroupRoot = '/sys/fs/cgroup';
 
-/** What everything else needs: /proc, /sys, /dev, /run; then our standard streams become the console. */
+/** Mounts what everything else needs: /proc, /sys, /dev, /run; then makes the console the standard streams. */
 export function mountEarly(parts: Parts): void {
   for (const { type, target, flags, data } of earlyMounts) mountOne(parts, type, target, flags, data);
-  // There is no modprobe yet (`ModuleRequests`): without this the kernel starts one for everything it lacks, and waits.
+  // There is no modprobe yet (`ModuleRequests`): without this, the kernel starts one for everything missing, and waits.
   parts.writeExisting('/proc/sys/kernel/modprobe', '\n');
   const console = parts.open('/dev/console', open.readWrite | open.noControllingTty | open.nonBlock);
   for (const fd of [0, 1, 2]) if (fd !== console) parts.duplicateTo(console, fd);
   if (console > 2) parts.close(console);
 }
 
-/** What containers need. */
+/** Mounts what containers need. */
 export function mountLate(parts: Parts): void {
   for (const { type, target, flags, data } of lateMounts) mountOne(parts, type, target, flags, data);
   for (const [name, target] of Object.entries({ fd: '', stdin: '/0', stdout: '/1', stderr: '/2' })) {
@@ -40,15 +40,15 @@ export function mountLate(parts: Parts): void {
   }
 }
 
-/** The one cgroup tree. */
+/** Mounts the one cgroup tree. */
 export function mountCgroups(parts: Parts): void {
   const data = 'nsdelegate,memory_recursiveprot';
   mountOne(parts, 'cgroup2', cgroupRoot, noSuid | noDevices | noExec, data);
 }
 
 /**
- * Makes our root a mount that has a parent. pivot_root refuses the initramfs itself (it is the root of all mounts), and
- * a runtime that may not pivot falls back to a weaker chroot. A bind mount of it, moved over it, costs no copy.
+ * Makes the root a mount that has a parent. pivot_root refuses the initramfs itself (it is the root of all mounts), and a
+ * runtime that cannot pivot falls back to a weaker chroot. Moves a bind mount of the root over it, which copies nothing.
  */
 export function moveRoot(parts: Parts): void {
   const target = '/run/root';
@@ -66,6 +66,6 @@ function mountOne(parts: Parts, type: string, target: string, flags: number, dat
   try {
     parts.mount(type, target, type, flags, data);
   } catch (error) {
-    if (codeOf(error) !== 'EBUSY') throw error; // the kernel was there first (CONFIG_DEVTMPFS_MOUNT)
+    if (codeOf(error) !== 'EBUSY') throw error; // the kernel has mounted it already (CONFIG_DEVTMPFS_MOUNT)
   }
 }

@@ -5,9 +5,9 @@ type Parts = Pick<Files, 'list' | 'status' | 'writeExisting'>;
 const root = '/proc/sys/net';
 
 /**
- * Addresses and routes are those that the host gives. A neighbour on the same network must not add to them or change
- * them: a router advertisement (RFC 4861) would, and so would a redirect, of IPv6 or IPv4. Kernel's
- * Documentation/networking/ip-sysctl.rst; `all` does not count for each of them, and a NIC that comes later begins as
+ * Addresses and routes come only from the host. A neighbour on the same network must not add or change any, as a router
+ * advertisement (RFC 4861) or a redirect of IPv6 or IPv4 would. Source: kernel,
+ * Documentation/networking/ip-sysctl.rst; `all` does not apply to each of these, and a NIC that comes later starts as
  * `default`.
  */
 const switches = {
@@ -16,8 +16,8 @@ const switches = {
 } as const;
 
 /**
- * Of the network namespace that the agent is in, for all NICs there and to come. To be called before a NIC comes up. A pod's
- * own sysctls are set later, and may say otherwise. A kernel without IPv6 has no switches of it.
+ * Applies to all present and future NICs of the agent's network namespace. Call it before a NIC comes up. A pod's own
+ * sysctls are set later, and may override it. A kernel without IPv6 lacks its switches.
  */
 export function keepOwnRoutes(parts: Parts): void {
   for (const [family, names] of Object.entries(switches)) {

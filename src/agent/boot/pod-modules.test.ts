@@ -13,7 +13,7 @@ const list = [
   '',
 ].join('\n');
 
-/** Children end when they are told to, as those of the kernel do. */
+/** Children end when the test says so, like those of the kernel. */
 function guest({ refused = {}, busy = 0 }: { refused?: Readonly<Record<string, number>>; busy?: number } = {}) {
   const inserted: string[] = [];
   const warned: string[] = [];

@@ -11,9 +11,9 @@ export interface PodModulesParts {
 const maxListBytes = 256 * 1024;
 
 /**
- * The disk of modules: what a pod that administers its network may have the kernel load, and nothing else. Its
+ * The disk of modules: the only modules that a pod that administers its network may have the kernel load. Its
  * `modules.list` has a line `module NAME FILE NEEDS` for each, NEEDS being all that is loaded before it, in order, joined
- * by commas, or `-`; and lines `alias ALIAS NAMES`. It is searched as it is: few of its 900 lines are ever asked for.
+ * by commas, or `-`; and lines `alias ALIAS NAMES`. It is searched as text: few of its 900 lines are ever used.
  */
 export class PodModules {
   readonly #parts: PodModulesParts;
@@ -21,14 +21,14 @@ export class PodModules {
   readonly #list: string;
   readonly #loading = new Map<string, Promise<boolean>>();
 
-  /** Errors: a `SystemError` if there is no list. */
+  /** Errors: a `SystemError` when the list is missing. */
   constructor(parts: PodModulesParts, directory: string) {
     this.#parts = parts;
     this.#directory = directory;
     this.#list = `\n${parts.engine.readText(`${directory}/modules.list`, maxListBytes)}`;
   }
 
-  /** Loads what has that name or alias, with all it needs. False: nothing has, or the kernel refuses it. */
+  /** Loads the module of that name or alias with its dependencies. False: there is none, or the kernel refuses it. */
   async load(wanted: string): Promise<boolean> {
     if (!/^[!-~]{1,64}$/.test(wanted)) return false;
     const name = wanted.replaceAll('-', '_');
@@ -38,7 +38,7 @@ export class PodModules {
     return loaded.includes(true);
   }
 
-  /** What follows the start of a line. */
+  /** The rest of a line that begins so. */
   #line(start: string): string | undefined {
     const at = this.#list.indexOf(`\n${start}`);
     if (at < 0) return undefined;
@@ -46,7 +46,7 @@ export class PodModules {
     return this.#list.slice(from, this.#list.indexOf('\n', from));
   }
 
-  /** Two that need one wait for the same load of it; one that the kernel refused is tried again. */
+  /** Concurrent calls for one module share its load; one that the kernel refused is tried again. */
   #loadOnce(name: string): Promise<boolean> {
     const before = this.#loading.get(name);
     if (before !== undefined) return before;

@@ -16,7 +16,7 @@ const status: FileStatus = {
   modifiedMs: 0,
 };
 
-/** A kernel that shows its ports after some looks, on a clock that timers move. */
+/** A fake kernel that shows its ports after some looks, on a clock that timers advance. */
 function kernel(ports: Readonly<Record<string, string>>, shownAfterLooks = 0) {
   let nowMs = 0;
   let looks = 0;
@@ -47,7 +47,7 @@ describe('findPort()', () => {
 
 describe('openPort()', () => {
   it('gives up after its time', async () => {
-    await assert.rejects(openPort(kernel({}), 'podvm.agent', 100), /not there after 100 ms/);
+    await assert.rejects(openPort(kernel({}), 'podvm.agent', 100), /missing after 100 ms/);
   });
 
   it('waits for a port that the kernel shows late', async () => {

@@ -5,13 +5,13 @@ type Parts = Pick<Files, 'list' | 'readText' | 'status'> &
   Pick<Descriptors, 'open'> &
   Pick<Clock, 'setTimer' | 'monotonicMs'>;
 
-/** The virtio-serial port of the channel to the host, as QEMU's `virtserialport,name=` names it. */
+/** The virtio-serial port of the channel to the host, named by QEMU's `virtserialport,name=`. */
 export const agentPort = 'podvm.agent';
 
 const portsDirectory = '/sys/class/virtio-ports';
 const pollMs = 2;
 
-/** Device file of the port with that name, `undefined` if there is none (yet). */
+/** Device file of the port with that name; `undefined` if there is none (yet). */
 export function findPort(parts: Pick<Files, 'list' | 'readText' | 'status'>, name: string): string | undefined {
   if (parts.status(portsDirectory) === undefined) return undefined;
   for (const entry of parts.list(portsDirectory)) {
@@ -22,10 +22,10 @@ export function findPort(parts: Pick<Files, 'list' | 'readText' | 'status'>, nam
 }
 
 /**
- * Opens the port with that name for reading and writing, non-blocking, as soon as the kernel shows it (ports are made
- * by messages after the driver has loaded). While the host is away the descriptor polls as hung up, reads give 0
- * and writes EAGAIN: unwatch it and try again by timer; it never needs to be opened anew.
- * Errors: `Error` when it is not there after `timeoutMs`.
+ * Opens the port with that name for reading and writing, non-blocking, as soon as the kernel shows it (ports are made by
+ * messages after the driver has loaded). While the host is away the descriptor polls as hung up, reads give 0 and writes
+ * EAGAIN: unwatch it and try again by timer; it never needs to be opened again.
+ * Errors: `Error` when it is missing after `timeoutMs`.
  */
 export async function openPort(parts: Parts, name: string, timeoutMs: number): Promise<number> {
   const deadlineMs = parts.monotonicMs() + timeoutMs;
@@ -34,7 +34,7 @@ export async function openPort(parts: Parts, name: string, timeoutMs: number): P
     if (path !== undefined && parts.status(path) !== undefined) {
       return parts.open(path, open.readWrite | open.nonBlock | open.noControllingTty);
     }
-    if (parts.monotonicMs() > deadlineMs) throw new Error(`Cannot open port ${name}: not there after ${timeoutMs} ms`);
+    if (parts.monotonicMs() > deadlineMs) throw new Error(`Cannot open port ${name}: missing after ${timeoutMs} ms`);
     await new Promise<void>((resolve) => {
       parts.setTimer(pollMs, resolve);
     });

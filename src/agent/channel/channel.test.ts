@@ -18,7 +18,7 @@ const exited = (containerId: string): ToldEvent => ({
 const said = (containerId: string, data: string): ToldEvent => ({ kind: 'terminationMessage', containerId, data });
 const killed: ToldEvent = { kind: 'oomKilled', containerId: 'c' };
 
-/** A channel to a host that has said nothing yet. */
+/** A channel to a host that has sent nothing yet. */
 function awaitHost(onCall: (call: CallMessage) => void = () => assert.fail('not used here')) {
   const heard: AgentEvent[] = [];
   const fromHost: Uint8Array[] = [];

@@ -19,19 +19,19 @@ export type ChannelParts = Pick<Descriptors, 'read' | 'write' | 'watch' | 'unwat
 
 export interface ChannelOwner {
   hello(hello: Hello): ToldWelcome;
-  /** Answers by `reply`; after the connection has changed the answer goes nowhere. */
+  /** Answers by `reply`; an answer after the connection has changed is dropped. */
   call(call: CallMessage, reply: (message: ToldMessage) => void): void;
-  /** The channel has ended for good; only told when nothing can come back (an inherited socket). */
+  /** Called when the channel has ended permanently, which only an inherited socket does. */
   ended(): void;
 }
 
-/** How often to look whether the host is back, in `ms`. */
+/** Interval of checks whether the host is back, in `ms`. */
 const awayPollMs = 10;
 const readBytes = 16 * 1024;
 
 /**
- * The agent's end of the channel: frames in, frames out, streams, events. Whatever the host (or garbage) sends, it goes
- * on. While the host is away nothing is written: events are kept, streams are gone, processes' output waits.
+ * The agent's end of the channel: frames in, frames out, streams, events. Continues whatever the host sends, including
+ * garbage. While the host is away nothing is written: events are kept, streams are dropped, and processes' output waits.
  */
 export class Channel implements StreamPort {
   readonly #parts: ChannelParts;
@@ -41,7 +41,7 @@ export class Channel implements StreamPort {
   readonly #buffer = new Uint8Array(readBytes);
   readonly #streams = new Map<number, AgentStream>();
   #epoch = 0;
-  /** Of a call that is larger than one frame. */
+  /** Parts of a call that is larger than one frame. */
   #callParts: Uint8Array[] = [];
   #callPartBytes = 0;
   #queue: Uint8Array[] = [];
@@ -70,7 +70,7 @@ export class Channel implements StreamPort {
     return this.#queuedBytes === 0;
   }
 
-  /** The stream with that number, made if it is not there. Errors: `exhausted`; `invalid` for 0. */
+  /** Opens the stream with that number. Errors: `exhausted`; `alreadyExists`; `invalid` for 0. */
   openStream(id: number): AgentStream {
     if (id === 0) throw new PodvmError('invalid', 'Cannot open a stream: 0 is the control stream');
     const there = this.#streams.get(id);
@@ -88,8 +88,8 @@ export class Channel implements StreamPort {
   }
 
   /**
-   * Told in order; kept while the host is away. When there are too many the oldest goes, but never an exit. Of a
-   * container's termination messages only the last is worth keeping.
+   * Sends events in order; keeps them while the host is away. When there are too many, drops the oldest, but never an exit.
+   * Of a container's termination messages, keeps only the last.
    */
   tell(event: ToldEvent): void {
     if (this.#epoch !== 0 && !this.#isAway && this.#events.length === 0 && !this.isCongested) {
@@ -103,7 +103,7 @@ export class Channel implements StreamPort {
       const dropped = log >= 0 ? log : this.#events.findIndex(({ kind }) => kind !== 'exited');
       if (dropped >= 0) this.#events.splice(dropped, 1);
     }
-    this.#events.push(event); // exits are bounded by what the host has started
+    this.#events.push(event); // the number of exits is limited by what the host has started
   }
 
   write(frame: Uint8Array, length: number): void {
@@ -127,7 +127,7 @@ export class Channel implements StreamPort {
       const done = this.#parts.write(this.#fd, bytes, 0, length);
       return done === again ? 0 : done;
     } catch {
-      return 0; // the host went this moment; the hangup is told to the handler
+      return 0; // the host has just left; the handler gets the hangup
     }
   }
 
@@ -152,7 +152,7 @@ export class Channel implements StreamPort {
     else if ((events & ready.writable) !== 0) this.#flush();
   }
 
-  /** virtio-serial: a port without its host polls as hung up for ever; look again by timer. */
+  /** A virtio-serial port without its host polls as hung up forever; checks again by timer. */
   #hostAway(): void {
     this.#parts.unwatch(this.#fd);
     if (!this.#isAway) {
@@ -232,7 +232,7 @@ export class Channel implements StreamPort {
     }
   }
 
-  /** Parts that are too many are dropped: the rest of the call is no JSON then, and passed over. */
+  /** Drops the parts when there are too many: the rest of the call is then invalid JSON, and ignored. */
   #part(payload: Uint8Array): void {
     if (this.#callPartBytes + payload.length > limits.maxCallBytes) this.#dropParts();
     this.#callParts.push(payload.slice());
@@ -244,7 +244,7 @@ export class Channel implements StreamPort {
     this.#callPartBytes = 0;
   }
 
-  /** Everything that came of a call before `rest`, and that. */
+  /** All parts of a call, ending with `rest`. */
   #takeParts(rest: Uint8Array): Uint8Array {
     const parts = this.#callParts;
     if (parts.length === 0) return rest;

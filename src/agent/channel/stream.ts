@@ -2,21 +2,21 @@ import { encodeCredit, encodeFrame, frameKinds, headerBytes, writeHeader } from 
 import { limits } from '#wire/limits.ts';
 import { ReceiveCredit, SendCredit } from '#wire/credit.ts';
 
-/** Who uses a stream in the agent: a pump between it and a descriptor. */
+/** User of a stream in the agent: a pump between it and a descriptor. */
 export interface StreamUser {
-  /** Bytes from the host; the user's only until it returns. Tell `consumed` once they are used up. */
+  /** Gets bytes from the host, valid only until it returns. Call `consumed` once they are used up. */
   data(bytes: Uint8Array): void;
   /** The host sends no more. */
   end(): void;
-  /** The stream is no more: the host forgot it (`reset`), or its connection ended (`away`). */
+  /** The stream has ended: the host forgot it (`reset`), or its connection ended (`away`). */
   gone(why: 'reset' | 'away'): void;
-  /** It may be possible to send again. */
+  /** Sending may be possible again. */
   writable(): void;
-  /** So many more bytes are with the host for good. */
+  /** The host has stored this many more bytes. */
   acknowledged(bytes: number): void;
 }
 
-/** What a stream needs of its channel. */
+/** What a stream needs from its channel. */
 export interface StreamPort {
   readonly epoch: number;
   readonly isCongested: boolean;
@@ -33,7 +33,7 @@ export class AgentStream {
   readonly #credit = new SendCredit(limits.streamWindowBytes);
   readonly #promise = new ReceiveCredit(limits.agentWindowBytes);
   #user: StreamUser | undefined;
-  /** What came before there was a user. */
+  /** Data that arrived before there was a user. */
   #early: Uint8Array[] = [];
   #hasHostEnded = false;
   #hasEnded = false;
@@ -51,13 +51,13 @@ export class AgentStream {
     if (this.#isGone) user.gone('away');
   }
 
-  /** How many bytes may be sent now. */
+  /** Number of bytes that may be sent now. */
   get sendable(): number {
     if (this.#isGone || this.#hasEnded || this.#port.isCongested) return 0;
     return Math.min(this.#credit.available, limits.maxDataBytes);
   }
 
-  /** Sends `length` bytes (at most `sendable`) that begin at `headerBytes` of `buffer`; the room before them is ours. */
+  /** Sends `length` bytes (at most `sendable`) from `headerBytes` of `buffer`; the header is written before them. */
   send(buffer: Uint8Array, length: number): void {
     if (this.#isGone || length === 0) return;
     this.#credit.spend(length);
@@ -65,7 +65,7 @@ export class AgentStream {
     this.#port.write(buffer, headerBytes + length);
   }
 
-  /** No more bytes to the host. */
+  /** Ends the bytes to the host. */
   end(): void {
     if (this.#isGone || this.#hasEnded) return;
     this.#hasEnded = true;
@@ -73,7 +73,7 @@ export class AgentStream {
     this.#forgetIfDone();
   }
 
-  /** Forgets the stream, both ways. */
+  /** Forgets the stream, in both directions. */
   reset(): void {
     if (this.#isGone) return;
     this.#isGone = true;
@@ -81,7 +81,7 @@ export class AgentStream {
     this.#port.forget(this);
   }
 
-  /** Bytes of `data` were used up, so that the host may send as many more. */
+  /** Records that bytes of `data` were used up, so that the host may send as many more. */
   consumed(bytes: number): void {
     const grant = this.#promise.consume(bytes);
     if (grant === 0 || this.#isGone || this.#hasHostEnded) return;
@@ -89,7 +89,7 @@ export class AgentStream {
     this.#port.write(frame, frame.length);
   }
 
-  /** The channel's side: what the host said. */
+  /** Called by the channel with what the host sent. */
   received(bytes: Uint8Array): void {
     if (this.#isGone || this.#hasHostEnded) return;
     if (!this.#promise.receive(bytes.length) || this.#early.length > maxEarlyChunks) {

@@ -5,17 +5,17 @@ import type { OciProcess } from './oci-config.ts';
 
 const charsIn = (strings: readonly string[]): number => strings.reduce((sum, { length }) => sum + length, 0);
 
-/** They are kept for as long as the container is, as each exec has its variables. Errors: `exhausted`. */
+/** Limits the arguments that are kept while their container exists, since execs inherit variables. Errors: `exhausted`. */
 export function checkKeptArguments(containers: readonly Pick<ContainerParams, 'process'>[]): void {
   const chars = containers.reduce((sum, { process }) => sum + charsIn(process.args) + charsIn(process.env), 0);
   if (chars <= limits.maxKeptArgumentBytes) return;
   throw new PodvmError(
     'exhausted',
-    `Cannot create container: the arguments and variables of a pod's containers are at most ${limits.maxKeptArgumentBytes} bytes together, got ${chars}`,
+    `Cannot create container: expected at most ${limits.maxKeptArgumentBytes} bytes of arguments and variables of a pod's containers, got ${chars}`,
   );
 }
 
-/** A process beside the first one of its container: with its variables, and those of its own. */
+/** A further process of a container: with the container's variables, and its own. */
 export function execProcess(first: OciProcess, params: ExecParams): OciProcess {
   const own = params.env ?? [];
   const inherited = first.env.filter(

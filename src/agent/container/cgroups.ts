@@ -9,7 +9,7 @@ export const cgroupRoot = '/sys/fs/cgroup';
 export const podCgroup = '/pod';
 
 const maxBytes = 64 * 1024;
-/** Cgroups that a container has made below its own and that are looked into. */
+/** Maximum inspected cgroups that a container has made below its own. */
 const maxNested = 64;
 
 type Table = ReadonlyMap<string, number>;
@@ -23,20 +23,20 @@ export class Cgroups {
     this.#parts = parts;
   }
 
-  /** Makes the pod's cgroup, in which there is every controller for its containers, too. */
+  /** Makes the pod's cgroup, with every controller enabled for its containers. */
   makePod(): void {
     this.#handDown('');
     this.#parts.makeDirectories(cgroupRoot + podCgroup);
     this.#handDown(podCgroup);
   }
 
-  /** One by one: the kernel takes all of a write or nothing. */
+  /** Enables controllers one by one: the kernel accepts all of a write or nothing. */
   #handDown(path: string): void {
     const controllers = this.read(path, 'cgroup.controllers').trim().split(' ').filter(Boolean);
     for (const name of controllers) this.#write(path, 'cgroup.subtree_control', `+${name}`);
   }
 
-  /** What is undefined stays as it is. */
+  /** Leaves undefined limits unchanged. */
   limit(path: string, resources: CgroupResources): void {
     const { memoryLimitBytes, cpuQuotaUs, cpuPeriodUs = 100_000, cpuShares, pidsLimit } = resources;
     if (memoryLimitBytes !== undefined) this.#write(path, 'memory.max', String(memoryLimitBytes));
@@ -66,7 +66,7 @@ export class Cgroups {
     };
   }
 
-  /** SIGKILL to every process in it. */
+  /** Sends SIGKILL to every process in it. */
   kill(path: string): void {
     if (this.#parts.status(cgroupRoot + path) !== undefined) this.#write(path, 'cgroup.kill', '1');
   }
@@ -75,7 +75,7 @@ export class Cgroups {
     return this.read(path, 'cgroup.procs').split('\n').filter(Boolean).map(Number);
   }
 
-  /** Also of the cgroups that the container has made below it. Undefined: too many to tell. */
+  /** Includes cgroups that the container has made below it. Undefined: there are too many. */
   pidsBelow(path: string): number[] | undefined {
     const waiting = [path];
     const pids: number[] = [];
@@ -83,11 +83,11 @@ export class Cgroups {
       const each = waiting[seen] ?? '';
       try {
         pids.push(...this.pids(each));
-        // Most have none below, and a directory of a cgroup has scores of files.
+        // Most have none below, and listing a cgroup's directory gives dozens of files.
         if (this.#figure(each, 'cgroup.stat', 'nr_descendants') > 0) waiting.push(...this.#below(each));
       } catch (error) {
         if (codeOf(error) === 'EFBIG') return undefined;
-        if (codeOf(error) !== 'ENOENT') throw error; // a cgroup that has just been removed has no processes
+        if (codeOf(error) !== 'ENOENT') throw error; // a cgroup that was just removed has no processes
       }
       if (waiting.length > maxNested) return undefined;
     }
@@ -103,7 +103,7 @@ export class Cgroups {
     return this.#figure(path, 'cgroup.events', 'populated') !== 0;
   }
 
-  /** False while a process is left in it. */
+  /** False while a process remains in it. */
   remove(path: string): boolean {
     const directory = cgroupRoot + path;
     if (this.#parts.status(directory) === undefined) return true;
@@ -131,7 +131,7 @@ export class Cgroups {
     }
   }
 
-  /** The long files of a cgroup, which hold several figures each. */
+  /** The files of a cgroup that hold several figures each. */
   tables(path: string): CgroupTables {
     return {
       cpu: this.#table(path, 'cpu.stat'),
@@ -140,7 +140,7 @@ export class Cgroups {
     };
   }
 
-  /** The figures of a file with lines of a name and a number. */
+  /** The figures of a file whose lines are a name and a number. */
   #table(path: string, file: string): Table {
     const lines = this.read(path, file).split('\n');
     return new Map(lines.map((line) => [line.slice(0, line.indexOf(' ')), Number(line.slice(line.indexOf(' ') + 1))]));

@@ -1,20 +1,20 @@
 import type { ChildExit, Processes } from '#engine/engine.ts';
 
-/** Exits of processes nobody has asked for yet: a container's first process may end before we have read its pid. */
+/** Maximum exits kept before they are asked for: a container's first process may end before its pid is read. */
 const maxUnclaimed = 256;
 
-/** Who waits for which process. As PID 1 we hear of every process that ends, orphans included. */
+/** Tracks which process is waited for. As PID 1, the agent gets the exit of every process, including orphans. */
 export class Children {
   readonly #waiting = new Map<number, (exit: ChildExit) => void>();
   readonly #unclaimed = new Map<number, ChildExit>();
-  /** Calls of crun under way: only while there are some may an exit be claimed late. */
+  /** Number of running crun calls: only while there are some may an exit be asked for late. */
   #expecting = 0;
 
   constructor(processes: Pick<Processes, 'onExit'>) {
     processes.onExit((exit) => this.#exited(exit));
   }
 
-  /** `handler` is called once, maybe at once. */
+  /** Calls `handler` once, possibly at once. */
   onExit(pid: number, handler: (exit: ChildExit) => void): void {
     const early = this.#unclaimed.get(pid);
     if (early === undefined) this.#waiting.set(pid, handler);
@@ -30,7 +30,7 @@ export class Children {
     });
   }
 
-  /** While `work` runs, exits of processes that nobody waits for are remembered. */
+  /** While `work` runs, keeps the exits of processes that are not waited for yet. */
   async expecting<T>(work: () => Promise<T>): Promise<T> {
     this.#expecting += 1;
     try {

@@ -30,18 +30,18 @@ export interface ContainersParts {
   readonly disks: Disks;
   readonly volumes: Volumes;
   readonly projects: Projects;
-  /** Undefined: this guest has no crun. */
+  /** Undefined when the guest has no crun. */
   readonly crun: Crun | undefined;
 }
 
-/** What all containers of the pod share; known once the guest is configured. */
+/** Settings that all containers of the pod share; known once the guest is configured. */
 export interface PodContext {
   readonly hostname: string;
   /** First process of the shared pid namespace, if there is one. */
   readonly pidNamespaceOf: number | undefined;
-  /** Of a pod that has a user namespace. */
+  /** Set for a pod with a user namespace. */
   readonly users: PodUsers | undefined;
-  /** The host's wall clock, by our monotonic one: what containers do to the guest's clock does not move it. */
+  /** The host's wall clock, by the agent's monotonic one: containers that set the guest's clock do not change it. */
   readonly hostMs: () => number;
 }
 
@@ -67,12 +67,12 @@ interface Container {
 const killPollMs = 10;
 const killDeadlineMs = 5000;
 
-/** The pod's containers: crun makes their processes, we are their parent and hear how they end. */
+/** The pod's containers: crun makes their processes, and the agent, as their parent, gets their exits. */
 export class Containers {
   readonly #parts: ContainersParts;
   readonly #terminationMessages: TerminationMessages;
   readonly #containers = new Map<string, Container>();
-  /** Ids whose creation is under way. */
+  /** Ids of containers being created. */
   readonly #creating = new Set<string>();
   #context: PodContext = { hostname: 'localhost', pidNamespaceOf: undefined, users: undefined, hostMs: () => 0 };
 
@@ -157,7 +157,7 @@ export class Containers {
     }
   }
 
-  /** Exits of containers that ended before `create` had put them on the table. */
+  /** Exits of containers that ended before `create` had registered them. */
   readonly #earlyExits = new Map<string, ChildExit>();
 
   #flushEarlyExit(id: string): void {
@@ -165,7 +165,7 @@ export class Containers {
     if (exit !== undefined) this.#containerExited(id, exit);
   }
 
-  /** Runs crun for a process with pipes or a terminal, and becomes the one who hears of its end. */
+  /** Runs crun for a process with pipes or a terminal, and waits for the process' exit. */
   async #launch(
     crun: Crun,
     call: Omit<Parameters<Crun['call']>[0], 'fds'>,
@@ -200,7 +200,7 @@ export class Containers {
   async start(id: string): Promise<{ startedAtMs: number }> {
     const container = this.#find(id);
     const call = { command: 'start', options: [], id, fds: [-1, -1, -1], tty: false, wantsPid: false } as const;
-    const startedAtMs = this.#context.hostMs(); // a short process has ended when crun has
+    const startedAtMs = this.#context.hostMs(); // a short process has ended by the time crun has
     await this.#parts.children.expecting(() => this.#crun().call(call));
     container.startedAtMs = startedAtMs;
     return { startedAtMs };
@@ -279,7 +279,7 @@ export class Containers {
     process.io.attach(openStreams(this.#parts.channel, stdio), from);
   }
 
-  /** Containers that are being made are waited for: they would come to be unseen. */
+  /** Waits for containers that are being made, which would otherwise appear later without being listed. */
   async list(): Promise<Answer<'list'>['containers']> {
     const { engine } = this.#parts;
     while (this.#creating.size > 0) {
@@ -354,7 +354,7 @@ export class Containers {
     };
   }
 
-  /** SIGTERM to all, SIGKILL after `graceMs`. */
+  /** Sends SIGTERM to all, and SIGKILL after `graceMs`. */
   async stopAll(graceMs: number): Promise<void> {
     const { engine, cgroups } = this.#parts;
     for (const { first } of this.#containers.values()) if (!first.hasExited) this.#kill(first.pid, signals.terminate);
@@ -373,7 +373,7 @@ export class Containers {
       if (this.#creating.has(id)) this.#earlyExits.set(id, exit);
       return;
     }
-    // With a pid namespace of its own the others die with the first; in a shared one they would stay.
+    // Without a pid namespace of its own, a container's other processes do not die with the first.
     this.#parts.cgroups.kill(container.cgroup);
     this.#tellMemory(container);
     this.#tellExit(container, undefined, exit);
@@ -396,7 +396,7 @@ export class Containers {
     this.#parts.channel.tell({ kind: 'exited', ...whose, ...ended });
   }
 
-  /** The kernel kills a container's processes together: half a container helps nobody (as kubelet asks of cgroup v2). */
+  /** Makes the kernel kill all processes of a container together, as kubelet does on cgroup v2. */
   #watchMemory(container: Container): void {
     const { engine } = this.#parts;
     const directory = cgroupRoot + container.cgroup;
@@ -404,13 +404,13 @@ export class Containers {
       engine.writeExisting(`${directory}/memory.oom.group`, '1');
       this.#awaitMemoryEvent(container, `${directory}/memory.events`);
     } catch (error) {
-      if (codeOf(error) !== 'ENOENT') throw error; // a container that has ended already has no cgroup to watch
+      if (codeOf(error) !== 'ENOENT') throw error; // a container that has already ended has no cgroup to watch
     }
   }
 
   /**
-   * The file polls as ready until this very descriptor has been read since the last event (kernel, kernfs_generic_poll),
-   * from its start: so every event gets a descriptor of its own.
+   * The file polls as ready until this descriptor has been read from its start since the last event (kernel,
+   * kernfs_generic_poll): so every event gets a new descriptor.
    */
   #awaitMemoryEvent(container: Container, file: string): void {
     const { engine } = this.#parts;

@@ -26,29 +26,29 @@ type Parts = Pick<
 >;
 
 export interface CrunCall {
-  /** Command and its options without those that every call gets: `create`, `--bundle`, ... */
+  /** Command and its options, except those of every call: `create`, `--bundle`, ... */
   readonly command: 'create' | 'exec' | 'start';
   readonly options: readonly string[];
-  /** What follows the options: the container's id. */
+  /** The argument after the options: the container's id. */
   readonly id: string;
-  /** Standard streams, which the container's process inherits. -1: /dev/null. */
+  /** Standard streams for the container's process. -1: /dev/null. */
   readonly fds: readonly [number, number, number];
-  /** Wait for the terminal's master end, too. */
+  /** Whether to also wait for the terminal's master end. */
   readonly tty: boolean;
-  /** `create` and `exec` leave a process behind, whose pid is wanted. */
+  /** Whether to return the pid of the process that `create` or `exec` leaves behind. */
   readonly wantsPid: boolean;
 }
 
 export interface CrunResult {
-  /** 0 if none was wanted. */
+  /** 0 if it was not requested. */
   readonly pid: number;
   /** Master end of the terminal, or -1. */
   readonly terminal: number;
 }
 
 /**
- * Calls crun, from its sealed memfd (else it copies itself on every call). It is given the container's own standard
- * streams, and says what went wrong in a log file.
+ * Calls crun from its sealed memfd (otherwise crun copies itself on every call), with the container's own standard
+ * streams. crun writes errors to a log file.
  */
 export class Crun {
   readonly #parts: Parts;
@@ -64,7 +64,7 @@ export class Crun {
     parts.makeDirectories(crunStateRoot, 0o700);
   }
 
-  /** To be called inside `Children.expecting`. Errors: `failedPrecondition` with what crun said; `timeout`. */
+  /** Call it inside `Children.expecting`. Errors: `failedPrecondition` with crun's message; `timeout`. */
   async call(call: CrunCall): Promise<CrunResult> {
     this.#calls += 1;
     const files = `${workDirectory}/${this.#calls}`;
@@ -143,9 +143,9 @@ class TerminalReceiver {
     parts.watch(this.#listener, ready.readable, () => this.#accept());
   }
 
-  /** Master end, -1 if none came. The caller's from now on. */
+  /** Returns the master end, -1 if none came; the caller then owns it. */
   take(): number {
-    if (this.#master < 0) this.#accept(); // crun has ended: all it sent is there
+    if (this.#master < 0) this.#accept(); // crun has ended, so everything it sent has arrived
     if (this.#master < 0 && this.#connection >= 0) this.#receive();
     const master = this.#master;
     this.#master = -1;

@@ -41,11 +41,11 @@ const files = {
     return [...new Set(names.map((name) => name.slice(below.length).split('/')[0] ?? ''))];
   },
   readText: () => 'Character devices:\n240 virtio-portsdev\n',
-} as unknown as Files; // SAFE: all that is called
-const disks = {} as unknown as Disks; // SAFE: no disk is asked for
+} as unknown as Files; // SAFE: all methods that are called
+const disks = {} as unknown as Disks; // SAFE: no disk is used
 
 const devicesOf = (privileged: boolean, capabilities: readonly string[]) => {
-  const params = { privileged, process: { capabilities } } as unknown as ContainerParams; // SAFE: all that is read
+  const params = { privileged, process: { capabilities } } as unknown as ContainerParams; // SAFE: all fields that are read
   const user = { uid: 0, gid: 0, additionalGids: [], home: '/' };
   return containerDevices(files, disks, { params, user, users: undefined });
 };

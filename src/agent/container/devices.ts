@@ -6,7 +6,7 @@ import type { Disks } from '../volume/disks.ts';
 import type { PodUsers } from './pod-users.ts';
 import type { ResolvedUser } from './users.ts';
 
-/** OCI's `linux.devices`. */
+/** A device of OCI's `linux.devices`. */
 export interface DeviceNode {
   readonly path: string;
   readonly type: 'c' | 'b';
@@ -17,7 +17,7 @@ export interface DeviceNode {
   readonly gid?: number;
 }
 
-/** OCI's `linux.resources.devices`. */
+/** A rule of OCI's `linux.resources.devices`. */
 export interface DeviceRule {
   readonly allow: boolean;
   readonly type?: 'c' | 'b';
@@ -34,13 +34,13 @@ export interface ContainerDevices {
 export interface ContainerOfDevices {
   readonly params: ContainerParams;
   readonly user: ResolvedUser;
-  /** Of a pod with a user namespace. */
+  /** Set for a pod with a user namespace. */
   readonly users: PodUsers | undefined;
 }
 
 /**
- * What a container has of the guest's devices: the disks it was given, to use and not to make; one that administers
- * the network, /dev/net/tun; a privileged one has all but the channel to the host. Errors: `notFound` (disk), `unsupported`.
+ * A container's devices: the disks given to it, which it may use but not make; with CAP_NET_ADMIN, /dev/net/tun; for a
+ * privileged one, everything but the channel to the host. Errors: `notFound` (disk), `unsupported`.
  */
 export function containerDevices(
   files: Files,
@@ -49,7 +49,7 @@ export function containerDevices(
 ): ContainerDevices {
   const wanted = params.devices ?? [];
   if (users !== undefined && wanted.length > 0) {
-    // crun cannot make nodes there, and one that it binds would be the guest's root's.
+    // crun cannot make nodes there, and a bound one would belong to the guest's root.
     throw new PodvmError('unsupported', 'Cannot give a device to a container with a user namespace');
   }
   const given = wanted.map(({ disk, path, readOnly }): DeviceNode => {
@@ -80,13 +80,13 @@ export function containerDevices(
   };
 }
 
-/** Major numbers of devices nobody gets: the channel to the host. */
+/** Major numbers of the channel to the host, which no container gets. */
 function channelMajors(files: Files): number[] {
   const lines = files.readText('/proc/devices', 16 * 1024).split('\n');
   return lines.filter((line) => line.includes('virtio-portsdev')).map((line) => Number.parseInt(line, 10));
 }
 
-/** To users of the pod's own, crun gives what it makes: what the guest's root keeps to itself is then left out. */
+/** With a user namespace, crun gives nodes to the pod's users: leaves out those that only the guest's root may use. */
 function allDevices(files: Files, forbiddenMajors: readonly number[], users: PodUsers | undefined): DeviceNode[] {
   const paths = files.list('/dev').flatMap((name) => {
     const path = `/dev/${name}`;
@@ -102,11 +102,11 @@ function allDevices(files: Files, forbiddenMajors: readonly number[], users: Pod
   });
 }
 
-/** Every container has these of its own. */
+/** Every container has its own ones of these. */
 const ownDirectories: ReadonlySet<string> = new Set(['mqueue', 'pts', 'shm']);
 const containersOwn: ReadonlySet<string> = new Set(['/dev/console', '/dev/ptmx', '/dev/tty']);
 
-/** None if there is no device. */
+/** Empty if there is no device. */
 function deviceAt(files: Files, path: string): DeviceNode[] {
   const status = files.status(path);
   if (status === undefined || (status.kind !== 'characterDevice' && status.kind !== 'blockDevice')) return [];

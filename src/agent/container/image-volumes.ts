@@ -11,18 +11,18 @@ export interface ContainerRoot {
   /** Descriptor of the merged root. No process of the container runs yet. */
   readonly fd: number;
   readonly path: string;
-  /** Makes a new directory the property of the container's root user. */
+  /** Gives a new directory to the container's root user. */
   own(path: string): void;
 }
 
-/** What the runtime mounts itself, with all below. */
+/** Mount points of the runtime itself, with everything below. */
 const ofTheRuntime = ['/proc', '/sys', '/dev'];
 const maxLinks = 40;
 
 /**
  * Makes the directories that an image declares as volumes, where no layer has them, and returns their paths without
- * symbolic links. One that the pod mounts, or that lies below a mount of the pod, is the pod's and left alone. What a
- * symbolic link of the image leads to is inside its root. Errors: `failedPrecondition` where a file is in the way.
+ * symbolic links. Leaves out those that the pod mounts, or that lie below a mount of the pod. Symbolic links of the image
+ * resolve inside its root. Errors: `failedPrecondition` when a file is in the way.
  */
 export function makeImageVolumes(
   parts: Parts,
@@ -41,7 +41,7 @@ export function makeImageVolumes(
 
 const isIn = (path: string, above: string) => above === '/' || path === above || path.startsWith(`${above}/`);
 
-/** A path with all its symbolic links followed inside the root; what does not exist is taken as it is written. */
+/** A path with all symbolic links followed inside the root; keeps what does not exist as written. */
 function realPath(parts: Parts, root: ContainerRoot, path: string, links = 0): string {
   const found = openPath(parts, root, path);
   if (found !== undefined) return found;
@@ -50,7 +50,7 @@ function realPath(parts: Parts, root: ContainerRoot, path: string, links = 0): s
   const above = parent === '' ? '/' : realPath(parts, root, parent, links);
   const here = joined(above, name);
   if (parts.status(`${root.path}${here}`)?.kind !== 'symlink') return here;
-  // It leads to what is not there, so that it cannot be opened.
+  // It cannot be opened, since its target does not exist.
   if (links >= maxLinks) throw inTheWay(path, 'too many symbolic links');
   const target = parts.readLink(`${root.path}${here}`);
   return realPath(parts, root, joined(target.startsWith('/') ? '/' : above, target), links + 1);
@@ -72,7 +72,7 @@ function openPath(parts: Parts, root: ContainerRoot, path: string): string | und
   }
 }
 
-/** Without `.`, `..` and empty names. */
+/** Joins without `.`, `..` and empty names. */
 function joined(directory: string, path: string): string {
   const names: string[] = [];
   for (const name of `${directory}/${path}`.split('/')) {
@@ -93,7 +93,7 @@ function makeDirectory(parts: Parts, root: ContainerRoot, volume: string, path: 
   const whole = `${root.path}${path}`;
   const kind = parts.status(whole)?.kind;
   if (kind === 'directory') return;
-  if (kind !== undefined) throw inTheWay(volume, `${printable(path)} of the image is no directory`);
+  if (kind !== undefined) throw inTheWay(volume, `${printable(path)} of the image is not a directory`);
   parts.makeDirectory(whole);
   root.own(whole);
 }

@@ -7,7 +7,7 @@ import { measureCgroup, parseDevices, parseDisk, parsePressure, withDisk } from 
 
 const absent = (what: string) => Object.assign(new Error(`no ${what}`), { code: 'ENOENT' });
 
-/** Files of cgroups, and of sysfs, in memory; a directory is what has something below it. */
+/** Fake files of cgroups and sysfs; a path with something below it is a directory. */
 function files(all: Readonly<Record<string, string>>) {
   const below = (path: string) => Object.keys(all).filter((each) => each.startsWith(`${path}/`));
   const refuse = () => {

@@ -7,7 +7,7 @@ type Parts = Pick<Files, 'readText' | 'readLink'>;
 
 const maxBytes = 4096;
 
-/** All that the kernel counts for a cgroup. */
+/** All figures that the kernel counts for a cgroup. */
 export function measureCgroup(parts: Parts, cgroups: Cgroups, path: string): MetricFigures {
   const tables = cgroups.tables(path);
   const { cpu, memory, events } = tables;
@@ -33,13 +33,13 @@ export function measureCgroup(parts: Parts, cgroups: Cgroups, path: string): Met
   };
 }
 
-/** Adds what a disk has done as a whole: the machine, and so its disks, are the pod's alone. */
+/** Adds the activity of the whole disk, since the machine's disks belong to the pod. */
 export function withDisk(parts: Parts, device: DeviceFigures): DeviceFigures {
   const disk = parseDisk(readOr(() => parts.readText(`/sys/dev/block/${device.major}:${device.minor}/stat`, maxBytes)));
   return disk === undefined ? device : { ...device, disk };
 }
 
-/** Text of /sys/block/<disk>/stat (Documentation/block/stat.rst). */
+/** Parses /sys/block/<disk>/stat (Documentation/block/stat.rst). */
 export function parseDisk(text: string): DeviceFigures['disk'] {
   const figures = text.trim().split(/\s+/).map(Number);
   if (figures.length < 11 || !figures.every(Number.isSafeInteger)) return undefined;
@@ -48,7 +48,7 @@ export function parseDisk(text: string): DeviceFigures['disk'] {
   return { mergedReads, readMs, mergedWrites, writeMs, inFlight, busyMs, queueMs };
 }
 
-/** Text of io.stat (cgroup-v2.rst): a line for each device, `8:0 rbytes=1 wbytes=2 ...`. */
+/** Parses io.stat (cgroup-v2.rst): a line for each device, `8:0 rbytes=1 wbytes=2 ...`. */
 export function parseDevices(text: string, nameOfDevice: (number: string) => string): DeviceFigures[] {
   return text
     .split('\n')
@@ -81,14 +81,14 @@ function pressureOf(cgroups: Cgroups, path: string): MetricFigures['pressure'] {
   return cpu === undefined || memory === undefined || io === undefined ? undefined : { cpu, memory, io };
 }
 
-/** Text of `cpu.pressure` and its like (Documentation/accounting/psi.rst). */
+/** Parses `cpu.pressure` and similar files (Documentation/accounting/psi.rst). */
 export function parsePressure(text: string): { someUsec: number; fullUsec: number } | undefined {
   const total = (kind: string) => Number(new RegExp(`^${kind} .*total=(\\d+)$`, 'm').exec(text)?.[1] ?? Number.NaN);
   const [someUsec, fullUsec] = [total('some'), total('full')];
   return Number.isSafeInteger(someUsec) && Number.isSafeInteger(fullUsec) ? { someUsec, fullUsec } : undefined;
 }
 
-/** `sda`, of `8:0`. */
+/** The name for a number: `sda` for `8:0`. */
 function nameOf(parts: Parts, number: string): string {
   return (
     readOr(() => parts.readLink(`/sys/dev/block/${number}`))
@@ -97,7 +97,7 @@ function nameOf(parts: Parts, number: string): string {
   );
 }
 
-/** A disk may be detached while it is looked at: nothing is known of it then. */
+/** Empty when the disk is detached while it is looked at. */
 function readOr(read: () => string): string {
   try {
     return read();

@@ -1,4 +1,4 @@
-/** A mount as OCI's config has it. */
+/** A mount in OCI's config. */
 export interface OciMount {
   readonly destination: string;
   readonly type: string;
@@ -6,7 +6,7 @@ export interface OciMount {
   readonly options: readonly string[];
 }
 
-/** A path with single slashes, without `.`, `..` and a slash at its end. */
+/** A path with single slashes, without `.`, `..` and a trailing slash. */
 export function cleanPath(path: string): string {
   const names: string[] = [];
   for (const name of path.split('/')) {
@@ -19,15 +19,15 @@ export function cleanPath(path: string): string {
 const depthOf = (path: string): number => (path === '/' ? 0 : path.split('/').length - 1);
 
 /**
- * Mounts in the order in which they have to be made: what lies below another comes after it, whatever the order they were
- * asked for in. Of two at one path the later stays on top. As containerd does it (internal/cri/opts, orderedMounts).
+ * Sorts mounts into the order in which they must be made: one below another comes after it, in any requested order. Of two
+ * at one path the later stays on top. Same as containerd (internal/cri/opts, orderedMounts).
  */
 export function parentsFirst(mounts: readonly OciMount[]): OciMount[] {
   const clean = mounts.map((mount) => ({ ...mount, destination: cleanPath(mount.destination) }));
   return clean.sort((a, b) => depthOf(a.destination) - depthOf(b.destination)); // a stable sort
 }
 
-/** Those of the system's own mounts that `mounts` leave to it: not one that they replace, nor one in a /dev of theirs. */
+/** The system's own mounts, without those that `mounts` replace and those in a /dev that `mounts` replace. */
 export function notReplaced(system: readonly OciMount[], mounts: readonly OciMount[]): OciMount[] {
   const taken = new Set(mounts.map(({ destination }) => cleanPath(destination)));
   return system.filter(

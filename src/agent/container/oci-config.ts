@@ -4,7 +4,7 @@ import type { PodUsers } from './pod-users.ts';
 import type { ContainerDevices } from './devices.ts';
 import type { ResolvedUser } from './users.ts';
 
-/** OCI's runtime configuration, as far as we write it: https://github.com/opencontainers/runtime-spec */
+/** OCI's runtime configuration, for the fields used here: https://github.com/opencontainers/runtime-spec */
 export interface OciProcess {
   readonly terminal: boolean;
   readonly user: {
@@ -23,11 +23,11 @@ export interface OciInput {
   readonly params: ContainerParams;
   readonly user: ResolvedUser;
   readonly hostname: string;
-  /** Of volumes and files, with their source paths in the guest. */
+  /** Mounts of volumes and files, with their source paths in the guest. */
   readonly mounts: readonly OciMount[];
-  /** Process whose pid namespace is joined; undefined: one of its own. */
+  /** Process whose pid namespace is joined; undefined: a new one is made. */
   readonly pidNamespaceOf: number | undefined;
-  /** Of a pod with a user namespace, which the container joins. */
+  /** The pod's user namespace, which the container joins. */
   readonly users: PodUsers | undefined;
   readonly cgroupPath: string;
   readonly devices: ContainerDevices;
@@ -35,7 +35,7 @@ export interface OciInput {
 
 const defaultPath = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-/** Kubernetes' defaults, as containerd and CRI-O have them. */
+/** Kubernetes' defaults, as in containerd and CRI-O. */
 const defaultMaskedPaths = [
   ...['/proc/asound', '/proc/acpi', '/proc/interrupts', '/proc/kcore', '/proc/keys', '/proc/latency_stats'],
   ...['/proc/timer_list', '/proc/timer_stats', '/proc/sched_debug', '/proc/scsi', '/sys/firmware'],
@@ -140,7 +140,7 @@ function ociResources(params: ContainerParams, devices: ContainerDevices): objec
       ...(cpuQuotaUs === undefined ? {} : { quota: cpuQuotaUs, period: cpuPeriodUs ?? 100_000 }),
     },
     ...(pidsLimit === undefined ? {} : { pids: { limit: pidsLimit } }),
-    // As kubelet does on cgroup v2: a container over its limit dies as a whole, not one process of it.
+    // Same as kubelet on cgroup v2: a container over its limit is killed as a whole, not one process of it.
     unified: { 'memory.oom.group': '1' },
   };
 }

@@ -25,17 +25,17 @@ type Parts = Pick<
 const killSignal = 9;
 
 /**
- * Users of a pod that are not the guest's. A process of nobody's holds their namespace, and with it those of network, IPC
- * and host name: only then may a root of theirs bind port 80, ping, mount /sys, or change `net.*`. The agent moves into
- * these three with the NIC, and stays: what it configures, dials and starts from here on is the pod's.
+ * The users of a pod with a user namespace. An unprivileged process holds their namespace, and with it those of network, IPC
+ * and host name, which the pod's root needs to bind port 80, ping, mount /sys, or change `net.*`. The agent moves into
+ * these three with the NIC, and stays there: what it configures, dials and starts from then on belongs to the pod.
  */
 export class PodUsers {
-  /** Who holds the namespaces. */
+  /** Pid of the process that holds the namespaces. */
   readonly pid: number;
   readonly #parts: Parts;
   readonly #given: UserNamespace;
 
-  /** Errors: `invalid` for maps that the kernel refuses. What fails leaves nothing running. */
+  /** Errors: `invalid` for maps that the kernel refuses. A failure leaves nothing running. */
   constructor(parts: Parts, nic: { moveTo(pid: number): void }, given: UserNamespace, sharesPids: boolean) {
     this.#parts = parts;
     this.#given = given;
@@ -43,7 +43,7 @@ export class PodUsers {
     try {
       nic.moveTo(this.pid);
       parts.enterNamespaces(this.pid);
-      keepOwnRoutes(parts); // the boot did so in another namespace
+      keepOwnRoutes(parts); // the boot did so only in another namespace
       bringLoopbackUp(parts);
       this.own('/dev/shm');
     } catch (error) {
@@ -52,7 +52,7 @@ export class PodUsers {
     }
   }
 
-  /** OCI's part of a container's configuration: it joins the namespace. */
+  /** The part of a container's OCI configuration that makes it join the namespace. */
   get oci(): { uidMappings: object[]; gidMappings: object[]; namespace: { type: string; path: string } } {
     const ociOf = ({ containerId, hostId, size }: IdMapping) => ({ containerID: containerId, hostID: hostId, size });
     return {
@@ -62,7 +62,7 @@ export class PodUsers {
     };
   }
 
-  /** Makes a file of ours their root's. */
+  /** Gives a file of the agent to the pod's root. */
   own(path: string): void {
     this.#parts.changeOwner(path, idInGuest(this.#given.uids, 0) ?? 0, idInGuest(this.#given.gids, 0) ?? 0);
   }
@@ -71,7 +71,7 @@ export class PodUsers {
     return idInGuest(this.#given.gids, gid) !== undefined;
   }
 
-  /** Errors: `failedPrecondition` for a user or group that the maps leave out: the kernel would only say EINVAL. */
+  /** Errors: `failedPrecondition` for a user or group outside of the maps, for which the kernel only returns EINVAL. */
   check({ uid, gid, additionalGids }: ResolvedUser): void {
     const refuse = (what: string, id: number) =>
       new PodvmError(
@@ -84,7 +84,7 @@ export class PodUsers {
     if (group !== undefined) throw refuse('group', group);
   }
 
-  /** Those of IPC may be written by the owner of the namespace alone, whatever else one may do. */
+  /** Writes as the namespace's owner when needed: only the owner may write sysctls of IPC. */
   writeSysctl(file: string, value: string): void {
     try {
       this.#parts.writeExisting(file, value);

@@ -6,9 +6,9 @@ import { measureProcesses, softLimitsOf } from './processes.ts';
 
 interface Process {
   readonly stat: string;
-  /** What its descriptors are. */
+  /** Targets of its descriptors. */
   readonly fds: readonly string[];
-  /** Ends when it is listed. */
+  /** Whether it ends when it is listed. */
   readonly ends?: boolean;
 }
 

@@ -16,8 +16,8 @@ const stateOf: Readonly<Record<string, keyof ProcessFigures['states']>> = {
 };
 
 /**
- * Looks at each process, within limits: the agent does nothing else meanwhile. Undefined: there are too many. One that
- * ends meanwhile is counted as far as it was seen.
+ * Inspects each process, within limits, since the agent does nothing else meanwhile. Undefined: there are too many. A
+ * process that ends meanwhile is counted as far as it was seen.
  */
 export function measureProcesses(parts: Parts, pids: readonly number[] | undefined): ProcessFigures | undefined {
   if (pids === undefined || pids.length > limits.maxCountedProcesses) return undefined;
@@ -27,7 +27,7 @@ export function measureProcesses(parts: Parts, pids: readonly number[] | undefin
   for (const pid of pids) {
     const state = stateOf[stateLetterOf(parts, pid)];
     if (state !== undefined) states[state] += 1;
-    // The size of this directory is the number of descriptors (proc_pid_fd(5)), so that nobody need list millions.
+    // The size of this directory is the number of descriptors (proc_pid_fd(5)), which avoids listing millions.
     descriptors += parts.status(`/proc/${pid}/fd`)?.size ?? 0;
     if (descriptors > limits.maxCountedDescriptors) sockets = undefined;
     if (sockets !== undefined) sockets += socketsOf(parts, pid);
@@ -35,18 +35,18 @@ export function measureProcesses(parts: Parts, pids: readonly number[] | undefin
   return { processes: pids.length, states, descriptors, ...(sockets === undefined ? {} : { sockets }) };
 }
 
-/** Soft limits of a process, by the kernel's words; without those that are none. Gone: none. */
+/** Soft limits of a process, by the kernel's names, without unlimited ones. Empty when the process is gone. */
 export function softLimitsOf(parts: Parts, pid: number): MetricFigures['ulimits'] {
   const lines = unlessGone(() => parts.readText(`/proc/${pid}/limits`, maxBytes).split('\n'), []);
   return lines.flatMap((line) => {
-    // Columns have a width: words of a name are one space apart, columns more.
+    // Columns have a fixed width: one space separates words of a name, more separate columns.
     const [, words = '', soft = ''] = /^(Max(?: [a-z]+)+) {2,}(\d+) /.exec(line) ?? [];
     const name = words.toLowerCase().replaceAll(' ', '_');
     return isUlimitName(name) && Number.isSafeInteger(Number(soft)) ? [{ name, soft: Number(soft) }] : [];
   });
 }
 
-/** The letter behind the command's name, which may have anything in it (proc_pid_stat(5)). */
+/** The letter after the command's name, which may contain anything (proc_pid_stat(5)). */
 function stateLetterOf(parts: Parts, pid: number): string {
   const text = unlessGone(() => parts.readText(`/proc/${pid}/stat`, maxBytes), '');
   return text.charAt(text.lastIndexOf(')') + 2);
@@ -59,11 +59,11 @@ function socketsOf(parts: Parts, pid: number): number {
   ).length;
 }
 
-/** Processes end, and close what they had open, while they are looked at. */
+/** Processes may end, and close descriptors, while they are inspected. */
 function unlessGone<T>(look: () => T, otherwise: T): T {
   try {
     return look();
   } catch {
-    return otherwise; // ENOENT or ESRCH; whatever else it is, the next process can still be looked at
+    return otherwise; // ENOENT or ESRCH; after other errors, too, the next process can be inspected
   }
 }

@@ -1,6 +1,6 @@
 import type { Descriptors, Text } from '#engine/engine.ts';
 
-/** The first `maxBytes` of what is read from a descriptor, which is closed. */
+/** The first `maxBytes` read from a descriptor, which is then closed. */
 export function readStart(
   parts: Pick<Descriptors, 'read' | 'close'> & Pick<Text, 'encodeBase64'>,
   fd: number,

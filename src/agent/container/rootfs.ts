@@ -26,15 +26,15 @@ const etcRoot = '/run/podvm/etc';
 /** A container's directories in the guest: its bundle, and its writable layer on the scratch disk or in memory. */
 export class Rootfs {
   readonly bundle: string;
-  /** Descriptor of the merged root, to resolve paths beneath. */
+  /** Descriptor of the merged root, for resolving paths beneath it. */
   readonly rootFd: number;
   readonly #parts: Parts;
   readonly #projects: Projects;
   readonly #users: PodUsers | undefined;
   readonly #layer: string;
-  /** Of the layer, if it is on a disk. */
+  /** Project of the layer, if it is on a disk. */
   readonly #project: Project | undefined;
-  /** Mounts of sub-paths: they pin what was resolved until crun has mounted it. */
+  /** Mounts of sub-paths, which pin what was resolved until crun has mounted it. */
   readonly #pinned: string[] = [];
 
   /** Mounts the overlay. Errors: `notFound` (disk), `failedPrecondition`. */
@@ -43,11 +43,11 @@ export class Rootfs {
     this.#projects = projects;
     this.#users = users;
     this.bundle = `${containersRoot}/${params.id}`;
-    // An overlay maps no users itself, but goes by the owners that its layers show (overlayfs, "Permission model").
+    // An overlay does not map users itself, but uses the owners that its layers show (overlayfs, "Permission model").
     const lower = disks.mapped(params.imageDisk);
     const scratch = params.scratchDisk === undefined ? '/run/podvm/layers' : `${disks.path(params.scratchDisk)}/layers`;
     this.#layer = `${scratch}/${params.id}`;
-    parts.removeTree(this.#layer); // of an earlier container of the same id, which must not shine through
+    parts.removeTree(this.#layer); // removes the layer of an earlier container with the same id
     parts.makeDirectories(this.#layer);
     const { scratchDisk: disk, layerLimitBytes } = params;
     this.#project = disk === undefined ? undefined : projects.assign(disks.device(disk), this.#layer, layerLimitBytes);
@@ -56,8 +56,8 @@ export class Rootfs {
     parts.changeMode(`${this.#layer}/upper`, parts.status(lower)?.mode ?? 0o755);
     users?.own(`${this.#layer}/upper`);
     const layers = `lowerdir=${lower},upperdir=${this.#layer}/upper,workdir=${this.#layer}/work`;
-    // An overlay writes with the rights of whoever mounted it (overlayfs.rst, "Permission model"): with ours as they
-    // are, no limit would hold for any container.
+    // An overlay writes with the rights of its mounter (overlayfs.rst, "Permission model"): with all of the agent's, no limit
+    // would apply to any container.
     parts.setCapability(capabilities.systemResource, false);
     try {
       parts.mount('overlay', `${this.bundle}/rootfs`, 'overlay', 0, layers);
@@ -75,12 +75,12 @@ export class Rootfs {
     return `${this.bundle}/termination-log`;
   }
 
-  /** What the container has written; undefined: its layer is in memory. */
+  /** Space that the container has used; undefined when its layer is in memory. */
   use(): Space | undefined {
     return this.#project === undefined ? undefined : this.#projects.use(this.#project);
   }
 
-  /** The file system that it writes to, up to its own limit; undefined: its layer is in memory. */
+  /** The file system that it writes to, with its own limit; undefined when its layer is in memory. */
   space(): Answer<'metrics'>['layer'] {
     const use = this.use();
     if (use === undefined || this.#project === undefined) return undefined;
@@ -89,7 +89,7 @@ export class Rootfs {
     return { ...use, device, limitBytes: totalBytes, totalInodes, freeInodes };
   }
 
-  /** Where the container's volumes and files come from, in the order of their mounting. Errors: `notFound`, `invalid` (sub-path). */
+  /** Mounts of the container's volumes and files, in mount order. Errors: `notFound`, `invalid` (sub-path). */
   mounts(params: ContainerParams, volumes: Volumes): OciMount[] {
     const bind = (source: string, destination: string, readOnly: boolean, more: readonly string[] = []): OciMount => ({
       destination,
@@ -115,8 +115,8 @@ export class Rootfs {
   }
 
   /**
-   * Directories of the image that stay writable in a read-only root: mounts of the same overlay onto itself, so that a
-   * container writes to its layer, over the image's content, and nothing is copied. In a writable root they are so anyway.
+   * Directories of the image that stay writable in a read-only root: mounts of the same overlay onto themselves, so that a
+   * container writes to its layer, over the image's content, and nothing is copied. In a writable root this is not needed.
    */
   #imageVolumes({ imageVolumes = [], mounts, readOnlyRootfs }: ContainerParams): string[] {
     const root = { fd: this.rootFd, path: `${this.bundle}/rootfs`, own: (path: string) => this.#users?.own(path) };
@@ -125,7 +125,7 @@ export class Rootfs {
     return readOnlyRootfs ? made : [];
   }
 
-  /** crun has made its mounts. */
+  /** Called when crun has made its mounts. */
   unpin(): void {
     for (const source of this.#pinned.splice(0)) this.#parts.unmount(source, unmountFlags.detach);
   }
@@ -138,7 +138,7 @@ export class Rootfs {
     this.#parts.removeTree(this.#layer);
   }
 
-  /** A sub-path is resolved inside its volume and held by a mount: no symlink leads out, not even a later one. */
+  /** Resolves a sub-path inside its volume and pins it by a mount, so that no symlink leads out, not even a later one. */
   #source(volumes: Volumes, volume: string, subPath: string | undefined): string {
     if (subPath === undefined) return volumes.mapped(volume);
     if (subPath.startsWith('/') || subPath.split('/').includes('..')) {
@@ -150,14 +150,14 @@ export class Rootfs {
       throw new PodvmError('invalid', `ImageVolumeMountFailed: Cannot mount a sub-path: the image has no ${what}`);
     }
     if (fd === undefined) {
-      // As root, whom a mapped view need not know; and as the volume is, as kubelet does it on its host.
+      // Works as root, which a mapped view may not know, with the mode of the volume, as kubelet does on its host.
       const made = this.#within(volumes.path(volume), (root) =>
         this.#parts.makeDirectoriesBeneath(root, subPath, this.#parts.statusOf(root).mode & 0o7777),
       );
       this.#parts.close(made);
       fd = this.#beneath(volumes.mapped(volume), subPath);
     }
-    if (fd === undefined) throw new PodvmError('notFound', 'Cannot mount a sub-path: it is gone again');
+    if (fd === undefined) throw new PodvmError('notFound', 'Cannot mount a sub-path: it was removed meanwhile');
     try {
       return this.#pin(fd);
     } finally {
@@ -165,7 +165,7 @@ export class Rootfs {
     }
   }
 
-  /** A descriptor of ours names nothing in the mount namespace that crun makes: a mount goes there with the others. */
+  /** Pins by a mount, since a descriptor of the agent means nothing in the mount namespace that crun makes. */
   #pin(fd: number): string {
     const source = `${this.bundle}/sub-paths/${this.#pinned.length}`;
     if (this.#parts.statusOf(fd).kind === 'directory') this.#parts.makeDirectories(source);
@@ -197,7 +197,7 @@ export class Rootfs {
   }
 }
 
-/** /etc/hosts, /etc/hostname and /etc/resolv.conf of every container. Returns their paths in the guest. */
+/** Writes /etc/hosts, /etc/hostname and /etc/resolv.conf of every container. Returns their paths in the guest. */
 export function writeEtcFiles(parts: Files, files: { hosts: string; hostname: string; resolvConf: string }): string[] {
   parts.makeDirectories(etcRoot);
   const texts = { hosts: files.hosts, hostname: `${files.hostname}\n`, 'resolv.conf': files.resolvConf };

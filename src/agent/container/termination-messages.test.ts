@@ -8,7 +8,7 @@ import { TerminationMessages } from './termination-messages.ts';
 
 const overflow = -1;
 
-/** Files in memory, and an inotify that tells of them what the test says; `pass` lets the next timer fire. */
+/** Files in memory, and an inotify controlled by the test; `pass` lets the next timer fire. */
 function guest(queueLength = Infinity) {
   const files = new Map<string, string>();
   const watches = new Map<string, number>();
@@ -69,7 +69,7 @@ function guest(queueLength = Infinity) {
     },
     told: () =>
       told.splice(0).map((event) => {
-        const parsed = v.parse(agentEventSchema, event); // as the host takes it
+        const parsed = v.parse(agentEventSchema, event); // as the host parses it
         assert.ok(parsed.kind === 'terminationMessage', parsed.kind);
         return [parsed.containerId, Buffer.from(parsed.data, 'base64').toString()];
       }),
@@ -145,7 +145,7 @@ test('watch() goes on after a log that cannot be read', () => {
   it.messages.watch('a', '/a');
   it.write('/a', 'lost');
   it.files.clear();
-  assert.throws(() => it.pass(), { code: 'ENOENT' }); // the loop tells of it
+  assert.throws(() => it.pass(), { code: 'ENOENT' }); // the loop reports it
   it.pass();
   it.write('/a', 'back');
   it.pass();

@@ -14,24 +14,24 @@ interface Watched {
   readonly file: string;
 }
 
-/** From the first write to the look, in `ms`: `echo >` empties, writes and closes the file. */
+/** Delay from the first write to the look, in `ms`: `echo >` empties, writes and closes the file. */
 const settleMs = 20;
-/** From a look to when a write is heard of again, in `ms`: whoever writes without end costs five looks a second. */
+/** Pause from a look until writes are noticed again, in `ms`: an endless writer costs five looks a second. */
 const restMs = 180;
-/** Of an inotify event of a file: no name follows it, as one does for what is in a watched directory (inotify(7)). */
+/** Size of an inotify event of a file, without the name that events of a watched directory have (inotify(7)). */
 const eventBytes = 16;
 const bufferBytes = 4096;
-/** As many events as the kernel queues (fs.inotify.max_queued_events). */
+/** The number of events that the kernel queues (fs.inotify.max_queued_events). */
 const maxReads = (16_384 * eventBytes) / bufferBytes;
 
 /**
- * Tells the host what containers write to their termination logs while they run, so that it is known of a machine that
- * dies. Costs nothing while nobody writes.
+ * Sends the host what running containers write to their termination logs, so that it is known if the machine dies. Costs
+ * nothing while there are no writes.
  */
 export class TerminationMessages {
   readonly #parts: Parts;
   readonly #tell: (event: ToldEvent) => void;
-  /** By the number of its watch. The kernel takes a watch away with its file. */
+  /** Keyed by watch number. The kernel removes a watch with its file. */
   readonly #watched = new Map<number, Watched>();
   #fd: number | undefined;
 
@@ -40,7 +40,7 @@ export class TerminationMessages {
     this.#tell = tell;
   }
 
-  /** Without it the message is still read when the container has ended: a failure is only told. */
+  /** Only logs a failure: without a watch, the message is still read when the container has ended. */
   watch(containerId: string, file: string): void {
     try {
       if (this.#fd === undefined) this.#await((this.#fd = this.#parts.openInotify()));
@@ -60,7 +60,7 @@ export class TerminationMessages {
     this.#parts.watch(fd, ready.readable, () => {
       this.#parts.unwatch(fd);
       this.#parts.setTimer(settleMs, () => {
-        this.#parts.setTimer(restMs, () => this.#await(fd)); // first: whatever happens below, the next write is heard
+        this.#parts.setTimer(restMs, () => this.#await(fd)); // first, so that an error below does not stop the watching
         for (const { containerId, file } of this.#changed(fd)) {
           const { data } = readTerminationLog(this.#parts, file, limits.maxTerminationBytes);
           this.#tell({ kind: 'terminationMessage', containerId, data });
@@ -69,7 +69,7 @@ export class TerminationMessages {
     });
   }
 
-  /** Takes all events. When there are more than a few, or the kernel had to drop some, any file may have changed. */
+  /** Takes all events. When there are too many, or the kernel has dropped some, any file may have changed. */
   #changed(fd: number): Watched[] {
     const buffer = new Uint8Array(bufferBytes);
     const numbers = new Set<number>();
@@ -83,10 +83,10 @@ export class TerminationMessages {
   }
 }
 
-/** The number that an IN_Q_OVERFLOW event has instead of a watch's. */
+/** The number in an IN_Q_OVERFLOW event, instead of a watch's. */
 const overflow = -1;
 
-/** The log is the container's: it is not followed elsewhere, and never waited for. */
+/** The container controls the log, so it is opened without following links or blocking. */
 export function readTerminationLog(
   parts: Pick<Parts, 'open' | 'read' | 'close' | 'encodeBase64'>,
   file: string,

@@ -14,14 +14,14 @@ export interface ResolvedUser {
   readonly home: string;
 }
 
-/** A larger /etc/passwd is not read further. */
+/** A larger /etc/passwd is only read up to here. */
 const maxAccountsBytes = 1024 * 1024;
 const maxId = 0xffff_fffe;
 
 /**
  * Looks `user` up in the image as container runtimes do: a number need not be in /etc/passwd; without a group it is the
  * user's own, or 0; the image's /etc/group adds the groups that list the user. `root`: descriptor of the rootfs.
- * Errors: `failedPrecondition` for an unknown name, and for root where `requireNonRoot`.
+ * Errors: `failedPrecondition` for an unknown name, and for root with `requireNonRoot`.
  */
 export function resolveUser(parts: Parts, root: number, process: ContainerProcess): ResolvedUser {
   const colon = process.user.indexOf(':');
@@ -77,7 +77,7 @@ function idOf(text: string): number | undefined {
   return id <= maxId ? id : undefined;
 }
 
-/** Lines of an account file as their fields; none if the image has no such file. */
+/** Lines of an account file as their fields; empty if the image has no such file. */
 function readTable(parts: Parts, root: number, path: string): string[][] {
   let fd: number;
   try {

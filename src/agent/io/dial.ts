@@ -16,12 +16,12 @@ export async function dial(parts: Parts, channel: Channel, params: Params<'dial'
     const fd = await (address === 'localhost'
       ? connectHere(parts, port, timeoutMs)
       : connect(parts, address, port, timeoutMs));
-    // One handler a descriptor: the two directions get one each.
+    // A descriptor has one handler, so each direction gets its own descriptor.
     const input = new InputPump(parts, fd, (socket) => {
       try {
         parts.shutdownWrite(socket);
       } catch (error) {
-        if (codeOf(error) !== 'ENOTCONN') throw error; // the peer was first
+        if (codeOf(error) !== 'ENOTCONN') throw error; // the peer has closed it first
       }
     });
     const output = new OutputPump(parts, parts.duplicate(fd));
@@ -43,7 +43,7 @@ export async function dial(parts: Parts, channel: Channel, params: Params<'dial'
   }
 }
 
-/** As kubelets' runtimes have it: a server listens on either, and the first of them is what most do. */
+/** Tries 127.0.0.1, where most servers listen, and then ::1, as kubelets' runtimes do. */
 async function connectHere(parts: Parts, port: number, timeoutMs: number): Promise<number> {
   const startedMs = parts.monotonicMs();
   try {
@@ -52,7 +52,7 @@ async function connectHere(parts: Parts, port: number, timeoutMs: number): Promi
     if (kindOf(error) !== 'unavailable') throw error;
     const leftMs = Math.max(1, timeoutMs - (parts.monotonicMs() - startedMs));
     return await connect(parts, '::1', port, leftMs).catch(() => {
-      throw error; // of the address that people mean
+      throw error; // reports the error of 127.0.0.1
     });
   }
 }

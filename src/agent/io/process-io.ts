@@ -14,7 +14,7 @@ export interface ProcessStreams {
   readonly stderr: AgentStream | undefined;
 }
 
-/** Bytes of each output since the process began. */
+/** Bytes of each output since the process' start. */
 export type OutputOffsets = NonNullable<Params<'attach'>['from']>;
 
 /** Errors: `alreadyExists`, `exhausted`; none is open then. */
@@ -47,15 +47,15 @@ export class ProcessIo {
   #terminal = -1;
   readonly #keepsOutput: boolean;
 
-  /** `keepsOutput`: a host that takes over from another may ask again for what the other did not acknowledge. */
+  /** `keepsOutput`: a host that takes over from another can request again what the other did not acknowledge. */
   constructor(parts: Parts, { keepsOutput }: { readonly keepsOutput: boolean }) {
     this.#parts = parts;
     this.#keepsOutput = keepsOutput;
   }
 
   /**
-   * Makes pipes for the streams there are and returns the process's ends (-1: /dev/null), to be closed by the caller
-   * once the process has them. What blocks is their end alone.
+   * Makes pipes for the given streams and returns the process' ends (-1: /dev/null), which the caller closes once the process
+   * has them. Only those ends block.
    */
   makePipes(streams: ProcessStreams): [number, number, number] {
     const childEnds: [number, number, number] = [-1, -1, -1];
@@ -77,7 +77,7 @@ export class ProcessIo {
     return childEnds;
   }
 
-  /** Takes the terminal's master end. */
+  /** Uses the terminal's master end. */
   useTerminal(
     master: number,
     size: { readonly columns?: number | undefined; readonly rows?: number | undefined },
@@ -96,13 +96,13 @@ export class ProcessIo {
     return new OutputPump(this.#parts, fd, onEnd, this.#keepsOutput ? new SentOutput() : undefined);
   }
 
-  /** Errors: as of `SentOutput.after`. */
+  /** Errors: those of `SentOutput.after`. */
   checkFrom({ stdout, stderr }: OutputOffsets): void {
     this.#stdout?.checkFrom(stdout);
     this.#stderr?.checkFrom(stderr);
   }
 
-  /** Joins the streams. What the process has and the host does not want is dropped. Errors: as of `checkFrom`. */
+  /** Joins the streams. Output without a stream is dropped. Errors: those of `checkFrom`. */
   attach(streams: ProcessStreams, from?: OutputOffsets): void {
     const { stdin, stdout, stderr } = streams;
     if (stdin !== undefined) {
@@ -120,7 +120,7 @@ export class ProcessIo {
     if (this.#terminal >= 0) this.#parts.setWindowSize(this.#terminal, columns, rows);
   }
 
-  /** The process is gone: nobody reads its input any more. Its output may still wait in the pipes. */
+  /** Called when the process has ended: closes its input. Its output may still wait in the pipes. */
   processGone(): void {
     if (this.#terminal < 0) this.#stdin?.close();
   }

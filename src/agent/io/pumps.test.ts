@@ -9,7 +9,7 @@ import { SentOutput } from './sent-output.ts';
 
 const unused = () => assert.fail('not used here');
 
-/** A process that has written `output` and ends, and the pump that reads it. */
+/** A process that has written `output` and ended, and the pump that reads it. */
 function writing(output: Uint8Array) {
   let at = 0;
   const state: { isClosed: boolean; read?: (() => void) | undefined } = { isClosed: false };
@@ -28,12 +28,12 @@ function writing(output: Uint8Array) {
       at += piece.length;
       return piece.length;
     },
-  } as Partial<Descriptors> as Descriptors; // SAFE: all that a pump of output uses
+  } as Partial<Descriptors> as Descriptors; // SAFE: all methods that an output pump uses
   const pump = new OutputPump(parts, 3, () => {}, new SentOutput());
   return {
     pump,
     isClosed: () => state.isClosed,
-    /** Lets it write until it has to wait. */
+    /** Runs it until it has to wait. */
     run() {
       while (state.read !== undefined && !state.isClosed) state.read();
     },
@@ -71,7 +71,7 @@ test('a host that takes over is sent what the one before it had not acknowledged
   assert.equal(first.text().length, limits.streamWindowBytes);
   first.stream.granted(50_000);
   process.run();
-  const had = 60_000; // more than it has told the agent of
+  const had = 60_000; // more than it has acknowledged
   first.stream.lost('away');
 
   const second = host(process.pump);

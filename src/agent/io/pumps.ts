@@ -4,14 +4,14 @@ import type { AgentStream, StreamUser } from '../channel/stream.ts';
 import { again, ready, type Descriptors } from '#engine/engine.ts';
 import type { SentOutput } from './sent-output.ts';
 
-/** One for all pumps: handlers are never re-entered, and a frame that cannot be written at once is copied. */
+/** Shared by all pumps: handlers are never re-entered, and a frame that cannot be written at once is copied. */
 const buffer = new Uint8Array(headerBytes + limits.maxDataBytes);
 
 /**
- * From a descriptor (a process's output, a socket) to a stream. Reads only what the host will take, so that a process
- * waits for a slow host; while the host is away it waits too, for `attach`. When the host forgets the stream, output is
- * read and dropped, so that the process goes on. What it has sent is kept in `sent`, if there is one, until the host has
- * it for good, and outlives the descriptor.
+ * From a descriptor (a process' output, a socket) to a stream. Reads only what the host accepts, so that a process waits for
+ * a slow host; while the host is away it also waits, for `attach`. When the host forgets the stream, output is read and
+ * dropped, so that the process continues. Sent output is kept in `sent`, if given, until the host has stored it, and
+ * outlives the descriptor.
  */
 export class OutputPump {
   readonly #parts: Descriptors;
@@ -19,12 +19,12 @@ export class OutputPump {
   readonly #sent: SentOutput | undefined;
   #fd: number;
   #stream: AgentStream | undefined;
-  /** What this stream is to be sent again, before anything new. */
+  /** Output to send again on this stream, before new output. */
   #again: Uint8Array[] = [];
   #isDropping = false;
   #isWatching = false;
 
-  /** Owns `fd`, which does not block. `onEnd`: it has ended and is closed. */
+  /** Takes ownership of `fd`, which must not block. `onEnd`: it has ended and is closed. */
   constructor(parts: Descriptors, fd: number, onEnd: () => void = () => {}, sent?: SentOutput) {
     this.#parts = parts;
     this.#fd = fd;
@@ -32,7 +32,7 @@ export class OutputPump {
     this.#sent = sent;
   }
 
-  /** Undefined: drop what comes. `from`: bytes that the stream's reader has; absent: it wants only what is new. */
+  /** Undefined: drops output. `from`: bytes that the stream's reader has; absent: it only wants new output. */
   attach(stream: AgentStream | undefined, from?: number): void {
     this.#again = this.#sent?.after(from) ?? [];
     this.#stream = stream;
@@ -40,17 +40,17 @@ export class OutputPump {
     this.#update();
   }
 
-  /** Errors: as of `SentOutput.after`. */
+  /** Errors: those of `SentOutput.after`. */
   checkFrom(from: number): void {
     this.#sent?.check(from);
   }
 
-  /** The host has so many more bytes for good. */
+  /** The host has stored this many more bytes. */
   acknowledged(bytes: number): void {
     this.#sent?.acknowledge(bytes);
   }
 
-  /** To be called by the stream's user. */
+  /** Called by the stream's user. */
   writable(): void {
     this.#update();
   }
@@ -132,7 +132,7 @@ export class OutputPump {
   }
 }
 
-/** From a stream to a descriptor: a process's input, a socket. */
+/** From a stream to a descriptor: a process' input, a socket. */
 export class InputPump {
   readonly #parts: Descriptors;
   readonly #onEnd: (fd: number) => void;
@@ -141,7 +141,7 @@ export class InputPump {
   #queue: Uint8Array[] = [];
   #hasEnded = false;
 
-  /** Owns `fd`, which does not block. `onEnd` is called before the descriptor is closed. */
+  /** Takes ownership of `fd`, which must not block. Calls `onEnd` before the descriptor is closed. */
   constructor(parts: Descriptors, fd: number, onEnd: (fd: number) => void = () => {}) {
     this.#parts = parts;
     this.#fd = fd;
@@ -154,7 +154,7 @@ export class InputPump {
 
   data(bytes: Uint8Array): void {
     if (this.#fd < 0) {
-      this.#stream?.consumed(bytes.length); // nobody reads any more: take it, and drop it
+      this.#stream?.consumed(bytes.length); // the reader is gone: drops the bytes
       return;
     }
     let done = 0;
@@ -193,7 +193,7 @@ export class InputPump {
     if (this.#hasEnded) this.close();
   }
 
-  /** Bytes written; below 0: the reader is gone and the descriptor closed. */
+  /** Returns bytes written; negative when the reader is gone and the descriptor closed. */
   #write(bytes: Uint8Array): number {
     let done: number;
     try {
@@ -209,7 +209,7 @@ export class InputPump {
   }
 }
 
-/** A stream used for output alone: what the host sends on it is taken and dropped. */
+/** A stream used only for output: drops what the host sends on it. */
 export const outputUser = (pump: OutputPump, stream: AgentStream): StreamUser => ({
   data: (bytes) => stream.consumed(bytes.length),
   end: () => {},
@@ -218,7 +218,7 @@ export const outputUser = (pump: OutputPump, stream: AgentStream): StreamUser =>
   acknowledged: (bytes) => pump.acknowledged(bytes),
 });
 
-/** A stream used for input alone. `gone` by reset ends the input; while the host is away the input stays open. */
+/** A stream used only for input. A reset ends the input; while the host is away it stays open. */
 export const inputUser = (pump: InputPump): StreamUser => ({
   data: (bytes) => pump.data(bytes),
   end: () => pump.end(),

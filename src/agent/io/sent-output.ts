@@ -1,34 +1,34 @@
 import { PodvmError } from '#base/errors.ts';
 
 /**
- * What was sent of one output and is not with the host for good yet: at most a stream's window, since nothing is sent
- * without credit. A host that takes over from another asks for it again. Offsets are bytes since the process began.
+ * Output that was sent and that the host has not stored yet: at most a stream's window, since nothing is sent without
+ * credit. A host that takes over from another requests it again. Offsets are bytes since the process' start.
  */
 export class SentOutput {
   #pieces: Uint8Array[] = [];
   #acknowledged = 0;
   #sent = 0;
 
-  /** Takes over the bytes. */
+  /** Takes ownership of the bytes. */
   push(bytes: Uint8Array): void {
     this.#pieces.push(bytes);
     this.#sent += bytes.length;
   }
 
-  /** The host has so many more for good; a host that grants more than it was sent gains nothing. */
+  /** The host has stored this many more; a host that grants more than it was sent gains nothing. */
   acknowledge(bytes: number): void {
     this.#drop(Math.min(this.#acknowledged + bytes, this.#sent));
   }
 
-  /** Bytes that were read and sent nowhere. */
+  /** Counts bytes that were read and not sent. */
   skip(bytes: number): void {
     this.#sent += bytes;
     this.#drop(this.#sent);
   }
 
   /**
-   * What was sent after `offset`, which acknowledges the rest; undefined: nothing is wanted again. Errors: `exhausted` if
-   * some of it is not here any more; `invalid` if so much was never sent.
+   * Output sent after `offset`, which acknowledges the rest; undefined: nothing is requested again. Errors: `exhausted` if
+   * some of it is no longer kept; `invalid` if it was never sent.
    */
   after(offset: number | undefined): Uint8Array[] {
     if (offset === undefined) {
@@ -40,7 +40,7 @@ export class SentOutput {
     return [...this.#pieces];
   }
 
-  /** Errors: as of `after`. */
+  /** Errors: those of `after`. */
   check(offset: number): void {
     if (offset > this.#sent) {
       throw new PodvmError('invalid', `Cannot send output from byte ${offset}: only ${this.#sent} were sent`);

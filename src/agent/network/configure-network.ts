@@ -18,16 +18,16 @@ type Parts = NetlinkParts & Pick<Files, 'list'>;
 
 const [familyIpv4, familyIpv6] = [2, 10];
 const interfaceUp = 1;
-const noDuplicateDetection = 0x02; // IFA_F_NODAD: the host has chosen the address, and a pod cannot wait a second for it
+const noDuplicateDetection = 0x02; // IFA_F_NODAD: the host has chosen the address, and detection takes a second
 const [scopeUniverse, scopeLink] = [0, 253];
 const onLinkFlag = 4; // RTNH_F_ONLINK: a gateway outside the interface's own subnet, as with /32 addresses
 
-/** The machine's one NIC. */
+/** The machine's only NIC. */
 export class Nic {
   readonly #parts: Parts;
   readonly #children: Pick<Children, 'wait'>;
   #last: NetworkConfig | undefined;
-  /** Its name, once it is known: /sys shows the NICs of the namespace it was mounted in, and no others. */
+  /** Its name, once known: /sys only shows the NICs of the namespace in which it was mounted. */
   #name: string | undefined;
 
   constructor(parts: Parts, children: Pick<Children, 'wait'>) {
@@ -36,7 +36,7 @@ export class Nic {
   }
 
   /**
-   * Gives it what the host's network says, and nothing of what an earlier call gave.
+   * Applies the host's network configuration, and removes that of an earlier call.
    * Errors: `unsupported`, `invalid`, `failedPrecondition`.
    */
   async configure(network: NetworkConfig): Promise<void> {
@@ -55,7 +55,7 @@ export class Nic {
     this.#name = wanted?.name ?? this.#name;
   }
 
-  /** Hands it to the network namespace of a process, where it has neither address nor route. Nothing without a NIC. */
+  /** Moves it to the network namespace of a process, where it has no address or route. Does nothing without a NIC. */
   moveTo(pid: number): void {
     this.#name = this.#find();
     this.#last = undefined;
@@ -69,7 +69,7 @@ export class Nic {
   }
 }
 
-/** Routes go with address and link. */
+/** Removes addresses and takes the link down, which also removes routes. */
 function withdrawn(index: number, addresses: readonly string[]): NetlinkRequest[] {
   return [...addresses.map((address) => changeAddress(message.deleteAddress, index, address)), setLink(index, 0, [])];
 }

@@ -5,12 +5,12 @@ import type { Engine } from '#engine/engine.ts';
 
 type Parts = Pick<Engine, 'open' | 'read' | 'close' | 'decodeUtf8'>;
 
-/** Lines have some 130 bytes: enough for the interfaces that are told of, and loopback. */
+/** Enough for the reported interfaces and loopback: lines have some 130 bytes. */
 const maxTableBytes = 8 * 1024;
 
-/** Of the network that the agent is in, which is the pod's. */
+/** Counters of the agent's network namespace, which is the pod's. */
 export function interfaceCounters(parts: Parts): InterfaceCounters[] {
-  // Not read as a whole: a container that may make interfaces may make thousands. The oldest ones come first.
+  // Not read whole: a container that may make interfaces may make thousands. The oldest ones come first.
   const bytes = new Uint8Array(maxTableBytes);
   const fd = parts.open('/proc/net/dev', open.readOnly);
   let length = 0;
@@ -22,7 +22,7 @@ export function interfaceCounters(parts: Parts): InterfaceCounters[] {
   return parseInterfaces(parts.decodeUtf8(bytes, 0, length));
 }
 
-/** Text of /proc/net/dev (proc_net(5)), of which a last line without its end is not taken. */
+/** Parses /proc/net/dev (proc_net(5)); ignores an incomplete last line. */
 export function parseInterfaces(text: string): InterfaceCounters[] {
   const found = new Map<string, InterfaceCounters>();
   for (const line of text.split('\n').slice(0, -1)) {

@@ -45,4 +45,5 @@ function groups(half: string, text: string): number[] {
   });
 }
 
-const bad = (text: string) => new PodvmError('invalid', `Cannot use address ${printable(text)}: it is none`);
+const bad = (text: string) =>
+  new PodvmError('invalid', `Cannot use address ${printable(text)}: it is not an IP address`);

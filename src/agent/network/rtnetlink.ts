@@ -31,7 +31,7 @@ export const u32 = (value: number): Uint8Array => {
 };
 
 export interface NetlinkRequest {
-  /** For an error: `add route 10.0.0.0/8`. */
+  /** Completes "Cannot ..." in an error: `add route 10.0.0.0/8`. */
   readonly what: string;
   readonly type: number;
   readonly flags: number;
@@ -39,7 +39,7 @@ export interface NetlinkRequest {
   readonly attributes: readonly Attribute[];
 }
 
-/** One after another, answered before this returns. Errors: `failedPrecondition` with the kernel's errno. */
+/** Sends them one after another; all are answered when it returns. Errors: `failedPrecondition` with the kernel's errno. */
 export function requestNetlink(parts: NetlinkParts, requests: readonly NetlinkRequest[]): void {
   const fd = parts.openNetlink('route', 0);
   try {
@@ -49,7 +49,7 @@ export function requestNetlink(parts: NetlinkParts, requests: readonly NetlinkRe
   }
 }
 
-/** The same beside whatever else there is to do: the kernel takes its time with the first of each kind. */
+/** The same in a process aside: the kernel is slow with the first request of each kind. */
 export async function requestNetlinkAside(
   parts: NetlinkParts,
   children: Pick<Children, 'wait'>,
@@ -63,7 +63,7 @@ export async function requestNetlinkAside(
   } finally {
     parts.close(fd);
   }
-  requestNetlink(parts, requests); // once more, for the error; what has been done can be done again
+  requestNetlink(parts, requests); // repeated for the error; requests that succeeded can be repeated
 }
 
 function requestOne(parts: NetlinkParts, fd: number, request: NetlinkRequest): void {

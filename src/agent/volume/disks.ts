@@ -25,7 +25,7 @@ type Waiting = Pick<Children, 'wait'>;
 type FileSystem = 'erofs' | 'ext4' | 'none';
 
 interface Disk {
-  /** `sda`. */
+  /** Name of the device: `sda`. */
   readonly name: string;
   readonly fileSystem: FileSystem;
   readonly readOnly: boolean;
@@ -34,14 +34,14 @@ interface Disk {
 const disksRoot = '/run/podvm/disks';
 const deadlineMs = 10_000;
 const pollMs = 5;
-/** A process that has just ended may take its mounts with it only a moment later. */
+/** Time in which a process that has just ended releases its mounts. */
 const busyMs = 2_000;
-/** The kernel hears of a disk's new size from the VMM; if not by then, it is told to look. */
+/** Time after which the kernel is told to look for a disk's new size, if the VMM has not announced it. */
 const rescanAfterMs = 500;
 const sectorBytes = 512;
 const superblock = { offset: 1024, magicOffset: 56, magic: 0xef53 } as const;
 
-/** The SCSI disks that the host attached, by their serial; mounted, unless they are for a container as they are. */
+/** The SCSI disks that the host attached, by serial; mounted, except those for use as devices. */
 export class Disks {
   readonly #parts: Parts;
   readonly #views: MappedViews;
@@ -54,24 +54,24 @@ export class Disks {
     this.#children = children;
   }
 
-  /** Where the disk is mounted. Errors: `notFound`. */
+  /** Mount point of the disk. Errors: `notFound`. */
   path(serial: string): string {
     if (this.#find(serial).fileSystem === 'none')
       throw new PodvmError('notFound', `Cannot use disk ${serial}: it is not mounted`);
     return `${disksRoot}/${serial}`;
   }
 
-  /** The same, as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
+  /** Mount point as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
   mapped(serial: string): string {
     return this.#views.of(this.path(serial));
   }
 
-  /** Its device file. Errors: `notFound`. */
+  /** Device file of the disk. Errors: `notFound`. */
   device(serial: string): string {
     return `/dev/${this.#find(serial).name}`;
   }
 
-  /** Its device, to be made known to a container. Errors: `notFound`, also for one that is mounted. */
+  /** Device numbers for a container. Errors: `notFound`, also for a mounted disk. */
   deviceNumbers(serial: string): { readonly major: number; readonly minor: number } {
     const { name, fileSystem } = this.#find(serial);
     const status = this.#parts.status(`/dev/${name}`);
@@ -109,7 +109,7 @@ export class Disks {
     await this.#settled(serial, async () => {
       if ((await runAside(this.#parts, this.#children, () => this.#parts.mountAside(...mount))) === 0) return;
       try {
-        this.#parts.mount(...mount); // once more, for the error
+        this.#parts.mount(...mount); // repeated for the error
       } catch (error) {
         if (codeOf(error) !== 'EINVAL' || fileSystem !== 'ext4' || this.#isExt4(device)) throw error;
         throw new PodvmError('failedPrecondition', `Cannot mount disk ${serial}: it holds no ext4 file system`);
@@ -117,7 +117,7 @@ export class Disks {
     });
   }
 
-  /** The kernel shows a disk before it can be opened: until it has read its size, that gives ENXIO. */
+  /** Retries while opening gives ENXIO: the kernel shows a disk before it has read its size. */
   async #settled(serial: string, use: () => void | Promise<void>): Promise<void> {
     const giveUpMs = this.#parts.monotonicMs() + deadlineMs;
     while (true) {
@@ -159,7 +159,7 @@ export class Disks {
     });
   }
 
-  /** What was written is with the host after it. Errors: `busy` while something uses it; that is written out too. */
+  /** Afterwards all writes are on the host. Errors: `busy` while it is in use; its writes are then synced, too. */
   async detach(serial: string): Promise<void> {
     const disk = this.#disks.get(serial);
     if (disk === undefined) return;
@@ -199,7 +199,7 @@ export class Disks {
 
   detachAll(): void {
     for (const [serial, { fileSystem }] of this.#disks) {
-      if (fileSystem !== 'none') this.#tryUnmount(serial); // what still uses it dies with the machine; it was synced
+      if (fileSystem !== 'none') this.#tryUnmount(serial); // remaining users end with the machine; it was synced
     }
   }
 
@@ -255,13 +255,13 @@ export class Disks {
       );
   }
 
-  /** From the SCSI page 0x80, Unit Serial Number: four bytes, then the text. */
+  /** Reads the SCSI page 0x80, Unit Serial Number: four bytes, then the text. */
   #serialOf(name: string): string | undefined {
     try {
       const page = this.#parts.readFile(`/sys/block/${name}/device/vpd_pg80`, 256);
       return this.#parts.decodeUtf8(page, 4, Math.max(0, page.length - 4)).trim();
     } catch {
-      return undefined; // just appearing, or just going
+      return undefined; // appearing or disappearing
     }
   }
 }

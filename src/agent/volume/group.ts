@@ -3,16 +3,15 @@ import type { Clock, Files } from '#engine/engine.ts';
 type Parts = Pick<Clock, 'setTimer'> & Pick<Files, 'status' | 'list' | 'changeOwner' | 'changeMode'>;
 
 const setGroupId = 0o2000;
-/** What kubelet gives the group besides (volume_linux.go): reading and writing, and going through directories. */
+/** Permissions that kubelet adds for the group (volume_linux.go): reading, writing and entering directories. */
 const fileBits = 0o660;
 const directoryBits = setGroupId | 0o770;
-/** Others are served between so many entries. */
+/** Entries handled before other work of the agent gets a turn. */
 const entriesAtATime = 200;
 
 /**
- * Gives a file system and all in it to the pod's fsGroup, before any container sees it. One whose root belongs to the
- * group is left as it is (Kubernetes' `OnRootMismatch`): the root is changed last, so that what was cut short is done
- * again.
+ * Gives a file system and its content to the pod's fsGroup, before any container sees it. Skips one whose root belongs to
+ * the group already (Kubernetes' `OnRootMismatch`): the root is changed last, so that interrupted work is done again.
  */
 export async function giveToGroup(parts: Parts, root: string, group: number): Promise<void> {
   const before = parts.status(root);

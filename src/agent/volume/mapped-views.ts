@@ -7,8 +7,8 @@ type Parts = Pick<Files, 'makeDirectories'> & Pick<Mounts, 'unmount'> & Pick<Nam
 const viewsRoot = '/run/podvm/mapped';
 
 /**
- * Directories as the pod's users see them: what belongs to the guest's root belongs to theirs. A pod without users of
- * its own sees them as they are.
+ * Directories as the pod's users see them: files of the guest's root belong to the pod's root. A pod without a user
+ * namespace sees them unchanged.
  */
 export class MappedViews {
   readonly #parts: Parts;
@@ -20,12 +20,12 @@ export class MappedViews {
     this.#parts = parts;
   }
 
-  /** From now on with the users of this process. */
+  /** Uses the users of this process from now on. */
   use(pid: number): void {
     this.#usersOf = pid;
   }
 
-  /** Where to find the directory. Errors: `failedPrecondition` for a file system that maps no users. */
+  /** Path of the directory's view. Errors: `failedPrecondition` for a file system that cannot map users. */
   of(path: string): string {
     if (this.#usersOf === undefined) return path;
     const known = this.#views.get(path);
@@ -43,7 +43,7 @@ export class MappedViews {
     return view;
   }
 
-  /** Before the directory goes: a view keeps its file system. What still uses the view keeps it on. */
+  /** Call it before the directory is removed: a view keeps its file system. Users of the view keep the view. */
   drop(path: string): void {
     const view = this.#views.get(path);
     if (view === undefined) return;

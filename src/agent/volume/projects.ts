@@ -14,18 +14,18 @@ export interface Space {
 }
 
 /**
- * Space of directories, counted and limited by ext4's project quotas: no tree is ever walked. A process with
- * CAP_SYS_RESOURCE in the guest is not held by a limit (quotactl(2)).
+ * Space of directories, counted and limited by ext4's project quotas, without walking trees. A limit does not apply to
+ * processes with CAP_SYS_RESOURCE in the guest (quotactl(2)).
  */
 export class Projects {
   readonly #parts: Parts;
-  #last = 0; // 0 is everything that is in no project
+  #last = 0; // 0 holds everything outside of projects
 
   constructor(parts: Parts) {
     this.#parts = parts;
   }
 
-  /** Of an empty directory: what is made in it belongs to the same project. */
+  /** Assigns an empty directory: everything made in it belongs to the same project. */
   assign(device: string, directory: string, limitBytes: number | undefined): Project {
     this.#last += 1;
     const id = this.#last;

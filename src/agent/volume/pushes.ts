@@ -29,17 +29,17 @@ export class Pushes {
 
   begin(volume: Volume): number {
     const { name, kind } = volume.params;
-    if (kind !== 'push') throw new PodvmError('invalid', `Cannot push to volume ${name}: it is none of push`);
+    if (kind !== 'push') throw new PodvmError('invalid', `Cannot push to volume ${name}: its files are not pushed`);
     if (this.#pushes.size >= maxPushes) throw new PodvmError('exhausted', 'Cannot push: too many pushes at a time');
     this.#last += 1;
-    // Kubelet's layout: a directory named after the moment, and `..data` pointing to the current one.
+    // Kubelet's layout: a directory named after the time, and `..data` pointing to the current one.
     const version = `..${new Date(this.#parts.realtimeMs()).toISOString().replace(/[-:TZ]/g, '_')}.${this.#last}`;
     this.#makeDirectory(volume, `${volume.path}/${version}`);
     this.#pushes.set(this.#last, { volume, version, bytes: 0 });
     return this.#last;
   }
 
-  /** A part of one file, at its end. Errors: `invalid` (path, encoding), `exhausted`. */
+  /** Appends a part of one file. Errors: `invalid` (path, encoding), `exhausted`. */
   file({ push: id, path, mode, uid, gid, data }: Params<'pushFile'>): void {
     const push = this.#find(id);
     const { volume } = push;
@@ -78,7 +78,7 @@ export class Pushes {
     this.#parts.removeTree(`${push.volume.path}/${push.version}`);
   }
 
-  /** As kubelet does: one rename shows all of the new version, and nothing of the old one. */
+  /** Switches as kubelet does: one rename shows all of the new version, and nothing of the old one. */
   #switch({ volume: { path }, version }: Push): void {
     const current = `${path}/..data`;
     const old = this.#parts.status(current) === undefined ? undefined : this.#parts.readLink(current);
@@ -94,13 +94,13 @@ export class Pushes {
     if (old !== undefined) this.#parts.removeTree(`${path}/${old}`);
   }
 
-  /** A file that is mounted by itself is an inode: it must stay the same one. Only files, none in directories. */
+  /** Overwrites files in place: a file mounted by itself is an inode, which must stay the same. Plain files only. */
   #writeOver({ volume: { path }, version }: Push): void {
     const names = new Set(this.#parts.list(`${path}/${version}`));
     for (const name of names) {
       const from = `${path}/${version}/${name}`;
       const status = this.#parts.status(from);
-      if (status?.kind !== 'file') throw new PodvmError('invalid', 'Cannot write over: there is more than plain files');
+      if (status?.kind !== 'file') throw new PodvmError('invalid', 'Cannot write over: expected only plain files');
       if (this.#parts.status(`${path}/${name}`) === undefined) {
         this.#parts.rename(from, `${path}/${name}`);
         continue;
@@ -126,7 +126,7 @@ export class Pushes {
   #makeDirectory({ params: { uid = 0, gid, fsGroup, mode = 0 } }: Volume, path: string): void {
     this.#parts.makeDirectory(path, 0o755);
     this.#parts.changeOwner(path, uid, fsGroup ?? gid ?? 0);
-    this.#parts.changeMode(path, 0o755 | (mode & setGroupId)); // handed down, as of a volume with an fsGroup
+    this.#parts.changeMode(path, 0o755 | (mode & setGroupId)); // inherited, as in a volume with an fsGroup
   }
 
   #find(id: number): Push {

@@ -14,16 +14,16 @@ export interface SharesParts {
 
 interface Share {
   readonly path: string;
-  /** Of the process that carries bytes between port and file system; undefined once it has ended. */
+  /** Pid of the process that carries bytes between port and file system; undefined once it has ended. */
   pumpPid: number | undefined;
 }
 
 const sharesRoot = '/run/podvm/shares';
 const portTimeoutMs = 10_000;
-/** A file server answers in milliseconds, its disk or network perhaps not at all. */
+/** Longer than a file server takes, which is milliseconds; its disk or network may hang. */
 const answerTimeoutMs = 20_000;
 
-/** Errno numbers by which stat(2) and umount(2) say what a caller can do something about. */
+/** Names of the errno numbers of stat(2) and umount(2) that a caller can act on. */
 const errnos: Readonly<Record<number, string>> = {
   5: 'EIO',
   16: 'EBUSY',
@@ -32,8 +32,8 @@ const errnos: Readonly<Record<number, string>> = {
 };
 
 /**
- * Directories of the host, as FUSE file systems whose server is behind a virtio-serial port of their own. What waits for
- * the host is done by processes (`engine/shares.c`): the agent itself never does.
+ * Directories of the host, as FUSE file systems, each with a server behind its own virtio-serial port. Processes
+ * (`engine/shares.c`) wait for the host; the agent itself never does.
  */
 export class Shares {
   readonly #parts: SharesParts;
@@ -43,12 +43,12 @@ export class Shares {
     this.#parts = parts;
   }
 
-  /** Where the volume is mounted; undefined: it is none of these. */
+  /** Mount point of the volume; undefined when it is not a share. */
   path(name: string): string | undefined {
     return this.#shares.get(name)?.path;
   }
 
-  /** Loads the driver; loaded already is no error. */
+  /** Loads the driver; no error when it is loaded already. */
   prepare(): void {
     this.#parts.loadModule('fuse');
   }
@@ -68,7 +68,7 @@ export class Shares {
       fds.push(fuseFd);
       await this.#mount(name, portFd, fuseFd);
     } finally {
-      for (const fd of fds) engine.close(fd); // pump and file system have their own
+      for (const fd of fds) engine.close(fd); // pump and file system have their own copies
     }
   }
 
@@ -96,7 +96,7 @@ export class Shares {
     this.#shares.set(name, share);
   }
 
-  /** Errors: `busy`, `timeout`; it is mounted still then. */
+  /** Errors: `busy`, `timeout`; it is still mounted then. */
   async detach(name: string): Promise<void> {
     const share = this.#shares.get(name);
     if (share === undefined) return;
@@ -107,12 +107,12 @@ export class Shares {
     if (share.pumpPid !== undefined) this.#kill(share.pumpPid);
   }
 
-  /** Before the machine is powered off; what is in use still is not waited for. */
+  /** Called before the machine is powered off; does not wait for shares in use. */
   async detachAll(): Promise<void> {
     await Promise.allSettled([...this.#shares.keys()].map((name) => this.detach(name)));
   }
 
-  /** Undefined: it did what it should; else how it ended. One that takes too long is killed. */
+  /** Undefined on success, otherwise the exit. Kills the process when it takes too long. */
   async #run(name: string, args: readonly string[], fds: readonly number[]): Promise<ChildExit | undefined> {
     const { engine, children } = this.#parts;
     const pid = this.#spawn(name, args, fds);
@@ -142,8 +142,8 @@ export class Shares {
 }
 
 /**
- * Its owners, modes and groups are checked by this kernel, for every user (`allow_other`). It keeps nothing of what is
- * read and written, nor of names and attributes, but for what is mapped: that the server says with each answer.
+ * This kernel checks owners, modes and groups for every user (`allow_other`). It caches no data, names or attributes, except
+ * of mapped files: the server says so with each answer.
  */
 const mountOptions = 'rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other';
 

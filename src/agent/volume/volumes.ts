@@ -18,11 +18,11 @@ export interface Volume {
   readonly params: VolumeParams;
   readonly path: string;
   readonly isMounted: boolean;
-  /** Of a directory on a disk. */
+  /** Set for a directory on a disk. */
   readonly project: Project | undefined;
 }
 
-/** Where volumes are, and how a pod's users see them. */
+/** What volumes are made of, and how a pod's users see them. */
 export interface VolumesNeeds {
   readonly disks: Disks;
   readonly shares: Shares;
@@ -59,7 +59,7 @@ export class Volumes {
     return volume;
   }
 
-  /** The same, as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
+  /** Directory as the pod's users see it. Errors: `notFound`, `failedPrecondition`. */
   mapped(name: string): string {
     return this.#views.of(this.path(name));
   }
@@ -80,9 +80,9 @@ export class Volumes {
     if (kind === 'share') return await this.#shares.attach(params);
     const volume = this.#make(params);
     this.#volumes.set(name, volume);
-    if (kind === 'image') return; // its owners and modes are its own
+    if (kind === 'image') return; // keeps its owners and modes
     if (kind === 'block') return await this.#giveDisk(volume);
-    // Of an fsGroup the volume and all that is made in it belong to the group: the set-group-id bit hands it down.
+    // With an fsGroup the volume and its content belong to the group: the set-group-id bit passes it on.
     this.#parts.changeOwner(volume.path, uid, fsGroup ?? gid ?? 0);
     this.#parts.changeMode(volume.path, fsGroup === undefined ? mode : mode | 0o2070);
   }
@@ -95,13 +95,13 @@ export class Volumes {
     const volume = this.#volumes.get(name);
     if (volume === undefined) return;
     this.#volumes.delete(name);
-    if (volume.params.kind === 'image') return; // the disk stays, and whatever else shows it
+    if (volume.params.kind === 'image') return; // the disk stays, for other users of it
     this.#views.drop(volume.path);
     if (volume.isMounted) this.#parts.unmount(volume.path, unmountFlags.detach);
-    if (volume.params.kind !== 'block') this.#parts.removeTree(volume.path); // what is on it outlives the pod
+    if (volume.params.kind !== 'block') this.#parts.removeTree(volume.path); // the content of a block volume outlives the pod
   }
 
-  /** What each volume on a disk has in it. */
+  /** Space used by each volume on a disk. */
   use(): ({ readonly name: string } & Space)[] {
     return [...this.#volumes].flatMap(([name, { project }]) => {
       const space = project === undefined ? undefined : this.#projects.use(project);
@@ -130,7 +130,7 @@ export class Volumes {
     return { params, path, isMounted: false, project };
   }
 
-  /** Of a disk with files of before, all belong to the group. */
+  /** Gives all existing files of a disk to the group. */
   async #giveDisk({ params: { name, fsGroup }, path }: Volume): Promise<void> {
     if (fsGroup === undefined) return;
     try {
