@@ -1,8 +1,8 @@
 import type { StartContext } from './start/start-sandbox.ts';
 
 /**
- * What sandboxes are started with: the parts of one set-up, with template and pool of machines made of them. An upgrade
- * puts another in its place; a sandbox keeps the one that it was started with until it is removed.
+ * What sandboxes are started with: the parts of one set-up, with the template and pool of machines made from them. An
+ * upgrade replaces it for new sandboxes; a sandbox keeps its generation until it is removed.
  */
 export class Generation {
   readonly context: StartContext;
@@ -14,7 +14,7 @@ export class Generation {
     this.context = context;
   }
 
-  /** Counts a sandbox, until the returned function is called. */
+  /** Counts a sandbox until the returned function is called. */
   enter(): () => void {
     this.#sandboxes += 1;
     let hasLeft = false;
@@ -26,14 +26,14 @@ export class Generation {
     };
   }
 
-  /** No sandbox is started with it any more. Settles when the last one is removed. */
+  /** Ends its use for new sandboxes. Settles when the last one is removed. */
   async retire(): Promise<void> {
     this.#isRetired = true;
     this.#settleIfUnused();
     await this.#unused.promise;
   }
 
-  /** Ends the machines that wait, and the making of templates. */
+  /** Ends waiting machines and the making of templates. */
   async close(): Promise<void> {
     await this.context.pool[Symbol.asyncDispose]();
     await this.context.templates.settled();

@@ -9,8 +9,8 @@ interface Holding {
 }
 
 /**
- * What a sandbox has acquired. The things of one lifetime are undone in the reverse order of acquisition, and each is
- * undone once; one whose undo failed is held on, and tried again by the next call. Disposing undoes everything.
+ * What a sandbox has acquired. Things of one lifetime are undone in the reverse order of acquisition, each once; one whose
+ * undo failed stays held, and the next call tries again. Disposing undoes everything.
  */
 export class Holdings implements AsyncDisposable {
   #held: Holding[] = [];
@@ -19,22 +19,22 @@ export class Holdings implements AsyncDisposable {
     this.#held.push({ until, undo });
   }
 
-  /** Takes over what the other holds, as if acquired now. */
+  /** Takes what the other holds, as if acquired now. */
   takeFrom(other: Holdings): this {
     this.#held.push(...other.#held.splice(0));
     return this;
   }
 
   /**
-   * Undoes what is held until then, and what should be gone before. Errors: those of the undos, the first as
-   * `SuppressedError.suppressed` where there are several; things of a longer lifetime are held on then.
+   * Undoes what is held until then, including shorter lifetimes. Errors: those of the undos, the first as
+   * `SuppressedError.suppressed` when there are several; things of a longer lifetime then stay held.
    */
   async end(until: Until): Promise<void> {
     for (const lifetime of lifetimes.slice(0, lifetimes.indexOf(until) + 1)) await this.#undo(lifetime);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await using undoing = new AsyncDisposableStack(); // the shortest lifetime first, the others also if it fails
+    await using undoing = new AsyncDisposableStack(); // the shortest lifetime first, the others even if it fails
     for (const lifetime of lifetimes.toReversed()) undoing.defer(() => this.#undo(lifetime));
   }
 

@@ -1,18 +1,18 @@
 import { PodvmError } from '#base/errors.ts';
 
 /**
- * The one place where a sandbox's state changes. What comes in is *told* (events: the guest's, the machine's) or
- * *asked* (requests that want an answer); each is applied at once and alone, so that there is one writer, and what
- * was told comes before what was asked. Applying is synchronous: work that waits runs outside and tells its outcome.
+ * The one place where a sandbox's state changes. Input is *told* (events of guest and machine) or *asked* (requests that
+ * want an answer); each is applied at once and alone, so that there is one writer, and told events precede requests asked
+ * later. Applying is synchronous: work that waits runs outside and tells its outcome.
  */
 export interface Inbox {
   /** Never lost: events are few and bounded by their senders. */
   tell(apply: () => void): void;
-  /** Settles with what `apply` returns or throws. Errors: `exhausted` when too many wait. */
+  /** Settles with the result of `apply`. Errors: those of `apply`; `exhausted` when too many wait. */
   ask<T>(apply: () => T): Promise<T>;
 }
 
-/** Requests that may wait; each is one verb of one caller. */
+/** Maximum waiting requests, each of which is one call of one caller. */
 export const maxWaitingRequests = 1024;
 
 export function createInbox(onBug: (error: unknown) => void): Inbox {
@@ -28,7 +28,7 @@ export function createInbox(onBug: (error: unknown) => void): Inbox {
       try {
         next();
       } catch (error) {
-        onBug(error); // an assertion of ours: the sandbox it belongs to fails loudly, the others go on
+        onBug(error); // a bug in one sandbox fails that sandbox only
       }
     }
   };
@@ -45,7 +45,7 @@ export function createInbox(onBug: (error: unknown) => void): Inbox {
     ask(apply) {
       if (requests.length >= maxWaitingRequests) {
         return Promise.reject(
-          new PodvmError('exhausted', `Cannot ask the sandbox: ${maxWaitingRequests} requests wait already`),
+          new PodvmError('exhausted', `Cannot ask the sandbox: ${maxWaitingRequests} requests are waiting`),
         );
       }
       return new Promise((resolve, reject) => {

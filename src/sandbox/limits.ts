@@ -8,45 +8,45 @@ import type { SizeLimits } from './resources.ts';
 export interface SandboxLimits {
   readonly size: SizeLimits;
   readonly logs: LogLimits;
-  /** Of VMMs; absent: those of the state directory. */
+  /** User ids of VMMs; absent: those of the state directory. */
   readonly userIds?: UserIdRange;
-  /** Sandboxes of this node at a time. */
+  /** Simultaneous sandboxes of this node. */
   readonly maxSandboxes: number;
-  /** Machines that are made at a time: more of them only take the processor from each other. */
+  /** Simultaneous starts of machines: more would only compete for the processor. */
   readonly maxStarts: number;
-  /** Containers that a sandbox knows at a time, exited ones included. */
+  /** Containers of a sandbox, including exited ones. */
   readonly maxContainers: number;
-  /** Logs kept of a container's earlier attempts. */
+  /** Kept logs of a container's earlier attempts. */
   readonly maxOldLogs: number;
-  /** Of a volume that is copied into the guest; the bytes are the wire's limit (`maxPushVolumeBytes`). */
+  /** Limits of a volume that is copied into the guest; the bytes are the wire's limit (`maxPushVolumeBytes`). */
   readonly pushedTrees: TreeLimits;
   /** Bytes of a termination message; kubelet's limit. */
   readonly maxTerminationBytes: number;
-  /** Free bytes the state directory must have before a sandbox is made. */
+  /** Free bytes that the state directory must have before a sandbox is made. */
   readonly minFreeBytes: number;
-  /** Memory that the node must have left, in bytes; below it no machine waits in the pool. */
+  /** Memory that the node must have available, in bytes; with less, no machine waits in the pool. */
   readonly minAvailableBytes: number;
-  /** From the VMM's start to the agent's first answer. An emulated cold boot takes 2 to 4 s, on a busy node 20. */
+  /** Time from the VMM's start to the agent's first answer. An emulated cold boot takes 2 to 4 s, on a busy node 20. */
   readonly bootTimeoutMs: number;
   /**
-   * Of a call to an agent that lives and never answers it. Callers have deadlines of their own, a kubelet's is 2 minutes,
-   * and a guest that is dead ends its link (`link/agent-link.ts`): this is for a caller without one.
+   * Timeout of a call that a live agent never answers, for callers without a deadline of their own (a kubelet's is 2
+   * minutes). A dead guest ends its link earlier (`link/agent-link.ts`).
    */
   readonly callTimeoutMs: number;
-  /** Of what is undone in a guest, or read of it at a container's end, for which no caller waits. */
+  /** Deadline of clean-up in a guest, and of reads at a container's end, for which no caller waits. */
   readonly cleanUpTimeoutMs: number;
-  /** From the loss of the link to the machine's own word of its end. */
+  /** Time from the loss of the link to the machine's own report of its end. */
   readonly lastWordsMs: number;
-  /** From SIGKILL to the container's end. */
+  /** Time from SIGKILL to the container's end. */
   readonly killTimeoutMs: number;
-  /** Between two looks whether a block volume has grown. */
+  /** Interval of checks whether a block volume has grown. */
   readonly growthIntervalMs: number;
-  /** How long the end of a sandbox waits for output that log and followers have not taken yet. */
+  /** Time in which the end of a sandbox waits for output that log and followers have not taken yet. */
   readonly drainTimeoutMs: number;
 }
 
 const totalMiB = Math.floor(totalmem() / (1024 * 1024));
-/** The kernel's page tables for it are 1.6 % of it, and lie in the template's file. */
+/** The kernel's page tables take 1.6 % of this, and are part of the template's file. */
 const maxNominalMiB = 16 * 1024;
 
 export const defaultLimits: SandboxLimits = {

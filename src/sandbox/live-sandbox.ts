@@ -41,7 +41,7 @@ import {
   type VolumeFile,
 } from './sandbox.ts';
 
-/** What a start has made, given over to the sandbox. */
+/** What a start has made, handed over to the sandbox. */
 export interface LiveParts {
   readonly id: string;
   readonly spec: SandboxSpec;
@@ -54,24 +54,24 @@ export interface LiveParts {
   readonly addresses: readonly string[];
   readonly phases: SandboxStatus['phases'];
   readonly createdAt: Date;
-  /** The pod's limits as it has them, and in sentences where its spec says more. */
+  /** The pod's effective limits, and warnings where they are below its spec. */
   readonly resources: Resources;
   readonly warnings: readonly string[];
   readonly parts: Parts;
   readonly limits: SandboxLimits;
   readonly surroundings: Surroundings;
-  /** All that the start has acquired. */
+  /** Everything that the start has acquired. */
   readonly holdings: Holdings;
 }
 
-/** Why the sandbox ends; the first of these that is applied decides between `stopped` and `failed`. */
+/** Why the sandbox ends; the first one applied decides between `stopped` and `failed`. */
 type Ending = { readonly kind: 'stop' } | { readonly kind: 'failure'; readonly why: string };
 
-/** A sandbox that is `ready`, until it has ended. One writer: state changes only inside the inbox. */
+/** A sandbox from `ready` to its end. It has one writer: state changes only inside the inbox. */
 export class LiveSandbox implements Sandbox {
   readonly id: string;
   readonly spec: SandboxSpec;
-  /** The pod's limits now. */
+  /** The pod's current limits. */
   #resources: Resources;
   readonly consolePath: string;
   readonly ended: Promise<SandboxStatus>;
@@ -82,7 +82,7 @@ export class LiveSandbox implements Sandbox {
   readonly #site: ContainerSite;
   readonly #settleEnded: (status: SandboxStatus) => void;
   readonly #containers: GuestContainer[] = [];
-  /** Aborts creations under way and cuts the grace of containers short. */
+  /** Aborts creations in progress, and cuts the grace of containers short. */
   readonly #closing = new AbortController();
   readonly #hurry = new AbortController();
   #onDiskTrouble: (trouble: string) => void = () => {};
@@ -130,7 +130,7 @@ export class LiveSandbox implements Sandbox {
     void live.machine.exited.then((exit) => this.#inbox.tell(() => this.#fail(exit.reason)));
   }
 
-  /** A dying machine tears its channel first: what it says of itself a moment later is the better reason. */
+  /** A dying machine tears its channel first: its own report, a moment later, is the better reason. */
   async #whyLinkClosed(): Promise<string> {
     const { guest, machine, limits } = this.#live;
     const cause = await guest.closed;
@@ -177,7 +177,7 @@ export class LiveSandbox implements Sandbox {
     return container;
   }
 
-  /** The machine is killed last of what one of its containers may be killed after: they end together. */
+  /** Lowers the machine's OOM score to the lowest of its containers, since they are killed together. */
   async #protect({ oomScoreAdj }: ContainerSpec): Promise<void> {
     const now = this.#resources.oomScoreAdj ?? oomScores.first;
     if (oomScoreAdj === undefined || oomScoreAdj >= now) return;
@@ -293,7 +293,7 @@ export class LiveSandbox implements Sandbox {
     }
   }
 
-  /** A guest can say so as often as it likes: the first, second, fourth, eighth... time is written down. */
+  /** Logs only the first, second, fourth, eighth... event, since a guest may send any number. */
   #tellOutOfMemory(containerId: string): void {
     this.#outOfMemoryEvents += 1;
     if (!Number.isInteger(Math.log2(this.#outOfMemoryEvents))) return;
@@ -301,15 +301,15 @@ export class LiveSandbox implements Sandbox {
     this.#log.warn('a process was killed for lack of memory', fields);
   }
 
-  /** Its own failure ends a sandbox, never the process with the others. */
+  /** A bug in one sandbox fails that sandbox only. */
   #onBug(error: unknown): void {
-    this.#log.error('sandbox failed by our own fault', error);
-    this.#inbox.tell(() => this.#fail(`our own fault: ${messageOf(error)}`));
+    this.#log.error('sandbox failed by a bug in podvm', error);
+    this.#inbox.tell(() => this.#fail(`bug in podvm: ${messageOf(error)}`));
   }
 
   // Ending.
 
-  /** A second call with less grace cuts the first one's short: the earlier deadline counts. */
+  /** A second call with less grace shortens the first one's: the earlier deadline counts. */
   stop(graceMs: number): Promise<SandboxStatus> {
     if (graceMs <= 0) this.#hurry.abort();
     else
@@ -322,7 +322,7 @@ export class LiveSandbox implements Sandbox {
   }
 
   #fail(why: string): void {
-    if (this.#ending !== undefined) return; // a machine that is being ended ends
+    if (this.#ending !== undefined) return; // a machine that is being ended is expected to end
     this.#failure = why;
     this.#hurry.abort();
     for (const container of this.#containers) container.becomeLost(why);
@@ -337,7 +337,7 @@ export class LiveSandbox implements Sandbox {
     void this.#finish(ending, graceMs);
   }
 
-  /** Never throws: what could not be undone is logged, and makes the sandbox `failed` so that `remove` tries again. */
+  /** Never throws: logs what could not be undone, and makes the sandbox `failed` so that `remove` tries again. */
   async #finish(ending: Ending, graceMs: number): Promise<void> {
     if (ending.kind === 'stop') await this.#stopContainers(graceMs);
     else this.#failure = await withConsole(ending.why, this.consolePath);
@@ -369,7 +369,7 @@ export class LiveSandbox implements Sandbox {
     );
   }
 
-  /** Called once, when the sandbox is forgotten. */
+  /** Called once, when the sandbox is removed. */
   onRemoved(forget: () => void): void {
     this.#live.holdings.hold('removed', forget);
   }
@@ -386,7 +386,7 @@ export class LiveSandbox implements Sandbox {
   }
 }
 
-/** A name would have to be looked up in the pod, which has no one to do it. Errors: `invalid`. */
+/** Only IP addresses: the pod offers no way to look up a name. Errors: `invalid`. */
 function checkDial(port: number, address: string | undefined): void {
   const refuse = (why: string, got: string) =>
     new PodvmError('invalid', `Cannot connect to a pod: ${why}, got ${printable(got, 80)}`);

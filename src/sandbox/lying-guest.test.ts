@@ -14,7 +14,7 @@ import { openSandboxes } from './sandboxes.ts';
 const never = new AbortController().signal;
 const userIds = { first: 1000, count: 2 };
 
-/** Two sandboxes with a running container each; `guest` is the second one's, and lies. */
+/** Two sandboxes with a running container each; `guest`, of the second one, lies. */
 async function neighbours() {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-lies-'));
   const parts = createFakeParts(directory);
@@ -58,7 +58,7 @@ test('a guest that answers for another pod’s container, or for one that is not
     parts.guest.tell({ kind: 'oomKilled', containerId });
     parts.guest.tell({ kind: 'terminationMessage', containerId, data: 'bGll' });
   }
-  await lying.sandbox.stats(never).catch(() => undefined); // what was told comes before what is asked
+  await lying.sandbox.stats(never).catch(() => undefined); // events told before are applied first
   assert.equal(honest.container.status.state, 'running');
   assert.equal(lying.container.status.state, 'running');
   assert.equal(honest.sandbox.status.state, 'ready');

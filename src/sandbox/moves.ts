@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 
-/** A state that moves only as its table says. An illegal move is our own fault: it throws and changes nothing. */
+/** A state that only moves as its table allows. An illegal move is a bug: it throws and changes nothing. */
 export interface Moves<State extends string> {
   readonly state: State;
   moveTo(next: State, why: string): void;

@@ -2,14 +2,14 @@ import { createHash } from 'node:crypto';
 import { PodvmError } from '#base/errors.ts';
 import type { SandboxSpec } from './sandbox.ts';
 
-/** What a sandbox is known by. */
+/** The key by which a sandbox is found. */
 export function keyOf({ namespace, name, uid, attempt }: SandboxName): string {
   return attempt === undefined ? `${namespace}/${name}` : `${namespace}/${name}/${uid}/${attempt}`;
 }
 
 type SandboxName = Pick<SandboxSpec, 'namespace' | 'name' | 'uid' | 'attempt'>;
 
-/** Values in use, each by one holder: names of sandboxes, user ids of VMMs. */
+/** Values in use, each with one holder: names of sandboxes, user ids of VMMs. */
 export interface Names {
   /** Held until disposed. Errors: `alreadyExists`. */
   reserve(spec: SandboxName): Disposable;
@@ -31,7 +31,7 @@ export function createNames(): Names {
   };
 }
 
-/** User ids for VMM processes, one a sandbox, so that one guest's VMM cannot touch another's files. */
+/** User ids for VMM processes, one per sandbox, so that one guest's VMM cannot access another's files. */
 export interface UserIds {
   /** Held until disposed. Errors: `exhausted`. */
   take(): Disposable & { readonly uid: number };
@@ -42,16 +42,16 @@ export interface UserIdRange {
   readonly count: number;
 }
 
-/** Ids of one state directory. */
+/** Number of ids of one state directory. */
 const rangeCount = 4096;
 /** Above the ids of people and services (login.defs) and of systemd's containers (nspawn: up to 1,879,048,191). */
 const firstId = 1_879_100_032;
-/** The largest id that every program takes for one. */
+/** The largest id that every program accepts. */
 const lastId = 0x7fff_fffe;
 
 /**
- * User ids of a state directory's own, by its identity, so that no VMM of another installation on the node runs as the
- * same user. Two directories may get the same of the 65,000 ranges; each sandbox is told apart by its random id as well.
+ * User ids derived from the identity of a state directory, so that VMMs of different installations on a node have different
+ * users. Two directories may get the same one of the 65,000 ranges; sandboxes are also identified by their random ids.
  */
 export function userIdsOf({ dev, ino }: { readonly dev: bigint; readonly ino: bigint }): UserIdRange {
   const ranges = Math.floor((lastId - firstId + 1) / rangeCount);
@@ -65,9 +65,11 @@ export function createUserIds(range: UserIdRange): UserIds {
   return {
     take() {
       if (held.size >= range.count) {
-        throw new PodvmError('exhausted', `Cannot make a sandbox: all ${range.count} user ids for VMMs are in use`);
+        throw new PodvmError('exhausted', `Cannot make a sandbox: all ${range.count} user ids for VMMs are in use`, {
+          fix: 'Remove stopped sandboxes, or stop pods.',
+        });
       }
-      // Round the range, so that an id is not used again right after its holder died.
+      // Goes around the range, so that an id is not reused directly after its holder ended.
       do last = last + 1 < range.first + range.count ? last + 1 : range.first;
       while (held.has(last));
       const uid = last;

@@ -9,7 +9,7 @@ import type { ScratchDiskRequest, VolumeDiskRequest } from '#storage/scratch-dis
 import type { ScratchDisk } from '#storage/volumes.ts';
 import type { MachineDriver } from '#vm/driver.ts';
 
-/** The lower layers, as a sandbox uses them. Each says its own errors. */
+/** The lower layers, as a sandbox uses them. Each documents its own errors. */
 export interface Parts {
   readonly driver: MachineDriver;
   readonly network: Network;
@@ -20,17 +20,17 @@ export interface Parts {
   claimBlock(request: BlockClaimRequest, signal: AbortSignal): Promise<BlockClaim>;
   /** EROFS file with modules of the guest's kernel. */
   readonly modulesDisk: string;
-  /** Of driver, file servers and modules: what set-up made them of. */
+  /** Versions of driver, file servers and modules, from set-up. */
   readonly versions: PartVersions;
   connectLink(options: LinkOptions, signal: AbortSignal): Promise<Link>;
 }
 
-/** Clocks and chance, given from outside. */
+/** Clocks and randomness, given from outside. */
 export interface Surroundings {
   readonly nowMs: () => number;
   readonly monotonicNs: () => bigint;
   readonly randomBytes: (count: number) => Uint8Array;
-  /** Memory that the node can still give, in bytes. */
+  /** Memory that the node has available, in bytes. */
   readonly availableBytes: () => Promise<number>;
   readonly log: Log;
 }

@@ -1,12 +1,12 @@
 import { type GuestText, printable } from '#base/guest-text.ts';
 import { type Phase, Phases } from '#base/phases.ts';
 
-/** Times the steps of a start; steps side by side each have their own time. */
+/** Times the steps of a start; concurrent steps are timed separately. */
 export interface PhaseClock {
   time<T>(name: string, step: Promise<T>): Promise<T>;
-  /** Steps that somebody else has timed, in order. */
+  /** Adds steps that were timed elsewhere, in order. */
   add(prefix: string, steps: readonly { readonly name: GuestText | string; readonly ms: number }[]): void;
-  /** In the order in which the steps ended, and at last the whole. */
+  /** In the order in which the steps ended, with the total last. */
   timeline(): readonly Phase[];
   /** The same as fields of a log line. */
   fields(): Readonly<Record<string, number>>;

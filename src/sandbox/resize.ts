@@ -19,9 +19,9 @@ interface Resizable {
 }
 
 /**
- * Changes what a running pod may use: two cgroup writes, one in the guest and one on the host, in the order in which the
- * host never gives less than the guest takes. What is undefined stays; what is more than its machine has is cut to that.
- * Errors: `invalid`, what machine and agent say.
+ * Changes the limits of a running pod: two cgroup writes, one in the guest and one on the host, ordered so that the host
+ * never gives less than the guest takes. Undefined limits stay; limits above the machine's size are reduced to it.
+ * Errors: `invalid`, those of machine and agent.
  */
 export async function resize(
   { namespace, name, resources: now }: Pick<SandboxSpec, 'namespace' | 'name' | 'resources'>,
@@ -42,7 +42,7 @@ export async function resize(
   return { resources: wanted, warnings };
 }
 
-/** A host without cgroups for us has been told of when the machine started. */
+/** Does nothing on a host without cgroups for podvm, which was logged when the machine started. */
 export async function limitOnHost(
   machine: Pick<Machine, 'limitHost' | 'memoryMiB'>,
   resources: Resources,

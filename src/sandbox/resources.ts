@@ -6,17 +6,17 @@ import type { Resources } from './sandbox.ts';
 
 const mebibyte = 1024 * 1024;
 
-/** How a sandbox's machine is sized. */
+/** Sizes of sandboxes' machines. */
 export interface SizeLimits {
   /** Memory of a machine that boots for a pod without a limit, in `MiB`. */
   readonly defaultMemoryMiB: number;
-  /** Of machines that are restored, in `MiB`: what one pod may have. Pages that are never touched cost nothing. */
+  /** Memory of restored machines, in `MiB`: the most that one pod may have. Untouched pages cost nothing. */
   readonly nominalMemoryMiB: number;
-  /** What kernel, agent and page tables take beside the pod's limit, in `MiB`. */
+  /** What kernel, agent and page tables take besides the pod's limit, in `MiB`. */
   readonly overheadMiB: number;
-  /** What a VMM may use beside its guest's memory, in `MiB`: heap, caches of disks, emulated also translated code. */
+  /** What a VMM may use besides its guest's memory, in `MiB`: heap, caches of disks, and translated code when emulated. */
   readonly vmmOverheadMiB: number;
-  /** The same of the processor, in thousandths of a core: threads of its devices, the guest's kernel, the agent. */
+  /** The same for the processor, in thousandths of a core: threads of its devices, the guest's kernel, the agent. */
   readonly vmmOverheadMillis: number;
   readonly maxMemoryMiB: number;
   readonly maxVcpus: number;
@@ -25,18 +25,18 @@ export interface SizeLimits {
 }
 
 /**
- * Below this nothing can start: crun's first process and the program itself are inside the limit. Measured with a static
- * busybox: 512 KiB is enough for `true`, with 256 KiB the guest reclaims for minutes and then kills it.
+ * With less, nothing can start: crun's first process and the program itself count towards the limit. Measured with a static
+ * busybox: 512 KiB is enough for `true`; with 256 KiB the guest reclaims for minutes and then kills it.
  */
 export const minMemoryLimitBytes = mebibyte;
-/** mke2fs needs some room for its own tables, and a writable layer some files. */
+/** mke2fs needs room for its tables, and a writable layer for files. */
 export const minScratchBytes = 16 * mebibyte;
 
 const cpuPeriodUs = 100_000;
 /** The kernel refuses quotas below a millisecond (Documentation/scheduler/sched-bwc.rst). */
 const minCpuQuotaUs = 1000;
 
-/** Errors: `invalid` for a limit that nothing can run in, with the number that can. */
+/** Errors: `invalid` for a limit that is too small for anything to run, with the minimum. */
 export function checkResources(what: string, resources: Resources): void {
   const { memoryLimitBytes: memory, ephemeralStorageBytes: storage, pidsLimit, cpuLimitMillis } = resources;
   if (memory !== undefined && memory < minMemoryLimitBytes) {
@@ -63,7 +63,7 @@ export function checkResources(what: string, resources: Resources): void {
   }
 }
 
-/** What a limit can be at most: in MiB and thousandths of a core. */
+/** Maximum limits, in MiB and thousandths of a core. */
 export interface Most {
   readonly memoryMiB: number;
   readonly cpuMillis: number;
@@ -71,13 +71,13 @@ export interface Most {
 
 export interface Capped {
   readonly resources: Resources;
-  /** One sentence for each limit that was cut. */
+  /** One sentence for each limit that was reduced. */
   readonly warnings: readonly string[];
 }
 
 /**
- * A limit says what may be used at most, and reserves nothing: one that is more than there is is cut to that, as a
- * container that runs on the node itself would feel it.
+ * A limit is the most that may be used and reserves nothing: a limit above what exists is reduced to it, which has the same
+ * effect as for a container on the node itself.
  */
 export function capResources(what: string, resources: Resources, most: Most): Capped {
   const { memoryLimitBytes: memory, cpuLimitMillis: cpu } = resources;
@@ -95,26 +95,26 @@ export function capResources(what: string, resources: Resources, most: Most): Ca
   return { resources: { ...resources, ...capped }, warnings };
 }
 
-/** What a pod, and each container of it, can have of the node at most. */
+/** The most that a pod, and each container of it, can have of the node. */
 export const mostOfNode = ({ maxMemoryMiB, overheadMiB, maxVcpus }: SizeLimits): Most => ({
   memoryMiB: maxMemoryMiB - overheadMiB,
   cpuMillis: maxVcpus * 1000,
 });
 
 export interface MachineSize {
-  /** Of a machine that boots. */
+  /** Size of a machine that boots. */
   readonly memoryMiB: number;
   readonly vcpus: number;
-  /** Of one that is restored; undefined for a pod that needs more than templates have. */
+  /** Size of a restored machine; undefined for a pod that needs more than templates have. */
   readonly nominal: { readonly memoryMiB: number; readonly vcpus: number } | undefined;
   readonly scratchBytes: number;
-  /** The pod's own, cut to what the node has. */
+  /** The pod's limits, reduced to what the node has. */
   readonly resources: Resources;
-  /** What of them was cut, in sentences. */
+  /** Sentences about the limits that were reduced. */
   readonly warnings: readonly string[];
 }
 
-/** What the pod's limits ask of the machine. Errors: `invalid`. */
+/** The machine size for the pod's limits. Errors: `invalid`. */
 export function machineSizeOf(what: string, wantedResources: Resources, limits: SizeLimits): MachineSize {
   checkResources(what, wantedResources);
   const { resources, warnings } = capResources(what, wantedResources, mostOfNode(limits));
@@ -138,8 +138,8 @@ export function machineSizeOf(what: string, wantedResources: Resources, limits: 
 }
 
 /**
- * A pod with a limit may use that and what kernel, agent and VMM need; one without, all of its machine. The guest's
- * cgroup is the limit that a pod feels: this one is for a guest or an emulator that broke out of it.
+ * A pod with a limit may use that and what kernel, agent and VMM need; without one, all of its machine. The pod's own limit
+ * is the guest's cgroup: this one is for a guest or an emulator that was broken out of.
  */
 export function hostLimitsOf(
   { memoryLimitBytes, cpuLimitMillis, cpuRequestMillis = 0, oomScoreAdj = oomScores.first }: Resources,
@@ -156,13 +156,13 @@ export function hostLimitsOf(
   };
 }
 
-/** A pod that asks for nothing gets its turn all the same: its agent has to answer. */
+/** Minimum for a pod that requests nothing, so that its agent can answer. */
 const minRequestMillis = 100;
 
-/** Smallest machine: the initial RAM disk is unpacked in memory beside the packed one, at boot. */
+/** Smallest machine: at boot the initial RAM disk is in memory both packed and unpacked. */
 export const minMachineMiB = 192;
 
-/** Limits as the guest's cgroups take them. */
+/** Limits for the guest's cgroups. */
 export function cgroupResourcesOf(resources: Resources): {
   memoryLimitBytes?: number;
   cpuQuotaUs?: number;

@@ -13,8 +13,8 @@ import type { UserNamespace } from './user-namespace.ts';
  *   creating -> ready -> stopping -> stopped
  *       \_________\___________\____> failed
  *
- * `ready`: containers can be created. `stopped` and `failed` own no process, netns, tap, mount or disk any more;
- * their records and logs stay until `remove`.
+ * `ready`: containers can be created. `stopped` and `failed` no longer own any process, netns, tap, mount or disk; their
+ * records and logs stay until `remove`.
  */
 export const sandboxMoves = {
   creating: ['ready', 'stopping', 'failed'],
@@ -57,16 +57,16 @@ export type SandboxVolume =
   | { readonly name: string; readonly kind: 'tmpfs'; readonly sizeLimitBytes?: number }
   | { readonly name: string; readonly kind: 'push'; readonly files: readonly VolumeFile[] };
 
-/** Limits; undefined means none but the machine's own. */
+/** Limits; undefined means only the machine's own. */
 export interface Resources {
   readonly memoryLimitBytes?: number;
   /** Thousandths of a core. */
   readonly cpuLimitMillis?: number;
   readonly cpuRequestMillis?: number;
   readonly pidsLimit?: number;
-  /** Of a container its writable layer, of a sandbox the scratch disk, in bytes. */
+  /** Limit of a container's writable layer, or of a sandbox's scratch disk, in bytes. */
   readonly ephemeralStorageBytes?: number;
-  /** Of a sandbox: how ready the host's kernel is to kill its machine, -1000 to 1000; default 1000, as of a pod that asks for nothing. */
+  /** Score for the host's OOM killer, for a sandbox, -1000 to 1000; default 1000, as for a pod without requests. */
   readonly oomScoreAdj?: number;
 }
 
@@ -76,8 +76,8 @@ export interface SandboxSpec {
   /** The pod's uid (UUID). */
   readonly uid: string;
   /**
-   * Counts the sandboxes of one pod. Given, uid and attempt are part of the name: a kubelet makes the next sandbox, or
-   * the next pod of the name, before it removes the one before. Undefined: one sandbox a namespace and name.
+   * Counts the sandboxes of one pod. If given, uid and attempt are part of the name: a kubelet makes the next sandbox, or
+   * the next pod of the name, before it removes the previous one. Undefined: one sandbox per namespace and name.
    */
   readonly attempt?: number;
   readonly labels: Readonly<Record<string, string>>;
@@ -85,14 +85,14 @@ export interface SandboxSpec {
   readonly hostname: string;
   readonly network: 'cni' | 'none';
   /**
-   * With whom its machine shares pages, and what its kernel drew at random at boot: whoever is restored from the same
-   * template. `off`: with nobody, it boots by itself.
+   * With which pods its machine shares memory pages and the kernel's random choices at boot: those restored from the same
+   * template. `off`: with none, since it boots by itself.
    */
   readonly template: TemplateChoice;
-  /** Images that its containers will ask for: those that are here are plugged while the sandbox starts. */
+  /** Images of its containers: those that are present are plugged while the sandbox starts. */
   readonly images: readonly string[];
   readonly hostPorts: readonly HostPort[];
-  /** Whether a container has a port of SCTP, on the host or not: the guest's kernel does not have it unasked. */
+  /** Whether a container has an SCTP port, on the host or not: the guest's kernel only loads SCTP on request. */
   readonly sctp: boolean;
   /** Merged into the pod's resolv.conf by `dnsPolicy`. */
   readonly dns: {
@@ -104,7 +104,7 @@ export interface SandboxSpec {
   readonly hostAliases: readonly { readonly ip: string; readonly hostnames: readonly string[] }[];
   readonly sysctls: Readonly<Record<string, string>>;
   readonly sharePidNamespace: boolean;
-  /** Undefined: the users of its containers are those of its machine. */
+  /** Undefined: its containers use the users of its machine. */
   readonly userNamespace?: UserNamespace;
   readonly fsGroup?: number;
   readonly volumes: readonly SandboxVolume[];
@@ -118,8 +118,8 @@ export type SeccompProfile =
   | { readonly kind: 'localhost'; readonly profile: unknown };
 
 /**
- * Where a mount comes from. `volume`: one of the sandbox's volumes, by name. `host`: a path of the node, named only
- * now, as CRI does; its mode is chosen by what is there. `image`: the content of an OCI image, read-only.
+ * Source of a mount. `volume`: one of the sandbox's volumes, by name. `host`: a path of the node, which CRI only names per
+ * container; its mode depends on what is there. `image`: the content of an OCI image, read-only.
  */
 export type MountSource =
   | { readonly kind: 'volume'; readonly name: string }
@@ -127,28 +127,28 @@ export type MountSource =
       readonly kind: 'host';
       /** Absolute. */
       readonly path: string;
-      /** Whether mounts that the node makes below it appear in the container; the other way is not possible. */
+      /** Whether mounts that the node makes below it appear in the container; the reverse is not possible. */
       readonly propagation: 'private' | 'hostToContainer' | 'bidirectional';
     }
   | {
       readonly kind: 'image';
       readonly image: string;
       readonly pullPolicy: 'Always' | 'IfNotPresent' | 'Never';
-      /** Default: what the node has. */
+      /** Default: the node's. */
       readonly pullLogins?: readonly RegistryLogin[];
     };
 
 export interface ContainerMount {
   readonly source: MountSource;
   readonly mountPath: string;
-  /** Below the source; relative, without `..`. */
+  /** Path below the source; relative, without `..`. */
   readonly subPath?: string;
   readonly readOnly: boolean;
-  /** Read-only also where something else is mounted below it, unless it is false; only with `readOnly`. */
+  /** Whether other mounts below it are read-only, too; default true; only with `readOnly`. */
   readonly recursiveReadOnly?: boolean;
 }
 
-/** A block device of the node, or an image file there, as a device of the container. */
+/** A block device or image file of the node, as a device of the container. */
 export interface ContainerDevice {
   /** Absolute path on the node. */
   readonly hostPath: string;
@@ -159,7 +159,7 @@ export interface ContainerDevice {
 export interface ContainerSecurity {
   readonly privileged: boolean;
   readonly runAsUser?: number;
-  /** A user of the image, by name; `runAsUser` goes before it. */
+  /** Name of a user in the image; `runAsUser` takes precedence. */
   readonly runAsUserName?: string;
   readonly runAsGroup?: number;
   readonly runAsNonRoot: boolean;
@@ -170,12 +170,12 @@ export interface ContainerSecurity {
   readonly allowPrivilegeEscalation: boolean;
   readonly addCapabilities: readonly string[];
   readonly dropCapabilities: readonly string[];
-  /** Added, and kept by a user who is not root when it runs a program. */
+  /** Capabilities that are added, and that a non-root user keeps when it runs a program. */
   readonly ambientCapabilities?: readonly string[];
   readonly seccomp: SeccompProfile;
-  /** `Unmasked` leaves /proc as the kernel shows it. */
+  /** `Unmasked` leaves /proc unrestricted. */
   readonly procMount: 'Default' | 'Unmasked';
-  /** Instead of what `procMount` says. */
+  /** Replaces the paths that `procMount` implies. */
   readonly maskedPaths?: readonly string[];
   readonly readonlyPaths?: readonly string[];
 }
@@ -186,7 +186,7 @@ export interface ContainerSpec {
   readonly attempt: number;
   readonly image: string;
   readonly imagePullPolicy: 'Always' | 'IfNotPresent' | 'Never';
-  /** Tried before what the node has. */
+  /** Tried before the node's. */
   readonly pullLogins?: readonly RegistryLogin[];
   /** Replaces the image's entrypoint; undefined keeps it. */
   readonly command?: readonly string[];
@@ -204,8 +204,8 @@ export interface ContainerSpec {
   /** -1000 to 1000; undefined: the kernel's default. */
   readonly oomScoreAdj?: number;
   /**
-   * Absolute path of its log, outside of the sandbox's directory. Whoever asks for it rotates it (by `rename` and
-   * `reopenLog`) and removes it. Undefined: a log of our own, with the sandbox.
+   * Absolute path of its log, outside of the sandbox's directory. The caller rotates (by `rename` and `reopenLog`) and
+   * removes it. Undefined: a log in the sandbox's directory.
    */
   readonly logPath?: string;
 }
@@ -215,16 +215,16 @@ export interface ContainerExit {
   readonly signal?: number;
   /** Kubernetes' words. */
   readonly reason: 'Completed' | 'Error' | 'OOMKilled' | 'StartError' | 'SandboxFailed';
-  /** The runtime's own words: why it could not start, or how its machine was lost. Printable. */
+  /** The runtime's reason: why it could not start, or how its machine was lost. Printable. */
   readonly why?: string;
-  /** Text of its termination log; with `SandboxFailed` as it was last heard of. */
+  /** Text of its termination log; with `SandboxFailed` the last known one. */
   readonly message?: GuestText;
   readonly finishedAt: Date;
 }
 
 /**
- * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, a path of the node that
- * is shared, an image's disk, or a disk of its own.
+ * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, a shared path of the node,
+ * an image's disk, or a disk of its own.
  */
 export type MountMode = SandboxVolume['kind'] | 'share' | 'image' | 'block';
 
@@ -242,15 +242,15 @@ export interface ContainerStatus {
   readonly imageId: string;
   readonly createdAt: Date;
   readonly startedAt?: Date;
-  /** As resolved in its image; once it is created. */
+  /** As resolved in its image; present once it is created. */
   readonly user?: { readonly uid: number; readonly gid: number; readonly groups: readonly number[] };
-  /** Once it is created. */
+  /** Present once it is created. */
   readonly mounts: readonly MountStatus[];
   readonly exit?: ContainerExit;
   readonly logPath: string;
 }
 
-/** One piece of a container's output, as it came. */
+/** One piece of a container's output, as received. */
 export interface OutputChunk {
   readonly stream: 'stdout' | 'stderr';
   readonly bytes: Uint8Array;
@@ -262,30 +262,30 @@ export interface Container {
   start(signal: AbortSignal): Promise<void>;
   /** Settles once, also when the machine dies; never rejects. */
   readonly exited: Promise<ContainerExit>;
-  /** Sends a signal by number; a container that has exited is no error. */
+  /** Sends a signal by number; no error for a container that has exited. */
   kill(signalNumber: number, signal: AbortSignal): Promise<void>;
   /** SIGTERM (or the image's StopSignal), SIGKILL after `graceMs`; waits until it has exited. */
   stop(graceMs: number, signal: AbortSignal): Promise<ContainerExit>;
   exec(exec: ExecSpec, signal: AbortSignal): Promise<Exec>;
-  /** Its standard input, shared by all who write to it; absent when its spec says no stdin. */
+  /** Its standard input, shared by all writers; absent without stdin in its spec. */
   readonly stdin: Writable | undefined;
   /** Size of its terminal; does nothing without one. */
   resize(columns: number, rows: number, signal: AbortSignal): Promise<void>;
-  /** What it has otherwise than its spec says, in sentences: limits above what the node has. */
+  /** Sentences about differences from its spec: limits above what the node has. */
   readonly warnings: readonly string[];
   /**
-   * Changes its limits while it runs; what is undefined stays. Returns what was cut to what the node has, in sentences.
-   * Errors: `invalid`, `failedPrecondition`.
+   * Changes its limits while it runs; undefined ones stay. Returns sentences about limits that were reduced to what the node
+   * has. Errors: `invalid`, `failedPrecondition`.
    */
   update(resources: Resources, signal: AbortSignal): Promise<readonly string[]>;
-  /** Goes on in a new file of the log's name, after somebody has renamed the old one. Errors: `failedPrecondition`. */
+  /** Continues in a new file of the log's name, after the caller has renamed the old one. Errors: `failedPrecondition`. */
   reopenLog(): Promise<void>;
   /**
-   * Every byte of output from now on, in order, to `onChunk`; the container's output waits while the promise it
-   * returns is pending. Ends when the container's output ends. Returns a function that stops following.
+   * Passes every byte of later output, in order, to `onChunk`; the container's output waits while the returned promise is
+   * pending. Ends when the container's output ends. Returns a function that stops following.
    */
   follow(onChunk: (chunk: OutputChunk) => Promise<void>): { readonly ended: Promise<void>; stop(): void };
-  /** Gone from the guest; its log stays. The container must have exited. */
+  /** Removes it from the guest; its log stays. The container must have exited. */
   remove(signal: AbortSignal): Promise<void>;
 }
 
@@ -318,12 +318,12 @@ export interface ContainerStats {
   readonly id: string;
   readonly name: string;
   readonly memoryBytes: number;
-  /** Memory of processes among it, that no file stands behind. */
+  /** Part that is memory of processes, not backed by a file. */
   readonly rssBytes: number;
-  /** Page cache among it that the kernel would give back first. */
+  /** Part that is page cache which the kernel would reclaim first. */
   readonly inactiveFileBytes: number;
   readonly pageFaults: number;
-  /** Those among them that waited for a disk. */
+  /** Page faults that waited for a disk. */
   readonly majorPageFaults: number;
   readonly swapBytes: number;
   readonly memoryLimitBytes?: number;
@@ -338,7 +338,7 @@ export interface ContainerStats {
 export interface SandboxStats {
   readonly agentRssKiB: number;
   readonly agentFds: number;
-  /** Of the pod's cgroup in the guest. */
+  /** Memory of the pod's cgroup in the guest. */
   readonly memoryBytes: number;
   readonly rssBytes: number;
   readonly inactiveFileBytes: number;
@@ -349,18 +349,18 @@ export interface SandboxStats {
   readonly cpuUsec: number;
   readonly pids: number;
   readonly containers: readonly ContainerStats[];
-  /** Of the pod's network, without loopback. */
+  /** Interfaces of the pod's network, without loopback. */
   readonly interfaces: readonly InterfaceCounters[];
-  /** Those on the scratch disk. */
+  /** Volumes on the scratch disk. */
   readonly volumes: readonly (SpaceStats & { readonly name: string })[];
 }
 
-/** All figures that a guest has, as its kernel counts them, in the words of the wire; and one that the host counts. */
+/** All figures of a guest, as its kernel counts them, in the terms of the wire; and one that the host counts. */
 export interface SandboxMetrics {
   readonly pod: MetricFigures;
-  /** Those that run. */
+  /** Running containers. */
   readonly containers: readonly (MetricFigures & { readonly id: string })[];
-  /** What the host has dropped of what the pod sent, by the reason; none on a network of the node's own. */
+  /** What the host has dropped of what the pod sent, by reason; empty on a network that is configured on the node. */
   readonly dropped: ReadonlyMap<string, number>;
 }
 
@@ -369,7 +369,7 @@ export interface SandboxStatus {
   readonly state: SandboxState;
   readonly createdAt: Date;
   readonly addresses: readonly string[];
-  /** What its machine is made of: those that were the newest when it was made. */
+  /** What its machine is made of: the newest parts when it was made. */
   readonly parts: PartVersions;
   readonly accelerator?: 'kvm' | 'tcg';
   readonly vmmPid?: number;
@@ -391,35 +391,35 @@ export interface Sandbox {
   /** Pulls the image if its policy says so; returns when the container exists and can be started. */
   createContainer(spec: ContainerSpec, signal: AbortSignal): Promise<Container>;
   container(name: string): Container | undefined;
-  /** What it has otherwise than its spec says, in sentences: limits above what the node has. */
+  /** Sentences about differences from its spec: limits above what the node has. */
   readonly warnings: readonly string[];
   /**
-   * Changes the pod's limits while it runs. Returns what was cut to what its machine has, in sentences. Errors: `invalid`,
-   * `failedPrecondition`.
+   * Changes the pod's limits while it runs. Returns sentences about limits that were reduced to its machine's size. Errors:
+   * `invalid`, `failedPrecondition`.
    */
   resize(resources: Resources, signal: AbortSignal): Promise<readonly string[]>;
   updateVolume(name: string, files: readonly VolumeFile[], signal: AbortSignal): Promise<void>;
   /** A TCP connection to a port on 127.0.0.1 in the guest (or on one of its addresses). */
   dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex>;
   stats(signal: AbortSignal): Promise<SandboxStats>;
-  /** All figures that the guest has, of the pod and of each container that runs: more than `stats`, and slower. */
+  /** All figures of the guest, for the pod and each running container: more than `stats`, and slower. */
   metrics(signal: AbortSignal): Promise<SandboxMetrics>;
-  /** Replaces the one who is told, in a sentence, that the host failed one of its disks: a full file system, say. */
+  /** Sets the one listener, which gets a sentence when the host fails a disk, such as on a full file system. */
   onDiskTrouble(listener: (trouble: string) => void): void;
-  /** Memory of its VMM on the host, shared pages counted in part. The kernel walks page tables for it: milliseconds. */
+  /** Memory of its VMM on the host, with a share of shared pages. The kernel walks page tables for it: milliseconds. */
   vmmPssKiB(): Promise<number>;
-  /** What its network has dropped of what its guest sent, as `Network.dropped` gives it. */
+  /** What its network has dropped of what its guest sent; see `Network.dropped`. */
   dropped(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /** Stops what still runs (containers get `graceMs`), then the machine, then everything else. Idempotent. */
   stop(graceMs: number): Promise<SandboxStatus>;
-  /** Forgets a stopped or failed sandbox: directory and logs are gone. Stops it first if needed. */
+  /** Removes a stopped or failed sandbox with its directory and logs. Stops it first if needed. */
   remove(): Promise<void>;
 }
 
 export interface Sandboxes {
   /**
-   * Makes a sandbox and returns when it is `ready`. Errors: `alreadyExists` for a namespace/name in use,
-   * `invalid`, `exhausted`, and what machine, network and storage say. On any error nothing is left.
+   * Makes a sandbox and returns when it is `ready`. Errors: `alreadyExists` for a namespace/name in use, `invalid`,
+   * `exhausted`, and those of machine, network and storage. Leaves nothing after an error.
    */
   run(spec: SandboxSpec, signal: AbortSignal): Promise<Sandbox>;
   list(): readonly Sandbox[];

@@ -23,7 +23,7 @@ const limits = {
 };
 const is = (kind: string) => (error: unknown) => error instanceof PodvmError && error.kind === kind;
 
-/** A table of sandboxes on fakes; at its end nothing of it may be left. */
+/** A set of sandboxes on fakes, of which nothing may be left at its end. */
 async function node(vary: Partial<typeof limits> = {}) {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-sandboxes-'));
   const parts = createFakeParts(directory);
@@ -353,7 +353,7 @@ test('createContainer() attaches the modules once, for containers that administe
       never,
     );
     const { params } = place.parts.guest.calls.findLast(({ method }) => method === 'createContainer') ?? assert.fail();
-    const { capabilities } = params['process'] as { capabilities: string[] }; // SAFE: the wire's
+    const { capabilities } = params['process'] as { capabilities: string[] }; // SAFE: the wire's schema
     return [params['modulesDisk'], capabilities.includes('CAP_NET_ADMIN'), capabilities.includes('CAP_SYS_MODULE')];
   };
   assert.deepEqual(await given('plain', { addCapabilities: ['SYS_MODULE'] }), [undefined, false, false]);

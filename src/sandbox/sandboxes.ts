@@ -26,31 +26,30 @@ export interface OpenSandboxesOptions {
   readonly limits?: SandboxLimits;
   /** Machines that wait for a pod; default 0. */
   readonly poolSize?: number;
-  /** What pods may share at most; default `on`. */
+  /** The most that pods may share; default `on`. */
   readonly template?: TemplateChoice;
   /** Default: the system's. */
   readonly surroundings?: Omit<Surroundings, 'log'>;
 }
 
-/** Disposing stops what still runs and gives the directory free. */
+/** Disposing stops what still runs and releases the directory. */
 export interface OpenSandboxes extends Sandboxes, AsyncDisposable {
   /**
-   * Makes what a first pod would wait for otherwise: the template, where the node's pods share one; or all of the pool's
-   * machines, too.
+   * Makes ahead what a first pod would otherwise wait for: the template, where the node's pods share one; with `pool`, also
+   * all of the pool's machines.
    */
   warmUp(what: 'template' | 'pool', signal: AbortSignal): Promise<void>;
   /**
-   * Starts sandboxes with these parts from now on; those that there are keep theirs. Until a template is made of the new
-   * parts, where the node's pods share one, sandboxes start with the old ones. Settles with a promise that settles when no
-   * sandbox uses the old parts any more. Errors: `failedPrecondition` when no template can be made of the new parts, and the
-   * old ones stay; `cancelled`.
+   * Starts sandboxes with these parts from now on; existing ones keep theirs. Where the node's pods share a template,
+   * sandboxes start with the old parts until a new template is made. Resolves to a promise that settles when no sandbox uses
+   * the old parts any more. Errors: `failedPrecondition` when no template can be made from the new parts, and the old ones
+   * stay; `cancelled`.
    */
   upgrade(parts: Parts, signal: AbortSignal): Promise<{ readonly unused: Promise<void> }>;
 }
 
 /**
- * Takes the state directory over and clears away what a killed process left in it. Errors: `busy` when another
- * podvm works in it.
+ * Takes over the state directory and removes what a killed process left in it. Errors: `busy` when another podvm uses it.
  */
 export async function openSandboxes(options: OpenSandboxesOptions, signal: AbortSignal): Promise<OpenSandboxes> {
   const { parts, log, limits = defaultLimits, poolSize = 0, template = 'on' } = options;
@@ -122,7 +121,9 @@ class SandboxTable implements OpenSandboxes {
   async run(spec: SandboxSpec, signal: AbortSignal): Promise<Sandbox> {
     const { maxSandboxes } = this.#context.limits;
     if (this.#sandboxes.size + this.#starting.size >= maxSandboxes) {
-      throw new PodvmError('exhausted', `Cannot make a sandbox: ${maxSandboxes} exist already`);
+      throw new PodvmError('exhausted', `Cannot make a sandbox: ${maxSandboxes} exist already`, {
+        fix: 'Stop and remove a pod first.',
+      });
     }
     const generation = this.#generation;
     const leave = generation.enter();
@@ -144,7 +145,7 @@ class SandboxTable implements OpenSandboxes {
     }
   }
 
-  /** What failed first is the caller's business; an undo that failed on the way out is the operator's. */
+  /** The first failure goes to the caller; failures of undoing it are logged for the operator. */
   #asCause(error: unknown): unknown {
     if (!(error instanceof SuppressedError)) return error;
     this.#context.surroundings.log.error('start not wholly undone', error.error);
@@ -165,9 +166,11 @@ class SandboxTable implements OpenSandboxes {
     if (nominal !== undefined && shared.template === 'on') {
       const both = AbortSignal.any([signal, this.#closing.signal]);
       if ((await templates.ensure({ ...nominal, hasNic: true }, both)) === 'boot') {
-        throw new PodvmError('failedPrecondition', 'Cannot go over to other parts: no template can be made of them', {
-          fix: 'The lines of the log before this one say why.',
-        });
+        throw new PodvmError(
+          'failedPrecondition',
+          'Cannot change to the new parts: no template can be made from them',
+          { fix: 'See the preceding lines of the log for the reason.' },
+        );
       }
     }
     const old = this.#generation;

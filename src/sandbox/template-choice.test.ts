@@ -15,7 +15,7 @@ import { stricterOf, type TemplateChoice } from './template-choice.ts';
 
 const never = new AbortController().signal;
 
-/** A node that has no template yet; says what was made, and from what each machine began. */
+/** A node without a template; reports what was made, and how each machine began. */
 async function openNode(template?: TemplateChoice) {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-choice-'));
   const parts = createFakeParts(directory);

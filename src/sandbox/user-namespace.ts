@@ -1,13 +1,13 @@
 import { PodvmError } from '#base/errors.ts';
 
-/** A run of ids: `containerId` and those after it are, in the pod's machine, `hostId` and those after it. */
+/** A range of ids: `containerId` and those after it are `hostId` and those after it in the pod's machine. */
 export interface IdMapping {
   readonly containerId: number;
   readonly hostId: number;
   readonly size: number;
 }
 
-/** Users of a pod that are not its machine's: its root may do what it likes to the pod, and nothing to the guest. */
+/** The user namespace of a pod: its root has all rights in the pod, and none in the guest. */
 export interface UserNamespace {
   readonly uids: readonly IdMapping[];
   readonly gids: readonly IdMapping[];
@@ -15,10 +15,10 @@ export interface UserNamespace {
 
 /** The kernel's own limit (user_namespaces(7)). */
 const maxMappings = 340;
-/** One more than the largest id: that with all bits set is none. */
+/** One more than the largest id; the id with all bits set is invalid. */
 const endOfIds = 0xffff_ffff;
 
-/** Errors: `invalid` for what the kernel would refuse with less words, and for a pod without a root. */
+/** Errors: `invalid` for what the kernel would refuse without a reason, and for a pod without a root. */
 export function checkUserNamespace(what: string, { uids, gids }: UserNamespace): void {
   for (const [name, mappings] of Object.entries({ uids, gids })) {
     const problem = problemOf(mappings);

@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import type { ContainerSecurity } from '../sandbox.ts';
 
-/** What containerd and docker give a container that asks for nothing. */
+/** The capabilities that containerd and docker give a container by default. */
 export const defaultCapabilities: readonly string[] = [
   'CAP_AUDIT_WRITE',
   'CAP_CHOWN',
@@ -52,9 +52,9 @@ export const allCapabilities: readonly string[] = [
 ].sort();
 
 /**
- * The container's capabilities, sorted. As with containerd, names come with or without `CAP_`, `ALL` is possible on
- * both sides, and a capability that is added and dropped is dropped unless only `ALL` drops it.
- * Errors: `invalid` for a name the guest's kernel does not have.
+ * The container's capabilities, sorted. As in containerd, names come with or without `CAP_`, `ALL` is allowed in both
+ * lists, and a capability that is added and dropped is dropped unless only `ALL` drops it.
+ * Errors: `invalid` for a name that the guest's kernel does not have.
  */
 export function capabilitiesOf(security: ContainerSecurity): readonly string[] {
   if (security.privileged) return allCapabilities;
@@ -67,7 +67,7 @@ export function capabilitiesOf(security: ContainerSecurity): readonly string[] {
   return [...held].sort();
 }
 
-/** Those among the container's that are ambient, too: one that is dropped is not (capabilities(7)). Errors: `invalid`. */
+/** The container's capabilities that are also ambient, without dropped ones (capabilities(7)). Errors: `invalid`. */
 export function ambientOf(security: ContainerSecurity, held: readonly string[]): readonly string[] {
   const wanted = (security.ambientCapabilities ?? []).map(fullName);
   return wanted.includes('ALL') ? held : held.filter((name) => wanted.includes(name));

@@ -4,8 +4,8 @@ import { etcHostsOf } from './etc-files.ts';
 import type { ContainerSpec, SandboxSpec } from '../sandbox.ts';
 
 /**
- * What a guest can take, looked at before it is asked: the agent's own words for it would be those of its schema
- * (`wire/messages.ts`), which are for the two of them.
+ * Limits of a guest, checked before it is asked: the agent's errors would be in terms of its schema
+ * (`wire/messages.ts`).
  */
 const maxHostnameChars = 64;
 const maxPathChars = 4096;
@@ -15,10 +15,10 @@ const maxSysctls = 4096;
 const maxSysctlChars = 4096;
 const maxDnsChars = 1024;
 const maxDnsWords = 256;
-/** Of /etc/hosts; the wire takes twice that, with the lines that are ours. */
+/** Maximum bytes of hostAliases in /etc/hosts; the wire accepts twice that, for the other lines. */
 const maxHostsBytes = 512 * 1024;
 
-/** Errors: `invalid`, naming what the guest cannot have. */
+/** Errors: `invalid`, naming what the guest does not support. */
 export function checkSandboxSpec(what: string, spec: SandboxSpec): void {
   const refuse = refusalsOf(what);
   if (!/^[\x21-\x7e]+$/.test(spec.hostname) || spec.hostname.length > maxHostnameChars) {
@@ -50,7 +50,7 @@ export function checkSandboxSpec(what: string, spec: SandboxSpec): void {
 
 const wordsOfDns = ({ dns: { nameservers, searches, options } }: SandboxSpec) => ({ nameservers, searches, options });
 
-/** Errors: `invalid`, naming what the guest cannot have. */
+/** Errors: `invalid`, naming what the guest does not support. */
 export function checkContainerSpec(spec: ContainerSpec): void {
   const refuse = refusalsOf(`container ${spec.name}`);
   const { mounts, devices = [], security, terminationMessagePath } = spec;

@@ -33,13 +33,13 @@ export interface ContainerSite extends ContainerHome {
   readonly surroundings: Surroundings;
 }
 
-/** What the agent and crun say of a command, user or mount that cannot be: the container is reported, not the call failed. */
+/** Errors of agent and crun about a command, user or mount: the container exits instead of the call failing. */
 const startErrors: ReadonlySet<ErrorKind> = new Set(['failedPrecondition']);
 
 /**
  * Makes the container in the guest, so that it can be started. A command that cannot run (not found, not executable)
- * gives a container that has exited with StartError. Errors: `invalid`, `notFound` (image), what image, machine and
- * agent say; then nothing of it is left in the guest.
+ * results in a container that has exited with StartError. Errors: `invalid`, `notFound` (image), those of image, machine
+ * and agent; then nothing of it is left in the guest.
  */
 export async function createInGuest(
   container: GuestContainer,
@@ -62,7 +62,7 @@ export async function createInGuest(
   ]);
 
   await using undo = new AsyncDisposableStack();
-  await using unmounting = new AsyncDisposableStack(); // after the container itself
+  await using unmounting = new AsyncDisposableStack(); // disposed of after the container itself
   const mounts = unmounting.use(await phases.time('volumes attached', site.mounts.prepare(spec, signal)));
   const streams = openStreams(spec, site);
   undo.defer(() => streams.destroy());
@@ -97,12 +97,12 @@ export async function createInGuest(
   } catch (error) {
     await removeHalf(container, site);
     if (signal.aborted || !startErrors.has(kindOf(error))) throw error;
-    const message = error instanceof Error ? error.message : messageOf(error); // the agent's words alone
+    const message = error instanceof Error ? error.message : messageOf(error); // only the agent's message
     await site.inbox.ask(() => container.becomeUnstartable(made, startErrorCode(message), message));
     return;
   }
   await site.inbox.ask(() => container.becomeCreated(made));
-  unmounting.move(); // the container gives them back when it is removed
+  unmounting.move(); // released when the container is removed
   const owned = undo.move();
   void output.ended.then(() => owned.disposeAsync());
 }
@@ -124,7 +124,7 @@ interface ContainerStreams {
 }
 
 function openStreams(spec: ContainerSpec, site: ContainerSite): ContainerStreams {
-  // Open and silent until somebody attaches, as a container with `stdin: true` expects.
+  // Open and silent until a client attaches, as a container with `stdin: true` expects.
   const stdin = spec.stdin ? openStream(site.guest) : undefined;
   const stdout = openOutputStream(site.guest, { acknowledges: true });
   const stderr = spec.tty ? undefined : openOutputStream(site.guest, { acknowledges: true });
@@ -195,7 +195,7 @@ function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prep
 const layerLimitOf = ({ resources: { ephemeralStorageBytes: layerLimitBytes } }: ContainerSpec) =>
   layerLimitBytes === undefined ? {} : { layerLimitBytes };
 
-/** containerd's defaults (oci/spec.go): what of /proc and /sys tells of, or reaches, the kernel. */
+/** containerd's defaults (oci/spec.go): paths of /proc and /sys that reveal or reach the kernel. */
 export const maskedPaths = [
   '/proc/acpi',
   '/proc/asound',

@@ -7,7 +7,7 @@ interface Dns {
   readonly options: readonly string[];
 }
 
-/** kubelet's limits (ValidateDNSConfig): more is cut, as resolvers ignore it. */
+/** kubelet's limits (ValidateDNSConfig): more are left out, since resolvers ignore them. */
 const maxNameservers = 3;
 const maxSearches = 32;
 
@@ -41,7 +41,7 @@ export function etcHostsOf(spec: Pick<SandboxSpec, 'hostname' | 'hostAliases'>, 
   ].join('');
 }
 
-/** Plain addresses, IPv4 first: what a status shows. */
+/** Plain addresses, IPv4 first, for a status. */
 export function plainAddresses(addresses: readonly string[]): readonly string[] {
   const plain = addresses.map((address) => address.split('/')[0] ?? '');
   return [...plain.filter((address) => isIPv4(address)), ...plain.filter((address) => !isIPv4(address))];

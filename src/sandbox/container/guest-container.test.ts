@@ -13,7 +13,7 @@ import { pumpOutput } from '../log/output.ts';
 
 const never = new AbortController().signal;
 
-/** A container whose guest answers what the test says, in the order in which it is asked. */
+/** A container whose guest gives the test's answers, in the order of its calls. */
 function place(startFails: boolean | 'given up', now = () => 0, startedAtMs = 5) {
   const bugs: unknown[] = [];
   const calls: string[] = [];
@@ -25,7 +25,7 @@ function place(startFails: boolean | 'given up', now = () => 0, startedAtMs = 5)
     if (method === 'startContainer' && startFails) throw new PodvmError('internal', 'crun: exec format error');
     return { startedAtMs };
   };
-  // SAFE: a container uses no more of its link than this
+  // SAFE: a container uses nothing else of its link
   const guest = { call } as unknown as Link;
   const home = { inbox, guest, limits: defaultLimits, log: silentLog, now: () => new Date(now()) };
   const container = new GuestContainer('c', containerSpec, '/log', home);
@@ -69,7 +69,7 @@ test('events in any order move a container only as its table says, and settle it
           const before = container.status;
           act[deed]();
           await inbox.ask(() => {});
-          if (before.state === 'exited') assert.deepEqual(container.status.exit, before.exit); // the first word counts
+          if (before.state === 'exited') assert.deepEqual(container.status.exit, before.exit); // the first exit counts
         }
         inbox.tell(() => container.becomeLost('the end'));
         await container.exited;

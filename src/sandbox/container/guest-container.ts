@@ -27,7 +27,7 @@ import {
   type Resources,
 } from '../sandbox.ts';
 
-/** What a container needs of its sandbox. */
+/** What a container needs from its sandbox. */
 export interface ContainerHome {
   readonly inbox: Inbox;
   readonly guest: Link;
@@ -42,10 +42,10 @@ export interface ContainerMade {
   readonly stopSignal: number;
   readonly output: Output;
   readonly stdin: Writable | undefined;
-  /** What its variables take of the kernel's room for them, in bytes: a command that it is asked for has them too. */
+  /** Bytes that its variables take of the kernel's room for them, which execs share. */
   envBytes?: number;
   user?: NonNullable<ContainerStatus['user']>;
-  /** Given back when it is gone from the guest. */
+  /** Released when it is gone from the guest. */
   readonly mounts: PreparedMounts;
   reopenLog(): Promise<void>;
 }
@@ -69,7 +69,7 @@ export class GuestContainer implements Container {
   #starting: Promise<void> | undefined;
   #nextExec = 0;
   #hasGuestSaidExit = false;
-  /** Its termination message as the guest last told it, in base64: all there is should the machine die. */
+  /** Its last termination message from the guest, in base64, in case the machine dies. */
   #toldMessage = '';
 
   constructor(id: string, spec: ContainerSpec, logPath: string, home: ContainerHome) {
@@ -104,7 +104,7 @@ export class GuestContainer implements Container {
     };
   }
 
-  // What the sandbox tells it, inside the inbox.
+  // Called by the sandbox, inside the inbox.
 
   /** It exists in the guest. */
   becomeCreated(made: ContainerMade): void {
@@ -112,13 +112,13 @@ export class GuestContainer implements Container {
     if (this.#moves.state === 'creating') this.#moves.moveTo('created', 'the guest made it');
   }
 
-  /** It exists only as the report of why it could not start. */
+  /** It exists only as a report of why it could not start. */
   becomeUnstartable(made: ContainerMade, exitCode: number, why: string): void {
     this.#made = made;
     this.#end({ exitCode, reason: 'StartError', why, finishedAt: this.#home.now() });
   }
 
-  /** The machine is gone, or going. */
+  /** The machine is gone or ending. */
   becomeLost(why: string): void {
     for (const settle of this.#execExits.values()) settle(killedExitCode);
     const message = this.#messageText(this.#toldMessage);
@@ -156,13 +156,13 @@ export class GuestContainer implements Container {
     );
   }
 
-  /** A guest says of its time what it likes: nothing is still to come, or before `first`, whatever the host's clock did. */
+  /** Limits a time from the guest to between `first` and now, even if the host's clock was changed. */
   #plausible(guestMs: number, first: Date = this.#createdAt): Date {
     return new Date(Math.max(first.getTime(), Math.min(this.#home.now().getTime(), guestMs)));
   }
 
   #end(exit: ContainerExit): void {
-    if (this.#exit !== undefined) return; // the first word counts: a machine dies after its containers did
+    if (this.#exit !== undefined) return; // the first exit counts: a machine dies after its containers
     this.#exit = { ...exit, finishedAt: laterOf(this.#startedAt ?? this.#createdAt, exit.finishedAt) };
     this.#moves.moveTo('exited', exit.reason);
     this.#log.info('container exited', { code: exit.exitCode, reason: exit.reason });
@@ -183,15 +183,15 @@ export class GuestContainer implements Container {
     }
   }
 
-  /** Bounded, whatever the guest has sent. */
+  /** Limits the length, whatever the guest has sent. */
   #messageText(base64: string): GuestText | undefined {
     const bytes = Buffer.from(base64, 'base64').subarray(0, this.#home.limits.maxTerminationBytes);
     return bytes.length === 0 ? undefined : guestText(bytes.toString('utf8'));
   }
 
-  // What its user asks.
+  // Called by its user.
 
-  /** A second call waits for the first. Errors: `failedPrecondition` unless it is `created`, with why. */
+  /** A second call waits for the first. Errors: `failedPrecondition` unless it is `created`, with the reason. */
   async start(signal: AbortSignal): Promise<void> {
     this.#starting ??= this.#home.inbox.ask(() => this.#assertIs(['created'], 'start')).then(() => this.#start(signal));
     await this.#starting;
@@ -203,13 +203,13 @@ export class GuestContainer implements Container {
       const { startedAtMs } = await guest.call('startContainer', { id: this.id }, signal);
       await inbox.ask(() => {
         const startedAt = this.#plausible(startedAtMs);
-        // One that was over at once may have told so before its start was answered.
+        // A container that ended at once may have reported it before its start was answered.
         this.#startedAt = this.#exit === undefined ? startedAt : earlierOf(startedAt, this.#exit.finishedAt);
         if (this.#moves.state === 'created') this.#moves.moveTo('running', 'started');
       });
       this.#log.info('container started');
     } catch (error) {
-      const why = error instanceof Error ? error.message : messageOf(error); // the agent's words alone
+      const why = error instanceof Error ? error.message : messageOf(error); // only the agent's message
       if (unansweredKinds.includes(kindOf(error))) await this.#endUnanswered();
       await inbox.ask(() =>
         this.#end({ exitCode: startErrorCode(why), reason: 'StartError', why, finishedAt: this.#home.now() }),
@@ -218,11 +218,11 @@ export class GuestContainer implements Container {
     }
   }
 
-  /** The guest may have started it all the same: it must not run on as one that nobody knows of. */
+  /** Removes a container that the guest may have started although the call failed, so that it does not run unnoticed. */
   async #endUnanswered(): Promise<void> {
     const deadline = AbortSignal.timeout(this.#home.limits.killTimeoutMs);
     await this.#home.guest.call('removeContainer', { id: this.id }, deadline).catch((error: unknown) => {
-      this.#log.error('container not ended whose start was given up', error);
+      this.#log.error('container with an unanswered start not removed', error);
     });
   }
 
@@ -248,7 +248,7 @@ export class GuestContainer implements Container {
     );
   }
 
-  /** A container that was never started has no process that could end by a signal: removing it is its end. */
+  /** A container that was never started has no process to kill: it is removed instead. */
   async #killAll(): Promise<void> {
     const { guest, inbox, limits, now } = this.#home;
     const deadline = AbortSignal.timeout(limits.killTimeoutMs);
@@ -262,7 +262,7 @@ export class GuestContainer implements Container {
     );
   }
 
-  /** An abort of `signal` ends the wait early, as if the time were over: SIGKILL comes next. */
+  /** An abort of `signal` ends the wait early, as if the time were over: SIGKILL follows. */
   async #exitWithin(ms: number, signal: AbortSignal): Promise<ContainerExit | undefined> {
     const exit = await within(this.exited, { ms, signal });
     return exit ?? this.#exit;
@@ -311,7 +311,7 @@ export class GuestContainer implements Container {
     return capResources(`container ${this.spec.name}`, resources, mostOfNode(this.#home.limits.size));
   }
 
-  /** Its limits as the guest is to have them. */
+  /** Its limits for the guest. */
   get resources(): Resources {
     return this.#capped(this.spec.resources).resources;
   }
@@ -325,12 +325,12 @@ export class GuestContainer implements Container {
     return this.#made?.output.follow(onChunk) ?? { ended: Promise.resolve(), stop: () => {} };
   }
 
-  /** It exists in the guest, or did. */
+  /** Whether it exists, or existed, in the guest. */
   get isMade(): boolean {
     return this.#made !== undefined;
   }
 
-  /** Settles when all output is in the log and with the followers. */
+  /** Settles when all output has reached the log and the followers. */
   get drained(): Promise<void> {
     return this.#made?.output.ended ?? Promise.resolve();
   }
@@ -354,13 +354,13 @@ export class GuestContainer implements Container {
 const laterOf = (a: Date, b: Date): Date => (a.getTime() >= b.getTime() ? a : b);
 const earlierOf = (a: Date, b: Date): Date => (a.getTime() <= b.getTime() ? a : b);
 
-/** 128 + SIGKILL: what a process that lost its machine would have been told. */
+/** 128 + SIGKILL: the code of a process that lost its machine. */
 const killedExitCode = 137;
 
-/** Of a call that was given up before it was answered. */
+/** Errors of a call that ended without an answer. */
 const unansweredKinds: readonly string[] = ['cancelled', 'timeout'];
 
-/** The shell's codes for a command that is not there or not executable; else what containerd gives a start error. */
+/** The shell's codes for a command that is missing or not executable; otherwise containerd's code for a start error. */
 export function startErrorCode(message: string): number {
   if (/not found|no such file/i.test(message)) return 127;
   if (/permission denied|exec format error/i.test(message)) return 126;

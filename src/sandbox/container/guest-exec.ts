@@ -7,22 +7,22 @@ interface ExecRequest {
   readonly containerId: string;
   readonly execId: string;
   readonly exec: ExecSpec;
-  /** Settles with the guest's word that the process ended. */
+  /** Settles when the guest reports that the process ended. */
   readonly exitCode: Promise<number>;
 }
 
-/** For what is asked of a process that runs, by a caller that has no deadline, in `ms`. */
+/** Deadline of requests about a running process from a caller without one, in `ms`. */
 const wishMs = 30_000;
-/** Of a terminal, in each direction. */
+/** Maximum size of a terminal, in each direction. */
 const maxCells = 10_000;
 
-/** A terminal's size as a guest takes it: some clients tell of none, or of more cells than a screen has. */
+/** A terminal's size within a guest's limits: some clients send none, or more cells than a screen has. */
 export function cellsOf<T extends Pick<ExecSpec, 'columns' | 'rows'>>({ columns, rows }: T) {
   const within = (cells: number) => Math.min(maxCells, Math.max(1, Math.trunc(cells) || 1));
   return {
     ...(columns === undefined ? {} : { columns: within(columns) }),
     ...(rows === undefined ? {} : { rows: within(rows) }),
-  } as { [K in keyof T & ('columns' | 'rows')]: T[K] }; // SAFE: each is there if it was given
+  } as { [K in keyof T & ('columns' | 'rows')]: T[K] }; // SAFE: each is present if it was given
 }
 
 /** Starts a process in a running container. Errors: the agent's; then nothing of it is left. */
@@ -53,7 +53,7 @@ export async function startExec(request: ExecRequest, signal: AbortSignal): Prom
     stdout,
     ...(stderr === undefined ? {} : { stderr }),
     exited: exitCode.then((code) => {
-      stdin?.destroy(); // nobody reads it any more
+      stdin?.destroy(); // its reader is gone
       return { exitCode: code };
     }),
     async resize(columns, rows) {

@@ -19,10 +19,11 @@ export function kernelModulesOf({
   throw new PodvmError(
     'invalid',
     `Cannot run ${namespace}/${name}: annotation ${annotation} must be "sealed" or "open", got ${got}`,
+    { fix: `Set ${annotation} to sealed or open, or leave it out.` },
   );
 }
 
-/** What `security` says, without CAP_SYS_MODULE unless the pod's machine is open. Errors: `invalid`. */
+/** The capabilities of `security`, without CAP_SYS_MODULE unless the pod's machine is open. Errors: `invalid`. */
 export function givenCapabilities(
   security: ContainerSecurity,
   pod: Parameters<typeof kernelModulesOf>[0],
@@ -31,7 +32,7 @@ export function givenCapabilities(
   return kernelModulesOf(pod) === 'open' ? asked : asked.filter((name) => name !== 'CAP_SYS_MODULE');
 }
 
-/** Who administers the network asks the kernel for what may be a module. */
+/** Whether the kernel may ask for modules: with these capabilities a container administers the network. */
 export function needsModules(capabilities: readonly string[]): boolean {
   return capabilities.includes('CAP_NET_ADMIN');
 }

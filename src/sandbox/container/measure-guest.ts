@@ -7,7 +7,7 @@ import type { SandboxMetrics, SandboxStats } from '../sandbox.ts';
 
 type Containers = readonly Pick<GuestContainer, 'status' | 'spec'>[];
 
-/** Figures of containers that are ours: a guest may tell of others. */
+/** Figures of known containers: a guest may report others. */
 export function statsOf(
   { agentRssKiB, agentFds, pod, ...rest }: Result<'stats'>,
   containers: Containers,
@@ -35,7 +35,7 @@ function figuresOf({ memoryLimitBytes, ...figures }: Result<'stats'>['pod']) {
   };
 }
 
-/** One container after the other: the agent does one thing at a time, and others wait for it too. */
+/** Measures one container after the other: the agent does one thing at a time, and other calls wait for it. */
 export async function measureGuest(
   guest: Pick<Link, 'call'>,
   containers: Containers,

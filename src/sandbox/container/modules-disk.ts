@@ -5,16 +5,16 @@ import type { Link } from '#link/link.ts';
 import type { Machine } from '#vm/driver.ts';
 import type { PhaseClock } from '../phases.ts';
 
-/** The disk with modules of the guest's kernel: attached when the first container comes whose kernel may need them. */
+/** The disk with modules of the guest's kernel, attached before the first container that may need them. */
 export interface ModulesDisk {
-  /** Attaches it if it is not yet, and returns its serial. Errors: those of machine and agent. */
+  /** Attaches it if needed, and returns its serial. Errors: those of machine and agent. */
   attach(phases: PhaseClock, signal: AbortSignal): Promise<string>;
 }
 
 const serial = 'modules';
 const file = `${serial}.erofs`;
 
-/** `path`: what set-up made, one file for all machines. */
+/** `path`: the file that set-up made, shared by all machines. */
 export function createModulesDisk(
   machine: Pick<Machine, 'attachDisk'>,
   guest: Pick<Link, 'call'>,
@@ -31,7 +31,7 @@ export function createModulesDisk(
     } catch (cause) {
       throw new PodvmError('internal', "Cannot link the modules of the guest's kernel into the machine's directory", {
         cause,
-        fix: 'Keep what set-up makes and sandboxes on one file system.',
+        fix: 'Keep the set-up directory and the sandboxes on one file system.',
       });
     }
     await phases.time('modules plugged', machine.attachDisk({ serial, file, readOnly: true }, signal));
@@ -41,7 +41,7 @@ export function createModulesDisk(
   };
   return {
     async attach(phases, signal) {
-      // A caller who comes while another attaches it waits for that, and tries again if it failed.
+      // A caller that comes while another attaches it waits, and tries again if that failed.
       for (let before = attached; before !== undefined; before = attached) {
         const found = await before.catch(() => undefined);
         if (found !== undefined) return found;

@@ -6,7 +6,7 @@ import { ambientOf } from './capabilities.ts';
 import { createProcessRoom } from './process-size.ts';
 import type { ContainerSpec } from '../sandbox.ts';
 
-/** What a container runs: the image's wishes with the pod's over them. */
+/** The process of a container: the image's settings, overridden by the pod's. */
 export interface ProcessPlan {
   readonly args: string[];
   readonly env: string[];
@@ -24,12 +24,12 @@ export interface ProcessPlan {
   readonly oomScoreAdj?: number;
 }
 
-/** What containers have under other runtimes, whose services have no limit: the kernel's own (fs.nr_open). */
+/** Same as under other runtimes, whose services have no limit: the kernel's own (fs.nr_open). */
 const openFiles = { type: 'RLIMIT_NOFILE', soft: 1_048_576, hard: 1_048_576 };
 
 /**
- * Errors: `invalid` when neither pod nor image name a command, for root where runAsNonRoot is set, and for arguments,
- * variables, a directory or a user that the kernel or the guest cannot take.
+ * Errors: `invalid` when neither pod nor image name a command, for root with runAsNonRoot, and for arguments, variables, a
+ * directory or a user that the kernel or the guest does not accept.
  */
 export function processOf(
   spec: ContainerSpec,
@@ -49,7 +49,8 @@ export function processOf(
   if (user.length > maxUserChars) {
     throw new PodvmError(
       'invalid',
-      `Cannot run ${what}: the name of its user has at most ${maxUserChars} characters, got ${user.length}`,
+      `Cannot run ${what}: the name of its user must have at most ${maxUserChars} characters, got ${user.length}`,
+      { fix: 'Set securityContext.runAsUser to a number.' },
     );
   }
   if (security.runAsNonRoot && ['', '0', 'root'].includes(user.split(':')[0] ?? '')) {
@@ -81,9 +82,9 @@ export function processOf(
 }
 
 /**
- * Kubernetes' table: a command drops the image's arguments too, arguments alone replace only those. An empty list is none
- * (Go's slices and protobuf's lists know no difference), and so is an image's ENTRYPOINT [""], which is how Dockerfiles
- * take one away (containerd's WithProcessArgs).
+ * Kubernetes' table: a command also drops the image's arguments, arguments alone only replace those. An empty list counts
+ * as absent (Go's slices and protobuf's lists do not differ), and so does an image's ENTRYPOINT [""], with which
+ * Dockerfiles remove one (containerd's WithProcessArgs).
  */
 function argsOf(spec: ContainerSpec, image: ImageConfig): string[] {
   const command = listOf(spec.command) ?? [];
@@ -100,7 +101,7 @@ function argsOf(spec: ContainerSpec, image: ImageConfig): string[] {
 
 const listOf = (words: readonly string[] | undefined) => (words?.length === 0 ? undefined : words);
 
-/** Of the image's user and directory; both come from files that anybody can write. */
+/** Limits of the image's user and directory, which come from files that users write. */
 const maxUserChars = 256;
 const maxPathChars = 4096;
 
@@ -125,9 +126,9 @@ function variablesOf(spec: ContainerSpec, image: ImageConfig): ReadonlyMap<strin
   return byName;
 }
 
-const realTimeBase = 34; // SIGRTMIN as C libraries have it: two of the kernel's are theirs
+const realTimeBase = 34; // SIGRTMIN of C libraries, which reserve the kernel's first two
 
-/** Number of an image's StopSignal: `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`; SIGTERM when absent or not understood. */
+/** Number of an image's StopSignal: `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`; SIGTERM when absent or unknown. */
 export function stopSignalOf(image: ImageConfig): number {
   const text = (image.stopSignal ?? '').toUpperCase();
   const number = /^[0-9]{1,2}$/.test(text) ? Number(text) : undefined;

@@ -2,14 +2,14 @@ import { PodvmError } from '#base/errors.ts';
 import type { ContainerSecurity } from '../sandbox.ts';
 import { allowedSyscalls, syscallsByCapability } from './syscalls.ts';
 
-/** errno values of the answers a refused call gets. */
+/** errno values for refused calls. */
 const notPermitted = 1;
 const noSuchCall = 38;
 /** CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET: a container may not make namespaces. */
 const namespaceFlags = 0x7e02_0000;
 const addressFamilyAlg = 38;
 const addressFamilyVsock = 40;
-/** Linux, BSD and "ask what it is" (personality(2)); with ADDR_NO_RANDOMIZE, which debuggers and emacs set. */
+/** Linux, BSD and the query (personality(2)); also with ADDR_NO_RANDOMIZE, which debuggers and emacs set. */
 const personalities = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 type Operator = 'SCMP_CMP_EQ' | 'SCMP_CMP_NE' | 'SCMP_CMP_LT' | 'SCMP_CMP_GT' | 'SCMP_CMP_MASKED_EQ';
@@ -26,8 +26,8 @@ interface Rule {
 }
 
 /**
- * The OCI `linux.seccomp` object of a container; null is unconfined. Errors: `invalid` for a localhost profile that is
- * no object (crun checks the rest).
+ * The OCI `linux.seccomp` object of a container; null is unconfined. Errors: `invalid` for a localhost profile that is not
+ * an object (crun checks the rest).
  */
 export function seccompOf(
   security: ContainerSecurity,
@@ -49,8 +49,8 @@ export function runtimeDefault(capabilities: readonly string[]): Record<string, 
   const closed = [...new Set(Object.values(syscallsByCapability).flat())].filter((name) => !opened.has(name));
   const rules: Rule[] = [{ names: [...allowedSyscalls, ...opened], action: 'SCMP_ACT_ALLOW' }, ...argumentRules];
   if (!opened.has('clone')) rules.push(...cloneRules);
-  // A call that exists but is refused must say so; the default answer, "no such call", is for what we do not know:
-  // programs then try the older call (moby/moby#42680, clone3).
+  // An existing call that is refused returns EPERM; unknown calls get the default answer, ENOSYS, so that programs
+  // try the older call (moby/moby#42680, clone3).
   const refused = [...closed.filter((name) => name !== 'clone' && name !== 'clone3'), ...alwaysRefused];
   rules.push({ names: refused, action: 'SCMP_ACT_ERRNO', errnoRet: notPermitted });
   return {
@@ -85,7 +85,7 @@ const argumentRules: readonly Rule[] = [
     action: 'SCMP_ACT_ALLOW',
     args: [{ index: 0, value, op: 'SCMP_CMP_EQ' }],
   })),
-  // No AF_ALG (kernel crypto, a rich source of holes) and no AF_VSOCK (it reaches out of a VM).
+  // Excludes AF_ALG (kernel crypto, a frequent source of vulnerabilities) and AF_VSOCK (it reaches out of a VM).
   socketFamilies('SCMP_CMP_LT', addressFamilyAlg),
   socketFamilies('SCMP_CMP_EQ', addressFamilyAlg + 1),
   socketFamilies('SCMP_CMP_GT', addressFamilyVsock),
@@ -97,6 +97,6 @@ const cloneRules: readonly Rule[] = [
     action: 'SCMP_ACT_ALLOW',
     args: [{ index: 0, value: namespaceFlags, valueTwo: 0, op: 'SCMP_CMP_MASKED_EQ' }],
   },
-  // Its flags are in memory, where seccomp cannot look; glibc falls back to clone.
+  // Its flags are in memory, which seccomp cannot inspect; glibc falls back to clone.
   { names: ['clone3'], action: 'SCMP_ACT_ERRNO', errnoRet: noSuchCall },
 ];

@@ -1,7 +1,7 @@
 /**
  * System calls as data, for the profile RuntimeDefault: what docs.docker.com/engine/security/seccomp and kubernetes.io
- * (Seccomp and Kubernetes) say it blocks, applied to the table of the guest's kernel (6.12, x86_64). Names are as in
- * the kernel's `unistd_64.h`. A call that is in neither table does not exist for the container.
+ * (Seccomp and Kubernetes) say it blocks, applied to the table of the guest's kernel (6.12, x86_64). Names are those of
+ * the kernel's `unistd_64.h`. A call in neither table does not exist for the container.
  */
 export const allowedSyscalls: readonly string[] = `
     accept accept4 access adjtimex alarm arch_prctl bind brk cachestat capget capset chdir chmod chown
@@ -36,7 +36,7 @@ export const allowedSyscalls: readonly string[] = `
   .trim()
   .split(/\s+/);
 
-/** Calls that a capability opens, as the capability alone is what the kernel asks for. */
+/** Calls that a capability allows, where the capability is the kernel's only requirement. */
 export const syscallsByCapability: Readonly<Record<string, readonly string[]>> = {
   CAP_AUDIT_WRITE: [],
   CAP_BPF: ['bpf'],

@@ -4,7 +4,7 @@ import { type GuestText, guestText } from '#base/guest-text.ts';
 const tailBytes = 4096;
 const tailLines = 8;
 
-/** The last lines of the guest's serial console; empty when there are none. */
+/** The last lines of the guest's serial console; empty without any. */
 export async function consoleTail(path: string): Promise<readonly GuestText[]> {
   try {
     await using file = await open(path);
@@ -19,6 +19,6 @@ export async function consoleTail(path: string): Promise<readonly GuestText[]> {
       .slice(-tailLines)
       .map(guestText);
   } catch {
-    return []; // it adds to a message and is no reason to lose that
+    return []; // only supplements a message
   }
 }

@@ -1,20 +1,20 @@
 import type { OutputChunk } from '../sandbox.ts';
 
 /**
- * The log format of CRI (kubernetes/design-proposals: kubelet-cri-logging): one record a line,
- * `<RFC3339Nano> <stdout|stderr> <F|P> <content>`. `F` ends a line of output, `P` does not: the next record of the
- * stream goes on where it stopped. So every byte comes back, also output that does not end in a newline.
+ * The log format of CRI (kubernetes/design-proposals: kubelet-cri-logging): one record per line,
+ * `<RFC3339Nano> <stdout|stderr> <F|P> <content>`. `F` ends a line of output; after `P` the next record of the stream
+ * continues it. So every byte is kept, also of output that does not end with a newline.
  */
 export interface LogRecord extends OutputChunk {
   /** When it was read from the container, RFC3339 with nanoseconds. */
   readonly time: string;
-  /** The record ends a line; its newline is part of `bytes`. */
+  /** Whether the record ends a line; its newline is part of `bytes`. */
   readonly endsLine: boolean;
 }
 
 const newline = 0x0a;
 const space = 0x20;
-/** Content of one record in bytes; longer lines become several `P` records, as containerd's do. */
+/** Maximum bytes of content per record; longer lines become several `P` records, as containerd's do. */
 export const maxRecordBytes = 16 * 1024;
 
 /** The records of one chunk, all with the same time. */
@@ -52,7 +52,7 @@ function* pieceLengths(bytes: Uint8Array): Generator<{ length: number; endsLine:
   }
 }
 
-/** One line of a log file (without its newline) as a record; undefined for a line that is none (a torn write). */
+/** Parses a line of a log file (without its newline); undefined when it is not a record, as after a torn write. */
 export function decodeRecord(line: Uint8Array): LogRecord | undefined {
   const afterTime = line.indexOf(space);
   const afterStream = line.indexOf(space, afterTime + 1);
@@ -69,7 +69,7 @@ export function decodeRecord(line: Uint8Array): LogRecord | undefined {
   return { time: text(0, afterTime), stream, endsLine, bytes };
 }
 
-/** Wall-clock times with nanoseconds that never run backwards: the clock is read once, the rest is monotonic. */
+/** Wall-clock times with nanoseconds that never run backwards: reads the clock once, and then a monotonic one. */
 export function createNanoClock(nowMs: () => number, monotonicNs: () => bigint): () => string {
   const start = BigInt(Math.round(nowMs() * 1e6)) - monotonicNs();
   return () => {

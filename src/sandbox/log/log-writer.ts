@@ -5,33 +5,33 @@ import { encodeRecords } from './log-format.ts';
 import type { ContainerSpec, OutputChunk } from '../sandbox.ts';
 
 export interface LogLimits {
-  /** A log file that has grown past this is set aside, in bytes. */
+  /** Size in bytes above which a log file is rotated. */
   readonly maxFileBytes: number;
-  /** Files of one container's log, the current one included; the oldest is deleted. */
+  /** Files of one container's log, including the current one; the oldest is deleted. */
   readonly maxFiles: number;
 }
 
-/** kubelet's defaults (containerLogMaxSize, containerLogMaxFiles): at most 50 MiB a container. */
+/** kubelet's defaults (containerLogMaxSize, containerLogMaxFiles): at most 50 MiB per container. */
 export const defaultLogLimits: LogLimits = { maxFileBytes: 10 * 1024 * 1024, maxFiles: 5 };
 
 /**
  * Writes one container's output as CRI log records. The current file is `<path>`; a full one is renamed to
- * `<path>.<n>`, where a higher `n` is newer, so that a reader can go on with `n + 1`.
+ * `<path>.<n>`, where a higher `n` is newer, so that a reader can continue with `n + 1`.
  */
 export interface LogWriter extends AsyncDisposable {
-  /** Resolves when the chunk is in the file: waiting for it is the back-pressure. Errors: `exhausted`, `internal`. */
+  /** Resolves when the chunk is in the file: waiting for it gives back-pressure. Errors: `exhausted`, `internal`. */
   write(chunk: OutputChunk): Promise<void>;
 }
 
-/** The file of a log, which others may rename. */
+/** The file of a log, which its owner may rename. */
 export interface LogFile extends LogWriter {
-  /** Writes on in a new file of that name. Does nothing once it is closed. */
+  /** Continues in a new file of that name. Does nothing once it is closed. */
   reopen(): Promise<void>;
 }
 
 /**
- * `limits` undefined: others rotate it. A log that could not be written goes on once it can be: its next record says how
- * many bytes are missing, and why.
+ * `limits` undefined: the caller rotates it. After a failed write, logging continues once it works again: the next record
+ * says how many bytes are missing, and why.
  */
 export async function openLogWriter(path: string, time: () => string, limits?: LogLimits): Promise<LogFile> {
   let file: FileHandle | undefined = await open(path, 'a', 0o640);
@@ -42,7 +42,7 @@ export async function openLogWriter(path: string, time: () => string, limits?: L
 
   const openNew = async () => {
     const before = file;
-    file = await open(path, 'a', 0o640); // the old one stays in use should this fail
+    file = await open(path, 'a', 0o640); // on failure the old one stays in use
     size = (await file.stat()).size;
     await before?.close();
   };
@@ -53,7 +53,7 @@ export async function openLogWriter(path: string, time: () => string, limits?: L
     next += 1;
     await openNew();
   };
-  /** All of it, or nothing: a record that was cut off would be read together with the next one. */
+  /** Writes all or nothing: a truncated record would be read together with the next one. */
   const append = async (records: Buffer, to: FileHandle) => {
     try {
       for (let at = 0; at < records.length;) at += (await to.write(records, at)).bytesWritten;
@@ -83,7 +83,7 @@ export async function openLogWriter(path: string, time: () => string, limits?: L
   return {
     write(chunk) {
       const done = last.then(() => write(chunk));
-      last = done.catch(() => {}); // the caller of this write is told; the next one tries for itself
+      last = done.catch(() => {}); // the caller of this write gets the error; the next write tries again
       return done;
     },
     reopen() {
@@ -99,7 +99,7 @@ export async function openLogWriter(path: string, time: () => string, limits?: L
   };
 }
 
-/** Numbers of the files that were set aside, in no order. */
+/** Numbers of the rotated files, unordered. */
 export async function rotatedNumbers(path: string): Promise<number[]> {
   const prefix = `${basename(path)}.`;
   const names = await readdir(dirname(path)).catch(() => []);
@@ -108,7 +108,7 @@ export async function rotatedNumbers(path: string): Promise<number[]> {
     .map((name) => Number(name.slice(prefix.length)));
 }
 
-/** The path that its spec asks for, or `<sandbox>/logs/<container>/<attempt>.log`, kubelet's layout. */
+/** The path in its spec, or `<sandbox>/logs/<container>/<attempt>.log`, kubelet's layout. */
 export function logPathOf(
   sandboxDirectory: string,
   { name, attempt, logPath }: Pick<ContainerSpec, 'name' | 'attempt' | 'logPath'>,

@@ -4,17 +4,17 @@ import type { LogWriter } from './log-writer.ts';
 import type { OutputChunk } from '../sandbox.ts';
 
 /**
- * Carries one container's output from the link to its log and its followers. The next piece of a stream is taken only
- * when log and followers are done with this one: a slow follower or disk holds back the link's credit, that holds back
- * the agent, and that the container's own write. So memory is bounded by what the link may have under way.
+ * Carries one container's output from the link to its log and its followers. The next piece of a stream is only taken when
+ * log and followers have finished with this one: a slow follower or disk withholds the link's credit, which stops the
+ * agent, and so the container's own write. Memory is bounded by what the link may have in transit.
  */
 export interface Output {
   follow(onChunk: (chunk: OutputChunk) => Promise<void>): { readonly ended: Promise<void>; stop(): void };
-  /** Settles when the last byte is in the log and with the followers; never rejects. */
+  /** Settles when the last byte has reached the log and the followers; never rejects. */
   readonly ended: Promise<void>;
 }
 
-/** One that counts what was done with hears of it once it is in the log and with the followers. */
+/** A source that counts finished bytes is told once they have reached the log and the followers. */
 export type OutputSource = Readable & Partial<Pick<LinkStream, 'acknowledge'>>;
 
 export interface OutputStreams {
@@ -23,14 +23,14 @@ export interface OutputStreams {
 }
 
 interface Follower {
-  /** Resolves when the follower is done with the chunk or has stopped. */
+  /** Resolves when the follower has finished with the chunk or has stopped. */
   deliver(chunk: OutputChunk): Promise<void>;
   end(): void;
 }
 
 /**
- * `onProblem` hears that the log cannot be written, once for each time: output goes on to the followers, is lost to the
- * log meanwhile, and is written again as soon as that works.
+ * `onProblem` is called once each time that the log becomes unwritable: output still goes to the followers, is missing in
+ * the log meanwhile, and is logged again as soon as that works.
  */
 export function pumpOutput(streams: OutputStreams, log: LogWriter, onProblem: (error: unknown) => void): Output {
   const followers = new Set<Follower>();
@@ -54,7 +54,7 @@ export function pumpOutput(streams: OutputStreams, log: LogWriter, onProblem: (e
         source.acknowledge?.(chunk.bytes.length);
       }
     } catch {
-      // The link is lost or the container was removed: the output ends here, and the sandbox says why.
+      // The link is lost or the container was removed: the output ends here, and the sandbox reports why.
     }
   };
   const all = [pump('stdout', streams.stdout)];
@@ -71,7 +71,7 @@ export function pumpOutput(streams: OutputStreams, log: LogWriter, onProblem: (e
       const follower: Follower = {
         async deliver(chunk) {
           last = Promise.race([promise, last.then(() => onChunk(chunk))]);
-          await last.catch(stop); // a follower that fails has stopped; what it held back goes on
+          await last.catch(stop); // a failed follower has stopped, and no longer delays the output
         },
         end: resolve,
       };

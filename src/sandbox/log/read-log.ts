@@ -7,18 +7,18 @@ import { decodeRecord, maxRecordBytes, type LogRecord } from './log-format.ts';
 import { rotatedNumbers } from './log-writer.ts';
 
 export interface ReadLogOptions {
-  /** Only the last so many lines of what is there already. */
+  /** Only this many of the last existing lines. */
   readonly tailLines?: number;
-  /** Only records from this moment on. */
+  /** Only records from this time on. */
   readonly since?: Date;
-  /** Wait for more until `ended` settles or the signal aborts. */
+  /** Waits for more until `ended` settles or the signal aborts. */
   readonly follow?: boolean;
   /** Settles when the container writes no more; without it only the signal ends following. */
   readonly ended?: Promise<unknown>;
 }
 
 const readBytes = 256 * 1024;
-/** A look at the file without a hint from the file system, in `ms`: not every one tells of changes. */
+/** Interval of looks at the file, in `ms`: not every file system reports changes. */
 const pollMs = 500;
 
 /**
@@ -54,7 +54,7 @@ async function countLines(path: string, signal: AbortSignal): Promise<number> {
   return lines + (isOpen ? 1 : 0);
 }
 
-/** Goes through the files `<path>.<n>` in order and then `<path>`, also while they are being rotated. */
+/** Goes through the files `<path>.<n>` in order and then `<path>`, also while they are rotated. */
 async function* records(path: string, options: ReadLogOptions, signal: AbortSignal): AsyncGenerator<LogRecord> {
   let number = await oldestNumber(path);
   using changes = watchChanges(options.follow === true ? path : undefined, options.ended, signal);
@@ -63,7 +63,7 @@ async function* records(path: string, options: ReadLogOptions, signal: AbortSign
     if (opened === undefined) return;
     const splitter = createSplitter();
     for (;;) {
-      // Asked before reading to the end: what is said after "it was rotated" or "it ended" cannot be missed.
+      // Asked before reading to the end, so that records written before "rotated" or "ended" are not missed.
       const isRotated = (await rotatedNumbers(path)).some((rotated) => rotated >= number);
       const hasEnded = changes.hasEnded();
       yield* readToEnd(opened, splitter, signal);
@@ -80,7 +80,7 @@ async function oldestNumber(path: string): Promise<number> {
   return numbers.length === 0 ? 1 : Math.min(...numbers);
 }
 
-/** Opens file `number`, which is `<path>.<number>` once it was set aside and `<path>` until then. */
+/** Opens file `number`, which is `<path>.<number>` once rotated and `<path>` until then. */
 async function openNumber(path: string, number: number): Promise<FileHandle | undefined> {
   for (;;) {
     const aside = await open(`${path}.${number}`).catch(() => undefined);
@@ -91,7 +91,7 @@ async function openNumber(path: string, number: number): Promise<FileHandle | un
     if (current !== undefined && newest === number - 1) return current;
     await current?.close();
     if (current === undefined && newest < number) return undefined;
-    if (numbers.length > 0 && Math.min(...numbers) > number) number = Math.min(...numbers); // deleted: too slow a reader
+    if (numbers.length > 0 && Math.min(...numbers) > number) number = Math.min(...numbers); // deleted before it was read
   }
 }
 
@@ -109,7 +109,7 @@ async function* readToEnd(file: FileHandle, splitter: Splitter, signal: AbortSig
 
 type Splitter = (bytes: Buffer) => Generator<Buffer>;
 
-/** Cuts what is read into lines; keeps an unfinished one, of which a foreign file may not make us hold too much. */
+/** Splits data into lines; keeps an unfinished one, of limited length. */
 function createSplitter(): Splitter {
   let rest: Buffer = Buffer.alloc(0);
   return function* split(bytes) {
@@ -166,6 +166,6 @@ async function notify(directory: string, signal: AbortSignal, changed: () => voi
   try {
     for await (const _ of watch(directory, { signal })) changed();
   } catch {
-    // aborted, or no watches left on this host: polling goes on
+    // aborted, or the host has no watches left: continues by polling
   }
 }

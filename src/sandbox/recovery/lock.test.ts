@@ -9,7 +9,7 @@ import { isLocked, lockDirectory } from './lock.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 
-/** A process in a network namespace of its own that holds the lock until its input ends, or says why it cannot. */
+/** A process in another network namespace that holds the lock until its input ends, or reports why it cannot. */
 function lockElsewhere(directory: string) {
   const program = `
     const { lockDirectory } = await import(${JSON.stringify(join(import.meta.dirname, 'lock.ts'))});

@@ -4,8 +4,8 @@ import { announce, heldBy } from '#host/announcement.ts';
 import { lockFile } from '#host/file-lock.ts';
 
 /**
- * One process of the node at a time works on a directory, whatever its network namespace. The holder also announces its
- * pid, which callers in its network namespace can ask for. Errors: `busy`, naming the holder.
+ * Locks a directory for one process of the node at a time, in any network namespace. The holder also announces its pid,
+ * which callers in its network namespace can ask for. Errors: `busy`, naming the holder.
  */
 export async function lockDirectory(directory: string): Promise<AsyncDisposable> {
   await using held = new AsyncDisposableStack();
@@ -16,12 +16,12 @@ export async function lockDirectory(directory: string): Promise<AsyncDisposable>
       fix: 'Use that one (podvm ps shows its pods), or choose another directory with --root.',
     });
   }
-  const announcement = await announce(name, String(process.pid)); // without it the lock holds as well
+  const announcement = await announce(name, String(process.pid)); // optional: the lock also holds without it
   if (announcement !== undefined) held.use(announcement);
   return held.move();
 }
 
-/** Whether a process works on the directory. */
+/** Whether a process holds the directory's lock. */
 export async function isLocked(directory: string): Promise<boolean> {
   await using file = await open(directory, 'r');
   return !(await lockFile(file, 'shared'));

@@ -18,7 +18,7 @@ const nothing = {
   driver: { sweep: () => Promise.resolve() },
 };
 
-/** A state directory of a podvm that is gone: one machine that runs, and one that has ended. */
+/** A state directory of a podvm that is gone: with one running machine and one that has ended. */
 async function openRemains() {
   const directory = await mkdtempDisposable(join(tmpdir(), 'podvm-orphans-'));
   const root = join(directory.path, 'sandboxes');
@@ -37,7 +37,7 @@ async function openRemains() {
   const identity = (await identify(pid)) ?? assert.fail('it ended');
   const running = { ...record, id: 'runs', name: 'web', machine: { ...machine, ...identity } };
   await makeSandboxDirectory(root, running);
-  const reused = { ...machine, pid, startTicks: '1' }; // another process has its pid by now
+  const reused = { ...machine, pid, startTicks: '1' }; // another process has this pid now
   await makeSandboxDirectory(root, { ...record, id: 'ended', name: 'db', machine: reused });
   return {
     path: directory.path,

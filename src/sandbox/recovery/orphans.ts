@@ -11,13 +11,13 @@ import { processesOf } from './processes.ts';
 import { readRecord, sandboxDirectories, type SandboxRecord } from './record.ts';
 import { sweep } from './sweep.ts';
 
-/** A machine that runs, and whose podvm was killed. */
+/** A running machine whose podvm was killed. */
 export interface Orphan {
   readonly sandboxId: string;
-  /** Of the pod; empty: a machine that waited for one, or was to become a template. */
+  /** Namespace of the pod; empty for a spare machine or one for a template. */
   readonly namespace: string;
   readonly name: string;
-  /** Of its VMM. */
+  /** Pid of its VMM. */
   readonly pid: number;
   /** RFC 3339. */
   readonly createdAt: string;
@@ -25,7 +25,7 @@ export interface Orphan {
 
 const rootOf = (stateDirectory: string) => join(stateDirectory, 'sandboxes');
 
-/** What runs of the state directory although no podvm works in it. Changes nothing. Errors: `denied` without root. */
+/** Running machines of the state directory without a podvm. Changes nothing. Errors: `denied` without root. */
 export async function findOrphans(stateDirectory: string): Promise<readonly Orphan[]> {
   const root = rootOf(stateDirectory);
   if (!(await isThere(root)) || (await isLocked(root))) return [];
@@ -38,7 +38,7 @@ export async function findOrphans(stateDirectory: string): Promise<readonly Orph
   return await orphansIn(root);
 }
 
-/** Ends them, and takes away all that a killed podvm has left. Errors: `busy` when a podvm works in the directory. */
+/** Ends them, and removes all that a killed podvm has left. Errors: `busy` when a podvm uses the directory. */
 export async function endOrphans(
   stateDirectory: string,
   parts: { readonly network: Parts['network']; readonly driver: Pick<Parts['driver'], 'sweep'> },
@@ -56,7 +56,7 @@ export async function endOrphans(
 async function orphansIn(root: string): Promise<readonly Orphan[]> {
   const orphans: Orphan[] = [];
   for (const directory of await sandboxDirectories(root)) {
-    const record = await readRecord(directory).catch(() => undefined); // damaged: a sweep tells of it
+    const record = await readRecord(directory).catch(() => undefined); // damaged: reported by a sweep
     const machine = record === undefined ? undefined : await machineOf(record);
     if (record === undefined || machine === undefined) continue;
     const { id: sandboxId, namespace, name, createdAt } = record;
@@ -65,7 +65,7 @@ async function orphansIn(root: string): Promise<readonly Orphan[]> {
   return orphans;
 }
 
-/** Its VMM, also of a podvm that was killed before it could write down the pid. */
+/** Its VMM, even if podvm was killed before it could record the pid. */
 async function machineOf({ machine, uid, id }: SandboxRecord): Promise<ProcessIdentity | undefined> {
   if (machine !== undefined && (await isRunning(machine))) return machine;
   return (await processesOf(uid, id))[0];

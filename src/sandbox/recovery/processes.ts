@@ -2,9 +2,9 @@ import { readdir, readFile } from 'node:fs/promises';
 import { identify, type ProcessIdentity } from '#host/process-identity.ts';
 
 /**
- * Processes of the user `uid` that are given a sandbox's directory, by its random id: in their command line, or as what
- * is mounted somewhere. Such is a VMM whose starter was killed before it could write down the pid. A name that is only
- * seen from a process, as that of a network namespace in /run/netns, makes it nobody's VMM.
+ * Processes of the user `uid` that have the sandbox's directory, identified by its random id, in their command line or
+ * their mounts: a VMM whose starter was killed before it could record the pid. A name that a process merely sees, such as
+ * that of a network namespace in /run/netns, does not count.
  */
 export async function processesOf(uid: number, sandboxId: string): Promise<readonly ProcessIdentity[]> {
   const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name)).map(Number);
@@ -22,10 +22,10 @@ export async function processesOf(uid: number, sandboxId: string): Promise<reado
   return found;
 }
 
-/** What is mounted, as a path in its own file system (field 4 of mountinfo, proc(5)). */
+/** The mounted paths in their own file systems (field 4 of mountinfo, proc(5)). */
 const mountedPaths = (mountinfo: string) => mountinfo.split('\n').map((line) => line.split(' ')[3] ?? '');
 
-/** Proportional share of memory in `KiB`: shared pages counted by how many share them. 0 when the process is gone. */
+/** Proportional share of memory in `KiB`: shared pages are divided by their users. 0 when the process is gone. */
 export async function pssKiB(pid: number): Promise<number> {
   const rollup = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8').catch(() => '');
   return Number(/^Pss:\s+([0-9]+) kB/m.exec(rollup)?.[1] ?? 0);

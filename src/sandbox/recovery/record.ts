@@ -6,7 +6,7 @@ import { partVersionsSchema } from '#host/assets.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 
 /**
- * What a later process must know of a sandbox to find and end what is left of it. Written before anything is made
+ * What a later process must know about a sandbox to find and end what is left of it. Written before anything is made
  * (id, uid), and again when the VMM runs. The network keeps its own record, by the same id.
  */
 const recordSchema = v.object({
@@ -19,7 +19,7 @@ const recordSchema = v.object({
   /** The VMM's user. */
   uid: v.number(),
   createdAt: v.string(),
-  /** What its machine is made of; a podvm from before there was this wrote none. */
+  /** What its machine is made of; absent in records of an older podvm. */
   parts: v.optional(partVersionsSchema),
   machine: v.optional(
     v.object({
@@ -41,24 +41,20 @@ export async function writeRecord(directory: string, record: SandboxRecord): Pro
   await writeFileAtomic(join(directory, fileName), `${JSON.stringify(record, null, 2)}\n`);
 }
 
-/** The record; undefined if there is none. Errors: `corrupt`. */
+/** The record; undefined when there is none. Errors: `corrupt`. */
 export async function readRecord(directory: string): Promise<SandboxRecord | undefined> {
   const text = await readFileIfThere(join(directory, fileName));
   if (text === undefined) return undefined;
   try {
     return v.parse(recordSchema, JSON.parse(text));
   } catch (cause) {
-    throw new PodvmError(
-      'corrupt',
-      `Cannot read the record of a sandbox: ${join(directory, fileName)} makes no sense`,
-      {
-        cause,
-      },
-    );
+    throw new PodvmError('corrupt', `Cannot read the record of a sandbox: ${join(directory, fileName)} is damaged`, {
+      cause,
+    });
   }
 }
 
-/** A sandbox's own directory: `sandbox.json`, `logs/`, `machine/` (all that its VMM sees). Disposing deletes it. */
+/** A sandbox's directory: `sandbox.json`, `logs/`, `machine/` (all that its VMM sees). Disposing deletes it. */
 export interface SandboxDirectory extends AsyncDisposable {
   readonly path: string;
   readonly machinePath: string;
@@ -68,7 +64,7 @@ export async function makeSandboxDirectory(root: string, record: SandboxRecord):
   const path = join(root, record.id);
   const machinePath = join(path, 'machine');
   const remove = () => rm(path, { recursive: true, force: true });
-  await mkdir(path, { mode: 0o711 }); // the VMM's user passes through to machine/ and can list nothing
+  await mkdir(path, { mode: 0o711 }); // the VMM's user passes through to machine/ and cannot list anything
   try {
     await writeRecord(path, record);
     await mkdir(join(path, 'logs'), { mode: 0o750 });

@@ -16,7 +16,7 @@ import { sweep } from './sweep.ts';
 const never = new AbortController().signal;
 const own = process.getuid?.() ?? 0;
 const skip = own === 0 ? false : 'needs root';
-/** No other process of this machine says it: what does is killed here, as root. */
+/** A unique mark, since processes that have it on their command line are killed here, as root. */
 const mark = `sb-${randomBytes(6).toString('hex')}`;
 
 const record = (id: string, more: Partial<SandboxRecord> = {}): SandboxRecord => ({
@@ -39,7 +39,7 @@ async function left() {
   return { root, make, parts: createFakeParts(root), [Symbol.asyncDispose]: () => rm(root, { recursive: true }) };
 }
 
-/** A process that says its sandbox's id on its command line, as a jailed VMM does. */
+/** A process with its sandbox's id on its command line, like a jailed VMM. */
 function startVmm(id: string) {
   const child = spawn('sh', ['-c', 'read line', id], { stdio: ['pipe', 'ignore', 'ignore'] });
   return { child, ended: once(child, 'exit'), pid: child.pid ?? 0 };

@@ -8,8 +8,8 @@ import { processesOf } from './processes.ts';
 import { readRecord, sandboxDirectories, type SandboxRecord } from './record.ts';
 
 /**
- * Ends what an earlier process left when it was killed: VMMs, file servers, attachments (netns, tap, addresses) and directories.
- * Returns the ids it cleaned. What cannot be cleaned is logged and stays on record for the next start.
+ * Ends what a killed process left: VMMs, file servers, attachments (netns, tap, addresses) and directories. Returns the ids
+ * that it cleaned. What cannot be cleaned is logged, and stays on record for the next start.
  */
 export async function sweep(
   root: string,

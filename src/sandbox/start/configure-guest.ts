@@ -33,7 +33,7 @@ export async function configureGuest(
   phases.add('guest', configured.phases);
 }
 
-/** The wire's lists are its own. */
+/** Copies the lists, since the wire's are mutable. */
 function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<Params<'configure'>['userNamespace']> {
   return { uids: [...uids], gids: [...gids] };
 }
@@ -45,7 +45,7 @@ export interface GuestConnection {
   readonly phases: PhaseClock;
 }
 
-/** Gives the guest its addresses, the pod's files about hosts and names, sysctls and limits. Errors: those of the agent. */
+/** Gives the guest addresses, the pod's hosts and DNS files, sysctls and limits. Errors: those of the agent. */
 export async function connectGuest(
   spec: SandboxSpec,
   guest: Pick<Link, 'call'>,
@@ -74,8 +74,8 @@ export async function connectGuest(
 }
 
 /**
- * As the world of kubelets has it (containerd's `enable_unprivileged_ports` and `enable_unprivileged_icmp`): every port
- * may be bound, and every group may ping. Both hold for IPv6 as well.
+ * Kubernetes' usual defaults (containerd's `enable_unprivileged_ports` and `enable_unprivileged_icmp`): every port may be
+ * bound, and every group may ping. Both apply to IPv6 as well.
  */
 const defaultSysctls = {
   'net.ipv4.ip_unprivileged_port_start': '0',

@@ -10,16 +10,16 @@ import type { MachineContext, MachineMade } from './machine-steps.ts';
 import type { ContainerSecurity } from '../sandbox.ts';
 import { seccompOf } from '../container/seccomp.ts';
 
-/** The image whose container exercises a machine; made without a registry. */
+/** Image of the container that exercises a machine; made without a registry. */
 export const exerciseImage = 'localhost/podvm/base:latest';
 
 const serial = 'exercise';
 const id = 'exercise';
 
 /**
- * Uses a machine as a pod would: addresses, an image, a container from its creation to its end, an exec. The first time
- * any of it is done the guest's kernel and, emulated, the translator of its code are slow; a pod shall not wait for
- * that. Nothing of it is left but what they have learnt. Errors: what machine, agent and image say.
+ * Uses a machine as a pod would: addresses, an image, a container from creation to end, an exec. The guest's kernel and,
+ * when emulated, its code translator are slow the first time, which a pod should not wait for. Leaves nothing else behind.
+ * Errors: those of machine, agent and image.
  */
 export async function exercise(
   { directory, machine, guest, attachment }: Pick<MachineMade, 'directory' | 'machine' | 'guest' | 'attachment'>,
@@ -64,7 +64,7 @@ async function runContainer(guest: MachineMade['guest'], signal: AbortSignal): P
   }
 }
 
-/** An identity of its own, which its pod's replaces. */
+/** A temporary identity, which the pod's replaces. */
 function configuration(surroundings: MachineContext['surroundings']): Params<'configure'> {
   return {
     hostname: 'spare',
@@ -75,7 +75,7 @@ function configuration(surroundings: MachineContext['surroundings']): Params<'co
   };
 }
 
-/** Addresses that lead nowhere: nobody's (RFC 5737, 3849). */
+/** Documentation addresses that lead nowhere (RFC 5737, 3849). */
 function connection(mac: string | undefined): Params<'connect'> {
   const interfaces = (address: string) => [
     { name: 'eth0', mac: address, mtu: 1500, addresses: ['192.0.2.1/30', '2001:db8::1/64'] },
@@ -93,7 +93,7 @@ function connection(mac: string | undefined): Params<'connect'> {
   };
 }
 
-/** As of a container that asks for nothing: its filters and paths are what most pods wait for. */
+/** The security of a container without special requests: its filters and paths are what most pods wait for. */
 const security: ContainerSecurity = {
   privileged: false,
   runAsNonRoot: false,

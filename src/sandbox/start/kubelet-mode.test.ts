@@ -23,7 +23,7 @@ const mountOf = (path: string): HostMount => ({
   readOnly: true,
 });
 
-/** As kubelet's atomic writer does it. */
+/** Writes like kubelet's atomic writer. */
 async function write(volume: string, version: string, files: Record<string, string>): Promise<string> {
   const directory = at(`volumes/kubernetes.io~configmap/${volume}`);
   await mkdir(join(directory, version), { recursive: true });
@@ -33,7 +33,7 @@ async function write(volume: string, version: string, files: Record<string, stri
   return directory;
 }
 
-/** A guest that writes down what it is told, and shows the files of the newest push. */
+/** A guest that records its calls, and shows the files of the newest push. */
 function createGuest() {
   const calls: string[] = [];
   const params: Record<string, unknown>[] = [];
@@ -56,7 +56,7 @@ function createGuest() {
     return { push: 1 };
   };
   return {
-    call: call as unknown as KubeletModeParts['guest']['call'], // SAFE: the mode calls what is answered here
+    call: call as unknown as KubeletModeParts['guest']['call'], // SAFE: the mode only calls what is answered here
     calls,
     paramsOf: (method: string) => params[calls.lastIndexOf(method)],
     fail: (method: string | undefined) => void (failing = method),
@@ -114,7 +114,7 @@ test('find() sends what has changed before another container mounts it', async (
   await mode.find(mountOf(path), signal);
   await guest.shows({ 'etc-hosts': 'two' });
   const pushes = guest.calls.filter((method) => method === 'commitPush').length;
-  await writeFile(path, 'two'); // as a kubelet does at each container
+  await writeFile(path, 'two'); // as a kubelet does for each container
   await mode.find(mountOf(path), signal);
   assert.equal(guest.calls.filter((method) => method === 'commitPush').length, pushes);
 });

@@ -9,7 +9,7 @@ import type { GuestSource, HostMode } from '../volume/host-mode.ts';
 import { pushVolume } from '../volume/push-volume.ts';
 
 export interface KubeletModeParts {
-  /** Only what is kept for this pod is the kubelet's; everything else is a path like any other. */
+  /** Only volumes kept for this pod are the kubelet's; every other path is an ordinary one. */
   readonly podUid: string;
   readonly guest: Pick<Link, 'call'>;
   readonly trees: TreeLimits;
@@ -20,15 +20,15 @@ export interface KubeletModeParts {
 type PushedVolume = Extract<KubeletVolume, { readonly kind: 'push' }>;
 type EmptyVolume = Exclude<KubeletVolume, PushedVolume>;
 
-/** A volume that is in the guest; it stays until the sandbox ends, whichever containers come and go. */
+/** A volume in the guest, which stays until the sandbox ends, whatever containers come and go. */
 interface GuestVolume {
-  /** Sends what is new on the host; nothing if nothing is. */
+  /** Sends changes on the host, if any. */
   refresh(signal: AbortSignal): Promise<void>;
 }
 
 /**
- * Volumes that a kubelet keeps for the pod: its files are copied into the guest, and copied anew when they change; an
- * emptyDir is made in the guest. Disposing ends the watches; the volumes themselves go with the machine.
+ * Volumes that a kubelet keeps for the pod: its files are copied into the guest, again when they change; an emptyDir is made
+ * in the guest. Disposing ends the watches; the volumes themselves go with the machine.
  */
 export function createKubeletMode(parts: KubeletModeParts): HostMode & AsyncDisposable {
   const volumes = new Map<string, Promise<GuestVolume>>();
@@ -36,7 +36,7 @@ export function createKubeletMode(parts: KubeletModeParts): HostMode & AsyncDisp
 
   const ensure = async (volume: KubeletVolume, signal: AbortSignal): Promise<void> => {
     for (let before = volumes.get(volume.name); before !== undefined; before = volumes.get(volume.name)) {
-      if ((await before.catch(() => undefined)) !== undefined) return; // else another's failure: tried anew
+      if ((await before.catch(() => undefined)) !== undefined) return; // otherwise it failed for another caller: tries again
     }
     const making =
       volume.kind === 'push' ? makePushed(volume, parts, watches, signal) : makeEmpty(volume, parts, signal);
@@ -96,14 +96,14 @@ async function makePushed(
 ): Promise<GuestVolume> {
   const { name, hostPath, isLive } = volume;
   const { guest, log } = parts;
-  const tree = await readTree(volume, parts, signal); // before anything is made: too large a volume leaves nothing
+  const tree = await readTree(volume, parts, signal); // first, so that too large a volume leaves nothing behind
   const isFile = volume.file !== undefined;
   const root = isFile ? { mode: 0o755, inPlace: true } : tree.owner;
   await guest.call('createVolume', { name, kind: 'push', ...root }, signal);
   try {
     await pushVolume(guest, name, tree.files, signal);
   } catch (error) {
-    await guest.call('removeVolume', { name }, AbortSignal.timeout(removeTimeoutMs)).catch(() => {}); // it says why below
+    await guest.call('removeVolume', { name }, AbortSignal.timeout(removeTimeoutMs)).catch(() => {}); // the error below tells
     throw error;
   }
   const pushed = createRefresher(volume, tree, parts);
@@ -121,7 +121,7 @@ async function makePushed(
 
 const removeTimeoutMs = 5000;
 
-/** One at a time, in order: an older version never comes after a newer one. */
+/** Refreshes one at a time, in order: an older version never follows a newer one. */
 function createRefresher(volume: PushedVolume, first: HostTree, parts: KubeletModeParts): GuestVolume {
   let { digest } = first;
   let last: Promise<void> = Promise.resolve();
@@ -145,7 +145,7 @@ function readTree({ name, hostPath }: PushedVolume, { trees }: KubeletModeParts,
   return readHostTree(`volume ${name}`, hostPath, trees, signal);
 }
 
-/** A kubelet takes a pod's volumes away before its sandbox: that is no trouble. */
+/** Logs the failure; a missing volume is normal, since a kubelet removes a pod's volumes before its sandbox. */
 function tellTrouble(log: Log, volume: string, error: unknown): void {
   const why = messageOf(error);
   if (kindOf(error) === 'notFound') log.debug('volume is gone from the host', { volume, why });

@@ -32,18 +32,18 @@ export interface MachineOrder {
   readonly size: MachineSize;
   readonly network: SandboxSpec['network'];
   readonly template: SandboxSpec['template'];
-  /** The pod that it is made for. Undefined: none yet. */
+  /** The pod that it is made for; undefined for a spare. */
   readonly owner: AttachmentOwner | undefined;
 }
 
-/** What the steps of a machine know. */
+/** Input of the steps of a machine. */
 export interface MachineSite {
   readonly context: MachineContext;
   readonly order: MachineOrder;
   readonly phases: PhaseClock;
 }
 
-/** A machine that runs and whose agent answers, and all that it stands on. */
+/** A running machine whose agent answers, with everything that it depends on. */
 export interface MachineMade {
   readonly identity: Identity;
   readonly directory: SandboxDirectory;
@@ -51,7 +51,7 @@ export interface MachineMade {
   readonly attachment: Attachment;
   readonly scratch: ScratchDisk;
   readonly machine: Machine;
-  /** As it is on disk, with the machine. */
+  /** The record on disk, including the machine. */
   readonly record: SandboxRecord;
   readonly guest: Link;
   readonly scratchPlugged: void;
@@ -59,7 +59,7 @@ export interface MachineMade {
 }
 
 interface Identity {
-  /** Without a machine. */
+  /** The record without a machine. */
   readonly record: SandboxRecord;
   readonly user: Disposable;
 }
@@ -67,7 +67,7 @@ interface Identity {
 const step = stepOf<MachineMade, MachineSite>();
 const dispose = (owned: AsyncDisposable) => owned[Symbol.asyncDispose]();
 
-/** From nothing to a machine whose agent answers, of a pod or of none yet. */
+/** The steps to a machine whose agent answers, for a pod or a spare. */
 export const machineSteps: Steps<MachineMade, MachineSite> = {
   identity: step({
     name: 'identity taken',
@@ -187,19 +187,19 @@ function identityOf({ userIds, surroundings, parts }: MachineContext, owner: Att
   return { record, user };
 }
 
-/** Sparse files hide a full disk until the guest writes: better to say so before a pod runs. */
+/** Sparse files hide a full disk until the guest writes, so space is checked before a pod runs. */
 async function checkSpace({ root, limits }: MachineContext): Promise<void> {
   const { bavail, bsize } = await statfs(root);
   const free = bavail * bsize;
   if (free >= limits.minFreeBytes) return;
   throw new PodvmError(
     'exhausted',
-    `Cannot make a sandbox: ${root} has ${free} free bytes, and ${limits.minFreeBytes} are needed`,
+    `Cannot make a sandbox: ${root} needs ${limits.minFreeBytes} free bytes, got ${free}`,
     { fix: 'Free disk space: podvm image ls shows what images take.' },
   );
 }
 
-/** Templates are of one size, which suits every pod but the largest: limits are the cgroups' business. */
+/** Templates have one size, which fits every pod but the largest: limits are enforced by cgroups. */
 async function findTemplate(
   order: MachineOrder,
   { templates }: MachineContext,
@@ -210,7 +210,7 @@ async function findTemplate(
   return await templates.ensure({ ...size.nominal, hasNic: network !== 'none', ...tenantOf(order) }, signal);
 }
 
-/** An order of no namespace (`''`) has a tenant of its own, too: who asks for its namespace's never gets the node's. */
+/** An order without a namespace (`''`) also has its own tenant: a pod that asks for its namespace's never gets the node's. */
 function tenantOf({ template, owner }: MachineOrder): Pick<MachineShape, 'tenant'> {
   return template === 'namespace' ? { tenant: owner?.podNamespace ?? '' } : {};
 }
@@ -243,7 +243,7 @@ async function startMachine(
   return await driver.start({ ...rest, memoryMiB, vcpus, hostLimits, from: 'boot' }, signal);
 }
 
-/** A start that failed because its machine died says so, with what the guest said last. */
+/** Explains a start that failed because its machine died, with the guest's last lines. */
 async function explain(error: unknown, machine: Machine, isDead: boolean): Promise<unknown> {
   const isSilent = error instanceof PodvmError && error.kind === 'timeout';
   if (!isDead && !isSilent) return error;

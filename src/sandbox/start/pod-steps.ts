@@ -25,7 +25,7 @@ export interface PodContext extends MachineContext {
   readonly gate: Gate;
 }
 
-/** What the steps of a pod's start know. */
+/** Input of the steps of a pod's start. */
 export interface PodSite extends MachineSite {
   readonly context: PodContext;
   readonly spec: SandboxSpec;
@@ -37,12 +37,12 @@ export interface PodSite extends MachineSite {
 /** What a start has before it takes or makes a machine. */
 export interface AdmissionMade {
   readonly name: Disposable;
-  /** Of block devices: those that a guest did not let go are given up when its machine is gone. */
+  /** Claims on block devices: those that a guest did not release are given up when its machine is gone. */
   readonly claims: AsyncDisposableStack;
   readonly turn: Disposable;
 }
 
-/** What makes a machine the pod's. A machine that is made for the pod has it from the beginning. */
+/** What makes a machine the pod's; a machine made for the pod has it from the start. */
 interface OwnerMade {
   readonly assigned: void;
   readonly named: void;
@@ -60,14 +60,14 @@ interface PodMade extends OwnerMade {
   readonly attachable: Attachable;
 }
 
-/** What is attached to the machine for its containers, as they come. */
+/** What is attached to the machine for its containers, on demand. */
 interface Attachable {
   readonly mounts: ContainerMounts;
   readonly modulesDisk: ModulesDisk;
   readonly owned: AsyncDisposable;
 }
 
-/** All that a start makes. */
+/** Everything that a start makes. */
 export type StartMade = AdmissionMade & MachineMade & PodMade;
 
 const admissionStep = stepOf<AdmissionMade, PodSite>();
@@ -178,7 +178,7 @@ export const startSteps: Steps<StartMade, PodSite> = {
   ...otherPodSteps,
 };
 
-/** What fails here fails again for the container, and is told then. */
+/** Errors are only logged: the container meets and reports them again. */
 async function plugImages(
   { directory, machine, guest }: Pick<StartMade, 'directory' | 'machine' | 'guest'>,
   { spec, context, phases }: PodSite,

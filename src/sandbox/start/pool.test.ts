@@ -30,7 +30,7 @@ async function openWithPool(poolSize: number, prepare: (parts: FakeParts) => voi
     sandboxes,
     memory,
     directories,
-    /** Waits until so many sandboxes and spares have a directory. */
+    /** Waits until this many sandboxes and spares have a directory. */
     async untilDirectories(count: number): Promise<readonly string[]> {
       for (;;) {
         await sandboxes.warmUp('pool', never);
@@ -114,7 +114,7 @@ test('spares are thrown away when memory is scarce', async () => {
   await using node = await openWithPool(2);
   await node.untilDirectories(2);
   node.memory.availableBytes = 0;
-  await node.sandboxes.run(named('web'), never); // the pool looks after itself when one is taken
+  await node.sandboxes.run(named('web'), never); // the pool replaces a machine that is taken
   await node.untilDirectories(1);
 });
 

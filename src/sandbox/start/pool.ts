@@ -7,37 +7,37 @@ import type { MachineContext, MachineMade, MachineOrder } from './machine-steps.
 import { runSteps } from './run-steps.ts';
 import { spareSteps } from './spare-steps.ts';
 
-/** A machine that waits. */
+/** A waiting machine. */
 export interface Spare {
-  /** The steps of a start that are done. */
+  /** The finished steps of a start. */
   readonly made: MachineMade;
   readonly holdings: Holdings;
 }
 
-/** Machines that wait for a pod: restored, exercised, nobody's. Each is handed out once, and made anew behind. */
+/** Machines that wait for a pod: restored, exercised, unassigned. Each is handed out once and then replaced. */
 export interface Pool extends AsyncDisposable {
-  /** How many wait now. */
+  /** Number of waiting machines. */
   readonly waiting: number;
-  /** A spare that suits the order, the caller's from now on; undefined if none waits or the pool has no such machines. */
+  /** A spare that fits the order, then owned by the caller; undefined if none waits or fits. */
   take(order: MachineOrder): Spare | undefined;
-  /** Settles when as many wait as shall, or when that cannot be reached now. */
+  /** Settles when the wanted number waits, or when that is currently not possible. */
   filled(): Promise<void>;
 }
 
 export interface PoolOptions {
   /** Machines to keep waiting; 0: no pool. */
   readonly size: number;
-  /** True while a pod is being started: that one gets the processor first. */
+  /** True while a pod is being started, which gets the processor first. */
   readonly isBusy: () => boolean;
 }
 
-/** A spare is made within this, in `ms`, or given up. */
+/** Deadline for making a spare, in `ms`. */
 const makeTimeoutMs = 120_000;
-/** How often the spares are looked after when nothing happens, in `ms`. */
+/** Interval of checks of the spares, in `ms`. */
 const tendIntervalMs = 5_000;
-/** How long a pod that has just got its machine is left alone with the processor, in `ms`: it makes its containers. */
+/** Time in which a pod that has just got its machine has the processor to itself, in `ms`, to make its containers. */
 const settleMs = 2_000;
-/** After a failure, in `ms`. */
+/** Pause after a failure, in `ms`. */
 const backOffMs = 30_000;
 
 export function createPool(options: PoolOptions, context: MachineContext): Pool {
@@ -58,11 +58,11 @@ class SparePool implements Pool {
   readonly #closing = new AbortController();
   readonly #tending: Promise<void>;
   #spares: Spare[] = [];
-  /** Of those that wait now; false where no template can be made and machines boot cold. */
+  /** Whether the waiting machines come from a template; false where none can be made and machines boot cold. */
   #hasTemplate = false;
   #quietUntilNs = 0n;
   #wake = Promise.withResolvers<void>();
-  /** Of `filled()`. */
+  /** Callers of `filled()`. */
   #waiters: (() => void)[] = [];
 
   constructor(options: PoolOptions, context: MachineContext) {
@@ -107,7 +107,7 @@ class SparePool implements Pool {
     this.#tellWaiters();
   }
 
-  /** The one place where spares are made and thrown away. */
+  /** The only place where spares are made and discarded. */
   async #tend(): Promise<void> {
     const { log, availableBytes } = this.#context.surroundings;
     const closed = this.#closing.signal;
@@ -155,7 +155,7 @@ class SparePool implements Pool {
     surroundings.log.info('spare machine made', { sandbox: made.record.id, ms: surroundings.nowMs() - startedMs });
   }
 
-  /** Templates are keyed by all they are made of: when one of it changes, there is none of that key yet. */
+  /** Whether the template of the spares still exists: its key covers everything that it is made of. */
   async #isTemplateCurrent(): Promise<boolean> {
     return this.#spares.length === 0 || !this.#hasTemplate || (await this.#isThereTemplate());
   }
@@ -165,7 +165,7 @@ class SparePool implements Pool {
     return nominal !== undefined && (await this.#context.parts.driver.hasTemplate({ ...nominal, hasNic: true }));
   }
 
-  /** A machine that dies while it waits is nobody's loss. */
+  /** Removes a machine that died while it waited. */
   #lose(spare: Spare): void {
     if (!this.#spares.includes(spare)) return;
     this.#spares = this.#spares.filter((other) => other !== spare);

@@ -16,7 +16,7 @@ type Site = Record<string, never>;
 const never = new AbortController().signal;
 const step = stepOf<Made, Site>();
 
-/** Two that need the ground, and a roof that needs both; what they do is in `seen`. */
+/** Two steps that need the ground, and a roof that needs both; their actions are recorded in `seen`. */
 function house(vary: { readonly [Key in keyof Made]?: Partial<Step<Made, Site, Made[Key]>> } = {}) {
   const seen: string[] = [];
   const undone = (what: string) => () => void seen.push(`${what} undone`);
@@ -81,7 +81,7 @@ test('runSteps() starts a step as soon as what it needs is there, beside the oth
     left: {
       run: async () => {
         leftStarted.resolve();
-        await rightStarted.promise; // which a runner that went row by row would never start
+        await rightStarted.promise; // never starts in a runner that goes row by row
         return 'left';
       },
     },

@@ -1,27 +1,27 @@
 import type { Holdings, Until } from '../holdings.ts';
 import type { PhaseClock } from '../phases.ts';
 
-/** One step of a recipe that makes `All`: a row of its table. `Site`: what every step knows. */
+/** One step of a recipe that makes `All`: a row of its table. `Site`: the input of every step. */
 export interface Step<All, Site, Result> {
   /** What has happened when it is done: its name in the timeline. */
   readonly name: string;
   /** What it does, in one line of Markdown for the documents. */
   readonly what: string;
-  /** The results it works with. Rows that make them stand above. */
+  /** The results that it uses, made by rows above. */
   readonly needs: readonly (keyof All)[];
-  /** On an error or an abort it leaves nothing. A step that returns no promise takes no time, and is not in the timeline. */
+  /** Leaves nothing after an error or abort. A step that returns no promise takes no time, and is not in the timeline. */
   readonly run: (made: All, site: Site, signal: AbortSignal) => Result | Promise<Result>;
-  /** Absent: nothing of it is left once what it needs is undone. Tried again when it fails: idempotent. */
+  /** Absent: undoing what it needs is enough. Must be idempotent, since it is tried again after a failure. */
   readonly undo?: (result: Result) => PromiseLike<void> | void;
   /** When it is undone; default: when the sandbox has ended. */
   readonly until?: Until;
-  /** Settles with the reason when the result has ended by itself: all other steps fail then. */
+  /** Settles with the reason when the result has ended by itself, which makes all other steps fail. */
   readonly lost?: (result: Result) => Promise<Error>;
-  /** What the start fails with when a step fails after this one; `isLost`: because the result was lost. */
+  /** Explains the failure of a later step; `isLost`: because this result was lost. */
   readonly explain?: (error: unknown, result: Result, isLost: boolean) => Promise<unknown>;
 }
 
-/** A table of steps, or the part of it that makes `Keys`: one row for each thing that is made. */
+/** A table of steps, or the part of it that makes `Keys`: one row per result. */
 export type Steps<All, Site, Keys extends keyof All = keyof All> = {
   readonly [Key in Keys]: Step<All, Site, All[Key]>;
 };
@@ -31,7 +31,7 @@ interface Row<All, Site, Needs extends keyof All, Result> extends Omit<Step<All,
   readonly run: (made: Pick<All, Needs>, site: Site, signal: AbortSignal) => Result | Promise<Result>;
 }
 
-/** For the rows of one table: `run` sees the results of what its row needs, with their types, and no others. */
+/** Makes the rows of one table: `run` sees only the results that its row needs, with their types. */
 export function stepOf<All, Site>() {
   return <Result, const Needs extends keyof All = never>(row: Row<All, Site, Needs, Result>): Step<All, Site, Result> =>
     row;
@@ -39,24 +39,24 @@ export function stepOf<All, Site>() {
 
 export interface Run<All, Site> {
   readonly site: Site;
-  /** Rows that are done already; their results are held by `holdings`. */
+  /** Rows that are done already; `holdings` holds their results. */
   readonly done?: Partial<All>;
   readonly phases: PhaseClock;
-  /** Gets what is made as it is made; the caller's to dispose of, also after an error. */
+  /** Receives results as they are made; the caller disposes of it, also after an error. */
   readonly holdings: Holdings;
 }
 
 /**
- * Runs the rows that are not done, each as soon as what it needs is there. When one fails the others are told to stop and
- * waited for, and the first failure is thrown: nothing that was under way can finish unseen afterwards.
+ * Runs the rows that are not done, each as soon as its needs are met. When one fails, aborts the others, waits for them, and
+ * throws the first failure: nothing can finish unnoticed afterwards.
  */
 export async function runSteps<All extends object, Site>(
   steps: Steps<All, Site>,
   { site, done = {}, phases, holdings }: Run<All, Site>,
   signal: AbortSignal,
 ): Promise<All> {
-  const keys = Object.keys(steps) as (keyof All)[]; // SAFE: the keys of that very table
-  const made = { ...done } as All; // SAFE: a row runs when its needs are there, and sees no more; at the end all are
+  const keys = Object.keys(steps) as (keyof All)[]; // SAFE: the keys of this table
+  const made = { ...done } as All; // SAFE: a row only sees its needs, which exist when it runs; at the end all exist
   const isDone = (key: keyof All) => Object.hasOwn(done, key);
   checkOrder(steps, keys, isDone);
 
@@ -103,7 +103,7 @@ export async function runSteps<All extends object, Site>(
   throw error;
 }
 
-/** A step that needed a later one could wait for ever. */
+/** Refuses a step that needs a later one, which could wait forever. */
 function checkOrder<All extends object, Site>(
   steps: Steps<All, Site>,
   keys: readonly (keyof All)[],

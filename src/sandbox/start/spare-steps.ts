@@ -9,7 +9,7 @@ interface SpareMade extends MachineMade {
 
 const step = stepOf<SpareMade, MachineSite>();
 
-/** From nothing to a machine that waits in the pool. */
+/** The steps to a machine that waits in the pool. */
 export const spareSteps: Steps<SpareMade, MachineSite> = {
   ...machineSteps,
   exercised: step({

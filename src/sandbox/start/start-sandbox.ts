@@ -15,13 +15,13 @@ import { runSteps } from './run-steps.ts';
 
 export interface StartContext extends PodContext {
   readonly pool: Pool;
-  /** What the node's pods may share at most. */
+  /** The most that the node's pods may share. */
   readonly template: TemplateChoice;
 }
 
 /**
- * From nothing to a sandbox that is `ready`, by the table of steps in `pod-steps.ts`. Those of its machine are done
- * already where one waits in the pool. On any error or abort, what was made is undone, in reverse order.
+ * Starts a sandbox until it is `ready`, by the table of steps in `pod-steps.ts`. The steps of its machine are already done
+ * if one waits in the pool. On any error or abort, what was made is undone, in reverse order.
  */
 export async function startSandbox(
   spec: SandboxSpec,

@@ -13,20 +13,20 @@ export interface TemplatesContext {
   readonly surroundings: Surroundings;
 }
 
-/** Sees to it that there is a template before a machine is restored. */
+/** Ensures that there is a template before a machine is restored. */
 export interface Templates {
   /**
-   * `restore` when there is one of that shape, made now if it was missing; `boot` when none can be made at the moment,
-   * which is logged and tried again after a while. Errors: `cancelled`; the making itself goes on then, for later callers.
+   * `restore` when there is a template of that shape, made now if missing; `boot` when none can currently be made, which is
+   * logged and tried again later. Errors: `cancelled`; the template is still made then, for later callers.
    */
   ensure(shape: MachineShape, signal: AbortSignal): Promise<'restore' | 'boot'>;
-  /** Waits for what is being made. */
+  /** Waits for templates being made. */
   settled(): Promise<void>;
 }
 
-/** From an order to the finished template, in `ms`: a cold boot on a busy node and some 100 MB written. */
+/** Deadline for making a template, in `ms`: a cold boot on a busy node and some 100 MB written. */
 const makeTimeoutMs = 180_000;
-/** After a failure machines boot cold for so long, in `ms`: what failed, such as a full disk, may have passed then. */
+/** Time after a failure in which machines boot cold, in `ms`: its cause, such as a full disk, may have passed then. */
 const retryMs = 60_000;
 
 export function createTemplates(context: TemplatesContext): Templates {
@@ -44,7 +44,7 @@ export function createTemplates(context: TemplatesContext): Templates {
       making.get(key) ??
       makeTemplate(context, shape, AbortSignal.any([ending.signal, AbortSignal.timeout(makeTimeoutMs)])).then(
         () => {
-          making.delete(key); // should it be lost, it is made again
+          making.delete(key); // if it is lost, it is made again
           failedAtMs.delete(key);
           return true;
         },
@@ -73,7 +73,7 @@ export function createTemplates(context: TemplatesContext): Templates {
   };
 }
 
-/** A machine on a network of its own that leads nowhere, used once by the agent's own calls, and frozen. */
+/** Makes a machine on a network that leads nowhere, uses it once by the agent's own calls, and freezes it. */
 async function makeTemplate(context: TemplatesContext, shape: MachineShape, signal: AbortSignal): Promise<void> {
   const { root, userIds, parts, limits, surroundings } = context;
   const startedMs = surroundings.nowMs();
@@ -109,7 +109,7 @@ async function makeTemplate(context: TemplatesContext, shape: MachineShape, sign
     );
     await link.call('ping', {}, signal);
     await link.call('stats', {}, signal);
-    await link.call('prepareShares', {}, signal); // or the first shared volume of each pod waited half a second for it
+    await link.call('prepareShares', {}, signal); // otherwise the first shared volume of each pod waits half a second for it
   };
   const { memoryMiB, vcpus, tenant } = shape;
   const size = { memoryMiB, vcpus, ...(tenant === undefined ? {} : { tenant }) };

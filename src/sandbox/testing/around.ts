@@ -1,4 +1,4 @@
-/** The same object with some of its members replaced; the others are its own, and stay so. */
+/** The same object with some members replaced; the others stay. */
 export function around<T extends object>(inner: T, replaced: Partial<T>): T {
   const own: object = replaced;
   return new Proxy(inner, {

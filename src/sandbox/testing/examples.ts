@@ -1,6 +1,6 @@
 import type { ContainerSecurity, ContainerSpec, SandboxSpec } from '../sandbox.ts';
 
-/** Plain specs for tests to vary: nothing asked for that could be left out. */
+/** Plain specs for tests to vary, without optional requests. */
 export const security: ContainerSecurity = {
   privileged: false,
   runAsNonRoot: false,

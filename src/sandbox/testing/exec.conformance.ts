@@ -4,7 +4,7 @@ import type { Readable } from 'node:stream';
 import { kindOf } from '#base/errors.ts';
 import type { Container, ExecSpec } from '../sandbox.ts';
 
-/** A container that runs; its commands run until they are killed. */
+/** A running container, whose commands run until they are killed. */
 export interface ExecHarness extends AsyncDisposable {
   readonly container: Pick<Container, 'exec'>;
 }
@@ -37,14 +37,14 @@ export function describeExecs(name: string, open: () => Promise<ExecHarness>): v
       }
     });
 
-    test('end by SIGKILL, with their output, and nobody reads their input any more', async () => {
+    test('end by SIGKILL, with their output, and no longer read their input', async () => {
       const made = await exec({ stdin: true });
       const ended = [made.stdout, made.stderr ?? assert.fail()].map(endOf);
       await made.kill(9);
       assert.equal((await made.exited).exitCode, 137);
       await Promise.all(ended);
       assert.equal(made.stdin?.destroyed, true);
-      await made.kill(9); // it has ended: no error
+      await made.kill(9); // no error for an ended command
     });
 
     test('are not started for a caller that has left', async () => {

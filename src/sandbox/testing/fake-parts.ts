@@ -15,8 +15,8 @@ import { around } from './around.ts';
 export const fakeVersions = { key: 'k1', qemu: '1:10.0', kernel: '6.12.1', crun: '1.21', agent: 'a1' } as const;
 
 /**
- * Lower layers in memory, for tests of this one: the fakes of each layer, which pass its conformance suite, and the real
- * link, to a fake guest. Each step is named as it is called; `before` may hold it back or make it fail.
+ * Lower layers in memory, for tests of this layer: the fakes of each layer, which pass its conformance suite, and the real
+ * link, to a fake guest. `before` is called with the name of each step, and may delay it or make it fail.
  */
 export interface FakeParts extends Parts {
   /** What was made and is not undone yet. */
@@ -26,13 +26,13 @@ export interface FakeParts extends Parts {
   /** The guest of the newest machine. */
   readonly guest: FakeGuest;
   readonly images: FakeImages;
-  /** Ends the newest machine as a kill from outside would; what its guest has told by then arrives. */
+  /** Ends the newest machine as a kill from outside would; events that its guest has sent still arrive. */
   killMachine(reason: string): void;
-  /** Tears the channel of the newest machine, which lives on. */
+  /** Tears the channel of the newest machine, which continues to run. */
   tearLink(): void;
 }
 
-/** `imageConfig`: of every image that a registry has. */
+/** `imageConfig`: the config of every image in the registry. */
 export function createFakeParts(directory: string, imageConfig: ImageConfig = { cmd: ['run'] }): FakeParts {
   const guests = new WeakMap<FakeMachine, FakeGuest>();
   const driver = createFakeDriver({

@@ -3,13 +3,13 @@ import { after, before, describe, test } from 'node:test';
 import { kindOf, type ErrorKind } from '#base/errors.ts';
 import type { Container, ContainerSpec, Sandbox, Sandboxes, SandboxSpec } from '../sandbox.ts';
 
-/** Sandboxes, and a hand in what their guests do. Disposing ends what is left of them. */
+/** Sandboxes, with control over what their guests do. Disposing ends what is left of them. */
 export interface SandboxesHarness extends AsyncDisposable {
   readonly sandboxes: Sandboxes;
   readonly sandboxSpec: SandboxSpec;
-  /** Of a container that ignores SIGTERM, and runs until it is killed or `exit` is called; for any name. */
+  /** Spec of a container that ignores SIGTERM, and runs until it is killed or `exit` is called; for any name. */
   readonly containerSpec: ContainerSpec;
-  /** Has the container's first process exit. */
+  /** Makes the container's first process exit. */
   exit(container: Container, exitCode: number): Promise<void>;
   /** Kills the machine from outside. */
   crash(sandbox: Sandbox): Promise<void>;
@@ -21,7 +21,7 @@ const kind = (expected: ErrorKind) => (error: unknown) => {
   return true;
 };
 
-/** The suite that every `Sandboxes` passes, by theme. One sandbox at a time, each of a name of its own. */
+/** The suite that every `Sandboxes` passes, by theme. Runs one sandbox at a time, each with a new name. */
 export function describeSandboxes(
   name: string,
   open: () => Promise<SandboxesHarness>,
@@ -96,7 +96,7 @@ function describeRuns(harness: Harness): void {
     assert.deepEqual(sandboxes.list(), []);
   });
 
-  test('refuses a port that is none, a connection that nothing takes, and files for what is no push volume', async () => {
+  test('refuses an invalid port, a connection without a listener, and files for what is not a push volume', async () => {
     await using sandbox = await start(harness());
     await assert.rejects(sandbox.dial(0, undefined, soon()), kind('invalid'));
     await assert.rejects(sandbox.dial(9, undefined, soon()), kind('unavailable'));
@@ -119,12 +119,12 @@ function describeContainer(harness: Harness): void {
       assert.deepEqual([exited.exitCode, exited.reason], [exitCode, exitCode === 0 ? 'Completed' : 'Error']);
       assert.equal(container.status.state, 'exited');
       assert.deepEqual(container.status.exit, exited);
-      await container.start(soon()); // as the first call told; it does not run again
+      await container.start(soon()); // has the first call's outcome; does not run it again
       assert.deepEqual(container.status.exit, exited);
     }
   });
 
-  test('has a name and an attempt of its own until it is removed', async () => {
+  test('has a unique name and attempt until it is removed', async () => {
     await using sandbox = await start(harness());
     const first = await create(sandbox, harness(), 'twice');
     await assert.rejects(create(sandbox, harness(), 'twice'), kind('alreadyExists'));

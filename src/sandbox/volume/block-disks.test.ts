@@ -17,7 +17,7 @@ const device = { hostPath: import.meta.filename, devicePath: '/dev/data', readOn
 
 const taken = async (mode: HostMode) => (await mode.find(dataMount, never)) ?? assert.fail('not taken');
 
-/** A machine and a guest that write down what is asked of them, and fail where they are told to. */
+/** A machine and a guest that record their calls, and fail where told. */
 function place(failing: Readonly<Record<string, ErrorKind>> = {}) {
   const journal: string[] = [];
   const step = async (what: string) => {
@@ -33,7 +33,7 @@ function place(failing: Readonly<Record<string, ErrorKind>> = {}) {
     growDisk: () => step('grow'),
   };
   const guest = {
-    // SAFE: none of these answers is looked at
+    // SAFE: these answers are not used
     call: (async (method: string) => await step(method)) as unknown as Parameters<
       typeof createBlockMode
     >[0]['guest']['call'],
@@ -70,7 +70,7 @@ test('a block volume is mounted by the guest, and goes the same way back before 
   const attached = await found.attach('host_1', never);
   assert.deepEqual(attached.guest, { volume: 'host_1' });
   const other = { ...dataMount, source: { ...dataMount.source, path: '/elsewhere' } } as const;
-  assert.equal(await mode.find(other, never), undefined); // which is left to other modes
+  assert.equal(await mode.find(other, never), undefined); // left to other modes
   await attached[Symbol.asyncDispose]();
   await claims[Symbol.asyncDispose]();
   assert.deepEqual(journal, [

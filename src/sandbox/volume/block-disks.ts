@@ -8,12 +8,12 @@ import type { SandboxLimits } from '../limits.ts';
 
 /** The block devices and image files of the node that are disks of one machine. */
 export interface BlockDisks {
-  /** Claims it and plugs it. Errors: those of `claimBlock` and of the machine; it is free again then. */
+  /** Claims and plugs it. Errors: those of `claimBlock` and of the machine; the claim is then released. */
   plug(request: Pick<BlockClaimRequest, 'path' | 'readOnly'>, signal: AbortSignal): Promise<BlockDisk>;
 }
 
 export interface BlockDisk extends AsyncDisposable {
-  /** By which the guest finds it. */
+  /** Serial by which the guest finds it. */
   readonly serial: string;
 }
 
@@ -22,8 +22,8 @@ export interface BlockDisksParts {
   readonly guest: Pick<Link, 'call'>;
   readonly claimBlock: (request: BlockClaimRequest, signal: AbortSignal) => Promise<BlockClaim>;
   /**
-   * Outlives the machine, and has every claim: a disk that could not be unplugged is still written to, and is nobody
-   * else's until the VMM is gone.
+   * Outlives the machine, and holds every claim: a disk that could not be unplugged may still be written to, and stays
+   * claimed until the VMM is gone.
    */
   readonly claims: AsyncDisposableStack;
   readonly limits: SandboxLimits;
@@ -40,7 +40,7 @@ export function createBlockDisks(parts: BlockDisksParts): BlockDisks {
       const serial = `block-${next}`;
       next += 1;
       const claim = await parts.claimBlock({ path, readOnly, vmmPid: machine.record.pid }, signal);
-      claims.use(claim); // disposed of twice, when all goes well: the second time does nothing
+      claims.use(claim); // usually disposed of twice; the second time does nothing
       const sizeBytes = await attach(claim, { serial, readOnly }, machine, signal);
       const growth = followGrowth(sizeBytes, {
         intervalMs: limits.growthIntervalMs,
@@ -66,7 +66,7 @@ export function createBlockDisks(parts: BlockDisksParts): BlockDisks {
   };
 }
 
-/** Returns its size. After an error the claim is given up, unless the machine may have the device all the same. */
+/** Returns its size. After an error the claim is released, unless the machine may still have the device. */
 async function attach(
   claim: BlockClaim,
   disk: { readonly serial: string; readonly readOnly: boolean },

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { followGrowth } from './block-growth.ts';
 
-/** Something that has the sizes one after the other, and what is told of it. */
+/** Follows something that has these sizes one after the other, and records the reports. */
 async function follow(sizes: readonly (number | Error)[], grown: (bytes: number) => Promise<void> = async () => {}) {
   const told: string[] = [];
   const all = Promise.withResolvers<void>();

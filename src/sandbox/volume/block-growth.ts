@@ -1,16 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
 export interface Growth {
-  /** Between two looks, in `ms`. */
+  /** Interval of looks, in `ms`. */
   readonly intervalMs: number;
   readonly measure: (signal: AbortSignal) => Promise<number>;
-  /** Called with the new size, in bytes, once for each. */
+  /** Called with each new size, in bytes. */
   readonly grown: (sizeBytes: number, signal: AbortSignal) => Promise<void>;
-  /** Told once; tried again at the next look. */
+  /** Called once per failure; the next look tries again. */
   readonly failed: (error: unknown) => void;
 }
 
-/** Looks again and again whether something has grown: neither files nor devices tell. Disposing waits for the last look. */
+/** Looks repeatedly whether something has grown: neither files nor devices report it. Disposing waits for the last look. */
 export function followGrowth(sizeBytes: number, growth: Growth): AsyncDisposable {
   const stop = new AbortController();
   const done = follow(sizeBytes, growth, stop.signal);
@@ -40,7 +40,7 @@ async function follow(sizeBytes: number, growth: Growth, signal: AbortSignal): P
   }
 }
 
-/** False: it is over. */
+/** Returns false when it was aborted. */
 async function elapsed(ms: number, signal: AbortSignal): Promise<boolean> {
   return await delay(ms, true, { signal, ref: false }).catch(() => false);
 }

@@ -8,7 +8,7 @@ import type { SandboxLimits } from '../limits.ts';
 import type { ContainerDevice } from '../sandbox.ts';
 
 export interface BlockModeParts {
-  /** Paths whose file system the pod has in its machine. */
+  /** Paths whose file system the pod mounts in its machine. */
   readonly paths: ReadonlySet<string>;
   readonly disks: BlockDisks;
   readonly guest: Pick<Link, 'call'>;
@@ -17,7 +17,7 @@ export interface BlockModeParts {
   readonly log: Log;
 }
 
-/** How a block device of the node becomes a device of a container. */
+/** Turns a block device of the node into a device of a container. */
 export interface DeviceMode {
   /** Errors: `notFound`, `unsupported`. */
   find(device: ContainerDevice, signal: AbortSignal): Promise<FoundDevice>;
@@ -34,8 +34,8 @@ export interface AttachedDevice extends AsyncDisposable {
 }
 
 /**
- * A block device or image file of the node with an ext4, which the guest mounts: the path is the volume. Its mode is the
- * pod's wish, as nobody else can have it meanwhile.
+ * A block device or image file of the node with an ext4 that the guest mounts as the volume. The pod chooses whether it is
+ * read-only, since no other pod can have it meanwhile.
  */
 export function createBlockMode(parts: BlockModeParts): HostMode {
   const { paths, disks, guest, fsGroup } = parts;
@@ -62,7 +62,7 @@ export function createBlockMode(parts: BlockModeParts): HostMode {
   };
 }
 
-/** Nothing is mounted: the container gets the device itself. */
+/** Mounts nothing: the container gets the device itself. */
 export function createDeviceMode(parts: BlockModeParts): DeviceMode {
   return {
     async find({ hostPath, readOnly }) {
@@ -82,14 +82,14 @@ export function createDeviceMode(parts: BlockModeParts): DeviceMode {
   };
 }
 
-/** What is attached for reading cannot be written to by another container: that one is refused, as a claim is for one. */
+/** Keys differ by access, so that a writer does not share what is attached for reading: the claim refuses it. */
 function accessKey(key: string, readOnly: boolean): string {
   return `${key} ${readOnly ? 'ro' : 'rw'}`;
 }
 
 /**
- * Synced and unmounted in the guest, then unplugged. A guest that does not answer, or is gone, loses it all the same:
- * what it has written is with the VMM, and what it has not is lost with it. One that uses it still keeps it.
+ * Syncs and unmounts it in the guest, then unplugs it. Also unplugs it from a guest that does not answer or is gone: what it
+ * has written is with the VMM, and the rest is lost with it. A guest that still uses it keeps it.
  */
 async function takeFromGuest(disk: BlockDisk, volume: string | undefined, parts: BlockModeParts): Promise<void> {
   const { guest, limits, log } = parts;

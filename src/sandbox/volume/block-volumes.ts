@@ -20,5 +20,6 @@ export function blockPathsOf({ namespace, name, annotations }: SandboxSpec): Rea
     'invalid',
     `Cannot run ${namespace}/${name}: annotation ${annotation} must have at most ${maxPaths} absolute ` +
       `paths, got ${JSON.stringify(wrong ?? paths.length)}`,
+    { fix: `Write ${annotation} as absolute paths, separated by commas.` },
   );
 }

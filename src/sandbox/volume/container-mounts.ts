@@ -22,7 +22,7 @@ import type {
 } from '../sandbox.ts';
 import { createSharedSources, type SharedSources } from './shared-sources.ts';
 
-/** The mounts of one container. Disposing gives back what it holds; the container must be gone from the guest. */
+/** The mounts of one container. Disposing releases what it holds; the container must be gone from the guest. */
 export interface PreparedMounts extends AsyncDisposable {
   readonly guest: readonly GuestMount[];
   readonly devices: readonly GuestDevice[];
@@ -30,11 +30,11 @@ export interface PreparedMounts extends AsyncDisposable {
 }
 
 /**
- * What the containers of one sandbox mount. Each source is brought into the guest once, by its *mode*, is shared by the
- * containers that mount it, and goes when none does any more.
+ * The mounts of one sandbox's containers. Each source is brought into the guest once, by its *mode*, is shared by the
+ * containers that mount it, and is removed after the last one.
  */
 export interface ContainerMounts extends AsyncDisposable {
-  /** Errors: `notFound`, `unsupported`, `exhausted`, and those of machine and agent; nothing is held then. */
+  /** Errors: `notFound`, `unsupported`, `exhausted`, and those of machine and agent; then nothing is held. */
   prepare(wanted: Pick<ContainerSpec, 'mounts' | 'devices'>, signal: AbortSignal): Promise<PreparedMounts>;
 }
 
@@ -54,7 +54,7 @@ export function createContainerMounts(parts: ContainerMountsParts): ContainerMou
   let next = 0;
   const takeName = (kind: MountSource['kind']) => {
     next += 1;
-    return `${kind}_${next}`; // which no volume of a pod can have: its name is a DNS label
+    return `${kind}_${next}`; // cannot be the name of a pod's volume, which is a DNS label
   };
   return {
     async prepare(wanted, signal) {
@@ -86,7 +86,7 @@ interface Site {
   readonly sources: SharedSources<AttachedSource>;
   readonly devices: SharedSources<AttachedDevice>;
   readonly takeName: (kind: MountSource['kind']) => string;
-  /** Of the container that asks. */
+  /** Holds for the container that asks. */
   readonly held: AsyncDisposableStack;
 }
 
@@ -155,6 +155,6 @@ function guestMountOf(
   { mountPath, subPath, readOnly: isWanted, source: { kind } }: ContainerMount,
   source: GuestSource,
 ): GuestMount {
-  const readOnly = isWanted || kind === 'image'; // an image is nobody's to write to
+  const readOnly = isWanted || kind === 'image'; // images are never writable
   return { destination: mountPath, readOnly, ...(subPath === undefined ? {} : { subPath }), ...source };
 }

@@ -1,6 +1,6 @@
 import type { DiskError } from '#vm/driver.ts';
 
-/** What the host could not do for a disk of the pod, in a sentence for whoever can help. */
+/** Describes a failure of the host for a disk of the pod, in a sentence. */
 export function diskTroubleOf({ serial, operation, isFull }: DiskError): string {
   const what = operation === 'write' ? 'written' : 'read';
   const why = isFull ? "the host's file system is full" : 'the host reports an input/output error';

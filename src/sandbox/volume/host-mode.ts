@@ -4,13 +4,13 @@ import type { ContainerMount, MountMode, MountSource } from '../sandbox.ts';
 export type HostMount = ContainerMount & { readonly source: Extract<MountSource, { readonly kind: 'host' }> };
 
 /**
- * A way by which a path of the node comes into the guest, one file each (`share-mode.ts`, `kubelet-mode.ts`). They are
- * asked in the order in which `pod-steps.ts` names them; the last one takes every path.
+ * A way by which a path of the node comes into the guest, one file each (`share-mode.ts`, `kubelet-mode.ts`). Modes are
+ * asked in the order in `pod-steps.ts`; the last one accepts every path.
  */
 export interface HostMode {
   /**
-   * Looks at what is at the path now, and holds on to it until it is disposed of. Undefined: this mode is not for it.
-   * Errors: `notFound`, `unsupported`, `failedPrecondition`, saying why that cannot be mounted.
+   * Looks at what is at the path, and holds it until disposed of. Undefined: another mode is responsible.
+   * Errors: `notFound`, `unsupported`, `failedPrecondition`, saying why it cannot be mounted.
    */
   find(mount: HostMount, signal: AbortSignal): Promise<FoundSource | undefined>;
 }
@@ -19,7 +19,7 @@ export interface FoundSource extends AsyncDisposable {
   readonly mode: MountMode;
   /** Mounts of one sandbox with the same mode and key share what is attached. */
   readonly key: string;
-  /** Brings it into the guest as the volume of that name. Disposing of the result takes it away again. */
+  /** Brings it into the guest as the volume of that name. Disposing of the result removes it. */
   attach(volume: string, signal: AbortSignal): Promise<AttachedSource>;
 }
 
@@ -27,7 +27,7 @@ export type GuestMount = ContainerParams['mounts'][number];
 
 export type GuestDevice = NonNullable<ContainerParams['devices']>[number];
 
-/** Where the agent finds what is mounted; what it leaves out is as the mount itself says. */
+/** Where the agent finds what is mounted; the mount itself gives the missing fields. */
 export type GuestSource = Pick<GuestMount, 'volume'> & Partial<Pick<GuestMount, 'subPath' | 'readOnly'>>;
 
 export interface AttachedSource extends AsyncDisposable {

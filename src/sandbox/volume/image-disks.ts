@@ -9,8 +9,8 @@ import type { PhaseClock } from '../phases.ts';
 /** The images of one machine: each is attached once, and shared by the containers that run it. */
 export interface ImageDisks extends AsyncDisposable {
   /**
-   * Attaches the image if it is not yet, and returns the disk's serial. Takes the image over: it is held until the
-   * machine is gone, or let go at once when it is attached already. Errors: those of machine and agent.
+   * Attaches the image if needed, and returns the disk's serial. Takes ownership of the image: it is held until the machine is
+   * gone, or released at once when it is attached already. Errors: those of machine and agent.
    */
   attach(image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string>;
 }
@@ -47,7 +47,7 @@ export function createImageDisks(
   };
   return {
     async attach(image, phases, signal) {
-      // A caller who comes while another attaches the same image waits for that, and tries anew if it failed.
+      // A caller that comes while another attaches the same image waits, and tries again if that failed.
       for (let before = attached.get(image.id); before !== undefined; before = attached.get(image.id)) {
         const serial = await before.catch(() => undefined);
         if (serial === undefined) continue;
@@ -64,13 +64,13 @@ export function createImageDisks(
   };
 }
 
-/** A guest refuses to mount a damaged file system; only the whole file tells whether it is one. */
+/** A guest refuses to mount a damaged file system; only reading the whole file tells whether it is damaged. */
 async function whyNotMounted(image: HeldImage, error: unknown, signal: AbortSignal): Promise<unknown> {
   if (kindOf(error) !== 'failedPrecondition') return error;
   const damage = await image.findDamage(signal);
   if (damage === undefined) return error;
   return new PodvmError('corrupt', `Cannot mount image ${image.id}: it is damaged: ${damage}`, {
     cause: error,
-    fix: 'Start the container once more: the image is fetched again, or the message says what to do.',
+    fix: 'Start the container again: the image is fetched again, or the message says what to do.',
   });
 }

@@ -8,7 +8,7 @@ import type { ContainerMount, MountSource, RegistryLogin } from '../sandbox.ts';
 
 export type ImageMount = ContainerMount & { readonly source: Extract<MountSource, { readonly kind: 'image' }> };
 
-/** Brings an image that a container mounts into the guest: as a disk, like those that containers run from. */
+/** Brings an image that a container mounts into the guest, as a disk, like those that containers run from. */
 export interface ImageMode {
   /** Pulls it if its policy says so. It stays in use until the machine is gone. Errors: those of images and machine. */
   find(mount: ImageMount, signal: AbortSignal): Promise<FoundSource>;
@@ -21,7 +21,7 @@ export interface ImageModeParts {
   readonly monotonicNs: () => bigint;
 }
 
-/** Bounds the removal of a volume, in `ms`: nothing has to be waited for in the guest. */
+/** Deadline for removing a volume, in `ms`; the guest does not wait for anything. */
 const removeTimeoutMs = 10_000;
 
 export function createImageMode({ images, imageDisks, guest, monotonicNs }: ImageModeParts): ImageMode {
@@ -46,7 +46,7 @@ export function createImageMode({ images, imageDisks, guest, monotonicNs }: Imag
             },
           };
         },
-        [Symbol.asyncDispose]: () => Promise.resolve(), // the disk is the machine's
+        [Symbol.asyncDispose]: () => Promise.resolve(), // the machine owns the disk
       };
     },
   };
@@ -56,7 +56,7 @@ function loginsOf({ pullLogins }: ImageMount['source']): { readonly logins?: rea
   return pullLogins === undefined ? {} : { logins: pullLogins };
 }
 
-/** With CRI's word for it, by which people find it in a pod's events (cri-api, `ErrImageVolumeMountFailed`). */
+/** Uses CRI's reason, by which users find it in a pod's events (cri-api, `ErrImageVolumeMountFailed`). */
 function mountFailed({ source, mountPath }: ImageMount, cause: unknown): PodvmError {
   const fix = cause instanceof PodvmError ? cause.fix : undefined;
   return new PodvmError(

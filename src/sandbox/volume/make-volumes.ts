@@ -13,10 +13,10 @@ export interface VolumesPlace {
 
 type VolumesSpec = Pick<SandboxSpec, 'volumes' | 'fsGroup'>;
 
-/** So many at a time: most of what a disk of its own takes is waiting, for host and guest in turn. */
+/** Maximum volumes made at a time: making a disk is mostly waiting, for host and guest in turn. */
 const volumesAtATime = 4;
 
-/** Makes the volumes that come into being with the pod. Errors: those of machine and agent. */
+/** Makes the volumes that begin with the pod. Errors: those of machine and agent. */
 export async function makeVolumes(spec: VolumesSpec, place: VolumesPlace, signal: AbortSignal): Promise<void> {
   const left = spec.volumes.values();
   const makeSome = async (both: AbortSignal) => {

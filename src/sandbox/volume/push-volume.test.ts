@@ -38,7 +38,7 @@ test('pushVolume() sends large files in parts, with owners, and no set-id bits',
     if (method === 'pushFile') sent.push({ ...params });
     return { push: 7 };
   };
-  const guest = { call } as unknown as Parameters<typeof pushVolume>[0]; // SAFE: it calls what is answered here
+  const guest = { call } as unknown as Parameters<typeof pushVolume>[0]; // SAFE: it only calls what is answered here
   const files = [file('big', 64 * 1024 + 1, { mode: 0o4640, uid: 1000, gid: 2000 }), file('empty', 0)];
   await pushVolume(guest, 'app', files, new AbortController().signal);
   assert.deepEqual(

@@ -7,8 +7,8 @@ import type { VolumeFile } from '../sandbox.ts';
 const partBytes = 64 * 1024;
 
 /**
- * Sends a whole new version of a push volume; the guest sees all of it or nothing. What it sends was read from the host
- * within its limits, or has passed `checkPushed`. Errors: the agent's.
+ * Sends a whole new version of a push volume; the guest sees all of it or nothing. The files were read from the host within
+ * its limits, or have passed `checkPushed`. Errors: the agent's.
  */
 export async function pushVolume(
   guest: Pick<Link, 'call'>,
@@ -27,14 +27,14 @@ export async function pushVolume(
     }
     await guest.call('commitPush', { push }, signal);
   } catch (error) {
-    await guest.call('abortPush', { push }, AbortSignal.timeout(abortTimeoutMs)).catch(() => {}); // it says why below
+    await guest.call('abortPush', { push }, AbortSignal.timeout(abortTimeoutMs)).catch(() => {}); // the error below tells
     throw error;
   }
 }
 
 /**
- * Before a machine is made, or asked: whether the files are what one volume can have. Errors: `exhausted`, naming
- * volume, bytes and limit; `invalid` (paths).
+ * Checks whether one volume can hold the files, before a machine is made or asked. Errors: `exhausted`, naming volume,
+ * bytes and limit; `invalid` (paths).
  */
 export function checkPushed(volume: string, files: readonly VolumeFile[], { maxBytes, maxFiles }: TreeLimits): void {
   for (const { path } of files) checkPath(volume, path);
@@ -50,7 +50,7 @@ export function checkPushed(volume: string, files: readonly VolumeFile[], { maxB
 }
 
 const abortTimeoutMs = 5000;
-/** Set-id bits of a small file are nobody's business. */
+/** Drops set-id bits. */
 const permissions = 0o777;
 
 function checkPath(volume: string, path: string): void {

@@ -11,7 +11,7 @@ import type { Parts } from '../parts.ts';
 
 export interface ShareModeParts {
   readonly sandboxId: string;
-  /** Of a pod with a user namespace. */
+  /** Whether the pod has a user namespace. */
   readonly hasOwnUsers: boolean;
   readonly machine: Pick<Machine, 'attachPort' | 'detachPort' | 'confine' | 'record'>;
   readonly guest: Pick<Link, 'call'>;
@@ -19,13 +19,13 @@ export interface ShareModeParts {
   readonly log: Log;
 }
 
-/** From the guest's unmount, which writes back what is dirty, to its answer, in `ms`. */
+/** Deadline for the guest's unmount, which writes back dirty data, in `ms`. */
 const removeTimeoutMs = 25_000;
 const detachTimeoutMs = 10_000;
 
 /**
- * A directory or file of the node that host and guest see alike: a file server on the host, a virtio-serial port of the
- * machine, and a FUSE file system in the guest. Attached in this order and taken away in the reverse one.
+ * A directory or file of the node shared by host and guest: a file server on the host, a virtio-serial port of the machine,
+ * and a FUSE file system in the guest. They are attached in this order and removed in reverse.
  */
 export function createShareMode(parts: ShareModeParts): HostMode {
   return {
@@ -57,7 +57,7 @@ export function createShareMode(parts: ShareModeParts): HostMode {
 
 interface Access {
   readonly onHost: FileAccess;
-  /** The guest's own mount is read-only too, unless something below it is to stay writable. */
+  /** Whether the guest's own mount is read-only, too; not if something below it must stay writable. */
   readonly isReadOnlyInGuest: boolean;
 }
 
@@ -146,7 +146,7 @@ function tooMany({ path }: HostSource, error: unknown): unknown {
   );
 }
 
-/** A server that could not start is seen by its client as one that has left. */
+/** A server that could not start looks to its client like one that has left. */
 async function explain({ path }: HostSource, server: FileServer, error: unknown): Promise<unknown> {
   if (kindOf(error) !== 'unavailable') return error;
   const tail = await Promise.race([server.ended, Promise.resolve([])]);
@@ -160,7 +160,7 @@ async function explain({ path }: HostSource, server: FileServer, error: unknown)
   );
 }
 
-/** Whatever the guest answers, or does not, what is the host's goes next: nothing of it may stay. */
+/** Never fails for a guest that does not answer: the host's part is removed next. */
 async function removeFromGuest(volume: string, { guest, log }: ShareModeParts): Promise<void> {
   try {
     await guest.call('removeVolume', { name: volume }, AbortSignal.timeout(removeTimeoutMs));
@@ -174,6 +174,6 @@ async function detach(port: string, { machine }: ShareModeParts): Promise<void> 
   try {
     await machine.detachPort(port, AbortSignal.timeout(detachTimeoutMs));
   } catch (error) {
-    if (!['unavailable', 'failedPrecondition'].includes(kindOf(error))) throw error; // the machine is gone, and it with it
+    if (!['unavailable', 'failedPrecondition'].includes(kindOf(error))) throw error; // gone with the machine
   }
 }

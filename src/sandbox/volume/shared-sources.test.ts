@@ -4,7 +4,7 @@ import * as fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
 import { createSharedSources, type Hold } from './shared-sources.ts';
 
-/** A source that says how many of its key are there; there must never be two. */
+/** A source that counts its live instances per key, of which there must never be two. */
 function place() {
   const there = new Map<string, number>();
   let failures = 0;

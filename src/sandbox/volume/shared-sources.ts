@@ -1,10 +1,10 @@
 import { PodvmError } from '#base/errors.ts';
 
-/** What several have in use: made for the first, given back after the last. */
+/** Something shared: made for the first user, released after the last. */
 export interface SharedSources<T extends AsyncDisposable> extends AsyncDisposable {
   /**
-   * Holds what has that key, made by `make` unless it is there. Whoever comes while another makes it, or while it is
-   * given back, waits for that. Errors: those of `make`, which then was for nobody.
+   * Holds the thing of that key, made by `make` unless it exists. Waits for another caller that makes or releases it.
+   * Errors: those of `make`, for the caller whose call made it.
    */
   hold(key: string, make: () => Promise<T>): Promise<Hold<T>>;
 }
@@ -18,12 +18,12 @@ interface Entry<T> {
   holders: number;
 }
 
-/** What cannot be given back is told to `onStuck`, and tried once more when all of it is disposed of. */
+/** Reports what cannot be released to `onStuck`, and tries again when all of it is disposed of. */
 export function createSharedSources<T extends AsyncDisposable>(
   onStuck: (key: string, error: unknown) => void,
 ): SharedSources<T> {
   const entries = new Map<string, Entry<T>>();
-  /** Of each key that is being made or given back. */
+  /** Keys that are being made or released. */
   const changes = new Map<string, Promise<unknown>>();
   const stuck: T[] = [];
 
@@ -92,7 +92,7 @@ export function createSharedSources<T extends AsyncDisposable>(
           }
         }),
       );
-      stuck.push(...failed); // for the next call
+      stuck.push(...failed); // tried again by the next call
       const errors = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []));
       if (errors.length > 0) throw new AggregateError(errors, 'volumes not given back');
     },

@@ -10,8 +10,8 @@ import type { SandboxVolume } from '../sandbox.ts';
 export const scratchSerial = 'scratch';
 
 /**
- * Disks of scratch volumes with a limit, one each: whatever writes over it is told ENOSPC, privileged or not. Gone with
- * the machine.
+ * Disks of scratch volumes with a limit, one each: writers beyond it get ENOSPC, privileged or not. Removed with the
+ * machine.
  */
 export interface VolumeDisks extends AsyncDisposable {
   /** Returns the disk's serial. Errors: those of `makeVolumeDisk`, machine and agent. */
@@ -45,8 +45,8 @@ export function createVolumeDisks(parts: VolumeDisksParts): VolumeDisks {
 }
 
 /**
- * Room of the volume's own disk, in bytes; undefined: it is a directory of the scratch disk. That is so where the pod has a
- * limit of all its storage, which one disk holds it to, and where the scratch disk is the smaller of the two.
+ * Room of the volume's own disk, in bytes; undefined when it is a directory of the scratch disk: if the pod limits all of
+ * its storage, which the one disk enforces, or if the scratch disk is the smaller of the two.
  */
 export function roomOfOwn(volume: SandboxVolume, { scratchBytes, resources }: MachineSize): number | undefined {
   if (volume.kind !== 'scratch' || volume.sizeLimitBytes === undefined) return undefined;
