@@ -113,7 +113,7 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
   });
 
   test('tells of a container what its guest’s kernel says of it', async () => {
-    const ours = await columnOf('## A container that asks for nothing');
+    const ours = await columnOf('## A container without special requests');
     const container = await pod.createContainer(
       {
         ...containerSpec,
@@ -129,7 +129,7 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
     await container.exited;
     await follower.ended;
     const said = Buffer.concat(chunks).toString();
-    assert.equal(ours.get('kernel'), 'a guest’s own');
+    assert.equal(ours.get('kernel'), "a guest's own");
     assert.match(said, /^kernel .*deb13/m);
     assert.equal(ours.get('capabilities'), "containerd's 14");
     assert.match(said, /^caps 00000000a80425fb$/m);
