@@ -52,8 +52,8 @@ export async function netSuite({ rounds, peers, say }: SuiteOptions): Promise<Fi
 const maxTries = 20;
 
 /**
- * One transfer. Between two of them iperf3's server makes its socket anew, and resets whoever comes then; a bare
- * connection to see whether it listens is for it a client that failed. So it is tried again.
+ * Runs one transfer, and tries again after a reset: between transfers iperf3's server makes its socket again, and resets
+ * clients meanwhile. A bare connection to check whether it listens would count as a failed client.
  */
 async function transfer(runs: (command: readonly string[]) => Promise<string>, command: readonly string[]) {
   for (let tries = 1; ; tries += 1) {

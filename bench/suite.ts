@@ -4,6 +4,6 @@ export interface SuiteOptions {
   readonly rounds: number;
   /** Runtimes to measure in the same run, where they are installed. */
   readonly peers: readonly string[];
-  /** A line for whoever watches. */
+  /** Prints a progress line. */
   readonly say: (line: string) => void;
 }

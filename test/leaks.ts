@@ -48,7 +48,7 @@ function isOurs(text: string, { directory, ids }: Belongings): boolean {
   return ids.some((id) => text.includes(id));
 }
 
-/** Processes that name it in their arguments, mounts or control group; and our children, whoever they are. */
+/** Processes that name it in their arguments, mounts or control group, and all children of this process. */
 async function processes(ours: Belongings): Promise<string[]> {
   const [ourMounts, hostMounts] = await Promise.all(['self', '1'].map((pid) => link(`/proc/${pid}/ns/mnt`)));
   const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name) && name !== String(process.pid));

@@ -142,7 +142,7 @@ describe('a hostile agent', () => {
     assert.deepEqual(await link.call('ping', {}, never), { uptimeMs: 1 });
   });
 
-  it('cannot fill the host with events while nobody listens', async () => {
+  it('cannot fill the host with events without a listener', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     for (let n = 0; n < limits.maxQueuedEvents + 100; n += 1) {

@@ -12,7 +12,7 @@ const connect = (agent: FakeAgent, handshakeTimeoutMs = 5000, signal = never) =>
   connectLink({ open: () => Promise.resolve(agent.channel), handshakeTimeoutMs, callTimeoutMs: 1000 }, signal);
 
 describe('connectLink()', () => {
-  it('gives up at the deadline when nobody answers, and closes the channel', async () => {
+  it('gives up at the deadline without an answer, and closes the channel', async () => {
     const agent = new FakeAgent();
     agent.ignoredHellos = Infinity;
     await assert.rejects(connect(agent, 50), kind('timeout'));

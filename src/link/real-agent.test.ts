@@ -241,7 +241,7 @@ describe('the agent', { skip }, () => {
   });
 
   describe('dial', () => {
-    it('says that nobody listens, and what is no address', async () => {
+    it('reports a missing listener, and an invalid address', async () => {
       await using agent = new Agent();
       await using link = await agent.connect();
       const server = await listening(() => {});

@@ -187,7 +187,7 @@ test('processOf() lets the pod overrule the image', () => {
   assert.equal(processOf({ ...own, security: { ...security, runAsUser: 5 } }, image, [], 7).user, '5');
 });
 
-test('processOf() refuses root where runAsNonRoot is set, whoever asks for it', () => {
+test('processOf() refuses root where runAsNonRoot is set, asked for by pod or image', () => {
   const runAs = (own: object, user?: string) =>
     processOf(
       { ...containerSpec, security: { ...security, runAsNonRoot: true, ...own } },

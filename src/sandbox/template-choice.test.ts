@@ -68,7 +68,7 @@ test('run() restores a pod from the template that it asks for, made once for eac
 test('run() lets no pod share more than its node allows, whatever it asks for', async () => {
   await using node = await openNode('namespace');
   await node.sandboxes.warmUp('template', never);
-  assert.deepEqual(node.made, [], 'nobody would use the node’s');
+  assert.deepEqual(node.made, [], "no pod would use the node's");
   for (const choice of ['on', 'namespace', 'off'] as const) await node.run('shop', choice, choice);
   assert.deepEqual(node.began, ['shop', 'shop', 'a boot']);
   await using strict = await openNode('off');

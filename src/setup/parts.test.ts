@@ -31,7 +31,7 @@ test('ensurePart() leaves nothing behind when making fails', async (t) => {
   assert.deepEqual(await readdir(directory), []);
 });
 
-test('ensurePart() makes a part once, and anew when its inputs change', async (t) => {
+test('ensurePart() makes a part once, and again when its inputs change', async (t) => {
   const directory = await scratch(t);
   let made = 0;
   const make = async () => {

@@ -14,7 +14,7 @@ export interface CriTools {
 
 const module = 'sigs.k8s.io/cri-tools';
 export const version = 'v1.36.0';
-/** Of the module's source, as `go.sum` has it: whoever changes the version changes this, too. */
+/** Hash of the module's source, as in `go.sum`: changes with the version. */
 const sum = 'h1:Xt+LLvBVH1Fnp/AR2EyHApyWS/88y2KlWjlDc2HR+aw=';
 const buildTimeoutMs = 30 * 60_000;
 

@@ -11,7 +11,7 @@ const busybox = 'registry.k8s.io/e2e-test-images/busybox:1.29-2';
 const nginx = 'registry.k8s.io/e2e-test-images/nginx:1.14-2';
 const transports = ['spdy', 'websocket'] as const;
 
-/** One pod, with a web server and a shell that waits for somebody to attach. */
+/** One pod, with a web server and a shell that waits for a client to attach. */
 interface Tour {
   readonly crictl: Crictl;
   readonly pod: string;
@@ -20,7 +20,7 @@ interface Tour {
 }
 
 /**
- * What somebody does with crictl by hand, and critest does not: terminals, detaching, large inputs, clients that die.
+ * Interactive uses of crictl that critest does not cover: terminals, detaching, large inputs, clients that die.
  * Each step counts as a spec.
  */
 export async function tourWithCrictl(program: string, endpoint: string, work: string, signal: AbortSignal) {

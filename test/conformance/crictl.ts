@@ -5,7 +5,7 @@ import { defaultEnv, run, type RunResult } from '#host/run.ts';
 
 const patienceMs = 60_000;
 
-/** crictl, as somebody types it. */
+/** Runs crictl with the arguments that a user would type. */
 export class Crictl {
   readonly #program: string;
   readonly #flags: readonly string[];

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { type Expectations, judge, leftOutPattern, parseExpectations, parseGinkgoReport, type Spec } from './report.ts';
 
 const expected: Expectations = {
-  leftOut: [{ spec: 'Image by digest [Conformance]', reason: 'nobody has its bytes' }],
+  leftOut: [{ spec: 'Image by digest [Conformance]', reason: 'its bytes are not available' }],
   maySkip: [{ spec: 'AppArmor *', reason: 'the host has none' }],
   refused: [{ spec: 'Mount with rshared', reason: 'cannot be in a VM', says: 'cannot appear on the host' }],
 };
@@ -31,7 +31,7 @@ test('judge() is content with what the list says, and counts it', () => {
 const surprising: readonly (readonly [string, Spec])[] = [
   ['a failure', spec('Exec fails', 'failed', 'exit code 1\nand a stack')],
   ['a spec that skips itself', spec('Metrics', 'skipped', 'not supported')],
-  ['a spec that nobody asked to leave out', spec('Attach', 'skipped')],
+  ['a spec that was not asked to be left out', spec('Attach', 'skipped')],
   ['a host where only the reason of another applies', spec('AppArmor is left out', 'skipped')],
 ];
 

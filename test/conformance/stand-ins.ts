@@ -14,7 +14,7 @@ const e2e = 'registry.k8s.io/e2e-test-images';
 const staging = 'gcr.io/k8s-staging-cri-tools';
 const benchmarks = 'public.ecr.aws/docker/library';
 
-/** All images that critest of `cri-tools.ts` pulls, but the one that it names by a digest, which nobody can rebuild. */
+/** The images that critest of `cri-tools.ts` pulls, except the one named by a digest, which cannot be rebuilt. */
 export async function standIns(debian: DebianFiles): Promise<readonly StandIn[]> {
   const box = await busybox(debian);
   const web = await nginx(debian);

@@ -15,7 +15,7 @@ export interface WorkDirectory extends AsyncDisposable {
 
 export async function makeWorkDirectory(): Promise<WorkDirectory> {
   const path = await mkdtemp('/var/tmp/podvm-critest-');
-  await chmod(path, 0o711); // skopeo runs as nobody
+  await chmod(path, 0o711); // skopeo runs as an unprivileged user
   const temporary = join(path, 'tmp');
   await mkdir(temporary);
   return { path, temporary, [Symbol.asyncDispose]: () => remove(path) };

@@ -10,7 +10,7 @@ import { ScriptedHost } from './scripted-host.ts';
 import { buildRoot } from './scripted-guest.ts';
 
 const repo = join(import.meta.dirname, '../..');
-/** Ids of the host that a fuzzed agent's are; nobody else has them. */
+/** Host ids of a fuzzed agent, not used otherwise. */
 const [firstId, idCount] = [1_500_000_000, 65_536];
 
 export interface AgentBench extends AsyncDisposable {

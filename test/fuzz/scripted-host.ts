@@ -110,7 +110,7 @@ export class ScriptedHost {
     this.#welcomed.promise.catch(() => undefined);
   }
 
-  /** What a call may bring; its bytes are sent by whoever has made them. */
+  /** Expects the answer of a call; the caller sends its bytes. */
   expect(id: number, method: string, params: unknown): void {
     this.#methods.set(id, method);
     if (method === 'dial' && typeof params === 'object' && params !== null && 'stream' in params)

@@ -104,7 +104,7 @@ async function makeCertificate(directory: string): Promise<void> {
   await run('openssl', ['req', '-x509', ...key, '-out', join(directory, 'cert.pem'), '-days', '2', ...subject]);
 }
 
-/** A port of 127.0.0.1 that nobody listens on. */
+/** A port of 127.0.0.1 without a listener. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');

@@ -8,7 +8,7 @@ import { goEnv } from '../conformance/cri-tools.ts';
 
 const module = 'k8s.io/kubernetes';
 export const version = 'v1.35.4';
-/** Of the module's source, as `go.sum` has it: whoever changes the version changes this, too. */
+/** Hash of the module's source, as in `go.sum`: changes with the version. */
 const sum = 'h1:o/8dBC/pHVpYoGV4OAIytAlNPZbdYVTXJHoYvXC4qzM=';
 const buildTimeoutMs = 60 * 60_000;
 

@@ -132,7 +132,7 @@ async function tour(kubelet: Kubelet, endpoint: string, hostDirectory: string): 
     return restartsOf(pod) === 3 && isReady(pod);
   });
   assert.equal(await exec('cat /cache/file /part/file'), 'prepared\nbelow\n');
-  say('its init container has filled the emptyDir anew');
+  say('its init container has filled the emptyDir again');
 
   await kubelet.setPod('');
   await becomes(kubelet, 'is gone', (pod) => pod === undefined);

@@ -77,7 +77,7 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
     assert.deepEqual(await readdir(cli.root), []);
   });
 
-  it('whoever is not root learns that before anything is made', async () => {
+  it('a user who is not root is told so before anything is made', async () => {
     // Seen elsewhere than where it lies: others may not enter /root, in which a repository may well be.
     const script =
       'mount --bind "$0" /mnt && exec setpriv --reuid=65534 --regid=65534 --clear-groups /mnt/podvm run "$1"';

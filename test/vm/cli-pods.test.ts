@@ -66,7 +66,7 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.equal(code, 1);
   });
 
-  it('stop ends a pod as it wants to end, and its exit code goes to whoever ran it', async () => {
+  it('stop ends a pod as it wants to end, and the command that ran it returns its exit code', async () => {
     const running = start(pod('polite', container('main', `trap 'echo bye; exit 5' TERM; echo up; ${forever}`)));
     await running.shows(/up/);
     const stopped = await cli.type(['stop', 'polite']);

@@ -99,7 +99,7 @@ describe('a VMM that its guest has taken over', { skip, timeout: 300_000 }, () =
     const shape = { memoryMiB, vcpus, hasNic: spec.tap !== undefined };
     const template = (await new Templates(templatesDirectory, options).find(shape)) ?? assert.fail('no template');
     const jail = await jailOf(options, spec, { kind: 'restore', template }, minute());
-    // Owned by root and set-uid, in the one place of the host that its VMM sees: running it must make nobody root.
+    // Owned by root and set-uid, in the one place of the host that its VMM sees: running it must not give root's rights.
     const program = join(spec.directory, 'fallen-vmm');
     await copyFile(join(directory, 'fallen-vmm'), program);
     await run('chmod', ['4755', program]);

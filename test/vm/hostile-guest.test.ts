@@ -27,7 +27,7 @@ const quietSeconds = 2;
 
 const gateway = "$(ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p')";
 const floods = [
-  'yes out', // its log, and whoever follows it
+  'yes out', // floods its log and the log's followers
   'yes err >&2',
   'while :; do dd if=/dev/zero of=/f bs=1M count=64 2>/dev/null; sync; done',
   `ping -f ${gateway} >/dev/null; while :; do ping -c 1000 -A ${gateway} >/dev/null; done`,
@@ -139,7 +139,7 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     await assertNeighbourLives();
   });
 
-  test('whose VMM stands still and answers nothing holds nobody up, and goes when it is removed', async () => {
+  test('whose VMM stands still and answers nothing delays no other, and goes when it is removed', async () => {
     const pod = await node.sandboxes.run({ ...sandboxSpec, name: 'stands-still' }, minute());
     await startScript(pod, 'sleep 100000');
     process.kill(pod.status.vmmPid ?? 0, 'SIGSTOP');

@@ -121,7 +121,7 @@ await suite('images that attack the process that serves pods', { skip: await why
     await assert.rejects(late, { kind: 'exhausted', message: /it takes more than 4 s/ });
   });
 
-  test('lets the reader be nobody, without a network, capabilities or sight of this machine', async () => {
+  test('runs the reader as an unprivileged user, without a network, capabilities or sight of this machine', async () => {
     const stuck = await openStore('stuck', { ...imageLimits, maxPathSteps: 1e12 });
     const abort = new AbortController();
     const load = stuck.load(archive('links'), undefined, {}, abort.signal);

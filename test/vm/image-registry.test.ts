@@ -524,7 +524,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     await other.assertEmpty();
   });
 
-  test('lets skopeo be nobody, without any capability, and see nothing of this machine', async () => {
+  test('runs skopeo as an unprivileged user, without any capability or sight of this machine', async () => {
     await using silent = await startSilentServer();
     await using node = await openStore();
     const abort = new AbortController();

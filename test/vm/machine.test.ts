@@ -91,7 +91,7 @@ async function startElsewhere(
 describeMachineDriver('QEMU', () => openHarness(), { skip, abortsAtMs: [0, 5, 20, 40, 60, 90, 130, 180, 250] });
 
 test(
-  'a machine runs as nobody, in namespaces of its own, without capabilities',
+  'a machine runs as an unprivileged user, in separate namespaces, without capabilities',
   { skip, timeout: 60_000 },
   async () => {
     await using harness = await openHarness();
@@ -140,7 +140,7 @@ test('a machine that is to be killed last is, or we are told, once, that the hos
 });
 
 test(
-  'a machine without a console keeps none, answers all the same, and can be taken over',
+  'a machine without a console keeps none, still answers, and can be taken over',
   { skip, timeout: 60_000 },
   async () => {
     await using harness = await openHarness({ hasConsole: false });

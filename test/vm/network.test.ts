@@ -85,7 +85,7 @@ describe('the default network', { skip, timeout: 60_000 }, () => {
 });
 
 describe('check() of the default network', { skip, timeout: 60_000 }, () => {
-  test('finds every pod well, also one with a host port, and misses what somebody took', async () => {
+  test('finds every pod well, also one with a host port, and reports what was removed', async () => {
     await using harness = await openHarness();
     const network = harness.open();
     const attach = async (more: Partial<AttachmentRequest>) => {

@@ -71,7 +71,7 @@ describe('a Secret', { skip, timeout: 300_000 }, () => {
     assert.deepEqual(await holding(files), []);
   });
 
-  it('is in no template, which nobody has written to since it was thought of', async () => {
+  it('is in no template, which was not written to since the secret was chosen', async () => {
     const templates = await filesOf(join(cli.root, 'templates'), true);
     assert.ok(templates.length > 0);
     for (const file of templates) assert.ok((await stat(file)).mtimeMs < madeAtMs, file);

@@ -148,7 +148,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     for (const sandbox of [off, large]) assert.doesNotMatch(await mountsOf(sandbox), / \/template /);
   });
 
-  test('pods of a namespace share one with each other and with nobody else', async () => {
+  test('pods of a namespace share one only with each other', async () => {
     await using node = await open();
     const of = (namespace: string, name: string) =>
       node.sandboxes.run(spec(name, { namespace, template: 'namespace' }), soon());

@@ -186,7 +186,7 @@ static const char *contend(int (*take)(int, off_t), const char *file, int flags,
     const char *outcome = taken == 0 ? "ok" : errno == EAGAIN ? "held" : strerrorname_np(errno);
     close(until[1]);
     TRY(waitpid(holder, NULL, 0));
-    TRY(taken == 0 ? 0 : take(fd, start)); /* which nobody holds any more */
+    TRY(taken == 0 ? 0 : take(fd, start)); /* no longer held */
     TRY(close(fd));
     return outcome;
 }

@@ -37,7 +37,7 @@ test('more than was sent is refused, and more acknowledged than was sent counts 
   assert.equal(textOf(output.after(3)), 'def');
 });
 
-test('a reader that wants only what is new, and bytes that nobody was sent, move the offset on', () => {
+test('a reader that only wants new output, and bytes that were sent nowhere, advance the offset', () => {
   const output = sent('abc');
   assert.equal(textOf(output.after(undefined)), '');
   output.skip(2);

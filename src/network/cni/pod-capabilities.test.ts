@@ -50,7 +50,7 @@ test('declaredOf() keeps what a plugin of the chain asks for', () => {
   assert.deepEqual(declaredOf({ mac, dns: {}, bandwidth: {} }, { cniVersion: '1.0.0', name: 'n', plugins }), { mac });
 });
 
-test('hasWork() leaves out a plugin for what nobody asked', () => {
+test('hasWork() leaves out a plugin for what was not asked for', () => {
   const portmap = { type: 'portmap', capabilities: { portMappings: true } };
   assert.deepEqual([hasWork(portmap, { mac }), hasWork(portmap, { portMappings: [] })], [false, true]);
   assert.equal(hasWork({ type: 'bridge', capabilities: { mac: true } }, {}), true);

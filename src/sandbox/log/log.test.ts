@@ -119,7 +119,7 @@ test('a writer that is opened again goes on where the last one stopped', async (
   assert.equal(await textOf(place.log), 'a\nb\nc\n');
 });
 
-test('reopen() goes on in a new file when somebody has renamed the old one, and loses nothing', async () => {
+test('reopen() continues in a new file after the old one was renamed, and loses nothing', async () => {
   await using place = await directory();
   await using writer = await openLogWriter(place.log, () => time);
   const first = writer.write(chunkOf('before\n'));

@@ -135,7 +135,7 @@ test('attach() refuses a volume that is too large, naming it, and leaves nothing
   assert.deepEqual(guest.calls, []);
 });
 
-test('attach() tries anew after a failure, which left nothing in the guest', async () => {
+test('attach() tries again after a failure, which left nothing in the guest', async () => {
   const { guest, mode } = open();
   await using _mode = mode;
   const found = await mode.find(mountOf(await write('app', '..1', { key: 'one' })), signal);

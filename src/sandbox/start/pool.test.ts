@@ -76,7 +76,7 @@ test('the timeline of a start has its steps, and from the pool only those that w
   for (const name of fromPool) assert.ok(!made.has(name) && taken.has(name), name);
 });
 
-test('no machine is handed out twice, and a pool that is empty keeps nobody waiting', async () => {
+test('no machine is handed out twice, and an empty pool delays no start', async () => {
   await using node = await openWithPool(2);
   const spares = await node.untilDirectories(2);
   const sandboxes = await Promise.all(['a', 'b', 'c', 'd'].map((name) => node.sandboxes.run(named(name), never)));

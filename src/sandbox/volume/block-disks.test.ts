@@ -105,7 +105,7 @@ test('a disk that could not be plugged is given up, unless the machine may have 
   assert.equal(unsure.journal.at(-1), 'give up');
 });
 
-test('a dead guest loses its disk all the same; one that uses it keeps it until its machine is gone', async () => {
+test('a dead guest still loses its disk; one that uses it keeps it until its machine is gone', async () => {
   const dead = place({ removeVolume: 'unavailable' });
   await (await (await taken(dead.mode)).attach('host_1', never))[Symbol.asyncDispose]();
   assert.deepEqual(dead.journal.slice(-3), ['removeVolume', 'unplug', 'give up']);

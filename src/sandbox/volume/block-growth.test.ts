@@ -31,7 +31,7 @@ test('followGrowth() tells each larger size once, and none that is smaller', asy
   assert.deepEqual(await follow([10, 20, 20, 15, 30, 10]), ['20', '30']);
 });
 
-test('followGrowth() goes on after an error, which it tells once, and tells the size again that nobody took', async () => {
+test('followGrowth() continues after an error, which it reports once, and reports the size again that was not taken', async () => {
   let refusals = 2;
   const grown = async () => {
     if ((refusals -= 1) >= 0) throw new Error('refused');

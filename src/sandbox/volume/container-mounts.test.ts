@@ -112,7 +112,7 @@ test('a mount that cannot be leaves nothing of the others attached', async () =>
   );
 });
 
-test('everything goes when the sandbox ends, whoever still holds it', async () => {
+test('everything is removed when the sandbox ends, even if it is still held', async () => {
   const { journal, mounts } = place();
   const devices = [{ hostPath: '/dev/vdb', devicePath: '/dev/data', readOnly: false }];
   const prepared = await mounts.prepare({ mounts: [ofHost('/srv'), ofHost('/opt')], devices }, never);
