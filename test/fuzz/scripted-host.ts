@@ -203,7 +203,7 @@ export class ScriptedHost {
     else if (
       message.t === 'error' &&
       ownFault.test(rawText(message.message)) &&
-      !/agent takes no such/.test(rawText(message.message))
+      !/invalid parameters for the agent/.test(rawText(message.message))
     )
       this.#fault(`${method}: ${printable(message.message)}`);
     else if (message.t === 'result' && !isResult(method, message.value))

@@ -61,18 +61,18 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
 
   test('says what is no archive', async () => {
     await assertRefused('/no/such.tar', 'notFound', /there is no such file/);
-    await assertRefused('/etc', 'invalid', /no docker-archive, OCI archive or OCI layout/);
-    await assertRefused('/etc/passwd', 'invalid', /no docker-archive, OCI archive or OCI layout/);
+    await assertRefused('/etc', 'invalid', /not a docker-archive, OCI archive or OCI layout/);
+    await assertRefused('/etc/passwd', 'invalid', /not a docker-archive, OCI archive or OCI layout/);
     const other = join(directory, 'other.tar');
     await writeFile(other, tarOf([{ name: 'hello', content: 'hello' }]));
-    await assertRefused(other, 'invalid', /no docker-archive, OCI archive or OCI layout/);
+    await assertRefused(other, 'invalid', /not a docker-archive, OCI archive or OCI layout/);
     const broken = join(directory, 'broken.tar');
     await writeFile(broken, tarOf([{ name: 'manifest.json', content: '[{"Config":"../../etc/shadow","Layers":[]}]' }]));
     await assertRefused(broken, 'corrupt', /\.\.\/\.\.\/etc\/shadow, which its manifest names, is missing/);
     await writeFile(broken, tarOf([{ name: 'manifest.json', content: '{' }]));
     await assertRefused(broken, 'corrupt', /manifest\.json: it is not JSON/);
     await writeFile(broken, tarOf([{ name: 'manifest.json', type: 'symlink', target: '/etc/shadow' }]));
-    await assertRefused(broken, 'invalid', /no docker-archive/);
+    await assertRefused(broken, 'invalid', /not a docker-archive/);
   });
 
   test('takes a directory with an OCI layout', async () => {
