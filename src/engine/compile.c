@@ -1,4 +1,4 @@
-/* Build-time tool: compile.c's program turns a JavaScript bundle into bytecode. `compile bundle.js agent.bytecode` */
+/* Build-time tool that compiles a JavaScript bundle to bytecode: `compile bundle.js agent.bytecode` */
 #include <quickjs/quickjs.h>
 #include <stdio.h>
 #include <stdlib.h>

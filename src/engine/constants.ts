@@ -1,9 +1,9 @@
 /**
- * Numbers of the Linux ABI that the engine's calls take, for x86-64. `engine.c` asserts at compile time that they are
- * what its headers say.
+ * Numbers of the Linux ABI for x86-64 that the engine's calls take. `engine.c` compares them with its headers at
+ * compile time.
  */
 
-/** Flags of `Descriptors.open`. O_CLOEXEC is always added. */
+/** Flags of `Descriptors.open`, which always adds O_CLOEXEC. */
 export const open = {
   readOnly: 0,
   writeOnly: 1,
@@ -16,7 +16,7 @@ export const open = {
   nonBlock: 0o4000,
   directory: 0o200000,
   noFollow: 0o400000,
-  /** Only names the file. */
+  /** Names the file without opening it (O_PATH). */
   path: 0o10000000,
 } as const;
 

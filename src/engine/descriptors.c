@@ -1,4 +1,4 @@
-/* File descriptors: every one we make is close-on-exec. */
+/* File descriptors, always made close-on-exec. */
 #define _GNU_SOURCE
 #include "engine.h"
 
@@ -38,7 +38,7 @@ static CALL(close_fd)
     if (!take_fd(ctx, argv[0], &fd)) return JS_EXCEPTION;
     if (loop_uses(fd)) return throw_errno(ctx, EBADF, "close a descriptor", NULL);
     loop_unwatch(ctx, fd);
-    /* Not retried after EINTR: Linux has closed it by then. */
+    /* EINTR is not retried: Linux has closed the descriptor by then. */
     return close(fd) < 0 && errno != EINTR ? throw_errno(ctx, errno, "close a descriptor", NULL) : JS_UNDEFINED;
 }
 

@@ -1,6 +1,6 @@
 /*
- * The guest's engine: QuickJS with our own loop and calls, running the bytecode embedded at build time and nothing else.
- * The parser is linked (it is one object file with the interpreter) but never attached: eval and Function throw.
+ * The engine: QuickJS with its own loop and calls. It runs the bytecode embedded at build time and no other code. The
+ * parser is linked (it is in one object file with the interpreter) but never attached: eval and Function throw.
  */
 #define _GNU_SOURCE
 #include "engine.h"
@@ -18,10 +18,9 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-/* constants.ts holds these numbers; another architecture must fail here and not in the guest. */
+/* Numbers of constants.ts: another architecture must fail here and not in the guest. */
 #define SAME(name, value) _Static_assert((long)(name) == (long)(value), #name " differs from constants.ts")
 SAME(O_RDONLY, 0); SAME(O_WRONLY, 1); SAME(O_RDWR, 2); SAME(O_CREAT, 0100); SAME(O_EXCL, 0200); SAME(O_NOCTTY, 0400);
 SAME(O_TRUNC, 01000); SAME(O_APPEND, 02000); SAME(O_NONBLOCK, 04000); SAME(O_DIRECTORY, 0200000);
@@ -72,7 +71,7 @@ static int64_t resident_kib(void)
 static int64_t count_descriptors(void)
 {
     DIR *stream = opendir("/proc/self/fd");
-    int64_t count = -3; /* `.`, `..` and the stream's own */
+    int64_t count = -3; /* `.`, `..` and the stream itself */
 
     if (!stream) return 0;
     while (readdir(stream)) count++;
@@ -80,7 +79,7 @@ static int64_t count_descriptors(void)
     return count;
 }
 
-/* Counts every allocation of the runtime as they are made: JS_ComputeMemoryUsage would walk the whole heap. */
+/* Bytes that the runtime has allocated. JS_ComputeMemoryUsage would walk the whole heap. */
 static size_t heap_bytes;
 
 static void *counted_malloc(JSMallocState *state, size_t size)
@@ -150,7 +149,7 @@ static CALL(collect_garbage)
     return JS_UNDEFINED;
 }
 
-/* PID 1 of a machine and not, as a jailed program of the host may be, of a namespace. */
+/* Whether this is PID 1 of a machine; a jailed program of the host may be PID 1 of a namespace. */
 static bool is_init;
 
 static _Noreturn void power_off_or_exit(int code)
@@ -180,7 +179,7 @@ static const JSCFunctionListEntry calls[] = {
 };
 const struct call_table runtime_calls = {calls, COUNT(calls)};
 
-/* A bug in the C: say so and end the machine; without sync, for our memory cannot be trusted. */
+/* Ends the machine after a bug in the C, without sync: our memory cannot be trusted. */
 static void on_fatal_signal(int signal)
 {
     static const char text[] = "podvm agent: fatal signal, powering off\n";
@@ -222,7 +221,7 @@ static JSContext *make_context(void)
     return ctx;
 }
 
-/* The global `podvmEngine`, with its calls; native.ts takes it away from the global object. */
+/* Makes the global `podvmEngine` with its calls; native.ts removes it from the global object. */
 static bool add_engine(JSContext *ctx, int argc, char **argv, const struct call_table *const *tables)
 {
     JSValue global = JS_GetGlobalObject(ctx), engine = JS_NewObject(ctx), arguments = JS_NewArray(ctx);
@@ -248,7 +247,7 @@ static bool run_code(JSContext *ctx)
     return ok;
 }
 
-/* The kernel starts PID 1 without standard streams when the initramfs has no /dev/console: nothing of ours may become 0 to 2. */
+/* Opens 0 to 2 where they are closed: without /dev/console the kernel starts PID 1 without standard streams. */
 static void reserve_standard_fds(void)
 {
     int fd;
@@ -273,7 +272,7 @@ void run_engine(int argc, char **argv, const struct call_table *const *tables, b
     mallopt(M_TRIM_THRESHOLD, 256 << 10);
     ctx = make_context();
     if (!ctx || !loop_start(ctx) || (start && !start()) || !add_engine(ctx, argc, argv, tables) || !run_code(ctx)) {
-        static const char text[] = "podvm agent: cannot start";
+        static const char text[] = "podvm: cannot start";
         print_line(text, sizeof text - 1);
         power_off_or_exit(70);
     }

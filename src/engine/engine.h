@@ -1,7 +1,7 @@
 /*
  * The C half of the engine: what engine.ts declares. It runs as root beside hostile containers, so every value from
  * JavaScript passes one of the `take_*` functions, which check type and range before anything is converted.
- * Calls between files go one way (tools/c-calls.test.ts): values, text, console, loop, descriptors, engine, program.
+ * Calls between files go one way (tools/c-calls.test.ts), from the lowest: values, text, console, loop, engine, program.
  */
 #ifndef PODVM_ENGINE_H
 #define PODVM_ENGINE_H
@@ -18,7 +18,7 @@
 enum {
     max_fds = 1 << 20,      /* highest descriptor we handle, fs.nr_open's default */
     max_list_names = 65536, /* names of one directory */
-    max_arguments = 4096,   /* of one spawned program, and as many variables */
+    max_arguments = 4096,   /* arguments of one spawned program; also its variables */
     max_child_fds = 64,
     max_groups = 1024,
     max_received_fds = 16,
@@ -26,7 +26,7 @@ enum {
     again = -1,
 };
 
-/* The signature every call of the table has. */
+/* The signature of every call in a table. */
 #define CALL(name) JSValue name(JSContext *ctx, JSValueConst self, int argc, JSValueConst *argv)
 #define CALL_START UNUSED(self); UNUSED(argc); UNUSED(argv)
 
@@ -34,25 +34,25 @@ enum {
 bool take_int(JSContext *ctx, JSValueConst value, int64_t min, int64_t max, int64_t *result);
 bool take_optional_int(JSContext *ctx, JSValueConst value, int64_t min, int64_t max, int64_t absent, int64_t *result);
 bool take_fd(JSContext *ctx, JSValueConst value, int *fd);
-/* A string without NUL; give back with JS_FreeCString. NULL with an exception pending. */
+/* A string without NUL, to free with JS_FreeCString. NULL with an exception pending. */
 const char *take_text(JSContext *ctx, JSValueConst value);
 /* The bytes of a Uint8Array; valid until JavaScript runs again. */
 bool take_bytes(JSContext *ctx, JSValueConst value, uint8_t **bytes, size_t *length);
 /* The same, narrowed by an optional offset and length. */
 bool take_slice(JSContext *ctx, JSValueConst value, JSValueConst offset, JSValueConst length, uint8_t **bytes, size_t *size);
-/* A JavaScript array of strings as a NULL-terminated malloc'd vector; free_vector gives it back. */
+/* An array of strings as a NULL-terminated vector, to free with free_vector. */
 char **take_vector(JSContext *ctx, JSValueConst value);
 void free_vector(char **vector);
-/* A JavaScript array of integers in a range; at most `room`. Returns their count or -1 with an exception pending. */
+/* An array of at most `room` integers in a range. Returns their count, or -1 with an exception pending. */
 int take_ints(JSContext *ctx, JSValueConst value, int64_t min, int64_t max, int64_t *result, int room);
 
 /* Values to JavaScript (values.c, text.c). */
 JSValue give_bytes(JSContext *ctx, const uint8_t *bytes, size_t length);
-/* Lossy: what is no UTF-8 becomes U+FFFD. */
+/* Makes a string; bytes that are not UTF-8 become U+FFFD. */
 JSValue give_text(JSContext *ctx, const char *text, size_t length);
 /* Throws the SystemError of `error`; `what` may be NULL. */
 JSValue throw_errno(JSContext *ctx, int error, const char *verb, const char *what);
-/* Sets a property of an object we make; false with an exception pending (out of memory). */
+/* Sets a property of a new object; false with an exception pending (out of memory). */
 bool give_int(JSContext *ctx, JSValueConst object, const char *name, int64_t value);
 
 /* console.c */
@@ -86,7 +86,7 @@ extern const struct call_table loop_calls, descriptor_calls, runtime_calls;
  */
 _Noreturn void run_engine(int argc, char **argv, const struct call_table *const *tables, bool (*start)(void));
 
-/* Retries a call for as long as a signal interrupts it. */
+/* Retries a call that a signal interrupted. */
 #define RETRY(expression)                                                                                             \
     __extension__({                                                                                                    \
         __typeof__(expression) retry_result;                                                                           \

@@ -1,6 +1,6 @@
 /**
- * What the engine's JavaScript lacks and shared code (`base/`, `wire/`) may expect: import it first, for its effect.
- * Symbols are those esbuild's lowered `using` looks for.
+ * Globals that the engine's JavaScript lacks and shared code (`base/`, `wire/`) expects. Import this file first. The
+ * symbols are those that esbuild's lowered `using` looks for.
  */
 const symbols: { dispose?: symbol; asyncDispose?: symbol } = Symbol as object; // SAFE: both are absent in this engine
 

@@ -1,6 +1,6 @@
 /*
- * The loop: epoll, timers, ended children, promise jobs. One turn gives every ready descriptor one call, then every due
- * timer one, then up to 64 ended children. Nothing that JavaScript throws ends it.
+ * The loop: epoll, timers, ended children, promise jobs. One turn calls the handler of every ready descriptor, then of
+ * every due timer, then of up to 64 ended children. An exception of JavaScript does not end it.
  */
 #define _GNU_SOURCE
 #include "engine.h"
@@ -15,12 +15,12 @@
 
 enum {
     batch = 64,            /* descriptors served per turn; the kernel rotates the rest to the front */
-    max_jobs = 10000,      /* promise jobs run in one go, so that a chain of them cannot starve the rest */
-    max_rejections = 256,  /* rejections remembered in one go; more are reported at once */
-    max_failures = 1000,   /* exceptions in a row after which a handler's descriptor is unwatched */
+    max_jobs = 10000,      /* promise jobs run in a row, so that a chain of them cannot starve the rest */
+    max_rejections = 256,  /* rejections remembered; more are reported at once */
+    max_failures = 1000,   /* exceptions in a row after which a descriptor is unwatched */
 };
 
-/* One watched descriptor. `generation` tells a due event from one of an earlier use of the same number. */
+/* One watched descriptor. `generation` distinguishes events from those of an earlier use of the same number. */
 struct watch {
     JSValue handler;
     uint32_t generation;
@@ -80,7 +80,7 @@ static void print_error(JSContext *ctx, JSValueConst error)
     JS_FreeValue(ctx, stack);
 }
 
-/* Tells `error` (not consumed) to the onError handler, or prints it when there is none or it fails too. */
+/* Gives `error` (not consumed) to the onError handler; prints it if there is none or it fails too. */
 static void report(JSContext *ctx, JSValueConst error)
 {
     JSValue handler = JS_DupValue(ctx, on_error_handler), result;
@@ -140,13 +140,13 @@ static int on_interrupt(JSRuntime *rt, void *unused)
     UNUSED(rt);
     UNUSED(unused);
     if (watchdog_ns == 0 || monotonic_ns() - handler_started_ns < watchdog_ns) return 0;
-    handler_started_ns = monotonic_ns(); /* what cleans up after it gets as long again */
+    handler_started_ns = monotonic_ns(); /* its cleanup gets the same time again */
     return 1;
 }
 
 /* Calls ------------------------------------------------------------------------------------------------------------- */
 
-/* Runs the promise jobs that a call left behind; then reports what nobody handles. */
+/* Runs the promise jobs that a call left behind, then reports unhandled rejections. */
 static void settle(JSContext *ctx)
 {
     JSRuntime *rt = JS_GetRuntime(ctx);
@@ -221,7 +221,7 @@ static CALL(watch_fd)
     struct epoll_event event = {0};
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, 31, &interest)) return JS_EXCEPTION;
-    if (!JS_IsFunction(ctx, argv[2])) return JS_ThrowTypeError(ctx, "Cannot watch: the handler is no function");
+    if (!JS_IsFunction(ctx, argv[2])) return JS_ThrowTypeError(ctx, "Cannot watch: the handler is not a function");
     if (loop_uses(fd)) return throw_errno(ctx, EBADF, "watch", NULL);
     if (!make_room_for(fd)) return JS_ThrowOutOfMemory(ctx);
     struct watch *watch = &watches[fd];
@@ -272,7 +272,7 @@ static void serve(JSContext *ctx, const struct epoll_event *event)
     if (!watches[fd].is_used || watches[fd].generation != generation) return;
     watches[fd].failures = ok ? 0 : (uint16_t)(watches[fd].failures + 1);
     if (watches[fd].failures < max_failures) return;
-    static const char text[] = "Cannot go on with a descriptor: its handler failed 1000 times in a row";
+    static const char text[] = "Cannot watch a descriptor any longer: its handler failed 1000 times in a row";
     print_line(text, sizeof text - 1);
     loop_unwatch(ctx, fd);
 }
@@ -303,7 +303,7 @@ static void sift_down(int at)
     }
 }
 
-/* Takes a timer out; its handler is the caller's then. */
+/* Removes a timer; the caller then owns its handler. */
 static JSValue take_timer(int at)
 {
     JSValue handler = timers[at].handler;
@@ -325,7 +325,7 @@ static CALL(set_timer)
     if (!JS_IsNumber(argv[0]) || JS_ToFloat64(ctx, &exact, argv[0]) < 0 || !(exact >= 0 && exact <= 2147483648.0))
         return JS_ThrowRangeError(ctx, "Cannot set a timer: the delay is not between 0 and 2^31 ms");
     delay = (int64_t)(exact * 1e6);
-    if (!JS_IsFunction(ctx, argv[1])) return JS_ThrowTypeError(ctx, "Cannot set a timer: the handler is no function");
+    if (!JS_IsFunction(ctx, argv[1])) return JS_ThrowTypeError(ctx, "Cannot set a timer: the handler is not a function");
     if (timer_count == timer_room) {
         int room = timer_room ? timer_room * 2 : 16;
         struct timer *more = room > max_timers ? NULL : realloc(timers, (size_t)room * sizeof *more);
@@ -353,7 +353,7 @@ static CALL(clear_timer)
     return JS_UNDEFINED;
 }
 
-/* The timers due at the start, each once: one that sets itself anew with delay 0 waits for the next turn. */
+/* Fires the timers that are due at the start, each once: one set meanwhile with delay 0 waits for the next turn. */
 static void fire_timers(JSContext *ctx)
 {
     int64_t now = monotonic_ns(), before = next_timer_id;
@@ -423,7 +423,7 @@ int loop_run(JSContext *ctx)
 static CALL(set_on_error)
 {
     CALL_START;
-    if (!JS_IsFunction(ctx, argv[0])) return JS_ThrowTypeError(ctx, "Cannot set onError: no function");
+    if (!JS_IsFunction(ctx, argv[0])) return JS_ThrowTypeError(ctx, "Cannot set onError: the handler is not a function");
     JSValue old = on_error_handler;
     on_error_handler = JS_DupValue(ctx, argv[0]);
     JS_FreeValue(ctx, old);

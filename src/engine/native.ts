@@ -1,6 +1,6 @@
 /**
- * Takes the native module from the global object, so that no other code finds it there. Once. It has the calls of its
- * build: `Engine` for the agent, `FileServerEngine` for the file server.
+ * Takes the native module from the global object, once, so that no other code finds it there. It has the calls of its
+ * program: `Engine` for the agent, `FileServerEngine` for the file server.
  */
 export function takeEngine(): object {
   const holder: { podvmEngine?: object } = globalThis as object; // SAFE: engine.c sets it before any of our code runs

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Encoded surrogates (ED A0..BF xx) are no UTF-8; U+FFFD has the same length. Returns whether there were any. */
+/* Finds an encoded surrogate (ED A0..BF xx), which is not UTF-8. U+FFFD has the same length. */
 static bool find_surrogate(const uint8_t *bytes, size_t length, size_t *at)
 {
     for (size_t i = *at; i + 2 < length; i++) {
@@ -108,7 +108,7 @@ static int base64_digit(char digit)
     return digit == '+' ? 62 : digit == '/' ? 63 : -1;
 }
 
-/* Returns the count of bytes, or -1. `bytes` has room for 3 for every 4 of `length`, rounded up. */
+/* Returns the number of bytes, or -1. `bytes` has room for 3 for every 4 of `length`, rounded up. */
 static ssize_t base64_bytes(const char *text, size_t length, uint8_t *bytes)
 {
     size_t used = 0;

@@ -1,4 +1,4 @@
-/* Values from and to JavaScript: types and ranges are checked here and nowhere else. */
+/* Values from and to JavaScript. Types and ranges are checked here only. */
 #define _GNU_SOURCE
 #include "engine.h"
 
@@ -12,7 +12,7 @@ bool take_int(JSContext *ctx, JSValueConst value, int64_t min, int64_t max, int6
 {
     double number;
 
-    /* Only true numbers: no valueOf runs, so pointers taken before stay valid. */
+    /* Takes numbers only: no valueOf runs, so pointers taken before stay valid. */
     if (!JS_IsNumber(value)) {
         JS_ThrowTypeError(ctx, "Cannot take a value: not a number");
         return false;
@@ -74,7 +74,7 @@ bool take_bytes(JSContext *ctx, JSValueConst value, uint8_t **bytes, size_t *len
     start = JS_GetArrayBuffer(ctx, &total, buffer);
     JS_FreeValue(ctx, buffer); /* the typed array, which the caller holds, keeps it alive */
     if (!start) {
-        /* An empty ArrayBuffer has no memory, and no exception either. */
+        /* An empty ArrayBuffer has no memory and raises no exception. */
         if (JS_HasException(ctx)) return false;
         total = 0;
     }
@@ -166,7 +166,7 @@ int take_ints(JSContext *ctx, JSValueConst value, int64_t min, int64_t max, int6
 JSValue give_bytes(JSContext *ctx, const uint8_t *bytes, size_t length)
 {
     JSValue buffer = JS_NewArrayBufferCopy(ctx, bytes, length);
-    JSValue arguments[3] = {buffer, JS_UNDEFINED, JS_UNDEFINED}; /* it reads three, whatever the count says */
+    JSValue arguments[3] = {buffer, JS_UNDEFINED, JS_UNDEFINED}; /* QuickJS reads three, whatever the count */
     JSValue array;
 
     if (JS_IsException(buffer)) return buffer;

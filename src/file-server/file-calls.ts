@@ -5,7 +5,7 @@ import type { Result, Service } from './service.ts';
 
 type FileCall = (service: Service, file: OpenFile, request: Request) => Result;
 
-/** Copied within the host in one go: other requests wait meanwhile, and who asks for more asks again. */
+/** Most bytes copied at once, while other requests wait; the guest asks again for the rest. */
 const maxCopyBytes = 8 * 1024 * 1024;
 
 const read: FileCall = ({ engine, reply }, file, request) => {
@@ -32,7 +32,7 @@ const write: FileCall = (service, file, request) => {
   return 8;
 };
 
-/** A mapped page belongs where it is mapped from; by a file that is open for appending, it would go to the end. */
+/** Writes a mapped page to its place; a file that is open for appending would write it to the end. */
 function writeInPlace({ engine }: Service, file: OpenFile, request: Request): number {
   const fd = engine.reopenFile(file.node.fd, openFlags.writeOnly);
   if (fd < 0) return fd;
@@ -66,7 +66,7 @@ const copyRange: FileCall = ({ engine, files, reply }, file, request) => {
 const fsync: FileCall = ({ flushes, later }, file, request) =>
   flushes.start(file.fd, (request.u32(8) & fsyncFlags.dataOnly) !== 0, later(request));
 
-/** One of the descriptors of an open file is closed: what closing it would say is to be known now (NFS, quotas). */
+/** Answers the close of one descriptor of an open file with the error that closing it gives (NFS, quotas). */
 const flush: FileCall = ({ engine, locks }, file, request) => {
   locks.drop(file.node, request.key(16));
   return (file.flags & openFlags.accessMode) === 0 ? 0 : engine.closeOne(file.fd);
@@ -86,7 +86,7 @@ const getLock: FileCall = ({ locks, reply }, file, request) => {
   return size.lock;
 };
 
-/** What is asked of a file by a handle of it. */
+/** Requests on a file by its handle. */
 export const fileCalls: ReadonlyMap<number, FileCall> = new Map([
   [opcode.read, read],
   [opcode.readDirectory, readDirectory],

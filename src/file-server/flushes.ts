@@ -8,7 +8,7 @@ interface Flush {
   readonly answer: (result: number) => void;
 }
 
-/** Flushes to the host's disk, beside which other requests go on. */
+/** Flushes to the host's disk, while other requests continue. */
 export class Flushes {
   readonly #engine: Served & Descriptors;
   readonly #underWay = new Map<number, (result: number) => void>();
@@ -20,12 +20,12 @@ export class Flushes {
     engine.watch(engine.openFlushes(), ready.readable, () => this.#onFlushed());
   }
 
-  /** Undefined: `answer` is called with the result. The descriptor may be closed meanwhile. */
+  /** Starts a flush. Undefined: `answer` gets the result later. The descriptor may be closed meanwhile. */
   start(fd: number, isDataOnly: boolean, answer: (result: number) => void): number | undefined {
     const result = this.#start({ fd, isDataOnly, answer });
     if (result === 0) return undefined;
     if (result !== -errno.again) return result;
-    if (this.#underWay.size === 0) return -errno.io; // no thread can be had, and none will end to give its place
+    if (this.#underWay.size === 0) return -errno.io; // no thread can start, and none will end to free its place
     this.#waiting.push({ fd: this.#engine.duplicate(fd), isDataOnly, answer });
     return undefined;
   }

@@ -1,4 +1,4 @@
-/** Numbers of the FUSE protocol, version 7.41 (linux/fuse.h), as far as the file server uses them. */
+/** Numbers of the FUSE protocol 7.41 (linux/fuse.h) that the file server uses. */
 
 export const opcode = {
   lookUp: 1,
@@ -62,7 +62,7 @@ export const size = {
   lock: 24,
 } as const;
 
-/** Of `init`; the second word's bits are those from 32 on. */
+/** Flags of `init`; `initFlags2` has the bits from 32 on. */
 export const initFlags = {
   asyncRead: 1 << 0,
   posixLocks: 1 << 1,
@@ -76,17 +76,17 @@ export const initFlags = {
 } as const;
 export const initFlags2 = { directIoAllowsMapping: 1 << (36 - 32), allowsMappedUsers: 1 << (40 - 32) } as const;
 
-/** User and group of a request that does not say whose it is. */
+/** User and group of a request that names neither. */
 export const nobodyNamed = 0xffff_ffff;
 
 export const openReplyFlags = {
-  /** Reads and writes are the server's: nothing of them is kept in the guest. */
+  /** The server does all reads and writes; the guest caches none. */
   directIo: 1,
-  /** Closing one of the descriptors of the open file is not told; closing the last one is. */
+  /** The guest reports only the close of the last descriptor of the open file. */
   noFlush: 1 << 5,
 } as const;
 
-/** Which members of a request to set attributes are meant. */
+/** Members that a request to set attributes uses. */
 export const validAttribute = {
   mode: 1 << 0,
   uid: 1 << 1,
@@ -107,12 +107,12 @@ export const lockFlags = { flock: 1 } as const;
 /** Types of a lock: F_RDLCK, F_WRLCK, F_UNLCK. */
 export const lockType = { shared: 0, exclusive: 1, none: 2 } as const;
 
-/** Bits of open(2) that mean to the host what they mean to the guest. O_DIRECT is not one: it is about alignment. */
+/** Bits of open(2) with the same meaning for host and guest. O_DIRECT is not among them: it concerns alignment. */
 export const openFlags = {
   accessMode: 3,
   writeOnly: 1,
   readWrite: 2,
-  /** Of the kernel's own: a program is opened to be run. */
+  /** Internal bit of the kernel: a program is opened to be run. */
   toBeRun: 0o40,
   exclusive: 0o200,
   truncate: 0o1000,
@@ -122,7 +122,7 @@ export const openFlags = {
   directory: 0o200000,
 } as const;
 
-/** Types of a file, in its mode. */
+/** File types in a mode. */
 export const fileType = { mask: 0o170000, directory: 0o040000, regular: 0o100000 } as const;
 
 export const errno = {

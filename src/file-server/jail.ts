@@ -7,13 +7,13 @@ import type { NodesOptions } from './nodes.ts';
 
 type JailEngine = Powers & Descriptors;
 
-/** Where the list of system calls is read from (`storage/file-server.ts`). */
+/** Descriptor of the list of system calls (`storage/file-server.ts`). */
 const filterFd = 5;
-/** A node with many thousands of mounts has less. */
+/** Longest mount table; a node with many thousands of mounts has less. */
 const maxTextBytes = 16 * 1024 * 1024;
 const pieceBytes = 64 * 1024;
 
-/** What is left to shut of the jail when the program begins, before it hears of its client. Throws. */
+/** Closes the jail before the program reads from its client. Throws. */
 export function enterJail(engine: JailEngine, tree: NodesOptions, descriptors: number): void {
   coverKernelFileSystems(engine, tree);
   const filter = readAll(engine, filterFd);
@@ -24,8 +24,8 @@ export function enterJail(engine: JailEngine, tree: NodesOptions, descriptors: n
 }
 
 /**
- * Of what the host has mounted below the volume, the kernel's own is covered by something empty, with all that is
- * mounted below it. What the host mounts later, where that is to be seen, is for `Nodes` to refuse.
+ * Covers every file system of the kernel's own that is mounted below the volume, with all mounts below it. `Nodes`
+ * refuses those that the host mounts later.
  */
 function coverKernelFileSystems(engine: JailEngine, { root, kernelDevices }: NodesOptions): void {
   const table = engine.open('/proc/self/mountinfo', openFlag.readOnly);
@@ -36,7 +36,7 @@ function coverKernelFileSystems(engine: JailEngine, { root, kernelDevices }: Nod
     if (isRemote(fileSystem)) continue;
     if (!isBelow(point, root) || covered.some((above) => isBelow(point, above))) continue;
     const fd = engine.openMountPoint(bytesOf(point));
-    if (fd < 0) continue; // unmounted meanwhile, or there is no way to it: it is below what is mounted over it
+    if (fd < 0) continue; // unmounted meanwhile, or hidden below another mount
     const found = engine.fileSystemOf(fd);
     if (typeof found === 'number' || !holdsData(found, kernelDevices)) {
       engine.cover(fd);
@@ -63,7 +63,7 @@ function readAll(engine: JailEngine, fd: number): Uint8Array {
   }
 }
 
-/** One character for each byte, and back: paths are bytes. */
+/** Text with one character for each byte: paths are bytes. */
 function binaryText(bytes: Uint8Array): string {
   let text = '';
   for (const byte of bytes) text += String.fromCharCode(byte);

@@ -5,10 +5,10 @@ import { errno, lockFlags, lockType, openFlags, size } from './fuse.ts';
 import type { Request } from './message.ts';
 import type { Node } from './nodes.ts';
 
-/** Of `struct fuse_lk_in`. */
+/** Offsets in `struct fuse_lk_in`. */
 const offset = { owner: 8, lock: 16, type: 32, flags: 40 } as const;
 
-/** How long one that waits is not looked at again, in `ms`: what holds it may be a process of the host. */
+/** Time between two attempts, in `ms`: a process of the host may hold the lock. */
 const firstWaitMs = 1;
 const maxWaitMs = 50;
 const maxWaiting = 1024;
@@ -22,9 +22,9 @@ interface Waiting {
 }
 
 /**
- * Locks that hold against the host's processes too. A range is locked by a descriptor that its owner alone has (an
- * *open file description lock*), for to the host all of the guest is one process. The kernel has no call that waits for
- * a lock and leaves the server free meanwhile: who waits is tried again when a lock is given back, and by the clock.
+ * Locks that also hold against the host's processes. A range is locked by a descriptor that only its owner has (an
+ * *open file description lock*), since the guest is one process to the host. The kernel has no call that waits for a
+ * lock without blocking the server, so waiting requests are tried again when a lock is released, and by the clock.
  */
 export class Locks {
   readonly #engine: Served & Descriptors & Timers;
@@ -34,7 +34,7 @@ export class Locks {
     this.#engine = engine;
   }
 
-  /** Result of a request for a lock; undefined: it waits, and `answer` is called when it has it or is interrupted. */
+  /** Sets or releases a lock. Undefined: it waits, and `answer` is called when it has the lock or is interrupted. */
   set(file: OpenFile, request: Request, answer?: (result: number) => void): number | undefined {
     const attempt = this.#attempt(file, request);
     const result = attempt();
@@ -50,13 +50,13 @@ export class Locks {
     return undefined;
   }
 
-  /** Writes over the request's lock the one that is in its way. */
+  /** Replaces the lock in the request by the one that conflicts with it. */
   test(file: OpenFile, request: Request): number {
     const own = file.node.lockOwners.get(request.key(offset.owner));
     return this.#engine.testLock(own ?? file.fd, request.bytes, request.at(offset.lock));
   }
 
-  /** A process has closed one of its descriptors of the file: its locks of ranges are gone, as POSIX has it. */
+  /** Drops a process's locks of ranges when it closes any descriptor of the file, as POSIX says. */
   drop(node: Node, owner: string): void {
     const fd = node.lockOwners.get(owner);
     if (fd === undefined) return;
@@ -65,13 +65,13 @@ export class Locks {
     this.#tryAll();
   }
 
-  /** Nobody has that open file any more: what was locked by it is free. */
+  /** Frees the locks of an open file that has been closed. */
   released(file: OpenFile): void {
     for (const [unique, waiting] of this.#waiting) {
       if (waiting.file === file) this.#end(unique, waiting, -errno.badHandle);
     }
     for (const owner of file.lockOwners) this.drop(file.node, owner);
-    this.#tryAll(); // flock's went with the descriptor
+    this.#tryAll(); // those of flock went with the descriptor
   }
 
   interrupt(unique: string): void {
@@ -87,12 +87,12 @@ export class Locks {
     const lock = request.bytes.slice(start, start + size.lock);
     return () => {
       const fd = file.node.lockOwners.get(owner) ?? (type === lockType.none ? undefined : this.#openFor(file, owner));
-      if (fd === undefined) return 0; // it has none to give back
+      if (fd === undefined) return 0; // it has none to release
       return fd < 0 ? fd : this.#engine.lockRange(fd, lock, 0);
     };
   }
 
-  /** Open for writing if that can be, for the owner may want either kind of lock. */
+  /** Opens for writing if possible, since the owner may want either kind of lock. */
   #openFor(file: OpenFile, owner: string): number {
     const both = this.#engine.openFile(file.node.fd, openFlags.readWrite);
     const fd = both >= 0 ? both : this.#engine.reopenFile(file.node.fd, file.flags & openFlags.accessMode);

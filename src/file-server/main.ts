@@ -9,10 +9,10 @@ import { FileServer } from './server.ts';
 import type { FileServerEngine } from './service.ts';
 
 /**
- * The file server of one shared volume, a program of the host: `files ROOT DESCRIPTORS WORD...` serves the directory to the
- * guest whose requests come from descriptor 0, with at most so many descriptors, and ends with it. Words: `mapped`: the guest may map its users; `readonly`;
- * `refuse=MAJOR:MINOR`: a device whose files are none of the guest's; `unjailed`, for tests. It is started in a jail that
- * has nothing but the volume, and shuts the rest of it itself, by the list of system calls that descriptor 5 gives.
+ * The file server of one shared volume, a program of the host. `files ROOT DESCRIPTORS WORD...` serves the directory to
+ * the guest on descriptor 0, with at most DESCRIPTORS descriptors, and ends with it. Words: `mapped`: the guest may map
+ * its users; `readonly`; `refuse=MAJOR:MINOR`: a device whose files the guest may not use; `unjailed`, for tests.
+ * It starts in a jail that has only the volume, and then restricts itself to the system calls listed by descriptor 5.
  */
 const maxRequestBytes = size.requestHeader + size.writeRequest + limits.shareDataBytes;
 const refuse = 'refuse=';
@@ -21,7 +21,7 @@ function main(engine: FileServerEngine): void {
   const [, root = '', descriptors = '', ...words] = engine.args;
   engine.onError((error) => {
     engine.print(`error: ${error instanceof Error ? `${error.message} ${error.stack ?? ''}` : String(error)}`);
-    engine.exit(70); // a request without its answer would hang whoever made it
+    engine.exit(70); // a request without a reply would hang its caller
   });
   const refused = words.filter((word) => word.startsWith(refuse)).map((word) => word.slice(refuse.length));
   const kernelDevices = new Set(refused);
@@ -46,7 +46,7 @@ function main(engine: FileServerEngine): void {
   receive(engine, (request) => server.serve(request));
 }
 
-/** Waits for the guest to take it: it has nothing else to do that would not come after. */
+/** Blocks until the guest has taken the message: all other work comes after it. */
 function send(engine: FileServerEngine, message: Uint8Array, length: number): void {
   for (let sent = 0; sent < length;) sent += engine.write(0, message, sent, length - sent);
 }
@@ -75,4 +75,4 @@ function receive(engine: FileServerEngine, serve: (request: Request) => void): v
   });
 }
 
-main(takeEngine() as FileServerEngine); // SAFE: it is built with these calls
+main(takeEngine() as FileServerEngine); // SAFE: the program is built with these calls

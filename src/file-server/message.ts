@@ -1,9 +1,9 @@
 import { size } from './fuse.ts';
 
-/** The highest 32 bits of a number that is still exact. */
+/** Highest upper 32 bits of a number that is still exact. */
 const maxHigh = 0x1f_ffff;
 
-/** One request of the guest: every number in it is a claim. Offsets count from the end of the header. */
+/** One request of the guest, whose numbers are not to be trusted. Offsets count from the end of the header. */
 export class Request {
   readonly bytes: Uint8Array;
   readonly #view: DataView;
@@ -18,7 +18,7 @@ export class Request {
     return this.#view.getUint32(4, true);
   }
 
-  /** By which a reply, or an interruption, names it. */
+  /** Name of the request in its reply and in an interruption. */
   get unique(): string {
     return `${this.#view.getUint32(8, true)}:${this.#view.getUint32(12, true)}`;
   }
@@ -40,7 +40,7 @@ export class Request {
     return size.requestHeader + offset;
   }
 
-  /** Throws `RangeError` where the message ends before it, as do the others. */
+  /** Reads a number. Throws `RangeError` if the message is too short, like the others. */
   u32(offset: number): number {
     return this.#view.getUint32(size.requestHeader + offset, true);
   }
@@ -54,7 +54,7 @@ export class Request {
     return this.#view.getInt32(at + 4, true) * 2 ** 32 + this.#view.getUint32(at, true);
   }
 
-  /** All 64 bits, as what tells one from another. */
+  /** All 64 bits, as a key for comparing. */
   key(offset: number): string {
     return `${this.u32(offset)}:${this.u32(offset + 4)}`;
   }
@@ -64,14 +64,14 @@ export class Request {
     return this.bytes.length - this.at(offset);
   }
 
-  /** A number that is not exact is none that we ever gave out: -1 is no node, no handle and no offset. */
+  /** Reads 64 bits. Returns -1, which is no node, handle or offset, for a number that is not exact. */
   #long(at: number): number {
     const high = this.#view.getUint32(at + 4, true);
     return high > maxHigh ? -1 : high * 2 ** 32 + this.#view.getUint32(at, true);
   }
 }
 
-/** Where replies are written, one at a time: room for a header and `maxBytes`. Offsets count from the header's end. */
+/** Buffer of one reply: a header and `maxBytes`. Offsets count from the end of the header. */
 export class Reply {
   readonly bytes: Uint8Array;
   readonly maxBytes: number;
@@ -112,7 +112,7 @@ export class Reply {
     return this.readU32(offset + 4) * 2 ** 32 + this.readU32(offset);
   }
 
-  /** Fills in the header; the message is the first so many of `bytes`. `unique` is that of the request. */
+  /** Writes the header and returns the length of the message. `unique` is that of the request. */
   finish(unique: Uint8Array, result: number): number {
     const length = size.replyHeader + Math.max(result, 0);
     this.#view.setUint32(0, length, true);

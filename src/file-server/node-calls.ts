@@ -38,7 +38,7 @@ function changeOwner({ engine }: Service, node: Node, request: Request): number 
   return engine.changeOwnerOfNode(node.fd, uid, gid);
 }
 
-/** By the open file, where there is one: it may be open for writing though its mode forbids it now. */
+/** Truncates through the open file if there is one: it may be open for writing though its mode now forbids it. */
 function truncate({ engine, files }: Service, node: Node, request: Request): number {
   const length = request.u64(16);
   if ((request.u32(0) & valid.handle) === 0) return engine.truncateNode(node.fd, length);
@@ -62,7 +62,7 @@ const statfs: NodeCall = ({ engine, reply }, node) => {
 
 const readLink: NodeCall = ({ engine, reply }, node) => engine.readLinkOf(node.fd, reply.bytes, reply.at(0));
 
-/** Replies with the entry of what has just been made. */
+/** Replies with the entry of a new file. */
 function made({ nodes, reply }: Service, node: Node, request: Request, nameAt: number, result: number): number {
   return result < 0 ? result : nodes.enter(node, request, nameAt, reply);
 }
@@ -115,7 +115,7 @@ const listXattr: NodeCall = (service, node, request) => {
   return sized(service, request, (length) => engine.listAttributes(node.fd, reply.bytes, reply.at(0), length));
 };
 
-/** Who asks with a length of 0 wants to know the length. */
+/** Replies with the length alone to a request with a length of 0. */
 function sized({ reply }: Service, request: Request, read: (length: number) => number): number {
   const length = Math.min(request.u32(0), reply.maxBytes);
   const result = read(length);
@@ -137,7 +137,7 @@ const open: NodeCall = ({ engine, files, reply }, node, request) => {
 
 const openDirectory: NodeCall = ({ files, reply }, node) => files.open(node, 0, reply);
 
-/** Made by this call, or, if it was there and may be, opened: what it is then is looked at before. */
+/** Makes and opens a file, or opens one that exists; a file that exists is checked first. */
 const create: NodeCall = (service, node, request) => {
   const { engine, nodes, reply } = service;
   const [flags, mode] = [request.u32(0), request.u32(4) & permissionBits];
@@ -167,7 +167,7 @@ const createUnnamed: NodeCall = (service, node, request) => {
   return fd < 0 ? fd : entered(service, fd, flags, nodes.enterNode(node, engine.nodeOf(fd), reply));
 };
 
-/** Adds to an entry the handle of the file that was opened with it. */
+/** Adds the handle of the opened file to its entry. */
 function entered({ engine, nodes, files, reply }: Service, fd: number, flags: number, entry: number): number {
   const node = entry < 0 ? undefined : nodes.get(reply.readU64(0));
   if (node === undefined) {
@@ -177,7 +177,7 @@ function entered({ engine, nodes, files, reply }: Service, fd: number, flags: nu
   return size.entry + files.add(fd, node, flags, reply, size.entry);
 }
 
-/** What is asked of a file by its node. */
+/** Requests on a file by its node. */
 export const nodeCalls: ReadonlyMap<number, NodeCall> = new Map([
   [opcode.lookUp, lookUp],
   [opcode.getAttributes, getAttributes],

@@ -15,32 +15,32 @@ export interface NodesOptions {
 
 const deviceOf = (identity: string) => identity.slice(0, identity.indexOf(':'));
 
-/** A file that the guest knows by a number: an O_PATH descriptor, which stays with the file wherever it is moved. */
+/** A file that the guest knows by a number: an O_PATH descriptor, which follows the file when it is moved. */
 export interface Node {
   readonly id: number;
   readonly fd: number;
   readonly identity: string;
   readonly type: number;
-  /** How often the guest was told of it, less how often it has forgotten. */
+  /** Number of lookups that the guest has not forgotten. */
   lookups: number;
-  /** Files that are open by it: they keep it, whatever the guest says. */
+  /** Open files of this node. They keep it even if the guest forgets it. */
   openFiles: number;
-  /** Locks of ranges: a descriptor for each owner, as the guest's kernel names it. */
+  /** Descriptors that hold locks of ranges, by owner as the guest's kernel names it. */
   readonly lockOwners: Map<string, number>;
 }
 
-/** Of `struct fuse_entry_out`: for how long its attributes hold, and these; and of them, mode. */
+/** Offsets in `struct fuse_entry_out`: validity of its attributes, the attributes, and the mode in them. */
 const attributesValid = 36;
 const attributesInEntry = 40;
 const modeInAttributes = 60;
 
 /**
- * The guest's kernel rounds it up to the next tick of its clock (4 to 8 ms): long enough that one open or stat does not
- * ask twice for the same, and short enough to be called at once. Names are never kept.
+ * Validity of attributes. The guest's kernel rounds it up to the next tick of its clock (4 to 8 ms): one open or stat
+ * does not ask twice, and changes of the host show almost at once. Names are never cached.
  */
 const validNanoseconds = 1;
 
-/** The guest's numbers for files. A file has one for as long as the guest knows it, under whatever names. */
+/** The guest's numbers for files. A file keeps its number while the guest knows it, under any of its names. */
 export class Nodes {
   readonly #engine: NodesEngine;
   readonly #kernelDevices: ReadonlySet<string>;
@@ -48,7 +48,7 @@ export class Nodes {
   readonly #byIdentity = new Map<string, Node>();
   #lastId = rootNode - 1;
 
-  /** `root`: path of the directory that is served. Errors: those of opening it, as a number. */
+  /** Opens the directory that is served. Throws if it cannot be opened or is a file system of the kernel's own. */
   constructor(engine: NodesEngine, { root, kernelDevices }: NodesOptions, scratch: Reply) {
     this.#engine = engine;
     this.#kernelDevices = kernelDevices;
@@ -63,7 +63,7 @@ export class Nodes {
     return this.#byId.get(id);
   }
 
-  /** Replies with the entry of that name: a lookup, also after a name was made. */
+  /** Replies with the entry of a name, also after the name was made. */
   enter(directory: Node, request: Request, nameAt: number, reply: Reply): number {
     const { bytes } = request;
     const at = request.at(nameAt);
@@ -77,7 +77,7 @@ export class Nodes {
     return this.enterNode(directory, fd, reply);
   }
 
-  /** The same for a node of the directory that was opened already, which is taken over; or the error of opening it. */
+  /** Replies with the entry of an opened node of the directory and takes it over. A negative `fd` is an error. */
   enterNode(directory: Node, fd: number, reply: Reply): number {
     if (fd < 0) return fd;
     reply.clear(attributesInEntry);
@@ -93,7 +93,7 @@ export class Nodes {
     return this.#tell(known ?? this.#add(fd, identity, type), reply);
   }
 
-  /** Replies with the attributes alone. */
+  /** Replies with the attributes. */
   attributes(node: Node, reply: Reply): number {
     reply.clear(size.attributesReply - size.attributes);
     const identity = this.#engine.look(node.fd, reply.bytes, reply.at(size.attributesReply - size.attributes));
@@ -101,7 +101,7 @@ export class Nodes {
     return typeof identity === 'number' ? identity : size.attributesReply;
   }
 
-  /** The guest knows it that many times less. */
+  /** Subtracts lookups that the guest has forgotten. */
   forget(id: number, count: number): void {
     const node = this.#byId.get(id);
     if (node === undefined) return;
@@ -109,15 +109,15 @@ export class Nodes {
     this.#removeUnused(node);
   }
 
-  /** One that was open by it is closed. */
+  /** Counts an open file as closed. */
   closed(node: Node): void {
     node.openFiles--;
     this.#removeUnused(node);
   }
 
   /**
-   * Where the device changes another file system begins, which may be the kernel's: mounted, perhaps, a moment ago. A
-   * node keeps its device's number from being given to another file system.
+   * Whether a file may be served: where the device changes, another file system begins, which may be the kernel's own
+   * and just mounted. A node keeps its device's number from being reused by another file system.
    */
   #mayCross(directory: Node, identity: string, fd: number): boolean {
     return deviceOf(identity) === deviceOf(directory.identity) || this.#holdsData(fd);

@@ -8,18 +8,18 @@ import type { Node } from './nodes.ts';
 export interface OpenFile {
   readonly fd: number;
   readonly node: Node;
-  /** As the guest asked for it, less what is none of the host's. */
+  /** Flags of the guest's request that the host uses too. */
   readonly flags: number;
-  /** Owners that have locked a range by it. */
+  /** Owners that have locked a range through it. */
   readonly lockOwners: Set<string>;
 }
 
-/** Bits of open(2) that are the host's too, and hold for as long as the file is open. */
+/** Bits of open(2) that the host uses too and that apply while the file is open. */
 export const keptFlags = openFlags.accessMode | openFlags.append | openFlags.dataSync | openFlags.sync;
 
 const openedFlags = keptFlags | openFlags.truncate | openFlags.toBeRun;
 
-/** What the guest has open, by the number it was told. */
+/** Files that the guest has open, by handle. */
 export class OpenFiles {
   readonly #engine: Served & Descriptors;
   readonly #byId = new Map<number, OpenFile>();
@@ -33,14 +33,14 @@ export class OpenFiles {
     return this.#byId.get(id);
   }
 
-  /** Opens a node and replies with its handle, from `offset` on: bytes of it, or an error. */
+  /** Opens a node and writes its handle at `offset` of the reply. Returns its bytes, or an error. */
   open(node: Node, flags: number, reply: Reply, offset = 0): number {
     const asked = node.type === fileType.directory ? openFlags.directory : flags & openedFlags;
     const fd = this.#engine.openFile(node.fd, asked);
     return fd < 0 ? fd : this.add(fd, node, flags, reply, offset);
   }
 
-  /** The same for one that is open already, which is taken over. */
+  /** Takes over an open descriptor and writes its handle. */
   add(fd: number, node: Node, flags: number, reply: Reply, offset: number): number {
     const id = ++this.#lastId;
     this.#byId.set(id, { fd, node, flags: flags & keptFlags, lockOwners: new Set() });
@@ -51,13 +51,13 @@ export class OpenFiles {
   }
 
   /**
-   * Closing a file that is written anew tells nothing that its writes did not, unless it is behind a network; and nobody
-   * locks ranges of it, which closing would give up. So that is not asked, for it takes as long as writing to it.
+   * Asks the guest not to report closes of a new, write-only file on a local file system: its writes have reported all
+   * errors, it has no locks of ranges to release, and a report takes as long as a write.
    */
   #replyFlags(fd: number, flags: number): number {
-    const isAnew = (flags & (openFlags.truncate | openFlags.exclusive)) !== 0;
+    const isNew = (flags & (openFlags.truncate | openFlags.exclusive)) !== 0;
     const isWriteOnly = (flags & openFlags.accessMode) === openFlags.writeOnly;
-    const noFlush = isAnew && isWriteOnly && this.#engine.isLocal(fd) ? openReplyFlags.noFlush : 0;
+    const noFlush = isNew && isWriteOnly && this.#engine.isLocal(fd) ? openReplyFlags.noFlush : 0;
     return openReplyFlags.directIo | noFlush;
   }
 

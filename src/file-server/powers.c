@@ -1,8 +1,8 @@
 /*
- * What the file server may do: as whom it acts, and its jail. It is started as root in namespaces of its own that show it
- * the volume; before it reads its first request it covers what of the volume is the kernel's own, and gives up the rest:
- * capabilities outside of a user namespace of its own, /proc but for its own descriptors, and all system calls but those
- * of a list.
+ * Rights of the file server: the user it acts as, and its jail. It starts as root in namespaces that show it the
+ * volume. Before it reads its first request it covers the kernel's file systems in the volume and gives up
+ * capabilities outside of its own user namespace, /proc except its own descriptors, and all system calls that are not
+ * on a list.
  */
 #define _GNU_SOURCE
 #include "file-server.h"
@@ -32,12 +32,12 @@
 enum { last_capability = 63 };
 
 #define BIT(capability) (UINT64_C(1) << (capability))
-/* To act as others: kept always. */
+/* Capabilities to act as other users, always kept. */
 static const uint64_t to_switch = BIT(CAP_SETUID) | BIT(CAP_SETGID);
-/* Root's over files, but for what opens more than the volume (DAC_READ_SEARCH by handles, MKNOD). */
+/* Root's capabilities for files, without those that open more than the volume (DAC_READ_SEARCH by handles, MKNOD). */
 static const uint64_t of_root = BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_FSETID);
 
-/* Of the calling thread; what flushes in others asks for no permission. */
+/* Sets those of the calling thread; threads that flush need none. */
 static int set_capabilities(uint64_t permitted, uint64_t effective)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -64,8 +64,8 @@ int settle_powers(void)
 }
 
 /*
- * From here on calls are made as that user: what it makes is its own, a server of a network file system knows it, and
- * root alone has root's capabilities. False with errno set: the call must not be made.
+ * Makes later calls as that user: it owns the files it makes, a server of a network file system knows it, and only root
+ * has root's capabilities. False with errno set: the call must not be made.
  */
 static bool become(uid_t uid, gid_t gid)
 {
@@ -88,8 +88,8 @@ static CALL(act_as)
 }
 
 /*
- * Which groups a user of the guest has, its kernel alone knows; it has checked them. So what its user and group do not
- * suffice for is tried once more as a member of the files' own groups.
+ * Joins the groups of the files. Only the guest's kernel knows a user's groups, and it has checked them, so a call that
+ * user and group may not make is tried again as a member of the files' groups.
  */
 bool join_groups(const int *fds, int count)
 {
@@ -119,7 +119,7 @@ void leave_groups(void)
 
 /* File systems ------------------------------------------------------------------------------------------------------ */
 
-/* `{ type, device }`: statfs(2)'s type and the number of the device. */
+/* Returns `{ type, device }`: the type of statfs(2) and the number of the device. */
 static CALL(file_system_of)
 {
     CALL_START;
@@ -139,7 +139,7 @@ static CALL(file_system_of)
     return JS_EXCEPTION;
 }
 
-/* What is mounted at a path (bytes that end with NUL), no link followed: a directory of the volume may have become one. */
+/* Opens the mount at a path (bytes that end with NUL). Follows no link, which the volume may have instead by now. */
 static CALL(open_mount_point)
 {
     CALL_START;
@@ -155,7 +155,7 @@ static CALL(open_mount_point)
 
 static const char empty_directory[] = "/nothing/directory", empty_file[] = "/nothing/file";
 
-/* A mount of its own, read-only: each bind of what is in it is, too. */
+/* Makes the covers on a read-only mount, so that their bind mounts are read-only too. */
 static int make_covers(void)
 {
     int file;
@@ -168,7 +168,7 @@ static int make_covers(void)
     return mount(NULL, "/nothing", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
-/* Mounts an empty directory or file, read-only, over what the descriptor names. */
+/* Mounts an empty, read-only directory or file over what the descriptor names. */
 static CALL(cover)
 {
     CALL_START;
@@ -186,7 +186,7 @@ static CALL(cover)
 
 /* The jail ---------------------------------------------------------------------------------------------------------- */
 
-/* Of /proc its own descriptors alone, as the working directory: they are opened by their numbers, and `..` leads to /. */
+/* Keeps only its own descriptors of /proc, as the working directory: they are opened by number, and `..` is /. */
 static int keep_own_descriptors(void)
 {
     if (mkdir("/descriptors", 0700) < 0 || mount("/proc/self/fd", "/descriptors", NULL, MS_BIND, NULL) < 0) return -1;
@@ -205,7 +205,7 @@ static int write_file(const char *path, const char *text)
     return written < 0 ? -1 : 0;
 }
 
-/* The map that gives each user (or group) of ours the same number: `INSIDE OUTSIDE COUNT` by line (user_namespaces(7)). */
+/* Writes a map that keeps the number of each user or group: lines of `INSIDE OUTSIDE COUNT` (user_namespaces(7)). */
 static int same_users(const char *path, char *text, size_t room)
 {
     unsigned inside, outside, count;
@@ -220,8 +220,8 @@ static int same_users(const char *path, char *text, size_t room)
 }
 
 /*
- * Writes both maps of its parent, once that says that it is in its namespace. /proc, which is not mounted any more then,
- * is its working directory. 0 or an errno, as an exit code.
+ * Writes both maps of the parent when the parent has entered its namespace. The working directory is /proc, which is no
+ * longer mounted then. Returns 0 or an errno, for the exit code.
  */
 static int map_users_of(pid_t pid, int entered)
 {
@@ -239,8 +239,8 @@ static int map_users_of(pid_t pid, int entered)
 }
 
 /*
- * Takes /proc away, and the host's capabilities: in a user namespace where all users are, under their own numbers, they
- * count for files and for nothing of the host's.
+ * Removes /proc and the host's capabilities: in a user namespace that maps all users to their own numbers, capabilities
+ * apply to files and to nothing else of the host.
  */
 static int enter_user_namespace(void)
 {
@@ -260,7 +260,7 @@ static int enter_user_namespace(void)
     return error == 0 ? 0 : (errno = error, -1);
 }
 
-/* A core of 1 byte: none is written to a file, and the kernel runs no program to take it either (core(5), fs/coredump.c). */
+/* Limits a core to 1 byte: the kernel then neither writes a file nor runs a program for it (core(5), fs/coredump.c). */
 static int limit_resources(rlim_t descriptors)
 {
     struct rlimit core, files;
@@ -271,7 +271,7 @@ static int limit_resources(rlim_t descriptors)
     return setrlimit(RLIMIT_CORE, &core) < 0 || setrlimit(RLIMIT_NOFILE, &files) < 0 ? -1 : 0;
 }
 
-/* Capabilities stay when acting as others, and none can be had by running a program. */
+/* Keeps capabilities when acting as others, and makes sure that running a program gives none. */
 static int keep_powers(void)
 {
     const unsigned long bits = SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_NOROOT | SECBIT_NOROOT_LOCKED;
@@ -282,7 +282,7 @@ static int keep_powers(void)
     return raise_powers();
 }
 
-/* Once, before the first request, in the jail or, for tests, without. */
+/* Called once, before the first request, in the jail or, in tests, outside. */
 static CALL(take_powers)
 {
     CALL_START;
@@ -296,7 +296,7 @@ static CALL(take_powers)
     return JS_UNDEFINED;
 }
 
-/* Before `take_powers`: what needs the host's capabilities. */
+/* Called before `take_powers`: it needs the host's capabilities. */
 static CALL(enter_jail)
 {
     CALL_START;
@@ -304,7 +304,7 @@ static CALL(enter_jail)
     return JS_UNDEFINED;
 }
 
-/* In place of `enterJail`, for tests. */
+/* Replaces `enterJail` in tests. */
 static CALL(stay_outside)
 {
     CALL_START;
@@ -312,7 +312,7 @@ static CALL(stay_outside)
     return JS_UNDEFINED;
 }
 
-/* From here on only the system calls that the program (of `struct sock_filter`s) allows. */
+/* Restricts system calls to those that the program (of `struct sock_filter`s) allows. */
 static CALL(filter_calls)
 {
     CALL_START;

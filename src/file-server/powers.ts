@@ -1,30 +1,30 @@
-/** What a file server may do, and gives up (`powers.c`). Unless it says otherwise, a call throws. */
+/** Rights of the file server, and calls to give them up (`powers.c`). Calls throw unless they say otherwise. */
 export interface Powers {
-  /** Negative errno where that cannot be told. Device: `MAJOR:MINOR`. */
+  /** Returns the type and device (`MAJOR:MINOR`) of a file system, or a negative errno. */
   fileSystemOf(fd: number): { readonly type: number; readonly device: string } | number;
-  /** O_PATH descriptor of what is at a path that ends with NUL, no symbolic link followed, or a negative errno. */
+  /** Opens a path that ends with NUL, without following symlinks. Returns an O_PATH descriptor or a negative errno. */
   openMountPoint(path: Uint8Array): number;
-  /** Mounts something empty, read-only, over the directory or file. */
+  /** Mounts an empty, read-only directory or file over a directory or file. */
   cover(fd: number): void;
 
   /**
-   * Once: takes /proc away, but for the own descriptors, makes the root read-only and enters a user namespace in which
-   * capabilities count for files alone. Nothing is mounted afterwards.
+   * Removes /proc except the process's own descriptors, makes the root read-only and enters a user namespace in which
+   * capabilities apply to files only. Called once; nothing is mounted afterwards.
    */
   enterJail(): void;
-  /** In place of it, for tests. */
+  /** Replaces `enterJail` in tests. */
   stayOutside(): void;
   /**
-   * Once, after it: keeps capabilities over files alone, and when acting as others, clears the umask, bounds the
-   * descriptors as far as the host does not, forbids dumps.
+   * Keeps only the capabilities for files and for acting as other users, clears the umask, limits descriptors unless
+   * the host's limit is lower, and forbids dumps. Called once, after `enterJail`.
    */
   takePowers(descriptors: number): void;
-  /** From here on only these system calls: a program of seccomp(2). */
+  /** Restricts system calls with a program of seccomp(2). */
   filterCalls(program: Uint8Array): void;
 
   /**
-   * From here on, calls are made as that user: with root's capabilities over files if it is root, and otherwise with
-   * none. Of the user's groups the guest's kernel alone knows, and has checked them.
+   * Makes later calls as that user: root with capabilities for files, others without. The guest's kernel has checked
+   * the user's groups, which only it knows.
    */
   actAs(uid: number, gid: number): void;
 }

@@ -1,7 +1,7 @@
 import { opcode, openFlags } from './fuse.ts';
 import type { Request } from './message.ts';
 
-/** Everything that changes a file, a name or what belongs to a file. Creating is opening, too, but of what is not there. */
+/** Requests that change a file, its attributes or a name. */
 const changes: ReadonlySet<number> = new Set([
   opcode.setAttributes,
   opcode.symlink,
@@ -21,7 +21,7 @@ const changes: ReadonlySet<number> = new Set([
   opcode.copyFileRange,
 ]);
 
-/** Whether a share that is read-only refuses it. The guest's kernel refuses it before, if it is what it should be. */
+/** Whether a read-only share refuses a request. A proper guest kernel refuses it before. */
 export function wouldChange(request: Request): boolean {
   if (request.opcode !== opcode.open) return changes.has(request.opcode);
   return (request.u32(0) & (openFlags.accessMode | openFlags.truncate)) !== 0;

@@ -1,8 +1,8 @@
 /*
- * System calls of the file server, which serves a tree of the host to a guest as FUSE asks for it. A *node* is an O_PATH
- * descriptor. Names, offsets that need 64 bits and what FUSE lays out in memory are read from and written to messages in
- * place; a name is one component, whatever the guest says: no `/`, no `.` and no `..`, so that nothing leads out.
- * These calls answer a negative errno instead of throwing: to a file server, an error is an answer like any other.
+ * System calls of the file server, which serves a tree of the host to a guest over FUSE. A *node* is an O_PATH
+ * descriptor. Names, 64-bit offsets and FUSE structures are read from and written to messages in place. A name must be
+ * one component, without `/` and neither `.` nor `..`, so that no path leads out of the tree. These calls return a
+ * negative errno instead of throwing: to a file server, an error is a reply like others.
  */
 #define _GNU_SOURCE
 #include "file-server.h"
@@ -26,7 +26,7 @@
 
 enum { fd_path_size = 16, max_flushes = 8 };
 
-/* Of open(2)'s flags, the kernel's own that says: to be run. */
+/* Internal flag of the kernel for open(2): the file is opened to be run. */
 enum { to_be_run = 040 };
 
 static JSValue answer(JSContext *ctx, int64_t result)
@@ -39,14 +39,14 @@ static JSValue refuse(JSContext *ctx, int error)
     return JS_NewInt32(ctx, -error);
 }
 
-/* Reaches what a node names, also where a call takes no O_PATH descriptor: the working directory is /proc/self/fd. */
+/* Path of a node for calls that take no O_PATH descriptor: the working directory is /proc/self/fd. */
 static const char *fd_path(int fd, char path[fd_path_size])
 {
     snprintf(path, fd_path_size, "%d", fd);
     return path;
 }
 
-/* A call about what `fd` names, once more as a member of its group where the user who asks may not (`join_groups`). */
+/* Makes a call on `fd`, and again as a member of its group if the user may not make it (`join_groups`). */
 #define AS_MEMBER(fd, call) AS_MEMBER_OF_BOTH(fd, -1, call)
 #define AS_MEMBER_OF_BOTH(first, second, call)                                                                        \
     __extension__({                                                                                                    \
@@ -59,13 +59,13 @@ static const char *fd_path(int fd, char path[fd_path_size])
         member_result;                                                                                                 \
     })
 
-/* A text of the message that ends in it; NULL if it does not. */
+/* A text in the message; NULL if it does not end there. */
 static const char *text_at(const uint8_t *message, size_t length, size_t at)
 {
     return at < length && memchr(message + at, 0, length - at) ? (const char *)message + at : NULL;
 }
 
-/* The same, fit to be a name in a directory; NULL with errno set. */
+/* A text that is a valid name in a directory; NULL with errno set. */
 static const char *name_at(const uint8_t *message, size_t length, size_t at)
 {
     const char *name = text_at(message, length, at);
@@ -75,7 +75,7 @@ static const char *name_at(const uint8_t *message, size_t length, size_t at)
     return name;
 }
 
-/* The arguments (descriptor, message, offset in it) that most of these calls begin with. */
+/* First arguments of most calls: a descriptor, a message, an offset in it. */
 struct place {
     int fd;
     uint8_t *message;
@@ -93,7 +93,7 @@ static bool take_place(JSContext *ctx, JSValueConst *argv, struct place *place)
     return true;
 }
 
-/* Room for `size` bytes at the place, or a RangeError. */
+/* Whether the place has room for `size` bytes; throws a RangeError if not. */
 static bool has_room(JSContext *ctx, const struct place *place, size_t size)
 {
     if (size <= place->length - place->at) return true;
@@ -110,7 +110,7 @@ static bool has_room(JSContext *ctx, const struct place *place, size_t size)
 
 /* Looking ----------------------------------------------------------------------------------------------------------- */
 
-/* Odd and with bits all over: Knuth's multiplier spreads small numbers over the upper half. */
+/* Distinguishes devices by Knuth's multiplier, which spreads small numbers over the upper bits. */
 static uint64_t inode_number(const struct stat *found, uint64_t home)
 {
     return (uint64_t)found->st_ino + ((uint64_t)found->st_dev - home) * UINT64_C(0x9e3779b97f4a7c15);
@@ -139,8 +139,8 @@ static struct fuse_attr attributes(const struct stat *found, uint64_t home)
 }
 
 /*
- * Writes a struct fuse_attr and gives the file's identity, unique on the host. Files of the device that was looked at
- * first (the volume's own) show their inode numbers as they are; those of others, mounted below, are told apart from them.
+ * Writes a struct fuse_attr and returns the file's identity, unique on the host. Files on the first device (that of the
+ * volume) keep their inode numbers; files of devices mounted below get numbers that differ from them.
  */
 static JSValue give_look(JSContext *ctx, const struct stat *found, uint8_t *out)
 {
@@ -199,7 +199,7 @@ static CALL(open_node)
     return answer(ctx, AS_MEMBER(place.fd, openat(place.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)));
 }
 
-/* The node of an open file. */
+/* Makes the node of an open file. */
 static CALL(node_of)
 {
     CALL_START;
@@ -240,7 +240,7 @@ static CALL(space_of)
     return JS_NewInt32(ctx, 0);
 }
 
-/* As struct fuse_dirent, from the offset (64 bits) that stands in the request; at most `length` bytes. */
+/* Writes struct fuse_dirent entries from the 64-bit offset in the request; at most `length` bytes. */
 static CALL(list_node)
 {
     CALL_START;
@@ -310,7 +310,7 @@ static CALL(make_node_in)
     return answer(ctx, AS_MEMBER(place.fd, mknodat(place.fd, name, (mode_t)mode, number)));
 }
 
-/* The message has the name and, after it, what the link says. */
+/* Takes the name and, after it, the text of the link from the message. */
 static CALL(symlink_in)
 {
     CALL_START;
@@ -341,7 +341,7 @@ static CALL(remove_in)
     return answer(ctx, AS_MEMBER(place.fd, unlinkat(place.fd, name, how)));
 }
 
-/* The message has the old name and, after it, the new one. */
+/* Takes the old name and, after it, the new one from the message. */
 static CALL(rename_in)
 {
     CALL_START;
@@ -356,7 +356,7 @@ static CALL(rename_in)
     return answer(ctx, AS_MEMBER_OF_BOTH(place.fd, target, renameat2(place.fd, name, target, new_name, (unsigned)flags)));
 }
 
-/* What belongs to a file -------------------------------------------------------------------------------------------- */
+/* Attributes -------------------------------------------------------------------------------------------------------- */
 
 static CALL(change_mode_of_node)
 {
@@ -366,7 +366,7 @@ static CALL(change_mode_of_node)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, 07777, &mode)) return JS_EXCEPTION;
-    /* Not refused, but the bit would be taken away from one who is no member. */
+    /* The kernel clears the bit silently for a user who is not a member of the group. */
     const bool is_member = (mode & S_ISGID) && join_groups(&fd, 1);
     const int result = chmod(fd_path(fd, path), (mode_t)mode);
     if (is_member) leave_groups();
@@ -381,14 +381,14 @@ static CALL(change_owner_of_node)
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], -1, UINT32_MAX, &uid) || !take_int(ctx, argv[2], -1, UINT32_MAX, &gid))
         return JS_EXCEPTION;
-    /* The owner may give a file to a group of theirs: which these are, the guest's kernel knows. */
+    /* The owner may give a file to one of their groups, which only the guest's kernel knows. */
     const bool is_member = gid != -1 && join_group((gid_t)gid);
     const int result = fchownat(fd, "", (uid_t)uid, (gid_t)gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
     if (is_member) leave_groups();
     return answer(ctx, result);
 }
 
-/* Writing by one without CAP_FSETID takes these bits away; whether the guest's process has it is for its kernel to say. */
+/* A write without CAP_FSETID clears these bits; the guest's kernel knows whether its process has it. */
 static CALL(clear_set_ids)
 {
     CALL_START;
@@ -403,7 +403,7 @@ static CALL(clear_set_ids)
     return answer(ctx, chmod(fd_path(fd, path), found.st_mode & 07777 & ~cleared));
 }
 
-/* Each time is a struct timespec's two numbers; UTIME_NOW and UTIME_OMIT as nanoseconds. */
+/* Takes each time as the two numbers of a struct timespec, with UTIME_NOW and UTIME_OMIT as nanoseconds. */
 static CALL(set_times_of)
 {
     CALL_START;
@@ -465,7 +465,7 @@ static CALL(list_attributes)
     return answer(ctx, AS_MEMBER(fd, listxattr(fd_path(fd, path), (char *)out, room)));
 }
 
-/* The message has the name and, after it, the value. */
+/* Takes the name and, after it, the value from the message. */
 static CALL(set_attribute)
 {
     CALL_START;
@@ -499,7 +499,7 @@ static CALL(remove_attribute)
 
 /* Open files -------------------------------------------------------------------------------------------------------- */
 
-/* Never a device, a FIFO or a socket: those are the guest's own, and opening the host's could do anything. */
+/* Opens files and directories only: opening a device, FIFO or socket of the host can have any effect. */
 static int open_as_it_is(int fd, int flags)
 {
     char path[fd_path_size];
@@ -510,7 +510,7 @@ static int open_as_it_is(int fd, int flags)
     return open(fd_path(fd, path), flags | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 }
 
-/* For one who may open it whatever its mode says. */
+/* Opens a file for a user who may open it although its mode forbids it. */
 static int open_as_root(int fd, int flags)
 {
     if (raise_powers() < 0) return -1;
@@ -519,7 +519,7 @@ static int open_as_root(int fd, int flags)
     return errno = error, result;
 }
 
-/* A program may be run, and so be read by the kernel that runs it, where its user may not read it. */
+/* Opens a program that the user may run but not read: the kernel that runs it reads it. */
 static int open_to_run(int fd)
 {
     char path[fd_path_size];
@@ -541,7 +541,7 @@ static CALL(open_file)
     return answer(ctx, result);
 }
 
-/* Once more what is open with the same access: its mode, or its user, may have changed since. */
+/* Opens an open file again with the same access: its mode or user may have changed since. */
 static CALL(reopen_file)
 {
     CALL_START;
@@ -580,7 +580,7 @@ static CALL(write_at)
     return answer(ctx, RETRY(pwrite(fd, bytes, length, offset)));
 }
 
-/* Those whose close(2) has nothing to say that write(2) had not said. */
+/* File systems whose close(2) reports no error that write(2) has not reported. */
 static CALL(is_local)
 {
     CALL_START;
@@ -640,7 +640,7 @@ static CALL(copy_between)
     return answer(ctx, copy_file_range(from, &from_offset, to, &to_offset, (size_t)length, 0));
 }
 
-/* Flushing, in threads: what else is asked of a server must not wait for a disk. */
+/* Flushes run in threads, so that other requests do not wait for a disk. */
 
 struct flush {
     int64_t id;
@@ -657,12 +657,12 @@ static void *flush_main(void *argument)
 
     flush->error = (flush->is_data_only ? fdatasync(flush->fd) : fsync(flush->fd)) < 0 ? errno : 0;
     close(flush->fd);
-    if (RETRY(write(flush_results[1], flush, sizeof *flush)) < 0) _exit(70); /* whoever waits would do so for ever */
+    if (RETRY(write(flush_results[1], flush, sizeof *flush)) < 0) _exit(70); /* the caller would wait for ever */
     free(flush);
     return NULL;
 }
 
-/* A descriptor to watch and to read results from with `flushed`. */
+/* Returns a descriptor to watch; `flushed` reads results from it. */
 static CALL(open_flushes)
 {
     CALL_START;
@@ -713,7 +713,7 @@ static CALL(flushed)
     return JS_EXCEPTION;
 }
 
-/* Locks: of ranges by open file description, as struct fuse_file_lock in the message says. ----------------------------- */
+/* Locks of ranges by open file description, as in struct fuse_file_lock --------------------------------------------- */
 
 static struct flock range_of(const struct fuse_file_lock *asked)
 {
@@ -751,7 +751,7 @@ static CALL(lock_range)
     return answer(ctx, fcntl(place.fd, F_OFD_SETLK, &range));
 }
 
-/* Writes the lock that is in the way, of an unknown process, or one of the type F_UNLCK. */
+/* Writes the lock that conflicts, without its process, or one of type F_UNLCK. */
 static CALL(test_lock)
 {
     CALL_START;

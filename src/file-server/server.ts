@@ -10,26 +10,26 @@ import { wouldChange } from './read-only.ts';
 import type { Result, ServerEngine, Service } from './service.ts';
 
 const pageBytes = 4096;
-/** Requests that the guest may send without waiting: its writes of mapped pages keep their order with all others. */
+/** Requests that the guest may have under way: writes of mapped pages keep their order with all others. */
 const maxBackground = 0xffff;
 const flags = Object.values(initFlags).reduce((all, flag) => all | flag, 0);
 
 export interface FileServerOptions extends NodesOptions {
-  /** All of it, also what is mounted below it later. */
+  /** Refuses all changes, also below mounts that appear later. */
   readonly isReadOnly: boolean;
   /**
-   * The guest may show the tree with other users than it has (an idmapped mount): its kernel then says whose a file is
-   * that is made, as the tree has it, and nothing of who asks for anything else.
+   * The guest may mount the tree with mapped users (idmapped). Its kernel then names the owner, as in the tree, when a
+   * file is made, and no user in other requests.
    */
   readonly mapsUsers: boolean;
-  /** Most that one request reads or writes. */
+  /** Most bytes that one request reads or writes. */
   readonly dataBytes: number;
 }
 
 /**
- * Answers the requests of one guest about one tree. It waits for the host's file system, but not for a flush nor for a
- * lock. It acts as the user who asks, or as root where that is not said; which groups a user has, the guest's kernel alone
- * knows, and checks permissions by them.
+ * Answers the requests of one guest about one tree. Blocks on the host's file system, but not on a flush or a lock.
+ * Acts as the user of the request, or as root where it names none. Only the guest's kernel knows a user's groups, and
+ * it checks permissions by them.
  */
 export class FileServer {
   readonly #service: Service;
@@ -64,7 +64,7 @@ export class FileServer {
 
   #answer(unique: Uint8Array, result: number): void {
     const { reply } = this.#service;
-    const told = result === -errno.tooManyOpen ? -errno.tableFull : result; // the limit is ours, not its process's
+    const told = result === -errno.tooManyOpen ? -errno.tableFull : result; // the limit is the server's
     this.#send(reply.bytes, reply.finish(unique, told));
   }
 
@@ -82,7 +82,7 @@ export class FileServer {
   #actAs({ uid, gid }: Request): void {
     const user = `${uid}:${gid}`;
     if (user === this.#user) return;
-    this.#user = ''; // that of none, should it fail halfway
+    this.#user = ''; // unknown if this fails halfway
     this.#service.engine.actAs(uid === nobodyNamed ? 0 : uid, gid === nobodyNamed ? 0 : gid);
     this.#user = user;
   }

@@ -7,7 +7,7 @@ import type { Reply, Request } from './message.ts';
 import type { Nodes } from './nodes.ts';
 import type { OpenFiles } from './open-files.ts';
 
-/** What the file server's build of the engine has. */
+/** Calls of the file server's program. */
 export type FileServerEngine = Timers & Descriptors & Runtime & Served & Powers;
 
 export type ServerEngine = Pick<
@@ -15,10 +15,10 @@ export type ServerEngine = Pick<
   keyof (Served & Descriptors & Timers) | 'print' | 'actAs' | 'fileSystemOf'
 >;
 
-/** Bytes of the reply's body, or a negative errno; undefined: there is none, or it comes later. */
+/** Bytes of the reply's body, or a negative errno. Undefined: there is no reply, or it comes later. */
 export type Result = number | undefined;
 
-/** What answers requests. */
+/** Parts that answer requests. */
 export interface Service {
   readonly engine: ServerEngine;
   readonly reply: Reply;
@@ -26,6 +26,6 @@ export interface Service {
   readonly files: OpenFiles;
   readonly locks: Locks;
   readonly flushes: Flushes;
-  /** Answers a request that has to wait, when the message is gone that asked. */
+  /** Makes the function that answers a request later, when its message is no longer in memory. */
   readonly later: (request: Request) => (result: number) => void;
 }

@@ -1,7 +1,7 @@
 /*
- * Processes aside: each makes one call, or a few, that may take long, in place of the agent. A disk that hangs does not
- * hang the agent, and the machine's other processor does the work. The process shares our memory and so needs none of its
- * own; it does not use the C library, whose errno is ours too. Its exit code is the errno, 0 for success.
+ * Processes aside: each makes one call, or a few, that may take long, in place of the agent. A disk that hangs does
+ * not hang the agent, and the machine's other processor does the work. The process shares our memory and so needs none
+ * of its own; it does not use the C library, whose errno is ours too. Its exit code is the errno, 0 for success.
  */
 #define _GNU_SOURCE
 #include "guest.h"

@@ -1,4 +1,4 @@
-/* Paths inside trees that a container may change while we walk: openat2 keeps them from leading out. */
+/* Paths inside trees that a container may change meanwhile. openat2 keeps them from leading out. */
 #define _GNU_SOURCE
 #include "guest.h"
 
@@ -21,7 +21,7 @@ static int open_in(int root, const char *path, int flags, mode_t mode)
     long fd;
 
     if (flags & O_PATH) how.flags &= (uint64_t)(O_PATH | O_CLOEXEC | O_DIRECTORY | O_NOFOLLOW);
-    /* EAGAIN: a rename raced with a `..`; the kernel asks to try again (openat2(2)). */
+    /* EAGAIN: a rename raced with a `..`; openat2(2) says to try again. */
     for (int tries = 0; tries < 128; tries++) {
         fd = syscall(SYS_openat2, root, path[0] ? path : ".", &how, sizeof how);
         if (fd >= 0 || (errno != EINTR && errno != EAGAIN)) break;
@@ -47,7 +47,7 @@ static CALL(open_beneath)
     return answer;
 }
 
-/* Makes `name` in the directory; somebody else having made it meanwhile is no error. */
+/* Makes `name` in the directory. One that another process has made meanwhile is not an error. */
 static int make_in(int directory, const char *name, mode_t mode)
 {
     int made;
@@ -60,7 +60,7 @@ static int make_in(int directory, const char *name, mode_t mode)
     return result;
 }
 
-/* Opens each prefix from the root anew (so that symlinks and `..` stay inside) and makes what is missing. */
+/* Opens each prefix from the root, so that symlinks and `..` stay inside, and makes missing directories. */
 static int make_all_in(int root, const char *path, mode_t mode)
 {
     char prefix[PATH_MAX], name[NAME_MAX + 1];

@@ -50,7 +50,7 @@ bool children_start(void)
 static CALL(set_on_exit)
 {
     CALL_START;
-    if (!JS_IsFunction(ctx, argv[0])) return JS_ThrowTypeError(ctx, "Cannot set onExit: no function");
+    if (!JS_IsFunction(ctx, argv[0])) return JS_ThrowTypeError(ctx, "Cannot set onExit: the handler is not a function");
     JSValue old = on_exit_handler;
     on_exit_handler = JS_DupValue(ctx, argv[0]);
     JS_FreeValue(ctx, old);
@@ -63,7 +63,7 @@ static CALL(kill_process)
     int64_t pid, signal;
 
     if (!take_int(ctx, argv[0], -(1 << 22), 1 << 22, &pid) || !take_int(ctx, argv[1], 0, 64, &signal)) return JS_EXCEPTION;
-    /* -1 would be everybody and 0 our own group: always a mistake here. */
+    /* -1 (all processes) and 0 (our own group) are always mistakes here. */
     if (pid == 0 || pid == -1) return throw_errno(ctx, EINVAL, "kill", NULL);
     return kill((pid_t)pid, (int)signal) < 0 ? throw_errno(ctx, errno, "signal a process", NULL) : JS_UNDEFINED;
 }

@@ -1,4 +1,4 @@
-/* Files by path. For trees that a container may write to, see beneath.c. */
+/* Files by path. beneath.c has the calls for trees that a container may write to. */
 #define _GNU_SOURCE
 #include "guest.h"
 
@@ -21,7 +21,7 @@
 #define PRJQUOTA 2
 #endif
 
-/* Calls that take one path and, maybe, a mode: the switch is in one_path. */
+/* Calls that take a path and perhaps a mode. */
 enum { do_unlink, do_rmdir, do_mkdir, do_mkdirs, do_chmod, do_tree };
 
 static int make_directory(const char *path, mode_t mode)
@@ -46,7 +46,7 @@ static int make_directories(const char *path, mode_t mode)
     return S_ISDIR(found.st_mode) ? 0 : (errno = ENOTDIR, -1);
 }
 
-/* Removes all below the open directory (closed at the end), as long as it is on `device`. */
+/* Removes the content of an open directory, which must be on `device`, and closes the directory. */
 static int remove_below(int directory, dev_t device, int depth)
 {
     DIR *stream = fdopendir(directory);
@@ -93,7 +93,7 @@ static int remove_tree(const char *path)
     if (!S_ISDIR(found.st_mode)) return unlink(path);
     directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (directory < 0) return -1;
-    /* 500 levels: a descriptor and a stack frame each. */
+    /* 500 levels, each with a descriptor and a stack frame. */
     return remove_below(directory, found.st_dev, 500) < 0 ? -1 : rmdir(path);
 }
 
@@ -140,7 +140,7 @@ static JSValue two_paths(JSContext *ctx, JSValueConst self, int argc, JSValueCon
     return answer;
 }
 
-/* Reads all of a file of unknown size (procfs says 0). NULL with errno set; `max` bytes at most, else EFBIG. */
+/* Reads a file of unknown size (procfs says 0). NULL with errno set: EFBIG above `max` bytes. */
 static uint8_t *read_all(const char *path, size_t max, size_t *length)
 {
     size_t room = 4096, used = 0;
@@ -202,7 +202,7 @@ static int write_all(int fd, const uint8_t *bytes, size_t length)
     return 0;
 }
 
-/* One write call to what exists, or a whole new file. Closes; a failing close is a failing write. */
+/* Makes one write to a file that exists, or writes a new file. A failing close is a failing write. */
 static int write_path(const char *path, const uint8_t *bytes, size_t length, int64_t mode)
 {
     bool is_new = mode >= 0;
@@ -232,7 +232,7 @@ static JSValue write_file(JSContext *ctx, JSValueConst self, int argc, JSValueCo
     if (!path) return JS_EXCEPTION;
     if (JS_IsString(argv[1])) {
         text = JS_ToCStringLen(ctx, &length, argv[1]);
-        bytes = (uint8_t *)(uintptr_t)text; /* only read */
+        bytes = (uint8_t *)(uintptr_t)text; /* read only */
     }
     if (text || (!JS_IsString(argv[1]) && take_bytes(ctx, argv[1], &bytes, &length)))
         answer = write_path(path, bytes, length, mode) < 0 ? throw_errno(ctx, errno, "write", path) : JS_UNDEFINED;

@@ -1,4 +1,4 @@
-/* The kernel at large: mounts, modules, entropy, the clock, power. */
+/* Mounts, modules, entropy, the clock, power. */
 #define _GNU_SOURCE
 #include "guest.h"
 
@@ -40,9 +40,9 @@ static CALL(set_realtime_ms)
     double ms;
     struct timespec time;
 
-    /* Up to the year 2255: what the kernel takes. */
+    /* The kernel takes times up to the year 2255. */
     if (!JS_IsNumber(argv[0]) || JS_ToFloat64(ctx, &ms, argv[0]) < 0 || !(ms >= 0 && ms < 9e12))
-        return JS_ThrowRangeError(ctx, "Cannot set the clock: no time since the epoch");
+        return JS_ThrowRangeError(ctx, "Cannot set the clock: not a time since the epoch");
     time.tv_sec = (time_t)(ms / 1e3);
     time.tv_nsec = (long)((ms - (double)time.tv_sec * 1e3) * 1e6);
     if (time.tv_nsec < 0) time.tv_nsec = 0;
@@ -144,7 +144,7 @@ static CALL(set_descriptor_limit)
     return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? throw_errno(ctx, errno, "set the descriptor limit", NULL) : JS_UNDEFINED;
 }
 
-/* Of this thread, and there is no other: the permitted set keeps what the effective one gives up for a while. */
+/* Changes the effective set of this, the only, thread; the permitted set keeps the capability. */
 static CALL(set_capability)
 {
     CALL_START;
@@ -183,7 +183,7 @@ static CALL(add_entropy)
     return answer;
 }
 
-/* The kernel's fs/ext4/ext4.h, which is no header for programs. */
+/* From the kernel's fs/ext4/ext4.h, which programs cannot include. */
 #define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t)
 
 static CALL(grow_ext4)

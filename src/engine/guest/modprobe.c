@@ -1,6 +1,7 @@
 /*
- * What the kernel starts when it lacks a module (Documentation/admin-guide/sysctl/kernel.rst, `modprobe`). It passes the
- * name on to the agent, which decides, and waits for the end of the answer: the kernel looks again when we have ended.
+ * The program that the kernel starts when it lacks a module (Documentation/admin-guide/sysctl/kernel.rst, `modprobe`).
+ * It sends the name to the agent, which decides, and waits for the answer: the kernel looks again when this process
+ * ends.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -12,7 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* Longer than any module takes; an agent that is itself waiting for the kernel must not wait for ever. */
+/* Longer than any module takes. An agent that waits for the kernel itself must not wait for ever. */
 static const struct timeval patience = {.tv_sec = 20};
 
 /* `modprobe -q -- NAME` */

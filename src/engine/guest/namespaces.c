@@ -1,4 +1,4 @@
-/* For a pod with users of its own: the namespaces that go with them, and mounts as those users see them. */
+/* Namespaces and mapped mounts of a pod that has its own users. */
 #define _GNU_SOURCE
 #include "guest.h"
 
@@ -16,7 +16,7 @@ static bool take_pid(JSContext *ctx, JSValueConst value, int64_t *pid)
     return take_int(ctx, value, 1, 1 << 22, pid);
 }
 
-/* Network, IPC and host name: those a process may enter and stay who it is. */
+/* Enters network, IPC and host name, which keeps the user of the process. */
 static CALL(enter_namespaces)
 {
     CALL_START;
@@ -71,8 +71,8 @@ static CALL(mount_mapped)
 }
 
 /*
- * Some of /proc/sys asks who one is and not what one may (kernel, ipc/ipc_sysctl.c). The saved user stays root, and the
- * kernel gives the capabilities back with it (capabilities(7)).
+ * Writes as another user: parts of /proc/sys check the user and not the capabilities (kernel, ipc/ipc_sysctl.c). The
+ * saved user stays root, and returning to it restores the capabilities (capabilities(7)).
  */
 static CALL(write_existing_as)
 {

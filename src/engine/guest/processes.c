@@ -24,7 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Everything the child needs, prepared before the clone. `error` is its answer: memory is shared. */
+/* Everything the child needs, prepared before the clone. The child sets `error`: memory is shared. */
 struct plan {
     char **argv, **env;
     const char *cwd;
@@ -49,7 +49,7 @@ static bool write_at(int directory, const char *path, const char *text)
     return ok;
 }
 
-/* First moves every source above the targets, so that no target overwrites a source that is still needed. */
+/* Moves every source above the targets first, so that no target overwrites a source that is still needed. */
 static bool arrange_fds(struct plan *plan)
 {
     if (plan->program_fd >= 0 && plan->program_fd < plan->fd_count) {
@@ -66,11 +66,11 @@ static bool arrange_fds(struct plan *plan)
     }
     for (int i = 0; i < plan->fd_count; i++)
         if (dup2((int)plan->fds[i], i) < 0) return false;
-    /* Our standard streams, and whatever a test's parent left open, are not close-on-exec yet. */
+    /* Standard streams, and descriptors that a test's parent left open, are not close-on-exec yet. */
     return syscall(SYS_close_range, plan->fd_count, UINT_MAX, CLOSE_RANGE_CLOEXEC) == 0;
 }
 
-/* The raw system calls: glibc's versions would tell other threads, and share our memory. */
+/* Makes raw system calls: glibc's versions would signal other threads, and memory is shared. */
 static bool become_user(const struct plan *plan)
 {
     if (plan->uid < 0) return true;
@@ -116,7 +116,7 @@ static int child_main(void *argument)
 
 /* Our side ---------------------------------------------------------------------------------------------------------- */
 
-/* Returns the pid, or -1 with the plan's step and error set. Handlers of ours never run in the child: all blocked. */
+/* Returns the pid, or -1 with the plan's step and error set. Blocked signals keep our handlers out of the child. */
 static pid_t start_child(struct plan *plan, int flags)
 {
     static char stack[64 * 1024] __attribute__((aligned(16)));
@@ -206,7 +206,7 @@ static bool take_plan(JSContext *ctx, JSValueConst options, struct plan *plan)
     bool ok = plan->env && (JS_IsUndefined(cwd) || (plan->cwd = take_text(ctx, cwd)));
     JS_FreeValue(ctx, argv);
     JS_FreeValue(ctx, env);
-    JS_FreeValue(ctx, cwd); /* the text has its own hold on the string */
+    JS_FreeValue(ctx, cwd); /* the text holds a reference to the string */
     if (!ok) return false;
     if (!plan->argv[0]) {
         JS_ThrowTypeError(ctx, "Cannot spawn: argv is empty");
@@ -251,8 +251,8 @@ static bool write_map(pid_t pid, const char *file, const char *map)
 }
 
 /*
- * A pause process in new namespaces that belong to its new users. It waits until these are mapped, and becomes their root
- * before it execs: otherwise it would stay the guest's root, and whoever may trace it would be that.
+ * Starts a pause process in new namespaces that belong to its new users. It waits until the users are mapped and
+ * becomes their root before it execs: otherwise a process that may trace it could act as the guest's root.
  */
 static pid_t start_with_users(struct plan *plan, int flags, const char *uid_map, const char *gid_map)
 {
@@ -282,7 +282,7 @@ static pid_t start_with_users(struct plan *plan, int flags, const char *uid_map,
         else if (write(release[1], "", 1) != 1) plan->error = errno;
     }
     close(release[0]);
-    close(release[1]); /* who waits for a byte that never came ends */
+    close(release[1]); /* a child that still waits for the byte ends */
     return plan->error ? -1 : pid;
 }
 
@@ -313,7 +313,7 @@ static CALL(spawn_pause)
     return pid < 0 ? throw_errno(ctx, plan.error, plan.step, "the pause process") : JS_NewInt32(ctx, pid);
 }
 
-/* Holds a pod's shared namespaces, of pids as their first process: reaps until somebody kills it. */
+/* Holds a pod's shared namespaces, in a pid namespace as the first process. Reaps until it is killed. */
 int pause_main(void)
 {
     sigset_t signals;

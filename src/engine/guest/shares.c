@@ -1,6 +1,6 @@
 /*
- * The processes of a volume that is shared with the host: our own program under other names. What they do waits for the
- * host, whose disk or network may hang, and nothing that the agent itself does may.
+ * Processes of a volume that is shared with the host: this program under other names. They wait for the host, whose
+ * disk or network may hang; the agent itself must not wait for it.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The port and /dev/fuse; a message has at most 128 KiB of data (limits.ts), and a page is room enough for the rest. */
+/* The port and /dev/fuse. A message has at most 128 KiB of data (limits.ts) and less than a page of other bytes. */
 enum { port = 0, device = 1, max_message = (128 << 10) + 4096 };
 
 static bool write_all(int fd, const uint8_t *bytes, size_t length)
@@ -32,7 +32,7 @@ static bool write_all(int fd, const uint8_t *bytes, size_t length)
     return true;
 }
 
-/* The device refuses single messages, of callers who have been interrupted meanwhile; or all, once it is unmounted. */
+/* The device refuses the reply to an interrupted request, and all replies once it is unmounted. */
 static bool is_unmounted(void)
 {
     struct pollfd state = {.fd = device};
@@ -41,8 +41,8 @@ static bool is_unmounted(void)
 }
 
 /*
- * Requests, which the device gives one at a time. A thread without a C library's: those cost the agent 16 KB. It shares
- * errno with the other one, so that neither looks at it.
+ * Passes requests, which the device gives one at a time. The thread is not one of the C library, which would cost 16
+ * KB. It shares errno with the other thread, so neither reads it.
  */
 static int pass_requests(void *unused)
 {
@@ -55,7 +55,7 @@ static int pass_requests(void *unused)
     }
 }
 
-/* Replies, which the device takes one at a time; the port gives a page at most. Returns when the host is gone. */
+/* Passes replies, which the device takes one at a time; the port gives at most a page. Returns once the host is gone. */
 static void pass_replies(void)
 {
     static uint8_t bytes[2 * max_message];
@@ -80,15 +80,15 @@ static void pass_replies(void)
 }
 
 /*
- * Carries messages between its descriptors 0 (a virtio-serial port) and 1 (/dev/fuse). Ends when either side is gone: the
- * kernel then answers what waits for the volume with an error.
+ * Carries messages between descriptors 0 (a virtio-serial port) and 1 (/dev/fuse). Ends when either side is gone; the
+ * kernel then fails all calls that wait for the volume.
  */
 int pump_main(void)
 {
     static uint8_t stack[64 << 10] __attribute__((aligned(16)));
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    setpriority(PRIO_PROCESS, 0, -20); /* whoever asks waits for it, and it for the host: files are made 5 to 20 % faster */
+    setpriority(PRIO_PROCESS, 0, -20); /* callers wait for this process: creating files becomes 5 to 20 % faster */
     signal(SIGPIPE, SIG_IGN);
     fcntl(port, F_SETFL, fcntl(port, F_GETFL) & ~O_NONBLOCK);
     int as_thread = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
@@ -97,7 +97,7 @@ int pump_main(void)
     return 0;
 }
 
-/* `podvm-look TARGET`: 0 once the host has answered for the root of the volume; else its exit code is the errno. */
+/* `podvm-look TARGET`: exits with 0 once the host has answered for the root of the volume, else with the errno. */
 int look_main(int argc, char **argv)
 {
     struct stat found;
@@ -108,9 +108,9 @@ int look_main(int argc, char **argv)
 }
 
 /*
- * `podvm-unmount TARGET`: what was written is with the host after it. Its exit code is the errno. Unmounting gives up
- * what is on its way still (pages that were mapped writable), so that a flush of the root, which is behind it, is waited
- * for before.
+ * `podvm-unmount TARGET`: unmounts once the host has all data, and exits with the errno. Unmounting drops data that is
+ * still on its way (pages that were mapped writable), so it first waits for a flush of the root, which comes after
+ * them.
  */
 int unmount_main(int argc, char **argv)
 {

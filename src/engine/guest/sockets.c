@@ -1,10 +1,9 @@
-/* Sockets and terminals. */
+/* Sockets and terminal sizes. */
 #define _GNU_SOURCE
 #include "guest.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/netlink.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -60,12 +59,12 @@ static CALL(accept_connection)
     if (!take_fd(ctx, argv[0], &fd)) return JS_EXCEPTION;
     accepted = RETRY(accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (accepted >= 0) return JS_NewInt32(ctx, accepted);
-    /* ECONNABORTED: the peer has gone again before we looked. */
+    /* ECONNABORTED: the peer has already gone. */
     if (errno == EAGAIN || errno == ECONNABORTED) return JS_NewInt32(ctx, again);
     return throw_errno(ctx, errno, "accept", NULL);
 }
 
-/* The descriptors that came along, at most `max_received_fds`; what the kernel had no room for it closed itself. */
+/* Takes at most `max_received_fds` descriptors from a message; the kernel has closed those without room. */
 static int received_fds(struct msghdr *message, int *fds)
 {
     int count = 0;

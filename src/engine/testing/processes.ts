@@ -139,7 +139,7 @@ export const processesScenarios: Record<string, Scenario> = {
     return { name: name.replaceAll('\0', ''), namespaces, maps, ids, signal: exit?.signal };
   },
 
-  /** Maps that the kernel refuses leave nobody who waits for them. */
+  /** Maps that the kernel refuses leave no process that waits for them. */
   async badMaps() {
     const ended = exits(1);
     const codes = ['0 1000 0\n', 'x\n', ''].map((map) => attempt(() => engine.spawnPause(false, map, map)));
