@@ -181,8 +181,10 @@ export const processesScenarios: Record<string, Scenario> = {
       return bytes;
     };
     const socket = engine.openNetlink('route', 0);
+    const mounted = await code(() => engine.mountAside('tmpfs', directory, 'tmpfs', 0, ''));
+    if (mounted === 0) engine.unmount(directory, unmountFlags.detach);
     const results = {
-      mounted: await code(() => engine.mountAside('tmpfs', directory, 'tmpfs', 0, '')),
+      mounted,
       noType: await code(() => engine.mountAside('x', directory, 'podvm', 0, '')),
       noModule: await code(() => engine.loadModuleAside(`${directory}/absent.ko`)),
       answered: await code(() => engine.netlinkAside(socket, request(1))), // NLMSG_NOOP
@@ -194,7 +196,6 @@ export const processesScenarios: Record<string, Scenario> = {
     const pids = [1, 2, 3, 4, 5].map(() => engine.loadModuleAside(`${directory}/absent.ko`));
     await ended;
     const again = await code(() => engine.loadModuleAside(`${directory}/absent.ko`));
-    engine.unmount(directory, unmountFlags.detach);
     return { ...results, started: pids.map((pid) => pid > 0), again };
   },
 
