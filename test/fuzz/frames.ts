@@ -27,7 +27,7 @@ export const layer2 = defineTarget<readonly Frame[]>({
 });
 
 const soon = () => AbortSignal.timeout(60_000);
-const arrivalMs = 5000;
+const arrivalMs = 15_000;
 
 interface Pod {
   readonly attachment: Attachment;

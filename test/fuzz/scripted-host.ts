@@ -30,7 +30,8 @@ export class ScriptedHost {
   readonly #channel: Duplex;
   readonly ended: Promise<unknown>;
   readonly #parser = new FrameParser({ decide: () => 'take', frame: (header, bytes) => this.#heard(header, bytes) });
-  readonly #methods = new Map<number, string>();
+  /** What was called with each id: a host that uses one again gets an answer to each. */
+  readonly #methods = new Map<number, readonly string[]>();
   readonly #answers = new Map<number, PromiseWithResolvers<AgentMessage>>();
   readonly #streams = new Map<number, Known>();
   #welcomed = Promise.withResolvers<void>();
@@ -112,7 +113,7 @@ export class ScriptedHost {
 
   /** Expects the answer of a call; the caller sends its bytes. */
   expect(id: number, method: string, params: unknown): void {
-    this.#methods.set(id, method);
+    this.#methods.set(id, [...(this.#methods.get(id) ?? []), method]);
     if (method === 'dial' && typeof params === 'object' && params !== null && 'stream' in params)
       this.#open(Number(params.stream));
   }
@@ -137,7 +138,8 @@ export class ScriptedHost {
       elapsed(this.isStrict ? answerMs : unsureMs),
     ]);
     if (got !== true) return got;
-    if (epoch === this.epoch && this.isStrict && !this.hasEnded) assert.fail(`no answer to ${this.#methods.get(id)}`);
+    if (epoch === this.epoch && this.isStrict && !this.hasEnded)
+      assert.fail(`no answer to ${this.#methods.get(id)?.join(', ')}`);
     return undefined;
   }
 
@@ -198,16 +200,16 @@ export class ScriptedHost {
     const message = parsed.output;
     if (message.t === 'welcome') this.#welcomed.resolve();
     if (message.t !== 'result' && message.t !== 'error') return;
-    const method = this.#methods.get(message.id);
-    if (method === undefined) this.#fault(`an answer to ${message.id}, which was not asked`);
+    const methods = this.#methods.get(message.id);
+    if (methods === undefined) this.#fault(`an answer to ${message.id}, which was not asked`);
     else if (
       message.t === 'error' &&
       ownFault.test(rawText(message.message)) &&
       !/invalid parameters for the agent/.test(rawText(message.message))
     )
-      this.#fault(`${method}: ${printable(message.message)}`);
-    else if (message.t === 'result' && !isResult(method, message.value))
-      this.#fault(`${method} has the result ${JSON.stringify(message.value)}`);
+      this.#fault(`${methods.join(', ')}: ${printable(message.message)}`);
+    else if (message.t === 'result' && !methods.some((method) => isResult(method, message.value)))
+      this.#fault(`${methods.join(', ')} has the result ${JSON.stringify(message.value)}`);
     const answer = this.#answers.get(message.id) ?? Promise.withResolvers<AgentMessage>();
     this.#answers.set(message.id, answer);
     answer.promise.catch(() => undefined);

@@ -81,9 +81,12 @@ async function fuzz<Run>(spec: TargetSpec<Run>, bounds: Bounds): Promise<Outcome
   return { runs: given, seed };
 }
 
+/** Of the runs of tests, which are the same ones each time; `npm run fuzz` makes others. */
+const briefSeed = 20_261_129;
+
 /** For tests: the corpus and a few runs; throws what was found, with what it takes to find it again. */
 export async function fuzzBriefly(target: Target, runs: number): Promise<void> {
-  const { seed, found } = await target.fuzz({ runs });
+  const { seed, found } = await target.fuzz({ runs, seed: briefSeed });
   if (found === undefined) return;
   const text = `seed ${seed}: ${JSON.stringify(found.run)}`;
   throw new PodvmError('internal', `Cannot go on: ${target.name} is broken by a run, ${text}`, { cause: found.error });
