@@ -151,8 +151,12 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     assert.ok(performance.now() - beganMs < 40_000);
   });
 
-  for (const count of [1, 3]) {
-    test(`${count} of which flood every channel for ${floodSeconds} s slow a neighbour's exec to at most twice its time`, async (t) => {
+  // How many flood, and how many times its quiet time an exec may take beside them (docs/limitations.md).
+  for (const [count, times] of [
+    [1, 2],
+    [3, 4],
+  ] as const) {
+    test(`${count} of which flood every channel for ${floodSeconds} s slow a neighbour's exec to at most ${times} times its time`, async (t) => {
       let quiet = await medianExecMs(neighbour, quietSeconds);
       const flooded: number[] = [];
       {
@@ -168,16 +172,16 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
         }
         await delay(1000); // the floods are under way
         // Whatever else works on this host is not the flood's: the best of a few looks counts.
-        while (flooded.length < maxLooks && Math.min(...flooded) > 2 * quiet) {
+        while (flooded.length < maxLooks && Math.min(...flooded) > times * quiet) {
           flooded.push(await medianExecMs(neighbour, floodSeconds));
         }
         for (const follower of followed) follower.stop();
       }
       // Nor is it the flood's if the host has become slower since.
-      if (Math.min(...flooded) > 2 * quiet) quiet = Math.max(quiet, await medianExecMs(neighbour, quietSeconds));
+      if (Math.min(...flooded) > times * quiet) quiet = Math.max(quiet, await medianExecMs(neighbour, quietSeconds));
       const words = `${flooded.map(Math.round).join(', ')} ms beside the flood, ${quiet.toFixed(0)} ms without`;
       t.diagnostic(`exec of the neighbour: ${words}`);
-      assert.ok(Math.min(...flooded) <= 2 * quiet, words);
+      assert.ok(Math.min(...flooded) <= times * quiet, words);
     });
   }
 });
