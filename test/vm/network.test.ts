@@ -113,7 +113,10 @@ describe('check() of the default network', { skip, timeout: 60_000 }, () => {
     );
     assert.match(before.get(plain.sandboxId)?.detail ?? '', /^found well by bridge(, firewall)?$/);
     assert.match(before.get(limited.sandboxId)?.detail ?? '', /, bandwidth$/);
-    assert.match(before.get(ported.sandboxId)?.detail ?? '', /by bridge.*; portmap was not asked: versions before 1\.3\.0/);
+    assert.match(
+      before.get(ported.sandboxId)?.detail ?? '',
+      /by bridge.*; portmap was not asked: versions before 1\.3\.0/,
+    );
 
     await run('nsenter', [`--net=${plain.netns}`, 'ip', 'route', 'delete', 'default']);
     const after = await verdicts();
