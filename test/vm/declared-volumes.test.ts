@@ -165,6 +165,6 @@ describe('what an image declares as VOLUME', { skip, timeout: 600_000 }, () => {
         '  containers: [{name: c, image: "docker.io/shop/file:1", command: [sh]}]\n',
     );
     assert.notEqual(code, 0);
-    assert.match(`${stdout}${stderr}`, /Cannot make the image's volume \/cache\/seed: \/cache\/seed .*no directory/);
+    assert.match(`${stdout}${stderr}`, /Cannot make the image's volume \/cache\/seed: \/cache\/seed .*not a directory/);
   });
 });
