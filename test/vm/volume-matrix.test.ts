@@ -29,11 +29,11 @@ const skip = await whyNoVm();
 const imageName = 'localhost/podvm/matrix:1';
 const minute = () => AbortSignal.timeout(60_000);
 
-const emptyDirsEnd = 'An emptyDir, too, ends with its sandbox.';
-const emptyDirsAreTheGuests = "What the host writes into an emptyDir's directory is not seen in the pod.";
+const emptyDirsEnd = 'An emptyDir ends with its sandbox.';
+const emptyDirsAreTheGuests = "What the host writes into an emptyDir's directory does not appear in the pod.";
 /** Where a pod's volume differs from a plain container's: what it comes to, and where docs/limitations.md says so. */
 const differences: Readonly<Record<string, readonly [outcome: string, sentence: string]>> = {
-  'share inotify': ['unseen', 'Nothing tells a container of a change on the host (`inotify`).'],
+  'share inotify': ['unseen', '`inotify` reports no changes made on the host.'],
   'scratch pod restart': ['gone', emptyDirsEnd],
   'tmpfs pod restart': ['gone', emptyDirsEnd],
   'scratch update from the host': ['unseen', emptyDirsAreTheGuests],
