@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
 import { poll } from './wait.ts';
 
@@ -10,6 +10,11 @@ export interface ProcessIdentity {
 }
 
 const killDeadlineMs = 10_000;
+
+/** The pids of all processes at this moment; any of them may be gone when it is looked at. */
+export async function allPids(): Promise<readonly number[]> {
+  return (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+}
 
 /** The process with that pid, a zombie too; undefined if there is none. */
 export async function identify(pid: number): Promise<ProcessIdentity | undefined> {

@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, readlink, rename, rm } from 'node:fs/promises
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
+import { allPids } from '#host/process-identity.ts';
 import { run } from '#host/run.ts';
 import type { Versions } from './package-record.ts';
 import type { Progress } from './progress.ts';
@@ -91,8 +92,6 @@ export async function collectParts(partsDirectory: string, keep: ReadonlySet<str
   for (const entry of unused) await rm(join(partsDirectory, entry), { recursive: true, force: true });
   return unused;
 }
-
-const allPids = async () => (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry));
 
 /** The mount tables of all processes: a jail that binds a part's `/usr` shows the part's path as the mount's root. */
 async function allMounts(): Promise<string> {

@@ -1,11 +1,11 @@
-import { readdir, readFile, readlink } from 'node:fs/promises';
+import { readFile, readlink } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
 import { type GuestText, guestText, printable } from '#base/guest-text.ts';
 import { spawnJailed } from '#host/jailed-process.ts';
-import { identify, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
+import { allPids, identify, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
 import { fileServerCalls } from './file-server-calls.ts';
 import type { HostSource } from './host-source.ts';
 import { type Room, Rooms } from './rooms.ts';
@@ -187,9 +187,8 @@ export async function sweepFileServers(owner: string): Promise<readonly number[]
 
 /** Finds servers by their program and the unique mount point of their volume. */
 async function fileServersOf(owner: string): Promise<readonly ProcessIdentity[]> {
-  const pids = (await readdir('/proc')).filter((entry) => /^[0-9]+$/.test(entry)).map(Number);
   const found: ProcessIdentity[] = [];
-  for (const pid of pids) {
+  for (const pid of await allPids()) {
     const executable = await readlink(`/proc/${pid}/exe`).catch(() => '');
     if (!executable.endsWith(program)) continue;
     const mounts = await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '');

@@ -1,6 +1,7 @@
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { isIPv6 } from 'node:net';
 import { printable } from '#base/guest-text.ts';
+import { allPids } from '#host/process-identity.ts';
 import { heldBy } from '#host/announcement.ts';
 import { isAnyAddress, type PortAddress } from '../port-address.ts';
 
@@ -86,7 +87,7 @@ export function addressOf(hex: string): string {
 }
 
 async function processOf(inodes: ReadonlySet<string>): Promise<string | undefined> {
-  for (const pid of (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name))) {
+  for (const pid of await allPids()) {
     const descriptors = await readdir(`/proc/${pid}/fd`).catch(() => []); // it ended just now
     for (const descriptor of descriptors) {
       const target = await readlink(`/proc/${pid}/fd/${descriptor}`).catch(() => '');

@@ -1,5 +1,5 @@
-import { readdir, readFile } from 'node:fs/promises';
-import { identify, type ProcessIdentity } from '#host/process-identity.ts';
+import { readFile } from 'node:fs/promises';
+import { allPids, identify, type ProcessIdentity } from '#host/process-identity.ts';
 
 /**
  * Processes of the user `uid` that have the sandbox's directory, identified by its random id, in their command line or
@@ -7,9 +7,8 @@ import { identify, type ProcessIdentity } from '#host/process-identity.ts';
  * that of a network namespace in /run/netns, does not count.
  */
 export async function processesOf(uid: number, sandboxId: string): Promise<readonly ProcessIdentity[]> {
-  const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name)).map(Number);
   const found: ProcessIdentity[] = [];
-  for (const pid of pids) {
+  for (const pid of await allPids()) {
     const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
     if (!new RegExp(`^Uid:\\s${uid}\\s`, 'm').test(status)) continue;
     const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
