@@ -1,6 +1,6 @@
 import { printable } from '#base/guest-text.ts';
 import { type PartVersions, partVersionsOf } from '#host/assets.ts';
-import { findRunningPods, type RunningPod } from '#sandbox/running-pods.ts';
+import { findRunningPods, type RunningPod } from '#sandbox/recovery/running-pods.ts';
 import { createProgress } from '#setup/progress.ts';
 import { readCurrent } from '#setup/setup.ts';
 import type { UpdateFinding } from '#setup/update-report.ts';
@@ -40,7 +40,12 @@ export function describePodParts(pods: readonly RunningPod[], newest: PartVersio
   }
   return old.map(({ namespace, name: pod, parts }): Finding => {
     const detail = `${printable(namespace)}/${printable(pod)} runs on older ones: ${differences(parts, newest)}`;
-    return { name, status: 'warn', detail, fix: 'Make the pod anew when it suits: it then gets the newer ones.' };
+    return {
+      name,
+      status: 'warn',
+      detail,
+      fix: 'Create the pod again when convenient: it then runs on the newer parts.',
+    };
   });
 }
 

@@ -8,7 +8,7 @@ import { isLocked, lockDirectory } from './lock.ts';
 import type { Parts } from '../parts.ts';
 import { isRunning, type ProcessIdentity } from '#host/process-identity.ts';
 import { processesOf } from './processes.ts';
-import { readRecord, sandboxDirectories, type SandboxRecord } from './record.ts';
+import { recordsIn, type SandboxRecord } from './record.ts';
 import { sweep } from './sweep.ts';
 
 /** A running machine whose podvm was killed. */
@@ -55,10 +55,9 @@ export async function endOrphans(
 
 async function orphansIn(root: string): Promise<readonly Orphan[]> {
   const orphans: Orphan[] = [];
-  for (const directory of await sandboxDirectories(root)) {
-    const record = await readRecord(directory).catch(() => undefined); // damaged: reported by a sweep
-    const machine = record === undefined ? undefined : await machineOf(record);
-    if (record === undefined || machine === undefined) continue;
+  for await (const record of recordsIn(root)) {
+    const machine = await machineOf(record);
+    if (machine === undefined) continue;
     const { id: sandboxId, namespace, name, createdAt } = record;
     orphans.push({ sandboxId, namespace, name, pid: machine.pid, createdAt });
   }

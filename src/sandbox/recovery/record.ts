@@ -80,3 +80,11 @@ export async function sandboxDirectories(root: string): Promise<readonly string[
   const entries = await readdir(root, { withFileTypes: true });
   return entries.filter((entry) => entry.isDirectory()).map((entry) => join(root, entry.name));
 }
+
+/** The records below `root`, one at a time. A damaged one is left out: a sweep reports it. */
+export async function* recordsIn(root: string): AsyncGenerator<SandboxRecord> {
+  for (const directory of await sandboxDirectories(root)) {
+    const record = await readRecord(directory).catch(() => undefined);
+    if (record !== undefined) yield record;
+  }
+}

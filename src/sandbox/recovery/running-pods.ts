@@ -1,7 +1,9 @@
+import { constants } from 'node:fs';
+import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { PartVersions } from '#host/assets.ts';
 import { isRunning } from '#host/process-identity.ts';
-import { readRecord, sandboxDirectories } from './recovery/record.ts';
+import { recordsIn } from './record.ts';
 
 /** A pod with a running machine, of any process, from its record. */
 export interface RunningPod {
@@ -14,10 +16,14 @@ export interface RunningPod {
 /** Running pods of the state directory. Changes nothing. */
 export async function findRunningPods(stateDirectory: string): Promise<readonly RunningPod[]> {
   const pods: RunningPod[] = [];
-  const directories = await sandboxDirectories(join(stateDirectory, 'sandboxes')).catch(() => []); // no pod ran yet
-  for (const directory of directories) {
-    const record = await readRecord(directory).catch(() => undefined); // damaged: reported by a sweep
-    if (record?.machine === undefined || record.name === '' || !(await isRunning(record.machine))) continue;
+  const root = join(stateDirectory, 'sandboxes');
+  const isReadable = await access(root, constants.R_OK).then(
+    () => true,
+    () => false,
+  );
+  if (!isReadable) return []; // no pod ran yet, or only root may look
+  for await (const record of recordsIn(root)) {
+    if (record.machine === undefined || record.name === '' || !(await isRunning(record.machine))) continue;
     pods.push({ namespace: record.namespace, name: record.name, parts: record.parts });
   }
   return pods;
