@@ -9,7 +9,7 @@ export type SettingType =
   | { readonly kind: 'number'; readonly min: number; readonly max: number };
 
 /** One setting: a key of the file passed with `podvm daemon --config`, or an environment variable. */
-interface Setting {
+export interface Setting {
   readonly env: string;
   readonly type: SettingType;
   /** Default value; absent: computed, as `otherwise` describes. */

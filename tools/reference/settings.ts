@@ -1,17 +1,8 @@
-import { type SettingType, settings } from '../../src/daemon/settings.ts';
+import { type Setting, type SettingType, settings } from '../../src/daemon/settings.ts';
 import { code, page, table } from './markdown.ts';
 
-interface Row {
-  readonly env: string;
-  readonly type: SettingType;
-  readonly default?: string;
-  readonly daemonDefault?: string;
-  readonly otherwise?: string;
-  readonly about: string;
-}
-
 export async function settingsPage(): Promise<string> {
-  const rows = Object.entries<Row>(settings).map(([key, row]) => [
+  const rows = Object.entries<Setting>(settings).map(([key, row]) => [
     code(key),
     code(row.env),
     typeOf(row.type),
@@ -49,7 +40,7 @@ function typeOf(type: SettingType): string {
   }
 }
 
-function defaultOf(row: Row): string {
+function defaultOf(row: Setting): string {
   if (row.default === undefined) return row.otherwise ?? 'none';
   return row.daemonDefault === undefined
     ? code(row.default)
