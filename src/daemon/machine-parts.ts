@@ -8,7 +8,7 @@ import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import type { Configuration } from './configuration.ts';
 
 /** What an upgrade replaces of the sandboxes' parts: all that set-up makes. */
-export type MachineParts = Pick<Parts, 'driver' | 'serveFiles' | 'modulesDisk' | 'versions'>;
+export type MachineParts = Pick<Parts, 'driver' | 'files' | 'modulesDisk' | 'versions'>;
 
 export function machinePartsOf(
   config: Configuration,
@@ -28,7 +28,7 @@ export function machinePartsOf(
       onUnprotected: (why) => log.warn('the host does not let pods of higher classes be killed last', { why }),
       onUnconfined: (why) => log.warn('the host bounds no machine', { why }),
     }),
-    serveFiles: createFileServers(assets),
+    files: createFileServers(assets),
     modulesDisk: assets.modules,
     versions: partVersionsOf(assets),
   };

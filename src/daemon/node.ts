@@ -17,7 +17,7 @@ import type { Parts } from '#sandbox/parts.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
 import { holdAssets } from '#setup/hold-assets.ts';
-import { claimBlock } from '#storage/block-claim.ts';
+import { adoptBlockClaim, claimBlock } from '#storage/block-claim.ts';
 import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import { guestLevel } from '#vm/qemu/processor-level.ts';
@@ -81,6 +81,7 @@ export async function openNode(
     makeScratchDisk,
     makeVolumeDisk,
     claimBlock,
+    adoptBlockClaim,
   });
   const sandboxes = undo.use(
     await openSandboxes(
@@ -88,6 +89,7 @@ export async function openNode(
         directory: config.root,
         log,
         poolSize: config.poolSize,
+        leavesKept: purpose !== 'daemon',
         template: config.template,
         limits: limitsOf(config),
         parts: partsOf(assets),

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /** Writes a file atomically: after a power cut, or to a reader, it has the old content or the new. */
@@ -24,6 +24,12 @@ export async function writeFileAtomic(path: string, content: string | Uint8Array
   } finally {
     await directory.close();
   }
+}
+
+/** The same for what need not survive a power cut, such as facts of running processes: nothing is waited for. */
+export async function replaceFile(path: string, content: string | Uint8Array, mode = 0o600): Promise<void> {
+  await writeFile(`${path}.tmp`, content, { mode });
+  await rename(`${path}.tmp`, path);
 }
 
 /** Whether something is at that path which can be reached; a link that leads nowhere is nothing. */

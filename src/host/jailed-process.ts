@@ -21,9 +21,9 @@ export interface JailedCommand {
   readonly what: string;
   /** Command that ends in a bubblewrap with `--info-fd 3`. */
   readonly command: readonly string[];
-  /** Destination of its output: a file, which is replaced, or a function called with each piece. */
-  readonly output: string | ((bytes: Buffer) => void);
-  /** Standard input, if the stream has a descriptor; default: none. */
+  /** File for its output, which is replaced: it outlives us, and a pipe to us would end it. */
+  readonly output: string;
+  /** Becomes its standard input, if it has a descriptor below; default: none. */
   readonly stdin?: Stream;
   /** Descriptors, or bytes to read, that become its descriptors 4, 5, ... */
   readonly inherited?: readonly (number | Uint8Array)[];
@@ -42,9 +42,9 @@ export interface JailedProcess {
  * After an error no process is left.
  */
 export async function spawnJailed(jailed: JailedCommand): Promise<JailedProcess> {
-  const log = typeof jailed.output === 'string' ? await openLog(jailed.output) : undefined;
-  const started = launch(jailed, log?.fd ?? 'pipe'); // listeners are added at once: a jail that cannot be built ends in this turn
-  await log?.close();
+  const log = await openLog(jailed.output);
+  const started = launch(jailed, log.fd); // listened to at once: a jail that cannot be built ends in this turn
+  await log.close();
   const { child, ended, pid: report } = started;
   try {
     const pid = await report;
@@ -69,7 +69,7 @@ interface Launched {
   readonly pid: Promise<number>;
 }
 
-function launch({ what, command, output, stdin, inherited = [] }: JailedCommand, log: number | 'pipe'): Launched {
+function launch({ what, command, stdin, inherited = [] }: JailedCommand, log: number): Launched {
   closeInheritedDescriptors();
   const [program = '', ...args] = command;
   const child = spawn(program, args, {
@@ -77,9 +77,6 @@ function launch({ what, command, output, stdin, inherited = [] }: JailedCommand,
     stdio: [stdin ?? 'ignore', log, log, 'pipe', ...inherited.map((it) => (typeof it === 'number' ? it : 'pipe'))],
     env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
   });
-  if (typeof output !== 'string') {
-    for (const stream of [child.stdout, child.stderr]) stream?.on('data', output);
-  }
   for (const [at, given] of inherited.entries()) if (typeof given !== 'number') giveBytes(child, 4 + at, given);
   const ended = endOf(child, what, program);
   const pid = reportedPid(child, what, ended);

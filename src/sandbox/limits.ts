@@ -35,6 +35,8 @@ export interface SandboxLimits {
   readonly callTimeoutMs: number;
   /** Deadline of clean-up in a guest, and of reads at a container's end, for which no caller waits. */
   readonly cleanUpTimeoutMs: number;
+  /** Of taking over one sandbox of the process before, of which the guest answers a few questions. */
+  readonly adoptTimeoutMs: number;
   /** Time from the loss of the link to the machine's own report of its end. */
   readonly lastWordsMs: number;
   /** Time from SIGKILL to the container's end. */
@@ -72,6 +74,7 @@ export const defaultLimits: SandboxLimits = {
   bootTimeoutMs: 60_000,
   callTimeoutMs: 600_000,
   cleanUpTimeoutMs: 30_000,
+  adoptTimeoutMs: 120_000,
   lastWordsMs: 1000,
   killTimeoutMs: 10_000,
   growthIntervalMs: 2_000,

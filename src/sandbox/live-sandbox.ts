@@ -1,4 +1,3 @@
-import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, PodvmError } from '#base/errors.ts';
@@ -6,23 +5,17 @@ import { within } from '#host/wait.ts';
 import { printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import { oomScores } from '#host/oom-score.ts';
-import type { Link } from '#link/link.ts';
-import type { Machine } from '#vm/driver.ts';
-import { consoleTail } from './log/console-tail.ts';
-import type { ContainerMounts } from './volume/container-mounts.ts';
+import { checkDial } from './check-dial.ts';
+import { withConsole } from './log/console-tail.ts';
 import { createInGuest, type ContainerSite } from './container/create-container.ts';
 import { diskTroubleOf } from './volume/disk-trouble.ts';
 import type { AgentEvent } from '#wire/messages.ts';
 import { GuestContainer } from './container/guest-container.ts';
-import type { ImageDisks } from './volume/image-disks.ts';
-import type { Holdings } from './holdings.ts';
 import { createInbox, type Inbox } from './inbox.ts';
-import type { SandboxLimits } from './limits.ts';
+import type { LiveParts } from './live-parts.ts';
 import { logPathOf } from './log/log-writer.ts';
 import { measureGuest, statsOf } from './container/measure-guest.ts';
-import type { ModulesDisk } from './container/modules-disk.ts';
 import { createMoves, type Moves } from './moves.ts';
-import type { Parts, Surroundings } from './parts.ts';
 import { openStream } from './container/open-stream.ts';
 import { pssKiB } from './recovery/processes.ts';
 import { checkPushed, pushVolume } from './volume/push-volume.ts';
@@ -41,30 +34,7 @@ import {
   type VolumeFile,
 } from './sandbox.ts';
 
-/** What a start has made, handed over to the sandbox. */
-export interface LiveParts {
-  readonly id: string;
-  readonly spec: SandboxSpec;
-  readonly directory: string;
-  readonly machine: Machine;
-  readonly guest: Link;
-  readonly imageDisks: ImageDisks;
-  readonly modulesDisk: ModulesDisk;
-  readonly mounts: ContainerMounts;
-  readonly addresses: readonly string[];
-  readonly phases: SandboxStatus['phases'];
-  readonly createdAt: Date;
-  /** The pod's effective limits, and warnings where they are below its spec. */
-  readonly resources: Resources;
-  readonly warnings: readonly string[];
-  readonly parts: Parts;
-  readonly limits: SandboxLimits;
-  readonly surroundings: Surroundings;
-  /** Everything that the start has acquired. */
-  readonly holdings: Holdings;
-}
-
-/** Why the sandbox ends; the first one applied decides between `stopped` and `failed`. */
+/** Why the sandbox ends; the first of these that is applied decides between `stopped` and `failed`. */
 type Ending = { readonly kind: 'stop' } | { readonly kind: 'failure'; readonly why: string };
 
 /** A sandbox from `ready` to its end. It has one writer: state changes only inside the inbox. */
@@ -86,7 +56,7 @@ export class LiveSandbox implements Sandbox {
   readonly #closing = new AbortController();
   readonly #hurry = new AbortController();
   #onDiskTrouble: (trouble: string) => void = () => {};
-  #ending: Ending | undefined;
+  #ending: Ending | 'left' | undefined;
   #failure: string | undefined;
   #outOfMemoryEvents = 0;
   #removing: Promise<void> | undefined;
@@ -118,7 +88,9 @@ export class LiveSandbox implements Sandbox {
       modulesDisk: live.modulesDisk,
       mounts: live.mounts,
       surroundings: live.surroundings,
+      ...(live.kept === undefined ? {} : { records: live.kept.containers }),
     };
+    this.#containers.push(...(live.containersBefore?.(this.#site) ?? []));
     this.#moves.moveTo('ready', 'configured');
     live.machine.onDiskError((error) => {
       const trouble = diskTroubleOf(error);
@@ -139,14 +111,14 @@ export class LiveSandbox implements Sandbox {
   }
 
   get status(): SandboxStatus {
-    const { machine, addresses, phases, createdAt, parts } = this.#live;
+    const { machine, addresses, phases, createdAt, versions } = this.#live;
     const hasEnded = this.#moves.state === 'stopped' || this.#moves.state === 'failed';
     return {
       id: this.id,
       state: this.#moves.state,
       createdAt,
       addresses,
-      parts: parts.versions,
+      parts: versions,
       accelerator: machine.accelerator,
       ...(hasEnded ? {} : { vmmPid: machine.record.pid }),
       ...(this.#failure === undefined ? {} : { failure: this.#failure }),
@@ -160,6 +132,10 @@ export class LiveSandbox implements Sandbox {
     return this.#live.warnings;
   }
 
+  get containers(): readonly Container[] {
+    return this.#containers.filter(({ isRemoved }) => !isRemoved);
+  }
+
   container(name: string): Container | undefined {
     return this.#containers.findLast((container) => container.spec.name === name);
   }
@@ -168,7 +144,7 @@ export class LiveSandbox implements Sandbox {
     const container = await this.#inbox.ask(() => this.#admit(spec));
     try {
       await this.#protect(spec);
-      await createInGuest(container, this.#site, AbortSignal.any([signal, this.#closing.signal]));
+      await createInGuest(container, spec, this.#site, AbortSignal.any([signal, this.#closing.signal]));
     } catch (error) {
       await this.#inbox.ask(() => this.#forget(container));
       if (this.#failure === undefined) throw error;
@@ -182,6 +158,7 @@ export class LiveSandbox implements Sandbox {
     const now = this.#resources.oomScoreAdj ?? oomScores.first;
     if (oomScoreAdj === undefined || oomScoreAdj >= now) return;
     this.#resources = { ...this.#resources, oomScoreAdj };
+    await this.#live.kept?.record.change({ resources: this.#resources });
     await limitOnHost(this.#live.machine, this.#resources, this.#live.limits.size);
   }
 
@@ -215,6 +192,7 @@ export class LiveSandbox implements Sandbox {
     const spec = { ...this.spec, resources: this.#resources };
     const resized = await resize(spec, resources, { machine, guest, limits: limits.size }, signal);
     this.#resources = resized.resources;
+    await this.#live.kept?.record.change({ resources: this.#resources });
     return resized.warnings;
   }
 
@@ -350,6 +328,9 @@ export class LiveSandbox implements Sandbox {
     this.#inbox.tell(() => {
       for (const container of this.#containers) container.becomeLost('the sandbox was stopped');
       this.#moves.moveTo(this.#failure === undefined ? 'stopped' : 'failed', this.#failure ?? 'all is undone');
+      const failure = this.#failure === undefined ? {} : { failure: this.#failure };
+      const state = this.#failure === undefined ? 'stopped' : 'failed';
+      void this.#live.kept?.record.change({ state, ...failure });
       this.#settleEnded(this.status);
     });
   }
@@ -369,6 +350,35 @@ export class LiveSandbox implements Sandbox {
     );
   }
 
+  /** Settles when the next process would know of all that has been done. */
+  get saved(): Promise<void> {
+    return this.#live.kept?.record.saved ?? Promise.resolve();
+  }
+
+  /** It outlives this process. */
+  get isKept(): boolean {
+    return this.#live.kept !== undefined;
+  }
+
+  /**
+   * Lets go of a sandbox that is kept: nothing more of it is done or noticed here, and it runs on. What of its output is
+   * not in its log yet stays with the guest.
+   */
+  async leave(): Promise<void> {
+    if (this.#ending !== undefined) return void (await this.ended);
+    this.#ending = 'left';
+    this.#closing.abort(new PodvmError('cancelled', 'podvm is stopping'));
+    await this.#live.guest[Symbol.asyncDispose]();
+    await this.#settled();
+  }
+
+  /** Its logs and records are written, but for output that a follower does not take. */
+  async #settled(): Promise<void> {
+    const drained = Promise.all(this.#containers.map((container) => container.drained));
+    await Promise.race([drained, delay(this.#live.limits.drainTimeoutMs, undefined, { ref: false })]);
+    await Promise.all([this.saved, ...this.#containers.map((container) => container.saved)]);
+  }
+
   /** Called once, when the sandbox is removed. */
   onRemoved(forget: () => void): void {
     this.#live.holdings.hold('removed', forget);
@@ -376,6 +386,7 @@ export class LiveSandbox implements Sandbox {
 
   async remove(): Promise<void> {
     await this.stop(0);
+    await this.#settled(); // nothing is written into the directory that goes now
     this.#removing ??= this.#live.holdings.end('removed');
     try {
       await this.#removing;
@@ -384,17 +395,4 @@ export class LiveSandbox implements Sandbox {
       throw error;
     }
   }
-}
-
-/** Only IP addresses: the pod offers no way to look up a name. Errors: `invalid`. */
-function checkDial(port: number, address: string | undefined): void {
-  const refuse = (why: string, got: string) =>
-    new PodvmError('invalid', `Cannot connect to a pod: ${why}, got ${printable(got, 80)}`);
-  if (!Number.isInteger(port) || port < 1 || port > 65_535) throw refuse('a port is from 1 to 65535', `${port}`);
-  if (address !== undefined && isIP(address) === 0) throw refuse('its address must be an IP address', address);
-}
-
-async function withConsole(why: string, consolePath: string): Promise<string> {
-  const tail = await consoleTail(consolePath);
-  return tail.length === 0 ? why : `${why}; the guest's last lines: ${tail.map((line) => printable(line)).join(' | ')}`;
 }

@@ -33,8 +33,8 @@ export function createNames(): Names {
 
 /** User ids for VMM processes, one per sandbox, so that one guest's VMM cannot access another's files. */
 export interface UserIds {
-  /** Held until disposed. Errors: `exhausted`. */
-  take(): Disposable & { readonly uid: number };
+  /** Held until disposed; `uid`: that one, which a VMM has already. Errors: `exhausted`. */
+  take(uid?: number): Disposable & { readonly uid: number };
 }
 
 export interface UserIdRange {
@@ -62,8 +62,13 @@ export function userIdsOf({ dev, ino }: { readonly dev: bigint; readonly ino: bi
 export function createUserIds(range: UserIdRange): UserIds {
   const held = new Set<number>();
   let last = range.first - 1;
+  const hold = (uid: number) => {
+    held.add(uid);
+    return { uid, [Symbol.dispose]: () => held.delete(uid) };
+  };
   return {
-    take() {
+    take(uid) {
+      if (uid !== undefined) return hold(uid);
       if (held.size >= range.count) {
         throw new PodvmError('exhausted', `Cannot make a sandbox: all ${range.count} user ids for VMMs are in use`, {
           fix: 'Remove stopped sandboxes, or stop pods.',
@@ -72,9 +77,7 @@ export function createUserIds(range: UserIdRange): UserIds {
       // Goes around the range, so that an id is not reused directly after its holder ended.
       do last = last + 1 < range.first + range.count ? last + 1 : range.first;
       while (held.has(last));
-      const uid = last;
-      held.add(uid);
-      return { uid, [Symbol.dispose]: () => held.delete(uid) };
+      return hold(last);
     },
   };
 }

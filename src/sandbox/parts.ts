@@ -4,7 +4,7 @@ import type { ImageStore } from '#image/images.ts';
 import type { Link, LinkOptions } from '#link/link.ts';
 import type { Network } from '#network/network.ts';
 import type { FileServers } from '#storage/file-server.ts';
-import type { BlockClaim, BlockClaimRequest } from '#storage/block-claim.ts';
+import type { BlockClaim, BlockClaimRecord, BlockClaimRequest } from '#storage/block-claim.ts';
 import type { ScratchDiskRequest, VolumeDiskRequest } from '#storage/scratch-disk.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
 import type { MachineDriver } from '#vm/driver.ts';
@@ -16,8 +16,9 @@ export interface Parts {
   readonly images: Pick<ImageStore, 'hold'>;
   makeScratchDisk(request: ScratchDiskRequest, signal: AbortSignal): Promise<ScratchDisk>;
   makeVolumeDisk(request: VolumeDiskRequest, signal: AbortSignal): Promise<ScratchDisk>;
-  readonly serveFiles: FileServers;
+  readonly files: FileServers;
   claimBlock(request: BlockClaimRequest, signal: AbortSignal): Promise<BlockClaim>;
+  adoptBlockClaim(record: BlockClaimRecord): Promise<BlockClaim>;
   /** EROFS file with modules of the guest's kernel. */
   readonly modulesDisk: string;
   /** Versions of driver, file servers and modules, from set-up. */

@@ -80,6 +80,11 @@ export interface SandboxSpec {
    * the next pod of the name, before it removes the previous one. Undefined: one sandbox per namespace and name.
    */
   readonly attempt?: number;
+  /**
+   * It outlives the process that runs it: the next one that opens the state directory takes it over. Otherwise it ends
+   * with its process, and what a killed one left is ended by the next.
+   */
+  readonly isKept?: boolean;
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   readonly hostname: string;
@@ -391,6 +396,8 @@ export interface Sandbox {
   /** Pulls the image if its policy says so; returns when the container exists and can be started. */
   createContainer(spec: ContainerSpec, signal: AbortSignal): Promise<Container>;
   container(name: string): Container | undefined;
+  /** Those that are not removed, by age. */
+  readonly containers: readonly Container[];
   /** Sentences about differences from its spec: limits above what the node has. */
   readonly warnings: readonly string[];
   /**

@@ -14,7 +14,8 @@ import { createPool } from './start/pool.ts';
 import { machineSizeOf } from './resources.ts';
 import type { Sandbox, Sandboxes, SandboxSpec } from './sandbox.ts';
 import { startSandbox, type StartContext } from './start/start-sandbox.ts';
-import { sweep } from './recovery/sweep.ts';
+import type { EndedSandbox } from './adoption/ended-sandbox.ts';
+import { takeOver } from './adoption/take-over.ts';
 import type { TemplateChoice } from './template-choice.ts';
 import { createTemplates, type Templates } from './start/templates.ts';
 
@@ -26,13 +27,15 @@ export interface OpenSandboxesOptions {
   readonly limits?: SandboxLimits;
   /** Machines that wait for a pod; default 0. */
   readonly poolSize?: number;
+  /** Leaves sandboxes that outlive their process to one that does not say so; default: takes them over. */
+  readonly leavesKept?: boolean;
   /** The most that pods may share; default `on`. */
   readonly template?: TemplateChoice;
   /** Default: the system's. */
   readonly surroundings?: Omit<Surroundings, 'log'>;
 }
 
-/** Disposing stops what still runs and releases the directory. */
+/** Disposing stops what still runs, but for what outlives this process, and gives the directory free. */
 export interface OpenSandboxes extends Sandboxes, AsyncDisposable {
   /**
    * Makes ahead what a first pod would otherwise wait for: the template, where the node's pods share one; with `pool`, also
@@ -49,7 +52,9 @@ export interface OpenSandboxes extends Sandboxes, AsyncDisposable {
 }
 
 /**
- * Takes over the state directory and removes what a killed process left in it. Errors: `busy` when another podvm uses it.
+ * Takes the state directory over, with the sandboxes in it that outlive their process, and clears away what else an
+ * earlier one left. Errors: `busy` when another
+ * podvm works in it.
  */
 export async function openSandboxes(options: OpenSandboxesOptions, signal: AbortSignal): Promise<OpenSandboxes> {
   const { parts, log, limits = defaultLimits, poolSize = 0, template = 'on' } = options;
@@ -57,7 +62,6 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   await mkdir(root, { recursive: true, mode: 0o711 });
   await using undo = new AsyncDisposableStack();
   undo.use(await lockDirectory(root));
-  await sweep(root, parts, log, signal);
 
   const surroundings = { ...(options.surroundings ?? systemSurroundings), log };
   const shared = {
@@ -70,7 +74,11 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
     template,
   };
   const starting = new Set<Promise<unknown>>();
-  return new SandboxTable({ shared, poolSize, starting, parts }, undo.move());
+  const templates = createTemplates({ ...shared, parts });
+  undo.defer(() => templates.settled());
+  // Before anything else makes a sandbox here.
+  const before = await takeOver({ ...shared, parts, templates }, options.leavesKept !== true, signal);
+  return new SandboxTable({ shared, poolSize, starting, parts, templates, before }, undo.move());
 }
 
 interface TableOptions {
@@ -78,6 +86,9 @@ interface TableOptions {
   readonly poolSize: number;
   readonly starting: Set<Promise<unknown>>;
   readonly parts: Parts;
+  readonly templates: Templates;
+  /** Taken over from the process before. */
+  readonly before: readonly (LiveSandbox | EndedSandbox)[];
 }
 
 const systemSurroundings: Omit<Surroundings, 'log'> = {
@@ -95,7 +106,7 @@ function availableBytesOf(meminfo: string): number {
 class SandboxTable implements OpenSandboxes {
   readonly #options: TableOptions;
   readonly #lock: AsyncDisposableStack;
-  readonly #sandboxes = new Map<string, LiveSandbox>();
+  readonly #sandboxes = new Map<string, LiveSandbox | EndedSandbox>();
   readonly #starting: Set<Promise<unknown>>;
   readonly #closing = new AbortController();
   #generation: Generation;
@@ -104,7 +115,8 @@ class SandboxTable implements OpenSandboxes {
     this.#options = options;
     this.#starting = options.starting;
     this.#lock = lock;
-    this.#generation = this.#generationOf(options.parts, createTemplates({ ...options.shared, parts: options.parts }));
+    this.#generation = this.#generationOf(options.parts, options.templates);
+    for (const sandbox of options.before) this.#add(sandbox, this.#generation.enter());
   }
 
   get #context(): StartContext {
@@ -131,11 +143,7 @@ class SandboxTable implements OpenSandboxes {
     this.#starting.add(start);
     try {
       const sandbox = await start;
-      this.#sandboxes.set(keyOf(spec), sandbox);
-      sandbox.onRemoved(() => {
-        this.#sandboxes.delete(keyOf(spec));
-        leave();
-      });
+      this.#add(sandbox, leave);
       return sandbox;
     } catch (error) {
       leave();
@@ -143,6 +151,16 @@ class SandboxTable implements OpenSandboxes {
     } finally {
       this.#starting.delete(start);
     }
+  }
+
+  /** `leave`: of the generation of parts that it stands on. */
+  #add(sandbox: LiveSandbox | EndedSandbox, leave: () => void): void {
+    const key = keyOf(sandbox.spec);
+    this.#sandboxes.set(key, sandbox);
+    sandbox.onRemoved(() => {
+      this.#sandboxes.delete(key);
+      leave();
+    });
   }
 
   /** The first failure goes to the caller; failures of undoing it are logged for the operator. */
@@ -194,7 +212,8 @@ class SandboxTable implements OpenSandboxes {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new PodvmError('cancelled', 'podvm is stopping'));
     await Promise.allSettled(this.#starting);
-    await Promise.allSettled([...this.#sandboxes.values()].map((sandbox) => sandbox.remove()));
+    const all = [...this.#sandboxes.values()];
+    await Promise.allSettled(all.map((sandbox) => (sandbox.isKept ? sandbox.leave() : sandbox.remove())));
     await this.#generation.close();
     await this.#lock.disposeAsync();
   }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, test } from 'node:test';
 import { kindOf } from '#base/errors.ts';
 import { run } from '#host/run.ts';
-import { claimBlock, findBlockSource, type BlockClaim } from './block-claim.ts';
+import { adoptBlockClaim, claimBlock, findBlockSource, type BlockClaim, type BlockClaimRecord } from './block-claim.ts';
 import { describeClaims } from './testing/storage.conformance.ts';
 
 const directory = await mkdtemp(join(tmpdir(), 'podvm-claim-'));
@@ -126,22 +126,47 @@ describe('claimBlock()', { skip }, () => {
     assert.equal(await one.measure(soon()), 3 * mebibyte);
   });
 
-  test('keeps the claim until the VMM ends when the claiming process is killed', async () => {
+  /** Claims in another process, which is killed then. */
+  const claimAndDie = async (): Promise<BlockClaimRecord> => {
     const script = `
       import { claimBlock } from ${JSON.stringify(join(import.meta.dirname, 'block-claim.ts'))};
-      await claimBlock({ path: ${JSON.stringify(path)}, readOnly: false, vmmPid: ${vmm.pid} }, AbortSignal.timeout(20000));
-      process.stdout.write('claimed');
+      const request = { path: ${JSON.stringify(path)}, readOnly: false, vmmPid: ${vmm.pid} };
+      const { record } = await claimBlock(request, AbortSignal.timeout(20000));
+      process.stdout.write(JSON.stringify(record));
       setInterval(() => {}, 1000);`;
     const other = spawn(process.execPath, ['--input-type=module-typescript', '-e', script], {
       cwd: join(import.meta.dirname, '../..'),
       stdio: ['ignore', 'pipe', 'inherit'],
     });
-    await once(other.stdout, 'data', { signal: soon() });
+    const [text] = (await once(other.stdout, 'data', { signal: soon() })) as [Buffer];
     other.kill('SIGKILL');
     await once(other, 'exit');
+    return JSON.parse(text.toString()) as BlockClaimRecord; // SAFE: the script wrote it
+  };
+
+  test('lasts as long as the VMM when the process that claimed is killed', async () => {
+    await claimAndDie();
     await assert.rejects(claim(), kind('busy'));
     vmm.kill('SIGKILL');
     await once(vmm, 'exit');
     await using _next = await claim(); // the keeper checks five times a second, and a claim waits for it
+  });
+
+  test('is taken over from a process that was killed, follows growth, and is given up', async () => {
+    const record = await claimAndDie();
+    await assert.rejects(
+      adoptBlockClaim({ ...record, image: { ...record.image, identity: '1:1' } as never }),
+      /Cannot take over .*: it has been replaced/,
+    );
+    await assert.rejects(claim(), kind('busy'), 'the keeper still holds it');
+    {
+      await using adopted = await adoptBlockClaim(record);
+      assert.deepEqual(adopted.device, record.device);
+      await truncate(path, 3 * mebibyte);
+      assert.equal(await adopted.measure(soon()), 3 * mebibyte);
+      await assert.rejects(claim(), kind('busy'));
+    }
+    await assert.rejects(adoptBlockClaim(record), /the process that kept it has ended/);
+    await using _next = await claim();
   });
 });

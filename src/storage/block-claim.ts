@@ -4,6 +4,7 @@ import { constants } from 'node:fs';
 import { open, readFile, stat, type FileHandle } from 'node:fs/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { lockFile } from '#host/file-lock.ts';
+import { identify, isRunning, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
 import { retry } from '#host/wait.ts';
 import { run } from '#host/run.ts';
 
@@ -16,8 +17,20 @@ import { run } from '#host/run.ts';
  */
 export interface BlockClaim extends AsyncDisposable {
   readonly device: { readonly major: number; readonly minor: number };
+  /** By which the process after this one finds it. */
+  readonly record: BlockClaimRecord;
   /** Returns the device's size in bytes. The device of an image file that has grown is resized first. */
   measure(signal: AbortSignal): Promise<number>;
+}
+
+/** A claim, as the process after the one that made it must know it; plain JSON. */
+export interface BlockClaimRecord {
+  readonly path: string;
+  readonly readOnly: boolean;
+  readonly device: BlockClaim['device'];
+  /** Of an image: its loop device, and which file it is. */
+  readonly image?: { readonly loop: string; readonly identity: string };
+  readonly keeper: ProcessIdentity;
 }
 
 export interface BlockClaimRequest {
@@ -87,20 +100,66 @@ async function claimNow(request: BlockClaimRequest, signal: AbortSignal): Promis
     if (loop !== undefined) await run('losetup', ['--detach', loop]);
   }
   const { rdev } = await device.stat();
-  const numbers = { major: majorOf(rdev), minor: minorOf(rdev) };
-  held.use(await startKeeper(request.vmmPid, image === undefined ? [device] : [device, image]));
-  if (!request.readOnly) held.defer(() => device.sync()); // undone first, so that all writes of the VMM are on the disk
-  let imageBytes = (await image?.stat())?.size;
-  const owned = held.move();
+  const keeper = held.use(await startKeeper(request.vmmPid, image === undefined ? [device] : [device, image]));
+  const { path, readOnly } = request;
+  const record: BlockClaimRecord = {
+    path,
+    readOnly,
+    device: { major: majorOf(rdev), minor: minorOf(rdev) },
+    ...(image === undefined || loop === undefined ? {} : { image: { loop, identity: await identityOf(image) } }),
+    keeper: keeper.identity,
+  };
+  const imageBytes = (await image?.stat())?.size;
+  return claimOf(record, { device, image, imageBytes }, held.move());
+}
+
+/**
+ * Goes on with a claim that another process of ours has made, which its keeper still holds. Errors: `unavailable` when it
+ * does not, or when another thing is at the path.
+ */
+export async function adoptBlockClaim(record: BlockClaimRecord): Promise<BlockClaim> {
+  const { path, readOnly, device: wanted, image: wantedImage, keeper } = record;
+  const gone = (why: string) => new PodvmError('unavailable', `Cannot take over ${path}: ${why}`);
+  if (!(await isRunning(keeper))) throw gone('the process that kept it has ended');
+  await using held = new AsyncDisposableStack();
+  let isTakenOver = false; // until then the keeper is the VMM's, and goes with it
+  held.defer(() => (isTakenOver ? killProcess(keeper) : undefined));
+  // Not exclusively: the keeper has it so, and goes last.
+  const device = held.use(await open(wantedImage?.loop ?? path, readOnly ? constants.O_RDONLY : constants.O_RDWR));
+  const { rdev } = await device.stat();
+  if (majorOf(rdev) !== wanted.major || minorOf(rdev) !== wanted.minor) throw gone('another device is there');
+  const image = wantedImage === undefined ? undefined : held.use(await open(path, constants.O_RDONLY));
+  if (image !== undefined && (await identityOf(image)) !== wantedImage?.identity) throw gone('it has been replaced');
+  isTakenOver = true;
+  return claimOf(record, { device, image, imageBytes: undefined }, held.move());
+}
+
+const identityOf = async (file: FileHandle): Promise<string> => {
+  const { dev, ino } = await file.stat();
+  return `${dev}:${ino}`;
+};
+
+interface Claimed {
+  readonly device: FileHandle;
+  readonly image: FileHandle | undefined;
+  /** As the loop device has it; undefined: not known. */
+  readonly imageBytes: number | undefined;
+}
+
+function claimOf(record: BlockClaimRecord, claimed: Claimed, owned: AsyncDisposableStack): BlockClaim {
+  const { device, image } = claimed;
+  let { imageBytes } = claimed;
+  if (!record.readOnly) owned.defer(() => device.sync()); // undone first: whatever the VMM had written is on the disk
   return {
-    device: numbers,
+    device: record.device,
+    record,
     async measure(measuring) {
       const now = (await image?.stat())?.size;
-      if (loop !== undefined && now !== imageBytes) {
-        await run('losetup', ['--set-capacity', loop], { signal: measuring });
+      if (record.image !== undefined && now !== imageBytes) {
+        await run('losetup', ['--set-capacity', record.image.loop], { signal: measuring });
         imageBytes = now;
       }
-      return await sizeOf(numbers);
+      return await sizeOf(record.device);
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
@@ -184,7 +243,10 @@ async function attachLoop(
 }
 
 /** Starts coreutils' tail only because it ends with a given process (`--pid`). */
-async function startKeeper(vmmPid: number, handles: readonly FileHandle[]): Promise<AsyncDisposable> {
+async function startKeeper(
+  vmmPid: number,
+  handles: readonly FileHandle[],
+): Promise<AsyncDisposable & { readonly identity: ProcessIdentity }> {
   const child = spawn('tail', ['-f', '/dev/null', `--pid=${vmmPid}`, `--sleep-interval=${keeperPollSeconds}`], {
     detached: true, // must outlive this process and receive no signals of its terminal
     stdio: ['ignore', 'ignore', 'ignore', ...handles.map(({ fd }) => fd)],
@@ -193,7 +255,9 @@ async function startKeeper(vmmPid: number, handles: readonly FileHandle[]): Prom
   ended.catch(() => undefined); // awaited below
   if (child.pid === undefined) await ended;
   child.unref();
+  const pid = child.pid ?? 0;
   return {
+    identity: (await identify(pid)) ?? { pid, startTicks: '' },
     async [Symbol.asyncDispose]() {
       child.kill('SIGKILL');
       await ended;

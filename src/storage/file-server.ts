@@ -1,11 +1,19 @@
-import { readFile, readlink } from 'node:fs/promises';
+import { readFile, readlink, rm } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
-import { type GuestText, guestText, printable } from '#base/guest-text.ts';
-import { spawnJailed } from '#host/jailed-process.ts';
-import { allPids, identify, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
+import { type GuestText, printable } from '#base/guest-text.ts';
+import { boundLog } from '#host/bound-log.ts';
+import { logTail, spawnJailed } from '#host/jailed-process.ts';
+import {
+  allPids,
+  identify,
+  isRunning,
+  killProcess,
+  type ProcessIdentity,
+  waitUntilGone,
+} from '#host/process-identity.ts';
 import { fileServerCalls } from './file-server-calls.ts';
 import type { HostSource } from './host-source.ts';
 import { type Room, Rooms } from './rooms.ts';
@@ -29,8 +37,22 @@ export interface FileServerRequest {
   readonly owner: string;
   /** Name, unique in the sandbox; `[a-z0-9-]+`. */
   readonly name: string;
-  /** Places the process under the host limits of its machine, and raises the memory limit by `memoryBytes`. */
-  readonly confine: (pid: number, memoryBytes: number) => Promise<AsyncDisposable>;
+  /** File for what it says: it outlives us, and a pipe to us would end it. */
+  readonly logPath: string;
+  readonly confine: Confine;
+}
+
+/** Puts a process under the host's limits of the machine that it works for, with so many bytes of memory more. */
+type Confine = (pid: number, memoryBytes: number) => Promise<AsyncDisposable>;
+
+/** What is needed to find a server again that another process of ours has started; plain JSON. */
+export interface FileServerRecord extends ProcessIdentity {
+  readonly descriptors: number;
+  readonly file?: string;
+}
+
+export interface FileServerAdoption extends Pick<FileServerRequest, 'owner' | 'logPath' | 'confine'> {
+  readonly record: FileServerRecord;
 }
 
 /** `readOnly` does not apply to mounts below the source; `recursiveReadOnly` does. */
@@ -38,20 +60,21 @@ export type FileAccess = 'readWrite' | 'readOnly' | 'recursiveReadOnly';
 
 /** A running server. It ends when it is disposed or its client disconnects. */
 export interface FileServer extends AsyncDisposable {
-  readonly pid: number;
-  /** Name of the only file that is served; undefined: the source is a directory. */
-  readonly file: string | undefined;
-  /** Settles with the last lines of its log when it has ended. */
+  /** Its `file` is the name of what alone is served then; absent: the source is a directory. */
+  readonly record: FileServerRecord;
+  /** Settles with its last lines when it has ended. */
   readonly ended: Promise<readonly GuestText[]>;
 }
 
-export type FileServers = (request: FileServerRequest, signal: AbortSignal) => Promise<FileServer>;
+export interface FileServers {
+  serve(request: FileServerRequest, signal: AbortSignal): Promise<FileServer>;
+  /** Takes over one that another process of ours has started; undefined if it no longer runs. */
+  adopt(adoption: FileServerAdoption): Promise<FileServer | undefined>;
+}
 
 const program = '/files';
 /** Root of the served files, in the jail. */
 const sharesRoot = '/shares';
-const tailBytes = 4096;
-const tailLines = 8;
 
 /**
  * Capabilities for closing the rest of the jail: mounts (SYS_ADMIN), and users for its user namespace (SETUID, SETGID,
@@ -68,17 +91,60 @@ export type FileServerAssets = Pick<Assets, 'fileServer'>;
  */
 export function createFileServers(assets: FileServerAssets): FileServers {
   const rooms = new Rooms();
-  return async (request, signal) => {
-    const { channel, source } = request;
-    try {
-      signal.throwIfAborted();
-      return await startFileServer(assets, request, rooms);
-    } catch (error) {
-      if (signal.aborted) throw new PodvmError('cancelled', `Cannot share ${source.path}: cancelled`, { cause: error });
-      throw error;
-    } finally {
-      channel.destroy(); // the server has its own descriptor
-    }
+  return {
+    async serve(request, signal) {
+      const { channel, source } = request;
+      try {
+        signal.throwIfAborted();
+        return await startFileServer(assets, request, rooms);
+      } catch (error) {
+        if (signal.aborted)
+          throw new PodvmError('cancelled', `Cannot share ${source.path}: cancelled`, { cause: error });
+        throw error;
+      } finally {
+        channel.destroy(); // the server has a descriptor of its own
+      }
+    },
+    adopt: (adoption) => adoptFileServer(adoption, rooms),
+  };
+}
+
+async function adoptFileServer(
+  { record, owner, logPath, confine }: FileServerAdoption,
+  rooms: Rooms,
+): Promise<FileServer | undefined> {
+  if (!(await isRunning(record))) return undefined;
+  await using undo = new AsyncDisposableStack();
+  const room = undo.use(rooms.occupy(owner, record.descriptors));
+  undo.use(await confine(record.pid, room.memoryBytes));
+  const ended = waitUntilGone(record, new AbortController().signal);
+  return serverOf(record, { ended, logPath, owned: undo.move() });
+}
+
+interface Served {
+  readonly ended: Promise<unknown>;
+  readonly logPath: string;
+  /** What it takes of the host, until it has ended. */
+  readonly owned: AsyncDisposableStack;
+}
+
+function serverOf(record: FileServerRecord, { ended, logPath, owned }: Served): FileServer {
+  const log = boundLog(logPath);
+  const over = ended.then(
+    () => owned.disposeAsync(),
+    () => owned.disposeAsync(),
+  );
+  return {
+    record,
+    ended: over.then(async () => {
+      log[Symbol.dispose]();
+      return await logTail(logPath);
+    }),
+    async [Symbol.asyncDispose]() {
+      await killProcess(record);
+      await over;
+      await rm(logPath, { force: true });
+    },
   };
 }
 
@@ -87,52 +153,34 @@ async function startFileServer(
   request: FileServerRequest,
   rooms: Rooms,
 ): Promise<FileServer> {
-  const { channel, source, owner, name, access, confine } = request;
+  const { channel, source, owner, name, access, confine, logPath } = request;
   await using undo = new AsyncDisposableStack();
   const room = undo.use(rooms.take(owner));
   const exported = `${sharesRoot}/${owner}/${name}`;
   const file = source.kind === 'file' ? basename(source.path) : undefined;
-  let said = '';
-  const tail = () => lastLines(said);
   channel.pause(); // only the server reads the channel
   try {
     const { identity, ended } = await spawnJailed({
       what: `the file server of ${source.path}`,
       command: jailedServer(assets, request, room, exported, file),
-      output: (bytes) => {
-        said = (said + bytes.toString('latin1')).slice(-tailBytes);
-      },
+      output: logPath,
       stdin: channel,
       inherited: [source.fd, fileServerCalls(access === 'recursiveReadOnly')],
     });
-    const limits = undo.use(await confine(identity.pid, room.memoryBytes).catch(endIt(identity)));
-    void ended.then(
-      () => limits[Symbol.asyncDispose](),
-      () => limits[Symbol.asyncDispose](),
+    undo.use(await confine(identity.pid, room.memoryBytes).catch(endIt(identity)));
+    const { descriptors } = room;
+    return serverOf(
+      { ...identity, descriptors, ...(file === undefined ? {} : { file }) },
+      { ended, logPath, owned: undo.move() },
     );
-    const owned = undo.move();
-    return {
-      pid: identity.pid,
-      file,
-      ended: ended.then(tail, tail),
-      async [Symbol.asyncDispose]() {
-        await killProcess(identity);
-        await ended.catch(() => undefined);
-        await owned.disposeAsync();
-      },
-    };
   } catch (error) {
     if (!(error instanceof PodvmError)) throw error;
-    throw new PodvmError(
-      error.kind,
-      [
-        error.message,
-        ...tail()
-          .slice(-1)
-          .map((line) => printable(line)),
-      ].join(': '),
-      { cause: error, tail: tail() },
-    );
+    const tail = await logTail(logPath);
+    await rm(logPath, { force: true });
+    throw new PodvmError(error.kind, [error.message, ...tail.slice(-1).map((line) => printable(line))].join(': '), {
+      cause: error,
+      tail,
+    });
   }
 }
 
@@ -173,12 +221,7 @@ function jailedServer(
   ];
 }
 
-function lastLines(text: string): readonly GuestText[] {
-  const lines = text.split('\n').filter((line) => line.trim() !== '');
-  return lines.slice(-tailLines).map(guestText);
-}
-
-/** Ends the servers of an owner whose starter was killed, and returns their pids. Most have ended with their client. */
+/** Ends the servers of that owner whose starter was killed; most have ended with their client. Returns their pids. */
 export async function sweepFileServers(owner: string): Promise<readonly number[]> {
   const found = await fileServersOf(owner);
   for (const identity of found) await killProcess(identity);

@@ -25,7 +25,11 @@ export class Rooms {
   take(owner: string): Room & Disposable {
     const taken = this.#taken.get(owner) ?? 0;
     const half = Math.floor(Math.max(0, mostOfPod - taken) / 2);
-    const descriptors = Math.max(fewest, Math.min(mostOfServer, half));
+    return this.occupy(owner, Math.max(fewest, Math.min(mostOfServer, half)));
+  }
+
+  /** The same for a server that has so many descriptors already, from another process of ours. */
+  occupy(owner: string, descriptors: number): Room & Disposable {
     this.#add(owner, descriptors);
     let isTaken = true;
     return {

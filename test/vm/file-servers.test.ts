@@ -16,7 +16,7 @@ describeFileServers(
     const listener = createServer().listen(path);
     await once(listener, 'listening');
     return {
-      serveFiles: createFileServers((await readAssets()) ?? assert.fail('no assets')),
+      files: createFileServers((await readAssets()) ?? assert.fail('no assets')),
       async connect() {
         const connected = once(listener, 'connection') as Promise<[Socket]>;
         const channel = connect(path);

@@ -10,7 +10,7 @@ import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import type { SandboxSpec } from '#sandbox/sandbox.ts';
-import { claimBlock } from '#storage/block-claim.ts';
+import { adoptBlockClaim, claimBlock } from '#storage/block-claim.ts';
 import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
 import { assertNothingLeaked, tracesOf } from '../leaks.ts';
 import { openNode, whyNoVm, type Node, type NodeOptions } from './node.ts';
@@ -50,8 +50,9 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
       images: parts.images,
       makeScratchDisk: scratch.make,
       makeVolumeDisk: volumeDisk.make,
-      serveFiles: parts.serveFiles,
+      files: parts.files,
       claimBlock,
+      adoptBlockClaim,
       modulesDisk: parts.modulesDisk,
       versions: parts.versions,
       connectLink: link.connect,

@@ -14,7 +14,7 @@ import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import { openSandboxes, type OpenSandboxes } from '#sandbox/sandboxes.ts';
 import { createFileServers } from '#storage/file-server.ts';
-import { claimBlock } from '#storage/block-claim.ts';
+import { adoptBlockClaim, claimBlock } from '#storage/block-claim.ts';
 import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import { tracesOf } from '../leaks.ts';
@@ -112,8 +112,9 @@ export async function openNode({ limits, earlier, ...options }: NodeOptions = {}
       images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),
       makeScratchDisk,
       makeVolumeDisk,
-      serveFiles: createFileServers(assets),
+      files: createFileServers(assets),
       claimBlock,
+      adoptBlockClaim,
       modulesDisk: assets.modules,
       versions: partVersionsOf(assets),
       connectLink,

@@ -379,7 +379,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     const channel = connect(join(root, 'socket')).unref();
     await once(channel, 'connect');
     const assets = (await readAssets()) ?? assert.fail();
-    const serve = createFileServers(assets);
+    const files = createFileServers(assets);
     await using source = await openHostSource(host);
     const request = {
       channel,
@@ -390,17 +390,18 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
       owner: 'sb-swept',
       confine: async () => ({ [Symbol.asyncDispose]: () => Promise.resolve() }),
       name: 'x',
+      logPath: join(root, 'x.log'),
     } as const;
-    await using server = await serve(request, minute());
-    await until('it serves', async () => (await serversOf('sb-swept')).includes(server.pid));
+    await using server = await files.serve(request, minute());
+    await until('it serves', async () => (await serversOf('sb-swept')).includes(server.record.pid));
     assert.deepEqual(await sweepFileServers('sb-other'), []);
-    assert.deepEqual(await sweepFileServers('sb-swept'), [server.pid]);
+    assert.deepEqual(await sweepFileServers('sb-swept'), [server.record.pid]);
     await server.ended;
     const unable = createFileServers({ ...assets, fileServer: join(root, 'none') });
     const again = connect(join(root, 'socket')).unref();
     await once(again, 'connect');
     // Its jail fails when it has a pid, or before: in its own words either way.
-    const words = await unable({ ...request, channel: again }, minute()).then(
+    const words = await unable.serve({ ...request, channel: again }, minute()).then(
       async ({ ended }) => (await ended).join(' '),
       (error: unknown) => String(error),
     );

@@ -1,21 +1,17 @@
-import { mkdir, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
-import { kindOf, messageOf, PodvmError, type ErrorKind } from '#base/errors.ts';
+import { kindOf, messageOf, type ErrorKind } from '#base/errors.ts';
 import type { ImageConfig } from '#image/images.ts';
-import type { LinkStream } from '#link/link.ts';
 import { checkContainerSpec } from './check-spec.ts';
+import { openContainerIo, type ContainerIoSite } from './container-io.ts';
 import type { ContainerMounts, PreparedMounts } from '../volume/container-mounts.ts';
 import { scratchSerial } from '../volume/volume-disks.ts';
 import type { ContainerParams } from '#wire/messages.ts';
-import { startErrorCode, type ContainerHome, type ContainerMade, type GuestContainer } from './guest-container.ts';
+import type { ContainerHome, ContainerMade } from './container-home.ts';
+import type { GuestContainer } from './guest-container.ts';
+import { startErrorCode } from './start-error.ts';
 import type { ImageDisks } from '../volume/image-disks.ts';
-import { createNanoClock } from '../log/log-format.ts';
-import { logPathOf, openLogWriter, rotatedNumbers } from '../log/log-writer.ts';
-import { openOutputStream, openStream } from './open-stream.ts';
-import { pumpOutput } from '../log/output.ts';
 import { givenCapabilities, needsModules } from './kernel-modules.ts';
 import type { ModulesDisk } from './modules-disk.ts';
-import type { Parts, Surroundings } from '../parts.ts';
+import type { Parts } from '../parts.ts';
 import { createPhases } from '../phases.ts';
 import { processOf, stopSignalOf } from './process.ts';
 import { envBytesOf } from './process-size.ts';
@@ -23,14 +19,12 @@ import { cgroupResourcesOf, checkResources } from '../resources.ts';
 import type { ContainerSpec, SandboxSpec } from '../sandbox.ts';
 import { seccompOf } from './seccomp.ts';
 
-export interface ContainerSite extends ContainerHome {
+export interface ContainerSite extends ContainerIoSite, Omit<ContainerHome, 'records'> {
   readonly spec: SandboxSpec;
-  readonly directory: string;
   readonly parts: Pick<Parts, 'images'>;
   readonly imageDisks: ImageDisks;
   readonly modulesDisk: ModulesDisk;
   readonly mounts: ContainerMounts;
-  readonly surroundings: Surroundings;
 }
 
 /** Errors of agent and crun about a command, user or mount: the container exits instead of the call failing. */
@@ -43,10 +37,10 @@ const startErrors: ReadonlySet<ErrorKind> = new Set(['failedPrecondition']);
  */
 export async function createInGuest(
   container: GuestContainer,
+  spec: ContainerSpec,
   site: ContainerSite,
   signal: AbortSignal,
 ): Promise<void> {
-  const { spec } = container;
   checkResources(`container ${spec.name}`, spec.resources);
   checkContainerSpec(spec);
   const capabilities = givenCapabilities(spec.security, site.spec);
@@ -64,30 +58,18 @@ export async function createInGuest(
   await using undo = new AsyncDisposableStack();
   await using unmounting = new AsyncDisposableStack(); // disposed of after the container itself
   const mounts = unmounting.use(await phases.time('volumes attached', site.mounts.prepare(spec, signal)));
-  const streams = openStreams(spec, site);
-  undo.defer(() => streams.destroy());
-  const logWriter = undo.use(await openContainerLog(spec, site));
-  const output = pumpOutput(streams.output, logWriter, (error) =>
-    site.log.error('log cannot be written', error, { container: spec.name }),
-  );
-  const { stdin } = streams;
-  const made: ContainerMade = {
-    imageId,
-    stopSignal: stopSignalOf(config),
-    output,
-    stdin,
-    reopenLog: () => logWriter.reopen(),
-    mounts,
-  };
+  undo.defer(() => (container.isMade ? undefined : site.records?.remove(container.id)));
+  const io = undo.use(await openContainerIo(container, site));
+  const made: ContainerMade = { imageId, stopSignal: stopSignalOf(config), ...io, mounts };
   try {
-    const params = paramsOf(container, site, {
+    const params = paramsOf(container, spec, site, {
       imageDisk,
       modulesDisk,
       mounts,
       capabilities,
       seccomp,
       config,
-      stdio: streams.stdio,
+      stdio: io.stdio,
     });
     made.envBytes = envBytesOf(params.process.env);
     const created = await phases.time('container made', site.guest.call('createContainer', params, signal));
@@ -98,13 +80,17 @@ export async function createInGuest(
     await removeHalf(container, site);
     if (signal.aborted || !startErrors.has(kindOf(error))) throw error;
     const message = error instanceof Error ? error.message : messageOf(error); // only the agent's message
-    await site.inbox.ask(() => container.becomeUnstartable(made, startErrorCode(message), message));
+    const unheld = { status: mounts.status, sources: [], [Symbol.asyncDispose]: () => Promise.resolve() };
+    const unstartable = { ...made, mounts: unheld }; // they are given back here
+    await site.inbox.ask(() => container.becomeUnstartable(unstartable, startErrorCode(message), message));
+    await container.saved;
     return;
   }
   await site.inbox.ask(() => container.becomeCreated(made));
+  await container.saved;
   unmounting.move(); // released when the container is removed
   const owned = undo.move();
-  void output.ended.then(() => owned.disposeAsync());
+  void io.output.ended.then(() => owned.disposeAsync());
 }
 
 async function removeHalf(container: GuestContainer, site: ContainerSite): Promise<void> {
@@ -113,46 +99,6 @@ async function removeHalf(container: GuestContainer, site: ContainerSite): Promi
     await site.guest.call('removeContainer', { id: container.id }, deadline);
   } catch (error) {
     site.log.debug('half-made container not removed', { container: container.spec.name, why: kindOf(error) });
-  }
-}
-
-interface ContainerStreams {
-  readonly stdin: LinkStream | undefined;
-  readonly stdio: { readonly stdin: number; readonly stdout: number; readonly stderr: number };
-  readonly output: { readonly stdout: LinkStream; readonly stderr?: LinkStream };
-  destroy(): void;
-}
-
-function openStreams(spec: ContainerSpec, site: ContainerSite): ContainerStreams {
-  // Open and silent until a client attaches, as a container with `stdin: true` expects.
-  const stdin = spec.stdin ? openStream(site.guest) : undefined;
-  const stdout = openOutputStream(site.guest, { acknowledges: true });
-  const stderr = spec.tty ? undefined : openOutputStream(site.guest, { acknowledges: true });
-  return {
-    stdin,
-    stdio: { stdin: stdin?.id ?? 0, stdout: stdout.id, stderr: stderr?.id ?? 0 },
-    output: { stdout, ...(stderr === undefined ? {} : { stderr }) },
-    destroy() {
-      for (const stream of [stdin, stdout, stderr]) stream?.destroy();
-    },
-  };
-}
-
-async function openContainerLog(spec: ContainerSpec, { directory, limits, surroundings }: ContainerSite) {
-  const path = logPathOf(directory, spec);
-  const isOurs = spec.logPath === undefined;
-  const tooOld = isOurs ? spec.attempt - limits.maxOldLogs - 1 : -1;
-  try {
-    await mkdir(dirname(path), { recursive: true, mode: 0o750 });
-    if (tooOld >= 0) {
-      const old = logPathOf(directory, { ...spec, attempt: tooOld });
-      const aside = (await rotatedNumbers(old)).map((number) => `${old}.${number}`);
-      await Promise.all([old, ...aside].map((file) => rm(file, { force: true })));
-    }
-    const clock = createNanoClock(surroundings.nowMs, surroundings.monotonicNs);
-    return await openLogWriter(path, clock, isOurs ? limits.logs : undefined);
-  } catch (cause) {
-    throw new PodvmError('internal', `Cannot open the log of container ${spec.name}`, { cause });
   }
 }
 
@@ -166,8 +112,12 @@ interface Prepared {
   readonly stdio: ContainerParams['stdio'];
 }
 
-function paramsOf(container: GuestContainer, site: ContainerSite, prepared: Prepared): ContainerParams {
-  const { spec } = container;
+function paramsOf(
+  container: GuestContainer,
+  spec: ContainerSpec,
+  site: ContainerSite,
+  prepared: Prepared,
+): ContainerParams {
   const { security } = spec;
   const isUnmasked = security.privileged || security.procMount === 'Unmasked';
   return {

@@ -6,7 +6,8 @@ import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
 import type { Link } from '#link/link.ts';
 import { containerSpec } from '../testing/examples.ts';
-import { GuestContainer, startErrorCode } from './guest-container.ts';
+import { GuestContainer } from './guest-container.ts';
+import { startErrorCode } from './start-error.ts';
 import { createInbox } from '../inbox.ts';
 import { defaultLimits } from '../limits.ts';
 import { pumpOutput } from '../log/output.ts';
@@ -34,9 +35,8 @@ function place(startFails: boolean | 'given up', now = () => 0, startedAtMs = 5)
   const log = { write: async () => {}, async [Symbol.asyncDispose]() {} };
   const output = pumpOutput({ stdout }, log, () => {});
   const mounts = {
-    guest: [],
-    devices: [],
     status: [],
+    sources: [],
     [Symbol.asyncDispose]: async () => void calls.push('mounts given back'),
   };
   const made = { imageId: 'i', stopSignal: 15, output, stdin: undefined, mounts, reopenLog: async () => {} };

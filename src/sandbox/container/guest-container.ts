@@ -4,21 +4,18 @@ import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { within } from '#host/wait.ts';
 import { type GuestText, guestText } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
-import type { Link } from '#link/link.ts';
-import type { PreparedMounts } from '../volume/container-mounts.ts';
+import { stateOf, type ContainerBefore, type ContainerHome, type ContainerMade } from './container-home.ts';
+import { containerRecordOf, type KeptSpec } from './container-record.ts';
 import { cellsOf, startExec } from './guest-exec.ts';
 import type { ExitedEvent } from '#wire/messages.ts';
-import type { Inbox } from '../inbox.ts';
-import type { SandboxLimits } from '../limits.ts';
 import { checkCommand } from './process-size.ts';
 import { capResources, type Capped, cgroupResourcesOf, checkResources, mostOfNode } from '../resources.ts';
 import { createMoves, type Moves } from '../moves.ts';
-import type { Output } from '../log/output.ts';
+import { startErrorCode } from './start-error.ts';
 import {
   containerMoves,
   type Container,
   type ContainerExit,
-  type ContainerSpec,
   type ContainerState,
   type ContainerStatus,
   type Exec,
@@ -27,33 +24,10 @@ import {
   type Resources,
 } from '../sandbox.ts';
 
-/** What a container needs from its sandbox. */
-export interface ContainerHome {
-  readonly inbox: Inbox;
-  readonly guest: Link;
-  readonly limits: SandboxLimits;
-  readonly log: Log;
-  readonly now: () => Date;
-}
-
-/** What is known once the container exists in the guest. */
-export interface ContainerMade {
-  readonly imageId: string;
-  readonly stopSignal: number;
-  readonly output: Output;
-  readonly stdin: Writable | undefined;
-  /** Bytes that its variables take of the kernel's room for them, which execs share. */
-  envBytes?: number;
-  user?: NonNullable<ContainerStatus['user']>;
-  /** Released when it is gone from the guest. */
-  readonly mounts: PreparedMounts;
-  reopenLog(): Promise<void>;
-}
-
 /** One container. Its state changes only in the sandbox's inbox. */
 export class GuestContainer implements Container {
   readonly id: string;
-  readonly spec: ContainerSpec;
+  readonly spec: KeptSpec;
   readonly exited: Promise<ContainerExit>;
   isRemoved = false;
   readonly #home: ContainerHome;
@@ -67,24 +41,30 @@ export class GuestContainer implements Container {
   #startedAt: Date | undefined;
   #exit: ContainerExit | undefined;
   #starting: Promise<void> | undefined;
-  #nextExec = 0;
+  #nextExec: number;
+  #saving: Promise<void> = Promise.resolve();
   #hasGuestSaidExit = false;
   /** Its last termination message from the guest, in base64, in case the machine dies. */
   #toldMessage = '';
 
-  constructor(id: string, spec: ContainerSpec, logPath: string, home: ContainerHome) {
+  constructor(id: string, spec: KeptSpec, logPath: string, home: ContainerHome, before?: ContainerBefore) {
     this.id = id;
     this.spec = spec;
     this.#home = home;
     this.#logPath = logPath;
-    this.#createdAt = home.now();
+    this.#createdAt = before?.createdAt ?? home.now();
+    this.#made = before?.made;
+    this.#startedAt = before?.startedAt;
+    this.#nextExec = before?.nextExec ?? 0;
     this.#log = home.log.with({ container: spec.name, attempt: spec.attempt });
-    this.#moves = createMoves(`container ${spec.name}`, containerMoves, 'creating', (state, why) =>
+    this.#moves = createMoves(`container ${spec.name}`, containerMoves, stateOf(before), (state, why) =>
       this.#log.debug('container moved', { state, why }),
     );
     const { promise, resolve } = Promise.withResolvers<ContainerExit>();
     this.exited = promise;
     this.#settleExit = resolve;
+    this.#exit = before?.exit;
+    if (before?.exit !== undefined) resolve(before.exit);
   }
 
   get status(): ContainerStatus {
@@ -110,6 +90,7 @@ export class GuestContainer implements Container {
   becomeCreated(made: ContainerMade): void {
     this.#made = made;
     if (this.#moves.state === 'creating') this.#moves.moveTo('created', 'the guest made it');
+    this.#save();
   }
 
   /** It exists only as a report of why it could not start. */
@@ -167,6 +148,7 @@ export class GuestContainer implements Container {
     this.#moves.moveTo('exited', exit.reason);
     this.#log.info('container exited', { code: exit.exitCode, reason: exit.reason });
     this.#settleExit(this.#exit);
+    this.#save();
   }
 
   async #terminationMessage(): Promise<GuestText | undefined> {
@@ -206,6 +188,7 @@ export class GuestContainer implements Container {
         // A container that ended at once may have reported it before its start was answered.
         this.#startedAt = this.#exit === undefined ? startedAt : earlierOf(startedAt, this.#exit.finishedAt);
         if (this.#moves.state === 'created') this.#moves.moveTo('running', 'started');
+        this.#save();
       });
       this.#log.info('container started');
     } catch (error) {
@@ -342,6 +325,23 @@ export class GuestContainer implements Container {
     await this.#home.guest.call('removeContainer', { id: this.id }, signal);
     await this.#made?.mounts[Symbol.asyncDispose]();
     this.isRemoved = true;
+    await this.saved;
+    await this.#home.records?.remove(this.id);
+  }
+
+  /** Settles when what it is has been written down. */
+  get saved(): Promise<void> {
+    return this.#saving;
+  }
+
+  #save(): void {
+    const { records } = this.#home;
+    if (records === undefined || this.#made === undefined || this.isRemoved) return;
+    const { status, spec } = this;
+    const record = containerRecordOf({ ...this.#made, ...status, spec, sources: this.#made.mounts.sources });
+    this.#saving = this.#saving
+      .then(() => records.save(record))
+      .catch((error: unknown) => this.#log.error('container not written down', error)); // the guest knows most of it
   }
 
   #assertIs(states: readonly ContainerState[], verb: string): void {
@@ -359,10 +359,3 @@ const killedExitCode = 137;
 
 /** Errors of a call that ended without an answer. */
 const unansweredKinds: readonly string[] = ['cancelled', 'timeout'];
-
-/** The shell's codes for a command that is missing or not executable; otherwise containerd's code for a start error. */
-export function startErrorCode(message: string): number {
-  if (/not found|no such file/i.test(message)) return 127;
-  if (/permission denied|exec format error/i.test(message)) return 126;
-  return 128;
-}

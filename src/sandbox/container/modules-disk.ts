@@ -14,15 +14,16 @@ export interface ModulesDisk {
 const serial = 'modules';
 const file = `${serial}.erofs`;
 
-/** `path`: the file that set-up made, shared by all machines. */
+/** `path`: what set-up made, one file for all machines. `serials`: of the disks that are in the guest already. */
 export function createModulesDisk(
   machine: Pick<Machine, 'attachDisk'>,
   guest: Pick<Link, 'call'>,
   machineDirectory: string,
   path: string,
+  serials: readonly string[] = [],
 ): ModulesDisk {
-  let attached: Promise<string> | undefined;
-  let isLinked = false;
+  let attached = serials.includes(serial) ? Promise.resolve(serial) : undefined;
+  let isLinked = attached !== undefined;
 
   const plug = async (phases: PhaseClock, signal: AbortSignal): Promise<string> => {
     try {

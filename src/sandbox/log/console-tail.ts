@@ -22,3 +22,9 @@ export async function consoleTail(path: string): Promise<readonly GuestText[]> {
     return []; // only supplements a message
   }
 }
+
+/** Why a machine ended, with what its guest said last. */
+export async function withConsole(why: string, consolePath: string): Promise<string> {
+  const tail = await consoleTail(consolePath);
+  return tail.length === 0 ? why : `${why}; the guest's last lines: ${tail.join(' | ')}`;
+}

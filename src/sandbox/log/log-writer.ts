@@ -2,6 +2,7 @@ import { open, readdir, rename, rm, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { encodeRecords } from './log-format.ts';
+import { identityOf, saveLogPosition, type LoggedBytes } from './log-position.ts';
 import type { ContainerSpec, OutputChunk } from '../sandbox.ts';
 
 export interface LogLimits {
@@ -29,22 +30,44 @@ export interface LogFile extends LogWriter {
   reopen(): Promise<void>;
 }
 
+export interface LogFileOptions {
+  /** When to rotate; absent: others do. */
+  readonly limits?: LogLimits;
+  /** Where to keep how far the log has come, for the process after this one (`log-position.ts`). */
+  readonly positionPath?: string;
+  /** What is in the log already; default: nothing. */
+  readonly logged?: LoggedBytes;
+}
+
+/** How much a log may grow before its position is kept again, in bytes: what the next process has to read of it. */
+const positionIntervalBytes = 1024 * 1024;
+
 /**
- * `limits` undefined: the caller rotates it. After a failed write, logging continues once it works again: the next record
- * says how many bytes are missing, and why.
+ * A log that could not be written goes on once it can: its next record says how many bytes are missing, and why. They
+ * count as logged, since nobody has them to send again.
  */
-export async function openLogWriter(path: string, time: () => string, limits?: LogLimits): Promise<LogFile> {
+export async function openLogWriter(path: string, time: () => string, options: LogFileOptions = {}): Promise<LogFile> {
+  const { limits, positionPath } = options;
   let file: FileHandle | undefined = await open(path, 'a', 0o640);
-  let size = (await file.stat()).size;
+  let { size, ...inode } = await file.stat();
+  let positionedAt = size;
   let next = Math.max(0, ...(await rotatedNumbers(path))) + 1;
   let last: Promise<void> = Promise.resolve();
+  const logged = { stdout: options.logged?.stdout ?? 0, stderr: options.logged?.stderr ?? 0 };
   let missing = { bytes: 0, why: '' };
 
+  /** One that cannot be kept leaves the one before it, which is as good but costs more to read. */
+  const keepPosition = async () => {
+    positionedAt = size;
+    if (positionPath === undefined) return;
+    await saveLogPosition(positionPath, { file: identityOf(inode), size, ...logged }).catch(() => {});
+  };
   const openNew = async () => {
     const before = file;
     file = await open(path, 'a', 0o640); // on failure the old one stays in use
-    size = (await file.stat()).size;
+    ({ size, ...inode } = await file.stat());
     await before?.close();
+    await keepPosition();
   };
   const rotate = async ({ maxFiles }: LogLimits) => {
     await rename(path, `${path}.${next}`);
@@ -63,23 +86,32 @@ export async function openLogWriter(path: string, time: () => string, limits?: L
       throw error;
     }
   };
-  const withNotice = (records: Buffer) => {
+  /** Says what is missing before `records`, once these can be written. The notice is no output and must not count as it. */
+  const withNotice = async (records: Buffer) => {
     const text = `podvm: ${missing.bytes} bytes of output are missing here: ${missing.why}\n`;
-    return Buffer.concat([encodeRecords({ stream: 'stderr', bytes: Buffer.from(text) }, time()), records]);
+    const notice = encodeRecords({ stream: 'stderr', bytes: Buffer.from(text) }, time());
+    size += notice.length;
+    await keepPosition();
+    size -= notice.length;
+    return Buffer.concat([notice, records]);
   };
   const write = async (chunk: OutputChunk) => {
     if (file === undefined) throw new PodvmError('internal', `Cannot write the log ${basename(path)}: it is closed`);
     const records = encodeRecords(chunk, time());
     try {
       if (limits !== undefined && size > 0 && size + records.length > limits.maxFileBytes) await rotate(limits);
-      await append(missing.bytes > 0 ? withNotice(records) : records, file);
+      await append(missing.bytes > 0 ? await withNotice(records) : records, file);
       missing = { bytes: 0, why: '' };
+      logged[chunk.stream] += chunk.bytes.length;
+      if (size - positionedAt >= positionIntervalBytes) await keepPosition();
     } catch (cause) {
+      logged[chunk.stream] += chunk.bytes.length;
       const isFull = (cause as NodeJS.ErrnoException).code === 'ENOSPC';
       missing = { bytes: missing.bytes + chunk.bytes.length, why: isFull ? 'the disk was full' : messageOf(cause) };
       throw new PodvmError(isFull ? 'exhausted' : 'internal', `Cannot write the log ${basename(path)}`, { cause });
     }
   };
+  await keepPosition();
   return {
     write(chunk) {
       const done = last.then(() => write(chunk));

@@ -94,7 +94,7 @@ test('readLog() skips a line that a crash tore', async () => {
 test('the log is rotated, bounded, and read in order over its files', async () => {
   await using place = await directory();
   const limits = { maxFileBytes: 1000, maxFiles: 3 };
-  await using writer = await openLogWriter(place.log, () => time, limits);
+  await using writer = await openLogWriter(place.log, () => time, { limits });
   for (let n = 0; n < 200; n += 1) await writer.write(chunkOf(`line ${n}\n`));
   const files = await readdir(place.path);
   assert.equal(files.length, limits.maxFiles);
@@ -112,7 +112,7 @@ test('a writer that is opened again goes on where the last one stopped', async (
   await using place = await directory();
   const limits = { maxFileBytes: 100, maxFiles: 3 };
   for (const text of ['a\n', 'b\n', 'c\n']) {
-    await using writer = await openLogWriter(place.log, () => time, limits);
+    await using writer = await openLogWriter(place.log, () => time, { limits });
     await writer.write(chunkOf(text));
   }
   assert.deepEqual(await rotatedNumbers(place.log), [1]);
@@ -134,7 +134,7 @@ test('reopen() continues in a new file after the old one was renamed, and loses 
 
 test('readLog() gives the last lines, over rotated files and with an unfinished one', async () => {
   await using place = await directory();
-  await using writer = await openLogWriter(place.log, () => time, { maxFileBytes: 200, maxFiles: 9 });
+  await using writer = await openLogWriter(place.log, () => time, { limits: { maxFileBytes: 200, maxFiles: 9 } });
   for (let n = 0; n < 20; n += 1) await writer.write(chunkOf(`${n}\n`));
   await writer.write(chunkOf('rest'));
   assert.equal(await textOf(place.log, { tailLines: 3 }), '18\n19\nrest');
@@ -150,7 +150,7 @@ test('readLog() leaves out what is older than `since`', async () => {
 
 test('readLog() follows over rotations, loses nothing, and ends when the container ends', async () => {
   await using place = await directory();
-  await using writer = await openLogWriter(place.log, () => time, { maxFileBytes: 2000, maxFiles: 1000 });
+  await using writer = await openLogWriter(place.log, () => time, { limits: { maxFileBytes: 2000, maxFiles: 1000 } });
   const ended = Promise.withResolvers<void>();
   const reading = textOf(place.log, { follow: true, ended: ended.promise });
   let written = '';
@@ -165,7 +165,7 @@ test('readLog() follows over rotations, loses nothing, and ends when the contain
 
 test('readLog() stops following when it is told to', async () => {
   await using place = await directory();
-  await using writer = await openLogWriter(place.log, () => time, roomy);
+  await using writer = await openLogWriter(place.log, () => time, { limits: roomy });
   await writer.write(chunkOf('one\n'));
   const stop = new AbortController();
   const records = readLog(place.log, { follow: true }, stop.signal);

@@ -3,8 +3,9 @@ import { basename, dirname } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { isThere } from '#host/files.ts';
 import { within } from '#host/wait.ts';
-import { decodeRecord, maxRecordBytes, type LogRecord } from './log-format.ts';
+import { decodeRecord, type LogRecord } from './log-format.ts';
 import { rotatedNumbers } from './log-writer.ts';
+import { createSplitter, readBytes, type Splitter } from './read-lines.ts';
 
 export interface ReadLogOptions {
   /** Only this many of the last existing lines. */
@@ -17,7 +18,6 @@ export interface ReadLogOptions {
   readonly ended?: Promise<unknown>;
 }
 
-const readBytes = 256 * 1024;
 /** Interval of looks at the file, in `ms`: not every file system reports changes. */
 const pollMs = 500;
 
@@ -105,22 +105,6 @@ async function* readToEnd(file: FileHandle, splitter: Splitter, signal: AbortSig
       if (record !== undefined) yield record;
     }
   }
-}
-
-type Splitter = (bytes: Buffer) => Generator<Buffer>;
-
-/** Splits data into lines; keeps an unfinished one, of limited length. */
-function createSplitter(): Splitter {
-  let rest: Buffer = Buffer.alloc(0);
-  return function* split(bytes) {
-    const all = rest.length === 0 ? bytes : Buffer.concat([rest, bytes]);
-    let from = 0;
-    for (let end = all.indexOf(0x0a); end >= 0; end = all.indexOf(0x0a, from)) {
-      yield all.subarray(from, end);
-      from = end + 1;
-    }
-    rest = all.length - from > 4 * maxRecordBytes ? Buffer.alloc(0) : Buffer.from(all.subarray(from));
-  };
 }
 
 interface Changes extends Disposable {

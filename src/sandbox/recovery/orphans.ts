@@ -8,10 +8,10 @@ import { isLocked, lockDirectory } from './lock.ts';
 import type { Parts } from '../parts.ts';
 import { isRunning, type ProcessIdentity } from '#host/process-identity.ts';
 import { processesOf } from './processes.ts';
-import { recordsIn, type SandboxRecord } from './record.ts';
+import { recordsIn, type AnyRecord } from './record.ts';
 import { sweep } from './sweep.ts';
 
-/** A running machine whose podvm was killed. */
+/** A machine that runs, and whose podvm has ended. */
 export interface Orphan {
   readonly sandboxId: string;
   /** Namespace of the pod; empty for a spare machine or one for a template. */
@@ -65,7 +65,7 @@ async function orphansIn(root: string): Promise<readonly Orphan[]> {
 }
 
 /** Its VMM, even if podvm was killed before it could record the pid. */
-async function machineOf({ machine, uid, id }: SandboxRecord): Promise<ProcessIdentity | undefined> {
+async function machineOf({ machine, uid, id }: AnyRecord): Promise<ProcessIdentity | undefined> {
   if (machine !== undefined && (await isRunning(machine))) return machine;
   return (await processesOf(uid, id))[0];
 }

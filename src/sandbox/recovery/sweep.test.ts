@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { chown, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -109,6 +109,22 @@ test('sweep() lets a process live that only has the pid of a machine of old', as
   await stranger.ended;
   assert.deepEqual(await processesOf(own, `${mark}-3`), []);
   assert.equal(await pssKiB(stranger.pid), 0);
+});
+
+test('sweep() finds the machine of a record that is torn by the group of its directory', { skip }, async () => {
+  await using place = await left();
+  const id = `${mark}-7`;
+  const user = 1_879_100_032 + 7;
+  const child = spawn('setpriv', [`--reuid=${user}`, `--clear-groups`, 'sh', '-c', 'read line', id], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
+  const ended = once(child, 'exit');
+  await mkdir(join(place.root, id, 'machine'), { recursive: true });
+  await chown(join(place.root, id, 'machine'), 0, user);
+  await writeFile(join(place.root, id, 'sandbox.json'), '');
+  while (!(await readFile(`/proc/${child.pid}/status`, 'utf8')).includes(`Uid:\t${user}`)) await readFile('/proc/stat');
+  assert.deepEqual(await sweep(place.root, place.parts, silentLog, never), [id]);
+  assert.deepEqual(await ended, [null, 'SIGKILL']);
 });
 
 test('sweep() keeps what it cannot understand, and its attachment, for a person to look at', async () => {

@@ -5,29 +5,39 @@ import type { Log } from '#host/log.ts';
 import { sweepFileServers } from '#storage/file-server.ts';
 import type { Parts } from '../parts.ts';
 import { processesOf } from './processes.ts';
-import { readRecord, sandboxDirectories, type SandboxRecord } from './record.ts';
+import { readAnyRecord, sandboxDirectories, type AnyRecord } from './record.ts';
+
+interface SweepParts {
+  readonly network: Pick<Parts['network'], 'collect'>;
+  readonly driver: Pick<Parts['driver'], 'sweep'>;
+}
 
 /**
- * Ends what a killed process left: VMMs, file servers, attachments (netns, tap, addresses) and directories. Returns the ids
- * that it cleaned. What cannot be cleaned is logged, and stays on record for the next start.
+ * Ends all that earlier processes left: VMMs, file servers, attachments (netns, tap, addresses) and directories. Returns
+ * the ids it cleaned. What cannot be cleaned is logged and stays on record for the next start.
  */
 export async function sweep(
   root: string,
-  { network, driver }: { readonly network: Parts['network']; readonly driver: Pick<Parts['driver'], 'sweep'> },
+  parts: SweepParts,
+  log: Log,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  return await sweepDirectories(await sandboxDirectories(root), new Set(), parts, log, signal);
+}
+
+/** The same of these sandboxes; the attachments of others, but for `kept`, go with them. */
+export async function sweepDirectories(
+  directories: readonly string[],
+  kept: ReadonlySet<string>,
+  { network, driver }: SweepParts,
   log: Log,
   signal: AbortSignal,
 ): Promise<readonly string[]> {
   const swept: string[] = [];
-  const stuck = new Set<string>();
-  const directories = await sandboxDirectories(root);
+  const stuck = new Set(kept);
   for (const directory of directories) {
     try {
-      const record = await readRecord(directory);
-      if (record !== undefined) await endMachine(record, log);
-      for (const pid of await sweepFileServers(basename(directory))) {
-        log.info('swept a file server', { sandbox: basename(directory), pid });
-      }
-      await driver.sweep(basename(directory));
+      await endRemains(directory, driver, log);
     } catch (error) {
       stuck.add(basename(directory));
       log.error('sweep failed', error, { sandbox: basename(directory) });
@@ -45,7 +55,17 @@ export async function sweep(
   return swept;
 }
 
-async function endMachine(record: SandboxRecord, log: Log): Promise<void> {
+/** What runs of a sandbox, and what that has of the host. Its directory and attachment stay. */
+export async function endRemains(directory: string, driver: SweepParts['driver'], log: Log): Promise<void> {
+  const record = await readAnyRecord(directory);
+  if (record !== undefined) await endMachine(record, log);
+  for (const pid of await sweepFileServers(basename(directory))) {
+    log.info('swept a file server', { sandbox: basename(directory), pid });
+  }
+  await driver.sweep(basename(directory));
+}
+
+async function endMachine(record: AnyRecord, log: Log): Promise<void> {
   const recorded = record.machine === undefined ? [] : [record.machine];
   const found = await processesOf(record.uid, record.id);
   for (const identity of [...recorded, ...found]) {

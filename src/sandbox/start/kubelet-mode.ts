@@ -5,7 +5,7 @@ import { readHostTree, type HostTree, type TreeLimits } from '#storage/host-tree
 import { kubeletVolumeOf, type KubeletVolume } from '#storage/kubelet-volume.ts';
 import { watchPath, type WatchTiming } from '#storage/watch-path.ts';
 import { scratchSerial } from '../volume/volume-disks.ts';
-import type { GuestSource, HostMode } from '../volume/host-mode.ts';
+import type { AttachedSource, GuestSource, HeldSource, HostMode } from '../volume/host-mode.ts';
 import { pushVolume } from '../volume/push-volume.ts';
 
 export interface KubeletModeParts {
@@ -60,9 +60,47 @@ export function createKubeletMode(parts: KubeletModeParts): HostMode & AsyncDisp
         [Symbol.asyncDispose]: () => Promise.resolve(),
       };
     },
+    adopt: (held) => adopt(held, parts, volumes, watches),
     [Symbol.asyncDispose]: () => watches.disposeAsync(),
   };
 }
+
+/**
+ * A volume that is in the guest already. Which version of it that has is not known: what is on the host now is sent once
+ * more. Of one that the kubelet has taken away, the guest keeps what it has.
+ */
+async function adopt(
+  { kind, mode, guest, path }: HeldSource,
+  parts: KubeletModeParts,
+  volumes: Map<string, Promise<GuestVolume>>,
+  watches: AsyncDisposableStack,
+): Promise<AttachedSource | undefined> {
+  if (kind !== 'host' || path === undefined || !['push', 'scratch', 'tmpfs'].includes(mode)) return undefined;
+  const attached = { guest, [Symbol.asyncDispose]: () => Promise.resolve() };
+  if (volumes.has(guest.volume)) return attached;
+  try {
+    const volume = await kubeletVolumeOf(path, parts.podUid);
+    if (volume?.kind !== 'push') {
+      volumes.set(guest.volume, Promise.resolve(unchanging));
+      return attached;
+    }
+    const pushed = createRefresher(volume, undefined, parts);
+    volumes.set(guest.volume, Promise.resolve(pushed));
+    if (!volume.isLive) return attached;
+    watches.use(watchVolume(volume, pushed, parts));
+    pushed.refresh(AbortSignal.timeout(refreshTimeoutMs)).catch((error: unknown) => {
+      tellTrouble(parts.log, volume.name, error);
+    });
+  } catch (error) {
+    tellTrouble(parts.log, guest.volume, error);
+  }
+  return attached;
+}
+
+/** Of a volume that nothing on the host changes. */
+const unchanging: GuestVolume = { refresh: () => Promise.resolve() };
+/** Of the first look at a volume of the process before, in `ms`; the watch looks again. */
+const refreshTimeoutMs = 60_000;
 
 function guestSourceOf(volume: KubeletVolume): GuestSource {
   const { name } = volume;
@@ -85,7 +123,7 @@ async function makeEmpty(volume: EmptyVolume, { guest }: KubeletModeParts, signa
     },
     signal,
   );
-  return { refresh: () => Promise.resolve() };
+  return unchanging;
 }
 
 async function makePushed(
@@ -94,8 +132,8 @@ async function makePushed(
   watches: AsyncDisposableStack,
   signal: AbortSignal,
 ): Promise<GuestVolume> {
-  const { name, hostPath, isLive } = volume;
-  const { guest, log } = parts;
+  const { name, isLive } = volume;
+  const { guest } = parts;
   const tree = await readTree(volume, parts, signal); // first, so that too large a volume leaves nothing behind
   const isFile = volume.file !== undefined;
   const root = isFile ? { mode: 0o755, inPlace: true } : tree.owner;
@@ -106,24 +144,29 @@ async function makePushed(
     await guest.call('removeVolume', { name }, AbortSignal.timeout(removeTimeoutMs)).catch(() => {}); // the error below tells
     throw error;
   }
-  const pushed = createRefresher(volume, tree, parts);
-  if (isLive) {
-    const watch = watchPath({
-      path: hostPath,
-      onChange: (watching) => pushed.refresh(watching),
-      onTrouble: (error) => tellTrouble(log, name, error),
-      ...(parts.watchTiming === undefined ? {} : { timing: parts.watchTiming }),
-    });
-    watches.use(watch);
-  }
+  const pushed = createRefresher(volume, tree.digest, parts);
+  if (isLive) watches.use(watchVolume(volume, pushed, parts));
   return pushed;
+}
+
+function watchVolume({ name, hostPath }: PushedVolume, pushed: GuestVolume, { log, watchTiming }: KubeletModeParts) {
+  return watchPath({
+    path: hostPath,
+    onChange: (watching) => pushed.refresh(watching),
+    onTrouble: (error) => tellTrouble(log, name, error),
+    ...(watchTiming === undefined ? {} : { timing: watchTiming }),
+  });
 }
 
 const removeTimeoutMs = 5000;
 
 /** Refreshes one at a time, in order: an older version never follows a newer one. */
-function createRefresher(volume: PushedVolume, first: HostTree, parts: KubeletModeParts): GuestVolume {
-  let { digest } = first;
+function createRefresher(
+  volume: PushedVolume,
+  first: HostTree['digest'] | undefined,
+  parts: KubeletModeParts,
+): GuestVolume {
+  let digest = first;
   let last: Promise<void> = Promise.resolve();
   const refreshNow = async (signal: AbortSignal): Promise<void> => {
     const tree = await readTree(volume, parts, signal);

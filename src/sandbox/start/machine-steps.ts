@@ -12,7 +12,13 @@ import { consoleTail } from '../log/console-tail.ts';
 import type { UserIds } from '../names.ts';
 import type { Parts, Surroundings } from '../parts.ts';
 import type { PhaseClock } from '../phases.ts';
-import { makeSandboxDirectory, writeRecord, type SandboxDirectory, type SandboxRecord } from '../recovery/record.ts';
+import {
+  makeSandboxDirectory,
+  recordVersion,
+  writeRecord,
+  type SandboxDirectory,
+  type SandboxRecord,
+} from '../recovery/record.ts';
 import { hostLimitsOf, type MachineSize } from '../resources.ts';
 import type { SandboxSpec } from '../sandbox.ts';
 import { stepOf, type Steps } from './run-steps.ts';
@@ -58,7 +64,7 @@ export interface MachineMade {
   readonly scratchReady: void;
 }
 
-interface Identity {
+export interface Identity {
   /** The record without a machine. */
   readonly record: SandboxRecord;
   readonly user: Disposable;
@@ -170,12 +176,12 @@ export const machineSteps: Steps<MachineMade, MachineSite> = {
   }),
 };
 
-const scratchDisk = { serial: scratchSerial, file: 'scratch.ext4', readOnly: false };
+export const scratchDisk = { serial: scratchSerial, file: 'scratch.ext4', readOnly: false };
 
 function identityOf({ userIds, surroundings, parts }: MachineContext, owner: AttachmentOwner | undefined): Identity {
   const user = userIds.take();
   const record = {
-    version: 1,
+    version: recordVersion,
     id: `sb-${Buffer.from(surroundings.randomBytes(6)).toString('hex')}`,
     namespace: owner?.podNamespace ?? '',
     name: owner?.podName ?? '',

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { messageOf } from '#base/errors.ts';
 import type { Gate } from '#host/gate.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
@@ -158,7 +159,7 @@ const podSteps: Steps<StartMade, PodSite, keyof PodMade> = {
     name: 'mounts ready',
     what: 'the ways by which containers get their volumes (`src/sandbox/volume/container-mounts.ts`)',
     needs: ['identity', 'directory', 'machine', 'guest', 'imageDisks', 'claims'],
-    run: attachableOf,
+    run: (made, site) => attachableOf(made, site),
     undo: ({ owned }) => owned[Symbol.asyncDispose](),
   }),
 };
@@ -217,7 +218,8 @@ async function makeOwnVolumes(
   return disks;
 }
 
-function attachableOf(
+/** `serials`: of the disks that the guest has already. */
+export function attachableOf(
   {
     identity,
     directory,
@@ -227,18 +229,21 @@ function attachableOf(
     claims,
   }: Pick<StartMade, 'identity' | 'directory' | 'machine' | 'guest' | 'imageDisks' | 'claims'>,
   { spec, context, blockPaths }: PodSite,
+  serials: readonly string[] = [],
 ): Attachable {
   const { parts, surroundings, limits } = context;
-  const { serveFiles, images } = parts;
+  const { files, images } = parts;
   const sandboxId = identity.record.id;
   const log = surroundings.log.with({ sandbox: sandboxId });
   const owned = new AsyncDisposableStack();
   const kubelet = owned.use(createKubeletMode({ podUid: spec.uid, guest, trees: limits.pushedTrees, log }));
   const claimBlock: Parts['claimBlock'] = (...request) => parts.claimBlock(...request);
-  const disks = createBlockDisks({ machine, guest, claims, claimBlock, limits, log });
+  const adoptBlockClaim: Parts['adoptBlockClaim'] = (record) => parts.adoptBlockClaim(record);
+  const disks = createBlockDisks({ machine, guest, claims, claimBlock, adoptBlockClaim, limits, log });
   const block = { paths: blockPaths, disks, guest, fsGroup: spec.fsGroup, limits, log };
   const hasOwnUsers = spec.userNamespace !== undefined;
-  const share = createShareMode({ sandboxId, hasOwnUsers, machine, guest, serveFiles, log });
+  const logDirectory = join(directory.path, 'servers');
+  const share = createShareMode({ sandboxId, hasOwnUsers, machine, guest, files, logDirectory, log });
   const mounts = createContainerMounts({
     volumes: spec.volumes,
     hostModes: [kubelet, createBlockMode(block), share],
@@ -247,5 +252,6 @@ function attachableOf(
     log,
   });
   owned.use(mounts);
-  return { mounts, modulesDisk: createModulesDisk(machine, guest, directory.machinePath, parts.modulesDisk), owned };
+  const modulesDisk = createModulesDisk(machine, guest, directory.machinePath, parts.modulesDisk, serials);
+  return { mounts, modulesDisk, owned };
 }

@@ -1,8 +1,13 @@
 import { plainAddresses } from '../container/etc-files.ts';
 import { checkSandboxSpec } from '../container/check-spec.ts';
+import type { Log } from '#host/log.ts';
+import { ContainerRecords } from '../container/container-record.ts';
 import { Holdings } from '../holdings.ts';
+import type { Kept, LiveParts } from '../live-parts.ts';
 import { LiveSandbox } from '../live-sandbox.ts';
 import { createPhases } from '../phases.ts';
+import { KeptRecord, recordVersion, type PodRecord } from '../recovery/record.ts';
+import { recordedSpecOf } from '../recovery/spec-record.ts';
 import { machineSizeOf } from '../resources.ts';
 import type { SandboxSpec } from '../sandbox.ts';
 import { stricterOf, type TemplateChoice } from '../template-choice.ts';
@@ -13,10 +18,13 @@ import { admissionSteps, madeForPod, startSteps, type PodContext, type PodSite, 
 import type { Pool } from './pool.ts';
 import { runSteps } from './run-steps.ts';
 
-export interface StartContext extends PodContext {
-  readonly pool: Pool;
+export interface TakingContext extends PodContext {
   /** The most that the node's pods may share. */
   readonly template: TemplateChoice;
+}
+
+export interface StartContext extends TakingContext {
+  readonly pool: Pool;
 }
 
 /**
@@ -37,10 +45,20 @@ export async function startSandbox(
   const done = { ...admitted, ...(spare?.made ?? madeForPod) };
   const made = await runSteps(startSteps, { ...run, done }, signal);
   await holdings.end('started');
-  return publish(made, site, new Holdings().takeFrom(holdings));
+  const { order, phases } = site;
+  const facts = {
+    addresses: plainAddresses(made.network.interfaces.flatMap((each) => each.addresses)),
+    phases: phases.timeline(),
+    createdAt: new Date(context.surroundings.nowMs()),
+    resources: order.size.resources,
+    warnings: order.size.warnings,
+  };
+  const sandbox = publish(made, site, facts, new Holdings().takeFrom(holdings));
+  await sandbox.saved;
+  return sandbox;
 }
 
-function siteOf(spec: SandboxSpec, context: StartContext): PodSite {
+export function siteOf(spec: SandboxSpec, context: TakingContext): PodSite {
   const { limits, surroundings } = context;
   const { network, template, hostPorts, annotations, dns } = spec;
   const what = `pod ${spec.namespace}/${spec.name}`;
@@ -61,11 +79,22 @@ function siteOf(spec: SandboxSpec, context: StartContext): PodSite {
   };
 }
 
-function publish(made: StartMade, { spec, context, order, phases }: PodSite, holdings: Holdings): LiveSandbox {
-  const { identity, directory, machine, guest, imageDisks, network, attachable } = made;
+/** What is told of a sandbox that the things it is made of do not say. */
+type Facts = Pick<LiveParts, 'addresses' | 'phases' | 'createdAt' | 'resources' | 'warnings'> & {
+  readonly containersBefore?: NonNullable<LiveParts['containersBefore']>;
+};
+
+export function publish(
+  made: StartMade,
+  { spec, context, phases }: PodSite,
+  facts: Facts,
+  holdings: Holdings,
+): LiveSandbox {
+  const { identity, directory, machine, guest, imageDisks, attachable } = made;
   const { id } = identity.record;
   const log = context.surroundings.log.with({ sandbox: id, pod: `${spec.namespace}/${spec.name}` });
-  log.info('sandbox started', phases.fields());
+  log.info(facts.containersBefore === undefined ? 'sandbox started' : 'sandbox taken over', phases.fields());
+  const kept = spec.isKept === true ? keep(made, spec, facts, log) : undefined;
   return new LiveSandbox({
     id,
     spec,
@@ -75,14 +104,34 @@ function publish(made: StartMade, { spec, context, order, phases }: PodSite, hol
     imageDisks,
     modulesDisk: attachable.modulesDisk,
     mounts: attachable.mounts,
-    addresses: plainAddresses(network.interfaces.flatMap((each) => each.addresses)),
-    phases: phases.timeline(),
-    createdAt: new Date(context.surroundings.nowMs()),
-    resources: order.size.resources,
-    warnings: order.size.warnings,
+    ...facts,
     parts: context.parts,
+    versions: made.record.parts ?? context.parts.versions,
     limits: context.limits,
     surroundings: { ...context.surroundings, log },
     holdings,
+    ...(kept === undefined ? {} : { kept }),
   });
+}
+
+/** Begins to tell the next process what this sandbox is. */
+function keep({ record, directory, machine, imageDisks }: StartMade, spec: SandboxSpec, facts: Facts, log: Log): Kept {
+  const { namespace, name, uid: podUid } = spec;
+  const { addresses, phases, createdAt, resources, warnings } = facts;
+  const pod: PodRecord = {
+    spec: recordedSpecOf(spec),
+    state: 'ready',
+    createdAt: createdAt.toISOString(),
+    accelerator: machine.accelerator,
+    addresses: [...addresses],
+    phases: phases.map(({ name: phase, ms }) => ({ name: phase, ms })),
+    resources,
+    warnings: [...warnings],
+    images: [...imageDisks.plugged],
+  };
+  const whole = { ...record, namespace, name, podUid, version: recordVersion, pod } as const;
+  const kept = new KeptRecord(directory.path, whole, (error) => log.error('sandbox not written down', error));
+  imageDisks.onPlugged((images) => kept.change({ images: [...images] }));
+  void kept.change({});
+  return { record: kept, containers: new ContainerRecords(directory.path) };
 }

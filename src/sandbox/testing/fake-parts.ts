@@ -103,10 +103,14 @@ export function createFakeParts(directory: string, imageConfig: ImageConfig = { 
       await before('volume disk', signal);
       return await storage.makeVolumeDisk(request, signal);
     },
-    async serveFiles(request, signal) {
-      await before('serveFiles', signal);
-      return await storage.serveFiles(request, signal);
+    files: {
+      async serve(request, signal) {
+        await before('serveFiles', signal);
+        return await storage.files.serve(request, signal);
+      },
+      adopt: (adoption) => storage.files.adopt(adoption),
     },
+    adoptBlockClaim: (record) => storage.adoptBlockClaim(record),
     async claimBlock(request, signal) {
       await before(`claim ${request.path}`, signal);
       return await storage.claimBlock(request, signal);

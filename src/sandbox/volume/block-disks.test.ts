@@ -41,8 +41,15 @@ function place(failing: Readonly<Record<string, ErrorKind>> = {}) {
   const claimBlock = async () => {
     await step('claim');
     let isHeld = true;
-    return {
+    const record = {
+      path: '/disk',
+      readOnly: false,
       device: { major: 7, minor: 1 },
+      keeper: { pid: 1, startTicks: '1' },
+    };
+    return {
+      device: record.device,
+      record,
       measure: async () => 512,
       async [Symbol.asyncDispose]() {
         if (isHeld) journal.push('give up');
@@ -54,6 +61,7 @@ function place(failing: Readonly<Record<string, ErrorKind>> = {}) {
     machine,
     guest,
     claimBlock,
+    adoptBlockClaim: claimBlock,
     claims,
     limits: defaultLimits,
     log: silentLog,
@@ -118,4 +126,19 @@ test('a dead guest still loses its disk; one that uses it keeps it until its mac
     await claims[Symbol.asyncDispose]();
     assert.equal(journal.at(-1), 'give up');
   }
+});
+
+test('a disk of the process before is given back as one of ours, and its serial is not given out again', async () => {
+  const { mode } = place();
+  const attached = await (await taken(mode)).attach('host_1', never);
+  const block = attached.block ?? assert.fail('no record');
+  const next = place();
+  const held = { kind: 'host', mode: 'block', key: 'k', guest: attached.guest, block } as const;
+  const adopted = (await next.mode.adopt?.(held, never)) ?? assert.fail('not taken over');
+  assert.deepEqual(next.journal, ['claim']);
+  const other = await (await next.devices.find(device, never)).attach(never);
+  assert.equal(other.block.serial, 'block-1');
+  await adopted[Symbol.asyncDispose]();
+  assert.deepEqual(next.journal.slice(-4), ['removeVolume', 'detachDisk', 'unplug', 'give up']);
+  assert.equal(await mode.adopt?.({ kind: 'host', mode: 'share', key: 'k', guest: attached.guest }, never), undefined);
 });

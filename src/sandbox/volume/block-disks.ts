@@ -1,7 +1,7 @@
 import { kindOf } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import type { Link } from '#link/link.ts';
-import type { BlockClaim, BlockClaimRequest } from '#storage/block-claim.ts';
+import type { BlockClaim, BlockClaimRecord, BlockClaimRequest } from '#storage/block-claim.ts';
 import type { Machine } from '#vm/driver.ts';
 import { followGrowth } from './block-growth.ts';
 import type { SandboxLimits } from '../limits.ts';
@@ -10,17 +10,28 @@ import type { SandboxLimits } from '../limits.ts';
 export interface BlockDisks {
   /** Claims and plugs it. Errors: those of `claimBlock` and of the machine; the claim is then released. */
   plug(request: Pick<BlockClaimRequest, 'path' | 'readOnly'>, signal: AbortSignal): Promise<BlockDisk>;
+  /** One of the process before. Errors: those of `adoptBlockClaim`. */
+  adopt(record: BlockDiskRecord): Promise<BlockDisk>;
+}
+
+/** As the process after this one must know it; plain JSON. */
+export interface BlockDiskRecord {
+  /** Serial by which the guest finds it. */
+  readonly serial: string;
+  /** When it was plugged. */
+  readonly sizeBytes: number;
+  readonly claim: BlockClaimRecord;
 }
 
 export interface BlockDisk extends AsyncDisposable {
-  /** Serial by which the guest finds it. */
-  readonly serial: string;
+  readonly record: BlockDiskRecord;
 }
 
 export interface BlockDisksParts {
   readonly machine: Pick<Machine, 'record' | 'attachDisk' | 'detachDisk' | 'growDisk'>;
   readonly guest: Pick<Link, 'call'>;
   readonly claimBlock: (request: BlockClaimRequest, signal: AbortSignal) => Promise<BlockClaim>;
+  readonly adoptBlockClaim: (record: BlockClaimRecord) => Promise<BlockClaim>;
   /**
    * Outlives the machine, and holds every claim: a disk that could not be unplugged may still be written to, and stays
    * claimed until the VMM is gone.
@@ -35,33 +46,41 @@ const cleanUpTimeoutMs = 15_000;
 export function createBlockDisks(parts: BlockDisksParts): BlockDisks {
   const { machine, guest, claims, limits, log } = parts;
   let next = 0;
+  const diskOf = (serial: string, claim: BlockClaim, sizeBytes: number): BlockDisk => {
+    const { path } = claim.record;
+    const growth = followGrowth(sizeBytes, {
+      intervalMs: limits.growthIntervalMs,
+      measure: (measuring) => claim.measure(measuring),
+      async grown(bytes, growing) {
+        await machine.growDisk(serial, bytes, growing);
+        await guest.call('growDisk', { serial, sizeBytes: bytes }, growing);
+        log.info('block volume has grown', { disk: serial, path, bytes });
+      },
+      failed: (error) => log.error('growth of a block volume not followed', error, { disk: serial, path }),
+    });
+    return {
+      record: { serial, sizeBytes, claim: claim.record },
+      async [Symbol.asyncDispose]() {
+        await growth[Symbol.asyncDispose]();
+        await machine.detachDisk(serial, AbortSignal.timeout(limits.cleanUpTimeoutMs));
+        await claim[Symbol.asyncDispose]();
+        log.info('block volume unplugged', { disk: serial, path });
+      },
+    };
+  };
   return {
+    async adopt({ serial, sizeBytes, claim: record }) {
+      next = Math.max(next, Number(/^block-(\d+)$/.exec(serial)?.[1] ?? -1) + 1);
+      return diskOf(serial, claims.use(await parts.adoptBlockClaim(record)), sizeBytes);
+    },
     async plug({ path, readOnly }, signal) {
       const serial = `block-${next}`;
       next += 1;
       const claim = await parts.claimBlock({ path, readOnly, vmmPid: machine.record.pid }, signal);
       claims.use(claim); // usually disposed of twice; the second time does nothing
       const sizeBytes = await attach(claim, { serial, readOnly }, machine, signal);
-      const growth = followGrowth(sizeBytes, {
-        intervalMs: limits.growthIntervalMs,
-        measure: (measuring) => claim.measure(measuring),
-        async grown(bytes, growing) {
-          await machine.growDisk(serial, bytes, growing);
-          await guest.call('growDisk', { serial, sizeBytes: bytes }, growing);
-          log.info('block volume has grown', { disk: serial, path, bytes });
-        },
-        failed: (error) => log.error('growth of a block volume not followed', error, { disk: serial, path }),
-      });
       log.info('block volume plugged', { disk: serial, path, readOnly });
-      return {
-        serial,
-        async [Symbol.asyncDispose]() {
-          await growth[Symbol.asyncDispose]();
-          await machine.detachDisk(serial, AbortSignal.timeout(limits.cleanUpTimeoutMs));
-          await claim[Symbol.asyncDispose]();
-          log.info('block volume unplugged', { disk: serial, path });
-        },
-      };
+      return diskOf(serial, claim, sizeBytes);
     },
   };
 }

@@ -2,8 +2,8 @@ import { kindOf } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import type { Link } from '#link/link.ts';
 import { findBlockSource } from '#storage/block-claim.ts';
-import type { BlockDisk, BlockDisks } from './block-disks.ts';
-import type { HostMode } from './host-mode.ts';
+import type { BlockDisk, BlockDiskRecord, BlockDisks } from './block-disks.ts';
+import type { AttachedSource, GuestSource, HostMode } from './host-mode.ts';
 import type { SandboxLimits } from '../limits.ts';
 import type { ContainerDevice } from '../sandbox.ts';
 
@@ -21,6 +21,8 @@ export interface BlockModeParts {
 export interface DeviceMode {
   /** Errors: `notFound`, `unsupported`. */
   find(device: ContainerDevice, signal: AbortSignal): Promise<FoundDevice>;
+  /** Takes over what the process before has attached. Errors: those of `adoptBlockClaim`. */
+  adopt(block: BlockDiskRecord): Promise<AttachedDevice>;
 }
 
 export interface FoundDevice {
@@ -30,7 +32,7 @@ export interface FoundDevice {
 }
 
 export interface AttachedDevice extends AsyncDisposable {
-  readonly serial: string;
+  readonly block: BlockDiskRecord;
 }
 
 /**
@@ -39,7 +41,15 @@ export interface AttachedDevice extends AsyncDisposable {
  */
 export function createBlockMode(parts: BlockModeParts): HostMode {
   const { paths, disks, guest, fsGroup } = parts;
+  const attachedAs = (disk: BlockDisk, source: GuestSource): AttachedSource => ({
+    guest: source,
+    block: disk.record,
+    [Symbol.asyncDispose]: () => takeFromGuest(disk, source.volume, parts),
+  });
   return {
+    async adopt({ block, guest: source }) {
+      return block === undefined ? undefined : attachedAs(await disks.adopt(block), source);
+    },
     async find({ source: { path }, readOnly }) {
       if (!paths.has(path)) return undefined;
       const { key } = await findBlockSource(path);
@@ -50,11 +60,12 @@ export function createBlockMode(parts: BlockModeParts): HostMode {
           await using undo = new AsyncDisposableStack();
           const disk = await disks.plug({ path, readOnly }, signal);
           undo.defer(() => takeFromGuest(disk, undefined, parts));
-          await guest.call('attachDisk', { serial: disk.serial, fileSystem: 'ext4', readOnly }, signal);
+          const { serial } = disk.record;
+          await guest.call('attachDisk', { serial, fileSystem: 'ext4', readOnly }, signal);
           const group = fsGroup === undefined || readOnly ? {} : { fsGroup };
-          await guest.call('createVolume', { name: volume, kind: 'block', disk: disk.serial, ...group }, signal);
+          await guest.call('createVolume', { name: volume, kind: 'block', disk: serial, ...group }, signal);
           undo.move();
-          return { guest: { volume }, [Symbol.asyncDispose]: () => takeFromGuest(disk, volume, parts) };
+          return attachedAs(disk, { volume });
         },
         [Symbol.asyncDispose]: async () => {},
       };
@@ -64,7 +75,12 @@ export function createBlockMode(parts: BlockModeParts): HostMode {
 
 /** Mounts nothing: the container gets the device itself. */
 export function createDeviceMode(parts: BlockModeParts): DeviceMode {
+  const attachedAs = (disk: BlockDisk): AttachedDevice => ({
+    block: disk.record,
+    [Symbol.asyncDispose]: () => takeFromGuest(disk, undefined, parts),
+  });
   return {
+    adopt: async (block) => attachedAs(await parts.disks.adopt(block)),
     async find({ hostPath, readOnly }) {
       const { key } = await findBlockSource(hostPath);
       return {
@@ -73,9 +89,10 @@ export function createDeviceMode(parts: BlockModeParts): DeviceMode {
           await using undo = new AsyncDisposableStack();
           const disk = await parts.disks.plug({ path: hostPath, readOnly }, signal);
           undo.defer(() => takeFromGuest(disk, undefined, parts));
-          await parts.guest.call('attachDisk', { serial: disk.serial, fileSystem: 'none', readOnly }, signal);
+          const { serial } = disk.record;
+          await parts.guest.call('attachDisk', { serial, fileSystem: 'none', readOnly }, signal);
           undo.move();
-          return { serial: disk.serial, [Symbol.asyncDispose]: () => takeFromGuest(disk, undefined, parts) };
+          return attachedAs(disk);
         },
       };
     },
@@ -96,9 +113,9 @@ async function takeFromGuest(disk: BlockDisk, volume: string | undefined, parts:
   const signal = AbortSignal.timeout(limits.cleanUpTimeoutMs);
   try {
     if (volume !== undefined) await guest.call('removeVolume', { name: volume }, signal);
-    await guest.call('detachDisk', { serial: disk.serial }, signal);
+    await guest.call('detachDisk', { serial: disk.record.serial }, signal);
   } catch (error) {
-    log.warn('block volume not unmounted by the guest', { disk: disk.serial, why: kindOf(error) });
+    log.warn('block volume not unmounted by the guest', { disk: disk.record.serial, why: kindOf(error) });
     if (kindOf(error) === 'busy') throw error;
   }
   await disk[Symbol.asyncDispose]();

@@ -31,16 +31,29 @@ function place() {
       };
     },
   };
+  const blockOf = (path: string) => ({
+    serial: 'block-0',
+    sizeBytes: 512,
+    claim: { path, readOnly: false, device: { major: 7, minor: 1 }, keeper: { pid: 1, startTicks: '1' } },
+  });
   const deviceMode: DeviceMode = {
+    adopt: async (block) => ({
+      block,
+      [Symbol.asyncDispose]: async () => void journal.push(`detach adopted ${block.claim.path}`),
+    }),
     find: async ({ hostPath }) => ({
       key: hostPath,
       async attach() {
         journal.push(`attach ${hostPath}`);
-        return { serial: 'block-0', [Symbol.asyncDispose]: async () => void journal.push(`detach ${hostPath}`) };
+        return { block: blockOf(hostPath), [Symbol.asyncDispose]: async () => void journal.push(`detach ${hostPath}`) };
       },
     }),
   };
   const imageMode: ImageMode = {
+    adopt: ({ guest, key }) => ({
+      guest,
+      [Symbol.asyncDispose]: async () => void journal.push(`detach adopted ${key}`),
+    }),
     find: async ({ source }) => ({
       mode: 'image',
       key: source.image,
@@ -146,4 +159,34 @@ test('an image is mounted read-only, and attached once for all that mount it', a
   );
   await prepared[Symbol.asyncDispose]();
   assert.deepEqual(journal, ['attach models', 'detach models']);
+});
+
+test('what a container of the process before holds is shared with those that come, and goes with the last', async () => {
+  const wanted = {
+    mounts: [
+      ofHost('/srv'),
+      { source: { kind: 'image', image: 'i', pullPolicy: 'Never' }, mountPath: '/i', readOnly: true },
+    ],
+    devices: [{ hostPath: '/dev/vdb', devicePath: '/dev/data', readOnly: false }],
+  } as const;
+  const { status, sources } = await place().mounts.prepare(wanted, never);
+  const { journal, mounts } = place();
+  await assert.rejects(mounts.adopt({ status, sources }, never), /Cannot take over \/srv: nothing is on record/);
+  const known = sources.filter(({ mode }) => mode !== 'share');
+  await using adopted = await mounts.adopt({ status, sources: known }, never);
+  assert.deepEqual(adopted.status, status);
+  const next = await mounts.prepare(wanted, never);
+  assert.equal(journal.includes('attach /dev/vdb'), false);
+  assert.equal(next.guest[1]?.volume, sources[1]?.guest.volume);
+  assert.equal(next.guest[0]?.volume, 'host_3', 'no name is given out twice');
+  await next[Symbol.asyncDispose]();
+  assert.equal(
+    journal.some((line) => line.startsWith('detach adopted')),
+    false,
+  );
+  await adopted[Symbol.asyncDispose]();
+  assert.deepEqual(
+    journal.filter((line) => line.startsWith('detach adopted')),
+    ['detach adopted /dev/vdb', 'detach adopted image i'],
+  );
 });

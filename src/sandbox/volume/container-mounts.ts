@@ -6,6 +6,7 @@ import {
   type GuestDevice,
   type GuestMount,
   type GuestSource,
+  type HeldSource,
   type HostMode,
   type HostMount,
 } from './host-mode.ts';
@@ -22,11 +23,15 @@ import type {
 } from '../sandbox.ts';
 import { createSharedSources, type SharedSources } from './shared-sources.ts';
 
-/** The mounts of one container. Disposing releases what it holds; the container must be gone from the guest. */
-export interface PreparedMounts extends AsyncDisposable {
+/** What one container has of its sources. Disposing gives it back; the container must be gone from the guest. */
+export interface HeldMounts extends AsyncDisposable {
+  readonly status: readonly MountStatus[];
+  readonly sources: readonly HeldSource[];
+}
+
+export interface PreparedMounts extends HeldMounts {
   readonly guest: readonly GuestMount[];
   readonly devices: readonly GuestDevice[];
-  readonly status: readonly MountStatus[];
 }
 
 /**
@@ -36,6 +41,8 @@ export interface PreparedMounts extends AsyncDisposable {
 export interface ContainerMounts extends AsyncDisposable {
   /** Errors: `notFound`, `unsupported`, `exhausted`, and those of machine and agent; then nothing is held. */
   prepare(wanted: Pick<ContainerSpec, 'mounts' | 'devices'>, signal: AbortSignal): Promise<PreparedMounts>;
+  /** Takes over what a container of the process before has. Errors: `unsupported`; nothing is held then. */
+  adopt(before: Pick<HeldMounts, 'status' | 'sources'>, signal: AbortSignal): Promise<HeldMounts>;
 }
 
 export interface ContainerMountsParts {
@@ -63,17 +70,34 @@ export function createContainerMounts(parts: ContainerMountsParts): ContainerMou
       const guest: GuestMount[] = [];
       const guestDevices: GuestDevice[] = [];
       const status: MountStatus[] = [];
+      const used: HeldSource[] = [];
       for (const mount of wanted.mounts) {
-        const { mode, ...found } = await bringIn(mount, site, signal);
+        const { mode, source, ...found } = await bringIn(mount, site, signal);
         guest.push(guestMountOf(mount, found.guest));
         status.push({ mountPath: mount.mountPath, mode });
+        if (source !== undefined) used.push(source);
       }
       for (const device of wanted.devices ?? []) {
-        guestDevices.push(await bringInDevice(device, site, signal));
+        const { guest: guestDevice, source } = await bringInDevice(device, site, signal);
+        guestDevices.push(guestDevice);
         status.push({ mountPath: device.devicePath, mode: 'block' });
+        used.push(source);
       }
       const owned = held.move();
-      return { guest, devices: guestDevices, status, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+      const dispose = () => owned.disposeAsync();
+      return { guest, devices: guestDevices, status, sources: used, [Symbol.asyncDispose]: dispose };
+    },
+    async adopt(before, signal) {
+      await using held = new AsyncDisposableStack();
+      for (const source of before.sources) {
+        next = Math.max(next, Number(/_(\d+)$/.exec(source.guest.volume)?.[1] ?? 0));
+        const { kind, key, block } = source;
+        if (kind === 'device' && block !== undefined)
+          held.use(await devices.hold(key, () => parts.deviceMode.adopt(block)));
+        else held.use(await sources.hold(key, () => adoptSource(source, parts, signal)));
+      }
+      const owned = held.move();
+      return { ...before, [Symbol.asyncDispose]: () => owned.disposeAsync() };
     },
     async [Symbol.asyncDispose]() {
       await Promise.all([sources[Symbol.asyncDispose](), devices[Symbol.asyncDispose]()]);
@@ -90,36 +114,65 @@ interface Site {
   readonly held: AsyncDisposableStack;
 }
 
-async function bringIn(
-  mount: ContainerMount,
-  site: Site,
+/** A container has a device itself, and no volume. */
+const noVolume: GuestSource = { volume: '' };
+
+async function adoptSource(
+  source: HeldSource,
+  { hostModes, imageMode }: ContainerMountsParts,
   signal: AbortSignal,
-): Promise<{ readonly mode: MountMode; readonly guest: GuestSource }> {
+): Promise<AttachedSource> {
+  if (source.kind === 'image') return imageMode.adopt(source);
+  for (const mode of hostModes) {
+    const adopted = await mode.adopt?.(source, signal);
+    if (adopted !== undefined) return adopted;
+  }
+  throw new PodvmError(
+    'unsupported',
+    `Cannot take over ${source.path ?? 'a volume'}: nothing is on record of how it was attached (${source.mode})`,
+  );
+}
+
+interface BroughtIn {
+  readonly mode: MountMode;
+  readonly guest: GuestSource;
+  /** Absent: it is the sandbox's own, and nothing is held. */
+  readonly source?: HeldSource;
+}
+
+async function bringIn(mount: ContainerMount, site: Site, signal: AbortSignal): Promise<BroughtIn> {
   const { source, mountPath } = mount;
   const { parts } = site;
   switch (source.kind) {
     case 'volume':
       return { mode: modeOfVolume(parts.volumes, source.name, mountPath), guest: { volume: source.name } };
-    case 'host':
-      return await bringInFound(await findOnHost({ ...mount, source }, parts.hostModes, signal), 'host', site, signal);
-    case 'image':
-      return await bringInFound(await parts.imageMode.find({ ...mount, source }, signal), 'image', site, signal);
+    case 'host': {
+      const found = await findOnHost({ ...mount, source }, parts.hostModes, signal);
+      return await bringInFound(found, { kind: 'host', path: source.path }, site, signal);
+    }
+    case 'image': {
+      const found = await parts.imageMode.find({ ...mount, source }, signal);
+      return await bringInFound(found, { kind: 'image' }, site, signal);
+    }
   }
 }
 
 async function bringInFound(
   found: FoundSource,
-  kind: MountSource['kind'],
+  where: Pick<HeldSource, 'path'> & { readonly kind: 'host' | 'image' },
   { sources, takeName, held }: Site,
   signal: AbortSignal,
-): Promise<{ readonly mode: MountMode; readonly guest: GuestSource }> {
+): Promise<BroughtIn> {
   await using source = found;
-  const { mode, key } = source;
-  const hold = await sources.hold(`${mode} ${key}`, async () => {
+  const { mode } = source;
+  const key = `${mode} ${source.key}`;
+  const hold = await sources.hold(key, async () => {
     signal.throwIfAborted();
-    return await source.attach(takeName(kind), signal);
+    return await source.attach(takeName(where.kind), signal);
   });
-  return { mode, guest: held.use(hold).value.guest };
+  const { guest, server, block } = held.use(hold).value;
+  const of = { ...(server === undefined ? {} : { server }), ...(block === undefined ? {} : { block }) };
+  return { mode, guest, source: { ...where, mode, key, guest, ...of } };
 }
 
 async function findOnHost(mount: HostMount, modes: readonly HostMode[], signal: AbortSignal): Promise<FoundSource> {
@@ -134,7 +187,7 @@ async function bringInDevice(
   device: ContainerDevice,
   { parts, devices, held }: Site,
   signal: AbortSignal,
-): Promise<GuestDevice> {
+): Promise<{ readonly guest: GuestDevice; readonly source: HeldSource }> {
   const found = await parts.deviceMode.find(device, signal);
   const hold = held.use(
     await devices.hold(found.key, async () => {
@@ -142,7 +195,12 @@ async function bringInDevice(
       return await found.attach(signal);
     }),
   );
-  return { disk: hold.value.serial, path: device.devicePath, readOnly: device.readOnly };
+  const { hostPath: path, devicePath, readOnly } = device;
+  const { block } = hold.value;
+  return {
+    guest: { disk: block.serial, path: devicePath, readOnly },
+    source: { kind: 'device', mode: 'block', key: found.key, path, guest: noVolume, block },
+  };
 }
 
 function modeOfVolume(volumes: readonly SandboxVolume[], name: string, mountPath: string): MountMode {

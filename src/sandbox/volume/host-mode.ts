@@ -1,3 +1,5 @@
+import type { FileServerRecord } from '#storage/file-server.ts';
+import type { BlockDiskRecord } from './block-disks.ts';
 import type { ContainerParams } from '#wire/messages.ts';
 import type { ContainerMount, MountMode, MountSource } from '../sandbox.ts';
 
@@ -13,6 +15,11 @@ export interface HostMode {
    * Errors: `notFound`, `unsupported`, `failedPrecondition`, saying why it cannot be mounted.
    */
   find(mount: HostMount, signal: AbortSignal): Promise<FoundSource | undefined>;
+  /**
+   * Takes over what the process before has attached. Undefined: another mode did that. Absent: this mode cannot. Errors:
+   * why it cannot be; what is left of it goes with the machine.
+   */
+  adopt?(held: HeldSource, signal: AbortSignal): Promise<AttachedSource | undefined>;
 }
 
 export interface FoundSource extends AsyncDisposable {
@@ -32,4 +39,18 @@ export type GuestSource = Pick<GuestMount, 'volume'> & Partial<Pick<GuestMount, 
 
 export interface AttachedSource extends AsyncDisposable {
   readonly guest: GuestSource;
+  /** The process of the host that serves it, if there is one. */
+  readonly server?: FileServerRecord;
+  /** The disk that it is, if it is one of the host. */
+  readonly block?: BlockDiskRecord;
+}
+
+/** What a container has attached, as the process after this one must know it; plain JSON. */
+export interface HeldSource extends Pick<AttachedSource, 'guest' | 'server' | 'block'> {
+  readonly kind: 'host' | 'image' | 'device';
+  readonly mode: MountMode;
+  /** Containers with the same key share it. */
+  readonly key: string;
+  /** Of the host. */
+  readonly path?: string;
 }

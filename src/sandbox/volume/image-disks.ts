@@ -13,16 +13,39 @@ export interface ImageDisks extends AsyncDisposable {
    * gone, or released at once when it is attached already. Errors: those of machine and agent.
    */
   attach(image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string>;
+  /** Those that are attached. */
+  readonly plugged: readonly PluggedImage[];
+  /** Replaces the one who hears of each that comes; the call that attaches it waits. */
+  onPlugged(listener: (plugged: readonly PluggedImage[]) => Promise<void>): void;
+}
+
+/** An image that a machine has, as the process after this one must know it; plain JSON. */
+export interface PluggedImage {
+  readonly id: string;
+  readonly serial: string;
+}
+
+/** What the process before has attached. */
+export interface ImagesBefore {
+  readonly images: readonly PluggedImage[];
+  /** Of all disks in the guest. */
+  readonly serials: readonly string[];
+  /** The images, held; those that cannot be are left out: the machine has a link of its own to the file. */
+  readonly held: AsyncDisposable;
 }
 
 export function createImageDisks(
   machine: Pick<Machine, 'attachDisk'>,
   guest: Pick<Link, 'call'>,
   machineDirectory: string,
+  before?: ImagesBefore,
 ): ImageDisks {
-  const attached = new Map<string, Promise<string>>();
+  const attached = new Map(before?.images.map(({ id, serial }) => [id, Promise.resolve(serial)]));
   const held = new AsyncDisposableStack();
-  let next = 0;
+  if (before !== undefined) held.use(before.held);
+  const plugged = [...(before?.images ?? [])];
+  let next = firstFree(before?.serials ?? []);
+  let onPlugged: Parameters<ImageDisks['onPlugged']>[0] = () => Promise.resolve();
 
   const plug = async (image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string> => {
     const serial = `image-${next}`;
@@ -43,6 +66,8 @@ export function createImageDisks(
     } catch (error) {
       throw await whyNotMounted(image, error, signal);
     }
+    plugged.push({ id: image.id, serial });
+    await onPlugged(plugged);
     return serial;
   };
   return {
@@ -60,9 +85,14 @@ export function createImageDisks(
       mine.catch(() => attached.delete(image.id));
       return await mine;
     },
+    plugged,
+    onPlugged: (listener) => void (onPlugged = listener),
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };
 }
+
+const firstFree = (serials: readonly string[]) =>
+  Math.max(-1, ...serials.flatMap((serial) => Number(/^image-(\d+)$/.exec(serial)?.[1] ?? -1))) + 1;
 
 /** A guest refuses to mount a damaged file system; only reading the whole file tells whether it is damaged. */
 async function whyNotMounted(image: HeldImage, error: unknown, signal: AbortSignal): Promise<unknown> {

@@ -1,7 +1,7 @@
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { Link } from '#link/link.ts';
-import type { FoundSource } from './host-mode.ts';
+import type { AttachedSource, FoundSource, HeldSource } from './host-mode.ts';
 import type { ImageDisks } from './image-disks.ts';
 import { createPhases } from '../phases.ts';
 import type { ContainerMount, MountSource, RegistryLogin } from '../sandbox.ts';
@@ -12,6 +12,8 @@ export type ImageMount = ContainerMount & { readonly source: Extract<MountSource
 export interface ImageMode {
   /** Pulls it if its policy says so. It stays in use until the machine is gone. Errors: those of images and machine. */
   find(mount: ImageMount, signal: AbortSignal): Promise<FoundSource>;
+  /** Takes over what the process before has attached. */
+  adopt(held: HeldSource): AttachedSource;
 }
 
 export interface ImageModeParts {
@@ -29,7 +31,14 @@ export function createImageMode({ images, imageDisks, guest, monotonicNs }: Imag
     const image = await images.hold(source.image, source.pullPolicy, signal, loginsOf(source));
     return await imageDisks.attach(image, createPhases(monotonicNs), signal);
   };
+  const attachedAs = (source: AttachedSource['guest']): AttachedSource => ({
+    guest: source,
+    async [Symbol.asyncDispose]() {
+      await guest.call('removeVolume', { name: source.volume }, AbortSignal.timeout(removeTimeoutMs));
+    },
+  });
   return {
+    adopt: (held) => attachedAs(held.guest),
     async find(mount, signal) {
       const disk = await plug(mount, signal).catch((cause: unknown) => {
         throw mountFailed(mount, cause);
@@ -39,12 +48,7 @@ export function createImageMode({ images, imageDisks, guest, monotonicNs }: Imag
         key: disk,
         async attach(volume, attaching) {
           await guest.call('createVolume', { name: volume, kind: 'image', disk }, attaching);
-          return {
-            guest: { volume },
-            async [Symbol.asyncDispose]() {
-              await guest.call('removeVolume', { name: volume }, AbortSignal.timeout(removeTimeoutMs));
-            },
-          };
+          return attachedAs({ volume });
         },
         [Symbol.asyncDispose]: () => Promise.resolve(), // the machine owns the disk
       };

@@ -1,12 +1,14 @@
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
-import { printable } from '#base/guest-text.ts';
+import { type GuestText, printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import { shareOomScore } from '#host/oom-score.ts';
 import type { Link } from '#link/link.ts';
 import type { FileAccess, FileServer } from '#storage/file-server.ts';
 import { openHostSource, type HostSource } from '#storage/host-source.ts';
 import { maxPorts, type Machine } from '#vm/driver.ts';
-import type { AttachedSource, FoundSource, GuestSource, HostMode, HostMount } from './host-mode.ts';
+import type { AttachedSource, FoundSource, GuestSource, HeldSource, HostMode, HostMount } from './host-mode.ts';
 import type { Parts } from '../parts.ts';
 
 export interface ShareModeParts {
@@ -15,13 +17,17 @@ export interface ShareModeParts {
   readonly hasOwnUsers: boolean;
   readonly machine: Pick<Machine, 'attachPort' | 'detachPort' | 'confine' | 'record'>;
   readonly guest: Pick<Link, 'call'>;
-  readonly serveFiles: Parts['serveFiles'];
+  readonly files: Parts['files'];
+  /** Directory for what its servers say. */
+  readonly logDirectory: string;
   readonly log: Log;
 }
 
 /** Deadline for the guest's unmount, which writes back dirty data, in `ms`. */
 const removeTimeoutMs = 25_000;
 const detachTimeoutMs = 10_000;
+/** From a client's loss of its server to the server's own word of its end, in `ms`. */
+const lastWordsMs = 1_000;
 
 /**
  * A directory or file of the node shared by host and guest: a file server on the host, a virtio-serial port of the machine,
@@ -29,6 +35,7 @@ const detachTimeoutMs = 10_000;
  */
 export function createShareMode(parts: ShareModeParts): HostMode {
   return {
+    adopt: (held) => adopt(held, parts),
     async find(mount, _signal) {
       const { path, propagation } = mount.source;
       if (propagation === 'bidirectional') {
@@ -97,17 +104,17 @@ interface Order {
 async function attach(order: Order, parts: ShareModeParts, signal: AbortSignal): Promise<AttachedSource> {
   const { source, volume, access, propagation } = order;
   const { machine, guest, sandboxId, hasOwnUsers: mapsUsers, log } = parts;
-  const port = volume.replaceAll('_', '-');
+  const port = portOf(volume);
   await using undo = new AsyncDisposableStack();
   const channel = await machine.attachPort(port, signal).catch((error: unknown) => {
     throw tooMany(source, error);
   });
   undo.defer(() => detach(port, parts));
-  const confine = (pid: number, memoryBytes: number) => machine.confine(pid, memoryBytes);
-  const identity = { owner: sandboxId, name: port };
+  const identity = { owner: sandboxId, name: port, logPath: logPathOf(port, parts) };
+  const confine = confineIn(parts);
   const request = { channel, source, access: access.onHost, propagation, mapsUsers, confine, ...identity };
-  const server = undo.use(await parts.serveFiles(request, signal));
-  await shareOomScore(machine.record.pid, server.pid).catch((error: unknown) => {
+  const server = undo.use(await parts.files.serve(request, signal));
+  await shareOomScore(machine.record.pid, server.record.pid).catch((error: unknown) => {
     log.warn('a file server is killed earlier than its machine should be', {
       path: source.path,
       why: messageOf(error),
@@ -119,22 +126,60 @@ async function attach(order: Order, parts: ShareModeParts, signal: AbortSignal):
   } catch (error) {
     throw await explain(source, server, error);
   }
+  const { file } = server.record;
+  const guestSource: GuestSource = {
+    volume,
+    readOnly: access.isReadOnlyInGuest,
+    ...(file === undefined ? {} : { subPath: file }),
+  };
+  undo.use(watch(server, source.path, log));
+  return attachedBy(guestSource, server, undo.move());
+}
+
+/** In the order of `attach`. One whose server is gone is kept for its container, which gets errors of it as before. */
+async function adopt(held: HeldSource, parts: ShareModeParts): Promise<AttachedSource | undefined> {
+  const { guest, server: record, path = '', mode } = held;
+  if (mode !== 'share' || record === undefined) return undefined;
+  const port = portOf(guest.volume);
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => detach(port, parts));
+  const adoption = { record, owner: parts.sandboxId, logPath: logPathOf(port, parts), confine: confineIn(parts) };
+  const server = await parts.files.adopt(adoption);
+  if (server === undefined) parts.log.warn('a file server has ended before its volume', { path });
+  else undo.use(server);
+  undo.defer(() => removeFromGuest(guest.volume, parts));
+  if (server !== undefined) undo.use(watch(server, path, parts.log));
+  return attachedBy(guest, { record }, undo.move());
+}
+
+const portOf = (volume: string) => volume.replaceAll('_', '-');
+
+const logPathOf = (port: string, { logDirectory }: ShareModeParts) => join(logDirectory, `${port}.log`);
+
+const confineIn =
+  ({ machine }: ShareModeParts) =>
+  (pid: number, memoryBytes: number) =>
+    machine.confine(pid, memoryBytes);
+
+/** Tells of its end, until that is wanted. */
+function watch(server: FileServer, path: string, log: Log): Disposable {
   let isWanted = true;
   void server.ended.then((tail) => {
     if (isWanted)
       log.warn('a file server has ended before its volume', {
-        path: source.path,
+        path,
         tail: tail.map((line) => printable(line)).join(' | '),
       });
   });
-  undo.defer(() => void (isWanted = false));
-  const owned = undo.move();
-  const guestSource: GuestSource = {
-    volume,
-    readOnly: access.isReadOnlyInGuest,
-    ...(server.file === undefined ? {} : { subPath: server.file }),
-  };
-  return { guest: guestSource, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return { [Symbol.dispose]: () => void (isWanted = false) };
+}
+
+function attachedBy(
+  guest: GuestSource,
+  { record: server }: Pick<FileServer, 'record'>,
+  owned: AsyncDisposableStack,
+): AttachedSource {
+  return { guest, server, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 function tooMany({ path }: HostSource, error: unknown): unknown {
@@ -149,7 +194,8 @@ function tooMany({ path }: HostSource, error: unknown): unknown {
 /** A server that could not start looks to its client like one that has left. */
 async function explain({ path }: HostSource, server: FileServer, error: unknown): Promise<unknown> {
   if (kindOf(error) !== 'unavailable') return error;
-  const tail = await Promise.race([server.ended, Promise.resolve([])]);
+  const late = delay<readonly GuestText[]>(lastWordsMs, [], { ref: false });
+  const tail = await Promise.race([server.ended, late]);
   return new PodvmError(
     'unavailable',
     `Cannot share ${path}: ${[messageOf(error), ...tail.slice(-1).map((line) => printable(line))].join(': ')}`,

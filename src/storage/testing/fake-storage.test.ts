@@ -8,7 +8,7 @@ const nothing = { [Symbol.asyncDispose]: () => Promise.resolve() };
 describeDisks('fake', storage);
 describeClaims('fake', async () => ({ claimBlock: storage.claimBlock, vmmPid: process.pid, ...nothing }));
 describeFileServers('fake', async () => ({
-  serveFiles: storage.serveFiles,
+  files: storage.files,
   connect: async () => {
     const [channel, client] = duplexPair();
     client.once('close', () => channel.destroy()); // as the two ends of a socket

@@ -1,7 +1,14 @@
 import { chmod, chown, open, rm, stat, truncate } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { claimBlock, findBlockSource, type BlockClaim, type BlockClaimRequest } from '../block-claim.ts';
+import {
+  adoptBlockClaim,
+  claimBlock,
+  findBlockSource,
+  type BlockClaim,
+  type BlockClaimRecord,
+  type BlockClaimRequest,
+} from '../block-claim.ts';
 import type { FileServer, FileServerRequest, FileServers } from '../file-server.ts';
 import {
   checkRoomBytes,
@@ -17,8 +24,9 @@ import type { ScratchDisk } from '../volumes.ts';
 export interface FakeStorage {
   readonly makeScratchDisk: typeof makeScratchDisk;
   readonly makeVolumeDisk: typeof makeVolumeDisk;
-  readonly serveFiles: FileServers;
+  readonly files: FileServers;
   readonly claimBlock: typeof claimBlock;
+  readonly adoptBlockClaim: typeof adoptBlockClaim;
   /** What is there until it is disposed of: `scratch`, `disk NAME`, `server NAME`, `claim PATH`. */
   readonly alive: ReadonlySet<string>;
 }
@@ -45,6 +53,8 @@ export function createFakeStorage(): FakeStorage {
     await makeSparseFile(request, signal);
     return { path, sizeBytes, ...owned(name, () => rm(path, { force: true })) };
   };
+  const servers = new Map<number, FileServer>();
+  const given = new Map<number, BlockClaim>();
   return {
     alive,
     async makeScratchDisk(request, signal) {
@@ -56,10 +66,16 @@ export function createFakeStorage(): FakeStorage {
       const sizeBytes = diskBytesFor(roomBytes);
       return await makeDisk(`disk ${basename(path)}`, { path, sizeBytes, ownerUid }, signal);
     },
-    async serveFiles(request, signal) {
-      made += 1;
-      return await startServer(request, made, owned, signal);
+    files: {
+      async serve(request, signal) {
+        made += 1;
+        const server = await startServer(request, made, owned, signal);
+        servers.set(server.record.pid, server);
+        return server;
+      },
+      adopt: ({ record }) => Promise.resolve(servers.get(record.pid)),
     },
+    adoptBlockClaim: async (record) => given.get(record.keeper.pid) ?? (await Promise.reject(lost(record))),
     async claimBlock(request, signal) {
       const { key } = await findBlockSource(request.path);
       await checkImage(request);
@@ -67,11 +83,13 @@ export function createFakeStorage(): FakeStorage {
       if (claims.has(key)) throw new PodvmError('busy', `Cannot attach ${request.path}: another machine uses it`);
       claims.add(key);
       made += 1;
-      return claimOf(
+      const claim = claimOf(
         request,
         made,
         owned(`claim ${request.path}`, () => void claims.delete(key)),
       );
+      given.set(made, claim);
+      return claim;
     },
   };
 }
@@ -88,6 +106,8 @@ async function makeSparseFile({ path, sizeBytes, ownerUid }: ScratchDiskRequest,
     throw error;
   }
 }
+
+const lost = ({ path }: BlockClaimRecord) => new PodvmError('unavailable', `Cannot take over ${path}: it is gone`);
 
 /** Above the kernel's largest pid: no signal, and no limit, reaches another process by it. */
 const noPid = 2 ** 23;
@@ -114,7 +134,8 @@ async function startServer(
       await ended.promise;
     };
     const file = source.kind === 'file' ? basename(source.path) : undefined;
-    return { pid, file, ended: ended.promise, ...owned(`server ${name}`, undo) };
+    const record = { pid, startTicks: '1', descriptors: 1, ...(file === undefined ? {} : { file }) };
+    return { record, ended: ended.promise, ...owned(`server ${name}`, undo) };
   } catch (error) {
     channel.destroy();
     if (signal.aborted) throw new PodvmError('cancelled', `Cannot share ${source.path}: cancelled`, { cause: error });
@@ -131,9 +152,11 @@ async function checkImage({ path }: BlockClaimRequest): Promise<void> {
   );
 }
 
-function claimOf({ path }: BlockClaimRequest, minor: number, owner: AsyncDisposable): BlockClaim {
+function claimOf({ path, readOnly }: BlockClaimRequest, minor: number, owner: AsyncDisposable): BlockClaim {
+  const device = { major: loopMajor, minor };
   return {
-    device: { major: loopMajor, minor },
+    device,
+    record: { path, readOnly, device, keeper: { pid: minor, startTicks: '1' } },
     measure: async () => (await stat(path)).size,
     ...owner,
   };

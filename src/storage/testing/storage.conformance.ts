@@ -144,7 +144,7 @@ export function describeClaims(name: string, open: () => Promise<ClaimsHarness>,
 }
 
 export interface FileServersHarness extends AsyncDisposable {
-  readonly serveFiles: FileServers;
+  readonly files: FileServers;
   /** A connection: the server's end, and its client's. */
   connect(): Promise<{ readonly channel: Duplex; readonly client: Duplex }>;
 }
@@ -177,6 +177,7 @@ export function describeFileServers(
         mapsUsers: false,
         owner: 'sb-suite',
         name: `share-${(made += 1)}`,
+        logPath: join(directory.path, `share-${made}.log`),
         confine: async (pid) => {
           confined.push(pid);
           return { [Symbol.asyncDispose]: async () => void confined.splice(confined.indexOf(pid), 1) };
@@ -184,7 +185,7 @@ export function describeFileServers(
       };
       const serve = async () => {
         await using _source = source;
-        return await harness.serveFiles(request, signal);
+        return await harness.files.serve(request, signal);
       };
       return { serving: serve(), client, channel, confined };
     };
@@ -192,8 +193,8 @@ export function describeFileServers(
     test('work under the limits of their machine, and end when they are disposed of, however often', async () => {
       const { serving, confined } = await start(directory.path);
       const server = await serving;
-      assert.deepEqual(confined, [server.pid]);
-      assert.equal(server.file, undefined);
+      assert.deepEqual(confined, [server.record.pid]);
+      assert.equal(server.record.file, undefined);
       await server[Symbol.asyncDispose]();
       await server.ended;
       assert.deepEqual(confined, []);
@@ -212,15 +213,15 @@ export function describeFileServers(
     test('have processes of their own', async () => {
       await using one = await (await start(directory.path)).serving;
       await using other = await (await start(directory.path)).serving;
-      assert.ok(one.pid > 1 && other.pid > 1);
-      assert.equal(new Set([one.pid, other.pid, process.pid]).size, 3);
+      assert.ok(one.record.pid > 1 && other.record.pid > 1);
+      assert.equal(new Set([one.record.pid, other.record.pid, process.pid]).size, 3);
     });
 
     test('say the name of a file that is served alone', async () => {
       const path = join(directory.path, 'alone');
       await writeFile(path, '');
       await using server = await (await start(path)).serving;
-      assert.equal(server.file, 'alone');
+      assert.equal(server.record.file, 'alone');
       await rm(path);
     });
 

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
+import { boundLog } from '#host/bound-log.ts';
 import type { Phase } from '#base/phases.ts';
 import { logTail, type ProcessEnd } from '#host/jailed-process.ts';
 import { killProcess, waitUntilGone, type ProcessIdentity } from '#host/process-identity.ts';
@@ -17,7 +18,6 @@ import type {
 import { MachineLife } from '../machine-life.ts';
 import { agentPortId } from './command-line.ts';
 import { connectSocket } from './connect-socket.ts';
-import { boundLog } from './bound-log.ts';
 import type { ConsoleLog } from './console-log.ts';
 import { Deletions } from './deletions.ts';
 import { Disks } from './disks.ts';

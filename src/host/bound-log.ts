@@ -1,14 +1,14 @@
 import { stat, truncate } from 'node:fs/promises';
 
-/** Limit of the VMM's log. QEMU normally writes a few lines; a compromised VMM could write without end. */
-export const maxVmmLogBytes = 1024 * 1024;
+/** A program in a jail says a few lines, if any; what one that fell may say is bounded by time and this. */
+const maxLogBytes = 1024 * 1024;
 const lookEveryMs = 5_000;
 
 /**
  * Empties a file when it exceeds the limit. The writer appends and keeps it open, so the size is checked at intervals.
  * Disposing ends the checks.
  */
-export function boundLog(path: string, maxBytes = maxVmmLogBytes, everyMs = lookEveryMs): Disposable {
+export function boundLog(path: string, maxBytes = maxLogBytes, everyMs = lookEveryMs): Disposable {
   const look = async () => {
     const { size } = await stat(path);
     if (size > maxBytes) await truncate(path);

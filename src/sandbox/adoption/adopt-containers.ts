@@ -1,0 +1,133 @@
+import { kindOf, messageOf } from '#base/errors.ts';
+import type { Result } from '#wire/messages.ts';
+import type { ContainerBefore, ContainerMade } from '../container/container-home.ts';
+import { loggedOf, openContainerIo, type ContainerIoSite } from '../container/container-io.ts';
+import { exitOf, type ContainerRecord, type ContainerRecords } from '../container/container-record.ts';
+import type { ContainerSite } from '../container/create-container.ts';
+import { GuestContainer } from '../container/guest-container.ts';
+import { logPathOf } from '../log/log-writer.ts';
+import type { Output } from '../log/output.ts';
+import type { ContainerMounts } from '../volume/container-mounts.ts';
+
+type Listed = Result<'list'>['containers'][number];
+
+/** A container of the process before, whose output flows into its log again. */
+export interface FoundContainer {
+  readonly record: ContainerRecord;
+  readonly made: ContainerMade;
+  /** As the guest has it; undefined: it has ended, and is gone from there. */
+  readonly listed: Listed | undefined;
+}
+
+export interface AdoptContainersSite extends ContainerIoSite {
+  readonly records: ContainerRecords;
+  readonly mounts: ContainerMounts;
+}
+
+/**
+ * Goes on with the containers that guest and records both have, from the byte on that their logs have. What the guest
+ * alone has was never told to its client, and is removed; what only a record has was being removed.
+ */
+export async function adoptContainers(
+  listed: readonly Listed[],
+  site: AdoptContainersSite,
+  signal: AbortSignal,
+): Promise<readonly FoundContainer[]> {
+  const { guest, records, log } = site;
+  const known = await records.list();
+  for (const { id } of listed.filter((each) => known.every((record) => record.id !== each.id))) {
+    log.warn('a container is removed that was made for no one', { container: id });
+    await guest.call('removeContainer', { id }, signal);
+    await records.remove(id);
+  }
+  const found: FoundContainer[] = [];
+  for (const record of known) {
+    const inGuest = listed.find(({ id }) => id === record.id);
+    if (inGuest !== undefined) found.push(await goOn(record, inGuest, site, signal));
+    else if (record.exit !== undefined) found.push({ record, made: over(record), listed: undefined });
+    else await records.remove(record.id);
+  }
+  return found;
+}
+
+/** Execs of the process before are ended: their clients are gone. */
+async function goOn(
+  record: ContainerRecord,
+  listed: Listed,
+  site: AdoptContainersSite,
+  signal: AbortSignal,
+): Promise<FoundContainer> {
+  const { guest, mounts, log } = site;
+  const { id: containerId, spec, sources, mounts: status } = record;
+  for (const { execId } of listed.execs) await guest.call('signalExec', { containerId, execId, signal: kill }, signal);
+  await using undo = new AsyncDisposableStack();
+  const held = undo.use(await mounts.adopt({ status, sources }, signal));
+  const logged = await loggedOf({ id: containerId, spec }, site);
+  const io = undo.use(await openContainerIo({ id: containerId, spec }, site, logged));
+  const attach = (from?: { readonly stdout: number; readonly stderr: number }) =>
+    guest.call('attach', { containerId, stdio: io.stdio, ...(from === undefined ? {} : { from }) }, signal);
+  if (logged === undefined) log.warn('output may be missing or twice in a log', { container: spec.name });
+  await attach(logged).catch(async (error: unknown) => {
+    if (!['exhausted', 'invalid'].includes(kindOf(error)) || logged === undefined) throw error;
+    log.warn('output may be missing or twice in a log', { container: spec.name, why: messageOf(error) });
+    await attach();
+  });
+  undo.move();
+  void io.output.ended.then(() => io[Symbol.asyncDispose]());
+  return { record, made: { ...factsOf(record), ...io, mounts: held }, listed };
+}
+
+const kill = 9;
+
+function factsOf({ imageId, stopSignal, envBytes, user }: ContainerRecord) {
+  return {
+    ...{ imageId, stopSignal },
+    ...(envBytes === undefined ? {} : { envBytes }),
+    ...(user === undefined ? {} : { user }),
+  };
+}
+
+const ended: Output = {
+  ended: Promise.resolve(),
+  follow: () => ({ ended: Promise.resolve(), stop: () => {} }),
+};
+
+function over(record: ContainerRecord): ContainerMade {
+  const mounts = { status: record.mounts, sources: [], [Symbol.asyncDispose]: () => Promise.resolve() };
+  return { ...factsOf(record), output: ended, stdin: undefined, mounts, reopenLog: () => Promise.resolve() };
+}
+
+/** The container, whose end it is told if that came while no process was there to hear of it. */
+export function restoreContainer({ record, made, listed }: FoundContainer, site: ContainerSite): GuestContainer {
+  const { id, spec } = record;
+  const exit = record.exit && exitOf(record.exit);
+  const container = new GuestContainer(id, spec, logPathOf(site.directory, spec), site, {
+    made,
+    createdAt: new Date(record.createdAt),
+    ...startedAtOf(record, listed, site.now()),
+    ...(exit === undefined ? {} : { exit }),
+    nextExec: nextExecOf(listed),
+  });
+  const news = exit === undefined ? listed?.exit : undefined;
+  if (news !== undefined) {
+    site.inbox.tell(() => container.onGuestExit({ kind: 'exited', containerId: id, ...news }));
+  }
+  return container;
+}
+
+/** A guest says of its time what it likes. */
+function startedAtOf(
+  { startedAt, createdAt }: ContainerRecord,
+  listed: Listed | undefined,
+  now: Date,
+): Pick<ContainerBefore, 'startedAt'> {
+  if (startedAt !== undefined) return { startedAt: new Date(startedAt) };
+  if (listed?.startedAtMs === undefined) return {};
+  const earliest = new Date(createdAt).getTime();
+  return { startedAt: new Date(Math.max(earliest, Math.min(now.getTime(), listed.startedAtMs))) };
+}
+
+function nextExecOf(listed: Listed | undefined): number {
+  const numbers = listed?.execs.map(({ execId }) => Number(/^exec-(\d{1,9})$/.exec(execId)?.[1] ?? -1)) ?? [];
+  return Math.max(-1, ...numbers) + 1;
+}

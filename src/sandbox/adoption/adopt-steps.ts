@@ -1,0 +1,206 @@
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import type { Result } from '#wire/messages.ts';
+import type { HeldImage } from '#image/images.ts';
+import type { ScratchDisk } from '#storage/volumes.ts';
+import { ContainerRecords } from '../container/container-record.ts';
+import { limitOnHost } from '../resize.ts';
+import { scratchDisk, type Identity } from '../start/machine-steps.ts';
+import { attachableOf, startSteps, type PodSite, type StartMade } from '../start/pod-steps.ts';
+import { stepOf, type Steps } from '../start/run-steps.ts';
+import { createImageDisks } from '../volume/image-disks.ts';
+import type { VolumeDisks } from '../volume/volume-disks.ts';
+import { adoptContainers, type FoundContainer } from './adopt-containers.ts';
+import { sandboxDirectory, type PodRecord, type SandboxDirectory, type SandboxRecord } from '../recovery/record.ts';
+
+/** The record of a sandbox that can be taken over. */
+export type AdoptableRecord = SandboxRecord & { readonly pod: PodRecord };
+
+export interface AdoptSite extends PodSite {
+  readonly record: AdoptableRecord;
+  /** Of the sandbox. */
+  readonly path: string;
+  /** Until it is, the directory is not this process's to delete: of what is ended instead, records and logs stay. */
+  readonly outcome: { readonly isTakenOver: boolean };
+}
+
+/** What a start makes, and what guest and records say of the containers. */
+export interface AdoptMade extends StartMade {
+  readonly listed: Result<'list'>;
+  readonly containers: readonly FoundContainer[];
+}
+
+const step = stepOf<AdoptMade, AdoptSite>();
+
+/** What was made by a step of the start, is there, and needs nothing here. */
+const there = { needs: [], run: () => undefined } as const;
+
+const gone = (what: string) => new PodvmError('unavailable', `Cannot take over the sandbox: ${what}`);
+
+/**
+ * Takes over what the steps of a start have made, in another process. Each is undone as there, and when it is there: a
+ * sandbox that cannot be taken over is ended.
+ */
+export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
+  name: { ...startSteps.name, needs: [] },
+  claims: { ...startSteps.claims, needs: [] },
+  turn: step({
+    name: 'turn came',
+    what: 'so many are taken over at a time as are started',
+    needs: [],
+    run: (_made, { context }, signal) => context.gate.enter(signal),
+    undo: (turn) => turn[Symbol.dispose](),
+    until: 'started',
+  }),
+  identity: step({
+    ...startSteps.identity,
+    needs: [],
+    run: (_made, { context, record }): Identity => ({ record, user: context.userIds.take(record.uid) }),
+  }),
+  directory: step({
+    ...startSteps.directory,
+    needs: [],
+    run: (_made, { path, outcome }): SandboxDirectory => {
+      const directory = sandboxDirectory(path);
+      const remove = () => (outcome.isTakenOver ? directory[Symbol.asyncDispose]() : Promise.resolve());
+      return { ...directory, [Symbol.asyncDispose]: remove };
+    },
+  }),
+  template: { ...startSteps.template, needs: [], run: () => 'restore' },
+  attachment: step({
+    ...startSteps.attachment,
+    needs: ['turn'],
+    run: async (_made, { context, record }, signal) => {
+      const attachment = await context.parts.network.adopt(record.id, signal);
+      if (attachment === undefined) throw gone('its network namespace is gone');
+      return attachment;
+    },
+  }),
+  scratch: step({
+    ...startSteps.scratch,
+    needs: ['directory'],
+    run: ({ directory: { machinePath } }, { order }): ScratchDisk => {
+      const path = join(machinePath, scratchDisk.file);
+      const { scratchBytes: sizeBytes } = order.size;
+      return { path, sizeBytes, [Symbol.asyncDispose]: () => rm(path, { force: true }) };
+    },
+  }),
+  machine: step({
+    name: 'machine taken over',
+    what: 'QEMU answers, and says which disks and ports it has',
+    needs: ['turn', 'attachment', 'scratch'],
+    run: async (_made, { context, record }, signal) => {
+      const { machine } = record;
+      const adopted = machine === undefined ? undefined : await context.parts.driver.adopt(machine, signal);
+      if (adopted === undefined) throw gone('its machine ended while no podvm ran');
+      return adopted;
+    },
+    undo: (machine) => machine[Symbol.asyncDispose](),
+    lost: async (machine) => gone((await machine.exited).reason),
+  }),
+  record: { ...startSteps.record, needs: [], run: (_made, { record }) => record },
+  guest: { ...startSteps.guest, needs: ['machine'] },
+  scratchPlugged: { ...startSteps.scratchPlugged, ...there },
+  scratchReady: { ...startSteps.scratchReady, ...there },
+  listed: step({
+    name: 'guest listed',
+    what: 'the agent says what it has: containers with their ends, volumes, disks',
+    needs: ['guest'],
+    run: async ({ guest }, _site, signal) => {
+      if (guest.welcome.version < 2) throw gone('its agent is older than the list of what it has');
+      return await guest.call('list', {}, signal);
+    },
+  }),
+  assigned: { ...startSteps.assigned, ...there },
+  named: { ...startSteps.named, ...there },
+  imageDisks: step({
+    name: 'images held',
+    what: 'images in the machine stay on the node',
+    needs: ['directory', 'machine', 'guest', 'listed'],
+    run: ({ directory, machine, guest, listed }, site) =>
+      createImageDisks(machine, guest, directory.machinePath, {
+        images: site.record.pod.images,
+        serials: listed.disks,
+        held: holdImages(site),
+      }),
+    undo: (disks) => disks[Symbol.asyncDispose](),
+  }),
+  configured: { ...startSteps.configured, ...there },
+  volumeDisks: step({
+    ...startSteps.volumeDisks,
+    needs: ['directory'],
+    run: ({ directory }): VolumeDisks => ({
+      plug: () => Promise.reject(new PodvmError('internal', 'Cannot make a volume: the sandbox has started')),
+      [Symbol.asyncDispose]: () => removeVolumeDisks(directory.machinePath),
+    }),
+  }),
+  network: step({
+    name: 'network taken over',
+    what: 'addresses and host ports are as they were',
+    needs: ['attachment'],
+    run: ({ attachment }, _site, signal) => attachment.connect(signal),
+  }),
+  connected: { ...startSteps.connected, ...there },
+  attachable: step({
+    ...startSteps.attachable,
+    needs: ['identity', 'directory', 'machine', 'guest', 'imageDisks', 'claims', 'listed'],
+    run: (made, site) => attachableOf(made, site, made.listed.disks),
+    undo: ({ owned }) => owned[Symbol.asyncDispose](),
+  }),
+  containers: step({
+    name: 'containers taken over',
+    what: 'volumes are served and watched, and output flows on where its log ends (`adopt-containers.ts`)',
+    needs: ['directory', 'guest', 'listed', 'attachable'],
+    run: ({ directory, guest, listed, attachable: { mounts } }, { context, record }, signal) => {
+      const { limits, surroundings } = context;
+      const log = surroundings.log.with({ sandbox: record.id });
+      const records = new ContainerRecords(directory.path);
+      const site = { guest, limits, log, directory: directory.path, records, surroundings, mounts };
+      return adoptContainers(listed.containers, site, signal);
+    },
+  }),
+  limited: step({
+    name: 'machine limited',
+    what: 'the cgroup of the machine has room for its file servers',
+    needs: ['machine', 'containers'],
+    run: async ({ machine }, { context, record }) => {
+      try {
+        await limitOnHost(machine, record.pod.resources, context.limits.size);
+      } catch (error) {
+        const why = messageOf(error); // the limits that it has stay
+        context.surroundings.log.warn('limits of a machine not set again', { sandbox: record.id, why });
+      }
+    },
+  }),
+};
+
+/**
+ * Begins to: images are opened after sandboxes. One that cannot be held is removed from under nobody, as the machine has
+ * a link of its own to the file.
+ */
+function holdImages({ context, record }: AdoptSite): AsyncDisposable {
+  const { parts, surroundings } = context;
+  const held = new Set<HeldImage>();
+  let isOver = false;
+  for (const { id } of record.pod.images) {
+    parts.images.hold(id, 'Never', new AbortController().signal).then(
+      (image) => (isOver ? image[Symbol.asyncDispose]() : void held.add(image)),
+      (error: unknown) => {
+        surroundings.log.warn('image not held', { sandbox: record.id, image: id, why: messageOf(error) });
+      },
+    );
+  }
+  return {
+    async [Symbol.asyncDispose]() {
+      isOver = true;
+      for (const image of held) await image[Symbol.asyncDispose]();
+    },
+  };
+}
+
+async function removeVolumeDisks(machinePath: string): Promise<void> {
+  for (const file of await readdir(machinePath).catch(() => [])) {
+    if (/^volume-\d+\.ext4$/.test(file)) await rm(join(machinePath, file), { force: true });
+  }
+}

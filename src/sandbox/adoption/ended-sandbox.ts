@@ -1,0 +1,157 @@
+import { PodvmError } from '#base/errors.ts';
+import { Holdings } from '../holdings.ts';
+import { exitOf, type ContainerRecord } from '../container/container-record.ts';
+import { logPathOf } from '../log/log-writer.ts';
+import type { Container, ContainerStatus, Sandbox, SandboxSpec, SandboxStatus } from '../sandbox.ts';
+import type { AdoptableRecord } from './adopt-steps.ts';
+import { sandboxDirectory } from '../recovery/record.ts';
+
+/** A sandbox that has ended in an earlier process, or that could not be taken over: what is left is a record, and logs. */
+export class EndedSandbox implements Sandbox {
+  readonly id: string;
+  readonly spec: SandboxSpec;
+  readonly consolePath: string;
+  readonly warnings: readonly string[];
+  readonly containers: readonly Container[];
+  readonly status: SandboxStatus;
+  readonly ended: Promise<SandboxStatus>;
+  readonly isKept = true;
+  readonly #holdings = new Holdings();
+  #removing: Promise<void> | undefined;
+
+  constructor(
+    { id, pod, parts = unknownParts }: AdoptableRecord,
+    path: string,
+    containers: readonly EndedRecord[],
+    name: Disposable,
+  ) {
+    const directory = sandboxDirectory(path);
+    this.id = id;
+    this.spec = pod.spec;
+    this.consolePath = `${directory.machinePath}/console.log`;
+    this.warnings = pod.warnings;
+    this.containers = containers.map((record) => endedContainer(record, path));
+    this.status = {
+      id,
+      state: pod.state === 'stopped' ? 'stopped' : 'failed',
+      createdAt: new Date(pod.createdAt),
+      addresses: pod.addresses,
+      parts,
+      accelerator: pod.accelerator,
+      ...(pod.failure === undefined ? {} : { failure: pod.failure }),
+      phases: pod.phases,
+      containers: this.containers.map(({ status }) => status),
+      volumes: pod.spec.volumes.map(({ name: volume, kind }) => ({ name: volume, mode: kind })),
+    };
+    this.ended = Promise.resolve(this.status);
+    this.#holdings.hold('removed', () => name[Symbol.dispose]());
+    this.#holdings.hold('removed', () => directory[Symbol.asyncDispose]());
+  }
+
+  container(name: string): Container | undefined {
+    return this.containers.findLast(({ status }) => status.name === name);
+  }
+
+  createContainer(): Promise<never> {
+    return this.#refuse('create a container');
+  }
+
+  resize(): Promise<never> {
+    return this.#refuse('resize');
+  }
+
+  updateVolume(): Promise<never> {
+    return this.#refuse('update a volume');
+  }
+
+  dial(): Promise<never> {
+    return this.#refuse('connect to a port');
+  }
+
+  stats(): Promise<never> {
+    return this.#refuse('measure');
+  }
+
+  metrics(): Promise<never> {
+    return this.#refuse('measure');
+  }
+
+  vmmPssKiB(): Promise<never> {
+    return this.#refuse('measure');
+  }
+
+  dropped(): Promise<never> {
+    return this.#refuse('measure');
+  }
+
+  onDiskTrouble(): void {}
+
+  stop(): Promise<SandboxStatus> {
+    return this.ended;
+  }
+
+  leave(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  onRemoved(forget: () => void): void {
+    this.#holdings.hold('removed', forget);
+  }
+
+  async remove(): Promise<void> {
+    this.#removing ??= this.#holdings.end('removed');
+    try {
+      await this.#removing;
+    } catch (error) {
+      this.#removing = undefined; // the next call tries again
+      throw error;
+    }
+  }
+
+  #refuse(verb: string): Promise<never> {
+    const { state, failure } = this.status;
+    return Promise.reject(refusal(verb, `the sandbox is ${state}${failure === undefined ? '' : ` (${failure})`}`));
+  }
+}
+
+/** Of a sandbox whose record does not say it. */
+const unknownParts: SandboxStatus['parts'] = { key: '', qemu: '', kernel: '', crun: '', agent: '' };
+
+const refusal = (verb: string, why: string) => new PodvmError('failedPrecondition', `Cannot ${verb}: ${why}`);
+
+export type EndedRecord = ContainerRecord & Required<Pick<ContainerRecord, 'exit'>>;
+
+function endedContainer(record: EndedRecord, path: string): Container {
+  const { id, spec, imageId, user, mounts, createdAt, startedAt } = record;
+  const exit = exitOf(record.exit);
+  const status: ContainerStatus = {
+    id,
+    name: spec.name,
+    attempt: spec.attempt,
+    state: 'exited',
+    image: spec.image,
+    imageId,
+    createdAt: new Date(createdAt),
+    ...(startedAt === undefined ? {} : { startedAt: new Date(startedAt) }),
+    ...(user === undefined ? {} : { user }),
+    mounts,
+    exit,
+    logPath: logPathOf(path, spec),
+  };
+  const refuse = (verb: string) => Promise.reject(refusal(verb, `container ${spec.name} has exited`));
+  return {
+    status,
+    exited: Promise.resolve(exit),
+    stdin: undefined,
+    warnings: [],
+    start: () => refuse('start'),
+    kill: () => Promise.resolve(),
+    stop: () => Promise.resolve(exit),
+    exec: () => refuse('run a command'),
+    resize: () => Promise.resolve(),
+    update: () => refuse('change limits'),
+    reopenLog: () => refuse('reopen the log'),
+    follow: () => ({ ended: Promise.resolve(), stop: () => {} }),
+    remove: () => Promise.resolve(),
+  };
+}

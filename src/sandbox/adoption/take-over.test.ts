@@ -1,0 +1,278 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { createLog } from '#host/log.ts';
+import { defaultLimits } from '../limits.ts';
+import { readLog } from '../log/read-log.ts';
+import type { ContainerSpec, Sandbox } from '../sandbox.ts';
+import { openSandboxes, type OpenSandboxes } from '../sandboxes.ts';
+import { containerSpec, sandboxSpec } from '../testing/examples.ts';
+import { createFakeParts, type FakeParts } from '../testing/fake-parts.ts';
+
+const never = new AbortController().signal;
+const limits = { ...defaultLimits, userIds: { first: 1000, count: 1 }, killTimeoutMs: 200, drainTimeoutMs: 200 };
+const kept = { ...sandboxSpec, isKept: true };
+
+/** A state directory whose process ends, and is followed by others, while its machine runs on. */
+async function place() {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-take-over-'));
+  const parts = createFakeParts(directory);
+  const said: string[] = [];
+  const log = createLog('info', (line) => said.push(line));
+  const open = (leavesKept = false) => openSandboxes({ directory, parts, log, limits, leavesKept }, never);
+  let sandboxes: OpenSandboxes = await open();
+  return {
+    directory,
+    parts,
+    said,
+    root: join(directory, 'sandboxes'),
+    get sandboxes() {
+      return sandboxes;
+    },
+    end: () => sandboxes[Symbol.asyncDispose](),
+    async next(leavesKept?: boolean): Promise<Sandbox | undefined> {
+      sandboxes = await open(leavesKept);
+      return sandboxes.list()[0];
+    },
+    async [Symbol.asyncDispose]() {
+      await Promise.all(sandboxes.list().map((sandbox) => sandbox.remove()));
+      await sandboxes[Symbol.asyncDispose]();
+      assert.deepEqual(leftOf(parts), []);
+      assert.deepEqual(await readdir(join(directory, 'sandboxes')), []);
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+/**
+ * The scratch disk is a file of the sandbox's directory, and the next process knows it as such; what the process before
+ * held of images went with it.
+ */
+const leftOf = ({ alive }: FakeParts) => [...alive].filter((name) => !/^(scratch|image)$/.test(name));
+
+async function started(sandbox: Sandbox, spec: Partial<ContainerSpec> = {}) {
+  const container = await sandbox.createContainer({ ...containerSpec, ...spec }, never);
+  await container.start(never);
+  return container;
+}
+
+const exitOf = (containerId: string, exitCode: number) =>
+  ({ kind: 'exited', containerId, exitCode, oomKilled: false, finishedAtMs: 2000 }) as const;
+
+test('a kept sandbox goes on in the next process, with its containers, name and user id', async () => {
+  await using node = await place();
+  const before = await node.sandboxes.run(kept, never);
+  const main = await started(before);
+  const over = await started(before, { name: 'over', attempt: 4 });
+  const idle = await before.createContainer({ ...containerSpec, name: 'idle' }, never);
+  const { status } = before;
+  await node.end();
+  assert.ok(node.parts.alive.has('machine'));
+  node.parts.guest.tell(exitOf(over.status.id, 7));
+
+  const after = (await node.next()) ?? assert.fail(node.said.join(''));
+  assert.deepEqual({ ...after.status, containers: [] }, { ...status, containers: [] });
+  assert.deepEqual(after.spec, kept);
+  const found = after.containers;
+  assert.deepEqual(
+    found.map(({ status: { id } }) => id),
+    [main, over, idle].map(({ status: { id } }) => id),
+  );
+  assert.deepEqual(found[0]?.status, main.status);
+  assert.equal((await found[1]?.exited)?.exitCode, 7);
+  assert.equal(found[1]?.status.attempt, 4);
+  assert.equal(found[2]?.status.state, 'created');
+  await found[2].start(never);
+  await assert.rejects(node.sandboxes.run(kept, never), { kind: 'alreadyExists' });
+  await assert.rejects(node.sandboxes.run({ ...kept, name: 'other' }, never), { kind: 'exhausted' });
+  node.parts.guest.tell(exitOf(main.status.id, 3));
+  assert.equal((await found[0]?.exited)?.exitCode, 3);
+});
+
+test('output goes on from the byte that the log has, and execs of clients that are gone are ended', async () => {
+  await using node = await place();
+  const container = await started(await node.sandboxes.run(kept, never));
+  const { guest } = node.parts;
+  const stdioOf = (method: string) =>
+    guest.calls.findLast((call) => call.method === method)?.params['stdio'] as { readonly stdout: number };
+  guest.stream(stdioOf('createContainer').stdout).write('twelve bytes');
+  await container.exec({ command: ['sh'], tty: false, stdin: false }, never);
+  const { logPath } = container.status;
+  while ((await readFile(logPath, 'utf8')) === '') await readFile(logPath);
+  await node.end();
+
+  const after = (await node.next()) ?? assert.fail(node.said.join(''));
+  const attached = guest.calls.findLast(({ method }) => method === 'attach');
+  assert.deepEqual(attached?.params['from'], { stdout: 12, stderr: 0 });
+  const killed = guest.calls.findLast(({ method }) => method === 'signalExec');
+  assert.deepEqual(killed?.params, { containerId: container.status.id, execId: 'exec-0', signal: 9 });
+  guest.stream(stdioOf('attach').stdout).write(' more\n');
+  let text = '';
+  while (!text.includes('more')) {
+    text = '';
+    for await (const { bytes } of readLog(logPath, {}, never)) text += Buffer.from(bytes).toString();
+  }
+  assert.equal(text, 'twelve bytes more\n');
+  await after.containers[0]?.exec({ command: ['sh'], tty: false, stdin: false }, never);
+  assert.equal(guest.calls.findLast(({ method }) => method === 'startExec')?.params['execId'], 'exec-1');
+});
+
+test('volumes of the host stay with their containers, and go with the last of them', async () => {
+  await using node = await place();
+  const shared = join(node.directory, 'shared');
+  await mkdir(shared);
+  const source = { kind: 'host', path: shared, propagation: 'private' } as const;
+  const mounts = [{ source, mountPath: '/mnt', readOnly: false }];
+  const one = await started(await node.sandboxes.run(kept, never), { mounts });
+  await node.end();
+
+  const after = (await node.next()) ?? assert.fail(node.said.join(''));
+  assert.deepEqual(after.containers[0]?.status.mounts, one.status.mounts);
+  const two = await started(after, { name: 'two', mounts });
+  const volumes = node.parts.guest.calls.filter(({ method }) => method === 'createVolume');
+  assert.equal(volumes.length, 1);
+  node.parts.guest.tell(exitOf(one.status.id, 0));
+  node.parts.guest.tell(exitOf(two.status.id, 0));
+  for (const container of after.containers) {
+    await container.exited;
+    await container.remove(never);
+  }
+  assert.deepEqual(
+    [...node.parts.alive].filter((name) => /^(port|server)/.test(name)),
+    [],
+  );
+});
+
+test('a sandbox whose machine ended meanwhile is listed as failed, with the reason, and its logs', async () => {
+  await using node = await place();
+  const before = await node.sandboxes.run(kept, never);
+  const container = await started(before);
+  await node.end();
+  node.parts.killMachine('QEMU was killed');
+
+  const after = (await node.next()) ?? assert.fail('it is gone');
+  assert.equal(after.id, before.id);
+  assert.equal(after.status.state, 'failed');
+  assert.match(after.status.failure ?? '', /its machine ended while no podvm ran/);
+  assert.match(node.said.join(''), /pod not taken over .*its machine ended/);
+  const [found] = after.containers;
+  assert.equal(found?.status.id, container.status.id);
+  assert.equal(found.status.exit?.reason, 'SandboxFailed');
+  await readFile(found.status.logPath);
+  assert.deepEqual(leftOf(node.parts), []);
+  await node.end();
+  const later = await node.next();
+  assert.equal(later?.status.failure, after.status.failure, 'it is on record');
+  assert.deepEqual(later?.containers[0]?.status, found.status);
+});
+
+test('a sandbox that was stopped stays on the list, with the ends of its containers', async () => {
+  await using node = await place();
+  const before = await node.sandboxes.run(kept, never);
+  const container = await started(before);
+  node.parts.guest.tell(exitOf(container.status.id, 9));
+  await container.exited;
+  await before.stop(0);
+  await node.end();
+  const after = (await node.next()) ?? assert.fail('it is gone');
+  assert.equal(after.status.state, 'stopped');
+  assert.deepEqual(after.containers[0]?.status, container.status);
+  await assert.rejects(after.createContainer(containerSpec, never), /the sandbox is stopped/);
+  await assert.rejects(node.sandboxes.run(kept, never), { kind: 'alreadyExists' });
+});
+
+test('a process that is not for it leaves a kept sandbox as it is, and its user id', async () => {
+  await using node = await place();
+  const { id } = await node.sandboxes.run(kept, never);
+  await node.end();
+  assert.equal(await node.next(true), undefined);
+  await assert.rejects(node.sandboxes.run({ ...sandboxSpec, name: 'other' }, never), { kind: 'exhausted' });
+  await node.end();
+  assert.equal((await node.next())?.id, id);
+});
+
+test('a sandbox that is not kept ends with its process', async () => {
+  await using node = await place();
+  await started(await node.sandboxes.run(sandboxSpec, never));
+  await node.end();
+  assert.equal(node.parts.alive.has('machine'), false);
+  assert.equal(await node.next(), undefined);
+});
+
+test('a block device stays with its machine, and is given up with it', async () => {
+  await using node = await place();
+  const disk = join(node.directory, 'disk.img');
+  await writeFile(disk, Buffer.alloc(1024));
+  const devices = [{ hostPath: disk, devicePath: '/dev/x', readOnly: false }];
+  const one = await started(await node.sandboxes.run(kept, never), { devices });
+  await node.end();
+  const after = (await node.next()) ?? assert.fail('it is gone');
+  await started(after, { name: 'two', devices });
+  assert.equal(node.parts.guest.calls.filter(({ params }) => params['serial'] === 'block-0').length, 1);
+  assert.deepEqual(after.containers[0]?.status.mounts, one.status.mounts);
+  await after.remove();
+  assert.equal(node.parts.alive.has(`claim ${disk}`), false);
+});
+
+test('a container that only the guest has was told to no client, and is removed', async () => {
+  await using node = await place();
+  await node.sandboxes.run(kept, never);
+  await node.end();
+  node.parts.guest.answers.set('list', () => ({
+    containers: [{ id: 'half-made', pid: 2, execs: [] }],
+    volumes: [],
+    disks: [],
+  }));
+  const after = await node.next();
+  assert.deepEqual(after?.containers, []);
+  assert.deepEqual(node.parts.guest.calls.findLast(({ method }) => method === 'removeContainer')?.params, {
+    id: 'half-made',
+  });
+});
+
+test('a record of a newer podvm is left alone, with its machine, and said', async () => {
+  await using node = await place();
+  const { id } = await node.sandboxes.run(kept, never);
+  await node.end();
+  const path = join(node.root, id, 'sandbox.json');
+  const text = await readFile(path, 'utf8');
+  await writeFile(path, text.replace('"version":2', '"version":3'));
+  assert.equal(await node.next(), undefined);
+  assert.match(node.said.join(''), /sandbox left alone .*a newer podvm has written its record \(version 3/);
+  assert.ok(node.parts.alive.has('machine'));
+  assert.equal(await readFile(path, 'utf8'), text.replace('"version":2', '"version":3'));
+  await node.end();
+  await writeFile(path, text);
+  assert.equal((await node.next())?.status.state, 'ready');
+});
+
+test('a sandbox whose record is torn, as by a power cut, is swept', async () => {
+  await using node = await place();
+  await node.end();
+  await mkdir(join(node.root, 'sb-torn', 'machine'), { recursive: true });
+  await writeFile(join(node.root, 'sb-torn', 'sandbox.json'), '{"version":2,"id":"sb-');
+  assert.equal(await node.next(), undefined);
+  assert.match(node.said.join(''), /record of a sandbox is torn/);
+  assert.deepEqual(await readdir(node.root), []);
+});
+
+test('no command, variable, login or file of a volume is written down', async () => {
+  await using node = await place();
+  const volumes = [
+    { name: 'keys', kind: 'push', files: [{ path: 'key', bytes: Buffer.from('hidden-1'), mode: 0o600 }] },
+  ] as const;
+  const { id } = await node.sandboxes.run({ ...kept, volumes }, never);
+  const [sandbox] = node.sandboxes.list();
+  await started(sandbox ?? assert.fail(), {
+    command: ['sh', 'hidden-2'],
+    args: ['hidden-3'],
+    env: [{ name: 'A', value: 'hidden-4' }],
+    pullLogins: [{ registry: 'hidden-5', username: 'hidden-6', password: 'hidden-7' }] as never,
+  });
+  const files = await readdir(join(node.root, id), { recursive: true, withFileTypes: true });
+  for (const file of files.filter((entry) => entry.isFile() && !entry.parentPath.endsWith('/machine'))) {
+    assert.doesNotMatch(await readFile(join(file.parentPath, file.name), 'utf8'), /hidden|aGlkZGVu/);
+  }
+});

@@ -1,0 +1,177 @@
+import { basename } from 'node:path';
+import { messageOf } from '#base/errors.ts';
+import { ContainerRecords } from '../container/container-record.ts';
+import { Holdings } from '../holdings.ts';
+import type { LiveSandbox } from '../live-sandbox.ts';
+import { runSteps } from '../start/run-steps.ts';
+import { publish, siteOf, type TakingContext } from '../start/start-sandbox.ts';
+import { restoreContainer } from './adopt-containers.ts';
+import { adoptSteps, type AdoptableRecord, type AdoptSite } from './adopt-steps.ts';
+import { EndedSandbox } from './ended-sandbox.ts';
+import {
+  readAnyRecord,
+  readRecord,
+  readTornRecord,
+  sandboxDirectories,
+  writeRecord,
+  type SandboxRecord,
+} from '../recovery/record.ts';
+import { endRemains, sweepDirectories } from '../recovery/sweep.ts';
+
+/** What becomes of one that an earlier process left. */
+type Fate =
+  | { readonly kind: 'adopt' | 'ended'; readonly path: string; readonly record: AdoptableRecord }
+  | { readonly kind: 'sweep'; readonly path: string; readonly why: string }
+  /** It is not ours to touch. */
+  | { readonly kind: 'leave'; readonly path: string };
+
+/**
+ * Goes on with the sandboxes that outlive their process, and ends the others. One that cannot be taken over is ended,
+ * and stays on the list as failed, with the reason, until it is removed. `isWanted` false: they are left to another
+ * process, as they are.
+ */
+export async function takeOver(
+  context: TakingContext,
+  isWanted: boolean,
+  signal: AbortSignal,
+): Promise<readonly (LiveSandbox | EndedSandbox)[]> {
+  const { root, parts, surroundings } = context;
+  const { log } = surroundings;
+  const fates: Fate[] = [];
+  for (const path of await sandboxDirectories(root)) fates.push(await fateOf(path, context, isWanted));
+  for (const fate of fates) {
+    if (fate.kind === 'sweep') log.info('sandbox not taken over', { sandbox: basename(fate.path), why: fate.why });
+  }
+  const sweptPaths = fates.filter(({ kind }) => kind === 'sweep').map(({ path }) => path);
+  const othersIds = new Set(fates.filter(({ kind }) => kind !== 'sweep').map(({ path }) => basename(path)));
+  await sweepDirectories(sweptPaths, othersIds, parts, log, signal); // first: what it holds may be what the others lack
+
+  const leftIds = new Set(fates.filter(({ kind }) => kind === 'leave').map(({ path }) => basename(path)));
+  const sandboxes = await Promise.all(
+    fates.map(async (fate) => {
+      try {
+        return await sandboxOf(fate, context, signal);
+      } catch (error) {
+        if (signal.aborted) throw error;
+        log.error('sandbox left alone', error, { sandbox: basename(fate.path) }); // the others go on
+        leftIds.add(basename(fate.path));
+        return undefined;
+      }
+    }),
+  );
+  await parts.network.collect(leftIds, signal); // those of what could not be taken over
+  return sandboxes.filter((sandbox) => sandbox !== undefined);
+}
+
+async function fateOf(
+  path: string,
+  { userIds, surroundings: { log } }: TakingContext,
+  isWanted: boolean,
+): Promise<Fate> {
+  let record: SandboxRecord | undefined;
+  try {
+    record = await readRecord(path);
+  } catch (error) {
+    const torn = await readTornRecord(path);
+    if (torn !== undefined) {
+      log.warn('the record of a sandbox is torn, as by a power cut', { sandbox: basename(path) });
+      return { kind: 'sweep', path, why: 'its record is torn' };
+    }
+    log.error('sandbox left alone', error, { sandbox: basename(path) });
+    const any = await readAnyRecord(path).catch(() => undefined);
+    if (any !== undefined) userIds.take(any.uid);
+    return { kind: 'leave', path };
+  }
+  const { pod } = record ?? {};
+  if (record === undefined || pod === undefined)
+    return { kind: 'sweep', path, why: 'its start was not finished, or the podvm that ran it is gone' };
+  if (!isWanted) {
+    userIds.take(record.uid);
+    return { kind: 'leave', path };
+  }
+  return { kind: pod.state === 'ready' ? 'adopt' : 'ended', path, record: { ...record, pod } };
+}
+
+async function sandboxOf(
+  fate: Fate,
+  context: TakingContext,
+  signal: AbortSignal,
+): Promise<LiveSandbox | EndedSandbox | undefined> {
+  if (fate.kind !== 'adopt' && fate.kind !== 'ended') return undefined;
+  const { record, path } = fate;
+  if (fate.kind === 'ended') return await endedOf(record, path, context);
+  try {
+    return await adopt(record, path, context, signal);
+  } catch (error) {
+    if (signal.aborted) throw error;
+    const { namespace, name } = record;
+    const pod = `${namespace}/${name}`;
+    context.surroundings.log.error('pod not taken over', error, { sandbox: record.id, pod });
+    const failed = { ...record, pod: { ...record.pod, state: 'failed', failure: messageOf(error) } } as const;
+    await writeRecord(path, failed).catch((cause: unknown) => {
+      context.surroundings.log.error('sandbox not written down', cause, { sandbox: record.id });
+    });
+    return await endedOf(failed, path, context);
+  }
+}
+
+/** One at a time for each gate of a start. An abort leaves the sandbox as it is, for the next process. */
+async function adopt(
+  record: AdoptableRecord,
+  path: string,
+  context: TakingContext,
+  stopping: AbortSignal,
+): Promise<LiveSandbox> {
+  const { pod } = record;
+  const holdings = new Holdings();
+  try {
+    const outcome = { isTakenOver: false };
+    const site: AdoptSite = { ...siteOf({ ...pod.spec, isKept: true }, context), record, path, outcome };
+    const signal = AbortSignal.any([stopping, AbortSignal.timeout(context.limits.adoptTimeoutMs)]);
+    const made = await runSteps(adoptSteps, { site, phases: site.phases, holdings }, signal);
+    await holdings.end('started');
+    const { addresses, phases, resources, warnings } = pod;
+    const createdAt = new Date(pod.createdAt);
+    const containersBefore: Parameters<typeof publish>[2]['containersBefore'] = (containerSite) =>
+      made.containers.map((found) => restoreContainer(found, containerSite));
+    const facts = { addresses, phases, resources, warnings, createdAt, containersBefore };
+    outcome.isTakenOver = true;
+    const sandbox = publish(made, site, facts, new Holdings().takeFrom(holdings));
+    await sandbox.saved;
+    return sandbox;
+  } catch (error) {
+    if (!stopping.aborted) await undone(holdings, context);
+    throw error;
+  }
+}
+
+/** All but the directory. What cannot be undone is ended by `endedOf`. */
+async function undone(holdings: Holdings, { surroundings: { log } }: TakingContext): Promise<void> {
+  try {
+    await holdings[Symbol.asyncDispose]();
+  } catch (error) {
+    log.error('sandbox not wholly undone', error);
+  }
+}
+
+async function endedOf(record: AdoptableRecord, path: string, context: TakingContext): Promise<EndedSandbox> {
+  const { names, parts, surroundings } = context;
+  await endRemains(path, parts.driver, surroundings.log).catch((error: unknown) => {
+    surroundings.log.error('sandbox not wholly ended', error, { sandbox: record.id });
+  });
+  const records = new ContainerRecords(path);
+  const why = record.pod.failure ?? 'the sandbox was stopped';
+  const lost = {
+    exitCode: 137,
+    reason: 'SandboxFailed',
+    why,
+    finishedAt: new Date(surroundings.nowMs()).toISOString(),
+  } as const;
+  const containers = (await records.list().catch(() => [])).map((each) => ({ ...each, exit: each.exit ?? lost }));
+  for (const container of containers) {
+    await records.save(container).catch((error: unknown) => {
+      surroundings.log.error('end of a container not written down', error, { sandbox: record.id });
+    });
+  }
+  return new EndedSandbox(record, path, containers, names.reserve(record.pod.spec));
+}

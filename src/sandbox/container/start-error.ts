@@ -1,0 +1,6 @@
+/** The shell's codes for a command that is not there or not executable; else what containerd gives a start error. */
+export function startErrorCode(message: string): number {
+  if (/not found|no such file/i.test(message)) return 127;
+  if (/permission denied|exec format error/i.test(message)) return 126;
+  return 128;
+}

@@ -1,0 +1,77 @@
+import { open, readdir, readFile, stat, type FileHandle } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import * as v from 'valibot';
+import { replaceFile } from '#host/files.ts';
+import { readLines } from './read-lines.ts';
+import { decodeRecord, maxRecordBytes } from './log-format.ts';
+
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const positionSchema = v.object({
+  /** Device and inode of the log's file: a reader of logs may have renamed it. */
+  file: v.string(),
+  /** Bytes of that file up to which the figures below count. */
+  size: count,
+  stdout: count,
+  stderr: count,
+});
+
+/**
+ * How far a container's log has come. Kept beside the log for the process after this one: what stands in the file after
+ * `size` is counted then. It need not survive a power cut, which no pod does.
+ */
+export type LogPosition = Readonly<v.InferOutput<typeof positionSchema>>;
+
+/** Bytes of each output since the container began that are in its log, or never will be. */
+export type LoggedBytes = Pick<LogPosition, 'stdout' | 'stderr'>;
+
+/** Log files beside each other that are looked through for one that was renamed. */
+const maxSiblings = 1000;
+
+export async function saveLogPosition(path: string, position: LogPosition): Promise<void> {
+  await replaceFile(path, JSON.stringify(position));
+}
+
+/**
+ * What the log at `logPath` has got, by the position that was saved last and what was written since. A record that was
+ * cut off in the middle is taken off the file. Undefined: no position was saved, or it makes no sense.
+ */
+export async function recoverLogPosition(path: string, logPath: string): Promise<LoggedBytes | undefined> {
+  const position = await readPosition(path);
+  if (position === undefined) return undefined;
+  await using file = await openByIdentity(logPath, position.file);
+  const size = file === undefined ? 0 : (await file.stat()).size;
+  if (file === undefined || size <= position.size) return position;
+  const logged = { stdout: position.stdout, stderr: position.stderr };
+  let end = position.size;
+  for await (const line of readLines(file, position.size)) {
+    end += line.length + 1;
+    const record = decodeRecord(line);
+    if (record !== undefined) logged[record.stream] += record.bytes.length;
+  }
+  if (size - end <= 2 * maxRecordBytes) await file.truncate(end); // more than that is no record of ours
+  return logged;
+}
+
+async function readPosition(path: string): Promise<LogPosition | undefined> {
+  try {
+    return v.parse(positionSchema, JSON.parse(await readFile(path, 'utf8')));
+  } catch {
+    return undefined;
+  }
+}
+
+async function openByIdentity(logPath: string, identity: string): Promise<FileHandle | undefined> {
+  const directory = dirname(logPath);
+  const name = basename(logPath);
+  const others = (await readdir(directory).catch(() => [])).filter((other) => other !== name).slice(0, maxSiblings);
+  for (const candidate of [name, ...others]) {
+    const path = join(directory, candidate);
+    const found = await stat(path).catch(() => undefined);
+    if (found !== undefined && found.isFile() && identityOf(found) === identity) return await open(path, 'r+');
+  }
+  return undefined;
+}
+
+export function identityOf({ dev, ino }: { readonly dev: number; readonly ino: number }): string {
+  return `${dev}:${ino}`;
+}
