@@ -69,6 +69,7 @@ const parts: ProgramParts = {
     const inFile = { ...daemonDefaults, ...(file === undefined ? {} : await readConfigFile(file)) };
     const config = readConfiguration(options, process.env, repo, inFile);
     await daemonCommand(config, parts.version, process, parts.keepsHangUp);
+    process.exit(0); // machines that outlive us are children of ours, for which an event loop would wait
   },
   doctor: async ({ json, ...options }, { any: signal }) => {
     const { doctorCommand } = await import('#daemon/doctor.ts');

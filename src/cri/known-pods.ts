@@ -24,10 +24,22 @@ export interface KnownContainer {
   isEndKnown: boolean;
 }
 
+/** Writes down what is known, for the process after this one. */
+export interface PodKeeper {
+  save(pod: KnownPod): Promise<void>;
+  remove(sandboxId: string): Promise<void>;
+}
+
 /** All pods and containers, by id. A unique prefix of an id is accepted. */
 export class KnownPods {
   readonly #pods = new Map<string, KnownPod>();
   readonly #containers = new Map<string, KnownContainer>();
+  readonly #records: PodKeeper;
+
+  /** What is known is written down there; a change is known at once, and settles when it is. */
+  constructor(records: PodKeeper) {
+    this.#records = records;
+  }
 
   get pods(): Iterable<KnownPod> {
     return this.#pods.values();
@@ -37,26 +49,40 @@ export class KnownPods {
     return this.#containers.values();
   }
 
-  addPod(pod: KnownPod): void {
+  addPod(pod: KnownPod): Promise<void> {
     this.#pods.set(pod.sandbox.id, pod);
+    return this.#records.save(pod);
   }
 
-  addContainer(known: KnownContainer): void {
+  addContainer(known: KnownContainer): Promise<void> {
     const { id } = known.container.status;
     this.#containers.set(id, known);
     known.pod.containers.set(id, known);
+    return this.#records.save(known.pod);
   }
 
-  removePod(pod: KnownPod): void {
+  removePod(pod: KnownPod): Promise<void> {
     for (const id of pod.containers.keys()) this.#containers.delete(id);
     pod.containers.clear();
     this.#pods.delete(pod.sandbox.id);
+    return this.forget(pod.sandbox.id);
   }
 
-  removeContainer(known: KnownContainer): void {
+  removeContainer(known: KnownContainer): Promise<void> {
     const { id } = known.container.status;
     this.#containers.delete(id);
     known.pod.containers.delete(id);
+    return this.#records.save(known.pod);
+  }
+
+  setResources(known: KnownContainer, resources: KnownContainer['resources']): Promise<void> {
+    known.resources = resources;
+    return this.#records.save(known.pod);
+  }
+
+  /** Of a sandbox that is no more. */
+  forget(sandboxId: string): Promise<void> {
+    return this.#records.remove(sandboxId);
   }
 
   /** Returns undefined for an unknown id. Errors: `invalid` for an ambiguous prefix. */

@@ -10,7 +10,7 @@ import type { StreamingServer } from './streaming/streaming.ts';
 
 /** Parts that the verbs use. */
 export interface CriParts {
-  readonly sandboxes: Pick<Sandboxes, 'run'>;
+  readonly sandboxes: Pick<Sandboxes, 'run' | 'list'>;
   readonly images: ImageStore;
   readonly streaming: Pick<StreamingServer, 'execUrl' | 'attachUrl' | 'portForwardUrl'>;
   /** Returns whether a new pod could be connected; evaluated at each call. */

@@ -8,7 +8,9 @@ import { Events } from './events.ts';
 import { imageVerbs } from './image-verbs.ts';
 import { KnownPods } from './known-pods.ts';
 import type { CriParts, NodeFacts } from './parts.ts';
+import { PodRecords } from './pod-records.ts';
 import { PodStarts } from './pod-starts.ts';
+import { recoverPods } from './recover-pods.ts';
 import { serveGrpc } from './rpc/serve-grpc.ts';
 import { addService } from './rpc/service.ts';
 import { runtimeVerbs } from './runtime-verbs.ts';
@@ -18,7 +20,7 @@ export interface CriOptions {
   readonly socketPath: string;
   /** Private directory of CRI; created if missing. */
   readonly directory: string;
-  readonly sandboxes: Pick<Sandboxes, 'run'>;
+  readonly sandboxes: Pick<Sandboxes, 'run' | 'list'>;
   readonly images: ImageStore;
   readonly streaming: CriParts['streaming'];
   readonly networkReadiness: CriParts['networkReadiness'];
@@ -32,7 +34,8 @@ export interface CriOptions {
  */
 export async function serveCri(options: CriOptions): Promise<AsyncDisposable> {
   const { sandboxes, images, streaming, networkReadiness, clock, log, node } = options;
-  const pods = new KnownPods();
+  const records = new PodRecords(join(options.directory, 'pods'), log);
+  const pods = new KnownPods(records);
   const events = new Events(clock);
   const parts: CriParts = {
     sandboxes,
@@ -47,6 +50,7 @@ export async function serveCri(options: CriOptions): Promise<AsyncDisposable> {
     events,
     credentials: await Credentials.open(join(options.directory, 'credentials')),
   };
+  await recoverPods(parts, await records.load());
   const server = await serveGrpc(options.socketPath, (to) => {
     addService(to, RuntimeService, runtimeVerbs(parts), log);
     addService(to, ImageService, imageVerbs(parts), log);

@@ -13,6 +13,11 @@ export interface CriNode extends AsyncDisposable {
   readonly images: ClientOf<typeof ImageService>;
   /** Sandboxes made here: of none of them may anything be left when the node is disposed of. */
   readonly ids: string[];
+  /** Ends the daemon; `start` begins the next, which serves when it resolves. */
+  end(how: 'SIGKILL' | 'SIGTERM'): Promise<void>;
+  start(): Promise<void>;
+  /** What the daemon has said. */
+  log(): string;
 }
 
 /** Takes CNI configurations from `net.d` of the node, empty at first, if it is told to; else it has its own network. */
@@ -24,19 +29,38 @@ export async function openCriNode({ hasCniDirectory = false } = {}): Promise<Cri
     await mkdir(cniDirectory);
     await writeFile(configuration, `cniConfig: ${cniDirectory}\n`);
   }
-  const daemon = cli.start(['daemon', ...(hasCniDirectory ? ['--config', configuration] : [])]);
-  await daemon.shows(/ info serving /);
-  const client = connectTestClient(join(cli.root, 'cri.sock'));
+  const begin = async () => {
+    const daemon = cli.start(['daemon', ...(hasCniDirectory ? ['--config', configuration] : [])]);
+    await daemon.shows(/ info serving /);
+    const client = connectTestClient(join(cli.root, 'cri.sock'));
+    const [runtime, images] = [client.of(RuntimeService), client.of(ImageService)];
+    return { daemon, client, runtime, images };
+  };
+  let now = await begin();
   const ids: string[] = [];
+  const end = async (how: 'SIGKILL' | 'SIGTERM') => {
+    now.client[Symbol.dispose]();
+    now.daemon.child.kill(how);
+    const { code } = await now.daemon.ended;
+    if (how === 'SIGTERM') assert.equal(code, 0);
+  };
   return {
     cli,
-    runtime: client.of(RuntimeService),
-    images: client.of(ImageService),
+    get runtime() {
+      return now.runtime;
+    },
+    get images() {
+      return now.images;
+    },
     ids,
+    end,
+    start: async () => void (now = await begin()),
+    log: () => now.daemon.stderr(),
     async [Symbol.asyncDispose]() {
-      client[Symbol.dispose]();
-      daemon.child.kill('SIGTERM');
-      assert.equal((await daemon.ended).code, 0);
+      for (const { id } of (await now.runtime.listPodSandbox()).items) {
+        await now.runtime.removePodSandbox({ podSandboxId: id }); // it outlives its daemon otherwise
+      }
+      await end('SIGTERM');
       assert.deepEqual(await tracesOf({ ids }), []);
       await cli[Symbol.asyncDispose]();
     },

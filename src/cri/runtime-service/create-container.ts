@@ -1,11 +1,8 @@
-import { writeFile } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
-import { rawText } from '#base/guest-text.ts';
-import type { ContainerExit } from '#sandbox/sandbox.ts';
-import type { KnownContainer } from '../known-pods.ts';
+import { knowContainer } from '../know.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
-import { containerSpecOf, terminationMount } from '../translate/container-spec.ts';
+import { containerSpecOf } from '../translate/container-spec.ts';
 import {
   ContainerEventType,
   type CreateContainerRequest,
@@ -26,27 +23,11 @@ export async function createContainer(
   const { logDirectory } = sandboxConfig ?? pod.config;
   const spec = await containerSpecOf(config, { logDirectory, linux: pod.config.linux });
   const container = await pod.sandbox.createContainer(spec, signal);
-  const known: KnownContainer = { container, config, pod, resources: config.linux?.resources, isEndKnown: false };
-  parts.pods.addContainer(known);
+  const known = knowContainer(parts, pod, container, { config, resources: config.linux?.resources });
+  await parts.pods.addContainer(known);
   const { id } = container.status;
   for (const warning of container.warnings) parts.log.warn('a limit was reduced', { container: id, warning });
   parts.events.tell(ContainerEventType.CONTAINER_CREATED_EVENT, id, pod);
-  void container.exited.then(async (exit) => {
-    await leaveMessage(parts, known, exit);
-    known.isEndKnown = true;
-    parts.events.tell(ContainerEventType.CONTAINER_STOPPED_EVENT, id, pod);
-  });
   if (container.status.state === 'exited') await container.exited; // not created: report it from the start
   return { containerId: id };
-}
-
-/** Writes the container's termination message to the file that a kubelet reads. */
-async function leaveMessage({ log }: CriParts, { config }: KnownContainer, { message }: ContainerExit): Promise<void> {
-  const file = terminationMount(config);
-  if (file === undefined || message === undefined) return;
-  try {
-    await writeFile(file.hostPath, rawText(message));
-  } catch (error) {
-    log.error('termination message not written', error, { container: config.metadata?.name });
-  }
 }

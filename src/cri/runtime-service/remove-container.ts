@@ -22,9 +22,9 @@ export async function removeContainer(
   const known = pods.findContainer(containerId);
   if (known === undefined) return {};
   const { id } = known.container.status;
-  const removal = removeFromGuest(known).then(() => {
+  const removal = removeFromGuest(known).then(async () => {
     if (pods.findContainer(id) === undefined) return; // another call was first
-    pods.removeContainer(known);
+    await pods.removeContainer(known);
     events.tell(ContainerEventType.CONTAINER_DELETED_EVENT, id, known.pod);
   });
   await untilAborted(removal, signal);

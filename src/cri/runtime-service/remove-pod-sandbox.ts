@@ -17,10 +17,10 @@ export async function removePodSandbox(
   if (podSandboxId === '') throw new PodvmError('invalid', 'Cannot remove a pod sandbox: the request has no id');
   const pod = pods.findPod(podSandboxId);
   if (pod === undefined) return {};
-  const removal = pod.sandbox.remove().then(() => {
+  const removal = pod.sandbox.remove().then(async () => {
     if (pods.findPod(pod.sandbox.id) === undefined) return; // another call was first
     const containers = [...pod.containers.keys()];
-    pods.removePod(pod);
+    await pods.removePod(pod);
     for (const id of [...containers, pod.sandbox.id]) {
       events.tell(ContainerEventType.CONTAINER_DELETED_EVENT, id, pod);
     }

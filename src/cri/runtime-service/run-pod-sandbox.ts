@@ -1,4 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
+import { knowPod } from '../know.ts';
 import type { KnownPod } from '../known-pods.ts';
 import type { CriParts } from '../parts.ts';
 import { podKeyOf } from '../pod-starts.ts';
@@ -19,12 +20,11 @@ export async function runPodSandbox(
   const spec = sandboxSpecOf(config, runtimeHandler);
   const start = async (starting: AbortSignal): Promise<KnownPod> => {
     const sandbox = await parts.sandboxes.run(spec, starting);
-    const pod: KnownPod = { sandbox, config, runtimeHandler, containers: new Map() };
+    const pod = knowPod(parts, sandbox, config, runtimeHandler);
     for (const warning of sandbox.warnings) parts.log.warn('a limit was reduced', { sandbox: sandbox.id, warning });
-    parts.pods.addPod(pod);
+    await parts.pods.addPod(pod);
     parts.events.tell(ContainerEventType.CONTAINER_CREATED_EVENT, sandbox.id, pod);
     parts.events.tell(ContainerEventType.CONTAINER_STARTED_EVENT, sandbox.id, pod);
-    void sandbox.ended.then(() => parts.events.tell(ContainerEventType.CONTAINER_STOPPED_EVENT, sandbox.id, pod));
     return pod;
   };
   const pod = await parts.starts.run(podKeyOf({ config }), start, signal);

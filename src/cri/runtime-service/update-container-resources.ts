@@ -21,7 +21,7 @@ export async function updateContainerResources(
   if (linux === undefined) throw new PodvmError('invalid', 'Cannot change limits: the request has no Linux resources');
   const warnings = await known.container.update(resourcesOf(linux), signal);
   for (const warning of warnings) log.warn('a limit was reduced', { container: containerId, warning });
-  known.resources = merged(known.resources, linux);
+  await pods.setResources(known, merged(known.resources, linux));
   return {};
 }
 

@@ -32,6 +32,8 @@ export interface FakeNode extends AsyncDisposable {
   readonly streams: Parameters<CriParts['streaming']['execUrl' | 'attachUrl' | 'portForwardUrl']>[0][];
   /** Reports the end of a container's first process by the guest. */
   exit(containerId: string, exitCode: number): void;
+  /** Ends the process behind the socket as SIGTERM does, and begins the next. */
+  restart(meanwhile: () => Promise<void>): Promise<void>;
   /** Makes a pod with a running container. */
   running(pod?: PodConfig, container?: ContainerConfig): Promise<{ podSandboxId: string; containerId: string }>;
 }
@@ -52,6 +54,9 @@ export const containerConfig = {
   labels: { part: 'main' },
 } satisfies ContainerConfig;
 
+/** What goes with a process, or is a file of the directory, once another has taken over. */
+const ofProcess: ReadonlySet<string> = new Set(['scratch', 'image']);
+
 /** `pulled`: images that are here already. */
 export async function openFakeNode({ pulled = ['busybox'] } = {}): Promise<FakeNode> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-cri-'));
@@ -59,45 +64,67 @@ export async function openFakeNode({ pulled = ['busybox'] } = {}): Promise<FakeN
   const { images } = parts;
   for (const reference of pulled) await images.pull(reference, {}, new AbortController().signal);
   const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };
-  const sandboxes = await openSandboxes({ directory, parts, log: silentLog, limits }, new AbortController().signal);
   const streams: FakeNode['streams'][number][] = [];
   const urlOf = (request: FakeNode['streams'][number]) => `http://127.0.0.1/${streams.push(request)}`;
   const socketPath = join(directory, 'cri.sock');
   let network: NetworkReadiness = { isReady: true, name: 'fake' };
-  const server = await serveCri({
-    socketPath,
-    directory: join(directory, 'cri'),
-    sandboxes,
-    images,
-    streaming: { execUrl: urlOf, attachUrl: urlOf, portForwardUrl: urlOf },
-    networkReadiness: () => Promise.resolve(network),
-    clock: systemClock,
-    log: silentLog,
-    node: { version: '1.2.3', imagesDirectory: join(directory, 'images'), facts: { root: directory } },
-  });
-  const client = connectTestClient(socketPath);
-  const runtime = client.of(RuntimeService);
+  const open = async () => {
+    const sandboxes = await openSandboxes({ directory, parts, log: silentLog, limits }, new AbortController().signal);
+    const server = await serveCri({
+      socketPath,
+      directory: join(directory, 'cri'),
+      sandboxes,
+      images,
+      streaming: { execUrl: urlOf, attachUrl: urlOf, portForwardUrl: urlOf },
+      networkReadiness: () => Promise.resolve(network),
+      clock: systemClock,
+      log: silentLog,
+      node: { version: '1.2.3', imagesDirectory: join(directory, 'images'), facts: { root: directory } },
+    });
+    const client = connectTestClient(socketPath);
+    const clients = { runtime: client.of(RuntimeService), imageService: client.of(ImageService) };
+    const close = async () => {
+      client[Symbol.dispose]();
+      await server[Symbol.asyncDispose]();
+      await sandboxes[Symbol.asyncDispose]();
+    };
+    return { sandboxes, ...clients, close };
+  };
+  let now = await open();
   return {
     directory,
     parts,
     images,
     setNetworkReadiness: (readiness) => void (network = readiness),
-    runtime,
-    imageService: client.of(ImageService),
+    get runtime() {
+      return now.runtime;
+    },
+    get imageService() {
+      return now.imageService;
+    },
+    async restart(meanwhile) {
+      await now.close();
+      await meanwhile();
+      now = await open();
+    },
     streams,
     exit: (containerId, exitCode) =>
       parts.guest.tell({ kind: 'exited', containerId, exitCode, oomKilled: false, finishedAtMs: Date.now() }),
     async running(pod = podConfig, container = containerConfig) {
+      const { runtime } = now;
       const { podSandboxId } = await runtime.runPodSandbox({ config: pod });
       const { containerId } = await runtime.createContainer({ podSandboxId, config: container, sandboxConfig: pod });
       await runtime.startContainer({ containerId });
       return { podSandboxId, containerId };
     },
     async [Symbol.asyncDispose]() {
-      client[Symbol.dispose]();
-      await server[Symbol.asyncDispose]();
-      await sandboxes[Symbol.asyncDispose]();
-      assert.deepEqual([...parts.alive], [], 'nothing of a sandbox is left');
+      await Promise.all(now.sandboxes.list().map((sandbox) => sandbox.remove())); // they outlive their process otherwise
+      await now.close();
+      assert.deepEqual(
+        [...parts.alive].filter((name) => !ofProcess.has(name)),
+        [],
+        'nothing of a sandbox is left',
+      );
       await rm(directory, { recursive: true });
     },
   };

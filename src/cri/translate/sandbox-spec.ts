@@ -27,6 +27,7 @@ export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string):
     name,
     uid,
     attempt,
+    isKept: true,
     labels: config.labels,
     annotations: config.annotations,
     hostname: config.hostname === '' ? hostnameOf(name) : config.hostname,

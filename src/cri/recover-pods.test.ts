@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { status } from '@grpc/grpc-js';
+import { ContainerState, PodSandboxState } from './schema/api_pb.ts';
+import { containerConfig, openFakeNode, podConfig } from './testing/fake-node.ts';
+import { is } from './testing/grpc-client.ts';
+
+const becomes = async (look: () => Promise<ContainerState | undefined>, wanted: ContainerState) => {
+  for (const deadline = Date.now() + 10_000; ;) {
+    const state = await look();
+    if (state === wanted) return;
+    assert.ok(Date.now() < deadline, `in state ${state}`);
+  }
+};
+
+test('the next daemon tells of pods and containers as the one before did', async () => {
+  await using node = await openFakeNode();
+  const resources = { memoryLimitInBytes: 2n ** 26n };
+  const env = [{ key: 'TOKEN', value: Buffer.from('hidden') }];
+  const config = { ...containerConfig, envs: env, args: ['hidden'], linux: { resources }, annotations: { b: 'c' } };
+  const { podSandboxId, containerId } = await node.running(podConfig, config);
+  const before = {
+    pods: await node.runtime.listPodSandbox(),
+    pod: (await node.runtime.podSandboxStatus({ podSandboxId })).status,
+    containers: await node.runtime.listContainers(),
+    container: (await node.runtime.containerStatus({ containerId })).status,
+  };
+  await node.restart(() => Promise.resolve());
+  assert.deepEqual(await node.runtime.listPodSandbox(), before.pods);
+  assert.deepEqual((await node.runtime.podSandboxStatus({ podSandboxId })).status, before.pod);
+  assert.deepEqual(await node.runtime.listContainers(), before.containers);
+  assert.deepEqual((await node.runtime.containerStatus({ containerId })).status, before.container);
+  assert.equal((await node.runtime.runPodSandbox({ config: podConfig })).podSandboxId, podSandboxId);
+  const [record = ''] = await readdir(join(node.directory, 'cri/pods'));
+  assert.doesNotMatch(await readFile(join(node.directory, 'cri/pods', record), 'utf8'), /hidden|aGlkZGVu/);
+});
+
+test('an end that no daemon was there to hear of is told by the next', async () => {
+  await using node = await openFakeNode();
+  const { podSandboxId, containerId } = await node.running();
+  await node.restart(async () => node.exit(containerId, 42));
+  const look = async () => (await node.runtime.containerStatus({ containerId })).status;
+  await becomes(async () => (await look())?.state, ContainerState.CONTAINER_EXITED);
+  assert.equal((await look())?.exitCode, 42);
+  await node.runtime.removeContainer({ containerId });
+  await node.restart(() => Promise.resolve());
+  assert.deepEqual((await node.runtime.listContainers()).containers, []);
+  await node.runtime.stopPodSandbox({ podSandboxId });
+  await node.restart(() => Promise.resolve());
+  const { items } = await node.runtime.listPodSandbox();
+  assert.deepEqual(
+    items.map(({ id, state }) => ({ id, state })),
+    [{ id: podSandboxId, state: PodSandboxState.SANDBOX_NOTREADY }],
+  );
+  await node.runtime.removePodSandbox({ podSandboxId });
+  assert.deepEqual(await readdir(join(node.directory, 'cri/pods')), []);
+});
+
+test('a sandbox of which no client has heard is removed by the next daemon', async () => {
+  await using node = await openFakeNode();
+  const { podSandboxId } = await node.running();
+  await node.restart(async () => {
+    await rm(join(node.directory, 'cri/pods', `${podSandboxId}.json`));
+  });
+  assert.deepEqual((await node.runtime.listPodSandbox()).items, []);
+  await assert.rejects(node.runtime.podSandboxStatus({ podSandboxId }), is(status.NOT_FOUND));
+  assert.equal(node.parts.alive.has('machine'), false);
+});
+
+test('a container of which no client has heard is removed by the next daemon, and can be made again', async () => {
+  await using node = await openFakeNode();
+  const { podSandboxId, containerId } = await node.running();
+  await node.restart(async () => {
+    const path = join(node.directory, 'cri/pods', `${podSandboxId}.json`);
+    const record = JSON.parse(await readFile(path, 'utf8')) as object;
+    await writeFile(path, JSON.stringify({ ...record, containers: [] }));
+    node.parts.guest.answers.set('signalContainer', () => node.exit(containerId, 137));
+  });
+  assert.deepEqual((await node.runtime.listContainers()).containers, []);
+  const again = await node.runtime.createContainer({ podSandboxId, config: containerConfig, sandboxConfig: podConfig });
+  assert.notEqual(again.containerId, containerId);
+});

@@ -1,0 +1,49 @@
+import type { Container } from '#sandbox/sandbox.ts';
+import { knowContainer, knowPod } from './know.ts';
+import type { CriParts } from './parts.ts';
+import type { PodRecord } from './pod-records.ts';
+
+type RecoverParts = Pick<CriParts, 'sandboxes' | 'pods' | 'events' | 'log'>;
+
+/**
+ * Knows the pods and containers again that the process before has told its clients of. Those of whose ids no client has
+ * heard are removed: it asks for them again.
+ */
+export async function recoverPods(parts: RecoverParts, records: ReadonlyMap<string, PodRecord>): Promise<void> {
+  const { sandboxes, pods, log } = parts;
+  const kept = sandboxes.list().filter(({ spec }) => spec.isKept === true);
+  for (const sandbox of kept) {
+    const record = records.get(sandbox.id);
+    if (record === undefined) {
+      log.warn('a sandbox is removed that no client has heard of', { sandbox: sandbox.id });
+      await sandbox.remove().catch((error: unknown) => log.error('sandbox not removed', error));
+      continue;
+    }
+    const pod = knowPod(parts, sandbox, record.config, record.runtimeHandler);
+    await pods.addPod(pod);
+    for (const container of sandbox.containers) {
+      const { id, state } = container.status;
+      const known = record.containers.get(id);
+      if (known === undefined) {
+        await removeUnheardOf(container, parts);
+        continue;
+      }
+      await pods.addContainer(knowContainer(parts, pod, container, known));
+      if (state === 'exited') await container.exited;
+    }
+  }
+  const ids = new Set(kept.map(({ id }) => id));
+  for (const id of records.keys()) if (!ids.has(id)) await pods.forget(id);
+}
+
+async function removeUnheardOf(container: Container, { log }: RecoverParts): Promise<void> {
+  const { id } = container.status;
+  log.warn('a container is removed that no client has heard of', { container: id });
+  const never = new AbortController().signal;
+  try {
+    await container.stop(0, never);
+    await container.remove(never);
+  } catch (error) {
+    log.error('container not removed', error, { container: id });
+  }
+}
