@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { run } from '#host/run.ts';
 import { type ClientOf, connectTestClient } from '#cri/testing/grpc-client.ts';
 import { RuntimeService } from '#cri/schema/api_pb.ts';
 import { environment, nodeRoot } from './node.ts';
@@ -44,6 +45,7 @@ export async function openCriNode(poolSize: number | undefined): Promise<CriNode
       Number(/^VmRSS:\s+(\d+)/m.exec(await readFile(`/proc/${child.pid}/status`, 'latin1'))?.[1]),
     async [Symbol.asyncDispose]() {
       client[Symbol.dispose]();
+      await run(podvm, ['drain', '--grace', '0'], { env });
       child.kill('SIGTERM');
       await ended;
     },

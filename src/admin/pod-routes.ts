@@ -7,6 +7,7 @@ import { checkCommand } from '#sandbox/container/process-size.ts';
 import type { Exec, Sandboxes } from '#sandbox/sandbox.ts';
 import { consoleLog } from './console-log.ts';
 import { detailsOf, summaryOf } from './describe-pod.ts';
+import { drain } from './drain.ts';
 import { readJson, sendJson, sendStream } from './http.ts';
 import { chooseContainer, podLogs } from './pod-logs.ts';
 import type { Asked, Call, Routes } from './routes.ts';
@@ -29,6 +30,10 @@ export function podRoutes(pods: PodTable, sandboxes: Sandboxes): Routes {
       await pod.terminate(graceSeconds);
       sendJson(response, 200, summaryOf(pod));
     }),
+    'POST /v1/drain': async ({ request, response }) => {
+      const { graceSeconds } = await readJson(request, stopRequestSchema);
+      sendJson(response, 200, await drain({ pods, sandboxes }, graceSeconds));
+    },
     'GET /v1/pods/:namespace/:name/logs': withPod(sendLogs),
     'GET /v1/pods/:namespace/:name/console': withPod(sendConsole),
   };

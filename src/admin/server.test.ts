@@ -123,6 +123,17 @@ async function run(served: Served): Promise<WebSocket> {
   return socket;
 }
 
+test('a drain ends every pod that runs, and names them', async () => {
+  await using served = await open();
+  const socket = await run(served);
+  const closed = once(socket, 'close');
+  const { status, body } = await served.call('POST', '/v1/drain', '{"graceSeconds":0}');
+  assert.deepEqual([status, JSON.parse(body)], [200, [{ namespace: 'default', name: 'web' }]]);
+  assert.deepEqual(served.parts.sandboxes.running(), []);
+  await closed;
+  assert.deepEqual(JSON.parse((await served.call('POST', '/v1/drain', '{}')).body), []);
+});
+
 describe('the admin socket', () => {
   let served: Served;
   before(async () => {

@@ -177,6 +177,10 @@ export const stopRequestSchema = v.strictObject({
   graceSeconds: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(86_400))),
 });
 
+/** What `POST /v1/drain` has ended; it takes the same request. */
+export const drainedPodSchema = v.object({ namespace: v.string(), name: v.string() });
+export type DrainedPod = v.InferOutput<typeof drainedPodSchema>;
+
 export const errorBodySchema = v.object({
   kind: v.string(),
   message: v.string(),

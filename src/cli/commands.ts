@@ -8,6 +8,7 @@ import { imageCommands } from './image-commands.ts';
 import { stopOrphans, warnOfOrphans } from './orphans.ts';
 import {
   consoleCommand,
+  drainCommand,
   inspectCommand,
   logsCommand,
   type LogsOptions,
@@ -30,6 +31,12 @@ export interface Setting {
 
 const pod = ['<pod>', 'NAME or NAMESPACE/NAME'] as const;
 const asJson = flag('--json', 'print JSON');
+
+interface StopOptions {
+  readonly grace?: string;
+  readonly all: boolean;
+  readonly orphaned: boolean;
+}
 
 /** All commands of `podvm`, in the order of its help. */
 export function commandTable({ parts, global, exit, untilEnded }: Setting): readonly CommandRow[] {
@@ -95,14 +102,25 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       arguments: [['[pod]', 'NAME or NAMESPACE/NAME']],
       options: [
         new Option('--grace <seconds>', "grace period; default: the pod's terminationGracePeriodSeconds"),
-        flag('--orphaned', 'stop all machines whose podvm was killed, and clean up'),
+        flag('--all', 'stop all pods, also those of a kubelet'),
+        flag('--orphaned', 'stop all machines that no podvm serves, and clean up'),
       ],
       isClient: true,
-      async action(name: string | undefined, options: { grace?: string; orphaned: boolean }, itself: Command) {
-        if ((name === undefined) !== options.orphaned) itself.error('error: specify either a pod or --orphaned');
-        if (name === undefined) await stopOrphans(await parts.endOrphans(global()), terminal);
-        else await stopCommand(client(), name, options, terminal);
+      async action(name: string | undefined, options: StopOptions, itself: Command) {
+        const wishes = [name !== undefined, options.all, options.orphaned].filter(Boolean);
+        if (wishes.length !== 1) itself.error('error: specify either a pod, --all or --orphaned');
+        if (name !== undefined) await stopCommand(client(), name, options, terminal);
+        else if (options.all) await drainCommand(client(), () => parts.endOrphans(global()), options, terminal);
+        else await stopOrphans(await parts.endOrphans(global()), terminal);
       },
+    },
+    {
+      name: 'drain',
+      description: 'stop all pods, also those of a kubelet, before the node goes down',
+      options: [new Option('--grace <seconds>', "grace period; default: the pods' terminationGracePeriodSeconds")],
+      isClient: true,
+      action: (options: { grace?: string }) =>
+        drainCommand(client(), () => parts.endOrphans(global()), options, terminal),
     },
     {
       name: 'inspect',

@@ -1,6 +1,6 @@
 import { type Terminal, fixLine, write } from './terminal.ts';
 
-/** A machine that runs although its podvm was killed. */
+/** A machine that runs, and whose podvm has ended. */
 export interface Orphan {
   /** Namespace of the pod; empty: a pooled machine without a pod. */
   readonly namespace: string;
@@ -13,10 +13,10 @@ export interface Orphan {
 
 export async function warnOfOrphans(orphans: readonly Orphan[], { stderr }: Terminal): Promise<void> {
   if (orphans.length === 0) return;
-  const which = orphans.length === 1 ? 'a machine is' : `${orphans.length} machines are`;
+  const which = orphans.length === 1 ? 'a machine runs' : `${orphans.length} machines run`;
   const fix =
-    'End orphaned machines with `podvm stop --orphaned`; the next `podvm run` or `podvm daemon` also ends them.';
-  await write(stderr, `podvm: warning: ${which} still running although podvm was killed\n${fixLine(fix)}\n`);
+    'Start `podvm daemon`, which takes the pods of a kubelet over and ends the others, or end all by `podvm stop --orphaned`.';
+  await write(stderr, `podvm: warning: ${which} here that no podvm serves\n${fixLine(fix)}\n`);
 }
 
 export async function stopOrphans(ended: readonly Orphan[], { stdout }: Terminal): Promise<void> {

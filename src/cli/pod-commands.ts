@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
-import { type PodSummary, podDetailsSchema, podSummarySchema } from '#api/pods.ts';
+import { drainedPodSchema, type PodSummary, podDetailsSchema, podSummarySchema } from '#api/pods.ts';
 import type { Client } from './client.ts';
 import type { Orphan } from './orphans.ts';
 import { podPath } from './pod-name.ts';
@@ -84,10 +84,29 @@ export async function stopCommand(
   options: { readonly grace?: string },
   { stdout }: Terminal,
 ): Promise<void> {
-  const body = options.grace === undefined ? {} : { graceSeconds: wholeNumber('--grace', options.grace) };
-  const stopped = await client.send('POST', `${podPath(pod)}/stop`, body, podSummarySchema);
+  const stopped = await client.send('POST', `${podPath(pod)}/stop`, graceOf(options), podSummarySchema);
   await write(stdout, `${stopped.namespace}/${stopped.name} stopped\n`);
 }
+
+/** Ends all pods; where no podvm serves them, what one that has ended left running. */
+export async function drainCommand(
+  client: Client,
+  endOrphans: () => Promise<readonly Orphan[]>,
+  options: { readonly grace?: string },
+  { stdout }: Terminal,
+): Promise<void> {
+  const ended = await client
+    .send('POST', '/v1/drain', graceOf(options), v.array(drainedPodSchema))
+    .catch(async (error: unknown) => {
+      if (!(error instanceof PodvmError && error.kind === 'unavailable')) throw error;
+      return (await endOrphans()).map((orphan) => ({ ...orphan, name: orphan.name || `machine ${orphan.pid}` }));
+    });
+  if (ended.length === 0) return await write(stdout, 'no pod runs\n');
+  await write(stdout, ended.map(({ namespace, name }) => `${namespace || '-'}/${name} stopped\n`).join(''));
+}
+
+const graceOf = ({ grace }: { readonly grace?: string }) =>
+  grace === undefined ? {} : { graceSeconds: wholeNumber('--grace', grace) };
 
 export async function inspectCommand(client: Client, pod: string, { stdout }: Terminal): Promise<void> {
   await write(stdout, `${JSON.stringify(await client.get(podPath(pod), podDetailsSchema), null, 2)}\n`);

@@ -48,16 +48,13 @@ function openProgram(change: Partial<ProgramParts> = {}) {
   return { type: (...words: readonly string[]) => runProgram(words, parts), said, signals, outputGone };
 }
 
-describe('podvm ps without a running podvm', () => {
-  it('reports orphaned machines, with a fix', async () => {
+describe('podvm ps, where no podvm serves', () => {
+  it('says what one that has ended left running, and what to do about it', async () => {
     const { type, said } = openProgram({ orphans: () => Promise.resolve([orphan, { ...orphan, name: '' }]) });
     assert.equal(await type('ps'), 0);
     assert.match(said.stdout, /\nshop +web +- +Orphaned +0 +\d+\w +-\n/);
     assert.match(said.stdout, /\nshop +machine 77 +- +Orphaned /);
-    assert.match(
-      said.stderr,
-      /^podvm: warning: 2 machines are still running although podvm was killed\n {2}fix: .*stop --orphaned/,
-    );
+    assert.match(said.stderr, /^podvm: warning: 2 machines run here that no podvm serves\n {2}fix: .*stop --orphaned/);
   });
 
   it('lists them as JSON', async () => {
@@ -82,11 +79,19 @@ describe('podvm stop', () => {
     assert.equal(said.stdout, 'shop/web stopped\n');
   });
 
-  it('requires either a pod or --orphaned', async () => {
-    for (const words of [['stop'], ['stop', 'web', '--orphaned']]) {
+  it('--all ends what runs where no podvm serves, too, and so does drain', async () => {
+    for (const words of [['stop', '--all'], ['drain']]) {
+      const { type, said } = openProgram({ endOrphans: () => Promise.resolve([orphan]) });
+      assert.equal(await type(...words), 0);
+      assert.equal(said.stdout, 'shop/web stopped\n');
+    }
+  });
+
+  it('wants either a pod, --all or --orphaned', async () => {
+    for (const words of [['stop'], ['stop', 'web', '--orphaned'], ['stop', '--all', '--orphaned']]) {
       const { type, said } = openProgram();
       assert.equal(await type(...words), 2);
-      assert.match(said.stderr, /^podvm: specify either a pod or --orphaned\n {2}fix: /);
+      assert.match(said.stderr, /^podvm: specify either a pod, --all or --orphaned\n {2}fix: /);
     }
   });
 });

@@ -87,11 +87,12 @@ async function setup({ root, repo }: Configuration, isRoot: boolean): Promise<re
 async function orphans({ root }: Configuration): Promise<readonly Finding[]> {
   const name = 'machines';
   const found = await findOrphans(root);
-  if (found.length === 0) return [{ name, status: 'ok', detail: 'no orphaned machines' }];
+  if (found.length === 0) return [{ name, status: 'ok', detail: 'none runs that no podvm serves' }];
   return found.map(({ namespace, name: pod, pid }) => {
     const whose = pod === '' ? 'no pod' : `${printable(namespace)}/${printable(pod)}`;
-    const detail = `the machine of ${whose} (process ${pid}) still runs although its podvm was killed`;
-    const fix = 'End it with `podvm stop --orphaned`; the next `podvm run` or `podvm daemon` also ends it.';
+    const detail = `that of ${whose} (process ${pid}) runs, and no podvm serves it`;
+    const fix =
+      'Start `podvm daemon`, which takes the pods of a kubelet over and ends the others, or end it by `podvm stop --orphaned`.';
     return { name, status: 'warn', detail, fix };
   });
 }

@@ -34,7 +34,7 @@ const endTimeoutMs = 120_000;
 const pollMs = 200;
 
 /**
- * Starts a daemon and waits until it answers. It ends with SIGTERM, pods included, and its directory is removed.
+ * Starts a daemon and waits until it answers. At its end its pods are drained, and its directory is removed.
  * Errors: `failedPrecondition` when it ends at once, `timeout`; with its last lines.
  */
 export async function startNode(options: NodeOptions): Promise<ConformanceNode> {
@@ -55,6 +55,7 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
   const ended = once(child, 'exit');
   await output.close();
   undo.defer(async () => {
+    if (child.exitCode === null) await run(options.podvm, ['drain', '--grace', '0'], { env });
     child.kill('SIGTERM');
     const late = setTimeout(() => child.kill('SIGKILL'), endTimeoutMs);
     await ended;

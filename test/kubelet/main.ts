@@ -171,6 +171,7 @@ async function main(): Promise<void> {
   await makeImage(cli);
   const daemon = cli.start(['daemon']);
   undo.defer(async () => {
+    await cli.type(['drain', '--grace', '0']);
     daemon.child.kill('SIGTERM');
     await daemon.ended;
   });
