@@ -145,7 +145,10 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   attachable: step({
     ...startSteps.attachable,
     needs: ['identity', 'directory', 'machine', 'guest', 'imageDisks', 'claims', 'listed'],
-    run: (made, site) => attachableOf(made, site, made.listed.disks),
+    run(made, site) {
+      const fits = site.record.parts?.kernel === site.context.parts.versions.kernel;
+      return attachableOf(made, site, { serials: made.listed.disks, fits });
+    },
     undo: ({ owned }) => owned[Symbol.asyncDispose](),
   }),
   containers: step({

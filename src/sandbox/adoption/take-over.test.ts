@@ -216,6 +216,19 @@ test('a block device stays with its machine, and is given up with it', async () 
   assert.equal(node.parts.alive.has(`claim ${disk}`), false);
 });
 
+test('modules are those of the kernel that runs: a pod of another kernel gets none that it has not', async () => {
+  await using node = await place();
+  const { id } = await node.sandboxes.run(kept, never);
+  await node.end();
+  const path = join(node.root, id, 'sandbox.json');
+  const text = await readFile(path, 'utf8');
+  await writeFile(path, text.replace('"kernel":"6.12.1"', '"kernel":"6.11.0"'));
+  const after = (await node.next()) ?? assert.fail(node.said.join(''));
+  const security = { ...containerSpec.security, addCapabilities: ['CAP_NET_ADMIN'] };
+  await assert.rejects(after.createContainer({ ...containerSpec, security }, never), /its kernel is older/);
+  await started(after, { name: 'plain' });
+});
+
 test('a container that only the guest has was told to no client, and is removed', async () => {
   await using node = await place();
   await node.sandboxes.run(kept, never);

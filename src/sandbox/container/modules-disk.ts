@@ -14,18 +14,35 @@ export interface ModulesDisk {
 const serial = 'modules';
 const file = `${serial}.erofs`;
 
-/** `path`: what set-up made, one file for all machines. `serials`: of the disks that are in the guest already. */
+/** What a machine of the process before has. */
+export interface ModulesBefore {
+  /** Of the disks that the guest has already. */
+  readonly serials: readonly string[];
+  /** Whether `path` is for its kernel. */
+  readonly fits: boolean;
+}
+
+/** `path`: the file that set-up made, shared by all machines. */
 export function createModulesDisk(
   machine: Pick<Machine, 'attachDisk'>,
   guest: Pick<Link, 'call'>,
   machineDirectory: string,
   path: string,
-  serials: readonly string[] = [],
+  before: ModulesBefore = { serials: [], fits: true },
 ): ModulesDisk {
-  let attached = serials.includes(serial) ? Promise.resolve(serial) : undefined;
+  let attached = before.serials.includes(serial) ? Promise.resolve(serial) : undefined;
   let isLinked = attached !== undefined;
 
   const plug = async (phases: PhaseClock, signal: AbortSignal): Promise<string> => {
+    if (!isLinked && !before.fits) {
+      throw new PodvmError(
+        'failedPrecondition',
+        'Cannot give the pod modules: its kernel is older than those of this podvm',
+        {
+          fix: 'Delete the pod and create it again.',
+        },
+      );
+    }
     try {
       if (!isLinked) await link(path, join(machineDirectory, file));
       isLinked = true;

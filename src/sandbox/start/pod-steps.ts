@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { messageOf } from '#base/errors.ts';
 import type { Gate } from '#host/gate.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
-import { createModulesDisk, type ModulesDisk } from '../container/modules-disk.ts';
+import { createModulesDisk, type ModulesBefore, type ModulesDisk } from '../container/modules-disk.ts';
 import type { Names } from '../names.ts';
 import type { Parts } from '../parts.ts';
 import { writeRecord } from '../recovery/record.ts';
@@ -218,7 +218,6 @@ async function makeOwnVolumes(
   return disks;
 }
 
-/** `serials`: of the disks that the guest has already. */
 export function attachableOf(
   {
     identity,
@@ -229,7 +228,7 @@ export function attachableOf(
     claims,
   }: Pick<StartMade, 'identity' | 'directory' | 'machine' | 'guest' | 'imageDisks' | 'claims'>,
   { spec, context, blockPaths }: PodSite,
-  serials: readonly string[] = [],
+  before?: ModulesBefore,
 ): Attachable {
   const { parts, surroundings, limits } = context;
   const { files, images } = parts;
@@ -252,6 +251,6 @@ export function attachableOf(
     log,
   });
   owned.use(mounts);
-  const modulesDisk = createModulesDisk(machine, guest, directory.machinePath, parts.modulesDisk, serials);
+  const modulesDisk = createModulesDisk(machine, guest, directory.machinePath, parts.modulesDisk, before);
   return { mounts, modulesDisk, owned };
 }
