@@ -74,6 +74,8 @@ export class Containers {
   readonly #containers = new Map<string, Container>();
   /** Ids of containers being created. */
   readonly #creating = new Set<string>();
+  /** Starts and execs that crun works on. */
+  #launching = 0;
   #context: PodContext = { hostname: 'localhost', pidNamespaceOf: undefined, users: undefined, hostMs: () => 0 };
 
   constructor(parts: ContainersParts) {
@@ -201,12 +203,25 @@ export class Containers {
     const container = this.#find(id);
     const call = { command: 'start', options: [], id, fds: [-1, -1, -1], tty: false, wantsPid: false } as const;
     const startedAtMs = this.#context.hostMs(); // a short process has ended by the time crun has
-    await this.#parts.children.expecting(() => this.#crun().call(call));
+    await this.#listedAfter(() => this.#parts.children.expecting(() => this.#crun().call(call)));
     container.startedAtMs = startedAtMs;
     return { startedAtMs };
   }
 
-  async exec(params: ExecParams): Promise<{ pid: number }> {
+  exec(params: ExecParams): Promise<{ pid: number }> {
+    return this.#listedAfter(() => this.#exec(params));
+  }
+
+  async #listedAfter<T>(launch: () => Promise<T>): Promise<T> {
+    this.#launching += 1;
+    try {
+      return await launch();
+    } finally {
+      this.#launching -= 1;
+    }
+  }
+
+  async #exec(params: ExecParams): Promise<{ pid: number }> {
     const { engine, channel } = this.#parts;
     const container = this.#find(params.containerId);
     if (container.first.hasExited)
@@ -279,10 +294,10 @@ export class Containers {
     process.io.attach(openStreams(this.#parts.channel, stdio), from);
   }
 
-  /** Waits for containers that are being made, which would otherwise appear later without being listed. */
+  /** Waits for what is being created or started: it would otherwise appear or run later without being listed so. */
   async list(): Promise<Answer<'list'>['containers']> {
     const { engine } = this.#parts;
-    while (this.#creating.size > 0) {
+    while (this.#creating.size > 0 || this.#launching > 0) {
       await new Promise<void>((resolve) => {
         engine.setTimer(killPollMs, resolve);
       });
