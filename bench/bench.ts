@@ -1,6 +1,7 @@
 import { availableParallelism, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
 import { writeFileAtomic } from '#host/files.ts';
+import { adoptSuite } from './adopt.ts';
 import { bootSuite } from './boot.ts';
 import { burstSuite } from './burst.ts';
 import { criSuite } from './cri.ts';
@@ -28,6 +29,7 @@ const suites = {
   net: { run: netSuite, n: 5 },
   density: { run: densitySuite, n: 20 },
   cri: { run: criSuite, n: 10 },
+  adopt: { run: adoptSuite, n: 100 },
 } as const;
 
 const { positionals, values } = parseArgs({

@@ -11,12 +11,15 @@ const podvm = join(import.meta.dirname, '../podvm');
 /** Not that of a daemon that may serve this machine. */
 const criSocket = join(nodeRoot, 'cri.sock');
 const readyTimeoutMs = 120_000;
+const maxLogChars = 1_000_000;
 
 /** A `podvm daemon`, to which we speak as a kubelet does. */
 export interface CriNode extends AsyncDisposable {
   readonly runtime: ClientOf<typeof RuntimeService>;
   /** Resident memory of the daemon, in `KiB` (proc(5)). */
   residentKiB(): Promise<number>;
+  /** Kills the daemon, and starts the next one, which serves when it resolves to its log up to then. */
+  replace(): Promise<string>;
 }
 
 /** With the pool of the default configuration, or another. `PODVM_CPU_PROFILE`: where its processor profile goes. */
@@ -27,27 +30,41 @@ export async function openCriNode(poolSize: number | undefined): Promise<CriNode
     ...(poolSize === undefined ? {} : { PODVM_POOL: String(poolSize) }),
     ...(profile === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profile}` }),
   });
+  let daemon = await startDaemon(env);
+  const end = async (signal: 'SIGTERM' | 'SIGKILL') => {
+    daemon.client[Symbol.dispose]();
+    daemon.child.kill(signal);
+    await daemon.ended;
+  };
+  return {
+    get runtime() {
+      return daemon.client.of(RuntimeService);
+    },
+    residentKiB: async () =>
+      Number(/^VmRSS:\s+(\d+)/m.exec(await readFile(`/proc/${daemon.child.pid}/status`, 'latin1'))?.[1]),
+    async replace() {
+      await end('SIGKILL');
+      daemon = await startDaemon(env);
+      return daemon.log();
+    },
+    async [Symbol.asyncDispose]() {
+      await run(podvm, ['drain', '--grace', '0'], { env });
+      await end('SIGTERM');
+    },
+  };
+}
+
+async function startDaemon(env: Record<string, string>) {
   const child = spawn(podvm, ['daemon'], { stdio: ['ignore', 'ignore', 'pipe'], env });
   const ended = once(child, 'close');
   let said = '';
   const serving = Promise.withResolvers<void>();
   child.stderr.on('data', (chunk: Buffer) => {
-    said = (said + chunk.toString()).slice(-4000);
+    said = (said + chunk.toString()).slice(-maxLogChars);
     if (said.includes(' info serving ')) serving.resolve();
   });
   void ended.then(() => serving.reject(new Error(`podvm daemon ended: ${said}`)));
   AbortSignal.timeout(readyTimeoutMs).addEventListener('abort', () => serving.reject(new Error(`not ready: ${said}`)));
   await serving.promise;
-  const client = connectTestClient(criSocket);
-  return {
-    runtime: client.of(RuntimeService),
-    residentKiB: async () =>
-      Number(/^VmRSS:\s+(\d+)/m.exec(await readFile(`/proc/${child.pid}/status`, 'latin1'))?.[1]),
-    async [Symbol.asyncDispose]() {
-      client[Symbol.dispose]();
-      await run(podvm, ['drain', '--grace', '0'], { env });
-      child.kill('SIGTERM');
-      await ended;
-    },
-  };
+  return { child, ended, client: connectTestClient(criSocket), log: () => said };
 }

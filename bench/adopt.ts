@@ -1,0 +1,112 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { NamespaceMode } from '#cri/schema/api_pb.ts';
+import { type CriNode, openCriNode } from './cri-node.ts';
+import { type Figures, Sheet } from './figures.ts';
+import type { SuiteOptions } from './suite.ts';
+
+const image = { image: 'localhost/podvm/base:latest' };
+const lineCount = 200_000;
+const kills = 5;
+const pollMs = 200;
+const restMs = 2_000;
+
+/**
+ * A daemon is killed and the next one takes its pods over, a few times with one pod and with `n`.
+ * `adoptOne.takenOverMs`: of the only pod, by the daemon's own log. `adoptOne.servingMs` and `adoptAll.servingMs`: from
+ * the kill until the next daemon serves, its start included. `adoptAll.takenOverMs`: from the first pod taken over to
+ * the last. `adoptOne.pauseMs`: the longest time without a line of a container that writes `lineCount` of them meanwhile.
+ * `adoptOne.linesLostOrTwice`: of them.
+ */
+export async function adoptSuite({ rounds: count, say }: SuiteOptions): Promise<Figures> {
+  const sheet = new Sheet();
+  const directory = await mkdtemp('/var/tmp/podvm-bench-adopt-');
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => rm(directory, { recursive: true, force: true }));
+  const node = undo.use(await openCriNode(undefined));
+  await startPod(node, 'bench-adopt-1', directory, writer);
+  for (let kill = 1; kill <= kills; kill += 1) {
+    await delay(restMs);
+    await replace(node, 1, 'adoptOne', sheet, say);
+  }
+  const log = join(directory, 'bench-adopt-1', 'main.log');
+  const { pauseMs, wrong } = await judgeLines(log);
+  sheet.add('adoptOne.pauseMs', pauseMs);
+  sheet.add('adoptOne.linesLostOrTwice', wrong);
+  say(`${lineCount} lines: ${wrong} lost or twice, the longest pause ${Math.round(pauseMs)} ms`);
+  for (let at = 2; at <= count; at += 1) {
+    await startPod(node, `bench-adopt-${at}`, directory, 'exec sleep 100000');
+    say(`${at} pods run`);
+  }
+  for (let kill = 1; kill <= kills; kill += 1) {
+    await delay(restMs);
+    await replace(node, count, 'adoptAll', sheet, say);
+  }
+  return sheet.figures;
+}
+
+/** Writes for about as long as the kills take. */
+const writer = `i=0; while [ $i -lt ${lineCount} ]; do i=$((i+1)); echo line $i; done; exec sleep 100000`;
+
+async function startPod({ runtime }: CriNode, name: string, directory: string, script: string): Promise<void> {
+  const sandboxConfig = {
+    metadata: { name, namespace: 'bench', uid: `uid-${name}`, attempt: 0 },
+    logDirectory: join(directory, name),
+    linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } } }, // as a kubelet
+  };
+  const config = { metadata: { name: 'main' }, image, command: ['sh', '-c', script], logPath: 'main.log' };
+  const { podSandboxId } = await runtime.runPodSandbox({ config: sandboxConfig });
+  const { containerId } = await runtime.createContainer({ podSandboxId, config, sandboxConfig });
+  await runtime.startContainer({ containerId });
+}
+
+/** Errors: a pod that was not taken over. */
+async function replace(
+  node: CriNode,
+  count: number,
+  prefix: string,
+  sheet: Sheet,
+  say: SuiteOptions['say'],
+): Promise<void> {
+  const killedMs = performance.now();
+  const log = await node.replace();
+  const servingMs = performance.now() - killedMs;
+  const taken = [...log.matchAll(/^(\S+) info sandbox taken over .*\btotal=([\d.]+)/gm)];
+  if (taken.length !== count) throw new Error(`${taken.length} pods of ${count} were taken over: ${log}`);
+  const ends = taken.map(([, at = '']) => Date.parse(at));
+  const totals = taken.map(([, , total]) => Number(total));
+  const firstMs = (ends[0] ?? Number.NaN) - (totals[0] ?? Number.NaN);
+  const takenOverMs = Math.max(...ends) - firstMs;
+  sheet.add(`${prefix}.servingMs`, servingMs);
+  sheet.add(`${prefix}.takenOverMs`, takenOverMs);
+  say(`${count} taken over in ${Math.round(takenOverMs)} ms, serving after ${Math.round(servingMs)} ms`);
+}
+
+/** Waits for the last line of the log in CRI's format: `TIME stdout F line 1`; `P`: a part of a line. */
+async function judgeLines(path: string): Promise<{ readonly pauseMs: number; readonly wrong: number }> {
+  for (;;) {
+    const lines = (await readFile(path, 'utf8')).split('\n').slice(0, -1);
+    if (lines.at(-1)?.endsWith(` line ${lineCount}`) !== true) {
+      await delay(pollMs);
+      continue;
+    }
+    const times = lines.map((line) => Date.parse(line.slice(0, line.indexOf(' '))));
+    const pauses = times.slice(1).map((time, at) => time - (times[at] ?? time));
+    const seen = new Map<string, number>();
+    let begun = '';
+    for (const line of lines) {
+      const [, , tag, ...words] = line.split(' ');
+      begun += words.join(' ');
+      if (tag === 'P') continue; // the line goes on
+      seen.set(begun, (seen.get(begun) ?? 0) + 1);
+      begun = '';
+    }
+    let wrong = 0;
+    for (let number = 1; number <= lineCount; number += 1) {
+      wrong += Math.abs((seen.get(`line ${number}`) ?? 0) - 1);
+      seen.delete(`line ${number}`);
+    }
+    return { pauseMs: pauses.reduce((most, each) => Math.max(most, each), 0), wrong: wrong + seen.size };
+  }
+}
