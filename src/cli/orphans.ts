@@ -1,6 +1,6 @@
 import { type Terminal, fixLine, write } from './terminal.ts';
 
-/** A machine that runs, and whose podvm has ended. */
+/** A running machine that no podvm serves. */
 export interface Orphan {
   /** Namespace of the pod; empty: a pooled machine without a pod. */
   readonly namespace: string;
@@ -13,10 +13,13 @@ export interface Orphan {
 
 export async function warnOfOrphans(orphans: readonly Orphan[], { stderr }: Terminal): Promise<void> {
   if (orphans.length === 0) return;
-  const which = orphans.length === 1 ? 'a machine runs' : `${orphans.length} machines run`;
+  const which = orphans.length === 1 ? 'a machine is' : `${orphans.length} machines are`;
   const fix =
-    'Start `podvm daemon`, which takes the pods of a kubelet over and ends the others, or end all by `podvm stop --orphaned`.';
-  await write(stderr, `podvm: warning: ${which} here that no podvm serves\n${fixLine(fix)}\n`);
+    "Start `podvm daemon`: it takes over a kubelet's pods and ends the others. Or end all of them with `podvm stop --orphaned`.";
+  await write(
+    stderr,
+    `podvm: warning: ${which} running, but no podvm serves ${orphans.length === 1 ? 'it' : 'them'}\n${fixLine(fix)}\n`,
+  );
 }
 
 export async function stopOrphans(ended: readonly Orphan[], { stdout }: Terminal): Promise<void> {

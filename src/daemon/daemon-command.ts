@@ -18,10 +18,9 @@ export interface DaemonProcess extends NodeJS.EventEmitter {
 }
 
 /**
- * `podvm daemon`: a node of one process, which serves CRI to a kubelet and the admin API to the other commands, until
- * SIGTERM, SIGINT, SIGQUIT, or SIGHUP unless that was ignored when it began (nohup). The pods of a kubelet run on, and the
- * next one takes them over; those of its other clients end. Errors: `denied`
- * without root, and those of set-up and node.
+ * Runs `podvm daemon`: serves CRI to a kubelet and the admin API to other commands, until SIGTERM, SIGINT, SIGQUIT, or
+ * SIGHUP unless that was ignored at the start (nohup). A kubelet's pods keep running, and the next daemon takes them over;
+ * all others end. Errors: `denied` without root, and those of set-up and node.
  */
 export async function daemonCommand(
   config: Configuration,

@@ -83,16 +83,16 @@ async function setup({ root, repo }: Configuration, isRoot: boolean): Promise<re
   });
 }
 
-/** Reports machines that a killed podvm has left running. */
+/** Reports running machines that no podvm serves. */
 async function orphans({ root }: Configuration): Promise<readonly Finding[]> {
   const name = 'machines';
   const found = await findOrphans(root);
-  if (found.length === 0) return [{ name, status: 'ok', detail: 'none runs that no podvm serves' }];
+  if (found.length === 0) return [{ name, status: 'ok', detail: 'no orphaned machines' }];
   return found.map(({ namespace, name: pod, pid }) => {
     const whose = pod === '' ? 'no pod' : `${printable(namespace)}/${printable(pod)}`;
-    const detail = `that of ${whose} (process ${pid}) runs, and no podvm serves it`;
+    const detail = `the machine of ${whose} (process ${pid}) is running, but no podvm serves it`;
     const fix =
-      'Start `podvm daemon`, which takes the pods of a kubelet over and ends the others, or end it by `podvm stop --orphaned`.';
+      "Start `podvm daemon`: it takes over a kubelet's pods and ends the others. Or end it with `podvm stop --orphaned`.";
     return { name, status: 'warn', detail, fix };
   });
 }

@@ -144,11 +144,7 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
         const found = await linesOf(logPath(pod, 'count'));
         return found.length >= last ? found : undefined;
       });
-      assert.deepEqual(
-        lines.filter((line, at) => line !== wanted[at]).slice(0, 10),
-        [],
-        node.log(),
-      );
+      assert.deepEqual(lines.filter((line, at) => line !== wanted[at]).slice(0, 10), [], node.log());
       assert.equal(lines.length, last);
       const more = await runContainer(pod, 'more', 'echo more; exec sleep 1000');
       assert.deepEqual(await exec(more, 'echo here'), { text: 'here', exitCode: 0 });

@@ -114,11 +114,11 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     await typed.ended;
     const listed = await cli.type(['ps']);
     assert.match(listed.stdout, /\ndefault +left +- +Orphaned /);
-    assert.match(listed.stderr, /a machine is still running although podvm was killed\n {2}fix: .*stop --orphaned/);
+    assert.match(listed.stderr, /a machine is running, but no podvm serves it\n {2}fix: .*stop --orphaned/);
     const { stdout } = await cli.type(['doctor']);
     assert.match(
       stdout,
-      /^warn +machines +the machine of default\/left \(process \d+\) still runs although its podvm was killed\n/m,
+      /^warn +machines +the machine of default\/left \(process \d+\) is running, but no podvm serves it\n/m,
     );
     assert.equal((await cli.type(['image', 'ls'])).code, 0);
     assert.equal((await cli.type(['stop', '--orphaned'])).stdout, 'default/left stopped\n');

@@ -125,7 +125,7 @@ async function readJson(directory: string): Promise<unknown> {
 
 function corrupt(directory: string, cause: unknown): PodvmError {
   const path = join(directory, fileName);
-  return new PodvmError('corrupt', `Cannot read the record of a sandbox: ${path} makes no sense`, { cause });
+  return new PodvmError('corrupt', `Cannot read the record of a sandbox: ${path} is damaged`, { cause });
 }
 
 function newer(directory: string, { version, namespace, name }: AnyRecord): PodvmError {
