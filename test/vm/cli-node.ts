@@ -3,7 +3,8 @@ import { chmod, cp, mkdir, mkdtemp, readdir, rm, symlink } from 'node:fs/promise
 import { join } from 'node:path';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 
-const repo = join(import.meta.dirname, '../..');
+/** This build. */
+export const repo = join(import.meta.dirname, '../..');
 /** What a program that is left running may take to end by itself, in `ms`. */
 const politeMs = 5000;
 const setUpRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
@@ -27,7 +28,8 @@ export interface Ended {
 /** A state directory of its own, in which a test types `./podvm ...`. */
 export interface CliNode extends AsyncDisposable {
   readonly root: string;
-  start(args: readonly string[], input?: string): Typed;
+  /** `program`: the directory of another build; default: this one. */
+  start(args: readonly string[], input?: string, program?: string): Typed;
   type(args: readonly string[], input?: string): Promise<Ended>;
 }
 
@@ -49,8 +51,8 @@ export async function openCliNode({ isSetUp }: { readonly isSetUp: boolean }): P
     await cp(join(setUpRoot, 'probe/accelerator.json'), join(root, 'probe/accelerator.json'));
   }
   const running = new Set<Typed>();
-  const start = (args: readonly string[], input = '') => {
-    const typed = startPodvm(root, args, input);
+  const start = (args: readonly string[], input = '', program = repo) => {
+    const typed = startPodvm(program, root, args, input);
     running.add(typed);
     void typed.ended.finally(() => running.delete(typed));
     return typed;
@@ -74,8 +76,8 @@ export async function openCliNode({ isSetUp }: { readonly isSetUp: boolean }): P
   };
 }
 
-function startPodvm(root: string, args: readonly string[], input: string): Typed {
-  const child = spawn(join(repo, 'podvm'), args, { env: { ...process.env, PODVM_ROOT: root } });
+function startPodvm(program: string, root: string, args: readonly string[], input: string): Typed {
+  const child = spawn(join(program, 'podvm'), args, { env: { ...process.env, PODVM_ROOT: root } });
   child.stdin.on('error', () => {}); // a command that does not read its input
   child.stdin.end(input);
   let stdout = '';

@@ -13,12 +13,15 @@ export interface CriNode extends AsyncDisposable {
   readonly images: ClientOf<typeof ImageService>;
   /** Sandboxes made here: of none of them may anything be left when the node is disposed of. */
   readonly ids: string[];
-  /** Ends the daemon; `start` begins the next, which serves when it resolves. */
+  /** Ends the daemon; `start` begins the next, of this build or the one at `program`, which serves when it resolves. */
   end(how: 'SIGKILL' | 'SIGTERM'): Promise<void>;
-  start(): Promise<void>;
+  start(program?: string): Promise<void>;
   /** What the daemon has said. */
   log(): string;
 }
+
+/** Another build makes its agent first. */
+const servingTimeoutMs = 300_000;
 
 /** Takes CNI configurations from `net.d` of the node, empty at first, if it is told to; else it has its own network. */
 export async function openCriNode({ hasCniDirectory = false } = {}): Promise<CriNode> {
@@ -29,9 +32,9 @@ export async function openCriNode({ hasCniDirectory = false } = {}): Promise<Cri
     await mkdir(cniDirectory);
     await writeFile(configuration, `cniConfig: ${cniDirectory}\n`);
   }
-  const begin = async () => {
-    const daemon = cli.start(['daemon', ...(hasCniDirectory ? ['--config', configuration] : [])]);
-    await daemon.shows(/ info serving /);
+  const begin = async (program?: string) => {
+    const daemon = cli.start(['daemon', ...(hasCniDirectory ? ['--config', configuration] : [])], '', program);
+    await daemon.shows(/ info serving /, servingTimeoutMs);
     const client = connectTestClient(join(cli.root, 'cri.sock'));
     const [runtime, images] = [client.of(RuntimeService), client.of(ImageService)];
     return { daemon, client, runtime, images };
@@ -54,7 +57,7 @@ export async function openCriNode({ hasCniDirectory = false } = {}): Promise<Cri
     },
     ids,
     end,
-    start: async () => void (now = await begin()),
+    start: async (program) => void (now = await begin(program)),
     log: () => now.daemon.stderr(),
     async [Symbol.asyncDispose]() {
       for (const { id } of (await now.runtime.listPodSandbox()).items) {

@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { PodSandboxState } from '#cri/schema/api_pb.ts';
+import { run } from '#host/run.ts';
+import { repo } from './cli-node.ts';
+import { openCriNode, type CriNode } from './cri-node.ts';
+import { whyNoVm } from './node.ts';
+
+const image = { image: 'localhost/podvm/base:latest' };
+const deadlineMs = 120_000;
+/** Pods that run while the daemon is replaced; `PODVM_REPLACED_PODS=20` for many. */
+const podCount = Number(process.env['PODVM_REPLACED_PODS'] ?? 3);
+
+/** The same program, but for its agent and the arguments of its VMMs, and so its templates. */
+async function anotherBuild(): Promise<string> {
+  const directory = await mkdtemp('/var/tmp/podvm-build-');
+  const sources = ['src', 'podvm', 'package.json', 'package-lock.json', 'node_modules'];
+  await run('cp', ['-a', ...sources.map((name) => join(repo, name)), directory], { timeoutMs: 120_000 });
+  const change = async (file: string, from: string, to: string) => {
+    const text = await readFile(join(directory, file), 'utf8');
+    assert.ok(text.includes(from), `${file} has no ${from}`);
+    await writeFile(join(directory, file), text.replace(from, to));
+  };
+  await change('src/agent/main.ts', 'engine.print(`ready: ', 'engine.print(`another build is ready: ');
+  await change('src/vm/qemu/command-line.ts', 'translatedCodeMiB = 96', 'translatedCodeMiB = 80');
+  return directory;
+}
+
+describe(`a daemon of another build takes over ${podCount} pods under load`, { skip: await whyNoVm() }, () => {
+  let node: CriNode;
+  let another: string;
+
+  before(async () => {
+    another = await anotherBuild();
+    node = await openCriNode();
+  });
+  after(async () => {
+    await node[Symbol.asyncDispose]();
+    await rm(another, { recursive: true });
+  });
+
+  const start = async (name: string, script: string) => {
+    const config = {
+      metadata: { name, namespace: 'default', uid: `uid-of-${name}`, attempt: 0 },
+      logDirectory: join(node.cli.root, 'pod-logs', name),
+    };
+    const { podSandboxId } = await node.runtime.runPodSandbox({ config });
+    node.ids.push(podSandboxId);
+    const { containerId } = await node.runtime.createContainer({
+      podSandboxId,
+      sandboxConfig: config,
+      config: { metadata: { name: 'main' }, image, command: ['sh', '-c', script], logPath: 'main.log' },
+    });
+    await node.runtime.startContainer({ containerId });
+    return { podSandboxId, containerId, log: join(config.logDirectory, 'main.log') };
+  };
+  const machineOf = async (podSandboxId: string) => {
+    const { info, status } = await node.runtime.podSandboxStatus({ podSandboxId, verbose: true });
+    // SAFE: what the daemon under test says of a machine; the assertions compare it
+    const { pid, parts } = JSON.parse(info['info'] ?? '') as { pid: number; parts: { key: string; agent: string } };
+    return { pid, parts, state: status?.state, ip: status?.network?.ip };
+  };
+  const exec = async (containerId: string, script: string) => {
+    const { stdout } = await node.runtime.execSync({ containerId, cmd: ['sh', '-c', script], timeout: 60n });
+    return Buffer.from(stdout).toString().trim();
+  };
+  /** Of a log without lines in parts, as they are short and written one by one. */
+  const numbersIn = async (log: string) =>
+    (await readFile(log, 'utf8')).split('\n').flatMap((line) => (line === '' ? [] : Number(line.split(' ')[3])));
+  const goesOn = async (log: string) => {
+    const seen = (await numbersIn(log)).length;
+    const giveUpMs = Date.now() + deadlineMs;
+    while ((await numbersIn(log)).length < seen + 5) {
+      assert.ok(Date.now() < giveUpMs, `no more lines in ${log}`);
+      await delay(100);
+    }
+  };
+
+  it('forwards and back: nothing restarts, no line is lost, and new pods have the new parts', async () => {
+    const script = 'i=0; while :; do i=$((i+1)); echo $i; echo $i > /state; sleep 0.02; done';
+    const pods: Awaited<ReturnType<typeof start>>[] = [];
+    for (let at = 1; at <= podCount; at += 1) pods.push(await start(`pod-${at}`, script));
+    const first = await Promise.all(pods.map(({ podSandboxId }) => machineOf(podSandboxId)));
+    const [older] = first;
+    assert.ok(older);
+
+    const areAsBefore = async () => {
+      for (const [at, { podSandboxId, containerId, log }] of pods.entries()) {
+        const now = await machineOf(podSandboxId);
+        assert.deepEqual(now, first[at], node.log());
+        assert.equal(now.state, PodSandboxState.SANDBOX_READY);
+        await goesOn(log);
+        const count = Number(await exec(containerId, 'cat /state'));
+        assert.ok(count > 0, `it counts to ${count}`);
+        const numbers = await numbersIn(log);
+        assert.deepEqual(
+          numbers.filter((number, index) => number !== index + 1),
+          [],
+        );
+      }
+    };
+    await areAsBefore();
+    await node.end('SIGTERM');
+    await node.start(another);
+    await areAsBefore();
+    const newer = await start('newer', 'exec sleep 1000');
+    const { parts } = await machineOf(newer.podSandboxId);
+    assert.notEqual(parts.agent, older.parts.agent);
+    const { containerId: added } = await node.runtime.createContainer({
+      podSandboxId: pods[0]?.podSandboxId ?? '',
+      sandboxConfig: { metadata: { name: 'pod-1', namespace: 'default', uid: 'uid-of-pod-1', attempt: 0 } },
+      config: { metadata: { name: 'added' }, image, command: ['sleep', '1000'] },
+    });
+    await node.runtime.startContainer({ containerId: added });
+    assert.equal(await exec(added, 'echo here'), 'here');
+
+    await node.end('SIGKILL');
+    await node.start(); // a downgrade
+    await areAsBefore();
+    assert.equal(await exec(newer.containerId, 'echo here'), 'here');
+    assert.deepEqual((await machineOf(newer.podSandboxId)).parts, parts);
+  });
+});
