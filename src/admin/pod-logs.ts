@@ -21,6 +21,7 @@ export function chooseContainer(pod: RunningPod, name: string | undefined): stri
     throw new PodvmError(
       'notFound',
       `Cannot find container ${name ?? ''} in pod ${pod.name}: it has ${names.join(', ')}`,
+      { fix: 'Give one of these with -c.' },
     );
   }
   return name;
@@ -36,6 +37,7 @@ export async function* podLogs(pod: RunningPod, query: LogQuery, signal: AbortSi
     throw new PodvmError(
       'failedPrecondition',
       `Cannot read logs of ${pod.name}/${name}: it has not ${query.previous ? 're' : ''}started yet`,
+      { fix: query.previous ? 'Omit --previous.' : `See why with \`podvm inspect ${pod.name}\`.` },
     );
   }
   const options = {

@@ -52,7 +52,9 @@ async function sendLogs(pod: RunningPod, { query, response, signal }: Call): Pro
 
 async function sendConsole({ name, sandbox }: RunningPod, { query, response, signal }: Call): Promise<void> {
   if (sandbox === undefined)
-    throw new PodvmError('failedPrecondition', `Cannot show the console of ${name}: it has no machine yet`);
+    throw new PodvmError('failedPrecondition', `Cannot show the console of ${name}: it has no machine yet`, {
+      fix: 'Try again when `podvm ps` shows the pod as Running.',
+    });
   const text = consoleLog(sandbox.consolePath, query.get('follow') === 'true', sandbox.ended, signal);
   await sendStream(response, 'text/plain', text, signal);
 }
@@ -66,7 +68,9 @@ export async function startExec(pods: PodTable, asked: Asked): Promise<Exec> {
   checkCommand(`a command in ${pod.name}/${container}`, command);
   const live = pod.sandbox?.container(container);
   if (live === undefined)
-    throw new PodvmError('failedPrecondition', `Cannot run a command in ${pod.name}/${container}: it does not run`);
+    throw new PodvmError('failedPrecondition', `Cannot run a command in ${pod.name}/${container}: it does not run`, {
+      fix: `See why with \`podvm inspect ${pod.name}\`.`,
+    });
   const size = (name: string) => (query.has(name) ? { [name]: Number(query.get(name)) } : {});
   const spec = {
     command,

@@ -48,7 +48,9 @@ export function find<H>(table: Table<H>, { url = '/' }: IncomingMessage, before 
     const segment = (word: string) => decoded(given[wanted.indexOf(`:${word}`)] ?? '');
     return { asked: { query: parsed.searchParams, segment }, handler };
   }
-  throw new PodvmError('notFound', `Cannot answer ${before}${parsed.pathname}: there is no such call`);
+  throw new PodvmError('notFound', `Cannot answer ${before}${parsed.pathname}: there is no such call`, {
+    fix: 'Use the podvm of the same version as the process that serves.',
+  });
 }
 
 const isMet = (wanted: string, given: string): boolean => (wanted.startsWith(':') ? given !== '' : wanted === given);

@@ -98,6 +98,7 @@ async function tellManifest(
     throw new PodvmError(
       'invalid',
       `Cannot run ${names}: at most ${maxPodsPerRun} pods can run at once, got ${manifest.pods.length}`,
+      { fix: 'Run the files in several commands.' },
     );
   }
   for (const { namespace, name, problems } of manifest.refused) {

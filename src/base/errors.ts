@@ -24,9 +24,9 @@ export type ErrorKind = (typeof errorKinds)[number];
 
 export interface ErrorDetails {
   readonly cause?: unknown;
-  /** The last lines of output of the child process or the guest. */
+  /** What an operator can do about it, as one sentence. */
   readonly fix?: string;
-  /** The last lines that the child process or the guest said. */
+  /** The last lines of output of the child process or the guest. */
   readonly tail?: readonly GuestText[];
 }
 

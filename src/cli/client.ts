@@ -57,8 +57,17 @@ function nobodyThere(socketPath: string, cause: NodeJS.ErrnoException): PodvmErr
       fix: 'Run the command as root, for example with sudo.',
     });
   }
-  return new PodvmError('unavailable', `Cannot reach podvm at ${socketPath}: ${cause.message}`, { cause });
+  return new PodvmError('unavailable', `Cannot reach podvm at ${socketPath}: ${cause.message}`, {
+    cause,
+    fix: 'Run `podvm doctor`; the process that serves may be overloaded or hung.',
+  });
 }
+
+/** `verb`: what the command was doing. */
+export const connectionClosed = (verb: string): PodvmError =>
+  new PodvmError('unavailable', `Cannot ${verb}: the connection to podvm was closed`, {
+    fix: 'See why the podvm that served it ended: in its terminal, or in its log.',
+  });
 
 function errorOf(body: string): PodvmError {
   try {

@@ -4,7 +4,7 @@ import * as v from 'valibot';
 import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import { channel, execStatusSchema } from '#api/exec.ts';
-import { type Client, fromErrorBody } from './client.ts';
+import { type Client, connectionClosed, fromErrorBody } from './client.ts';
 import { podPath } from './pod-name.ts';
 import { type Terminal, errorText, write } from './terminal.ts';
 
@@ -108,9 +108,7 @@ async function follow(socket: WebSocket, terminal: Terminal): Promise<number> {
       reject(new PodvmError('unavailable', `Cannot run the command: ${cause.message}`, { cause })),
     );
     socket.once('close', () => {
-      void queue.then(() =>
-        reject(new PodvmError('unavailable', 'Cannot run the command: the connection to podvm was closed')),
-      );
+      void queue.then(() => reject(connectionClosed('run the command')));
     });
   });
 }

@@ -12,7 +12,7 @@ import {
   imageSummarySchema,
   untaggedSchema,
 } from '#api/images.ts';
-import { type Client, fromErrorBody } from './client.ts';
+import { type Client, connectionClosed, fromErrorBody } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
 import { type Terminal, table, write } from './terminal.ts';
 
@@ -138,7 +138,7 @@ async function work(client: Client, path: string, request: unknown, terminal: Te
       return;
     }
   }
-  throw new PodvmError('unavailable', 'Cannot finish the operation: the connection to podvm was closed');
+  throw connectionClosed('finish the operation');
 }
 
 async function* lines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string> {

@@ -114,5 +114,7 @@ export async function inspectCommand(client: Client, pod: string, { stdout }: Te
 
 function wholeNumber(option: string, text: string): number {
   if (/^\d{1,7}$/.test(text)) return Number(text);
-  throw new PodvmError('invalid', `Cannot use ${option}: expected a whole number, got ${text}`);
+  throw new PodvmError('invalid', `Cannot use ${option}: expected a whole number, got ${text}`, {
+    fix: 'Give a number without a sign, a fraction or a unit, such as 10.',
+  });
 }

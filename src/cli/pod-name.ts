@@ -4,7 +4,9 @@ import { PodvmError } from '#base/errors.ts';
 export function podPath(name: string): string {
   const parts = name.split('/');
   if (parts.length > 2 || parts.some((part) => part === '')) {
-    throw new PodvmError('invalid', `Cannot find a pod: expected NAME or NAMESPACE/NAME, got ${name}`);
+    throw new PodvmError('invalid', `Cannot find a pod: expected NAME or NAMESPACE/NAME, got ${name}`, {
+      fix: 'See `podvm ps` for the names.',
+    });
   }
   const [namespace, pod] = parts.length === 2 ? parts : ['_', parts[0]];
   return `/v1/pods/${encodeURIComponent(namespace ?? '_')}/${encodeURIComponent(pod ?? '')}`;

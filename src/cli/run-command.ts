@@ -2,7 +2,7 @@ import * as v from 'valibot';
 import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import { type RunCommand, type RunEvent, type RunRequestInput, runEventSchema, stdoutStream } from '#api/run.ts';
-import { type Client, fromErrorBody } from './client.ts';
+import { type Client, connectionClosed, fromErrorBody } from './client.ts';
 import type { EndSignal, EndSignals } from './end-signals.ts';
 import { OutputPrinter } from './output-printer.ts';
 import { type Terminal, fixLine, write } from './terminal.ts';
@@ -55,7 +55,7 @@ function ender(socket: WebSocket, terminal: Terminal): (signal: EndSignal) => vo
 }
 
 function closedError(code: number): PodvmError {
-  if (code !== messageTooBig) return new PodvmError('unavailable', 'Cannot run: the connection to podvm was closed');
+  if (code !== messageTooBig) return connectionClosed('run');
   return new PodvmError('invalid', 'Cannot run: the files are too large for one run', {
     fix: 'Run the files one by one.',
   });

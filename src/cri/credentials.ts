@@ -57,6 +57,7 @@ function entryOf(auth: AuthConfig): Readonly<Record<string, string>> | undefined
     throw new PodvmError(
       'unsupported',
       'Cannot pull with a registry token: only user names with passwords and identity tokens are supported',
+      { fix: 'Use a user name with a password, or an identity token.' },
     );
   }
   if (auth.identityToken !== '') return { identitytoken: auth.identityToken };

@@ -119,5 +119,7 @@ function find<T>(what: string, all: ReadonlyMap<string, T>, id: string): T | und
 }
 
 function missing(what: string, id: string): never {
-  throw new PodvmError('notFound', `Cannot find ${what} ${printable(JSON.stringify(id), 80)}: no such id`);
+  throw new PodvmError('notFound', `Cannot find ${what} ${printable(JSON.stringify(id), 80)}: no such id`, {
+    fix: 'See `crictl pods` and `crictl ps --all` for the ids.',
+  });
 }

@@ -195,17 +195,23 @@ function cniConfigOf(name: string, value: string | undefined): Configuration['cn
 function absolute(name: string, value: string, otherwise?: string): string {
   if (value.startsWith('/')) return resolve(value);
   const or = otherwise === undefined ? '' : `, or ${otherwise}`;
-  throw new PodvmError('invalid', `Cannot use ${name}: it must be an absolute path${or}, got ${value}`);
+  throw new PodvmError('invalid', `Cannot use ${name}: it must be an absolute path${or}, got ${value}`, {
+    fix: 'Give a path that begins with a slash; see docs/reference/settings.md.',
+  });
 }
 
 function wholeNumber(name: string, value: string, { min, max }: Bounds): number {
   const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN;
   if (number >= min && number <= max) return number;
-  throw new PodvmError('invalid', `Cannot use ${name}: it must be a whole number from ${min} to ${max}, got ${value}`);
+  throw new PodvmError('invalid', `Cannot use ${name}: it must be a whole number from ${min} to ${max}, got ${value}`, {
+    fix: 'Correct it, or leave it out for the default; see docs/reference/settings.md.',
+  });
 }
 
 function oneOf<T extends string>(name: string, value: string, allowed: readonly T[]): T {
   const found = allowed.find((word) => word === value);
   if (found !== undefined) return found;
-  throw new PodvmError('invalid', `Cannot use ${name}: it must be one of ${allowed.join(', ')}, got ${value}`);
+  throw new PodvmError('invalid', `Cannot use ${name}: it must be one of ${allowed.join(', ')}, got ${value}`, {
+    fix: 'Correct it, or leave it out for the default; see docs/reference/settings.md.',
+  });
 }

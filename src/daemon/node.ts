@@ -125,7 +125,9 @@ export async function openNode(
   const take = async (newer: Assets, taking: AbortSignal) => {
     const found = await probe(newer, taking);
     if (found.accelerator !== accelerator) {
-      throw new PodvmError('failedPrecondition', `Cannot go over to other parts: with them, ${found.reason}`);
+      throw new PodvmError('failedPrecondition', `Cannot go over to other parts: with them, ${found.reason}`, {
+        fix: 'Run `podvm doctor`; pods go on with the parts that they have.',
+      });
     }
     const done = await sandboxes.upgrade(partsOf(newer), taking);
     assets = newer;

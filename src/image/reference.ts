@@ -24,7 +24,9 @@ const dockerHubAlias = 'index.docker.io';
 /** Errors: `invalid`, naming the wrong part. Source: distribution's reference grammar. */
 export function parseReference(text: string): Reference {
   const fail = (reason: string) =>
-    new PodvmError('invalid', `Cannot use image reference ${printable(text)}: ${reason}`);
+    new PodvmError('invalid', `Cannot use image reference ${printable(text)}: ${reason}`, {
+      fix: 'Write it as NAME:TAG or NAME@sha256:DIGEST, such as docker.io/library/alpine:3.',
+    });
   if (isImageId(text)) throw fail('it is the id of an image, not a name');
   const [beforeDigest = '', digest, ...more] = text.split('@');
   if (more.length > 0) throw fail('more than one @');

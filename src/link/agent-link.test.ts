@@ -50,6 +50,17 @@ describe('call()', () => {
     });
   });
 
+  it('gives a refusal of the agent the fix that the host knows for it', async () => {
+    const { link, agent } = await linked();
+    await using _ = link;
+    const message = 'Cannot run container: the image has no user web';
+    agent.onCall = ({ id }) => agent.send({ t: 'error', id, kind: 'failedPrecondition', message });
+    await assert.rejects(link.call('detachDisk', { serial: 'a' }, never), {
+      message,
+      fix: 'Set securityContext.runAsUser and runAsGroup to numbers.',
+    });
+  });
+
   it('rejects an answer that does not match the schema', async () => {
     const { link, agent } = await linked();
     await using _ = link;

@@ -25,6 +25,7 @@ import {
 } from '#wire/messages.ts';
 import { encodeCall } from './encode-call.ts';
 import { ByteStream } from './byte-stream.ts';
+import { fixOfGuest } from './guest-fixes.ts';
 import type { Link, LinkStream } from './link.ts';
 import { SharedThread, Turns } from './turns.ts';
 
@@ -246,8 +247,12 @@ export class AgentLink implements Link {
         return;
       case 'error': {
         const call = this.#pending.get(message.id);
+        const fix = fixOfGuest(printable(message.message));
         call?.reject(
-          new PodvmError(message.kind, printable(message.message), { cause: new Error(`in call ${call.method}`) }),
+          new PodvmError(message.kind, printable(message.message), {
+            cause: new Error(`in call ${call.method}`),
+            ...(fix === undefined ? {} : { fix }),
+          }),
         );
         return;
       }

@@ -38,9 +38,10 @@ async function ensureHostPath(volume: string, { path, type }: HostPath, makes = 
   const refuse = (kind: 'notFound' | 'failedPrecondition', why: string, cause?: unknown) =>
     new PodvmError(kind, `Cannot mount volume ${volume}: host path ${path} ${why}`, {
       cause,
-      ...(kind === 'notFound'
-        ? { fix: 'Create it on the host, or use the type DirectoryOrCreate or FileOrCreate.' }
-        : {}),
+      fix:
+        kind === 'notFound'
+          ? 'Create it on the host, or use the type DirectoryOrCreate or FileOrCreate.'
+          : 'Correct path and type of the volume, or what is there.',
     });
   let found = await statusOf(path).catch((cause: unknown) => {
     throw refuse('failedPrecondition', `cannot be read: ${messageOf(cause)}`, cause);

@@ -69,6 +69,7 @@ export function findKey(
     throw new PodvmError(
       'notFound',
       `Cannot find the key ${JSON.stringify(source.key)} in the ${source.kind} ${namespace}/${source.name}`,
+      { fix: `Add the key to the ${source.kind}, or mark its use as optional.` },
     );
   }
   return value;

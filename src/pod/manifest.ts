@@ -106,7 +106,10 @@ function readFile(text: string, file: string): Reading {
 function merged(readings: readonly Reading[]): Manifest {
   const names = new Set<string>();
   for (const name of readings.flatMap((it) => [...it.names])) {
-    if (names.has(name)) throw new PodvmError('invalid', `Cannot read the manifests: ${name} is given twice`);
+    if (names.has(name))
+      throw new PodvmError('invalid', `Cannot read the manifests: ${name} is given twice`, {
+        fix: 'Remove one of the two, or run the files in separate commands.',
+      });
     names.add(name);
   }
   const given = {

@@ -18,7 +18,10 @@ export function createPodTable(): PodTable {
   return {
     add(pod) {
       const at = key(pod.namespace, pod.name);
-      if (pods.has(at)) throw new PodvmError('alreadyExists', `Cannot run pod ${at}: a pod of that name is running`);
+      if (pods.has(at))
+        throw new PodvmError('alreadyExists', `Cannot run pod ${at}: a pod of that name is running`, {
+          fix: `Stop it with \`podvm stop ${at}\`, or rename the new pod.`,
+        });
       pods.set(at, pod);
       return {
         [Symbol.dispose]: () => {

@@ -81,6 +81,9 @@ async function readProfile(name: string, directory: string | undefined): Promise
     if (typeof profile === 'object' && profile !== null) return profile;
     throw new Error('it is not a JSON object');
   } catch (cause) {
-    throw new PodvmError('invalid', `Cannot use the seccomp profile ${name}`, { cause });
+    throw new PodvmError('invalid', `Cannot use the seccomp profile ${name}`, {
+      cause,
+      fix: 'Give a JSON object with defaultAction and syscalls, as other runtimes read it.',
+    });
   }
 }

@@ -77,6 +77,7 @@ function templateOf({ namespace, name, annotations }: Pod['metadata']): SandboxS
   throw new PodvmError(
     'invalid',
     `Cannot run ${namespace}/${name}: annotation ${annotation} must be one of ${words.join(', ')}, got ${JSON.stringify(value)}`,
+    { fix: `Set ${annotation} to one of these, or leave it out.` },
   );
 }
 
@@ -90,6 +91,7 @@ function hostnameOf(pod: Pod, clusterDomain: string): string {
     throw new PodvmError(
       'invalid',
       `Cannot set the hostname of ${metadata.namespace}/${metadata.name}: it must have at most ${maxHostnameChars} characters, got ${full}`,
+      { fix: 'Set a shorter hostname or subdomain, or leave out setHostnameAsFQDN.' },
     );
   }
   return full;
@@ -169,6 +171,7 @@ function mountOf(
       'invalid',
       `Cannot expand ${what}: the result must be a relative path without ".." and of at most ${maxPathChars} characters, ` +
         `got ${printable(subPath, 200)}`,
+      { fix: 'Correct the values of the variables that it names.' },
     );
   }
   const volume = pod.spec.volumes.find((it) => it.name === mount.name);

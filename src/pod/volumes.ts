@@ -72,6 +72,7 @@ function objectFiles(
     throw new PodvmError(
       'notFound',
       `Cannot find the key ${JSON.stringify(item.key)} in the ${source.kind} ${pod.metadata.namespace}/${source.name}`,
+      { fix: `Add the key to the ${source.kind}, or mark the volume as optional.` },
     );
   });
 }
@@ -99,6 +100,7 @@ function downwardText(pod: Pod, config: PodConfig, facts: PodFacts, item: Downwa
     throw new PodvmError(
       'invalid',
       `Cannot fill ${item.path}: resourceFieldRef must name a container of the pod, got ${ref?.containerName ?? 'none'}`,
+      { fix: 'Set containerName to the name of a container.' },
     );
   }
   return resourceText(target, ref, config.machine ?? { cpuMillis: 1000, memoryBytes: 0 });

@@ -47,6 +47,7 @@ export function* parseYaml(text: string, fileName: string): Generator<YamlDocume
     throw new PodvmError(
       'invalid',
       `Cannot read ${fileName}: it must have at most ${maxManifestChars} characters, got ${text.length}`,
+      { fix: 'Split it into smaller files.' },
     );
   }
   refuseControls(text, fileName);

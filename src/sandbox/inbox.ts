@@ -45,7 +45,9 @@ export function createInbox(onBug: (error: unknown) => void): Inbox {
     ask(apply) {
       if (requests.length >= maxWaitingRequests) {
         return Promise.reject(
-          new PodvmError('exhausted', `Cannot ask the sandbox: ${maxWaitingRequests} requests are waiting`),
+          new PodvmError('exhausted', `Cannot ask the sandbox: ${maxWaitingRequests} requests are waiting`, {
+            fix: 'Wait for the requests under way to end, then try again.',
+          }),
         );
       }
       return new Promise((resolve, reject) => {

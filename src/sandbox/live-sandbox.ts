@@ -173,7 +173,9 @@ export class LiveSandbox implements Sandbox {
     const isFull = this.#containers.length >= limits.maxContainers;
     for (const container of isFull ? [...this.#containers] : same) if (container.isRemoved) this.#forget(container);
     if (this.#containers.length >= limits.maxContainers) {
-      throw new PodvmError('exhausted', `Cannot create container ${spec.name}: ${limits.maxContainers} exist already`);
+      throw new PodvmError('exhausted', `Cannot create container ${spec.name}: ${limits.maxContainers} exist already`, {
+        fix: 'Remove ended containers, or split the pod.',
+      });
     }
     const id = Buffer.from(surroundings.randomBytes(16)).toString('hex');
     const container = new GuestContainer(id, spec, logPathOf(directory, spec), this.#site);

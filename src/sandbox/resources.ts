@@ -56,10 +56,14 @@ export function checkResources(what: string, resources: Resources): void {
     );
   }
   if (pidsLimit !== undefined && pidsLimit < 1) {
-    throw new PodvmError('invalid', `Cannot run ${what}: a limit of processes must be at least 1, got ${pidsLimit}`);
+    throw new PodvmError('invalid', `Cannot run ${what}: a limit of processes must be at least 1, got ${pidsLimit}`, {
+      fix: 'Raise the limit, or leave it out.',
+    });
   }
   if (cpuLimitMillis !== undefined && cpuLimitMillis < 1) {
-    throw new PodvmError('invalid', `Cannot run ${what}: a cpu limit must be at least 1m, got ${cpuLimitMillis}m`);
+    throw new PodvmError('invalid', `Cannot run ${what}: a cpu limit must be at least 1m, got ${cpuLimitMillis}m`, {
+      fix: 'Raise resources.limits.cpu.',
+    });
   }
 }
 

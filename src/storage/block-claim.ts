@@ -57,11 +57,11 @@ export async function findBlockSource(path: string): Promise<BlockSource> {
   });
   if (found.isBlockDevice()) return { kind: 'device', key: `device ${found.rdev}` };
   if (found.isFile()) return { kind: 'image', key: `image ${found.dev}:${found.ino}` };
-  throw new PodvmError(
-    'unsupported',
-    `Cannot attach ${path}: it is neither a block device nor an image file`,
-    found.isDirectory() ? { fix: 'Unmount the file system on the host and specify its device.' } : {},
-  );
+  throw new PodvmError('unsupported', `Cannot attach ${path}: it is neither a block device nor an image file`, {
+    fix: found.isDirectory()
+      ? 'Unmount the file system on the host and specify its device.'
+      : 'Correct the path of the volume.',
+  });
 }
 
 /**
@@ -187,7 +187,10 @@ async function openExclusively({ path, readOnly }: BlockClaimRequest, devicePath
     const { code } = cause as NodeJS.ErrnoException; // SAFE: node:fs throws system errors
     if (code === 'EBUSY') throw inUse(path, cause);
     if (code === 'EROFS' || code === 'EACCES') throw readOnlyRefusal(path, cause);
-    throw new PodvmError('failedPrecondition', `Cannot attach ${path}: it cannot be opened, got ${code}`, { cause });
+    throw new PodvmError('failedPrecondition', `Cannot attach ${path}: it cannot be opened, got ${code}`, {
+      cause,
+      fix: 'See whether the device works on the host, such as with `blockdev --report`.',
+    });
   }
 }
 
@@ -208,6 +211,7 @@ async function openImage(request: BlockClaimRequest, signal: AbortSignal): Promi
     throw new PodvmError(
       'failedPrecondition',
       `Cannot attach ${path}: its size must be a multiple of ${sectorBytes} bytes, got ${size}`,
+      { fix: `Enlarge the file to a multiple, such as by \`truncate --size %${sectorBytes} ${path}\`.` },
     );
   }
   if (!(await lockFile(file))) throw inUse(path);
@@ -232,7 +236,9 @@ async function attachLoop(
     const now = await stat(path);
     if (now.ino === ino && now.dev === dev) return loop;
     await run('losetup', ['--detach', loop]);
-    throw new PodvmError('busy', `Cannot attach ${path}: the file was replaced during the attachment`);
+    throw new PodvmError('busy', `Cannot attach ${path}: the file was replaced during the attachment`, {
+      fix: 'Start the pod again.',
+    });
   } catch (cause) {
     if (cause instanceof PodvmError && cause.kind !== 'internal') throw cause;
     throw new PodvmError('failedPrecondition', `Cannot attach ${path}: the host has no loop device`, {
@@ -270,7 +276,10 @@ async function endOf(child: ChildProcess, program: string): Promise<unknown> {
     const [code] = (await once(child, 'exit')) as [unknown];
     return code;
   } catch (cause) {
-    throw new PodvmError('failedPrecondition', `Cannot attach a block volume: cannot run ${program}`, { cause });
+    throw new PodvmError('failedPrecondition', `Cannot attach a block volume: cannot run ${program}`, {
+      cause,
+      fix: 'Install the Debian package coreutils.',
+    });
   }
 }
 

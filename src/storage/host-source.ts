@@ -66,7 +66,10 @@ function cannotOpen(path: string, cause: unknown): PodvmError {
     });
   }
   const why = code === 'ENOTDIR' ? 'a component of the path is not a directory' : messageOf(cause);
-  return new PodvmError('failedPrecondition', `Cannot share ${path}: ${why}`, { cause });
+  return new PodvmError('failedPrecondition', `Cannot share ${path}: ${why}`, {
+    cause,
+    fix: 'Correct the path of the volume, or repair what is there.',
+  });
 }
 
 interface Found {
@@ -76,13 +79,19 @@ interface Found {
   readonly mounts: readonly HostMount[];
 }
 
+const overNetwork = 'Let the pod reach that program over the network.';
+
 async function kindOfSource(path: string, { resolved, status, fd, mounts }: Found): Promise<HostSource['kind']> {
-  const refuse = (why: string) => new PodvmError('unsupported', `Cannot share ${path} with a pod's machine: ${why}`);
-  if (status.isSocket()) throw refuse('it is a socket, and its other end is in the host’s kernel');
-  if (status.isFIFO()) throw refuse('it is a FIFO, and its other end is in the host’s kernel');
+  const refuse = (why: string, fix = 'Leave the volume out: the machine has devices and kernel files of its own.') =>
+    new PodvmError('unsupported', `Cannot share ${path} with a pod's machine: ${why}`, { fix });
+  if (status.isSocket()) throw refuse('it is a socket, and its other end is in the host’s kernel', overNetwork);
+  if (status.isFIFO()) throw refuse('it is a FIFO, and its other end is in the host’s kernel', overNetwork);
   if (status.isCharacterDevice()) throw refuse("it is a character device of the host's kernel");
   if (status.isBlockDevice())
-    throw refuse(`it is a block device: use volumeDevices or the annotation ${podAnnotations.blockVolumes.name}`);
+    throw refuse(
+      `it is a block device: use volumeDevices or the annotation ${podAnnotations.blockVolumes.name}`,
+      'Mount it by one of these.',
+    );
   if (kernelDirectories.some((directory) => resolved === directory || resolved.startsWith(`${directory}/`))) {
     throw refuse("it belongs to the host's kernel, and the machine has its own");
   }
@@ -92,7 +101,7 @@ async function kindOfSource(path: string, { resolved, status, fd, mounts }: Foun
   }
   if (status.isDirectory()) return 'directory';
   if (status.isFile()) return 'file';
-  throw refuse('it is neither a directory nor a regular file');
+  throw refuse('it is neither a directory nor a regular file', 'Correct the path of the volume.');
 }
 
 /** Reads the mounts of our own mount namespace. */

@@ -62,7 +62,9 @@ export async function readHostTree(
       if (!isGone) throw explain(what, path, error);
     }
     if (tries === maxTries) {
-      throw new PodvmError('busy', `Cannot read ${what}: it changed during each of ${maxTries} reads`);
+      throw new PodvmError('busy', `Cannot read ${what}: it changed during each of ${maxTries} reads`, {
+        fix: 'Start the pod again when nothing writes to the directory.',
+      });
     }
   }
 }
@@ -114,6 +116,7 @@ class TreeReader {
       throw new PodvmError(
         'invalid',
         `Cannot read ${this.#what}: ${JSON.stringify(name)} is neither a file nor a directory`,
+        { fix: 'Remove it from the volume, or use a hostPath volume, which is shared and not copied.' },
       );
     }
     if (this.found.length >= this.#limits.maxFiles) throw this.#refuse('files', '', this.#limits.maxFiles);

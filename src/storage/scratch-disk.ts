@@ -60,13 +60,16 @@ export function checkScratchBytes(sizeBytes: number): void {
   throw new PodvmError(
     'invalid',
     `Cannot make a scratch disk: its size must be ${minScratchBytes} to ${maxScratchBytes} bytes, got ${sizeBytes}`,
+    { fix: 'Change resources.limits.ephemeral-storage of the containers.' },
   );
 }
 
 /** Errors: `invalid`. */
 export function checkRoomBytes(roomBytes: number): void {
   if (Number.isSafeInteger(roomBytes) && roomBytes >= 0 && diskBytesFor(roomBytes) <= maxScratchBytes) return;
-  throw new PodvmError('invalid', `Cannot make a disk for a volume: it cannot have room for ${roomBytes} bytes`);
+  throw new PodvmError('invalid', `Cannot make a disk for a volume: it cannot have room for ${roomBytes} bytes`, {
+    fix: 'Change the sizeLimit of the volume.',
+  });
 }
 
 /** Smallest size; mke2fs fails below some 200 KiB. */

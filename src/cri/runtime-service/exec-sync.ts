@@ -61,7 +61,9 @@ async function endOf(exec: Exec, seconds: number | undefined, signal: AbortSigna
   } catch (error) {
     await exec.kill(killSignal);
     if (signal.aborted || !tooLate.signal.aborted) throw error;
-    throw new PodvmError('timeout', `Cannot run the command: it took longer than ${seconds} s and was killed`);
+    throw new PodvmError('timeout', `Cannot run the command: it took longer than ${seconds} s and was killed`, {
+      fix: 'Give the command more time, such as by timeoutSeconds of the probe.',
+    });
   } finally {
     clearTimeout(timer);
   }

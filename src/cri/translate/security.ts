@@ -21,7 +21,9 @@ export async function securityOf(given: LinuxContainerSecurityContext | undefine
   refuseWhatIsMissing(given);
   const { runAsUser, runAsGroup, runAsUsername, capabilities } = given;
   if (runAsGroup !== undefined && runAsUser === undefined && runAsUsername === '') {
-    throw new PodvmError('invalid', 'Cannot use the security context: run_as_group needs a user');
+    throw new PodvmError('invalid', 'Cannot use the security context: run_as_group needs a user', {
+      fix: 'Set runAsUser as well.',
+    });
   }
   return {
     ...plain,
@@ -80,7 +82,11 @@ async function seccompOf({ seccomp, seccompProfilePath }: LinuxContainerSecurity
   if (seccompProfilePath.startsWith('localhost/'))
     return await localProfile(seccompProfilePath.slice('localhost/'.length));
   if (seccompProfilePath === '' || seccompProfilePath === 'unconfined') return unconfined;
-  throw new PodvmError('invalid', `Cannot use the seccomp profile ${JSON.stringify(seccompProfilePath)}: unknown kind`);
+  throw new PodvmError(
+    'invalid',
+    `Cannot use the seccomp profile ${JSON.stringify(seccompProfilePath)}: unknown kind`,
+    { fix: 'Use runtime/default, unconfined, or localhost/ with a path.' },
+  );
 }
 
 async function profileOf({ profileType, localhostRef }: SecurityProfile): Promise<SeccompProfile> {
@@ -113,11 +119,15 @@ async function localProfile(path: string): Promise<SeccompProfile> {
     throw new PodvmError(
       'invalid',
       `Cannot use the seccomp profile ${path}: it must have at most ${maxProfileBytes} bytes`,
+      { fix: 'Use a smaller profile.' },
     );
   }
   try {
     return { kind: 'localhost', profile: JSON.parse(text) };
   } catch (cause) {
-    throw new PodvmError('invalid', `Cannot use the seccomp profile ${path}: it is not JSON`, { cause });
+    throw new PodvmError('invalid', `Cannot use the seccomp profile ${path}: it is not JSON`, {
+      cause,
+      fix: 'Correct the file: a profile is a JSON object with defaultAction and syscalls.',
+    });
   }
 }

@@ -29,5 +29,7 @@ export function checkUserNamespaceOf(
   if (container?.usernsOptions === undefined) return;
   const [wanted, has] = [userNamespaceOf(what, container), userNamespaceOf(what, pod)];
   if (JSON.stringify(wanted) === JSON.stringify(has)) return;
-  throw new PodvmError('invalid', `Cannot make ${what}: its user namespace differs from its pod's`);
+  throw new PodvmError('invalid', `Cannot make ${what}: its user namespace differs from its pod's`, {
+    fix: 'Give the container the mappings of its pod, or none.',
+  });
 }

@@ -22,7 +22,10 @@ const extensions = ['.conflist', '.conf', '.json'];
 export async function readNetwork(directory: string): Promise<ConfiguredNetwork | undefined> {
   const entries = await readdir(directory, { withFileTypes: true }).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code === 'ENOENT') return [];
-    throw new PodvmError('failedPrecondition', `Cannot read the CNI configurations in ${directory}`, { cause });
+    throw new PodvmError('failedPrecondition', `Cannot read the CNI configurations in ${directory}`, {
+      cause,
+      fix: 'Set cniConfig to a directory that podvm may read, or to built-in.',
+    });
   });
   const files = entries.filter((entry) => !entry.isDirectory() && extensions.includes(extname(entry.name)));
   const [first] = files.map(({ name }) => name).sort();

@@ -228,6 +228,7 @@ export class GuestContainer implements Container {
     throw new PodvmError(
       'unavailable',
       `Cannot stop container ${this.spec.name}: it has not ended ${limits.killTimeoutMs} ms after SIGKILL`,
+      { fix: 'Stop the pod, which ends its machine.' },
     );
   }
 

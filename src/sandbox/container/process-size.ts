@@ -31,7 +31,9 @@ export function createProcessRoom(what: string, taken = 0): ProcessRoom {
   const refuse = (why: string) => new PodvmError('invalid', `Cannot run ${what}: ${why}`, { fix });
   const add = (name: string, text: string, bytes: number) => {
     if (text.includes('\0')) {
-      throw new PodvmError('invalid', `Cannot run ${what}: ${name} has a NUL byte, which no process can be given`);
+      throw new PodvmError('invalid', `Cannot run ${what}: ${name} has a NUL byte, which no process can be given`, {
+        fix: 'Remove the byte, or mount the value as a file.',
+      });
     }
     if (bytes > maxStringBytes) {
       throw refuse(`${name} is too long (E2BIG): the kernel takes ${maxStringBytes - 1} bytes, got ${bytes - 1}`);

@@ -259,6 +259,12 @@ async function explain(error: unknown, machine: Machine, isDead: boolean): Promi
     isDead ? 'unavailable' : 'timeout',
     `Cannot start the sandbox: ${exit?.reason ?? 'the agent does not answer'}` +
       (tail.length === 0 ? '' : `; the guest's last lines: ${tail.map((line) => printable(line)).join(' | ')}`),
-    { cause: error, tail: [...(exit?.tail ?? []), ...tail] },
+    {
+      cause: error,
+      tail: [...(exit?.tail ?? []), ...tail],
+      fix: isDead
+        ? 'See the console of the machine, and `podvm doctor`; the host may lack memory.'
+        : 'Start fewer pods at once, or give the host more processors.',
+    },
   );
 }

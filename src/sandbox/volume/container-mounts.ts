@@ -130,6 +130,7 @@ async function adoptSource(
   throw new PodvmError(
     'unsupported',
     `Cannot take over ${source.path ?? 'a volume'}: nothing is on record of how it was attached (${source.mode})`,
+    { fix: 'Delete the pod and create it again.' },
   );
 }
 

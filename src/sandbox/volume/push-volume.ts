@@ -59,5 +59,6 @@ function checkPath(volume: string, path: string): void {
   throw new PodvmError(
     'invalid',
     `Cannot fill volume ${volume}: a file's path must be relative and without "." or "..", got ${JSON.stringify(path)}`,
+    { fix: 'Correct the path or key of the ConfigMap, Secret or projected volume.' },
   );
 }

@@ -51,6 +51,7 @@ export function createShareMode(parts: ShareModeParts): HostMode {
           throw new PodvmError(
             'invalid',
             `Cannot mount ${mount.subPath} of ${path}: that is a file, got a subPath in it`,
+            { fix: 'Leave out the subPath, or mount the directory of the file.' },
           );
         }
         return foundSource(source, mount, await accessOf(mount, source), parts);

@@ -206,7 +206,10 @@ function attachFailure({ serial, file }: DiskSpec, cause: unknown): PodvmError {
     const what = file ?? 'the device';
     return new PodvmError('denied', `Cannot attach disk ${serial}: the VMM's user may not open ${what}`, {
       cause,
-      ...(file === undefined ? { fix: 'Keep the state directory on a file system that is not mounted nodev.' } : {}),
+      fix:
+        file === undefined
+          ? 'Keep the state directory on a file system that is not mounted nodev.'
+          : 'Keep the state directory on a file system of this machine, which follows owners and modes.',
     });
   }
   return new PodvmError(kind, `Cannot attach disk ${serial}: ${text}`, {
