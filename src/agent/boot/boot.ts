@@ -1,12 +1,12 @@
 import type { Engine } from '#engine/engine.ts';
 import { Cgroups } from '../container/cgroups.ts';
-import { keepOwnRoutes } from './own-routes.ts';
+import { keepOwnRoutes } from '../interfaces/own-routes.ts';
 import { BootPhases } from './boot-phases.ts';
 import type { Guest } from './guest.ts';
-import { bringLoopbackUp } from './loopback.ts';
+import { bringLoopbackUp } from '../interfaces/loopback.ts';
 import { Modules } from './modules.ts';
 import { mountCgroups, mountEarly, mountLate, moveRoot } from './mounts.ts';
-import { agentPort, openPort } from './port.ts';
+import { agentPort, openPort } from '../io/port.ts';
 
 /** The drivers of the channel, loaded first, so that a guest that cannot load the rest can still report it. */
 const channelModules = ['virtio_ring', 'virtio', 'virtio_mmio', 'virtio_console'];

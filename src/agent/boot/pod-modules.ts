@@ -1,6 +1,6 @@
 import type { Asides, Files, Timers } from '#engine/engine.ts';
-import { runAside } from '../container/aside.ts';
-import type { Children } from '../container/children.ts';
+import { runAside } from '../process/aside.ts';
+import type { Children } from '../process/children.ts';
 
 export interface PodModulesParts {
   readonly engine: Pick<Files, 'readText'> & Pick<Asides, 'loadModuleAside'> & Pick<Timers, 'setTimer'>;

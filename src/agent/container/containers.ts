@@ -10,7 +10,7 @@ import type { Projects } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
 import { checkKeptArguments, execProcess } from './arguments.ts';
 import { cgroupRoot, type Cgroups, podCgroup } from './cgroups.ts';
-import type { Children } from './children.ts';
+import type { Children } from '../process/children.ts';
 import { type Crun, crunStateRoot } from './crun.ts';
 import { containerDevices } from './devices.ts';
 import { measureCgroup } from './measure.ts';

@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { again, ready, type Engine } from '#engine/engine.ts';
-import type { Children } from './children.ts';
+import type { Children } from '../process/children.ts';
 
 export const crunStateRoot = '/run/crun';
 const workDirectory = '/run/podvm/crun';

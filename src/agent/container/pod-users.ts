@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import type { IdMapping, UserNamespace } from '#wire/messages.ts';
-import { bringLoopbackUp } from '../boot/loopback.ts';
-import { keepOwnRoutes } from '../boot/own-routes.ts';
+import { bringLoopbackUp } from '../interfaces/loopback.ts';
+import { keepOwnRoutes } from '../interfaces/own-routes.ts';
 import { codeOf, type Engine } from '#engine/engine.ts';
 import type { ResolvedUser } from './users.ts';
 

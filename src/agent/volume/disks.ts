@@ -10,8 +10,8 @@ import {
   type Mounts,
   type Text,
 } from '#engine/engine.ts';
-import { runAside } from '../container/aside.ts';
-import type { Children } from '../container/children.ts';
+import { runAside } from '../process/aside.ts';
+import type { Children } from '../process/children.ts';
 import { Phases, type Phase } from '#base/phases.ts';
 import type { MappedViews } from './mapped-views.ts';
 

@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import type { VolumeParams } from '#wire/messages.ts';
-import { openPort } from '../boot/port.ts';
-import type { Children } from '../container/children.ts';
+import { openPort } from '../io/port.ts';
+import type { Children } from '../process/children.ts';
 import { mountFlags, open, signals, unmountFlags } from '#engine/constants.ts';
 import type { ChildExit, Clock, Descriptors, Files, Mounts, Processes } from '#engine/engine.ts';
 

@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import type { NetworkConfig } from '#wire/messages.ts';
 import type { Files } from '#engine/engine.ts';
 import { parseAddress, parsePrefix } from './ip-address.ts';
-import type { Children } from '../container/children.ts';
+import type { Children } from '../process/children.ts';
 import {
   createFlags,
   message,

@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { again, type Asides, type Descriptors, type Sockets, type Timers } from '#engine/engine.ts';
-import { runAside } from '../container/aside.ts';
-import type { Children } from '../container/children.ts';
+import { runAside } from '../process/aside.ts';
+import type { Children } from '../process/children.ts';
 
 export type NetlinkParts = Pick<Sockets, 'openNetlink' | 'interfaceIndex'> &
   Pick<Descriptors, 'read' | 'write' | 'close'> &
