@@ -1,6 +1,7 @@
 import { messageOf } from '#base/errors.ts';
 import type { ContainerParams } from '#wire/messages.ts';
 import type { Engine } from '#engine/engine.ts';
+import { tunDevice } from '../container/devices.ts';
 import type { Disks } from '../volume/disks.ts';
 import { ModuleRequests } from './module-requests.ts';
 import { PodModules, type PodModulesParts } from './pod-modules.ts';
@@ -18,8 +19,6 @@ export interface DriversParts extends PodModulesParts {
 const signaturesOnly = '/sys/module/module/parameters/sig_enforce';
 /** Modules that iptables-legacy loads by its own modprobe, without the kernel asking. */
 const atOnce = ['ip_tables', 'ip6_tables'];
-/** The kernel loads the driver when the device is opened (Documentation/admin-guide/devices.txt). */
-export const tunDevice = { path: '/dev/net/tun', type: 'c', major: 10, minor: 200, fileMode: 0o666 } as const;
 
 /**
  * Kernel modules while a pod runs. Containers load none: they are made without CAP_SYS_MODULE. In a pod with a container

@@ -1,10 +1,12 @@
 import { PodvmError } from '#base/errors.ts';
 import type { ContainerParams } from '#wire/messages.ts';
 import type { Files } from '#engine/engine.ts';
-import { tunDevice } from '../boot/drivers.ts';
 import type { Disks } from '../volume/disks.ts';
 import type { PodUsers } from './pod-users.ts';
 import type { ResolvedUser } from './users.ts';
+
+/** The kernel loads the driver when the device is opened (Documentation/admin-guide/devices.txt). */
+export const tunDevice = { path: '/dev/net/tun', type: 'c', major: 10, minor: 200, fileMode: 0o666 } as const;
 
 /** A device of OCI's `linux.devices`. */
 export interface DeviceNode {
