@@ -1,5 +1,5 @@
 import { messageOf } from '#base/errors.ts';
-import type { ContainerParams } from '#wire/messages.ts';
+import type { ContainerParams } from '#wire/container-params.ts';
 import type { Engine } from '#engine/engine.ts';
 import { tunDevice } from '../container/devices.ts';
 import type { Disks } from '../volume/disks.ts';

@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
-import type { ContainerParams, ExecParams } from '#wire/messages.ts';
+import type { ContainerParams, ExecParams } from '#wire/container-params.ts';
 import type { OciProcess } from './oci-config.ts';
 
 const charsIn = (strings: readonly string[]): number => strings.reduce((sum, { length }) => sum + length, 0);

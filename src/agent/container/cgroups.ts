@@ -1,5 +1,5 @@
 import type { cgroupFigures } from '#wire/figures.ts';
-import type { CgroupResources } from '#wire/messages.ts';
+import type { CgroupResources } from '#wire/pod-params.ts';
 import type { InferOutput } from 'valibot';
 import { codeOf, type Files } from '#engine/engine.ts';
 

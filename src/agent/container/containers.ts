@@ -1,6 +1,8 @@
 import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
-import type { Answer, CgroupResources, ContainerParams, ExecParams, Params, ProcessExit } from '#wire/messages.ts';
+import type { ContainerParams, ExecParams } from '#wire/container-params.ts';
+import type { Answer, Params, ProcessExit } from '#wire/messages.ts';
+import type { CgroupResources } from '#wire/pod-params.ts';
 import type { Channel } from '../channel/channel.ts';
 import { open, signals } from '#engine/constants.ts';
 import { codeOf, ready, type ChildExit, type Engine } from '#engine/engine.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Files, FileStatus } from '#engine/engine.ts';
-import type { ContainerParams } from '#wire/messages.ts';
+import type { ContainerParams } from '#wire/container-params.ts';
 import type { Disks } from '../volume/disks.ts';
 import { containerDevices } from './devices.ts';
 

@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { ContainerParams } from '#wire/messages.ts';
+import type { ContainerParams } from '#wire/container-params.ts';
 import type { Files } from '#engine/engine.ts';
 import type { Disks } from '../volume/disks.ts';
 import type { PodUsers } from './pod-users.ts';

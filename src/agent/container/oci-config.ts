@@ -1,4 +1,4 @@
-import type { ContainerParams } from '#wire/messages.ts';
+import type { ContainerParams } from '#wire/container-params.ts';
 import { notReplaced, type OciMount } from './mount-order.ts';
 import type { PodUsers } from './pod-users.ts';
 import type { ContainerDevices } from './devices.ts';

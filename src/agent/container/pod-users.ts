@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { IdMapping, UserNamespace } from '#wire/messages.ts';
+import type { IdMapping, UserNamespace } from '#wire/pod-params.ts';
 import { bringLoopbackUp } from '../interfaces/loopback.ts';
 import { keepOwnRoutes } from '../interfaces/own-routes.ts';
 import { codeOf, type Engine } from '#engine/engine.ts';

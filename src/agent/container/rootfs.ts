@@ -1,6 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import type { ContainerParams, Answer } from '#wire/messages.ts';
+import type { ContainerParams } from '#wire/container-params.ts';
+import type { Answer } from '#wire/messages.ts';
 import { capabilities, mountFlags, open, unmountFlags } from '#engine/constants.ts';
 import {
   codeOf,

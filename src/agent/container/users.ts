@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import type { ContainerProcess } from '#wire/messages.ts';
+import type { ContainerProcess } from '#wire/container-params.ts';
 import { open } from '#engine/constants.ts';
 import { codeOf, type Beneath, type Descriptors, type Text } from '#engine/engine.ts';
 

@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { NetworkConfig } from '#wire/messages.ts';
+import type { NetworkConfig } from '#wire/pod-params.ts';
 import type { Files } from '#engine/engine.ts';
 import { parseAddress, parsePrefix } from './ip-address.ts';
 import type { Children } from '../process/children.ts';

@@ -1,4 +1,5 @@
-import type { Params, Stdio } from '#wire/messages.ts';
+import type { Stdio } from '#wire/container-params.ts';
+import type { Params } from '#wire/messages.ts';
 import type { Channel } from '../channel/channel.ts';
 import type { AgentStream } from '../channel/stream.ts';
 import type { Descriptors, Sockets } from '#engine/engine.ts';

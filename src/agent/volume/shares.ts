@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { VolumeParams } from '#wire/messages.ts';
+import type { VolumeParams } from '#wire/pod-params.ts';
 import { openPort } from '../io/port.ts';
 import type { Children } from '../process/children.ts';
 import { mountFlags, open, signals, unmountFlags } from '#engine/constants.ts';

@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
-import type { VolumeParams } from '#wire/messages.ts';
+import type { VolumeParams } from '#wire/pod-params.ts';
 import { mountFlags, unmountFlags } from '#engine/constants.ts';
 import type { Clock, Files, Mounts } from '#engine/engine.ts';
 import type { Disks } from './disks.ts';

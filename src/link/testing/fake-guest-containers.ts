@@ -1,7 +1,8 @@
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
-import type { Answer, ContainerParams, ExecParams, Params, ProcessExit, ToldEvent } from '#wire/messages.ts';
+import type { ContainerParams, ExecParams } from '#wire/container-params.ts';
+import type { Answer, Params, ProcessExit, ToldEvent } from '#wire/messages.ts';
 
 type Exited = Extract<ToldEvent, { kind: 'exited' }>;
 

@@ -1,6 +1,8 @@
 import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
-import type { ContainerParams, Params, VolumeParams } from '#wire/messages.ts';
+import type { ContainerParams } from '#wire/container-params.ts';
+import type { Params } from '#wire/messages.ts';
+import type { VolumeParams } from '#wire/pod-params.ts';
 
 type Disk = Params<'attachDisk'>;
 

@@ -4,7 +4,7 @@ import { checkContainerSpec } from './check-spec.ts';
 import { openContainerIo, type ContainerIoSite } from './container-io.ts';
 import type { ContainerMounts, PreparedMounts } from '../volume/container-mounts.ts';
 import { scratchSerial } from '../volume/volume-disks.ts';
-import type { ContainerParams } from '#wire/messages.ts';
+import type { ContainerParams } from '#wire/container-params.ts';
 import type { ContainerHome, ContainerMade } from './container-home.ts';
 import type { GuestContainer } from './guest-container.ts';
 import { startErrorCode } from './start-error.ts';

@@ -1,6 +1,6 @@
 import type { FileServerRecord } from '#storage/file-server.ts';
 import type { BlockDiskRecord } from './block-disks.ts';
-import type { ContainerParams } from '#wire/messages.ts';
+import type { ContainerParams } from '#wire/container-params.ts';
 import type { ContainerMount, MountMode, MountSource } from '../sandbox.ts';
 
 export type HostMount = ContainerMount & { readonly source: Extract<MountSource, { readonly kind: 'host' }> };
