@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { count } from './fields.ts';
 import { limits } from './limits.ts';
 
 /**
@@ -6,7 +7,6 @@ import { limits } from './limits.ts';
  * from the start of the guest or the container. Names become labels of metrics, and a scraper refuses all metrics when two
  * have the same labels: so names are unique and consist of plain characters.
  */
-const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
 /** A list of items with unique keys. */
 function distinct<T extends v.ObjectEntries, M extends undefined>(
