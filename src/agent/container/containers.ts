@@ -5,18 +5,20 @@ import type { Answer, Params, ProcessExit } from '#wire/messages.ts';
 import type { CgroupResources } from '#wire/pod-params.ts';
 import type { Channel } from '../channel/channel.ts';
 import { open, signals } from '#engine/constants.ts';
-import { codeOf, ready, type ChildExit, type Engine } from '#engine/engine.ts';
-import { openStreams, ProcessIo, type ProcessStreams, resetStreams } from '../io/process-io.ts';
+import { codeOf, type ChildExit, type Engine } from '#engine/engine.ts';
+import { openStreams, resetStreams } from '../io/process-io.ts';
 import type { Disks } from '../volume/disks.ts';
 import type { Projects } from '../volume/projects.ts';
 import type { Volumes } from '../volume/volumes.ts';
 import { checkKeptArguments, execProcess } from './arguments.ts';
-import { cgroupRoot, type Cgroups, podCgroup } from './cgroups.ts';
+import { type Cgroups, podCgroup } from './cgroups.ts';
 import type { Children } from '../process/children.ts';
 import { type Crun, crunStateRoot } from './crun.ts';
 import { containerDevices } from './devices.ts';
+import { launch, type Process } from './launch.ts';
 import { measureCgroup } from './measure.ts';
 import { ociConfig, type OciProcess, ociProcess } from './oci-config.ts';
+import { OomWatch } from './oom-watch.ts';
 import type { PodUsers } from './pod-users.ts';
 import { measureProcesses, softLimitsOf } from './processes.ts';
 import { readStart } from './read-start.ts';
@@ -47,12 +49,6 @@ export interface PodContext {
   readonly hostMs: () => number;
 }
 
-interface Process {
-  readonly pid: number;
-  readonly io: ProcessIo;
-  hasExited: boolean;
-}
-
 interface Container {
   readonly params: ContainerParams;
   readonly process: OciProcess;
@@ -60,8 +56,7 @@ interface Container {
   readonly cgroup: string;
   readonly first: Process;
   readonly execs: Map<string, Process>;
-  memoryEventsFd: number;
-  oomKills: number;
+  readonly memory: OomWatch;
   startedAtMs?: number;
   exit?: ProcessExit;
 }
@@ -127,7 +122,8 @@ export class Containers {
       const { bundle } = rootfs;
       const call = { command: 'create', options: ['--bundle', bundle], id, tty: params.tty, wantsPid: true } as const;
       const size = { ...params, keepsOutput: true };
-      const first = await this.#launch(crun, call, size, streams, (exit) => this.#containerExited(id, exit));
+      const onExit = (exit: ChildExit) => this.#containerExited(id, exit);
+      const first = await launch(this.#parts, crun, { call, size, streams, onExit });
       rootfs.unpin();
       const container: Container = {
         params,
@@ -136,11 +132,9 @@ export class Containers {
         cgroup,
         first,
         execs: new Map(),
-        memoryEventsFd: -1,
-        oomKills: 0,
+        memory: new OomWatch(this.#parts, cgroup, () => channel.tell({ kind: 'oomKilled', containerId: id })),
       };
       this.#containers.set(id, container);
-      this.#watchMemory(container);
       if (params.terminationLogPath !== undefined) this.#terminationMessages.watch(id, rootfs.terminationLog);
       this.#flushEarlyExit(id);
       const phases = [
@@ -167,38 +161,6 @@ export class Containers {
   #flushEarlyExit(id: string): void {
     const exit = this.#earlyExits.get(id);
     if (exit !== undefined) this.#containerExited(id, exit);
-  }
-
-  /** Runs crun for a process with pipes or a terminal, and waits for the process' exit. */
-  async #launch(
-    crun: Crun,
-    call: Omit<Parameters<Crun['call']>[0], 'fds'>,
-    size: { readonly columns?: number | undefined; readonly rows?: number | undefined; readonly keepsOutput: boolean },
-    streams: ProcessStreams,
-    onExit: (exit: ChildExit) => void,
-  ): Promise<Process> {
-    const { engine, children } = this.#parts;
-    const io = new ProcessIo(engine, size);
-    const fds = call.tty ? ([-1, -1, -1] as [number, number, number]) : io.makePipes(streams);
-    try {
-      return await children.expecting(async () => {
-        const { pid, terminal } = await crun.call({ ...call, fds });
-        if (call.tty) io.useTerminal(terminal, size);
-        io.attach(streams);
-        const process: Process = { pid, io, hasExited: false };
-        children.onExit(pid, (exit) => {
-          process.hasExited = true;
-          io.processGone();
-          onExit(exit);
-        });
-        return process;
-      });
-    } catch (error) {
-      io.close();
-      throw error;
-    } finally {
-      for (const fd of fds) if (fd >= 0) engine.close(fd);
-    }
   }
 
   async start(id: string): Promise<{ startedAtMs: number }> {
@@ -246,10 +208,11 @@ export class Containers {
       let early: ChildExit | undefined;
       let isListed = false;
       const size = { ...params, keepsOutput: false };
-      const process = await this.#launch(this.#crun(), call, size, streams, (exit) => {
+      const onExit = (exit: ChildExit) => {
         if (isListed) this.#execExited(container, params.execId, exit);
         else early = exit;
-      });
+      };
+      const process = await launch(this.#parts, this.#crun(), { call, size, streams, onExit });
       container.execs.set(params.execId, process);
       isListed = true;
       if (early !== undefined) {
@@ -298,11 +261,8 @@ export class Containers {
 
   /** Waits for what is being created or started: it would otherwise appear or run later without being listed so. */
   async list(): Promise<Answer<'list'>['containers']> {
-    const { engine } = this.#parts;
     while (this.#creating.size > 0 || this.#launching > 0) {
-      await new Promise<void>((resolve) => {
-        engine.setTimer(killPollMs, resolve);
-      });
+      await this.#pause();
     }
     return [...this.#containers].map(([id, { first, execs, startedAtMs, exit }]) => ({
       id,
@@ -322,14 +282,12 @@ export class Containers {
     while (cgroups.isPopulated(container.cgroup)) {
       if (engine.monotonicMs() > giveUpMs)
         throw new PodvmError('timeout', `Cannot remove container ${id}: its processes do not end`);
-      await new Promise<void>((resolve) => {
-        engine.setTimer(killPollMs, resolve);
-      });
+      await this.#pause();
     }
     this.#containers.delete(id);
     this.#terminationMessages.forget(id);
     for (const { io } of [container.first, ...container.execs.values()]) io.close();
-    if (container.memoryEventsFd >= 0) engine.close(container.memoryEventsFd);
+    container.memory.close();
     cgroups.remove(container.cgroup);
     engine.removeTree(`${crunStateRoot}/${id}`);
     container.rootfs.remove();
@@ -377,9 +335,7 @@ export class Containers {
     for (const { first } of this.#containers.values()) if (!first.hasExited) this.#kill(first.pid, signals.terminate);
     const giveUpMs = engine.monotonicMs() + graceMs;
     while ([...this.#containers.values()].some(({ first }) => !first.hasExited) && engine.monotonicMs() < giveUpMs) {
-      await new Promise<void>((resolve) => {
-        engine.setTimer(killPollMs, resolve);
-      });
+      await this.#pause();
     }
     cgroups.kill(podCgroup);
   }
@@ -392,7 +348,7 @@ export class Containers {
     }
     // Without a pid namespace of its own, a container's other processes do not die with the first.
     this.#parts.cgroups.kill(container.cgroup);
-    this.#tellMemory(container);
+    container.memory.look();
     this.#tellExit(container, undefined, exit);
   }
 
@@ -405,7 +361,7 @@ export class Containers {
     const ended: ProcessExit = {
       exitCode: exit.code ?? 128 + (exit.signal ?? 0),
       ...(exit.signal === undefined ? {} : { signal: exit.signal }),
-      oomKilled: exit.signal === signals.kill && container.oomKills > 0,
+      oomKilled: exit.signal === signals.kill && container.memory.hasKilled,
       finishedAtMs: this.#context.hostMs(),
     };
     if (execId === undefined) container.exit = ended;
@@ -413,39 +369,10 @@ export class Containers {
     this.#parts.channel.tell({ kind: 'exited', ...whose, ...ended });
   }
 
-  /** Makes the kernel kill all processes of a container together, as kubelet does on cgroup v2. */
-  #watchMemory(container: Container): void {
-    const { engine } = this.#parts;
-    const directory = cgroupRoot + container.cgroup;
-    try {
-      engine.writeExisting(`${directory}/memory.oom.group`, '1');
-      this.#awaitMemoryEvent(container, `${directory}/memory.events`);
-    } catch (error) {
-      if (codeOf(error) !== 'ENOENT') throw error; // a container that has already ended has no cgroup to watch
-    }
-  }
-
-  /**
-   * The file polls as ready until this descriptor has been read from its start since the last event (kernel,
-   * kernfs_generic_poll): so every event gets a new descriptor.
-   */
-  #awaitMemoryEvent(container: Container, file: string): void {
-    const { engine } = this.#parts;
-    const fd = engine.open(file, open.readOnly);
-    container.memoryEventsFd = fd;
-    engine.read(fd, new Uint8Array(512));
-    engine.watch(fd, ready.priority, () => {
-      container.memoryEventsFd = -1;
-      engine.close(fd);
-      if (engine.status(file) !== undefined) this.#awaitMemoryEvent(container, file);
-      this.#tellMemory(container);
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#parts.engine.setTimer(killPollMs, resolve);
     });
-  }
-
-  #tellMemory(container: Container): void {
-    const kills = this.#parts.cgroups.oomKills(container.cgroup);
-    if (kills > container.oomKills) this.#parts.channel.tell({ kind: 'oomKilled', containerId: container.params.id });
-    container.oomKills = Math.max(kills, container.oomKills);
   }
 
   #kill(pid: number, signal: number): void {
