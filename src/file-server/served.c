@@ -29,12 +29,12 @@ enum { fd_path_size = 16, max_flushes = 8 };
 /* Internal flag of the kernel for open(2): the file is opened to be run. */
 enum { to_be_run = 040 };
 
-static JSValue answer(JSContext *ctx, int64_t result)
+static JSValue give_result(JSContext *ctx, int64_t result)
 {
     return JS_NewInt64(ctx, result < 0 ? -errno : result);
 }
 
-static JSValue refuse(JSContext *ctx, int error)
+static JSValue give_error(JSContext *ctx, int error)
 {
     return JS_NewInt32(ctx, -error);
 }
@@ -106,7 +106,7 @@ static bool has_room(JSContext *ctx, const struct place *place, size_t size)
     const char *name;                                                            \
     if (!take_place(ctx, argv, &place)) return JS_EXCEPTION;                     \
     name = name_at(place.message, place.length, place.at);                       \
-    if (!name) return refuse(ctx, errno)
+    if (!name) return give_error(ctx, errno)
 
 /* Looking ----------------------------------------------------------------------------------------------------------- */
 
@@ -162,7 +162,7 @@ static CALL(look)
     struct stat found;
 
     if (!take_place(ctx, argv, &out) || !has_room(ctx, &out, sizeof(struct fuse_attr))) return JS_EXCEPTION;
-    if (fstatat(out.fd, "", &found, AT_EMPTY_PATH) < 0) return refuse(ctx, errno);
+    if (fstatat(out.fd, "", &found, AT_EMPTY_PATH) < 0) return give_error(ctx, errno);
     return give_look(ctx, &found, out.message + out.at);
 }
 
@@ -177,7 +177,7 @@ static CALL(look_in)
     if (!take_bytes(ctx, argv[3], &out.message, &out.length) || !take_int(ctx, argv[4], 0, (int64_t)out.length, &at)) return JS_EXCEPTION;
     out.at = (size_t)at;
     if (!has_room(ctx, &out, sizeof(struct fuse_attr))) return JS_EXCEPTION;
-    if (AS_MEMBER(place.fd, fstatat(place.fd, name, &found, AT_SYMLINK_NOFOLLOW)) < 0) return refuse(ctx, errno);
+    if (AS_MEMBER(place.fd, fstatat(place.fd, name, &found, AT_SYMLINK_NOFOLLOW)) < 0) return give_error(ctx, errno);
     return give_look(ctx, &found, out.message + out.at);
 }
 
@@ -187,7 +187,7 @@ static CALL(open_root)
     const char *path = take_text(ctx, argv[0]);
 
     if (!path) return JS_EXCEPTION;
-    JSValue fd = answer(ctx, open(path, O_PATH | O_DIRECTORY | O_CLOEXEC));
+    JSValue fd = give_result(ctx, open(path, O_PATH | O_DIRECTORY | O_CLOEXEC));
     JS_FreeCString(ctx, path);
     return fd;
 }
@@ -196,7 +196,7 @@ static CALL(open_node)
 {
     CALL_START;
     TAKE_NAME(place, name);
-    return answer(ctx, AS_MEMBER(place.fd, openat(place.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)));
+    return give_result(ctx, AS_MEMBER(place.fd, openat(place.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)));
 }
 
 /* Makes the node of an open file. */
@@ -207,7 +207,7 @@ static CALL(node_of)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd)) return JS_EXCEPTION;
-    return answer(ctx, open(fd_path(fd, path), O_PATH | O_CLOEXEC));
+    return give_result(ctx, open(fd_path(fd, path), O_PATH | O_CLOEXEC));
 }
 
 static CALL(read_link_of)
@@ -216,7 +216,7 @@ static CALL(read_link_of)
     struct place out;
 
     if (!take_place(ctx, argv, &out)) return JS_EXCEPTION;
-    return answer(ctx, readlinkat(out.fd, "", (char *)out.message + out.at, out.length - out.at));
+    return give_result(ctx, readlinkat(out.fd, "", (char *)out.message + out.at, out.length - out.at));
 }
 
 static CALL(space_of)
@@ -227,7 +227,7 @@ static CALL(space_of)
     struct fuse_kstatfs written = {0};
 
     if (!take_place(ctx, argv, &out) || !has_room(ctx, &out, sizeof written)) return JS_EXCEPTION;
-    if (fstatfs(out.fd, &found) < 0) return refuse(ctx, errno);
+    if (fstatfs(out.fd, &found) < 0) return give_error(ctx, errno);
     written.blocks = found.f_blocks;
     written.bfree = found.f_bfree;
     written.bavail = found.f_bavail;
@@ -254,10 +254,10 @@ static CALL(list_node)
         !take_slice(ctx, argv[3], argv[4], argv[5], &out, &room))
         return JS_EXCEPTION;
     memcpy(&offset, request.message + request.at, sizeof offset);
-    if (lseek(request.fd, (off_t)offset, SEEK_SET) < 0) return refuse(ctx, errno);
+    if (lseek(request.fd, (off_t)offset, SEEK_SET) < 0) return give_error(ctx, errno);
     for (;;) {
         ssize_t got = getdents64(request.fd, entries, sizeof entries);
-        if (got < 0 && used == 0) return refuse(ctx, errno);
+        if (got < 0 && used == 0) return give_error(ctx, errno);
         if (got <= 0) return JS_NewInt64(ctx, (int64_t)used);
         for (ssize_t i = 0; i < got;) {
             const struct dirent64 *entry = (const void *)(entries + i);
@@ -284,7 +284,7 @@ static CALL(create_in)
     TAKE_NAME(place, name);
     if (!take_int(ctx, argv[3], 0, INT32_MAX, &flags) || !take_int(ctx, argv[4], 0, 07777, &mode)) return JS_EXCEPTION;
     const int given = (int)flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_CLOEXEC;
-    return answer(ctx, AS_MEMBER(place.fd, openat(place.fd, name, given, (mode_t)mode)));
+    return give_result(ctx, AS_MEMBER(place.fd, openat(place.fd, name, given, (mode_t)mode)));
 }
 
 static CALL(create_unnamed_in)
@@ -295,7 +295,7 @@ static CALL(create_unnamed_in)
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, INT32_MAX, &flags) || !take_int(ctx, argv[2], 0, 07777, &mode))
         return JS_EXCEPTION;
-    return answer(ctx, AS_MEMBER(fd, openat(fd, ".", (int)flags | O_TMPFILE | O_CLOEXEC, (mode_t)mode)));
+    return give_result(ctx, AS_MEMBER(fd, openat(fd, ".", (int)flags | O_TMPFILE | O_CLOEXEC, (mode_t)mode)));
 }
 
 static CALL(make_node_in)
@@ -305,9 +305,9 @@ static CALL(make_node_in)
 
     TAKE_NAME(place, name);
     if (!take_int(ctx, argv[3], 0, UINT16_MAX, &mode) || !take_int(ctx, argv[4], 0, UINT32_MAX, &device)) return JS_EXCEPTION;
-    if (S_ISDIR((mode_t)mode)) return answer(ctx, AS_MEMBER(place.fd, mkdirat(place.fd, name, (mode_t)mode & 07777)));
+    if (S_ISDIR((mode_t)mode)) return give_result(ctx, AS_MEMBER(place.fd, mkdirat(place.fd, name, (mode_t)mode & 07777)));
     const dev_t number = makedev((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xfff00));
-    return answer(ctx, AS_MEMBER(place.fd, mknodat(place.fd, name, (mode_t)mode, number)));
+    return give_result(ctx, AS_MEMBER(place.fd, mknodat(place.fd, name, (mode_t)mode, number)));
 }
 
 /* Takes the name and, after it, the text of the link from the message. */
@@ -318,8 +318,8 @@ static CALL(symlink_in)
 
     TAKE_NAME(place, name);
     target = text_at(place.message, place.length, place.at + strlen(name) + 1);
-    if (!target) return refuse(ctx, EINVAL);
-    return answer(ctx, AS_MEMBER(place.fd, symlinkat(target, place.fd, name)));
+    if (!target) return give_error(ctx, EINVAL);
+    return give_result(ctx, AS_MEMBER(place.fd, symlinkat(target, place.fd, name)));
 }
 
 static CALL(link_in)
@@ -330,7 +330,7 @@ static CALL(link_in)
 
     TAKE_NAME(place, name);
     if (!take_fd(ctx, argv[3], &node)) return JS_EXCEPTION;
-    return answer(ctx, AS_MEMBER_OF_BOTH(place.fd, node, linkat(AT_FDCWD, fd_path(node, path), place.fd, name, AT_SYMLINK_FOLLOW)));
+    return give_result(ctx, AS_MEMBER_OF_BOTH(place.fd, node, linkat(AT_FDCWD, fd_path(node, path), place.fd, name, AT_SYMLINK_FOLLOW)));
 }
 
 static CALL(remove_in)
@@ -338,7 +338,7 @@ static CALL(remove_in)
     CALL_START;
     TAKE_NAME(place, name);
     const int how = JS_ToBool(ctx, argv[3]) ? AT_REMOVEDIR : 0;
-    return answer(ctx, AS_MEMBER(place.fd, unlinkat(place.fd, name, how)));
+    return give_result(ctx, AS_MEMBER(place.fd, unlinkat(place.fd, name, how)));
 }
 
 /* Takes the old name and, after it, the new one from the message. */
@@ -352,8 +352,8 @@ static CALL(rename_in)
     TAKE_NAME(place, name);
     if (!take_fd(ctx, argv[3], &target) || !take_int(ctx, argv[4], 0, UINT32_MAX, &flags)) return JS_EXCEPTION;
     new_name = name_at(place.message, place.length, place.at + strlen(name) + 1);
-    if (!new_name) return refuse(ctx, errno);
-    return answer(ctx, AS_MEMBER_OF_BOTH(place.fd, target, renameat2(place.fd, name, target, new_name, (unsigned)flags)));
+    if (!new_name) return give_error(ctx, errno);
+    return give_result(ctx, AS_MEMBER_OF_BOTH(place.fd, target, renameat2(place.fd, name, target, new_name, (unsigned)flags)));
 }
 
 /* Attributes -------------------------------------------------------------------------------------------------------- */
@@ -370,7 +370,7 @@ static CALL(change_mode_of_node)
     const bool is_member = (mode & S_ISGID) && join_groups(&fd, 1);
     const int result = chmod(fd_path(fd, path), (mode_t)mode);
     if (is_member) leave_groups();
-    return answer(ctx, result);
+    return give_result(ctx, result);
 }
 
 static CALL(change_owner_of_node)
@@ -385,7 +385,7 @@ static CALL(change_owner_of_node)
     const bool is_member = gid != -1 && join_group((gid_t)gid);
     const int result = fchownat(fd, "", (uid_t)uid, (gid_t)gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
     if (is_member) leave_groups();
-    return answer(ctx, result);
+    return give_result(ctx, result);
 }
 
 /* A write without CAP_FSETID clears these bits; the guest's kernel knows whether its process has it. */
@@ -397,10 +397,10 @@ static CALL(clear_set_ids)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd)) return JS_EXCEPTION;
-    if (fstat(fd, &found) < 0) return refuse(ctx, errno);
+    if (fstat(fd, &found) < 0) return give_error(ctx, errno);
     mode_t cleared = S_ISUID | (found.st_mode & S_IXGRP ? S_ISGID : 0);
     if (!(found.st_mode & cleared)) return JS_NewInt32(ctx, 0);
-    return answer(ctx, chmod(fd_path(fd, path), found.st_mode & 07777 & ~cleared));
+    return give_result(ctx, chmod(fd_path(fd, path), found.st_mode & 07777 & ~cleared));
 }
 
 /* Takes each time as the two numbers of a struct timespec, with UTIME_NOW and UTIME_OMIT as nanoseconds. */
@@ -414,7 +414,7 @@ static CALL(set_times_of)
     for (int i = 0; i < 4; i++)
         if (!take_int(ctx, argv[1 + i], i % 2 ? 0 : -(INT64_C(1) << 53), i % 2 ? UTIME_OMIT : INT64_C(1) << 53, &given[i])) return JS_EXCEPTION;
     struct timespec times[2] = {{given[0], given[1]}, {given[2], given[3]}};
-    return answer(ctx, AS_MEMBER(fd, utimensat(fd, "", times, AT_EMPTY_PATH)));
+    return give_result(ctx, AS_MEMBER(fd, utimensat(fd, "", times, AT_EMPTY_PATH)));
 }
 
 static CALL(truncate_node)
@@ -425,7 +425,7 @@ static CALL(truncate_node)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, INT64_C(1) << 53, &size)) return JS_EXCEPTION;
-    return answer(ctx, AS_MEMBER(fd, truncate(fd_path(fd, path), size)));
+    return give_result(ctx, AS_MEMBER(fd, truncate(fd_path(fd, path), size)));
 }
 
 static CALL(truncate_file)
@@ -435,7 +435,7 @@ static CALL(truncate_file)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, INT64_C(1) << 53, &size)) return JS_EXCEPTION;
-    return answer(ctx, ftruncate(fd, size));
+    return give_result(ctx, ftruncate(fd, size));
 }
 
 static CALL(get_attribute)
@@ -449,8 +449,8 @@ static CALL(get_attribute)
 
     if (!take_place(ctx, argv, &place) || !take_slice(ctx, argv[3], argv[4], argv[5], &out, &room)) return JS_EXCEPTION;
     name = text_at(place.message, place.length, place.at);
-    if (!name) return refuse(ctx, EINVAL);
-    return answer(ctx, AS_MEMBER(place.fd, getxattr(fd_path(place.fd, path), name, out, room)));
+    if (!name) return give_error(ctx, EINVAL);
+    return give_result(ctx, AS_MEMBER(place.fd, getxattr(fd_path(place.fd, path), name, out, room)));
 }
 
 static CALL(list_attributes)
@@ -462,7 +462,7 @@ static CALL(list_attributes)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd) || !take_slice(ctx, argv[1], argv[2], argv[3], &out, &room)) return JS_EXCEPTION;
-    return answer(ctx, AS_MEMBER(fd, listxattr(fd_path(fd, path), (char *)out, room)));
+    return give_result(ctx, AS_MEMBER(fd, listxattr(fd_path(fd, path), (char *)out, room)));
 }
 
 /* Takes the name and, after it, the value from the message. */
@@ -477,11 +477,11 @@ static CALL(set_attribute)
     if (!take_place(ctx, argv, &place) || !take_int(ctx, argv[3], 0, UINT32_MAX, &size) || !take_int(ctx, argv[4], 0, UINT32_MAX, &flags))
         return JS_EXCEPTION;
     name = text_at(place.message, place.length, place.at);
-    if (!name) return refuse(ctx, EINVAL);
+    if (!name) return give_error(ctx, EINVAL);
     size_t value_at = place.at + strlen(name) + 1;
-    if ((size_t)size > place.length - value_at) return refuse(ctx, EINVAL);
+    if ((size_t)size > place.length - value_at) return give_error(ctx, EINVAL);
     const uint8_t *value = place.message + value_at;
-    return answer(ctx, AS_MEMBER(place.fd, setxattr(fd_path(place.fd, path), name, value, (size_t)size, (int)flags)));
+    return give_result(ctx, AS_MEMBER(place.fd, setxattr(fd_path(place.fd, path), name, value, (size_t)size, (int)flags)));
 }
 
 static CALL(remove_attribute)
@@ -493,8 +493,8 @@ static CALL(remove_attribute)
 
     if (!take_place(ctx, argv, &place)) return JS_EXCEPTION;
     name = text_at(place.message, place.length, place.at);
-    if (!name) return refuse(ctx, EINVAL);
-    return answer(ctx, AS_MEMBER(place.fd, removexattr(fd_path(place.fd, path), name)));
+    if (!name) return give_error(ctx, EINVAL);
+    return give_result(ctx, AS_MEMBER(place.fd, removexattr(fd_path(place.fd, path), name)));
 }
 
 /* Open files -------------------------------------------------------------------------------------------------------- */
@@ -538,7 +538,7 @@ static CALL(open_file)
     const int asked = (int)flags & ~to_be_run;
     int64_t result = AS_MEMBER(fd, open_as_it_is(fd, asked));
     if (result < 0 && errno == EACCES && asked == O_RDONLY && (flags & to_be_run)) result = open_to_run(fd);
-    return answer(ctx, result);
+    return give_result(ctx, result);
 }
 
 /* Opens an open file again with the same access: its mode or user may have changed since. */
@@ -549,7 +549,7 @@ static CALL(reopen_file)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, O_ACCMODE, &access_mode)) return JS_EXCEPTION;
-    return answer(ctx, open_as_root(fd, (int)access_mode));
+    return give_result(ctx, open_as_root(fd, (int)access_mode));
 }
 
 static CALL(read_at)
@@ -563,7 +563,7 @@ static CALL(read_at)
     if (!take_fd(ctx, argv[0], &fd) || !take_slice(ctx, argv[1], argv[2], argv[3], &out, &room) ||
         !take_int(ctx, argv[4], 0, INT64_C(1) << 53, &offset))
         return JS_EXCEPTION;
-    return answer(ctx, RETRY(pread(fd, out, room, offset)));
+    return give_result(ctx, RETRY(pread(fd, out, room, offset)));
 }
 
 static CALL(write_at)
@@ -577,7 +577,7 @@ static CALL(write_at)
     if (!take_fd(ctx, argv[0], &fd) || !take_slice(ctx, argv[1], argv[2], argv[3], &bytes, &length) ||
         !take_int(ctx, argv[4], 0, INT64_C(1) << 53, &offset))
         return JS_EXCEPTION;
-    return answer(ctx, RETRY(pwrite(fd, bytes, length, offset)));
+    return give_result(ctx, RETRY(pwrite(fd, bytes, length, offset)));
 }
 
 /* File systems whose close(2) reports no error that write(2) has not reported. */
@@ -601,7 +601,7 @@ static CALL(close_one)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd)) return JS_EXCEPTION;
-    return answer(ctx, close(dup(fd)));
+    return give_result(ctx, close(dup(fd)));
 }
 
 static CALL(allocate)
@@ -613,7 +613,7 @@ static CALL(allocate)
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, INT32_MAX, &mode) ||
         !take_int(ctx, argv[2], 0, INT64_C(1) << 53, &offset) || !take_int(ctx, argv[3], 0, INT64_C(1) << 53, &length))
         return JS_EXCEPTION;
-    return answer(ctx, RETRY(fallocate(fd, (int)mode, offset, length)));
+    return give_result(ctx, RETRY(fallocate(fd, (int)mode, offset, length)));
 }
 
 static CALL(seek_from)
@@ -624,7 +624,7 @@ static CALL(seek_from)
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, INT64_C(1) << 53, &offset) || !take_int(ctx, argv[2], 0, SEEK_HOLE, &whence))
         return JS_EXCEPTION;
-    return answer(ctx, lseek(fd, offset, (int)whence));
+    return give_result(ctx, lseek(fd, offset, (int)whence));
 }
 
 static CALL(copy_between)
@@ -637,7 +637,7 @@ static CALL(copy_between)
         !take_fd(ctx, argv[2], &to) || !take_int(ctx, argv[3], 0, INT64_C(1) << 53, &to_offset) ||
         !take_int(ctx, argv[4], 0, INT64_C(1) << 53, &length))
         return JS_EXCEPTION;
-    return answer(ctx, copy_file_range(from, &from_offset, to, &to_offset, (size_t)length, 0));
+    return give_result(ctx, copy_file_range(from, &from_offset, to, &to_offset, (size_t)length, 0));
 }
 
 /* Flushes run in threads, so that other requests do not wait for a disk. */
@@ -679,9 +679,9 @@ static CALL(start_flush)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[2], 0, INT64_C(1) << 53, &id)) return JS_EXCEPTION;
-    if (flushes_under_way == max_flushes) return refuse(ctx, EAGAIN);
+    if (flushes_under_way == max_flushes) return give_error(ctx, EAGAIN);
     struct flush *flush = malloc(sizeof *flush);
-    if (!flush) return refuse(ctx, ENOMEM);
+    if (!flush) return give_error(ctx, ENOMEM);
     *flush = (struct flush){.id = id, .fd = fcntl(fd, F_DUPFD_CLOEXEC, 3), .is_data_only = JS_ToBool(ctx, argv[1])};
     int error = flush->fd < 0 ? errno : 0;
     if (error == 0) {
@@ -694,7 +694,7 @@ static CALL(start_flush)
     }
     if (error != 0) {
         free(flush);
-        return refuse(ctx, error);
+        return give_error(ctx, error);
     }
     flushes_under_way++;
     return JS_NewInt32(ctx, 0);
@@ -746,9 +746,9 @@ static CALL(lock_range)
     struct fuse_file_lock asked;
 
     if (!take_lock(ctx, argv, &place, &asked)) return JS_EXCEPTION;
-    if (!is_range(&asked)) return refuse(ctx, EINVAL);
+    if (!is_range(&asked)) return give_error(ctx, EINVAL);
     struct flock range = range_of(&asked);
-    return answer(ctx, fcntl(place.fd, F_OFD_SETLK, &range));
+    return give_result(ctx, fcntl(place.fd, F_OFD_SETLK, &range));
 }
 
 /* Writes the lock that conflicts, without its process, or one of type F_UNLCK. */
@@ -759,9 +759,9 @@ static CALL(test_lock)
     struct fuse_file_lock asked;
 
     if (!take_lock(ctx, argv, &place, &asked)) return JS_EXCEPTION;
-    if (!is_range(&asked)) return refuse(ctx, EINVAL);
+    if (!is_range(&asked)) return give_error(ctx, EINVAL);
     struct flock range = range_of(&asked);
-    if (fcntl(place.fd, F_OFD_GETLK, &range) < 0) return refuse(ctx, errno);
+    if (fcntl(place.fd, F_OFD_GETLK, &range) < 0) return give_error(ctx, errno);
     asked.type = (uint32_t)range.l_type;
     asked.pid = 0;
     if (range.l_type != F_UNLCK) {
@@ -779,7 +779,7 @@ static CALL(lock_file)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, F_UNLCK, &type)) return JS_EXCEPTION;
-    return answer(ctx, flock(fd, LOCK_NB | (type == F_RDLCK ? LOCK_SH : type == F_WRLCK ? LOCK_EX : LOCK_UN)));
+    return give_result(ctx, flock(fd, LOCK_NB | (type == F_RDLCK ? LOCK_SH : type == F_WRLCK ? LOCK_EX : LOCK_UN)));
 }
 
 static const JSCFunctionListEntry calls[] = {
