@@ -11,6 +11,6 @@ bool join_groups(const int *fds, int count);
 bool join_group(gid_t group);
 void leave_groups(void);
 
-extern const struct call_table served_calls, power_calls;
+extern const struct call_table attribute_calls, flush_calls, lock_calls, look_calls, name_calls, open_file_calls, power_calls;
 
 #endif

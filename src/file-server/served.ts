@@ -1,5 +1,5 @@
 /**
- * System calls of the file server (`served.c`), which serves a tree of the host to a guest over FUSE. Words: a *node*
+ * System calls of the file server (the C beside this file), which serves a tree of the host to a guest over FUSE. Words: a *node*
  * is an O_PATH descriptor; *(message, at)* is a place in a FUSE message that holds the argument (names and texts end
  * with NUL). A name must be one component of a path, else `EINVAL`.
  * Errors: these calls return a negative errno, and 0 or more on success. A call that the user may not make is tried
