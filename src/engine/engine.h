@@ -55,6 +55,9 @@ JSValue throw_errno(JSContext *ctx, int error, const char *verb, const char *wha
 /* Sets a property of a new object; false with an exception pending (out of memory). */
 bool give_int(JSContext *ctx, JSValueConst object, const char *name, int64_t value);
 
+/* Replaces a handler that C keeps, called `name`. Undefined, or an exception if the value is not a function. */
+JSValue keep_handler(JSContext *ctx, JSValueConst value, const char *name, JSValue *handler);
+
 /* console.c */
 /* Writes one line to descriptor 2: at most 1 KiB, control characters escaped. Never blocks. */
 void print_line(const char *text, size_t length);

@@ -423,11 +423,7 @@ int loop_run(JSContext *ctx)
 static CALL(set_on_error)
 {
     CALL_START;
-    if (!JS_IsFunction(ctx, argv[0])) return JS_ThrowTypeError(ctx, "Cannot set onError: the handler is not a function");
-    JSValue old = on_error_handler;
-    on_error_handler = JS_DupValue(ctx, argv[0]);
-    JS_FreeValue(ctx, old);
-    return JS_UNDEFINED;
+    return keep_handler(ctx, argv[0], "onError", &on_error_handler);
 }
 
 static CALL(set_watchdog)

@@ -198,3 +198,12 @@ bool give_int(JSContext *ctx, JSValueConst object, const char *name, int64_t val
 {
     return JS_DefinePropertyValueStr(ctx, object, name, JS_NewInt64(ctx, value), JS_PROP_C_W_E) >= 0;
 }
+
+JSValue keep_handler(JSContext *ctx, JSValueConst value, const char *name, JSValue *handler)
+{
+    if (!JS_IsFunction(ctx, value)) return JS_ThrowTypeError(ctx, "Cannot set %s: the handler is not a function", name);
+    JSValue old = *handler;
+    *handler = JS_DupValue(ctx, value);
+    JS_FreeValue(ctx, old);
+    return JS_UNDEFINED;
+}

@@ -65,21 +65,8 @@ static CALL(reopen_file)
     return give_result(ctx, open_as_root(fd, (int)access_mode));
 }
 
-static CALL(read_at)
-{
-    CALL_START;
-    uint8_t *out;
-    size_t room;
-    int64_t offset;
-    int fd;
-
-    if (!take_fd(ctx, argv[0], &fd) || !take_slice(ctx, argv[1], argv[2], argv[3], &out, &room) ||
-        !take_int(ctx, argv[4], 0, INT64_C(1) << 53, &offset))
-        return JS_EXCEPTION;
-    return give_result(ctx, RETRY(pread(fd, out, room, offset)));
-}
-
-static CALL(write_at)
+/* Reads or writes bytes at an offset. */
+static JSValue move_bytes(JSContext *ctx, JSValueConst self, int argc, JSValueConst *argv, int is_write)
 {
     CALL_START;
     uint8_t *bytes;
@@ -90,7 +77,7 @@ static CALL(write_at)
     if (!take_fd(ctx, argv[0], &fd) || !take_slice(ctx, argv[1], argv[2], argv[3], &bytes, &length) ||
         !take_int(ctx, argv[4], 0, INT64_C(1) << 53, &offset))
         return JS_EXCEPTION;
-    return give_result(ctx, RETRY(pwrite(fd, bytes, length, offset)));
+    return give_result(ctx, is_write ? RETRY(pwrite(fd, bytes, length, offset)) : RETRY(pread(fd, bytes, length, offset)));
 }
 
 /* File systems whose close(2) reports no error that write(2) has not reported. */
@@ -156,8 +143,8 @@ static CALL(copy_between)
 static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("openFile", 2, open_file),
     JS_CFUNC_DEF("reopenFile", 2, reopen_file),
-    JS_CFUNC_DEF("readAt", 5, read_at),
-    JS_CFUNC_DEF("writeAt", 5, write_at),
+    JS_CFUNC_MAGIC_DEF("readAt", 5, move_bytes, false),
+    JS_CFUNC_MAGIC_DEF("writeAt", 5, move_bytes, true),
     JS_CFUNC_DEF("isLocal", 1, is_local),
     JS_CFUNC_DEF("closeOne", 1, close_one),
     JS_CFUNC_DEF("allocate", 4, allocate),

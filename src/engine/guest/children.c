@@ -50,11 +50,7 @@ bool children_start(void)
 static CALL(set_on_exit)
 {
     CALL_START;
-    if (!JS_IsFunction(ctx, argv[0])) return JS_ThrowTypeError(ctx, "Cannot set onExit: the handler is not a function");
-    JSValue old = on_exit_handler;
-    on_exit_handler = JS_DupValue(ctx, argv[0]);
-    JS_FreeValue(ctx, old);
-    return JS_UNDEFINED;
+    return keep_handler(ctx, argv[0], "onExit", &on_exit_handler);
 }
 
 static CALL(kill_process)
