@@ -1,7 +1,8 @@
 /*
  * The C half of the engine: what engine.ts declares. It runs as root beside hostile containers, so every value from
  * JavaScript passes one of the `take_*` functions, which check type and range before anything is converted.
- * Calls between files go one way (tools/c-calls.test.ts), from the lowest: values, text, console, loop, engine, program.
+ * Calls between files go one way (tools/c-calls.test.ts), from the lowest: values, text, console, handlers, timers, loop,
+ * engine, program.
  */
 #ifndef PODVM_ENGINE_H
 #define PODVM_ENGINE_H
@@ -62,6 +63,21 @@ JSValue keep_handler(JSContext *ctx, JSValueConst value, const char *name, JSVal
 /* Writes one line to descriptor 2: at most 1 KiB, control characters escaped. Never blocks. */
 void print_line(const char *text, size_t length);
 
+/* handlers.c */
+void handlers_start(JSContext *ctx);
+int64_t monotonic_ns(void);
+/* Calls a handler with one argument (consumed), then settles promises; reports what it throws. */
+bool call_handler(JSContext *ctx, JSValueConst handler, JSValue argument);
+/* Runs the promise jobs that a call left behind, then reports unhandled rejections. Returns whether jobs are left. */
+bool settle(JSContext *ctx);
+void report_exception(JSContext *ctx);
+
+/* timers.c */
+/* Fires the timers that are due at the start, each once: one set meanwhile with delay 0 waits for the next turn. */
+void fire_timers(JSContext *ctx);
+/* Time to the earliest timer, for epoll: -1 without one. */
+int timer_wait_ms(void);
+
 /* loop.c */
 bool loop_start(JSContext *ctx);
 /* Calls `reap` when the signalfd is readable, and again each turn for as long as it returns true. */
@@ -70,17 +86,13 @@ int loop_run(JSContext *ctx);
 void loop_unwatch(JSContext *ctx, int fd);
 /* Whether the loop itself needs the descriptor, which JavaScript can then neither watch nor close. */
 bool loop_uses(int fd);
-void report_exception(JSContext *ctx);
-int64_t monotonic_ns(void);
-/* Calls a handler with one argument (consumed), then settles promises; reports what it throws. */
-bool call_handler(JSContext *ctx, JSValueConst handler, JSValue argument);
 
 /* The calls that a C file gives to JavaScript. */
 struct call_table {
     const JSCFunctionListEntry *calls;
     int count;
 };
-extern const struct call_table loop_calls, descriptor_calls, runtime_calls;
+extern const struct call_table descriptor_calls, handler_calls, loop_calls, runtime_calls, timer_calls;
 
 /* engine.c */
 /*

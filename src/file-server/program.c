@@ -8,8 +8,8 @@
 enum { filter_fd = 5 };
 
 static const struct call_table *const tables[] = {
-    &loop_calls,      &descriptor_calls, &runtime_calls, &look_calls, &name_calls, &attribute_calls,
-    &open_file_calls, &flush_calls,      &lock_calls,    &power_calls, NULL,
+    &handler_calls, &timer_calls, &loop_calls,      &descriptor_calls, &runtime_calls, &look_calls,  &name_calls,
+    &attribute_calls,             &open_file_calls, &flush_calls,      &lock_calls,    &power_calls, NULL,
 };
 
 /* Closes all but the client, the log and the list of system calls (storage/file-server.ts). */
