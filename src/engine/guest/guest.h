@@ -21,7 +21,7 @@ int look_main(int argc, char **argv);
 int unmount_main(int argc, char **argv);
 
 extern const struct call_table aside_calls, beneath_calls, child_calls, file_calls, kernel_calls, namespace_calls,
-    process_calls, socket_calls, text_calls;
+    process_calls, project_calls, socket_calls, status_calls, text_calls, tree_calls;
 #ifdef SCENARIOS
 extern const struct call_table scenario_calls;
 #endif

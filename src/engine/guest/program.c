@@ -5,8 +5,9 @@
 #include <string.h>
 
 static const struct call_table *const tables[] = {
-    &handler_calls, &timer_calls,  &loop_calls,   &descriptor_calls, &runtime_calls,   &file_calls, &beneath_calls,
-    &child_calls,   &process_calls, &aside_calls, &socket_calls,     &kernel_calls,    &namespace_calls, &text_calls,
+    &handler_calls, &timer_calls,  &loop_calls,   &descriptor_calls, &runtime_calls, &tree_calls,
+    &file_calls,    &status_calls, &project_calls, &beneath_calls,   &child_calls,   &process_calls,
+    &aside_calls,   &socket_calls, &kernel_calls,  &namespace_calls, &text_calls,
 #ifdef SCENARIOS
     &scenario_calls,
 #endif
