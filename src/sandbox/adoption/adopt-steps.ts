@@ -179,7 +179,7 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
 };
 
 /**
- * Begins to: images are opened after sandboxes. One that cannot be held is removed from under nobody, as the machine has
+ * Begins to: images are opened after sandboxes. One that cannot be held can be removed without harm, as the machine has
  * a link of its own to the file.
  */
 function holdImages({ context, record }: AdoptSite): AsyncDisposable {

@@ -44,7 +44,7 @@ const positionIntervalBytes = 1024 * 1024;
 
 /**
  * A log that could not be written goes on once it can: its next record says how many bytes are missing, and why. They
- * count as logged, since nobody has them to send again.
+ * count as logged, since they cannot be sent again.
  */
 export async function openLogWriter(path: string, time: () => string, options: LogFileOptions = {}): Promise<LogFile> {
   const { limits, positionPath } = options;

@@ -159,7 +159,7 @@ export class KeptRecord {
     return this.#last;
   }
 
-  /** Settles when it is written, or cannot be: the sandbox goes on all the same, and its next process knows less of it. */
+  /** Settles when it is written, or cannot be: the sandbox still goes on, and its next process knows less of it. */
   change(pod: Partial<PodRecord>): Promise<void> {
     this.#record = { ...this.#record, pod: { ...this.#record.pod, ...pod } };
     this.#last = this.#last.then(() => writeRecord(this.#directory, this.#record)).catch(this.#onTrouble);
