@@ -1,41 +1,13 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import * as v from 'valibot';
+import { type LockedPackage, readNpmLock } from '../src/setup/npm-lock.ts';
 
 /**
  * What `package-lock.json` says of every npm package, ours and theirs, and which of it we accept. One source for the
  * audit (`tools/lock.test.ts`) and the page `docs/licences.md`, which `node tools/lock.ts` prints.
  */
-const lockSchema = v.object({
-  lockfileVersion: v.literal(3),
-  packages: v.record(
-    v.string(),
-    v.object({
-      version: v.string(),
-      integrity: v.optional(v.string()),
-      license: v.optional(v.string()),
-      resolved: v.optional(v.string()),
-      dev: v.optional(v.boolean(), false),
-      optional: v.optional(v.boolean(), false),
-      hasInstallScript: v.optional(v.boolean(), false),
-    }),
-  ),
-});
+const repo = join(import.meta.dirname, '..');
 
-export interface LockedPackage {
-  /** Below the repository: `node_modules/a/node_modules/b`. */
-  readonly path: string;
-  readonly name: string;
-  readonly version: string;
-  readonly integrity: string | undefined;
-  readonly licence: string;
-  /** Where it comes from, if the lock file says that; it should not. */
-  readonly resolved: string | undefined;
-  readonly isDev: boolean;
-  /** For one kind of machine; not installed on others. */
-  readonly isOptional: boolean;
-  readonly hasInstallScript: boolean;
-}
+export const readLock = (): Promise<readonly LockedPackage[]> => readNpmLock(join(repo, 'package-lock.json'));
 
 /** Permissive licences: they ask no more of a distributor of PodVM than a notice. SPDX expressions. */
 export const acceptedLicences: readonly string[] = [
@@ -54,35 +26,12 @@ export const acceptedForDevelopment: readonly string[] = ['CC BY-SA 4.0', 'WTFPL
 /** Packages that bring a script for their installation, which never runs: `podvm` installs with `--ignore-scripts`. */
 export const packagesWithScripts: readonly string[] = ['esbuild', 'protobufjs'];
 
-const repo = join(import.meta.dirname, '..');
-
-export async function readLock(): Promise<readonly LockedPackage[]> {
-  const lock = v.parse(lockSchema, JSON.parse(await readFile(join(repo, 'package-lock.json'), 'utf8')));
-  return Object.entries(lock.packages).flatMap(([path, { license, dev, optional, ...rest }]) => {
-    if (path === '') return []; // ourselves
-    const name = path.slice(path.lastIndexOf('node_modules/') + 'node_modules/'.length);
-    return [
-      {
-        path,
-        name,
-        version: rest.version,
-        integrity: rest.integrity,
-        licence: license ?? 'none',
-        resolved: rest.resolved,
-        isDev: dev,
-        isOptional: optional,
-        hasInstallScript: rest.hasInstallScript,
-      },
-    ];
-  });
-}
-
 /** The page's table: what is there at run time on every machine, and how many there are in all. */
 export function describeLicences(packages: readonly LockedPackage[]): string {
   const shipped = packages.filter(({ isDev, isOptional }) => !isDev && !isOptional);
-  const rows = shipped.map(({ name, version, licence }) => [`\`${name}\``, version, licence]);
+  const rows = shipped.map(({ name, version, licence }) => [`\`${name}\``, version, licence ?? 'none']);
   const unique = [...new Map(rows.map((row) => [row.join(), row])).values()].sort(byFirst);
-  const byLicence = Object.entries(Object.groupBy(packages, ({ licence }) => licence)).sort(byFirst);
+  const byLicence = Object.entries(Object.groupBy(packages, ({ licence }) => licence ?? 'none')).sort(byFirst);
   return [
     table(['package', 'version', 'licence'], unique),
     '\nAll packages, including those for development and for other machines:\n\n',

@@ -1,29 +1,14 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { Enums, Models, Serialize, Spec, SPDX } from '@cyclonedx/cyclonedx-library';
 import { PackageURL } from 'packageurl-js';
-import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
+import { readNpmLock } from './npm-lock.ts';
 import { type PackageRecord, readPackages } from './package-record.ts';
 import { readCurrent } from './setup.ts';
-
-/** npm's record of the installed packages. */
-const installedSchema = v.object({
-  lockfileVersion: v.literal(3),
-  packages: v.record(
-    v.string(),
-    v.object({
-      version: v.string(),
-      integrity: v.optional(v.string()),
-      license: v.optional(v.string()),
-      dev: v.optional(v.boolean(), false),
-    }),
-  ),
-});
 
 /** Debian 13, in purl's type `deb`. */
 const distro = 'debian-13';
@@ -80,10 +65,8 @@ function debianComponent(part: string, record: PackageRecord): Models.Component 
 }
 
 async function npmComponents(repo: string): Promise<readonly Models.Component[]> {
-  const text = await readFile(join(repo, 'node_modules/.package-lock.json'), 'utf8');
-  const { packages } = v.parse(installedSchema, JSON.parse(text));
-  return Object.entries(packages).map(([path, { version, integrity, license, dev }]) => {
-    const fullName = path.slice(path.lastIndexOf('node_modules/') + 'node_modules/'.length);
+  const packages = await readNpmLock(join(repo, 'node_modules/.package-lock.json'));
+  return packages.map(({ path, name: fullName, version, integrity, licence, isDev }) => {
     const [group, name = ''] = fullName.startsWith('@') ? fullName.split('/') : [undefined, fullName];
     const sha512 = /^sha512-([A-Za-z0-9+/=]+)$/.exec(integrity ?? '')?.[1];
     return new Models.Component(Enums.ComponentType.Library, name, {
@@ -91,8 +74,8 @@ async function npmComponents(repo: string): Promise<readonly Models.Component[]>
       version,
       purl: new PackageURL('npm', group, name, version).toString(),
       bomRef: `npm:${path}`,
-      scope: dev ? Enums.ComponentScope.Excluded : Enums.ComponentScope.Required,
-      licenses: licencesOf(license === undefined ? [] : [license]),
+      scope: isDev ? Enums.ComponentScope.Excluded : Enums.ComponentScope.Required,
+      licenses: licencesOf(licence === undefined ? [] : [licence]),
       hashes: hashesOf(
         sha512 === undefined ? [] : [[Enums.HashAlgorithm['SHA-512'], Buffer.from(sha512, 'base64').toString('hex')]],
       ),
