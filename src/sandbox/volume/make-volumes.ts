@@ -1,4 +1,3 @@
-import { together } from '#host/together.ts';
 import type { Link } from '#link/link.ts';
 import type { MachineSize } from '../resources.ts';
 import type { SandboxSpec, SandboxVolume } from '../sandbox.ts';
@@ -16,16 +15,23 @@ type VolumesSpec = Pick<SandboxSpec, 'volumes' | 'fsGroup'>;
 /** Maximum volumes made at a time: making a disk is mostly waiting, for host and guest in turn. */
 const volumesAtATime = 4;
 
-/** Makes the volumes that begin with the pod. Errors: those of machine and agent. */
+/**
+ * Makes the volumes that begin with the pod. When one fails, the others are aborted and awaited, and the first failure is
+ * thrown. Errors: those of machine and agent.
+ */
 export async function makeVolumes(spec: VolumesSpec, place: VolumesPlace, signal: AbortSignal): Promise<void> {
+  const failed = new AbortController();
+  const both = AbortSignal.any([signal, failed.signal]);
   const left = spec.volumes.values();
-  const makeSome = async (both: AbortSignal) => {
-    for (const volume of left) await makeVolume(spec, volume, place, both);
+  const makeSome = async () => {
+    try {
+      for (const volume of left) await makeVolume(spec, volume, place, both);
+    } catch (error) {
+      failed.abort(error);
+    }
   };
-  await together(
-    signal,
-    Array.from({ length: volumesAtATime }, () => makeSome),
-  );
+  await Promise.all(Array.from({ length: volumesAtATime }, makeSome));
+  failed.signal.throwIfAborted();
 }
 
 async function makeVolume(
