@@ -23,7 +23,7 @@ const readOnlyFileSystem = 30;
 /** Calls of the program and the C library while they serve: loop, memory, threads for flushing, lookup and reading. */
 const always = `
   read 0 write 1 close 3 fstat 5 poll 7 lseek 8 mmap 9 mprotect 10 munmap 11 brk 12 rt_sigaction 13 rt_sigprocmask 14
-  rt_sigreturn 15 pread64 17 writev 20 sched_yield 24 mremap 25 madvise 28 dup 32 getpid 39 exit 60 wait4 61 fcntl 72
+  rt_sigreturn 15 pread64 17 writev 20 sched_yield 24 mremap 25 madvise 28 dup 32 getpid 39 exit 60 fcntl 72
   flock 73 fsync 74 fdatasync 75 setgroups 116 setfsuid 122 setfsgid 123 capget 125 capset 126 sigaltstack 131
   fstatfs 138 prctl 157 gettid 186 getxattr 191 listxattr 194 futex 202 sched_getaffinity 204 getdents64 217
   restart_syscall 219 clock_gettime 228 clock_nanosleep 230 exit_group 231 epoll_wait 232 epoll_ctl 233 tgkill 234
