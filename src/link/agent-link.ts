@@ -26,7 +26,8 @@ import {
 import { encodeCall } from './encode-call.ts';
 import { ByteStream } from './byte-stream.ts';
 import { fixOfGuest } from './guest-fixes.ts';
-import type { Link, LinkStream } from './link.ts';
+import { Heartbeat } from './heartbeat.ts';
+import type { Link, LinkOptions, LinkStream } from './link.ts';
 import { SharedThread, Turns } from './turns.ts';
 
 interface PendingCall {
@@ -35,16 +36,13 @@ interface PendingCall {
   readonly reject: (error: PodvmError) => void;
 }
 
+/** This process' thread, shared by all its links. */
+const thread = new SharedThread(performance.now());
 /**
  * The only check for a dead guest. Calls wait as long as their callers: the caller limits how long making a container may
  * take on a busy host.
  */
-const pingIntervalMs = 20_000;
-/** Maximum silence of a live guest, in `ms`; long, since an emulated guest on a busy host may be slow. */
-const pingTimeoutMs = 120_000;
-
-/** This process' thread, shared by all its links. */
-const thread = new SharedThread(performance.now());
+const heartbeatOfAll = new Heartbeat();
 
 /** One epoch of a channel: begins with the handshake and ends with the channel. */
 export class AgentLink implements Link {
@@ -62,7 +60,10 @@ export class AgentLink implements Link {
   #early: AgentEvent[] = [];
   #lastId = 0;
   #failure: Error | undefined;
-  #ping: NodeJS.Timeout | undefined;
+  readonly #over = new AbortController();
+  /** When the agent last sent something valid. */
+  #heardMs = performance.now();
+  #watched: Disposable | undefined;
   readonly #turns = new Turns(thread, performance.now());
   #rest: NodeJS.Timeout | undefined;
 
@@ -105,13 +106,17 @@ export class AgentLink implements Link {
     this.#writeFrame(new Uint8Array(bytes));
   }
 
-  /** Pings the agent at intervals, and ends the link when it does not answer. */
-  watchLiveness(): void {
-    this.#ping = setInterval(() => {
-      this.call('ping', {}, AbortSignal.timeout(pingTimeoutMs)).catch((error: unknown) => {
-        if (error instanceof PodvmError && error.kind === 'timeout') this.#end(error);
-      });
-    }, pingIntervalMs).unref();
+  /** Ends the link when the agent is silent and does not answer (`heartbeat.ts`). */
+  watchLiveness({ pulse, heartbeat = heartbeatOfAll }: Pick<LinkOptions, 'pulse' | 'heartbeat'>): void {
+    const heardMs = () => this.#heardMs;
+    this.#watched = heartbeat.watch({
+      get heardMs() {
+        return heardMs();
+      },
+      ping: () => void this.call('ping', {}, this.#over.signal).catch(() => undefined), // any answer counts
+      ...(pulse === undefined ? {} : { pulse }),
+      giveUp: (error) => this.#end(error),
+    });
   }
 
   async call<M extends Method>(method: M, params: Params<M>, signal: AbortSignal): Promise<Result<M>> {
@@ -132,8 +137,7 @@ export class AgentLink implements Link {
   }
 
   async #answer(id: number, method: string, body: Buffer, callers: AbortSignal): Promise<unknown> {
-    const deadline = AbortSignal.timeout(this.#callTimeoutMs);
-    const signal = method === 'ping' ? callers : AbortSignal.any([callers, deadline]);
+    const signal = AbortSignal.any([callers, AbortSignal.timeout(this.#callTimeoutMs)]);
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     const onAbort = () => {
       const isCancelled = callers.aborted && (callers.reason as Error | undefined)?.name !== 'TimeoutError';
@@ -205,6 +209,7 @@ export class AgentLink implements Link {
   }
 
   #frame(header: FrameHeader, payload: Uint8Array): void {
+    this.#heardMs = performance.now();
     const stream = this.#streams.get(header.stream);
     switch (header.kind) {
       case frameKinds.message:
@@ -289,9 +294,13 @@ export class AgentLink implements Link {
   #end(cause?: Error): void {
     if (this.#failure !== undefined) return;
     const why = cause === undefined ? '' : `: ${cause.message}`;
-    const failure = new PodvmError('unavailable', `Cannot use the channel to the agent: it has ended${why}`, { cause });
+    const isSilent = cause instanceof PodvmError && cause.kind === 'timeout';
+    const failure = isSilent
+      ? cause
+      : new PodvmError('unavailable', `Cannot use the channel to the agent: it has ended${why}`, { cause });
     this.#failure = failure;
-    clearInterval(this.#ping);
+    this.#watched?.[Symbol.dispose]();
+    this.#over.abort();
     clearTimeout(this.#rest);
     this.#turns.end();
     this.#channel.destroy();

@@ -37,7 +37,7 @@ export async function connectLink(options: LinkOptions, signal: AbortSignal): Pr
           `Cannot talk to the agent: it supports none of the versions ${protocolVersions.join(', ')}`,
         );
       }
-      link.watchLiveness();
+      link.watchLiveness(options);
       return link;
     }
     await link[Symbol.asyncDispose]();

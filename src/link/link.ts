@@ -1,5 +1,7 @@
 import type { Duplex } from 'node:stream';
+import type { ProcessPulse } from '#host/process-pulse.ts';
 import type { AgentEvent, Method, Params, Result, Welcome } from '#wire/messages.ts';
+import type { Heartbeat } from './heartbeat.ts';
 
 /**
  * The host's end of the channel to one agent. Everything that it yields was sent by the guest: bounded and checked against
@@ -19,7 +21,7 @@ export interface Link extends AsyncDisposable {
   openStream(options?: { readonly acknowledges?: boolean }): LinkStream;
   /** Registers the one handler of events, called in the order in which the agent sent them. */
   onEvent(handler: (event: AgentEvent) => void): void;
-  /** Settles once, with the reason, when the link can no longer be used. */
+  /** Settles once, with the reason, when the link can no longer be used: `timeout` when the guest no longer answers. */
   readonly closed: Promise<Error>;
 }
 
@@ -36,8 +38,12 @@ export interface LinkOptions {
   /** Time in which the agent must answer the hello, in `ms`; the hello is repeated, so a slow boot is no error. */
   readonly handshakeTimeoutMs: number;
   /**
-   * Timeout of a call whose caller has no deadline, in `ms`: longer than any caller waits. Pings detect a dead guest
-   * regardless of it.
+   * Timeout of a call whose caller has no deadline, in `ms`: longer than any caller waits. The heartbeat detects a dead
+   * guest regardless of it.
    */
   readonly callTimeoutMs: number;
+  /** What the process that runs the guest does, to tell a hung guest from a busy host. */
+  readonly pulse?: () => Promise<ProcessPulse | undefined>;
+  /** Default: the one of this process. */
+  readonly heartbeat?: Heartbeat;
 }

@@ -30,7 +30,7 @@ export interface SandboxLimits {
   readonly bootTimeoutMs: number;
   /**
    * Timeout of a call that a live agent never answers, for callers without a deadline of their own (a kubelet's is 2
-   * minutes). A dead guest ends its link earlier (`link/agent-link.ts`).
+   * minutes). A dead guest ends its link earlier (`link/heartbeat.ts`).
    */
   readonly callTimeoutMs: number;
   /** Deadline of clean-up in a guest, and of reads at a container's end, for which no caller waits. */
@@ -39,6 +39,11 @@ export interface SandboxLimits {
   readonly adoptTimeoutMs: number;
   /** Time from the loss of the link to the machine's own report of its end. */
   readonly lastWordsMs: number;
+  /**
+   * Timeout of the request to kill a container: longer than a guest that does not answer is looked at before its machine is
+   * ended (`link/heartbeat.ts`).
+   */
+  readonly killAnswerMs: number;
   /** Time from SIGKILL to the container's end. */
   readonly killTimeoutMs: number;
   /** Interval of checks whether a block volume has grown. */
@@ -76,6 +81,7 @@ export const defaultLimits: SandboxLimits = {
   cleanUpTimeoutMs: 30_000,
   adoptTimeoutMs: 120_000,
   lastWordsMs: 1000,
+  killAnswerMs: 35_000,
   killTimeoutMs: 10_000,
   growthIntervalMs: 2_000,
   drainTimeoutMs: 5000,

@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import { messageOf, PodvmError } from '#base/errors.ts';
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { within } from '#host/wait.ts';
 import { printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
@@ -106,6 +106,7 @@ export class LiveSandbox implements Sandbox {
   async #whyLinkClosed(): Promise<string> {
     const { guest, machine, limits } = this.#live;
     const cause = await guest.closed;
+    if (kindOf(cause) === 'timeout') return cause.message; // it does not answer
     const exit = await within(machine.exited, { ms: limits.lastWordsMs });
     return exit?.reason ?? `the link to the agent is lost: ${cause.message}`;
   }
@@ -320,7 +321,7 @@ export class LiveSandbox implements Sandbox {
   /** Never throws: logs what could not be undone, and makes the sandbox `failed` so that `remove` tries again. */
   async #finish(ending: Ending, graceMs: number): Promise<void> {
     if (ending.kind === 'stop') await this.#stopContainers(graceMs);
-    else this.#failure = await withConsole(ending.why, this.consolePath);
+    else await this.#endMachine(ending.why);
     try {
       await this.#live.holdings.end('ended');
     } catch (error) {
@@ -335,6 +336,16 @@ export class LiveSandbox implements Sandbox {
       void this.#live.kept?.record.change({ state, ...failure });
       this.#settleEnded(this.status);
     });
+  }
+
+  /** Ends the machine first, so that nothing waits for one that no longer answers. */
+  async #endMachine(why: string): Promise<void> {
+    try {
+      await this.#live.machine.kill();
+    } catch (error) {
+      this.#log.error('machine not ended', error); // its holding is undone next, which reports it
+    }
+    this.#failure = await withConsole(why, this.consolePath);
   }
 
   async #stopContainers(graceMs: number): Promise<void> {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
+import { Heartbeat } from '#link/heartbeat.ts';
 import { containerSpec, sandboxSpec } from './testing/examples.ts';
 import { createFakeParts, type FakeParts } from './testing/fake-parts.ts';
 import { defaultLimits } from './limits.ts';
@@ -17,6 +18,7 @@ const never = new AbortController().signal;
 const limits = {
   ...defaultLimits,
   userIds: { first: 1000, count: 1 },
+  killAnswerMs: 200,
   killTimeoutMs: 200,
   lastWordsMs: 50,
   drainTimeoutMs: 200,
@@ -24,9 +26,9 @@ const limits = {
 const is = (kind: string) => (error: unknown) => error instanceof PodvmError && error.kind === kind;
 
 /** A set of sandboxes on fakes, of which nothing may be left at its end. */
-async function node(vary: Partial<typeof limits> = {}) {
+async function node(vary: Partial<typeof limits> = {}, around = (parts: FakeParts) => parts) {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-sandboxes-'));
-  const parts = createFakeParts(directory);
+  const parts = around(createFakeParts(directory));
   const all = { ...limits, ...vary };
   const sandboxes = await openSandboxes({ directory, parts, log: silentLog, limits: all }, never);
   return {
@@ -508,6 +510,25 @@ for (const [what, cause, why] of deaths) {
     assert.ok((await readdir(join(place.directory, 'sandboxes'))).length === 1); // its logs stay
   });
 }
+
+test('a stop of a container whose machine does not answer ends with the machine, and the sandbox fails', async () => {
+  const heartbeat = new Heartbeat({ lookMs: 20, quietMs: 40, answerMs: 40, patienceMs: 100 });
+  await using place = await node({ killAnswerMs: 5_000 }, (parts) => {
+    const connect = parts.connectLink.bind(parts);
+    parts.connectLink = (options, signal) => connect({ ...options, heartbeat }, signal);
+    return parts;
+  });
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const { container } = await startedContainer(sandbox, place.parts);
+  place.parts.guest.hang();
+  const exit = await container.stop(50, never);
+  assert.equal(exit.reason, 'SandboxFailed');
+  assert.match(exit.why ?? '', /^the machine has not answered for \d+ s$/);
+  const status = await sandbox.ended;
+  assert.equal(status.state, 'failed');
+  assert.match(status.failure ?? '', /^the machine has not answered for/);
+  assert.deepEqual([...place.parts.alive], []);
+});
 
 test('a sandbox that cannot be undone has failed, keeps its name, and is undone by the remove() that can', async () => {
   await using place = await node();

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { isThere } from '#host/files.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import { openNode, whyNoVm } from './node.ts';
@@ -8,7 +10,7 @@ import { openNode, whyNoVm } from './node.ts';
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
 const image = 'localhost/podvm/base:latest';
-/** Longer than anything of ours once waited for an answer of agent or QEMU. In `ms`. */
+/** Longer than a hung machine is looked at, and than anything of ours once waited for an answer. In `ms`. */
 const busyMs = 32_000;
 
 const vmmOf = ({ status }: Sandbox) => status.vmmPid ?? assert.fail('no VMM');
@@ -25,12 +27,12 @@ test(
     const make = (sandbox: Sandbox, name: string, signal: AbortSignal) =>
       sandbox.createContainer({ ...containerSpec, name, image, command: ['true'] }, signal);
     await make(used, 'first', soon()); // so that the next needs the agent alone; that of the other needs QEMU first
-    for (const sandbox of [fresh, used]) process.kill(vmmOf(sandbox), 'SIGSTOP');
+    const starved = await Promise.all([fresh, used].map((sandbox) => starve(vmmOf(sandbox))));
     const startedMs = performance.now();
     const impatient = assert.rejects(make(used, 'impatient', AbortSignal.timeout(2000)), { kind: 'timeout' });
     const making = [make(fresh, 'late', soon()), make(used, 'late', soon())];
     await Promise.all([delay(busyMs), impatient]);
-    for (const sandbox of [fresh, used]) process.kill(vmmOf(sandbox), 'SIGCONT');
+    for (const feed of starved) await feed();
     for (const container of await Promise.all(making)) {
       await container.start(soon());
       assert.equal((await container.exited).exitCode, 0);
@@ -40,3 +42,14 @@ test(
     assert.deepEqual(await node.leftovers(), []);
   },
 );
+
+/** Leaves a hundredth of a processor to a VMM, until the result is called. */
+async function starve(pid: number): Promise<() => Promise<void>> {
+  const [, path = assert.fail('no cgroup')] =
+    /^\d+:(?:cpu|cpu,cpuacct)?:(\/podvm.*)$/m.exec(await readFile(`/proc/${pid}/cgroup`, 'utf8')) ?? [];
+  const [two, one] = [`/sys/fs/cgroup${path}/cpu.max`, `/sys/fs/cgroup/cpu${path}/cpu.cfs_quota_us`];
+  const file = (await isThere(two)) ? two : one;
+  const before = await readFile(file, 'utf8');
+  await writeFile(file, file === two ? '1000 100000' : '1000');
+  return () => writeFile(file, before);
+}

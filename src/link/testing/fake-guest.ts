@@ -37,6 +37,7 @@ export class FakeGuest {
   #streams = new Map<number, FakeStream>();
   #isConfigured = false;
   #hasUsers = false;
+  #isHung = false;
 
   constructor(options: FakeGuestOptions = {}) {
     this.#options = options;
@@ -51,7 +52,9 @@ export class FakeGuest {
       if (agent.epoch !== this.#epoch) this.#begin(agent);
       if (frame.header.epoch === agent.epoch) this.#streams.get(frame.header.stream)?.accept(frame);
     };
-    agent.onCall = (call) => void setImmediate(() => this.#answer(agent, call)); // only after call() has returned
+    agent.onCall = (call) => {
+      if (!this.#isHung) setImmediate(() => this.#answer(agent, call)); // only after call() has returned
+    };
     this.#agent = agent;
   }
 
@@ -59,6 +62,11 @@ export class FakeGuest {
   tell(event: ToldEvent): void {
     if (event.kind === 'exited') this.#containers.exited(event);
     this.#send(event);
+  }
+
+  /** Answers no call from now on. */
+  hang(): void {
+    this.#isHung = true;
   }
 
   /** The agent's end of a stream that a call has named. */

@@ -214,15 +214,25 @@ export class GuestContainer implements Container {
     await this.#home.guest.call('signalContainer', { id: this.id, signal: signalNumber }, signal);
   }
 
+  /** A guest that does not answer is ended with its machine (`link/heartbeat.ts`), and its containers with it. */
   async stop(graceMs: number, signal: AbortSignal): Promise<ContainerExit> {
     const { limits } = this.#home;
     if (this.#exit !== undefined) return this.#exit;
     if (graceMs > 0 && this.#moves.state === 'running') {
-      await this.kill(this.#made?.stopSignal ?? constants.signals.SIGTERM, signal);
-      const exit = await this.#exitWithin(graceMs, signal);
-      if (exit !== undefined) return exit;
+      const asked = this.kill(this.#made?.stopSignal ?? constants.signals.SIGTERM, signal).then(
+        () => true,
+        (error: unknown) => this.#log.debug('not asked to end', { why: messageOf(error) }), // SIGKILL is next
+      );
+      const exit = (await within(asked, { ms: graceMs, signal })) && (await this.#exitWithin(graceMs, signal));
+      if (exit) return exit;
     }
-    await this.#killAll();
+    try {
+      await this.#killAll();
+    } catch (error) {
+      const lost = await this.#exitWithin(2 * limits.lastWordsMs, new AbortController().signal);
+      if (lost !== undefined) return lost;
+      throw error;
+    }
     const exit = await this.#exitWithin(limits.killTimeoutMs, AbortSignal.timeout(limits.killTimeoutMs));
     if (exit !== undefined) return exit;
     throw new PodvmError(
@@ -235,7 +245,7 @@ export class GuestContainer implements Container {
   /** A container that was never started has no process to kill: it is removed instead. */
   async #killAll(): Promise<void> {
     const { guest, inbox, limits, now } = this.#home;
-    const deadline = AbortSignal.timeout(limits.killTimeoutMs);
+    const deadline = AbortSignal.timeout(limits.killAnswerMs);
     if (this.#moves.state === 'running') {
       await guest.call('signalContainer', { id: this.id, signal: constants.signals.SIGKILL, all: true }, deadline);
       return;

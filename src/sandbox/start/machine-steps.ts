@@ -2,6 +2,7 @@ import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { readPulse } from '#host/process-pulse.ts';
 import type { Link } from '#link/link.ts';
 import type { Attachment, AttachmentOwner } from '#network/network.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
@@ -155,7 +156,8 @@ export const machineSteps: Steps<MachineMade, MachineSite> = {
     run: ({ machine }, { context }, signal) => {
       const { bootTimeoutMs, callTimeoutMs } = context.limits;
       const open = (opening: AbortSignal) => machine.connect(opening);
-      return context.parts.connectLink({ open, handshakeTimeoutMs: bootTimeoutMs, callTimeoutMs }, signal);
+      const pulse = () => readPulse(machine.record);
+      return context.parts.connectLink({ open, handshakeTimeoutMs: bootTimeoutMs, callTimeoutMs, pulse }, signal);
     },
     undo: dispose,
   }),

@@ -1,0 +1,46 @@
+import { readdir, readFile } from 'node:fs/promises';
+import type { ProcessIdentity } from './process-identity.ts';
+
+/** What a process and its threads have done so far; two of them say what it did in between. */
+export interface ProcessPulse {
+  /** By SIGSTOP or a debugger: it does nothing until a signal lets it go on. */
+  readonly isStopped: boolean;
+  /** A thread waits in the kernel without a time limit: for a disk, most often. */
+  readonly waitsForDisk: boolean;
+  /** Time on a processor, of all threads, in `ms`. */
+  readonly ranMs: number;
+  /** Time in which threads were ready to run and had no processor, in `ms`. */
+  readonly waitedMs: number;
+}
+
+/** Reads the pulse of a process; undefined once it is gone. */
+export async function readPulse({ pid, startTicks }: ProcessIdentity): Promise<ProcessPulse | undefined> {
+  const main = statOf(await read(`/proc/${pid}/stat`));
+  if (main?.startTicks !== startTicks) return undefined;
+  const threads = await Promise.all(
+    (await readdir(`/proc/${pid}/task`).catch(() => [])).map(async (thread) => {
+      const path = `/proc/${pid}/task/${thread}`;
+      const [stat, times] = await Promise.all([read(`${path}/stat`), read(`${path}/schedstat`)]);
+      const [ran = 0, waited = 0] = times.split(' ').map(Number); // in nanoseconds (sched-stats.rst)
+      return { waitsForDisk: statOf(stat)?.state === 'D', ran, waited };
+    }),
+  );
+  const sum = (of: (thread: (typeof threads)[number]) => number) =>
+    threads.reduce((all, thread) => all + of(thread), 0) / 1e6;
+  return {
+    isStopped: main.state === 'T' || main.state === 't',
+    waitsForDisk: threads.some(({ waitsForDisk }) => waitsForDisk),
+    ranMs: sum(({ ran }) => ran),
+    waitedMs: sum(({ waited }) => waited),
+  };
+}
+
+/** Empty for a process or thread that is gone. */
+const read = (path: string) => readFile(path, 'latin1').catch(() => '');
+
+/** Fields 3 and 22 of proc_pid_stat(5). The second field, a name in parentheses, may hold anything. */
+function statOf(text: string): { readonly state: string; readonly startTicks: string } | undefined {
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  const [state, startTicks] = [fields[0], fields[19]];
+  return state === undefined || startTicks === undefined ? undefined : { state, startTicks };
+}

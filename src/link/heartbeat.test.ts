@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { ProcessPulse } from '#host/process-pulse.ts';
+import { Heartbeat } from './heartbeat.ts';
+
+const limits = { lookMs: 5_000, quietMs: 6_000, answerMs: 9_000, patienceMs: 120_000 };
+
+/** A guest that is silent from the beginning, and the looks at it, every 5 s. */
+async function look(options: {
+  readonly pulse?: (atMs: number) => Partial<ProcessPulse> | undefined;
+  readonly answersAtMs?: number;
+  readonly untilMs?: number;
+  readonly everyMs?: number;
+}) {
+  const { pulse, answersAtMs = Infinity, untilMs = 130_000, everyMs = limits.lookMs } = options;
+  const heartbeat = new Heartbeat({ ...limits, lookMs: 2 ** 30 }); // the test looks
+  const guest = { heardMs: 0, pings: 0, gaveUpAtMs: undefined as number | undefined, why: '' };
+  let nowMs = 0;
+  const still = { isStopped: false, waitsForDisk: false, ranMs: 0, waitedMs: 0 };
+  using _ = heartbeat.watch({
+    get heardMs() {
+      return guest.heardMs;
+    },
+    ping: () => (guest.pings += 1),
+    ...(pulse === undefined
+      ? {}
+      : {
+          pulse: () => {
+            const found = pulse(nowMs);
+            return Promise.resolve(found === undefined ? undefined : { ...still, ...found });
+          },
+        }),
+    giveUp: (error) => {
+      assert.equal(error.kind, 'timeout');
+      guest.gaveUpAtMs = nowMs;
+      guest.why = error.message;
+    },
+  });
+  for (nowMs = everyMs; nowMs <= untilMs; nowMs += everyMs) {
+    if (nowMs >= answersAtMs) guest.heardMs = Math.max(guest.heardMs, answersAtMs);
+    await heartbeat.look(nowMs);
+  }
+  return guest;
+}
+
+describe('a guest that does not answer', () => {
+  it('is given up within 30 s when its process is stopped, or does nothing, or only runs', async () => {
+    for (const [pulse, why] of [
+      [() => ({ isStopped: true }), 'its process is stopped'],
+      [() => ({}), 'its guest does not run'],
+      [(ms: number) => ({ ranMs: 2 * ms, waitedMs: ms / 100 }), 'its guest is busy and does not answer'],
+    ] as const) {
+      const { gaveUpAtMs = Infinity, ...guest } = await look({ pulse });
+      assert.ok(gaveUpAtMs <= 25_000, `after ${gaveUpAtMs} ms`);
+      assert.equal(guest.pings, 1);
+      assert.equal(guest.why, `the machine has not answered for 25 s: ${why}`);
+    }
+  });
+
+  it('has more time as far as its process waits for a processor', async () => {
+    const { gaveUpAtMs } = await look({ pulse: (ms) => ({ ranMs: ms / 5, waitedMs: (ms * 4) / 5 }) });
+    assert.equal(gaveUpAtMs, 60_000); // nine seconds at a fifth, after the look at 15 s
+  });
+
+  it('has two minutes when its process waits for a disk, is not known or is gone', async () => {
+    const busy = await look({ pulse: () => ({ waitsForDisk: true }) });
+    assert.equal(busy.gaveUpAtMs, 120_000);
+    assert.match(busy.why, /its process waits for a disk$/);
+    assert.equal((await look({})).gaveUpAtMs, 120_000);
+    assert.equal((await look({ pulse: () => undefined })).gaveUpAtMs, 120_000);
+  });
+
+  it('is not given up earlier because the host itself was stopped', async () => {
+    const guest = await look({ pulse: () => ({}), everyMs: 60_000, untilMs: 119_000 });
+    assert.equal(guest.gaveUpAtMs, undefined);
+  });
+});
+
+describe('a guest that answers', () => {
+  it('is not pinged while it says something by itself', async () => {
+    const heartbeat = new Heartbeat({ ...limits, lookMs: 2 ** 30 });
+    let nowMs = 0;
+    let pings = 0;
+    using _ = heartbeat.watch({
+      get heardMs() {
+        return nowMs - 1_000;
+      },
+      ping: () => (pings += 1),
+      giveUp: (error) => assert.fail(error),
+    });
+    for (; nowMs < 600_000; nowMs += limits.lookMs) await heartbeat.look(nowMs);
+    assert.equal(pings, 0);
+  });
+
+  it('late is as well as one that answers at once', async () => {
+    const guest = await look({ pulse: () => ({}), answersAtMs: 22_000, untilMs: 40_000 });
+    assert.equal(guest.gaveUpAtMs, undefined);
+    assert.equal(guest.pings, 2);
+  });
+});
+
+it('a heartbeat has a timer only while it watches a guest', async () => {
+  const heartbeat = new Heartbeat({ ...limits, lookMs: 1 });
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const guest = { heardMs: -limits.quietMs, ping: resolve, giveUp: (error: Error) => assert.fail(error) };
+  const alive = setInterval(() => {}, 1_000); // the heartbeat's timer keeps no process
+  const watched = heartbeat.watch(guest);
+  await promise;
+  watched[Symbol.dispose]();
+  clearInterval(alive);
+});

@@ -1,0 +1,134 @@
+import { PodvmError } from '#base/errors.ts';
+import type { ProcessPulse } from '#host/process-pulse.ts';
+
+/** How long a guest may be silent. */
+export interface HeartbeatLimits {
+  /** Interval of looks at all guests, in `ms`. */
+  readonly lookMs: number;
+  /** Silence after which a guest is pinged, in `ms`. */
+  readonly quietMs: number;
+  /** Time in which a guest that has the processor must answer, in `ms`; counted from the look after the ping. */
+  readonly answerMs: number;
+  /** The same for a guest that waits for its host, in `ms` from its last sign of life. */
+  readonly patienceMs: number;
+}
+
+/** A hung guest is found after at most 26 s: 11 to the ping, 5 to the next look, 10 to two more. */
+const heartbeatLimits: HeartbeatLimits = { lookMs: 5_000, quietMs: 6_000, answerMs: 9_000, patienceMs: 120_000 };
+
+/** One guest, as the heartbeat sees it. */
+export interface Watched {
+  /** When the guest last sent a valid frame, in `ms` of `performance.now()`. */
+  readonly heardMs: number;
+  /** Asks for an answer; called once for each silence. */
+  readonly ping: () => void;
+  /** Of the process that runs the guest; undefined when it is gone. Absent: the guest is only given up after `patienceMs`. */
+  readonly pulse?: () => Promise<ProcessPulse | undefined>;
+  /** Called once, with the reason. */
+  readonly giveUp: (error: PodvmError) => void;
+}
+
+interface Silence {
+  /** `heardMs` of the guest when it was pinged. */
+  readonly sinceMs: number;
+  pulse: ProcessPulse | undefined;
+  /** Time in which the guest could have answered. */
+  countedMs: number;
+  trouble: string;
+}
+
+/**
+ * Finds guests that no longer answer, by one timer for all. Only a guest that says nothing by itself is pinged. A ping
+ * alone cannot tell a hung guest from a busy host, where an answer may take a minute. So the time in which a guest must
+ * answer counts only as far as its process had what it wanted: a process that waited four times as long for a processor as it
+ * had one has five times as long, and one that waits for a disk has `patienceMs`.
+ */
+export class Heartbeat {
+  readonly #limits: HeartbeatLimits;
+  readonly #guests = new Map<Watched, Silence | undefined>();
+  #timer: NodeJS.Timeout | undefined;
+  #lookedMs = 0;
+  #isLooking = false;
+
+  constructor(limits: HeartbeatLimits = heartbeatLimits) {
+    this.#limits = limits;
+  }
+
+  /** Watches until it is disposed of. */
+  watch(guest: Watched): Disposable {
+    this.#guests.set(guest, undefined);
+    this.#timer ??= setInterval(() => void this.#look(), this.#limits.lookMs).unref();
+    return {
+      [Symbol.dispose]: () => {
+        this.#guests.delete(guest);
+        if (this.#guests.size > 0) return;
+        clearInterval(this.#timer);
+        this.#timer = undefined;
+      },
+    };
+  }
+
+  async #look(): Promise<void> {
+    if (this.#isLooking) return;
+    this.#isLooking = true;
+    try {
+      await this.look(performance.now());
+    } finally {
+      this.#isLooking = false;
+    }
+  }
+
+  /** Looks at each guest once. */
+  async look(nowMs: number): Promise<void> {
+    // A process that could not run, or was stopped, has not read what guests sent meanwhile: that time does not count.
+    const passedMs = Math.min(nowMs - this.#lookedMs, this.#limits.lookMs);
+    this.#lookedMs = nowMs;
+    await Promise.all([...this.#guests.keys()].map((guest) => this.#lookAt(guest, nowMs, passedMs)));
+  }
+
+  async #lookAt(guest: Watched, nowMs: number, passedMs: number): Promise<void> {
+    const { quietMs, answerMs, patienceMs } = this.#limits;
+    const silence = this.#guests.get(guest);
+    if (silence === undefined || silence.sinceMs !== guest.heardMs) {
+      const isSilent = nowMs - guest.heardMs >= quietMs;
+      this.#guests.set(guest, isSilent ? begin(guest) : undefined);
+      return;
+    }
+    const pulse = await guest.pulse?.().catch(() => undefined);
+    if (silence.pulse !== undefined && pulse !== undefined) {
+      silence.countedMs += passedMs * chanceOf(silence.pulse, pulse);
+      silence.trouble = troubleOf(silence.pulse, pulse, passedMs);
+    }
+    silence.pulse = pulse;
+    const silentMs = nowMs - silence.sinceMs;
+    const isOver = silence.countedMs >= answerMs || silentMs >= patienceMs;
+    if (!isOver || guest.heardMs !== silence.sinceMs || !this.#guests.delete(guest)) return;
+    const why = silence.trouble === '' ? '' : `: ${silence.trouble}`;
+    guest.giveUp(new PodvmError('timeout', `the machine has not answered for ${Math.round(silentMs / 1000)} s${why}`));
+  }
+}
+
+function begin(guest: Watched): Silence {
+  const sinceMs = guest.heardMs;
+  guest.ping();
+  return { sinceMs, pulse: undefined, countedMs: 0, trouble: '' };
+}
+
+/** The part of the time between two pulses in which the process could do what it wanted, from 0 to 1. */
+function chanceOf(before: ProcessPulse, now: ProcessPulse): number {
+  if (now.isStopped) return 1;
+  if (now.waitsForDisk) return 0;
+  const [ran, waited] = [now.ranMs - before.ranMs, now.waitedMs - before.waitedMs];
+  return ran + waited <= 0 ? 1 : Math.max(0, ran) / (ran + waited);
+}
+
+/** A process that uses less than this part of a processor is idle. */
+const idlePart = 0.05;
+
+function troubleOf(before: ProcessPulse, now: ProcessPulse, passedMs: number): string {
+  if (now.isStopped) return 'its process is stopped';
+  if (now.waitsForDisk) return 'its process waits for a disk';
+  return now.ranMs - before.ranMs < idlePart * passedMs
+    ? 'its guest does not run'
+    : 'its guest is busy and does not answer';
+}
