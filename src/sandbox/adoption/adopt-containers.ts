@@ -7,7 +7,7 @@ import type { ContainerSite } from '../container/create-container.ts';
 import { GuestContainer } from '../container/guest-container.ts';
 import { logPathOf } from '../log/log-writer.ts';
 import type { Output } from '../log/output.ts';
-import type { ContainerMounts } from '../volume/container-mounts.ts';
+import { type ContainerMounts, unheldMounts } from '../volume/container-mounts.ts';
 
 type Listed = Result<'list'>['containers'][number];
 
@@ -93,7 +93,7 @@ const ended: Output = {
 };
 
 function over(record: ContainerRecord): ContainerMade {
-  const mounts = { status: record.mounts, sources: [], [Symbol.asyncDispose]: () => Promise.resolve() };
+  const mounts = unheldMounts(record.mounts);
   return { ...factsOf(record), output: ended, stdin: undefined, mounts, reopenLog: () => Promise.resolve() };
 }
 

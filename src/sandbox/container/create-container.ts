@@ -2,7 +2,7 @@ import { kindOf, messageOf, type ErrorKind } from '#base/errors.ts';
 import type { ImageConfig } from '#image/images.ts';
 import { checkContainerSpec } from './check-spec.ts';
 import { openContainerIo, type ContainerIoSite } from './container-io.ts';
-import type { ContainerMounts, PreparedMounts } from '../volume/container-mounts.ts';
+import { type ContainerMounts, type PreparedMounts, unheldMounts } from '../volume/container-mounts.ts';
 import { scratchSerial } from '../volume/volume-disks.ts';
 import type { ContainerParams } from '#wire/container-params.ts';
 import type { ContainerHome, ContainerMade } from './container-home.ts';
@@ -80,7 +80,7 @@ export async function createInGuest(
     await removeHalf(container, site);
     if (signal.aborted || !startErrors.has(kindOf(error))) throw error;
     const message = error instanceof Error ? error.message : messageOf(error); // only the agent's message
-    const unheld = { status: mounts.status, sources: [], [Symbol.asyncDispose]: () => Promise.resolve() };
+    const unheld = unheldMounts(mounts.status);
     const unstartable = { ...made, mounts: unheld }; // they are given back here
     await site.inbox.ask(() => container.becomeUnstartable(unstartable, startErrorCode(message), message));
     await container.saved;

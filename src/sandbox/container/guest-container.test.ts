@@ -34,13 +34,15 @@ function place(startFails: boolean | 'given up', now = () => 0, startedAtMs = 5)
   stdout.end();
   const log = { write: async () => {}, async [Symbol.asyncDispose]() {} };
   const output = pumpOutput({ stdout }, log, () => {});
+  let lose: (why: string) => void = () => {};
   const mounts = {
     status: [],
     sources: [],
+    onLost: (listener: (why: string) => void) => void (lose = listener),
     [Symbol.asyncDispose]: async () => void calls.push('mounts given back'),
   };
   const made = { imageId: 'i', stopSignal: 15, output, stdin: undefined, mounts, reopenLog: async () => {} };
-  return { container, inbox, bugs, calls, made };
+  return { container, inbox, bugs, calls, made, lose: (why: string) => lose(why) };
 }
 
 const deeds = ['created', 'unstartable', 'start', 'exit', 'lost', 'message', 'exec exit', 'remove'] as const;
@@ -122,6 +124,18 @@ test('a start that was given up leaves nothing running in the guest, which may h
   await assert.rejects(container.start(never), { kind: 'cancelled' });
   assert.equal((await container.exited).reason, 'StartError');
   assert.deepEqual(calls, ['startContainer', 'removeContainer']);
+});
+
+test('a container is killed when something that it mounts is lost, and says so', async () => {
+  const { container, inbox, calls, made, lose } = place(false);
+  inbox.tell(() => container.becomeCreated(made));
+  await container.start(never);
+  lose('the file server of /srv has ended');
+  assert.deepEqual(calls, ['startContainer', 'signalContainer']);
+  const exit = { kind: 'exited', containerId: 'c', exitCode: 137, oomKilled: false, finishedAtMs: 1 } as const;
+  inbox.tell(() => container.onGuestExit(exit));
+  const { reason, why } = await container.exited;
+  assert.deepEqual([reason, why], ['Error', 'the file server of /srv has ended']);
 });
 
 test('remove() gives the mounts back once the container is gone from the guest, once', async () => {

@@ -44,6 +44,8 @@ export class GuestContainer implements Container {
   #nextExec: number;
   #saving: Promise<void> = Promise.resolve();
   #hasGuestSaidExit = false;
+  /** What it mounted and is lost. */
+  #lostWhy: string | undefined;
   /** Its last termination message from the guest, in base64, in case the machine dies. */
   #toldMessage = '';
 
@@ -65,6 +67,7 @@ export class GuestContainer implements Container {
     this.#settleExit = resolve;
     this.#exit = before?.exit;
     if (before?.exit !== undefined) resolve(before.exit);
+    else before?.made.mounts.onLost((why) => this.#endFor(why));
   }
 
   get status(): ContainerStatus {
@@ -90,6 +93,7 @@ export class GuestContainer implements Container {
   becomeCreated(made: ContainerMade): void {
     this.#made = made;
     if (this.#moves.state === 'creating') this.#moves.moveTo('created', 'the guest made it');
+    made.mounts.onLost((why) => this.#endFor(why));
     this.#save();
   }
 
@@ -130,11 +134,20 @@ export class GuestContainer implements Container {
           exitCode: event.exitCode,
           ...(event.signal === undefined ? {} : { signal: event.signal }),
           reason: event.oomKilled ? 'OOMKilled' : event.exitCode === 0 ? 'Completed' : 'Error',
+          ...(this.#lostWhy === undefined ? {} : { why: this.#lostWhy }),
           ...(message === undefined ? {} : { message }),
           finishedAt: this.#plausible(event.finishedAtMs, this.#startedAt),
         }),
       ),
     );
+  }
+
+  /** Kills it when something that it mounts is lost: it would get errors of it for ever, and its next attempt gets it. */
+  #endFor(why: string): void {
+    if (this.#exit !== undefined) return;
+    this.#lostWhy = why;
+    this.#log.warn('container is killed', { why });
+    this.#killAll().catch((error: unknown) => this.#log.error('container not killed', error));
   }
 
   /** Limits a time from the guest to between `first` and now, even if the host's clock was changed. */
@@ -252,7 +265,12 @@ export class GuestContainer implements Container {
     }
     await guest.call('removeContainer', { id: this.id }, deadline);
     await inbox.ask(() =>
-      this.#end({ exitCode: killedExitCode, reason: 'Error', why: 'stopped before it started', finishedAt: now() }),
+      this.#end({
+        exitCode: killedExitCode,
+        reason: 'Error',
+        why: this.#lostWhy ?? 'stopped before it started',
+        finishedAt: now(),
+      }),
     );
   }
 

@@ -9,6 +9,7 @@ import {
   type HeldSource,
   type HostMode,
   type HostMount,
+  type Loss,
 } from './host-mode.ts';
 import type { AttachedDevice, DeviceMode } from './block-mode.ts';
 import type { ImageMode } from './image-mode.ts';
@@ -27,6 +28,8 @@ import { createSharedSources, type SharedSources } from './shared-sources.ts';
 export interface HeldMounts extends AsyncDisposable {
   readonly status: readonly MountStatus[];
   readonly sources: readonly HeldSource[];
+  /** Calls the listener with the reason, once, when one of them is lost. */
+  onLost(listener: (why: string) => void): void;
 }
 
 export interface PreparedMounts extends HeldMounts {
@@ -45,6 +48,11 @@ export interface ContainerMounts extends AsyncDisposable {
   adopt(before: Pick<HeldMounts, 'status' | 'sources'>, signal: AbortSignal): Promise<HeldMounts>;
 }
 
+/** The mounts of a container that has given them back. */
+export function unheldMounts(status: readonly MountStatus[]): HeldMounts {
+  return { status, sources: [], onLost: () => {}, [Symbol.asyncDispose]: () => Promise.resolve() };
+}
+
 export interface ContainerMountsParts {
   readonly volumes: readonly SandboxVolume[];
   /** In the order in which they are asked. */
@@ -56,7 +64,7 @@ export interface ContainerMountsParts {
 
 export function createContainerMounts(parts: ContainerMountsParts): ContainerMounts {
   const onStuck = (key: string, error: unknown) => parts.log.error('volume not given back', error, { volume: key });
-  const sources = createSharedSources<AttachedSource>(onStuck);
+  const sources = createSharedSources<AttachedSource>(onStuck, ({ loss }) => loss?.isLost !== true);
   const devices = createSharedSources<AttachedDevice>(onStuck);
   let next = 0;
   const takeName = (kind: MountSource['kind']) => {
@@ -66,7 +74,8 @@ export function createContainerMounts(parts: ContainerMountsParts): ContainerMou
   return {
     async prepare(wanted, signal) {
       await using held = new AsyncDisposableStack();
-      const site: Site = { parts, sources, devices, takeName, held };
+      const losses: Loss[] = [];
+      const site: Site = { parts, sources, devices, takeName, held, losses };
       const guest: GuestMount[] = [];
       const guestDevices: GuestDevice[] = [];
       const status: MountStatus[] = [];
@@ -83,25 +92,42 @@ export function createContainerMounts(parts: ContainerMountsParts): ContainerMou
         status.push({ mountPath: device.devicePath, mode: 'block' });
         used.push(source);
       }
-      const owned = held.move();
-      const dispose = () => owned.disposeAsync();
-      return { guest, devices: guestDevices, status, sources: used, [Symbol.asyncDispose]: dispose };
+      return { guest, devices: guestDevices, status, sources: used, ...heldBy(held.move(), losses) };
     },
     async adopt(before, signal) {
       await using held = new AsyncDisposableStack();
+      const losses: Loss[] = [];
       for (const source of before.sources) {
         next = Math.max(next, Number(/_(\d+)$/.exec(source.guest.volume)?.[1] ?? 0));
         const { kind, key, block } = source;
         if (kind === 'device' && block !== undefined)
           held.use(await devices.hold(key, () => parts.deviceMode.adopt(block)));
-        else held.use(await sources.hold(key, () => adoptSource(source, parts, signal)));
+        else {
+          const { loss } = held.use(await sources.hold(key, () => adoptSource(source, parts, signal))).value;
+          if (loss !== undefined) losses.push(loss);
+        }
       }
-      const owned = held.move();
-      return { ...before, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+      return { ...before, ...heldBy(held.move(), losses) };
     },
     async [Symbol.asyncDispose]() {
       await Promise.all([sources[Symbol.asyncDispose](), devices[Symbol.asyncDispose]()]);
     },
+  };
+}
+
+function heldBy(owned: AsyncDisposableStack, losses: readonly Loss[]): Pick<HeldMounts, 'onLost'> & AsyncDisposable {
+  let isTold = false;
+  return {
+    onLost(listener) {
+      for (const loss of losses) {
+        const listening = loss.onLost((why) => {
+          if (!isTold) listener(why);
+          isTold = true;
+        });
+        owned.defer(() => listening[Symbol.dispose]());
+      }
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
 
@@ -112,6 +138,7 @@ interface Site {
   readonly takeName: (kind: MountSource['kind']) => string;
   /** Holds for the container that asks. */
   readonly held: AsyncDisposableStack;
+  readonly losses: Loss[];
 }
 
 /** A container has a device itself, and no volume. */
@@ -161,7 +188,7 @@ async function bringIn(mount: ContainerMount, site: Site, signal: AbortSignal): 
 async function bringInFound(
   found: FoundSource,
   where: Pick<HeldSource, 'path'> & { readonly kind: 'host' | 'image' },
-  { sources, takeName, held }: Site,
+  { sources, takeName, held, losses }: Site,
   signal: AbortSignal,
 ): Promise<BroughtIn> {
   await using source = found;
@@ -171,7 +198,8 @@ async function bringInFound(
     signal.throwIfAborted();
     return await source.attach(takeName(where.kind), signal);
   });
-  const { guest, server, block } = held.use(hold).value;
+  const { guest, server, block, loss } = held.use(hold).value;
+  if (loss !== undefined) losses.push(loss);
   const of = { ...(server === undefined ? {} : { server }), ...(block === undefined ? {} : { block }) };
   return { mode, guest, source: { ...where, mode, key, guest, ...of } };
 }

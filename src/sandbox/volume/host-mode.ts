@@ -43,6 +43,15 @@ export interface AttachedSource extends AsyncDisposable {
   readonly server?: FileServerRecord;
   /** The disk that it is, if it is one of the host. */
   readonly block?: BlockDiskRecord;
+  /** Of what can be lost while it is attached. */
+  readonly loss?: Loss;
+}
+
+/** The loss of what is attached: the guest then gets errors of it, until it is attached again as another volume. */
+export interface Loss {
+  readonly isLost: boolean;
+  /** Calls the listener with the reason, at once if it is lost already. Dispose the result to be told no more. */
+  onLost(listener: (why: string) => void): Disposable;
 }
 
 /** What a container has attached, as the process after this one must know it; plain JSON. */

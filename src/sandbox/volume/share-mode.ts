@@ -3,24 +3,30 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { type GuestText, printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
+import { within } from '#host/wait.ts';
 import { shareOomScore } from '#host/oom-score.ts';
 import type { Link } from '#link/link.ts';
 import type { FileAccess, FileServer } from '#storage/file-server.ts';
 import { openHostSource, type HostSource } from '#storage/host-source.ts';
 import { maxPorts, type Machine } from '#vm/driver.ts';
-import type { AttachedSource, FoundSource, GuestSource, HeldSource, HostMode, HostMount } from './host-mode.ts';
+import type { AttachedSource, FoundSource, GuestSource, HeldSource, HostMode, HostMount, Loss } from './host-mode.ts';
 import type { Parts } from '../parts.ts';
 
 export interface ShareModeParts {
   readonly sandboxId: string;
   /** Whether the pod has a user namespace. */
   readonly hasOwnUsers: boolean;
-  readonly machine: Pick<Machine, 'attachPort' | 'detachPort' | 'confine' | 'record'>;
+  readonly machine: Pick<Machine, 'attachPort' | 'detachPort' | 'confine' | 'record' | 'exited'>;
   readonly guest: Pick<Link, 'call'>;
   readonly files: Parts['files'];
   /** Directory for what its servers say. */
   readonly logDirectory: string;
   readonly log: Log;
+}
+
+interface ShareSite extends ShareModeParts {
+  /** Servers of the sandbox that have ended before their volumes. */
+  readonly lost: { count: number };
 }
 
 /** Deadline for the guest's unmount, which writes back dirty data, in `ms`. */
@@ -33,7 +39,8 @@ const lastWordsMs = 1_000;
  * A directory or file of the node shared by host and guest: a file server on the host, a virtio-serial port of the machine,
  * and a FUSE file system in the guest. They are attached in this order and removed in reverse.
  */
-export function createShareMode(parts: ShareModeParts): HostMode {
+export function createShareMode(given: ShareModeParts): HostMode {
+  const parts = { ...given, lost: { count: 0 } };
   return {
     adopt: (held) => adopt(held, parts),
     async find(mount, _signal) {
@@ -80,7 +87,7 @@ function foundSource(
   source: HostSource,
   { source: { propagation } }: HostMount,
   access: Access,
-  parts: ShareModeParts,
+  parts: ShareSite,
 ): FoundSource {
   return {
     mode: 'share',
@@ -102,7 +109,7 @@ interface Order {
   readonly propagation: 'private' | 'slave';
 }
 
-async function attach(order: Order, parts: ShareModeParts, signal: AbortSignal): Promise<AttachedSource> {
+async function attach(order: Order, parts: ShareSite, signal: AbortSignal): Promise<AttachedSource> {
   const { source, volume, access, propagation } = order;
   const { machine, guest, sandboxId, hasOwnUsers: mapsUsers, log } = parts;
   const port = portOf(volume);
@@ -133,12 +140,13 @@ async function attach(order: Order, parts: ShareModeParts, signal: AbortSignal):
     readOnly: access.isReadOnlyInGuest,
     ...(file === undefined ? {} : { subPath: file }),
   };
-  undo.use(watch(server, source.path, log));
-  return attachedBy(guestSource, server, undo.move());
+  const loss = watchServer(server, source.path, parts);
+  undo.defer(() => loss.end());
+  return attachedBy(guestSource, { server, loss }, undo.move());
 }
 
-/** In the order of `attach`. One whose server is gone is kept for its container, which gets errors of it as before. */
-async function adopt(held: HeldSource, parts: ShareModeParts): Promise<AttachedSource | undefined> {
+/** In the order of `attach`. One whose server is gone is lost from the beginning. */
+async function adopt(held: HeldSource, parts: ShareSite): Promise<AttachedSource | undefined> {
   const { guest, server: record, path = '', mode } = held;
   if (mode !== 'share' || record === undefined) return undefined;
   const port = portOf(guest.volume);
@@ -146,11 +154,11 @@ async function adopt(held: HeldSource, parts: ShareModeParts): Promise<AttachedS
   undo.defer(() => detach(port, parts));
   const adoption = { record, owner: parts.sandboxId, logPath: logPathOf(port, parts), confine: confineIn(parts) };
   const server = await parts.files.adopt(adoption);
-  if (server === undefined) parts.log.warn('a file server has ended before its volume', { path });
-  else undo.use(server);
+  if (server !== undefined) undo.use(server);
   undo.defer(() => removeFromGuest(guest.volume, parts));
-  if (server !== undefined) undo.use(watch(server, path, parts.log));
-  return attachedBy(guest, { record }, undo.move());
+  const loss = watchServer(server ?? { ended: Promise.resolve([]) }, path, parts);
+  undo.defer(() => loss.end());
+  return attachedBy(guest, { server: { record }, loss }, undo.move());
 }
 
 const portOf = (volume: string) => volume.replaceAll('_', '-');
@@ -162,25 +170,53 @@ const confineIn =
   (pid: number, memoryBytes: number) =>
     machine.confine(pid, memoryBytes);
 
+interface WatchedServer extends Loss {
+  /** Its end is wanted from now on. */
+  end(): void;
+}
+
 /** Tells of its end, until that is wanted. */
-function watch(server: FileServer, path: string, log: Log): Disposable {
-  let isWanted = true;
-  void server.ended.then((tail) => {
-    if (isWanted)
-      log.warn('a file server has ended before its volume', {
-        path,
-        tail: tail.map((line) => printable(line)).join(' | '),
-      });
-  });
-  return { [Symbol.dispose]: () => void (isWanted = false) };
+function watchServer(
+  server: Pick<FileServer, 'ended'>,
+  path: string,
+  { log, lost, machine }: ShareSite,
+): WatchedServer {
+  const listeners = new Set<(why: string) => void>();
+  const why = `the file server of ${path} has ended`;
+  let state: 'served' | 'lost' | 'wanted' = 'served';
+  const isWanted = () => state === 'wanted';
+  let isTold = false;
+  const tell = async (tail: readonly GuestText[]): Promise<void> => {
+    if (state === 'wanted') return;
+    state = 'lost';
+    // A server ends with its machine, too.
+    if ((await within(machine.exited, { ms: lastWordsMs })) !== undefined || isWanted()) return;
+    lost.count += 1;
+    const said = tail.map((line) => printable(line)).join(' | ');
+    log.warn('a file server has ended before its volume', { path, count: lost.count, tail: said });
+    isTold = true;
+    for (const listener of listeners) listener(why);
+  };
+  void server.ended.then(tell);
+  return {
+    get isLost() {
+      return state === 'lost';
+    },
+    onLost(listener) {
+      if (isTold) listener(why);
+      else listeners.add(listener);
+      return { [Symbol.dispose]: () => void listeners.delete(listener) };
+    },
+    end: () => void (state = 'wanted'),
+  };
 }
 
 function attachedBy(
   guest: GuestSource,
-  { record: server }: Pick<FileServer, 'record'>,
+  { server, loss }: { readonly server: Pick<FileServer, 'record'>; readonly loss: Loss },
   owned: AsyncDisposableStack,
 ): AttachedSource {
-  return { guest, server, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return { guest, server: server.record, loss, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 function tooMany({ path }: HostSource, error: unknown): unknown {

@@ -88,3 +88,32 @@ test('what cannot be given back is told, and tried once more at the end, until i
     { kind: 'cancelled' },
   );
 });
+
+test('what is no longer usable stays for its holders, and is made again for the next', async () => {
+  const made: { isUsable: boolean; isGone: boolean }[] = [];
+  const make = async () => {
+    const thing = { isUsable: true, isGone: false, [Symbol.asyncDispose]: async () => void (thing.isGone = true) };
+    made.push(thing);
+    return thing;
+  };
+  const sources = createSharedSources<Awaited<ReturnType<typeof make>>>(
+    (_key, error) => assert.fail(String(error)),
+    ({ isUsable }) => isUsable,
+  );
+  const [first, second] = [await sources.hold('a', make), await sources.hold('a', make)];
+  assert.equal(made.length, 1);
+  first.value.isUsable = false;
+  const third = await sources.hold('a', make);
+  assert.equal(made.length, 2);
+  assert.notEqual(third.value, first.value);
+  await first[Symbol.asyncDispose]();
+  assert.equal(first.value.isGone, false);
+  await second[Symbol.asyncDispose]();
+  assert.equal(first.value.isGone, true);
+  assert.equal((await sources.hold('a', make)).value, third.value);
+  const fourth = await sources.hold('b', make);
+  fourth.value.isUsable = false;
+  await sources.hold('b', make);
+  await sources[Symbol.asyncDispose]();
+  assert.ok(made.every(({ isGone }) => isGone));
+});

@@ -3,8 +3,8 @@ import { PodvmError } from '#base/errors.ts';
 /** Something shared: made for the first user, released after the last. */
 export interface SharedSources<T extends AsyncDisposable> extends AsyncDisposable {
   /**
-   * Holds the thing of that key, made by `make` unless it exists. Waits for another caller that makes or releases it.
-   * Errors: those of `make`, for the caller whose call made it.
+   * Holds the thing of that key, made by `make` unless it exists and is usable. Waits for another caller that makes or
+   * releases it. Errors: those of `make`, for the caller whose call made it.
    */
   hold(key: string, make: () => Promise<T>): Promise<Hold<T>>;
 }
@@ -14,15 +14,22 @@ export interface Hold<T> extends AsyncDisposable {
 }
 
 interface Entry<T> {
+  readonly key: string;
   readonly value: T;
   holders: number;
 }
 
-/** Reports what cannot be released to `onStuck`, and tries again when all of it is disposed of. */
+/**
+ * Reports what cannot be released to `onStuck`, and tries again when all of it is disposed of. What is no longer usable
+ * stays for its holders, and is made again for the next.
+ */
 export function createSharedSources<T extends AsyncDisposable>(
   onStuck: (key: string, error: unknown) => void,
+  isUsable: (value: T) => boolean = () => true,
 ): SharedSources<T> {
   const entries = new Map<string, Entry<T>>();
+  /** All that have a holder, also those of which there is a newer one. */
+  const held = new Set<Entry<T>>();
   /** Keys that are being made or released. */
   const changes = new Map<string, Promise<unknown>>();
   const stuck: T[] = [];
@@ -37,11 +44,13 @@ export function createSharedSources<T extends AsyncDisposable>(
       changes.delete(key);
     }
   };
-  const release = async (key: string, entry: Entry<T>): Promise<void> => {
+  const release = async (entry: Entry<T>): Promise<void> => {
+    const { key, value } = entry;
     entry.holders -= 1;
-    if (entry.holders > 0 || entries.get(key) !== entry) return;
+    if (entry.holders > 0 || !held.delete(entry)) return;
+    if (entries.get(key) !== entry) return await giveBack(key, value);
     entries.delete(key);
-    await change(key, () => giveBack(key, entry.value));
+    await change(key, () => giveBack(key, value));
   };
   const giveBack = async (key: string, value: T): Promise<void> => {
     try {
@@ -51,7 +60,7 @@ export function createSharedSources<T extends AsyncDisposable>(
       onStuck(key, error);
     }
   };
-  const holdOf = (key: string, entry: Entry<T>): Hold<T> => {
+  const holdOf = (entry: Entry<T>): Hold<T> => {
     entry.holders += 1;
     let isHeld = true;
     return {
@@ -59,7 +68,7 @@ export function createSharedSources<T extends AsyncDisposable>(
       async [Symbol.asyncDispose]() {
         if (!isHeld) return;
         isHeld = false;
-        await release(key, entry);
+        await release(entry);
       },
     };
   };
@@ -69,18 +78,20 @@ export function createSharedSources<T extends AsyncDisposable>(
       for (let before = changes.get(key); before !== undefined; before = changes.get(key)) await before;
       if (isClosed) throw new PodvmError('cancelled', 'Cannot attach a volume: the sandbox is being stopped');
       const there = entries.get(key);
-      if (there !== undefined) return holdOf(key, there);
+      if (there !== undefined && isUsable(there.value)) return holdOf(there);
       return await change(key, async () => {
-        const entry = { value: await make(), holders: 0 };
+        const entry = { key, value: await make(), holders: 0 };
         entries.set(key, entry);
-        return holdOf(key, entry);
+        held.add(entry);
+        return holdOf(entry);
       });
     },
     async [Symbol.asyncDispose]() {
       isClosed = true;
       await Promise.all(changes.values());
-      const left = [...stuck.splice(0), ...[...entries.values()].map(({ value }) => value)];
+      const left = [...stuck.splice(0), ...[...held].map(({ value }) => value)];
       entries.clear();
+      held.clear();
       const failed: T[] = [];
       const results = await Promise.allSettled(
         left.map(async (value) => {
