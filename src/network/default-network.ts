@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
@@ -31,6 +32,8 @@ const choiceSchema = v.object({
   subnet: v.pipe(v.string(), v.regex(/^[0-9.]+\/20$/)),
   /** Unique local (RFC 4193): `fd5e:8a01:77c2::/64`. Used only while the node has IPv6. */
   subnet6: v.exactOptional(v.pipe(v.string(), v.regex(/^fd[0-9a-f]{2}:[0-9a-f]{1,4}:[0-9a-f]{1,4}::\/64$/))),
+  /** MAC of the bridge: when it was deleted and is made again, pods still know it by this one. */
+  mac: v.exactOptional(v.pipe(v.string(), v.regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/))),
 });
 export type DefaultNetworkChoice = Readonly<v.InferOutput<typeof choiceSchema>>;
 
@@ -40,6 +43,8 @@ const few = 32;
 export interface DefaultNetworkOptions {
   /** Whether pods reach services that listen on the node; default true. */
   readonly opensNode?: boolean;
+  /** Whether the rules of a node guard that exists are looked at, too. */
+  readonly looksAtRules?: boolean;
   /** Called with the reason when the node guard cannot be set up (`node-guard.ts`). */
   readonly onUnguarded?: (why: string) => void;
 }
@@ -51,11 +56,11 @@ export interface DefaultNetworkOptions {
 export async function openDefaultNetwork(
   stateDir: string,
   signal: AbortSignal,
-  { opensNode = true, onUnguarded }: DefaultNetworkOptions = {},
+  { opensNode = true, looksAtRules = false, onUnguarded }: DefaultNetworkOptions = {},
 ): Promise<Conflist> {
   const path = choicePath(stateDir);
   const saved = parseChoice(await readFileIfThere(path));
-  const guardOf = async (bridge: string) => await guardNode({ bridge, opensNode }, signal);
+  const guardOf = async (bridge: string) => await guardNode({ bridge, opensNode, looksAtRules }, signal);
   // When the bridge exists already, the guard runs beside the look at the node: it is one process more.
   const early = saved !== undefined && (await isOurs(saved.bridge, stateDir)) ? guardOf(saved.bridge) : undefined;
   early?.catch(() => undefined); // awaited below
@@ -64,15 +69,20 @@ export async function openDefaultNetwork(
   const { rules6 } = facts;
   const { chosen, links, routes } = await settle(saved, stateDir, facts, signal);
   const ipv6 = await readIpv6(routes, rules6);
-  const choice = ipv6.isUsable && chosen.subnet6 === undefined ? { ...chosen, subnet6: randomUniqueLocal() } : chosen;
-  if (choice !== saved) await writeFileAtomic(path, `${JSON.stringify(choice)}\n`);
+  const mac = await keepMac(chosen.bridge, signal);
+  const choice = {
+    ...chosen,
+    ...(ipv6.isUsable && chosen.subnet6 === undefined ? { subnet6: randomUniqueLocal() } : {}),
+    ...(mac === undefined ? {} : { mac }),
+  };
+  if (!isDeepStrictEqual(choice, saved)) await writeFileAtomic(path, `${JSON.stringify(choice)}\n`);
   const subnets = ipv6.isUsable && choice.subnet6 !== undefined ? [choice.subnet, choice.subnet6] : [choice.subnet];
   const wanted = subnets.flatMap((subnet) => masqueradesOf(subnet, choice.bridge));
   const [unguarded] = await Promise.all([
     choice.bridge === saved?.bridge ? (early ?? guardOf(choice.bridge)) : guardOf(choice.bridge),
     masquerade(aliasOf(stateDir), wanted, listingsOf(facts), signal),
+    raise(choice, routes, signal),
     subnets.length > 1 ? addGateway6(choice, routes, signal) : undefined,
-    keepMac(choice.bridge, signal),
     setBridge(choice.bridge),
   ]);
   if (unguarded !== undefined && !opensNode) throw cannotClose(unguarded);
@@ -203,8 +213,8 @@ function parseChoice(text: string | undefined): DefaultNetworkChoice | undefined
  * that no longer exists, for half a minute (measured: 31 s). Returns false when the bridge name was taken meanwhile.
  */
 async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal: AbortSignal): Promise<boolean> {
-  const gateway = choice.subnet.replace(/\.0\/20$/, '.1/20');
-  const adding = await run('ip', ['link', 'add', 'name', choice.bridge, 'address', randomMac(), 'type', 'bridge'], {
+  const mac = choice.mac ?? randomMac();
+  const adding = await run('ip', ['link', 'add', 'name', choice.bridge, 'address', mac, 'type', 'bridge'], {
     signal,
     timeoutMs: 10_000,
     okCodes: [0, 2], // 2: the kernel refuses
@@ -221,20 +231,21 @@ async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal
   if (adding.code !== 0) return false;
   const lines = [
     `link set dev ${choice.bridge} alias ${aliasOf(stateDir)}`,
-    `address add ${gateway} broadcast + dev ${choice.bridge}`,
+    `address add ${gatewayOf(choice.subnet)}/20 broadcast + dev ${choice.bridge}`,
     `link set dev ${choice.bridge} up`,
   ];
   await run('ip', ['-batch', '-'], { input: lines.join('\n'), signal, timeoutMs: 10_000 });
   return true;
 }
 
-/** Makes the current MAC permanent for a bridge that was made without one. */
-async function keepMac(bridge: string, signal: AbortSignal): Promise<void> {
+/** Returns the bridge's MAC, which is made permanent for a bridge that was made without one. */
+async function keepMac(bridge: string, signal: AbortSignal): Promise<string | undefined> {
   const read = async (file: string) => (await readFileIfThere(`/sys/class/net/${bridge}/${file}`))?.trim();
   const [assigned, mac] = await Promise.all([read('addr_assign_type'), read('address')]);
-  if (mac === undefined || assigned === givenMac) return;
+  if (mac === undefined || assigned === givenMac) return mac;
   const address = mac === noMac ? randomMac() : mac;
   await run('ip', ['link', 'set', 'dev', bridge, 'address', address], { signal, timeoutMs: 10_000 });
+  return address;
 }
 
 /** Keys are paths in `/proc/sys/net` or `/sys/class/net`, with `*` for the bridge. */
@@ -270,6 +281,25 @@ const cannotClose = (why: string) =>
 const givenMac = '3';
 /** MAC of a bridge without ports. */
 const noMac = '00:00:00:00:00:00';
+
+/** Puts the bridge up and gives it its address, if something has taken them. */
+async function raise(
+  { bridge, subnet }: DefaultNetworkChoice,
+  routes: readonly Route[],
+  signal: AbortSignal,
+): Promise<void> {
+  const gateway = gatewayOf(subnet);
+  const isUp = (Number((await readFileIfThere(`/sys/class/net/${bridge}/flags`))?.trim()) & up) !== 0;
+  const hasAddress = routes.some(({ type, dst, dev }) => type === 'local' && dst === gateway && dev === bridge);
+  if (isUp && hasAddress) return;
+  const lines = [`address replace ${gateway}/20 broadcast + dev ${bridge}`, `link set dev ${bridge} up`];
+  await run('ip', ['-batch', '-'], { input: lines.join('\n'), signal, timeoutMs: 10_000 });
+}
+
+const gatewayOf = (subnet: string) => subnet.replace(/\.0\/20$/, '.1');
+
+/** IFF_UP of linux/if.h. */
+const up = 1;
 
 /** Skips duplicate address detection, so that the first pod need not wait for it. */
 async function addGateway6(

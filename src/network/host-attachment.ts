@@ -5,6 +5,7 @@ import { addChain, checkChain, deleteChain, whyNoCheck, type ChainCall } from '.
 import type { CniResult, Conflist } from './cni/cni-schema.ts';
 import { frameFilter, ownFramesOnly, type PortRules } from './guard/frame-filter.ts';
 import { guestNetworkOf } from './guest-network.ts';
+import { findLoss, hostLinkOf, interfaceName, type Loss, makePair, makePort, nameNetns } from './lost-links.ts';
 import { type HeldPorts, holdPorts } from './ports/held-ports.ts';
 import { readInterface } from './ip/ip-command.ts';
 import {
@@ -18,7 +19,7 @@ import {
   tapName,
 } from './netns.ts';
 import { asksForMetadata } from './guard/network-policy.ts';
-import type { Attachment, AttachmentCheck, AttachmentOwner, GuestNetwork } from './network.ts';
+import type { Attachment, AttachmentCheck, AttachmentOwner, ConnectedPod, GuestNetwork } from './network.ts';
 import { readNodeDns } from './node-dns.ts';
 import { isLoopback } from './port-address.ts';
 import { type Capabilities, declaredOf, hasWork, withoutLoopback } from './cni/pod-capabilities.ts';
@@ -39,12 +40,12 @@ export interface AttachmentParts {
   readonly claim: (sandboxId: string, mac: string, owner: AttachmentOwner) => Capabilities;
   /** Called when the node's kernel cannot filter what a guest sends. */
   readonly onUnfiltered: () => void;
+  /** Called with what was put back. */
+  readonly onMended: (sandboxId: string, what: string) => void;
   /** Called once nothing of the attachment is left. */
   readonly released: (sandboxId: string) => void;
 }
 
-/** Name of the one interface that a chain makes, in the netns and in the guest. */
-export const interfaceName = 'eth0';
 const defaultTapMtu = 1500;
 
 interface Joined {
@@ -77,6 +78,7 @@ export class HostAttachment implements Attachment {
   #joined: Joined | undefined;
   #connected: Promise<GuestNetwork> | undefined;
   #disposed: Promise<void> | undefined;
+  #mending: Promise<Unmended | undefined> = Promise.resolve(undefined);
 
   /** Made from a record, whatever of the attachment exists. */
   constructor(record: AttachmentRecord, parts: AttachmentParts, asked: Capabilities = record.capabilities ?? {}) {
@@ -304,6 +306,74 @@ export class HostAttachment implements Attachment {
     return { ...whose, verdict: 'well', detail };
   }
 
+  /** Its record, once it is connected. */
+  get connected(): AttachmentRecord | undefined {
+    return this.#record.guest === undefined || this.#ending.signal.aborted ? undefined : this.#record;
+  }
+
+  /**
+   * Puts back what others have removed. Undefined: nothing is missing now. `isOurs`: it is on the built-in network, of which
+   * everything is known.
+   */
+  mend(pod: ConnectedPod, isOurs: boolean, signal: AbortSignal): Promise<Unmended | undefined> {
+    this.#mending = this.#mend(pod, isOurs, AbortSignal.any([signal, this.#ending.signal]));
+    return this.#mending;
+  }
+
+  async #mend(pod: ConnectedPod, isOurs: boolean, signal: AbortSignal): Promise<Unmended | undefined> {
+    for (let tries = 0; tries < mostLosses; tries += 1) {
+      const record = this.connected;
+      const loss = record && (await findLoss(record, pod));
+      if (record === undefined || loss === undefined) return undefined;
+      const putBack = this.#remedyOf(loss, record, pod, isOurs);
+      if (putBack === undefined) return { why: whyLost[loss], isFinal: true };
+      try {
+        await putBack(signal);
+      } catch (error) {
+        return { why: `${whyLost[loss]}: ${messageOf(error)}`, isFinal: false };
+      }
+      this.#parts.onMended(this.sandboxId, loss);
+    }
+    return undefined;
+  }
+
+  #remedyOf(
+    loss: Loss,
+    record: AttachmentRecord,
+    pod: ConnectedPod,
+    isOurs: boolean,
+  ): ((signal: AbortSignal) => Promise<void>) | undefined {
+    const host = hostLinkOf(record);
+    if (loss === 'netns name') return (signal) => nameNetns(pod, signal);
+    if (!isOurs || host === undefined) return undefined;
+    if (loss === 'bridge port') return (signal) => makePort(host, signal);
+    if (loss === 'pair') return (signal) => this.#makePair(record, signal);
+    return undefined;
+  }
+
+  async #makePair(record: AttachmentRecord, signal: AbortSignal): Promise<void> {
+    const host = hostLinkOf(record);
+    const { conflist, added, isFiltered } = record;
+    if (host === undefined || conflist === undefined || added === undefined) return;
+    await makePair(record, host, signal);
+    await separateFromTap(this.sandboxId, signal); // its half leads to the link that is gone
+    const rules = portRulesOf(conflist, added, record);
+    const filters = { fromGuest: frameFilter(rules), toGuest: ownFramesOnly(rules.mac) };
+    await joinWithTap(this.sandboxId, interfaceName, isFiltered === true ? filters : undefined, signal);
+    await this.addAgain('bandwidth', signal);
+  }
+
+  /** Runs one plugin of the chain again, of which the node has lost what it made. */
+  async addAgain(type: string, signal: AbortSignal): Promise<void> {
+    const { conflist, added } = this.#record;
+    const plugins = conflist?.plugins.filter((plugin) => plugin.type === type) ?? [];
+    if (conflist === undefined || added === undefined || plugins.length === 0) return;
+    const call = this.#call({ ...conflist, plugins });
+    if (type !== 'portmap') await deleteChain(call, added, signal); // it begins with that itself
+    await addChain(call, signal, added);
+    this.#parts.onMended(this.sandboxId, type);
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
     this.#disposed ??= this.#dispose().catch((error: unknown) => {
       this.#disposed = undefined; // the next call tries again
@@ -314,7 +384,8 @@ export class HostAttachment implements Attachment {
 
   async #dispose(): Promise<void> {
     this.#ending.abort(new PodvmError('cancelled', `Attachment ${this.sandboxId} is being disposed of`));
-    await Promise.allSettled([this.#looked, this.#ahead, this.#connected]); // their callers get the errors
+    // Their callers get the errors.
+    await Promise.allSettled([this.#looked, this.#ahead, this.#connected, this.#mending]);
     const [held] = await Promise.allSettled([this.#held]);
     if (held.status === 'fulfilled') await held.value?.[Symbol.asyncDispose]();
     const { conflist, added } = this.#record;
@@ -326,6 +397,23 @@ export class HostAttachment implements Attachment {
     await this.#parts.records.remove(this.sandboxId);
     this.#parts.released(this.sandboxId);
   }
+}
+
+/** Losses that one look puts back, one after the other: a name, a pair of links, a port. */
+const mostLosses = 4;
+
+const whyLost: Record<Loss, string> = {
+  'netns name': 'the name of its network namespace was removed',
+  netns: 'its network namespace was replaced by another',
+  tap: `${tapName}, the link of its machine, was deleted`,
+  pair: `${interfaceName}, its link to the network, was deleted`,
+  'bridge port': 'its link was taken from its bridge',
+};
+
+/** What could not be put back, and whether that can be tried again. */
+export interface Unmended {
+  readonly why: string;
+  readonly isFinal: boolean;
 }
 
 /** Addresses without prefix lengths. */

@@ -2,8 +2,9 @@ import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { isThere } from '#host/files.ts';
+import { isThere, writeFileAtomic } from '#host/files.ts';
 import type { Log } from '#host/log.ts';
+import { run } from '#host/run.ts';
 import { AttachmentRecords, sandboxIdSchema, type AttachmentRecord } from './attachment-record.ts';
 import { checkClash, checkOwner, checkRequest, type PodPorts } from './attachment-request.ts';
 import { collectChain, findPlugins, typesOf } from './cni/cni-chain.ts';
@@ -18,8 +19,10 @@ import {
   openDefaultNetwork,
   uncheckedPlugins,
 } from './default-network.ts';
-import { HostAttachment, interfaceName, type AttachmentParts, type Chain } from './host-attachment.ts';
+import { HostAttachment, type AttachmentParts, type Chain } from './host-attachment.ts';
+import { hostLinkOf, interfaceName } from './lost-links.ts';
 import { randomMac } from './ip/mac.ts';
+import { readPortRules } from './ports/port-rules.ts';
 import { droppedPackets, droppedPacketsOfPods } from './guard/node-guard.ts';
 import { checkTunDevice, droppedFrames, netnsPath } from './netns.ts';
 import { asksForMetadata, type NetworkPolicy } from './guard/network-policy.ts';
@@ -28,6 +31,7 @@ import type {
   AttachmentCheck,
   AttachmentOwner,
   AttachmentRequest,
+  ConnectedPod,
   Network,
   NetworkReadiness,
 } from './network.ts';
@@ -59,6 +63,8 @@ export interface CniConfigDirectory {
 /** By then the pod is connected and its machine no longer busy with the start. */
 const afterPodMs = 1_000;
 const refusedTimeoutMs = 10_000;
+/** Interval at which the node's rules are looked at for running pods, by processes. */
+const rulesMs = 7_000;
 
 export const defaultPluginDirs: readonly string[] = ['/usr/lib/cni', '/opt/cni/bin'];
 
@@ -73,6 +79,11 @@ class HostNetwork implements Network {
   readonly #records: AttachmentRecords;
   /** Attachments of this process, by sandbox id. */
   readonly #active = new Map<string, PodPorts>();
+  readonly #attachments = new Map<string, HostAttachment>();
+  /** When the node's rules were last looked at, by `mend`. */
+  #rulesMs = 0;
+  /** Pods of which something could not be put back at the last look. */
+  readonly #unmended = new Set<string>();
   #default: Conflist | undefined;
   #looking: Promise<Conflist> | undefined;
   #lookedMs = 0;
@@ -96,7 +107,9 @@ class HostNetwork implements Network {
         await checkTunDevice();
       }
       signal.throwIfAborted();
-      return await HostAttachment.prepare(recordOf(request, mac), asked, this.#parts(), signal);
+      const attachment = await HostAttachment.prepare(recordOf(request, mac), asked, this.#parts(), signal);
+      this.#attachments.set(request.sandboxId, attachment);
+      return attachment;
     } catch (error) {
       this.#active.delete(request.sandboxId);
       throw error;
@@ -108,6 +121,7 @@ class HostNetwork implements Network {
     if (!record || !(await isThere(netnsPath(sandboxId)))) return undefined;
     this.#reserve(sandboxId, record.mac, record);
     const attachment = new HostAttachment(record, this.#parts());
+    this.#attachments.set(sandboxId, attachment);
     await attachment.holdAgain().catch((error: unknown) => {
       this.#options.log.warn('host ports of a pod are not held', { sandbox: sandboxId, why: messageOf(error) });
     });
@@ -130,6 +144,70 @@ class HostNetwork implements Network {
     await this.#releaseAddresses();
     await this.#collectUnrecorded(signal);
     return collected;
+  }
+
+  async mend(pods: readonly ConnectedPod[], signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
+    const found = pods.flatMap((pod) => {
+      const attachment = this.#attachments.get(pod.sandboxId);
+      const record = attachment?.connected;
+      if (attachment === undefined || record === undefined) return [];
+      const isOurs = record.conflist !== undefined && isDefaultNetwork(record.conflist, this.#options.stateDir);
+      return [{ pod, attachment, record, isOurs }];
+    });
+    const bridges = new Set(found.flatMap(({ record, isOurs }) => (isOurs ? (hostLinkOf(record)?.bridge ?? []) : [])));
+    const nowMs = performance.now();
+    const looksAtRules = nowMs - this.#rulesMs >= rulesMs;
+    if (looksAtRules) this.#rulesMs = nowMs;
+    const areThere = async () => (await Promise.all([...bridges].map(isLinkThere))).every(Boolean);
+    if ((looksAtRules && bridges.size > 0) || !(await areThere())) await (this.#looking ??= this.#look(true));
+    const broken = new Map<string, string>();
+    for (const { pod, attachment, isOurs } of found) {
+      try {
+        const unmended = await attachment.mend(pod, isOurs, signal);
+        const isBroken = unmended !== undefined && (unmended.isFinal || this.#unmended.has(pod.sandboxId));
+        if (unmended === undefined) this.#unmended.delete(pod.sandboxId);
+        else if (isBroken) broken.set(pod.sandboxId, unmended.why);
+        else this.#warnOfMending(pod.sandboxId, unmended.why);
+      } catch (error) {
+        this.#options.log.warn('a pod was not looked at', { sandbox: pod.sandboxId, why: messageOf(error) });
+      }
+    }
+    if (looksAtRules) await this.#mendRules(found, signal);
+    return broken;
+  }
+
+  #warnOfMending(sandbox: string, why: string): void {
+    this.#unmended.add(sandbox);
+    this.#options.log.warn('a part of the network was not put back', { sandbox, why });
+  }
+
+  /** Has plugins make their rules again that are gone, on any network. */
+  async #mendRules(
+    found: readonly { readonly attachment: HostAttachment; readonly record: AttachmentRecord }[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const using = (type: string) =>
+      found.filter(({ record: { conflist } }) => conflist?.plugins.some((plugin) => plugin.type === type) === true);
+    const ported = using('portmap').filter(({ record }) => record.capabilities?.['portMappings'] !== undefined);
+    const accepted = using('firewall');
+    const sandboxes = ported.length === 0 ? [] : (await readPortRules(signal)).map(({ containerId }) => containerId);
+    const lines = accepted.length === 0 ? '' : await acceptedAddresses(signal);
+    const isAccepted = ({ added }: AttachmentRecord) =>
+      (added?.ips ?? []).every(({ address }) => address.includes(':') || lines.includes(` -d ${bare(address)}/32 `));
+    for (const [type, lost] of [
+      ['portmap', ported.filter(({ record }) => !sandboxes.includes(record.sandboxId))],
+      ['firewall', accepted.filter(({ record }) => !isAccepted(record))],
+    ] as const) {
+      for (const { attachment } of lost) {
+        await attachment.addAgain(type, signal).catch((error: unknown) => {
+          this.#options.log.warn('rules of a pod were not put back', {
+            sandbox: attachment.sandboxId,
+            plugin: type,
+            why: messageOf(error),
+          });
+        });
+      }
+    }
   }
 
   async check(signal: AbortSignal): Promise<readonly AttachmentCheck[]> {
@@ -218,7 +296,12 @@ class HostNetwork implements Network {
       pluginTimeoutMs: this.#pluginTimeoutMs,
       claim: (sandboxId, mac, owner) => this.#claim(sandboxId, mac, owner),
       onUnfiltered: () => this.#warnOnce('frames of pods are not filtered', 'the kernel has no cls_bpf'),
-      released: (sandboxId) => this.#active.delete(sandboxId),
+      onMended: (sandbox, what) => this.#options.log.warn('a part of the network was put back', { sandbox, what }),
+      released: (sandboxId) => {
+        this.#active.delete(sandboxId);
+        this.#attachments.delete(sandboxId);
+        this.#unmended.delete(sandboxId);
+      },
     };
   }
 
@@ -289,12 +372,13 @@ class HostNetwork implements Network {
   }
 
   /** Takes no signal: the first caller's must not cancel it for those that wait with it. */
-  async #look(): Promise<Conflist> {
+  async #look(looksAtRules = false): Promise<Conflist> {
     this.#lookedMs = performance.now();
     try {
       await mkdir(this.#options.stateDir, { recursive: true, mode: 0o700 });
       this.#default = await openDefaultNetwork(this.#options.stateDir, AbortSignal.timeout(20_000), {
         opensNode: this.#options.policy !== 'outside',
+        looksAtRules,
         onUnguarded: (why) => this.#warnOnce('the node guard is not in place', why),
       });
       return this.#default;
@@ -307,17 +391,42 @@ class HostNetwork implements Network {
     }
   }
 
-  /** Frees addresses whose sandbox has no record: a power cut may lose the record and keep the address. */
+  /**
+   * Frees addresses whose sandbox has no record: a power cut may lose the record and keep the address, or tear the file that
+   * says whose it is.
+   */
   async #releaseAddresses(): Promise<void> {
     const directory = join(ipamDir(this.#options.stateDir), defaultNetworkName);
     const known = new Set([...(await this.#records.list()), ...this.#active.keys()]);
+    const records = await Promise.all([...known].map((sandboxId) => this.#records.read(sandboxId)));
+    const users = new Map(
+      records.flatMap((record) =>
+        (record?.added?.ips ?? []).map(({ address }) => [bare(address), record?.sandboxId ?? ''] as const),
+      ),
+    );
+    const isBeingMade = records.some((record) => record?.conflist !== undefined && record.added === undefined);
     for (const file of await readdir(directory).catch(() => [])) {
       if (!/^[0-9a-f.:]+$/.test(file)) continue; // host-local keeps its lock and its last address in the same directory
-      const holder = (await readFile(join(directory, file), 'utf8').catch(() => '')).split(/\s/)[0] ?? '';
-      if (holder !== '' && !known.has(holder)) await rm(join(directory, file), { force: true });
+      const path = join(directory, file);
+      const holder = (await readFile(path, 'utf8').catch(() => '')).split(/\s/)[0] ?? '';
+      if (known.has(holder)) continue;
+      const user = users.get(file);
+      if (user !== undefined) await writeFileAtomic(path, `${user}\r\n${interfaceName}`); // torn, and found by it at its end
+      else if (holder !== '' || !isBeingMade) await rm(path, { force: true });
     }
   }
 }
+
+/** An address without its prefix length. */
+const bare = (address: string) => address.replace(/\/\d+$/, '');
+
+/** The plugin `firewall`'s rules of the pods that may be reached. */
+async function acceptedAddresses(signal: AbortSignal): Promise<string> {
+  const listed = await run('iptables', ['-w', '5', '-S', 'CNI-FORWARD'], { signal, timeoutMs: 10_000, okCodes: 'any' });
+  return listed.stdout;
+}
+
+const isLinkThere = (name: string) => isThere(`/sys/class/net/${name}`);
 
 function recordOf(request: AttachmentRequest, mac: string): AttachmentRecord {
   const { sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid } = request;

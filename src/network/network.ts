@@ -114,6 +114,12 @@ export type NetworkReadiness =
     }
   | { readonly isReady: false; readonly message: string; readonly fix: string | undefined };
 
+/** A running pod, by a process in its netns. */
+export interface ConnectedPod {
+  readonly sandboxId: string;
+  readonly pid: number;
+}
+
 /** What the plugins that connected a pod report about its attachment (CNI's CHECK). */
 export interface AttachmentCheck {
   readonly sandboxId: string;
@@ -155,6 +161,12 @@ export interface Network {
    * undefined while there is no such network.
    */
   droppedPackets(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
+  /**
+   * Looks at what connects these pods, of this process, and puts back what others have removed: the name of a netns, links,
+   * the bridge, and the node's rules. Returns why a pod is not connected and cannot be again, by sandbox id. Errors of
+   * putting something back are logged, and it is tried again by the next call.
+   */
+  mend(pods: readonly ConnectedPod[], signal: AbortSignal): Promise<ReadonlyMap<string, string>>;
   /**
    * Asks the plugins about every attachment that they have connected, of any process, one after the other. Changes none;
    * do not decide anything by it, since plugins are known to be wrong. An attachment that is being removed may be reported

@@ -48,6 +48,8 @@ export interface SandboxLimits {
   readonly killTimeoutMs: number;
   /** Interval of checks whether a block volume has grown. */
   readonly growthIntervalMs: number;
+  /** Interval of looks at the networks of running pods. */
+  readonly mendIntervalMs: number;
   /** Time in which the end of a sandbox waits for output that log and followers have not taken yet. */
   readonly drainTimeoutMs: number;
 }
@@ -84,5 +86,6 @@ export const defaultLimits: SandboxLimits = {
   killAnswerMs: 35_000,
   killTimeoutMs: 10_000,
   growthIntervalMs: 2_000,
+  mendIntervalMs: 4_000,
   drainTimeoutMs: 5000,
 };

@@ -282,6 +282,11 @@ export class LiveSandbox implements Sandbox {
     this.#log.warn('a process was killed for lack of memory', fields);
   }
 
+  /** Fails with the reason: it has lost something that cannot be replaced. */
+  breakDown(why: string): void {
+    this.#inbox.tell(() => this.#fail(why));
+  }
+
   /** A bug in one sandbox fails that sandbox only. */
   #onBug(error: unknown): void {
     this.#log.error('sandbox failed by a bug in podvm', error);

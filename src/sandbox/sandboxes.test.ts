@@ -511,6 +511,21 @@ for (const [what, cause, why] of deaths) {
   });
 }
 
+test('a sandbox whose network is lost fails with the reason, and no other does', async () => {
+  let lost = '';
+  await using place = await node({ mendIntervalMs: 10, userIds: { first: 1000, count: 2 } }, (parts) => {
+    parts.network.mend = async (pods) =>
+      new Map(pods.flatMap(({ sandboxId }) => (sandboxId === lost ? [[sandboxId, 'tap0 was deleted']] : [])));
+    return parts;
+  });
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const other = await place.sandboxes.run({ ...sandboxSpec, name: 'other' }, never);
+  lost = sandbox.id;
+  const { state, failure } = await sandbox.ended;
+  assert.deepEqual([state, failure], ['failed', 'the pod has lost its network: tap0 was deleted']);
+  assert.equal(other.status.state, 'ready');
+});
+
 test('a stop of a container whose machine does not answer ends with the machine, and the sandbox fails', async () => {
   const heartbeat = new Heartbeat({ lookMs: 20, quietMs: 40, answerMs: 40, patienceMs: 100 });
   await using place = await node({ killAnswerMs: 5_000 }, (parts) => {

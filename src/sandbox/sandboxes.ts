@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PodvmError } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import { createGate } from '#host/gate.ts';
 import { Generation } from './generation.ts';
 import { defaultLimits, type SandboxLimits } from './limits.ts';
-import type { LiveSandbox } from './live-sandbox.ts';
+import { LiveSandbox } from './live-sandbox.ts';
 import { lockDirectory } from './recovery/lock.ts';
 import { createNames, createUserIds, keyOf, userIdsOf } from './names.ts';
 import type { Parts, Surroundings } from './parts.ts';
@@ -109,6 +109,8 @@ class SandboxTable implements OpenSandboxes {
   readonly #sandboxes = new Map<string, LiveSandbox | EndedSandbox>();
   readonly #starting: Set<Promise<unknown>>;
   readonly #closing = new AbortController();
+  readonly #mender: NodeJS.Timeout;
+  #mending: Promise<void> | undefined;
   #generation: Generation;
 
   constructor(options: TableOptions, lock: AsyncDisposableStack) {
@@ -117,6 +119,8 @@ class SandboxTable implements OpenSandboxes {
     this.#lock = lock;
     this.#generation = this.#generationOf(options.parts, options.templates);
     for (const sandbox of options.before) this.#add(sandbox, this.#generation.enter());
+    const mend = () => void (this.#mending ??= this.#mend().finally(() => (this.#mending = undefined)));
+    this.#mender = setInterval(mend, options.shared.limits.mendIntervalMs).unref();
   }
 
   get #context(): StartContext {
@@ -170,6 +174,27 @@ class SandboxTable implements OpenSandboxes {
     return this.#asCause(error.suppressed);
   }
 
+  /** Has the network put back what others have removed of running pods, or fails them. */
+  async #mend(): Promise<void> {
+    const { parts, surroundings } = this.#context;
+    const running = [...this.#sandboxes.values()].flatMap((sandbox) => {
+      const { state, vmmPid } = sandbox.status;
+      return sandbox instanceof LiveSandbox && state === 'ready' && vmmPid !== undefined ? [{ sandbox, vmmPid }] : [];
+    });
+    if (running.length === 0) return;
+    const pods = running.map(({ sandbox, vmmPid: pid }) => ({ sandboxId: sandbox.id, pid }));
+    try {
+      const broken = await parts.network.mend(pods, this.#closing.signal);
+      for (const { sandbox } of running) {
+        const why = broken.get(sandbox.id);
+        if (why !== undefined) sandbox.breakDown(`the pod has lost its network: ${why}`);
+      }
+    } catch (error) {
+      if (!this.#closing.signal.aborted)
+        surroundings.log.warn('networks of pods were not looked at', { why: messageOf(error) });
+    }
+  }
+
   async warmUp(what: 'template' | 'pool', signal: AbortSignal): Promise<void> {
     const { limits, templates, pool, template } = this.#context;
     const { nominal } = machineSizeOf('a machine', {}, limits.size);
@@ -211,7 +236,8 @@ class SandboxTable implements OpenSandboxes {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new PodvmError('cancelled', 'podvm is stopping'));
-    await Promise.allSettled(this.#starting);
+    clearInterval(this.#mender);
+    await Promise.allSettled([...this.#starting, this.#mending]);
     const all = [...this.#sandboxes.values()];
     await Promise.allSettled(all.map((sandbox) => (sandbox.isKept ? sandbox.leave() : sandbox.remove())));
     await this.#generation.close();

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { ContainerState, PodSandboxState } from '#cri/schema/api_pb.ts';
+import { ContainerState, PodSandboxState, Protocol } from '#cri/schema/api_pb.ts';
 import { isThere } from '#host/files.ts';
+import { run } from '#host/run.ts';
 import { sweepFileServers } from '#storage/file-server.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
@@ -33,9 +36,9 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     await node[Symbol.asyncDispose]();
   });
 
-  const runPod = async (name: string, attempt = 0) => {
+  const runPod = async (name: string, attempt = 0, more: object = {}) => {
     const metadata = { name, namespace: 'default', uid: `uid-of-${name}`, attempt };
-    const config = { metadata, logDirectory: join(node.cli.root, 'pod-logs', name), labels: { pod: name } };
+    const config = { metadata, logDirectory: join(node.cli.root, 'pod-logs', name), labels: { pod: name }, ...more };
     const { podSandboxId } = await node.runtime.runPodSandbox({ config });
     node.ids.push(podSandboxId);
     return { podSandboxId, config };
@@ -136,4 +139,143 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     assert.equal((await exec(again, 'cat /shared/of-host')).text, 'seen');
     await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
   });
+
+  describe('of the network', () => {
+    let pod: Pod;
+    let [main, ip, bridge, hostLink] = ['', '', '', ''];
+    const hostPort = 34_517;
+    const netns = () => `podvm-${pod.podSandboxId}`;
+
+    before(async () => {
+      const portMappings = [{ hostPort, containerPort: 7, protocol: Protocol.TCP }];
+      pod = await runPod('network', 0, { portMappings });
+      main = await runContainer(pod, 'main', 'exec nc -ll -p 7 -e cat');
+      const { status } = await node.runtime.podSandboxStatus({ podSandboxId: pod.podSandboxId });
+      ip = status?.network?.ip ?? assert.fail('no address');
+      bridge = await deviceTo(ip);
+      hostLink = (await readdir(`/sys/class/net/${bridge}/brif`))[0] ?? assert.fail('no port');
+    });
+
+    /** Sends a line to the pod, from the node, and waits for its echo. */
+    const echoes = (host: string, port: number) => async () => await isEchoed(host, port);
+    const putBack = async (what: string, is: () => Promise<boolean>) => await until(`${what} is put back`, 15_000, is);
+
+    const nodeAddress = async () => {
+      const { stdout } = await run('ip', ['-json', 'address', 'show', 'dev', bridge]);
+      const [link] = JSON.parse(stdout) as [{ addr_info: { local: string; family: string }[] }];
+      return link.addr_info.find(({ family }) => family === 'inet')?.local ?? assert.fail('no gateway');
+    };
+
+    for (const [what, remove] of [
+      ['a bridge that was deleted', () => run('ip', ['link', 'delete', bridge])],
+      ['a pair of links that was deleted', () => run('ip', ['link', 'delete', hostLink])],
+      ['a link that was taken from its bridge', () => run('ip', ['link', 'set', 'dev', hostLink, 'nomaster'])],
+    ] as const) {
+      it(`${what} is put back within 10 s`, async (t) => {
+        const open = await until('an echo', 5_000, echoes(ip, 7)).then(() => connected(ip, 7));
+        assert.equal(await open.echo('before'), 'before');
+        await remove();
+        const ms = await putBack(what, echoes(ip, 7));
+        t.diagnostic(`put back after ${Math.round(ms)} ms`);
+        assert.ok(ms < 10_000 + 3_000, `${ms} ms`); // and TCP's own wait for a lost packet
+        assert.equal(await open.echo('afterwards'), 'afterwards');
+        open.end();
+        assert.equal(await stateOf(pod), PodSandboxState.SANDBOX_READY);
+      });
+    }
+
+    it('rules that were flushed are put back within 10 s', async (t) => {
+      const gateway = await nodeAddress();
+      const rules = async () => {
+        const nat = await run('iptables', ['-w', '5', '-t', 'nat', '-S', 'POSTROUTING']);
+        return { isMasked: nat.stdout.includes(`! -o ${bridge} `), isLed: await isEchoed(gateway, hostPort) };
+      };
+      assert.deepEqual(await rules(), { isMasked: true, isLed: true });
+      const { stdout } = await run('nft', ['-j', 'list', 'tables', 'inet']);
+      const table = new RegExp(`"${bridge}_[0-9a-f]+"`).exec(stdout)?.[0].slice(1, -1) ?? assert.fail('no guard');
+      // Only those of this pod: others of the node have theirs in the same chains.
+      const { stdout: all } = await run('iptables', ['-w', '5', '-t', 'nat', '-S']);
+      const own = all.split('\n').filter((line) => line.includes(` ${bridge} `) || line.includes(pod.podSandboxId));
+      for (const line of own.filter((each) => each.startsWith('-A '))) {
+        await run('sh', ['-c', `iptables -w 5 -t nat ${line.replace('-A ', '-D ')}`], { okCodes: [0, 1] });
+      }
+      await run('nft', ['flush', 'table', 'inet', table]);
+      const ms = await putBack('all', async () => {
+        const listed = await run('nft', ['list', 'table', 'inet', table], { okCodes: 'any' });
+        const { isMasked, isLed } = await rules();
+        return isMasked && isLed && listed.stdout.includes(' drop');
+      });
+      t.diagnostic(`put back after ${Math.round(ms)} ms`);
+    });
+
+    it('the name of its netns that was removed is put back, and the pod can be removed', async () => {
+      await run('ip', ['netns', 'delete', netns()]);
+      await putBack(
+        'the name',
+        async () => (await run('ip', ['netns', 'exec', netns(), 'true'], { okCodes: 'any' })).code === 0,
+      );
+      assert.ok(await isEchoed(ip, 7));
+      assert.equal((await exec(main, 'echo here')).text, 'here');
+    });
+
+    it('a tap that was deleted makes the pod not ready, with the reason', async () => {
+      await run('ip', ['-netns', netns(), 'link', 'delete', 'tap0']);
+      await until(
+        'the pod is not ready',
+        15_000,
+        async () => (await stateOf(pod)) === PodSandboxState.SANDBOX_NOTREADY,
+      );
+      const ended = async () => (await node.runtime.containerStatus({ containerId: main })).status;
+      await until(
+        'the container has ended',
+        5_000,
+        async () => (await ended())?.state === ContainerState.CONTAINER_EXITED,
+      );
+      assert.match(
+        (await ended())?.message ?? '',
+        /the pod has lost its network: tap0, the link of its machine, was deleted/,
+      );
+      await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
+    });
+  });
 });
+
+async function deviceTo(address: string): Promise<string> {
+  const { stdout } = await run('ip', ['-json', 'route', 'get', address]);
+  return (JSON.parse(stdout) as [{ dev: string }])[0].dev;
+}
+
+/** A connection to a server that sends back what it gets. */
+async function connected(host: string, port: number) {
+  const socket = createConnection({ host, port });
+  let text = '';
+  socket.on('error', () => {});
+  socket.on('data', (bytes: Buffer) => void (text += bytes.toString()));
+  await once(socket, 'connect', { signal: AbortSignal.timeout(1_500) }).catch((error: unknown) => {
+    socket.destroy();
+    throw error;
+  });
+  return {
+    async echo(line: string, withinMs = 20_000) {
+      socket.write(`${line}\n`);
+      await until(`an echo of ${line}`, withinMs, async () => text.endsWith(`${line}\n`));
+      return line;
+    },
+    end: () => socket.destroy(),
+  };
+}
+
+/** Whether that server answers: others on the way may accept a connection that leads nowhere. */
+async function isEchoed(host: string, port: number): Promise<boolean> {
+  try {
+    const connection = await connected(host, port);
+    try {
+      await connection.echo('here', 1_500);
+    } finally {
+      connection.end();
+    }
+    return true;
+  } catch {
+    return false;
+  }
+}

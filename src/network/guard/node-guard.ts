@@ -15,6 +15,8 @@ export interface NodeGuard {
   readonly bridge: string;
   /** Whether pods reach services that listen on the node. */
   readonly opensNode: boolean;
+  /** Whether a table that exists must have its rules, which others may have flushed; one process more. */
+  readonly looksAtRules?: boolean;
 }
 
 /** Per pod, and at most a quarter of what the node tracks: a proxy with 130 new connections a second stays below. */
@@ -35,6 +37,9 @@ export async function guardNode(guard: NodeGuard, signal: AbortSignal): Promise<
   const table = `${guard.bridge}_${createHash('sha256').update(rules).digest('hex').slice(0, 12)}`;
   try {
     const input = `create table inet ${table}\ntable inet ${table} {\n${rules}}\n`;
+    if (guard.looksAtRules === true && (await isEmptied(table, signal))) {
+      await run('nft', ['delete', 'table', 'inet', table], { signal, timeoutMs, okCodes: [0, 1] });
+    }
     const made = await run('nft', ['-f', '-'], { input, signal, timeoutMs, okCodes: 'any' });
     if (made.code === 0) await removeTables(guard.bridge, signal, table);
     return made.code === 0 || made.stderr.includes('File exists') ? undefined : printable(made.stderr.trim(), 300);
@@ -42,6 +47,12 @@ export async function guardNode(guard: NodeGuard, signal: AbortSignal): Promise<
     signal.throwIfAborted();
     return messageOf(error); // nft is missing, for example
   }
+}
+
+/** Whether the table exists without its rules. */
+async function isEmptied(table: string, signal: AbortSignal): Promise<boolean> {
+  const listed = await run('nft', ['list', 'table', 'inet', table], { signal, timeoutMs, okCodes: 'any' });
+  return listed.code === 0 && !listed.stdout.includes(' drop');
 }
 
 /** The reasons by which dropped packets are counted. */

@@ -85,6 +85,10 @@ class FakeNetwork implements Network {
     return left.sort();
   }
 
+  mend(): Promise<ReadonlyMap<string, string>> {
+    return Promise.resolve(new Map());
+  }
+
   readiness() {
     return Promise.resolve({ isReady: true, name: 'fake', path: undefined } as const);
   }
