@@ -323,7 +323,7 @@ export class HostAttachment implements Attachment {
   async #mend(pod: ConnectedPod, isOurs: boolean, signal: AbortSignal): Promise<Unmended | undefined> {
     for (let tries = 0; tries < mostLosses; tries += 1) {
       const record = this.connected;
-      const loss = record && (await findLoss(record, pod));
+      const loss = record && findLoss(record, pod);
       if (record === undefined || loss === undefined) return undefined;
       const putBack = this.#remedyOf(loss, record, pod, isOurs);
       if (putBack === undefined) return { why: whyLost[loss], isFinal: true };

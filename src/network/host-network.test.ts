@@ -59,7 +59,7 @@ test('hostLinkOf() names the link of the host and its bridge by what the plugins
   assert.deepEqual(hostLinkOf(ptp), { name: 'veth9', mac: undefined, bridge: undefined });
 });
 
-test('findLoss() misses the name of a netns, and nothing of a pod whose process is gone', async () => {
-  assert.equal(await findLoss(record, { sandboxId: 'sb-1', pid: process.pid }), 'netns name');
-  assert.equal(await findLoss(record, { sandboxId: 'sb-1', pid: 2 ** 22 + 1 }), undefined);
+test('findLoss() misses the name of a netns, and nothing of a pod whose process is gone', () => {
+  assert.equal(findLoss(record, { sandboxId: 'sb-1', pid: process.pid }), 'netns name');
+  assert.equal(findLoss(record, { sandboxId: 'sb-1', pid: 2 ** 22 + 1 }), undefined);
 });
