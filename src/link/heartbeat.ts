@@ -9,7 +9,7 @@ export interface HeartbeatLimits {
   readonly quietMs: number;
   /** Time in which a guest that has the processor must answer, in `ms`; counted from the look after the ping. */
   readonly answerMs: number;
-  /** The same for a guest that waits for its host, in `ms` from its last sign of life. */
+  /** The same for a guest that waits for its host. */
   readonly patienceMs: number;
 }
 
@@ -32,7 +32,9 @@ interface Silence {
   /** `heardMs` of the guest when it was pinged. */
   readonly sinceMs: number;
   pulse: ProcessPulse | undefined;
-  /** Time in which the guest could have answered. */
+  /** Time since the ping. */
+  passedMs: number;
+  /** The part of it in which the guest could have answered. */
   countedMs: number;
   trouble: string;
 }
@@ -100,8 +102,9 @@ export class Heartbeat {
       silence.trouble = troubleOf(silence.pulse, pulse, passedMs);
     }
     silence.pulse = pulse;
+    silence.passedMs += passedMs;
     const silentMs = nowMs - silence.sinceMs;
-    const isOver = silence.countedMs >= answerMs || silentMs >= patienceMs;
+    const isOver = silence.countedMs >= answerMs || silence.passedMs >= patienceMs;
     if (!isOver || guest.heardMs !== silence.sinceMs || !this.#guests.delete(guest)) return;
     const why = silence.trouble === '' ? '' : `: ${silence.trouble}`;
     guest.giveUp(new PodvmError('timeout', `the machine has not answered for ${Math.round(silentMs / 1000)} s${why}`));
@@ -111,7 +114,7 @@ export class Heartbeat {
 function begin(guest: Watched): Silence {
   const sinceMs = guest.heardMs;
   guest.ping();
-  return { sinceMs, pulse: undefined, countedMs: 0, trouble: '' };
+  return { sinceMs, pulse: undefined, passedMs: 0, countedMs: 0, trouble: '' };
 }
 
 /** The part of the time between two pulses in which the process could do what it wanted, from 0 to 1. */
