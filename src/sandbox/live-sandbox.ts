@@ -35,7 +35,7 @@ import {
 } from './sandbox.ts';
 
 /** Why the sandbox ends; the first of these that is applied decides between `stopped` and `failed`. */
-type Ending = { readonly kind: 'stop' } | { readonly kind: 'failure'; readonly why: string };
+type Ending = { readonly kind: 'stop' | 'failure'; readonly why: string };
 
 /** A sandbox from `ready` to its end. It has one writer: state changes only inside the inbox. */
 export class LiveSandbox implements Sandbox {
@@ -282,9 +282,14 @@ export class LiveSandbox implements Sandbox {
     this.#log.warn('a process was killed for lack of memory', fields);
   }
 
-  /** Fails with the reason: it has lost something that cannot be replaced. */
+  /** Fails with the reason, as it has lost something that cannot be replaced; its containers can still end by themselves. */
   breakDown(why: string): void {
-    this.#inbox.tell(() => this.#fail(why));
+    this.#inbox.tell(() => {
+      if (this.#ending !== undefined) return;
+      this.#failure = why;
+      for (const container of this.#containers) container.willEndFor(why);
+      this.#end({ kind: 'stop', why }, this.#live.limits.killTimeoutMs);
+    });
   }
 
   /** A bug in one sandbox fails that sandbox only. */
@@ -303,7 +308,7 @@ export class LiveSandbox implements Sandbox {
         () => this.#hurry.abort(),
         () => {},
       );
-    this.#inbox.tell(() => this.#end({ kind: 'stop' }, graceMs));
+    this.#inbox.tell(() => this.#end({ kind: 'stop', why: 'asked to' }, graceMs));
     return this.ended;
   }
 
@@ -318,7 +323,7 @@ export class LiveSandbox implements Sandbox {
   #end(ending: Ending, graceMs: number): void {
     if (this.#ending !== undefined) return;
     this.#ending = ending;
-    this.#moves.moveTo('stopping', ending.kind === 'stop' ? 'asked to' : ending.why);
+    this.#moves.moveTo('stopping', ending.why);
     this.#closing.abort(new PodvmError('cancelled', 'The sandbox is being stopped'));
     void this.#finish(ending, graceMs);
   }

@@ -228,7 +228,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
       const ended = async () => (await node.runtime.containerStatus({ containerId: main })).status;
       await until(
         'the container has ended',
-        5_000,
+        20_000,
         async () => (await ended())?.state === ContainerState.CONTAINER_EXITED,
       );
       assert.match(

@@ -44,7 +44,7 @@ export class GuestContainer implements Container {
   #nextExec: number;
   #saving: Promise<void> = Promise.resolve();
   #hasGuestSaidExit = false;
-  /** What it mounted and is lost. */
+  /** What it needed and has lost. */
   #lostWhy: string | undefined;
   /** Its last termination message from the guest, in base64, in case the machine dies. */
   #toldMessage = '';
@@ -140,6 +140,11 @@ export class GuestContainer implements Container {
         }),
       ),
     );
+  }
+
+  /** Its end, if it is still to come, has that reason. */
+  willEndFor(why: string): void {
+    this.#lostWhy = why;
   }
 
   /** Kills it when something that it mounts is lost: it would get errors of it for ever, and its next attempt gets it. */
