@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { readFileIfThere } from '#host/files.ts';
-import { run } from '#host/run.ts';
+import { defaultEnv, run } from '#host/run.ts';
 import { suite, type DebianArchive } from './debian-archive.ts';
 import { licencesIn, type PackageRecord, parseStanzas } from './package-record.ts';
 
@@ -41,6 +41,8 @@ export async function extractPackages(extraction: Extraction): Promise<readonly 
     `sed -n 's/^Inst \\([^ ]*\\) (\\([^ ]*\\) .*/\\1=\\2/p' "$1/${versionsFile}" | xargs -r apt-cache --no-all-versions show >"$1/${indexFile}"`,
   ].join('\n');
   await mkdir(target, { recursive: true });
+  const temporary = `${target}.tmp`; // beside the part that is being made: a run that was killed leaves nothing elsewhere
+  await mkdir(temporary);
   try {
     await run(
       'mmdebstrap',
@@ -57,10 +59,17 @@ export async function extractPackages(extraction: Extraction): Promise<readonly 
         target,
         '-',
       ],
-      { signal, timeoutMs: 15 * 60_000, input: archive.sources.map((line) => `${line}\n`).join('') },
+      {
+        signal,
+        timeoutMs: 15 * 60_000,
+        input: archive.sources.map((line) => `${line}\n`).join(''),
+        env: { ...defaultEnv(), TMPDIR: temporary },
+      },
     );
   } catch (error) {
     throw explain(error);
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
   }
   const records = await Promise.all(
     parseStanzas(await readFile(join(target, indexFile), 'utf8')).map(async (record) => {

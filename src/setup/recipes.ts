@@ -320,6 +320,7 @@ export function initramfsRecipe(parts: InitramfsParts): PartRecipe {
     'mkdir -p tree/bin tree/lib/modules tree/dev tree/proc tree/sys tree/run tree/tmp',
     'cp agent tree/init && cp /parts/crun/crun tree/bin/crun && cp /parts/kernel/modules/* tree/lib/modules/',
     'chmod 755 tree/init tree/bin/crun',
+    'find tree -exec touch --no-dereference --date=@0 {} +', // the same bytes from the same inputs
     'cd tree && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible >../initramfs.img',
     'cd .. && rm -r tree',
     `truncate -s %${pageBytes} initramfs.img && chmod 444 initramfs.img`,
