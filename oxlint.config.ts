@@ -18,9 +18,25 @@ export function forbiddenImports(layer: Layer): { group: string[]; message: stri
   return groups;
 }
 
-type Restriction = ['error', { patterns: { group: string[]; message: string }[] }];
+/** A child that cannot be spawned, and has no listener, ends the process. */
+const forbiddenSpawns = {
+  name: 'node:child_process',
+  importNames: ['spawn', 'exec', 'execFile', 'fork'],
+  message: 'Start programs with startChild() or run() of host/.',
+};
 
-const restricted = (layer: Layer): Restriction => ['error', { patterns: forbiddenImports(layer) }];
+type Restriction = [
+  'error',
+  {
+    patterns: { group: string[]; message: string }[];
+    paths: { name: string; importNames: string[]; message: string }[];
+  },
+];
+
+const restricted = (layer: Layer): Restriction => [
+  'error',
+  { patterns: forbiddenImports(layer), paths: [forbiddenSpawns] },
+];
 
 export default defineConfig({
   plugins: ['typescript', 'unicorn', 'oxc', 'import', 'node'],
@@ -49,7 +65,7 @@ export default defineConfig({
   overrides: [
     ...names.map((layer) => ({
       files: [`src/${layer}/**/*.ts`],
-      excludeFiles: [`src/${layer}/**/*.test.ts`],
+      excludeFiles: [`src/${layer}/**/*.test.ts`, 'src/host/start-child.ts'],
       rules: { 'no-restricted-imports': restricted(layer) },
     })),
     {

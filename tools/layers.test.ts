@@ -36,6 +36,11 @@ for (const layer of names) {
   );
 }
 
+await writeFile(
+  join(planted, 'src/host/spawning.ts'),
+  "import { spawn } from 'node:child_process';\n\nexport const seen = spawn;\n",
+);
+
 /** Files that the linter refuses for their imports, as `layer/file.ts`. */
 async function refused(): Promise<ReadonlySet<string>> {
   const { stdout } = await run(join(repo, 'node_modules/.bin/oxlint'), ['--format=json', 'src'], {
@@ -78,4 +83,8 @@ test('no layer can reach itself through others: the table has no cycle', () => {
     for (const next of layers[layer] as readonly Layer[]) visit(next, [...path, layer]); // SAFE: checked by the first test
   };
   for (const layer of names) visit(layer, []);
+});
+
+test('only one file starts child processes by itself', () => {
+  assert.ok(found.has('host/spawning.ts'));
 });

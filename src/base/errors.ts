@@ -45,17 +45,17 @@ export class PodvmError extends Error {
   }
 }
 
+const usedUp: ReadonlySet<unknown> = new Set(['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE', 'ENOMEM']);
+
 /**
  * The kind of any thrown value: its own for a PodvmError, `cancelled` or `timeout` for an abort, `exhausted` for a full
- * disk, otherwise `internal`.
+ * disk and when descriptors or memory run out, otherwise `internal`.
  */
 export function kindOf(error: unknown): ErrorKind {
   if (error instanceof PodvmError) return error.kind;
   if (error instanceof Error && error.name === 'AbortError') return 'cancelled';
   if (error instanceof Error && error.name === 'TimeoutError') return 'timeout';
-  if (error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')) {
-    return 'exhausted';
-  }
+  if (error instanceof Error && 'code' in error && usedUp.has(error.code)) return 'exhausted';
   return 'internal';
 }
 

@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import type { Readable, Stream } from 'node:stream';
@@ -8,6 +8,7 @@ import { type GuestText, guestText } from '#base/guest-text.ts';
 import { closeInheritedDescriptors } from './inherited-descriptors.ts';
 import { identify, type ProcessIdentity } from './process-identity.ts';
 import { giveBytes } from './run.ts';
+import { startChild } from './start-child.ts';
 
 /** How the process ended. A process that is not our child leaves no exit code. */
 export type ProcessEnd = number | 'unknown' | NodeJS.Signals;
@@ -38,14 +39,11 @@ export interface JailedProcess {
 
 /**
  * Starts the jailed command in a session of its own, and returns once its pid is known. It inherits only the listed
- * descriptors. Errors: `failedPrecondition` if a program of the chain is missing; `internal` with the log's last lines.
+ * descriptors. Errors: those of `startChild`; `internal` with the log's last lines.
  * After an error no process is left.
  */
 export async function spawnJailed(jailed: JailedCommand): Promise<JailedProcess> {
-  const log = await openLog(jailed.output);
-  const started = launch(jailed, log.fd); // listened to at once: a jail that cannot be built ends in this turn
-  await log.close();
-  const { child, ended, pid: report } = started;
+  const { child, ended, pid: report } = await launch(jailed);
   try {
     const pid = await report;
     const identity = await identify(pid);
@@ -53,7 +51,7 @@ export async function spawnJailed(jailed: JailedCommand): Promise<JailedProcess>
     return { identity, ended };
   } catch (error) {
     if (child.pid !== undefined) killGroup(child.pid);
-    await ended.catch(() => undefined);
+    await ended;
     throw error;
   }
 }
@@ -69,33 +67,30 @@ interface Launched {
   readonly pid: Promise<number>;
 }
 
-function launch({ what, command, stdin, inherited = [] }: JailedCommand, log: number): Launched {
+async function launch({ what, command, output, stdin, inherited = [] }: JailedCommand): Promise<Launched> {
   closeInheritedDescriptors();
   const [program = '', ...args] = command;
-  const child = spawn(program, args, {
+  await using log = await openLog(output);
+  const child = await startChild(program, args, {
+    failing: `Cannot start ${what}: cannot run ${program}`,
     detached: true, // a session of its own, so that it receives no signals of our terminal
-    stdio: [stdin ?? 'ignore', log, log, 'pipe', ...inherited.map((it) => (typeof it === 'number' ? it : 'pipe'))],
+    stdio: [
+      stdin ?? 'ignore',
+      log.fd,
+      log.fd,
+      'pipe',
+      ...inherited.map((it) => (typeof it === 'number' ? it : 'pipe')),
+    ],
     env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
   });
   for (const [at, given] of inherited.entries()) if (typeof given !== 'number') giveBytes(child, 4 + at, given);
-  const ended = endOf(child, what, program);
-  const pid = reportedPid(child, what, ended);
-  for (const promise of [ended, pid]) promise.catch(() => undefined); // awaited later, and by the caller
-  return { child, ended, pid };
-}
-
-function endOf(child: ChildProcess, what: string, program: string): Promise<ProcessEnd> {
-  return new Promise((resolve, reject) => {
-    child.once('error', (cause) => {
-      reject(
-        new PodvmError('failedPrecondition', `Cannot start ${what}: cannot run ${program}: ${cause.message}`, {
-          cause,
-          fix: 'Run `podvm setup`, which installs what is missing.',
-        }),
-      );
-    });
+  // Listened to at once: a jail that cannot be built ends in this turn.
+  const ended = new Promise<ProcessEnd>((resolve) => {
     child.once('exit', (code, signal) => resolve(code ?? signal ?? 'unknown'));
   });
+  const pid = reportedPid(child, what, ended);
+  pid.catch(() => undefined); // awaited once the log is closed
+  return { child, ended, pid };
 }
 
 /** Returns the pid that bubblewrap writes as `{"child-pid": N}` before the program runs. */

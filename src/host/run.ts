@@ -1,8 +1,9 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import { type GuestText, guestText, printable } from '#base/guest-text.ts';
+import { startChild } from './start-child.ts';
 
 export interface RunOptions {
   readonly signal?: AbortSignal;
@@ -40,7 +41,7 @@ export function giveBytes(child: ChildProcess, descriptor: number, bytes: Uint8A
 
 /**
  * Runs a program to its end and returns its output.
- * Errors: `failedPrecondition` if the program is missing, `timeout`, `cancelled`, `exhausted` (too much output), and
+ * Errors: those of `startChild`, `timeout`, `cancelled`, `exhausted` (too much output), and
  * `internal` for a signal or an exit code outside `okCodes`, with the last lines of its standard error as `tail`.
  */
 export async function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
@@ -50,7 +51,7 @@ export async function run(program: string, args: readonly string[], options: Run
   const signal = options.signal ? AbortSignal.any([options.signal, deadline]) : deadline;
   if (signal.aborted) throw stopped(program, options.signal, timeoutMs);
 
-  const child = spawn(program, args, {
+  const child = await startChild(program, args, {
     stdio: ['pipe', 'pipe', 'pipe', ...inherited.map(() => 'pipe' as const)],
     // A session of its own, so that Ctrl-C does not reach it and its children can be ended with it.
     detached: true,
@@ -79,17 +80,8 @@ export async function run(program: string, args: readonly string[], options: Run
     killWithChildren(child);
   };
   signal.addEventListener('abort', kill, { once: true });
-  const code = await new Promise<number>((resolve, reject) => {
-    child.once('error', (cause: NodeJS.ErrnoException) => {
-      reject(
-        cause.code === 'ENOENT'
-          ? new PodvmError('failedPrecondition', `Cannot run ${program}: no such program`, {
-              cause,
-              fix: 'Run `podvm setup`, which installs what is missing.',
-            })
-          : new PodvmError('internal', `Cannot run ${program}: ${cause.message}`, { cause }),
-      );
-    });
+  if (signal.aborted) kill();
+  const code = await new Promise<number>((resolve) => {
     child.once('close', (exit, killedBy) => resolve(exitCodeOf(exit, killedBy)));
   }).finally(() => signal.removeEventListener('abort', kill));
 

@@ -1,9 +1,10 @@
-import { spawn } from 'node:child_process';
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { defaultEnv } from '#host/run.ts';
+import { startChild } from '#host/start-child.ts';
 import type { Progress } from './progress.ts';
 
 /**
@@ -13,12 +14,16 @@ import type { Progress } from './progress.ts';
  */
 export async function takeSetupLock(root: string, progress: Progress, signal: AbortSignal): Promise<AsyncDisposable> {
   await mkdir(root, { recursive: true });
-  const child = spawn('flock', ['--no-fork', join(root, 'setup.lock'), 'sh', '-c', 'echo held; exec cat >/dev/null'], {
+  const args = ['--no-fork', join(root, 'setup.lock'), 'sh', '-c', 'echo held; exec cat >/dev/null'];
+  const child = await startChild('flock', args, {
+    failing: `Cannot take the set-up lock below ${root}: cannot run flock`,
     stdio: ['pipe', 'pipe', 'inherit'],
     env: defaultEnv(),
   });
+  const { stdin, stdout } = child;
+  assert(stdin !== null && stdout !== null);
   const ended = once(child, 'close');
-  const held = once(child.stdout, 'data', { signal });
+  const held = once(stdout, 'data', { signal });
   try {
     await progress.during('waiting for another set-up to finish', () =>
       Promise.race([
@@ -35,7 +40,7 @@ export async function takeSetupLock(root: string, progress: Progress, signal: Ab
   }
   return {
     async [Symbol.asyncDispose]() {
-      child.stdin.end();
+      stdin.end();
       await ended;
     },
   };

@@ -1,4 +1,3 @@
-import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { constants } from 'node:fs';
 import { open, readFile, stat, type FileHandle } from 'node:fs/promises';
@@ -7,6 +6,7 @@ import { lockFile } from '#host/file-lock.ts';
 import { identify, isRunning, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
 import { retry } from '#host/wait.ts';
 import { run } from '#host/run.ts';
+import { startChild } from '#host/start-child.ts';
 
 /**
  * A *claim* is the exclusive right of one machine to a block device of the node, or to an image file through a loop
@@ -253,13 +253,13 @@ async function startKeeper(
   vmmPid: number,
   handles: readonly FileHandle[],
 ): Promise<AsyncDisposable & { readonly identity: ProcessIdentity }> {
-  const child = spawn('tail', ['-f', '/dev/null', `--pid=${vmmPid}`, `--sleep-interval=${keeperPollSeconds}`], {
+  const args = ['-f', '/dev/null', `--pid=${vmmPid}`, `--sleep-interval=${keeperPollSeconds}`];
+  const child = await startChild('tail', args, {
+    failing: 'Cannot attach a block volume: cannot run tail',
     detached: true, // must outlive this process and receive no signals of its terminal
     stdio: ['ignore', 'ignore', 'ignore', ...handles.map(({ fd }) => fd)],
   });
-  const ended = endOf(child, 'tail');
-  ended.catch(() => undefined); // awaited below
-  if (child.pid === undefined) await ended;
+  const ended = once(child, 'exit');
   child.unref();
   const pid = child.pid ?? 0;
   return {
@@ -269,18 +269,6 @@ async function startKeeper(
       await ended;
     },
   };
-}
-
-async function endOf(child: ChildProcess, program: string): Promise<unknown> {
-  try {
-    const [code] = (await once(child, 'exit')) as [unknown];
-    return code;
-  } catch (cause) {
-    throw new PodvmError('failedPrecondition', `Cannot attach a block volume: cannot run ${program}`, {
-      cause,
-      fix: 'Install the Debian package coreutils.',
-    });
-  }
 }
 
 function inUse(path: string, cause?: unknown, who = 'it is in use by the host or another machine'): PodvmError {

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { chown, type FileHandle, mkdir } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import type { Readable } from 'node:stream';
@@ -8,6 +7,7 @@ import { guestText, printable } from '#base/guest-text.ts';
 import { createGate } from '#host/gate.ts';
 import { type JobCgroup, makeJobCgroup } from '#host/job-cgroup.ts';
 import { defaultEnv, exitCodeOf, giveBytes, tailOf } from '#host/run.ts';
+import { startChild } from '#host/start-child.ts';
 import { Growth } from './growth.ts';
 import { readerCalls } from '../jail-calls.ts';
 import { killedHelper } from './killed-helper.ts';
@@ -80,20 +80,20 @@ async function runJailed(
   job: ImportJob,
   files: readonly FileHandle[],
   maxWorkBytes: number,
-  { work, signal }: ImportOptions,
+  { doing, work, signal }: ImportOptions,
 ): Promise<Ending> {
   const deadline = AbortSignal.timeout(job.limits.maxImportMs);
   using growth = new Growth(work, { maxBytes: maxWorkBytes });
   const stop = AbortSignal.any([signal, deadline, growth.exceeded]);
   const [program = '', ...args] = command;
-  const child = spawn(program, args, {
+  const child = await startChild(program, args, {
+    failing: `Cannot ${doing}: cannot run ${program}`,
     stdio: ['pipe', 'pipe', 'pipe', ...files.map(({ fd }) => fd), 'pipe'],
     detached: true, // podvm handles Ctrl-C itself
     env: defaultEnv(),
   });
   const kill = () => void child.kill('SIGKILL'); // ends bubblewrap and all processes in the jail
-  const ended = new Promise<number>((resolve, reject) => {
-    child.once('error', reject);
+  const ended = new Promise<number>((resolve) => {
     child.once('close', (code, killedBy) => resolve(exitCodeOf(code, killedBy))); // no process of the jail holds the pipes
   });
   const [stdin, stdout, stderr] = child.stdio;

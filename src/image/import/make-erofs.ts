@@ -1,9 +1,10 @@
-import { spawn } from 'node:child_process';
+import assert from 'node:assert/strict';
 import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { PodvmError } from '#base/errors.ts';
 import { defaultEnv, exitCodeOf, tailOf } from '#host/run.ts';
+import { startChild } from '#host/start-child.ts';
 import { killedHelper } from './killed-helper.ts';
 
 export interface MakeErofsOptions {
@@ -25,16 +26,22 @@ export async function makeErofs(
   { sysroot, work }: MakeErofsOptions,
 ): Promise<typeof rootfsFile> {
   const [program, ...args] = commandOf(sysroot);
-  const child = spawn(program, args, { cwd: work, stdio: ['pipe', 'ignore', 'pipe'], env: defaultEnv() });
+  const child = await startChild(program, args, {
+    cwd: work,
+    stdio: ['pipe', 'ignore', 'pipe'],
+    env: defaultEnv(),
+    failing: 'Cannot flatten the image: cannot run mkfs.erofs',
+  });
+  const { stdin, stderr } = child;
+  assert(stdin !== null && stderr !== null);
   let said = '';
-  child.stderr.on('data', (chunk: Buffer) => {
+  stderr.on('data', (chunk: Buffer) => {
     said = (said + chunk.toString('latin1')).slice(-4096);
   });
-  const ended = new Promise<number>((resolve, reject) => {
-    child.once('error', reject);
+  const ended = new Promise<number>((resolve) => {
     child.once('close', (code, killedBy) => resolve(exitCodeOf(code, killedBy)));
   });
-  const fed = pipeline(tar, child.stdin).catch((error: unknown) => {
+  const fed = pipeline(tar, stdin).catch((error: unknown) => {
     if (isDeaf(error)) return undefined; // the program is ending, and its exit reports why
     child.kill('SIGKILL');
     return error;

@@ -1,0 +1,71 @@
+import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
+import { once } from 'node:events';
+import { type ErrorKind, PodvmError } from '#base/errors.ts';
+import { descriptors, shortOfDescriptors } from './descriptors.ts';
+
+export interface StartChildOptions extends SpawnOptions {
+  /** Beginning of the error's message; default: `Cannot run <program>`. */
+  readonly failing?: string;
+}
+
+/**
+ * Starts a program, and resolves when it runs: before any of its output and its end can be missed. The one place that
+ * calls `spawn`, whose child without a listener would end this whole process when it cannot be started.
+ * Errors: `failedPrecondition` if there is no such program; `exhausted` if the node or this process has no descriptor,
+ * process or memory left; `internal`.
+ */
+export async function startChild(
+  program: string,
+  args: readonly string[],
+  { failing = `Cannot run ${program}`, ...options }: StartChildOptions,
+): Promise<ChildProcess> {
+  // Node keeps the pipes of a child that met a full table open, for ever: so it must not.
+  if (!descriptors.makeRoom(descriptorsFor(options))) throw shortOfDescriptors(failing);
+  try {
+    const child = spawn(program, args, options);
+    const started = once(child, 'spawn');
+    child.on('error', () => undefined); // of a signal that cannot be sent; the first one rejects `started`
+    await started;
+    return child;
+  } catch (cause) {
+    throw explain(failing, cause);
+  }
+}
+
+/** While it is started: two for each pipe and for libuv's own, and some for threads that open files meanwhile. */
+function descriptorsFor({ stdio }: SpawnOptions): number {
+  return 2 * (Array.isArray(stdio) ? stdio.length : 3) + 6;
+}
+
+interface Reason {
+  readonly kind: ErrorKind;
+  readonly why: string;
+  readonly fix: string;
+}
+
+const reasons: Readonly<Record<string, Reason>> = {
+  ENOENT: {
+    kind: 'failedPrecondition',
+    why: 'no such program',
+    fix: 'Run `podvm setup`, which installs what is missing.',
+  },
+  ENFILE: {
+    kind: 'exhausted',
+    why: 'the node has no file descriptor left',
+    fix: 'Raise the sysctl `fs.file-max`, or end what holds them.',
+  },
+  EAGAIN: {
+    kind: 'exhausted',
+    why: 'the node allows podvm no more processes',
+    fix: 'Raise the limit (`TasksMax` of its service, `ulimit -u`, the sysctl `kernel.pid_max`), or stop some pods.',
+  },
+  ENOMEM: { kind: 'exhausted', why: 'the node has no memory left', fix: 'Stop some pods, or add memory.' },
+};
+
+function explain(failing: string, cause: unknown): PodvmError {
+  const { code = '', message } = cause as NodeJS.ErrnoException; // SAFE: only read
+  if (code === 'EMFILE') return shortOfDescriptors(failing);
+  const reason = reasons[code];
+  if (reason === undefined) return new PodvmError('internal', `${failing}: ${message}`, { cause });
+  return new PodvmError(reason.kind, `${failing}: ${reason.why}`, { cause, fix: reason.fix });
+}
