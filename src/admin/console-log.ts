@@ -19,9 +19,10 @@ export async function* consoleLog(
     });
   });
   const stop = new AbortController();
-  void ended.finally(() => stop.abort());
+  const end = () => stop.abort();
+  ended.then(end, end);
   const either = AbortSignal.any([signal, stop.signal]);
-  const watcher = watch(path);
+  const watcher = watch(path).on('error', end);
   try {
     let at = 0;
     while (true) {

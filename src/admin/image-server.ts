@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { createServer } from 'node:http';
+import { outliveAcceptErrors } from '#host/accept-errors.ts';
 import type { ImageStore } from '#image/images.ts';
 import { imageRoutes } from './image-routes.ts';
 import { answerBy } from './routes.ts';
@@ -9,6 +10,7 @@ export async function serveImageRoutes(socketPath: string, images: ImageStore): 
   const server = createServer(answerBy(imageRoutes(images)));
   server.listen(socketPath);
   await once(server, 'listening');
+  outliveAcceptErrors(server);
   return {
     [Symbol.asyncDispose]: async () => {
       server.close();

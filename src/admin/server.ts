@@ -4,6 +4,7 @@ import { type IncomingMessage, createServer } from 'node:http';
 import { dirname } from 'node:path';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { PodvmError } from '#base/errors.ts';
+import { outliveAcceptErrors } from '#host/accept-errors.ts';
 import { isServed } from '#host/is-served.ts';
 import type { ImageStore } from '#image/images.ts';
 import { serveExec } from './exec-session.ts';
@@ -52,6 +53,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   });
   server.listen(socketPath);
   await once(server, 'listening');
+  outliveAcceptErrors(server);
   await chmod(socketPath, 0o600);
   return {
     async idle() {

@@ -4,6 +4,7 @@ import { type AdminServer, serveAdmin } from '#admin/server.ts';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
 import { systemClock } from '#host/clock.ts';
+import { descriptors } from '#host/descriptors.ts';
 import type { Log } from '#host/log.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import type { ImageStore } from '#image/images.ts';
@@ -60,6 +61,12 @@ export async function openNode(
 ): Promise<Node> {
   const network = openNetwork(config, purpose, log);
   await using undo = new AsyncDisposableStack();
+  undo.use(
+    descriptors.hold((isShort, counts) => {
+      if (isShort) log.warn('short of file descriptors: new pods are refused', { ...counts });
+      else log.info('there are enough file descriptors again', { ...counts });
+    }),
+  );
   await mkdir(config.root, { recursive: true, mode: 0o755 });
   const held = await holdAssets(config, given);
   undo.use(held);

@@ -1,5 +1,6 @@
 import { connect, createServer } from 'node:net';
 import { text } from 'node:stream/consumers';
+import { outliveAcceptErrors } from './accept-errors.ts';
 
 /** Time for the holder to answer, in `ms`. */
 const answerMs = 2000;
@@ -16,6 +17,7 @@ export async function announce(name: string, answer: string): Promise<AsyncDispo
     socket.end(answer, () => socket.destroy()); // an open connection would block closing
   });
   server.unref();
+  outliveAcceptErrors(server);
   try {
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);

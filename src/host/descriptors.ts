@@ -52,8 +52,8 @@ export class Descriptors {
 
   /** Whether so many can be taken for long, beside the reserve. */
   hasRoomFor(count: number): boolean {
-    this.#look();
     if (this.#isAmple) return true;
+    this.#look();
     const counts = countsOf();
     return !this.#isShort && counts !== undefined && counts.limit - counts.open >= count;
   }
@@ -63,6 +63,12 @@ export class Descriptors {
     if (this.#isAmple || canOpen(count)) return true;
     if (this.#reserve.length > 0) this.#giveFree();
     return canOpen(count);
+  }
+
+  /** A descriptor could not be had. */
+  ranOut(): void {
+    this.#isAmple = false;
+    this.makeRoom();
   }
 
   #look(): void {

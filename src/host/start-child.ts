@@ -28,6 +28,7 @@ export async function startChild(
     await started;
     return child;
   } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'EMFILE') descriptors.ranOut();
     throw explain(failing, cause);
   }
 }

@@ -1,3 +1,5 @@
+import { descriptors } from '#host/descriptors.ts';
+
 /** How long a thing is held: until its sandbox has started, has ended, or is removed. */
 export type Until = (typeof lifetimes)[number];
 
@@ -42,6 +44,7 @@ export class Holdings implements AsyncDisposable {
     await using undoing = new AsyncDisposableStack();
     for (const holding of this.#held.filter(({ until }) => until === lifetime)) {
       undoing.defer(async () => {
+        descriptors.makeRoom();
         await holding.undo();
         this.#held = this.#held.filter((other) => other !== holding);
       });

@@ -14,6 +14,8 @@ export interface SandboxLimits {
   readonly maxSandboxes: number;
   /** Simultaneous starts of machines: more would only compete for the processor. */
   readonly maxStarts: number;
+  /** Descriptors that a start may take at a time, with the programs that it runs; a sandbox keeps fewer than a tenth. */
+  readonly maxStartDescriptors: number;
   /** Containers of a sandbox, including exited ones. */
   readonly maxContainers: number;
   /** Kept logs of a container's earlier attempts. */
@@ -72,6 +74,7 @@ export const defaultLimits: SandboxLimits = {
   logs: defaultLogLimits,
   maxSandboxes: 512,
   maxStarts: 2 * availableParallelism(),
+  maxStartDescriptors: 64,
   maxContainers: 128,
   maxOldLogs: 4,
   pushedTrees: { maxBytes: 16 * 1024 * 1024, maxFiles: 16_384, maxDepth: 32 },

@@ -26,12 +26,14 @@ export interface Parts {
   connectLink(options: LinkOptions, signal: AbortSignal): Promise<Link>;
 }
 
-/** Clocks and randomness, given from outside. */
+/** Clocks, randomness, and what the node has left, given from outside. */
 export interface Surroundings {
   readonly nowMs: () => number;
   readonly monotonicNs: () => bigint;
   readonly randomBytes: (count: number) => Uint8Array;
   /** Memory that the node has available, in bytes. */
   readonly availableBytes: () => Promise<number>;
+  /** Whether this process may take so many more descriptors for long. */
+  readonly hasDescriptors: (count: number) => boolean;
   readonly log: Log;
 }

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { descriptors, shortOfDescriptors } from '#host/descriptors.ts';
 import type { Log } from '#host/log.ts';
 import { createGate } from '#host/gate.ts';
 import { Generation } from './generation.ts';
@@ -96,6 +97,7 @@ const systemSurroundings: Omit<Surroundings, 'log'> = {
   monotonicNs: () => process.hrtime.bigint(),
   randomBytes,
   availableBytes: async () => availableBytesOf(await readFile('/proc/meminfo', 'latin1')),
+  hasDescriptors: (count) => descriptors.hasRoomFor(count),
 };
 
 /** `MemAvailable`, in bytes (proc(5)). */
@@ -135,12 +137,15 @@ class SandboxTable implements OpenSandboxes {
   }
 
   async run(spec: SandboxSpec, signal: AbortSignal): Promise<Sandbox> {
-    const { maxSandboxes } = this.#context.limits;
+    const { limits, surroundings } = this.#context;
+    const { maxSandboxes, maxStarts, maxStartDescriptors } = limits;
     if (this.#sandboxes.size + this.#starting.size >= maxSandboxes) {
       throw new PodvmError('exhausted', `Cannot make a sandbox: ${maxSandboxes} exist already`, {
         fix: 'Stop and remove a pod first.',
       });
     }
+    const starts = Math.min(this.#starting.size + 1, maxStarts);
+    if (!surroundings.hasDescriptors(starts * maxStartDescriptors)) throw shortOfDescriptors('Cannot make a sandbox');
     const generation = this.#generation;
     const leave = generation.enter();
     const start = startSandbox(spec, generation.context, AbortSignal.any([signal, this.#closing.signal]));

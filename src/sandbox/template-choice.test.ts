@@ -91,6 +91,7 @@ test('run() boots cold for a while after a template could not be made, and then 
     monotonicNs: () => process.hrtime.bigint(),
     randomBytes,
     availableBytes: () => Promise.resolve(Number.MAX_SAFE_INTEGER),
+    hasDescriptors: () => true,
   };
   {
     await using sandboxes = await openSandboxes({ directory, parts, log: silentLog, surroundings }, never);

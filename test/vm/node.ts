@@ -90,6 +90,7 @@ export async function openNode({ limits, earlier, ...options }: NodeOptions = {}
     nowMs: () => Date.now() + (options.aheadMs ?? 0),
     monotonicNs: () => process.hrtime.bigint(),
     availableBytes: () => Promise.resolve(freemem()),
+    hasDescriptors: () => true,
     randomBytes(count: number) {
       const bytes = randomBytes(count);
       ids.push(bytes.toString('hex')); // among them are those of the sandboxes

@@ -1,7 +1,10 @@
+import { once } from 'node:events';
 import { chmod, mkdir, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { dirname } from 'node:path';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
+import { outliveAcceptErrors } from '#host/accept-errors.ts';
 import { isServed } from '#host/is-served.ts';
 
 /** Limit of one message in kubelet and containerd, in bytes. */
@@ -27,14 +30,16 @@ export async function serveGrpc(socketPath: string, add: (server: Server) => voi
     'grpc.max_send_message_length': maxMessageBytes,
   });
   add(server);
-  await new Promise<void>((resolve, reject) => {
-    server.bindAsync(`unix:${socketPath}`, ServerCredentials.createInsecure(), (error) =>
-      error === null ? resolve() : reject(error),
-    );
-  });
+  // Listens by itself: the server of gRPC has no listener for the errors of accepting.
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const listener = createServer((socket) => injector.injectConnection(socket));
+  listener.listen(socketPath);
+  await once(listener, 'listening');
+  outliveAcceptErrors(listener);
   await chmod(socketPath, 0o600);
   return {
     async [Symbol.asyncDispose]() {
+      listener.close();
       const late = setTimeout(() => server.forceShutdown(), drainTimeoutMs);
       await new Promise<void>((resolve) => {
         server.tryShutdown(() => resolve());

@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws';
 import { PodvmError } from '#base/errors.ts';
+import { refuseWhileShort } from '#host/accept-errors.ts';
 import type { Clock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
 import { type Agreement, negotiate } from './negotiate.ts';
@@ -88,6 +89,7 @@ export async function serveStreaming(
     void session.finally(() => sessions.delete(session));
   });
   const baseUrl = await listen(http, settings);
+  refuseWhileShort(http);
   return {
     baseUrl,
     execUrl: (request) => {

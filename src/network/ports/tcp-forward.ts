@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
+import { refuseWhileShort } from '#host/accept-errors.ts';
 import type { PortAddress } from '../port-address.ts';
 
 /** Maximum simultaneous connections through one address of a host port. */
@@ -43,7 +44,7 @@ export async function listenTcp(
   server.unref();
   server.listen({ port, host: address, ipv6Only: true, exclusive: true });
   await once(server, 'listening');
-  server.on('error', () => undefined); // of accepting one, such as EMFILE: later connections may succeed
+  refuseWhileShort(server);
   return {
     async [Symbol.asyncDispose]() {
       const closed = once(server, 'close');

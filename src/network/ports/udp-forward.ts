@@ -1,6 +1,7 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { isIPv6 } from 'node:net';
+import { descriptors } from '#host/descriptors.ts';
 import type { PortAddress } from '../port-address.ts';
 
 /** Maximum peers of one address of a host port that are answered at a time. */
@@ -34,11 +35,11 @@ export async function listenUdp(
   server.on('error', () => undefined); // concerns one datagram
   server.on('message', (datagram, { address: from, port: fromPort }) => {
     const target = to();
-    if (target === undefined) return;
+    if (target === undefined || fromPort === 0) return; // nothing can be sent to port 0
     const key = `${from} ${fromPort}`;
     let peer = peers.get(key);
     if (peer === undefined) {
-      if (peers.size >= maxPeers) return;
+      if (peers.size >= maxPeers || descriptors.isShort) return;
       const answer = (bytes: Buffer) => {
         if (server.getSendQueueSize() < maxQueuedBytes) server.send(bytes, fromPort, from);
       };
@@ -81,13 +82,20 @@ function openPeer(
     idle.refresh();
   };
   socket.unref();
-  socket.on('error', () => undefined); // ECONNREFUSED: no listener there, or not yet
+  socket.on('error', () => {
+    // Connected: no listener there, or not yet. Else there is no descriptor, and the peer's next datagram tries again.
+    if (!isConnected) close();
+  });
   socket.on('message', (datagram) => {
     idle.refresh();
     if (!isClosed) answer(datagram);
   });
   // A connected socket receives only the pod's answers.
-  socket.connect(target.port, target.address, () => {
+  socket.connect(target.port, target.address, (error?: Error | null) => {
+    if (error instanceof Error) {
+      close(); // ENETUNREACH: the pod's network is gone
+      return;
+    }
     isConnected = true;
     for (const datagram of waiting.splice(0)) send(datagram);
   });

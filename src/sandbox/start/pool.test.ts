@@ -16,12 +16,13 @@ async function openWithPool(poolSize: number, prepare: (parts: FakeParts) => voi
   const directory = await mkdtemp(join(tmpdir(), 'podvm-pool-'));
   const parts = createFakeParts(directory);
   prepare(parts);
-  const memory = { availableBytes: Number.MAX_SAFE_INTEGER };
+  const memory = { availableBytes: Number.MAX_SAFE_INTEGER, hasDescriptors: true };
   const surroundings = {
     nowMs: () => Date.now(),
     monotonicNs: () => process.hrtime.bigint(),
     randomBytes: (count: number) => crypto.getRandomValues(new Uint8Array(count)),
     availableBytes: async () => memory.availableBytes,
+    hasDescriptors: () => memory.hasDescriptors,
   };
   const sandboxes = await openSandboxes({ directory, parts, log: silentLog, surroundings, poolSize }, never);
   const directories = () => readdir(join(directory, 'sandboxes'));
@@ -116,6 +117,22 @@ test('spares are thrown away when memory is scarce', async () => {
   node.memory.availableBytes = 0;
   await node.sandboxes.run(named('web'), never); // the pool replaces a machine that is taken
   await node.untilDirectories(1);
+});
+
+test('spares are thrown away when descriptors are scarce, and a pod is refused with a fix', async () => {
+  await using node = await openWithPool(2);
+  await node.untilDirectories(2);
+  node.memory.hasDescriptors = false;
+  await assert.rejects(node.sandboxes.run(named('web'), never), (error) => {
+    assert.ok(error instanceof PodvmError && error.kind === 'exhausted');
+    assert.equal(error.message, 'Cannot make a sandbox: podvm is short of file descriptors');
+    assert.match(error.fix ?? '', /LimitNOFILE/);
+    return true;
+  });
+  await node.sandboxes.warmUp('pool', never);
+  await node.untilDirectories(0);
+  node.memory.hasDescriptors = true;
+  await node.sandboxes.run(named('web'), never);
 });
 
 test('spares are thrown away when there is another template', async () => {

@@ -109,12 +109,13 @@ class SparePool implements Pool {
 
   /** The only place where spares are made and discarded. */
   async #tend(): Promise<void> {
-    const { log, availableBytes } = this.#context.surroundings;
+    const { log } = this.#context.surroundings;
     const closed = this.#closing.signal;
     while (!closed.aborted) {
       this.#wake = Promise.withResolvers();
-      const isScarce = (await availableBytes()) < this.#context.limits.minAvailableBytes;
-      if (isScarce) await this.#drain('memory is scarce');
+      const scarcity = await this.#scarcity();
+      const isScarce = scarcity !== undefined;
+      if (isScarce) await this.#drain(scarcity);
       else if (!(await this.#isTemplateCurrent())) await this.#drain('their template changed');
       let isResting = isScarce;
       if (!isScarce && this.#spares.length < this.#options.size && !this.#isBusy) {
@@ -130,6 +131,13 @@ class SparePool implements Pool {
       if (isResting || this.#spares.length >= this.#options.size) this.#tellWaiters();
       await this.#rest(isResting ? backOffMs : this.#isBusy ? 50 : tendIntervalMs);
     }
+  }
+
+  async #scarcity(): Promise<string | undefined> {
+    const { limits, surroundings } = this.#context;
+    if ((await surroundings.availableBytes()) < limits.minAvailableBytes) return 'memory is scarce';
+    if (!surroundings.hasDescriptors(limits.maxStartDescriptors)) return 'file descriptors are scarce';
+    return undefined;
   }
 
   #tellWaiters(): void {
