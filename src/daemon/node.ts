@@ -26,6 +26,7 @@ import type { Configuration } from './configuration.ts';
 import { followParts } from './follow-parts.ts';
 import { machinePartsOf } from './machine-parts.ts';
 import { openNetwork, type Purpose } from './node-network.ts';
+import { outliveRejections } from './outlive-rejections.ts';
 
 /** User of the trial machines, below the range of the sandboxes' users. */
 export const probeUid = 1_999_999;
@@ -61,6 +62,7 @@ export async function openNode(
 ): Promise<Node> {
   const network = openNetwork(config, purpose, log);
   await using undo = new AsyncDisposableStack();
+  undo.use(outliveRejections(process, log));
   undo.use(
     descriptors.hold((isShort, counts) => {
       if (isShort) log.warn('short of file descriptors: new pods are refused', { ...counts });

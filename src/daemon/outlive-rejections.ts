@@ -1,0 +1,32 @@
+import type { Log } from '#host/log.ts';
+
+const maxFrames = 6;
+
+/**
+ * Logs a rejected promise that nothing waits for, and goes on: it belongs to one pod or one client. An exception that
+ * nothing has caught still ends the process, since what it has interrupted is unknown; it is logged, and the next process
+ * takes the pods of a kubelet over. Until disposed of.
+ */
+export function outliveRejections(itself: NodeJS.EventEmitter, log: Log): Disposable {
+  const onRejection = (error: unknown) => {
+    log.error('bug in podvm: a failure that nothing waits for', error, { at: framesOf(error) });
+  };
+  const onException = (error: unknown) => {
+    const fix = 'Start podvm again: it takes over the pods of a kubelet.';
+    log.error('podvm ends by a bug in it', error, { at: framesOf(error), fix });
+  };
+  itself.on('unhandledRejection', onRejection);
+  itself.on('uncaughtExceptionMonitor', onException); // Node then ends the process
+  return {
+    [Symbol.dispose]: () => {
+      itself.off('unhandledRejection', onRejection);
+      itself.off('uncaughtExceptionMonitor', onException);
+    },
+  };
+}
+
+function framesOf(error: unknown): string {
+  const lines = error instanceof Error ? (error.stack ?? '').split('\n') : [];
+  const frames = lines.filter((line) => /^\s+at /.test(line)).map((line) => line.trim());
+  return frames.slice(0, maxFrames).join(', ');
+}
