@@ -16,6 +16,8 @@ export interface CriNode extends AsyncDisposable {
   /** Ends the daemon; `start` begins the next, of this build or the one at `program`, which serves when it resolves. */
   end(how: 'SIGKILL' | 'SIGTERM'): Promise<void>;
   start(program?: string): Promise<void>;
+  /** The daemon's process. */
+  readonly pid: number;
   /** What the daemon has said. */
   log(): string;
 }
@@ -56,6 +58,9 @@ export async function openCriNode({ hasCniDirectory = false } = {}): Promise<Cri
       return now.images;
     },
     ids,
+    get pid() {
+      return now.daemon.child.pid ?? 0;
+    },
     end,
     start: async (program) => void (now = await begin(program)),
     log: () => now.daemon.stderr(),
