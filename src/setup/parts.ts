@@ -57,7 +57,7 @@ export async function ensurePart(partsDirectory: string, recipe: PartRecipe, pro
       await rename(making, directory);
       return { directory, versions };
     } catch (error) {
-      await rm(making, { recursive: true, force: true });
+      await rm(making, { recursive: true, force: true, maxRetries: 5 });
       throw error;
     }
   });

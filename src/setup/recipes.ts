@@ -317,6 +317,7 @@ export interface InitramfsParts {
  */
 export function initramfsRecipe(parts: InitramfsParts): PartRecipe {
   const script = [
+    'umask 022',
     'mkdir -p tree/bin tree/lib/modules tree/dev tree/proc tree/sys tree/run tree/tmp',
     'cp agent tree/init && cp /parts/crun/crun tree/bin/crun && cp /parts/kernel/modules/* tree/lib/modules/',
     'chmod 755 tree/init tree/bin/crun',

@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { tracesOf } from '../leaks.ts';
+import { type CliNode, openCliNode } from './cli-node.ts';
+import { whyNoVm } from './node.ts';
+
+const skip = await whyNoVm();
+
+/** Programs that set-up runs write here what they would write to /tmp. */
+const temporary = await mkdtemp(join(tmpdir(), 'podvm-set-up-'));
+process.env['TMPDIR'] = temporary;
+after(() => rm(temporary, { recursive: true }));
+
+/** A state directory that lacks these parts, and so has its set-up make them. */
+async function openWithout(...parts: readonly string[]): Promise<CliNode> {
+  const cli = await openCliNode({ isSetUp: true });
+  await rm(join(cli.root, 'assets'), { recursive: true });
+  for (const entry of await readdir(join(cli.root, 'parts'))) {
+    if (parts.some((part) => entry.startsWith(`${part}-`))) await rm(join(cli.root, 'parts', entry));
+  }
+  return cli;
+}
+
+const stateOf = async ({ root }: CliNode) => ({
+  unfinished: (await readdir(join(root, 'parts'))).filter((name) => name.startsWith('.')),
+  temporary: await readdir(temporary),
+  others: (await tracesOf({ directory: root, ids: [] })).filter((line) => !/^(?:file|link) /.test(line)),
+});
+
+describe('a set-up that is ended', { skip, timeout: 900_000 }, () => {
+  const moments: readonly (readonly [part: string, says: RegExp, afterMs: readonly number[]])[] = [
+    ['build-root', /unpacking a compiler/, [0, 500, 2000, 6000]],
+    ['sysroot', /unpacking QEMU/, [1000, 4000]],
+    ['kernel', /fetching the guest's kernel/, [1500]],
+    ['crun', /building crun/, [0, 300, 2000]],
+    ['initramfs', /building the guest's agent/, [0, 150, 1000]],
+    ['file-server', /building the file server/, [100]],
+  ];
+  for (const [part, says, times] of moments) {
+    it(`leaves nothing of ${part}, and no process`, async () => {
+      const cli = await openWithout(part);
+      for (const [round, ms] of times.entries()) {
+        const setup = cli.start(['setup']);
+        await setup.shows(says);
+        await delay(ms); // any moment will do: it may also have come further
+        setup.child.kill(round % 2 === 0 ? 'SIGINT' : 'SIGTERM');
+        const { code, stderr } = await setup.ended;
+        assert.equal(code, round % 2 === 0 ? 130 : 143, stderr);
+        assert.deepEqual(await stateOf(cli), { unfinished: [], temporary: [], others: [] });
+      }
+      await cli[Symbol.asyncDispose]();
+    });
+  }
+
+  it('is done by the next one, which makes the same programs byte for byte, whatever the umask', async () => {
+    const sums = [];
+    for (const umask of [0o022, 0o077]) {
+      const cli = await openWithout('initramfs', 'file-server', 'modules');
+      const ended = cli.start(['setup']);
+      await ended.shows(/building the guest's agent/);
+      ended.child.kill('SIGINT');
+      await ended.ended;
+      const usual = process.umask(umask);
+      const { code, stderr } = await cli.type(['setup']).finally(() => process.umask(usual));
+      assert.equal(code, 0, stderr);
+      const found: Record<string, string> = {};
+      for (const part of await readdir(join(cli.root, 'parts'))) {
+        for (const file of ['initramfs.img', 'agent', 'files', 'modules.erofs']) {
+          const bytes = await readFile(join(cli.root, 'parts', part, file)).catch(() => undefined);
+          if (bytes !== undefined) found[file] = createHash('sha256').update(bytes).digest('hex');
+        }
+      }
+      assert.deepEqual(Object.keys(found).sort(), ['agent', 'files', 'initramfs.img', 'modules.erofs']);
+      sums.push(found);
+      await cli[Symbol.asyncDispose]();
+    }
+    assert.deepEqual(sums[0], sums[1]);
+  });
+});
