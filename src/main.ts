@@ -5,13 +5,13 @@ import { runProgram } from '#cli/program.ts';
 import type { Terminal } from '#cli/terminal.ts';
 import { type Configuration, daemonDefaults, readConfiguration } from '#daemon/configuration.ts';
 import { closeInheritedDescriptors } from '#host/inherited-descriptors.ts';
+import { programDirectory as repo } from '#host/program-files.ts';
 
 /**
  * The program. The CLI is a client of the admin socket; here it gets what it needs to have one served: `podvm run`
  * joins the process that serves the state directory already, or serves it itself for as long as it runs. Whatever
  * only some commands need is imported when they run, so that `podvm ps` starts fast.
  */
-const repo = join(import.meta.dirname, '..');
 const configure = (options: GlobalOptions): Configuration => readConfiguration(options, process.env, repo);
 
 closeInheritedDescriptors(process.env['NODE_EXTRA_CA_CERTS']); // programs that we start would have it, too

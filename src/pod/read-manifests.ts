@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { type ErrorKind, kindOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { entryPoint, programDirectory } from '#host/program-files.ts';
 import { run } from '#host/run.ts';
 import { type ManifestFile, parseManifests } from './manifest.ts';
 import type { Manifest } from './pods.ts';
@@ -32,7 +33,7 @@ export async function readManifests(files: readonly ManifestFile[], signal: Abor
 }
 
 async function parseApart(files: readonly ManifestFile[], signal: AbortSignal): Promise<ManifestAnswer> {
-  const args = [`--max-old-space-size=${maxHeapMb}`, join(import.meta.dirname, 'manifest-process.ts')];
+  const args = [`--max-old-space-size=${maxHeapMb}`, join(programDirectory, entryPoint('src/pod/manifest-process'))];
   const options = { input: JSON.stringify(files), signal, timeoutMs, maxOutputBytes: maxAnswerBytes };
   try {
     const { stdout } = await run(process.execPath, args, options);

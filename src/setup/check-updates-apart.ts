@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
+import { entryPoint, programDirectory } from '#host/program-files.ts';
 import { run } from '#host/run.ts';
 import { type UpdateFinding, updateReportSchema, type UpdateRequest } from './update-report.ts';
 
@@ -17,7 +18,10 @@ export async function checkUpdatesApart(
   request: UpdateRequest,
   signal: AbortSignal,
 ): Promise<readonly UpdateFinding[]> {
-  const program = [`--max-old-space-size=${maxHeapMb}`, join(import.meta.dirname, 'updates-process.ts')];
+  const program = [
+    `--max-old-space-size=${maxHeapMb}`,
+    join(programDirectory, entryPoint('src/setup/updates-process')),
+  ];
   const args = ['--pdeathsig', 'KILL', 'nice', '-n', '19', process.execPath, ...program];
   const { stdout } = await run('setpriv', args, {
     input: JSON.stringify(request),

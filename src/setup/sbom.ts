@@ -6,6 +6,8 @@ import { Enums, Models, Serialize, Spec, SPDX } from '@cyclonedx/cyclonedx-libra
 import { PackageURL } from 'packageurl-js';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
+import { isThere } from '#host/files.ts';
+import { bundledPackages } from '#host/program-files.ts';
 import { readNpmLock } from './npm-lock.ts';
 import { type PackageRecord, readPackages } from './package-record.ts';
 import { readCurrent } from './setup.ts';
@@ -65,7 +67,8 @@ function debianComponent(part: string, record: PackageRecord): Models.Component 
 }
 
 async function npmComponents(repo: string): Promise<readonly Models.Component[]> {
-  const packages = await readNpmLock(join(repo, 'node_modules/.package-lock.json'));
+  const bundled = join(repo, bundledPackages);
+  const packages = await readNpmLock((await isThere(bundled)) ? bundled : join(repo, 'node_modules/.package-lock.json'));
   return packages.map(({ path, name: fullName, version, integrity, licence, isDev }) => {
     const [group, name = ''] = fullName.startsWith('@') ? fullName.split('/') : [undefined, fullName];
     const sha512 = /^sha512-([A-Za-z0-9+/=]+)$/.exec(integrity ?? '')?.[1];

@@ -4,6 +4,7 @@ import * as v from 'valibot';
 import { assetsSchema, type Assets } from '#host/assets.ts';
 import { isThere, readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import { PodvmError } from '#base/errors.ts';
+import { programBuilderOf } from './built-programs.ts';
 import { hashProgramSources } from './program-sources.ts';
 import { type DebianArchive, findDebianArchive, securityMissing } from './debian-archive.ts';
 import type { Versions } from './package-record.ts';
@@ -25,7 +26,7 @@ import { takeSetupLock } from './setup-lock.ts';
 export interface SetupOptions {
   /** State root, e.g. `/var/lib/podvm`. */
   readonly root: string;
-  /** Directory with `src/` and `node_modules/`. */
+  /** Directory of the program: a checkout, or a release. */
   readonly repo: string;
   /** URL of a Debian mirror; default: the one of the host's apt. */
   readonly mirror?: string;
@@ -182,7 +183,7 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
   ]);
   const modules = await ensurePart(partsDirectory, modulesDiskRecipe(kernel, sysroot, signal), progress);
   const programsKey = await hashProgramSources(repo);
-  const { buildProgram } = await import('./build-program.ts'); // loads a bundler, which a start without work does not need
+  const buildProgram = await programBuilderOf(repo);
   const initramfs = await ensurePart(
     partsDirectory,
     initramfsRecipe({ repo, buildRoot, kernel, crun, buildProgram, programsKey, signal }),

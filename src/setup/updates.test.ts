@@ -222,6 +222,24 @@ test('a registry that cannot be reached makes both checks unknown, and says why'
   assert.ok(missing.every(({ verdict }) => verdict === 'unknown'));
 });
 
+test('a release asks npm only for advisories about what is bundled in it', async () => {
+  await using release = await mkdtempDisposable(join(tmpdir(), 'podvm-npm-'));
+  const packages = {
+    '': { name: 'podvm', dependencies: { valibot: '1.5.0' } },
+    'node_modules/valibot': { version: '1.5.0' },
+  };
+  await writeFile(join(release.path, 'npm-packages.json'), JSON.stringify({ lockfileVersion: 3, packages }));
+  const env = {
+    PATH: process.env['PATH'] ?? '',
+    HOME: release.path,
+    npm_config_registry: 'http://127.0.0.1:1/',
+    npm_config_cache: join(release.path, 'cache'),
+  };
+  const [finding, ...others] = await checkNpm(release.path, env, never);
+  assert.deepEqual([finding?.subject, finding?.verdict, others], ['npm advisories', 'unknown', []]);
+  assert.match(finding?.detail ?? '', /^could not be checked: .*ECONNREFUSED/);
+});
+
 test('describeOutdated() counts what it does not name', () => {
   const many = Array.from({ length: 9 }, (_, at) => ({ name: `p${at}`, from: '1', to: '2', isSecurity: at === 8 }));
   assert.match(describeOutdated(many), /^older than the archives have: p8 1 -> 2 \(security\), p0 .*, and 3 more$/);

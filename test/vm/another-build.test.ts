@@ -104,7 +104,7 @@ describe(`a daemon of another build takes over ${podCount} pods under load`, { s
     };
     await areAsBefore();
     await node.end('SIGTERM');
-    await node.start(another);
+    await node.start(join(another, 'podvm'));
     await areAsBefore();
     const newer = await start('newer', 'exec sleep 1000');
     const { parts } = await machineOf(newer.podSandboxId);

@@ -3,7 +3,6 @@ import { chmod, cp, mkdir, mkdtemp, readdir, rm, symlink } from 'node:fs/promise
 import { join } from 'node:path';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 
-/** This build. */
 export const repo = join(import.meta.dirname, '../..');
 /** What a program that is left running may take to end by itself, in `ms`. */
 const politeMs = 5000;
@@ -28,16 +27,21 @@ export interface Ended {
 /** A state directory of its own, in which a test types `./podvm ...`. */
 export interface CliNode extends AsyncDisposable {
   readonly root: string;
-  /** `program`: the directory of another build; default: this one. */
+  /** `program`: that of another build. */
   start(args: readonly string[], input?: string, program?: string): Typed;
   type(args: readonly string[], input?: string): Promise<Ended>;
 }
 
+export interface CliNodeOptions {
+  readonly isSetUp: boolean;
+  readonly podvm?: string;
+}
+
 /**
  * With set-up, it shares what `podvm setup` made: by links to each part and template, so that whatever is made or swept here stays
- * here. The environment is a user's, plus the state directory.
+ * here. The environment is a user's, plus the state directory. `podvm`: another program than the checkout's.
  */
-export async function openCliNode({ isSetUp }: { readonly isSetUp: boolean }): Promise<CliNode> {
+export async function openCliNode({ isSetUp, podvm }: CliNodeOptions): Promise<CliNode> {
   const root = await mkdtemp('/var/tmp/podvm-cli-');
   await chmod(root, 0o711); // jailed machines reach what is theirs in it
   if (isSetUp) {
@@ -51,7 +55,7 @@ export async function openCliNode({ isSetUp }: { readonly isSetUp: boolean }): P
     await cp(join(setUpRoot, 'probe/accelerator.json'), join(root, 'probe/accelerator.json'));
   }
   const running = new Set<Typed>();
-  const start = (args: readonly string[], input = '', program = repo) => {
+  const start = (args: readonly string[], input = '', program = podvm ?? join(repo, 'podvm')) => {
     const typed = startPodvm(program, root, args, input);
     running.add(typed);
     void typed.ended.finally(() => running.delete(typed));
@@ -76,8 +80,8 @@ export async function openCliNode({ isSetUp }: { readonly isSetUp: boolean }): P
   };
 }
 
-function startPodvm(program: string, root: string, args: readonly string[], input: string): Typed {
-  const child = spawn(join(program, 'podvm'), args, { env: { ...process.env, PODVM_ROOT: root } });
+function startPodvm(podvm: string, root: string, args: readonly string[], input: string): Typed {
+  const child = spawn(podvm, args, { env: { ...process.env, PODVM_ROOT: root } });
   child.stdin.on('error', () => {}); // a command that does not read its input
   child.stdin.end(input);
   let stdout = '';

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { entryPoint, isRelease, programDirectory } from '#host/program-files.ts';
 import { dropToNobody } from './nobody.ts';
 
 export interface ImportJail {
@@ -14,8 +15,9 @@ export interface ImportJail {
   readonly calls: number;
 }
 
-const repository = join(import.meta.dirname, '../../..');
-const program = '/podvm/src/image/import/main.ts';
+const program = join('/podvm', entryPoint('src/image/import/main'));
+/** What the program is made of. A release has its packages bundled. */
+const ours = ['src', 'package.json', ...(isRelease ? [] : ['node_modules/valibot'])];
 const cpuSeconds = 1800;
 /** Initial size of mkfs.erofs' file, which is sparse: it stores what it reads in the second half. */
 const mkfsFileBytes = 2 * 1024 ** 4;
@@ -26,14 +28,14 @@ const heapPart = 0.5;
 const bytesPerMiB = 1024 ** 2;
 
 /**
- * The whole command. Root first makes the namespaces, so that a repository below a closed directory can be mounted; inside,
- * an unprivileged user without capabilities sees programs, podvm's sources and `work`. Last come a user namespace, after
+ * The whole command. Root first makes the namespaces, so that a program below a closed directory can be mounted; inside,
+ * an unprivileged user without capabilities sees programs, podvm's program and `work`. Last come a user namespace, after
  * which no other can be made, and the list of system calls.
  */
 export function jailedImport({ work, sysroot, memoryBytes, maxFileBytes, calls }: ImportJail): readonly string[] {
   const heapMiB = Math.floor((memoryBytes * heapPart) / bytesPerMiB);
   const show = (path: string, at = path) => ['--ro-bind', path, at];
-  const showOurs = (path: string) => show(join(repository, path), join('/podvm', path));
+  const showOurs = (path: string) => show(join(programDirectory, path), join('/podvm', path));
   return [
     ...[
       'prlimit',
@@ -50,7 +52,7 @@ export function jailedImport({ work, sysroot, memoryBytes, maxFileBytes, calls }
     ...['/lib64', '--proc', '/proc', '--dev', '/dev'],
     ...['/tmp', '/sysroot', '/podvm', '/podvm/node_modules'].flatMap((path) => ['--perms', '0755', '--dir', path]),
     ...show(process.execPath, '/podvm/node'),
-    ...['src', 'package.json', 'node_modules/valibot'].flatMap(showOurs),
+    ...ours.flatMap(showOurs),
     ...(sysroot === undefined ? [] : show(join(sysroot, 'usr'), '/sysroot/usr')),
     ...['--bind', work, '/work', '--remount-ro', '/', '--chdir', '/work', '--'],
     ...['setpriv', ...dropToNobody, '--'],

