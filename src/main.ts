@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { readFile } from 'node:fs/promises';
 import type { GlobalOptions, ProgramParts, Served } from '#cli/program-parts.ts';
 import { runProgram } from '#cli/program.ts';
@@ -12,6 +12,8 @@ import { programDirectory as repo } from '#host/program-files.ts';
  * joins the process that serves the state directory already, or serves it itself for as long as it runs. Whatever
  * only some commands need is imported when they run, so that `podvm ps` starts fast.
  */
+/** Date of files that are made to be given away, in seconds since 1970 (https://reproducible-builds.org/specs/source-date-epoch/). */
+const epoch = Number(process.env['SOURCE_DATE_EPOCH'] ?? Date.UTC(2000, 0) / 1000);
 const configure = (options: GlobalOptions): Configuration => readConfiguration(options, process.env, repo);
 
 closeInheritedDescriptors(process.env['NODE_EXTRA_CA_CERTS']); // programs that we start would have it, too
@@ -55,13 +57,16 @@ const parts: ProgramParts = {
     const { endOrphans } = await import('#daemon/end-orphans.ts');
     return await endOrphans(configure(options), (line) => process.stderr.write(line));
   },
-  setup: async ({ upgrade, sbom, ...options }, { any: signal }) => {
+  setup: async ({ upgrade, sbom, bundle, from, ...options }, { any: signal }) => {
     if (sbom) {
       const { makeSbom } = await import('#setup/sbom.ts');
       return await makeSbom({ root: configure(options).root, repo, version: parts.version });
     }
-    const { setupCommand } = await import('#daemon/setup-command.ts');
-    return await setupCommand(configure(options), upgrade, (line) => process.stderr.write(line), signal);
+    const { bundleCommand, setupCommand, setupFromCommand } = await import('#daemon/setup-command.ts');
+    const setting = { config: configure(options), write: (line: string) => process.stderr.write(line), signal };
+    if (bundle !== undefined) return await bundleCommand(setting, resolve(bundle), { version: parts.version, epoch });
+    if (from !== undefined) return await setupFromCommand(setting, resolve(from), parts.version);
+    return await setupCommand(setting, upgrade);
   },
   daemon: async ({ config: file, ...options }) => {
     const { daemonCommand } = await import('#daemon/daemon-command.ts');

@@ -15,7 +15,7 @@ import {
   psCommand,
   stopCommand,
 } from './pod-commands.ts';
-import type { GlobalOptions, ProgramParts, Purpose } from './program-parts.ts';
+import type { GlobalOptions, ProgramParts, Purpose, SetupWishes } from './program-parts.ts';
 import { readFiles } from './read-files.ts';
 import { runCommand } from './run-command.ts';
 
@@ -152,10 +152,14 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       name: 'setup',
       description: 'install missing packages and assets; can be repeated',
       options: [
-        flag('--upgrade', 'take newer packages, for new pods').conflicts('sbom'),
-        flag('--sbom', 'print what is installed, as CycloneDX 1.6; installs nothing'),
+        flag('--upgrade', 'take newer packages, for new pods').conflicts(['sbom', 'bundle', 'from']),
+        flag('--sbom', 'print what is installed, as CycloneDX 1.6; installs nothing').conflicts(['bundle', 'from']),
+        new Option('--bundle <file>', 'write what is installed to one file, for machines without a network').conflicts(
+          'from',
+        ),
+        new Option('--from <file>', 'install from such a file, without a network or a compiler'),
       ],
-      action: (options: { upgrade: boolean; sbom: boolean }) =>
+      action: (options: SetupWishes) =>
         untilEnded(async (ends) => {
           terminal.stdout.write(await parts.setup({ ...global(), ...options }, ends));
         }),

@@ -19,10 +19,7 @@ export interface ProgramParts {
   readonly orphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
   /** Ends them and takes away what they left. */
   readonly endOrphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
-  readonly setup: (
-    options: GlobalOptions & { readonly upgrade: boolean; readonly sbom: boolean },
-    ends: EndSignals,
-  ) => Promise<string>;
+  readonly setup: (options: GlobalOptions & SetupWishes, ends: EndSignals) => Promise<string>;
   /** Serves until it is asked to end. */
   readonly daemon: (options: GlobalOptions & { readonly config?: string }) => Promise<void>;
   readonly doctor: (
@@ -30,6 +27,15 @@ export interface ProgramParts {
     ends: EndSignals,
   ) => Promise<{ text: string; isHealthy: boolean }>;
   readonly version: string;
+}
+
+export interface SetupWishes {
+  readonly upgrade: boolean;
+  readonly sbom: boolean;
+  /** File to write the parts to. */
+  readonly bundle?: string;
+  /** File to take the parts from. */
+  readonly from?: string;
 }
 
 /** `storedImages`: those that are there; needs nothing that set-up makes. */

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Assets } from '#host/assets.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import { createLog } from '#host/log.ts';
+import { makeBundle, setUpFrom } from '#setup/bundle.ts';
 import { createProgress } from '#setup/progress.ts';
 import { type SetupOptions, ensureSetup, upgradeSetup } from '#setup/setup.ts';
 import type { Configuration } from './configuration.ts';
@@ -28,23 +29,48 @@ export async function ensureAssets(config: Configuration, write: Write, signal: 
   return await ensureSetup(optionsOf(config, write, signal));
 }
 
+/** What each of these commands gets. */
+export interface SetupSetting {
+  readonly config: Configuration;
+  readonly write: Write;
+  readonly signal: AbortSignal;
+}
+
 /** Runs `podvm setup` and returns its output. */
-export async function setupCommand(
-  config: Configuration,
-  upgrade: boolean,
-  write: Write,
-  signal: AbortSignal,
-): Promise<string> {
-  if (!upgrade) {
-    const assets = await ensureAssets(config, write, signal);
-    await ensureTemplate(config, assets, write, signal);
-    return `ready: QEMU ${assets.qemuVersion}, guest kernel ${assets.kernelVersion}, crun ${assets.crunVersion}\n`;
-  }
+export async function setupCommand({ config, write, signal }: SetupSetting, upgrade: boolean): Promise<string> {
+  if (!upgrade) return await readyWith(config, await ensureAssets(config, write, signal), write, signal);
   await openStateDirectory(config.root);
   const { assets, changes } = await upgradeSetup(optionsOf(config, write, signal));
   await ensureTemplate(config, assets, write, signal);
   if (changes.length === 0) return 'everything is up to date\n';
   return changes.map(({ package: name, from, to }) => `${name}: ${from ?? 'none'} -> ${to ?? 'none'}\n`).join('');
+}
+
+/** Runs `podvm setup --bundle`: also makes what is missing. */
+export async function bundleCommand(
+  { config, write, signal }: SetupSetting,
+  file: string,
+  made: { readonly version: string; readonly epoch: number },
+): Promise<string> {
+  await ensureAssets(config, write, signal);
+  await makeBundle({ ...optionsOf(config, write, signal), ...made }, file);
+  return `${file}\n`;
+}
+
+/** Runs `podvm setup --from`. */
+export async function setupFromCommand(
+  { config, write, signal }: SetupSetting,
+  file: string,
+  version: string,
+): Promise<string> {
+  await openStateDirectory(config.root);
+  const assets = await setUpFrom({ ...optionsOf(config, write, signal), version }, file);
+  return await readyWith(config, assets, write, signal);
+}
+
+async function readyWith(config: Configuration, assets: Assets, write: Write, signal: AbortSignal): Promise<string> {
+  await ensureTemplate(config, assets, write, signal);
+  return `ready: QEMU ${assets.qemuVersion}, guest kernel ${assets.kernelVersion}, crun ${assets.crunVersion}\n`;
 }
 
 /** Makes the template unless one of these assets exists, or another process serves pods and makes its own. */

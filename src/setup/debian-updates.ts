@@ -73,7 +73,8 @@ export async function compareParts(
     await among('QEMU', installed.sysroot, newest.sysroot),
     await kernelFinding(installed.kernel[0], newest.kernel[0], signal),
     await crunFinding(crunSourceOf(installed), newest.crun, signal),
-    await among('build root', installed.buildRoot, newest.buildRoot),
+    // A machine that was set up from a bundle has none.
+    ...(installed.buildRoot.length === 0 ? [] : [await among('build root', installed.buildRoot, newest.buildRoot)]),
   ];
 }
 

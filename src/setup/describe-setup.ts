@@ -13,7 +13,11 @@ export interface SetupFact {
 
 /** Host tools and assets: present ones, missing ones and how to get them. Changes nothing. */
 export async function describeSetup(root: string, repo: string, isRoot: boolean): Promise<readonly SetupFact[]> {
-  const tools = await readHostTools();
+  const parts = isRoot
+    ? await describeAssets(root, repo)
+    : { name: 'assets', ok: undefined, detail: 'only root can check them' };
+  // What makes parts is not missed where they are.
+  const tools = (await readHostTools()).filter(({ makesParts }) => !makesParts || parts.ok !== true);
   const missing = new Set((await missingHostTools(tools)).map((tool) => tool.package));
   return [
     ...tools.map((tool) =>
@@ -26,7 +30,7 @@ export async function describeSetup(root: string, repo: string, isRoot: boolean)
           }
         : { name: tool.package, ok: true, detail: tool.purpose },
     ),
-    isRoot ? await describeAssets(root, repo) : { name: 'assets', ok: undefined, detail: 'only root can check them' },
+    parts,
   ];
 }
 

@@ -10,6 +10,8 @@ export interface HostTool {
   /** Absolute path. */
   readonly program: string;
   readonly purpose: string;
+  /** Only set-up needs it, to make parts; `podvm setup --from` does not. */
+  readonly makesParts: boolean;
 }
 
 /** Reads `host-packages.txt`, which the shell script `podvm` also reads. Errors: `internal` for a bad line. */
@@ -22,15 +24,15 @@ export function parseHostTools(text: string): readonly HostTool[] {
     .split('\n')
     .filter((line) => line.trim() !== '' && !line.startsWith('#'))
     .map((line) => {
-      const match = /^([a-z0-9.+-]+)\s+(\/\S+)\s+(.+)$/.exec(line);
-      const [, name, program, purpose] = match ?? [];
+      const match = /^([a-z0-9.+-]+)\s+(\/\S+)\s+(\(parts\) )?(.+)$/.exec(line);
+      const [, name, program, makesParts, purpose] = match ?? [];
       if (name === undefined || program === undefined || purpose === undefined) {
         throw new PodvmError(
           'internal',
           `Cannot read host-packages.txt: expected "package /program purpose", got ${line}`,
         );
       }
-      return { package: name, program, purpose };
+      return { package: name, program, purpose, makesParts: makesParts !== undefined };
     });
 }
 

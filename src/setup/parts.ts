@@ -30,7 +30,7 @@ export interface PartRecipe {
 }
 
 const partFile = 'part.json';
-const makingPrefix = '.making-';
+export const makingPrefix = '.making-';
 const partSchema = v.object({ name: v.string(), versions: v.record(v.string(), v.string()) });
 
 export function hashOf(inputs: unknown): string {

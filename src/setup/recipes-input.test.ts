@@ -165,7 +165,7 @@ test('parseHostTools() refuses a line that is not a package, a program and a pur
 test('missingHostTools() finds what is not there', async () => {
   const [first] = await readHostTools();
   assert.ok(first !== undefined);
-  const absent = { package: 'none', program: '/nonexistent/none', purpose: 'nothing' };
+  const absent = { package: 'none', program: '/nonexistent/none', purpose: 'nothing', makesParts: false };
   assert.deepEqual(await missingHostTools([absent]), [absent]);
 });
 

@@ -194,14 +194,11 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
     fileServerRecipe({ repo, buildRoot, buildProgram, programsKey, signal }),
     progress,
   );
+  const made = { sysroot, kernel, initramfs, modules, 'file-server': fileServer };
   const assets: Assets = {
     key: keyOf(generation, programsKey),
-    sysroot: join(sysroot.directory, 'root'),
-    kernel: join(kernel.directory, 'vmlinux'),
+    ...pathsIn((part) => made[part].directory),
     kernelVersion: kernel.versions['kernel'] ?? 'unknown',
-    initramfs: join(initramfs.directory, 'initramfs.img'),
-    modules: join(modules.directory, 'modules.erofs'),
-    fileServer: join(fileServer.directory, 'files'),
     qemuVersion: sysroot.versions['qemu-system-x86'] ?? 'unknown',
     crunVersion: crun.versions['crun'] ?? 'unknown',
     agent: programsKey,
@@ -210,20 +207,38 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
   return assets;
 }
 
+/** Parts that pods need; the others only make these. */
+export type NeededPart = 'sysroot' | 'kernel' | 'modules' | 'initramfs' | 'file-server';
+
+/** The assets' paths, by the directories of their parts. */
+export const pathsIn = (directoryOf: (part: NeededPart) => string) => ({
+  sysroot: join(directoryOf('sysroot'), 'root'),
+  kernel: join(directoryOf('kernel'), 'vmlinux'),
+  initramfs: join(directoryOf('initramfs'), 'initramfs.img'),
+  modules: join(directoryOf('modules'), 'modules.erofs'),
+  fileServer: join(directoryOf('file-server'), 'files'),
+});
+
 /** Makes the assets the current ones, and removes unused parts afterwards: see `holdAssets`. */
 async function publish(root: string, assets: Assets, generation: string, parts: readonly Part[]): Promise<void> {
   const directories = parts.map((part) => part.directory);
   const versions = Object.assign({}, ...parts.map((part) => part.versions));
-  const current: Current = { ...assets, generation, versions, parts: directories };
+  await publishCurrent(root, { ...assets, generation, versions, parts: directories });
+}
+
+export async function publishCurrent(root: string, current: Current): Promise<void> {
+  await mkdir(dirname(currentFile(root)), { recursive: true });
   await writeFileAtomic(currentFile(root), `${JSON.stringify(current, null, 2)}\n`, 0o644);
   await collectBeside(root, current);
 }
 
-async function refuseMissingTools(): Promise<void> {
-  const missing = (await missingHostTools(await readHostTools())).map((tool) => tool.package);
+/** `without`: tools that make parts are not needed. Errors: `failedPrecondition`. */
+export async function refuseMissingTools(without?: 'makers'): Promise<void> {
+  const tools = (await readHostTools()).filter(({ makesParts }) => !makesParts || without !== 'makers');
+  const missing = (await missingHostTools(tools)).map((tool) => tool.package);
   if (missing.length === 0) return;
   throw new PodvmError('failedPrecondition', `Cannot set up: the host lacks ${missing.join(', ')}`, {
-    fix: `Run \`apt-get install --no-install-recommends ${missing.join(' ')}\`, or start PodVM by ./podvm, which does it.`,
+    fix: `Run \`apt-get install --no-install-recommends ${missing.join(' ')}\`.`,
   });
 }
 

@@ -1,0 +1,195 @@
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { access, mkdtempDisposable, rename, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { constants, createZstdCompress, createZstdDecompress } from 'node:zlib';
+import * as v from 'valibot';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { defaultEnv, run, tailOf } from '#host/run.ts';
+
+/**
+ * A bundle on disk: a tar archive of three files, so that `tar` and `sha256sum --check` can look into it.
+ * - `SHA256SUMS`: digests of the other two;
+ * - `bundle.json`: what the bundle is for;
+ * - `parts.tar.zst`: the directories of the parts.
+ */
+const files = { sums: 'SHA256SUMS', manifest: 'bundle.json', parts: 'parts.tar.zst' } as const;
+
+export const bundleSchema = v.object({
+  format: v.literal(1),
+  /** Version of the podvm that made it, for messages. */
+  podvm: v.string(),
+  /** Those of `current.json`. */
+  agent: v.string(),
+  recipes: v.number(),
+  generation: v.string(),
+  kernelVersion: v.string(),
+  qemuVersion: v.string(),
+  crunVersion: v.string(),
+  versions: v.record(v.string(), v.string()),
+  /** Names of the parts' directories. */
+  parts: v.array(v.pipe(v.string(), v.regex(/^[a-z-]+-[0-9a-f]{16}$/))),
+});
+export type Bundle = Readonly<v.InferOutput<typeof bundleSchema>>;
+
+const compressionLevel = 12;
+const maxManifestBytes = 1024 * 1024;
+const timeoutMs = 30 * 60_000;
+const fixDamage = 'Copy the bundle again, or make it again: `podvm setup --bundle FILE`.';
+
+/** Options of tar that leave out what differs from machine to machine. All files get the date, in seconds since 1970. */
+const fixedTar = (epoch: number) => [
+  ...['--sort=name', `--mtime=@${epoch}`, '--owner=0', '--group=0', '--numeric-owner', '--format=gnu'],
+];
+
+export interface BundleContent {
+  readonly bundle: Bundle;
+  /** Directory with the parts. */
+  readonly from: string;
+  readonly epoch: number;
+}
+
+/** Writes the file; an older one is replaced when the new one is complete. The same parts give the same bytes. */
+export async function writeBundle(file: string, content: BundleContent, signal: AbortSignal): Promise<void> {
+  const { bundle, from, epoch } = content;
+  const work = await mkdtempDisposable(join(dirname(file), '.podvm-bundle-')).catch((cause: unknown) => {
+    throw new PodvmError('failedPrecondition', `Cannot write ${file}: ${messageOf(cause)}`, { cause });
+  });
+  await using _work = work;
+  const parts = ['--create', ...fixedTar(epoch), '--directory', from, ...bundle.parts.toSorted()];
+  const level = { params: { [constants.ZSTD_c_compressionLevel]: compressionLevel } };
+  const packed = join(work.path, files.parts);
+  await fromTar(parts, signal, (out) =>
+    pipeline(out, createZstdCompress(level), createWriteStream(packed), { signal }),
+  );
+  const manifest = `${JSON.stringify(bundle, null, 2)}\n`;
+  await writeFile(join(work.path, files.manifest), manifest);
+  const sums = [
+    `${sha256Of(manifest)}  ${files.manifest}\n`,
+    `${await digestOf(createReadStream(packed), signal)}  ${files.parts}\n`,
+  ];
+  await writeFile(join(work.path, files.sums), sums.join(''));
+  const whole = join(work.path, 'bundle');
+  const order = [files.sums, files.manifest, files.parts];
+  // The mode is given, since the files have that of the caller's umask.
+  const args = ['--create', '--file', whole, ...fixedTar(epoch), '--mode=0644', '--directory', work.path, ...order];
+  await run('tar', args, { signal, timeoutMs });
+  await run('sync', [whole], { timeoutMs });
+  await rename(whole, file);
+}
+
+/**
+ * What the bundle is for, with its digest checked; that of the parts is not. Errors: `notFound`, `corrupt`, `unsupported`
+ * for a bundle of another format.
+ */
+export async function readBundle(file: string, signal: AbortSignal): Promise<Bundle> {
+  await access(file).catch((cause: unknown) => {
+    throw new PodvmError('notFound', `Cannot read ${file}: ${messageOf(cause)}`, { cause });
+  });
+  const text = await memberOf(file, files.manifest, signal);
+  if (sha256Of(text) !== (await sumsOf(file, signal))[files.manifest])
+    throw damaged(file, 'its description is changed');
+  const { format } = v.parse(v.object({ format: v.number() }), JSON.parse(text));
+  if (format !== 1) {
+    throw new PodvmError('unsupported', `Cannot read ${file}: expected a bundle of format 1, got ${format}`, {
+      fix: 'Make the bundle with this version of podvm.',
+    });
+  }
+  return v.parse(bundleSchema, JSON.parse(text));
+}
+
+/**
+ * Unpacks the parts into an empty directory, after checking their digest. Errors: `corrupt`, before anything is unpacked;
+ * `exhausted` for a full disk.
+ */
+export async function unpackParts(file: string, into: string, signal: AbortSignal): Promise<void> {
+  const expected = (await sumsOf(file, signal))[files.parts];
+  const take = ['--extract', '--to-stdout', '--file', file, files.parts];
+  let digest = '';
+  await fromTar(take, signal, async (out) => {
+    digest = await digestOf(out, signal);
+  }).catch((cause: unknown) => {
+    signal.throwIfAborted();
+    throw damaged(file, messageOf(cause));
+  });
+  if (digest !== expected) throw damaged(file, `the digest of ${files.parts} is ${digest}, expected ${expected}`);
+  const unpack = ['--extract', '--preserve-permissions', '--same-owner', '--numeric-owner', '--directory', into];
+  await fromTar(take, signal, (out) =>
+    toTar(unpack, signal, (tar) => pipeline(out, createZstdDecompress(), tar, { signal })),
+  );
+}
+
+async function sumsOf(file: string, signal: AbortSignal): Promise<Readonly<Record<string, string>>> {
+  const text = await memberOf(file, files.sums, signal);
+  return Object.fromEntries(
+    [...text.matchAll(/^([0-9a-f]{64}) {2}(\S+)$/gm)].map(([, sum = '', name = '']) => [name, sum]),
+  );
+}
+
+async function memberOf(file: string, name: string, signal: AbortSignal): Promise<string> {
+  try {
+    const args = ['--extract', '--to-stdout', '--occurrence=1', '--file', file, name];
+    return (await run('tar', args, { signal, timeoutMs, maxOutputBytes: maxManifestBytes })).stdout;
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw damaged(file, messageOf(cause));
+  }
+}
+
+const damaged = (file: string, why: string) =>
+  new PodvmError('corrupt', `Cannot read ${file}: it is damaged, or no bundle of podvm: ${why}`, { fix: fixDamage });
+
+const sha256Of = (text: string) => createHash('sha256').update(text).digest('hex');
+
+async function digestOf(content: Readable, signal: AbortSignal): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(content, hash, { signal });
+  return hash.digest('hex');
+}
+
+const fromTar = (args: readonly string[], signal: AbortSignal, use: (out: Readable) => Promise<void>) =>
+  withTar(args, signal, async ({ stdin, stdout }) => {
+    stdin.end();
+    await use(stdout);
+  });
+
+const toTar = (args: readonly string[], signal: AbortSignal, use: (into: Writable) => Promise<void>) =>
+  withTar(args, signal, async ({ stdin, stdout }) => {
+    stdout.resume();
+    await use(stdin);
+  });
+
+/** Runs tar and `use` of its streams until both have ended. Errors: the last line of tar's own complaint comes first. */
+async function withTar(
+  args: readonly string[],
+  signal: AbortSignal,
+  use: (streams: { readonly stdin: Writable; readonly stdout: Readable }) => Promise<void>,
+): Promise<void> {
+  const child = spawn('tar', args, {
+    stdio: ['pipe', 'pipe', 'pipe'],
+    env: defaultEnv(),
+    signal,
+    killSignal: 'SIGKILL',
+  });
+  const words: Buffer[] = [];
+  child.stderr.on('data', (chunk: Buffer) => void words.push(chunk));
+  const ended = new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', resolve);
+  });
+  const [used, code] = await Promise.allSettled([use(child), ended]);
+  signal.throwIfAborted();
+  if (code.status === 'fulfilled' && code.value === 0 && used.status === 'fulfilled') return;
+  const tail = tailOf(Buffer.concat(words).toString('utf8'));
+  if (code.status === 'rejected') throw code.reason;
+  const full = tail.some((line) => printable(line).includes('No space left on device'));
+  if (code.value !== 0) {
+    const why = printable(tail.at(-1) ?? `it ended with ${code.value}`);
+    throw new PodvmError(full ? 'exhausted' : 'internal', `Cannot run tar: ${why}`, { tail });
+  }
+  if (used.status === 'rejected') throw used.reason;
+}
