@@ -33,6 +33,10 @@ process.stderr.on('error', () => undefined); // there is no terminal left to wri
 const parts: ProgramParts = {
   terminal,
   version: await readVersion(),
+  versions: async (options) => {
+    const { readVersions } = await import('#daemon/versions.ts');
+    return await readVersions(configure(options), parts.version);
+  },
   signals: process,
   keepsHangUp: process.env['PODVM_KEEPS_HANG_UP'] === '1',
   leave: (code) => process.exit(code),

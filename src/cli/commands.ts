@@ -18,6 +18,7 @@ import {
 import type { GlobalOptions, ProgramParts, Purpose, SetupWishes } from './program-parts.ts';
 import { readFiles } from './read-files.ts';
 import { runCommand } from './run-command.ts';
+import { versionCommand } from './version-command.ts';
 
 /** What the commands of one program share. */
 export interface Setting {
@@ -174,6 +175,14 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
           terminal.stdout.write(text);
           exit(isHealthy ? 0 : 1);
         }),
+    },
+    {
+      name: 'version',
+      description: 'print the versions of the program, its formats, and what set-up made',
+      options: [new Option('-o, --output <format>', 'form of the output').choices(['text', 'json']).default('text')],
+      isClient: true,
+      action: async ({ output }: { output: 'text' | 'json' }) =>
+        versionCommand(await parts.versions(global()), output, terminal),
     },
   ];
 }

@@ -25,6 +25,7 @@ const parts: ProgramParts = {
   daemon: never,
   doctor: never,
   version: '',
+  versions: never,
 };
 
 /** Returns the tree of commands for reading. */

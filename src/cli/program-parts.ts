@@ -1,6 +1,7 @@
 import type { EndSignals } from './end-signals.ts';
 import type { Orphan } from './orphans.ts';
 import type { Terminal } from './terminal.ts';
+import type { Versions } from './version-command.ts';
 
 /** What the commands need beside a terminal; `main.ts` gives it, so that this layer stays a client. */
 export interface ProgramParts {
@@ -27,6 +28,7 @@ export interface ProgramParts {
     ends: EndSignals,
   ) => Promise<{ text: string; isHealthy: boolean }>;
   readonly version: string;
+  readonly versions: (options: GlobalOptions) => Promise<Versions>;
 }
 
 export interface SetupWishes {

@@ -43,10 +43,23 @@ function openProgram(change: Partial<ProgramParts> = {}) {
     daemon: never,
     doctor: never,
     version: '1.2.3',
+    versions: () => Promise.resolve({ podvm: '1.2.3', wire: 2, qemu: undefined }),
     ...change,
   };
   return { type: (...words: readonly string[]) => runProgram(words, parts), said, signals, outputGone };
 }
+
+describe('podvm version', () => {
+  it('lists what this program is made of, as text and as JSON', async () => {
+    const { type, said } = openProgram();
+    assert.equal(await type('version'), 0);
+    assert.equal(said.stdout, 'podvm   1.2.3\nwire    2\nqemu    not set up\n');
+    said.stdout = '';
+    assert.equal(await type('version', '-o', 'json'), 0);
+    assert.deepEqual(JSON.parse(said.stdout), { podvm: '1.2.3', wire: 2, qemu: null });
+    assert.equal(await type('version', '-o', 'yaml'), 2);
+  });
+});
 
 describe('podvm ps, where no podvm serves', () => {
   it('says what one that has ended left running, and what to do about it', async () => {

