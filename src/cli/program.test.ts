@@ -67,7 +67,10 @@ describe('podvm ps, where no podvm serves', () => {
     assert.equal(await type('ps'), 0);
     assert.match(said.stdout, /\nshop +web +- +Orphaned +0 +\d+\w +-\n/);
     assert.match(said.stdout, /\nshop +machine 77 +- +Orphaned /);
-    assert.match(said.stderr, /^podvm: warning: 2 machines are running, but no podvm serves them\n {2}fix: .*stop --orphaned/);
+    assert.match(
+      said.stderr,
+      /^podvm: warning: 2 machines are running, but no podvm serves them\n {2}fix: .*stop --orphaned/,
+    );
   });
 
   it('lists them as JSON', async () => {

@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
 import { access, mkdtempDisposable, rename, writeFile } from 'node:fs/promises';
@@ -10,6 +9,7 @@ import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { defaultEnv, run, tailOf } from '#host/run.ts';
+import { startChild } from '#host/start-child.ts';
 
 /**
  * A bundle on disk: a tar archive of three files, so that `tar` and `sha256sum --check` can look into it.
@@ -57,7 +57,10 @@ export interface BundleContent {
 export async function writeBundle(file: string, content: BundleContent, signal: AbortSignal): Promise<void> {
   const { bundle, from, epoch } = content;
   const work = await mkdtempDisposable(join(dirname(file), '.podvm-bundle-')).catch((cause: unknown) => {
-    throw new PodvmError('failedPrecondition', `Cannot write ${file}: ${messageOf(cause)}`, { cause });
+    throw new PodvmError('failedPrecondition', `Cannot write ${file}: ${messageOf(cause)}`, {
+      cause,
+      fix: 'Name a file in a directory that exists and that you may write to.',
+    });
   });
   await using _work = work;
   const parts = ['--create', ...fixedTar(epoch), '--directory', from, ...bundle.parts.toSorted()];
@@ -88,7 +91,10 @@ export async function writeBundle(file: string, content: BundleContent, signal: 
  */
 export async function readBundle(file: string, signal: AbortSignal): Promise<Bundle> {
   await access(file).catch((cause: unknown) => {
-    throw new PodvmError('notFound', `Cannot read ${file}: ${messageOf(cause)}`, { cause });
+    throw new PodvmError('notFound', `Cannot read ${file}: ${messageOf(cause)}`, {
+      cause,
+      fix: 'Check the path of the bundle.',
+    });
   });
   const text = await memberOf(file, files.manifest, signal);
   if (sha256Of(text) !== (await sumsOf(file, signal))[files.manifest])
@@ -157,11 +163,16 @@ const fromTar = (args: readonly string[], signal: AbortSignal, use: (out: Readab
     await use(stdout);
   });
 
+/** Of the archive, tar reads no further than its end mark: a pipe that it closes there is none of its errors. */
 const toTar = (args: readonly string[], signal: AbortSignal, use: (into: Writable) => Promise<void>) =>
   withTar(args, signal, async ({ stdin, stdout }) => {
     stdout.resume();
-    await use(stdin);
+    await use(stdin).catch((error: unknown) => {
+      if (!closedPipe.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    });
   });
+
+const closedPipe = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE']);
 
 /** Runs tar and `use` of its streams until both have ended. Errors: the last line of tar's own complaint comes first. */
 async function withTar(
@@ -169,27 +180,24 @@ async function withTar(
   signal: AbortSignal,
   use: (streams: { readonly stdin: Writable; readonly stdout: Readable }) => Promise<void>,
 ): Promise<void> {
-  const child = spawn('tar', args, {
-    stdio: ['pipe', 'pipe', 'pipe'],
-    env: defaultEnv(),
-    signal,
-    killSignal: 'SIGKILL',
-  });
+  const stdio = ['pipe', 'pipe', 'pipe'] as const;
+  const child = await startChild('tar', args, { stdio: [...stdio], env: defaultEnv(), signal, killSignal: 'SIGKILL' });
+  const { stdin, stdout, stderr } = child;
+  if (stdin === null || stdout === null || stderr === null) throw new PodvmError('internal', 'tar has no pipes');
   const words: Buffer[] = [];
-  child.stderr.on('data', (chunk: Buffer) => void words.push(chunk));
-  const ended = new Promise<number | null>((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', resolve);
-  });
-  const [used, code] = await Promise.allSettled([use(child), ended]);
+  stderr.on('data', (chunk: Buffer) => void words.push(chunk));
+  const ended = new Promise<number | null>((resolve) => void child.once('close', resolve));
+  const using = use({ stdin, stdout }).then(
+    () => undefined,
+    (error: unknown) => ({ error }),
+  );
+  const [failed, code] = await Promise.all([using, ended]);
   signal.throwIfAborted();
-  if (code.status === 'fulfilled' && code.value === 0 && used.status === 'fulfilled') return;
-  const tail = tailOf(Buffer.concat(words).toString('utf8'));
-  if (code.status === 'rejected') throw code.reason;
-  const full = tail.some((line) => printable(line).includes('No space left on device'));
-  if (code.value !== 0) {
-    const why = printable(tail.at(-1) ?? `it ended with ${code.value}`);
+  if (code !== 0) {
+    const tail = tailOf(Buffer.concat(words).toString('utf8'));
+    const full = tail.some((line) => printable(line).includes('No space left on device'));
+    const why = printable(tail.at(-1) ?? `it ended with ${code}`);
     throw new PodvmError(full ? 'exhausted' : 'internal', `Cannot run tar: ${why}`, { tail });
   }
-  if (used.status === 'rejected') throw used.reason;
+  if (failed !== undefined) throw failed.error;
 }

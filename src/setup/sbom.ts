@@ -68,7 +68,9 @@ function debianComponent(part: string, record: PackageRecord): Models.Component 
 
 async function npmComponents(repo: string): Promise<readonly Models.Component[]> {
   const bundled = join(repo, bundledPackages);
-  const packages = await readNpmLock((await isThere(bundled)) ? bundled : join(repo, 'node_modules/.package-lock.json'));
+  const packages = await readNpmLock(
+    (await isThere(bundled)) ? bundled : join(repo, 'node_modules/.package-lock.json'),
+  );
   return packages.map(({ path, name: fullName, version, integrity, licence, isDev }) => {
     const [group, name = ''] = fullName.startsWith('@') ? fullName.split('/') : [undefined, fullName];
     const sha512 = /^sha512-([A-Za-z0-9+/=]+)$/.exec(integrity ?? '')?.[1];
