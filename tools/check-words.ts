@@ -12,7 +12,10 @@ const repo = join(import.meta.dirname, '..');
 const schema = v.object({ files: v.array(v.string()), ignorePaths: v.array(v.string()) });
 const { files, ignorePaths } = v.parse(schema, JSON.parse(await readFile(join(repo, 'cspell.json'), 'utf8')));
 
-const spelling = spawnSync('cspell', ['--no-progress', '--no-summary', '--show-suggestions'], {
+const show = ['--no-progress', '--no-summary', '--show-suggestions'];
+/** What was found in a file is kept for its content, the settings and the terms. */
+const cache = ['--cache', '--cache-strategy', 'content', '--cache-location', 'node_modules/.cache/cspell'];
+const spelling = spawnSync('cspell', [...show, ...cache], {
   cwd: repo,
   stdio: 'inherit',
   env: { ...process.env, PATH: `${join(repo, 'node_modules/.bin')}:${process.env['PATH'] ?? ''}` },
