@@ -181,7 +181,7 @@ function parse(path: string, text: string): ContainerRecord {
   try {
     return v.parse(recordSchema, JSON.parse(text));
   } catch (cause) {
-    throw new PodvmError('corrupt', `Cannot read the record of a container: ${path} makes no sense`, {
+    throw new PodvmError('corrupt', `Cannot read the record of a container: ${path} is damaged`, {
       cause,
       fix: 'Delete the pod and create it again: its directory is removed with it.',
     });

@@ -125,7 +125,10 @@ async function readJson(directory: string): Promise<unknown> {
 
 function corrupt(directory: string, cause: unknown): PodvmError {
   const path = join(directory, fileName);
-  return new PodvmError('corrupt', `Cannot read the record of a sandbox: ${path} is damaged`, { cause });
+  return new PodvmError('corrupt', `Cannot read the record of a sandbox: ${path} is damaged`, {
+    cause,
+    fix: 'Remove the directory of the record once no machine of it runs.',
+  });
 }
 
 function newer(directory: string, { version, namespace, name }: AnyRecord): PodvmError {
