@@ -5,7 +5,16 @@ import { addChain, checkChain, deleteChain, whyNoCheck, type ChainCall } from '.
 import type { CniResult, Conflist } from './cni/cni-schema.ts';
 import { frameFilter, ownFramesOnly, type PortRules } from './guard/frame-filter.ts';
 import { guestNetworkOf } from './guest-network.ts';
-import { findLoss, hostLinkOf, interfaceName, type Loss, makePair, makePort, nameNetns } from './lost-links.ts';
+import {
+  findLoss,
+  hostLinkOf,
+  interfaceName,
+  type Loss,
+  makePair,
+  makePort,
+  nameNetns,
+  removePair,
+} from './lost-links.ts';
 import { type HeldPorts, holdPorts } from './ports/held-ports.ts';
 import { readInterface } from './ip/ip-command.ts';
 import {
@@ -355,11 +364,16 @@ export class HostAttachment implements Attachment {
     const host = hostLinkOf(record);
     const { conflist, added, isFiltered } = record;
     if (host === undefined || conflist === undefined || added === undefined) return;
-    await makePair(record, host, signal);
-    await separateFromTap(this.sandboxId, signal); // its half leads to the link that is gone
     const rules = portRulesOf(conflist, added, record);
     const filters = { fromGuest: frameFilter(rules), toGuest: ownFramesOnly(rules.mac) };
-    await joinWithTap(this.sandboxId, interfaceName, isFiltered === true ? filters : undefined, signal);
+    try {
+      await makePair(record, host, signal);
+      await separateFromTap(this.sandboxId, signal); // its half leads to the link that is gone
+      await joinWithTap(this.sandboxId, interfaceName, isFiltered === true ? filters : undefined, signal);
+    } catch (error) {
+      await removePair(host).catch(() => undefined); // the next look begins again
+      throw error;
+    }
     await this.addAgain('bandwidth', signal);
   }
 

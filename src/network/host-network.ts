@@ -159,7 +159,11 @@ class HostNetwork implements Network {
     const looksAtRules = nowMs - this.#rulesMs >= rulesMs;
     if (looksAtRules) this.#rulesMs = nowMs;
     const areThere = async () => (await Promise.all([...bridges].map(isLinkThere))).every(Boolean);
-    if ((looksAtRules && bridges.size > 0) || !(await areThere())) await (this.#looking ??= this.#look(true));
+    if ((looksAtRules && bridges.size > 0) || !(await areThere())) {
+      await (this.#looking ??= this.#look(true)).catch((error: unknown) => {
+        this.#options.log.warn('the default network was not looked at', { why: messageOf(error) });
+      });
+    }
     const broken = new Map<string, string>();
     for (const { pod, attachment, isOurs } of found) {
       try {

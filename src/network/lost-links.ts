@@ -106,3 +106,8 @@ export async function makePair(record: AttachmentRecord, host: HostLink, signal:
   ];
   await ip(['-netns', netns, '-batch', '-'], signal, lines.join('\n'));
 }
+
+/** Removes both links of a pair. */
+export async function removePair({ name }: HostLink): Promise<void> {
+  await ip(['link', 'delete', name], AbortSignal.timeout(10_000));
+}
