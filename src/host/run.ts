@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import { type GuestText, guestText, printable } from '#base/guest-text.ts';
+import { openDeadline } from './deadline.ts';
 import { startChild } from './start-child.ts';
 
 export interface RunOptions {
@@ -47,8 +48,8 @@ export function giveBytes(child: ChildProcess, descriptor: number, bytes: Uint8A
 export async function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   const failure = new PodvmError('internal', `Cannot run ${program}`); // created here so that its stack shows the caller
   const { timeoutMs = 60_000, maxOutputBytes = 16 * 1024 * 1024, okCodes = [0], inherited = [] } = options;
-  const deadline = AbortSignal.timeout(timeoutMs);
-  const signal = options.signal ? AbortSignal.any([options.signal, deadline]) : deadline;
+  using deadline = openDeadline(timeoutMs, options.signal);
+  const { signal } = deadline;
   if (signal.aborted) throw stopped(program, options.signal, timeoutMs);
 
   const child = await startChild(program, args, {

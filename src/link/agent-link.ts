@@ -137,7 +137,6 @@ export class AgentLink implements Link {
   }
 
   async #answer(id: number, method: string, body: Buffer, callers: AbortSignal): Promise<unknown> {
-    const signal = AbortSignal.any([callers, AbortSignal.timeout(this.#callTimeoutMs)]);
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     const onAbort = () => {
       const isCancelled = callers.aborted && (callers.reason as Error | undefined)?.name !== 'TimeoutError';
@@ -145,13 +144,16 @@ export class AgentLink implements Link {
       reject(new PodvmError(isCancelled ? 'cancelled' : 'timeout', `Cannot call ${method} of the agent: ${reason}`));
     };
     this.#pending.set(id, { method, resolve, reject });
-    signal.addEventListener('abort', onAbort, { once: true });
-    if (signal.aborted) onAbort();
+    // A timer that is cleared: AbortSignal.timeout would hold its memory until then, for each call.
+    const timer = setTimeout(onAbort, this.#callTimeoutMs).unref();
+    callers.addEventListener('abort', onAbort, { once: true });
+    if (callers.aborted) onAbort();
     else this.#writeCall(body);
     try {
       return await promise;
     } finally {
-      signal.removeEventListener('abort', onAbort);
+      clearTimeout(timer);
+      callers.removeEventListener('abort', onAbort);
       this.#pending.delete(id);
     }
   }

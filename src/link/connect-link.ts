@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { PodvmError } from '#base/errors.ts';
+import { openDeadline } from '#host/deadline.ts';
 import { headerBytes } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { protocolVersions } from '#wire/messages.ts';
@@ -25,7 +26,8 @@ const reopenMs = 50;
  * `unsupported` (no common protocol version), and those of `open`.
  */
 export async function connectLink(options: LinkOptions, signal: AbortSignal): Promise<Link> {
-  const deadline = AbortSignal.any([signal, AbortSignal.timeout(options.handshakeTimeoutMs)]);
+  using limit = openDeadline(options.handshakeTimeoutMs, signal);
+  const deadline = limit.signal;
   while (true) {
     const link = new AgentLink(await options.open(deadline), randomBytes(4).readUInt32LE() || 1, options.callTimeoutMs);
     const outcome = await shakeHands(link, deadline);

@@ -22,7 +22,7 @@ import { assertMachineSpec, shapeOf } from '../machine-spec.ts';
  */
 export interface FakeDriver extends MachineDriver {
   start(spec: MachineSpec, signal: AbortSignal): Promise<FakeMachine>;
-  /** All machines that the driver has made, in order. */
+  /** The last hundreds of machines that the driver has made, in order, and all that are not gone. */
   readonly machines: readonly FakeMachine[];
   /** Makes the next start fail with this error. */
   failNextStart(error: PodvmError): void;
@@ -37,8 +37,12 @@ export interface FakeOptions {
   readonly hasEveryTemplate?: boolean;
 }
 
+/** So that thousands in a row do not fill the memory. */
+const maxGone = 200;
+
 export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
   const machines: FakeMachine[] = [];
+  let made = 0;
   const templates = new Set<string>();
   let nextFailure: PodvmError | undefined;
   return {
@@ -58,8 +62,11 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
       const failure = nextFailure;
       nextFailure = undefined;
       if (failure !== undefined) throw failure;
-      const machine = new FakeMachine(spec, options, machines.length + 1);
+      made += 1;
+      const machine = new FakeMachine(spec, options, made);
       machines.push(machine);
+      if (made % maxGone === 0)
+        machines.splice(0, maxGone, ...machines.slice(0, maxGone).filter(({ isGone }) => !isGone));
       return machine;
     },
     hasTemplate: async (shape) => options.hasEveryTemplate === true || templates.has(JSON.stringify(shape)),
