@@ -72,6 +72,10 @@ const parts: ProgramParts = {
     if (from !== undefined) return await setupFromCommand(setting, resolve(from), parts.version);
     return await setupCommand(setting, upgrade);
   },
+  uninstall: async ({ state, ...options }, { any: signal }) => {
+    const { uninstallCommand } = await import('#daemon/uninstall-command.ts');
+    return await uninstallCommand(configure(options), { state }, (line) => process.stderr.write(line), signal);
+  },
   daemon: async ({ config: file, ...options }) => {
     const { daemonCommand } = await import('#daemon/daemon-command.ts');
     const { readConfigFile } = await import('#daemon/config-file.ts');

@@ -166,6 +166,15 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         }),
     },
     {
+      name: 'uninstall',
+      description: 'end all pods, and remove what podvm added to this host',
+      options: [flag('--state', 'remove the state directory, too: images, and what set-up made')],
+      action: (options: { state: boolean }) =>
+        untilEnded(async (ends) => {
+          terminal.stdout.write(await parts.uninstall({ ...global(), ...options }, ends));
+        }),
+    },
+    {
       name: 'doctor',
       description: 'check this host, with a fix for each problem',
       options: [asJson],

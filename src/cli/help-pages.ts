@@ -22,6 +22,7 @@ const parts: ProgramParts = {
   orphans: never,
   endOrphans: never,
   setup: never,
+  uninstall: never,
   daemon: never,
   doctor: never,
   version: '',

@@ -40,6 +40,7 @@ function openProgram(change: Partial<ProgramParts> = {}) {
     orphans: () => Promise.resolve([]),
     endOrphans: () => Promise.resolve([]),
     setup: never,
+    uninstall: never,
     daemon: never,
     doctor: never,
     version: '1.2.3',

@@ -20,6 +20,8 @@ export interface SbomOptions {
   readonly repo: string;
   /** Version of podvm. */
   readonly version: string;
+  /** When it is made; default: now. */
+  readonly date?: Date;
 }
 
 /**
@@ -27,7 +29,7 @@ export interface SbomOptions {
  * Node and npm packages as npm installed them, and the files made from them. Components that are not used when a pod runs
  * (compiler, development packages) have the scope `excluded`. Errors: `failedPrecondition` before set-up.
  */
-export async function makeSbom({ root, repo, version }: SbomOptions): Promise<string> {
+export async function makeSbom({ root, repo, version, date = new Date() }: SbomOptions): Promise<string> {
   const current = await readCurrent(root);
   if (current === undefined) {
     throw new PodvmError('failedPrecondition', `Cannot list what set-up installed: nothing is installed in ${root}`, {
@@ -39,7 +41,7 @@ export async function makeSbom({ root, repo, version }: SbomOptions): Promise<st
     bomRef: 'podvm',
     licenses: licencesOf(['Apache-2.0']),
   });
-  const bom = new Models.Bom({ metadata: new Models.Metadata({ timestamp: new Date(), component: itself }) });
+  const bom = new Models.Bom({ metadata: new Models.Metadata({ timestamp: date, component: itself }) });
   for (const part of current.parts) {
     const name = basename(part).replace(/-[0-9a-f]{16}$/, '');
     for (const record of await readPackages(part)) bom.components.add(debianComponent(name, record));

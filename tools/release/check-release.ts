@@ -1,0 +1,153 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtempDisposable, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { run } from '#host/run.ts';
+import { findDebianArchive, suite } from '#setup/debian-archive.ts';
+import { readHostTools } from '#setup/host-tools.ts';
+import { readCurrent } from '#setup/setup.ts';
+import { makeAll } from './make-all.ts';
+import { readRelease, type Release } from './release.ts';
+
+type Report = (line: string) => void;
+
+const timeoutMs = 30 * 60_000;
+/** Parts that Debian's packages make; the others are made of the sources. */
+const fromDebian = /^(?:build-root|sysroot|kernel|crun|modules)-/;
+
+/** Makes the release a second time and compares, then installs, uses and removes each form. Errors: what differs or fails. */
+export async function checkRelease(release: Release, dist: string, report: Report): Promise<void> {
+  await using work = await mkdtempDisposable('/var/tmp/podvm-release-');
+  await run('chmod', ['711', work.path]); // jailed machines reach what is theirs in it
+  await checkBytes(release, dist, work.path);
+  report('ok: the second time gave the same bytes');
+  await checkNpm(release, dist, work.path);
+  report('ok: npm package: installed, set up from the bundle without a network, ran a pod, removed without a trace');
+  await checkDeb(release, dist, work.path);
+  report(`ok: Debian package: the same in a fresh Debian ${suite}`);
+}
+
+/** Builds agent and file server again, in another state directory. */
+async function checkBytes(release: Release, dist: string, work: string): Promise<void> {
+  const root = join(work, 'second-state');
+  await mkdir(join(root, 'parts'), { recursive: true });
+  const made = (await readdir(join(release.root, 'parts'))).filter((part) => fromDebian.test(part));
+  const from = made.map((part) => join(release.root, 'parts', part));
+  await run('cp', ['-a', ...from, join(root, 'parts')], { timeoutMs });
+  const current = await readCurrent(release.root);
+  await mkdir(join(root, 'assets'));
+  await writeFile(join(root, 'assets/current.json'), JSON.stringify({ ...current, key: 'of none' })); // for its generation
+  const env = environmentOf({ PODVM_ROOT: root, PODVM_TEMPLATE: 'off' });
+  await run(join(release.repo, 'podvm'), ['setup'], { env, timeoutMs });
+  const second = join(work, 'second');
+  const again = { ...(await readRelease(release.repo, root, release.signal)), epoch: release.epoch };
+  const files = await makeAll(again, second);
+  for (const file of [...files, 'SHA256SUMS']) {
+    const same = (await readFile(join(dist, file))).equals(await readFile(join(second, file)));
+    assert.ok(same, `${file} has other bytes the second time`);
+  }
+}
+
+/** Runs these lines of a shell. `set -e` ends them at the first that fails. */
+const shell = async (
+  lines: readonly string[],
+  env: Readonly<Record<string, string>>,
+  inside: readonly string[] = [],
+) => {
+  const [program = 'sh', ...args] = [...inside, 'sh', '-ec', lines.join('\n')];
+  return (await run(program, args, { env, timeoutMs })).stdout;
+};
+
+/** Network and mounts, as a removal must leave them; tables of iptables without rules, and counters, are left out. */
+const traces = [
+  'ip -br link',
+  "{ iptables-save; ip6tables-save; } | grep '^-' || true",
+  "nft list ruleset | grep -v 'table ip6* nat' | grep 'table' || true",
+];
+const use = (podvm: string, bundle: string, hello: string) => [
+  `${podvm} version`,
+  `${podvm} setup --from ${bundle}`,
+  `${podvm} run ${hello}`,
+];
+
+async function checkNpm({ repo, version }: Release, dist: string, work: string): Promise<void> {
+  const prefix = join(work, 'npm');
+  const root = join(work, 'npm-state');
+  const env = environmentOf({ PODVM_ROOT: root, npm_config_prefix: prefix, npm_config_cache: join(work, 'npm-cache') });
+  const tarball = join(dist, `podvm-${version}.tgz`);
+  await shell([`npm install --global --no-audit --no-fund ${tarball}`], env);
+  const podvm = join(prefix, 'bin/podvm');
+  const lines = [
+    `before=$(${traces.join('; ')})`,
+    ...use(podvm, join(dist, `podvm-${version}.bundle`), join(repo, 'examples/hello.yaml')),
+    `${podvm} uninstall --state`,
+    `after=$(${traces.join('; ')})`,
+    'test "$before" = "$after" || { echo "$after" >&2; exit 1; }',
+  ];
+  assert.match(await shell(lines, env, ['unshare', '--net', '--mount']), /^Hello from hello, /m);
+  const npx = await shell([`npx --yes ${tarball} --version`], env);
+  assert.equal(npx.trim(), version);
+  await shell(['npm uninstall --global podvm'], env);
+  assert.deepEqual(await readdir(join(prefix, 'lib/node_modules')), []);
+  assert.deepEqual(await readdir(join(prefix, 'bin')), []);
+  assert.ok(!(await readdir(work)).includes('npm-state'));
+}
+
+async function checkDeb({ repo, version, signal }: Release, dist: string, work: string): Promise<void> {
+  const root = join(work, 'debian');
+  const packages = (await readHostTools()).filter(({ makesParts }) => !makesParts).map((tool) => tool.package);
+  const { sources } = await findDebianArchive(undefined, signal);
+  const include = `--include=libstdc++6,${packages.join(',')}`;
+  await run('mmdebstrap', ['--variant=apt', include, suite, root, '-'], {
+    input: `${sources.join('\n')}\n`,
+    timeoutMs,
+    signal,
+  });
+  const shown = [dist, join(repo, 'examples')].flatMap((path, at) => [
+    '--ro-bind',
+    path,
+    ['/dist', '/examples'][at] ?? '',
+  ]);
+  const inside = [
+    ...['bwrap', '--bind', root, '/', '--dev-bind', '/dev', '/dev', '--proc', '/proc', '--bind', '/sys', '/sys'],
+    ...[
+      '--tmpfs',
+      '/run',
+      '--tmpfs',
+      '/tmp',
+      ...shown,
+      '--unshare-pid',
+      '--unshare-net',
+      '--unshare-uts',
+      '--unshare-ipc',
+    ],
+    ...[
+      '--die-with-parent',
+      '--cap-add',
+      'ALL',
+      '--clearenv',
+      '--setenv',
+      'PATH',
+      '/usr/sbin:/usr/bin:/sbin:/bin',
+      '--',
+    ],
+  ];
+  const files = String.raw`find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/lib/dpkg -o -path /var/cache/debconf \) -prune -o -print | sort`;
+  const lines = [
+    `traces() { ${files}; ${traces.join('; ')}; }`,
+    'traces >/tmp/before',
+    `dpkg --install /dist/podvm_${version}_amd64.deb`,
+    ...use('podvm', `/dist/podvm-${version}.bundle`, '/examples/hello.yaml'),
+    'dpkg --purge podvm',
+    'traces >/tmp/after',
+    'diff /tmp/before /tmp/after >&2',
+  ];
+  assert.match(await shell(lines, environmentOf({}), inside), /^Hello from hello, /m);
+}
+
+/** That of the caller, with these. */
+const environmentOf = (more: Readonly<Record<string, string>>): Record<string, string> => {
+  const own = Object.entries(process.env).flatMap(([name, value]) =>
+    value === undefined ? [] : [[name, value] as const],
+  );
+  return { ...Object.fromEntries(own), ...more };
+};

@@ -1,0 +1,34 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { silentProgress } from '#setup/progress.ts';
+import { makeBundle } from '#setup/bundle.ts';
+import { makeSbom } from '#setup/sbom.ts';
+import { makeDeb } from './deb.ts';
+import { makeNpmPackage } from './npm-package.ts';
+import type { Release } from './release.ts';
+
+/** Makes every form of the release in `directory`, which it empties first. Returns their names. */
+export async function makeAll(release: Release, directory: string): Promise<readonly string[]> {
+  const { repo, root, version, epoch, signal } = release;
+  await rm(directory, { recursive: true, force: true });
+  await mkdir(directory, { recursive: true });
+  const npmPackage = await makeNpmPackage(release, directory);
+  const deb = await makeDeb(release, directory);
+  const [bundle, sbom] = [`podvm-${version}.bundle`, `podvm-${version}.sbom.json`];
+  const options = { root, repo, version, epoch, signal, progress: silentProgress, warn: () => undefined };
+  await makeBundle(options, join(directory, bundle));
+  await writeFile(join(directory, sbom), await makeSbom({ root, repo, version, date: new Date(epoch * 1000) }));
+  const files = [npmPackage, deb, bundle, sbom];
+  const sums = await Promise.all(files.map(async (file) => `${await sha256Of(join(directory, file))}  ${file}\n`));
+  await writeFile(join(directory, 'SHA256SUMS'), sums.join(''));
+  return files;
+}
+
+async function sha256Of(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path), hash);
+  return hash.digest('hex');
+}
