@@ -53,8 +53,7 @@ const shell = async (
   env: Readonly<Record<string, string>>,
   inside: readonly string[] = [],
 ) => {
-  const [program = 'sh', ...args] = [...inside, 'sh', '-ec', lines.join('\n')];
-  return (await run(program, args, { env, timeoutMs })).stdout;
+  return (await run('env', [...inside, 'sh', '-ec', lines.join('\n')], { env, timeoutMs })).stdout;
 };
 
 /** Network and mounts, as a removal must leave them; tables of iptables without rules, and counters, are left out. */
