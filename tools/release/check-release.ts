@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtempDisposable, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtempDisposable, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { findDebianArchive, suite } from '#setup/debian-archive.ts';
@@ -18,12 +18,24 @@ const fromDebian = /^(?:build-root|sysroot|kernel|crun|modules)-/;
 export async function checkRelease(release: Release, dist: string, report: Report): Promise<void> {
   await using work = await mkdtempDisposable('/var/tmp/podvm-release-');
   await run('chmod', ['711', work.path]); // jailed machines reach what is theirs in it
+  await checkSizes(dist);
   await checkBytes(release, dist, work.path);
   report('ok: the second time gave the same bytes');
   await checkNpm(release, dist, work.path);
   report('ok: npm package: installed, set up from the bundle without a network, ran a pod, removed without a trace');
   await checkDeb(release, dist, work.path);
   report(`ok: Debian package: the same in a fresh Debian ${suite}`);
+}
+
+/** What each form may have, in bytes. */
+const maxBytes = { '.tgz': 6_000_000, '.deb': 45_000_000, '.bundle': 80_000_000 } as const;
+
+async function checkSizes(dist: string): Promise<void> {
+  for (const file of await readdir(dist)) {
+    const { size } = await stat(join(dist, file));
+    const [, max = size] = Object.entries(maxBytes).find(([ending]) => file.endsWith(ending)) ?? [];
+    assert.ok(size <= max, `${file} has ${size} bytes, more than ${max}`);
+  }
 }
 
 /** Builds agent and file server again, in another state directory. */
@@ -130,7 +142,7 @@ async function checkDeb({ repo, version, signal }: Release, dist: string, work: 
       '--',
     ],
   ];
-  const files = String.raw`find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/lib/dpkg -o -path /var/cache/debconf \) -prune -o -print | sort`;
+  const files = String.raw`find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/lib/dpkg -o -path /var/log -o -path /var/cache/debconf \) -prune -o -print | sort`;
   const lines = [
     `traces() { ${files}; ${traces.join('; ')}; }`,
     'traces >/tmp/before',

