@@ -224,14 +224,10 @@ export interface SpawnOptions {
   readonly fds: readonly number[];
   /** Starts a session (setsid). */
   readonly newSession?: boolean;
-  /** Makes descriptor 0 the controlling terminal; implies `newSession`. */
-  readonly controllingTty?: boolean;
   /** User; given together with `gid`. Supplementary groups are then `groups` (default none). */
   readonly uid?: number;
   readonly gid?: number;
   readonly groups?: readonly number[];
-  /** Directory (`open.directory`) of the cgroup in which the child starts. */
-  readonly cgroupFd?: number;
   /** Value from -1000 to 1000. */
   readonly oomScoreAdj?: number;
 }

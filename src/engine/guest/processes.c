@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
@@ -31,18 +30,18 @@ struct plan {
     int64_t fds[max_child_fds];
     int64_t groups[max_groups];
     gid_t kernel_groups[max_groups];
-    int fd_count, group_count, program_fd, cgroup_fd, uid, gid;
+    int fd_count, group_count, program_fd, uid, gid;
     char oom_score_adj[8];
-    bool new_session, controlling_tty;
+    bool new_session;
     const char *step;
     int error;
 };
 
 /* The child's side -------------------------------------------------------------------------------------------------- */
 
-static bool write_at(int directory, const char *path, const char *text)
+static bool write_text(const char *path, const char *text)
 {
-    int fd = openat(directory, path, O_WRONLY | O_CLOEXEC);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
     bool ok = fd >= 0 && write(fd, text, strlen(text)) >= 0;
 
     if (fd >= 0) close(fd);
@@ -83,16 +82,12 @@ static void prepare_and_exec(struct plan *plan)
 {
     sigset_t none;
 
-    plan->step = "join the cgroup for";
-    if (plan->cgroup_fd >= 0 && !write_at(plan->cgroup_fd, "cgroup.procs", "0")) return;
     plan->step = "set oom_score_adj for";
-    if (plan->oom_score_adj[0] && !write_at(AT_FDCWD, "/proc/self/oom_score_adj", plan->oom_score_adj)) return;
+    if (plan->oom_score_adj[0] && !write_text("/proc/self/oom_score_adj", plan->oom_score_adj)) return;
     plan->step = "start a session for";
     if (plan->new_session && setsid() < 0) return;
     plan->step = "arrange descriptors for";
     if (!arrange_fds(plan)) return;
-    plan->step = "set the terminal for";
-    if (plan->controlling_tty && ioctl(0, TIOCSCTTY, 0) < 0) return;
     plan->step = "enter the directory for";
     if (plan->cwd && chdir(plan->cwd) < 0) return;
     plan->step = "change the user for";
@@ -214,11 +209,8 @@ static bool take_plan(JSContext *ctx, JSValueConst options, struct plan *plan)
     }
     ok = take_option_ints(ctx, options, "fds", -1, max_fds - 1, plan->fds, max_child_fds, &plan->fd_count) &&
          take_optional_fd(ctx, options, "programFd", &plan->program_fd) &&
-         take_optional_fd(ctx, options, "cgroupFd", &plan->cgroup_fd) &&
-         take_option_bool(ctx, options, "newSession", &plan->new_session) &&
-         take_option_bool(ctx, options, "controllingTty", &plan->controlling_tty) && take_user(ctx, options, plan) &&
+         take_option_bool(ctx, options, "newSession", &plan->new_session) && take_user(ctx, options, plan) &&
          take_oom_score(ctx, options, plan);
-    plan->new_session = plan->new_session || plan->controlling_tty;
     return ok;
 }
 
@@ -247,7 +239,7 @@ static bool write_map(pid_t pid, const char *file, const char *map)
     char path[64];
 
     snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
-    return write_at(AT_FDCWD, path, map);
+    return write_text(path, map);
 }
 
 /*
@@ -290,7 +282,7 @@ static CALL(spawn_pause)
 {
     CALL_START;
     char *arguments[] = {"podvm-pause", NULL}, *environment[] = {NULL};
-    struct plan plan = {.argv = arguments, .env = environment, .fd_count = 3, .uid = -1, .cgroup_fd = -1};
+    struct plan plan = {.argv = arguments, .env = environment, .fd_count = 3, .uid = -1};
     const char *uid_map = NULL, *gid_map = NULL;
     int own_pids = JS_ToBool(ctx, argv[0]) == 1 ? CLONE_NEWPID : 0;
     bool own_users = !JS_IsUndefined(argv[1]);

@@ -118,7 +118,7 @@ export const callsScenarios: Record<string, Scenario> = {
       argv: ['/bin/sh', '-c', 'stty size; test -t 0 && echo tty'],
       env: ['PATH=/usr/bin:/bin'],
       fds: [slave, slave, slave],
-      controllingTty: true,
+      newSession: true,
     });
     engine.close(slave);
     const buffer = new Uint8Array(1024);

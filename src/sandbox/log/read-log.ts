@@ -10,8 +10,6 @@ import { createSplitter, readBytes, type Splitter } from './read-lines.ts';
 export interface ReadLogOptions {
   /** Only this many of the last existing lines. */
   readonly tailLines?: number;
-  /** Only records from this time on. */
-  readonly since?: Date;
   /** Waits for more until `ended` settles or the signal aborts. */
   readonly follow?: boolean;
   /** Settles when the container writes no more; without it only the signal ends following. */
@@ -34,12 +32,11 @@ export async function* readLog(
     throw new PodvmError('notFound', `Cannot read the log ${basename(path)}: there is none`);
   }
   const skipLines = options.tailLines === undefined ? 0 : (await countLines(path, signal)) - options.tailLines;
-  const since = options.since?.toISOString().replace('Z', '');
   let lines = 0;
   for await (const record of records(path, options, signal)) {
     const isSkipped = lines < skipLines;
     if (record.endsLine) lines += 1;
-    if (isSkipped || (since !== undefined && record.time < since)) continue;
+    if (isSkipped) continue;
     yield record;
   }
 }

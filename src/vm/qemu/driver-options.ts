@@ -18,6 +18,4 @@ export interface QemuDriverOptions {
   readonly requiresCgroup?: boolean;
   /** Keeps the guests' serial consoles; default true. */
   readonly hasConsole?: boolean;
-  /** Additional arguments of the guest's kernel command line. */
-  readonly extraKernelArguments?: readonly string[];
 }

@@ -87,12 +87,12 @@ async function templateKey(options: QemuDriverOptions, shape: MachineShape): Pro
  * each boot, and a template must survive reboots.
  */
 export async function allKernelArguments(
-  { accelerator, extraKernelArguments = [] }: QemuDriverOptions,
+  { accelerator }: Pick<QemuDriverOptions, 'accelerator'>,
   frequency: 'exact' | 'rounded' = 'exact',
 ): Promise<string[]> {
   const exact = await hostTscKHz();
   const tscKHz = exact === undefined || frequency === 'exact' ? exact : Math.round(exact / 1000) * 1000;
-  return [...kernelArguments({ accelerator, tscKHz }), ...extraKernelArguments];
+  return kernelArguments({ accelerator, tscKHz });
 }
 
 /** Identifies the host's processor. With KVM a guest sees it, and fails when it is resumed on another one. */
