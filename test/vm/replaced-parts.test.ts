@@ -140,6 +140,34 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
   });
 
+  it('what was lost while no daemon ran is noticed by the next one', async () => {
+    const pod = await runPod('adopted');
+    const shared = join(node.cli.root, 'adopted');
+    await mkdir(shared);
+    const mounts = [{ hostPath: shared, containerPath: '/shared' }];
+    const main = await runContainer(pod, 'main', 'exec sleep 1000', { mounts });
+    const echo = await runContainer(pod, 'echo', 'exec nc -ll -p 7 -e cat');
+    const { status } = await node.runtime.podSandboxStatus({ podSandboxId: pod.podSandboxId });
+    const ip = status?.network?.ip ?? assert.fail('no address');
+    await until('an echo', 10_000, () => isEchoed(ip, 7));
+    await node.end('SIGKILL');
+    await run('ip', ['link', 'delete', await deviceTo(ip)]);
+    await sweepFileServers(pod.podSandboxId);
+    await node.start();
+    const statusOf = async () => (await node.runtime.containerStatus({ containerId: main })).status;
+    const isOver = async () => (await statusOf())?.state === ContainerState.CONTAINER_EXITED;
+    await until('the container has ended', 20_000, isOver);
+    assert.equal((await statusOf())?.message, `the file server of ${shared} has ended`);
+    await until('the bridge is put back', 15_000, () => isEchoed(ip, 7));
+    const again = await runContainer(pod, 'main', 'exec sleep 1000', {
+      mounts,
+      metadata: { name: 'main', attempt: 1 },
+    });
+    assert.equal((await exec(again, 'echo here > /shared/file && cat /shared/file')).text, 'here');
+    assert.equal((await exec(echo, 'echo here')).text, 'here');
+    await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
+  });
+
   describe('of the network', () => {
     let pod: Pod;
     let [main, ip, bridge, hostLink] = ['', '', '', ''];
