@@ -171,7 +171,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
   describe('of the network', () => {
     let pod: Pod;
     let [main, ip, bridge, hostLink] = ['', '', '', ''];
-    const hostPort = 34_517;
+    const hostPort = 35_000 + (process.pid % 1000); // other nodes of this machine may run the same test
     const netns = () => `podvm-${pod.podSandboxId}`;
 
     before(async () => {
