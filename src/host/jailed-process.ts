@@ -111,7 +111,9 @@ async function reportedPid(child: ChildProcess, what: string, ended: Promise<Pro
     info.on('error', () => undefined);
   });
   const deadline = new AbortController();
-  const failed = ended.then(() => {
+  // Its exit may be told before its report is read.
+  const closed = new Promise<void>((resolve) => void info.once('close', () => resolve()));
+  const failed = Promise.all([ended, closed]).then(() => {
     throw new PodvmError('internal', `Cannot start ${what}: its jail could not be built`);
   });
   const late = sleep(pidReportDeadlineMs, undefined, { signal: deadline.signal }).then(() => {
