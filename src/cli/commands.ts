@@ -46,6 +46,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
   const withServer = (purpose: Purpose, use: (client: Client, ends: EndSignals) => Promise<void>) =>
     untilEnded(async (ends) => {
       await using served = await parts.ensureServed(global(), purpose, ends);
+      ends.any.throwIfAborted(); // from here on the command listens to signals itself
       await use(createClient(served.socketPath), ends);
     });
   return [

@@ -177,6 +177,19 @@ describe('a command that must clean up', () => {
     });
   }
 
+  it('heeds a signal that nothing heeds while it starts', async () => {
+    let disposed = 0;
+    const program = openProgram({
+      ensureServed: async () => {
+        program.signals.emit('SIGINT');
+        return { socketPath: '/nonexistent', [Symbol.asyncDispose]: async () => void (disposed += 1) };
+      },
+    });
+    assert.equal(await program.type('run', import.meta.filename), 130);
+    assert.equal(program.said.stderr, '');
+    assert.equal(disposed, 1);
+  });
+
   it('detects that its output has no reader', async () => {
     const { type, outputGone, opened } = serving();
     const ended = type('run', import.meta.filename);
