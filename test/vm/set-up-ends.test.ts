@@ -43,7 +43,7 @@ describe('a set-up that is ended', { skip, timeout: 900_000 }, () => {
   ];
   for (const [part, says, times] of moments) {
     it(`leaves nothing of ${part}, and no process`, async () => {
-      const cli = await openWithout(part);
+      await using cli = await openWithout(part);
       for (const [round, ms] of times.entries()) {
         const setup = cli.start(['setup']);
         await setup.shows(says);
@@ -53,14 +53,13 @@ describe('a set-up that is ended', { skip, timeout: 900_000 }, () => {
         assert.equal(code, round % 2 === 0 ? 130 : 143, stderr);
         assert.deepEqual(await stateOf(cli), { unfinished: [], temporary: [], others: [] });
       }
-      await cli[Symbol.asyncDispose]();
     });
   }
 
   it('is done by the next one, which makes the same programs byte for byte, whatever the umask', async () => {
     const sums = [];
     for (const umask of [0o022, 0o077]) {
-      const cli = await openWithout('initramfs', 'file-server', 'modules');
+      await using cli = await openWithout('initramfs', 'file-server', 'modules');
       const ended = cli.start(['setup']);
       await ended.shows(/building the guest's agent/);
       ended.child.kill('SIGINT');
@@ -77,7 +76,6 @@ describe('a set-up that is ended', { skip, timeout: 900_000 }, () => {
       }
       assert.deepEqual(Object.keys(found).sort(), ['agent', 'files', 'initramfs.img', 'modules.erofs']);
       sums.push(found);
-      await cli[Symbol.asyncDispose]();
     }
     assert.deepEqual(sums[0], sums[1]);
   });
