@@ -1,21 +1,28 @@
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { readConfiguration } from '#daemon/configuration.ts';
-import { checkRelease } from './check-release.ts';
+import { checkParts, checkRelease } from './check-release.ts';
 import { makeAll } from './make-all.ts';
 import { readRelease } from './release.ts';
 
 /**
  * `npm run release`: makes every form of a release in `dist/`, as docs/install.md describes. `-- --check` then makes them
- * again, compares, and installs each in a fresh place.
+ * again, compares, and installs each in a fresh place. `-- --only bytes|npm|deb` does one part of that check, with what is
+ * in `dist/` already.
  */
 const repo = join(import.meta.dirname, '../..');
-const { values } = parseArgs({ options: { check: { type: 'boolean', default: false } } });
+const { values } = parseArgs({
+  options: { check: { type: 'boolean', default: false }, only: { type: 'string' } },
+});
+const only = checkParts.find((part) => part === values.only);
+if (only === undefined && values.only !== undefined) throw new Error(`--only takes one of ${checkParts.join(', ')}`);
 const interruption = new AbortController();
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(name, () => interruption.abort());
 
 const { root } = readConfiguration({}, process.env, repo);
 const dist = join(repo, 'dist');
 const release = await readRelease(repo, root, interruption.signal);
-for (const file of await makeAll(release, dist)) process.stdout.write(`dist/${file}\n`);
-if (values.check) await checkRelease(release, dist, (line) => process.stdout.write(`${line}\n`));
+const say = (line: string) => process.stdout.write(`${line}\n`);
+if (only === undefined) for (const file of await makeAll(release, dist)) say(`dist/${file}`);
+const wanted = only === undefined ? checkParts : [only];
+if (values.check || only !== undefined) await checkRelease(release, dist, wanted, say);
