@@ -111,7 +111,7 @@ async function checkNpm({ repo, version }: Release, dist: string, work: string):
     'test "$before" = "$after" || { echo "$after" >&2; exit 1; }',
   ];
   assert.match(await shell(lines, env, ['unshare', '--net', '--mount']), /^Hello from hello, /m);
-  const npx = await shell([`npx --yes ${tarball} --version`], env);
+  const npx = await shell([`npx --yes --package=${tarball} podvm --version`], env);
   assert.equal(npx.trim(), version);
   await shell(['npm uninstall --global podvm'], env);
   assert.deepEqual(await readdir(join(prefix, 'lib/node_modules')), []);
