@@ -90,16 +90,30 @@ const isReady = (pod: KubeletPod | undefined) =>
   pod?.status.conditions.some(({ type, status }) => type === 'Ready' && status === 'True') === true;
 const restartsOf = (pod: KubeletPod | undefined) => pod?.status.containerStatuses[0]?.restartCount ?? 0;
 
+interface Machine {
+  readonly sandboxId: string;
+  readonly pid: number;
+}
+
 /** Of the only sandbox that is ready. */
-async function killMachine(endpoint: string): Promise<void> {
+async function machineOf(endpoint: string): Promise<Machine> {
   using client = connectTestClient(endpoint);
   const runtime = client.of(RuntimeService);
   const { items } = await runtime.listPodSandbox({ filter: { state: { state: PodSandboxState.SANDBOX_READY } } });
-  const { info } = await runtime.podSandboxStatus({ podSandboxId: items[0]?.id ?? '', verbose: true });
-  process.kill(v.parse(v.object({ pid: v.number() }), JSON.parse(info['info'] ?? '')).pid, 'SIGKILL');
+  const sandboxId = items[0]?.id ?? '';
+  const { info } = await runtime.podSandboxStatus({ podSandboxId: sandboxId, verbose: true });
+  return { sandboxId, pid: v.parse(v.object({ pid: v.number() }), JSON.parse(info['info'] ?? '')).pid };
 }
 
-async function tour(kubelet: Kubelet, endpoint: string, hostDirectory: string): Promise<void> {
+interface Tour {
+  readonly kubelet: Kubelet;
+  readonly endpoint: string;
+  readonly hostDirectory: string;
+  /** Kills the daemon; the next one serves when it resolves. */
+  readonly replaceDaemon: () => Promise<void>;
+}
+
+async function tour({ kubelet, endpoint, hostDirectory, replaceDaemon }: Tour): Promise<void> {
   await writeFile(join(hostDirectory, 'question'), 'question\n');
   await kubelet.setPod(podOf(hostDirectory));
   await becomes(kubelet, 'is ready: init container, volumes and probes', isReady);
@@ -119,6 +133,13 @@ async function tour(kubelet: Kubelet, endpoint: string, hostDirectory: string): 
   );
   say('commands run in it, and it has figures');
 
+  const machine = await machineOf(endpoint);
+  await exec('touch /tmp/before');
+  await replaceDaemon();
+  await becomes(kubelet, 'goes on under the next daemon', (pod) => restartsOf(pod) === 0 && isReady(pod));
+  assert.deepEqual(await machineOf(endpoint), machine);
+  assert.equal(await exec('ls /tmp/before'), '/tmp/before\n');
+
   await exec('rm /www/index.html');
   await becomes(kubelet, 'was restarted by its liveness probe', (pod) => restartsOf(pod) === 1 && isReady(pod));
   await exec('kill 1');
@@ -127,7 +148,7 @@ async function tour(kubelet: Kubelet, endpoint: string, hostDirectory: string): 
   assert.equal(await exec('cat /cache/file'), 'prepared\n');
   say('what it wrote to its emptyDir outlived both');
 
-  await killMachine(endpoint);
+  process.kill((await machineOf(endpoint)).pid, 'SIGKILL');
   await becomes(kubelet, 'came back in another machine when its own had died', (pod) => {
     return restartsOf(pod) === 3 && isReady(pod);
   });
@@ -169,17 +190,24 @@ async function main(): Promise<void> {
   undo.defer(() => rm(hostDirectory, { recursive: true }));
   const cli = undo.use(await openCliNode({ isSetUp: true }));
   await makeImage(cli);
-  const daemon = cli.start(['daemon']);
+  let daemon = cli.start(['daemon']);
   undo.defer(async () => {
     await cli.type(['drain', '--grace', '0']);
     daemon.child.kill('SIGTERM');
     await daemon.ended;
   });
-  await daemon.shows(/ info serving /);
+  const isServing = () => daemon.shows(/ info serving /);
+  await isServing();
+  const replaceDaemon = async () => {
+    daemon.child.kill('SIGKILL');
+    await daemon.ended;
+    daemon = cli.start(['daemon']);
+    await isServing();
+  };
   const endpoint = join(cli.root, 'cri.sock');
   const kubelet = undo.use(await runKubelet(program, `unix://${endpoint}`));
   try {
-    await tour(kubelet, endpoint, hostDirectory);
+    await tour({ kubelet, endpoint, hostDirectory, replaceDaemon });
   } catch (error) {
     process.stderr.write(
       (await kubelet.log())

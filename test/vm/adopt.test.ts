@@ -7,6 +7,7 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ContainerState, PodSandboxState, Protocol } from '#cri/schema/api_pb.ts';
 import { run } from '#host/run.ts';
+import { logLines } from '../log-lines.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { KubeletDirectory } from './kubelet-directory.ts';
 import { whyNoVm } from './node.ts';
@@ -74,19 +75,6 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
       const status = await statusOf(containerId);
       return status?.state === state ? status : undefined;
     });
-  /** `TIME stdout F text`; a line in several parts has `P` in all but the last. */
-  const linesOf = async (path: string) => {
-    const lines: string[] = [];
-    let begun = '';
-    for (const line of (await readFile(path, 'utf8')).split('\n').slice(0, -1)) {
-      const [, , tag, ...words] = line.split(' ');
-      begun += words.join(' ');
-      if (tag === 'P') continue;
-      lines.push(begun);
-      begun = '';
-    }
-    return lines;
-  };
   const exec = async (containerId: string, script: string) => {
     const { stdout, exitCode } = await node.runtime.execSync({ containerId, cmd: ['sh', '-c', script], timeout: 60n });
     return { text: Buffer.from(stdout).toString().trim(), exitCode };
@@ -113,7 +101,7 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
       const said = receiver(socket);
       socket.write('before\n');
       await until('an echo', async () => (said().includes('before\n') ? true : undefined));
-      await until('output', async () => ((await linesOf(logPath(pod, 'count'))).length > 200 ? true : undefined));
+      await until('output', async () => ((await logLines(logPath(pod, 'count'))).length > 200 ? true : undefined));
       await exec(ends, 'touch /tmp/go');
 
       await node.end(how);
@@ -141,7 +129,7 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
       await becomes(count, ContainerState.CONTAINER_EXITED);
       const wanted = Array.from({ length: last }, (_, at) => `line ${at + 1}`);
       const lines = await until('all lines', async () => {
-        const found = await linesOf(logPath(pod, 'count'));
+        const found = await logLines(logPath(pod, 'count'));
         return found.length >= last ? found : undefined;
       });
       assert.deepEqual(lines.filter((line, at) => line !== wanted[at]).slice(0, 10), [], node.log());

@@ -5,6 +5,7 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PodSandboxState } from '#cri/schema/api_pb.ts';
 import { run } from '#host/run.ts';
+import { logLines } from '../log-lines.ts';
 import { repo } from './cli-node.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
@@ -67,9 +68,7 @@ describe(`a daemon of another build takes over ${podCount} pods under load`, { s
     const { stdout } = await node.runtime.execSync({ containerId, cmd: ['sh', '-c', script], timeout: 60n });
     return Buffer.from(stdout).toString().trim();
   };
-  /** Of a log without lines in parts, as they are short and written one by one. */
-  const numbersIn = async (log: string) =>
-    (await readFile(log, 'utf8')).split('\n').flatMap((line) => (line === '' ? [] : Number(line.split(' ')[3])));
+  const numbersIn = async (log: string) => (await logLines(log)).map(Number);
   const goesOn = async (log: string) => {
     const seen = (await numbersIn(log)).length;
     const giveUpMs = Date.now() + deadlineMs;
