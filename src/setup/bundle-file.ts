@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { access, mkdtempDisposable, rename, writeFile } from 'node:fs/promises';
+import { access, mkdtempDisposable, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -65,10 +65,12 @@ export async function writeBundle(file: string, content: BundleContent, signal: 
   await using _work = work;
   const parts = ['--create', ...fixedTar(epoch), '--directory', from, ...bundle.parts.toSorted()];
   const level = { params: { [constants.ZSTD_c_compressionLevel]: compressionLevel } };
+  const plain = join(work.path, 'parts.tar');
   const packed = join(work.path, files.parts);
-  await fromTar(parts, signal, (out) =>
-    pipeline(out, createZstdCompress(level), createWriteStream(packed), { signal }),
-  );
+  await run('tar', [...parts, '--file', plain], { signal, timeoutMs });
+  // From a file, because zstd's output depends on how its input is cut, and a pipe cuts it as it comes.
+  await pipeline(createReadStream(plain), createZstdCompress(level), createWriteStream(packed), { signal });
+  await rm(plain);
   const manifest = `${JSON.stringify(bundle, null, 2)}\n`;
   await writeFile(join(work.path, files.manifest), manifest);
   const sums = [

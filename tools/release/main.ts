@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { readConfiguration } from '#daemon/configuration.ts';
+import { errorText } from '#cli/terminal.ts';
 import { checkParts, checkRelease } from './check-release.ts';
 import { makeAll } from './make-all.ts';
 import { readRelease } from './release.ts';
@@ -19,10 +20,15 @@ if (only === undefined && values.only !== undefined) throw new Error(`--only tak
 const interruption = new AbortController();
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(name, () => interruption.abort());
 
-const { root } = readConfiguration({}, process.env, repo);
-const dist = join(repo, 'dist');
-const release = await readRelease(repo, root, interruption.signal);
-const say = (line: string) => process.stdout.write(`${line}\n`);
-if (only === undefined) for (const file of await makeAll(release, dist)) say(`dist/${file}`);
-const wanted = only === undefined ? checkParts : [only];
-if (values.check || only !== undefined) await checkRelease(release, dist, wanted, say);
+try {
+  const { root } = readConfiguration({}, process.env, repo);
+  const dist = join(repo, 'dist');
+  const release = await readRelease(repo, root, interruption.signal);
+  const say = (line: string) => process.stdout.write(`${line}\n`);
+  if (only === undefined) for (const file of await makeAll(release, dist)) say(`dist/${file}`);
+  const wanted = only === undefined ? checkParts : [only];
+  if (values.check || only !== undefined) await checkRelease(release, dist, wanted, say);
+} catch (error) {
+  process.stderr.write(errorText(error));
+  process.exitCode = 1;
+}
