@@ -20,7 +20,7 @@ import type { Part, PartRecipe } from './parts.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
 /** Increased with each change below, so that assets of another version are recognised quickly. */
-export const recipesVersion = 9;
+export const recipesVersion = 10;
 
 /** What the recipes of packages have in common. */
 export interface Ingredients {
@@ -321,7 +321,7 @@ export function initramfsRecipe(parts: InitramfsParts): PartRecipe {
     'mkdir -p tree/bin tree/lib/modules tree/dev tree/proc tree/sys tree/run tree/tmp',
     'cp agent tree/init && cp /parts/crun/crun tree/bin/crun && cp /parts/kernel/modules/* tree/lib/modules/',
     'chmod 755 tree/init tree/bin/crun',
-    'find tree -exec touch --no-dereference --date=@0 {} +', // the same bytes from the same inputs
+    'find tree -exec touch --no-dereference --date=@0 {} +', // the same parts give the same bytes
     'cd tree && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible >../initramfs.img',
     'cd .. && rm -r tree',
     `truncate -s %${pageBytes} initramfs.img && chmod 444 initramfs.img`,
