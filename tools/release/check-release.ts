@@ -136,17 +136,7 @@ async function checkDeb({ repo, version, signal }: Release, dist: string, work: 
   ]);
   const inside = [
     ...['bwrap', '--bind', root, '/', '--dev-bind', '/dev', '/dev', '--proc', '/proc', '--bind', '/sys', '/sys'],
-    ...[
-      '--tmpfs',
-      '/run',
-      '--tmpfs',
-      '/tmp',
-      ...shown,
-      '--unshare-pid',
-      '--unshare-net',
-      '--unshare-uts',
-      '--unshare-ipc',
-    ],
+    ...['--tmpfs', '/run', ...shown, '--unshare-pid', '--unshare-net', '--unshare-uts', '--unshare-ipc'],
     ...[
       '--die-with-parent',
       '--cap-add',
