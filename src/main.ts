@@ -12,7 +12,7 @@ import { programDirectory as repo } from '#host/program-files.ts';
  * joins the process that serves the state directory already, or serves it itself for as long as it runs. Whatever
  * only some commands need is imported when they run, so that `podvm ps` starts fast.
  */
-/** Date of files that are made to be given away, in seconds since 1970 (https://reproducible-builds.org/specs/source-date-epoch/). */
+/** Date of the files in a bundle, in seconds since 1970 (https://reproducible-builds.org/specs/source-date-epoch/). */
 const epoch = Number(process.env['SOURCE_DATE_EPOCH'] ?? Date.UTC(2000, 0) / 1000);
 const configure = (options: GlobalOptions): Configuration => readConfiguration(options, process.env, repo);
 
@@ -82,7 +82,7 @@ const parts: ProgramParts = {
     const inFile = { ...daemonDefaults, ...(file === undefined ? {} : await readConfigFile(file)) };
     const config = readConfiguration(options, process.env, repo, inFile);
     await daemonCommand(config, parts.version, process, parts.keepsHangUp);
-    process.exit(0); // machines that outlive us are children of ours, for which an event loop would wait
+    process.exit(0); // machines that outlive this process are its children, and would keep its event loop alive
   },
   doctor: async ({ json, ...options }, { any: signal }) => {
     const { doctorCommand } = await import('#daemon/doctor.ts');

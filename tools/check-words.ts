@@ -13,7 +13,7 @@ const schema = v.object({ files: v.array(v.string()), ignorePaths: v.array(v.str
 const { files, ignorePaths } = v.parse(schema, JSON.parse(await readFile(join(repo, 'cspell.json'), 'utf8')));
 
 const show = ['--no-progress', '--no-summary', '--show-suggestions'];
-/** What was found in a file is kept for its content, the settings and the terms. */
+/** Findings of a file are cached by its content, the settings and the terms. */
 const cache = ['--cache', '--cache-strategy', 'content', '--cache-location', 'node_modules/.cache/cspell'];
 const spelling = spawnSync('cspell', [...show, ...cache], {
   cwd: repo,

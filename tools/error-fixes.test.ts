@@ -8,9 +8,9 @@ import { errorsWithoutFix } from './error-fixes.ts';
 
 const repo = join(import.meta.dirname, '..');
 
-/** Why errors of a kind that one can act on have no `fix`, and how many each file makes of them. */
+/** Errors that may lack a `fix`: by reason, the number of them in each file. */
 const exceptions: Readonly<Record<string, Readonly<Record<string, number>>>> = {
-  'A program that speaks HTTP, CRI or a streaming protocol sent a broken request; its user has no part in it.': {
+  'A client of HTTP, CRI or a streaming protocol sent an invalid request, which its user cannot change.': {
     'src/admin/http.ts': 3,
     'src/admin/image-routes.ts': 1,
     'src/admin/routes.ts': 2,
@@ -37,12 +37,12 @@ const exceptions: Readonly<Record<string, Readonly<Record<string, number>>>> = {
     'src/cri/translate/sandbox-spec.ts': 3,
     'src/cri/translate/security.ts': 2,
   },
-  'The message names the field or the line, what it must be, and what it is.': {
+  'The message names the field or line, the expected value, and the actual one.': {
     'src/pod/manifest.ts': 1,
     'src/pod/yaml-text.ts': 3,
     'src/sandbox/container/check-spec.ts': 1,
   },
-  'The message names the state of a pod or container, which its client follows.': {
+  'The message names the state of a pod or container, which its client watches.': {
     'src/cri/runtime-service/attach.ts': 1,
     'src/cri/runtime-service/exec.ts': 1,
     'src/cri/runtime-service/port-forward.ts': 1,
@@ -77,7 +77,7 @@ const exceptions: Readonly<Record<string, Readonly<Record<string, number>>>> = {
   },
 };
 
-/** The agent's errors cross the wire without a fix: `src/link/guest-fixes.ts` has them. */
+/** Directory of the agent, whose errors cross the wire without a fix: `src/link/guest-fixes.ts` adds it. */
 const guest = ['src/agent/**', 'src/wire/**', 'src/file-server/**'];
 
 test('every error that one can act on has a fix, or is listed with a reason', async () => {
@@ -101,7 +101,7 @@ test('errorsWithoutFix() finds an error without a fix, and accepts one with it',
 test('each fix for a refusal of the guest fits a message of the agent', async () => {
   const sources = globSync('src/agent/**/*.ts', { cwd: repo, exclude: ['**/*.test.ts'] });
   const text = (await Promise.all(sources.map((file) => readFile(join(repo, file), 'utf8')))).join('\n');
-  // An expression of a template stands for a number or a word.
+  // An expression in a template stands for a number or a word.
   const messages = [...text.matchAll(/(['"`])((?:(?!\1).)*)\1/g)].flatMap(([, , message = '']) => [
     message.replaceAll(/\$\{[^}]*\}/g, '1'),
     message.replaceAll(/\$\{[^}]*\}/g, 'user'),

@@ -1,6 +1,9 @@
 import { parseSync, Visitor } from 'oxc-parser';
 
-/** Kinds of errors that a user or operator caused, or can end: each has a `fix`, or stands in the list of the test. */
+/**
+ * Kinds of errors that a user or operator can cause or resolve. Each needs a `fix`, or an entry in the list of the
+ * test.
+ */
 const actionable: ReadonlySet<string> = new Set([
   'invalid',
   'notFound',
@@ -11,7 +14,10 @@ const actionable: ReadonlySet<string> = new Set([
   'unsupported',
 ]);
 
-/** Lines of a source that make a PodvmError of such a kind without a `fix`. Errors: a source that cannot be parsed. */
+/**
+ * Returns the lines of a source that create a PodvmError of such a kind without a `fix`. Errors: a source that cannot
+ * be parsed.
+ */
 export function errorsWithoutFix(file: string, source: string): readonly number[] {
   const { program, errors } = parseSync(file, source);
   if (errors[0] !== undefined) throw new Error(`Cannot parse ${file}: ${errors[0].message}`);

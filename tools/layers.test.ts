@@ -85,6 +85,6 @@ test('no layer can reach itself through others: the table has no cycle', () => {
   for (const layer of names) visit(layer, []);
 });
 
-test('only one file starts child processes by itself', () => {
+test('only one file calls spawn itself', () => {
   assert.ok(found.has('host/spawning.ts'));
 });

@@ -1,10 +1,10 @@
 import type { DrainedPod } from '#api/pods.ts';
 import type { RunParts } from './run-session.ts';
 
-/** Of pods whose own grace is not known here, as it is a kubelet's business. */
+/** Grace period of a kubelet's pods, whose own is known only to the kubelet. */
 const defaultGraceSeconds = 30;
 
-/** Ends every pod of this process, whichever client asked for it. Sandboxes of a kubelet stay on its list, as ended. */
+/** Ends every pod of this process, including a kubelet's. Sandboxes of a kubelet stay on its list as ended. */
 export async function drain(
   { pods, sandboxes }: Pick<RunParts, 'pods' | 'sandboxes'>,
   graceSeconds: number | undefined,

@@ -177,7 +177,7 @@ export const stopRequestSchema = v.strictObject({
   graceSeconds: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(86_400))),
 });
 
-/** What `POST /v1/drain` has ended; it takes the same request. */
+/** Pods that `POST /v1/drain` has ended. The request is the same. */
 export const drainedPodSchema = v.object({ namespace: v.string(), name: v.string() });
 export type DrainedPod = v.InferOutput<typeof drainedPodSchema>;
 

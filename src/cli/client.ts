@@ -59,14 +59,14 @@ function nobodyThere(socketPath: string, cause: NodeJS.ErrnoException): PodvmErr
   }
   return new PodvmError('unavailable', `Cannot reach podvm at ${socketPath}: ${cause.message}`, {
     cause,
-    fix: 'Run `podvm doctor`; the process that serves may be overloaded or hung.',
+    fix: 'Run `podvm doctor`; the podvm that serves may be overloaded or hung.',
   });
 }
 
 /** `verb`: what the command was doing. */
 export const connectionClosed = (verb: string): PodvmError =>
   new PodvmError('unavailable', `Cannot ${verb}: the connection to podvm was closed`, {
-    fix: 'See why the podvm that served it ended: in its terminal, or in its log.',
+    fix: 'See the terminal or the log of the podvm that served it for the reason.',
   });
 
 function errorOf(body: string): PodvmError {

@@ -155,11 +155,11 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       description: 'install missing packages and assets; can be repeated',
       options: [
         flag('--upgrade', 'take newer packages, for new pods').conflicts(['sbom', 'bundle', 'from']),
-        flag('--sbom', 'print what is installed, as CycloneDX 1.6; installs nothing').conflicts(['bundle', 'from']),
-        new Option('--bundle <file>', 'write what is installed to one file, for machines without a network').conflicts(
+        flag('--sbom', 'print what is installed as CycloneDX 1.6; installs nothing').conflicts(['bundle', 'from']),
+        new Option('--bundle <file>', 'write what is installed to a file, for machines without a network').conflicts(
           'from',
         ),
-        new Option('--from <file>', 'install from such a file, without a network or a compiler'),
+        new Option('--from <file>', 'install from a file of --bundle, without a network or a compiler'),
       ],
       action: (options: SetupWishes) =>
         untilEnded(async (ends) => {
@@ -169,7 +169,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     {
       name: 'uninstall',
       description: 'end all pods, and remove what podvm added to this host',
-      options: [flag('--state', 'remove the state directory, too: images, and what set-up made')],
+      options: [flag('--state', 'also remove the state directory: images, and what set-up made')],
       action: (options: { state: boolean }) =>
         untilEnded(async (ends) => {
           terminal.stdout.write(await parts.uninstall({ ...global(), ...options }, ends));

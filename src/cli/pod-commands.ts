@@ -88,7 +88,7 @@ export async function stopCommand(
   await write(stdout, `${stopped.namespace}/${stopped.name} stopped\n`);
 }
 
-/** Ends all pods; where no podvm serves them, what one that has ended left running. */
+/** Ends all pods; if no podvm serves them, ends the machines that are still running. */
 export async function drainCommand(
   client: Client,
   endOrphans: () => Promise<readonly Orphan[]>,

@@ -35,9 +35,9 @@ export interface ProgramParts {
 export interface SetupWishes {
   readonly upgrade: boolean;
   readonly sbom: boolean;
-  /** File to write the parts to. */
+  /** File to write the bundle to. */
   readonly bundle?: string;
-  /** File to take the parts from. */
+  /** Bundle to install from. */
   readonly from?: string;
 }
 

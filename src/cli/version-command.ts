@@ -1,6 +1,6 @@
 import { type Terminal, write } from './terminal.ts';
 
-/** Versions, by what they are of; undefined where set-up has not made it. */
+/** Versions by name; undefined for what set-up has not made. */
 export type Versions = Readonly<Record<string, string | number | undefined>>;
 
 export async function versionCommand(versions: Versions, output: 'text' | 'json', terminal: Terminal): Promise<void> {

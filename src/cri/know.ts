@@ -6,7 +6,7 @@ import type { CriParts } from './parts.ts';
 import { ContainerEventType, type ContainerConfig, type PodSandboxConfig } from './schema/api_pb.ts';
 import { terminationMount } from './translate/container-spec.ts';
 
-/** What a client said of a pod: its end is told from now on. */
+/** Joins a sandbox with its client's configuration, and reports its end from now on. */
 export function knowPod(
   parts: Pick<CriParts, 'events'>,
   sandbox: Sandbox,
@@ -18,7 +18,7 @@ export function knowPod(
   return pod;
 }
 
-/** The same of a container, whose last words go where its client reads them. */
+/** Joins a container with its client's configuration, reports its end, and writes its termination message. */
 export function knowContainer(
   parts: Pick<CriParts, 'events' | 'log'>,
   pod: KnownPod,

@@ -24,7 +24,7 @@ export interface KnownContainer {
   isEndKnown: boolean;
 }
 
-/** Writes down what is known, for the process after this one. */
+/** Records known pods for the next process. */
 export interface PodKeeper {
   save(pod: KnownPod): Promise<void>;
   remove(sandboxId: string): Promise<void>;
@@ -36,7 +36,7 @@ export class KnownPods {
   readonly #containers = new Map<string, KnownContainer>();
   readonly #records: PodKeeper;
 
-  /** What is known is written down there; a change is known at once, and settles when it is. */
+  /** Changes apply at once; their promises settle when they are recorded. */
   constructor(records: PodKeeper) {
     this.#records = records;
   }
@@ -80,7 +80,7 @@ export class KnownPods {
     return this.#records.save(known.pod);
   }
 
-  /** Of a sandbox that is no more. */
+  /** Deletes the record of a sandbox that no longer exists. */
   forget(sandboxId: string): Promise<void> {
     return this.#records.remove(sandboxId);
   }

@@ -20,8 +20,8 @@ export interface PodRecord extends Pick<KnownPod, 'config' | 'runtimeHandler'> {
 }
 
 /**
- * What clients said of their pods, for the process after this one: a file for each. Without the commands and variables
- * of containers, among which may be secrets.
+ * Configurations of pods from their clients, recorded for the next process in one file each. Commands and variables of
+ * containers are left out because they may be secret.
  */
 export class PodRecords {
   readonly #directory: string;
@@ -33,7 +33,9 @@ export class PodRecords {
     this.#log = log;
   }
 
-  /** Settles when it is written, or cannot be, which is logged: the next process then knows less. */
+  /**
+   * Settles when the record is written or has failed, which is logged; the next process then knows less about the pod.
+   */
   save(pod: KnownPod): Promise<void> {
     const { id } = pod.sandbox;
     return this.#inTurn(id, async () => {
@@ -46,7 +48,7 @@ export class PodRecords {
     return this.#inTurn(id, () => rm(this.#path(id), { force: true }));
   }
 
-  /** By the id of the sandbox. One that makes no sense is logged and left out. */
+  /** Returns the records by sandbox id. An invalid one is logged and left out. */
   async load(): Promise<ReadonlyMap<string, PodRecord>> {
     const records = new Map<string, PodRecord>();
     for (const file of await readdir(this.#directory).catch(() => [])) {

@@ -15,7 +15,7 @@ const becomes = async (look: () => Promise<ContainerState | undefined>, wanted: 
   }
 };
 
-test('the next daemon tells of pods and containers as the one before did', async () => {
+test('the next daemon reports pods and containers as the previous one did', async () => {
   await using node = await openFakeNode();
   const resources = { memoryLimitInBytes: 2n ** 26n };
   const env = [{ key: 'TOKEN', value: Buffer.from('hidden') }];
@@ -37,7 +37,7 @@ test('the next daemon tells of pods and containers as the one before did', async
   assert.doesNotMatch(await readFile(join(node.directory, 'cri/pods', record), 'utf8'), /hidden|aGlkZGVu/);
 });
 
-test('an end that no daemon was there to hear of is told by the next', async () => {
+test('an exit that happened while no daemon ran is reported by the next one', async () => {
   await using node = await openFakeNode();
   const { podSandboxId, containerId } = await node.running();
   await node.restart(async () => node.exit(containerId, 42));
@@ -58,7 +58,7 @@ test('an end that no daemon was there to hear of is told by the next', async () 
   assert.deepEqual(await readdir(join(node.directory, 'cri/pods')), []);
 });
 
-test('a sandbox of which no client has heard is removed by the next daemon', async () => {
+test('a sandbox that no client knows is removed by the next daemon', async () => {
   await using node = await openFakeNode();
   const { podSandboxId } = await node.running();
   await node.restart(async () => {
@@ -69,7 +69,7 @@ test('a sandbox of which no client has heard is removed by the next daemon', asy
   assert.equal(node.parts.alive.has('machine'), false);
 });
 
-test('a container of which no client has heard is removed by the next daemon, and can be made again', async () => {
+test('a container that no client knows is removed by the next daemon, and can be made again', async () => {
   await using node = await openFakeNode();
   const { podSandboxId, containerId } = await node.running();
   await node.restart(async () => {

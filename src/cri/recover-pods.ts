@@ -6,8 +6,8 @@ import type { PodRecord } from './pod-records.ts';
 type RecoverParts = Pick<CriParts, 'sandboxes' | 'pods' | 'events' | 'log'>;
 
 /**
- * Knows the pods and containers again that the process before has told its clients of. Those of whose ids no client has
- * heard are removed: it asks for them again.
+ * Restores the pods and containers whose ids clients know from an earlier process. Others are removed: their clients
+ * request them again.
  */
 export async function recoverPods(parts: RecoverParts, records: ReadonlyMap<string, PodRecord>): Promise<void> {
   const { sandboxes, pods, log } = parts;
@@ -15,7 +15,7 @@ export async function recoverPods(parts: RecoverParts, records: ReadonlyMap<stri
   for (const sandbox of kept) {
     const record = records.get(sandbox.id);
     if (record === undefined) {
-      log.warn('a sandbox is removed that no client has heard of', { sandbox: sandbox.id });
+      log.warn('removing a sandbox that no client knows', { sandbox: sandbox.id });
       await sandbox.remove().catch((error: unknown) => log.error('sandbox not removed', error));
       continue;
     }
@@ -38,7 +38,7 @@ export async function recoverPods(parts: RecoverParts, records: ReadonlyMap<stri
 
 async function removeUnheardOf(container: Container, { log }: RecoverParts): Promise<void> {
   const { id } = container.status;
-  log.warn('a container is removed that no client has heard of', { container: id });
+  log.warn('removing a container that no client knows', { container: id });
   const never = new AbortController().signal;
   try {
     await container.stop(0, never);

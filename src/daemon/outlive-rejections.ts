@@ -3,9 +3,9 @@ import type { Log } from '#host/log.ts';
 const maxFrames = 6;
 
 /**
- * Logs a rejected promise that nothing waits for, and goes on: it belongs to one pod or one client. An exception that
- * nothing has caught still ends the process, since what it has interrupted is unknown; it is logged, and the next process
- * takes the pods of a kubelet over. Until disposed of.
+ * Logs unhandled rejections without ending the process: each belongs to one pod or client. An uncaught exception is
+ * logged and still ends the process, because what it interrupted is unknown; the next process takes over a kubelet's
+ * pods. Works until the result is disposed.
  */
 export function outliveRejections(itself: NodeJS.EventEmitter, log: Log): Disposable {
   const onRejection = (error: unknown) => {

@@ -29,7 +29,7 @@ export async function ensureAssets(config: Configuration, write: Write, signal: 
   return await ensureSetup(optionsOf(config, write, signal));
 }
 
-/** What each of these commands gets. */
+/** Parameters of each of these commands. */
 export interface SetupSetting {
   readonly config: Configuration;
   readonly write: Write;
@@ -46,7 +46,7 @@ export async function setupCommand({ config, write, signal }: SetupSetting, upgr
   return changes.map(({ package: name, from, to }) => `${name}: ${from ?? 'none'} -> ${to ?? 'none'}\n`).join('');
 }
 
-/** Runs `podvm setup --bundle`: also makes what is missing. */
+/** Runs `podvm setup --bundle`. Makes missing parts first. */
 export async function bundleCommand(
   { config, write, signal }: SetupSetting,
   file: string,

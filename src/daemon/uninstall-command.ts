@@ -6,15 +6,15 @@ import type { Configuration } from './configuration.ts';
 import { endOrphans } from './end-orphans.ts';
 import { requireRoot } from './serve-here.ts';
 
-/** What podvm makes in its state directory; other things there are not removed. */
+/** Entries that podvm makes in its state directory; others are not removed. */
 const ours = [
   ...['apt', 'assets', 'images', 'network', 'parts', 'probe', 'sandboxes', 'seccomp', 'setup.lock', 'templates'],
   ...['templates-of', 'podvm.sock', 'cri.sock'],
 ];
 
 /**
- * Runs `podvm uninstall`: ends the pods, removes what podvm added to the node outside its state directory (bridge, NAT,
- * guard), and the state on request. Returns its output. Errors: `busy` while a podvm runs, `denied`.
+ * Runs `podvm uninstall`: ends the pods, removes what podvm added to the node (bridge, NAT, guard), and on request the
+ * state directory. Returns its output. Errors: `busy` while a podvm runs, `denied`.
  */
 export async function uninstallCommand(
   config: Configuration,
@@ -29,7 +29,7 @@ export async function uninstallCommand(
   const bridge = await bridgeOf(network);
   if (bridge !== undefined) {
     await removeDefaultNetwork(network, signal);
-    await rm(network, { recursive: true }); // the choice of a bridge that is gone
+    await rm(network, { recursive: true }); // names the bridge that was just removed
   }
   const said = [
     ...ended.map(({ namespace, name }) => `pod ${namespace}/${name} ended\n`),

@@ -3,7 +3,9 @@ import { hashProgramSources } from '#setup/program-sources.ts';
 import { readCurrent } from '#setup/setup.ts';
 import type { Configuration } from './configuration.ts';
 
-/** What this program is, speaks and writes, and what set-up made. Undefined before set-up. */
+/**
+ * Versions of the program, of its protocols and records, and of what set-up made; the last are undefined before set-up.
+ */
 export async function readVersions({ root, repo }: Pick<Configuration, 'root' | 'repo'>, version: string) {
   const current = await readCurrent(root);
   return {

@@ -1,6 +1,6 @@
 import { stat, truncate } from 'node:fs/promises';
 
-/** A program in a jail says a few lines, if any; what one that fell may say is bounded by time and this. */
+/** Limit of the log of a jailed program. Normally it writes a few lines; a compromised one could write without end. */
 const maxLogBytes = 1024 * 1024;
 const lookEveryMs = 5_000;
 

@@ -1,9 +1,9 @@
 export interface Deadline extends Disposable {
-  /** Aborts with the caller's signal, or when the time is over. */
+  /** Aborts with the caller's signal or at the deadline. */
   readonly signal: AbortSignal;
 }
 
-/** Dispose of it when the work is done: it holds no memory afterwards, as AbortSignal.timeout does until its time is over. */
+/** Dispose it when the work is done, which frees its memory; `AbortSignal.timeout` holds it until the deadline. */
 export function openDeadline(ms: number, callers?: AbortSignal): Deadline {
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(new DOMException('The time is over', 'TimeoutError')), ms).unref();

@@ -1,33 +1,33 @@
 import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { PodvmError } from '#base/errors.ts';
 
-/** Descriptors that are kept free for what ends pods. */
+/** Descriptors in reserve for calls that end pods. */
 const reservedCount = 64;
-/** With as many free, none is counted or tried. */
+/** With this many free descriptors, the table is not checked in detail. */
 const ampleCount = 1024;
 const lookEveryMs = 1000;
 
-/** How many descriptors this process has, and may have. */
+/** Number of descriptors that this process has open, and its limit. */
 export interface DescriptorCounts {
   readonly open: number;
   readonly limit: number;
 }
 
 /**
- * The descriptor table of this process. It holds some as a reserve, which it gives free when the others are used up: until
- * there are enough again, what would take descriptors for long (pods, connections) is refused, so that the reserve is left
- * to what takes them briefly, to end pods or to answer.
+ * The descriptor table of this process. It holds a reserve, which it releases when all other descriptors are used up.
+ * Until enough are free again, pods and connections, which hold descriptors for long, are refused, so that the reserve
+ * is left for short uses such as ending pods and answering calls.
  */
 export class Descriptors {
   readonly #reserve: number[] = [];
   #isShort = false;
-  /** At the last look. */
+  /** Result of the last check. */
   #isAmple = false;
   #onShort: (isShort: boolean, counts: DescriptorCounts | undefined) => void = () => {};
 
   /**
-   * Takes the reserve and looks at the table once in a while, until disposed of. `onShort` is told when the reserve is given
-   * free and when it is taken again.
+   * Takes the reserve and checks the table at intervals, until disposed. `onShort` is called when the reserve is
+   * released and when it is taken again.
    */
   hold(onShort: (isShort: boolean, counts: DescriptorCounts | undefined) => void): Disposable {
     this.#onShort = onShort;
@@ -45,12 +45,12 @@ export class Descriptors {
     };
   }
 
-  /** The reserve is in use. */
+  /** Whether the reserve is in use. */
   get isShort(): boolean {
     return this.#isShort;
   }
 
-  /** Whether so many can be taken for long, beside the reserve. */
+  /** Whether `count` descriptors can be taken for long without using the reserve. */
   hasRoomFor(count: number): boolean {
     if (this.#isAmple) return true;
     this.#look();
@@ -58,14 +58,14 @@ export class Descriptors {
     return !this.#isShort && counts !== undefined && counts.limit - counts.open >= count;
   }
 
-  /** Gives the reserve free if fewer than `count` descriptors are. Returns whether there are so many then. */
+  /** Releases the reserve if fewer than `count` descriptors are free. Returns whether that many are free afterwards. */
   makeRoom(count = reservedCount / 2): boolean {
     if (this.#isAmple || canOpen(count)) return true;
     if (this.#reserve.length > 0) this.#giveFree();
     return canOpen(count);
   }
 
-  /** A descriptor could not be had. */
+  /** Call it when opening a descriptor has failed. */
   ranOut(): void {
     this.#isAmple = false;
     this.makeRoom();
@@ -104,10 +104,10 @@ export class Descriptors {
   }
 }
 
-/** A process has one table. */
+/** The table of this process. */
 export const descriptors = new Descriptors();
 
-/** The error of what is refused while they are short. */
+/** Error for what is refused while descriptors are short. */
 export function shortOfDescriptors(failing: string): PodvmError {
   return new PodvmError('exhausted', `${failing}: podvm is short of file descriptors`, {
     fix: 'Raise its limit (`LimitNOFILE` of its service, `ulimit -n`), or stop some pods.',
@@ -122,7 +122,7 @@ function open(): number | undefined {
   }
 }
 
-/** Only trying tells for sure: there may be gaps below the highest. */
+/** Tries to open them, because counting misses gaps below the highest descriptor. */
 function canOpen(count: number): boolean {
   const opened: number[] = [];
   for (let fd = open(); fd !== undefined && opened.push(fd) < count;) fd = open();
@@ -130,13 +130,15 @@ function canOpen(count: number): boolean {
   return opened.length === count;
 }
 
-/** Whether even the size of the table (`FDSize`, which only grows) is far below the limit: one read, whatever is open. */
+/**
+ * Whether the size of the table (`FDSize`, which only grows) is far below the limit. One read, however many are open.
+ */
 function isAmple(): boolean {
   try {
     const size = Number(/^FDSize:\s+(\d+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? Infinity);
     return limitOf() - size >= ampleCount;
   } catch {
-    return false; // there is none to read it with
+    return false; // no descriptor is left for reading
   }
 }
 
@@ -148,7 +150,7 @@ function countsOf(): DescriptorCounts | undefined {
   }
 }
 
-/** The soft limit, which another process may change. */
+/** The soft limit, which another process may change at any time. */
 function limitOf(): number {
   const text = readFileSync('/proc/self/limits', 'latin1');
   return Number(/^Max open files\s+(\d+)/m.exec(text)?.[1] ?? 0);

@@ -26,7 +26,7 @@ export async function writeFileAtomic(path: string, content: string | Uint8Array
   }
 }
 
-/** The same for what need not survive a power cut, such as facts of running processes: nothing is waited for. */
+/** The same without syncing, for files that need not survive a power cut, such as facts about running processes. */
 export async function replaceFile(path: string, content: string | Uint8Array, mode = 0o600): Promise<void> {
   await writeFile(`${path}.tmp`, content, { mode });
   await rename(`${path}.tmp`, path);

@@ -22,9 +22,9 @@ export interface JailedCommand {
   readonly what: string;
   /** Command that ends in a bubblewrap with `--info-fd 3`. */
   readonly command: readonly string[];
-  /** File for its output, which is replaced: it outlives us, and a pipe to us would end it. */
+  /** File for its output, which is replaced. The process may outlive this one, and a pipe to this one would end it. */
   readonly output: string;
-  /** Becomes its standard input, if it has a descriptor below; default: none. */
+  /** Standard input, if the stream has a descriptor; default: none. */
   readonly stdin?: Stream;
   /** Descriptors, or bytes to read, that become its descriptors 4, 5, ... */
   readonly inherited?: readonly (number | Uint8Array)[];
@@ -84,7 +84,7 @@ async function launch({ what, command, output, stdin, inherited = [] }: JailedCo
     env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
   });
   for (const [at, given] of inherited.entries()) if (typeof given !== 'number') giveBytes(child, 4 + at, given);
-  // Listened to at once: a jail that cannot be built ends in this turn.
+  // Listeners are added at once: a jail that cannot be built ends in this turn.
   const ended = new Promise<ProcessEnd>((resolve) => {
     child.once('exit', (code, signal) => resolve(code ?? signal ?? 'unknown'));
   });

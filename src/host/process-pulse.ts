@@ -1,15 +1,15 @@
 import { readdir, readFile } from 'node:fs/promises';
 import type { ProcessIdentity } from './process-identity.ts';
 
-/** What a process and its threads have done so far; two of them say what it did in between. */
+/** Activity of a process and its threads so far. The difference of two pulses is the activity in between. */
 export interface ProcessPulse {
-  /** By SIGSTOP or a debugger: it does nothing until a signal lets it go on. */
+  /** Whether SIGSTOP or a debugger has stopped it. */
   readonly isStopped: boolean;
-  /** A thread waits in the kernel without a time limit: for a disk, most often. */
+  /** Whether a thread waits in the kernel uninterruptibly, usually for a disk. */
   readonly waitsForDisk: boolean;
-  /** Time on a processor, of all threads, in `ms`. */
+  /** Time on a processor, summed over threads, in `ms`. */
   readonly ranMs: number;
-  /** Time in which threads were ready to run and had no processor, in `ms`. */
+  /** Time in which threads were ready to run but had no processor, summed over threads, in `ms`. */
   readonly waitedMs: number;
 }
 
@@ -35,7 +35,7 @@ export async function readPulse({ pid, startTicks }: ProcessIdentity): Promise<P
   };
 }
 
-/** Empty for a process or thread that is gone. */
+/** Returns '' for a process or thread that has ended. */
 const read = (path: string) => readFile(path, 'latin1').catch(() => '');
 
 /** Fields 3 and 22 of proc_pid_stat(5). The second field, a name in parentheses, may hold anything. */

@@ -2,18 +2,18 @@ import { findPackageJSON } from 'node:module';
 import { dirname, extname } from 'node:path';
 
 /**
- * The program's own files. A checkout runs from its sources; a release (`npm run release`) has each entry point as a
- * bundle of JavaScript, at the same path but for the extension.
+ * The program's own files. A checkout runs from its sources; a release (`npm run release`) has a JavaScript bundle for
+ * each entry point, at the same path with another extension.
  */
 const extension = extname(import.meta.filename);
 
-/** Directory of the checkout or the release: that of `package.json`. */
+/** Directory of the checkout or release, which contains `package.json`. */
 export const programDirectory = dirname(findPackageJSON('..', import.meta.url) ?? import.meta.dirname);
 
 export const isRelease = extension === '.js';
 
-/** Path, in the program's directory, of a program that runs in a process of its own: `src/pod/manifest-process`. */
+/** Path in the program's directory, such as `src/pod/manifest-process`, of a program that runs in its own process. */
 export const entryPoint = (path: string): string => `${path}${extension}`;
 
-/** File of a release: the packages that are bundled in it, and Node, in the form of `package-lock.json`. */
+/** File of a release that lists its bundled packages and Node, in the form of `package-lock.json`. */
 export const bundledPackages = 'npm-packages.json';

@@ -9,9 +9,9 @@ export interface StartChildOptions extends SpawnOptions {
 }
 
 /**
- * Starts a program, and resolves when it runs: before any of its output and its end can be missed. The one place that
- * calls `spawn`, whose child without a listener would end this whole process when it cannot be started.
- * Errors: `failedPrecondition` if there is no such program; `exhausted` if the node or this process has no descriptor,
+ * Starts a program, and resolves as soon as it runs, so that the caller misses neither output nor exit. Only this file
+ * calls `spawn`: a child that cannot be started would end this process if nothing listened for its error. Errors:
+ * `failedPrecondition` if the program does not exist; `exhausted` if the node or this process has no descriptor,
  * process or memory left; `internal`.
  */
 export async function startChild(
@@ -19,12 +19,12 @@ export async function startChild(
   args: readonly string[],
   { failing = `Cannot run ${program}`, ...options }: StartChildOptions,
 ): Promise<ChildProcess> {
-  // Node keeps the pipes of a child that met a full table open, for ever: so it must not.
+  // Node leaks the pipes of a child that meets a full table, so a full table is refused first.
   if (!descriptors.makeRoom(descriptorsFor(options))) throw shortOfDescriptors(failing);
   try {
     const child = spawn(program, args, options);
     const started = once(child, 'spawn');
-    child.on('error', () => undefined); // of a signal that cannot be sent; the first one rejects `started`
+    child.on('error', () => undefined); // later errors are of signals; a failed start rejects `started`
     await started;
     return child;
   } catch (cause) {
@@ -33,7 +33,7 @@ export async function startChild(
   }
 }
 
-/** While it is started: two for each pipe and for libuv's own, and some for threads that open files meanwhile. */
+/** Descriptors for the start: two for each pipe and for libuv's own, and some for threads that open files meanwhile. */
 function descriptorsFor({ stdio }: SpawnOptions): number {
   return 2 * (Array.isArray(stdio) ? stdio.length : 3) + 6;
 }

@@ -106,7 +106,7 @@ export class AgentLink implements Link {
     this.#writeFrame(new Uint8Array(bytes));
   }
 
-  /** Ends the link when the agent is silent and does not answer (`heartbeat.ts`). */
+  /** Ends the link when the agent no longer answers (`heartbeat.ts`). */
   watchLiveness({ pulse, heartbeat = heartbeatOfAll }: Pick<LinkOptions, 'pulse' | 'heartbeat'>): void {
     const heardMs = () => this.#heardMs;
     this.#watched = heartbeat.watch({
@@ -144,7 +144,7 @@ export class AgentLink implements Link {
       reject(new PodvmError(isCancelled ? 'cancelled' : 'timeout', `Cannot call ${method} of the agent: ${reason}`));
     };
     this.#pending.set(id, { method, resolve, reject });
-    // A timer that is cleared: AbortSignal.timeout would hold its memory until then, for each call.
+    // Uses a timer that is cleared: AbortSignal.timeout would hold memory for each call until it expires.
     const timer = setTimeout(onAbort, this.#callTimeoutMs).unref();
     callers.addEventListener('abort', onAbort, { once: true });
     if (callers.aborted) onAbort();

@@ -1,6 +1,6 @@
 /**
- * What an operator can do about a refusal of the agent. An error of the guest crosses the wire as a kind and a message:
- * advice is the host's own, so that a guest cannot tell an operator what to run.
+ * Fixes for refusals of the agent. An error crosses the wire as a kind and a message; the host adds the fix, so that a
+ * guest cannot tell an operator what to run.
  */
 const fixes: readonly { readonly says: RegExp; readonly fix: string }[] = [
   { says: /runAsNonRoot is set, and its user is root/, fix: 'Set securityContext.runAsUser to another user.' },
@@ -27,8 +27,8 @@ const fixes: readonly { readonly says: RegExp; readonly fix: string }[] = [
   { says: /^Cannot exec: \d+ are running$/, fix: 'End other commands in the pod first.' },
 ];
 
-/** Errors: none; undefined for a message without advice. */
+/** Returns undefined for a message without a fix. */
 export const fixOfGuest = (message: string): string | undefined => fixes.find(({ says }) => says.test(message))?.fix;
 
-/** For the test that compares them with the agent's messages. */
+/** Exported for the test that compares them with the agent's messages. */
 export const guestPatterns: readonly RegExp[] = fixes.map(({ says }) => says);

@@ -1,19 +1,22 @@
 import { PodvmError } from '#base/errors.ts';
 import type { ProcessPulse } from '#host/process-pulse.ts';
 
-/** How long a guest may be silent. */
+/** Limits on a guest's silence. */
 export interface HeartbeatLimits {
-  /** Interval of looks at all guests, in `ms`. */
+  /** Interval at which all guests are checked, in `ms`. */
   readonly lookMs: number;
   /** Silence after which a guest is pinged, in `ms`. */
   readonly quietMs: number;
-  /** Time in which a guest that has the processor must answer, in `ms`; counted from the look after the ping. */
+  /**
+   * Time in which a guest whose process is not kept waiting must answer, in `ms`, counted from the check after the
+   * ping.
+   */
   readonly answerMs: number;
-  /** The same for a guest that waits for its host. */
+  /** Time in which any other guest must answer, in `ms`. */
   readonly patienceMs: number;
 }
 
-/** A hung guest is found after at most 26 s: 11 to the ping, 5 to the next look, 10 to two more. */
+/** A hung guest is found after at most 26 s: 11 s until the ping, 5 s until the next check, and 10 s for two more. */
 const heartbeatLimits: HeartbeatLimits = { lookMs: 5_000, quietMs: 6_000, answerMs: 9_000, patienceMs: 120_000 };
 
 /** One guest, as the heartbeat sees it. */
@@ -22,7 +25,10 @@ export interface Watched {
   readonly heardMs: number;
   /** Asks for an answer; called once for each silence. */
   readonly ping: () => void;
-  /** Of the process that runs the guest; undefined when it is gone. Absent: the guest is only given up after `patienceMs`. */
+  /**
+   * Reads the pulse of the process that runs the guest; undefined when the process has ended. Absent: the guest has
+   * `patienceMs`.
+   */
   readonly pulse?: () => Promise<ProcessPulse | undefined>;
   /** Called once, with the reason. */
   readonly giveUp: (error: PodvmError) => void;
@@ -34,16 +40,16 @@ interface Silence {
   pulse: ProcessPulse | undefined;
   /** Time since the ping. */
   passedMs: number;
-  /** The part of it in which the guest could have answered. */
+  /** The part of `passedMs` in which the guest could have answered. */
   countedMs: number;
   trouble: string;
 }
 
 /**
- * Finds guests that no longer answer, by one timer for all. Only a guest that says nothing by itself is pinged. A ping
- * alone cannot tell a hung guest from a busy host, where an answer may take a minute. So the time in which a guest must
- * answer counts only as far as its process had what it wanted: a process that waited four times as long for a processor as it
- * had one has five times as long, and one that waits for a disk has `patienceMs`.
+ * Finds guests that no longer answer, with one timer for all. Only a silent guest is pinged. On a busy host an answer
+ * may take a minute, so the time to answer counts only as far as the guest's process was not kept waiting: a process
+ * that waited for a processor four times as long as it ran has five times as long, and one that waits for a disk has
+ * `patienceMs`.
  */
 export class Heartbeat {
   readonly #limits: HeartbeatLimits;
@@ -56,7 +62,7 @@ export class Heartbeat {
     this.#limits = limits;
   }
 
-  /** Watches until it is disposed of. */
+  /** Watches the guest until the result is disposed. */
   watch(guest: Watched): Disposable {
     this.#guests.set(guest, undefined);
     this.#timer ??= setInterval(() => void this.#look(), this.#limits.lookMs).unref();
@@ -80,9 +86,9 @@ export class Heartbeat {
     }
   }
 
-  /** Looks at each guest once. */
+  /** Checks each guest once. */
   async look(nowMs: number): Promise<void> {
-    // A process that could not run, or was stopped, has not read what guests sent meanwhile: that time does not count.
+    // Limited, because this process has not read what guests sent while it could not run or was stopped.
     const passedMs = Math.min(nowMs - this.#lookedMs, this.#limits.lookMs);
     this.#lookedMs = nowMs;
     await Promise.all([...this.#guests.keys()].map((guest) => this.#lookAt(guest, nowMs, passedMs)));
@@ -117,7 +123,7 @@ function begin(guest: Watched): Silence {
   return { sinceMs, pulse: undefined, passedMs: 0, countedMs: 0, trouble: '' };
 }
 
-/** The part of the time between two pulses in which the process could do what it wanted, from 0 to 1. */
+/** Part of the time between two pulses in which the process was not kept waiting, from 0 to 1. */
 function chanceOf(before: ProcessPulse, now: ProcessPulse): number {
   if (now.isStopped) return 1;
   if (now.waitsForDisk) return 0;

@@ -42,8 +42,8 @@ export interface LinkOptions {
    * guest regardless of it.
    */
   readonly callTimeoutMs: number;
-  /** What the process that runs the guest does, to tell a hung guest from a busy host. */
+  /** Reads the activity of the process that runs the guest, which tells a hung guest from a busy host. */
   readonly pulse?: () => Promise<ProcessPulse | undefined>;
-  /** Default: the one of this process. */
+  /** Default: the heartbeat of this process. */
   readonly heartbeat?: Heartbeat;
 }

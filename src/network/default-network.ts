@@ -32,7 +32,7 @@ const choiceSchema = v.object({
   subnet: v.pipe(v.string(), v.regex(/^[0-9.]+\/20$/)),
   /** Unique local (RFC 4193): `fd5e:8a01:77c2::/64`. Used only while the node has IPv6. */
   subnet6: v.exactOptional(v.pipe(v.string(), v.regex(/^fd[0-9a-f]{2}:[0-9a-f]{1,4}:[0-9a-f]{1,4}::\/64$/))),
-  /** MAC of the bridge: when it was deleted and is made again, pods still know it by this one. */
+  /** MAC of the bridge, kept for when the bridge is deleted and made again: pods still have it in their tables. */
   mac: v.exactOptional(v.pipe(v.string(), v.regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/))),
 });
 export type DefaultNetworkChoice = Readonly<v.InferOutput<typeof choiceSchema>>;
@@ -43,7 +43,7 @@ const few = 32;
 export interface DefaultNetworkOptions {
   /** Whether pods reach services that listen on the node; default true. */
   readonly opensNode?: boolean;
-  /** Whether the rules of a node guard that exists are looked at, too. */
+  /** Whether to check the rules of an existing node guard, too. */
   readonly looksAtRules?: boolean;
   /** Called with the reason when the node guard cannot be set up (`node-guard.ts`). */
   readonly onUnguarded?: (why: string) => void;
@@ -282,7 +282,7 @@ const givenMac = '3';
 /** MAC of a bridge without ports. */
 const noMac = '00:00:00:00:00:00';
 
-/** Puts the bridge up and gives it its address, if something has taken them. */
+/** Sets the bridge up and restores its address, if either was changed. */
 async function raise(
   { bridge, subnet }: DefaultNetworkChoice,
   routes: readonly Route[],

@@ -49,7 +49,7 @@ export interface AttachmentParts {
   readonly claim: (sandboxId: string, mac: string, owner: AttachmentOwner) => Capabilities;
   /** Called when the node's kernel cannot filter what a guest sends. */
   readonly onUnfiltered: () => void;
-  /** Called with what was put back. */
+  /** Called with the name of each restored part. */
   readonly onMended: (sandboxId: string, what: string) => void;
   /** Called once nothing of the attachment is left. */
   readonly released: (sandboxId: string) => void;
@@ -315,14 +315,14 @@ export class HostAttachment implements Attachment {
     return { ...whose, verdict: 'well', detail };
   }
 
-  /** Its record, once it is connected. */
+  /** Its record; undefined unless it is connected. */
   get connected(): AttachmentRecord | undefined {
     return this.#record.guest === undefined || this.#ending.signal.aborted ? undefined : this.#record;
   }
 
   /**
-   * Puts back what others have removed. Undefined: nothing is missing now. `isOurs`: it is on the built-in network, of which
-   * everything is known.
+   * Restores what others have removed; undefined when nothing is missing afterwards. `isOurs`: it is on the built-in
+   * network, whose parts are all known.
    */
   mend(pod: ConnectedPod, isOurs: boolean, signal: AbortSignal): Promise<Unmended | undefined> {
     this.#mending = this.#mend(pod, isOurs, AbortSignal.any([signal, this.#ending.signal]));
@@ -368,22 +368,22 @@ export class HostAttachment implements Attachment {
     const filters = { fromGuest: frameFilter(rules), toGuest: ownFramesOnly(rules.mac) };
     try {
       await makePair(record, host, signal);
-      await separateFromTap(this.sandboxId, signal); // its half leads to the link that is gone
+      await separateFromTap(this.sandboxId, signal); // the tap still leads to the deleted link
       await joinWithTap(this.sandboxId, interfaceName, isFiltered === true ? filters : undefined, signal);
     } catch (error) {
-      await removePair(host).catch(() => undefined); // the next look begins again
+      await removePair(host).catch(() => undefined); // the next check begins again
       throw error;
     }
     await this.addAgain('bandwidth', signal);
   }
 
-  /** Runs one plugin of the chain again, of which the node has lost what it made. */
+  /** Runs one plugin of the chain again, after its rules were removed. */
   async addAgain(type: string, signal: AbortSignal): Promise<void> {
     const { conflist, added } = this.#record;
     const plugins = conflist?.plugins.filter((plugin) => plugin.type === type) ?? [];
     if (conflist === undefined || added === undefined || plugins.length === 0) return;
     const call = this.#call({ ...conflist, plugins });
-    if (type !== 'portmap') await deleteChain(call, added, signal); // it begins with that itself
+    if (type !== 'portmap') await deleteChain(call, added, signal); // portmap deletes its old rules itself
     await addChain(call, signal, added);
     this.#parts.onMended(this.sandboxId, type);
   }
@@ -413,7 +413,7 @@ export class HostAttachment implements Attachment {
   }
 }
 
-/** Losses that one look puts back, one after the other: a name, a pair of links, a port. */
+/** Most losses that one check restores, one after the other: a name, a pair of links, a port. */
 const mostLosses = 4;
 
 const whyLost: Record<Loss, string> = {
@@ -424,7 +424,7 @@ const whyLost: Record<Loss, string> = {
   'bridge port': 'its link was taken from its bridge',
 };
 
-/** What could not be put back, and whether that can be tried again. */
+/** A loss that could not be restored, and whether trying again is useless. */
 export interface Unmended {
   readonly why: string;
   readonly isFinal: boolean;

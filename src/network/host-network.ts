@@ -63,7 +63,7 @@ export interface CniConfigDirectory {
 /** By then the pod is connected and its machine no longer busy with the start. */
 const afterPodMs = 1_000;
 const refusedTimeoutMs = 10_000;
-/** Interval at which the node's rules are looked at for running pods, by processes. */
+/** Interval at which the node's rules are checked for running pods, which takes processes. */
 const rulesMs = 7_000;
 
 export const defaultPluginDirs: readonly string[] = ['/usr/lib/cni', '/opt/cni/bin'];
@@ -80,9 +80,9 @@ class HostNetwork implements Network {
   /** Attachments of this process, by sandbox id. */
   readonly #active = new Map<string, PodPorts>();
   readonly #attachments = new Map<string, HostAttachment>();
-  /** When the node's rules were last looked at, by `mend`. */
+  /** When `mend` last checked the node's rules. */
   #rulesMs = 0;
-  /** Pods of which something could not be put back at the last look. */
+  /** Pods that the last check could not restore. */
   readonly #unmended = new Set<string>();
   #default: Conflist | undefined;
   #looking: Promise<Conflist> | undefined;
@@ -161,7 +161,7 @@ class HostNetwork implements Network {
     const areThere = async () => (await Promise.all([...bridges].map(isLinkThere))).every(Boolean);
     if ((looksAtRules && bridges.size > 0) || !(await areThere())) {
       await (this.#looking ??= this.#look(true)).catch((error: unknown) => {
-        this.#options.log.warn('the default network was not looked at', { why: messageOf(error) });
+        this.#options.log.warn('default network not checked', { why: messageOf(error) });
       });
     }
     const broken = new Map<string, string>();
@@ -173,7 +173,7 @@ class HostNetwork implements Network {
         else if (isBroken) broken.set(pod.sandboxId, unmended.why);
         else this.#warnOfMending(pod.sandboxId, unmended.why);
       } catch (error) {
-        this.#options.log.warn('a pod was not looked at', { sandbox: pod.sandboxId, why: messageOf(error) });
+        this.#options.log.warn('network of a pod not checked', { sandbox: pod.sandboxId, why: messageOf(error) });
       }
     }
     if (looksAtRules) await this.#mendRules(found, signal);
@@ -182,10 +182,10 @@ class HostNetwork implements Network {
 
   #warnOfMending(sandbox: string, why: string): void {
     this.#unmended.add(sandbox);
-    this.#options.log.warn('a part of the network was not put back', { sandbox, why });
+    this.#options.log.warn('part of the network not restored', { sandbox, why });
   }
 
-  /** Has plugins make their rules again that are gone, on any network. */
+  /** Lets plugins of any network make missing rules again. */
   async #mendRules(
     found: readonly { readonly attachment: HostAttachment; readonly record: AttachmentRecord }[],
     signal: AbortSignal,
@@ -204,7 +204,7 @@ class HostNetwork implements Network {
     ] as const) {
       for (const { attachment } of lost) {
         await attachment.addAgain(type, signal).catch((error: unknown) => {
-          this.#options.log.warn('rules of a pod were not put back', {
+          this.#options.log.warn('rules of a pod not restored', {
             sandbox: attachment.sandboxId,
             plugin: type,
             why: messageOf(error),
@@ -300,7 +300,7 @@ class HostNetwork implements Network {
       pluginTimeoutMs: this.#pluginTimeoutMs,
       claim: (sandboxId, mac, owner) => this.#claim(sandboxId, mac, owner),
       onUnfiltered: () => this.#warnOnce('frames of pods are not filtered', 'the kernel has no cls_bpf'),
-      onMended: (sandbox, what) => this.#options.log.warn('a part of the network was put back', { sandbox, what }),
+      onMended: (sandbox, what) => this.#options.log.warn('part of the network restored', { sandbox, what }),
       released: (sandboxId) => {
         this.#active.delete(sandboxId);
         this.#attachments.delete(sandboxId);
@@ -388,7 +388,7 @@ class HostNetwork implements Network {
       return this.#default;
     } catch (error) {
       if (this.#default === undefined) throw error;
-      this.#options.log.warn('the default network was not looked at', { why: messageOf(error) });
+      this.#options.log.warn('default network not checked', { why: messageOf(error) });
       return this.#default;
     } finally {
       this.#looking = undefined;
@@ -415,7 +415,7 @@ class HostNetwork implements Network {
       const holder = (await readFile(path, 'utf8').catch(() => '')).split(/\s/)[0] ?? '';
       if (known.has(holder)) continue;
       const user = users.get(file);
-      if (user !== undefined) await writeFileAtomic(path, `${user}\r\n${interfaceName}`); // torn, and found by it at its end
+      if (user !== undefined) await writeFileAtomic(path, `${user}\r\n${interfaceName}`); // it was torn
       else if (holder !== '' || !isBeingMade) await rm(path, { force: true });
     }
   }
@@ -424,7 +424,7 @@ class HostNetwork implements Network {
 /** An address without its prefix length. */
 const bare = (address: string) => address.replace(/\/\d+$/, '');
 
-/** The plugin `firewall`'s rules of the pods that may be reached. */
+/** Rules of the plugin `firewall` for pods that accept connections. */
 async function acceptedAddresses(signal: AbortSignal): Promise<string> {
   const listed = await run('iptables', ['-w', '5', '-S', 'CNI-FORWARD'], { signal, timeoutMs: 10_000, okCodes: 'any' });
   return listed.stdout;

@@ -5,20 +5,20 @@ import { ip } from './ip/ip-command.ts';
 import type { ConnectedPod } from './network.ts';
 import { netnsPath, tapName } from './netns.ts';
 
-/** Name of the one interface that a chain makes, in the netns and in the guest. */
+/** Name of the interface that a chain makes, in the netns and in the guest. */
 export const interfaceName = 'eth0';
 
-/** What a pod lacks of what was made for it, looked up without a process. */
+/** A part of a pod's network that is missing. */
 export type Loss = 'netns name' | 'netns' | 'tap' | 'pair' | 'bridge port';
 
-/** The host's end of a pod's veth pair, and the bridge that it is a port of. */
+/** The host's end of a pod's veth pair, and the bridge to which it is attached. */
 export interface HostLink {
   readonly name: string;
   readonly mac: string | undefined;
   readonly bridge: string | undefined;
 }
 
-/** Names the links of the host by the chain's answer: those without a netns, of which one may be the chain's bridge. */
+/** Finds the host's link in the chain's answer: one without a netns that is not the chain's bridge. */
 export function hostLinkOf({ added, conflist }: AttachmentRecord): HostLink | undefined {
   const bridge = conflist?.plugins[0]?.['bridge'];
   const links = (added?.interfaces ?? []).filter(({ sandbox }) => (sandbox ?? '') === '');
@@ -29,8 +29,8 @@ export function hostLinkOf({ added, conflist }: AttachmentRecord): HostLink | un
 }
 
 /**
- * Looks for the first loss; undefined when nothing is lost, or the process is gone. Nothing here waits for a disk, and calls
- * that do not wait take a tenth of the time.
+ * Returns the first loss; undefined when nothing is lost or the process has ended. Reads only /proc and /sys,
+ * synchronously, because that takes a tenth of the time of asynchronous calls.
  */
 export function findLoss(record: AttachmentRecord, { sandboxId, pid }: ConnectedPod): Loss | undefined {
   const own = found(`/proc/${pid}/ns/net`);
@@ -38,7 +38,7 @@ export function findLoss(record: AttachmentRecord, { sandboxId, pid }: Connected
   if (own === undefined || devices === undefined) return undefined;
   const named = found(netnsPath(sandboxId));
   if (named === undefined) return 'netns name';
-  if (named.ino !== own.ino) return named.dev === own.dev ? 'netns' : 'netns name'; // an empty file is no netns
+  if (named.ino !== own.ino) return named.dev === own.dev ? 'netns' : 'netns name'; // an unmounted name is a plain file
   if (record.mode === 'none') return undefined;
   const has = (name: string) => devices.split('\n').some((line) => line.trimStart().startsWith(`${name}:`));
   if (!has(tapName)) return 'tap';
@@ -51,7 +51,7 @@ export function findLoss(record: AttachmentRecord, { sandboxId, pid }: Connected
   return master !== undefined && master.ino === bridge?.ino ? undefined : 'bridge port';
 }
 
-/** Undefined when it is not there; of a process that has just ended there are other errors, too. */
+/** Returns undefined on any error: a process that has just ended gives others than ENOENT. */
 function found(path: string): Stats | undefined {
   try {
     return statSync(path);
@@ -68,9 +68,9 @@ function textOf(path: string): string | undefined {
   }
 }
 
-/** Gives a netns that lives on in a process its name again. */
+/** Names a netns again that still has a process in it. */
 export async function nameNetns({ sandboxId, pid }: ConnectedPod, signal: AbortSignal): Promise<void> {
-  await rm(netnsPath(sandboxId), { force: true }); // a file that nothing is mounted on any more
+  await rm(netnsPath(sandboxId), { force: true }); // the plain file below the unmounted netns
   await ip(['netns', 'attach', `podvm-${sandboxId}`, String(pid)], signal);
 }
 
@@ -79,14 +79,14 @@ const portOf = ({ name, bridge }: HostLink) =>
     ? []
     : [`link set dev ${name} master ${bridge}`, `link set dev ${name} type bridge_slave hairpin on`];
 
-/** Makes a link a port of its bridge again, as the plugin `bridge` did. */
+/** Attaches a link to its bridge again, as the plugin `bridge` did. */
 export async function makePort(host: HostLink, signal: AbortSignal): Promise<void> {
   await ip(['-batch', '-'], signal, [...portOf(host), `link set dev ${host.name} up`].join('\n'));
 }
 
 /**
- * Makes the veth pair of a pod again, with the names, MACs and addresses that it had: what the chain keeps for the pod (its
- * addresses, rules by address) stays as it is.
+ * Makes the veth pair of a pod again, with its earlier names, MACs and addresses, so that what the chain keeps for the
+ * pod (its addresses, rules by address) stays valid.
  */
 export async function makePair(record: AttachmentRecord, host: HostLink, signal: AbortSignal): Promise<void> {
   const { sandboxId, guest, added } = record;

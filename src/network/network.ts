@@ -114,7 +114,7 @@ export type NetworkReadiness =
     }
   | { readonly isReady: false; readonly message: string; readonly fix: string | undefined };
 
-/** A running pod, by a process in its netns. */
+/** A running pod, identified by a process in its netns. */
 export interface ConnectedPod {
   readonly sandboxId: string;
   readonly pid: number;
@@ -162,9 +162,9 @@ export interface Network {
    */
   droppedPackets(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /**
-   * Looks at what connects these pods, of this process, and puts back what others have removed: the name of a netns, links,
-   * the bridge, and the node's rules. Returns why a pod is not connected and cannot be again, by sandbox id. Errors of
-   * putting something back are logged, and it is tried again by the next call.
+   * Checks the network of these pods, which this process runs, and restores what others have removed: the name of a
+   * netns, links, the bridge, and the node's rules. Returns, by sandbox id, why a pod is disconnected for good. Other
+   * failures are logged, and the next call tries again.
    */
   mend(pods: readonly ConnectedPod[], signal: AbortSignal): Promise<ReadonlyMap<string, string>>;
   /**

@@ -2,7 +2,7 @@ import { isIP } from 'node:net';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 
-/** A name would have to be looked up in the pod, which has no one to do it. Errors: `invalid`. */
+/** Accepts only IP addresses, because the pod offers no way to look up a name. Errors: `invalid`. */
 export function checkDial(port: number, address: string | undefined): void {
   const refuse = (why: string, got: string) =>
     new PodvmError('invalid', `Cannot connect to a pod: ${why}, got ${printable(got, 80)}`, {

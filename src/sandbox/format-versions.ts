@@ -1,5 +1,8 @@
 import { protocolVersions } from '#wire/messages.ts';
 import { recordVersion } from './recovery/record.ts';
 
-/** What a podvm can continue of another one: the newest of the agent's protocol, and of the records of sandboxes. */
+/**
+ * Versions that decide whether this podvm can take over pods of another one: of the agent's protocol, and of sandbox
+ * records.
+ */
 export const formatVersions = { wire: protocolVersions[0], record: recordVersion } as const;

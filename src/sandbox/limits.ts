@@ -14,7 +14,10 @@ export interface SandboxLimits {
   readonly maxSandboxes: number;
   /** Simultaneous starts of machines: more would only compete for the processor. */
   readonly maxStarts: number;
-  /** Descriptors that a start may take at a time, with the programs that it runs; a sandbox keeps fewer than a tenth. */
+  /**
+   * Descriptors that one start may take, including those of the programs that it runs; a sandbox keeps fewer than a
+   * tenth of them.
+   */
   readonly maxStartDescriptors: number;
   /** Containers of a sandbox, including exited ones. */
   readonly maxContainers: number;
@@ -37,20 +40,20 @@ export interface SandboxLimits {
   readonly callTimeoutMs: number;
   /** Deadline of clean-up in a guest, and of reads at a container's end, for which no caller waits. */
   readonly cleanUpTimeoutMs: number;
-  /** Of taking over one sandbox of the process before, of which the guest answers a few questions. */
+  /** Timeout for taking over one sandbox, whose guest must answer a few calls. */
   readonly adoptTimeoutMs: number;
   /** Time from the loss of the link to the machine's own report of its end. */
   readonly lastWordsMs: number;
   /**
-   * Timeout of the request to kill a container: longer than a guest that does not answer is looked at before its machine is
-   * ended (`link/heartbeat.ts`).
+   * Timeout of the request to kill a container: longer than the heartbeat needs to end a machine that does not answer
+   * (`link/heartbeat.ts`).
    */
   readonly killAnswerMs: number;
   /** Time from SIGKILL to the container's end. */
   readonly killTimeoutMs: number;
   /** Interval of checks whether a block volume has grown. */
   readonly growthIntervalMs: number;
-  /** Interval of looks at the networks of running pods. */
+  /** Interval at which the networks of running pods are checked. */
   readonly mendIntervalMs: number;
   /** Time in which the end of a sandbox waits for output that log and followers have not taken yet. */
   readonly drainTimeoutMs: number;

@@ -12,7 +12,7 @@ import type { Resources, SandboxSpec, SandboxStatus } from './sandbox.ts';
 import type { ContainerMounts } from './volume/container-mounts.ts';
 import type { ImageDisks } from './volume/image-disks.ts';
 
-/** What a start has made, given over to the sandbox. */
+/** What a start has made, handed over to the sandbox. */
 export interface LiveParts {
   readonly id: string;
   readonly spec: SandboxSpec;
@@ -25,19 +25,19 @@ export interface LiveParts {
   readonly addresses: readonly string[];
   readonly phases: SandboxStatus['phases'];
   readonly createdAt: Date;
-  /** The pod's limits as it has them, and in sentences where its spec says more. */
+  /** The pod's effective limits, and warnings where they are below its spec. */
   readonly resources: Resources;
   readonly warnings: readonly string[];
   readonly parts: Parts;
-  /** Of the parts that its machine is made of. */
+  /** Versions of the parts that its machine uses. */
   readonly versions: SandboxStatus['parts'];
   readonly limits: SandboxLimits;
   readonly surroundings: Surroundings;
-  /** All that the start has acquired. */
+  /** Everything that the start has acquired. */
   readonly holdings: Holdings;
-  /** Of a sandbox that outlives its process: what the next one is told. */
+  /** Records for the next process; absent for a sandbox that ends with this one. */
   readonly kept?: Kept;
-  /** Containers that the process before has made. */
+  /** Makes the objects of the containers that an earlier process made. */
   readonly containersBefore?: (site: ContainerSite) => readonly GuestContainer[];
 }
 

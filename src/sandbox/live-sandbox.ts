@@ -34,7 +34,7 @@ import {
   type VolumeFile,
 } from './sandbox.ts';
 
-/** Why the sandbox ends; the first of these that is applied decides between `stopped` and `failed`. */
+/** Why the sandbox ends; the first one applied decides between `stopped` and `failed`. */
 type Ending = { readonly kind: 'stop' | 'failure'; readonly why: string };
 
 /** A sandbox from `ready` to its end. It has one writer: state changes only inside the inbox. */
@@ -106,7 +106,7 @@ export class LiveSandbox implements Sandbox {
   async #whyLinkClosed(): Promise<string> {
     const { guest, machine, limits } = this.#live;
     const cause = await guest.closed;
-    if (kindOf(cause) === 'timeout') return cause.message; // it does not answer
+    if (kindOf(cause) === 'timeout') return cause.message; // the guest no longer answers
     const exit = await within(machine.exited, { ms: limits.lastWordsMs });
     return exit?.reason ?? `the link to the agent is lost: ${cause.message}`;
   }
@@ -282,7 +282,10 @@ export class LiveSandbox implements Sandbox {
     this.#log.warn('a process was killed for lack of memory', fields);
   }
 
-  /** Fails with the reason, as it has lost something that cannot be replaced; its containers can still end by themselves. */
+  /**
+   * Fails with the reason, because something was lost that cannot be replaced. Its containers still get the time to end
+   * by themselves.
+   */
   breakDown(why: string): void {
     this.#inbox.tell(() => {
       if (this.#ending !== undefined) return;
@@ -373,20 +376,17 @@ export class LiveSandbox implements Sandbox {
     );
   }
 
-  /** Settles when the next process would know of all that has been done. */
+  /** Settles when all changes are recorded for the next process. */
   get saved(): Promise<void> {
     return this.#live.kept?.record.saved ?? Promise.resolve();
   }
 
-  /** It outlives this process. */
+  /** Whether it outlives this process. */
   get isKept(): boolean {
     return this.#live.kept !== undefined;
   }
 
-  /**
-   * Lets go of a sandbox that is kept: nothing more of it is done or noticed here, and it runs on. What of its output is
-   * not in its log yet stays with the guest.
-   */
+  /** Disconnects from a kept sandbox, which keeps running. Output that its logs do not have yet stays in the guest. */
   async leave(): Promise<void> {
     if (this.#ending !== undefined) return void (await this.ended);
     this.#ending = 'left';
@@ -395,7 +395,7 @@ export class LiveSandbox implements Sandbox {
     await this.#settled();
   }
 
-  /** Its logs and records are written, but for output that a follower does not take. */
+  /** Waits until its logs and records are written; not for output that a follower does not take. */
   async #settled(): Promise<void> {
     const drained = Promise.all(this.#containers.map((container) => container.drained));
     await Promise.race([drained, delay(this.#live.limits.drainTimeoutMs, undefined, { ref: false })]);
@@ -409,7 +409,7 @@ export class LiveSandbox implements Sandbox {
 
   async remove(): Promise<void> {
     await this.stop(0);
-    await this.#settled(); // nothing is written into the directory that goes now
+    await this.#settled(); // nothing may be written into the directory that is removed next
     this.#removing ??= this.#live.holdings.end('removed');
     try {
       await this.#removing;

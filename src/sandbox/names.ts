@@ -33,7 +33,7 @@ export function createNames(): Names {
 
 /** User ids for VMM processes, one per sandbox, so that one guest's VMM cannot access another's files. */
 export interface UserIds {
-  /** Held until disposed; `uid`: that one, which a VMM has already. Errors: `exhausted`. */
+  /** Held until disposed. `uid`: takes that id, which a running VMM has already. Errors: `exhausted`. */
   take(uid?: number): Disposable & { readonly uid: number };
 }
 

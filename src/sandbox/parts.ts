@@ -26,14 +26,14 @@ export interface Parts {
   connectLink(options: LinkOptions, signal: AbortSignal): Promise<Link>;
 }
 
-/** Clocks, randomness, and what the node has left, given from outside. */
+/** Clocks, randomness and the node's free resources, given from outside. */
 export interface Surroundings {
   readonly nowMs: () => number;
   readonly monotonicNs: () => bigint;
   readonly randomBytes: (count: number) => Uint8Array;
   /** Memory that the node has available, in bytes. */
   readonly availableBytes: () => Promise<number>;
-  /** Whether this process may take so many more descriptors for long. */
+  /** Whether this process may hold `count` more descriptors. */
   readonly hasDescriptors: (count: number) => boolean;
   readonly log: Log;
 }

@@ -81,8 +81,8 @@ export interface SandboxSpec {
    */
   readonly attempt?: number;
   /**
-   * It outlives the process that runs it: the next one that opens the state directory takes it over. Otherwise it ends
-   * with its process, and what a killed one left is ended by the next.
+   * Whether it outlives its process: the next one that opens the state directory takes it over. Otherwise it ends with
+   * its process, or the next process ends it.
    */
   readonly isKept?: boolean;
   readonly labels: Readonly<Record<string, string>>;
@@ -396,7 +396,7 @@ export interface Sandbox {
   /** Pulls the image if its policy says so; returns when the container exists and can be started. */
   createContainer(spec: ContainerSpec, signal: AbortSignal): Promise<Container>;
   container(name: string): Container | undefined;
-  /** Those that are not removed, by age. */
+  /** Containers that are not removed, oldest first. */
   readonly containers: readonly Container[];
   /** Sentences about differences from its spec: limits above what the node has. */
   readonly warnings: readonly string[];

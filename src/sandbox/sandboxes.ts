@@ -28,7 +28,7 @@ export interface OpenSandboxesOptions {
   readonly limits?: SandboxLimits;
   /** Machines that wait for a pod; default 0. */
   readonly poolSize?: number;
-  /** Leaves sandboxes that outlive their process to one that does not say so; default: takes them over. */
+  /** Leaves kept sandboxes to a later process; default: takes them over. */
   readonly leavesKept?: boolean;
   /** The most that pods may share; default `on`. */
   readonly template?: TemplateChoice;
@@ -36,7 +36,7 @@ export interface OpenSandboxesOptions {
   readonly surroundings?: Omit<Surroundings, 'log'>;
 }
 
-/** Disposing stops what still runs, but for what outlives this process, and gives the directory free. */
+/** Disposing stops the sandboxes, disconnects from kept ones, and releases the directory. */
 export interface OpenSandboxes extends Sandboxes, AsyncDisposable {
   /**
    * Makes ahead what a first pod would otherwise wait for: the template, where the node's pods share one; with `pool`, also
@@ -53,9 +53,8 @@ export interface OpenSandboxes extends Sandboxes, AsyncDisposable {
 }
 
 /**
- * Takes the state directory over, with the sandboxes in it that outlive their process, and clears away what else an
- * earlier one left. Errors: `busy` when another
- * podvm works in it.
+ * Takes over the state directory and the kept sandboxes in it, and removes everything else that an earlier process
+ * left. Errors: `busy` when another podvm uses it.
  */
 export async function openSandboxes(options: OpenSandboxesOptions, signal: AbortSignal): Promise<OpenSandboxes> {
   const { parts, log, limits = defaultLimits, poolSize = 0, template = 'on' } = options;
@@ -77,7 +76,7 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   const starting = new Set<Promise<unknown>>();
   const templates = createTemplates({ ...shared, parts });
   undo.defer(() => templates.settled());
-  // Before anything else makes a sandbox here.
+  // First, before any other sandbox is made here.
   const before = await takeOver({ ...shared, parts, templates }, options.leavesKept !== true, signal);
   return new SandboxTable({ shared, poolSize, starting, parts, templates, before }, undo.move());
 }
@@ -88,7 +87,7 @@ interface TableOptions {
   readonly starting: Set<Promise<unknown>>;
   readonly parts: Parts;
   readonly templates: Templates;
-  /** Taken over from the process before. */
+  /** Taken over from an earlier process. */
   readonly before: readonly (LiveSandbox | EndedSandbox)[];
 }
 
@@ -162,7 +161,7 @@ class SandboxTable implements OpenSandboxes {
     }
   }
 
-  /** `leave`: of the generation of parts that it stands on. */
+  /** `leave`: ends its use of a generation of parts. */
   #add(sandbox: LiveSandbox | EndedSandbox, leave: () => void): void {
     const key = keyOf(sandbox.spec);
     this.#sandboxes.set(key, sandbox);
@@ -179,7 +178,7 @@ class SandboxTable implements OpenSandboxes {
     return this.#asCause(error.suppressed);
   }
 
-  /** Has the network put back what others have removed of running pods, or fails them. */
+  /** Lets the network restore what others removed from running pods, and fails pods that it cannot restore. */
   async #mend(): Promise<void> {
     const { parts, surroundings } = this.#context;
     const running = [...this.#sandboxes.values()].flatMap((sandbox) => {
@@ -196,7 +195,7 @@ class SandboxTable implements OpenSandboxes {
       }
     } catch (error) {
       if (!this.#closing.signal.aborted)
-        surroundings.log.warn('networks of pods were not looked at', { why: messageOf(error) });
+        surroundings.log.warn('networks of pods not checked', { why: messageOf(error) });
     }
   }
 

@@ -4,17 +4,17 @@ import { readFileIfThere } from '#host/files.ts';
 import type { ProgramBuilder } from './recipes.ts';
 
 /**
- * Directory of a release with what a checkout builds from its sources: `agent`, `files` (the file server), and `key`, the
- * hash of those sources.
+ * Directory of a release with the programs that a checkout builds: `agent`, `files` (the file server), and `key`, the
+ * hash of their sources.
  */
 const directory = 'programs';
 
-/** Hash of the sources of the built programs; undefined in a checkout. */
+/** Hash of the sources of a release's built programs; undefined in a checkout. */
 export async function builtProgramsKey(repo: string): Promise<string | undefined> {
   return (await readFileIfThere(join(repo, directory, 'key')))?.trim();
 }
 
-/** The builder of agent and file server: copies those of a release, and builds those of a checkout. */
+/** Returns the builder of agent and file server: copies them in a release, and builds them in a checkout. */
 export async function programBuilderOf(repo: string): Promise<ProgramBuilder> {
   if ((await builtProgramsKey(repo)) !== undefined) return copyBuilt;
   return (await import('./build-program.ts')).buildProgram; // loads a bundler, which a start without work does not need

@@ -21,9 +21,9 @@ const files = { sums: 'SHA256SUMS', manifest: 'bundle.json', parts: 'parts.tar.z
 
 export const bundleSchema = v.object({
   format: v.literal(1),
-  /** Version of the podvm that made it, for messages. */
+  /** Version of the podvm that made it; only for messages. */
   podvm: v.string(),
-  /** Those of `current.json`. */
+  /** The following are as in `current.json`. */
   agent: v.string(),
   recipes: v.number(),
   generation: v.string(),
@@ -41,7 +41,7 @@ const maxManifestBytes = 1024 * 1024;
 const timeoutMs = 30 * 60_000;
 const fixDamage = 'Copy the bundle again, or make it again: `podvm setup --bundle FILE`.';
 
-/** Options of tar that leave out what differs from machine to machine. All files get the date, in seconds since 1970. */
+/** Options of tar for the same bytes on every machine. All files get the date `epoch`, in seconds since 1970. */
 const fixedTar = (epoch: number) => [
   ...['--sort=name', `--mtime=@${epoch}`, '--owner=0', '--group=0', '--numeric-owner', '--format=gnu'],
 ];
@@ -53,7 +53,7 @@ export interface BundleContent {
   readonly epoch: number;
 }
 
-/** Writes the file; an older one is replaced when the new one is complete. The same parts give the same bytes. */
+/** Writes the bundle. An older one is replaced when the new one is complete. The same parts give the same bytes. */
 export async function writeBundle(file: string, content: BundleContent, signal: AbortSignal): Promise<void> {
   const { bundle, from, epoch } = content;
   const work = await mkdtempDisposable(join(dirname(file), '.podvm-bundle-')).catch((cause: unknown) => {
@@ -80,7 +80,7 @@ export async function writeBundle(file: string, content: BundleContent, signal: 
   await writeFile(join(work.path, files.sums), sums.join(''));
   const whole = join(work.path, 'bundle');
   const order = [files.sums, files.manifest, files.parts];
-  // The mode is given, since the files have that of the caller's umask.
+  // Sets the mode, which otherwise depends on the caller's umask.
   const args = ['--create', '--file', whole, ...fixedTar(epoch), '--mode=0644', '--directory', work.path, ...order];
   await run('tar', args, { signal, timeoutMs });
   await run('sync', [whole], { timeoutMs });
@@ -88,8 +88,8 @@ export async function writeBundle(file: string, content: BundleContent, signal: 
 }
 
 /**
- * What the bundle is for, with its digest checked; that of the parts is not. Errors: `notFound`, `corrupt`, `unsupported`
- * for a bundle of another format.
+ * Reads the description of a bundle and checks its digest, but not that of the parts. Errors: `notFound`, `corrupt`,
+ * `unsupported` for another format.
  */
 export async function readBundle(file: string, signal: AbortSignal): Promise<Bundle> {
   await access(file).catch((cause: unknown) => {
@@ -100,7 +100,7 @@ export async function readBundle(file: string, signal: AbortSignal): Promise<Bun
   });
   const text = await memberOf(file, files.manifest, signal);
   if (sha256Of(text) !== (await sumsOf(file, signal))[files.manifest])
-    throw damaged(file, 'its description is changed');
+    throw damaged(file, 'its description was changed');
   const { format } = v.parse(v.object({ format: v.number() }), JSON.parse(text));
   if (format !== 1) {
     throw new PodvmError('unsupported', `Cannot read ${file}: expected a bundle of format 1, got ${format}`, {
@@ -165,7 +165,7 @@ const fromTar = (args: readonly string[], signal: AbortSignal, use: (out: Readab
     await use(stdout);
   });
 
-/** Of the archive, tar reads no further than its end mark: a pipe that it closes there is none of its errors. */
+/** Ignores a closed pipe: tar reads no further than the end mark of the archive. */
 const toTar = (args: readonly string[], signal: AbortSignal, use: (into: Writable) => Promise<void>) =>
   withTar(args, signal, async ({ stdin, stdout }) => {
     stdout.resume();
@@ -176,7 +176,7 @@ const toTar = (args: readonly string[], signal: AbortSignal, use: (into: Writabl
 
 const closedPipe = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE']);
 
-/** Runs tar and `use` of its streams until both have ended. Errors: the last line of tar's own complaint comes first. */
+/** Runs tar, and `use` with its streams, until both have ended. Of their errors, tar's last line is reported first. */
 async function withTar(
   args: readonly string[],
   signal: AbortSignal,

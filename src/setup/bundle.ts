@@ -23,7 +23,7 @@ import {
 } from './setup.ts';
 import { takeSetupLock } from './setup-lock.ts';
 
-/** The build root makes the others, and is as large as they are. */
+/** A bundle leaves out the build root, which only makes the other parts and is as large as they are together. */
 const leftOut = 'build-root';
 
 export interface BundleOptions extends SetupOptions {
@@ -35,7 +35,7 @@ export interface BundleOptions extends SetupOptions {
 
 /**
  * Writes the parts of this version to one file, from which `setUpFrom` sets up other machines. Errors:
- * `failedPrecondition` before set-up, those of writing.
+ * `failedPrecondition` before set-up, and those of writing.
  */
 export async function makeBundle(options: BundleOptions, file: string): Promise<void> {
   const { root, version, epoch, signal, progress } = options;
@@ -62,8 +62,8 @@ export async function makeBundle(options: BundleOptions, file: string): Promise<
 }
 
 /**
- * Sets up from a bundle, without a network or a compiler. Errors: `corrupt` for a damaged bundle, `failedPrecondition` for
- * one of another version; nothing is changed then.
+ * Sets up from a bundle, without a network or a compiler. Errors: `corrupt` for a damaged bundle, `failedPrecondition`
+ * for one of another version; either leaves the state directory unchanged.
  */
 export async function setUpFrom(
   { root, repo, version, progress, signal }: Omit<BundleOptions, 'epoch'>,

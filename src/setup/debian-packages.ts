@@ -41,7 +41,7 @@ export async function extractPackages(extraction: Extraction): Promise<readonly 
     `sed -n 's/^Inst \\([^ ]*\\) (\\([^ ]*\\) .*/\\1=\\2/p' "$1/${versionsFile}" | xargs -r apt-cache --no-all-versions show >"$1/${indexFile}"`,
   ].join('\n');
   await mkdir(target, { recursive: true });
-  const temporary = `${target}.tmp`; // beside the part that is being made: a run that was killed leaves nothing elsewhere
+  const temporary = `${target}.tmp`; // beside the new part, so that a killed run leaves nothing elsewhere
   await mkdir(temporary);
   try {
     await run(

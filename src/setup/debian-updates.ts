@@ -73,7 +73,7 @@ export async function compareParts(
     await among('QEMU', installed.sysroot, newest.sysroot),
     await kernelFinding(installed.kernel[0], newest.kernel[0], signal),
     await crunFinding(crunSourceOf(installed), newest.crun, signal),
-    // A machine that was set up from a bundle has none.
+    // Absent on a machine that was set up from a bundle.
     ...(installed.buildRoot.length === 0 ? [] : [await among('build root', installed.buildRoot, newest.buildRoot)]),
   ];
 }

@@ -16,7 +16,7 @@ export async function describeSetup(root: string, repo: string, isRoot: boolean)
   const parts = isRoot
     ? await describeAssets(root, repo)
     : { name: 'assets', ok: undefined, detail: 'only root can check them' };
-  // What makes parts is not missed where they are.
+  // Tools that only make parts are not needed where the parts exist.
   const tools = (await readHostTools()).filter(({ makesParts }) => !makesParts || parts.ok !== true);
   const missing = new Set((await missingHostTools(tools)).map((tool) => tool.package));
   return [

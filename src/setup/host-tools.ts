@@ -10,7 +10,7 @@ export interface HostTool {
   /** Absolute path. */
   readonly program: string;
   readonly purpose: string;
-  /** Only set-up needs it, to make parts; `podvm setup --from` does not. */
+  /** Whether only set-up needs it, to make parts; `podvm setup --from` does not. */
   readonly makesParts: boolean;
 }
 

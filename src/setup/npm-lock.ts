@@ -19,22 +19,22 @@ const lockSchema = v.object({
 });
 
 export interface LockedPackage {
-  /** Below the repository: `node_modules/a/node_modules/b`. */
+  /** Path in the repository: `node_modules/a/node_modules/b`. */
   readonly path: string;
-  /** With its scope: `@a/b`. */
+  /** Name with its scope: `@a/b`. */
   readonly name: string;
   readonly version: string;
   readonly integrity: string | undefined;
   readonly licence: string | undefined;
-  /** Where it comes from, if the lock file says that; it should not. */
+  /** Its source, if the lock file names one, which it should not. */
   readonly resolved: string | undefined;
   readonly isDev: boolean;
-  /** For one kind of machine; not installed on others. */
+  /** Whether it is for one kind of machine and not installed on others. */
   readonly isOptional: boolean;
   readonly hasInstallScript: boolean;
 }
 
-/** The packages of such a record, without ourselves. */
+/** The packages of a record, without podvm itself. */
 export async function readNpmLock(file: string): Promise<readonly LockedPackage[]> {
   const lock = v.parse(lockSchema, JSON.parse(await readFile(file, 'utf8')));
   return Object.entries(lock.packages).flatMap(([path, { license, dev, optional, ...rest }]) => {

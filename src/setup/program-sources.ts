@@ -15,8 +15,8 @@ const sources = [
 ];
 
 /**
- * Changes with any of these sources. In a checkout it reads the few small files each time (a few ms), so that no edit is
- * missed; a release has the hash of those that its programs were built from.
+ * Hash of these sources. A checkout reads the few small files each time (a few ms), so that no edit is missed; a
+ * release has the hash of the sources from which its programs were built.
  */
 export async function hashProgramSources(repo: string): Promise<string> {
   const built = await builtProgramsKey(repo);

@@ -20,7 +20,7 @@ export interface SbomOptions {
   readonly repo: string;
   /** Version of podvm. */
   readonly version: string;
-  /** When it is made; default: now. */
+  /** Time of creation; default: now. */
   readonly date?: Date;
 }
 

@@ -26,7 +26,7 @@ import { takeSetupLock } from './setup-lock.ts';
 export interface SetupOptions {
   /** State root, e.g. `/var/lib/podvm`. */
   readonly root: string;
-  /** Directory of the program: a checkout, or a release. */
+  /** Directory of the program: a checkout or a release. */
   readonly repo: string;
   /** URL of a Debian mirror; default: the one of the host's apt. */
   readonly mirror?: string;
@@ -207,10 +207,10 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
   return assets;
 }
 
-/** Parts that pods need; the others only make these. */
+/** Parts that pods need; the others are only used to make these. */
 export type NeededPart = 'sysroot' | 'kernel' | 'modules' | 'initramfs' | 'file-server';
 
-/** The assets' paths, by the directories of their parts. */
+/** Paths of the assets in the directories of their parts. */
 export const pathsIn = (directoryOf: (part: NeededPart) => string) => ({
   sysroot: join(directoryOf('sysroot'), 'root'),
   kernel: join(directoryOf('kernel'), 'vmlinux'),
@@ -232,7 +232,7 @@ export async function publishCurrent(root: string, current: Current): Promise<vo
   await collectBeside(root, current);
 }
 
-/** `without`: tools that make parts are not needed. Errors: `failedPrecondition`. */
+/** `without`: does not require tools that only make parts. Errors: `failedPrecondition`. */
 export async function refuseMissingTools(without?: 'makers'): Promise<void> {
   const tools = (await readHostTools()).filter(({ makesParts }) => !makesParts || without !== 'makers');
   const missing = (await missingHostTools(tools)).map((tool) => tool.package);

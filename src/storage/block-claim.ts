@@ -17,18 +17,18 @@ import { startChild } from '#host/start-child.ts';
  */
 export interface BlockClaim extends AsyncDisposable {
   readonly device: { readonly major: number; readonly minor: number };
-  /** By which the process after this one finds it. */
+  /** Record from which the next process takes the claim over. */
   readonly record: BlockClaimRecord;
   /** Returns the device's size in bytes. The device of an image file that has grown is resized first. */
   measure(signal: AbortSignal): Promise<number>;
 }
 
-/** A claim, as the process after the one that made it must know it; plain JSON. */
+/** A claim as recorded for the next process; plain JSON. */
 export interface BlockClaimRecord {
   readonly path: string;
   readonly readOnly: boolean;
   readonly device: BlockClaim['device'];
-  /** Of an image: its loop device, and which file it is. */
+  /** For an image: its loop device, and the identity of the file. */
   readonly image?: { readonly loop: string; readonly identity: string };
   readonly keeper: ProcessIdentity;
 }
@@ -114,17 +114,17 @@ async function claimNow(request: BlockClaimRequest, signal: AbortSignal): Promis
 }
 
 /**
- * Goes on with a claim that another process of ours has made, which its keeper still holds. Errors: `unavailable` when it
- * does not, or when another thing is at the path.
+ * Takes over a claim of an earlier process, which its keeper still holds. Errors: `unavailable` when the keeper has
+ * ended, or when the path leads to something else.
  */
 export async function adoptBlockClaim(record: BlockClaimRecord): Promise<BlockClaim> {
   const { path, readOnly, device: wanted, image: wantedImage, keeper } = record;
   const gone = (why: string) => new PodvmError('unavailable', `Cannot take over ${path}: ${why}`);
   if (!(await isRunning(keeper))) throw gone('the process that kept it has ended');
   await using held = new AsyncDisposableStack();
-  let isTakenOver = false; // until then the keeper is the VMM's, and goes with it
+  let isTakenOver = false; // until then the keeper is left to end with the VMM
   held.defer(() => (isTakenOver ? killProcess(keeper) : undefined));
-  // Not exclusively: the keeper has it so, and goes last.
+  // Opens without O_EXCL, which the keeper has until it ends, last.
   const device = held.use(await open(wantedImage?.loop ?? path, readOnly ? constants.O_RDONLY : constants.O_RDWR));
   const { rdev } = await device.stat();
   if (majorOf(rdev) !== wanted.major || minorOf(rdev) !== wanted.minor) throw gone('another device is there');
@@ -142,14 +142,14 @@ const identityOf = async (file: FileHandle): Promise<string> => {
 interface Claimed {
   readonly device: FileHandle;
   readonly image: FileHandle | undefined;
-  /** As the loop device has it; undefined: not known. */
+  /** Size that the loop device has; undefined: not known. */
   readonly imageBytes: number | undefined;
 }
 
 function claimOf(record: BlockClaimRecord, claimed: Claimed, owned: AsyncDisposableStack): BlockClaim {
   const { device, image } = claimed;
   let { imageBytes } = claimed;
-  if (!record.readOnly) owned.defer(() => device.sync()); // undone first: whatever the VMM had written is on the disk
+  if (!record.readOnly) owned.defer(() => device.sync()); // undone first, so that all writes of the VMM are on the disk
   return {
     device: record.device,
     record,

@@ -37,15 +37,15 @@ export interface FileServerRequest {
   readonly owner: string;
   /** Name, unique in the sandbox; `[a-z0-9-]+`. */
   readonly name: string;
-  /** File for what it says: it outlives us, and a pipe to us would end it. */
+  /** File for its log. The server may outlive this process, and a pipe to this process would end it. */
   readonly logPath: string;
   readonly confine: Confine;
 }
 
-/** Puts a process under the host's limits of the machine that it works for, with so many bytes of memory more. */
+/** Places the process under the host limits of its machine, and raises the memory limit by `memoryBytes`. */
 type Confine = (pid: number, memoryBytes: number) => Promise<AsyncDisposable>;
 
-/** What is needed to find a server again that another process of ours has started; plain JSON. */
+/** What a later process needs to find a server; plain JSON. */
 export interface FileServerRecord extends ProcessIdentity {
   readonly descriptors: number;
   readonly file?: string;
@@ -60,15 +60,15 @@ export type FileAccess = 'readWrite' | 'readOnly' | 'recursiveReadOnly';
 
 /** A running server. It ends when it is disposed or its client disconnects. */
 export interface FileServer extends AsyncDisposable {
-  /** Its `file` is the name of what alone is served then; absent: the source is a directory. */
+  /** In it, `file` is the name of the only file that is served; absent: the source is a directory. */
   readonly record: FileServerRecord;
-  /** Settles with its last lines when it has ended. */
+  /** Settles with the last lines of its log when it has ended. */
   readonly ended: Promise<readonly GuestText[]>;
 }
 
 export interface FileServers {
   serve(request: FileServerRequest, signal: AbortSignal): Promise<FileServer>;
-  /** Takes over one that another process of ours has started; undefined if it no longer runs. */
+  /** Takes over a server that an earlier process started; undefined if it has ended. */
   adopt(adoption: FileServerAdoption): Promise<FileServer | undefined>;
 }
 
@@ -102,7 +102,7 @@ export function createFileServers(assets: FileServerAssets): FileServers {
           throw new PodvmError('cancelled', `Cannot share ${source.path}: cancelled`, { cause: error });
         throw error;
       } finally {
-        channel.destroy(); // the server has a descriptor of its own
+        channel.destroy(); // the server has its own descriptor
       }
     },
     adopt: (adoption) => adoptFileServer(adoption, rooms),
@@ -124,7 +124,7 @@ async function adoptFileServer(
 interface Served {
   readonly ended: Promise<unknown>;
   readonly logPath: string;
-  /** What it takes of the host, until it has ended. */
+  /** Host resources that it holds until it has ended. */
   readonly owned: AsyncDisposableStack;
 }
 
@@ -221,7 +221,7 @@ function jailedServer(
   ];
 }
 
-/** Ends the servers of that owner whose starter was killed; most have ended with their client. Returns their pids. */
+/** Ends the servers of an owner whose starter was killed, and returns their pids. Most have ended with their client. */
 export async function sweepFileServers(owner: string): Promise<readonly number[]> {
   const found = await fileServersOf(owner);
   for (const identity of found) await killProcess(identity);

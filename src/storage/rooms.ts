@@ -28,7 +28,7 @@ export class Rooms {
     return this.occupy(owner, Math.max(fewest, Math.min(mostOfServer, half)));
   }
 
-  /** The same for a server that has so many descriptors already, from another process of ours. */
+  /** The same for a server of an earlier process, which has `descriptors` already. */
   occupy(owner: string, descriptors: number): Room & Disposable {
     this.#add(owner, descriptors);
     let isTaken = true;

@@ -2,7 +2,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as v from 'valibot';
 
-/** Packages of npm that are bundled in a release, and what a release says of them. */
+/** The npm packages that a release bundles, and its records of them. */
 const entrySchema = v.object({
   version: v.string(),
   resolved: v.optional(v.string()),
@@ -11,12 +11,14 @@ const entrySchema = v.object({
 });
 const lockSchema = v.object({ packages: v.record(v.string(), v.looseObject({})) });
 
-/** Directory of the package that holds the file, as in `package-lock.json`; undefined for a file of our own. */
+/** Directory of the package that contains the file, as in `package-lock.json`; undefined for a file of podvm's own. */
 export function packageOf(file: string): string | undefined {
   return /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file)?.[0];
 }
 
-/** The entries of these packages, with all as direct dependencies of podvm: those that they have are bundled, too. */
+/**
+ * Returns a lock file of these packages, all of them as direct dependencies of podvm, because theirs are bundled, too.
+ */
 export async function lockOf(repo: string, version: string, directories: readonly string[]): Promise<string> {
   const { packages } = v.parse(lockSchema, JSON.parse(await readFile(join(repo, 'package-lock.json'), 'utf8')));
   const entries = directories
@@ -30,7 +32,7 @@ export async function lockOf(repo: string, version: string, directories: readonl
   return `${JSON.stringify(lock, null, 2)}\n`;
 }
 
-/** The texts of the packages' licences, each below the package's name. Errors: a package without one. */
+/** Returns the licence texts of the packages, each below the package's name. Errors: a package without one. */
 export async function licenceTexts(repo: string, directories: readonly string[]): Promise<string> {
   const texts = await Promise.all(
     directories.toSorted().map(async (directory) => {
@@ -45,7 +47,7 @@ export async function licenceTexts(repo: string, directories: readonly string[])
   return texts.join('\n\n');
 }
 
-/** For a package that names its licence and has no text of it. */
+/** Names the licence of a package that does not contain its text. */
 async function statedLicence(repo: string, directory: string): Promise<string> {
   const { license } = v.parse(
     v.object({ license: v.string() }),

@@ -11,7 +11,7 @@ import { readRelease, type Release } from './release.ts';
 type Report = (line: string) => void;
 
 const timeoutMs = 30 * 60_000;
-/** Parts that Debian's packages make; the others are made of the sources. */
+/** Parts made from Debian packages; the others are made from the sources. */
 const fromDebian = /^(?:build-root|sysroot|kernel|crun|modules)-/;
 
 /** The parts of the check, in order, and what their success means. */
@@ -42,7 +42,7 @@ export async function checkRelease(
   }
 }
 
-/** What each form may have, in bytes. */
+/** Maximum size of each form, in bytes. */
 const maxBytes = { '.tgz': 6_000_000, '.deb': 45_000_000, '.bundle': 80_000_000 } as const;
 
 async function checkSizes(dist: string): Promise<void> {
@@ -53,7 +53,7 @@ async function checkSizes(dist: string): Promise<void> {
   }
 }
 
-/** Builds agent and file server again, in another state directory. */
+/** Builds agent and file server again, in a separate state directory. */
 async function checkBytes(release: Release, dist: string, work: string): Promise<void> {
   await checkSizes(dist);
   const root = join(work, 'second-state');
@@ -63,7 +63,7 @@ async function checkBytes(release: Release, dist: string, work: string): Promise
   await run('cp', ['-a', ...from, join(root, 'parts')], { timeoutMs });
   const current = await readCurrent(release.root);
   await mkdir(join(root, 'assets'));
-  await writeFile(join(root, 'assets/current.json'), JSON.stringify({ ...current, key: 'of none' })); // for its generation
+  await writeFile(join(root, 'assets/current.json'), JSON.stringify({ ...current, key: 'of none' })); // keeps the generation; the key fits no program
   const env = environmentOf({ PODVM_ROOT: root, PODVM_TEMPLATE: 'off' });
   await run(join(release.repo, 'podvm'), ['setup'], { env, timeoutMs });
   const second = join(work, 'second');
@@ -75,7 +75,7 @@ async function checkBytes(release: Release, dist: string, work: string): Promise
   }
 }
 
-/** Runs these lines of a shell. `set -e` ends them at the first that fails. */
+/** Runs a shell script, which ends at the first command that fails. */
 const shell = async (
   lines: readonly string[],
   env: Readonly<Record<string, string>>,
@@ -84,7 +84,10 @@ const shell = async (
   return (await run('env', [...inside, 'sh', '-ec', lines.join('\n')], { env, timeoutMs })).stdout;
 };
 
-/** Network and mounts, as a removal must leave them; tables of iptables without rules, and counters, are left out. */
+/**
+ * Prints network and mounts, which a removal must restore. Tables of iptables without rules, and counters, are left
+ * out.
+ */
 const traces = [
   'ip -br link',
   "{ iptables-save; ip6tables-save; } | grep '^-' || true",
@@ -161,7 +164,7 @@ async function checkDeb({ repo, version, signal }: Release, dist: string, work: 
   assert.match(await shell(lines, environmentOf({}), inside), /^Hello from hello, /m);
 }
 
-/** That of the caller, with these. */
+/** The caller's environment with these variables. */
 const environmentOf = (more: Readonly<Record<string, string>>): Record<string, string> => {
   const own = Object.entries(process.env).flatMap(([name, value]) =>
     value === undefined ? [] : [[name, value] as const],

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { run } from '#host/run.ts';
 import { bashCompletion, manualPage } from './command-pages.ts';
 
-/** What bash offers for the last of these words. */
+/** Completions that bash offers for the last of these words. */
 async function offered(...words: readonly string[]): Promise<string[]> {
   const script = `${bashCompletion()}\nCOMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _podvm; printf '%s\\n' "\${COMPREPLY[@]}"`;
   const { stdout } = await run('bash', ['-ec', script, 'bash', 'podvm', ...words]);

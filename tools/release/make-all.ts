@@ -10,7 +10,7 @@ import { makeDeb } from './deb.ts';
 import { makeNpmPackage } from './npm-package.ts';
 import type { Release } from './release.ts';
 
-/** Makes every form of the release in `directory`, which it empties first. Returns their names. */
+/** Makes all forms of the release in `directory`, which it empties first. Returns their names. */
 export async function makeAll(release: Release, directory: string): Promise<readonly string[]> {
   const { repo, root, version, epoch, signal } = release;
   await rm(directory, { recursive: true, force: true });

@@ -5,7 +5,7 @@ import { defaultEnv, run } from '#host/run.ts';
 import { makeProgramTree } from './program-tree.ts';
 import type { Release } from './release.ts';
 
-/** Makes `podvm-VERSION.tgz` in `directory`. npm itself dates all files alike. Returns its name. */
+/** Makes `podvm-VERSION.tgz` in `directory`; npm gives all its files one fixed date. Returns its name. */
 export async function makeNpmPackage(release: Release, directory: string): Promise<string> {
   await using work = await mkdtempDisposable(join(tmpdir(), 'podvm-npm-'));
   const tree = join(work.path, 'podvm');

@@ -5,7 +5,7 @@ import { bundledPackages } from '#host/program-files.ts';
 import { licenceTexts, lockOf, packageOf } from './bundled-packages.ts';
 import type { Release } from './release.ts';
 
-/** The programs of podvm: the command, and those that run in processes of their own. */
+/** Entry points of podvm: the command, and programs that run in their own processes. */
 const entryPoints = [
   'src/main.ts',
   'src/pod/manifest-process.ts',
@@ -13,22 +13,25 @@ const entryPoints = [
   'src/image/import/main.ts',
 ];
 
-/** Files that are the same in a release. */
+/** Files that a release contains unchanged. */
 const copied = [
   ...['podvm', 'LICENSE', 'README.md', 'CHANGELOG.md'],
   ...['src/setup/host-packages.txt', 'src/cli/check-words.sh', 'src/cli/help.txt'],
 ];
 
-/** Packages that no release loads: esbuild builds the agent in a checkout; the others are optional plug-ins of the SBOM's library. */
+/**
+ * Packages that a release never loads: esbuild builds the agent in a checkout; the others are optional plug-ins of the
+ * SBOM library.
+ */
 const notBundled = ['esbuild', 'ajv', 'ajv-formats', 'ajv-formats-draft2019', 'libxmljs2', 'xmlbuilder2'];
 
-/** What packages of CommonJS use, and a module lacks. */
+/** Defines variables that CommonJS packages use and that a module lacks. */
 const banner = [
   "import { createRequire } from 'node:module';",
   'const require = createRequire(import.meta.url), __filename = import.meta.filename, __dirname = import.meta.dirname;',
 ].join(' ');
 
-/** Makes the program without Node in `directory`: bundles with source maps, built agent and file server, licences. */
+/** Makes the program, without Node, in `directory`: bundles with source maps, built agent and file server, licences. */
 export async function makeProgramTree(release: Release, directory: string): Promise<void> {
   const { repo, programs } = release;
   const { metafile } = await build({

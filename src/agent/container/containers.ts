@@ -71,7 +71,7 @@ export class Containers {
   readonly #containers = new Map<string, Container>();
   /** Ids of containers being created. */
   readonly #creating = new Set<string>();
-  /** Starts and execs that crun works on. */
+  /** Starts and execs for which crun is running. */
   #launching = 0;
   #context: PodContext = { hostname: 'localhost', pidNamespaceOf: undefined, users: undefined, hostMs: () => 0 };
 
@@ -259,7 +259,7 @@ export class Containers {
     process.io.attach(openStreams(this.#parts.channel, stdio), from);
   }
 
-  /** Waits for what is being created or started: it would otherwise appear or run later without being listed so. */
+  /** Waits for creations and starts in progress, which would otherwise finish later and be missing from the list. */
   async list(): Promise<Answer<'list'>['containers']> {
     while (this.#creating.size > 0 || this.#launching > 0) {
       await this.#pause();

@@ -15,7 +15,7 @@ export class OomWatch {
   #fd = -1;
   #kills = 0;
 
-  /** Makes the kernel kill all processes of the container together, as kubelet does on cgroup v2. */
+  /** Makes the kernel kill all processes of the container together, as a kubelet does on cgroup v2. */
   constructor(parts: OomWatchParts, cgroup: string, onKill: () => void) {
     this.#parts = parts;
     this.#cgroup = cgroup;
@@ -33,7 +33,7 @@ export class OomWatch {
     return this.#kills > 0;
   }
 
-  /** Calls `onKill` if there were more kills since the last look. */
+  /** Calls `onKill` if there were more kills since the last call. */
   look(): void {
     const kills = this.#parts.cgroups.oomKills(this.#cgroup);
     if (kills > this.#kills) this.#onKill();
@@ -46,8 +46,8 @@ export class OomWatch {
   }
 
   /**
-   * The file polls as ready until this descriptor has been read from its start since the last event (kernel,
-   * kernfs_generic_poll): so every event gets a new descriptor.
+   * The file polls as ready until this descriptor has been read from its start after the last event (kernel,
+   * kernfs_generic_poll), so each event opens a new descriptor.
    */
   #await(file: string): void {
     const { engine } = this.#parts;

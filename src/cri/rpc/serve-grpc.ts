@@ -30,7 +30,7 @@ export async function serveGrpc(socketPath: string, add: (server: Server) => voi
     'grpc.max_send_message_length': maxMessageBytes,
   });
   add(server);
-  // Listens by itself: the server of gRPC has no listener for the errors of accepting.
+  // Listens with its own server, because the gRPC server does not handle errors of accepting connections.
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
   const listener = createServer((socket) => injector.injectConnection(socket));
   listener.listen(socketPath);

@@ -16,7 +16,7 @@ export interface ImportJail {
 }
 
 const program = join('/podvm', entryPoint('src/image/import/main'));
-/** What the program is made of. A release has its packages bundled. */
+/** Files that the program needs. A release has its packages bundled. */
 const ours = ['src', 'package.json', ...(isRelease ? [] : ['node_modules/valibot'])];
 const cpuSeconds = 1800;
 /** Initial size of mkfs.erofs' file, which is sparse: it stores what it reads in the second half. */

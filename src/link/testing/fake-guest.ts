@@ -64,7 +64,7 @@ export class FakeGuest {
     this.#send(event);
   }
 
-  /** Answers no call from now on. */
+  /** Leaves all calls unanswered from now on. */
   hang(): void {
     this.#isHung = true;
   }

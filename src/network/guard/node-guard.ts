@@ -15,7 +15,7 @@ export interface NodeGuard {
   readonly bridge: string;
   /** Whether pods reach services that listen on the node. */
   readonly opensNode: boolean;
-  /** Whether a table that exists must have its rules, which others may have flushed; one process more. */
+  /** Whether to check that an existing table still has its rules, which takes one more process. */
   readonly looksAtRules?: boolean;
 }
 
@@ -49,7 +49,7 @@ export async function guardNode(guard: NodeGuard, signal: AbortSignal): Promise<
   }
 }
 
-/** Whether the table exists without its rules. */
+/** Whether the table exists but its rules were flushed. */
 async function isEmptied(table: string, signal: AbortSignal): Promise<boolean> {
   const listed = await run('nft', ['list', 'table', 'inet', table], { signal, timeoutMs, okCodes: 'any' });
   return listed.code === 0 && !listed.stdout.includes(' drop');

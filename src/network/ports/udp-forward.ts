@@ -83,7 +83,8 @@ function openPeer(
   };
   socket.unref();
   socket.on('error', () => {
-    // Connected: no listener there, or not yet. Else there is no descriptor, and the peer's next datagram tries again.
+    // On a connected socket: no listener, or not yet. Otherwise no descriptor is left, and the peer's next datagram
+    // tries again.
     if (!isConnected) close();
   });
   socket.on('message', (datagram) => {

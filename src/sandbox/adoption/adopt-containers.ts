@@ -11,11 +11,11 @@ import { type ContainerMounts, unheldMounts } from '../volume/container-mounts.t
 
 type Listed = Result<'list'>['containers'][number];
 
-/** A container of the process before, whose output flows into its log again. */
+/** A container that an earlier process made, with its output connected to its log again. */
 export interface FoundContainer {
   readonly record: ContainerRecord;
   readonly made: ContainerMade;
-  /** As the guest has it; undefined: it has ended, and is gone from there. */
+  /** The guest's entry for it; undefined when it has exited and the guest has removed it. */
   readonly listed: Listed | undefined;
 }
 
@@ -25,8 +25,9 @@ export interface AdoptContainersSite extends ContainerIoSite {
 }
 
 /**
- * Goes on with the containers that guest and records both have, from the byte on that their logs have. What the guest
- * alone has was never told to its client, and is removed; what only a record has was being removed.
+ * Takes over the containers that are both in the guest and on record, from the byte at which each log ends. A container
+ * without a record was never reported to a client, and is removed; a record without a container is left from an
+ * interrupted removal, and is deleted.
  */
 export async function adoptContainers(
   listed: readonly Listed[],
@@ -36,7 +37,7 @@ export async function adoptContainers(
   const { guest, records, log } = site;
   const known = await records.list();
   for (const { id } of listed.filter((each) => known.every((record) => record.id !== each.id))) {
-    log.warn('a container is removed that was made for no one', { container: id });
+    log.warn('removing a container that no client knows', { container: id });
     await guest.call('removeContainer', { id }, signal);
     await records.remove(id);
   }
@@ -50,7 +51,7 @@ export async function adoptContainers(
   return found;
 }
 
-/** Execs of the process before are ended: their clients are gone. */
+/** Ends execs of the earlier process, because their clients are disconnected. */
 async function goOn(
   record: ContainerRecord,
   listed: Listed,
@@ -97,7 +98,7 @@ function over(record: ContainerRecord): ContainerMade {
   return { ...factsOf(record), output: ended, stdin: undefined, mounts, reopenLog: () => Promise.resolve() };
 }
 
-/** The container, whose end it is told if that came while no process was there to hear of it. */
+/** Makes the container's object. Reports an exit that happened while no process was connected to the guest. */
 export function restoreContainer({ record, made, listed }: FoundContainer, site: ContainerSite): GuestContainer {
   const { id, spec } = record;
   const exit = record.exit && exitOf(record.exit);
@@ -115,7 +116,7 @@ export function restoreContainer({ record, made, listed }: FoundContainer, site:
   return container;
 }
 
-/** A guest says of its time what it likes. */
+/** The guest's time is untrusted, so it is limited to the time between creation and now. */
 function startedAtOf(
   { startedAt, createdAt }: ContainerRecord,
   listed: Listed | undefined,

@@ -19,13 +19,15 @@ export type AdoptableRecord = SandboxRecord & { readonly pod: PodRecord };
 
 export interface AdoptSite extends PodSite {
   readonly record: AdoptableRecord;
-  /** Of the sandbox. */
+  /** Directory of the sandbox. */
   readonly path: string;
-  /** Until it is, the directory is not this process's to delete: of what is ended instead, records and logs stay. */
+  /**
+   * While false, undoing the steps keeps the directory, so that the records and logs of a sandbox that is ended remain.
+   */
   readonly outcome: { readonly isTakenOver: boolean };
 }
 
-/** What a start makes, and what guest and records say of the containers. */
+/** The results of a start, and the containers that guest and records name. */
 export interface AdoptMade extends StartMade {
   readonly listed: Result<'list'>;
   readonly containers: readonly FoundContainer[];
@@ -33,21 +35,21 @@ export interface AdoptMade extends StartMade {
 
 const step = stepOf<AdoptMade, AdoptSite>();
 
-/** What was made by a step of the start, is there, and needs nothing here. */
+/** A step whose result exists already and needs no object in this process. */
 const there = { needs: [], run: () => undefined } as const;
 
 const gone = (what: string) => new PodvmError('unavailable', `Cannot take over the sandbox: ${what}`);
 
 /**
- * Takes over what the steps of a start have made, in another process. Each is undone as there, and when it is there: a
- * sandbox that cannot be taken over is ended.
+ * Takes over what the steps of a start made in an earlier process. Each step is undone like the step of the start; when
+ * one fails, the sandbox is ended.
  */
 export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   name: { ...startSteps.name, needs: [] },
   claims: { ...startSteps.claims, needs: [] },
   turn: step({
     name: 'turn came',
-    what: 'so many are taken over at a time as are started',
+    what: 'as many sandboxes are taken over at a time as are started',
     needs: [],
     run: (_made, { context }, signal) => context.gate.enter(signal),
     undo: (turn) => turn[Symbol.dispose](),
@@ -88,7 +90,7 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   }),
   machine: step({
     name: 'machine taken over',
-    what: 'QEMU answers, and says which disks and ports it has',
+    what: 'QEMU answers and lists its disks and ports',
     needs: ['turn', 'attachment', 'scratch'],
     run: async (_made, { context, record }, signal) => {
       const { machine } = record;
@@ -105,10 +107,10 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   scratchReady: { ...startSteps.scratchReady, ...there },
   listed: step({
     name: 'guest listed',
-    what: 'the agent says what it has: containers with their ends, volumes, disks',
+    what: 'the agent lists its containers with their exits, its volumes and its disks',
     needs: ['guest'],
     run: async ({ guest }, _site, signal) => {
-      if (guest.welcome.version < 2) throw gone('its agent is older than the list of what it has');
+      if (guest.welcome.version < 2) throw gone('its agent is too old to list its containers');
       return await guest.call('list', {}, signal);
     },
   }),
@@ -116,7 +118,7 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   named: { ...startSteps.named, ...there },
   imageDisks: step({
     name: 'images held',
-    what: 'images in the machine stay on the node',
+    what: 'images in use by the machine stay on the node',
     needs: ['directory', 'machine', 'guest', 'listed'],
     run: ({ directory, machine, guest, listed }, site) =>
       createImageDisks(machine, guest, directory.machinePath, {
@@ -137,7 +139,7 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   }),
   network: step({
     name: 'network taken over',
-    what: 'addresses and host ports are as they were',
+    what: 'addresses and host ports are unchanged',
     needs: ['attachment'],
     run: ({ attachment }, _site, signal) => attachment.connect(signal),
   }),
@@ -153,7 +155,7 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   }),
   containers: step({
     name: 'containers taken over',
-    what: 'volumes are served and watched, and output flows on where its log ends (`adopt-containers.ts`)',
+    what: 'volumes are served and watched, and output continues where each log ends (`adopt-containers.ts`)',
     needs: ['directory', 'guest', 'listed', 'attachable'],
     run: ({ directory, guest, listed, attachable: { mounts } }, { context, record }, signal) => {
       const { limits, surroundings } = context;
@@ -171,7 +173,7 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
       try {
         await limitOnHost(machine, record.pod.resources, context.limits.size);
       } catch (error) {
-        const why = messageOf(error); // the limits that it has stay
+        const why = messageOf(error); // the current limits stay
         context.surroundings.log.warn('limits of a machine not set again', { sandbox: record.id, why });
       }
     },
@@ -179,8 +181,8 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
 };
 
 /**
- * Begins to: images are opened after sandboxes. One that cannot be held can be removed without harm, as the machine has
- * a link of its own to the file.
+ * Holds the images in the background, because the image store opens after the sandboxes. An image that cannot be held
+ * may be removed without harm: the machine has its own link to the file.
  */
 function holdImages({ context, record }: AdoptSite): AsyncDisposable {
   const { parts, surroundings } = context;

@@ -6,7 +6,7 @@ import type { Container, ContainerStatus, Sandbox, SandboxSpec, SandboxStatus } 
 import type { AdoptableRecord } from './adopt-steps.ts';
 import { sandboxDirectory } from '../recovery/record.ts';
 
-/** A sandbox that has ended in an earlier process, or that could not be taken over: what is left is a record, and logs. */
+/** A sandbox that ended in an earlier process or could not be taken over; only its record and logs remain. */
 export class EndedSandbox implements Sandbox {
   readonly id: string;
   readonly spec: SandboxSpec;
@@ -114,7 +114,7 @@ export class EndedSandbox implements Sandbox {
   }
 }
 
-/** Of a sandbox whose record does not say it. */
+/** Versions of a sandbox whose record does not name them. */
 const unknownParts: SandboxStatus['parts'] = { key: '', qemu: '', kernel: '', crun: '', agent: '' };
 
 const refusal = (verb: string, why: string) => new PodvmError('failedPrecondition', `Cannot ${verb}: ${why}`);

@@ -15,7 +15,7 @@ const never = new AbortController().signal;
 const limits = { ...defaultLimits, userIds: { first: 1000, count: 1 }, killTimeoutMs: 200, drainTimeoutMs: 200 };
 const kept = { ...sandboxSpec, isKept: true };
 
-/** A state directory whose process ends, and is followed by others, while its machine runs on. */
+/** A state directory used by one process after another, while its machine keeps running. */
 async function place() {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-take-over-'));
   const parts = createFakeParts(directory);
@@ -47,8 +47,8 @@ async function place() {
 }
 
 /**
- * The scratch disk is a file of the sandbox's directory, and the next process knows it as such; what the process before
- * held of images went with it.
+ * Leaves out the scratch disk, a file in the sandbox's directory that the next process finds again, and images, which
+ * were held by the earlier process only.
  */
 const leftOf = ({ alive }: FakeParts) => [...alive].filter((name) => !/^(scratch|image)$/.test(name));
 
@@ -61,7 +61,7 @@ async function started(sandbox: Sandbox, spec: Partial<ContainerSpec> = {}) {
 const exitOf = (containerId: string, exitCode: number) =>
   ({ kind: 'exited', containerId, exitCode, oomKilled: false, finishedAtMs: 2000 }) as const;
 
-test('a kept sandbox goes on in the next process, with its containers, name and user id', async () => {
+test('a kept sandbox continues in the next process, with its containers, name and user id', async () => {
   await using node = await place();
   const before = await node.sandboxes.run(kept, never);
   const main = await started(before);
@@ -91,7 +91,7 @@ test('a kept sandbox goes on in the next process, with its containers, name and 
   assert.equal((await found[0]?.exited)?.exitCode, 3);
 });
 
-test('output goes on from the byte that the log has, and execs of clients that are gone are ended', async () => {
+test('output continues at the byte where the log ends, and execs of disconnected clients are ended', async () => {
   await using node = await place();
   const container = await started(await node.sandboxes.run(kept, never));
   const { guest } = node.parts;
@@ -119,7 +119,7 @@ test('output goes on from the byte that the log has, and execs of clients that a
   assert.equal(guest.calls.findLast(({ method }) => method === 'startExec')?.params['execId'], 'exec-1');
 });
 
-test('volumes of the host stay with their containers, and go with the last of them', async () => {
+test('volumes of the host stay with their containers, and are removed with the last of them', async () => {
   await using node = await place();
   const shared = join(node.directory, 'shared');
   await mkdir(shared);
@@ -183,7 +183,7 @@ test('a sandbox that was stopped stays on the list, with the ends of its contain
   await assert.rejects(node.sandboxes.run(kept, never), { kind: 'alreadyExists' });
 });
 
-test('a process that is not for it leaves a kept sandbox as it is, and its user id', async () => {
+test('a process that does not take over kept sandboxes leaves them and their user ids alone', async () => {
   await using node = await place();
   const { id } = await node.sandboxes.run(kept, never);
   await node.end();
@@ -201,7 +201,7 @@ test('a sandbox that is not kept ends with its process', async () => {
   assert.equal(await node.next(), undefined);
 });
 
-test('a block device stays with its machine, and is given up with it', async () => {
+test('a block device stays with its machine, and is released with it', async () => {
   await using node = await place();
   const disk = join(node.directory, 'disk.img');
   await writeFile(disk, Buffer.alloc(1024));
@@ -216,7 +216,7 @@ test('a block device stays with its machine, and is given up with it', async () 
   assert.equal(node.parts.alive.has(`claim ${disk}`), false);
 });
 
-test('modules are those of the kernel that runs: a pod of another kernel gets none that it has not', async () => {
+test('a pod that runs another kernel than the current one gets no modules', async () => {
   await using node = await place();
   const { id } = await node.sandboxes.run(kept, never);
   await node.end();
@@ -229,7 +229,7 @@ test('modules are those of the kernel that runs: a pod of another kernel gets no
   await started(after, { name: 'plain' });
 });
 
-test('a container that only the guest has was told to no client, and is removed', async () => {
+test('a container without a record, which no client knows, is removed', async () => {
   await using node = await place();
   await node.sandboxes.run(kept, never);
   await node.end();
@@ -245,7 +245,7 @@ test('a container that only the guest has was told to no client, and is removed'
   });
 });
 
-test('a record of a newer podvm is left alone, with its machine, and said', async () => {
+test('a record of a newer podvm and its machine are left alone, which is logged', async () => {
   await using node = await place();
   const { id } = await node.sandboxes.run(kept, never);
   await node.end();
@@ -271,7 +271,7 @@ test('a sandbox whose record is torn, as by a power cut, is swept', async () => 
   assert.deepEqual(await readdir(node.root), []);
 });
 
-test('no command, variable, login or file of a volume is written down', async () => {
+test('records contain no command, variable, login or file of a volume', async () => {
   await using node = await place();
   const volumes = [
     { name: 'keys', kind: 'push', files: [{ path: 'key', bytes: Buffer.from('hidden-1'), mode: 0o600 }] },

@@ -18,17 +18,17 @@ import {
 } from '../recovery/record.ts';
 import { endRemains, sweepDirectories } from '../recovery/sweep.ts';
 
-/** What becomes of one that an earlier process left. */
+/** What happens to a sandbox of an earlier process. */
 type Fate =
   | { readonly kind: 'adopt' | 'ended'; readonly path: string; readonly record: AdoptableRecord }
   | { readonly kind: 'sweep'; readonly path: string; readonly why: string }
-  /** It is not ours to touch. */
+  /** Left unchanged, for another process. */
   | { readonly kind: 'leave'; readonly path: string };
 
 /**
- * Goes on with the sandboxes that outlive their process, and ends the others. One that cannot be taken over is ended,
- * and stays on the list as failed, with the reason, until it is removed. `isWanted` false: they are left to another
- * process, as they are.
+ * Takes over the sandboxes that outlive their process, and ends the others. One that cannot be taken over is ended and
+ * stays listed as failed, with the reason, until it is removed. `isWanted` false: kept sandboxes are left unchanged for
+ * another process.
  */
 export async function takeOver(
   context: TakingContext,
@@ -44,7 +44,7 @@ export async function takeOver(
   }
   const sweptPaths = fates.filter(({ kind }) => kind === 'sweep').map(({ path }) => path);
   const othersIds = new Set(fates.filter(({ kind }) => kind !== 'sweep').map(({ path }) => basename(path)));
-  await sweepDirectories(sweptPaths, othersIds, parts, log, signal); // first: what it holds may be what the others lack
+  await sweepDirectories(sweptPaths, othersIds, parts, log, signal); // first, since the others may need what these hold
 
   const leftIds = new Set(fates.filter(({ kind }) => kind === 'leave').map(({ path }) => basename(path)));
   const sandboxes = await Promise.all(
@@ -53,13 +53,13 @@ export async function takeOver(
         return await sandboxOf(fate, context, signal);
       } catch (error) {
         if (signal.aborted) throw error;
-        log.error('sandbox left alone', error, { sandbox: basename(fate.path) }); // the others go on
+        log.error('sandbox left alone', error, { sandbox: basename(fate.path) }); // the others are still taken over
         leftIds.add(basename(fate.path));
         return undefined;
       }
     }),
   );
-  await parts.network.collect(leftIds, signal); // those of what could not be taken over
+  await parts.network.collect(leftIds, signal); // attachments of sandboxes that were not taken over
   return sandboxes.filter((sandbox) => sandbox !== undefined);
 }
 
@@ -109,13 +109,13 @@ async function sandboxOf(
     context.surroundings.log.error('pod not taken over', error, { sandbox: record.id, pod });
     const failed = { ...record, pod: { ...record.pod, state: 'failed', failure: messageOf(error) } } as const;
     await writeRecord(path, failed).catch((cause: unknown) => {
-      context.surroundings.log.error('sandbox not written down', cause, { sandbox: record.id });
+      context.surroundings.log.error('sandbox not recorded', cause, { sandbox: record.id });
     });
     return await endedOf(failed, path, context);
   }
 }
 
-/** One at a time for each gate of a start. An abort leaves the sandbox as it is, for the next process. */
+/** Waits for the same gate as starts do. An abort leaves the sandbox unchanged, for the next process. */
 async function adopt(
   record: AdoptableRecord,
   path: string,
@@ -145,7 +145,7 @@ async function adopt(
   }
 }
 
-/** All but the directory. What cannot be undone is ended by `endedOf`. */
+/** Undoes everything but the directory; `endedOf` ends what could not be undone. */
 async function undone(holdings: Holdings, { surroundings: { log } }: TakingContext): Promise<void> {
   try {
     await holdings[Symbol.asyncDispose]();
@@ -170,7 +170,7 @@ async function endedOf(record: AdoptableRecord, path: string, context: TakingCon
   const containers = (await records.list().catch(() => [])).map((each) => ({ ...each, exit: each.exit ?? lost }));
   for (const container of containers) {
     await records.save(container).catch((error: unknown) => {
-      surroundings.log.error('end of a container not written down', error, { sandbox: record.id });
+      surroundings.log.error('exit of a container not recorded', error, { sandbox: record.id });
     });
   }
   return new EndedSandbox(record, path, containers, names.reserve(record.pod.spec));

@@ -8,14 +8,14 @@ import type { ContainerExit, ContainerState, ContainerStatus } from '../sandbox.
 import type { HeldMounts } from '../volume/container-mounts.ts';
 import type { ContainerRecords } from './container-record.ts';
 
-/** What a container needs of its sandbox. */
+/** What a container needs from its sandbox. */
 export interface ContainerHome {
   readonly inbox: Inbox;
   readonly guest: Link;
   readonly limits: SandboxLimits;
   readonly log: Log;
   readonly now: () => Date;
-  /** Where it is written down what the container is; absent: it ends with this process. */
+  /** Where the container is recorded; absent: it ends with this process. */
   readonly records?: Pick<ContainerRecords, 'save' | 'remove'>;
 }
 
@@ -25,21 +25,21 @@ export interface ContainerMade {
   readonly stopSignal: number;
   readonly output: Output;
   readonly stdin: Writable | undefined;
-  /** What its variables take of the kernel's room for them, in bytes: a command that it is asked for has them too. */
+  /** Bytes that its variables take of the kernel's room for them, which execs share. */
   envBytes?: number;
   user?: NonNullable<ContainerStatus['user']>;
-  /** Given back when it is gone from the guest. */
+  /** Released when it is gone from the guest. */
   readonly mounts: HeldMounts;
   reopenLog(): Promise<void>;
 }
 
-/** A container that the process before has made. */
+/** A container that an earlier process made. */
 export interface ContainerBefore {
   readonly made: ContainerMade;
   readonly createdAt: Date;
   readonly startedAt?: Date;
   readonly exit?: ContainerExit;
-  /** Number of the first exec whose name the guest does not know. */
+  /** Number for the next exec, whose name must be new to the guest. */
   readonly nextExec: number;
 }
 

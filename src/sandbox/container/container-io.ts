@@ -13,16 +13,16 @@ import type { GuestContainer } from './guest-container.ts';
 import { openOutputStream, openStream } from './open-stream.ts';
 
 export interface ContainerIoSite extends Pick<ContainerHome, 'guest' | 'limits' | 'log'> {
-  /** Of the sandbox. */
+  /** Directory of the sandbox. */
   readonly directory: string;
   readonly records?: ContainerRecords;
   readonly surroundings: Surroundings;
 }
 
-/** The host's ends of a container's standard streams, on their way to its log. Disposing closes them. */
+/** The host's ends of a container's standard streams, connected to its log. Disposing closes them. */
 export interface ContainerIo extends AsyncDisposable {
   readonly stdin: LinkStream | undefined;
-  /** For the call that joins them with the process. */
+  /** Stream numbers for the call that connects them to the process. */
   readonly stdio: { readonly stdin: number; readonly stdout: number; readonly stderr: number };
   readonly output: Output;
   reopenLog(): Promise<void>;
@@ -30,7 +30,7 @@ export interface ContainerIo extends AsyncDisposable {
 
 type Whose = Pick<GuestContainer, 'id' | 'spec'>;
 
-/** `logged`: what the log has got from the process before; default: nothing. */
+/** `logged`: bytes that the log has from an earlier process; default: none. */
 export async function openContainerIo(
   { id, spec }: Whose,
   site: ContainerIoSite,
@@ -85,7 +85,7 @@ async function openContainerLog(
   }
 }
 
-/** What the log of a container of the process before has got; undefined: that is not known. */
+/** Bytes that an earlier process wrote to a container's log; undefined when that is not known. */
 export async function loggedOf(
   { id, spec }: Whose,
   { directory, records }: Pick<ContainerIoSite, 'directory'> & { readonly records: ContainerRecords },

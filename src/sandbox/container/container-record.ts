@@ -46,7 +46,7 @@ const sourceSchema = v.object({
 const recordSchema = v.object({
   version: v.literal(2),
   id: v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/)),
-  /** Without its command and variables: among these may be secrets, and the guest has them. */
+  /** Without its command and variables, which may be secret and which the guest has. */
   spec: v.object({
     name: v.string(),
     attempt: v.number(),
@@ -77,10 +77,10 @@ const recordSchema = v.object({
   ),
 });
 
-/** What the process after this one must know of a container that the guest does not say. */
+/** What the next process must know about a container and cannot ask the guest. */
 export type ContainerRecord = Readonly<v.InferOutput<typeof recordSchema>>;
 
-/** What is kept of a spec. */
+/** The part of a spec that is recorded. */
 export type KeptSpec = Pick<ContainerSpec, keyof ContainerRecord['spec']>;
 
 interface KeptContainer extends Pick<
@@ -138,7 +138,7 @@ function keptSpecOf(spec: KeptSpec): ContainerRecord['spec'] {
 
 const fileName = 'container.json';
 
-/** The records of one sandbox's containers, each in a directory of its own, with the position of its log. */
+/** The records of one sandbox's containers. Each has its own directory, together with the position of its log. */
 export class ContainerRecords {
   readonly #root: string;
 
@@ -146,7 +146,7 @@ export class ContainerRecords {
     this.#root = join(sandboxDirectory, 'containers');
   }
 
-  /** The directory is there once it is asked for. */
+  /** Makes the container's directory if needed. */
   async logPositionPath(id: string): Promise<string> {
     await mkdir(this.#directory(id), { recursive: true, mode: 0o700 });
     return join(this.#directory(id), 'log-position.json');
@@ -161,7 +161,9 @@ export class ContainerRecords {
     await rm(this.#directory(id), { recursive: true, force: true });
   }
 
-  /** By age. One without a record was not made yet. Errors: `corrupt`. */
+  /**
+   * Oldest first. A directory without a record, of a container that was not made yet, is left out. Errors: `corrupt`.
+   */
   async list(): Promise<readonly ContainerRecord[]> {
     const records: ContainerRecord[] = [];
     for (const id of await readdir(this.#root).catch(() => [])) {

@@ -81,7 +81,7 @@ export async function createInGuest(
     if (signal.aborted || !startErrors.has(kindOf(error))) throw error;
     const message = error instanceof Error ? error.message : messageOf(error); // only the agent's message
     const unheld = unheldMounts(mounts.status);
-    const unstartable = { ...made, mounts: unheld }; // they are given back here
+    const unstartable = { ...made, mounts: unheld }; // `unmounting` releases them here
     await site.inbox.ask(() => container.becomeUnstartable(unstartable, startErrorCode(message), message));
     await container.saved;
     return;

@@ -44,7 +44,7 @@ export class GuestContainer implements Container {
   #nextExec: number;
   #saving: Promise<void> = Promise.resolve();
   #hasGuestSaidExit = false;
-  /** What it needed and has lost. */
+  /** Why it lost something that it needs. */
   #lostWhy: string | undefined;
   /** Its last termination message from the guest, in base64, in case the machine dies. */
   #toldMessage = '';
@@ -142,12 +142,15 @@ export class GuestContainer implements Container {
     );
   }
 
-  /** Its end, if it is still to come, has that reason. */
+  /** Sets the reason of its exit, if it has not exited yet. */
   willEndFor(why: string): void {
     this.#lostWhy = why;
   }
 
-  /** Kills it when something that it mounts is lost: it would get errors of it for ever, and its next attempt gets it. */
+  /**
+   * Kills it when something that it mounts is lost: all access would fail from then on, while the next attempt gets a
+   * new one.
+   */
   #endFor(why: string): void {
     if (this.#exit !== undefined) return;
     this.#lostWhy = why;
@@ -232,7 +235,7 @@ export class GuestContainer implements Container {
     await this.#home.guest.call('signalContainer', { id: this.id, signal: signalNumber }, signal);
   }
 
-  /** A guest that does not answer is ended with its machine (`link/heartbeat.ts`), and its containers with it. */
+  /** A guest that does not answer is ended with its machine and all its containers (`link/heartbeat.ts`). */
   async stop(graceMs: number, signal: AbortSignal): Promise<ContainerExit> {
     const { limits } = this.#home;
     if (this.#exit !== undefined) return this.#exit;
@@ -363,7 +366,7 @@ export class GuestContainer implements Container {
     await this.#home.records?.remove(this.id);
   }
 
-  /** Settles when what it is has been written down. */
+  /** Settles when its record is written. */
   get saved(): Promise<void> {
     return this.#saving;
   }
@@ -375,7 +378,7 @@ export class GuestContainer implements Container {
     const record = containerRecordOf({ ...this.#made, ...status, spec, sources: this.#made.mounts.sources });
     this.#saving = this.#saving
       .then(() => records.save(record))
-      .catch((error: unknown) => this.#log.error('container not written down', error)); // the guest knows most of it
+      .catch((error: unknown) => this.#log.error('container not recorded', error)); // the guest still knows most of it
   }
 
   #assertIs(states: readonly ContainerState[], verb: string): void {

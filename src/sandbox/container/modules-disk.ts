@@ -14,11 +14,11 @@ export interface ModulesDisk {
 const serial = 'modules';
 const file = `${serial}.erofs`;
 
-/** What a machine of the process before has. */
+/** The modules of a machine that an earlier process started. */
 export interface ModulesBefore {
-  /** Of the disks that the guest has already. */
+  /** Serials of the disks that the guest has. */
   readonly serials: readonly string[];
-  /** Whether `path` is for its kernel. */
+  /** Whether `path` is for the machine's kernel. */
   readonly fits: boolean;
 }
 

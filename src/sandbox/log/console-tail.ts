@@ -23,7 +23,7 @@ export async function consoleTail(path: string): Promise<readonly GuestText[]> {
   }
 }
 
-/** Why a machine ended, with what its guest said last. */
+/** Why a machine ended, followed by the last lines of its console. */
 export async function withConsole(why: string, consolePath: string): Promise<string> {
   const tail = await consoleTail(consolePath);
   return tail.length === 0 ? why : `${why}; the guest's last lines: ${tail.join(' | ')}`;

@@ -46,7 +46,7 @@ const chunkOf = (text: string, stream: OutputChunk['stream'] = 'stdout'): Output
   bytes: Buffer.from(text),
 });
 
-test('a log says how much of each output it has got, whatever was written since its position was kept', async () => {
+test('recoverLogPosition() counts the bytes of each output that were written after the position was saved', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.tuple(fc.constantFrom('stdout', 'stderr'), fc.uint8Array({ minLength: 1, maxLength: 40_000 })), {
@@ -68,7 +68,7 @@ test('a log says how much of each output it has got, whatever was written since 
   );
 });
 
-test('a log that was rotated, by us or by others, is found again', async () => {
+test('recoverLogPosition() finds a log that was rotated, by us or by others', async () => {
   await using place = await directory();
   {
     await using rotating = await place.open({ limits: { maxFileBytes: 300, maxFiles: 2 } });
@@ -84,7 +84,7 @@ test('a log that was rotated, by us or by others, is found again', async () => {
   assert.deepEqual({ ...(await place.recover()) }, { stdout: 240, stderr: 15 });
 });
 
-test('a record that a crash tore is taken off, and not counted', async () => {
+test('recoverLogPosition() removes an incomplete record and does not count it', async () => {
   await using place = await directory();
   await using writer = await place.open();
   await writer.write(chunkOf('whole\n'));
@@ -93,7 +93,7 @@ test('a record that a crash tore is taken off, and not counted', async () => {
   assert.equal(await readFile(place.log, 'utf8'), `${time} stdout F whole\n`);
 });
 
-test('a log that is gone, or shorter than it was, counts as far as its position was kept', async () => {
+test('recoverLogPosition() returns the saved position when the log is missing or shorter', async () => {
   await using place = await directory();
   await using writer = await place.open({ logged: { stdout: 7, stderr: 8 } });
   await writer.write(chunkOf('more\n'));
@@ -103,7 +103,7 @@ test('a log that is gone, or shorter than it was, counts as far as its position 
   assert.equal((await place.recover())?.stdout, 7);
 });
 
-test('nothing is known of a log without a position, or with one that makes no sense', async () => {
+test('recoverLogPosition() returns undefined without a valid position', async () => {
   await using place = await directory();
   await writeFile(place.log, `${time} stdout F x\n`);
   assert.equal(await place.recover(), undefined);
@@ -113,7 +113,7 @@ test('nothing is known of a log without a position, or with one that makes no se
   }
 });
 
-test('a log that could not be written goes on, and says what is missing; that counts as logged', { skip }, async () => {
+test('a log continues after a failed write; missing bytes are named in it and count as logged', { skip }, async () => {
   await using place = await directory();
   await using disk = await smallDisk();
   await using writer = await openLogWriter(join(disk.path, '0.log'), () => time, {

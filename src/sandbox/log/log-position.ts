@@ -7,24 +7,24 @@ import { decodeRecord, maxRecordBytes } from './log-format.ts';
 
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const positionSchema = v.object({
-  /** Device and inode of the log's file: a reader of logs may have renamed it. */
+  /** Device and inode of the log's file, which a reader of logs may have renamed. */
   file: v.string(),
-  /** Bytes of that file up to which the figures below count. */
+  /** Bytes of that file that `stdout` and `stderr` count. */
   size: count,
   stdout: count,
   stderr: count,
 });
 
 /**
- * How far a container's log has come. Kept beside the log for the process after this one: what stands in the file after
- * `size` is counted then. It need not survive a power cut, which no pod does.
+ * How far a container's log has been written. Kept beside the log for the next process, which counts what the file has
+ * after `size`. It need not survive a power cut, because no pod does.
  */
 export type LogPosition = Readonly<v.InferOutput<typeof positionSchema>>;
 
-/** Bytes of each output since the container began that are in its log, or never will be. */
+/** Bytes of each output, since the container was created, that are in its log or lost for good. */
 export type LoggedBytes = Pick<LogPosition, 'stdout' | 'stderr'>;
 
-/** Log files beside each other that are looked through for one that was renamed. */
+/** Most files of the log's directory that are searched for a renamed one. */
 const maxSiblings = 1000;
 
 export async function saveLogPosition(path: string, position: LogPosition): Promise<void> {
@@ -32,8 +32,8 @@ export async function saveLogPosition(path: string, position: LogPosition): Prom
 }
 
 /**
- * What the log at `logPath` has got, by the position that was saved last and what was written since. A record that was
- * cut off in the middle is taken off the file. Undefined: no position was saved, or it makes no sense.
+ * Bytes that the log at `logPath` has, from the last saved position and what was written after it. Cuts an incomplete
+ * record off the end of the file. Undefined: no position was saved, or it is invalid.
  */
 export async function recoverLogPosition(path: string, logPath: string): Promise<LoggedBytes | undefined> {
   const position = await readPosition(path);
@@ -48,7 +48,7 @@ export async function recoverLogPosition(path: string, logPath: string): Promise
     const record = decodeRecord(line);
     if (record !== undefined) logged[record.stream] += record.bytes.length;
   }
-  if (size - end <= 2 * maxRecordBytes) await file.truncate(end); // more than that is no record of ours
+  if (size - end <= 2 * maxRecordBytes) await file.truncate(end); // a longer remainder is not a record of ours
   return logged;
 }
 

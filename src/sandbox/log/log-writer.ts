@@ -31,20 +31,20 @@ export interface LogFile extends LogWriter {
 }
 
 export interface LogFileOptions {
-  /** When to rotate; absent: others do. */
+  /** When to rotate; absent: the caller rotates it. */
   readonly limits?: LogLimits;
-  /** Where to keep how far the log has come, for the process after this one (`log-position.ts`). */
+  /** Where to keep the log's position for the next process (`log-position.ts`). */
   readonly positionPath?: string;
-  /** What is in the log already; default: nothing. */
+  /** Bytes that are in the log already; default: none. */
   readonly logged?: LoggedBytes;
 }
 
-/** How much a log may grow before its position is kept again, in bytes: what the next process has to read of it. */
+/** Bytes after which the log's position is saved again; the next process has to read at most that much. */
 const positionIntervalBytes = 1024 * 1024;
 
 /**
- * A log that could not be written goes on once it can: its next record says how many bytes are missing, and why. They
- * count as logged, since they cannot be sent again.
+ * Opens a log. After a failed write, logging continues once it works again: the next record says how many bytes are
+ * missing, and why. Those bytes count as logged, since they cannot be sent again.
  */
 export async function openLogWriter(path: string, time: () => string, options: LogFileOptions = {}): Promise<LogFile> {
   const { limits, positionPath } = options;
@@ -56,7 +56,7 @@ export async function openLogWriter(path: string, time: () => string, options: L
   const logged = { stdout: options.logged?.stdout ?? 0, stderr: options.logged?.stderr ?? 0 };
   let missing = { bytes: 0, why: '' };
 
-  /** One that cannot be kept leaves the one before it, which is as good but costs more to read. */
+  /** If this fails, the last position stays, which is as good but costs more to read. */
   const keepPosition = async () => {
     positionedAt = size;
     if (positionPath === undefined) return;
@@ -86,7 +86,10 @@ export async function openLogWriter(path: string, time: () => string, options: L
       throw error;
     }
   };
-  /** Says what is missing before `records`, once these can be written. The notice is no output and must not count as it. */
+  /**
+   * Puts a notice of what is missing before `records`, once these can be written. The notice is not output and must not
+   * be counted.
+   */
   const withNotice = async (records: Buffer) => {
     const text = `podvm: ${missing.bytes} bytes of output are missing here: ${missing.why}\n`;
     const notice = encodeRecords({ stream: 'stderr', bytes: Buffer.from(text) }, time());

@@ -1,10 +1,10 @@
 import type { FileHandle } from 'node:fs/promises';
 import { maxRecordBytes } from './log-format.ts';
 
-/** Bytes of a log that are read at a time. */
+/** Bytes of a log that are read at once. */
 export const readBytes = 256 * 1024;
 
-/** The whole lines of a log from byte `from` on, without their newlines. */
+/** Yields the complete lines of a log from byte `from`, without their newlines. */
 export async function* readLines(file: FileHandle, from: number): AsyncGenerator<Buffer> {
   const buffer = Buffer.allocUnsafe(readBytes);
   const splitter = createSplitter();
@@ -18,7 +18,7 @@ export async function* readLines(file: FileHandle, from: number): AsyncGenerator
 
 export type Splitter = (bytes: Buffer) => Generator<Buffer>;
 
-/** Cuts what is read into lines; keeps an unfinished one, of which a foreign file may not make us hold too much. */
+/** Splits data into lines. Keeps an unfinished one, of limited length, because the file may be another program's. */
 export function createSplitter(): Splitter {
   let rest: Buffer = Buffer.alloc(0);
   return function* split(bytes) {

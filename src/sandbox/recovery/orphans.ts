@@ -11,7 +11,7 @@ import { processesOf } from './processes.ts';
 import { recordsIn, type AnyRecord } from './record.ts';
 import { sweep } from './sweep.ts';
 
-/** A machine that runs, and whose podvm has ended. */
+/** A running machine that no podvm serves. */
 export interface Orphan {
   readonly sandboxId: string;
   /** Namespace of the pod; empty for a spare machine or one for a template. */

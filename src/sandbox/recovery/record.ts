@@ -6,10 +6,10 @@ import { partVersionsSchema } from '#host/assets.ts';
 import { readFileIfThere, replaceFile } from '#host/files.ts';
 import { resourcesSchema, sandboxSpecSchema } from './spec-record.ts';
 
-/** Of the records of sandboxes and of their containers. A process leaves alone what a newer one has written. */
+/** Version of the records of sandboxes and containers. A process leaves alone what a newer version has written. */
 export const recordVersion = 2;
 
-/** What a sandbox is that has started, for the process that takes it over. */
+/** A started sandbox, for the process that takes it over. */
 const podSchema = v.object({
   spec: sandboxSpecSchema,
   state: v.picklist(['ready', 'stopped', 'failed']),
@@ -18,10 +18,10 @@ const podSchema = v.object({
   addresses: v.array(v.string()),
   phases: v.array(v.object({ name: v.string(), ms: v.number() })),
   accelerator: v.picklist(['kvm', 'tcg']),
-  /** As they are now. */
+  /** Current limits. */
   resources: resourcesSchema,
   warnings: v.array(v.string()),
-  /** In its machine. */
+  /** Images attached to its machine. */
   images: v.array(v.object({ id: v.string(), serial: v.string() })),
 });
 export type PodRecord = Readonly<v.InferOutput<typeof podSchema>>;
@@ -51,32 +51,33 @@ const identityEntries = {
 };
 
 /**
- * What a later process must know of a sandbox to go on with it, or to find and end what is left of it. Written before
- * anything is made (id, uid), again when the VMM runs, and whenever something changes of a sandbox that is kept. The
- * network keeps its own record, by the same id, and so do containers.
+ * What a later process must know about a sandbox to take it over, or to find and end what is left of it. Written before
+ * anything is made (id, uid), again when the VMM runs, and at every change of a kept sandbox. The network and the
+ * containers have records of their own, by the same id.
  */
 const recordSchema = v.object({
   version: v.picklist([1, recordVersion]),
   ...identityEntries,
-  /** Of a sandbox that started and is to outlive its process. */
+  /** Present in a sandbox that has started and outlives its process. */
   pod: v.exactOptional(podSchema),
 });
 export type SandboxRecord = Readonly<v.InferOutput<typeof recordSchema>>;
 
-/** What every version says: enough to find a machine and to end it. */
+/** Fields of every version: enough to find a machine and to end it. */
 const anyRecordSchema = v.object({ version: v.number(), ...identityEntries });
 export type AnyRecord = Readonly<v.InferOutput<typeof anyRecordSchema>>;
 
 const fileName = 'sandbox.json';
 
-/** A process's death leaves the old record or the new one; no machine survives a power cut, nor need its record. */
+/**
+ * A process that dies leaves the old record or the new one. A power cut may lose both, which is harmless because no
+ * machine survives it.
+ */
 export async function writeRecord(directory: string, record: SandboxRecord): Promise<void> {
   await replaceFile(join(directory, fileName), `${JSON.stringify(record)}\n`);
 }
 
-/**
- * The record; undefined if there is none. Errors: `corrupt`; `unsupported` for one of a newer podvm.
- */
+/** Returns undefined when there is no record. Errors: `corrupt`; `unsupported` for a record of a newer podvm. */
 export async function readRecord(directory: string): Promise<SandboxRecord | undefined> {
   const value = await readJson(directory);
   if (value === undefined) return undefined;
@@ -87,7 +88,7 @@ export async function readRecord(directory: string): Promise<SandboxRecord | und
   throw corrupt(directory, parsed.issues[0].message);
 }
 
-/** Of whatever version; of a torn one what the directory says. Errors: `corrupt`. */
+/** Reads a record of any version; replaces a torn one by what the directory tells. Errors: `corrupt`. */
 export async function readAnyRecord(directory: string): Promise<AnyRecord | undefined> {
   const torn = await readTornRecord(directory);
   if (torn !== undefined) return torn;
@@ -99,8 +100,8 @@ export async function readAnyRecord(directory: string): Promise<AnyRecord | unde
 }
 
 /**
- * A power cut may leave half a record, or none of it: no machine is left then, and if one is, its directory's group is its
- * user. Undefined: the record is whole, or not there.
+ * Stands in for a record that a power cut left incomplete or empty. If its machine still runs, the group of its
+ * directory is its user. Returns undefined when the record is complete or missing.
  */
 export async function readTornRecord(directory: string): Promise<AnyRecord | undefined> {
   const text = await readFileIfThere(join(directory, fileName));
@@ -140,7 +141,7 @@ function newer(directory: string, { version, namespace, name }: AnyRecord): Podv
   );
 }
 
-/** The record of a sandbox that is kept, as it changes. Changes are written one after the other. */
+/** The record of a kept sandbox. Changes are written one after the other. */
 export class KeptRecord {
   readonly #directory: string;
   readonly #onTrouble: (error: unknown) => void;
@@ -162,7 +163,10 @@ export class KeptRecord {
     return this.#last;
   }
 
-  /** Settles when it is written, or cannot be: the sandbox still goes on, and its next process knows less of it. */
+  /**
+   * Settles when the change is written or has failed; then the sandbox continues, and the next process knows less about
+   * it.
+   */
   change(pod: Partial<PodRecord>): Promise<void> {
     this.#record = { ...this.#record, pod: { ...this.#record.pod, ...pod } };
     this.#last = this.#last.then(() => writeRecord(this.#directory, this.#record)).catch(this.#onTrouble);
@@ -171,7 +175,7 @@ export class KeptRecord {
 }
 
 /**
- * A sandbox's own directory: `sandbox.json`, `containers/` (their records), `logs/`, `servers/` (what file servers say),
+ * A sandbox's directory: `sandbox.json`, `containers/` (their records), `logs/`, `servers/` (logs of file servers),
  * `machine/` (all that its VMM sees). Disposing deletes it.
  */
 export interface SandboxDirectory extends AsyncDisposable {
@@ -179,7 +183,7 @@ export interface SandboxDirectory extends AsyncDisposable {
   readonly machinePath: string;
 }
 
-/** One that is there. */
+/** An existing directory. */
 export function sandboxDirectory(path: string): SandboxDirectory {
   const remove = () => rm(path, { recursive: true, force: true });
   return { path, machinePath: join(path, 'machine'), [Symbol.asyncDispose]: remove };
@@ -206,7 +210,7 @@ export async function sandboxDirectories(root: string): Promise<readonly string[
   return entries.filter((entry) => entry.isDirectory()).map((entry) => join(root, entry.name));
 }
 
-/** The records below `root`, of whatever version, one at a time. A damaged one is left out: a sweep reports it. */
+/** The records below `root`, of any version, one at a time. A damaged one is left out: a sweep reports it. */
 export async function* recordsIn(root: string): AsyncGenerator<AnyRecord> {
   for (const directory of await sandboxDirectories(root)) {
     const record = await readAnyRecord(directory).catch(() => undefined);

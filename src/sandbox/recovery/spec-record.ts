@@ -16,7 +16,7 @@ export const resourcesSchema = v.object({
 
 const idMappings = v.array(v.object({ containerId: number, hostId: number, size: number }));
 
-/** A sandbox's spec on disk: without the files of its volumes, among which may be secrets. The guest has those. */
+/** A sandbox's spec on disk, without the files of its volumes, which may be secret and which the guest has. */
 export const sandboxSpecSchema = v.object({
   namespace: v.string(),
   name: v.string(),
@@ -60,7 +60,7 @@ export const sandboxSpecSchema = v.object({
 });
 export type RecordedSpec = v.InferOutput<typeof sandboxSpecSchema>;
 
-/** The spec as it is written down. */
+/** Converts a spec for its record. */
 export function recordedSpecOf(spec: SandboxSpec): RecordedSpec {
   const volumes = spec.volumes.map((volume) => (volume.kind === 'push' ? { ...volume, files: [] } : volume));
   return v.parse(sandboxSpecSchema, { ...spec, volumes });

@@ -111,7 +111,7 @@ test('sweep() lets a process live that only has the pid of a machine of old', as
   assert.equal(await pssKiB(stranger.pid), 0);
 });
 
-test('sweep() finds the machine of a record that is torn by the group of its directory', { skip }, async () => {
+test('sweep() finds the machine of a torn record by the group of its directory', { skip }, async () => {
   await using place = await left();
   const id = `${mark}-7`;
   const user = 1_879_100_032 + 7;

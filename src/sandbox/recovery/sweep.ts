@@ -25,7 +25,7 @@ export async function sweep(
   return await sweepDirectories(await sandboxDirectories(root), new Set(), parts, log, signal);
 }
 
-/** The same of these sandboxes; the attachments of others, but for `kept`, go with them. */
+/** Sweeps the sandboxes in these directories, and attachments of all sandboxes except `kept`. */
 export async function sweepDirectories(
   directories: readonly string[],
   kept: ReadonlySet<string>,
@@ -55,7 +55,7 @@ export async function sweepDirectories(
   return swept;
 }
 
-/** What runs of a sandbox, and what that has of the host. Its directory and attachment stay. */
+/** Ends the processes of a sandbox and releases what they use of the host. Its directory and attachment stay. */
 export async function endRemains(directory: string, driver: SweepParts['driver'], log: Log): Promise<void> {
   const record = await readAnyRecord(directory);
   if (record !== undefined) await endMachine(record, log);

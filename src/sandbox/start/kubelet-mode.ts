@@ -66,8 +66,8 @@ export function createKubeletMode(parts: KubeletModeParts): HostMode & AsyncDisp
 }
 
 /**
- * A volume that is in the guest already. Which version of it that has is not known: what is on the host now is sent once
- * more. Of one that the kubelet has taken away, the guest keeps what it has.
+ * Takes over a volume that is in the guest. The guest's version of it is not known, so the host's current files are
+ * sent again. If the kubelet has removed the volume, the guest keeps its files.
  */
 async function adopt(
   { kind, mode, guest, path }: HeldSource,
@@ -97,9 +97,9 @@ async function adopt(
   return attached;
 }
 
-/** Of a volume that nothing on the host changes. */
+/** A volume that nothing on the host changes. */
 const unchanging: GuestVolume = { refresh: () => Promise.resolve() };
-/** Of the first look at a volume of the process before, in `ms`; the watch looks again. */
+/** Timeout of the first refresh of a volume that was taken over, in `ms`; the watch tries again. */
 const refreshTimeoutMs = 60_000;
 
 function guestSourceOf(volume: KubeletVolume): GuestSource {

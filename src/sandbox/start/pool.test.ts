@@ -119,7 +119,7 @@ test('spares are thrown away when memory is scarce', async () => {
   await node.untilDirectories(1);
 });
 
-test('spares are thrown away when descriptors are scarce, and a pod is refused with a fix', async () => {
+test('spare machines are ended when descriptors are scarce, and a pod is refused with a fix', async () => {
   await using node = await openWithPool(2);
   await node.untilDirectories(2);
   node.memory.hasDescriptors = false;

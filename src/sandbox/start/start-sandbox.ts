@@ -79,7 +79,7 @@ export function siteOf(spec: SandboxSpec, context: TakingContext): PodSite {
   };
 }
 
-/** What is told of a sandbox that the things it is made of do not say. */
+/** Facts about a sandbox that its parts do not contain. */
 type Facts = Pick<LiveParts, 'addresses' | 'phases' | 'createdAt' | 'resources' | 'warnings'> & {
   readonly containersBefore?: NonNullable<LiveParts['containersBefore']>;
 };
@@ -114,7 +114,7 @@ export function publish(
   });
 }
 
-/** Begins to tell the next process what this sandbox is. */
+/** Begins the records from which the next process takes the sandbox over. */
 function keep({ record, directory, machine, imageDisks }: StartMade, spec: SandboxSpec, facts: Facts, log: Log): Kept {
   const { namespace, name, uid: podUid } = spec;
   const { addresses, phases, createdAt, resources, warnings } = facts;
@@ -130,7 +130,7 @@ function keep({ record, directory, machine, imageDisks }: StartMade, spec: Sandb
     images: [...imageDisks.plugged],
   };
   const whole = { ...record, namespace, name, podUid, version: recordVersion, pod } as const;
-  const kept = new KeptRecord(directory.path, whole, (error) => log.error('sandbox not written down', error));
+  const kept = new KeptRecord(directory.path, whole, (error) => log.error('sandbox not recorded', error));
   imageDisks.onPlugged((images) => kept.change({ images: [...images] }));
   void kept.change({});
   return { record: kept, containers: new ContainerRecords(directory.path) };

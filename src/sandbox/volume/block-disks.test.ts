@@ -128,7 +128,7 @@ test('a dead guest still loses its disk; one that uses it keeps it until its mac
   }
 });
 
-test('a disk of the process before is given back as one of ours, and its serial is not given out again', async () => {
+test('a disk that was taken over is released like any other, and its serial is not used again', async () => {
   const { mode } = place();
   const attached = await (await taken(mode)).attach('host_1', never);
   const block = attached.block ?? assert.fail('no record');

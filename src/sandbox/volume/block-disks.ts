@@ -10,15 +10,15 @@ import type { SandboxLimits } from '../limits.ts';
 export interface BlockDisks {
   /** Claims and plugs it. Errors: those of `claimBlock` and of the machine; the claim is then released. */
   plug(request: Pick<BlockClaimRequest, 'path' | 'readOnly'>, signal: AbortSignal): Promise<BlockDisk>;
-  /** One of the process before. Errors: those of `adoptBlockClaim`. */
+  /** Takes over a disk of an earlier process. Errors: those of `adoptBlockClaim`. */
   adopt(record: BlockDiskRecord): Promise<BlockDisk>;
 }
 
-/** As the process after this one must know it; plain JSON. */
+/** A disk as recorded for the next process; plain JSON. */
 export interface BlockDiskRecord {
   /** Serial by which the guest finds it. */
   readonly serial: string;
-  /** When it was plugged. */
+  /** Size when it was plugged. */
   readonly sizeBytes: number;
   readonly claim: BlockClaimRecord;
 }

@@ -21,7 +21,7 @@ export interface BlockModeParts {
 export interface DeviceMode {
   /** Errors: `notFound`, `unsupported`. */
   find(device: ContainerDevice, signal: AbortSignal): Promise<FoundDevice>;
-  /** Takes over what the process before has attached. Errors: those of `adoptBlockClaim`. */
+  /** Takes over a disk that an earlier process attached. Errors: those of `adoptBlockClaim`. */
   adopt(block: BlockDiskRecord): Promise<AttachedDevice>;
 }
 

@@ -161,7 +161,7 @@ test('an image is mounted read-only, and attached once for all that mount it', a
   assert.deepEqual(journal, ['attach models', 'detach models']);
 });
 
-test('what a container of the process before holds is shared with those that come, and goes with the last', async () => {
+test('sources of a container that is taken over are shared with new containers, and released with the last', async () => {
   const wanted = {
     mounts: [
       ofHost('/srv'),

@@ -24,11 +24,11 @@ import type {
 } from '../sandbox.ts';
 import { createSharedSources, type SharedSources } from './shared-sources.ts';
 
-/** What one container has of its sources. Disposing gives it back; the container must be gone from the guest. */
+/** The sources that one container holds. Disposing releases them; the container must be gone from the guest. */
 export interface HeldMounts extends AsyncDisposable {
   readonly status: readonly MountStatus[];
   readonly sources: readonly HeldSource[];
-  /** Calls the listener with the reason, once, when one of them is lost. */
+  /** Calls the listener once, with the reason, when one of the sources is lost. */
   onLost(listener: (why: string) => void): void;
 }
 
@@ -44,11 +44,11 @@ export interface PreparedMounts extends HeldMounts {
 export interface ContainerMounts extends AsyncDisposable {
   /** Errors: `notFound`, `unsupported`, `exhausted`, and those of machine and agent; then nothing is held. */
   prepare(wanted: Pick<ContainerSpec, 'mounts' | 'devices'>, signal: AbortSignal): Promise<PreparedMounts>;
-  /** Takes over what a container of the process before has. Errors: `unsupported`; nothing is held then. */
+  /** Takes over the mounts of a container that an earlier process made. Errors: `unsupported`; nothing is held then. */
   adopt(before: Pick<HeldMounts, 'status' | 'sources'>, signal: AbortSignal): Promise<HeldMounts>;
 }
 
-/** The mounts of a container that has given them back. */
+/** Mounts for the status only, of a container that holds none. */
 export function unheldMounts(status: readonly MountStatus[]): HeldMounts {
   return { status, sources: [], onLost: () => {}, [Symbol.asyncDispose]: () => Promise.resolve() };
 }
@@ -141,7 +141,7 @@ interface Site {
   readonly losses: Loss[];
 }
 
-/** A container has a device itself, and no volume. */
+/** A device is given to the container itself and needs no volume. */
 const noVolume: GuestSource = { volume: '' };
 
 async function adoptSource(
@@ -164,7 +164,7 @@ async function adoptSource(
 interface BroughtIn {
   readonly mode: MountMode;
   readonly guest: GuestSource;
-  /** Absent: it is the sandbox's own, and nothing is held. */
+  /** Absent for a volume of the sandbox, which the container need not hold. */
   readonly source?: HeldSource;
 }
 

@@ -16,8 +16,8 @@ export interface HostMode {
    */
   find(mount: HostMount, signal: AbortSignal): Promise<FoundSource | undefined>;
   /**
-   * Takes over what the process before has attached. Undefined: another mode did that. Absent: this mode cannot. Errors:
-   * why it cannot be; what is left of it goes with the machine.
+   * Takes over a source that an earlier process attached. Undefined: another mode attached it. Absent: this mode cannot
+   * take over. Errors: the reason why it cannot be taken over; what is left of it ends with the machine.
    */
   adopt?(held: HeldSource, signal: AbortSignal): Promise<AttachedSource | undefined>;
 }
@@ -39,27 +39,27 @@ export type GuestSource = Pick<GuestMount, 'volume'> & Partial<Pick<GuestMount, 
 
 export interface AttachedSource extends AsyncDisposable {
   readonly guest: GuestSource;
-  /** The process of the host that serves it, if there is one. */
+  /** The host process that serves it, if any. */
   readonly server?: FileServerRecord;
-  /** The disk that it is, if it is one of the host. */
+  /** The disk, if it is one of the host's. */
   readonly block?: BlockDiskRecord;
-  /** Of what can be lost while it is attached. */
+  /** Present if it can be lost while it is attached. */
   readonly loss?: Loss;
 }
 
-/** The loss of what is attached: the guest then gets errors of it, until it is attached again as another volume. */
+/** The loss of an attached source: access in the guest fails until it is attached again, as another volume. */
 export interface Loss {
   readonly isLost: boolean;
-  /** Calls the listener with the reason, at once if it is lost already. Dispose the result to be told no more. */
+  /** Calls the listener with the reason, at once if it is lost already. Disposing the result ends that. */
   onLost(listener: (why: string) => void): Disposable;
 }
 
-/** What a container has attached, as the process after this one must know it; plain JSON. */
+/** A source of a container as recorded for the next process; plain JSON. */
 export interface HeldSource extends Pick<AttachedSource, 'guest' | 'server' | 'block'> {
   readonly kind: 'host' | 'image' | 'device';
   readonly mode: MountMode;
-  /** Containers with the same key share it. */
+  /** Containers with the same key share the source. */
   readonly key: string;
-  /** Of the host. */
+  /** Path on the host. */
   readonly path?: string;
 }

@@ -13,24 +13,24 @@ export interface ImageDisks extends AsyncDisposable {
    * gone, or released at once when it is attached already. Errors: those of machine and agent.
    */
   attach(image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string>;
-  /** Those that are attached. */
+  /** Images that are attached. */
   readonly plugged: readonly PluggedImage[];
-  /** Replaces the one who hears of each that comes; the call that attaches it waits. */
+  /** Sets the listener, which is called for each attached image; the call that attaches it waits for the listener. */
   onPlugged(listener: (plugged: readonly PluggedImage[]) => Promise<void>): void;
 }
 
-/** An image that a machine has, as the process after this one must know it; plain JSON. */
+/** An image of a machine as recorded for the next process; plain JSON. */
 export interface PluggedImage {
   readonly id: string;
   readonly serial: string;
 }
 
-/** What the process before has attached. */
+/** What an earlier process attached. */
 export interface ImagesBefore {
   readonly images: readonly PluggedImage[];
-  /** Of all disks in the guest. */
+  /** Serials of all disks in the guest. */
   readonly serials: readonly string[];
-  /** The images, held; those that cannot be are left out: the machine has a link of its own to the file. */
+  /** The held images. One that cannot be held is left out: the machine has its own link to the file. */
   readonly held: AsyncDisposable;
 }
 

@@ -12,7 +12,7 @@ export type ImageMount = ContainerMount & { readonly source: Extract<MountSource
 export interface ImageMode {
   /** Pulls it if its policy says so. It stays in use until the machine is gone. Errors: those of images and machine. */
   find(mount: ImageMount, signal: AbortSignal): Promise<FoundSource>;
-  /** Takes over what the process before has attached. */
+  /** Takes over an image that an earlier process attached. */
   adopt(held: HeldSource): AttachedSource;
 }
 

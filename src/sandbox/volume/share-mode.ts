@@ -19,20 +19,20 @@ export interface ShareModeParts {
   readonly machine: Pick<Machine, 'attachPort' | 'detachPort' | 'confine' | 'record' | 'exited'>;
   readonly guest: Pick<Link, 'call'>;
   readonly files: Parts['files'];
-  /** Directory for what its servers say. */
+  /** Directory for the logs of its servers. */
   readonly logDirectory: string;
   readonly log: Log;
 }
 
 interface ShareSite extends ShareModeParts {
-  /** Servers of the sandbox that have ended before their volumes. */
+  /** Servers of the sandbox that ended before their volumes. */
   readonly lost: { count: number };
 }
 
 /** Deadline for the guest's unmount, which writes back dirty data, in `ms`. */
 const removeTimeoutMs = 25_000;
 const detachTimeoutMs = 10_000;
-/** From a client's loss of its server to the server's own word of its end, in `ms`. */
+/** Time in which ends of machine, client and server that belong together are noticed, in `ms`. */
 const lastWordsMs = 1_000;
 
 /**
@@ -145,7 +145,7 @@ async function attach(order: Order, parts: ShareSite, signal: AbortSignal): Prom
   return attachedBy(guestSource, { server, loss }, undo.move());
 }
 
-/** In the order of `attach`. One whose server is gone is lost from the beginning. */
+/** In the order of `attach`. A share whose server has ended is lost from the beginning. */
 async function adopt(held: HeldSource, parts: ShareSite): Promise<AttachedSource | undefined> {
   const { guest, server: record, path = '', mode } = held;
   if (mode !== 'share' || record === undefined) return undefined;
@@ -171,11 +171,11 @@ const confineIn =
     machine.confine(pid, memoryBytes);
 
 interface WatchedServer extends Loss {
-  /** Its end is wanted from now on. */
+  /** Stops the watch: the server may end from now on. */
   end(): void;
 }
 
-/** Tells of its end, until that is wanted. */
+/** Reports the end of a server, until `end` is called. */
 function watchServer(
   server: Pick<FileServer, 'ended'>,
   path: string,

@@ -89,7 +89,7 @@ test('what cannot be given back is told, and tried once more at the end, until i
   );
 });
 
-test('what is no longer usable stays for its holders, and is made again for the next', async () => {
+test('a value that is no longer usable stays for its holders, and is made again for the next', async () => {
   const made: { isUsable: boolean; isGone: boolean }[] = [];
   const make = async () => {
     const thing = { isUsable: true, isGone: false, [Symbol.asyncDispose]: async () => void (thing.isGone = true) };

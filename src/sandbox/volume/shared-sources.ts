@@ -3,7 +3,7 @@ import { PodvmError } from '#base/errors.ts';
 /** Something shared: made for the first user, released after the last. */
 export interface SharedSources<T extends AsyncDisposable> extends AsyncDisposable {
   /**
-   * Holds the thing of that key, made by `make` unless it exists and is usable. Waits for another caller that makes or
+   * Holds the value of that key, made by `make` unless a usable one exists. Waits for another caller that makes or
    * releases it. Errors: those of `make`, for the caller whose call made it.
    */
   hold(key: string, make: () => Promise<T>): Promise<Hold<T>>;
@@ -20,15 +20,15 @@ interface Entry<T> {
 }
 
 /**
- * Reports what cannot be released to `onStuck`, and tries again when all of it is disposed of. What is no longer usable
- * stays for its holders, and is made again for the next.
+ * Reports a value that cannot be released to `onStuck`, and tries again when the whole is disposed of. A value that is
+ * no longer usable stays for its holders, and is made again for the next.
  */
 export function createSharedSources<T extends AsyncDisposable>(
   onStuck: (key: string, error: unknown) => void,
   isUsable: (value: T) => boolean = () => true,
 ): SharedSources<T> {
   const entries = new Map<string, Entry<T>>();
-  /** All that have a holder, also those of which there is a newer one. */
+  /** All entries with a holder, including those that a newer one replaced. */
   const held = new Set<Entry<T>>();
   /** Keys that are being made or released. */
   const changes = new Map<string, Promise<unknown>>();

@@ -22,7 +22,7 @@ import { assertMachineSpec, shapeOf } from '../machine-spec.ts';
  */
 export interface FakeDriver extends MachineDriver {
   start(spec: MachineSpec, signal: AbortSignal): Promise<FakeMachine>;
-  /** The last hundreds of machines that the driver has made, in order, and all that are not gone. */
+  /** The machines that the driver has made, in order; of those that have ended only the last hundreds. */
   readonly machines: readonly FakeMachine[];
   /** Makes the next start fail with this error. */
   failNextStart(error: PodvmError): void;
@@ -37,7 +37,7 @@ export interface FakeOptions {
   readonly hasEveryTemplate?: boolean;
 }
 
-/** So that thousands in a row do not fill the memory. */
+/** Limit, so that tests with thousands of machines do not fill the memory. */
 const maxGone = 200;
 
 export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
