@@ -32,7 +32,7 @@ interface ShareSite extends ShareModeParts {
 /** Deadline for the guest's unmount, which writes back dirty data, in `ms`. */
 const removeTimeoutMs = 25_000;
 const detachTimeoutMs = 10_000;
-/** Time in which ends of machine, client and server that belong together are noticed, in `ms`. */
+/** Time to wait until the end of a server or of its machine is noticed, in `ms`. */
 const lastWordsMs = 1_000;
 
 /**
