@@ -13,11 +13,11 @@ const pollMs = 200;
 const restMs = 2_000;
 
 /**
- * A daemon is killed and the next one takes its pods over, a few times with one pod and with `n`.
- * `adoptOne.takenOverMs`: of the only pod, by the daemon's own log. `adoptOne.servingMs` and `adoptAll.servingMs`: from
- * the kill until the next daemon serves, its start included. `adoptAll.takenOverMs`: from the first pod taken over to
- * the last. `adoptOne.pauseMs`: the longest time without a line of a container that writes `lineCount` of them meanwhile.
- * `adoptOne.linesLostOrTwice`: of them.
+ * Kills a daemon and lets the next one take its pods over, several times with one pod and with `n`.
+ * `adoptOne.takenOverMs`: for the only pod, according to the daemon's log. `adoptOne.servingMs` and
+ * `adoptAll.servingMs`: from the kill until the next daemon serves, including its start. `adoptAll.takenOverMs`: from
+ * the first pod taken over to the last. `adoptOne.pauseMs`: the longest pause in the log of a container that writes
+ * `lineCount` lines meanwhile. `adoptOne.linesLostOrTwice`: how many of these lines are missing or repeated.
  */
 export async function adoptSuite({ rounds: count, say }: SuiteOptions): Promise<Figures> {
   const sheet = new Sheet();
@@ -34,7 +34,7 @@ export async function adoptSuite({ rounds: count, say }: SuiteOptions): Promise<
   const { pauseMs, wrong } = await judgeLines(log);
   sheet.add('adoptOne.pauseMs', pauseMs);
   sheet.add('adoptOne.linesLostOrTwice', wrong);
-  say(`${lineCount} lines: ${wrong} lost or twice, the longest pause ${Math.round(pauseMs)} ms`);
+  say(`${lineCount} lines: ${wrong} missing or repeated, longest pause ${Math.round(pauseMs)} ms`);
   for (let at = 2; at <= count; at += 1) {
     await startPod(node, `bench-adopt-${at}`, directory, 'exec sleep 100000');
     say(`${at} pods run`);
@@ -46,7 +46,7 @@ export async function adoptSuite({ rounds: count, say }: SuiteOptions): Promise<
   return sheet.figures;
 }
 
-/** Writes for about as long as the kills take. */
+/** Writes lines for about as long as the kills take. */
 const writer = `i=0; while [ $i -lt ${lineCount} ]; do i=$((i+1)); echo line $i; done; exec sleep 100000`;
 
 async function startPod({ runtime }: CriNode, name: string, directory: string, script: string): Promise<void> {
@@ -98,7 +98,7 @@ async function judgeLines(path: string): Promise<{ readonly pauseMs: number; rea
     for (const line of lines) {
       const [, , tag, ...words] = line.split(' ');
       begun += words.join(' ');
-      if (tag === 'P') continue; // the line goes on
+      if (tag === 'P') continue; // more of the line follows
       seen.set(begun, (seen.get(begun) ?? 0) + 1);
       begun = '';
     }

@@ -17,7 +17,7 @@ export interface CriNode extends AsyncDisposable {
   readonly runtime: ClientOf<typeof RuntimeService>;
   /** Resident memory of the daemon, in `KiB` (proc(5)). */
   residentKiB(): Promise<number>;
-  /** Kills the daemon, and starts the next one, which serves when it resolves to its log up to then. */
+  /** Kills the daemon and starts the next one. Resolves when that serves, to its log so far. */
   replace(): Promise<string>;
 }
 
@@ -40,7 +40,7 @@ export async function openCriNode(poolSize: number | undefined): Promise<CriNode
     const { items } = await runtime.listPodSandbox();
     for (const { id } of items) await runtime.removePodSandbox({ podSandboxId: id });
   };
-  await removeAll(); // of a benchmark that failed: they outlive their daemon
+  await removeAll(); // pods of a failed benchmark outlive their daemon
   return {
     get runtime() {
       return daemon.client.of(RuntimeService);

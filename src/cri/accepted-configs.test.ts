@@ -12,7 +12,7 @@ const mostly = <T>(usual: fc.Arbitrary<T>, odd: fc.Arbitrary<T>) =>
   fc.oneof({ weight: 20, arbitrary: usual }, { weight: 1, arbitrary: odd });
 const some = <T>(item: fc.Arbitrary<T>, most = 3) => fc.array(item, { maxLength: most });
 const long = fc.constantFrom(300, 5000, 140_000).map((count) => 'x'.repeat(count));
-/** As `fc.string({ unit: 'binary' })`, of which the first takes a second to build its table. */
+/** Same as `fc.string({ unit: 'binary' })`, whose first use takes a second to build its table. */
 const anyUnicode = fc.array(fc.nat({ max: 0x10ffff })).map((points) => String.fromCodePoint(...points));
 const anyText = fc.oneof(anyUnicode, long);
 const text = mostly(fc.constantFrom('a', 'a b', 'ü'), fc.oneof(fc.constant(''), anyText));

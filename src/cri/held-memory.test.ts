@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { heldMemory } from '../../test/held-memory.ts';
 import { openFakeNode } from './testing/fake-node.ts';
 
-/** What may be held more after 2,500 calls than after the first 1,000, in bytes: less than half a KiB for each. */
+/** Maximum growth of the heap from the 1,000th to the 3,500th call, in bytes: less than half a KiB for each. */
 const maxGrowthBytes = 1.2 * 1024 ** 2;
 
 test('2,500 status and list calls, 50 at a time, leave nothing in memory', { timeout: 120_000 }, async (t) => {

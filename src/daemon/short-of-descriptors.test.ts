@@ -15,7 +15,7 @@ const addressOf = (text: string): NetConnectOpts =>
     ? { path: text.replace('@', '\0') }
     : { host: '127.0.0.1', port: Number(text) };
 
-/** Connects, and resolves when the other end has closed the connection: all do, or refuse it. */
+/** Connects, and resolves when the other end has closed or refused the connection. */
 async function meet(address: string): Promise<void> {
   const socket = connect(addressOf(address));
   socket.on('error', () => undefined);
@@ -67,13 +67,13 @@ test(
     const next = async () => String((await lines.next()).value);
     const ask = async (line: string) => {
       child.stdin.write(`${line}\n`);
-      while ((await next()) !== 'done'); // also tells when it is short
+      while ((await next()) !== 'done'); // it also reports when it is short
     };
     try {
       const addresses = (await next()).split(',');
       for (let round = 0; round < 3; round += 1) {
         for (const address of addresses) {
-          await ask('take'); // the reserve too, from the second time on
+          await ask('take'); // from the second time on, also the reserve
           await meet(address);
         }
       }

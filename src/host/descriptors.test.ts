@@ -55,7 +55,7 @@ test('the reserve is given free once the others are used up, and taken again whe
   assert.deepEqual(said, [
     ...['true', 'false', 'false'], // room, no room, not short
     ...['short of 300', 'true', 'true', 'false'], // all of them taken
-    ...['64', 'false', 'false'], // the reserve taken too, and 100 given back: too few to be enough
+    ...['64', 'false', 'false'], // the reserve is used up, too, and 100 are free again, which is not enough
     ...['enough of 300', 'true', '64'],
   ]);
 });

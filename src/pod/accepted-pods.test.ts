@@ -23,7 +23,7 @@ const mostly = <T>(usual: fc.Arbitrary<T>, odd: fc.Arbitrary<T>) =>
 const maybe = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: undefined, freq: 2 });
 const some = <T>(item: fc.Arbitrary<T>, most = 3) => fc.array(item, { maxLength: most });
 const long = (piece: string, most: number) => fc.constantFrom(2, 300, most).map((count) => piece.repeat(count));
-/** As `fc.string({ unit: 'binary' })`, of which the first takes a second to build its table. */
+/** Same as `fc.string({ unit: 'binary' })`, whose first use takes a second to build its table. */
 const anyUnicode = fc.array(fc.nat({ max: 0x10ffff })).map((points) => String.fromCodePoint(...points));
 const anyText = fc.oneof(anyUnicode, long('x', 140_000), long('ü$(A)', 5000));
 const text = mostly(fc.constantFrom('', 'a', 'a b', 'ü', '$(A)', '$$'), anyText);

@@ -176,7 +176,10 @@ const toTar = (args: readonly string[], signal: AbortSignal, use: (into: Writabl
 
 const closedPipe = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE']);
 
-/** Runs tar, and `use` with its streams, until both have ended. Of their errors, tar's last line is reported first. */
+/**
+ * Runs tar, and `use` with its streams, until both have ended. Errors: tar's last line comes before the errors of
+ * `use`.
+ */
 async function withTar(
   args: readonly string[],
   signal: AbortSignal,

@@ -16,7 +16,7 @@ const skip = await whyNoVm();
 const image = { image: 'localhost/podvm/base:latest' };
 const deadlineMs = 120_000;
 
-/** Asks again until it is there. */
+/** Repeats a question until it has an answer. */
 async function until<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
   const deadline = Date.now() + deadlineMs;
   for (;;) {
@@ -81,7 +81,7 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
   };
 
   for (const how of ['SIGKILL', 'SIGTERM'] as const) {
-    it(`after ${how}: processes, connections, addresses, ends and output go on`, async () => {
+    it(`after ${how}: processes, connections, addresses, exits and output continue`, async () => {
       const name = how.toLowerCase();
       const pod = await runPod(name, {
         portMappings: [{ hostPort: how === 'SIGKILL' ? 34_511 : 34_512, containerPort: 7, protocol: Protocol.TCP }],
@@ -107,7 +107,7 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
       await node.end(how);
       socket.write('between\n');
       await until('an echo without a daemon', async () => (said().includes('between\n') ? true : undefined));
-      await delay(1500); // for the container that ends meanwhile
+      await delay(1500); // the container `ends` exits meanwhile
       await node.start();
 
       const { items } = await node.runtime.listPodSandbox({ filter: { id: pod.podSandboxId } });
@@ -144,7 +144,7 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
     });
   }
 
-  it('after SIGKILL: volumes of all kinds go on, and are still given back', async () => {
+  it('after SIGKILL: volumes of all kinds keep working, and are released at the end', async () => {
     const pod = await runPod('volumes');
     await using kubelet = await KubeletDirectory.open(pod.config.metadata.uid);
     const shared = join(node.cli.root, 'shared');
@@ -187,7 +187,7 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
     await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
   });
 
-  it('after SIGKILL: all pods at once, and one whose machine ended meanwhile is failed with its reason', async () => {
+  it('after SIGKILL: takes over all pods at once; one whose machine has ended fails with the reason', async () => {
     const pods = [];
     for (const name of ['one', 'two', 'three']) {
       const pod = await runPod(name);

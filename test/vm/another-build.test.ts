@@ -15,7 +15,7 @@ const deadlineMs = 120_000;
 /** Pods that run while the daemon is replaced; `PODVM_REPLACED_PODS=20` for many. */
 const podCount = Number(process.env['PODVM_REPLACED_PODS'] ?? 3);
 
-/** The same program, but for its agent and the arguments of its VMMs, and so its templates. */
+/** Makes the same program with another agent, other arguments of its VMMs, and so other templates. */
 async function anotherBuild(): Promise<string> {
   const directory = await mkdtemp('/var/tmp/podvm-build-');
   const sources = ['src', 'podvm', 'package.json', 'package-lock.json', 'node_modules'];
@@ -60,7 +60,7 @@ describe(`a daemon of another build takes over ${podCount} pods under load`, { s
   };
   const machineOf = async (podSandboxId: string) => {
     const { info, status } = await node.runtime.podSandboxStatus({ podSandboxId, verbose: true });
-    // SAFE: what the daemon under test says of a machine; the assertions compare it
+    // SAFE: an answer of the daemon under test, which the assertions check
     const { pid, parts } = JSON.parse(info['info'] ?? '') as { pid: number; parts: { key: string; agent: string } };
     return { pid, parts, state: status?.state, ip: status?.network?.ip };
   };

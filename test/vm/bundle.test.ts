@@ -9,13 +9,13 @@ import { whyNoVm } from './node.ts';
 const repo = join(import.meta.dirname, '../..');
 const isMaker = /^(?:.*gcc.*|cc|c[89]9.*|mmdebstrap|apt-get|npm)$/;
 
-/** A directory with links to the programs of this host, but for those that compile or fetch. */
+/** A directory with links to the host's programs, except for those that compile or fetch. */
 async function withoutMakers(directory: string): Promise<string> {
   const path = join(directory, 'bin');
   await mkdir(path);
   for (const from of ['/usr/bin', '/usr/sbin']) {
     for (const name of await readdir(from)) {
-      if (!isMaker.test(name)) await symlink(join(from, name), join(path, name)).catch(() => undefined); // in both
+      if (!isMaker.test(name)) await symlink(join(from, name), join(path, name)).catch(() => undefined); // the name is in both directories
     }
   }
   return path;
@@ -42,6 +42,6 @@ describe('a bundle', { skip: await whyNoVm(), timeout: 600_000 }, () => {
     assert.ok(!parts.some((part) => part.startsWith('build-root-')), parts.join(' '));
     const ran = await node.type(['run', join(repo, 'examples/hello.yaml')]);
     assert.deepEqual([ran.code, ran.stdout.slice(0, 6)], [0, 'Hello '], ran.stderr);
-    assert.equal(ran.stderr, ''); // neither parts nor a template were made for it
+    assert.equal(ran.stderr, ''); // it made neither parts nor a template
   });
 });

@@ -10,7 +10,9 @@ import { openNode, whyNoVm } from './node.ts';
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
 const image = 'localhost/podvm/base:latest';
-/** Longer than a hung machine is looked at, and than anything of ours once waited for an answer. In `ms`. */
+/**
+ * Longer than it takes to detect a hung machine, and longer than former timeouts of calls to agent and QEMU, in `ms`.
+ */
 const busyMs = 32_000;
 
 const vmmOf = ({ status }: Sandbox) => status.vmmPid ?? assert.fail('no VMM');
@@ -43,7 +45,7 @@ test(
   },
 );
 
-/** Leaves a hundredth of a processor to a VMM, until the result is called. */
+/** Limits a VMM to a hundredth of a processor until the result is called. */
 async function starve(pid: number): Promise<() => Promise<void>> {
   const [, path = assert.fail('no cgroup')] =
     /^\d+:(?:cpu|cpu,cpuacct)?:(\/podvm.*)$/m.exec(await readFile(`/proc/${pid}/cgroup`, 'utf8')) ?? [];

@@ -27,7 +27,7 @@ export interface Ended {
 /** A state directory of its own, in which a test types `./podvm ...`. */
 export interface CliNode extends AsyncDisposable {
   readonly root: string;
-  /** `program`: that of another build. */
+  /** `program`: path of another build's program. */
   start(args: readonly string[], input?: string, program?: string): Typed;
   type(args: readonly string[], input?: string): Promise<Ended>;
 }

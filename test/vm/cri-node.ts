@@ -13,16 +13,16 @@ export interface CriNode extends AsyncDisposable {
   readonly images: ClientOf<typeof ImageService>;
   /** Sandboxes made here: of none of them may anything be left when the node is disposed of. */
   readonly ids: string[];
-  /** Ends the daemon; `start` begins the next, of this build or the one at `program`, which serves when it resolves. */
+  /** Ends the daemon. `start` starts the next one, of this build or from `program`, and resolves when it serves. */
   end(how: 'SIGKILL' | 'SIGTERM'): Promise<void>;
   start(program?: string): Promise<void>;
-  /** The daemon's process. */
+  /** Process id of the daemon. */
   readonly pid: number;
-  /** What the daemon has said. */
+  /** Output of the daemon. */
   log(): string;
 }
 
-/** Another build makes its agent first. */
+/** Timeout of a start: another build makes its agent first. */
 const servingTimeoutMs = 300_000;
 
 /** Takes CNI configurations from `net.d` of the node, empty at first, if it is told to; else it has its own network. */
@@ -66,7 +66,7 @@ export async function openCriNode({ hasCniDirectory = false } = {}): Promise<Cri
     log: () => now.daemon.stderr(),
     async [Symbol.asyncDispose]() {
       for (const { id } of (await now.runtime.listPodSandbox()).items) {
-        await now.runtime.removePodSandbox({ podSandboxId: id }); // it outlives its daemon otherwise
+        await now.runtime.removePodSandbox({ podSandboxId: id }); // otherwise it outlives its daemon
       }
       await end('SIGTERM');
       assert.deepEqual(await tracesOf({ ids }), []);

@@ -14,7 +14,7 @@ const root = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
 const maxPackageBytes = 6_000_000;
 const never = new AbortController().signal;
 
-/** A directory into which npm would have installed the package: Node is beside it, as npm puts what others may need. */
+/** Installs the package as npm does: Node, a dependency, is placed beside it in `node_modules`. */
 async function installed(tarball: string, directory: string): Promise<string> {
   const podvm = join(directory, 'node_modules/podvm');
   await mkdir(podvm, { recursive: true });
@@ -47,7 +47,7 @@ describe('the npm package', { skip: await whyNoVm(), timeout: 600_000 }, () => {
     const release = await readRelease(repo, root, never);
     const podvm = await installed(join(work.path, await makeNpmPackage(release, work.path)), work.path);
     await using node = await openCliNode({ isSetUp: false, podvm });
-    // What set-up has from Debian; it makes the rest of it and of the package.
+    // Links the parts made from Debian packages; set-up makes the others from these and the package.
     await mkdir(join(node.root, 'parts'));
     for (const part of await readdir(join(root, 'parts'))) {
       if (/^(?:build-root|sysroot|kernel|crun|modules)-/.test(part))
@@ -60,7 +60,7 @@ describe('the npm package', { skip: await whyNoVm(), timeout: 600_000 }, () => {
     assert.ok(agent.equals(await readFile(release.programs.agent)));
 
     const hello = await readFile(join(repo, 'examples/hello.yaml'), 'utf8');
-    const ran = await node.type(['run', '-'], large(hello)); // large: another process parses it
+    const ran = await node.type(['run', '-'], large(hello)); // large, so that another process parses it
     assert.deepEqual([ran.code, ran.stdout.slice(0, 6)], [0, 'Hello '], ran.stderr);
     const sbom = await node.type(['setup', '--sbom']);
     assert.deepEqual([sbom.code, JSON.parse(sbom.stdout).bomFormat], [0, 'CycloneDX'], sbom.stderr);

@@ -15,7 +15,7 @@ import { whyNoVm } from './node.ts';
 const skip = await whyNoVm();
 const image = { image: 'localhost/podvm/base:latest' };
 
-/** Asks again until it is there, and returns how long that took, in `ms`. */
+/** Repeats a question until it has an answer, and returns how long that took, in `ms`. */
 async function until(what: string, deadlineMs: number, look: () => Promise<boolean>): Promise<number> {
   const startMs = performance.now();
   for (;;) {
@@ -25,7 +25,7 @@ async function until(what: string, deadlineMs: number, look: () => Promise<boole
   }
 }
 
-/** Parts of running pods that end or are removed by others. */
+/** Parts of running pods that end, or that other programs remove. */
 describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
   let node: CriNode;
 
@@ -96,7 +96,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
       linux: { securityContext: { privileged: true } },
     });
     const { pid } = await infoOf(pod);
-    // A panic without a restart: one processor of the guest runs in circles, the others stand still.
+    // A panic without a restart: one processor of the guest loops, and the others halt.
     void exec(main, 'echo 0 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger').catch(() => undefined);
     const foundMs = await until('the pod is not ready', 125_000, async () => {
       return (await stateOf(pod)) === PodSandboxState.SANDBOX_NOTREADY;
@@ -205,7 +205,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
         await remove();
         const ms = await putBack(what, echoes(ip, 7));
         t.diagnostic(`put back after ${Math.round(ms)} ms`);
-        assert.ok(ms < 10_000 + 3_000, `${ms} ms`); // and TCP's own wait for a lost packet
+        assert.ok(ms < 10_000 + 3_000, `${ms} ms`); // plus the time until TCP repeats a lost packet
         assert.equal(await open.echo('afterwards'), 'afterwards');
         open.end();
         assert.equal(await stateOf(pod), PodSandboxState.SANDBOX_READY);
@@ -221,7 +221,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
       assert.deepEqual(await rules(), { isMasked: true, isLed: true });
       const { stdout } = await run('nft', ['-j', 'list', 'tables', 'inet']);
       const table = new RegExp(`"${bridge}_[0-9a-f]+"`).exec(stdout)?.[0].slice(1, -1) ?? assert.fail('no guard');
-      // Only those of this pod: others of the node have theirs in the same chains.
+      // Flushes only this pod's rules, because other pods have rules in the same chains.
       const { stdout: all } = await run('iptables', ['-w', '5', '-t', 'nat', '-S']);
       const own = all.split('\n').filter((line) => line.includes(` ${bridge} `) || line.includes(pod.podSandboxId));
       for (const line of own.filter((each) => each.startsWith('-A '))) {
@@ -273,7 +273,7 @@ async function deviceTo(address: string): Promise<string> {
   return (JSON.parse(stdout) as [{ dev: string }])[0].dev;
 }
 
-/** A connection to a server that sends back what it gets. */
+/** A connection to an echo server. */
 async function connected(host: string, port: number) {
   const socket = createConnection({ host, port });
   let text = '';
@@ -293,7 +293,7 @@ async function connected(host: string, port: number) {
   };
 }
 
-/** Whether that server answers: others on the way may accept a connection that leads nowhere. */
+/** Whether that server answers; a proxy in between may accept a connection that leads nowhere. */
 async function isEchoed(host: string, port: number): Promise<boolean> {
   try {
     const connection = await connected(host, port);

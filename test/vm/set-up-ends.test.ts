@@ -11,12 +11,12 @@ import { whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
 
-/** Programs that set-up runs write here what they would write to /tmp. */
+/** Directory for temporary files of the programs that set-up runs, instead of /tmp. */
 const temporary = await mkdtemp(join(tmpdir(), 'podvm-set-up-'));
 process.env['TMPDIR'] = temporary;
 after(() => rm(temporary, { recursive: true }));
 
-/** A state directory that lacks these parts, and so has its set-up make them. */
+/** A state directory that lacks these parts, so that set-up makes them. */
 async function openWithout(...parts: readonly string[]): Promise<CliNode> {
   const cli = await openCliNode({ isSetUp: true });
   await rm(join(cli.root, 'assets'), { recursive: true });
@@ -47,7 +47,7 @@ describe('a set-up that is ended', { skip, timeout: 900_000 }, () => {
       for (const [round, ms] of times.entries()) {
         const setup = cli.start(['setup']);
         await setup.shows(says);
-        await delay(ms); // any moment will do: it may also have come further
+        await delay(ms); // the exact moment does not matter
         setup.child.kill(round % 2 === 0 ? 'SIGINT' : 'SIGTERM');
         const { code, stderr } = await setup.ended;
         assert.equal(code, round % 2 === 0 ? 130 : 143, stderr);

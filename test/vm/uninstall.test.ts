@@ -8,7 +8,7 @@ import { openCliNode } from './cli-node.ts';
 import { whyNoVm } from './node.ts';
 
 const repo = join(import.meta.dirname, '../..');
-/** Rules and links; counters, and tables that iptables leaves empty, are left out. */
+/** Prints rules and links, without counters and tables that iptables leaves empty. */
 const traces =
   "ip -br link; { iptables-save; ip6tables-save; } | grep '^-'; nft list ruleset | grep '^table' | grep -v 'table ip6* nat'; true";
 

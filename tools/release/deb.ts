@@ -109,7 +109,7 @@ Description: runs every Kubernetes pod in its own microVM
  Each pod gets a virtual machine of its own, which starts in a third of a
  second, and which shares volumes and joins networks as a container does.
  .
- The service podvm is off until it is enabled. The parts of the virtual machines
+ The service podvm is disabled at first. The parts of the virtual machines
  are made from Debian's archive by "podvm setup", or installed from a bundle.
 `;
 }

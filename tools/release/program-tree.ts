@@ -73,10 +73,10 @@ async function copy(from: string, to: string): Promise<void> {
 }
 
 async function noticesOf(repo: string, packages: readonly string[]): Promise<string> {
-  const head = `Licences of what this release of PodVM includes; its own is in LICENSE.
+  const head = `Licences of the software in this release of PodVM; PodVM's own is in LICENSE.
 
 programs/agent and programs/files are linked statically with
-- QuickJS, by Fabrice Bellard and Charlie Gordon, under the MIT licence, whose text is below;
+- QuickJS, by Fabrice Bellard and Charlie Gordon, under the MIT licence (text below);
 - the GNU C Library, under LGPL-2.1 or later. Its source is that of Debian 13's package glibc. PodVM's own sources are
   public, so that both programs can be linked with another version of it.
 

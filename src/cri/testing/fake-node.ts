@@ -54,7 +54,7 @@ export const containerConfig = {
   labels: { part: 'main' },
 } satisfies ContainerConfig;
 
-/** What goes with a process, or is a file of the directory, once another has taken over. */
+/** Resources that end with a process, or that are files in the directory, after another process has taken over. */
 const ofProcess: ReadonlySet<string> = new Set(['scratch', 'image']);
 
 /** `pulled`: images that are here already. */

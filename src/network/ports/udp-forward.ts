@@ -94,7 +94,7 @@ function openPeer(
   // A connected socket receives only the pod's answers.
   socket.connect(target.port, target.address, (error?: Error | null) => {
     if (error instanceof Error) {
-      close(); // ENETUNREACH: the pod's network is gone
+      close(); // ENETUNREACH: the pod's network has been removed
       return;
     }
     isConnected = true;

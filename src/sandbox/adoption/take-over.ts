@@ -26,9 +26,9 @@ type Fate =
   | { readonly kind: 'leave'; readonly path: string };
 
 /**
- * Takes over the sandboxes that outlive their process, and ends the others. One that cannot be taken over is ended and
- * stays listed as failed, with the reason, until it is removed. `isWanted` false: kept sandboxes are left unchanged for
- * another process.
+ * Takes over the sandboxes that outlive their process, and ends the others. A sandbox that cannot be taken over is
+ * ended and stays listed as failed, with the reason, until it is removed. `isWanted` false: kept sandboxes are left
+ * unchanged for another process.
  */
 export async function takeOver(
   context: TakingContext,
