@@ -66,7 +66,7 @@ function nobodyThere(socketPath: string, cause: NodeJS.ErrnoException): PodvmErr
 /** `verb`: what the command was doing. */
 export const connectionClosed = (verb: string): PodvmError =>
   new PodvmError('unavailable', `Cannot ${verb}: the connection to podvm was closed`, {
-    fix: 'See the terminal or the log of the podvm that served it for the reason.',
+    fix: 'Look for the reason in the terminal or the log of the podvm that served it.',
   });
 
 function errorOf(body: string): PodvmError {

@@ -135,7 +135,7 @@ export async function openNode(
     const found = await probe(newer, taking);
     if (found.accelerator !== accelerator) {
       throw new PodvmError('failedPrecondition', `Cannot go over to other parts: with them, ${found.reason}`, {
-        fix: 'Run `podvm doctor`; pods go on with the parts that they have.',
+        fix: 'Run `podvm doctor`; running pods keep their parts.',
       });
     }
     const done = await sandboxes.upgrade(partsOf(newer), taking);

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 
 const from = (path: string) => JSON.stringify(join(import.meta.dirname, path));
 
-test('a rejection that nothing waits for is logged; an uncaught exception is, and ends the process', async () => {
+test('an unhandled rejection is logged; an uncaught exception is logged and ends the process', async () => {
   const script = `
     import { createLog } from ${from('../host/log.ts')};
     import { outliveRejections } from ${from('outlive-rejections.ts')};
@@ -23,9 +23,9 @@ test('a rejection that nothing waits for is logged; an uncaught exception is, an
   });
   const [said, stderr, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')]);
   const lines = said.trim().split('\n');
-  assert.match(lines[0] ?? '', / error bug in podvm: a failure that nothing waits for at="at .*" err="of one pod"$/);
+  assert.match(lines[0] ?? '', / error bug in podvm: unhandled rejection at="at .*" err="of one pod"$/);
   assert.equal(lines[1], 'goes on');
-  assert.match(lines[2] ?? '', / error podvm ends by a bug in it at="at .*" fix="Start .*" err="of unknown reach"$/);
+  assert.match(lines[2] ?? '', / error podvm ends because of a bug at="at .*" fix="Start .*" err="of unknown reach"$/);
   assert.equal(lines.length, 3);
   assert.match(stderr, /Error: of unknown reach/);
   assert.equal(code, 1);

@@ -9,11 +9,11 @@ const maxFrames = 6;
  */
 export function outliveRejections(itself: NodeJS.EventEmitter, log: Log): Disposable {
   const onRejection = (error: unknown) => {
-    log.error('bug in podvm: a failure that nothing waits for', error, { at: framesOf(error) });
+    log.error('bug in podvm: unhandled rejection', error, { at: framesOf(error) });
   };
   const onException = (error: unknown) => {
     const fix = 'Start podvm again: it takes over the pods of a kubelet.';
-    log.error('podvm ends by a bug in it', error, { at: framesOf(error), fix });
+    log.error('podvm ends because of a bug', error, { at: framesOf(error), fix });
   };
   itself.on('unhandledRejection', onRejection);
   itself.on('uncaughtExceptionMonitor', onException); // Node then ends the process

@@ -5,7 +5,7 @@ import type { ProcessIdentity } from './process-identity.ts';
 export interface ProcessPulse {
   /** Whether SIGSTOP or a debugger has stopped it. */
   readonly isStopped: boolean;
-  /** Whether a thread waits in the kernel uninterruptibly, usually for a disk. */
+  /** Whether a thread waits in the kernel without reacting to signals, usually for a disk. */
   readonly waitsForDisk: boolean;
   /** Time on a processor, summed over threads, in `ms`. */
   readonly ranMs: number;

@@ -53,7 +53,7 @@ const reasons: Readonly<Record<string, Reason>> = {
   ENFILE: {
     kind: 'exhausted',
     why: 'the node has no file descriptor left',
-    fix: 'Raise the sysctl `fs.file-max`, or end what holds them.',
+    fix: 'Raise the sysctl `fs.file-max`, or end programs that hold many.',
   },
   EAGAIN: {
     kind: 'exhausted',

@@ -16,9 +16,9 @@ const fixes: readonly { readonly says: RegExp; readonly fix: string }[] = [
   },
   {
     says: /^Cannot set sysctl /,
-    fix: 'Leave the sysctl out, or correct its name and value: the kernel is that of the machine.',
+    fix: 'Correct the name and value of the sysctl for the kernel of the machine, or leave it out.',
   },
-  { says: /bytes of arguments and variables of a pod's containers/, fix: 'Put large values into files: a volume.' },
+  { says: /bytes of arguments and variables of a pod's containers/, fix: 'Put large values into files of a volume.' },
   { says: /sub-path: the image has no /, fix: 'Correct the subPath: it must exist in the image.' },
   { says: /sub-path: it must be relative/, fix: 'Correct the subPath of the mount.' },
   { says: /sub-path: it was removed meanwhile/, fix: 'Start the container again.' },

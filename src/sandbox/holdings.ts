@@ -28,7 +28,7 @@ export class Holdings implements AsyncDisposable {
   }
 
   /**
-   * Undoes what is held until then, including shorter lifetimes. Errors: those of the undos, the first as
+   * Undoes what is held until then, including shorter lifetimes. Errors: those of undoing, the first as
    * `SuppressedError.suppressed` when there are several; things of a longer lifetime then stay held.
    */
   async end(until: Until): Promise<void> {

@@ -149,7 +149,7 @@ async function memberOf(file: string, name: string, signal: AbortSignal): Promis
 }
 
 const damaged = (file: string, why: string) =>
-  new PodvmError('corrupt', `Cannot read ${file}: it is damaged, or no bundle of podvm: ${why}`, { fix: fixDamage });
+  new PodvmError('corrupt', `Cannot read ${file}: it is damaged, or not a bundle of podvm: ${why}`, { fix: fixDamage });
 
 const sha256Of = (text: string) => createHash('sha256').update(text).digest('hex');
 

@@ -89,7 +89,7 @@ test('a bundle that is damaged anywhere is refused, and leaves nothing', async (
     await writeFile(machines.file, bytes);
     await assert.rejects(setUpFrom(optionsOf(machines.target), machines.file), (error: Error) => {
       assert.equal(kindOf(error), 'corrupt', `byte ${at}: ${error.message}`);
-      return error.message.startsWith(`Cannot read ${machines.file}: it is damaged, or no bundle of podvm: `);
+      return error.message.startsWith(`Cannot read ${machines.file}: it is damaged, or not a bundle of podvm: `);
     });
   }
   await writeFile(machines.file, whole);

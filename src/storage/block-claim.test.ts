@@ -166,7 +166,7 @@ describe('claimBlock()', { skip }, () => {
       assert.equal(await adopted.measure(soon()), 3 * mebibyte);
       await assert.rejects(claim(), kind('busy'));
     }
-    await assert.rejects(adoptBlockClaim(record), /the process that kept it has ended/);
+    await assert.rejects(adoptBlockClaim(record), /the process that held it has ended/);
     await using _next = await claim();
   });
 });

@@ -120,14 +120,15 @@ async function claimNow(request: BlockClaimRequest, signal: AbortSignal): Promis
 export async function adoptBlockClaim(record: BlockClaimRecord): Promise<BlockClaim> {
   const { path, readOnly, device: wanted, image: wantedImage, keeper } = record;
   const gone = (why: string) => new PodvmError('unavailable', `Cannot take over ${path}: ${why}`);
-  if (!(await isRunning(keeper))) throw gone('the process that kept it has ended');
+  if (!(await isRunning(keeper))) throw gone('the process that held it has ended');
   await using held = new AsyncDisposableStack();
   let isTakenOver = false; // until then the keeper is left to end with the VMM
   held.defer(() => (isTakenOver ? killProcess(keeper) : undefined));
   // Opens without O_EXCL, which the keeper has until it ends, last.
   const device = held.use(await open(wantedImage?.loop ?? path, readOnly ? constants.O_RDONLY : constants.O_RDWR));
   const { rdev } = await device.stat();
-  if (majorOf(rdev) !== wanted.major || minorOf(rdev) !== wanted.minor) throw gone('another device is there');
+  if (majorOf(rdev) !== wanted.major || minorOf(rdev) !== wanted.minor)
+    throw gone('the path now leads to another device');
   const image = wantedImage === undefined ? undefined : held.use(await open(path, constants.O_RDONLY));
   if (image !== undefined && (await identityOf(image)) !== wantedImage?.identity) throw gone('it has been replaced');
   isTakenOver = true;

@@ -20,7 +20,7 @@ function* commandsBelow(command: Command, words: readonly string[] = []): Genera
   }
 }
 
-/** Escapes text for roff (groff_man(7)). */
+/** Escapes text for a manual page (groff_man(7)). */
 const roff = (text: string) =>
   text
     .replaceAll('\\', '\\e')

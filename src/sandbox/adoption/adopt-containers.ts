@@ -67,10 +67,10 @@ async function goOn(
   const io = undo.use(await openContainerIo({ id: containerId, spec }, site, logged));
   const attach = (from?: { readonly stdout: number; readonly stderr: number }) =>
     guest.call('attach', { containerId, stdio: io.stdio, ...(from === undefined ? {} : { from }) }, signal);
-  if (logged === undefined) log.warn('output may be missing or twice in a log', { container: spec.name });
+  if (logged === undefined) log.warn('output may be missing or repeated in a log', { container: spec.name });
   await attach(logged).catch(async (error: unknown) => {
     if (!['exhausted', 'invalid'].includes(kindOf(error)) || logged === undefined) throw error;
-    log.warn('output may be missing or twice in a log', { container: spec.name, why: messageOf(error) });
+    log.warn('output may be missing or repeated in a log', { container: spec.name, why: messageOf(error) });
     await attach();
   });
   undo.move();

@@ -174,7 +174,7 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
         await limitOnHost(machine, record.pod.resources, context.limits.size);
       } catch (error) {
         const why = messageOf(error); // the current limits stay
-        context.surroundings.log.warn('limits of a machine not set again', { sandbox: record.id, why });
+        context.surroundings.log.warn('limits of a machine not updated', { sandbox: record.id, why });
       }
     },
   }),

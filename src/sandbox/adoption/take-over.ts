@@ -74,7 +74,7 @@ async function fateOf(
   } catch (error) {
     const torn = await readTornRecord(path);
     if (torn !== undefined) {
-      log.warn('the record of a sandbox is torn, as by a power cut', { sandbox: basename(path) });
+      log.warn('the record of a sandbox is torn, probably by a power cut', { sandbox: basename(path) });
       return { kind: 'sweep', path, why: 'its record is torn' };
     }
     log.error('sandbox left alone', error, { sandbox: basename(path) });

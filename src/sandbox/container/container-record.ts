@@ -185,7 +185,7 @@ function parse(path: string, text: string): ContainerRecord {
   } catch (cause) {
     throw new PodvmError('corrupt', `Cannot read the record of a container: ${path} is damaged`, {
       cause,
-      fix: 'Delete the pod and create it again: its directory is removed with it.',
+      fix: 'Delete the pod, which removes the record, and create it again.',
     });
   }
 }

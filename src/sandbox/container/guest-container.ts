@@ -242,7 +242,7 @@ export class GuestContainer implements Container {
     if (graceMs > 0 && this.#moves.state === 'running') {
       const asked = this.kill(this.#made?.stopSignal ?? constants.signals.SIGTERM, signal).then(
         () => true,
-        (error: unknown) => this.#log.debug('not asked to end', { why: messageOf(error) }), // SIGKILL is next
+        (error: unknown) => this.#log.debug('stop signal not sent', { why: messageOf(error) }), // SIGKILL is next
       );
       const exit = (await within(asked, { ms: graceMs, signal })) && (await this.#exitWithin(graceMs, signal));
       if (exit) return exit;

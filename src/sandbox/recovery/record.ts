@@ -128,7 +128,7 @@ function corrupt(directory: string, cause: unknown): PodvmError {
   const path = join(directory, fileName);
   return new PodvmError('corrupt', `Cannot read the record of a sandbox: ${path} is damaged`, {
     cause,
-    fix: 'Remove the directory of the record once no machine of it runs.',
+    fix: 'Make sure that its machine has ended, then remove the directory of the record.',
   });
 }
 
