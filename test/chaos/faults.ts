@@ -57,10 +57,10 @@ export const faults: readonly Fault[] = [
     happen: async ({ sandboxId }) => void (await sweepFileServers(sandboxId)),
   },
   {
-    name: 'the first process is killed',
+    name: 'the first process ends',
     isHarmless: false,
     happen: async ({ node, containerId }) => {
-      await node.runtime.execSync({ containerId, cmd: ['kill', '-9', '1'], timeout: 60n }).catch(() => undefined);
+      await node.runtime.execSync({ containerId, cmd: ['kill', '1'], timeout: 60n }).catch(() => undefined);
     },
   },
   {

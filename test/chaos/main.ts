@@ -22,7 +22,7 @@ const image = { image: 'localhost/podvm/base:latest' };
 const say = (text: string) => process.stderr.write(`chaos: ${text}\n`);
 
 /** Writes one number after the other, to its log and to a share. */
-const script = 'i=0; while :; do i=$((i+1)); echo $i; { echo $i > /shared/count; } 2>/dev/null; sleep 0.05; done';
+const script = 'trap "exit 3" TERM; i=0; while :; do i=$((i+1)); echo $i; { echo $i > /shared/count; } 2>/dev/null; sleep 0.05; done';
 
 interface Attempt {
   readonly sandboxId: string;
