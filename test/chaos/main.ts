@@ -22,7 +22,8 @@ const image = { image: 'localhost/podvm/base:latest' };
 const say = (text: string) => process.stderr.write(`chaos: ${text}\n`);
 
 /** Writes one number after the other, to its log and to a share. */
-const script = 'trap "exit 3" TERM; i=0; while :; do i=$((i+1)); echo $i; { echo $i > /shared/count; } 2>/dev/null; sleep 0.05; done';
+const script =
+  'trap "exit 3" TERM; i=0; while :; do i=$((i+1)); echo $i; { echo $i > /shared/count; } 2>/dev/null; sleep 0.05; done';
 
 interface Attempt {
   readonly sandboxId: string;
@@ -130,7 +131,7 @@ async function recover(pods: readonly Pod[]): Promise<void> {
   }
 }
 
-/** xorshift32: what `Math.random` does not offer, a seed. */
+/** Random numbers from a seed, which `Math.random` does not take. */
 function chance(seed: number): (below: number) => number {
   let state = seed >>> 0 || 1;
   return (below) => {
