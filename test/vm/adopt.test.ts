@@ -187,6 +187,32 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
     await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
   });
 
+  it('after SIGKILL: reports an OOM kill of that time, and has written no secret to disk', async () => {
+    const pod = await runPod('secrets');
+    await using kubelet = await KubeletDirectory.open(pod.config.metadata.uid);
+    const [variable, file] = ['variable-4f1d', 'file-9c2e'];
+    const secret = await kubelet.write('secret', 'token', { key: file });
+    const script = 'until [ -e /tmp/go ]; do sleep 0.1; done; sleep 1; tail /dev/zero';
+    const id = await runContainer(pod, 'greedy', script, {
+      envs: [{ key: 'TOKEN', value: variable }],
+      mounts: [{ hostPath: secret, containerPath: '/token', readonly: true }],
+      linux: { resources: { memoryLimitInBytes: 32n * 1024n * 1024n } },
+    });
+    assert.equal((await exec(id, 'cat /token/key; echo $TOKEN; touch /tmp/go')).text, `${file}${variable}`);
+    await node.end('SIGKILL');
+    for (const text of [variable, file]) {
+      const { stdout } = await run('grep', ['-rlF', '--include=*.json', '--include=*.log', text, node.cli.root], {
+        okCodes: [0, 1],
+      });
+      assert.equal(stdout, '');
+    }
+    await delay(5000); // for the container that ends meanwhile
+    await node.start();
+    const { exitCode, reason } = await becomes(id, ContainerState.CONTAINER_EXITED);
+    assert.deepEqual({ exitCode, reason }, { exitCode: 137, reason: 'OOMKilled' });
+    await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
+  });
+
   it('after SIGKILL: takes over all pods at once; one whose machine has ended fails with the reason', async () => {
     const pods = [];
     for (const name of ['one', 'two', 'three']) {
