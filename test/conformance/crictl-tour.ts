@@ -19,11 +19,21 @@ interface Tour {
   readonly shell: string;
 }
 
+export interface TourOptions {
+  /** The crictl. */
+  readonly program: string;
+  readonly endpoint: string;
+  readonly work: string;
+  /** Kills the daemon, and starts the next one; undefined: it is not ours to kill. */
+  readonly replaceDaemon: (() => Promise<void>) | undefined;
+  readonly signal: AbortSignal;
+}
+
 /**
- * Interactive uses of crictl that critest does not cover: terminals, detaching, large inputs, clients that die.
- * Each step counts as a spec.
+ * Interactive uses of crictl that critest does not cover: terminals, detaching, large inputs, clients that die, and a
+ * daemon that is killed between them. Each step counts as a spec.
  */
-export async function tourWithCrictl(program: string, endpoint: string, work: string, signal: AbortSignal) {
+export async function tourWithCrictl({ program, endpoint, work, replaceDaemon, signal }: TourOptions) {
   const crictl = new Crictl(program, endpoint, signal);
   const specs: Spec[] = [];
   const step = async <T>(name: string, walk: () => Promise<T>): Promise<T | undefined> => {
@@ -41,7 +51,10 @@ export async function tourWithCrictl(program: string, endpoint: string, work: st
   };
   const tour = await step('runp, create and start make what pods and ps list', () => arrive(crictl, work));
   if (tour === undefined) return specs;
-  for (const [name, walk] of steps) await step(name, () => walk(tour));
+  const [first, ...others] = transports;
+  for (const [name, walk] of streamingSteps(first)) await step(name, () => walk(tour));
+  if (replaceDaemon !== undefined) await step('the next daemon has the pod', () => survives(tour, replaceDaemon));
+  for (const [name, walk] of [...others.flatMap(streamingSteps), ...steps]) await step(name, () => walk(tour));
   await step('stopp and rmp leave nothing', () => leave(tour));
   return specs;
 }
@@ -76,20 +89,32 @@ async function arrive(crictl: Crictl, work: string): Promise<Tour> {
 
 type Step = readonly [name: string, walk: (tour: Tour) => Promise<void>];
 
+const streamingSteps = (transport: string): readonly Step[] => [
+  [`exec tells the outputs apart and the exit code (${transport})`, (tour) => execFails(tour, transport)],
+  [`exec -i carries a large input and its end (${transport})`, (tour) => execReads(tour, transport)],
+  [`exec -it has a terminal of the right size (${transport})`, (tour) => execAtTerminal(tour, transport)],
+  [`port-forward carries connections beside each other (${transport})`, (tour) => forwards(tour, transport)],
+  [`exec leaves nothing of a client that was killed (${transport})`, (tour) => execIsKilled(tour, transport)],
+  [`attach -it talks to the shell, and ^P^Q leaves it running (${transport})`, (tour) => attaches(tour, transport)],
+];
+
 const steps: readonly Step[] = [
-  ...transports.flatMap((transport): Step[] => [
-    [`exec tells the outputs apart and the exit code (${transport})`, (tour) => execFails(tour, transport)],
-    [`exec -i carries a large input and its end (${transport})`, (tour) => execReads(tour, transport)],
-    [`exec -it has a terminal of the right size (${transport})`, (tour) => execAtTerminal(tour, transport)],
-    [`port-forward carries connections beside each other (${transport})`, (tour) => forwards(tour, transport)],
-    [`exec leaves nothing of a client that was killed (${transport})`, (tour) => execIsKilled(tour, transport)],
-    [`attach -it talks to the shell, and ^P^Q leaves it running (${transport})`, (tour) => attaches(tour, transport)],
-  ]),
   ['exec answers a hundred clients at one time', execTogether],
   ['logs prints what the containers said', logs],
   ['stats, statsp, imagefsinfo, inspect and inspectp have figures and addresses', looksAround],
   ['attach -it ends with the shell, and logs -f by itself', lastWords],
 ];
+
+async function survives({ crictl, pod, web, shell }: Tour, replaceDaemon: () => Promise<void>): Promise<void> {
+  const before = await crictl.json(statusSchema, 'inspect', shell);
+  await replaceDaemon();
+  assert.equal((await crictl.run('pods', '-q', '--state', 'ready')).trim(), pod);
+  const running = (await crictl.run('ps', '-q', '--no-trunc')).trim().split('\n');
+  assert.deepEqual(running.sort(), [web, shell].sort());
+  assert.deepEqual(await crictl.json(statusSchema, 'inspect', shell), before);
+}
+
+const statusSchema = v.object({ status: v.object({ startedAt: v.string(), state: v.string(), logPath: v.string() }) });
 
 async function execFails({ crictl, web }: Tour, transport: string): Promise<void> {
   const script = 'echo out; echo err >&2; exit 7';

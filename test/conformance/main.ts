@@ -82,7 +82,9 @@ async function main(): Promise<number> {
   const specs = [...(await runCritest(suite))];
   if (isWhole) {
     specs.push(...(await overWebSocket(suite)));
-    specs.push(...(await tourWithCrictl(tools.crictl, suite.endpoint, work, signal)));
+    const replaceDaemon = node === undefined ? undefined : () => node.replace();
+    const tour = { program: tools.crictl, endpoint: suite.endpoint, work, replaceDaemon, signal };
+    specs.push(...(await tourWithCrictl(tour)));
     if (node !== undefined) specs.push(await restsAfter(node, descriptorsBefore ?? 0));
   }
   const verdict = judge(specs, expected, isWhole);

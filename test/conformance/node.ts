@@ -15,6 +15,8 @@ export interface ConformanceNode extends AsyncDisposable {
   readonly endpoint: string;
   /** What it said so far. */
   log(): Promise<string>;
+  /** Kills the daemon, and starts the next one, which answers when it resolves. */
+  replace(): Promise<void>;
   /** Descriptors that it has open. */
   descriptors(): Promise<number>;
 }
@@ -49,39 +51,57 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
   }
   const logFile = join(root, 'daemon.log');
   const log = async () => await readFile(logFile, 'utf8');
-  const output = await open(logFile, 'w');
   const env = callersEnv({ PODVM_ROOT: root, PODVM_CONTAINERS: options.containersDirectory });
-  const child = spawn(options.podvm, ['daemon'], { stdio: ['ignore', output.fd, output.fd], env });
-  const ended = once(child, 'exit');
-  await output.close();
+  const endpoint = `unix://${join(root, 'cri.sock')}`;
+  let daemon: Awaited<ReturnType<typeof spawnDaemon>> | undefined;
   undo.defer(async () => {
+    if (daemon === undefined) return;
+    const { child, ended } = daemon;
     if (child.exitCode === null) await run(options.podvm, ['drain', '--grace', '0'], { env });
     child.kill('SIGTERM');
     const late = setTimeout(() => child.kill('SIGKILL'), endTimeoutMs);
     await ended;
     clearTimeout(late);
   });
-  const endpoint = `unix://${join(root, 'cri.sock')}`;
-  const give = AbortSignal.any([options.signal, AbortSignal.timeout(readyTimeoutMs)]);
-  while (!(await answers(options.crictl, endpoint, give))) {
-    const tail = (await log()).trimEnd().split('\n').slice(-8).map(guestText);
-    if (child.exitCode !== null || child.signalCode !== null) {
-      throw new PodvmError(
-        'failedPrecondition',
-        `Cannot test podvm daemon: it ended: ${printable(tail.at(-1) ?? '')}`,
-        { tail },
-      );
+  const begin = async () => {
+    daemon = await spawnDaemon(options.podvm, env, logFile);
+    const { child } = daemon;
+    const give = AbortSignal.any([options.signal, AbortSignal.timeout(readyTimeoutMs)]);
+    while (!(await answers(options.crictl, endpoint, give))) {
+      const tail = (await log()).trimEnd().split('\n').slice(-8).map(guestText);
+      if (child.exitCode !== null || child.signalCode !== null) {
+        throw new PodvmError(
+          'failedPrecondition',
+          `Cannot test podvm daemon: it ended: ${printable(tail.at(-1) ?? '')}`,
+          { tail },
+        );
+      }
+      if (give.aborted) throw new PodvmError('timeout', 'Cannot test podvm daemon: it does not answer', { tail });
+      await delay(pollMs);
     }
-    if (give.aborted) throw new PodvmError('timeout', 'Cannot test podvm daemon: it does not answer', { tail });
-    await delay(pollMs);
-  }
+    return daemon;
+  };
+  let now = await begin();
   const owned = undo.move();
   return {
     endpoint,
     log,
-    descriptors: async () => (await readdir(`/proc/${child.pid}/fd`)).length,
+    async replace() {
+      now.child.kill('SIGKILL');
+      await now.ended;
+      now = await begin();
+    },
+    descriptors: async () => (await readdir(`/proc/${now.child.pid}/fd`)).length,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+async function spawnDaemon(podvm: string, env: NodeJS.ProcessEnv, logFile: string) {
+  const output = await open(logFile, 'a');
+  const child = spawn(podvm, ['daemon'], { stdio: ['ignore', output.fd, output.fd], env });
+  const ended = once(child, 'exit');
+  await output.close();
+  return { child, ended };
 }
 
 async function answers(crictl: string, endpoint: string, signal: AbortSignal): Promise<boolean> {
