@@ -1,6 +1,7 @@
 import { annotationsPage } from './annotations.ts';
 import { cliPage } from './cli.ts';
 import { errorsPage } from './errors.ts';
+import { killTablePage } from './kill-table.ts';
 import { metricsPage } from './metrics.ts';
 import { settingsPage } from './settings.ts';
 import { startPage } from './start.ts';
@@ -11,6 +12,7 @@ export const referencePages = {
   'annotations.md': annotationsPage,
   'cli.md': cliPage,
   'errors.md': errorsPage,
+  'kill-table.md': killTablePage,
   'metrics.md': metricsPage,
   'settings.md': settingsPage,
   'start.md': startPage,

@@ -1,0 +1,271 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { code, page, table } from './markdown.ts';
+
+interface Row {
+  readonly component: string;
+  readonly moment: string;
+  readonly fault: string;
+  readonly promise: string;
+  /** File of the test, and its title or the constant part of it. */
+  readonly test: readonly [file: string, title: string];
+}
+
+const adopt = 'test/vm/adopt.test.ts';
+const takeOver = 'src/sandbox/adoption/take-over.test.ts';
+const replaced = 'test/vm/replaced-parts.test.ts';
+const leaks = 'test/vm/leaks.test.ts';
+const interrupts = 'test/vm/cli-interrupts.test.ts';
+const short = 'test/vm/short-of-descriptors.test.ts';
+const setUpEnds = 'test/vm/set-up-ends.test.ts';
+
+/** What happens to a component at a moment, what is promised, and the test that shows it. */
+const rows: readonly Row[] = [
+  {
+    component: 'daemon',
+    moment: 'pods run and write',
+    fault: 'KILL, TERM',
+    promise: 'pods continue; the next daemon takes them over, and no output is lost or repeated',
+    test: [adopt, 'processes, connections, addresses, exits and output continue'],
+  },
+  {
+    component: 'daemon',
+    moment: 'containers use volumes',
+    fault: 'KILL',
+    promise: 'volumes keep working, and are released at the end',
+    test: [adopt, 'volumes of all kinds keep working, and are released at the end'],
+  },
+  {
+    component: 'daemon',
+    moment: 'a container is killed for lack of memory meanwhile',
+    fault: 'KILL',
+    promise: 'the OOM kill is reported; no secret is on disk',
+    test: [adopt, 'reports an OOM kill of that time, and has written no secret to disk'],
+  },
+  {
+    component: 'daemon',
+    moment: 'a VMM ends meanwhile',
+    fault: 'KILL',
+    promise: 'that pod fails with the reason; the others are taken over',
+    test: [adopt, 'takes over all pods at once; one whose machine has ended fails with the reason'],
+  },
+  {
+    component: 'daemon',
+    moment: 'pods run and write',
+    fault: 'replaced by another build, and back',
+    promise: 'nothing restarts, no line is lost, new pods get the new parts',
+    test: ['test/vm/another-build.test.ts', 'nothing restarts, no line is lost, and new pods have the new parts'],
+  },
+  {
+    component: 'daemon',
+    moment: 'a volume, link or server of a pod is lost meanwhile',
+    fault: 'KILL',
+    promise: 'the next daemon notices the loss',
+    test: [replaced, 'what was lost while no daemon ran is noticed by the next one'],
+  },
+  {
+    component: 'daemon',
+    moment: 'a sandbox is not yet known to its client',
+    fault: 'KILL',
+    promise: 'the next daemon removes the sandbox',
+    test: ['src/cri/recover-pods.test.ts', 'a sandbox that no client knows is removed by the next daemon'],
+  },
+  {
+    component: 'daemon',
+    moment: 'any',
+    fault: 'unhandled rejection, uncaught exception',
+    promise: 'the first is logged; the second ends the daemon, and pods continue',
+    test: [
+      'src/daemon/outlive-rejections.test.ts',
+      'an unhandled rejection is logged; an uncaught exception is logged',
+    ],
+  },
+  {
+    component: 'daemon',
+    moment: 'any',
+    fault: 'EMFILE',
+    promise: 'pods can be stopped and removed; new ones are refused until there is room',
+    test: [short, 'goes on without one: pods are stopped and removed, new ones refused'],
+  },
+  {
+    component: 'records',
+    moment: 'adopting',
+    fault: 'a record of a newer podvm',
+    promise: 'the machine is left alone, visible and removable',
+    test: [takeOver, 'a record of a newer podvm and its machine are left alone, which is logged'],
+  },
+  {
+    component: 'records',
+    moment: 'adopting',
+    fault: 'a torn record (power cut)',
+    promise: 'its machine is found and ended',
+    test: [takeOver, 'a sandbox whose record is torn, as by a power cut, is swept'],
+  },
+  {
+    component: 'VMM',
+    moment: 'creating',
+    fault: 'KILL',
+    promise: 'the start fails with the reason; nothing is left',
+    test: [leaks, 'because its VMM is killed before, while and after its guest starts leaves nothing'],
+  },
+  {
+    component: 'VMM',
+    moment: 'running, stopping a container',
+    fault: 'STOP',
+    promise: 'found within 30 s; the pod fails with the reason, the call returns, the next attempt runs',
+    test: [replaced, 'a machine that is stopped is found within 30 s, its containers end'],
+  },
+  {
+    component: 'VMM',
+    moment: 'a database writes',
+    fault: 'KILL',
+    promise: 'no committed row is lost, on block volumes and shares',
+    test: ['test/vm/database.test.ts', 'a database whose machine is killed'],
+  },
+  {
+    component: 'VMM',
+    moment: 'running',
+    fault: 'taken over by an attacker',
+    promise: 'it gains nothing beside its pod',
+    test: ['test/vm/fallen-vmm.test.ts', 'cannot read, change, reach, signal, trace or become anything beside itself'],
+  },
+  {
+    component: 'guest kernel',
+    moment: 'running',
+    fault: 'hang after a panic',
+    promise: 'found as soon as it has had the time to answer; the pod fails with the reason',
+    test: [replaced, 'a guest that hangs is found, as soon as its machine has had the time to answer'],
+  },
+  {
+    component: 'guest kernel',
+    moment: 'creating',
+    fault: 'ends while it boots',
+    promise: 'the start fails at once; nothing is left',
+    test: [leaks, 'because its guest dies while it boots leaves nothing, and does not wait for it'],
+  },
+  {
+    component: 'agent',
+    moment: 'creating',
+    fault: 'does not answer',
+    promise: 'the start fails with what the guest said; nothing is left',
+    test: [leaks, 'because its agent is late leaves nothing, and says what the guest said'],
+  },
+  {
+    component: 'file server',
+    moment: 'containers use its volume',
+    fault: 'KILL',
+    promise: 'these containers end with the reason; their next attempts have the volume',
+    test: [replaced, 'a file server that is killed: containers that mount its volume end'],
+  },
+  {
+    component: 'network',
+    moment: 'running',
+    fault: 'bridge or link deleted, link taken from the bridge',
+    promise: 'put back within 10 s; open connections continue',
+    test: [replaced, 'is put back within 10 s'],
+  },
+  {
+    component: 'network',
+    moment: 'running',
+    fault: 'rules flushed',
+    promise: 'put back within 10 s',
+    test: [replaced, 'rules that were flushed are put back within 10 s'],
+  },
+  {
+    component: 'network',
+    moment: 'running',
+    fault: 'tap deleted',
+    promise: 'the pod becomes not ready, with the reason',
+    test: [replaced, 'a tap that was deleted makes the pod not ready, with the reason'],
+  },
+  {
+    component: 'any part of a start',
+    moment: 'creating',
+    fault: 'each call fails once',
+    promise: 'the start fails; nothing is left',
+    test: [leaks, 'because a part fails at any of its calls leaves nothing'],
+  },
+  {
+    component: 'disk of a machine',
+    moment: 'running',
+    fault: 'ENOSPC',
+    promise: 'the container gets the error, and continues when there is room',
+    test: ['test/vm/full-disks.test.ts', 'in the machine: the container is told'],
+  },
+  {
+    component: 'disk of the host',
+    moment: 'running',
+    fault: 'ENOSPC',
+    promise: 'container and pod get the error; neighbours continue',
+    test: ['test/vm/full-disks.test.ts', 'on the host: the container is told, the pod too'],
+  },
+  {
+    component: 'maker of the template',
+    moment: 'freezing',
+    fault: 'INT',
+    promise: 'nothing is left',
+    test: [interrupts, 'leaves nothing while a template is made'],
+  },
+  {
+    component: 'import worker',
+    moment: 'importing',
+    fault: 'INT',
+    promise: 'nothing is left',
+    test: [interrupts, 'leaves nothing while an image is imported'],
+  },
+  {
+    component: '`podvm run`',
+    moment: 'any',
+    fault: 'INT',
+    promise: 'nothing is left',
+    test: [interrupts, 'leaves nothing at any other moment, from the first to a container that runs'],
+  },
+  {
+    component: '`podvm run`',
+    moment: 'running',
+    fault: 'KILL',
+    promise: 'its machine is visible, and can be ended',
+    test: ['test/vm/cli-ends.test.ts', 'a podvm that is killed leaves its machine: ps and doctor say so'],
+  },
+  {
+    component: 'set-up',
+    moment: 'each of its parts',
+    fault: 'TERM',
+    promise: 'nothing half-made is left, and no process',
+    test: [setUpEnds, 'and no process'],
+  },
+  {
+    component: 'all of the above',
+    moment: 'pods run and write',
+    fault: 'by chance (`npm run chaos`)',
+    promise: 'pods recover, no log lacks a line, nothing is left',
+    test: ['test/chaos/main.ts', 'no log'],
+  },
+];
+
+export async function killTablePage(): Promise<string> {
+  for (const { test } of rows) await assertTested(...test);
+  return await page(
+    'Kill table',
+    '`tools/reference/kill-table.ts`',
+    'Faults, the moments at which tests cause them, and what is promised ([reliability](../reliability.md)). This page ' +
+      'cannot be printed without the tests that it names.',
+    table(
+      ['component', 'moment', 'fault', 'promise', 'test'],
+      rows.map(({ component, moment, fault, promise, test: [file] }) => [
+        component,
+        moment,
+        fault,
+        promise,
+        code(file),
+      ]),
+    ),
+    'Not tested: a host that loses power while databases write (a copy of the disk image taken then), jumps of the ' +
+      "host's clock during a takeover, and faults while a CNI plugin of another vendor runs.",
+  );
+}
+
+async function assertTested(file: string, title: string): Promise<void> {
+  const text = await readFile(join(import.meta.dirname, '../..', file), 'utf8');
+  if (!text.includes(title)) throw new Error(`${file} has no test "${title}"`);
+}
