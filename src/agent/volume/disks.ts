@@ -32,7 +32,8 @@ interface Disk {
 }
 
 const disksRoot = '/run/podvm/disks';
-const deadlineMs = 10_000;
+/** Time in which the kernel shows a disk or its new size; long, since a busy host may give the guest no processor. */
+const deadlineMs = 60_000;
 const pollMs = 5;
 /** Time in which a process that has just ended releases its mounts. */
 const busyMs = 2_000;
