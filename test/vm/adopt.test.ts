@@ -194,7 +194,7 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
     const secret = await kubelet.write('secret', 'token', { key: file });
     const script = 'until [ -e /tmp/go ]; do sleep 0.1; done; sleep 1; tail /dev/zero';
     const id = await runContainer(pod, 'greedy', script, {
-      envs: [{ key: 'TOKEN', value: variable }],
+      envs: [{ key: 'TOKEN', value: Buffer.from(variable) }],
       mounts: [{ hostPath: secret, containerPath: '/token', readonly: true }],
       linux: { resources: { memoryLimitInBytes: 32n * 1024n * 1024n } },
     });
