@@ -21,7 +21,8 @@ test(
   'a container is made for as long as its caller waits, on a host that gives its machine no time',
   { skip },
   async () => {
-    const node = await openNode();
+    await using undo = new AsyncDisposableStack();
+    const node = undo.use(await openNode());
     const [fresh, used] = await Promise.all(
       ['fresh', 'used'].map((name) => node.sandboxes.run({ ...sandboxSpec, name }, soon())),
     );
@@ -30,17 +31,19 @@ test(
       sandbox.createContainer({ ...containerSpec, name, image, command: ['true'] }, signal);
     await make(used, 'first', soon()); // so that the next needs the agent alone; that of the other needs QEMU first
     const starved = await Promise.all([fresh, used].map((sandbox) => starve(vmmOf(sandbox))));
+    const feedAll = async () => void (await Promise.all(starved.map((feed) => feed())));
+    undo.defer(feedAll); // also when the test fails: a starved machine takes minutes to end
     const startedMs = performance.now();
     const impatient = assert.rejects(make(used, 'impatient', AbortSignal.timeout(2000)), { kind: 'timeout' });
     const making = [make(fresh, 'late', soon()), make(used, 'late', soon())];
     await Promise.all([delay(busyMs), impatient]);
-    for (const feed of starved) await feed();
+    await feedAll();
     for (const container of await Promise.all(making)) {
       await container.start(soon());
       assert.equal((await container.exited).exitCode, 0);
     }
     assert.ok(performance.now() - startedMs > busyMs);
-    await node[Symbol.asyncDispose]();
+    await undo.disposeAsync();
     assert.deepEqual(await node.leftovers(), []);
   },
 );
