@@ -234,7 +234,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     await symlink('one', join(host, 'link'));
     const { output } = await runScript(
       sandbox,
-      'cat /etc/one /etc/ro; echo two >> /etc/one; cat /etc/ro; echo no >> /etc/ro; ls /etc/.. | grep -c other',
+      'exec 2>&1; cat /etc/one /etc/ro; echo two >> /etc/one; cat /etc/ro; echo no >> /etc/ro; ls /etc/.. | grep -c other',
       {
         mounts: [
           ofHost(join(host, 'link'), { mountPath: '/etc/one' }),
