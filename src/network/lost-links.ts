@@ -40,15 +40,23 @@ export function findLoss(record: AttachmentRecord, { sandboxId, pid }: Connected
   if (named === undefined) return 'netns name';
   if (named.ino !== own.ino) return named.dev === own.dev ? 'netns' : 'netns name'; // an unmounted name is a plain file
   if (record.mode === 'none') return undefined;
-  const has = (name: string) => devices.split('\n').some((line) => line.trimStart().startsWith(`${name}:`));
-  if (!has(tapName)) return 'tap';
+  if (!hasLink(devices, tapName)) return 'tap';
   const host = hostLinkOf(record);
-  if (!has(interfaceName)) return 'pair';
+  if (!hasLink(devices, interfaceName)) return 'pair';
   if (host?.bridge === undefined) return undefined; // other plugins may name links that do not exist
-  if (found(`/sys/class/net/${host.name}`) === undefined) return 'pair';
+  if (found(`/sys/class/net/${host.name}`) === undefined) {
+    // A /sys that was mounted in another netns shows the links of that one; /proc always has those of this process.
+    const isThere = hasLink(textOf('/proc/self/net/dev') ?? '', host.name);
+    return isThere ? undefined : 'pair';
+  }
   const master = found(`/sys/class/net/${host.name}/master`);
   const bridge = found(`/sys/class/net/${host.bridge}`);
   return master !== undefined && master.ino === bridge?.ino ? undefined : 'bridge port';
+}
+
+/** Whether the text of a `net/dev` file lists the link. */
+function hasLink(devices: string, name: string): boolean {
+  return devices.split('\n').some((line) => line.trimStart().startsWith(`${name}:`));
 }
 
 /** Returns undefined on any error: a process that has just ended gives others than ENOENT. */
