@@ -9,7 +9,7 @@ import { requireRoot } from './serve-here.ts';
 /** Entries that podvm makes in its state directory; others are not removed. */
 const ours = [
   ...['apt', 'assets', 'images', 'network', 'parts', 'probe', 'sandboxes', 'seccomp', 'setup.lock', 'templates'],
-  ...['templates-of', 'podvm.sock', 'cri.sock'],
+  ...['templates-of', 'podvm.sock', 'cri', 'cri.sock'],
 ];
 
 /**

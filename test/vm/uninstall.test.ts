@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmod, mkdtempDisposable, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtempDisposable, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { isThere } from '#host/files.ts';
@@ -30,6 +30,7 @@ describe('podvm uninstall', { skip: await whyNoVm(), timeout: 600_000 }, () => {
     const ran = await node.type(['run', '-'], await readFile(join(repo, 'examples/hello.yaml'), 'utf8'));
     assert.equal(ran.code, 0, ran.stderr);
     assert.notEqual(await look(), before);
+    await mkdir(join(node.root, 'cri/pods'), { recursive: true }); // as a daemon leaves it
     await writeFile(join(node.root, 'notes.txt'), "the administrator's");
     const first = await node.type(['uninstall', '--state']);
     assert.equal(first.code, 0, first.stderr);
