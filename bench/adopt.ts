@@ -1,7 +1,8 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NamespaceMode } from '#cri/schema/api_pb.ts';
+import { linesOf, logRecords } from '../test/log-lines.ts';
 import { type CriNode, openCriNode } from './cri-node.ts';
 import { type Figures, Sheet } from './figures.ts';
 import type { SuiteOptions } from './suite.ts';
@@ -83,25 +84,19 @@ async function replace(
   say(`${count} taken over in ${Math.round(takenOverMs)} ms, serving after ${Math.round(servingMs)} ms`);
 }
 
-/** Waits for the last line of the log in CRI's format: `TIME stdout F line 1`; `P`: a part of a line. */
+/** Waits until the log has the last line. */
 async function judgeLines(path: string): Promise<{ readonly pauseMs: number; readonly wrong: number }> {
   for (;;) {
-    const lines = (await readFile(path, 'utf8')).split('\n').slice(0, -1);
-    if (lines.at(-1)?.endsWith(` line ${lineCount}`) !== true) {
+    const records = await logRecords(path);
+    const lines = linesOf(records);
+    if (lines.at(-1) !== `line ${lineCount}`) {
       await delay(pollMs);
       continue;
     }
-    const times = lines.map((line) => Date.parse(line.slice(0, line.indexOf(' '))));
+    const times = records.map(({ time }) => Date.parse(time));
     const pauses = times.slice(1).map((time, at) => time - (times[at] ?? time));
     const seen = new Map<string, number>();
-    let begun = '';
-    for (const line of lines) {
-      const [, , tag, ...words] = line.split(' ');
-      begun += words.join(' ');
-      if (tag === 'P') continue; // more of the line follows
-      seen.set(begun, (seen.get(begun) ?? 0) + 1);
-      begun = '';
-    }
+    for (const line of lines) seen.set(line, (seen.get(line) ?? 0) + 1);
     let wrong = 0;
     for (let number = 1; number <= lineCount; number += 1) {
       wrong += Math.abs((seen.get(`line ${number}`) ?? 0) - 1);

@@ -1,15 +1,19 @@
+import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
+import { decodeRecord, type LogRecord } from '#sandbox/log/log-format.ts';
 
-/** The whole lines of a log in CRI's format, `TIME stdout F text`: one in several parts has `P` in all but the last. */
-export async function logLines(path: string): Promise<readonly string[]> {
-  const lines: string[] = [];
-  let begun = '';
-  for (const record of (await readFile(path, 'utf8')).split('\n').slice(0, -1)) {
-    const [, , tag, ...words] = record.split(' ');
-    begun += words.join(' ');
-    if (tag === 'P') continue;
-    lines.push(begun);
-    begun = '';
-  }
-  return lines;
+/** The records of a container's log, but for one that is being written. Errors: a line that is no record. */
+export async function logRecords(path: string): Promise<readonly LogRecord[]> {
+  const lines = (await readFile(path, 'latin1')).split('\n').slice(0, -1);
+  return lines.map((line) => decodeRecord(Buffer.from(line, 'latin1')) ?? assert.fail(`no record: ${line}`));
 }
+
+/** The whole lines that the records contain. */
+export function linesOf(records: readonly LogRecord[]): readonly string[] {
+  return Buffer.concat(records.map(({ bytes }) => bytes))
+    .toString()
+    .split('\n')
+    .slice(0, -1);
+}
+
+export const logLines = async (path: string) => linesOf(await logRecords(path));
