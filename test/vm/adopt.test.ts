@@ -7,6 +7,7 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ContainerState, PodSandboxState, Protocol } from '#cri/schema/api_pb.ts';
 import { run } from '#host/run.ts';
+import { poll } from '#host/wait.ts';
 import { logLines } from '../log-lines.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { KubeletDirectory } from './kubelet-directory.ts';
@@ -18,13 +19,8 @@ const deadlineMs = 120_000;
 
 /** Repeats a question until it has an answer. */
 async function until<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
-  const deadline = Date.now() + deadlineMs;
-  for (;;) {
-    const found = await look();
-    if (found !== undefined) return found;
-    assert.ok(Date.now() < deadline, `not within ${deadlineMs} ms: ${what}`);
-    await delay(50);
-  }
+  const found = await poll(look, { everyMs: 50, signal: AbortSignal.timeout(deadlineMs) });
+  return found ?? assert.fail(`not within ${deadlineMs} ms: ${what}`);
 }
 
 describe('a daemon takes over the pods of the one before', { skip }, () => {
