@@ -38,6 +38,11 @@ function descriptorsFor({ stdio }: SpawnOptions): number {
   return 2 * (Array.isArray(stdio) ? stdio.length : 3) + 6;
 }
 
+/** Whether the error comes from writing to a program that no longer reads. */
+export function isDeaf(error: unknown): boolean {
+  return ['EPIPE', 'ECANCELED', 'ERR_STREAM_PREMATURE_CLOSE'].includes((error as NodeJS.ErrnoException).code ?? '');
+}
+
 interface Reason {
   readonly kind: ErrorKind;
   readonly why: string;

@@ -9,7 +9,7 @@ import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { defaultEnv, run, tailOf } from '#host/run.ts';
-import { startChild } from '#host/start-child.ts';
+import { isDeaf, startChild } from '#host/start-child.ts';
 
 /**
  * A bundle on disk: a tar archive of three files, so that `tar` and `sha256sum --check` can look into it.
@@ -170,11 +170,9 @@ const toTar = (args: readonly string[], signal: AbortSignal, use: (into: Writabl
   withTar(args, signal, async ({ stdin, stdout }) => {
     stdout.resume();
     await use(stdin).catch((error: unknown) => {
-      if (!closedPipe.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
+      if (!isDeaf(error)) throw error;
     });
   });
-
-const closedPipe = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE']);
 
 /**
  * Runs tar, and `use` with its streams, until both have ended. Errors: tar's last line comes before the errors of

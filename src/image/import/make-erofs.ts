@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { PodvmError } from '#base/errors.ts';
 import { defaultEnv, exitCodeOf, tailOf } from '#host/run.ts';
-import { startChild } from '#host/start-child.ts';
+import { isDeaf, startChild } from '#host/start-child.ts';
 import { killedHelper } from './killed-helper.ts';
 
 export interface MakeErofsOptions {
@@ -50,11 +50,6 @@ export async function makeErofs(
   if (feedError instanceof PodvmError) throw feedError;
   if (feedError === undefined && code === 0) return rootfsFile;
   throw await failureOf(code, said, work, feedError);
-}
-
-/** Whether the error comes from writing to a program that no longer reads. */
-function isDeaf(error: unknown): boolean {
-  return ['EPIPE', 'ECANCELED', 'ERR_STREAM_PREMATURE_CLOSE'].includes((error as NodeJS.ErrnoException).code ?? '');
 }
 
 async function failureOf(code: number, said: string, work: string, feedError: unknown): Promise<PodvmError> {
