@@ -66,6 +66,7 @@ const expected: Readonly<Record<string, unknown>> = {
   backPressure: { written: 65_536, read: 65_536, empty: -1, noReader: 'EPIPE' },
   fairness: { busyRan: true, between: true },
   staleEvents: { calls: 1, errors: [] },
+  changes: { hungUp: [4], written: [1] },
   timers: { order: [0, 10, 20, 30], negative: 'RangeError', notANumber: 'RangeError' },
   files: {
     text: 'hellö',

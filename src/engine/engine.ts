@@ -58,12 +58,14 @@ export interface Clock extends Timers {
 export const ready = {
   readable: 1,
   writable: 2,
-  /** The other end is gone. Always reported, each turn until `unwatch`. */
+  /** The other end is gone. Always reported, each turn until `unwatch`, but see `changed`. */
   hangup: 4,
   /** Always reported. */
   error: 8,
   /** A cgroup event file (`memory.events`, `cgroup.events`) or pseudo-file changed; comes with `error`. */
   priority: 16,
+  /** Only in an interest: reports a state once, and again when something has happened (edge-triggered). */
+  changed: 32,
 } as const;
 
 export type PipeEnd = 'read' | 'write' | 'both' | 'none';
@@ -78,8 +80,8 @@ export interface Descriptors {
   /** Returns the bytes written, perhaps fewer than asked, or `again`. Throws `EPIPE` if the reader is gone. */
   write(fd: number, data: Uint8Array, offset?: number, length?: number): number;
   /**
-   * Calls the handler each turn while the descriptor is ready (level-triggered). A second call replaces interest and
-   * handler. Each ready descriptor gets one call a turn: read one buffer and return, so that others get their turn.
+   * Calls the handler each turn while the descriptor is ready (level-triggered, without `changed`). A second call replaces
+   * interest and handler. Each ready descriptor gets one call a turn: read one buffer and return, so that others get their turn.
    * `interest` 0 still reports hangup and error. Regular files cannot be watched (`EPERM`).
    */
   watch(fd: number, interest: number, handler: (events: number) => void): void;

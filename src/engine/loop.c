@@ -48,7 +48,8 @@ static bool make_room_for(int fd)
 
 static uint32_t epoll_interest(int64_t interest)
 {
-    return (interest & 1 ? EPOLLIN : 0) | (interest & 2 ? EPOLLOUT : 0) | (interest & 16 ? EPOLLPRI : 0);
+    return (interest & 1 ? EPOLLIN : 0) | (interest & 2 ? EPOLLOUT : 0) | (interest & 16 ? EPOLLPRI : 0) |
+           (interest & 32 ? EPOLLET : 0);
 }
 
 bool loop_uses(int fd)
@@ -63,7 +64,7 @@ static CALL(watch_fd)
     int64_t interest;
     struct epoll_event event = {0};
 
-    if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, 31, &interest)) return JS_EXCEPTION;
+    if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[1], 0, 63, &interest)) return JS_EXCEPTION;
     if (!JS_IsFunction(ctx, argv[2])) return JS_ThrowTypeError(ctx, "Cannot watch: the handler is not a function");
     if (loop_uses(fd)) return throw_errno(ctx, EBADF, "watch", NULL);
     if (!make_room_for(fd)) return JS_ThrowOutOfMemory(ctx);

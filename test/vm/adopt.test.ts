@@ -215,12 +215,15 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
       const pod = await runPod(name);
       pods.push({ ...pod, id: await runContainer(pod, 'main', 'exec sleep 1000') });
     }
-    const [doomed] = pods;
-    assert.ok(doomed);
-    const { info } = await node.runtime.podSandboxStatus({ podSandboxId: doomed.podSandboxId, verbose: true });
-    const { pid } = JSON.parse(info['info'] ?? '') as { pid: number };
+    const [doomed, resting] = pods;
+    assert.ok(doomed && resting);
+    const [doomedPid, restingPid] = [await vmmPid(doomed), await vmmPid(resting)];
     await node.end('SIGKILL');
-    process.kill(pid, 'SIGKILL');
+    process.kill(doomedPid, 'SIGKILL');
+    const ranMs = await cpuMs(restingPid);
+    await delay(3000); // the span that is looked at
+    const usedMs = (await cpuMs(restingPid)) - ranMs;
+    assert.ok(usedMs < 120, `an idle machine used ${usedMs} ms of processor time in 3 s without a daemon`);
     await node.start();
     const { items } = await node.runtime.listPodSandbox();
     const states = Object.fromEntries(items.map(({ id, state }) => [id, state]));
@@ -238,9 +241,20 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
     assert.deepEqual(await readdir(join(node.cli.root, 'sandboxes')), []);
   });
 
+  const vmmPid = async ({ podSandboxId }: { readonly podSandboxId: string }): Promise<number> => {
+    const { info } = await node.runtime.podSandboxStatus({ podSandboxId, verbose: true });
+    return (JSON.parse(info['info'] ?? '') as { pid: number }).pid;
+  };
+
   const logPath = ({ config }: { readonly config: { readonly logDirectory: string } }, container: string) =>
     join(config.logDirectory, `${container}.log`);
 });
+
+/** Processor time that the process has used, in `ms`. */
+async function cpuMs(pid: number): Promise<number> {
+  const fields = (await readFile(`/proc/${pid}/stat`, 'latin1')).split(' ');
+  return (Number(fields[13]) + Number(fields[14])) * 10; // utime and stime, in ticks of 10 ms (proc(5))
+}
 
 async function connectTo(host: string, port: number): Promise<Socket | undefined> {
   const socket = createConnection({ host, port });

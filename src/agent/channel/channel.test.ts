@@ -32,7 +32,6 @@ function awaitHost(onCall: (call: CallMessage) => void = () => assert.fail('not 
   });
   const unused = () => assert.fail('not used here');
   const parts: ChannelParts = {
-    setTimer: unused,
     watch: (_fd, _interest, handler) => void (look = handler),
     unwatch: () => {},
     read: (_fd, into) => {

@@ -10,11 +10,10 @@ import {
   type Hello,
   type ToldWelcome,
 } from '#wire/messages.ts';
-import { again, ready, type Clock, type Descriptors, type Text } from '#engine/engine.ts';
+import { again, ready, type Descriptors, type Text } from '#engine/engine.ts';
 import { AgentStream, type StreamPort } from './stream.ts';
 
 export type ChannelParts = Pick<Descriptors, 'read' | 'write' | 'watch' | 'unwatch'> &
-  Pick<Clock, 'setTimer'> &
   Pick<Text, 'encodeUtf8' | 'decodeUtf8'>;
 
 export interface ChannelOwner {
@@ -25,8 +24,6 @@ export interface ChannelOwner {
   ended(): void;
 }
 
-/** Interval of checks whether the host is back, in `ms`. */
-const awayPollMs = 10;
 const readBytes = 16 * 1024;
 
 /**
@@ -152,20 +149,17 @@ export class Channel implements StreamPort {
     else if ((events & ready.writable) !== 0) this.#flush();
   }
 
-  /** A virtio-serial port without its host polls as hung up forever; checks again by timer. */
+  /** A virtio-serial port without its host is hung up for as long, so waits for a change of that. */
   #hostAway(): void {
-    this.#parts.unwatch(this.#fd);
-    if (!this.#isAway) {
-      this.#isAway = true;
-      this.#parser.reset();
-      this.#connectionEnded();
-      this.#owner.ended();
-    }
-    this.#parts.setTimer(awayPollMs, () => {
-      this.#parts.watch(this.#fd, ready.readable, (events) => {
-        if ((events & ready.hangup) === 0) this.#isAway = false;
-        this.#ready(events);
-      });
+    this.#isAway = true;
+    this.#parser.reset();
+    this.#connectionEnded();
+    this.#owner.ended();
+    this.#parts.watch(this.#fd, ready.readable | ready.changed, (events) => {
+      if ((events & ready.hangup) !== 0) return;
+      this.#isAway = false;
+      this.#watch();
+      this.#ready(events);
     });
   }
 

@@ -1,6 +1,6 @@
 import { open } from '../constants.ts';
 import { again, ready } from '../engine.ts';
-import { attempt, engine, errors, shell, sleep, type Scenario } from './support.ts';
+import { attempt, engine, errors, exits, shell, sleep, type Scenario } from './support.ts';
 
 export const loopScenarios: Record<string, Scenario> = {
   async backPressure() {
@@ -65,6 +65,25 @@ export const loopScenarios: Record<string, Scenario> = {
     engine.write(second.write, new Uint8Array(1));
     await sleep(20);
     return { calls, errors };
+  },
+
+  /** A pipe whose writer comes and goes, as the host of a port does. */
+  async changes(directory) {
+    const path = `${directory}/fifo`;
+    const made = exits(1);
+    shell(`mkfifo ${path}`);
+    await made;
+    const reader = engine.open(path, open.readOnly | open.nonBlock);
+    engine.close(engine.open(path, open.writeOnly | open.nonBlock));
+    const told: number[] = [];
+    engine.watch(reader, ready.readable | ready.changed, (events) => told.push(events));
+    await sleep(50);
+    const hungUp = [...told];
+    const writer = engine.open(path, open.writeOnly | open.nonBlock);
+    engine.write(writer, new Uint8Array(1));
+    await sleep(50);
+    const written = told.slice(hungUp.length);
+    return { hungUp, written };
   },
 
   async errorsSurvived() {
