@@ -4,18 +4,43 @@ import { PodvmError } from '#base/errors.ts';
 import { encodeFrame, frameKinds } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { connectLink } from './connect-link.ts';
+import { Heartbeat } from './heartbeat.ts';
 import { exampleWelcome, FakeAgent } from './testing/fake-agent.ts';
 
 const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
+const callTimeoutMs = 1000;
 const never = new AbortController().signal;
 const connect = (agent: FakeAgent, handshakeTimeoutMs = 5000, signal = never) =>
-  connectLink({ open: () => Promise.resolve(agent.channel), handshakeTimeoutMs, callTimeoutMs: 1000 }, signal);
+  connectLink({ open: () => Promise.resolve(agent.channel), handshakeTimeoutMs, callTimeoutMs }, signal);
 
 describe('connectLink()', () => {
   it('gives up at the deadline without an answer, and closes the channel', async () => {
     const agent = new FakeAgent();
     agent.ignoredHellos = Infinity;
     await assert.rejects(connect(agent, 50), kind('timeout'));
+    assert.ok(agent.channel.destroyed);
+  });
+
+  it('gives up an agent that was up as soon as the heartbeat finds it silent, and says what was found', async () => {
+    const agent = new FakeAgent();
+    agent.ignoredHellos = Infinity;
+    const heartbeat = new Heartbeat({ lookMs: 1, quietMs: 0, answerMs: 1, patienceMs: 1_000 });
+    const pulse = () => Promise.resolve({ isStopped: true, waitsForDisk: false, ranMs: 0, waitedMs: 0 });
+    const connecting = connectLink(
+      {
+        open: () => Promise.resolve(agent.channel),
+        handshakeTimeoutMs: 60_000,
+        callTimeoutMs,
+        isUp: true,
+        pulse,
+        heartbeat,
+      },
+      never,
+    );
+    await assert.rejects(connecting, {
+      kind: 'timeout',
+      message: /^Cannot reach the agent: the machine has not answered for \d+ s: its process is stopped$/,
+    });
     assert.ok(agent.channel.destroyed);
   });
 
@@ -75,7 +100,7 @@ describe('connectLink()', () => {
       if (agent === torn) setImmediate(() => torn.tear());
       return Promise.resolve(agent.channel);
     };
-    await using link = await connectLink({ open, handshakeTimeoutMs: 5000, callTimeoutMs: 1000 }, never);
+    await using link = await connectLink({ open, handshakeTimeoutMs: 5000, callTimeoutMs }, never);
     assert.equal(link.welcome.version, exampleWelcome.version);
     assert.equal(torn.hellos, 1);
   });

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { PodvmError } from '#base/errors.ts';
+import { kindOf, PodvmError } from '#base/errors.ts';
 import { openDeadline } from '#host/deadline.ts';
 import { headerBytes } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
@@ -22,14 +22,15 @@ const reopenMs = 50;
 
 /**
  * Opens the channel and performs the handshake, driven by the host, so that no "ready" of the guest can be lost. Opens a
- * channel again that tears before the agent has answered, until the deadline. Errors: `timeout`, `cancelled`,
- * `unsupported` (no common protocol version), and those of `open`.
+ * channel again that tears before the agent has answered, until the deadline. Errors: `timeout` (with what the heartbeat
+ * found, if the agent was up), `cancelled`, `unsupported` (no common protocol version), and those of `open`.
  */
 export async function connectLink(options: LinkOptions, signal: AbortSignal): Promise<Link> {
   using limit = openDeadline(options.handshakeTimeoutMs, signal);
   const deadline = limit.signal;
   while (true) {
     const link = new AgentLink(await options.open(deadline), randomBytes(4).readUInt32LE() || 1, options.callTimeoutMs);
+    if (options.isUp === true) link.watchLiveness(options);
     const outcome = await shakeHands(link, deadline);
     if (outcome === 'welcomed') {
       if (!protocolVersions.some((version) => version === link.welcome.version)) {
@@ -39,10 +40,12 @@ export async function connectLink(options: LinkOptions, signal: AbortSignal): Pr
           `Cannot talk to the agent: it supports none of the versions ${protocolVersions.join(', ')}`,
         );
       }
-      link.watchLiveness(options);
+      if (options.isUp !== true) link.watchLiveness(options);
       return link;
     }
     await link[Symbol.asyncDispose]();
+    const end = await link.closed;
+    if (kindOf(end) === 'timeout') throw new PodvmError('timeout', `Cannot reach the agent: ${end.message}`);
     if (signal.aborted)
       throw new PodvmError('cancelled', 'Cannot reach the agent: cancelled', { cause: signal.reason });
     if (deadline.aborted) {

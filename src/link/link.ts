@@ -37,6 +37,8 @@ export interface LinkOptions {
   readonly open: (signal: AbortSignal) => Promise<Duplex>;
   /** Time in which the agent must answer the hello, in `ms`; the hello is repeated, so a slow boot is no error. */
   readonly handshakeTimeoutMs: number;
+  /** The agent was up before: one that is silent is given up as early as later, by the heartbeat. */
+  readonly isUp?: boolean;
   /**
    * Timeout of a call whose caller has no deadline, in `ms`: longer than any caller waits. The heartbeat detects a dead
    * guest regardless of it.

@@ -168,6 +168,26 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
   });
 
+  it('a guest that hangs while no daemon runs does not keep the next one from serving', async (t) => {
+    const [pod, neighbour] = [await runPod('hung-alone'), await runPod('hung-beside')];
+    const main = await runContainer(pod, 'main', 'exec sleep 1000', {
+      linux: { securityContext: { privileged: true } },
+    });
+    const lives = await runContainer(neighbour, 'main', 'exec sleep 1000');
+    const panic = 'echo 0 > /proc/sys/kernel/panic; sleep 2; echo c > /proc/sysrq-trigger';
+    assert.equal((await exec(main, `(${panic}) >/dev/null 2>&1 </dev/null &`)).exitCode, 0);
+    await node.end('SIGKILL');
+    await delay(5_000); // the guest panics by then
+    const startMs = performance.now();
+    await node.start();
+    t.diagnostic(`serving after ${Math.round(performance.now() - startMs)} ms`);
+    assert.equal(await stateOf(pod), PodSandboxState.SANDBOX_NOTREADY);
+    const { status } = await node.runtime.containerStatus({ containerId: main });
+    assert.match(status?.message ?? '', /the machine has not answered for \d+ s: its guest/);
+    assert.equal((await exec(lives, 'echo here')).text, 'here');
+    for (const { podSandboxId } of [pod, neighbour]) await node.runtime.removePodSandbox({ podSandboxId });
+  });
+
   describe('of the network', () => {
     let pod: Pod;
     let [main, ip, bridge, hostLink] = ['', '', '', ''];

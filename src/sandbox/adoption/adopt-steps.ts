@@ -6,7 +6,7 @@ import type { HeldImage } from '#image/images.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
 import { ContainerRecords } from '../container/container-record.ts';
 import { limitOnHost } from '../resize.ts';
-import { scratchDisk, type Identity } from '../start/machine-steps.ts';
+import { linkTo, scratchDisk, type Identity } from '../start/machine-steps.ts';
 import { attachableOf, startSteps, type PodSite, type StartMade } from '../start/pod-steps.ts';
 import { stepOf, type Steps } from '../start/run-steps.ts';
 import { createImageDisks } from '../volume/image-disks.ts';
@@ -102,7 +102,11 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
     lost: async (machine) => gone((await machine.exited).reason),
   }),
   record: { ...startSteps.record, needs: [], run: (_made, { record }) => record },
-  guest: { ...startSteps.guest, needs: ['machine'] },
+  guest: step({
+    ...startSteps.guest,
+    needs: ['machine'],
+    run: ({ machine }, { context }, signal) => linkTo(machine, context, { isUp: true }, signal),
+  }),
   scratchPlugged: { ...startSteps.scratchPlugged, ...there },
   scratchReady: { ...startSteps.scratchReady, ...there },
   listed: step({

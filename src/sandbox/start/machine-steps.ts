@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { readPulse } from '#host/process-pulse.ts';
-import type { Link } from '#link/link.ts';
+import type { Link, LinkOptions } from '#link/link.ts';
 import type { Attachment, AttachmentOwner } from '#network/network.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
 import type { Machine, MachineShape } from '#vm/driver.ts';
@@ -153,12 +153,7 @@ export const machineSteps: Steps<MachineMade, MachineSite> = {
     name: 'agent answered',
     what: 'the link to the agent (`src/link/connect-link.ts`)',
     needs: ['machine', 'record'],
-    run: ({ machine }, { context }, signal) => {
-      const { bootTimeoutMs, callTimeoutMs } = context.limits;
-      const open = (opening: AbortSignal) => machine.connect(opening);
-      const pulse = () => readPulse(machine.record);
-      return context.parts.connectLink({ open, handshakeTimeoutMs: bootTimeoutMs, callTimeoutMs, pulse }, signal);
-    },
+    run: ({ machine }, { context }, signal) => linkTo(machine, context, {}, signal),
     undo: dispose,
   }),
   scratchPlugged: step({
@@ -177,6 +172,18 @@ export const machineSteps: Steps<MachineMade, MachineSite> = {
     },
   }),
 };
+
+/** `isUp`: the machine's agent has answered an earlier process. */
+export function linkTo(
+  machine: Machine,
+  { limits: { bootTimeoutMs, callTimeoutMs }, parts }: MachineContext,
+  { isUp = false }: Pick<LinkOptions, 'isUp'>,
+  signal: AbortSignal,
+): Promise<Link> {
+  const open = (opening: AbortSignal) => machine.connect(opening);
+  const pulse = () => readPulse(machine.record);
+  return parts.connectLink({ open, handshakeTimeoutMs: bootTimeoutMs, callTimeoutMs, isUp, pulse }, signal);
+}
 
 export const scratchDisk = { serial: scratchSerial, file: 'scratch.ext4', readOnly: false };
 
