@@ -26,7 +26,7 @@ if [ "$(id -u)" = 0 ]; then
 fi
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
   echo "\${POSTGRES_PASSWORD:-postgres}" >/tmp/password
-  initdb --username=postgres --pwfile=/tmp/password --auth-local=trust --auth-host=scram-sha-256 >/dev/null
+  initdb --data-checksums --username=postgres --pwfile=/tmp/password --auth-local=trust --auth-host=scram-sha-256 >/dev/null
   rm /tmp/password
 fi
 exec postgres -c listen_addresses='*' -c unix_socket_directories=/run/postgresql -c shared_buffers=16MB "$@"

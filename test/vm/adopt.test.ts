@@ -220,10 +220,11 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
     const [doomedPid, restingPid] = [await vmmPid(doomed), await vmmPid(resting)];
     await node.end('SIGKILL');
     process.kill(doomedPid, 'SIGKILL');
+    await delay(1000); // the guest has noticed by then
     const ranMs = await cpuMs(restingPid);
-    await delay(3000); // the span that is looked at
+    await delay(5000); // the span that is looked at
     const usedMs = (await cpuMs(restingPid)) - ranMs;
-    assert.ok(usedMs < 120, `an idle machine used ${usedMs} ms of processor time in 3 s without a daemon`);
+    assert.ok(usedMs < 250, `an idle machine used ${usedMs} ms of processor time in 5 s without a daemon`);
     await node.start();
     const { items } = await node.runtime.listPodSandbox();
     const states = Object.fromEntries(items.map(({ id, state }) => [id, state]));

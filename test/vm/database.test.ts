@@ -4,10 +4,14 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
+import { PodSandboxState } from '#cri/schema/api_pb.ts';
 import { run } from '#host/run.ts';
+import { poll } from '#host/wait.ts';
 import { buildImage } from '../images/build-images.ts';
 import { recipes } from '../images/recipes.ts';
 import { type Registry, startRegistry } from '../images/registry.ts';
+import { logLines } from '../log-lines.ts';
+import { openCriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
 import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
 
@@ -108,5 +112,80 @@ describe('a database whose machine is killed', { skip, timeout: 900_000 }, () =>
     const path = join(directory, 'data');
     await mkdir(path);
     await keepsWhatWasCommitted(path, {});
+  });
+
+  test('on a share, after its daemon was killed and replaced under load', async () => {
+    const path = join(directory, 'adopted');
+    await mkdir(path);
+    await using node = await openCriNode();
+    const { imageRef } = await node.images.pullImage({ image: { image } });
+    const metadata = { name: 'database', namespace: 'default', uid: 'uid-of-database', attempt: 0 };
+    const runPod = async (attempt: number) => {
+      const sandboxConfig = {
+        metadata: { ...metadata, attempt },
+        logDirectory: join(node.cli.root, `logs-${attempt}`),
+      };
+      const { podSandboxId } = await node.runtime.runPodSandbox({ config: sandboxConfig });
+      node.ids.push(podSandboxId);
+      const start = async (name: string, more: object) => {
+        const config = { metadata: { name }, image: { image: imageRef }, logPath: `${name}.log`, ...more };
+        const { containerId } = await node.runtime.createContainer({ podSandboxId, sandboxConfig, config });
+        await node.runtime.startContainer({ containerId });
+        return containerId;
+      };
+      const main = await start('main', { mounts: [{ hostPath: path, containerPath: '/var/lib/postgresql/data' }] });
+      return {
+        podSandboxId,
+        main,
+        start,
+        log: (name: string) => logLines(join(sandboxConfig.logDirectory, `${name}.log`)),
+      };
+    };
+    const query = async (containerId: string, ...cmd: string[]) => {
+      const { stdout, stderr, exitCode } = await node.runtime.execSync({ containerId, cmd, timeout: 120n });
+      return { exitCode, stdout: Buffer.from(stdout).toString(), stderr: Buffer.from(stderr).toString() };
+    };
+    const local = ['-h', '/run/postgresql', '-U', 'postgres'];
+    const isReady = async (id: string) => (await query(id, 'psql', ...local, '-c', 'select 1')).exitCode === 0;
+    const signal = AbortSignal.timeout(readyMs);
+    const until = (look: () => Promise<boolean>) =>
+      poll(async () => (await look()) || undefined, { everyMs: 500, signal });
+
+    const first = await runPod(0);
+    await until(() => isReady(first.main));
+    await query(first.main, 'psql', ...local, '-c', 'create table rows (n int primary key)');
+    const envs = [{ key: 'PGPASSWORD', value: Buffer.from('postgres') }];
+    const writes = String.raw`i=0; while :; do i=$((i+1)); printf 'insert into rows values (%d);\n\\echo %d\n' $i $i; done`;
+    const psqlLoad = 'stdbuf -oL psql -h 127.0.0.1 -U postgres -qAt';
+    await first.start('load', { command: ['sh', '-c', `(${writes}) | ${psqlLoad}`], args: [], envs });
+    const told = async () => (await first.log('load')).map(Number);
+    await until(async () => (await told()).length >= rowsBeforeTheEnd);
+    await node.end('SIGKILL');
+    await node.start();
+    const atTheStart = (await told()).length;
+    await until(async () => (await told()).length >= atTheStart + rowsBeforeTheEnd);
+    const { info } = await node.runtime.podSandboxStatus({ podSandboxId: first.podSandboxId, verbose: true });
+    process.kill(v.parse(v.object({ pid: v.number() }), JSON.parse(info['info'] ?? '')).pid, 'SIGKILL');
+    await until(async () => {
+      const { status } = await node.runtime.podSandboxStatus({ podSandboxId: first.podSandboxId });
+      return status?.state === PodSandboxState.SANDBOX_NOTREADY;
+    });
+    const committed = await told();
+    assert.deepEqual(
+      committed,
+      committed.map((_, at) => at + 1),
+    );
+
+    const second = await runPod(1);
+    await until(() => isReady(second.main));
+    const { stdout } = await query(second.main, 'psql', ...local, '-qAt', '-c', 'select n from rows order by n');
+    const rows = new Set(stdout.trim().split('\n').map(Number));
+    assert.deepEqual(
+      committed.filter((n) => !rows.has(n)),
+      [],
+    );
+    const checked = await query(second.main, 'pg_amcheck', ...local, '--install-missing', '--all');
+    assert.deepEqual(checked, { exitCode: 0, stdout: '', stderr: '' });
+    for (const { podSandboxId } of [first, second]) await node.runtime.removePodSandbox({ podSandboxId });
   });
 });

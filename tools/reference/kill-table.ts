@@ -17,6 +17,7 @@ const replaced = 'test/vm/replaced-parts.test.ts';
 const leaks = 'test/vm/leaks.test.ts';
 const interrupts = 'test/vm/cli-interrupts.test.ts';
 const short = 'test/vm/short-of-descriptors.test.ts';
+const database = 'test/vm/database.test.ts';
 const setUpEnds = 'test/vm/set-up-ends.test.ts';
 
 /** What happens to a component at a moment, what is promised, and the test that shows it. */
@@ -48,6 +49,20 @@ const rows: readonly Row[] = [
     fault: 'KILL',
     promise: 'that pod fails with the reason; the others are taken over',
     test: [adopt, 'takes over all pods at once; one whose machine has ended fails with the reason'],
+  },
+  {
+    component: 'daemon',
+    moment: 'a guest hangs meanwhile',
+    fault: 'KILL',
+    promise: 'that pod fails with the reason within 30 s; the next daemon serves then',
+    test: [replaced, 'a guest that hangs while no daemon runs does not keep the next one from serving'],
+  },
+  {
+    component: 'daemon, then VMM',
+    moment: 'a database writes to a share',
+    fault: 'KILL',
+    promise: 'no committed row is lost, and every page is whole (pg_amcheck, checksums)',
+    test: [database, 'on a share, after its daemon was killed and replaced under load'],
   },
   {
     component: 'daemon',
@@ -120,7 +135,7 @@ const rows: readonly Row[] = [
     moment: 'a database writes',
     fault: 'KILL',
     promise: 'no committed row is lost, on block volumes and shares',
-    test: ['test/vm/database.test.ts', 'a database whose machine is killed'],
+    test: [database, 'a database whose machine is killed'],
   },
   {
     component: 'VMM',

@@ -59,8 +59,10 @@ export async function takeOver(
       }
     }),
   );
-  await parts.network.collect(leftIds, signal); // attachments of sandboxes that were not taken over
-  return sandboxes.filter((sandbox) => sandbox !== undefined);
+  const listed = sandboxes.filter((sandbox) => sandbox !== undefined);
+  const mayHaveLeft = listed.some((sandbox) => sandbox instanceof EndedSandbox);
+  if (mayHaveLeft) await parts.network.collect(leftIds, signal); // attachments of sandboxes that were not taken over
+  return listed;
 }
 
 async function fateOf(
