@@ -64,10 +64,13 @@ export class MachineDirectory {
     await rm(join(this.devices, name), { force: true });
   }
 
-  /** Gives the VMM's user search permission on the directory, and ownership of `sockets`. */
+  /**
+   * Lets the VMM's user search and list the directory, and gives it `sockets`. From version 0.12 on, bubblewrap opens a
+   * directory of the jail for reading before it mounts something below it, as the jail does with `devices`.
+   */
   async prepare(uid: number): Promise<void> {
     await chown(this.path, 0, uid);
-    await chmod(this.path, 0o710);
+    await chmod(this.path, 0o750);
     await rm(this.sockets, { recursive: true, force: true });
     await rm(this.consoleLog, { force: true });
     await mkdir(this.sockets, { mode: 0o700 });
