@@ -36,11 +36,12 @@ export async function guardNode(guard: NodeGuard, signal: AbortSignal): Promise<
   // Named after a digest of its rules, so that another version or setting makes another table.
   const table = `${guard.bridge}_${createHash('sha256').update(rules).digest('hex').slice(0, 12)}`;
   try {
-    const input = `create table inet ${table}\ntable inet ${table} {\n${rules}}\n`;
+    // An argument, because some versions of nft refuse a socket as standard input (1.0.9: "Not a regular file").
+    const script = `create table inet ${table}\ntable inet ${table} {\n${rules}}\n`;
     if (guard.looksAtRules === true && (await isEmptied(table, signal))) {
       await run('nft', ['delete', 'table', 'inet', table], { signal, timeoutMs, okCodes: [0, 1] });
     }
-    const made = await run('nft', ['-f', '-'], { input, signal, timeoutMs, okCodes: 'any' });
+    const made = await run('nft', [script], { signal, timeoutMs, okCodes: 'any' });
     if (made.code === 0) await removeTables(guard.bridge, signal, table);
     return made.code === 0 || made.stderr.includes('File exists') ? undefined : printable(made.stderr.trim(), 300);
   } catch (error) {
