@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { is } from '#cri/testing/grpc-client.ts';
-import { ContainerState, PodSandboxState } from '#cri/schema/api_pb.ts';
+import { ContainerState, MountPropagation, NamespaceMode, PodSandboxState } from '#cri/schema/api_pb.ts';
 import { run } from '#host/run.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
@@ -230,6 +230,39 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
       await run('losetup', ['--detach', loop]);
     }
     assert.equal((await readFile(disk, 'latin1')).slice(0, 4), 'kept');
+  });
+
+  it('refuses what a pod would have of the host’s kernel, each with what to do', async () => {
+    for (const [kind, words] of [
+      ['network', /hostNetwork is not supported[^]*use hostPort/],
+      ['pid', /hostPID is not supported[^]*use shareProcessNamespace/],
+      ['ipc', /hostIPC is not supported[^]*Remove hostIPC/],
+    ] as const) {
+      const linux = { securityContext: { namespaceOptions: { [kind]: NamespaceMode.NODE } } };
+      const config = { ...podOf(`host-${kind}`), linux };
+      await assert.rejects(runtime.runPodSandbox({ config }), is(status.UNIMPLEMENTED, words));
+    }
+    const { podSandboxId, config } = await runPod('apart');
+    const create = (mount: object) =>
+      runtime.createContainer({
+        podSandboxId,
+        sandboxConfig: config,
+        config: { ...shell('sleep 1000'), mounts: [{ containerPath: '/host', hostPath: cli.root, ...mount }] },
+      });
+    for (const [mount, words] of [
+      [{ hostPath: join(cli.root, 'cri.sock') }, /it is a socket[^]*over the network/],
+      [{ hostPath: '/dev' }, /the host's kernel/],
+      [{ hostPath: '/dev/null' }, /character device/],
+      [{ hostPath: '/proc' }, /the host's kernel/],
+      [{ hostPath: '/proc/1/ns' }, /the host's kernel/],
+      [{ hostPath: '/sys/fs/cgroup' }, /the host's kernel/],
+      [{ propagation: MountPropagation.PROPAGATION_BIDIRECTIONAL }, /cannot appear on the host[^]*HostToContainer/],
+    ] as const)
+      await assert.rejects(create(mount), is(status.UNIMPLEMENTED, words));
+    const { containerId } = await create({});
+    await runtime.startContainer({ containerId });
+    assert.equal((await runtime.execSync({ containerId, cmd: ['test', '-S', '/host/cri.sock'] })).exitCode, 0);
+    await runtime.removePodSandbox({ podSandboxId });
   });
 
   it('serves images to a kubelet and to the other commands alike', async () => {

@@ -9,6 +9,7 @@ import { is } from '../testing/grpc-client.ts';
 import {
   ContainerState,
   MountPropagation,
+  NamespaceMode,
   SecurityProfile_ProfileType as ProfileType,
   SupplementalGroupsPolicy,
 } from '../schema/api_pb.ts';
@@ -55,6 +56,10 @@ test('createContainer() refuses missing or unsupported parts with a message, and
   await refuses(mounts({ hostPath: '/dev/null' }), status.UNIMPLEMENTED, /it is a character device/);
   await refuses(mounts({ propagation: 2 }), status.UNIMPLEMENTED, /cannot appear on the host/);
   const security = (securityContext: object) => ({ linux: { securityContext } });
+  for (const kind of ['network', 'pid', 'ipc']) {
+    const namespaceOptions = { [kind]: NamespaceMode.NODE };
+    await refuses(security({ namespaceOptions }), status.UNIMPLEMENTED, /host(Network|PID|IPC) is not supported/);
+  }
   await refuses(security({ runAsGroup: { value: 5n } }), status.INVALID_ARGUMENT, /run_as_group needs a user/);
   await refuses(security({ runAsUser: { value: -1n } }), status.INVALID_ARGUMENT, /run_as_user.*got -1/);
   await refuses(security({ apparmor: { profileType: ProfileType.Localhost } }), status.UNIMPLEMENTED, /AppArmor/);

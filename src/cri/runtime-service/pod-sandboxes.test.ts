@@ -6,6 +6,12 @@ import { NamespaceMode, PodSandboxState, Protocol } from '../schema/api_pb.ts';
 import { is } from '../testing/grpc-client.ts';
 import { containerConfig, openFakeNode, podConfig } from '../testing/fake-node.ts';
 
+const hostNamespaces = [
+  ['network', /hostNetwork is not supported[^]*use hostPort/],
+  ['pid', /hostPID is not supported[^]*use shareProcessNamespace/],
+  ['ipc', /hostIPC is not supported[^]*Remove hostIPC/],
+] as const;
+
 test('runPodSandbox() refuses missing or invalid values with a message, and leaves nothing', async () => {
   await using node = await openFakeNode();
   const { runtime } = node;
@@ -25,9 +31,9 @@ test('runPodSandbox() refuses missing or invalid values with a message, and leav
     runtime.runPodSandbox({ config: podConfig, runtimeHandler: 'runc' }),
     is(status.INVALID_ARGUMENT, /Use one of podvm/),
   );
-  for (const namespaceOptions of [{ network: NamespaceMode.NODE }, { ipc: NamespaceMode.NODE }]) {
-    const config = { ...podConfig, linux: { securityContext: { namespaceOptions } } };
-    await assert.rejects(runtime.runPodSandbox({ config }), is(status.UNIMPLEMENTED, /host(Network|IPC) is not/));
+  for (const [kind, words] of hostNamespaces) {
+    const config = { ...podConfig, linux: { securityContext: { namespaceOptions: { [kind]: NamespaceMode.NODE } } } };
+    await assert.rejects(runtime.runPodSandbox({ config }), is(status.UNIMPLEMENTED, words));
   }
   assert.deepEqual((await runtime.listPodSandbox()).items, []);
 });

@@ -5,6 +5,7 @@ import { createProcessRoom } from '#sandbox/container/process-size.ts';
 import type { ContainerSpec } from '#sandbox/sandbox.ts';
 import type { ContainerConfig, LinuxContainerResources, Mount, PodSandboxConfig } from '../schema/api_pb.ts';
 import { devicesOf } from './devices.ts';
+import { refuseHostNamespaces } from './host-namespaces.ts';
 import { numberOf } from './int64.ts';
 import { mountsOf } from './mounts.ts';
 import { resourcesOf } from './resources.ts';
@@ -26,6 +27,7 @@ export async function containerSpecOf(
     throw new PodvmError('invalid', `Cannot create ${what}: its config has no image`);
   }
   const devices = devicesOf(what, config);
+  refuseHostNamespaces(what, linux?.securityContext?.namespaceOptions);
   checkUserNamespaceOf(what, linux?.securityContext?.namespaceOptions, pod?.securityContext?.namespaceOptions);
   const logPath = logPathOf(what, logDirectory, config.logPath);
   const messageFile = terminationMount(config);

@@ -4,13 +4,13 @@ import type { HostPort, SandboxSpec } from '#sandbox/sandbox.ts';
 import { templateOfHandler } from '../handlers.ts';
 import {
   type LinuxSandboxSecurityContext,
-  type NamespaceOption,
   NamespaceMode,
   type PodSandboxConfig,
   type PodSandboxMetadata,
   type PortMapping,
   Protocol,
 } from '../schema/api_pb.ts';
+import { refuseHostNamespaces } from './host-namespaces.ts';
 import { podResourcesOf } from './resources.ts';
 import { userNamespaceOf } from './user-namespace.ts';
 
@@ -45,7 +45,7 @@ export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string):
     },
     hostAliases: [],
     sysctls: linux?.sysctls ?? {},
-    sharePidNamespace: sharesPids(namespaces),
+    sharePidNamespace: namespaces?.pid !== NamespaceMode.CONTAINER,
     ...(userNamespace === undefined ? {} : { userNamespace }),
     volumes: [],
     resources: { ...podResourcesOf(linux?.resources, linux?.overhead), ...oomScoreOf(linux?.cgroupParent) },
@@ -103,28 +103,14 @@ export function checkTables(
 
 function refuseWhatIsMissing({ name }: PodSandboxMetadata, security: LinuxSandboxSecurityContext | undefined): void {
   const options = security?.namespaceOptions;
-  const refuse = (what: string, fix: string) =>
-    new PodvmError('unsupported', `Cannot run pod sandbox ${printable(name)}: ${what}`, { fix });
-  if (options?.network === NamespaceMode.NODE) {
-    throw refuse(
-      "hostNetwork is not supported: the pod's machine has its own network",
-      'Use hostPort, or a runtime class that shares the host.',
+  refuseHostNamespaces(`pod sandbox ${printable(name)}`, options);
+  if (options?.pid === NamespaceMode.TARGET || options?.ipc === NamespaceMode.TARGET) {
+    throw new PodvmError(
+      'unsupported',
+      `Cannot run pod sandbox ${printable(name)}: namespaces of a target container apply only to containers`,
+      { fix: 'Use POD or CONTAINER.' },
     );
   }
-  if (options?.ipc === NamespaceMode.NODE) {
-    throw refuse("hostIPC is not supported: the pod's machine has its own kernel", 'Remove hostIPC.');
-  }
-  if (options?.pid === NamespaceMode.TARGET || options?.ipc === NamespaceMode.TARGET) {
-    throw refuse('namespaces of a target container apply only to containers', 'Use POD or CONTAINER.');
-  }
-}
-
-/**
- * Returns whether containers share pids. With hostPID the "node" is the machine: containers see each other, and nothing
- * of the host.
- */
-function sharesPids(options: NamespaceOption | undefined): boolean {
-  return options?.pid !== NamespaceMode.CONTAINER;
 }
 
 /** Makes a host name of a pod's name: RFC 1123's characters, at most 63. */
