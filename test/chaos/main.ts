@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import * as v from 'valibot';
 import { messageOf } from '#base/errors.ts';
-import { ContainerState, PodSandboxState } from '#cri/schema/api_pb.ts';
+import { ContainerState, NamespaceMode, PodSandboxState } from '#cri/schema/api_pb.ts';
 import { logLines } from '../log-lines.ts';
 import { openCriNode, type CriNode } from '../vm/cri-node.ts';
 import { faults, type Target } from './faults.ts';
@@ -53,7 +53,11 @@ class Pod {
   async start(): Promise<void> {
     const attempt = this.#attempts.length;
     const metadata = { name: this.name, namespace: 'chaos', uid: `uid-of-${this.name}`, attempt };
-    const sandboxConfig = { metadata, logDirectory: join(this.#node.cli.root, 'pod-logs', `${this.name}-${attempt}`) };
+    const sandboxConfig = {
+      metadata,
+      logDirectory: join(this.#node.cli.root, 'pod-logs', `${this.name}-${attempt}`),
+      linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } } }, // as a kubelet
+    };
     const shared = join(this.#node.cli.root, 'shared', this.name);
     await mkdir(shared, { recursive: true });
     const { podSandboxId } = await this.#node.runtime.runPodSandbox({ config: sandboxConfig });
