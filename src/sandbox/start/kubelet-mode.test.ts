@@ -114,7 +114,8 @@ test('find() sends what has changed before another container mounts it', async (
   await mode.find(mountOf(path), signal);
   await guest.shows({ 'etc-hosts': 'two' });
   const pushes = guest.calls.filter((method) => method === 'commitPush').length;
-  await writeFile(path, 'two'); // as a kubelet does for each container
+  await writeFile(at('etc-hosts.new'), 'two');
+  await rename(at('etc-hosts.new'), path); // at no moment is it empty, which would be sent
   await mode.find(mountOf(path), signal);
   assert.equal(guest.calls.filter((method) => method === 'commitPush').length, pushes);
 });
