@@ -25,7 +25,7 @@ export async function adoptSuite({ rounds: count, say }: SuiteOptions): Promise<
   const directory = await mkdtemp('/var/tmp/podvm-bench-adopt-');
   await using undo = new AsyncDisposableStack();
   undo.defer(() => rm(directory, { recursive: true, force: true }));
-  const node = undo.use(await openCriNode(undefined));
+  const node = undo.use(await openCriNode(0));
   await startPod(node, 'bench-adopt-1', directory, writer);
   for (let kill = 1; kill <= kills; kill += 1) {
     await delay(restMs);

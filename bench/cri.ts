@@ -17,19 +17,19 @@ const image = { image: 'localhost/podvm/base:latest' };
 
 /**
  * The verbs of a pod's life as a kubelet calls them, each from request to answer, on a node without a pool (`cri.*`) and
- * on one where two machines wait (`criPooled.*`); `fromScratchMs` is a pod with a running container. Then, beside `n`
+ * on one as it comes, where a machine waits (`criPooled.*`); `fromScratchMs` is a pod with a running container. Then, beside `n`
  * running pods, a thousand lists and statuses a second for a while: `criLoad.<verb>Ms` of each,
  * `criLoad.callsPerSecond`, and the daemon's resident memory before and after, `criLoad.{before,after}KiB`.
  */
 export async function criSuite({ rounds: count, say }: SuiteOptions): Promise<Figures> {
   const sheet = new Sheet();
-  for (const [name, poolSize] of [
-    ['cri', undefined],
-    ['criPooled', 2],
+  for (const [name, poolSize, waiting] of [
+    ['cri', 0, 0],
+    ['criPooled', undefined, 1],
   ] as const) {
     await using node = await openCriNode(poolSize);
     for (let round = 1; round <= Math.min(count, maxLifecycles); round += 1) {
-      await untilWaiting(poolSize ?? 0);
+      await untilWaiting(waiting);
       await delay(restMs);
       await live(node, `bench-${name.toLowerCase()}-${round}`, name, sheet);
       say(`${name}: ${round}`);

@@ -5,6 +5,7 @@ import { PodvmError } from '#base/errors.ts';
 import { parseQuantity, unitsOf } from '#base/quantity.ts';
 import type { LogLevel } from '#host/log.ts';
 import type { NetworkPolicy } from '#network/guard/network-policy.ts';
+import type { PoolSize } from '#sandbox/start/pool-demand.ts';
 import type { TemplateChoice } from '#sandbox/template-choice.ts';
 import type { UpdateRequest } from '#setup/update-report.ts';
 import type { FileSettings } from './config-file.ts';
@@ -42,7 +43,7 @@ export interface Configuration {
   /** Accelerator; undefined: chosen by the probe. */
   readonly accelerator: 'kvm' | 'tcg' | undefined;
   /** Number of machines kept ready for pods. */
-  readonly poolSize: number;
+  readonly poolSize: PoolSize;
   /** The most that pods may share. */
   readonly template: TemplateChoice;
   /** Nominal memory of machines in `MiB`, the most for one pod; undefined: half of the node's, at most 16 GiB. */
@@ -99,9 +100,10 @@ export function readConfiguration(
   const memory = given('machineMemoryMiB');
   const authFile = given('authFile');
   const accelerator = word('accelerator');
-  const poolSize = number('pool', given('pool') ?? settings.pool.default);
+  const pool = given('pool') ?? settings.pool.default;
   const template = word('template');
-  if (poolSize > 0 && template !== 'on') {
+  const poolSize = pool === settings.pool.type.or ? autoPool(template) : number('pool', pool);
+  if (poolSize !== 0 && template !== 'on') {
     throw new PodvmError(
       'invalid',
       `Cannot use ${nameOf('pool')}: the pool needs the node's template, which ${nameOf('template')} disables`,
@@ -140,6 +142,9 @@ export function readConfiguration(
   };
 }
 
+/** Machines of the pool are restored from the node's template. */
+const autoPool = (template: TemplateChoice): PoolSize => (template === 'on' ? 'auto' : 0);
+
 /** Less would hold up the start of a machine. */
 const minRate = 1e6;
 
@@ -174,6 +179,7 @@ export const updateRequestOf = ({ root, repo, mirror, npmEnv }: Configuration): 
 interface Bounds {
   readonly min: number;
   readonly max: number;
+  readonly or?: string;
 }
 
 function addressOf(name: string, value: string): { readonly address: string; readonly port: number } {
@@ -200,12 +206,16 @@ function absolute(name: string, value: string, otherwise?: string): string {
   });
 }
 
-function wholeNumber(name: string, value: string, { min, max }: Bounds): number {
+function wholeNumber(name: string, value: string, { min, max, or }: Bounds): number {
   const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN;
   if (number >= min && number <= max) return number;
-  throw new PodvmError('invalid', `Cannot use ${name}: it must be a whole number from ${min} to ${max}, got ${value}`, {
-    fix: 'Correct it, or leave it out for the default; see docs/reference/settings.md.',
-  });
+  throw new PodvmError(
+    'invalid',
+    `Cannot use ${name}: it must be a whole number from ${min} to ${max}${or === undefined ? '' : ` or ${or}`}, got ${value}`,
+    {
+      fix: 'Correct it, or leave it out for the default; see docs/reference/settings.md.',
+    },
+  );
 }
 
 function oneOf<T extends string>(name: string, value: string, allowed: readonly T[]): T {

@@ -2,11 +2,11 @@ import { logLevels } from '#host/log.ts';
 import { networkPolicies } from '#network/guard/network-policy.ts';
 import { templateChoices } from '#sandbox/template-choice.ts';
 
-/** Type of a value. A *word* is one of a list; a *number* is a whole number within inclusive bounds. */
+/** Type of a value. A *word* is one of a list; a *number* is a whole number within inclusive bounds, or the word `or`. */
 export type SettingType =
   | { readonly kind: 'path' | 'paths' | 'address' | 'url' | 'cniConfig' | 'rate' }
   | { readonly kind: 'word'; readonly words: readonly string[] }
-  | { readonly kind: 'number'; readonly min: number; readonly max: number };
+  | { readonly kind: 'number'; readonly min: number; readonly max: number; readonly or?: string };
 
 /** One setting: a key of the file passed with `podvm daemon --config`, or an environment variable. */
 export interface Setting {
@@ -131,9 +131,12 @@ export const settings = {
   },
   pool: {
     env: 'PODVM_POOL',
-    type: number(0, 64),
+    type: { ...number(0, 64), or: 'auto' },
     default: '0',
-    about: 'Machines that are kept ready for the next pods.',
+    daemonDefault: 'auto',
+    about:
+      'Machines that are kept ready for the next pods. `auto`: as many as the largest burst of the last ten minutes ' +
+      "took, from one to eight, which use at most 5 % of the node's memory.",
   },
   template: {
     env: 'PODVM_TEMPLATE',

@@ -14,6 +14,8 @@ export interface SandboxLimits {
   readonly maxSandboxes: number;
   /** Simultaneous starts of machines: more would only compete for the processor. */
   readonly maxStarts: number;
+  /** Machines that wait in a pool of automatic size. */
+  readonly maxSpares: number;
   /**
    * Descriptors that one start may take, including those of the programs that it runs; a sandbox keeps fewer than a
    * tenth of them.
@@ -62,6 +64,9 @@ export interface SandboxLimits {
 const totalMiB = Math.floor(totalmem() / (1024 * 1024));
 /** The kernel's page tables take 1.6 % of this, and are part of the template's file. */
 const maxNominalMiB = 16 * 1024;
+/** Part of the node's memory that waiting machines may use, and what one uses, in `MiB`. */
+const sparesPart = 0.05;
+const spareMiB = 96;
 
 export const defaultLimits: SandboxLimits = {
   size: {
@@ -77,6 +82,7 @@ export const defaultLimits: SandboxLimits = {
   logs: defaultLogLimits,
   maxSandboxes: 512,
   maxStarts: 2 * availableParallelism(),
+  maxSpares: Math.max(1, Math.min(8, Math.floor((totalMiB * sparesPart) / spareMiB))),
   maxStartDescriptors: 64,
   maxContainers: 128,
   maxOldLogs: 4,

@@ -12,6 +12,7 @@ import { lockDirectory } from './recovery/lock.ts';
 import { createNames, createUserIds, keyOf, userIdsOf } from './names.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { createPool } from './start/pool.ts';
+import type { PoolSize } from './start/pool-demand.ts';
 import { machineSizeOf } from './resources.ts';
 import type { Sandbox, Sandboxes, SandboxSpec } from './sandbox.ts';
 import { startSandbox, type StartContext } from './start/start-sandbox.ts';
@@ -27,7 +28,7 @@ export interface OpenSandboxesOptions {
   readonly log: Log;
   readonly limits?: SandboxLimits;
   /** Machines that wait for a pod; default 0. */
-  readonly poolSize?: number;
+  readonly poolSize?: PoolSize;
   /** Leaves kept sandboxes to a later process; default: takes them over. */
   readonly leavesKept?: boolean;
   /** The most that pods may share; default `on`. */
@@ -83,7 +84,7 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
 
 interface TableOptions {
   readonly shared: Omit<StartContext, 'parts' | 'templates' | 'pool'>;
-  readonly poolSize: number;
+  readonly poolSize: PoolSize;
   readonly starting: Set<Promise<unknown>>;
   readonly parts: Parts;
   readonly templates: Templates;

@@ -35,13 +35,15 @@ export interface CliNode extends AsyncDisposable {
 export interface CliNodeOptions {
   readonly isSetUp: boolean;
   readonly podvm?: string;
+  readonly pool?: string;
 }
 
 /**
  * With set-up, it shares what `podvm setup` made: by links to each part and template, so that whatever is made or swept here stays
- * here. The environment is a user's, plus the state directory. `podvm`: another program than the checkout's.
+ * here. The environment is a user's, plus the state directory. `podvm`: another program than the checkout's. `pool`: the setting;
+ * by default no machine waits, since that would take the processor from what the tests look at.
  */
-export async function openCliNode({ isSetUp, podvm }: CliNodeOptions): Promise<CliNode> {
+export async function openCliNode({ isSetUp, podvm, pool = '0' }: CliNodeOptions): Promise<CliNode> {
   const root = await mkdtemp('/var/tmp/podvm-cli-');
   await chmod(root, 0o711); // jailed machines reach what is theirs in it
   if (isSetUp) {
@@ -56,7 +58,7 @@ export async function openCliNode({ isSetUp, podvm }: CliNodeOptions): Promise<C
   }
   const running = new Set<Typed>();
   const start = (args: readonly string[], input = '', program = podvm ?? join(repo, 'podvm')) => {
-    const typed = startPodvm(program, root, args, input);
+    const typed = startPodvm(program, { PODVM_ROOT: root, PODVM_POOL: pool }, args, input);
     running.add(typed);
     void typed.ended.finally(() => running.delete(typed));
     return typed;
@@ -80,8 +82,8 @@ export async function openCliNode({ isSetUp, podvm }: CliNodeOptions): Promise<C
   };
 }
 
-function startPodvm(podvm: string, root: string, args: readonly string[], input: string): Typed {
-  const child = spawn(podvm, args, { env: { ...process.env, PODVM_ROOT: root } });
+function startPodvm(podvm: string, env: NodeJS.ProcessEnv, args: readonly string[], input: string): Typed {
+  const child = spawn(podvm, args, { env: { ...process.env, ...env } });
   child.stdin.on('error', () => {}); // a command that does not read its input
   child.stdin.end(input);
   let stdout = '';

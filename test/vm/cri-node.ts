@@ -26,8 +26,8 @@ export interface CriNode extends AsyncDisposable {
 const servingTimeoutMs = 300_000;
 
 /** Takes CNI configurations from `net.d` of the node, empty at first, if it is told to; else it has its own network. */
-export async function openCriNode({ hasCniDirectory = false } = {}): Promise<CriNode> {
-  const cli = await openCliNode({ isSetUp: true });
+export async function openCriNode({ hasCniDirectory = false, pool = '0' } = {}): Promise<CriNode> {
+  const cli = await openCliNode({ isSetUp: true, pool });
   const cniDirectory = join(cli.root, 'net.d');
   const configuration = join(cli.root, 'podvm.yaml');
   if (hasCniDirectory) {

@@ -36,7 +36,7 @@ function typeOf(type: SettingType): string {
     case 'word':
       return type.words.map(code).join(', ');
     case 'number':
-      return `whole number from ${type.min} to ${type.max}`;
+      return `whole number from ${type.min} to ${type.max}${type.or === undefined ? '' : `, or ${code(type.or)}`}`;
   }
 }
 

@@ -4,6 +4,7 @@ import { Holdings } from '../holdings.ts';
 import { createPhases } from '../phases.ts';
 import { machineSizeOf } from '../resources.ts';
 import type { MachineContext, MachineMade, MachineOrder } from './machine-steps.ts';
+import { PoolDemand, type PoolSize } from './pool-demand.ts';
 import { runSteps } from './run-steps.ts';
 import { spareSteps } from './spare-steps.ts';
 
@@ -26,7 +27,7 @@ export interface Pool extends AsyncDisposable {
 
 export interface PoolOptions {
   /** Machines to keep waiting; 0: no pool. */
-  readonly size: number;
+  readonly size: PoolSize;
   /** True while a pod is being started, which gets the processor first. */
   readonly isBusy: () => boolean;
 }
@@ -41,7 +42,7 @@ const settleMs = 2_000;
 const backOffMs = 30_000;
 
 export function createPool(options: PoolOptions, context: MachineContext): Pool {
-  return options.size > 0 ? new SparePool(options, context) : noPool;
+  return options.size !== 0 ? new SparePool(options, context) : noPool;
 }
 
 const noPool: Pool = {
@@ -57,6 +58,7 @@ class SparePool implements Pool {
   readonly #order: MachineOrder;
   readonly #closing = new AbortController();
   readonly #tending: Promise<void>;
+  readonly #demand: PoolDemand;
   #spares: Spare[] = [];
   /** Whether the waiting machines come from a template; false where none can be made and machines boot cold. */
   #hasTemplate = false;
@@ -70,6 +72,7 @@ class SparePool implements Pool {
     this.#context = context;
     const size = machineSizeOf('a spare machine', {}, context.limits.size);
     this.#order = { size, network: 'cni', template: 'on', owner: undefined };
+    this.#demand = new PoolDemand(options.size, context.limits.maxSpares);
     this.#tending = this.#tend();
   }
 
@@ -84,6 +87,7 @@ class SparePool implements Pool {
       template === mine.template &&
       size.nominal !== undefined &&
       size.scratchBytes === mine.size.scratchBytes;
+    if (suits) this.#demand.ordered(this.#context.surroundings.nowMs());
     const spare = suits ? this.#spares.shift() : undefined;
     if (spare !== undefined) {
       this.#quietUntilNs = this.#context.surroundings.monotonicNs() + BigInt(settleMs) * 1_000_000n;
@@ -118,7 +122,9 @@ class SparePool implements Pool {
       if (isScarce) await this.#drain(scarcity);
       else if (!(await this.#isTemplateCurrent())) await this.#drain('their template changed');
       let isResting = isScarce;
-      if (!isScarce && this.#spares.length < this.#options.size && !this.#isBusy) {
+      const wanted = this.#demand.wanted(this.#context.surroundings.nowMs());
+      if (this.#spares.length > wanted) await this.#drain('fewer are needed', wanted);
+      if (!isScarce && this.#spares.length < wanted && !this.#isBusy) {
         try {
           await this.#addSpare();
           continue;
@@ -128,7 +134,7 @@ class SparePool implements Pool {
           isResting = true;
         }
       }
-      if (isResting || this.#spares.length >= this.#options.size) this.#tellWaiters();
+      if (isResting || this.#spares.length >= wanted) this.#tellWaiters();
       await this.#rest(isResting ? backOffMs : this.#isBusy ? 50 : tendIntervalMs);
     }
   }
@@ -183,8 +189,8 @@ class SparePool implements Pool {
     );
   }
 
-  async #drain(why: string): Promise<void> {
-    const spares = this.#spares.splice(0);
+  async #drain(why: string, keep = 0): Promise<void> {
+    const spares = this.#spares.splice(keep);
     if (spares.length === 0) return;
     this.#context.surroundings.log.info('spare machines thrown away', { count: spares.length, why });
     for (const result of await Promise.allSettled(spares.map(throwAway))) {
