@@ -5,6 +5,7 @@ import { messageOf } from '#base/errors.ts';
 import { isThere } from '#host/files.ts';
 import { printable } from '#base/guest-text.ts';
 import { weaknesses } from '#host/confinement.ts';
+import { type Distribution, readDistribution, triedDistributions } from '#host/distribution.ts';
 import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import type { AttachmentCheck, NetworkReadiness } from '#network/network.ts';
@@ -37,6 +38,7 @@ export async function doctorCommand(
     isRoot ? await look() : [{ name, status: 'skip', detail: 'needs root' }];
   const findings = [
     rootFinding(isRoot),
+    distributionFinding(await readDistribution()),
     ...(await setup(config, isRoot)),
     ...(await asRoot('accelerator', async () => [await accelerator(config, write, signal)])),
     ...(await asRoot('jail', async () => [await jail(config, signal)])),
@@ -74,6 +76,13 @@ function report(findings: readonly Finding[]): string {
 function rootFinding(isRoot: boolean): Finding {
   if (isRoot) return { name: 'user', status: 'ok', detail: 'root' };
   return { name: 'user', status: 'fail', detail: 'not root', fix: 'Run podvm as root.' };
+}
+
+export function distributionFinding({ name, isTried }: Distribution): Finding {
+  const title = 'distribution';
+  if (isTried) return { name: title, status: 'ok', detail: name };
+  const fix = `PodVM is tried on ${triedDistributions.map((tried) => tried.name).join(', ')}. On others, look at the other results.`;
+  return { name: title, status: 'warn', detail: `PodVM has not been tried on ${printable(name, 200)}`, fix };
 }
 
 async function setup({ root, repo }: Configuration, isRoot: boolean): Promise<readonly Finding[]> {

@@ -40,6 +40,11 @@ const auditSchema = v.object({
 
 const takeRelease =
   'Take a newer release of PodVM, whose package-lock.json pins them, or set them there yourself and run `npm test`.';
+const reachRegistry = 'Check that npm reaches its registry from here: `npm ping`.';
+const getNpm =
+  'Run `apt-get install --no-install-recommends npm` to have this checked. Otherwise take each newer release of PodVM.';
+/** Exit code of setpriv(1) when it does not find npm, which a host with the Debian package need not have. */
+const npmIsMissing = 127;
 /** The part of `package-lock.json` that npm also requires in `package.json`. */
 const lockSchema = v.object({ packages: v.object({ '': v.record(v.string(), v.unknown()) }) });
 
@@ -81,26 +86,27 @@ function askerOf(npmEnv: NpmEnv, signal: AbortSignal) {
   ): Promise<readonly UpdateFinding[]> => {
     try {
       const settings = { npm_config_logs_max: '0', npm_config_update_notifier: 'false', npm_config_fetch_retries: '0' };
-      const { stdout } = await run('setpriv', ['--pdeathsig', 'KILL', 'npm', ...args, '--json'], {
+      const { code, stdout } = await run('setpriv', ['--pdeathsig', 'KILL', 'npm', ...args, '--json'], {
         cwd,
         env: { ...defaultEnv(), ...npmEnv, ...settings },
-        okCodes: [0, 1], // 1: it found something, or failed; the answer tells which
+        // 1: it found something, or failed; the answer tells which
+        okCodes: [0, 1, npmIsMissing],
         signal,
         timeoutMs,
         maxOutputBytes,
       });
+      if (code === npmIsMissing) return [unknown(subject, 'npm is not installed', getNpm)];
       return read(stdout);
     } catch (error) {
       signal.throwIfAborted();
-      return [unknown(subject, messageOf(error))];
+      return [unknown(subject, messageOf(error), reachRegistry)];
     }
   };
 }
 
 type Subject = 'Node' | 'npm packages' | 'npm advisories';
 
-function unknown(subject: Subject, why: string): UpdateFinding {
-  const fix = 'Check that npm reaches its registry from here: `npm ping`.';
+function unknown(subject: Subject, why: string, fix: string): UpdateFinding {
   return { subject, verdict: 'unknown', detail: `could not be checked: ${printable(why, 1000)}`, fix };
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempDisposable, writeFile } from 'node:fs/promises';
+import { mkdtempDisposable, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -220,6 +220,15 @@ test('a registry that cannot be reached makes both checks unknown, and says why'
   for (const { detail } of findings) assert.match(detail, /^could not be checked: .*ECONNREFUSED/);
   const missing = await checkNpm(repo.path, { ...env, PATH: '/nonexistent' }, never);
   assert.ok(missing.every(({ verdict }) => verdict === 'unknown'));
+});
+
+test('a host without npm, as one with the Debian package may be, is told how to get it', async () => {
+  await using release = await mkdtempDisposable(join(tmpdir(), 'podvm-npm-'));
+  await writeFile(join(release.path, 'npm-packages.json'), JSON.stringify({ packages: { '': {} } }));
+  await symlink('/usr/bin/setpriv', join(release.path, 'setpriv'));
+  const [finding] = await checkNpm(release.path, { PATH: release.path }, never);
+  assert.deepEqual([finding?.verdict, finding?.detail], ['unknown', 'could not be checked: npm is not installed']);
+  assert.match(finding?.fix ?? '', /apt-get install .*npm/);
 });
 
 test('a release asks npm only for advisories about what is bundled in it', async () => {
