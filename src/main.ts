@@ -88,6 +88,10 @@ const parts: ProgramParts = {
     const { doctorCommand } = await import('#daemon/doctor.ts');
     return await doctorCommand(configure(options), json, (line) => process.stderr.write(line), signal);
   },
+  diskUsage: async (options, { any: signal }) => {
+    const { readDiskUsage } = await import('#daemon/disk-usage.ts');
+    return await readDiskUsage(configure(options).root, signal);
+  },
 };
 
 /** Another process: nothing is to be undone here. */

@@ -18,6 +18,7 @@ import {
 import type { GlobalOptions, ProgramParts, Purpose, SetupWishes } from './program-parts.ts';
 import { readFiles } from './read-files.ts';
 import { runCommand } from './run-command.ts';
+import { systemCommands } from './system-commands.ts';
 import { versionCommand } from './version-command.ts';
 
 /** What the commands of one program share. */
@@ -185,6 +186,14 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
           terminal.stdout.write(text);
           exit(isHealthy ? 0 : 1);
         }),
+    },
+    {
+      name: 'system',
+      description: 'show what podvm takes of this host',
+      commands: systemCommands(
+        (use) => untilEnded(async (ends) => await use(await parts.diskUsage(global(), ends))),
+        terminal,
+      ),
     },
     {
       name: 'version',

@@ -25,6 +25,7 @@ const parts: ProgramParts = {
   uninstall: never,
   daemon: never,
   doctor: never,
+  diskUsage: never,
   version: '',
   versions: never,
 };

@@ -1,3 +1,4 @@
+import type { DiskUsage } from '#api/disk-usage.ts';
 import type { EndSignals } from './end-signals.ts';
 import type { Orphan } from './orphans.ts';
 import type { Terminal } from './terminal.ts';
@@ -28,6 +29,7 @@ export interface ProgramParts {
     options: GlobalOptions & { readonly json: boolean },
     ends: EndSignals,
   ) => Promise<{ text: string; isHealthy: boolean }>;
+  readonly diskUsage: (options: GlobalOptions, ends: EndSignals) => Promise<DiskUsage>;
   readonly version: string;
   readonly versions: (options: GlobalOptions) => Promise<Versions>;
 }

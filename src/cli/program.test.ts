@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import { PassThrough } from 'node:stream';
 import { describe, it } from 'node:test';
+import * as v from 'valibot';
+import { type DiskUsage, diskUsageSchema } from '#api/disk-usage.ts';
 import { PodvmError } from '#base/errors.ts';
 import { runProgram } from './program.ts';
 import type { ProgramParts } from './program-parts.ts';
@@ -43,6 +45,7 @@ function openProgram(change: Partial<ProgramParts> = {}) {
     uninstall: never,
     daemon: never,
     doctor: never,
+    diskUsage: never,
     version: '1.2.3',
     versions: () => Promise.resolve({ podvm: '1.2.3', wire: 2, qemu: undefined }),
     ...change,
@@ -59,6 +62,33 @@ describe('podvm version', () => {
     assert.equal(await type('version', '-o', 'json'), 0);
     assert.deepEqual(JSON.parse(said.stdout), { podvm: '1.2.3', wire: 2, qemu: null });
     assert.equal(await type('version', '-o', 'yaml'), 2);
+  });
+});
+
+describe('podvm system df', () => {
+  const usage: DiskUsage = {
+    root: '/state',
+    totalBytes: 103_000_000,
+    uses: [
+      { kind: 'part', name: 'sysroot-1', bytes: 100_000_000, isOld: false },
+      { kind: 'part', name: 'sysroot-0', bytes: 2_000_000, isOld: true },
+      { kind: 'other', bytes: 1_000_000, isOld: false },
+    ],
+  };
+
+  it('lists what takes disk space, as text and as JSON', async () => {
+    const { type, said } = openProgram({ diskUsage: () => Promise.resolve(usage) });
+    assert.equal(await type('system', 'df'), 0);
+    assert.deepEqual(said.stdout.trim().split('\n'), [
+      'KIND          SIZE   NAME',
+      'part      100.0 MB   sysroot-1',
+      'part        2.0 MB   sysroot-0 (of an earlier set-up)',
+      'other       1.0 MB',
+      'total     103.0 MB   /state',
+    ]);
+    said.stdout = '';
+    assert.equal(await type('system', 'df', '--json'), 0);
+    assert.deepEqual(v.parse(diskUsageSchema, JSON.parse(said.stdout)), usage);
   });
 });
 

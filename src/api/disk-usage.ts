@@ -1,0 +1,22 @@
+import * as v from 'valibot';
+
+/** `podvm system df --json`: DiskUsage. */
+export const diskUsageSchema = v.object({
+  /** State directory. */
+  root: v.string(),
+  /** Disk space of the whole state directory, in bytes. */
+  totalBytes: v.number(),
+  uses: v.array(
+    v.object({
+      /** `part`: made by set-up; `other`: records, lists of packages and sockets. */
+      kind: v.picklist(['part', 'template', 'images', 'pods', 'other']),
+      /** Name of the part or template. */
+      name: v.optional(v.string()),
+      /** Disk space, in bytes. A file with several names counts once. */
+      bytes: v.number(),
+      /** What the next set-up or start removes, unless a pod uses it. */
+      isOld: v.boolean(),
+    }),
+  ),
+});
+export type DiskUsage = Readonly<v.InferOutput<typeof diskUsageSchema>>;
