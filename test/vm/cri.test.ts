@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readdir, readFile, rename, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
+import { WebSocket } from 'ws';
 import { is } from '#cri/testing/grpc-client.ts';
 import { ContainerState, MountPropagation, NamespaceMode, PodSandboxState } from '#cri/schema/api_pb.ts';
 import { run } from '#host/run.ts';
@@ -15,6 +17,23 @@ const skip = await whyNoVm();
 const bridge = 'pvtestcri';
 const image = { image: 'localhost/podvm/base:latest' };
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
+
+/** Sends a text on channel 0, and returns what was received on a channel when the server has closed the connection. */
+async function converse(url: string, protocol: string, said: string): Promise<(channel: number) => string> {
+  const isBase64 = protocol.includes('base64');
+  const heard = new Map<number, Buffer>();
+  const socket = new WebSocket(url.replace('http:', 'ws:'), protocol === '' ? [] : protocol);
+  socket.on('message', (data: Buffer) => {
+    const channel = (data[0] ?? 0) - (isBase64 ? 48 : 0);
+    const piece = isBase64 ? Buffer.from(data.toString('latin1', 1), 'base64') : data.subarray(1);
+    heard.set(channel, Buffer.concat([heard.get(channel) ?? Buffer.of(), piece]));
+  });
+  await once(socket, 'open');
+  assert.equal(socket.protocol, protocol);
+  socket.send(isBase64 ? `0${btoa(said)}` : Buffer.concat([Buffer.of(0), Buffer.from(said)]));
+  await once(socket, 'close');
+  return (channel) => heard.get(channel)?.toString() ?? '';
+}
 
 describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
   let node: CriNode;
@@ -262,6 +281,34 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     const { containerId } = await create({});
     await runtime.startContainer({ containerId });
     assert.equal((await runtime.execSync({ containerId, cmd: ['test', '-S', '/host/cri.sock'] })).exitCode, 0);
+    await runtime.removePodSandbox({ podSandboxId });
+  });
+
+  it('streams a command and a port over every WebSocket protocol of a kubelet’s clients', async () => {
+    const { podSandboxId, config } = await runPod('streams');
+    const container = shell('mkdir /www; echo -n served >/www/file; exec httpd -f -p 8080 -h /www');
+    const { containerId } = await runtime.createContainer({ podSandboxId, config: container, sandboxConfig: config });
+    await runtime.startContainer({ containerId });
+    const cmd = ['sh', '-c', 'read line; echo got $line; exit 3'];
+    for (const [protocol, status] of [
+      ['v5.channel.k8s.io', /"ExitCode","message":"3"/],
+      ['v4.channel.k8s.io', /"ExitCode","message":"3"/],
+      ['v4.base64.channel.k8s.io', /"ExitCode","message":"3"/],
+      ['channel.k8s.io', /^command terminated with non-zero exit code: 3$/],
+      ['base64.channel.k8s.io', /^command terminated with non-zero exit code: 3$/],
+      ['', /^command terminated with non-zero exit code: 3$/],
+    ] as const) {
+      const { url } = await runtime.exec({ containerId, cmd, stdin: true, stdout: true });
+      const heard = await converse(url, protocol, 'a line\n');
+      assert.equal(heard(1), 'got a line\n', protocol);
+      assert.match(heard(3), status, protocol);
+    }
+    await runtime.execSync({ containerId, cmd: ['sh', '-c', 'until nc -z 127.0.0.1 8080; do sleep 0.1; done'] });
+    for (const protocol of ['v4.channel.k8s.io', 'v4.base64.channel.k8s.io', '']) {
+      const { url } = await runtime.portForward({ podSandboxId, port: [8080] });
+      const heard = await converse(url, protocol, 'GET /file HTTP/1.0\r\n\r\n');
+      assert.match(heard(0), /\r\n\r\nserved$/, protocol);
+    }
     await runtime.removePodSandbox({ podSandboxId });
   });
 

@@ -9,11 +9,11 @@ import type { PortForwardRequest, PortForwardResponseSchema } from '../schema/ap
  */
 export async function portForward(
   { pods, streaming }: CriParts,
-  { podSandboxId }: PortForwardRequest,
+  { podSandboxId, port: ports }: PortForwardRequest,
 ): Promise<Answer<typeof PortForwardResponseSchema>> {
   const { sandbox } = pods.pod(podSandboxId);
   if (sandbox.status.state !== 'ready') {
     throw new PodvmError('failedPrecondition', `Cannot forward ports of ${sandbox.id}: it is ${sandbox.status.state}`);
   }
-  return { url: streaming.portForwardUrl({ target: sandbox }) };
+  return { url: streaming.portForwardUrl({ target: sandbox, ports }) };
 }

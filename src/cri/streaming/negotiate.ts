@@ -1,12 +1,13 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { portForwardProtocol } from './port-forward.ts';
+import { spdyProcessProtocols } from './spdy-channels.ts';
 import type { StreamRequest } from './tokens.ts';
 import { processProtocols } from './websocket-channels.ts';
+import { forwardProtocols, maxForwardedPorts } from './websocket-port-forward.ts';
 
 /** The agreed transport and protocol. */
 export type Agreement =
-  | { readonly transport: 'spdy'; readonly protocol: string }
-  | { readonly transport: 'websocket'; readonly protocol: string }
+  | { readonly transport: 'spdy' | 'websocket'; readonly protocol: string }
   | {
       readonly transport: 'none';
       readonly status: 400 | 403;
@@ -14,38 +15,51 @@ export type Agreement =
       readonly accepted: readonly string[];
     };
 
-const spdyProtocols = {
-  exec: ['v4.channel.k8s.io'],
-  attach: ['v4.channel.k8s.io'],
-  portforward: [portForwardProtocol],
-};
-/** Prefix of protocols that carry SPDY in WebSocket messages. */
-export const tunnelPrefix = 'SPDY/3.1+';
-const webSocketProtocols = {
-  exec: processProtocols,
-  attach: processProtocols,
-  portforward: [`${tunnelPrefix}${portForwardProtocol}`],
-};
+/** Protocol that carries SPDY in WebSocket messages. */
+export const tunnelProtocol = `SPDY/3.1+${portForwardProtocol}`;
+
+const accepted = {
+  spdy: {
+    exec: [...spdyProcessProtocols.keys()],
+    attach: [...spdyProcessProtocols.keys()],
+    portforward: [portForwardProtocol],
+  },
+  websocket: {
+    exec: [...processProtocols.keys()],
+    attach: [...processProtocols.keys()],
+    portforward: [tunnelProtocol, ...forwardProtocols.keys()],
+  },
+} as const;
 
 /** Selects the first protocol of the client's list that the server supports. */
-export function negotiate(kind: StreamRequest['kind'], headers: IncomingHttpHeaders): Agreement {
+export function negotiate(request: StreamRequest, headers: IncomingHttpHeaders): Agreement {
   const upgrade = (headers.upgrade ?? '').toLowerCase();
   if (upgrade === 'websocket') {
-    return choose('websocket', headers['sec-websocket-protocol'], webSocketProtocols[kind]);
+    const agreement = choose('websocket', headers['sec-websocket-protocol'] ?? '', request.kind);
+    return agreement.transport === 'none' || mayForward(request, agreement.protocol) ? agreement : wrongPorts;
   }
-  if (upgrade === 'spdy/3.1') {
-    return choose('spdy', headers['x-stream-protocol-version'], spdyProtocols[kind]);
-  }
-  return { transport: 'none', status: 400, why: 'Upgrade to SPDY/3.1 or websocket', accepted: [] };
+  if (upgrade === 'spdy/3.1') return choose('spdy', headers['x-stream-protocol-version'], request.kind);
+  return refusal('Upgrade to SPDY/3.1 or websocket');
 }
 
 function choose(
   transport: 'spdy' | 'websocket',
   offered: string | readonly string[] | undefined,
-  accepted: readonly string[],
+  kind: StreamRequest['kind'],
 ): Agreement {
+  const known: readonly string[] = accepted[transport][kind];
   const names = [offered ?? []].flat().flatMap((line) => line.split(',').map((name) => name.trim()));
-  const protocol = names.find((name) => accepted.includes(name));
+  const protocol = names.find((name) => known.includes(name));
   if (protocol !== undefined) return { transport, protocol };
-  return { transport: 'none', status: 403, why: `None of the client's protocols is supported`, accepted };
+  const why = `None of the client's protocols is supported`;
+  return { transport: 'none', status: 403, why, accepted: known.filter((name) => name !== '') };
+}
+
+const refusal = (why: string) => ({ transport: 'none', status: 400, why, accepted: [] }) as const;
+
+const wrongPorts = refusal(`With this protocol the request must name 1 to ${maxForwardedPorts} ports`);
+
+function mayForward(request: StreamRequest, protocol: string): boolean {
+  if (request.kind !== 'portforward' || protocol === tunnelProtocol) return true;
+  return request.ports.length >= 1 && request.ports.length <= maxForwardedPorts;
 }

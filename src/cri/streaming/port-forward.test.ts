@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { afterEach, beforeEach, test } from 'node:test';
+import { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import { systemClock } from '#host/clock.ts';
 import { silentLog } from '#host/log.ts';
@@ -12,6 +13,7 @@ import { reset } from './spdy/spdy-error.ts';
 import { types } from './spdy/frame.ts';
 import { numbers } from './spdy/frame-encoder.ts';
 import type { PortForwardStreamRequest, StreamingServer } from './streaming.ts';
+import { maxForwardedPorts } from './websocket-port-forward.ts';
 
 /** Handler of the pod's only service, which this test plays on a real socket. */
 let serve: (socket: Socket) => void;
@@ -56,7 +58,7 @@ afterEach(async () => {
   await once(service, 'close');
 });
 
-const connectClient = () => StreamingClient.connect(server.portForwardUrl({ target }), 'portforward.k8s.io');
+const connectClient = () => StreamingClient.connect(server.portForwardUrl({ target, ports: [] }), 'portforward.k8s.io');
 
 async function pair(client: StreamingClient, port: number, requestid: string) {
   const headers = { port: String(port), requestid };
@@ -181,13 +183,17 @@ test('half a pair is reset after a time limit', async () => {
     { ...defaultStreamingSettings, openMs: 50 },
     { clock: systemClock, log: silentLog },
   );
-  await using client = await StreamingClient.connect(impatient.portForwardUrl({ target }), 'portforward.k8s.io');
+  await using client = await StreamingClient.connect(
+    impatient.portForwardUrl({ target, ports: [] }),
+    'portforward.k8s.io',
+  );
   const data = await client.open({ streamtype: 'data', port: '80', requestid: '1' });
   await client.frame(types.rstStream, data);
   assert.deepEqual(dialled, []);
 });
 
-const tunnelled = () => ClientTunnel.connect(server.portForwardUrl({ target }), 'SPDY/3.1+portforward.k8s.io');
+const tunnelled = () =>
+  ClientTunnel.connect(server.portForwardUrl({ target, ports: [] }), 'SPDY/3.1+portforward.k8s.io');
 
 test('port-forward works through the messages of a WebSocket', async () => {
   serve = shout;
@@ -207,4 +213,72 @@ test('a tunnel client that disconnects ends its connections', async () => {
   await client.receives(data, 'hello');
   client.transport.destroy();
   await awaited.until('the end of the connection', () => sockets.size === 0);
+});
+
+/** A client of the protocols whose request names the ports. `text()` is what came on a channel, after the port. */
+async function channels(ports: readonly number[], protocol: string) {
+  const url = server.portForwardUrl({ target, ports }).replace('http:', 'ws:');
+  const socket = new WebSocket(url, protocol === '' ? [] : protocol);
+  const isBase64 = protocol.includes('base64');
+  const received = new Map<number, Buffer[]>();
+  let isClosed = false;
+  socket.on('message', (data) => {
+    const message = data as Buffer; // SAFE: `ws` returns Buffers by default
+    const [channel = -1, ...rest] = message;
+    const bytes = isBase64 ? Buffer.from(message.toString('latin1').slice(1), 'base64') : Buffer.from(rest);
+    const number = isBase64 ? channel - 48 : channel;
+    received.set(number, [...(received.get(number) ?? []), bytes]);
+    awaited.changed();
+  });
+  socket.once('close', () => {
+    isClosed = true;
+    awaited.changed();
+  });
+  await once(socket, 'open');
+  return {
+    socket,
+    portOf: (channel: number) => received.get(channel)?.[0]?.readUInt16LE(),
+    text: (channel: number) => Buffer.concat(received.get(channel)?.slice(1) ?? []).toString(),
+    send: (channel: number, text: string) =>
+      socket.send(isBase64 ? `${channel}${btoa(text)}` : Buffer.concat([Buffer.of(channel), Buffer.from(text)])),
+    closed: () => awaited.until('the end of the session', () => isClosed),
+  };
+}
+
+for (const protocol of ['v4.channel.k8s.io', 'v4.base64.channel.k8s.io', '']) {
+  test(`${protocol || 'a client without a protocol'} forwards the ports of the request, with a reason for one that fails`, async () => {
+    serve = (socket) => socket.once('data', (asked: Buffer) => socket.end(`${asked.toString()} yourself`));
+    const client = await channels([8080, 9], protocol);
+    assert.equal(client.socket.protocol, protocol);
+    await awaited.until('the ports', () => [0, 1, 2, 3].every((channel) => client.portOf(channel) !== undefined));
+    assert.deepEqual([0, 1, 2, 3].map(client.portOf), [8080, 8080, 9, 9]);
+    await awaited.until('the reason', () => client.text(3).includes('Cannot forward port 9'));
+    client.send(0, 'hello');
+    await client.closed(); // once all connections have ended
+    assert.equal(client.text(0), 'hello yourself');
+    assert.equal(client.text(1), '');
+  });
+}
+
+test('a WebSocket client that disconnects ends its connections', async () => {
+  serve = greet;
+  const client = await channels([8080, 8081], 'v4.channel.k8s.io');
+  await awaited.until('both connections', () => client.text(0) === 'hello' && client.text(2) === 'hello');
+  client.socket.terminate();
+  await awaited.until('the end of the connections', () => sockets.size === 0);
+});
+
+test('ports are required where the protocol cannot name them, are few, and are ports', async () => {
+  const many = Array.from({ length: maxForwardedPorts + 1 }, (_, at) => at + 1);
+  for (const ports of [[], many]) {
+    const refused = new WebSocket(
+      server.portForwardUrl({ target, ports }).replace('http:', 'ws:'),
+      'v4.channel.k8s.io',
+    );
+    const [error] = (await once(refused, 'error')) as [Error];
+    assert.match(error.message, /400/);
+  }
+  for (const port of [0, -1, 65_536]) {
+    assert.throws(() => server.portForwardUrl({ target, ports: [port] }), { kind: 'invalid' });
+  }
 });

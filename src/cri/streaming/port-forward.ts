@@ -1,6 +1,5 @@
 import type { Duplex } from 'node:stream';
-import { messageOf } from '#base/errors.ts';
-import { deadlineAfter } from '#host/clock.ts';
+import { forwardPort } from './forward-port.ts';
 import type { SessionParts } from './session-parts.ts';
 import { SessionWatch } from './session-watch.ts';
 import { streamTypeHeader } from './spdy-channels.ts';
@@ -10,8 +9,6 @@ import type { SpdyStream } from './spdy/spdy-stream.ts';
 import type { PortForwardStreamRequest } from './streaming.ts';
 
 export const portForwardProtocol = 'portforward.k8s.io';
-
-const dialTimeoutMs = 30_000;
 
 /** The streams of one TCP connection. */
 interface Pair {
@@ -52,7 +49,8 @@ export async function servePortForward(
       if (data === undefined || error === undefined) return;
       pairs.delete(name);
       pair.cancelWait();
-      const forward = forwardOne(data, error, target, parts);
+      error.resume();
+      const forward = forwardPort({ port: portOf(data.headers) ?? 0, data, error, target }, parts);
       forwards.add(forward);
       void forward.finally(() => forwards.delete(forward));
     },
@@ -73,52 +71,6 @@ function abandon(pairs: Map<string, Pair>, name: string): void {
   pair?.cancelWait();
   pair?.data?.destroy();
   pair?.error?.destroy();
-}
-
-/** Forwards one connection. Never rejects; both streams and the connection are gone afterwards. */
-async function forwardOne(
-  data: SpdyStream,
-  error: SpdyStream,
-  target: PortForwardStreamRequest['target'],
-  { clock, log }: SessionParts,
-): Promise<void> {
-  const port = portOf(data.headers) ?? 0;
-  const left = new AbortController();
-  data.once('close', () => left.abort());
-  error.resume();
-  try {
-    using dialling = deadlineAfter(clock, dialTimeoutMs, left.signal);
-    const connection = await target.dial(port, undefined, dialling.signal);
-    await join(data, connection);
-    error.end();
-  } catch (failure) {
-    if (!left.signal.aborted) log.debug('port-forward failed', { port });
-    // The client shows this to its user, and resets the pair after reading it.
-    error.end(`Cannot forward port ${port}: ${messageOf(failure)}`);
-    data.destroy();
-  }
-  await closed(error);
-}
-
-/** Carries bytes in both directions, each until its own end. Errors: those of the connection. */
-async function join(stream: SpdyStream, connection: Duplex): Promise<void> {
-  const over = Promise.withResolvers<void>();
-  connection.once('error', over.reject);
-  stream.once('close', over.resolve);
-  stream.pipe(connection).pipe(stream);
-  if (stream.destroyed) over.resolve();
-  try {
-    await over.promise;
-  } finally {
-    stream.unpipe(connection);
-    connection.on('error', () => {}); // pending operations when the client disconnects
-    connection.destroy();
-    stream.destroy();
-  }
-}
-
-async function closed(stream: SpdyStream): Promise<void> {
-  if (!stream.closed) await new Promise<void>((resolve) => void stream.once('close', () => resolve()));
 }
 
 function partOf(headers: Headers): 'data' | 'error' | undefined {

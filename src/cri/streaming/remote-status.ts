@@ -28,3 +28,10 @@ export function statusOfExit(exitCode: number): RemoteStatus {
 export function statusOfError(error: unknown): RemoteStatus {
   return { metadata: {}, status: 'Failure', reason: 'InternalError', message: messageOf(error), code: 500 };
 }
+
+/** Form of a status on the wire: since version 4 of the protocols the JSON, before only the message of a failure. */
+export type StatusForm = 'json' | 'message';
+
+export function statusText(status: RemoteStatus, form: StatusForm): string {
+  return form === 'json' ? JSON.stringify(status) : (status.message ?? '');
+}

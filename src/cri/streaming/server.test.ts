@@ -80,7 +80,7 @@ test('a client with unsupported protocols gets the list, and may try again', asy
     [{ 'Content-Length': '0' }, 404],
     [{ Connection: 'Upgrade', Upgrade: 'h2c' }, 400],
     [{ Connection: 'Upgrade', Upgrade: 'SPDY/3.1' }, 403],
-    [spdyUpgrade('v1.channel.k8s.io, channel.k8s.io'), 403],
+    [spdyUpgrade('v1.channel.k8s.io, base64.channel.k8s.io'), 403],
     [spdyUpgrade('portforward.k8s.io'), 403],
   ];
   for (const [headers, expected] of refusals) {
@@ -115,7 +115,10 @@ test('dispose ends every session, and the processes of its clients', async () =>
   const client = await StreamingClient.connect(execUrl());
   for (const streamtype of ['error', 'stdin', 'stdout', 'stderr']) await client.open({ streamtype });
   const process = await container.process();
-  const forwarding = await StreamingClient.connect(server.portForwardUrl({ target: nowhere }), 'portforward.k8s.io');
+  const forwarding = await StreamingClient.connect(
+    server.portForwardUrl({ target: nowhere, ports: [] }),
+    'portforward.k8s.io',
+  );
   const half = connect(Number(new URL(server.baseUrl).port), '127.0.0.1');
   half.on('error', () => {});
   await once(half, 'connect');
@@ -197,7 +200,10 @@ test('a client that ends its half of the connection is disconnected, and its pro
 });
 
 test('open streams above the limit are refused, and the others continue', async () => {
-  const client = await StreamingClient.connect(server.portForwardUrl({ target: nowhere }), 'portforward.k8s.io');
+  const client = await StreamingClient.connect(
+    server.portForwardUrl({ target: nowhere, ports: [] }),
+    'portforward.k8s.io',
+  );
   for (let count = 0; count < spdyLimits.streams; count += 1) {
     await client.synStream({ streamtype: 'data', port: '80', requestid: String(count) });
   }

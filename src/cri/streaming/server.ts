@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -7,14 +8,15 @@ import { PodvmError } from '#base/errors.ts';
 import { refuseWhileShort } from '#host/accept-errors.ts';
 import type { Clock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
-import { type Agreement, negotiate } from './negotiate.ts';
+import { type Agreement, negotiate, tunnelProtocol } from './negotiate.ts';
 import { servePortForward } from './port-forward.ts';
 import { type ProcessChannels, serveAttach, serveExec } from './process-session.ts';
 import type { SessionParts } from './session-parts.ts';
-import { serveSpdyChannels } from './spdy-channels.ts';
-import type { StreamChoice, StreamingServer } from './streaming.ts';
+import { serveSpdyChannels, spdyProcessProtocols } from './spdy-channels.ts';
+import type { PortForwardStreamRequest, StreamChoice, StreamingServer } from './streaming.ts';
 import { type StreamRequest, Tokens } from './tokens.ts';
 import { processProtocols, serveWebSocketChannels } from './websocket-channels.ts';
+import { forwardProtocols, serveWebSocketPortForward } from './websocket-port-forward.ts';
 
 export interface StreamingSettings {
   /**
@@ -68,7 +70,7 @@ export async function serveStreaming(
       refuse(socket, '404 Not Found', 'No such stream: a URL works once, within a minute.');
       return;
     }
-    const agreement = negotiate(asked.request.kind, request.headers);
+    const agreement = negotiate(asked.request, request.headers);
     if (agreement.transport === 'none') {
       refuseProtocol(socket, agreement);
       return;
@@ -101,7 +103,10 @@ export async function serveStreaming(
       checkChoice(request);
       return `${baseUrl}/attach/${tokens.issue({ kind: 'attach', ...request })}`;
     },
-    portForwardUrl: (request) => `${baseUrl}/portforward/${tokens.issue({ kind: 'portforward', ...request })}`,
+    portForwardUrl: (request) => {
+      checkPorts(request);
+      return `${baseUrl}/portforward/${tokens.issue({ kind: 'portforward', ...request })}`;
+    },
     async [Symbol.asyncDispose]() {
       closing.abort();
       const isClosed = http.listening ? once(http, 'close') : undefined;
@@ -136,6 +141,12 @@ function checkChoice({ stdin, stdout, stderr, tty }: StreamChoice): void {
   }
 }
 
+function checkPorts({ ports }: PortForwardStreamRequest): void {
+  const wrong = ports.find((port) => port < 1 || port > 65_535);
+  if (wrong === undefined) return;
+  throw new PodvmError('invalid', `Cannot forward ports: a port must be 1 to 65535, got ${wrong}`);
+}
+
 function find(tokens: Tokens, url: string): { readonly token: string; readonly request: StreamRequest } | undefined {
   const [, kind, token = ''] = /^\/(exec|attach|portforward)\/([A-Za-z0-9_-]+)(?:\?.*)?$/.exec(url) ?? [];
   const request = tokens.look(token);
@@ -156,6 +167,7 @@ async function serveOne(
   parts: SessionParts,
 ): Promise<void> {
   const { protocol } = agreement;
+  const serve = (process: ProcessRequest) => (channels: ProcessChannels) => serveProcess(process, channels, parts);
   if (agreement.transport === 'spdy') {
     const { socket, head } = upgrade;
     socket.write(
@@ -164,26 +176,33 @@ async function serveOne(
     );
     if (head.length > 0) socket.unshift(head);
     if (request.kind === 'portforward') await servePortForward(socket, request, parts);
-    else await serveSpdyChannels(socket, request, parts, (channels) => serveProcess(request, channels, parts));
+    else await serveSpdyChannels(socket, agreed(spdyProcessProtocols, protocol), request, parts, serve(request));
     return;
   }
   const socket = await acceptWebSocket(upgrade, protocol);
   if (socket === undefined) return;
-  if (request.kind === 'portforward') {
-    const tunnel = createWebSocketStream(socket);
-    tunnel.on('error', () => {}); // the session handles it
-    await servePortForward(tunnel, request, parts);
+  if (request.kind !== 'portforward') {
+    await serveWebSocketChannels(socket, agreed(processProtocols, protocol), request, parts, serve(request));
     return;
   }
-  const spoken = processProtocols.find((name) => name === protocol) ?? 'v4.channel.k8s.io';
-  await serveWebSocketChannels(socket, spoken, request, parts, (channels) => serveProcess(request, channels, parts));
+  if (protocol !== tunnelProtocol) {
+    await serveWebSocketPortForward(socket, agreed(forwardProtocols, protocol), request, parts);
+    return;
+  }
+  const tunnel = createWebSocketStream(socket);
+  tunnel.on('error', () => {}); // the session handles it
+  await servePortForward(tunnel, request, parts);
 }
 
-async function serveProcess(
-  request: Exclude<StreamRequest, { kind: 'portforward' }>,
-  channels: ProcessChannels,
-  parts: SessionParts,
-): Promise<void> {
+type ProcessRequest = Exclude<StreamRequest, { kind: 'portforward' }>;
+
+function agreed<T>(protocols: ReadonlyMap<string, T>, name: string): T {
+  const found = protocols.get(name);
+  assert(found !== undefined, `protocol ${name} was not negotiated`);
+  return found;
+}
+
+async function serveProcess(request: ProcessRequest, channels: ProcessChannels, parts: SessionParts): Promise<void> {
   if (request.kind === 'exec') await serveExec(request, channels, parts);
   else await serveAttach(request, channels, parts);
 }
@@ -198,7 +217,7 @@ async function acceptWebSocket(upgrade: Upgrade, protocol: string): Promise<WebS
   });
   // Added by hand: `ws` refuses the tunnel's protocol name because of its slash (RFC 6455, section 4.1).
   delete upgrade.request.headers['sec-websocket-protocol'];
-  server.on('headers', (lines) => lines.push(`Sec-WebSocket-Protocol: ${protocol}`));
+  if (protocol !== '') server.on('headers', (lines) => lines.push(`Sec-WebSocket-Protocol: ${protocol}`));
   return await new Promise((resolve) => {
     upgrade.socket.once('close', () => resolve(undefined));
     server.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, (socket) => {

@@ -22,8 +22,8 @@ afterEach(() => server[Symbol.asyncDispose]());
 const plain: StreamChoice = { stdin: true, stdout: true, stderr: true, tty: false };
 const terminal: StreamChoice = { stdin: true, stdout: true, stderr: false, tty: true };
 
-async function openStreams(url: string, { stdin, stdout, stderr, tty }: StreamChoice) {
-  const client = await StreamingClient.connect(url);
+async function openStreams(url: string, { stdin, stdout, stderr, tty }: StreamChoice, protocol?: string) {
+  const client = await StreamingClient.connect(url, protocol);
   const open = async (isWanted: boolean, streamtype: string) => (isWanted ? await client.open({ streamtype }) : 0);
   return {
     client,
@@ -35,8 +35,9 @@ async function openStreams(url: string, { stdin, stdout, stderr, tty }: StreamCh
   };
 }
 
-async function exec(choice: StreamChoice) {
-  const streams = await openStreams(server.execUrl({ ...choice, target: container, command: ['sh'] }), choice);
+async function exec(choice: StreamChoice, protocol?: string) {
+  const url = server.execUrl({ ...choice, target: container, command: ['sh'] });
+  const streams = await openStreams(url, choice, protocol);
   return { ...streams, process: await container.process() };
 }
 
@@ -263,3 +264,19 @@ test('a session with only pings is idle, and ended', { timeout: 3 * patienceMs }
   await process.awaited.until('a signal', () => process.signals.includes(1));
   process.exit(0);
 });
+
+for (const protocol of ['v3.channel.k8s.io', 'v2.channel.k8s.io', 'channel.k8s.io']) {
+  for (const [outcome, code, words] of [
+    ['a failure as plain text', 3, 'command terminated with non-zero exit code: 3'],
+    ['nothing for success', 0, ''],
+  ] as const) {
+    test(`${protocol} has ${outcome}`, async () => {
+      const { client, process, ...streams } = await exec(plain, protocol);
+      process.stdout.write('out');
+      await client.receives(streams.stdout, 'out');
+      process.exit(code);
+      assert.equal(await client.ended(streams.error), words);
+      await client.closed();
+    });
+  }
+}

@@ -1,5 +1,6 @@
 import { type Duplex, PassThrough, type Readable, type Writable } from 'node:stream';
 import type { ProcessChannels } from './process-session.ts';
+import { type StatusForm, statusText } from './remote-status.ts';
 import type { SessionParts } from './session-parts.ts';
 import { SessionWatch } from './session-watch.ts';
 import { SpdySession } from './spdy/spdy-session.ts';
@@ -12,12 +13,21 @@ type Role = (typeof roles)[number];
 /** Header with the role of a stream. */
 export const streamTypeHeader = 'streamtype';
 
+/** Protocols of exec and attach by name. Version 2 and older have no sizes of terminals; the form of a status differs. */
+export const spdyProcessProtocols: ReadonlyMap<string, StatusForm> = new Map<string, StatusForm>([
+  ['v4.channel.k8s.io', 'json'],
+  ['v3.channel.k8s.io', 'message'],
+  ['v2.channel.k8s.io', 'message'],
+  ['channel.k8s.io', 'message'],
+]);
+
 /**
- * Serves `v4.channel.k8s.io` over SPDY: the client opens one stream for each role, and `serve` begins when all
+ * Serves exec and attach over SPDY: the client opens one stream for each role, and `serve` begins when all
  * requested ones are open (`resize` may come later). Resolves when the client and the session are gone.
  */
 export async function serveSpdyChannels(
   transport: Duplex,
+  form: StatusForm,
   choice: StreamChoice,
   parts: SessionParts,
   serve: (channels: ProcessChannels) => Promise<void>,
@@ -58,7 +68,7 @@ export async function serveSpdyChannels(
       gone: watch.signal,
       finish: async (status) => {
         await Promise.all([ended(streams.get('stdout')), ended(streams.get('stderr'))]);
-        await ended(streams.get('error'), JSON.stringify(status));
+        await ended(streams.get('error'), statusText(status, form));
         await session.close();
       },
     });

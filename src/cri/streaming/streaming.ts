@@ -43,6 +43,8 @@ export interface AttachStreamRequest extends StreamChoice {
 export interface PortForwardStreamRequest {
   /** Implemented by a sandbox. Called once per connection without an address: 127.0.0.1 in the pod. */
   readonly target: Pick<Sandbox, 'dial'>;
+  /** Ports of the request, which count only for a client whose protocol cannot name any itself. */
+  readonly ports: readonly number[];
 }
 
 /** A running container to attach to. */

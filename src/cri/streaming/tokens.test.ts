@@ -6,6 +6,7 @@ import { maxWaitingTokens, type StreamRequest, tokenBytes, tokenLifeMs, Tokens }
 const request: StreamRequest = {
   kind: 'portforward',
   target: { dial: () => Promise.reject(new Error('this target has no dial')) },
+  ports: [],
 };
 
 function clockAt(start: number): Clock & { passed(ms: number): void } {

@@ -44,7 +44,8 @@ class ChannelClient {
   }
 
   static async connect(url: string, protocols: string | string[]): Promise<ChannelClient> {
-    const client = new ChannelClient(new WebSocket(url.replace('http:', 'ws:'), protocols));
+    const offered = protocols === '' ? [] : protocols;
+    const client = new ChannelClient(new WebSocket(url.replace('http:', 'ws:'), offered));
     await once(client.socket, 'open');
     return client;
   }
@@ -124,11 +125,48 @@ test('the first supported protocol of the client’s list is chosen', async () =
   ]);
   assert.equal(client.socket.protocol, 'v4.channel.k8s.io');
   client.socket.terminate();
-  for (const protocols of [['base64.channel.k8s.io'], []]) {
-    const refused = new WebSocket(execUrl(plain).replace('http:', 'ws:'), protocols);
-    const [error] = (await once(refused, 'error')) as [Error];
-    assert.match(error.message, /403/);
-  }
+  const refused = new WebSocket(execUrl(plain).replace('http:', 'ws:'), ['v9.channel.k8s.io']);
+  const [error] = (await once(refused, 'error')) as [Error];
+  assert.match(error.message, /403/);
+});
+
+for (const [protocol, encoding, status] of [
+  ['v4.base64.channel.k8s.io', 'base64', 'json'],
+  ['channel.k8s.io', 'binary', 'message'],
+  ['base64.channel.k8s.io', 'base64', 'message'],
+  ['', 'binary', 'message'],
+] as const) {
+  const inWords = status === 'json' ? 'JSON' : 'plain text';
+  test(`${protocol || 'a client without a protocol'} carries streams as ${encoding} messages and a failure as ${inWords}`, async () => {
+    const { client, process } = await exec(plain, protocol);
+    assert.equal(client.socket.protocol, protocol);
+    process.readInput();
+    const [code, decode] =
+      encoding === 'base64'
+        ? [(text: string) => btoa(text), (text = '') => Buffer.from(text, 'base64').toString()]
+        : [(text: string) => text, (text = '') => text];
+    const channel = (number: number) => (encoding === 'base64' ? String(number).charCodeAt(0) : number);
+    client.send(channel(0), '!'); // no base64: ignored where it should be
+    client.send(channel(0), code('input'));
+    const received = encoding === 'base64' ? 'input' : '!input';
+    await process.awaited.until('input', () => process.input === received);
+    process.stdout.write('one');
+    process.stderr.write('two');
+    await client.awaited.until('output', () => decode(client.text(channel(1))) === 'one');
+    await client.awaited.until('errors', () => decode(client.text(channel(2))) === 'two');
+    process.exit(3);
+    assert.equal(await client.closed(), 1000);
+    const words = decode(client.text(channel(3)));
+    if (status === 'json') assert.equal((JSON.parse(words) as { reason: unknown }).reason, 'NonZeroExitCode');
+    else assert.equal(words, 'command terminated with non-zero exit code: 3');
+  });
+}
+
+test('protocols before version 4 have no message for success', async () => {
+  const { client, process } = await exec(plain, 'channel.k8s.io');
+  process.exit(0);
+  assert.equal(await client.closed(), 1000);
+  assert.equal(client.text(3), undefined);
 });
 
 test('messages on unknown or output channels, and empty ones, are ignored', async () => {
