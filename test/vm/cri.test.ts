@@ -284,6 +284,25 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     await runtime.removePodSandbox({ podSandboxId });
   });
 
+  it('lets a privileged container make links by a command, and no other of its pod', async () => {
+    const { podSandboxId, config } = await runPod('links');
+    const start = async (name: string, privileged: boolean) => {
+      const metadata = { name, attempt: 0 };
+      const container = { ...shell('sleep 1000'), metadata, linux: { securityContext: { privileged } } };
+      const { containerId } = await runtime.createContainer({ podSandboxId, config: container, sandboxConfig: config });
+      await runtime.startContainer({ containerId });
+      return async (...words: string[]) => {
+        const { exitCode, stderr } = await runtime.execSync({ containerId, cmd: ['ip', 'link', ...words] });
+        return { exitCode, said: text(stderr) };
+      };
+    };
+    const [plain, privileged] = [await start('plain', false), await start('privileged', true)];
+    assert.deepEqual(await privileged('add', 'dummy1', 'type', 'dummy'), { exitCode: 0, said: '' });
+    assert.deepEqual(await privileged('del', 'dummy1'), { exitCode: 0, said: '' });
+    assert.match((await plain('add', 'dummy1', 'type', 'dummy')).said, /Operation not permitted/);
+    await runtime.removePodSandbox({ podSandboxId });
+  });
+
   it('streams a command and a port over every WebSocket protocol of a kubelet’s clients', async () => {
     const { podSandboxId, config } = await runPod('streams');
     const container = shell('mkdir /www; echo -n served >/www/file; exec httpd -f -p 8080 -h /www');
