@@ -395,6 +395,22 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.equal((await node.store.pull(reference, { insecure: false }, minute())).id, image.id);
   });
 
+  test('takes the credentials for a name to the location that registries.conf has for it, and not to a mirror', async () => {
+    await using registry = await startRegistry({ auth: true });
+    await using node = await openStore();
+    await registry.push(image.layout, 'team/closed:1');
+    const reference = 'registry.invalid/a/closed:1';
+    const logins = [{ registry: 'registry.invalid', username: user, password }];
+    const conf = join(node.containers, 'registries.conf');
+    const target = `location = "${registry.name}/team"\ninsecure = true\n`;
+    await writeFile(conf, `[[registry]]\nprefix = "registry.invalid/a"\n${target}`);
+    await assertRefused(node, reference, 'denied', /does not accept the credentials, or wants some/);
+    assert.equal((await node.store.pull(reference, { logins }, minute())).id, image.id);
+    await node.store.remove(reference);
+    await writeFile(conf, `[[registry]]\nlocation = "registry.invalid/a"\n[[registry.mirror]]\n${target}`);
+    await assert.rejects(node.store.pull(reference, { logins }, minute()));
+  });
+
   test('pulls from a mirror that registries.conf names', async () => {
     await using node = await openStore();
     const host = 'registry.invalid';

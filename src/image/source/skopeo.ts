@@ -1,4 +1,4 @@
-import { chown, copyFile, mkdir, chmod, rm, writeFile } from 'node:fs/promises';
+import { chown, mkdir, chmod, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { defaultEnv, run, type RunResult } from '#host/run.ts';
@@ -7,6 +7,8 @@ import { skopeoCalls } from '../jail-calls.ts';
 import { killedHelper } from '../import/killed-helper.ts';
 import { dropToNobody, nobody } from '../import/nobody.ts';
 import { brokenImageFix, maxDocumentBytes, ociArchitecture } from '../oci.ts';
+import { formatReference, nameOf, type Reference } from '../reference.ts';
+import { authsForBoth, rewrittenName } from './registry-rewrites.ts';
 import { explainSkopeo } from './skopeo-words.ts';
 
 /** How to reach a registry. */
@@ -78,14 +80,14 @@ export class Skopeo {
   }
 
   /**
-   * `what`: the image, for messages; `work`: a directory that the caller removes. Errors: `notFound` when the auth file is
-   * missing.
+   * `work`: a directory that the caller removes. Errors: `notFound` when the auth file is missing.
    */
-  static async open(what: string, work: string, access: Access): Promise<Skopeo> {
+  static async open(reference: Reference, work: string, access: Access): Promise<Skopeo> {
+    const what = formatReference(reference);
     const directory = join(work, 'skopeo');
     await mkdir(directory, { mode: 0o700 });
     const copy = join(directory, 'auth.json');
-    const hasAuthFile = await placeAuthFile(what, copy, access);
+    const hasAuthFile = await placeAuthFile(what, nameOf(reference), copy, access);
     if (hasAuthFile) {
       await chmod(copy, 0o400);
       await chown(copy, nobody, nobody);
@@ -184,18 +186,20 @@ export class Skopeo {
 }
 
 /** Returns false without credentials. Errors: `notFound`. */
-async function placeAuthFile(what: string, copy: string, access: Access): Promise<boolean> {
-  if (access.auths !== undefined) {
-    await writeFile(copy, access.auths, { mode: 0o400 });
-    return true;
-  }
-  const { authFile } = access;
-  if (authFile === undefined) return false;
-  await copyFile(authFile, copy).catch((cause: unknown) => {
+async function placeAuthFile(what: string, name: string, copy: string, access: Access): Promise<boolean> {
+  const auths = await authsOf(what, access);
+  if (auths === undefined) return false;
+  const asked = await rewrittenName(access.containersDirectory, name);
+  await writeFile(copy, authsForBoth(auths, name, asked), { mode: 0o400 });
+  return true;
+}
+
+async function authsOf(what: string, { auths, authFile }: Access): Promise<string | undefined> {
+  if (auths !== undefined || authFile === undefined) return auths;
+  return await readFile(authFile, 'utf8').catch((cause: unknown) => {
     throw new PodvmError('notFound', `Cannot pull ${what}: the auth file ${authFile} cannot be read`, {
       cause,
       fix: 'Give the path of a file that `skopeo login --authfile` wrote.',
     });
   });
-  return true;
 }

@@ -134,7 +134,7 @@ class DiskImageStore implements ImageStore {
   async #fetch(reference: Reference, access: Access, options: PullOptions, signal: AbortSignal): Promise<Image> {
     return await this.#inWorkDirectory(async (directory) => {
       const full = formatReference(reference);
-      const skopeo = await Skopeo.open(full, directory, access);
+      const skopeo = await Skopeo.open(reference, directory, access);
       const resolved = await resolveImage(reference, skopeo, this.#reader, signal);
       const { manifest, names } = resolved;
       const known = await this.#sound(manifest.config.digest, signal);
