@@ -322,7 +322,8 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
       assert.equal(heard(1), 'got a line\n', protocol);
       assert.match(heard(3), status, protocol);
     }
-    await runtime.execSync({ containerId, cmd: ['sh', '-c', 'until nc -z 127.0.0.1 8080; do sleep 0.1; done'] });
+    const isServed = 'until wget -qO- http://127.0.0.1:8080/file; do sleep 0.1; done';
+    await runtime.execSync({ containerId, cmd: ['sh', '-c', isServed], timeout: 60n });
     for (const protocol of ['v4.channel.k8s.io', 'v4.base64.channel.k8s.io', '']) {
       const { url } = await runtime.portForward({ podSandboxId, port: [8080] });
       const heard = await converse(url, protocol, 'GET /file HTTP/1.0\r\n\r\n');
