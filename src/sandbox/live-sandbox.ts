@@ -160,7 +160,7 @@ export class LiveSandbox implements Sandbox {
     if (oomScoreAdj === undefined || oomScoreAdj >= now) return;
     this.#resources = { ...this.#resources, oomScoreAdj };
     await this.#live.kept?.record.change({ resources: this.#resources });
-    await limitOnHost(this.#live.machine, this.#resources, this.#live.limits.size);
+    await limitOnHost(this.#live.machine, { resources: this.#resources }, this.#live.limits.size);
   }
 
   #admit(spec: ContainerSpec): GuestContainer {

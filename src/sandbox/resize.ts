@@ -36,7 +36,7 @@ export async function resize(
   const wanted = { ...now, ...resources };
   const { memoryLimitBytes } = wanted;
   const inGuest = () => guest.call('updatePod', { resources: cgroupResourcesOf(resources) }, signal);
-  const onHost = () => limitOnHost(machine, wanted, limits);
+  const onHost = () => limitOnHost(machine, { resources: wanted }, limits);
   const grows = (memoryLimitBytes ?? Infinity) > (now.memoryLimitBytes ?? Infinity);
   for (const step of grows ? [onHost, inGuest] : [inGuest, onHost]) await step();
   return { resources: wanted, warnings };
@@ -45,11 +45,12 @@ export async function resize(
 /** Does nothing on a host without cgroups for podvm, which was logged when the machine started. */
 export async function limitOnHost(
   machine: Pick<Machine, 'limitHost' | 'memoryMiB'>,
-  resources: Resources,
+  { resources, cgroupParent }: { readonly resources: Resources; readonly cgroupParent?: string | undefined },
   limits: SizeLimits,
 ): Promise<void> {
   try {
-    await machine.limitHost(hostLimitsOf(resources, machine.memoryMiB, limits));
+    const place = cgroupParent === undefined ? {} : { cgroupParent };
+    await machine.limitHost({ ...hostLimitsOf(resources, machine.memoryMiB, limits), ...place });
   } catch (error) {
     if (!(error instanceof PodvmError && error.kind === 'unsupported')) throw error;
   }

@@ -107,6 +107,8 @@ export interface SandboxSpec {
     readonly options: readonly string[];
   };
   readonly hostAliases: readonly { readonly ip: string; readonly hostnames: readonly string[] }[];
+  /** Cgroup of the pod on the host, relative to the root of cgroups, which a kubelet makes; absent: podvm's own. */
+  readonly cgroupParent?: string;
   readonly sysctls: Readonly<Record<string, string>>;
   readonly sharePidNamespace: boolean;
   /** Undefined: its containers use the users of its machine. */

@@ -67,6 +67,11 @@ export interface HostLimits {
   readonly cpuShares: number;
   /** OOM score adjustment of the VMM on the host, -1000 to 1000; undefined: the same as this process. */
   readonly oomScoreAdj?: number;
+  /**
+   * Existing cgroup of the host, relative to their root, below which the VMM and its helpers are; absent: where they are
+   * already, or podvm's own.
+   */
+  readonly cgroupParent?: string;
 }
 
 /**
@@ -167,7 +172,7 @@ export interface Machine extends AsyncDisposable {
   detachPort(name: string, signal: AbortSignal): Promise<void>;
   /**
    * Changes `hostLimits` of the running machine. Errors: `busy` when it uses more memory, `unsupported` without a host
-   * cgroup, `unavailable`.
+   * cgroup, `failedPrecondition` without the parent, `unavailable`.
    */
   limitHost(limits: HostLimits): Promise<void>;
   /**
@@ -199,6 +204,9 @@ export interface MachineDriver {
   makeTemplate(spec: MachineSpec, exercise: (machine: Machine) => Promise<void>, signal: AbortSignal): Promise<void>;
   /** Takes over a machine that an earlier process of ours started. Returns undefined if it no longer runs. */
   adopt(record: MachineRecord, signal: AbortSignal): Promise<Machine | undefined>;
-  /** Removes what a VMM left on the host outside its directory when it was killed together with its starter. */
-  sweep(id: string): Promise<void>;
+  /**
+   * Removes what a VMM left on the host outside its directory when it was killed together with its starter.
+   * `cgroupParent`: the one of its limits.
+   */
+  sweep(id: string, cgroupParent?: string): Promise<void>;
 }

@@ -10,6 +10,7 @@ import {
   type PortMapping,
   Protocol,
 } from '../schema/api_pb.ts';
+import { cgroupParentOf } from './cgroup-parent.ts';
 import { refuseHostNamespaces } from './host-namespaces.ts';
 import { podResourcesOf } from './resources.ts';
 import { userNamespaceOf } from './user-namespace.ts';
@@ -21,6 +22,7 @@ export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string):
   const { linux, dnsConfig } = config;
   refuseWhatIsMissing(metadata, linux?.securityContext);
   const namespaces = linux?.securityContext?.namespaceOptions;
+  const cgroupParent = cgroupParentOf(`pod sandbox ${printable(name)}`, linux?.cgroupParent ?? '');
   const userNamespace = userNamespaceOf(`pod sandbox ${printable(name)}`, namespaces);
   return {
     namespace,
@@ -44,6 +46,7 @@ export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string):
       options: dnsConfig?.options ?? [],
     },
     hostAliases: [],
+    ...(cgroupParent === undefined ? {} : { cgroupParent }),
     sysctls: linux?.sysctls ?? {},
     sharePidNamespace: namespaces?.pid !== NamespaceMode.CONTAINER,
     ...(userNamespace === undefined ? {} : { userNamespace }),

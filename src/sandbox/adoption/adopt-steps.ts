@@ -175,7 +175,7 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
     needs: ['machine', 'containers'],
     run: async ({ machine }, { context, record }) => {
       try {
-        await limitOnHost(machine, record.pod.resources, context.limits.size);
+        await limitOnHost(machine, record.pod, context.limits.size);
       } catch (error) {
         const why = messageOf(error); // the current limits stay
         context.surroundings.log.warn('limits of a machine not updated', { sandbox: record.id, why });

@@ -34,6 +34,8 @@ const identityEntries = {
   podUid: v.string(),
   /** The VMM's user. */
   uid: v.number(),
+  /** The pod's cgroup, below which the machine's is. */
+  cgroupParent: v.exactOptional(v.string()),
   createdAt: v.string(),
   /** What its machine is made of; absent in records of an older podvm. */
   parts: v.optional(partVersionsSchema),

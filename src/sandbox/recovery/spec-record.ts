@@ -45,6 +45,7 @@ export const sandboxSpecSchema = v.object({
     options: strings,
   }),
   hostAliases: v.array(v.object({ ip: v.string(), hostnames: strings })),
+  cgroupParent: v.exactOptional(v.string()),
   sysctls: table,
   sharePidNamespace: v.boolean(),
   userNamespace: v.exactOptional(v.object({ uids: idMappings, gids: idMappings })),

@@ -62,7 +62,7 @@ export async function endRemains(directory: string, driver: SweepParts['driver']
   for (const pid of await sweepFileServers(basename(directory))) {
     log.info('swept a file server', { sandbox: basename(directory), pid });
   }
-  await driver.sweep(basename(directory));
+  await driver.sweep(basename(directory), record?.cgroupParent);
 }
 
 async function endMachine(record: AnyRecord, log: Log): Promise<void> {

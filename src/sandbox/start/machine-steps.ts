@@ -41,6 +41,8 @@ export interface MachineOrder {
   readonly template: SandboxSpec['template'];
   /** The pod that it is made for; undefined for a spare. */
   readonly owner: AttachmentOwner | undefined;
+  /** `SandboxSpec.cgroupParent` */
+  readonly cgroupParent?: string;
 }
 
 /** Input of the steps of a machine. */
@@ -80,7 +82,7 @@ export const machineSteps: Steps<MachineMade, MachineSite> = {
     name: 'identity taken',
     what: 'an id, and a user id of the host that no other VMM has',
     needs: [],
-    run: (_made, { context, order }) => identityOf(context, order.owner),
+    run: (_made, { context, order }) => identityOf(context, order),
     undo: ({ user }) => user[Symbol.dispose](),
     until: 'removed',
   }),
@@ -187,7 +189,7 @@ export function linkTo(
 
 export const scratchDisk = { serial: scratchSerial, file: 'scratch.ext4', readOnly: false };
 
-function identityOf({ userIds, surroundings, parts }: MachineContext, owner: AttachmentOwner | undefined): Identity {
+function identityOf({ userIds, surroundings, parts }: MachineContext, { owner, cgroupParent }: MachineOrder): Identity {
   const user = userIds.take();
   const record = {
     version: recordVersion,
@@ -198,6 +200,7 @@ function identityOf({ userIds, surroundings, parts }: MachineContext, owner: Att
     uid: user.uid,
     createdAt: new Date(surroundings.nowMs()).toISOString(),
     parts: parts.versions,
+    ...(cgroupParent === undefined ? {} : { cgroupParent }),
   } as const;
   return { record, user };
 }
@@ -241,7 +244,10 @@ async function startMachine(
   signal: AbortSignal,
 ): Promise<Machine> {
   const { memoryMiB, vcpus, nominal, resources, scratchBytes } = order.size;
-  const limitsFor = (machineMiB: number) => hostLimitsOf(resources, machineMiB, context.limits.size);
+  const limitsFor = (machineMiB: number) => ({
+    ...hostLimitsOf(resources, machineMiB, context.limits.size),
+    ...(order.cgroupParent === undefined ? {} : { cgroupParent: order.cgroupParent }),
+  });
   const place = { id: record.id, directory: directory.machinePath, uid: record.uid, netns, ...(tap && { tap }) };
   const rest = { ...place, maxFileBytes: scratchBytes };
   const { driver } = context.parts;

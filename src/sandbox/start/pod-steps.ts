@@ -112,14 +112,14 @@ const podSteps: Steps<StartMade, PodSite, keyof PodMade> = {
     name: 'pod recorded',
     what: 'the pod is in the record',
     needs: ['directory', 'record'],
-    run: ({ directory, record }, { spec: { namespace, name, uid } }) =>
-      writeRecord(directory.path, { ...record, namespace, name, podUid: uid }),
+    run: ({ directory, record }, { spec }) => writeRecord(directory.path, { ...record, ...recordedOwner(spec) }),
   }),
   limited: step({
     name: 'machine limited',
-    what: "the machine's cgroup has the pod's limits (`src/vm/qemu/host-cgroup.ts`)",
-    needs: ['machine'],
-    run: ({ machine }, { context, order }) => limitOnHost(machine, order.size.resources, context.limits.size),
+    what: "the machine's cgroup has the pod's limits, and is below the pod's (`src/vm/qemu/host-cgroup.ts`)",
+    needs: ['machine', 'named'],
+    run: ({ machine }, { context, order: { size, cgroupParent } }) =>
+      limitOnHost(machine, { ...size, cgroupParent }, context.limits.size),
   }),
   imageDisks: step({
     name: 'images plugged',
@@ -163,6 +163,11 @@ const podSteps: Steps<StartMade, PodSite, keyof PodMade> = {
     undo: ({ owned }) => owned[Symbol.asyncDispose](),
   }),
 };
+
+/** What the record of a sandbox has of its pod. */
+export function recordedOwner({ namespace, name, uid, cgroupParent }: SandboxSpec) {
+  return { namespace, name, podUid: uid, ...(cgroupParent === undefined ? {} : { cgroupParent }) };
+}
 
 const { scratchReady, ...firstMachineSteps } = machineSteps;
 const { configured, ...otherPodSteps } = podSteps;

@@ -14,7 +14,15 @@ import { stricterOf, type TemplateChoice } from '../template-choice.ts';
 import { checkUserNamespace } from '../user-namespace.ts';
 import { blockPathsOf } from '../volume/block-volumes.ts';
 import { checkPushed } from '../volume/push-volume.ts';
-import { admissionSteps, madeForPod, startSteps, type PodContext, type PodSite, type StartMade } from './pod-steps.ts';
+import {
+  admissionSteps,
+  madeForPod,
+  recordedOwner,
+  startSteps,
+  type PodContext,
+  type PodSite,
+  type StartMade,
+} from './pod-steps.ts';
 import type { Pool } from './pool.ts';
 import { runSteps } from './run-steps.ts';
 
@@ -74,7 +82,13 @@ export function siteOf(spec: SandboxSpec, context: TakingContext): PodSite {
     context,
     owner,
     phases: createPhases(surroundings.monotonicNs),
-    order: { size, network, template: stricterOf(template, context.template), owner },
+    order: {
+      size,
+      network,
+      template: stricterOf(template, context.template),
+      owner,
+      ...(spec.cgroupParent === undefined ? {} : { cgroupParent: spec.cgroupParent }),
+    },
     blockPaths: blockPathsOf(spec),
   };
 }
@@ -116,7 +130,6 @@ export function publish(
 
 /** Begins the records from which the next process takes the sandbox over. */
 function keep({ record, directory, machine, imageDisks }: StartMade, spec: SandboxSpec, facts: Facts, log: Log): Kept {
-  const { namespace, name, uid: podUid } = spec;
   const { addresses, phases, createdAt, resources, warnings } = facts;
   const pod: PodRecord = {
     spec: recordedSpecOf(spec),
@@ -129,7 +142,7 @@ function keep({ record, directory, machine, imageDisks }: StartMade, spec: Sandb
     warnings: [...warnings],
     images: [...imageDisks.plugged],
   };
-  const whole = { ...record, namespace, name, podUid, version: recordVersion, pod } as const;
+  const whole = { ...record, ...recordedOwner(spec), version: recordVersion, pod } as const;
   const kept = new KeptRecord(directory.path, whole, (error) => log.error('sandbox not recorded', error));
   imageDisks.onPlugged((images) => kept.change({ images: [...images] }));
   void kept.change({});

@@ -1,18 +1,22 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { isThere } from '#host/files.ts';
-import { cgroupRoot, hasCgroups2, podvmCgroup as parent, removeWhenEmpty, weightOf } from '#host/cgroup-tree.ts';
+import { cgroupRoot, hasCgroups2, podvmCgroup, removeWhenEmpty, weightOf } from '#host/cgroup-tree.ts';
 import type { HostLimits } from '../driver.ts';
+import { assertParent, makeRoom } from './parent-cgroup.ts';
 import { type CpuLimits, processorWeights } from './processor-weights.ts';
 
 /**
  * The host cgroup of one VMM. It limits the VMM's memory, processor time and threads, regardless of guest and emulator.
- * Supports cgroups version 2, version 1, and hosts with both, whose controllers are on version 1. Without a delegated
- * cgroup a VMM runs unlimited.
+ * Its parent is podvm's, or that of the pod, which a kubelet makes and limits. Supports cgroups version 2, version 1, and
+ * hosts with both, whose controllers are on version 1. Without a delegated cgroup a VMM runs unlimited.
  */
 export interface HostCgroup {
-  /** Changes the limits. Errors: the kernel's, when more memory is in use (version 1). */
+  /**
+   * Changes the limits, and moves the machine below another parent if they name one. Errors: the kernel's, when more
+   * memory is in use (version 1); `failedPrecondition` when the parent is missing.
+   */
   limit(limits: HostLimits): Promise<void>;
   /**
    * Moves in a process that works for the VMM and raises the memory limit by `memoryBytes`. Dispose the result after
@@ -25,8 +29,8 @@ export interface HostCgroup {
   remove(): Promise<void>;
 }
 
-/** File names of one version. Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. */
-interface Version {
+/** File names of one version; `parent-cgroup.ts` reads and writes the same ones of a pod's. Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. */
+export interface Version {
   /** Mounted hierarchies, and the limiting file of each. */
   readonly memory: {
     readonly root: string;
@@ -39,6 +43,8 @@ interface Version {
     readonly swap: string;
   };
   readonly pids: { readonly root: string };
+  /** Hierarchies that only count, for the figures of a pod. */
+  readonly accounts: readonly string[];
   /** `limits` returns the values to write, by file name. */
   readonly cpu: { readonly root: string; readonly limits: (limits: CpuLimits) => Readonly<Record<string, string>> };
   /** `limits` gives what is to be written for one disk (`MAJOR:MINOR`), by the file's name. */
@@ -55,6 +61,7 @@ const versions = {
   2: {
     memory: { root: cgroupRoot, limit: 'memory.max', events: 'memory.events', swap: 'memory.swap.max' },
     pids: { root: cgroupRoot },
+    accounts: [],
     cpu: {
       root: cgroupRoot,
       limits: ({ cpuMillis, cpuShares }) => ({
@@ -75,6 +82,7 @@ const versions = {
       swap: 'memory.swappiness',
     },
     pids: { root: join(cgroupRoot, 'pids') },
+    accounts: [join(cgroupRoot, 'cpuacct')],
     cpu: {
       root: join(cgroupRoot, 'cpu'),
       limits: ({ cpuMillis, cpuShares }) => ({
@@ -102,24 +110,13 @@ export interface NodeLimits {
   readonly diskBytesPerSecond: number | undefined;
 }
 
-/** Makes the machine's cgroups and moves its VMM into them. Errors: the kernel's, if no cgroup is delegated. */
-export async function confine(
-  id: string,
-  pid: number,
-  limits: HostLimits,
-  { maySwap, diskBytesPerSecond: diskRate }: NodeLimits,
-): Promise<HostCgroup> {
+/** Makes the machine's cgroups and moves its VMM into them. Errors: as `limit`; the kernel's, if no cgroup is delegated. */
+export async function confine(id: string, pid: number, limits: HostLimits, node: NodeLimits): Promise<HostCgroup> {
   const version = await hostVersion();
-  await handDown(version, diskRate !== undefined);
-  const cgroup = cgroupOf(version, id);
+  const cgroup = cgroupOf(version, id, undefined, node);
   try {
-    for (const directory of directoriesOf(version, id, diskRate !== undefined))
-      await mkdir(directory, { recursive: true });
     await cgroup.limit(limits);
-    if (!maySwap) await keepFromSwap(version, id);
-    if (diskRate !== undefined) await limitDisks(version, id, diskRate);
-    await writeFile(join(version.pids.root, parent, id, 'pids.max'), String(maxThreads));
-    await moveInto(version, id, pid);
+    await cgroup.enter(pid);
     return cgroup;
   } catch (error) {
     await cgroup.remove();
@@ -127,26 +124,62 @@ export async function confine(
   }
 }
 
-/** Returns the cgroup that an earlier process made for the machine, or undefined. */
-export async function findHostCgroup(id: string): Promise<HostCgroup | undefined> {
+/** Returns the cgroup that an earlier process made for a running machine, or undefined. */
+export async function findHostCgroup(id: string, pid: number): Promise<HostCgroup | undefined> {
   const version = await hostVersion();
-  for (const directory of directoriesOf(version, id, true)) {
-    if (await isThere(directory)) return cgroupOf(version, id);
-  }
-  return undefined;
+  const lines = (await readFile(`/proc/${pid}/cgroup`, 'latin1').catch(() => '')).split('\n');
+  // Version 1: `4:memory:/PATH`, version 2: `0::/PATH` (cgroups(7)).
+  const name = version.memory.root === cgroupRoot ? '' : 'memory';
+  const path = lines.map((line) => line.split(':')).find(([, names]) => names === name)?.[2];
+  if (path === undefined || basename(path) !== id) return undefined;
+  return cgroupOf(version, id, dirname(path).slice(1));
 }
 
-function cgroupOf(version: Version, id: string): HostCgroup {
-  const directory = join(version.memory.root, parent, id);
+/** Removes what a dead machine left below podvm's cgroup, and below `cgroupParent`. */
+export async function sweepHostCgroups(id: string, cgroupParent?: string): Promise<void> {
+  await removeFrom(await hostVersion(), id, [podvmCgroup, ...(cgroupParent === undefined ? [] : [cgroupParent])]);
+}
+
+interface Entered extends HostCgroup {
+  enter(pid: number): Promise<void>;
+}
+
+/** `at`: the parent that has it already. `node` is unknown for a machine of an earlier process, which stays where it is. */
+function cgroupOf(version: Version, id: string, at: string | undefined, node?: NodeLimits): Entered {
+  let parent = at ?? podvmCgroup;
+  const parents = new Set(at === undefined ? [] : [at]);
   let [ofMachine, ofHelpers] = [0, 0];
-  const writeMemory = (bytes: number) => writeFile(join(directory, version.memory.limit), String(bytes));
+  const writeMemory = async (bytes: number) => {
+    await makeRoom(version, parent, { memoryBytes: bytes });
+    await writeFile(join(version.memory.root, parent, id, version.memory.limit), String(bytes));
+  };
+  const limitHere = async (memoryBytes: number, cpu: CpuLimits) => {
+    await writeMemory(memoryBytes + ofHelpers);
+    await makeRoom(version, parent, cpu);
+    await processorWeights.limit(id, cpu, (weighed) => limitCpu(version, join(parent, id), weighed));
+  };
   return {
-    limit: async ({ memoryBytes, ...cpu }) => {
-      await writeMemory(memoryBytes + ofHelpers);
+    limit: async ({ memoryBytes, cgroupParent = parent, cpuMillis, cpuShares }) => {
+      const before = [...parents].filter((each) => each !== cgroupParent);
+      parent = cgroupParent;
+      if (!parents.has(parent)) {
+        parents.add(parent);
+        await makeIn(version, parent, id, node);
+      }
+      // The new one has all limits before a process is in it.
+      await limitHere(memoryBytes, { cpuMillis, cpuShares });
       ofMachine = memoryBytes;
-      await processorWeights.limit(id, cpu, (weighed) => limitCpu(version, join(parent, id), weighed));
+      for (const old of before) {
+        for (const pid of await processesIn(version, old, id)) await moveInto(version, parent, id, pid);
+        await removeFrom(version, id, [old]);
+        parents.delete(old);
+      }
     },
-    add: async (pid, memoryBytes) => {
+    enter: async (pid) => {
+      await moveInto(version, parent, id, pid);
+      processorWeights.joined(id, pid);
+    },
+    async add(pid, memoryBytes) {
       const allow = async (bytes: number) => {
         ofHelpers += bytes;
         if (ofMachine > 0) await writeMemory(ofMachine + ofHelpers);
@@ -160,7 +193,7 @@ function cgroupOf(version: Version, id: string): HostCgroup {
         await allow(-memoryBytes).catch(() => undefined); // gone with its machine, or in use (version 1)
       };
       try {
-        await moveInto(version, id, pid);
+        await this.enter(pid);
       } catch (error) {
         await takeBack();
         if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // ended: reported elsewhere
@@ -168,37 +201,61 @@ function cgroupOf(version: Version, id: string): HostCgroup {
       return { [Symbol.asyncDispose]: takeBack };
     },
     wasOutOfMemory: async () => {
-      const text = await readFile(join(directory, version.memory.events), 'latin1').catch(() => '');
+      const path = join(version.memory.root, parent, id, version.memory.events);
+      const text = await readFile(path, 'latin1').catch(() => '');
       return Number(/^oom_kill (\d+)$/m.exec(text)?.[1] ?? 0) > 0;
     },
     remove: async () => {
       processorWeights.forget(id);
-      for (const each of directoriesOf(version, id, true)) await removeWhenEmpty(each);
+      await removeFrom(version, id, parents);
     },
   };
 }
 
+/** Makes the machine's directories below a parent, with the limits that are the same for all machines. */
+async function makeIn(version: Version, parent: string, id: string, node: NodeLimits | undefined): Promise<void> {
+  const withDisks = node?.diskBytesPerSecond !== undefined;
+  const directories = directoriesOf(version, parent, id, withDisks);
+  if (parent === podvmCgroup) await makePodvmCgroup(version, withDisks);
+  else await assertParent(parent, directories.map(dirname));
+  if (version.memory.root === version.pids.root) await handDown(join(cgroupRoot, parent), withDisks);
+  for (const directory of directories) await mkdir(directory, { recursive: true });
+  const at = join(parent, id);
+  if (node?.maySwap !== true) await keepFromSwap(version, at);
+  if (node?.diskBytesPerSecond !== undefined) await limitDisks(version, at, node.diskBytesPerSecond);
+  await writeFile(join(version.pids.root, at, 'pids.max'), String(maxThreads));
+}
+
+async function removeFrom(version: Version, id: string, parents: Iterable<string>): Promise<void> {
+  for (const parent of parents)
+    for (const directory of directoriesOf(version, parent, id, true)) await removeWhenEmpty(directory);
+}
+
+async function processesIn({ memory }: Version, parent: string, id: string): Promise<readonly number[]> {
+  const text = await readFile(join(memory.root, parent, id, 'cgroup.procs'), 'latin1');
+  return text.split('\n').filter(Boolean).map(Number);
+}
+
 /** Disables swap: keys, passwords and other guest memory would persist on the host's disk. */
-async function keepFromSwap({ memory }: Version, id: string): Promise<void> {
-  const path = join(memory.root, parent, id, memory.swap);
+async function keepFromSwap({ memory }: Version, at: string): Promise<void> {
+  const path = join(memory.root, at, memory.swap);
   if (await isThere(path)) await writeFile(path, '0');
 }
 
 /** Into all that are there: version 1 has one for disks where these are limited. */
-async function moveInto(version: Version, id: string, pid: number): Promise<void> {
+async function moveInto(version: Version, parent: string, id: string, pid: number): Promise<void> {
   const disks = join(version.disks.root, parent, id);
-  for (const directory of directoriesOf(version, id, await isThere(disks)))
+  for (const directory of directoriesOf(version, parent, id, await isThere(disks)))
     await writeFile(join(directory, 'cgroup.procs'), String(pid));
-  processorWeights.joined(id, pid);
 }
 
 /** Each of the node's whole disks: which of them holds a volume or an image is no matter. */
-async function limitDisks({ disks }: Version, id: string, bytesPerSecond: number): Promise<void> {
+async function limitDisks({ disks }: Version, at: string, bytesPerSecond: number): Promise<void> {
   const names = (await readdir('/sys/block')).filter((name) => !/^(?:loop|ram|zram)\d/.test(name));
   for (const name of names) {
     const disk = (await readFile(join('/sys/block', name, 'dev'), 'latin1')).trim();
     for (const [file, text] of Object.entries(disks.limits(disk, bytesPerSecond)))
-      await writeFile(join(disks.root, parent, id, file), text);
+      await writeFile(join(disks.root, at, file), text);
   }
 }
 
@@ -208,26 +265,28 @@ async function limitCpu({ cpu }: Version, cgroup: string, limits: CpuLimits): Pr
   }
 }
 
-const directoriesOf = ({ memory, pids, cpu, disks }: Version, id: string, withDisks: boolean) =>
-  [...new Set([memory.root, pids.root, cpu.root, ...(withDisks ? [disks.root] : [])])].map((root) =>
-    join(root, parent, id),
-  );
+function directoriesOf(version: Version, parent: string, id: string, withDisks: boolean): string[] {
+  const { memory, pids, cpu, accounts, disks } = version;
+  const roots = new Set([memory.root, pids.root, cpu.root, ...accounts, ...(withDisks ? [disks.root] : [])]);
+  return [...roots].map((root) => join(root, parent, id));
+}
 
 async function hostVersion(): Promise<Version> {
   return versions[(await hasCgroups2()) ? 2 : 1];
 }
 
 /**
- * Enables the controllers for child cgroups, which version 2 requires. Gives all machines together the CPU weight of as
- * many cores as the node has, relative to other programs on it.
+ * Makes podvm's own cgroup. Gives all machines in it together the CPU weight of as many cores as the node has, relative
+ * to other programs on it.
  */
-async function handDown(version: Version, withDisks: boolean): Promise<void> {
+async function makePodvmCgroup(version: Version, withDisks: boolean): Promise<void> {
   const { memory, pids, cpu } = version;
-  for (const root of [memory.root, cpu.root]) await mkdir(join(root, parent), { recursive: true });
-  if (memory.root === pids.root) {
-    for (const directory of [memory.root, join(memory.root, parent)]) {
-      await writeFile(join(directory, 'cgroup.subtree_control'), `+memory +pids +cpu${withDisks ? ' +io' : ''}`);
-    }
-  }
-  await limitCpu(version, parent, { cpuMillis: undefined, cpuShares: 1024 * availableParallelism() });
+  for (const root of [memory.root, cpu.root]) await mkdir(join(root, podvmCgroup), { recursive: true });
+  if (memory.root === pids.root) await handDown(cgroupRoot, withDisks);
+  await limitCpu(version, podvmCgroup, { cpuMillis: undefined, cpuShares: 1024 * availableParallelism() });
+}
+
+/** Enables the controllers for the children of a cgroup, which version 2 requires. */
+async function handDown(directory: string, withDisks: boolean): Promise<void> {
+  await writeFile(join(directory, 'cgroup.subtree_control'), `+memory +pids +cpu${withDisks ? ' +io' : ''}`);
 }

@@ -14,7 +14,7 @@ import { ConsoleLog } from './console-log.ts';
 import { kvmDevice, openableNode, tunDevice } from './device-nodes.ts';
 import { endOf } from './exit-reason.ts';
 import { startFailure, type VmmEnd } from './failure.ts';
-import { confine, findHostCgroup, type HostCgroup } from './host-cgroup.ts';
+import { confine, findHostCgroup, type HostCgroup, sweepHostCgroups } from './host-cgroup.ts';
 import { assertReachable, inside, type JailSpec } from './jail.ts';
 import type { QemuDriverOptions } from './driver-options.ts';
 import { MachineDirectory } from './machine-directory.ts';
@@ -58,8 +58,8 @@ export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
 }
 
 /** Removes what an ended VMM left on the host. */
-export async function sweepMachine(id: string): Promise<void> {
-  await (await findHostCgroup(id))?.remove();
+export async function sweepMachine(id: string, cgroupParent?: string): Promise<void> {
+  await sweepHostCgroups(id, cgroupParent);
 }
 
 /** How a machine starts, with the host files it needs. */
@@ -262,6 +262,10 @@ async function confineOnce(
     });
   } catch (error) {
     if (!(await isRunning(identity))) return undefined; // it has ended: reported elsewhere
+    if (error instanceof PodvmError) {
+      await killProcess(identity);
+      throw error; // the parent is missing
+    }
     if (options.requiresCgroup === true) {
       await killProcess(identity);
       throw new PodvmError('failedPrecondition', `Cannot start machine ${id}: the host sets no limits for it`, {
@@ -311,7 +315,7 @@ async function adopt(record: MachineRecord, signal: AbortSignal): Promise<Machin
     console,
     subscribe: (handler) => events.drainTo(handler),
     ended: undefined,
-    cgroup: await findHostCgroup(record.id),
+    cgroup: await findHostCgroup(record.id, record.pid),
     protect: (score) => setOomScore(record, score),
   });
   undo.move();

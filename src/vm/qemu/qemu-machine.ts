@@ -147,6 +147,7 @@ export class QemuMachine implements Machine {
       });
     }
     await cgroup.limit(limits).catch((cause: NodeJS.ErrnoException) => {
+      if (cause instanceof PodvmError) throw cause;
       const kind = cause.code === 'EBUSY' ? 'busy' : 'internal';
       throw new PodvmError(kind, `Cannot limit machine ${this.id} to ${limits.memoryBytes} bytes on the host`, {
         cause,

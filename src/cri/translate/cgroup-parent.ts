@@ -1,0 +1,28 @@
+import { posix } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+
+const maxChars = 4096;
+
+/**
+ * The cgroup of a pod, relative to the root of cgroups, from its name in the format of either of the kubelet's drivers:
+ * `/kubepods/burstable/pod1`, or a path or the name of a slice of systemd. Undefined for none, and for the root, which a
+ * kubelet without cgroups for pods gives. Errors: `invalid`.
+ */
+export function cgroupParentOf(what: string, given: string): string | undefined {
+  const path = given.endsWith('.slice') && !given.includes('/') ? pathOfSlice(given) : given;
+  if (path === '' || posix.normalize(path) === '/') return undefined;
+  const isPlain = path.startsWith('/') && posix.normalize(path) === path && !path.endsWith('/');
+  if (isPlain && path.length <= maxChars && !/\p{Cc}/u.test(path)) return path.slice(1);
+  throw new PodvmError(
+    'invalid',
+    `Cannot run ${what}: its cgroup_parent must be an absolute path without "..", or the name of a slice, got ` +
+      printable(JSON.stringify(given), 80),
+  );
+}
+
+/** A slice is below those of its name's parts (systemd.slice(5)): `/a.slice/a-b.slice` for `a-b.slice`. */
+function pathOfSlice(name: string): string {
+  const parts = name.slice(0, -'.slice'.length).split('-');
+  return parts.map((_part, at) => `/${parts.slice(0, at + 1).join('-')}.slice`).join('');
+}

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { status } from '@grpc/grpc-js';
+import { is } from '#cri/testing/grpc-client.ts';
+import { hasCgroups2 } from '#host/cgroup-tree.ts';
+import { isThere } from '#host/files.ts';
+import { poll } from '#host/wait.ts';
+import { openCriNode, type CriNode } from './cri-node.ts';
+import { whyNoVm } from './node.ts';
+
+const skip = await whyNoVm();
+const isVersion2 = await hasCgroups2();
+const controllers = ['memory', 'pids', 'cpu', 'cpuacct'];
+const roots = isVersion2 ? ['/sys/fs/cgroup'] : controllers.map((name) => `/sys/fs/cgroup/${name}`);
+const memoryRoot = isVersion2 ? '/sys/fs/cgroup' : '/sys/fs/cgroup/memory';
+const files = isVersion2
+  ? { memory: 'memory.max', usage: 'memory.current', cpu: 'cpu.max' }
+  : { memory: 'memory.limit_in_bytes', usage: 'memory.usage_in_bytes', cpu: 'cpu.cfs_quota_us' };
+const cpuRoot = isVersion2 ? '/sys/fs/cgroup' : '/sys/fs/cgroup/cpu';
+const mebibyte = 1024 * 1024;
+
+/** A kubelet's cgroups on the host, with those of pods as it makes them. */
+class KubeletCgroups implements AsyncDisposable {
+  readonly #made: string[] = [];
+
+  async make(path: string): Promise<void> {
+    const names = path.split('/');
+    for (const root of roots) {
+      for (const [at] of names.entries()) {
+        const directory = join(root, ...names.slice(0, at + 1));
+        if (await isThere(directory)) continue;
+        await mkdir(directory);
+        this.#made.push(directory);
+        if (isVersion2) await writeFile(join(directory, '../cgroup.subtree_control'), '+memory +pids +cpu');
+      }
+    }
+  }
+
+  /** Fails if a runtime has left something in one of them. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const directory of this.#made.toReversed()) await rmdir(directory);
+  }
+}
+
+describe('the cgroup that a kubelet makes for a pod', { skip }, () => {
+  let node: CriNode;
+  let cgroups: KubeletCgroups;
+
+  before(async () => {
+    cgroups = new KubeletCgroups();
+    node = await openCriNode({ pool: '1' });
+  });
+  after(async () => {
+    await node[Symbol.asyncDispose]();
+    await cgroups[Symbol.asyncDispose]();
+  });
+
+  const configOf = (name: string, cgroupParent: string) => ({
+    metadata: { name, namespace: 'default', uid: `uid-of-${name}`, attempt: 0 },
+    logDirectory: join(node.cli.root, 'pod-logs', name),
+    linux: { cgroupParent, resources: { memoryLimitInBytes: 32n << 20n, cpuQuota: 20_000n, cpuPeriod: 100_000n } },
+  });
+  const runPod = async (name: string, cgroupParent: string, handler = '') => {
+    const config = configOf(name, cgroupParent);
+    const { podSandboxId } = await node.runtime.runPodSandbox({ config, runtimeHandler: handler });
+    node.ids.push(podSandboxId);
+    return { podSandboxId, config };
+  };
+  const numberIn = async (...path: string[]) => Number(await readFile(join(...path), 'latin1'));
+  /** Command lines of the processes in a cgroup. */
+  const processesIn = async (path: string) => {
+    const pids = (await readFile(join(memoryRoot, path, 'cgroup.procs'), 'latin1')).split('\n').filter(Boolean);
+    return await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'latin1')));
+  };
+  const isIn = async (path: string) =>
+    (await Promise.all(roots.map((root) => isThere(join(root, path))))).includes(true);
+
+  for (const [handler, from] of [
+    ['podvm-own-boot', 'that boots'],
+    ['', 'of the pool'],
+  ] as const) {
+    it(`has the VMM and the file servers of a machine ${from}, across daemons, and is empty after the pod`, async () => {
+      const parent = `podvm-test-kubepods/burstable/pod-${handler}`;
+      await cgroups.make(parent);
+      // As for one container of 32Mi and 200m.
+      await writeFile(join(memoryRoot, parent, files.memory), String(32 * mebibyte));
+      await writeFile(join(cpuRoot, parent, files.cpu), isVersion2 ? '20000 100000' : '20000');
+      if (handler === '')
+        await poll(async () => /spare machine made/.test(node.log()), {
+          everyMs: 50,
+          signal: AbortSignal.timeout(120_000),
+        });
+      const { podSandboxId, config } = await runPod(`pod-${handler}`, `/${parent}`, handler);
+      const { containerId } = await node.runtime.createContainer({
+        podSandboxId,
+        sandboxConfig: config,
+        config: {
+          metadata: { name: 'main', attempt: 0 },
+          image: { image: 'localhost/podvm/base:latest' },
+          command: ['sleep', '1000'],
+          mounts: [{ containerPath: '/root', hostPath: node.cli.root }],
+        },
+      });
+      await node.runtime.startContainer({ containerId });
+      const mine = `${parent}/${podSandboxId}`;
+      const lines = await processesIn(mine);
+      assert.ok(
+        lines.some((line) => line.includes('qemu')),
+        lines.join(),
+      );
+      assert.ok(
+        lines.some((line) => line.includes('/shares/')),
+        lines.join(),
+      );
+      assert.equal(await isIn(`podvm/${podSandboxId}`), false, 'no cgroup of podvm is left');
+      const limit = await numberIn(memoryRoot, parent, files.memory);
+      assert.ok(limit >= (await numberIn(memoryRoot, mine, files.memory)), 'the pod has room for its machine');
+      const [quota] = (await readFile(join(cpuRoot, parent, files.cpu), 'latin1')).split(' ');
+      assert.equal(Number(quota), 120_000, 'and its VMM a core more than its containers');
+      assert.ok((await numberIn(memoryRoot, parent, files.usage)) > mebibyte, 'what the machine uses is counted there');
+
+      await node.end('SIGKILL');
+      await node.start();
+      const { exitCode } = await node.runtime.execSync({ containerId, cmd: ['ls', '/root'] });
+      assert.equal(exitCode, 0);
+      assert.equal((await processesIn(mine)).length, lines.length);
+      await node.runtime.removePodSandbox({ podSandboxId });
+      assert.equal(await isIn(mine), false);
+    });
+  }
+
+  it('is empty after a daemon and a machine were killed', async () => {
+    const parent = 'podvm-test-kubepods.slice/podvm-test-kubepods-pod2.slice';
+    await cgroups.make(parent);
+    const { podSandboxId } = await runPod('killed', `/${parent}`, 'podvm-own-boot');
+    const { info } = await node.runtime.podSandboxStatus({ podSandboxId, verbose: true });
+    const { pid } = JSON.parse(info['info'] ?? '') as { pid: number };
+    await node.end('SIGKILL');
+    process.kill(pid, 'SIGKILL');
+    await node.start();
+    await node.runtime.removePodSandbox({ podSandboxId });
+    assert.equal(await isIn(`${parent}/${podSandboxId}`), false);
+  });
+
+  it('must be there: a pod without it is refused, and other pods are limited as before', async () => {
+    await assert.rejects(
+      runPod('nowhere', '/podvm-test-kubepods/none'),
+      is(status.FAILED_PRECONDITION, /there is no .*podvm-test-kubepods\/none[^]*leave out cgroup_parent/),
+    );
+    const { podSandboxId } = await runPod('plain', '');
+    assert.ok(await isIn(`podvm/${podSandboxId}`));
+    await node.runtime.removePodSandbox({ podSandboxId });
+    assert.equal(await isIn(`podvm/${podSandboxId}`), false);
+  });
+});
