@@ -5,6 +5,8 @@ import type { Descriptors } from '#engine/engine.ts';
 import type { Powers } from './powers.ts';
 import type { NodesOptions } from './nodes.ts';
 
+type Tree = Pick<NodesOptions, 'root' | 'kernelDevices'>;
+
 type JailEngine = Powers & Descriptors;
 
 /** Descriptor of the list of system calls (`storage/file-server.ts`). */
@@ -14,7 +16,7 @@ const maxTextBytes = 16 * 1024 * 1024;
 const pieceBytes = 64 * 1024;
 
 /** Closes the jail before the program reads from its client. Throws. */
-export function enterJail(engine: JailEngine, tree: NodesOptions, descriptors: number): void {
+export function enterJail(engine: JailEngine, tree: Tree, descriptors: number): void {
   coverKernelFileSystems(engine, tree);
   const filter = readAll(engine, filterFd);
   engine.close(filterFd);
@@ -27,7 +29,7 @@ export function enterJail(engine: JailEngine, tree: NodesOptions, descriptors: n
  * Covers every file system of the kernel's own that is mounted below the volume, with all mounts below it. `Nodes`
  * refuses those that the host mounts later.
  */
-function coverKernelFileSystems(engine: JailEngine, { root, kernelDevices }: NodesOptions): void {
+function coverKernelFileSystems(engine: JailEngine, { root, kernelDevices }: Tree): void {
   const table = engine.open('/proc/self/mountinfo', openFlag.readOnly);
   const bytes = readAll(engine, table);
   engine.close(table);

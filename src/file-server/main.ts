@@ -11,7 +11,8 @@ import type { FileServerEngine } from './service.ts';
 /**
  * The file server of one shared volume, a program of the host. `files ROOT DESCRIPTORS WORD...` serves the directory to
  * the guest on descriptor 0, with at most DESCRIPTORS descriptors, and ends with it. Words: `mapped`: the guest may map
- * its users; `readonly`; `refuse=MAJOR:MINOR`: a device whose files the guest may not use; `unjailed`, for tests.
+ * its users; `propagated`: mounts of the host appear in the directory and disappear; `readonly`; `refuse=MAJOR:MINOR`: a
+ * device whose files the guest may not use; `unjailed`, for tests.
  * It starts in a jail that has only the volume, and then restricts itself to the system calls listed by descriptor 5.
  */
 const maxRequestBytes = size.requestHeader + size.writeRequest + limits.shareDataBytes;
@@ -38,6 +39,7 @@ function main(engine: FileServerEngine): void {
       root,
       kernelDevices,
       mapsUsers: words.includes('mapped'),
+      propagates: words.includes('propagated'),
       isReadOnly: words.includes('readonly'),
       dataBytes: limits.shareDataBytes,
     },

@@ -8,6 +8,8 @@ import type { Result, Service } from './service.ts';
 type NodeCall = (service: Service, node: Node, request: Request) => Result;
 
 const permissionBits = 0o7777;
+/** Of renameat2(2): both names stay. */
+const renameExchange = 2;
 
 const lookUp: NodeCall = ({ nodes, reply }, node, request) => nodes.enter(node, request, 0, reply);
 
@@ -97,7 +99,12 @@ const removeDirectory: NodeCall = ({ engine }, node, request) =>
 function rename({ engine, nodes }: Service, node: Node, request: Request, flags: number, nameAt: number): number {
   const target = nodes.get(request.u64(0));
   if (target === undefined) return -errno.stale;
-  return engine.renameIn(node.fd, request.bytes, request.at(nameAt), target.fd, flags);
+  const result = engine.renameIn(node.fd, request.bytes, request.at(nameAt), target.fd, flags);
+  if (result < 0) return result;
+  const newNameAt = nameAt + request.bytes.indexOf(0, request.at(nameAt)) + 1 - request.at(nameAt);
+  nodes.renamed(target, request, newNameAt);
+  if ((flags & renameExchange) !== 0) nodes.renamed(node, request, nameAt);
+  return result;
 }
 
 const setXattr: NodeCall = ({ engine }, node, request) =>
@@ -143,7 +150,9 @@ const create: NodeCall = (service, node, request) => {
   const [flags, mode] = [request.u32(0), request.u32(4) & permissionBits];
   const fd = engine.createIn(node.fd, request.bytes, request.at(16), flags & keptFlags, mode);
   if (fd === -errno.exists && (flags & openFlags.exclusive) === 0) return openExisting(service, node, request);
-  return fd < 0 ? fd : entered(service, fd, flags, nodes.enterNode(node, engine.nodeOf(fd), reply));
+  return fd < 0
+    ? fd
+    : entered(service, fd, flags, nodes.enterNode(node, engine.nodeOf(fd), reply, nodes.placeOf(node, request, 16)));
 };
 
 function openExisting({ nodes, files, reply }: Service, directory: Node, request: Request): number {

@@ -1,24 +1,41 @@
 import { holdsData } from '#base/file-systems.ts';
-import type { Descriptors } from '#engine/engine.ts';
+import type { Descriptors, Timers } from '#engine/engine.ts';
 import type { Powers } from './powers.ts';
 import type { Served } from './served.ts';
 import { errno, fileType, rootNode, size } from './fuse.ts';
 import type { Reply, Request } from './message.ts';
 
-export type NodesEngine = Served & Descriptors & Pick<Powers, 'fileSystemOf'>;
+export type NodesEngine = Served & Descriptors & Timers & Pick<Powers, 'fileSystemOf'>;
 
 export interface NodesOptions {
   readonly root: string;
   /** Numbers of devtmpfs, `MAJOR:MINOR`. */
   readonly kernelDevices: ReadonlySet<string>;
+  /**
+   * Whether mounts and unmounts of the host appear in the tree. A descriptor in a mount keeps the host from unmounting
+   * it, and the guest's kernel remembers files for as long as it has memory: nodes are then closed while not in use.
+   */
+  readonly propagates: boolean;
 }
+
+/** Where a file was last seen; the name ends with NUL. */
+export interface Place {
+  readonly directory: Node;
+  readonly name: Uint8Array;
+}
+
+/** A node without an open file is closed after one to two times this, in `ms`. */
+const releaseMs = 250;
+/** Directories that are opened again for one node. The kernel's longest path has as many. */
+const maxDepth = 2048;
 
 const deviceOf = (identity: string) => identity.slice(0, identity.indexOf(':'));
 
 /** A file that the guest knows by a number: an O_PATH descriptor, which follows the file when it is moved. */
 export interface Node {
   readonly id: number;
-  readonly fd: number;
+  /** Negative while it is closed; `Nodes.get` opens it again. */
+  fd: number;
   readonly identity: string;
   readonly type: number;
   /** Number of lookups that the guest has not forgotten. */
@@ -27,6 +44,10 @@ export interface Node {
   openFiles: number;
   /** Descriptors that hold locks of ranges, by owner as the guest's kernel names it. */
   readonly lockOwners: Map<string, number>;
+  /** Absent: it stays open. */
+  place: Place | undefined;
+  /** Whether a request has named it since it was last looked at. */
+  isUsed: boolean;
 }
 
 /** Offsets in `struct fuse_entry_out`: validity of its attributes, the attributes, and the mode in them. */
@@ -44,23 +65,40 @@ const validNanoseconds = 1;
 export class Nodes {
   readonly #engine: NodesEngine;
   readonly #kernelDevices: ReadonlySet<string>;
+  readonly #propagates: boolean;
+  readonly #asRoot: <T>(act: () => T) => T;
+  readonly #scratch = new Uint8Array(size.attributes);
+  /** Open nodes that may be closed. */
+  readonly #held = new Set<Node>();
+  #isReleasing = false;
   readonly #byId = new Map<number, Node>();
   readonly #byIdentity = new Map<string, Node>();
   #lastId = rootNode - 1;
 
-  /** Opens the directory that is served. Throws if it cannot be opened or is a file system of the kernel's own. */
-  constructor(engine: NodesEngine, { root, kernelDevices }: NodesOptions, scratch: Reply) {
+  /** `asRoot` acts as root for a moment. Opens the directory that is served. Throws if it cannot be opened or is a file system of the kernel's own. */
+  constructor(
+    engine: NodesEngine,
+    { root, kernelDevices, propagates }: NodesOptions,
+    scratch: Reply,
+    asRoot: <T>(act: () => T) => T,
+  ) {
     this.#engine = engine;
     this.#kernelDevices = kernelDevices;
+    this.#propagates = propagates;
+    this.#asRoot = asRoot;
     const fd = engine.openRoot(root);
     const identity = fd < 0 ? fd : engine.look(fd, scratch.bytes, scratch.at(0));
     if (typeof identity === 'number') throw new Error(`Cannot serve ${root}: errno ${-identity}`);
     if (!this.#holdsData(fd)) throw new Error(`Cannot serve ${root}: it is on a file system of the kernel's own`);
-    this.#add(fd, identity, fileType.directory);
+    this.#add(fd, identity, fileType.directory, undefined);
   }
 
+  /** Undefined for an unknown number, and for a closed node whose file is not where it was. */
   get(id: number): Node | undefined {
-    return this.#byId.get(id);
+    const node = this.#byId.get(id);
+    if (node === undefined) return undefined;
+    node.isUsed = true;
+    return node.fd >= 0 || this.#openAgain(node) ? node : undefined;
   }
 
   /** Replies with the entry of a name, also after the name was made. */
@@ -72,13 +110,29 @@ export class Nodes {
     const identity = this.#engine.lookIn(directory.fd, bytes, at, reply.bytes, out);
     if (typeof identity === 'number') return identity;
     const known = this.#byIdentity.get(identity);
-    if (known !== undefined) return this.#tell(known, reply);
+    const place = this.placeOf(directory, request, nameAt);
+    if (known !== undefined) return this.#tell(known, place, reply);
     const fd = this.#engine.openNode(directory.fd, bytes, at);
-    return this.enterNode(directory, fd, reply);
+    return this.enterNode(directory, fd, reply, place);
+  }
+
+  /** The place that a name of the request stands for; undefined if nodes stay open. */
+  placeOf(directory: Node, request: Request, nameAt: number): Place | undefined {
+    if (!this.#propagates) return undefined;
+    const start = request.at(nameAt);
+    return { directory, name: request.bytes.slice(start, request.bytes.indexOf(0, start) + 1) };
+  }
+
+  /** Learns the new place of a file that was given a name. */
+  renamed(directory: Node, request: Request, nameAt: number): void {
+    if (!this.#propagates) return;
+    const identity = this.#engine.lookIn(directory.fd, request.bytes, request.at(nameAt), this.#scratch, 0);
+    const node = typeof identity === 'number' ? undefined : this.#byIdentity.get(identity);
+    if (node?.place !== undefined) node.place = this.placeOf(directory, request, nameAt);
   }
 
   /** Replies with the entry of an opened node of the directory and takes it over. A negative `fd` is an error. */
-  enterNode(directory: Node, fd: number, reply: Reply): number {
+  enterNode(directory: Node, fd: number, reply: Reply, place?: Place): number {
     if (fd < 0) return fd;
     reply.clear(attributesInEntry);
     const identity = this.#engine.look(fd, reply.bytes, reply.at(attributesInEntry));
@@ -90,7 +144,7 @@ export class Nodes {
       return -errno.access;
     }
     const type = reply.readU32(attributesInEntry + modeInAttributes) & fileType.mask;
-    return this.#tell(known ?? this.#add(fd, identity, type), reply);
+    return this.#tell(known ?? this.#add(fd, identity, type, place), place, reply);
   }
 
   /** Replies with the attributes. */
@@ -113,6 +167,7 @@ export class Nodes {
   closed(node: Node): void {
     node.openFiles--;
     this.#removeUnused(node);
+    this.#hold(node);
   }
 
   /**
@@ -132,20 +187,81 @@ export class Nodes {
     if (node.lookups > 0 || node.openFiles > 0 || node.id === rootNode) return;
     this.#byId.delete(node.id);
     this.#byIdentity.delete(node.identity);
-    this.#engine.close(node.fd);
+    this.#held.delete(node);
+    if (node.fd >= 0) this.#engine.close(node.fd);
+    node.fd = -1;
   }
 
-  #tell(node: Node, reply: Reply): number {
+  #tell(node: Node, place: Place | undefined, reply: Reply): number {
     node.lookups++;
+    if (place !== undefined && node.place !== undefined) node.place = place;
     reply.u64(0, node.id);
     reply.u32(attributesValid, validNanoseconds);
     return size.entry;
   }
 
-  #add(fd: number, identity: string, type: number): Node {
-    const node: Node = { id: ++this.#lastId, fd, identity, type, lookups: 0, openFiles: 0, lockOwners: new Map() };
+  #add(fd: number, identity: string, type: number, place: Place | undefined): Node {
+    const counts = { lookups: 0, openFiles: 0, lockOwners: new Map<string, number>() };
+    const node: Node = { id: ++this.#lastId, fd, identity, type, ...counts, place, isUsed: true };
     this.#byId.set(node.id, node);
     this.#byIdentity.set(identity, node);
+    this.#hold(node);
     return node;
+  }
+
+  /** Notes an open node, which is closed when it is not in use. */
+  #hold(node: Node): void {
+    if (node.place === undefined || node.fd < 0 || node.openFiles > 0) return;
+    this.#held.add(node);
+    this.#releaseLater();
+  }
+
+  #releaseLater(): void {
+    if (this.#isReleasing || this.#held.size === 0) return;
+    this.#isReleasing = true;
+    this.#engine.setTimer(releaseMs, () => {
+      this.#isReleasing = false;
+      this.#release();
+      this.#releaseLater();
+    });
+  }
+
+  #release(): void {
+    for (const node of [...this.#held]) {
+      const stays = node.isUsed && node.openFiles === 0;
+      node.isUsed = false;
+      if (stays) continue;
+      this.#held.delete(node);
+      if (node.openFiles > 0) continue; // noted again when they are closed
+      this.#engine.close(node.fd);
+      node.fd = -1;
+    }
+  }
+
+  /** Opens a closed node, after the closed directories above it. */
+  #openAgain(node: Node): boolean {
+    const closed: Node[] = [];
+    for (let at = node; at.fd < 0;) {
+      const directory = at.place?.directory;
+      if (directory === undefined || this.#byId.get(directory.id) !== directory || closed.length > maxDepth)
+        return false;
+      closed.push(at);
+      at = directory;
+    }
+    return closed.toReversed().every((each) => this.#openAtPlace(each) || this.#asRoot(() => this.#openAtPlace(each)));
+  }
+
+  /** Another file that took its place, or a file system that was mounted over it, is not the node. */
+  #openAtPlace(node: Node): boolean {
+    const { place } = node;
+    const fd = place === undefined ? -1 : this.#engine.openNode(place.directory.fd, place.name, 0);
+    if (fd < 0) return false;
+    if (this.#engine.look(fd, this.#scratch, 0) !== node.identity || !this.#holdsData(fd)) {
+      this.#engine.close(fd);
+      return false;
+    }
+    node.fd = fd;
+    this.#hold(node);
+    return true;
   }
 }

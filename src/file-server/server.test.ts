@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { run } from '#host/run.ts';
+import { poll } from '#host/wait.ts';
 import {
   type Guest,
   message,
@@ -20,6 +21,16 @@ import {
  * The program as it is, compiled with address and undefined-behaviour checks, and a guest that asks what no kernel would.
  * What kernels ask is asked in real machines (`test/vm/share.test.ts`, `npm run posix`).
  */
+async function canUnmount(path: string, forMs = 20_000): Promise<boolean> {
+  const signal = AbortSignal.timeout(forMs);
+  const unmounted = () =>
+    run('umount', [path]).then(
+      () => true,
+      () => undefined,
+    );
+  return (await poll(unmounted, { everyMs: 50, signal })) ?? false;
+}
+
 const mayNotSkip = process.env['PODVM_REQUIRE_VM'] === '1';
 
 const code = { lookUp: 1, forget: 2, getAttributes: 3, setAttributes: 4, symlink: 6, link: 13, open: 14, read: 15 };
@@ -44,6 +55,10 @@ describe(
     let bench: ServerBench;
     let [directory, served] = ['', ''];
     const start = (...words: string[]) => bench.start(...words);
+    const closesAll = async (guest: Guest) => {
+      const isClosed = async () => ((await guest.openBelow(served)).length === 0 ? true : undefined);
+      assert.ok(await poll(isClosed, { everyMs: 50, signal: AbortSignal.timeout(20_000) }), 'it closes all');
+    };
 
     before(async () => {
       bench = await openServerBench();
@@ -206,6 +221,68 @@ describe(
           for (const point of [join(served, 'switch'), ...points]) await run('umount', ['--lazy', point]); // the server has a node of one
         }
       }),
+    );
+
+    test(
+      'keeps no mount of the host that propagates in use, and finds what a guest still knows where it was last seen',
+      asking(async (guest) => {
+        const mounted = join(served, 'mounted');
+        await mkdir(mounted);
+        await run('mount', ['-t', 'tmpfs', 'podvm-test', mounted]);
+        try {
+          await mkdir(join(mounted, 'closed/deep'), { recursive: true, mode: 0o700 });
+          await writeFile(join(mounted, 'closed/deep/file'), 'content');
+          const top = await guest.nodeOf('mounted');
+          const closed = await guest.nodeOf('closed', top);
+          const deep = await guest.nodeOf('deep', closed);
+          const file = await guest.nodeOf('file', deep);
+          const handle = await guest.open(file, 0);
+          assert.equal(await canUnmount(mounted, 1000), false, 'a file is open');
+          assert.equal(await guest.errorOf(op.release, file, Buffer.concat([u64(handle), Buffer.alloc(16)])), 0);
+          assert.equal(await canUnmount(mounted), true, 'nothing is open');
+
+          await run('mount', ['-t', 'tmpfs', 'podvm-test', mounted]);
+          assert.equal(
+            await guest.errorOf(op.getAttributes, file, Buffer.alloc(16)),
+            errno.stale,
+            'another file system',
+          );
+          assert.equal((await guest.ask(op.getAttributes, root, Buffer.alloc(16))).error, 0);
+        } finally {
+          await run('umount', ['--lazy', mounted]).catch(() => undefined);
+        }
+      }, 'propagated'),
+    );
+
+    test(
+      'finds a file that it has closed under the name that a guest gave it, for any user, and no other that took its name',
+      asking(async (guest) => {
+        await mkdir(join(served, 'first/private'), { recursive: true });
+        await chmod(join(served, 'first'), 0o700);
+        await writeFile(join(served, 'first/private/file'), 'content', { mode: 0o666 });
+        const first = await guest.nodeOf('first');
+        const inner = await guest.nodeOf('private', first);
+        const file = await guest.nodeOf('file', inner);
+        await closesAll(guest);
+        assert.equal((await guest.ask(op.getAttributes, file, Buffer.alloc(16), 1234)).error, 0);
+        const rename = Buffer.concat([u64(root), u32(0, 0), text('first'), text('second')]);
+        assert.equal(await guest.errorOf(op.rename2, root, rename), 0);
+        const exchange = Buffer.concat([u64(root), u32(2, 0), text('private'), text('aside')]);
+        await mkdir(join(served, 'aside'));
+        const other = await guest.nodeOf('aside');
+        assert.equal(await guest.errorOf(op.rename2, first, exchange), 0);
+        await closesAll(guest);
+        for (const node of [first, inner, file, other]) {
+          assert.equal(await guest.errorOf(op.getAttributes, node, Buffer.alloc(16)), 0);
+        }
+        await closesAll(guest);
+        await run('mv', [join(served, 'aside/file'), join(served, 'aside/elsewhere')]);
+        await writeFile(join(served, 'aside/file'), 'another');
+        assert.equal(await guest.errorOf(op.getAttributes, file, Buffer.alloc(16)), errno.stale);
+        assert.notEqual(await guest.nodeOf('file', inner), file);
+        assert.equal(await guest.nodeOf('elsewhere', inner), file);
+        assert.equal(await guest.errorOf(op.getAttributes, file, Buffer.alloc(16)), 0);
+      }, 'propagated'),
     );
 
     test('refuses a device that it is told to, whose file system has the type of a tmpfs', async () => {

@@ -12,7 +12,10 @@ import type { Result, ServerEngine, Service } from './service.ts';
 const pageBytes = 4096;
 /** Requests that the guest may have under way: writes of mapped pages keep their order with all others. */
 const maxBackground = 0xffff;
+const root = { uid: 0, gid: 0 };
 const flags = Object.values(initFlags).reduce((all, flag) => all | flag, 0);
+
+type User = Pick<Request, 'uid' | 'gid'>;
 
 export interface FileServerOptions extends NodesOptions {
   /** Refuses all changes, also below mounts that appear later. */
@@ -36,7 +39,7 @@ export class FileServer {
   readonly #send: (message: Uint8Array, length: number) => void;
   readonly #flags2: number;
   readonly #isReadOnly: boolean;
-  #user = '';
+  #user: User | undefined;
 
   /** Throws when the root cannot be served. */
   constructor(
@@ -45,7 +48,7 @@ export class FileServer {
     send: (message: Uint8Array, length: number) => void,
   ) {
     const reply = new Reply(dataBytes);
-    const nodes = new Nodes(engine, tree, reply);
+    const nodes = new Nodes(engine, tree, reply, (act) => this.#asRoot(act));
     const later = (request: Request) => {
       const unique = request.bytes.slice(8, 16);
       return (result: number) => this.#answer(unique, result);
@@ -79,12 +82,21 @@ export class FileServer {
     }
   }
 
-  #actAs({ uid, gid }: Request): void {
-    const user = `${uid}:${gid}`;
-    if (user === this.#user) return;
-    this.#user = ''; // unknown if this fails halfway
+  #actAs({ uid, gid }: User): void {
+    if (this.#user?.uid === uid && this.#user.gid === gid) return;
+    this.#user = undefined; // unknown if this fails halfway
     this.#service.engine.actAs(uid === nobodyNamed ? 0 : uid, gid === nobodyNamed ? 0 : gid);
-    this.#user = user;
+    this.#user = { uid, gid };
+  }
+
+  #asRoot<T>(act: () => T): T {
+    const user = this.#user ?? root;
+    this.#actAs(root);
+    try {
+      return act();
+    } finally {
+      this.#actAs(user);
+    }
   }
 
   #call(request: Request): Result {

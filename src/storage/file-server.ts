@@ -216,6 +216,7 @@ function jailedServer(
     ...bind[access],
     ...['--chdir', '/', '--', program, exported, String(room.descriptors)],
     ...(mapsUsers ? ['mapped'] : []),
+    ...(propagation === 'slave' ? ['propagated'] : []),
     ...(access === 'recursiveReadOnly' ? ['readonly'] : []),
     ...[...source.kernelDevices].map((device) => `refuse=${device}`),
   ];

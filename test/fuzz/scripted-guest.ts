@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, globSync } from 'node:fs';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readlink, rm } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -90,6 +90,15 @@ export class Guest {
     const { error, body } = await this.ask(open, node, u32(flags, 0));
     assert.equal(error, 0);
     return Number(body.readBigUInt64LE(0));
+  }
+
+  /** What the program has open below a directory. */
+  async openBelow(directory: string): Promise<readonly string[]> {
+    const fds = `/proc/${this.#process.pid}/fd`;
+    const paths = await Promise.all(
+      (await readdir(fds)).map((fd) => readlink(join(fds, fd)).catch(() => '')), // closed meanwhile
+    );
+    return paths.filter((path) => path.startsWith(`${directory}/`));
   }
 
   /** Leaves, whereupon the program ends, with nothing to complain of. */

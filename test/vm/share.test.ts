@@ -299,6 +299,41 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     }
   });
 
+  test('lets the host unmount what it has mounted below it, after a container has used it and while none does', async () => {
+    const host = await place('unmounted');
+    const here = join(host, 'here');
+    await mkdir(here);
+    await run('mount', ['--bind', host, host]);
+    await run('mount', ['--make-shared', host]);
+    await run('mount', ['-t', 'tmpfs', 'podvm-test', here]);
+    try {
+      await mkdir(join(here, 'deep/er'), { recursive: true });
+      await writeFile(join(here, 'deep/er/file'), 'text');
+      const script = `
+        cd /slave/here/deep; cat er/file; ls -lR /slave >/dev/null; echo more >>/slave/here/file; cd /
+        touch /slave/used; until test -e /slave/unmounted; do sleep 0.1; done; ls /slave/here`;
+      const source = { kind: 'host', path: host, propagation: 'hostToContainer' } as const;
+      const mounts = [ofHost(host, { source, mountPath: '/slave' })];
+      const { output } = await runScript(sandbox, script, { mounts }, async () => {
+        await until('the container has used it', () => isThere(join(host, 'used')));
+        const began = performance.now();
+        await until('it is unmounted', () =>
+          run('umount', [here]).then(
+            () => true,
+            () => false,
+          ),
+        );
+        const ms = performance.now() - began;
+        await writeFile(join(host, 'unmounted'), '');
+        assert.ok(ms < 2000, `unmounting took ${ms} ms`);
+      });
+      assert.equal(output, 'text');
+    } finally {
+      await run('umount', [here]).catch(() => undefined); // it is not mounted if all is well
+      await run('umount', [host]);
+    }
+  });
+
   test('is what it was when the container was made, and another path is the next one’s', async () => {
     const host = await place('swapped');
     await mkdir(join(host, 'volume'));
