@@ -19,9 +19,12 @@ interface Share {
 }
 
 const sharesRoot = '/run/podvm/shares';
-const portTimeoutMs = 10_000;
-/** Longer than a file server takes, which is milliseconds; its disk or network may hang. */
-const answerTimeoutMs = 20_000;
+/** Time in which the kernel shows a port; long, since a busy host may give the guest no processor. */
+const portTimeoutMs = 60_000;
+/** Time for the first answer of a file server, as long as a kubelet waits; it takes milliseconds on an idle host. */
+const answerTimeoutMs = 110_000;
+/** Time for an unmount. The host then removes what it has of the share. */
+const unmountTimeoutMs = 20_000;
 
 /** Names of the errno numbers of stat(2) and umount(2) that a caller can act on. */
 const errnos: Readonly<Record<number, string>> = {
@@ -85,7 +88,7 @@ export class Shares {
         share.pumpPid = undefined;
         if (this.#shares.get(name) === share) this.#parts.warn(`the file server of volume ${name} is gone`);
       });
-      const exit = await this.#run('podvm-look', [path], []);
+      const exit = await this.#run('podvm-look', path, answerTimeoutMs);
       if (exit !== undefined) throw failure(`mount volume ${name}`, exit);
     } catch (error) {
       if (share.pumpPid !== undefined) this.#kill(share.pumpPid);
@@ -100,7 +103,7 @@ export class Shares {
   async detach(name: string): Promise<void> {
     const share = this.#shares.get(name);
     if (share === undefined) return;
-    const exit = await this.#run('podvm-unmount', [share.path], []);
+    const exit = await this.#run('podvm-unmount', share.path, unmountTimeoutMs);
     if (exit !== undefined) throw failure(`remove volume ${name}`, exit);
     this.#shares.delete(name);
     this.#parts.engine.removeDirectory(share.path);
@@ -113,10 +116,10 @@ export class Shares {
   }
 
   /** Undefined on success, otherwise the exit. Kills the process when it takes too long. */
-  async #run(name: string, args: readonly string[], fds: readonly number[]): Promise<ChildExit | undefined> {
+  async #run(name: string, path: string, timeoutMs: number): Promise<ChildExit | undefined> {
     const { engine, children } = this.#parts;
-    const pid = this.#spawn(name, args, fds);
-    const timer = engine.setTimer(answerTimeoutMs, () => this.#kill(pid));
+    const pid = this.#spawn(name, [path], []);
+    const timer = engine.setTimer(timeoutMs, () => this.#kill(pid));
     const exit = await children.wait(pid);
     engine.clearTimer(timer);
     return exit.code === 0 ? undefined : exit;
