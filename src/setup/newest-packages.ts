@@ -45,6 +45,7 @@ export async function askArchives(root: string, archive: DebianArchive, signal: 
     'APT::Architectures { "amd64"; };',
     'APT::Sandbox::User "root";',
     'Acquire::Languages "none";',
+    'Acquire::GzipIndexes "true";', // keeps the lists compressed: 20 MB instead of 57
     'Dir::Cache::srcpkgcache "";',
     'APT::Update::Error-Mode "any";',
     ...archive.aptOptions,

@@ -1,6 +1,7 @@
-import { chmod, copyFile, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
+import { run } from '#host/run.ts';
 import { runInBuildRoot } from './build-root.ts';
 import { suite, type DebianArchive } from './debian-archive.ts';
 import { extractPackages } from './debian-packages.ts';
@@ -17,10 +18,11 @@ import {
 } from './kernel-modules.ts';
 import { parseSourceUris, versionsOf, writePackages } from './package-record.ts';
 import type { Part, PartRecipe } from './parts.ts';
+import { unneededInBuildRoot, unneededInSysroot } from './unneeded-files.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
 /** Increased with each change below, so that assets of another version are recognised quickly. */
-export const recipesVersion = 10;
+export const recipesVersion = 11;
 
 /** What the recipes of packages have in common. */
 export interface Ingredients {
@@ -47,32 +49,38 @@ export const kernelImageScript: readonly string[] = [
   'apt-get -qq -s --no-install-recommends install "$image" | grep "^Inst $image "',
 ];
 
-/** Documentation and the like: a third of the sysroot's files, never used. */
-const unneeded = ['doc', 'man', 'info', 'locale', 'lintian', 'bug'].map((name) => `usr/share/${name}`);
+const qemu = 'usr/bin/qemu-system-x86_64';
 
 /**
  * A process whose program its user may run but not read dumps no core, and no other process of that user can trace it
  * (fs/exec.c, `would_dump`). Protects the VMM, whose memory is its guest's.
  */
-const unreadable = ['usr/bin/qemu-system-x86_64'];
+const unreadable = [qemu];
+
+/** Stores no blocks for the zeros in a file: a third of the kernel and of QEMU. */
+async function leaveHoles(path: string, signal: AbortSignal): Promise<void> {
+  const copy = `${path}.sparse`;
+  await run('cp', ['--sparse=always', '--preserve=mode,timestamps', path, copy], { signal });
+  await rename(copy, path);
+}
 
 /** The file system of the jail: VMM, tools for disks and images, and busybox for the base image. */
 export function sysrootRecipe({ archive, generation, signal }: Ingredients): PartRecipe {
   const packages = sysrootPackages;
-  const otherMachines = ['usr/bin/qemu-system-i386', 'usr/bin/qemu-system-x86_64-microvm'];
   return {
     name: 'sysroot',
     task: `unpacking QEMU and its tools from Debian ${suite}`,
-    inputs: { suite, packages, generation, unneeded, otherMachines, unreadable, version: 2 },
+    inputs: { suite, packages, generation, unneeded: unneededInSysroot, unreadable, sparse: qemu, version: 2 },
     async make(directory) {
       const root = join(directory, 'root');
       const records = await extractPackages({
         archive,
         packages,
-        unneeded: [...unneeded, ...otherMachines],
+        unneeded: unneededInSysroot,
         target: root,
         signal,
       });
+      await leaveHoles(join(root, qemu), signal);
       for (const path of unreadable) await chmod(join(root, path), 0o711);
       await writePackages(directory, records);
       return versionsOf(records);
@@ -94,10 +102,17 @@ export function buildRootRecipe({ archive, generation, signal }: Ingredients): P
   return {
     name: 'build-root',
     task: `unpacking a compiler from Debian ${suite}`,
-    inputs: { suite, packages, script, generation, unneeded, version: 3 },
+    inputs: { suite, packages, script, generation, unneeded: unneededInBuildRoot, version: 3 },
     async make(directory) {
       const target = join(directory, 'root');
-      const records = await extractPackages({ archive, packages, script, unneeded, target, signal });
+      const records = await extractPackages({
+        archive,
+        packages,
+        script,
+        unneeded: unneededInBuildRoot,
+        target,
+        signal,
+      });
       const crun = parseSourceUris('crun', await readFile(join(target, 'usr/src/crun.uris'), 'utf8'));
       await writePackages(directory, [...records, ...(crun === undefined ? [] : [crun])]);
       // The links that update-alternatives would make on installation.
@@ -134,7 +149,7 @@ export function kernelRecipe({ archive, generation, signal }: Ingredients, build
       podDirectories,
       podModules,
       buildRoot: nameOf(buildRoot),
-      version: 6,
+      version: 7,
     },
     async make(directory) {
       const work = join(directory, 'unpacked');
@@ -146,6 +161,7 @@ export function kernelRecipe({ archive, generation, signal }: Ingredients, build
         await extractVmlinux(await readFile(join(work, 'boot', `vmlinuz-${release}`))),
         { mode: 0o444 },
       );
+      await leaveHoles(join(directory, 'vmlinux'), signal);
       const gathering = { work, release, buildRoot: buildRootOf(buildRoot), signal };
       await gatherModules(gathering, join(directory, 'modules'));
       await gatherPodModules(gathering, join(directory, 'pod-modules'));

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
+import { readDiskUsage } from '#daemon/disk-usage.ts';
 import { run } from '#host/run.ts';
 import { readAssets, whyNoVm } from './node.ts';
 
@@ -37,5 +38,13 @@ describe('a set-up that is done', { skip: await whyNoVm() }, () => {
     ];
     assert.ok(agent <= 2.3 * megabyte, `the agent has ${agent} bytes`);
     assert.ok(initramfs <= 16 * megabyte, `the initramfs has ${initramfs} bytes`);
+  });
+
+  test('keeps parts of at most 350 MB', async () => {
+    const { uses } = await readDiskUsage(root, AbortSignal.timeout(120_000));
+    const parts = uses.filter(({ kind, isOld }) => kind === 'part' && !isOld);
+    const bytes = parts.reduce((sum, part) => sum + part.bytes, 0);
+    assert.ok(bytes <= 350 * megabyte, `the parts have ${bytes} bytes`);
+    assert.ok(bytes > 100 * megabyte, `the parts have only ${bytes} bytes`);
   });
 });
