@@ -76,3 +76,18 @@ test('takeFrom() moves what another holds behind what is held', async () => {
   await holdings[Symbol.asyncDispose]();
   assert.deepEqual(undone(), ['spare', 'name']);
 });
+
+test('remove() is one attempt for calls at the same time, and another for a call after a failure', async () => {
+  const { holdings, undone, broken } = held([['directory', 'removed']]);
+  broken.add('directory');
+  const results = await Promise.allSettled([holdings.remove(), holdings.remove()]);
+  assert.deepEqual(
+    results.map(({ status }) => status),
+    ['rejected', 'rejected'],
+  );
+  assert.deepEqual(undone(), ['directory']);
+  broken.clear();
+  await holdings.remove();
+  await holdings.remove();
+  assert.deepEqual(undone(), ['directory']);
+});

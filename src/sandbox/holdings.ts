@@ -16,6 +16,7 @@ interface Holding {
  */
 export class Holdings implements AsyncDisposable {
   #held: Holding[] = [];
+  #removing: Promise<void> | undefined;
 
   hold(until: Until, undo: Holding['undo']): void {
     this.#held.push({ until, undo });
@@ -33,6 +34,12 @@ export class Holdings implements AsyncDisposable {
    */
   async end(until: Until): Promise<void> {
     for (const lifetime of lifetimes.slice(0, lifetimes.indexOf(until) + 1)) await this.#undo(lifetime);
+  }
+
+  /** Undoes everything; calls at the same time share one attempt, and a later call tries again what failed. */
+  async remove(): Promise<void> {
+    this.#removing ??= this.end('removed').finally(() => (this.#removing = undefined));
+    await this.#removing;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

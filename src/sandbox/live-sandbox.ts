@@ -59,7 +59,6 @@ export class LiveSandbox implements Sandbox {
   #ending: Ending | 'left' | undefined;
   #failure: string | undefined;
   #outOfMemoryEvents = 0;
-  #removing: Promise<void> | undefined;
 
   constructor(live: LiveParts) {
     this.id = live.id;
@@ -410,12 +409,6 @@ export class LiveSandbox implements Sandbox {
   async remove(): Promise<void> {
     await this.stop(0);
     await this.#settled(); // nothing may be written into the directory that is removed next
-    this.#removing ??= this.#live.holdings.end('removed');
-    try {
-      await this.#removing;
-    } catch (error) {
-      this.#removing = undefined; // the next call tries again
-      throw error;
-    }
+    await this.#live.holdings.remove();
   }
 }

@@ -17,7 +17,6 @@ export class EndedSandbox implements Sandbox {
   readonly ended: Promise<SandboxStatus>;
   readonly isKept = true;
   readonly #holdings = new Holdings();
-  #removing: Promise<void> | undefined;
 
   constructor(
     { id, pod, parts = unknownParts }: AdoptableRecord,
@@ -98,14 +97,8 @@ export class EndedSandbox implements Sandbox {
     this.#holdings.hold('removed', forget);
   }
 
-  async remove(): Promise<void> {
-    this.#removing ??= this.#holdings.end('removed');
-    try {
-      await this.#removing;
-    } catch (error) {
-      this.#removing = undefined; // the next call tries again
-      throw error;
-    }
+  remove(): Promise<void> {
+    return this.#holdings.remove();
   }
 
   #refuse(verb: string): Promise<never> {
