@@ -3,12 +3,21 @@ export interface Deadline extends Disposable {
   readonly signal: AbortSignal;
 }
 
-/** Dispose it when the work is done, which frees its memory; `AbortSignal.timeout` holds it until the deadline. */
+/**
+ * Dispose it when the work is done, which frees its memory. `AbortSignal.timeout` would hold it until the deadline, and
+ * Node keeps a signal of `AbortSignal.any` that has a listener until it aborts.
+ */
 export function openDeadline(ms: number, callers?: AbortSignal): Deadline {
-  const late = new AbortController();
-  const timer = setTimeout(() => late.abort(new DOMException('The time is over', 'TimeoutError')), ms).unref();
+  const ending = new AbortController();
+  const timer = setTimeout(() => ending.abort(new DOMException('The time is over', 'TimeoutError')), ms).unref();
+  const cancel = () => ending.abort(callers?.reason);
+  if (callers?.aborted === true) cancel();
+  else callers?.addEventListener('abort', cancel, { once: true });
   return {
-    signal: callers === undefined ? late.signal : AbortSignal.any([callers, late.signal]),
-    [Symbol.dispose]: () => clearTimeout(timer),
+    signal: ending.signal,
+    [Symbol.dispose]: () => {
+      clearTimeout(timer);
+      callers?.removeEventListener('abort', cancel);
+    },
   };
 }
