@@ -1,4 +1,5 @@
 import { messageOf } from '#base/errors.ts';
+import { openDeadline } from '#host/deadline.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { KnownPod } from './known-pods.ts';
 import type { CriParts } from './parts.ts';
@@ -13,12 +14,12 @@ export async function measureAll<T>(
   measure: (sandbox: Sandbox, signal: AbortSignal) => Promise<T>,
   signal: AbortSignal,
 ): Promise<ReadonlyMap<KnownPod, T>> {
-  const deadline = AbortSignal.any([signal, AbortSignal.timeout(listTimeoutMs)]);
+  using deadline = openDeadline(listTimeoutMs, signal);
   const running = [...new Set(pods)].filter(({ sandbox }) => sandbox.status.state === 'ready');
   const measured = await Promise.all(
     running.map(async (pod) => {
       try {
-        return [[pod, await measure(pod.sandbox, deadline)] as const];
+        return [[pod, await measure(pod.sandbox, deadline.signal)] as const];
       } catch (error) {
         signal.throwIfAborted();
         log.debug('pod not measured', { sandbox: pod.sandbox.id, why: messageOf(error) });

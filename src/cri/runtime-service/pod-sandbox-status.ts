@@ -1,3 +1,4 @@
+import { openDeadline } from '#host/deadline.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { KnownPod } from '../known-pods.ts';
 import type { CriParts } from '../parts.ts';
@@ -27,7 +28,8 @@ export async function podSandboxStatus(
 /** Returns details of the machine. The console's path is for debugging the guest. */
 async function machineOf({ sandbox }: KnownPod, signal: AbortSignal): Promise<unknown> {
   const { accelerator, parts, vmmPid, failure, phases } = sandbox.status;
-  const stats = await statsOf(sandbox, AbortSignal.any([signal, AbortSignal.timeout(statsTimeoutMs)]));
+  using deadline = openDeadline(statsTimeoutMs, signal);
+  const stats = await statsOf(sandbox, deadline.signal);
   const { consolePath } = sandbox;
   return { accelerator, parts, pid: vmmPid, failure, consolePath, startPhasesMs: phases, stats };
 }

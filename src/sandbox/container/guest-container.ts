@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import { openDeadline } from '#host/deadline.ts';
 import { within } from '#host/wait.ts';
 import { type GuestText, guestText } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
@@ -178,7 +179,8 @@ export class GuestContainer implements Container {
     if (path === undefined) return undefined;
     try {
       const file = { containerId: this.id, path, maxBytes: limits.maxTerminationBytes };
-      const { data } = await guest.call('readFile', file, AbortSignal.timeout(limits.cleanUpTimeoutMs));
+      using deadline = openDeadline(limits.cleanUpTimeoutMs);
+      const { data } = await guest.call('readFile', file, deadline.signal);
       return this.#messageText(data);
     } catch (error) {
       if (kindOf(error) !== 'notFound') this.#log.debug('no last termination message', { why: kindOf(error) });
@@ -250,11 +252,11 @@ export class GuestContainer implements Container {
     try {
       await this.#killAll();
     } catch (error) {
-      const lost = await this.#exitWithin(2 * limits.lastWordsMs, new AbortController().signal);
+      const lost = await this.#exitWithin(2 * limits.lastWordsMs);
       if (lost !== undefined) return lost;
       throw error;
     }
-    const exit = await this.#exitWithin(limits.killTimeoutMs, AbortSignal.timeout(limits.killTimeoutMs));
+    const exit = await this.#exitWithin(limits.killTimeoutMs);
     if (exit !== undefined) return exit;
     throw new PodvmError(
       'unavailable',
@@ -266,12 +268,13 @@ export class GuestContainer implements Container {
   /** A container that was never started has no process to kill: it is removed instead. */
   async #killAll(): Promise<void> {
     const { guest, inbox, limits, now } = this.#home;
-    const deadline = AbortSignal.timeout(limits.killAnswerMs);
+    using deadline = openDeadline(limits.killAnswerMs);
+    const { signal } = deadline;
     if (this.#moves.state === 'running') {
-      await guest.call('signalContainer', { id: this.id, signal: constants.signals.SIGKILL, all: true }, deadline);
+      await guest.call('signalContainer', { id: this.id, signal: constants.signals.SIGKILL, all: true }, signal);
       return;
     }
-    await guest.call('removeContainer', { id: this.id }, deadline);
+    await guest.call('removeContainer', { id: this.id }, signal);
     await inbox.ask(() =>
       this.#end({
         exitCode: killedExitCode,
@@ -283,8 +286,8 @@ export class GuestContainer implements Container {
   }
 
   /** An abort of `signal` ends the wait early, as if the time were over: SIGKILL follows. */
-  async #exitWithin(ms: number, signal: AbortSignal): Promise<ContainerExit | undefined> {
-    const exit = await within(this.exited, { ms, signal });
+  async #exitWithin(ms: number, signal?: AbortSignal): Promise<ContainerExit | undefined> {
+    const exit = await within(this.exited, { ms, ...(signal === undefined ? {} : { signal }) });
     return exit ?? this.#exit;
   }
 

@@ -1,3 +1,4 @@
+import { openDeadline } from '#host/deadline.ts';
 import type { Link } from '#link/link.ts';
 import { openOutputStream, openStream } from './open-stream.ts';
 import type { Exec, ExecSpec } from '../sandbox.ts';
@@ -58,11 +59,13 @@ export async function startExec(request: ExecRequest, signal: AbortSignal): Prom
     }),
     async resize(columns, rows) {
       const size = { containerId, execId, ...cellsOf({ columns, rows }) };
-      await guest.call('resize', size, AbortSignal.timeout(wishMs));
+      using deadline = openDeadline(wishMs);
+      await guest.call('resize', size, deadline.signal);
     },
     async kill(signalNumber) {
       const params = { containerId, execId, signal: signalNumber };
-      await guest.call('signalExec', params, AbortSignal.timeout(wishMs));
+      using deadline = openDeadline(wishMs);
+      await guest.call('signalExec', params, deadline.signal);
     },
   };
 }

@@ -1,4 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
+import { openDeadline } from '#host/deadline.ts';
 
 const timeoutMs = 10_000;
 
@@ -16,7 +17,8 @@ export class Deletions {
 
   /** Waits for the removal. Call before the command is sent. Errors: `cancelled`, `timeout`. */
   async of(device: string, signal: AbortSignal): Promise<void> {
-    const either = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+    using deadline = openDeadline(timeoutMs, signal);
+    const either = deadline.signal;
     await new Promise<void>((resolve, reject) => {
       const abort = () =>
         reject(

@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
+import { openDeadline } from '#host/deadline.ts';
 import { poll } from '#host/wait.ts';
 import { printable } from '#base/guest-text.ts';
 import type { QmpClient } from './qmp.ts';
@@ -34,9 +35,9 @@ async function leaveMemoryInItsFile(qmp: QmpClient, signal: AbortSignal): Promis
 }
 
 async function finished(qmp: QmpClient, verb: string, signal: AbortSignal): Promise<void> {
-  const either = AbortSignal.any([signal, AbortSignal.timeout(deadlineMs)]);
+  using deadline = openDeadline(deadlineMs, signal);
   const look = async () => {
-    const progress = v.parse(progressSchema, await qmp.execute('query-migrate', {}, either)); // tells of an abort
+    const progress = v.parse(progressSchema, await qmp.execute('query-migrate', {}, deadline.signal)); // tells of an abort
     if (progress.status === 'failed' || progress.status === 'cancelled') {
       const why = progress['error-desc'] ?? progress.status;
       throw new PodvmError('internal', `Cannot ${verb} the machine: ${printable(why)}`);

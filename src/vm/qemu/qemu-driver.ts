@@ -1,6 +1,7 @@
 import { access, chown, rm, statfs, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { openDeadline } from '#host/deadline.ts';
 import { logTail, type JailedProcess } from '#host/jailed-process.ts';
 import { isRunning, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
 import { Phases } from '#base/phases.ts';
@@ -345,7 +346,8 @@ async function openQmp(
   events: EventBuffer,
   signal: AbortSignal,
 ): Promise<QmpClient> {
-  const either = AbortSignal.any([signal, AbortSignal.timeout(qmpDeadlineMs)]);
+  using deadline = openDeadline(qmpDeadlineMs, signal);
+  const either = deadline.signal;
   const socket = await connectWhenListening(directory.socket('qmp'), () => isRunning(identity), either);
   return await QmpClient.open(
     socket,

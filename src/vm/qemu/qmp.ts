@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { type GuestText, printable } from '#base/guest-text.ts';
+import { openDeadline } from '#host/deadline.ts';
 
 /**
  * Client of the QEMU Machine Protocol (QEMU's docs/interop/qmp-spec.rst). The VMM runs hostile guests, so all input is
@@ -103,8 +104,8 @@ export class QmpClient {
       throw refuse(new PodvmError('exhausted', `more than ${qmpLimits.maxPendingCalls} calls are pending`), []);
     }
     const id = (this.#lastId += 1);
-    const deadline = AbortSignal.timeout(qmpLimits.callTimeoutMs);
-    const either = AbortSignal.any([signal, deadline]);
+    using deadline = openDeadline(qmpLimits.callTimeoutMs, signal);
+    const either = deadline.signal;
     const outcome = await new Promise<{ readonly value: unknown } | { readonly error: PodvmError }>((resolve) => {
       const abort = () =>
         settle({
