@@ -10,6 +10,7 @@ import type { Conflist } from './cni/cni-schema.ts';
 import { overlaps, parsePrefix } from './ip/ipv4.ts';
 import { randomUniqueLocal, readIpv6 } from './ip/ipv6.ts';
 import { randomMac } from './ip/mac.ts';
+import { isLinkThere } from './lost-links.ts';
 import { masquerade, masqueradesOf, type NatListings } from './masquerade.ts';
 import { guardNode, removeTables } from './guard/node-guard.ts';
 import { readNodeFacts, type NatRules, type NodeFacts } from './ip/node-facts.ts';
@@ -69,11 +70,11 @@ export async function openDefaultNetwork(
   const { rules6 } = facts;
   const { chosen, links, routes } = await settle(saved, stateDir, facts, signal);
   const ipv6 = await readIpv6(routes, rules6);
-  const mac = await keepMac(chosen.bridge, signal);
+  const bridgeLink = links.find((link) => link.ifname === chosen.bridge);
   const choice = {
     ...chosen,
     ...(ipv6.isUsable && chosen.subnet6 === undefined ? { subnet6: randomUniqueLocal() } : {}),
-    ...(mac === undefined ? {} : { mac }),
+    ...(bridgeLink === undefined ? {} : { mac: await keepMac(chosen, bridgeLink, signal) }),
   };
   if (!isDeepStrictEqual(choice, saved)) await writeFileAtomic(path, `${JSON.stringify(choice)}\n`);
   const subnets = ipv6.isUsable && choice.subnet6 !== undefined ? [choice.subnet, choice.subnet6] : [choice.subnet];
@@ -81,9 +82,9 @@ export async function openDefaultNetwork(
   const [unguarded] = await Promise.all([
     choice.bridge === saved?.bridge ? (early ?? guardOf(choice.bridge)) : guardOf(choice.bridge),
     masquerade(aliasOf(stateDir), wanted, listingsOf(facts), signal),
-    raise(choice, routes, signal),
+    raise(choice, bridgeLink, routes, signal),
     subnets.length > 1 ? addGateway6(choice, routes, signal) : undefined,
-    setBridge(choice.bridge),
+    setBridge(choice.bridge, signal),
   ]);
   if (unguarded !== undefined && !opensNode) throw cannotClose(unguarded);
   if (unguarded !== undefined) onUnguarded?.(unguarded);
@@ -121,8 +122,9 @@ async function settle(
     // The first try takes the first free one, later tries a random one, so that two processes do not collide again.
     const chosen = choose(saved, stateDir, links, routes, tries === 1 ? 0 : Math.random());
     if (links.some((link) => link.ifname === chosen.bridge)) return { chosen, links, routes };
-    if (!(await makeBridge(chosen, stateDir, signal))) continue;
-    if (isClear(chosen.subnet, chosen.bridge, await readRoutes(signal))) return { chosen, links, routes };
+    const made = { ...chosen, mac: chosen.mac ?? randomMac() };
+    if (!(await makeBridge(made, stateDir, signal))) continue;
+    if (isClear(made.subnet, made.bridge, await readRoutes(signal))) return { chosen: made, links, routes };
     await run('ip', ['link', 'delete', chosen.bridge], { signal, timeoutMs: 10_000 });
   }
   throw new PodvmError(
@@ -177,8 +179,9 @@ function choose(
 const isClear = (subnet: string, bridge: string, routes: readonly Route[]) =>
   routes.every((route) => route.dev === bridge || !overlapping(subnet, route.dst));
 
+/** The file may be of another netns, in which the bridge has the same name and alias. */
 const isOurs = async (bridge: string, stateDir: string) =>
-  (await readFileIfThere(`/sys/class/net/${bridge}/ifalias`))?.trim() === aliasOf(stateDir);
+  isLinkThere(bridge) && (await readFileIfThere(`/sys/class/net/${bridge}/ifalias`))?.trim() === aliasOf(stateDir);
 
 const aliasOf = (stateDir: string) => `podvm:${stateDir}`.slice(0, 255);
 
@@ -212,9 +215,12 @@ function parseChoice(text: string | undefined): DefaultNetworkChoice | undefined
  * otherwise the kernel takes the lowest of the ports', and when that pod ends the others send to a MAC of the gateway
  * that no longer exists, for half a minute (measured: 31 s). Returns false when the bridge name was taken meanwhile.
  */
-async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal: AbortSignal): Promise<boolean> {
-  const mac = choice.mac ?? randomMac();
-  const adding = await run('ip', ['link', 'add', 'name', choice.bridge, 'address', mac, 'type', 'bridge'], {
+async function makeBridge(
+  choice: DefaultNetworkChoice & { readonly mac: string },
+  stateDir: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const adding = await run('ip', ['link', 'add', 'name', choice.bridge, 'address', choice.mac, 'type', 'bridge'], {
     signal,
     timeoutMs: 10_000,
     okCodes: [0, 2], // 2: the kernel refuses
@@ -238,17 +244,15 @@ async function makeBridge(choice: DefaultNetworkChoice, stateDir: string, signal
   return true;
 }
 
-/** Returns the bridge's MAC, which is made permanent for a bridge that was made without one. */
-async function keepMac(bridge: string, signal: AbortSignal): Promise<string | undefined> {
-  const read = async (file: string) => (await readFileIfThere(`/sys/class/net/${bridge}/${file}`))?.trim();
-  const [assigned, mac] = await Promise.all([read('addr_assign_type'), read('address')]);
-  if (mac === undefined || assigned === givenMac) return mac;
-  const address = mac === noMac ? randomMac() : mac;
-  await run('ip', ['link', 'set', 'dev', bridge, 'address', address], { signal, timeoutMs: 10_000 });
-  return address;
+/** Returns the MAC of an existing bridge, and makes one permanent that the kernel may still change. */
+async function keepMac({ bridge, mac }: DefaultNetworkChoice, { address }: Link, signal: AbortSignal): Promise<string> {
+  if (address !== undefined && address === mac) return mac;
+  const kept = address === undefined || address === noMac ? randomMac() : address;
+  await run('ip', ['link', 'set', 'dev', bridge, 'address', kept], { signal, timeoutMs: 10_000 });
+  return kept;
 }
 
-/** Keys are paths in `/proc/sys/net` or `/sys/class/net`, with `*` for the bridge. */
+/** Keys are paths in `/proc/sys/net`, with `*` for the bridge. */
 const bridgeSettings = {
   // For a bridge on which an earlier version let `portmap` set it.
   '/proc/sys/net/ipv4/conf/*/route_localnet': '0',
@@ -257,19 +261,19 @@ const bridgeSettings = {
   '/proc/sys/net/ipv6/conf/*/autoconf': '0',
   '/proc/sys/net/ipv4/conf/*/accept_redirects': '0',
   '/proc/sys/net/ipv6/conf/*/accept_redirects': '0',
-  // Disables the table of multicast groups, which pods could fill: multicast goes to every port.
-  '/sys/class/net/*/bridge/multicast_snooping': '0',
 } as const;
 
 /** Applies also to a bridge made by an earlier version. Settings that the kernel lacks are skipped. */
-async function setBridge(bridge: string): Promise<void> {
-  await Promise.all(
-    Object.entries(bridgeSettings).map(async ([pattern, value]) => {
+async function setBridge(bridge: string, signal: AbortSignal): Promise<void> {
+  await Promise.all([
+    // Disables the table of multicast groups, which pods could fill: multicast goes to every port.
+    run('ip', ['link', 'set', 'dev', bridge, 'type', 'bridge', 'mcast_snooping', '0'], { signal, okCodes: 'any' }),
+    ...Object.entries(bridgeSettings).map(async ([pattern, value]) => {
       const path = pattern.replace('*', bridge);
       const now = (await readFileIfThere(path))?.trim();
       if (now !== undefined && now !== value) await writeFile(path, value);
     }),
-  );
+  ]);
 }
 
 const cannotClose = (why: string) =>
@@ -277,29 +281,24 @@ const cannotClose = (why: string) =>
     fix: 'Install the Debian package nftables; the kernel needs nf_tables and nft_connlimit.',
   });
 
-/** NET_ADDR_SET of linux/netdevice.h. */
-const givenMac = '3';
 /** MAC of a bridge without ports. */
 const noMac = '00:00:00:00:00:00';
 
 /** Sets the bridge up and restores its address, if either was changed. */
 async function raise(
   { bridge, subnet }: DefaultNetworkChoice,
+  link: Link | undefined,
   routes: readonly Route[],
   signal: AbortSignal,
 ): Promise<void> {
   const gateway = gatewayOf(subnet);
-  const isUp = (Number((await readFileIfThere(`/sys/class/net/${bridge}/flags`))?.trim()) & up) !== 0;
   const hasAddress = routes.some(({ type, dst, dev }) => type === 'local' && dst === gateway && dev === bridge);
-  if (isUp && hasAddress) return;
+  if (link?.flags.includes('UP') === true && hasAddress) return;
   const lines = [`address replace ${gateway}/20 broadcast + dev ${bridge}`, `link set dev ${bridge} up`];
   await run('ip', ['-batch', '-'], { input: lines.join('\n'), signal, timeoutMs: 10_000 });
 }
 
 const gatewayOf = (subnet: string) => subnet.replace(/\.0\/20$/, '.1');
-
-/** IFF_UP of linux/if.h. */
-const up = 1;
 
 /** Skips duplicate address detection, so that the first pod need not wait for it. */
 async function addGateway6(

@@ -20,7 +20,7 @@ import {
   uncheckedPlugins,
 } from './default-network.ts';
 import { HostAttachment, type AttachmentParts, type Chain } from './host-attachment.ts';
-import { hostLinkOf, interfaceName } from './lost-links.ts';
+import { hostLinkOf, isLinkThere, interfaceName } from './lost-links.ts';
 import { randomMac } from './ip/mac.ts';
 import { readPortRules } from './ports/port-rules.ts';
 import { droppedPackets, droppedPacketsOfPods } from './guard/node-guard.ts';
@@ -158,8 +158,7 @@ class HostNetwork implements Network {
     const nowMs = performance.now();
     const looksAtRules = nowMs - this.#rulesMs >= rulesMs;
     if (looksAtRules) this.#rulesMs = nowMs;
-    const areThere = async () => (await Promise.all([...bridges].map(isLinkThere))).every(Boolean);
-    if ((looksAtRules && bridges.size > 0) || !(await areThere())) {
+    if ((looksAtRules && bridges.size > 0) || ![...bridges].every(isLinkThere)) {
       await (this.#looking ??= this.#look(true)).catch((error: unknown) => {
         this.#options.log.warn('default network not checked', { why: messageOf(error) });
       });
@@ -429,8 +428,6 @@ async function acceptedAddresses(signal: AbortSignal): Promise<string> {
   const listed = await run('iptables', ['-w', '5', '-S', 'CNI-FORWARD'], { signal, timeoutMs: 10_000, okCodes: 'any' });
   return listed.stdout;
 }
-
-const isLinkThere = (name: string) => isThere(`/sys/class/net/${name}`);
 
 function recordOf(request: AttachmentRequest, mac: string): AttachmentRecord {
   const { sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid } = request;

@@ -45,13 +45,19 @@ export function findLoss(record: AttachmentRecord, { sandboxId, pid }: Connected
   if (!hasLink(devices, interfaceName)) return 'pair';
   if (host?.bridge === undefined) return undefined; // other plugins may name links that do not exist
   if (found(`/sys/class/net/${host.name}`) === undefined) {
-    // A /sys that was mounted in another netns shows the links of that one; /proc always has those of this process.
-    const isThere = hasLink(textOf('/proc/self/net/dev') ?? '', host.name);
-    return isThere ? undefined : 'pair';
+    return isLinkThere(host.name) ? undefined : 'pair';
   }
   const master = found(`/sys/class/net/${host.name}/master`);
   const bridge = found(`/sys/class/net/${host.bridge}`);
   return master !== undefined && master.ino === bridge?.ino ? undefined : 'bridge port';
+}
+
+/**
+ * Whether the netns of this process has the link. A /sys that was mounted in another netns shows the links of that one;
+ * /proc always has those of this process.
+ */
+export function isLinkThere(name: string): boolean {
+  return hasLink(textOf('/proc/self/net/dev') ?? '', name);
 }
 
 /** Whether the text of a `net/dev` file lists the link. */

@@ -126,6 +126,38 @@ describe('check() of the default network', { skip, timeout: 60_000 }, () => {
   });
 });
 
+/** Opens the network twice, and prints its bridge after each. */
+const inOtherNetns = `
+  import { openDefaultNetwork } from '#network/default-network.ts';
+  import { run } from '#host/run.ts';
+  const signal = AbortSignal.timeout(30_000);
+  for (const prepare of [[], ['link', 'set', 'dev', 'podvm0', 'down', 'type', 'bridge', 'mcast_snooping', '1']]) {
+    if (prepare.length > 0) await run('ip', prepare);
+    await openDefaultNetwork(process.argv[1], signal);
+    process.stdout.write((await run('ip', ['-json', '-details', 'link', 'show', 'podvm0'])).stdout.trim() + '\\n');
+  }
+`;
+
+describe('the default network of a netns with the /sys of another', { skip, timeout: 60_000 }, () => {
+  test('is up, keeps its MAC and has no multicast table', async () => {
+    const stateDir = await mkdtemp('/var/tmp/podvm-networks-');
+    try {
+      const args = ['--net', process.execPath, '--input-type=module-typescript', '-e', inOtherNetns, stateDir];
+      const { stdout } = await run('unshare', args, { cwd: join(import.meta.dirname, '../..') });
+      const { mac } = JSON.parse(await readFile(join(stateDir, 'default-network.json'), 'utf8')) as { mac: string }; // SAFE: podvm wrote it
+      const bridges = stdout.trim().split('\n');
+      assert.equal(bridges.length, 2);
+      for (const bridge of bridges) {
+        assert.match(bridge, /"flags":\[[^\]]*"UP"/);
+        assert.match(bridge, /"mcast_snooping":0,/);
+        assert.ok(bridge.includes(`"address":"${mac}"`), `${bridge} has not ${mac}`);
+      }
+    } finally {
+      await rm(stateDir, { recursive: true });
+    }
+  });
+});
+
 describe('the gateway of the default network', { skip, timeout: 60_000 }, () => {
   for (const isOld of [false, true]) {
     test(`has one MAC, whichever pods come and go${isOld ? ', also on a bridge made without one' : ''}`, async () => {

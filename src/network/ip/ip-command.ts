@@ -7,6 +7,9 @@ const linkSchema = v.object({
   ifname: v.string(),
   ifalias: v.optional(v.string()),
   mtu: v.number(),
+  address: v.optional(v.string()),
+  /** Such as `UP`. */
+  flags: v.array(v.string()),
 });
 export type Link = v.InferOutput<typeof linkSchema>;
 
