@@ -1,12 +1,17 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { glob, readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { layers } from './layers.ts';
 
 /**
  * `npm run test:unit` runs every unit test; `npm run test:layer -- sandbox vm` those of the named layers only, without
- * the layers that these import. `npm run check` runs all of them with `--brief`, which prints failures only.
+ * the layers that these import. Both give each file a process of its own.
+ *
+ * `npm run check` runs all of them with `--brief`, which prints failures only. The files of a layer then share a process,
+ * which loads the modules that they have in common once. `test-guard.ts` fails a test that changes that process.
  */
 export const repo = join(import.meta.dirname, '..');
 
@@ -17,6 +22,14 @@ const everywhere = [
   'test/fuzz/**/*.test.ts',
 ];
 
+/** Files that share no process, with the reason. The others are those with hooks outside of suites. */
+export const alone: Readonly<Record<string, string>> = {
+  'src/admin/server.test.ts': 'measures how long the event loop is blocked',
+  'src/cri/held-memory.test.ts': 'measures the memory of its process',
+  'src/pod/read-manifests.test.ts': 'measures the memory of its process',
+  'src/sandbox/held-memory.test.ts': 'measures the memory of its process',
+};
+
 /** Where the tests of these layers are; of everything, if none is named. Errors: a name that is no layer. */
 export function testPatterns(names: readonly string[]): readonly string[] {
   const unknown = names.filter((name) => !(name in layers));
@@ -25,14 +38,62 @@ export function testPatterns(names: readonly string[]): readonly string[] {
   return names.length === 0 ? everywhere : names.map((name) => `src/${name}/**/*.test.ts`);
 }
 
-/** Environment of the tests: compiled code is kept, which saves each of some 150 processes a third of its start. */
+/** Groups of files that share a process, the largest first, and the files that have their own. */
+export async function groupTests(patterns: readonly string[]): Promise<{ shared: string[][]; alone: string[] }> {
+  const byFolder = new Map<string, string[]>();
+  const own: string[] = [];
+  for await (const file of glob(patterns, { cwd: repo })) {
+    const [top = '', second = ''] = file.split('/');
+    const folder = top === 'src' ? second : top;
+    // A hook outside of suites is for every test of its process.
+    const hasHooks = /^(before|after)(Each)?\(/m.test(await readFile(join(repo, file), 'utf8'));
+    if (hasHooks || file in alone) own.push(file);
+    else byFolder.set(folder, [...(byFolder.get(folder) ?? []), file]);
+  }
+  const shared = [...byFolder.values()].toSorted((one, other) => other.length - one.length);
+  return { shared, alone: own };
+}
+
+/** Environment of the tests: compiled code is kept, which saves each process a third of its start. */
 export const testEnv = (): NodeJS.ProcessEnv => ({
   NODE_COMPILE_CACHE: join(repo, 'node_modules/.cache/node'),
   ...process.env,
 });
 
 /** Node's own default leaves one of two cores idle, and many tests wait for processes or timers. */
-export const concurrency = `--test-concurrency=${availableParallelism() + 1}`;
+const most = availableParallelism() + 1;
+export const concurrency = `--test-concurrency=${most}`;
+
+/** Arguments of Node for files that share a process. */
+export const inOneProcess = ['--test-isolation=none', `--import=${join(import.meta.dirname, 'test-guard.ts')}`];
+
+/** Runs Node's test runner to its end. Returns whether all tests passed. */
+async function runTests(args: readonly string[], output: 'at once' | 'if it fails'): Promise<boolean> {
+  const child = spawn(
+    'timeout',
+    ['--foreground', '--kill-after=10', '15m', process.execPath, '--test', '--test-timeout=120000', ...args],
+    { cwd: repo, env: testEnv(), stdio: ['inherit', output === 'at once' ? 'inherit' : 'pipe', 'inherit'] },
+  );
+  const [printed, [code]] = await Promise.all([
+    child.stdout === null ? '' : text(child.stdout),
+    once(child, 'exit') as Promise<[number | null]>, // SAFE: the event of a child process
+  ]);
+  if (code !== 0) process.stdout.write(printed);
+  return code === 0;
+}
+
+/** Runs every unit test, and shows the output of each process that fails. Returns whether all passed. */
+async function runAll(): Promise<boolean> {
+  const groups = await groupTests(everywhere);
+  const left = [...groups.shared.map((files) => [...inOneProcess, ...files]), ...groups.alone.map((file) => [file])];
+  let passed = true;
+  const worker = async () => {
+    for (let args = left.shift(); args !== undefined; args = left.shift())
+      passed = (await runTests(['--test-reporter=dot', ...args], 'if it fails')) && passed;
+  };
+  await Promise.all(Array.from({ length: most }, worker));
+  return passed;
+}
 
 if (import.meta.main) {
   const words = process.argv.slice(2);
@@ -41,12 +102,8 @@ if (import.meta.main) {
     process.stderr.write(`usage: npm run test:layer -- LAYER...; layers: ${Object.keys(layers).join(', ')}\n`);
     process.exit(2);
   }
-  const args = [
-    ...['--foreground', '--kill-after=10', '15m', process.execPath, '--test', '--test-timeout=120000', concurrency],
-    ...(words.includes('--brief') ? ['--test-reporter=dot'] : []),
-    ...testPatterns(names),
-  ];
-  const child = spawn('timeout', args, { cwd: repo, env: testEnv(), stdio: 'inherit' });
-  const [code] = (await once(child, 'exit')) as [number | null]; // SAFE: the event of a child process
-  process.exitCode = code ?? 1;
+  const passed = words.includes('--brief')
+    ? await runAll()
+    : await runTests([concurrency, ...testPatterns(names)], 'at once');
+  process.exitCode = passed ? 0 : 1;
 }

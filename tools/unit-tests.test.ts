@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { run } from '#host/run.ts';
+import { alone, groupTests, inOneProcess, testPatterns } from './unit-tests.ts';
+
+test('groupTests() shares a process among the files of a layer, without those that need their own', async () => {
+  const groups = await groupTests(testPatterns([]));
+  for (const file of Object.keys(alone)) assert.ok(groups.alone.includes(file), file);
+  assert.ok(groups.alone.includes('src/storage/watch-path.test.ts'), 'a file with a hook outside of suites');
+  const wire = groups.shared.find((files) => files.includes('src/wire/figures.test.ts')) ?? [];
+  assert.ok(wire.length > 1 && wire.every((file) => file.startsWith('src/wire/')), wire.join(' '));
+  const all = [...groups.shared.flat(), ...groups.alone];
+  assert.equal(new Set(all).size, all.length);
+});
+
+const changes = {
+  'the environment variable PODVM_CHANGED': `process.env['PODVM_CHANGED'] = '1'`,
+  'the working directory': `process.chdir('/')`,
+  'the exit code': 'process.exitCode = 3',
+  'the global setTimeout': 'globalThis.setTimeout = () => {}',
+  'the global added': 'globalThis.added = 1',
+  "listeners of the process's event SIGUSR2": `process.on('SIGUSR2', () => {})`,
+};
+
+test('a test that changes its process for the next one fails alone, with the name of its file', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-guard-'));
+  try {
+    const files: string[] = [];
+    for (const [at, change] of [...Object.values(changes), ''].entries()) {
+      const file = join(directory, `${at}.test.ts`);
+      files.push(file);
+      await writeFile(file, `import { test } from 'node:test';\ntest('number ${at}', () => { ${change} });\n`);
+    }
+    const args = ['--test', '--test-reporter=spec', ...inOneProcess, ...files];
+    const { code, stdout } = await run(process.execPath, args, { okCodes: 'any', cwd: directory });
+    assert.equal(code, 1);
+    for (const [at, what] of Object.keys(changes).entries()) {
+      assert.ok(stdout.includes(`changed its process for the next one: ${what}`), stdout);
+      assert.match(stdout, new RegExp(`test at .*${at}\\.test\\.ts`));
+    }
+    assert.match(stdout, /✔ number 6/);
+    assert.match(stdout, /fail 6\n/);
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+});
