@@ -26,13 +26,12 @@ import {
   type ContainerSpec,
   type Resources,
   type Sandbox,
-  type SandboxMetrics,
   type SandboxSpec,
   type SandboxState,
-  type SandboxStats,
   type SandboxStatus,
   type VolumeFile,
 } from './sandbox.ts';
+import type { SandboxMetrics, SandboxStats } from './sandbox-stats.ts';
 
 /** Why the sandbox ends; the first one applied decides between `stopped` and `failed`. */
 type Ending = { readonly kind: 'stop' | 'failure'; readonly why: string };

@@ -1,4 +1,4 @@
-import type { MetricFigures } from '#sandbox/sandbox.ts';
+import type { MetricFigures } from '#sandbox/sandbox-stats.ts';
 import { each, type MetricRow, secondsOfMs, type Subject, type Unit } from './metric-row.ts';
 
 type Interface = MetricFigures['interfaces'][number];

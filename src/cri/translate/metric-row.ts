@@ -1,4 +1,4 @@
-import type { MetricFigures } from '#sandbox/sandbox.ts';
+import type { MetricFigures } from '#sandbox/sandbox-stats.ts';
 import type { KnownContainer } from '../known-pods.ts';
 import { MetricType } from '../schema/api_pb.ts';
 

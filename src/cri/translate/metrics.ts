@@ -1,5 +1,4 @@
-import type { MetricFigures } from '#sandbox/sandbox.ts';
-import type { SandboxMetrics } from '#sandbox/sandbox.ts';
+import type { MetricFigures, SandboxMetrics } from '#sandbox/sandbox-stats.ts';
 import type { KnownPod } from '../known-pods.ts';
 import type { Answer } from '../rpc/service.ts';
 import type { MetricDescriptorSchema, MetricSchema, PodSandboxMetricsSchema } from '../schema/api_pb.ts';

@@ -12,9 +12,9 @@ import type {
   Sandbox,
   Sandboxes,
   SandboxSpec,
-  SandboxStats,
   SandboxStatus,
 } from '#sandbox/sandbox.ts';
+import type { SandboxStats } from '#sandbox/sandbox-stats.ts';
 import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
 import type { FakeClock } from './fake-clock.ts';
 
