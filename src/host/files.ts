@@ -27,8 +27,8 @@ export async function writeFileAtomic(path: string, content: string | Uint8Array
 }
 
 /** The same without syncing, for files that need not survive a power cut, such as facts about running processes. */
-export async function replaceFile(path: string, content: string | Uint8Array, mode = 0o600): Promise<void> {
-  await writeFile(`${path}.tmp`, content, { mode });
+export async function replaceFile(path: string, content: string | Uint8Array): Promise<void> {
+  await writeFile(`${path}.tmp`, content, { mode: 0o600 });
   await rename(`${path}.tmp`, path);
 }
 

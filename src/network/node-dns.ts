@@ -13,9 +13,9 @@ export const resolvConfPaths = ['/etc/resolv.conf', '/run/systemd/resolve/resolv
  * The node's DNS as a pod can use it: from the first file that names a server that is not on loopback. Has no nameserver
  * when there is no such file.
  */
-export async function readNodeDns(paths: readonly string[] = resolvConfPaths): Promise<GuestDns> {
+export async function readNodeDns(): Promise<GuestDns> {
   let last: GuestDns = { nameservers: [], searches: [], options: [] };
-  for (const path of paths) {
+  for (const path of resolvConfPaths) {
     const text = await readFileIfThere(path);
     if (text === undefined) continue;
     const dns = parseResolvConf(text);
