@@ -45,7 +45,7 @@ it('no npm package has a script for its installation but those we know, and none
   for (const line of installs) assert.match(line, /--ignore-scripts/);
 });
 
-it('what is installed is what is locked, under the licence that the lock says', async () => {
+it('the installed packages are those of the lock, with the licences that it names', async () => {
   let installed = 0;
   for (const { path, version, licence, isOptional, name } of packages) {
     const text = await readFile(join(repo, path, 'package.json'), 'utf8').catch(() => undefined);

@@ -84,7 +84,7 @@ test('a guest that answers with more than it was asked for does not get it into 
   assert.equal(message && rawText(message).length, defaultLimits.maxTerminationBytes);
 });
 
-test('what a guest told before its machine died is cut to what a termination message may be', async () => {
+test('a message that a guest sent before its machine died is cut to the limit of a termination message', async () => {
   await using pods = await neighbours();
   const { parts, lying } = pods;
   const containerId = lying.container.status.id;

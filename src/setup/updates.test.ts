@@ -62,7 +62,7 @@ test('parts of the very versions that the archives have are the newest, and an u
   assert.equal(isNewest(installed, newest), true);
 });
 
-test('what is older is named, security updates first, by the order of versions that dpkg has', async () => {
+test('older packages are named, security updates first, in the order of versions of dpkg', async () => {
   const old = {
     sysroot: [
       binary('libslirp0', '4.8.0-1'),
@@ -86,7 +86,7 @@ test('what is older is named, security updates first, by the order of versions t
   assert.equal(isNewest(old, newest), false);
 });
 
-test('a crun that Debian alone has patched is told as one that an upgrade does not bring', async () => {
+test('a crun that only Debian has patched is reported as one that an upgrade does not bring', async () => {
   const findings = await compareParts(installed, { ...newest, crun: '1.21-1+deb13u1' }, never);
   const finding = findings.find(({ subject }) => subject === 'crun');
   assert.equal(finding?.verdict, 'older');

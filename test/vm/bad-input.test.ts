@@ -288,7 +288,7 @@ describe('podvm run, on a node that is not as it should be', { skip: await whyNo
     );
   });
 
-  it('what is left of a sandbox and makes no sense is named and kept; the pod runs', async () => {
+  it('unreadable remains of a sandbox are named and kept; the pod runs', async () => {
     const garble = async (root: string) => {
       await mkdir(join(root, 'sandboxes/sb-deadbeef'), { recursive: true });
       await writeFile(join(root, 'sandboxes/sb-deadbeef/sandbox.json'), '{"nonsense":true}');

@@ -124,7 +124,7 @@ describe('block volumes', { skip, timeout: 600_000 }, () => {
     });
   });
 
-  test('what is not an ext4, missing or not a disk is refused in a sentence, and not attached', async () => {
+  test('a source that is missing, no disk or no ext4 is refused in a sentence, and not attached', async () => {
     const [empty, path] = [await emptyImage(), await ext4Image()];
     await withSandbox([empty, `${directory}/none`, directory, path], async (sandbox) => {
       for (const [bad, message] of [

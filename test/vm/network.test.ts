@@ -323,7 +323,7 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     await limited.remove();
   });
 
-  test('what listens on 127.0.0.1 of the pod alone is reached through the channel, and not by its address', async () => {
+  test('a server on 127.0.0.1 of the pod alone is reached through the channel, and not by its address', async () => {
     const { exitCode } = await (await main.exec(exec('httpd -p 127.0.0.1:8081 -h /tmp/www'), soon())).exited;
     assert.equal(exitCode, 0);
     const stream = await server.dial(8081, undefined, soon());

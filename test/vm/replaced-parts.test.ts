@@ -140,7 +140,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
   });
 
-  it('what was lost while no daemon ran is noticed by the next one', async () => {
+  it('a loss while no daemon ran is noticed by the next one', async () => {
     const pod = await runPod('adopted');
     const shared = join(node.cli.root, 'adopted');
     await mkdir(shared);

@@ -76,7 +76,7 @@ const rows: readonly Row[] = [
     moment: 'a volume, link or server of a pod is lost meanwhile',
     fault: 'KILL',
     promise: 'the next daemon notices the loss',
-    test: [replaced, 'what was lost while no daemon ran is noticed by the next one'],
+    test: [replaced, 'a loss while no daemon ran is noticed by the next one'],
   },
   {
     component: 'daemon',

@@ -83,7 +83,7 @@ test('a host that takes over is sent what the one before it had not acknowledged
   assert.ok(Buffer.concat([output.subarray(0, had), second.text()]).equals(output));
 });
 
-test('what a process wrote last is sent again after its end', () => {
+test('the last output of a process is sent again after its end', () => {
   const process = writing(output.subarray(0, 1000));
   const first = host(process.pump);
   process.pump.attach(first.stream);

@@ -13,14 +13,14 @@ function sent(...texts: string[]): SentOutput {
   return output;
 }
 
-test('what was not acknowledged is sent again, from any byte', () => {
+test('output that was not acknowledged is sent again, from any byte', () => {
   const output = sent('abc', 'def', 'ghi');
   output.acknowledge(4);
   assert.equal(textOf(output.after(5)), 'fghi');
   assert.equal(textOf(output.after(9)), '');
 });
 
-test('what was acknowledged, or asked from, is not kept', () => {
+test('output that was acknowledged, or is before the byte asked for, is not kept', () => {
   const output = sent('abc', 'def');
   output.acknowledge(4);
   assert.throws(() => output.check(3), kind('exhausted'));

@@ -95,7 +95,7 @@ test('a device is not mounted, and read-only ones are others than writable ones'
   assert.notEqual((await devices.find({ ...device, readOnly: false }, never)).key, found.key);
 });
 
-test('what the guest refuses to mount is unplugged and given up', async () => {
+test('a disk that the guest refuses to mount is unplugged and released', async () => {
   const { journal, mode } = place({ attachDisk: 'failedPrecondition' });
   const found = await taken(mode);
   await assert.rejects(found.attach('host_1', never), { kind: 'failedPrecondition' });

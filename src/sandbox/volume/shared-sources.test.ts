@@ -64,7 +64,7 @@ test('a hold that is given back twice counts once', async () => {
   assert.equal(there.get('a'), 0);
 });
 
-test('what cannot be given back is told, and tried once more at the end, until it works', async () => {
+test('a source that cannot be given back is reported, and tried again at the end until it works', async () => {
   let isStuck = true;
   let tries = 0;
   const told: string[] = [];

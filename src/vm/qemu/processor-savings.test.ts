@@ -23,7 +23,7 @@ test('machines that flood have used up what they saved, and a quiet one beside t
   assert.equal(rested.at(-1), 'quiet');
 });
 
-test('who has rested is served before others for no more than it saved', () => {
+test('a machine that rested is served before others for no more than it saved', () => {
   const savings = new ProcessorSavings(2, 0);
   const quiet = Array.from({ length: 60 }, () => ({ burns: 0, a: 0.66, b: 0.66, c: 0.66 }));
   const burning = Array.from({ length: 20 }, () => ({ burns: 1, a: 0.33, b: 0.33, c: 0.33 }));
@@ -33,7 +33,7 @@ test('who has rested is served before others for no more than it saved', () => {
   assert.equal(rested.slice(60).filter(Boolean).length, 3);
 });
 
-test('what is theirs goes by their shares, and those of a machine that has gone are given to the others', () => {
+test('the parts of machines are as their shares, and the shares of a removed machine go to the others', () => {
   const savings = new ProcessorSavings(2, 0);
   const use = (usedMs: number, cpuShares: number) => ({ usedMs, cpuShares });
   let [asked, plain] = [0, 0];
