@@ -32,7 +32,10 @@ const unixPairs: Conditional = [callNumbers.socketpair, onlyWhereArgumentIs(0, f
 /** Netlink, packet and other families reach other parts of the kernel. */
 const sockets: Conditional = [callNumbers.socket, onlyWhereArgumentIs(0, families.unix, families.inet, families.inet6)];
 
-/** `NAME NUMBER`, numbers as in the kernel's `unistd_64.h`: the calls of Node, Go, mkfs.erofs and C libraries. */
+/**
+ * `NAME NUMBER`, numbers as in the kernel's `unistd_64.h`: the calls of Node, Go, mkfs.erofs and C libraries. Without
+ * `wait4`, Node aborts when a program that it started ends.
+ */
 const always = `
   read 0 write 1 open 2 close 3 stat 4 fstat 5 lstat 6 poll 7 lseek 8 mmap 9 mprotect 10 munmap 11 brk 12
   rt_sigaction 13 rt_sigprocmask 14 rt_sigreturn 15 ioctl 16 pread64 17 pwrite64 18 readv 19 writev 20 access 21
