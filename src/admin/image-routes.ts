@@ -12,7 +12,7 @@ import {
 } from '#api/images.ts';
 import { baseReference } from '#image/source/base-image.ts';
 import type { Image, ImageStore, LoadedImage, PullOptions } from '#image/images.ts';
-import { completeReference, parseReference } from '#image/reference.ts';
+import { completeReference, parseReference } from '#base/image-reference.ts';
 import { errorBodyOf } from './error-body.ts';
 import { readJson, sendJson } from './http.ts';
 import type { Routes } from './routes.ts';

@@ -3,7 +3,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { writeFileAtomic } from '#host/files.ts';
-import { parseReference } from '#image/reference.ts';
+import { parseReference } from '#base/image-reference.ts';
 import type { AuthConfig } from './schema/api_pb.ts';
 
 /**

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { loginsFor } from './logins.ts';
-import { parseReference } from './reference.ts';
+import { parseReference } from '#base/image-reference.ts';
 
 const chosen = (image: string, ...registries: string[]) =>
   loginsFor(

@@ -1,4 +1,4 @@
-import { nameOf, type Reference } from './reference.ts';
+import { nameOf, type Reference } from '#base/image-reference.ts';
 
 /** Credentials for a registry, or a part of it, in the formats of docker's config.json and Kubernetes' pull Secrets. */
 export interface RegistryLogin {

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Image } from './images.ts';
 import { findImage, namesOf, withNames, withoutName } from './names.ts';
-import { parseReference } from './reference.ts';
+import { parseReference } from '#base/image-reference.ts';
 
 const digestOf = (digit: string) => `sha256:${digit.repeat(64)}`;
 const [one, two] = [digestOf('1'), digestOf('2')];

@@ -1,5 +1,5 @@
 import type { Image } from './images.ts';
-import { formatReference, isImageId, nameOf, parseReference, type Reference } from './reference.ts';
+import { formatReference, isImageId, nameOf, parseReference, type Reference } from '#base/image-reference.ts';
 
 /** Names under which one image arrives. */
 export interface Names {

@@ -3,7 +3,7 @@ import { printable } from '#base/guest-text.ts';
 import type { ImageSource } from './layout.ts';
 import { brokenImageFix, type OciPlatform } from '../oci.ts';
 import { describePlatform } from './platform.ts';
-import { formatReference, isTag, parseReference } from '../reference.ts';
+import { formatReference, isTag, parseReference } from '#base/image-reference.ts';
 
 /** One image of an archive, with its names. */
 export interface ArchivedImage {

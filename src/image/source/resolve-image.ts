@@ -13,7 +13,7 @@ import {
   ociManifestType,
   parseOci,
 } from '../oci.ts';
-import { formatReference, nameOf, type Reference } from '../reference.ts';
+import { formatReference, nameOf, type Reference } from '#base/image-reference.ts';
 import type { DeclaredSize, Skopeo } from './skopeo.ts';
 
 /** What a reference currently means in its registry. */

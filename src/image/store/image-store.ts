@@ -18,7 +18,7 @@ import { loadNames } from '../source/archive-names.ts';
 import { findImage, type FoundImage, type Names, withNames, withoutName } from '../names.ts';
 import { ociArchitecture } from '../oci.ts';
 import { describeProcessor, type Processor } from '../source/platform.ts';
-import { formatReference, isImageId, isLoopback, parseReference, type Reference } from '../reference.ts';
+import { formatReference, isImageId, isLoopback, parseReference, type Reference } from '#base/image-reference.ts';
 import { copyImage, declaredSize, resolveImage } from '../source/resolve-image.ts';
 import { factsOf } from './rootfs-file.ts';
 import { type Access, Skopeo } from '../source/skopeo.ts';

@@ -7,7 +7,7 @@ import type { HeldImage, Image, ImageConfig, ImageStore, LoadedImage } from '../
 import { findImage, namesOf, withNames, withoutName, type FoundImage, type Names } from '../names.ts';
 import { baseReference } from '../source/base-image.ts';
 import { mendImage } from '../store/mend-image.ts';
-import { formatReference, isImageId, parseReference } from '../reference.ts';
+import { formatReference, isImageId, parseReference } from '#base/image-reference.ts';
 
 export interface FakeImagesOptions {
   /** Directory of the images' files; made when needed. */

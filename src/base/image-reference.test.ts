@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
-import { completeReference, formatReference, isLoopback, parseReference } from './reference.ts';
+import { completeReference, formatReference, isLoopback, parseReference } from './image-reference.ts';
 
 const digest = `sha256:${'a'.repeat(64)}`;
 

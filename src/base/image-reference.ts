@@ -1,5 +1,5 @@
-import { PodvmError } from '#base/errors.ts';
-import { printable } from '#base/guest-text.ts';
+import { PodvmError } from './errors.ts';
+import { printable } from './guest-text.ts';
 
 /** A reference, parsed and completed as Docker and Kubernetes do. */
 export interface Reference {
