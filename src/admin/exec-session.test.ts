@@ -1,32 +1,11 @@
 import assert from 'node:assert/strict';
-import { EventEmitter } from 'node:events';
 import { PassThrough, Writable } from 'node:stream';
 import { describe, it } from 'node:test';
-import type { WebSocket } from 'ws';
 import { channel } from '#api/exec.ts';
 import { silentLog } from '#host/log.ts';
 import type { Exec } from '#sandbox/sandbox.ts';
 import { serveExec } from './exec-session.ts';
-
-/** A client's end. Input is emitted, and waits while the socket is paused. */
-class FakeSocket extends EventEmitter {
-  readonly OPEN = 1;
-  readyState = 1;
-  isPaused = false;
-  pause() {
-    this.isPaused = true;
-  }
-  resume() {
-    this.isPaused = false;
-    this.emit('resumed');
-  }
-  send(_data: Uint8Array, done: () => void) {
-    done();
-  }
-  close() {
-    this.readyState = 3;
-  }
-}
+import { FakeSocket } from './testing/fake-socket.ts';
 
 const frame = (text: string) => Buffer.concat([Buffer.from([channel.stdin]), Buffer.from(text)]);
 const ended = () => PassThrough.from([]);
@@ -53,12 +32,7 @@ describe('serveExec()', () => {
       resize: () => Promise.resolve(),
       kill: () => Promise.resolve(),
     };
-    const session = serveExec(
-      socket as unknown as WebSocket, // SAFE: as much of one as a session uses
-      false,
-      () => Promise.resolve(exec),
-      silentLog,
-    );
+    const session = serveExec(socket.asClient(), false, () => Promise.resolve(exec), silentLog);
     while (socket.listenerCount('message') === 0) await new Promise(setImmediate);
     const sent = Array.from({ length: 30 }, (_, at) => `piece ${at}`);
     for (const piece of sent) {

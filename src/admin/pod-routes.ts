@@ -8,6 +8,7 @@ import type { Exec, Sandboxes } from '#sandbox/sandbox.ts';
 import { consoleLog } from './console-log.ts';
 import { detailsOf, summaryOf } from './describe-pod.ts';
 import { drain } from './drain.ts';
+import type { InputTarget } from './input-session.ts';
 import { readJson, sendJson, sendStream } from './http.ts';
 import { chooseContainer, podLogs } from './pod-logs.ts';
 import type { Asked, Call, Routes } from './routes.ts';
@@ -80,6 +81,19 @@ export async function startExec(pods: PodTable, asked: Asked): Promise<Exec> {
     ...size('rows'),
   };
   return await live.exec(spec, AbortSignal.timeout(60_000));
+}
+
+/** Finds the container whose input a session carries. Errors: those of `findPod`; `failedPrecondition`. */
+export function findInput(pods: PodTable, asked: Asked): InputTarget {
+  const pod = findPod(pods, asked);
+  const name = chooseContainer(pod, asked.query.get('container') ?? undefined);
+  const container = pod.sandbox?.container(name);
+  if (container?.status.state !== 'running') {
+    throw new PodvmError('failedPrecondition', `Cannot pass input to ${pod.name}/${name}: it does not run`, {
+      fix: `See why with \`podvm inspect ${pod.name}\`.`,
+    });
+  }
+  return { container, stdinOnce: pod.pod.spec.containers.find((it) => it.name === name)?.stdinOnce === true };
 }
 
 function findPod(pods: PodTable, { segment }: Asked): RunningPod {

@@ -123,11 +123,13 @@ function startAll(
       fix: `Stop it with \`podvm stop ${name}\`, or rename the new pod.`,
     });
   }
+  const { terminalSize } = request;
   const config: PodConfig = {
     ...parts.node,
     configMaps: manifest.configMaps,
     secrets: manifest.secrets,
     network: request.network,
+    ...(terminalSize === undefined ? {} : { terminalSize: { columns: terminalSize.Width, rows: terminalSize.Height } }),
   };
   for (const pod of manifest.pods) {
     const started = startPod(pod, config, parts, signal);
@@ -196,6 +198,11 @@ export function send(socket: WebSocket, data: string | Uint8Array): Promise<void
   return new Promise((resolve) => {
     socket.send(data, () => resolve());
   });
+}
+
+/** A frame of a channel of `#api/exec.ts`. */
+export function framed(to: number, body: Uint8Array): Buffer {
+  return Buffer.concat([Buffer.from([to]), body]);
 }
 
 export function textOf(data: WebSocket.RawData): string {

@@ -9,7 +9,8 @@ import { isServed } from '#host/is-served.ts';
 import type { ImageStore } from '#image/images.ts';
 import { serveExec } from './exec-session.ts';
 import { imageRoutes } from './image-routes.ts';
-import { podRoutes, startExec } from './pod-routes.ts';
+import { serveInput } from './input-session.ts';
+import { findInput, podRoutes, startExec } from './pod-routes.ts';
 import { type Asked, answerBy, find, type Table } from './routes.ts';
 import { type RunParts, serveRun } from './run-session.ts';
 
@@ -85,6 +86,8 @@ const sessions: Table<Session> = {
   '/v1/run': (client, _, parts) => serveRun(client, parts),
   '/v1/pods/:namespace/:name/exec': (client, asked, { pods, log }) =>
     serveExec(client, asked.query.get('tty') === 'true', () => startExec(pods, asked), log),
+  '/v1/pods/:namespace/:name/input': (client, asked, { pods, log }) =>
+    serveInput(client, () => findInput(pods, asked), log),
 };
 
 async function converse(parts: AdminParts, request: IncomingMessage, client: WebSocket): Promise<void> {

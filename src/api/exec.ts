@@ -17,6 +17,12 @@ export const execStatusSchema = v.union([
 ]);
 export type ExecStatus = v.InferOutput<typeof execStatusSchema>;
 
+/**
+ * `WS /v1/pods/{namespace}/{name}/input?container=`: standard input and terminal size of a running container, in the same
+ * frames from client to server. The server closes when the container has ended; it sends nothing but a `status` with an
+ * error. The container's output goes the way of `run`.
+ */
+
 /** Body of a frame on channel `resize`: Kubernetes' TerminalSize. */
 export const terminalSizeSchema = v.object({
   Width: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535)),

@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { terminalSizeSchema } from './exec.ts';
 import { errorBodySchema, podEventSchema } from './pods.ts';
 
 /**
@@ -30,6 +31,8 @@ export const runRequestSchema = v.strictObject({
     ),
   ),
   network: v.optional(v.picklist(['cni', 'none']), 'cni'),
+  /** Size of the client's terminal, which terminals of the containers have as they start. */
+  terminalSize: v.optional(terminalSizeSchema),
 });
 export type RunRequest = v.InferOutput<typeof runRequestSchema>;
 export type RunRequestInput = v.InferInput<typeof runRequestSchema>;

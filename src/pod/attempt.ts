@@ -8,6 +8,7 @@ import type { Events } from './events.ts';
 import { runHook } from './hook.ts';
 import { createOutputTail, type Outputs } from './outputs.ts';
 import type { Exit, StateEvent } from './pod-state.ts';
+import type { TerminalSize } from './pods.ts';
 import { runProbe, type ProbeKind, type ProbeListener } from './probe.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Probe } from './schema/probe.ts';
@@ -21,6 +22,7 @@ export interface AttemptSite {
   readonly outputs: Outputs;
   /** The pod's terminationGracePeriodSeconds in `ms`. */
   readonly graceMs: number;
+  readonly terminalSize: TerminalSize | undefined;
   tell(event: StateEvent): void;
   /** Called when the machine ended under a container. Nothing can be restarted in it. */
   onSandboxLost(why: string | undefined): void;
@@ -180,7 +182,12 @@ async function endUnstarted(name: string, created: Container, site: AttemptSite)
  */
 async function begin(container: PodContainer, created: Container, site: AttemptSite): Promise<boolean> {
   const { name } = container;
+  const { terminalSize } = site;
   try {
+    // Before its program can ask.
+    if (container.tty && terminalSize !== undefined) {
+      await created.resize(terminalSize.columns, terminalSize.rows, AbortSignal.timeout(startMs));
+    }
     await created.start(AbortSignal.timeout(startMs));
   } catch (error) {
     site.events.failed('Failed', error, name);

@@ -41,6 +41,8 @@ export interface PodConfig {
   readonly configMaps: readonly ConfigMap[];
   readonly secrets: readonly Secret[];
   readonly network: 'cni' | 'none';
+  /** Size of terminals of its containers as they start; default: none, as under a kubelet. */
+  readonly terminalSize?: TerminalSize;
   /** `spec.nodeName` of the downward API. */
   readonly nodeName: string;
   /** `status.hostIP` of the downward API. */
@@ -51,6 +53,12 @@ export interface PodConfig {
   readonly seccompDirectory?: string;
   /** Resources of a container without limits, for `resourceFieldRef`; default: 1 core and no memory limit. */
   readonly machine?: { readonly cpuMillis: number; readonly memoryBytes: number };
+}
+
+/** In characters. */
+export interface TerminalSize {
+  readonly columns: number;
+  readonly rows: number;
 }
 
 export interface PodParts {

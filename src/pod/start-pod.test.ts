@@ -57,6 +57,16 @@ test('startPod() makes no machine for a pod whose ConfigMap is missing', async (
   assert.deepEqual(sandboxes.runs, []);
 });
 
+test('startPod() gives a terminal its size before its program can ask', async () => {
+  const settings = { behaviours: { a: exitsWith(0) } };
+  const { running, sandboxes } = pod(one(', tty: true'), settings, { terminalSize: { columns: 77, rows: 33 } });
+  await running.finished;
+  assert.deepEqual(sandboxes.journal.slice(0, 2), ['resize a/0 77x33', 'start a/0']);
+  const plain = pod(one(), settings, { terminalSize: { columns: 77, rows: 33 } });
+  await plain.running.finished;
+  assert.equal(plain.sandboxes.journal[0], 'start a/0');
+});
+
 test('startPod() reports a reduced limit once, for the pod or for one container', async () => {
   const a = { ...exitsWith(0), warnings: ['The cpu limit of container a is more'] };
   const cut = (settings: FakeSettings) => pod(one(), { behaviours: { a }, ...settings });

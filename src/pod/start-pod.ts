@@ -259,6 +259,7 @@ class PodDriver implements RunningPod {
       events: this.#events,
       outputs: this.#outputs,
       graceMs: this.#state.plan.graceMs,
+      terminalSize: this.#config.terminalSize,
       tell: (event: StateEvent) => this.#tell(event),
       onSandboxLost: (why: string | undefined) => this.#onSandboxLost(why),
     };

@@ -276,7 +276,7 @@ export interface Container {
   exec(exec: ExecSpec, signal: AbortSignal): Promise<Exec>;
   /** Its standard input, shared by all writers; absent without stdin in its spec. */
   readonly stdin: Writable | undefined;
-  /** Size of its terminal; does nothing without one. */
+  /** Size of its terminal, from its creation on; does nothing without one. */
   resize(columns: number, rows: number, signal: AbortSignal): Promise<void>;
   /** Sentences about differences from its spec: limits above what the node has. */
   readonly warnings: readonly string[];

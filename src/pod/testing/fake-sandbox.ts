@@ -39,7 +39,7 @@ export interface FakeContainer extends Container {
 }
 
 export interface FakeSandboxes extends Sandboxes {
-  /** `start a/0`, `exit a/0 1`, `stop a/0`, `kill a/0`, `exec a/0 true`, `remove a/0`, in order. */
+  /** `start a/0`, `resize a/0 80x25`, `exit a/0 1`, `stop a/0`, `kill a/0`, `exec a/0 true`, `remove a/0`, in order. */
   readonly journal: readonly string[];
   readonly runs: readonly SandboxSpec[];
   running(): string[];
@@ -329,9 +329,11 @@ function createFakeContainer(
       const code = behaviour.onExec?.(command, container) ?? 0;
       return fakeExec(exec, code, exited.promise);
     },
-    stdin: undefined,
+    stdin: spec.stdin ? new PassThrough() : undefined,
     warnings: behaviour.warnings ?? [],
-    resize: () => Promise.resolve(),
+    async resize(columns, rows) {
+      journal.push(`resize ${label} ${columns}x${rows}`);
+    },
     update: () => Promise.resolve([]),
     reopenLog: () => Promise.resolve(),
     follow(onChunk) {

@@ -314,7 +314,7 @@ export class GuestContainer implements Container {
   }
 
   async resize(columns: number, rows: number, signal: AbortSignal): Promise<void> {
-    if (!this.spec.tty || this.#moves.state !== 'running') return;
+    if (!this.spec.tty || !['created', 'running'].includes(this.#moves.state)) return;
     await this.#home.guest.call('resize', { containerId: this.id, ...cellsOf({ columns, rows }) }, signal);
   }
 
