@@ -37,6 +37,11 @@ const parts: ProgramParts = {
     const { readVersions } = await import('#daemon/versions.ts');
     return await readVersions(configure(options), parts.version);
   },
+  environment: process.env,
+  checkManifests: async (files) => {
+    const { parseManifests, problemText } = await import('#pod/manifest.ts');
+    return parseManifests(files).warnings.map(problemText);
+  },
   signals: process,
   keepsHangUp: process.env['PODVM_KEEPS_HANG_UP'] === '1',
   leave: (code) => process.exit(code),

@@ -15,8 +15,9 @@ wrong() {
 
 is_command() { grep -qx -- "== $1" "$help_file"; }
 
-# Tells whether the command has the option, and whether the option takes a value.
-is_option() { help_of "$command" | grep -qE -- "^  (-., )?$1( |\$)|^  $1, "; }
+# Tells whether the command has the option, and whether the option takes a value. `run` also knows options that it refuses
+# with a reason of their own, which Node gives.
+is_option() { { help_of "$command"; help_of "$command:refused"; } | grep -qE -- "^  (-., )?$1( |\$)|^  $1, "; }
 takes_value() { help_of "$command" | grep -qE -- "^  ((-., )?$1|$1, --[a-z-]+) <"; }
 
 # Sets `command`. Exits after an error message, help or the version.
@@ -62,9 +63,11 @@ check_words() {
   check_operands "$@"
 }
 
-# Options may stand between operands, except in the command line of `exec`.
+# Options may stand between operands, except in the command line of `exec` and after an image.
 check_operands() {
   operands=0
+  has_file_option=
+  is_image=
   only_operands=
   needed=$(help_of "$command" | sed -n 1p | tr ' ' '\n' | sed -n 's/^<\([a-z]*\).*/\1/p')
   while [ $# -gt 0 ]; do
@@ -72,11 +75,15 @@ check_operands() {
       -) operand "$1" ;;
       --) only_operands=yes ;;
       -h | --help) help_of "$command"; exit 0 ;;
-      --*=*) is_option "${1%%=*}" || wrong "unknown option '$1'" ;;
+      --*=*)
+        is_option "${1%%=*}" || wrong "unknown option '$1'"
+        case $1 in --file=*) has_file_option=yes ;; esac
+        ;;
       --* | -?)
         is_option "$1" || wrong "unknown option '$1'"
         if takes_value "$1"; then
           [ $# -gt 1 ] || wrong "option '$1' argument missing"
+          case $1 in -f | --file) has_file_option=yes ;; esac
           shift
         fi
         ;;
@@ -85,6 +92,7 @@ check_operands() {
     esac
     shift
   done
+  if [ "$command" = run ] && [ -z "$has_file_option" ]; then needed=image; fi
   # shellcheck disable=SC2086 # a list of words
   set -- $needed
   [ $# -le "$operands" ] || { shift "$operands"; wrong "missing required argument '$1'"; }
@@ -93,14 +101,24 @@ check_operands() {
 operand() {
   operands=$((operands + 1))
   if [ "$command" = exec ]; then only_operands=yes; fi
-  if [ "$command" != run ] || [ "$1" = - ]; then return 0; fi
+  if [ "$command" != run ] || [ "$1" = - ] || [ -n "$is_image" ]; then return 0; fi
+  case $1 in
+    /* | ./* | ../* | *.yaml | *.yml | *.json) ;;
+    *)
+      if [ ! -f "$1" ] && [ "$operands" = 1 ]; then # the words after an image are its command
+        is_image=yes
+        only_operands=yes
+        return 0
+      fi
+      ;;
+  esac
   why=
   if [ ! -e "$1" ]; then why='no such file'
   elif [ -d "$1" ]; then why='it is a directory'
   elif [ ! -r "$1" ]; then why='permission denied'; fi
   [ -z "$why" ] || {
     say "Cannot read $1: $why"
-    printf '  fix: Pass readable YAML files, or - for standard input.\n' >&2
+    printf '  fix: Pass readable YAML files, - for standard input, or an image such as nginx.\n' >&2
     exit 125
   }
 }

@@ -7,6 +7,8 @@ export interface CommandRow {
   /** In order: how it is written, and what it is. */
   readonly arguments?: readonly (readonly [syntax: string, description?: string])[];
   readonly options?: readonly Option[];
+  /** Replaces the form of its command line in help. */
+  readonly usage?: string;
   /** It makes nothing on this machine that it would have to undo. */
   readonly isClient?: true;
   /** Its own options may stand before a command line of another program. */

@@ -16,7 +16,8 @@ import {
   stopCommand,
 } from './pod-commands.ts';
 import type { GlobalOptions, ProgramParts, Purpose, SetupWishes } from './program-parts.ts';
-import { readFiles } from './read-files.ts';
+import { planRun, printPlan } from './run/run-plan.ts';
+import { type RunFlags, runOptions } from './run/run-options.ts';
 import { runCommand } from './run-command.ts';
 import { systemCommands } from './system-commands.ts';
 import { versionCommand } from './version-command.ts';
@@ -53,16 +54,24 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
   return [
     {
       name: 'run',
-      description: 'run the Pods of the files in the foreground',
-      arguments: [['<files...>', 'YAML files with Pods, ConfigMaps and Secrets; - reads standard input']],
-      options: [
-        new Option('--network <mode>', 'network of the pods').choices(['cni', 'none']).default('cni'),
-        flag('-v, --verbose', 'print events of the pods'),
+      description: 'run an image, or the Pods of files, in the foreground',
+      usage: '[options] IMAGE [COMMAND...] | FILE...',
+      arguments: [
+        [
+          '[image]',
+          'an image, such as nginx; or a YAML file with Pods, ConfigMaps and Secrets; - reads standard input',
+        ],
+        ['[command...]', 'arguments or command of the image, with their own options; or more files'],
       ],
-      async action(files: string[], options: { network: 'cni' | 'none'; verbose: boolean }) {
-        const texts = await readFiles(files, terminal); // before anything is set up or started for them
+      options: runOptions,
+      passesThrough: true,
+      async action(first: string | undefined, rest: string[], flags: RunFlags, command: Command) {
+        const words = first === undefined ? rest : [first, ...rest];
+        // Before anything is set up or started for it.
+        const plan = await planRun(words, flags, { command, terminal, environment: parts.environment });
+        if (plan.flags.dryRun) return await printPlan(plan, parts);
         await withServer('pods', async (server, ends) => {
-          exit(await runCommand(server, { files: texts, ...options }, terminal, ends));
+          exit(await runCommand(server, plan, terminal, ends));
         });
       },
     },

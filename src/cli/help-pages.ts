@@ -17,6 +17,8 @@ const parts: ProgramParts = {
   signals: process,
   keepsHangUp: false,
   leave: () => undefined,
+  environment: {},
+  checkManifests: () => Promise.resolve([]),
   socketPath: () => '',
   ensureServed: never,
   orphans: never,
@@ -46,5 +48,7 @@ export function helpPages(): string {
 function* pagesOf(command: Command, names: readonly string[]): Generator<string> {
   command.configureOutput({ getOutHelpWidth: () => columns });
   yield `== ${names.join(' ') || 'podvm'}\n${command.helpInformation()}`;
+  const hidden = command.options.filter((option) => option.hidden);
+  if (hidden.length > 0) yield `== ${names.join(' ')}:refused\n${hidden.map(({ flags }) => `  ${flags}\n`).join('')}`;
   for (const child of command.commands) yield* pagesOf(child, [...names, child.name()]);
 }

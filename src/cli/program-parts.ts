@@ -1,4 +1,5 @@
 import type { DiskUsage } from '#api/disk-usage.ts';
+import type { RunRequestInput } from '#api/run.ts';
 import type { EndSignals } from './end-signals.ts';
 import type { Orphan } from './orphans.ts';
 import type { Terminal } from './terminal.ts';
@@ -9,6 +10,10 @@ export interface ProgramParts {
   readonly terminal: Terminal;
   /** Socket of the podvm process of this state directory, whether one is there or not. */
   readonly socketPath: (options: GlobalOptions) => string;
+  /** Variables of this process. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Checks manifests as a run does, without a node; returns warnings. */
+  readonly checkManifests: (files: RunRequestInput['files']) => Promise<readonly string[]>;
   /** Where signals of this process arrive. */
   readonly signals: NodeJS.EventEmitter;
   /** SIGHUP was ignored when it began (nohup), and stays so. */

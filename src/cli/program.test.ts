@@ -37,6 +37,8 @@ function openProgram(change: Partial<ProgramParts> = {}) {
     signals,
     keepsHangUp: false,
     leave: () => undefined,
+    environment: {},
+    checkManifests: () => Promise.resolve([]),
     socketPath: () => '/nowhere/podvm.sock',
     ensureServed: never,
     orphans: () => Promise.resolve([]),

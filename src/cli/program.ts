@@ -77,6 +77,7 @@ function addCommand(parent: Command, row: CommandRow): Command {
   const command = parent.command(row.name).description(row.description);
   for (const [syntax, description] of row.arguments ?? []) command.argument(syntax, description);
   for (const option of row.options ?? []) command.addOption(option);
+  if (row.usage !== undefined) command.usage(row.usage);
   if (row.passesThrough === true) command.passThroughOptions();
   for (const below of row.commands ?? []) addCommand(command, below);
   // SAFE: commander gives an action what the row's own arguments and options declare.

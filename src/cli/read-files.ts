@@ -13,7 +13,7 @@ export async function readFiles(names: readonly string[], terminal: Terminal): P
   let chars = 0;
   for (const name of names) {
     const [shown, stream] = name === '-' ? ['<stdin>', terminal.stdin] : [name, createReadStream(name)];
-    const text = decoded(shown, await bytesOf(shown, stream));
+    const text = await readText(shown, stream);
     chars += text.length;
     if (text.length > maxFileChars) throw tooLarge(shown, `it must have at most ${maxFileChars} characters`);
     if (chars > maxRunChars) {
@@ -24,6 +24,13 @@ export async function readFiles(names: readonly string[], terminal: Terminal): P
   return files;
 }
 
+const readableFix = 'Pass readable YAML files, - for standard input, or an image such as nginx.';
+
+/** Reads one text up to the limit of a file. `name` is shown in errors. `fix`: for a file that cannot be read. Errors: `invalid`. */
+export async function readText(name: string, stream: Readable, fix = readableFix): Promise<string> {
+  return decoded(name, await bytesOf(name, stream, fix));
+}
+
 function tooLarge(name: string, why: string): PodvmError {
   return new PodvmError('invalid', `Cannot read ${name}: ${why}`, {
     fix: 'Split the files and run them one by one, or remove other objects than Pods, ConfigMaps and Secrets.',
@@ -31,7 +38,7 @@ function tooLarge(name: string, why: string): PodvmError {
 }
 
 /** Reads up to the limit, also from a pipe or a device. */
-async function bytesOf(name: string, stream: Readable): Promise<Buffer> {
+async function bytesOf(name: string, stream: Readable, fix: string): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   try {
@@ -42,7 +49,7 @@ async function bytesOf(name: string, stream: Readable): Promise<Buffer> {
     }
   } catch (error) {
     if (error instanceof PodvmError) throw error;
-    throw unreadable(name, error as NodeJS.ErrnoException); // SAFE: Node's streams throw system errors
+    throw unreadable(name, error as NodeJS.ErrnoException, fix); // SAFE: Node's streams throw system errors
   }
   return Buffer.concat(chunks);
 }
@@ -54,9 +61,9 @@ const whyUnreadable: Readonly<Record<string, string>> = {
 };
 
 /** Omits the cause, whose message would repeat the reason. */
-function unreadable(name: string, { code = '', message }: NodeJS.ErrnoException): PodvmError {
+function unreadable(name: string, { code = '', message }: NodeJS.ErrnoException, fix: string): PodvmError {
   return new PodvmError('invalid', `Cannot read ${name}: ${whyUnreadable[code] ?? message}`, {
-    fix: 'Pass readable YAML files, or - for standard input.',
+    fix,
   });
 }
 

@@ -5,6 +5,8 @@ import { type RunCommand, type RunEvent, type RunRequestInput, runEventSchema, s
 import { type Client, connectionClosed, fromErrorBody } from './client.ts';
 import type { EndSignal, EndSignals } from './end-signals.ts';
 import { OutputPrinter } from './output-printer.ts';
+import { createRunInput, type InputWish, type RunInput } from './run/run-input.ts';
+import { sizeOf } from './terminal-input.ts';
 import { type Terminal, fixLine, write } from './terminal.ts';
 
 export interface RunOptions {
@@ -12,6 +14,8 @@ export interface RunOptions {
   readonly network: 'cni' | 'none';
   /** Prints all events of the pods, not only failures. */
   readonly verbose: boolean;
+  /** Only of an image: the containers of files get no input. */
+  readonly input?: InputWish;
 }
 
 /** WebSocket's close code (RFC 6455, 7.4.1). */
@@ -27,12 +31,15 @@ export async function runCommand(
   terminal: Terminal,
   ends: EndSignals,
 ): Promise<number> {
-  const request: RunRequestInput = { files: options.files, network: options.network };
+  const { files, network, input } = options;
+  const terminalSize = input?.hasTerminal === true ? sizeOf(terminal) : undefined;
+  const request: RunRequestInput = { files, network, ...(terminalSize === undefined ? {} : { terminalSize }) };
+  using runInput = createRunInput(client, input, terminal);
   const socket = client.open('/v1/run');
   const printer = new OutputPrinter(terminal, terminal.hasColour);
-  const leave = ends.listen(ender(socket, terminal));
+  const leave = ends.listen(ender(socket, (text) => terminal.stderr.write(runInput.lines(text))));
   try {
-    const session = new RunSession(printer, options.verbose, terminal);
+    const session = new RunSession(printer, options, terminal, runInput);
     const code = await session.follow(socket, JSON.stringify(request));
     return ends.exitCode !== undefined && code === 0 ? ends.exitCode : code;
   } finally {
@@ -41,14 +48,14 @@ export async function runCommand(
   }
 }
 
-function ender(socket: WebSocket, terminal: Terminal): (signal: EndSignal) => void {
+function ender(socket: WebSocket, say: (text: string) => void): (signal: EndSignal) => void {
   let said: RunCommand['command'] | undefined;
   return (signal) => {
     const isPatient = said === undefined || signal === 'SIGHUP' || signal === 'SIGPIPE';
     const command = isPatient && signal !== 'SIGQUIT' ? 'terminate' : 'kill';
     if (said === command || said === 'kill') return;
     said = command;
-    terminal.stderr.write(command === 'terminate' ? 'podvm: stopping (again to kill at once)\n' : 'podvm: killing\n');
+    say(command === 'terminate' ? 'podvm: stopping (again to kill at once)\n' : 'podvm: killing\n');
     if (socket.readyState === socket.OPEN) socket.send(JSON.stringify({ command } satisfies RunCommand));
     else if (socket.readyState === socket.CONNECTING) socket.terminate();
   };
@@ -65,14 +72,18 @@ function closedError(code: number): PodvmError {
 class RunSession {
   readonly #printer: OutputPrinter;
   readonly #verbose: boolean;
+  readonly #isOfImage: boolean;
   readonly #terminal: Terminal;
+  readonly #input: RunInput;
   /** Reasons that events have reported. */
   readonly #told = new Set<string>();
 
-  constructor(printer: OutputPrinter, verbose: boolean, terminal: Terminal) {
+  constructor(printer: OutputPrinter, { verbose, input: wish }: RunOptions, terminal: Terminal, input: RunInput) {
     this.#printer = printer;
     this.#verbose = verbose;
+    this.#isOfImage = wish !== undefined;
     this.#terminal = terminal;
+    this.#input = input;
   }
 
   async follow(socket: WebSocket, request: string): Promise<number> {
@@ -114,14 +125,14 @@ class RunSession {
         this.#printer.addSource(event.number, `${event.pod}/${event.container}`);
         return;
       case 'warning':
-        await write(this.#terminal.stderr, `podvm: warning: ${event.message}\n`);
+        await this.#say(`podvm: warning: ${event.message}\n`);
         return;
       case 'pod':
         await this.#podEvent(event);
         return;
       case 'podRefused':
         for (const problem of event.problems) {
-          await write(this.#terminal.stderr, `podvm: pod ${event.pod} was not started: ${problem}\n`);
+          await this.#say(`podvm: pod ${event.pod} was not started: ${problem}\n`);
         }
         return;
       case 'podFinished':
@@ -135,17 +146,23 @@ class RunSession {
     }
   }
 
+  async #say(text: string): Promise<void> {
+    await write(this.#terminal.stderr, this.#input.lines(text));
+  }
+
   async #podEvent({ pod, detail }: RunEvent & { event: 'pod' }): Promise<void> {
+    if (detail.reason === 'Started' && detail.container !== undefined) this.#input.begin(pod, detail.container);
     if (detail.type === 'Normal' && !this.#verbose) return;
     const where = detail.container === undefined ? pod : `${pod}/${detail.container}`;
     this.#told.add(detail.message);
     const fix = detail.fix === undefined ? '' : `${fixLine(detail.fix)}\n`;
-    await write(this.#terminal.stderr, `podvm: ${where}: ${detail.reason}: ${detail.message}\n${fix}`);
+    await this.#say(`podvm: ${where}: ${detail.reason}: ${detail.message}\n${fix}`);
   }
 
   async #podFinished({ pod, exitCode, reason }: RunEvent & { event: 'podFinished' }): Promise<void> {
     if (exitCode === 0 && !this.#verbose) return;
+    if (this.#isOfImage && reason === 'Error' && !this.#verbose) return; // the exit code of podvm says as much
     const why = this.#told.has(reason) ? '' : `: ${reason}`; // an event has reported it
-    await write(this.#terminal.stderr, `podvm: pod ${pod} ended with code ${exitCode}${why}\n`);
+    await this.#say(`podvm: pod ${pod} ended with code ${exitCode}${why}\n`);
   }
 }

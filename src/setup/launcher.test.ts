@@ -54,12 +54,18 @@ test('./podvm says what is wrong with a command line before it installs anything
     [2, /^podvm: unknown option '--nope'\n/, 'run', '--nope', '/etc/hostname'],
     [2, /^podvm: unknown option '-z'\n/, 'logs', '-z', 'web'],
     [2, /^podvm: option '--root' argument missing\n/, '--root'],
-    [2, /^podvm: missing required argument 'files'\n/, 'run', '--network', 'none'],
+    [2, /^podvm: missing required argument 'image'\n/, 'run', '--network', 'none'],
     [2, /^podvm: missing required argument 'command'\n/, 'exec', 'web'],
     [2, /^podvm: missing required argument 'reference'\n/, 'image', 'pull'],
     [2, /^Usage: podvm /],
-    [125, /^podvm: Cannot read nofile\.yaml: no such file\n {2}fix: Pass readable YAML files/, 'run', 'nofile.yaml'],
-    [125, /^podvm: Cannot read \/tmp: it is a directory\n/, 'run', '-v', '--network', 'none', '/etc/hostname', '/tmp'],
+    [
+      125,
+      /^podvm: Cannot read nofile\.yaml: no such file\n {2}fix: Pass readable YAML files, .* image/,
+      'run',
+      'nofile.yaml',
+    ],
+    [125, /^podvm: Cannot read \/tmp: it is a directory\n/, 'run', '--verbose', '/etc/hostname', '/tmp'],
+    [2, /^podvm: option '-v' argument missing\n/, 'run', '-v'],
   ];
   for (const [code, says, ...words] of wrong) {
     const ended = await checkout.type(...words);
@@ -112,6 +118,9 @@ test('./podvm installs for a command that is right, with the words of exec left 
     ['logs', '-f', '--tail', '3', 'web'],
     ['run', '--network', 'none', '/etc/hostname', '-'],
     ['run', '--network=none', '--', '/etc/hostname'],
+    ['run', '--rm', '-it', '-p', '80:80', '--cpus', '2', 'busybox', 'ls', '--nope', '/nowhere.yaml', '-v'],
+    ['run', '-f', '/etc/hostname'],
+    ['run', '-d', '--init', '--gpus=all', 'nginx'],
     ['image', 'ls'],
   ];
   for (const words of right) {

@@ -29,8 +29,8 @@ export async function cliPage(): Promise<string> {
         ['0', 'The command succeeded; for `podvm run`, all containers of all pods did.'],
         [String(usageErrorCode), 'The command line is wrong.'],
         [String(failureCode), 'podvm itself failed, or refused a pod.'],
-        [String(notExecutable), '`podvm exec`: the program is not executable.'],
-        [String(noSuchProgram), '`podvm exec`: the program does not exist.'],
+        [String(notExecutable), '`podvm exec`, `podvm run`: the program is not executable.'],
+        [String(noSuchProgram), '`podvm exec`, `podvm run`: the program does not exist.'],
         ['128 + signal', '`podvm` was ended by that signal, for instance 130 for SIGINT.'],
         [
           'other',

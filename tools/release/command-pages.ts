@@ -82,7 +82,7 @@ export function bashCompletion(): string {
     ({ words, command }) => `    '${words.join(' ')}') words='${wordsOf(command).join(' ')}' ;;`,
   );
   const known = all.map(({ words }) => `'${words.join(' ')}'`).slice(1);
-  const valued = all.flatMap(({ command }) => command.options.filter(takesValue));
+  const valued = all.flatMap(({ command }) => help.visibleOptions(command).filter(takesValue));
   const names = [...new Set(valued.flatMap(({ short, long }) => [short, long].filter((word) => word !== undefined)))];
   return `# Completion of podvm for bash, printed from its command tree.
 _podvm() {

@@ -1,0 +1,34 @@
+import { literal } from './literal.ts';
+import { wrongFlag } from './flag-error.ts';
+
+export interface EnvVariable {
+  readonly name: string;
+  readonly value: string;
+}
+
+/** Variables of podvm's own environment, for names without a value. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** `NAME=VALUE` of each `-e`. A name alone takes podvm's value, and says nothing where there is none, as in Docker. */
+export function variablesOf(flag: string, entries: readonly string[], environment: Environment): EnvVariable[] {
+  return entries.flatMap((entry) => {
+    const at = entry.indexOf('=');
+    const name = at < 0 ? entry : entry.slice(0, at);
+    if (name === '') throw wrongFlag(flag, entry, 'the name is missing', 'Write it as NAME=VALUE, or NAME alone.');
+    const value = at < 0 ? environment[name] : entry.slice(at + 1);
+    return value === undefined ? [] : [{ name, value: literal(value) }];
+  });
+}
+
+/** The entries of an env file as Docker reads it: one a line, `#` begins a comment, quotes have no meaning. */
+export function entriesOfFile(text: string): string[] {
+  return text
+    .split('\n')
+    .map((line) => line.replace(/\r$/, '').trimStart())
+    .filter((line) => line !== '' && !line.startsWith('#'));
+}
+
+/** Of several variables with one name, the last one is meant. */
+export function lastOfEachName(variables: readonly EnvVariable[]): EnvVariable[] {
+  return [...new Map(variables.map((variable) => [variable.name, variable])).values()];
+}

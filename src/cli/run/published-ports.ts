@@ -1,0 +1,50 @@
+import { isIP } from 'node:net';
+import { wrongFlag } from './flag-error.ts';
+
+export interface PublishedPort {
+  readonly containerPort: number;
+  readonly hostPort: number;
+  readonly hostIP?: string;
+  readonly protocol?: 'UDP' | 'SCTP';
+}
+
+const range = String.raw`(\d{1,5}(?:-\d{1,5})?)`;
+const form = new RegExp(
+  String.raw`^(?:(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?${range}:)?${range}(?:\/(tcp|udp|sctp))?$`,
+  'i',
+);
+const shape = 'Write it as [IP:]HOST-PORT:CONTAINER-PORT[/PROTOCOL], such as 8080:80 or 127.0.0.1:5353:53/udp.';
+/** A Pod has at most as many for a container. */
+const maxPorts = 1000;
+
+/** The ports of all `-p`, ranges included. */
+export function portsOf(flag: string, values: readonly string[]): PublishedPort[] {
+  return values.flatMap((value) => {
+    const refuse = (why: string) => wrongFlag(flag, value, why, shape);
+    const [, ip, hosts, containers, protocol = 'tcp'] = form.exec(value) ?? [];
+    if (containers === undefined) throw refuse('it is not a published port');
+    if (hosts === undefined) throw refuse('a Pod names the port of the host, and none is chosen for it');
+    const hostIP = ip?.replaceAll(/[[\]]/g, '');
+    if (hostIP !== undefined && isIP(hostIP) === 0) throw refuse(`${hostIP} is not an IP address`);
+    const from = portsIn(hosts, refuse);
+    const to = portsIn(containers, refuse);
+    if (from.length !== to.length) throw refuse('the two ranges have different lengths');
+    return to.map((containerPort, at) => ({
+      containerPort,
+      hostPort: from[at] ?? 0,
+      ...(hostIP === undefined ? {} : { hostIP }),
+      ...protocolOf(protocol.toUpperCase()),
+    }));
+  });
+}
+
+/** TCP is what a Pod means without one. */
+const protocolOf = (protocol: string): Pick<PublishedPort, 'protocol'> =>
+  protocol === 'UDP' || protocol === 'SCTP' ? { protocol } : {};
+
+function portsIn(text: string, refuse: (why: string) => Error): number[] {
+  const [first = 0, last = first] = text.split('-').map(Number);
+  if (first < 1 || last > 65_535 || last < first) throw refuse('ports are from 1 to 65535');
+  if (last - first >= maxPorts) throw refuse(`a range has at most ${maxPorts} ports`);
+  return Array.from({ length: last - first + 1 }, (_, at) => first + at);
+}

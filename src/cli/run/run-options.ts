@@ -1,0 +1,83 @@
+import { Command, Option } from 'commander';
+import { flag } from '../command-row.ts';
+import { PodvmError } from '#base/errors.ts';
+import { collect, podFlags } from './pod-flags.ts';
+import type { FlagValues } from './pod-of-image.ts';
+import { refusedOptions } from './refused-flags.ts';
+
+/** Options that concern the run and not the Pod: they go with files and with an image. */
+const runFlags: readonly Option[] = [
+  new Option('-f, --file <file>', 'run the Pods of a YAML file; - reads standard input; can be repeated').argParser(
+    collect,
+  ),
+  new Option('--network <mode>', 'network of the pods').choices(['cni', 'none']).default('cni'),
+  flag('--verbose', 'print events of the pods'),
+];
+
+/** Options that only print. */
+const printFlags: readonly Option[] = [
+  flag('--dry-run', 'print the Pod that an image and its flags make, and run nothing'),
+  new Option('-o, --output <format>', 'form of --dry-run').choices(['yaml', 'json']).default('yaml'),
+];
+
+/** Options of `podvm run`, in the order of its help. */
+export const runOptions: readonly Option[] = [
+  ...podFlags.map(({ option }) => option),
+  ...runFlags,
+  ...printFlags,
+  ...refusedOptions,
+];
+
+/** The options that concern every run, as they were given. */
+export interface RunFlags extends FlagValues {
+  readonly file?: readonly string[];
+  readonly network: 'cni' | 'none';
+  readonly verbose: boolean;
+  readonly dryRun: boolean;
+  readonly output: 'yaml' | 'json';
+}
+
+/** Parses the words after the first file, between which options may stand: `run a.yaml --network none b.yaml`. */
+export function parseFileWords(
+  run: Command,
+  before: RunFlags,
+  words: readonly string[],
+): { readonly files: readonly string[]; readonly flags: RunFlags } {
+  const after = new Command(run.name()).argument('<files...>');
+  for (const option of runOptions) after.addOption(option);
+  after.copyInheritedSettings(run).parse(words, { from: 'user' });
+  const files = [...(before.file ?? []), ...after.args];
+  for (const command of [run, after]) refuseImageFlags(command, files[0] ?? '');
+  return { files, flags: { ...before, ...givenTo(after) } };
+}
+
+/** Only what was written: the rest are defaults. */
+function givenTo(command: Command): FlagValues {
+  const entries = Object.entries(command.opts<FlagValues>());
+  return Object.fromEntries(entries.filter(([name]) => command.getOptionValueSource(name) === 'cli'));
+}
+
+/** Errors: `invalid` for a flag that describes a Pod, where a file does. `--rm` is true of every pod. */
+export function refuseImageFlags(command: Command, file: string): void {
+  const given = givenTo(command);
+  const isGiven = (option: Option) => given[option.attributeName()] !== undefined;
+  if (printFlags.some(isGiven)) {
+    throw new PodvmError(
+      'invalid',
+      `Cannot use --dry-run with ${file}: it prints the Pod that an image and flags make`,
+      {
+        fix: 'Leave it out, or name an image instead of the file.',
+      },
+    );
+  }
+  for (const { option } of podFlags) {
+    if (option.long === '--rm' || !isGiven(option)) continue;
+    throw new PodvmError(
+      'invalid',
+      `Cannot use ${option.long ?? option.flags} with ${file}: the file describes the Pod`,
+      {
+        fix: 'Write it into the file, or name an image instead of the file.',
+      },
+    );
+  }
+}

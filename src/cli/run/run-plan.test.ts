@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { after, before, describe, it } from 'node:test';
+import { Command } from 'commander';
+import { parse } from 'yaml';
+import type { Terminal } from '../terminal.ts';
+import { runOptions, type RunFlags } from './run-options.ts';
+import { planRun } from './run-plan.ts';
+
+let directory: string;
+let web: string;
+let db: string;
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'podvm-plan-'));
+  web = join(directory, 'web.yaml');
+  db = join(directory, 'db.yaml');
+  await writeFile(web, 'kind: Pod # web\n');
+  await writeFile(db, 'kind: Pod # db\n');
+  await writeFile(join(directory, 'vars'), 'ONE=1\n');
+});
+after(async () => await rm(directory, { recursive: true }));
+
+// SAFE: as much of them as a plan uses
+const terminal = { stdin: Readable.from([Buffer.from('kind: Pod # typed\n')]) } as unknown as Terminal;
+
+/** The plan of `podvm run` with these words, as commander reads them. */
+async function plan(...line: readonly string[]) {
+  const command = new Command('run').argument('[image]').argument('[command...]').passThroughOptions().exitOverride();
+  for (const option of runOptions) command.addOption(option);
+  command.configureOutput({ writeErr: () => undefined }).parse(line, { from: 'user' });
+  return await planRun(command.args, command.opts<RunFlags>(), { command, terminal, environment: {} });
+}
+const textsOf = async (...line: readonly string[]) => (await plan(...line)).files.map(({ text }) => text);
+
+describe('planRun()', () => {
+  it('reads files, between which the options of every run may stand', async () => {
+    const { files, network, verbose, input } = await plan(web, '--network', 'none', db, '--verbose', '--rm');
+    assert.deepEqual(files, [
+      { name: web, text: 'kind: Pod # web\n' },
+      { name: db, text: 'kind: Pod # db\n' },
+    ]);
+    assert.deepEqual([network, verbose, input], ['none', true, undefined]);
+    assert.deepEqual(await textsOf('-'), ['kind: Pod # typed\n']);
+    assert.deepEqual(await textsOf('-f', web, '--network', 'none', '-f', db), [
+      'kind: Pod # web\n',
+      'kind: Pod # db\n',
+    ]);
+  });
+
+  it('makes the Pod of an image, whose command keeps its own options', async () => {
+    const { files, network, input } = await plan('--network', 'none', '-i', 'busybox', 'ls', '--network', '-f', web);
+    const pod = parse(files[0]?.text ?? '') as { spec: { containers: { args: string[] }[] } };
+    assert.deepEqual(pod.spec.containers[0]?.args, ['ls', '--network', '-f', web]);
+    assert.deepEqual([network, input], ['none', { takesInput: true, hasTerminal: false }]);
+  });
+
+  it('prints long words on one line, which YAML would fold', async () => {
+    const word = 'word '.repeat(100);
+    const [text = ''] = await textsOf('busybox', 'echo', word, '- : # "', '');
+    const pod = parse(text) as { spec: { containers: { args: string[] }[] } };
+    assert.deepEqual(pod.spec.containers[0]?.args, ['echo', word, '- : # "', '']);
+    assert.ok(text.includes(word));
+    assert.equal(
+      (JSON.parse((await textsOf('--dry-run', '-o', 'json', 'busybox')).join('')) as { kind: string }).kind,
+      'Pod',
+    );
+  });
+
+  it('reads env files, and looks whether paths of --mount are there', async () => {
+    const [text = ''] = await textsOf('--env-file', join(directory, 'vars'), 'busybox');
+    assert.match(text, /name: ONE\n +value: "1"\n/);
+    await assert.rejects(plan('--env-file', join(directory, 'none'), 'busybox'), {
+      message: /none: no such file$/,
+      fix: 'Give --env-file a readable file.',
+    });
+    await textsOf('--mount', `type=bind,source=${directory},target=/x`, 'busybox');
+    await assert.rejects(plan('--mount', `type=bind,source=${directory}/none,target=/x`, 'busybox'), {
+      kind: 'notFound',
+      message: /^Cannot use --mount: the host has no .*\/none$/,
+    });
+  });
+
+  it('refuses what describes a Pod, where a file does, before and after it', async () => {
+    for (const line of [
+      ['--cpus', '2', web],
+      [web, '--cpus', '2'],
+      ['--cpus', '2', '-f', web],
+    ])
+      await assert.rejects(plan(...line), { message: `Cannot use --cpus with ${web}: the file describes the Pod` });
+    await assert.rejects(plan(web, '-d'), { message: /^Cannot use --detach: / });
+    await assert.rejects(plan('--dry-run', web), { message: /^Cannot use --dry-run with / });
+    await assert.rejects(plan(web, '--bogus'), { code: 'commander.unknownOption' });
+  });
+
+  it('refuses a command line that names nothing, two things, or a form of nothing', async () => {
+    for (const [line, message] of [
+      [['--rm'], /missing required argument 'image'/],
+      [['-f', web, 'busybox'], /-f names what to run, and so does 'busybox'/],
+      [['-o', 'json', 'busybox'], /-o is the form of --dry-run/],
+    ] as const)
+      await assert.rejects(plan(...line), { name: 'CommanderError', message });
+  });
+
+  it('refuses a terminal that is not there before anything starts', async () => {
+    await assert.rejects(plan('-it', 'busybox'), { message: /^Cannot give the container a terminal/, fix: 'Omit -t.' });
+    assert.equal((await plan('-it', '--dry-run', 'busybox')).input?.hasTerminal, true);
+  });
+});

@@ -1,0 +1,106 @@
+import { createReadStream, existsSync } from 'node:fs';
+import type { Command } from 'commander';
+import { PodvmError } from '#base/errors.ts';
+import type { ProgramParts } from '../program-parts.ts';
+import { readFiles, readText } from '../read-files.ts';
+import type { RunOptions } from '../run-command.ts';
+import { requireTerminal } from '../terminal-input.ts';
+import { type Terminal, write } from '../terminal.ts';
+import type { Environment } from './container-environment.ts';
+import { podOfImage } from './pod-of-image.ts';
+import { refuseFlags } from './refused-flags.ts';
+import { parseFileWords, refuseImageFlags, type RunFlags } from './run-options.ts';
+import { whatIsNamed } from './run-words.ts';
+
+/** What a command line of `podvm run` asks for. */
+export interface RunPlan extends RunOptions {
+  /** The flags, wherever on the command line they stood. */
+  readonly flags: RunFlags;
+}
+
+/** Name of the Pod that flags make, in the diagnostics of its fields. */
+const madeFile = '<flags>';
+
+/**
+ * Reads the command line, and all that it names, before anything is set up or started. Errors: `invalid`, `unsupported`,
+ * and commander's for the options after a file.
+ */
+export async function planRun(
+  words: readonly string[],
+  flags: RunFlags,
+  { command, terminal, environment }: { command: Command; terminal: Terminal; environment: Environment },
+): Promise<RunPlan> {
+  refuseFlags(flags);
+  const [first, ...rest] = words;
+  if (flags.file !== undefined && first !== undefined) {
+    return command.error(`error: -f names what to run, and so does '${first}'; use one of the two`);
+  }
+  if (flags.file !== undefined) {
+    refuseImageFlags(command, flags.file[0] ?? '');
+    return await filesPlan(flags.file, flags, terminal);
+  }
+  if (first === undefined) return command.error("error: missing required argument 'image'");
+  if (!flags.dryRun && command.getOptionValueSource('output') === 'cli') {
+    return command.error('error: -o is the form of --dry-run, which is missing');
+  }
+  const named = whatIsNamed(first, rest);
+  if (named.kind === 'files') {
+    const parsed = parseFileWords(command, flags, named.words);
+    refuseFlags(parsed.flags);
+    return await filesPlan(parsed.files, parsed.flags, terminal);
+  }
+  return await imagePlan(named, flags, { terminal, environment });
+}
+
+async function imagePlan(
+  { image, words }: { readonly image: string; readonly words: readonly string[] },
+  flags: RunFlags,
+  { terminal, environment }: { readonly terminal: Terminal; readonly environment: Environment },
+): Promise<RunPlan> {
+  const { pod, mustExist } = podOfImage(flags, {
+    image,
+    words,
+    environment,
+    envFiles: await readEnvFiles(flags['envFile'] as readonly string[] | undefined), // SAFE: as it is declared
+  });
+  for (const path of mustExist) requirePath(path);
+  const { stringify } = await import('yaml'); // most commands do not need it
+  const text = flags.output === 'json' ? `${JSON.stringify(pod, null, 2)}\n` : stringify(pod, { lineWidth: 0 });
+  const input = { takesInput: flags['interactive'] === true, hasTerminal: flags['tty'] === true };
+  if (input.takesInput && input.hasTerminal && !flags.dryRun) requireTerminal(terminal, 'the container');
+  return { files: [{ name: madeFile, text }], network: flags.network, verbose: flags.verbose, input, flags };
+}
+
+/** Prints the Pod of `--dry-run`, if a run would take it. Errors: those of the manifest. */
+export async function printPlan(
+  { files, flags }: RunPlan,
+  { terminal, checkManifests }: Pick<ProgramParts, 'terminal' | 'checkManifests'>,
+): Promise<void> {
+  for (const warning of await checkManifests(files)) await write(terminal.stderr, `podvm: warning: ${warning}\n`);
+  if (flags.network !== 'cni') {
+    await write(
+      terminal.stderr,
+      `podvm: warning: a Pod does not name its network: run it with --network ${flags.network}, too\n`,
+    );
+  }
+  for (const { text } of files) await write(terminal.stdout, text);
+}
+
+async function filesPlan(names: readonly string[], flags: RunFlags, terminal: Terminal): Promise<RunPlan> {
+  const files = await readFiles(names, terminal);
+  return { files, network: flags.network, verbose: flags.verbose, flags };
+}
+
+async function readEnvFiles(names: readonly string[] = []): Promise<ReadonlyMap<string, string>> {
+  const texts = new Map<string, string>();
+  for (const name of names)
+    texts.set(name, await readText(name, createReadStream(name), 'Give --env-file a readable file.'));
+  return texts;
+}
+
+function requirePath(path: string): void {
+  if (existsSync(path)) return;
+  throw new PodvmError('notFound', `Cannot use --mount: the host has no ${path}`, {
+    fix: 'Create it, or use -v, which makes a directory where there is nothing.',
+  });
+}

@@ -1,0 +1,37 @@
+import { statSync } from 'node:fs';
+import { isImageId, parseReference } from '#base/image-reference.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
+
+/** What the words of `podvm run` name. */
+export type Named =
+  | { readonly kind: 'files'; readonly words: readonly string[] }
+  | { readonly kind: 'image'; readonly image: string; readonly words: readonly string[] };
+
+const looksLikePath = (word: string): boolean => /^\.{0,2}\/|\.(?:ya?ml|json)$/.test(word);
+
+/** Whether the word names something that can be read as a file; a pipe can, a directory cannot. */
+export function isFile(word: string): boolean {
+  return statSync(word, { throwIfNoEntry: false })?.isDirectory() === false;
+}
+
+/**
+ * Tells files from an image by the first word: one that is a file, or is written like the path of one, is a file, and so
+ * are those after it; the words after an image are its command. Errors: `invalid` for a word that is neither.
+ */
+export function whatIsNamed(first: string, rest: readonly string[], isThere = isFile): Named {
+  if (first === '-' || looksLikePath(first) || isThere(first)) return { kind: 'files', words: [first, ...rest] };
+  try {
+    if (!isImageId(first)) parseReference(first);
+  } catch (error) {
+    throw new PodvmError(
+      'invalid',
+      `Cannot run ${JSON.stringify(first)}: there is no such file, and it is not an image either: ${reasonOf(error)}`,
+      { fix: 'Pass readable YAML files, - for standard input, or an image such as nginx or localhost/podvm/base.' },
+    );
+  }
+  const words = rest[0] === '--' ? rest.slice(1) : rest; // as in kubectl, and for `podvm exec`
+  return { kind: 'image', image: first, words };
+}
+
+/** Why it is no reference, without the beginning of the message, which repeats it. */
+const reasonOf = (error: unknown): string => messageOf(error).replace(/^Cannot use image reference .*?: /, '');
