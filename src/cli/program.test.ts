@@ -11,6 +11,7 @@ import type { Terminal } from './terminal.ts';
 import { write } from './terminal.ts';
 import { catchEndSignals } from './end-signals.ts';
 import { execOptions, parseExecWords } from './exec-words.ts';
+import { foreignWords } from './foreign-words.ts';
 import { Command } from 'commander';
 
 const orphan = { namespace: 'shop', name: 'web', pid: 77, createdAt: '2026-01-02T03:04:05.000Z' };
@@ -91,6 +92,37 @@ describe('podvm system df', () => {
     said.stdout = '';
     assert.equal(await type('system', 'df', '--json'), 0);
     assert.deepEqual(v.parse(diskUsageSchema, JSON.parse(said.stdout)), usage);
+  });
+});
+
+describe('a word of another program', () => {
+  it('gets what to type instead, and nothing that only looks like it', async () => {
+    for (const [words, fix] of [
+      [['apply', '-f', 'pod.yaml'], /podvm run FILE/],
+      [['top'], /podvm exec POD top/],
+      [['login', 'docker.io'], /--authfile/],
+      [['docker', 'ps', '-a'], /without it: `podvm ps`/],
+      [['images'], /podvm image ls/],
+      [['rm', '-f', 'web'], /podvm stop POD/],
+    ] as const) {
+      const { type, said } = openProgram();
+      assert.equal(await type(...words), 2);
+      assert.match(said.stderr, new RegExp(`^podvm: unknown command '${words[0]}'\\n {2}fix: `));
+      assert.match(said.stderr, fix);
+      assert.doesNotMatch(said.stderr, /Did you mean/);
+    }
+  });
+
+  it('names only words that are no commands here', async () => {
+    const { type, said } = openProgram();
+    await type('--help');
+    for (const word of foreignWords.keys()) assert.doesNotMatch(said.stdout, new RegExp(`^  ${word}\\b`, 'm'));
+  });
+
+  it('leaves a misspelt command to the likeness of names', async () => {
+    const { type, said } = openProgram();
+    assert.equal(await type('stp'), 2);
+    assert.match(said.stderr, /^podvm: unknown command 'stp'\n\(Did you mean stop\?\)\n {2}fix: See `podvm --help`/);
   });
 });
 

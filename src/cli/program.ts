@@ -3,8 +3,9 @@ import { kindOf } from '#base/errors.ts';
 import type { CommandRow } from './command-row.ts';
 import { commandTable } from './commands.ts';
 import { catchEndSignals, type EndSignals } from './end-signals.ts';
+import { foreignWords } from './foreign-words.ts';
 import type { GlobalOptions, ProgramParts } from './program-parts.ts';
-import { errorText } from './terminal.ts';
+import { errorText, fixLine } from './terminal.ts';
 
 export const usageErrorCode = 2;
 export const failureCode = 125;
@@ -65,6 +66,12 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
     }
   };
 
+  program.on('command:*', ([word = '']: readonly string[]) => {
+    const instead = foreignWords.get(word);
+    if (instead !== undefined) program.showSuggestionAfterError(false).showHelpAfterError(fixLine(instead));
+    // SAFE: commander's own answer to an unknown command, which it gives where nothing listens; its types leave it out
+    (program as unknown as { unknownCommand(): never }).unknownCommand();
+  });
   for (const row of commandTable({ parts, global, exit, untilEnded })) {
     const command = addCommand(program, row);
     command.copyInheritedSettings(program);

@@ -1,0 +1,63 @@
+/**
+ * First words that hands know from docker, podman and kubectl, and what to type here instead. One sentence each, for the
+ * fix of an unknown command.
+ */
+const ps = 'List pods with `podvm ps`.';
+const stop = 'Stop a pod with `podvm stop POD`, which also removes it.';
+const run = 'Run an image with `podvm run IMAGE`, or the Pods of a file with `podvm run FILE`.';
+const inspect = 'Print all details and events of a pod with `podvm inspect POD`.';
+const noVolumes = 'Volumes belong to a pod: use -v or --mount of `podvm run`, or volumes in its file.';
+const noNetworks = 'The node has one network: use --network cni or none of `podvm run`.';
+const login = 'Log in with `skopeo login` or `docker login`, and give the file to `podvm image pull --authfile FILE`.';
+const itself = 'Type the command without it: `podvm ps`, `podvm run IMAGE`.';
+const noBuild = 'Build with docker or podman, save the image to a file, and load it with `podvm image load FILE`.';
+
+export const foreignWords: ReadonlyMap<string, string> = new Map(
+  Object.entries({
+    apply: 'Run the Pods of a file with `podvm run FILE`, which serves them until Ctrl-C.',
+    create: run,
+    start: run,
+    play: run,
+    kube: run,
+    compose: run,
+    up: run,
+    restart: 'Stop the pod with `podvm stop POD`, and run it again.',
+    get: ps,
+    list: ps,
+    ls: ps,
+    pods: ps,
+    pod: ps,
+    container: ps,
+    containers: ps,
+    rm: stop,
+    kill: stop,
+    delete: stop,
+    down: stop,
+    top: 'See processes with `podvm exec POD top`, and the memory of the pod and its machine with `podvm inspect POD`.',
+    stats: 'See the memory of a pod and its machine with `podvm inspect POD`.',
+    describe: inspect,
+    events: inspect,
+    port: inspect,
+    attach: 'Follow the output with `podvm logs -f POD`, or open a shell with `podvm exec -it POD sh`.',
+    cp: 'Copy with tar, for example `podvm exec POD tar -C /etc -c . | tar -x`.',
+    'port-forward': 'Publish the port when the pod starts: `podvm run -p HOST-PORT:PORT IMAGE`.',
+    wait: '`podvm run` waits for its pods, and ends with their exit code.',
+    images: 'List images with `podvm image ls`.',
+    pull: 'Pull an image with `podvm image pull IMAGE`.',
+    load: 'Load an image with `podvm image load FILE`.',
+    import: 'Load an image with `podvm image load FILE`.',
+    tag: 'Tag an image with `podvm image tag IMAGE NAME`.',
+    rmi: 'Remove an image with `podvm image rm IMAGE`.',
+    build: noBuild,
+    commit: noBuild,
+    push: 'Push with skopeo, docker or podman: podvm only pulls.',
+    login,
+    logout: login,
+    volume: noVolumes,
+    network: noNetworks,
+    info: 'See the versions with `podvm version`, and the state of the host with `podvm doctor`.',
+    docker: itself,
+    podman: itself,
+    kubectl: itself,
+  }),
+);
