@@ -152,5 +152,7 @@ test('startErrorCode() gives the shell code where the message allows', () => {
   assert.equal(startErrorCode('executable file `x` not found in $PATH'), 127);
   assert.equal(startErrorCode('open executable: No such file or directory'), 127);
   assert.equal(startErrorCode('exec /x: Permission denied'), 126);
+  assert.equal(startErrorCode('the path `/etc/passwd` exists but it is not executable'), 126);
+  assert.equal(startErrorCode('the path `/etc` is not a regular file'), 126);
   assert.equal(startErrorCode('something else'), 128);
 });
