@@ -18,7 +18,7 @@ import {
 import type { GlobalOptions, ProgramParts, Purpose, SetupWishes } from './program-parts.ts';
 import { planRun, printPlan } from './run/run-plan.ts';
 import { type RunFlags, runOptions } from './run/run-options.ts';
-import { runCommand } from './run-command.ts';
+import { runCommand } from './run/run-command.ts';
 import { systemCommands } from './system-commands.ts';
 import { versionCommand } from './version-command.ts';
 

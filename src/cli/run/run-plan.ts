@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { PodvmError } from '#base/errors.ts';
 import type { ProgramParts } from '../program-parts.ts';
 import { readFiles, readText } from '../read-files.ts';
-import type { RunOptions } from '../run-command.ts';
+import type { RunOptions } from './run-command.ts';
 import { requireTerminal } from '../terminal-input.ts';
 import { type Terminal, write } from '../terminal.ts';
 import type { Environment } from './container-environment.ts';

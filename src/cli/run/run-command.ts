@@ -2,12 +2,12 @@ import * as v from 'valibot';
 import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import { type RunCommand, type RunEvent, type RunRequestInput, runEventSchema, stdoutStream } from '#api/run.ts';
-import { type Client, connectionClosed, fromErrorBody } from './client.ts';
-import type { EndSignal, EndSignals } from './end-signals.ts';
-import { OutputPrinter } from './output-printer.ts';
-import { createRunInput, type InputWish, type RunInput } from './run/run-input.ts';
-import { sizeOf } from './terminal-input.ts';
-import { type Terminal, fixLine, write } from './terminal.ts';
+import { type Client, connectionClosed, fromErrorBody } from '../client.ts';
+import type { EndSignal, EndSignals } from '../end-signals.ts';
+import { OutputPrinter } from '../output-printer.ts';
+import { createRunInput, type InputWish, type RunInput } from './run-input.ts';
+import { sizeOf } from '../terminal-input.ts';
+import { type Terminal, fixLine, write } from '../terminal.ts';
 
 export interface RunOptions {
   readonly files: RunRequestInput['files'];
