@@ -1,13 +1,13 @@
 import { chown, mkdir, chmod, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import { formatReference, nameOf, type Reference } from '#base/image-reference.ts';
 import { defaultEnv, run, type RunResult } from '#host/run.ts';
 import { Growth } from '../import/growth.ts';
 import { skopeoCalls } from '../jail-calls.ts';
 import { killedHelper } from '../import/killed-helper.ts';
 import { dropToNobody, nobody } from '../import/nobody.ts';
 import { brokenImageFix, maxDocumentBytes, ociArchitecture } from '../oci.ts';
-import { formatReference, nameOf, type Reference } from '../reference.ts';
 import { authsForBoth, rewrittenName } from './registry-rewrites.ts';
 import { explainSkopeo } from './skopeo-words.ts';
 
