@@ -18,6 +18,7 @@ export function cgroupParentOf(what: string, given: string): string | undefined 
     'invalid',
     `Cannot run ${what}: its cgroup_parent must be an absolute path without "..", or the name of a slice, got ` +
       printable(JSON.stringify(given), 80),
+    { fix: 'Set cgroup_parent as a kubelet does, for example to /kubepods/burstable/pod1 or kubepods-pod1.slice.' },
   );
 }
 

@@ -4,7 +4,7 @@ import { PodvmError } from '#base/errors.ts';
 import { hasCgroups2, podvmCgroup } from '#host/cgroup-tree.ts';
 import { isThere } from '#host/files.ts';
 import type { HostLimits } from '../driver.ts';
-import type { Version } from './host-cgroup.ts';
+import type { Version } from './cgroup-version.ts';
 
 /** Errors: `failedPrecondition` when the cgroup of the pod is missing in a hierarchy. */
 export async function assertParent(parent: string, directories: readonly string[]): Promise<void> {
