@@ -1,7 +1,7 @@
 import { status } from '@grpc/grpc-js';
 import { statusOfKind } from '../../src/admin/error-body.ts';
 import { type ErrorKind, errorKinds } from '../../src/base/errors.ts';
-import { codeOfKind } from '../../src/cri/rpc/status-codes.ts';
+import { codeOfKind } from '../../src/base/status-codes.ts';
 import { fixesOfSystemErrors } from '../../src/host/advice.ts';
 import { code, page, table } from './markdown.ts';
 

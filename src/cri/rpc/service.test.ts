@@ -10,7 +10,7 @@ import { ImageService } from '../schema/api_pb.ts';
 import { connectTestClient, is } from '../testing/grpc-client.ts';
 import { maxMessageBytes, serveGrpc } from './serve-grpc.ts';
 import { addService, type Verbs } from './service.ts';
-import { codeOfKind } from './status-codes.ts';
+import { codeOfKind } from '#base/status-codes.ts';
 
 type ImageVerbs = Verbs<typeof ImageService>;
 

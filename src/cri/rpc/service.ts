@@ -19,7 +19,7 @@ import {
 } from '@grpc/grpc-js';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
-import { statusOf } from './status-codes.ts';
+import { statusOf } from '#base/status-codes.ts';
 
 /** A message of a handler. Omitted fields have proto3's defaults. */
 export type Answer<Desc extends DescMessage> = MessageInitShape<Desc>;
