@@ -18,6 +18,7 @@ export const layers = {
   sandbox: ['base', 'wire', 'host', 'vm', 'image', 'storage', 'network', 'link'],
   pod: ['base', 'host', 'sandbox'],
   cri: ['base', 'host', 'image', 'sandbox'],
+  shim: ['base', 'host', 'sandbox'],
   admin: ['base', 'api', 'host', 'image', 'pod', 'sandbox'],
   setup: ['base', 'host'],
   daemon: [
@@ -32,6 +33,7 @@ export const layers = {
     'sandbox',
     'pod',
     'cri',
+    'shim',
     'admin',
     'setup',
   ],
