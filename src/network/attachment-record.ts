@@ -36,7 +36,7 @@ export const recordSchema = v.object({
   podName: v.string(),
   podNamespace: v.string(),
   podUid: v.string(),
-  mode: v.picklist(['cni', 'none']),
+  mode: v.picklist(['cni', 'given', 'none']),
   hostPorts: list(hostPortSchema),
   tapOwnerUid: v.number(),
   mac: v.string(),

@@ -1,3 +1,4 @@
+import { isAbsolute } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
@@ -11,7 +12,12 @@ const invalid = (what: string) => new PodvmError('invalid', `Cannot attach a san
 export function checkRequest(request: AttachmentRequest): void {
   if (!v.is(sandboxIdSchema, request.sandboxId)) throw invalid('its id must match [a-z0-9-]{1,40}');
   checkOwner(request);
-  if (request.mode === 'none' && request.hostPorts.length > 0) throw invalid('host ports need a network, got none');
+  if (request.mode !== 'cni' && request.hostPorts.length > 0) {
+    throw invalid(`host ports need a network of podvm, got ${request.mode}`);
+  }
+  if (request.mode === 'given' && !isAbsolute(request.netns ?? '')) {
+    throw invalid(`its netns must be an absolute path, got ${printable(request.netns ?? 'none')}`);
+  }
 }
 
 /** Errors: `invalid`. */

@@ -18,7 +18,9 @@ import {
 import { type HeldPorts, holdPorts } from './ports/held-ports.ts';
 import { readInterface } from './ip/ip-command.ts';
 import {
+  enterNetns,
   joinWithTap,
+  leaveNetns,
   makeNetns,
   netnsPath,
   refilterTap,
@@ -93,7 +95,7 @@ export class HostAttachment implements Attachment {
   constructor(record: AttachmentRecord, parts: AttachmentParts, asked: Capabilities = record.capabilities ?? {}) {
     this.sandboxId = record.sandboxId;
     this.netns = netnsPath(record.sandboxId);
-    if (record.mode === 'cni') this.tap = { name: tapName, mac: record.mac };
+    if (record.mode !== 'none') this.tap = { name: tapName, mac: record.mac };
     this.#record = record;
     this.#asked = asked;
     this.#parts = parts;
@@ -105,16 +107,19 @@ export class HostAttachment implements Attachment {
     asked: Capabilities,
     parts: AttachmentParts,
     signal: AbortSignal,
+    netns?: string,
   ): Promise<HostAttachment> {
     await parts.records.write(record);
     const looked = record.mode === 'cni' ? parts.chain(signal) : Promise.resolve(undefined);
     looked.catch(() => undefined); // `connect` reports it
     try {
-      await makeNetns(record.sandboxId, record.mode === 'cni' ? record.tapOwnerUid : undefined, signal);
+      if (netns === undefined) {
+        await makeNetns(record.sandboxId, record.mode === 'cni' ? record.tapOwnerUid : undefined, signal);
+      } else await enterNetns(record.sandboxId, netns, record.tapOwnerUid, signal);
     } catch (error) {
       // Does not remove a netns that existed before: it belongs to another process.
       const isOurs = !(error instanceof PodvmError && error.kind === 'alreadyExists');
-      if (isOurs) await removeNetns(record.sandboxId, AbortSignal.timeout(10_000));
+      if (isOurs) await removeNetnsOf(record, AbortSignal.timeout(10_000));
       await Promise.allSettled([looked]);
       await parts.records.remove(record.sandboxId);
       throw error;
@@ -174,10 +179,26 @@ export class HostAttachment implements Attachment {
     if (this.#record.mode === 'none') {
       return this.#keep({ interfaces: [], routes: [], dns: { nameservers: [], searches: [], options: [] } });
     }
+    if (this.#record.mode === 'given') return await this.#connectGiven(signal);
     const [chain, held] = await Promise.all([this.#parts.chain(signal), this.#held]);
     const guest = await this.#connectTo(chain, signal);
     held?.forward(addressesOf(guest));
     return guest;
+  }
+
+  /** Joins the interface that another program has made. Errors: `failedPrecondition` when there is none. */
+  async #connectGiven(signal: AbortSignal): Promise<GuestNetwork> {
+    try {
+      const unknown: CniResult = { interfaces: [], ips: [] }; // its maker does not tell what its chain answered
+      return await this.#keep((await this.#join(undefined, unknown, signal)).guest);
+    } catch (cause) {
+      signal.throwIfAborted();
+      throw new PodvmError(
+        'failedPrecondition',
+        `Cannot connect ${this.sandboxId}: its network namespace has no usable ${interfaceName}`,
+        { cause, fix: "Let the node's CNI configuration name the pod's interface eth0." },
+      );
+    }
   }
 
   async #connectTo(chain: Chain, signal: AbortSignal): Promise<GuestNetwork> {
@@ -245,8 +266,12 @@ export class HostAttachment implements Attachment {
    * filtered by the addresses that the chain assigned; configured networks have their own means, and pods may need other
    * frames.
    */
-  async #join(chain: Chain, added: CniResult, signal: AbortSignal): Promise<Pick<Joined, 'guest' | 'rules'>> {
-    const asked = chain.isOurs ? portRulesOf(chain.conflist, added, this.#record) : undefined;
+  async #join(
+    chain: Chain | undefined,
+    added: CniResult,
+    signal: AbortSignal,
+  ): Promise<Pick<Joined, 'guest' | 'rules'>> {
+    const asked = chain?.isOurs === true ? portRulesOf(chain.conflist, added, this.#record) : undefined;
     const filters = asked && { fromGuest: frameFilter(asked), toGuest: ownFramesOnly(asked.mac) };
     const [{ link, routes }, dns, isFiltered] = await Promise.all([
       readInterface(`podvm-${this.sandboxId}`, interfaceName, signal),
@@ -407,10 +432,16 @@ export class HostAttachment implements Attachment {
       const boundMs = this.#parts.pluginTimeoutMs * conflist.plugins.length;
       await deleteChain(this.#call(conflist), added, AbortSignal.timeout(boundMs));
     }
-    await removeNetns(this.sandboxId, AbortSignal.timeout(10_000));
+    await removeNetnsOf(this.#record, AbortSignal.timeout(10_000));
     await this.#parts.records.remove(this.sandboxId);
     this.#parts.released(this.sandboxId);
   }
+}
+
+/** Removes what `prepare` and `connect` made in the netns, and the netns itself if it is ours. */
+async function removeNetnsOf({ sandboxId, mode }: AttachmentRecord, signal: AbortSignal): Promise<void> {
+  if (mode === 'given') await leaveNetns(sandboxId, interfaceName, signal);
+  else await removeNetns(sandboxId, signal);
 }
 
 /** Most losses that one check restores, one after the other: a name, a pair of links, a port. */

@@ -103,11 +103,15 @@ class HostNetwork implements Network {
       if (await this.#records.read(request.sandboxId)) {
         throw new PodvmError('alreadyExists', `Cannot attach ${request.sandboxId}: an attachment is on record`);
       }
-      if (request.mode === 'cni') {
-        await checkTunDevice();
-      }
+      if (request.mode !== 'none') await checkTunDevice();
       signal.throwIfAborted();
-      const attachment = await HostAttachment.prepare(recordOf(request, mac), asked, this.#parts(), signal);
+      const attachment = await HostAttachment.prepare(
+        recordOf(request, mac),
+        asked,
+        this.#parts(),
+        signal,
+        request.netns,
+      );
       this.#attachments.set(request.sandboxId, attachment);
       return attachment;
     } catch (error) {

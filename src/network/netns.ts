@@ -1,4 +1,5 @@
-import { stat } from 'node:fs/promises';
+import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { isThere } from '#host/files.ts';
@@ -33,6 +34,45 @@ export async function makeNetns(
     script.push(`tuntap add dev ${tapName} mode tap user ${tapOwnerUid} vnet_hdr`, `link set dev ${tapName} up`);
   }
   await ip(['-netns', name, '-batch', '-'], signal, script.join('\n'));
+}
+
+/**
+ * Makes the tap in a netns that another program has made, and gives that netns a second name here. Errors:
+ * `alreadyExists`, `failedPrecondition`. After an error, `leaveNetns` removes what was made.
+ */
+export async function enterNetns(
+  sandboxId: string,
+  path: string,
+  tapOwnerUid: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const name = netnsPath(sandboxId);
+  if (await isThere(name)) throw new PodvmError('alreadyExists', `Cannot make netns ${name}: it is there`);
+  await mkdir(dirname(name), { recursive: true, mode: 0o755 });
+  await writeFile(name, '', { mode: 0o444 });
+  const script = [
+    `tuntap add dev ${tapName} mode tap user ${tapOwnerUid} vnet_hdr`,
+    `link set dev ${tapName} up`,
+  ];
+  try {
+    await run('mount', ['--bind', path, name], { signal, timeoutMs: 10_000 });
+    await ip(['-netns', netnsName(sandboxId), '-batch', '-'], signal, script.join('\n'));
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw new PodvmError('failedPrecondition', `Cannot use the network namespace ${printable(path)}`, {
+      cause,
+      fix: 'The program that runs podvm must have made it, for this pod only.',
+    });
+  }
+}
+
+/** Undoes `enterNetns` and `joinWithTap`: the netns stays as its maker left it. */
+export async function leaveNetns(sandboxId: string, interfaceName: string, signal: AbortSignal): Promise<void> {
+  if (!(await isThere(netnsPath(sandboxId)))) return;
+  const options = { signal, timeoutMs: 10_000, okCodes: 'any' } as const; // its maker may have removed all of it
+  await run('tc', ['-netns', netnsName(sandboxId), 'qdisc', 'del', 'dev', interfaceName, 'ingress'], options);
+  await run('ip', ['-netns', netnsName(sandboxId), 'link', 'delete', tapName], options);
+  await removeNetns(sandboxId, signal);
 }
 
 function explain(sandboxId: string, cause: unknown): unknown {

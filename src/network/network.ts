@@ -8,7 +8,7 @@
  * The two steps are separate because a VMM needs netns and tap before it starts, and the chain's result only when the
  * guest is configured: `prepare` takes milliseconds, `connect` runs beside the machine's boot.
  */
-export type NetworkMode = 'cni' | 'none';
+export type NetworkMode = 'cni' | 'given' | 'none';
 
 export interface HostPort {
   readonly hostPort: number;
@@ -28,12 +28,17 @@ export interface AttachmentOwner {
   readonly annotations?: Readonly<Record<string, string>>;
   /** The pod's own DNS settings, for plugins that serve DNS. */
   readonly dns?: GuestDns;
+  /** With the mode `given`: path of the netns. */
+  readonly netns?: string;
 }
 
 export interface AttachmentRequest extends AttachmentOwner {
   /** Unique on this node; `[a-z0-9-]{1,40}`. */
   readonly sandboxId: string;
-  /** `none`: a netns with loopback only, and no tap. */
+  /**
+   * `given`: another program has made the netns and connected it, by an interface `eth0`, and removes it later. `none`: a
+   * netns with loopback only, and no tap.
+   */
   readonly mode: NetworkMode;
   /** The unprivileged user whose VMM will open the tap. */
   readonly tapOwnerUid: number;

@@ -88,7 +88,10 @@ export interface SandboxSpec {
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   readonly hostname: string;
-  readonly network: 'cni' | 'none';
+  /** `given`: another program has connected the netns. */
+  readonly network: 'cni' | 'given' | 'none';
+  /** With the network `given`: path of the netns, which stays when the sandbox ends. */
+  readonly netns?: string;
   /**
    * With which pods its machine shares memory pages and the kernel's random choices at boot: those restored from the same
    * template. `off`: with none, since it boots by itself.

@@ -26,7 +26,8 @@ export const sandboxSpecSchema = v.object({
   labels: table,
   annotations: table,
   hostname: v.string(),
-  network: v.picklist(['cni', 'none']),
+  network: v.picklist(['cni', 'given', 'none']),
+  netns: v.exactOptional(v.string()),
   template: v.picklist(['on', 'namespace', 'off']),
   images: strings,
   hostPorts: v.array(

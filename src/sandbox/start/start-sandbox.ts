@@ -68,7 +68,7 @@ export async function startSandbox(
 
 export function siteOf(spec: SandboxSpec, context: TakingContext): PodSite {
   const { limits, surroundings } = context;
-  const { network, template, hostPorts, annotations, dns } = spec;
+  const { network, netns, template, hostPorts, annotations, dns } = spec;
   const what = `pod ${spec.namespace}/${spec.name}`;
   checkSandboxSpec(what, spec);
   if (spec.userNamespace !== undefined) checkUserNamespace(what, spec.userNamespace);
@@ -76,7 +76,8 @@ export function siteOf(spec: SandboxSpec, context: TakingContext): PodSite {
     if (volume.kind === 'push') checkPushed(volume.name, volume.files, limits.pushedTrees);
   }
   const size = machineSizeOf(what, spec.resources, limits.size);
-  const owner = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid, hostPorts, annotations, dns };
+  const pod = { podName: spec.name, podNamespace: spec.namespace, podUid: spec.uid };
+  const owner = { ...pod, hostPorts, annotations, dns, ...(netns === undefined ? {} : { netns }) };
   return {
     spec,
     context,
