@@ -9,6 +9,7 @@ import type { Log } from '#host/log.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import type { ImageStore } from '#image/images.ts';
 import { ociArchitecture } from '#image/oci.ts';
+import { openSnapshotImages, type SnapshotImages } from '#image/snapshot/snapshot-images.ts';
 import { startScrub } from '#image/store/scrub.ts';
 import { connectLink } from '#link/connect-link.ts';
 import type { NetworkReadiness } from '#network/network.ts';
@@ -82,10 +83,12 @@ export async function openNode(
   log.info('accelerator chosen', { accelerator, reason });
   // The sandboxes' lock protects the whole state directory. Images are opened under it and locked later.
   const opening = Promise.withResolvers<ImageStore>();
+  const openingSnapshots = Promise.withResolvers<SnapshotImages>();
   const partsOf = (of: Assets): Parts => ({
     ...machinePartsOf(config, of, accelerator, log),
     network,
     images: { hold: async (...request) => await (await opening.promise).hold(...request) },
+    snapshots: { hold: async (...request) => await (await openingSnapshots.promise).hold(...request) },
     connectLink,
     makeScratchDisk,
     makeVolumeDisk,
@@ -120,6 +123,15 @@ export async function openNode(
     log,
   });
   opening.resolve(images);
+  openingSnapshots.resolve(
+    await openSnapshotImages({
+      directory: join(config.root, 'snapshots'),
+      get sysroot() {
+        return assets.sysroot;
+      },
+      log,
+    }),
+  );
   undo.use(startScrub(images, { clock: systemClock, log }));
   const admin: AdminServer = undo.use(
     await serveAdmin(config.socketPath, {

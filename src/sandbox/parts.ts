@@ -1,6 +1,7 @@
 import type { PartVersions } from '#host/assets.ts';
 import type { Log } from '#host/log.ts';
 import type { ImageStore } from '#image/images.ts';
+import type { SnapshotImages } from '#image/snapshot/snapshot-images.ts';
 import type { Link, LinkOptions } from '#link/link.ts';
 import type { Network } from '#network/network.ts';
 import type { FileServers } from '#storage/file-server.ts';
@@ -14,6 +15,7 @@ export interface Parts {
   readonly driver: MachineDriver;
   readonly network: Network;
   readonly images: Pick<ImageStore, 'hold'>;
+  readonly snapshots: SnapshotImages;
   makeScratchDisk(request: ScratchDiskRequest, signal: AbortSignal): Promise<ScratchDisk>;
   makeVolumeDisk(request: VolumeDiskRequest, signal: AbortSignal): Promise<ScratchDisk>;
   readonly files: FileServers;

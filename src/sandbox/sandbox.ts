@@ -195,6 +195,11 @@ export interface ContainerSpec {
   /** Counts restarts from 0; name and attempt together are unique in a sandbox. */
   readonly attempt: number;
   readonly image: string;
+  /**
+   * Directories of the node that make up its root file system, topmost first, which do not change. Then `image` is only a
+   * name, and nothing of its config is used. Undefined: the image's.
+   */
+  readonly rootfs?: readonly string[];
   readonly imagePullPolicy: 'Always' | 'IfNotPresent' | 'Never';
   /** Tried before the node's. */
   readonly pullLogins?: readonly RegistryLogin[];
@@ -218,6 +223,8 @@ export interface ContainerSpec {
    * removes it. Undefined: a log in the sandbox's directory.
    */
   readonly logPath?: string;
+  /** Whether it has a log; default true. Without one, its output only goes to its followers. */
+  readonly isLogged?: boolean;
 }
 
 export interface ContainerExit {

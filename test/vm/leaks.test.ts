@@ -48,6 +48,7 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
       driver: stepping(parts.driver, 'driver', tell, { start: 'machine' }),
       network: stepping(parts.network, 'network', tell, { prepare: 'attachment' }),
       images: parts.images,
+      snapshots: parts.snapshots,
       makeScratchDisk: scratch.make,
       makeVolumeDisk: volumeDisk.make,
       files: parts.files,

@@ -6,6 +6,7 @@ import * as v from 'valibot';
 import { assetsSchema, partVersionsOf, type Assets } from '#host/assets.ts';
 import { createLog, silentLog, type Log } from '#host/log.ts';
 import { run } from '#host/run.ts';
+import { openSnapshotImages } from '#image/snapshot/snapshot-images.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import { connectLink } from '#link/connect-link.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
@@ -111,6 +112,7 @@ export async function openNode({ limits, earlier, ...options }: NodeOptions = {}
       }),
       network: createHostNetwork({ stateDir: join(directory, 'network'), log, ...cni }),
       images: await openImageStore({ directory: join(directory, 'images'), sysroot: assets.sysroot, log }),
+      snapshots: await openSnapshotImages({ directory: join(directory, 'snapshots'), sysroot: assets.sysroot, log }),
       makeScratchDisk,
       makeVolumeDisk,
       files: createFileServers(assets),

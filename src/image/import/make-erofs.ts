@@ -25,7 +25,7 @@ export async function makeErofs(
   tar: AsyncIterable<Buffer>,
   { sysroot, work }: MakeErofsOptions,
 ): Promise<typeof rootfsFile> {
-  const [program, ...args] = commandOf(sysroot);
+  const [program, ...args] = [...mkfsErofs(sysroot), '--tar=f', '--sort=none', rootfsFile] as const;
   const child = await startChild(program, args, {
     cwd: work,
     stdio: ['pipe', 'ignore', 'pipe'],
@@ -75,13 +75,13 @@ async function isFull(work: string): Promise<boolean> {
   return bavail * bsize < fullBelowBytes;
 }
 
-/** Runs it by the loader of its own release, so that its libraries need not be the host's. */
-function commandOf(sysroot: string): [string, ...string[]] {
+/** mkfs.erofs of a sysroot, run by the loader of its own release, so that its libraries need not be the host's. */
+export function mkfsErofs(sysroot: string): [string, ...string[]] {
   const usr = join(sysroot, 'usr');
   return [
     join(usr, 'lib64/ld-linux-x86-64.so.2'),
     ...['--inhibit-cache', '--library-path', join(usr, 'lib/x86_64-linux-gnu'), join(usr, 'bin/mkfs.erofs')],
-    // Fixed time and UUID: the same tar gives the same file.
-    ...['--tar=f', '--sort=none', '-T0', '--mkfs-time', '-Uclear', '-d0', rootfsFile],
+    // Fixed time and UUID: the same content gives the same file.
+    ...['-T0', '--mkfs-time', '-Uclear', '-d0'],
   ];
 }

@@ -58,11 +58,18 @@ export async function openContainerIo(
   };
 }
 
+const noLog: LogFile = {
+  write: () => Promise.resolve(),
+  reopen: () => Promise.resolve(),
+  [Symbol.asyncDispose]: () => Promise.resolve(),
+};
+
 async function openContainerLog(
   { id, spec }: Whose,
   { directory, limits, surroundings, records }: ContainerIoSite,
   logged: LoggedBytes | undefined,
 ): Promise<LogFile> {
+  if (spec.isLogged === false) return noLog;
   const path = logPathOf(directory, spec);
   const isOurs = spec.logPath === undefined;
   const tooOld = isOurs ? spec.attempt - limits.maxOldLogs - 1 : -1;

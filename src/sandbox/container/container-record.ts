@@ -56,6 +56,7 @@ const recordSchema = v.object({
     resources: resourcesSchema,
     terminationMessagePath: v.exactOptional(v.string()),
     logPath: v.exactOptional(v.string()),
+    isLogged: v.exactOptional(v.boolean()),
   }),
   imageId: v.string(),
   stopSignal: v.number(),
@@ -128,11 +129,12 @@ export function exitOf({ message, finishedAt, ...exit }: NonNullable<ContainerRe
 }
 
 function keptSpecOf(spec: KeptSpec): ContainerRecord['spec'] {
-  const { name, attempt, image, tty, stdin, resources, terminationMessagePath, logPath } = spec;
+  const { name, attempt, image, tty, stdin, resources, terminationMessagePath, logPath, isLogged } = spec;
   return {
     ...{ name, attempt, image, tty, stdin, resources },
     ...(terminationMessagePath === undefined ? {} : { terminationMessagePath }),
     ...(logPath === undefined ? {} : { logPath }),
+    ...(isLogged === undefined ? {} : { isLogged }),
   };
 }
 

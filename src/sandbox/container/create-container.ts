@@ -1,5 +1,5 @@
 import { kindOf, messageOf, type ErrorKind } from '#base/errors.ts';
-import type { ImageConfig } from '#image/images.ts';
+import type { HeldImage, ImageConfig } from '#image/images.ts';
 import { checkContainerSpec } from './check-spec.ts';
 import { openContainerIo, type ContainerIoSite } from './container-io.ts';
 import { type ContainerMounts, type PreparedMounts, unheldMounts } from '../volume/container-mounts.ts';
@@ -21,7 +21,7 @@ import { seccompOf } from './seccomp.ts';
 
 export interface ContainerSite extends ContainerIoSite, Omit<ContainerHome, 'records'> {
   readonly spec: SandboxSpec;
-  readonly parts: Pick<Parts, 'images'>;
+  readonly parts: Pick<Parts, 'images' | 'snapshots'>;
   readonly imageDisks: ImageDisks;
   readonly modulesDisk: ModulesDisk;
   readonly mounts: ContainerMounts;
@@ -46,9 +46,7 @@ export async function createInGuest(
   const capabilities = givenCapabilities(spec.security, site.spec);
   const seccomp = seccompOf(spec.security, capabilities);
   const phases = createPhases(site.surroundings.monotonicNs);
-  const logins = spec.pullLogins === undefined ? {} : { logins: spec.pullLogins };
-  const holding = site.parts.images.hold(spec.image, spec.imagePullPolicy, signal, logins);
-  const image = await phases.time('image held', holding);
+  const image = await phases.time('image held', holdRootfs(spec, site.parts, signal));
   const { id: imageId, config } = image;
   const [imageDisk, modulesDisk] = await Promise.all([
     site.imageDisks.attach(image, phases, signal),
@@ -91,6 +89,15 @@ export async function createInGuest(
   unmounting.move(); // released when the container is removed
   const owned = undo.move();
   void io.output.ended.then(() => owned.disposeAsync());
+}
+
+async function holdRootfs(
+  { rootfs, image, imagePullPolicy, pullLogins }: ContainerSpec,
+  { images, snapshots }: ContainerSite['parts'],
+  signal: AbortSignal,
+): Promise<HeldImage> {
+  if (rootfs !== undefined) return await snapshots.hold(rootfs, signal);
+  return await images.hold(image, imagePullPolicy, signal, pullLogins === undefined ? {} : { logins: pullLogins });
 }
 
 async function removeHalf(container: GuestContainer, site: ContainerSite): Promise<void> {

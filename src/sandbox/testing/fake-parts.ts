@@ -95,6 +95,13 @@ export function createFakeParts(directory: string, imageConfig: ImageConfig = { 
       },
     }),
     images: aroundImages(images, before),
+    snapshots: {
+      async hold(directories, signal) {
+        await before('snapshot', signal);
+        const { config: _, ...held } = await images.hold(`snapshot.invalid/${directories.length}`, 'Always', signal);
+        return { ...held, config: {} };
+      },
+    },
     async makeScratchDisk(request, signal) {
       await before('scratch', signal);
       return await storage.makeScratchDisk(request, signal);

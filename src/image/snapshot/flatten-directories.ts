@@ -1,0 +1,141 @@
+import { totalmem } from 'node:os';
+import { open } from 'node:fs/promises';
+import { dirname, join, relative } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { makeJobCgroup } from '#host/job-cgroup.ts';
+import { run, tailOf } from '#host/run.ts';
+import { killedHelper } from '../import/killed-helper.ts';
+import { mkfsErofs, rootfsFile } from '../import/make-erofs.ts';
+import { readerCalls } from '../jail-calls.ts';
+import type { ImageLimits } from '../limits.ts';
+
+export interface FlattenDirectoriesOptions {
+  /** Directory of extracted packages that holds `mkfs.erofs`. */
+  readonly sysroot: string;
+  /** Empty directory for the work; the file is made in it. */
+  readonly work: string;
+  readonly limits: ImageLimits;
+  readonly signal: AbortSignal;
+}
+
+/** Files that a program like mkfs.erofs makes besides the content of files. */
+const fileRoomBytes = 4 * 1024 ** 3;
+const memoryPart = 0.5;
+const cpuShares = 256;
+const maxProcesses = 64;
+/** The options of a mount are one page; some of it is for the other options. */
+const maxOptionBytes = 4000;
+const failing = 'Cannot flatten the snapshot';
+
+/**
+ * Makes one read-only EROFS file of the directories of an overlay, topmost first, and returns its path. The kernel merges
+ * them, in a mount namespace that ends with the program, so that no mount is left, whatever is killed. The program that
+ * reads the files has no right but that of reading them. Errors: `invalid` (paths), `exhausted`, `unavailable`,
+ * `failedPrecondition` (the kernel refuses the overlay), `cancelled`.
+ */
+export async function flattenDirectories(
+  directories: readonly string[],
+  { sysroot, work, limits, signal }: FlattenDirectoriesOptions,
+): Promise<string> {
+  const base = commonParent(directories);
+  // An overlay that only reads needs two directories; the second may be empty.
+  const empty = join(work, 'empty');
+  const lower = [...directories.map((path) => relative(base, path)), empty].join(':');
+  checkLower(directories, lower);
+  const memoryBytes = Math.min(limits.maxImportMemoryBytes, Math.floor(totalmem() * memoryPart));
+  await using cgroup = await makeJobCgroup('flatten', { memoryBytes, cpuShares, processes: maxProcesses }).catch(
+    () => undefined, // on a host without cgroups, the other limits still apply
+  );
+  const jail = jailedMkfs({ sysroot, work, maxFileBytes: limits.maxImageBytes + fileRoomBytes });
+  const command = [...(cgroup?.enter ?? []), 'unshare', '--mount', '--propagation', 'slave', '--'];
+  const [program = '', ...args] = [...command, 'sh', '-euc', mounting, 'sh', work, base, lower, ...jail];
+  const { code, stderr } = await run(program, args, {
+    signal,
+    timeoutMs: limits.maxImportMs,
+    okCodes: 'any',
+    inherited: [readerCalls()],
+  });
+  if (code !== 0) throw await failureOf(code, stderr, cgroup);
+  const path = join(work, 'out', rootfsFile);
+  await using file = await open(path, 'r');
+  await file.chmod(0o444);
+  await file.sync();
+  return path;
+}
+
+/** Mounts the overlay, by paths relative to the directories' parent because their list must be short. */
+const mounting = `
+  work=$1 base=$2 lower=$3; shift 3
+  mkdir "$work/empty" "$work/tree" "$work/out"
+  cd "$base"
+  mount -t overlay overlay -o "ro,lowerdir=$lower" "$work/tree"
+  cd /
+  exec "$@"
+`;
+
+interface Jail {
+  readonly sysroot: string;
+  readonly work: string;
+  readonly maxFileBytes: number;
+}
+
+/** Root without any capability but that of reading every file, and without a network, in namespaces of its own. */
+function jailedMkfs({ sysroot, work, maxFileBytes }: Jail): readonly string[] {
+  const [loader, ...args] = mkfsErofs('/sysroot');
+  return [
+    ...['prlimit', '--core=0', `--fsize=${maxFileBytes}`, '--', 'choom', '-n', '1000', '--'],
+    ...['bwrap', '--unshare-ipc', '--unshare-net', '--unshare-pid', '--unshare-uts', '--unshare-cgroup-try'],
+    ...['--new-session', '--die-with-parent', '--clearenv', '--cap-drop', 'ALL', '--cap-add', 'CAP_DAC_READ_SEARCH'],
+    ...['--ro-bind', join(sysroot, 'usr'), '/sysroot/usr', '--ro-bind', join(work, 'tree'), '/tree'],
+    ...['--bind', join(work, 'out'), '/out', '--tmpfs', '/tmp', '--remount-ro', '/', '--chdir', '/out'],
+    ...['--seccomp', '3', '--', loader, ...args, rootfsFile, '/tree'],
+  ];
+}
+
+/** The directory that contains all of them. */
+function commonParent(directories: readonly string[]): string {
+  let parent = dirname(directories[0] ?? '/');
+  while (!directories.every((path) => path.startsWith(`${parent === '/' ? '' : parent}/`))) parent = dirname(parent);
+  return parent;
+}
+
+function checkLower(directories: readonly string[], lower: string): void {
+  const odd = directories.find((path) => /[:,\\"]/.test(path));
+  if (odd !== undefined) {
+    throw new PodvmError('invalid', `${failing}: a colon, comma, quote or backslash in ${printable(odd)}`, {
+      fix: "Move containerd's root to a directory whose name has none of them.",
+    });
+  }
+  if (Buffer.byteLength(lower) <= maxOptionBytes) return;
+  throw new PodvmError('exhausted', `${failing}: its ${directories.length} layers are too many for one mount`, {
+    fix: 'Use an image with fewer layers.',
+  });
+}
+
+async function failureOf(
+  code: number,
+  said: string,
+  cgroup: { wasOutOfMemory(): Promise<boolean> } | undefined,
+): Promise<PodvmError> {
+  const details = { tail: tailOf(said) };
+  if ((await cgroup?.wasOutOfMemory()) === true) {
+    return new PodvmError('exhausted', `${failing}: it needs more memory than that may use`, {
+      ...details,
+      fix: 'Use an image with fewer files.',
+    });
+  }
+  if (/No space left|Disk quota exceeded|File too large/.test(said)) {
+    return new PodvmError('exhausted', `${failing}: the disk is full`, { ...details, fix: 'Free some space.' });
+  }
+  if (/^mount: /m.test(said)) {
+    return new PodvmError('failedPrecondition', `${failing}: the kernel cannot mount its directories as an overlay`, {
+      ...details,
+      fix: 'Use the overlayfs snapshotter of containerd, and see the end of `dmesg`.',
+    });
+  }
+  return (
+    killedHelper('flatten the snapshot', 'mkfs.erofs', code, said) ??
+    new PodvmError('internal', `${failing}: mkfs.erofs ended with ${code}`, details)
+  );
+}

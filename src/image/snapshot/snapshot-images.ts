@@ -1,0 +1,192 @@
+import { createHash } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { createGate } from '#host/gate.ts';
+import { isThere, writeFileAtomic } from '#host/files.ts';
+import type { Log } from '#host/log.ts';
+import { within } from '#host/wait.ts';
+import type { HeldImage } from '../images.ts';
+import { type ImageLimits, imageLimits } from '../limits.ts';
+import { flattenDirectories } from './flatten-directories.ts';
+
+/**
+ * Root file systems of images that another program keeps unpacked, layer by layer, in directories that do not change:
+ * containerd's snapshots. Each list of directories is flattened once into an EROFS file, which is removed when one of its
+ * directories is gone.
+ */
+export interface SnapshotImages {
+  /**
+   * Holds the file that these directories make, topmost first. Concurrent calls share the work. Errors: `invalid`,
+   * `notFound` (a directory is missing), and those of `flattenDirectories`.
+   */
+  hold(directories: readonly string[], signal: AbortSignal): Promise<HeldImage>;
+}
+
+export interface SnapshotImagesOptions {
+  /** Made if absent; used by one process at a time, on the file system of the sandboxes. */
+  readonly directory: string;
+  readonly sysroot: string;
+  readonly log: Log;
+  readonly limits?: ImageLimits;
+}
+
+/** Flattenings at a time; more would only compete for memory and processor. */
+const maxFlattenings = 2;
+const maxDirectories = 500;
+const recordSchema = v.object({ version: v.literal(1), directories: v.array(v.string()), bytes: v.number() });
+
+export async function openSnapshotImages(options: SnapshotImagesOptions): Promise<SnapshotImages> {
+  const { directory } = options;
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  for (const name of await readdir(directory)) {
+    if (name.startsWith(workPrefix)) await rm(join(directory, name), { recursive: true, force: true }); // of a killed process
+  }
+  const images = new DiskSnapshotImages(options);
+  await images.sweep();
+  return images;
+}
+
+const workPrefix = 'work-';
+
+class DiskSnapshotImages implements SnapshotImages {
+  readonly #options: SnapshotImagesOptions;
+  readonly #gate = createGate(maxFlattenings);
+  readonly #making = new Map<string, { readonly done: Promise<void>; readonly abort: AbortController; waiters: number }>();
+  readonly #holds = new Map<string, number>();
+
+  constructor(options: SnapshotImagesOptions) {
+    this.#options = options;
+  }
+
+  async hold(directories: readonly string[], signal: AbortSignal): Promise<HeldImage> {
+    const key = await keyOf(directories);
+    this.#holds.set(key, (this.#holds.get(key) ?? 0) + 1);
+    let isHeld = true;
+    const release = () => {
+      if (isHeld) this.#holds.set(key, (this.#holds.get(key) ?? 1) - 1);
+      isHeld = false;
+      return Promise.resolve();
+    };
+    try {
+      if (!(await this.#isWhole(key))) await this.#make(key, directories, signal);
+    } catch (error) {
+      await release();
+      throw error;
+    }
+    return {
+      id: `snapshot:${key}`,
+      config: {},
+      rootfsPath: this.#file(key),
+      findDamage: async () => {
+        if (await this.#isWhole(key)) return undefined;
+        await this.#remove(key);
+        return 'its file does not have the size that was written';
+      },
+      [Symbol.asyncDispose]: release,
+    };
+  }
+
+  /** Removes files whose directories are gone, or are others by now. */
+  async sweep(): Promise<void> {
+    for (const name of await readdir(this.#options.directory)) {
+      const key = /^([0-9a-f]{64})\.(?:json|erofs)$/.exec(name)?.[1];
+      if (key === undefined || (this.#holds.get(key) ?? 0) > 0) continue;
+      const record = await this.#read(key);
+      const now = record && (await keyOf(record.directories).catch(() => undefined));
+      if (now === key || (this.#holds.get(key) ?? 0) > 0) continue;
+      await this.#remove(key);
+      this.#options.log.info('flattened snapshot removed', { snapshot: key });
+    }
+  }
+
+  /** The work continues for other callers that wait for it; it is cancelled when the last one leaves. */
+  async #make(key: string, directories: readonly string[], signal: AbortSignal): Promise<void> {
+    const making = this.#making.get(key) ?? this.#begin(key, directories);
+    making.waiters += 1;
+    try {
+      if ((await within(making.done.then(() => true), { signal })) === true) return;
+      throw new PodvmError('cancelled', 'Cannot flatten the snapshot: cancelled', { cause: signal.reason });
+    } finally {
+      making.waiters -= 1;
+      if (making.waiters === 0) {
+        making.abort.abort();
+        if (this.#making.get(key) === making) this.#making.delete(key);
+      }
+    }
+  }
+
+  #begin(key: string, directories: readonly string[]) {
+    const abort = new AbortController();
+    const done = this.#flatten(key, directories, abort.signal);
+    done.catch(() => undefined); // when no caller is left
+    const making = { done, abort, waiters: 0 };
+    this.#making.set(key, making);
+    return making;
+  }
+
+  async #flatten(key: string, directories: readonly string[], signal: AbortSignal): Promise<void> {
+    using _turn = await this.#gate.enter(signal);
+    const { directory, sysroot, log, limits = imageLimits } = this.#options;
+    await this.sweep().catch((error: unknown) => log.warn('old snapshots not removed', { why: messageOf(error) }));
+    const startedMs = performance.now();
+    const work = await mkdtemp(join(directory, workPrefix));
+    try {
+      const file = await flattenDirectories(directories, { sysroot, work, limits, signal });
+      const { size } = await stat(file);
+      const record = { version: 1, directories, bytes: size };
+      await writeFileAtomic(join(directory, `${key}.json`), `${JSON.stringify(record)}\n`);
+      await rename(file, this.#file(key));
+      log.info('snapshot flattened', { snapshot: key, bytes: size, ms: Math.round(performance.now() - startedMs) });
+    } finally {
+      await rm(work, { recursive: true, force: true });
+    }
+  }
+
+  async #isWhole(key: string): Promise<boolean> {
+    const record = await this.#read(key);
+    const found = record && (await stat(this.#file(key)).catch(() => undefined));
+    return found !== undefined && found.isFile() && found.size === record?.bytes;
+  }
+
+  async #read(key: string): Promise<v.InferOutput<typeof recordSchema> | undefined> {
+    const path = join(this.#options.directory, `${key}.json`);
+    if (!(await isThere(path))) return undefined;
+    try {
+      return v.parse(recordSchema, JSON.parse(await readFile(path, 'utf8')));
+    } catch {
+      return undefined; // torn: the file is made again
+    }
+  }
+
+  async #remove(key: string): Promise<void> {
+    await rm(this.#file(key), { force: true });
+    await rm(join(this.#options.directory, `${key}.json`), { force: true });
+  }
+
+  #file(key: string): string {
+    return join(this.#options.directory, `${key}.erofs`);
+  }
+}
+
+/**
+ * Identifies directories by their paths and inodes: a path is used again after its snapshot was removed, or all of
+ * containerd's state was.
+ */
+async function keyOf(directories: readonly string[]): Promise<string> {
+  if (directories.length === 0 || directories.length > maxDirectories) {
+    throw new PodvmError('invalid', `Cannot use a snapshot of ${directories.length} layers: 1 to ${maxDirectories}`, {
+      fix: 'Use an image with fewer layers.',
+    });
+  }
+  const hash = createHash('sha256');
+  for (const path of directories) {
+    const found = await stat(path, { bigint: true }).catch((cause: unknown) => {
+      throw new PodvmError('notFound', `Cannot use the snapshot at ${printable(path)}: it is not there`, { cause });
+    });
+    hash.update(`${path}\0${found.dev}:${found.ino}:${found.birthtimeNs}\0`);
+  }
+  return hash.digest('hex');
+}
