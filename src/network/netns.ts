@@ -50,10 +50,7 @@ export async function enterNetns(
   if (await isThere(name)) throw new PodvmError('alreadyExists', `Cannot make netns ${name}: it is there`);
   await mkdir(dirname(name), { recursive: true, mode: 0o755 });
   await writeFile(name, '', { mode: 0o444 });
-  const script = [
-    `tuntap add dev ${tapName} mode tap user ${tapOwnerUid} vnet_hdr`,
-    `link set dev ${tapName} up`,
-  ];
+  const script = [`tuntap add dev ${tapName} mode tap user ${tapOwnerUid} vnet_hdr`, `link set dev ${tapName} up`];
   try {
     await run('mount', ['--bind', path, name], { signal, timeoutMs: 10_000 });
     await ip(['-netns', netnsName(sandboxId), '-batch', '-'], signal, script.join('\n'));

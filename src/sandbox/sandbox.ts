@@ -212,6 +212,8 @@ export interface ContainerSpec {
   readonly devices?: readonly ContainerDevice[];
   readonly security: ContainerSecurity;
   readonly resources: Resources;
+  /** Whether it has pids of its own in a sandbox with `sharePidNamespace`. */
+  readonly ownPidNamespace?: boolean;
   readonly tty: boolean;
   readonly stdin: boolean;
   /** Undefined: the container leaves no message. */
@@ -308,6 +310,10 @@ export interface Container {
 
 export interface ExecSpec {
   readonly command: readonly string[];
+  /** Added to the container's variables: `NAME=value`. */
+  readonly env?: readonly string[];
+  /** Default: the container's. */
+  readonly workingDir?: string;
   readonly tty: boolean;
   readonly stdin: boolean;
   readonly columns?: number;

@@ -83,6 +83,8 @@ export const createContainer = v.object({
   modulesDisk: v.optional(serial),
   /** Limit of its writable layer on the scratch disk, in `bytes`; absent: the whole disk. */
   layerLimitBytes: v.optional(count),
+  /** Whether it has pids of its own in a pod whose containers share theirs. Default: as the pod. */
+  ownPidNamespace: v.optional(v.boolean()),
   readOnlyRootfs: v.boolean(),
   tty: v.boolean(),
   columns: v.optional(cells),

@@ -56,7 +56,10 @@ await suite('a netns that another program has connected', { skip: await whyNoVm(
     assert.equal(attachment.netns, netnsPath(sandboxId));
     await attachment[Symbol.asyncDispose]();
     assert.equal(await inside('-brief', 'link', 'show'), before);
-    assert.equal((await run('tc', ['-netns', netns, 'qdisc', 'show', 'dev', 'eth0'])).stdout.includes('ingress'), false);
+    assert.equal(
+      (await run('tc', ['-netns', netns, 'qdisc', 'show', 'dev', 'eth0'])).stdout.includes('ingress'),
+      false,
+    );
     assert.equal(await isThere(netnsPath(sandboxId)), false);
   });
 

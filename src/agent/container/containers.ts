@@ -112,7 +112,7 @@ export class Containers {
         user,
         hostname: this.#context.hostname,
         mounts: rootfs.mounts(params, volumes),
-        pidNamespaceOf,
+        pidNamespaceOf: params.ownPidNamespace === true ? undefined : pidNamespaceOf,
         users,
         cgroupPath: cgroup,
         devices: containerDevices(engine, disks, { params, user, users }),

@@ -33,7 +33,7 @@ export interface SnapshotImagesOptions {
   readonly limits?: ImageLimits;
 }
 
-/** Flattenings at a time; more would only compete for memory and processor. */
+/** Snapshots that are flattened at a time; more would only compete for memory and processor. */
 const maxFlattenings = 2;
 const maxDirectories = 500;
 const recordSchema = v.object({ version: v.literal(1), directories: v.array(v.string()), bytes: v.number() });
@@ -54,7 +54,10 @@ const workPrefix = 'work-';
 class DiskSnapshotImages implements SnapshotImages {
   readonly #options: SnapshotImagesOptions;
   readonly #gate = createGate(maxFlattenings);
-  readonly #making = new Map<string, { readonly done: Promise<void>; readonly abort: AbortController; waiters: number }>();
+  readonly #making = new Map<
+    string,
+    { readonly done: Promise<void>; readonly abort: AbortController; waiters: number }
+  >();
   readonly #holds = new Map<string, number>();
 
   constructor(options: SnapshotImagesOptions) {
@@ -107,7 +110,13 @@ class DiskSnapshotImages implements SnapshotImages {
     const making = this.#making.get(key) ?? this.#begin(key, directories);
     making.waiters += 1;
     try {
-      if ((await within(making.done.then(() => true), { signal })) === true) return;
+      if (
+        (await within(
+          making.done.then(() => true),
+          { signal },
+        )) === true
+      )
+        return;
       throw new PodvmError('cancelled', 'Cannot flatten the snapshot: cancelled', { cause: signal.reason });
     } finally {
       making.waiters -= 1;

@@ -133,6 +133,7 @@ function paramsOf(
     scratchDisk: scratchSerial,
     ...(prepared.modulesDisk === undefined ? {} : { modulesDisk: prepared.modulesDisk }),
     ...layerLimitOf(spec),
+    ...(spec.ownPidNamespace === true ? { ownPidNamespace: true } : {}),
     readOnlyRootfs: security.readOnlyRootFilesystem,
     tty: spec.tty,
     stdio: prepared.stdio,

@@ -39,6 +39,8 @@ export async function startExec(request: ExecRequest, signal: AbortSignal): Prom
         containerId,
         execId,
         args: [...exec.command],
+        ...(exec.env === undefined ? {} : { env: [...exec.env] }),
+        ...(exec.workingDir === undefined ? {} : { cwd: exec.workingDir }),
         tty: exec.tty,
         ...cellsOf(exec),
         stdio: { stdin: stdin?.id ?? 0, stdout: stdout.id, stderr: stderr?.id ?? 0 },
