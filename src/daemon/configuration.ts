@@ -19,6 +19,8 @@ export interface Configuration {
   readonly socketPath: string;
   /** Unix socket of CRI, for `podvm daemon`. */
   readonly criSocketPath: string;
+  /** Unix socket of containerd's task API. */
+  readonly shimSocketPath: string;
   /** Address for exec, attach and port-forward of CRI; port 0 takes any free port. */
   readonly streaming: { readonly address: string; readonly port: number; readonly idleMs: number };
   /** Directory that skopeo uses as /etc/containers: registries.conf (mirrors), certs.d, policy.json. */
@@ -86,7 +88,8 @@ export function readConfiguration(
   const sockets = root === defaultRoot ? defaultSockets : root;
   const socketPath = join(sockets, 'podvm.sock');
   const criSocketPath = resolve(given('criSocket') ?? join(sockets, 'cri.sock'));
-  for (const path of [socketPath, criSocketPath]) {
+  const shimSocketPath = resolve(given('shimSocket') ?? join(sockets, 'shim.sock'));
+  for (const path of [socketPath, criSocketPath, shimSocketPath]) {
     if (Buffer.byteLength(path) <= maxSocketPathBytes) continue;
     throw new PodvmError(
       'invalid',
@@ -114,6 +117,7 @@ export function readConfiguration(
     root,
     socketPath,
     criSocketPath,
+    shimSocketPath,
     streaming: {
       ...addressOf(nameOf('streaming'), given('streaming') ?? settings.streaming.default),
       idleMs:

@@ -4,6 +4,7 @@ import { defaultStreamingSettings, serveStreaming } from '#cri/streaming/server.
 import { systemClock } from '#host/clock.ts';
 import { createLog } from '#host/log.ts';
 import { defaultEnv, run } from '#host/run.ts';
+import { serveShim } from '#shim/serve-shim.ts';
 import { checkUpdatesApart } from '#setup/check-updates-apart.ts';
 import { type Configuration, updateRequestOf } from './configuration.ts';
 import { type NodeServer, openNode } from './node.ts';
@@ -42,7 +43,7 @@ export async function daemonCommand(
   const assets = await ensureAssets(config, write, stop.signal);
   const log = createLog(config.logLevel, write);
   await using node = await openNode(config, assets, log, stop.signal, 'daemon', serverOf(config, version));
-  log.info('serving', { cri: config.criSocketPath, admin: config.socketPath });
+  log.info('serving', { cri: config.criSocketPath, shim: config.shimSocketPath, admin: config.socketPath });
   const warming = node.warmUp(stop.signal).catch((error: unknown) => {
     if (!stop.signal.aborted) log.error('no template: pods boot one by one', error);
   });
@@ -86,6 +87,7 @@ function serverOf(config: Configuration, version: string): NodeServer {
         },
       }),
     );
+    undo.use(await serveShim({ socketPath: config.shimSocketPath, sandboxes, clock, log }));
     return undo.move();
   };
 }

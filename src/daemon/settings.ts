@@ -42,6 +42,12 @@ export const settings = {
     otherwise: '/run/podvm/cri.sock; `cri.sock` in `root` if `root` is set',
     about: "Unix socket of CRI, for the kubelet's `--container-runtime-endpoint`.",
   },
+  shimSocket: {
+    env: 'PODVM_SHIM_SOCKET',
+    type: path,
+    otherwise: '/run/podvm/shim.sock; `shim.sock` in `root` if `root` is set',
+    about: 'Unix socket on which `podvm daemon` is a runtime of containerd, as `podvm install containerd` tells it.',
+  },
   streaming: {
     env: 'PODVM_STREAMING',
     type: { kind: 'address' },

@@ -7,6 +7,7 @@ import { generatedDirectory, generateTypes } from './generate-types.ts';
 test('generated/ is what the descriptor makes (else run src/shim/schema/generate-types.ts)', async () => {
   const files = await readdir(generatedDirectory, { recursive: true, withFileTypes: true });
   const paths = files.filter((file) => file.isFile()).map(({ parentPath, name }) => join(parentPath, name));
-  const found = paths.map(async (path) => [relative(generatedDirectory, path), await readFile(path, 'utf8')] as const);
-  assert.deepEqual(new Map((await Promise.all(found)).sort()), new Map([...(await generateTypes())].sort()));
+  const found: Record<string, string> = {};
+  for (const path of paths) found[relative(generatedDirectory, path)] = await readFile(path, 'utf8');
+  assert.deepEqual(found, Object.fromEntries(await generateTypes()));
 });

@@ -36,8 +36,7 @@ export async function generateTypes(): Promise<ReadonlyMap<string, string>> {
   const { stdout, stderr, status } = spawnSync(process.execPath, [join(plugin, 'protoc-gen-es')], { input });
   if (status !== 0) throw new PodvmError('internal', `Cannot make the types of containerd: ${stderr.toString()}`);
   const response = fromBinary(CodeGeneratorResponseSchema, stdout);
-  if (response.error !== '')
-    throw new PodvmError('internal', `Cannot make the types of containerd: ${response.error}`);
+  if (response.error !== '') throw new PodvmError('internal', `Cannot make the types of containerd: ${response.error}`);
   return new Map(response.file.map(({ name, content }) => [name, content]));
 }
 

@@ -1,5 +1,13 @@
 import { connect, type Socket } from 'node:net';
-import { create, type DescMethodUnary, type DescMessage, fromBinary, type MessageInitShape, type MessageShape, toBinary } from '@bufbuild/protobuf';
+import {
+  create,
+  type DescMethodUnary,
+  type DescMessage,
+  fromBinary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from '@bufbuild/protobuf';
 import { type ErrorKind, messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { codeOfKind } from '#base/status-codes.ts';
@@ -39,7 +47,9 @@ export class TtrpcClient implements Disposable {
     deadline.signal.addEventListener('abort', give, { once: true });
     if (deadline.signal.aborted) give();
     try {
-      this.#open().write(encodeFrame({ streamId, type: frameTypes.request, payload: toBinary(RequestSchema, request) }));
+      this.#open().write(
+        encodeFrame({ streamId, type: frameTypes.request, payload: toBinary(RequestSchema, request) }),
+      );
       const { status, payload } = fromBinary(ResponseSchema, await waiting.promise);
       if (status !== undefined && status.code !== 0) {
         throw new PodvmError(kindOfCode(status.code), `${name}: ${printable(status.message)}`);

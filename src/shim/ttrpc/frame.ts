@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 
 /**
- * Frames of ttrpc, containerd's RPC over unix sockets (github.com/containerd/ttrpc, PROTOCOL.md): a header of ten bytes,
+ * Frames of ttrpc, containerd's RPC over unix sockets (github.com/containerd/ttrpc): a header of ten bytes,
  * then the payload. Only unary calls are used here: a request and its response.
  */
 export const headerBytes = 10;

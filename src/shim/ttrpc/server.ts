@@ -138,7 +138,11 @@ class Connection {
   #tell(verb: string, error: unknown): void {
     const kind = kindOf(error);
     if (kind === 'internal' || kind === 'corrupt') this.#log.error('verb failed', error, { verb });
-    else if (kind !== 'cancelled') this.#log.info('verb refused', { verb, kind, err: statusOf(error).details });
+    else if (kind !== 'cancelled') {
+      // Containerd kills and asks also what it knows to have ended.
+      const level = kind === 'notFound' ? 'debug' : 'info';
+      this.#log[level]('verb refused', { verb, kind, err: statusOf(error).details });
+    }
   }
 
   /** Sends an answer, or an error as its status. */
@@ -162,4 +166,3 @@ function requestOf(payload: Uint8Array): Request {
     throw new PodvmError('invalid', 'Cannot read a ttrpc request: it is not valid', { cause });
   }
 }
-

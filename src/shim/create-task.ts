@@ -1,0 +1,106 @@
+import { readFileIfThere } from '#host/files.ts';
+import { PodvmError } from '#base/errors.ts';
+import { type Bundle, readBundle } from './bundle/bundle.ts';
+import { Fifos, type IoPaths } from './io/fifos.ts';
+import type { ShimParts } from './parts.ts';
+import { TaskOOMSchema } from './schema/generated/events/task_pb.ts';
+import type { CreateTaskRequest } from './schema/generated/runtime/task/v2/shim_pb.ts';
+import type { Mount } from './schema/generated/types/mount_pb.ts';
+import { ContainerTask } from './task/container-task.ts';
+import { PodTask } from './task/pod-task.ts';
+import type { Task } from './task/process.ts';
+import { containerSpecOf, terminationMountOf } from './translate/container-spec.ts';
+import { snapshotDirectoriesOf } from './translate/rootfs.ts';
+import { kindOfTask, sandboxIdOf, sandboxSpecOf } from './translate/sandbox-spec.ts';
+
+interface Request {
+  readonly id: string;
+  readonly bundle: Bundle;
+  readonly rootfs: readonly Mount[];
+  readonly paths: IoPaths;
+}
+
+/** Makes the task that a bundle describes: a pod with its machine, or a container in one. */
+export async function createTask(
+  parts: ShimParts,
+  { id, bundle: path, rootfs, terminal, stdin, stdout, stderr, checkpoint }: CreateTaskRequest,
+  signal: AbortSignal,
+): Promise<Task> {
+  if (checkpoint !== '') {
+    throw new PodvmError('unsupported', `Cannot create task ${id} from a checkpoint`, {
+      fix: 'Create it from its image.',
+    });
+  }
+  return await parts.tasks.add(id, async () => {
+    const bundle = await readBundle(path, id);
+    const request: Request = { id, bundle, rootfs, paths: { stdin, stdout, stderr, terminal } };
+    switch (kindOfTask(bundle.spec)) {
+      case 'sandbox':
+        return await createPod(parts, request, signal);
+      case 'container':
+        return await createContainer(parts, request, signal);
+      case 'single':
+        throw new PodvmError('unsupported', `Cannot create container ${id}: it is no part of a pod`, {
+          fix: 'Create it through CRI, with a kubelet or crictl.',
+        });
+    }
+  });
+}
+
+async function createPod(parts: ShimParts, { id, bundle, paths }: Request, signal: AbortSignal): Promise<PodTask> {
+  const { sandboxes, tasks, log } = parts;
+  const resolvConf = bundle.spec.mounts?.find(({ destination }) => destination === '/etc/resolv.conf')?.source;
+  const spec = sandboxSpecOf(bundle.spec, {
+    id,
+    attempt: tasks.nextAttempt(),
+    resolvConf: resolvConf === undefined ? undefined : await readFileIfThere(resolvConf),
+  });
+  const sandbox = await sandboxes.run(spec, signal);
+  for (const warning of sandbox.warnings) log.warn('a limit was reduced', { sandbox: sandbox.id, warning });
+  return new PodTask({ id, pid: sandbox.status.vmmPid ?? tasks.nextPid(), bundle, paths, sandbox, log });
+}
+
+async function createContainer(parts: ShimParts, request: Request, signal: AbortSignal): Promise<ContainerTask> {
+  const { tasks, log, events } = parts;
+  const { id, bundle, rootfs, paths } = request;
+  const pod = tasks.get(sandboxIdOf(bundle.spec));
+  if (!(pod instanceof PodTask) || pod.bundle.namespace !== bundle.namespace) {
+    throw new PodvmError('failedPrecondition', `Cannot create container ${id}: its pod is not in podvm`, {
+      fix: 'Create its pod with the runtime handler of podvm, in the same namespace of containerd.',
+    });
+  }
+  const facts = {
+    id,
+    attempt: tasks.nextAttempt(),
+    rootfs: await snapshotDirectoriesOf(`container ${id}`, rootfs),
+    podPid: pod.pid,
+    hasStdin: paths.stdin !== '',
+  };
+  const spec = await containerSpecOf(bundle.spec, facts);
+  const fifos = await Fifos.open(paths);
+  try {
+    const container = await pod.sandbox.createContainer(spec, signal);
+    if (container.status.exit?.reason === 'StartError') {
+      const { why = 'it cannot be started' } = container.status.exit;
+      await container.remove(signal);
+      throw new PodvmError('failedPrecondition', why);
+    }
+    const eventsSocket = bundle.eventsSocket ?? pod.bundle.eventsSocket;
+    const told: Bundle = { ...bundle, eventsSocket };
+    return new ContainerTask({
+      id,
+      pid: tasks.nextPid(),
+      bundle: told,
+      paths,
+      pod,
+      container,
+      fifos,
+      messagePath: terminationMountOf(bundle.spec)?.source,
+      onOutOfMemory: () => events.tell(told, '/tasks/oom', TaskOOMSchema, { containerId: id }),
+      log,
+    });
+  } catch (error) {
+    fifos.close();
+    throw error;
+  }
+}

@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { fromBinary } from '@bufbuild/protobuf';
+import { run } from '#host/run.ts';
+import { launcherOf } from './launcher.ts';
+import { DeleteResponseSchema } from './schema/generated/runtime/task/v2/shim_pb.ts';
+import { RuntimeInfoSchema } from './schema/generated/types/introspection_pb.ts';
+
+let bundle: string;
+before(async () => {
+  bundle = await mkdtemp(join(tmpdir(), 'podvm-launcher-'));
+  await writeFile(join(bundle, 'launcher'), launcherOf('/run/podvm/shim.sock', '1.2.3'), { mode: 0o755 });
+});
+after(() => rm(bundle, { recursive: true }));
+
+const launch = async (...args: readonly string[]) =>
+  await run('sh', ['./launcher', ...args], {
+    cwd: bundle,
+    okCodes: 'any',
+    env: { PATH: '/usr/bin:/bin', TTRPC_ADDRESS: '/run/containerd/containerd.sock.ttrpc' },
+  });
+
+test('start prints only the address, and leaves what containerd and the daemon read later', async () => {
+  const { code, stdout, stderr } = await launch('-namespace', 'k8s.io', '-id', 'x', 'start');
+  assert.deepEqual([code, stdout, stderr], [0, 'unix:///run/podvm/shim.sock', '']);
+  assert.equal(await readFile(join(bundle, 'address'), 'utf8'), stdout);
+  assert.equal(await readFile(join(bundle, 'podvm-events'), 'utf8'), '/run/containerd/containerd.sock.ttrpc');
+});
+
+test('delete tells that the task was killed, and -info what the runtime is', async () => {
+  await run('sh', ['-c', './launcher -id x delete >deleted; ./launcher -info >info'], { cwd: bundle });
+  const deleted = fromBinary(DeleteResponseSchema, await readFile(join(bundle, 'deleted')));
+  assert.equal(deleted.exitStatus, 137);
+  const info = fromBinary(RuntimeInfoSchema, await readFile(join(bundle, 'info')));
+  assert.deepEqual([info.name, info.version?.version], ['io.containerd.podvm.v2', '1.2.3']);
+  const features = JSON.parse(new TextDecoder().decode(info.features?.value)) as { mountOptions: readonly string[] };
+  assert.ok(features.mountOptions.includes('rro'));
+});
+
+test('an unknown action is an error, with a message', async () => {
+  const { code, stdout, stderr } = await launch('explode');
+  assert.deepEqual([code, stdout], [1, '']);
+  assert.match(stderr, /podvm: unknown: explode/);
+});

@@ -1,0 +1,201 @@
+import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import { test } from 'node:test';
+import { poll } from '#host/wait.ts';
+import { Task } from './schema/generated/runtime/task/v2/shim_pb.ts';
+import { Status } from './schema/generated/types/task/task_pb.ts';
+import { containerSpec, podSpec } from './testing/bundles.ts';
+import { type FakeShim, openFakeShim, rootfs } from './testing/fake-shim.ts';
+
+const soon = { ms: 20_000 };
+const verbs = Task.method;
+
+/** Numbers of the streams in the last call of that method. */
+function streamsOf({ parts }: FakeShim, method: 'createContainer' | 'startExec') {
+  const call = parts.guest.calls.findLast((each) => each.method === method);
+  assert.ok(call !== undefined);
+  return call.params['stdio'] as { stdin: number; stdout: number; stderr: number };
+}
+
+test('a pod and its container go from create to delete, as containerd asks', async () => {
+  await using shim = await openFakeShim();
+  const { client } = shim;
+  await shim.pod();
+  const guestId = await shim.container('box-1');
+  const { pid, status } = await client.call(verbs.state, { id: 'box-1' }, soon);
+  assert.equal(status, Status.RUNNING);
+  assert.ok(pid > 4_194_304, 'no process of the host has it');
+  const { processes } = await client.call(verbs.pids, { id: 'box-1' }, soon);
+  assert.deepEqual(
+    processes.map((process) => process.pid),
+    [pid],
+  );
+  assert.equal((await client.call(verbs.connect, { id: 'box-1' }, soon)).taskPid, pid);
+  await assert.rejects(client.call(verbs.delete, { id: 'box-1' }, soon), { kind: 'failedPrecondition' });
+
+  const waiting = client.call(verbs.wait, { id: 'box-1' }, soon);
+  shim.exit(guestId, 42);
+  assert.equal((await waiting).exitStatus, 42);
+  const stopped = await client.call(verbs.state, { id: 'box-1' }, soon);
+  assert.deepEqual([stopped.status, stopped.exitStatus], [Status.STOPPED, 42]);
+  assert.equal((await client.call(verbs.pids, { id: 'box-1' }, soon)).processes.length, 1);
+  await assert.rejects(client.call(verbs.kill, { id: 'box-1', signal: 9 }, soon), { kind: 'notFound' });
+  assert.equal((await client.call(verbs.delete, { id: 'box-1' }, soon)).exitStatus, 42);
+  await assert.rejects(client.call(verbs.state, { id: 'box-1' }, soon), { kind: 'notFound' });
+  await client.call(verbs.shutdown, { id: 'box-1' }, soon);
+
+  const ended = client.call(verbs.wait, { id: 'pod-1' }, soon);
+  await client.call(verbs.kill, { id: 'pod-1', signal: 9 }, soon);
+  assert.equal((await ended).exitStatus, 137);
+  assert.equal((await client.call(verbs.delete, { id: 'pod-1' }, soon)).exitStatus, 137);
+  assert.deepEqual([...shim.parts.alive], []);
+});
+
+test('events come in order, and the one of lacking memory before the exit', async () => {
+  await using shim = await openFakeShim();
+  const { client } = shim;
+  await shim.pod();
+  const guestId = await shim.container('box-1');
+  shim.exit(guestId, 137, true);
+  await client.call(verbs.wait, { id: 'box-1' }, soon);
+  assert.ok(shim.told.includes('/tasks/oom box-1'), 'it is told before the exit is');
+  await client.call(verbs.delete, { id: 'box-1' }, soon);
+  await poll(() => Promise.resolve(shim.told.length >= 7 || undefined), { everyMs: 5 });
+  assert.deepEqual(shim.told, [
+    '/tasks/create pod-1',
+    '/tasks/start pod-1',
+    ...['create', 'start', 'oom', 'exit', 'delete'].map((topic) => `/tasks/${topic} box-1`),
+  ]);
+});
+
+test('output reaches its FIFO, and ends there with the process; input comes from another', async () => {
+  await using shim = await openFakeShim();
+  const io = await shim.io('box');
+  await shim.pod();
+  const guestId = await shim.container('box-1', containerSpec, io.paths);
+  const { stdin, stdout } = streamsOf(shim, 'createContainer');
+  const input = new Promise((resolve) => void shim.parts.guest.stream(stdin).once('data', resolve));
+  await io.stdin.write('question');
+  assert.equal(String(await input), 'question');
+  shim.parts.guest.stream(stdout).end('hello\n');
+  const ended = new Promise((resolve) => void shim.parts.guest.stream(stdin).once('end', resolve));
+  await io.stdin.close();
+  await shim.client.call(verbs.closeIO, { id: 'box-1', stdin: true }, soon);
+  await ended;
+  shim.exit(guestId, 0);
+  assert.equal(await io.stdout(), 'hello\n');
+});
+
+test('a command runs in a container, with its own FIFOs, exit code and events', async () => {
+  await using shim = await openFakeShim();
+  const { client } = shim;
+  await shim.pod();
+  await shim.container('box-1');
+  const io = await shim.io('exec');
+  const spec = { typeUrl: 'x', value: Buffer.from(JSON.stringify({ ...containerSpec.process, args: ['date'] })) };
+  const ids = { id: 'box-1', execId: 'e1' };
+  await client.call(verbs.exec, { ...ids, spec, ...io.paths }, soon);
+  await assert.rejects(client.call(verbs.exec, { ...ids, spec }, soon), { kind: 'alreadyExists' });
+  assert.equal((await client.call(verbs.state, ids, soon)).status, Status.CREATED);
+  const waiting = client.call(verbs.wait, ids, soon);
+  const { pid } = await client.call(verbs.start, ids, soon);
+  assert.ok(pid > 4_194_304);
+  assert.equal((await client.call(verbs.pids, { id: 'box-1' }, soon)).processes.length, 2);
+  const { params } = shim.parts.guest.calls.findLast(({ method }) => method === 'startExec') ?? {};
+  assert.deepEqual([params?.['args'], params?.['cwd']], [['date'], '/']);
+  const asUser = { ...containerSpec.process, user: { uid: 5 } };
+  const other = { typeUrl: 'x', value: Buffer.from(JSON.stringify(asUser)) };
+  await assert.rejects(client.call(verbs.exec, { id: 'box-1', execId: 'e2', spec: other }, soon), {
+    kind: 'unsupported',
+  });
+  const { stdout, stderr } = streamsOf(shim, 'startExec');
+  shim.parts.guest.stream(stdout).end('today\n');
+  shim.parts.guest.stream(stderr).end();
+  const [containerId, execId] = [String(params?.['containerId']), String(params?.['execId'])];
+  const ended = {
+    kind: 'exited',
+    containerId,
+    execId,
+    exitCode: 3,
+    oomKilled: false,
+    finishedAtMs: Date.now(),
+  } as const;
+  shim.parts.guest.tell(ended);
+  assert.equal((await waiting).exitStatus, 3);
+  assert.equal(await io.stdout(), 'today\n');
+  assert.equal((await client.call(verbs.delete, ids, soon)).exitStatus, 3);
+  await assert.rejects(client.call(verbs.state, ids, soon), { kind: 'notFound' });
+});
+
+test('what a machine cannot be is refused, in words that reach the user', async () => {
+  await using shim = await openFakeShim();
+  const { client } = shim;
+  const namespaces = podSpec.linux.namespaces.filter(({ type }) => type !== 'network' && type !== 'pid');
+  const onHost = { ...podSpec, linux: { ...podSpec.linux, namespaces } };
+  await assert.rejects(shim.pod(onHost), {
+    kind: 'failedPrecondition',
+    message: /shares the host's namespaces: network, pid\. Run it with runc/,
+  });
+  const create = async (id: string, spec: object, more: object = {}) =>
+    await client.call(verbs.create, { id, bundle: await shim.bundle(id, spec), rootfs, ...more }, soon);
+  await assert.rejects(create('box-1', containerSpec), { kind: 'notFound' }, 'it has no pod');
+  await shim.pod();
+  await assert.rejects(create('box-1', { process: {} }), { kind: 'invalid', message: /OCI runtime specification/ });
+  await assert.rejects(create('box-1', containerSpec, { checkpoint: '/x' }), { kind: 'unsupported' });
+  await assert.rejects(create('box-1', containerSpec, { stdout: 'binary:///log' }), { kind: 'unsupported' });
+  await assert.rejects(create('box-1', containerSpec, { stdout: '/etc/passwd' }), {
+    kind: 'invalid',
+    message: /no FIFO/,
+  });
+  await assert.rejects(client.call(verbs.create, { id: 'box-1', bundle: '/tmp/other' }, soon), { kind: 'invalid' });
+  await assert.rejects(client.call(verbs.pause, { id: 'pod-1' }, soon), { kind: 'unsupported' });
+  assert.ok(await create('box-1', containerSpec), 'none of it keeps the id');
+});
+
+test('a container that cannot start is an error of its creation, and nothing stays', async () => {
+  await using shim = await openFakeShim();
+  await shim.pod();
+  shim.parts.before = async (step) => {
+    if (step === 'call createContainer') throw new Error('the link is torn');
+  };
+  await assert.rejects(shim.container('box-1'), { kind: 'internal' });
+  shim.parts.before = () => Promise.resolve();
+  await shim.container('box-1');
+});
+
+test('the tasks of a pod share one measurement', async () => {
+  await using shim = await openFakeShim();
+  const { client, parts } = shim;
+  await shim.pod();
+  await shim.container('box-1');
+  const measured = () => parts.guest.calls.filter(({ method }) => method === 'stats').length;
+  for (const id of ['pod-1', 'box-1']) {
+    const { stats } = await client.call(verbs.stats, { id }, soon);
+    assert.equal(stats?.typeUrl, 'io.containerd.cgroups.v2.Metrics');
+  }
+  assert.equal(measured(), 1);
+  await assert.rejects(client.call(verbs.stats, { id: 'box-2' }, soon), { kind: 'notFound' });
+});
+
+test('a pod whose bundle is gone ends, with its containers', async () => {
+  await using shim = await openFakeShim();
+  await shim.pod();
+  await shim.container('box-1');
+  await rm(await shim.bundle('pod-1', podSpec), { recursive: true });
+  const isGone = async () => {
+    const state = await shim.client.call(verbs.state, { id: 'box-1' }, soon).catch(() => undefined);
+    return state === undefined && shim.parts.alive.size === 0 ? true : undefined;
+  };
+  assert.ok(await poll(isGone, { everyMs: 20, signal: AbortSignal.timeout(20_000) }));
+});
+
+test('a machine that dies ends its container and its pod', async () => {
+  await using shim = await openFakeShim();
+  const { client } = shim;
+  await shim.pod();
+  await shim.container('box-1');
+  const waiting = ['box-1', 'pod-1'].map((id) => client.call(verbs.wait, { id }, soon));
+  shim.parts.killMachine('it was killed by SIGKILL');
+  for (const { exitStatus } of await Promise.all(waiting)) assert.equal(exitStatus, 137);
+  for (const id of ['box-1', 'pod-1']) await client.call(verbs.delete, { id }, soon);
+});

@@ -1,0 +1,127 @@
+import { writeFile } from 'node:fs/promises';
+import { PodvmError } from '#base/errors.ts';
+import { rawText } from '#base/guest-text.ts';
+import { within } from '#host/wait.ts';
+import type { Log } from '#host/log.ts';
+import type { Container } from '#sandbox/sandbox.ts';
+import type { Bundle } from '../bundle/bundle.ts';
+import type { OciResources } from '../bundle/oci-spec.ts';
+import { Fifos, type IoPaths } from '../io/fifos.ts';
+import type { Figures } from '../translate/metrics.ts';
+import { resourcesOf } from '../translate/resources.ts';
+import { ExecProcess } from './exec-process.ts';
+import type { PodTask } from './pod-task.ts';
+import type { ExecRequest, Task, TaskProcess } from './process.ts';
+import { ProcessLife } from './process-life.ts';
+
+export interface ContainerTaskParts {
+  readonly id: string;
+  readonly pid: number;
+  readonly bundle: Bundle;
+  readonly paths: IoPaths;
+  readonly pod: PodTask;
+  readonly container: Container;
+  readonly fifos: Fifos;
+  /** File of the host for its termination message; undefined: there is none. */
+  readonly messagePath: string | undefined;
+  /** Tells that a process of it was killed for lack of memory. */
+  readonly onOutOfMemory: () => Promise<void>;
+  readonly log: Log;
+}
+
+/** Wait for containerd to take the event of an exit's reason, which must come before the exit, in `ms`. */
+const tellTimeoutMs = 2_000;
+
+/** A container of a pod. */
+export class ContainerTask implements Task {
+  readonly id: string;
+  readonly pid: number;
+  readonly bundle: Bundle;
+  readonly paths: IoPaths;
+  readonly execs = new Map<string, TaskProcess>();
+  readonly #parts: ContainerTaskParts;
+  readonly #life = new ProcessLife();
+
+  constructor(parts: ContainerTaskParts) {
+    const { container, fifos } = parts;
+    this.id = parts.id;
+    this.pid = parts.pid;
+    this.bundle = parts.bundle;
+    this.paths = parts.paths;
+    this.#parts = parts;
+    const { ended } = container.follow((chunk) => fifos.write(chunk));
+    void ended.then(() => fifos.close());
+    if (container.stdin !== undefined) fifos.feed(container.stdin);
+    void container.exited.then((exit) => this.#end(exit));
+  }
+
+  async #end({ exitCode, reason, message, finishedAt }: Awaited<Container['exited']>): Promise<void> {
+    const { messagePath, onOutOfMemory, log } = this.#parts;
+    if (reason === 'OOMKilled') await within(onOutOfMemory(), { ms: tellTimeoutMs });
+    if (messagePath !== undefined && message !== undefined) {
+      await writeFile(messagePath, rawText(message)).catch((error: unknown) =>
+        log.error('termination message not written', error, { container: this.id }),
+      );
+    }
+    this.#life.end({ status: exitCode, at: finishedAt });
+  }
+
+  get state(): TaskProcess['state'] {
+    return this.#life.state;
+  }
+
+  get exit() {
+    return this.#life.exit;
+  }
+
+  get exited() {
+    return this.#life.exited;
+  }
+
+  async start(signal: AbortSignal): Promise<void> {
+    await this.#parts.container.start(signal);
+    this.#life.start();
+  }
+
+  async kill(signalNumber: number, signal: AbortSignal): Promise<void> {
+    const { container } = this.#parts;
+    // One that was never started has no process yet: it is stopped instead.
+    if (container.status.state === 'created') await container.stop(0, signal);
+    else await container.kill(signalNumber, signal);
+  }
+
+  async resize(columns: number, rows: number, signal: AbortSignal): Promise<void> {
+    await this.#parts.container.resize(columns, rows, signal);
+  }
+
+  endInput(): void {
+    this.#parts.fifos.endInput();
+  }
+
+  async figures(signal: AbortSignal): Promise<Figures | undefined> {
+    const { pod, container } = this.#parts;
+    if (this.state !== 'running') return undefined;
+    const { containers } = await pod.measure(signal);
+    return containers.find(({ id }) => id === container.status.id);
+  }
+
+  async update(resources: OciResources, signal: AbortSignal): Promise<void> {
+    const { container, log } = this.#parts;
+    for (const warning of await container.update(resourcesOf(resources), signal)) {
+      log.warn('a limit was reduced', { container: this.id, warning });
+    }
+  }
+
+  makeExec(request: ExecRequest): TaskProcess {
+    if (this.state !== 'running') {
+      throw new PodvmError('failedPrecondition', `Cannot run a command in container ${this.id}: it is ${this.state}`);
+    }
+    return new ExecProcess(request, this.#parts.container);
+  }
+
+  async remove(signal: AbortSignal): Promise<void> {
+    const { container, fifos, pod } = this.#parts;
+    if (pod.sandbox.status.state === 'ready') await container.remove(signal);
+    fifos.destroy();
+  }
+}

@@ -1,0 +1,121 @@
+import { PodvmError } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import { openDeadline } from '#host/deadline.ts';
+import { untilAborted } from '#host/until-aborted.ts';
+import type { Sandbox } from '#sandbox/sandbox.ts';
+import type { SandboxStats } from '#sandbox/sandbox-stats.ts';
+import type { Bundle } from '../bundle/bundle.ts';
+import type { IoPaths } from '../io/fifos.ts';
+import { type Figures, podFiguresOf } from '../translate/metrics.ts';
+import { resourcesOf } from '../translate/resources.ts';
+import type { OciResources } from '../bundle/oci-spec.ts';
+import type { Task, TaskProcess } from './process.ts';
+import { ProcessLife } from './process-life.ts';
+
+export interface PodTaskParts {
+  readonly id: string;
+  readonly pid: number;
+  readonly bundle: Bundle;
+  readonly paths: IoPaths;
+  readonly sandbox: Sandbox;
+  readonly log: Log;
+}
+
+/** Greatest age of figures, in `ms`. */
+const figuresMs = 500;
+const measureTimeoutMs = 5_000;
+const sigKill = 9;
+/** Grace of a pod that is not killed at once, in `ms`: its containers were stopped before. */
+const graceMs = 2_000;
+/** 128 + SIGKILL: how the process that stands for a pod ends. */
+const killedStatus = 137;
+
+/** A pod: the machine stands for the process `pause` of other runtimes. */
+export class PodTask implements Task {
+  readonly id: string;
+  readonly pid: number;
+  readonly bundle: Bundle;
+  readonly paths: IoPaths;
+  readonly sandbox: Sandbox;
+  readonly execs = new Map<string, TaskProcess>();
+  readonly #log: Log;
+  readonly #life = new ProcessLife();
+  #measured: Promise<SandboxStats> | undefined;
+  #measuredMs = 0;
+
+  constructor({ id, pid, bundle, paths, sandbox, log }: PodTaskParts) {
+    this.id = id;
+    this.pid = pid;
+    this.bundle = bundle;
+    this.paths = paths;
+    this.sandbox = sandbox;
+    this.#log = log;
+    void sandbox.ended.then(() => this.#life.end({ status: killedStatus, at: new Date() }));
+  }
+
+  get state(): TaskProcess['state'] {
+    return this.#life.state;
+  }
+
+  get exit() {
+    return this.#life.exit;
+  }
+
+  get exited() {
+    return this.#life.exited;
+  }
+
+  /** The machine runs already. */
+  start(): Promise<void> {
+    this.#life.start();
+    return Promise.resolve();
+  }
+
+  /** Begins to end it: its exit comes when nothing of it is left. */
+  kill(signalNumber: number): Promise<void> {
+    void this.sandbox.stop(signalNumber === sigKill ? 0 : graceMs);
+    return Promise.resolve();
+  }
+
+  resize(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  endInput(): void {}
+
+  async figures(signal: AbortSignal): Promise<Figures | undefined> {
+    return this.state === 'running' ? podFiguresOf(await this.measure(signal)) : undefined;
+  }
+
+  /** Figures of the machine, which all of its tasks share for a moment: containerd asks them in turn, every second. */
+  async measure(signal: AbortSignal): Promise<SandboxStats> {
+    if (this.#measured === undefined || performance.now() - this.#measuredMs > figuresMs) {
+      this.#measuredMs = performance.now();
+      this.#measured = this.#measureNow();
+      this.#measured.catch(() => (this.#measured = undefined));
+    }
+    return await untilAborted(this.#measured, signal);
+  }
+
+  /** Under its own deadline: the first caller's must not end it for the others. */
+  async #measureNow(): Promise<SandboxStats> {
+    using deadline = openDeadline(measureTimeoutMs);
+    return await this.sandbox.stats(deadline.signal);
+  }
+
+  async update(resources: OciResources, signal: AbortSignal): Promise<void> {
+    for (const warning of await this.sandbox.resize(resourcesOf(resources), signal)) {
+      this.#log.warn('a limit was reduced', { pod: this.id, warning });
+    }
+  }
+
+  makeExec(): TaskProcess {
+    throw new PodvmError('unsupported', `Cannot run a command in pod ${this.id}: it has no process of its own`, {
+      fix: 'Run it in one of its containers.',
+    });
+  }
+
+  async remove(): Promise<void> {
+    await this.sandbox.remove();
+  }
+}

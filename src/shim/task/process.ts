@@ -1,0 +1,50 @@
+import type { OciResources } from '../bundle/oci-spec.ts';
+import type { Bundle } from '../bundle/bundle.ts';
+import type { IoPaths } from '../io/fifos.ts';
+import type { Figures } from '../translate/metrics.ts';
+
+export interface ProcessExit {
+  /** Exit code, or 128 plus the number of the signal that ended it. */
+  readonly status: number;
+  readonly at: Date;
+}
+
+/** A process that containerd knows by ids: the first of a task, or a command in it. */
+export interface TaskProcess {
+  readonly pid: number;
+  readonly paths: IoPaths;
+  readonly state: 'created' | 'running' | 'stopped';
+  readonly exit: ProcessExit | undefined;
+  /** Settles once; never rejects. */
+  readonly exited: Promise<ProcessExit>;
+  start(signal: AbortSignal): Promise<void>;
+  kill(signalNumber: number, signal: AbortSignal): Promise<void>;
+  resize(columns: number, rows: number, signal: AbortSignal): Promise<void>;
+  endInput(): void;
+  /** Frees what it holds; it has ended. */
+  remove(signal: AbortSignal): Promise<void>;
+}
+
+/** What containerd calls a task: a pod's sandbox, or a container. */
+export interface Task extends TaskProcess {
+  readonly id: string;
+  readonly bundle: Bundle;
+  /** Commands in it, by their ids. */
+  readonly execs: Map<string, TaskProcess>;
+  /** Undefined when there is nothing to measure. */
+  figures(signal: AbortSignal): Promise<Figures | undefined>;
+  update(resources: OciResources, signal: AbortSignal): Promise<void>;
+  /** Makes a command that can be started. */
+  makeExec(exec: ExecRequest): TaskProcess;
+}
+
+export interface ExecRequest {
+  readonly id: string;
+  readonly pid: number;
+  readonly paths: IoPaths;
+  readonly command: readonly string[];
+  /** `NAME=value`. */
+  readonly env: readonly string[];
+  readonly workingDir: string;
+  readonly size?: { readonly columns: number; readonly rows: number };
+}

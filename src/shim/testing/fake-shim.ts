@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict';
+import { constants, openSync } from 'node:fs';
+import { mkdir, mkdtemp, open, rm, type FileHandle } from 'node:fs/promises';
+import { Socket } from 'node:net';
+import { text } from 'node:stream/consumers';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { systemClock } from '#host/clock.ts';
+import { silentLog } from '#host/log.ts';
+import { run } from '#host/run.ts';
+import { createFakeParts, type FakeParts } from '#sandbox/testing/fake-parts.ts';
+import { defaultLimits } from '#sandbox/limits.ts';
+import { openSandboxes } from '#sandbox/sandboxes.ts';
+import { Events } from '../schema/generated/services/ttrpc/events/v1/events_pb.ts';
+import { Task } from '../schema/generated/runtime/task/v2/shim_pb.ts';
+import { serveShim } from '../serve-shim.ts';
+import { TtrpcClient } from '../ttrpc/client.ts';
+import { serveTtrpc } from '../ttrpc/server.ts';
+import { handlersOf } from '../ttrpc/service.ts';
+import { containerSpec, podSpec, writeBundle } from './bundles.ts';
+
+const soon = { ms: 20_000 };
+
+/** The task API with fake machines behind its real socket, as containerd sees it; for tests. */
+export interface FakeShim extends AsyncDisposable {
+  readonly parts: FakeParts;
+  readonly client: TtrpcClient;
+  /** Topics of events that containerd got, in order, with the ids of their containers. */
+  readonly told: readonly string[];
+  bundle(id: string, spec: object): Promise<string>;
+  /** Makes FIFOs for a process, and reads its output. */
+  io(name: string): Promise<FakeIo>;
+  /** Makes a pod and starts it. */
+  pod(spec?: object): Promise<void>;
+  /** Makes a container and starts it. Returns its id in the guest. */
+  container(id: string, spec?: object, io?: Partial<FakeIo['paths']>): Promise<string>;
+  exit(guestId: string, exitCode: number, oomKilled?: boolean): void;
+}
+
+export interface FakeIo {
+  readonly paths: { readonly stdin: string; readonly stdout: string; readonly stderr: string };
+  readonly stdin: FileHandle;
+  /** Reads the output to its end; the runtime must have opened it before. */
+  stdout(): Promise<string>;
+}
+
+export const rootfs = [
+  { type: 'overlay', options: ['lowerdir=/snapshots/2/fs:/snapshots/1/fs', 'upperdir=/snapshots/3/fs'] },
+];
+
+export async function openFakeShim(): Promise<FakeShim> {
+  await using undo = new AsyncDisposableStack();
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-shim-'));
+  undo.defer(() => rm(directory, { recursive: true }));
+  const parts = createFakeParts(directory);
+  const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };
+  undo.defer(() => assert.deepEqual([...parts.alive], [], 'nothing of a sandbox is left'));
+  const sandboxes = undo.use(
+    await openSandboxes({ directory, parts, log: silentLog, limits }, new AbortController().signal),
+  );
+  const socketPath = join(directory, 'shim.sock');
+  undo.use(await serveShim({ socketPath, sandboxes, clock: systemClock, log: silentLog, forgottenMs: 50 }));
+  const client = undo.use(new TtrpcClient(socketPath));
+
+  const told: string[] = [];
+  const eventsSocket = join(directory, 'containerd.ttrpc');
+  const events = handlersOf(Events, {
+    forward({ envelope }) {
+      const text = Buffer.from(envelope?.event?.value ?? []).toString('latin1');
+      told.push(`${envelope?.topic} ${/(?:pod|box)-\d/.exec(text)?.[0]}`);
+      assert.equal(envelope?.namespace, 'k8s.io');
+      return Promise.resolve({});
+    },
+  });
+  undo.use(await serveTtrpc(eventsSocket, new Map([[Events.typeName, events]]), silentLog));
+
+  const bundle = (id: string, spec: object) => writeBundle(join(directory, 'state'), id, spec, eventsSocket);
+  const handles = undo.use(new AsyncDisposableStack());
+  const owned = undo.move();
+  return {
+    parts,
+    client,
+    told,
+    bundle,
+    async io(name) {
+      const at = (stream: string) => join(directory, 'io', `${name}-${stream}`);
+      const paths = { stdin: at('stdin'), stdout: at('stdout'), stderr: at('stderr') };
+      await mkdir(join(directory, 'io'), { recursive: true });
+      await run('mkfifo', Object.values(paths));
+      const stdin = handles.use(await open(paths.stdin, constants.O_RDWR));
+      // A reader that waits until it is asked: before the runtime has opened it, it would read the end.
+      const output = new Socket({
+        fd: openSync(paths.stdout, constants.O_RDONLY | constants.O_NONBLOCK),
+        readable: true,
+      });
+      handles.defer(() => void output.destroy());
+      return { paths, stdin, stdout: () => text(output) };
+    },
+    async pod(spec = podSpec) {
+      await client.call(Task.method.create, { id: 'pod-1', bundle: await bundle('pod-1', spec) }, soon);
+      await client.call(Task.method.start, { id: 'pod-1' }, soon);
+    },
+    async container(id, spec = containerSpec, io = {}) {
+      const request = { id, bundle: await bundle(id, spec), rootfs, ...io };
+      await client.call(Task.method.create, request, soon);
+      await client.call(Task.method.start, { id }, soon);
+      const { params } = parts.guest.calls.findLast(({ method }) => method === 'createContainer') ?? {};
+      return String(params?.['id']);
+    },
+    exit: (containerId, exitCode, oomKilled = false) =>
+      parts.guest.tell({ kind: 'exited', containerId, exitCode, oomKilled, finishedAtMs: Date.now() }),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}

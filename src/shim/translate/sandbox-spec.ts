@@ -1,0 +1,118 @@
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import type { SandboxSpec } from '#sandbox/sandbox.ts';
+import type { OciSpec } from '../bundle/oci-spec.ts';
+import { podResourcesOf } from './resources.ts';
+
+/** What a pod's sandbox is made of, besides its bundle's spec. */
+export interface PodFacts {
+  /** Id of the task. */
+  readonly id: string;
+  /** Counts the sandboxes of one pod. */
+  readonly attempt: number;
+  /** Text of the pod's resolv.conf; undefined: the node's. */
+  readonly resolvConf: string | undefined;
+}
+
+const annotationOf = (spec: OciSpec, name: string) => spec.annotations?.[`io.kubernetes.cri.${name}`];
+
+export type TaskKind = 'sandbox' | 'container' | 'single';
+
+/** `single`: a container that is no part of a pod, such as that of `ctr run`. */
+export function kindOfTask(spec: OciSpec): TaskKind {
+  const type = annotationOf(spec, 'container-type');
+  return type === 'sandbox' || type === 'container' ? type : 'single';
+}
+
+export const sandboxIdOf = (spec: OciSpec): string => annotationOf(spec, 'sandbox-id') ?? '';
+
+/**
+ * Converts the spec of a pod's sandbox. Its process (`pause`) and its root file system are not used. Errors:
+ * `failedPrecondition` for a pod that is to share namespaces of the host.
+ */
+export function sandboxSpecOf(spec: OciSpec, { id, attempt, resolvConf }: PodFacts): SandboxSpec {
+  const name = annotationOf(spec, 'sandbox-name') ?? id;
+  refuseHostNamespaces(name, spec);
+  const { sysctl, uidMappings } = spec.linux;
+  const users = idMappingsOf(spec);
+  return {
+    namespace: annotationOf(spec, 'sandbox-namespace') ?? 'default',
+    name,
+    uid: annotationOf(spec, 'sandbox-uid') ?? id,
+    attempt,
+    labels: {},
+    annotations: ownAnnotationsOf(spec),
+    hostname: spec.hostname === '' ? hostnameOf(name) : spec.hostname,
+    network: 'given',
+    netns: networkOf(spec) ?? '',
+    template: templateOf(spec),
+    images: [],
+    hostPorts: [], // the port mappings of containerd's CNI chain
+    sctp: false,
+    dns: resolvConf === undefined ? nodeDns : dnsOf(resolvConf),
+    hostAliases: [],
+    sysctls: sysctl ?? {},
+    // Each container says whether it shares them; containerd only says it then.
+    sharePidNamespace: true,
+    ...((uidMappings ?? []).length === 0 ? {} : { userNamespace: users }),
+    volumes: [],
+    resources: podResourcesOf(spec.annotations ?? {}),
+  };
+}
+
+const networkOf = (spec: OciSpec): string | undefined =>
+  spec.linux.namespaces?.find(({ type }) => type === 'network')?.path;
+
+function refuseHostNamespaces(name: string, { linux }: OciSpec): void {
+  const types = new Set(linux.namespaces?.map(({ type }) => type));
+  const network = linux.namespaces?.find(({ type }) => type === 'network');
+  const shared = [
+    ...(network === undefined || network.path === '' ? ['network'] : []),
+    ...(['pid', 'ipc'] as const).filter((type) => !types.has(type)),
+  ];
+  if (shared.length === 0) return;
+  throw new PodvmError(
+    'failedPrecondition',
+    `Cannot run pod ${printable(name)} in a machine: it shares the host's namespaces: ${shared.join(', ')}`,
+    { fix: 'Run it with runc: leave its runtimeClassName out, or remove hostNetwork, hostPID and hostIPC.' },
+  );
+}
+
+function idMappingsOf({ linux: { uidMappings, gidMappings } }: OciSpec) {
+  const convert = (all: typeof uidMappings) =>
+    (all ?? []).map(({ containerID, hostID, size }) => ({ containerId: containerID, hostId: hostID, size }));
+  return { uids: convert(uidMappings), gids: convert(gidMappings) };
+}
+
+/** Annotations that podvm acts on; containerd passes those that its configuration names. */
+function ownAnnotationsOf({ annotations }: OciSpec): Readonly<Record<string, string>> {
+  return Object.fromEntries(Object.entries(annotations ?? {}).filter(([name]) => name.startsWith('podvm.dev/')));
+}
+
+function templateOf({ annotations }: OciSpec): SandboxSpec['template'] {
+  const asked = annotations?.['podvm.dev/template'] ?? 'on';
+  if (asked === 'on' || asked === 'namespace' || asked === 'off') return asked;
+  throw new PodvmError(
+    'invalid',
+    `Cannot use the annotation podvm.dev/template: on, namespace or off, got ${printable(asked, 80)}`,
+    { fix: 'Correct it, or leave it out.' },
+  );
+}
+
+const nodeDns: SandboxSpec['dns'] = { policy: 'Default', nameservers: [], searches: [], options: [] };
+
+/** The file is complete: containerd has merged the node's servers in where the pod wants them. */
+function dnsOf(resolvConf: string): SandboxSpec['dns'] {
+  const lines = resolvConf.split('\n').map((line) => line.trim().split(/\s+/));
+  const words = (keyword: string) => lines.filter(([first]) => first === keyword).flatMap(([, ...rest]) => rest);
+  return { policy: 'None', nameservers: words('nameserver'), searches: words('search'), options: words('options') };
+}
+
+/** Makes a host name of a pod's name: RFC 1123's characters, at most 63. */
+function hostnameOf(name: string): string {
+  const label = name
+    .replaceAll(/[^A-Za-z0-9-]/g, '-')
+    .slice(0, 63)
+    .replaceAll(/^-+|-+$/g, '');
+  return label === '' ? 'pod' : label;
+}
