@@ -77,6 +77,13 @@ const parts: ProgramParts = {
     if (from !== undefined) return await setupFromCommand(setting, resolve(from), parts.version);
     return await setupCommand(setting, upgrade);
   },
+  install: async ({ dryRun: isDry, ...options }, { any: signal }) => {
+    const { containerdPlaces, installContainerd } = await import('#daemon/install-containerd.ts');
+    const { requireRoot } = await import('#daemon/serve-here.ts');
+    if (!isDry) requireRoot('install podvm in containerd');
+    const { shimSocketPath } = configure(options);
+    return await installContainerd({ shimSocketPath, version: parts.version }, { isDry }, containerdPlaces, signal);
+  },
   uninstall: async ({ state, ...options }, { any: signal }) => {
     const { uninstallCommand } = await import('#daemon/uninstall-command.ts');
     return await uninstallCommand(configure(options), { state }, (line) => process.stderr.write(line), signal);

@@ -177,6 +177,17 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         }),
     },
     {
+      name: 'install',
+      description: 'make podvm a runtime of another program on this host',
+      arguments: [['<program>', 'containerd']],
+      options: [flag('--dry-run', 'print what would be written, and write nothing')],
+      action: (program: string, options: { dryRun: boolean }, itself: Command) =>
+        untilEnded(async (ends) => {
+          if (program !== 'containerd') itself.error(`error: cannot install into '${program}': only into containerd`);
+          terminal.stdout.write(await parts.install({ ...global(), ...options }, ends));
+        }),
+    },
+    {
       name: 'uninstall',
       description: 'end all pods, and remove what podvm added to this host',
       options: [flag('--state', 'also remove the state directory: images, and what set-up made')],

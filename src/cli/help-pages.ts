@@ -24,6 +24,7 @@ const parts: ProgramParts = {
   orphans: never,
   endOrphans: never,
   setup: never,
+  install: never,
   uninstall: never,
   daemon: never,
   doctor: never,

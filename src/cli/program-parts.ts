@@ -27,6 +27,8 @@ export interface ProgramParts {
   /** Ends them and takes away what they left. */
   readonly endOrphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
   readonly setup: (options: GlobalOptions & SetupWishes, ends: EndSignals) => Promise<string>;
+  /** Makes podvm a runtime of another program on this host. */
+  readonly install: (options: GlobalOptions & { readonly dryRun: boolean }, ends: EndSignals) => Promise<string>;
   readonly uninstall: (options: GlobalOptions & { readonly state: boolean }, ends: EndSignals) => Promise<string>;
   /** Serves until it is asked to end. */
   readonly daemon: (options: GlobalOptions & { readonly config?: string }) => Promise<void>;

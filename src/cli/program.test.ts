@@ -45,6 +45,7 @@ function openProgram(change: Partial<ProgramParts> = {}) {
     orphans: () => Promise.resolve([]),
     endOrphans: () => Promise.resolve([]),
     setup: never,
+    install: never,
     uninstall: never,
     daemon: never,
     doctor: never,

@@ -2,14 +2,27 @@ import { readdir, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isThere } from '#host/files.ts';
 import { bridgeOf, removeDefaultNetwork } from '#network/default-network.ts';
+import { containerdPlaces, uninstallContainerd } from './install-containerd.ts';
 import type { Configuration } from './configuration.ts';
 import { endOrphans } from './end-orphans.ts';
 import { requireRoot } from './serve-here.ts';
 
 /** Entries that podvm makes in its state directory; others are not removed. */
 const ours = [
-  ...['apt', 'assets', 'images', 'network', 'parts', 'probe', 'sandboxes', 'seccomp', 'setup.lock', 'templates'],
-  ...['templates-of', 'podvm.sock', 'cri', 'cri.sock'],
+  ...[
+    'apt',
+    'assets',
+    'images',
+    'network',
+    'parts',
+    'probe',
+    'sandboxes',
+    'seccomp',
+    'setup.lock',
+    'snapshots',
+    'templates',
+  ],
+  ...['templates-of', 'podvm.sock', 'cri', 'cri.sock', 'shim.sock'],
 ];
 
 /**
@@ -31,9 +44,11 @@ export async function uninstallCommand(
     await removeDefaultNetwork(network, signal);
     await rm(network, { recursive: true }); // names the bridge that was just removed
   }
+  const installed = await uninstallContainerd(containerdPlaces);
   const said = [
     ...ended.map(({ namespace, name }) => `pod ${namespace}/${name} ended\n`),
     ...(bridge === undefined ? [] : [`network ${bridge} removed\n`]),
+    ...installed.map((path) => `${path} removed\n`),
     ...(wishes.state ? await removeState(root) : []),
   ];
   return said.length === 0 ? 'there is nothing to remove\n' : said.join('');
