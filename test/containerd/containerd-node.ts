@@ -1,0 +1,129 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { defaultEnv, run } from '#host/run.ts';
+import { poll } from '#host/wait.ts';
+import { launcherName, launcherOf } from '#shim/launcher.ts';
+import type { ContainerdPrograms } from './build-containerd.ts';
+
+export interface ContainerdOptions {
+  readonly programs: ContainerdPrograms;
+  /** Directory for all that it keeps. */
+  readonly work: string;
+  /** Network namespace in which it runs, by name. */
+  readonly netns: string;
+  /** Socket of podvm's task API. */
+  readonly shimSocket: string;
+  /** Image of the process that stands for a pod of runc. */
+  readonly pauseImage: string;
+}
+
+/** A containerd with the runtimes runc and podvm, for one test. */
+export interface ContainerdNode extends AsyncDisposable {
+  readonly endpoint: string;
+  /** Kills it, and starts the next one. */
+  restart(): Promise<void>;
+  ctr(...args: readonly string[]): Promise<string>;
+  log(): Promise<string>;
+}
+
+const servingTimeoutMs = 60_000;
+
+export async function startContainerd(options: ContainerdOptions): Promise<ContainerdNode> {
+  const { programs, work, netns } = options;
+  const socket = join(work, 'containerd.sock');
+  const config = join(work, 'config.toml');
+  const logFile = join(work, 'containerd.log');
+  const launcher = join(work, launcherName);
+  await mkdir(join(work, 'net.d'));
+  await writeFile(join(work, 'net.d/10-bridge.conflist'), JSON.stringify(bridge));
+  await writeFile(launcher, launcherOf(options.shimSocket, 'test'));
+  await chmod(launcher, 0o755);
+  await writeFile(config, configOf(options, launcher, socket));
+  // Shims are looked for in PATH; old versions know no runtime_path.
+  const PATH = `${work}:${dirname(programs.containerd)}:${dirname(programs.runc)}:${defaultEnv()['PATH'] ?? ''}`;
+  const begin = async (): Promise<ChildProcess> => {
+    await using output = await open(logFile, 'a');
+    const argv = [`--net=/run/netns/${netns}`, programs.containerd, '--config', config];
+    const child = spawn('nsenter', argv, {
+      stdio: ['ignore', output.fd, output.fd],
+      env: { ...defaultEnv(), PATH },
+    });
+    const signal = AbortSignal.timeout(servingTimeoutMs);
+    const serves = async () =>
+      (await run(programs.ctr, ['--address', socket, 'version'], { okCodes: 'any' })).code === 0 ? true : undefined;
+    if ((await poll(serves, { everyMs: 200, signal })) === true) return child;
+    child.kill('SIGKILL');
+    throw new PodvmError('timeout', `containerd does not serve:\n${(await readFile(logFile, 'utf8')).slice(-2000)}`);
+  };
+  let child = await begin();
+  const kill = async (how: 'SIGKILL' | 'SIGTERM') => {
+    const ended = once(child, 'exit');
+    child.kill(how);
+    await ended;
+  };
+  return {
+    endpoint: `unix://${socket}`,
+    async restart() {
+      await kill('SIGKILL');
+      child = await begin();
+    },
+    ctr: async (...args) =>
+      (await run(programs.ctr, ['--address', socket, '--namespace', 'k8s.io', ...args], { timeoutMs: 120_000 })).stdout,
+    log: async () => await readFile(logFile, 'utf8'),
+    async [Symbol.asyncDispose]() {
+      await kill('SIGTERM');
+    },
+  };
+}
+
+/** A network as clusters have it: any plugins, run by containerd. */
+const bridge = {
+  cniVersion: '1.0.0',
+  name: 'test',
+  plugins: [
+    {
+      type: 'bridge',
+      bridge: 'ctd0',
+      isGateway: true,
+      ipMasq: false,
+      ipam: { type: 'host-local', ranges: [[{ subnet: '10.88.7.0/24' }]], routes: [{ dst: '0.0.0.0/0' }] },
+    },
+    { type: 'portmap', capabilities: { portMappings: true } },
+  ],
+};
+
+/** The names of sections have changed with containerd 2. */
+function configOf({ programs, work, pauseImage }: ContainerdOptions, launcher: string, socket: string): string {
+  const isNew = !programs.version.startsWith('1.');
+  const cri = isNew ? 'io.containerd.cri.v1.runtime' : 'io.containerd.grpc.v1.cri';
+  const pause = isNew
+    ? `[plugins."io.containerd.cri.v1.images".pinned_images]\n  sandbox = "${pauseImage}"\n[plugins."${cri}"]`
+    : `[plugins."${cri}"]\n  sandbox_image = "${pauseImage}"`;
+  const cni = isNew ? 'bin_dirs = ["/usr/lib/cni"]' : 'bin_dir = "/usr/lib/cni"';
+  return `version = ${isNew ? 3 : 2}
+root = "${work}/root"
+state = "${work}/state"
+[grpc]
+  address = "${socket}"
+${pause}
+  restrict_oom_score_adj = true
+[plugins."${cri}".cni]
+  ${cni}
+  conf_dir = "${work}/net.d"
+[plugins."${cri}".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."${cri}".containerd.runtimes.runc.options]
+  BinaryName = "${programs.runc}"
+[plugins."${cri}".containerd.runtimes.podvm]
+  runtime_type = "io.containerd.podvm.v2"
+  runtime_path = "${launcher}"
+  pod_annotations = ["podvm.dev/*"]
+  container_annotations = ["podvm.dev/*", "io.kubernetes.container.terminationMessagePath"]
+  privileged_without_host_devices = true
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true
+`;
+}

@@ -1,0 +1,122 @@
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { messageOf } from '#base/errors.ts';
+import { run } from '#host/run.ts';
+import type { TarSpec } from '#image/tar/tar-builder.ts';
+import { makeBaseLayout } from '#image/source/base-image.ts';
+import { buildCriTools, goVersion } from '../conformance/cri-tools.ts';
+import { Crictl } from '../conformance/crictl.ts';
+import { makeWorkDirectory } from '../conformance/work-directory.ts';
+import { sysroot } from '../images/image-tree.ts';
+import { writeLayout } from '../images/layout-writer.ts';
+import { openCliNode, repo } from '../vm/cli-node.ts';
+import { buildContainerd, debianContainerd, version } from './build-containerd.ts';
+import { startContainerd } from './containerd-node.ts';
+import { layeredImage, pauseImage } from './pod.ts';
+import { tour } from './tour.ts';
+
+/*
+ * `npm run containerd [-- --debian]`: a real containerd, a new one or that of Debian, runs pods with podvm beside pods with
+ * runc. Needs root, what `podvm setup` made, and a Go toolchain: a machine without one is told so, and nothing fails.
+ */
+const cache = '/var/cache/podvm-conformance';
+/** The agent is made first if this checkout has another one than set-up made. */
+const servingTimeoutMs = 120_000;
+const say = (text: string) => process.stderr.write(`containerd: ${text}\n`);
+
+async function main(): Promise<void> {
+  const stop = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
+  const { signal } = stop;
+  const go = await goVersion(signal);
+  if (go === undefined) {
+    say('SKIPPED: this machine has no Go toolchain (`go`), with which containerd is built');
+    return;
+  }
+  const { values } = parseArgs({ options: { debian: { type: 'boolean', default: false } } });
+  say(`building containerd ${version} and crictl with ${go}, unless they are there`);
+  const programs = values.debian ? await debianContainerd(cache, signal) : await buildContainerd(cache, signal);
+  say(`using containerd ${programs.version}`);
+  const { crictl: program } = await buildCriTools(cache, signal);
+
+  await using undo = new AsyncDisposableStack();
+  const { path: work } = undo.use(await makeWorkDirectory());
+  const netns = `podvm-ctd-${process.pid}`;
+  await run('ip', ['netns', 'add', netns]);
+  undo.defer(async () => void (await run('ip', ['netns', 'delete', netns])));
+  await run('ip', ['-netns', netns, 'link', 'set', 'lo', 'up']);
+  const inNetns = async (command: string) => {
+    const script = join(work, basename(command));
+    await writeFile(script, `#!/bin/sh\nexec nsenter --net=/run/netns/${netns} ${command} "$@"\n`);
+    await chmod(script, 0o755);
+    return script;
+  };
+  const podvm = await inNetns(join(repo, 'podvm'));
+  const cli = undo.use(await openCliNode({ isSetUp: true, podvm }));
+  const begin = async () => {
+    const started = cli.start(['daemon']);
+    await started.shows(/ info serving /, servingTimeoutMs);
+    return started;
+  };
+  let daemon = await begin();
+  const replaceDaemon = async () => {
+    daemon.child.kill('SIGKILL');
+    await daemon.ended;
+    daemon = await begin();
+  };
+  const containerd = undo.use(
+    await startContainerd({
+      programs,
+      work,
+      netns,
+      shimSocket: join(cli.root, 'shim.sock'),
+      pauseImage,
+    }),
+  );
+  for (const layout of await makeImages(work, signal)) {
+    await run('tar', ['-C', layout, '-cf', join(work, 'image.tar'), '.']);
+    await containerd.ctr('images', 'import', join(work, 'image.tar'));
+  }
+  const crictl = new Crictl(await inNetns(program), containerd.endpoint, signal); // its streams are at 127.0.0.1
+  try {
+    await tour({ crictl, containerd, work, say, replaceDaemon });
+  } catch (error) {
+    process.stderr.write(
+      `${(await containerd.log())
+        .split('\n')
+        .filter((line) => /level=(?:error|warn)/.test(line))
+        .slice(-15)
+        .join('\n')}\n`,
+    );
+    process.stderr.write(daemon.stderr().split('\n').slice(-40).join('\n'));
+    throw error;
+  }
+  say('passed');
+}
+
+/** Layouts of the images: the base image, one for pods of runc, and one of two layers. */
+async function makeImages(work: string, signal: AbortSignal): Promise<readonly string[]> {
+  const directory = join(work, 'images');
+  await mkdir(directory);
+  const base = await makeBaseLayout(await sysroot(), directory, signal);
+  const busybox = await readFile(join(await sysroot(), 'usr/bin/busybox'));
+  const program = (name: string): TarSpec => ({ name: `bin/${name}`, content: busybox, mode: 0o755 });
+  const layers = [
+    [program('sh'), program('sleep'), program('cat'), { name: 'gone', content: 'lower' }],
+    [{ name: '.wh.gone' }, { name: 'added', content: 'upper' }],
+  ];
+  const others = join(directory, 'others');
+  await writeLayout(others, [
+    { name: pauseImage, layers, config: { config: { Cmd: ['/bin/sleep', '1000000'] } } },
+    { name: layeredImage, layers, config: { config: { Env: ['PATH=/bin'] } } },
+  ]);
+  return [base, others];
+}
+
+try {
+  await main();
+} catch (error) {
+  say(`FAILED: ${messageOf(error)}`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,315 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { messageOf } from '#base/errors.ts';
+import { poll } from '#host/wait.ts';
+import type { Crictl } from '../conformance/crictl.ts';
+import type { ContainerdNode } from './containerd-node.ts';
+import { layeredImage, Pod } from './pod.ts';
+
+export interface TourOptions {
+  readonly crictl: Crictl;
+  readonly containerd: ContainerdNode;
+  readonly work: string;
+  readonly say: (text: string) => void;
+  /** Kills the daemon of podvm; the next one serves when it resolves. */
+  readonly replaceDaemon: () => Promise<void>;
+}
+
+/** What all steps use: a pod of each runtime, with a container that waits. */
+interface Tour extends TourOptions {
+  readonly runc: Pod;
+  readonly pod: Pod;
+  /** In the pod of runc. */
+  readonly beside: string;
+  /** In the pod of podvm. */
+  readonly main: string;
+}
+
+const steps: readonly (readonly [what: string, walk: (tour: Tour) => Promise<void>])[] = [
+  ['a pod of podvm runs beside a pod of runc, with a kernel, a name and a resolver of its own', differs],
+  ['both pods reach each other through the network of containerd', reaches],
+  ['the layers of an image are one file system, which is made once', layers],
+  ['logs have what containers said, in full and in order', logs],
+  ['commands run with and without a terminal, with input, exit codes and sizes', execs],
+  ['attaching talks to a shell', attaches],
+  ['containers and pods have figures, and limits that change', measures],
+  ['exit codes, lack of memory and last words are told', ends],
+  ['containers share the processes of the pod, or do not, as they ask', sharesPids],
+  ['users, capabilities, seccomp and read-only root file systems hold', isConfined],
+  ['volumes of the kubelet and of the host appear, and change', volumes],
+  ['a pod that is to share the network of the host is refused by podvm, and runs with runc', refuses],
+  ['the pods live on when containerd is killed, and an end meanwhile is not lost', outlives],
+  ['no pod has a process of the runtime', hasNoShim],
+  ['pods end with the daemon of podvm, can be removed, and the next ones run', endsWithDaemon],
+];
+
+/** Uses a containerd with both runtimes as a kubelet and its user would. Errors: all steps that failed. */
+export async function tour(options: TourOptions): Promise<void> {
+  const before = await netnsOfContainerd();
+  let failures: readonly unknown[];
+  try {
+    failures = await walkAll(options);
+  } finally {
+    await removePods(options.crictl);
+  }
+  assert.deepEqual(await netnsOfContainerd(), before, 'no network namespace of a pod is left');
+  if (failures.length > 0) throw new AggregateError(failures, `${failures.length} of ${steps.length} steps failed`);
+}
+
+async function walkAll(options: TourOptions): Promise<readonly unknown[]> {
+  const { crictl, work, say } = options;
+  const runc = await Pod.run(crictl, work, 'runc', 'runc');
+  const pod = await Pod.run(crictl, work, 'machine', 'podvm');
+  const beside = await runc.start('main', 'sleep 10000');
+  const main = await pod.start('main', 'echo begun; sleep 10000');
+  const all: Tour = { ...options, runc, pod, beside, main };
+  const failures: unknown[] = [];
+  for (const [what, walk] of steps) {
+    const startedMs = Date.now();
+    const failure = await walk(all).then(
+      () => undefined,
+      (error: unknown) => new Error(what, { cause: error }),
+    );
+    say(`${failure === undefined ? 'ok' : 'FAILED'}: ${what} (${Date.now() - startedMs} ms)`);
+    if (failure === undefined) continue;
+    failures.push(failure);
+    say(messageOf(failure));
+  }
+  return failures;
+}
+
+/** Processes of runc would outlive their containerd. */
+async function removePods(crictl: Crictl): Promise<void> {
+  for (const pod of (await crictl.run('pods', '-q')).split('\n').filter(Boolean)) await crictl.run('rmp', '-f', pod);
+}
+
+const netnsOfContainerd = async () => (await readdir('/run/netns')).filter((name) => name.startsWith('cni-')).sort();
+
+/** Output of a command; crictl ends it with empty lines of its own. */
+async function execSync(crictl: Crictl, id: string, ...command: readonly string[]): Promise<string> {
+  return (await crictl.run('exec', '-s', id, ...command)).trimEnd();
+}
+
+async function differs({ crictl, main, beside }: Tour): Promise<void> {
+  const kernels = await Promise.all([main, beside].map((id) => execSync(crictl, id, 'uname', '-r')));
+  assert.notEqual(kernels[0], kernels[1]);
+  assert.equal(await execSync(crictl, main, 'hostname'), 'machine');
+  const resolver = 'nameserver 10.0.0.10\nsearch default.svc.cluster.local\noptions ndots:5';
+  assert.equal(await execSync(crictl, main, 'cat', '/etc/resolv.conf'), resolver);
+}
+
+async function reaches({ crictl, runc, pod, main, beside }: Tour): Promise<void> {
+  for (const [server, client, id] of [
+    [pod, beside, main],
+    [runc, main, beside],
+  ] as const) {
+    const serve = 'mkdir -p /www; echo page >/www/index.html; httpd -p 8080 -h /www';
+    await execSync(crictl, id, 'sh', '-c', serve);
+    const page = await execSync(crictl, client, 'wget', '-qO-', `http://${await server.address()}:8080/`);
+    assert.equal(page, 'page');
+  }
+}
+
+async function layers({ crictl, pod }: Tour): Promise<void> {
+  const image = { image: { image: layeredImage } };
+  for (const name of ['first', 'second']) {
+    const id = await pod.start(name, 'cat /added; test ! -e /gone && echo >/mine && exit 9', image);
+    assert.equal((await pod.ended(id)).exitCode, 9);
+    await crictl.run('rm', id);
+  }
+}
+
+async function logs({ crictl, pod }: Tour): Promise<void> {
+  const id = await pod.start('logs', 'i=0; while [ $i -lt 5000 ]; do echo "line $i"; i=$((i+1)); done; echo last >&2');
+  await pod.ended(id);
+  const said = await poll(
+    async () => {
+      const { stdout, stderr } = await crictl.try(['logs', id]);
+      return stderr.includes('last') ? stdout : undefined;
+    },
+    { everyMs: 200, signal: AbortSignal.timeout(20_000) },
+  );
+  assert.equal(said, Array.from({ length: 5000 }, (_, at) => `line ${at}\n`).join(''));
+  await crictl.run('rm', id);
+}
+
+async function execs({ crictl, main }: Tour): Promise<void> {
+  const { stdout, stderr } = await crictl.try(['exec', main, 'sh', '-c', 'echo out; echo err >&2; exit 7']);
+  assert.equal(stdout, 'out\n');
+  assert.match(stderr, /^err\n[^]*exit code 7/);
+  const input = randomBytes(1024 * 1024);
+  const summed = await crictl.try(['exec', '-i', main, 'sha256sum'], input);
+  assert.equal(summed.stdout.split(' ')[0], createHash('sha256').update(input).digest('hex'));
+  const script = 'until [ "$(stty size)" = "31 99" ]; do sleep 0.1; done; tty; read answer; echo "got $answer"; exit 3';
+  await using typed = crictl.type('exec', '-it', main, 'sh', '-c', script);
+  await typed.says(/\/dev\/pts\/\d+/);
+  typed.write('forty-two\n');
+  await typed.says(/got forty-two/);
+  await typed.says(/exit code 3/);
+  assert.equal(await typed.ends(), 1);
+}
+
+async function attaches({ crictl, pod }: Tour): Promise<void> {
+  const id = await pod.start('shell', '', { command: ['sh'], stdin: true, tty: true });
+  await using typed = crictl.type('attach', '-it', id);
+  typed.write('echo "sum: $((40 + 2))"; exit 5\n');
+  await typed.says(/sum: 42/);
+  assert.equal((await pod.ended(id)).exitCode, 5);
+  await crictl.run('rm', id);
+}
+
+const amount = v.object({ value: v.pipe(v.string(), v.regex(/^[1-9]\d*$/)) });
+const figures = v.object({
+  stats: v.array(
+    v.object({ cpu: v.object({ usageCoreNanoSeconds: amount }), memory: v.object({ workingSetBytes: amount }) }),
+  ),
+});
+
+async function measures({ crictl, main }: Tour): Promise<void> {
+  const { stats } = await crictl.json(figures, 'stats', '--id', main);
+  assert.equal(stats.length, 1);
+  await crictl.run('update', '--memory', String(64 * 1024 * 1024), main);
+  const limit = await execSync(crictl, main, 'cat', '/sys/fs/cgroup/memory.max');
+  assert.equal(limit, String(64 * 1024 * 1024));
+}
+
+async function ends({ crictl, pod, work }: Tour): Promise<void> {
+  const message = join(work, 'termination-log');
+  await writeFile(message, '');
+  const exits = await pod.start('exits', 'echo "last words" >/dev/termination-log; exit 42', {
+    annotations: { 'io.kubernetes.container.terminationMessagePath': '/dev/termination-log' },
+    mounts: [{ host_path: message, container_path: '/dev/termination-log' }],
+  });
+  const { exitCode, reason } = await pod.ended(exits);
+  assert.deepEqual([exitCode, reason], [42, 'Error']);
+  assert.equal(await readFile(message, 'utf8'), 'last words\n');
+  const eats = await pod.start('eats', 'tail /dev/zero', {
+    linux: { resources: { memory_limit_in_bytes: 32 * 1024 * 1024 } },
+  });
+  const killed = await pod.ended(eats);
+  assert.deepEqual([killed.exitCode, killed.reason], [137, 'OOMKilled']);
+  const missing = await pod.create('missing', '', { command: ['/no/such/program'] });
+  const { code, stderr } = await crictl.try(['start', missing]);
+  assert.equal(code, 1);
+  assert.match(stderr, /no such program|\/no\/such\/program/);
+  for (const id of [exits, eats, missing]) await crictl.run('rm', id);
+}
+
+async function sharesPids({ crictl, pod }: Tour): Promise<void> {
+  const alone = await pod.start('alone', 'sleep 1000', {
+    linux: { security_context: { namespace_options: { pid: 1 } } },
+  });
+  const together = await pod.start('together', 'sleep 1000');
+  const processes = async (id: string) => (await execSync(crictl, id, 'ps', '-o', 'args')).split('\n');
+  assert.equal((await processes(alone)).filter((line) => /sleep 1000\b/.test(line)).length, 1);
+  assert.ok((await processes(together)).filter((line) => /sleep 1000\d?/.test(line)).length >= 2);
+  for (const id of [alone, together]) await crictl.run('rm', '-f', id);
+}
+
+async function isConfined({ crictl, pod }: Tour): Promise<void> {
+  const script = 'id; grep -E "^(CapBnd|NoNewPrivs|Seccomp):" /proc/self/status; touch /x 2>&1; unshare -U true 2>&1';
+  const id = await pod.start('confined', script, {
+    linux: {
+      security_context: {
+        run_as_user: { value: 1000 },
+        run_as_group: { value: 1001 },
+        supplemental_groups: [1002],
+        readonly_rootfs: true,
+        no_new_privs: true,
+        capabilities: { drop_capabilities: ['ALL'], add_capabilities: ['NET_RAW'] },
+        seccomp: { profile_type: 0 },
+      },
+    },
+  });
+  await pod.ended(id);
+  const said = await crictl.run('logs', id);
+  for (const words of [
+    /uid=1000 gid=1001 groups=.*1002/,
+    /^CapBnd:\s+0000000000002000$/m,
+    /^NoNewPrivs:\s+1$/m,
+    /^Seccomp:\s+2$/m,
+    /touch: .*Read-only file system/,
+    /unshare.*not permitted/i,
+  ]) {
+    assert.match(said, words);
+  }
+  await crictl.run('rm', id);
+}
+
+async function volumes({ crictl, pod, work }: Tour): Promise<void> {
+  const kubelet = join(work, 'kubelet/pods/uid-machine');
+  const config = join(kubelet, 'volumes/kubernetes.io~configmap/config');
+  const empty = join(kubelet, 'volumes/kubernetes.io~empty-dir/cache');
+  const shared = join(work, 'shared');
+  for (const directory of [join(config, '..v1'), empty, shared]) await mkdir(directory, { recursive: true });
+  await writeFile(join(config, '..v1/key'), 'first');
+  await symlink('..v1', join(config, '..data'));
+  await symlink('..data/key', join(config, 'key'));
+  await writeFile(join(kubelet, 'etc-hosts'), '127.0.0.1 localhost\n10.1.2.3 from-the-kubelet\n');
+  await writeFile(join(shared, 'question'), 'question');
+  const mount = (host_path: string, container_path: string, readonly = false) => ({
+    host_path,
+    container_path,
+    readonly,
+  });
+  const mounts = [
+    mount(config, '/config', true),
+    mount(empty, '/cache'),
+    mount(shared, '/shared'),
+    mount(join(kubelet, 'etc-hosts'), '/etc/hosts'),
+  ];
+  const id = await pod.start('volumes', 'cat /shared/question; echo answer >/shared/answer; sleep 1000', { mounts });
+  const read = async (path: string) => await execSync(crictl, id, 'cat', path);
+  assert.equal(await read('/config/key'), 'first');
+  assert.match(await read('/etc/hosts'), /from-the-kubelet/);
+  await execSync(crictl, id, 'sh', '-c', 'echo kept >/cache/file');
+  assert.deepEqual(await readdir(empty), [], 'an emptyDir is in the machine');
+  const answer = async () => ((await readdir(shared)).includes('answer') ? true : undefined);
+  assert.ok(await poll(answer, { everyMs: 100, signal: AbortSignal.timeout(20_000) }));
+  assert.equal(await readFile(join(shared, 'answer'), 'utf8'), 'answer\n');
+  await crictl.run('rm', '-f', id);
+}
+
+async function refuses({ crictl, work }: Tour): Promise<void> {
+  // As a kubelet does, without a host name: it would be the node's.
+  const linux = { hostname: '', linux: { security_context: { namespace_options: { network: 2 } } } };
+  await assert.rejects(Pod.run(crictl, work, 'host-machine', 'podvm', linux), /shares the host's namespaces: network/);
+  const onHost = await Pod.run(crictl, work, 'host-runc', 'runc', linux);
+  await onHost.remove();
+}
+
+async function outlives({ crictl, containerd, pod, main, beside }: Tour): Promise<void> {
+  const brief = await pod.start('brief', 'sleep 3; exit 42');
+  const talks = await pod.start('talks', 'i=0; while :; do echo "tick $i"; i=$((i+1)); sleep 0.2; done');
+  await containerd.restart();
+  const running = (await crictl.run('ps', '-q', '--no-trunc')).trim().split('\n');
+  for (const id of [main, beside, talks]) assert.ok(running.includes(id), id);
+  assert.equal(await execSync(crictl, main, 'echo', 'here'), 'here');
+  assert.equal((await pod.ended(brief)).exitCode, 42);
+  const before = (await crictl.run('logs', talks)).length;
+  const grows = async () => ((await crictl.run('logs', talks)).length > before ? true : undefined);
+  assert.ok(await poll(grows, { everyMs: 300, signal: AbortSignal.timeout(20_000) }), 'its log goes on');
+  for (const id of [brief, talks]) await crictl.run('rm', '-f', id);
+}
+
+async function endsWithDaemon({ crictl, work, pod, main, replaceDaemon }: Tour): Promise<void> {
+  await replaceDaemon();
+  await pod.ended(main);
+  await pod.remove();
+  const next = await Pod.run(crictl, work, 'next', 'podvm');
+  const id = await next.start('main', 'echo again; sleep 1000');
+  assert.equal(await execSync(crictl, id, 'hostname'), 'next');
+  await next.remove();
+}
+
+async function hasNoShim(): Promise<void> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const commands = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => '')));
+  assert.deepEqual(
+    commands.filter((command) => command.includes('containerd-shim-podvm')),
+    [],
+  );
+}
