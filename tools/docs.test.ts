@@ -88,3 +88,13 @@ function named(text: string, section: string): string[] {
   const cells = [...body.matchAll(/^\| (`[^|]+) \|/gm)].map(([, cell = '']) => cell);
   return cells.flatMap((cell) => [...cell.matchAll(/`([^`]+)`/g)].map(([, name = '']) => name)).sort();
 }
+
+it('the version is the same in the agent, in the lock file, and in the names of files that pages mention', async () => {
+  const read = (file: string) => readFile(join(repo, file), 'utf8');
+  const [, version] = /"version": "(.*)"/.exec(await read('package.json')) ?? [];
+  const texts = await Promise.all(['README.md', 'docs/install.md'].map(read));
+  const named = texts.flatMap((text) => [...text.matchAll(/podvm[-_](\d+\.\d+\.\d+)/g)].map(([, found]) => found));
+  const [, ofAgent] = /agentVersion = '(.*)'/.exec(await read('src/agent/services.ts')) ?? [];
+  const ofLock = [...(await read('package-lock.json')).matchAll(/"name": "podvm",\s+"version": "(.*)"/g)];
+  assert.deepEqual([...new Set([...named, ofAgent, ...ofLock.map(([, found]) => found)])], [version]);
+});

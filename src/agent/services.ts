@@ -32,7 +32,7 @@ import { Pushes } from './volume/pushes.ts';
 import { Shares } from './volume/shares.ts';
 import { Volumes } from './volume/volumes.ts';
 
-const agentVersion = '0.1.0';
+const agentVersion = '0.2.0';
 const maxErrorChars = 4000;
 /** Delay between the answer to `shutdown` and the end, in `ms`, in which the answer leaves the guest. */
 const farewellMs = 50;
