@@ -123,7 +123,7 @@ describe('a word of another program', () => {
   it('leaves a misspelt command to the likeness of names', async () => {
     const { type, said } = openProgram();
     assert.equal(await type('stp'), 2);
-    assert.match(said.stderr, /^podvm: unknown command 'stp'\n\(Did you mean stop\?\)\n {2}fix: See `podvm --help`/);
+    assert.match(said.stderr, /^podvm: unknown command 'stp' \(Did you mean stop\?\)\n {2}fix: See `podvm --help`/);
   });
 });
 

@@ -46,7 +46,7 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
     .configureOutput({
       writeOut: (text) => terminal.stdout.write(text),
       writeErr: (text) => terminal.stderr.write(text),
-      outputError: (text, writeTo) => writeTo(text.replace(/^error: /, 'podvm: ')),
+      outputError: (text, writeTo) => writeTo(text.replace(/^error: /, 'podvm: ').replace('\n(Did', ' (Did')),
     })
     .enablePositionalOptions()
     .showHelpAfterError('  fix: See `podvm --help`, or `podvm COMMAND --help`.');
