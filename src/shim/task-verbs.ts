@@ -17,7 +17,8 @@ import {
 } from './schema/generated/events/task_pb.ts';
 import type { ExecProcessRequest, Task as TaskService } from './schema/generated/runtime/task/v2/shim_pb.ts';
 import { Status } from './schema/generated/types/task/task_pb.ts';
-import type { ProcessExit, Task, TaskProcess } from './task/process.ts';
+import type { Task, TaskProcess } from './task/process.ts';
+import type { ProcessExit, ProcessState } from './task/process-life.ts';
 import { metricsOf } from './translate/metrics.ts';
 import type { Verbs } from './ttrpc/service.ts';
 
@@ -29,7 +30,7 @@ const statusOfState = {
   created: Status.CREATED,
   running: Status.RUNNING,
   stopped: Status.STOPPED,
-} as const satisfies Record<TaskProcess['state'], Status>;
+} as const satisfies Record<ProcessState, Status>;
 
 const exitOf = (exit: ProcessExit | undefined) =>
   exit === undefined ? {} : { exitStatus: exit.status, exitedAt: timestampFromDate(exit.at) };
@@ -38,7 +39,7 @@ const exitOf = (exit: ProcessExit | undefined) =>
 export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
   const { tasks, events, log } = parts;
   const tellExit = (task: Task, id: string, process: TaskProcess) =>
-    void process.exited.then((exit) =>
+    void process.life.exited.then((exit) =>
       events.tell(task.bundle, '/tasks/exit', TaskExitSchema, {
         ...{ containerId: task.id, id, pid: process.pid },
         ...exitOf(exit),
@@ -70,18 +71,18 @@ export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
 
     state({ id, execId }) {
       const task = tasks.get(id);
-      const { pid, state, paths, exit } = tasks.process(id, execId);
+      const { pid, paths, life } = tasks.process(id, execId);
       const about = { id: execId === '' ? id : execId, execId, bundle: task.bundle.path, pid };
-      return Promise.resolve({ ...about, status: statusOfState[state], ...paths, ...exitOf(exit) });
+      return Promise.resolve({ ...about, status: statusOfState[life.state], ...paths, ...exitOf(life.exit) });
     },
 
     async wait({ id, execId }, signal) {
-      return exitOf(await untilAborted(tasks.process(id, execId).exited, signal));
+      return exitOf(await untilAborted(tasks.process(id, execId).life.exited, signal));
     },
 
     async kill({ id, execId, signal: number }, signal) {
       const process = tasks.process(id, execId);
-      if (process.state === 'stopped') {
+      if (process.life.state === 'stopped') {
         throw new PodvmError('notFound', `Cannot send a signal to ${printable(id, 100)}: it has ended`);
       }
       await process.kill(number, signal);
@@ -91,13 +92,13 @@ export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
     async delete({ id, execId }, signal) {
       const task = tasks.get(id);
       const process = tasks.process(id, execId);
-      if (process.state === 'running') {
+      if (process.life.state === 'running') {
         throw new PodvmError('failedPrecondition', `Cannot delete ${printable(id, 100)}: it is running`);
       }
       await process.remove(signal);
       if (execId === '') tasks.delete(task);
       else task.execs.delete(execId);
-      const about = { pid: process.pid, ...exitOf(process.exit) };
+      const about = { pid: process.pid, ...exitOf(process.life.exit) };
       if (execId === '') {
         void events.tell(task.bundle, '/tasks/delete', TaskDeleteSchema, { containerId: id, id, ...about });
       }
@@ -135,7 +136,7 @@ export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
     /** Never empty: after its restart, containerd takes a task without processes for one that is lost. */
     pids({ id }) {
       const task = tasks.get(id);
-      const running = [...task.execs.values()].filter(({ state }) => state === 'running');
+      const running = [...task.execs.values()].filter(({ life }) => life.state === 'running');
       return Promise.resolve({ processes: [task, ...running].map(({ pid }) => ({ pid })) });
     },
 

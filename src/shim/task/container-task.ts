@@ -38,9 +38,9 @@ export class ContainerTask implements Task {
   readonly pid: number;
   readonly bundle: Bundle;
   readonly paths: IoPaths;
+  readonly life = new ProcessLife();
   readonly execs = new Map<string, TaskProcess>();
   readonly #parts: ContainerTaskParts;
-  readonly #life = new ProcessLife();
 
   constructor(parts: ContainerTaskParts) {
     const { container, fifos } = parts;
@@ -63,24 +63,12 @@ export class ContainerTask implements Task {
         log.error('termination message not written', error, { container: this.id }),
       );
     }
-    this.#life.end({ status: exitCode, at: finishedAt });
-  }
-
-  get state(): TaskProcess['state'] {
-    return this.#life.state;
-  }
-
-  get exit() {
-    return this.#life.exit;
-  }
-
-  get exited() {
-    return this.#life.exited;
+    this.life.end({ status: exitCode, at: finishedAt });
   }
 
   async start(signal: AbortSignal): Promise<void> {
     await this.#parts.container.start(signal);
-    this.#life.start();
+    this.life.start();
   }
 
   async kill(signalNumber: number, signal: AbortSignal): Promise<void> {
@@ -100,7 +88,7 @@ export class ContainerTask implements Task {
 
   async figures(signal: AbortSignal): Promise<Figures | undefined> {
     const { pod, container } = this.#parts;
-    if (this.state !== 'running') return undefined;
+    if (this.life.state !== 'running') return undefined;
     const { containers } = await pod.measure(signal);
     return containers.find(({ id }) => id === container.status.id);
   }
@@ -113,8 +101,11 @@ export class ContainerTask implements Task {
   }
 
   makeExec(request: ExecRequest): TaskProcess {
-    if (this.state !== 'running') {
-      throw new PodvmError('failedPrecondition', `Cannot run a command in container ${this.id}: it is ${this.state}`);
+    if (this.life.state !== 'running') {
+      throw new PodvmError(
+        'failedPrecondition',
+        `Cannot run a command in container ${this.id}: it is ${this.life.state}`,
+      );
     }
     return new ExecProcess(request, this.#parts.container);
   }

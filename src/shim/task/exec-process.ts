@@ -8,9 +8,9 @@ import { ProcessLife } from './process-life.ts';
 export class ExecProcess implements TaskProcess {
   readonly pid: number;
   readonly paths: IoPaths;
+  readonly life = new ProcessLife();
   readonly #request: ExecRequest;
   readonly #container: Container;
-  readonly #life = new ProcessLife();
   #exec: Exec | undefined;
   #fifos: Fifos | undefined;
 
@@ -21,20 +21,8 @@ export class ExecProcess implements TaskProcess {
     this.#container = container;
   }
 
-  get state(): TaskProcess['state'] {
-    return this.#life.state;
-  }
-
-  get exit() {
-    return this.#life.exit;
-  }
-
-  get exited() {
-    return this.#life.exited;
-  }
-
   async start(signal: AbortSignal): Promise<void> {
-    if (this.state !== 'created' || this.#fifos !== undefined) {
+    if (this.life.state !== 'created' || this.#fifos !== undefined) {
       throw new PodvmError('failedPrecondition', 'Cannot start the command: it was started before');
     }
     const { command, env, workingDir, paths, size } = this.#request;
@@ -47,12 +35,12 @@ export class ExecProcess implements TaskProcess {
         signal,
       );
       this.#exec = exec;
-      this.#life.start();
+      this.life.start();
       if (exec.stdin !== undefined) fifos.feed(exec.stdin);
       void this.#run(exec, fifos);
     } catch (error) {
       fifos.close();
-      this.#life.end({ status: startErrorStatus, at: new Date() });
+      this.life.end({ status: startErrorStatus, at: new Date() });
       throw error;
     }
   }
@@ -68,7 +56,7 @@ export class ExecProcess implements TaskProcess {
     };
     const carried = Promise.all([carry('stdout', exec.stdout), carry('stderr', exec.stderr)]);
     const { exitCode } = await exec.exited;
-    this.#life.end({ status: exitCode, at: new Date() });
+    this.life.end({ status: exitCode, at: new Date() });
     await carried;
     fifos.close();
   }

@@ -36,10 +36,10 @@ export class PodTask implements Task {
   readonly pid: number;
   readonly bundle: Bundle;
   readonly paths: IoPaths;
+  readonly life = new ProcessLife();
   readonly sandbox: Sandbox;
   readonly execs = new Map<string, TaskProcess>();
   readonly #log: Log;
-  readonly #life = new ProcessLife();
   #measured: Promise<SandboxStats> | undefined;
   #measuredMs = 0;
 
@@ -50,24 +50,12 @@ export class PodTask implements Task {
     this.paths = paths;
     this.sandbox = sandbox;
     this.#log = log;
-    void sandbox.ended.then(() => this.#life.end({ status: killedStatus, at: new Date() }));
-  }
-
-  get state(): TaskProcess['state'] {
-    return this.#life.state;
-  }
-
-  get exit() {
-    return this.#life.exit;
-  }
-
-  get exited() {
-    return this.#life.exited;
+    void sandbox.ended.then(() => this.life.end({ status: killedStatus, at: new Date() }));
   }
 
   /** The machine runs already. */
   start(): Promise<void> {
-    this.#life.start();
+    this.life.start();
     return Promise.resolve();
   }
 
@@ -84,7 +72,7 @@ export class PodTask implements Task {
   endInput(): void {}
 
   async figures(signal: AbortSignal): Promise<Figures | undefined> {
-    return this.state === 'running' ? podFiguresOf(await this.measure(signal)) : undefined;
+    return this.life.state === 'running' ? podFiguresOf(await this.measure(signal)) : undefined;
   }
 
   /** Figures of the machine, which all of its tasks share for a moment: containerd asks them in turn, every second. */

@@ -1,7 +1,14 @@
-import type { ProcessExit, TaskProcess } from './process.ts';
+export interface ProcessExit {
+  /** Exit code, or 128 plus the number of the signal that ended it. */
+  readonly status: number;
+  readonly at: Date;
+}
+
+export type ProcessState = 'created' | 'running' | 'stopped';
 
 /** States and end of a process: created -> running -> stopped. */
 export class ProcessLife {
+  /** Settles once; never rejects. */
   readonly exited: Promise<ProcessExit>;
   readonly #settle: (exit: ProcessExit) => void;
   #hasStarted = false;
@@ -13,7 +20,7 @@ export class ProcessLife {
     this.#settle = resolve;
   }
 
-  get state(): TaskProcess['state'] {
+  get state(): ProcessState {
     if (this.#exit !== undefined) return 'stopped';
     return this.#hasStarted ? 'running' : 'created';
   }

@@ -2,21 +2,13 @@ import type { OciResources } from '../bundle/oci-spec.ts';
 import type { Bundle } from '../bundle/bundle.ts';
 import type { IoPaths } from '../io/fifos.ts';
 import type { Figures } from '../translate/metrics.ts';
-
-export interface ProcessExit {
-  /** Exit code, or 128 plus the number of the signal that ended it. */
-  readonly status: number;
-  readonly at: Date;
-}
+import type { ProcessLife } from './process-life.ts';
 
 /** A process that containerd knows by ids: the first of a task, or a command in it. */
 export interface TaskProcess {
   readonly pid: number;
   readonly paths: IoPaths;
-  readonly state: 'created' | 'running' | 'stopped';
-  readonly exit: ProcessExit | undefined;
-  /** Settles once; never rejects. */
-  readonly exited: Promise<ProcessExit>;
+  readonly life: Pick<ProcessLife, 'state' | 'exit' | 'exited'>;
   start(signal: AbortSignal): Promise<void>;
   kill(signalNumber: number, signal: AbortSignal): Promise<void>;
   resize(columns: number, rows: number, signal: AbortSignal): Promise<void>;
