@@ -58,6 +58,7 @@ class DiskSnapshotImages implements SnapshotImages {
     string,
     { readonly done: Promise<void>; readonly abort: AbortController; waiters: number }
   >();
+  /** How many users each file in use has. */
   readonly #holds = new Map<string, number>();
 
   constructor(options: SnapshotImagesOptions) {
@@ -69,7 +70,7 @@ class DiskSnapshotImages implements SnapshotImages {
     this.#holds.set(key, (this.#holds.get(key) ?? 0) + 1);
     let isHeld = true;
     const release = () => {
-      if (isHeld) this.#holds.set(key, (this.#holds.get(key) ?? 1) - 1);
+      if (isHeld) this.#letGo(key);
       isHeld = false;
       return Promise.resolve();
     };
@@ -92,14 +93,20 @@ class DiskSnapshotImages implements SnapshotImages {
     };
   }
 
+  #letGo(key: string): void {
+    const left = (this.#holds.get(key) ?? 1) - 1;
+    if (left > 0) this.#holds.set(key, left);
+    else this.#holds.delete(key);
+  }
+
   /** Removes files whose directories are gone, or are others by now. */
   async sweep(): Promise<void> {
     for (const name of await readdir(this.#options.directory)) {
       const key = /^([0-9a-f]{64})\.(?:json|erofs)$/.exec(name)?.[1];
-      if (key === undefined || (this.#holds.get(key) ?? 0) > 0) continue;
+      if (key === undefined || this.#holds.has(key)) continue;
       const record = await this.#read(key);
       const now = record && (await keyOf(record.directories).catch(() => undefined));
-      if (now === key || (this.#holds.get(key) ?? 0) > 0) continue;
+      if (now === key || this.#holds.has(key)) continue;
       await this.#remove(key);
       this.#options.log.info('flattened snapshot removed', { snapshot: key });
     }
@@ -110,13 +117,11 @@ class DiskSnapshotImages implements SnapshotImages {
     const making = this.#making.get(key) ?? this.#begin(key, directories);
     making.waiters += 1;
     try {
-      if (
-        (await within(
-          making.done.then(() => true),
-          { signal },
-        )) === true
-      )
-        return;
+      const isDone = await within(
+        making.done.then(() => true),
+        { signal },
+      );
+      if (isDone === true) return;
       throw new PodvmError('cancelled', 'Cannot flatten the snapshot: cancelled', { cause: signal.reason });
     } finally {
       making.waiters -= 1;
