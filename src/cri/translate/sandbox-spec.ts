@@ -1,5 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { hostNameOf } from '#sandbox/host-name.ts';
 import type { HostPort, SandboxSpec } from '#sandbox/sandbox.ts';
 import { templateOfHandler } from '../handlers.ts';
 import {
@@ -32,7 +33,7 @@ export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string):
     isKept: true,
     labels: config.labels,
     annotations: config.annotations,
-    hostname: config.hostname === '' ? hostnameOf(name) : config.hostname,
+    hostname: config.hostname === '' ? hostNameOf(name) : config.hostname,
     network: 'cni',
     template: templateOfHandler(runtimeHandler),
     images: [],
@@ -114,15 +115,6 @@ function refuseWhatIsMissing({ name }: PodSandboxMetadata, security: LinuxSandbo
       { fix: 'Use POD or CONTAINER.' },
     );
   }
-}
-
-/** Makes a host name of a pod's name: RFC 1123's characters, at most 63. */
-function hostnameOf(name: string): string {
-  const label = name
-    .replaceAll(/[^A-Za-z0-9-]/g, '-')
-    .slice(0, 63)
-    .replaceAll(/^-+|-+$/g, '');
-  return label === '' ? 'pod' : label;
 }
 
 const protocols = new Map<number, HostPort['protocol']>([

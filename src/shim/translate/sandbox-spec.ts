@@ -1,5 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { hostNameOf } from '#sandbox/host-name.ts';
 import type { SandboxSpec } from '#sandbox/sandbox.ts';
 import type { OciSpec } from '../bundle/oci-spec.ts';
 import { podResourcesOf } from './resources.ts';
@@ -42,7 +43,7 @@ export function sandboxSpecOf(spec: OciSpec, { id, attempt, resolvConf }: PodFac
     attempt,
     labels: {},
     annotations: ownAnnotationsOf(spec),
-    hostname: spec.hostname === '' ? hostnameOf(name) : spec.hostname,
+    hostname: spec.hostname === '' ? hostNameOf(name) : spec.hostname,
     network: 'given',
     netns: networkOf(spec) ?? '',
     template: templateOf(spec),
@@ -106,13 +107,4 @@ function dnsOf(resolvConf: string): SandboxSpec['dns'] {
   const lines = resolvConf.split('\n').map((line) => line.trim().split(/\s+/));
   const words = (keyword: string) => lines.filter(([first]) => first === keyword).flatMap(([, ...rest]) => rest);
   return { policy: 'None', nameservers: words('nameserver'), searches: words('search'), options: words('options') };
-}
-
-/** Makes a host name of a pod's name: RFC 1123's characters, at most 63. */
-function hostnameOf(name: string): string {
-  const label = name
-    .replaceAll(/[^A-Za-z0-9-]/g, '-')
-    .slice(0, 63)
-    .replaceAll(/^-+|-+$/g, '');
-  return label === '' ? 'pod' : label;
 }
