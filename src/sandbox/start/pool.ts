@@ -87,7 +87,7 @@ class SparePool implements Pool {
       template === mine.template &&
       size.nominal !== undefined &&
       size.scratchBytes === mine.size.scratchBytes;
-    if (suits) this.#demand.ordered(this.#context.surroundings.nowMs());
+    if (suits) this.#demand.ordered(this.#nowMs);
     const spare = suits ? this.#spares.shift() : undefined;
     if (spare !== undefined) {
       this.#quietUntilNs = this.#context.surroundings.monotonicNs() + BigInt(settleMs) * 1_000_000n;
@@ -122,7 +122,7 @@ class SparePool implements Pool {
       if (isScarce) await this.#drain(scarcity);
       else if (!(await this.#isTemplateCurrent())) await this.#drain('their template changed');
       let isResting = isScarce;
-      const wanted = this.#demand.wanted(this.#context.surroundings.nowMs());
+      const wanted = this.#demand.wanted(this.#nowMs);
       if (this.#spares.length > wanted) await this.#drain('fewer are needed', wanted);
       if (!isScarce && this.#spares.length < wanted && !this.#isBusy) {
         try {
@@ -148,6 +148,11 @@ class SparePool implements Pool {
 
   #tellWaiters(): void {
     for (const resolve of this.#waiters.splice(0)) resolve();
+  }
+
+  /** A time that no change of the host's clock moves. */
+  get #nowMs(): number {
+    return Number(this.#context.surroundings.monotonicNs() / 1_000_000n);
   }
 
   get #isBusy(): boolean {
