@@ -84,7 +84,7 @@ export async function openDefaultNetwork(
     masquerade(aliasOf(stateDir), wanted, listingsOf(facts), signal),
     raise(choice, bridgeLink, routes, signal),
     subnets.length > 1 ? addGateway6(choice, routes, signal) : undefined,
-    setBridge(choice.bridge, signal),
+    setBridge(choice.bridge, bridgeLink, signal),
   ]);
   if (unguarded !== undefined && !opensNode) throw cannotClose(unguarded);
   if (unguarded !== undefined) onUnguarded?.(unguarded);
@@ -263,11 +263,15 @@ const bridgeSettings = {
   '/proc/sys/net/ipv6/conf/*/accept_redirects': '0',
 } as const;
 
+/** Disables the table of multicast groups, which pods could fill: multicast goes to every port. */
+async function keepNoGroups(bridge: string, signal: AbortSignal): Promise<void> {
+  await run('ip', ['link', 'set', 'dev', bridge, 'type', 'bridge', 'mcast_snooping', '0'], { signal, okCodes: 'any' });
+}
+
 /** Applies also to a bridge made by an earlier version. Settings that the kernel lacks are skipped. */
-async function setBridge(bridge: string, signal: AbortSignal): Promise<void> {
+async function setBridge(bridge: string, link: Link | undefined, signal: AbortSignal): Promise<void> {
   await Promise.all([
-    // Disables the table of multicast groups, which pods could fill: multicast goes to every port.
-    run('ip', ['link', 'set', 'dev', bridge, 'type', 'bridge', 'mcast_snooping', '0'], { signal, okCodes: 'any' }),
+    link?.linkinfo?.info_data?.mcast_snooping === 0 ? undefined : keepNoGroups(bridge, signal),
     ...Object.entries(bridgeSettings).map(async ([pattern, value]) => {
       const path = pattern.replace('*', bridge);
       const now = (await readFileIfThere(path))?.trim();

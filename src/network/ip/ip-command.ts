@@ -10,6 +10,8 @@ const linkSchema = v.object({
   address: v.optional(v.string()),
   /** Such as `UP`. */
   flags: v.array(v.string()),
+  /** Of its kind; `mcast_snooping` is a bridge's. */
+  linkinfo: v.optional(v.object({ info_data: v.optional(v.object({ mcast_snooping: v.optional(v.number()) })) })),
 });
 export type Link = v.InferOutput<typeof linkSchema>;
 
@@ -32,7 +34,7 @@ const addressedLinkSchema = v.object({
 });
 export type AddressedLink = v.InferOutput<typeof addressedLinkSchema>;
 
-/** Parses the output of `ip -json link show`. */
+/** Parses the output of `ip -json -details link show`. */
 export function parseLinks(text: string): readonly Link[] {
   return parse(v.array(linkSchema), text.trim());
 }
@@ -43,7 +45,7 @@ export function parseRoutes(text: string): readonly Route[] {
 }
 
 export async function readLinks(signal: AbortSignal): Promise<readonly Link[]> {
-  return parseLinks(await ip(['-json', 'link', 'show'], signal));
+  return parseLinks(await ip(['-json', '-details', 'link', 'show'], signal));
 }
 
 /** The node's routes of every table, IPv4 and IPv6. */

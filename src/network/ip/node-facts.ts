@@ -26,7 +26,7 @@ const questions = [
   'iptables -w 5 -t nat -S POSTROUTING',
   'ip6tables -w 5 -S FORWARD',
   'ip6tables -w 5 -t nat -S POSTROUTING',
-  'ip -json link show',
+  'ip -json -details link show',
   'ip -json route show table all',
 ];
 
