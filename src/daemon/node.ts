@@ -83,11 +83,15 @@ export async function openNode(
   log.info('accelerator chosen', { accelerator, reason });
   // The sandboxes' lock protects the whole state directory. Images are opened under it and locked later.
   const opening = Promise.withResolvers<ImageStore>();
+  let opened: ImageStore | undefined;
   const openingSnapshots = Promise.withResolvers<SnapshotImages>();
   const partsOf = (of: Assets): Parts => ({
     ...machinePartsOf(config, of, accelerator, log),
     network,
-    images: { hold: async (...request) => await (await opening.promise).hold(...request) },
+    images: {
+      hold: async (...request) => await (await opening.promise).hold(...request),
+      get: (reference) => opened?.get(reference),
+    },
     snapshots: { hold: async (...request) => await (await openingSnapshots.promise).hold(...request) },
     connectLink,
     makeScratchDisk,
@@ -122,6 +126,7 @@ export async function openNode(
     },
     log,
   });
+  opened = images;
   opening.resolve(images);
   openingSnapshots.resolve(
     await openSnapshotImages({

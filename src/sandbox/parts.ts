@@ -14,7 +14,7 @@ import type { MachineDriver } from '#vm/driver.ts';
 export interface Parts {
   readonly driver: MachineDriver;
   readonly network: Network;
-  readonly images: Pick<ImageStore, 'hold'>;
+  readonly images: Pick<ImageStore, 'hold' | 'get'>;
   readonly snapshots: SnapshotImages;
   makeScratchDisk(request: ScratchDiskRequest, signal: AbortSignal): Promise<ScratchDisk>;
   makeVolumeDisk(request: VolumeDiskRequest, signal: AbortSignal): Promise<ScratchDisk>;

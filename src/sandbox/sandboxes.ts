@@ -11,6 +11,7 @@ import { LiveSandbox } from './live-sandbox.ts';
 import { lockDirectory } from './recovery/lock.ts';
 import { createNames, createUserIds, keyOf, userIdsOf } from './names.ts';
 import type { Parts, Surroundings } from './parts.ts';
+import { ImageDemand } from './start/image-demand.ts';
 import { createPool } from './start/pool.ts';
 import type { PoolSize } from './start/pool-demand.ts';
 import { machineSizeOf } from './resources.ts';
@@ -71,6 +72,7 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
     limits,
     surroundings,
     names: createNames(),
+    imageDemand: new ImageDemand(() => Number(surroundings.monotonicNs() / 1_000_000n)),
     gate: createGate(limits.maxStarts),
     template,
   };

@@ -125,13 +125,15 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
     what: 'images in use by the machine stay on the node',
     needs: ['directory', 'machine', 'guest', 'listed'],
     run: ({ directory, machine, guest, listed }, site) =>
-      createImageDisks(machine, guest, directory.machinePath, {
-        images: site.record.pod.images,
-        serials: listed.disks,
-        held: holdImages(site),
+      createImageDisks({
+        machine,
+        guest,
+        machineDirectory: directory.machinePath,
+        before: { images: site.record.pod.images, serials: listed.disks, held: holdImages(site) },
       }),
     undo: (disks) => disks[Symbol.asyncDispose](),
   }),
+  imagesPlugged: { ...startSteps.imagesPlugged, ...there },
   configured: { ...startSteps.configured, ...there },
   volumeDisks: step({
     ...startSteps.volumeDisks,

@@ -11,6 +11,7 @@ import { scratchSerial } from '../volume/volume-disks.ts';
 import type { SandboxLimits } from '../limits.ts';
 import { consoleTail } from '../log/console-tail.ts';
 import type { UserIds } from '../names.ts';
+import type { ImageDemand } from './image-demand.ts';
 import type { Parts, Surroundings } from '../parts.ts';
 import type { PhaseClock } from '../phases.ts';
 import {
@@ -22,6 +23,7 @@ import {
 } from '../recovery/record.ts';
 import { hostLimitsOf, type MachineSize } from '../resources.ts';
 import type { SandboxSpec } from '../sandbox.ts';
+import { createImageDisks, type ImageDisks } from '../volume/image-disks.ts';
 import { stepOf, type Steps } from './run-steps.ts';
 import type { Templates } from './templates.ts';
 
@@ -29,6 +31,7 @@ export interface MachineContext {
   readonly root: string;
   readonly userIds: UserIds;
   readonly templates: Templates;
+  readonly imageDemand: ImageDemand;
   readonly parts: Parts;
   readonly limits: SandboxLimits;
   readonly surroundings: Surroundings;
@@ -65,6 +68,7 @@ export interface MachineMade {
   readonly guest: Link;
   readonly scratchPlugged: void;
   readonly scratchReady: void;
+  readonly imageDisks: ImageDisks;
 }
 
 export interface Identity {
@@ -172,6 +176,14 @@ export const machineSteps: Steps<MachineMade, MachineSite> = {
       const scratch = { serial: scratchSerial, fileSystem: 'ext4', readOnly: false, hasQuotas: true } as const;
       phases.add('scratch disk', (await guest.call('attachDisk', scratch, signal)).phases);
     },
+  }),
+  imageDisks: step({
+    name: 'image disks opened',
+    what: 'a place for the disks of images (`src/sandbox/volume/image-disks.ts`)',
+    needs: ['directory', 'machine', 'guest'],
+    run: ({ directory: { machinePath: machineDirectory }, machine, guest }, { context }) =>
+      createImageDisks({ machine, guest, machineDirectory, onFirst: (id) => context.imageDemand.started(id) }),
+    undo: dispose,
   }),
 };
 

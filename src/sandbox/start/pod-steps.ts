@@ -11,7 +11,6 @@ import type { SandboxSpec } from '../sandbox.ts';
 import { createBlockDisks } from '../volume/block-disks.ts';
 import { createBlockMode, createDeviceMode } from '../volume/block-mode.ts';
 import { createContainerMounts, type ContainerMounts } from '../volume/container-mounts.ts';
-import { createImageDisks, type ImageDisks } from '../volume/image-disks.ts';
 import { createImageMode } from '../volume/image-mode.ts';
 import { makeVolumes } from '../volume/make-volumes.ts';
 import { createShareMode } from '../volume/share-mode.ts';
@@ -53,7 +52,7 @@ interface OwnerMade {
 export const madeForPod: OwnerMade = { assigned: undefined, named: undefined, limited: undefined };
 
 interface PodMade extends OwnerMade {
-  readonly imageDisks: ImageDisks;
+  readonly imagesPlugged: void;
   readonly configured: void;
   readonly volumeDisks: VolumeDisks;
   readonly network: GuestNetwork;
@@ -121,12 +120,11 @@ const podSteps: Steps<StartMade, PodSite, keyof PodMade> = {
     run: ({ machine }, { context, order: { size, cgroupParent } }) =>
       limitOnHost(machine, { ...size, cgroupParent }, context.limits.size),
   }),
-  imageDisks: step({
+  imagesPlugged: step({
     name: 'images plugged',
-    what: 'images that the node has are mounted ahead of the containers that will wait for them',
-    needs: ['directory', 'machine', 'guest'],
+    what: 'images that the node has are mounted before the containers that will wait for them',
+    needs: ['imageDisks'],
     run: plugImages,
-    undo: dispose,
   }),
   configured: step({
     name: 'guest configured',
@@ -186,22 +184,18 @@ export const startSteps: Steps<StartMade, PodSite> = {
 
 /** Errors are only logged: the container meets and reports them again. */
 async function plugImages(
-  { directory, machine, guest }: Pick<StartMade, 'directory' | 'machine' | 'guest'>,
+  { imageDisks }: Pick<StartMade, 'imageDisks'>,
   { spec, context, phases }: PodSite,
   signal: AbortSignal,
-): Promise<ImageDisks> {
-  await using undo = new AsyncDisposableStack();
-  const disks = undo.use(createImageDisks(machine, guest, directory.machinePath));
+): Promise<void> {
   for (const reference of spec.images) {
     try {
-      await disks.attach(await context.parts.images.hold(reference, 'Never', signal), phases, signal);
+      await imageDisks.attach(await context.parts.images.hold(reference, 'Never', signal), phases, signal);
     } catch (error) {
       if (signal.aborted) throw error;
       context.surroundings.log.debug('image not plugged ahead', { image: reference, why: messageOf(error) });
     }
   }
-  undo.move();
-  return disks;
 }
 
 async function makeOwnVolumes(

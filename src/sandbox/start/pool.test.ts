@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
-import { sandboxSpec } from '../testing/examples.ts';
+import { containerSpec, sandboxSpec } from '../testing/examples.ts';
 import { createFakeParts, type FakeParts } from '../testing/fake-parts.ts';
 import type { Sandbox, SandboxSpec } from '../sandbox.ts';
 import { openSandboxes } from '../sandboxes.ts';
@@ -100,6 +100,29 @@ for (const [which, spec] of Object.entries(others)) {
     assert.ok(!spares.includes(sandbox.id));
   });
 }
+
+test('a machine waits with the image that pods begin with, and is replaced when that image is removed', async () => {
+  await using node = await openWithPool(1);
+  await node.untilDirectories(1);
+  const done: string[] = [];
+  node.parts.before = async (step) => void done.push(step);
+  const start = async (name: string) => {
+    const sandbox = await node.sandboxes.run(named(name), never);
+    await sandbox.createContainer(containerSpec, never);
+    await node.sandboxes.warmUp('pool', never);
+    return sandbox;
+  };
+  const plugs = () => done.splice(0).filter((step) => step === 'machine.attachDisk').length;
+  const ofSpare = ['scratch disk', 'image of the exercise', 'image of the first pod'].length;
+  await start('first');
+  assert.equal(plugs(), 1 + ofSpare);
+  await start('second');
+  assert.equal(plugs(), 0 + ofSpare);
+  for (const sandbox of [...node.sandboxes.list()]) await sandbox.remove();
+  const [spare] = await node.untilDirectories(1);
+  for (const { id } of node.parts.images.list()) await node.parts.images.remove(id);
+  for (let found = spare; found === spare; [found] = await node.untilDirectories(1));
+});
 
 test('a machine that dies while it waits is replaced', async () => {
   await using node = await openWithPool(1);

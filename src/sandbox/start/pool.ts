@@ -121,6 +121,7 @@ class SparePool implements Pool {
       const isScarce = scarcity !== undefined;
       if (isScarce) await this.#drain(scarcity);
       else if (!(await this.#isTemplateCurrent())) await this.#drain('their template changed');
+      else if (!this.#areImagesThere) await this.#drain('their image was removed');
       let isResting = isScarce;
       const wanted = this.#demand.wanted(this.#nowMs);
       if (this.#spares.length > wanted) await this.#drain('fewer are needed', wanted);
@@ -177,6 +178,18 @@ class SparePool implements Pool {
   /** Whether the template of the spares still exists: its key covers everything that it is made of. */
   async #isTemplateCurrent(): Promise<boolean> {
     return this.#spares.length === 0 || !this.#hasTemplate || (await this.#isThereTemplate());
+  }
+
+  /** A machine's link to an image that was removed would keep the file on the disk. */
+  get #areImagesThere(): boolean {
+    const { images } = this.#context.parts;
+    return this.#spares.every(
+      ({
+        made: {
+          imageDisks: { ahead },
+        },
+      }) => ahead === undefined || images.get(ahead) !== undefined,
+    );
   }
 
   async #isThereTemplate(): Promise<boolean> {

@@ -1,9 +1,11 @@
+import { messageOf } from '#base/errors.ts';
 import { exercise } from './exercise.ts';
 import { machineSteps, type MachineMade, type MachineSite } from './machine-steps.ts';
 import { stepOf, type Steps } from './run-steps.ts';
 
 interface SpareMade extends MachineMade {
   readonly exercised: void;
+  readonly imagePlugged: void;
   readonly connectedAhead: void;
 }
 
@@ -18,6 +20,12 @@ export const spareSteps: Steps<SpareMade, MachineSite> = {
     needs: ['directory', 'attachment', 'machine', 'guest', 'scratchReady'],
     run: (made, { context }, signal) => exercise(made, context, signal),
   }),
+  imagePlugged: step({
+    name: 'image plugged ahead',
+    what: 'the image that most pods of the last ten minutes began with is mounted (`src/sandbox/start/image-demand.ts`)',
+    needs: ['imageDisks', 'exercised'],
+    run: plugFavourite,
+  }),
   connectedAhead: step({
     name: 'network connected ahead',
     what: 'the network is connected as far as that does not depend on the pod',
@@ -25,3 +33,20 @@ export const spareSteps: Steps<SpareMade, MachineSite> = {
     run: ({ attachment }, _site, signal) => attachment.connectAhead(signal),
   }),
 };
+
+/** Errors are only logged: the machine is of use without an image. */
+async function plugFavourite(
+  { imageDisks }: Pick<SpareMade, 'imageDisks'>,
+  { context: { imageDemand, parts, surroundings }, phases }: MachineSite,
+  signal: AbortSignal,
+): Promise<void> {
+  const { favourite } = imageDemand;
+  if (favourite === undefined) return;
+  try {
+    await using image = await parts.images.hold(favourite, 'Never', signal);
+    await imageDisks.attachAhead(image, phases, signal);
+  } catch (error) {
+    if (signal.aborted) throw error;
+    surroundings.log.debug('image not plugged ahead', { image: favourite, why: messageOf(error) });
+  }
+}

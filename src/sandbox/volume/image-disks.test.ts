@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
-import { createImageDisks } from './image-disks.ts';
+import { createImageDisks, type ImageDisksSite, type ImagesBefore } from './image-disks.ts';
 import { createPhases } from '../phases.ts';
 
 test('attach() says that an image is damaged when a guest cannot mount it, and what the guest said when it is not', async () => {
@@ -29,11 +29,11 @@ test('attach() says that an image is damaged when a guest cannot mount it, and w
         findDamage: async () => damage,
         [Symbol.asyncDispose]: async () => void (disposed += 1),
       };
-      const machine = { attachDisk: async () => {} };
+      const machine = { attachDisk: async () => {}, detachDisk: async () => {} };
       const call = async () => {
         throw new PodvmError(kind, 'Cannot mount disk image-0: EUCLEAN');
       };
-      const disks = createImageDisks(machine, { call }, directory);
+      const disks = createImageDisks({ machine, guest: { call }, machineDirectory: directory });
       const signal = new AbortController().signal;
       await assert.rejects(
         disks.attach(
@@ -50,4 +50,106 @@ test('attach() says that an image is damaged when a guest cannot mount it, and w
   } finally {
     await rm(directory, { recursive: true });
   }
+});
+
+const never = new AbortController().signal;
+const phases = createPhases(() => 0n);
+
+/** Images `a` and `b`, and a machine that writes down what is done to it. */
+async function openSite(before?: ImagesBefore) {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-image-disks-'));
+  const journal: string[] = [];
+  const step = async (what: string) => void journal.push(what);
+  const guest = {
+    call: async (method: string, params: { readonly serial: string }) => {
+      await step(`${method} ${params.serial}`);
+      return { phases: [] };
+    },
+  };
+  const site: ImageDisksSite = {
+    machine: {
+      attachDisk: ({ serial }) => step(`plug ${serial}`),
+      detachDisk: (serial) => step(`unplug ${serial}`),
+    },
+    guest,
+    machineDirectory: directory,
+    ...(before === undefined ? {} : { before }),
+    onFirst: (id) => void journal.push(`first ${id}`),
+  };
+  const alive = new Set<string>();
+  const image = async (id: string) => {
+    const rootfsPath = join(directory, id);
+    alive.add(id);
+    await writeFile(rootfsPath, id, { flag: 'a' });
+    return {
+      id,
+      config: {},
+      rootfsPath,
+      findDamage: async () => undefined,
+      [Symbol.asyncDispose]: async () => void alive.delete(id),
+    };
+  };
+  return {
+    disks: createImageDisks(site),
+    journal,
+    alive,
+    image,
+    files: async () => (await readdir(directory)).filter((name) => name.endsWith('.erofs')),
+    remove: (id: string) => rm(join(directory, id)),
+    [Symbol.asyncDispose]: () => rm(directory, { recursive: true }),
+  };
+}
+
+const aheadSteps = ['plug image-0', 'attachDisk image-0'];
+
+test('an image that was attached ahead is the disk of the first container that needs it, and then in use', async () => {
+  await using site = await openSite();
+  const { disks, journal } = site;
+  await disks.attachAhead(await site.image('a'), phases, never);
+  assert.equal(disks.ahead, 'a');
+  assert.deepEqual(disks.plugged, []);
+  const serials = await Promise.all([
+    disks.attach(await site.image('a'), phases, never),
+    disks.attach(await site.image('b'), phases, never),
+  ]);
+  assert.deepEqual(serials, ['image-0', 'image-1']);
+  assert.deepEqual(journal, [...aheadSteps, 'first a', 'plug image-1', 'attachDisk image-1']);
+  assert.equal(disks.ahead, undefined);
+  assert.deepEqual(new Set(disks.plugged.map(({ id }) => id)), new Set(['a', 'b']));
+  assert.deepEqual([...site.alive], ['a', 'b']);
+  await disks[Symbol.asyncDispose]();
+  assert.deepEqual([...site.alive], []);
+});
+
+test('an image that was attached ahead is gone from the machine before it has another image', async () => {
+  await using site = await openSite();
+  const { disks, journal } = site;
+  await disks.attachAhead(await site.image('a'), phases, never);
+  assert.equal(await disks.attach(await site.image('b'), phases, never), 'image-1');
+  const detached = ['detachDisk image-0', 'unplug image-0'];
+  assert.deepEqual(journal, [...aheadSteps, 'first b', ...detached, 'plug image-1', 'attachDisk image-1']);
+  assert.deepEqual(await site.files(), ['image-1.erofs']);
+  assert.equal(disks.ahead, undefined);
+  assert.equal(await disks.attach(await site.image('a'), phases, never), 'image-2');
+});
+
+test('a file that replaced the one that was attached ahead is attached instead', async () => {
+  await using site = await openSite();
+  await site.disks.attachAhead(await site.image('a'), phases, never);
+  await site.remove('a');
+  assert.equal(await site.disks.attach(await site.image('a'), phases, never), 'image-1');
+  assert.deepEqual(site.journal.slice(2, 5), ['first a', 'detachDisk image-0', 'unplug image-0']);
+});
+
+test('an image that an earlier process attached ahead is detached by the next', async () => {
+  const held = new AsyncDisposableStack();
+  await using site = await openSite({
+    images: [{ id: 'b', serial: 'image-1' }],
+    serials: ['image-0', 'image-1'],
+    held,
+  });
+  assert.equal(await site.disks.attach(await site.image('b'), phases, never), 'image-1');
+  assert.equal(await site.disks.attach(await site.image('c'), phases, never), 'image-2');
+  const detached = ['detachDisk image-0', 'unplug image-0'];
+  assert.deepEqual(site.journal, ['first c', ...detached, 'plug image-2', 'attachDisk image-2']);
 });
