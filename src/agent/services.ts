@@ -157,7 +157,7 @@ class Services {
       await this.#drivers.beforeStart(); // crun takes as long
       return created;
     },
-    startContainer: ({ id }) => this.#containers.start(id),
+    startContainer: async ({ id }) => this.#containers.start(id),
     signalContainer: (params) => done(this.#containers.signal(params)),
     updatePod: ({ resources }) => done(this.#cgroups.limit(podCgroup, resources)),
     updateContainer: ({ id, resources }) => done(this.#containers.update(id, resources)),

@@ -145,7 +145,7 @@ export interface Files {
   readText(path: string, maxBytes: number): string;
   /** Writes a whole file; `mode` (default 0o644) ignores the umask. Not atomic: write, then rename. */
   writeFile(path: string, data: Uint8Array | string, mode?: number): void;
-  /** Makes one write to a file of sysfs, procfs or a cgroup. `ENOENT` if it is absent. */
+  /** Makes one write to a file of sysfs, procfs or a cgroup, or to a FIFO. `ENOENT` if it is absent, `ENXIO` without a reader. */
   writeExisting(path: string, text: string): void;
   /** Makes a directory; `mode` (default 0o755) ignores the umask. `EEXIST` if it exists. */
   makeDirectory(path: string, mode?: number): void;

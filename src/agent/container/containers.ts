@@ -120,7 +120,7 @@ export class Containers {
       engine.writeFile(`${rootfs.bundle}/config.json`, JSON.stringify(config), 0o600);
       const preparedMs = engine.monotonicMs();
       const { bundle } = rootfs;
-      const call = { command: 'create', options: ['--bundle', bundle], id, tty: params.tty, wantsPid: true } as const;
+      const call = { command: 'create', options: ['--bundle', bundle], id, tty: params.tty } as const;
       const size = { ...params, keepsOutput: true };
       const onExit = (exit: ChildExit) => this.#containerExited(id, exit);
       const first = await launch(this.#parts, crun, { call, size, streams, onExit });
@@ -163,23 +163,18 @@ export class Containers {
     if (exit !== undefined) this.#containerExited(id, exit);
   }
 
-  async start(id: string): Promise<{ startedAtMs: number }> {
+  start(id: string): { startedAtMs: number } {
     const container = this.#find(id);
-    const call = { command: 'start', options: [], id, fds: [-1, -1, -1], tty: false, wantsPid: false } as const;
-    const startedAtMs = this.#context.hostMs(); // a short process has ended by the time crun has
-    await this.#listedAfter(() => this.#parts.children.expecting(() => this.#crun().call(call)));
+    const startedAtMs = this.#context.hostMs();
+    this.#crun().start(id);
     container.startedAtMs = startedAtMs;
     return { startedAtMs };
   }
 
-  exec(params: ExecParams): Promise<{ pid: number }> {
-    return this.#listedAfter(() => this.#exec(params));
-  }
-
-  async #listedAfter<T>(launch: () => Promise<T>): Promise<T> {
+  async exec(params: ExecParams): Promise<{ pid: number }> {
     this.#launching += 1;
     try {
-      return await launch();
+      return await this.#exec(params);
     } finally {
       this.#launching -= 1;
     }
@@ -203,7 +198,6 @@ export class Containers {
         options: ['--detach', '--process', file],
         id: params.containerId,
         tty: params.tty,
-        wantsPid: true,
       } as const;
       let early: ChildExit | undefined;
       let isListed = false;

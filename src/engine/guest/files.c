@@ -76,7 +76,8 @@ static int write_all(int fd, const uint8_t *bytes, size_t length)
 static int write_path(const char *path, const uint8_t *bytes, size_t length, int64_t mode)
 {
     bool is_new = mode >= 0;
-    int fd = RETRY(open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY | (is_new ? O_CREAT | O_TRUNC : 0), (mode_t)(is_new ? mode : 0)));
+    int how = is_new ? O_CREAT | O_TRUNC : O_NONBLOCK; /* a FIFO that has no reader is an error */
+    int fd = RETRY(open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY | how, (mode_t)(is_new ? mode : 0)));
     int result, error;
 
     if (fd < 0) return -1;
