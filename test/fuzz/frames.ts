@@ -28,6 +28,8 @@ export const layer2 = defineTarget<readonly Frame[]>({
 
 const soon = () => AbortSignal.timeout(60_000);
 const arrivalMs = 15_000;
+/** A kernel with much else to do drops frames; one that has not come by then is sent again. */
+const resendMs = 1_000;
 
 interface Pod {
   readonly attachment: Attachment;
@@ -145,18 +147,20 @@ class Tap {
     this.#program.stdin.write(Buffer.concat([length, frame]));
   }
 
-  /** Everything that came before that one frame does. */
-  async until(last: Buffer, start: () => void): Promise<readonly Buffer[]> {
+  /** Everything that came before that one frame does, which `send` sends. */
+  async until(last: Buffer, send: () => void): Promise<readonly Buffer[]> {
     const came = Promise.withResolvers<void>();
     const look = () => {
       if (this.#frames.at(-1)?.equals(last) === true) came.resolve();
     };
     this.#onFrame = look;
     const timer = setTimeout(() => came.reject(new Error('an honest frame does not arrive')), arrivalMs);
-    start();
+    const resending = setInterval(send, resendMs);
+    send();
     try {
       await came.promise;
     } finally {
+      clearInterval(resending);
       clearTimeout(timer);
     }
     return this.#frames.splice(0).slice(0, -1);
