@@ -1,19 +1,18 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { glob, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { run } from '#host/run.ts';
-import { alone, groupTests, inOneProcess, testPatterns } from './unit-tests.ts';
+import { groupTests, inOneProcess, measuring, repo, testPatterns } from './unit-tests.ts';
 
-test('groupTests() shares a process among the files of a layer, without those that need their own', async () => {
+test('groupTests() shares a process among the files of a layer, without those that need their own or measure it', async () => {
   const groups = await groupTests(testPatterns([]));
-  for (const file of Object.keys(alone)) assert.ok(groups.alone.includes(file), file);
   assert.ok(groups.alone.includes('src/storage/watch-path.test.ts'), 'a file with a hook outside of suites');
   const wire = groups.shared.find((files) => files.includes('src/wire/figures.test.ts')) ?? [];
   assert.ok(wire.length > 1 && wire.every((file) => file.startsWith('src/wire/')), wire.join(' '));
-  const all = [...groups.shared.flat(), ...groups.alone];
-  assert.equal(new Set(all).size, all.length);
+  const all = [...groups.shared.flat(), ...groups.alone, ...Object.keys(measuring)];
+  assert.deepEqual(all.sort(), (await Array.fromAsync(glob(testPatterns([]), { cwd: repo }))).sort());
 });
 
 const changes = {
