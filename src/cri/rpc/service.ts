@@ -24,31 +24,41 @@ import { statusOf } from '#base/status-codes.ts';
 /** A message of a handler. Omitted fields have proto3's defaults. */
 export type Answer<Desc extends DescMessage> = MessageInitShape<Desc>;
 
+/** An answer that is encoded already, and is sent as it is. */
+export class EncodedAnswer {
+  readonly bytes: Buffer;
+
+  constructor(bytes: Buffer) {
+    this.bytes = bytes;
+  }
+}
+
 /**
  * One function for each verb of a service, from a request and the caller's signal to one answer, or to a stream of
  * answers. The signal aborts when the client cancels or disconnects (reason: `cancelled`), and at its deadline
- * (`timeout`).
+ * (`timeout`). `bytes`: the request as it arrived. `Encoded`: another form of an answer.
  */
-export type Verbs<Service extends DescService> = {
+export type Verbs<Service extends DescService, Encoded = never> = {
   readonly [Verb in keyof Service['method']]: Service['method'][Verb] extends {
     readonly methodKind: infer Kind;
     readonly input: infer Input extends DescMessage;
     readonly output: infer Output extends DescMessage;
   }
     ? Kind extends 'unary'
-      ? (request: MessageShape<Input>, signal: AbortSignal) => Promise<Answer<Output>>
+      ? (request: MessageShape<Input>, signal: AbortSignal, bytes: Buffer) => Promise<Answer<Output> | Encoded>
       : (request: MessageShape<Input>, signal: AbortSignal) => AsyncIterable<Answer<Output>>
     : never;
 };
 
-type Unary = (request: unknown, signal: AbortSignal) => Promise<MessageInitShape<DescMessage>>;
+type AnyAnswer = MessageInitShape<DescMessage> | EncodedAnswer;
+type Unary = (request: unknown, signal: AbortSignal, bytes: Buffer) => Promise<AnyAnswer>;
 type Streaming = (request: unknown, signal: AbortSignal) => AsyncIterable<MessageInitShape<DescMessage>>;
 
 /** Adds a service: decodes requests, encodes answers, and maps errors to status codes. */
 export function addService<Service extends DescService>(
   server: Server,
   service: Service,
-  verbs: Verbs<Service>,
+  verbs: Verbs<Service, EncodedAnswer>,
   log: Log,
 ): void {
   const definition: Record<string, MethodDefinition<Buffer, Buffer>> = {};
@@ -68,12 +78,13 @@ export function addService<Service extends DescService>(
     };
     const { input, output } = method;
     const decode = (bytes: Uint8Array) => decodeRequest(input, bytes, name);
-    const encode = (answer: MessageInitShape<DescMessage>) => Buffer.from(toBinary(output, create(output, answer)));
+    const encode: Encode = (answer) =>
+      answer instanceof EncodedAnswer ? answer.bytes : Buffer.from(toBinary(output, create(output, answer)));
     // SAFE: Verbs has a function for each method of the service, of the method's kind and messages
-    const handle = verbs[verb as keyof Verbs<Service>] as unknown;
+    const handle = verbs[verb as keyof Verbs<Service, EncodedAnswer>] as unknown;
     handlers[verb] = isStreaming
       ? streamingHandler(name, (bytes, signal) => (handle as Streaming)(decode(bytes), signal), encode, log)
-      : unaryHandler(name, (bytes, signal) => (handle as Unary)(decode(bytes), signal), encode, log);
+      : unaryHandler(name, (bytes, signal) => (handle as Unary)(decode(bytes), signal, bytes), encode, log);
   }
   server.addService(definition, handlers);
 }
@@ -88,11 +99,11 @@ function decodeRequest(input: DescMessage, bytes: Uint8Array, verb: string): unk
   }
 }
 
-type Encode = (answer: MessageInitShape<DescMessage>) => Buffer;
+type Encode = (answer: AnyAnswer) => Buffer;
 
 function unaryHandler(
   verb: string,
-  handle: (bytes: Buffer, signal: AbortSignal) => Promise<MessageInitShape<DescMessage>>,
+  handle: (bytes: Buffer, signal: AbortSignal) => Promise<AnyAnswer>,
   encode: Encode,
   log: Log,
 ): handleUnaryCall<Buffer, Buffer> {
