@@ -18,6 +18,15 @@ export const codeOfKind = {
   internal: 13, // INTERNAL
 } as const satisfies Record<ErrorKind, number>;
 
+/** Codes that no kind of ours stands for: OUT_OF_RANGE and UNAUTHENTICATED. */
+const furtherCodes: Readonly<Record<number, ErrorKind>> = { 11: 'invalid', 16: 'denied' };
+
+/** Returns the kind of a status code of another server. UNKNOWN, of most errors of containerd, is `failedPrecondition`. */
+export function kindOfCode(code: number): ErrorKind {
+  const [kind] = Object.entries(codeOfKind).find(([, ours]) => ours === code) ?? [];
+  return (kind as ErrorKind | undefined) ?? furtherCodes[code] ?? 'failedPrecondition'; // SAFE: a key of the table
+}
+
 /** Limit of the details: a status is sent in a header, and clients limit headers (grpc-go: 16 KiB in total). */
 const maxDetailsChars = 2048;
 

@@ -15,6 +15,8 @@ export const handlers = {
   'podvm-own-boot': 'off',
 } as const satisfies Record<string, SandboxSpec['template']>;
 
+export const isHandler = (name: string): boolean => Object.hasOwn(handlers, name);
+
 /** Returns the template choice of a handler. Errors: `invalid`. */
 export function templateOfHandler(name: string): SandboxSpec['template'] {
   const found = Object.entries(handlers).find(([handler]) => handler === name);
@@ -23,7 +25,7 @@ export function templateOfHandler(name: string): SandboxSpec['template'] {
     'invalid',
     `Cannot use runtime handler ${printable(JSON.stringify(name), 80)}: no such handler`,
     {
-      fix: `Use one of ${Object.keys(handlers).filter(Boolean).join(', ')}, or none.`,
+      fix: `Use one of ${Object.keys(handlers).filter(Boolean).join(', ')}, or none; see the setting delegate for others.`,
     },
   );
 }

@@ -4,6 +4,8 @@ import type { Log } from '#host/log.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { Credentials } from './credentials.ts';
+import { Delegate, type DelegateSettings } from './delegate/delegate.ts';
+import { routeVerbs } from './delegate/route-verbs.ts';
 import { Events } from './events.ts';
 import { imageVerbs } from './image-verbs.ts';
 import { KnownPods } from './known-pods.ts';
@@ -27,6 +29,8 @@ export interface CriOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly node: NodeFacts;
+  /** The runtime for pods that cannot be machines; undefined: they are refused. */
+  readonly delegate?: DelegateSettings | undefined;
 }
 
 /**
@@ -51,14 +55,20 @@ export async function serveCri(options: CriOptions): Promise<AsyncDisposable> {
     credentials: await Credentials.open(join(options.directory, 'credentials')),
   };
   await recoverPods(parts, await records.load());
+  const own = { runtime: runtimeVerbs(parts), images: imageVerbs(parts) };
+  await using undo = new AsyncDisposableStack();
+  const delegate = options.delegate === undefined ? undefined : undo.use(new Delegate(options.delegate, log));
+  const verbs = delegate === undefined ? own : routeVerbs(own, delegate, pods);
   const server = await serveGrpc(options.socketPath, (to) => {
-    addService(to, RuntimeService, runtimeVerbs(parts), log);
-    addService(to, ImageService, imageVerbs(parts), log);
+    addService(to, RuntimeService, verbs.runtime, log);
+    addService(to, ImageService, verbs.images, log);
   });
+  const owned = undo.move();
   return {
     async [Symbol.asyncDispose]() {
       events.end(); // ends calls that would never end
       await server[Symbol.asyncDispose]();
+      await owned.disposeAsync();
     },
   };
 }

@@ -64,6 +64,11 @@ test('an invalid value is refused with the name of its setting or variable', () 
     ['pool', '-1'],
     ['machineMemoryMiB', '1'],
     ['template', 'shared'],
+    ['delegate', '/run/containerd/containerd.sock'],
+    ['delegate', 'unix://containerd.sock'],
+    ['delegate', 'unix:///run/podvm/cri.sock'],
+    ['delegateNamespaces', 'kube-system monitoring'],
+    ['delegateNamespaces', ''],
   ] as const;
   for (const [key, value] of wrong) {
     assert.throws(() => readConfiguration({}, {}, '/', { [key]: value }), {

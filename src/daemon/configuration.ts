@@ -21,6 +21,8 @@ export interface Configuration {
   readonly criSocketPath: string;
   /** Unix socket of containerd's task API. */
   readonly shimSocketPath: string;
+  /** Another runtime for pods that cannot be machines, and the namespaces of such pods; undefined: none. */
+  readonly delegate: { readonly socketPath: string; readonly namespaces: readonly string[] } | undefined;
   /** Address for exec, attach and port-forward of CRI; port 0 takes any free port. */
   readonly streaming: { readonly address: string; readonly port: number; readonly idleMs: number };
   /** Directory that skopeo uses as /etc/containers: registries.conf (mirrors), certs.d, policy.json. */
@@ -118,6 +120,10 @@ export function readConfiguration(
     socketPath,
     criSocketPath,
     shimSocketPath,
+    delegate: delegateOf(nameOf('delegate'), given('delegate'), criSocketPath, {
+      name: nameOf('delegateNamespaces'),
+      value: given('delegateNamespaces') ?? settings.delegateNamespaces.default,
+    }),
     streaming: {
       ...addressOf(nameOf('streaming'), given('streaming') ?? settings.streaming.default),
       idleMs:
@@ -148,6 +154,32 @@ export function readConfiguration(
 
 /** Machines of the pool are restored from the node's template. */
 const autoPool = (template: TemplateChoice): PoolSize => (template === 'on' ? 'auto' : 0);
+
+const endpointPrefix = 'unix://';
+/** The namespaces of Kubernetes: a DNS label each (RFC 1123). */
+const namespacePattern = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
+
+function delegateOf(
+  name: string,
+  value: string | undefined,
+  criSocketPath: string,
+  list: { readonly name: string; readonly value: string },
+): Configuration['delegate'] {
+  const namespaces = list.value.split(',').map((each) => each.trim());
+  if (!namespaces.every((each) => each === '*' || namespacePattern.test(each))) {
+    throw new PodvmError('invalid', `Cannot use ${list.name}: it must be a list of namespaces, got ${list.value}`, {
+      fix: 'Write it as kube-system,monitoring, or as * for all namespaces.',
+    });
+  }
+  if (value === undefined) return undefined;
+  const socketPath = resolve('/', value.slice(endpointPrefix.length));
+  const isSocket = value.startsWith(`${endpointPrefix}/`) && Buffer.byteLength(socketPath) <= maxSocketPathBytes;
+  if (isSocket && socketPath !== criSocketPath) return { socketPath, namespaces };
+  const wanted = isSocket ? 'another socket than criSocket' : 'unix:// and the absolute path of a socket';
+  throw new PodvmError('invalid', `Cannot use ${name}: it must be ${wanted}, got ${value}`, {
+    fix: 'Write it as unix:///run/containerd/containerd.sock.',
+  });
+}
 
 /** Less would hold up the start of a machine. */
 const minRate = 1e6;

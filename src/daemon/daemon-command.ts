@@ -74,6 +74,7 @@ function serverOf(config: Configuration, version: string): NodeServer {
         networkReadiness,
         clock,
         log,
+        delegate: config.delegate,
         node: {
           version,
           imagesDirectory: join(config.root, 'images'),

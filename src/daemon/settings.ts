@@ -4,7 +4,7 @@ import { templateChoices } from '#sandbox/template-choice.ts';
 
 /** Type of a value. A *word* is one of a list; a *number* is a whole number within inclusive bounds, or the word `or`. */
 export type SettingType =
-  | { readonly kind: 'path' | 'paths' | 'address' | 'url' | 'cniConfig' | 'rate' }
+  | { readonly kind: 'path' | 'paths' | 'address' | 'url' | 'cniConfig' | 'rate' | 'endpoint' | 'namespaces' }
   | { readonly kind: 'word'; readonly words: readonly string[] }
   | { readonly kind: 'number'; readonly min: number; readonly max: number; readonly or?: string };
 
@@ -47,6 +47,20 @@ export const settings = {
     type: path,
     otherwise: '/run/podvm/shim.sock; `shim.sock` in `root` if `root` is set',
     about: 'Unix socket on which `podvm daemon` is a runtime of containerd, as `podvm install containerd` tells it.',
+  },
+  delegate: {
+    env: 'PODVM_DELEGATE',
+    type: { kind: 'endpoint' },
+    otherwise: 'none: such pods are refused',
+    about:
+      "CRI socket of another runtime, such as `unix:///run/containerd/containerd.sock`, that runs a kubelet's pods which " +
+      'cannot be machines.',
+  },
+  delegateNamespaces: {
+    env: 'PODVM_DELEGATE_NAMESPACES',
+    type: { kind: 'namespaces' },
+    default: 'kube-system',
+    about: 'Namespaces of pods that `delegate` may run.',
   },
   streaming: {
     env: 'PODVM_STREAMING',

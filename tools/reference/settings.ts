@@ -31,6 +31,10 @@ function typeOf(type: SettingType): string {
       return 'URL';
     case 'cniConfig':
       return 'absolute path, or `built-in`';
+    case 'endpoint':
+      return '`unix://` and an absolute path';
+    case 'namespaces':
+      return 'names, separated by `,`; or `*` for all';
     case 'rate':
       return 'bytes a second, as a Kubernetes quantity of 1M or more';
     case 'word':

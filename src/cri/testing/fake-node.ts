@@ -8,7 +8,8 @@ import type { FakeImages } from '#image/testing/fake-images.ts';
 import { createFakeParts, type FakeParts } from '#sandbox/testing/fake-parts.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
-import { connectTestClient, type ClientOf } from './grpc-client.ts';
+import type { DelegateSettings } from '../delegate/delegate.ts';
+import { connectTestClient, type ClientOf, type StreamingClient } from './grpc-client.ts';
 import {
   ImageService,
   type PodSandboxConfigSchema,
@@ -28,6 +29,8 @@ export interface FakeNode extends AsyncDisposable {
   setNetworkReadiness(readiness: NetworkReadiness): void;
   readonly runtime: ClientOf<typeof RuntimeService>;
   readonly imageService: ClientOf<typeof ImageService>;
+  /** Sends raw bytes. */
+  readonly raw: StreamingClient['raw'];
   /** Requested streams, newest last. */
   readonly streams: Parameters<CriParts['streaming']['execUrl' | 'attachUrl' | 'portForwardUrl']>[0][];
   /** Reports the end of a container's first process by the guest. */
@@ -57,8 +60,13 @@ export const containerConfig = {
 /** Resources that end with a process, or that are files in the directory, after another process has taken over. */
 const ofProcess: ReadonlySet<string> = new Set(['scratch', 'image']);
 
-/** `pulled`: images that are here already. */
-export async function openFakeNode({ pulled = ['busybox'] } = {}): Promise<FakeNode> {
+export interface FakeNodeOptions {
+  /** Images that are here already. */
+  readonly pulled?: readonly string[];
+  readonly delegate?: DelegateSettings;
+}
+
+export async function openFakeNode({ pulled = ['busybox'], delegate }: FakeNodeOptions = {}): Promise<FakeNode> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-cri-'));
   const parts = createFakeParts(directory, { cmd: ['run'], user: '1000:50' });
   const { images } = parts;
@@ -79,10 +87,12 @@ export async function openFakeNode({ pulled = ['busybox'] } = {}): Promise<FakeN
       networkReadiness: () => Promise.resolve(network),
       clock: systemClock,
       log: silentLog,
+      delegate,
       node: { version: '1.2.3', imagesDirectory: join(directory, 'images'), facts: { root: directory } },
     });
     const client = connectTestClient(socketPath);
-    const clients = { runtime: client.of(RuntimeService), imageService: client.of(ImageService) };
+    const raw: StreamingClient['raw'] = (path, bytes) => client.raw(path, bytes);
+    const clients = { runtime: client.of(RuntimeService), imageService: client.of(ImageService), raw };
     const close = async () => {
       client[Symbol.dispose]();
       await server[Symbol.asyncDispose]();
@@ -101,6 +111,9 @@ export async function openFakeNode({ pulled = ['busybox'] } = {}): Promise<FakeN
     },
     get imageService() {
       return now.imageService;
+    },
+    get raw() {
+      return now.raw;
     },
     async restart(meanwhile) {
       await now.close();

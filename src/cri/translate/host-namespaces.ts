@@ -26,7 +26,7 @@ export function refuseHostNamespaces(what: string, options: NamespaceOption | un
     if (options?.[kind] !== NamespaceMode.NODE) continue;
     const { field, why, instead } = hostNamespaces[kind];
     throw new PodvmError('unsupported', `Cannot run ${what}: ${field} is not supported: ${why}`, {
-      fix: `${instead}; or schedule the pod to a node with another runtime.`,
+      fix: `${instead}; or let the runtime of the setting delegate run the pod, in a namespace of delegateNamespaces and without a runtime class.`,
     });
   }
 }

@@ -1,0 +1,12 @@
+import type { Delegate } from './delegate.ts';
+import type { DelegateImages } from './delegate-images.ts';
+import type { DelegateLists } from './delegate-lists.ts';
+import type { Owners } from './owners.ts';
+
+/** What routes calls to podvm or to its delegate. */
+export interface DelegateParts {
+  readonly delegate: Delegate;
+  readonly lists: DelegateLists;
+  readonly images: DelegateImages;
+  readonly owners: Owners;
+}

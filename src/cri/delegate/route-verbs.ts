@@ -1,0 +1,26 @@
+import type { KnownPods } from '../known-pods.ts';
+import type { EncodedAnswer, Verbs } from '../rpc/service.ts';
+import type { ImageService, RuntimeService } from '../schema/api_pb.ts';
+import type { Delegate } from './delegate.ts';
+import { DelegateImages } from './delegate-images.ts';
+import { DelegateLists } from './delegate-lists.ts';
+import { Owners } from './owners.ts';
+import { routeImages } from './route-images.ts';
+import { routeRuntime } from './route-runtime.ts';
+
+/** The verbs of both services. */
+interface AllVerbs<Encoded = never> {
+  readonly runtime: Verbs<typeof RuntimeService, Encoded>;
+  readonly images: Verbs<typeof ImageService, Encoded>;
+}
+
+/** Puts the delegate beside our verbs: a client sees one runtime. `pods`: ours. */
+export function routeVerbs(own: AllVerbs, delegate: Delegate, pods: KnownPods): AllVerbs<EncodedAnswer> {
+  const lists = new DelegateLists(delegate);
+  const images = new DelegateImages(own.images, delegate);
+  const owners = new Owners(pods, lists);
+  return {
+    runtime: routeRuntime(own.runtime, { delegate, lists, images, owners }),
+    images: routeImages(own.images, { delegate, lists, pods }),
+  };
+}
