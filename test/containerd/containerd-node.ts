@@ -12,10 +12,12 @@ export interface ContainerdOptions {
   readonly programs: ContainerdPrograms;
   /** Directory for all that it keeps. */
   readonly work: string;
-  /** Network namespace in which it runs, by name. */
-  readonly netns: string;
-  /** Socket of podvm's task API. */
-  readonly shimSocket: string;
+  /** Network namespace in which it runs, by name; absent: that of the host. */
+  readonly netns?: string;
+  /** Socket of podvm's task API; absent: it has no runtime podvm. */
+  readonly shimSocket?: string;
+  /** Directory of `hosts.toml` files, which name the servers of registries. */
+  readonly registries?: string;
   /** Image of the process that stands for a pod of runc. */
   readonly pauseImage: string;
 }
@@ -23,7 +25,9 @@ export interface ContainerdOptions {
 /** A containerd with the runtimes runc and podvm, for one test. */
 export interface ContainerdNode extends AsyncDisposable {
   readonly endpoint: string;
-  /** Kills it, and starts the next one. */
+  /** Kills it. */
+  stop(): Promise<void>;
+  /** Kills it if it runs, and starts the next one. */
   restart(): Promise<void>;
   ctr(...args: readonly string[]): Promise<string>;
   log(): Promise<string>;
@@ -39,15 +43,17 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
   const launcher = join(work, launcherName);
   await mkdir(join(work, 'net.d'));
   await writeFile(join(work, 'net.d/10-bridge.conflist'), JSON.stringify(bridge));
-  await writeFile(launcher, launcherOf(options.shimSocket, 'test'));
-  await chmod(launcher, 0o755);
+  if (options.shimSocket !== undefined) {
+    await writeFile(launcher, launcherOf(options.shimSocket, 'test'));
+    await chmod(launcher, 0o755);
+  }
   await writeFile(config, configOf(options, launcher, socket));
   // Shims are looked for in PATH; old versions know no runtime_path.
   const PATH = `${work}:${dirname(programs.containerd)}:${dirname(programs.runc)}:${defaultEnv()['PATH'] ?? ''}`;
   const begin = async (): Promise<ChildProcess> => {
     await using output = await open(logFile, 'a');
-    const argv = [`--net=/run/netns/${netns}`, programs.containerd, '--config', config];
-    const child = spawn('nsenter', argv, {
+    const inside = netns === undefined ? [] : [`--net=/run/netns/${netns}`];
+    const child = spawn('nsenter', [...inside, '--', programs.containerd, '--config', config], {
       stdio: ['ignore', output.fd, output.fd],
       env: { ...defaultEnv(), PATH },
     });
@@ -60,12 +66,14 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
   };
   let child = await begin();
   const kill = async (how: 'SIGKILL' | 'SIGTERM') => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
     const ended = once(child, 'exit');
     child.kill(how);
     await ended;
   };
   return {
     endpoint: `unix://${socket}`,
+    stop: () => kill('SIGKILL'),
     async restart() {
       await kill('SIGKILL');
       child = await begin();
@@ -79,6 +87,8 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
   };
 }
 
+export const bridgeName = 'ctd0';
+
 /** A network as clusters have it: any plugins, run by containerd. */
 const bridge = {
   cniVersion: '1.0.0',
@@ -86,7 +96,7 @@ const bridge = {
   plugins: [
     {
       type: 'bridge',
-      bridge: 'ctd0',
+      bridge: bridgeName,
       isGateway: true,
       ipMasq: false,
       ipam: { type: 'host-local', ranges: [[{ subnet: '10.88.7.0/24' }]], routes: [{ dst: '0.0.0.0/0' }] },
@@ -96,7 +106,8 @@ const bridge = {
 };
 
 /** The names of sections have changed with containerd 2. */
-function configOf({ programs, work, pauseImage }: ContainerdOptions, launcher: string, socket: string): string {
+function configOf(options: ContainerdOptions, launcher: string, socket: string): string {
+  const { programs, work, pauseImage, shimSocket, registries } = options;
   const isNew = !programs.version.startsWith('1.');
   const cri = isNew ? 'io.containerd.cri.v1.runtime' : 'io.containerd.grpc.v1.cri';
   const pause = isNew
@@ -117,13 +128,16 @@ ${pause}
   runtime_type = "io.containerd.runc.v2"
 [plugins."${cri}".containerd.runtimes.runc.options]
   BinaryName = "${programs.runc}"
-[plugins."${cri}".containerd.runtimes.podvm]
-  runtime_type = "io.containerd.podvm.v2"
-  runtime_path = "${launcher}"
-  pod_annotations = ["podvm.dev/*"]
-  container_annotations = ["podvm.dev/*", "io.kubernetes.container.terminationMessagePath"]
-  privileged_without_host_devices = true
+${shimSocket === undefined ? '' : podvmOf(cri, launcher)}
+${registries === undefined ? '' : `[plugins."${isNew ? 'io.containerd.cri.v1.images' : cri}".registry]\n  config_path = "${registries}"`}
 [plugins."io.containerd.nri.v1.nri"]
   disable = true
 `;
 }
+
+const podvmOf = (cri: string, launcher: string) => `[plugins."${cri}".containerd.runtimes.podvm]
+  runtime_type = "io.containerd.podvm.v2"
+  runtime_path = "${launcher}"
+  pod_annotations = ["podvm.dev/*"]
+  container_annotations = ["podvm.dev/*", "io.kubernetes.container.terminationMessagePath"]
+  privileged_without_host_devices = true`;

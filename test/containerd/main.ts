@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -10,15 +11,16 @@ import { Crictl } from '../conformance/crictl.ts';
 import { makeWorkDirectory } from '../conformance/work-directory.ts';
 import { sysroot } from '../images/image-tree.ts';
 import { writeLayout } from '../images/layout-writer.ts';
-import { openCliNode, repo } from '../vm/cli-node.ts';
+import { type CliNode, openCliNode, repo } from '../vm/cli-node.ts';
 import { buildContainerd, debianContainerd, version } from './build-containerd.ts';
 import { startContainerd } from './containerd-node.ts';
-import { layeredImage, pauseImage } from './pod.ts';
+import { tourDelegate } from './delegate-tour.ts';
+import { baseImage, layeredImage, pauseImage } from './pod.ts';
 import { tour } from './tour.ts';
 
 /*
- * `npm run containerd [-- --debian]`: a real containerd, a new one or that of Debian, runs pods with podvm beside pods with
- * runc. Needs root, what `podvm setup` made, and a Go toolchain: a machine without one is told so, and nothing fails.
+ * `npm run containerd [-- --debian] [-- --delegate]`: a real containerd, a new one or that of Debian, runs pods with podvm
+ * beside pods with runc; then it is the delegate of podvm's own CRI, or with `--delegate` that alone. Needs root, what `podvm setup` made, and a Go toolchain: a machine without one is told so, and nothing fails.
  */
 const cache = '/var/cache/podvm-conformance';
 /** The agent is made first if this checkout has another one than set-up made. */
@@ -34,7 +36,9 @@ async function main(): Promise<void> {
     say('SKIPPED: this machine has no Go toolchain (`go`), with which containerd is built');
     return;
   }
-  const { values } = parseArgs({ options: { debian: { type: 'boolean', default: false } } });
+  const { values } = parseArgs({
+    options: { debian: { type: 'boolean', default: false }, delegate: { type: 'boolean', default: false } },
+  });
   say(`building containerd ${version} and crictl with ${go}, unless they are there`);
   const programs = values.debian ? await debianContainerd(cache, signal) : await buildContainerd(cache, signal);
   say(`using containerd ${programs.version}`);
@@ -54,8 +58,10 @@ async function main(): Promise<void> {
   };
   const podvm = await inNetns(join(repo, 'podvm'));
   const cli = undo.use(await openCliNode({ isSetUp: true, podvm }));
+  const settings = join(work, 'podvm.yaml');
+  await writeFile(settings, `delegate: unix://${join(work, 'containerd.sock')}\n`);
   const begin = async () => {
-    const started = cli.start(['daemon']);
+    const started = cli.start(['daemon', '--config', settings]);
     await started.shows(/ info serving /, servingTimeoutMs);
     return started;
   };
@@ -78,9 +84,15 @@ async function main(): Promise<void> {
     await run('tar', ['-C', layout, '-cf', join(work, 'image.tar'), '.']);
     await containerd.ctr('images', 'import', join(work, 'image.tar'));
   }
-  const crictl = new Crictl(await inNetns(program), containerd.endpoint, signal); // its streams are at 127.0.0.1
+  const inside = await inNetns(program); // the streams are at 127.0.0.1
+  const direct = new Crictl(inside, containerd.endpoint, signal);
+  const crictl = new Crictl(inside, `unix://${join(cli.root, 'cri.sock')}`, signal);
   try {
-    await tour({ crictl, containerd, work, say, replaceDaemon });
+    if (!values.delegate) await tour({ crictl: direct, containerd, work, say, replaceDaemon });
+    const place = join(work, 'delegate');
+    await mkdir(place);
+    await runBaseImage(cli);
+    await tourDelegate({ crictl, direct, containerd, work: place, say, replaceDaemon });
   } catch (error) {
     process.stderr.write(
       `${(await containerd.log())
@@ -93,6 +105,12 @@ async function main(): Promise<void> {
     throw error;
   }
   say('passed');
+}
+
+/** The first pod of podvm that uses the base image makes it. */
+async function runBaseImage(cli: CliNode): Promise<void> {
+  const { code, stderr } = await cli.type(['run', baseImage, 'true']);
+  assert.equal(code, 0, stderr);
 }
 
 /** Layouts of the images: the base image, one for pods of runc, and one of two layers. */

@@ -82,14 +82,14 @@ async function walkAll(options: TourOptions): Promise<readonly unknown[]> {
 }
 
 /** Processes of runc would outlive their containerd. */
-async function removePods(crictl: Crictl): Promise<void> {
+export async function removePods(crictl: Crictl): Promise<void> {
   for (const pod of (await crictl.run('pods', '-q')).split('\n').filter(Boolean)) await crictl.run('rmp', '-f', pod);
 }
 
 const netnsOfContainerd = async () => (await readdir('/run/netns')).filter((name) => name.startsWith('cni-')).sort();
 
 /** Output of a command; crictl ends it with empty lines of its own. */
-async function execSync(crictl: Crictl, id: string, ...command: readonly string[]): Promise<string> {
+export async function execSync(crictl: Crictl, id: string, ...command: readonly string[]): Promise<string> {
   return (await crictl.run('exec', '-s', id, ...command)).trimEnd();
 }
 
