@@ -28,6 +28,8 @@ export interface NodeOptions {
   readonly containersDirectory: string;
   /** State directory with what `podvm setup` made. */
   readonly assetsRoot: string;
+  /** Further settings, as variables. */
+  readonly settings: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
 }
 
@@ -51,7 +53,7 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
   }
   const logFile = join(root, 'daemon.log');
   const log = async () => await readFile(logFile, 'utf8');
-  const env = callersEnv({ PODVM_ROOT: root, PODVM_CONTAINERS: options.containersDirectory });
+  const env = callersEnv({ ...options.settings, PODVM_ROOT: root, PODVM_CONTAINERS: options.containersDirectory });
   const endpoint = `unix://${join(root, 'cri.sock')}`;
   let daemon: Awaited<ReturnType<typeof spawnDaemon>> | undefined;
   undo.defer(async () => {

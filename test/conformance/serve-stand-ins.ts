@@ -8,6 +8,8 @@ import { standIns } from './stand-ins.ts';
 export interface ServedImages extends AsyncDisposable {
   /** Takes the place of /etc/containers: it sends those who ask for the images' own registries to ours. */
   readonly containersDirectory: string;
+  /** The same for containerd, as its `config_path`. */
+  readonly containerdDirectory: string;
 }
 
 /** Makes the stand-ins in `work`, and serves them from a real registry on loopback. */
@@ -26,8 +28,10 @@ export async function serveStandIns(cache: string, work: string, signal: AbortSi
   }
   const containersDirectory = join(work, 'containers');
   await writeContainersDirectory(containersDirectory, [...hosts], registry);
+  const containerdDirectory = join(work, 'certs.d');
+  for (const host of hosts) await writeHosts(join(containerdDirectory, host), host, registry);
   const owned = undo.move();
-  return { containersDirectory, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return { containersDirectory, containerdDirectory, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 /** containers-registries.conf(5): a location of our own, not a mirror, so that nothing asks the real ones meanwhile. */
@@ -38,4 +42,16 @@ async function writeContainersDirectory(path: string, hosts: readonly string[], 
   await mkdir(path, { recursive: true });
   await writeFile(join(path, 'registries.conf'), blocks.join('\n'));
   await writeFile(join(path, 'policy.json'), JSON.stringify({ default: [{ type: 'insecureAcceptAnything' }] }));
+}
+
+/** The registry has the images of a host below the host's name. */
+async function writeHosts(path: string, host: string, { name }: Registry): Promise<void> {
+  const lines = [
+    `[host."http://${name}/v2/${host}"]`,
+    'capabilities = ["pull", "resolve"]',
+    'override_path = true',
+    '',
+  ];
+  await mkdir(path, { recursive: true });
+  await writeFile(join(path, 'hosts.toml'), lines.join('\n'));
 }

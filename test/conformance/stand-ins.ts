@@ -90,8 +90,9 @@ function image(layers: readonly (readonly TarSpec[])[], config: object): ImageSp
 
 /**
  * Busybox with each applet as a hard link, so that masking /bin/ls masks that alone, and with pgrep and ipcs, which
- * Debian's lacks, from elsewhere. Debian's shell runs applets of its own instead of what is in PATH, so /bin/sh is a
- * copy of it that knows no `ls`: the spec of masked paths asks for a shell's word about /bin/ls.
+ * Debian's lacks, from elsewhere. The links have its mode, since containerd gives a file the mode of its last link.
+ * Debian's shell runs applets of its own instead of what is in PATH, so /bin/sh is a copy of it that knows no `ls`: the
+ * spec of masked paths asks for a shell's word about /bin/ls.
  */
 async function busybox(debian: DebianFiles): Promise<readonly TarSpec[]> {
   const others = ['usr/bin/pgrep', 'usr/bin/ipcs'];
@@ -102,9 +103,9 @@ async function busybox(debian: DebianFiles): Promise<readonly TarSpec[]> {
   return [
     ...base,
     await debian.program('usr/bin/busybox', { as: 'bin/busybox' }),
-    ...applets.map((name): TarSpec => ({ name: `bin/${name}`, type: 'link', target: 'bin/busybox' })),
+    ...applets.map((name): TarSpec => ({ name: `bin/${name}`, type: 'link', target: 'bin/busybox', mode: 0o755 })),
     { name: 'bin/sh', content: withoutLs(await debian.read('usr/bin/busybox')), mode: 0o755 },
-    { name: 'bin/ash', type: 'link', target: 'bin/sh' },
+    { name: 'bin/ash', type: 'link', target: 'bin/sh', mode: 0o755 },
     ...(await Promise.all(others.map((path) => debian.program(path)))),
     ...(await debian.libraries(...others)),
   ];
