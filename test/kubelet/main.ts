@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { connectTestClient } from '#cri/testing/grpc-client.ts';
@@ -9,10 +10,12 @@ import { PodSandboxState, RuntimeService } from '#cri/schema/api_pb.ts';
 import { goVersion } from '../conformance/cri-tools.ts';
 import { type CliNode, openCliNode } from '../vm/cli-node.ts';
 import { buildKubelet, version } from './build-kubelet.ts';
+import { startKubeSystem, tourDelegate } from './delegate.ts';
 import { type Kubelet, type KubeletPod, runKubelet } from './run-kubelet.ts';
 
 /*
- * `npm run kubelet`: a real kubelet, without a cluster, runs a static pod through `podvm daemon`. Needs root, what
+ * `npm run kubelet [-- --delegate]`: a real kubelet, without a cluster, runs a static pod through `podvm daemon`, or one in a
+ * machine and one that containerd runs as the delegate. Needs root, what
  * `podvm setup` made, and a Go toolchain: a machine without one is told so, and nothing fails.
  */
 const cache = '/var/cache/podvm-conformance';
@@ -183,6 +186,7 @@ async function main(): Promise<void> {
     say('SKIPPED: this machine has no Go toolchain (`go`), with which the kubelet is built');
     return;
   }
+  const { values } = parseArgs({ options: { delegate: { type: 'boolean', default: false } } });
   say(`building kubelet ${version} with ${go}, unless it is there`);
   const program = await buildKubelet(cache, stop.signal);
   await using undo = new AsyncDisposableStack();
@@ -190,7 +194,11 @@ async function main(): Promise<void> {
   undo.defer(() => rm(hostDirectory, { recursive: true }));
   const cli = undo.use(await openCliNode({ isSetUp: true }));
   await makeImage(cli);
-  let daemon = cli.start(['daemon']);
+  const settings = join(hostDirectory, 'podvm.yaml');
+  const delegate = values.delegate ? undo.use(await startKubeSystem(cache, stop.signal)) : undefined;
+  await writeFile(settings, delegate === undefined ? '' : `delegate: ${delegate.settings['PODVM_DELEGATE']}\n`);
+  const startDaemon = () => cli.start(['daemon', '--config', settings]);
+  let daemon = startDaemon();
   undo.defer(async () => {
     await cli.type(['drain', '--grace', '0']);
     daemon.child.kill('SIGTERM');
@@ -201,13 +209,14 @@ async function main(): Promise<void> {
   const replaceDaemon = async () => {
     daemon.child.kill('SIGKILL');
     await daemon.ended;
-    daemon = cli.start(['daemon']);
+    daemon = startDaemon();
     await isServing();
   };
   const endpoint = join(cli.root, 'cri.sock');
   const kubelet = undo.use(await runKubelet(program, `unix://${endpoint}`));
   try {
-    await tour({ kubelet, endpoint, hostDirectory, replaceDaemon });
+    if (values.delegate) await tourDelegate({ kubelet, say, replaceDaemon });
+    else await tour({ kubelet, endpoint, hostDirectory, replaceDaemon });
   } catch (error) {
     process.stderr.write(
       (await kubelet.log())

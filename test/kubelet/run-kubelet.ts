@@ -28,8 +28,8 @@ const listSchema = v.object({ items: v.nullable(v.array(podSchema)) });
 export interface Kubelet extends AsyncDisposable {
   /** Its root: pods' directories are in `pods`. */
   readonly root: string;
-  /** Writes a pod's file; an empty text removes it. */
-  setPod(yaml: string): Promise<void>;
+  /** Writes the file of a pod, of which there may be more than one, by name; an empty text removes it. */
+  setPod(yaml: string, name?: string): Promise<void>;
   pods(): Promise<readonly KubeletPod[]>;
   /** A GET, or a POST, of its authenticated port. Errors: for an answer that is none of success. */
   ask(path: string, method?: 'GET' | 'POST'): Promise<string>;
@@ -81,8 +81,8 @@ export async function runKubelet(kubelet: string, endpoint: string): Promise<Kub
   const owned = undo.move();
   return {
     root,
-    async setPod(yaml) {
-      const file = join(manifests, 'pod.yaml');
+    async setPod(yaml, name = 'pod') {
+      const file = join(manifests, `${name}.yaml`);
       if (yaml === '') await rm(file, { force: true });
       else await writeFile(file, yaml);
     },
