@@ -58,7 +58,8 @@ export async function serveCri(options: CriOptions): Promise<AsyncDisposable> {
   const own = { runtime: runtimeVerbs(parts), images: imageVerbs(parts) };
   await using undo = new AsyncDisposableStack();
   const delegate = options.delegate === undefined ? undefined : undo.use(new Delegate(options.delegate, log));
-  const verbs = delegate === undefined ? own : routeVerbs(own, delegate, pods);
+  const directory = join(options.directory, 'delegate');
+  const verbs = delegate === undefined ? own : await routeVerbs(own, delegate, { pods, directory, log });
   const server = await serveGrpc(options.socketPath, (to) => {
     addService(to, RuntimeService, verbs.runtime, log);
     addService(to, ImageService, verbs.images, log);

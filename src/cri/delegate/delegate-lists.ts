@@ -1,32 +1,48 @@
+import { join } from 'node:path';
+import type { DescMessage } from '@bufbuild/protobuf';
+import type { Log } from '#host/log.ts';
 import {
   type Container,
   type ContainerFilter,
+  type ListContainersResponseSchema,
+  type ListPodSandboxResponseSchema,
   type PodSandbox,
   type PodSandboxFilter,
   type PodSandboxMetadata,
   RuntimeService,
 } from '../schema/api_pb.ts';
 import { hasLabels } from '../translate/labels.ts';
-import type { Delegate } from './delegate.ts';
+import type { Delegate, Method } from './delegate.ts';
+import { LastAnswer } from './last-answer.ts';
 
 const { listPodSandbox, listContainers } = RuntimeService.method;
 
 /**
  * Pods and containers of the delegate. Lists are always asked for whole, so that the last ones can take the place of those
- * of a delegate that is away: a kubelet would take pods that are missing from a list for lost, and start others.
+ * of a delegate that is away: a kubelet would take pods that are missing from a list for lost, and start others. Files
+ * keep them for the next process.
  */
 export class DelegateLists {
-  readonly #delegate: Delegate;
-  #pods: readonly PodSandbox[] = [];
-  #containers: readonly Container[] = [];
+  readonly #pods: LastAnswer<typeof ListPodSandboxResponseSchema>;
+  readonly #containers: LastAnswer<typeof ListContainersResponseSchema>;
 
-  constructor(delegate: Delegate) {
-    this.#delegate = delegate;
+  private constructor(
+    pods: LastAnswer<typeof ListPodSandboxResponseSchema>,
+    containers: LastAnswer<typeof ListContainersResponseSchema>,
+  ) {
+    this.#pods = pods;
+    this.#containers = containers;
+  }
+
+  /** `directory`: of the files; made when the first is written. */
+  static async open(delegate: Delegate, directory: string, log: Log): Promise<DelegateLists> {
+    const ask = <Output extends DescMessage>(method: Method<DescMessage, Output>, name: string) =>
+      LastAnswer.open(delegate, method, join(directory, name), log);
+    return new DelegateLists(await ask(listPodSandbox, 'pods'), await ask(listContainers, 'containers'));
   }
 
   async pods(filter: PodSandboxFilter | undefined, signal: AbortSignal): Promise<PodSandbox[]> {
-    const { items } = (await this.#delegate.askPart(listPodSandbox, {}, signal)) ?? { items: this.#pods };
-    this.#pods = items;
+    const { items } = await this.#pods.get(signal);
     const { id = '', state, labelSelector = {} } = filter ?? {};
     return items.filter(
       (pod) =>
@@ -37,10 +53,7 @@ export class DelegateLists {
   }
 
   async containers(filter: ContainerFilter | undefined, signal: AbortSignal): Promise<Container[]> {
-    const { containers } = (await this.#delegate.askPart(listContainers, {}, signal)) ?? {
-      containers: this.#containers,
-    };
-    this.#containers = containers;
+    const { containers } = await this.#containers.get(signal);
     const { id = '', podSandboxId = '', state, labelSelector = {} } = filter ?? {};
     return containers.filter(
       (container) =>

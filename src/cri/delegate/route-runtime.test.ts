@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -201,6 +201,18 @@ test("while the delegate is away its pods' calls fail as unavailable, and ours g
     assert.ok(Date.now() < giveUp, 'the delegate is not found again');
   }
   assert.deepEqual(await listed(), [podSandboxId]);
+});
+
+test('the next daemon lists the pods of a delegate that is still away', async () => {
+  await using place = await openNode();
+  const { node, delegate } = place;
+  const podSandboxId = await place.runHostPod();
+  const ids = async () => (await node.runtime.listPodSandbox({})).items.map(({ id }) => id);
+  assert.deepEqual(await ids(), [podSandboxId]);
+  await node.restart(() => delegate.stop());
+  assert.deepEqual(await ids(), [podSandboxId]);
+  await node.restart(() => writeFile(join(node.directory, 'cri/delegate/pods'), 'torn'));
+  assert.deepEqual(await ids(), []);
 });
 
 test('a delegate that hangs does not hold up lists, and is cancelled with its caller', async () => {

@@ -1,3 +1,4 @@
+import type { Log } from '#host/log.ts';
 import type { KnownPods } from '../known-pods.ts';
 import type { EncodedAnswer, Verbs } from '../rpc/service.ts';
 import type { ImageService, RuntimeService } from '../schema/api_pb.ts';
@@ -14,9 +15,21 @@ interface AllVerbs<Encoded = never> {
   readonly images: Verbs<typeof ImageService, Encoded>;
 }
 
-/** Puts the delegate beside our verbs: a client sees one runtime. `pods`: ours. */
-export function routeVerbs(own: AllVerbs, delegate: Delegate, pods: KnownPods): AllVerbs<EncodedAnswer> {
-  const lists = new DelegateLists(delegate);
+interface Site {
+  /** Ours. */
+  readonly pods: KnownPods;
+  /** Directory for what the next process must know of the delegate. */
+  readonly directory: string;
+  readonly log: Log;
+}
+
+/** Puts the delegate beside our verbs: a client sees one runtime. */
+export async function routeVerbs(
+  own: AllVerbs,
+  delegate: Delegate,
+  { pods, directory, log }: Site,
+): Promise<AllVerbs<EncodedAnswer>> {
+  const lists = await DelegateLists.open(delegate, directory, log);
   const images = new DelegateImages(own.images, delegate);
   const owners = new Owners(pods, lists);
   return {
