@@ -1,0 +1,69 @@
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { replaceFile } from './files.ts';
+import type { Log } from './log.ts';
+
+export interface RecordFilesOptions<Read> {
+  /** Made when the first record is saved. */
+  readonly directory: string;
+  /** `a pod`, for the log. */
+  readonly what: string;
+  /** Throws for an invalid record. */
+  readonly parse: (text: string) => Read;
+  readonly log: Log;
+}
+
+/** Records for the next process, in one file of JSON for each id. Those of one id are written one after the other. */
+export class RecordFiles<Saved, Read = Saved> {
+  readonly #options: RecordFilesOptions<Read>;
+  readonly #last = new Map<string, Promise<void>>();
+
+  constructor(options: RecordFilesOptions<Read>) {
+    this.#options = options;
+  }
+
+  /** Settles when the record is written or has failed, which is logged; the next process then knows less. */
+  save(id: string, record: Saved): Promise<void> {
+    const text = `${JSON.stringify(record)}\n`;
+    return this.#inTurn(id, async () => {
+      await mkdir(this.#options.directory, { recursive: true, mode: 0o700 });
+      await replaceFile(this.#path(id), text);
+    });
+  }
+
+  remove(id: string): Promise<void> {
+    return this.#inTurn(id, () => rm(this.#path(id), { force: true }));
+  }
+
+  /** Returns the records by id. An invalid one is logged and left out. */
+  async load(): Promise<ReadonlyMap<string, Read>> {
+    const { directory, what, parse, log } = this.#options;
+    const records = new Map<string, Read>();
+    for (const file of await readdir(directory).catch(() => [])) {
+      if (!file.endsWith('.json')) continue;
+      const id = file.slice(0, -'.json'.length);
+      try {
+        records.set(id, parse(await readFile(this.#path(id), 'utf8')));
+      } catch (error) {
+        log.error(`record of ${what} not read`, error, { id });
+      }
+    }
+    return records;
+  }
+
+  #inTurn(id: string, act: () => Promise<void>): Promise<void> {
+    const { what, log } = this.#options;
+    const mine = (this.#last.get(id) ?? Promise.resolve()).then(act).catch((error: unknown) => {
+      log.error(`record of ${what} not written`, error, { id });
+    });
+    this.#last.set(id, mine);
+    void mine.then(() => {
+      if (this.#last.get(id) === mine) this.#last.delete(id);
+    });
+    return mine;
+  }
+
+  #path(id: string): string {
+    return join(this.#options.directory, `${id}.json`);
+  }
+}
