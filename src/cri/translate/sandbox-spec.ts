@@ -2,6 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { hostNameOf } from '#sandbox/host-name.ts';
 import type { HostPort, SandboxSpec } from '#sandbox/sandbox.ts';
+import { cgroupParentOf, oomScoreOf } from '#sandbox/cgroup-parent.ts';
 import { templateOfHandler } from '../handlers.ts';
 import {
   type LinuxSandboxSecurityContext,
@@ -11,7 +12,6 @@ import {
   type PortMapping,
   Protocol,
 } from '../schema/api_pb.ts';
-import { cgroupParentOf } from './cgroup-parent.ts';
 import { refuseHostNamespaces } from './host-namespaces.ts';
 import { podResourcesOf } from './resources.ts';
 import { userNamespaceOf } from './user-namespace.ts';
@@ -54,16 +54,6 @@ export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string):
     volumes: [],
     resources: { ...podResourcesOf(linux?.resources, linux?.overhead), ...oomScoreOf(linux?.cgroupParent) },
   };
-}
-
-/**
- * Reads the QoS class, which a kubelet tells only by the name of the cgroup, in the format of either of its drivers. A
- * burstable pod's score comes with its containers (`Sandbox.createContainer`).
- */
-function oomScoreOf(cgroupParent = ''): { readonly oomScoreAdj?: number } {
-  if (!/(^|\/)kubepods\b/.test(cgroupParent)) return {};
-  if (/\bbesteffort\b/.test(cgroupParent)) return { oomScoreAdj: 1000 };
-  return { oomScoreAdj: /\bburstable\b/.test(cgroupParent) ? 999 : -997 };
 }
 
 const maxNameChars = 253;

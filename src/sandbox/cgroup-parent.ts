@@ -27,3 +27,13 @@ function pathOfSlice(name: string): string {
   const parts = name.slice(0, -'.slice'.length).split('-');
   return parts.map((_part, at) => `/${parts.slice(0, at + 1).join('-')}.slice`).join('');
 }
+
+/**
+ * Reads the QoS class, which a kubelet tells only by the name of the cgroup, in the format of either of its drivers. A
+ * burstable pod's score comes with its containers (`Sandbox.createContainer`).
+ */
+export function oomScoreOf(cgroupParent = ''): { readonly oomScoreAdj?: number } {
+  if (!/(^|\/)kubepods\b/.test(cgroupParent)) return {};
+  if (/\bbesteffort\b/.test(cgroupParent)) return { oomScoreAdj: 1000 };
+  return { oomScoreAdj: /\bburstable\b/.test(cgroupParent) ? 999 : -997 };
+}
