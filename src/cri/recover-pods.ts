@@ -1,4 +1,4 @@
-import type { Container } from '#sandbox/sandbox.ts';
+import { removeUnknown } from '#sandbox/adoption/remove-unknown.ts';
 import { knowContainer, knowPod } from './know.ts';
 import type { CriParts } from './parts.ts';
 import type { PodRecord } from './pod-records.ts';
@@ -11,7 +11,7 @@ type RecoverParts = Pick<CriParts, 'sandboxes' | 'pods' | 'events' | 'log'>;
  */
 export async function recoverPods(parts: RecoverParts, records: ReadonlyMap<string, PodRecord>): Promise<void> {
   const { sandboxes, pods, log } = parts;
-  const kept = sandboxes.list().filter(({ spec }) => spec.isKept === true);
+  const kept = sandboxes.list().filter(({ spec }) => spec.isKept === true && spec.keptFor !== 'containerd');
   for (const sandbox of kept) {
     const record = records.get(sandbox.id);
     if (record === undefined) {
@@ -25,7 +25,7 @@ export async function recoverPods(parts: RecoverParts, records: ReadonlyMap<stri
       const { id, state } = container.status;
       const known = record.containers.get(id);
       if (known === undefined) {
-        await removeUnheardOf(container, parts);
+        await removeUnknown(container, log);
         continue;
       }
       await pods.addContainer(knowContainer(parts, pod, container, known));
@@ -34,16 +34,4 @@ export async function recoverPods(parts: RecoverParts, records: ReadonlyMap<stri
   }
   const ids = new Set(kept.map(({ id }) => id));
   for (const id of records.keys()) if (!ids.has(id)) await pods.forget(id);
-}
-
-async function removeUnheardOf(container: Container, { log }: RecoverParts): Promise<void> {
-  const { id } = container.status;
-  log.warn('removing a container that no client knows', { container: id });
-  const never = new AbortController().signal;
-  try {
-    await container.stop(0, never);
-    await container.remove(never);
-  } catch (error) {
-    log.error('container not removed', error, { container: id });
-  }
 }

@@ -59,7 +59,7 @@ export async function daemonCommand(
 }
 
 function serverOf(config: Configuration, version: string): NodeServer {
-  return async ({ sandboxes, images, log, accelerator, networkReadiness }) => {
+  return async ({ sandboxes, images, keeper, log, accelerator, networkReadiness }) => {
     await using undo = new AsyncDisposableStack();
     const clock = systemClock;
     const settings = { ...defaultStreamingSettings, ...config.streaming };
@@ -88,7 +88,7 @@ function serverOf(config: Configuration, version: string): NodeServer {
         },
       }),
     );
-    undo.use(await serveShim({ socketPath: config.shimSocketPath, sandboxes, clock, log }));
+    undo.use(await serveShim({ directory: join(config.root, 'shim'), keeper, sandboxes, clock, log }));
     return undo.move();
   };
 }

@@ -1,5 +1,7 @@
+import { join } from 'node:path';
 import { createLog } from '#host/log.ts';
 import { endOrphans as endOrphansOf, type Orphan } from '#sandbox/recovery/orphans.ts';
+import { endKeeper } from '#shim/keeper/keeper.ts';
 import { sweepMachine } from '#vm/qemu/qemu-driver.ts';
 import type { Configuration } from './configuration.ts';
 import { openNetwork } from './node-network.ts';
@@ -10,5 +12,7 @@ export async function endOrphans(config: Configuration, write: (line: string) =>
   requireRoot('end machines');
   const log = createLog(config.logLevel, write);
   const parts = { network: openNetwork(config, 'command', log), driver: { sweep: sweepMachine } };
-  return await endOrphansOf(config.root, parts, log, new AbortController().signal);
+  const ended = await endOrphansOf(config.root, parts, log, new AbortController().signal);
+  await endKeeper(join(config.root, 'shim'), config.shimSocketPath); // nothing is left for it
+  return ended;
 }

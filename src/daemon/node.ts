@@ -18,6 +18,7 @@ import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
+import { Keeper } from '#shim/keeper/keeper.ts';
 import { holdAssets } from '#setup/hold-assets.ts';
 import { adoptBlockClaim, claimBlock } from '#storage/block-claim.ts';
 import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
@@ -36,6 +37,7 @@ export const probeUid = 1_999_999;
 export type NodeServer = (node: {
   readonly sandboxes: Sandboxes;
   readonly images: ImageStore;
+  readonly keeper: Keeper;
   readonly log: Log;
   readonly accelerator: string;
   readonly networkReadiness: () => Promise<NetworkReadiness>;
@@ -85,6 +87,8 @@ export async function openNode(
   const opening = Promise.withResolvers<ImageStore>();
   let opened: ImageStore | undefined;
   const openingSnapshots = Promise.withResolvers<SnapshotImages>();
+  const shim = { socketPath: config.shimSocketPath, directory: join(config.root, 'shim') };
+  const keeper = undo.use(new Keeper({ ...shim, clock: systemClock, log }));
   const partsOf = (of: Assets): Parts => ({
     ...machinePartsOf(config, of, accelerator, log),
     network,
@@ -94,6 +98,7 @@ export async function openNode(
     },
     snapshots: { hold: async (...request) => await (await openingSnapshots.promise).hold(...request) },
     connectLink,
+    openFifos: (fifos) => keeper.openFifos(fifos),
     makeScratchDisk,
     makeVolumeDisk,
     claimBlock,
@@ -160,7 +165,7 @@ export async function openNode(
     return done;
   };
   undo.use(followParts({ config, held, log, take }));
-  undo.use(await serve({ sandboxes, images, log, accelerator, networkReadiness: () => network.readiness() }));
+  undo.use(await serve({ sandboxes, images, keeper, log, accelerator, networkReadiness: () => network.readiness() }));
   const owned = undo.move();
   return {
     idle: () => admin.idle(),

@@ -22,7 +22,7 @@ const ours = [
     'snapshots',
     'templates',
   ],
-  ...['templates-of', 'podvm.sock', 'cri', 'cri.sock', 'shim.sock'],
+  ...['templates-of', 'podvm.sock', 'cri', 'cri.sock', 'shim', 'shim.sock', 'shim.sock.wanted'],
 ];
 
 /**

@@ -9,6 +9,9 @@ import type { BlockClaim, BlockClaimRecord, BlockClaimRequest } from '#storage/b
 import type { ScratchDiskRequest, VolumeDiskRequest } from '#storage/scratch-disk.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
 import type { MachineDriver } from '#vm/driver.ts';
+import type { LoggedBytes } from './log/log-position.ts';
+import type { LogWriter } from './log/log-writer.ts';
+import type { OutputFifos } from './sandbox.ts';
 
 /** The lower layers, as a sandbox uses them. Each documents its own errors. */
 export interface Parts {
@@ -25,7 +28,14 @@ export interface Parts {
   readonly modulesDisk: string;
   /** Versions of driver, file servers and modules, from set-up. */
   readonly versions: PartVersions;
+  openFifos(fifos: OutputFifos): Promise<FifoOutput>;
   connectLink(options: LinkOptions, signal: AbortSignal): Promise<Link>;
+}
+
+/** Writes a container's output to FIFOs, which outlive this process and know how much they got. */
+export interface FifoOutput extends LogWriter {
+  /** Bytes that they have from an earlier process. */
+  readonly logged: LoggedBytes;
 }
 
 /** Clocks, randomness and the node's free resources, given from outside. */

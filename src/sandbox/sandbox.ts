@@ -85,6 +85,8 @@ export interface SandboxSpec {
    * its process, or the next process ends it.
    */
   readonly isKept?: boolean;
+  /** Whose pod it is, if it is kept: who asks the next process for it; default `cri`. */
+  readonly keptFor?: 'cri' | 'containerd';
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   readonly hostname: string;
@@ -225,8 +227,14 @@ export interface ContainerSpec {
    * removes it. Undefined: a log in the sandbox's directory.
    */
   readonly logPath?: string;
-  /** Whether it has a log; default true. Without one, its output only goes to its followers. */
-  readonly isLogged?: boolean;
+  /** Gets its output, instead of a log. */
+  readonly outputFifos?: OutputFifos;
+}
+
+/** Absolute paths of FIFOs, from which a client reads a container's output; undefined: it does not want that one. */
+export interface OutputFifos {
+  readonly stdout?: string;
+  readonly stderr?: string;
 }
 
 export interface ContainerExit {

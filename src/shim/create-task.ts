@@ -1,12 +1,14 @@
 import { readFileIfThere } from '#host/files.ts';
 import { PodvmError } from '#base/errors.ts';
 import { type Bundle, readBundle } from './bundle/bundle.ts';
-import { Fifos, type IoPaths } from './io/fifos.ts';
+import { Input, type IoPaths } from './io/fifos.ts';
+import { checkFifo } from './io/open-fifo.ts';
+import type { FifoKeeper } from './keeper/keeper.ts';
 import type { ShimParts } from './parts.ts';
 import { TaskOOMSchema } from './schema/generated/events/task_pb.ts';
 import type { CreateTaskRequest } from './schema/generated/runtime/task/v2/shim_pb.ts';
 import type { Mount } from './schema/generated/types/mount_pb.ts';
-import { ContainerTask } from './task/container-task.ts';
+import { ContainerTask, type ContainerTaskParts } from './task/container-task.ts';
 import { PodTask } from './task/pod-task.ts';
 import type { Task } from './task/process.ts';
 import { containerSpecOf, terminationMountOf } from './translate/container-spec.ts';
@@ -61,7 +63,7 @@ async function createPod(parts: ShimParts, { id, bundle, paths }: Request, signa
 }
 
 async function createContainer(parts: ShimParts, request: Request, signal: AbortSignal): Promise<ContainerTask> {
-  const { tasks, log, events } = parts;
+  const { tasks, keeper } = parts;
   const { id, bundle, rootfs, paths } = request;
   const pod = tasks.get(sandboxIdOf(bundle.spec));
   if (!(pod instanceof PodTask) || pod.bundle.namespace !== bundle.namespace) {
@@ -69,15 +71,19 @@ async function createContainer(parts: ShimParts, request: Request, signal: Abort
       fix: 'Create its pod with the runtime handler of podvm, in the same namespace of containerd.',
     });
   }
+  const { stdin, stdout, stderr, terminal } = paths;
+  const outputs = { ...(stdout === '' ? {} : { stdout }), ...(stderr === '' || terminal ? {} : { stderr }) };
+  for (const path of [stdin, ...Object.values(outputs)]) if (path !== '') await checkFifo(path);
   const facts = {
     id,
     attempt: tasks.nextAttempt(),
     rootfs: await snapshotDirectoriesOf(`container ${id}`, rootfs),
     podPid: pod.pid,
-    hasStdin: paths.stdin !== '',
+    hasStdin: stdin !== '',
+    outputs,
   };
   const spec = await containerSpecOf(bundle.spec, facts);
-  const fifos = await Fifos.open(paths);
+  const input = stdin === '' ? undefined : await openInput(stdin, keeper);
   try {
     const container = await pod.sandbox.createContainer(spec, signal);
     if (container.status.exit?.reason === 'StartError') {
@@ -86,21 +92,33 @@ async function createContainer(parts: ShimParts, request: Request, signal: Abort
       throw new PodvmError('failedPrecondition', why);
     }
     const eventsSocket = bundle.eventsSocket ?? pod.bundle.eventsSocket;
-    const told: Bundle = { ...bundle, eventsSocket };
-    return new ContainerTask({
-      id,
-      pid: tasks.nextPid(),
-      bundle: told,
-      paths,
-      pod,
-      container,
-      fifos,
-      messagePath: terminationMountOf(bundle.spec)?.source,
-      onOutOfMemory: () => events.tell(told, '/tasks/oom', TaskOOMSchema, { containerId: id }),
-      log,
-    });
+    const made = { id, pid: tasks.nextPid(), bundle: { ...bundle, eventsSocket }, paths, pod, container, input };
+    return containerTaskOf(parts, made);
   } catch (error) {
-    fifos.close();
+    input?.close();
+    for (const path of [stdin, stdout, stderr]) if (path !== '') await keeper.forget(path);
     throw error;
   }
+}
+
+/** Joins a container with what containerd knows of it. */
+export function containerTaskOf(
+  { keeper, events, closing, log }: ShimParts,
+  made: Pick<ContainerTaskParts, 'id' | 'pid' | 'bundle' | 'paths' | 'pod' | 'container' | 'input' | 'life'>,
+): ContainerTask {
+  const { id, bundle } = made;
+  return new ContainerTask({
+    ...made,
+    messagePath: terminationMountOf(bundle.spec)?.source,
+    onOutOfMemory: () => events.tell(bundle, '/tasks/oom', TaskOOMSchema, { containerId: id }),
+    keeper,
+    closing,
+    log,
+  });
+}
+
+/** Opens input that waits for the next daemon, too. */
+export async function openInput(path: string, keeper: FifoKeeper): Promise<Input> {
+  await keeper.hold(path);
+  return await Input.open(path, () => void keeper.end(path));
 }

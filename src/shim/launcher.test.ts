@@ -1,18 +1,22 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { createServer } from 'node:net';
+import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fromBinary } from '@bufbuild/protobuf';
+import { isThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
+import { poll } from '#host/wait.ts';
 import { launcherOf } from './launcher.ts';
 import { DeleteResponseSchema } from './schema/generated/runtime/task/v2/shim_pb.ts';
 import { RuntimeInfoSchema } from './schema/generated/types/introspection_pb.ts';
 
 let bundle: string;
+const socket = () => join(bundle, 'run/shim.sock');
 before(async () => {
   bundle = await mkdtemp(join(tmpdir(), 'podvm-launcher-'));
-  await writeFile(join(bundle, 'launcher'), launcherOf('/run/podvm/shim.sock', '1.2.3'), { mode: 0o755 });
+  await writeFile(join(bundle, 'launcher'), launcherOf(socket(), '1.2.3'), { mode: 0o755 });
 });
 after(() => rm(bundle, { recursive: true }));
 
@@ -25,7 +29,7 @@ const launch = async (...args: readonly string[]) =>
 
 test('start prints only the address, and leaves what containerd and the daemon read later', async () => {
   const { code, stdout, stderr } = await launch('-namespace', 'k8s.io', '-id', 'x', 'start');
-  assert.deepEqual([code, stdout, stderr], [0, 'unix:///run/podvm/shim.sock', '']);
+  assert.deepEqual([code, stdout, stderr], [0, `unix://${socket()}`, '']);
   assert.equal(await readFile(join(bundle, 'address'), 'utf8'), stdout);
   assert.equal(await readFile(join(bundle, 'podvm-events'), 'utf8'), '/run/containerd/containerd.sock.ttrpc');
 });
@@ -44,4 +48,14 @@ test('an unknown action is an error, with a message', async () => {
   const { code, stdout, stderr } = await launch('explode');
   assert.deepEqual([code, stdout], [1, '']);
   assert.match(stderr, /podvm: unknown: explode/);
+});
+
+test('start waits until the daemon, which it asks, serves containerd', async () => {
+  await mkdir(dirname(socket()));
+  const starting = launch('start');
+  const isWanted = async () => ((await isThere(`${socket()}.wanted`)) ? true : undefined);
+  await poll(isWanted, { everyMs: 20, signal: AbortSignal.timeout(20_000) });
+  const server = createServer().listen(socket());
+  assert.equal((await starting).stdout, `unix://${socket()}`);
+  server.close();
 });

@@ -1,5 +1,6 @@
 import { create, toBinary } from '@bufbuild/protobuf';
 import { eventsFile } from './bundle/bundle.ts';
+import { keeperSocketsOf } from './keeper/keeper-sockets.ts';
 import { DeleteResponseSchema } from './schema/generated/runtime/task/v2/shim_pb.ts';
 import { RuntimeInfoSchema } from './schema/generated/types/introspection_pb.ts';
 
@@ -32,6 +33,7 @@ export function launcherOf(socketPath: string, version: string): string {
       value: new TextEncoder().encode(JSON.stringify(features)),
     },
   });
+  const { shim, wanted } = keeperSocketsOf(socketPath);
   const killed = create(DeleteResponseSchema, { exitStatus: killedStatus });
   return `#!/bin/sh
 # Made by podvm. Containerd runs it for the runtime podvm; it tells where the daemon of podvm listens.
@@ -41,6 +43,9 @@ case "$last" in
   start)
     printf %s "$address" >address               # containerd 1.x reads it after its restart
     printf %s "$TTRPC_ADDRESS" >${eventsFile}   # where the daemon tells the events of this bundle
+    if [ ! -S '${shim}' ] && touch '${wanted}' 2>&-; then   # asks the daemon, which then serves containerd
+      for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do [ -S '${shim}' ] || sleep 0.25; done
+    fi
     printf %s "$address" ;;
   delete) printf '${octal(toBinary(DeleteResponseSchema, killed))}' ;;
   -info) printf '${octal(toBinary(RuntimeInfoSchema, info))}' ;;

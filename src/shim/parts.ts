@@ -1,12 +1,18 @@
 import type { Log } from '#host/log.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import type { Events } from './events.ts';
+import type { FifoKeeper } from './keeper/keeper.ts';
+import type { TaskRecords } from './task/task-records.ts';
 import type { Tasks } from './task/tasks.ts';
 
 /** Parts that the verbs use. */
 export interface ShimParts {
-  readonly sandboxes: Pick<Sandboxes, 'run'>;
+  readonly sandboxes: Pick<Sandboxes, 'run' | 'list'>;
   readonly tasks: Tasks;
+  readonly records: TaskRecords;
+  readonly keeper: FifoKeeper;
+  /** Aborts when the daemon ends. */
+  readonly closing: AbortSignal;
   readonly events: Events;
   readonly log: Log;
 }

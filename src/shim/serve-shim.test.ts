@@ -199,3 +199,70 @@ test('a machine that dies ends its container and its pod', async () => {
   for (const { exitStatus } of await Promise.all(waiting)) assert.equal(exitStatus, 137);
   for (const id of ['box-1', 'pod-1']) await client.call(verbs.delete, { id }, soon);
 });
+
+test('pods live on when the daemon is replaced: what containerd waits for comes, and output is whole', async () => {
+  await using shim = await openFakeShim();
+  const { client } = shim;
+  const io = await shim.io('box');
+  await shim.pod();
+  const guestId = await shim.container('box-1', containerSpec, io.paths);
+  const { pid } = await client.call(verbs.state, { id: 'box-1' }, soon);
+  const output = shim.parts.guest.stream(streamsOf(shim, 'createContainer').stdout);
+  output.write('before ');
+  const reading = io.stdout();
+  const [waiting, podWaiting] = ['box-1', 'pod-1'].map((id) => client.call(verbs.wait, { id }, { ms: 60_000 }));
+  await shim.end();
+
+  const away = await client.call(verbs.state, { id: 'box-1' }, soon);
+  assert.deepEqual([away.status, away.pid], [Status.RUNNING, pid]);
+  assert.equal((await client.call(verbs.connect, { id: 'box-1' }, soon)).taskPid, pid);
+  assert.equal((await client.call(verbs.pids, { id: 'box-1' }, soon)).processes[0]?.pid, pid);
+  await assert.rejects(client.call(verbs.stats, { id: 'box-1' }, soon), { kind: 'unavailable' });
+  const killing = client.call(verbs.kill, { id: 'box-1', signal: 10 }, soon);
+
+  await shim.next();
+  await killing;
+  assert.equal((await client.call(verbs.state, { id: 'box-1' }, soon)).pid, pid);
+  const attached = shim.parts.guest.calls.findLast(({ method }) => method === 'attach');
+  assert.deepEqual(attached?.params['from'], { stdout: 'before '.length, stderr: 0 });
+  const continued = attached.params['stdio'] as { stdout: number; stderr: number };
+  shim.parts.guest.stream(continued.stdout).end('after');
+  shim.parts.guest.stream(continued.stderr).end();
+  shim.exit(guestId, 42);
+  assert.equal((await waiting)?.exitStatus, 42);
+  assert.equal(await reading, 'before after');
+  await client.call(verbs.delete, { id: 'box-1' }, soon);
+  await client.call(verbs.kill, { id: 'pod-1', signal: 9 }, soon);
+  assert.equal((await podWaiting)?.exitStatus, 137);
+  await client.call(verbs.delete, { id: 'pod-1' }, soon);
+  await poll(() => Promise.resolve(shim.told.includes('/tasks/delete pod-1') || undefined), { everyMs: 5 });
+  assert.equal(shim.told.filter((topic) => topic === '/tasks/exit box-1').length, 1);
+});
+
+test('an exit while no daemon runs is told by the next one, and one that was told before is not', async () => {
+  await using shim = await openFakeShim();
+  await shim.pod();
+  const [told, untold] = [await shim.container('box-1'), await shim.container('box-2')];
+  const isTold = (topic: string) => () => Promise.resolve(shim.told.includes(topic) || undefined);
+  shim.exit(told, 3);
+  await poll(isTold('/tasks/exit box-1'), { everyMs: 5 });
+  await shim.client.call(verbs.wait, { id: 'box-1' }, soon);
+  await shim.end();
+  shim.exit(untold, 4);
+  await shim.next();
+  assert.equal((await shim.client.call(verbs.wait, { id: 'box-2' }, soon)).exitStatus, 4);
+  assert.equal((await shim.client.call(verbs.wait, { id: 'box-1' }, soon)).exitStatus, 3);
+  await poll(isTold('/tasks/exit box-2'), { everyMs: 5 });
+  assert.equal(shim.told.filter((topic) => topic === '/tasks/exit box-1').length, 1);
+});
+
+test('a pod that containerd has given up meanwhile is removed', async () => {
+  await using shim = await openFakeShim();
+  await shim.pod();
+  await shim.container('box-1');
+  await shim.end();
+  await rm(await shim.bundle('pod-1', podSpec), { recursive: true });
+  await shim.next();
+  assert.ok(!shim.parts.alive.has('machine'));
+  await assert.rejects(shim.client.call(verbs.state, { id: 'box-1' }, soon), { kind: 'notFound' });
+});

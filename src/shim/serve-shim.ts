@@ -4,7 +4,13 @@ import type { Log } from '#host/log.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { Events } from './events.ts';
 import { Task } from './schema/generated/runtime/task/v2/shim_pb.ts';
+import { forgetTask } from './keep-track.ts';
+import { attendKeeper } from './keeper/attend-keeper.ts';
+import { type Keeper, recordsDirectoryOf } from './keeper/keeper.ts';
+import type { ShimParts } from './parts.ts';
+import { recoverTasks } from './recover-tasks.ts';
 import { PodTask } from './task/pod-task.ts';
+import { taskRecordsIn } from './task/task-records.ts';
 import { Tasks } from './task/tasks.ts';
 import { sandboxIdOf } from './translate/sandbox-spec.ts';
 import { taskVerbs } from './task-verbs.ts';
@@ -12,8 +18,10 @@ import { handlersOf } from './ttrpc/service.ts';
 import { serveTtrpc } from './ttrpc/server.ts';
 
 export interface ShimOptions {
-  readonly socketPath: string;
-  readonly sandboxes: Pick<Sandboxes, 'run'>;
+  /** Private directory of the shim; made if missing. */
+  readonly directory: string;
+  readonly keeper: Keeper;
+  readonly sandboxes: Pick<Sandboxes, 'run' | 'list'>;
   readonly clock: Clock;
   readonly log: Log;
   /** Interval at which pods that containerd has forgotten are looked for, in `ms`; default 60,000. */
@@ -24,27 +32,32 @@ export interface ShimOptions {
 const serviceNames = [Task.typeName, 'containerd.task.v3.Task'];
 
 /**
- * Serves containerd's task API on a unix socket until it is disposed, for all tasks of the node. Its pods end then.
- * Errors: those of `serveTtrpc`.
+ * Serves containerd's task API to the keeper until it is disposed, for all tasks of the node. Its pods continue. Errors:
+ * those of `serveTtrpc`.
  */
 export async function serveShim(options: ShimOptions): Promise<AsyncDisposable> {
-  const { socketPath, sandboxes, clock, log, forgottenMs = 60_000 } = options;
+  const { directory, keeper, sandboxes, clock, log, forgottenMs = 60_000 } = options;
   await using undo = new AsyncDisposableStack();
+  const closing = new AbortController();
   const tasks = new Tasks();
   const events = undo.use(new Events(clock, log));
-  const handlers = handlersOf(Task, taskVerbs({ sandboxes, tasks, events, log }));
-  const closing = new AbortController();
-  const timer = setInterval(() => void removeForgotten(tasks, log, closing.signal), forgottenMs).unref();
+  const records = taskRecordsIn(recordsDirectoryOf(directory), log);
+  const parts: ShimParts = { sandboxes, tasks, records, keeper, events, closing: closing.signal, log };
+  await recoverTasks(parts);
+  const handlers = handlersOf(Task, taskVerbs(parts));
+  const timer = setInterval(() => void removeForgotten(parts), forgottenMs).unref();
+  undo.use(await attendKeeper({ keeper, directory, hasTasks: () => tasks.all().length > 0, log }));
+  undo.use(await serveTtrpc(keeper.sockets.daemon, new Map(serviceNames.map((name) => [name, handlers])), log));
   undo.defer(() => {
     clearInterval(timer);
     closing.abort();
   });
-  undo.use(await serveTtrpc(socketPath, new Map(serviceNames.map((name) => [name, handlers])), log));
   return undo.move();
 }
 
 /** Ends pods whose bundle is gone: containerd removes it when it gives a pod up, and does not tell. */
-async function removeForgotten(tasks: Tasks, log: Log, signal: AbortSignal): Promise<void> {
+async function removeForgotten(parts: ShimParts): Promise<void> {
+  const { tasks, log, closing } = parts;
   for (const pod of tasks.all().filter((task) => task instanceof PodTask)) {
     if (!(await isGone(pod.bundle.path))) continue;
     log.warn('pod ended: containerd has removed its bundle', { task: pod.id });
@@ -52,8 +65,8 @@ async function removeForgotten(tasks: Tasks, log: Log, signal: AbortSignal): Pro
       await pod.remove();
       for (const task of tasks.all()) {
         if (task !== pod && sandboxIdOf(task.bundle.spec) !== pod.id) continue;
-        await task.remove(signal);
-        tasks.delete(task);
+        await task.remove(closing);
+        await forgetTask(parts, task);
       }
     } catch (error) {
       log.error('pod not removed', error, { task: pod.id });

@@ -1,4 +1,3 @@
-import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { openDeadline } from '#host/deadline.ts';
@@ -6,19 +5,19 @@ import { untilAborted } from '#host/until-aborted.ts';
 import { parse } from './bundle/bundle.ts';
 import { processSchema, resourcesSchema } from './bundle/oci-spec.ts';
 import { createTask } from './create-task.ts';
+import { exitOf, forgetTask, keepTrack, recordTask, tellExit } from './keep-track.ts';
 import type { ShimParts } from './parts.ts';
 import {
   TaskCreateSchema,
   TaskDeleteSchema,
   TaskExecAddedSchema,
   TaskExecStartedSchema,
-  TaskExitSchema,
   TaskStartSchema,
 } from './schema/generated/events/task_pb.ts';
 import type { ExecProcessRequest, Task as TaskService } from './schema/generated/runtime/task/v2/shim_pb.ts';
 import { Status } from './schema/generated/types/task/task_pb.ts';
-import type { Task, TaskProcess } from './task/process.ts';
-import type { ProcessExit, ProcessState } from './task/process-life.ts';
+import type { Task } from './task/process.ts';
+import type { ProcessState } from './task/process-life.ts';
 import { metricsOf } from './translate/metrics.ts';
 import type { Verbs } from './ttrpc/service.ts';
 
@@ -32,19 +31,9 @@ const statusOfState = {
   stopped: Status.STOPPED,
 } as const satisfies Record<ProcessState, Status>;
 
-const exitOf = (exit: ProcessExit | undefined) =>
-  exit === undefined ? {} : { exitStatus: exit.status, exitedAt: timestampFromDate(exit.at) };
-
 /** What each verb of containerd's task API does. */
 export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
   const { tasks, events, log } = parts;
-  const tellExit = (task: Task, id: string, process: TaskProcess) =>
-    void process.life.exited.then((exit) =>
-      events.tell(task.bundle, '/tasks/exit', TaskExitSchema, {
-        ...{ containerId: task.id, id, pid: process.pid },
-        ...exitOf(exit),
-      }),
-    );
   return {
     async create(request, signal) {
       const task = await createTask(parts, request, signal);
@@ -53,7 +42,7 @@ export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
       void events.tell(bundle, '/tasks/create', TaskCreateSchema, {
         ...{ containerId: id, bundle: bundle.path, rootfs, pid, io: paths },
       });
-      tellExit(task, id, task);
+      await keepTrack(parts, task);
       log.info('task created', { task: id, namespace: bundle.namespace });
       return { pid };
     },
@@ -63,8 +52,10 @@ export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
       const process = tasks.process(id, execId);
       await untilAborted(process.start(signal), signal);
       const { pid } = process;
-      if (execId === '') void events.tell(task.bundle, '/tasks/start', TaskStartSchema, { containerId: id, pid });
-      else
+      if (execId === '') {
+        void events.tell(task.bundle, '/tasks/start', TaskStartSchema, { containerId: id, pid });
+        await recordTask(parts, task);
+      } else
         void events.tell(task.bundle, '/tasks/exec-started', TaskExecStartedSchema, { containerId: id, execId, pid });
       return { pid };
     },
@@ -96,7 +87,7 @@ export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
         throw new PodvmError('failedPrecondition', `Cannot delete ${printable(id, 100)}: it is running`);
       }
       await process.remove(signal);
-      if (execId === '') tasks.delete(task);
+      if (execId === '') await forgetTask(parts, task);
       else task.execs.delete(execId);
       const about = { pid: process.pid, ...exitOf(process.life.exit) };
       if (execId === '') {
@@ -119,7 +110,7 @@ export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
       const exec = makeExec(task, request, tasks.nextPid());
       task.execs.set(execId, exec);
       void events.tell(task.bundle, '/tasks/exec-added', TaskExecAddedSchema, { containerId: task.id, execId });
-      tellExit(task, execId, exec);
+      void exec.life.exited.then((exit) => tellExit(parts, task, execId, exec.pid, exit));
       return Promise.resolve({});
     },
 

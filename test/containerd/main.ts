@@ -66,9 +66,10 @@ async function main(): Promise<void> {
     return started;
   };
   let daemon = await begin();
-  const replaceDaemon = async () => {
-    daemon.child.kill('SIGKILL');
+  const replaceDaemon = async (how: 'SIGKILL' | 'SIGTERM', meanwhile?: () => Promise<void>) => {
+    daemon.child.kill(how);
     await daemon.ended;
+    await meanwhile?.();
     daemon = await begin();
   };
   const containerd = undo.use(

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import * as v from 'valibot';
 import { messageOf } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
@@ -14,8 +15,8 @@ export interface TourOptions {
   readonly containerd: ContainerdNode;
   readonly work: string;
   readonly say: (text: string) => void;
-  /** Kills the daemon of podvm; the next one serves when it resolves. */
-  readonly replaceDaemon: () => Promise<void>;
+  /** Ends the daemon of podvm and starts the next one, which serves when it resolves. `meanwhile`: while there is none. */
+  readonly replaceDaemon: (how: 'SIGKILL' | 'SIGTERM', meanwhile?: () => Promise<void>) => Promise<void>;
 }
 
 /** What all steps use: a pod of each runtime, with a container that waits. */
@@ -43,7 +44,11 @@ const steps: readonly (readonly [what: string, walk: (tour: Tour) => Promise<voi
   ['a pod that is to share the network of the host is refused by podvm, and runs with runc', refuses],
   ['the pods live on when containerd is killed, and an end meanwhile is not lost', outlives],
   ['no pod has a process of the runtime', hasNoShim],
-  ['pods end with the daemon of podvm, can be removed, and the next ones run', endsWithDaemon],
+  [
+    'the pods live on when the daemon of podvm is killed or ends, with whole logs, and an end meanwhile is told',
+    outlivesDaemon,
+  ],
+  ['the pods live on when both daemons are killed', outlivesBoth],
 ];
 
 /** Uses a containerd with both runtimes as a kubelet and its user would. Errors: all steps that failed. */
@@ -295,10 +300,37 @@ async function outlives({ crictl, containerd, pod, main, beside }: Tour): Promis
   for (const id of [brief, talks]) await crictl.run('rm', '-f', id);
 }
 
-async function endsWithDaemon({ crictl, work, pod, main, replaceDaemon }: Tour): Promise<void> {
-  await replaceDaemon();
-  await pod.ended(main);
-  await pod.remove();
+async function outlivesDaemon({ crictl, pod, main, beside, replaceDaemon }: Tour): Promise<void> {
+  const count = 'i=0; while [ $i -lt 200 ]; do echo "line $i"; i=$((i+1)); sleep 0.02; done; exit 7';
+  const counts = await pod.start('counts', count);
+  const answers = await pod.start('answers', 'read code; exit $code', { stdin: true });
+  const brief = await pod.start('brief-end', 'sleep 2; exit 42');
+  await replaceDaemon('SIGKILL', async () => {
+    const running = (await crictl.run('ps', '-q', '--no-trunc')).trim().split('\n');
+    for (const id of [main, beside, counts]) assert.ok(running.includes(id), id);
+    await setTimeout(2000); // its end comes while no daemon runs
+  });
+  assert.equal((await pod.ended(brief)).exitCode, 42);
+  await replaceDaemon('SIGTERM');
+  assert.equal(await execSync(crictl, main, 'echo', 'here'), 'here');
+  assert.equal((await pod.ended(counts)).exitCode, 7);
+  const lines = Array.from({ length: 200 }, (_, at) => `line ${at}\n`).join('');
+  assert.equal(await crictl.run('logs', counts), lines);
+  await crictl.try(['attach', '-i', answers], Buffer.from('5\n'));
+  assert.equal((await pod.ended(answers)).exitCode, 5);
+  for (const id of [counts, answers, brief]) await crictl.run('rm', id);
+}
+
+async function outlivesBoth({ crictl, containerd, work, pod, main, beside, replaceDaemon }: Tour): Promise<void> {
+  const talks = await pod.start('talks', 'i=0; while :; do echo "tick $i"; i=$((i+1)); sleep 0.2; done');
+  await replaceDaemon('SIGKILL', () => containerd.restart());
+  const running = (await crictl.run('ps', '-q', '--no-trunc')).trim().split('\n');
+  for (const id of [main, beside, talks]) assert.ok(running.includes(id), id);
+  assert.equal(await execSync(crictl, main, 'echo', 'here'), 'here');
+  const before = (await crictl.run('logs', talks)).length;
+  const grows = async () => ((await crictl.run('logs', talks)).length > before ? true : undefined);
+  assert.ok(await poll(grows, { everyMs: 300, signal: AbortSignal.timeout(20_000) }), 'its log goes on');
+  await crictl.run('rm', '-f', talks);
   const next = await Pod.run(crictl, work, 'next', 'podvm');
   const id = await next.start('main', 'echo again; sleep 1000');
   assert.equal(await execSync(crictl, id, 'hostname'), 'next');

@@ -57,6 +57,7 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
       modulesDisk: parts.modulesDisk,
       versions: parts.versions,
       connectLink: link.connect,
+      openFifos: (fifos) => parts.openFifos(fifos),
     };
   };
   const steps: string[] = [];

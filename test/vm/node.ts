@@ -13,6 +13,7 @@ import { removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork, type HostNetworkOptions } from '#network/host-network.ts';
 import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
+import { openFakeFifos } from '#sandbox/testing/fake-parts.ts';
 import { openSandboxes, type OpenSandboxes } from '#sandbox/sandboxes.ts';
 import { createFileServers } from '#storage/file-server.ts';
 import { adoptBlockClaim, claimBlock } from '#storage/block-claim.ts';
@@ -121,6 +122,7 @@ export async function openNode({ limits, earlier, ...options }: NodeOptions = {}
       modulesDisk: assets.modules,
       versions: partVersionsOf(assets),
       connectLink,
+      openFifos: openFakeFifos,
     };
     return await openSandboxes(
       {

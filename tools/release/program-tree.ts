@@ -11,6 +11,7 @@ const entryPoints = [
   'src/pod/manifest-process.ts',
   'src/setup/updates-process.ts',
   'src/image/import/main.ts',
+  'src/shim/keeper/main.ts',
 ];
 
 /** Files that a release contains unchanged. */

@@ -50,6 +50,10 @@ export async function openSnapshotImages(options: SnapshotImagesOptions): Promis
 }
 
 const workPrefix = 'work-';
+const idPrefix = 'snapshot:';
+
+/** Whether the id of a held image is that of a snapshot. */
+export const isSnapshot = (imageId: string): boolean => imageId.startsWith(idPrefix);
 
 class DiskSnapshotImages implements SnapshotImages {
   readonly #options: SnapshotImagesOptions;
@@ -81,7 +85,7 @@ class DiskSnapshotImages implements SnapshotImages {
       throw error;
     }
     return {
-      id: `snapshot:${key}`,
+      id: `${idPrefix}${key}`,
       config: {},
       rootfsPath: this.#file(key),
       findDamage: async () => {

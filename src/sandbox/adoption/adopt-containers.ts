@@ -63,8 +63,9 @@ async function goOn(
   for (const { execId } of listed.execs) await guest.call('signalExec', { containerId, execId, signal: kill }, signal);
   await using undo = new AsyncDisposableStack();
   const held = undo.use(await mounts.adopt({ status, sources }, signal));
-  const logged = await loggedOf({ id: containerId, spec }, site);
-  const io = undo.use(await openContainerIo({ id: containerId, spec }, site, logged));
+  const whose = { id: containerId, spec };
+  const io = undo.use(await openContainerIo(whose, site, await loggedOf(whose, site)));
+  const { logged } = io;
   const attach = (from?: { readonly stdout: number; readonly stderr: number }) =>
     guest.call('attach', { containerId, stdio: io.stdio, ...(from === undefined ? {} : { from }) }, signal);
   if (logged === undefined) log.warn('output may be missing or repeated in a log', { container: spec.name });

@@ -9,6 +9,7 @@ import { limitOnHost } from '../resize.ts';
 import { linkTo, scratchDisk, type Identity } from '../start/machine-steps.ts';
 import { attachableOf, startSteps, type PodSite, type StartMade } from '../start/pod-steps.ts';
 import { stepOf, type Steps } from '../start/run-steps.ts';
+import { isSnapshot } from '#image/snapshot/snapshot-images.ts';
 import { createImageDisks } from '../volume/image-disks.ts';
 import type { VolumeDisks } from '../volume/volume-disks.ts';
 import { adoptContainers, type FoundContainer } from './adopt-containers.ts';
@@ -164,10 +165,10 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
     what: 'volumes are served and watched, and output continues where each log ends (`adopt-containers.ts`)',
     needs: ['directory', 'guest', 'listed', 'attachable'],
     run: ({ directory, guest, listed, attachable: { mounts } }, { context, record }, signal) => {
-      const { limits, surroundings } = context;
+      const { limits, surroundings, parts } = context;
       const log = surroundings.log.with({ sandbox: record.id });
       const records = new ContainerRecords(directory.path);
-      const site = { guest, limits, log, directory: directory.path, records, surroundings, mounts };
+      const site = { guest, limits, log, directory: directory.path, records, surroundings, mounts, parts };
       return adoptContainers(listed.containers, site, signal);
     },
   }),
@@ -195,6 +196,7 @@ function holdImages({ context, record }: AdoptSite): AsyncDisposable {
   const held = new Set<HeldImage>();
   let isOver = false;
   for (const { id } of record.pod.images) {
+    if (isSnapshot(id)) continue; // of another program, which keeps it while it has the container
     parts.images.hold(id, 'Never', new AbortController().signal).then(
       (image) => (isOver ? image[Symbol.asyncDispose]() : void held.add(image)),
       (error: unknown) => {

@@ -6,7 +6,7 @@ import { createNanoClock } from '../log/log-format.ts';
 import { recoverLogPosition, type LoggedBytes } from '../log/log-position.ts';
 import { logPathOf, openLogWriter, rotatedNumbers, type LogFile } from '../log/log-writer.ts';
 import { pumpOutput, type Output } from '../log/output.ts';
-import type { Surroundings } from '../parts.ts';
+import type { Parts, Surroundings } from '../parts.ts';
 import type { ContainerRecords } from './container-record.ts';
 import type { ContainerHome } from './container-home.ts';
 import type { GuestContainer } from './guest-container.ts';
@@ -17,6 +17,7 @@ export interface ContainerIoSite extends Pick<ContainerHome, 'guest' | 'limits' 
   readonly directory: string;
   readonly records?: ContainerRecords;
   readonly surroundings: Surroundings;
+  readonly parts: Pick<Parts, 'openFifos'>;
 }
 
 /** The host's ends of a container's standard streams, connected to its log. Disposing closes them. */
@@ -25,6 +26,8 @@ export interface ContainerIo extends AsyncDisposable {
   /** Stream numbers for the call that connects them to the process. */
   readonly stdio: { readonly stdin: number; readonly stdout: number; readonly stderr: number };
   readonly output: Output;
+  /** Bytes that its log has from an earlier process; undefined when that is not known. */
+  readonly logged: LoggedBytes | undefined;
   reopenLog(): Promise<void>;
 }
 
@@ -37,7 +40,8 @@ export async function openContainerIo(
   logged?: LoggedBytes,
 ): Promise<ContainerIo> {
   await using undo = new AsyncDisposableStack();
-  const log = undo.use(await openContainerLog({ id, spec }, site, logged));
+  const fifos = spec.outputFifos && undo.use(await site.parts.openFifos(spec.outputFifos));
+  const log = fifos ?? undo.use(await openContainerLog({ id, spec }, site, logged));
   // Open and silent until a client attaches, as a container with `stdin: true` expects.
   const stdin = spec.stdin ? openStream(site.guest) : undefined;
   const stdout = openOutputStream(site.guest, { acknowledges: true });
@@ -53,23 +57,17 @@ export async function openContainerIo(
     stdin,
     stdio: { stdin: stdin?.id ?? 0, stdout: stdout.id, stderr: stderr?.id ?? 0 },
     output,
-    reopenLog: () => log.reopen(),
+    logged: fifos === undefined ? logged : fifos.logged,
+    reopenLog: () => ('reopen' in log ? log.reopen() : Promise.resolve()),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
-
-const noLog: LogFile = {
-  write: () => Promise.resolve(),
-  reopen: () => Promise.resolve(),
-  [Symbol.asyncDispose]: () => Promise.resolve(),
-};
 
 async function openContainerLog(
   { id, spec }: Whose,
   { directory, limits, surroundings, records }: ContainerIoSite,
   logged: LoggedBytes | undefined,
 ): Promise<LogFile> {
-  if (spec.isLogged === false) return noLog;
   const path = logPathOf(directory, spec);
   const isOurs = spec.logPath === undefined;
   const tooOld = isOurs ? spec.attempt - limits.maxOldLogs - 1 : -1;
@@ -97,5 +95,6 @@ export async function loggedOf(
   { id, spec }: Whose,
   { directory, records }: Pick<ContainerIoSite, 'directory'> & { readonly records: ContainerRecords },
 ): Promise<LoggedBytes | undefined> {
+  if (spec.outputFifos !== undefined) return undefined; // they know it themselves
   return await recoverLogPosition(await records.logPositionPath(id), logPathOf(directory, spec));
 }

@@ -56,7 +56,9 @@ const recordSchema = v.object({
     resources: resourcesSchema,
     terminationMessagePath: v.exactOptional(v.string()),
     logPath: v.exactOptional(v.string()),
-    isLogged: v.exactOptional(v.boolean()),
+    outputFifos: v.exactOptional(
+      v.object({ stdout: v.exactOptional(v.string()), stderr: v.exactOptional(v.string()) }),
+    ),
   }),
   imageId: v.string(),
   stopSignal: v.number(),
@@ -129,12 +131,12 @@ export function exitOf({ message, finishedAt, ...exit }: NonNullable<ContainerRe
 }
 
 function keptSpecOf(spec: KeptSpec): ContainerRecord['spec'] {
-  const { name, attempt, image, tty, stdin, resources, terminationMessagePath, logPath, isLogged } = spec;
+  const { name, attempt, image, tty, stdin, resources, terminationMessagePath, logPath, outputFifos } = spec;
   return {
     ...{ name, attempt, image, tty, stdin, resources },
     ...(terminationMessagePath === undefined ? {} : { terminationMessagePath }),
     ...(logPath === undefined ? {} : { logPath }),
-    ...(isLogged === undefined ? {} : { isLogged }),
+    ...(outputFifos === undefined ? {} : { outputFifos }),
   };
 }
 

@@ -21,7 +21,7 @@ import { seccompOf } from './seccomp.ts';
 
 export interface ContainerSite extends ContainerIoSite, Omit<ContainerHome, 'records'> {
   readonly spec: SandboxSpec;
-  readonly parts: Pick<Parts, 'images' | 'snapshots'>;
+  readonly parts: Pick<Parts, 'images' | 'snapshots' | 'openFifos'>;
   readonly imageDisks: ImageDisks;
   readonly modulesDisk: ModulesDisk;
   readonly mounts: ContainerMounts;

@@ -14,6 +14,14 @@ import { around } from './around.ts';
 
 export const fakeVersions = { key: 'k1', qemu: '1:10.0', kernel: '6.12.1', crun: '1.21', agent: 'a1' } as const;
 
+/** FIFOs that take everything, and keep nothing. */
+export const openFakeFifos: Parts['openFifos'] = () =>
+  Promise.resolve({
+    logged: { stdout: 0, stderr: 0 },
+    write: () => Promise.resolve(),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  });
+
 /**
  * Lower layers in memory, for tests of this layer: the fakes of each layer, which pass its conformance suite, and the real
  * link, to a fake guest. `before` is called with the name of each step, and may delay it or make it fail.
@@ -23,6 +31,8 @@ export interface FakeParts extends Parts {
   readonly alive: ReadonlySet<string>;
   /** Runs before each step: `driver.start`, `link.connect`, `call configure`, ... */
   before: (step: string, signal: AbortSignal) => Promise<void>;
+  /** By default, FIFOs take everything. */
+  openFifos: Parts['openFifos'];
   /** The guest of the newest machine. */
   readonly guest: FakeGuest;
   readonly images: FakeImages;
@@ -122,6 +132,7 @@ export function createFakeParts(directory: string, imageConfig: ImageConfig = { 
       await before(`claim ${request.path}`, signal);
       return await storage.claimBlock(request, signal);
     },
+    openFifos: openFakeFifos,
     modulesDisk,
     versions: fakeVersions,
     async connectLink(options, signal) {

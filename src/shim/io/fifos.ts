@@ -1,11 +1,8 @@
-import { constants } from 'node:fs';
-import { close, fstat, open } from 'node:fs';
+import { close, constants } from 'node:fs';
 import { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
-import { promisify } from 'node:util';
-import { PodvmError } from '#base/errors.ts';
-import { printable } from '#base/guest-text.ts';
 import type { OutputChunk } from '#sandbox/sandbox.ts';
+import { openBothEnds, openFifo } from './open-fifo.ts';
 
 /** Where containerd reads a process's output and writes its input: paths of FIFOs; empty: nowhere. */
 export interface IoPaths {
@@ -14,8 +11,6 @@ export interface IoPaths {
   readonly stderr: string;
   readonly terminal: boolean;
 }
-
-const [openFile, closeFile, statFile] = [promisify(open), promisify(close), promisify(fstat)];
 
 /** The runtime's ends of the FIFOs of one process. */
 export class Fifos {
@@ -31,9 +26,9 @@ export class Fifos {
   static async open({ stdin, stdout, stderr, terminal }: IoPaths): Promise<Fifos> {
     const outputs = new Map<OutputChunk['stream'], Socket>();
     try {
-      if (stdout !== '') outputs.set('stdout', await openOutput(stdout));
-      if (stderr !== '' && !terminal) outputs.set('stderr', await openOutput(stderr));
-      return new Fifos(outputs, stdin === '' ? undefined : await Input.open(stdin));
+      if (stdout !== '') outputs.set('stdout', await openBothEnds(stdout));
+      if (stderr !== '' && !terminal) outputs.set('stderr', await openBothEnds(stderr));
+      return new Fifos(outputs, stdin === '' ? undefined : await Input.open(stdin, await holdOpen(stdin)));
     } catch (error) {
       for (const socket of outputs.values()) socket.destroy();
       throw error;
@@ -72,68 +67,50 @@ export class Fifos {
   }
 }
 
-/** Both ends are opened, so that a client that leaves and comes back is no end of the stream. */
-async function openOutput(path: string): Promise<Socket> {
+/** Keeps a FIFO open between the programs that write to it. Returns how to end that. */
+async function holdOpen(path: string): Promise<() => void> {
   const fd = await openFifo(path, constants.O_RDWR);
-  const socket = new Socket({ fd, readable: false, writable: true });
-  socket.on('error', () => undefined);
-  return socket;
+  return () => close(fd, () => undefined);
 }
 
-class Input {
+/** The end of a FIFO from which a process gets its input. */
+export class Input {
   readonly #socket: Socket;
-  /** Keeps the stream open between clients; undefined once it was released. */
-  #writer: number | undefined;
+  /** Ends what keeps the stream open between clients; undefined once that was done. */
+  #letGo: (() => void) | undefined;
 
-  constructor(socket: Socket, writer: number) {
+  private constructor(socket: Socket, letGo: () => void) {
     this.#socket = socket;
-    this.#writer = writer;
+    this.#letGo = letGo;
   }
 
-  static async open(path: string): Promise<Input> {
-    const reader = await openFifo(path, constants.O_RDONLY);
-    let writer: number;
+  /** `letGo` is called once, also after an error. Errors: as `openFifo`. */
+  static async open(path: string, letGo: () => void): Promise<Input> {
     try {
-      writer = await openFifo(path, constants.O_WRONLY);
+      const fd = await openFifo(path, constants.O_RDONLY);
+      const socket = new Socket({ fd, readable: true, writable: false });
+      socket.on('error', () => undefined);
+      return new Input(socket, letGo);
     } catch (error) {
-      await closeFile(reader);
+      letGo();
       throw error;
     }
-    const socket = new Socket({ fd: reader, readable: true, writable: false });
-    socket.on('error', () => undefined);
-    return new Input(socket, writer);
   }
 
+  /** Passes input on, until its end. */
   feed(to: Writable): void {
     to.on('error', () => this.#socket.destroy()); // the process no longer reads
     this.#socket.pipe(to);
   }
 
+  /** The client has written everything; what is on the way still arrives. */
   release(): void {
-    if (this.#writer !== undefined) close(this.#writer, () => undefined);
-    this.#writer = undefined;
+    this.#letGo?.();
+    this.#letGo = undefined;
   }
 
   close(): void {
     this.release();
     this.#socket.destroy();
   }
-}
-
-async function openFifo(path: string, flags: number): Promise<number> {
-  if (!path.startsWith('/')) {
-    throw new PodvmError('unsupported', `Cannot use ${printable(path, 100)} as an input or output: it is no path`, {
-      fix: 'Let containerd write the log: leave the log driver out.',
-    });
-  }
-  let fd: number | undefined;
-  try {
-    fd = await openFile(path, flags | constants.O_NONBLOCK);
-    if ((await statFile(fd)).isFIFO()) return fd;
-  } catch (cause) {
-    if (fd !== undefined) await closeFile(fd);
-    throw new PodvmError('invalid', `Cannot open the FIFO ${printable(path)}`, { cause });
-  }
-  await closeFile(fd);
-  throw new PodvmError('invalid', `Cannot use ${printable(path)} as an input or output: it is no FIFO`);
 }

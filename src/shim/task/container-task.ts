@@ -6,7 +6,8 @@ import type { Log } from '#host/log.ts';
 import type { Container } from '#sandbox/sandbox.ts';
 import type { Bundle } from '../bundle/bundle.ts';
 import type { OciResources } from '../bundle/oci-spec.ts';
-import { Fifos, type IoPaths } from '../io/fifos.ts';
+import type { Input, IoPaths } from '../io/fifos.ts';
+import type { FifoKeeper } from '../keeper/keeper.ts';
 import type { Figures } from '../translate/metrics.ts';
 import { resourcesOf } from '../translate/resources.ts';
 import { ExecProcess } from './exec-process.ts';
@@ -21,7 +22,11 @@ export interface ContainerTaskParts {
   readonly paths: IoPaths;
   readonly pod: PodTask;
   readonly container: Container;
-  readonly fifos: Fifos;
+  readonly input: Input | undefined;
+  readonly keeper: FifoKeeper;
+  readonly life?: ProcessLife;
+  /** Aborts when the daemon ends, which is no end of the container. */
+  readonly closing: AbortSignal;
   /** File of the host for its termination message; undefined: there is none. */
   readonly messagePath: string | undefined;
   /** Tells that a process of it was killed for lack of memory. */
@@ -38,21 +43,34 @@ export class ContainerTask implements Task {
   readonly pid: number;
   readonly bundle: Bundle;
   readonly paths: IoPaths;
-  readonly life = new ProcessLife();
+  readonly kind = 'container';
+  readonly sandboxId: string;
+  readonly containerId: string;
+  readonly life: ProcessLife;
   readonly execs = new Map<string, TaskProcess>();
   readonly #parts: ContainerTaskParts;
 
   constructor(parts: ContainerTaskParts) {
-    const { container, fifos } = parts;
+    const { container, input, life = new ProcessLife(), closing } = parts;
     this.id = parts.id;
     this.pid = parts.pid;
     this.bundle = parts.bundle;
     this.paths = parts.paths;
+    this.sandboxId = parts.pod.sandboxId;
+    this.containerId = container.status.id;
+    this.life = life;
     this.#parts = parts;
-    const { ended } = container.follow((chunk) => fifos.write(chunk));
-    void ended.then(() => fifos.close());
-    if (container.stdin !== undefined) fifos.feed(container.stdin);
-    void container.exited.then((exit) => this.#end(exit));
+    if (container.stdin !== undefined) input?.feed(container.stdin);
+    if (life.exit === undefined) void container.exited.then((exit) => this.#end(exit));
+    const { ended } = container.follow(() => Promise.resolve());
+    void Promise.all([ended, container.exited]).then(() => (closing.aborted ? undefined : this.#endOutput()));
+  }
+
+  /** Clients read its end only when all writers have closed. */
+  async #endOutput(): Promise<void> {
+    const { input, keeper } = this.#parts;
+    input?.close();
+    for (const path of [this.paths.stdout, this.paths.stderr]) if (path !== '') await keeper.end(path);
   }
 
   async #end({ exitCode, reason, message, finishedAt }: Awaited<Container['exited']>): Promise<void> {
@@ -83,7 +101,7 @@ export class ContainerTask implements Task {
   }
 
   endInput(): void {
-    this.#parts.fifos.endInput();
+    this.#parts.input?.release();
   }
 
   async figures(signal: AbortSignal): Promise<Figures | undefined> {
@@ -111,8 +129,10 @@ export class ContainerTask implements Task {
   }
 
   async remove(signal: AbortSignal): Promise<void> {
-    const { container, fifos, pod } = this.#parts;
+    const { container, input, keeper, pod } = this.#parts;
     if (pod.sandbox.status.state === 'ready') await container.remove(signal);
-    fifos.destroy();
+    input?.close();
+    const { stdin, stdout, stderr } = this.paths;
+    for (const path of [stdin, stdout, stderr]) if (path !== '') await keeper.forget(path);
   }
 }

@@ -18,6 +18,7 @@ export interface PodTaskParts {
   readonly bundle: Bundle;
   readonly paths: IoPaths;
   readonly sandbox: Sandbox;
+  readonly life?: ProcessLife;
   readonly log: Log;
 }
 
@@ -36,19 +37,23 @@ export class PodTask implements Task {
   readonly pid: number;
   readonly bundle: Bundle;
   readonly paths: IoPaths;
-  readonly life = new ProcessLife();
+  readonly kind = 'pod';
+  readonly sandboxId: string;
+  readonly life: ProcessLife;
   readonly sandbox: Sandbox;
   readonly execs = new Map<string, TaskProcess>();
   readonly #log: Log;
   #measured: Promise<SandboxStats> | undefined;
   #measuredMs = 0;
 
-  constructor({ id, pid, bundle, paths, sandbox, log }: PodTaskParts) {
+  constructor({ id, pid, bundle, paths, sandbox, life = new ProcessLife(), log }: PodTaskParts) {
     this.id = id;
     this.pid = pid;
     this.bundle = bundle;
     this.paths = paths;
     this.sandbox = sandbox;
+    this.sandboxId = sandbox.id;
+    this.life = life;
     this.#log = log;
     void sandbox.ended.then(() => this.life.end({ status: killedStatus, at: new Date() }));
   }

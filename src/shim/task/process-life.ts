@@ -11,18 +11,25 @@ export class ProcessLife {
   /** Settles once; never rejects. */
   readonly exited: Promise<ProcessExit>;
   readonly #settle: (exit: ProcessExit) => void;
-  #hasStarted = false;
+  #hasStarted: boolean;
   #exit: ProcessExit | undefined;
 
-  constructor() {
+  /** `before`: of a process that an earlier daemon started. */
+  constructor(before: { readonly isStarted: boolean; readonly exit?: ProcessExit } = { isStarted: false }) {
     const { promise, resolve } = Promise.withResolvers<ProcessExit>();
     this.exited = promise;
     this.#settle = resolve;
+    this.#hasStarted = before.isStarted;
+    if (before.exit !== undefined) this.end(before.exit);
   }
 
   get state(): ProcessState {
     if (this.#exit !== undefined) return 'stopped';
     return this.#hasStarted ? 'running' : 'created';
+  }
+
+  get hasStarted(): boolean {
+    return this.#hasStarted;
   }
 
   get exit(): ProcessExit | undefined {

@@ -8,7 +8,7 @@ import type { ProcessLife } from './process-life.ts';
 export interface TaskProcess {
   readonly pid: number;
   readonly paths: IoPaths;
-  readonly life: Pick<ProcessLife, 'state' | 'exit' | 'exited'>;
+  readonly life: Pick<ProcessLife, 'state' | 'hasStarted' | 'exit' | 'exited'>;
   start(signal: AbortSignal): Promise<void>;
   kill(signalNumber: number, signal: AbortSignal): Promise<void>;
   resize(columns: number, rows: number, signal: AbortSignal): Promise<void>;
@@ -21,6 +21,11 @@ export interface TaskProcess {
 export interface Task extends TaskProcess {
   readonly id: string;
   readonly bundle: Bundle;
+  readonly kind: 'pod' | 'container';
+  /** Its pod's. */
+  readonly sandboxId: string;
+  /** Of a container, in its sandbox. */
+  readonly containerId?: string;
   /** Commands in it, by their ids. */
   readonly execs: Map<string, TaskProcess>;
   /** Undefined when there is nothing to measure. */

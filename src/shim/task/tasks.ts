@@ -32,6 +32,10 @@ export class Tasks {
     return exec;
   }
 
+  has(task: Task): boolean {
+    return this.#tasks.get(task.id) === task;
+  }
+
   all(): readonly Task[] {
     return [...this.#tasks.values()];
   }
@@ -54,6 +58,13 @@ export class Tasks {
     } finally {
       this.#making.delete(id);
     }
+  }
+
+  /** Adds a task of an earlier daemon. `attempt`: the greatest that names something of it. */
+  restore(task: Task, attempt: number): void {
+    this.#tasks.set(task.id, task);
+    if (task.pid >= firstPid) this.#lastPid = Math.max(this.#lastPid, task.pid);
+    this.#lastAttempt = Math.max(this.#lastAttempt, attempt);
   }
 
   delete(task: Task): void {

@@ -13,6 +13,8 @@ import { defaultLimits } from '#sandbox/limits.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
 import { Events } from '../schema/generated/services/ttrpc/events/v1/events_pb.ts';
 import { Task } from '../schema/generated/runtime/task/v2/shim_pb.ts';
+import { Keeper, recordsDirectoryOf } from '../keeper/keeper.ts';
+import { serveKeeper } from '../keeper/serve-keeper.ts';
 import { serveShim } from '../serve-shim.ts';
 import { TtrpcClient } from '../ttrpc/client.ts';
 import { serveTtrpc } from '../ttrpc/server.ts';
@@ -28,6 +30,10 @@ export interface FakeShim extends AsyncDisposable {
   /** Topics of events that containerd got, in order, with the ids of their containers. */
   readonly told: readonly string[];
   bundle(id: string, spec: object): Promise<string>;
+  /** Ends the daemon; pods, keeper and client stay. */
+  end(): Promise<void>;
+  /** Starts the next daemon. */
+  next(): Promise<void>;
   /** Makes FIFOs for a process, and reads its output. */
   io(name: string): Promise<FakeIo>;
   /** Makes a pod and starts it. */
@@ -44,6 +50,9 @@ export interface FakeIo {
   stdout(): Promise<string>;
 }
 
+/** Without scratch disks, which the next daemon finds again, and images, which only the last one held. */
+const isOfDaemon = (name: string) => name !== 'scratch' && name !== 'image';
+
 export const rootfs = [
   { type: 'overlay', options: ['lowerdir=/snapshots/2/fs:/snapshots/1/fs', 'upperdir=/snapshots/3/fs'] },
 ];
@@ -53,13 +62,27 @@ export async function openFakeShim(): Promise<FakeShim> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-shim-'));
   undo.defer(() => rm(directory, { recursive: true }));
   const parts = createFakeParts(directory);
-  const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };
-  undo.defer(() => assert.deepEqual([...parts.alive], [], 'nothing of a sandbox is left'));
-  const sandboxes = undo.use(
-    await openSandboxes({ directory, parts, log: silentLog, limits }, new AbortController().signal),
-  );
   const socketPath = join(directory, 'shim.sock');
-  undo.use(await serveShim({ socketPath, sandboxes, clock: systemClock, log: silentLog, forgottenMs: 50 }));
+  const shimDirectory = join(directory, 'shim');
+  undo.use(await serveKeeper(socketPath, recordsDirectoryOf(shimDirectory)));
+  const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };
+  undo.defer(() => assert.deepEqual([...parts.alive].filter(isOfDaemon), [], 'nothing of a sandbox is left'));
+  const begin = async () => {
+    await using starting = new AsyncDisposableStack();
+    const shared = { directory: shimDirectory, clock: systemClock, log: silentLog };
+    const keeper = starting.use(new Keeper({ ...shared, socketPath }));
+    parts.openFifos = (fifos) => keeper.openFifos(fifos);
+    const never = new AbortController().signal;
+    const sandboxes = starting.use(await openSandboxes({ directory, parts, log: silentLog, limits }, never));
+    starting.use(await serveShim({ ...shared, keeper, sandboxes, forgottenMs: 50 }));
+    const daemon = starting.move();
+    return { sandboxes, end: () => daemon.disposeAsync() };
+  };
+  let daemon = await begin();
+  undo.defer(async () => {
+    await Promise.all(daemon.sandboxes.list().map((sandbox) => sandbox.remove())); // pods outlive what runs them
+    await daemon.end();
+  });
   const client = undo.use(new TtrpcClient(socketPath));
 
   const told: string[] = [];
@@ -82,6 +105,10 @@ export async function openFakeShim(): Promise<FakeShim> {
     client,
     told,
     bundle,
+    end: () => daemon.end(),
+    async next() {
+      daemon = await begin();
+    },
     async io(name) {
       const at = (stream: string) => join(directory, 'io', `${name}-${stream}`);
       const paths = { stdin: at('stdin'), stdout: at('stdout'), stderr: at('stderr') };

@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { allCapabilities } from '#sandbox/container/capabilities.ts';
-import type { ContainerSecurity, ContainerSpec } from '#sandbox/sandbox.ts';
+import type { ContainerSecurity, ContainerSpec, OutputFifos } from '#sandbox/sandbox.ts';
 import type { OciProcess, OciSpec } from '../bundle/oci-spec.ts';
 import { devicesOf } from './devices.ts';
 import { isBind, mountsOf } from './mounts.ts';
@@ -19,6 +19,7 @@ export interface ContainerFacts {
   /** The pid that containerd has of its pod. */
   readonly podPid: number;
   readonly hasStdin: boolean;
+  readonly outputs: OutputFifos;
 }
 
 const annotation = {
@@ -56,7 +57,7 @@ export async function containerSpecOf(spec: OciSpec, facts: ContainerFacts): Pro
     ...(message === undefined ? {} : { terminationMessagePath: message.destination }),
     // 0 says nothing: the guest has no processes outside its pod.
     ...(oomScoreAdj === undefined || oomScoreAdj === null || oomScoreAdj === 0 ? {} : { oomScoreAdj }),
-    isLogged: false, // containerd writes the log
+    outputFifos: facts.outputs, // containerd writes the log
   };
 }
 

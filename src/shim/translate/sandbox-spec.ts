@@ -41,6 +41,8 @@ export function sandboxSpecOf(spec: OciSpec, { id, attempt, resolvConf }: PodFac
     name,
     uid: annotationOf(spec, 'sandbox-uid') ?? id,
     attempt,
+    isKept: true,
+    keptFor: 'containerd',
     labels: {},
     annotations: ownAnnotationsOf(spec),
     hostname: spec.hostname === '' ? hostNameOf(name) : spec.hostname,

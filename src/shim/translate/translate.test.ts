@@ -16,7 +16,7 @@ import { snapshotDirectoriesOf } from './rootfs.ts';
 import { sandboxSpecOf } from './sandbox-spec.ts';
 
 const read = (spec: object) => v.parse(specSchema, spec);
-const facts = { id: 'box-1', attempt: 3, rootfs: ['/s/2/fs', '/s/1/fs'], podPid: 7, hasStdin: false };
+const facts = { id: 'box-1', attempt: 3, rootfs: ['/s/2/fs', '/s/1/fs'], podPid: 7, hasStdin: false, outputs: {} };
 const container = (more: object = {}) => containerSpecOf(read({ ...containerSpec, ...more }), facts);
 const pod = (more: object = {}, resolvConf?: string) =>
   sandboxSpecOf(read({ ...podSpec, ...more }), { id: 'pod-1', attempt: 2, resolvConf });
@@ -29,7 +29,7 @@ test('sandboxSpecOf() takes the netns, names, limits and resolver of the pod', (
   const dns = { nameservers: ['10.0.0.10'], searches: ['a.local', 'b.local'], options: ['ndots:5'] };
   assert.deepEqual(spec.dns, { policy: 'None', ...dns });
   assert.deepEqual(spec.sysctls, { 'net.core.somaxconn': '1024' });
-  assert.equal(spec.isKept, undefined);
+  assert.deepEqual([spec.isKept, spec.keptFor], [true, 'containerd']);
 });
 
 test("sandboxSpecOf() passes podvm's own annotations, and refuses a word that is none", () => {
@@ -66,7 +66,7 @@ test('containerSpecOf() takes all that containerd has read of the image', async 
   assert.equal(security.allowPrivilegeEscalation, false);
   assert.equal(security.privileged, false);
   assert.deepEqual([security.maskedPaths, security.readonlyPaths], [['/proc/keys'], ['/proc/sys']]);
-  assert.deepEqual([spec.ownPidNamespace, spec.isLogged], [true, false]);
+  assert.deepEqual([spec.ownPidNamespace, spec.outputFifos], [true, {}]);
 });
 
 test('containerSpecOf() shares the pids of the pod, and refuses those of another container', async () => {

@@ -1,0 +1,51 @@
+import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import type { ShimParts } from './parts.ts';
+import { TaskExitSchema } from './schema/generated/events/task_pb.ts';
+import type { Task } from './task/process.ts';
+import type { ProcessExit } from './task/process-life.ts';
+
+type TrackParts = Pick<ShimParts, 'records' | 'tasks' | 'events' | 'closing'>;
+
+/**
+ * Records a task for the next daemon, and tells containerd of its exit. Settles when it is on record: a task that is not
+ * was never told of. `isExitTold`: an earlier daemon has told it.
+ */
+export async function keepTrack(parts: TrackParts, task: Task, isExitTold = false): Promise<void> {
+  await recordTask(parts, task, isExitTold);
+  if (isExitTold) return;
+  void task.life.exited.then(async (exit) => {
+    await recordTask(parts, task);
+    await tellExit(parts, task, task.id, task.pid, exit);
+    if (!parts.closing.aborted) await recordTask(parts, task, true);
+  });
+}
+
+export async function recordTask({ records, tasks }: TrackParts, task: Task, isExitTold = false): Promise<void> {
+  if (!tasks.has(task)) return; // it was deleted meanwhile
+  const { id, kind, pid, bundle, paths, sandboxId, containerId, life } = task;
+  const { exit } = life;
+  await records.save(id, {
+    version: 1,
+    ...{ kind, pid, sandboxId },
+    ...(containerId === undefined ? {} : { containerId }),
+    bundle: bundle.path,
+    ...(bundle.eventsSocket === undefined ? {} : { eventsSocket: bundle.eventsSocket }),
+    io: { ...paths },
+    isStarted: life.hasStarted,
+    ...(exit === undefined ? {} : { exit: { status: exit.status, at: exit.at.toISOString() } }),
+    isExitTold,
+  });
+}
+
+export async function forgetTask({ records, tasks }: Pick<TrackParts, 'records' | 'tasks'>, task: Task): Promise<void> {
+  tasks.delete(task);
+  await records.remove(task.id);
+}
+
+/** `id`: the task's, or a command's in it. */
+export async function tellExit({ events }: TrackParts, task: Task, id: string, pid: number, exit: ProcessExit) {
+  await events.tell(task.bundle, '/tasks/exit', TaskExitSchema, { containerId: task.id, id, pid, ...exitOf(exit) });
+}
+
+export const exitOf = (exit: ProcessExit | undefined) =>
+  exit === undefined ? {} : { exitStatus: exit.status, exitedAt: timestampFromDate(exit.at) };

@@ -1,0 +1,87 @@
+import { messageOf } from '#base/errors.ts';
+import { removeUnknown } from '#sandbox/adoption/remove-unknown.ts';
+import type { Container, Sandbox } from '#sandbox/sandbox.ts';
+import { type Bundle, readBundle } from './bundle/bundle.ts';
+import { containerTaskOf, openInput } from './create-task.ts';
+import { keepTrack } from './keep-track.ts';
+import type { ShimParts } from './parts.ts';
+import { PodTask } from './task/pod-task.ts';
+import { ProcessLife } from './task/process-life.ts';
+import type { TaskRecord } from './task/task-records.ts';
+
+type Recorded = readonly [id: string, record: TaskRecord];
+
+/**
+ * Restores the tasks of an earlier daemon, with their pids, FIFOs and exits. Pods and containers that containerd does not
+ * know, or has given up meanwhile (its bundle is gone), are removed.
+ */
+export async function recoverTasks(parts: ShimParts): Promise<void> {
+  const { sandboxes, records, log } = parts;
+  const left = new Map(await records.load());
+  const find = (matches: (record: TaskRecord) => boolean): Recorded | undefined => {
+    const found = [...left].find(([, record]) => matches(record));
+    if (found !== undefined) left.delete(found[0]);
+    return found;
+  };
+  for (const sandbox of sandboxes.list().filter(({ spec }) => spec.keptFor === 'containerd')) {
+    const recorded = find(({ kind, sandboxId }) => kind === 'pod' && sandboxId === sandbox.id);
+    const pod = recorded && (await restorePod(parts, recorded, sandbox));
+    if (pod === undefined) {
+      log.warn('removing a sandbox that containerd does not know', { sandbox: sandbox.id });
+      await sandbox.remove().catch((error: unknown) => log.error('sandbox not removed', error));
+      continue;
+    }
+    for (const container of sandbox.containers) {
+      const known = find(({ containerId }) => containerId === container.status.id);
+      const isRestored = known !== undefined && (await restoreContainer(parts, known, pod, container));
+      if (!isRestored) await removeUnknown(container, log);
+    }
+  }
+  for (const [id, record] of left) {
+    for (const path of Object.values(record.io)) if (typeof path === 'string') await parts.keeper.forget(path);
+    await records.remove(id);
+  }
+}
+
+async function restorePod(parts: ShimParts, [id, record]: Recorded, sandbox: Sandbox): Promise<PodTask | undefined> {
+  const bundle = await bundleOf(parts, id, record);
+  if (bundle === undefined) return undefined;
+  const { log, tasks } = parts;
+  const pod = new PodTask({ id, pid: record.pid, bundle, paths: record.io, sandbox, life: lifeOf(record), log });
+  tasks.restore(pod, sandbox.spec.attempt ?? 0);
+  await keepTrack(parts, pod, record.isExitTold);
+  return pod;
+}
+
+async function restoreContainer(
+  parts: ShimParts,
+  [id, record]: Recorded,
+  pod: PodTask,
+  container: Container,
+): Promise<boolean> {
+  const bundle = await bundleOf(parts, id, record);
+  if (bundle === undefined) return false;
+  const { io: paths, pid } = record;
+  const input =
+    paths.stdin === '' || container.stdin === undefined ? undefined : await openInput(paths.stdin, parts.keeper);
+  const task = containerTaskOf(parts, { id, pid, bundle, paths, pod, container, input, life: lifeOf(record) });
+  parts.tasks.restore(task, container.status.attempt);
+  await keepTrack(parts, task, record.isExitTold);
+  return true;
+}
+
+async function bundleOf({ log }: ShimParts, id: string, record: TaskRecord): Promise<Bundle | undefined> {
+  try {
+    const bundle = await readBundle(record.bundle, id);
+    return { ...bundle, eventsSocket: record.eventsSocket ?? bundle.eventsSocket };
+  } catch (error) {
+    log.warn('containerd has given a task up', { task: id, why: messageOf(error) });
+    return undefined;
+  }
+}
+
+const lifeOf = ({ isStarted, exit }: TaskRecord) =>
+  new ProcessLife({
+    isStarted,
+    ...(exit === undefined ? {} : { exit: { status: exit.status, at: new Date(exit.at) } }),
+  });

@@ -1,0 +1,31 @@
+import * as v from 'valibot';
+import type { Log } from '#host/log.ts';
+import { RecordFiles } from '#host/record-files.ts';
+
+const recordSchema = v.object({
+  version: v.literal(1),
+  kind: v.picklist(['pod', 'container']),
+  pid: v.number(),
+  bundle: v.string(),
+  /** Where its events go; absent: nowhere. */
+  eventsSocket: v.exactOptional(v.string()),
+  io: v.object({ stdin: v.string(), stdout: v.string(), stderr: v.string(), terminal: v.boolean() }),
+  sandboxId: v.string(),
+  /** Of a container, in its sandbox. */
+  containerId: v.exactOptional(v.string()),
+  isStarted: v.boolean(),
+  exit: v.exactOptional(v.object({ status: v.number(), at: v.string() })),
+  /** Whether containerd has been told of the exit. */
+  isExitTold: v.boolean(),
+});
+
+/** What the next process must know about a task, and what the keeper answers about it meanwhile. */
+export type TaskRecord = Readonly<v.InferOutput<typeof recordSchema>>;
+
+export type TaskRecords = RecordFiles<TaskRecord>;
+
+/** The records of tasks, by the ids of the tasks. */
+export const taskRecordsIn = (directory: string, log: Log): TaskRecords =>
+  new RecordFiles({ directory, what: 'a task', parse: parseTaskRecord, log });
+
+export const parseTaskRecord = (text: string): TaskRecord => v.parse(recordSchema, JSON.parse(text));
