@@ -4,6 +4,7 @@ import { type Bundle, readBundle } from './bundle/bundle.ts';
 import { Input, type IoPaths } from './io/fifos.ts';
 import { checkFifo } from './io/open-fifo.ts';
 import type { FifoKeeper } from './keeper/keeper.ts';
+import { openPorts } from './keep-track.ts';
 import type { ShimParts } from './parts.ts';
 import { TaskOOMSchema } from './schema/generated/events/task_pb.ts';
 import type { CreateTaskRequest } from './schema/generated/runtime/task/v2/shim_pb.ts';
@@ -59,7 +60,9 @@ async function createPod(parts: ShimParts, { id, bundle, paths }: Request, signa
   });
   const sandbox = await sandboxes.run(spec, signal);
   for (const warning of sandbox.warnings) log.warn('a limit was reduced', { sandbox: sandbox.id, warning });
-  return new PodTask({ id, pid: sandbox.status.vmmPid ?? tasks.nextPid(), bundle, paths, sandbox, log });
+  const pod = new PodTask({ id, pid: sandbox.status.vmmPid ?? tasks.nextPid(), bundle, paths, sandbox, log });
+  openPorts(parts, pod);
+  return pod;
 }
 
 async function createContainer(parts: ShimParts, request: Request, signal: AbortSignal): Promise<ContainerTask> {

@@ -1,6 +1,8 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import { messageOf } from '#base/errors.ts';
 import type { ShimParts } from './parts.ts';
 import { TaskExitSchema } from './schema/generated/events/task_pb.ts';
+import type { PodTask } from './task/pod-task.ts';
 import type { Task } from './task/process.ts';
 import type { ProcessExit } from './task/process-life.ts';
 
@@ -40,6 +42,29 @@ export async function recordTask({ records, tasks }: TrackParts, task: Task, isE
 export async function forgetTask({ records, tasks }: Pick<TrackParts, 'records' | 'tasks'>, task: Task): Promise<void> {
   tasks.delete(task);
   await records.remove(task.id);
+}
+
+/** Begins to forward the ports of a pod, until it or the daemon ends. */
+export function openPorts(
+  { forwardPorts, closing, log }: Pick<ShimParts, 'forwardPorts' | 'closing' | 'log'>,
+  { sandbox }: PodTask,
+): void {
+  if (sandbox.status.state !== 'ready') return;
+  forwardPorts(sandbox, log).then(
+    (forwarding) => {
+      const end = () => forwarding[Symbol.dispose]();
+      closing.addEventListener('abort', end, { once: true });
+      if (closing.aborted) end();
+      void sandbox.ended.then(() => {
+        closing.removeEventListener('abort', end);
+        end();
+      });
+    },
+    (error: unknown) => {
+      if (sandbox.status.state === 'ready')
+        log.warn('port-forward does not reach a pod', { sandbox: sandbox.id, why: messageOf(error) });
+    },
+  );
 }
 
 /** `id`: the task's, or a command's in it. */

@@ -3,7 +3,7 @@ import { removeUnknown } from '#sandbox/adoption/remove-unknown.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { type Bundle, readBundle } from './bundle/bundle.ts';
 import { containerTaskOf, openInput } from './create-task.ts';
-import { keepTrack } from './keep-track.ts';
+import { keepTrack, openPorts } from './keep-track.ts';
 import type { ShimParts } from './parts.ts';
 import { PodTask } from './task/pod-task.ts';
 import { ProcessLife } from './task/process-life.ts';
@@ -50,6 +50,7 @@ async function restorePod(parts: ShimParts, [id, record]: Recorded, sandbox: San
   const pod = new PodTask({ id, pid: record.pid, bundle, paths: record.io, sandbox, life: lifeOf(record), log });
   tasks.restore(pod, sandbox.spec.attempt ?? 0);
   await keepTrack(parts, pod, record.isExitTold);
+  openPorts(parts, pod);
   return pod;
 }
 

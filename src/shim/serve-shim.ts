@@ -8,6 +8,7 @@ import { forgetTask } from './keep-track.ts';
 import { attendKeeper } from './keeper/attend-keeper.ts';
 import { type Keeper, recordsDirectoryOf } from './keeper/keeper.ts';
 import type { ShimParts } from './parts.ts';
+import { forwardPorts } from './ports/forward-ports.ts';
 import { recoverTasks } from './recover-tasks.ts';
 import { PodTask } from './task/pod-task.ts';
 import { taskRecordsIn } from './task/task-records.ts';
@@ -24,6 +25,8 @@ export interface ShimOptions {
   readonly sandboxes: Pick<Sandboxes, 'run' | 'list'>;
   readonly clock: Clock;
   readonly log: Log;
+  /** Replaced in tests. */
+  readonly forwardPorts?: ShimParts['forwardPorts'];
   /** Interval at which pods that containerd has forgotten are looked for, in `ms`; default 60,000. */
   readonly forgottenMs?: number;
 }
@@ -37,12 +40,17 @@ const serviceNames = [Task.typeName, 'containerd.task.v3.Task'];
  */
 export async function serveShim(options: ShimOptions): Promise<AsyncDisposable> {
   const { directory, keeper, sandboxes, clock, log, forgottenMs = 60_000 } = options;
+  const { forwardPorts: forward = forwardPorts } = options;
   await using undo = new AsyncDisposableStack();
   const closing = new AbortController();
   const tasks = new Tasks();
   const events = undo.use(new Events(clock, log));
   const records = taskRecordsIn(recordsDirectoryOf(directory), log);
-  const parts: ShimParts = { sandboxes, tasks, records, keeper, events, closing: closing.signal, log };
+  const parts: ShimParts = {
+    ...{ sandboxes, tasks, records, keeper, events, log },
+    forwardPorts: forward,
+    closing: closing.signal,
+  };
   await recoverTasks(parts);
   const handlers = handlersOf(Task, taskVerbs(parts));
   const timer = setInterval(() => void removeForgotten(parts), forgottenMs).unref();

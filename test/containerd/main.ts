@@ -65,6 +65,11 @@ async function main(): Promise<void> {
     await started.shows(/ info serving /, servingTimeoutMs);
     return started;
   };
+  const fetchIn = async (url: string) => {
+    const script = `process.stdout.write(await (await fetch(${JSON.stringify(url)})).text())`;
+    const argv = [`--net=/run/netns/${netns}`, process.execPath, '--input-type=module', '-e', script];
+    return (await run('nsenter', argv, { timeoutMs: 20_000 })).stdout;
+  };
   let daemon = await begin();
   const replaceDaemon = async (how: 'SIGKILL' | 'SIGTERM', meanwhile?: () => Promise<void>) => {
     daemon.child.kill(how);
@@ -89,7 +94,7 @@ async function main(): Promise<void> {
   const direct = new Crictl(inside, containerd.endpoint, signal);
   const crictl = new Crictl(inside, `unix://${join(cli.root, 'cri.sock')}`, signal);
   try {
-    if (!values.delegate) await tour({ crictl: direct, containerd, work, say, replaceDaemon });
+    if (!values.delegate) await tour({ crictl: direct, containerd, work, say, fetch: fetchIn, replaceDaemon });
     const place = join(work, 'delegate');
     await mkdir(place);
     await runBaseImage(cli);

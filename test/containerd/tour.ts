@@ -15,6 +15,8 @@ export interface TourOptions {
   readonly containerd: ContainerdNode;
   readonly work: string;
   readonly say: (text: string) => void;
+  /** Gets a page from where crictl runs. */
+  readonly fetch: (url: string) => Promise<string>;
   /** Ends the daemon of podvm and starts the next one, which serves when it resolves. `meanwhile`: while there is none. */
   readonly replaceDaemon: (how: 'SIGKILL' | 'SIGTERM', meanwhile?: () => Promise<void>) => Promise<void>;
 }
@@ -35,6 +37,7 @@ const steps: readonly (readonly [what: string, walk: (tour: Tour) => Promise<voi
   ['the layers of an image are one file system, which is made once', layers],
   ['logs have what containers said, in full and in order', logs],
   ['commands run with and without a terminal, with input, exit codes and sizes', execs],
+  ['ports are forwarded, also to what listens on 127.0.0.1 in the pod', forwards],
   ['attaching talks to a shell', attaches],
   ['containers and pods have figures, and limits that change', measures],
   ['exit codes, lack of memory and last words are told', ends],
@@ -155,6 +158,14 @@ async function execs({ crictl, main }: Tour): Promise<void> {
   await typed.says(/got forty-two/);
   await typed.says(/exit code 3/);
   assert.equal(await typed.ends(), 1);
+}
+
+async function forwards({ crictl, pod, main, fetch }: Tour): Promise<void> {
+  await execSync(crictl, main, 'sh', '-c', 'mkdir -p /own; echo own >/own/index.html; httpd -p 127.0.0.1:8090 -h /own');
+  await using forwarding = crictl.begin('port-forward', pod.id, '18090:8090', '18091:8091');
+  await forwarding.says(/Forwarding from 127\.0\.0\.1:18091/);
+  for (let turn = 0; turn < 3; turn += 1) assert.equal(await fetch('http://127.0.0.1:18090/'), 'own\n');
+  await assert.rejects(fetch('http://127.0.0.1:18091/'), /ended with code 1/);
 }
 
 async function attaches({ crictl, pod }: Tour): Promise<void> {

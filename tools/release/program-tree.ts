@@ -12,6 +12,7 @@ const entryPoints = [
   'src/setup/updates-process.ts',
   'src/image/import/main.ts',
   'src/shim/keeper/main.ts',
+  'src/shim/ports/listener-process.ts',
 ];
 
 /** Files that a release contains unchanged. */

@@ -50,6 +50,8 @@ export interface FakeIo {
   stdout(): Promise<string>;
 }
 
+const forwardPorts = () => Promise.resolve({ [Symbol.dispose]: () => undefined });
+
 /** Without scratch disks, which the next daemon finds again, and images, which only the last one held. */
 const isOfDaemon = (name: string) => name !== 'scratch' && name !== 'image';
 
@@ -74,7 +76,7 @@ export async function openFakeShim(): Promise<FakeShim> {
     parts.openFifos = (fifos) => keeper.openFifos(fifos);
     const never = new AbortController().signal;
     const sandboxes = starting.use(await openSandboxes({ directory, parts, log: silentLog, limits }, never));
-    starting.use(await serveShim({ ...shared, keeper, sandboxes, forgottenMs: 50 }));
+    starting.use(await serveShim({ ...shared, keeper, sandboxes, forgottenMs: 50, forwardPorts }));
     const daemon = starting.move();
     return { sandboxes, end: () => daemon.disposeAsync() };
   };
