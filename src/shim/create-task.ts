@@ -1,6 +1,7 @@
 import { readFileIfThere } from '#host/files.ts';
 import { PodvmError } from '#base/errors.ts';
 import { type Bundle, readBundle } from './bundle/bundle.ts';
+import { podCgroupOf } from './bundle/pod-cgroup.ts';
 import { Input, type IoPaths } from './io/fifos.ts';
 import { checkFifo } from './io/open-fifo.ts';
 import type { FifoKeeper } from './keeper/keeper.ts';
@@ -56,6 +57,7 @@ async function createPod(parts: ShimParts, { id, bundle, paths }: Request, signa
   const spec = sandboxSpecOf(bundle.spec, {
     id,
     attempt: tasks.nextAttempt(),
+    cgroupParent: await podCgroupOf(bundle.spec),
     resolvConf: resolvConf === undefined ? undefined : await readFileIfThere(resolvConf),
   });
   const sandbox = await sandboxes.run(spec, signal);

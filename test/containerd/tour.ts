@@ -6,6 +6,7 @@ import { setTimeout } from 'node:timers/promises';
 import * as v from 'valibot';
 import { messageOf } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
+import { KubeletCgroups, memoryRoot, processesIn } from '../kubelet-cgroups.ts';
 import type { Crictl } from '../conformance/crictl.ts';
 import type { ContainerdNode } from './containerd-node.ts';
 import { layeredImage, Pod } from './pod.ts';
@@ -45,6 +46,7 @@ const steps: readonly (readonly [what: string, walk: (tour: Tour) => Promise<voi
   ['users, capabilities, seccomp and read-only root file systems hold', isConfined],
   ['volumes of the kubelet and of the host appear, and change', volumes],
   ['a pod that is to share the network of the host is refused by podvm, and runs with runc', refuses],
+  ['annotations of podvm reach it, and its machine is in the cgroup of the pod', isPlaced],
   ['the pods live on when containerd is killed, and an end meanwhile is not lost', outlives],
   ['no pod has a process of the runtime', hasNoShim],
   [
@@ -295,6 +297,27 @@ async function refuses({ crictl, work }: Tour): Promise<void> {
   await assert.rejects(Pod.run(crictl, work, 'host-machine', 'podvm', linux), /shares the host's namespaces: network/);
   const onHost = await Pod.run(crictl, work, 'host-runc', 'runc', linux);
   await onHost.remove();
+}
+
+async function isPlaced({ crictl, work }: Tour): Promise<void> {
+  const misspelt = { annotations: { 'podvm.dev/template': 'of' } };
+  await assert.rejects(
+    Pod.run(crictl, work, 'misspelt', 'podvm', misspelt),
+    /podvm\.dev\/template: on, namespace or off/,
+  );
+  await using cgroups = new KubeletCgroups();
+  const parent = 'podvm-tour-kubepods/burstable/pod1';
+  await cgroups.make(parent);
+  const placed = await Pod.run(crictl, work, 'placed', 'podvm', { linux: { cgroup_parent: `/${parent}` } });
+  const inside = (await readdir(join(memoryRoot, parent), { withFileTypes: true })).filter((each) =>
+    each.isDirectory(),
+  );
+  const programs = (await Promise.all(inside.map(({ name }) => processesIn(join(parent, name))))).flat();
+  assert.ok(
+    programs.some((program) => program.includes('qemu-system')),
+    programs.join('\n'),
+  );
+  await placed.remove();
 }
 
 async function outlives({ crictl, containerd, pod, main, beside }: Tour): Promise<void> {

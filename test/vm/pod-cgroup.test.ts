@@ -1,48 +1,21 @@
 import assert from 'node:assert/strict';
-import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { is } from '#cri/testing/grpc-client.ts';
-import { hasCgroups2 } from '#host/cgroup-tree.ts';
 import { isThere } from '#host/files.ts';
 import { poll } from '#host/wait.ts';
+import { isVersion2, KubeletCgroups, memoryRoot, processesIn, roots } from '../kubelet-cgroups.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
-const isVersion2 = await hasCgroups2();
-const controllers = ['memory', 'pids', 'cpu', 'cpuacct'];
-const roots = isVersion2 ? ['/sys/fs/cgroup'] : controllers.map((name) => `/sys/fs/cgroup/${name}`);
-const memoryRoot = isVersion2 ? '/sys/fs/cgroup' : '/sys/fs/cgroup/memory';
 const files = isVersion2
   ? { memory: 'memory.max', usage: 'memory.current', cpu: 'cpu.max' }
   : { memory: 'memory.limit_in_bytes', usage: 'memory.usage_in_bytes', cpu: 'cpu.cfs_quota_us' };
 const cpuRoot = isVersion2 ? '/sys/fs/cgroup' : '/sys/fs/cgroup/cpu';
 const mebibyte = 1024 * 1024;
-
-/** A kubelet's cgroups on the host, with those of pods as it makes them. */
-class KubeletCgroups implements AsyncDisposable {
-  readonly #made: string[] = [];
-
-  async make(path: string): Promise<void> {
-    const names = path.split('/');
-    for (const root of roots) {
-      for (const [at] of names.entries()) {
-        const directory = join(root, ...names.slice(0, at + 1));
-        if (await isThere(directory)) continue;
-        await mkdir(directory);
-        this.#made.push(directory);
-        if (isVersion2) await writeFile(join(directory, '../cgroup.subtree_control'), '+memory +pids +cpu');
-      }
-    }
-  }
-
-  /** Fails if a runtime has left something in one of them. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const directory of this.#made.toReversed()) await rmdir(directory);
-  }
-}
 
 describe('the cgroup that a kubelet makes for a pod', { skip }, () => {
   let node: CriNode;
@@ -69,11 +42,6 @@ describe('the cgroup that a kubelet makes for a pod', { skip }, () => {
     return { podSandboxId, config };
   };
   const numberIn = async (...path: string[]) => Number(await readFile(join(...path), 'latin1'));
-  /** Command lines of the processes in a cgroup. */
-  const processesIn = async (path: string) => {
-    const pids = (await readFile(join(memoryRoot, path, 'cgroup.procs'), 'latin1')).split('\n').filter(Boolean);
-    return await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'latin1')));
-  };
   const isIn = async (path: string) =>
     (await Promise.all(roots.map((root) => isThere(join(root, path))))).includes(true);
 

@@ -1,6 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { hostNameOf } from '#sandbox/host-name.ts';
+import { oomScoreOf } from '#sandbox/cgroup-parent.ts';
 import type { SandboxSpec } from '#sandbox/sandbox.ts';
 import type { OciSpec } from '../bundle/oci-spec.ts';
 import { podResourcesOf } from './resources.ts';
@@ -13,6 +14,8 @@ export interface PodFacts {
   readonly attempt: number;
   /** Text of the pod's resolv.conf; undefined: the node's. */
   readonly resolvConf: string | undefined;
+  /** The pod's cgroup on the node, relative to the root of cgroups; undefined: podvm's own. */
+  readonly cgroupParent: string | undefined;
 }
 
 const annotationOf = (spec: OciSpec, name: string) => spec.annotations?.[`io.kubernetes.cri.${name}`];
@@ -31,7 +34,7 @@ export const sandboxIdOf = (spec: OciSpec): string => annotationOf(spec, 'sandbo
  * Converts the spec of a pod's sandbox. Its process (`pause`) and its root file system are not used. Errors:
  * `failedPrecondition` for a pod that is to share namespaces of the host.
  */
-export function sandboxSpecOf(spec: OciSpec, { id, attempt, resolvConf }: PodFacts): SandboxSpec {
+export function sandboxSpecOf(spec: OciSpec, { id, attempt, resolvConf, cgroupParent }: PodFacts): SandboxSpec {
   const name = annotationOf(spec, 'sandbox-name') ?? id;
   refuseHostNamespaces(name, spec);
   const { sysctl, uidMappings } = spec.linux;
@@ -59,7 +62,8 @@ export function sandboxSpecOf(spec: OciSpec, { id, attempt, resolvConf }: PodFac
     sharePidNamespace: true,
     ...((uidMappings ?? []).length === 0 ? {} : { userNamespace: users }),
     volumes: [],
-    resources: podResourcesOf(spec.annotations ?? {}),
+    ...(cgroupParent === undefined ? {} : { cgroupParent }),
+    resources: { ...podResourcesOf(spec.annotations ?? {}), ...oomScoreOf(cgroupParent) },
   };
 }
 

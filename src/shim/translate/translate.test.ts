@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { create, fromBinary } from '@bufbuild/protobuf';
 import * as v from 'valibot';
+import { podCgroupOf } from '../bundle/pod-cgroup.ts';
 import { specSchema } from '../bundle/oci-spec.ts';
 import { MetricsSchema } from '../schema/generated/cgroup2/metrics_pb.ts';
 import { MountSchema } from '../schema/generated/types/mount_pb.ts';
@@ -18,8 +19,8 @@ import { sandboxSpecOf } from './sandbox-spec.ts';
 const read = (spec: object) => v.parse(specSchema, spec);
 const facts = { id: 'box-1', attempt: 3, rootfs: ['/s/2/fs', '/s/1/fs'], podPid: 7, hasStdin: false, outputs: {} };
 const container = (more: object = {}) => containerSpecOf(read({ ...containerSpec, ...more }), facts);
-const pod = (more: object = {}, resolvConf?: string) =>
-  sandboxSpecOf(read({ ...podSpec, ...more }), { id: 'pod-1', attempt: 2, resolvConf });
+const pod = (more: object = {}, resolvConf?: string, cgroupParent?: string) =>
+  sandboxSpecOf(read({ ...podSpec, ...more }), { id: 'pod-1', attempt: 2, resolvConf, cgroupParent });
 
 test('sandboxSpecOf() takes the netns, names, limits and resolver of the pod', () => {
   const spec = pod({}, 'nameserver 10.0.0.10\nsearch a.local b.local\noptions ndots:5\n# nameserver 1.1.1.1\n');
@@ -30,6 +31,16 @@ test('sandboxSpecOf() takes the netns, names, limits and resolver of the pod', (
   assert.deepEqual(spec.dns, { policy: 'None', ...dns });
   assert.deepEqual(spec.sysctls, { 'net.core.somaxconn': '1024' });
   assert.deepEqual([spec.isKept, spec.keptFor], [true, 'containerd']);
+});
+
+test('a pod is in the cgroup in which containerd would make its sandbox, if the node has it', async () => {
+  const cgroupOf = (cgroupsPath: string) => podCgroupOf(read({ ...podSpec, linux: { ...podSpec.linux, cgroupsPath } }));
+  assert.equal(await cgroupOf(''), undefined);
+  assert.equal(await cgroupOf('/podvm-test-none/pod1/id'), undefined);
+  assert.equal(await cgroupOf('podvm-test-none.slice:cri-containerd:id'), undefined);
+  await assert.rejects(cgroupOf('/a/../b/id'), { kind: 'invalid' });
+  const spec = pod({}, undefined, 'kubepods/burstable/pod1');
+  assert.deepEqual([spec.cgroupParent, spec.resources.oomScoreAdj], ['kubepods/burstable/pod1', 999]);
 });
 
 test("sandboxSpecOf() passes podvm's own annotations, and refuses a word that is none", () => {
