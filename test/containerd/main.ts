@@ -94,11 +94,12 @@ async function main(): Promise<void> {
   const direct = new Crictl(inside, containerd.endpoint, signal);
   const crictl = new Crictl(inside, `unix://${join(cli.root, 'cri.sock')}`, signal);
   try {
-    if (!values.delegate) await tour({ crictl: direct, containerd, work, say, fetch: fetchIn, replaceDaemon });
+    const site = { containerd, work, say, replaceDaemon };
+    if (!values.delegate) await tour({ ...site, crictl: direct, fetch: fetchIn, comparesStarts: !values.debian });
     const place = join(work, 'delegate');
     await mkdir(place);
     await runBaseImage(cli);
-    await tourDelegate({ crictl, direct, containerd, work: place, say, replaceDaemon });
+    await tourDelegate({ ...site, crictl, direct, work: place, replaceDaemon: () => replaceDaemon('SIGTERM') });
   } catch (error) {
     process.stderr.write(
       `${(await containerd.log())

@@ -16,6 +16,8 @@ export interface TourOptions {
   readonly containerd: ContainerdNode;
   readonly work: string;
   readonly say: (text: string) => void;
+  /** Whether starts are measured, too, which takes half a minute. */
+  readonly comparesStarts: boolean;
   /** Gets a page from where crictl runs. */
   readonly fetch: (url: string) => Promise<string>;
   /** Ends the daemon of podvm and starts the next one, which serves when it resolves. `meanwhile`: while there is none. */
@@ -62,6 +64,7 @@ export async function tour(options: TourOptions): Promise<void> {
   let failures: readonly unknown[];
   try {
     failures = await walkAll(options);
+    if (options.comparesStarts) await compareStarts(options);
   } finally {
     await removePods(options.crictl);
   }
@@ -89,6 +92,28 @@ async function walkAll(options: TourOptions): Promise<readonly unknown[]> {
     say(messageOf(failure));
   }
   return failures;
+}
+
+const rounds = 3;
+/** Time for the pool to make its next machine, in `ms`. */
+const refillMs = 10_000;
+
+/** Says how long a pod and its first container take with either runtime, in turn: the median of some rounds. */
+async function compareStarts({ crictl, work, say }: TourOptions): Promise<void> {
+  const took = { podvm: [] as number[], runc: [] as number[] };
+  for (let round = 0; round < rounds; round += 1) {
+    await setTimeout(refillMs);
+    for (const runtime of ['podvm', 'runc'] as const) {
+      const startedMs = performance.now();
+      const pod = await Pod.run(crictl, work, `start-${runtime}-${round}`, runtime);
+      await pod.start('main', 'sleep 1000');
+      took[runtime].push(Math.round(performance.now() - startedMs));
+      await pod.remove();
+    }
+  }
+  for (const [runtime, all] of Object.entries(took)) {
+    say(`pod and container with ${runtime}: ${all.toSorted((a, b) => a - b)[1]} ms (${all.join(', ')})`);
+  }
 }
 
 /** Processes of runc would outlive their containerd. */

@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict';
+import { constants, openSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { buffer } from 'node:stream/consumers';
+import { test } from 'node:test';
+import { systemClock } from '#host/clock.ts';
+import { isServed } from '#host/is-served.ts';
+import { silentLog } from '#host/log.ts';
+import { run } from '#host/run.ts';
+import { endKeeper, Keeper } from './keeper.ts';
+
+test('the keeper outlives the daemon, with FIFOs that know what they got, and ends when it is told to', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-keeper-'));
+  const socketPath = join(directory, 'shim.sock');
+  const stdout = join(directory, 'stdout');
+  await run('mkfifo', [stdout]);
+  const reader = new Socket({ fd: openSync(stdout, constants.O_RDONLY | constants.O_NONBLOCK), readable: true });
+  const open = () => new Keeper({ socketPath, directory, clock: systemClock, log: silentLog });
+  const first = open();
+  assert.equal(await first.runs(), false);
+  const output = await first.openFifos({ stdout });
+  const text = Buffer.alloc(300_000, 'twelve bytes');
+  let sentBytes = 0;
+  // More than a FIFO and a socket take, since nothing reads: the last writes wait, as those of a daemon that is ended.
+  const sending = Array.from({ length: 30 }, async (_, at) => {
+    await output.write({ stream: 'stdout', bytes: text.subarray(at * 10_000, (at + 1) * 10_000) });
+    sentBytes += 10_000;
+  });
+  for (const each of sending) each.catch(() => undefined);
+  await sending[0];
+  await output[Symbol.asyncDispose]();
+  first[Symbol.dispose]();
+
+  const second = open();
+  assert.equal(await second.runs(), true);
+  const continued = await second.openFifos({ stdout });
+  const { logged } = continued;
+  assert.ok(logged.stdout >= sentBytes, `${logged.stdout} of ${sentBytes}`);
+  await continued.write({ stream: 'stdout', bytes: text.subarray(logged.stdout) });
+  await continued.write({ stream: 'stdout', bytes: Buffer.from('end') });
+  await continued[Symbol.asyncDispose]();
+  const ending = second.end(stdout);
+  const got = await buffer(reader);
+  await ending;
+  assert.ok(got.equals(Buffer.concat([text, Buffer.from('end')])), 'each byte came once');
+  second[Symbol.dispose]();
+
+  await endKeeper(directory, socketPath);
+  assert.equal(await isServed(socketPath), false);
+  await rm(directory, { recursive: true });
+});
+
+test('a path that is no FIFO is refused', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-keeper-'));
+  const socketPath = join(directory, 'shim.sock');
+  using keeper = new Keeper({ socketPath, directory, clock: systemClock, log: silentLog });
+  await assert.rejects(keeper.openFifos({ stdout: '/etc/passwd' }), { kind: 'invalid', message: /no FIFO/ });
+  await keeper.end('/nowhere');
+  keeper[Symbol.dispose]();
+  await endKeeper(directory, socketPath);
+  await rm(directory, { recursive: true });
+});
