@@ -1,4 +1,5 @@
-import { rmdir } from 'node:fs/promises';
+import { mkdir, rmdir } from 'node:fs/promises';
+import { join, relative } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { isThere } from './files.ts';
 import { retry } from './wait.ts';
@@ -13,6 +14,20 @@ const removeIntervalMs = 25;
 
 export async function hasCgroups2(): Promise<boolean> {
   return await isThere(`${cgroupRoot}/cgroup.controllers`);
+}
+
+/**
+ * Makes a cgroup, and parents that are missing. Never by a recursive `mkdir`: where no cgroups are mounted, the kernel
+ * refuses a directory in /sys with ENOENT, upon which Node tries the parents for ever.
+ */
+export async function makeCgroup(directory: string): Promise<void> {
+  let path = cgroupRoot;
+  for (const name of relative(cgroupRoot, directory).split('/')) {
+    path = join(path, name);
+    await mkdir(path).catch((error: unknown) => {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error; // SAFE: mkdir throws system errors only
+    });
+  }
 }
 
 /** Converts version 1's 2 to 262144 into version 2's 1 to 10000, as kubelet does. */

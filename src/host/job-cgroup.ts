@@ -1,7 +1,14 @@
-import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isThere } from './files.ts';
-import { cgroupRoot as unified, hasCgroups2, podvmCgroup as parent, removeWhenEmpty, weightOf } from './cgroup-tree.ts';
+import {
+  cgroupRoot as unified,
+  hasCgroups2,
+  makeCgroup,
+  podvmCgroup as parent,
+  removeWhenEmpty,
+  weightOf,
+} from './cgroup-tree.ts';
 
 export interface JobLimits {
   readonly memoryBytes: number;
@@ -70,7 +77,7 @@ export async function makeJobCgroup(kind: string, limits: JobLimits): Promise<Jo
     for (const directory of directories) await removeWhenEmpty(directory);
   };
   try {
-    for (const directory of directories) await mkdir(directory, { recursive: true });
+    for (const directory of directories) await makeCgroup(directory);
     for (const [root, file, value] of version.files(limits)) await writeFile(at(root, file), value);
     for (const [root, file, value] of version.optional) await writeIfThere(at(root, file), value);
   } catch (error) {
@@ -91,7 +98,7 @@ export async function makeJobCgroup(kind: string, limits: JobLimits): Promise<Jo
 
 /** Enables the controllers for child cgroups, which version 2 requires. */
 async function handDown({ roots }: Version): Promise<void> {
-  for (const root of roots) await mkdir(join(root, parent), { recursive: true });
+  for (const root of roots) await makeCgroup(join(root, parent));
   if (!roots.includes(unified)) return;
   for (const directory of [unified, join(unified, parent)]) {
     await writeFile(join(directory, 'cgroup.subtree_control'), '+memory +pids +cpu');

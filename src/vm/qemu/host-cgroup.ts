@@ -1,8 +1,8 @@
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { isThere } from '#host/files.ts';
-import { cgroupRoot, podvmCgroup, removeWhenEmpty } from '#host/cgroup-tree.ts';
+import { cgroupRoot, makeCgroup, podvmCgroup, removeWhenEmpty } from '#host/cgroup-tree.ts';
 import type { HostLimits } from '../driver.ts';
 import { hostVersion, type Version } from './cgroup-version.ts';
 import { assertParent, makeRoom } from './parent-cgroup.ts';
@@ -149,7 +149,7 @@ async function makeIn(version: Version, parent: string, id: string, node: NodeLi
   if (parent === podvmCgroup) await makePodvmCgroup(version, withDisks);
   else await assertParent(parent, directories.map(dirname));
   if (version.memory.root === version.pids.root) await handDown(join(cgroupRoot, parent), withDisks);
-  for (const directory of directories) await mkdir(directory, { recursive: true });
+  for (const directory of directories) await makeCgroup(directory);
   const at = join(parent, id);
   if (node?.maySwap !== true) await keepFromSwap(version, at);
   if (node?.diskBytesPerSecond !== undefined) await limitDisks(version, at, node.diskBytesPerSecond);
@@ -207,7 +207,7 @@ function directoriesOf(version: Version, parent: string, id: string, withDisks: 
  */
 async function makePodvmCgroup(version: Version, withDisks: boolean): Promise<void> {
   const { memory, pids, cpu } = version;
-  for (const root of [memory.root, cpu.root]) await mkdir(join(root, podvmCgroup), { recursive: true });
+  for (const root of [memory.root, cpu.root]) await makeCgroup(join(root, podvmCgroup));
   if (memory.root === pids.root) await handDown(cgroupRoot, withDisks);
   await limitCpu(version, podvmCgroup, { cpuMillis: undefined, cpuShares: 1024 * availableParallelism() });
 }
