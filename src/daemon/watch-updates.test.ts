@@ -22,6 +22,7 @@ test('watchUpdates() tells the log soon and a day later what is old, missing and
   const turn = [Promise.withResolvers<void>(), Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   const clock = {
     now: () => 0,
+    monotonicMs: () => 0,
     after(ms: number, end: () => void) {
       waits.push({ ms, end });
       turn[waits.length - 1]?.resolve();

@@ -1,7 +1,9 @@
 /** A clock, which tests can replace. */
 export interface Clock {
-  /** Wall-clock milliseconds since 1970. */
+  /** The date, in milliseconds since 1970. It jumps when the host's clock is set, so it measures no duration. */
   now(): number;
+  /** Milliseconds since an arbitrary moment, which no change of the host's date moves. */
+  monotonicMs(): number;
   /** Calls `action` once after `ms`, unless the returned function was called before. */
   after(ms: number, action: () => void): () => void;
 }
@@ -11,6 +13,7 @@ const maxDelayMs = 2 ** 31 - 1;
 
 export const systemClock: Clock = {
   now: () => Date.now(),
+  monotonicMs: () => performance.now(),
   after(ms, action) {
     const timer = setTimeout(action, Math.min(Math.max(0, ms), maxDelayMs));
     return () => clearTimeout(timer);

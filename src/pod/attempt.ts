@@ -81,16 +81,21 @@ export function startAttempt(
     const exit = await created.exited;
     await output.ended; // output of a restart must follow that of this run
     if (exit.reason === 'SandboxFailed') site.onSandboxLost(exit.why);
-    site.tell({ kind: 'exited', name, exit: exitOf(container, exit, tail.text()) });
+    site.tell({
+      kind: 'exited',
+      name,
+      exit: exitOf(container, exit, tail.text()),
+      nowMs: site.clock.monotonicMs(),
+    });
     if (exit.reason === 'OOMKilled') site.events.warn('OOMKilled', 'Container exceeded its memory limit', name);
   };
 
   const stop = async (graceMs: number, why: string) => {
     if (made === undefined) return;
     site.events.normal('Killing', `Stopping container ${name}${whyText(why)}`, name);
-    const until = site.clock.now() + graceMs;
+    const until = site.clock.monotonicMs() + graceMs;
     await runPreStop(container, made, site, graceMs, ending.signal);
-    const left = Math.max(leastGraceMs, until - site.clock.now());
+    const left = Math.max(leastGraceMs, until - site.clock.monotonicMs());
     await made.stop(left, AbortSignal.timeout(left + cleanupMs));
   };
   const kill = async () => {
@@ -129,6 +134,7 @@ function failed(name: string, error: unknown, site: AttemptSite): void {
     kind: 'exited',
     name,
     exit: { exitCode: 125, reason: 'Error', message: guestText(messageOf(error)), finishedAtMs },
+    nowMs: site.clock.monotonicMs(),
   });
 }
 
@@ -155,7 +161,14 @@ async function create(
     const isTransient = transientKinds.includes(kindOf(error));
     if (reason === 'CreateContainerError' && imageKinds.includes(kindOf(error))) reason = 'ErrImagePull';
     if (!signal.aborted) site.events.failed(isTransient ? 'BackOff' : 'Failed', error, name);
-    site.tell({ kind: 'createFailed', name, isTransient, reason, message: messageOf(error), nowMs: site.clock.now() });
+    site.tell({
+      kind: 'createFailed',
+      name,
+      isTransient,
+      reason,
+      message: messageOf(error),
+      nowMs: site.clock.monotonicMs(),
+    });
     return undefined;
   }
 }
@@ -196,7 +209,8 @@ async function begin(container: PodContainer, created: Container, site: AttemptS
   }
   site.events.normal('Started', `Started container ${name}`, name);
   // The container's own clock, which also dates its end. It may have ended already.
-  site.tell({ kind: 'running', name, nowMs: created.status.startedAt?.getTime() ?? site.clock.now() });
+  const startedAtMs = created.status.startedAt?.getTime() ?? site.clock.now();
+  site.tell({ kind: 'running', name, startedAtMs, nowMs: site.clock.monotonicMs() });
   return true;
 }
 
@@ -204,7 +218,7 @@ async function begin(container: PodContainer, created: Container, site: AttemptS
 async function watch(container: PodContainer, created: Container, site: AttemptSite, signal: AbortSignal) {
   const { name, lifecycle, startupProbe, livenessProbe, readinessProbe } = container;
   const target = targetOf(container, created, site);
-  const startedAtMs = site.clock.now();
+  const sinceMs = site.clock.monotonicMs();
   if (lifecycle.postStart !== undefined) {
     try {
       await runHook(lifecycle.postStart, target, site.clock, signal);
@@ -218,7 +232,7 @@ async function watch(container: PodContainer, created: Container, site: AttemptS
   const listener = listenerOf(container, site, signal);
   const probe = async (kind: ProbeKind, settings: Probe | undefined) => {
     if (settings === undefined) return;
-    await runProbe(kind, settings, target, site.clock, startedAtMs, listener, signal);
+    await runProbe(kind, settings, target, site.clock, sinceMs, listener, signal);
   };
   await probe('startup', startupProbe);
   if (signal.aborted) return;

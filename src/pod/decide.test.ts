@@ -58,7 +58,7 @@ class World {
   readonly starts = new Map<string, number[]>();
 
   constructor(plan: PodPlan) {
-    this.state = initialState(plan, 0);
+    this.state = initialState(plan, 0, 0);
     this.tell({ kind: 'sandboxReady' });
     this.act();
   }
@@ -140,10 +140,10 @@ class World {
     const { at } = container.run;
     const nowMs = this.nowMs;
     const exit = (exitCode: number, reason: string) =>
-      this.tell({ kind: 'exited', name, exit: { exitCode, reason, finishedAtMs: nowMs } });
+      this.tell({ kind: 'exited', name, exit: { exitCode, reason, finishedAtMs: nowMs }, nowMs });
     if (what === 'terminate') this.tell({ kind: 'end', ending: { reason: 'Terminated', killAtMs: nowMs + 30_000 } });
     if (what === 'kill') this.tell({ kind: 'end', ending: { reason: 'Killed', killAtMs: nowMs } });
-    if (what === 'progress' && at === 'starting') this.tell({ kind: 'running', name, nowMs });
+    if (what === 'progress' && at === 'starting') this.tell({ kind: 'running', name, startedAtMs: nowMs, nowMs });
     if (what === 'progress' && at === 'running') this.tell({ kind: 'started', name });
     if (what === 'unhealthy') this.tell({ kind: 'stopWanted', name, wish: { why: 'liveness', graceMs: 1000 } });
     if (what === 'createFails' && at === 'starting') {
@@ -161,7 +161,8 @@ class World {
       this.act();
       for (const { plan, run } of this.state.containers) {
         const exit = { exitCode: 137, reason: 'Error', finishedAtMs: this.nowMs };
-        if (run.at === 'stopping' || run.at === 'starting') this.tell({ kind: 'exited', name: plan.name, exit });
+        if (run.at === 'stopping' || run.at === 'starting')
+          this.tell({ kind: 'exited', name: plan.name, exit, nowMs: this.nowMs });
       }
       this.act();
     }

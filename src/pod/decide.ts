@@ -47,7 +47,7 @@ function wakeAt(actions: readonly Action[], times: readonly (number | undefined)
 
 function deadlineOf(state: PodState): number | undefined {
   const { activeDeadlineMs } = state.plan;
-  return activeDeadlineMs === undefined ? undefined : state.startedAtMs + activeDeadlineMs;
+  return activeDeadlineMs === undefined ? undefined : state.beganMs + activeDeadlineMs;
 }
 
 function reasonToEnd(state: PodState, nowMs: number): Ending | undefined {

@@ -64,7 +64,10 @@ export interface ContainerRun {
   readonly run: Run;
   /** Number of the current run, or of the next one while it waits; also the restart count. */
   readonly attempt: number;
+  /** Date of its start. */
   readonly startedAtMs?: number;
+  /** Time at which it ran first, of a clock that no change of the date moves. */
+  readonly runsSinceMs?: number;
   /** Startup probe and postStart hook of this run have succeeded. */
   readonly isStarted: boolean;
   readonly isReady: boolean;
@@ -90,21 +93,25 @@ export interface Ending {
 
 export interface PodState {
   readonly plan: PodPlan;
+  /** Date of the pod's start. */
   readonly startedAtMs: number;
+  /** The same moment as `nowMs` of events and of `decide`. */
+  readonly beganMs: number;
   readonly hasSandbox: boolean;
   readonly containers: readonly ContainerRun[];
   readonly ending?: Ending;
 }
 
+/** `nowMs`, like all times that are waited for, is of a clock that no change of the host's date moves. */
 export type StateEvent =
   | { readonly kind: 'sandboxReady' }
   | { readonly kind: 'startBegun'; readonly name: string }
-  | { readonly kind: 'running'; readonly name: string; readonly nowMs: number }
+  | { readonly kind: 'running'; readonly name: string; readonly startedAtMs: number; readonly nowMs: number }
   | { readonly kind: 'started'; readonly name: string }
   | { readonly kind: 'readiness'; readonly name: string; readonly isReady: boolean }
   | { readonly kind: 'stopWanted'; readonly name: string; readonly wish: StopWish }
   | { readonly kind: 'stopBegun'; readonly name: string; readonly why: string; readonly isKilled: boolean }
-  | { readonly kind: 'exited'; readonly name: string; readonly exit: Exit }
+  | { readonly kind: 'exited'; readonly name: string; readonly exit: Exit; readonly nowMs: number }
   | {
       readonly kind: 'createFailed';
       readonly name: string;
@@ -122,16 +129,17 @@ export type StateEvent =
  */
 export const backOff = { firstMs: 10_000, maxMs: 300_000, resetAfterMs: 600_000 } as const;
 
-export function initialState(plan: PodPlan, nowMs: number): PodState {
+export function initialState(plan: PodPlan, startedAtMs: number, nowMs: number): PodState {
   return {
     plan,
-    startedAtMs: nowMs,
+    startedAtMs,
+    beganMs: nowMs,
     hasSandbox: false,
     containers: plan.containers.map((container) => ({
       plan: container,
       run: {
         at: 'waiting',
-        notBeforeMs: 0,
+        notBeforeMs: nowMs,
         reason: container.kind === 'main' ? 'PodInitializing' : 'ContainerCreating',
       },
       attempt: 0,
@@ -201,7 +209,13 @@ function applyToContainer(container: ContainerRun, event: ContainerEvent, isEndi
       return { ...container, run: { at: 'starting' }, isStarted: false, isReady: false };
     case 'running':
       if (run.at !== 'starting') return container;
-      return { ...container, run: { at: 'running' }, startedAtMs: event.nowMs, createBackOffMs: 0 };
+      return {
+        ...container,
+        run: { at: 'running' },
+        startedAtMs: event.startedAtMs,
+        runsSinceMs: event.nowMs,
+        createBackOffMs: 0,
+      };
     case 'started':
       if (run.at !== 'running') return container;
       return { ...container, isStarted: true, hadStarted: true, isReady: !container.plan.hasReadinessProbe };
@@ -213,16 +227,16 @@ function applyToContainer(container: ContainerRun, event: ContainerEvent, isEndi
       if (run.at !== 'running' && run.at !== 'stopping') return container;
       return { ...container, isReady: false, run: { at: 'stopping', why: event.why, isKilled: event.isKilled } };
     case 'exited':
-      return applyExit(container, event.exit, isEnding);
+      return applyExit(container, event.exit, isEnding, event.nowMs);
     default:
       return container;
   }
 }
 
-function applyExit(container: ContainerRun, exit: Exit, isEnding: boolean): ContainerRun {
+function applyExit(container: ContainerRun, exit: Exit, isEnding: boolean, nowMs: number): ContainerRun {
   const { run, plan } = container;
   if (run.at === 'waiting' || run.at === 'ended') return container;
-  const { startedAtMs, ...rest } = container;
+  const { startedAtMs, runsSinceMs = nowMs, ...rest } = container;
   const last = startedAtMs === undefined ? exit : { ...exit, startedAtMs };
   const done: ContainerRun = { ...rest, last, isStarted: false, isReady: false, run: { at: 'ended' } };
   // A container stopped for its health restarts even if it exited with 0 (kubelet's computePodActions).
@@ -232,13 +246,12 @@ function applyExit(container: ContainerRun, exit: Exit, isEnding: boolean): Cont
     plan.restart !== 'Never' &&
     (plan.restart === 'Always' || exit.exitCode !== 0 || (wasUnhealthy && plan.kind !== 'init'));
   if (!isAgain) return done;
-  const ranForMs = startedAtMs === undefined ? 0 : exit.finishedAtMs - startedAtMs;
-  const delayMs = ranForMs >= backOff.resetAfterMs ? 0 : container.backOffMs;
+  const delayMs = nowMs - runsSinceMs >= backOff.resetAfterMs ? 0 : container.backOffMs;
   return {
     ...done,
     attempt: container.attempt + 1,
     backOffMs: nextDelay(delayMs),
-    run: { at: 'waiting', notBeforeMs: exit.finishedAtMs + delayMs, reason: 'CrashLoopBackOff' },
+    run: { at: 'waiting', notBeforeMs: nowMs + delayMs, reason: 'CrashLoopBackOff' },
   };
 }
 

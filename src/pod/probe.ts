@@ -28,7 +28,7 @@ export interface ProbeListener {
   settled(kind: ProbeKind, isSuccess: boolean): 'continue' | 'stop';
 }
 
-/** Probes until the listener stops it or `signal` aborts. `sinceMs`: start time of the container. */
+/** Probes until the listener stops it or `signal` aborts. `sinceMs`: start of the container, as `monotonicMs` of the clock. */
 export async function runProbe(
   kind: ProbeKind,
   probe: Probe,
@@ -38,7 +38,7 @@ export async function runProbe(
   listener: ProbeListener,
   signal: AbortSignal,
 ): Promise<void> {
-  await pause(clock, sinceMs + probe.initialDelaySeconds * 1000 - clock.now(), signal);
+  await pause(clock, sinceMs + probe.initialDelaySeconds * 1000 - clock.monotonicMs(), signal);
   let count: ProbeCount | undefined;
   while (!signal.aborted) {
     const result = await checkOnce(probe, target, clock, signal);

@@ -211,6 +211,29 @@ test('startPod() restarts a crashing container at once, then after 10 s, 20 s, 4
   assert.equal(clock.pending, 0);
 });
 
+for (const jumpMs of [3_600_000, -3_600_000]) {
+  test(`startPod() waits as long for restarts and deadlines when the date jumps by ${jumpMs / 1000} s`, async () => {
+    const { clock, sandboxes, statusOf, running } = pod(
+      '{ activeDeadlineSeconds: 60, containers: [{ name: a, image: x }] }',
+      { behaviours: { a: exitsWith(1) } },
+    );
+    const starts = () => sandboxes.journal.filter((line) => line.startsWith('start')).length;
+    await clock.settle();
+    assert.equal(starts(), 2);
+    clock.setDate(clock.now() + jumpMs);
+    await clock.advance(9_999);
+    assert.equal(starts(), 2);
+    await clock.advance(1);
+    assert.equal(starts(), 3);
+    assert.equal(statusOf('a').restartCount, 3);
+    await clock.advance(49_999);
+    assert.equal(running.status.phase, 'Running');
+    await clock.advance(1);
+    assert.equal((await running.finished).reason, 'DeadlineExceeded');
+    assert.equal(clock.pending, 0);
+  });
+}
+
 test('startPod() resets the back-off after ten minutes without a failure', async () => {
   const { clock, sandboxes, running } = pod('{ containers: [{ name: a, image: x }] }');
   const crash = async () => {

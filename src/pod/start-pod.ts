@@ -70,7 +70,7 @@ class PodDriver implements RunningPod {
     this.#containers = [...pod.spec.initContainers, ...pod.spec.containers];
     this.#events = createEvents(parts.clock);
     this.#outputs = createOutputs(this.#parts.log);
-    this.#state = initialState(planOf(pod), parts.clock.now());
+    this.#state = initialState(planOf(pod), parts.clock.now(), parts.clock.monotonicMs());
     const { promise, resolve } = Promise.withResolvers<PodFinish>();
     this.finished = promise;
     this.#settle = resolve;
@@ -114,12 +114,12 @@ class PodDriver implements RunningPod {
   }
 
   terminate(graceSeconds = this.pod.spec.terminationGracePeriodSeconds): Promise<PodFinish> {
-    this.#end('Terminated', this.#parts.clock.now() + graceSeconds * 1000);
+    this.#end('Terminated', this.#parts.clock.monotonicMs() + graceSeconds * 1000);
     return this.finished;
   }
 
   kill(): Promise<PodFinish> {
-    this.#end('Killed', this.#parts.clock.now());
+    this.#end('Killed', this.#parts.clock.monotonicMs());
     // A blocked listener must not delay the sandbox's end.
     this.#outputs.giveUp();
     return this.finished;
@@ -163,7 +163,12 @@ class PodDriver implements RunningPod {
       const message = messageOf(error);
       log.info('cannot make the sandbox', { err: message }); // the user is informed by the event
       this.#events.failed('FailedCreatePodSandBox', error);
-      const ending = { reason: 'FailedCreatePodSandBox', message, exitCode: 125, killAtMs: this.#parts.clock.now() };
+      const ending = {
+        reason: 'FailedCreatePodSandBox',
+        message,
+        exitCode: 125,
+        killAtMs: this.#parts.clock.monotonicMs(),
+      };
       this.#tell({ kind: 'end', ending });
     }
   }
@@ -174,7 +179,7 @@ class PodDriver implements RunningPod {
     this.#isSandboxLost = true;
     const message = this.#sandbox?.status.failure ?? failure ?? 'the sandbox was stopped';
     this.#events.warn('SandboxFailed', message);
-    const ending = { reason: 'SandboxFailed', message, exitCode: 125, killAtMs: this.#parts.clock.now() };
+    const ending = { reason: 'SandboxFailed', message, exitCode: 125, killAtMs: this.#parts.clock.monotonicMs() };
     this.#tell({ kind: 'end', ending });
   }
 
@@ -191,7 +196,7 @@ class PodDriver implements RunningPod {
   #announceBackOff(name: string): void {
     const run = this.#state.containers.find(({ plan }) => plan.name === name)?.run;
     if (run?.at !== 'waiting') return;
-    const seconds = Math.ceil((run.notBeforeMs - this.#parts.clock.now()) / 1000);
+    const seconds = Math.ceil((run.notBeforeMs - this.#parts.clock.monotonicMs()) / 1000);
     if (seconds > 0) this.#events.warn('BackOff', `Restarting container ${name} in ${seconds} s`, name);
   }
 
@@ -215,9 +220,10 @@ class PodDriver implements RunningPod {
     if (this.#isFinishing) return;
     this.#cancelWake();
     const { clock } = this.#parts;
-    const { actions, wakeAtMs } = decide(this.#state, clock.now());
+    const { actions, wakeAtMs } = decide(this.#state, clock.monotonicMs());
     for (const action of actions) this.#perform(action);
-    if (wakeAtMs !== undefined) this.#cancelWake = clock.after(wakeAtMs - clock.now(), () => this.#decideSoon());
+    if (wakeAtMs !== undefined)
+      this.#cancelWake = clock.after(wakeAtMs - clock.monotonicMs(), () => this.#decideSoon());
   }
 
   #perform(action: Action): void {

@@ -12,6 +12,7 @@ import { diskTroubleOf } from './volume/disk-trouble.ts';
 import type { AgentEvent } from '#wire/messages.ts';
 import { GuestContainer } from './container/guest-container.ts';
 import { createInbox, type Inbox } from './inbox.ts';
+import { hostTimes } from './container/host-times.ts';
 import type { LiveParts } from './live-parts.ts';
 import { logPathOf } from './log/log-writer.ts';
 import { measureGuest, statsOf } from './container/measure-guest.ts';
@@ -79,6 +80,7 @@ export class LiveSandbox implements Sandbox {
       limits: live.limits,
       log: this.#log,
       now: () => new Date(live.surroundings.nowMs()),
+      hostMsOf: hostTimes(live.surroundings),
       spec: live.spec,
       directory: live.directory,
       parts: live.parts,

@@ -80,15 +80,15 @@ test('run() boots cold for a while after a template could not be made, and then 
   const directory = await mkdtemp(join(tmpdir(), 'podvm-choice-'));
   const parts = createFakeParts(directory);
   const tried: string[] = [];
-  let [nowMs, isFull] = [Date.now(), true];
+  let [laterNs, isFull] = [0n, true];
   parts.driver.hasTemplate = async () => tried.at(-1) === 'made';
   parts.driver.makeTemplate = async () => {
     tried.push(isFull ? 'failed' : 'made');
     if (isFull) throw new PodvmError('exhausted', 'full');
   };
   const surroundings = {
-    nowMs: () => nowMs,
-    monotonicNs: () => process.hrtime.bigint(),
+    nowMs: () => Date.now(),
+    monotonicNs: () => process.hrtime.bigint() + laterNs,
     randomBytes,
     availableBytes: () => Promise.resolve(Number.MAX_SAFE_INTEGER),
     hasDescriptors: () => true,
@@ -101,7 +101,7 @@ test('run() boots cold for a while after a template could not be made, and then 
       ['c', 60_000],
       ['d', 0],
     ] as const) {
-      nowMs += laterMs;
+      laterNs += BigInt(laterMs) * 1_000_000n;
       isFull = name < 'c';
       await sandboxes.run({ ...sandboxSpec, name }, never);
     }

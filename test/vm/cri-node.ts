@@ -25,9 +25,20 @@ export interface CriNode extends AsyncDisposable {
 /** Timeout of a start: another build makes its agent first. */
 const servingTimeoutMs = 300_000;
 
-/** Takes CNI configurations from `net.d` of the node, empty at first, if it is told to; else it has its own network. */
-export async function openCriNode({ hasCniDirectory = false, pool = '0' } = {}): Promise<CriNode> {
-  const cli = await openCliNode({ isSetUp: true, pool });
+export interface CriNodeOptions {
+  /** Takes CNI configurations from `net.d` of the node, empty at first; else it has its own network. */
+  readonly hasCniDirectory?: boolean;
+  readonly pool?: string;
+  /** Another program than the checkout's `podvm`. */
+  readonly podvm?: string;
+}
+
+export async function openCriNode({
+  hasCniDirectory = false,
+  pool = '0',
+  podvm,
+}: CriNodeOptions = {}): Promise<CriNode> {
+  const cli = await openCliNode({ isSetUp: true, pool, ...(podvm === undefined ? {} : { podvm }) });
   const cniDirectory = join(cli.root, 'net.d');
   const configuration = join(cli.root, 'podvm.yaml');
   if (hasCniDirectory) {

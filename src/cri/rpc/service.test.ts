@@ -96,6 +96,22 @@ test('a call at its deadline aborts its handler with `timeout`, a cancelled one 
   assert.equal(await cancelled.reason, 'cancelled');
 });
 
+test("a call's deadline stays one when the host's date is set back meanwhile", async (t) => {
+  const reason = Promise.withResolvers<unknown>();
+  const handle = (_request: unknown, signal: AbortSignal) =>
+    new Promise<never>((_resolve, reject) => {
+      const now = Date.now;
+      t.mock.method(Date, 'now', () => now() - 3_600_000);
+      signal.addEventListener('abort', () => {
+        reason.resolve((signal.reason as PodvmError).kind);
+        reject(new Error('late'));
+      });
+    });
+  await using place = await serve({ pullImage: handle });
+  await assert.rejects(place.images.pullImage({}, { deadline: Date.now() + 150 }), is(status.DEADLINE_EXCEEDED, /./));
+  assert.equal(await reason.promise, 'timeout');
+});
+
 test('a stream sends its answers at once, and its handler ends when the client disconnects', async () => {
   const ended = Promise.withResolvers<void>();
   await using place = await serve({

@@ -161,8 +161,10 @@ function signalOf(
   call: EventEmitter & Pick<ServerUnaryCall<Buffer, Buffer>, 'cancelled' | 'getDeadline'>,
 ): AbortSignal {
   const controller = new AbortController();
+  const leftMs = Number(call.getDeadline()) - Date.now();
+  const dueMs = performance.now() + leftMs; // the date may be changed meanwhile
   const abort = () => {
-    const isLate = Date.now() + deadlineSlackMs >= Number(call.getDeadline());
+    const isLate = performance.now() + deadlineSlackMs >= dueMs;
     controller.abort(
       isLate
         ? new PodvmError('timeout', "not done by the caller's deadline")

@@ -12,12 +12,12 @@ export class IdleWatch implements Disposable {
     this.#clock = clock;
     this.#idleMs = idleMs;
     this.#onIdle = onIdle;
-    this.#touchedAt = clock.now();
+    this.#touchedAt = clock.monotonicMs();
     this.#wait(idleMs);
   }
 
   touch(): void {
-    this.#touchedAt = this.#clock.now();
+    this.#touchedAt = this.#clock.monotonicMs();
   }
 
   [Symbol.dispose](): void {
@@ -26,7 +26,7 @@ export class IdleWatch implements Disposable {
 
   #wait(ms: number): void {
     this.#cancel = this.#clock.after(ms, () => {
-      const left = this.#touchedAt + this.#idleMs - this.#clock.now();
+      const left = this.#touchedAt + this.#idleMs - this.#clock.monotonicMs();
       if (left <= 0) this.#onIdle();
       else this.#wait(left);
     });

@@ -11,7 +11,13 @@ const request: StreamRequest = {
 
 function clockAt(start: number): Clock & { passed(ms: number): void } {
   let now = start;
-  return { now: () => now, after: () => () => {}, passed: (ms) => void (now += ms) };
+  // The date is set on each look at it.
+  return {
+    now: () => Math.random() * 1e12,
+    monotonicMs: () => now,
+    after: () => () => {},
+    passed: (ms) => void (now += ms),
+  };
 }
 
 test('look() rejects unknown, redeemed and expired tokens', () => {

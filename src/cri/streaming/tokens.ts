@@ -36,7 +36,7 @@ export class Tokens {
       );
     }
     const token = randomBytes(tokenBytes).toString('base64url');
-    this.#waiting.set(token, { request, endsAt: this.#clock.now() + tokenLifeMs });
+    this.#waiting.set(token, { request, endsAt: this.#clock.monotonicMs() + tokenLifeMs });
     return token;
   }
 
@@ -52,7 +52,7 @@ export class Tokens {
   }
 
   #forgetOld(): void {
-    const now = this.#clock.now();
+    const now = this.#clock.monotonicMs();
     for (const [token, { endsAt }] of this.#waiting) {
       if (endsAt > now) return;
       this.#waiting.delete(token);

@@ -34,6 +34,7 @@ test('startScrub() reads what was not read for a week, one after another, and en
   let elapse = () => {};
   const clock: Clock = {
     now: () => nowMs,
+    monotonicMs: () => nowMs,
     after(ms, action) {
       waits.push(ms);
       elapse = action;

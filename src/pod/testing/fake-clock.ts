@@ -8,6 +8,8 @@ export interface FakeClock extends Clock {
   /** Runs everything that needs no time. */
   settle(): Promise<void>;
   readonly pending: number;
+  /** Sets the date, as by the host's administrator: no time passes. */
+  setDate(ms: number): void;
 }
 
 async function settle(): Promise<void> {
@@ -19,9 +21,12 @@ const turns = 12;
 
 export function createFakeClock(startMs = Date.UTC(2026, 0, 1)): FakeClock {
   let now = startMs;
+  let shiftMs = 0;
   const timers = new Set<{ readonly at: number; readonly action: () => void }>();
   return {
-    now: () => now,
+    now: () => now + shiftMs,
+    monotonicMs: () => now,
+    setDate: (ms) => void (shiftMs = ms - now),
     after(ms, action) {
       const timer = { at: now + Math.max(0, ms), action };
       timers.add(timer);

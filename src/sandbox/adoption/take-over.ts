@@ -163,13 +163,12 @@ async function endedOf(record: AdoptableRecord, path: string, context: TakingCon
   });
   const records = new ContainerRecords(path);
   const why = record.pod.failure ?? 'the sandbox was stopped';
-  const lost = {
-    exitCode: 137,
-    reason: 'SandboxFailed',
-    why,
-    finishedAt: new Date(surroundings.nowMs()).toISOString(),
-  } as const;
-  const containers = (await records.list().catch(() => [])).map((each) => ({ ...each, exit: each.exit ?? lost }));
+  const now = new Date(surroundings.nowMs()).toISOString();
+  const lost = { exitCode: 137, reason: 'SandboxFailed', why } as const;
+  const containers = (await records.list().catch(() => [])).map((each) => {
+    const startedAt = each.startedAt ?? each.createdAt; // later than now, if the host's date was set back
+    return { ...each, exit: each.exit ?? { ...lost, finishedAt: startedAt > now ? startedAt : now } };
+  });
   for (const container of containers) {
     await records.save(container).catch((error: unknown) => {
       surroundings.log.error('exit of a container not recorded', error, { sandbox: record.id });

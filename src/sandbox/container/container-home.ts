@@ -15,6 +15,8 @@ export interface ContainerHome {
   readonly limits: SandboxLimits;
   readonly log: Log;
   readonly now: () => Date;
+  /** The host's time for one of the guest, whose clock does not follow when the host's date is set. */
+  readonly hostMsOf: (guestMs: number) => number;
   /** Where the container is recorded; absent: it ends with this process. */
   readonly records?: Pick<ContainerRecords, 'save' | 'remove'>;
 }

@@ -11,11 +11,17 @@ import { startErrorCode } from './start-error.ts';
 import { createInbox } from '../inbox.ts';
 import { defaultLimits } from '../limits.ts';
 import { pumpOutput } from '../log/output.ts';
+import { hostTimes } from './host-times.ts';
 
 const never = new AbortController().signal;
 
 /** A container whose guest gives the test's answers, in the order of its calls. */
-function place(startFails: boolean | 'given up', now = () => 0, startedAtMs = 5) {
+function place(
+  startFails: boolean | 'given up',
+  now = () => 0,
+  startedAtMs = 5,
+  hostMsOf = (guestMs: number) => guestMs,
+) {
   const bugs: unknown[] = [];
   const calls: string[] = [];
   const inbox = createInbox((error) => bugs.push(error));
@@ -28,7 +34,7 @@ function place(startFails: boolean | 'given up', now = () => 0, startedAtMs = 5)
   };
   // SAFE: a container uses nothing else of its link
   const guest = { call } as unknown as Link;
-  const home = { inbox, guest, limits: defaultLimits, log: silentLog, now: () => new Date(now()) };
+  const home = { inbox, guest, limits: defaultLimits, log: silentLog, now: () => new Date(now()), hostMsOf };
   const container = new GuestContainer('c', containerSpec, '/log', home);
   const stdout = new PassThrough();
   stdout.end();
@@ -116,6 +122,24 @@ test('a container was made before it was started, and started before it ended, w
       },
     ),
   );
+});
+
+test('times from the guest follow when the date of the host is set', async () => {
+  const hourMs = 3_600_000;
+  let [nowMs, ns] = [10_000_000, 0n];
+  const hostMsOf = hostTimes({ nowMs: () => nowMs, monotonicNs: () => ns });
+  nowMs += hourMs;
+  const { container, inbox, made } = place(false, () => nowMs, 10_001_000, hostMsOf);
+  await inbox.ask(() => container.becomeCreated(made));
+  [nowMs, ns] = [nowMs + 1000, ns + 1_000_000_000n];
+  await container.start(never);
+  [nowMs, ns] = [nowMs + 9000, ns + 9_000_000_000n];
+  const exit = { kind: 'exited', containerId: 'c', exitCode: 0, oomKilled: false, finishedAtMs: 10_010_000 } as const;
+  inbox.tell(() => container.onGuestExit(exit));
+  await container.exited;
+  const { createdAt, startedAt, exit: { finishedAt } = {} } = container.status;
+  const sinceMs = [createdAt, startedAt, finishedAt].map((at) => (at?.getTime() ?? 0) - hourMs);
+  assert.deepEqual(sinceMs, [10_000_000, 10_001_000, 10_010_000]);
 });
 
 test('a start that was given up leaves nothing running in the guest, which may have done it', async () => {

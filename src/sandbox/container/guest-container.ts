@@ -159,9 +159,10 @@ export class GuestContainer implements Container {
     this.#killAll().catch((error: unknown) => this.#log.error('container not killed', error));
   }
 
-  /** Limits a time from the guest to between `first` and now, even if the host's clock was changed. */
+  /** Limits a time from the guest to between `first` and now. */
   #plausible(guestMs: number, first: Date = this.#createdAt): Date {
-    return new Date(Math.max(first.getTime(), Math.min(this.#home.now().getTime(), guestMs)));
+    const { now, hostMsOf } = this.#home;
+    return new Date(Math.max(first.getTime(), Math.min(now().getTime(), hostMsOf(guestMs))));
   }
 
   #end(exit: ContainerExit): void {

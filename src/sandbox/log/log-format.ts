@@ -69,11 +69,21 @@ export function decodeRecord(line: Uint8Array): LogRecord | undefined {
   return { time: text(0, afterTime), stream, endsLine, bytes };
 }
 
-/** Wall-clock times with nanoseconds that never run backwards: reads the clock once, and then a monotonic one. */
+/** Distance of the two clocks from which the date was set, in `ns`; smaller ones are corrections and late readings. */
+const stepNs = 500_000_000n;
+
+/**
+ * Dates with nanoseconds, which run backwards only when the host's date is set back: a monotonic clock, joined with the
+ * date at first and whenever that was set.
+ */
 export function createNanoClock(nowMs: () => number, monotonicNs: () => bigint): () => string {
-  const start = BigInt(Math.round(nowMs() * 1e6)) - monotonicNs();
+  const dateNs = () => BigInt(Math.round(nowMs() * 1e6));
+  let start = dateNs() - monotonicNs();
   return () => {
-    const ns = start + monotonicNs();
+    const sinceNs = monotonicNs();
+    const offNs = dateNs() - (start + sinceNs);
+    if (offNs > stepNs || offNs < -stepNs) start += offNs;
+    const ns = start + sinceNs;
     const seconds = new Date(Number(ns / 1_000_000n)).toISOString().slice(0, 19);
     return `${seconds}.${(ns % 1_000_000_000n).toString().padStart(9, '0')}Z`;
   };

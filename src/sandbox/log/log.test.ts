@@ -69,15 +69,25 @@ test('decodeRecord() takes no line that is not a record', () => {
   }
 });
 
-test('createNanoClock() never runs backwards and keeps nine digits', () => {
-  let ns = 5n;
+test('createNanoClock() keeps nine digits, and runs backwards only when the date is set back', () => {
+  let [nowMs, ns] = [1_700_000_000_000, 5n];
   const clock = createNanoClock(
-    () => 1_700_000_000_000,
+    () => nowMs,
     () => ns,
   );
   assert.equal(clock(), '2023-11-14T22:13:20.000000000Z');
   ns += 1n;
   assert.equal(clock(), '2023-11-14T22:13:20.000000001Z');
+  nowMs -= 400;
+  ns += 1n;
+  assert.equal(clock(), '2023-11-14T22:13:20.000000002Z');
+  nowMs += 3_600_000;
+  assert.equal(clock(), '2023-11-14T23:13:19.600000000Z');
+  nowMs -= 7_200_000;
+  ns += 7n;
+  assert.equal(clock(), '2023-11-14T21:13:19.600000000Z');
+  ns += 7n;
+  assert.equal(clock(), '2023-11-14T21:13:19.600000007Z');
 });
 
 test('readLog() says so when there is no log', async () => {

@@ -162,7 +162,7 @@ class SparePool implements Pool {
 
   async #addSpare(): Promise<void> {
     const { surroundings } = this.#context;
-    const startedMs = surroundings.nowMs();
+    const startedMs = this.#nowMs;
     const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(makeTimeoutMs)]);
     const phases = createPhases(surroundings.monotonicNs);
     await using holdings = new Holdings();
@@ -172,7 +172,7 @@ class SparePool implements Pool {
     void made.machine.exited.then(() => this.#lose(spare));
     this.#hasTemplate = await this.#isThereTemplate();
     this.#spares.push(spare);
-    surroundings.log.info('spare machine made', { sandbox: made.record.id, ms: surroundings.nowMs() - startedMs });
+    surroundings.log.info('spare machine made', { sandbox: made.record.id, ms: this.#nowMs - startedMs });
   }
 
   /** Whether the template of the spares still exists: its key covers everything that it is made of. */

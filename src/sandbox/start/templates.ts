@@ -33,13 +33,13 @@ export function createTemplates(context: TemplatesContext): Templates {
   const { parts, surroundings } = context;
   const making = new Map<string, Promise<boolean>>();
   const failedAtMs = new Map<string, number>();
+  const monotonicMs = () => Number(surroundings.monotonicNs() / 1_000_000n);
   const ending = new AbortController();
 
   const makeOnce = (shape: MachineShape): Promise<boolean> => {
     if (ending.signal.aborted) return Promise.resolve(false);
     const key = JSON.stringify(shape);
-    const sinceMs = surroundings.nowMs() - (failedAtMs.get(key) ?? -Infinity);
-    if (sinceMs >= 0 && sinceMs < retryMs) return Promise.resolve(false);
+    if (monotonicMs() - (failedAtMs.get(key) ?? -Infinity) < retryMs) return Promise.resolve(false);
     const order =
       making.get(key) ??
       makeTemplate(context, shape, AbortSignal.any([ending.signal, AbortSignal.timeout(makeTimeoutMs)])).then(
@@ -50,7 +50,7 @@ export function createTemplates(context: TemplatesContext): Templates {
         },
         (error: unknown) => {
           making.delete(key);
-          failedAtMs.set(key, surroundings.nowMs());
+          failedAtMs.set(key, monotonicMs());
           if (!ending.signal.aborted) {
             surroundings.log.error('no template: machines boot cold', error, { triedAgainAfterMs: retryMs });
           }
@@ -76,11 +76,11 @@ export function createTemplates(context: TemplatesContext): Templates {
 /** Makes a machine on a network that leads nowhere, uses it once by the agent's own calls, and freezes it. */
 async function makeTemplate(context: TemplatesContext, shape: MachineShape, signal: AbortSignal): Promise<void> {
   const { root, userIds, parts, limits, surroundings } = context;
-  const startedMs = surroundings.nowMs();
+  const startedNs = surroundings.monotonicNs();
   await using undo = new AsyncDisposableStack();
   const { uid } = undo.use(userIds.take());
   const id = `template-${Buffer.from(surroundings.randomBytes(6)).toString('hex')}`;
-  const createdAt = new Date(startedMs).toISOString();
+  const createdAt = new Date(surroundings.nowMs()).toISOString();
   const record = { version: 1, id, namespace: '', name: '', podUid: '', uid, createdAt } as const;
   const directory = undo.use(await makeSandboxDirectory(root, record));
   const attachment = undo.use(
@@ -118,7 +118,10 @@ async function makeTemplate(context: TemplatesContext, shape: MachineShape, sign
     exercise,
     signal,
   );
-  surroundings.log.info('template made', { ...size, ms: surroundings.nowMs() - startedMs });
+  surroundings.log.info('template made', {
+    ...size,
+    ms: Number((surroundings.monotonicNs() - startedNs) / 1_000_000n),
+  });
 }
 
 function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
