@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtempDisposable, readdir, readFile, realpath, stat, symlink } from 'node:fs/promises';
+import { mkdir, mkdtempDisposable, readdir, readFile, realpath, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { run } from '#host/run.ts';
+import { unitOf } from '../../tools/release/deb.ts';
 import { makeNpmPackage } from '../../tools/release/npm-package.ts';
 import { readRelease } from '../../tools/release/release.ts';
 import { openCliNode } from './cli-node.ts';
@@ -40,6 +41,15 @@ describe('the npm package', { skip: await whyNoVm(), timeout: 600_000 }, () => {
     const [first, second] = made;
     assert.ok(first !== undefined && second !== undefined && first.equals(second));
     assert.ok(first.length <= maxPackageBytes, `${first.length} bytes`);
+  });
+
+  it('has a unit that systemd understands', async () => {
+    await using work = await mkdtempDisposable(join(tmpdir(), 'podvm-unit-'));
+    const unit = (await unitOf(repo)).replace('/usr/bin/podvm', join(repo, 'podvm'));
+    const path = join(work.path, 'podvm.service');
+    await writeFile(path, unit);
+    const { stdout, stderr } = await run('systemd-analyze', ['verify', path]);
+    assert.deepEqual([stdout, stderr], ['', '']);
   });
 
   it('sets a node up with its own agent and file server, and runs a pod, below node_modules', async () => {

@@ -85,7 +85,8 @@ Copyright: the authors of PodVM.
   for (const name of ['LICENSE', 'LICENCES.txt']) await rm(at(join(program, name)));
 }
 
-async function unitOf(repo: string): Promise<string> {
+/** The unit of `examples`, for the installed program. */
+export async function unitOf(repo: string): Promise<string> {
   const text = await readFile(join(repo, 'examples/podvm.service'), 'utf8');
   return text.replace(/^# systemd unit .*\n/, '').replace('ExecStart=/opt/podvm/podvm ', 'ExecStart=/usr/bin/podvm ');
 }
