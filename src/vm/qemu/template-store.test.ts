@@ -55,6 +55,19 @@ describe('TemplateStore', { skip }, () => {
     }
   });
 
+  it('publish() keeps no disk space for pages of zeros, and all other bytes', async () => {
+    await using place = await emptyHouse();
+    const files = { memory: join(place.directory, 'memory'), state: join(place.directory, 'state') };
+    const pages = Buffer.alloc(4 * 1024 * 1024);
+    pages.write('kernel', 1024 * 1024);
+    await writeFile(files.memory, pages);
+    await writeFile(files.state, 'devices');
+    await place.store.publish('k', files);
+    const memory = join((await place.store.find('k')) ?? '', 'memory');
+    assert.ok((await readFile(memory)).equals(pages));
+    assert.ok((await stat(memory)).blocks * 512 < 1024 * 1024);
+  });
+
   const edits: Record<string, (directory: string) => Promise<void>> = {
     'with appended memory': (directory) => appendFile(join(directory, 'memory'), 'x'),
     'with memory overwritten in place': (directory) => writeFile(join(directory, 'memory'), 'PAGES', { flag: 'r+' }),

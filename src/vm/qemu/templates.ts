@@ -9,7 +9,7 @@ import type { QemuDriverOptions } from './driver-options.ts';
 import { TemplateStore, type TemplateFiles } from './template-store.ts';
 import { hostTscKHz } from './tsc.ts';
 
-/** Maximum number of tenant templates on a node. Each took 410 MB on disk with 12 GiB of nominal memory. */
+/** Maximum number of tenant templates on a node. Each took 289 MB on disk with 12 GiB of nominal memory. */
 export const maxTenantTemplates = 16;
 
 /** The templates of one driver, by machine shape. */
