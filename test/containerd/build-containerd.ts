@@ -1,10 +1,7 @@
-import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import * as v from 'valibot';
-import { PodvmError } from '#base/errors.ts';
-import { isThere } from '#host/files.ts';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { run, type RunOptions } from '#host/run.ts';
-import { goEnv } from '../conformance/cri-tools.ts';
+import { goEnv, inNewDirectory, sourceOf } from '../conformance/go-module.ts';
 
 /** Containerd's programs, and runc. */
 export interface ContainerdPrograms {
@@ -15,13 +12,13 @@ export interface ContainerdPrograms {
   readonly version: string;
 }
 
-const module = 'github.com/containerd/containerd/v2';
 export const version = 'v2.4.2';
-/** Hash of the module's source, as in `go.sum`: changes with the version. */
-const sum = 'h1:p6Qg+xbEz8lvwdhHDx0U469xENvp4LgGBx+E7djXkGw=';
+const module = {
+  path: 'github.com/containerd/containerd/v2',
+  version,
+  sum: 'h1:p6Qg+xbEz8lvwdhHDx0U469xENvp4LgGBx+E7djXkGw=',
+};
 const buildTimeoutMs = 60 * 60_000;
-
-const downloaded = v.object({ Dir: v.string(), Sum: v.string() });
 
 /**
  * Builds containerd out of its module, once, into `cache`; nothing is installed. Where the module comes from is the
@@ -32,14 +29,9 @@ export async function buildContainerd(cache: string, signal: AbortSignal): Promi
   await inNewDirectory(home, async (work) => {
     const env = { ...goEnv(), CGO_ENABLED: '0' };
     const options: RunOptions = { signal, env, timeoutMs: buildTimeoutMs, cwd: work };
-    const { stdout } = await run('go', ['mod', 'download', '-json', `${module}@${version}`], options);
-    const source = v.parse(downloaded, JSON.parse(stdout));
-    if (source.Sum !== sum) {
-      throw new PodvmError('corrupt', `Cannot use ${module} ${version}: expected the sum ${sum}, got ${source.Sum}`);
-    }
     const flags = ['-trimpath', '-buildvcs=false', '-ldflags=-s -w', '-o', work];
     const commands = ['./cmd/ctr', './cmd/containerd-shim-runc-v2', './cmd/containerd'];
-    await run('go', ['build', ...flags, ...commands], { ...options, cwd: source.Dir });
+    await run('go', ['build', ...flags, ...commands], { ...options, cwd: await sourceOf(module, options) });
   });
   const { runc } = await debianContainerd(cache, signal);
   return { containerd: join(home, 'containerd'), ctr: join(home, 'ctr'), runc, version: version.slice(1) };
@@ -58,17 +50,4 @@ export async function debianContainerd(cache: string, signal: AbortSignal): Prom
   const { stdout } = await run(containerd, ['--version'], { signal });
   const [found = ''] = /\d+\.\d+\.\d+/.exec(stdout) ?? [];
   return { containerd, ctr: join(home, 'usr/bin/ctr'), runc: join(home, 'usr/sbin/runc'), version: found };
-}
-
-/** Has a directory filled, unless it is there; it appears when it is complete. */
-async function inNewDirectory(path: string, fill: (work: string) => Promise<void>): Promise<void> {
-  if (await isThere(path)) return;
-  await mkdir(dirname(path), { recursive: true });
-  const work = await mkdtemp(join(dirname(path), '.building-'));
-  try {
-    await fill(work);
-    await rename(work, path);
-  } finally {
-    await rm(work, { recursive: true, force: true });
-  }
 }

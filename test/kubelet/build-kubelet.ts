@@ -1,18 +1,16 @@
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import * as v from 'valibot';
-import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { isThere } from '#host/files.ts';
-import { goEnv } from '../conformance/cri-tools.ts';
+import { goEnv, sourceOf } from '../conformance/go-module.ts';
 
-const module = 'k8s.io/kubernetes';
 export const version = 'v1.35.4';
-/** Hash of the module's source, as in `go.sum`: changes with the version. */
-const sum = 'h1:o/8dBC/pHVpYoGV4OAIytAlNPZbdYVTXJHoYvXC4qzM=';
+const module = {
+  path: 'k8s.io/kubernetes',
+  version,
+  sum: 'h1:o/8dBC/pHVpYoGV4OAIytAlNPZbdYVTXJHoYvXC4qzM=',
+};
 const buildTimeoutMs = 60 * 60_000;
-
-const downloaded = v.object({ Dir: v.string(), Sum: v.string() });
 
 /**
  * Builds a kubelet out of Kubernetes' own module, once, into `cache`, and returns its path. Where the module comes from
@@ -25,15 +23,14 @@ export async function buildKubelet(cache: string, signal: AbortSignal): Promise<
   const work = await mkdtemp(join(cache, '.building-'));
   try {
     const options = { signal, env: { ...goEnv(), CGO_ENABLED: '0' }, timeoutMs: buildTimeoutMs, cwd: work };
-    const { stdout } = await run('go', ['mod', 'download', '-json', `${module}@${version}`], options);
-    const source = v.parse(downloaded, JSON.parse(stdout));
-    if (source.Sum !== sum) {
-      throw new PodvmError('corrupt', `Cannot use ${module} ${version}: expected the sum ${sum}, got ${source.Sum}`);
-    }
-    await writeFile(join(work, 'go.mod'), goModOf(await readFile(join(source.Dir, 'go.mod'), 'utf8')));
-    await writeFile(join(work, 'tools.go'), `//go:build tools\n\npackage tools\n\nimport _ "${module}/cmd/kubelet"\n`);
+    const source = await sourceOf(module, options);
+    await writeFile(join(work, 'go.mod'), goModOf(await readFile(join(source, 'go.mod'), 'utf8')));
+    await writeFile(
+      join(work, 'tools.go'),
+      `//go:build tools\n\npackage tools\n\nimport _ "${module.path}/cmd/kubelet"\n`,
+    );
     const flags = ['-mod=mod', '-trimpath', '-buildvcs=false', '-ldflags=-s -w', '-o', 'kubelet'];
-    await run('go', ['build', ...flags, `${module}/cmd/kubelet`], options);
+    await run('go', ['build', ...flags, `${module.path}/cmd/kubelet`], options);
     await rename(join(work, 'kubelet'), kubelet);
     return kubelet;
   } finally {
@@ -47,5 +44,5 @@ function goModOf(theirs: string): string {
   const parts = [...theirs.matchAll(/^\s*(k8s\.io\/[a-z0-9-]+) => \.\/staging/gm)].map(([, name = '']) => name);
   const partVersion = version.replace(/^v1\./, 'v0.');
   const replaced = parts.map((name) => `replace ${name} => ${name} ${partVersion}\n`);
-  return [`module podvm.invalid/kubelet\n\n${go}\n\nrequire ${module} ${version}\n\n`, ...replaced].join('');
+  return [`module podvm.invalid/kubelet\n\n${go}\n\nrequire ${module.path} ${version}\n\n`, ...replaced].join('');
 }

@@ -7,7 +7,7 @@ import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { connectTestClient } from '#cri/testing/grpc-client.ts';
 import { PodSandboxState, RuntimeService } from '#cri/schema/api_pb.ts';
-import { goVersion } from '../conformance/cri-tools.ts';
+import { goVersion } from '../conformance/go-module.ts';
 import { type CliNode, openCliNode } from '../vm/cli-node.ts';
 import { buildKubelet, version } from './build-kubelet.ts';
 import { startKubeSystem, tourDelegate } from './delegate.ts';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import * as v from 'valibot';
 import { run } from '#host/run.ts';
-import { goEnv, goVersion } from '../conformance/cri-tools.ts';
+import { goEnv, goVersion } from '../conformance/go-module.ts';
 
 /*
  * `npm run posix`: the file-system tests of go-fuse (`posixtest`, pinned by go.sum beside this) on each mode of a volume

@@ -1,0 +1,56 @@
+import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import { isThere } from '#host/files.ts';
+import { run, type RunOptions } from '#host/run.ts';
+import { callersEnv } from './callers-env.ts';
+
+/** A Go module of one version. */
+export interface GoModule {
+  readonly path: string;
+  readonly version: string;
+  /** Hash of its source, as in `go.sum`: changes with the version. */
+  readonly sum: string;
+}
+
+const downloaded = v.object({ Dir: v.string(), Sum: v.string() });
+
+/** Version of the Go toolchain of this machine, or undefined if there is none. */
+export async function goVersion(signal: AbortSignal): Promise<string | undefined> {
+  try {
+    return (await run('go', ['env', 'GOVERSION'], { signal, env: goEnv() })).stdout.trim();
+  } catch (error) {
+    if (error instanceof PodvmError && error.kind === 'failedPrecondition') return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Directory with the module's source. Where it comes from is the environment's to say (GOPROXY, GOFLAGS, GOMODCACHE).
+ * Errors: `corrupt` for another source than the one known.
+ */
+export async function sourceOf({ path, version, sum }: GoModule, options: RunOptions): Promise<string> {
+  const { stdout } = await run('go', ['mod', 'download', '-json', `${path}@${version}`], options);
+  const source = v.parse(downloaded, JSON.parse(stdout));
+  if (source.Sum === sum) return source.Dir;
+  throw new PodvmError('corrupt', `Cannot use ${path} ${version}: expected the sum ${sum}, got ${source.Sum}`);
+}
+
+/** Go finds its caches and proxies by the caller's environment. */
+export function goEnv(): Record<string, string> {
+  return callersEnv({ PATH: `${process.env['PATH'] ?? ''}:/usr/local/go/bin`, HOME: process.env['HOME'] ?? '/root' });
+}
+
+/** Has a directory filled, unless it is there; it appears when it is complete. */
+export async function inNewDirectory(path: string, fill: (work: string) => Promise<void>): Promise<void> {
+  if (await isThere(path)) return;
+  await mkdir(dirname(path), { recursive: true });
+  const work = await mkdtemp(join(dirname(path), '.building-'));
+  try {
+    await fill(work);
+    await rename(work, path);
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
