@@ -4,7 +4,7 @@ import { type Bundle, readBundle } from './bundle/bundle.ts';
 import { podCgroupOf } from './bundle/pod-cgroup.ts';
 import { Input, type IoPaths } from './io/fifos.ts';
 import { checkFifo } from './io/open-fifo.ts';
-import type { FifoKeeper } from './keeper/keeper.ts';
+import type { FifoKeeper } from './io/fifo-keeper.ts';
 import { openPorts } from './keep-track.ts';
 import type { ShimParts } from './parts.ts';
 import { TaskOOMSchema } from './schema/generated/events/task_pb.ts';

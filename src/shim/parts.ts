@@ -1,7 +1,7 @@
 import type { Log } from '#host/log.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import type { Events } from './events.ts';
-import type { FifoKeeper } from './keeper/keeper.ts';
+import type { FifoKeeper } from './io/fifo-keeper.ts';
 import type { forwardPorts } from './ports/forward-ports.ts';
 import type { TaskRecords } from './task/task-records.ts';
 import type { Tasks } from './task/tasks.ts';

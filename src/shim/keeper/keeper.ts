@@ -15,6 +15,7 @@ import { startChild } from '#host/start-child.ts';
 import { poll } from '#host/wait.ts';
 import type { FifoOutput } from '#sandbox/parts.ts';
 import type { OutputChunk, OutputFifos } from '#sandbox/sandbox.ts';
+import type { FifoKeeper } from '../io/fifo-keeper.ts';
 import { type KeeperAnswer, type KeeperRequest, type KeeperSockets, keeperSocketsOf } from './keeper-sockets.ts';
 
 export interface KeeperOptions {
@@ -26,9 +27,6 @@ export interface KeeperOptions {
   readonly log: Log;
 }
 
-/** What tasks need of the keeper. */
-export type FifoKeeper = Pick<Keeper, 'hold' | 'end' | 'forget'>;
-
 const startTimeoutMs = 30_000;
 const restartMs = 1_000;
 /** A relay needs little; Node would take more because the host has more. */
@@ -37,7 +35,7 @@ const nodeFlags = ['--max-semi-space-size=1', '--max-old-space-size=128'];
 export const recordsDirectoryOf = (directory: string): string => join(directory, 'tasks');
 
 /** The keeper, as the daemon sees it: a process that is started once and found again by the next daemon. */
-export class Keeper implements Disposable {
+export class Keeper implements FifoKeeper, Disposable {
   readonly #options: KeeperOptions;
   readonly sockets: KeeperSockets;
   readonly #closing = new AbortController();

@@ -7,7 +7,7 @@ import type { Container } from '#sandbox/sandbox.ts';
 import type { Bundle } from '../bundle/bundle.ts';
 import type { OciResources } from '../bundle/oci-spec.ts';
 import type { Input, IoPaths } from '../io/fifos.ts';
-import type { FifoKeeper } from '../keeper/keeper.ts';
+import type { FifoKeeper } from '../io/fifo-keeper.ts';
 import type { Figures } from '../translate/metrics.ts';
 import { resourcesOf } from '../translate/resources.ts';
 import { ExecProcess } from './exec-process.ts';
