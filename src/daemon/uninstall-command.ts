@@ -2,6 +2,7 @@ import { readdir, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isThere } from '#host/files.ts';
 import { bridgeOf, removeDefaultNetwork } from '#network/default-network.ts';
+import { keeperSocketsOf } from '#shim/keeper/keeper-sockets.ts';
 import { containerdPlaces, uninstallContainerd } from './install-containerd.ts';
 import type { Configuration } from './configuration.ts';
 import { endOrphans } from './end-orphans.ts';
@@ -22,7 +23,7 @@ const ours = [
     'snapshots',
     'templates',
   ],
-  ...['templates-of', 'podvm.sock', 'cri', 'cri.sock', 'shim', 'shim.sock', 'shim.sock.wanted'],
+  ...['templates-of', 'podvm.sock', 'cri', 'cri.sock', 'shim', 'shim.sock'],
 ];
 
 /**
@@ -38,6 +39,7 @@ export async function uninstallCommand(
   requireRoot('uninstall');
   const { root } = config;
   const ended = await endOrphans(config, write);
+  await rm(keeperSocketsOf(config.shimSocketPath).wanted, { force: true });
   const network = join(root, 'network');
   const bridge = await bridgeOf(network);
   if (bridge !== undefined) {

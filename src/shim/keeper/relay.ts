@@ -19,6 +19,8 @@ export type AnswerAway = (request: Request) => Promise<Uint8Array | undefined>;
 const repeatable: ReadonlySet<string> = new Set(['Wait', 'State', 'Connect', 'Pids', 'Shutdown', 'CloseIO']);
 /** Time in which a daemon may come back before a call fails, in `ms`; it has not begun. */
 const patienceMs = 20_000;
+/** Pause before the next attempt to reach a daemon, in `ms`. */
+const againMs = 50;
 const maxUnreadBytes = 16 * 1024 * 1024;
 
 interface Call {
@@ -80,7 +82,6 @@ export class Relay {
   #wait(call: Call): void {
     const { request, frame } = call;
     call.isSent = false;
-    this.#connect();
     void this.#answerAway(request)
       .catch(() => undefined)
       .then((payload) => {
@@ -116,7 +117,7 @@ export class Relay {
 
   /** Connects to the daemon when it serves, and sends it what waits. */
   #connect(): void {
-    if (this.#isConnecting || this.#upstream !== undefined) return;
+    if (this.#isConnecting || this.#upstream !== undefined || this.#containerd.destroyed) return;
     this.#isConnecting = true;
     void this.#daemon.serves().then((isServing) => {
       if (!isServing || this.#containerd.destroyed) return;
@@ -130,7 +131,11 @@ export class Relay {
       });
       const reader = new FrameReader();
       socket.on('data', (chunk: Buffer) => {
-        for (const frame of reader.read(chunk)) this.#takeAnswer(frame);
+        try {
+          for (const frame of reader.read(chunk)) this.#takeAnswer(frame);
+        } catch {
+          socket.destroy(); // not ttrpc
+        }
       });
       socket.once('close', () => this.#lose(socket));
     });
@@ -154,7 +159,7 @@ export class Relay {
       if (!call.isSent || repeatable.has(call.request.method)) this.#wait(call);
       else this.#answer(call.frame.streamId, { error: ended });
     }
-    this.#connect();
+    setTimeout(() => this.#connect(), againMs);
   }
 }
 
