@@ -15,6 +15,7 @@ import {
   nameNetns,
   removePair,
 } from './lost-links.ts';
+import { devicesOf, hasQueues, joinAgain, QueueWatch } from './lost-queues.ts';
 import { type HeldPorts, holdPorts } from './ports/held-ports.ts';
 import { readInterface } from './ip/ip-command.ts';
 import {
@@ -25,7 +26,7 @@ import {
   netnsPath,
   refilterTap,
   removeNetns,
-  separateFromTap,
+  separate,
   setTapMtu,
   tapName,
 } from './netns.ts';
@@ -81,6 +82,7 @@ export class HostAttachment implements Attachment {
   /** The pod's host ports, once the pod is known. */
   #held: Promise<HeldPorts | undefined> = Promise.resolve(undefined);
   #tapMtu = defaultTapMtu;
+  readonly #queues = new QueueWatch();
   /** An early look at the chain while nothing else is to do: the built-in one takes 50 ms. */
   #looked: Promise<unknown> | undefined;
   /** The work done before the pod is known. */
@@ -256,7 +258,7 @@ export class HostAttachment implements Attachment {
   async #leave(signal: AbortSignal): Promise<void> {
     const { conflist, added, isFiltered: _, ...record } = this.#record;
     if (conflist) await deleteChain(this.#call(conflist), added, signal);
-    await separateFromTap(this.sandboxId, signal);
+    await separate(this.sandboxId, [tapName], signal); // the interface's half goes with the interface
     this.#joined = undefined;
     await this.#write(record);
   }
@@ -345,20 +347,22 @@ export class HostAttachment implements Attachment {
     return this.#record.guest === undefined || this.#ending.signal.aborted ? undefined : this.#record;
   }
 
-  /**
-   * Restores what others have removed; undefined when nothing is missing afterwards. `isOurs`: it is on the built-in
-   * network, whose parts are all known.
-   */
-  mend(pod: ConnectedPod, isOurs: boolean, signal: AbortSignal): Promise<Unmended | undefined> {
-    this.#mending = this.#mend(pod, isOurs, AbortSignal.any([signal, this.#ending.signal]));
+  /** Restores what others have removed; undefined when nothing is missing afterwards. */
+  mend(pod: ConnectedPod, how: MendHow, signal: AbortSignal): Promise<Unmended | undefined> {
+    this.#mending = this.#mend(pod, how, AbortSignal.any([signal, this.#ending.signal]));
     return this.#mending;
   }
 
-  async #mend(pod: ConnectedPod, isOurs: boolean, signal: AbortSignal): Promise<Unmended | undefined> {
+  async #mend(
+    pod: ConnectedPod,
+    { isOurs, looksAtQueues }: MendHow,
+    signal: AbortSignal,
+  ): Promise<Unmended | undefined> {
     for (let tries = 0; tries < mostLosses; tries += 1) {
       const record = this.connected;
       const loss = record && findLoss(record, pod);
-      if (record === undefined || loss === undefined) return undefined;
+      if (record === undefined) return undefined;
+      if (loss === undefined) return await this.#mendQueues(record, pod, looksAtQueues, signal);
       const putBack = this.#remedyOf(loss, record, pod, isOurs);
       if (putBack === undefined) return { why: whyLost[loss], isFinal: true };
       try {
@@ -368,6 +372,29 @@ export class HostAttachment implements Attachment {
       }
       this.#parts.onMended(this.sandboxId, loss);
     }
+    return undefined;
+  }
+
+  async #mendQueues(
+    record: AttachmentRecord,
+    pod: ConnectedPod,
+    looks: boolean,
+    signal: AbortSignal,
+  ): Promise<Unmended | undefined> {
+    if (record.mode === 'none' || this.#queues.isOff) return undefined;
+    const isAlarmed = this.#queues.isAlarmed(devicesOf(pod));
+    if (!isAlarmed && !looks) return undefined;
+    const isWell = await hasQueues(record, signal);
+    this.#queues.looked(isWell);
+    if (isWell) return undefined;
+    const { conflist, added } = record;
+    try {
+      await joinAgain(record, conflist && added && portRulesOf(conflist, added, record), signal);
+    } catch (error) {
+      return { why: `its ${interfaceName} is not joined with ${tapName}: ${messageOf(error)}`, isFinal: false };
+    }
+    this.#queues.isOff = !(await hasQueues(record, signal));
+    this.#parts.onMended(this.sandboxId, 'queues');
     return undefined;
   }
 
@@ -387,14 +414,11 @@ export class HostAttachment implements Attachment {
 
   async #makePair(record: AttachmentRecord, signal: AbortSignal): Promise<void> {
     const host = hostLinkOf(record);
-    const { conflist, added, isFiltered } = record;
+    const { conflist, added } = record;
     if (host === undefined || conflist === undefined || added === undefined) return;
-    const rules = portRulesOf(conflist, added, record);
-    const filters = { fromGuest: frameFilter(rules), toGuest: ownFramesOnly(rules.mac) };
     try {
       await makePair(record, host, signal);
-      await separateFromTap(this.sandboxId, signal); // the tap still leads to the deleted link
-      await joinWithTap(this.sandboxId, interfaceName, isFiltered === true ? filters : undefined, signal);
+      await joinAgain(record, portRulesOf(conflist, added, record), signal); // the tap still leads to the deleted link
     } catch (error) {
       await removePair(host).catch(() => undefined); // the next check begins again
       throw error;
@@ -454,6 +478,13 @@ const whyLost: Record<Loss, string> = {
   pair: `${interfaceName}, its link to the network, was deleted`,
   'bridge port': 'its link was taken from its bridge',
 };
+
+export interface MendHow {
+  /** It is on the built-in network, whose parts are all known. */
+  readonly isOurs: boolean;
+  /** Looks at the queues in the netns, which takes a process, also when nothing suggests a loss. */
+  readonly looksAtQueues: boolean;
+}
 
 /** A loss that could not be restored, and whether trying again is useless. */
 export interface Unmended {

@@ -82,6 +82,8 @@ class HostNetwork implements Network {
   readonly #attachments = new Map<string, HostAttachment>();
   /** When `mend` last checked the node's rules. */
   #rulesMs = 0;
+  /** Chooses the pod whose queues the next check of rules looks at: one at a time, to take one process. */
+  #turn = 0;
   /** Pods that the last check could not restore. */
   readonly #unmended = new Set<string>();
   #default: Conflist | undefined;
@@ -168,9 +170,11 @@ class HostNetwork implements Network {
       });
     }
     const broken = new Map<string, string>();
-    for (const { pod, attachment, isOurs } of found) {
+    if (looksAtRules) this.#turn += 1;
+    for (const [at, { pod, attachment, isOurs }] of found.entries()) {
       try {
-        const unmended = await attachment.mend(pod, isOurs, signal);
+        const looksAtQueues = looksAtRules && at === this.#turn % found.length;
+        const unmended = await attachment.mend(pod, { isOurs, looksAtQueues }, signal);
         const isBroken = unmended !== undefined && (unmended.isFinal || this.#unmended.has(pod.sandboxId));
         if (unmended === undefined) this.#unmended.delete(pod.sandboxId);
         else if (isBroken) broken.set(pod.sandboxId, unmended.why);

@@ -161,9 +161,17 @@ export async function droppedFrames(sandboxId: string, signal: AbortSignal): Pro
 const tc = async (sandboxId: string, args: readonly string[], signal: AbortSignal, more: RunOptions = {}) =>
   await run('tc', ['-netns', netnsName(sandboxId), ...args], { signal, timeoutMs: 10_000, ...more });
 
-/** Undoes the tap's half of `joinWithTap`; the interface's half goes with the interface. */
-export async function separateFromTap(sandboxId: string, signal: AbortSignal): Promise<void> {
-  await tc(sandboxId, ['qdisc', 'del', 'dev', tapName, 'ingress'], signal, { okCodes: [0, 2] }); // 2: there is no queue
+/** Undoes `joinWithTap` for these interfaces. */
+export async function separate(sandboxId: string, names: readonly string[], signal: AbortSignal): Promise<void> {
+  for (const name of names) {
+    await tc(sandboxId, ['qdisc', 'del', 'dev', name, 'ingress'], signal, { okCodes: [0, 2] }); // 2: there is no queue
+  }
+}
+
+/** Lists what `joinWithTap` made for these interfaces, as text. */
+export async function listFilters(sandboxId: string, names: readonly string[], signal: AbortSignal): Promise<string> {
+  const input = names.map((name) => `filter show dev ${name} parent ffff:`).join('\n');
+  return (await tc(sandboxId, ['-batch', '-'], signal, { input })).stdout;
 }
 
 export async function setTapMtu(sandboxId: string, mtu: number, signal: AbortSignal): Promise<void> {

@@ -168,7 +168,7 @@ export interface Network {
   droppedPackets(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /**
    * Checks the network of these pods, which this process runs, and restores what others have removed: the name of a
-   * netns, links, the bridge, and the node's rules. Returns, by sandbox id, why a pod is disconnected for good. Other
+   * netns, links, queues and filters, the bridge, and the node's rules. Returns, by sandbox id, why a pod is disconnected for good. Other
    * failures are logged, and the next call tries again.
    */
   mend(pods: readonly ConnectedPod[], signal: AbortSignal): Promise<ReadonlyMap<string, string>>;

@@ -256,6 +256,25 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
       t.diagnostic(`put back after ${Math.round(ms)} ms`);
     });
 
+    it('queues and filters in its netns that were removed are put back', async (t) => {
+      const tc = async (...args: string[]) => (await run('tc', ['-netns', netns(), ...args])).stdout;
+      const filters = async () =>
+        (await tc('filter', 'show', 'dev', 'tap0', 'parent', 'ffff:')) +
+        (await tc('filter', 'show', 'dev', 'eth0', 'parent', 'ffff:'));
+      const asBefore = (listed: string) => listed.replaceAll(/index \d+/g, 'index');
+      const before = asBefore(await filters());
+      for (const device of ['eth0', 'tap0']) await tc('qdisc', 'del', 'dev', device, 'ingress');
+      const open = await isEchoed(ip, 7);
+      assert.equal(open, false);
+      const ms = await putBack('both queues', echoes(ip, 7));
+      t.diagnostic(`queues put back after ${Math.round(ms)} ms`);
+      assert.ok(ms < 10_000 + 3_000, `${ms} ms`);
+      assert.equal(asBefore(await filters()), before);
+      await tc('filter', 'del', 'dev', 'tap0', 'parent', 'ffff:', 'pref', '1');
+      const filterMs = await putBack('the filter', async () => asBefore(await filters()) === before);
+      t.diagnostic(`filter put back after ${Math.round(filterMs)} ms`);
+    });
+
     it('the name of its netns that was removed is put back, and the pod can be removed', async () => {
       await run('ip', ['netns', 'delete', netns()]);
       await putBack(

@@ -18,6 +18,8 @@ const leaks = 'test/vm/leaks.test.ts';
 const interrupts = 'test/vm/cli-interrupts.test.ts';
 const short = 'test/vm/short-of-descriptors.test.ts';
 const database = 'test/vm/database.test.ts';
+const clockJumps = 'test/vm/clock-jumps.test.ts';
+const leaksOfNetwork = 'test/vm/leaks-network.test.ts';
 const setUpEnds = 'test/vm/set-up-ends.test.ts';
 
 /** What happens to a component at a moment, what is promised, and the test that shows it. */
@@ -97,10 +99,31 @@ const rows: readonly Row[] = [
   },
   {
     component: 'daemon',
+    moment: 'pods run',
+    fault: 'STOP',
+    promise: 'pods continue, and none is given up for not having been heard meanwhile',
+    test: ['src/link/heartbeat.test.ts', 'is not given up earlier because the host itself was stopped'],
+  },
+  {
+    component: 'daemon',
     moment: 'any',
     fault: 'EMFILE',
     promise: 'pods can be stopped and removed; new ones are refused until there is room',
     test: [short, 'goes on without one: pods are stopped and removed, new ones refused'],
+  },
+  {
+    component: 'daemon',
+    moment: 'pods run and write, adopting',
+    fault: "the host's date jumps by an hour, forwards and back",
+    promise: 'pods continue; logs and ends have the new date, and no duration changes; records may be from the future',
+    test: [clockJumps, 'pods go on, and what happens is dated, also when records are from the future'],
+  },
+  {
+    component: 'daemon',
+    moment: '`podvm run`: restarts, deadlines, probes',
+    fault: "the host's date jumps by an hour, forwards and back",
+    promise: 'restart delays, deadlines and grace times take as long as before',
+    test: ['src/pod/start-pod.test.ts', 'waits as long for restarts and deadlines when the date jumps'],
   },
   {
     component: 'records',
@@ -182,9 +205,30 @@ const rows: readonly Row[] = [
   {
     component: 'network',
     moment: 'running',
-    fault: 'rules flushed',
+    fault: 'rules of the pod flushed',
     promise: 'put back within 10 s',
     test: [replaced, 'rules that were flushed are put back within 10 s'],
+  },
+  {
+    component: 'network',
+    moment: 'running',
+    fault: "queues and filters in the pod's netns deleted",
+    promise: 'queues are put back within 10 s if there is traffic; filters and idle queues in turn, one pod every 8 s',
+    test: [replaced, 'queues and filters in its netns that were removed are put back'],
+  },
+  {
+    component: 'CNI plugin',
+    moment: 'creating',
+    fault: 'hangs (STOP)',
+    promise: 'ended at its deadline, or at once when the caller gives up; nothing is left',
+    test: [leaksOfNetwork, 'is cancelled while it hangs leaves nothing, at once'],
+  },
+  {
+    component: 'CNI plugin',
+    moment: 'removing',
+    fault: 'fails, also before the daemon ends',
+    promise: 'its record stays, and it is asked again, also by the next daemon',
+    test: [leaksOfNetwork, 'fails at DEL is asked again by the next process'],
   },
   {
     component: 'network',
@@ -220,6 +264,20 @@ const rows: readonly Row[] = [
     fault: 'INT',
     promise: 'nothing is left',
     test: [interrupts, 'leaves nothing while a template is made'],
+  },
+  {
+    component: 'maker of the template',
+    moment: 'freezing',
+    fault: 'ENOSPC, no answer',
+    promise: 'machines boot without a template, which is tried again after a minute',
+    test: ['src/sandbox/template-choice.test.ts', 'boots cold for a while after a template could not be made'],
+  },
+  {
+    component: 'template',
+    moment: 'pods run',
+    fault: 'a torn file',
+    promise: 'their machines end with the reason; the template is made again',
+    test: ['test/vm/templates.test.ts', 'one that is cut short ends the machines that run from it'],
   },
   {
     component: 'import worker',
@@ -275,8 +333,8 @@ export async function killTablePage(): Promise<string> {
         code(file),
       ]),
     ),
-    'Not tested: a host that loses power while databases write (a copy of the disk image taken then), jumps of the ' +
-      "host's clock during a takeover, and faults while a CNI plugin of another vendor runs.",
+    'Not tested: a host that loses power while databases write (a copy of the disk image taken then), and faults while a ' +
+      'CNI plugin of another vendor runs.',
   );
 }
 
