@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
 import { poll } from './wait.ts';
@@ -28,13 +29,28 @@ export async function isRunning({ pid, startTicks }: ProcessIdentity): Promise<b
   return found !== undefined && found.startTicks === startTicks && found.state !== 'Z' && found.state !== 'X';
 }
 
-async function lookUp(pid: number): Promise<{ startTicks: string; state: string } | undefined> {
-  let text: string;
+/**
+ * Whether SIGSTOP or a debugger has stopped that very process. Synchronous, for frequent looks: that takes a tenth of the
+ * time.
+ */
+export function isStopped({ pid, startTicks }: ProcessIdentity): boolean {
   try {
-    text = await readFile(`/proc/${pid}/stat`, 'latin1');
+    const found = fieldsOf(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+    return found?.startTicks === startTicks && (found.state === 'T' || found.state === 't');
+  } catch {
+    return false; // it is gone
+  }
+}
+
+async function lookUp(pid: number): Promise<{ startTicks: string; state: string } | undefined> {
+  try {
+    return fieldsOf(await readFile(`/proc/${pid}/stat`, 'latin1'));
   } catch {
     return undefined; // ENOENT, or ESRCH while reading: both mean that it is gone
   }
+}
+
+function fieldsOf(text: string): { startTicks: string; state: string } | undefined {
   // The second field is the program's name in parentheses, which may hold anything: fields are counted after it.
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   const [state, startTicks] = [fields[0], fields[19]];

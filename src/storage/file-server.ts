@@ -169,9 +169,11 @@ async function startFileServer(
     });
     undo.use(await confine(identity.pid, room.memoryBytes).catch(endIt(identity)));
     const { descriptors } = room;
+    // Its bubblewrap may be killed alone.
+    const gone = ended.then(() => waitUntilGone(identity, new AbortController().signal));
     return serverOf(
       { ...identity, descriptors, ...(file === undefined ? {} : { file }) },
-      { ended, logPath, owned: undo.move() },
+      { ended: gone, logPath, owned: undo.move() },
     );
   } catch (error) {
     if (!(error instanceof PodvmError)) throw error;
@@ -229,8 +231,8 @@ export async function sweepFileServers(owner: string): Promise<readonly number[]
   return found.map(({ pid }) => pid);
 }
 
-/** Finds servers by their program and the unique mount point of their volume. */
-async function fileServersOf(owner: string): Promise<readonly ProcessIdentity[]> {
+/** Finds running servers by their program and the unique mount point of their volume. */
+export async function fileServersOf(owner: string): Promise<readonly ProcessIdentity[]> {
   const found: ProcessIdentity[] = [];
   for (const pid of await allPids()) {
     const executable = await readlink(`/proc/${pid}/exe`).catch(() => '');

@@ -203,6 +203,20 @@ const rows: readonly Row[] = [
     test: [replaced, 'is put back within 10 s'],
   },
   {
+    component: 'jail of a file server',
+    moment: 'running',
+    fault: 'KILL',
+    promise: 'the server goes on',
+    test: ['test/vm/file-servers.test.ts', 'a file server goes on when its bubblewrap is killed alone'],
+  },
+  {
+    component: 'file server',
+    moment: 'containers use its volume',
+    fault: 'STOP for a minute',
+    promise: 'it is ended, as by KILL',
+    test: ['src/sandbox/volume/stopped-server.test.ts', 'ends one that stays stopped'],
+  },
+  {
     component: 'network',
     moment: 'running',
     fault: 'rules of the pod flushed',

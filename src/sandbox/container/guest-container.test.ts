@@ -45,6 +45,7 @@ function place(
     status: [],
     sources: [],
     onLost: (listener: (why: string) => void) => void (lose = listener),
+    endStopped: async () => {},
     [Symbol.asyncDispose]: async () => void calls.push('mounts given back'),
   };
   const made = { imageId: 'i', stopSignal: 15, output, stdin: undefined, mounts, reopenLog: async () => {} };

@@ -257,6 +257,7 @@ export class GuestContainer implements Container {
       if (lost !== undefined) return lost;
       throw error;
     }
+    await this.#made?.mounts.endStopped();
     const exit = await this.#exitWithin(limits.killTimeoutMs);
     if (exit !== undefined) return exit;
     throw new PodvmError(

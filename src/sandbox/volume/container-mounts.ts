@@ -30,6 +30,8 @@ export interface HeldMounts extends AsyncDisposable {
   readonly sources: readonly HeldSource[];
   /** Calls the listener once, with the reason, when one of the sources is lost. */
   onLost(listener: (why: string) => void): void;
+  /** Loses the sources whose process was stopped: one that waits for them in the guest cannot be killed. */
+  endStopped(): Promise<void>;
 }
 
 export interface PreparedMounts extends HeldMounts {
@@ -50,7 +52,13 @@ export interface ContainerMounts extends AsyncDisposable {
 
 /** Mounts for the status only, of a container that holds none. */
 export function unheldMounts(status: readonly MountStatus[]): HeldMounts {
-  return { status, sources: [], onLost: () => {}, [Symbol.asyncDispose]: () => Promise.resolve() };
+  return {
+    status,
+    sources: [],
+    onLost: () => {},
+    endStopped: async () => {},
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
 }
 
 export interface ContainerMountsParts {
@@ -115,7 +123,10 @@ export function createContainerMounts(parts: ContainerMountsParts): ContainerMou
   };
 }
 
-function heldBy(owned: AsyncDisposableStack, losses: readonly Loss[]): Pick<HeldMounts, 'onLost'> & AsyncDisposable {
+function heldBy(
+  owned: AsyncDisposableStack,
+  losses: readonly Loss[],
+): Pick<HeldMounts, 'onLost' | 'endStopped'> & AsyncDisposable {
   let isTold = false;
   return {
     onLost(listener) {
@@ -127,6 +138,7 @@ function heldBy(owned: AsyncDisposableStack, losses: readonly Loss[]): Pick<Held
         owned.defer(() => listening[Symbol.dispose]());
       }
     },
+    endStopped: async () => void (await Promise.all(losses.map((loss) => loss.endIfStopped()))),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }

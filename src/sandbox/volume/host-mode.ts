@@ -52,6 +52,8 @@ export interface Loss {
   readonly isLost: boolean;
   /** Calls the listener with the reason, at once if it is lost already. Disposing the result ends that. */
   onLost(listener: (why: string) => void): Disposable;
+  /** Loses it if its process was stopped, so that accesses fail instead of waiting. */
+  endIfStopped(): Promise<void>;
 }
 
 /** A source of a container as recorded for the next process; plain JSON. */

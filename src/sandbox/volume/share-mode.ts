@@ -11,6 +11,7 @@ import { openHostSource, type HostSource } from '#storage/host-source.ts';
 import { maxPorts, type Machine } from '#vm/driver.ts';
 import type { AttachedSource, FoundSource, GuestSource, HeldSource, HostMode, HostMount, Loss } from './host-mode.ts';
 import type { Parts } from '../parts.ts';
+import { endIfStopped, watchStopped } from './stopped-server.ts';
 
 export interface ShareModeParts {
   readonly sandboxId: string;
@@ -156,7 +157,7 @@ async function adopt(held: HeldSource, parts: ShareSite): Promise<AttachedSource
   const server = await parts.files.adopt(adoption);
   if (server !== undefined) undo.use(server);
   undo.defer(() => removeFromGuest(guest.volume, parts));
-  const loss = watchServer(server ?? { ended: Promise.resolve([]) }, path, parts);
+  const loss = watchServer(server ?? { record, ended: Promise.resolve([]) }, path, parts);
   undo.defer(() => loss.end());
   return attachedBy(guest, { server: { record }, loss }, undo.move());
 }
@@ -177,7 +178,7 @@ interface WatchedServer extends Loss {
 
 /** Reports the end of a server, until `end` is called. */
 function watchServer(
-  server: Pick<FileServer, 'ended'>,
+  server: Pick<FileServer, 'record' | 'ended'>,
   path: string,
   { log, lost, machine }: ShareSite,
 ): WatchedServer {
@@ -186,7 +187,9 @@ function watchServer(
   let state: 'served' | 'lost' | 'wanted' = 'served';
   const isWanted = () => state === 'wanted';
   let isTold = false;
+  const stopped = watchStopped(server.record, path, log);
   const tell = async (tail: readonly GuestText[]): Promise<void> => {
+    stopped[Symbol.dispose]();
     if (state === 'wanted') return;
     state = 'lost';
     // A server ends with its machine, too.
@@ -207,7 +210,11 @@ function watchServer(
       else listeners.add(listener);
       return { [Symbol.dispose]: () => void listeners.delete(listener) };
     },
-    end: () => void (state = 'wanted'),
+    endIfStopped: () => endIfStopped(server.record, path, log),
+    end: () => {
+      state = 'wanted';
+      stopped[Symbol.dispose]();
+    },
   };
 }
 

@@ -1,0 +1,45 @@
+import type { Log } from '#host/log.ts';
+import { isStopped, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
+
+export interface StoppedLimits {
+  /** Interval of the looks, in `ms`. */
+  readonly lookMs: number;
+  /** Time after which a server that is still stopped is ended, in `ms`. */
+  readonly endMs: number;
+}
+
+const stoppedLimits: StoppedLimits = { lookMs: 4_000, endMs: 60_000 };
+
+/**
+ * Watches for SIGSTOP, or a debugger, on the file server of this path. Accesses to the volume wait meanwhile, and the
+ * processes that wait in the guest cannot be killed. A server that stays stopped is ended, so that its containers can
+ * be replaced.
+ */
+export function watchStopped(
+  server: ProcessIdentity,
+  path: string,
+  log: Log,
+  { lookMs, endMs }: StoppedLimits = stoppedLimits,
+): Disposable {
+  let sinceMs: number | undefined;
+  const look = () => {
+    const nowMs = performance.now();
+    if (!isStopped(server)) {
+      if (sinceMs !== undefined) log.info('a file server goes on', { path, stoppedMs: Math.round(nowMs - sinceMs) });
+      sinceMs = undefined;
+      return;
+    }
+    if (sinceMs === undefined) log.warn('a file server is stopped: its volume waits', { path, pid: server.pid });
+    sinceMs ??= nowMs;
+    if (nowMs - sinceMs >= endMs) void endIfStopped(server, path, log);
+  };
+  const timer = setInterval(look, lookMs).unref();
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+/** Lets accesses fail that would wait for a stopped server: their processes can be killed then. */
+export async function endIfStopped(server: ProcessIdentity, path: string, log: Log): Promise<void> {
+  if (!isStopped(server)) return;
+  log.warn('a stopped file server is ended', { path, pid: server.pid });
+  await killProcess(server).catch((error: unknown) => log.error('file server not ended', error, { path }));
+}
