@@ -175,12 +175,15 @@ const mountPoints = async () =>
 async function outlivesContainerd({ crictl, containerd, host, pod, proxy, main }: Tour): Promise<void> {
   const both = [host.id, pod.id].sort();
   await containerd.stop();
-  const { stderr } = await crictl.try(['inspectp', host.id]);
-  assert.match(stderr, /Unavailable.*setting delegate/);
-  assert.equal(await crictl.run('exec', main, 'echo', 'still'), 'still\n');
-  assert.deepEqual(idsOf(await crictl.run('pods', '-q', '--no-trunc')), both);
-  assert.match(await crictl.run('info'), /DelegateAway/);
-  await containerd.restart();
+  try {
+    const { stderr } = await crictl.try(['inspectp', host.id]);
+    assert.match(stderr, /Unavailable.*setting delegate/);
+    assert.equal(await crictl.run('exec', main, 'echo', 'still'), 'still\n');
+    assert.deepEqual(idsOf(await crictl.run('pods', '-q', '--no-trunc')), both);
+    assert.match(await crictl.run('info'), /DelegateAway/);
+  } finally {
+    await containerd.restart();
+  }
   const isBack = async () => ((await crictl.try(['inspectp', host.id])).code === 0 ? true : undefined);
   assert.equal(await poll(isBack, { everyMs: 200, signal: AbortSignal.timeout(20_000) }), true);
   assert.equal(await crictl.run('exec', proxy, 'echo', 'still'), 'still\n');

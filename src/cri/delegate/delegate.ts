@@ -37,6 +37,8 @@ const reconnectMs = { 'grpc.initial_reconnect_backoff_ms': 100, 'grpc.max_reconn
 /** The server of a unix socket has no name; servers in Go expect this one. */
 const authority = 'localhost';
 const maxDetailsChars = 1500;
+/** How gRPC's client says that it cannot connect; only the middle is of use. */
+const noConnection = /^No connection established\. Last error: (?:Error: )?(.*?)\. Resolution note: .*$/s;
 
 /**
  * The other runtime, to which pods are forwarded that cannot be machines: a client of its CRI socket. It connects when it
@@ -151,7 +153,7 @@ export class Delegate implements Disposable {
 
   #errorOf({ code, details }: ServiceError): PodvmError {
     const kind = kindOfCode(code);
-    const words = printable(details, maxDetailsChars);
+    const words = printable(details.replace(noConnection, '$1'), maxDetailsChars);
     if (kind !== 'unavailable') {
       this.#is('here');
       return new PodvmError(kind, words);
