@@ -13,6 +13,8 @@ import { callersEnv } from './callers-env.ts';
 export interface ConformanceNode extends AsyncDisposable {
   /** `unix:///...`. */
   readonly endpoint: string;
+  readonly root: string;
+  readonly pid: number;
   /** What it said so far. */
   log(): Promise<string>;
   /** Kills the daemon, and starts the next one, which answers when it resolves. */
@@ -30,6 +32,8 @@ export interface NodeOptions {
   readonly assetsRoot: string;
   /** Further settings, as variables. */
   readonly settings: Readonly<Record<string, string>>;
+  /** What the path of its state directory begins with. */
+  readonly rootPrefix?: string;
   readonly signal: AbortSignal;
 }
 
@@ -43,7 +47,7 @@ const pollMs = 200;
  */
 export async function startNode(options: NodeOptions): Promise<ConformanceNode> {
   await using undo = new AsyncDisposableStack();
-  const root = await mkdtemp('/var/tmp/podvm-conformance-');
+  const root = await mkdtemp(options.rootPrefix ?? '/var/tmp/podvm-conformance-');
   undo.defer(() => rm(root, { recursive: true, force: true }));
   undo.defer(() => removeDefaultNetwork(join(root, 'network'), AbortSignal.timeout(endTimeoutMs)));
   await chmod(root, 0o711); // VMMs run as users of their own
@@ -87,6 +91,10 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
   const owned = undo.move();
   return {
     endpoint,
+    root,
+    get pid() {
+      return now.child.pid ?? 0;
+    },
     log,
     async replace() {
       now.child.kill('SIGKILL');

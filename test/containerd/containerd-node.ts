@@ -18,12 +18,16 @@ export interface ContainerdOptions {
   readonly shimSocket?: string;
   /** Directory of `hosts.toml` files, which name the servers of registries. */
   readonly registries?: string;
+  /** Configuration of its CNI network; default: a bridge, with host ports. */
+  readonly network?: object;
   /** Image of the process that stands for a pod of runc. */
   readonly pauseImage: string;
 }
 
 /** A containerd with the runtimes runc and podvm, for one test. */
 export interface ContainerdNode extends AsyncDisposable {
+  readonly pid: number;
+  readonly socket: string;
   readonly endpoint: string;
   /** Kills it. */
   stop(): Promise<void>;
@@ -42,7 +46,7 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
   const logFile = join(work, 'containerd.log');
   const launcher = join(work, launcherName);
   await mkdir(join(work, 'net.d'));
-  await writeFile(join(work, 'net.d/10-bridge.conflist'), JSON.stringify(bridge));
+  await writeFile(join(work, 'net.d/10-bridge.conflist'), JSON.stringify(options.network ?? bridge));
   if (options.shimSocket !== undefined) {
     await writeFile(launcher, launcherOf(options.shimSocket, 'test'));
     await chmod(launcher, 0o755);
@@ -72,6 +76,10 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
     await ended;
   };
   return {
+    get pid() {
+      return child.pid ?? 0;
+    },
+    socket,
     endpoint: `unix://${socket}`,
     stop: () => kill('SIGKILL'),
     async restart() {
@@ -121,6 +129,7 @@ state = "${work}/state"
   address = "${socket}"
 ${pause}
   restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
 [plugins."${cri}".cni]
   ${cni}
   conf_dir = "${work}/net.d"
@@ -128,6 +137,7 @@ ${pause}
   runtime_type = "io.containerd.runc.v2"
 [plugins."${cri}".containerd.runtimes.runc.options]
   BinaryName = "${programs.runc}"
+  Root = "${work}/runc"
 ${shimSocket === undefined ? '' : podvmOf(cri, launcher)}
 ${registries === undefined ? '' : `[plugins."${isNew ? 'io.containerd.cri.v1.images' : cri}".registry]\n  config_path = "${registries}"`}
 [plugins."io.containerd.nri.v1.nri"]
