@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { TriedDistribution } from '#host/distribution.ts';
 import { isThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
+import { readHostTools } from '#setup/host-tools.ts';
 import { findDebianArchive, suite } from '#setup/debian-archive.ts';
 
 const timeoutMs = 30 * 60_000;
@@ -49,8 +50,21 @@ async function ubuntuKeyring(work: string, signal: AbortSignal): Promise<string>
   return join(work, 'keyring', file);
 }
 
-/** Makes a root directory of the distribution with these packages, in `work`, which is empty. Returns its path. */
-export async function makeFreshRoot(
+/**
+ * Makes a root directory of the distribution in `work`, which is empty, with the packages that podvm needs of a host, and
+ * these. Returns its path.
+ */
+export async function makeHostRoot(
+  distribution: TriedDistribution,
+  more: readonly string[],
+  work: string,
+  signal: AbortSignal,
+): Promise<string> {
+  const tools = (await readHostTools()).filter(({ makesParts }) => !makesParts).map((tool) => tool.package);
+  return await makeFreshRoot(distribution, [...more, ...tools], work, signal);
+}
+
+async function makeFreshRoot(
   distribution: TriedDistribution,
   packages: readonly string[],
   work: string,

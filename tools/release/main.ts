@@ -27,7 +27,7 @@ try {
   const say = (line: string) => process.stdout.write(`${line}\n`);
   if (only === undefined) for (const file of await makeAll(release, dist)) say(`dist/${file}`);
   const wanted = only === undefined ? checkParts : [only];
-  if (values.check || only !== undefined) await checkRelease(release, dist, wanted, say);
+  if (values.check || only !== undefined) await checkRelease({ release, dist, report: say }, wanted);
 } catch (error) {
   process.stderr.write(errorText(error));
   process.exitCode = 1;

@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { mkdtempDisposable } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TriedDistribution, triedDistributions } from '#host/distribution.ts';
+import { run } from '#host/run.ts';
+import type { Checking } from './checking.ts';
+import { insideRoot, makeHostRoot } from './fresh-root.ts';
+import type { Release } from './release.ts';
+import { environmentOf, rootTraces, shell, use } from './try-form.ts';
+
+/** Installs, uses and purges the Debian package in a fresh root of each distribution. */
+export async function checkDeb({ release, dist, work, report }: Checking): Promise<void> {
+  for (const { id, name } of triedDistributions) {
+    await using own = await mkdtempDisposable(join(work, 'root-'));
+    await run('chmod', ['711', own.path]);
+    await checkDebIn(id, release, dist, own.path);
+    report(`  in a fresh ${name}`);
+  }
+}
+
+async function checkDebIn(
+  distribution: TriedDistribution,
+  { repo, version, signal }: Release,
+  dist: string,
+  work: string,
+): Promise<void> {
+  const root = await makeHostRoot(distribution, ['libstdc++6'], work, signal);
+  const inside = insideRoot(root, { '/dist': dist, '/examples': join(repo, 'examples') });
+  const lines = [
+    rootTraces,
+    'traces >/tmp/before',
+    `dpkg --install /dist/podvm_${version}_amd64.deb`,
+    ...use('podvm', '/examples/hello.yaml', `/dist/podvm-${version}.bundle`),
+    'dpkg --purge podvm',
+    'traces >/tmp/after',
+    'diff /tmp/before /tmp/after >&2',
+  ];
+  assert.match(await shell(lines, environmentOf({}), inside), /^Hello from hello, /m);
+}
