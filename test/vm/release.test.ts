@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { run } from '#host/run.ts';
-import { unitOf } from '../../tools/release/deb.ts';
+import { unitOf } from '../../tools/release/node-program.ts';
 import { makeNpmPackage } from '../../tools/release/npm-package.ts';
 import { readRelease } from '../../tools/release/release.ts';
 import { openCliNode } from './cli-node.ts';
@@ -45,7 +45,7 @@ describe('the npm package', { skip: await whyNoVm(), timeout: 600_000 }, () => {
 
   it('has a unit that systemd understands', async () => {
     await using work = await mkdtempDisposable(join(tmpdir(), 'podvm-unit-'));
-    const unit = (await unitOf(repo)).replace('/usr/bin/podvm', join(repo, 'podvm'));
+    const unit = (await unitOf(repo, '/usr/bin/podvm')).replace('/usr/bin/podvm', join(repo, 'podvm'));
     const path = join(work.path, 'podvm.service');
     await writeFile(path, unit);
     const { stdout, stderr } = await run('systemd-analyze', ['verify', path]);

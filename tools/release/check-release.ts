@@ -3,6 +3,7 @@ import { mkdtempDisposable, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { checkDeb } from './check-deb.ts';
+import { checkImage } from './check-image.ts';
 import type { Checking } from './checking.ts';
 import { makeAll } from './make-all.ts';
 import { readRelease } from './release.ts';
@@ -19,6 +20,7 @@ const parts = {
     'npm package: installed, set up from the bundle without a network, ran a pod, removed without a trace',
   ],
   deb: [checkDeb, 'Debian package: the same in a fresh root of each distribution'],
+  image: [checkImage, 'node image: installed PodVM on a fresh host from a container, a pod ran, and it removed it'],
 } as const;
 export type CheckPart = keyof typeof parts;
 export const checkParts = Object.keys(parts) as readonly CheckPart[]; // SAFE: the keys of that very table
@@ -35,7 +37,7 @@ export async function checkRelease(checking: Omit<Checking, 'work'>, wanted: rea
 }
 
 /** Maximum size of each form, in bytes. */
-const maxBytes = { '.tgz': 6_000_000, '.deb': 45_000_000, '.bundle': 80_000_000 } as const;
+const maxBytes = { '.tgz': 6_000_000, '.deb': 45_000_000, '.bundle': 80_000_000, '.oci.tar': 110_000_000 } as const;
 
 async function checkSizes(dist: string): Promise<void> {
   for (const file of await readdir(dist)) {

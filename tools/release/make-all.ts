@@ -7,6 +7,7 @@ import { silentProgress } from '#setup/progress.ts';
 import { makeBundle } from '#setup/bundle.ts';
 import { makeSbom } from '#setup/sbom.ts';
 import { makeDeb } from './deb.ts';
+import { makeNodeImage } from './node-image.ts';
 import { makeNpmPackage } from './npm-package.ts';
 import type { Release } from './release.ts';
 
@@ -20,8 +21,9 @@ export async function makeAll(release: Release, directory: string): Promise<read
   const [bundle, sbom] = [`podvm-${version}.bundle`, `podvm-${version}.sbom.json`];
   const options = { root, repo, version, epoch, signal, progress: silentProgress, warn: () => undefined };
   await makeBundle(options, join(directory, bundle));
+  const image = await makeNodeImage(release, directory, join(directory, bundle));
   await writeFile(join(directory, sbom), await makeSbom({ root, repo, version, date: new Date(epoch * 1000) }));
-  const files = [npmPackage, deb, bundle, sbom];
+  const files = [npmPackage, deb, bundle, image, sbom];
   const sums = await Promise.all(files.map(async (file) => `${await sha256Of(join(directory, file))}  ${file}\n`));
   await writeFile(join(directory, 'SHA256SUMS'), sums.join(''));
   return files;

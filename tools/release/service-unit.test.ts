@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { unitOf } from './deb.ts';
+import { unitOf } from './node-program.ts';
 
 const repo = join(import.meta.dirname, '../..');
 
@@ -17,7 +17,7 @@ function settingsOf(unit: string): ReadonlyMap<string, readonly string[]> {
 }
 
 test('the unit of the checkout and that of the package leave the pods alive when the service stops', async () => {
-  const units = [await readFile(join(repo, 'examples/podvm.service'), 'utf8'), await unitOf(repo)];
+  const units = [await readFile(join(repo, 'examples/podvm.service'), 'utf8'), await unitOf(repo, '/usr/bin/podvm')];
   for (const unit of units) {
     const settings = settingsOf(unit);
     // Only the daemon gets SIGTERM and SIGKILL; `control-group`, the default, and `mixed` end every process of the unit.
