@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { checkDeb } from './check-deb.ts';
 import { checkImage } from './check-image.ts';
+import { checkUpgrade } from './check-upgrade.ts';
 import type { Checking } from './checking.ts';
 import { makeAll } from './make-all.ts';
 import { readRelease } from './release.ts';
@@ -21,6 +22,7 @@ const parts = {
   ],
   deb: [checkDeb, 'Debian package: the same in a fresh root of each distribution'],
   image: [checkImage, 'node image: installed PodVM on a fresh host from a container, a pod ran, and it removed it'],
+  upgrade: [checkUpgrade, 'upgrade and downgrade: pods went on'],
 } as const;
 export type CheckPart = keyof typeof parts;
 export const checkParts = Object.keys(parts) as readonly CheckPart[]; // SAFE: the keys of that very table

@@ -6,5 +6,7 @@ export interface Checking {
   readonly dist: string;
   /** An empty directory. */
   readonly work: string;
+  /** Commit of the older release. */
+  readonly older: string;
   readonly report: (line: string) => void;
 }

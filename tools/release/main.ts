@@ -8,12 +8,18 @@ import { readRelease } from './release.ts';
 
 /**
  * `npm run release`: makes every form of a release in `dist/`, as docs/install.md describes. `-- --check` then makes them
- * again, compares, and installs each in a fresh place. `-- --only bytes|npm|deb` does one part of that check, with what is
- * in `dist/` already.
+ * again, compares, and installs each in a fresh place. `-- --only bytes|npm|deb|image|upgrade` does one part of that check,
+ * with what is in `dist/` already. `--older COMMIT` names what an upgrade starts from.
  */
 const repo = join(import.meta.dirname, '../..');
+/** The release before this one; before there is one, a commit that such a version could have been made from. */
+const olderRelease = '9be1dca67684';
 const { values } = parseArgs({
-  options: { check: { type: 'boolean', default: false }, only: { type: 'string' } },
+  options: {
+    check: { type: 'boolean', default: false },
+    only: { type: 'string' },
+    older: { type: 'string', default: olderRelease },
+  },
 });
 const only = checkParts.find((part) => part === values.only);
 if (only === undefined && values.only !== undefined) throw new Error(`--only takes one of ${checkParts.join(', ')}`);
@@ -27,7 +33,8 @@ try {
   const say = (line: string) => process.stdout.write(`${line}\n`);
   if (only === undefined) for (const file of await makeAll(release, dist)) say(`dist/${file}`);
   const wanted = only === undefined ? checkParts : [only];
-  if (values.check || only !== undefined) await checkRelease({ release, dist, report: say }, wanted);
+  if (values.check || only !== undefined)
+    await checkRelease({ release, dist, older: values.older, report: say }, wanted);
 } catch (error) {
   process.stderr.write(errorText(error));
   process.exitCode = 1;
