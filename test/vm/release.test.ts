@@ -1,9 +1,20 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtempDisposable, readdir, readFile, realpath, stat, symlink, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  mkdir,
+  mkdtempDisposable,
+  readdir,
+  readFile,
+  realpath,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { run } from '#host/run.ts';
+import { makeDebFiles } from '../../tools/release/deb.ts';
 import { unitOf } from '../../tools/release/node-program.ts';
 import { makeNpmPackage } from '../../tools/release/npm-package.ts';
 import { readRelease } from '../../tools/release/release.ts';
@@ -78,5 +89,31 @@ describe('the npm package', { skip: await whyNoVm(), timeout: 600_000 }, () => {
     assert.doesNotMatch(sbom.stdout, /typescript/);
     const { size } = await stat(join(work.path, 'node_modules/podvm/src/main.js.map'));
     assert.ok(size > 0);
+  });
+});
+
+describe('the Debian package', { skip: await whyNoVm(), timeout: 600_000 }, () => {
+  it('contains a program that runs a pod with the Node inside', async () => {
+    await using work = await mkdtempDisposable('/var/tmp/podvm-release-');
+    const files = join(work.path, 'files');
+    await makeDebFiles(await readRelease(repo, root, never), files);
+    for (const script of ['postinst', 'prerm', 'postrm']) await run('sh', ['-n', join(files, 'DEBIAN', script)]);
+    assert.match(
+      await readFile(join(files, 'usr/lib/systemd/system/podvm.service'), 'utf8'),
+      /^ExecStart=\/usr\/bin\/podvm daemon$/m,
+    );
+
+    // Node's cache, which the package has in /var/cache, must not be the host's.
+    const podvm = join(work.path, 'podvm');
+    const cache = join(work.path, 'cache');
+    const program = join(files, 'usr/bin/podvm');
+    await writeFile(
+      podvm,
+      `#!/bin/sh\nNODE_COMPILE_CACHE=${cache} PATH=/usr/sbin:/usr/bin:/sbin:/bin exec ${program} "$@"\n`,
+    );
+    await chmod(podvm, 0o755);
+    await using node = await openCliNode({ isSetUp: true, podvm });
+    const ran = await node.type(['run', join(repo, 'examples/hello.yaml')]);
+    assert.deepEqual([ran.code, ran.stdout.slice(0, 6)], [0, 'Hello '], ran.stderr);
   });
 });

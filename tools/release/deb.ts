@@ -18,9 +18,20 @@ const scripts = ['postinst', 'prerm', 'postrm'];
  * Makes `podvm_VERSION_amd64.deb` in `directory`: the program with Node, a service and a manual page. Returns its name.
  */
 export async function makeDeb(release: Release, directory: string): Promise<string> {
-  const { repo, version, signal } = release;
+  const { version, signal } = release;
   await using work = await mkdtempDisposable(join(tmpdir(), 'podvm-deb-'));
   const root = join(work.path, 'root');
+  await makeDebFiles(release, root);
+  const name = `podvm_${version}_amd64.deb`;
+  const env = { ...defaultEnv(), SOURCE_DATE_EPOCH: String(release.epoch) };
+  const args = ['--root-owner-group', '-Zxz', '-z6', '--build', root, join(directory, name)];
+  await run('dpkg-deb', args, { env, signal, timeoutMs });
+  return name;
+}
+
+/** Makes what the package contains in `root`: its files, and its control files in `DEBIAN`. */
+export async function makeDebFiles(release: Release, root: string): Promise<void> {
+  const { repo, version, signal } = release;
   const at = (path: string) => join(root, path);
   await makeProgramTree(release, at(program));
   await addNode(release, at(`${program}/node`));
@@ -50,11 +61,6 @@ export async function makeDeb(release: Release, directory: string): Promise<stri
     await copyFile(join(repo, 'tools/release/debian', name), at(`DEBIAN/${name}`));
     await chmod(at(`DEBIAN/${name}`), 0o755);
   }
-  const name = `podvm_${version}_amd64.deb`;
-  const env = { ...defaultEnv(), SOURCE_DATE_EPOCH: String(release.epoch) };
-  const args = ['--root-owner-group', '-Zxz', '-z6', '--build', root, join(directory, name)];
-  await run('dpkg-deb', args, { env, signal, timeoutMs });
-  return name;
 }
 
 /** Debian packages refer to this file instead of containing the text. */
