@@ -14,10 +14,11 @@ import { netSuite } from './net.ts';
 import { plot } from './plot.ts';
 import { startSuite } from './start.ts';
 import type { SuiteOptions } from './suite.ts';
+import { versus } from './versus/versus.ts';
 
 /**
- * `npm run bench -- SUITE [--json FILE] [--svg FILE] [--n N] [--peers crun,runsc]`: measures, prints a table, writes the
- * figures as JSON and a plot of them.
+ * `npm run bench -- SUITE [--json FILE] [--svg FILE] [--n N]`: measures PodVM alone, prints a table, writes the figures
+ * as JSON and a plot of them. `npm run bench -- versus` measures it beside other runtimes (`versus/versus.ts`).
  */
 const suites = {
   boot: { run: bootSuite, n: 10 },
@@ -32,27 +33,28 @@ const suites = {
   adopt: { run: adoptSuite, n: 100 },
 } as const;
 
+const [suiteName, ...more] = process.argv.slice(2);
+if (suiteName === 'versus') process.exit(await versus(more));
+
 const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: {
     json: { type: 'string' },
     svg: { type: 'string' },
     n: { type: 'string' },
-    peers: { type: 'string', default: 'crun,runsc' },
   },
 });
 const [name] = positionals;
 const suite = name !== undefined && Object.hasOwn(suites, name) ? suites[name as keyof typeof suites] : undefined;
 const rounds = Number(values.n ?? suite?.n);
 if (suite === undefined || !Number.isInteger(rounds) || rounds < 1) {
-  const usage = `npm run bench -- ${Object.keys(suites).join('|')} [--json FILE] [--svg FILE] [--n N] [--peers crun,runsc]`;
+  const usage = `npm run bench -- ${Object.keys(suites).join('|')}|versus [--json FILE] [--svg FILE] [--n N]`;
   process.stderr.write(`usage: ${usage}\n`);
   process.exit(2);
 }
 
 const options: SuiteOptions = {
   rounds,
-  peers: values.peers.split(',').filter(Boolean),
   say: (line) => process.stderr.write(`${line}\n`),
 };
 const figures = await suite.run(options);

@@ -57,15 +57,3 @@ export class Sheet {
     return Object.fromEntries([...this.#values].map(([name, values]) => [name, figureOf(values)]));
   }
 }
-
-/** `ratio.<name>`: our median by the peer's, of the same run. */
-export function ratios(figures: Figures): Figures {
-  const ours = figures['podvm.firstOutputMs'];
-  if (ours === undefined) return {};
-  return Object.fromEntries(
-    Object.entries(figures).flatMap(([name, { median }]) => {
-      const peer = /^peers\.(\w+)\.firstOutputMs$/.exec(name)?.[1];
-      return peer === undefined ? [] : [[`ratio.${peer}`, figureOf([ours.median / median])]];
-    }),
-  );
-}

@@ -1,9 +1,8 @@
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { run } from '#host/run.ts';
-import { figureOf, type Figures, Sheet } from './figures.ts';
-import { nodeRoot, openNode, type Node } from './node.ts';
-import { openPeer, type Peer } from './peers.ts';
+import { type Figures, Sheet } from './figures.ts';
+import { openNode, type Node } from './node.ts';
 import type { SuiteOptions } from './suite.ts';
 
 const modes = ['layer', 'scratch', 'tmpfs', 'block', 'share'] as const;
@@ -31,28 +30,19 @@ const forget = `forget() { sync; echo 3 >/proc/sys/vm/drop_caches; }\n`;
 
 /**
  * Input and output by how a directory reaches the container: `io.<mode>.seqWriteMBps` (written and synced),
- * `io.<mode>.seqReadMBps` (nothing cached in the guest), `io.<mode>.createsPerSecond` (small files). The peers do the
- * same on the host's file system, in turn; they read what the host has just let go of its cache. `ratio.<peer>.<mode>.*`:
- * our median by the peer's.
+ * `io.<mode>.seqReadMBps` (nothing cached in the guest), `io.<mode>.createsPerSecond` (small files).
  */
-export async function ioSuite({ rounds, peers, say }: SuiteOptions): Promise<Figures> {
+export async function ioSuite({ rounds, say }: SuiteOptions): Promise<Figures> {
   const sheet = new Sheet();
   await using undo = new AsyncDisposableStack();
   const node = undo.use(await openNode({ poolSize: 0 }));
-  const measured = [];
-  for (const name of peers) {
-    const peer = await openPeer(name, nodeRoot);
-    if (typeof peer === 'string') say(`peer left out: ${peer}`);
-    else measured.push(undo.use(peer));
-  }
   const directory = await mkdtemp('/var/tmp/podvm-bench-io-');
   undo.defer(() => rm(directory, { recursive: true, force: true }));
   for (let round = 1; round <= rounds; round += 1) {
     await measurePod(node, directory, sheet);
-    for (const peer of measured) await measurePeer(peer, sheet);
     say(`round ${round} of ${rounds}`);
   }
-  return { ...sheet.figures, ...ratiosOf(sheet.figures) };
+  return sheet.figures;
 }
 
 async function measurePod(node: Node, directory: string, sheet: Sheet): Promise<void> {
@@ -62,7 +52,7 @@ async function measurePod(node: Node, directory: string, sheet: Sheet): Promise<
   await truncate(image, blockBytes);
   await run('mke2fs', ['-q', '-F', '-t', 'ext4', image]);
   await using pods = node.start(podYaml(image, shared));
-  addAll(await pods.finished(), (mode) => `io.${mode}`, sheet);
+  addAll(await pods.finished(), sheet);
 }
 
 function amountsOf(mode: string): (typeof amounts)[keyof typeof amounts] {
@@ -108,49 +98,14 @@ function podYaml(image: string, shared: string): string {
   });
 }
 
-/** The host's cache forgets one file only (dd(1), `nocache`): there are others on the host who are measuring. */
-async function measurePeer(peer: Peer, sheet: Sheet): Promise<void> {
-  const inside = await mkdtemp(join(peer.rootfs, 'io-'));
-  const path = `/${basename(inside)}`;
-  const write = await peer.outputOf(`${measureScript}\n${measureCommand('host', path)}`);
-  const large = join(inside, 'large');
-  await run('dd', [
-    'if=/dev/zero',
-    `of=${large}`,
-    'bs=1M',
-    `count=${amounts.usual.mebibytes}`,
-    'conv=fsync',
-    'status=none',
-  ]);
-  await run('dd', [`of=${large}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none']);
-  const readOnly = `before=$(now); dd if=${path}/large of=/dev/null bs=1M 2>/dev/null; echo IO host read $before $(now)`;
-  const read = await peer.outputOf(`${measureScript}\n${readOnly}`);
-  await rm(large);
-  const kept = write.split('\n').filter((line) => !line.includes(' read '));
-  addAll([...kept, read].join('\n'), () => `peers.${peer.name}`, sheet);
-}
-
-function addAll(output: string, nameOf: (mode: string) => string, sheet: Sheet): void {
+function addAll(output: string, sheet: Sheet): void {
   for (const [, mode = '', what = '', before, after] of output.matchAll(/IO (\w+) (\w+) ([\d.]+) ([\d.]+)/g)) {
     const { mebibytes, files } = amountsOf(mode);
     const seconds = Math.max(0.01, Number(after) - Number(before)); // the clock's own step
-    if (what === 'create') sheet.add(`${nameOf(mode)}.createsPerSecond`, files / seconds);
+    if (what === 'create') sheet.add(`io.${mode}.createsPerSecond`, files / seconds);
     else {
       const name = what === 'write' ? 'seqWriteMBps' : 'seqReadMBps';
-      sheet.add(`${nameOf(mode)}.${name}`, (mebibytes * 1024 ** 2) / 1e6 / seconds);
+      sheet.add(`io.${mode}.${name}`, (mebibytes * 1024 ** 2) / 1e6 / seconds);
     }
   }
-}
-
-function ratiosOf(figures: Figures): Figures {
-  return Object.fromEntries(
-    Object.entries(figures).flatMap(([name, { median }]) => {
-      const peer = /^peers\.(\w+)\.(\w+)$/.exec(name);
-      if (peer === null) return [];
-      return modes.flatMap((mode) => {
-        const ours = figures[`io.${mode}.${peer[2]}`];
-        return ours === undefined ? [] : [[`ratio.${peer[1]}.${mode}.${peer[2]}`, figureOf([ours.median / median])]];
-      });
-    }),
-  );
 }

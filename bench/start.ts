@@ -1,7 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Figures, ratios, Sheet } from './figures.ts';
-import { idlePods, nodeRoot, openNode, untilWaiting, type Node } from './node.ts';
-import { openPeer } from './peers.ts';
+import { type Figures, Sheet } from './figures.ts';
+import { idlePods, openNode, untilWaiting, type Node } from './node.ts';
 import type { SuiteOptions } from './suite.ts';
 
 /** What the last pod left to do is done by then, in `ms`. */
@@ -11,27 +10,17 @@ const restMs = 2_000;
  * Pods one after the other, as a user of a running node starts them; busybox, image present.
  * `podvm.startMs`: a machine restored without a pool, from the VMM's start to the agent's first answer.
  * `podvm.sandboxMs`: the whole sandbox of it. `podvm.startPooledMs`: a sandbox from the pool, less its CNI chain.
- * `podvm.firstOutputMs`: from the shell to the first byte, from the pool; of the peers the same, in turn.
+ * `podvm.firstOutputMs`: from the shell to the first byte, from the pool.
  */
-export async function startSuite({ rounds, peers, say }: SuiteOptions): Promise<Figures> {
+export async function startSuite({ rounds, say }: SuiteOptions): Promise<Figures> {
   const sheet = new Sheet();
-  await using undo = new AsyncDisposableStack();
   {
     await using node = await openNode({ poolSize: 0 });
     for (let round = 1; round <= rounds; round += 1) await startCold(node, `bench-start-${round}`, sheet, say);
   }
-  const node = undo.use(await openNode({ poolSize: 1 }));
-  const measured = [];
-  for (const name of peers) {
-    const peer = await openPeer(name, nodeRoot);
-    if (typeof peer === 'string') say(`peer left out: ${peer}`);
-    else measured.push(undo.use(peer));
-  }
-  for (let round = 1; round <= rounds; round += 1) {
-    await startPooled(node, `bench-pooled-${round}`, sheet, say);
-    for (const peer of measured) sheet.add(`peers.${peer.name}.firstOutputMs`, await peer.firstOutputMs());
-  }
-  return { ...sheet.figures, ...ratios(sheet.figures) };
+  await using node = await openNode({ poolSize: 1 });
+  for (let round = 1; round <= rounds; round += 1) await startPooled(node, `bench-pooled-${round}`, sheet, say);
+  return sheet.figures;
 }
 
 async function startCold(node: Node, name: string, sheet: Sheet, say: (line: string) => void): Promise<void> {

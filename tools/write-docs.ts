@@ -2,14 +2,19 @@ import { spawnSync } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import * as v from 'valibot';
+import { performanceDrawing } from '../bench/versus/drawing.ts';
+import { performancePage } from '../bench/versus/page.ts';
+import { resultSchema } from '../bench/versus/result.ts';
 import { referencePages } from './reference/pages.ts';
 import { formatCast, parseCast } from './terminal/cast.ts';
 import { record, type Step } from './terminal/record.ts';
 import { renderSvg } from './terminal/render-svg.ts';
 
 /**
- * `npm run docs`: writes `docs/reference/`, and `docs/terminal.svg` from the recording `docs/terminal.cast`. With
- * `-- --record`, as root: makes that recording first, by running these commands.
+ * `npm run docs`: writes `docs/reference/`, `docs/performance.md` and its picture from `docs/performance.json`, and
+ * `docs/terminal.svg` from the recording `docs/terminal.cast`. With `-- --record`, as root: makes that recording first, by
+ * running these commands.
  */
 const steps: readonly Step[] = [
   { type: 'uname -r' },
@@ -39,3 +44,7 @@ await mkdir(join(docs, 'reference'), { recursive: true });
 for (const [name, print] of Object.entries(referencePages)) {
   await writeFile(join(docs, 'reference', name), await print());
 }
+
+const measured = v.parse(resultSchema, JSON.parse(await readFile(join(docs, 'performance.json'), 'utf8')));
+await writeFile(join(docs, 'performance.md'), await performancePage(measured));
+await writeFile(join(docs, 'performance.svg'), performanceDrawing(measured));

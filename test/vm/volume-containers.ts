@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { capabilitiesOf, makeBundle, shell, writeConfig } from '../../bench/bundle.ts';
-import { crunCommands, firstWorking, type CrunCommand } from '../../bench/peers.ts';
+import { crunCommands, firstWorking, type CrunCommand } from '../../bench/crun.ts';
 import { fill, type HostVolumes, type MatrixMount, type World } from './volume-matrix.ts';
 
 /** Of a file of a bundle's root, what busybox is to be there. */

@@ -1,0 +1,167 @@
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { nodeDetailsSchema } from '#api/node.ts';
+import { createClient } from '#cli/client.ts';
+import { connectTestClient } from '#cri/testing/grpc-client.ts';
+import { startNode } from '../../test/conformance/node.ts';
+import { type ContainerdNode, startContainerd } from '../../test/containerd/containerd-node.ts';
+import { writeLayout } from '../../test/images/layout-writer.ts';
+import { type Registry, startRegistry } from '../../test/images/registry.ts';
+import { type CriPeer, imagesOf } from './cri-peer.ts';
+import type { Prepared } from './prepared.ts';
+import type { Contestant } from './table.ts';
+
+/** All that is measured, running side by side in one network namespace, and what they share. */
+export interface Field {
+  readonly prepared: Prepared;
+  readonly registry: Registry;
+  readonly containerd: ContainerdNode;
+  /** Busybox, as each of them has it; with iperf3 and ping. */
+  readonly images: { readonly base: string; readonly iperf: string };
+  /** State directories of the daemons. */
+  readonly roots: { readonly podvm: string; readonly cold: string };
+  /** Of those behind CRI. */
+  peer(name: Contestant): CriPeer;
+  /** Resolves when nothing of what that one did before is left to do. */
+  rest(name: Contestant): Promise<void>;
+}
+
+/** After its last answer a runtime has closed what it closes later, in `ms`. */
+const restMs = 300;
+const pollMs = 100;
+/** The pool has not grown for so long, in `ms`. */
+const steadyMs = 1_500;
+const restTimeoutMs = 120_000;
+
+/** A network as a cluster has it, the same for all. */
+const network = (work: string) => ({
+  cniVersion: '1.0.0',
+  name: 'versus',
+  plugins: [
+    {
+      type: 'bridge',
+      bridge: 'versus0',
+      isGateway: true,
+      ipMasq: false,
+      ipam: {
+        type: 'host-local',
+        dataDir: join(work, 'ipam'),
+        ranges: [[{ subnet: '10.222.0.0/16' }]],
+        routes: [{ dst: '0.0.0.0/0' }],
+      },
+    },
+  ],
+});
+
+export async function openField(prepared: Prepared, undo: AsyncDisposableStack, signal: AbortSignal): Promise<Field> {
+  const { work, programs, cgroupParent } = prepared;
+  const registry = undo.use(await startRegistry());
+  const images = await pushImages(prepared, registry);
+  const containerdWork = join(work, 'containerd');
+  await mkdir(containerdWork);
+  const containerd = undo.use(
+    await startContainerd({
+      programs,
+      work: containerdWork,
+      network: network(work),
+      pauseImage: images.pause,
+    }),
+  );
+  const containersDirectory = join(work, 'containers');
+  await mkdir(containersDirectory);
+  const location = `[[registry]]\nprefix = "${registry.name}"\nlocation = "${registry.name}"\ninsecure = true\n`;
+  await writeFile(join(containersDirectory, 'registries.conf'), location);
+  const policy = { default: [{ type: 'insecureAcceptAnything' }] };
+  await writeFile(join(containersDirectory, 'policy.json'), JSON.stringify(policy));
+  const logs = join(work, 'logs');
+  const peers = new Map<Contestant, CriPeer>();
+  const common = { logs, signal, containersDirectory, undo };
+  const roots = {
+    podvm: await addPodvm('podvm', prepared, common, peers, {}),
+    cold: await addPodvm('cold', prepared, common, peers, { PODVM_POOL: '0' }),
+  };
+  const client = undo.use(connectTestClient(containerd.socket));
+  const rest = () => delay(restMs);
+  const directory = join(containerdWork, 'root');
+  const daemonPid = containerd.pid;
+  const [name, handler] = ['containerd', 'runc'] as const;
+  peers.set(name, { name, client, handler, cgroupParent, daemonPid, directory, logs, signal, rest });
+  for (const name of ['podvm', 'cold', 'containerd'] as const) {
+    const peer = peerOf(peers, name);
+    for (const image of [images.base, images.iperf]) await imagesOf(peer).pullImage({ image: { image } });
+  }
+  return {
+    ...{ prepared, registry, containerd, images, roots },
+    peer: (name) => peerOf(peers, name),
+    rest: (name) => peers.get(name)?.rest() ?? rest(),
+  };
+}
+
+function peerOf(peers: ReadonlyMap<Contestant, CriPeer>, name: Contestant): CriPeer {
+  const peer = peers.get(name);
+  if (peer === undefined) throw new Error(`${name} is not behind CRI`);
+  return peer;
+}
+
+interface Common {
+  readonly logs: string;
+  readonly containersDirectory: string;
+  readonly signal: AbortSignal;
+  readonly undo: AsyncDisposableStack;
+}
+
+/** A daemon as it comes, but for its directories, its network and what `env` says; its state directory. */
+async function addPodvm(
+  name: 'podvm' | 'cold',
+  prepared: Prepared,
+  { logs, containersDirectory, signal, undo }: Common,
+  peers: Map<Contestant, CriPeer>,
+  env: Readonly<Record<string, string>>,
+): Promise<string> {
+  const { podvm, programs, work, assetsRoot } = prepared;
+  const node = undo.use(
+    await startNode({
+      podvm,
+      crictl: programs.crictl,
+      containersDirectory,
+      assetsRoot,
+      rootPrefix: join(work, `${name}-`),
+      settings: { PODVM_CNI_CONFIG: join(work, 'containerd/net.d'), ...env },
+      signal,
+    }),
+  );
+  const client = undo.use(connectTestClient(join(node.root, 'cri.sock')));
+  const rest = name === 'cold' ? () => delay(restMs) : () => untilPoolRests(node.root);
+  const [handler, cgroupParent, directory] = ['', '', node.root];
+  peers.set(name, { name, client, handler, cgroupParent, daemonPid: node.pid, directory, logs, signal, rest });
+  return node.root;
+}
+
+/** Until machines wait, and no more come. */
+async function untilPoolRests(root: string): Promise<void> {
+  const client = createClient(join(root, 'podvm.sock'));
+  const deadlineMs = performance.now() + restTimeoutMs;
+  let [before, sinceMs] = [-1, performance.now()];
+  for (;;) {
+    const { waitingMachines } = await client.get('/v1/node', nodeDetailsSchema);
+    const nowMs = performance.now();
+    if (waitingMachines !== before) [before, sinceMs] = [waitingMachines, nowMs];
+    if (waitingMachines > 0 && nowMs - sinceMs > steadyMs) return;
+    if (nowMs > deadlineMs) throw new Error(`the pool does not come to rest: ${waitingMachines} machines wait`);
+    await delay(pollMs);
+  }
+}
+
+/** The bytes of each image are the same for all. */
+async function pushImages({ layouts, work, programs }: Prepared, registry: Registry) {
+  const pause = join(work, 'pause-layout');
+  const layers = [[{ name: 'bin/sleep', content: await readFile(programs.busybox), mode: 0o755 }]];
+  await writeLayout(pause, [{ layers, config: { config: { Cmd: ['/bin/sleep', '1000000'] } } }]);
+  const references = { base: 'podvm/base:1', iperf: 'podvm/iperf:1', pause: 'podvm/pause:1' };
+  await registry.push(layouts.base, references.base);
+  await registry.push(layouts.iperf, references.iperf);
+  await registry.push(pause, references.pause);
+  const named = Object.entries(references).map(([key, reference]) => [key, `${registry.name}/${reference}`]);
+  return Object.fromEntries(named) as typeof references; // SAFE: the same keys
+}

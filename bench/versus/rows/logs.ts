@@ -1,0 +1,46 @@
+import { open, readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { CriPod } from '../cri-peer.ts';
+import type { Row, Values } from './row.ts';
+
+const lineBytes = 128;
+const lines = 262_144;
+const pollMs = 20;
+const timeoutMs = 180_000;
+const line = 'x'.repeat(lineBytes - 1);
+
+/** From the start of the container to its last line in the log; all lines must be there. */
+export const logsRow: Row = async ({ field }) => {
+  return async (name): Promise<Values> => {
+    let startedMs = 0;
+    const command = ['sh', '-c', `yes ${line} | head -n ${lines}; echo last; exec sleep 100000`];
+    await using pod = await CriPod.start(
+      field.peer(name),
+      { name: 'logs', image: field.images.base, command },
+      async (verb, call) => {
+        if (verb === 'startContainer') startedMs = performance.now();
+        return await call();
+      },
+    );
+    await untilLast(pod.log);
+    const seconds = (performance.now() - startedMs) / 1000;
+    const found = (await readFile(pod.log, 'latin1')).split(line).length - 1;
+    if (found !== lines) throw new Error(`${name}: ${found} lines of ${lines} are in the log`);
+    return { logMBps: (lines * lineBytes) / 1e6 / seconds };
+  };
+};
+
+/** Looks at the end of the log only. */
+async function untilLast(log: string): Promise<void> {
+  const deadlineMs = performance.now() + timeoutMs;
+  const end = Buffer.alloc(lineBytes);
+  for (;;) {
+    await using file = await open(log, 'r');
+    const { size } = await file.stat();
+    const { bytesRead } = await file.read(end, 0, end.length, Math.max(0, size - end.length));
+    const text = end.toString('latin1', 0, bytesRead);
+    if (text.endsWith(' last\n')) return;
+    if (performance.now() > deadlineMs) throw new Error(`no last line in ${log}, got ${text}`);
+    await delay(pollMs);
+  }
+}

@@ -1,0 +1,60 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import * as v from 'valibot';
+import { run } from '#host/run.ts';
+import { CriPod } from '../cri-peer.ts';
+import { type Row, sleeping, type Values } from './row.ts';
+
+/** Of one transfer, in `s`. */
+const seconds = 3;
+const pings = 50;
+const maxTries = 20;
+
+const iperf = (address: string, ...more: readonly string[]) => [
+  ...['iperf3', '--client', address, '--time', String(seconds), '--json'],
+  ...more,
+];
+const ping = (address: string) => ['ping', '-q', '-c', String(pings), '-i', '0.02', address];
+const iperfSchema = v.object({ end: v.object({ sum_received: v.object({ bits_per_second: v.number() }) }) });
+
+type Runs = (command: readonly string[]) => Promise<string>;
+
+/** From this host, and from one pod to the other. */
+export const netRow: Row = async ({ field }) => {
+  return async (name): Promise<Values> => {
+    const pod = { name: 'net', image: field.images.iperf };
+    const peer = field.peer(name);
+    await using server = await CriPod.start(peer, { ...pod, command: ['iperf3', '--server'] });
+    await using client = await CriPod.start(peer, { ...pod, command: sleeping });
+    const address = await server.address();
+    const onHost: Runs = async ([program = '', ...args]) => (await run(program, args)).stdout;
+    const inPod: Runs = (command) => client.exec(...command);
+    return {
+      hostToPod: await mbps(onHost, iperf(address)),
+      podToHost: await mbps(onHost, iperf(address, '--reverse')),
+      podToPod: await mbps(inPod, iperf(address)),
+      hostToPodUs: roundTripUs(await onHost(ping(address))),
+      podToPodUs: roundTripUs(await inPod(ping(address))),
+    };
+  };
+};
+
+/**
+ * Tries again after a refusal or a reset: iperf3's server is not there at once, and between transfers it makes its socket
+ * again. A bare connection to check whether it listens would count as a failed client.
+ */
+async function mbps(runs: Runs, command: readonly string[]): Promise<number> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return v.parse(iperfSchema, JSON.parse(await runs(command))).end.sum_received.bits_per_second / 1e6;
+    } catch (error) {
+      if (tries === maxTries) throw error;
+      await delay(250);
+    }
+  }
+}
+
+function roundTripUs(said: string): number {
+  const [, average] = /min\/avg\/max\S* = [0-9.]+\/([0-9.]+)\//.exec(said) ?? [];
+  if (average === undefined) throw new Error(`ping said: ${said.slice(-300)}`);
+  return Number(average) * 1000;
+}

@@ -1,0 +1,76 @@
+import { CriPod, type PodOptions, type Timed } from '../cri-peer.ts';
+import { hostCpuMs } from '../accounts.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { medianOf, type Row, sleeping, type Values } from './row.ts';
+import type { Field } from '../field.ts';
+
+const execs = 10;
+/** How long the host is watched at rest, in `ms`. */
+const idleMs = 2_000;
+/** With more of one core at rest, a host's other work cannot be told from what is measured. */
+const maxIdleRate = 0.4;
+const cpuPods = 3;
+const cpuExecs = 20;
+
+const podOf = (field: Field): PodOptions => ({ name: 'pod', image: field.images.base, command: sleeping });
+
+/** Each verb of a pod's life, and an exec in between that shows that its container runs. */
+export const podRow: Row = async ({ field }) => {
+  return async (name) => {
+    const values: Record<string, number> = {};
+    const timed: Timed = async (verb, call) => {
+      const startedMs = performance.now();
+      const answer = await call();
+      values[`${verb}Ms`] = performance.now() - startedMs;
+      return answer;
+    };
+    const pod = await timed('fromScratch', () => CriPod.start(field.peer(name), podOf(field), timed));
+    const said = await pod.exec('echo', 'runs').catch(async (error: unknown) => {
+      await pod.remove();
+      throw error;
+    });
+    await timed('stopAndRemove', () => pod.remove(timed));
+    if (said !== 'runs\n') throw new Error(`${name}: echo said ${said}`);
+    return values;
+  };
+};
+
+export const execRow: Row = async ({ field, undo }) => {
+  const pods = new Map<string, CriPod>();
+  return async (name) => {
+    let pod = pods.get(name);
+    if (pod === undefined) {
+      pod = undo.use(await CriPod.start(field.peer(name), podOf(field)));
+      pods.set(name, pod);
+    }
+    const times: number[] = [];
+    for (let at = 0; at < execs; at += 1) times.push(await pod.execMs());
+    return { execSyncMs: medianOf(times) };
+  };
+};
+
+/** What the whole host uses meanwhile, less what it used at rest before. */
+export const cpuRow: Row = async ({ field }) => {
+  const perOperation = async (name: Parameters<Field['rest']>[0], count: number, operation: () => Promise<void>) => {
+    await field.rest(name);
+    const [idleFrom, idleFromMs] = [await hostCpuMs(), performance.now()];
+    await delay(idleMs);
+    const idleRate = ((await hostCpuMs()) - idleFrom) / (performance.now() - idleFromMs);
+    if (idleRate > maxIdleRate) {
+      throw new Error(`the host has other work: it uses ${Math.round(idleRate * 100)} % of one core at rest`);
+    }
+    const [from, fromMs] = [await hostCpuMs(), performance.now()];
+    for (let at = 0; at < count; at += 1) await operation();
+    await field.rest(name);
+    return ((await hostCpuMs()) - from - idleRate * (performance.now() - fromMs)) / count;
+  };
+  return async (name): Promise<Values> => {
+    const peer = field.peer(name);
+    const podMs = await perOperation(name, cpuPods, async () => {
+      await (await CriPod.start(peer, podOf(field))).remove();
+    });
+    await using pod = await CriPod.start(peer, podOf(field));
+    const execMs = await perOperation(name, cpuExecs, async () => void (await pod.execMs()));
+    return { podMs, execMs };
+  };
+};

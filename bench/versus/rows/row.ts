@@ -1,0 +1,28 @@
+import type { Field } from '../field.ts';
+import type { Contestant } from '../table.ts';
+
+/** Values of one round by the names of metrics in the table. */
+export type Values = Readonly<Record<string, number>>;
+
+/** Measures one contestant once. What it starts has ended when it resolves. */
+export type Measure = (name: Contestant) => Promise<Values>;
+
+export interface RowOptions {
+  readonly field: Field;
+  /** What a row keeps between rounds. */
+  readonly undo: AsyncDisposableStack;
+  /** Pods of the row `density`. */
+  readonly density: number;
+  readonly signal: AbortSignal;
+}
+
+/** Makes what all rounds of a row need. */
+export type Row = (options: RowOptions) => Promise<Measure>;
+
+export const sleeping = ['sleep', '100000'] as const;
+
+export function medianOf(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = (sorted.length - 1) / 2;
+  return ((sorted[Math.floor(middle)] ?? Number.NaN) + (sorted[Math.ceil(middle)] ?? Number.NaN)) / 2;
+}

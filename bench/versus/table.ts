@@ -1,0 +1,207 @@
+/**
+ * What `npm run bench -- versus` measures, and what of it is promised. The command measures by this table, and
+ * `docs/performance.md` is printed from it and from `docs/performance.json`.
+ */
+
+/** What is measured side by side, by its name in the result. */
+export const contestants = {
+  podvm: 'PodVM',
+  cold: 'PodVM, no machine waiting',
+  containerd: 'containerd, runc',
+  runsc: '`runsc run`',
+  crun: '`crun run`',
+  ctr: '`ctr run`, runc',
+} as const;
+export type Contestant = keyof typeof contestants;
+
+/** A promise: a figure of ours, or its ratio to a peer's of the same run, must be at most or at least this. */
+export interface Target {
+  readonly of: 'podvm' | 'cold';
+  readonly than?: Contestant;
+  readonly atMost?: number;
+  readonly atLeast?: number;
+}
+
+export interface Metric {
+  readonly text: string;
+  readonly unit: 'ms' | 'µs' | 'MB' | 'MB/s' | 'Mbit/s' | 'files/s' | 'lines';
+  readonly targets?: readonly Target[];
+}
+
+export interface RowText {
+  readonly title: string;
+  readonly about: string;
+  readonly peers: readonly Contestant[];
+  readonly metrics: Readonly<Record<string, Metric>>;
+  /** The most rounds that are worth their time; default: as many as asked for. */
+  readonly maxRounds?: number;
+  /** Whether the first round counts; by default it only warms up. */
+  readonly isColdRound?: boolean;
+}
+
+const overCri = ['podvm', 'cold', 'containerd'] as const;
+const steady = ['podvm', 'containerd'] as const;
+
+const verb = (text: string): Metric => ({ text, unit: 'ms' });
+
+export const table = {
+  start: {
+    title: 'One container from the shell',
+    about:
+      "Busybox that prints a line, image present, each by its own command. PodVM's is a client of a daemon and has a network; the others' containers have none. gVisor is in this row only: its shim for containerd needs CAP_SYS_RESOURCE, which not every machine gives root.",
+    peers: ['podvm', 'cold', 'runsc', 'crun', 'ctr'],
+    metrics: {
+      firstOutputMs: {
+        text: 'to the first output',
+        unit: 'ms',
+        targets: [{ of: 'podvm', than: 'runsc', atMost: 1.5 }],
+      },
+      commandMs: verb('to the end of the command, all removed'),
+    },
+  },
+  pod: {
+    title: 'A pod over CRI',
+    about: 'The life of a pod with one container, image present, as a kubelet calls the verbs.',
+    peers: overCri,
+    metrics: {
+      fromScratchMs: {
+        text: 'from scratch to a running container',
+        unit: 'ms',
+        targets: [
+          { of: 'podvm', than: 'containerd', atMost: 1.25 },
+          { of: 'cold', than: 'containerd', atMost: 3 },
+        ],
+      },
+      runPodSandboxMs: verb('RunPodSandbox'),
+      createContainerMs: verb('CreateContainer'),
+      startContainerMs: verb('StartContainer'),
+      stopContainerMs: verb('StopContainer, killed at once'),
+      removeContainerMs: verb('RemoveContainer'),
+      stopPodSandboxMs: verb('StopPodSandbox'),
+      removePodSandboxMs: verb('RemovePodSandbox'),
+      stopAndRemoveMs: verb('all four of these'),
+    },
+  },
+  exec: {
+    title: 'Exec',
+    about: 'ExecSync of `true` in a running container; the median of ten in each round.',
+    peers: steady,
+    metrics: {
+      execSyncMs: {
+        text: 'ExecSync',
+        unit: 'ms',
+        targets: [
+          { of: 'podvm', than: 'containerd', atMost: 1.5 },
+          { of: 'podvm', atMost: 25 },
+        ],
+      },
+    },
+  },
+  memory: {
+    title: 'Memory of a pod',
+    about:
+      "Proportional memory (PSS) of all processes that a pod has on the host, with shims, helpers and pause. Under load, one of the container's processes holds 64 MiB and 200 others have run.",
+    peers: steady,
+    maxRounds: 4,
+    metrics: {
+      idleMB: { text: 'idle', unit: 'MB', targets: [{ of: 'podvm', atMost: 75 }] },
+      loadedMB: { text: 'under load', unit: 'MB' },
+    },
+  },
+  cpu: {
+    title: 'Processor time on the host',
+    about:
+      'Of everything on the host per operation, kernel and daemons included, until the node rests (a pool is full again), less what it uses at rest.',
+    peers: overCri,
+    maxRounds: 6,
+    metrics: {
+      podMs: { text: 'a pod from scratch to its removal', unit: 'ms' },
+      execMs: { text: 'ExecSync of `true`', unit: 'ms' },
+    },
+  },
+  burst: {
+    title: 'Twenty pods at once',
+    about: 'Twenty pods with one container each, asked for at the same time.',
+    peers: overCri,
+    maxRounds: 4,
+    metrics: {
+      firstMs: verb('until one runs'),
+      allMs: verb('until all run'),
+      removedMs: verb('until all are removed'),
+    },
+  },
+  density: {
+    title: 'Many idle pods',
+    about: 'So many idle pods at a time (20, or as `--density` says).',
+    peers: steady,
+    maxRounds: 2,
+    isColdRound: true,
+    metrics: {
+      podMB: { text: 'PSS of one of them', unit: 'MB' },
+      hostMB: { text: 'available memory that the host lost, for each', unit: 'MB' },
+      daemonMB: { text: "the daemon's own resident memory", unit: 'MB' },
+      execSyncMs: verb('ExecSync in each of them, the slowest'),
+    },
+  },
+  files: {
+    title: 'Files',
+    about:
+      'By a shell and dd in the container: 64 MiB written and synced, read past the caches of container and host, and 300 small files made.',
+    peers: steady,
+    metrics: {
+      rootWrite: { text: 'root file system, written', unit: 'MB/s' },
+      rootRead: { text: 'root file system, read', unit: 'MB/s' },
+      rootCreate: { text: 'root file system, files made', unit: 'files/s' },
+      volumeWrite: { text: 'volume of the host, written', unit: 'MB/s' },
+      volumeRead: { text: 'volume of the host, read', unit: 'MB/s' },
+      volumeCreate: {
+        text: 'volume of the host, files made',
+        unit: 'files/s',
+        targets: [{ of: 'podvm', atLeast: 600 }],
+      },
+    },
+  },
+  net: {
+    title: 'Network',
+    about: 'One stream of iperf3, and round trips of ping, on one bridge for all.',
+    peers: steady,
+    metrics: {
+      hostToPod: { text: 'TCP, host to pod', unit: 'Mbit/s' },
+      podToHost: { text: 'TCP, pod to host', unit: 'Mbit/s' },
+      podToPod: {
+        text: 'TCP, pod to pod',
+        unit: 'Mbit/s',
+        targets: [{ of: 'podvm', than: 'containerd', atLeast: 0.5 }],
+      },
+      hostToPodUs: { text: 'round trip, host to pod', unit: 'µs' },
+      podToPodUs: { text: 'round trip, pod to pod', unit: 'µs' },
+    },
+  },
+  pull: {
+    title: 'A large image',
+    about: 'An image of 20 layers, 300 MB unpacked, from a registry on loopback; the image is removed between rounds.',
+    peers: ['podvm', 'containerd'],
+    metrics: {
+      pullMs: verb('PullImage'),
+      toRunningMs: {
+        text: 'PullImage to a running container',
+        unit: 'ms',
+        targets: [{ of: 'podvm', than: 'containerd', atMost: 1.2 }],
+      },
+      diskMB: {
+        text: 'disk space used then',
+        unit: 'MB',
+        targets: [{ of: 'podvm', than: 'containerd', atMost: 1.1 }],
+      },
+    },
+  },
+  logs: {
+    title: 'Logs',
+    about: "A container that prints 32 MiB of lines of 128 bytes, until the last one is in the log's file.",
+    peers: steady,
+    metrics: { logMBps: { text: 'throughput', unit: 'MB/s', targets: [{ of: 'podvm', atLeast: 80 }] } },
+  },
+} as const satisfies Record<string, RowText>;
+
+export type RowName = keyof typeof table;
+export const rowNames = Object.keys(table) as readonly RowName[]; // SAFE: an object of that type has these keys

@@ -1,0 +1,92 @@
+import { once } from 'node:events';
+import { copyFile, readdir, readFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import * as v from 'valibot';
+import { cgroupRoot, removeWhenEmpty } from '#host/cgroup-tree.ts';
+import { isThere } from '#host/files.ts';
+import { startChild } from '#host/start-child.ts';
+import { makeWorkDirectory } from '../../test/conformance/work-directory.ts';
+import { familyOf } from './accounts.ts';
+import { performancePage } from './page.ts';
+import { handOn, prepare } from './prepared.ts';
+import { resultSchema } from './result.ts';
+import { type RowName, rowNames } from './table.ts';
+import { callersEnv } from '../../test/conformance/callers-env.ts';
+
+const usage = `npm run bench -- versus [--rows ${rowNames.join(',')}] [--rounds N] [--density N] [--json FILE]`;
+const say = (line: string) => process.stderr.write(`versus: ${line}\n`);
+const endTimeoutMs = 20_000;
+
+/**
+ * `npm run bench -- versus`: PodVM beside containerd with runc, `runsc`, `crun` and `ctr`, in turn on this
+ * machine. Builds the peers once, prints the page that the result makes, and writes the result as JSON. Returns the exit
+ * code.
+ */
+export async function versus(args: readonly string[]): Promise<number> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      rows: { type: 'string', default: rowNames.join(',') },
+      rounds: { type: 'string', default: '8' },
+      density: { type: 'string', default: '20' },
+      json: { type: 'string' },
+    },
+  });
+  const rows = values.rows.split(',');
+  const unknown = rows.find((name) => !rowNames.includes(name as RowName)); // SAFE: compared as a string
+  const areCounts = [values.rounds, values.density].every((text) => /^[1-9]\d{0,2}$/.test(text));
+  if (unknown !== undefined || !areCounts) {
+    process.stderr.write(`usage: ${usage}\n`);
+    return 2;
+  }
+  const stop = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
+  await using undo = new AsyncDisposableStack();
+  const { path: work } = undo.use(await makeWorkDirectory());
+  undo.defer(() => removeCgroups(basename(work)));
+  undo.defer(() => endAll(work));
+  const prepared = await prepare(work, say, stop.signal);
+  const json = join(work, 'result.json');
+  const inside = [join(import.meta.dirname, 'inside.ts'), await handOn(prepared)];
+  const argv = ['--net', process.execPath, ...inside, values.rounds, values.density, json, ...rows];
+  const child = await startChild('unshare', argv, { stdio: ['ignore', 2, 2], env: callersEnv() });
+  stop.signal.addEventListener('abort', () => child.kill('SIGTERM'));
+  const [code] = (await once(child, 'exit')) as [number | null];
+  if (!(await isThere(json))) return code ?? 1;
+  const result = v.parse(resultSchema, JSON.parse(await readFile(json, 'utf8')));
+  process.stdout.write(await performancePage(result));
+  if (values.json !== undefined) await copyFile(json, values.json);
+  return code ?? 1;
+}
+
+/** Ends what a run that failed or was killed has left: all that has its directory in its command line. */
+async function endAll(work: string): Promise<void> {
+  const deadlineMs = performance.now() + endTimeoutMs;
+  for (let sent = 0; ; sent += 1) {
+    const left = await familyOf([work]);
+    if (left.length === 0) return;
+    if (performance.now() > deadlineMs) throw new Error(`processes of this run do not end: ${left.join(', ')}`);
+    if (sent === 0) say(`ending ${left.length} processes that are left`);
+    for (const pid of left) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // it has ended meanwhile
+      }
+    }
+    await delay(200);
+  }
+}
+
+/** That containerd's pods are in: in each hierarchy of version 1, or the one of version 2. */
+async function removeCgroups(parent: string): Promise<void> {
+  for (const hierarchy of ['.', ...(await readdir(cgroupRoot))]) {
+    const directory = join(cgroupRoot, hierarchy, parent);
+    const inside = await readdir(directory, { withFileTypes: true }).catch(() => undefined); // it is not there
+    if (inside === undefined) continue;
+    for (const pod of inside.filter((entry) => entry.isDirectory())) await removeWhenEmpty(join(directory, pod.name));
+    await removeWhenEmpty(directory);
+  }
+}
