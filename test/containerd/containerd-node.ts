@@ -5,6 +5,8 @@ import { dirname, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { defaultEnv, run } from '#host/run.ts';
 import { poll } from '#host/wait.ts';
+import { RuntimeService } from '#cri/schema/api_pb.ts';
+import { connectTestClient } from '#cri/testing/grpc-client.ts';
 import { launcherName, launcherOf } from '#shim/launcher.ts';
 import type { ContainerdPrograms } from './build-containerd.ts';
 
@@ -62,9 +64,7 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
       env: { ...defaultEnv(), PATH },
     });
     const signal = AbortSignal.timeout(servingTimeoutMs);
-    const serves = async () =>
-      (await run(programs.ctr, ['--address', socket, 'version'], { okCodes: 'any' })).code === 0 ? true : undefined;
-    if ((await poll(serves, { everyMs: 200, signal })) === true) return child;
+    if ((await poll(() => servesCri(socket), { everyMs: 200, signal })) === true) return child;
     child.kill('SIGKILL');
     throw new PodvmError('timeout', `containerd does not serve:\n${(await readFile(logFile, 'utf8')).slice(-2000)}`);
   };
@@ -151,3 +151,14 @@ const podvmOf = (cri: string, launcher: string) => `[plugins."${cri}".containerd
   pod_annotations = ["podvm.dev/*"]
   container_annotations = ["podvm.dev/*", "io.kubernetes.container.terminationMessagePath"]
   privileged_without_host_devices = true`;
+
+/** Its socket is there before its CRI service, which looks for earlier pods first. */
+async function servesCri(socket: string): Promise<true | undefined> {
+  using client = connectTestClient(socket);
+  try {
+    await client.of(RuntimeService).version({});
+    return true;
+  } catch {
+    return undefined;
+  }
+}

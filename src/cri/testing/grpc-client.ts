@@ -47,6 +47,7 @@ export interface StreamingClient extends Disposable {
 
 export function connectTestClient(socketPath: string): StreamingClient {
   const client = new Client(`unix:${socketPath}`, credentials.createInsecure(), {
+    'grpc.default_authority': 'localhost', // a server in Go refuses the path of its socket
     'grpc.max_receive_message_length': maxMessageBytes, // the limit of kubelet and crictl
   });
   const raw = (path: string, bytes: Uint8Array, { signal, ...options }: TestCallOptions = {}) =>
