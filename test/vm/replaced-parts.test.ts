@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { ContainerState, PodSandboxState, Protocol } from '#cri/schema/api_pb.ts';
 import { isThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
-import { sweepFileServers } from '#storage/file-server.ts';
+import { fileServersOf, sweepFileServers } from '#storage/file-server.ts';
+import { repo } from './cli-node.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
 
@@ -138,6 +140,71 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     await node.runtime.removeContainer({ containerId: main });
     assert.equal((await exec(again, 'cat /shared/of-host')).text, 'seen');
     await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
+  });
+
+  it('the jails of a machine and of its file server that are killed alone: the pod goes on', async () => {
+    const pod = await runPod('unjailed');
+    const shared = join(node.cli.root, 'unjailed');
+    await mkdir(shared);
+    const mounts = [{ hostPath: shared, containerPath: '/shared' }];
+    const main = await runContainer(pod, 'main', 'exec sleep 1000', { mounts });
+    const { pid } = await infoOf(pod);
+    const served = await fileServersOf(pod.podSandboxId);
+    assert.equal(served.length, 1);
+    for (const each of [pid, ...served.map((server) => server.pid)]) {
+      const parent = Number(/^PPid:\t(\d+)$/m.exec(await readFile(`/proc/${each}/status`, 'utf8'))?.[1]);
+      assert.equal(await readFile(`/proc/${parent}/comm`, 'utf8'), 'bwrap\n');
+      process.kill(parent, 'SIGKILL');
+    }
+    await delay(1_000); // a mistaken end would be told by then
+    assert.equal((await exec(main, 'echo here > /shared/file && cat /shared/file')).text, 'here');
+    assert.equal(await readFile(join(shared, 'file'), 'utf8'), 'here\n');
+    assert.equal(await stateOf(pod), PodSandboxState.SANDBOX_READY);
+    await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
+  });
+
+  it('a file server that is stopped: accesses wait and go on, and its containers and pod can be ended', async (t) => {
+    const pod = await runPod('stopped-server');
+    const [shared, other] = ['waits', 'goes-on'].map((name) => join(node.cli.root, name)) as [string, string]; // SAFE: two names
+    for (const directory of [shared, other]) await mkdir(directory);
+    const mounts = [{ hostPath: shared, containerPath: '/shared' }];
+    const count = 'i=0; while :; do i=$((i+1)); echo $i > /shared/count; sleep 0.1; done';
+    const main = await runContainer(pod, 'main', count, { mounts });
+    const stop = async () => {
+      const [server] = await fileServersOf(pod.podSandboxId);
+      process.kill(server?.pid ?? 0, 'SIGSTOP');
+      return server?.pid ?? 0;
+    };
+    await until('the container counts', 20_000, () => isThere(join(shared, 'count')));
+    const pid = await stop();
+    const elsewhere = [{ hostPath: other, containerPath: '/other' }];
+    const bystander = await runContainer(pod, 'bystander', 'exec sleep 1000', { mounts: elsewhere });
+    assert.equal((await exec(bystander, 'echo here > /other/file && cat /other/file')).text, 'here');
+    const counted = async () => await readFile(join(shared, 'count'), 'utf8');
+    await until('it is told', 10_000, async () => node.log().includes(`a file server is stopped: its volume waits`));
+    const before = await counted();
+    await delay(1_000);
+    assert.equal(await counted(), before);
+    process.kill(pid, 'SIGCONT');
+    await until('it goes on', 20_000, async () => (await counted()) !== before);
+    await until('that is told', 10_000, async () => node.log().includes('a file server goes on'));
+    const stateNow = async () => (await node.runtime.containerStatus({ containerId: main })).status?.state;
+    assert.equal(await stateNow(), ContainerState.CONTAINER_RUNNING);
+
+    await stop();
+    const stopMs = performance.now();
+    await node.runtime.stopContainer({ containerId: main, timeout: 2n });
+    t.diagnostic(`container stopped after ${Math.round(performance.now() - stopMs)} ms`);
+    assert.equal(await stateNow(), ContainerState.CONTAINER_EXITED);
+    assert.equal((await exec(bystander, 'cat /other/file')).text, 'here');
+    await runContainer(pod, 'main', count, { mounts, metadata: { name: 'main', attempt: 1 } });
+    const after = await counted();
+    await until('the next attempt counts', 20_000, async () => (await counted()) !== after);
+    for (const { pid: each } of await fileServersOf(pod.podSandboxId)) process.kill(each, 'SIGSTOP');
+    const removeMs = performance.now();
+    await node.runtime.stopPodSandbox({ podSandboxId: pod.podSandboxId });
+    await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
+    t.diagnostic(`pod removed after ${Math.round(performance.now() - removeMs)} ms`);
   });
 
   it('a loss while no daemon ran is noticed by the next one', async () => {
@@ -304,6 +371,78 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
       );
       await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
     });
+  });
+});
+
+/** In a netns of its own, so that no rules of others are flushed. */
+describe('a node whose whole ruleset is flushed', { skip, timeout: 300_000 }, () => {
+  const netns = `test-${process.pid}`;
+  const hostPort = 8007;
+  let directory: string;
+  let node: CriNode;
+  const within = async (...args: string[]) => await run('ip', ['netns', 'exec', netns, ...args], { okCodes: 'any' });
+
+  before(async () => {
+    directory = await mkdtemp('/var/tmp/podvm-flushed-');
+    await run('ip', ['netns', 'add', netns]);
+    await run('ip', ['-netns', netns, 'link', 'set', 'dev', 'lo', 'up']);
+    await within('iptables', '-P', 'FORWARD', 'DROP'); // as Docker does, so that each pod needs a rule
+    const podvm = join(directory, 'podvm');
+    await writeFile(podvm, `#!/bin/sh\nexec nsenter --net=/run/netns/${netns} -- ${join(repo, 'podvm')} "$@"\n`, {
+      mode: 0o755,
+    });
+    node = await openCriNode({ podvm });
+  });
+  after(async () => {
+    await node[Symbol.asyncDispose]();
+    await run('ip', ['netns', 'delete', netns]);
+    await rm(directory, { recursive: true });
+  });
+
+  it('every rule is put back within 10 s, and the pod stays ready', async (t) => {
+    const metadata = { name: 'flushed', namespace: 'default', uid: 'uid-of-flushed', attempt: 0 };
+    const portMappings = [{ hostPort, containerPort: 7, protocol: Protocol.TCP }];
+    const sandboxConfig = { metadata, logDirectory: join(node.cli.root, 'pod-logs'), portMappings };
+    const { podSandboxId } = await node.runtime.runPodSandbox({ config: sandboxConfig });
+    node.ids.push(podSandboxId);
+    const config = { metadata: { name: 'main' }, image, command: ['nc', '-ll', '-p', '7', '-e', 'cat'] };
+    const { containerId } = await node.runtime.createContainer({ podSandboxId, sandboxConfig, config });
+    await node.runtime.startContainer({ containerId });
+    const rules = async () => {
+      const [nat, filter, tables] = await Promise.all([
+        within('iptables', '-w', '5', '-t', 'nat', '-S'),
+        within('iptables', '-w', '5', '-S'),
+        within('nft', 'list', 'ruleset', 'inet'),
+      ]);
+      const guard = tables.stdout.split('\n').filter((line) => /chain|drop|accept|update/.test(line));
+      // The order of chains does not matter; policies are not podvm's.
+      return [...nat.stdout.split('\n'), ...filter.stdout.split('\n'), ...guard]
+        .filter((line) => !line.startsWith('-P ') && !/^-N CNI-(ADMIN|HOSTPORT-SETMARK)/.test(line))
+        .sort();
+    };
+    const gateway = async () => {
+      const { stdout } = await within('ip', '-4', '-o', 'address', 'show', 'scope', 'global');
+      return / inet ([\d.]+)\//.exec(stdout)?.[1] ?? assert.fail(stdout);
+    };
+    const talk = 'exec 3<>"/dev/tcp/$0/$1" && echo here >&3 && read -rt 1 line <&3 && test "$line" = here';
+    const answers = async (host: string, port: number) =>
+      (await within('timeout', '3', 'bash', '-c', talk, host, String(port))).code === 0;
+    const host = await gateway();
+    await until('the host port answers', 20_000, () => answers(host, hostPort));
+    const before = await rules();
+    for (const part of [`--dport ${hostPort} `, 'MASQUERADE', '-A CNI-FORWARD -s ', ' drop'])
+      assert.ok(
+        before.some((line) => line.includes(part)),
+        part,
+      );
+    await within('nft', 'flush', 'ruleset');
+    assert.equal((await rules()).length < before.length / 2, true);
+    const ms = await until('all rules are put back', 20_000, async () => isDeepStrictEqual(await rules(), before));
+    t.diagnostic(`put back after ${Math.round(ms)} ms`);
+    assert.ok(ms < 10_000 + 2_000, `${ms} ms`); // plus the time of the looks themselves
+    assert.ok(await answers(host, hostPort));
+    const { status } = await node.runtime.podSandboxStatus({ podSandboxId });
+    assert.equal(status?.state, PodSandboxState.SANDBOX_READY);
   });
 });
 

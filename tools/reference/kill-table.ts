@@ -203,11 +203,25 @@ const rows: readonly Row[] = [
     test: [replaced, 'is put back within 10 s'],
   },
   {
+    component: 'jail of a machine',
+    moment: 'running',
+    fault: 'KILL',
+    promise: 'the pod goes on',
+    test: [replaced, 'the jails of a machine and of its file server that are killed alone: the pod goes on'],
+  },
+  {
     component: 'jail of a file server',
     moment: 'running',
     fault: 'KILL',
     promise: 'the server goes on',
     test: ['test/vm/file-servers.test.ts', 'a file server goes on when its bubblewrap is killed alone'],
+  },
+  {
+    component: 'file server',
+    moment: 'containers use its volume',
+    fault: 'STOP',
+    promise: 'their accesses wait, and go on with it; containers and pod can be stopped and removed meanwhile',
+    test: [replaced, 'a file server that is stopped: accesses wait and go on'],
   },
   {
     component: 'file server',
@@ -222,6 +236,13 @@ const rows: readonly Row[] = [
     fault: 'rules of the pod flushed',
     promise: 'put back within 10 s',
     test: [replaced, 'rules that were flushed are put back within 10 s'],
+  },
+  {
+    component: 'network',
+    moment: 'running',
+    fault: '`nft flush ruleset`',
+    promise: 'every rule is put back within 10 s',
+    test: [replaced, 'every rule is put back within 10 s, and the pod stays ready'],
   },
   {
     component: 'network',
