@@ -40,6 +40,8 @@ export const recordSchema = v.object({
   hostPorts: list(hostPortSchema),
   tapOwnerUid: v.number(),
   mac: v.string(),
+  /** Whether only its tap is in the netns, and its VMM in another: with `given`, for a machine that waited for a pod. */
+  isMoved: v.exactOptional(v.boolean()),
   /** Whether the pod's annotation asks for link-local services; only on the built-in network. */
   reachesMetadata: v.exactOptional(v.boolean()),
   /** Whether the guest's frames are filtered; absent until joined, and on configured networks. */

@@ -23,6 +23,7 @@ import {
   joinWithTap,
   leaveNetns,
   makeNetns,
+  moveToNetns,
   netnsPath,
   refilterTap,
   removeNetns,
@@ -83,6 +84,8 @@ export class HostAttachment implements Attachment {
   #held: Promise<HeldPorts | undefined> = Promise.resolve(undefined);
   #tapMtu = defaultTapMtu;
   readonly #queues = new QueueWatch();
+  /** Path of the pod's netns, which another program has made after this was prepared. */
+  #movesTo: string | undefined;
   /** An early look at the chain while nothing else is to do: the built-in one takes 50 ms. */
   #looked: Promise<unknown> | undefined;
   /** The work done before the pod is known. */
@@ -137,7 +140,8 @@ export class HostAttachment implements Attachment {
       throw new PodvmError('failedPrecondition', `Cannot assign ${this.sandboxId}: its connection has begun`);
     }
     this.#asked = this.#parts.claim(this.sandboxId, this.#record.mac, owner);
-    const { podName, podNamespace, podUid, hostPorts, annotations } = owner;
+    const { podName, podNamespace, podUid, hostPorts, annotations, netns } = owner;
+    if (netns !== undefined && this.#record.mode === 'cni') this.#movesTo = netns;
     const reachesMetadata = asksForMetadata(annotations);
     // Written to disk with the chain's first step: until then nothing belongs to the pod.
     this.#record = { ...this.#record, podName, podNamespace, podUid, hostPorts, reachesMetadata };
@@ -181,11 +185,19 @@ export class HostAttachment implements Attachment {
     if (this.#record.mode === 'none') {
       return this.#keep({ interfaces: [], routes: [], dns: { nameservers: [], searches: [], options: [] } });
     }
+    if (this.#movesTo !== undefined) await this.#move(this.#movesTo, signal);
     if (this.#record.mode === 'given') return await this.#connectGiven(signal);
     const [chain, held] = await Promise.all([this.#parts.chain(signal), this.#held]);
     const guest = await this.#connectTo(chain, signal);
     held?.forward(addressesOf(guest));
     return guest;
+  }
+
+  /** Leaves the network of the node for a netns that another program has made. Errors: `failedPrecondition`. */
+  async #move(path: string, signal: AbortSignal): Promise<void> {
+    if (this.#joined !== undefined) await this.#leave(signal);
+    await this.#write({ ...this.#record, mode: 'given', isMoved: true });
+    await moveToNetns(this.sandboxId, path, signal);
   }
 
   /** Joins the interface that another program has made. Errors: `failedPrecondition` when there is none. */

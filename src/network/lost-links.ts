@@ -33,6 +33,7 @@ export function hostLinkOf({ added, conflist }: AttachmentRecord): HostLink | un
  * synchronously, because that takes a tenth of the time of asynchronous calls.
  */
 export function findLoss(record: AttachmentRecord, { sandboxId, pid }: ConnectedPod): Loss | undefined {
+  if (record.isMoved === true) return undefined; // no process of ours is in its netns
   const own = found(`/proc/${pid}/ns/net`);
   const devices = own && textOf(`/proc/${pid}/net/dev`);
   if (own === undefined || devices === undefined) return undefined;

@@ -56,12 +56,33 @@ export async function enterNetns(
     await ip(['-netns', netnsName(sandboxId), '-batch', '-'], signal, script.join('\n'));
   } catch (cause) {
     signal.throwIfAborted();
-    throw new PodvmError('failedPrecondition', `Cannot use the network namespace ${printable(path)}`, {
-      cause,
-      fix: 'The program that runs podvm must have made it, for this pod only.',
-    });
+    throw unusable(path, cause);
   }
 }
+
+/**
+ * Moves the tap of a machine that was made for another netns into one that another program has made, which gets the name
+ * here. A VMM that has the tap open keeps it. Errors: `failedPrecondition`. Undone by `leaveNetns`.
+ */
+export async function moveToNetns(sandboxId: string, path: string, signal: AbortSignal): Promise<void> {
+  const name = netnsName(sandboxId);
+  try {
+    await ip(['-netns', name, 'link', 'set', 'dev', tapName, 'netns', path], signal);
+    await removeNetns(sandboxId, signal); // its name: the VMM is still in it
+    await writeFile(netnsPath(sandboxId), '', { mode: 0o444 });
+    await run('mount', ['--bind', path, netnsPath(sandboxId)], { signal, timeoutMs: 10_000 });
+    await ip(['-netns', name, 'link', 'set', 'dev', tapName, 'up'], signal);
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw unusable(path, cause);
+  }
+}
+
+const unusable = (path: string, cause: unknown) =>
+  new PodvmError('failedPrecondition', `Cannot use the network namespace ${printable(path)}`, {
+    cause,
+    fix: 'The program that runs podvm must have made it, for this pod only.',
+  });
 
 /** Undoes `enterNetns` and `joinWithTap`: the netns stays as its maker left it. */
 export async function leaveNetns(sandboxId: string, interfaceName: string, signal: AbortSignal): Promise<void> {

@@ -84,7 +84,8 @@ export interface Attachment extends AsyncDisposable {
   /** The machine's NIC; absent when the mode is `none`. The chain is asked for `mac` and may choose another. */
   readonly tap?: { readonly name: string; readonly mac: string };
   /**
-   * Assigns an attachment that was prepared ahead to a pod. Errors: `alreadyExists` (a host port in use), `invalid`
+   * Assigns an attachment that was prepared ahead to a pod. One with the mode `cni` whose owner has a netns becomes `given`:
+   * `connect` moves its tap there. Errors: `alreadyExists` (a host port in use), `invalid`
    * (a host port or bandwidth is not valid), `failedPrecondition` (connecting has begun).
    */
   assign(owner: AttachmentOwner): void;

@@ -58,7 +58,7 @@ async function main(): Promise<void> {
     return script;
   };
   const podvm = await inNetns(join(repo, 'podvm'));
-  const cli = undo.use(await openCliNode({ isSetUp: true, podvm }));
+  const cli = undo.use(await openCliNode({ isSetUp: true, podvm, pool: '1' }));
   const settings = join(work, 'podvm.yaml');
   await writeFile(settings, `delegate: unix://${join(work, 'containerd.sock')}\n`);
   const begin = async () => {

@@ -63,6 +63,21 @@ await suite('a netns that another program has connected', { skip: await whyNoVm(
     assert.equal(await isThere(netnsPath(sandboxId)), false);
   });
 
+  test('a tap that was made ahead moves into it, and dispose leaves it as it was', async () => {
+    await connectAs('eth0');
+    const before = await inside('-brief', 'link', 'show');
+    const network = open();
+    const { netns: path, ...owner } = request;
+    const attachment = await network.prepare({ ...owner, mode: 'cni' }, soon());
+    attachment.assign({ ...owner, netns: path });
+    const guest = await attachment.connect(soon());
+    assert.deepEqual(guest.interfaces[0]?.addresses, ['10.99.0.2/24']);
+    assert.match(await inside('-brief', 'link', 'show'), /^tap0 +(?:UP|DOWN|UNKNOWN)/m);
+    await attachment[Symbol.asyncDispose]();
+    assert.equal(await inside('-brief', 'link', 'show'), before);
+    assert.equal(await isThere(netnsPath(sandboxId)), false);
+  });
+
   test('collect() leaves it to its maker after a crash', async () => {
     await connectAs('eth0');
     await (await open().prepare(request, soon())).connect(soon());

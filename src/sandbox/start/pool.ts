@@ -83,7 +83,7 @@ class SparePool implements Pool {
   take({ size, network, template }: MachineOrder): Spare | undefined {
     const mine = this.#order;
     const suits =
-      network === mine.network &&
+      (network === mine.network || network === 'given') && // the tap moves into the pod's netns
       template === mine.template &&
       size.nominal !== undefined &&
       size.scratchBytes === mine.size.scratchBytes;
