@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { readFile, readlink } from 'node:fs/promises';
 import * as v from 'valibot';
-import { messageOf } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { poll } from '#host/wait.ts';
 import type { Crictl } from '../conformance/crictl.ts';
 import type { ContainerdNode } from './containerd-node.ts';
 import { baseImage, Pod } from './pod.ts';
 import { execSync, removePods } from './tour.ts';
+import { type Steps, walkSteps } from './walk-steps.ts';
 
 export interface DelegateTourOptions {
   /** Speaks to the CRI socket of podvm, whose delegate is `containerd`. */
@@ -31,7 +31,7 @@ interface Tour extends DelegateTourOptions {
   readonly main: string;
 }
 
-const steps: readonly (readonly [what: string, walk: (tour: Tour) => Promise<void>])[] = [
+const steps: Steps<Tour> = [
   ['a pod of the network of the host has it, and runs beside one in a machine', sharesNetwork],
   ['lists, statistics and metrics show both pods', listsBoth],
   ['commands, terminals, logs and ports work in both', streams],
@@ -57,21 +57,11 @@ export async function tourDelegate(options: DelegateTourOptions): Promise<void> 
   const pod = await Pod.run(crictl, work, 'machine', '');
   const proxy = await host.start('proxy', wait);
   const main = await pod.start('main', wait);
-  const tour = { ...options, host, pod, proxy, main };
-  const failures: unknown[] = [];
-  for (const [what, walk] of steps) {
-    const startedMs = Date.now();
-    const failure = await walk(tour).then(
-      () => undefined,
-      (error: unknown) => new Error(what, { cause: error }),
-    );
-    say(`${failure === undefined ? 'ok' : 'FAILED'}: ${what} (${Date.now() - startedMs} ms)`);
-    if (failure === undefined) continue;
-    failures.push(failure);
-    say(messageOf(failure));
+  try {
+    await walkSteps(steps, { ...options, host, pod, proxy, main }, say);
+  } finally {
+    await removePods(crictl);
   }
-  await removePods(crictl);
-  if (failures.length > 0) throw new AggregateError(failures, `${failures.length} of ${steps.length} steps failed`);
 }
 
 const idsOf = (text: string) => text.trim().split('\n').filter(Boolean).sort();

@@ -4,12 +4,12 @@ import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import * as v from 'valibot';
-import { messageOf } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
 import { KubeletCgroups, memoryRoot, processesIn } from '../kubelet-cgroups.ts';
 import type { Crictl } from '../conformance/crictl.ts';
 import type { ContainerdNode } from './containerd-node.ts';
 import { layeredImage, Pod } from './pod.ts';
+import { type Steps, walkSteps } from './walk-steps.ts';
 
 export interface TourOptions {
   readonly crictl: Crictl;
@@ -34,7 +34,7 @@ interface Tour extends TourOptions {
   readonly main: string;
 }
 
-const steps: readonly (readonly [what: string, walk: (tour: Tour) => Promise<void>])[] = [
+const steps: Steps<Tour> = [
   ['a pod of podvm runs beside a pod of runc, with a kernel, a name and a resolver of its own', differs],
   ['both pods reach each other through the network of containerd', reaches],
   ['the layers of an image are one file system, which is made once', layers],
@@ -61,37 +61,22 @@ const steps: readonly (readonly [what: string, walk: (tour: Tour) => Promise<voi
 /** Uses a containerd with both runtimes as a kubelet and its user would. Errors: all steps that failed. */
 export async function tour(options: TourOptions): Promise<void> {
   const before = await netnsOfContainerd();
-  let failures: readonly unknown[];
   try {
-    failures = await walkAll(options);
+    await walkAll(options);
     if (options.comparesStarts) await compareStarts(options);
   } finally {
     await removePods(options.crictl);
   }
   assert.deepEqual(await netnsOfContainerd(), before, 'no network namespace of a pod is left');
-  if (failures.length > 0) throw new AggregateError(failures, `${failures.length} of ${steps.length} steps failed`);
 }
 
-async function walkAll(options: TourOptions): Promise<readonly unknown[]> {
+async function walkAll(options: TourOptions): Promise<void> {
   const { crictl, work, say } = options;
   const runc = await Pod.run(crictl, work, 'runc', 'runc');
   const pod = await Pod.run(crictl, work, 'machine', 'podvm');
   const beside = await runc.start('main', 'sleep 10000');
   const main = await pod.start('main', 'echo begun; sleep 10000');
-  const all: Tour = { ...options, runc, pod, beside, main };
-  const failures: unknown[] = [];
-  for (const [what, walk] of steps) {
-    const startedMs = Date.now();
-    const failure = await walk(all).then(
-      () => undefined,
-      (error: unknown) => new Error(what, { cause: error }),
-    );
-    say(`${failure === undefined ? 'ok' : 'FAILED'}: ${what} (${Date.now() - startedMs} ms)`);
-    if (failure === undefined) continue;
-    failures.push(failure);
-    say(messageOf(failure));
-  }
-  return failures;
+  await walkSteps(steps, { ...options, runc, pod, beside, main }, say);
 }
 
 const rounds = 3;
