@@ -210,7 +210,10 @@ function watchServer(
       else listeners.add(listener);
       return { [Symbol.dispose]: () => void listeners.delete(listener) };
     },
-    endIfStopped: () => endIfStopped(server.record, path, log),
+    async endIfStopped() {
+      // The next container must find it lost.
+      if (await endIfStopped(server.record, path, log)) await server.ended;
+    },
     end: () => {
       state = 'wanted';
       stopped[Symbol.dispose]();

@@ -26,7 +26,7 @@ test('watchStopped() says that a server is stopped and goes on, and ends one tha
     child.kill('SIGCONT');
     await goesOn;
   }
-  await endIfStopped(server, '/data', log);
+  assert.equal(await endIfStopped(server, '/data', log), false);
   assert.equal(child.signalCode, null);
   using _watch = watchStopped(server, '/data', log, { lookMs: 5, endMs: 20 });
   child.kill('SIGSTOP');

@@ -37,9 +37,17 @@ export function watchStopped(
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 
-/** Lets accesses fail that would wait for a stopped server: their processes can be killed then. */
-export async function endIfStopped(server: ProcessIdentity, path: string, log: Log): Promise<void> {
-  if (!isStopped(server)) return;
+/**
+ * Lets accesses fail that would wait for a stopped server: their processes can be killed then. Returns whether it ended one.
+ */
+export async function endIfStopped(server: ProcessIdentity, path: string, log: Log): Promise<boolean> {
+  if (!isStopped(server)) return false;
   log.warn('a stopped file server is ended', { path, pid: server.pid });
-  await killProcess(server).catch((error: unknown) => log.error('file server not ended', error, { path }));
+  try {
+    await killProcess(server);
+    return true;
+  } catch (error) {
+    log.error('file server not ended', error, { path });
+    return false;
+  }
 }
