@@ -248,7 +248,10 @@ export class GuestContainer implements Container {
         (error: unknown) => this.#log.debug('stop signal not sent', { why: messageOf(error) }), // SIGKILL is next
       );
       const exit = (await within(asked, { ms: graceMs, signal })) && (await this.#exitWithin(graceMs, signal));
-      if (exit) return exit;
+      if (exit) {
+        await this.#made?.mounts.endStopped(); // the next attempt would wait for it
+        return exit;
+      }
     }
     try {
       await this.#killAll();
