@@ -124,6 +124,21 @@ test('a machine waits with the image that pods begin with, and is replaced when 
   for (let found = spare; found === spare; [found] = await node.untilDirectories(1));
 });
 
+test('a machine in which the image cannot be attached ahead does not wait for another pod', async () => {
+  await using node = await openWithPool(1);
+  await node.untilDirectories(1);
+  let disks = 0;
+  node.parts.before = async (step) => {
+    if (step === 'machine.attachDisk') disks += 1;
+    if (disks === 4) throw new PodvmError('timeout', 'no answer'); // after the pod's image, and scratch and exercise of the next
+  };
+  const sandbox = await node.sandboxes.run(named('first'), never);
+  await sandbox.createContainer(containerSpec, never);
+  await node.sandboxes.warmUp('pool', never);
+  assert.equal(disks, 4);
+  assert.deepEqual(await node.directories(), [sandbox.id]);
+});
+
 test('a machine that dies while it waits is replaced', async () => {
   await using node = await openWithPool(1);
   const [first] = await node.untilDirectories(1);

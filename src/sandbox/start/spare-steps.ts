@@ -1,4 +1,5 @@
 import { messageOf } from '#base/errors.ts';
+import type { HeldImage } from '#image/images.ts';
 import { exercise } from './exercise.ts';
 import { machineSteps, type MachineMade, type MachineSite } from './machine-steps.ts';
 import { stepOf, type Steps } from './run-steps.ts';
@@ -34,7 +35,10 @@ export const spareSteps: Steps<SpareMade, MachineSite> = {
   }),
 };
 
-/** Errors are only logged: the machine is of use without an image. */
+/**
+ * An image that is not on the node is only logged: the machine is of use without one. Errors: those of `attachAhead`, since
+ * a machine that has half of an image is for no other pod.
+ */
 async function plugFavourite(
   { imageDisks }: Pick<SpareMade, 'imageDisks'>,
   { context: { imageDemand, parts, surroundings }, phases }: MachineSite,
@@ -42,11 +46,14 @@ async function plugFavourite(
 ): Promise<void> {
   const { favourite } = imageDemand;
   if (favourite === undefined) return;
+  let image: HeldImage;
   try {
-    await using image = await parts.images.hold(favourite, 'Never', signal);
-    await imageDisks.attachAhead(image, phases, signal);
+    image = await parts.images.hold(favourite, 'Never', signal);
   } catch (error) {
     if (signal.aborted) throw error;
     surroundings.log.debug('image not plugged ahead', { image: favourite, why: messageOf(error) });
+    return;
   }
+  await using held = image;
+  await imageDisks.attachAhead(held, phases, signal);
 }

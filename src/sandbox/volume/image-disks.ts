@@ -148,11 +148,16 @@ export function createImageDisks({ machine, guest, machineDirectory, before, onF
 
 const fileOf = (serial: string) => `${serial}.erofs`;
 
-const isImage = (serial: string) => /^image-\d+$/.test(serial);
+/** The n of `image-n`. */
+function numberOf(serial: string): number | undefined {
+  const digits = /^image-(\d+)$/.exec(serial)?.[1];
+  return digits === undefined ? undefined : Number(digits);
+}
 
 /** Of a machine that an earlier process made: the disk of an image that no container has. */
 function aheadOf(before: ImagesBefore | undefined): Ahead | undefined {
-  const serial = before?.serials.find((each) => isImage(each) && !before.images.some((image) => image.serial === each));
+  const used = new Set(before?.images.map(({ serial }) => serial));
+  const serial = before?.serials.find((each) => numberOf(each) !== undefined && !used.has(each));
   return serial === undefined ? undefined : { serial };
 }
 
@@ -162,7 +167,7 @@ async function isSameFile(path: string, other: string): Promise<boolean> {
 }
 
 const firstFree = (serials: readonly string[]) =>
-  Math.max(-1, ...serials.flatMap((serial) => Number(/^image-(\d+)$/.exec(serial)?.[1] ?? -1))) + 1;
+  Math.max(-1, ...serials.map((serial) => numberOf(serial) ?? -1)) + 1;
 
 /** A guest refuses to mount a damaged file system; only reading the whole file tells whether it is damaged. */
 async function whyNotMounted(image: HeldImage, error: unknown, signal: AbortSignal): Promise<unknown> {
