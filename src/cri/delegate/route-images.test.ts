@@ -1,25 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
 import { NamespaceMode } from '../schema/api_pb.ts';
-import { serveFakeDelegate } from '../testing/fake-delegate.ts';
-import { containerConfig, openFakeNode, podConfig } from '../testing/fake-node.ts';
+import { openDelegateNode } from '../testing/delegate-node.ts';
+import { containerConfig, podConfig } from '../testing/fake-node.ts';
 import { is } from '../testing/grpc-client.ts';
 
-async function openNode() {
-  await using undo = new AsyncDisposableStack();
-  const directory = await mkdtemp(join(tmpdir(), 'podvm-delegate-'));
-  undo.defer(() => rm(directory, { recursive: true }));
-  const socketPath = join(directory, 'containerd.sock');
-  const delegate = undo.use(await serveFakeDelegate(socketPath));
-  const node = undo.use(await openFakeNode({ pulled: [], delegate: { socketPath, namespaces: ['kube-system'] } }));
-  const owned = undo.move();
-  return { node, delegate, [Symbol.asyncDispose]: () => owned.disposeAsync() };
-}
+const openNode = () => openDelegateNode({ pulled: [] });
 
 const hostPod = {
   metadata: { name: 'kube-proxy', namespace: 'kube-system', uid: 'u-2', attempt: 0 },

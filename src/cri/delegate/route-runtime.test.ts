@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
@@ -14,26 +13,18 @@ import {
   RunPodSandboxRequestSchema,
   RunPodSandboxResponseSchema,
 } from '../schema/api_pb.ts';
-import { hasUnknown, serveFakeDelegate, withUnknown } from '../testing/fake-delegate.ts';
+import { openDelegateNode } from '../testing/delegate-node.ts';
+import { hasUnknown, withUnknown } from '../testing/fake-delegate.ts';
 import { mergeStreams } from './merge-events.ts';
-import { containerConfig, openFakeNode, podConfig } from '../testing/fake-node.ts';
+import { containerConfig, podConfig } from '../testing/fake-node.ts';
 import { is } from '../testing/grpc-client.ts';
 
-/** A node with a delegate for kube-system. */
 async function openNode() {
-  await using undo = new AsyncDisposableStack();
-  const directory = await mkdtemp(join(tmpdir(), 'podvm-delegate-'));
-  undo.defer(() => rm(directory, { recursive: true }));
-  const socketPath = join(directory, 'containerd.sock');
-  const delegate = undo.use(await serveFakeDelegate(socketPath));
-  const node = undo.use(await openFakeNode({ delegate: { socketPath, namespaces: ['kube-system'] } }));
-  const owned = undo.move();
+  const place = await openDelegateNode();
+  const { runtime } = place.node;
   return {
-    node,
-    delegate,
-    runHostPod: async (name = 'kube-proxy') =>
-      (await node.runtime.runPodSandbox({ config: hostPod(name) })).podSandboxId,
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+    ...place,
+    runHostPod: async (name = 'kube-proxy') => (await runtime.runPodSandbox({ config: hostPod(name) })).podSandboxId,
   };
 }
 

@@ -166,8 +166,7 @@ async function isSameFile(path: string, other: string): Promise<boolean> {
   return one.ino === two.ino && one.dev === two.dev;
 }
 
-const firstFree = (serials: readonly string[]) =>
-  Math.max(-1, ...serials.map((serial) => numberOf(serial) ?? -1)) + 1;
+const firstFree = (serials: readonly string[]) => Math.max(-1, ...serials.map((serial) => numberOf(serial) ?? -1)) + 1;
 
 /** A guest refuses to mount a damaged file system; only reading the whole file tells whether it is damaged. */
 async function whyNotMounted(image: HeldImage, error: unknown, signal: AbortSignal): Promise<unknown> {
