@@ -4,18 +4,28 @@ import { join } from 'node:path';
 import { type TriedDistribution, triedDistributions } from '#host/distribution.ts';
 import { run } from '#host/run.ts';
 import type { Checking } from './checking.ts';
-import { insideRoot, makeHostRoot } from './fresh-root.ts';
+import { insideRoot, makeFreshRoot, makeHostRoot } from './fresh-root.ts';
 import type { Release } from './release.ts';
 import { environmentOf, rootTraces, shell, use } from './try-form.ts';
 
-/** Installs, uses and purges the Debian package in a fresh root of each distribution. */
+/** Installs, uses and purges the Debian package in a fresh root of each distribution, after lintian had no error in it. */
 export async function checkDeb({ release, dist, work, report }: Checking): Promise<void> {
+  await checkWithLintian(release, dist, work);
+  report('  lintian found no error');
   for (const { id, name } of triedDistributions) {
     await using own = await mkdtempDisposable(join(work, 'root-'));
     await run('chmod', ['711', own.path]);
     await checkDebIn(id, release, dist, own.path);
     report(`  in a fresh ${name}`);
   }
+}
+
+/** Lets Debian 13's lintian judge the package. Errors: what it found. */
+async function checkWithLintian({ version, signal }: Release, dist: string, work: string): Promise<void> {
+  await using own = await mkdtempDisposable(join(work, 'lintian-'));
+  const root = await makeFreshRoot('debian 13', ['lintian'], own.path, signal);
+  const line = `lintian --allow-root --fail-on error /dist/podvm_${version}_amd64.deb >&2`;
+  await shell([line], environmentOf({}), insideRoot(root, { '/dist': dist }));
 }
 
 async function checkDebIn(

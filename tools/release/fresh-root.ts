@@ -64,7 +64,8 @@ export async function makeHostRoot(
   return await makeFreshRoot(distribution, [...more, ...tools], work, signal);
 }
 
-async function makeFreshRoot(
+/** Makes a root directory of the distribution in `work`, which is empty, with these packages. Returns its path. */
+export async function makeFreshRoot(
   distribution: TriedDistribution,
   packages: readonly string[],
   work: string,
