@@ -101,7 +101,9 @@ test('every error that one can act on has a fix, or is listed with a reason', as
   const found: Record<string, number> = {};
   const files = globSync('src/**/*.ts', { cwd: repo, exclude: ['**/*.test.ts', '**/testing/**', ...guest] });
   for (const file of files.sort()) {
-    const lines = errorsWithoutFix(file, await readFile(join(repo, file), 'utf8'));
+    const source = await readFile(join(repo, file), 'utf8');
+    if (!source.includes('new PodvmError(')) continue; // parsing every file takes a second
+    const lines = errorsWithoutFix(file, source);
     if (lines.length > 0) found[file] = lines.length;
   }
   const listed = Object.assign({}, ...Object.values(exceptions)) as Record<string, number>; // SAFE: values of the table

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { run } from '#host/run.ts';
-import { groupTests, inOneProcess, measuring, repo, testPatterns } from './unit-tests.ts';
+import { briefVariable } from '../test/property-runs.ts';
+import { filesWithProperties, groupTests, inOneProcess, measuring, repo, testPatterns } from './unit-tests.ts';
 
 test('groupTests() shares a process among the files of a layer, without those that need their own or measure it', async () => {
   const groups = await groupTests(testPatterns([]));
@@ -13,6 +14,22 @@ test('groupTests() shares a process among the files of a layer, without those th
   assert.ok(wire.length > 1 && wire.every((file) => file.startsWith('src/wire/')), wire.join(' '));
   const all = [...groups.shared.flat(), ...groups.alone, ...Object.keys(measuring)];
   assert.deepEqual(all.sort(), (await Array.fromAsync(glob(testPatterns([]), { cwd: repo }))).sort());
+});
+
+test('properties get a quarter of their runs only when the variable of npm run check is set', async () => {
+  const script = `import { propertyRuns } from './test/property-runs.ts'; process.stdout.write(String(propertyRuns(150)))`;
+  const runs = async (value: string) => {
+    const env = { ...process.env, [briefVariable]: value } as Record<string, string>; // SAFE: Node's own environment has texts only
+    return (await run(process.execPath, ['--input-type=module', '-e', script], { cwd: repo, env })).stdout;
+  };
+  assert.equal(await runs('1'), '38');
+  assert.equal(await runs(''), '150');
+});
+
+test('filesWithProperties() finds the files whose properties npm run check shortens', async () => {
+  const found = await filesWithProperties();
+  assert.ok(found.includes('src/cri/accepted-configs.test.ts'), found.join(' '));
+  assert.ok(!found.includes('src/wire/figures.test.ts'));
 });
 
 const changes = {

@@ -4,6 +4,7 @@ import { glob, readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { briefVariable } from '../test/property-runs.ts';
 import { layers } from './layers.ts';
 
 /**
@@ -11,8 +12,9 @@ import { layers } from './layers.ts';
  * the layers that these import. Both give each file a process of its own.
  *
  * `npm run check` runs them with `--brief`, which prints failures only. The files of a layer then share a process, which
- * loads the modules that they have in common once. `test-guard.ts` fails a test that changes that process. Tests that
- * measure their process are left to `npm run test:measuring`, which runs one file after another.
+ * loads the modules that they have in common once. `test-guard.ts` fails a test that changes that process. Two things are
+ * left to `npm run test:measuring`, which runs one file after another: tests that measure their process, and three
+ * quarters of the runs of each property of `propertyRuns()`.
  */
 export const repo = join(import.meta.dirname, '..');
 
@@ -31,6 +33,15 @@ export const measuring: Readonly<Record<string, string>> = {
   'src/pod/read-manifests.test.ts': 'its memory',
   'src/sandbox/held-memory.test.ts': 'its memory',
 };
+
+/** Files whose properties `npm run check` tries with fewer runs. */
+export async function filesWithProperties(): Promise<readonly string[]> {
+  const found: string[] = [];
+  for await (const file of glob(everywhere, { cwd: repo })) {
+    if (/\bpropertyRuns\(/.test(await readFile(join(repo, file), 'utf8'))) found.push(file);
+  }
+  return found.toSorted();
+}
 
 /** Where the tests of these layers are; of everything, if none is named. Errors: a name that is no layer. */
 export function testPatterns(names: readonly string[]): readonly string[] {
@@ -73,11 +84,16 @@ export const concurrency = `--test-concurrency=${most}`;
 export const inOneProcess = ['--test-isolation=none', `--import=${join(import.meta.dirname, 'test-guard.ts')}`];
 
 /** Runs Node's test runner to its end. Returns whether all tests passed. */
-async function runTests(args: readonly string[], output: 'at once' | 'if it fails'): Promise<boolean> {
+async function runTests(args: readonly string[], form: 'full' | 'brief'): Promise<boolean> {
+  const isBrief = form === 'brief';
   const child = spawn(
     'timeout',
     ['--foreground', '--kill-after=10', '15m', process.execPath, '--test', '--test-timeout=120000', ...args],
-    { cwd: repo, env: testEnv(), stdio: ['inherit', output === 'at once' ? 'inherit' : 'pipe', 'inherit'] },
+    {
+      cwd: repo,
+      env: isBrief ? { ...testEnv(), [briefVariable]: '1' } : testEnv(),
+      stdio: ['inherit', isBrief ? 'pipe' : 'inherit', 'inherit'],
+    },
   );
   const [printed, [code]] = await Promise.all([
     child.stdout === null ? '' : text(child.stdout),
@@ -87,16 +103,20 @@ async function runTests(args: readonly string[], output: 'at once' | 'if it fail
   return code === 0;
 }
 
-/** Runs all that `groupTests()` finds, and shows the output of each process that fails. Returns whether all passed. */
+/**
+ * Runs all that `groupTests()` finds, and shows the output of each process that fails. Files with a process of their own
+ * mostly wait, for programs and timers, so they have a place of their own beside the groups. Returns whether all passed.
+ */
 async function runAll(): Promise<boolean> {
-  const groups = await groupTests(everywhere);
-  const left = [...groups.shared.map((files) => [...inOneProcess, ...files]), ...groups.alone.map((file) => [file])];
+  const { shared, alone } = await groupTests(everywhere);
   let passed = true;
-  const worker = async () => {
+  const work = async (left: (readonly string[])[]) => {
     for (let args = left.shift(); args !== undefined; args = left.shift())
-      passed = (await runTests(['--test-reporter=dot', ...args], 'if it fails')) && passed;
+      passed = (await runTests(['--test-reporter=dot', ...args], 'brief')) && passed;
   };
-  await Promise.all(Array.from({ length: most }, worker));
+  const groups = shared.map((files) => [...inOneProcess, ...files]);
+  const files = alone.map((file) => ['--test-isolation=none', file]); // no second process for one file
+  await Promise.all([work(files), ...Array.from({ length: most }, () => work(groups))]);
   return passed;
 }
 
@@ -110,7 +130,7 @@ if (import.meta.main) {
   const passed = words.includes('--brief')
     ? await runAll()
     : words.includes('--measuring')
-      ? await runTests(['--test-concurrency=1', ...Object.keys(measuring)], 'at once')
-      : await runTests([concurrency, ...testPatterns(names)], 'at once');
+      ? await runTests(['--test-concurrency=1', ...Object.keys(measuring), ...(await filesWithProperties())], 'full')
+      : await runTests([concurrency, ...testPatterns(names)], 'full');
   process.exitCode = passed ? 0 : 1;
 }

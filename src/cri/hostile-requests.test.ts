@@ -12,6 +12,7 @@ import {
   RuntimeService,
 } from './schema/api_pb.ts';
 import { containerConfig, openFakeNode, podConfig } from './testing/fake-node.ts';
+import { propertyRuns } from '../../test/property-runs.ts';
 
 const unary = [RuntimeService, ImageService].flatMap((service) =>
   service.methods.filter(({ methodKind }) => methodKind === 'unary').map(({ name }) => `/${service.typeName}/${name}`),
@@ -48,7 +49,7 @@ test('random bytes cause no internal error', async () => {
       const code = await client.send(path, bytes);
       assert.ok(code === ok || telling.has(code), `${path} answered ${code}`);
     }),
-    { numRuns: 400 },
+    { numRuns: propertyRuns(400) },
   );
   assert.equal((await node.runtime.version()).runtimeName, 'podvm');
 });
@@ -85,6 +86,6 @@ test('corrupted requests cause no internal error, and leave nothing', async () =
       const { items } = await node.runtime.listPodSandbox();
       for (const { id } of items) if (id !== podSandboxId) await node.runtime.removePodSandbox({ podSandboxId: id });
     }),
-    { numRuns: 300 },
+    { numRuns: propertyRuns(300) },
   );
 });

@@ -19,6 +19,7 @@ import {
   parseOci,
 } from './oci.ts';
 import { explainSkopeo } from './source/skopeo-words.ts';
+import { propertyRuns } from '../../test/property-runs.ts';
 
 const digest = fc.constantFrom(digestOf('a'), digestOf('b'), 'sha256:short', 'md5:x', 7, undefined);
 const text = fc.oneof(
@@ -79,7 +80,7 @@ test('parseOci() and what uses it take any document, or refuse it with an error 
       const config = orRefused(() => parseOci('it', said, configSchema));
       if (config !== undefined) imageConfigOf(config);
     }),
-    { numRuns: 1000 },
+    { numRuns: propertyRuns(1000) },
   );
 });
 
@@ -101,7 +102,7 @@ test('readArchive() and readRecords() survive any document on disk', async () =>
         const blob = { mediaType: '', digest: digestOf(said), size: 1 };
         await mayRefuse(readLayoutImage('it', () => file, [blob], reader));
       }),
-      { numRuns: 300 },
+      { numRuns: propertyRuns(300) },
     );
     await writeFile(join(directory, 'index.json'), ' '.repeat(maxDocumentBytes + 1));
     await assert.rejects(readArchive(directory, options), { kind: 'corrupt' });

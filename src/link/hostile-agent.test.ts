@@ -6,9 +6,10 @@ import { limits } from '#wire/limits.ts';
 import { connectLink } from './connect-link.ts';
 import type { Link, LinkStream } from './link.ts';
 import { FakeAgent } from './testing/fake-agent.ts';
+import { propertyRuns } from '../../test/property-runs.ts';
 
 /** Number of runs; for a long run set `PODVM_FUZZ_RUNS=100000`. */
-const runs = Number(process.env['PODVM_FUZZ_RUNS'] ?? 2000);
+const runs = Number(process.env['PODVM_FUZZ_RUNS'] ?? propertyRuns(2000));
 /** Conversations over one link, which then ends in any state. */
 const runsPerLink = 50;
 const never = new AbortController().signal;

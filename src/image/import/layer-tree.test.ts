@@ -5,6 +5,7 @@ import { PodvmError } from '#base/errors.ts';
 import { type Directory, LayerTree } from './layer-tree.ts';
 import { imageLimits } from '../limits.ts';
 import type { TarMember } from '../tar/tar-reader.ts';
+import { propertyRuns } from '../../../test/property-runs.ts';
 
 const fault = (reason: string) => new PodvmError('corrupt', reason);
 
@@ -115,7 +116,7 @@ test('LayerTree comes to what a plain map of paths comes to, whatever the layers
       const [found, expected] = both(all, (one, other) => isMarked(one, other) || isOverwritten(one, other));
       assert.deepEqual(found, expected);
     }),
-    { numRuns: 2000 },
+    { numRuns: propertyRuns(2000) },
   );
 });
 
@@ -128,7 +129,7 @@ test('LayerTree keeps what a layer puts where it has a whiteout too, in whatever
       const [found, expected] = both(all, isOverwritten);
       assert.deepEqual(names(found), names(expected));
     }),
-    { numRuns: 2000 },
+    { numRuns: propertyRuns(2000) },
   );
 });
 

@@ -5,6 +5,7 @@ import { type ErrorKind, PodvmError } from '#base/errors.ts';
 import { chooseAmong, chooseImage } from './choose-image.ts';
 import { imageLimits } from '../limits.ts';
 import { type Descriptor, digestOf } from '../oci.ts';
+import { propertyRuns } from '../../../test/property-runs.ts';
 
 const oci = 'application/vnd.oci.image';
 const types = { index: `${oci}.index.v1+json`, manifest: `${oci}.manifest.v1+json`, config: `${oci}.config.v1+json` };
@@ -285,6 +286,6 @@ test('chooseAmong() takes an entry that fits if there is one, or refuses with an
         assert.ok(!hasFitting, 'it did not find what fits');
       }
     }),
-    { numRuns: 300 },
+    { numRuns: propertyRuns(300) },
   );
 });

@@ -8,6 +8,7 @@ import { imageLimits } from '../limits.ts';
 import { mergedTar } from '../import/merged-tar.ts';
 import { tarOf, type TarSpec } from './tar-builder.ts';
 import { readTar } from './tar-reader.ts';
+import { propertyRuns } from '../../../test/property-runs.ts';
 
 const fault = (reason: string) => new PodvmError('corrupt', reason);
 const limits = { ...imageLimits, maxExtraBytes: 4096, maxSparsePieces: 100 };
@@ -62,13 +63,14 @@ test('readTar() reads back what is written, in whatever pieces it comes', async 
       });
       assert.deepEqual(await membersOf(tarOf(written), chunkBytes), expected);
     }),
-    { numRuns: 200 },
+    { numRuns: propertyRuns(200) },
   );
 });
 
 test('readTar() fails with nothing but its own error on damaged and cut tars', async () => {
   const changes = fc.array(fc.tuple(fc.nat(), fc.nat({ max: 255 })), { maxLength: 8 });
   let failures = 0;
+  const runs = propertyRuns(500);
   await fc.assert(
     fc.asyncProperty(specs, changes, fc.nat(), fc.boolean(), async (written, damage, cut, keepsSums) => {
       const bytes = tarOf(written);
@@ -81,9 +83,9 @@ test('readTar() fails with nothing but its own error on damaged and cut tars', a
         assert.ok(error instanceof PodvmError, String(error));
       }
     }),
-    { numRuns: 500 },
+    { numRuns: runs },
   );
-  assert.ok(failures > 50, `only ${failures} of the damaged tars were found out`);
+  assert.ok(failures > runs / 10, `only ${failures} of the damaged tars were found out`);
 });
 
 test('readTar() survives blocks of noise behind a proper checksum', async () => {
@@ -97,7 +99,7 @@ test('readTar() survives blocks of noise behind a proper checksum', async () => 
       mendChecksums(bytes);
       await membersOf(bytes).catch((error: unknown) => assert.ok(error instanceof PodvmError, String(error)));
     }),
-    { numRuns: 300 },
+    { numRuns: propertyRuns(300) },
   );
 });
 
@@ -126,7 +128,7 @@ test('mergedTar() writes a tar that gives the same tree again, whatever the laye
       for await (const entry of readTar(cutInto(merged, 4096), limits, fault)) again.add(entry, 0, place++, fault);
       assert.ok((await mergedOf(again, [merged])).equals(merged));
     }),
-    { numRuns: 200 },
+    { numRuns: propertyRuns(200) },
   );
 });
 
