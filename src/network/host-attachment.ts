@@ -1,22 +1,16 @@
 import { isDeepStrictEqual } from 'node:util';
-import { PodvmError, messageOf } from '#base/errors.ts';
+import { PodvmError } from '#base/errors.ts';
+import { checkAttachment } from './attachment-check.ts';
 import type { AttachmentRecord, AttachmentRecords } from './attachment-record.ts';
-import { addChain, checkChain, deleteChain, whyNoCheck, type ChainCall } from './cni/cni-chain.ts';
+import { AttachmentRepair, type MendHow, type Unmended } from './attachment-repair.ts';
+import { addChain, deleteChain, type ChainCall } from './cni/cni-chain.ts';
 import type { CniResult, Conflist } from './cni/cni-schema.ts';
 import { frameFilter, ownFramesOnly, type PortRules } from './guard/frame-filter.ts';
+import { portRulesOf } from './attachment-rules.ts';
 import { guestNetworkOf } from './guest-network.ts';
-import {
-  findLoss,
-  hostLinkOf,
-  interfaceName,
-  type Loss,
-  makePair,
-  makePort,
-  nameNetns,
-  removePair,
-} from './lost-links.ts';
-import { devicesOf, hasQueues, joinAgain, QueueWatch } from './lost-queues.ts';
+import { interfaceName } from './lost-links.ts';
 import { type HeldPorts, holdPorts } from './ports/held-ports.ts';
+import { bareAddress } from './ip/bare-address.ts';
 import { readInterface } from './ip/ip-command.ts';
 import {
   enterNetns,
@@ -83,7 +77,6 @@ export class HostAttachment implements Attachment {
   /** The pod's host ports, once the pod is known. */
   #held: Promise<HeldPorts | undefined> = Promise.resolve(undefined);
   #tapMtu = defaultTapMtu;
-  readonly #queues = new QueueWatch();
   /** Path of the pod's netns, which another program has made after this was prepared. */
   #movesTo: string | undefined;
   /** An early look at the chain while nothing else is to do: the built-in one takes 50 ms. */
@@ -94,6 +87,7 @@ export class HostAttachment implements Attachment {
   #joined: Joined | undefined;
   #connected: Promise<GuestNetwork> | undefined;
   #disposed: Promise<void> | undefined;
+  readonly #repair: AttachmentRepair;
   #mending: Promise<Unmended | undefined> = Promise.resolve(undefined);
 
   /** Made from a record, whatever of the attachment exists. */
@@ -104,6 +98,11 @@ export class HostAttachment implements Attachment {
     this.#record = record;
     this.#asked = asked;
     this.#parts = parts;
+    this.#repair = new AttachmentRepair({
+      connected: () => this.connected,
+      addAgain: (type, signal) => this.addAgain(type, signal),
+      onMended: (what) => parts.onMended(this.sandboxId, what),
+    });
     if (record.guest) this.#connected = Promise.resolve(record.guest);
   }
 
@@ -329,29 +328,9 @@ export class HostAttachment implements Attachment {
     };
   }
 
-  /**
-   * Asks the plugins whether what they made still exists, except unreliable ones, each with its reason. Undefined when no
-   * chain has connected the attachment.
-   */
-  async check(unreliable: ReadonlyMap<string, string>, signal: AbortSignal): Promise<AttachmentCheck | undefined> {
-    const { sandboxId, podName, podNamespace, conflist, added, guest } = this.#record;
-    if (conflist === undefined || added === undefined || guest === undefined) return undefined;
-    const whose = { sandboxId, podName, podNamespace, network: conflist.name };
-    const why = whyNoCheck(conflist);
-    if (why !== undefined) return { ...whose, verdict: 'unasked', detail: why };
-    const plugins = conflist.plugins.filter(({ type }) => !unreliable.has(type));
-    const unasked = conflist.plugins.filter(({ type }) => unreliable.has(type));
-    try {
-      await checkChain(this.#call({ ...conflist, plugins }), added, signal);
-    } catch (error) {
-      if (signal.aborted) return { ...whose, verdict: 'unasked', detail: 'there was no time left for it' };
-      return { ...whose, verdict: 'wrong', detail: messageOf(error) };
-    }
-    const detail = [
-      `found well by ${plugins.map(({ type }) => type).join(', ')}`,
-      ...unasked.map(({ type }) => `${type} was not asked: ${unreliable.get(type)}`),
-    ].join('; ');
-    return { ...whose, verdict: 'well', detail };
+  /** See `checkAttachment()`. */
+  check(unreliable: ReadonlyMap<string, string>, signal: AbortSignal): Promise<AttachmentCheck | undefined> {
+    return checkAttachment(this.#record, (conflist) => this.#call(conflist), unreliable, signal);
   }
 
   /** Its record; undefined unless it is connected. */
@@ -361,81 +340,8 @@ export class HostAttachment implements Attachment {
 
   /** Restores what others have removed; undefined when nothing is missing afterwards. */
   mend(pod: ConnectedPod, how: MendHow, signal: AbortSignal): Promise<Unmended | undefined> {
-    this.#mending = this.#mend(pod, how, AbortSignal.any([signal, this.#ending.signal]));
+    this.#mending = this.#repair.mend(pod, how, AbortSignal.any([signal, this.#ending.signal]));
     return this.#mending;
-  }
-
-  async #mend(
-    pod: ConnectedPod,
-    { isOurs, looksAtQueues }: MendHow,
-    signal: AbortSignal,
-  ): Promise<Unmended | undefined> {
-    for (let tries = 0; tries < mostLosses; tries += 1) {
-      const record = this.connected;
-      const loss = record && findLoss(record, pod);
-      if (record === undefined) return undefined;
-      if (loss === undefined) return await this.#mendQueues(record, pod, looksAtQueues, signal);
-      const putBack = this.#remedyOf(loss, record, pod, isOurs);
-      if (putBack === undefined) return { why: whyLost[loss], isFinal: true };
-      try {
-        await putBack(signal);
-      } catch (error) {
-        return { why: `${whyLost[loss]}: ${messageOf(error)}`, isFinal: false };
-      }
-      this.#parts.onMended(this.sandboxId, loss);
-    }
-    return undefined;
-  }
-
-  async #mendQueues(
-    record: AttachmentRecord,
-    pod: ConnectedPod,
-    looks: boolean,
-    signal: AbortSignal,
-  ): Promise<Unmended | undefined> {
-    if (record.mode === 'none' || this.#queues.isOff) return undefined;
-    const isAlarmed = this.#queues.isAlarmed(devicesOf(pod));
-    if (!isAlarmed && !looks) return undefined;
-    const isWell = await hasQueues(record, signal);
-    this.#queues.looked(isWell);
-    if (isWell) return undefined;
-    const { conflist, added } = record;
-    try {
-      await joinAgain(record, conflist && added && portRulesOf(conflist, added, record), signal);
-    } catch (error) {
-      return { why: `its ${interfaceName} is not joined with ${tapName}: ${messageOf(error)}`, isFinal: false };
-    }
-    this.#queues.isOff = !(await hasQueues(record, signal));
-    this.#parts.onMended(this.sandboxId, 'queues');
-    return undefined;
-  }
-
-  #remedyOf(
-    loss: Loss,
-    record: AttachmentRecord,
-    pod: ConnectedPod,
-    isOurs: boolean,
-  ): ((signal: AbortSignal) => Promise<void>) | undefined {
-    const host = hostLinkOf(record);
-    if (loss === 'netns name') return (signal) => nameNetns(pod, signal);
-    if (!isOurs || host === undefined) return undefined;
-    if (loss === 'bridge port') return (signal) => makePort(host, signal);
-    if (loss === 'pair') return (signal) => this.#makePair(record, signal);
-    return undefined;
-  }
-
-  async #makePair(record: AttachmentRecord, signal: AbortSignal): Promise<void> {
-    const host = hostLinkOf(record);
-    const { conflist, added } = record;
-    if (host === undefined || conflist === undefined || added === undefined) return;
-    try {
-      await makePair(record, host, signal);
-      await joinAgain(record, portRulesOf(conflist, added, record), signal); // the tap still leads to the deleted link
-    } catch (error) {
-      await removePair(host).catch(() => undefined); // the next check begins again
-      throw error;
-    }
-    await this.addAgain('bandwidth', signal);
   }
 
   /** Runs one plugin of the chain again, after its rules were removed. */
@@ -480,48 +386,12 @@ async function removeNetnsOf({ sandboxId, mode }: AttachmentRecord, signal: Abor
   else await removeNetns(sandboxId, signal);
 }
 
-/** Most losses that one check restores, one after the other: a name, a pair of links, a port. */
-const mostLosses = 4;
-
-const whyLost: Record<Loss, string> = {
-  'netns name': 'the name of its network namespace was removed',
-  netns: 'its network namespace was replaced by another',
-  tap: `${tapName}, the link of its machine, was deleted`,
-  pair: `${interfaceName}, its link to the network, was deleted`,
-  'bridge port': 'its link was taken from its bridge',
-};
-
-export interface MendHow {
-  /** It is on the built-in network, whose parts are all known. */
-  readonly isOurs: boolean;
-  /** Looks at the queues in the netns, which takes a process, also when nothing suggests a loss. */
-  readonly looksAtQueues: boolean;
-}
-
-/** A loss that could not be restored, and whether trying again is useless. */
-export interface Unmended {
-  readonly why: string;
-  readonly isFinal: boolean;
-}
-
 /** Addresses without prefix lengths. */
 const addressesOf = (guest: GuestNetwork | undefined): readonly string[] =>
-  (guest?.interfaces ?? []).flatMap(({ addresses }) => addresses.map((address) => address.replace(/\/\d+$/, '')));
+  (guest?.interfaces ?? []).flatMap(({ addresses }) => addresses.map(bareAddress));
 
 /** The built-in chain without plugins that have nothing to do; a configured one whole. */
 function neededOf({ conflist, isOurs }: Chain, asked: Capabilities): Conflist {
   if (!isOurs) return conflist;
   return { ...conflist, plugins: conflist.plugins.filter((plugin) => hasWork(plugin, asked)) };
-}
-
-/** Derived from the answer of the built-in chain. */
-function portRulesOf({ plugins }: Conflist, { ips, interfaces }: CniResult, record: AttachmentRecord): PortRules {
-  const macOf = (wanted: unknown) => interfaces?.find(({ name }) => name === wanted)?.mac;
-  return {
-    mac: macOf(interfaceName) ?? record.mac,
-    addresses: (ips ?? []).map(({ address }) => address),
-    gateways: (ips ?? []).flatMap(({ gateway }) => gateway ?? []),
-    gatewayMac: macOf(plugins[0]?.['bridge']),
-    reachesMetadata: record.reachesMetadata === true,
-  };
 }

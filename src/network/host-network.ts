@@ -1,10 +1,10 @@
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { isThere, writeFileAtomic } from '#host/files.ts';
+import { isThere } from '#host/files.ts';
 import type { Log } from '#host/log.ts';
-import { run } from '#host/run.ts';
+import { framesOf } from './attachment-check.ts';
 import { AttachmentRecords, sandboxIdSchema, type AttachmentRecord } from './attachment-record.ts';
 import { checkClash, checkOwner, checkRequest, type PodPorts } from './attachment-request.ts';
 import { collectChain, findPlugins, typesOf } from './cni/cni-chain.ts';
@@ -22,10 +22,11 @@ import {
 import { HostAttachment, type AttachmentParts, type Chain } from './host-attachment.ts';
 import { hostLinkOf, isLinkThere, interfaceName } from './lost-links.ts';
 import { randomMac } from './ip/mac.ts';
-import { readPortRules } from './ports/port-rules.ts';
+import { findLostRules } from './lost-rules.ts';
 import { droppedPackets, droppedPacketsOfPods } from './guard/node-guard.ts';
 import { checkTunDevice, droppedFrames, netnsPath } from './netns.ts';
 import { asksForMetadata, type NetworkPolicy } from './guard/network-policy.ts';
+import { releaseAddresses } from './unused-addresses.ts';
 import type {
   Attachment,
   AttachmentCheck,
@@ -147,7 +148,8 @@ class HostNetwork implements Network {
         this.#options.log.error('network.collect', error, { sandbox: sandboxId });
       }
     }
-    await this.#releaseAddresses();
+    const known = new Set([...(await this.#records.list()), ...this.#active.keys()]);
+    await releaseAddresses(join(ipamDir(this.#options.stateDir), defaultNetworkName), this.#records, known);
     await this.#collectUnrecorded(signal);
     return collected;
   }
@@ -197,18 +199,9 @@ class HostNetwork implements Network {
     found: readonly { readonly attachment: HostAttachment; readonly record: AttachmentRecord }[],
     signal: AbortSignal,
   ): Promise<void> {
-    const using = (type: string) =>
-      found.filter(({ record: { conflist } }) => conflist?.plugins.some((plugin) => plugin.type === type) === true);
-    const ported = using('portmap').filter(({ record }) => record.capabilities?.['portMappings'] !== undefined);
-    const accepted = using('firewall');
-    const sandboxes = ported.length === 0 ? [] : (await readPortRules(signal)).map(({ containerId }) => containerId);
-    const lines = accepted.length === 0 ? '' : await acceptedAddresses(signal);
-    const isAccepted = ({ added }: AttachmentRecord) =>
-      (added?.ips ?? []).every(({ address }) => address.includes(':') || lines.includes(` -d ${bare(address)}/32 `));
-    for (const [type, lost] of [
-      ['portmap', ported.filter(({ record }) => !sandboxes.includes(record.sandboxId))],
-      ['firewall', accepted.filter(({ record }) => !isAccepted(record))],
-    ] as const) {
+    const records = found.map(({ record }) => record);
+    for (const [type, sandboxIds] of await findLostRules(records, signal)) {
+      const lost = found.filter(({ record }) => sandboxIds.has(record.sandboxId));
       for (const { attachment } of lost) {
         await attachment.addAgain(type, signal).catch((error: unknown) => {
           this.#options.log.warn('rules of a pod not restored', {
@@ -231,18 +224,9 @@ class HostNetwork implements Network {
       const check = await new HostAttachment(record, this.#parts()).check(unreliable, signal);
       const wasRemoved = check?.verdict === 'wrong' && (await this.#records.read(sandboxId)) === undefined;
       if (check === undefined || wasRemoved) continue;
-      checks.push(isOurs ? { ...check, ...(await this.#framesOf(record, signal)) } : check);
+      checks.push(isOurs ? { ...check, ...(await framesOf(record, signal)) } : check);
     }
     return checks;
-  }
-
-  async #framesOf(
-    { sandboxId, isFiltered }: AttachmentRecord,
-    signal: AbortSignal,
-  ): Promise<Pick<AttachmentCheck, 'droppedFrames'>> {
-    if (isFiltered !== true) return { droppedFrames: 'unfiltered' };
-    const count = await droppedFrames(sandboxId, signal).catch(() => undefined); // gone by now, or aborted
-    return count === undefined ? {} : { droppedFrames: count };
   }
 
   async dropped(sandboxId: string, signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined> {
@@ -401,40 +385,6 @@ class HostNetwork implements Network {
       this.#looking = undefined;
     }
   }
-
-  /**
-   * Frees addresses whose sandbox has no record: a power cut may lose the record and keep the address, or tear the file that
-   * says whose it is.
-   */
-  async #releaseAddresses(): Promise<void> {
-    const directory = join(ipamDir(this.#options.stateDir), defaultNetworkName);
-    const known = new Set([...(await this.#records.list()), ...this.#active.keys()]);
-    const records = await Promise.all([...known].map((sandboxId) => this.#records.read(sandboxId)));
-    const users = new Map(
-      records.flatMap((record) =>
-        (record?.added?.ips ?? []).map(({ address }) => [bare(address), record?.sandboxId ?? ''] as const),
-      ),
-    );
-    const isBeingMade = records.some((record) => record?.conflist !== undefined && record.added === undefined);
-    for (const file of await readdir(directory).catch(() => [])) {
-      if (!/^[0-9a-f.:]+$/.test(file)) continue; // host-local keeps its lock and its last address in the same directory
-      const path = join(directory, file);
-      const holder = (await readFile(path, 'utf8').catch(() => '')).split(/\s/)[0] ?? '';
-      if (known.has(holder)) continue;
-      const user = users.get(file);
-      if (user !== undefined) await writeFileAtomic(path, `${user}\r\n${interfaceName}`); // it was torn
-      else if (holder !== '' || !isBeingMade) await rm(path, { force: true });
-    }
-  }
-}
-
-/** An address without its prefix length. */
-const bare = (address: string) => address.replace(/\/\d+$/, '');
-
-/** Rules of the plugin `firewall` for pods that accept connections. */
-async function acceptedAddresses(signal: AbortSignal): Promise<string> {
-  const listed = await run('iptables', ['-w', '5', '-S', 'CNI-FORWARD'], { signal, timeoutMs: 10_000, okCodes: 'any' });
-  return listed.stdout;
 }
 
 function recordOf(request: AttachmentRequest, mac: string): AttachmentRecord {

@@ -2,43 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { guestText, rawText } from '#base/guest-text.ts';
-import { silentLog } from '#host/log.ts';
-import { createFakeClock } from './testing/fake-clock.ts';
-import {
-  createFakeSandboxes,
-  type FakeBehaviour,
-  type FakeContainer,
-  type FakeSettings,
-} from './testing/fake-sandbox.ts';
-import { parseManifest } from './manifest.ts';
-import type { PodConfig } from './pods.ts';
-import { startPod } from './start-pod.ts';
-
-const exitsWith = (code: number): FakeBehaviour => ({ onStart: (container) => container.exit(code) });
-
-/** Makes a pod from the content of its `spec`, with a fake world around it. */
-function pod(spec: string, settings: FakeSettings = {}, config: Partial<PodConfig> = {}) {
-  const clock = createFakeClock();
-  const sandboxes = createFakeSandboxes(clock, settings);
-  const text = `apiVersion: v1\nkind: Pod\nmetadata: { name: web, labels: { app: web } }\nspec: ${spec}`;
-  const [object] = parseManifest(text, 'test.yaml').pods;
-  assert.ok(object !== undefined);
-  const signal = new AbortController();
-  const whole: PodConfig = { configMaps: [], secrets: [], network: 'cni', nodeName: 'node', ...config };
-  const running = startPod(object, whole, { sandboxes, log: silentLog, clock }, signal.signal);
-  const reasons = () => running.events.map((event) => event.reason);
-  const statusOf = (name: string) => {
-    const found = running.status.containers.find((it) => it.name === name);
-    assert.ok(found !== undefined);
-    return found;
-  };
-  return { running, clock, sandboxes, signal, reasons, statusOf };
-}
-
-const one = (more = '') => `{ restartPolicy: Never, containers: [{ name: a, image: i${more} }] }`;
+import type { FakeBehaviour, FakeContainer, FakeSettings } from './testing/fake-sandbox.ts';
+import { exitsWith, one, startFakePod } from './testing/started-pod.ts';
 
 test('startPod() reports a machine that could not be made, and leaves nothing', async () => {
-  const { running, clock, sandboxes } = pod(one(), { runError: new PodvmError('exhausted', 'Cannot run: no memory') });
+  const { running, clock, sandboxes } = startFakePod(one(), {
+    runError: new PodvmError('exhausted', 'Cannot run: no memory'),
+  });
   assert.deepEqual(await running.finished, {
     exitCode: 125,
     reason: 'FailedCreatePodSandBox',
@@ -50,7 +20,7 @@ test('startPod() reports a machine that could not be made, and leaves nothing', 
 });
 
 test('startPod() makes no machine for a pod whose ConfigMap is missing', async () => {
-  const { running, sandboxes } = pod(one(', envFrom: [{ configMapRef: { name: none } }]'));
+  const { running, sandboxes } = startFakePod(one(', envFrom: [{ configMapRef: { name: none } }]'));
   const finish = await running.finished;
   assert.equal(finish.exitCode, 125);
   assert.match(finish.message ?? '', /Cannot find the ConfigMap default\/none/);
@@ -59,17 +29,19 @@ test('startPod() makes no machine for a pod whose ConfigMap is missing', async (
 
 test('startPod() gives a terminal its size before its program can ask', async () => {
   const settings = { behaviours: { a: exitsWith(0) } };
-  const { running, sandboxes } = pod(one(', tty: true'), settings, { terminalSize: { columns: 77, rows: 33 } });
+  const { running, sandboxes } = startFakePod(one(', tty: true'), settings, {
+    terminalSize: { columns: 77, rows: 33 },
+  });
   await running.finished;
   assert.deepEqual(sandboxes.journal.slice(0, 2), ['resize a/0 77x33', 'start a/0']);
-  const plain = pod(one(), settings, { terminalSize: { columns: 77, rows: 33 } });
+  const plain = startFakePod(one(), settings, { terminalSize: { columns: 77, rows: 33 } });
   await plain.running.finished;
   assert.equal(plain.sandboxes.journal[0], 'start a/0');
 });
 
 test('startPod() reports a reduced limit once, for the pod or for one container', async () => {
   const a = { ...exitsWith(0), warnings: ['The cpu limit of container a is more'] };
-  const cut = (settings: FakeSettings) => pod(one(), { behaviours: { a }, ...settings });
+  const cut = (settings: FakeSettings) => startFakePod(one(), { behaviours: { a }, ...settings });
   for (const [settings, message] of [
     [{ warnings: ['The cpu limit of pod web is more'] }, 'The cpu limit of pod web is more'],
     [{}, 'The cpu limit of container a is more'],
@@ -90,16 +62,16 @@ test('startPod() evaluates a subPathExpr of the pod’s address after the addres
   ) => `{ restartPolicy: Never, volumes: [{ name: v, emptyDir: {} }], containers: [{ name: a, image: i,
     env: [{ name: X, valueFrom: { fieldRef: { fieldPath: ${field} } } }],
     volumeMounts: [{ name: v, mountPath: /m, subPathExpr: $(X) }] }] }`;
-  const { running } = pod(mounts('status.podIP'), { behaviours: { a: exitsWith(0) } });
+  const { running } = startFakePod(mounts('status.podIP'), { behaviours: { a: exitsWith(0) } });
   assert.equal((await running.finished).exitCode, 0);
-  const none = pod(mounts('status.hostIP'));
+  const none = startFakePod(mounts('status.hostIP'));
   assert.match((await none.running.finished).message ?? '', /no value for X,/);
   assert.deepEqual(none.sandboxes.runs, []);
 });
 
 test('startPod() fails the pod when an image is missing, whatever its restart policy', async () => {
   const a = { createError: () => new PodvmError('notFound', 'Cannot pull i: no such image') };
-  const { running } = pod('{ containers: [{ name: a, image: i }] }', { behaviours: { a } });
+  const { running } = startFakePod('{ containers: [{ name: a, image: i }] }', { behaviours: { a } });
   const finish = await running.finished;
   assert.equal(finish.exitCode, 125);
   assert.equal(finish.reason, 'ErrImagePull');
@@ -108,7 +80,7 @@ test('startPod() fails the pod when an image is missing, whatever its restart po
 test('startPod() retries with growing delays when a registry does not answer', async () => {
   const createError = (attempt: number) =>
     clockTime() < 30_000 ? new PodvmError('unavailable', `no answer (${attempt})`) : undefined;
-  const it = pod(one(), { behaviours: { a: { createError, ...exitsWith(0) } } });
+  const it = startFakePod(one(), { behaviours: { a: { createError, ...exitsWith(0) } } });
   const begin = it.clock.now();
   const clockTime = () => it.clock.now() - begin;
   await it.clock.advance(29_999);
@@ -120,7 +92,7 @@ test('startPod() retries with growing delays when a registry does not answer', a
 
 test('startPod() fails after ten minutes without the image', async () => {
   const a = { createError: () => new PodvmError('unavailable', 'no answer') };
-  const { running, clock } = pod(one(), { behaviours: { a } });
+  const { running, clock } = startFakePod(one(), { behaviours: { a } });
   await clock.advance(609_999);
   assert.equal(running.status.phase, 'Pending');
   await clock.advance(1);
@@ -129,14 +101,14 @@ test('startPod() fails after ten minutes without the image', async () => {
 
 test('startPod() reports a command that cannot be started', async () => {
   const startError = new PodvmError('notFound', 'Cannot start: no such file');
-  const { running, statusOf } = pod(one(), { behaviours: { a: { startError } } });
+  const { running, statusOf } = startFakePod(one(), { behaviours: { a: { startError } } });
   assert.equal((await running.finished).exitCode, 127);
   const { state } = statusOf('a');
   assert.ok(state.kind === 'terminated' && state.reason === 'StartError');
 });
 
 test('startPod() reports a machine that dies', async () => {
-  const { running, clock, sandboxes } = pod('{ containers: [{ name: a, image: i }] }');
+  const { running, clock, sandboxes } = startFakePod('{ containers: [{ name: a, image: i }] }');
   await clock.settle();
   sandboxes.crash('the VMM was killed');
   assert.deepEqual(await running.finished, { exitCode: 125, reason: 'SandboxFailed', message: 'the VMM was killed' });
@@ -148,7 +120,7 @@ test('startPod() reports why its machine ended, then a container’s termination
     ['out of luck', 'the VMM was killed: out of luck'],
     [undefined, 'the VMM was killed'],
   ] as const) {
-    const { running, clock, sandboxes, statusOf } = pod(one());
+    const { running, clock, sandboxes, statusOf } = startFakePod(one());
     await clock.settle();
     sandboxes.crash('the VMM was killed', told === undefined ? undefined : guestText(told));
     await running.finished;
@@ -158,134 +130,9 @@ test('startPod() reports why its machine ended, then a container’s termination
   }
 });
 
-test('startPod() fails the pod when an init container fails and may not be restarted', async () => {
-  const spec = `{ restartPolicy: Never, initContainers: [{ name: i, image: x }], containers: [{ name: a, image: x }] }`;
-  const { running, sandboxes } = pod(spec, { behaviours: { i: exitsWith(3) } });
-  assert.equal((await running.finished).exitCode, 3);
-  assert.deepEqual(sandboxes.journal, ['start i/0', 'exit i/0 3', 'stop sandbox']);
-});
-
-test('startPod() has the exit code of the first failing container', async () => {
-  const spec = `{ restartPolicy: Never, containers: [{ name: a, image: x }, { name: b, image: x }, { name: c, image: x }] }`;
-  const { running, clock, sandboxes } = pod(spec);
-  await clock.settle();
-  sandboxes.current('a').exit(0);
-  await clock.advance(1000);
-  sandboxes.current('c').exit(7);
-  await clock.advance(1000);
-  assert.equal(running.status.phase, 'Running');
-  sandboxes.current('b').exit(1);
-  assert.deepEqual(await running.finished, { exitCode: 7, reason: 'Error' });
-});
-
-test('startPod() runs init containers in their order, each until it succeeds, and then the main containers', async () => {
-  const spec = `{ initContainers: [{ name: i, image: x }, { name: j, image: x }], containers: [{ name: a, image: x }], restartPolicy: OnFailure }`;
-  const flaky = { onStart: (it: FakeContainer) => it.exit(it.spec.attempt === 0 ? 1 : 0) };
-  const { running, sandboxes } = pod(spec, { behaviours: { i: flaky, j: exitsWith(0), a: exitsWith(0) } });
-  assert.equal((await running.finished).exitCode, 0);
-  const starts = sandboxes.journal.filter((line) => line.startsWith('start'));
-  assert.deepEqual(starts, ['start i/0', 'start i/1', 'start j/0', 'start a/0']);
-});
-
-test('startPod() restarts a crashing container at once, then after 10 s, 20 s, 40 s', async () => {
-  const { clock, sandboxes, statusOf, reasons, running } = pod('{ containers: [{ name: a, image: x }] }', {
-    behaviours: { a: exitsWith(1) },
-  });
-  const starts = () => sandboxes.journal.filter((line) => line.startsWith('start')).length;
-  await clock.settle();
-  assert.equal(starts(), 2);
-  assert.deepEqual(statusOf('a').state, { kind: 'waiting', reason: 'CrashLoopBackOff' });
-  for (const [seconds, expected] of [
-    [10, 3],
-    [20, 4],
-    [40, 5],
-  ] as const) {
-    await clock.advance(seconds * 1000 - 1);
-    assert.equal(starts(), expected - 1);
-    await clock.advance(1);
-    assert.equal(starts(), expected);
-  }
-  assert.equal(statusOf('a').restartCount, 5);
-  assert.ok(reasons().includes('BackOff'));
-  assert.equal((await running.terminate()).exitCode, 1);
-  assert.equal(clock.pending, 0);
-});
-
-for (const jumpMs of [3_600_000, -3_600_000]) {
-  test(`startPod() waits as long for restarts and deadlines when the date jumps by ${jumpMs / 1000} s`, async () => {
-    const { clock, sandboxes, statusOf, running } = pod(
-      '{ activeDeadlineSeconds: 60, containers: [{ name: a, image: x }] }',
-      { behaviours: { a: exitsWith(1) } },
-    );
-    const starts = () => sandboxes.journal.filter((line) => line.startsWith('start')).length;
-    await clock.settle();
-    assert.equal(starts(), 2);
-    clock.setDate(clock.now() + jumpMs);
-    await clock.advance(9_999);
-    assert.equal(starts(), 2);
-    await clock.advance(1);
-    assert.equal(starts(), 3);
-    assert.equal(statusOf('a').restartCount, 3);
-    await clock.advance(49_999);
-    assert.equal(running.status.phase, 'Running');
-    await clock.advance(1);
-    assert.equal((await running.finished).reason, 'DeadlineExceeded');
-    assert.equal(clock.pending, 0);
-  });
-}
-
-test('startPod() resets the back-off after ten minutes without a failure', async () => {
-  const { clock, sandboxes, running } = pod('{ containers: [{ name: a, image: x }] }');
-  const crash = async () => {
-    sandboxes.current('a').exit(1);
-    await clock.settle();
-  };
-  await clock.settle();
-  await crash();
-  await crash();
-  assert.deepEqual(sandboxes.running(), []);
-  await clock.advance(10_000);
-  await clock.advance(600_000);
-  await crash();
-  assert.deepEqual(sandboxes.running(), ['a']);
-  await running.kill();
-});
-
-const withSidecars = `{
-  restartPolicy: Never,
-  initContainers: [
-    { name: s, image: x, restartPolicy: Always, startupProbe: { exec: { command: [up] }, periodSeconds: 1, failureThreshold: 100 } },
-    { name: i, image: x },
-    { name: t, image: x, restartPolicy: Always } ],
-  containers: [{ name: a, image: x }] }`;
-
-test('startPod() waits for a sidecar to start, restarts it, and stops sidecars last in reverse order', async () => {
-  let isUp = false;
-  const behaviours = { s: { onExec: () => (isUp ? 0 : 1) }, i: exitsWith(0) };
-  const { running, clock, sandboxes, statusOf } = pod(withSidecars, { behaviours });
-  await clock.advance(2500);
-  assert.deepEqual(sandboxes.running(), ['s']);
-  isUp = true;
-  await clock.advance(1000);
-  assert.deepEqual(sandboxes.running(), ['s', 't', 'a']);
-  sandboxes.current('t').exit(0);
-  await clock.settle();
-  assert.equal(statusOf('t').restartCount, 1);
-  sandboxes.current('a').exit(0);
-  assert.deepEqual(await running.finished, { exitCode: 0, reason: 'Completed' });
-  assert.deepEqual(sandboxes.journal.slice(-6), [
-    'exit a/0 0',
-    'stop t/1',
-    'exit t/1 143',
-    'stop s/0',
-    'exit s/0 143',
-    'stop sandbox',
-  ]);
-});
-
 test('startPod() kills containers after the grace period of terminate()', async () => {
   const stubborn = { onTerm: () => {} };
-  const { running, clock, sandboxes } = pod(one(), { behaviours: { a: stubborn } });
+  const { running, clock, sandboxes } = startFakePod(one(), { behaviours: { a: stubborn } });
   await clock.settle();
   const finished = running.terminate();
   await clock.advance(29_999);
@@ -296,7 +143,7 @@ test('startPod() kills containers after the grace period of terminate()', async 
 });
 
 test('startPod() kills at once at kill(), also in the middle of a grace period', async () => {
-  const { running, clock, sandboxes } = pod(one(), { behaviours: { a: { onTerm: () => {} } } });
+  const { running, clock, sandboxes } = startFakePod(one(), { behaviours: { a: { onTerm: () => {} } } });
   await clock.settle();
   void running.terminate();
   await clock.settle();
@@ -306,7 +153,7 @@ test('startPod() kills at once at kill(), also in the middle of a grace period',
 });
 
 test('startPod() makes no machine when it is killed before it begins', async () => {
-  const { running, sandboxes, signal } = pod(one());
+  const { running, sandboxes, signal } = startFakePod(one());
   signal.abort();
   assert.equal((await running.finished).exitCode, 143);
   assert.deepEqual(sandboxes.runs, []);
@@ -314,7 +161,7 @@ test('startPod() makes no machine when it is killed before it begins', async () 
 
 test('startPod() runs preStop inside the grace period and SIGTERM after it', async () => {
   const more = ', lifecycle: { preStop: { sleep: { seconds: 5 } } }';
-  const { running, clock, sandboxes } = pod(one(more));
+  const { running, clock, sandboxes } = startFakePod(one(more));
   await clock.settle();
   void running.terminate();
   await clock.advance(4999);
@@ -325,7 +172,7 @@ test('startPod() runs preStop inside the grace period and SIGTERM after it', asy
 
 test('startPod() kills a container whose postStart hook fails', async () => {
   const more = ', lifecycle: { postStart: { exec: { command: [hook] } } }';
-  const { running, reasons } = pod(one(more), { behaviours: { a: { onExec: () => 1 } } });
+  const { running, reasons } = startFakePod(one(more), { behaviours: { a: { onExec: () => 1 } } });
   assert.equal((await running.finished).exitCode, 143);
   assert.ok(reasons().includes('FailedPostStartHook'));
 });
@@ -334,7 +181,7 @@ test('startPod() restarts a container whose liveness probe fails, and reports th
   let isAlive = true;
   const spec = `{ restartPolicy: OnFailure, containers: [{ name: a, image: x, livenessProbe: { exec: { command: [ok] }, initialDelaySeconds: 5, periodSeconds: 10, failureThreshold: 3 } }] }`;
   const behaviours = { a: { onExec: () => (isAlive ? 0 : 1), onTerm: (it: FakeContainer) => it.exit(0) } };
-  const { running, clock, statusOf } = pod(spec, { behaviours });
+  const { running, clock, statusOf } = startFakePod(spec, { behaviours });
   await clock.advance(60_000);
   assert.equal(statusOf('a').restartCount, 0);
   isAlive = false;
@@ -352,7 +199,7 @@ test('startPod() restarts a container whose liveness probe fails, and reports th
 
 test('startPod() kills a probe that does not answer in time', async () => {
   const spec = `{ containers: [{ name: a, image: x, readinessProbe: { exec: { command: [ok] }, timeoutSeconds: 2, failureThreshold: 1 } }] }`;
-  const { running, clock, statusOf, reasons } = pod(spec, { behaviours: { a: { onExec: () => 'hang' } } });
+  const { running, clock, statusOf, reasons } = startFakePod(spec, { behaviours: { a: { onExec: () => 'hang' } } });
   await clock.advance(1999);
   assert.ok(!reasons().includes('Unhealthy'));
   await clock.advance(1);
@@ -364,7 +211,7 @@ test('startPod() kills a probe that does not answer in time', async () => {
 test('startPod() makes a container ready by its readiness probe, and unready again', async () => {
   let isReady = false;
   const spec = `{ containers: [{ name: a, image: x, readinessProbe: { exec: { command: [ok] }, periodSeconds: 1, failureThreshold: 2, successThreshold: 2 } }] }`;
-  const { running, clock, statusOf } = pod(spec, { behaviours: { a: { onExec: () => (isReady ? 0 : 1) } } });
+  const { running, clock, statusOf } = startFakePod(spec, { behaviours: { a: { onExec: () => (isReady ? 0 : 1) } } });
   await clock.advance(1000);
   isReady = true;
   await clock.advance(1000);
@@ -379,7 +226,7 @@ test('startPod() makes a container ready by its readiness probe, and unready aga
 });
 
 test('startPod() ends a pod that is active for too long', async () => {
-  const { running, clock } = pod('{ activeDeadlineSeconds: 5, containers: [{ name: a, image: x }] }');
+  const { running, clock } = startFakePod('{ activeDeadlineSeconds: 5, containers: [{ name: a, image: x }] }');
   await clock.advance(5000);
   const finish = await running.finished;
   assert.equal(finish.exitCode, 124);
@@ -393,7 +240,7 @@ test('startPod() delivers all output, over restarts, before it has finished', as
     it.exit(it.spec.attempt < 2 ? 1 : 0);
   };
   const spec = '{ restartPolicy: OnFailure, containers: [{ name: a, image: x }] }';
-  const { running, clock } = pod(spec, { behaviours: { a: { onStart } } });
+  const { running, clock } = startFakePod(spec, { behaviours: { a: { onStart } } });
   let text = '';
   let release: (() => void) | undefined;
   running.onOutput(async (container, chunk) => {
@@ -421,7 +268,7 @@ test('startPod() reports OOMKilled, and the last output if the policy requests i
     },
   };
   const more = ', terminationMessagePolicy: FallbackToLogsOnError';
-  const { running, statusOf, reasons } = pod(one(more), { behaviours: { a } });
+  const { running, statusOf, reasons } = startFakePod(one(more), { behaviours: { a } });
   assert.deepEqual(await running.finished, { exitCode: 137, reason: 'OOMKilled' });
   const { state } = statusOf('a');
   assert.ok(state.kind === 'terminated');
@@ -430,7 +277,7 @@ test('startPod() reports OOMKilled, and the last output if the policy requests i
 });
 
 test('remove() ends the pod and removes it, also twice', async () => {
-  const { running, clock, sandboxes } = pod(one());
+  const { running, clock, sandboxes } = startFakePod(one());
   await clock.settle();
   await running.remove();
   await running.remove();

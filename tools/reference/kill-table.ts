@@ -123,7 +123,7 @@ const rows: readonly Row[] = [
     moment: '`podvm run`: restarts, deadlines, probes',
     fault: "the host's date jumps by an hour, forwards and back",
     promise: 'restart delays, deadlines and grace times take as long as before',
-    test: ['src/pod/start-pod.test.ts', 'waits as long for restarts and deadlines when the date jumps'],
+    test: ['src/pod/start-pod-restarts.test.ts', 'waits as long for restarts and deadlines when the date jumps'],
   },
   {
     component: 'records',

@@ -1,0 +1,2 @@
+/** An address without its prefix length. */
+export const bareAddress = (address: string): string => address.replace(/\/\d+$/, '');
