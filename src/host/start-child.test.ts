@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { PodvmError } from '#base/errors.ts';
-import { startChild } from './start-child.ts';
+import { isDeaf, startChild } from './start-child.ts';
 
 const here = (file: string) => JSON.stringify(join(import.meta.dirname, file));
 
@@ -29,6 +29,13 @@ test('startChild() says what is missing, and how to get it', async () => {
     kind: 'internal',
     message: /^Cannot look: /,
   });
+});
+
+test('isDeaf() is true for a reset, a closed and an abandoned pipe, and for no other error', async () => {
+  for (const code of ['EPIPE', 'ECONNRESET', 'ECANCELED', 'ERR_STREAM_PREMATURE_CLOSE'])
+    assert.equal(isDeaf(Object.assign(new Error(code), { code })), true, code);
+  for (const error of [new Error('EPIPE'), Object.assign(new Error(), { code: 'ENOSPC' })])
+    assert.equal(isDeaf(error), false);
 });
 
 /** Runs a module under limits of its own, in which the functions below take all descriptors and give some back. */

@@ -40,7 +40,9 @@ function descriptorsFor({ stdio }: SpawnOptions): number {
 
 /** Whether the error comes from writing to a program that no longer reads. */
 export function isDeaf(error: unknown): boolean {
-  return ['EPIPE', 'ECANCELED', 'ERR_STREAM_PREMATURE_CLOSE'].includes((error as NodeJS.ErrnoException).code ?? '');
+  const { code = '' } = error as NodeJS.ErrnoException; // SAFE: absent in other errors
+  // A pipe of a child is a socket here: its end can be reset as well as closed.
+  return ['EPIPE', 'ECONNRESET', 'ECANCELED', 'ERR_STREAM_PREMATURE_CLOSE'].includes(code);
 }
 
 interface Reason {
