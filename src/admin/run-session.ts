@@ -23,7 +23,7 @@ import { parseJson } from './http.ts';
 export interface RunParts extends PodParts {
   readonly pods: PodTable;
   /** Facts about this node for every pod. */
-  readonly node: Pick<PodConfig, 'nodeName' | 'hostIP' | 'clusterDomain' | 'seccompDirectory' | 'machine'>;
+  readonly node: Pick<PodConfig, 'nodeName' | 'hostIP' | 'seccompDirectory' | 'machine'>;
   readonly log: Log;
 }
 

@@ -47,8 +47,6 @@ export interface PodConfig {
   readonly nodeName: string;
   /** `status.hostIP` of the downward API. */
   readonly hostIP?: string;
-  /** Domain of `subdomain` and `setHostnameAsFQDN`: `cluster.local`. */
-  readonly clusterDomain?: string;
   /** Directory of `seccompProfile.localhostProfile`. Without it such profiles are refused. */
   readonly seccompDirectory?: string;
   /** Resources of a container without limits, for `resourceFieldRef`; default: 1 core and no memory limit. */

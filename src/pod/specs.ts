@@ -40,7 +40,7 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     uid: facts.uid,
     labels: metadata.labels,
     annotations: metadata.annotations,
-    hostname: hostnameOf(pod, config.clusterDomain ?? 'cluster.local'),
+    hostname: hostnameOf(pod),
     network: config.network,
     template: templateOf(metadata),
     images: [...new Set(containers.map(({ image }) => image))],
@@ -82,11 +82,11 @@ function templateOf({ namespace, name, annotations }: Pod['metadata']): SandboxS
 }
 
 /** Returns `hostname`, or the pod's name truncated to a DNS label; with its domain for `setHostnameAsFQDN`. */
-function hostnameOf(pod: Pod, clusterDomain: string): string {
+function hostnameOf(pod: Pod): string {
   const { metadata, spec } = pod;
   const short = spec.hostname ?? metadata.name.slice(0, 63).replace(/[-.]+$/, '');
   if (!spec.setHostnameAsFQDN || spec.subdomain === undefined) return short;
-  const full = `${short}.${spec.subdomain}.${metadata.namespace}.svc.${clusterDomain}`;
+  const full = `${short}.${spec.subdomain}.${metadata.namespace}.svc.cluster.local`;
   if (full.length > maxHostnameChars) {
     throw new PodvmError(
       'invalid',

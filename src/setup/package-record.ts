@@ -47,15 +47,15 @@ export function parseStanzas(text: string): readonly Omit<PackageRecord, 'licenc
   });
 }
 
-/** Parses the source that `apt-get source --print-uris` names: `'URI' FILE SIZE SHA256:HASH` lines. */
-export function parseSourceUris(name: string, text: string): PackageRecord | undefined {
+/** Parses the source of crun that `apt-get source --print-uris` names: `'URI' FILE SIZE SHA256:HASH` lines. */
+export function parseSourceUris(text: string): PackageRecord | undefined {
   const files = [...text.matchAll(/^'[^']*' (\S+) \d+ SHA256:([0-9a-f]{64})$/gm)];
   const version = files
     .map(([, file = '']) => /^[^_]+_([^_]+)\.dsc$/.exec(file)?.[1])
     .find((found) => found !== undefined);
   const sha256 = files.find(([, file = '']) => /\.orig\.tar\.\w+$/.test(file))?.[2];
   if (version === undefined) return undefined;
-  return { name, version, architecture: 'source', ...(sha256 === undefined ? {} : { sha256 }), licences: [] };
+  return { name: 'crun', version, architecture: 'source', ...(sha256 === undefined ? {} : { sha256 }), licences: [] };
 }
 
 const maxLicences = 100;

@@ -7,22 +7,12 @@ export interface Progress {
 /** Reports nothing. */
 export const silentProgress: Progress = { during: (_, work) => work() };
 
-/** A finished task, for reports. */
-export interface FinishedTask {
-  readonly task: string;
-  readonly ms: number;
-}
-
 const quietMs = 2000;
 
 /**
- * Writes a line when a task has taken two seconds, again every 30 s, and when it ends; nothing for shorter tasks. Calls
- * `finished` for every task.
+ * Writes a line when a task has taken two seconds, again every 30 s, and when it ends; nothing for shorter tasks.
  */
-export function createProgress(
-  write: (line: string) => void,
-  finished: (task: FinishedTask) => void = () => {},
-): Progress {
+export function createProgress(write: (line: string) => void): Progress {
   return {
     async during(task, work) {
       const start = performance.now();
@@ -40,7 +30,6 @@ export function createProgress(
         return result;
       } finally {
         clearTimeout(timer);
-        finished({ task, ms: Math.round(performance.now() - start) });
       }
     },
   };

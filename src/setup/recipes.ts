@@ -113,7 +113,7 @@ export function buildRootRecipe({ archive, generation, signal }: Ingredients): P
         target,
         signal,
       });
-      const crun = parseSourceUris('crun', await readFile(join(target, 'usr/src/crun.uris'), 'utf8'));
+      const crun = parseSourceUris(await readFile(join(target, 'usr/src/crun.uris'), 'utf8'));
       await writePackages(directory, [...records, ...(crun === undefined ? [] : [crun])]);
       // The links that update-alternatives would make on installation.
       await symlink('gcc', join(target, 'usr/bin/cc'));

@@ -264,8 +264,8 @@ test('package records are read from what apt prints, and from a copyright file',
     `'http://d.example/crun_1.21.orig.tar.gz' crun_1.21.orig.tar.gz 1788933 SHA256:${'4'.repeat(64)}`,
     `'http://d.example/crun_1.21.orig.tar.gz.asc' crun_1.21.orig.tar.gz.asc 484 SHA256:${'5'.repeat(64)}`,
   ];
-  assert.deepEqual(parseSourceUris('crun', uris.join('\n')), { ...crun('1.21-1'), sha256: '4'.repeat(64) });
-  assert.equal(parseSourceUris('crun', ''), undefined);
+  assert.deepEqual(parseSourceUris(uris.join('\n')), { ...crun('1.21-1'), sha256: '4'.repeat(64) });
+  assert.equal(parseSourceUris(''), undefined);
   const copyright = `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 
 Files: *

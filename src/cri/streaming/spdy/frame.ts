@@ -106,16 +106,16 @@ function parseControlFrame(type: number, flags: number, bytes: Buffer, inflater:
   switch (type) {
     case types.synStream:
       atLeast(bytes, 10);
-      return { kind: 'synStream', streamId: streamIdAt(bytes, 0), fin, headers: inflater.inflate(bytes.subarray(10)) };
+      return { kind: 'synStream', streamId: streamIdOf(bytes), fin, headers: inflater.inflate(bytes.subarray(10)) };
     case types.synReply:
     case types.headers: {
       atLeast(bytes, 4);
       const kind = type === types.headers ? 'headers' : 'synReply';
-      return { kind, streamId: streamIdAt(bytes, 0), fin, headers: inflater.inflate(bytes.subarray(4)) };
+      return { kind, streamId: streamIdOf(bytes), fin, headers: inflater.inflate(bytes.subarray(4)) };
     }
     case types.rstStream:
       exactly(bytes, 8);
-      return { kind: 'rstStream', streamId: streamIdAt(bytes, 0), status: bytes.readUInt32BE(4) };
+      return { kind: 'rstStream', streamId: streamIdOf(bytes), status: bytes.readUInt32BE(4) };
     case types.settings:
       return { kind: 'settings', initialWindowBytes: initialWindowOf(bytes) };
     case types.ping:
@@ -148,8 +148,8 @@ function initialWindowOf(bytes: Buffer): number | undefined {
   return found;
 }
 
-function streamIdAt(bytes: Buffer, at: number): number {
-  const id = bytes.readUInt32BE(at) & id31;
+function streamIdOf(bytes: Buffer): number {
+  const id = bytes.readUInt32BE(0) & id31;
   if (id === 0) throw brokenRule('a frame for stream 0');
   return id;
 }
@@ -162,13 +162,13 @@ function exactly(bytes: Buffer, length: number): void {
   if (bytes.length !== length) throw brokenRule('a frame of a wrong length');
 }
 
-/** Returns the frame's bytes; `block` holds compressed headers. */
-export function controlFrame(type: number, flags: number, numbers: readonly number[], block?: Buffer): Buffer {
+/** Returns the bytes of a frame without flags; `block` holds compressed headers. */
+export function controlFrame(type: number, numbers: readonly number[], block?: Buffer): Buffer {
   const length = numbers.length * 4 + (block?.length ?? 0);
   const frame = Buffer.alloc(frameHeaderBytes + numbers.length * 4);
   frame.writeUInt16BE(0x8000 | version, 0);
   frame.writeUInt16BE(type, 2);
-  frame.writeUInt32BE(((flags << 24) | length) >>> 0, 4);
+  frame.writeUInt32BE(length, 4);
   for (const [index, number] of numbers.entries()) frame.writeUInt32BE(number >>> 0, frameHeaderBytes + index * 4);
   return block === undefined ? frame : Buffer.concat([frame, block]);
 }

@@ -68,7 +68,7 @@ export class SpdySession {
   async close(): Promise<void> {
     if (!this.#isOver) {
       for (const stream of this.#streams.values()) stream.destroy();
-      this.#say(controlFrame(types.goAway, 0, [this.#lastStreamId, goAway.ok]));
+      this.#say(controlFrame(types.goAway, [this.#lastStreamId, goAway.ok]));
       this.#transport.end();
       this.#transport.resume();
       const cancel = this.#parts.clock.after(closeMs, () => this.#over());
@@ -120,7 +120,7 @@ export class SpdySession {
         this.#windowsGrew();
         return;
       case 'ping':
-        if (frame.id % 2 === 1) this.#say(controlFrame(types.ping, 0, [frame.id])); // an even id answers our ping
+        if (frame.id % 2 === 1) this.#say(controlFrame(types.ping, [frame.id])); // an even id answers our ping
         return;
       case 'goAway':
         this.#isLeaving = true;
@@ -142,7 +142,7 @@ export class SpdySession {
     this.#streams.set(streamId, stream);
     this.#windows.open(streamId);
     // Sent first: moby/spdystream drops data that arrives before it.
-    this.#say(controlFrame(types.synReply, 0, [streamId], this.#deflater.deflate(new Map())));
+    this.#say(controlFrame(types.synReply, [streamId], this.#deflater.deflate(new Map())));
     if (fin) stream.peerEnded();
     this.#parts.onStream(stream);
   }
@@ -150,7 +150,7 @@ export class SpdySession {
   #refuse(streamId: number): void {
     this.#refusals += 1;
     if (this.#refusals > spdyLimits.refusals) throw brokenRule(`more than ${spdyLimits.refusals} refused streams`);
-    this.#say(controlFrame(types.rstStream, 0, [streamId, reset.refused]));
+    this.#say(controlFrame(types.rstStream, [streamId, reset.refused]));
   }
 
   #data(streamId: number, bytes: Buffer, fin: boolean): void {
@@ -158,7 +158,7 @@ export class SpdySession {
     const stream = this.#streams.get(streamId);
     if (stream === undefined) return; // ended here, but not yet for the client
     if (stream.hasPeerEnded) {
-      this.#say(controlFrame(types.rstStream, 0, [streamId, reset.closed]));
+      this.#say(controlFrame(types.rstStream, [streamId, reset.closed]));
       stream.peerGone(brokenRule(`data on stream ${streamId} after its end`));
       return;
     }
@@ -170,7 +170,7 @@ export class SpdySession {
   #grant(streamId: number, deltaBytes: number): void {
     if (!this.#windows.grant(streamId, deltaBytes)) {
       if (streamId === 0) throw brokenRule('a window of more than 2 GiB');
-      this.#say(controlFrame(types.rstStream, 0, [streamId, reset.flowControl]));
+      this.#say(controlFrame(types.rstStream, [streamId, reset.flowControl]));
       this.#streams.get(streamId)?.peerGone(brokenRule('a window of more than 2 GiB'));
     }
     this.#windowsGrew();
@@ -192,7 +192,7 @@ export class SpdySession {
       });
     },
     end: (streamId) => this.#say(dataHeader(streamId, 0, true)),
-    reset: (streamId, status) => this.#say(controlFrame(types.rstStream, 0, [streamId, status])),
+    reset: (streamId, status) => this.#say(controlFrame(types.rstStream, [streamId, status])),
     queued: (deltaBytes) => {
       this.#queuedBytes += deltaBytes;
     },
@@ -213,7 +213,7 @@ export class SpdySession {
   #acknowledge(streamId: number, bytes: number): void {
     const sum = (this.#unacknowledged.get(streamId) ?? 0) + bytes;
     this.#unacknowledged.set(streamId, sum < windowUpdateBytes ? sum : 0);
-    if (sum >= windowUpdateBytes) this.#say(controlFrame(types.windowUpdate, 0, [streamId, sum]));
+    if (sum >= windowUpdateBytes) this.#say(controlFrame(types.windowUpdate, [streamId, sum]));
   }
 
   #pauseOrResume(): void {
@@ -235,7 +235,7 @@ export class SpdySession {
   #ping(): void {
     this.#cancelPing = this.#parts.clock.after(pingMs, () => {
       this.#pingId = (this.#pingId + 2) & 0x7fff_fffe;
-      this.#say(controlFrame(types.ping, 0, [this.#pingId === 0 ? 2 : this.#pingId]));
+      this.#say(controlFrame(types.ping, [this.#pingId === 0 ? 2 : this.#pingId]));
       if (!this.#isOver) this.#ping();
     });
   }
@@ -243,7 +243,7 @@ export class SpdySession {
   #fail(error: PodvmError): void {
     if (this.#isOver) return;
     this.failure = error;
-    this.#transport.write(controlFrame(types.goAway, 0, [this.#lastStreamId, goAway.protocolError]));
+    this.#transport.write(controlFrame(types.goAway, [this.#lastStreamId, goAway.protocolError]));
     this.#over();
   }
 
