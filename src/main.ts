@@ -77,12 +77,17 @@ const parts: ProgramParts = {
     if (from !== undefined) return await setupFromCommand(setting, resolve(from), parts.version);
     return await setupCommand(setting, upgrade);
   },
-  install: async ({ dryRun: isDry, ...options }, { any: signal }) => {
+  install: async ({ dryRun: isDry, restart: restarts, ...options }, { any: signal }) => {
     const { containerdPlaces, installContainerd } = await import('#daemon/install-containerd.ts');
     const { requireRoot } = await import('#daemon/serve-here.ts');
     if (!isDry) requireRoot('install podvm in containerd');
     const { shimSocketPath } = configure(options);
-    return await installContainerd({ shimSocketPath, version: parts.version }, { isDry }, containerdPlaces, signal);
+    return await installContainerd(
+      { shimSocketPath, version: parts.version },
+      { isDry, restarts },
+      containerdPlaces,
+      signal,
+    );
   },
   uninstall: async ({ state, ...options }, { any: signal }) => {
     const { uninstallCommand } = await import('#daemon/uninstall-command.ts');
@@ -90,21 +95,28 @@ const parts: ProgramParts = {
   },
   daemon: async ({ config: file, ...options }) => {
     const { daemonCommand } = await import('#daemon/daemon-command.ts');
-    const { readConfigFile } = await import('#daemon/config-file.ts');
-    const inFile = { ...daemonDefaults, ...(file === undefined ? {} : await readConfigFile(file)) };
-    const config = readConfiguration(options, process.env, repo, inFile);
+    const config = await configureDaemon(file, options);
     await daemonCommand(config, parts.version, process, parts.keepsHangUp);
     process.exit(0); // machines that outlive this process are its children, and would keep its event loop alive
   },
-  doctor: async ({ json, ...options }, { any: signal }) => {
+  doctor: async ({ json, config: file, ...options }, { any: signal }) => {
     const { doctorCommand } = await import('#daemon/doctor.ts');
-    return await doctorCommand(configure(options), json, (line) => process.stderr.write(line), signal);
+    const config = file === undefined ? configure(options) : await configureDaemon(file, options);
+    const host = { config, version: parts.version, write: (line: string) => process.stderr.write(line) };
+    return await doctorCommand(host, json, signal);
   },
   diskUsage: async (options, { any: signal }) => {
     const { readDiskUsage } = await import('#daemon/disk-usage.ts');
     return await readDiskUsage(configure(options).root, signal);
   },
 };
+
+/** The configuration of a daemon, with the settings of its file. */
+async function configureDaemon(file: string | undefined, options: Parameters<typeof configure>[0]) {
+  const { readConfigFile } = await import('#daemon/config-file.ts');
+  const inFile = { ...daemonDefaults, ...(file === undefined ? {} : await readConfigFile(file)) };
+  return readConfiguration(options, process.env, repo, inFile);
+}
 
 /** Another process: nothing is to be undone here. */
 const servedBy = (socketPath: string): Served => ({ socketPath, [Symbol.asyncDispose]: () => Promise.resolve() });

@@ -180,8 +180,11 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       name: 'install',
       description: 'make podvm a runtime of another program on this host',
       arguments: [['<program>', 'containerd']],
-      options: [flag('--dry-run', 'print what would be written, and write nothing')],
-      action: (program: string, options: { dryRun: boolean }, itself: Command) =>
+      options: [
+        flag('--dry-run', 'print what would be written, and write nothing'),
+        flag('--restart', 'also restart it, by systemd').conflicts('dryRun'),
+      ],
+      action: (program: string, options: { dryRun: boolean; restart: boolean }, itself: Command) =>
         untilEnded(async (ends) => {
           if (program !== 'containerd') itself.error(`error: cannot install into '${program}': only into containerd`);
           terminal.stdout.write(await parts.install({ ...global(), ...options }, ends));
@@ -199,8 +202,8 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     {
       name: 'doctor',
       description: 'check this host, with a fix for each problem',
-      options: [asJson],
-      action: (options: { json: boolean }) =>
+      options: [asJson, new Option('--config <file>', 'settings file of the daemon, which is checked with them')],
+      action: (options: { json: boolean; config?: string }) =>
         untilEnded(async (ends) => {
           const { text, isHealthy } = await parts.doctor({ ...global(), ...options }, ends);
           terminal.stdout.write(text);

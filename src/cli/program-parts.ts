@@ -28,12 +28,15 @@ export interface ProgramParts {
   readonly endOrphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
   readonly setup: (options: GlobalOptions & SetupWishes, ends: EndSignals) => Promise<string>;
   /** Makes podvm a runtime of another program on this host. */
-  readonly install: (options: GlobalOptions & { readonly dryRun: boolean }, ends: EndSignals) => Promise<string>;
+  readonly install: (
+    options: GlobalOptions & { readonly dryRun: boolean; readonly restart: boolean },
+    ends: EndSignals,
+  ) => Promise<string>;
   readonly uninstall: (options: GlobalOptions & { readonly state: boolean }, ends: EndSignals) => Promise<string>;
   /** Serves until it is asked to end. */
   readonly daemon: (options: GlobalOptions & { readonly config?: string }) => Promise<void>;
   readonly doctor: (
-    options: GlobalOptions & { readonly json: boolean },
+    options: GlobalOptions & { readonly json: boolean; readonly config?: string },
     ends: EndSignals,
   ) => Promise<{ text: string; isHealthy: boolean }>;
   readonly diskUsage: (options: GlobalOptions, ends: EndSignals) => Promise<DiskUsage>;

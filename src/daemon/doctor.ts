@@ -17,7 +17,9 @@ import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import type { Configuration } from './configuration.ts';
 import { probeUid } from './node.ts';
 import { podPartsFindings, updateFindings } from './doctor-updates.ts';
+import { containerdFindings, delegateFindings } from './doctor-runtimes.ts';
 import type { Finding } from './finding.ts';
+import { containerdPlaces } from './install-containerd.ts';
 import { openNetwork } from './node-network.ts';
 import { tryJail } from './try-jail.ts';
 
@@ -28,9 +30,12 @@ const minFreeBytes = 2 * 1024 ** 3;
  * that and checks only what it can.
  */
 export async function doctorCommand(
-  config: Configuration,
+  {
+    config,
+    version,
+    write,
+  }: { readonly config: Configuration; readonly version: string; readonly write: (line: string) => void },
   json: boolean,
-  write: (line: string) => void,
   signal: AbortSignal,
 ): Promise<{ text: string; isHealthy: boolean }> {
   const isRoot = process.getuid?.() === 0;
@@ -47,6 +52,8 @@ export async function doctorCommand(
     ...(await asRoot('pod packets', async () => [await podPackets(config, signal)])),
     ...(await asRoot('attachments', async () => await attachments(config, signal))),
     ...(await asRoot('machines', async () => await orphans(config))),
+    ...(await containerdFindings({ shimSocketPath: config.shimSocketPath, version }, containerdPlaces, signal)),
+    ...(await delegateFindings(config.delegate, signal)),
     await cgroups(),
     ...(await asRoot('parts of pods', async () => await podPartsFindings(config))),
     ...(await asRoot('updates', async () => await updateFindings(config, write, signal))),

@@ -3,34 +3,52 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { type ContainerdPlaces, installContainerd, uninstallContainerd } from './install-containerd.ts';
+import {
+  type ContainerdPlaces,
+  type InstallChoices,
+  installContainerd,
+  uninstallContainerd,
+} from './install-containerd.ts';
 
 const signal = new AbortController().signal;
 const podvm = { shimSocketPath: '/run/podvm/shim.sock', version: '1.2.3' };
 
-/** A node whose containerd only tells its version, and dumps the parts that it reads. */
-async function openNode(version: string, readsParts = true) {
+/** A node whose containerd tells its version, and dumps its main file and, unless that has imports, the parts. */
+async function openNode(version: string, main?: string) {
   const root = await mkdtemp(join(tmpdir(), 'podvm-install-'));
   const places: ContainerdPlaces = {
     containerd: join(root, 'containerd'),
+    systemctl: join(root, 'systemctl'),
+    socket: join(root, 'containerd.sock'),
     configuration: join(root, 'etc'),
     programs: join(root, 'bin'),
   };
-  const dump = readsParts ? `cat ${root}/etc/conf.d/*.toml` : ':';
-  const script = `#!/bin/sh\ncase "$*" in *dump) ${dump} ;; *) echo 'containerd github.com/x ${version} 1234' ;; esac\n`;
-  await writeFile(places.containerd, script);
-  await chmod(places.containerd, 0o755);
-  return { root, places, [Symbol.asyncDispose]: () => rm(root, { recursive: true }) };
+  const config = join(root, 'etc/config.toml');
+  const dump = `grep -qs refused "$2" && { echo 'it is refused' >&2; exit 1; }; cat "$2" 2>&-; grep -qs imports "$2" || cat ${root}/etc/conf.d/*.toml 2>&-; :`;
+  const scripts = {
+    [places.containerd]: `case "$*" in *dump) ${dump} ;; *) echo 'containerd github.com/x ${version} 1234' ;; esac`,
+    [places.systemctl]: `echo "$*" >>${root}/restarts`,
+  };
+  for (const [path, script] of Object.entries(scripts)) {
+    await writeFile(path, `#!/bin/sh\n${script}\n`);
+    await chmod(path, 0o755);
+  }
+  if (main !== undefined) {
+    await mkdir(places.configuration);
+    await writeFile(config, main);
+  }
+  return { root, places, config, [Symbol.asyncDispose]: () => rm(root, { recursive: true }) };
 }
 
-const install = (places: ContainerdPlaces, isDry = false) => installContainerd(podvm, { isDry }, places, signal);
+const install = (places: ContainerdPlaces, choices: Partial<InstallChoices> = {}) =>
+  installContainerd(podvm, { isDry: false, restarts: false, ...choices }, places, signal);
 
 test('installContainerd() writes launcher and part, twice the same, and uninstallContainerd() removes both', async () => {
   await using node = await openNode('v2.2.9');
   const said = await install(node.places);
   assert.match(
     said,
-    /^containerd 2\.2\.9\nwrote .*\/bin\/containerd-shim-podvm-v2\nwrote .*\/conf\.d\/podvm\.toml\nthen restart/,
+    /^containerd 2\.2\.9\nwrote .*\/conf\.d\/podvm\.toml\nwrote .*\/bin\/containerd-shim-podvm-v2\nthen restart/,
   );
   const launcher = join(node.places.programs, 'containerd-shim-podvm-v2');
   assert.equal((await stat(launcher)).mode & 0o777, 0o755);
@@ -44,19 +62,63 @@ test('installContainerd() writes launcher and part, twice the same, and uninstal
   assert.deepEqual(await uninstallContainerd(node.places), []);
 });
 
-test('installContainerd() says what to add where containerd does not read parts', async () => {
-  await using two = await openNode('v2.4.2', false);
-  assert.match(await install(two.places), /add to .*config\.toml:\n    imports = \[".*\/etc\/conf\.d\/\*\.toml"\]\n/);
-  await using one = await openNode('1.7.35');
-  const said = await install(one.places);
-  assert.match(said, /add to .*config\.toml:\n    # Made by podvm[^]*version = 2\n[^]*"io\.containerd\.grpc\.v1\.cri"/);
-  assert.deepEqual(await readdir(one.root).then((names) => names.includes('etc')), false);
+test('installContainerd() adds its section to the one file that an older containerd reads, and removes only that', async () => {
+  const main = 'version = 2\n[debug]\n  level = "info"';
+  await using node = await openNode('1.7.35', main);
+  assert.match(await install(node.places), /added the runtime podvm to .*config\.toml\n/);
+  const changed = await readFile(node.config, 'utf8');
+  assert.match(changed, /^version = 2\n\[debug\]\n {2}level = "info"\n# Made by podvm: begin/);
+  assert.match(changed, /"io\.containerd\.grpc\.v1\.cri"\.containerd\.runtimes\.podvm\]/);
+  assert.equal(await readFile(`${node.config}.before-podvm`, 'utf8'), main);
+  await install(node.places);
+  assert.equal(await readFile(node.config, 'utf8'), changed);
+  assert.equal((await uninstallContainerd(node.places)).length, 2);
+  assert.equal(await readFile(node.config, 'utf8'), `${main}\n`);
+  assert.deepEqual(await readdir(node.places.configuration), ['config.toml']);
+});
+
+test('installContainerd() makes the file that is missing, and uninstallContainerd() removes it', async () => {
+  await using node = await openNode('1.6.20');
+  await install(node.places);
+  assert.match(await readFile(node.config, 'utf8'), /^version = 2\n# Made by podvm: begin/);
+  await uninstallContainerd(node.places);
+  assert.deepEqual(await readdir(node.places.configuration), []);
+});
+
+test('installContainerd() uses the one file where its imports leave out files of parts, in the version of that file', async () => {
+  await using node = await openNode('v2.4.2', 'version = 2\nimports = ["/etc/other.toml"]\n');
+  await install(node.places);
+  assert.match(await readFile(node.config, 'utf8'), /"io\.containerd\.grpc\.v1\.cri"/);
+  assert.deepEqual(await readdir(join(node.places.configuration, 'conf.d')), []);
+});
+
+for (const [what, main, message] of [
+  ['containerd refuses', 'version = 2\n# refused\n', /containerd refuses it: .*it is refused/],
+  ['has version 1', '[debug]\n', /it has version 1, not 2 or 3/],
+  ['is no TOML', 'version = = 2\n', /Cannot add podvm to .*config\.toml: Invalid TOML/],
+] as const) {
+  test(`installContainerd() leaves a configuration as it was that ${what}`, async () => {
+    await using node = await openNode('1.7.35', main);
+    await assert.rejects(install(node.places), { kind: 'failedPrecondition', message });
+    assert.equal(await readFile(node.config, 'utf8'), main);
+    assert.deepEqual(await readdir(node.places.configuration), ['config.toml']);
+    assert.ok(!(await readdir(node.root)).includes('bin'));
+  });
+}
+
+test('installContainerd() restarts containerd when asked to', async () => {
+  await using node = await openNode('v2.2.9');
+  assert.match(await install(node.places, { restarts: true }), /\nrestarted containerd; make the RuntimeClass/);
+  assert.equal(await readFile(join(node.root, 'restarts'), 'utf8'), 'restart containerd\n');
 });
 
 test('installContainerd() writes nothing when it is dry, over a foreign file, or without containerd', async () => {
   await using node = await openNode('v2.2.9');
-  assert.match(await install(node.places, true), /would write .*\/containerd-shim-podvm-v2\n    #!\/bin\/sh\n/);
-  assert.deepEqual(await readdir(node.root), ['containerd']);
+  assert.match(
+    await install(node.places, { isDry: true }),
+    /would write .*\/containerd-shim-podvm-v2\n    #!\/bin\/sh\n/,
+  );
+  assert.deepEqual(await readdir(node.root), ['containerd', 'systemctl']);
   await mkdir(node.places.programs);
   await writeFile(join(node.places.programs, 'containerd-shim-podvm-v2'), 'of another program');
   await assert.rejects(install(node.places), { kind: 'failedPrecondition', message: /podvm has not made it/ });

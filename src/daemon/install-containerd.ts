@@ -5,11 +5,16 @@ import { printable } from '#base/guest-text.ts';
 import { readFileIfThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import { launcherName, launcherOf } from '#shim/launcher.ts';
+import { hasRuntime, removeRuntime, replaceConfig, sectionOf, withRuntime } from './containerd-config.ts';
 
 /** Where the parts of containerd are on this node; tests give others. */
 export interface ContainerdPlaces {
   /** The program, by path or name. */
   readonly containerd: string;
+  /** The program that restarts it as a service. */
+  readonly systemctl: string;
+  /** Its socket, which serves CRI. */
+  readonly socket: string;
   /** Directory of its configuration. */
   readonly configuration: string;
   /** Directory for the launcher. */
@@ -18,6 +23,8 @@ export interface ContainerdPlaces {
 
 export const containerdPlaces: ContainerdPlaces = {
   containerd: 'containerd',
+  systemctl: 'systemctl',
+  socket: '/run/containerd/containerd.sock',
   configuration: '/etc/containerd',
   programs: '/usr/local/bin',
 };
@@ -31,42 +38,46 @@ interface Version {
   readonly minor: number;
 }
 
+/** How podvm is installed. */
+export interface InstallChoices {
+  /** Only tells what would be done. */
+  readonly isDry: boolean;
+  /** Also restarts containerd, by systemd. */
+  readonly restarts: boolean;
+}
+
 /**
- * Makes podvm a runtime of the node's containerd: writes the launcher, and its part of containerd's configuration where
- * containerd reads such parts. Returns what it did, and what is left to do. Errors: `failedPrecondition` without a
- * containerd, or for another program's file in its place.
+ * Makes podvm a runtime of the node's containerd: writes the launcher, and a section of containerd's configuration: in a
+ * file of its own where containerd reads such files, else in the main file. Returns what it did, and what is left to do.
+ * Errors: `failedPrecondition` without a containerd, for another program's file in its place, or for a configuration that
+ * containerd refuses with the section; the configuration is then as it was.
  */
 export async function installContainerd(
   { shimSocketPath, version }: { readonly shimSocketPath: string; readonly version: string },
-  { isDry }: { readonly isDry: boolean },
+  { isDry, restarts }: InstallChoices,
   places: ContainerdPlaces,
   signal: AbortSignal,
 ): Promise<string> {
   const containerd = await versionOf(places, signal);
-  const launcher = join(places.programs, launcherName);
-  const part = partOf(containerd, launcher);
-  const readsParts = containerd.major > 2 || (containerd.major === 2 && containerd.minor >= 2);
-  const files = [
-    { path: launcher, content: launcherOf(shimSocketPath, version), mode: 0o755 },
-    ...(readsParts ? [{ path: partPath(places), content: part, mode: 0o644 }] : []),
-  ];
-  for (const { path } of files) await refuseForeign(path);
-  if (!isDry) {
-    for (const { path, content, mode } of files) {
-      await mkdir(dirname(path), { recursive: true, mode: 0o755 });
-      await writeFile(path, content, { mode });
-    }
+  const launcher = { path: join(places.programs, launcherName), content: launcherOf(shimSocketPath, version) };
+  for (const path of [launcher.path, partPath(places)]) await refuseForeign(path);
+  const said = [`containerd ${containerd.text}\n`];
+  if (isDry) {
+    said.push(await tellConfiguration(containerd, launcher.path, places));
+    said.push(`would write ${launcher.path}\n${indented(launcher.content)}`);
+  } else {
+    said.push(await configure(containerd, launcher.path, places, signal));
+    await writeOwn(launcher.path, launcher.content, 0o755);
+    said.push(`wrote ${launcher.path}\n`);
   }
-  const verb = isDry ? 'would write' : 'wrote';
-  const wrote = files.map(({ path, content }) => `${verb} ${path}\n${isDry ? indented(content) : ''}`);
-  const isRead = isDry || !readsParts || (await isConfigured(places, signal));
-  return [
-    `containerd ${containerd.text}\n`,
-    ...wrote,
-    ...(readsParts ? [] : [`add to ${join(places.configuration, 'config.toml')}:\n${indented(part)}`]),
-    ...(isRead ? [] : [`add to ${join(places.configuration, 'config.toml')}:\n${indented(importsOf(places))}`]),
-    'then restart containerd (`systemctl restart containerd`), and make the RuntimeClass of docs/containerd.md\n',
-  ].join('');
+  if (restarts && !isDry) {
+    await run(places.systemctl, ['restart', 'containerd'], { signal, timeoutMs: restartTimeoutMs });
+    said.push('restarted containerd; make the RuntimeClass of docs/containerd.md\n');
+  } else
+    said.push(
+      'then restart containerd (`systemctl restart containerd`), and make the RuntimeClass of docs/containerd.md\n',
+    );
+  return said.join('');
 }
 
 /** Removes what was installed. Returns the paths. */
@@ -77,11 +88,46 @@ export async function uninstallContainerd(places: ContainerdPlaces): Promise<rea
     await rm(path);
     removed.push(path);
   }
-  return removed;
+  return [...removed, ...(await removeRuntime(mainPath(places)))];
 }
 
+/** Writes the section where this containerd reads it. Returns what was written. */
+async function configure(
+  version: Version,
+  launcher: string,
+  places: ContainerdPlaces,
+  signal: AbortSignal,
+): Promise<string> {
+  const [main, part] = [mainPath(places), partPath(places)];
+  if (readsParts(version)) {
+    await writeOwn(part, partOf(launcher), 0o644);
+    if (await hasRuntime(places.containerd, main, signal).catch(() => false)) return `wrote ${part}\n`;
+    await rm(part); // the main file has imports of its own
+  }
+  await replaceConfig(main, await withRuntime(main, launcher, newestOf(version)), places.containerd, signal);
+  return `added the runtime podvm to ${main}\n`;
+}
+
+async function tellConfiguration(version: Version, launcher: string, places: ContainerdPlaces): Promise<string> {
+  if (readsParts(version)) return `would write ${partPath(places)}\n${indented(partOf(launcher))}`;
+  const main = mainPath(places);
+  return `would write ${main}\n${indented(await withRuntime(main, launcher, newestOf(version)))}`;
+}
+
+async function writeOwn(path: string, content: string, mode: number): Promise<void> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
+  await writeFile(path, content, { mode });
+}
+
+const restartTimeoutMs = 120_000;
+/** The configuration that containerd reads first. */
+export const mainPath = ({ configuration }: ContainerdPlaces) => join(configuration, 'config.toml');
+const newestOf = ({ major }: Version) => (major >= 2 ? 3 : 2);
+/** Since 2.2, containerd without a configuration, or with its default one, reads `conf.d`. */
+const readsParts = ({ major, minor }: Version) => major > 2 || (major === 2 && minor >= 2);
+const partOf = (launcher: string) =>
+  `# ${mark}: pods whose RuntimeClass has the handler podvm.\nversion = 3\n\n${sectionOf(3, launcher)}`;
 const partPath = ({ configuration }: ContainerdPlaces) => join(configuration, 'conf.d/podvm.toml');
-const importsOf = ({ configuration }: ContainerdPlaces) => `imports = ["${configuration}/conf.d/*.toml"]\n`;
 const indented = (text: string) => text.replaceAll(/^(?=.)/gm, '    ');
 
 async function versionOf({ containerd }: ContainerdPlaces, signal: AbortSignal): Promise<Version> {
@@ -107,26 +153,4 @@ async function refuseForeign(path: string): Promise<void> {
   throw new PodvmError('failedPrecondition', `Cannot write ${path}: it is there, and podvm has not made it`, {
     fix: 'Move it away, and try again.',
   });
-}
-
-/** The part of the configuration; the section of CRI has another name since containerd 2. */
-function partOf({ major }: Version, launcher: string): string {
-  const plugin = major >= 2 ? 'io.containerd.cri.v1.runtime' : 'io.containerd.grpc.v1.cri';
-  return `# ${mark}: pods whose RuntimeClass has the handler podvm.
-version = ${major >= 2 ? 3 : 2}
-
-[plugins."${plugin}".containerd.runtimes.podvm]
-  runtime_type = "io.containerd.podvm.v2"
-  runtime_path = "${launcher}"
-  pod_annotations = ["podvm.dev/*"]
-  container_annotations = ["podvm.dev/*", "io.kubernetes.container.terminationMessagePath"]
-  privileged_without_host_devices = true
-`;
-}
-
-/** Whether containerd reads the part, which a configuration of the node's may prevent. */
-async function isConfigured({ containerd, configuration }: ContainerdPlaces, signal: AbortSignal): Promise<boolean> {
-  const main = join(configuration, 'config.toml');
-  const { stdout } = await run(containerd, ['--config', main, 'config', 'dump'], { signal, okCodes: 'any' });
-  return stdout.includes('io.containerd.podvm.v2');
 }

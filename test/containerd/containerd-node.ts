@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { defaultEnv, run } from '#host/run.ts';
 import { poll } from '#host/wait.ts';
 import { RuntimeService } from '#cri/schema/api_pb.ts';
 import { connectTestClient } from '#cri/testing/grpc-client.ts';
-import { launcherName, launcherOf } from '#shim/launcher.ts';
+import { type ContainerdPlaces, installContainerd } from '#daemon/install-containerd.ts';
 import type { ContainerdPrograms } from './build-containerd.ts';
 
 export interface ContainerdOptions {
@@ -31,6 +31,7 @@ export interface ContainerdNode extends AsyncDisposable {
   readonly pid: number;
   readonly socket: string;
   readonly endpoint: string;
+  readonly places: ContainerdPlaces;
   /** Kills it. */
   stop(): Promise<void>;
   /** Kills it if it runs, and starts the next one. */
@@ -39,6 +40,9 @@ export interface ContainerdNode extends AsyncDisposable {
   log(): Promise<string>;
 }
 
+/** Version of podvm that containerd is told. */
+export const testVersion = 'test';
+
 const servingTimeoutMs = 60_000;
 
 export async function startContainerd(options: ContainerdOptions): Promise<ContainerdNode> {
@@ -46,14 +50,14 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
   const socket = join(work, 'containerd.sock');
   const config = join(work, 'config.toml');
   const logFile = join(work, 'containerd.log');
-  const launcher = join(work, launcherName);
   await mkdir(join(work, 'net.d'));
   await writeFile(join(work, 'net.d/10-bridge.conflist'), JSON.stringify(options.network ?? bridge));
+  await writeFile(config, configOf(options, socket));
+  const places = { containerd: programs.containerd, systemctl: 'false', socket, configuration: work, programs: work };
   if (options.shimSocket !== undefined) {
-    await writeFile(launcher, launcherOf(options.shimSocket, 'test'));
-    await chmod(launcher, 0o755);
+    const podvm = { shimSocketPath: options.shimSocket, version: testVersion };
+    await installContainerd(podvm, { isDry: false, restarts: false }, places, AbortSignal.timeout(servingTimeoutMs));
   }
-  await writeFile(config, configOf(options, launcher, socket));
   // Shims are looked for in PATH; old versions know no runtime_path.
   const PATH = `${work}:${dirname(programs.containerd)}:${dirname(programs.runc)}:${defaultEnv()['PATH'] ?? ''}`;
   const begin = async (): Promise<ChildProcess> => {
@@ -81,6 +85,7 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
     },
     socket,
     endpoint: `unix://${socket}`,
+    places,
     stop: () => kill('SIGKILL'),
     async restart() {
       await kill('SIGKILL');
@@ -114,8 +119,8 @@ const bridge = {
 };
 
 /** The names of sections have changed with containerd 2. */
-function configOf(options: ContainerdOptions, launcher: string, socket: string): string {
-  const { programs, work, pauseImage, shimSocket, registries } = options;
+function configOf(options: ContainerdOptions, socket: string): string {
+  const { programs, work, pauseImage, registries } = options;
   const isNew = !programs.version.startsWith('1.');
   const cri = isNew ? 'io.containerd.cri.v1.runtime' : 'io.containerd.grpc.v1.cri';
   const pause = isNew
@@ -123,7 +128,7 @@ function configOf(options: ContainerdOptions, launcher: string, socket: string):
     : `[plugins."${cri}"]\n  sandbox_image = "${pauseImage}"`;
   const cni = isNew ? 'bin_dirs = ["/usr/lib/cni"]' : 'bin_dir = "/usr/lib/cni"';
   return `version = ${isNew ? 3 : 2}
-root = "${work}/root"
+${isNew ? `imports = ["${work}/conf.d/*.toml"]\n` : ''}root = "${work}/root"
 state = "${work}/state"
 [grpc]
   address = "${socket}"
@@ -138,19 +143,11 @@ ${pause}
 [plugins."${cri}".containerd.runtimes.runc.options]
   BinaryName = "${programs.runc}"
   Root = "${work}/runc"
-${shimSocket === undefined ? '' : podvmOf(cri, launcher)}
 ${registries === undefined ? '' : `[plugins."${isNew ? 'io.containerd.cri.v1.images' : cri}".registry]\n  config_path = "${registries}"`}
 [plugins."io.containerd.nri.v1.nri"]
   disable = true
 `;
 }
-
-const podvmOf = (cri: string, launcher: string) => `[plugins."${cri}".containerd.runtimes.podvm]
-  runtime_type = "io.containerd.podvm.v2"
-  runtime_path = "${launcher}"
-  pod_annotations = ["podvm.dev/*"]
-  container_annotations = ["podvm.dev/*", "io.kubernetes.container.terminationMessagePath"]
-  privileged_without_host_devices = true`;
 
 /** Its socket is there before its CRI service, which looks for earlier pods first. */
 async function servesCri(socket: string): Promise<true | undefined> {

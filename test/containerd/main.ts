@@ -14,7 +14,7 @@ import { sysroot } from '../images/image-tree.ts';
 import { writeLayout } from '../images/layout-writer.ts';
 import { type CliNode, openCliNode, repo } from '../vm/cli-node.ts';
 import { buildContainerd, debianContainerd, version } from './build-containerd.ts';
-import { startContainerd } from './containerd-node.ts';
+import { startContainerd, testVersion } from './containerd-node.ts';
 import { tourDelegate } from './delegate-tour.ts';
 import { baseImage, layeredImage, pauseImage } from './pod.ts';
 import { tour } from './tour.ts';
@@ -57,8 +57,7 @@ async function main(): Promise<void> {
     await chmod(script, 0o755);
     return script;
   };
-  const podvm = await inNetns(join(repo, 'podvm'));
-  const cli = undo.use(await openCliNode({ isSetUp: true, podvm, pool: '1' }));
+  const cli = undo.use(await openCliNode({ isSetUp: true, podvm: await inNetns(join(repo, 'podvm')), pool: '1' }));
   const settings = join(work, 'podvm.yaml');
   await writeFile(settings, `delegate: unix://${join(work, 'containerd.sock')}\n`);
   const begin = async () => {
@@ -78,15 +77,9 @@ async function main(): Promise<void> {
     await meanwhile?.();
     daemon = await begin();
   };
-  const containerd = undo.use(
-    await startContainerd({
-      programs,
-      work,
-      netns,
-      shimSocket: join(cli.root, 'shim.sock'),
-      pauseImage,
-    }),
-  );
+  const shimSocket = join(cli.root, 'shim.sock');
+  const containerd = undo.use(await startContainerd({ programs, work, netns, shimSocket, pauseImage }));
+  const podvm = { shimSocketPath: shimSocket, version: testVersion };
   for (const layout of await makeImages(work, signal)) {
     await run('tar', ['-C', layout, '-cf', join(work, 'image.tar'), '.']);
     await containerd.ctr('images', 'import', join(work, 'image.tar'));
@@ -96,7 +89,8 @@ async function main(): Promise<void> {
   const crictl = new Crictl(inside, `unix://${join(cli.root, 'cri.sock')}`, signal);
   try {
     const site = { containerd, work, say, replaceDaemon };
-    if (!values.delegate) await tour({ ...site, crictl: direct, fetch: fetchIn, comparesStarts: !values.debian });
+    if (!values.delegate)
+      await tour({ ...site, podvm, crictl: direct, fetch: fetchIn, comparesStarts: !values.debian });
     const place = join(work, 'delegate');
     await mkdir(place);
     await runBaseImage(cli);

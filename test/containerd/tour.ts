@@ -4,6 +4,7 @@ import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import * as v from 'valibot';
+import { containerdFindings } from '#daemon/doctor-runtimes.ts';
 import { poll } from '#host/wait.ts';
 import { KubeletCgroups, memoryRoot, processesIn } from '../kubelet-cgroups.ts';
 import type { Crictl } from '../conformance/crictl.ts';
@@ -14,6 +15,8 @@ import { type Steps, walkSteps } from './walk-steps.ts';
 export interface TourOptions {
   readonly crictl: Crictl;
   readonly containerd: ContainerdNode;
+  /** What containerd was told of podvm. */
+  readonly podvm: { readonly shimSocketPath: string; readonly version: string };
   readonly work: string;
   readonly say: (text: string) => void;
   /** Whether starts are measured, too, which takes half a minute. */
@@ -56,7 +59,13 @@ const steps: Steps<Tour> = [
     outlivesDaemon,
   ],
   ['the pods live on when both daemons are killed', outlivesBoth],
+  ['doctor finds podvm among the runtimes of containerd', isFoundByDoctor],
 ];
+
+async function isFoundByDoctor({ containerd, podvm }: Tour): Promise<void> {
+  const [found] = await containerdFindings(podvm, containerd.places, AbortSignal.timeout(30_000));
+  assert.deepEqual(found, { name: 'containerd', status: 'ok', detail: 'podvm is one of its runtimes' });
+}
 
 /** Uses a containerd with both runtimes as a kubelet and its user would. Errors: all steps that failed. */
 export async function tour(options: TourOptions): Promise<void> {

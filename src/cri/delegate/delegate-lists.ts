@@ -12,7 +12,8 @@ import {
   RuntimeService,
 } from '../schema/api_pb.ts';
 import { hasLabels } from '../translate/labels.ts';
-import type { Delegate, Method } from './delegate.ts';
+import type { Method } from '../rpc/cri-client.ts';
+import type { Delegate } from './delegate.ts';
 import { LastAnswer } from './last-answer.ts';
 
 const { listPodSandbox, listContainers } = RuntimeService.method;

@@ -1,19 +1,8 @@
-import {
-  create,
-  type DescMessage,
-  type DescMethod,
-  fromBinary,
-  type MessageInitShape,
-  type MessageShape,
-  toBinary,
-} from '@bufbuild/protobuf';
-import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
-import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
-import { printable } from '#base/guest-text.ts';
-import { kindOfCode } from '#base/status-codes.ts';
+import { create, type DescMessage, type MessageInitShape, type MessageShape, toBinary } from '@bufbuild/protobuf';
+import { kindOf, messageOf } from '#base/errors.ts';
 import { openDeadline } from '#host/deadline.ts';
 import type { Log } from '#host/log.ts';
-import { maxMessageBytes } from '../rpc/serve-grpc.ts';
+import { CriClient, type Method } from '../rpc/cri-client.ts';
 import { EncodedAnswer } from '../rpc/service.ts';
 
 /** The settings `delegate` and `delegateNamespaces`. */
@@ -24,60 +13,47 @@ export interface DelegateSettings {
   readonly namespaces: readonly string[];
 }
 
-/** A verb of CRI, with the schemas of its messages. */
-export type Method<Input extends DescMessage = DescMessage, Output extends DescMessage = DescMessage> = Pick<
-  DescMethod,
-  'name' | 'parent'
-> & { readonly input: Input; readonly output: Output };
-
 /** Time to wait for what is only a part of an answer, such as of a list, in `ms`. */
 const partTimeoutMs = 3000;
-/** Pauses before a connection is tried again, in `ms`. */
-const reconnectMs = { 'grpc.initial_reconnect_backoff_ms': 100, 'grpc.max_reconnect_backoff_ms': 1000 };
-/** The server of a unix socket has no name; servers in Go expect this one. */
-const authority = 'localhost';
-const maxDetailsChars = 1500;
-/** How gRPC's client says that it cannot connect; only the middle is of use. */
-const noConnection = /^No connection established\. Last error: (?:Error: )?(.*?)\. Resolution note: .*$/s;
 
-/**
- * The other runtime, to which pods are forwarded that cannot be machines: a client of its CRI socket. It connects when it
- * is first called, and again after the runtime was restarted.
- */
+/** How errors name a delegate. */
+export const delegateName = {
+  name: 'the runtime of the setting delegate',
+  awayFix: 'Start that runtime, or correct delegate in the settings of podvm; pods in machines are not affected.',
+  corruptFix: 'Check that the setting delegate names the socket of a runtime that serves CRI v1.',
+};
+
+/** The other runtime, to which pods are forwarded that cannot be machines. */
 export class Delegate implements Disposable {
   readonly settings: DelegateSettings;
-  readonly #client: Client;
+  readonly #client: CriClient;
   readonly #log: Log;
   #isAway = false;
 
   constructor(settings: DelegateSettings, log: Log) {
     this.settings = settings;
     this.#log = log;
-    this.#client = new Client(`unix:${settings.socketPath}`, credentials.createInsecure(), {
-      'grpc.default_authority': authority,
-      'grpc.max_receive_message_length': maxMessageBytes,
-      'grpc.max_send_message_length': maxMessageBytes,
-      ...reconnectMs,
-    });
+    this.#client = new CriClient(settings.socketPath, delegateName);
   }
 
   /**
    * Sends a request as it arrived, and returns the answer as it arrives, with fields that our schema does not know.
-   * Errors: the runtime's own; `unavailable` while it is away; `corrupt` for an answer that the schema cannot read.
+   * Errors: as `CriClient.ask`.
    */
   async forward(method: Method, request: Uint8Array, signal: AbortSignal): Promise<EncodedAnswer> {
     const bytes = await this.#call(method, request, signal);
-    read(method, bytes);
+    this.#client.read(method, bytes);
     return new EncodedAnswer(bytes);
   }
 
-  /** Sends a request, and returns the answer. Errors: as `forward`. */
+  /** Sends a request, and returns the answer. Errors: as `CriClient.ask`. */
   async ask<Input extends DescMessage, Output extends DescMessage>(
     method: Method<Input, Output>,
     request: MessageInitShape<Input>,
     signal: AbortSignal,
   ): Promise<MessageShape<Output>> {
-    return read(method, await this.#call(method, toBinary(method.input, create(method.input, request)), signal));
+    const bytes = await this.#call(method, toBinary(method.input, create(method.input, request)), signal);
+    return this.#client.read(method, bytes);
   }
 
   /** As `ask`, for a part of an answer about both runtimes, which does not wait long. Errors: also `timeout`. */
@@ -111,60 +87,37 @@ export class Delegate implements Disposable {
     }
   }
 
-  /** Yields the answers of a verb that streams, until the signal aborts. Errors: as `forward`. */
+  /** Yields the answers of a verb that streams, until the signal aborts. Errors: as `CriClient.ask`. */
   async *listen<Input extends DescMessage, Output extends DescMessage>(
     method: Method<Input, Output>,
     signal: AbortSignal,
   ): AsyncGenerator<MessageShape<Output>> {
-    const empty = Buffer.alloc(0);
-    const call = this.#client.makeServerStreamRequest(pathOf(method), asItIs, asItIs, empty, new Metadata());
-    const cancel = () => call.cancel();
-    signal.addEventListener('abort', cancel, { once: true });
     try {
-      for await (const bytes of call) yield read(method, bytes as Buffer); // SAFE: what the deserializer returns
+      yield* this.#client.listen(method, signal);
     } catch (error) {
-      signal.throwIfAborted();
-      throw this.#errorOf(error as ServiceError); // SAFE: streams of gRPC fail with nothing else
-    } finally {
-      signal.removeEventListener('abort', cancel);
-      call.cancel();
+      if (!signal.aborted) this.#learn(error);
+      throw error;
     }
   }
 
   [Symbol.dispose](): void {
-    this.#client.close();
+    this.#client[Symbol.dispose]();
   }
 
-  #call(method: Method, request: Uint8Array, signal: AbortSignal): Promise<Buffer> {
-    return new Promise((resolve, reject) => {
-      signal.throwIfAborted();
-      const cancel = () => call.cancel();
-      const bytes = Buffer.from(request);
-      const call = this.#client.makeUnaryRequest(pathOf(method), asItIs, asItIs, bytes, (error, answer) => {
-        signal.removeEventListener('abort', cancel);
-        if (error === null) {
-          this.#is('here');
-          resolve(answer ?? empty);
-        } else reject(signal.aborted ? (signal.reason as Error) : this.#errorOf(error)); // SAFE: our calls abort with an Error
-      });
-      signal.addEventListener('abort', cancel, { once: true });
-    });
-  }
-
-  #errorOf({ code, details }: ServiceError): PodvmError {
-    const kind = kindOfCode(code);
-    const words = printable(details.replace(noConnection, '$1'), maxDetailsChars);
-    if (kind !== 'unavailable') {
+  async #call(method: Method, request: Uint8Array, signal: AbortSignal): Promise<Buffer> {
+    try {
+      const answer = await this.#client.call(method, request, signal);
       this.#is('here');
-      return new PodvmError(kind, words);
+      return answer;
+    } catch (error) {
+      if (!signal.aborted) this.#learn(error);
+      throw error;
     }
-    const error = new PodvmError(
-      'unavailable',
-      `Cannot reach the runtime of the setting delegate at ${this.settings.socketPath}: ${words}`,
-      { fix: 'Start that runtime, or correct delegate in the settings of podvm; pods in machines are not affected.' },
-    );
-    this.#is('away', error);
-    return error;
+  }
+
+  /** An error of its own is an answer, too. */
+  #learn(error: unknown): void {
+    this.#is(kindOf(error) === 'unavailable' ? 'away' : 'here', error);
   }
 
   #is(state: 'here' | 'away', error?: unknown): void {
@@ -174,24 +127,5 @@ export class Delegate implements Disposable {
     const delegate = this.settings.socketPath;
     if (isAway) this.#log.error('the delegate does not answer', error, { delegate });
     else this.#log.info('the delegate answers again', { delegate });
-  }
-}
-
-const empty = Buffer.alloc(0);
-const asItIs = (bytes: Buffer) => bytes;
-
-const pathOf = ({ parent, name }: Method) => `/${parent.typeName}/${name}`;
-
-function read<Output extends DescMessage>(
-  { name, output }: Method<DescMessage, Output>,
-  bytes: Uint8Array,
-): MessageShape<Output> {
-  try {
-    return fromBinary(output, bytes);
-  } catch (cause) {
-    throw new PodvmError('corrupt', `Cannot read the delegate's answer to ${name}: it is not a ${output.typeName}`, {
-      cause,
-      fix: 'Check that the setting delegate names the socket of a runtime that serves CRI v1.',
-    });
   }
 }

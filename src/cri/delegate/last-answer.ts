@@ -3,7 +3,8 @@ import { dirname } from 'node:path';
 import { type DescMessage, fromBinary, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import { replaceFile } from '#host/files.ts';
 import type { Log } from '#host/log.ts';
-import type { Delegate, Method } from './delegate.ts';
+import type { Method } from '../rpc/cri-client.ts';
+import type { Delegate } from './delegate.ts';
 
 /** The answer of the delegate to a request without fields, or its last one while it is away; also for the next process. */
 export class LastAnswer<Output extends DescMessage> {

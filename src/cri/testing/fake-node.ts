@@ -23,6 +23,7 @@ import type { Answer } from '../rpc/service.ts';
 /** A node with fake guests and images behind the real socket, as seen by a kubelet; for tests. */
 export interface FakeNode extends AsyncDisposable {
   readonly directory: string;
+  readonly socketPath: string;
   readonly parts: FakeParts;
   readonly images: FakeImages;
   /** Sets the readiness that the node's network reports. */
@@ -103,6 +104,7 @@ export async function openFakeNode({ pulled = ['busybox'], delegate }: FakeNodeO
   let now = await open();
   return {
     directory,
+    socketPath,
     parts,
     images,
     setNetworkReadiness: (readiness) => void (network = readiness),

@@ -1,0 +1,116 @@
+import { chmod, copyFile, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { parse } from 'smol-toml';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { readFileIfThere } from '#host/files.ts';
+import { run } from '#host/run.ts';
+
+/** What is between these lines of containerd's configuration was added by podvm. */
+const begin = '# Made by podvm: begin. `podvm uninstall` removes these lines.\n';
+const end = '# Made by podvm: end\n';
+/** Part of the file's name of containerd's configuration as it was before podvm's first change. */
+const copyEnding = '.before-podvm';
+
+/** The runtime podvm in containerd's configuration. */
+export const runtimeType = 'io.containerd.podvm.v2';
+
+/** The section that makes podvm a runtime. Its name changed with version 3 of the configuration. */
+export const sectionOf = (version: number, launcher: string): string => `\
+[plugins."${version >= 3 ? 'io.containerd.cri.v1.runtime' : 'io.containerd.grpc.v1.cri'}".containerd.runtimes.podvm]
+  runtime_type = "${runtimeType}"
+  runtime_path = "${launcher}"
+  pod_annotations = ["podvm.dev/*"]
+  container_annotations = ["podvm.dev/*", "io.kubernetes.container.terminationMessagePath"]
+  privileged_without_host_devices = true
+`;
+
+/** Whether containerd, with this configuration, has the runtime podvm. Errors: containerd refuses the configuration. */
+export async function hasRuntime(containerd: string, config: string, signal: AbortSignal): Promise<boolean> {
+  const { stdout } = await run(containerd, ['--config', config, 'config', 'dump'], { signal });
+  return stdout.includes(runtimeType);
+}
+
+/**
+ * The configuration with podvm's section, in the version of the configuration; `newest` is that of a file that does not
+ * exist. Errors: `failedPrecondition` for a file that is no TOML, or has a version without such a section.
+ */
+export async function withRuntime(config: string, launcher: string, newest: number): Promise<string> {
+  const before = withoutSection((await readFileIfThere(config)) ?? `version = ${newest}\n`);
+  const version = versionOf(config, before);
+  if (version !== 2 && version !== 3) {
+    throw new PodvmError('failedPrecondition', `Cannot add podvm to ${config}: it has version ${version}, not 2 or 3`, {
+      fix: 'Migrate it (`containerd config migrate`), and try again.',
+    });
+  }
+  const gap = before === '' || before.endsWith('\n') ? '' : '\n';
+  return `${before}${gap}${begin}${sectionOf(version, launcher)}${end}`;
+}
+
+/**
+ * Replaces the configuration, after containerd has read the new text in a file beside it. Keeps a copy of what was there
+ * before podvm's first change. Errors: `failedPrecondition` if containerd refuses the text; then nothing has changed.
+ */
+export async function replaceConfig(
+  config: string,
+  text: string,
+  containerd: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const before = await readFileIfThere(config);
+  if (before === text) return;
+  await mkdir(dirname(config), { recursive: true, mode: 0o755 });
+  const tried = `${config}.podvm-new`;
+  try {
+    await writeFile(tried, text);
+    await chmod(tried, before === undefined ? 0o644 : (await stat(config)).mode & 0o777);
+    await refuseUnread(config, tried, containerd, signal);
+    if (before !== undefined && !before.includes(begin)) await copyFile(config, `${config}${copyEnding}`);
+    await rename(tried, config);
+  } finally {
+    await rm(tried, { force: true });
+  }
+}
+
+/** Removes podvm's section, the copy, and a file that has nothing else. Returns the paths of what changed. */
+export async function removeRuntime(config: string): Promise<readonly string[]> {
+  const before = await readFileIfThere(config);
+  if (before?.includes(begin) !== true) return [];
+  const after = withoutSection(before);
+  if (/^version = \d\n$/.test(after)) await rm(config);
+  else await writeFile(config, after);
+  await rm(`${config}${copyEnding}`, { force: true });
+  return [config];
+}
+
+function withoutSection(text: string): string {
+  const from = text.indexOf(begin);
+  const to = text.indexOf(end, from);
+  return from === -1 || to === -1 ? text : text.slice(0, from) + text.slice(to + end.length);
+}
+
+function versionOf(config: string, text: string): number {
+  try {
+    const { version = 1 } = parse(text);
+    return Number(version);
+  } catch (cause) {
+    const fix = 'Correct the file: containerd cannot read it either.';
+    throw new PodvmError('failedPrecondition', `Cannot add podvm to ${config}: ${printable(messageOf(cause), 300)}`, {
+      cause,
+      fix,
+    });
+  }
+}
+
+async function refuseUnread(config: string, tried: string, containerd: string, signal: AbortSignal): Promise<void> {
+  const fix = `Add the section of \`podvm install containerd --dry-run\` to ${config} by hand.`;
+  const has = await hasRuntime(containerd, tried, signal).catch((cause: unknown) => {
+    signal.throwIfAborted();
+    const why = `containerd refuses it: ${printable(messageOf(cause), 500)}`;
+    throw new PodvmError('failedPrecondition', `Cannot add podvm to ${config}: ${why}`, { cause, fix });
+  });
+  if (has) return;
+  throw new PodvmError('failedPrecondition', `Cannot add podvm to ${config}: containerd does not take the section`, {
+    fix,
+  });
+}
