@@ -18,7 +18,7 @@ import { renderSvg } from './terminal/render-svg.ts';
  */
 const steps: readonly Step[] = [
   { type: 'uname -r' },
-  { type: './podvm run examples/hello.yaml' },
+  { type: './podvm run --rm localhost/podvm/base uname -r' },
   { type: './podvm run examples/web.yaml &>/dev/null &', until: './podvm ps | grep -q "web  *1/1  *Running"' },
   { type: './podvm ps' },
   { type: 'curl localhost:8080' },
