@@ -5,13 +5,13 @@ import { type Figures, Sheet } from './figures.ts';
 import { untilWaiting } from './node.ts';
 import type { SuiteOptions } from './suite.ts';
 
-/** What the last pod left to do is done by then, in `ms`. */
+/** Time for the work that the last pod left, in `ms`. */
 const restMs = 2_000;
 const maxLifecycles = 10;
 const callsPerSecond = 1_000;
 const loadSeconds = 60;
 const tickMs = 10;
-/** More are not asked for at a time: a client of a slow node waits too, and `callsPerSecond` says what came of it. */
+/** Maximum of concurrent calls: a client of a slow node waits too, and `callsPerSecond` is the result. */
 const maxPending = 64;
 const image = { image: 'localhost/podvm/base:latest' };
 

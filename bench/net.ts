@@ -49,7 +49,7 @@ async function measureStart(node: Node, name: string, sheet: Sheet): Promise<voi
   sheet.add('start.guestNetworkMs', sandbox('guest network'));
 }
 
-/** Of one sandbox, from its request until it is ready: how long each took, in `ms`. */
+/** Durations of the phases of one start, from request to ready, in `ms`. */
 async function phasesOf(
   node: Node,
   name: string,

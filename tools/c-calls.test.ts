@@ -18,7 +18,7 @@ interface Source {
   readonly used: ReadonlySet<string>;
 }
 
-/** What a C file defines for others and which words it uses; a file that has its own by a name uses that one. */
+/** Names that a C file defines for others, and words that it uses; a definition in the file itself takes precedence. */
 function parse(text: string): Source {
   const code = text.replace(/\/\*[^]*?\*\//g, ' ').replace(/"(?:[^"\\\n]|\\.)*"/g, '""');
   const names = (pattern: RegExp) => [...code.matchAll(pattern)].map(([, name = '']) => name);
@@ -32,7 +32,7 @@ function parse(text: string): Source {
   return { shared: new Set(shared), used: words };
 }
 
-/** Which C files use what others define. */
+/** Uses among C files: which file uses names that another defines. */
 function callsBetween(sources: ReadonlyMap<string, string>): Map<string, Set<string>> {
   const parsed = [...sources].map(([path, text]) => [path, parse(text)] as const);
   return new Map(
@@ -85,7 +85,7 @@ for (const [program, folders] of Object.entries(programs)) {
   });
 }
 
-/** Who uses the calls that the C of a folder gives to JavaScript. */
+/** Files that use the calls that the C of a folder gives to JavaScript. */
 const users = {
   'src/engine': ['src/agent', 'src/file-server'],
   'src/engine/guest': ['src/agent'],

@@ -7,8 +7,8 @@ import { run } from '../src/host/run.ts';
 import { layers, neutralLayers, type Layer } from './layers.ts';
 
 /**
- * The gate on imports is only worth something if it has been seen to fail: in a copy of the rules, a file of every
- * layer imports each of the others, and the linter must refuse exactly what the table does not allow.
+ * Shows that the gate on imports fails: in a copy of the rules, a file of every layer imports each of the others, and the
+ * linter must refuse exactly what the table does not allow.
  */
 const repo = join(import.meta.dirname, '..');
 const planted = await mkdtemp(join(tmpdir(), 'podvm-layers-'));

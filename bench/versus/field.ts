@@ -21,9 +21,9 @@ export interface Field {
   readonly images: { readonly base: string; readonly iperf: string };
   /** State directories of the daemons. */
   readonly roots: { readonly podvm: string; readonly cold: string };
-  /** Of those behind CRI. */
+  /** The contestant as a peer behind CRI. */
   peer(name: Contestant): CriPeer;
-  /** Resolves when nothing of what that one did before is left to do. */
+  /** Resolves when the contestant has finished its earlier work. */
   rest(name: Contestant): Promise<void>;
 }
 

@@ -9,7 +9,7 @@ export interface Verdict {
   readonly measured: string;
   readonly target: string;
   readonly isMet: boolean;
-  /** Of a target that is a ratio, and its bound. */
+  /** Measured ratio and its bound, for a target that is a ratio. */
   readonly ratio?: { readonly spread: Spread; readonly bound: number };
 }
 

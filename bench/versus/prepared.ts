@@ -32,7 +32,7 @@ export interface Prepared {
   readonly versions: Result['versions'];
 }
 
-/** Of the tools that tests build of peers, too. */
+/** Cache of the tools of peers, which tests use too. */
 const cache = '/var/cache/podvm-conformance';
 const setUpTimeoutMs = 30 * 60_000;
 const podvm = join(import.meta.dirname, '../../podvm');

@@ -5,7 +5,7 @@ import { channel } from '#api/exec.ts';
 import { PodvmError } from '#base/errors.ts';
 import type { Terminal } from './terminal.ts';
 
-/** Checks that there is a terminal to give away. `to`: who gets it. Errors: `invalid`. */
+/** Checks that standard input is a terminal. `to`: the command that gets it. Errors: `invalid`. */
 export function requireTerminal({ stdin }: Terminal, to: string): void {
   if (stdin.isTTY) return;
   throw new PodvmError('invalid', `Cannot give ${to} a terminal: standard input is not a terminal`, {
@@ -66,7 +66,7 @@ export function pumpInput(socket: WebSocket, { stdin }: Terminal): Disposable {
 
 const ignore = () => undefined;
 
-/** A terminal that is gone reports it at any time, later too; the signal that says so ends the command. */
+/** Ignores errors of a terminal that is gone, at any time: SIGHUP ends the command. */
 function ignoreErrors(stdin: NodeJS.ReadStream): void {
   stdin.off('error', ignore).on('error', ignore);
 }

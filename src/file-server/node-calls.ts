@@ -8,7 +8,7 @@ import type { Result, Service } from './service.ts';
 type NodeCall = (service: Service, node: Node, request: Request) => Result;
 
 const permissionBits = 0o7777;
-/** Of renameat2(2): both names stay. */
+/** RENAME_EXCHANGE of renameat2(2): both names stay. */
 const renameExchange = 2;
 
 const lookUp: NodeCall = ({ nodes, reply }, node, request) => nodes.enter(node, request, 0, reply);

@@ -25,7 +25,7 @@ export type Assets = Readonly<v.InferOutput<typeof assetsSchema>>;
 
 /** Which parts a machine is made of, for comparison with the newest. */
 export const partVersionsSchema = v.object({
-  /** Of the assets: two machines with the same key are made of the very same parts. */
+  /** Key of the assets: machines with the same key are made of the same parts. */
   key: v.string(),
   qemu: v.string(),
   kernel: v.string(),

@@ -25,7 +25,7 @@ export interface ContainerStats {
   readonly pids: number;
   /** Processes killed for lack of memory. */
   readonly oomKills: number;
-  /** What it has written outside of its volumes. */
+  /** Bytes that it has written outside of its volumes. */
   readonly layer?: SpaceStats;
 }
 
@@ -54,6 +54,6 @@ export interface SandboxMetrics {
   readonly pod: MetricFigures;
   /** Running containers. */
   readonly containers: readonly (MetricFigures & { readonly id: string })[];
-  /** What the host has dropped of what the pod sent, by reason; empty on a network that is configured on the node. */
+  /** Packets of the pod that the host has dropped, by reason; empty on a network that is configured on the node. */
   readonly dropped: ReadonlyMap<string, number>;
 }

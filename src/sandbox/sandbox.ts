@@ -85,7 +85,7 @@ export interface SandboxSpec {
    * its process, or the next process ends it.
    */
   readonly isKept?: boolean;
-  /** Whose pod it is, if it is kept: who asks the next process for it; default `cri`. */
+  /** Service that asks the next process for a kept pod; default `cri`. */
   readonly keptFor?: 'cri' | 'containerd';
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;

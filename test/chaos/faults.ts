@@ -8,9 +8,9 @@ export interface Target {
   readonly node: CriNode;
   readonly sandboxId: string;
   readonly containerId: string;
-  /** Of its VMM. */
+  /** Pid of the VMM. */
   readonly pid: number;
-  /** Of the pod. */
+  /** Address of the pod. */
   readonly address: string;
 }
 

@@ -22,7 +22,7 @@ export class Crictl {
     return (await this.#run(args, [0])).stdout;
   }
 
-  /** Of a command that may fail; its exit code is 1 then, whatever the container's was. */
+  /** Runs a command that may fail with exit code 1, which does not depend on that of the container. */
   async try(args: readonly string[], input: Uint8Array = Buffer.alloc(0)): Promise<RunResult> {
     return await this.#run(args, [0, 1], input);
   }

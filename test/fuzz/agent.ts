@@ -19,7 +19,7 @@ export const agent = defineTarget<readonly Step[]>({
 });
 
 const runsOfAgent = 200;
-/** Of the engine's heap when a run is over: what the largest call takes, and the rest of what it had. */
+/** Maximum heap of the engine after a run: the needs of the largest call, and what garbage collection has left. */
 const maxHeapBytes = 12 * 1024 * 1024;
 /** Descriptors of calls that wait ten seconds for a device, and the like. */
 const sparseFds = 24;

@@ -28,7 +28,7 @@ const frameSchema = v.object({
   target: who,
   /** In ARP the operation, in ICMPv6 the type. */
   kind: number,
-  /** Whose address ARP's sender, or an advertisement, claims. */
+  /** Owner of the address that the sender of ARP, or an advertisement, claims. */
   claimed: who,
   claimedMac: who,
   protocol: number,
@@ -145,7 +145,7 @@ function ip4(frame: Frame, addresses: Addresses): Buffer {
   return Buffer.concat([header, payload]);
 }
 
-/** Of RFC 1071. */
+/** Checksum of RFC 1071. */
 function sumOf(bytes: Buffer): number {
   let sum = 0;
   for (let at = 0; at < bytes.length; at += 2) sum += bytes.readUInt16BE(at);

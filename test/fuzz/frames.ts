@@ -104,7 +104,7 @@ async function open(): Promise<Bench<readonly Frame[]>> {
 /** `self`: what an interface listens to, and no port of the bridge has said. */
 const isLearned = (line: string) => !line.includes(' self ');
 
-/** Of the node's own interfaces on the way, which tell of themselves as any do. */
+/** Addresses of the node's interfaces on the way, which send frames of their own. */
 async function macsOf(enter: readonly string[], which: readonly string[] = []): Promise<readonly Buffer[]> {
   const [program = '', ...args] = [...enter, 'ip', '-o', 'link', 'show', ...which];
   const { stdout } = await run(program, args);

@@ -227,7 +227,7 @@ function layerOf({ members, compression, changes: changed, cut, hasOtherDigest }
   return { blob, diffId: digestOf(hasOtherDigest ? 'other' : tar) };
 }
 
-/** Of the first header. */
+/** Corrects the checksum of the first header. */
 function mendSum(tar: Buffer): void {
   if (tar.length < 512) return;
   tar.fill(' ', 148, 156);

@@ -12,7 +12,7 @@ export interface Step {
   /** Place among the nodes that are known; a negative one is a number as it is. */
   readonly node: number;
   readonly user: number;
-  /** Of what the body has, in order: see `layouts`. What is left out is 0. */
+  /** Numbers of the body in the order of `layouts`; missing ones are 0. */
   readonly values: readonly number[];
   readonly names: readonly string[];
   /** Bytes cut from its end, or, negative, added to it. */

@@ -9,7 +9,7 @@ export interface TargetSpec<Run> {
   /** Why it cannot be fuzzed on this host. */
   readonly whyNot: string | undefined;
   readonly runs: fc.Arbitrary<Run>;
-  /** Of what is kept in the corpus. */
+  /** Schema of the runs in the corpus. */
   readonly schema: v.GenericSchema<unknown, Run>;
   /** The longest that one run may take, in `ms`. */
   readonly runTimeoutMs: number;
@@ -81,7 +81,7 @@ async function fuzz<Run>(spec: TargetSpec<Run>, bounds: Bounds): Promise<Outcome
   return { runs: given, seed };
 }
 
-/** Of the runs of tests, which are the same ones each time; `npm run fuzz` makes others. */
+/** Seed of the runs in tests, which are always the same; `npm run fuzz` makes others. */
 const briefSeed = 20_261_129;
 
 /** For tests: the corpus and a few runs; throws what was found, with what it takes to find it again. */

@@ -98,7 +98,7 @@ interface Machine {
   readonly pid: number;
 }
 
-/** Of the only sandbox that is ready. */
+/** Returns the machine of the only sandbox that is ready. */
 async function machineOf(endpoint: string): Promise<Machine> {
   using client = connectTestClient(endpoint);
   const runtime = client.of(RuntimeService);

@@ -31,7 +31,7 @@ export interface Kubelet extends AsyncDisposable {
   /** Writes the file of a pod, of which there may be more than one, by name; an empty text removes it. */
   setPod(yaml: string, name?: string): Promise<void>;
   pods(): Promise<readonly KubeletPod[]>;
-  /** A GET, or a POST, of its authenticated port. Errors: for an answer that is none of success. */
+  /** A GET, or a POST, of its authenticated port. Errors: an answer with another status than 2xx. */
   ask(path: string, method?: 'GET' | 'POST'): Promise<string>;
   log(): Promise<string>;
 }

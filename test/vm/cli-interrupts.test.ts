@@ -55,7 +55,7 @@ describe('Ctrl-C of podvm run', { skip, timeout: 900_000 }, () => {
     return found.filter((id) => id.startsWith(prefix));
   };
   const sizeOf = async (...path: readonly string[]) => (await stat(below(...path)).catch(() => undefined))?.size ?? 0;
-  /** But for what others make here: parts of set-up, and templates, which are renamed when they are whole. */
+  /** Files without parts of set-up and templates, which other commands rename when they are whole. */
   const files = async () => {
     const tops = (await readdir(cli.root)).filter((name) => !['parts', 'templates', 'probe'].includes(name));
     const found = await Promise.all(

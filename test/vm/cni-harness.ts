@@ -22,7 +22,7 @@ export interface CniHarness extends AsyncDisposable {
   /** A plugin of the test's own, a shell script that starts in `directory`. */
   writePlugin(name: string, script: string): Promise<void>;
   attach(network: Network, more?: Partial<AttachmentRequest>): Promise<Attachment>;
-  /** Of every attachment that was made, and of addresses. */
+  /** Asserts that no attachment and no address is left. */
   assertNothingLeft(): Promise<void>;
 }
 

@@ -13,7 +13,7 @@ import { whyNoVm } from './node.ts';
 import { openCliNode, type CliNode } from './cli-node.ts';
 
 const skip = await whyNoVm();
-/** Of the CNI configuration that the daemon finds in the end. */
+/** Bridge of the CNI configuration that the daemon finds in the end. */
 const bridge = 'pvtestcri';
 const image = { image: 'localhost/podvm/base:latest' };
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
@@ -339,7 +339,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     assert.match((await cli.type(['image', 'ls'])).stdout, /localhost\/podvm\/base:latest/);
     const { imageFilesystems } = await images.imageFsInfo();
     assert.equal(imageFilesystems[0]?.usedBytes?.value, found?.size);
-    // A kubelet knows an image by all of its names, and removes it with all of them, by whichever.
+    // A kubelet knows an image by all of its names, and removes all of them by any one.
     const tagged = 'docker.io/team/base:1';
     assert.equal((await cli.type(['image', 'tag', image.image, 'team/base:1'])).code, 0);
     for (const wanted of ['team/base:1', found?.id.replace('sha256:', '') ?? '']) {

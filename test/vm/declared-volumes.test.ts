@@ -20,7 +20,7 @@ const directory = (path: string, uid: number, mode = 0o755) => ({
 const link = (path: string, target: string) => ({ name: path, type: 'symlink' as const, target });
 const declared = ['/cache', '/data/store', 'relative', '/out/x', '/dangling/y', '/pod', '/up/one', '/', '/proc/x'];
 
-/** Of each path: owner and mode, whether it can be written to, and what is in it. */
+/** Script that prints the owner, mode and content of each path, and whether it is writable. */
 const look = (paths: string) =>
   `for p in ${paths}; do touch $p/new 2>/dev/null && w=writable || w=closed; ` +
   'echo $p $(stat -c %u:%a $p) $w $(ls $p); done';

@@ -167,7 +167,7 @@ async function compile(workDir: string): Promise<void> {
   });
 }
 
-/** Of each attack by name: `done`, or why not. */
+/** The result of each attack by its name: `done`, or the reason for failure. */
 function resultsOf(said: string): ReadonlyMap<string, string> {
   return new Map(
     [...said.matchAll(/^([a-z-]+:\S+|[a-z]+-[a-z]+) (\S+)$/gm)].map(([, name = '', how = '']) => [name, how]),

@@ -21,7 +21,7 @@ const mebibyte = 1024 * 1024;
 const minute = () => AbortSignal.timeout(60_000);
 /** How long a flood lasts, in seconds; a minute and more for `PODVM_FLOOD_SECONDS=60`. */
 const floodSeconds = Number(process.env['PODVM_FLOOD_SECONDS'] ?? 6);
-/** Of looks at a neighbour. */
+/** Maximum number of looks at a neighbour. */
 const maxLooks = 6;
 const quietSeconds = 2;
 
@@ -171,13 +171,13 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
           }
         }
         await delay(1000); // the floods are under way
-        // Whatever else works on this host is not the flood's: the best of a few looks counts.
+        // Other work on this host slows the neighbour too: the best of a few looks counts.
         while (flooded.length < maxLooks && Math.min(...flooded) > times * quiet) {
           flooded.push(await medianExecMs(neighbour, floodSeconds));
         }
         for (const follower of followed) follower.stop();
       }
-      // Nor is it the flood's if the host has become slower since.
+      // A host that has become slower since is measured again without the flood.
       if (Math.min(...flooded) > times * quiet) quiet = Math.max(quiet, await medianExecMs(neighbour, quietSeconds));
       const words = `${flooded.map(Math.round).join(', ')} ms beside the flood, ${quiet.toFixed(0)} ms without`;
       t.diagnostic(`exec of the neighbour: ${words}`);

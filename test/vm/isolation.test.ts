@@ -148,7 +148,7 @@ async function parentOf(pid: number): Promise<number> {
   return Number(/^PPid:\t(\d+)$/m.exec(await readFile(`/proc/${pid}/status`, 'latin1'))?.[1]);
 }
 
-/** Of version 2, or of version 1. */
+/** Limit of swap in the cgroup of version 2 or 1. */
 async function swapOf(id: string): Promise<string> {
   const places = ['/sys/fs/cgroup', '/sys/fs/cgroup/memory'].map((root) => join(root, 'podvm', id));
   const files = [join(places[0] ?? '', 'memory.swap.max'), join(places[1] ?? '', 'memory.swappiness')];

@@ -315,7 +315,7 @@ async function openWay(options: Pick<HostNetworkOptions, 'policy'>) {
   return {
     ...{ bridge, gateway, address, attach, inPod },
     say: async (host: string, port: number) => await inPod(`echo hello > /dev/udp/${host}/${port}`),
-    /** Of the pod that was attached as that one. */
+    /** Counts of dropped packets of the pod with this number. */
     droppedOf: async (number: number) => Object.fromEntries((await network.dropped(idOf(number), soon())) ?? []),
     dropped: async () => (await network.droppedPackets(soon())) ?? assert.fail('no network'),
     async [Symbol.asyncDispose]() {

@@ -305,7 +305,7 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     const limited = await node.sandboxes.run({ ...sandboxSpec, name: 'limited', annotations: limits }, soon());
     const container = await limited.createContainer({ ...containerSpec, image, command: ['sleep', '100'] }, soon());
     await container.start(soon());
-    // Of letters: wget takes what it posts for a string.
+    // A file of letters: wget posts strings only.
     const make = await container.exec(exec(`head -c ${bytes} /dev/zero | tr '\\0' x > /tmp/body`), soon());
     assert.equal((await make.exited).exitCode, 0);
     const timed = async (from: Container, script: string) => {
@@ -379,7 +379,7 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
   });
 });
 
-/** Of each family, but for those of one link. */
+/** Addresses of each family, without link-local ones. */
 const addressesOfNode = () =>
   Object.values(networkInterfaces())
     .flatMap((each) => each ?? [])

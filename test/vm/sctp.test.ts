@@ -46,7 +46,7 @@ describe('SCTP between pods', { skip, timeout: 240_000 }, () => {
     server = await run('server', { sctp: true, hostPorts: [port], sysctls: { 'net.sctp.max_init_retransmits': '7' } });
     const ids = { containerId: 0, hostId: 65_536, size: 65_536 };
     client = await run('client', { sctp: true, userNamespace: { uids: [ids], gids: [ids] } });
-    // Of the containers that are made without the capability to load modules.
+    // Privileged, and still without the capability to load modules.
     const security = { ...containerSpec.security, privileged: true };
     for (const [at, address] of server.status.addresses.entries()) {
       const command = ['/probe/probe', 'serve', address, String(port.containerPort)];

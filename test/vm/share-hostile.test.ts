@@ -186,7 +186,7 @@ describe('a share of the host, attacked', { skip, timeout: 600_000 }, () => {
   }
 });
 
-/** Of each attack by name: `done`, or why not. */
+/** The result of each attack by its name: `done`, or the reason for failure. */
 function resultsOf(said: string): ReadonlyMap<string, string> {
   return new Map([...said.matchAll(/^(\S+) (\S+)$/gm)].map(([, name = '', how = '']) => [name, how]));
 }

@@ -5,9 +5,9 @@ import { capabilitiesOf, makeBundle, shell, writeConfig } from '../../bench/bund
 import { crunCommands, firstWorking, type CrunCommand } from '../../bench/crun.ts';
 import { fill, type HostVolumes, type MatrixMount, type World } from './volume-matrix.ts';
 
-/** Of a file of a bundle's root, what busybox is to be there. */
+/** Names of busybox in the root of a bundle. */
 const applets = ['cat', 'mkdir', 'sleep'];
-/** Those that containerd gives a container by default, as far as they have to do with files. */
+/** Capabilities for files that containerd gives a container by default. */
 const capabilities = ['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'MKNOD', 'SETFCAP'].map((name) => `CAP_${name}`);
 
 export interface PlainOptions {

@@ -4,7 +4,7 @@ import { run } from '#host/run.ts';
 import { CriPod } from '../cri-peer.ts';
 import { type Row, sleeping, type Values } from './row.ts';
 
-/** Of one transfer, in `s`. */
+/** Duration of one transfer, in `s`. */
 const seconds = 3;
 const pings = 50;
 const maxTries = 20;

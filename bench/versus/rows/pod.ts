@@ -5,9 +5,9 @@ import { medianOf, type Row, sleeping, type Values } from './row.ts';
 import type { Field } from '../field.ts';
 
 const execs = 10;
-/** How long the host is watched at rest, in `ms`. */
+/** Time for which the host is watched at rest, in `ms`. */
 const idleMs = 2_000;
-/** With more of one core at rest, a host's other work cannot be told from what is measured. */
+/** Maximum use of one core at rest: above it, other work of the host distorts the measurement. */
 const maxIdleRate = 0.4;
 const cpuPods = 3;
 const cpuExecs = 20;
@@ -49,7 +49,7 @@ export const execRow: Row = async ({ field, undo }) => {
   };
 };
 
-/** What the whole host uses meanwhile, less what it used at rest before. */
+/** Use of the whole host meanwhile, less its use at rest before. */
 export const cpuRow: Row = async ({ field }) => {
   const perOperation = async (name: Parameters<Field['rest']>[0], count: number, operation: () => Promise<void>) => {
     await field.rest(name);

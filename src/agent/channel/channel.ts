@@ -86,7 +86,7 @@ export class Channel implements StreamPort {
 
   /**
    * Sends events in order; keeps them while the host is away. When there are too many, drops the oldest, but never an exit.
-   * Of a container's termination messages, keeps only the last.
+   * Keeps only the last termination message of a container.
    */
   tell(event: ToldEvent): void {
     if (this.#epoch !== 0 && !this.#isAway && this.#events.length === 0 && !this.isCongested) {

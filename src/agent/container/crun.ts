@@ -39,7 +39,7 @@ export interface CrunCall {
 }
 
 export interface CrunResult {
-  /** Of the process that `create` or `exec` leaves behind. */
+  /** Pid of the process that `create` or `exec` leaves behind. */
   readonly pid: number;
   /** Master end of the terminal, or -1. */
   readonly terminal: number;

@@ -28,7 +28,7 @@ export function entriesOfFile(text: string): string[] {
     .filter((line) => line !== '' && !line.startsWith('#'));
 }
 
-/** Of several variables with one name, the last one is meant. */
+/** Drops variables whose name is given again later. */
 export function lastOfEachName(variables: readonly EnvVariable[]): EnvVariable[] {
   return [...new Map(variables.map((variable) => [variable.name, variable])).values()];
 }

@@ -8,7 +8,7 @@ export interface Subject {
   readonly nowMs: number;
   readonly startedAt: Date | undefined;
   readonly resources: KnownContainer['resources'];
-  /** Of a pod as a whole: what the host has dropped of what it sent, by the reason. */
+  /** Packets of the whole pod that the host has dropped, by the reason. */
   readonly dropped?: ReadonlyMap<string, number>;
 }
 

@@ -10,7 +10,7 @@ const linkSchema = v.object({
   address: v.optional(v.string()),
   /** Such as `UP`. */
   flags: v.array(v.string()),
-  /** Of its kind; `mcast_snooping` is a bridge's. */
+  /** Details of the kind of link; only a bridge has `mcast_snooping`. */
   linkinfo: v.optional(v.object({ info_data: v.optional(v.object({ mcast_snooping: v.optional(v.number()) })) })),
 });
 export type Link = v.InferOutput<typeof linkSchema>;

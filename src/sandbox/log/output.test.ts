@@ -47,7 +47,7 @@ test('pumpOutput() takes nothing more while a follower is busy, however long', a
   for (let n = 0; n < 100; n += 1) await turn();
   assert.ok(produced <= 8 * 1024, `took ${produced} bytes`);
 
-  follower.stop(); // and what it held back goes on
+  follower.stop(); // releases the output that it held back
   await Promise.all([follower.ended, output.ended]);
   assert.ok(produced > 64 * 1024);
 });

@@ -154,7 +154,7 @@ function numberOf(serial: string): number | undefined {
   return digits === undefined ? undefined : Number(digits);
 }
 
-/** Of a machine that an earlier process made: the disk of an image that no container has. */
+/** Finds the disk of an image that no container has, in a machine that an earlier process made. */
 function aheadOf(before: ImagesBefore | undefined): Ahead | undefined {
   const used = new Set(before?.images.map(({ serial }) => serial));
   const serial = before?.serials.find((each) => numberOf(each) !== undefined && !used.has(each));

@@ -1,14 +1,14 @@
 /**
  * The *keeper* is a process that holds containerd's connections and the FIFOs of containers while podvm is replaced:
  * containerd takes a task for dead when its connection closes, and a log for complete when its FIFO has no writer. There is
- * one for a node. It never ends by itself, and knows as little as it can, because podvm may be upgraded around it.
+ * one for a node. It never ends by itself, and has few functions, because podvm may be upgraded while it runs.
  */
 export interface KeeperSockets {
-  /** Where containerd connects; the others are beside it. */
+  /** Socket for containerd; the others are beside it. */
   readonly shim: string;
-  /** Where the daemon serves the task API to the keeper. */
+  /** Socket on which the daemon serves the task API to the keeper. */
   readonly daemon: string;
-  /** Where the keeper takes FIFOs from the daemon. */
+  /** Socket on which the keeper takes FIFOs from the daemon. */
   readonly keeper: string;
   /** A file with which the launcher asks for a keeper. */
   readonly wanted: string;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { portIn } from './forward-ports.ts';
 
-/** Of a client that has connected from port 52,854 to 8080, which was redirected to the listener at 1. */
+/** Sockets of a client that has connected from port 52,854 to 8080, which was redirected to the listener at 1. */
 const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:0001 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 9819398 1 00000000cea0f277
    1: 0100007F:0001 0100007F:CE76 04 00000001:00000000 01:00000014 00000000     0        0 9819401 2 0000000078f2eeb6

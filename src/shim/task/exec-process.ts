@@ -79,5 +79,5 @@ export class ExecProcess implements TaskProcess {
   }
 }
 
-/** Of a process that could not be started, as with runc. */
+/** Exit status of a process that could not be started, as with runc. */
 const startErrorStatus = 128;

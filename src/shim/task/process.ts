@@ -22,9 +22,9 @@ export interface Task extends TaskProcess {
   readonly id: string;
   readonly bundle: Bundle;
   readonly kind: 'pod' | 'container';
-  /** Its pod's. */
+  /** Id of the sandbox of its pod. */
   readonly sandboxId: string;
-  /** Of a container, in its sandbox. */
+  /** Id of the container in its sandbox; absent for the task of a sandbox. */
   readonly containerId?: string;
   /** Commands in it, by their ids. */
   readonly execs: Map<string, TaskProcess>;

@@ -7,11 +7,11 @@ const recordSchema = v.object({
   kind: v.picklist(['pod', 'container']),
   pid: v.number(),
   bundle: v.string(),
-  /** Where its events go; absent: nowhere. */
+  /** Address for its events; absent: events are not sent. */
   eventsSocket: v.exactOptional(v.string()),
   io: v.object({ stdin: v.string(), stdout: v.string(), stderr: v.string(), terminal: v.boolean() }),
   sandboxId: v.string(),
-  /** Of a container, in its sandbox. */
+  /** Id of the container in its sandbox; absent for the task of a sandbox. */
   containerId: v.exactOptional(v.string()),
   isStarted: v.boolean(),
   exit: v.exactOptional(v.object({ status: v.number(), at: v.string() })),

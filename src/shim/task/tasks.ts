@@ -77,7 +77,7 @@ export class Tasks {
     return this.#lastAttempt;
   }
 
-  /** A number for a process that is none of the host's. */
+  /** A pid for containerd of a process that the host does not have. */
   nextPid(): number {
     this.#lastPid = this.#lastPid < lastPid ? this.#lastPid + 1 : firstPid;
     return this.#lastPid;

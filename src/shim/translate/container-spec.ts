@@ -120,7 +120,7 @@ function securityOf(spec: OciSpec): ContainerSecurity {
   };
 }
 
-/** Of all containers only privileged ones may write to /sys. */
+/** Whether a container is privileged: no other container may write to /sys. */
 function isPrivileged({ mounts }: OciSpec): boolean {
   const sys = mounts?.find(({ destination, type }) => destination === '/sys' && type === 'sysfs');
   return sys !== undefined && !(sys.options ?? []).includes('ro');

@@ -6,7 +6,7 @@ export interface ProcessorUse {
 
 /** What a machine that has rested weighs more: its answer beside three that flood takes 1.1 to 1.3 times its quiet time. */
 export const restedFactor = 10;
-/** Of the processor's time, in `ms`: twenty answers of an emulated guest. */
+/** Maximum savings of processor time, in `ms`: twenty answers of an emulated guest. */
 const maxSavedMs = 2000;
 
 /**
@@ -26,7 +26,7 @@ export class ProcessorSavings {
     this.#lastMs = nowMs;
   }
 
-  /** Of all machines that there are at `nowMs`, those that have saved. A new one has all that it can. */
+  /** Returns the machines of `uses` that have savings at `nowMs`. A new machine has the maximum. */
   rested(nowMs: number, uses: ReadonlyMap<string, ProcessorUse>): ReadonlySet<string> {
     const elapsedMs = Math.max(0, nowMs - this.#lastMs);
     this.#lastMs = nowMs;

@@ -13,7 +13,7 @@ interface Weighed {
 }
 
 const lookMs = 1000;
-/** Of /proc/PID/stat. */
+/** Unit of times in /proc/PID/stat. */
 const ticksPerSecond = 100;
 /** The kernel's bound. */
 const maxShares = 262_144;
@@ -82,7 +82,7 @@ async function apply({ limits, factor, write }: Weighed): Promise<void> {
   await write({ ...limits, cpuShares: Math.min(maxShares, limits.cpuShares * factor) });
 }
 
-/** Of all its threads since it began; 0 when it is gone. */
+/** Processor time of all threads since the process began; 0 when it is gone. */
 async function processorMs(pid: number): Promise<number> {
   const text = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
   const [user = 0, system = 0] = text
