@@ -1,11 +1,10 @@
-import { join, resolve } from 'node:path';
-import { readFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import type { GlobalOptions, ProgramParts, Served } from '#cli/program-parts.ts';
 import { runProgram } from '#cli/program.ts';
 import type { Terminal } from '#cli/terminal.ts';
 import { type Configuration, daemonDefaults, readConfiguration } from '#daemon/configuration.ts';
 import { closeInheritedDescriptors } from '#host/inherited-descriptors.ts';
-import { programDirectory as repo } from '#host/program-files.ts';
+import { programDirectory as repo, programVersion } from '#host/program-files.ts';
 
 /**
  * The program. The CLI is a client of the admin socket; here it gets what it needs to have one served: `podvm run`
@@ -32,7 +31,7 @@ process.stderr.on('error', () => undefined); // there is no terminal left to wri
 
 const parts: ProgramParts = {
   terminal,
-  version: await readVersion(),
+  version: await programVersion(repo),
   versions: async (options) => {
     const { readVersions } = await import('#daemon/versions.ts');
     return await readVersions(configure(options), parts.version);
@@ -120,10 +119,5 @@ async function configureDaemon(file: string | undefined, options: Parameters<typ
 
 /** Another process: nothing is to be undone here. */
 const servedBy = (socketPath: string): Served => ({ socketPath, [Symbol.asyncDispose]: () => Promise.resolve() });
-
-async function readVersion(): Promise<string> {
-  const { version } = JSON.parse(await readFile(join(repo, 'package.json'), 'utf8')) as { version: string };
-  return version;
-}
 
 process.exitCode = await runProgram(process.argv.slice(2), parts);

@@ -14,6 +14,7 @@ import { channel } from '#api/exec.ts';
 import { errorBodySchema, podSummarySchema } from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
+import { CountedImages } from '#image/image-counts.ts';
 import type { ImageStore } from '#image/images.ts';
 import { createFakeClock } from '#pod/testing/fake-clock.ts';
 import { createFakeSandboxes } from '#pod/testing/fake-sandbox.ts';
@@ -31,6 +32,7 @@ const noImage = async () => {
   throw new PodvmError('notFound', 'Cannot find the image');
 };
 const noImages: ImageStore = {
+  counts: new CountedImages(),
   pull: noImage,
   load: noImage,
   buildBase: noImage,
@@ -48,11 +50,17 @@ async function open() {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-admin-'));
   const socketPath = join(directory, 'podvm.sock');
   const clock = createFakeClock();
+  const whyNotReady: string[] = [];
   const parts = {
     sandboxes: createFakeSandboxes(clock),
     images: noImages,
     log: silentLog,
     clock,
+    monitoring: {
+      metrics: { write: async (format: string) => `of ${format}\n` },
+      versions: async () => ({ podvm: '1.2.3' }),
+      whyNotReady: async () => [...whyNotReady],
+    },
     pods: createPodTable(),
     node: { nodeName: 'node' },
   };
@@ -74,6 +82,7 @@ async function open() {
     socketPath,
     server,
     parts,
+    whyNotReady,
     call,
     talk,
     async [Symbol.asyncDispose]() {
@@ -132,6 +141,17 @@ test('a drain ends every pod that runs, and names them', async () => {
   assert.deepEqual(served.parts.sandboxes.running(), []);
   await closed;
   assert.deepEqual(JSON.parse((await served.call('POST', '/v1/drain', '{}')).body), []);
+});
+
+test('monitoring has its calls on the admin socket: metrics in both formats, health, readiness, versions', async () => {
+  await using served = await open();
+  const get = async (path: string) => await served.call('GET', path);
+  assert.deepEqual(await get('/metrics'), { status: 200, body: 'of prometheus\n' });
+  assert.deepEqual(await get('/healthz'), { status: 200, body: 'ok\n' });
+  assert.deepEqual(await get('/readyz'), { status: 200, body: 'ok\n' });
+  assert.deepEqual(JSON.parse((await get('/v1/version')).body), { podvm: '1.2.3' });
+  served.whyNotReady.push('no network');
+  assert.deepEqual(await get('/readyz'), { status: 503, body: 'not ready: no network\n' });
 });
 
 describe('the admin socket', () => {

@@ -12,10 +12,12 @@ import { imageRoutes } from './image-routes.ts';
 import { serveInput } from './input-session.ts';
 import { findInput, podRoutes, startExec } from './pod-routes.ts';
 import { type Asked, answerBy, find, type Table } from './routes.ts';
+import { monitoringRoutes, type MonitoringParts } from './monitoring-routes.ts';
 import { type RunParts, serveRun } from './run-session.ts';
 
 export interface AdminParts extends RunParts {
   readonly images: ImageStore;
+  readonly monitoring: MonitoringParts;
 }
 
 /** The admin server. Disposing refuses new clients, ends the runs of connected ones, and removes the socket. */
@@ -37,7 +39,11 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   await mkdir(dirname(socketPath), { recursive: true, mode: 0o755 });
   await removeStale(socketPath);
   const runs = new Set<Promise<void>>();
-  const routes = { ...imageRoutes(parts.images), ...podRoutes(parts.pods, parts.sandboxes) };
+  const routes = {
+    ...imageRoutes(parts.images),
+    ...podRoutes(parts.pods, parts.sandboxes),
+    ...monitoringRoutes(parts.monitoring),
+  };
   const server = createServer({ maxHeaderSize: maxHeaderBytes }, answerBy(routes));
   const sockets = new WebSocketServer({ noServer: true, maxPayload: maxMessageBytes, perMessageDeflate: false });
   server.on('upgrade', (request, socket, head) => {

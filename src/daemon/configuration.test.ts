@@ -136,3 +136,20 @@ test('a rate of disks is a quantity, and one that would stop a pod is refused', 
   assert.deepEqual([rateOf(), rateOf('50M'), rateOf('1Mi')], [undefined, 50e6, 1024 ** 2]);
   for (const wrong of ['fast', '0', '-5M', '999k']) assert.throws(() => rateOf(wrong), { kind: 'invalid' }, wrong);
 });
+
+test('metrics are served to the node alone, unless other hosts are allowed by a setting of its own', () => {
+  const read = (file: Record<string, string>) => readConfiguration({}, {}, '/repo', file).metrics;
+  assert.equal(read({}), undefined);
+  for (const [given, address] of [
+    ['127.0.0.1:10011', '127.0.0.1'],
+    ['127.8.8.8:10011', '127.8.8.8'],
+    ['[::1]:10011', '::1'],
+  ] as const)
+    assert.deepEqual(read({ metricsAddress: given }), { address, port: 10_011, clients: 'local' });
+  for (const given of ['0.0.0.0:10011', '10.0.0.1:10011', '[::]:10011', '[::ffff:10.0.0.1]:10011']) {
+    const refusal = { kind: 'invalid', message: /without credentials/, fix: /metricsClients/ };
+    assert.throws(() => read({ metricsAddress: given }), refusal, given);
+    assert.equal(read({ metricsAddress: given, metricsClients: 'any' })?.clients, 'any');
+  }
+  assert.throws(() => read({ metricsAddress: 'localhost:1' }), { kind: 'invalid' });
+});

@@ -1,5 +1,5 @@
 import { join, resolve } from 'node:path';
-import { isIP } from 'node:net';
+import { BlockList, isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { parseQuantity, unitsOf } from '#base/quantity.ts';
@@ -25,6 +25,8 @@ export interface Configuration {
   readonly delegate: { readonly socketPath: string; readonly namespaces: readonly string[] } | undefined;
   /** Address for exec, attach and port-forward of CRI; port 0 takes any free port. */
   readonly streaming: { readonly address: string; readonly port: number; readonly idleMs: number };
+  /** Address of metrics over TCP; undefined: none. */
+  readonly metrics: { readonly address: string; readonly port: number; readonly clients: 'local' | 'any' } | undefined;
   /** Directory that skopeo uses as /etc/containers: registries.conf (mirrors), certs.d, policy.json. */
   readonly containersDirectory: string;
   /** Credentials file for pulls without their own; undefined: none. */
@@ -37,7 +39,8 @@ export interface Configuration {
   readonly networkPolicy: NetworkPolicy;
   readonly logLevel: LogLevel;
   readonly nodeName: string;
-  readonly hasConsole: boolean;
+  /** What is kept of guests' serial consoles. */
+  readonly console: WordOf<'console'>;
   /** Requires a host cgroup for every machine. */
   readonly requiresCgroup: boolean;
   /** Allows the host to swap machines' memory. */
@@ -129,6 +132,7 @@ export function readConfiguration(
       idleMs:
         60_000 * number('streamingIdleMinutes', given('streamingIdleMinutes') ?? settings.streamingIdleMinutes.default),
     },
+    metrics: metricsOf(nameOf('metricsAddress'), given('metricsAddress'), word('metricsClients')),
     containersDirectory: resolve(given('containers') ?? settings.containers.default),
     authFile: authFile === undefined ? undefined : absolute(nameOf('authFile'), authFile),
     cniConfig: cniConfigOf(nameOf('cniConfig'), given('cniConfig')),
@@ -138,7 +142,7 @@ export function readConfiguration(
     networkPolicy: word('networkPolicy'),
     logLevel: word('log', options.logLevel),
     nodeName: hostname(),
-    hasConsole: word('console') === 'on',
+    console: word('console'),
     requiresCgroup: word('hostLimits') === 'required',
     maySwap: word('swap') === 'on',
     diskBytesPerSecond: rateOf(nameOf('diskRate'), given('diskRate')),
@@ -225,6 +229,22 @@ function addressOf(name: string, value: string): { readonly address: string; rea
   throw new PodvmError('invalid', `Cannot use ${name}: it must be an IP address and a port, got ${value}`, {
     fix: 'Write it as 127.0.0.1:10010 or [::1]:10010.',
   });
+}
+
+const loopback = new BlockList();
+loopback.addSubnet('127.0.0.0', 8, 'ipv4');
+loopback.addAddress('::1', 'ipv6');
+
+function metricsOf(name: string, value: string | undefined, clients: 'local' | 'any'): Configuration['metrics'] {
+  if (value === undefined) return undefined;
+  const where = addressOf(name, value);
+  if (clients === 'any' || loopback.check(where.address, isIP(where.address) === 6 ? 'ipv6' : 'ipv4'))
+    return { ...where, clients };
+  throw new PodvmError(
+    'invalid',
+    `Cannot use ${name}: other hosts would reach ${where.address}, and read the names of all pods and images without credentials`,
+    { fix: 'Use an address such as 127.0.0.1:10011, or set metricsClients to any.' },
+  );
 }
 
 const builtIn = 'built-in';

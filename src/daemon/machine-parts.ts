@@ -21,7 +21,7 @@ export function machinePartsOf(
       assets,
       accelerator,
       templates: join(config.root, 'templates'),
-      hasConsole: config.hasConsole,
+      console: config.console === 'on' ? 'file' : config.console,
       requiresCgroup: config.requiresCgroup,
       maySwap: config.maySwap,
       diskBytesPerSecond: config.diskBytesPerSecond,

@@ -14,6 +14,9 @@ import { startScrub } from '#image/store/scrub.ts';
 import { connectLink } from '#link/connect-link.ts';
 import type { NetworkReadiness } from '#network/network.ts';
 import { createPodTable } from '#pod/pod-table.ts';
+import { serveMonitoring } from '#admin/monitoring-server.ts';
+import { MetricsPage } from '#metrics/metrics-page.ts';
+import { programVersion } from '#host/program-files.ts';
 import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
@@ -29,6 +32,7 @@ import { followParts } from './follow-parts.ts';
 import { machinePartsOf } from './machine-parts.ts';
 import { openNetwork, type Purpose } from './node-network.ts';
 import { outliveRejections } from './outlive-rejections.ts';
+import { readVersions } from './versions.ts';
 
 /** User of the trial machines, below the range of the sandboxes' users. */
 export const probeUid = 1_999_999;
@@ -143,12 +147,24 @@ export async function openNode(
     }),
   );
   undo.use(startScrub(images, { clock: systemClock, log }));
+  const version = await programVersion(config.repo);
+  const metrics = undo.use(new MetricsPage({ sandboxes, images, version, clock: systemClock, log }));
+  const monitoring = {
+    metrics,
+    versions: () => readVersions(config, version),
+    whyNotReady: () => whyNotReady(network),
+  };
+  if (purpose === 'daemon' && config.metrics !== undefined) {
+    const { port } = undo.use(await serveMonitoring(config.metrics, monitoring));
+    log.info('serving metrics', { address: config.metrics.address, port });
+  }
   const admin: AdminServer = undo.use(
     await serveAdmin(config.socketPath, {
       sandboxes,
       images,
       log,
       clock: systemClock,
+      monitoring,
       pods: createPodTable(),
       node: { nodeName: config.nodeName, seccompDirectory: join(config.root, 'seccomp') },
     }),
@@ -172,6 +188,14 @@ export async function openNode(
     warmUp: (warming) => sandboxes.warmUp('template', warming),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+async function whyNotReady(network: { readiness(): Promise<NetworkReadiness> }): Promise<readonly string[]> {
+  const readiness = await network.readiness();
+  return [
+    ...(readiness.isReady ? [] : [readiness.message]),
+    ...(descriptors.hasRoomFor(1) ? [] : ['the process is short of file descriptors']),
+  ];
 }
 
 function limitsOf({ machineMemoryMiB }: Configuration): SandboxLimits {

@@ -107,6 +107,20 @@ export const settings = {
       "What pods on the built-in network reach of the node. `asked`: its services, and metadata services if the pod's " +
       'annotation asks for them. `node`: its services. `outside`: neither.',
   },
+  metricsAddress: {
+    env: 'PODVM_METRICS_ADDRESS',
+    type: { kind: 'address' },
+    otherwise: 'none: only the admin socket serves them',
+    about:
+      'Address and port on which `podvm daemon` serves `/metrics`, `/healthz`, `/readyz` and `/v1/version` over HTTP. It asks ' +
+      'for no credentials: what it says includes the names of all pods and images.',
+  },
+  metricsClients: {
+    env: 'PODVM_METRICS_CLIENTS',
+    type: word('local', 'any'),
+    default: 'local',
+    about: 'Whether `metricsAddress` must be an address of loopback (`local`).',
+  },
   log: {
     env: 'PODVM_LOG',
     type: word(...logLevels),
@@ -116,10 +130,12 @@ export const settings = {
   },
   console: {
     env: 'PODVM_CONSOLE',
-    type: word('on', 'off'),
+    type: word('on', 'memory', 'off'),
     default: 'on',
-    daemonDefault: 'off',
-    about: "Whether guests' serial consoles are kept, for `podvm console` and for the last lines of a failed guest.",
+    daemonDefault: 'memory',
+    about:
+      "What is kept of guests' serial consoles. `on`: up to 1 MiB of each in a file, for `podvm console`. `memory`: the last " +
+      '16 KiB, for `podvm describe` and the last lines of a failed guest.',
   },
   hostLimits: {
     env: 'PODVM_HOST_LIMITS',

@@ -32,6 +32,7 @@ test(
     import { closeSync, openSync } from 'node:fs';
     import { createInterface } from 'node:readline';
     import { serveImageRoutes } from ${from('admin/image-server.ts')};
+    import { serveMonitoring } from ${from('admin/monitoring-server.ts')};
     import { serveAdmin } from ${from('admin/server.ts')};
     import { serveGrpc } from ${from('cri/rpc/serve-grpc.ts')};
     import { defaultStreamingSettings, serveStreaming } from ${from('cri/streaming/server.ts')};
@@ -44,7 +45,8 @@ test(
     const directory = ${JSON.stringify(directory)};
     const parts = { log: silentLog, clock: systemClock };
     const forwardedPort = 34_873;
-    await serveAdmin(directory + '/admin', { ...parts, sandboxes: {}, images: {}, pods: {} });
+    await serveAdmin(directory + '/admin', { ...parts, sandboxes: {}, images: {}, pods: {}, monitoring: {} });
+    const { port: monitoringPort } = await serveMonitoring({ address: '127.0.0.1', port: 0, clients: 'local' }, {});
     await serveImageRoutes(directory + '/images', {});
     await serveGrpc(directory + '/cri', () => {});
     await announce('podvm test ' + process.pid, 'it');
@@ -54,7 +56,7 @@ test(
     descriptors.hold((isShort) => console.log(isShort ? 'short' : 'enough'));
     const taken = [];
     console.log([directory + '/admin', directory + '/images', directory + '/cri', '@podvm test ' + process.pid,
-      directory + '/door', forwardedPort, new URL(baseUrl).port].join(','));
+      directory + '/door', forwardedPort, new URL(baseUrl).port, monitoringPort].join(','));
     for await (const line of createInterface({ input: process.stdin })) {
       if (line === 'take') try { for (;;) taken.push(openSync('/dev/null')); } catch {}
       if (line === 'give') for (const fd of taken.splice(0)) closeSync(fd);

@@ -1,5 +1,6 @@
 import { findPackageJSON } from 'node:module';
-import { dirname, extname } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { dirname, extname, join } from 'node:path';
 
 /**
  * The program's own files. A checkout runs from its sources; a release (`npm run release`) has a JavaScript bundle for
@@ -9,6 +10,12 @@ const extension = extname(import.meta.filename);
 
 /** Directory of the checkout or release, which contains `package.json`. */
 export const programDirectory = dirname(findPackageJSON('..', import.meta.url) ?? import.meta.dirname);
+
+/** Version of the program in a directory, by its `package.json`. */
+export async function programVersion(directory: string): Promise<string> {
+  const { version } = JSON.parse(await readFile(join(directory, 'package.json'), 'utf8')) as { version: string };
+  return version;
+}
 
 export const isRelease = extension === '.js';
 

@@ -1,3 +1,4 @@
+import type { ImageCounts } from './image-counts.ts';
 import type { RegistryLogin } from './logins.ts';
 
 /**
@@ -106,6 +107,7 @@ export interface ImageStore {
   ): Promise<readonly LoadedImage[]>;
   /** Makes the examples' image from a static busybox, without a registry. */
   buildBase(options: PullOptions, signal: AbortSignal): Promise<Image>;
+  readonly counts: ImageCounts;
   /** Sorted by name: `references` first, then digests and ids. */
   list(): readonly Image[];
   /** By reference, digest, id or the first 12 or more digits of the id. */

@@ -27,7 +27,7 @@ import { encodeCall } from './encode-call.ts';
 import { ByteStream } from './byte-stream.ts';
 import { fixOfGuest } from './guest-fixes.ts';
 import { Heartbeat } from './heartbeat.ts';
-import type { Link, LinkOptions, LinkStream } from './link.ts';
+import type { Link, LinkOptions, LinkStream, LinkTraffic } from './link.ts';
 import { SharedThread, Turns } from './turns.ts';
 
 interface PendingCall {
@@ -66,6 +66,10 @@ export class AgentLink implements Link {
   #watched: Disposable | undefined;
   readonly #turns = new Turns(thread, performance.now());
   #rest: NodeJS.Timeout | undefined;
+  #receivedBytes = 0;
+  #sentBytes = 0;
+  #stalls = 0;
+  #stalledMs = 0;
 
   constructor(channel: Duplex, epoch: number, callTimeoutMs: number) {
     this.#channel = channel;
@@ -82,6 +86,15 @@ export class AgentLink implements Link {
   get welcome(): Welcome {
     if (this.#welcome === undefined) throw new PodvmError('internal', 'Cannot describe the agent: no handshake yet');
     return this.#welcome;
+  }
+
+  get traffic(): LinkTraffic {
+    return {
+      receivedBytes: this.#receivedBytes,
+      sentBytes: this.#sentBytes,
+      stalls: this.#stalls,
+      stalledSeconds: this.#stalledMs / 1000,
+    };
   }
 
   /** Settles with the first welcome of this epoch, or the channel's end. */
@@ -190,6 +203,7 @@ export class AgentLink implements Link {
 
   #take(chunk: Buffer): void {
     const beganMs = threadMs();
+    this.#receivedBytes += chunk.length;
     this.#parser.push(chunk);
     this.#restFor(this.#turns.used(threadMs() - beganMs, performance.now()));
   }
@@ -200,6 +214,8 @@ export class AgentLink implements Link {
       this.#channel.resume();
       return;
     }
+    if (!this.#channel.isPaused()) this.#stalls += 1; // a longer pause is the same one
+    this.#stalledMs += ms;
     this.#channel.pause();
     this.#rest = setTimeout(() => this.#restFor(this.#turns.rest(performance.now())), ms);
   }
@@ -290,7 +306,9 @@ export class AgentLink implements Link {
   }
 
   #writeFrame(frame: Uint8Array): void {
-    if (this.#failure === undefined && !this.#channel.destroyed) this.#channel.write(frame);
+    if (this.#failure !== undefined || this.#channel.destroyed) return;
+    this.#sentBytes += frame.length;
+    this.#channel.write(frame);
   }
 
   #end(cause?: Error): void {

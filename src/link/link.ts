@@ -21,8 +21,18 @@ export interface Link extends AsyncDisposable {
   openStream(options?: { readonly acknowledges?: boolean }): LinkStream;
   /** Registers the one handler of events, called in the order in which the agent sent them. */
   onEvent(handler: (event: AgentEvent) => void): void;
+  readonly traffic: LinkTraffic;
   /** Settles once, with the reason, when the link can no longer be used: `timeout` when the guest no longer answers. */
   readonly closed: Promise<Error>;
+}
+
+/** What has gone over a link so far. */
+export interface LinkTraffic {
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+  /** Pauses of a guest that took more of this process' time than its share (`turns.ts`). */
+  readonly stalls: number;
+  readonly stalledSeconds: number;
 }
 
 export interface LinkStream extends Duplex {

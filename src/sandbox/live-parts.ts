@@ -6,6 +6,7 @@ import type { GuestContainer } from './container/guest-container.ts';
 import type { ModulesDisk } from './container/modules-disk.ts';
 import type { Holdings } from './holdings.ts';
 import type { SandboxLimits } from './limits.ts';
+import type { NodeCounts } from './node-counts.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import type { KeptRecord } from './recovery/record.ts';
 import type { Resources, SandboxSpec, SandboxStatus } from './sandbox.ts';
@@ -33,6 +34,7 @@ export interface LiveParts {
   readonly versions: SandboxStatus['parts'];
   readonly limits: SandboxLimits;
   readonly surroundings: Surroundings;
+  readonly counts: NodeCounts;
   /** Everything that the start has acquired. */
   readonly holdings: Holdings;
   /** Records for the next process; absent for a sandbox that ends with this one. */

@@ -2,16 +2,17 @@ import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { within } from '#host/wait.ts';
-import { printable } from '#base/guest-text.ts';
+import { type GuestText, printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import { oomScores } from '#host/oom-score.ts';
 import { checkDial } from './check-dial.ts';
-import { withConsole } from './log/console-tail.ts';
+import { consoleTail, withConsole } from './log/console-tail.ts';
 import { createInGuest, type ContainerSite } from './container/create-container.ts';
 import { diskTroubleOf } from './volume/disk-trouble.ts';
 import type { AgentEvent } from '#wire/messages.ts';
 import { GuestContainer } from './container/guest-container.ts';
 import { createInbox, type Inbox } from './inbox.ts';
+import { type HostFigures, measureHost } from './host-figures.ts';
 import { hostTimes } from './container/host-times.ts';
 import type { LiveParts } from './live-parts.ts';
 import { logPathOf } from './log/log-writer.ts';
@@ -59,6 +60,7 @@ export class LiveSandbox implements Sandbox {
   #ending: Ending | 'left' | undefined;
   #failure: string | undefined;
   #outOfMemoryEvents = 0;
+  #vcpuThreads: readonly number[] | undefined;
 
   constructor(live: LiveParts) {
     this.id = live.id;
@@ -131,6 +133,14 @@ export class LiveSandbox implements Sandbox {
 
   get warnings(): readonly string[] {
     return this.#live.warnings;
+  }
+
+  async consoleTail(lines: number): Promise<readonly GuestText[]> {
+    return await consoleTail(this.#live.machine, { lines, bytes: 100 * lines });
+  }
+
+  get resources(): Resources {
+    return this.#resources;
   }
 
   get containers(): readonly Container[] {
@@ -246,6 +256,15 @@ export class LiveSandbox implements Sandbox {
     return await pssKiB(this.#live.machine.record.pid);
   }
 
+  async hostFigures(signal: AbortSignal): Promise<HostFigures> {
+    await this.#inbox.ask(() => this.#assertReady('measure'));
+    const { machine, guest } = this.#live;
+    this.#vcpuThreads ??= await machine.vcpuThreads(signal);
+    const figures = await measureHost(machine, this.#vcpuThreads, guest.traffic);
+    if (figures !== undefined) return figures;
+    throw new PodvmError('unavailable', `Cannot measure: the machine of sandbox ${this.id} is gone`);
+  }
+
   async dropped(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined> {
     await this.#inbox.ask(() => this.#assertReady('measure'));
     return await this.#live.parts.network.dropped(this.id, signal);
@@ -277,6 +296,7 @@ export class LiveSandbox implements Sandbox {
   /** Logs only the first, second, fourth, eighth... event, since a guest may send any number. */
   #tellOutOfMemory(containerId: string): void {
     this.#outOfMemoryEvents += 1;
+    this.#live.counts.outOfMemoryKills += 1;
     if (!Number.isInteger(Math.log2(this.#outOfMemoryEvents))) return;
     const fields = { container: printable(containerId), count: this.#outOfMemoryEvents };
     this.#log.warn('a process was killed for lack of memory', fields);
@@ -318,6 +338,7 @@ export class LiveSandbox implements Sandbox {
   #fail(why: string): void {
     if (this.#ending !== undefined) return; // a machine that is being ended is expected to end
     this.#failure = why;
+    this.#live.counts.failures += 1;
     this.#hurry.abort();
     for (const container of this.#containers) container.becomeLost(why);
     this.#end({ kind: 'failure', why }, 0);
@@ -358,7 +379,7 @@ export class LiveSandbox implements Sandbox {
     } catch (error) {
       this.#log.error('machine not ended', error); // its holding is undone next, which reports it
     }
-    this.#failure = await withConsole(why, this.consolePath);
+    this.#failure = await withConsole(why, this.#live.machine);
   }
 
   async #stopContainers(graceMs: number): Promise<void> {

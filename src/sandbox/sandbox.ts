@@ -2,6 +2,8 @@ import type { Duplex, Readable, Writable } from 'node:stream';
 import type { GuestText } from '#base/guest-text.ts';
 import type { PartVersions } from '#host/assets.ts';
 import type { RegistryLogin } from '#image/logins.ts';
+import type { HostFigures } from './host-figures.ts';
+import type { SandboxCounts } from './node-counts.ts';
 import type { SandboxMetrics, SandboxStats } from './sandbox-stats.ts';
 import type { TemplateChoice } from './template-choice.ts';
 import type { UserNamespace } from './user-namespace.ts';
@@ -298,6 +300,8 @@ export interface Container {
   readonly stdin: Writable | undefined;
   /** Size of its terminal, from its creation on; does nothing without one. */
   resize(columns: number, rows: number, signal: AbortSignal): Promise<void>;
+  /** Its limits, as far as the node has them. */
+  readonly resources: Resources;
   /** Sentences about differences from its spec: limits above what the node has. */
   readonly warnings: readonly string[];
   /**
@@ -359,8 +363,10 @@ export interface Sandbox {
   readonly id: string;
   readonly spec: SandboxSpec;
   readonly status: SandboxStatus;
-  /** File with the guest's serial console. */
+  /** File with the guest's serial console, if that is kept in one. */
   readonly consolePath: string;
+  /** The last lines of the guest's serial console, from memory or from the file; empty without any. */
+  consoleTail(lines: number): Promise<readonly GuestText[]>;
   /** Settles once when the sandbox is `stopped` or `failed` and everything it owned is gone; never rejects. */
   readonly ended: Promise<SandboxStatus>;
   /** Pulls the image if its policy says so; returns when the container exists and can be started. */
@@ -368,6 +374,8 @@ export interface Sandbox {
   container(name: string): Container | undefined;
   /** Containers that are not removed, oldest first. */
   readonly containers: readonly Container[];
+  /** The pod's limits now. */
+  readonly resources: Resources;
   /** Sentences about differences from its spec: limits above what the node has. */
   readonly warnings: readonly string[];
   /**
@@ -385,6 +393,8 @@ export interface Sandbox {
   onDiskTrouble(listener: (trouble: string) => void): void;
   /** Memory of its VMM on the host, with a share of shared pages. The kernel walks page tables for it: milliseconds. */
   vmmPssKiB(): Promise<number>;
+  /** What the host spends on it, without its guest. The kernel walks page tables for it: milliseconds. */
+  hostFigures(signal: AbortSignal): Promise<HostFigures>;
   /** What its network has dropped of what its guest sent; see `Network.dropped`. */
   dropped(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /** Stops what still runs (containers get `graceMs`), then the machine, then everything else. Idempotent. */
@@ -402,5 +412,10 @@ export interface Sandboxes {
   list(): readonly Sandbox[];
   /** Machines that wait for a pod. */
   readonly waitingMachines: number;
+  /** Starts in progress. */
+  readonly starting: number;
+  readonly counts: SandboxCounts;
+  /** When the node's template was made; undefined without one. */
+  templateMadeAt(): Promise<Date | undefined>;
   get(namespace: string, name: string): Sandbox | undefined;
 }

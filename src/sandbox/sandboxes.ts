@@ -10,12 +10,14 @@ import { defaultLimits, type SandboxLimits } from './limits.ts';
 import { LiveSandbox } from './live-sandbox.ts';
 import { lockDirectory } from './recovery/lock.ts';
 import { createNames, createUserIds, keyOf, userIdsOf } from './names.ts';
+import { NodeCounts } from './node-counts.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { ImageDemand } from './start/image-demand.ts';
 import { createPool } from './start/pool.ts';
 import type { PoolSize } from './start/pool-demand.ts';
 import { machineSizeOf } from './resources.ts';
 import type { Sandbox, Sandboxes, SandboxSpec } from './sandbox.ts';
+import { phaseNames } from './start/phase-names.ts';
 import { startSandbox, type StartContext } from './start/start-sandbox.ts';
 import type { EndedSandbox } from './adoption/ended-sandbox.ts';
 import { takeOver } from './adoption/take-over.ts';
@@ -74,6 +76,7 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
     names: createNames(),
     imageDemand: new ImageDemand(() => Number(surroundings.monotonicNs() / 1_000_000n)),
     gate: createGate(limits.maxStarts),
+    counts: new NodeCounts(phaseNames),
     template,
   };
   const starting = new Set<Promise<unknown>>();
@@ -81,6 +84,7 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   undo.defer(() => templates.settled());
   // First, before any other sandbox is made here.
   const before = await takeOver({ ...shared, parts, templates }, options.leavesKept !== true, signal);
+  for (const sandbox of before) shared.counts.adopted(sandbox instanceof LiveSandbox ? 'taken' : 'ended');
   return new SandboxTable({ shared, poolSize, starting, parts, templates, before }, undo.move());
 }
 
@@ -134,7 +138,11 @@ class SandboxTable implements OpenSandboxes {
   #generationOf(parts: Parts, templates: Templates): Generation {
     const { shared, poolSize } = this.#options;
     const context = { ...shared, parts, templates };
-    const pool = createPool({ size: poolSize, isBusy: () => this.#starting.size > 0 }, context);
+    const onOrder = (isMet: boolean) => {
+      if (isMet) shared.counts.poolHits += 1;
+      else shared.counts.poolMisses += 1;
+    };
+    const pool = createPool({ size: poolSize, isBusy: () => this.#starting.size > 0, onOrder }, context);
     return new Generation({ ...context, pool });
   }
 
@@ -154,11 +162,14 @@ class SandboxTable implements OpenSandboxes {
     this.#starting.add(start);
     try {
       const sandbox = await start;
+      this.counts.started(sandbox.status.phases);
       this.#add(sandbox, leave);
       return sandbox;
     } catch (error) {
       leave();
-      throw this.#asCause(error);
+      const cause = this.#asCause(error);
+      this.counts.startFailed(cause);
+      throw cause;
     } finally {
       this.#starting.delete(start);
     }
@@ -231,6 +242,20 @@ class SandboxTable implements OpenSandboxes {
 
   get waitingMachines(): number {
     return this.#context.pool.waiting;
+  }
+
+  get starting(): number {
+    return this.#starting.size;
+  }
+
+  get counts(): NodeCounts {
+    return this.#options.shared.counts;
+  }
+
+  async templateMadeAt(): Promise<Date | undefined> {
+    const { limits, parts } = this.#context;
+    const { nominal } = machineSizeOf('a machine', {}, limits.size);
+    return nominal === undefined ? undefined : await parts.driver.templateMadeAt({ ...nominal, hasNic: true });
   }
 
   list(): readonly Sandbox[] {

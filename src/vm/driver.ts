@@ -145,12 +145,16 @@ export interface Machine extends AsyncDisposable {
   /** Settles once, when the VMM process is gone and reaped. Never rejects. */
   readonly exited: Promise<MachineExit>;
   /**
-   * File that receives the guest's serial console; the driver limits its size. Contains guest bytes: never print it
-   * raw.
+   * File that receives the guest's serial console, if it is kept in one; the driver limits its size. Contains guest bytes:
+   * never print it raw.
    */
   readonly consolePath: string;
+  /** The last bytes of the guest's serial console, also after its end; none if the console is off. Guest bytes, as well. */
+  consoleTail(bytes: number): Promise<Buffer>;
   /** Opens the channel. One at a time; a second call ends the first. Errors: `unavailable` when the machine is gone. */
   connect(signal: AbortSignal): Promise<Duplex>;
+  /** Threads of the VMM that are the machine's processors. Errors: `unavailable`, `failedPrecondition`. */
+  vcpuThreads(signal: AbortSignal): Promise<readonly number[]>;
   /** Attaches a disk to the running machine. Errors: `failedPrecondition`, `unavailable`, `alreadyExists`. */
   attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void>;
   /**
@@ -196,6 +200,8 @@ export interface MachineDriver {
   start(spec: MachineSpec, signal: AbortSignal): Promise<Machine>;
   /** True when a machine of that shape can be restored. */
   hasTemplate(shape: MachineShape): Promise<boolean>;
+  /** When the template of that shape was made; undefined when there is none. */
+  templateMadeAt(shape: MachineShape): Promise<Date | undefined>;
   /**
    * Makes the template of the spec's shape: boots a machine, lets `exercise` use it, then freezes it. The machine and
    * the content of its directory are removed; an existing template is replaced. Errors: as `start`, and those of

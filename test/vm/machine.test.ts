@@ -143,7 +143,7 @@ test(
   'a machine without a console keeps none, still answers, and can be taken over',
   { skip, timeout: 60_000 },
   async () => {
-    await using harness = await openHarness({ hasConsole: false });
+    await using harness = await openHarness({ console: 'off' });
     const spec = await harness.makeSpec();
     const record = await harness.startElsewhere(spec);
     await using machine = (await harness.driver.adopt(record, soon())) ?? assert.fail('not taken over');

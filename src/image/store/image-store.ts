@@ -7,6 +7,7 @@ import { readArchive } from '../source/archive.ts';
 import { baseReference, makeBaseLayout } from '../source/base-image.ts';
 import { assertRoom } from '../import/disk-room.ts';
 import { flatten } from '../flatten.ts';
+import { CountedImages } from '../image-counts.ts';
 import type { HeldImage, Image, ImageStore, LoadedImage, PullOptions, PullPolicy, Untagged } from '../images.ts';
 import { ImageHealth } from './image-health.ts';
 import { imageConfigOf, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
@@ -58,6 +59,7 @@ class DiskImageStore implements ImageStore {
   readonly #reader: Reader;
   readonly #images: Map<string, Image>;
   readonly #health: ImageHealth;
+  readonly counts = new CountedImages();
   readonly #holds = new Map<string, number>();
   readonly #pulls = new Map<
     string,
@@ -119,7 +121,7 @@ class DiskImageStore implements ImageStore {
     const abort = new AbortController();
     const waiting = new Set<PullOptions>();
     const onProgress = (message: string) => waiting.forEach((waiter) => waiter.onProgress?.(message));
-    const result = this.#fetch(parsed, access, { onProgress }, abort.signal);
+    const result = this.counts.pull(() => this.#fetch(parsed, access, { onProgress }, abort.signal));
     const shared = { result, abort, waiting };
     const forget = () => this.#forgetPull(key, shared);
     result.then(forget, forget); // also when no caller is left to see an error
@@ -213,6 +215,7 @@ class DiskImageStore implements ImageStore {
     try {
       this.#images.set(image.id, image);
       const named = await this.#name(image, names);
+      this.counts.imports += 1;
       this.#options.log.info('image added', { image: image.id, bytes: size });
       return named;
     } catch (error) {

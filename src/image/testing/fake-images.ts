@@ -3,6 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
+import { CountedImages } from '../image-counts.ts';
 import type { HeldImage, Image, ImageConfig, ImageStore, LoadedImage } from '../images.ts';
 import { findImage, namesOf, withNames, withoutName, type FoundImage, type Names } from '../names.ts';
 import { baseReference } from '../source/base-image.ts';
@@ -71,6 +72,7 @@ export function createFakeImages({ directory, registry = () => ({ cmd: ['run'] }
     };
   };
   const store: FakeImages = {
+    counts: new CountedImages(),
     pulls: [],
     get held() {
       return [...holds.values()].reduce((sum, count) => sum + count, 0);

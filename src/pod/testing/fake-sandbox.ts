@@ -9,11 +9,13 @@ import type {
   Exec,
   ExecSpec,
   OutputChunk,
+  Resources,
   Sandbox,
   Sandboxes,
   SandboxSpec,
   SandboxStatus,
 } from '#sandbox/sandbox.ts';
+import { NodeCounts } from '#sandbox/node-counts.ts';
 import type { SandboxStats } from '#sandbox/sandbox-stats.ts';
 import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
 import type { FakeClock } from './fake-clock.ts';
@@ -82,6 +84,9 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
     },
     list: () => [...sandboxes.values()],
     waitingMachines: 0,
+    starting: 0,
+    counts: new NodeCounts([]),
+    templateMadeAt: () => Promise.resolve(undefined),
     get: (namespace, name) => sandboxes.get(keyOf(namespace, name)),
     running: () =>
       (newest?.containers ?? []).filter(({ status }) => status.state === 'running').map(({ spec }) => spec.name),
@@ -122,6 +127,14 @@ class FakeSandbox implements Sandbox {
     const { promise, resolve } = Promise.withResolvers<SandboxStatus>();
     this.ended = promise;
     this.#settleEnded = resolve;
+  }
+
+  async consoleTail(): Promise<readonly GuestText[]> {
+    return [];
+  }
+
+  get resources(): Resources {
+    return this.spec.resources;
   }
 
   get status(): SandboxStatus {
@@ -193,6 +206,11 @@ class FakeSandbox implements Sandbox {
   async vmmPssKiB(): Promise<number> {
     this.#assertReady('measure');
     return 0;
+  }
+
+  async hostFigures(): Promise<never> {
+    this.#assertReady('measure');
+    throw new PodvmError('unsupported', 'Cannot measure: this sandbox is a fake');
   }
 
   async dropped(): Promise<ReadonlyMap<string, number>> {
@@ -330,6 +348,7 @@ function createFakeContainer(
       return fakeExec(exec, code, exited.promise);
     },
     stdin: spec.stdin ? new PassThrough() : undefined,
+    resources: spec.resources,
     warnings: behaviour.warnings ?? [],
     async resize(columns, rows) {
       journal.push(`resize ${label} ${columns}x${rows}`);

@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import { Holdings } from '../holdings.ts';
 import { exitOf, type ContainerRecord } from '../container/container-record.ts';
 import { logPathOf } from '../log/log-writer.ts';
-import type { Container, ContainerStatus, Sandbox, SandboxSpec, SandboxStatus } from '../sandbox.ts';
+import type { Container, ContainerStatus, Resources, Sandbox, SandboxSpec, SandboxStatus } from '../sandbox.ts';
 import type { AdoptableRecord } from './adopt-steps.ts';
 import { sandboxDirectory } from '../recovery/record.ts';
 
@@ -11,6 +11,7 @@ export class EndedSandbox implements Sandbox {
   readonly id: string;
   readonly spec: SandboxSpec;
   readonly consolePath: string;
+  readonly resources: Resources;
   readonly warnings: readonly string[];
   readonly containers: readonly Container[];
   readonly status: SandboxStatus;
@@ -28,6 +29,7 @@ export class EndedSandbox implements Sandbox {
     this.id = id;
     this.spec = pod.spec;
     this.consolePath = `${directory.machinePath}/console.log`;
+    this.resources = pod.resources;
     this.warnings = pod.warnings;
     this.containers = containers.map((record) => endedContainer(record, path));
     this.status = {
@@ -45,6 +47,11 @@ export class EndedSandbox implements Sandbox {
     this.ended = Promise.resolve(this.status);
     this.#holdings.hold('removed', () => name[Symbol.dispose]());
     this.#holdings.hold('removed', () => directory[Symbol.asyncDispose]());
+  }
+
+  /** Its failure has the last ones. */
+  consoleTail(): Promise<readonly never[]> {
+    return Promise.resolve([]);
   }
 
   container(name: string): Container | undefined {
@@ -76,6 +83,10 @@ export class EndedSandbox implements Sandbox {
   }
 
   vmmPssKiB(): Promise<never> {
+    return this.#refuse('measure');
+  }
+
+  hostFigures(): Promise<never> {
     return this.#refuse('measure');
   }
 
@@ -136,6 +147,7 @@ function endedContainer(record: EndedRecord, path: string): Container {
     status,
     exited: Promise.resolve(exit),
     stdin: undefined,
+    resources: spec.resources,
     warnings: [],
     start: () => refuse('start'),
     kill: () => Promise.resolve(),

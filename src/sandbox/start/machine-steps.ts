@@ -280,7 +280,7 @@ async function startMachine(
 async function explain(error: unknown, machine: Machine, isDead: boolean): Promise<unknown> {
   const isSilent = error instanceof PodvmError && error.kind === 'timeout';
   if (!isDead && !isSilent) return error;
-  const tail = await consoleTail(machine.consolePath);
+  const tail = await consoleTail(machine);
   const exit = isDead ? await machine.exited : undefined;
   return new PodvmError(
     isDead ? 'unavailable' : 'timeout',

@@ -4,6 +4,7 @@ import type { Gate } from '#host/gate.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { createModulesDisk, type ModulesBefore, type ModulesDisk } from '../container/modules-disk.ts';
 import type { Names } from '../names.ts';
+import type { NodeCounts } from '../node-counts.ts';
 import type { Parts } from '../parts.ts';
 import { writeRecord } from '../recovery/record.ts';
 import { limitOnHost } from '../resize.ts';
@@ -23,6 +24,7 @@ import { stepOf, type Steps } from './run-steps.ts';
 export interface PodContext extends MachineContext {
   readonly names: Names;
   readonly gate: Gate;
+  readonly counts: NodeCounts;
 }
 
 /** Input of the steps of a pod's start. */

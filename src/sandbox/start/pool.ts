@@ -30,6 +30,8 @@ export interface PoolOptions {
   readonly size: PoolSize;
   /** True while a pod is being started, which gets the processor first. */
   readonly isBusy: () => boolean;
+  /** Called with each order that the pool is for; `isMet`: a machine waited. */
+  readonly onOrder: (isMet: boolean) => void;
 }
 
 /** Deadline for making a spare, in `ms`. */
@@ -89,6 +91,7 @@ class SparePool implements Pool {
       size.scratchBytes === mine.size.scratchBytes;
     if (suits) this.#demand.ordered(this.#nowMs);
     const spare = suits ? this.#spares.shift() : undefined;
+    if (suits) this.#options.onOrder(spare !== undefined);
     if (spare !== undefined) {
       this.#quietUntilNs = this.#context.surroundings.monotonicNs() + BigInt(settleMs) * 1_000_000n;
       this.#wake.resolve();

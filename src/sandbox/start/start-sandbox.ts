@@ -123,6 +123,7 @@ export function publish(
     parts: context.parts,
     versions: made.record.parts ?? context.parts.versions,
     limits: context.limits,
+    counts: context.counts,
     surroundings: { ...context.surroundings, log },
     holdings,
     ...(kept === undefined ? {} : { kept }),

@@ -9,16 +9,25 @@ export const maxConsoleBytes = 1024 * 1024;
  * Limit of the copying rate. A serial line is slower; a compromised VMM could be faster and keep our thread and the
  * disk busy.
  */
-const maxBytesPerMs = 2 * 1024;
+export const maxBytesPerMs = 2 * 1024;
 /** Bytes of the older half that are kept when the file is full. */
 const keptBytes = maxConsoleBytes / 2;
+
+/** The host's end of a machine's serial console. Disposing closes it. */
+export interface MachineConsole extends AsyncDisposable {
+  /** Waits until all output that QEMU sent before it ended is kept. */
+  finished(): Promise<void>;
+  /** The last bytes of what is kept. */
+  tail(bytes: number): Promise<Buffer>;
+}
 
 /**
  * Copies a machine's serial console into a file that keeps the last half MiB to one MiB. QEMU's own file chardev grows
  * without limit, and its `ringbuf` is lost with QEMU, including the last lines of a panic; so the bytes come over a
  * socket. QEMU drops them while the socket is not connected.
  */
-export class ConsoleLog implements AsyncDisposable {
+export class ConsoleLog implements MachineConsole {
+  readonly #path: string;
   readonly #file: FileHandle;
   readonly #source: Duplex;
   #bytes: number;
@@ -28,17 +37,21 @@ export class ConsoleLog implements AsyncDisposable {
   static async open(path: string, source: Duplex): Promise<ConsoleLog> {
     const flags = constants.O_CREAT | constants.O_RDWR | constants.O_NOFOLLOW;
     const file = await open(path, flags, 0o600);
-    return new ConsoleLog(file, source, (await file.stat()).size);
+    return new ConsoleLog(path, file, source, (await file.stat()).size);
   }
 
-  private constructor(file: FileHandle, source: Duplex, bytes: number) {
+  private constructor(path: string, file: FileHandle, source: Duplex, bytes: number) {
+    this.#path = path;
     this.#file = file;
     this.#source = source;
     this.#bytes = bytes;
     this.#done = this.#copy();
   }
 
-  /** Waits until all output that QEMU sent before it ended is written. */
+  async tail(bytes: number): Promise<Buffer> {
+    return await endOfFile(this.#path, bytes);
+  }
+
   async finished(): Promise<void> {
     await this.#done;
   }
@@ -76,5 +89,18 @@ export class ConsoleLog implements AsyncDisposable {
     await this.#file.truncate(0);
     await this.#file.write(kept, 0, kept.length, 0);
     this.#bytes = kept.length;
+  }
+}
+
+/** The last bytes of a file; none if it is missing. */
+export async function endOfFile(path: string, bytes: number): Promise<Buffer> {
+  try {
+    await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    const { size } = await file.stat();
+    const buffer = Buffer.alloc(Math.min(bytes, size));
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, size - buffer.length);
+    return buffer.subarray(0, bytesRead);
+  } catch {
+    return Buffer.alloc(0);
   }
 }

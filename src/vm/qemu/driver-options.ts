@@ -16,6 +16,6 @@ export interface QemuDriverOptions {
   readonly diskBytesPerSecond?: number | undefined;
   /** Fails the start of a machine whose VMM the host cannot limit. */
   readonly requiresCgroup?: boolean;
-  /** Keeps the guests' serial consoles; default true. */
-  readonly hasConsole?: boolean;
+  /** Where the guests' serial consoles are kept, `memory`: their ends only; default `file`. */
+  readonly console?: 'file' | 'memory' | 'off';
 }

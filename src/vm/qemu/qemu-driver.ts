@@ -11,7 +11,8 @@ import type { Machine, MachineDriver, MachineRecord, MachineSpec } from '../driv
 import { assertMachineSpec, shapeOf } from '../machine-spec.ts';
 import { qemuArguments } from './command-line.ts';
 import { connectWhenListening } from './connect-socket.ts';
-import { ConsoleLog } from './console-log.ts';
+import { ConsoleLog, type MachineConsole } from './console-log.ts';
+import { ConsoleRing } from './console-ring.ts';
 import { kvmDevice, openableNode, tunDevice } from './device-nodes.ts';
 import { endOf } from './exit-reason.ts';
 import { startFailure, type VmmEnd } from './failure.ts';
@@ -46,6 +47,7 @@ export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
       return await startQemuMachine(options, spec, { kind: 'restore', template }, signal);
     },
     hasTemplate: async (shape) => (await templates?.find(shape)) !== undefined,
+    templateMadeAt: async (shape) => await templates?.madeAt(shape),
     makeTemplate: async (spec, exercise, signal) => {
       if (templates === undefined)
         throw new PodvmError('unsupported', 'Cannot make a template: templates are switched off', {
@@ -53,7 +55,7 @@ export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
         });
       await makeTemplate(options, templates, spec, exercise, signal);
     },
-    adopt: (record, signal) => adopt(record, signal),
+    adopt: (record, signal) => adopt(options, record, signal),
     sweep: sweepMachine,
   };
 }
@@ -135,7 +137,7 @@ export async function startQemuMachine(
     undo.defer(() => qmp.close());
     await directory.close(spec.uid);
     clock.mark('qmp');
-    const console = options.hasConsole === false ? undefined : undo.use(await openConsole(directory, signal));
+    const console = options.console === 'off' ? undefined : undo.use(await openConsole(options, directory, signal));
     if (beginning.kind === 'restore') {
       await restore(qmp, signal);
       clock.mark('restore');
@@ -201,7 +203,7 @@ async function spawn(
           ? { kind: 'restore' }
           : { kind: beginning.kind, kernelArguments: await allKernelArguments(options) },
       tap: spec.tap,
-      hasConsole: options.hasConsole ?? true,
+      hasConsole: options.console !== 'off',
     }),
   ];
   signal.throwIfAborted();
@@ -291,7 +293,11 @@ async function devicesFor(
   );
 }
 
-async function adopt(record: MachineRecord, signal: AbortSignal): Promise<Machine | undefined> {
+async function adopt(
+  options: QemuDriverOptions,
+  record: MachineRecord,
+  signal: AbortSignal,
+): Promise<Machine | undefined> {
   if (record.driver !== driverName || !(await isRunning(record))) return undefined;
   const directory = new MachineDirectory(record.directory);
   await using undo = new AsyncDisposableStack();
@@ -304,7 +310,7 @@ async function adopt(record: MachineRecord, signal: AbortSignal): Promise<Machin
     throw error;
   }
   undo.defer(() => qmp.close());
-  const console = directory.hasConsole() ? undo.use(await openConsole(directory, signal)) : undefined;
+  const console = directory.hasConsole() ? undo.use(await openConsole(options, directory, signal)) : undefined;
   const kvm = await qmp.execute('query-kvm', {}, signal);
   const isKvm = typeof kvm === 'object' && kvm !== null && Reflect.get(kvm, 'enabled') === true;
   const machine = new QemuMachine({
@@ -356,9 +362,13 @@ async function openQmp(
   );
 }
 
-async function openConsole(directory: MachineDirectory, signal: AbortSignal): Promise<ConsoleLog> {
+async function openConsole(
+  { console = 'file' }: QemuDriverOptions,
+  directory: MachineDirectory,
+  signal: AbortSignal,
+): Promise<MachineConsole> {
   const socket = await connectWhenListening(directory.socket('console'), () => Promise.resolve(false), signal);
-  return await ConsoleLog.open(directory.consoleLog, socket);
+  return console === 'file' ? await ConsoleLog.open(directory.consoleLog, socket) : new ConsoleRing(socket);
 }
 
 async function assertAssets({ assets: { sysroot, kernel, initramfs } }: QemuDriverOptions): Promise<void> {

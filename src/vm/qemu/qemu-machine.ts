@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream';
+import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { boundLog } from '#host/bound-log.ts';
 import type { Phase } from '#base/phases.ts';
@@ -18,7 +19,7 @@ import type {
 import { MachineLife } from '../machine-life.ts';
 import { agentPortId } from './command-line.ts';
 import { connectSocket } from './connect-socket.ts';
-import type { ConsoleLog } from './console-log.ts';
+import { endOfFile, type MachineConsole } from './console-log.ts';
 import { Deletions } from './deletions.ts';
 import { Disks } from './disks.ts';
 import { describeExit } from './exit-reason.ts';
@@ -36,7 +37,7 @@ export interface RunningVmm {
   readonly directory: MachineDirectory;
   readonly qmp: QmpClient;
   /** Undefined if the console is switched off. */
-  readonly console: ConsoleLog | undefined;
+  readonly console: MachineConsole | undefined;
   /** Subscribes to QMP events. Earlier events are delivered at once. */
   readonly subscribe: (handler: (event: QmpEvent) => void) => void;
   /** The exit code, when the VMM is our child; undefined when an earlier process started it. */
@@ -46,6 +47,12 @@ export interface RunningVmm {
   /** Sets the OOM score of the VMM (`HostLimits`). */
   readonly protect: (score: number) => Promise<void>;
 }
+
+/** QEMU's answer: one entry per processor. */
+const cpusSchema = v.pipe(
+  v.array(v.object({ 'thread-id': v.pipe(v.number(), v.integer(), v.minValue(1)) })),
+  v.maxLength(1024),
+);
 
 /** Time for the parent in the jail to report after the VMM is gone, in `ms`. */
 const codeDeadlineMs = 2_000;
@@ -106,6 +113,23 @@ export class QemuMachine implements Machine {
     const channel = await connectSocket(this.#vmm.directory.socket('agent'), signal);
     this.#channel = channel;
     return channel;
+  }
+
+  /** One that an earlier process kept in a file has its end there. */
+  async consoleTail(bytes: number): Promise<Buffer> {
+    const tail = await this.#vmm.console?.tail(bytes);
+    return tail === undefined || tail.length === 0 ? await endOfFile(this.consolePath, bytes) : tail;
+  }
+
+  async vcpuThreads(signal: AbortSignal): Promise<readonly number[]> {
+    this.#life.assertRunning('measure');
+    const answer = await this.#vmm.qmp.execute('query-cpus-fast', {}, signal);
+    const parsed = v.safeParse(cpusSchema, answer);
+    if (parsed.success) return parsed.output.map((cpu) => cpu['thread-id']);
+    throw new PodvmError(
+      'corrupt',
+      `Cannot measure machine ${this.id}: QEMU does not say which threads its processors are`,
+    );
   }
 
   async attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void> {

@@ -48,6 +48,12 @@ export class TemplateStore {
     return undefined;
   }
 
+  /** When the template with that key was made; undefined without one. */
+  async madeAt(key: string): Promise<Date | undefined> {
+    const found = await stat(join(this.#directory, key, recordFile)).catch(() => undefined);
+    return found?.mtime;
+  }
+
   /** Takes over the files of a frozen machine whose VMM is gone. Replaces an earlier template of that key. */
   async publish(key: string, files: TemplateFiles): Promise<void> {
     await mkdir(this.#directory, { recursive: true, mode: 0o711 });

@@ -28,6 +28,10 @@ export class Templates {
     return await this.#store.find(await templateKey(this.#options, shape));
   }
 
+  async madeAt(shape: MachineShape): Promise<Date | undefined> {
+    return await this.#store.madeAt(await templateKey(this.#options, shape));
+  }
+
   /**
    * Publishes a template. Removes templates of other kernels, agents or QEMUs, which this driver never uses, and the
    * oldest tenant templates above the maximum. Machines restored from a removed one are not affected, and that tenant's

@@ -1,4 +1,4 @@
-import { access } from 'node:fs/promises';
+import { access, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { duplexPair, type Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
@@ -45,7 +45,7 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
   let made = 0;
   const templates = new Set<string>();
   let nextFailure: PodvmError | undefined;
-  return {
+  const driver: FakeDriver = {
     name: 'fake',
     machines,
     failNextStart(error) {
@@ -70,6 +70,7 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
       return machine;
     },
     hasTemplate: async (shape) => options.hasEveryTemplate === true || templates.has(JSON.stringify(shape)),
+    templateMadeAt: async (shape) => ((await driver.hasTemplate(shape)) ? new Date(0) : undefined),
     async makeTemplate(spec, exercise, signal) {
       const machine = await this.start({ ...spec, from: 'boot' }, signal);
       try {
@@ -87,6 +88,7 @@ export function createFakeDriver(options: FakeOptions = {}): FakeDriver {
       return Promise.resolve(found?.isGone === false ? found : undefined);
     },
   };
+  return driver;
 }
 
 export class FakeMachine implements Machine {
@@ -156,6 +158,17 @@ export class FakeMachine implements Machine {
     this.#agentEnd = agentEnd;
     this.#options.onConnect?.(agentEnd, this);
     return hostEnd;
+  }
+
+  /** The file is the test's. */
+  async consoleTail(bytes: number): Promise<Buffer> {
+    const text = await readFile(this.consolePath).catch(() => Buffer.alloc(0));
+    return text.subarray(Math.max(0, text.length - bytes));
+  }
+
+  async vcpuThreads(): Promise<readonly number[]> {
+    this.#life.assertRunning('measure');
+    return [this.record.pid];
   }
 
   async attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void> {

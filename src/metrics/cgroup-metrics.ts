@@ -1,6 +1,8 @@
-import { counter, each, gauge, type MetricRow, secondsOfMs, secondsOfUsec, type Subject } from './metric-row.ts';
+import { type GuestSubject, type MetricRow, rowsOf, secondsOfMs, secondsOfUsec } from './metric-row.ts';
 
-const faults = ({ figures: { pageFaults, majorPageFaults } }: Subject) =>
+const { counter, each, gauge } = rowsOf<GuestSubject>();
+
+const faults = ({ figures: { pageFaults, majorPageFaults } }: GuestSubject) =>
   // cAdvisor reports a cgroup with and without its children; cgroups version 2 has only the former.
   ['container', 'hierarchy'].flatMap((scope) => [
     { labels: ['pgfault', scope], value: pageFaults },
@@ -8,7 +10,7 @@ const faults = ({ figures: { pageFaults, majorPageFaults } }: Subject) =>
   ]);
 
 const pressureOf = (resource: 'cpu' | 'memory' | 'io', kind: 'someUsec' | 'fullUsec') => {
-  return ({ figures: { pressure } }: Subject) =>
+  return ({ figures: { pressure } }: GuestSubject) =>
     pressure === undefined ? undefined : secondsOfUsec(pressure[resource][kind]);
 };
 
@@ -80,7 +82,7 @@ export const cgroupMetrics = {
     ({ figures }) => figures.memoryLimitHits,
   ),
   container_memory_failures_total: each(
-    'COUNTER',
+    'counter',
     ['failure_type', 'scope'],
     'count',
     'Page faults: all (`pgfault`), and those that read from a disk (`pgmajfault`)',
@@ -101,11 +103,11 @@ export const cgroupMetrics = {
   ),
   container_file_descriptors: gauge('count', 'Open file descriptors', ({ figures }) => figures.processes?.descriptors),
   container_sockets: gauge('count', 'Open sockets', ({ figures }) => figures.processes?.sockets),
-  container_tasks_state: each('GAUGE', ['state'], 'count', 'Processes by state', ({ figures: { processes } }) =>
+  container_tasks_state: each('gauge', ['state'], 'count', 'Processes by state', ({ figures: { processes } }) =>
     Object.entries(processes?.states ?? {}).map(([state, value]) => ({ labels: [state], value })),
   ),
   container_ulimits_soft: each(
-    'GAUGE',
+    'gauge',
     ['ulimit'],
     'count',
     'Soft limits (`ulimit`) of the first process',
@@ -147,7 +149,7 @@ export const cgroupMetrics = {
   container_spec_cpu_quota: gauge(
     'microseconds',
     'Processor time that the CPU limit allows in each period',
-    ({ resources }) => (resources === undefined || resources.cpuQuota < 0n ? undefined : resources.cpuQuota),
+    ({ resources }) => (resources === undefined || resources.cpuQuota < 0 ? undefined : resources.cpuQuota),
   ),
   container_spec_cpu_shares: gauge(
     'count',

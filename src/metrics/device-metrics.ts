@@ -1,23 +1,25 @@
 import type { MetricFigures } from '#sandbox/sandbox-stats.ts';
-import { each, type MetricRow, secondsOfMs, type Subject, type Unit } from './metric-row.ts';
+import { type GuestSubject, type MetricRow, rowsOf, secondsOfMs, type Unit } from './metric-row.ts';
+
+const { each } = rowsOf<GuestSubject>();
 
 type Interface = MetricFigures['interfaces'][number];
 type Device = MetricFigures['devices'][number];
 type Disk = NonNullable<Device['disk']>;
 type Layer = NonNullable<MetricFigures['layer']>;
-type Type = Parameters<typeof each>[0];
+type Type = 'counter' | 'gauge';
 
 const sectorBytes = 512;
 const pathOf = (device: string): string => `/dev/${device}`;
 
 /** Makes a metric by interface of the pod; containers have no interfaces of their own. */
 const ofInterfaces = (unit: Unit, about: string, value: (counters: Interface) => number): MetricRow =>
-  each('COUNTER', ['interface'], unit, about, ({ figures }) =>
+  each('counter', ['interface'], unit, about, ({ figures }) =>
     figures.interfaces.map((counters) => ({ labels: [counters.name], value: value(counters) })),
   );
 
 const ofDevices = (unit: Unit, about: string, value: (device: Device) => number): MetricRow =>
-  each('COUNTER', ['device'], unit, about, ({ figures }) =>
+  each('counter', ['device'], unit, about, ({ figures }) =>
     figures.devices.map((device) => ({ labels: [pathOf(device.name)], value: value(device) })),
   );
 
@@ -31,11 +33,11 @@ const ofDisks = (type: Type, unit: Unit, about: string, value: (disk: Disk) => n
 
 /** Makes a metric of a container whose layer is on a disk. */
 const ofLayer = (unit: Unit, about: string, value: (layer: Layer) => number): MetricRow =>
-  each('GAUGE', ['device'], unit, about, ({ figures: { layer } }) =>
+  each('gauge', ['device'], unit, about, ({ figures: { layer } }) =>
     layer === undefined ? [] : [{ labels: [pathOf(layer.device)], value: value(layer) }],
   );
 
-const operations = ({ figures }: Subject) =>
+const operations = ({ figures }: GuestSubject) =>
   figures.devices.flatMap(({ name, major, minor, readBytes, writtenBytes, discardedBytes }) =>
     Object.entries({ Read: readBytes, Write: writtenBytes, Discard: discardedBytes }).map(([operation, value]) => ({
       labels: [pathOf(name), String(major), String(minor), operation],
@@ -63,7 +65,7 @@ export const deviceMetrics = {
   container_network_transmit_errors_total: ofInterfaces('count', 'Errors while sending', ({ txErrors }) => txErrors),
 
   podvm_network_refused_packets_total: each(
-    'COUNTER',
+    'counter',
     ['reason'],
     'count',
     'Packets of the pod that the node dropped: forged, to loopback, of too many connections, or to its services',
@@ -94,7 +96,7 @@ export const deviceMetrics = {
     Math.floor(writtenBytes / sectorBytes),
   ),
   container_blkio_device_usage_total: each(
-    'COUNTER',
+    'counter',
     ['device', 'major', 'minor', 'operation'],
     'bytes',
     'Data read, written and discarded',
@@ -102,29 +104,29 @@ export const deviceMetrics = {
   ),
 
   container_fs_reads_merged_total: ofDisks(
-    'COUNTER',
+    'counter',
     'count',
     'Reads merged with others',
     ({ mergedReads }) => mergedReads,
   ),
   container_fs_writes_merged_total: ofDisks(
-    'COUNTER',
+    'counter',
     'count',
     'Writes merged with others',
     ({ mergedWrites }) => mergedWrites,
   ),
-  container_fs_read_seconds_total: ofDisks('COUNTER', 'seconds', 'Time spent on reads', ({ readMs }) =>
+  container_fs_read_seconds_total: ofDisks('counter', 'seconds', 'Time spent on reads', ({ readMs }) =>
     secondsOfMs(readMs),
   ),
-  container_fs_write_seconds_total: ofDisks('COUNTER', 'seconds', 'Time spent on writes', ({ writeMs }) =>
+  container_fs_write_seconds_total: ofDisks('counter', 'seconds', 'Time spent on writes', ({ writeMs }) =>
     secondsOfMs(writeMs),
   ),
-  container_fs_io_current: ofDisks('GAUGE', 'count', 'Requests in progress', ({ inFlight }) => inFlight),
-  container_fs_io_time_seconds_total: ofDisks('COUNTER', 'seconds', 'Time with a request in progress', ({ busyMs }) =>
+  container_fs_io_current: ofDisks('gauge', 'count', 'Requests in progress', ({ inFlight }) => inFlight),
+  container_fs_io_time_seconds_total: ofDisks('counter', 'seconds', 'Time with a request in progress', ({ busyMs }) =>
     secondsOfMs(busyMs),
   ),
   container_fs_io_time_weighted_seconds_total: ofDisks(
-    'COUNTER',
+    'counter',
     'seconds',
     'Time spent on all requests, weighted by their number',
     ({ queueMs }) => secondsOfMs(queueMs),

@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseProcessFigures, readProcessFigures, readThreadTimes } from './process-figures.ts';
+
+const rollup = `55d0-7ffc ---p 00000000 00:00 0 [rollup]
+Rss:              884 kB
+Pss:              385 kB
+Pss_Dirty:         68 kB
+Shared_Clean:     696 kB
+Shared_Dirty:       4 kB
+Private_Clean:    120 kB
+Private_Dirty:     68 kB
+Swap:               8 kB
+`;
+const io = `rchar: 1
+wchar: 2
+syscr: 3
+syscw: 4
+read_bytes: 4096
+write_bytes: 8192
+cancelled_write_bytes: 0
+`;
+const stat = `7 (a ) R (b) S 1 7 7 0 -1 4194560 111 5 22 6 300 45 7 8 20 0 1 0 99 1000 200\n`;
+
+test('figures of a process are those of its files in /proc, whatever its program is called', () => {
+  assert.deepEqual(parseProcessFigures(rollup, stat, io), {
+    privateBytes: 188 * 1024,
+    sharedBytes: 700 * 1024,
+    proportionalBytes: 385 * 1024,
+    swapBytes: 8 * 1024,
+    minorFaults: 111,
+    majorFaults: 22,
+    cpuSeconds: 3.45,
+    readBytes: 4096,
+    writtenBytes: 8192,
+  });
+});
+
+test('this process has figures, and one that is gone has none', async () => {
+  const mine = await readProcessFigures(process.pid);
+  assert.ok(mine !== undefined && mine.privateBytes > 1_000_000 && mine.minorFaults > 100 && mine.cpuSeconds > 0);
+  assert.equal(await readProcessFigures(2 ** 22 + 1), undefined);
+  const main = await readThreadTimes(process.pid, [process.pid, 2 ** 22 + 1]);
+  assert.ok(main.cpuSeconds > 0 && main.waitSeconds >= 0);
+});

@@ -1,0 +1,117 @@
+import type { HistogramReading } from '#base/histogram.ts';
+import { helpOf, type MetricRow, type Sample, type Value } from './metric-row.ts';
+
+/**
+ * The text formats of Prometheus and of OpenMetrics. Our own code, of a page: prom-client, which we measured, holds every
+ * series in memory between scrapes, takes three times as long for series that come and go with pods, and cannot set a
+ * counter to what a kernel has counted. `promtool check metrics` judges what is written here.
+ */
+export const formats = {
+  prometheus: 'text/plain; version=0.0.4; charset=utf-8',
+  openMetrics: 'application/openmetrics-text; version=1.0.0; charset=utf-8',
+} as const;
+export type Format = keyof typeof formats;
+
+/** The format that a client prefers, by its `Accept` header. */
+export function formatFor(accept: string | undefined): Format {
+  return accept?.includes('application/openmetrics-text') === true ? 'openMetrics' : 'prometheus';
+}
+
+/** A subject of metrics, with values of the labels that all its metrics have. */
+export interface Labelled<S> {
+  readonly subject: S;
+  readonly labels: readonly string[];
+}
+
+/** Rows of a table. */
+export type Rows<S> = readonly (readonly [string, MetricRow<S> | MetricRow<S, HistogramReading>])[];
+
+/** Writes the families of one table, one after the other, as both formats ask. */
+export class Exposition {
+  readonly #format: Format;
+  readonly #lines: string[] = [];
+
+  constructor(format: Format) {
+    this.#format = format;
+  }
+
+  add<S>(rows: Rows<S>, labelKeys: readonly string[], subjects: readonly Labelled<S>[]): void {
+    const prefixes = subjects.map(({ labels }) => pairsOf(labelKeys, labels));
+    for (const [name, row] of rows) {
+      const from = this.#lines.length;
+      // A series must not come twice: a scraper would refuse all.
+      const seen = new Set<string>();
+      for (const [at, { subject }] of subjects.entries()) {
+        for (const sample of row.of(subject)) {
+          const labels = joined(prefixes[at] ?? '', pairsOf(row.labels, sample.labels));
+          if (seen.has(labels)) continue;
+          seen.add(labels);
+          this.#sample(name, labels, sample.value);
+        }
+      }
+      if (this.#lines.length > from) this.#lines.splice(from, 0, this.#head(name, row));
+    }
+  }
+
+  toString(): string {
+    return `${this.#lines.join('')}${this.#format === 'openMetrics' ? '# EOF\n' : ''}`;
+  }
+
+  #head(name: string, row: Pick<MetricRow, 'type' | 'about' | 'unit'>): string {
+    const isCounter = row.type === 'counter';
+    let [family, type]: [string, string] = [name, row.type];
+    if (this.#format === 'openMetrics' && isCounter) {
+      // There, the samples of a counter have a suffix that its family has not; cAdvisor's `failcnt` has none.
+      if (name.endsWith(counterSuffix)) family = name.slice(0, -counterSuffix.length);
+      else type = 'unknown';
+    }
+    return `# HELP ${family} ${helpText(helpOf(row), this.#format)}\n# TYPE ${family} ${type}\n`;
+  }
+
+  #sample(name: string, labels: string, value: Sample<Value | HistogramReading>['value']): void {
+    if (typeof value !== 'object') {
+      this.#line(name, labels, value);
+      return;
+    }
+    const bucket = (le: string, count: number) => this.#line(`${name}_bucket`, joined(labels, `le="${le}"`), count);
+    for (const { upTo, count } of value.buckets) bucket(boundText(upTo), count);
+    bucket('+Inf', value.count);
+    this.#line(`${name}_sum`, labels, value.sum);
+    this.#line(`${name}_count`, labels, value.count);
+  }
+
+  #line(name: string, labels: string, value: Value): void {
+    this.#lines.push(labels === '' ? `${name} ${value}\n` : `${name}{${labels}} ${value}\n`);
+  }
+}
+
+const counterSuffix = '_total';
+
+const joined = (one: string, other: string): string => (one === '' || other === '' ? one + other : `${one},${other}`);
+
+/** OpenMetrics wants the bound as a float. */
+const boundText = (bound: number): string => (Number.isInteger(bound) ? `${bound}.0` : String(bound));
+
+/** A label without a value is the same as none. */
+function pairsOf(keys: readonly string[], values: readonly string[]): string {
+  let pairs = '';
+  for (const [at, key] of keys.entries()) {
+    const value = values[at] ?? '';
+    if (value === '') continue;
+    pairs += `${pairs === '' ? '' : ','}${key}="${escaped(value)}"`;
+  }
+  return pairs;
+}
+
+/** Longest label value, in UTF-16 units: names of a guest are bounded before, an image's name by its grammar. */
+const maxValueLength = 512;
+
+const escaped = (value: string): string =>
+  value
+    .slice(0, maxValueLength)
+    .toWellFormed()
+    .replaceAll(/[\\"\n]/g, (char) => (char === '\n' ? '\\n' : `\\${char}`));
+
+/** Prometheus does not escape quotes in a help text; OpenMetrics does. */
+const helpText = (text: string, format: Format): string =>
+  text.replaceAll(format === 'openMetrics' ? /[\\"\n]/g : /[\\\n]/g, (char) => (char === '\n' ? '\\n' : `\\${char}`));

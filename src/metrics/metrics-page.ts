@@ -1,0 +1,109 @@
+import type { Clock } from '#host/clock.ts';
+import type { Log } from '#host/log.ts';
+import type { ImageStore } from '#image/images.ts';
+import { sandboxMoves, type Resources, type Sandbox, type Sandboxes } from '#sandbox/sandbox.ts';
+import { Exposition, type Format } from './exposition.ts';
+import { guestRows, labelKeys, type Measured, measuredOf } from './guest-metrics.ts';
+import { machineLabelKeys, machineMetrics, type MachineSubject } from './machine-metrics.ts';
+import type { CpuResources } from './metric-row.ts';
+import { NodeMeter } from './node-figures.ts';
+import { nodeMetrics, type NodeSubject } from './node-metrics.ts';
+import { type PodSample, PodSampler } from './pod-sampler.ts';
+
+export interface MetricsParts {
+  readonly sandboxes: Sandboxes;
+  readonly images: Pick<ImageStore, 'counts' | 'list'>;
+  /** Of this program. */
+  readonly version: string;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+const machineRows = Object.entries(machineMetrics);
+const nodeRows = Object.entries(nodeMetrics);
+
+/** All metrics of a node, as `/metrics` has them. */
+export class MetricsPage implements Disposable {
+  readonly #parts: MetricsParts;
+  readonly #pods: PodSampler;
+  readonly #meter = new NodeMeter();
+
+  constructor(parts: MetricsParts) {
+    this.#parts = parts;
+    this.#pods = new PodSampler(parts.sandboxes, parts.clock, parts.log);
+  }
+
+  async write(format: Format): Promise<string> {
+    const [samples, node] = await Promise.all([this.#pods.read(), this.#node()]);
+    const atMs = this.#parts.clock.monotonicMs();
+    const exposition = new Exposition(format);
+    const guests = [...samples].flatMap(([sandbox, sample]) => guestsOf(sandbox, sample));
+    exposition.add(guestRows, labelKeys, guests);
+    const machines = [...samples].map(([sandbox, sample]) => ({
+      labels: [sandbox.spec.namespace, sandbox.spec.name, sandbox.id],
+      subject: machineOf(sandbox, sample, atMs),
+    }));
+    exposition.add(machineRows, machineLabelKeys, machines);
+    exposition.add(nodeRows, [], [{ labels: [], subject: node }]);
+    return exposition.toString();
+  }
+
+  [Symbol.dispose](): void {
+    this.#pods[Symbol.dispose]();
+    this.#meter[Symbol.dispose]();
+  }
+
+  async #node(): Promise<NodeSubject> {
+    const { sandboxes, images, version, clock } = this.#parts;
+    const [figures, templateMadeAt] = await Promise.all([
+      this.#meter.read(),
+      sandboxes.templateMadeAt().catch(() => undefined),
+    ]);
+    const all = sandboxes.list();
+    const states = Object.keys(sandboxMoves).map(
+      (state) => [state, all.filter(({ status }) => status.state === state).length] as const,
+    );
+    const stored = images.list();
+    return {
+      version,
+      machines: { ...Object.fromEntries(states), creating: sandboxes.starting, waiting: sandboxes.waitingMachines },
+      sandboxes: sandboxes.counts,
+      templateMadeAt,
+      images: images.counts,
+      storedImages: { count: stored.length, bytes: stored.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) },
+      nowMs: clock.now(),
+      figures,
+    };
+  }
+}
+
+function guestsOf(sandbox: Sandbox, { guest }: PodSample): readonly Measured[] {
+  if (guest === undefined) return [];
+  const { id, spec, status, resources } = sandbox;
+  const { namespace, name } = spec;
+  const containers = sandbox.containers.map((container) => {
+    const { startedAt, image, ...its } = container.status;
+    return { id: its.id, name: its.name, image, startedAt, resources: cpuResourcesOf(container.resources) };
+  });
+  const pod = { id, namespace, name, startedAt: status.createdAt, resources: cpuResourcesOf(resources), containers };
+  const measured = measuredOf(pod, guest.metrics, guest.nowMs);
+  return [measured.pod, ...measured.containers];
+}
+
+const machineOf = (sandbox: Sandbox, { host, guest, unanswered }: PodSample, atMs: number): MachineSubject => ({
+  status: sandbox.status,
+  host,
+  guest: guest?.metrics.pod,
+  guestAgeMs: guest === undefined ? undefined : Math.max(0, atMs - guest.atMs),
+  unanswered,
+});
+
+/** Period of the guests' CPU limits, in microseconds. */
+const periodUsec = 100_000;
+
+/** As the kubelet words them. */
+const cpuResourcesOf = ({ cpuLimitMillis, cpuRequestMillis }: Resources): CpuResources => ({
+  cpuPeriod: periodUsec,
+  cpuQuota: cpuLimitMillis === undefined ? -1 : (cpuLimitMillis * periodUsec) / 1000,
+  cpuShares: Math.max(2, Math.floor(((cpuRequestMillis ?? 0) * 1024) / 1000)),
+});

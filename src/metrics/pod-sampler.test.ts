@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
+import type { Clock } from '#host/clock.ts';
+import { silentLog } from '#host/log.ts';
+import { createFakeParts } from '#sandbox/testing/fake-parts.ts';
+import { sandboxSpec } from '#sandbox/testing/examples.ts';
+import { openSandboxes } from '#sandbox/sandboxes.ts';
+import { PodSampler, samplerTimes } from './pod-sampler.ts';
+import { podFigures } from './testing/figures.ts';
+
+const soon = () => AbortSignal.timeout(10_000);
+
+/** Pods with fake guests, and a clock that the test moves. */
+async function open(...names: readonly string[]) {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-metrics-'));
+  const parts = createFakeParts(directory);
+  const sandboxes = await openSandboxes({ directory, parts, log: silentLog }, soon());
+  for (const name of names) {
+    await sandboxes.run({ ...sandboxSpec, name }, soon());
+    parts.guest.answers.set('metrics', () => podFigures);
+  }
+  let nowMs = 1000;
+  const planned = new Set<() => void>();
+  const clock: Clock = {
+    now: () => 5_000_000 + nowMs,
+    monotonicMs: () => nowMs,
+    after(_ms, action) {
+      planned.add(action);
+      return () => planned.delete(action);
+    },
+  };
+  return {
+    parts,
+    sandboxes,
+    sampler: new PodSampler(sandboxes, clock, silentLog, { ...samplerTimes, firstMs: 100, answerMs: 50 }),
+    /** Passes time, with the round that was planned for then. */
+    async pass(ms: number) {
+      nowMs += ms;
+      const due = [...planned];
+      planned.clear();
+      for (const action of due) action();
+      for (let turn = 0; turn < 50; turn += 1) await setImmediate();
+    },
+    planned,
+    async [Symbol.asyncDispose]() {
+      await sandboxes[Symbol.asyncDispose]();
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+test('a read has what guests answered last, and one that does not answer delays no read and no other guest', async () => {
+  await using node = await open('good', 'hung');
+  let asked = 0;
+  node.parts.before = async (step, signal) => {
+    signal.throwIfAborted();
+    const isHung = step === 'call metrics' && ++asked % 2 === 0;
+    if (isHung)
+      await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)));
+  };
+  const namesOf = async () =>
+    [...(await node.sampler.read())].map(
+      ([{ spec }, { guest, unanswered }]) => `${spec.name} ${guest?.metrics.pod.pids} ${unanswered}`,
+    );
+  const first = await namesOf();
+  assert.equal(first[0], 'good 3 0');
+  assert.match(first[1] ?? '', /^hung undefined [01]$/);
+  const before = performance.now();
+  await namesOf();
+  assert.ok(performance.now() - before < 40, 'a later read waits for no guest');
+  node.sampler[Symbol.dispose]();
+});
+
+test('a guest that stops answering is shown as it was, and after a while not at all', async () => {
+  await using node = await open('web');
+  const guestOf = async () => [...(await node.sampler.read()).values()][0]?.guest;
+  assert.equal((await guestOf())?.atMs, 1000);
+  node.parts.before = () => Promise.reject(new Error('the guest hangs'));
+  await node.pass(15_000);
+  assert.equal((await guestOf())?.atMs, 1000, 'the last answer');
+  await node.pass(samplerTimes.oldestMs);
+  assert.equal(await guestOf(), undefined);
+  node.sampler[Symbol.dispose]();
+});
+
+test('pods are measured only while something reads, and those that are gone are forgotten', async () => {
+  await using node = await open('web');
+  assert.equal(node.planned.size, 0, 'nothing is asked unless something reads');
+  assert.equal((await node.sampler.read()).size, 1);
+  assert.equal(node.planned.size, 1);
+  await node.sandboxes.get('default', 'web')?.remove();
+  assert.equal((await node.sampler.read()).size, 0);
+  await node.pass(15_000);
+  assert.equal(node.planned.size, 1);
+  await node.pass(samplerTimes.idleMs + 1);
+  assert.equal(node.planned.size, 0, 'no next round');
+  node.sampler[Symbol.dispose]();
+});

@@ -1,0 +1,25 @@
+import { type ProcessFigures, readProcessFigures, readThreadTimes, type ThreadTime } from '#host/process-figures.ts';
+import type { LinkTraffic } from '#link/link.ts';
+import type { Machine } from '#vm/driver.ts';
+
+/** What the host spends on one sandbox. */
+export interface HostFigures {
+  /** Memory that its machine has, used or not. */
+  readonly guestMemoryBytes: number;
+  /** Of its VMM. */
+  readonly vmm: ProcessFigures;
+  /** Of the threads of its VMM that are the machine's processors. */
+  readonly vcpus: ThreadTime;
+  readonly link: LinkTraffic;
+}
+
+/** Measures what the host knows without its guest; undefined when the VMM is gone. `threads`: see `Machine.vcpuThreads`. */
+export async function measureHost(
+  { memoryMiB, record: { pid } }: Pick<Machine, 'memoryMiB' | 'record'>,
+  threads: readonly number[],
+  link: LinkTraffic,
+): Promise<HostFigures | undefined> {
+  const [vmm, vcpus] = await Promise.all([readProcessFigures(pid), readThreadTimes(pid, threads)]);
+  if (vmm === undefined) return undefined;
+  return { guestMemoryBytes: memoryMiB * 1024 * 1024, vmm, vcpus, link };
+}

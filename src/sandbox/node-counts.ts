@@ -1,0 +1,65 @@
+import { errorKinds, kindOf } from '#base/errors.ts';
+import { Histogram, type HistogramReading, secondsBounds, Tally } from '#base/histogram.ts';
+import type { Phase } from '#base/phases.ts';
+
+/** What has happened to the sandboxes of this process so far. */
+export interface SandboxCounts {
+  /** Seconds of each step of the starts that succeeded, and of the `total`. */
+  readonly phases: readonly (readonly [phase: string, reading: HistogramReading])[];
+  /** Starts that failed, by the kind of their error. */
+  readonly failedStarts: readonly (readonly [kind: string, count: number])[];
+  readonly poolHits: number;
+  /** Starts that suited the pool, while no machine waited. */
+  readonly poolMisses: number;
+  /** Sandboxes of an earlier process: `taken` over, or `ended`. */
+  readonly adoptions: readonly (readonly [outcome: string, count: number])[];
+  /** Processes that guests' kernels have killed for lack of memory. */
+  readonly outOfMemoryKills: number;
+  /** Sandboxes that failed after their start. */
+  readonly failures: number;
+}
+
+/** Counts what happens. Phases are those of a fixed set, since a guest adds others to its timeline. */
+export class NodeCounts implements SandboxCounts {
+  readonly #phases = new Map<string, Histogram>();
+  readonly #known: ReadonlySet<string>;
+  readonly #failedStarts = new Tally(errorKinds);
+  readonly #adoptions = new Tally(['taken', 'ended']);
+  poolHits = 0;
+  poolMisses = 0;
+  outOfMemoryKills = 0;
+  failures = 0;
+
+  constructor(phases: readonly string[]) {
+    this.#known = new Set([...phases, 'total']);
+  }
+
+  started(timeline: readonly Phase[]): void {
+    for (const { name, ms } of timeline) {
+      if (!this.#known.has(name)) continue;
+      const histogram = this.#phases.get(name) ?? new Histogram(secondsBounds);
+      this.#phases.set(name, histogram);
+      histogram.observe(ms / 1000);
+    }
+  }
+
+  startFailed(error: unknown): void {
+    this.#failedStarts.add(kindOf(error));
+  }
+
+  adopted(outcome: 'taken' | 'ended'): void {
+    this.#adoptions.add(outcome);
+  }
+
+  get phases(): SandboxCounts['phases'] {
+    return [...this.#phases].map(([name, histogram]) => [name, histogram.reading] as const);
+  }
+
+  get failedStarts(): SandboxCounts['failedStarts'] {
+    return this.#failedStarts.entries;
+  }
+
+  get adoptions(): SandboxCounts['adoptions'] {
+    return this.#adoptions.entries;
+  }
+}

@@ -1,0 +1,208 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { createServer } from 'node:net';
+import { once } from 'node:events';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import * as v from 'valibot';
+import { parseDocument } from 'yaml';
+import { readProcessFigures } from '#host/process-figures.ts';
+import { openCliNode, repo, type CliNode, type Typed } from './cli-node.ts';
+import { whyNoVm } from './node.ts';
+
+const skip = await whyNoVm();
+const skipProm = skip === false && spawnSync('prometheus', ['--version']).status !== 0;
+
+const podOf = (name: string, script: string) => `apiVersion: v1
+kind: Pod
+metadata: { name: ${name} }
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: localhost/podvm/base:latest
+      command: [sh, -c, '${script}']
+      resources: { limits: { memory: 64Mi, cpu: "1" } }
+`;
+
+const answerSchema = v.object({
+  status: v.literal('success'),
+  data: v.object({
+    result: v.array(v.object({ metric: v.record(v.string(), v.string()), value: v.tuple([v.number(), v.string()]) })),
+  }),
+});
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  assert.ok(typeof address === 'object' && address !== null);
+  return address.port;
+}
+
+/** A real Prometheus that scrapes the node each second, with the rules of `deploy/`. */
+async function openPrometheus(directory: string, target: string) {
+  await mkdir(directory);
+  const port = await freePort();
+  const config = join(directory, 'prometheus.yml');
+  await writeFile(
+    config,
+    `global: { scrape_interval: 1s, evaluation_interval: 1s }
+rule_files: [${join(repo, 'deploy/prometheus-rules.yaml')}]
+scrape_configs: [{ job_name: podvm, static_configs: [{ targets: ['${target}'] }] }]
+`,
+  );
+  const child = spawn(
+    'prometheus',
+    [`--config.file=${config}`, `--storage.tsdb.path=${directory}/data`, `--web.listen-address=127.0.0.1:${port}`],
+    { stdio: ['ignore', 'ignore', 'pipe'] },
+  );
+  let log = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (log += text));
+  const ended = once(child, 'close');
+  const query = async (expression: string) => {
+    const response = await fetch(`http://127.0.0.1:${port}/api/v1/query?query=${encodeURIComponent(expression)}`);
+    const body = await response.text();
+    assert.equal(response.status, 200, `${expression}: ${body}`);
+    return v.parse(answerSchema, JSON.parse(body)).data.result;
+  };
+  return {
+    query,
+    /** The result of a query, once it has one. */
+    async found(expression: string, withinMs = 60_000) {
+      const deadline = AbortSignal.timeout(withinMs);
+      for (;;) {
+        const result = await query(expression).catch(() => []);
+        if (result.length > 0) return result;
+        if (deadline.aborted) throw new Error(`no result of ${expression}\n${log}`);
+        await delay(200);
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      child.kill('SIGTERM');
+      await ended;
+    },
+  };
+}
+
+/** Each query of the Grafana dashboard, with its variables filled in. */
+async function queriesOfDashboard(): Promise<readonly string[]> {
+  const dashboard = v.parse(
+    v.object({
+      panels: v.array(
+        v.object({ title: v.string(), targets: v.optional(v.array(v.object({ expr: v.string() })), []) }),
+      ),
+    }),
+    JSON.parse(await readFile(join(repo, 'deploy/grafana-dashboard.json'), 'utf8')),
+  );
+  return dashboard.panels.flatMap(({ targets }) =>
+    targets.map(({ expr }) =>
+      expr.replaceAll('$namespace', '.*').replaceAll('$pod', '.*').replaceAll('$__rate_interval', '30s'),
+    ),
+  );
+}
+
+describe('monitoring', { skip }, () => {
+  let node: CliNode;
+  let daemon: Typed;
+  let target: string;
+  before(async () => {
+    assert.equal(skipProm, false, 'needs the packages of test/host-packages.txt');
+    node = await openCliNode({ isSetUp: true });
+    const config = join(node.root, 'podvm.yaml');
+    await writeFile(config, 'metricsAddress: 127.0.0.1:0\n');
+    daemon = node.start(['daemon', '--config', config]);
+    await daemon.shows(/serving metrics/, 300_000);
+    await daemon.shows(/ info serving /, 300_000);
+    const [, port] = /serving metrics address=127.0.0.1 port=(\d+)/.exec(daemon.stderr()) ?? [];
+    target = `127.0.0.1:${port}`;
+  });
+  after(async () => {
+    await node[Symbol.asyncDispose]();
+  });
+
+  it('a real Prometheus scrapes pods and node; no panel of the dashboard is empty; the overhead is that of /proc', async () => {
+    const busy = join(node.root, 'busy.yaml');
+    await writeFile(
+      busy,
+      [podOf('busy', 'i=0; while :; do i=$((i+1)); done'), podOf('quiet', 'echo hello; sleep 1000000')].join('---\n'),
+    );
+    const pods = node.start(['run', busy]);
+    const failing = join(node.root, 'failing.yaml');
+    await writeFile(failing, podOf('failing', 'true').replace('base:latest', 'absent:1'));
+    await pods.shows(/quiet\S* .*hello|hello/, 120_000);
+    await node.type(['run', failing]); // its image cannot be pulled
+    await using prometheus = await openPrometheus(join(node.root, 'prometheus'), target);
+
+    await prometheus.found('up{job="podvm"} == 1');
+    const [usage] = await prometheus.found('container_cpu_usage_seconds_total{container="main", pod="busy"} > 1');
+    assert.equal(usage?.metric['namespace'], 'default');
+    assert.equal(usage.metric['image'], 'localhost/podvm/base:latest');
+    await prometheus.found('rate(container_cpu_usage_seconds_total{container="main", pod="busy"}[30s]) > 0.1');
+
+    for (const expression of await queriesOfDashboard()) await prometheus.found(expression);
+    for (const expression of await expressionsOfRules()) await prometheus.query(expression);
+
+    await figuresAgree(node, target);
+    await textIsValid(target);
+    pods.child.kill('SIGINT');
+    await pods.ended;
+  });
+});
+
+async function expressionsOfRules(): Promise<readonly string[]> {
+  const text = await readFile(join(repo, 'deploy/prometheus-rules.yaml'), 'utf8');
+  const rules = v.parse(
+    v.object({ groups: v.array(v.object({ rules: v.array(v.object({ expr: v.string() })) })) }),
+    parseDocument(text).toJS(),
+  );
+  return rules.groups.flatMap((group) => group.rules.map(({ expr }) => expr));
+}
+
+const scrape = async (target: string) => await (await fetch(`http://${target}/metrics`)).text();
+
+function valueOf(text: string, name: string, pod: string): number {
+  const line = text.split('\n').find((each) => each.startsWith(`${name}{`) && each.includes(`pod="${pod}"`));
+  return Number(line?.split(' ').at(-1));
+}
+
+/** The figures of a pod that rests are those of its VMM in /proc, within 2 %. */
+async function figuresAgree(node: CliNode, target: string): Promise<void> {
+  const details = JSON.parse((await node.type(['inspect', 'quiet'])).stdout) as { sandbox: { vmmPid: number } };
+  const deadline = AbortSignal.timeout(60_000);
+  const isNear = (one: number, other: number) => Math.abs(one - other) <= 0.02 * other;
+  for (;;) {
+    const figures = await readProcessFigures(details.sandbox.vmmPid);
+    const text = await scrape(target);
+    assert.ok(figures !== undefined);
+    const { privateBytes, sharedBytes, cpuSeconds } = figures;
+    const used = valueOf(text, 'container_memory_usage_bytes', 'quiet');
+    const pairs = [
+      [valueOf(text, 'podvm_pod_vmm_private_memory_bytes', 'quiet'), privateBytes],
+      [valueOf(text, 'podvm_pod_vmm_shared_memory_bytes', 'quiet'), sharedBytes],
+      [valueOf(text, 'podvm_pod_vmm_cpu_seconds_total', 'quiet'), cpuSeconds],
+      [valueOf(text, 'podvm_pod_memory_overhead_bytes', 'quiet'), privateBytes - used],
+      [valueOf(text, 'podvm_pod_memory_overhead_ratio', 'quiet'), privateBytes / used],
+    ] as const;
+    if (pairs.every(([one, other]) => isNear(one, other))) return;
+    if (deadline.aborted) throw new Error(`figures differ: ${JSON.stringify(pairs)}`);
+    await delay(500);
+  }
+}
+
+/** Both formats are valid; what promtool says of names concerns cAdvisor's only. */
+async function textIsValid(target: string): Promise<void> {
+  const checked = spawnSync('promtool', ['check', 'metrics'], { input: await scrape(target), encoding: 'utf8' });
+  const complaints = checked.stderr
+    .trim()
+    .split('\n')
+    .filter((line) => line !== '');
+  assert.deepEqual(
+    complaints.filter((line) => !line.startsWith('container_')),
+    [],
+  );
+  assert.ok(checked.status === 0 || checked.status === 3, checked.stderr);
+}
