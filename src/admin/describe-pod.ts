@@ -42,7 +42,7 @@ export async function detailsOf(pod: RunningPod, signal: AbortSignal): Promise<P
   };
 }
 
-function containerOf(container: PodContainerStatus): ContainerSummary {
+export function containerOf(container: PodContainerStatus): ContainerSummary {
   const { state } = container;
   const message = state.kind === 'running' ? undefined : state.message;
   return {

@@ -8,6 +8,7 @@ import type { Exec, Sandboxes } from '#sandbox/sandbox.ts';
 import { consoleLog } from './console-log.ts';
 import { detailsOf, summaryOf } from './describe-pod.ts';
 import { drain } from './drain.ts';
+import { describePod } from './pod-description.ts';
 import type { InputTarget } from './input-session.ts';
 import { readJson, sendJson, sendStream } from './http.ts';
 import { chooseContainer, podLogs } from './pod-logs.ts';
@@ -26,6 +27,11 @@ export function podRoutes(pods: PodTable, sandboxes: Sandboxes): Routes {
     'GET /v1/pods/:namespace/:name': withPod(async (pod, { response, signal }) => {
       sendJson(response, 200, await detailsOf(pod, signal));
     }),
+    'GET /v1/pods/:namespace/:name/description': async ({ segment, response, signal }) => {
+      const namespace = segment('namespace');
+      const within = namespace === '_' ? undefined : namespace;
+      sendJson(response, 200, await describePod({ pods, sandboxes }, within, segment('name'), signal));
+    },
     'POST /v1/pods/:namespace/:name/stop': withPod(async (pod, { request, response }) => {
       const { graceSeconds } = await readJson(request, stopRequestSchema);
       await pod.terminate(graceSeconds);

@@ -5,6 +5,7 @@ import * as v from 'valibot';
  *
  *   GET  /v1/pods                                     PodSummary[]
  *   GET  /v1/pods/{namespace}/{name}                  PodDetails
+ *   GET  /v1/pods/{namespace}/{name}/description      PodDescription, see description.ts
  *   POST /v1/pods/{namespace}/{name}/stop             StopRequest -> PodSummary, when it has stopped
  *   GET  /v1/pods/{namespace}/{name}/logs?container=&follow=&tail=&attempt=   bytes
  *   GET  /v1/pods/{namespace}/{name}/console?follow=  bytes

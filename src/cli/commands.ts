@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { type Client, createClient } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
+import { describeCommand } from './describe-command.ts';
 import type { EndSignals } from './end-signals.ts';
 import { execCommand } from './exec-command.ts';
 import { type ExecFlags, execOptions, parseExecWords } from './exec-words.ts';
@@ -140,6 +141,14 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       arguments: [pod],
       isClient: true,
       action: (name: string) => inspectCommand(client(), name, terminal),
+    },
+    {
+      name: 'describe',
+      description:
+        'print what happened to a pod, also to one of a kubelet: state, events, slow steps, figures, console',
+      arguments: [pod],
+      isClient: true,
+      action: (name: string) => describeCommand(client(), name, terminal),
     },
     {
       name: 'console',

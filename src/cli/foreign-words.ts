@@ -35,7 +35,6 @@ export const foreignWords: ReadonlyMap<string, string> = new Map(
     down: stop,
     top: 'See processes with `podvm exec POD top`, and the memory of the pod and its machine with `podvm inspect POD`.',
     stats: 'See the memory of a pod and its machine with `podvm inspect POD`.',
-    describe: inspect,
     events: inspect,
     port: inspect,
     attach: 'Follow the output with `podvm logs -f POD`, or open a shell with `podvm exec -it POD sh`.',

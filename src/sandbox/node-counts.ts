@@ -6,6 +6,8 @@ import type { Phase } from '#base/phases.ts';
 export interface SandboxCounts {
   /** Seconds of each step of the starts that succeeded, and of the `total`. */
   readonly phases: readonly (readonly [phase: string, reading: HistogramReading])[];
+  /** The middle one of the latest times of each step, in `ms`, of so many starts. */
+  readonly medians: ReadonlyMap<string, { readonly ms: number; readonly starts: number }>;
   /** Starts that failed, by the kind of their error. */
   readonly failedStarts: readonly (readonly [kind: string, count: number])[];
   readonly poolHits: number;
@@ -19,9 +21,14 @@ export interface SandboxCounts {
   readonly failures: number;
 }
 
+/** Starts whose times are kept for the median. */
+const maxLatest = 100;
+
 /** Counts what happens. Phases are those of a fixed set, since a guest adds others to its timeline. */
 export class NodeCounts implements SandboxCounts {
   readonly #phases = new Map<string, Histogram>();
+  /** The latest times of each step, in `ms`. */
+  readonly #latest = new Map<string, number[]>();
   readonly #known: ReadonlySet<string>;
   readonly #failedStarts = new Tally(errorKinds);
   readonly #adoptions = new Tally(['taken', 'ended']);
@@ -40,6 +47,10 @@ export class NodeCounts implements SandboxCounts {
       const histogram = this.#phases.get(name) ?? new Histogram(secondsBounds);
       this.#phases.set(name, histogram);
       histogram.observe(ms / 1000);
+      const latest = this.#latest.get(name) ?? [];
+      this.#latest.set(name, latest);
+      latest.push(ms);
+      if (latest.length > maxLatest) latest.shift();
     }
   }
 
@@ -53,6 +64,12 @@ export class NodeCounts implements SandboxCounts {
 
   get phases(): SandboxCounts['phases'] {
     return [...this.#phases].map(([name, histogram]) => [name, histogram.reading] as const);
+  }
+
+  get medians(): SandboxCounts['medians'] {
+    const medianOf = (times: readonly number[]) =>
+      [...times].sort((a, b) => a - b)[Math.floor((times.length - 1) / 2)] ?? 0;
+    return new Map([...this.#latest].map(([name, times]) => [name, { ms: medianOf(times), starts: times.length }]));
   }
 
   get failedStarts(): SandboxCounts['failedStarts'] {
