@@ -3,7 +3,7 @@ import { BlockList, isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { parseQuantity, unitsOf } from '#base/quantity.ts';
-import type { LogLevel } from '#host/log.ts';
+import type { LogFormat, LogLevel } from '#host/log.ts';
 import type { NetworkPolicy } from '#network/guard/network-policy.ts';
 import type { PoolSize } from '#sandbox/start/pool-demand.ts';
 import type { TemplateChoice } from '#sandbox/template-choice.ts';
@@ -38,6 +38,7 @@ export interface Configuration {
   /** The most that pods on the built-in network may reach of the node. */
   readonly networkPolicy: NetworkPolicy;
   readonly logLevel: LogLevel;
+  readonly logFormat: LogFormat;
   readonly nodeName: string;
   /** What is kept of guests' serial consoles. */
   readonly console: WordOf<'console'>;
@@ -141,6 +142,7 @@ export function readConfiguration(
       .map((path) => absolute(nameOf('cniPlugins'), path)),
     networkPolicy: word('networkPolicy'),
     logLevel: word('log', options.logLevel),
+    logFormat: word('logFormat'),
     nodeName: hostname(),
     console: word('console'),
     requiresCgroup: word('hostLimits') === 'required',

@@ -1,8 +1,9 @@
+import { fstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { serveCri } from '#cri/serve-cri.ts';
 import { defaultStreamingSettings, serveStreaming } from '#cri/streaming/server.ts';
 import { systemClock } from '#host/clock.ts';
-import { createLog } from '#host/log.ts';
+import { createLog, goesToJournal } from '#host/log.ts';
 import { defaultEnv, run } from '#host/run.ts';
 import { serveShim } from '#shim/serve-shim.ts';
 import { checkUpdatesApart } from '#setup/check-updates-apart.ts';
@@ -41,7 +42,8 @@ export async function daemonCommand(
     });
   }
   const assets = await ensureAssets(config, write, stop.signal);
-  const log = createLog(config.logLevel, write);
+  const hasPriority = goesToJournal(itself.env, fstatSync(2, { bigint: true }));
+  const log = createLog(config.logLevel, write, { format: config.logFormat, hasPriority });
   await using node = await openNode(config, assets, log, stop.signal, 'daemon', serverOf(config, version));
   log.info('serving', { cri: config.criSocketPath, shim: config.shimSocketPath, admin: config.socketPath });
   const warming = node.warmUp(stop.signal).catch((error: unknown) => {

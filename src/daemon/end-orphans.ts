@@ -10,7 +10,7 @@ import { requireRoot } from './serve-here.ts';
 /** Runs `podvm stop --orphaned`, without set-up. Errors: `denied`, `busy`. */
 export async function endOrphans(config: Configuration, write: (line: string) => void): Promise<readonly Orphan[]> {
   requireRoot('end machines');
-  const log = createLog(config.logLevel, write);
+  const log = createLog(config.logLevel, write, { format: config.logFormat, hasPriority: false });
   const parts = { network: openNetwork(config, 'command', log), driver: { sweep: sweepMachine } };
   const ended = await endOrphansOf(config.root, parts, log, new AbortController().signal);
   await endKeeper(join(config.root, 'shim'), config.shimSocketPath); // nothing is left for it

@@ -28,7 +28,15 @@ export async function serveHere(
   const { any: signal } = ends;
   const assets = await ensureAssets(config, write, signal);
   await using undo = new AsyncDisposableStack();
-  const node = undo.use(await openNode(config, assets, createLog(config.logLevel, write), signal, 'command'));
+  const node = undo.use(
+    await openNode(
+      config,
+      assets,
+      createLog(config.logLevel, write, { format: config.logFormat, hasPriority: false }),
+      signal,
+      'command',
+    ),
+  );
   // Pods do not require the template here, but they would wait for it without a message.
   if (purpose === 'pods') await createProgress(write).during(templateTask, () => node.warmUp(signal));
   const owned = undo.move();

@@ -38,7 +38,7 @@ export async function serveStoredImages(
     sysroot: (await readCurrent(config.root))?.sysroot ?? '',
     containersDirectory: config.containersDirectory,
     ...(config.authFile === undefined ? {} : { authFile: config.authFile }),
-    log: createLog(config.logLevel, write),
+    log: createLog(config.logLevel, write, { format: config.logFormat, hasPriority: false }),
   });
   const directory = await mkdtemp(join(tmpdir(), 'podvm-'));
   undo.defer(() => rm(directory, { recursive: true, force: true }));

@@ -1,4 +1,4 @@
-import { logLevels } from '#host/log.ts';
+import { logFormats, logLevels } from '#host/log.ts';
 import { networkPolicies } from '#network/guard/network-policy.ts';
 import { templateChoices } from '#sandbox/template-choice.ts';
 
@@ -127,6 +127,12 @@ export const settings = {
     default: 'warn',
     daemonDefault: 'info',
     about: 'Least severe messages that are written to standard error.',
+  },
+  logFormat: {
+    env: 'PODVM_LOG_FORMAT',
+    type: word(...logFormats),
+    default: 'text',
+    about: 'Form of the messages. `json`: an object on each line, with `time`, `level`, `event` and further fields.',
   },
   console: {
     env: 'PODVM_CONSOLE',

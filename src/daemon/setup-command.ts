@@ -83,7 +83,13 @@ async function ensureTemplate(config: Configuration, assets: Assets, write: Writ
   if (await isServed(config.socketPath)) return;
   const { openNode } = await import('./node.ts');
   await createProgress(write).during(templateTask, async () => {
-    await using node = await openNode(config, assets, createLog(config.logLevel, write), signal, 'command');
+    await using node = await openNode(
+      config,
+      assets,
+      createLog(config.logLevel, write, { format: config.logFormat, hasPriority: false }),
+      signal,
+      'command',
+    );
     await node.warmUp(signal);
   });
   await writeFileAtomic(stamp, assets.key, 0o644);

@@ -1,4 +1,5 @@
 import { PodvmError, messageOf } from '#base/errors.ts';
+import { currentRequest } from './request.ts';
 
 /** Fields in order, with plain values. Must not contain guest data or secrets. */
 export type LogFields = Readonly<Record<string, string | number | boolean | undefined>>;
@@ -16,17 +17,53 @@ export interface Log {
 export const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
-/** Writes one line per event, `time level event key=value ...`, with `write` (standard error in the program). */
-export function createLog(level: LogLevel, write: (line: string) => void, bound: LogFields = {}): Log {
+export const logFormats = ['text', 'json'] as const;
+export type LogFormat = (typeof logFormats)[number];
+
+/** How lines are written. */
+export interface LogStyle {
+  readonly format: LogFormat;
+  /** Begins each line with its priority, which systemd's journal takes off (sd-daemon(3)). */
+  readonly hasPriority: boolean;
+}
+
+export const plainStyle: LogStyle = { format: 'text', hasPriority: false };
+
+/** Priorities of syslog. */
+const priorities = { debug: 7, info: 6, warn: 4, error: 3, silent: 3 } as const satisfies Record<LogLevel, number>;
+
+interface Line {
+  readonly time: string;
+  readonly level: LogLevel;
+  readonly event: string;
+}
+
+const formatted = {
+  /** `time level event key=value ...` */
+  text: ({ time, level, event }: Line, fields: LogFields): string => {
+    const pairs = Object.entries(fields).map(
+      ([key, value]) => ` ${key}=${typeof value === 'string' && /[\s"=]/.test(value) ? JSON.stringify(value) : value}`,
+    );
+    return `${time} ${level} ${event}${pairs.join('')}`;
+  },
+  /** One object; what a line always has is not replaced by a field of that name. */
+  json: (line: Line, fields: LogFields): string => JSON.stringify({ ...line, ...fields, ...line }),
+} as const satisfies Record<LogFormat, (line: Line, fields: LogFields) => string>;
+
+/** Writes one line per event with `write` (standard error in the program). */
+export function createLog(
+  level: LogLevel,
+  write: (line: string) => void,
+  style: LogStyle = plainStyle,
+  bound: LogFields = {},
+): Log {
   const emit = (at: LogLevel, event: string, fields: LogFields = {}) => {
     if (logLevels.indexOf(at) < logLevels.indexOf(level)) return;
-    const pairs = Object.entries({ ...bound, ...fields })
-      .filter(([, value]) => value !== undefined)
-      .map(
-        ([key, value]) =>
-          ` ${key}=${typeof value === 'string' && /[\s"=]/.test(value) ? JSON.stringify(value) : value}`,
-      );
-    write(`${new Date().toISOString()} ${at} ${event}${pairs.join('')}\n`);
+    const request = currentRequest();
+    const all = { ...bound, ...(request === undefined ? {} : { request }), ...fields };
+    const given = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+    const text = formatted[style.format]({ time: new Date().toISOString(), level: at, event }, given);
+    write(`${style.hasPriority ? `<${priorities[at]}>` : ''}${text}\n`);
   };
   return {
     debug: (event, fields) => emit('debug', event, fields),
@@ -38,8 +75,19 @@ export function createLog(level: LogLevel, write: (line: string) => void, bound:
         err: messageOf(error),
         kind: error instanceof PodvmError ? error.kind : undefined,
       }),
-    with: (fields) => createLog(level, write, { ...bound, ...fields }),
+    with: (fields) => createLog(level, write, style, { ...bound, ...fields }),
   };
+}
+
+/**
+ * Whether standard error of a process with this environment goes to systemd's journal: `JOURNAL_STREAM` names its device and
+ * inode (systemd.exec(5)).
+ */
+export function goesToJournal(
+  { JOURNAL_STREAM: stream }: { readonly JOURNAL_STREAM?: string | undefined },
+  { dev, ino }: { readonly dev: bigint; readonly ino: bigint },
+): boolean {
+  return stream === `${dev}:${ino}`;
 }
 
 export const silentLog: Log = createLog('silent', () => {});

@@ -27,6 +27,7 @@ export class MetricsPage implements Disposable {
   readonly #parts: MetricsParts;
   readonly #pods: PodSampler;
   readonly #meter = new NodeMeter();
+  #template: Promise<Date | undefined> | undefined;
 
   constructor(parts: MetricsParts) {
     this.#parts = parts;
@@ -34,7 +35,8 @@ export class MetricsPage implements Disposable {
   }
 
   async write(format: Format): Promise<string> {
-    const [samples, node] = await Promise.all([this.#pods.read(), this.#node()]);
+    const samples = await this.#pods.read();
+    const node = this.#node(await this.#templateMadeAt());
     const atMs = this.#parts.clock.monotonicMs();
     const exposition = new Exposition(format);
     const guests = [...samples].flatMap(([sandbox, sample]) => guestsOf(sandbox, sample));
@@ -53,12 +55,15 @@ export class MetricsPage implements Disposable {
     this.#meter[Symbol.dispose]();
   }
 
-  async #node(): Promise<NodeSubject> {
+  /** What the last look found, and looks again for the next time: the disk may be busy. */
+  async #templateMadeAt(): Promise<Date | undefined> {
+    const last = this.#template;
+    this.#template = this.#parts.sandboxes.templateMadeAt().catch(() => undefined);
+    return await (last ?? this.#template);
+  }
+
+  #node(templateMadeAt: Date | undefined): NodeSubject {
     const { sandboxes, images, version, clock } = this.#parts;
-    const [figures, templateMadeAt] = await Promise.all([
-      this.#meter.read(),
-      sandboxes.templateMadeAt().catch(() => undefined),
-    ]);
     const all = sandboxes.list();
     const states = Object.keys(sandboxMoves).map(
       (state) => [state, all.filter(({ status }) => status.state === state).length] as const,
@@ -72,7 +77,7 @@ export class MetricsPage implements Disposable {
       images: images.counts,
       storedImages: { count: stored.length, bytes: stored.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) },
       nowMs: clock.now(),
-      figures,
+      figures: this.#meter.read(),
     };
   }
 }

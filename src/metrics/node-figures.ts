@@ -1,4 +1,4 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { readdirSync, readFileSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 
 /** What the kernel says of the node, and this process of itself. */
@@ -12,7 +12,7 @@ export interface NodeFigures {
   readonly residentBytes: number;
   readonly heapUsedBytes: number;
   readonly heapBytes: number;
-  readonly descriptors: number | undefined;
+  readonly descriptors: number;
   readonly maxDescriptors: number | undefined;
   readonly loopDelay: LoopDelay;
 }
@@ -36,27 +36,22 @@ export class NodeMeter implements Disposable {
     this.#loop.enable();
   }
 
-  async read(): Promise<NodeFigures> {
-    const text = (path: string) => readFile(path, 'latin1').catch(() => '');
-    const [memory, limits, descriptors, ...pressures] = await Promise.all([
-      text('/proc/meminfo'),
-      text('/proc/self/limits'),
-      readdir('/proc/self/fd').catch(() => undefined),
-      ...pressureResources.map((resource) => text(`/proc/pressure/${resource}`)),
-    ]);
+  /** Reads /proc at once: that takes no disk, and less time than a turn of the event loop on a busy node. */
+  read(): NodeFigures {
+    const memory = textOf('/proc/meminfo');
     const { user, system } = process.cpuUsage();
     const { rss, heapUsed, heapTotal } = process.memoryUsage();
     return {
       memoryBytes: kibOf(memory, 'MemTotal'),
       availableBytes: kibOf(memory, 'MemAvailable'),
-      pressure: pressureResources.flatMap((resource, at) => pressureOf(resource, pressures[at] ?? '')),
+      pressure: pressureResources.flatMap((resource) => pressureOf(resource, textOf(`/proc/pressure/${resource}`))),
       cpuSeconds: (user + system) / 1e6,
       startedSeconds: performance.timeOrigin / 1000,
       residentBytes: rss,
       heapUsedBytes: heapUsed,
       heapBytes: heapTotal,
-      descriptors: descriptors?.length,
-      maxDescriptors: numberOf(/^Max open files\s+(\d+)/m.exec(limits)?.[1]),
+      descriptors: readdirSync('/proc/self/fd').length,
+      maxDescriptors: numberOf(/^Max open files\s+(\d+)/m.exec(textOf('/proc/self/limits'))?.[1]),
       loopDelay: this.#loopDelay(),
     };
   }
@@ -75,6 +70,15 @@ export class NodeMeter implements Disposable {
 
   [Symbol.dispose](): void {
     this.#loop.disable();
+  }
+}
+
+/** Empty where the kernel has no such file. */
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'latin1');
+  } catch {
+    return '';
   }
 }
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { errorKinds, PodvmError } from '#base/errors.ts';
-import { silentLog } from '#host/log.ts';
+import { createLog, silentLog } from '#host/log.ts';
 import { ImageService } from '../schema/api_pb.ts';
 import { connectTestClient, is } from '../testing/grpc-client.ts';
 import { maxMessageBytes, serveGrpc } from './serve-grpc.ts';
@@ -24,11 +24,11 @@ const nothing: ImageVerbs = {
 };
 
 /** Serves the service of a test on its own socket, with a client. */
-async function serve(verbs: Partial<ImageVerbs>) {
+async function serve(verbs: Partial<ImageVerbs>, log = silentLog) {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-grpc-'));
   const socketPath = join(directory, 'cri.sock');
   const add = { ...nothing, ...verbs };
-  const server = await serveGrpc(socketPath, (to) => addService(to, ImageService, add, silentLog));
+  const server = await serveGrpc(socketPath, (to) => addService(to, ImageService, add, log));
   const client = connectTestClient(socketPath);
   return {
     socketPath,
@@ -61,6 +61,29 @@ test('a request above the message limit is refused as exhausted, and one below i
   await assert.rejects(place.images.imageStatus(request(maxMessageBytes)), is(status.RESOURCE_EXHAUSTED, /./));
   const { image } = await place.images.imageStatus(request(maxMessageBytes - 100));
   assert.equal(image?.id, String(maxMessageBytes - 100));
+});
+
+test('all log lines of a call have the id of that call, also the one that tells of its end', async () => {
+  const written: string[] = [];
+  const log = createLog('debug', (line) => written.push(line));
+  const verbs: Partial<ImageVerbs> = {
+    listImages: async () => {
+      log.info('lists');
+      return {};
+    },
+    imageStatus: () => {
+      log.info('looks');
+      return Promise.reject(new PodvmError('notFound', 'Cannot find it'));
+    },
+  };
+  await using place = await serve(verbs, log);
+  await Promise.all([place.images.listImages(), place.images.imageStatus({}).catch(() => undefined)]);
+  const idsOf = (pattern: RegExp) =>
+    written.filter((line) => pattern.test(line)).map((line) => / request=(\w+)/.exec(line)?.[1] ?? 'none');
+  const [listing, looking] = [idsOf(/lists|verb=ListImages/), idsOf(/looks|verb=ImageStatus/)];
+  assert.deepEqual([listing.length, looking.length], [2, 2], written.join(''));
+  assert.deepEqual([new Set(listing).size, new Set(looking).size, listing[0] === looking[0]], [1, 1, false]);
+  assert.match(listing[0] ?? '', /^[0-9a-f]{16}$/);
 });
 
 test('an error contains its causes and its fix, in printable characters', async () => {

@@ -19,6 +19,7 @@ import {
 } from '@grpc/grpc-js';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
+import { asRequest, requestIdOf } from '#host/request.ts';
 import { statusOf } from '#base/status-codes.ts';
 
 /** A message of a handler. Omitted fields have proto3's defaults. */
@@ -99,6 +100,9 @@ function decodeRequest(input: DescMessage, bytes: Uint8Array, verb: string): unk
   }
 }
 
+/** W3C's Trace Context, which a kubelet sends when it traces. */
+const traceHeader = 'traceparent';
+
 type Encode = (answer: AnyAnswer) => Buffer;
 
 function unaryHandler(
@@ -109,15 +113,16 @@ function unaryHandler(
 ): handleUnaryCall<Buffer, Buffer> {
   return (call, answer) => {
     const signal = signalOf(call);
-    const run = async () => encode(await handle(call.request, signal));
+    const request = requestIdOf(call.metadata.get(traceHeader)[0]);
+    const run = () => asRequest(request, async () => encode(await handle(call.request, signal)));
     const startedAt = performance.now();
     run().then(
       (bytes) => {
-        log.debug('answered', { verb, ms: Math.round(performance.now() - startedAt) });
+        log.debug('answered', { verb, request, ms: Math.round(performance.now() - startedAt) });
         answer(null, bytes);
       },
       (error: unknown) => {
-        tell(log, verb, error);
+        tell(log.with({ request }), verb, error);
         answer({ ...statusOf(asCallers(error, signal)), metadata: new Metadata() });
       },
     );
@@ -138,10 +143,11 @@ function streamingHandler(
         if (!call.write(encode(answer))) await drained(call, signal);
       }
     };
-    run().then(
+    const request = requestIdOf(call.metadata.get(traceHeader)[0]);
+    asRequest(request, run).then(
       () => call.end(),
       (error: unknown) => {
-        if (!signal.aborted) tell(log, verb, error); // a client may stop reading early
+        if (!signal.aborted) tell(log.with({ request }), verb, error); // a client may stop reading early
         call.emit('error', { ...statusOf(asCallers(error, signal)), metadata: new Metadata() });
       },
     );

@@ -1,0 +1,37 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { randomBytes } from 'node:crypto';
+
+interface Request {
+  readonly id: string;
+  isOver: boolean;
+}
+
+const requests = new AsyncLocalStorage<Request>();
+
+/**
+ * Does the work of a client's call: every log line of it has the call's id. What the work leaves running, such as a machine,
+ * has it no longer once the call has ended.
+ */
+export async function asRequest<T>(id: string, work: () => Promise<T>): Promise<T> {
+  const request = { id, isOver: false };
+  try {
+    return await requests.run(request, work);
+  } finally {
+    request.isOver = true;
+  }
+}
+
+/** Id of the call that the running code works for; undefined if it works for none. */
+export function currentRequest(): string | undefined {
+  const request = requests.getStore();
+  return request?.isOver === false ? request.id : undefined;
+}
+
+/** `traceparent` of W3C: version, trace, parent, flags; a trace of zeros is none. */
+const traceparent = /^[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-|$)/;
+
+/** The trace that a caller names in W3C's header, so that its log and ours have the same id; else an id of our own. */
+export function requestIdOf(header: unknown): string {
+  const [, trace] = traceparent.exec(typeof header === 'string' ? header : '') ?? [];
+  return trace ?? randomBytes(8).toString('hex');
+}
