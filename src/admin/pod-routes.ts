@@ -8,6 +8,7 @@ import type { Exec, Sandboxes } from '#sandbox/sandbox.ts';
 import { consoleLog } from './console-log.ts';
 import { detailsOf, summaryOf } from './describe-pod.ts';
 import { drain } from './drain.ts';
+import { measureOverhead } from './measure-overhead.ts';
 import { describePod } from './pod-description.ts';
 import type { InputTarget } from './input-session.ts';
 import { readJson, sendJson, sendStream } from './http.ts';
@@ -23,6 +24,8 @@ export function podRoutes(pods: PodTable, sandboxes: Sandboxes): Routes {
   return {
     'GET /v1/node': ({ response }) =>
       sendJson(response, 200, { waitingMachines: sandboxes.waitingMachines } satisfies NodeDetails),
+    'GET /v1/overhead': async ({ response, signal }) =>
+      sendJson(response, 200, await measureOverhead(sandboxes, Date.now(), signal)),
     'GET /v1/pods': ({ response }) => sendJson(response, 200, pods.list().map(summaryOf)),
     'GET /v1/pods/:namespace/:name': withPod(async (pod, { response, signal }) => {
       sendJson(response, 200, await detailsOf(pod, signal));

@@ -6,3 +6,14 @@ export const nodeDetailsSchema = v.object({
   waitingMachines: v.number(),
 });
 export type NodeDetails = v.InferOutput<typeof nodeDetailsSchema>;
+
+/** `GET /v1/overhead`: what each running pod costs the node beyond what it uses. Pods that cannot be measured are left out. */
+export const podOverheadSchema = v.object({
+  namespace: v.string(),
+  name: v.string(),
+  /** Private memory of its VMM less what the pod uses of it. */
+  memoryBytes: v.number(),
+  /** Processor time of its VMM less that of the pod, in thousandths of a core, since it started. */
+  cpuMillis: v.number(),
+});
+export type PodOverhead = v.InferOutput<typeof podOverheadSchema>;

@@ -7,6 +7,7 @@ import { execCommand } from './exec-command.ts';
 import { type ExecFlags, execOptions, parseExecWords } from './exec-words.ts';
 import { imageCommands } from './image-commands.ts';
 import { stopOrphans, warnOfOrphans } from './orphans.ts';
+import { type OverheadOutput, overheadCommand } from './overhead-command.ts';
 import {
   consoleCommand,
   drainCommand,
@@ -149,6 +150,17 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       arguments: [pod],
       isClient: true,
       action: (name: string) => describeCommand(client(), name, terminal),
+    },
+    {
+      name: 'overhead',
+      description: 'measure what pods cost this node beyond what they use',
+      options: [
+        new Option('-o, --output <format>', 'yaml: a RuntimeClass for the scheduler')
+          .choices(['text', 'yaml'])
+          .default('text'),
+      ],
+      isClient: true,
+      action: ({ output }: { output: OverheadOutput }) => overheadCommand(client(), output, terminal),
     },
     {
       name: 'console',
