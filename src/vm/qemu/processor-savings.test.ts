@@ -2,18 +2,23 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProcessorSavings } from './processor-savings.ts';
 
-/** Seconds of machines that use so many cores each, all with the same shares; those that are rested after each second. */
-function run(savings: ProcessorSavings, seconds: readonly Readonly<Record<string, number>>[], shares = 102) {
+/**
+ * Seconds of machines that use so many of `cores` each, all with the same shares; those that are rested after each second.
+ * What none of them uses is idle.
+ */
+function run(savings: ProcessorSavings, seconds: readonly Readonly<Record<string, number>>[], cores = 2) {
   const used = new Map<string, number>();
-  return seconds.map((cores, at) => {
-    for (const [id, each] of Object.entries(cores)) used.set(id, (used.get(id) ?? 0) + each * 1000);
-    const uses = new Map([...used].map(([id, usedMs]) => [id, { usedMs, cpuShares: shares }] as const));
-    return [...savings.rested(1000 * (at + 1), uses)].join(' ');
+  let idleMs = 0;
+  return seconds.map((second) => {
+    for (const [id, each] of Object.entries(second)) used.set(id, (used.get(id) ?? 0) + each * 1000);
+    idleMs += 1000 * (cores - Object.values(second).reduce((sum, each) => sum + each, 0));
+    const uses = new Map([...used].map(([id, usedMs]) => [id, { usedMs, cpuShares: 102 }] as const));
+    return [...savings.rested(idleMs, uses)].join(' ');
   });
 }
 
 test('machines that flood have used up what they saved, and a quiet one beside them has not', () => {
-  const savings = new ProcessorSavings(2, 0);
+  const savings = new ProcessorSavings();
   const second = { a: 0.6, b: 0.6, c: 0.6, quiet: 0.05 };
   const rested = run(
     savings,
@@ -23,8 +28,19 @@ test('machines that flood have used up what they saved, and a quiet one beside t
   assert.equal(rested.at(-1), 'quiet');
 });
 
+test('machines that flood a host have no savings there either if other programs leave them a third of it', () => {
+  const second = { a: 0.2, b: 0.2, c: 0.2, quiet: 0.05 };
+  const rested = run(
+    new ProcessorSavings(),
+    Array.from({ length: 120 }, () => second),
+    0.65,
+  );
+  assert.equal(rested[0], 'a b c quiet');
+  assert.equal(rested.at(-1), 'quiet');
+});
+
 test('a machine that rested is served before others for no more than it saved', () => {
-  const savings = new ProcessorSavings(2, 0);
+  const savings = new ProcessorSavings();
   const quiet = Array.from({ length: 60 }, () => ({ burns: 0, a: 0.66, b: 0.66, c: 0.66 }));
   const burning = Array.from({ length: 20 }, () => ({ burns: 1, a: 0.33, b: 0.33, c: 0.33 }));
   const rested = run(savings, [...quiet, ...burning]).map((ids) => ids.split(' ').includes('burns'));
@@ -34,9 +50,9 @@ test('a machine that rested is served before others for no more than it saved', 
 });
 
 test('the parts of machines are as their shares, and the shares of a removed machine go to the others', () => {
-  const savings = new ProcessorSavings(2, 0);
+  const savings = new ProcessorSavings();
   const use = (usedMs: number, cpuShares: number) => ({ usedMs, cpuShares });
-  let [asked, plain] = [0, 0];
+  let [asked, plain] = [0, 0]; // all of two cores, so that none idles
   for (let second = 1; second <= 60; second += 1) {
     asked += 1500;
     plain += 500;
@@ -44,14 +60,13 @@ test('the parts of machines are as their shares, and the shares of a removed mac
       ['asked', use(asked, 900)],
       ['plain', use(plain, 100)],
     ]);
-    if (second === 1) savings.rested(0, uses);
-    const rested = [...savings.rested(second * 1000, uses)];
+    const rested = [...savings.rested(0, uses)];
     if (second === 60) assert.deepEqual(rested, ['asked'], 'of 1.8 cores it has used 1.5; the other more than its 0.2');
   }
   let rested: ReadonlySet<string> = new Set();
   for (let second = 61; second <= 70; second += 1) {
     plain += 500;
-    rested = savings.rested(second * 1000, new Map([['plain', use(plain, 100)]]));
+    rested = savings.rested((second - 60) * 1500, new Map([['plain', use(plain, 100)]]));
   }
   assert.deepEqual([...rested], ['plain']);
 });

@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import type { HostLimits } from '../driver.ts';
 import { ProcessorSavings, restedFactor } from './processor-savings.ts';
 
@@ -13,7 +12,7 @@ interface Weighed {
 }
 
 const lookMs = 1000;
-/** Unit of times in /proc/PID/stat. */
+/** Unit of times in /proc/stat and /proc/PID/stat. */
 const ticksPerSecond = 100;
 /** The kernel's bound. */
 const maxShares = 262_144;
@@ -21,7 +20,7 @@ const maxShares = 262_144;
 /** What all machines of this process weigh on the host's processor: their limits' shares, and more for one that has rested. */
 class ProcessorWeights {
   readonly #machines = new Map<string, Weighed>();
-  readonly #savings = new ProcessorSavings(availableParallelism(), performance.now());
+  readonly #savings = new ProcessorSavings();
   #timer: NodeJS.Timeout | undefined;
 
   /** Limits the machine from now on. `write` has the kernel do it. Errors: those of `write`. */
@@ -65,7 +64,7 @@ class ProcessorWeights {
         return [id, { usedMs, cpuShares: limits.cpuShares }] as const;
       }),
     );
-    const rested = this.#savings.rested(performance.now(), new Map(uses));
+    const rested = this.#savings.rested(await idleMs(), new Map(uses));
     for (const [id, machine] of machines) {
       const factor = rested.has(id) ? restedFactor : 1;
       if (machine.factor === factor) continue;
@@ -80,6 +79,13 @@ export const processorWeights = new ProcessorWeights();
 
 async function apply({ limits, factor, write }: Weighed): Promise<void> {
   await write({ ...limits, cpuShares: Math.min(maxShares, limits.cpuShares * factor) });
+}
+
+/** Time that all cores of the node together have idled or waited for disks since it booted (proc_stat(5)). */
+async function idleMs(): Promise<number> {
+  const [, idle = 0, waiting = 0] =
+    /^cpu +\d+ \d+ \d+ (\d+) (\d+)/.exec(await readFile('/proc/stat', 'latin1'))?.map(Number) ?? [];
+  return ((idle + waiting) * 1000) / ticksPerSecond;
 }
 
 /** Processor time of all threads since the process began; 0 when it is gone. */
