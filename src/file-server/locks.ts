@@ -1,7 +1,7 @@
 import type { Descriptors, Timer, Timers } from '#engine/engine.ts';
 import type { Served } from './served.ts';
 import type { OpenFile } from './open-files.ts';
-import { errno, lockFlags, lockType, openFlags, size } from './fuse.ts';
+import { errno, lockFlags, lockType, opcode, openFlags, size } from './fuse.ts';
 import type { Request } from './message.ts';
 import type { Node } from './nodes.ts';
 
@@ -20,6 +20,10 @@ interface Waiting {
   waitMs: number;
   timer: Timer;
 }
+
+const requests: ReadonlySet<number> = new Set([opcode.getLock, opcode.setLock, opcode.setLockWaiting]);
+
+export const isAboutLock = (request: Pick<Request, 'opcode'>): boolean => requests.has(request.opcode);
 
 /**
  * Locks that also hold against the host's processes. A range is locked by a descriptor that only its owner has (an

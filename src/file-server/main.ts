@@ -11,7 +11,7 @@ import type { FileServerEngine } from './service.ts';
 /**
  * The file server of one shared volume, a program of the host. `files ROOT DESCRIPTORS WORD...` serves the directory to
  * the guest on descriptor 0, with at most DESCRIPTORS descriptors, and ends with it. Words: `mapped`: the guest may map
- * its users; `propagated`: mounts of the host appear in the directory and disappear; `readonly`; `refuse=MAJOR:MINOR`: a
+ * its users; `ownlocks`: its locks are its own; `propagated`: mounts of the host appear in the directory and disappear; `readonly`; `refuse=MAJOR:MINOR`: a
  * device whose files the guest may not use; `unjailed`, for tests.
  * It starts in a jail that has only the volume, and then restricts itself to the system calls listed by descriptor 5.
  */
@@ -41,6 +41,7 @@ function main(engine: FileServerEngine): void {
       mapsUsers: words.includes('mapped'),
       propagates: words.includes('propagated'),
       isReadOnly: words.includes('readonly'),
+      keepsLocksInGuest: words.includes('ownlocks'),
       dataBytes: limits.shareDataBytes,
     },
     (message, length) => send(engine, message, length),

@@ -34,7 +34,17 @@ async function canUnmount(path: string, forMs = 20_000): Promise<boolean> {
 const mayNotSkip = process.env['PODVM_REQUIRE_VM'] === '1';
 
 const code = { lookUp: 1, forget: 2, getAttributes: 3, setAttributes: 4, symlink: 6, link: 13, open: 14, read: 15 };
-const more = { write: 16, init: 26, openDirectory: 27, readDirectory: 28, create: 35, setLockWaiting: 33, rename2: 45 };
+const more = {
+  write: 16,
+  init: 26,
+  openDirectory: 27,
+  readDirectory: 28,
+  create: 35,
+  getLock: 31,
+  setLock: 32,
+  setLockWaiting: 33,
+  rename2: 45,
+};
 const op = { ...code, ...more, makeDirectory: 9, removeFile: 10, makeNode: 8, flush: 25, release: 18 };
 const errno = {
   notPermitted: 1,
@@ -342,6 +352,26 @@ describe(
         assert.equal(await guest.errorOf(op.release, node, Buffer.concat([u64(second), Buffer.alloc(16)])), 0);
         assert.equal((await waits).error, errno.badHandle);
       }),
+    );
+
+    test(
+      'locks nothing of the host where locks are the own of the guest',
+      asking(async (guest) => {
+        const path = join(served, 'lock-of-the-host');
+        await writeFile(path, '');
+        const node = await guest.nodeOf('lock-of-the-host');
+        const handle = await guest.open(node, 0);
+        for (const [flags, type] of [
+          [1, 1], // flock
+          [1, 0],
+          [0, 0], // a range
+        ] as const) {
+          const lock = Buffer.concat([u64(handle), u64(1), u64(0), u64(10), u32(type, 0, flags, 0)]);
+          for (const call of [op.setLock, op.setLockWaiting, op.getLock])
+            assert.equal(await guest.errorOf(call, node, lock), errno.noSuchCall);
+          await run('flock', ['--nonblock', '--exclusive', path, 'true']);
+        }
+      }, 'ownlocks'),
     );
 
     test('ends at a message that is too short or too long to be one', async () => {

@@ -1,7 +1,7 @@
 import { fileCalls } from './file-calls.ts';
 import { Flushes } from './flushes.ts';
 import { errno, initFlags, initFlags2, nobodyNamed, opcode, protocol, size } from './fuse.ts';
-import { Locks } from './locks.ts';
+import { isAboutLock, Locks } from './locks.ts';
 import { Reply, type Request } from './message.ts';
 import { nodeCalls } from './node-calls.ts';
 import { Nodes, type NodesOptions } from './nodes.ts';
@@ -13,13 +13,16 @@ const pageBytes = 4096;
 /** Requests that the guest may have under way: writes of mapped pages keep their order with all others. */
 const maxBackground = 0xffff;
 const root = { uid: 0, gid: 0 };
-const flags = Object.values(initFlags).reduce((all, flag) => all | flag, 0);
+const allFlags = Object.values(initFlags).reduce((all, flag) => all | flag, 0);
+const lockFlags = initFlags.posixLocks | initFlags.flockLocks;
 
 type User = Pick<Request, 'uid' | 'gid'>;
 
 export interface FileServerOptions extends NodesOptions {
   /** Refuses all changes, also below mounts that appear later. */
   readonly isReadOnly: boolean;
+  /** Leaves locks to the guest's kernel: on the host they would keep programs from files that the pod may only read. */
+  readonly keepsLocksInGuest: boolean;
   /**
    * The guest may mount the tree with mapped users (idmapped). Its kernel then names the owner, as in the tree, when a
    * file is made, and no user in other requests.
@@ -37,14 +40,16 @@ export interface FileServerOptions extends NodesOptions {
 export class FileServer {
   readonly #service: Service;
   readonly #send: (message: Uint8Array, length: number) => void;
+  readonly #flags: number;
   readonly #flags2: number;
   readonly #isReadOnly: boolean;
+  readonly #keepsLocksInGuest: boolean;
   #user: User | undefined;
 
   /** Throws when the root cannot be served. */
   constructor(
     engine: ServerEngine,
-    { mapsUsers, isReadOnly, dataBytes, ...tree }: FileServerOptions,
+    { mapsUsers, isReadOnly, keepsLocksInGuest, dataBytes, ...tree }: FileServerOptions,
     send: (message: Uint8Array, length: number) => void,
   ) {
     const reply = new Reply(dataBytes);
@@ -57,6 +62,8 @@ export class FileServer {
     this.#service = { engine, reply, nodes, files, locks, flushes, later };
     this.#send = send;
     this.#isReadOnly = isReadOnly;
+    this.#keepsLocksInGuest = keepsLocksInGuest;
+    this.#flags = keepsLocksInGuest ? allFlags & ~lockFlags : allFlags;
     this.#flags2 = initFlags2.directIoAllowsMapping | (mapsUsers ? initFlags2.allowsMappedUsers : 0);
   }
 
@@ -102,6 +109,7 @@ export class FileServer {
   #call(request: Request): Result {
     const { nodes, files, locks } = this.#service;
     if (this.#isReadOnly && wouldChange(request)) return -errno.readOnlyFileSystem;
+    if (this.#keepsLocksInGuest && isAboutLock(request)) return -errno.noSuchCall;
     const onNode = nodeCalls.get(request.opcode);
     if (onNode !== undefined) {
       const node = nodes.get(request.node);
@@ -138,7 +146,7 @@ export class FileServer {
     reply.u32(0, protocol.major);
     reply.u32(4, protocol.minor);
     reply.u32(8, reply.maxBytes); // reads ahead for what is mapped
-    reply.u32(12, flags);
+    reply.u32(12, this.#flags);
     reply.u16(16, maxBackground);
     reply.u16(18, maxBackground);
     reply.u32(20, reply.maxBytes);

@@ -165,7 +165,10 @@ async function startFileServer(
       command: jailedServer(assets, request, room, exported, file),
       output: logPath,
       stdin: channel,
-      inherited: [source.fd, fileServerCalls(access === 'recursiveReadOnly')],
+      inherited: [
+        source.fd,
+        fileServerCalls({ changes: access !== 'recursiveReadOnly', locks: access === 'readWrite' }),
+      ],
     });
     undo.use(await confine(identity.pid, room.memoryBytes).catch(endIt(identity)));
     const { descriptors } = room;
@@ -220,6 +223,7 @@ function jailedServer(
     ...(mapsUsers ? ['mapped'] : []),
     ...(propagation === 'slave' ? ['propagated'] : []),
     ...(access === 'recursiveReadOnly' ? ['readonly'] : []),
+    ...(access === 'readWrite' ? [] : ['ownlocks']),
     ...[...source.kernelDevices].map((device) => `refuse=${device}`),
   ];
 }

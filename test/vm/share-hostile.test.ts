@@ -151,7 +151,8 @@ describe('a share of the host, attacked', { skip, timeout: 600_000 }, () => {
     const mounts = await readFile(`/proc/${server}/mountinfo`, 'utf8');
     const shared = / (\/shares\/[^ ]+) ([^ ]*)/.exec(mounts) ?? assert.fail('it serves nothing');
     const filter = join(directory, 'filter');
-    await writeFile(filter, fileServerCalls(shared[2]?.startsWith('ro') === true));
+    const isWritable = shared[2]?.startsWith('rw') === true;
+    await writeFile(filter, fileServerCalls({ changes: isWritable, locks: isWritable }));
     const words = [String(server), filter, shared[1] ?? '', String(process.pid)];
     const program = join(directory, 'fallen-files');
 

@@ -227,6 +227,25 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     await holder.remove(minute());
   });
 
+  test('that is read-only keeps no program of the host from its files: its locks are the own of the pod', async () => {
+    const [host, signs] = [await place('locks-of-a-reader'), await place('signs')];
+    await run('cp', [join(root, 'probe'), host]);
+    await writeFile(join(host, 'file'), '');
+    for (const recursiveReadOnly of [true, false]) {
+      const mounts = [ofHost(host, { readOnly: true, recursiveReadOnly }), ofHost(signs, { mountPath: '/signs' })];
+      const script = 'cd /mnt; ./probe flock file /signs/held';
+      const holder = await sandbox.createContainer(specOf(script, { mounts }), minute());
+      await holder.start(minute());
+      await until('it is locked', () => isThere(join(signs, 'held')));
+      await run('flock', ['--nonblock', '--exclusive', join(host, 'file'), 'true']);
+      const { output } = await runScript(sandbox, 'cd /mnt; ./probe flock file -', { mounts });
+      assert.equal(output, 'flock: EAGAIN\n'); // among its own containers
+      await rm(join(signs, 'held'));
+      await holder.exited;
+      await holder.remove(minute());
+    }
+  });
+
   test('may be a single file, a symbolic link, and the same in a pod that has it with other rights', async () => {
     const host = await place('single');
     await writeFile(join(host, 'one'), 'one\n');
