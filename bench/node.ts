@@ -22,7 +22,7 @@ export const nodeRoot = root;
 /** Environment of every podvm that a benchmark starts. */
 export function environment(more: Readonly<Record<string, string>> = {}): Record<string, string> {
   const own = Object.entries(process.env).flatMap(([key, value]) => (value === undefined ? [] : [[key, value]]));
-  return { ...Object.fromEntries(own), ...more };
+  return { ...Object.fromEntries(own), PODVM_BACKGROUND: 'off', ...more };
 }
 
 export interface NodeOptions {

@@ -8,8 +8,8 @@ import { programDirectory as repo, programVersion } from '#host/program-files.ts
 
 /**
  * The program. The CLI is a client of the admin socket; here it gets what it needs to have one served: `podvm run`
- * joins the process that serves the state directory already, or serves it itself for as long as it runs. Whatever
- * only some commands need is imported when they run, so that `podvm ps` starts fast.
+ * joins the process that serves the state directory already, starts one in the background, or serves it itself for as long
+ * as it runs. Whatever only some commands need is imported when they run, so that `podvm ps` starts fast.
  */
 /** Date of the files in a bundle, in seconds since 1970 (https://reproducible-builds.org/specs/source-date-epoch/). */
 const epoch = Number(process.env['SOURCE_DATE_EPOCH'] ?? Date.UTC(2000, 0) / 1000);
@@ -54,8 +54,21 @@ const parts: ProgramParts = {
       const { serveStoredImages } = await import('#daemon/serve-stored-images.ts');
       return await serveStoredImages(config, write);
     }
+    if (config.startsNode && purpose !== 'podsHere') {
+      const { startBackground } = await import('#daemon/start-background.ts');
+      await startBackground(config, write, ends.any);
+      return servedBy(config.socketPath);
+    }
     const { serveHere } = await import('#daemon/serve-here.ts');
-    return { socketPath: config.socketPath, ...(await serveHere(config, purpose, write, ends)) };
+    const here = purpose === 'images' ? 'images' : 'pods';
+    return { socketPath: config.socketPath, ...(await serveHere(config, here, write, ends)) };
+  },
+  knownPods: async (options) => {
+    const { isServed } = await import('#host/is-served.ts');
+    const config = configure(options);
+    if (await isServed(config.socketPath)) return servedBy(config.socketPath);
+    const { serveEndedPods } = await import('#daemon/ended-pods.ts');
+    return await serveEndedPods(config, (line) => process.stderr.write(line));
   },
   orphans: async (options) => {
     const { findOrphans } = await import('#sandbox/recovery/orphans.ts');
@@ -92,7 +105,12 @@ const parts: ProgramParts = {
     const { uninstallCommand } = await import('#daemon/uninstall-command.ts');
     return await uninstallCommand(configure(options), { state }, (line) => process.stderr.write(line), signal);
   },
-  daemon: async ({ config: file, ...options }) => {
+  daemon: async ({ config: file, background, ...options }) => {
+    if (background) {
+      const { backgroundCommand } = await import('#daemon/background-node.ts');
+      await backgroundCommand(configure(options), process);
+      process.exit(0);
+    }
     const { daemonCommand } = await import('#daemon/daemon-command.ts');
     const config = await configureDaemon(file, options);
     await daemonCommand(config, parts.version, process, parts.keepsHangUp);

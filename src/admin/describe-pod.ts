@@ -36,14 +36,15 @@ export async function detailsOf(pod: RunningPod, signal: AbortSignal): Promise<P
     ...summaryOf(pod),
     uid: pod.uid,
     labels: { ...pod.pod.metadata.labels },
-    containers: pod.status.containers.map(containerOf),
+    containers: pod.status.containers.map((status) => containerOf(status, pod)),
     events: pod.events.map(eventOf),
     ...(await sandboxOf(pod, signal)),
   };
 }
 
-export function containerOf(container: PodContainerStatus): ContainerSummary {
+export function containerOf(container: PodContainerStatus, { pod: { spec } }: RunningPod): ContainerSummary {
   const { state } = container;
+  const declared = spec.containers.find(({ name }) => name === container.name);
   const message = state.kind === 'running' ? undefined : state.message;
   return {
     name: container.name,
@@ -56,6 +57,8 @@ export function containerOf(container: PodContainerStatus): ContainerSummary {
     ...(message === undefined ? {} : { message: printable(message) }),
     ...(state.kind === 'terminated' ? { exitCode: state.exitCode } : {}),
     ...(state.kind === 'waiting' || state.startedAt === undefined ? {} : { startedAt: state.startedAt }),
+    ...(declared?.stdin === true ? { stdin: true } : {}),
+    ...(declared?.tty === true ? { tty: true } : {}),
   };
 }
 

@@ -39,7 +39,7 @@ export async function describePod(
       ...(reason === undefined ? {} : { reason }),
       ...(await machineOf(pod.sandbox, sandboxes, figures)),
       containers: pod.status.containers.map((container) =>
-        describe(containerOf(container), pod.sandbox?.container(container.name), figures.stats),
+        describe(containerOf(container, pod), pod.sandbox?.container(container.name), figures.stats),
       ),
       events: pod.events.map(eventOf),
     };

@@ -8,48 +8,55 @@ import type { Exec, Sandboxes } from '#sandbox/sandbox.ts';
 import { consoleLog } from './console-log.ts';
 import { detailsOf, summaryOf } from './describe-pod.ts';
 import { drain } from './drain.ts';
+import { endedLogs } from './ended-logs.ts';
+import { type EndedPods, endedSummaryOf } from './ended-pods.ts';
 import { measureOverhead } from './measure-overhead.ts';
 import { describePod } from './pod-description.ts';
 import type { InputTarget } from './input-session.ts';
 import { readJson, sendJson, sendStream } from './http.ts';
+import { findKnown, findRunning } from './life-routes.ts';
+import type { KnownPod, LivePod, NodePods } from './node-pods.ts';
 import { chooseContainer, podLogs } from './pod-logs.ts';
 import type { Asked, Call, Routes } from './routes.ts';
 
-/** The calls that concern pods and their node. */
-export function podRoutes(pods: PodTable, sandboxes: Sandboxes): Routes {
-  const withPod =
-    (answer: (pod: RunningPod, call: Call) => Promise<void>) =>
-    (call: Call): Promise<void> =>
-      answer(findPod(pods, call), call);
+/** The calls that show pods and their node, and those that end all of them. */
+export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended }: PodRouteParts): Routes {
   return {
     'GET /v1/node': ({ response }) =>
       sendJson(response, 200, { waitingMachines: sandboxes.waitingMachines } satisfies NodeDetails),
     'GET /v1/overhead': async ({ response, signal }) =>
       sendJson(response, 200, await measureOverhead(sandboxes, Date.now(), signal)),
-    'GET /v1/pods': ({ response }) => sendJson(response, 200, pods.list().map(summaryOf)),
-    'GET /v1/pods/:namespace/:name': withPod(async (pod, { response, signal }) => {
-      sendJson(response, 200, await detailsOf(pod, signal));
-    }),
+    'GET /v1/pods': ({ query, response }) => {
+      const ofEnded = query.get('ended') === 'true' ? pods.ended().map(endedSummaryOf) : [];
+      sendJson(response, 200, [...running.list().map(summaryOf), ...ofEnded]);
+    },
+    'GET /v1/pods/:namespace/:name': async (call) => {
+      const found = findKnown(pods, call);
+      sendJson(call.response, 200, found.kind === 'ended' ? found.details : await detailsOf(found.pod, call.signal));
+    },
     'GET /v1/pods/:namespace/:name/description': async ({ segment, response, signal }) => {
       const namespace = segment('namespace');
       const within = namespace === '_' ? undefined : namespace;
-      sendJson(response, 200, await describePod({ pods, sandboxes }, within, segment('name'), signal));
+      sendJson(response, 200, await describePod({ pods: running, sandboxes }, within, segment('name'), signal));
     },
-    'POST /v1/pods/:namespace/:name/stop': withPod(async (pod, { request, response }) => {
-      const { graceSeconds } = await readJson(request, stopRequestSchema);
-      await pod.terminate(graceSeconds);
-      sendJson(response, 200, summaryOf(pod));
-    }),
     'POST /v1/drain': async ({ request, response }) => {
       const { graceSeconds } = await readJson(request, stopRequestSchema);
-      sendJson(response, 200, await drain({ pods, sandboxes }, graceSeconds));
+      sendJson(response, 200, await drain({ pods: running, sandboxes }, graceSeconds));
     },
-    'GET /v1/pods/:namespace/:name/logs': withPod(sendLogs),
-    'GET /v1/pods/:namespace/:name/console': withPod(sendConsole),
+    'GET /v1/pods/:namespace/:name/logs': (call) => sendLogs(findKnown(pods, call), ended, call),
+    'GET /v1/pods/:namespace/:name/console': (call) =>
+      sendConsole(findRunning(pods, call, 'show the console of'), call),
   };
 }
 
-async function sendLogs(pod: RunningPod, { query, response, signal }: Call): Promise<void> {
+/** What answers about pods come from. */
+export interface PodRouteParts {
+  readonly pods: PodTable;
+  readonly sandboxes: Sandboxes;
+  readonly ended: EndedPods;
+}
+
+async function sendLogs(pod: KnownPod, ended: EndedPods, { query, response, signal }: Call): Promise<void> {
   const tail = query.get('tail');
   const wanted = {
     container: query.get('container') ?? undefined,
@@ -57,7 +64,11 @@ async function sendLogs(pod: RunningPod, { query, response, signal }: Call): Pro
     previous: query.get('previous') === 'true',
     tailLines: tail === null ? undefined : Number.parseInt(tail, 10),
   };
-  await sendStream(response, 'application/octet-stream', podLogs(pod, wanted, signal), signal);
+  const chunks =
+    pod.kind === 'live'
+      ? podLogs(pod.pod, wanted, signal)
+      : endedLogs(pod, (log) => ended.logPath(pod, log), wanted, signal);
+  await sendStream(response, 'application/octet-stream', chunks, signal);
 }
 
 async function sendConsole({ name, sandbox }: RunningPod, { query, response, signal }: Call): Promise<void> {
@@ -69,10 +80,10 @@ async function sendConsole({ name, sandbox }: RunningPod, { query, response, sig
   await sendStream(response, 'text/plain', text, signal);
 }
 
-/** Starts the command that a session asks for. Errors: those of `findPod` and `Container.exec`. */
-export async function startExec(pods: PodTable, asked: Asked): Promise<Exec> {
+/** Starts the command that a session asks for. Errors: those of `findRunning` and `Container.exec`. */
+export async function startExec(pods: NodePods, asked: Asked): Promise<Exec> {
   const { query } = asked;
-  const pod = findPod(pods, asked);
+  const pod = findRunning(pods, asked, 'run a command in');
   const container = chooseContainer(pod, query.get('container') ?? undefined);
   const command = query.getAll('command');
   checkCommand(`a command in ${pod.name}/${container}`, command);
@@ -92,9 +103,9 @@ export async function startExec(pods: PodTable, asked: Asked): Promise<Exec> {
   return await live.exec(spec, AbortSignal.timeout(60_000));
 }
 
-/** Finds the container whose input a session carries. Errors: those of `findPod`; `failedPrecondition`. */
-export function findInput(pods: PodTable, asked: Asked): InputTarget {
-  const pod = findPod(pods, asked);
+/** Finds the container whose input a session carries. Errors: those of `findRunning`; `failedPrecondition`. */
+export function findInput(pods: NodePods, asked: Asked): InputTarget {
+  const pod = findRunning(pods, asked, 'pass input to');
   const name = chooseContainer(pod, asked.query.get('container') ?? undefined);
   const container = pod.sandbox?.container(name);
   if (container?.status.state !== 'running') {
@@ -105,7 +116,14 @@ export function findInput(pods: PodTable, asked: Asked): InputTarget {
   return { container, stdinOnce: pod.pod.spec.containers.find((it) => it.name === name)?.stdinOnce === true };
 }
 
-function findPod(pods: PodTable, { segment }: Asked): RunningPod {
-  const namespace = segment('namespace');
-  return pods.find(namespace === '_' ? undefined : namespace, segment('name'));
+/** Finds the pod that a client attaches to. Errors: those of `findKnown`; `failedPrecondition`. */
+export function findAttached(pods: NodePods, asked: Asked): LivePod {
+  const found = findKnown(pods, asked);
+  if (found.kind === 'live') return found;
+  throw new PodvmError('failedPrecondition', `Cannot attach to ${found.name}: the pod has ended`, {
+    fix: `Print what it wrote with \`podvm logs ${found.name}\`, or run it again with \`podvm start ${found.name}\`.`,
+  });
 }
+
+/** Finds the pod whose port a client connects to. Errors: those of `findRunning`. */
+export const findForwarded = (pods: NodePods, asked: Asked): RunningPod => findRunning(pods, asked, 'connect to');

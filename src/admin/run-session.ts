@@ -11,20 +11,20 @@ import {
 } from '#api/run.ts';
 import type { Log } from '#host/log.ts';
 import { problemText } from '#pod/manifest.ts';
-import type { PodTable } from '#pod/pod-table.ts';
-import type { Manifest, PodConfig, PodFinish, PodParts, RunningPod } from '#pod/pods.ts';
+import type { Manifest, PodContainerStatus, PodFinish, RunningPod } from '#pod/pods.ts';
 import { readManifests } from '#pod/read-manifests.ts';
-import { startPod } from '#pod/start-pod.ts';
 import type { OutputChunk } from '#sandbox/sandbox.ts';
 import { eventOf } from './describe-pod.ts';
 import { errorBodyOf } from './error-body.ts';
 import { parseJson } from './http.ts';
+import type { LivePod, NodePods } from './node-pods.ts';
 
-export interface RunParts extends PodParts {
-  readonly pods: PodTable;
-  /** Facts about this node for every pod. */
-  readonly node: Pick<PodConfig, 'nodeName' | 'hostIP' | 'seccompDirectory' | 'machine'>;
+/** What a session needs of its node. */
+export interface RunSessionParts {
+  readonly pods: NodePods;
   readonly log: Log;
+  /** Pods may outlive their client: this process does not end with a command. */
+  readonly mayDetach: boolean;
 }
 
 /** Limit of pods in one run. */
@@ -33,11 +33,10 @@ const maxPodsPerRun = 256;
 /** Exit code of a run with a pod that could not run at all. */
 const refusedCode = 125;
 
-/** Serves one `WS /v1/run`: see `#api/run.ts`. Ends when all its pods have ended and been removed. */
-export async function serveRun(socket: WebSocket, parts: RunParts): Promise<void> {
+/** Serves one `WS /v1/run`: see `#api/run.ts`. Ends when all its pods have ended, or were detached. */
+export async function serveRun(socket: WebSocket, { pods, log, mayDetach }: RunSessionParts): Promise<void> {
   const say = (event: RunEvent) => send(socket, JSON.stringify(event));
-  const abort = new AbortController();
-  const running: RunningPod[] = [];
+  let running: readonly LivePod[] = [];
   /** Aborts when the client disconnects or is interrupted before anything runs. */
   const leaving = new AbortController();
   const gone = () => {
@@ -46,32 +45,60 @@ export async function serveRun(socket: WebSocket, parts: RunParts): Promise<void
   };
   socket.once('close', gone);
   const first = firstMessage(socket, (data) => {
-    const command = commandOf(textOf(data), parts.log);
+    const command = commandOf(textOf(data), log);
     if (command === undefined) return;
     leaving.abort();
-    endAll(running, command).catch((error: unknown) => parts.log.error('stop failed', error));
+    endAll(running, command).catch((error: unknown) => log.error('stop failed', error));
   });
   try {
     const request = parseJson(await first, runRequestSchema);
+    if (request.detach && !mayDetach) throw cannotDetach();
     const manifest = await tellManifest(request, say, leaving.signal);
     if (manifest === undefined) return await say({ event: 'finished', exitCode: 0 });
-    await using undo = new AsyncDisposableStack();
-    const outcomes = startAll(request, manifest, parts, abort.signal, running, undo).map((pod, index) =>
-      follow(pod, index, manifest, say, socket),
-    );
+    running = startAll(request, manifest, pods);
+    const outcomes = running.map((live, index) => {
+      const name = manifest.pods.length > 1 || live.namespace === 'default' ? live.name : nameOf(live);
+      const firstSource = running.slice(0, index).reduce((sum, { pod }) => sum + containersOf(pod).length, 0);
+      return request.detach ? followStart(live, name, say) : follow(live, { name, firstSource, socket });
+    });
     if (socket.readyState !== socket.OPEN) gone();
     const finishes = await Promise.all(outcomes);
-    await Promise.all(running.map((pod) => pod.remove()));
     await say({ event: 'finished', exitCode: manifest.refused.length > 0 ? refusedCode : firstFailure(finishes) });
   } catch (error) {
-    abort.abort(error);
-    await Promise.all(running.map((pod) => pod.remove()));
     await say({ event: 'failed', error: errorBodyOf(error) });
   } finally {
     socket.off('close', gone);
     socket.close();
   }
 }
+
+const cannotDetach = () =>
+  new PodvmError('failedPrecondition', 'Cannot detach: the podvm that serves is a command, and its pods end with it', {
+    fix: 'Leave -d out, or try again when that command has ended; without --no-daemon, podvm starts a node that stays.',
+  });
+
+/** Serves one `WS .../attach`: the pod goes on without its client. */
+export async function serveAttach(socket: WebSocket, find: () => LivePod, log: Log): Promise<void> {
+  try {
+    const live = find();
+    socket.on('message', (data) => {
+      const command = commandOf(textOf(data), log);
+      if (command !== undefined) endAll([live], command).catch((error: unknown) => log.error('stop failed', error));
+    });
+    const { promise: left, resolve } = Promise.withResolvers<undefined>();
+    socket.once('close', () => resolve(undefined));
+    const finish = await Promise.race([follow(live, { name: live.name, firstSource: 0, socket }), left]);
+    if (finish !== undefined) await send(socket, eventText({ event: 'finished', exitCode: finish.exitCode }));
+  } catch (error) {
+    await send(socket, eventText({ event: 'failed', error: errorBodyOf(error) }));
+  } finally {
+    socket.close();
+  }
+}
+
+const eventText = (event: RunEvent) => JSON.stringify(event);
+const nameOf = ({ namespace, name }: LivePod) => `${namespace}/${name}`;
+const containersOf = ({ pod: { spec } }: RunningPod) => [...(spec.initContainers ?? []), ...spec.containers];
 
 /**
  * Reads the manifest; returns undefined after an abort of `signal`. Errors: those of `readManifests`; `invalid` when
@@ -108,61 +135,71 @@ async function tellManifest(
   return signal.aborted ? undefined : manifest;
 }
 
-function startAll(
-  request: RunRequest,
-  manifest: Manifest,
-  parts: RunParts,
-  signal: AbortSignal,
-  running: RunningPod[],
-  undo: AsyncDisposableStack,
-): readonly RunningPod[] {
-  const taken = manifest.pods.find(({ metadata }) => parts.pods.has(metadata.namespace, metadata.name));
-  if (taken !== undefined) {
-    const name = `${taken.metadata.namespace}/${taken.metadata.name}`;
-    throw new PodvmError('alreadyExists', `Cannot run pod ${name}: a pod of that name is running`, {
-      fix: `Stop it with \`podvm stop ${name}\`, or rename the new pod.`,
-    });
-  }
-  const { terminalSize } = request;
-  const config: PodConfig = {
-    ...parts.node,
-    configMaps: manifest.configMaps,
-    secrets: manifest.secrets,
-    network: request.network,
-    ...(terminalSize === undefined ? {} : { terminalSize: { columns: terminalSize.Width, rows: terminalSize.Height } }),
-  };
-  for (const pod of manifest.pods) {
-    const started = startPod(pod, config, parts, signal);
-    running.push(started);
-    undo.use(parts.pods.add(started));
-  }
-  return running;
+function startAll(request: RunRequest, manifest: Manifest, pods: NodePods): readonly LivePod[] {
+  const { network, removeAtEnd, terminalSize } = request;
+  const { configMaps, secrets } = manifest;
+  return pods.start(
+    manifest.pods.map((pod) => ({ pod, configMaps, secrets, network })),
+    {
+      removeAtEnd,
+      ...(terminalSize && { terminalSize: { columns: terminalSize.Width, rows: terminalSize.Height } }),
+    },
+  );
 }
 
-/** Reports all events of one pod to the client. Resolves when it has finished and everything was sent. */
-async function follow(
-  pod: RunningPod,
-  index: number,
-  manifest: Manifest,
-  say: (event: RunEvent) => Promise<void>,
-  socket: WebSocket,
-): Promise<PodFinish & { readonly order: number }> {
-  const name = manifest.pods.length > 1 || pod.namespace === 'default' ? pod.name : `${pod.namespace}/${pod.name}`;
-  const sources = new Map<string, number>();
-  const containers = [...(pod.pod.spec.initContainers ?? []), ...pod.pod.spec.containers];
-  const base = manifest.pods
-    .slice(0, index)
-    .reduce((sum, { spec }) => sum + (spec.initContainers ?? []).length + spec.containers.length, 0);
-  for (const [offset, container] of containers.entries()) sources.set(container.name, base + offset);
+/** How a pod has ended, and when, of a clock that orders the ends of several. */
+type Ended = PodFinish & { readonly order: number };
 
-  pod.onEvent((event) => void say({ event: 'pod', pod: name, detail: eventOf(event) }));
-  pod.onOutput((container, chunk) => send(socket, outputFrame(sources.get(container) ?? 0, chunk)));
+/** Reports all of one pod to the client. Resolves when it is over and everything was sent. */
+async function follow(
+  live: LivePod,
+  { name, firstSource, socket }: { readonly name: string; readonly firstSource: number; readonly socket: WebSocket },
+): Promise<Ended> {
+  const { pod } = live;
+  const say = (event: RunEvent) => send(socket, eventText(event));
+  const sources = new Map(containersOf(pod).map((container, at) => [container.name, firstSource + at]));
+  using subscribed = new DisposableStack();
+  subscribed.defer(pod.onEvent((event) => void say({ event: 'pod', pod: name, detail: eventOf(event) })));
+  subscribed.defer(pod.onOutput((container, chunk) => send(socket, outputFrame(sources.get(container) ?? 0, chunk))));
+  const unsubscribe = () => subscribed.dispose(); // of an attached client, whose pod goes on
+  socket.once('close', unsubscribe);
   for (const [container, number] of sources) await say({ event: 'source', number, pod: name, container });
+  const ended = await endOf(live, name, say);
+  socket.off('close', unsubscribe);
+  return ended;
+}
+
+async function endOf({ pod, over }: LivePod, name: string, say: (event: RunEvent) => Promise<void>): Promise<Ended> {
   const finish = await pod.finished;
   const order = performance.now();
   await say({ event: 'podFinished', pod: name, exitCode: finish.exitCode, reason: finish.message ?? finish.reason });
+  await over;
   return { ...finish, order };
 }
+
+/** Reports the events of a detached pod until a container of it runs, or it is over before. */
+async function followStart(live: LivePod, name: string, say: (event: RunEvent) => Promise<void>): Promise<Ended> {
+  using subscribed = new DisposableStack();
+  subscribed.defer(live.pod.onEvent((event) => void say({ event: 'pod', pod: name, detail: eventOf(event) })));
+  const isStarted = await untilStarted(live.pod);
+  if (!isStarted) return await endOf(live, name, say);
+  await say({ event: 'podDetached', pod: name });
+  return { exitCode: 0, reason: 'Started', order: performance.now() };
+}
+
+/** Resolves when a container has run; with false if the pod has finished without that. */
+export async function untilStarted(pod: RunningPod): Promise<boolean> {
+  const hasRun = () => pod.status.containers.some(({ state }) => hasStarted(state));
+  if (hasRun()) return true;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const leave = pod.onChange(() => hasRun() && resolve());
+  await Promise.race([promise, pod.finished]);
+  leave();
+  return hasRun();
+}
+
+const hasStarted = (state: PodContainerStatus['state']) =>
+  state.kind === 'running' || (state.kind === 'terminated' && state.reason !== 'StartError');
 
 export function outputFrame(source: number, chunk: OutputChunk): Uint8Array {
   const frame = Buffer.allocUnsafe(3 + chunk.bytes.length);
@@ -172,7 +209,7 @@ export function outputFrame(source: number, chunk: OutputChunk): Uint8Array {
   return frame;
 }
 
-function firstFailure(finishes: readonly (PodFinish & { readonly order: number })[]): number {
+function firstFailure(finishes: readonly Ended[]): number {
   return [...finishes].sort((a, b) => a.order - b.order).find((finish) => finish.exitCode !== 0)?.exitCode ?? 0;
 }
 
@@ -185,8 +222,8 @@ function commandOf(text: string, log: Log): RunCommand['command'] | undefined {
   }
 }
 
-async function endAll(running: readonly RunningPod[], how: 'terminate' | 'kill'): Promise<void> {
-  await Promise.all(running.map((pod) => pod[how]()));
+async function endAll(running: readonly LivePod[], how: 'terminate' | 'kill'): Promise<void> {
+  await Promise.all(running.map(({ pod }) => pod[how]()));
 }
 
 /**

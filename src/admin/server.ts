@@ -7,23 +7,34 @@ import { PodvmError } from '#base/errors.ts';
 import { outliveAcceptErrors } from '#host/accept-errors.ts';
 import { isServed } from '#host/is-served.ts';
 import type { ImageStore } from '#image/images.ts';
+import { Activity } from './activity.ts';
+import type { EndedPods } from './ended-pods.ts';
 import { serveExec } from './exec-session.ts';
 import { imageRoutes } from './image-routes.ts';
 import { serveInput } from './input-session.ts';
-import { findInput, podRoutes, startExec } from './pod-routes.ts';
+import { lifeRoutes } from './life-routes.ts';
+import { NodePods, type RunParts } from './node-pods.ts';
+import { findAttached, findForwarded, findInput, podRoutes, startExec } from './pod-routes.ts';
+import { servePortForward } from './port-forward-session.ts';
 import { type Asked, answerBy, find, type Table } from './routes.ts';
 import { monitoringRoutes, type MonitoringParts } from './monitoring-routes.ts';
-import { type RunParts, serveRun } from './run-session.ts';
+import { serveAttach, serveRun } from './run-session.ts';
 
 export interface AdminParts extends RunParts {
   readonly images: ImageStore;
   readonly monitoring: MonitoringParts;
+  /** Pods that have ended and were not removed. */
+  readonly ended: EndedPods;
+  /** Pods may outlive their client: this process does not end with a command. */
+  readonly mayDetach: boolean;
 }
 
-/** The admin server. Disposing refuses new clients, ends the runs of connected ones, and removes the socket. */
+/** The admin server. Disposing refuses new clients, ends all pods that clients have started, and removes the socket. */
 export interface AdminServer extends AsyncDisposable {
   /** Resolves when no client has a `podvm run` in progress. */
   idle(): Promise<void>;
+  /** Resolves when no pod ran and no client asked for that long, or when `signal` aborts. */
+  idleFor(ms: number, signal: AbortSignal): Promise<void>;
 }
 
 /** Largest WebSocket message from a client, in bytes: a manifest. */
@@ -39,23 +50,34 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   await mkdir(dirname(socketPath), { recursive: true, mode: 0o755 });
   await removeStale(socketPath);
   const runs = new Set<Promise<void>>();
+  const activity = new Activity(parts.clock);
+  const pods = new NodePods(parts, activity);
   const routes = {
     ...imageRoutes(parts.images),
-    ...podRoutes(parts.pods, parts.sandboxes),
+    ...podRoutes(pods, parts),
+    ...lifeRoutes(pods, parts.ended),
     ...monitoringRoutes(parts.monitoring),
   };
   const server = createServer({ maxHeaderSize: maxHeaderBytes }, answerBy(routes));
+  server.on('request', (_, response) => {
+    const active = activity.begin();
+    response.once('close', () => active[Symbol.dispose]());
+  });
   const sockets = new WebSocketServer({ noServer: true, maxPayload: maxMessageBytes, perMessageDeflate: false });
   server.on('upgrade', (request, socket, head) => {
     socket.on('error', () => socket.destroy());
     sockets.handleUpgrade(request, socket, head, (client) => {
       client.on('error', (error) => parts.log.warn('client failed', { err: error.message }));
-      const session = converse(parts, request, client).catch((error: unknown) => {
+      const active = activity.begin();
+      const session = converse({ ...parts, pods }, request, client).catch((error: unknown) => {
         parts.log.error('session failed', error);
         client.terminate();
       });
       runs.add(session);
-      void session.finally(() => runs.delete(session));
+      void session.finally(() => {
+        runs.delete(session);
+        active[Symbol.dispose]();
+      });
     });
   });
   server.listen(socketPath);
@@ -66,9 +88,11 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     async idle() {
       while (runs.size > 0) await Promise.all(runs);
     },
+    idleFor: (ms, signal) => activity.idleFor(ms, signal),
     async [Symbol.asyncDispose]() {
       server.close();
       for (const client of sockets.clients) client.close(1001);
+      await pods[Symbol.asyncDispose]();
       await Promise.all(runs);
       server.closeAllConnections();
       await rm(socketPath, { force: true });
@@ -85,7 +109,9 @@ async function removeStale(socketPath: string): Promise<void> {
   await rm(socketPath, { force: true });
 }
 
-type Session = (client: WebSocket, asked: Asked, parts: AdminParts) => Promise<void>;
+/** What sessions use. */
+type SessionParts = Pick<AdminParts, 'log' | 'mayDetach'> & { readonly pods: NodePods };
+type Session = (client: WebSocket, asked: Asked, parts: SessionParts) => Promise<void>;
 
 /** What a WebSocket is opened for. */
 const sessions: Table<Session> = {
@@ -94,9 +120,13 @@ const sessions: Table<Session> = {
     serveExec(client, asked.query.get('tty') === 'true', () => startExec(pods, asked), log),
   '/v1/pods/:namespace/:name/input': (client, asked, { pods, log }) =>
     serveInput(client, () => findInput(pods, asked), log),
+  '/v1/pods/:namespace/:name/attach': (client, asked, { pods, log }) =>
+    serveAttach(client, () => findAttached(pods, asked), log),
+  '/v1/pods/:namespace/:name/port-forward': (client, asked, { pods, log }) =>
+    servePortForward(client, Number(asked.query.get('port')), () => findForwarded(pods, asked), log),
 };
 
-async function converse(parts: AdminParts, request: IncomingMessage, client: WebSocket): Promise<void> {
+async function converse(parts: SessionParts, request: IncomingMessage, client: WebSocket): Promise<void> {
   let found;
   try {
     found = find(sessions, request);

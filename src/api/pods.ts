@@ -3,13 +3,20 @@ import * as v from 'valibot';
 /**
  * JSON shapes of the admin API that concern pods. Times are RFC 3339 in UTC. Paths:
  *
- *   GET  /v1/pods                                     PodSummary[]
+ *   GET  /v1/pods?ended=                              PodSummary[]; with `ended=true` also those that have ended
  *   GET  /v1/pods/{namespace}/{name}                  PodDetails
  *   GET  /v1/pods/{namespace}/{name}/description      PodDescription, see description.ts
  *   POST /v1/pods/{namespace}/{name}/stop             StopRequest -> PodSummary, when it has stopped
+ *   POST /v1/pods/{namespace}/{name}/start            PodSummary, when a container runs
+ *   POST /v1/pods/{namespace}/{name}/restart          StopRequest -> PodSummary, when a container runs
+ *   POST /v1/pods/{namespace}/{name}/rename           RenameRequest -> PodSummary
+ *   GET  /v1/pods/{namespace}/{name}/wait             PodOutcome, when it has ended
+ *   DELETE /v1/pods/{namespace}/{name}?force=         PodSummary
  *   GET  /v1/pods/{namespace}/{name}/logs?container=&follow=&tail=&attempt=   bytes
  *   GET  /v1/pods/{namespace}/{name}/console?follow=  bytes
  *   WS   /v1/pods/{namespace}/{name}/exec             see exec.ts
+ *   WS   /v1/pods/{namespace}/{name}/attach           see run.ts
+ *   WS   /v1/pods/{namespace}/{name}/port-forward?port=   one connection: bytes in both directions, an empty frame is its end
  *   WS   /v1/run                                      see run.ts
  *
  * `{namespace}` may be `_`: the name must then be unique among the namespaces.
@@ -27,6 +34,9 @@ export const containerSummarySchema = v.object({
   restartCount: v.number(),
   exitCode: v.optional(v.number()),
   startedAt: v.optional(v.string()),
+  /** It has an input that clients can pass on, and a terminal. */
+  stdin: v.optional(v.boolean()),
+  tty: v.optional(v.boolean()),
 });
 export type ContainerSummary = v.InferOutput<typeof containerSummarySchema>;
 
@@ -45,6 +55,9 @@ export const podSummarySchema = v.object({
   addresses: v.array(v.string()),
   /** Reason, if the phase alone does not tell it. */
   reason: v.optional(v.string()),
+  /** Of a pod that has ended: when, and with what. */
+  endedAt: v.optional(v.string()),
+  exitCode: v.optional(v.number()),
 });
 export type PodSummary = v.InferOutput<typeof podSummarySchema>;
 
@@ -172,6 +185,18 @@ export const podDetailsSchema = v.object({
   ),
 });
 export type PodDetails = v.InferOutput<typeof podDetailsSchema>;
+
+/** How a pod ended. */
+export const podOutcomeSchema = v.object({ exitCode: v.number(), reason: v.string(), message: v.optional(v.string()) });
+export type PodOutcome = v.InferOutput<typeof podOutcomeSchema>;
+
+export const renameRequestSchema = v.strictObject({
+  name: v.pipe(
+    v.string(),
+    v.maxLength(253),
+    v.regex(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/, 'must be a DNS subdomain'),
+  ),
+});
 
 export const stopRequestSchema = v.strictObject({
   /** Overrides the pod's terminationGracePeriodSeconds. */

@@ -4,11 +4,15 @@ import { errorBodySchema, podEventSchema } from './pods.ts';
 
 /**
  * `WS /v1/run`: runs the pods of a manifest in the foreground of one client. When the client disconnects, the pods are
- * terminated.
+ * terminated. With `detach` they belong to the node: the server sends no output, and `finished` as soon as a container of
+ * each runs; only a client that disconnects before takes them with it.
  *
  * Client to server, text frames: first a RunRequest, then RunCommands. Server to client: text frames are RunEvents,
  * binary frames are output: byte 0 the stream (1 stdout, 2 stderr), bytes 1 and 2 the number of the source (big endian,
  * announced by a `source` event), then bytes of the container. The server closes after `finished` or `failed`.
+ *
+ * `WS /v1/pods/{namespace}/{name}/attach`: the same events and output of a pod that runs. The server needs no message, and
+ * takes RunCommands; a client that disconnects leaves the pod alone.
  */
 export const maxFileChars = 4 * 1024 * 1024;
 /** Limit of all files of one run. */
@@ -31,6 +35,10 @@ export const runRequestSchema = v.strictObject({
     ),
   ),
   network: v.optional(v.picklist(['cni', 'none']), 'cni'),
+  /** The pods belong to the node and not to this client. */
+  detach: v.optional(v.boolean(), false),
+  /** Keeps nothing of the pods after their end. */
+  removeAtEnd: v.optional(v.boolean(), false),
   /** Size of the client's terminal, which terminals of the containers have as they start. */
   terminalSize: v.optional(terminalSizeSchema),
 });
@@ -51,6 +59,8 @@ export const runEventSchema = v.variant('event', [
   v.object({ event: v.literal('pod'), pod: v.string(), detail: podEventSchema }),
   /** A pod of the files needs an unsupported feature and does not run; the others do. */
   v.object({ event: v.literal('podRefused'), pod: v.string(), problems: v.array(v.string()) }),
+  /** Of `detach`: a container of the pod runs, or it has ended already. */
+  v.object({ event: v.literal('podDetached'), pod: v.string() }),
   v.object({ event: v.literal('podFinished'), pod: v.string(), exitCode: v.number(), reason: v.string() }),
   v.object({ event: v.literal('finished'), exitCode: v.number() }),
   v.object({ event: v.literal('failed'), error: errorBodySchema }),

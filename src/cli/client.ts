@@ -49,7 +49,7 @@ function nobodyThere(socketPath: string, cause: NodeJS.ErrnoException): PodvmErr
   const isNobody = cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED';
   if (isNobody) {
     return new PodvmError('unavailable', 'Cannot reach podvm: no podvm serves this state directory', {
-      fix: 'Start a pod with `podvm run FILE`; `podvm ps` lists machines of a killed podvm.',
+      fix: 'Start a pod with `podvm run IMAGE` or `podvm run FILE`; `podvm ps -a` lists pods that have ended.',
     });
   }
   if (cause.code === 'EACCES') {

@@ -5,7 +5,8 @@ import { describeCommand } from './describe-command.ts';
 import type { EndSignals } from './end-signals.ts';
 import { execCommand } from './exec-command.ts';
 import { type ExecFlags, execOptions, parseExecWords } from './exec-words.ts';
-import { imageCommands } from './image-commands.ts';
+import { imageCommands, imageListRow } from './image-commands.ts';
+import { lifeCommands } from './life-rows.ts';
 import { stopOrphans, warnOfOrphans } from './orphans.ts';
 import { type OverheadOutput, overheadCommand } from './overhead-command.ts';
 import {
@@ -53,10 +54,16 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       ends.any.throwIfAborted(); // from here on the command listens to signals itself
       await use(createClient(served.socketPath), ends);
     });
+  const withKnown = async (use: (client: Client) => Promise<void>) => {
+    await using served = await parts.knownPods(global());
+    await use(createClient(served.socketPath));
+  };
+  const withRunning = (use: (client: Client, ends: EndSignals) => Promise<void>) =>
+    untilEnded((ends) => use(client(), ends));
   return [
     {
       name: 'run',
-      description: 'run an image, or the Pods of files, in the foreground',
+      description: 'run an image, or the Pods of files, in the foreground or in the background',
       usage: '[options] IMAGE [COMMAND...] | FILE...',
       arguments: [
         [
@@ -72,18 +79,19 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         // Before anything is set up or started for it.
         const plan = await planRun(words, flags, { command, terminal, environment: parts.environment });
         if (plan.flags.dryRun) return await printPlan(plan, parts);
-        await withServer('pods', async (server, ends) => {
+        await withServer(plan.flags.daemon ? 'pods' : 'podsHere', async (server, ends) => {
           exit(await runCommand(server, plan, terminal, ends));
         });
       },
     },
     {
       name: 'ps',
-      description: 'list the pods',
-      options: [asJson],
+      description: 'list the pods that run',
+      options: [flag('-a, --all', 'list also the pods that have ended'), asJson],
       isClient: true,
-      async action(options: { json: boolean }) {
-        await warnOfOrphans(await psCommand(client(), () => parts.orphans(global()), options, terminal), terminal);
+      async action(options: { json: boolean; all: boolean }) {
+        const without = { orphans: () => parts.orphans(global()), withEnded: withKnown };
+        await warnOfOrphans(await psCommand(client(), without, options, terminal), terminal);
       },
     },
     {
@@ -97,7 +105,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         new Option('--tail <lines>', 'print only the last lines'),
       ],
       isClient: true,
-      action: (name: string, options: LogsOptions) => logsCommand(client(), name, options, terminal),
+      action: (name: string, options: LogsOptions) => withKnown((known) => logsCommand(known, name, options, terminal)),
     },
     {
       name: 'exec',
@@ -141,8 +149,9 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       description: 'print all details of a pod as JSON',
       arguments: [pod],
       isClient: true,
-      action: (name: string) => inspectCommand(client(), name, terminal),
+      action: (name: string) => withKnown((known) => inspectCommand(known, name, terminal)),
     },
+    ...lifeCommands({ terminal, exit, withServer, withKnown, withRunning }),
     {
       name: 'describe',
       description:
@@ -175,11 +184,15 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       description: 'pull, load, list, tag and remove images',
       commands: imageCommands(withServer, terminal),
     },
+    imageListRow('images', withServer, terminal),
     {
       name: 'daemon',
       description: 'serve CRI for a kubelet, and the other commands, until SIGTERM',
-      options: [new Option('--config <file>', 'settings file; see docs/reference/settings.md')],
-      action: (options: { config?: string }) => parts.daemon({ ...global(), ...options }),
+      options: [
+        new Option('--config <file>', 'settings file; see docs/reference/settings.md'),
+        flag('--background', 'serve without CRI, and end when nothing runs').conflicts('config').hideHelp(),
+      ],
+      action: (options: { config?: string; background: boolean }) => parts.daemon({ ...global(), ...options }),
     },
     {
       name: 'setup',

@@ -3,7 +3,7 @@
  * fix of an unknown command.
  */
 const ps = 'List pods with `podvm ps`.';
-const stop = 'Stop a pod with `podvm stop POD`, which also removes it.';
+const stop = 'Stop a pod with `podvm stop POD`, and remove it with `podvm rm POD`; `podvm rm -f POD` does both.';
 const run = 'Run an image with `podvm run IMAGE`, or the Pods of a file with `podvm run FILE`.';
 const inspect = 'Print all details and events of a pod with `podvm inspect POD`.';
 const noVolumes = 'Volumes belong to a pod: use -v or --mount of `podvm run`, or volumes in its file.';
@@ -14,14 +14,12 @@ const noBuild = 'Build with docker or podman, save the image to a file, and load
 
 export const foreignWords: ReadonlyMap<string, string> = new Map(
   Object.entries({
-    apply: 'Run the Pods of a file with `podvm run FILE`, which serves them until Ctrl-C.',
+    apply: 'Run the Pods of a file with `podvm run FILE`, or in the background with `podvm run -d FILE`.',
     create: run,
-    start: run,
     play: run,
     kube: run,
     compose: run,
     up: run,
-    restart: 'Stop the pod with `podvm stop POD`, and run it again.',
     get: ps,
     list: ps,
     ls: ps,
@@ -29,7 +27,6 @@ export const foreignWords: ReadonlyMap<string, string> = new Map(
     pod: ps,
     container: ps,
     containers: ps,
-    rm: stop,
     kill: stop,
     delete: stop,
     down: stop,
@@ -37,11 +34,7 @@ export const foreignWords: ReadonlyMap<string, string> = new Map(
     stats: 'See the memory of a pod and its machine with `podvm inspect POD`.',
     events: inspect,
     port: inspect,
-    attach: 'Follow the output with `podvm logs -f POD`, or open a shell with `podvm exec -it POD sh`.',
     cp: 'Copy with tar, for example `podvm exec POD tar -C /etc -c . | tar -x`.',
-    'port-forward': 'Publish the port when the pod starts: `podvm run -p HOST-PORT:PORT IMAGE`.',
-    wait: '`podvm run` waits for its pods, and ends with their exit code.',
-    images: 'List images with `podvm image ls`.',
     pull: 'Pull an image with `podvm image pull IMAGE`.',
     load: 'Load an image with `podvm image load FILE`.',
     import: 'Load an image with `podvm image load FILE`.',

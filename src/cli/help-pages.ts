@@ -21,6 +21,7 @@ const parts: ProgramParts = {
   checkManifests: () => Promise.resolve([]),
   socketPath: () => '',
   ensureServed: never,
+  knownPods: never,
   orphans: never,
   endOrphans: never,
   setup: never,

@@ -26,6 +26,18 @@ type WithClient = (purpose: 'images' | 'storedImages', use: (client: Client) => 
 
 const nameOrId = ['<reference>', 'name or id'] as const;
 
+/** The list of images, also under docker's name for it. */
+export const imageListRow = (name: string, withClient: WithClient, terminal: Terminal): CommandRow => ({
+  name,
+  description: 'list the images',
+  options: [flag('--json', 'print JSON')],
+  action: (options: { json: boolean }) =>
+    withClient('storedImages', async (client) => {
+      const images = await client.get('/v1/images', v.array(imageSummarySchema));
+      await write(terminal.stdout, options.json ? `${JSON.stringify(images, null, 2)}\n` : listOf(images));
+    }),
+});
+
 /** The commands below `podvm image`. */
 export function imageCommands(withClient: WithClient, terminal: Terminal): readonly CommandRow[] {
   const follow = (path: string, request: unknown) =>
@@ -59,16 +71,7 @@ export function imageCommands(withClient: WithClient, terminal: Terminal): reado
       description: "build the examples' image from Debian's busybox, without a registry",
       action: () => follow('/v1/images/build-base', {}),
     },
-    {
-      name: 'ls',
-      description: 'list the images',
-      options: [flag('--json', 'print JSON')],
-      action: (options: { json: boolean }) =>
-        withClient('storedImages', async (client) => {
-          const images = await client.get('/v1/images', v.array(imageSummarySchema));
-          await write(terminal.stdout, options.json ? `${JSON.stringify(images, null, 2)}\n` : listOf(images));
-        }),
-    },
+    imageListRow('ls', withClient, terminal),
     {
       name: 'inspect',
       description: 'print all details of an image as JSON',

@@ -6,18 +6,30 @@ import type { Orphan } from './orphans.ts';
 import { podPath } from './pod-name.ts';
 import { type Terminal, age, table, write } from './terminal.ts';
 
+/** What a list of pods comes from where no podvm serves. */
+export interface PsParts {
+  /** Machines that a killed podvm has left running. */
+  readonly orphans: () => Promise<readonly Orphan[]>;
+  /** Serves the pods that have ended. */
+  readonly withEnded: (use: (client: Client) => Promise<void>) => Promise<void>;
+}
+
 /** Lists the pods. Without a running podvm, lists and returns the machines that a killed one has left running. */
 export async function psCommand(
   client: Client,
-  findOrphans: () => Promise<readonly Orphan[]>,
-  options: { readonly json: boolean },
+  parts: PsParts,
+  options: { readonly json: boolean; readonly all: boolean },
   { stdout }: Terminal,
 ): Promise<readonly Orphan[]> {
+  const path = `/v1/pods?ended=${options.all}`;
+  const listed = v.array(podSummarySchema);
   let orphans: readonly Orphan[] = [];
-  const pods = await client.get('/v1/pods', v.array(podSummarySchema)).catch(async (error: unknown) => {
+  const pods = await client.get(path, listed).catch(async (error: unknown) => {
     if (!(error instanceof PodvmError && error.kind === 'unavailable')) throw error;
-    orphans = await findOrphans();
-    return orphans.map(orphanSummary);
+    orphans = await parts.orphans();
+    let ended: readonly PodSummary[] = [];
+    if (options.all) await parts.withEnded(async (server) => void (ended = await server.get(path, listed)));
+    return [...orphans.map(orphanSummary), ...ended];
   });
   if (options.json) {
     await write(stdout, `${JSON.stringify(pods, null, 2)}\n`);
@@ -27,13 +39,19 @@ export async function psCommand(
     pod.namespace,
     pod.name,
     pod.ready,
-    pod.reason ?? pod.phase,
+    statusOf(pod),
     String(pod.restarts),
     age(pod.createdAt, Date.now()),
     pod.addresses.join(',') || '-',
   ]);
   await write(stdout, table(['NAMESPACE', 'NAME', 'READY', 'STATUS', 'RESTARTS', 'AGE', 'IP'], rows));
   return orphans;
+}
+
+/** As kubectl says it, with the exit code of a failure. */
+function statusOf({ phase, reason, endedAt, exitCode }: PodSummary): string {
+  if (endedAt === undefined) return reason ?? phase;
+  return exitCode === 0 ? 'Completed' : `${reason ?? phase} (${exitCode})`;
 }
 
 const orphanSummary = ({ namespace, name, pid, createdAt }: Orphan): PodSummary => ({
@@ -105,7 +123,7 @@ export async function drainCommand(
   await write(stdout, ended.map(({ namespace, name }) => `${namespace || '-'}/${name} stopped\n`).join(''));
 }
 
-const graceOf = ({ grace }: { readonly grace?: string }) =>
+export const graceOf = ({ grace }: { readonly grace?: string }) =>
   grace === undefined ? {} : { graceSeconds: wholeNumber('--grace', grace) };
 
 export async function inspectCommand(client: Client, pod: string, { stdout }: Terminal): Promise<void> {

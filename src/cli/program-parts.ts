@@ -20,8 +20,10 @@ export interface ProgramParts {
   readonly keepsHangUp: boolean;
   /** Ends this process at once. */
   readonly leave: (code: number) => void;
-  /** Makes sure that a process serves a socket: a running one, or this one until it is disposed. */
+  /** Makes sure that a process serves a socket: a running one, a new one in the background, or this one until it is disposed. */
   readonly ensureServed: (options: GlobalOptions, purpose: Purpose, ends: EndSignals) => Promise<Served>;
+  /** The process that serves; if there is none, this one with the pods that have ended, until it is disposed. */
+  readonly knownPods: (options: GlobalOptions) => Promise<Served>;
   /** Machines that run, and whose podvm does not. */
   readonly orphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
   /** Ends them and takes away what they left. */
@@ -34,7 +36,9 @@ export interface ProgramParts {
   ) => Promise<string>;
   readonly uninstall: (options: GlobalOptions & { readonly state: boolean }, ends: EndSignals) => Promise<string>;
   /** Serves until it is asked to end. */
-  readonly daemon: (options: GlobalOptions & { readonly config?: string }) => Promise<void>;
+  readonly daemon: (
+    options: GlobalOptions & { readonly config?: string; readonly background: boolean },
+  ) => Promise<void>;
   readonly doctor: (
     options: GlobalOptions & { readonly json: boolean; readonly config?: string },
     ends: EndSignals,
@@ -53,8 +57,11 @@ export interface SetupWishes {
   readonly from?: string;
 }
 
-/** `storedImages`: those that are there; needs nothing that set-up makes. */
-export type Purpose = 'pods' | 'images' | 'storedImages';
+/**
+ * What a command needs to be served. `podsHere`: pods, without a node in the background. `storedImages`: what is there
+ * without a node.
+ */
+export type Purpose = 'pods' | 'podsHere' | 'images' | 'storedImages';
 
 export interface Served extends AsyncDisposable {
   /** Where the admin API is. */

@@ -42,6 +42,8 @@ function openProgram(change: Partial<ProgramParts> = {}) {
     checkManifests: () => Promise.resolve([]),
     socketPath: () => '/nowhere/podvm.sock',
     ensureServed: never,
+    knownPods: () =>
+      Promise.resolve({ socketPath: '/nowhere/podvm.sock', [Symbol.asyncDispose]: () => Promise.resolve() }),
     orphans: () => Promise.resolve([]),
     endOrphans: () => Promise.resolve([]),
     setup: never,
@@ -103,8 +105,8 @@ describe('a word of another program', () => {
       [['top'], /podvm exec POD top/],
       [['login', 'docker.io'], /--authfile/],
       [['docker', 'ps', '-a'], /without it: `podvm ps`/],
-      [['images'], /podvm image ls/],
-      [['rm', '-f', 'web'], /podvm stop POD/],
+      [['rmi', 'nginx'], /podvm image rm/],
+      [['kill', 'web'], /podvm rm -f POD/],
     ] as const) {
       const { type, said } = openProgram();
       assert.equal(await type(...words), 2);
@@ -117,7 +119,7 @@ describe('a word of another program', () => {
   it('names only words that are no commands here', async () => {
     const { type, said } = openProgram();
     await type('--help');
-    for (const word of foreignWords.keys()) assert.doesNotMatch(said.stdout, new RegExp(`^  ${word}\\b`, 'm'));
+    for (const word of foreignWords.keys()) assert.doesNotMatch(said.stdout, new RegExp(`^  ${word} `, 'm'));
   });
 
   it('leaves a misspelt command to the likeness of names', async () => {

@@ -56,6 +56,12 @@ export interface Configuration {
   readonly template: TemplateChoice;
   /** Nominal memory of machines in `MiB`, the most for one pod; undefined: half of the node's, at most 16 GiB. */
   readonly machineMemoryMiB: number | undefined;
+  /** The first command that needs a node starts one in the background. */
+  readonly startsNode: boolean;
+  /** How long such a node may have nothing to do, in `ms`. */
+  readonly idleMs: number;
+  /** The most that is kept of pods after their end. */
+  readonly endedPods: { readonly pods: number; readonly bytes: number };
   /** Debian mirror for set-up; default: that of the host's apt. */
   readonly mirror?: string;
   /** What npm is run with when it is asked for newer packages: how its registry is reached. */
@@ -152,6 +158,12 @@ export function readConfiguration(
     poolSize,
     template,
     machineMemoryMiB: memory === undefined ? undefined : number('machineMemoryMiB', memory),
+    startsNode: word('background') === 'on',
+    idleMs: 1000 * number('idleSeconds', given('idleSeconds') ?? settings.idleSeconds.default),
+    endedPods: {
+      pods: number('endedPods', given('endedPods') ?? settings.endedPods.default),
+      bytes: 2 ** 20 * number('endedPodsMiB', given('endedPodsMiB') ?? settings.endedPodsMiB.default),
+    },
     ...(mirror === undefined ? {} : { mirror }),
     npmEnv: npmEnvOf(env),
     repo,

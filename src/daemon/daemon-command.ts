@@ -7,17 +7,13 @@ import { createLog, goesToJournal } from '#host/log.ts';
 import { defaultEnv, run } from '#host/run.ts';
 import { serveShim } from '#shim/serve-shim.ts';
 import { checkUpdatesApart } from '#setup/check-updates-apart.ts';
+import { endBackgroundNode } from './background-node.ts';
 import { type Configuration, updateRequestOf } from './configuration.ts';
+import type { DaemonProcess } from './daemon-process.ts';
 import { type NodeServer, openNode } from './node.ts';
 import { requireRoot } from './serve-here.ts';
 import { ensureAssets } from './setup-command.ts';
 import { watchUpdates } from './watch-updates.ts';
-
-/** Process of the daemon; replaced in tests. */
-export interface DaemonProcess extends NodeJS.EventEmitter {
-  readonly stderr: { write(text: string): unknown };
-  readonly env: NodeJS.ProcessEnv;
-}
 
 /**
  * Runs `podvm daemon`: serves CRI to a kubelet and the admin API to other commands, until SIGTERM, SIGINT, SIGQUIT, or
@@ -42,6 +38,8 @@ export async function daemonCommand(
     });
   }
   const assets = await ensureAssets(config, write, stop.signal);
+  // What a command has started in the background makes room when nothing runs in it.
+  await endBackgroundNode(config, stop.signal, { mayRefuse: true });
   const hasPriority = goesToJournal(itself.env, fstatSync(2, { bigint: true }));
   const log = createLog(config.logLevel, write, { format: config.logFormat, hasPriority });
   await using node = await openNode(config, assets, log, stop.signal, 'daemon', serverOf(config, version));

@@ -4,8 +4,8 @@ import { createHostNetwork, type CniConfigDirectory } from '#network/host-networ
 import type { Network } from '#network/network.ts';
 import type { Configuration } from './configuration.ts';
 
-/** Who serves: a cluster's node, or a user's command. */
-export type Purpose = 'daemon' | 'command';
+/** Who serves: a cluster's node, a user's command, or a node that a command has started in the background. */
+export type Purpose = 'daemon' | 'command' | 'background';
 
 /** Default directory of CNI configurations. */
 const usualDirectory = '/etc/cni/net.d';
@@ -29,6 +29,6 @@ export function openNetwork(config: Configuration, purpose: Purpose, log: Log): 
  */
 function directoryOf({ cniConfig }: Configuration, purpose: Purpose): CniConfigDirectory | undefined {
   if (cniConfig?.kind === 'directory') return { directory: cniConfig.path, orElse: 'refuse' };
-  if (cniConfig?.kind === 'builtIn' || purpose === 'command') return undefined;
+  if (cniConfig?.kind === 'builtIn' || purpose !== 'daemon') return undefined;
   return { directory: usualDirectory, orElse: 'builtIn' };
 }

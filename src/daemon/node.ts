@@ -28,6 +28,7 @@ import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import { guestLevel } from '#vm/qemu/processor-level.ts';
 import type { Configuration } from './configuration.ts';
+import { openEndedPods } from './ended-pods.ts';
 import { followParts } from './follow-parts.ts';
 import { machinePartsOf } from './machine-parts.ts';
 import { openNetwork, type Purpose } from './node-network.ts';
@@ -51,6 +52,8 @@ export type NodeServer = (node: {
 export interface Node extends AsyncDisposable {
   /** Resolves when no client runs pods. */
   idle(): Promise<void>;
+  /** Resolves when no pod ran and no client asked for that long, or when `signal` aborts. */
+  idleFor(ms: number, signal: AbortSignal): Promise<void>;
   /** Makes the template of the node's machines, if they share one and it is missing. */
   warmUp(signal: AbortSignal): Promise<void>;
 }
@@ -166,6 +169,8 @@ export async function openNode(
       clock: systemClock,
       monitoring,
       pods: createPodTable(),
+      ended: await openEndedPods(config, log),
+      mayDetach: purpose !== 'command',
       node: { nodeName: config.nodeName, seccompDirectory: join(config.root, 'seccomp') },
     }),
   );
@@ -185,6 +190,7 @@ export async function openNode(
   const owned = undo.move();
   return {
     idle: () => admin.idle(),
+    idleFor: (ms, until) => admin.idleFor(ms, until),
     warmUp: (warming) => sandboxes.warmUp('template', warming),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

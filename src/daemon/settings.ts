@@ -194,6 +194,32 @@ export const settings = {
     otherwise: "half of the node's memory, at most 16384",
     about: 'Memory in MiB that one pod may have without booting its own machine.',
   },
+  background: {
+    env: 'PODVM_BACKGROUND',
+    type: word('on', 'off'),
+    default: 'on',
+    about:
+      'Whether the first command that needs a node starts one in the background. `off`: as `--no-daemon`, the command ' +
+      'serves itself, and its pods end with it.',
+  },
+  idleSeconds: {
+    env: 'PODVM_IDLE_SECONDS',
+    type: number(1, 2_000_000), // limit of a timer
+    default: '600',
+    about: 'Seconds without a pod or a request after which a node that a command has started in the background ends.',
+  },
+  endedPods: {
+    env: 'PODVM_ENDED_PODS',
+    type: number(0, 1000),
+    default: '100',
+    about: 'Pods of `podvm run` that are kept after their end, with their logs, until `podvm rm`. The oldest go first.',
+  },
+  endedPodsMiB: {
+    env: 'PODVM_ENDED_PODS_MIB',
+    type: number(1, 1024 * 1024),
+    default: '512',
+    about: 'Disk space in MiB of all pods that are kept after their end. The oldest go first.',
+  },
   mirror: {
     env: 'PODVM_MIRROR',
     type: { kind: 'url' },

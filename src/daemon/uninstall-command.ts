@@ -4,6 +4,7 @@ import { isThere } from '#host/files.ts';
 import { bridgeOf, removeDefaultNetwork } from '#network/default-network.ts';
 import { keeperSocketsOf } from '#shim/keeper/keeper-sockets.ts';
 import { containerdPlaces, uninstallContainerd } from './install-containerd.ts';
+import { endBackgroundNode } from './background-node.ts';
 import type { Configuration } from './configuration.ts';
 import { endOrphans } from './end-orphans.ts';
 import { requireRoot } from './serve-here.ts';
@@ -13,14 +14,18 @@ const ours = [
   ...[
     'apt',
     'assets',
+    'ended',
     'images',
     'network',
+    'node.log',
+    'node.ready',
     'parts',
     'probe',
     'sandboxes',
     'seccomp',
     'setup.lock',
     'snapshots',
+    'start.lock',
     'templates',
   ],
   ...['templates-of', 'podvm.sock', 'cri', 'cri.sock', 'shim', 'shim.sock'],
@@ -38,6 +43,7 @@ export async function uninstallCommand(
 ): Promise<string> {
   requireRoot('uninstall');
   const { root } = config;
+  await endBackgroundNode(config, signal);
   const ended = await endOrphans(config, write);
   await rm(keeperSocketsOf(config.shimSocketPath).wanted, { force: true });
   const network = join(root, 'network');

@@ -31,27 +31,34 @@ export function createPodTable(): PodTable {
     },
     has: (namespace, name) => pods.has(key(namespace, name)),
     list: () => [...pods.values()],
-    find(namespace, name) {
-      const found = [...pods.values()].filter(
-        (pod) => pod.name === name && (namespace === undefined || pod.namespace === namespace),
-      );
-      const [first, second] = found;
-      if (first === undefined) {
-        const close = nearest(
-          name,
-          [...pods.values()].map((pod) => pod.name),
-        );
-        throw new PodvmError('notFound', `Cannot find pod ${namespace === undefined ? name : key(namespace, name)}`, {
-          fix: `${close === undefined ? 'See' : `Did you mean ${close}? See`} \`podvm ps\` for the running pods.`,
-        });
-      }
-      if (second !== undefined) {
-        const places = found.map((pod) => key(pod.namespace, pod.name)).join(', ');
-        throw new PodvmError('invalid', `Cannot find pod ${name}: the name is ambiguous, found ${places}`, {
-          fix: 'Name it as NAMESPACE/NAME.',
-        });
-      }
-      return first;
-    },
+    find: (namespace, name) => findByName([...pods.values()], namespace, name),
   };
+}
+
+interface Named {
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** Finds one of `pods`. Without `namespace` the name must be unique. Errors: `notFound`, `invalid` (ambiguous). */
+export function findByName<P extends Named>(pods: readonly P[], namespace: string | undefined, name: string): P {
+  const key = (pod: Named) => `${pod.namespace}/${pod.name}`;
+  const found = pods.filter((pod) => pod.name === name && (namespace === undefined || pod.namespace === namespace));
+  const [first, second] = found;
+  if (first === undefined) {
+    const close = nearest(
+      name,
+      pods.map((pod) => pod.name),
+    );
+    throw new PodvmError('notFound', `Cannot find pod ${namespace === undefined ? name : `${namespace}/${name}`}`, {
+      fix: `${close === undefined ? 'See' : `Did you mean ${close}? See`} \`podvm ps -a\` for the pods.`,
+    });
+  }
+  if (second !== undefined) {
+    const places = found.map(key).join(', ');
+    throw new PodvmError('invalid', `Cannot find pod ${name}: the name is ambiguous, found ${places}`, {
+      fix: 'Name it as NAMESPACE/NAME.',
+    });
+  }
+  return first;
 }

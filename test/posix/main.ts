@@ -73,7 +73,8 @@ async function measure(work: string): Promise<Record<string, Record<string, stri
   const onHost = await run(program, ['-test.v'], { env: { POSIX_DIR: join(work, 'host') }, okCodes: [0, 1] });
   const podvm = join(import.meta.dirname, '../../podvm');
   const root = process.env['PODVM_ROOT'];
-  const podEnv = { PATH: process.env['PATH'] ?? '', ...(root === undefined ? {} : { PODVM_ROOT: root }) };
+  const path = process.env['PATH'] ?? '';
+  const podEnv = { PATH: path, PODVM_BACKGROUND: 'off', ...(root === undefined ? {} : { PODVM_ROOT: root }) };
   const { stdout } = await run(podvm, ['run', join(work, 'pod.yaml')], { env: podEnv, timeoutMs: 600_000 });
   const parts = stdout.split(/^.*MODE (?=\w+$)/m).slice(1);
   const inPod = parts.map((part) => [part.split('\n')[0] ?? '', outcomesOf(part)] as const);

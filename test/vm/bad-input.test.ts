@@ -81,7 +81,7 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
     // Seen elsewhere than where it lies: others may not enter /root, in which a repository may well be.
     const script =
       'mount --bind "$0" /mnt && exec setpriv --reuid=65534 --regid=65534 --clear-groups /mnt/podvm run "$1"';
-    const env = { ...process.env, PODVM_ROOT: cli.root } as Record<string, string>;
+    const env = { ...process.env, PODVM_ROOT: cli.root, PODVM_BACKGROUND: 'off' } as Record<string, string>;
     const args = ['--mount', 'sh', '-c', script, join(import.meta.dirname, '../..'), '/etc/hostname'];
     const { stderr } = await run('unshare', args, { env, okCodes: [125] });
     assert.match(stderr, whatAndFix);

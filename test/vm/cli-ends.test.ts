@@ -78,7 +78,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
         ['-qec', shell === '' ? `exec ${line}` : `${shell}"${line}; true"`, '/dev/null'],
         {
           cwd: repo,
-          env: { ...process.env, PODVM_ROOT: cli.root, SHELL: '/bin/sh' },
+          env: { ...process.env, PODVM_ROOT: cli.root, PODVM_BACKGROUND: 'off', SHELL: '/bin/sh' },
           stdio: ['pipe', 'pipe', 'inherit'],
         },
       );
@@ -134,7 +134,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     const { code, stderr } = await typed.ended;
     assert.deepEqual([code, / info ending\n/.test(stderr)], [0, true]);
 
-    const env = { ...process.env, PODVM_ROOT: cli.root };
+    const env = { ...process.env, PODVM_ROOT: cli.root, PODVM_BACKGROUND: 'off' };
     const kept = spawn('nohup', [join(repo, 'podvm'), 'daemon'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
     kept.stderr.setEncoding('utf8');
     const said: string[] = [];

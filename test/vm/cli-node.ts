@@ -36,6 +36,8 @@ export interface CliNodeOptions {
   readonly isSetUp: boolean;
   readonly podvm?: string;
   readonly pool?: string;
+  /** Commands start a node in the background, which this test has to end. Default: each serves itself. */
+  readonly startsNode?: boolean;
 }
 
 /**
@@ -43,7 +45,12 @@ export interface CliNodeOptions {
  * here. The environment is a user's, plus the state directory. `podvm`: another program than the checkout's. `pool`: the setting;
  * by default no machine waits, since that would take the processor from what the tests look at.
  */
-export async function openCliNode({ isSetUp, podvm, pool = '0' }: CliNodeOptions): Promise<CliNode> {
+export async function openCliNode({
+  isSetUp,
+  podvm,
+  pool = '0',
+  startsNode = false,
+}: CliNodeOptions): Promise<CliNode> {
   const root = await mkdtemp('/var/tmp/podvm-cli-');
   await chmod(root, 0o711); // jailed machines reach what is theirs in it
   if (isSetUp) {
@@ -58,7 +65,8 @@ export async function openCliNode({ isSetUp, podvm, pool = '0' }: CliNodeOptions
   }
   const running = new Set<Typed>();
   const start = (args: readonly string[], input = '', program = podvm ?? join(repo, 'podvm')) => {
-    const typed = startPodvm(program, { PODVM_ROOT: root, PODVM_POOL: pool }, args, input);
+    const env = { PODVM_ROOT: root, PODVM_POOL: pool, PODVM_BACKGROUND: startsNode ? 'on' : 'off' };
+    const typed = startPodvm(program, env, args, input);
     running.add(typed);
     void typed.ended.finally(() => running.delete(typed));
     return typed;

@@ -114,7 +114,7 @@ spec:
   containers: [{name: it, image: ${image}, command: [sh, -c, "yes '${line}' | head -c ${totalBytes}"]}]
 `;
     await using cli = await openCliNode({ isSetUp: true });
-    const env = { ...process.env, PODVM_ROOT: cli.root };
+    const env = { ...process.env, PODVM_ROOT: cli.root, PODVM_BACKGROUND: 'off' };
     const child = spawn(join(import.meta.dirname, '../../podvm'), ['run', '-'], {
       env,
       stdio: ['pipe', 'pipe', 'inherit'],

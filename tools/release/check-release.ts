@@ -54,7 +54,7 @@ async function checkBytes({ release, dist, work }: Checking): Promise<void> {
   await checkSizes(dist);
   const root = join(work, 'second-state');
   await makeSecondState(release.root, root, release.signal);
-  const env = environmentOf({ PODVM_ROOT: root, PODVM_TEMPLATE: 'off' });
+  const env = environmentOf({ PODVM_ROOT: root, PODVM_BACKGROUND: 'off', PODVM_TEMPLATE: 'off' });
   await run(join(release.repo, 'podvm'), ['setup'], { env, timeoutMs });
   const second = join(work, 'second');
   const again = { ...(await readRelease(release.repo, root, release.signal)), epoch: release.epoch };
@@ -68,7 +68,12 @@ async function checkBytes({ release, dist, work }: Checking): Promise<void> {
 async function checkNpm({ release: { repo, version }, dist, work }: Checking): Promise<void> {
   const prefix = join(work, 'npm');
   const root = join(work, 'npm-state');
-  const env = environmentOf({ PODVM_ROOT: root, npm_config_prefix: prefix, npm_config_cache: join(work, 'npm-cache') });
+  const env = environmentOf({
+    PODVM_ROOT: root,
+    PODVM_BACKGROUND: 'off',
+    npm_config_prefix: prefix,
+    npm_config_cache: join(work, 'npm-cache'),
+  });
   const tarball = join(dist, `podvm-${version}.tgz`);
   await shell([`npm install --global --no-audit --no-fund ${tarball}`], env);
   const podvm = join(prefix, 'bin/podvm');

@@ -72,7 +72,7 @@ async function makeOlder({ repo, root, signal }: Release, commit: string, work: 
     });
   });
   await makeSecondState(root, state, signal);
-  const env = environmentOf({ PODVM_ROOT: state, PODVM_TEMPLATE: 'off' });
+  const env = environmentOf({ PODVM_ROOT: state, PODVM_BACKGROUND: 'off', PODVM_TEMPLATE: 'off' });
   await run(join(tree, 'podvm'), ['setup'], { env, signal, timeoutMs });
   const words = [join(tree, 'tools/release/main.ts')];
   await run(join(tree, 'node_modules/.bin/node'), words, { cwd: tree, env, signal, timeoutMs });

@@ -11,7 +11,7 @@ async function offered(...words: readonly string[]): Promise<string[]> {
 }
 
 test('bash completes commands and options by the words before', async () => {
-  assert.deepEqual(await offered('im'), ['image']);
+  assert.deepEqual(await offered('im'), ['image', 'images']);
   assert.deepEqual(await offered('image', 'pu'), ['pull']);
   assert.deepEqual(await offered('--root', '/var', 'image', 'ta'), ['tag']);
   assert.deepEqual(await offered('setup', '--f'), ['--from']);

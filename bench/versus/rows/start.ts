@@ -48,7 +48,7 @@ export const startRow: Row = async ({ field }) => {
   return async (name): Promise<Values> => {
     const argv = commands[name]?.(`versus-${process.pid}-${(runs += 1)}`) ?? [];
     const root = name === 'podvm' || name === 'cold' ? field.roots[name] : undefined;
-    return await runOnce(argv, root === undefined ? {} : { PODVM_ROOT: root });
+    return await runOnce(argv, root === undefined ? {} : { PODVM_ROOT: root, PODVM_BACKGROUND: 'off' });
   };
 };
 

@@ -57,7 +57,6 @@ export const podFlags: readonly PodFlag[] = [
   single('--name <name>', 'name of the pod; default: made from the image', (name) => ({
     metadata: { name, generateName: undefined },
   })),
-  given('--rm', 'no effect: a pod is always removed when it ends', {}),
   given('-i, --interactive', "pass standard input on to the container's", container({ stdin: true, stdinOnce: true })),
   given('-t, --tty', 'give the container a terminal', container({ tty: true })),
   several('--env-file <file>', 'read variables from a file of NAME=VALUE lines', (files, context, flag) => ({

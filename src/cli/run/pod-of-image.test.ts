@@ -263,7 +263,6 @@ describe('podOfImage()', () => {
 describe('refuseFlags()', () => {
   it('names what a Pod cannot say, with what to do instead', () => {
     for (const [line, message] of [
-      [['-d', 'nginx'], /^Cannot use --detach: a pod belongs to the terminal that runs it/],
       [['--init', 'nginx'], /^Cannot use --init: /],
       [['--platform', 'linux/arm64', 'nginx'], /^Cannot use --platform: /],
       [['--health-cmd=true', 'nginx'], /^Cannot use --health-cmd: .*probe/],

@@ -17,11 +17,6 @@ const oneNetwork = { why: 'a pod has one network, that of the node', fix: 'Use -
 
 /** Flags that hands know from Docker and Podman, and that a Pod of one command line cannot express. */
 export const refusedFlags: readonly RefusedFlag[] = [
-  {
-    flags: '-d, --detach',
-    why: 'a pod belongs to the terminal that runs it, and ends with it',
-    fix: 'Leave -d out and use another terminal, or run it in the background of a shell: `podvm run IMAGE &`.',
-  },
   { flags: '--health-cmd [value]', ...probe },
   { flags: '--health-interval [value]', ...probe },
   { flags: '--health-retries [value]', ...probe },

@@ -14,6 +14,10 @@ export interface RunOptions {
   readonly network: 'cni' | 'none';
   /** Prints all events of the pods, not only failures. */
   readonly verbose: boolean;
+  /** Leaves the pods to the node, and prints their names. */
+  readonly detach: boolean;
+  readonly removeAtEnd: boolean;
+  readonly isOfImage: boolean;
   /** Only of an image: the containers of files get no input. */
   readonly input?: InputWish;
 }
@@ -31,16 +35,23 @@ export async function runCommand(
   terminal: Terminal,
   ends: EndSignals,
 ): Promise<number> {
-  const { files, network, input } = options;
+  const { files, network, detach, removeAtEnd, input } = options;
   const terminalSize = input?.hasTerminal === true ? sizeOf(terminal) : undefined;
-  const request: RunRequestInput = { files, network, ...(terminalSize === undefined ? {} : { terminalSize }) };
-  using runInput = createRunInput(client, input, terminal);
+  const request: RunRequestInput = {
+    files,
+    network,
+    detach,
+    removeAtEnd,
+    ...(terminalSize === undefined ? {} : { terminalSize }),
+  };
+  using runInput = createRunInput(client, detach ? undefined : input, terminal);
   const socket = client.open('/v1/run');
   const printer = new OutputPrinter(terminal, terminal.hasColour);
   const leave = ends.listen(ender(socket, (text) => terminal.stderr.write(runInput.lines(text))));
   try {
     const session = new RunSession(printer, options, terminal, runInput);
-    const code = await session.follow(socket, JSON.stringify(request));
+    socket.once('open', () => socket.send(JSON.stringify(request)));
+    const code = await session.follow(socket);
     return ends.exitCode !== undefined && code === 0 ? ends.exitCode : code;
   } finally {
     await printer.flush();
@@ -69,7 +80,7 @@ function closedError(code: number): PodvmError {
 }
 
 /** Prints the messages of one connection in order, at the terminal's pace. */
-class RunSession {
+export class RunSession {
   readonly #printer: OutputPrinter;
   readonly #verbose: boolean;
   readonly #isOfImage: boolean;
@@ -78,19 +89,24 @@ class RunSession {
   /** Reasons that events have reported. */
   readonly #told = new Set<string>();
 
-  constructor(printer: OutputPrinter, { verbose, input: wish }: RunOptions, terminal: Terminal, input: RunInput) {
+  constructor(
+    printer: OutputPrinter,
+    { verbose, isOfImage }: Pick<RunOptions, 'verbose' | 'isOfImage'>,
+    terminal: Terminal,
+    input: RunInput,
+  ) {
     this.#printer = printer;
     this.#verbose = verbose;
-    this.#isOfImage = wish !== undefined;
+    this.#isOfImage = isOfImage;
     this.#terminal = terminal;
     this.#input = input;
   }
 
-  async follow(socket: WebSocket, request: string): Promise<number> {
+  /** Resolves with the exit code. */
+  async follow(socket: WebSocket): Promise<number> {
     return await new Promise<number>((resolve, reject) => {
       let queue: Promise<void> = Promise.resolve();
       let waiting = 0;
-      socket.once('open', () => socket.send(request));
       socket.on('message', (data, isBinary) => {
         const frame = Buffer.isBuffer(data) ? data : Buffer.concat(Array.isArray(data) ? data : [Buffer.from(data)]);
         waiting += 1;
@@ -134,6 +150,9 @@ class RunSession {
         for (const problem of event.problems) {
           await this.#say(`podvm: pod ${event.pod} was not started: ${problem}\n`);
         }
+        return;
+      case 'podDetached':
+        await write(this.#terminal.stdout, `${event.pod}\n`);
         return;
       case 'podFinished':
         await this.#podFinished(event);

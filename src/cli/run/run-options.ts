@@ -7,6 +7,9 @@ import { refusedOptions } from './refused-flags.ts';
 
 /** Options that concern the run and not the Pod: they go with files and with an image. */
 const runFlags: readonly Option[] = [
+  flag('-d, --detach', 'leave the pods to the node, and print their names when they run'),
+  flag('--rm', 'keep nothing of the pods when they end'),
+  new Option('--no-daemon', 'start no node in the background: the pods end with this command').conflicts('detach'),
   new Option('-f, --file <file>', 'run the Pods of a YAML file; - reads standard input; can be repeated').argParser(
     collect,
   ),
@@ -33,6 +36,10 @@ export interface RunFlags extends FlagValues {
   readonly file?: readonly string[];
   readonly network: 'cni' | 'none';
   readonly verbose: boolean;
+  readonly detach: boolean;
+  readonly rm: boolean;
+  /** False with `--no-daemon`. */
+  readonly daemon: boolean;
   readonly dryRun: boolean;
   readonly output: 'yaml' | 'json';
 }
@@ -57,7 +64,7 @@ function givenTo(command: Command): FlagValues {
   return Object.fromEntries(entries.filter(([name]) => command.getOptionValueSource(name) === 'cli'));
 }
 
-/** Errors: `invalid` for a flag that describes a Pod, where a file does. `--rm` is true of every pod. */
+/** Errors: `invalid` for a flag that describes a Pod, where a file does. */
 export function refuseImageFlags(command: Command, file: string): void {
   const given = givenTo(command);
   const isGiven = (option: Option) => given[option.attributeName()] !== undefined;
@@ -71,7 +78,7 @@ export function refuseImageFlags(command: Command, file: string): void {
     );
   }
   for (const { option } of podFlags) {
-    if (option.long === '--rm' || !isGiven(option)) continue;
+    if (!isGiven(option)) continue;
     throw new PodvmError(
       'invalid',
       `Cannot use ${option.long ?? option.flags} with ${file}: the file describes the Pod`,

@@ -90,7 +90,7 @@ describe('planRun()', () => {
       ['--cpus', '2', '-f', web],
     ])
       await assert.rejects(plan(...line), { message: `Cannot use --cpus with ${web}: the file describes the Pod` });
-    await assert.rejects(plan(web, '-d'), { message: /^Cannot use --detach: / });
+    await assert.rejects(plan(web, '--init'), { message: /^Cannot use --init: / });
     await assert.rejects(plan('--dry-run', web), { message: /^Cannot use --dry-run with / });
     await assert.rejects(plan(web, '--bogus'), { code: 'commander.unknownOption' });
   });
@@ -102,6 +102,20 @@ describe('planRun()', () => {
       [['-o', 'json', 'busybox'], /-o is the form of --dry-run/],
     ] as const)
       await assert.rejects(plan(...line), { name: 'CommanderError', message });
+  });
+
+  it('takes what concerns the run before and after a file', async () => {
+    for (const line of [
+      ['-d', '--rm', web],
+      [web, '-d', '--rm'],
+      ['-d', '--rm', 'busybox'],
+    ]) {
+      const { detach, removeAtEnd } = await plan(...line);
+      assert.deepEqual([detach, removeAtEnd], [true, true]);
+    }
+    const { detach, removeAtEnd, flags } = await plan('--no-daemon', 'busybox');
+    assert.deepEqual([detach, removeAtEnd, flags.daemon], [false, false, false]);
+    await plan('-dit', 'busybox'); // needs no terminal
   });
 
   it('refuses a terminal that is not there before anything starts', async () => {

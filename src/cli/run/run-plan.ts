@@ -67,8 +67,9 @@ async function imagePlan(
   const { stringify } = await import('yaml'); // most commands do not need it
   const text = flags.output === 'json' ? `${JSON.stringify(pod, null, 2)}\n` : stringify(pod, { lineWidth: 0 });
   const input = { takesInput: flags['interactive'] === true, hasTerminal: flags['tty'] === true };
-  if (input.takesInput && input.hasTerminal && !flags.dryRun) requireTerminal(terminal, 'the container');
-  return { files: [{ name: madeFile, text }], network: flags.network, verbose: flags.verbose, input, flags };
+  const isLent = input.takesInput && input.hasTerminal && !flags.dryRun && !flags.detach;
+  if (isLent) requireTerminal(terminal, 'the container');
+  return { files: [{ name: madeFile, text }], ...optionsOf(flags), isOfImage: true, input, flags };
 }
 
 /** Prints the Pod of `--dry-run`, if a run would take it. Errors: those of the manifest. */
@@ -88,8 +89,10 @@ export async function printPlan(
 
 async function filesPlan(names: readonly string[], flags: RunFlags, terminal: Terminal): Promise<RunPlan> {
   const files = await readFiles(names, terminal);
-  return { files, network: flags.network, verbose: flags.verbose, flags };
+  return { files, ...optionsOf(flags), isOfImage: false, flags };
 }
+
+const optionsOf = ({ network, verbose, detach, rm }: RunFlags) => ({ network, verbose, detach, removeAtEnd: rm });
 
 async function readEnvFiles(names: readonly string[] = []): Promise<ReadonlyMap<string, string>> {
   const texts = new Map<string, string>();

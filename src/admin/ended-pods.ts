@@ -1,0 +1,245 @@
+import { randomUUID } from 'node:crypto';
+import { link, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import type { PodDetails, PodOutcome, PodSummary } from '#api/pods.ts';
+import { replaceFile } from '#host/files.ts';
+import type { Log } from '#host/log.ts';
+import { rotatedNumbers } from '#sandbox/log/log-writer.ts';
+import { type EndedRecord, endedRecordSchema, parseSource, type PodSource } from './ended-record.ts';
+
+/** The most that is kept of pods after their end; the oldest are removed first. */
+export interface EndedLimits {
+  readonly pods: number;
+  readonly bytes: number;
+}
+
+export interface EndedPodsOptions {
+  /** Made with the first pod. */
+  readonly directory: string;
+  readonly limits: EndedLimits;
+  readonly log: Log;
+}
+
+/** A pod that has ended and was not removed. */
+export interface EndedPod {
+  /** Name of its directory. */
+  readonly id: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly details: PodDetails;
+  readonly outcome: PodOutcome;
+  readonly logs: EndedRecord['logs'];
+  readonly bytes: number;
+}
+
+/** A log that a container has left. */
+export interface LeftLog {
+  readonly container: string;
+  readonly attempt: number;
+  readonly path: string;
+}
+
+/** Outcome of a pod whose podvm was killed: as if by SIGKILL, since its machine is ended, too. */
+const lost: PodOutcome = { exitCode: 137, reason: 'Lost', message: 'podvm was killed while the pod ran' };
+
+/**
+ * Pods of `podvm run` after their end, for the next processes too: what `inspect` shows, exit code, logs, and what it takes
+ * to run them again. One directory for each pod: `pod.json`, `source.json` and `logs/<container>/<attempt>.log`.
+ */
+export class EndedPods {
+  readonly #options: EndedPodsOptions;
+  /** By id, in the order of their ends. */
+  readonly #pods = new Map<string, EndedPod>();
+
+  private constructor(options: EndedPodsOptions) {
+    this.#options = options;
+  }
+
+  /** Reads what earlier processes have kept. A damaged record is logged and left out. */
+  static async open(options: EndedPodsOptions): Promise<EndedPods> {
+    const ended = new EndedPods(options);
+    const ids = await readdir(options.directory).catch(() => []);
+    const read = await Promise.all(ids.map((id) => ended.#read(id)));
+    const found = read.filter((pod) => pod !== undefined);
+    found.sort((a, b) => (a.details.endedAt ?? '').localeCompare(b.details.endedAt ?? ''));
+    for (const pod of found) ended.#pods.set(pod.id, pod);
+    return ended;
+  }
+
+  list(): readonly EndedPod[] {
+    return [...this.#pods.values()];
+  }
+
+  /** Records that a pod starts, so that it is not forgotten if podvm is killed. Returns the id of its directory. */
+  async begin(details: PodDetails, source: PodSource): Promise<string> {
+    const id = randomUUID();
+    await mkdir(this.#pathOf(id), { recursive: true, mode: 0o700 });
+    await replaceFile(this.#pathOf(id, 'source.json'), JSON.stringify(source));
+    await this.#write(id, { version: 1, details, logs: [], bytes: 0 });
+    return id;
+  }
+
+  /**
+   * Keeps a pod that has ended, with its logs: the newest ones, if all of them exceed the limit. Links them, so that they
+   * stay when their sandbox is removed. The pod is listed when `list` is called on the result.
+   */
+  async keep(
+    id: string,
+    details: PodDetails,
+    { at, ...outcome }: PodOutcome & { readonly at: string },
+    logs: readonly LeftLog[],
+  ): Promise<{ readonly list: () => Promise<void> }> {
+    const recordBytes = JSON.stringify(details).length + (await sizeOf(this.#pathOf(id, 'source.json')));
+    const { kept, bytes } = await this.#keepLogs(id, logs, this.#options.limits.bytes - recordBytes);
+    const { sandbox: _, ...rest } = details;
+    const record: EndedRecord = {
+      version: 1,
+      details: rest,
+      ended: { at, ...outcome },
+      logs: kept,
+      bytes: bytes + recordBytes,
+    };
+    await this.#write(id, record);
+    return {
+      list: async () => {
+        this.#pods.set(id, endedPodOf(id, record, at));
+        await this.#removeOldest();
+      },
+    };
+  }
+
+  /** Forgets a pod that ended, or that `begin` has recorded. */
+  async remove(id: string): Promise<void> {
+    this.#pods.delete(id);
+    await rm(this.#pathOf(id), { recursive: true, force: true });
+  }
+
+  /** What to run it again with. Errors: `corrupt`. */
+  async sourceOf({ id, name }: EndedPod): Promise<PodSource> {
+    try {
+      return parseSource(await readFile(this.#pathOf(id, 'source.json'), 'utf8'));
+    } catch (cause) {
+      throw new PodvmError('corrupt', `Cannot start pod ${name}: its record cannot be read`, {
+        cause,
+        fix: `Remove it with \`podvm rm ${name}\`, and run it from its file or image.`,
+      });
+    }
+  }
+
+  async rename(pod: EndedPod, name: string): Promise<EndedPod> {
+    const source = await this.sourceOf(pod);
+    const { metadata } = source.pod;
+    const renamed = { ...pod, name, details: { ...pod.details, name } };
+    await replaceFile(
+      this.#pathOf(pod.id, 'source.json'),
+      JSON.stringify({ ...source, pod: { ...source.pod, metadata: { ...metadata, name } } }),
+    );
+    const { details, outcome, logs, bytes } = renamed;
+    await this.#write(pod.id, {
+      version: 1,
+      details,
+      ended: { at: details.endedAt ?? '', ...outcome },
+      logs: [...logs],
+      bytes,
+    });
+    this.#pods.set(pod.id, renamed);
+    return renamed;
+  }
+
+  logPath({ id }: EndedPod, { container, attempt }: EndedRecord['logs'][number]): string {
+    return this.#pathOf(id, 'logs', container, `${attempt}.log`);
+  }
+
+  async #read(id: string): Promise<EndedPod | undefined> {
+    try {
+      const path = this.#pathOf(id, 'pod.json');
+      const record = v.parse(endedRecordSchema, JSON.parse(await readFile(path, 'utf8')));
+      return endedPodOf(id, record, (await stat(path)).mtime.toISOString());
+    } catch (error) {
+      this.#options.log.error('record of an ended pod not read', error, { id });
+      return undefined;
+    }
+  }
+
+  /** Links the newest files first, until `room` is used up. */
+  async #keepLogs(id: string, logs: readonly LeftLog[], room: number) {
+    const kept: EndedRecord['logs'] = [];
+    let bytes = 0;
+    for (const { container, attempt, path } of logs.toSorted((a, b) => b.attempt - a.attempt)) {
+      const to = this.#pathOf(id, 'logs', container, `${attempt}.log`);
+      const older = (await rotatedNumbers(path)).sort((a, b) => b - a).map((number) => `.${number}`);
+      let isKept = false;
+      for (const suffix of ['', ...older]) {
+        const size = await sizeOf(`${path}${suffix}`);
+        if (bytes + size > room) break;
+        await mkdir(dirname(to), { recursive: true, mode: 0o700 });
+        await link(`${path}${suffix}`, `${to}${suffix}`).then(
+          () => (isKept = true),
+          (error: NodeJS.ErrnoException) => {
+            if (error.code !== 'ENOENT') this.#options.log.error('log not kept', error, { id, container });
+          },
+        );
+        bytes += size;
+      }
+      if (isKept) kept.unshift({ container, attempt });
+    }
+    return { kept, bytes };
+  }
+
+  async #removeOldest(): Promise<void> {
+    const { pods: maxPods, bytes: maxBytes } = this.#options.limits;
+    const pods = this.list();
+    let count = pods.length;
+    let bytes = pods.reduce((sum, pod) => sum + pod.bytes, 0);
+    for (const pod of pods) {
+      if (count <= maxPods && bytes <= maxBytes) return;
+      count -= 1;
+      bytes -= pod.bytes;
+      await this.remove(pod.id);
+    }
+  }
+
+  async #write(id: string, record: EndedRecord): Promise<void> {
+    await replaceFile(this.#pathOf(id, 'pod.json'), JSON.stringify(record));
+  }
+
+  #pathOf(...names: readonly string[]): string {
+    return join(this.#options.directory, ...names);
+  }
+}
+
+function endedPodOf(id: string, { details, ended, logs, bytes }: EndedRecord, writtenAt: string): EndedPod {
+  const { at, ...outcome } = ended ?? { at: writtenAt, ...lost };
+  const { namespace, name } = details;
+  const phase = outcome.exitCode === 0 ? 'Succeeded' : 'Failed';
+  const reason = outcome.reason === 'Completed' ? {} : { reason: outcome.reason };
+  return {
+    id,
+    namespace,
+    name,
+    details: { ...details, phase, ready: details.ready, endedAt: at, exitCode: outcome.exitCode, ...reason },
+    outcome,
+    logs,
+    bytes,
+  };
+}
+
+export function endedSummaryOf({ details }: EndedPod): PodSummary {
+  const { namespace, name, phase, ready, restarts, createdAt, reason, endedAt, exitCode } = details;
+  const optional = { reason, endedAt, exitCode };
+  return { namespace, name, phase, ready, restarts, createdAt, addresses: [], ...withoutUndefined(optional) };
+}
+
+const withoutUndefined = <T extends object>(values: T) =>
+  // SAFE: only absent values are left out
+  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };
+
+const sizeOf = async (path: string): Promise<number> =>
+  await stat(path).then(
+    ({ size }) => size,
+    () => 0,
+  );

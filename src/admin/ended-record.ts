@@ -1,0 +1,37 @@
+import * as v from 'valibot';
+import { podDetailsSchema, podOutcomeSchema } from '#api/pods.ts';
+import type { PodConfig } from '#pod/pods.ts';
+import type { Pod } from '#pod/schema/objects.ts';
+
+/** All that it takes to run a pod again. */
+export interface PodSource extends Pick<PodConfig, 'configMaps' | 'secrets' | 'network'> {
+  /** As the manifest has it, under its present name. */
+  readonly pod: Pod;
+}
+
+/** `pod.json` in the directory of a pod: how it was when it ended, or when it started if podvm was killed meanwhile. */
+export const endedRecordSchema = v.object({
+  version: v.literal(1),
+  details: podDetailsSchema,
+  ended: v.optional(v.object({ at: v.string(), ...podOutcomeSchema.entries })),
+  /** Instances of containers whose logs were kept, the newest of each container last. */
+  logs: v.array(v.object({ container: v.string(), attempt: v.number() })),
+  /** Size of its files in bytes. */
+  bytes: v.number(),
+});
+export type EndedRecord = v.InferOutput<typeof endedRecordSchema>;
+
+const object = v.record(v.string(), v.unknown());
+/** `source.json`, which only podvm writes and only root may. Its Pod has passed the schema of manifests. */
+const sourceSchema = v.object({
+  pod: v.looseObject({ metadata: v.looseObject({ name: v.string(), namespace: v.string() }), spec: object }),
+  configMaps: v.array(object),
+  secrets: v.array(object),
+  network: v.picklist(['cni', 'none']),
+});
+
+/** Errors: valibot's and JSON's. */
+export function parseSource(text: string): PodSource {
+  // SAFE: what a manifest's own schema gave was written, and JSON keeps all of it (read-manifests.ts relies on that, too)
+  return v.parse(sourceSchema, JSON.parse(text)) as unknown as PodSource;
+}

@@ -1,0 +1,54 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { PodvmError } from '#base/errors.ts';
+import { outliveAcceptErrors } from '#host/accept-errors.ts';
+import { systemClock } from '#host/clock.ts';
+import { silentLog } from '#host/log.ts';
+import { createPodTable } from '#pod/pod-table.ts';
+import { NodeCounts } from '#sandbox/node-counts.ts';
+import type { Sandboxes } from '#sandbox/sandbox.ts';
+import { Activity } from './activity.ts';
+import type { EndedPods } from './ended-pods.ts';
+import { lifeRoutes } from './life-routes.ts';
+import { NodePods } from './node-pods.ts';
+import { podRoutes } from './pod-routes.ts';
+import { answerBy } from './routes.ts';
+
+const noNode = () =>
+  Promise.reject(
+    new PodvmError('failedPrecondition', 'Cannot run a pod: no node runs', { fix: 'Start one with `podvm run`.' }),
+  );
+/** What there is without a node. */
+const noSandboxes: Sandboxes = {
+  run: noNode,
+  list: () => [],
+  get: () => undefined,
+  waitingMachines: 0,
+  starting: 0,
+  counts: new NodeCounts([]),
+  templateMadeAt: () => Promise.resolve(undefined),
+};
+
+/** Serves the calls about pods where none runs: those that have ended. On a unix socket until it is disposed. */
+export async function serveEndedRoutes(socketPath: string, ended: EndedPods): Promise<AsyncDisposable> {
+  const parts = {
+    sandboxes: noSandboxes,
+    log: silentLog,
+    clock: systemClock,
+    pods: createPodTable(),
+    node: { nodeName: '' },
+    ended,
+  };
+  const pods = new NodePods(parts, new Activity(systemClock));
+  const server = createServer(answerBy({ ...podRoutes(pods, parts), ...lifeRoutes(pods, ended) }));
+  server.listen(socketPath);
+  await once(server, 'listening');
+  outliveAcceptErrors(server);
+  return {
+    [Symbol.asyncDispose]: async () => {
+      server.close();
+      server.closeAllConnections();
+      await once(server, 'close');
+    },
+  };
+}

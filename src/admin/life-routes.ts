@@ -1,0 +1,79 @@
+import { type PodOutcome, type PodSummary, renameRequestSchema, stopRequestSchema } from '#api/pods.ts';
+import { PodvmError } from '#base/errors.ts';
+import { summaryOf } from './describe-pod.ts';
+import { type EndedPods, endedSummaryOf } from './ended-pods.ts';
+import { readJson, sendJson } from './http.ts';
+import type { KnownPod, LivePod, NodePods } from './node-pods.ts';
+import type { Asked, Call, Routes } from './routes.ts';
+import { untilStarted } from './run-session.ts';
+
+/** The calls that end, remove and repeat pods. */
+export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
+  const withPod =
+    (answer: (pod: KnownPod, call: Call) => Promise<PodSummary | PodOutcome>) =>
+    async (call: Call): Promise<void> => {
+      sendJson(call.response, 200, await answer(findKnown(pods, call), call));
+    };
+  const started = async ({ pod }: LivePod): Promise<PodSummary> => {
+    await untilStarted(pod);
+    return summaryOf(pod);
+  };
+  /** Its summary when it has ended: that of the record, if there is one. */
+  const endOf = async ({ pod, over }: LivePod): Promise<PodSummary> => {
+    const { exitCode } = await over;
+    return { ...summaryOf(pod), exitCode };
+  };
+  return {
+    'POST /v1/pods/:namespace/:name/stop': withPod(async (pod, { request }) => {
+      const { graceSeconds } = await readJson(request, stopRequestSchema);
+      if (pod.kind === 'ended') return endedSummaryOf(pod);
+      await pod.pod.terminate(graceSeconds);
+      return await endOf(pod);
+    }),
+    'POST /v1/pods/:namespace/:name/start': withPod(async (pod) =>
+      pod.kind === 'live' ? summaryOf(pod.pod) : await started(await pods.startAgain(pod)),
+    ),
+    'POST /v1/pods/:namespace/:name/restart': withPod(async (pod, { request }) => {
+      const { graceSeconds } = await readJson(request, stopRequestSchema);
+      return await started(await (pod.kind === 'live' ? pods.restart(pod, graceSeconds) : pods.startAgain(pod)));
+    }),
+    'POST /v1/pods/:namespace/:name/rename': withPod(async (pod, { request }) =>
+      endedSummaryOf(await pods.rename(pod, (await readJson(request, renameRequestSchema)).name)),
+    ),
+    'GET /v1/pods/:namespace/:name/wait': withPod(async (pod) => {
+      if (pod.kind === 'ended') return pod.outcome;
+      const { exitCode, reason, message } = await pod.over;
+      return { exitCode, reason, ...(message === undefined ? {} : { message }) };
+    }),
+    'DELETE /v1/pods/:namespace/:name': withPod(async (pod, { query }) => {
+      if (pod.kind === 'ended') {
+        await ended.remove(pod.id);
+        return endedSummaryOf(pod);
+      }
+      if (query.get('force') !== 'true') throw stillRuns(pod);
+      await pod.pod.kill();
+      const summary = await endOf(pod);
+      const { namespace, name } = pod;
+      const left = ended.list().filter((it) => it.namespace === namespace && it.name === name);
+      for (const { id } of left) await ended.remove(id);
+      return summary;
+    }),
+  };
+}
+
+const stillRuns = ({ name }: LivePod) =>
+  new PodvmError('failedPrecondition', `Cannot remove ${name}: the pod runs`, {
+    fix: `Stop it first with \`podvm stop ${name}\`, or kill and remove it with \`podvm rm -f ${name}\`.`,
+  });
+
+/** Finds the pod that a path names. Errors: those of `NodePods.find`. */
+export function findKnown(pods: NodePods, { segment }: Asked): KnownPod {
+  const namespace = segment('namespace');
+  return pods.find(namespace === '_' ? undefined : namespace, segment('name'));
+}
+
+/** The same, of those that run. `verb` completes `Cannot`. Errors: those of `NodePods.findLive`. */
+export function findRunning(pods: NodePods, { segment }: Asked, verb: string) {
+  const namespace = segment('namespace');
+  return pods.findLive(namespace === '_' ? undefined : namespace, segment('name'), verb);
+}

@@ -1,0 +1,209 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { PassThrough } from 'node:stream';
+import { describe, test } from 'node:test';
+import * as v from 'valibot';
+import { podDetailsSchema, podOutcomeSchema, podSummarySchema } from '#api/pods.ts';
+import { PodvmError } from '#base/errors.ts';
+import { eventsOf, on, openAdmin, refusalOf, run, type Served, yaml } from './testing/served-admin.ts';
+
+const quick = { behaviours: { main: { onStart: (it: { exit: (code: number) => void }) => it.exit(3) } } };
+
+const listed = async (served: Served, query = '?ended=true') =>
+  v
+    .parse(v.array(podSummarySchema), JSON.parse((await served.call('GET', `/v1/pods${query}`)).body))
+    .map(({ name, phase, exitCode }) => [name, phase, exitCode]);
+
+/** Runs the pod `web` to its end in the foreground. */
+async function runToEnd(served: Served, options: object = {}) {
+  const socket = served.talk('/v1/run');
+  await once(socket, 'open');
+  socket.send(JSON.stringify({ files: [{ name: 'web.yaml', text: yaml }], network: 'none', ...options }));
+  return await Array.fromAsync(eventsOf(socket));
+}
+
+describe('a pod that has ended', () => {
+  test('stays with its exit code until it is removed', async () => {
+    await using served = await openAdmin(quick);
+    assert.deepEqual((await runToEnd(served)).at(-1), { event: 'finished', exitCode: 3 });
+    assert.deepEqual(served.parts.sandboxes.list(), [], 'its machine does not stay');
+    assert.deepEqual(await listed(served, ''), []);
+    assert.deepEqual(await listed(served), [['web', 'Failed', 3]]);
+    const details = v.parse(podDetailsSchema, JSON.parse((await served.call('GET', '/v1/pods/_/web')).body));
+    assert.deepEqual([details.containers[0]?.exitCode, details.reason], [3, 'Error']);
+    assert.ok(details.events.some(({ reason }) => reason === 'Started'));
+    const outcome = v.parse(podOutcomeSchema, JSON.parse((await served.call('GET', '/v1/pods/_/web/wait')).body));
+    assert.deepEqual(outcome, { exitCode: 3, reason: 'Error' });
+    assert.equal((await served.call('POST', '/v1/pods/_/web/stop', '{}')).status, 200);
+    assert.equal((await served.call('DELETE', '/v1/pods/_/web')).status, 200);
+    assert.deepEqual(await listed(served), []);
+    assert.equal((await refusalOf(served, 'GET', '/v1/pods/_/web/wait')).kind, 'notFound');
+  });
+
+  test('does not stay with removeAtEnd', async () => {
+    await using served = await openAdmin(quick);
+    await runToEnd(served, { removeAtEnd: true });
+    assert.deepEqual(await listed(served), []);
+  });
+
+  test('says that it has ended to what needs a running one', async () => {
+    await using served = await openAdmin(quick);
+    await runToEnd(served);
+    assert.equal((await refusalOf(served, 'GET', '/v1/pods/_/web/console')).kind, 'failedPrecondition');
+    for (const session of ['attach', 'exec?command=true', 'input', 'port-forward?port=80']) {
+      const messages = await Array.fromAsync(on(served.talk(`/v1/pods/_/web/${session}`)));
+      assert.match(String(messages[0]?.[0]), /"kind":"failedPrecondition".*the pod has ended/, session);
+    }
+  });
+
+  test('gives its place to a new one of its name', async () => {
+    await using served = await openAdmin(quick);
+    await runToEnd(served);
+    await runToEnd(served);
+    assert.deepEqual(await listed(served), [['web', 'Failed', 3]]);
+  });
+
+  test('starts again under a new name, from what it was made of', async () => {
+    await using served = await openAdmin();
+    const socket = await run(served);
+    assert.match((await refusalOf(served, 'POST', '/v1/pods/_/web/rename', '{"name":"b"}')).message, /the pod runs/);
+    socket.send('{"command":"kill"}');
+    await once(socket, 'close');
+    assert.equal((await refusalOf(served, 'POST', '/v1/pods/_/web/rename', '{"name":"../x"}')).kind, 'invalid');
+    assert.equal((await refusalOf(served, 'POST', '/v1/pods/_/web/rename', '{"name":"web"}')).kind, 'alreadyExists');
+    assert.equal((await served.call('POST', '/v1/pods/_/web/rename', '{"name":"site"}')).status, 200);
+    assert.equal((await served.call('POST', '/v1/pods/_/site/start', '{}')).status, 200);
+    assert.deepEqual(await listed(served), [['site', 'Running', undefined]]);
+    const { spec } = served.parts.sandboxes.list()[0] ?? {};
+    assert.deepEqual([spec?.name, spec?.network], ['site', 'none']);
+    assert.equal((await refusalOf(served, 'DELETE', '/v1/pods/_/site')).kind, 'failedPrecondition');
+    assert.equal((await served.call('DELETE', '/v1/pods/_/site?force=true')).status, 200);
+    assert.deepEqual(await listed(served), []);
+  });
+});
+
+describe('a detached pod', () => {
+  const detach = async (served: Served) => await runToEnd(served, { detach: true });
+
+  test('belongs to the node and not to its client', async () => {
+    await using served = await openAdmin();
+    const events = await detach(served);
+    assert.deepEqual(events.slice(-2), [
+      { event: 'podDetached', pod: 'web' },
+      { event: 'finished', exitCode: 0 },
+    ]);
+    await served.server.idle();
+    assert.deepEqual(await listed(served), [['web', 'Running', undefined]]);
+    const waiting = served.call('GET', '/v1/pods/_/web/wait');
+    served.parts.sandboxes.current('main').exit(4);
+    assert.equal(v.parse(podOutcomeSchema, JSON.parse((await waiting).body)).exitCode, 4);
+    assert.deepEqual(await listed(served), [['web', 'Failed', 4]]);
+  });
+
+  test('that cannot run says why, and ends the client with its code', async () => {
+    await using served = await openAdmin({ runError: new PodvmError('internal', 'no machine') });
+    const events = await detach(served);
+    assert.deepEqual(
+      events.filter(({ event }) => event !== 'pod'),
+      [
+        { event: 'podFinished', pod: 'web', exitCode: 125, reason: 'no machine' },
+        { event: 'finished', exitCode: 125 },
+      ],
+    );
+    assert.deepEqual(await listed(served), [['web', 'Failed', 125]]);
+  });
+
+  test('ends with the node', async () => {
+    const served = await openAdmin();
+    await detach(served);
+    const { sandboxes, ended } = served.parts;
+    await served[Symbol.asyncDispose]();
+    assert.deepEqual(sandboxes.list(), []);
+    assert.deepEqual(
+      ended.list().map(({ name, outcome }) => [name, outcome.exitCode]),
+      [['web', 143]],
+    );
+  });
+
+  test('is refused by a process that ends with its command', async () => {
+    await using served = await openAdmin({}, { mayDetach: false });
+    const [event] = await detach(served);
+    assert.match(JSON.stringify(event), /"kind":"failedPrecondition".*Cannot detach/);
+  });
+
+  test('restarts with a new instance, and keeps its name', async () => {
+    await using served = await openAdmin();
+    await detach(served);
+    assert.equal((await served.call('POST', '/v1/pods/_/web/restart', '{}')).status, 200);
+    assert.deepEqual(await listed(served), [['web', 'Running', undefined]]);
+    assert.equal(served.parts.sandboxes.runs.length, 2);
+  });
+
+  test('shows its output and end to clients that attach, and goes on when they leave', async () => {
+    await using served = await openAdmin();
+    await detach(served);
+    const leaving = served.talk('/v1/pods/_/web/attach');
+    await once(leaving, 'message');
+    const messages = on(served.talk('/v1/pods/_/web/attach'));
+    assert.match(String((await messages.next()).value?.[0]), /"event":"source"/);
+    leaving.terminate();
+    await served.parts.sandboxes.current('main').print('hello');
+    const output = (await messages.next()).value?.[0] as Buffer;
+    assert.equal(output.subarray(3).toString(), 'hello');
+    served.parts.sandboxes.current('main').exit(4);
+    const events = (await Array.fromAsync(messages)).map(([data]) => JSON.parse(String(data)) as object);
+    assert.deepEqual(events.at(-1), { event: 'finished', exitCode: 4 });
+  });
+});
+
+test('a node is idle when no pod runs and no client asks', async () => {
+  await using served = await openAdmin();
+  const { clock } = served.parts;
+  let isIdle = false;
+  void served.server.idleFor(1000, new AbortController().signal).then(() => (isIdle = true));
+  await runToEnd(served, { detach: true });
+  await served.server.idle();
+  await clock.advance(2000);
+  assert.equal(isIdle, false, 'a pod runs');
+  assert.equal((await served.call('POST', '/v1/pods/_/web/stop', '{}')).status, 200);
+  await clock.advance(999);
+  assert.equal(isIdle, false);
+  await clock.advance(1);
+  assert.equal(isIdle, true);
+});
+
+describe('a forwarded port', () => {
+  const open = async (served: Served, port: number) => {
+    await run(served, { detach: true }).catch(() => undefined);
+    return served.talk(`/v1/pods/_/web/port-forward?port=${port}`);
+  };
+
+  test('carries bytes in both directions, and the end of each', async () => {
+    const guest = new PassThrough(); // echoes
+    let dialled = 0;
+    await using served = await openAdmin({
+      onDial: (port) => {
+        dialled = port;
+        return guest;
+      },
+    });
+    const socket = await open(served, 80);
+    await once(socket, 'open');
+    socket.send(Buffer.from('ping'));
+    socket.send(Buffer.alloc(0));
+    const frames = (await Array.fromAsync(on(socket))).map(([data]) => String(data));
+    assert.deepEqual([dialled, frames.join('|')], [80, 'ping|']);
+    assert.ok(guest.destroyed);
+  });
+
+  test('tells why it cannot connect', async () => {
+    await using served = await openAdmin();
+    for (const [port, kind] of [
+      [81, 'unavailable'],
+      [70_000, 'invalid'],
+    ] as const) {
+      const [first] = await Array.fromAsync(on(await open(served, port)));
+      assert.match(String(first?.[0]), new RegExp(`"kind":"${kind}"`));
+    }
+  });
+});

@@ -1,0 +1,136 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { type IncomingMessage, request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import * as v from 'valibot';
+import { WebSocket } from 'ws';
+import { errorBodySchema } from '#api/pods.ts';
+import { PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import { CountedImages } from '#image/image-counts.ts';
+import type { ImageStore } from '#image/images.ts';
+import { createFakeClock } from '#pod/testing/fake-clock.ts';
+import { createFakeSandboxes, type FakeSettings } from '#pod/testing/fake-sandbox.ts';
+import { createPodTable } from '#pod/pod-table.ts';
+import { EndedPods } from '../ended-pods.ts';
+import { serveAdmin } from '../server.ts';
+
+export const yaml = `
+apiVersion: v1
+kind: Pod
+metadata: { name: web }
+spec: { restartPolicy: Never, containers: [{ name: main, image: i }] }
+`;
+
+const noImage = async () => {
+  throw new PodvmError('notFound', 'Cannot find the image');
+};
+const noImages: ImageStore = {
+  counts: new CountedImages(),
+  pull: noImage,
+  load: noImage,
+  buildBase: noImage,
+  hold: noImage,
+  tag: noImage,
+  untag: noImage,
+  check: noImage,
+  remove: noImage,
+  list: () => [],
+  get: () => undefined,
+};
+
+const limits = { pods: 10, bytes: 10_000_000 };
+
+/** Serves a socket with fake sandboxes. */
+export async function openAdmin(settings: FakeSettings = {}, { mayDetach = true } = {}) {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-admin-'));
+  const kept = await mkdtemp(join(tmpdir(), 'podvm-kept-'));
+  const socketPath = join(directory, 'podvm.sock');
+  const clock = createFakeClock();
+  const whyNotReady: string[] = [];
+  const parts = {
+    sandboxes: createFakeSandboxes(clock, settings),
+    images: noImages,
+    log: silentLog,
+    clock,
+    monitoring: {
+      metrics: { write: async (format: string) => `of ${format}\n` },
+      versions: async () => ({ podvm: '1.2.3' }),
+      whyNotReady: async () => [...whyNotReady],
+    },
+    pods: createPodTable(),
+    ended: await EndedPods.open({ directory: join(kept, 'ended'), limits, log: silentLog }),
+    mayDetach,
+    node: { nodeName: 'node' },
+  };
+  const server = await serveAdmin(socketPath, parts);
+  const call = async (method: string, path: string, body?: string) => {
+    const outgoing = request({ socketPath, method, path, agent: false });
+    outgoing.on('error', () => {}); // the answer may arrive before the body is sent
+    outgoing.end(body);
+    const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
+    return { status: response.statusCode ?? 0, body: await text(response) };
+  };
+  const talk = (path: string) => {
+    const socket = new WebSocket(`ws+unix://${socketPath}:${path}`);
+    socket.on('error', () => {});
+    return socket;
+  };
+  return {
+    directory,
+    socketPath,
+    server,
+    parts,
+    whyNotReady,
+    call,
+    talk,
+    async [Symbol.asyncDispose]() {
+      await server[Symbol.asyncDispose]();
+      assert.deepEqual(await readdir(directory), [], 'the socket is removed');
+      await rm(directory, { recursive: true });
+      await rm(kept, { recursive: true });
+    },
+  };
+}
+export type Served = Awaited<ReturnType<typeof openAdmin>>;
+
+export async function refusalOf(served: Served, method: string, path: string, body?: string) {
+  const answer = await served.call(method, path, body);
+  const { kind, message } = v.parse(errorBodySchema, JSON.parse(answer.body));
+  return { status: answer.status, kind, message };
+}
+
+/** Yields the events of a `run`. */
+export async function* eventsOf(socket: WebSocket): AsyncGenerator<Record<string, unknown>> {
+  for await (const [data, isBinary] of on(socket))
+    if (!isBinary) yield JSON.parse(String(data)) as Record<string, unknown>;
+}
+
+export async function* on(socket: WebSocket): AsyncGenerator<[unknown, boolean]> {
+  const queue: [unknown, boolean][] = [];
+  let wake = Promise.withResolvers<void>();
+  socket.on('message', (data, isBinary) => {
+    queue.push([data, isBinary]);
+    wake.resolve();
+  });
+  socket.on('close', () => wake.resolve());
+  while (socket.readyState !== socket.CLOSED || queue.length > 0) {
+    const next = queue.shift();
+    if (next !== undefined) yield next;
+    else {
+      await wake.promise;
+      wake = Promise.withResolvers();
+    }
+  }
+}
+
+export async function run(served: Served, options: object = {}): Promise<WebSocket> {
+  const socket = served.talk('/v1/run');
+  await once(socket, 'open');
+  socket.send(JSON.stringify({ files: [{ name: 'web.yaml', text: yaml }], network: 'none', ...options }));
+  for await (const event of eventsOf(socket)) if ((event['detail'] as { reason?: string })?.reason === 'Started') break;
+  return socket;
+}

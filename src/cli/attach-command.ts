@@ -1,0 +1,70 @@
+import { PodvmError } from '#base/errors.ts';
+import { podDetailsSchema } from '#api/pods.ts';
+import type { Client } from './client.ts';
+import type { EndSignals } from './end-signals.ts';
+import { OutputPrinter } from './output-printer.ts';
+import { podPath } from './pod-name.ts';
+import { RunSession } from './run/run-command.ts';
+import { createRunInput } from './run/run-input.ts';
+import { type Terminal, write } from './terminal.ts';
+
+export interface AttachOptions {
+  readonly container?: string;
+  /** False with `--no-stdin`. */
+  readonly stdin: boolean;
+}
+
+/** Ctrl-P and Ctrl-Q, as docker and podman have it. */
+const detachKeys = [0x10, 0x11] as const;
+
+/**
+ * Prints what a pod writes, and passes input on to a container that takes it, until the pod ends. Ctrl-C, or Ctrl-P Ctrl-Q
+ * where the container has the terminal, ends only this. Returns the exit code of the pod, or 0.
+ */
+export async function attachCommand(
+  client: Client,
+  pod: string,
+  options: AttachOptions,
+  terminal: Terminal,
+  ends: EndSignals,
+): Promise<number> {
+  const { namespace, name, containers } = await client.get(podPath(pod), podDetailsSchema);
+  const container = containers.find((it) =>
+    options.container === undefined ? it.kind === 'main' : it.name === options.container,
+  );
+  if (container === undefined) {
+    throw new PodvmError('notFound', `Cannot find container ${options.container ?? ''} in pod ${name}`, {
+      fix: `Give one of these with -c: ${containers.map((it) => it.name).join(', ')}.`,
+    });
+  }
+  const takesInput = options.stdin && container.stdin === true;
+  const wish = { takesInput, hasTerminal: container.tty === true && terminal.stdin.isTTY };
+  using input = createRunInput(client, wish, terminal);
+  using undo = new DisposableStack();
+  const socket = client.open(`${podPath(`${namespace}/${name}`)}/attach`);
+  undo.defer(() => socket.terminate());
+  const printer = new OutputPrinter(terminal, terminal.hasColour);
+  undo.defer(() => void printer.flush());
+  const { promise: detached, resolve } = Promise.withResolvers<'detached'>();
+  undo.defer(ends.listen(() => resolve('detached')));
+  if (wish.takesInput && wish.hasTerminal) undo.use(onKeys(terminal.stdin, () => resolve('detached')));
+  socket.once('open', () => input.begin(`${namespace}/${name}`, container.name));
+  const session = new RunSession(printer, { verbose: false, isOfImage: true }, terminal, input);
+  const ended = await Promise.race([session.follow(socket), detached]);
+  if (ended !== 'detached') return ended;
+  await write(terminal.stderr, input.lines(`podvm: detached from ${name}, which runs on\n`));
+  return 0;
+}
+
+/** Calls `found` when the two keys were pressed, one after the other, until it is disposed. */
+function onKeys(stdin: NodeJS.ReadStream, found: () => void): Disposable {
+  let last: number | undefined;
+  const look = (chunk: Buffer) => {
+    for (const key of chunk) {
+      if (last === detachKeys[0] && key === detachKeys[1]) found();
+      last = key;
+    }
+  };
+  stdin.on('data', look);
+  return { [Symbol.dispose]: () => stdin.off('data', look) };
+}

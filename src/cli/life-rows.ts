@@ -1,0 +1,104 @@
+import { Option } from 'commander';
+import { attachCommand, type AttachOptions } from './attach-command.ts';
+import type { Client } from './client.ts';
+import { type CommandRow, flag } from './command-row.ts';
+import type { EndSignals } from './end-signals.ts';
+import { forEachPod, removeCommand, renameCommand, startCommand, waitCommand } from './life-commands.ts';
+import { parseForwardedPort, portForwardCommand } from './port-forward-command.ts';
+import type { Purpose } from './program-parts.ts';
+import type { Terminal } from './terminal.ts';
+
+/** What these commands share with the others. */
+export interface LifeSetting {
+  readonly terminal: Terminal;
+  readonly exit: (code: number) => void;
+  /** With a node, which is started if none runs. */
+  readonly withServer: (purpose: Purpose, use: (client: Client, ends: EndSignals) => Promise<void>) => Promise<void>;
+  /** With the pods that run and those that have ended; starts nothing. */
+  readonly withKnown: (use: (client: Client) => Promise<void>) => Promise<void>;
+  /** With the node that runs, until a signal. */
+  readonly withRunning: (use: (client: Client, ends: EndSignals) => Promise<void>) => Promise<void>;
+}
+
+const pod = ['<pod>', 'NAME or NAMESPACE/NAME'] as const;
+const pods = ['<pods...>', 'NAME or NAMESPACE/NAME'] as const;
+
+/** Commands that repeat, remove and reach pods which are there already. */
+export function lifeCommands({
+  terminal,
+  exit,
+  withServer,
+  withKnown,
+  withRunning,
+}: LifeSetting): readonly CommandRow[] {
+  return [
+    {
+      name: 'start',
+      description: 'run pods again that have ended',
+      arguments: [pods],
+      action: (names: string[]) =>
+        withServer('pods', async (client) =>
+          exit(await forEachPod(names, terminal, (name) => startCommand(client, name, 'start', {}, terminal))),
+        ),
+    },
+    {
+      name: 'restart',
+      description: 'stop pods and run them again',
+      arguments: [pods],
+      options: [new Option('--grace <seconds>', "grace period; default: the pod's terminationGracePeriodSeconds")],
+      action: (names: string[], options: { grace?: string }) =>
+        withServer('pods', async (client) =>
+          exit(await forEachPod(names, terminal, (name) => startCommand(client, name, 'restart', options, terminal))),
+        ),
+    },
+    {
+      name: 'rm',
+      description: 'remove pods that have ended, with their logs',
+      arguments: [pods],
+      options: [flag('-f, --force', 'kill a pod that runs')],
+      isClient: true,
+      action: (names: string[], options: { force: boolean }) =>
+        withKnown(async (client) =>
+          exit(await forEachPod(names, terminal, (name) => removeCommand(client, name, options, terminal))),
+        ),
+    },
+    {
+      name: 'wait',
+      description: 'wait until pods have ended, and print their exit codes',
+      arguments: [pods],
+      isClient: true,
+      action: (names: string[]) =>
+        withKnown(async (client) =>
+          exit(await forEachPod(names, terminal, (name) => waitCommand(client, name, terminal))),
+        ),
+    },
+    {
+      name: 'rename',
+      description: 'give a pod that has ended another name',
+      arguments: [pod, ['<name>', 'new name, in the same namespace']],
+      isClient: true,
+      action: (name: string, other: string) => withKnown((client) => renameCommand(client, name, other, terminal)),
+    },
+    {
+      name: 'attach',
+      description: 'follow the output of a pod, and pass input on; Ctrl-C leaves it running',
+      arguments: [pod],
+      options: [
+        new Option('-c, --container <name>', 'container that gets the input, if the pod has several'),
+        new Option('--no-stdin', 'pass no input on'),
+      ],
+      action: (name: string, options: AttachOptions) =>
+        withRunning(async (client, ends) => exit(await attachCommand(client, name, options, terminal, ends))),
+    },
+    {
+      name: 'port-forward',
+      description: 'serve ports of this host that lead to ports of a pod, until Ctrl-C',
+      arguments: [pod, ['<ports...>', '[LOCAL:]REMOTE; :REMOTE takes any free local port']],
+      options: [new Option('--address <ip>', 'address to listen on').default('127.0.0.1')],
+      action: (name: string, ports: string[], { address }: { address: string }) =>
+        withRunning((client, ends) =>
+          portForwardCommand(client, name, { ports: ports.map(parseForwardedPort), address }, terminal, ends),
+        ),
+    },
+  ];
+}

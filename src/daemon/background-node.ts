@@ -1,0 +1,84 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { kindOf } from '#base/errors.ts';
+import { boundLog } from '#host/bound-log.ts';
+import { readFileIfThere, replaceFile } from '#host/files.ts';
+import { createLog } from '#host/log.ts';
+import { identify, isRunning, type ProcessIdentity } from '#host/process-identity.ts';
+import { poll, retry } from '#host/wait.ts';
+import type { Configuration } from './configuration.ts';
+import type { DaemonProcess } from './daemon-process.ts';
+import { type Node, openNode } from './node.ts';
+import { requireRoot } from './serve-here.ts';
+import { ensureAssets } from './setup-command.ts';
+
+/** Output of a node in the background. */
+export const backgroundLogPath = ({ root }: Configuration): string => join(root, 'node.log');
+/** Names its process while it serves. */
+const readyPath = ({ root }: Configuration): string => join(root, 'node.ready');
+
+const lookEveryMs = 50;
+/** How long an earlier one may take to end, in `ms`. */
+const patienceMs = 60_000;
+/** Signal that asks it to end as soon as nothing runs. */
+const whenIdle = 'SIGUSR2';
+
+/**
+ * Runs `podvm daemon --background`: what `podvm run` needs of a node, without CRI, until it had nothing to do for a while,
+ * or until SIGTERM, SIGINT or SIGQUIT. Errors: `denied` without root, and those of set-up and node.
+ */
+export async function backgroundCommand(config: Configuration, itself: DaemonProcess): Promise<void> {
+  requireRoot('run pods');
+  const write = (text: string) => itself.stderr.write(text);
+  const stop = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT']) itself.on(signal, () => stop.abort());
+  itself.on('SIGHUP', () => undefined); // it belongs to no terminal
+  using _bound = boundLog(backgroundLogPath(config));
+  const assets = await ensureAssets(config, write, stop.signal);
+  const log = createLog(config.logLevel, write);
+  const opened = () => openNode(config, assets, log, stop.signal, 'background');
+  // A predecessor that ends refuses clients before it gives the state directory free.
+  const isBusy = (error: unknown) => kindOf(error) === 'busy';
+  await using node = await retry(opened, isBusy, { everyMs: lookEveryMs, forMs: patienceMs, signal: stop.signal });
+  itself.on(whenIdle, () => void node.idleFor(0, stop.signal).then(() => stop.abort()));
+  await warmUp(node, log, stop.signal);
+  await using _ready = await announceReady(config);
+  await node.idleFor(config.idleMs, stop.signal);
+  log.info('ending');
+}
+
+async function warmUp(node: Node, log: ReturnType<typeof createLog>, signal: AbortSignal): Promise<void> {
+  await node.warmUp(signal).catch((error: unknown) => {
+    if (!signal.aborted) log.error('no template: pods boot one by one', error);
+  });
+}
+
+async function announceReady(config: Configuration): Promise<AsyncDisposable> {
+  const path = readyPath(config);
+  await replaceFile(path, JSON.stringify(await identify(process.pid)));
+  return { [Symbol.asyncDispose]: () => rm(path, { force: true }) };
+}
+
+const identitySchema = v.object({ pid: v.pipe(v.number(), v.integer(), v.minValue(2)), startTicks: v.string() });
+
+/** The node that runs in the background of this state directory, and is ready. */
+export async function findBackgroundNode(config: Configuration): Promise<ProcessIdentity | undefined> {
+  const text = await readFileIfThere(readyPath(config));
+  if (text === undefined) return undefined;
+  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), identitySchema), text);
+  return parsed.success && (await isRunning(parsed.output)) ? parsed.output : undefined;
+}
+
+/** Ends it with its pods, if there is one; or, if it `mayRefuse`, as soon as nothing runs. Waits a minute at most. */
+export async function endBackgroundNode(
+  config: Configuration,
+  signal: AbortSignal,
+  { mayRefuse = false }: { readonly mayRefuse?: boolean } = {},
+): Promise<void> {
+  const found = await findBackgroundNode(config);
+  if (found === undefined) return;
+  process.kill(found.pid, mayRefuse ? whenIdle : 'SIGTERM');
+  const isGone = async () => ((await isRunning(found)) ? undefined : true);
+  await poll(isGone, { everyMs: lookEveryMs, signal: AbortSignal.any([signal, AbortSignal.timeout(patienceMs)]) });
+}
