@@ -56,7 +56,7 @@ export class NodePods implements AsyncDisposable {
    */
   start(sources: readonly PodSource[], options: StartOptions, signal?: AbortSignal): readonly LivePod[] {
     for (const { pod } of sources) {
-      if (this.#parts.pods.has(pod.metadata.namespace, pod.metadata.name)) throw nameTaken(pod.metadata);
+      if (this.#parts.pods.has(pod.metadata.namespace, pod.metadata.name)) throw nameRuns(pod.metadata);
     }
     return sources.map((source) => this.#startOne(source, options, signal ?? new AbortController().signal));
   }
@@ -106,7 +106,9 @@ export class NodePods implements AsyncDisposable {
     }
     const { namespace } = pod;
     if (this.#known().some((other) => other.namespace === namespace && other.name === name)) {
-      throw nameTaken({ namespace, name });
+      throw new PodvmError('alreadyExists', `Cannot rename ${pod.name}: there is a pod ${namespace}/${name}`, {
+        fix: 'Choose another name, or remove that pod with `podvm rm`.',
+      });
     }
     return await this.#parts.ended.rename(pod, name);
   }
@@ -179,7 +181,7 @@ export class NodePods implements AsyncDisposable {
   }
 }
 
-const nameTaken = ({ namespace, name }: { readonly namespace: string; readonly name: string }) =>
-  new PodvmError('alreadyExists', `Cannot use the name ${namespace}/${name}: a pod has it`, {
-    fix: `Stop that pod with \`podvm stop ${namespace}/${name}\`, or choose another name.`,
+const nameRuns = ({ namespace, name }: { readonly namespace: string; readonly name: string }) =>
+  new PodvmError('alreadyExists', `Cannot run pod ${namespace}/${name}: a pod of that name is running`, {
+    fix: `Stop it with \`podvm stop ${namespace}/${name}\`, or rename the new pod.`,
   });

@@ -27,6 +27,7 @@ test(
     await mkdir(join(root, 'sandboxes/s-1'), { recursive: true });
     await link(join(root, 'images/rootfs/a.erofs'), join(root, 'sandboxes/s-1/a.erofs'));
     await file('apt/lists', 1);
+    await file('ended/p-1/log', 1);
     const paths = ['sysroot', 'kernel', 'initramfs', 'modules', 'fileServer', 'agent', 'key', 'generation'];
     const made = {
       qemuVersion: '1',
@@ -47,6 +48,7 @@ test(
       { kind: 'template', name: 't-1', isOld: false, megabytes: 3 },
       { kind: 'images', isOld: false, megabytes: 5 },
       { kind: 'pods', isOld: false, megabytes: 0 },
+      { kind: 'ended', isOld: false, megabytes: 1 },
       { kind: 'other', isOld: false, megabytes: 1 },
     ]);
     assert.equal(

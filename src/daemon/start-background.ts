@@ -38,7 +38,7 @@ export async function startBackground(
   const progress = createProgress(write);
   await progress.during('starting its node in the background', async () => {
     const lock = async () => ((await lockFile(file)) ? true : undefined);
-    await poll(lock, { everyMs: lookEveryMs, signal });
+    await poll(lock, { everyMs: lookEveryMs, slowestMs: 200, signal });
     signal.throwIfAborted();
     if (await isServed(config.socketPath)) return;
     if (await startService(config)) return;

@@ -322,7 +322,7 @@ describe('podvm, beside a pod that runs', { skip: await whyNoVm() }, () => {
 
   it('a pod that is not there: which one may be meant', async () => {
     const ended = await cli.type(['logs', 'stedy']);
-    assertRefused(ended, /^podvm: Cannot find pod stedy\n {2}fix: Did you mean steady\? See `podvm ps`/);
+    assertRefused(ended, /^podvm: Cannot find pod stedy\n {2}fix: Did you mean steady\? See `podvm ps -a`/);
   });
 
   it('a container that is not there: which there are', async () => {
