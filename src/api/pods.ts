@@ -151,7 +151,7 @@ export const podDetailsSchema = v.object({
           agentRssKiB: v.number(),
           agentFds: v.number(),
           vmmPssKiB: v.number(),
-          /** Frames and packets of the guest that the built-in network has dropped, by the reason; absent: another network. */
+          /** Dropped frames and packets of the guest, by the reason; absent where none are counted. */
           dropped: v.optional(v.record(v.string(), v.number())),
           /** Usage of the whole pod in its guest. */
           ...cgroup,

@@ -46,6 +46,8 @@ export const recordSchema = v.object({
   reachesMetadata: v.exactOptional(v.boolean()),
   /** Whether the guest's frames are filtered; absent until joined, and on configured networks. */
   isFiltered: v.exactOptional(v.boolean()),
+  /** Whether only loopback addresses are dropped of what the guest sends: on configured networks. */
+  dropsLoopback: v.exactOptional(v.boolean()),
   /** The chain as it was when `connect` began: DEL must see what ADD saw. */
   conflist: v.exactOptional(conflistSchema),
   /** The `runtimeConfig` that the chain's plugins got about the pod; DEL gets the same. */

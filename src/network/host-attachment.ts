@@ -5,7 +5,7 @@ import type { AttachmentRecord, AttachmentRecords } from './attachment-record.ts
 import { AttachmentRepair, type MendHow, type Unmended } from './attachment-repair.ts';
 import { addChain, deleteChain, type ChainCall } from './cni/cni-chain.ts';
 import type { CniResult, Conflist } from './cni/cni-schema.ts';
-import { frameFilter, ownFramesOnly, type PortRules } from './guard/frame-filter.ts';
+import { filtersFor, frameFilter, type PortRules } from './guard/frame-filter.ts';
 import { portRulesOf } from './attachment-rules.ts';
 import { guestNetworkOf } from './guest-network.ts';
 import { interfaceName } from './lost-links.ts';
@@ -267,7 +267,7 @@ export class HostAttachment implements Attachment {
 
   /** Returns to the prepared state. */
   async #leave(signal: AbortSignal): Promise<void> {
-    const { conflist, added, isFiltered: _, ...record } = this.#record;
+    const { conflist, added, isFiltered: _, dropsLoopback: __, ...record } = this.#record;
     if (conflist) await deleteChain(this.#call(conflist), added, signal);
     await separate(this.sandboxId, [tapName], signal); // the interface's half goes with the interface
     this.#joined = undefined;
@@ -276,8 +276,7 @@ export class HostAttachment implements Attachment {
 
   /**
    * Joins the chain's interface with the tap and reads the guest's configuration. On the built-in network, frames are
-   * filtered by the addresses that the chain assigned; configured networks have their own means, and pods may need other
-   * frames.
+   * filtered by the addresses that the chain assigned.
    */
   async #join(
     chain: Chain | undefined,
@@ -285,16 +284,15 @@ export class HostAttachment implements Attachment {
     signal: AbortSignal,
   ): Promise<Pick<Joined, 'guest' | 'rules'>> {
     const asked = chain?.isOurs === true ? portRulesOf(chain.conflist, added, this.#record) : undefined;
-    const filters = asked && { fromGuest: frameFilter(asked), toGuest: ownFramesOnly(asked.mac) };
     const [{ link, routes }, dns, isFiltered] = await Promise.all([
       readInterface(`podvm-${this.sandboxId}`, interfaceName, signal),
       readNodeDns(),
-      joinWithTap(this.sandboxId, interfaceName, filters, signal),
+      joinWithTap(this.sandboxId, interfaceName, filtersFor(asked), signal),
     ]);
     if (link.mtu !== this.#tapMtu) await setTapMtu(this.sandboxId, link.mtu, signal);
     this.#tapMtu = link.mtu;
-    if (filters !== undefined && !isFiltered) this.#parts.onUnfiltered();
-    if (filters !== undefined) this.#record = { ...this.#record, isFiltered };
+    if (!isFiltered) this.#parts.onUnfiltered();
+    this.#record = { ...this.#record, ...(asked === undefined ? { dropsLoopback: isFiltered } : { isFiltered }) };
     return { guest: guestNetworkOf(link, routes, added, dns), rules: isFiltered ? asked : undefined };
   }
 

@@ -233,6 +233,7 @@ class HostNetwork implements Network {
     const record = v.is(sandboxIdSchema, sandboxId) ? await this.#records.read(sandboxId) : undefined;
     const bridge = await bridgeOf(this.#options.stateDir);
     const isOurs = record?.conflist !== undefined && isDefaultNetwork(record.conflist, this.#options.stateDir);
+    if (record?.dropsLoopback === true) return new Map([['loopback', await droppedFrames(sandboxId, signal)]]);
     if (!isOurs || bridge === undefined) return undefined;
     const mac = record.guest?.interfaces[0]?.mac ?? record.mac;
     const [frames, packets] = await Promise.all([

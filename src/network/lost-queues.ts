@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { AttachmentRecord } from './attachment-record.ts';
-import { frameFilter, ownFramesOnly, type PortRules } from './guard/frame-filter.ts';
+import { filtersFor, type PortRules } from './guard/frame-filter.ts';
 import { interfaceName } from './lost-links.ts';
 import type { ConnectedPod } from './network.ts';
 import { joinWithTap, listFilters, separate, tapName } from './netns.ts';
@@ -73,22 +73,22 @@ export function devicesOf({ pid }: ConnectedPod): string {
 }
 
 /** Whether both directions are still redirected, and filtered if they were. Takes one process. */
-export async function hasQueues({ sandboxId, isFiltered }: AttachmentRecord, signal: AbortSignal): Promise<boolean> {
+export async function hasQueues(record: AttachmentRecord, signal: AbortSignal): Promise<boolean> {
+  const { sandboxId, isFiltered, dropsLoopback } = record;
+  const filters = isFiltered === true ? 2 : dropsLoopback === true ? 1 : 0;
   const listed = await listFilters(sandboxId, [interfaceName, tapName], signal);
   const isLed = [interfaceName, tapName].every((name) => listed.includes(`Egress Redirect to device ${name})`));
-  return isLed && (isFiltered !== true || listed.split(' direct-action ').length === 3);
+  return isLed && listed.split(' direct-action ').length > filters;
 }
 
 /** Joins the ends again, with the filters that the pod had; frames are lost meanwhile. */
 export async function joinAgain(
-  { sandboxId, isFiltered }: AttachmentRecord,
+  { sandboxId, isFiltered, dropsLoopback }: AttachmentRecord,
   rules: PortRules | undefined,
   signal: AbortSignal,
 ): Promise<void> {
-  const filters =
-    isFiltered === true && rules !== undefined
-      ? { fromGuest: frameFilter(rules), toGuest: ownFramesOnly(rules.mac) }
-      : undefined;
+  const hadFilters = isFiltered === true || dropsLoopback === true;
+  const filters = hadFilters ? filtersFor(isFiltered === true ? rules : undefined) : undefined;
   await separate(sandboxId, [interfaceName, tapName], signal);
   await joinWithTap(sandboxId, interfaceName, filters, signal);
 }

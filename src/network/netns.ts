@@ -6,6 +6,7 @@ import { isThere } from '#host/files.ts';
 import { printable } from '#base/guest-text.ts';
 import { run, type RunOptions } from '#host/run.ts';
 import { ip } from './ip/ip-command.ts';
+import type { FrameFilters } from './guard/frame-filter.ts';
 import { bytecodeOf, type Instruction } from './guard/packet-program.ts';
 
 /** Network namespaces and taps, made by iproute2 in as few processes as possible. */
@@ -112,12 +113,6 @@ function explain(sandboxId: string, cause: unknown): unknown {
 export async function removeNetns(sandboxId: string, signal: AbortSignal): Promise<void> {
   if (!(await isThere(netnsPath(sandboxId)))) return;
   await ip(['netns', 'delete', netnsName(sandboxId)], signal);
-}
-
-/** Filters in each direction between guest and network. Programs: `packet-program.ts`. */
-export interface FrameFilters {
-  readonly fromGuest: readonly Instruction[];
-  readonly toGuest: readonly Instruction[];
 }
 
 const oneWay = (from: string, to: string, filter: readonly Instruction[] | undefined) => [

@@ -158,8 +158,8 @@ export interface Network {
   collect(keep: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]>;
   /**
    * Counts by reason what was dropped of what a pod sent: filtered frames (`forged`: a false sender, or acting for the
-   * network), and packets that the node refused (`loopback`, `connections`, `services`). Undefined on a configured network,
-   * which has its own means.
+   * network), and packets that the node refused (`loopback`, `connections`, `services`). On a configured network `loopback`
+   * alone, which are frames; the rest is that network's. Undefined where nothing is counted.
    */
   dropped(sandboxId: string, signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /**

@@ -54,6 +54,6 @@ export interface SandboxMetrics {
   readonly pod: MetricFigures;
   /** Running containers. */
   readonly containers: readonly (MetricFigures & { readonly id: string })[];
-  /** Packets of the pod that the host has dropped, by reason; empty on a network that is configured on the node. */
+  /** Packets of the pod that the host has dropped, by reason; see `Network.dropped`. */
   readonly dropped: ReadonlyMap<string, number>;
 }

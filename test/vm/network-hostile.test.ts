@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { globSync } from 'node:fs';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -201,6 +201,42 @@ describe('what the node refuses of pods', { skip, timeout: 120_000 }, () => {
       /asks for metadata, and this node's networkPolicy is outside/,
     );
     await assert.rejects(way.attach({ 'podvm.dev/network-policy': 'all' }), /must be default or metadata, got all/);
+  });
+});
+
+describe('a pod of a configured network', { skip, timeout: 120_000 }, () => {
+  test("does not reach the node's 127.0.0.1 either, though the node routes to it, and what it sent there is counted", async () => {
+    await using undo = new AsyncDisposableStack();
+    const directory = await mkdtemp('/var/tmp/podvm-hostile-cni-');
+    undo.defer(() => rm(directory, { recursive: true }));
+    const [bridge, gateway] = ['pvmtest7', '10.219.77.1'];
+    const ipam = {
+      type: 'host-local',
+      dataDir: join(directory, 'ipam'),
+      ranges: [[{ subnet: '10.219.77.0/24', gateway }]],
+      routes: [{ dst: '0.0.0.0/0' }],
+    };
+    const plugins = [{ type: 'bridge', bridge, isGateway: true, ipam }];
+    await mkdir(join(directory, 'net.d'));
+    const conflist = { cniVersion: '1.0.0', name: 'podvm', plugins };
+    await writeFile(join(directory, 'net.d/10.conflist'), JSON.stringify(conflist));
+    undo.defer(async () => void (await run('ip', ['link', 'delete', bridge], { okCodes: 'any' })));
+    const node = undo.use(await openNode({ cniConfigDirectory: join(directory, 'net.d') }));
+    const pod = await openPod(node, 'configured', await buildAttacks(), {});
+    const dropped = async () => Object.fromEntries((await pod.sandbox.dropped(soon())) ?? []);
+
+    await using inner = await serve('127.0.0.1');
+    await using open = await serve('0.0.0.0');
+    await writeFile(`/proc/sys/net/ipv4/conf/${bridge}/route_localnet`, '1'); // as portmap does
+    assert.equal(await says(pod, `wget -q -T 3 -O - http://${gateway}:${open.port}/`), 'node\n');
+    assert.deepEqual(await dropped(), { loopback: 0 });
+    const mac = (await readFile(`/sys/class/net/${bridge}/address`, 'utf8')).trim();
+    const to = `own ${mac} ${pod.address} 127.0.0.1 ${40_000 + (process.pid % 20_000)} ${inner.port}`;
+    assert.match(await says(pod, `/attacks/hostile-frames eth0 knock ${to}`), /^sent 5\nanswer none$/m);
+    assert.deepEqual(await dropped(), { loopback: 5 });
+    assert.equal(inner.connections, 0);
+    await undo.disposeAsync();
+    assert.deepEqual(await node.leftovers(), []);
   });
 });
 

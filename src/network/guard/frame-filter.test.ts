@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { frameFilter, ownFramesOnly, type PortRules } from './frame-filter.ts';
+import { frameFilter, noLoopback, ownFramesOnly, type PortRules } from './frame-filter.ts';
 import { verdicts, type Instruction } from './packet-program.ts';
 
 const mac = '02:11:22:33:44:55';
@@ -231,4 +231,19 @@ test('ownFramesOnly() drops what a bridge sends everywhere for another', () => {
   assert.equal(verdictOn(program, v4({}, { to: 'ff:ff:ff:ff:ff:ff' })), verdicts.next);
   assert.equal(verdictOn(program, v4({}, { to: '33:33:00:00:00:01' })), verdicts.next);
   assert.equal(verdictOn(program, v4({}, { to: otherMac })), verdicts.drop);
+});
+
+test('noLoopback drops packets to and from loopback addresses, and nothing else', () => {
+  for (const lie of [
+    v4({ to: '127.0.0.1' }),
+    v4({ from: '127.255.0.9' }),
+    v4({ to: '127.1.2.3', options: '01010101' }),
+  ])
+    assert.equal(verdictOn(noLoopback, lie), verdicts.drop);
+  const others = [
+    ...[v4(), v4({ from: '10.9.9.9' }, { from: otherMac }), v4({ to: '128.0.0.1' }), v4({ to: '126.255.255.255' })],
+    ...[ethernet('0806', arp(mac, '127.0.0.1')), v6(own6, other6, 6, ports(1, 2)), ethernet('88b5', Buffer.alloc(46))],
+    ...[ethernet('0800', ipv4({ to: '127.0.0.1' }).subarray(0, 18)), Buffer.alloc(3), Buffer.alloc(0)],
+  ];
+  for (const frame of others) assert.equal(verdictOn(noLoopback, frame), verdicts.next);
 });

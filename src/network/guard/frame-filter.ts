@@ -20,6 +20,18 @@ import {
   type Step,
 } from './packet-program.ts';
 
+/** Filters in each direction between guest and network. */
+export interface FrameFilters {
+  readonly fromGuest: readonly Instruction[];
+  readonly toGuest?: readonly Instruction[];
+}
+
+/** For a pod of the built-in network, by its rules; other networks have their own means, and pods may need other frames. */
+export const filtersFor = (rules: PortRules | undefined): FrameFilters =>
+  rules === undefined
+    ? { fromGuest: noLoopback }
+    : { fromGuest: frameFilter(rules), toGuest: ownFramesOnly(rules.mac) };
+
 /** What a pod may send through its port of the built-in network. */
 export interface PortRules {
   readonly mac: string;
@@ -79,6 +91,22 @@ export function frameFilter(rules: PortRules): readonly Instruction[] {
     end(verdicts.next),
   ]);
 }
+
+/**
+ * Drops packets to and from 127.0.0.0/8, which no network has (RFC 1122, 3.2.1.3). A node with `route_localnet`, which
+ * portmap sets, would give them to its own services (CVE-2020-8558).
+ */
+export const noLoopback: readonly Instruction[] = assemble([
+  frameLength,
+  ifBelow(payload4, 'pass'),
+  half(12),
+  unlessIs(ipv4Type, 'pass'),
+  ...[ip + 12, ip + 16].flatMap((at) => [word(at), masked(0xff00_0000), ifIs(0x7f00_0000, 'drop')]),
+  label('pass'),
+  end(verdicts.next),
+  label('drop'),
+  end(verdicts.drop),
+]);
 
 /** Drops frames for other MACs, which a bridge sends to every port while it does not know where the addressee is. */
 export function ownFramesOnly(mac: string): readonly Instruction[] {
