@@ -54,7 +54,7 @@ export async function writeConfig(bundle: string, options: BundleConfig): Promis
   await writeFile(join(bundle, 'config.json'), JSON.stringify(config));
 }
 
-/** Those alone, for the `process` of a config. */
+/** Sets of these capabilities only, for the `process` of a config. */
 export function capabilitiesOf(names: readonly string[]): object {
   return { capabilities: { bounding: names, effective: names, permitted: names } };
 }

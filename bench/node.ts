@@ -104,7 +104,7 @@ export async function untilWaiting(count: number): Promise<void> {
   }
 }
 
-/** So many pods `NAME-1`, `NAME-2`, ...; each says a line and sleeps. */
+/** A manifest of `count` pods `NAME-1`, `NAME-2`, ..., each of which prints a line and sleeps. */
 export function idlePods(name: string, count: number): string {
   const names = count === 1 ? [name] : Array.from({ length: count }, (_, index) => `${name}-${index + 1}`);
   return names
@@ -175,7 +175,7 @@ function startPods(
   };
 }
 
-/** As Ctrl-C, twice if need be. */
+/** Stops it as Ctrl-C does, twice if necessary. */
 async function stop(child: ChildProcess, ended: Promise<void>): Promise<void> {
   child.kill('SIGINT');
   const impatient = setTimeout(() => child.kill('SIGINT'), 30_000);

@@ -44,7 +44,7 @@ export function describeLicences(packages: readonly LockedPackage[]): string {
 
 const byFirst = ([a = '']: readonly unknown[], [b = '']: readonly unknown[]) => (String(a) < String(b) ? -1 : 1);
 
-/** As the formatter would have it. */
+/** A Markdown table in the style of the formatter. */
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = head.map((word, at) => Math.max(word.length, ...rows.map((row) => row[at]?.length ?? 0)));
   const line = (cells: readonly string[]) =>

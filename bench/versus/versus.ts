@@ -80,7 +80,7 @@ async function endAll(work: string): Promise<void> {
   }
 }
 
-/** That containerd's pods are in: in each hierarchy of version 1, or the one of version 2. */
+/** Removes the cgroups of containerd's pods from each hierarchy of version 1, or the one of version 2. */
 async function removeCgroups(parent: string): Promise<void> {
   for (const hierarchy of ['.', ...(await readdir(cgroupRoot))]) {
     const directory = join(cgroupRoot, hierarchy, parent);

@@ -9,7 +9,7 @@ export function outliveAcceptErrors(server: Pick<Server, 'on'>): void {
   server.on('error', () => descriptors.ranOut());
 }
 
-/** Also disconnects clients that would hold a descriptor for long, while the reserve is in use. */
+/** Disconnects new clients while the reserve is in use: they would hold a descriptor for long. */
 export function refuseWhileShort(server: Pick<Server, 'on'>): void {
   outliveAcceptErrors(server);
   server.on('connection', (socket) => {

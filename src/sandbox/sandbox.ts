@@ -271,7 +271,7 @@ export interface ContainerStatus {
   readonly imageId: string;
   readonly createdAt: Date;
   readonly startedAt?: Date;
-  /** As resolved in its image; present once it is created. */
+  /** User and groups as its image resolves them; present once it is created. */
   readonly user?: { readonly uid: number; readonly gid: number; readonly groups: readonly number[] };
   /** Present once it is created. */
   readonly mounts: readonly MountStatus[];

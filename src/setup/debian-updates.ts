@@ -114,7 +114,7 @@ async function crunFinding(from: string | undefined, to: string, signal: AbortSi
   };
 }
 
-/** Those whose `to` is later than `from`, in dpkg's order of versions. */
+/** Returns the changes whose `to` is later than `from`, in dpkg's order of versions. */
 async function outdatedOf(changes: readonly Outdated[], signal: AbortSignal): Promise<readonly Outdated[]> {
   const found: Outdated[] = [];
   for (const change of changes) {

@@ -5,7 +5,7 @@ const documentation = ['doc', 'man', 'info', 'locale', 'lintian', 'bug'].map((na
 /** Conversions of character sets, 8 MB. */
 const conversions = 'usr/lib/x86_64-linux-gnu/gconv';
 
-/** Also programs and firmware of other kinds of machines, 10 MB. */
+/** Files that the sysroot does not need, such as programs and firmware of other kinds of machines: 10 MB. */
 export const unneededInSysroot: readonly string[] = [
   ...documentation,
   conversions,

@@ -43,7 +43,7 @@ const containerProcess = v.object({
   fsGroup: v.optional(userId),
   /** `CAP_...` names: the bounding, permitted and effective set. */
   capabilities: list(capability, 64),
-  /** Those that a non-root user keeps when it runs a program: also ambient and inheritable. */
+  /** Capabilities that a non-root user keeps when it runs a program: ambient and inheritable. */
   ambientCapabilities: v.optional(list(capability, 64)),
   noNewPrivileges: v.boolean(),
   rlimits: list(rlimit, 16),

@@ -19,7 +19,7 @@ export interface DelegateOptions {
   /** Directory for all that it keeps; made here. */
   readonly work: string;
   readonly crictl: string;
-  /** As `ContainerdOptions`. */
+  /** See `ContainerdOptions`. */
   readonly registries?: string;
   /** Namespaces of pods that it may run; default: all. */
   readonly namespaces?: string;

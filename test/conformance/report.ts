@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 
-/** What became of one spec of the suite. */
+/** Result of one spec of the suite. */
 export interface Spec {
   readonly name: string;
   readonly outcome: 'passed' | 'failed' | 'skipped';
@@ -14,7 +14,7 @@ const specReport = v.object({
   LeafNodeText: v.string(),
   LeafNodeType: v.string(),
   State: v.string(),
-  /** Nanoseconds. */
+  /** Duration in nanoseconds. */
   RunTime: v.number(),
   Failure: v.optional(v.object({ Message: v.optional(v.string(), '') })),
 });
@@ -53,7 +53,7 @@ const expectations = v.object({
   leftOut: v.array(expectation),
   /** May skip itself on some hosts, and pass on others. */
   maySkip: v.array(expectation),
-  /** Asks for what a machine cannot be, and must fail by our refusal: a failure that does not say `says` is one. */
+  /** Must fail with a refusal that contains `says`, since a machine cannot do what they ask for. */
   refused: v.array(v.object({ ...expectation.entries, says: v.pipe(v.string(), v.minLength(1)) })),
 });
 export type Expectations = v.InferOutput<typeof expectations>;

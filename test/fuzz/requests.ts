@@ -157,7 +157,7 @@ function bodyOf(
   return Buffer.concat(parts);
 }
 
-/** Also numbers that are not exact, which a guest can send. */
+/** Encodes 64 bits, also from a number that is not exact, which a guest can send. */
 function long(number: number): Buffer<ArrayBuffer> {
   const bytes = Buffer.alloc(8);
   bytes.writeBigUInt64LE(BigInt(number));

@@ -80,7 +80,7 @@ export class ScriptedHost {
     assert.equal(fault, undefined);
   }
 
-  /** As the real host does: bytes for a frame that was left torn, and hello until there is an answer. */
+  /** Connects as the real host does: sends bytes for a frame that was left torn, and hello until there is an answer. */
   async greet(): Promise<void> {
     this.read(true);
     this.isStrict = false;

@@ -388,7 +388,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
   });
 });
 
-/** As a program that writes to the file would, in place. */
+/** Writes into the file in place. */
 async function overwrite(path: string, at: number, bytes: Buffer): Promise<void> {
   await using file = await open(path, 'r+');
   await file.write(bytes, 0, bytes.length, at);

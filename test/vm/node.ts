@@ -33,7 +33,7 @@ export interface Node extends AsyncDisposable {
 
 const isRequired = process.env['PODVM_REQUIRE_VM'] === '1';
 export const assetsRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
-/** Those that set-up made. */
+/** Directory of the templates that set-up made. */
 export const templatesDirectory = join(assetsRoot, 'templates');
 
 /** Why whole-VM tests cannot run here, or false; a reason is an error where they are required. */

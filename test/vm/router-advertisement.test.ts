@@ -72,7 +72,7 @@ describe('a router advertisement of a neighbour', { skip, timeout: 180_000 }, ()
   });
 });
 
-/** That the guest's kernel has taken in. */
+/** Count of advertisements that the guest's kernel has accepted. */
 async function advertisementsOf(container: Container): Promise<number> {
   return Number(/^Icmp6InRouterAdvertisements\s+(\d+)$/m.exec(await said(container, 'cat /proc/net/snmp6'))?.[1]);
 }

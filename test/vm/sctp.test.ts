@@ -13,7 +13,7 @@ const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
 const image = 'localhost/podvm/base:latest';
 const port = { hostPort: 39_886, containerPort: 9000, protocol: 'SCTP' } as const;
-/** More than fits a packet, or a receiver's window. */
+/** Size of a message, above that of a packet and of a receiver's window. */
 const bytes = 1024 * 1024;
 
 describe('SCTP between pods', { skip, timeout: 240_000 }, () => {

@@ -15,7 +15,7 @@ const skip = await whyNoVm();
 const secret = () => `s3cr3t${randomBytes(12).toString('hex')}`;
 const madeAtMs = Date.now();
 const secrets = { file: secret(), environment: secret() };
-/** Also as it is in YAML and on the wire. */
+/** The secrets as text, and as they are in YAML and on the wire. */
 const forms = Object.values(secrets).flatMap((text) => [text, Buffer.from(text).toString('base64').replace(/=+$/, '')]);
 
 const yaml = `
@@ -116,7 +116,7 @@ async function filesOf(directory: string, follow = false): Promise<readonly stri
   return stdout.split('\n').filter(Boolean);
 }
 
-/** Those that have one of the texts in them. */
+/** Returns the files that contain one of the texts. */
 async function holding(files: readonly string[], texts: readonly string[] = forms): Promise<readonly string[]> {
   const found: string[] = [];
   for (const file of files) {

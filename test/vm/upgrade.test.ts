@@ -46,7 +46,7 @@ async function upgrade({ root }: CliNode): Promise<string> {
   return key;
 }
 
-/** As a set-up that was made in this state directory has them. */
+/** Gives the state directory parts as if its own set-up had made them. */
 async function ownParts({ root }: CliNode): Promise<void> {
   const file = join(root, 'assets/current.json');
   const text = await readFile(file, 'utf8');

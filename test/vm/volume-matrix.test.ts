@@ -169,7 +169,7 @@ describe('each volume mode, against plain containers', { skip, timeout: 300_000 
   });
 });
 
-/** That both do the same is worth nothing unless the plain containers can do it. */
+/** Asserts that plain containers can do the rows: otherwise equal results show nothing. */
 function seesPlainRows(plain: ReadonlyMap<string, string>): void {
   for (const [row, outcome] of plain) {
     const isReadOnly = / read-only /.test(row) || /^(push|image) /.test(row);

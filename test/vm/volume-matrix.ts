@@ -5,7 +5,7 @@ import { isThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import type { KubeletDirectory } from './kubelet-directory.ts';
 
-/** Those that a container may write to at all; the others are read-only, whatever it asks for. */
+/** Modes that a container may write to; the others are always read-only. */
 export const writableModes = ['share', 'block', 'scratch', 'tmpfs'] as const;
 export const modes = [...writableModes, 'push', 'image'] as const;
 export type Mode = (typeof modes)[number];
@@ -27,7 +27,7 @@ export interface World {
   restart(): Promise<void>;
 }
 
-/** Those that a kubelet keeps on the host: under one, they are named by these paths. */
+/** Modes of volumes that a kubelet keeps on the host, where paths name them. */
 type KeptMode = Extract<Mode, 'scratch' | 'tmpfs' | 'push'>;
 
 /** What the host has of one world's volumes. */

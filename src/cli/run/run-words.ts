@@ -33,5 +33,5 @@ export function whatIsNamed(first: string, rest: readonly string[], isThere = is
   return { kind: 'image', image: first, words };
 }
 
-/** Why it is no reference, without the beginning of the message, which repeats it. */
+/** The reason why the reference is invalid: the message without its beginning. */
 const reasonOf = (error: unknown): string => messageOf(error).replace(/^Cannot use image reference .*?: /, '');

@@ -56,7 +56,7 @@ export class Delegate implements Disposable {
     return this.#client.read(method, bytes);
   }
 
-  /** As `ask`, for a part of an answer about both runtimes, which does not wait long. Errors: also `timeout`. */
+  /** Like `ask`, with a short deadline, for a part of an answer about both runtimes. Errors: also `timeout`. */
   async askPromptly<Input extends DescMessage, Output extends DescMessage>(
     method: Method<Input, Output>,
     request: MessageInitShape<Input>,
@@ -72,7 +72,7 @@ export class Delegate implements Disposable {
     }
   }
 
-  /** As `askPromptly`, for an answer that is useful without this part: undefined for any error. */
+  /** Like `askPromptly`, for an answer that is useful without this part: undefined for any error. */
   async askPart<Input extends DescMessage, Output extends DescMessage>(
     method: Method<Input, Output>,
     request: MessageInitShape<Input>,

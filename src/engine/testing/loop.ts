@@ -124,7 +124,7 @@ export const loopScenarios: Record<string, Scenario> = {
     engine.setTimer(1, () => {
       for (;;) {
         try {
-          for (;;) spins += 1; // a catch of its own must not save it
+          for (;;) spins += 1; // a catch in the script must not stop it
         } catch {}
       }
     });

@@ -28,7 +28,7 @@ function levelOfVariant(architecture: string, variant: string): number | undefin
   return level === undefined ? undefined : Number(level);
 }
 
-/** Those that fit, best first, otherwise in their order. */
+/** Returns the candidates that fit, the best first, and equal ones in their order. */
 export function bestFirst<T>(
   all: readonly T[],
   platformOf: (one: T) => OciPlatform | undefined,

@@ -8,7 +8,7 @@ const linkSchema = v.object({
   ifalias: v.optional(v.string()),
   mtu: v.number(),
   address: v.optional(v.string()),
-  /** Such as `UP`. */
+  /** Flags of the link, such as `UP`. */
   flags: v.array(v.string()),
   /** Details of the kind of link; only a bridge has `mcast_snooping`. */
   linkinfo: v.optional(v.object({ info_data: v.optional(v.object({ mcast_snooping: v.optional(v.number()) })) })),

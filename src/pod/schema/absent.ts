@@ -1,4 +1,4 @@
-/** As much of a valibot schema as can hold named fields. */
+/** The parts of a valibot schema that can hold named fields. */
 interface SchemaShape {
   readonly type?: string;
   readonly entries?: Readonly<Record<string, SchemaShape>>;

@@ -26,7 +26,7 @@ const httpGetAction = v.object({
 export type HttpGetAction = v.InferOutput<typeof httpGetAction>;
 
 const tcpSocketAction = v.object({ port: s.portReference, host: v.optional(s.string) });
-/** `grpc.health.v1.Health/Check` without TLS, as kubelets ask; `service`: whose health, "" for the server's. */
+/** `grpc.health.v1.Health/Check` without TLS, as kubelets ask; `service`: name of the service, "" for the server itself. */
 const grpcAction = v.object({ port: s.port, service: v.optional(s.string, '') });
 const seconds = (min: number) => s.integer(min, s.int32Max);
 

@@ -132,7 +132,7 @@ export const relativePath = v.pipe(
   ),
 );
 
-/** As text; parse it with `parseQuantity`, which will succeed. */
+/** A quantity as text, which `parseQuantity` accepts. */
 export const quantity = v.pipe(
   v.union([v.string(), v.number()], (issue) => `must be a quantity such as 100m or 64Mi, got ${describe(issue.input)}`),
   v.transform(String),

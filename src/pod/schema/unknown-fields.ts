@@ -6,7 +6,7 @@ export interface UnknownField {
   readonly suggestion: string | undefined;
 }
 
-/** As much of a valibot schema as can hold named fields. */
+/** The parts of a valibot schema that can hold named fields. */
 interface SchemaShape {
   readonly entries?: Readonly<Record<string, SchemaShape>>;
   readonly item?: SchemaShape;

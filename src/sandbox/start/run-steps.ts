@@ -3,17 +3,17 @@ import type { PhaseClock } from '../phases.ts';
 
 /** One step of a recipe that makes `All`: a row of its table. `Site`: the input of every step. */
 export interface Step<All, Site, Result> {
-  /** What has happened when it is done: its name in the timeline. */
+  /** Name in the timeline, such as "agent answered". */
   readonly name: string;
   /** What it does, in one line of Markdown for the documents. */
   readonly what: string;
   /** The results that it uses, made by rows above. */
   readonly needs: readonly (keyof All)[];
-  /** Leaves nothing after an error or abort. A step that returns no promise takes no time, and is not in the timeline. */
+  /** Makes the result. Leaves nothing after an error or abort. A step that returns no promise takes no time, and is not in the timeline. */
   readonly run: (made: All, site: Site, signal: AbortSignal) => Result | Promise<Result>;
-  /** Absent: undoing what it needs is enough. Must be idempotent, since it is tried again after a failure. */
+  /** Undoes the step; absent when undoing what it needs is enough. Must be idempotent, since it is tried again after a failure. */
   readonly undo?: (result: Result) => PromiseLike<void> | void;
-  /** When it is undone; default: when the sandbox has ended. */
+  /** Time at which it is undone; default: when the sandbox has ended. */
   readonly until?: Until;
   /** Settles with the reason when the result has ended by itself, which makes all other steps fail. */
   readonly lost?: (result: Result) => Promise<Error>;

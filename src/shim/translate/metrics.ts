@@ -9,7 +9,7 @@ export type Figures = Omit<ContainerStats, 'id' | 'name' | 'oomKills' | 'layer'>
 
 export const podFiguresOf = (stats: SandboxStats): Figures => stats;
 
-/** As cgroup v2, which the guest has whatever the host has; containerd reads both versions. */
+/** Converts the figures to those of cgroup v2, the version of every guest; containerd reads both versions. */
 export function metricsOf(figures: Figures): Pick<Any, 'typeUrl' | 'value'> {
   const number = (value: number) => BigInt(Math.max(0, Math.trunc(value)));
   const message = create(MetricsSchema, {
