@@ -10,7 +10,7 @@ import {
   nameNetns,
   removePair,
 } from './lost-links.ts';
-import { devicesOf, hasQueues, joinAgain, QueueWatch } from './lost-queues.ts';
+import { devicesOf, hasQueues, joinAgain, listOf, QueueWatch } from './lost-queues.ts';
 import { portRulesOf } from './attachment-rules.ts';
 import { tapName } from './netns.ts';
 import type { ConnectedPod } from './network.ts';
@@ -29,8 +29,8 @@ const whyLost: Record<Loss, string> = {
 export interface MendHow {
   /** It is on the built-in network, whose parts are all known. */
   readonly isOurs: boolean;
-  /** Looks at the queues in the netns, which takes a process, also when nothing suggests a loss. */
-  readonly looksAtQueues: boolean;
+  /** What tc lists about the queues in the netns; undefined: they are looked at only when something suggests a loss. */
+  readonly listed: string | undefined;
 }
 
 /** A loss that could not be restored, and whether trying again is useless. */
@@ -59,16 +59,12 @@ export class AttachmentRepair {
   }
 
   /** Restores what others have removed; undefined when nothing is missing afterwards. */
-  async mend(
-    pod: ConnectedPod,
-    { isOurs, looksAtQueues }: MendHow,
-    signal: AbortSignal,
-  ): Promise<Unmended | undefined> {
+  async mend(pod: ConnectedPod, { isOurs, listed }: MendHow, signal: AbortSignal): Promise<Unmended | undefined> {
     for (let tries = 0; tries < mostLosses; tries += 1) {
       const record = this.#parts.connected();
       const loss = record && findLoss(record, pod);
       if (record === undefined) return undefined;
-      if (loss === undefined) return await this.#mendQueues(record, pod, looksAtQueues, signal);
+      if (loss === undefined) return await this.#mendQueues(record, pod, listed, signal);
       const putBack = this.#remedyOf(loss, record, pod, isOurs);
       if (putBack === undefined) return { why: whyLost[loss], isFinal: true };
       try {
@@ -84,13 +80,13 @@ export class AttachmentRepair {
   async #mendQueues(
     record: AttachmentRecord,
     pod: ConnectedPod,
-    looks: boolean,
+    listed: string | undefined,
     signal: AbortSignal,
   ): Promise<Unmended | undefined> {
     if (record.mode === 'none' || this.#queues.isOff) return undefined;
     const isAlarmed = this.#queues.isAlarmed(devicesOf(pod));
-    if (!isAlarmed && !looks) return undefined;
-    const isWell = await hasQueues(record, signal);
+    if (!isAlarmed && listed === undefined) return undefined;
+    const isWell = (listed !== undefined && hasQueues(record, listed)) || (await isJoined(record, signal));
     this.#queues.looked(isWell);
     if (isWell) return undefined;
     const { conflist, added } = record;
@@ -99,7 +95,7 @@ export class AttachmentRepair {
     } catch (error) {
       return { why: `its ${interfaceName} is not joined with ${tapName}: ${messageOf(error)}`, isFinal: false };
     }
-    this.#queues.isOff = !(await hasQueues(record, signal));
+    this.#queues.isOff = !(await isJoined(record, signal));
     this.#parts.onMended('queues');
     return undefined;
   }
@@ -131,4 +127,10 @@ export class AttachmentRepair {
     }
     await this.#parts.addAgain('bandwidth', signal);
   }
+}
+
+/** Whether the queues are there, by a look of its own. What cannot be read counts as there. */
+async function isJoined(record: AttachmentRecord, signal: AbortSignal): Promise<boolean> {
+  const listed = (await listOf([record.sandboxId], signal)).get(record.sandboxId);
+  return listed === undefined || hasQueues(record, listed);
 }

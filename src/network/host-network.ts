@@ -21,6 +21,7 @@ import {
 } from './default-network.ts';
 import { HostAttachment, type AttachmentParts, type Chain } from './host-attachment.ts';
 import { hostLinkOf, isLinkThere, interfaceName } from './lost-links.ts';
+import { listOf } from './lost-queues.ts';
 import { randomMac } from './ip/mac.ts';
 import { findLostRules } from './lost-rules.ts';
 import { droppedPackets, droppedPacketsOfPods } from './guard/node-guard.ts';
@@ -66,6 +67,8 @@ const afterPodMs = 1_000;
 const refusedTimeoutMs = 10_000;
 /** Interval at which the node's rules are checked for running pods, which takes processes. */
 const rulesMs = 7_000;
+/** Most pods whose queues one such check lists: each takes 2.5 ms of a processor. */
+const maxListed = 200;
 
 export const defaultPluginDirs: readonly string[] = ['/usr/lib/cni', '/opt/cni/bin'];
 
@@ -82,8 +85,8 @@ class HostNetwork implements Network {
   readonly #active = new Map<string, PodPorts>();
   readonly #attachments = new Map<string, HostAttachment>();
   /** When `mend` last checked the node's rules. */
-  #rulesMs = 0;
-  /** Chooses the pod whose queues the next check of rules looks at: one at a time, to take one process. */
+  #rulesMs = -Infinity;
+  /** Where the next check begins to list queues, if there are more pods than one check lists. */
   #turn = 0;
   /** Pods that the last check could not restore. */
   readonly #unmended = new Set<string>();
@@ -172,11 +175,10 @@ class HostNetwork implements Network {
       });
     }
     const broken = new Map<string, string>();
-    if (looksAtRules) this.#turn += 1;
-    for (const [at, { pod, attachment, isOurs }] of found.entries()) {
+    const listed = looksAtRules ? await this.#listQueues(found, signal) : undefined;
+    for (const { pod, attachment, isOurs } of found) {
       try {
-        const looksAtQueues = looksAtRules && at === this.#turn % found.length;
-        const unmended = await attachment.mend(pod, { isOurs, looksAtQueues }, signal);
+        const unmended = await attachment.mend(pod, { isOurs, listed: listed?.get(pod.sandboxId) }, signal);
         const isBroken = unmended !== undefined && (unmended.isFinal || this.#unmended.has(pod.sandboxId));
         if (unmended === undefined) this.#unmended.delete(pod.sandboxId);
         else if (isBroken) broken.set(pod.sandboxId, unmended.why);
@@ -187,6 +189,24 @@ class HostNetwork implements Network {
     }
     if (looksAtRules) await this.#mendRules(found, signal);
     return broken;
+  }
+
+  /** What tc lists of the pods whose turn it is, by sandbox id: all, unless they are very many. */
+  async #listQueues(
+    found: readonly { readonly record: AttachmentRecord }[],
+    signal: AbortSignal,
+  ): Promise<ReadonlyMap<string, string>> {
+    const joined = found.flatMap(({ record: { mode, sandboxId } }) => (mode === 'none' ? [] : [sandboxId]));
+    if (joined.length === 0) return new Map();
+    const start = joined.length > maxListed ? this.#turn % joined.length : 0;
+    this.#turn = start + maxListed;
+    const turn = [...joined.slice(start), ...joined.slice(0, start)].slice(0, maxListed);
+    try {
+      return await listOf(turn, signal);
+    } catch (error) {
+      this.#options.log.warn('queues of pods not checked', { why: messageOf(error) });
+      return new Map();
+    }
   }
 
   #warnOfMending(sandbox: string, why: string): void {

@@ -72,13 +72,19 @@ export function devicesOf({ pid }: ConnectedPod): string {
   }
 }
 
-/** Whether both directions are still redirected, and filtered if they were. Takes one process. */
-export async function hasQueues(record: AttachmentRecord, signal: AbortSignal): Promise<boolean> {
-  const { sandboxId, isFiltered, dropsLoopback } = record;
+/** Whether both directions are still redirected, and filtered if they were, from what `listOf` gives for the pod. */
+export function hasQueues(
+  { isFiltered, dropsLoopback }: Pick<AttachmentRecord, 'isFiltered' | 'dropsLoopback'>,
+  listed: string,
+): boolean {
   const filters = isFiltered === true ? 2 : dropsLoopback === true ? 1 : 0;
-  const listed = await listFilters(sandboxId, [interfaceName, tapName], signal);
   const isLed = [interfaceName, tapName].every((name) => listed.includes(`Egress Redirect to device ${name})`));
   return isLed && listed.split(' direct-action ').length > filters;
+}
+
+/** Text about the queues and filters of each sandbox, by its id. */
+export async function listOf(sandboxIds: readonly string[], signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
+  return await listFilters(sandboxIds, [interfaceName, tapName], signal);
 }
 
 /** Joins the ends again, with the filters that the pod had; frames are lost meanwhile. */

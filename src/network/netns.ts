@@ -184,10 +184,35 @@ export async function separate(sandboxId: string, names: readonly string[], sign
   }
 }
 
-/** Lists what `joinWithTap` made for these interfaces, as text. */
-export async function listFilters(sandboxId: string, names: readonly string[], signal: AbortSignal): Promise<string> {
-  const input = names.map((name) => `filter show dev ${name} parent ffff:`).join('\n');
-  return (await tc(sandboxId, ['-batch', '-'], signal, { input })).stdout;
+/** tc works in one netns, so the shell starts one for each: a third of what it takes to start them from here. */
+const listEach =
+  'commands=$1; shift; for id; do printf "netns %s\\n" "$id"; ' +
+  'printf "%s" "$commands" | tc -netns "podvm-$id" -batch - || printf "unknown\\n"; done';
+
+/**
+ * Lists what `joinWithTap` made for these interfaces in each sandbox's netns, as text by sandbox id. Sandboxes whose netns
+ * cannot be read are left out.
+ */
+export async function listFilters(
+  sandboxIds: readonly string[],
+  names: readonly string[],
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, string>> {
+  const commands = names.map((name) => `filter show dev ${name} parent ffff:\n`).join('');
+  const { stdout } = await run('sh', ['-c', listEach, 'sh', commands, ...sandboxIds], { signal, timeoutMs: 30_000 });
+  return filtersById(stdout);
+}
+
+/** Parts the text at the lines `netns ID`. */
+export function filtersById(listed: string): ReadonlyMap<string, string> {
+  const parts = listed.split(/^netns /m).slice(1);
+  return new Map(
+    parts.flatMap((part) => {
+      const end = part.indexOf('\n');
+      const text = part.slice(end + 1);
+      return /^unknown$/m.test(text) ? [] : [[part.slice(0, end), text] as const];
+    }),
+  );
 }
 
 export async function setTapMtu(sandboxId: string, mtu: number, signal: AbortSignal): Promise<void> {

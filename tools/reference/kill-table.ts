@@ -248,8 +248,15 @@ const rows: readonly Row[] = [
     component: 'network',
     moment: 'running',
     fault: "queues and filters in the pod's netns deleted",
-    promise: 'queues are put back within 10 s if there is traffic; filters and idle queues in turn, one pod every 8 s',
+    promise: 'put back within 10 s',
     test: [replaced, 'queues and filters in its netns that were removed are put back'],
+  },
+  {
+    component: 'network',
+    moment: 'running, without traffic',
+    fault: 'queues and filters in the netns of many pods deleted',
+    promise: 'all are put back by one check, every 8 s',
+    test: ['test/vm/lost-queues.test.ts', 'that were removed are all put back by one check'],
   },
   {
     component: 'CNI plugin',
@@ -313,6 +320,20 @@ const rows: readonly Row[] = [
     fault: 'a torn file',
     promise: 'their machines end with the reason; the template is made again',
     test: ['test/vm/templates.test.ts', 'one that is cut short ends the machines that run from it'],
+  },
+  {
+    component: 'import worker',
+    moment: 'importing',
+    fault: 'KILL',
+    promise: 'the pull fails with the reason, nothing is left, and the next one works',
+    test: ['test/vm/import-worker.test.ts', 'fails the import at its deadline at the latest'],
+  },
+  {
+    component: 'import worker',
+    moment: 'importing',
+    fault: 'STOP',
+    promise: 'the same at its deadline of 30 minutes',
+    test: ['test/vm/import-worker.test.ts', 'fails the import at its deadline at the latest'],
   },
   {
     component: 'import worker',

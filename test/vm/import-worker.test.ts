@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import type { ErrorKind, PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log.ts';
+import { run } from '#host/run.ts';
+import { poll } from '#host/wait.ts';
+import { imageLimits } from '#image/limits.ts';
+import { openImageStore } from '#image/store/image-store.ts';
+import { sysroot, traces } from '../images/image-tree.ts';
+import { writeLayout } from '../images/layout-writer.ts';
+import { whyNoVm } from './node.ts';
+
+const deadlineMs = 60_000;
+const maxImportMs = 8_000;
+const faults: readonly (readonly [how: 'SIGKILL' | 'SIGSTOP', kind: ErrorKind, message: RegExp])[] = [
+  ['SIGKILL', 'unavailable', /the process that reads images/],
+  ['SIGSTOP', 'exhausted', /it takes more than 8 s/],
+];
+
+/** Process id of the program in the jail, a descendant of this process. */
+async function worker(): Promise<number | undefined> {
+  for (const pid of await readdir('/proc')) {
+    const words = await readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => '');
+    if (words.startsWith('/podvm/node\0') && (await isBelowUs(pid))) return Number(pid);
+  }
+  return undefined;
+}
+
+async function isBelowUs(pid: string): Promise<boolean> {
+  for (let at = pid; at !== '0' && at !== '';) {
+    if (Number(at) === process.pid) return true;
+    const status = await readFile(`/proc/${at}/status`, 'latin1').catch(() => '');
+    at = /^PPid:\s+(\d+)/m.exec(status)?.[1] ?? '';
+  }
+  return false;
+}
+
+await suite('the process that imports an image', { skip: await whyNoVm(), timeout: 300_000 }, () => {
+  for (const [how, kind, message] of faults) {
+    test(`that gets ${how} fails the import at its deadline at the latest, leaves nothing, and the next one works`, async () => {
+      const earlier = await traces();
+      const directory = await mkdtemp('/var/tmp/podvm-store-');
+      await run('chmod', ['0711', directory]);
+      const limits = { ...imageLimits, maxImportMs };
+      const options = { directory: join(directory, 'images'), sysroot: await sysroot(), log: silentLog, limits };
+      const store = await openImageStore(options);
+      const [image] = await writeLayout(join(directory, 'layout'), [
+        { layers: [[{ name: 'hello', content: 'hello' }]], name: 'shop/hello:1' },
+      ]);
+      assert.ok(image);
+      const load = () => store.load(image.layout, undefined, {}, AbortSignal.timeout(deadlineMs));
+
+      const failing = load().then(
+        () => assert.fail('it was loaded'),
+        (error: PodvmError) => error,
+      );
+      const pid = await poll(worker, { everyMs: 1, signal: AbortSignal.timeout(deadlineMs) });
+      process.kill(pid ?? assert.fail('no worker was seen'), how);
+      const error = await failing;
+      assert.match(error.message, message);
+      assert.equal(error.kind, kind);
+      assert.deepEqual(store.list(), []);
+      assert.deepEqual(await readdir(join(directory, 'images/work')), []);
+      assert.deepEqual(await readdir(join(directory, 'images/rootfs')), []);
+      assert.equal(await worker(), undefined);
+
+      const [loaded] = await load();
+      assert.equal(loaded?.id, image.id);
+      await rm(directory, { recursive: true });
+      assert.deepEqual(await traces(), earlier);
+    });
+  }
+});
