@@ -2,9 +2,10 @@ import { kindOf, messageOf } from '#base/errors.ts';
 import type { Result } from '#wire/messages.ts';
 import type { ContainerBefore, ContainerMade } from '../container/container-home.ts';
 import { loggedOf, openContainerIo, type ContainerIoSite } from '../container/container-io.ts';
-import { exitOf, type ContainerRecord, type ContainerRecords } from '../container/container-record.ts';
+import { exitOf, ContainerRecords, type ContainerRecord } from '../container/container-record.ts';
 import type { ContainerSite } from '../container/create-container.ts';
 import { GuestContainer } from '../container/guest-container.ts';
+import type { LoggedBytes } from '../log/log-position.ts';
 import { logPathOf } from '../log/log-writer.ts';
 import type { Output } from '../log/output.ts';
 import { type ContainerMounts, unheldMounts } from '../volume/container-mounts.ts';
@@ -19,6 +20,22 @@ export interface FoundContainer {
   readonly listed: Listed | undefined;
 }
 
+/** A container on record, and what its log has. */
+export interface KnownContainer {
+  readonly record: ContainerRecord;
+  /** Bytes in its log; undefined when that is not known. */
+  readonly logged: LoggedBytes | undefined;
+}
+
+/** Reads what this host has of a sandbox's containers, which needs no answer of the machine. */
+export async function readContainers(directory: string): Promise<readonly KnownContainer[]> {
+  const records = new ContainerRecords(directory);
+  const known = await records.list();
+  return await Promise.all(
+    known.map(async (record) => ({ record, logged: await loggedOf(record, { directory, records }) })),
+  );
+}
+
 export interface AdoptContainersSite extends ContainerIoSite {
   readonly records: ContainerRecords;
   readonly mounts: ContainerMounts;
@@ -31,20 +48,21 @@ export interface AdoptContainersSite extends ContainerIoSite {
  */
 export async function adoptContainers(
   listed: readonly Listed[],
+  known: readonly KnownContainer[],
   site: AdoptContainersSite,
   signal: AbortSignal,
 ): Promise<readonly FoundContainer[]> {
   const { guest, records, log } = site;
-  const known = await records.list();
-  for (const { id } of listed.filter((each) => known.every((record) => record.id !== each.id))) {
+  for (const { id } of listed.filter((each) => known.every(({ record }) => record.id !== each.id))) {
     log.warn('removing a container that no client knows', { container: id });
     await guest.call('removeContainer', { id }, signal);
     await records.remove(id);
   }
   const found: FoundContainer[] = [];
-  for (const record of known) {
+  for (const each of known) {
+    const { record } = each;
     const inGuest = listed.find(({ id }) => id === record.id);
-    if (inGuest !== undefined) found.push(await goOn(record, inGuest, site, signal));
+    if (inGuest !== undefined) found.push(await goOn(each, inGuest, site, signal));
     else if (record.exit !== undefined) found.push({ record, made: over(record), listed: undefined });
     else await records.remove(record.id);
   }
@@ -53,7 +71,7 @@ export async function adoptContainers(
 
 /** Ends execs of the earlier process, because their clients are disconnected. */
 async function goOn(
-  record: ContainerRecord,
+  { record, logged: inLog }: KnownContainer,
   listed: Listed,
   site: AdoptContainersSite,
   signal: AbortSignal,
@@ -64,7 +82,7 @@ async function goOn(
   await using undo = new AsyncDisposableStack();
   const held = undo.use(await mounts.adopt({ status, sources }, signal));
   const whose = { id: containerId, spec };
-  const io = undo.use(await openContainerIo(whose, site, await loggedOf(whose, site)));
+  const io = undo.use(await openContainerIo(whose, site, inLog));
   const { logged } = io;
   const attach = (from?: { readonly stdout: number; readonly stderr: number }) =>
     guest.call('attach', { containerId, stdio: io.stdio, ...(from === undefined ? {} : { from }) }, signal);

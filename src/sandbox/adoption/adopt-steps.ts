@@ -12,7 +12,7 @@ import { stepOf, type Steps } from '../start/run-steps.ts';
 import { isSnapshot } from '#image/snapshot/snapshot-images.ts';
 import { createImageDisks } from '../volume/image-disks.ts';
 import type { VolumeDisks } from '../volume/volume-disks.ts';
-import { adoptContainers, type FoundContainer } from './adopt-containers.ts';
+import { adoptContainers, readContainers, type FoundContainer, type KnownContainer } from './adopt-containers.ts';
 import { sandboxDirectory, type PodRecord, type SandboxDirectory, type SandboxRecord } from '../recovery/record.ts';
 
 /** The record of a sandbox that can be taken over. */
@@ -31,6 +31,7 @@ export interface AdoptSite extends PodSite {
 /** The results of a start, and the containers that guest and records name. */
 export interface AdoptMade extends StartMade {
   readonly listed: Result<'list'>;
+  readonly known: readonly KnownContainer[];
   readonly containers: readonly FoundContainer[];
 }
 
@@ -160,16 +161,22 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
     },
     undo: ({ owned }) => owned[Symbol.asyncDispose](),
   }),
+  known: step({
+    name: 'logs read',
+    what: 'containers on record, and where each log ends; meanwhile the machine answers',
+    needs: ['directory'],
+    run: ({ directory }) => readContainers(directory.path),
+  }),
   containers: step({
     name: 'containers taken over',
     what: 'volumes are served and watched, and output continues where each log ends (`adopt-containers.ts`)',
-    needs: ['directory', 'guest', 'listed', 'attachable'],
-    run: ({ directory, guest, listed, attachable: { mounts } }, { context, record }, signal) => {
+    needs: ['directory', 'guest', 'listed', 'attachable', 'known'],
+    run: ({ directory, guest, listed, known, attachable: { mounts } }, { context, record }, signal) => {
       const { limits, surroundings, parts } = context;
       const log = surroundings.log.with({ sandbox: record.id });
       const records = new ContainerRecords(directory.path);
       const site = { guest, limits, log, directory: directory.path, records, surroundings, mounts, parts };
-      return adoptContainers(listed.containers, site, signal);
+      return adoptContainers(listed.containers, known, site, signal);
     },
   }),
   limited: step({

@@ -69,6 +69,34 @@ export function decodeRecord(line: Uint8Array): LogRecord | undefined {
   return { time: text(0, afterTime), stream, endsLine, bytes };
 }
 
+const streams = (['stdout', 'stderr'] as const).map((name) => ({ name, bytes: Buffer.from(` ${name} `) }));
+const [tagF, tagP] = [0x46, 0x50];
+
+/**
+ * Adds the bytes of each record in a part of a log, which are those that `decodeRecord` gives, and returns how many bytes its
+ * whole lines have. Makes no object per line: a takeover counts 20,000 lines of a container that writes much.
+ */
+export function countRecords(part: Buffer, counts: Record<LogRecord['stream'], number>): number {
+  let from = 0;
+  for (let end = part.indexOf(newline); end >= 0; end = part.indexOf(newline, from)) {
+    let at = from; // of the space after the time
+    while (at < end && part[at] !== space) at += 1;
+    const tag = part[at + 8];
+    const content = at + 10;
+    if (at > from && content <= end && (tag === tagF || tag === tagP) && part[at + 9] === space) {
+      const stream = streams.find(({ bytes }) => isAt(part, at, bytes));
+      if (stream !== undefined) counts[stream.name] += end - content + (tag === tagF ? 1 : 0);
+    }
+    from = end + 1;
+  }
+  return from;
+}
+
+function isAt(part: Buffer, at: number, bytes: Buffer): boolean {
+  for (let index = 0; index < bytes.length; index += 1) if (part[at + index] !== bytes[index]) return false;
+  return true;
+}
+
 /** Distance of the two clocks from which the date was set, in `ns`; smaller ones are corrections and late readings. */
 const stepNs = 500_000_000n;
 

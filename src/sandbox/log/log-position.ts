@@ -2,8 +2,8 @@ import { open, readdir, readFile, stat, type FileHandle } from 'node:fs/promises
 import { basename, dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { replaceFile } from '#host/files.ts';
-import { readLines } from './read-lines.ts';
-import { decodeRecord, maxRecordBytes } from './log-format.ts';
+import { readBytes } from './read-lines.ts';
+import { countRecords, maxRecordBytes } from './log-format.ts';
 
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const positionSchema = v.object({
@@ -42,14 +42,25 @@ export async function recoverLogPosition(path: string, logPath: string): Promise
   const size = file === undefined ? 0 : (await file.stat()).size;
   if (file === undefined || size <= position.size) return position;
   const logged = { stdout: position.stdout, stderr: position.stderr };
-  let end = position.size;
-  for await (const line of readLines(file, position.size)) {
-    end += line.length + 1;
-    const record = decodeRecord(line);
-    if (record !== undefined) logged[record.stream] += record.bytes.length;
-  }
+  const end = await countFrom(file, position.size, logged);
   if (size - end <= 2 * maxRecordBytes) await file.truncate(end); // a longer remainder is not a record of ours
   return logged;
+}
+
+/** Counts what the log has from a byte on; returns where its last whole line ends. */
+async function countFrom(file: FileHandle, from: number, logged: Record<keyof LoggedBytes, number>): Promise<number> {
+  const buffer = Buffer.allocUnsafe(readBytes);
+  let end = from;
+  for (let held = 0; ;) {
+    const { bytesRead } = await file.read(buffer, held, buffer.length - held, end + held);
+    if (bytesRead === 0) return end;
+    held += bytesRead;
+    const counted = countRecords(buffer.subarray(0, held), logged);
+    const whole = counted === 0 && held === buffer.length ? held : counted; // no record of ours is as long
+    buffer.copyWithin(0, whole, held);
+    end += whole;
+    held -= whole;
+  }
 }
 
 async function readPosition(path: string): Promise<LogPosition | undefined> {

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
-import { createNanoClock, decodeRecord, encodeRecords, maxRecordBytes } from './log-format.ts';
+import { countRecords, createNanoClock, decodeRecord, encodeRecords, maxRecordBytes } from './log-format.ts';
 import { openLogWriter, rotatedNumbers } from './log-writer.ts';
 import { readLog, type ReadLogOptions } from './read-log.ts';
 import type { OutputChunk } from '../sandbox.ts';
@@ -67,6 +67,41 @@ test('decodeRecord() takes no line that is not a record', () => {
   for (const line of ['', 'x', `${time} stdout`, `${time} stdin F x`, `${time} stdout Q x`, ' stdout F x']) {
     assert.equal(decodeRecord(Buffer.from(line)), undefined, line);
   }
+});
+
+test('countRecords() counts what decodeRecord() gives, also among lines that are no records', () => {
+  const words = [
+    '2026-01-01T00:00:00.000000000Z',
+    '',
+    ' ',
+    'stdout',
+    'stderr',
+    'stdoat',
+    'F',
+    'P',
+    'Fx',
+    'a b',
+    '\u00e4',
+  ];
+  const line = fc.oneof(
+    fc.array(fc.constantFrom(...words), { maxLength: 6 }).map((parts) => parts.join(' ')),
+    fc
+      .tuple(fc.constantFrom('stdout', 'stderr'), fc.constantFrom('F', 'P'), fc.string())
+      .map(([stream, tag, text]) => `2026-01-01T00:00:00.000000000Z ${stream} ${tag} ${text.replaceAll('\n', '')}`),
+  );
+  fc.assert(
+    fc.property(fc.array(line), fc.constantFrom('', 'torn'), (lines, rest) => {
+      const whole = lines.map((each) => `${each}\n`).join('');
+      const wanted = { stdout: 0, stderr: 0 };
+      for (const each of lines) {
+        const record = decodeRecord(Buffer.from(each));
+        if (record !== undefined) wanted[record.stream] += record.bytes.length;
+      }
+      const counts = { stdout: 0, stderr: 0 };
+      assert.equal(countRecords(Buffer.from(whole + rest), counts), Buffer.byteLength(whole));
+      assert.deepEqual(counts, wanted);
+    }),
+  );
 });
 
 test('createNanoClock() keeps nine digits, and runs backwards only when the date is set back', () => {

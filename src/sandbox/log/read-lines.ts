@@ -1,20 +1,7 @@
-import type { FileHandle } from 'node:fs/promises';
 import { maxRecordBytes } from './log-format.ts';
 
 /** Bytes of a log that are read at once. */
 export const readBytes = 256 * 1024;
-
-/** Yields the complete lines of a log from byte `from`, without their newlines. */
-export async function* readLines(file: FileHandle, from: number): AsyncGenerator<Buffer> {
-  const buffer = Buffer.allocUnsafe(readBytes);
-  const splitter = createSplitter();
-  for (let at = from; ;) {
-    const { bytesRead } = await file.read(buffer, 0, buffer.length, at);
-    if (bytesRead === 0) return;
-    at += bytesRead;
-    yield* splitter(buffer.subarray(0, bytesRead));
-  }
-}
 
 export type Splitter = (bytes: Buffer) => Generator<Buffer>;
 
