@@ -2,11 +2,13 @@ import { Option } from 'commander';
 import { attachCommand, type AttachOptions } from './attach-command.ts';
 import type { Client } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
+import { copyCommand } from './copy-command.ts';
 import type { EndSignals } from './end-signals.ts';
 import { forEachPod, removeCommand, renameCommand, startCommand, waitCommand } from './life-commands.ts';
 import { parseForwardedPort, portForwardCommand } from './port-forward-command.ts';
 import type { Purpose } from './program-parts.ts';
 import type { Terminal } from './terminal.ts';
+import { topCommand, type TopOptions } from './top-command.ts';
 
 /** What these commands share with the others. */
 export interface LifeSetting {
@@ -89,6 +91,28 @@ export function lifeCommands({
       ],
       action: (name: string, options: AttachOptions) =>
         withRunning(async (client, ends) => exit(await attachCommand(client, name, options, terminal, ends))),
+    },
+    {
+      name: 'top',
+      description: 'show what pods use, in the guest and on the host',
+      arguments: [['[pod]', 'NAME or NAMESPACE/NAME; default: all']],
+      options: [
+        new Option('--sort <column>', 'order').choices(['cpu', 'memory', 'name']).default('cpu'),
+        new Option('--no-stream', 'print once, also on a terminal'),
+      ],
+      action: (name: string | undefined, options: TopOptions) =>
+        withRunning((client, ends) => topCommand(client, name, options, terminal, ends)),
+    },
+    {
+      name: 'cp',
+      description: 'copy files and directories between a container and this host',
+      arguments: [
+        ['<from>', 'POD:PATH or PATH; - is a tar archive on standard input'],
+        ['<to>', 'PATH or POD:PATH; - is a tar archive on standard output'],
+      ],
+      options: [new Option('-c, --container <name>', 'container, if the pod has several')],
+      action: (from: string, to: string, options: { container?: string }) =>
+        withRunning((client, ends) => copyCommand(client, [from, to], options, { terminal, signal: ends.any })),
     },
     {
       name: 'port-forward',

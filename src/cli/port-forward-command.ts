@@ -59,8 +59,7 @@ async function listen(server: Server, port: number, host: string): Promise<Async
   server.on('connection', (socket) => open.add(socket.once('close', () => open.delete(socket))));
   server.listen({ port, host });
   await once(server, 'listening').catch((cause: unknown) => {
-    const { code = '' } = cause as NodeJS.ErrnoException; // SAFE: only read
-    throw new PodvmError('unavailable', `Cannot listen on ${host}:${port}: ${code}`, {
+    throw new PodvmError('unavailable', `Cannot listen on ${host}:${port}`, {
       cause,
       fix: 'Choose another local port: LOCAL:REMOTE, or :REMOTE for any free one.',
     });

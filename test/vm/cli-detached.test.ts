@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -94,7 +94,7 @@ describe('podvm with a node in the background', { skip, timeout: 480_000 }, () =
     const address = taken.address();
     assert.ok(typeof address === 'object' && address !== null);
     const refused = await cli.type(['port-forward', 'web', `${address.port}:80`]);
-    assert.match(refused.stderr, /Cannot listen on 127\.0\.0\.1:\d+: EADDRINUSE\n {2}fix: /);
+    assert.match(refused.stderr, /Cannot listen on 127\.0\.0\.1:\d+: .*EADDRINUSE.*\n {2}fix: /);
     taken.close();
     const typed = cli.start(['port-forward', 'web', ':80', ':81']);
     await typed.shows(/-> 80\n[^]*-> 81\n/);
@@ -105,6 +105,40 @@ describe('podvm with a node in the background', { skip, timeout: 480_000 }, () =
     await typed.shows(/Cannot connect to .*81/);
     typed.child.kill('SIGINT');
     assert.equal((await typed.ended).code, 0);
+  });
+
+  it('top lists what pods use', async () => {
+    const { code, stdout } = await cli.type(['top', 'web']);
+    assert.equal(code, 0);
+    assert.match(stdout, /^POD .*\ndefault\/web +\d+\.\d +[1-9]\d*\.\dMi +(-|[\d.]+Mi) +\d+ +[1-9]\d*\.\dMi\n$/);
+  });
+
+  it('cp copies files, directories and archives both ways', async () => {
+    const inRoot = (name: string) => join(cli.root, name);
+    await mkdir(inRoot('tree/below'), { recursive: true });
+    await writeFile(inRoot('tree/below/a file'), 'one\n');
+    await chmod(inRoot('tree/below/a file'), 0o755);
+    assert.deepEqual(await cli.type(['cp', inRoot('tree'), 'web:/tmp/new']), { code: 0, stdout: '', stderr: '' });
+    assert.deepEqual(await cli.type(['cp', inRoot('tree'), 'web:/tmp']), { code: 0, stdout: '', stderr: '' });
+    const listed = await cli.type(['exec', 'web', '--', 'sh', '-c', 'cd /tmp; find new tree -type f -perm 755']);
+    assert.equal(listed.stdout, 'new/below/a file\ntree/below/a file\n');
+    assert.equal((await cli.type(['cp', 'web:/tmp/new/below', inRoot('back')])).stderr, '');
+    assert.equal(await readFile(inRoot('back/a file'), 'utf8'), 'one\n');
+    await cli.type(['exec', 'web', '--', 'sh', '-c', 'echo two >"/tmp/new/below/a file"']);
+    assert.equal((await cli.type(['cp', 'web:/tmp/new/below/a file', inRoot('back')])).stderr, '');
+    assert.equal(await readFile(inRoot('back/a file'), 'utf8'), 'two\n');
+    const bytes = 3_000_000;
+    await cli.type(['exec', 'web', '--', 'sh', '-c', `head -c ${bytes} /dev/zero >/tmp/large`]);
+    assert.equal((await cli.type(['cp', 'web:/tmp/large', inRoot('large')])).stderr, '');
+    assert.equal((await stat(inRoot('large'))).size, bytes);
+    const archive = await cli.type(['cp', 'web:/tmp/new/below/a file', '-']);
+    assert.equal((await cli.type(['cp', '-', 'web:/var'], archive.stdout)).stderr, '');
+    assert.equal((await cli.type(['exec', 'web', '--', 'cat', '/var/a file'])).stdout, 'two\n');
+    const missing = await cli.type(['cp', 'web:/nosuch', inRoot('back')]);
+    assert.equal(missing.code, 125);
+    assert.match(missing.stderr, /^podvm: Cannot copy web:\/nosuch: tar: .*nosuch.*\n {2}fix: /);
+    const absent = await cli.type(['cp', inRoot('nosuch'), 'web:/tmp']);
+    assert.match(absent.stderr, /there is no such file\n {2}fix: /);
   });
 
   it('pods are stopped, kept, started again and removed', async () => {

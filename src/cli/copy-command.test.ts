@@ -1,0 +1,246 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { PassThrough } from 'node:stream';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { type WebSocket, WebSocketServer } from 'ws';
+import { channel } from '#api/exec.ts';
+import { run } from '#host/run.ts';
+import { createClient } from './client.ts';
+import { copyCommand, parsePlace, transformOf } from './copy-command.ts';
+import type { Terminal } from './terminal.ts';
+import { unpackArchive } from './unpack-archive.ts';
+
+/** One entry of a tar archive (ustar), with whatever name. */
+function entry(name: string, { type = '0', link = '', mode = 0o644, content = '' } = {}): Buffer {
+  const header = Buffer.alloc(512);
+  const octal = (value: number, at: number, chars: number) =>
+    header.write(`${value.toString(8).padStart(chars - 1, '0')}\0`, at);
+  header.write(name, 0);
+  octal(mode, 100, 8);
+  octal(0, 108, 8);
+  octal(0, 116, 8);
+  octal(content.length, 124, 12);
+  octal(0, 136, 12);
+  header.write('        ', 148);
+  header.write(type, 156);
+  header.write(link, 157);
+  header.write('ustar\0', 257);
+  header.write('00', 263);
+  octal(
+    header.reduce((sum, byte) => sum + byte, 0),
+    148,
+    7,
+  );
+  header.write(' ', 155);
+  return Buffer.concat([header, Buffer.from(content), Buffer.alloc((512 - (content.length % 512)) % 512)]);
+}
+
+/** Unpacks the entries beside a directory that they must not reach. */
+async function unpacked(...entries: readonly Buffer[]) {
+  const root = await mkdtemp(join(tmpdir(), 'podvm-cp-'));
+  const into = join(root, 'into');
+  const outside = join(root, 'outside');
+  await mkdir(into);
+  await mkdir(outside);
+  await writeFile(join(root, 'secret'), 'secret');
+  const archive = async (output: (bytes: Buffer) => Promise<void>) =>
+    await output(Buffer.concat([...entries, Buffer.alloc(1024)]));
+  const odd = await unpackArchive(archive, into).catch((error: unknown) => error);
+  return {
+    root,
+    into,
+    odd,
+    escaped: async () => [
+      ...(await readdir(outside)),
+      ...(await readdir(root)).filter((name) => !['into', 'outside', 'secret'].includes(name)),
+    ],
+    secret: () => readFile(join(root, 'secret'), 'utf8'),
+    [Symbol.asyncDispose]: () => rm(root, { recursive: true }),
+  };
+}
+
+describe('unpackArchive()', () => {
+  it('refuses names that lead up, and makes nothing of them', async () => {
+    await using it = await unpacked(entry('../outside/x', { content: 'x' }), entry('a/../../outside/y'));
+    assert.match(String(it.odd), /Cannot copy the archive/);
+    assert.deepEqual(await it.escaped(), []);
+  });
+
+  it('keeps absolute names in the directory', async () => {
+    await using it = await unpacked(entry('/outside/x', { content: 'x' }));
+    assert.equal(await readFile(join(it.into, 'outside/x'), 'utf8'), 'x');
+  });
+
+  it('follows no link of the archive out of the directory', async () => {
+    await using it = await unpacked(
+      entry('door', { type: '2', link: '../outside' }),
+      entry('door/x', { content: 'x' }),
+      entry('name', { type: '2', link: '../secret' }),
+      entry('name', { content: 'overwritten' }),
+      entry('hard', { type: '1', link: '../secret' }),
+      entry('hard', { content: 'overwritten' }),
+    );
+    assert.deepEqual(await it.escaped(), []);
+    assert.equal(await it.secret(), 'secret');
+  });
+
+  it('keeps links as links, and takes set-user bits, devices and FIFOs away', async () => {
+    await using it = await unpacked(
+      entry('program', { mode: 0o6755, content: 'x' }),
+      entry('folder/', { type: '5', mode: 0o2755 }),
+      entry('folder/pipe', { type: '6' }),
+      entry('link', { type: '2', link: '/etc/passwd' }),
+    );
+    assert.deepEqual(it.odd, ['folder/pipe']);
+    assert.equal((await lstat(join(it.into, 'program'))).mode & 0o7000, 0);
+    assert.equal((await lstat(join(it.into, 'folder'))).mode & 0o7000, 0);
+    assert.deepEqual(await readdir(join(it.into, 'folder')), []);
+    assert.equal(await readlink(join(it.into, 'link')), '/etc/passwd');
+  });
+});
+
+/** Serves `exec` by running the command on this host, in the place of a pod. */
+async function openPod() {
+  const root = await mkdtemp(join(tmpdir(), 'podvm-cp-'));
+  const socketPath = join(root, 'podvm.sock');
+  const server = createServer();
+  new WebSocketServer({ server }).on('connection', (socket, { url = '' }) => {
+    const { searchParams } = new URL(url, 'http://podvm');
+    const [program = '', ...args] = searchParams.getAll('command');
+    execHere(socket, program, args);
+  });
+  await once(server.listen(socketPath), 'listening');
+  const said = { stdout: [] as Buffer[], stderr: '' };
+  const stdin = new PassThrough();
+  const terminal = {
+    stdin,
+    stdout: new PassThrough().on('data', (chunk: Buffer) => said.stdout.push(chunk)),
+    stderr: new PassThrough().on('data', (chunk: Buffer) => (said.stderr += chunk.toString())),
+    hasColour: false,
+    outputGone: new AbortController().signal,
+  } as unknown as Terminal; // SAFE: as much of one as the command uses
+  const copy = (from: string, to: string, signal = new AbortController().signal) =>
+    copyCommand(createClient(socketPath), [from, to], {}, { terminal, signal });
+  return {
+    root,
+    pod: join(root, 'pod'),
+    host: join(root, 'host'),
+    copy,
+    said,
+    stdin,
+    async [Symbol.asyncDispose]() {
+      server.close();
+      server.closeAllConnections();
+      await rm(root, { recursive: true });
+    },
+  };
+}
+
+function execHere(socket: WebSocket, program: string, args: readonly string[]): void {
+  const child = spawn(program, args);
+  const send = (to: number, body: Buffer) => socket.send(Buffer.concat([Buffer.from([to]), body]));
+  child.stdin.on('error', () => undefined);
+  child.stdout.on('data', (chunk: Buffer) => send(channel.stdout, chunk));
+  child.stderr.on('data', (chunk: Buffer) => send(channel.stderr, chunk));
+  child.once('close', (exitCode) => send(channel.status, Buffer.from(JSON.stringify({ exitCode }))));
+  socket.on('message', (frame: Buffer) => {
+    if (frame[0] === channel.stdin) child.stdin.write(frame.subarray(1));
+    else if (frame[0] === channel.close) child.stdin.end();
+  });
+}
+
+describe('copyCommand()', () => {
+  it('copies a directory under a new name, into one that exists, and over what is there', async () => {
+    await using it = await openPod();
+    await mkdir(join(it.host, 'tree/below'), { recursive: true });
+    await mkdir(it.pod);
+    await writeFile(join(it.host, 'tree/below/a file'), 'one');
+    await chmod(join(it.host, 'tree/below/a file'), 0o755);
+    await it.copy(join(it.host, 'tree'), `web:${it.pod}/new`);
+    await it.copy(join(it.host, 'tree'), `web:${it.pod}`);
+    for (const name of ['new', 'tree']) {
+      const file = join(it.pod, name, 'below/a file');
+      assert.equal(await readFile(file, 'utf8'), 'one');
+      assert.equal((await stat(file)).mode & 0o777, 0o755);
+    }
+    await it.copy(`web:${it.pod}/new/below`, join(it.host, 'back'));
+    assert.deepEqual(await readdir(join(it.host, 'back')), ['a file']);
+    await writeFile(join(it.pod, 'new/below/a file'), 'two');
+    await it.copy(`web:${it.pod}/new/below/a file`, join(it.host, 'back'));
+    assert.equal(await readFile(join(it.host, 'back/a file'), 'utf8'), 'two');
+    await writeFile(join(it.pod, 'new/below/another'), '');
+    await it.copy(`web:${it.pod}/new/below`, join(it.host, 'tree'));
+    assert.deepEqual((await readdir(join(it.host, 'tree/below'))).sort(), ['a file', 'another']);
+    assert.deepEqual((await readdir(it.host)).sort(), ['back', 'tree'], 'nothing is left beside');
+    assert.equal(it.said.stderr, '');
+  });
+
+  it('copies what is in a directory, large files, and archives', async () => {
+    await using it = await openPod();
+    await mkdir(it.host);
+    await mkdir(join(it.pod, 'to'), { recursive: true });
+    const large = Buffer.alloc(3_000_000, 'x');
+    await writeFile(join(it.pod, 'large'), large);
+    await it.copy(`web:${it.pod}/large`, join(it.host, 'large'));
+    assert.ok((await readFile(join(it.host, 'large'))).equals(large));
+    await it.copy(`web:${it.pod}/.`, join(it.host, 'all'));
+    assert.deepEqual((await readdir(join(it.host, 'all'))).sort(), ['large', 'to']);
+    await it.copy(`web:${it.pod}/large`, '-');
+    it.stdin.end(Buffer.concat(it.said.stdout));
+    await it.copy('-', `web:${it.pod}/to`);
+    assert.ok((await readFile(join(it.pod, 'to/large'))).equals(large));
+  });
+
+  it('says what it cannot copy, and leaves nothing', async () => {
+    await using it = await openPod();
+    await mkdir(join(it.host, 'directory'), { recursive: true });
+    await mkdir(it.pod);
+    await writeFile(join(it.pod, 'directory'), '');
+    const failing = (from: string, to: string, message: RegExp) => assert.rejects(it.copy(from, to), { message });
+    await failing(`web:${it.pod}/nosuch`, it.host, /^Cannot copy web:.*nosuch: tar: /);
+    await failing(join(it.host, 'nosuch'), `web:${it.pod}`, /there is no such file$/);
+    await failing(join(it.host, 'directory'), `web:${it.pod}/no/such/place`, /^Cannot copy web:/);
+    await failing(`web:${it.pod}/directory`, it.host, /one of the two is a directory$/);
+    await failing(`web:${it.pod}/directory`, join(it.host, 'no/such'), /its directory cannot be written/);
+    await failing('a', 'b', /one of the two must be POD:PATH/);
+    await run('mkfifo', [join(it.pod, 'pipe')]);
+    await failing(`web:${it.pod}/pipe`, it.host, /sent nothing of that name/);
+    assert.match(it.said.stderr, /not copied, .*: pipe\n/);
+    const ended = AbortSignal.abort(new Error('ended'));
+    await assert.rejects(it.copy(`web:${it.pod}/directory`, join(it.host, 'x'), ended), { message: 'ended' });
+    assert.deepEqual(await readdir(it.host), ['directory']);
+  });
+});
+
+describe('podvm cp', () => {
+  it('tells pods from paths', () => {
+    assert.deepEqual(parsePlace('web:/etc'), { kind: 'pod', pod: 'web', path: '/etc' });
+    assert.deepEqual(parsePlace('shop/web:a:b'), { kind: 'pod', pod: 'shop/web', path: 'a:b' });
+    assert.deepEqual(parsePlace('web:'), { kind: 'pod', pod: 'web', path: '.' });
+    for (const path of ['./web:x', '/a:b', 'plain', '../x:y', 'A:b'])
+      assert.deepEqual(parsePlace(path), { kind: 'host', path });
+    assert.deepEqual(parsePlace('-'), { kind: 'archive' });
+  });
+
+  it('renames with any characters in the two names', async () => {
+    const root = await mkdtemp(join(tmpdir(), 'podvm-cp-'));
+    for (const [from, to] of [
+      ['a.b*[c]^$', 'plain'],
+      ['plain', 'a&b\\c,d'],
+      ['a\\b', 'x y'],
+    ] as const) {
+      await mkdir(join(root, from));
+      await writeFile(join(root, from, 'inner'), '');
+      const args = ['-C', root, '--transform', transformOf(from, to), '--no-unquote', '-cf', '-', '--', from];
+      const { stdout } = await run('sh', ['-c', 'tar "$@" | tar -t --quoting-style=literal', '-', ...args]);
+      assert.deepEqual(stdout.trim().split('\n'), [`${to}/`, `${to}/inner`]);
+      await rm(join(root, from), { recursive: true });
+    }
+    await rm(root, { recursive: true });
+  });
+});
