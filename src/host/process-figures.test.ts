@@ -1,16 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseProcessFigures, readProcessFigures, readThreadTimes } from './process-figures.ts';
+import { parseProcessFigures, readProcessFigures, readThreadTimes, threadsByInnerIds } from './process-figures.ts';
 
-const rollup = `55d0-7ffc ---p 00000000 00:00 0 [rollup]
-Rss:              884 kB
-Pss:              385 kB
-Pss_Dirty:         68 kB
-Shared_Clean:     696 kB
-Shared_Dirty:       4 kB
-Private_Clean:    120 kB
-Private_Dirty:     68 kB
-Swap:               8 kB
+const status = `Name:\tqemu
+VmRSS:\t     888 kB
+RssAnon:\t     180 kB
+RssFile:\t     700 kB
+RssShmem:\t       8 kB
+VmSwap:\t       8 kB
+Threads:\t4
 `;
 const io = `rchar: 1
 wchar: 2
@@ -23,10 +21,9 @@ cancelled_write_bytes: 0
 const stat = `7 (a ) R (b) S 1 7 7 0 -1 4194560 111 5 22 6 300 45 7 8 20 0 1 0 99 1000 200\n`;
 
 test('figures of a process are those of its files in /proc, whatever its program is called', () => {
-  assert.deepEqual(parseProcessFigures(rollup, stat, io), {
+  assert.deepEqual(parseProcessFigures(status, stat, io), {
     privateBytes: 188 * 1024,
     sharedBytes: 700 * 1024,
-    proportionalBytes: 385 * 1024,
     swapBytes: 8 * 1024,
     minorFaults: 111,
     majorFaults: 22,
@@ -42,4 +39,5 @@ test('this process has figures, and one that is gone has none', async () => {
   assert.equal(await readProcessFigures(2 ** 22 + 1), undefined);
   const main = await readThreadTimes(process.pid, [process.pid, 2 ** 22 + 1]);
   assert.ok(main.cpuSeconds > 0 && main.waitSeconds >= 0);
+  assert.deepEqual(await threadsByInnerIds(process.pid, [process.pid, 1]), [process.pid]); // no namespace of its own
 });

@@ -1,13 +1,11 @@
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 
 /** What the host's kernel counts of one process. */
 export interface ProcessFigures {
-  /** Resident memory that only this process has. */
+  /** Resident memory that is not a file's, or that is only in memory: it is free when the process ends. */
   readonly privateBytes: number;
-  /** Resident memory that other processes map, too. */
+  /** Resident memory that is a file's, which others share. */
   readonly sharedBytes: number;
-  /** Resident memory, with shared pages divided by their users. */
-  readonly proportionalBytes: number;
   /** Memory on the host's swap. */
   readonly swapBytes: number;
   readonly minorFaults: number;
@@ -29,26 +27,28 @@ export interface ThreadTime {
 /** Of /proc/PID/stat, the same on all architectures (proc(5)). */
 const ticksPerSecond = 100;
 
-/** Reads the figures of a process; undefined when it is gone. The kernel walks page tables for it: milliseconds. */
+/**
+ * Reads the figures of a process; undefined when it is gone. From counters of the kernel, which are exact to some 100 KiB:
+ * for `smaps_rollup` it would walk page tables, for milliseconds each time.
+ */
 export async function readProcessFigures(pid: number): Promise<ProcessFigures | undefined> {
   const read = (file: string) => readFile(`/proc/${pid}/${file}`, 'latin1').catch(() => undefined);
-  const [rollup, stat, io] = await Promise.all([read('smaps_rollup'), read('stat'), read('io')]);
-  if (rollup === undefined || stat === undefined || io === undefined) return undefined;
-  return parseProcessFigures(rollup, stat, io);
+  const [status, stat, io] = await Promise.all([read('status'), read('stat'), read('io')]);
+  if (status === undefined || stat === undefined || io === undefined) return undefined;
+  return parseProcessFigures(status, stat, io);
 }
 
-export function parseProcessFigures(rollup: string, stat: string, io: string): ProcessFigures {
-  const memory = numbersOf(rollup);
+export function parseProcessFigures(status: string, stat: string, io: string): ProcessFigures {
+  const memory = numbersOf(status);
   const bytes = (...names: readonly string[]) => 1024 * names.reduce((sum, name) => sum + (memory.get(name) ?? 0), 0);
   // The name of the program, in parentheses, may contain anything; the third field follows it.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   const field = (number: number) => Number(fields[number - 3] ?? 0);
   const disks = numbersOf(io);
   return {
-    privateBytes: bytes('Private_Clean', 'Private_Dirty', 'Private_Hugetlb'),
-    sharedBytes: bytes('Shared_Clean', 'Shared_Dirty', 'Shared_Hugetlb'),
-    proportionalBytes: bytes('Pss'),
-    swapBytes: bytes('Swap'),
+    privateBytes: bytes('RssAnon', 'RssShmem'),
+    sharedBytes: bytes('RssFile'),
+    swapBytes: bytes('VmSwap'),
     minorFaults: field(10),
     majorFaults: field(12),
     cpuSeconds: (field(14) + field(15)) / ticksPerSecond,
@@ -69,4 +69,17 @@ export async function readThreadTimes(pid: number, threads: readonly number[]): 
   const times = texts.map((text) => text.split(' ').map((ns) => Number(ns) / 1e9));
   const sumOf = (at: number) => times.reduce((sum, time) => sum + (time[at] ?? 0), 0);
   return { cpuSeconds: sumOf(0), waitSeconds: sumOf(1) };
+}
+
+/** Threads of a process in a pid namespace of its own, by the ids that they have there; those that are gone are left out. */
+export async function threadsByInnerIds(pid: number, innerIds: readonly number[]): Promise<readonly number[]> {
+  const threads = await readdir(`/proc/${pid}/task`).catch(() => []);
+  const found = await Promise.all(
+    threads.map(async (thread) => {
+      const status = await readFile(`/proc/${pid}/task/${thread}/status`, 'latin1').catch(() => '');
+      const inner = Number(/^NSpid:.*\t(\d+)$/m.exec(status)?.[1]);
+      return innerIds.includes(inner) ? [Number(thread)] : [];
+    }),
+  );
+  return found.flat();
 }

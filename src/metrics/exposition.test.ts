@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { Histogram } from '#base/histogram.ts';
-import { Exposition, formatFor, type Format } from './exposition.ts';
+import { Exposition, formatFor, type Format, writeSubject } from './exposition.ts';
 import { rowsOf } from './metric-row.ts';
 
 interface Thing {
@@ -30,8 +30,12 @@ const rows = {
 
 function written(format: Format, ...things: readonly Thing[]): string {
   const exposition = new Exposition(format);
+  const table = Object.entries(rows);
   const subjects = things.map((subject) => ({ subject, labels: [subject.name, ''] }));
-  exposition.add(Object.entries(rows), ['name', 'other'], subjects);
+  exposition.add(
+    table,
+    subjects.map((each) => writeSubject(table, ['name', 'other'], each)),
+  );
   return exposition.toString();
 }
 

@@ -26,64 +26,72 @@ export interface Labelled<S> {
 /** Rows of a table. */
 export type Rows<S> = readonly (readonly [string, MetricRow<S> | MetricRow<S, HistogramReading>])[];
 
-/** Writes the families of one table, one after the other, as both formats ask. */
+/** Lines of one subject, for each row of a table; the same in both formats. */
+export type Written = readonly string[];
+
+/** Writes what one subject has of a table. A series must not come twice: a scraper would refuse all. */
+export function writeSubject<S>(
+  rows: Rows<S>,
+  labelKeys: readonly string[],
+  { labels, subject }: Labelled<S>,
+): Written {
+  const prefix = pairsOf(labelKeys, labels);
+  return rows.map(([name, row]) => {
+    const seen = new Set<string>();
+    let lines = '';
+    for (const sample of row.of(subject)) {
+      const all = joined(prefix, pairsOf(row.labels, sample.labels));
+      if (seen.has(all)) continue;
+      seen.add(all);
+      lines += linesOf(name, all, sample.value);
+    }
+    return lines;
+  });
+}
+
+/** Joins the families of tables, one after the other, as both formats ask. */
 export class Exposition {
   readonly #format: Format;
-  readonly #lines: string[] = [];
+  readonly #parts: string[] = [];
 
   constructor(format: Format) {
     this.#format = format;
   }
 
-  add<S>(rows: Rows<S>, labelKeys: readonly string[], subjects: readonly Labelled<S>[]): void {
-    const prefixes = subjects.map(({ labels }) => pairsOf(labelKeys, labels));
-    for (const [name, row] of rows) {
-      const from = this.#lines.length;
-      // A series must not come twice: a scraper would refuse all.
-      const seen = new Set<string>();
-      for (const [at, { subject }] of subjects.entries()) {
-        for (const sample of row.of(subject)) {
-          const labels = joined(prefixes[at] ?? '', pairsOf(row.labels, sample.labels));
-          if (seen.has(labels)) continue;
-          seen.add(labels);
-          this.#sample(name, labels, sample.value);
-        }
-      }
-      if (this.#lines.length > from) this.#lines.splice(from, 0, this.#head(name, row));
+  /** `subjects`: what is written of each, whose labels differ. */
+  add<S>(rows: Rows<S>, subjects: readonly Written[]): void {
+    for (const [at, [name, row]] of rows.entries()) {
+      const lines = subjects.map((written) => written[at] ?? '').join('');
+      if (lines !== '') this.#parts.push(headOf(name, row, this.#format), lines);
     }
   }
 
   toString(): string {
-    return `${this.#lines.join('')}${this.#format === 'openMetrics' ? '# EOF\n' : ''}`;
-  }
-
-  #head(name: string, row: Pick<MetricRow, 'type' | 'about' | 'unit'>): string {
-    const isCounter = row.type === 'counter';
-    let [family, type]: [string, string] = [name, row.type];
-    if (this.#format === 'openMetrics' && isCounter) {
-      // There, the samples of a counter have a suffix that its family has not; cAdvisor's `failcnt` has none.
-      if (name.endsWith(counterSuffix)) family = name.slice(0, -counterSuffix.length);
-      else type = 'unknown';
-    }
-    return `# HELP ${family} ${helpText(helpOf(row), this.#format)}\n# TYPE ${family} ${type}\n`;
-  }
-
-  #sample(name: string, labels: string, value: Sample<Value | HistogramReading>['value']): void {
-    if (typeof value !== 'object') {
-      this.#line(name, labels, value);
-      return;
-    }
-    const bucket = (le: string, count: number) => this.#line(`${name}_bucket`, joined(labels, `le="${le}"`), count);
-    for (const { upTo, count } of value.buckets) bucket(boundText(upTo), count);
-    bucket('+Inf', value.count);
-    this.#line(`${name}_sum`, labels, value.sum);
-    this.#line(`${name}_count`, labels, value.count);
-  }
-
-  #line(name: string, labels: string, value: Value): void {
-    this.#lines.push(labels === '' ? `${name} ${value}\n` : `${name}{${labels}} ${value}\n`);
+    return `${this.#parts.join('')}${this.#format === 'openMetrics' ? '# EOF\n' : ''}`;
   }
 }
+
+function headOf(name: string, row: Pick<MetricRow, 'type' | 'about' | 'unit'>, format: Format): string {
+  const isCounter = row.type === 'counter';
+  let [family, type]: [string, string] = [name, row.type];
+  if (format === 'openMetrics' && isCounter) {
+    // There, the samples of a counter have a suffix that its family has not; cAdvisor's `failcnt` has none.
+    if (name.endsWith(counterSuffix)) family = name.slice(0, -counterSuffix.length);
+    else type = 'unknown';
+  }
+  return `# HELP ${family} ${helpText(helpOf(row), format)}\n# TYPE ${family} ${type}\n`;
+}
+
+function linesOf(name: string, labels: string, value: Sample<Value | HistogramReading>['value']): string {
+  if (typeof value !== 'object') return lineOf(name, labels, value);
+  const bucket = (le: string, count: number) => lineOf(`${name}_bucket`, joined(labels, `le="${le}"`), count);
+  const buckets = value.buckets.map(({ upTo, count }) => bucket(boundText(upTo), count)).join('');
+  const all = bucket('+Inf', value.count);
+  return `${buckets}${all}${lineOf(`${name}_sum`, labels, value.sum)}${lineOf(`${name}_count`, labels, value.count)}`;
+}
+
+const lineOf = (name: string, labels: string, value: Value): string =>
+  labels === '' ? `${name} ${value}\n` : `${name}{${labels}} ${value}\n`;
 
 const counterSuffix = '_total';
 

@@ -46,18 +46,13 @@ export const machineMetrics = {
   ),
   podvm_pod_vmm_private_memory_bytes: gauge(
     'bytes',
-    'Memory of the node that only this VMM uses, guest included',
+    'Memory of the node that only this VMM uses, guest included: it is free when the pod ends',
     ({ host }) => host?.vmm.privateBytes,
   ),
   podvm_pod_vmm_shared_memory_bytes: gauge(
     'bytes',
-    'Memory of the node that this VMM shares with others: the template and programs',
+    'Memory of files that this VMM uses and others share: the template and programs',
     ({ host }) => host?.vmm.sharedBytes,
-  ),
-  podvm_pod_vmm_proportional_memory_bytes: gauge(
-    'bytes',
-    'Memory of the node that this VMM uses, with shared pages divided by their users',
-    ({ host }) => host?.vmm.proportionalBytes,
   ),
   podvm_pod_vmm_swap_bytes: gauge('bytes', "Memory of the VMM on the node's swap", ({ host }) => host?.vmm.swapBytes),
   podvm_pod_memory_overhead_bytes: gauge(

@@ -2,13 +2,13 @@ import type { Clock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
 import type { ImageStore } from '#image/images.ts';
 import { sandboxMoves, type Resources, type Sandbox, type Sandboxes } from '#sandbox/sandbox.ts';
-import { Exposition, type Format } from './exposition.ts';
+import { Exposition, type Format, type Written, writeSubject } from './exposition.ts';
 import { guestRows, labelKeys, type Measured, measuredOf } from './guest-metrics.ts';
 import { machineLabelKeys, machineMetrics, type MachineSubject } from './machine-metrics.ts';
 import type { CpuResources } from './metric-row.ts';
 import { NodeMeter } from './node-figures.ts';
 import { nodeMetrics, type NodeSubject } from './node-metrics.ts';
-import { type PodSample, PodSampler } from './pod-sampler.ts';
+import { type GuestSample, type PodSample, PodSampler } from './pod-sampler.ts';
 
 export interface MetricsParts {
   readonly sandboxes: Sandboxes;
@@ -27,11 +27,12 @@ export class MetricsPage implements Disposable {
   readonly #parts: MetricsParts;
   readonly #pods: PodSampler;
   readonly #meter = new NodeMeter();
+  readonly #guestLines = new WeakMap<GuestSample, readonly Written[]>();
   #template: Promise<Date | undefined> | undefined;
 
   constructor(parts: MetricsParts) {
     this.#parts = parts;
-    this.#pods = new PodSampler(parts.sandboxes, parts.clock, parts.log);
+    this.#pods = new PodSampler(parts.sandboxes, parts.clock, parts.log, (...told) => void this.#linesOf(...told));
   }
 
   async write(format: Format): Promise<string> {
@@ -39,20 +40,35 @@ export class MetricsPage implements Disposable {
     const node = this.#node(await this.#templateMadeAt());
     const atMs = this.#parts.clock.monotonicMs();
     const exposition = new Exposition(format);
-    const guests = [...samples].flatMap(([sandbox, sample]) => guestsOf(sandbox, sample));
-    exposition.add(guestRows, labelKeys, guests);
+    exposition.add(
+      guestRows,
+      [...samples].flatMap(([sandbox, { guest }]) => this.#linesOf(sandbox, guest)),
+    );
     const machines = [...samples].map(([sandbox, sample]) => ({
       labels: [sandbox.spec.namespace, sandbox.spec.name, sandbox.id],
       subject: machineOf(sandbox, sample, atMs),
     }));
-    exposition.add(machineRows, machineLabelKeys, machines);
-    exposition.add(nodeRows, [], [{ labels: [], subject: node }]);
+    exposition.add(
+      machineRows,
+      machines.map((machine) => writeSubject(machineRows, machineLabelKeys, machine)),
+    );
+    exposition.add(nodeRows, [writeSubject(nodeRows, [], { labels: [], subject: node })]);
     return exposition.toString();
   }
 
   [Symbol.dispose](): void {
     this.#pods[Symbol.dispose]();
     this.#meter[Symbol.dispose]();
+  }
+
+  /** Most of a scrape's text, written when the guest has answered: a scrape is read within milliseconds. */
+  #linesOf(sandbox: Sandbox, guest: GuestSample | undefined): readonly Written[] {
+    if (guest === undefined) return [];
+    const known = this.#guestLines.get(guest);
+    if (known !== undefined) return known;
+    const lines = guestsOf(sandbox, guest).map((measured) => writeSubject(guestRows, labelKeys, measured));
+    this.#guestLines.set(guest, lines);
+    return lines;
   }
 
   /** What the last look found, and looks again for the next time: the disk may be busy. */
@@ -82,8 +98,7 @@ export class MetricsPage implements Disposable {
   }
 }
 
-function guestsOf(sandbox: Sandbox, { guest }: PodSample): readonly Measured[] {
-  if (guest === undefined) return [];
+function guestsOf(sandbox: Sandbox, guest: GuestSample): readonly Measured[] {
   const { id, spec, status, resources } = sandbox;
   const { namespace, name } = spec;
   const containers = sandbox.containers.map((container) => {

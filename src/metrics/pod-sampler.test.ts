@@ -36,7 +36,11 @@ async function open(...names: readonly string[]) {
   return {
     parts,
     sandboxes,
-    sampler: new PodSampler(sandboxes, clock, silentLog, { ...samplerTimes, firstMs: 100, answerMs: 50 }),
+    sampler: new PodSampler(sandboxes, clock, silentLog, () => undefined, {
+      ...samplerTimes,
+      firstMs: 100,
+      answerMs: 50,
+    }),
     /** Passes time, with the round that was planned for then. */
     async pass(ms: number) {
       nowMs += ms;

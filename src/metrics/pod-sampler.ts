@@ -64,6 +64,7 @@ export class PodSampler implements Disposable {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #times: SamplerTimes;
+  readonly #onAnswer: (sandbox: Sandbox, guest: GuestSample) => void;
   readonly #measured = new Map<Sandbox, Measured>();
   readonly #closing = new AbortController();
   #lastReadMs = 0;
@@ -71,7 +72,15 @@ export class PodSampler implements Disposable {
   #unplan: (() => void) | undefined;
   #round: Promise<void> | undefined;
 
-  constructor(sandboxes: Pick<Sandboxes, 'list'>, clock: Clock, log: Log, times: SamplerTimes = samplerTimes) {
+  /** `onAnswer`: called with each answer of a guest. */
+  constructor(
+    sandboxes: Pick<Sandboxes, 'list'>,
+    clock: Clock,
+    log: Log,
+    onAnswer: (sandbox: Sandbox, guest: GuestSample) => void,
+    times: SamplerTimes = samplerTimes,
+  ) {
+    this.#onAnswer = onAnswer;
     this.#sandboxes = sandboxes;
     this.#clock = clock;
     this.#log = log;
@@ -145,7 +154,9 @@ export class PodSampler implements Disposable {
   async #askGuest(sandbox: Sandbox, known: Measured, signal: AbortSignal): Promise<void> {
     try {
       const metrics = await sandbox.metrics(signal);
-      known.guest = { metrics, nowMs: this.#clock.now(), atMs: this.#clock.monotonicMs() };
+      const guest = { metrics, nowMs: this.#clock.now(), atMs: this.#clock.monotonicMs() };
+      this.#onAnswer(sandbox, guest);
+      known.guest = guest;
     } catch (error) {
       if (sandbox.status.state !== 'ready' || this.#closing.signal.aborted) return;
       known.unanswered += 1;

@@ -393,7 +393,7 @@ export interface Sandbox {
   onDiskTrouble(listener: (trouble: string) => void): void;
   /** Memory of its VMM on the host, with a share of shared pages. The kernel walks page tables for it: milliseconds. */
   vmmPssKiB(): Promise<number>;
-  /** What the host spends on it, without its guest. The kernel walks page tables for it: milliseconds. */
+  /** What the host spends on it, without its guest. */
   hostFigures(signal: AbortSignal): Promise<HostFigures>;
   /** What its network has dropped of what its guest sent; see `Network.dropped`. */
   dropped(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;

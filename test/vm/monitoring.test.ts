@@ -8,7 +8,6 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
 import { parseDocument } from 'yaml';
-import { readProcessFigures } from '#host/process-figures.ts';
 import { openCliNode, repo, type CliNode, type Typed } from './cli-node.ts';
 import { whyNoVm } from './node.ts';
 
@@ -146,6 +145,10 @@ describe('monitoring', { skip }, () => {
     for (const expression of await queriesOfDashboard()) await prometheus.found(expression);
     for (const expression of await expressionsOfRules()) await prometheus.query(expression);
 
+    // The machine's processors do nearly all that a busy VMM does.
+    await prometheus.found(
+      'podvm_pod_vcpu_seconds_total{pod="busy"} / podvm_pod_vmm_cpu_seconds_total{pod="busy"} > 0.5 < 1.02',
+    );
     await figuresAgree(node, target);
     await textIsValid(target);
 
@@ -160,21 +163,6 @@ describe('monitoring', { skip }, () => {
 
     pods.child.kill('SIGINT');
     await pods.ended;
-  });
-
-  it('a guest that panics tells its last words in the event of its pod, which the daemon kept in memory', async () => {
-    const panicking = join(node.root, 'panicking.yaml');
-    const yaml = podOf('panicking', 'echo c > /proc/sysrq-trigger; sleep 1000000');
-    await writeFile(
-      panicking,
-      yaml.replace('      resources', '      securityContext: { privileged: true }\n      resources'),
-    );
-    const { stderr, stdout } = await node.type(['run', panicking]);
-    assert.match(`${stdout}${stderr}`, /the guest's last lines: .*(Kernel panic|sysrq triggered crash)/i);
-    const failures = (await scrape(target))
-      .split('\n')
-      .find((line) => line.startsWith('podvm_machine_failures_total '));
-    assert.equal(failures, 'podvm_machine_failures_total 1');
   });
 });
 
@@ -200,10 +188,14 @@ async function figuresAgree(node: CliNode, target: string): Promise<void> {
   const deadline = AbortSignal.timeout(60_000);
   const isNear = (one: number, other: number) => Math.abs(one - other) <= 0.02 * other;
   for (;;) {
-    const figures = await readProcessFigures(details.sandbox.vmmPid);
+    const { vmmPid } = details.sandbox;
+    const rollup = await readFile(`/proc/${vmmPid}/smaps_rollup`, 'latin1');
+    const stat = (await readFile(`/proc/${vmmPid}/stat`, 'latin1')).split(') ')[1]?.split(' ') ?? [];
+    const kib = (name: string) => 1024 * Number(new RegExp(`^${name}: +(\\d+) kB`, 'm').exec(rollup)?.[1]);
     const text = await scrape(target);
-    assert.ok(figures !== undefined);
-    const { privateBytes, sharedBytes, cpuSeconds } = figures;
+    const privateBytes = kib('Anonymous');
+    const sharedBytes = kib('Rss') - privateBytes;
+    const cpuSeconds = (Number(stat[11]) + Number(stat[12])) / 100;
     const used = valueOf(text, 'container_memory_usage_bytes', 'quiet');
     const pairs = [
       [valueOf(text, 'podvm_pod_vmm_private_memory_bytes', 'quiet'), privateBytes],

@@ -4,6 +4,7 @@ import { PodvmError } from '#base/errors.ts';
 import { boundLog } from '#host/bound-log.ts';
 import type { Phase } from '#base/phases.ts';
 import { logTail, type ProcessEnd } from '#host/jailed-process.ts';
+import { threadsByInnerIds } from '#host/process-figures.ts';
 import { killProcess, waitUntilGone, type ProcessIdentity } from '#host/process-identity.ts';
 import { within } from '#host/wait.ts';
 import type {
@@ -125,7 +126,11 @@ export class QemuMachine implements Machine {
     this.#life.assertRunning('measure');
     const answer = await this.#vmm.qmp.execute('query-cpus-fast', {}, signal);
     const parsed = v.safeParse(cpusSchema, answer);
-    if (parsed.success) return parsed.output.map((cpu) => cpu['thread-id']);
+    // QEMU knows its threads by their ids in the jail.
+    if (parsed.success) {
+      const inner = parsed.output.map((cpu) => cpu['thread-id']);
+      return await threadsByInnerIds(this.record.pid, inner);
+    }
     throw new PodvmError(
       'corrupt',
       `Cannot measure machine ${this.id}: QEMU does not say which threads its processors are`,

@@ -137,6 +137,7 @@ function describeStart(harness: Harness, { abortsAtMs }: DriverSuiteOptions): vo
     );
     assert.ok(pid > 1);
     assert.deepEqual(JSON.parse(JSON.stringify(machine.record)), machine.record);
+    assert.equal(new Set(await machine.vcpuThreads(soon())).size, spec.vcpus);
   });
 
   test('keeps machines apart that start concurrently', async () => {
@@ -406,6 +407,8 @@ function describeTemplates(harness: Harness): void {
     await assertNothingLeft(harness(), spec);
     assert.equal(await driver.hasTemplate({ memoryMiB, vcpus, hasNic: false }), true);
     assert.equal(await driver.hasTemplate({ memoryMiB: memoryMiB * 2, vcpus, hasNic: false }), false);
+    assert.ok((await driver.templateMadeAt({ memoryMiB, vcpus, hasNic: false })) instanceof Date);
+    assert.equal(await driver.templateMadeAt({ memoryMiB: memoryMiB * 2, vcpus, hasNic: false }), undefined);
     const clone = await harness().makeSpec();
     await using machine = await driver.start({ ...clone, from: 'restore' }, soon());
     assert.equal(machine.state, 'running');
