@@ -5,6 +5,7 @@ import { afterEach, beforeEach, suite, test } from 'node:test';
 import { isThere } from '#host/files.ts';
 import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
+import { removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork } from '#network/host-network.ts';
 import { netnsPath } from '#network/netns.ts';
 import { whyNoVm } from './node.ts';
@@ -35,6 +36,7 @@ await suite('a netns that another program has connected', { skip: await whyNoVm(
   });
   afterEach(async () => {
     await run('ip', ['netns', 'delete', netns]);
+    await removeDefaultNetwork(directory, soon()); // of what was connected ahead
     await rm(directory, { recursive: true });
   });
   const connectAs = async (name: string) => {
@@ -53,6 +55,8 @@ await suite('a netns that another program has connected', { skip: await whyNoVm(
     assert.deepEqual(guest.interfaces[0]?.addresses, ['10.99.0.2/24']);
     assert.deepEqual(guest.routes, [{ destination: '0.0.0.0/0', gateway: '10.99.0.1' }]);
     assert.match(await inside('-brief', 'link', 'show'), /^tap0 /m);
+    const filters = await run('tc', ['-netns', netns, 'filter', 'show', 'dev', 'tap0', 'parent', 'ffff:']);
+    assert.match(filters.stdout, / direct-action /, 'loopback addresses are dropped');
     assert.equal(attachment.netns, netnsPath(sandboxId));
     await attachment[Symbol.asyncDispose]();
     assert.equal(await inside('-brief', 'link', 'show'), before);
