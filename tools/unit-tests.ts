@@ -37,7 +37,8 @@ export const measuring: Readonly<Record<string, string>> = {
 /** Files whose properties `npm run check` tries with fewer runs. */
 export async function filesWithProperties(): Promise<readonly string[]> {
   const found: string[] = [];
-  for await (const file of glob(everywhere, { cwd: repo })) {
+  const beside = everywhere.filter((pattern) => !pattern.startsWith('tools/')); // its tests name the function in texts
+  for await (const file of glob(beside, { cwd: repo })) {
     if (/\bpropertyRuns\(/.test(await readFile(join(repo, file), 'utf8'))) found.push(file);
   }
   return found.toSorted();
