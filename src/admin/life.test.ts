@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { PassThrough } from 'node:stream';
 import { describe, test } from 'node:test';
 import * as v from 'valibot';
+import { podDescriptionSchema } from '#api/description.ts';
 import { podDetailsSchema, podOutcomeSchema, podSummarySchema } from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
 import { eventsOf, on, openAdmin, refusalOf, run, type Served, yaml } from './testing/served-admin.ts';
@@ -34,6 +35,10 @@ describe('a pod that has ended', () => {
     assert.ok(details.events.some(({ reason }) => reason === 'Started'));
     const outcome = v.parse(podOutcomeSchema, JSON.parse((await served.call('GET', '/v1/pods/_/web/wait')).body));
     assert.deepEqual(outcome, { exitCode: 3, reason: 'Error' });
+    const { body } = await served.call('GET', '/v1/pods/_/web/description');
+    const described = v.parse(podDescriptionSchema, JSON.parse(body));
+    assert.deepEqual([described.phase, described.reason, described.machine], ['Failed', 'Error', undefined]);
+    assert.deepEqual([described.containers[0]?.exitCode, described.events], [3, details.events]);
     assert.equal((await served.call('POST', '/v1/pods/_/web/stop', '{}')).status, 200);
     assert.equal((await served.call('DELETE', '/v1/pods/_/web')).status, 200);
     assert.deepEqual(await listed(served), []);

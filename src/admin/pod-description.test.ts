@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import * as v from 'valibot';
 import { podDescriptionSchema } from '#api/description.ts';
+import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
 import { createPodTable } from '#pod/pod-table.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
@@ -18,8 +19,11 @@ async function open() {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-describe-'));
   const parts = createFakeParts(directory);
   const sandboxes = await openSandboxes({ directory, parts, log: silentLog }, soon());
+  const find = () => {
+    throw new PodvmError('notFound', 'Cannot find the pod');
+  };
   const describe = (name: string, namespace?: string) =>
-    describePod({ pods: createPodTable(), sandboxes }, namespace, name, soon());
+    describePod({ running: createPodTable(), find, sandboxes }, namespace, name, soon());
   return {
     parts,
     sandboxes,

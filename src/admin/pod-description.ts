@@ -9,6 +9,8 @@ import type { HostFigures } from '#sandbox/host-figures.ts';
 import type { SandboxStats } from '#sandbox/sandbox-stats.ts';
 import type { Container, Resources, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 import { containerOf, eventOf, summaryOf } from './describe-pod.ts';
+import type { EndedPod } from './ended-pods.ts';
+import type { KnownPod } from './node-pods.ts';
 
 /** Time that a guest has to answer, in `ms`: a person waits, and one that hangs is described, too. */
 const answerMs = 2000;
@@ -20,9 +22,17 @@ const slowMs = 100;
 
 type Machine = NonNullable<PodDescription['machine']>;
 
-/** Describes a pod of this process, or the newest sandbox of that name. Errors: those of `PodTable.find`. */
+/** Pods that can be described. */
+export interface DescribedPods {
+  readonly running: PodTable;
+  /** Finds a pod of this process, also one that has ended. Errors: those of `NodePods.find`. */
+  readonly find: (namespace: string | undefined, name: string) => KnownPod;
+  readonly sandboxes: Sandboxes;
+}
+
+/** Describes a pod of this process, or the newest sandbox of that name. Errors: those of `NodePods.find`. */
 export async function describePod(
-  { pods, sandboxes }: { readonly pods: PodTable; readonly sandboxes: Sandboxes },
+  { running, find, sandboxes }: DescribedPods,
   namespace: string | undefined,
   name: string,
   signal: AbortSignal,
@@ -30,8 +40,10 @@ export async function describePod(
   const foreign = sandboxes
     .list()
     .findLast(({ spec }) => spec.name === name && (namespace === undefined || spec.namespace === namespace));
-  if (foreign === undefined || pods.has(foreign.spec.namespace, name)) {
-    const pod = pods.find(namespace, name);
+  if (foreign === undefined || running.has(foreign.spec.namespace, name)) {
+    const found = find(namespace, name);
+    if (found.kind === 'ended') return describeEnded(found);
+    const { pod } = found;
     const { reason, phase, createdAt, addresses, ...names } = summaryOf(pod);
     const figures = await figuresOf(pod.sandbox, signal);
     return {
@@ -56,6 +68,22 @@ export async function describePod(
     ...(await machineOf(foreign, sandboxes, figures)),
     containers: foreign.containers.map((container) => describe(summaryOfForeign(container), container, figures.stats)),
     events: [],
+  };
+}
+
+/** What is known of a pod when its machine is gone. */
+function describeEnded({ details, outcome }: EndedPod): PodDescription {
+  const { namespace, name, phase, createdAt, addresses, containers, events, sandbox } = details;
+  const words = [outcome.reason, outcome.message].filter((word) => word !== undefined).map((word) => printable(word));
+  return {
+    ...{ namespace, name, madeBy: 'podvm', phase, createdAt, addresses },
+    reason: words.join(': '),
+    containers: containers.map((container) => ({
+      ...describe(container, undefined, undefined),
+      mounts: (sandbox?.mounts ?? []).filter((mount) => mount.container === container.name),
+    })),
+    events,
+    console: [],
   };
 }
 

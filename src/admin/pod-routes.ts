@@ -37,7 +37,11 @@ export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended }: P
     'GET /v1/pods/:namespace/:name/description': async ({ segment, response, signal }) => {
       const namespace = segment('namespace');
       const within = namespace === '_' ? undefined : namespace;
-      sendJson(response, 200, await describePod({ pods: running, sandboxes }, within, segment('name'), signal));
+      sendJson(
+        response,
+        200,
+        await describePod({ running, find: pods.find.bind(pods), sandboxes }, within, segment('name'), signal),
+      );
     },
     'POST /v1/drain': async ({ request, response }) => {
       const { graceSeconds } = await readJson(request, stopRequestSchema);
