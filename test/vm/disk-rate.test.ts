@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir, realpath } from 'node:fs/promises';
+import { join, relative } from 'node:path';
 import { suite, test } from 'node:test';
 import { run } from '#host/run.ts';
-import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
+import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import { openNode, readAssets, templatesDirectory, whyNoVm } from './node.ts';
 
@@ -11,6 +11,8 @@ const soon = () => AbortSignal.timeout(120_000);
 const mebibyte = 1024 ** 2;
 const bytes = 12 * mebibyte;
 const diskBytesPerSecond = 4 * mebibyte;
+const scratch = { name: 'data', kind: 'scratch' } as const;
+const checkout = join(import.meta.dirname, '../..');
 
 await suite('the rate of disks', { skip: await whyNoVm() }, () => {
   /** How long a pod takes to read what no cache of its kernel or the host's has, in `ms`. */
@@ -51,5 +53,45 @@ await suite('the rate of disks', { skip: await whyNoVm() }, () => {
     const leastMs = (bytes / diskBytesPerSecond) * 1000;
     assert.ok(limited > 0.8 * leastMs, `${limited} ms`);
     assert.ok(limited > 2 * free, `${limited} ms, and ${free} without a rate`);
+  });
+
+  test('holds with version 2 of cgroups, as a machine has it: what is read, and also what is written back later', async (t) => {
+    await using undo = new AsyncDisposableStack();
+    const node = undo.use(await openNode());
+    const sandbox = await node.sandboxes.run({ ...sandboxSpec, network: 'none', volumes: [scratch] }, soon());
+    // A root directory with the host's programs and the checkout, whose processes, devices and cgroups are the machine's.
+    const ourNode = relative(checkout, await realpath(process.execPath));
+    const script = `cd /root; ln -s usr/bin usr/lib usr/lib64 .; mkdir proc sys dev
+      mount --bind /proc proc; mount --bind /dev dev; mount --bind /sys sys; mount --bind /sys/fs/cgroup sys/fs/cgroup
+      exec chroot . /checkout/${ourNode} /checkout/test/vm/disk-rate-cgroups2.ts /disk ${bytes} 2>&1`;
+    const ofHost = (path: string, mountPath: string) =>
+      ({ source: { kind: 'host', path, propagation: 'private' }, mountPath, readOnly: true }) as const;
+    const spec = {
+      ...containerSpec,
+      image: 'localhost/podvm/base:latest',
+      command: ['sh', '-c', script],
+      mounts: [
+        ofHost('/usr', '/root/usr'),
+        ofHost(checkout, '/root/checkout'),
+        { source: { kind: 'volume', name: scratch.name }, mountPath: '/root/disk', readOnly: false },
+      ],
+      security: { ...security, privileged: true, seccomp: { kind: 'unconfined' } },
+    } as const;
+    const container = await sandbox.createContainer(spec, soon());
+    let said = '';
+    const follower = container.follow(async ({ bytes: some }) => void (said += Buffer.from(some).toString()));
+    await container.start(soon());
+    const { exitCode } = await container.exited;
+    await follower.ended;
+    t.diagnostic(said);
+    assert.equal(exitCode, 0, said);
+    await undo.disposeAsync();
+    assert.deepEqual(await node.leftovers(), []);
+    assert.match(said, /^limits: .*8:0 rbps=\d+ wbps=\d+ /m);
+    for (const way of ['writes later', 'reads', 'writes']) {
+      const found = new RegExp(`^${way}: (\\d+) (\\d+) (\\d+)$`, 'm').exec(said)?.slice(1).map(Number);
+      const [freeMs, limitedMs, rate] = (found ?? assert.fail(said)) as [number, number, number]; // SAFE: three groups
+      assert.ok(limitedMs > (0.8 * bytes * 1000) / rate, `${way}: ${limitedMs} ms at ${rate} B/s, ${freeMs} ms free`);
+    }
   });
 });
