@@ -52,10 +52,10 @@ async function removeOdd(directory: string, below: string): Promise<readonly str
 
 const maxNameChars = 200;
 
-/** `said`: standard error of tar, whose last line is shown. */
+/** `said`: standard error of tar, whose first line is shown: the last one only says that there were others. */
 export function tarFailed(what: string, said: string): PodvmError {
-  const lines = said.trim().split('\n');
-  return new PodvmError('failedPrecondition', `Cannot copy ${what}: ${printable(lines.at(-1) || 'tar failed', 300)}`, {
+  const [first = ''] = said.trim().split('\n');
+  return new PodvmError('failedPrecondition', `Cannot copy ${what}: ${printable(first || 'tar failed', 300)}`, {
     fix: 'Check that the path exists and that the container has tar; `podvm exec POD ls` shows its files.',
   });
 }

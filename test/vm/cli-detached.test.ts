@@ -14,7 +14,7 @@ import { whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
 const image = 'localhost/podvm/base';
-const script = 'echo up; trap "echo bye; exit 3" TERM; while :; do sleep 0.1; cat /tmp/said 2>&-; done';
+const script = 'trap "echo bye; exit 3" TERM; echo up; while :; do sleep 0.1; cat /tmp/said 2>&-; done';
 
 /** The node in the background, which `podvm` names in its state directory. */
 async function nodeOf({ root }: CliNode): Promise<ProcessIdentity> {
@@ -160,6 +160,7 @@ describe('podvm with a node in the background', { skip, timeout: 480_000 }, () =
 
   it('what has ended is there without a node, and after its end by a signal', async () => {
     await cli.type(['run', '-d', '--name', 'last', '--network', 'none', image, 'sh', '-c', script]);
+    await cli.start(['logs', '-f', 'last']).shows(/up\n/); // from then on it heeds SIGTERM
     const node = await nodeOf(cli);
     process.kill(node.pid, 'SIGTERM');
     await untilGone(node);
