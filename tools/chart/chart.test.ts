@@ -44,7 +44,9 @@ test('the installer is a pod whose only obstacle in a machine is that it asks fo
   assert.deepEqual(metadata.labels, daemonSet?.selector.matchLabels);
   const pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'installer', ...metadata }, spec };
   const read = () => parseManifests([{ name: 'installer.yaml', text: JSON.stringify(pod) }]);
-  assert.throws(read, ({ message }: Error) => /: it has a problem\n[^\n]*spec\.hostPID: is not supported/.test(message));
+  assert.throws(read, ({ message }: Error) =>
+    /: it has a problem\n[^\n]*spec\.hostPID: is not supported/.test(message),
+  );
 });
 
 test('pods of the runtime class go to the nodes of the installer', () => {
