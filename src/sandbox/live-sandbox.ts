@@ -340,7 +340,6 @@ export class LiveSandbox implements Sandbox {
     this.#failure = why;
     this.#live.counts.failures += 1;
     this.#hurry.abort();
-    for (const container of this.#containers) container.becomeLost(why);
     this.#end({ kind: 'failure', why }, 0);
   }
 
@@ -356,6 +355,8 @@ export class LiveSandbox implements Sandbox {
   async #finish(ending: Ending, graceMs: number): Promise<void> {
     if (ending.kind === 'stop') await this.#stopContainers(graceMs);
     else await this.#endMachine(ending.why);
+    // With the guest's last words, which are known now: what waits for a container tells them.
+    if (ending.kind === 'failure') this.#inbox.tell(() => this.#loseContainers(this.#failure ?? ending.why));
     try {
       await this.#live.holdings.end('ended');
     } catch (error) {
@@ -363,13 +364,17 @@ export class LiveSandbox implements Sandbox {
       this.#failure ??= messageOf(error);
     }
     this.#inbox.tell(() => {
-      for (const container of this.#containers) container.becomeLost('the sandbox was stopped');
+      this.#loseContainers('the sandbox was stopped');
       this.#moves.moveTo(this.#failure === undefined ? 'stopped' : 'failed', this.#failure ?? 'all is undone');
       const failure = this.#failure === undefined ? {} : { failure: this.#failure };
       const state = this.#failure === undefined ? 'stopped' : 'failed';
       void this.#live.kept?.record.change({ state, ...failure });
       this.#settleEnded(this.status);
     });
+  }
+
+  #loseContainers(why: string): void {
+    for (const container of this.#containers) container.becomeLost(why);
   }
 
   /** Ends the machine first, so that nothing waits for one that no longer answers. */

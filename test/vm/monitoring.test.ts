@@ -164,6 +164,21 @@ describe('monitoring', { skip }, () => {
     pods.child.kill('SIGINT');
     await pods.ended;
   });
+
+  it('a guest that panics tells its last words in the event of its pod, which the daemon kept in memory', async () => {
+    const panicking = join(node.root, 'panicking.yaml');
+    const yaml = podOf('panicking', 'echo c > /proc/sysrq-trigger; sleep 1000000');
+    await writeFile(
+      panicking,
+      yaml.replace('      resources', '      securityContext: { privileged: true }\n      resources'),
+    );
+    const { stderr, stdout } = await node.type(['run', panicking]);
+    assert.match(`${stdout}${stderr}`, /the guest's last lines: .*(Kernel panic|sysrq triggered crash)/i);
+    const failures = (await scrape(target))
+      .split('\n')
+      .find((line) => line.startsWith('podvm_machine_failures_total '));
+    assert.equal(failures, 'podvm_machine_failures_total 1');
+  });
 });
 
 async function expressionsOfRules(): Promise<readonly string[]> {

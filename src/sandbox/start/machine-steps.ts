@@ -9,7 +9,7 @@ import type { ScratchDisk } from '#storage/volumes.ts';
 import type { Machine, MachineShape } from '#vm/driver.ts';
 import { scratchSerial } from '../volume/volume-disks.ts';
 import type { SandboxLimits } from '../limits.ts';
-import { consoleTail } from '../log/console-tail.ts';
+import { lastWords } from '../log/console-tail.ts';
 import type { UserIds } from '../names.ts';
 import type { ImageDemand } from './image-demand.ts';
 import type { Parts, Surroundings } from '../parts.ts';
@@ -280,7 +280,7 @@ async function startMachine(
 async function explain(error: unknown, machine: Machine, isDead: boolean): Promise<unknown> {
   const isSilent = error instanceof PodvmError && error.kind === 'timeout';
   if (!isDead && !isSilent) return error;
-  const tail = await consoleTail(machine);
+  const tail = await lastWords(machine);
   const exit = isDead ? await machine.exited : undefined;
   return new PodvmError(
     isDead ? 'unavailable' : 'timeout',
