@@ -8,6 +8,7 @@ import { messageOf } from '#base/errors.ts';
 import { ContainerState, NamespaceMode, PodSandboxState } from '#cri/schema/api_pb.ts';
 import { logLines } from '../log-lines.ts';
 import { openCriNode, type CriNode } from '../vm/cri-node.ts';
+import { killDatabases } from './databases.ts';
 import { faults, type Target } from './faults.ts';
 
 /*
@@ -15,6 +16,8 @@ import { faults, type Target } from './faults.ts';
  * to their logs and volumes. After each, pods that have ended are made again, as a kubelet does, all must run, and no log
  * may lack a line or have one twice; a fault that does not concern a pod's processes must leave all pods as they were. At
  * the end all is removed, and nothing may be left on the host. The same seed gives the same faults.
+ *
+ * `npm run chaos -- --databases [--rounds 2]`: PostgreSQL and SQLite on each kind of volume, which are ended while they write.
  */
 const recoveryMs = 180_000;
 const pollMs = 200;
@@ -153,11 +156,14 @@ async function main(): Promise<void> {
     options: {
       minutes: { type: 'string', default: '10' },
       pods: { type: 'string', default: '4' },
+      databases: { type: 'boolean', default: false },
+      rounds: { type: 'string', default: '2' },
       seed: { type: 'string', default: String(Date.now() % 1_000_000) },
     },
   });
   const below = chance(Number(values.seed));
   say(`seed ${values.seed}`);
+  if (values.databases) return await killDatabases({ rounds: Number(values.rounds), below, say });
   await using node = await openCriNode();
   const pods = Array.from({ length: Number(values.pods) }, (_, at) => new Pod(node, `pod-${at + 1}`));
   for (const pod of pods) await pod.start();

@@ -60,11 +60,11 @@ const rows: readonly Row[] = [
     test: [replaced, 'a guest that hangs while no daemon runs does not keep the next one from serving'],
   },
   {
-    component: 'daemon, then VMM',
-    moment: 'a database writes to a share',
-    fault: 'KILL',
-    promise: 'no committed row is lost, and every page is whole (pg_amcheck, checksums)',
-    test: [database, 'on a share, after its daemon was killed and replaced under load'],
+    component: 'daemon, then the power of the host',
+    moment: 'databases write to shares and block volumes',
+    fault: 'KILL, then a power cut',
+    promise: 'no committed row is lost, and every page is whole (`pg_amcheck`, checksums of pages, `integrity_check`)',
+    test: [database, 'their daemon is killed and replaced, and then the power of the host is cut'],
   },
   {
     component: 'daemon',
@@ -154,11 +154,18 @@ const rows: readonly Row[] = [
     test: [replaced, 'a machine that is stopped is found within 30 s, its containers end'],
   },
   {
-    component: 'VMM',
-    moment: 'a database writes',
+    component: 'containers',
+    moment: 'a database writes to a scratch disk',
     fault: 'KILL',
-    promise: 'no committed row is lost, on block volumes and shares',
-    test: [database, 'a database whose machine is killed'],
+    promise: 'the same for the next container of the pod',
+    test: [database, 'their daemon is killed and replaced, and then the power of the host is cut'],
+  },
+  {
+    component: 'containers, VMM, power of the host',
+    moment: 'databases write to all kinds of volumes, also after a takeover',
+    fault: 'KILL, power cut (`npm run chaos -- --databases`)',
+    promise: 'the same, except that a scratch disk ends with its VMM',
+    test: ['test/chaos/databases.ts', 'no row lost'],
   },
   {
     component: 'VMM',
@@ -389,8 +396,7 @@ export async function killTablePage(): Promise<string> {
         code(file),
       ]),
     ),
-    'Not tested: a host that loses power while databases write (a copy of the disk image taken then), and faults while a ' +
-      'CNI plugin of another vendor runs.',
+    'Not tested: faults while a CNI plugin of another vendor runs.',
   );
 }
 
