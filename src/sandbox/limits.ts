@@ -35,6 +35,8 @@ export interface SandboxLimits {
   readonly minAvailableBytes: number;
   /** Time from the VMM's start to the agent's first answer. An emulated cold boot takes 2 to 4 s, on a busy node 20. */
   readonly bootTimeoutMs: number;
+  /** Timeout for making a template, until which pods wait for it: a cold boot on a busy node and some 100 MB written. */
+  readonly templateTimeoutMs: number;
   /**
    * Timeout of a call that a live agent never answers, for callers without a deadline of their own (a kubelet's is 2
    * minutes). A dead guest ends its link earlier (`link/heartbeat.ts`).
@@ -91,6 +93,7 @@ export const defaultLimits: SandboxLimits = {
   minFreeBytes: 64 * 1024 * 1024,
   minAvailableBytes: totalmem() / 10,
   bootTimeoutMs: 60_000,
+  templateTimeoutMs: 180_000,
   callTimeoutMs: 600_000,
   cleanUpTimeoutMs: 30_000,
   adoptTimeoutMs: 120_000,

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { appendFile, chmod, mkdtemp, readdir, readFile, rm, stat, truncate } from 'node:fs/promises';
+import { appendFile, chmod, mkdtemp, readdir, readFile, readlink, rm, stat, truncate } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { poll } from '#host/wait.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
 import type { Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
@@ -46,6 +47,20 @@ async function ask(sandbox: Sandbox): Promise<Identity> {
   const said = await output(sandbox, 'ask', questions.join('; '));
   const [bootId = '', mac = '', hostname = '', random = '', uuid = '', seconds = ''] = said.split('\n');
   return { bootId, mac, hostname, random, uuid, seconds: Number(seconds) };
+}
+
+/** Directory and process id of the VMM that makes a template. */
+async function findMaker(directory: string): Promise<{ readonly machine: string; readonly pid: number } | undefined> {
+  const sandboxes = join(directory, 'sandboxes');
+  const id = (await readdir(sandboxes)).find((name) => name.startsWith('template-'));
+  if (id === undefined) return undefined;
+  for (const pid of await readdir('/proc')) {
+    const program = await readlink(`/proc/${pid}/exe`).catch(() => '');
+    if (!program.includes('qemu-system')) continue;
+    const mounts = await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '');
+    if (mounts.includes(id)) return { machine: join(sandboxes, id, 'machine'), pid: Number(pid) };
+  }
+  return undefined;
 }
 
 describe('templates', { skip, timeout: 600_000 }, () => {
@@ -138,6 +153,35 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     await node.sandboxes.run(spec('one'), soon());
     assert.notEqual(await recordOf(), record); // not the inode: the new file may be given the old one's number
   });
+
+  for (const how of ['SIGKILL', 'SIGSTOP'] as const) {
+    test(`one whose machine gets ${how} while it boots is given up at its deadline at the latest, and pods boot cold`, async () => {
+      const own = join(templates, how);
+      await using node = await open({ templates: own, limits: { ...limits, templateTimeoutMs: 30_000 } });
+      const starting = node.sandboxes.run(spec('one'), soon());
+      starting.catch(() => {}); // awaited below
+      const maker = await poll(() => findMaker(node.directory), { everyMs: 20, signal: soon() });
+      assert.ok(maker);
+      const console = join(maker.machine, 'console.log');
+      const hasBegun = () =>
+        stat(console).then(
+          ({ size }) => size > 0 || undefined,
+          () => undefined,
+        );
+      assert.ok(await poll(hasBegun, { everyMs: 1, signal: soon() }));
+      process.kill(maker.pid, how);
+      const sandbox = await starting;
+      assert.doesNotMatch(await mountsOf(sandbox), / \/template /);
+      assert.notEqual((await ask(sandbox)).bootId, '');
+      assert.deepEqual(await readdir(own).catch(() => []), []);
+      assert.deepEqual(
+        (await readdir(join(node.directory, 'sandboxes'))).filter((id) => id.startsWith('template-')),
+        [],
+      );
+      await sandbox.remove();
+      assert.deepEqual(await node.leftovers(), []);
+    });
+  }
 
   test('a pod may do without, and so does one that needs more than templates have', async () => {
     await using node = await open();

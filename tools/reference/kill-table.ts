@@ -322,6 +322,20 @@ const rows: readonly Row[] = [
     test: ['src/sandbox/template-choice.test.ts', 'boots cold for a while after a template could not be made'],
   },
   {
+    component: 'maker of the template',
+    moment: 'booting',
+    fault: 'KILL',
+    promise: 'the pod that waits boots cold, and nothing is left',
+    test: ['test/vm/templates.test.ts', 'is given up at its deadline at the latest, and pods boot cold'],
+  },
+  {
+    component: 'maker of the template',
+    moment: 'booting',
+    fault: 'STOP',
+    promise: 'the same, within three minutes',
+    test: ['test/vm/templates.test.ts', 'is given up at its deadline at the latest, and pods boot cold'],
+  },
+  {
     component: 'template',
     moment: 'pods run',
     fault: 'a torn file',

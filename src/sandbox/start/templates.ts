@@ -24,13 +24,11 @@ export interface Templates {
   settled(): Promise<void>;
 }
 
-/** Deadline for making a template, in `ms`: a cold boot on a busy node and some 100 MB written. */
-const makeTimeoutMs = 180_000;
 /** Time after a failure in which machines boot cold, in `ms`: its cause, such as a full disk, may have passed then. */
 const retryMs = 60_000;
 
 export function createTemplates(context: TemplatesContext): Templates {
-  const { parts, surroundings } = context;
+  const { parts, surroundings, limits } = context;
   const making = new Map<string, Promise<boolean>>();
   const failedAtMs = new Map<string, number>();
   const monotonicMs = () => Number(surroundings.monotonicNs() / 1_000_000n);
@@ -42,7 +40,11 @@ export function createTemplates(context: TemplatesContext): Templates {
     if (monotonicMs() - (failedAtMs.get(key) ?? -Infinity) < retryMs) return Promise.resolve(false);
     const order =
       making.get(key) ??
-      makeTemplate(context, shape, AbortSignal.any([ending.signal, AbortSignal.timeout(makeTimeoutMs)])).then(
+      makeTemplate(
+        context,
+        shape,
+        AbortSignal.any([ending.signal, AbortSignal.timeout(limits.templateTimeoutMs)]),
+      ).then(
         () => {
           making.delete(key); // if it is lost, it is made again
           failedAtMs.delete(key);
