@@ -162,3 +162,26 @@ test('EndedPods leaves damaged records out, and refuses to start from one', asyn
   await assert.rejects(logOf(again, 'sourceless'), { kind: 'failedPrecondition' });
   assert.ok((await readFile(join(it.directory, sourceless, 'pod.json'), 'utf8')).includes('sourceless'));
 });
+
+test('EndedPods keeps Secrets in memory only: the next process cannot run such a pod again', async () => {
+  await using it = await open();
+  const { secrets } = parseManifests([
+    { name: 'f', text: 'apiVersion: v1\nkind: Secret\nmetadata: {name: key}\nstringData: {key: s3cr3t}\n' },
+    { name: 'g', text: textOf('web') },
+  ]);
+  const id = await it.ended.begin(detailsOf('web'), { ...sourceOf('web'), secrets });
+  await (await it.ended.keep(id, detailsOf('web'), { at: '', exitCode: 0, reason: 'Completed' }, [])).list();
+  const stored = await readFile(join(it.directory, id, 'source.json'), 'utf8');
+  assert.ok(!stored.includes('s3cr3t') && !stored.includes(Buffer.from('s3cr3t').toString('base64').slice(0, 7)));
+  const [pod] = it.ended.list();
+  assert.ok(pod !== undefined);
+  assert.deepEqual((await it.ended.sourceOf(pod)).secrets, secrets);
+  const renamed = await it.ended.rename(pod, 'other');
+  assert.deepEqual((await it.ended.sourceOf(renamed)).secrets, secrets);
+  const next = await it.again();
+  await assert.rejects(next.sourceOf(renamed), {
+    kind: 'failedPrecondition',
+    message: /its Secrets ended with the node/,
+  });
+  await it.ended.remove(id);
+});

@@ -7,7 +7,15 @@ import type { PodDetails, PodOutcome, PodSummary } from '#api/pods.ts';
 import { replaceFile } from '#host/files.ts';
 import type { Log } from '#host/log.ts';
 import { rotatedNumbers } from '#sandbox/log/log-writer.ts';
-import { type EndedRecord, endedRecordSchema, parseSource, type PodSource } from './ended-record.ts';
+import {
+  type EndedRecord,
+  endedRecordSchema,
+  parseSource,
+  type PodSource,
+  type StoredSource,
+  storedSource,
+} from './ended-record.ts';
+import { SecretsInMemory } from './secrets-in-memory.ts';
 
 /** The most that is kept of pods after their end; the oldest are removed first. */
 export interface EndedLimits {
@@ -52,6 +60,7 @@ export class EndedPods {
   readonly #options: EndedPodsOptions;
   /** By id, in the order of their ends. */
   readonly #pods = new Map<string, EndedPod>();
+  readonly #secrets = new SecretsInMemory();
 
   private constructor(options: EndedPodsOptions) {
     this.#options = options;
@@ -76,7 +85,8 @@ export class EndedPods {
   async begin(details: PodDetails, source: PodSource): Promise<string> {
     const id = randomUUID();
     await mkdir(this.#pathOf(id), { recursive: true, mode: 0o700 });
-    await replaceFile(this.#pathOf(id, 'source.json'), JSON.stringify(source));
+    if (source.secrets.length > 0) this.#secrets.keep(id, source.secrets);
+    await replaceFile(this.#pathOf(id, 'source.json'), storedSource(source));
     await this.#write(id, { version: 1, details, logs: [], bytes: 0 });
     return id;
   }
@@ -113,11 +123,27 @@ export class EndedPods {
   /** Forgets a pod that ended, or that `begin` has recorded. */
   async remove(id: string): Promise<void> {
     this.#pods.delete(id);
+    this.#secrets.drop(id);
     await rm(this.#pathOf(id), { recursive: true, force: true });
   }
 
-  /** What to run it again with. Errors: `corrupt`. */
-  async sourceOf({ id, name }: EndedPod): Promise<PodSource> {
+  /** What to run it again with. Errors: `corrupt`; `failedPrecondition` for Secrets that are gone. */
+  async sourceOf(pod: EndedPod): Promise<PodSource> {
+    const { id, name } = pod;
+    const { hasSecrets, ...source } = await this.#storedSourceOf(pod);
+    if (!hasSecrets) return source;
+    const secrets = this.#secrets.of(id);
+    if (secrets !== undefined) return { ...source, secrets };
+    throw new PodvmError(
+      'failedPrecondition',
+      `Cannot start pod ${name}: its Secrets ended with the node that ran it`,
+      {
+        fix: 'Run it from its files. Secrets are never written to disk.',
+      },
+    );
+  }
+
+  async #storedSourceOf({ id, name }: EndedPod): Promise<StoredSource> {
     try {
       return parseSource(await readFile(this.#pathOf(id, 'source.json'), 'utf8'));
     } catch (cause) {
@@ -129,7 +155,7 @@ export class EndedPods {
   }
 
   async rename(pod: EndedPod, name: string): Promise<EndedPod> {
-    const source = await this.sourceOf(pod);
+    const source = await this.#storedSourceOf(pod);
     const { metadata } = source.pod;
     const renamed = { ...pod, name, details: { ...pod.details, name } };
     await replaceFile(

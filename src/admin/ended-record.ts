@@ -9,6 +9,16 @@ export interface PodSource extends Pick<PodConfig, 'configMaps' | 'secrets' | 'n
   readonly pod: Pod;
 }
 
+/** `source.json`: as `PodSource`, without the contents of Secrets. */
+export interface StoredSource extends PodSource {
+  readonly hasSecrets: boolean;
+}
+
+/** The text of `source.json`. */
+export function storedSource(source: PodSource): string {
+  return JSON.stringify({ ...source, secrets: [], hasSecrets: source.secrets.length > 0 });
+}
+
 /** `pod.json` in the directory of a pod: how it was when it ended, or when it started if podvm was killed meanwhile. */
 export const endedRecordSchema = v.object({
   version: v.literal(1),
@@ -26,12 +36,13 @@ const object = v.record(v.string(), v.unknown());
 const sourceSchema = v.object({
   pod: v.looseObject({ metadata: v.looseObject({ name: v.string(), namespace: v.string() }), spec: object }),
   configMaps: v.array(object),
-  secrets: v.array(object),
+  secrets: v.pipe(v.array(object), v.maxLength(0)),
+  hasSecrets: v.boolean(),
   network: v.picklist(['cni', 'none']),
 });
 
 /** Errors: valibot's and JSON's. */
-export function parseSource(text: string): PodSource {
+export function parseSource(text: string): StoredSource {
   // SAFE: what a manifest's own schema gave was written, and JSON keeps all of it (read-manifests.ts relies on that, too)
-  return v.parse(sourceSchema, JSON.parse(text)) as unknown as PodSource;
+  return v.parse(sourceSchema, JSON.parse(text)) as unknown as StoredSource;
 }
