@@ -163,11 +163,14 @@ export class NodePods implements AsyncDisposable {
       ? undefined
       : await tried('pod not recorded', async () => await ended.begin(await detailsOf(pod, signal), source));
     const finish = await pod.finished;
+    const containers = pod.sandbox?.status.containers ?? [];
+    const wasEver = containers.length > 0 || finish.reason !== 'Terminated';
+    if (id !== undefined && !wasEver) await tried('record of an interrupted start not removed', () => ended.remove(id));
     const kept =
-      id === undefined
+      id === undefined || !wasEver
         ? undefined
         : await tried('ended pod not kept', async () => {
-            const logs = (pod.sandbox?.status.containers ?? []).map(({ name: container, attempt, logPath: path }) => ({
+            const logs = containers.map(({ name: container, attempt, logPath: path }) => ({
               container,
               attempt,
               path,

@@ -63,6 +63,15 @@ function nobodyThere(socketPath: string, cause: NodeJS.ErrnoException): PodvmErr
   });
 }
 
+/** The error of a WebSocket, which is opened without an answer before. `verb`: what the command was doing. */
+export function connectionFailed(
+  verb: string,
+  cause: NodeJS.ErrnoException & { readonly address?: string },
+): PodvmError {
+  if (cause.address !== undefined) return nobodyThere(cause.address, cause);
+  return new PodvmError('unavailable', `Cannot ${verb}: ${cause.message}`, { cause });
+}
+
 /** `verb`: what the command was doing. */
 export const connectionClosed = (verb: string): PodvmError =>
   new PodvmError('unavailable', `Cannot ${verb}: the connection to podvm was closed`, {

@@ -1,8 +1,7 @@
 import * as v from 'valibot';
 import type { WebSocket } from 'ws';
-import { PodvmError } from '#base/errors.ts';
 import { channel, execStatusSchema } from '#api/exec.ts';
-import { type Client, connectionClosed, fromErrorBody } from './client.ts';
+import { type Client, connectionClosed, connectionFailed, fromErrorBody } from './client.ts';
 import { podPath } from './pod-name.ts';
 import { followSize, makeRaw, pumpInput, requireTerminal, sizeOf } from './terminal-input.ts';
 import { type Terminal, errorText, write } from './terminal.ts';
@@ -64,9 +63,7 @@ async function follow(socket: WebSocket, terminal: Terminal): Promise<number> {
         .catch(reject)
         .finally(() => socket.resume());
     });
-    socket.once('error', (cause) =>
-      reject(new PodvmError('unavailable', `Cannot run the command: ${cause.message}`, { cause })),
-    );
+    socket.once('error', (cause) => reject(connectionFailed('run the command', cause)));
     socket.once('close', () => {
       void queue.then(() => reject(connectionClosed('run the command')));
     });

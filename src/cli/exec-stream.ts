@@ -1,8 +1,7 @@
 import type { Readable } from 'node:stream';
 import * as v from 'valibot';
-import { PodvmError } from '#base/errors.ts';
 import { channel, execStatusSchema } from '#api/exec.ts';
-import { type Client, connectionClosed, fromErrorBody } from './client.ts';
+import { type Client, connectionClosed, connectionFailed, fromErrorBody } from './client.ts';
 import { podPath } from './pod-name.ts';
 
 export interface StreamedCommand {
@@ -67,9 +66,7 @@ export async function execStream(
         };
         pump().catch(reject);
       });
-      socket.once('error', (cause) =>
-        reject(new PodvmError('unavailable', `Cannot run the command: ${cause.message}`, { cause })),
-      );
+      socket.once('error', (cause) => reject(connectionFailed('run the command', cause)));
       socket.once('close', () => void queue.then(() => reject(connectionClosed('run the command'))));
     });
   } finally {

@@ -3,7 +3,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { errorBodySchema } from '#api/pods.ts';
-import { type Client, fromErrorBody } from './client.ts';
+import { type Client, fromErrorBody, connectionFailed } from './client.ts';
 import type { EndSignals } from './end-signals.ts';
 import { podPath } from './pod-name.ts';
 import { type Terminal, errorText, write } from './terminal.ts';
@@ -79,7 +79,7 @@ function carry(client: Client, path: string, connection: Socket, fail: (error: u
   connection.pause();
   connection.on('error', () => socket.terminate());
   socket.on('error', (error) => {
-    fail(error);
+    fail(connectionFailed('forward the port', error));
     connection.destroy();
   });
   socket.once('open', () => connection.resume());

@@ -67,7 +67,7 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
 
   it('no pod runs: what and what to do, and ps is empty', async () => {
     const ended = await cli.type(['logs', 'hello']);
-    assertRefused(ended, /^podvm: Cannot reach podvm: no podvm serves this state directory\n {2}fix: .*podvm run/);
+    assertRefused(ended, /^podvm: Cannot find pod hello\n {2}fix: .*podvm ps -a/);
     await assertNoPods(cli);
   });
 
@@ -96,7 +96,10 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
     server.kill('SIGKILL'); // it cannot remove its socket
     await once(server, 'close');
     assert.deepEqual(await readdir(cli.root), ['podvm.sock']);
-    assertRefused(await cli.type(['logs', 'hello']), /^podvm: Cannot reach podvm/);
+    assertRefused(
+      await cli.type(['exec', 'hello', '--', 'true']),
+      /^podvm: Cannot reach podvm: no podvm serves this state directory\n {2}fix: .*podvm run/,
+    );
     await assertNoPods(cli);
     await rm(path);
   });

@@ -2,7 +2,7 @@ import * as v from 'valibot';
 import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import { type RunCommand, type RunEvent, type RunRequestInput, runEventSchema, stdoutStream } from '#api/run.ts';
-import { type Client, connectionClosed, fromErrorBody } from '../client.ts';
+import { type Client, connectionClosed, connectionFailed, fromErrorBody } from '../client.ts';
 import type { EndSignal, EndSignals } from '../end-signals.ts';
 import { OutputPrinter } from '../output-printer.ts';
 import { createRunInput, type InputWish, type RunInput } from './run-input.ts';
@@ -119,7 +119,7 @@ export class RunSession {
             if (waiting === 0) socket.resume();
           });
       });
-      socket.once('error', (cause) => reject(new PodvmError('unavailable', `Cannot run: ${cause.message}`, { cause })));
+      socket.once('error', (cause) => reject(connectionFailed('run', cause)));
       socket.once('close', (code) => {
         void queue.then(() => reject(closedError(code)));
       });
