@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { messageOf } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import { isThere } from '#host/files.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
@@ -9,6 +11,8 @@ import { openNode, whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
+/** Patience of a caller whose machine catches up with what it has missed. */
+const later = () => AbortSignal.timeout(240_000);
 const image = 'localhost/podvm/base:latest';
 /**
  * Longer than it takes to detect a hung machine, and longer than former timeouts of calls to agent and QEMU, in `ms`.
@@ -20,7 +24,7 @@ const vmmOf = ({ status }: Sandbox) => status.vmmPid ?? assert.fail('no VMM');
 test(
   'a container is made for as long as its caller waits, on a host that gives its machine no time',
   { skip },
-  async () => {
+  async (t) => {
     await using undo = new AsyncDisposableStack();
     const node = undo.use(await openNode());
     const [fresh, used] = await Promise.all(
@@ -35,9 +39,12 @@ test(
     undo.defer(feedAll); // also when the test fails: a starved machine takes minutes to end
     const startedMs = performance.now();
     const impatient = assert.rejects(make(used, 'impatient', AbortSignal.timeout(2000)), { kind: 'timeout' });
-    const making = [make(fresh, 'late', soon()), make(used, 'late', soon())];
+    const making = [make(fresh, 'late', later()), make(used, 'late', later())];
     await Promise.all([delay(busyMs), impatient]);
     await feedAll();
+    for (const [at, { status }] of (await Promise.allSettled(making)).entries()) {
+      if (status === 'rejected') t.diagnostic(await stateOf([fresh, used][at]));
+    }
     for (const container of await Promise.all(making)) {
       await container.start(soon());
       assert.equal((await container.exited).exitCode, 0);
@@ -47,6 +54,12 @@ test(
     assert.deepEqual(await node.leftovers(), []);
   },
 );
+
+/** What tells a machine that hangs from a connection that does. */
+async function stateOf(sandbox: Sandbox | undefined): Promise<string> {
+  const answer = await sandbox?.stats(AbortSignal.timeout(5000)).then(() => 'it answers', messageOf);
+  return [answer, ...((await sandbox?.consoleTail(5)) ?? []).map((line) => printable(line))].join('\n');
+}
 
 /** Limits a VMM to a hundredth of a processor until the result is called. */
 async function starve(pid: number): Promise<() => Promise<void>> {
