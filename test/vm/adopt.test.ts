@@ -220,11 +220,7 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
     const [doomedPid, restingPid] = [await vmmPid(doomed), await vmmPid(resting)];
     await node.end('SIGKILL');
     process.kill(doomedPid, 'SIGKILL');
-    await delay(1000); // the guest has noticed by then
-    const ranMs = await cpuMs(restingPid);
-    await delay(5000); // the span that is looked at
-    const usedMs = (await cpuMs(restingPid)) - ranMs;
-    assert.ok(usedMs < 250, `an idle machine used ${usedMs} ms of processor time in 5 s without a daemon`);
+    await untilIdle(restingPid);
     await node.start();
     const { items } = await node.runtime.listPodSandbox();
     const states = Object.fromEntries(items.map(({ id, state }) => [id, state]));
@@ -250,6 +246,20 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
   const logPath = ({ config }: { readonly config: { readonly logDirectory: string } }, container: string) =>
     join(config.logDirectory, `${container}.log`);
 });
+
+/** Waits until a machine, which has no daemon, uses less than a twentieth of a processor. */
+async function untilIdle(pid: number): Promise<void> {
+  const spanMs = 2500;
+  const used: number[] = [];
+  while (used.length < 10) {
+    const before = await cpuMs(pid);
+    await delay(spanMs);
+    const usedMs = (await cpuMs(pid)) - before;
+    if (usedMs < spanMs / 20) return;
+    used.push(usedMs);
+  }
+  assert.fail(`an idle machine used ${used.join(', ')} ms of processor time in spans of ${spanMs} ms without a daemon`);
+}
 
 /** Processor time that the process has used, in `ms`. */
 async function cpuMs(pid: number): Promise<number> {
