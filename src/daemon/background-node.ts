@@ -4,9 +4,10 @@ import * as v from 'valibot';
 import { kindOf } from '#base/errors.ts';
 import { boundLog } from '#host/bound-log.ts';
 import { readFileIfThere, replaceFile } from '#host/files.ts';
-import { createLog } from '#host/log.ts';
+import type { Log } from '#host/log.ts';
 import { identify, isRunning, type ProcessIdentity } from '#host/process-identity.ts';
 import { poll, retry } from '#host/wait.ts';
+import { commandLog } from './command-log.ts';
 import type { Configuration } from './configuration.ts';
 import type { DaemonProcess } from './daemon-process.ts';
 import { type Node, openNode } from './node.ts';
@@ -36,7 +37,7 @@ export async function backgroundCommand(config: Configuration, itself: DaemonPro
   itself.on('SIGHUP', () => undefined); // it belongs to no terminal
   using _bound = boundLog(backgroundLogPath(config));
   const assets = await ensureAssets(config, write, stop.signal);
-  const log = createLog(config.logLevel, write);
+  const log = commandLog(config, write);
   const opened = () => openNode(config, assets, log, stop.signal, 'background');
   // A predecessor that ends refuses clients before it gives the state directory free.
   const isBusy = (error: unknown) => kindOf(error) === 'busy';
@@ -48,7 +49,7 @@ export async function backgroundCommand(config: Configuration, itself: DaemonPro
   log.info('ending');
 }
 
-async function warmUp(node: Node, log: ReturnType<typeof createLog>, signal: AbortSignal): Promise<void> {
+async function warmUp(node: Node, log: Log, signal: AbortSignal): Promise<void> {
   await node.warmUp(signal).catch((error: unknown) => {
     if (!signal.aborted) log.error('no template: pods boot one by one', error);
   });

@@ -1,8 +1,8 @@
 import { join } from 'node:path';
-import { createLog } from '#host/log.ts';
 import { endOrphans as endOrphansOf, type Orphan } from '#sandbox/recovery/orphans.ts';
 import { endKeeper } from '#shim/keeper/keeper.ts';
 import { sweepMachine } from '#vm/qemu/qemu-driver.ts';
+import { commandLog } from './command-log.ts';
 import type { Configuration } from './configuration.ts';
 import { openNetwork } from './node-network.ts';
 import { requireRoot } from './serve-here.ts';
@@ -10,7 +10,7 @@ import { requireRoot } from './serve-here.ts';
 /** Runs `podvm stop --orphaned`, without set-up. Errors: `denied`, `busy`. */
 export async function endOrphans(config: Configuration, write: (line: string) => void): Promise<readonly Orphan[]> {
   requireRoot('end machines');
-  const log = createLog(config.logLevel, write, { format: config.logFormat, hasPriority: false });
+  const log = commandLog(config, write);
   const parts = { network: openNetwork(config, 'command', log), driver: { sweep: sweepMachine } };
   const ended = await endOrphansOf(config.root, parts, log, new AbortController().signal);
   await endKeeper(join(config.root, 'shim'), config.shimSocketPath); // nothing is left for it

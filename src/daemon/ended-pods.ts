@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EndedPods } from '#admin/ended-pods.ts';
 import { serveEndedRoutes } from '#admin/ended-server.ts';
-import { createLog, type Log } from '#host/log.ts';
+import type { Log } from '#host/log.ts';
+import { commandLog } from './command-log.ts';
 import type { Configuration } from './configuration.ts';
 
 /** Opens the pods of this state directory that have ended. Works beside a process that serves it, for reading. */
@@ -16,7 +17,7 @@ export async function serveEndedPods(
   write: (line: string) => void,
 ): Promise<AsyncDisposable & { readonly socketPath: string }> {
   await using undo = new AsyncDisposableStack();
-  const ended = await openEndedPods(config, createLog(config.logLevel, write));
+  const ended = await openEndedPods(config, commandLog(config, write));
   const directory = await mkdtemp(join(tmpdir(), 'podvm-'));
   undo.defer(() => rm(directory, { recursive: true, force: true }));
   const socketPath = join(directory, 'ended.sock');

@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
-import { createLog } from '#host/log.ts';
 import { createProgress } from '#setup/progress.ts';
+import { commandLog } from './command-log.ts';
 import type { Configuration } from './configuration.ts';
 import { openNode } from './node.ts';
 import { ensureAssets, templateTask } from './setup-command.ts';
@@ -28,15 +28,7 @@ export async function serveHere(
   const { any: signal } = ends;
   const assets = await ensureAssets(config, write, signal);
   await using undo = new AsyncDisposableStack();
-  const node = undo.use(
-    await openNode(
-      config,
-      assets,
-      createLog(config.logLevel, write, { format: config.logFormat, hasPriority: false }),
-      signal,
-      'command',
-    ),
-  );
+  const node = undo.use(await openNode(config, assets, commandLog(config, write), signal, 'command'));
   // Pods do not require the template here, but they would wait for it without a message.
   if (purpose === 'pods') await createProgress(write).during(templateTask, () => node.warmUp(signal));
   const owned = undo.move();

@@ -5,10 +5,10 @@ import { serveImageRoutes } from '#admin/image-server.ts';
 import { kindOf } from '#base/errors.ts';
 import { retry } from '#host/wait.ts';
 import { isServed } from '#host/is-served.ts';
-import { createLog } from '#host/log.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import { lockDirectory } from '#sandbox/recovery/lock.ts';
 import { readCurrent } from '#setup/setup.ts';
+import { commandLog } from './command-log.ts';
 import type { Configuration } from './configuration.ts';
 import { requireRoot } from './serve-here.ts';
 import { openStateDirectory } from './state-directory.ts';
@@ -38,7 +38,7 @@ export async function serveStoredImages(
     sysroot: (await readCurrent(config.root))?.sysroot ?? '',
     containersDirectory: config.containersDirectory,
     ...(config.authFile === undefined ? {} : { authFile: config.authFile }),
-    log: createLog(config.logLevel, write, { format: config.logFormat, hasPriority: false }),
+    log: commandLog(config, write),
   });
   const directory = await mkdtemp(join(tmpdir(), 'podvm-'));
   undo.defer(() => rm(directory, { recursive: true, force: true }));

@@ -2,10 +2,10 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Assets } from '#host/assets.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
-import { createLog } from '#host/log.ts';
 import { makeBundle, setUpFrom } from '#setup/bundle.ts';
 import { createProgress } from '#setup/progress.ts';
 import { type SetupOptions, ensureSetup, upgradeSetup } from '#setup/setup.ts';
+import { commandLog } from './command-log.ts';
 import type { Configuration } from './configuration.ts';
 import { openStateDirectory } from './state-directory.ts';
 
@@ -83,13 +83,7 @@ async function ensureTemplate(config: Configuration, assets: Assets, write: Writ
   if (await isServed(config.socketPath)) return;
   const { openNode } = await import('./node.ts');
   await createProgress(write).during(templateTask, async () => {
-    await using node = await openNode(
-      config,
-      assets,
-      createLog(config.logLevel, write, { format: config.logFormat, hasPriority: false }),
-      signal,
-      'command',
-    );
+    await using node = await openNode(config, assets, commandLog(config, write), signal, 'command');
     await node.warmUp(signal);
   });
   await writeFileAtomic(stamp, assets.key, 0o644);
