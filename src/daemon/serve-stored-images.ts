@@ -1,7 +1,7 @@
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { serveImageRoutes } from '#admin/image-server.ts';
+import { imageRoutes } from '#admin/image-routes.ts';
+import { serveRoutes } from '#admin/serve-routes.ts';
 import { kindOf } from '#base/errors.ts';
 import { retry } from '#host/wait.ts';
 import { isServed } from '#host/is-served.ts';
@@ -40,10 +40,7 @@ export async function serveStoredImages(
     ...(config.authFile === undefined ? {} : { authFile: config.authFile }),
     log: commandLog(config, write),
   });
-  const directory = await mkdtemp(join(tmpdir(), 'podvm-'));
-  undo.defer(() => rm(directory, { recursive: true, force: true }));
-  const socketPath = join(directory, 'images.sock');
-  undo.use(await serveImageRoutes(socketPath, images));
+  const { socketPath } = undo.use(await serveRoutes(imageRoutes(images)));
   const owned = undo.move();
   return { socketPath, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }

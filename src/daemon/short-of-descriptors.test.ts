@@ -31,7 +31,7 @@ test(
     const script = `
     import { closeSync, openSync } from 'node:fs';
     import { createInterface } from 'node:readline';
-    import { serveImageRoutes } from ${from('admin/image-server.ts')};
+    import { serveRoutes } from ${from('admin/serve-routes.ts')};
     import { serveMonitoring } from ${from('admin/monitoring-server.ts')};
     import { serveAdmin } from ${from('admin/server.ts')};
     import { serveGrpc } from ${from('cri/rpc/serve-grpc.ts')};
@@ -43,11 +43,12 @@ test(
     import { listenTcp } from ${from('network/ports/tcp-forward.ts')};
     import { openDoorway } from ${from('vm/qemu/accept-one.ts')};
     const directory = ${JSON.stringify(directory)};
+    process.env['TMPDIR'] = directory;
     const parts = { log: silentLog, clock: systemClock };
     const forwardedPort = 34_873;
     await serveAdmin(directory + '/admin', { ...parts, sandboxes: {}, images: {}, pods: {}, monitoring: {} });
     const { port: monitoringPort } = await serveMonitoring({ address: '127.0.0.1', port: 0, clients: 'local' }, {});
-    await serveImageRoutes(directory + '/images', {});
+    const { socketPath: routes } = await serveRoutes({});
     await serveGrpc(directory + '/cri', () => {});
     await announce('podvm test ' + process.pid, 'it');
     await openDoorway(directory + '/door', process.getgid());
@@ -55,7 +56,7 @@ test(
     const { baseUrl } = await serveStreaming(defaultStreamingSettings, parts);
     descriptors.hold((isShort) => console.log(isShort ? 'short' : 'enough'));
     const taken = [];
-    console.log([directory + '/admin', directory + '/images', directory + '/cri', '@podvm test ' + process.pid,
+    console.log([directory + '/admin', routes, directory + '/cri', '@podvm test ' + process.pid,
       directory + '/door', forwardedPort, new URL(baseUrl).port, monitoringPort].join(','));
     for await (const line of createInterface({ input: process.stdin })) {
       if (line === 'take') try { for (;;) taken.push(openSync('/dev/null')); } catch {}

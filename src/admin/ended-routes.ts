@@ -1,7 +1,4 @@
-import { once } from 'node:events';
-import { createServer } from 'node:http';
 import { PodvmError } from '#base/errors.ts';
-import { outliveAcceptErrors } from '#host/accept-errors.ts';
 import { systemClock } from '#host/clock.ts';
 import { silentLog } from '#host/log.ts';
 import { createPodTable } from '#pod/pod-table.ts';
@@ -12,7 +9,7 @@ import type { EndedPods } from './ended-pods.ts';
 import { lifeRoutes } from './life-routes.ts';
 import { NodePods } from './node-pods.ts';
 import { podRoutes } from './pod-routes.ts';
-import { answerBy } from './routes.ts';
+import type { Routes } from './routes.ts';
 
 const noNode = () =>
   Promise.reject(
@@ -29,8 +26,8 @@ const noSandboxes: Sandboxes = {
   templateMadeAt: () => Promise.resolve(undefined),
 };
 
-/** Serves the calls about pods where none runs: those that have ended. On a unix socket until it is disposed. */
-export async function serveEndedRoutes(socketPath: string, ended: EndedPods): Promise<AsyncDisposable> {
+/** The calls about pods where none runs: those that have ended. */
+export function endedRoutes(ended: EndedPods): Routes {
   const parts = {
     sandboxes: noSandboxes,
     log: silentLog,
@@ -40,15 +37,5 @@ export async function serveEndedRoutes(socketPath: string, ended: EndedPods): Pr
     ended,
   };
   const pods = new NodePods(parts, new Activity(systemClock));
-  const server = createServer(answerBy({ ...podRoutes(pods, parts), ...lifeRoutes(pods, ended) }));
-  server.listen(socketPath);
-  await once(server, 'listening');
-  outliveAcceptErrors(server);
-  return {
-    [Symbol.asyncDispose]: async () => {
-      server.close();
-      server.closeAllConnections();
-      await once(server, 'close');
-    },
-  };
+  return { ...podRoutes(pods, parts), ...lifeRoutes(pods, ended) };
 }
