@@ -2,6 +2,7 @@ import type { Writable } from 'node:stream';
 import type { WebSocket } from 'ws';
 import { channel, terminalSizeSchema } from '#api/exec.ts';
 import type { Log } from '#host/log.ts';
+import { messageBytes } from '#host/message-bytes.ts';
 import { parseJson } from './http.ts';
 
 /** A process that takes a client's input. */
@@ -20,7 +21,7 @@ export function passInput(socket: WebSocket, to: InputTaker, log: Log): Disposab
   const resume = () => socket.resume();
   const refused = (error: Error) => log.debug('input of a process not taken', { err: error.message });
   const onMessage = (data: WebSocket.RawData, isBinary: boolean) => {
-    if (isBinary) take(frameOf(data), to, socket, log);
+    if (isBinary) take(messageBytes(data), to, socket, log);
   };
   to.stdin?.on('drain', resume).on('close', resume).on('error', refused);
   socket.on('message', onMessage);
@@ -54,9 +55,4 @@ function take(frame: Buffer, to: InputTaker, socket: WebSocket, log: Log): void 
     default:
       log.warn('frame on an unknown channel from a client', { channel: frame[0] });
   }
-}
-
-function frameOf(data: WebSocket.RawData): Buffer {
-  if (data instanceof ArrayBuffer) return Buffer.from(data);
-  return Array.isArray(data) ? Buffer.concat(data) : data;
 }

@@ -4,6 +4,7 @@ import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import type { RunningPod } from '#pod/pods.ts';
+import { messageBytes } from '#host/message-bytes.ts';
 import { errorBodyOf } from './error-body.ts';
 import { send } from './run-session.ts';
 
@@ -27,7 +28,7 @@ export async function servePortForward(
     socket.once('close', () => made.destroy());
     if (socket.readyState !== socket.OPEN) return;
     socket.on('message', (data, isBinary) => {
-      const bytes = Buffer.isBuffer(data) ? data : Buffer.concat(Array.isArray(data) ? data : [Buffer.from(data)]);
+      const bytes = messageBytes(data);
       if (!isBinary || made.writableEnded) return;
       if (bytes.length === 0) return void made.end();
       if (made.write(bytes)) return;

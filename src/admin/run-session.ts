@@ -14,6 +14,7 @@ import { problemText } from '#pod/manifest.ts';
 import type { Manifest, PodContainerStatus, PodFinish, RunningPod } from '#pod/pods.ts';
 import { readManifests } from '#pod/read-manifests.ts';
 import type { OutputChunk } from '#sandbox/sandbox.ts';
+import { messageBytes } from '#host/message-bytes.ts';
 import { eventOf } from './describe-pod.ts';
 import { errorBodyOf } from './error-body.ts';
 import { parseJson } from './http.ts';
@@ -242,10 +243,7 @@ export function framed(to: number, body: Uint8Array): Buffer {
   return Buffer.concat([Buffer.from([to]), body]);
 }
 
-export function textOf(data: WebSocket.RawData): string {
-  if (data instanceof ArrayBuffer) return Buffer.from(data).toString('utf8');
-  return (Array.isArray(data) ? Buffer.concat(data) : data).toString('utf8');
-}
+const textOf = (data: WebSocket.RawData): string => messageBytes(data).toString('utf8');
 
 /** Waits for the first message. Later ones go to `onOther`, also those in the same packet. */
 async function firstMessage(socket: WebSocket, onOther: (data: WebSocket.RawData) => void): Promise<string> {

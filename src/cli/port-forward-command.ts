@@ -3,6 +3,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { errorBodySchema } from '#api/pods.ts';
+import { messageBytes } from '#host/message-bytes.ts';
 import { type Client, fromErrorBody, connectionFailed } from './client.ts';
 import type { EndSignals } from './end-signals.ts';
 import { podPath } from './pod-name.ts';
@@ -90,7 +91,7 @@ function carry(client: Client, path: string, connection: Socket, fail: (error: u
   connection.on('end', () => socket.readyState === socket.OPEN && socket.send(Buffer.alloc(0)));
   connection.on('close', () => socket.terminate());
   socket.on('message', (data, isBinary) => {
-    const bytes = Buffer.isBuffer(data) ? data : Buffer.concat(Array.isArray(data) ? data : [Buffer.from(data)]);
+    const bytes = messageBytes(data);
     if (!isBinary) {
       const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), errorBodySchema), bytes.toString('utf8'));
       if (parsed.success) fail(fromErrorBody(parsed.output));

@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import { type RunCommand, type RunEvent, type RunRequestInput, runEventSchema, stdoutStream } from '#api/run.ts';
+import { messageBytes } from '#host/message-bytes.ts';
 import { type Client, connectionClosed, connectionFailed, fromErrorBody } from '../client.ts';
 import type { EndSignal, EndSignals } from '../end-signals.ts';
 import { OutputPrinter } from '../output-printer.ts';
@@ -108,7 +109,7 @@ export class RunSession {
       let queue: Promise<void> = Promise.resolve();
       let waiting = 0;
       socket.on('message', (data, isBinary) => {
-        const frame = Buffer.isBuffer(data) ? data : Buffer.concat(Array.isArray(data) ? data : [Buffer.from(data)]);
+        const frame = messageBytes(data);
         waiting += 1;
         if (waiting >= 16) socket.pause();
         queue = queue

@@ -1,3 +1,4 @@
+import { messageBytes } from '#host/message-bytes.ts';
 import { Duplex, Readable, Writable } from 'node:stream';
 import type { RawData, WebSocket } from 'ws';
 import type { SessionParts } from './session-parts.ts';
@@ -47,7 +48,7 @@ export class ChannelSocket implements Disposable {
         resolve();
       });
     });
-    socket.on('message', (data) => this.#take(bytesOf(data), hasEnds));
+    socket.on('message', (data) => this.#take(messageBytes(data), hasEnds));
     this.#pingLater();
   }
 
@@ -149,9 +150,4 @@ function decode(body: Buffer): Buffer | undefined {
   const text = body.toString('latin1');
   const bytes = Buffer.from(text, 'base64');
   return bytes.toString('base64') === text ? bytes : undefined;
-}
-
-function bytesOf(data: RawData): Buffer {
-  if (data instanceof ArrayBuffer) return Buffer.from(data);
-  return Array.isArray(data) ? Buffer.concat(data) : data;
 }
