@@ -158,7 +158,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         'print what happened to a pod, also to one of a kubelet: state, events, slow steps, figures, console',
       arguments: [pod],
       isClient: true,
-      action: (name: string) => describeCommand(client(), name, terminal),
+      action: (name: string) => withKnown((known) => describeCommand(known, name, terminal)),
     },
     {
       name: 'overhead',

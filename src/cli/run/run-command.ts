@@ -41,8 +41,9 @@ export async function runCommand(
   const request: RunRequestInput = {
     files,
     network,
-    detach,
-    removeAtEnd,
+    // Sent only when asked for: a node of an earlier version refuses what it does not know.
+    ...(detach ? { detach } : {}),
+    ...(removeAtEnd ? { removeAtEnd } : {}),
     ...(terminalSize === undefined ? {} : { terminalSize }),
   };
   using runInput = createRunInput(client, detach ? undefined : input, terminal);
