@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { readLog } from '#sandbox/log/read-log.ts';
 import type { EndedPod } from './ended-pods.ts';
-import type { LogQuery } from './pod-logs.ts';
+import { chooseName, type LogQuery } from './pod-logs.ts';
 
 type Instance = EndedPod['logs'][number];
 
@@ -16,12 +16,7 @@ export async function* endedLogs(
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
   const names = containers.map(({ name }) => name);
-  const name = container ?? containers.find(({ kind }) => kind === 'main')?.name ?? '';
-  if (!names.includes(name)) {
-    throw new PodvmError('notFound', `Cannot find container ${name} in pod ${pod}: it has ${names.join(', ')}`, {
-      fix: 'Give one of these with -c.',
-    });
-  }
+  const name = chooseName(pod, names, container ?? containers.find(({ kind }) => kind === 'main')?.name);
   const instances = logs.filter((log) => log.container === name).sort((a, b) => b.attempt - a.attempt);
   const wanted = instances[previous ? 1 : 0];
   if (wanted === undefined) {

@@ -4,6 +4,7 @@ import { summaryOf } from './describe-pod.ts';
 import { type EndedPods, endedSummaryOf } from './ended-pods.ts';
 import { readJson, sendJson } from './http.ts';
 import type { KnownPod, LivePod, NodePods } from './node-pods.ts';
+import type { RunningPod } from '#pod/pods.ts';
 import type { Asked, Call, Routes } from './routes.ts';
 import { untilStarted } from './run-session.ts';
 
@@ -67,13 +68,14 @@ const stillRuns = ({ name }: LivePod) =>
   });
 
 /** Finds the pod that a path names. Errors: those of `NodePods.find`. */
-export function findKnown(pods: NodePods, { segment }: Asked): KnownPod {
-  const namespace = segment('namespace');
-  return pods.find(namespace === '_' ? undefined : namespace, segment('name'));
-}
+export const findKnown = (pods: NodePods, asked: Asked): KnownPod => pods.find(...nameOf(asked));
 
 /** The same, of those that run. `verb` completes `Cannot`. Errors: those of `NodePods.findLive`. */
-export function findRunning(pods: NodePods, { segment }: Asked, verb: string) {
+export const findRunning = (pods: NodePods, asked: Asked, verb: string): RunningPod =>
+  pods.findLive(...nameOf(asked), verb);
+
+/** The pod that a path names: the namespace is undefined for `_`, any of them. */
+export function nameOf({ segment }: Asked): [namespace: string | undefined, name: string] {
   const namespace = segment('namespace');
-  return pods.findLive(namespace === '_' ? undefined : namespace, segment('name'), verb);
+  return [namespace === '_' ? undefined : namespace, segment('name')];
 }

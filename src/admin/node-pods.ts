@@ -82,19 +82,14 @@ export class NodePods implements AsyncDisposable {
 
   /** Runs an ended pod again. Errors: `corrupt`, `alreadyExists`. */
   async startAgain(pod: EndedPod): Promise<LivePod> {
-    const source = await this.#parts.ended.sourceOf(pod);
-    const [started] = this.start([source], { removeAtEnd: false });
-    if (started === undefined) throw new Error('a pod that was started is missing');
-    return started;
+    return this.#startAlone(await this.#parts.ended.sourceOf(pod), { removeAtEnd: false });
   }
 
   /** Ends a pod and runs it again. */
   async restart(live: LivePod, graceSeconds: number | undefined): Promise<LivePod> {
     await live.pod.terminate(graceSeconds);
     await live.over;
-    const [started] = this.start([live.source], live.options);
-    if (started === undefined) throw new Error('a pod that was started is missing');
-    return started;
+    return this.#startAlone(live.source, live.options);
   }
 
   /** Errors: `alreadyExists`; `failedPrecondition` for one that runs, whose name its machine and network have. */
@@ -120,6 +115,12 @@ export class NodePods implements AsyncDisposable {
 
   #known(): readonly KnownPod[] {
     return [...this.#live.values(), ...this.ended().map((pod) => ({ kind: 'ended' as const, ...pod }))];
+  }
+
+  #startAlone(source: PodSource, options: StartOptions): LivePod {
+    const [started] = this.start([source], options);
+    if (started === undefined) throw new Error('a pod that was started is missing');
+    return started;
   }
 
   #startOne(source: PodSource, options: StartOptions, signal: AbortSignal): LivePod {
@@ -164,10 +165,10 @@ export class NodePods implements AsyncDisposable {
       : await tried('pod not recorded', async () => await ended.begin(await detailsOf(pod, signal), source));
     const finish = await pod.finished;
     const containers = pod.sandbox?.status.containers ?? [];
-    const wasEver = containers.length > 0 || finish.reason !== 'Terminated';
-    if (id !== undefined && !wasEver) await tried('record of an interrupted start not removed', () => ended.remove(id));
+    const isInterrupted = containers.length === 0 && finish.reason === 'Terminated'; // leaves nothing
+    if (id !== undefined && isInterrupted) await tried('interrupted start not forgotten', () => ended.remove(id));
     const kept =
-      id === undefined || !wasEver
+      id === undefined || isInterrupted
         ? undefined
         : await tried('ended pod not kept', async () => {
             const logs = containers.map(({ name: container, attempt, logPath: path }) => ({

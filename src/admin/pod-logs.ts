@@ -14,17 +14,17 @@ export interface LogQuery {
 
 /** Returns the requested container, by default the first main one, as kubectl does. Errors: `notFound`. */
 export function chooseContainer(pod: RunningPod, name: string | undefined): string {
-  const names = [...(pod.pod.spec.initContainers ?? []), ...pod.pod.spec.containers].map((container) => container.name);
-  const [first] = pod.pod.spec.containers;
-  if (name === undefined && first !== undefined) return first.name;
-  if (name === undefined || !names.includes(name)) {
-    throw new PodvmError(
-      'notFound',
-      `Cannot find container ${name ?? ''} in pod ${pod.name}: it has ${names.join(', ')}`,
-      { fix: 'Give one of these with -c.' },
-    );
-  }
-  return name;
+  const { initContainers = [], containers } = pod.pod.spec;
+  const names = [...initContainers, ...containers].map((container) => container.name);
+  return chooseName(pod.name, names, name ?? containers[0]?.name);
+}
+
+/** Returns the name if the pod has such a container. Errors: `notFound`. */
+export function chooseName(pod: string, names: readonly string[], wanted = ''): string {
+  if (names.includes(wanted)) return wanted;
+  throw new PodvmError('notFound', `Cannot find container ${wanted} in pod ${pod}: it has ${names.join(', ')}`, {
+    fix: 'Give one of these with -c.',
+  });
 }
 
 /** Yields a container's raw output. Errors: `failedPrecondition` before its first start, `notFound`. */

@@ -14,7 +14,7 @@ import { measureOverhead } from './measure-overhead.ts';
 import { describePod } from './pod-description.ts';
 import type { InputTarget } from './input-session.ts';
 import { readJson, sendJson, sendStream } from './http.ts';
-import { findKnown, findRunning } from './life-routes.ts';
+import { findKnown, findRunning, nameOf } from './life-routes.ts';
 import type { KnownPod, LivePod, NodePods } from './node-pods.ts';
 import { chooseContainer, podLogs } from './pod-logs.ts';
 import type { Asked, Call, Routes } from './routes.ts';
@@ -34,14 +34,9 @@ export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended }: P
       const found = findKnown(pods, call);
       sendJson(call.response, 200, found.kind === 'ended' ? found.details : await detailsOf(found.pod, call.signal));
     },
-    'GET /v1/pods/:namespace/:name/description': async ({ segment, response, signal }) => {
-      const namespace = segment('namespace');
-      const within = namespace === '_' ? undefined : namespace;
-      sendJson(
-        response,
-        200,
-        await describePod({ running, find: pods.find.bind(pods), sandboxes }, within, segment('name'), signal),
-      );
+    'GET /v1/pods/:namespace/:name/description': async (call) => {
+      const described = { running, find: pods.find.bind(pods), sandboxes };
+      sendJson(call.response, 200, await describePod(described, ...nameOf(call), call.signal));
     },
     'POST /v1/drain': async ({ request, response }) => {
       const { graceSeconds } = await readJson(request, stopRequestSchema);

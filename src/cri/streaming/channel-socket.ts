@@ -1,6 +1,6 @@
-import { messageBytes } from '#host/message-bytes.ts';
 import { Duplex, Readable, Writable } from 'node:stream';
-import type { RawData, WebSocket } from 'ws';
+import type { WebSocket } from 'ws';
+import { messageBytes } from '#host/message-bytes.ts';
 import type { SessionParts } from './session-parts.ts';
 import { SessionWatch } from './session-watch.ts';
 
