@@ -142,7 +142,8 @@ function isAmple(): boolean {
   }
 }
 
-function countsOf(): DescriptorCounts | undefined {
+/** Undefined if none is left for reading them. */
+export function countsOf(): DescriptorCounts | undefined {
   try {
     return { open: readdirSync('/proc/self/fd').length - 1, limit: limitOf() };
   } catch {

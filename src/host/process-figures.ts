@@ -1,4 +1,5 @@
 import { readdir, readFile } from 'node:fs/promises';
+import { cpuSecondsOf, statFields } from './process-stat.ts';
 
 /** What the host's kernel counts of one process. */
 export interface ProcessFigures {
@@ -24,9 +25,6 @@ export interface ThreadTime {
   readonly waitSeconds: number;
 }
 
-/** Of /proc/PID/stat, the same on all architectures (proc(5)). */
-const ticksPerSecond = 100;
-
 /**
  * Reads the figures of a process; undefined when it is gone. From counters of the kernel, which are exact to some 100 KiB:
  * for `smaps_rollup` it would walk page tables, for milliseconds each time.
@@ -41,17 +39,15 @@ export async function readProcessFigures(pid: number): Promise<ProcessFigures | 
 export function parseProcessFigures(status: string, stat: string, io: string): ProcessFigures {
   const memory = numbersOf(status);
   const bytes = (...names: readonly string[]) => 1024 * names.reduce((sum, name) => sum + (memory.get(name) ?? 0), 0);
-  // The name of the program, in parentheses, may contain anything; the third field follows it.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const field = (number: number) => Number(fields[number - 3] ?? 0);
+  const field = statFields(stat);
   const disks = numbersOf(io);
   return {
     privateBytes: bytes('RssAnon', 'RssShmem'),
     sharedBytes: bytes('RssFile'),
     swapBytes: bytes('VmSwap'),
-    minorFaults: field(10),
-    majorFaults: field(12),
-    cpuSeconds: (field(14) + field(15)) / ticksPerSecond,
+    minorFaults: Number(field(10) ?? 0),
+    majorFaults: Number(field(12) ?? 0),
+    cpuSeconds: cpuSecondsOf(field),
     readBytes: disks.get('read_bytes') ?? 0,
     writtenBytes: disks.get('write_bytes') ?? 0,
   };

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
 import { poll } from './wait.ts';
+import { statFields } from './process-stat.ts';
 
 /** A process that cannot be mistaken for a later one with the same pid. */
 export interface ProcessIdentity {
@@ -51,9 +52,8 @@ async function lookUp(pid: number): Promise<{ startTicks: string; state: string 
 }
 
 function fieldsOf(text: string): { startTicks: string; state: string } | undefined {
-  // The second field is the program's name in parentheses, which may hold anything: fields are counted after it.
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  const [state, startTicks] = [fields[0], fields[19]];
+  const field = statFields(text);
+  const [state, startTicks] = [field(3), field(22)];
   return state === undefined || startTicks === undefined ? undefined : { startTicks, state };
 }
 

@@ -1,6 +1,7 @@
 import type { Clock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
 import type { ImageStore } from '#image/images.ts';
+import { cpuPeriodUs, sharesOf } from '#sandbox/resources.ts';
 import { sandboxMoves, type Resources, type Sandbox, type Sandboxes } from '#sandbox/sandbox.ts';
 import { Exposition, type Format, type Written, writeSubject } from './exposition.ts';
 import { guestRows, labelKeys, type Measured, measuredOf } from './guest-metrics.ts';
@@ -118,12 +119,9 @@ const machineOf = (sandbox: Sandbox, { host, guest, unanswered }: PodSample, atM
   unanswered,
 });
 
-/** Period of the guests' CPU limits, in microseconds. */
-const periodUsec = 100_000;
-
 /** As the kubelet words them. */
 const cpuResourcesOf = ({ cpuLimitMillis, cpuRequestMillis }: Resources): CpuResources => ({
-  cpuPeriod: periodUsec,
-  cpuQuota: cpuLimitMillis === undefined ? -1 : (cpuLimitMillis * periodUsec) / 1000,
-  cpuShares: Math.max(2, Math.floor(((cpuRequestMillis ?? 0) * 1024) / 1000)),
+  cpuPeriod: cpuPeriodUs,
+  cpuQuota: cpuLimitMillis === undefined ? -1 : (cpuLimitMillis * cpuPeriodUs) / 1000,
+  cpuShares: sharesOf(cpuRequestMillis ?? 0),
 });

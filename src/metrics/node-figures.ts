@@ -1,5 +1,7 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { countsOf } from '#host/descriptors.ts';
+import { memoryOf } from '#host/meminfo.ts';
 
 /** What the kernel says of the node, and this process of itself. */
 export interface NodeFigures {
@@ -12,7 +14,7 @@ export interface NodeFigures {
   readonly residentBytes: number;
   readonly heapUsedBytes: number;
   readonly heapBytes: number;
-  readonly descriptors: number;
+  readonly descriptors: number | undefined;
   readonly maxDescriptors: number | undefined;
   readonly loopDelay: LoopDelay;
 }
@@ -27,31 +29,28 @@ const pressureResources = ['cpu', 'memory', 'io'] as const;
 /** Interval of the monitor's own timer, in `ms`, which is no delay. */
 const resolutionMs = 20;
 
-/** Measures the node. Disposing ends the monitor of the event loop. */
+/** Measures the node. The event loop is monitored from the first read on. Disposing ends that. */
 export class NodeMeter implements Disposable {
-  readonly #loop: ReturnType<typeof monitorEventLoopDelay>;
-
-  constructor() {
-    this.#loop = monitorEventLoopDelay({ resolution: resolutionMs });
-    this.#loop.enable();
-  }
+  readonly #loop = monitorEventLoopDelay({ resolution: resolutionMs });
 
   /** Reads /proc at once: that takes no disk, and less time than a turn of the event loop on a busy node. */
   read(): NodeFigures {
+    this.#loop.enable(); // wakes the process 50 times a second, which no one needs who is not scraped
     const memory = textOf('/proc/meminfo');
+    const open = countsOf();
     const { user, system } = process.cpuUsage();
     const { rss, heapUsed, heapTotal } = process.memoryUsage();
     return {
-      memoryBytes: kibOf(memory, 'MemTotal'),
-      availableBytes: kibOf(memory, 'MemAvailable'),
+      memoryBytes: memoryOf(memory, 'MemTotal'),
+      availableBytes: memoryOf(memory, 'MemAvailable'),
       pressure: pressureResources.flatMap((resource) => pressureOf(resource, textOf(`/proc/pressure/${resource}`))),
       cpuSeconds: (user + system) / 1e6,
       startedSeconds: performance.timeOrigin / 1000,
       residentBytes: rss,
       heapUsedBytes: heapUsed,
       heapBytes: heapTotal,
-      descriptors: readdirSync('/proc/self/fd').length,
-      maxDescriptors: numberOf(/^Max open files\s+(\d+)/m.exec(textOf('/proc/self/limits'))?.[1]),
+      descriptors: open?.open,
+      maxDescriptors: open?.limit,
       loopDelay: this.#loopDelay(),
     };
   }
@@ -83,11 +82,6 @@ function textOf(path: string): string {
 }
 
 const numberOf = (text: string | undefined): number | undefined => (text === undefined ? undefined : Number(text));
-
-function kibOf(meminfo: string, name: string): number | undefined {
-  const kib = numberOf(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(meminfo)?.[1]);
-  return kib === undefined ? undefined : kib * 1024;
-}
 
 /** `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`, and the same with `full`. */
 function pressureOf(resource: string, text: string): NodeFigures['pressure'] {

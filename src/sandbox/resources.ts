@@ -32,7 +32,8 @@ export const minMemoryLimitBytes = mebibyte;
 /** mke2fs needs room for its tables, and a writable layer for files. */
 export const minScratchBytes = 16 * mebibyte;
 
-const cpuPeriodUs = 100_000;
+/** Period of the guests' CPU limits, in microseconds. */
+export const cpuPeriodUs = 100_000;
 /** The kernel refuses quotas below a millisecond (Documentation/scheduler/sched-bwc.rst). */
 const minCpuQuotaUs = 1000;
 
@@ -186,4 +187,4 @@ export function cgroupResourcesOf(resources: Resources): {
 }
 
 /** kubelet's MilliCPUToShares */
-const sharesOf = (millis: number) => Math.min(262_144, Math.max(2, Math.floor((millis * 1024) / 1000)));
+export const sharesOf = (millis: number) => Math.min(262_144, Math.max(2, Math.floor((millis * 1024) / 1000)));

@@ -5,6 +5,7 @@ import { messageOf, PodvmError } from '#base/errors.ts';
 import { descriptors, shortOfDescriptors } from '#host/descriptors.ts';
 import type { Log } from '#host/log.ts';
 import { createGate } from '#host/gate.ts';
+import { memoryOf } from '#host/meminfo.ts';
 import { Generation } from './generation.ts';
 import { defaultLimits, type SandboxLimits } from './limits.ts';
 import { LiveSandbox } from './live-sandbox.ts';
@@ -102,14 +103,9 @@ const systemSurroundings: Omit<Surroundings, 'log'> = {
   nowMs: () => Date.now(),
   monotonicNs: () => process.hrtime.bigint(),
   randomBytes,
-  availableBytes: async () => availableBytesOf(await readFile('/proc/meminfo', 'latin1')),
+  availableBytes: async () => memoryOf(await readFile('/proc/meminfo', 'latin1'), 'MemAvailable') ?? 0,
   hasDescriptors: (count) => descriptors.hasRoomFor(count),
 };
-
-/** `MemAvailable`, in bytes (proc(5)). */
-function availableBytesOf(meminfo: string): number {
-  return Number(/^MemAvailable:\s+(\d+) kB$/m.exec(meminfo)?.[1] ?? 0) * 1024;
-}
 
 class SandboxTable implements OpenSandboxes {
   readonly #options: TableOptions;

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
+import { podFigures } from '#metrics/testing/figures.ts';
 import { is } from '../testing/grpc-client.ts';
 import { CgroupDriver, ContainerEventType } from '../schema/api_pb.ts';
 import { containerConfig, openFakeNode, podConfig } from '../testing/fake-node.ts';
@@ -33,26 +34,12 @@ const device = {
   writes: 2,
   discardedBytes: 0,
 };
-const disk = { mergedReads: 1, readMs: 2999, mergedWrites: 3, writeMs: 4, inFlight: 5, busyMs: 6, queueMs: 7 };
 /** Metrics of a pod; a container's have more fields, and no interfaces. */
 const podMetrics = {
+  ...podFigures,
   ...figures,
   cpuUserUsec: 2_000_000,
   cpuSystemUsec: 1_500_000,
-  cpuPeriods: 9,
-  cpuThrottledPeriods: 4,
-  cpuThrottledUsec: 1_000_000,
-  cacheBytes: 1,
-  mappedFileBytes: 2,
-  activeFileBytes: 3,
-  kernelBytes: 4,
-  memoryLimitHits: 5,
-  pressure: {
-    cpu: { someUsec: 1e6, fullUsec: 0 },
-    memory: { someUsec: 0, fullUsec: 0 },
-    io: { someUsec: 2e6, fullUsec: 1e6 },
-  },
-  devices: [{ ...device, disk }],
   interfaces,
   ulimits: [],
 };

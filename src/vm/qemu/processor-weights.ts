@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { cpuSecondsOf, statFields, ticksPerSecond } from '#host/process-stat.ts';
 import type { HostLimits } from '../driver.ts';
 import { ProcessorSavings, restedFactor } from './processor-savings.ts';
 
@@ -12,8 +13,6 @@ interface Weighed {
 }
 
 const lookMs = 1000;
-/** Unit of times in /proc/stat and /proc/PID/stat. */
-const ticksPerSecond = 100;
 /** The kernel's bound. */
 const maxShares = 262_144;
 
@@ -91,10 +90,5 @@ async function idleMs(): Promise<number> {
 /** Processor time of all threads since the process began; 0 when it is gone. */
 async function processorMs(pid: number): Promise<number> {
   const text = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
-  const [user = 0, system = 0] = text
-    .slice(text.lastIndexOf(')') + 2)
-    .split(' ')
-    .slice(11, 13)
-    .map(Number);
-  return ((user + system) * 1000) / ticksPerSecond;
+  return 1000 * cpuSecondsOf(statFields(text));
 }
