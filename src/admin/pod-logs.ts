@@ -14,7 +14,7 @@ export interface LogQuery {
 
 /** Returns the requested container, by default the first main one, as kubectl does. Errors: `notFound`. */
 export function chooseContainer(pod: RunningPod, name: string | undefined): string {
-  const { initContainers = [], containers } = pod.pod.spec;
+  const { initContainers, containers } = pod.pod.spec;
   const names = [...initContainers, ...containers].map((container) => container.name);
   return chooseName(pod.name, names, name ?? containers[0]?.name);
 }

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
-import type { Container, Sandbox } from '#sandbox/sandbox.ts';
+import { sandboxSpec, security } from '#sandbox/testing/examples.ts';
+import type { Container } from '#sandbox/sandbox.ts';
+import { execute, runScript, startScript } from './scripts.ts';
 import { type Node, openNode, whyNoVm } from './node.ts';
 
 /**
@@ -11,7 +12,6 @@ import { type Node, openNode, whyNoVm } from './node.ts';
  * found, whether its machine booted or was restored from a template.
  */
 const skip = await whyNoVm();
-const image = 'localhost/podvm/base:latest';
 const minute = () => AbortSignal.timeout(60_000);
 const privileged = { ...security, privileged: true, seccomp: { kind: 'unconfined' } } as const;
 
@@ -65,7 +65,7 @@ describe('a guest that resets its devices', { skip, timeout: 600_000 }, () => {
   before(async () => {
     node = await openNode();
     const sandbox = await node.sandboxes.run({ ...sandboxSpec, name: 'neighbour' }, minute());
-    neighbour = await startScript(sandbox, 'sleep 100000');
+    neighbour = await startScript(sandbox, 'sleep 100000', { security: privileged });
   });
   after(async () => {
     await node[Symbol.asyncDispose]();
@@ -84,19 +84,23 @@ describe('a guest that resets its devices', { skip, timeout: 600_000 }, () => {
       const { output } = await runScript(
         pod,
         `${cycle} cycle virtio virtio_net 20; cycle virtio virtio_rng 20; echo lives; cat /proc/uptime`,
+        { security: privileged },
       );
       assert.match(output, /^virtio virtio_net survived$/m);
       assert.match(output, /^virtio virtio_rng survived$/m);
       assert.match(output, /^lives$/m);
       assert.equal(pod.status.state, 'ready', pod.status.failure ?? 'no failure');
-      assert.match((await runScript(pod, 'cat /sys/class/net/*/address')).output, /^[0-9a-f:]{17}$/m);
+      assert.match(
+        (await runScript(pod, 'cat /sys/class/net/*/address', { security: privileged })).output,
+        /^[0-9a-f:]{17}$/m,
+      );
       assert.equal((await execute(neighbour)).exitCode, 0);
     });
 
     test(`that was ${how} ends as it asks to, and QEMU with it; what is told is true`, async () => {
       const tell = async ([what, [script, told]]: readonly [string, readonly [string, RegExp]]) => {
         await using pod = await start(`${how}-${what.replaceAll(/[^a-z]+/g, '-')}`);
-        await startScript(pod, script);
+        await startScript(pod, script, { security: privileged });
         const deadline = minute();
         while (pod.status.state === 'ready') await delay(20, undefined, { signal: deadline });
         const { failure = '' } = pod.status;
@@ -108,32 +112,3 @@ describe('a guest that resets its devices', { skip, timeout: 600_000 }, () => {
     });
   }
 });
-
-let scripts = 0;
-
-async function startScript(sandbox: Sandbox, script: string): Promise<Container> {
-  const name = `c${(scripts += 1)}`;
-  const spec = { ...containerSpec, image, name, command: ['sh', '-c', script], security: privileged };
-  const container = await sandbox.createContainer(spec, minute());
-  await container.start(minute());
-  return container;
-}
-
-async function runScript(sandbox: Sandbox, script: string): Promise<{ readonly output: string }> {
-  const name = `c${(scripts += 1)}`;
-  const spec = { ...containerSpec, image, name, command: ['sh', '-c', script], security: privileged };
-  const container = await sandbox.createContainer(spec, minute());
-  const chunks: Buffer[] = [];
-  const follower = container.follow(async ({ bytes }) => void chunks.push(Buffer.from(bytes)));
-  await container.start(minute());
-  await container.exited;
-  await follower.ended;
-  return { output: Buffer.concat(chunks).toString() };
-}
-
-async function execute(container: Container) {
-  const exec = await container.exec({ command: ['true'], tty: false, stdin: false }, minute());
-  exec.stdout.resume();
-  exec.stderr?.resume();
-  return await exec.exited;
-}

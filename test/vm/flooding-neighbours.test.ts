@@ -4,16 +4,16 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isThere } from '#host/files.ts';
-import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
-import type { Container, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
+import { sandboxSpec, security } from '#sandbox/testing/examples.ts';
+import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { openNode, whyNoVm } from './node.ts';
+import { execute, startScript } from './scripts.ts';
 
 /**
  * What a pod notices of neighbours that flood everything. Whatever else works on this host must not decide: so short spans
  * with and without the floods take turns, the latter while the VMMs of the floods are stopped, and both meet the same host.
  */
 const skip = await whyNoVm();
-const image = 'localhost/podvm/base:latest';
 const mebibyte = 1024 ** 2;
 const minute = () => AbortSignal.timeout(60_000);
 /** How many times its quiet time an exec may take. */
@@ -91,22 +91,9 @@ for (const count of [1, 3]) {
 
 const vmmOf = ({ status }: Sandbox) => status.vmmPid ?? assert.fail('no VMM');
 
-let scripts = 0;
-
-async function startScript(sandbox: Sandbox, script: string, more: Partial<ContainerSpec> = {}): Promise<Container> {
-  const name = `c${(scripts += 1)}`;
-  const spec = { ...containerSpec, image, name, command: ['sh', '-c', script], ...more };
-  const container = await sandbox.createContainer(spec, minute());
-  await container.start(minute());
-  return container;
-}
-
 async function execMs(container: Container): Promise<number> {
   const beganMs = performance.now();
-  const exec = await container.exec({ command: ['true'], tty: false, stdin: false }, minute());
-  exec.stdout.resume();
-  exec.stderr?.resume();
-  assert.equal((await exec.exited).exitCode, 0);
+  assert.equal((await execute(container)).exitCode, 0);
   return performance.now() - beganMs;
 }
 

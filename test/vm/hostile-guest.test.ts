@@ -7,8 +7,9 @@ import { rawText } from '#base/guest-text.ts';
 import { run } from '#host/run.ts';
 import { limits } from '#wire/limits.ts';
 import { maxConsoleBytes } from '#vm/qemu/console-log.ts';
-import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
-import type { Container, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
+import { sandboxSpec, security } from '#sandbox/testing/examples.ts';
+import type { Container, Sandbox } from '#sandbox/sandbox.ts';
+import { execute, runScript, startScript } from './scripts.ts';
 import { type Node, openNode, whyNoVm } from './node.ts';
 
 /**
@@ -16,7 +17,6 @@ import { type Node, openNode, whyNoVm } from './node.ts';
  * attacker is a machine of its own; the neighbour is one for all.
  */
 const skip = await whyNoVm();
-const image = 'localhost/podvm/base:latest';
 const mebibyte = 1024 * 1024;
 const minute = () => AbortSignal.timeout(60_000);
 const privileged = { ...security, privileged: true, seccomp: { kind: 'unconfined' } } as const;
@@ -136,35 +136,6 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     assert.ok(performance.now() - beganMs < 40_000);
   });
 });
-
-let scripts = 0;
-
-async function startScript(sandbox: Sandbox, script: string, more: Partial<ContainerSpec> = {}): Promise<Container> {
-  const name = `c${(scripts += 1)}`;
-  const spec = { ...containerSpec, image, name, command: ['sh', '-c', script], ...more };
-  const container = await sandbox.createContainer(spec, minute());
-  await container.start(minute());
-  return container;
-}
-
-async function runScript(sandbox: Sandbox, script: string, more: Partial<ContainerSpec> = {}) {
-  const name = `c${(scripts += 1)}`;
-  const spec = { ...containerSpec, image, name, command: ['sh', '-c', script], ...more };
-  const container = await sandbox.createContainer(spec, minute());
-  const chunks: Buffer[] = [];
-  const follower = container.follow(async ({ bytes }) => void chunks.push(Buffer.from(bytes)));
-  await container.start(minute());
-  const { exitCode, message } = await container.exited;
-  await follower.ended;
-  return { exitCode, message, output: Buffer.concat(chunks).toString() };
-}
-
-async function execute(container: Container, command: readonly string[]) {
-  const exec = await container.exec({ command, tty: false, stdin: false }, minute());
-  exec.stdout.resume();
-  exec.stderr?.resume();
-  return await exec.exited;
-}
 
 async function until(holds: () => Promise<boolean>): Promise<void> {
   const deadline = minute();
