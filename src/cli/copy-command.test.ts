@@ -211,6 +211,11 @@ describe('copyCommand()', () => {
     await run('mkfifo', [join(it.pod, 'pipe')]);
     await failing(`web:${it.pod}/pipe`, it.host, /sent nothing of that name/);
     assert.match(it.said.stderr, /not copied, .*: pipe\n/);
+    const name = entry('././@LongLink', { type: 'L', content: `${'a/'.repeat(2040)}\0` });
+    const deep = Buffer.concat([name, entry('a', { type: '5', mode: 0o755 }), Buffer.alloc(1024)]);
+    await run('tar', ['-C', it.pod, '-xf', '-'], { input: deep });
+    await failing(`web:${it.pod}/a`, it.host, /a path in it is too long/);
+    await run('rm', ['-rf', join(it.pod, 'a')]);
     const ended = AbortSignal.abort(new Error('ended'));
     await assert.rejects(it.copy(`web:${it.pod}/directory`, join(it.host, 'x'), ended), { message: 'ended' });
     assert.deepEqual(await readdir(it.host), ['directory']);

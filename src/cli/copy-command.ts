@@ -1,8 +1,9 @@
-import { chmod, cp, lstat, mkdtemp, rename, rm, stat } from 'node:fs/promises';
+import { chmod, cp, lstat, mkdtemp, rename, stat } from 'node:fs/promises';
 import { basename, dirname, join, posix, resolve } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { PodvmError } from '#base/errors.ts';
+import { run } from '#host/run.ts';
 import { startChild } from '#host/start-child.ts';
 import type { Client } from './client.ts';
 import { execStream } from './exec-stream.ts';
@@ -85,7 +86,7 @@ async function copyOut({ pod, path }: InPod, target: Place, parts: CopyParts): P
     }
     await place(isWhole ? beside : join(beside, name), destination);
   } finally {
-    await rm(beside, { recursive: true, force: true });
+    await run('rm', ['-rf', '--', beside]); // unlike Node's, it removes paths longer than the kernel takes
   }
 }
 
@@ -115,11 +116,11 @@ async function copyIn(
   { pod, path }: InPod,
   { client, container, terminal, signal }: CopyParts,
 ): Promise<void> {
-  const run = async (command: readonly string[], input?: NodeJS.ReadableStream) =>
+  const exec = async (command: readonly string[], input?: NodeJS.ReadableStream) =>
     // SAFE: pipes and standard input of Node are readable streams
     await execStream(client, { pod, container, command, signal, ...(input && { input: input as NodeJS.ReadStream }) });
   const unpack = async (directory: string, input: NodeJS.ReadableStream) => {
-    const { exitCode, said } = await run(['tar', '-C', directory, '-xf', '-'], input);
+    const { exitCode, said } = await exec(['tar', '-C', directory, '-xf', '-'], input);
     if (exitCode !== 0) throw tarFailed(`${pod}:${path}`, said);
   };
   if (source.kind === 'archive') return await unpack(path, terminal.stdin);
@@ -130,7 +131,7 @@ async function copyIn(
       fix: 'Name a file or directory of this host.',
     });
   }
-  const isInto = path.endsWith('/') || (await run(['test', '-d', path])).exitCode === 0;
+  const isInto = path.endsWith('/') || (await exec(['test', '-d', path])).exitCode === 0;
   const name = isInto ? basename(real) : posix.basename(path);
   const renamed = name === basename(real) ? [] : ['--transform', transformOf(basename(real), name)];
   const child = await startChild(

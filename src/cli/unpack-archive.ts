@@ -30,7 +30,12 @@ export async function unpackArchive(
   const said = text(stderr);
   await archive((bytes) => write(stdin, bytes)).finally(() => stdin.end());
   if ((await ended) !== 0) throw tarFailed('the archive', await said);
-  return await removeOdd(directory, '');
+  return await removeOdd(directory, '').catch((cause: unknown) => {
+    if ((cause as NodeJS.ErrnoException).code !== 'ENAMETOOLONG') throw cause;
+    throw new PodvmError('failedPrecondition', 'Cannot copy the archive: a path in it is too long for this host', {
+      fix: 'Copy a directory that is further down.',
+    });
+  });
 }
 
 async function removeOdd(directory: string, below: string): Promise<readonly string[]> {
