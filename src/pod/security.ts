@@ -1,7 +1,7 @@
 import { readFile, realpath } from 'node:fs/promises';
 import { join, sep } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import type { ContainerSecurity, SeccompProfile } from '#sandbox/sandbox.ts';
+import type { ContainerSecurity, SeccompProfile } from '#sandbox/container-security.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { PodSpec } from './schema/pod-spec.ts';
 import type { SeccompSetting } from './schema/security.ts';

@@ -10,12 +10,10 @@ import { consoleTail, withConsole } from './log/console-tail.ts';
 import { createInGuest, type ContainerSite } from './container/create-container.ts';
 import { diskTroubleOf } from './volume/disk-trouble.ts';
 import type { AgentEvent } from '#wire/messages.ts';
-import { GuestContainer } from './container/guest-container.ts';
 import { createInbox, type Inbox } from './inbox.ts';
 import { type HostFigures, measureHost } from './host-figures.ts';
 import { hostTimes } from './container/host-times.ts';
 import type { LiveParts } from './live-parts.ts';
-import { logPathOf } from './log/log-writer.ts';
 import { measureGuest, statsOf } from './container/measure-guest.ts';
 import { createMoves, type Moves } from './moves.ts';
 import { openStream } from './container/open-stream.ts';
@@ -33,6 +31,7 @@ import {
   type SandboxStatus,
   type VolumeFile,
 } from './sandbox.ts';
+import { SandboxContainers } from './sandbox-containers.ts';
 import type { SandboxMetrics, SandboxStats } from './sandbox-stats.ts';
 
 /** Why the sandbox ends; the first one applied decides between `stopped` and `failed`. */
@@ -52,7 +51,7 @@ export class LiveSandbox implements Sandbox {
   readonly #moves: Moves<SandboxState>;
   readonly #site: ContainerSite;
   readonly #settleEnded: (status: SandboxStatus) => void;
-  readonly #containers: GuestContainer[] = [];
+  readonly #containers: SandboxContainers;
   /** Aborts creations in progress, and cuts the grace of containers short. */
   readonly #closing = new AbortController();
   readonly #hurry = new AbortController();
@@ -92,7 +91,7 @@ export class LiveSandbox implements Sandbox {
       surroundings: live.surroundings,
       ...(live.kept === undefined ? {} : { records: live.kept.containers }),
     };
-    this.#containers.push(...(live.containersBefore?.(this.#site) ?? []));
+    this.#containers = new SandboxContainers(this.#site, live.containersBefore?.(this.#site) ?? []);
     this.#moves.moveTo('ready', 'configured');
     live.machine.onDiskError((error) => {
       const trouble = diskTroubleOf(error);
@@ -126,7 +125,7 @@ export class LiveSandbox implements Sandbox {
       ...(hasEnded ? {} : { vmmPid: machine.record.pid }),
       ...(this.#failure === undefined ? {} : { failure: this.#failure }),
       phases,
-      containers: this.#containers.map((container) => container.status),
+      containers: this.#containers.all.map((container) => container.status),
       volumes: this.spec.volumes.map(({ name, kind }) => ({ name, mode: kind })),
     };
   }
@@ -144,20 +143,23 @@ export class LiveSandbox implements Sandbox {
   }
 
   get containers(): readonly Container[] {
-    return this.#containers.filter(({ isRemoved }) => !isRemoved);
+    return this.#containers.all.filter(({ isRemoved }) => !isRemoved);
   }
 
   container(name: string): Container | undefined {
-    return this.#containers.findLast((container) => container.spec.name === name);
+    return this.#containers.all.findLast((container) => container.spec.name === name);
   }
 
   async createContainer(spec: ContainerSpec, signal: AbortSignal): Promise<Container> {
-    const container = await this.#inbox.ask(() => this.#admit(spec));
+    const container = await this.#inbox.ask(() => {
+      this.#assertReady(`create container ${spec.name}`);
+      return this.#containers.admit(spec);
+    });
     try {
       await this.#protect(spec);
       await createInGuest(container, spec, this.#site, AbortSignal.any([signal, this.#closing.signal]));
     } catch (error) {
-      await this.#inbox.ask(() => this.#forget(container));
+      await this.#inbox.ask(() => this.#containers.forget(container));
       if (this.#failure === undefined) throw error;
       throw new PodvmError('unavailable', `Cannot create container ${spec.name}: ${this.#failure}`, { cause: error });
     }
@@ -171,32 +173,6 @@ export class LiveSandbox implements Sandbox {
     this.#resources = { ...this.#resources, oomScoreAdj };
     await this.#live.kept?.record.change({ resources: this.#resources });
     await limitOnHost(this.#live.machine, { resources: this.#resources }, this.#live.limits.size);
-  }
-
-  #admit(spec: ContainerSpec): GuestContainer {
-    this.#assertReady(`create container ${spec.name}`);
-    const { limits, directory, surroundings } = this.#live;
-    const same = this.#containers.filter((container) => container.spec.name === spec.name);
-    if (same.some((container) => container.spec.attempt === spec.attempt && !container.isRemoved)) {
-      const what = `container ${spec.name} (attempt ${spec.attempt})`;
-      throw new PodvmError('alreadyExists', `Cannot create ${what}: it exists already`);
-    }
-    const isFull = this.#containers.length >= limits.maxContainers;
-    for (const container of isFull ? [...this.#containers] : same) if (container.isRemoved) this.#forget(container);
-    if (this.#containers.length >= limits.maxContainers) {
-      throw new PodvmError('exhausted', `Cannot create container ${spec.name}: ${limits.maxContainers} exist already`, {
-        fix: 'Remove ended containers, or split the pod.',
-      });
-    }
-    const id = Buffer.from(surroundings.randomBytes(16)).toString('hex');
-    const container = new GuestContainer(id, spec, logPathOf(directory, spec), this.#site);
-    this.#containers.push(container);
-    return container;
-  }
-
-  #forget(container: GuestContainer): void {
-    const at = this.#containers.indexOf(container);
-    if (at >= 0) this.#containers.splice(at, 1);
   }
 
   async resize(resources: Resources, signal: AbortSignal): Promise<readonly string[]> {
@@ -239,13 +215,13 @@ export class LiveSandbox implements Sandbox {
 
   async stats(signal: AbortSignal): Promise<SandboxStats> {
     await this.#inbox.ask(() => this.#assertReady('measure'));
-    return statsOf(await this.#live.guest.call('stats', {}, signal), this.#containers);
+    return statsOf(await this.#live.guest.call('stats', {}, signal), this.#containers.all);
   }
 
   async metrics(signal: AbortSignal): Promise<SandboxMetrics> {
     await this.#inbox.ask(() => this.#assertReady('measure'));
     const [figures, dropped] = await Promise.all([
-      measureGuest(this.#live.guest, this.#containers, signal),
+      measureGuest(this.#live.guest, this.#containers.all, signal),
       this.#live.parts.network.dropped(this.id, signal),
     ]);
     return { ...figures, dropped: dropped ?? new Map() };
@@ -279,10 +255,10 @@ export class LiveSandbox implements Sandbox {
   #onGuestEvent(event: AgentEvent): void {
     switch (event.kind) {
       case 'exited':
-        this.#containers.find((container) => container.id === event.containerId)?.onGuestExit(event);
+        this.#containers.byId(event.containerId)?.onGuestExit(event);
         return;
       case 'terminationMessage':
-        this.#containers.find((container) => container.id === event.containerId)?.onTerminationMessage(event.data);
+        this.#containers.byId(event.containerId)?.onTerminationMessage(event.data);
         return;
       case 'oomKilled':
         this.#tellOutOfMemory(event.containerId);
@@ -310,7 +286,7 @@ export class LiveSandbox implements Sandbox {
     this.#inbox.tell(() => {
       if (this.#ending !== undefined) return;
       this.#failure = why;
-      for (const container of this.#containers) container.willEndFor(why);
+      for (const container of this.#containers.all) container.willEndFor(why);
       this.#end({ kind: 'stop', why }, this.#live.limits.killTimeoutMs);
     });
   }
@@ -353,10 +329,10 @@ export class LiveSandbox implements Sandbox {
 
   /** Never throws: logs what could not be undone, and makes the sandbox `failed` so that `remove` tries again. */
   async #finish(ending: Ending, graceMs: number): Promise<void> {
-    if (ending.kind === 'stop') await this.#stopContainers(graceMs);
+    if (ending.kind === 'stop') await this.#containers.stop(graceMs, this.#hurry.signal);
     else await this.#endMachine(ending.why);
     // With the guest's last words, which are known now: what waits for a container tells them.
-    if (ending.kind === 'failure') this.#inbox.tell(() => this.#loseContainers(this.#failure ?? ending.why));
+    if (ending.kind === 'failure') this.#inbox.tell(() => this.#containers.lose(this.#failure ?? ending.why));
     try {
       await this.#live.holdings.end('ended');
     } catch (error) {
@@ -364,17 +340,13 @@ export class LiveSandbox implements Sandbox {
       this.#failure ??= messageOf(error);
     }
     this.#inbox.tell(() => {
-      this.#loseContainers('the sandbox was stopped');
+      this.#containers.lose('the sandbox was stopped');
       this.#moves.moveTo(this.#failure === undefined ? 'stopped' : 'failed', this.#failure ?? 'all is undone');
       const failure = this.#failure === undefined ? {} : { failure: this.#failure };
       const state = this.#failure === undefined ? 'stopped' : 'failed';
       void this.#live.kept?.record.change({ state, ...failure });
       this.#settleEnded(this.status);
     });
-  }
-
-  #loseContainers(why: string): void {
-    for (const container of this.#containers) container.becomeLost(why);
   }
 
   /** Ends the machine first, so that nothing waits for one that no longer answers. */
@@ -385,21 +357,6 @@ export class LiveSandbox implements Sandbox {
       this.#log.error('machine not ended', error); // its holding is undone next, which reports it
     }
     this.#failure = await withConsole(why, this.#live.machine);
-  }
-
-  async #stopContainers(graceMs: number): Promise<void> {
-    const { limits } = this.#live;
-    await Promise.all(
-      this.#containers.map(async (container) => {
-        try {
-          if (!container.isMade) return;
-          await container.stop(graceMs, this.#hurry.signal);
-          await within(container.drained, { ms: limits.drainTimeoutMs });
-        } catch (error) {
-          this.#log.error('container not stopped', error, { container: container.spec.name }); // its machine ends next
-        }
-      }),
-    );
   }
 
   /** Settles when all changes are recorded for the next process. */
@@ -423,9 +380,9 @@ export class LiveSandbox implements Sandbox {
 
   /** Waits until its logs and records are written; not for output that a follower does not take. */
   async #settled(): Promise<void> {
-    const drained = Promise.all(this.#containers.map((container) => container.drained));
+    const drained = Promise.all(this.#containers.all.map((container) => container.drained));
     await Promise.race([drained, delay(this.#live.limits.drainTimeoutMs, undefined, { ref: false })]);
-    await Promise.all([this.saved, ...this.#containers.map((container) => container.saved)]);
+    await Promise.all([this.saved, ...this.#containers.all.map((container) => container.saved)]);
   }
 
   /** Called once, when the sandbox is removed. */

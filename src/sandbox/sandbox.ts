@@ -2,6 +2,7 @@ import type { Duplex, Readable, Writable } from 'node:stream';
 import type { GuestText } from '#base/guest-text.ts';
 import type { PartVersions } from '#host/assets.ts';
 import type { RegistryLogin } from '#image/logins.ts';
+import type { ContainerSecurity } from './container-security.ts';
 import type { HostFigures } from './host-figures.ts';
 import type { SandboxCounts } from './node-counts.ts';
 import type { SandboxMetrics, SandboxStats } from './sandbox-stats.ts';
@@ -126,11 +127,6 @@ export interface SandboxSpec {
   readonly resources: Resources;
 }
 
-export type SeccompProfile =
-  | { readonly kind: 'runtimeDefault' }
-  | { readonly kind: 'unconfined' }
-  | { readonly kind: 'localhost'; readonly profile: unknown };
-
 /**
  * Source of a mount. `volume`: one of the sandbox's volumes, by name. `host`: a path of the node, which CRI only names per
  * container; its mode depends on what is there. `image`: the content of an OCI image, read-only.
@@ -168,30 +164,6 @@ export interface ContainerDevice {
   readonly hostPath: string;
   readonly devicePath: string;
   readonly readOnly: boolean;
-}
-
-export interface ContainerSecurity {
-  readonly privileged: boolean;
-  readonly runAsUser?: number;
-  /** Name of a user in the image; `runAsUser` takes precedence. */
-  readonly runAsUserName?: string;
-  readonly runAsGroup?: number;
-  readonly runAsNonRoot: boolean;
-  readonly supplementalGroups: readonly number[];
-  /** `strict`: without the groups that the image gives its user. Default `merge`. */
-  readonly supplementalGroupsPolicy?: 'merge' | 'strict';
-  readonly readOnlyRootFilesystem: boolean;
-  readonly allowPrivilegeEscalation: boolean;
-  readonly addCapabilities: readonly string[];
-  readonly dropCapabilities: readonly string[];
-  /** Capabilities that are added, and that a non-root user keeps when it runs a program. */
-  readonly ambientCapabilities?: readonly string[];
-  readonly seccomp: SeccompProfile;
-  /** `Unmasked` leaves /proc unrestricted. */
-  readonly procMount: 'Default' | 'Unmasked';
-  /** Replaces the paths that `procMount` implies. */
-  readonly maskedPaths?: readonly string[];
-  readonly readonlyPaths?: readonly string[];
 }
 
 export interface ContainerSpec {

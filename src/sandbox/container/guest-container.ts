@@ -3,7 +3,6 @@ import type { Writable } from 'node:stream';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { openDeadline } from '#host/deadline.ts';
 import { within } from '#host/wait.ts';
-import { type GuestText, guestText } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import { stateOf, type ContainerBefore, type ContainerHome, type ContainerMade } from './container-home.ts';
 import { containerRecordOf, type KeptSpec } from './container-record.ts';
@@ -13,6 +12,7 @@ import { checkCommand } from './process-size.ts';
 import { capResources, type Capped, cgroupResourcesOf, checkResources, mostOfNode } from '../resources.ts';
 import { createMoves, type Moves } from '../moves.ts';
 import { startErrorCode } from './start-error.ts';
+import { TerminationMessage } from './termination-message.ts';
 import {
   containerMoves,
   type Container,
@@ -47,8 +47,7 @@ export class GuestContainer implements Container {
   #hasGuestSaidExit = false;
   /** Why it lost something that it needs. */
   #lostWhy: string | undefined;
-  /** Its last termination message from the guest, in base64, in case the machine dies. */
-  #toldMessage = '';
+  readonly #message: TerminationMessage;
 
   constructor(id: string, spec: KeptSpec, logPath: string, home: ContainerHome, before?: ContainerBefore) {
     this.id = id;
@@ -60,6 +59,7 @@ export class GuestContainer implements Container {
     this.#startedAt = before?.startedAt;
     this.#nextExec = before?.nextExec ?? 0;
     this.#log = home.log.with({ container: spec.name, attempt: spec.attempt });
+    this.#message = new TerminationMessage(id, spec.terminationMessagePath, home, this.#log);
     this.#moves = createMoves(`container ${spec.name}`, containerMoves, stateOf(before), (state, why) =>
       this.#log.debug('container moved', { state, why }),
     );
@@ -107,7 +107,7 @@ export class GuestContainer implements Container {
   /** The machine is gone or ending. */
   becomeLost(why: string): void {
     for (const settle of this.#execExits.values()) settle(killedExitCode);
-    const message = this.#messageText(this.#toldMessage);
+    const message = this.#message.told;
     this.#end({
       exitCode: killedExitCode,
       reason: 'SandboxFailed',
@@ -118,7 +118,7 @@ export class GuestContainer implements Container {
   }
 
   onTerminationMessage(data: string): void {
-    if (this.spec.terminationMessagePath !== undefined) this.#toldMessage = data;
+    this.#message.tell(data);
   }
 
   onGuestExit(event: ExitedEvent): void {
@@ -129,7 +129,7 @@ export class GuestContainer implements Container {
     }
     if (this.#exit !== undefined || this.#hasGuestSaidExit) return;
     this.#hasGuestSaidExit = true;
-    void this.#terminationMessage().then((message) =>
+    void this.#message.read().then((message) =>
       this.#home.inbox.tell(() =>
         this.#end({
           exitCode: event.exitCode,
@@ -172,27 +172,6 @@ export class GuestContainer implements Container {
     this.#log.info('container exited', { code: exit.exitCode, reason: exit.reason });
     this.#settleExit(this.#exit);
     this.#save();
-  }
-
-  async #terminationMessage(): Promise<GuestText | undefined> {
-    const { guest, limits } = this.#home;
-    const path = this.spec.terminationMessagePath;
-    if (path === undefined) return undefined;
-    try {
-      const file = { containerId: this.id, path, maxBytes: limits.maxTerminationBytes };
-      using deadline = openDeadline(limits.cleanUpTimeoutMs);
-      const { data } = await guest.call('readFile', file, deadline.signal);
-      return this.#messageText(data);
-    } catch (error) {
-      if (kindOf(error) !== 'notFound') this.#log.debug('no last termination message', { why: kindOf(error) });
-      return this.#messageText(this.#toldMessage);
-    }
-  }
-
-  /** Limits the length, whatever the guest has sent. */
-  #messageText(base64: string): GuestText | undefined {
-    const bytes = Buffer.from(base64, 'base64').subarray(0, this.#home.limits.maxTerminationBytes);
-    return bytes.length === 0 ? undefined : guestText(bytes.toString('utf8'));
   }
 
   // Called by its user.

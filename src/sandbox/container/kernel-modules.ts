@@ -1,7 +1,8 @@
 import { PodvmError } from '#base/errors.ts';
 import { podAnnotations } from '#base/pod-annotations.ts';
 import { capabilitiesOf } from './capabilities.ts';
-import type { ContainerSecurity, SandboxSpec } from '../sandbox.ts';
+import type { SandboxSpec } from '../sandbox.ts';
+import type { ContainerSecurity } from '../container-security.ts';
 
 const { name: annotation, words } = podAnnotations.kernelModules;
 type KernelModules = (typeof words)[number];

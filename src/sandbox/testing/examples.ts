@@ -1,4 +1,5 @@
-import type { ContainerSecurity, ContainerSpec, SandboxSpec } from '../sandbox.ts';
+import type { ContainerSecurity } from '../container-security.ts';
+import type { ContainerSpec, SandboxSpec } from '../sandbox.ts';
 
 /** Plain specs for tests to vary, without optional requests. */
 export const security: ContainerSecurity = {
