@@ -7,9 +7,9 @@ import { printable } from '#base/guest-text.ts';
 import { createGate } from '#host/gate.ts';
 import { isThere, writeFileAtomic } from '#host/files.ts';
 import type { Log } from '#host/log.ts';
-import { within } from '#host/wait.ts';
 import type { HeldImage } from '../images.ts';
 import { type ImageLimits, imageLimits } from '../limits.ts';
+import { SharedWork } from '../shared-work.ts';
 import { flattenDirectories } from './flatten-directories.ts';
 
 /**
@@ -58,10 +58,7 @@ export const isSnapshot = (imageId: string): boolean => imageId.startsWith(idPre
 class DiskSnapshotImages implements SnapshotImages {
   readonly #options: SnapshotImagesOptions;
   readonly #gate = createGate(maxFlattenings);
-  readonly #making = new Map<
-    string,
-    { readonly done: Promise<void>; readonly abort: AbortController; waiters: number }
-  >();
+  readonly #making = new SharedWork<void>();
   /** How many users each file in use has. */
   readonly #holds = new Map<string, number>();
 
@@ -79,7 +76,10 @@ class DiskSnapshotImages implements SnapshotImages {
       return Promise.resolve();
     };
     try {
-      if (!(await this.#isWhole(key))) await this.#make(key, directories, signal);
+      if (!(await this.#isWhole(key))) {
+        const flatten = (_: unknown, abort: AbortSignal) => this.#flatten(key, directories, abort);
+        await this.#making.run('flatten the snapshot', key, flatten, signal);
+      }
     } catch (error) {
       await release();
       throw error;
@@ -114,35 +114,6 @@ class DiskSnapshotImages implements SnapshotImages {
       await this.#remove(key);
       this.#options.log.info('flattened snapshot removed', { snapshot: key });
     }
-  }
-
-  /** The work continues for other callers that wait for it; it is cancelled when the last one leaves. */
-  async #make(key: string, directories: readonly string[], signal: AbortSignal): Promise<void> {
-    const making = this.#making.get(key) ?? this.#begin(key, directories);
-    making.waiters += 1;
-    try {
-      const isDone = await within(
-        making.done.then(() => true),
-        { signal },
-      );
-      if (isDone === true) return;
-      throw new PodvmError('cancelled', 'Cannot flatten the snapshot: cancelled', { cause: signal.reason });
-    } finally {
-      making.waiters -= 1;
-      if (making.waiters === 0) {
-        making.abort.abort();
-        if (this.#making.get(key) === making) this.#making.delete(key);
-      }
-    }
-  }
-
-  #begin(key: string, directories: readonly string[]) {
-    const abort = new AbortController();
-    const done = this.#flatten(key, directories, abort.signal);
-    done.catch(() => undefined); // when no caller is left
-    const making = { done, abort, waiters: 0 };
-    this.#making.set(key, making);
-    return making;
   }
 
   async #flatten(key: string, directories: readonly string[], signal: AbortSignal): Promise<void> {

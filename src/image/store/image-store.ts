@@ -1,7 +1,6 @@
 import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, PodvmError } from '#base/errors.ts';
-import { within } from '#host/wait.ts';
 import type { Log } from '#host/log.ts';
 import { readArchive } from '../source/archive.ts';
 import { baseReference, makeBaseLayout } from '../source/base-image.ts';
@@ -22,6 +21,7 @@ import { describeProcessor, type Processor } from '../source/platform.ts';
 import { formatReference, isImageId, isLoopback, parseReference, type Reference } from '#base/image-reference.ts';
 import { copyImage, declaredSize, resolveImage } from '../source/resolve-image.ts';
 import { factsOf } from './rootfs-file.ts';
+import { SharedWork } from '../shared-work.ts';
 import { type Access, Skopeo } from '../source/skopeo.ts';
 
 export interface ImageStoreOptions {
@@ -61,10 +61,7 @@ class DiskImageStore implements ImageStore {
   readonly #health: ImageHealth;
   readonly counts = new CountedImages();
   readonly #holds = new Map<string, number>();
-  readonly #pulls = new Map<
-    string,
-    { readonly result: Promise<Image>; readonly abort: AbortController; readonly waiting: Set<PullOptions> }
-  >();
+  readonly #pulls = new SharedWork<Image>();
   #writing: Promise<void> = Promise.resolve();
 
   constructor(options: ImageStoreOptions, work: string, images: Map<string, Image>) {
@@ -98,39 +95,13 @@ class DiskImageStore implements ImageStore {
   }
 
   async #pullWith(parsed: Reference, access: Access, options: PullOptions, signal: AbortSignal): Promise<Image> {
-    const key = JSON.stringify([formatReference(parsed), access]);
-    const shared = this.#pulls.get(key) ?? this.#startPull(key, parsed, access);
-    const waiter = { ...options };
-    shared.waiting.add(waiter);
-    try {
-      // The work continues for other callers that wait for it.
-      const pulled = await within(shared.result, { signal });
-      if (pulled !== undefined) return pulled;
-      const message = `Cannot pull ${formatReference(parsed)}: cancelled`;
-      throw new PodvmError('cancelled', message, { cause: signal.reason });
-    } finally {
-      shared.waiting.delete(waiter);
-      if (shared.waiting.size === 0) {
-        shared.abort.abort(); // no caller is left; does nothing after its end
-        this.#forgetPull(key, shared); // the next caller starts another pull
-      }
-    }
-  }
-
-  #startPull(key: string, parsed: Reference, access: Access) {
-    const abort = new AbortController();
-    const waiting = new Set<PullOptions>();
-    const onProgress = (message: string) => waiting.forEach((waiter) => waiter.onProgress?.(message));
-    const result = this.counts.pull(() => this.#fetch(parsed, access, { onProgress }, abort.signal));
-    const shared = { result, abort, waiting };
-    const forget = () => this.#forgetPull(key, shared);
-    result.then(forget, forget); // also when no caller is left to see an error
-    this.#pulls.set(key, shared);
-    return shared;
-  }
-
-  #forgetPull(key: string, shared: object): void {
-    if (this.#pulls.get(key) === shared) this.#pulls.delete(key);
+    return await this.#pulls.run(
+      `pull ${formatReference(parsed)}`,
+      JSON.stringify([formatReference(parsed), access]),
+      (onProgress, abort) => this.counts.pull(() => this.#fetch(parsed, access, { onProgress }, abort)),
+      signal,
+      options,
+    );
   }
 
   async #fetch(reference: Reference, access: Access, options: PullOptions, signal: AbortSignal): Promise<Image> {
