@@ -20,10 +20,9 @@ import {
   uncheckedPlugins,
 } from './default-network.ts';
 import { HostAttachment, type AttachmentParts, type Chain } from './host-attachment.ts';
-import { hostLinkOf, isLinkThere, interfaceName } from './lost-links.ts';
-import { listOf } from './lost-queues.ts';
+import { interfaceName } from './lost-links.ts';
+import { NetworkMender } from './mend-network.ts';
 import { randomMac } from './ip/mac.ts';
-import { findLostRules } from './lost-rules.ts';
 import { droppedPackets, droppedPacketsOfPods } from './guard/node-guard.ts';
 import { checkTunDevice, droppedFrames, netnsPath } from './netns.ts';
 import { asksForMetadata, type NetworkPolicy } from './guard/network-policy.ts';
@@ -65,11 +64,6 @@ export interface CniConfigDirectory {
 /** By then the pod is connected and its machine no longer busy with the start. */
 const afterPodMs = 1_000;
 const refusedTimeoutMs = 10_000;
-/** Interval at which the node's rules are checked for running pods, which takes processes. */
-const rulesMs = 7_000;
-/** Most pods whose queues one such check lists: each takes 2.5 ms of a processor. */
-const maxListed = 200;
-
 export const defaultPluginDirs: readonly string[] = ['/usr/lib/cni', '/opt/cni/bin'];
 
 /** The network of this node: netns and taps by iproute2, the rest by CNI plugins. */
@@ -84,12 +78,7 @@ class HostNetwork implements Network {
   /** Attachments of this process, by sandbox id. */
   readonly #active = new Map<string, PodPorts>();
   readonly #attachments = new Map<string, HostAttachment>();
-  /** When `mend` last checked the node's rules. */
-  #rulesMs = -Infinity;
-  /** Where the next check begins to list queues, if there are more pods than one check lists. */
-  #turn = 0;
-  /** Pods that the last check could not restore. */
-  readonly #unmended = new Set<string>();
+  readonly #mender: NetworkMender;
   #default: Conflist | undefined;
   #looking: Promise<Conflist> | undefined;
   #lookedMs = 0;
@@ -99,6 +88,7 @@ class HostNetwork implements Network {
   constructor(options: HostNetworkOptions) {
     this.#options = options;
     this.#records = new AttachmentRecords(join(options.stateDir, 'attachments'));
+    this.#mender = new NetworkMender({ log: options.log, look: () => this.#lookOnce(true) });
   }
 
   async prepare(request: AttachmentRequest, signal: AbortSignal): Promise<Attachment> {
@@ -162,76 +152,14 @@ class HostNetwork implements Network {
       const attachment = this.#attachments.get(pod.sandboxId);
       const record = attachment?.connected;
       if (attachment === undefined || record === undefined) return [];
-      const isOurs = record.conflist !== undefined && isDefaultNetwork(record.conflist, this.#options.stateDir);
-      return [{ pod, attachment, record, isOurs }];
+      return [{ pod, attachment, record, isOurs: this.#isOurs(record) }];
     });
-    const bridges = new Set(found.flatMap(({ record, isOurs }) => (isOurs ? (hostLinkOf(record)?.bridge ?? []) : [])));
-    const nowMs = performance.now();
-    const looksAtRules = nowMs - this.#rulesMs >= rulesMs;
-    if (looksAtRules) this.#rulesMs = nowMs;
-    if ((looksAtRules && bridges.size > 0) || ![...bridges].every(isLinkThere)) {
-      await (this.#looking ??= this.#look(true)).catch((error: unknown) => {
-        this.#options.log.warn('default network not checked', { why: messageOf(error) });
-      });
-    }
-    const broken = new Map<string, string>();
-    const listed = looksAtRules ? await this.#listQueues(found, signal) : undefined;
-    for (const { pod, attachment, isOurs } of found) {
-      try {
-        const unmended = await attachment.mend(pod, { isOurs, listed: listed?.get(pod.sandboxId) }, signal);
-        const isBroken = unmended !== undefined && (unmended.isFinal || this.#unmended.has(pod.sandboxId));
-        if (unmended === undefined) this.#unmended.delete(pod.sandboxId);
-        else if (isBroken) broken.set(pod.sandboxId, unmended.why);
-        else this.#warnOfMending(pod.sandboxId, unmended.why);
-      } catch (error) {
-        this.#options.log.warn('network of a pod not checked', { sandbox: pod.sandboxId, why: messageOf(error) });
-      }
-    }
-    if (looksAtRules) await this.#mendRules(found, signal);
-    return broken;
+    return await this.#mender.mend(found, signal);
   }
 
-  /** What tc lists of the pods whose turn it is, by sandbox id: all, unless they are very many. */
-  async #listQueues(
-    found: readonly { readonly record: AttachmentRecord }[],
-    signal: AbortSignal,
-  ): Promise<ReadonlyMap<string, string>> {
-    const joined = found.flatMap(({ record: { mode, sandboxId } }) => (mode === 'none' ? [] : [sandboxId]));
-    if (joined.length === 0) return new Map();
-    const start = joined.length > maxListed ? this.#turn % joined.length : 0;
-    this.#turn = start + maxListed;
-    const turn = [...joined.slice(start), ...joined.slice(0, start)].slice(0, maxListed);
-    try {
-      return await listOf(turn, signal);
-    } catch (error) {
-      this.#options.log.warn('queues of pods not checked', { why: messageOf(error) });
-      return new Map();
-    }
-  }
-
-  #warnOfMending(sandbox: string, why: string): void {
-    this.#unmended.add(sandbox);
-    this.#options.log.warn('part of the network not restored', { sandbox, why });
-  }
-
-  /** Lets plugins of any network make missing rules again. */
-  async #mendRules(
-    found: readonly { readonly attachment: HostAttachment; readonly record: AttachmentRecord }[],
-    signal: AbortSignal,
-  ): Promise<void> {
-    const records = found.map(({ record }) => record);
-    for (const [type, sandboxIds] of await findLostRules(records, signal)) {
-      const lost = found.filter(({ record }) => sandboxIds.has(record.sandboxId));
-      for (const { attachment } of lost) {
-        await attachment.addAgain(type, signal).catch((error: unknown) => {
-          this.#options.log.warn('rules of a pod not restored', {
-            sandbox: attachment.sandboxId,
-            plugin: type,
-            why: messageOf(error),
-          });
-        });
-      }
-    }
+  /** Whether it belongs to the built-in network. */
+  #isOurs({ conflist }: AttachmentRecord): boolean {
+    return conflist !== undefined && isDefaultNetwork(conflist, this.#options.stateDir);
   }
 
   async check(signal: AbortSignal): Promise<readonly AttachmentCheck[]> {
@@ -239,7 +167,7 @@ class HostNetwork implements Network {
     for (const sandboxId of await this.#records.list()) {
       const record = await this.#records.read(sandboxId);
       if (record === undefined) continue;
-      const isOurs = record.conflist !== undefined && isDefaultNetwork(record.conflist, this.#options.stateDir);
+      const isOurs = this.#isOurs(record);
       const unreliable = isOurs ? uncheckedPlugins : new Map<string, string>();
       const check = await new HostAttachment(record, this.#parts()).check(unreliable, signal);
       const wasRemoved = check?.verdict === 'wrong' && (await this.#records.read(sandboxId)) === undefined;
@@ -252,9 +180,8 @@ class HostNetwork implements Network {
   async dropped(sandboxId: string, signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined> {
     const record = v.is(sandboxIdSchema, sandboxId) ? await this.#records.read(sandboxId) : undefined;
     const bridge = await bridgeOf(this.#options.stateDir);
-    const isOurs = record?.conflist !== undefined && isDefaultNetwork(record.conflist, this.#options.stateDir);
     if (record?.dropsLoopback === true) return new Map([['loopback', await droppedFrames(sandboxId, signal)]]);
-    if (!isOurs || bridge === undefined) return undefined;
+    if (record === undefined || bridge === undefined || !this.#isOurs(record)) return undefined;
     const mac = record.guest?.interfaces[0]?.mac ?? record.mac;
     const [frames, packets] = await Promise.all([
       record.isFiltered === true ? droppedFrames(sandboxId, signal) : undefined,
@@ -316,7 +243,7 @@ class HostNetwork implements Network {
       released: (sandboxId) => {
         this.#active.delete(sandboxId);
         this.#attachments.delete(sandboxId);
-        this.#unmended.delete(sandboxId);
+        this.#mender.forget(sandboxId);
       },
     };
   }
@@ -378,17 +305,21 @@ class HostNetwork implements Network {
    * flushed the node's rules or changed its routes. Never looks twice at a time: each look would choose a network.
    */
   async #defaultNetwork(): Promise<Conflist> {
-    if (this.#default === undefined) return (this.#looking ??= this.#look());
+    if (this.#default === undefined) return await this.#lookOnce();
     const nowMs = performance.now();
     if (nowMs - this.#lookedMs > (this.#options.lookAgainMs ?? 10_000)) {
       this.#lookedMs = nowMs;
-      setTimeout(() => void (this.#looking ??= this.#look()), afterPodMs).unref();
+      setTimeout(() => void this.#lookOnce(), afterPodMs).unref();
     }
     return this.#default;
   }
 
+  async #lookOnce(looksAtRules = false): Promise<Conflist> {
+    return await (this.#looking ??= this.#look(looksAtRules));
+  }
+
   /** Takes no signal: the first caller's must not cancel it for those that wait with it. */
-  async #look(looksAtRules = false): Promise<Conflist> {
+  async #look(looksAtRules: boolean): Promise<Conflist> {
     this.#lookedMs = performance.now();
     try {
       await mkdir(this.#options.stateDir, { recursive: true, mode: 0o700 });

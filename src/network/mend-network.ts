@@ -1,0 +1,111 @@
+import { messageOf } from '#base/errors.ts';
+import type { Log } from '#host/log.ts';
+import type { AttachmentRecord } from './attachment-record.ts';
+import type { HostAttachment } from './host-attachment.ts';
+import { hostLinkOf, isLinkThere } from './lost-links.ts';
+import { listOf } from './lost-queues.ts';
+import { findLostRules } from './lost-rules.ts';
+import type { ConnectedPod } from './network.ts';
+
+/** A pod that runs, with its attachment of this process. */
+export interface MendedPod {
+  readonly pod: ConnectedPod;
+  readonly attachment: HostAttachment;
+  readonly record: AttachmentRecord;
+  /** Whether it belongs to the built-in network. */
+  readonly isOurs: boolean;
+}
+
+interface MenderOptions {
+  readonly log: Log;
+  /** Looks at the built-in network and the node's rules. */
+  readonly look: () => Promise<unknown>;
+}
+
+/** Interval at which the node's rules are checked for running pods, which takes processes. */
+const rulesMs = 7_000;
+/** Most pods whose queues one such check lists: each takes 2.5 ms of a processor. */
+const maxListed = 200;
+
+/** Restores what other programs have removed of the network of running pods (`Network.mend`). */
+export class NetworkMender {
+  readonly #options: MenderOptions;
+  /** When the node's rules were last checked. */
+  #rulesMs = -Infinity;
+  /** Where the next check begins to list queues, if there are more pods than one check lists. */
+  #turn = 0;
+  /** Pods that the last check could not restore. */
+  readonly #unmended = new Set<string>();
+
+  constructor(options: MenderOptions) {
+    this.#options = options;
+  }
+
+  forget(sandboxId: string): void {
+    this.#unmended.delete(sandboxId);
+  }
+
+  async mend(found: readonly MendedPod[], signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
+    const bridges = new Set(found.flatMap(({ record, isOurs }) => (isOurs ? (hostLinkOf(record)?.bridge ?? []) : [])));
+    const nowMs = performance.now();
+    const looksAtRules = nowMs - this.#rulesMs >= rulesMs;
+    if (looksAtRules) this.#rulesMs = nowMs;
+    if ((looksAtRules && bridges.size > 0) || ![...bridges].every(isLinkThere)) {
+      await this.#options.look().catch((error: unknown) => {
+        this.#options.log.warn('default network not checked', { why: messageOf(error) });
+      });
+    }
+    const broken = new Map<string, string>();
+    const listed = looksAtRules ? await this.#listQueues(found, signal) : undefined;
+    for (const { pod, attachment, isOurs } of found) {
+      try {
+        const unmended = await attachment.mend(pod, { isOurs, listed: listed?.get(pod.sandboxId) }, signal);
+        const isBroken = unmended !== undefined && (unmended.isFinal || this.#unmended.has(pod.sandboxId));
+        if (unmended === undefined) this.#unmended.delete(pod.sandboxId);
+        else if (isBroken) broken.set(pod.sandboxId, unmended.why);
+        else this.#warnOfMending(pod.sandboxId, unmended.why);
+      } catch (error) {
+        this.#options.log.warn('network of a pod not checked', { sandbox: pod.sandboxId, why: messageOf(error) });
+      }
+    }
+    if (looksAtRules) await this.#mendRules(found, signal);
+    return broken;
+  }
+
+  /** What tc lists of the pods whose turn it is, by sandbox id: all, unless they are very many. */
+  async #listQueues(found: readonly MendedPod[], signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
+    const joined = found.flatMap(({ record: { mode, sandboxId } }) => (mode === 'none' ? [] : [sandboxId]));
+    if (joined.length === 0) return new Map();
+    const start = joined.length > maxListed ? this.#turn % joined.length : 0;
+    this.#turn = start + maxListed;
+    const turn = [...joined.slice(start), ...joined.slice(0, start)].slice(0, maxListed);
+    try {
+      return await listOf(turn, signal);
+    } catch (error) {
+      this.#options.log.warn('queues of pods not checked', { why: messageOf(error) });
+      return new Map();
+    }
+  }
+
+  #warnOfMending(sandbox: string, why: string): void {
+    this.#unmended.add(sandbox);
+    this.#options.log.warn('part of the network not restored', { sandbox, why });
+  }
+
+  /** Lets plugins of any network make missing rules again. */
+  async #mendRules(found: readonly MendedPod[], signal: AbortSignal): Promise<void> {
+    const records = found.map(({ record }) => record);
+    for (const [type, sandboxIds] of await findLostRules(records, signal)) {
+      const lost = found.filter(({ record }) => sandboxIds.has(record.sandboxId));
+      for (const { attachment } of lost) {
+        await attachment.addAgain(type, signal).catch((error: unknown) => {
+          this.#options.log.warn('rules of a pod not restored', {
+            sandbox: attachment.sandboxId,
+            plugin: type,
+            why: messageOf(error),
+          });
+        });
+      }
+    }
+  }
+}
