@@ -6,8 +6,10 @@ import fc from 'fast-check';
 import { run } from '#host/run.ts';
 import { poll } from '#host/wait.ts';
 import {
+  errno,
   type Guest,
   message,
+  op,
   openServerBench,
   rootNode as root,
   type ServerBench,
@@ -33,31 +35,6 @@ async function canUnmount(path: string, forMs = 20_000): Promise<boolean> {
 
 const mayNotSkip = process.env['PODVM_REQUIRE_VM'] === '1';
 
-const code = { lookUp: 1, forget: 2, getAttributes: 3, setAttributes: 4, symlink: 6, link: 13, open: 14, read: 15 };
-const more = {
-  write: 16,
-  init: 26,
-  openDirectory: 27,
-  readDirectory: 28,
-  create: 35,
-  getLock: 31,
-  setLock: 32,
-  setLockWaiting: 33,
-  rename2: 45,
-};
-const op = { ...code, ...more, makeDirectory: 9, removeFile: 10, makeNode: 8, flush: 25, release: 18 };
-const errno = {
-  notPermitted: 1,
-  noEntry: 2,
-  badHandle: 9,
-  access: 13,
-  exists: 17,
-  invalid: 22,
-  readOnly: 30,
-  nameTooLong: 36,
-  noSuchCall: 38,
-  stale: 116,
-};
 describe(
   'the file server, asked by a guest that is no kernel',
   { skip: mayNotSkip ? false : (whyNoServer ?? false) },

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, globSync } from 'node:fs';
@@ -7,22 +6,18 @@ import { lstat, mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promise
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Duplex } from 'node:stream';
 import { after, before, describe, it } from 'node:test';
 import fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
-import { connectLink } from './connect-link.ts';
 import type { Link } from './link.ts';
+import { AgentProcess, push } from './testing/agent-process.ts';
 import { describeGuest } from './testing/link.conformance.ts';
 import { encodeFrame, FrameParser, frameKinds } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { protocolVersions } from '#wire/messages.ts';
 import { builtProgram } from '../../test/built-program.ts';
 
-/**
- * The real agent as an ordinary process with a socket for its channel. It has its own /run (root, mount namespace), so that
- * its volumes do not touch the machine's. `configure` is left to whole-VM tests, since it sets the clock.
- */
+/** `configure` is left to whole-VM tests, since it sets the clock. */
 const buildRoot = globSync('/var/lib/podvm/{build-root,parts/build-root-*/root}')[0] ?? '';
 const isPossible = existsSync(join(buildRoot, 'usr/bin/gcc')) && process.getuid?.() === 0;
 const skip = isPossible || process.env['PODVM_REQUIRE_VM'] === '1' ? false : 'needs root and `podvm setup`';
@@ -32,36 +27,7 @@ const never = new AbortController().signal;
 const serverPort = (server: Server) => (server.address() as AddressInfo).port; // SAFE: it listens on TCP
 
 let directory = '';
-
-class Agent implements AsyncDisposable {
-  readonly channel: Duplex;
-  readonly exited: Promise<unknown>;
-  readonly #process: ChildProcess;
-
-  constructor() {
-    const script = 'mount --make-rprivate / && mount -t tmpfs tmpfs /run && exec "$0" --fd 3';
-    const argv = ['--mount', 'sh', '-c', script, join(directory, 'agent')];
-    this.#process = spawn('unshare', argv, { stdio: ['ignore', 'ignore', 'inherit', 'pipe'] });
-    this.channel = this.#process.stdio[3] as unknown as Duplex; // SAFE: a pipe of spawn is a socket
-    this.channel.on('error', () => {});
-    this.exited = once(this.#process, 'exit');
-  }
-
-  connect(): Promise<Link> {
-    const open = () => Promise.resolve(this.channel);
-    return connectLink({ open, handshakeTimeoutMs: 10_000, callTimeoutMs: 10_000 }, never);
-  }
-
-  /** Path of a file in the agent's own /run. */
-  path(path: string): string {
-    return `/proc/${this.#process.pid}/root${path}`;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.channel.destroy();
-    await this.exited;
-  }
-}
+const startAgent = () => AgentProcess.start(join(directory, 'agent'));
 
 async function listening(onConnection: (socket: Socket) => void, host = '127.0.0.1'): Promise<Server> {
   const server = createServer({ allowHalfOpen: true }, (socket) => {
@@ -81,14 +47,6 @@ async function dialled(link: Link, server: Server, address = '127.0.0.1') {
   return stream;
 }
 
-async function push(link: Link, volume: string, files: Readonly<Record<string, string>>): Promise<void> {
-  const { push: id } = await link.call('beginPush', { volume }, never);
-  for (const [path, content] of Object.entries(files)) {
-    await link.call('pushFile', { push: id, path, mode: 0o640, data: btoa(content) }, never);
-  }
-  await link.call('commitPush', { push: id }, never);
-}
-
 describe('the agent', { skip }, () => {
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), 'podvm-agent-'));
@@ -105,7 +63,7 @@ describe('the agent', { skip }, () => {
   after(() => rm(directory, { recursive: true, force: true }));
 
   describeGuest('real', async () => {
-    const agent = new Agent();
+    const agent = await startAgent();
     const servers: Server[] = [];
     return {
       connect: () => agent.connect(),
@@ -122,7 +80,7 @@ describe('the agent', { skip }, () => {
   });
 
   it('answers what it does not know, or cannot read, with an error and lives', async () => {
-    await using agent = new Agent();
+    await using agent = await startAgent();
     await using link = await agent.connect();
     const call = link.call.bind(link) as (method: string, params: unknown, signal: AbortSignal) => Promise<unknown>;
     for (const method of ['reboot', 'constructor', '__proto__', '']) {
@@ -141,7 +99,7 @@ describe('the agent', { skip }, () => {
   });
 
   it('survives random bytes, random frames and random messages', async () => {
-    await using agent = new Agent();
+    await using agent = await startAgent();
     const parts = fc.oneof(
       fc.uint8Array({ maxLength: 2000 }),
       fc
@@ -160,7 +118,7 @@ describe('the agent', { skip }, () => {
   });
 
   it('speaks the older version with a host that knows no newer one', async () => {
-    await using agent = new Agent();
+    await using agent = await startAgent();
     const messages: string[] = [];
     const parser = new FrameParser({
       decide: () => 'take',
@@ -173,7 +131,7 @@ describe('the agent', { skip }, () => {
   });
 
   it('lists what is in the guest, for a host that takes over', async () => {
-    await using agent = new Agent();
+    await using agent = await startAgent();
     await using link = await agent.connect();
     await link.call('createVolume', { name: 'kept', kind: 'push' }, never);
     const expected = { containers: [], volumes: ['kept'], disks: [] };
@@ -181,7 +139,7 @@ describe('the agent', { skip }, () => {
   });
 
   it('takes a repeated hello for the same connection, and a new epoch for a new one', async () => {
-    await using agent = new Agent();
+    await using agent = await startAgent();
     const epochs: number[] = [];
     const parser = new FrameParser({ decide: () => 'take', frame: ({ epoch }) => epochs.push(epoch) });
     agent.channel.on('data', (chunk: Buffer) => parser.push(chunk));
@@ -193,7 +151,7 @@ describe('the agent', { skip }, () => {
   });
 
   it('takes calls of many messages, and gives their memory back', async () => {
-    await using agent = new Agent();
+    await using agent = await startAgent();
     await using link = await agent.connect();
     const env = ['A', 'ü', '\u0001'].map((letter) => `${letter}=${letter.repeat(400_000)}`);
     const call = link.call.bind(link) as (method: string, params: unknown, signal: AbortSignal) => Promise<unknown>;
@@ -209,13 +167,13 @@ describe('the agent', { skip }, () => {
   });
 
   it('ends with its channel when it is an ordinary process', async () => {
-    const agent = new Agent();
+    const agent = await startAgent();
     await (await agent.connect())[Symbol.asyncDispose]();
     await agent.exited;
   });
 
   it('needs at most 4 MiB and little heap when idle', async () => {
-    await using agent = new Agent();
+    await using agent = await startAgent();
     await using link = await agent.connect();
     const { agentRssKiB, agentHeapBytes } = await link.call('stats', {}, never);
     assert.ok(agentRssKiB <= 4096, `${agentRssKiB} KiB`);
@@ -223,7 +181,7 @@ describe('the agent', { skip }, () => {
   });
 
   it('measures, and nothing grows with it however often', async () => {
-    await using agent = new Agent();
+    await using agent = await startAgent();
     await using link = await agent.connect();
     const some = async (count: number) => {
       for (let n = 0; n < count; n += 1) await link.call('metrics', {}, never);
@@ -242,7 +200,7 @@ describe('the agent', { skip }, () => {
 
   describe('dial', () => {
     it('reports a missing listener, and an invalid address', async () => {
-      await using agent = new Agent();
+      await using agent = await startAgent();
       await using link = await agent.connect();
       const server = await listening(() => {});
       const port = serverPort(server);
@@ -256,7 +214,7 @@ describe('the agent', { skip }, () => {
     });
 
     it('finds a server of this machine that listens on either loopback address alone', async () => {
-      await using agent = new Agent();
+      await using agent = await startAgent();
       await using link = await agent.connect();
       for (const host of ['127.0.0.1', '::1']) {
         const server = await listening((socket) => socket.end(host), host);
@@ -267,7 +225,7 @@ describe('the agent', { skip }, () => {
     });
 
     it('carries 8 MiB both ways, byte for byte, and the end of each half', async () => {
-      await using agent = new Agent();
+      await using agent = await startAgent();
       await using link = await agent.connect();
       const server = await listening((socket) => socket.pipe(socket));
       const stream = await dialled(link, server);
@@ -279,7 +237,7 @@ describe('the agent', { skip }, () => {
     });
 
     it('holds a sender back while the host does not read, in bounded memory', async () => {
-      await using agent = new Agent();
+      await using agent = await startAgent();
       await using link = await agent.connect();
       let written = 0;
       const server = await listening((socket) => {
@@ -304,7 +262,7 @@ describe('the agent', { skip }, () => {
 
     // The heap is collected at intervals: it varies by 300 KiB, also over tens of thousands of calls.
     it('leaves no descriptor and no memory behind, however often', async () => {
-      await using agent = new Agent();
+      await using agent = await startAgent();
       await using link = await agent.connect();
       const server = await listening((socket) => socket.end('x'));
       const some = async (count: number) => {
@@ -330,7 +288,7 @@ describe('the agent', { skip }, () => {
 
   describe('push volumes', () => {
     it('refuse a path that leads out, and a volume that grows too large', async () => {
-      await using agent = new Agent();
+      await using agent = await startAgent();
       await using link = await agent.connect();
       await link.call('createVolume', { name: 'v', kind: 'push' }, never);
       const { push: id } = await link.call('beginPush', { volume: 'v' }, never);
@@ -347,7 +305,7 @@ describe('the agent', { skip }, () => {
     });
 
     it('show the new tree at once, as kubelet lays it out', async () => {
-      await using agent = new Agent();
+      await using agent = await startAgent();
       await using link = await agent.connect();
       await link.call('createVolume', { name: 'v', kind: 'push' }, never);
       const root = agent.path('/run/podvm/volumes/v');
@@ -364,7 +322,7 @@ describe('the agent', { skip }, () => {
     });
 
     it('join the parts of a large file in order', async () => {
-      await using agent = new Agent();
+      await using agent = await startAgent();
       await using link = await agent.connect();
       await link.call('createVolume', { name: 'v', kind: 'push' }, never);
       const bytes = randomBytes(1024 * 1024);
@@ -378,7 +336,7 @@ describe('the agent', { skip }, () => {
     });
 
     it('give files and directories to the volume group', async () => {
-      await using agent = new Agent();
+      await using agent = await startAgent();
       await using link = await agent.connect();
       await link.call('createVolume', { name: 'v', kind: 'push', fsGroup: 2000 }, never);
       await push(link, 'v', { 'd/a.txt': 'one' });
@@ -388,7 +346,7 @@ describe('the agent', { skip }, () => {
     });
 
     it('give files to the owner that each has, and directories to that of the volume', async () => {
-      await using agent = new Agent();
+      await using agent = await startAgent();
       await using link = await agent.connect();
       await link.call('createVolume', { name: 'v', kind: 'push', mode: 0o2777, uid: 0, gid: 2000 }, never);
       const { push: id } = await link.call('beginPush', { volume: 'v' }, never);
@@ -406,7 +364,7 @@ describe('the agent', { skip }, () => {
     });
 
     it('write over files that are mounted by themselves, where they are', async () => {
-      await using agent = new Agent();
+      await using agent = await startAgent();
       await using link = await agent.connect();
       await link.call('createVolume', { name: 'v', kind: 'push', inPlace: true }, never);
       const root = agent.path('/run/podvm/volumes/v');
@@ -421,7 +379,7 @@ describe('the agent', { skip }, () => {
     });
 
     it('go when they are removed', async () => {
-      await using agent = new Agent();
+      await using agent = await startAgent();
       await using link = await agent.connect();
       for (const volumeKind of ['push', 'tmpfs'] as const) {
         await link.call('createVolume', { name: volumeKind, kind: volumeKind, sizeLimitBytes: 65_536 }, never);

@@ -9,6 +9,45 @@ import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { builtProgram } from '../built-program.ts';
 
+/** Operations of FUSE (linux/fuse.h). */
+export const op = {
+  lookUp: 1,
+  forget: 2,
+  getAttributes: 3,
+  setAttributes: 4,
+  symlink: 6,
+  makeNode: 8,
+  makeDirectory: 9,
+  removeFile: 10,
+  link: 13,
+  open: 14,
+  read: 15,
+  write: 16,
+  release: 18,
+  flush: 25,
+  init: 26,
+  openDirectory: 27,
+  readDirectory: 28,
+  getLock: 31,
+  setLock: 32,
+  setLockWaiting: 33,
+  create: 35,
+  rename2: 45,
+};
+/** Errors of its replies (errno(3)). */
+export const errno = {
+  notPermitted: 1,
+  noEntry: 2,
+  badHandle: 9,
+  access: 13,
+  exists: 17,
+  invalid: 22,
+  readOnly: 30,
+  nameTooLong: 36,
+  noSuchCall: 38,
+  stale: 116,
+};
+
 /** The file server as it is, compiled with address and undefined-behaviour checks, and a guest that is no kernel. */
 export const buildRoot =
   globSync(`${process.env['PODVM_ROOT'] ?? '/var/lib/podvm'}/{build-root,parts/build-root-*/root}`)[0] ?? '';
@@ -18,7 +57,6 @@ export const whyNoServer = !existsSync(join(buildRoot, 'usr/bin/gcc'))
     ? undefined
     : 'needs root';
 
-const [lookUp, open] = [1, 14];
 export const rootNode = 1;
 
 export const u32 = (...values: number[]) => {
@@ -81,13 +119,13 @@ export class Guest {
 
   /** Node of a name. */
   async nodeOf(name: string, directory = rootNode): Promise<number> {
-    const { error, body } = await this.ask(lookUp, directory, text(name));
+    const { error, body } = await this.ask(op.lookUp, directory, text(name));
     assert.equal(error, 0, `${name} is there`);
     return Number(body.readBigUInt64LE(0));
   }
 
   async open(node: number, flags: number): Promise<number> {
-    const { error, body } = await this.ask(open, node, u32(flags, 0));
+    const { error, body } = await this.ask(op.open, node, u32(flags, 0));
     assert.equal(error, 0);
     return Number(body.readBigUInt64LE(0));
   }
