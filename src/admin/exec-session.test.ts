@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { PassThrough, Writable } from 'node:stream';
 import { describe, it } from 'node:test';
 import { channel } from '#api/exec.ts';
 import { silentLog } from '#host/log.ts';
 import type { Exec } from '#sandbox/sandbox.ts';
 import { serveExec } from './exec-session.ts';
-import { FakeSocket } from './testing/fake-socket.ts';
+import { openSocketPair, until } from './testing/socket-pair.ts';
 
-const frame = (text: string) => Buffer.concat([Buffer.from([channel.stdin]), Buffer.from(text)]);
 const ended = () => PassThrough.from([]);
 
 describe('serveExec()', () => {
@@ -15,7 +15,7 @@ describe('serveExec()', () => {
     const warnings: Error[] = [];
     const note = (warning: Error) => warnings.push(warning);
     process.on('warning', note);
-    const socket = new FakeSocket();
+    await using pair = await openSocketPair();
     const taken: string[] = [];
     const stdin = new Writable({
       highWaterMark: 1,
@@ -32,23 +32,20 @@ describe('serveExec()', () => {
       resize: () => Promise.resolve(),
       kill: () => Promise.resolve(),
     };
-    const session = serveExec(socket.asClient(), false, () => Promise.resolve(exec), silentLog);
-    while (socket.listenerCount('message') === 0) await new Promise(setImmediate);
+    const session = serveExec(pair.served, false, () => Promise.resolve(exec), silentLog);
     const sent = Array.from({ length: 30 }, (_, at) => `piece ${at}`);
-    for (const piece of sent) {
-      if (socket.isPaused) await new Promise((resolve) => socket.once('resumed', resolve));
-      socket.emit('message', frame(piece), true);
-    }
+    for (const piece of sent) pair.say(channel.stdin, piece);
+    await until('all input to be taken', () => taken.length === sent.length);
     stdin.destroy(); // closed by its process; later input has no reader
-    await new Promise(setImmediate);
-    assert.equal(socket.isPaused, false);
-    socket.emit('message', frame('late'), true);
+    pair.say(channel.stdin, 'late');
+    await until('later input not to stop the client', () => !pair.served.isPaused);
+    const status = once(pair.client, 'message');
     exit.resolve({ exitCode: 0 });
     await session;
-    await new Promise(setImmediate);
+    const [frame] = (await status) as [Buffer]; // SAFE: the event's own arguments
+    assert.deepEqual([frame[0], frame.subarray(1).toString()], [channel.status, '{"exitCode":0}']);
     process.off('warning', note);
-    assert.deepEqual(taken.slice(0, 29), sent.slice(0, 29));
-    assert.ok(!taken.includes('late'));
+    assert.deepEqual(taken, sent);
     assert.deepEqual(warnings, []);
   });
 });

@@ -10,7 +10,7 @@ import { createFakeClock } from '#pod/testing/fake-clock.ts';
 import { createFakeSandboxes } from '#pod/testing/fake-sandbox.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import { serveInput } from './input-session.ts';
-import { FakeSocket } from './testing/fake-socket.ts';
+import { openSocketPair, until } from './testing/socket-pair.ts';
 
 /** A container that runs, with an input. */
 async function open() {
@@ -20,12 +20,9 @@ async function open() {
   const container = await sandbox.createContainer({ ...containerSpec, name: 'main', stdin: true, tty: true }, signal);
   await container.start(signal);
   const stdin = container.stdin as PassThrough; // SAFE: the fake's
-  const converse = (stdinOnce: boolean) => {
-    const socket = new FakeSocket();
-    const session = serveInput(socket.asClient(), () => ({ container, stdinOnce }), silentLog);
-    const say = (to: number, body: string | Buffer) =>
-      socket.emit('message', Buffer.concat([Buffer.from([to]), Buffer.from(body)]), true);
-    return { socket, session, say };
+  const converse = async (stdinOnce: boolean) => {
+    const pair = await openSocketPair();
+    return { ...pair, session: serveInput(pair.served, () => ({ container, stdinOnce }), silentLog) };
   };
   return { sandboxes, stdin, converse };
 }
@@ -36,7 +33,8 @@ const listeners = (stdin: PassThrough) =>
 describe('serveInput()', () => {
   it("passes a client's input and terminal size on, and ends the container's input with it", async () => {
     const { sandboxes, stdin, converse } = await open();
-    const { session, say } = converse(true);
+    await using conversation = await converse(true);
+    const { session, say } = conversation;
     say(channel.stdin, 'one ');
     say(channel.resize, '{"Width":77,"Height":33}');
     say(channel.resize, '{"Width":0}');
@@ -52,11 +50,11 @@ describe('serveInput()', () => {
     const { stdin, converse } = await open();
     const before = listeners(stdin);
     for (const word of ['one ', 'two']) {
-      const { socket, session, say } = converse(false);
-      say(channel.stdin, word);
-      say(channel.close, Buffer.from([channel.stdin]));
-      socket.close();
-      await session;
+      await using conversation = await converse(false);
+      conversation.say(channel.stdin, word);
+      conversation.say(channel.close, Buffer.from([channel.stdin]));
+      conversation.client.close();
+      await conversation.session;
     }
     assert.equal(listeners(stdin), before, 'no session leaves a listener');
     assert.equal(stdin.writable, true);
@@ -66,25 +64,26 @@ describe('serveInput()', () => {
 
   it('stops reading from a client while the container does not read', async () => {
     const { sandboxes, stdin, converse } = await open();
-    const { socket, session, say } = converse(true);
+    await using conversation = await converse(true);
+    const { client, served, session, say } = conversation;
     say(channel.stdin, 'x'.repeat(1024 * 1024));
-    assert.equal(socket.isPaused, true);
-    const resumed = once(socket, 'resumed');
+    await until('the client to wait', () => served.isPaused);
     stdin.resume();
-    await resumed;
-    assert.equal(socket.isPaused, false);
+    await until('the client to go on', () => !served.isPaused);
+    const closed = once(client, 'close');
     sandboxes.current('main').exit(0);
     await session;
-    assert.equal(socket.readyState, 3);
+    await closed;
   });
 
   it('tells the client why there is no input', async () => {
-    const socket = new FakeSocket();
+    await using pair = await openSocketPair();
     const refuse = () => {
       throw new PodvmError('failedPrecondition', 'Cannot pass input to web/main: it does not run');
     };
-    await serveInput(socket.asClient(), refuse, silentLog);
-    const [frame = Buffer.alloc(1)] = socket.sent;
+    const told = once(pair.client, 'message');
+    await serveInput(pair.served, refuse, silentLog);
+    const [frame] = (await told) as [Buffer]; // SAFE: the event's own arguments
     assert.equal(frame[0], channel.status);
     assert.match(frame.subarray(1).toString(), /failedPrecondition.*it does not run/);
   });
