@@ -7,7 +7,7 @@ import { PodvmError } from '#base/errors.ts';
 import { systemClock } from '#host/clock.ts';
 import { silentLog } from '#host/log.ts';
 import { Awaited as Changes, StreamingClient } from '../testing/streaming-client.ts';
-import { ClientTunnel } from '../testing/fake-tunnel.ts';
+import { ClientTunnel } from '../testing/client-tunnel.ts';
 import { defaultStreamingSettings, serveStreaming } from './server.ts';
 import { reset } from './spdy/spdy-error.ts';
 import { types } from './spdy/frame.ts';
