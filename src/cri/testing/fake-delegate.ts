@@ -123,6 +123,9 @@ function runtimeVerbs(
 ): Verbs<typeof RuntimeService, EncodedAnswer> {
   const containerOf = (id: string) => found(containers, id);
   const nothing = async () => ({});
+  const become = (id: string, state: ContainerState) => containers.set(id, { ...containerOf(id), state });
+  const containersOf = (podSandboxId: string) =>
+    [...containers].filter(([, container]) => container.podSandboxId === podSandboxId).map(([id]) => id);
   return {
     version: async () => ({ version: '0.1.0', runtimeName: 'fake', runtimeVersion: '9', runtimeApiVersion: 'v1' }),
     status: async ({ verbose }) => ({
@@ -154,9 +157,11 @@ function runtimeVerbs(
     stopPodSandbox: async ({ podSandboxId }) => {
       const pod = pods.get(podSandboxId);
       if (pod !== undefined) pods.set(podSandboxId, { ...pod, state: PodSandboxState.SANDBOX_NOTREADY });
+      for (const id of containersOf(podSandboxId)) become(id, ContainerState.CONTAINER_EXITED);
       return {};
     },
     removePodSandbox: async ({ podSandboxId }) => {
+      for (const id of containersOf(podSandboxId)) containers.delete(id);
       pods.delete(podSandboxId);
       return {};
     },
@@ -182,15 +187,21 @@ function runtimeVerbs(
       return { containerId: id };
     },
     startContainer: async ({ containerId }) => {
-      containerOf(containerId);
+      become(containerId, ContainerState.CONTAINER_RUNNING);
       return {};
     },
-    stopContainer: nothing,
+    stopContainer: async ({ containerId }) => {
+      become(containerId, ContainerState.CONTAINER_EXITED);
+      return {};
+    },
     removeContainer: async ({ containerId }) => {
       containers.delete(containerId);
       return {};
     },
-    containerStatus: async ({ containerId }) => ({ status: { id: containerOf(containerId).id ?? '' } }),
+    containerStatus: async ({ containerId }) => {
+      const { id = '', state = 0 } = containerOf(containerId);
+      return { status: { id, state } };
+    },
     listContainers: async () => ({ containers: [...containers.values()] }),
     streamContainers: noStream,
     updateContainerResources: nothing,

@@ -17,7 +17,10 @@ export interface Received {
   readonly payload: Buffer;
 }
 
-/** An agent that a test controls, valid or not: the far end of a channel, at the level of frames. */
+/**
+ * An agent that a test controls, valid or not: the far end of a channel, at the level of frames. `FakeGuest` is made of it, so
+ * that `link.conformance.ts` judges both by what the real agent does.
+ */
 export class FakeAgent {
   /** The host's end of the channel. */
   readonly channel: Duplex;

@@ -4,7 +4,7 @@ import { decodeCredit, encodeCredit, frameKinds, type FrameKind } from '#wire/fr
 import { limits } from '#wire/limits.ts';
 import type { FakeAgent, Received } from './fake-agent.ts';
 
-/** The agent's end of one byte stream, with the agent's windows. */
+/** The agent's end of one byte stream, with the agent's windows; `link.conformance.ts` judges it as a part of `FakeGuest`. */
 export class FakeStream extends Duplex {
   readonly #id: number;
   readonly #agent: FakeAgent;
