@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { imageUser } from '#image/import/image-user.ts';
 import { userIdsOf } from './names.ts';
 
 test('userIdsOf() gives a state directory a range of its own, always the same, that programs take for ids', () => {
   const ranges = Array.from({ length: 100 }, (_, ino) => userIdsOf({ dev: 64769n, ino: BigInt(ino) }));
   assert.deepEqual(userIdsOf({ dev: 64769n, ino: 7n }), ranges[7]);
   for (const { first, count } of ranges) {
-    assert.ok(first > 1_879_048_191 && first + count <= 0x7fff_ffff, `${first}`);
+    assert.ok(first > 1_879_048_191 && first > imageUser && first + count <= 0x7fff_ffff, `${first}`);
     assert.equal((first - (ranges[0]?.first ?? 0)) % count, 0);
   }
   assert.ok(new Set(ranges.map(({ first }) => first)).size >= 98); // two of a hundred may meet

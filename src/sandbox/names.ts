@@ -44,7 +44,10 @@ export interface UserIdRange {
 
 /** Number of ids of one state directory. */
 const rangeCount = 4096;
-/** Above the ids of people and services (login.defs) and of systemd's containers (nspawn: up to 1,879,048,191). */
+/**
+ * Above the ids of people and services (login.defs), of systemd's containers (nspawn: up to 1,879,048,191) and of programs
+ * that read images (`src/image/import/image-user.ts`).
+ */
 const firstId = 1_879_100_032;
 /** The largest id that every program accepts. */
 const lastId = 0x7fff_fffe;

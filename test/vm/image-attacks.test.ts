@@ -8,6 +8,7 @@ import { after, before, suite, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ErrorKind, PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
+import { imageUser } from '#image/import/image-user.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import type { ImageStore } from '#image/images.ts';
 import { imageLimits } from '#image/limits.ts';
@@ -128,8 +129,8 @@ await suite('images that attack the process that serves pods', { skip: await why
     const pid = await reader(join(directory, 'stuck'));
     const status = await readFile(`/proc/${pid}/status`, 'utf8');
     const field = (name: string) => new RegExp(`^${name}:\\s+(.*)$`, 'm').exec(status)?.[1]?.replaceAll('\t', ' ');
-    assert.equal(field('Uid'), '65534 65534 65534 65534');
-    assert.equal(field('Gid'), '65534 65534 65534 65534');
+    const four = Array.from({ length: 4 }, () => imageUser).join(' ');
+    assert.deepEqual([field('Uid'), field('Gid')], [four, four]);
     assert.equal(field('NoNewPrivs'), '1');
     assert.equal(field('Seccomp'), '2');
     for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) assert.match(field(set) ?? '', /^0+$/, set);

@@ -4,7 +4,7 @@ import { suite, test } from 'node:test';
 import { run } from '#host/run.ts';
 import { jailedImport } from '#image/import/jail.ts';
 import { readerCalls, skopeoCalls } from '#image/jail-calls.ts';
-import { nobody } from '#image/import/nobody.ts';
+import { imageUser } from '#image/import/image-user.ts';
 import { skopeoJail } from '#image/source/skopeo.ts';
 import { whyNoVm } from './node.ts';
 
@@ -46,7 +46,7 @@ await suite('a fallen program in the jails of images', { skip: await whyNoVm() }
 
   const withDirectory = async (use: (directory: string) => Promise<void>) => {
     const directory = await mkdtemp('/var/tmp/podvm-jail-');
-    await chown(directory, nobody, nobody);
+    await chown(directory, imageUser, imageUser);
     try {
       await use(directory);
     } finally {

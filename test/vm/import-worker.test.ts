@@ -10,6 +10,7 @@ import { imageLimits } from '#image/limits.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import { sysroot, traces } from '../images/image-tree.ts';
 import { writeLayout } from '../images/layout-writer.ts';
+import { maySignal, openTo, otherUsers } from '../other-users.ts';
 import { whyNoVm } from './node.ts';
 
 const deadlineMs = 60_000;
@@ -72,4 +73,29 @@ await suite('the process that imports an image', { skip: await whyNoVm(), timeou
       assert.deepEqual(await traces(), earlier);
     });
   }
+
+  test('and what it works on are out of reach of other users of the host', async () => {
+    const directory = await mkdtemp('/var/tmp/podvm-store-');
+    await run('chmod', ['0711', directory]);
+    const images = join(directory, 'images');
+    const store = await openImageStore({ directory: images, sysroot: await sysroot(), log: silentLog });
+    const content = [{ name: 'hello', content: 'hello' }];
+    const [image] = await writeLayout(join(directory, 'layout'), [{ layers: [content], name: 'shop/hello:1' }]);
+    assert.ok(image);
+    const loading = store.load(image.layout, undefined, {}, AbortSignal.timeout(deadlineMs));
+    const pid =
+      (await poll(worker, { everyMs: 1, signal: AbortSignal.timeout(deadlineMs) })) ?? assert.fail('no worker');
+    process.kill(pid, 'SIGSTOP');
+    try {
+      for (const user of otherUsers) {
+        assert.equal(await maySignal(user, pid), false, `${user}`);
+        assert.deepEqual(await openTo(user, images), [], `${user}`);
+      }
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    assert.equal((await loading)[0]?.id, image.id);
+    for (const user of otherUsers) assert.deepEqual(await openTo(user, images), [], `${user}`);
+    await rm(directory, { recursive: true });
+  });
 });

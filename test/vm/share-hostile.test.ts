@@ -146,6 +146,44 @@ describe('a share of the host, attacked', { skip, timeout: 600_000 }, () => {
     }
   });
 
+  test('keeps a kernel’s file system covered or refused when guest and host move, uncover and replace its mounts', async () => {
+    const host = join(directory, 'moved');
+    for (const name of ['above/kernel', 'below', 'bound', 'gone']) await mkdir(join(host, name), { recursive: true });
+    await run('mount', ['--bind', host, host]);
+    await run('mount', ['--make-shared', host]);
+    try {
+      for (const name of ['above/kernel', 'below', 'bound', 'gone'])
+        await run('mount', ['-t', 'proc', 'podvm-test', join(host, name)]);
+      await run('mount', ['-t', 'tmpfs', 'podvm-test', join(host, 'below')]);
+      const places = 'moved-again/kernel below bound gone';
+      const script = `cd /mnt; mv above moved
+        busy=$(for name in gone bound; do mv $name other 2>&1; rmdir $name 2>&1; done | grep -c busy)
+        echo ready; until test -e bound-now; do sleep 0.1; done; echo "$busy are busy"
+        for name in ${places}; do
+          echo "$name: $(ls -A $name 2>&1 | sed 's/.*: //')"
+          for switch in sys/kernel/core_pattern fs/cgroup/cgroup.procs kernel/mm/ksm/run sysrq-trigger; do
+            ( : 3<>$name/$switch ) 2>/dev/null && echo "opened $name/$switch"
+          done
+        done`;
+      const mounts = [ofHost(host, { source: { kind: 'host', path: host, propagation: 'hostToContainer' } })];
+      const said = await runScript(script, mounts, async () => {
+        await run('mv', [join(host, 'moved'), join(host, 'moved-again')]);
+        await run('umount', [join(host, 'below')]); // the file system that was mounted over the kernel's
+        await run('umount', [join(host, 'gone')]);
+        await rm(join(host, 'gone'), { recursive: true });
+        await mkdir(join(host, 'gone'));
+        await run('mount', ['-t', 'sysfs', 'podvm-test', join(host, 'gone')]);
+        await run('mount', ['--rbind', '/sys', join(host, 'bound')]); // the kernel puts it below the cover
+        await writeFile(join(host, 'bound-now'), '');
+      });
+      const harmless = 'moved-again/kernel: \nbelow: Permission denied\nbound: \ngone: Permission denied\n';
+      assert.equal(said, `4 are busy\n${harmless}`);
+    } finally {
+      await run('umount', ['--recursive', host]);
+      await run('umount', [host], { okCodes: 'any' });
+    }
+  });
+
   /** Starts the attacker where the server runs, as it is, and asserts that none of its attacks works. */
   async function attackFrom(server: number): Promise<void> {
     const mounts = await readFile(`/proc/${server}/mountinfo`, 'utf8');

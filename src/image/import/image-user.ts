@@ -1,10 +1,14 @@
-/** The user of the jails: an attacker who exploits a program that reads images gains only this user's rights. */
-export const nobody = 65_534;
+/**
+ * The user of the jails: an attacker who exploits a program that reads images gains only this user's rights. It is not
+ * `nobody`, as which services of a host run, too: these could read a pull's credentials and change an image that is being
+ * made. It is the id below those of VMMs (`src/sandbox/names.ts`).
+ */
+export const imageUser = 1_879_100_031;
 
 /** Arguments of setpriv that drop all of root's rights. */
-export const dropToNobody: readonly string[] = [
-  `--reuid=${nobody}`,
-  `--regid=${nobody}`,
+export const dropToImageUser: readonly string[] = [
+  `--reuid=${imageUser}`,
+  `--regid=${imageUser}`,
   '--clear-groups',
   '--no-new-privs',
   '--inh-caps=-all',

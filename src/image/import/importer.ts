@@ -11,7 +11,7 @@ import { startChild } from '#host/start-child.ts';
 import { Growth } from './growth.ts';
 import { readerCalls } from '../jail-calls.ts';
 import { killedHelper } from './killed-helper.ts';
-import { nobody } from './nobody.ts';
+import { imageUser } from './image-user.ts';
 import { jailedImport } from './jail.ts';
 import { firstFile, type ImportAnswer, type ImportFailure, type ImportJob, readAnswer } from './job.ts';
 
@@ -60,7 +60,7 @@ export async function runImport(
   const { doing, work, signal } = options;
   using _turn = await gate.enter(signal);
   await mkdir(work, { mode: 0o700 });
-  await chown(work, nobody, nobody);
+  await chown(work, imageUser, imageUser);
   const memoryBytes = Math.min(job.limits.maxImportMemoryBytes, Math.floor(totalmem() * memoryPart));
   // On a host without cgroups the jail's own limits still apply.
   await using cgroup = await makeJobCgroup('import', { memoryBytes, cpuShares, processes: maxProcesses }).catch(

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { entryPoint, isRelease, programDirectory } from '#host/program-files.ts';
-import { dropToNobody } from './nobody.ts';
+import { dropToImageUser } from './image-user.ts';
 
 export interface ImportJail {
   /** The one writable directory, owned by the jail's user. */
@@ -55,7 +55,7 @@ export function jailedImport({ work, sysroot, memoryBytes, maxFileBytes, calls }
     ...ours.flatMap(showOurs),
     ...(sysroot === undefined ? [] : show(join(sysroot, 'usr'), '/sysroot/usr')),
     ...['--bind', work, '/work', '--remount-ro', '/', '--chdir', '/work', '--'],
-    ...['setpriv', ...dropToNobody, '--'],
+    ...['setpriv', ...dropToImageUser, '--'],
     ...['bwrap', '--unshare-user', '--disable-userns', '--die-with-parent', '--dev-bind', '/', '/'],
     ...['--seccomp', String(calls), '--'],
     ...['/podvm/node', `--max-old-space-size=${heapMiB}`, program],

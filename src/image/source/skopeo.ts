@@ -6,7 +6,7 @@ import { defaultEnv, run, type RunResult } from '#host/run.ts';
 import { Growth } from '../import/growth.ts';
 import { skopeoCalls } from '../jail-calls.ts';
 import { killedHelper } from '../import/killed-helper.ts';
-import { dropToNobody, nobody } from '../import/nobody.ts';
+import { dropToImageUser, imageUser } from '../import/image-user.ts';
 import { brokenImageFix, maxDocumentBytes, ociArchitecture } from '../oci.ts';
 import { authsForBoth, rewrittenName } from './registry-rewrites.ts';
 import { explainSkopeo } from './skopeo-words.ts';
@@ -52,7 +52,7 @@ export interface SkopeoJail extends Pick<Access, 'containersDirectory'> {
 /** The whole command, except the program itself. */
 export function skopeoJail({ directory, containersDirectory, maxFileBytes, calls }: SkopeoJail): readonly string[] {
   return [
-    ...['setpriv', ...dropToNobody, 'prlimit', `--cpu=${processorSeconds}`, '--core=0', `--fsize=${maxFileBytes}`],
+    ...['setpriv', ...dropToImageUser, 'prlimit', `--cpu=${processorSeconds}`, '--core=0', `--fsize=${maxFileBytes}`],
     ...['bwrap', '--unshare-all', '--share-net', '--new-session', '--die-with-parent', '--ro-bind', '/usr', '/usr'],
     ...['--symlink', 'usr/bin', '/bin', '--symlink', 'usr/lib', '/lib', '--symlink', 'usr/lib64', '/lib64'],
     ...['--dev', '/dev', '--proc', '/proc', '--tmpfs', '/tmp', '--tmpfs', '/var'],
@@ -90,9 +90,9 @@ export class Skopeo {
     const hasAuthFile = await placeAuthFile(what, nameOf(reference), copy, access);
     if (hasAuthFile) {
       await chmod(copy, 0o400);
-      await chown(copy, nobody, nobody);
+      await chown(copy, imageUser, imageUser);
     }
-    await chown(directory, nobody, nobody);
+    await chown(directory, imageUser, imageUser);
     return new Skopeo(what, directory, access, hasAuthFile);
   }
 

@@ -11,6 +11,7 @@ import type { HeldImage, Image, ImageStore, LoadedImage, PullOptions, PullPolicy
 import { ImageHealth } from './image-health.ts';
 import { imageConfigOf, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
 import { mendImage } from './mend-image.ts';
+import { recordsDirectory } from './own-records.ts';
 import { type ImageSource, type Reader, readOwnLayout } from '../source/layout.ts';
 import { authEntry, loginsFor, type RegistryLogin } from '../logins.ts';
 import { type ImageLimits, imageLimits } from '../limits.ts';
@@ -45,9 +46,11 @@ export interface ImageStoreOptions {
 export async function openImageStore(options: ImageStoreOptions): Promise<ImageStore> {
   const work = join(options.directory, 'work');
   await mkdir(options.directory, { recursive: true, mode: 0o711 });
-  await mkdir(rootfsDirectory(options.directory), { recursive: true });
   // The files are readable by every VMM's user; the closed directory keeps out others: VMMs use links in their own.
-  await chmod(rootfsDirectory(options.directory), 0o700);
+  for (const closed of [rootfsDirectory(options.directory), recordsDirectory(options.directory)]) {
+    await mkdir(closed, { recursive: true });
+    await chmod(closed, 0o700); // earlier versions left it open
+  }
   await mkdir(work, { recursive: true, mode: 0o711 });
   for (const left of await readdir(work)) await rm(join(work, left), { recursive: true, force: true });
   return new DiskImageStore(options, work, await readRecords(options.directory, options.log));

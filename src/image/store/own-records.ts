@@ -11,7 +11,7 @@ import { imageSchema, parseVersioned } from './record-schema.ts';
 const recordSchema = v.object({ version: v.literal(1), writtenAtMs: v.number(), image: imageSchema });
 type OwnRecord = v.InferOutput<typeof recordSchema>;
 
-const recordsDirectory = (directory: string) => join(directory, 'records');
+export const recordsDirectory = (directory: string) => join(directory, 'records');
 
 function recordPath(directory: string, id: string): string {
   return join(recordsDirectory(directory), `${id.replace('sha256:', '')}.json`);
@@ -22,7 +22,7 @@ function recordPath(directory: string, id: string): string {
  * podvm.
  */
 export async function writeOwnRecords(directory: string, images: ReadonlyMap<string, Image>): Promise<void> {
-  await mkdir(recordsDirectory(directory), { recursive: true, mode: 0o755 });
+  await mkdir(recordsDirectory(directory), { recursive: true, mode: 0o700 });
   for (const image of images.values()) {
     const path = recordPath(directory, image.id);
     const content = JSON.stringify(v.parse(imageSchema, image)); // in the order of the schema
