@@ -1,11 +1,19 @@
 import assert from 'node:assert/strict';
-import { chown, mkdtemp, rm } from 'node:fs/promises';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { chmod, chown, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
+import { join } from 'node:path';
 import { suite, test } from 'node:test';
+import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
+import { poll } from '#host/wait.ts';
 import { jailedImport } from '#image/import/jail.ts';
 import { readerCalls, skopeoCalls } from '#image/jail-calls.ts';
 import { imageUser } from '#image/import/image-user.ts';
 import { skopeoJail } from '#image/source/skopeo.ts';
+import { openImageStore } from '#image/store/image-store.ts';
+import { sysroot } from '../images/image-tree.ts';
 import { whyNoVm } from './node.ts';
 
 const [notPermitted, noSuchCall] = [1, 38];
@@ -35,6 +43,23 @@ const script = attempts
   .map(([name, ...numbers]) => `$! = 0; syscall(${numbers.join(', ')}); print "${name}: ", $! + 0, "\\n";`)
   .join(' ');
 
+/** The process of skopeo that works in the directory. */
+async function skopeoOf(directory: string): Promise<string | undefined> {
+  for (const pid of await readdir('/proc')) {
+    const words = await readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => '');
+    const mounts = await readFile(`/proc/${pid}/mountinfo`, 'latin1').catch(() => '');
+    if (words.startsWith('skopeo\0') && mounts.includes(directory)) return pid;
+  }
+  return undefined;
+}
+
+/** Directory of a process's cgroup for memory. */
+function cgroupOf(lines: string): string {
+  const [, path = assert.fail(lines)] =
+    /^\d+:(?:[^:]*,)?memory(?:,[^:]*)?:(.*)$/m.exec(lines) ?? /^0::(.*)$/m.exec(lines) ?? [];
+  return join(existsSync('/sys/fs/cgroup/memory') ? '/sys/fs/cgroup/memory' : '/sys/fs/cgroup', path);
+}
+
 await suite('a fallen program in the jails of images', { skip: await whyNoVm() }, () => {
   const errnosIn = async (jail: readonly string[], list: Buffer) => {
     const [program, ...args] = [...jail, 'perl', '-e', script];
@@ -47,6 +72,7 @@ await suite('a fallen program in the jails of images', { skip: await whyNoVm() }
   const withDirectory = async (use: (directory: string) => Promise<void>) => {
     const directory = await mkdtemp('/var/tmp/podvm-jail-');
     await chown(directory, imageUser, imageUser);
+    await chmod(directory, 0o711);
     try {
       await use(directory);
     } finally {
@@ -62,6 +88,29 @@ await suite('a fallen program in the jails of images', { skip: await whyNoVm() }
       const found = await errnosIn(jail, readerCalls());
       assert.deepEqual(found, refused);
     });
+  });
+
+  test('skopeo has a cgroup of its own while a registry does not answer, which goes with it', async () => {
+    const registry = createServer();
+    registry.listen(0, '127.0.0.1');
+    await once(registry, 'listening');
+    const { port } = registry.address() as AddressInfo; // SAFE: it listens on TCP
+    await withDirectory(async (directory) => {
+      const images = { directory: join(directory, 'images'), sysroot: await sysroot(), log: silentLog };
+      const store = await openImageStore(images);
+      const abort = new AbortController();
+      const pulling = store.pull(`127.0.0.1:${port}/x:1`, {}, abort.signal);
+      const pid = await poll(() => skopeoOf(directory), { everyMs: 1, signal: AbortSignal.timeout(20_000) });
+      const cgroup = cgroupOf(await readFile(`/proc/${pid ?? assert.fail('no skopeo')}/cgroup`, 'latin1'));
+      assert.match(cgroup, /\/podvm\/pull-\d+-\d+$/);
+      const [limit] = ['memory.max', 'memory.limit_in_bytes'].filter((file) => existsSync(join(cgroup, file)));
+      assert.equal(Number(await readFile(join(cgroup, limit ?? assert.fail()), 'latin1')), 1024 ** 3);
+      abort.abort();
+      await assert.rejects(pulling, { kind: 'cancelled' });
+      const isGone = async () => (existsSync(cgroup) ? undefined : true);
+      assert.ok(await poll(isGone, { everyMs: 5, signal: AbortSignal.timeout(20_000) }), 'the cgroup stays');
+    });
+    registry.close();
   });
 
   test('skopeo has no call that leads out, and no socket but those of the internet', async () => {

@@ -2,6 +2,7 @@ import { chown, mkdir, chmod, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { formatReference, nameOf, type Reference } from '#base/image-reference.ts';
+import { makeJobCgroup } from '#host/job-cgroup.ts';
 import { defaultEnv, run, type RunResult } from '#host/run.ts';
 import { Growth } from '../import/growth.ts';
 import { skopeoCalls } from '../jail-calls.ts';
@@ -33,6 +34,10 @@ export interface DeclaredSize {
 
 const copyTimeoutMs = 60 * 60 * 1000;
 const processorSeconds = 1800;
+/** Its cgroup's limits; most of the memory is for pages that wait to be written. It leaves the processor to the node's pods. */
+const memoryBytes = 1024 ** 3;
+const cpuShares = 256;
+const processes = 256;
 /** Room for what skopeo writes besides blobs, and for the growth when it compresses blobs again. */
 const roomBytes = 2 * maxDocumentBytes;
 const roomPart = 0.01;
@@ -154,18 +159,31 @@ export class Skopeo {
     const platform = ['--override-os', 'linux', '--override-arch', ociArchitecture()];
     const { containersDirectory } = this.#access;
     const jail = skopeoJail({ directory: this.#directory, containersDirectory, maxFileBytes, calls: 3 });
-    const [program = '', ...words] = [...jail, 'skopeo', ...platform, ...args];
+    // On a host without cgroups the jail's own limits still apply.
+    await using cgroup = await makeJobCgroup('pull', { memoryBytes, cpuShares, processes }).catch(() => undefined);
+    const [program = '', ...words] = [...(cgroup?.enter ?? []), ...jail, 'skopeo', ...platform, ...args];
     const inherited = [skopeoCalls()];
     const env = { ...defaultEnv(), HOME: '/work', TMPDIR: '/work' };
     try {
       const options = { signal, env, timeoutMs, maxOutputBytes: maxDocumentBytes, okCodes: 'any', inherited } as const;
       const result = await run(program, words, options);
       if (result.code === 0) return result;
+      if ((await cgroup?.wasOutOfMemory()) === true) throw this.#needsTooMuch();
       const killed = killedHelper(`pull ${this.#what}`, 'skopeo', result.code, result.stderr);
       throw killed ?? explainSkopeo(this.#what, result.stderr);
     } catch (error) {
       throw kindOf(error) === 'timeout' ? this.#silence(error) : error;
     }
+  }
+
+  #needsTooMuch(): PodvmError {
+    return new PodvmError(
+      'exhausted',
+      `Cannot pull ${this.#what}: skopeo needs more than ${memoryBytes} bytes of memory`,
+      {
+        fix: 'Check the registry: images of any size need less.',
+      },
+    );
   }
 
   #silence(cause: unknown): PodvmError {
