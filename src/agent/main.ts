@@ -4,14 +4,14 @@ import type { Engine } from '#engine/engine.ts';
 import { takeEngine } from '#engine/native.ts';
 import { startServices } from './services.ts';
 
-/** Maximum time that a handler may occupy the agent. */
-const watchdogMs = 10_000;
+/** Maximum work of a handler: ten million calls and turns of loops, some seconds of an emulated processor. */
+const watchdogLooks = 1000;
 
 void main(takeEngine() as Engine); // catches everything: the engine has no top-level await
 
 async function main(engine: Engine): Promise<void> {
   engine.onError((error) => engine.print(`error: ${describe(error)}`));
-  engine.setWatchdog(watchdogMs);
+  engine.setWatchdog(watchdogLooks);
   try {
     const { channelFd, guest } = inherited(engine) ?? (await boot(engine));
     startServices(engine, channelFd, guest);

@@ -91,7 +91,7 @@ class Services {
     this.#cgroups = new Cgroups(engine);
     this.#channel = new Channel(engine, channelFd, {
       hello: (hello) => this.#welcome(hello),
-      call: (call, reply) => void this.#answer(call, reply),
+      call: (call, reply) => this.#answer(call, reply),
       ended: () => {
         if (!guest.isMachine) engine.exit(0);
       },
@@ -123,13 +123,13 @@ class Services {
     };
   }
 
-  /** Reports any error of a call to the caller, so that the agent survives. */
-  async #answer(call: CallMessage, reply: (message: ToldMessage) => void): Promise<void> {
-    try {
-      reply({ t: 'result', id: call.id, value: await this.#call(call.method, call.params) });
-    } catch (error) {
-      reply({ t: 'error', id: call.id, kind: kindOf(error), message: messageOf(error).slice(0, maxErrorChars) });
-    }
+  /** Reports any error of a call to the caller, so that the agent survives; `catch {}` would miss an interruption. */
+  #answer(call: CallMessage, reply: (message: ToldMessage) => void): void {
+    this.#call(call.method, call.params)
+      .then((value) => reply({ t: 'result', id: call.id, value }))
+      .catch((error: unknown) =>
+        reply({ t: 'error', id: call.id, kind: kindOf(error), message: messageOf(error).slice(0, maxErrorChars) }),
+      );
   }
 
   async #call(method: string, params: unknown): Promise<unknown> {

@@ -54,6 +54,8 @@ const expected: Readonly<Record<string, unknown>> = {
   ],
   outOfMemory: { errors: ['InternalError: out of memory'], still: [2, 4] },
   watchdog: ['InternalError: interrupted'],
+  slowHandler: { turns: 100_000, errors: [] },
+  interruptedCall: { got: ['InternalError: interrupted', 'InternalError: interrupted'], errors: [] },
   deepRecursion: ['InternalError: stack overflow'],
   noEval: ['TypeError', 'TypeError'],
   streams: { text: 'GRüßE', code: 7 },

@@ -344,8 +344,12 @@ export interface Runtime {
   readonly args: readonly string[];
   memoryUse(): MemoryUse;
   collectGarbage(): void;
-  /** Interrupts a handler that runs longer with an error that only `onError` receives. 0: never. */
-  setWatchdog(ms: number): void;
+  /**
+   * Interrupts a handler after `looks` times 10,000 calls and turns of loops; 0: never. Counts no time, because a guest's
+   * clock also runs while its machine gets no processor. No `catch` or `finally` of a function gets the error, only
+   * `onError`, or a handler of an interrupted asynchronous function's promise.
+   */
+  setWatchdog(looks: number): void;
   /** Receives exceptions that leave a handler, and rejections that are unhandled at the end of a turn. */
   onError(handler: (error: unknown) => void): void;
   /** Writes a line to descriptor 2 (the console): at most 1 KiB, control characters escaped. Never throws or blocks. */

@@ -16,7 +16,9 @@ struct rejection {
 static JSValue on_error_handler = JS_UNDEFINED;
 static struct rejection rejections[max_rejections];
 static int rejection_count;
-static int64_t watchdog_ns, handler_started_ns;
+
+/* The watchdog counts the engine's questions whether to go on (JS_INTERRUPT_COUNTER_INIT: one for 10,000 steps). */
+static int64_t watchdog_looks, looks;
 
 int64_t monotonic_ns(void)
 {
@@ -51,7 +53,7 @@ static void report(JSContext *ctx, JSValueConst error)
         print_error(ctx, error);
         return;
     }
-    handler_started_ns = monotonic_ns();
+    looks = 0;
     result = JS_Call(ctx, handler, JS_UNDEFINED, 1, &error);
     JS_FreeValue(ctx, handler);
     if (JS_IsException(result)) {
@@ -101,8 +103,8 @@ static int on_interrupt(JSRuntime *rt, void *unused)
 {
     UNUSED(rt);
     UNUSED(unused);
-    if (watchdog_ns == 0 || monotonic_ns() - handler_started_ns < watchdog_ns) return 0;
-    handler_started_ns = monotonic_ns(); /* its cleanup gets the same time again */
+    if (watchdog_looks == 0 || ++looks < watchdog_looks) return 0;
+    looks = 0; /* its cleanup gets as many again */
     return 1;
 }
 
@@ -113,7 +115,7 @@ bool settle(JSContext *ctx)
     int done = 0, result;
 
     while (done++ < max_jobs) {
-        handler_started_ns = monotonic_ns();
+        looks = 0;
         result = JS_ExecutePendingJob(rt, &where);
         if (result < 0) report_exception(where);
         if (result == 0) break;
@@ -133,7 +135,7 @@ bool call_handler(JSContext *ctx, JSValueConst handler, JSValue argument)
     JSValue kept = JS_DupValue(ctx, handler), result; /* the handler may replace itself */
     bool ok;
 
-    handler_started_ns = monotonic_ns();
+    looks = 0;
     result = JS_Call(ctx, kept, JS_UNDEFINED, 1, &argument);
     ok = !JS_IsException(result);
     if (!ok) report_exception(ctx);
@@ -148,7 +150,6 @@ void handlers_start(JSContext *ctx)
 {
     JS_SetHostPromiseRejectionTracker(JS_GetRuntime(ctx), on_rejection, NULL);
     JS_SetInterruptHandler(JS_GetRuntime(ctx), on_interrupt, NULL);
-    handler_started_ns = monotonic_ns();
 }
 
 static CALL(set_on_error)
@@ -160,11 +161,7 @@ static CALL(set_on_error)
 static CALL(set_watchdog)
 {
     CALL_START;
-    int64_t ms;
-
-    if (!take_int(ctx, argv[0], 0, 3600000, &ms)) return JS_EXCEPTION;
-    watchdog_ns = ms * 1000000;
-    return JS_UNDEFINED;
+    return take_int(ctx, argv[0], 0, 1000000, &watchdog_looks) ? JS_UNDEFINED : JS_EXCEPTION;
 }
 
 static const JSCFunctionListEntry calls[] = {

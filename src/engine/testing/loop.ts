@@ -120,7 +120,7 @@ export const loopScenarios: Record<string, Scenario> = {
 
   async watchdog() {
     let spins = 0;
-    engine.setWatchdog(50);
+    engine.setWatchdog(2);
     engine.setTimer(1, () => {
       for (;;) {
         try {
@@ -131,6 +131,58 @@ export const loopScenarios: Record<string, Scenario> = {
     await sleep(10);
     await sleep(10);
     return spins > 0 ? errors : [];
+  },
+
+  /** A guest that gets no processor sees its clock jump in the middle of a handler. */
+  async slowHandler() {
+    engine.setWatchdog(50);
+    const pipe = engine.pipe('write');
+    shell('sleep 0.2', [-1, pipe.write, 2]);
+    engine.close(pipe.write);
+    const turns = await new Promise<number>((resolve) => {
+      engine.onError((error) => {
+        errors.push(String(error));
+        resolve(0);
+      });
+      engine.setTimer(1, () => {
+        engine.read(pipe.read, new Uint8Array(1));
+        let done = 0;
+        while (done < 100_000) done += 1;
+        resolve(done);
+      });
+    });
+    return { turns, errors };
+  },
+
+  /** Nothing catches the interruption of an asynchronous function, but a handler of its promise gets it. */
+  async interruptedCall() {
+    engine.setWatchdog(2);
+    const got: string[] = [];
+    const spin = async (isLate: boolean) => {
+      try {
+        if (isLate) await sleep(1);
+        for (;;);
+      } catch {
+        got.push('caught');
+      } finally {
+        got.push('finished');
+      }
+    };
+    const call = async (isLate: boolean) => {
+      try {
+        await spin(isLate);
+      } catch {
+        got.push('caught by the caller');
+      }
+    };
+    for (const isLate of [false, true]) {
+      await new Promise<void>((resolve) => {
+        void call(isLate)
+          .catch((error) => void got.push(String(error)))
+          .finally(resolve);
+      });
+    }
+    return { got, errors };
   },
 
   async deepRecursion() {
