@@ -9,8 +9,8 @@ import { SentOutput } from './sent-output.ts';
 
 const unused = () => assert.fail('not used here');
 
-/** A process that has written `output` and ended, and the pump that reads it. */
-function writing(output: Uint8Array) {
+/** A process that has written `output` and ended, and the pump that reads it, in pieces of at most `pieceBytes`. */
+function writing(output: Uint8Array, pieceBytes = Infinity) {
   let at = 0;
   const state: { isClosed: boolean; read?: (() => void) | undefined } = { isClosed: false };
   const parts: Descriptors = {
@@ -23,7 +23,7 @@ function writing(output: Uint8Array) {
     watch: (_fd, _interest, handler) => void (state.read = () => handler(1)),
     unwatch: () => void (state.read = undefined),
     read: (_fd, into, offset = 0, length = into.length - offset) => {
-      const piece = output.subarray(at, at + length);
+      const piece = output.subarray(at, at + Math.min(length, pieceBytes));
       into.set(piece, offset);
       at += piece.length;
       return piece.length;
@@ -96,12 +96,8 @@ test('the last output of a process is sent again after its end', () => {
   assert.ok(second.hasEnded());
 });
 
-test('a frame that is sent again is no larger than any other', () => {
-  const process = writing(output);
-  const first = host(process.pump);
-  process.pump.attach(first.stream);
-  process.run();
-  first.stream.lost('away');
+/** Sizes of the frames that a host that takes over is sent at once. */
+function framesSentAgain(pump: OutputPump): readonly number[] {
   const frames: number[] = [];
   const stream = new AgentStream(2, {
     epoch: 2,
@@ -109,10 +105,28 @@ test('a frame that is sent again is no larger than any other', () => {
     write: (_frame, length) => frames.push(length),
     forget: () => {},
   });
-  stream.use(outputUser(process.pump, stream));
-  process.pump.attach(stream, 0);
+  stream.use(outputUser(pump, stream));
+  pump.attach(stream, 0);
+  return frames;
+}
+
+test('a frame that is sent again is no larger than any other', () => {
+  const process = writing(output);
+  const first = host(process.pump);
+  process.pump.attach(first.stream);
+  process.run();
+  first.stream.lost('away');
+  const frames = framesSentAgain(process.pump);
   assert.ok(frames.length > 1);
   assert.ok(frames.every((length) => length <= headerBytes + limits.maxDataBytes));
+});
+
+test('lines that were sent one by one are sent again together', () => {
+  const process = writing(output.subarray(0, 5000), 10);
+  const first = host(process.pump);
+  process.pump.attach(first.stream);
+  process.run();
+  assert.deepEqual(framesSentAgain(process.pump), [headerBytes + 5000, headerBytes]);
 });
 
 test('a closed container sends nothing again', () => {

@@ -6,6 +6,7 @@ import type { SentOutput } from './sent-output.ts';
 
 /** Shared by all pumps: handlers are never re-entered, and a frame that cannot be written at once is copied. */
 const buffer = new Uint8Array(headerBytes + limits.maxDataBytes);
+const nothing: Uint8Array = new Uint8Array(0);
 
 /**
  * From a descriptor (a process' output, a socket) to a stream. Reads only what the host accepts, so that a process waits for
@@ -20,7 +21,7 @@ export class OutputPump {
   #fd: number;
   #stream: AgentStream | undefined;
   /** Output to send again on this stream, before new output. */
-  #again: Uint8Array[] = [];
+  #again = nothing;
   #isDropping = false;
   #isWatching = false;
 
@@ -34,7 +35,7 @@ export class OutputPump {
 
   /** Undefined: drops output. `from`: bytes that the stream's reader has; absent: it only wants new output. */
   attach(stream: AgentStream | undefined, from?: number): void {
-    this.#again = this.#sent?.after(from) ?? [];
+    this.#again = this.#sent?.after(from) ?? nothing;
     this.#stream = stream;
     this.#isDropping = stream === undefined;
     this.#update();
@@ -62,7 +63,7 @@ export class OutputPump {
   }
 
   close(): void {
-    this.#again = [];
+    this.#again = nothing;
     if (this.#fd >= 0) {
       const fd = this.#fd;
       this.#fd = -1;
@@ -80,13 +81,12 @@ export class OutputPump {
   #sendAgain(): void {
     const stream = this.#stream;
     if (stream === undefined) return;
-    for (let next = this.#again[0]; next !== undefined; next = this.#again[0]) {
-      const length = Math.min(next.length, stream.sendable);
+    while (this.#again.length > 0) {
+      const length = Math.min(this.#again.length, stream.sendable);
       if (length === 0) return;
-      buffer.set(next.subarray(0, length), headerBytes);
+      buffer.set(this.#again.subarray(0, length), headerBytes);
       stream.send(buffer, length);
-      if (length < next.length) this.#again[0] = next.subarray(length);
-      else this.#again.shift();
+      this.#again = this.#again.subarray(length);
     }
   }
 

@@ -4,7 +4,7 @@ import { PodvmError } from '#base/errors.ts';
 import { SentOutput } from './sent-output.ts';
 
 const bytes = (text: string) => Buffer.from(text);
-const textOf = (pieces: readonly Uint8Array[]) => Buffer.concat(pieces).toString();
+const textOf = (sentAgain: Uint8Array) => Buffer.from(sentAgain).toString();
 const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
 
 function sent(...texts: string[]): SentOutput {

@@ -27,17 +27,21 @@ export class SentOutput {
   }
 
   /**
-   * Output sent after `offset`, which acknowledges the rest; undefined: nothing is requested again. Errors: `exhausted` if
-   * some of it is no longer kept; `invalid` if it was never sent.
+   * Output sent after `offset`, which acknowledges the rest; undefined: nothing is requested again. In one piece, since a
+   * process may have written thousands of lines, one by one. Errors: `exhausted` if some of it is no longer kept;
+   * `invalid` if it was never sent.
    */
-  after(offset: number | undefined): Uint8Array[] {
-    if (offset === undefined) {
-      this.#drop(this.#sent);
-      return [];
+  after(offset: number | undefined): Uint8Array {
+    if (offset !== undefined) this.check(offset);
+    this.#drop(offset ?? this.#sent);
+    const whole = new Uint8Array(this.#sent - this.#acknowledged);
+    let at = 0;
+    for (const piece of this.#pieces) {
+      whole.set(piece, at);
+      at += piece.length;
     }
-    this.check(offset);
-    this.#drop(offset);
-    return [...this.#pieces];
+    this.#pieces = [whole];
+    return whole;
   }
 
   /** Errors: those of `after`. */
