@@ -15,6 +15,8 @@ import {
   type StoredSource,
   storedSource,
 } from './ended-record.ts';
+import { type LiveRecord, LiveRecordWriter, readLiveRecord } from './live-record.ts';
+import type { StartOptions } from './node-pods.ts';
 import { SecretsInMemory } from './secrets-in-memory.ts';
 
 /** The most that is kept of pods after their end; the oldest are removed first. */
@@ -42,6 +44,14 @@ export interface EndedPod {
   readonly bytes: number;
 }
 
+/** A pod of an earlier process whose end is not recorded: it may run, for the next process to take over. */
+export interface UnfinishedPod {
+  readonly id: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly live: LiveRecord;
+}
+
 /** A log that a container has left. */
 export interface LeftLog {
   readonly container: string;
@@ -49,8 +59,8 @@ export interface LeftLog {
   readonly path: string;
 }
 
-/** Outcome of a pod whose podvm was killed: as if by SIGKILL, since its machine is ended, too. */
-const lost: PodOutcome = { exitCode: 137, reason: 'Lost', message: 'podvm was killed while the pod ran' };
+/** Outcome of a pod that no process could take over: as if by SIGKILL, since its machine is ended, too. */
+const lost: PodOutcome = { exitCode: 137, reason: 'Lost', message: 'its machine ended while no podvm served it' };
 
 /**
  * Pods of `podvm run` after their end, for the next processes too: what `inspect` shows, exit code, logs, and what it takes
@@ -60,6 +70,7 @@ export class EndedPods {
   readonly #options: EndedPodsOptions;
   /** By id, in the order of their ends. */
   readonly #pods = new Map<string, EndedPod>();
+  readonly #unfinished = new Map<string, UnfinishedPod>();
   readonly #secrets = new SecretsInMemory();
 
   private constructor(options: EndedPodsOptions) {
@@ -81,9 +92,35 @@ export class EndedPods {
     return [...this.#pods.values()];
   }
 
+  /** Pods that an earlier process has left. */
+  unfinished(): readonly UnfinishedPod[] {
+    return [...this.#unfinished.values()];
+  }
+
+  /** What a pod runs with that an earlier process has left, without its Secrets. Errors: `corrupt`. */
+  async takeUp(pod: UnfinishedPod): Promise<StoredSource> {
+    const source = await this.#storedSourceOf(pod);
+    this.#unfinished.delete(pod.id);
+    return source;
+  }
+
+  /** Lists a pod that cannot be taken over. */
+  async lose({ id }: UnfinishedPod): Promise<void> {
+    this.#unfinished.delete(id);
+    const record = await this.#recordOf(id);
+    const at = new Date().toISOString();
+    await this.#write(id, { ...record, ended: { at, ...lost } });
+    this.#pods.set(id, endedPodOf(id, record, at));
+    await this.#removeOldest();
+  }
+
+  /** Records a pod for the next process while it runs, after `begun`. */
+  writerOf(id: string, facts: Pick<LiveRecord, 'bootId'> & StartOptions, begun: Promise<unknown>): LiveRecordWriter {
+    return new LiveRecordWriter(this.#pathOf(id), facts, begun, this.#options.log);
+  }
+
   /** Records that a pod starts, so that it is not forgotten if podvm is killed. Returns the id of its directory. */
-  async begin(details: PodDetails, source: PodSource): Promise<string> {
-    const id = randomUUID();
+  async begin(details: PodDetails, source: PodSource, id: string = randomUUID()): Promise<string> {
     await mkdir(this.#pathOf(id), { recursive: true, mode: 0o700 });
     if (source.secrets.length > 0) this.#secrets.keep(id, source.secrets);
     await replaceFile(this.#pathOf(id, 'source.json'), storedSource(source));
@@ -123,6 +160,7 @@ export class EndedPods {
   /** Forgets a pod that ended, or that `begin` has recorded. */
   async remove(id: string): Promise<void> {
     this.#pods.delete(id);
+    this.#unfinished.delete(id);
     this.#secrets.drop(id);
     await rm(this.#pathOf(id), { recursive: true, force: true });
   }
@@ -143,7 +181,7 @@ export class EndedPods {
     );
   }
 
-  async #storedSourceOf({ id, name }: EndedPod): Promise<StoredSource> {
+  async #storedSourceOf({ id, name }: Pick<EndedPod, 'id' | 'name'>): Promise<StoredSource> {
     try {
       return parseSource(await readFile(this.#pathOf(id, 'source.json'), 'utf8'));
     } catch (cause) {
@@ -180,13 +218,23 @@ export class EndedPods {
 
   async #read(id: string): Promise<EndedPod | undefined> {
     try {
-      const path = this.#pathOf(id, 'pod.json');
-      const record = v.parse(endedRecordSchema, JSON.parse(await readFile(path, 'utf8')));
-      return endedPodOf(id, record, (await stat(path)).mtime.toISOString());
+      const record = await this.#recordOf(id);
+      const live = record.ended === undefined ? await readLiveRecord(this.#pathOf(id), this.#options.log) : undefined;
+      if (live !== undefined) {
+        const { namespace, name } = record.details;
+        this.#unfinished.set(id, { id, namespace, name, live });
+        return undefined;
+      }
+      return endedPodOf(id, record, (await stat(this.#pathOf(id, 'pod.json'))).mtime.toISOString());
     } catch (error) {
       this.#options.log.error('record of an ended pod not read', error, { id });
       return undefined;
     }
+  }
+
+  /** Errors: valibot's and JSON's. */
+  async #recordOf(id: string): Promise<EndedRecord> {
+    return v.parse(endedRecordSchema, JSON.parse(await readFile(this.#pathOf(id, 'pod.json'), 'utf8')));
   }
 
   /** Links the newest files first, until `room` is used up. */

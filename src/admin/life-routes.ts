@@ -3,7 +3,7 @@ import { PodvmError } from '#base/errors.ts';
 import { summaryOf } from './describe-pod.ts';
 import { type EndedPods, endedSummaryOf } from './ended-pods.ts';
 import { readJson, sendJson } from './http.ts';
-import type { KnownPod, LivePod, NodePods } from './node-pods.ts';
+import { type KnownPod, type LivePod, type NodePods, untilOver } from './node-pods.ts';
 import type { RunningPod } from '#pod/pods.ts';
 import type { Asked, Call, Routes } from './routes.ts';
 import { untilStarted } from './run-session.ts';
@@ -15,20 +15,20 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
     async (call: Call): Promise<void> => {
       sendJson(call.response, 200, await answer(findKnown(pods, call), call));
     };
-  const started = async ({ pod }: LivePod): Promise<PodSummary> => {
-    await untilStarted(pod);
-    return summaryOf(pod);
+  const started = async (live: LivePod): Promise<PodSummary> => {
+    await untilStarted(live);
+    return summaryOf(live.pod);
   };
   /** Its summary when it has ended: that of the record, if there is one. */
-  const endOf = async ({ pod, over }: LivePod): Promise<PodSummary> => {
-    const { exitCode } = await over;
-    return { ...summaryOf(pod), exitCode };
+  const endOf = async (live: LivePod): Promise<PodSummary> => {
+    const { exitCode } = await untilOver(live);
+    return { ...summaryOf(live.pod), exitCode };
   };
   return {
     'POST /v1/pods/:namespace/:name/stop': withPod(async (pod, { request }) => {
       const { graceSeconds } = await readJson(request, stopRequestSchema);
       if (pod.kind === 'ended') return endedSummaryOf(pod);
-      await pod.pod.terminate(graceSeconds);
+      void pod.pod.terminate(graceSeconds);
       return await endOf(pod);
     }),
     'POST /v1/pods/:namespace/:name/start': withPod(async (pod) =>
@@ -43,7 +43,7 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
     ),
     'GET /v1/pods/:namespace/:name/wait': withPod(async (pod) => {
       if (pod.kind === 'ended') return pod.outcome;
-      const { exitCode, reason, message } = await pod.over;
+      const { exitCode, reason, message } = await untilOver(pod);
       return { exitCode, reason, ...(message === undefined ? {} : { message }) };
     }),
     'DELETE /v1/pods/:namespace/:name': withPod(async (pod, { query }) => {
@@ -52,7 +52,7 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
         return endedSummaryOf(pod);
       }
       if (query.get('force') !== 'true') throw stillRuns(pod);
-      await pod.pod.kill();
+      void pod.pod.kill();
       const summary = await endOf(pod);
       const { namespace, name } = pod;
       const left = ended.list().filter((it) => it.namespace === namespace && it.name === name);

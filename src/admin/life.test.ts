@@ -118,11 +118,11 @@ describe('a detached pod', () => {
     assert.deepEqual(await listed(served), [['web', 'Failed', 125]]);
   });
 
-  test('ends with the node', async () => {
-    const served = await openAdmin();
+  test('ends with a node that is asked to end its pods', async () => {
+    await using served = await openAdmin();
     await detach(served);
     const { sandboxes, ended } = served.parts;
-    await served[Symbol.asyncDispose]();
+    await served.server.endPods();
     assert.deepEqual(sandboxes.list(), []);
     assert.deepEqual(
       ended.list().map(({ name, outcome }) => [name, outcome.exitCode]),

@@ -1,12 +1,15 @@
+import { randomUUID } from 'node:crypto';
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import { findByName, type PodTable } from '#pod/pod-table.ts';
 import type { PodConfig, PodFinish, PodParts, RunningPod, TerminalSize } from '#pod/pods.ts';
-import { startPod } from '#pod/start-pod.ts';
+import { resumePod, startPod } from '#pod/start-pod.ts';
+import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { Activity } from './activity.ts';
 import { detailsOf } from './describe-pod.ts';
-import type { EndedPod, EndedPods } from './ended-pods.ts';
-import type { PodSource } from './ended-record.ts';
+import type { EndedPod, EndedPods, UnfinishedPod } from './ended-pods.ts';
+import type { PodSource, StoredSource } from './ended-record.ts';
+import type { LiveRecordWriter } from './live-record.ts';
 
 export interface StartOptions {
   /** Keeps nothing of the pod after its end. */
@@ -24,6 +27,8 @@ export interface LivePod {
   readonly options: StartOptions;
   /** Settles when it has ended, its sandbox is gone, and it is among the ended ones or forgotten. Never rejects. */
   readonly over: Promise<PodFinish>;
+  /** Settles when this process leaves it to the next one. */
+  readonly left: Promise<void>;
 }
 
 export type KnownPod = LivePod | ({ readonly kind: 'ended' } & EndedPod);
@@ -35,8 +40,25 @@ export interface RunParts extends PodParts {
   readonly log: Log;
 }
 
+/** How pods outlive the process. */
+export interface PodKeeping {
+  /** Present boot of the host. */
+  readonly bootId: string;
+  /** Runs pods with `restartPolicy: Always` again that the end of an earlier boot has ended. */
+  readonly startsAfterBoot: boolean;
+}
+
 export interface NodePodsParts extends RunParts {
   readonly ended: EndedPods;
+  /** Undefined: pods end with this process, as those of one command do. */
+  readonly keeping?: PodKeeping;
+}
+
+/** How a pod of this process begins: as a new one, or from what an earlier process has left. */
+interface Beginning {
+  readonly id: string;
+  readonly before?: { readonly left: UnfinishedPod; readonly sandbox: Sandbox; readonly hasLostSecrets: boolean };
+  readonly signal?: AbortSignal;
 }
 
 /** The pods that this process was asked to run, with those that have ended: started, found, removed and run again. */
@@ -44,6 +66,8 @@ export class NodePods implements AsyncDisposable {
   readonly #parts: NodePodsParts;
   readonly #activity: Activity;
   readonly #live = new Map<RunningPod, LivePod>();
+  readonly #writers = new Map<RunningPod, LiveRecordWriter>();
+  readonly #leaving = Promise.withResolvers<void>();
 
   constructor(parts: NodePodsParts, activity: Activity) {
     this.#parts = parts;
@@ -58,7 +82,53 @@ export class NodePods implements AsyncDisposable {
     for (const { pod } of sources) {
       if (this.#parts.pods.has(pod.metadata.namespace, pod.metadata.name)) throw nameRuns(pod.metadata);
     }
-    return sources.map((source) => this.#startOne(source, options, signal ?? new AbortController().signal));
+    return sources.map((source) =>
+      this.#beginOne(source, options, { id: randomUUID(), signal: signal ?? new AbortController().signal }),
+    );
+  }
+
+  /** Takes over what an earlier process has left running, and lists what has ended meanwhile. */
+  async recover(): Promise<void> {
+    const { ended, keeping, sandboxes, log } = this.#parts;
+    if (keeping === undefined) return;
+    const kept = new Set(sandboxes.list().filter(({ spec }) => spec.keptFor === 'podvm'));
+    for (const left of ended.unfinished()) {
+      const sandbox = [...kept].find(({ spec }) => isOf(left, spec));
+      try {
+        await this.#recoverOne(left, sandbox, keeping);
+        if (sandbox !== undefined) kept.delete(sandbox);
+      } catch (error) {
+        log.error('pod not taken over', error, { pod: `${left.namespace}/${left.name}` });
+        await ended.lose(left).catch((cause: unknown) => log.error('lost pod not listed', cause));
+      }
+    }
+    for (const sandbox of kept) {
+      log.warn('removing a sandbox of a pod that is not on record', { sandbox: sandbox.id });
+      await sandbox.remove().catch((error: unknown) => log.error('sandbox not removed', error));
+    }
+  }
+
+  async #recoverOne(left: UnfinishedPod, sandbox: Sandbox | undefined, keeping: PodKeeping): Promise<void> {
+    const { ended, log } = this.#parts;
+    const { id, live } = left;
+    const { hasSecrets: hasLostSecrets, ...source } = await ended.takeUp(left);
+    const options: StartOptions = {
+      removeAtEnd: live.removeAtEnd,
+      ...(live.terminalSize === undefined ? {} : { terminalSize: live.terminalSize }),
+    };
+    let over: Promise<unknown> = Promise.resolve();
+    if (sandbox !== undefined) {
+      over = this.#beginOne(source, options, { id, before: { left, sandbox, hasLostSecrets } }).over;
+    } else if (live.removeAtEnd) await ended.remove(id);
+    else await ended.lose(left);
+    if (sandbox?.status.state === 'ready' || !endedWithHost(left, source, keeping)) return;
+    if (hasLostSecrets) {
+      log.warn('pod not started again: its Secrets ended with the node', { pod: `${left.namespace}/${left.name}` });
+      return;
+    }
+    void over
+      .then(() => this.#startAlone(source, options))
+      .catch((error: unknown) => log.error('pod not started again', error));
   }
 
   /** Finds a pod; of one name, the one that runs. Errors: `notFound`, `invalid` (ambiguous). */
@@ -87,8 +157,8 @@ export class NodePods implements AsyncDisposable {
 
   /** Ends a pod and runs it again. */
   async restart(live: LivePod, graceSeconds: number | undefined): Promise<LivePod> {
-    await live.pod.terminate(graceSeconds);
-    await live.over;
+    void live.pod.terminate(graceSeconds);
+    await untilOver(live);
     return this.#startAlone(live.source, live.options);
   }
 
@@ -109,8 +179,21 @@ export class NodePods implements AsyncDisposable {
   }
 
   /** Ends all pods, and waits until they are over. */
-  async [Symbol.asyncDispose](): Promise<void> {
+  async end(): Promise<void> {
     await Promise.all([...this.#live.values()].map(({ pod, over }) => pod.terminate().then(() => over)));
+  }
+
+  /** Leaves kept pods to the next process, and ends the others. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const left = new Set([...this.#live.keys()].filter((pod) => pod.leave()));
+    this.#leaving.resolve();
+    await Promise.all(
+      [...this.#live.values()].map(async ({ pod, over }) => {
+        if (left.has(pod)) return await this.#writers.get(pod)?.saved;
+        await pod.terminate();
+        await over;
+      }),
+    );
   }
 
   #known(): readonly KnownPod[] {
@@ -123,11 +206,24 @@ export class NodePods implements AsyncDisposable {
     return started;
   }
 
-  #startOne(source: PodSource, options: StartOptions, signal: AbortSignal): LivePod {
+  #beginOne(source: PodSource, options: StartOptions, { id, before, signal }: Beginning): LivePod {
+    const { ended, keeping, node } = this.#parts;
     const { configMaps, secrets, network } = source;
     const { terminalSize } = options;
-    const config = { ...this.#parts.node, configMaps, secrets, network, ...(terminalSize && { terminalSize }) };
-    const pod = startPod(source.pod, config, this.#parts, signal);
+    const begun = Promise.withResolvers<void>();
+    if (before !== undefined) begun.resolve();
+    const writer = keeping && ended.writerOf(id, { bootId: keeping.bootId, ...options }, begun.promise);
+    const config: PodConfig = {
+      ...node,
+      ...{ configMaps, secrets, network },
+      ...(terminalSize && { terminalSize }),
+      ...(writer && { kept: { save: (memory) => writer.save(memory) } }),
+      ...(before && { hasLostSecrets: before.hasLostSecrets }),
+    };
+    const pod =
+      before === undefined
+        ? startPod(source.pod, config, this.#parts, signal ?? new AbortController().signal)
+        : resumePod(source.pod, config, this.#parts, { memory: before.left.live.memory, sandbox: before.sandbox });
     const { namespace, name } = pod;
     const listed = this.#parts.pods.add(pod);
     const activity = this.#activity.begin();
@@ -138,37 +234,53 @@ export class NodePods implements AsyncDisposable {
       pod,
       source,
       options,
-      over: this.#untilOver(pod, source, options).then((finish) => {
-        listed[Symbol.dispose]();
-        this.#live.delete(pod);
-        activity[Symbol.dispose]();
-        return finish;
-      }),
+      left: this.#leaving.promise,
+      over: this.#untilOver(pod, source, options, { id, begun: before === undefined ? begun : undefined }).then(
+        (finish) => {
+          listed[Symbol.dispose]();
+          this.#live.delete(pod);
+          this.#writers.delete(pod);
+          activity[Symbol.dispose]();
+          return finish;
+        },
+      ),
     };
     this.#live.set(pod, live);
+    if (writer !== undefined) this.#writers.set(pod, writer);
     return live;
   }
 
-  /** What cannot be recorded is logged: the pod itself does not depend on it. */
-  async #untilOver(pod: RunningPod, source: PodSource, { removeAtEnd }: StartOptions): Promise<PodFinish> {
+  /** What cannot be recorded is logged: the pod itself does not depend on it. `begun`: of one that is not on record yet. */
+  async #untilOver(
+    pod: RunningPod,
+    source: PodSource,
+    { removeAtEnd }: StartOptions,
+    record: { readonly id: string; readonly begun: PromiseWithResolvers<void> | undefined },
+  ): Promise<PodFinish> {
     const { ended, log } = this.#parts;
     const tried = async <T>(what: string, act: () => Promise<T>): Promise<T | undefined> =>
       await act().catch((error: unknown) => {
         log.error(what, error, { pod: `${pod.namespace}/${pod.name}` });
         return undefined;
       });
-    const replaced = ended.list().filter(({ namespace, name }) => namespace === pod.namespace && name === pod.name);
-    for (const { id } of replaced) await tried('ended pod not removed', () => ended.remove(id));
     const signal = new AbortController().signal;
-    const id = removeAtEnd
-      ? undefined
-      : await tried('pod not recorded', async () => await ended.begin(await detailsOf(pod, signal), source));
+    const id =
+      record.begun === undefined
+        ? record.id
+        : await tried('pod not recorded', async () => {
+            const replaced = ended.list().filter((other) => isOf(other, pod));
+            for (const other of replaced) await ended.remove(other.id);
+            if (removeAtEnd && this.#parts.keeping === undefined) return undefined;
+            return await ended.begin(await detailsOf(pod, signal), source, record.id);
+          });
+    record.begun?.resolve();
     const finish = await pod.finished;
+    await this.#writers.get(pod)?.saved; // it writes to the directory of the record
     const containers = pod.sandbox?.status.containers ?? [];
     const isInterrupted = containers.length === 0 && finish.reason === 'Terminated'; // leaves nothing
-    if (id !== undefined && isInterrupted) await tried('interrupted start not forgotten', () => ended.remove(id));
+    const isForgotten = isInterrupted || removeAtEnd;
     const kept =
-      id === undefined || isInterrupted
+      id === undefined || isForgotten
         ? undefined
         : await tried('ended pod not kept', async () => {
             const logs = containers.map(({ name: container, attempt, logPath: path }) => ({
@@ -180,10 +292,44 @@ export class NodePods implements AsyncDisposable {
             return await ended.keep(id, await detailsOf(pod, signal), { at, ...finish }, logs);
           });
     await tried('ended pod not removed from its machine', () => pod.remove());
+    if (id !== undefined && isForgotten) await tried('pod not forgotten', () => ended.remove(id));
     await tried('ended pod not listed', async () => await kept?.list());
     return finish;
   }
 }
+
+const isOf = (
+  pod: {
+    readonly namespace: string;
+    readonly name: string;
+    readonly live?: { readonly memory: { readonly uid: string } };
+  },
+  other: { readonly namespace: string; readonly name: string; readonly uid: string },
+): boolean =>
+  pod.namespace === other.namespace &&
+  pod.name === other.name &&
+  (pod.live === undefined || pod.live.memory.uid === other.uid);
+
+/** Whether a pod that should always run ended because the host did. */
+function endedWithHost(
+  { live: { bootId, memory } }: UnfinishedPod,
+  { pod }: Pick<StoredSource, 'pod'>,
+  { bootId: present, startsAfterBoot }: PodKeeping,
+): boolean {
+  return startsAfterBoot && bootId !== present && pod.spec.restartPolicy === 'Always' && memory.ending === undefined;
+}
+
+/** Waits for the end of a pod. Errors: `unavailable` when this process ends before and the pod does not. */
+export async function untilOver({ name, over, left }: LivePod): Promise<PodFinish> {
+  const finish = await Promise.race([over, left]);
+  if (finish !== undefined) return finish;
+  throw leftTo(name);
+}
+
+export const leftTo = (name: string) =>
+  new PodvmError('unavailable', `Cannot follow ${name} any longer: its node ends, and the pod runs on`, {
+    fix: `Continue with \`podvm attach ${name}\`, which starts a node if none runs.`,
+  });
 
 const nameRuns = ({ namespace, name }: { readonly namespace: string; readonly name: string }) =>
   new PodvmError('alreadyExists', `Cannot run pod ${namespace}/${name}: a pod of that name is running`, {

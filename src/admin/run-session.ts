@@ -18,7 +18,7 @@ import { messageBytes } from '#host/message-bytes.ts';
 import { eventOf } from './describe-pod.ts';
 import { errorBodyOf } from './error-body.ts';
 import { parseJson } from './http.ts';
-import type { LivePod, NodePods } from './node-pods.ts';
+import { leftTo, type LivePod, type NodePods } from './node-pods.ts';
 
 /** What a session needs of its node. */
 export interface RunSessionParts {
@@ -170,8 +170,13 @@ async function follow(
   return ended;
 }
 
-async function endOf({ pod, over }: LivePod, name: string, say: (event: RunEvent) => Promise<void>): Promise<Ended> {
-  const finish = await pod.finished;
+async function endOf(
+  { pod, over, left }: LivePod,
+  name: string,
+  say: (event: RunEvent) => Promise<void>,
+): Promise<Ended> {
+  const finish = await Promise.race([pod.finished, left]);
+  if (finish === undefined) throw leftTo(name);
   const order = performance.now();
   await say({ event: 'podFinished', pod: name, exitCode: finish.exitCode, reason: finish.message ?? finish.reason });
   await over;
@@ -182,20 +187,24 @@ async function endOf({ pod, over }: LivePod, name: string, say: (event: RunEvent
 async function followStart(live: LivePod, name: string, say: (event: RunEvent) => Promise<void>): Promise<Ended> {
   using subscribed = new DisposableStack();
   subscribed.defer(live.pod.onEvent((event) => void say({ event: 'pod', pod: name, detail: eventOf(event) })));
-  const isStarted = await untilStarted(live.pod);
+  const isStarted = await untilStarted(live);
   if (!isStarted) return await endOf(live, name, say);
   await say({ event: 'podDetached', pod: name });
   return { exitCode: 0, reason: 'Started', order: performance.now() };
 }
 
-/** Resolves when a container has run; with false if the pod has finished without that. */
-export async function untilStarted(pod: RunningPod): Promise<boolean> {
+/**
+ * Resolves when a container has run; with false if the pod has finished without that. Errors: `unavailable` when this process
+ * ends before.
+ */
+export async function untilStarted({ pod, left, name }: LivePod): Promise<boolean> {
   const hasRun = () => pod.status.containers.some(({ state }) => hasStarted(state));
   if (hasRun()) return true;
   const { promise, resolve } = Promise.withResolvers<void>();
   const leave = pod.onChange(() => hasRun() && resolve());
-  await Promise.race([promise, pod.finished]);
+  const isLeft = await Promise.race([promise, pod.finished, left.then(() => 'left' as const)]);
   leave();
+  if (isLeft === 'left') throw leftTo(name);
   return hasRun();
 }
 

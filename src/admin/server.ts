@@ -13,24 +13,29 @@ import { serveExec } from './exec-session.ts';
 import { imageRoutes } from './image-routes.ts';
 import { serveInput } from './input-session.ts';
 import { lifeRoutes } from './life-routes.ts';
-import { NodePods, type RunParts } from './node-pods.ts';
+import { NodePods, type PodKeeping, type RunParts } from './node-pods.ts';
 import { findAttached, findForwarded, findInput, podRoutes, startExec } from './pod-routes.ts';
 import { servePortForward } from './port-forward-session.ts';
 import { type Asked, answerBy, find, type Table } from './routes.ts';
 import { monitoringRoutes, type MonitoringParts } from './monitoring-routes.ts';
-import { serveAttach, serveRun } from './run-session.ts';
+import { type RunSessionParts, serveAttach, serveRun } from './run-session.ts';
 
 export interface AdminParts extends RunParts {
   readonly images: ImageStore;
   readonly monitoring: MonitoringParts;
   /** Pods that have ended and were not removed. */
   readonly ended: EndedPods;
-  /** Pods may outlive their client: this process does not end with a command. */
-  readonly mayDetach: boolean;
+  /** How pods outlive this process, and their clients; undefined in a process that ends with a command. */
+  readonly keeping?: PodKeeping;
 }
 
-/** The admin server. Disposing refuses new clients, ends all pods that clients have started, and removes the socket. */
+/**
+ * The admin server. Disposing refuses new clients, leaves the pods that clients have started to the next process or, without
+ * `keeping`, ends them, and removes the socket.
+ */
 export interface AdminServer extends AsyncDisposable {
+  /** Ends all pods that clients have started. */
+  endPods(): Promise<void>;
   /** Resolves when no client has a `podvm run` in progress. */
   idle(): Promise<void>;
   /** Resolves when no pod ran and no client asked for that long, or when `signal` aborts. */
@@ -43,8 +48,8 @@ const maxMessageBytes = 16 * 1024 * 1024;
 const maxHeaderBytes = 8 * 1024 * 1024;
 
 /**
- * Serves the admin API (`#api`) on a unix socket that only root may open. Errors: `busy` when another process serves
- * it.
+ * Takes over the pods of an earlier process, and serves the admin API (`#api`) on a unix socket that only root may open.
+ * Errors: `busy` when another process serves it.
  */
 export async function serveAdmin(socketPath: string, parts: AdminParts): Promise<AdminServer> {
   await mkdir(dirname(socketPath), { recursive: true, mode: 0o755 });
@@ -52,6 +57,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   const runs = new Set<Promise<void>>();
   const activity = new Activity(parts.clock);
   const pods = new NodePods(parts, activity);
+  await pods.recover();
   const routes = {
     ...imageRoutes(parts.images),
     ...podRoutes(pods, parts),
@@ -69,10 +75,12 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     sockets.handleUpgrade(request, socket, head, (client) => {
       client.on('error', (error) => parts.log.warn('client failed', { err: error.message }));
       const active = activity.begin();
-      const session = converse({ ...parts, pods }, request, client).catch((error: unknown) => {
-        parts.log.error('session failed', error);
-        client.terminate();
-      });
+      const session = converse({ log: parts.log, mayDetach: parts.keeping !== undefined, pods }, request, client).catch(
+        (error: unknown) => {
+          parts.log.error('session failed', error);
+          client.terminate();
+        },
+      );
       runs.add(session);
       void session.finally(() => {
         runs.delete(session);
@@ -85,14 +93,15 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   outliveAcceptErrors(server);
   await chmod(socketPath, 0o600);
   return {
+    endPods: () => pods.end(),
     async idle() {
       while (runs.size > 0) await Promise.all(runs);
     },
     idleFor: (ms, signal) => activity.idleFor(ms, signal),
     async [Symbol.asyncDispose]() {
       server.close();
-      for (const client of sockets.clients) client.close(1001);
       await pods[Symbol.asyncDispose]();
+      for (const client of sockets.clients) client.close(1001);
       await Promise.all(runs);
       server.closeAllConnections();
       await rm(socketPath, { force: true });
@@ -110,7 +119,7 @@ async function removeStale(socketPath: string): Promise<void> {
 }
 
 /** What sessions use. */
-type SessionParts = Pick<AdminParts, 'log' | 'mayDetach'> & { readonly pods: NodePods };
+type SessionParts = RunSessionParts;
 type Session = (client: WebSocket, asked: Asked, parts: SessionParts) => Promise<void>;
 
 /** What a WebSocket is opened for. */

@@ -47,7 +47,11 @@ interface StopOptions {
 /** All commands of `podvm`, in the order of its help. */
 export function commandTable({ parts, global, exit, untilEnded }: Setting): readonly CommandRow[] {
   const { terminal } = parts;
-  const client = () => createClient(parts.socketPath(global()));
+  /** A client of the node that runs. Pods that outlived theirs get one. */
+  const reach = async () => {
+    await parts.serveLeftPods(global());
+    return createClient(parts.socketPath(global()));
+  };
   const withServer = (purpose: Purpose, use: (client: Client, ends: EndSignals) => Promise<void>) =>
     untilEnded(async (ends) => {
       await using served = await parts.ensureServed(global(), purpose, ends);
@@ -59,7 +63,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     await use(createClient(served.socketPath));
   };
   const withRunning = (use: (client: Client, ends: EndSignals) => Promise<void>) =>
-    untilEnded((ends) => use(client(), ends));
+    untilEnded(async (ends) => await use(await reach(), ends));
   return [
     {
       name: 'run',
@@ -91,7 +95,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       isClient: true,
       async action(options: { json: boolean; all: boolean }) {
         const without = { orphans: () => parts.orphans(global()), withEnded: withKnown };
-        await warnOfOrphans(await psCommand(client(), without, options, terminal), terminal);
+        await warnOfOrphans(await psCommand(await reach(), without, options, terminal), terminal);
       },
     },
     {
@@ -115,7 +119,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       isClient: true,
       passesThrough: true,
       async action(name: string, words: string[], options: ExecFlags, itself: Command) {
-        exit(await execCommand(client(), { pod: name, ...parseExecWords(itself, options, words) }, terminal));
+        exit(await execCommand(await reach(), { pod: name, ...parseExecWords(itself, options, words) }, terminal));
       },
     },
     {
@@ -131,8 +135,8 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       async action(name: string | undefined, options: StopOptions, itself: Command) {
         const wishes = [name !== undefined, options.all, options.orphaned].filter(Boolean);
         if (wishes.length !== 1) itself.error('error: specify either a pod, --all or --orphaned');
-        if (name !== undefined) await stopCommand(client(), name, options, terminal);
-        else if (options.all) await drainCommand(client(), () => parts.endOrphans(global()), options, terminal);
+        if (name !== undefined) await stopCommand(await reach(), name, options, terminal);
+        else if (options.all) await drainCommand(await reach(), () => parts.endOrphans(global()), options, terminal);
         else await stopOrphans(await parts.endOrphans(global()), terminal);
       },
     },
@@ -141,8 +145,8 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       description: 'stop all pods, also those of a kubelet, before the node goes down',
       options: [new Option('--grace <seconds>', "grace period; default: the pods' terminationGracePeriodSeconds")],
       isClient: true,
-      action: (options: { grace?: string }) =>
-        drainCommand(client(), () => parts.endOrphans(global()), options, terminal),
+      action: async (options: { grace?: string }) =>
+        drainCommand(await reach(), () => parts.endOrphans(global()), options, terminal),
     },
     {
       name: 'inspect',
@@ -169,7 +173,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
           .default('text'),
       ],
       isClient: true,
-      action: ({ output }: { output: OverheadOutput }) => overheadCommand(client(), output, terminal),
+      action: async ({ output }: { output: OverheadOutput }) => overheadCommand(await reach(), output, terminal),
     },
     {
       name: 'console',
@@ -177,7 +181,8 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       arguments: [pod],
       options: [flag('-f, --follow', 'follow the output until the machine ends')],
       isClient: true,
-      action: (name: string, options: { follow: boolean }) => consoleCommand(client(), name, options, terminal),
+      action: async (name: string, options: { follow: boolean }) =>
+        consoleCommand(await reach(), name, options, terminal),
     },
     {
       name: 'image',

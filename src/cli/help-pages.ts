@@ -21,6 +21,7 @@ const parts: ProgramParts = {
   checkManifests: () => Promise.resolve([]),
   socketPath: () => '',
   ensureServed: never,
+  serveLeftPods: never,
   knownPods: never,
   orphans: never,
   endOrphans: never,

@@ -15,7 +15,7 @@ export async function warnOfOrphans(orphans: readonly Orphan[], { stderr }: Term
   if (orphans.length === 0) return;
   const which = orphans.length === 1 ? 'a machine is' : `${orphans.length} machines are`;
   const fix =
-    "Start `podvm daemon`: it takes over a kubelet's pods and ends the others. Or end all of them with `podvm stop --orphaned`.";
+    'Start `podvm daemon`: it takes over the pods that outlive a podvm, and ends the others. Or end all of them with `podvm stop --orphaned`.';
   await write(
     stderr,
     `podvm: warning: ${which} running, but no podvm serves ${orphans.length === 1 ? 'it' : 'them'}\n${fixLine(fix)}\n`,

@@ -93,7 +93,16 @@ export async function consoleCommand(
 }
 
 async function print(chunks: AsyncIterable<Uint8Array>, stdout: NodeJS.WriteStream): Promise<void> {
-  for await (const chunk of chunks) await write(stdout, chunk);
+  try {
+    for await (const chunk of chunks) await write(stdout, chunk);
+  } catch (cause) {
+    // SAFE: only compared; Node's error of a response that breaks off
+    if ((cause as NodeJS.ErrnoException).code !== 'ECONNRESET') throw cause;
+    throw new PodvmError('unavailable', 'Cannot read on: the podvm that served has ended', {
+      cause,
+      fix: 'Run the command again: pods of a node outlive it, and the next command starts another.',
+    });
+  }
 }
 
 export async function stopCommand(

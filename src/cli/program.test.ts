@@ -42,6 +42,7 @@ function openProgram(change: Partial<ProgramParts> = {}) {
     checkManifests: () => Promise.resolve([]),
     socketPath: () => '/nowhere/podvm.sock',
     ensureServed: never,
+    serveLeftPods: () => Promise.resolve(),
     knownPods: () =>
       Promise.resolve({ socketPath: '/nowhere/podvm.sock', [Symbol.asyncDispose]: () => Promise.resolve() }),
     orphans: () => Promise.resolve([]),

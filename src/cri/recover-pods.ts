@@ -11,7 +11,7 @@ type RecoverParts = Pick<CriParts, 'sandboxes' | 'pods' | 'events' | 'log'>;
  */
 export async function recoverPods(parts: RecoverParts, records: ReadonlyMap<string, PodRecord>): Promise<void> {
   const { sandboxes, pods, log } = parts;
-  const kept = sandboxes.list().filter(({ spec }) => spec.isKept === true && spec.keptFor !== 'containerd');
+  const kept = sandboxes.list().filter(({ spec }) => spec.isKept === true && (spec.keptFor ?? 'cri') === 'cri');
   for (const sandbox of kept) {
     const record = records.get(sandbox.id);
     if (record === undefined) {

@@ -22,18 +22,24 @@ const readyPath = ({ root }: Configuration): string => join(root, 'node.ready');
 const lookEveryMs = 50;
 /** How long an earlier one may take to end, in `ms`. */
 const patienceMs = 60_000;
-/** Signal that asks it to end as soon as nothing runs. */
-const whenIdle = 'SIGUSR2';
+/** Signals that ask it to end: with its pods, or without them. */
+const ends = { withPods: 'SIGINT', alone: 'SIGTERM' } as const;
 
 /**
  * Runs `podvm daemon --background`: what `podvm run` needs of a node, without CRI, until it had nothing to do for a while,
- * or until SIGTERM, SIGINT or SIGQUIT. Errors: `denied` without root, and those of set-up and node.
+ * or until SIGTERM or SIGQUIT, which leave its pods to the next one; SIGINT ends them first. Errors: `denied` without root, and those of set-up and node.
  */
 export async function backgroundCommand(config: Configuration, itself: DaemonProcess): Promise<void> {
   requireRoot('run pods');
   const write = (text: string) => itself.stderr.write(text);
   const stop = new AbortController();
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT']) itself.on(signal, () => stop.abort());
+  let endsPods = false;
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT']) {
+    itself.on(signal, () => {
+      endsPods ||= signal === ends.withPods;
+      stop.abort();
+    });
+  }
   itself.on('SIGHUP', () => undefined); // it belongs to no terminal
   using _bound = boundLog(backgroundLogPath(config));
   const assets = await ensureAssets(config, write, stop.signal);
@@ -42,11 +48,11 @@ export async function backgroundCommand(config: Configuration, itself: DaemonPro
   // A predecessor that ends refuses clients before it gives the state directory free.
   const isBusy = (error: unknown) => kindOf(error) === 'busy';
   await using node = await retry(opened, isBusy, { everyMs: lookEveryMs, forMs: patienceMs, signal: stop.signal });
-  itself.on(whenIdle, () => void node.idleFor(0, stop.signal).then(() => stop.abort()));
   await warmUp(node, log, stop.signal);
   await using _ready = await announceReady(config);
   await node.idleFor(config.idleMs, stop.signal);
   log.info('ending');
+  if (endsPods) await node.endPods();
 }
 
 async function warmUp(node: Node, log: Log, signal: AbortSignal): Promise<void> {
@@ -71,15 +77,15 @@ export async function findBackgroundNode(config: Configuration): Promise<Process
   return parsed.success && (await isRunning(parsed.output)) ? parsed.output : undefined;
 }
 
-/** Ends it with its pods, if there is one; or, if it `mayRefuse`, as soon as nothing runs. Waits a minute at most. */
+/** Ends it, if there is one, with its pods or without them. Waits a minute at most. */
 export async function endBackgroundNode(
   config: Configuration,
+  how: keyof typeof ends,
   signal: AbortSignal,
-  { mayRefuse = false }: { readonly mayRefuse?: boolean } = {},
 ): Promise<void> {
   const found = await findBackgroundNode(config);
   if (found === undefined) return;
-  process.kill(found.pid, mayRefuse ? whenIdle : 'SIGTERM');
+  process.kill(found.pid, ends[how]);
   const isGone = async () => ((await isRunning(found)) ? undefined : true);
   await poll(isGone, { everyMs: lookEveryMs, signal: AbortSignal.any([signal, AbortSignal.timeout(patienceMs)]) });
 }

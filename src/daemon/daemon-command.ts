@@ -17,8 +17,7 @@ import { watchUpdates } from './watch-updates.ts';
 
 /**
  * Runs `podvm daemon`: serves CRI to a kubelet and the admin API to other commands, until SIGTERM, SIGINT, SIGQUIT, or
- * SIGHUP unless that was ignored at the start (nohup). A kubelet's pods keep running, and the next daemon takes them over;
- * all others end. Errors: `denied` without root, and those of set-up and node.
+ * SIGHUP unless that was ignored at the start (nohup). Pods keep running, and the next daemon takes them over. Errors: `denied` without root, and those of set-up and node.
  */
 export async function daemonCommand(
   config: Configuration,
@@ -38,8 +37,8 @@ export async function daemonCommand(
     });
   }
   const assets = await ensureAssets(config, write, stop.signal);
-  // What a command has started in the background makes room when nothing runs in it.
-  await endBackgroundNode(config, stop.signal, { mayRefuse: true });
+  // What a command has started in the background makes room; its pods are taken over.
+  await endBackgroundNode(config, 'alone', stop.signal);
   const hasPriority = goesToJournal(itself.env, fstatSync(2, { bigint: true }));
   const log = createLog(config.logLevel, write, { format: config.logFormat, hasPriority });
   await using node = await openNode(config, assets, log, stop.signal, 'daemon', serverOf(config, version));

@@ -14,6 +14,7 @@ import { startScrub } from '#image/store/scrub.ts';
 import { connectLink } from '#link/connect-link.ts';
 import type { NetworkReadiness } from '#network/network.ts';
 import { createPodTable } from '#pod/pod-table.ts';
+import { readBootId } from '#admin/live-record.ts';
 import { serveMonitoring } from '#admin/monitoring-server.ts';
 import { MetricsPage } from '#metrics/metrics-page.ts';
 import { programVersion } from '#host/program-files.ts';
@@ -50,6 +51,8 @@ export type NodeServer = (node: {
 
 /** All parts of one node. Serves the admin socket until it is disposed. */
 export interface Node extends AsyncDisposable {
+  /** Ends the pods that clients have started, which otherwise outlive this process. */
+  endPods(): Promise<void>;
   /** Resolves when no client runs pods. */
   idle(): Promise<void>;
   /** Resolves when no pod ran and no client asked for that long, or when `signal` aborts. */
@@ -117,7 +120,7 @@ export async function openNode(
         directory: config.root,
         log,
         poolSize: config.poolSize,
-        leavesKept: purpose !== 'daemon',
+        takesOver: ({ keptFor }) => purpose === 'daemon' || (purpose === 'background' && keptFor === 'podvm'),
         template: config.template,
         limits: limitsOf(config),
         parts: partsOf(assets),
@@ -170,7 +173,9 @@ export async function openNode(
       monitoring,
       pods: createPodTable(),
       ended: await openEndedPods(config, log),
-      mayDetach: purpose !== 'command',
+      ...(purpose === 'command'
+        ? {}
+        : { keeping: { bootId: await readBootId(), startsAfterBoot: purpose === 'daemon' } }),
       node: { nodeName: config.nodeName, seccompDirectory: join(config.root, 'seccomp') },
     }),
   );
@@ -189,6 +194,7 @@ export async function openNode(
   undo.use(await serve({ sandboxes, images, keeper, log, accelerator, networkReadiness: () => network.readiness() }));
   const owned = undo.move();
   return {
+    endPods: () => admin.endPods(),
     idle: () => admin.idle(),
     idleFor: (ms, until) => admin.idleFor(ms, until),
     warmUp: (warming) => sandboxes.warmUp('template', warming),

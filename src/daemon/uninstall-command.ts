@@ -43,7 +43,7 @@ export async function uninstallCommand(
 ): Promise<string> {
   requireRoot('uninstall');
   const { root } = config;
-  await endBackgroundNode(config, signal);
+  await endBackgroundNode(config, 'withPods', signal);
   const ended = await endOrphans(config, write);
   await rm(keeperSocketsOf(config.shimSocketPath).wanted, { force: true });
   const network = join(root, 'network');

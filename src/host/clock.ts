@@ -2,7 +2,7 @@
 export interface Clock {
   /** The date, in milliseconds since 1970. It jumps when the host's clock is set, so it measures no duration. */
   now(): number;
-  /** Whole milliseconds since an arbitrary moment, which no change of the host's date moves. */
+  /** Whole milliseconds since the host's boot, the same in all processes, which no change of the host's date moves. */
   monotonicMs(): number;
   /** Calls `action` once after `ms`, unless the returned function was called before. */
   after(ms: number, action: () => void): () => void;
@@ -13,7 +13,7 @@ const maxDelayMs = 2 ** 31 - 1;
 
 export const systemClock: Clock = {
   now: () => Date.now(),
-  monotonicMs: () => Math.floor(performance.now()),
+  monotonicMs: () => Number(process.hrtime.bigint() / 1_000_000n),
   after(ms, action) {
     const timer = setTimeout(action, Math.min(Math.max(0, ms), maxDelayMs));
     return () => clearTimeout(timer);

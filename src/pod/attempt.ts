@@ -38,6 +38,17 @@ export interface Attempt {
   kill(): void;
   /** Aborts the creation. */
   abort(): void;
+  /** Ends its hooks and probes; the container itself is left alone. */
+  leave(): void;
+}
+
+/** A container of an earlier process, and how far it had come. */
+export interface Resumed {
+  readonly container: Container;
+  /** Its postStart hook and its startup probe have succeeded. */
+  readonly isStarted: boolean;
+  /** Time of its start, which probes wait from. */
+  readonly sinceMs: number | undefined;
 }
 
 /** Error kinds worth a retry. Others would fail again. */
@@ -58,13 +69,33 @@ export function startAttempt(
   previous: Container | undefined,
   site: AttemptSite,
 ): Attempt {
+  return runAttempt(container, (signal) => create(container, specOf, previous, site, signal), undefined, site);
+}
+
+/** Goes on with an attempt of an earlier process: starts the container if that was still to come, and probes it. */
+export function resumeAttempt(container: PodContainer, resumed: Resumed, site: AttemptSite): Attempt {
+  return runAttempt(container, () => Promise.resolve(resumed.container), resumed, site);
+}
+
+/** An attempt of an earlier process that was over. */
+export function pastAttempt(container: Container): Attempt {
+  const nothing = () => {};
+  return { container, done: Promise.resolve(), stop: nothing, kill: nothing, abort: nothing, leave: nothing };
+}
+
+function runAttempt(
+  container: PodContainer,
+  make: (signal: AbortSignal) => Promise<Container | undefined>,
+  resumed: Resumed | undefined,
+  site: AttemptSite,
+): Attempt {
   const { name } = container;
   const making = new AbortController();
   const ending = new AbortController();
-  let made: Container | undefined;
+  let made: Container | undefined = resumed?.container;
 
   const run = async () => {
-    const created = await create(container, specOf, previous, site, making.signal);
+    const created = await make(making.signal);
     if (created === undefined) return;
     made = created;
     const tail = createOutputTail();
@@ -76,7 +107,7 @@ export function startAttempt(
     const isRunning = !making.signal.aborted && (await begin(container, created, site));
     if (isRunning) {
       void created.exited.then(() => ending.abort());
-      await Promise.all([created.exited, watch(container, created, site, ending.signal)]);
+      await Promise.all([created.exited, watch(container, created, resumed, site, ending.signal)]);
     }
     const exit = await created.exited;
     await output.ended; // output of a restart must follow that of this run
@@ -114,6 +145,7 @@ export function startAttempt(
     stop: (graceMs, why) => logged('stop', stop(graceMs, why)),
     kill: () => logged('kill', kill()),
     abort: () => making.abort(),
+    leave: () => ending.abort(),
   };
 }
 
@@ -196,6 +228,11 @@ async function endUnstarted(name: string, created: Container, site: AttemptSite)
 async function begin(container: PodContainer, created: Container, site: AttemptSite): Promise<boolean> {
   const { name } = container;
   const { terminalSize } = site;
+  if (created.status.startedAt !== undefined) {
+    announceRunning(name, created, site); // by an earlier process
+    return created.status.exit === undefined;
+  }
+  if (created.status.exit !== undefined) return false;
   try {
     // Before its program can ask.
     if (container.tty && terminalSize !== undefined) {
@@ -208,18 +245,29 @@ async function begin(container: PodContainer, created: Container, site: AttemptS
     return false;
   }
   site.events.normal('Started', `Started container ${name}`, name);
-  // The container's own clock, which also dates its end. It may have ended already.
-  const startedAtMs = created.status.startedAt?.getTime() ?? site.clock.now();
-  site.tell({ kind: 'running', name, startedAtMs, nowMs: site.clock.monotonicMs() });
+  announceRunning(name, created, site);
   return true;
 }
 
+function announceRunning(name: string, created: Container, site: AttemptSite): void {
+  // The container's own clock, which also dates its end. It may have ended already.
+  const startedAtMs = created.status.startedAt?.getTime() ?? site.clock.now();
+  site.tell({ kind: 'running', name, startedAtMs, nowMs: site.clock.monotonicMs() });
+}
+
 /** Runs the postStart hook, then probes until the container ends. */
-async function watch(container: PodContainer, created: Container, site: AttemptSite, signal: AbortSignal) {
+async function watch(
+  container: PodContainer,
+  created: Container,
+  resumed: Resumed | undefined,
+  site: AttemptSite,
+  signal: AbortSignal,
+) {
   const { name, lifecycle, startupProbe, livenessProbe, readinessProbe } = container;
   const target = targetOf(container, created, site);
-  const sinceMs = site.clock.monotonicMs();
-  if (lifecycle.postStart !== undefined) {
+  const sinceMs = resumed?.sinceMs ?? site.clock.monotonicMs();
+  const wasStarted = resumed?.isStarted === true;
+  if (lifecycle.postStart !== undefined && !wasStarted) {
     try {
       await runHook(lifecycle.postStart, target, site.clock, signal);
     } catch (error) {
@@ -234,10 +282,10 @@ async function watch(container: PodContainer, created: Container, site: AttemptS
     if (settings === undefined) return;
     await runProbe(kind, settings, target, site.clock, sinceMs, listener, signal);
   };
-  await probe('startup', startupProbe);
+  if (!wasStarted) await probe('startup', startupProbe);
   if (signal.aborted) return;
   // A failed startup probe has requested a stop; a successful one has reported `started`.
-  if (startupProbe === undefined) site.tell({ kind: 'started', name });
+  if (startupProbe === undefined && !wasStarted) site.tell({ kind: 'started', name });
   await Promise.all([probe('liveness', livenessProbe), probe('readiness', readinessProbe)]);
 }
 

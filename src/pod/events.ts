@@ -17,8 +17,8 @@ export interface Events {
  * Keeps the newest 500 events. A repetition of a container's last event only raises its count: a probe during a slow
  * start would report the same every second. All text is made printable here.
  */
-export function createEvents(clock: Clock): Events {
-  const all: PodEvent[] = [];
+export function createEvents(clock: Clock, before: readonly PodEvent[] = []): Events {
+  const all = [...before];
   const listeners = new Set<(event: PodEvent) => void>();
   const add = (what: Omit<PodEvent, 'at' | 'count'>) => {
     const at = new Date(clock.now()).toISOString();

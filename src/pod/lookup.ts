@@ -16,6 +16,13 @@ export function findData(config: PodConfig, namespace: string, source: ConfigSou
   const found =
     source.kind === 'ConfigMap' ? configMapData(config, namespace, source) : secretData(config, namespace, source);
   const canLack = source.optional || (source.kind === 'ConfigMap' && isPublishedConfigMap(source.name));
+  if (found === undefined && source.kind === 'Secret' && config.hasLostSecrets === true) {
+    throw new PodvmError(
+      'failedPrecondition',
+      `Cannot use the Secret ${namespace}/${source.name}: it ended with the node that ran the pod before`,
+      { fix: 'Run the pod from its files. Secrets are never written to disk.' },
+    );
+  }
   if (found === undefined && !canLack) {
     throw new PodvmError('notFound', `Cannot find the ${source.kind} ${namespace}/${source.name}`, {
       fix: `Put the ${source.kind} into the same file as the Pod, or mark its use as optional.`,

@@ -2,6 +2,7 @@ import type { GuestText } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import type { Clock } from '#host/clock.ts';
 import type { OutputChunk, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
+import type { PodMemory } from './pod-memory.ts';
 import type { ConfigMap, Pod, Secret } from './schema/objects.ts';
 
 /**
@@ -47,6 +48,10 @@ export interface PodConfig {
   readonly nodeName: string;
   /** `status.hostIP` of the downward API. */
   readonly hostIP?: string;
+  /** Its Secrets ended with the process that had them. */
+  readonly hasLostSecrets?: boolean;
+  /** Undefined: it ends with its process. */
+  readonly kept?: KeptPod;
   /** Directory of `seccompProfile.localhostProfile`. Without it such profiles are refused. */
   readonly seccompDirectory?: string;
   /** Resources of a container without limits, for `resourceFieldRef`; default: 1 core and no memory limit. */
@@ -57,6 +62,12 @@ export interface PodConfig {
 export interface TerminalSize {
   readonly columns: number;
   readonly rows: number;
+}
+
+/** What becomes of a pod when its process ends. */
+export interface KeptPod {
+  /** Records what the next process must know of it, which then takes it over. Never rejects. */
+  readonly save: (memory: PodMemory) => Promise<void>;
 }
 
 export interface PodParts {
@@ -180,4 +191,9 @@ export interface RunningPod {
   kill(): Promise<PodFinish>;
   /** Kills the remaining containers and removes the sandbox with its directory and logs. Idempotent. */
   remove(): Promise<void>;
+  /**
+   * Lets a kept pod go on without this process: nothing is decided any more, and `finished` stays pending. False for one that
+   * is not kept, or has no sandbox yet.
+   */
+  leave(): boolean;
 }

@@ -38,6 +38,7 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     namespace: metadata.namespace,
     name: metadata.name,
     uid: facts.uid,
+    ...(config.kept === undefined ? {} : { isKept: true, keptFor: 'podvm' }),
     labels: metadata.labels,
     annotations: metadata.annotations,
     hostname: hostnameOf(pod),

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { messageOf } from '#base/errors.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
-import { startAttempt, type Attempt } from './attempt.ts';
+import { pastAttempt, resumeAttempt, startAttempt, type Attempt, type AttemptSite } from './attempt.ts';
 import { decide, finishOf, type Action } from './decide.ts';
 import type { PodFacts } from './downward.ts';
 import { createEvents } from './events.ts';
@@ -15,6 +15,7 @@ import {
   type StateEvent,
 } from './pod-state.ts';
 import type { PodConfig, PodFinish, PodParts, PodStatus, RunningPod } from './pods.ts';
+import { containerOf, isUnderWay, resumedState, type PodBefore } from './pod-memory.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
 import { readLocalProfiles, type LocalProfiles } from './security.ts';
@@ -27,7 +28,17 @@ import { statusOf } from './status.ts';
  * `signal` kills it. Failures appear in `finished`, status and events; this function never throws.
  */
 export function startPod(pod: Pod, config: PodConfig, parts: PodParts, signal: AbortSignal): RunningPod {
-  return new PodDriver(pod, config, parts, signal);
+  return new PodDriver(pod, config, parts, { signal });
+}
+
+/** Goes on with a kept pod of an earlier process. */
+export function resumePod(pod: Pod, config: PodConfig, parts: PodParts, before: PodBefore): RunningPod {
+  return new PodDriver(pod, config, parts, { before });
+}
+
+interface Beginning {
+  readonly signal?: AbortSignal;
+  readonly before?: PodBefore;
 }
 
 /** Owns a pod's state: `#tell` receives all events, and each is followed by a decision. */
@@ -58,29 +69,42 @@ class PodDriver implements RunningPod {
   #isFinished = false;
   #cancelWake = () => {};
   #removing: Promise<void> | undefined;
+  #hasLeft = false;
+  /** Settles when the newest state is recorded for the next process. */
+  #saved: Promise<void> = Promise.resolve();
 
-  constructor(pod: Pod, config: PodConfig, parts: PodParts, signal: AbortSignal) {
-    this.uid = pod.metadata.uid ?? randomUUID();
+  constructor(pod: Pod, config: PodConfig, parts: PodParts, { signal, before }: Beginning) {
+    this.uid = before?.memory.uid ?? pod.metadata.uid ?? randomUUID();
     this.pod = { ...pod, metadata: { ...pod.metadata, uid: this.uid } };
     this.namespace = pod.metadata.namespace;
     this.name = pod.metadata.name;
-    this.createdAt = new Date(parts.clock.now());
+    this.createdAt = new Date(before?.memory.createdAt ?? parts.clock.now());
     this.#config = config;
     this.#parts = { ...parts, log: parts.log.with({ pod: `${this.namespace}/${this.name}` }) };
     this.#containers = [...pod.spec.initContainers, ...pod.spec.containers];
-    this.#events = createEvents(parts.clock);
+    this.#events = createEvents(parts.clock, before?.memory.events);
     this.#outputs = createOutputs(this.#parts.log);
-    this.#state = initialState(planOf(pod), parts.clock.now(), parts.clock.monotonicMs());
+    const nowMs = parts.clock.monotonicMs();
+    const initial = initialState(planOf(pod), parts.clock.now(), nowMs);
+    this.#state = before === undefined ? initial : resumedState(initial, before, nowMs);
     const { promise, resolve } = Promise.withResolvers<PodFinish>();
     this.finished = promise;
     this.#settle = resolve;
+    this.#sandbox = before?.sandbox;
+    this.#save();
     // Starts after this turn, so that the caller can subscribe first.
-    this.#sandboxMade = Promise.resolve().then(() => this.#makeSandbox());
+    this.#sandboxMade = Promise.resolve().then(() =>
+      before === undefined ? this.#makeSandbox() : this.#resume(before.sandbox),
+    );
+    if (signal !== undefined) this.#endWith(signal);
+    if (before === undefined) this.#decideSoon();
+  }
+
+  #endWith(signal: AbortSignal): void {
     const abort = () => void this.kill();
     signal.addEventListener('abort', abort, { once: true });
-    void promise.then(() => signal.removeEventListener('abort', abort));
+    void this.finished.then(() => signal.removeEventListener('abort', abort));
     if (signal.aborted) abort();
-    this.#decideSoon();
   }
 
   get status(): PodStatus {
@@ -132,6 +156,15 @@ class PodDriver implements RunningPod {
     await this.#removing;
   }
 
+  leave(): boolean {
+    if (this.#config.kept === undefined || this.#sandbox === undefined || this.#isFinished) return false;
+    this.#hasLeft = true;
+    this.#cancelWake();
+    for (const attempt of this.#attempts.values()) attempt.leave();
+    this.#outputs.giveUp();
+    return true;
+  }
+
   #end(reason: string, killAtMs: number): void {
     if (this.#isFinished) return;
     this.#making.abort();
@@ -155,8 +188,7 @@ class PodDriver implements RunningPod {
       const sandbox = await sandboxes.run(spec, this.#making.signal);
       this.#sandbox = sandbox;
       for (const warning of sandbox.warnings) this.#events.warn('LimitCut', warning);
-      sandbox.onDiskTrouble((trouble) => this.#events.warn('DiskTrouble', trouble));
-      void sandbox.ended.then((status) => this.#onSandboxLost(status.failure));
+      this.#watch(sandbox);
       this.#tell({ kind: 'sandboxReady' });
     } catch (error) {
       if (this.#making.signal.aborted) return; // the aborting code has reported the reason
@@ -173,9 +205,35 @@ class PodDriver implements RunningPod {
     }
   }
 
+  /** Goes on with the containers that an earlier process has left. */
+  async #resume(sandbox: Sandbox): Promise<void> {
+    try {
+      this.#profiles = await readLocalProfiles(this.pod.spec, this.#config.seccompDirectory);
+    } catch (error) {
+      this.#parts.log.error('seccomp profiles not read', error); // the next start of a container that needs one fails
+    }
+    for (const container of this.#containers) {
+      const run = this.#state.containers.find(({ plan }) => plan.name === container.name);
+      const left = containerOf(sandbox, container.name);
+      if (run === undefined || left === undefined) continue;
+      const { isStarted, runsSinceMs: sinceMs } = run;
+      const attempt = isUnderWay(run)
+        ? resumeAttempt(container, { container: left, isStarted, sinceMs }, this.#siteOf(sandbox))
+        : pastAttempt(left);
+      this.#attempts.set(container.name, attempt);
+    }
+    this.#watch(sandbox);
+    this.#decideSoon();
+  }
+
+  #watch(sandbox: Sandbox): void {
+    sandbox.onDiskTrouble((trouble) => this.#events.warn('DiskTrouble', trouble));
+    void sandbox.ended.then((status) => this.#onSandboxLost(status.failure));
+  }
+
   /** Called by the sandbox and by every container of it; the first call counts. */
   #onSandboxLost(failure: string | undefined): void {
-    if (this.#isFinishing || this.#isSandboxLost) return;
+    if (this.#isFinishing || this.#isSandboxLost || this.#hasLeft) return;
     this.#isSandboxLost = true;
     const message = this.#sandbox?.status.failure ?? failure ?? 'the sandbox was stopped';
     this.#events.warn('SandboxFailed', message);
@@ -184,11 +242,12 @@ class PodDriver implements RunningPod {
   }
 
   #tell(event: StateEvent): void {
-    if (this.#isFinished) return;
+    if (this.#isFinished || this.#hasLeft) return;
     const before = this.#state;
     this.#state = applyEvent(before, event);
     if (this.#state === before) return;
     if (event.kind === 'exited') this.#announceBackOff(event.name);
+    this.#save();
     this.#changed();
     this.#decideSoon();
   }
@@ -198,6 +257,12 @@ class PodDriver implements RunningPod {
     if (run?.at !== 'waiting') return;
     const seconds = Math.ceil((run.notBeforeMs - this.#parts.clock.monotonicMs()) / 1000);
     if (seconds > 0) this.#events.warn('BackOff', `Restarting container ${name} in ${seconds} s`, name);
+  }
+
+  #save(): void {
+    const { uid, createdAt } = this;
+    const memory = { uid, createdAt: createdAt.toISOString(), state: this.#state, events: this.#events.all };
+    this.#saved = this.#config.kept?.save(memory) ?? this.#saved;
   }
 
   #changed(): void {
@@ -217,7 +282,7 @@ class PodDriver implements RunningPod {
   }
 
   #decideNow(): void {
-    if (this.#isFinishing) return;
+    if (this.#isFinishing || this.#hasLeft) return;
     this.#cancelWake();
     const { clock } = this.#parts;
     const { actions, wakeAtMs } = decide(this.#state, clock.monotonicMs());
@@ -257,25 +322,30 @@ class PodDriver implements RunningPod {
     if (container === undefined || this.#sandbox === undefined) throw new Error(`nothing to start as ${name}`);
     const previous: Container | undefined = this.#attempts.get(name)?.container;
     this.#tell({ kind: 'startBegun', name });
-    const { clock, log } = this.#parts;
-    const site = {
-      sandbox: this.#sandbox,
-      clock,
-      log,
-      events: this.#events,
-      outputs: this.#outputs,
-      graceMs: this.#state.plan.graceMs,
-      terminalSize: this.#config.terminalSize,
-      tell: (event: StateEvent) => this.#tell(event),
-      onSandboxLost: (why: string | undefined) => this.#onSandboxLost(why),
-    };
+    const site = this.#siteOf(this.#sandbox);
     this.#attempts.set(
       name,
       startAttempt(container, () => this.#specNow(container, attempt), previous, site),
     );
   }
 
+  #siteOf(sandbox: Sandbox): AttemptSite {
+    const { clock, log } = this.#parts;
+    return {
+      sandbox,
+      clock,
+      log,
+      events: this.#events,
+      outputs: this.#outputs,
+      graceMs: this.#state.plan.graceMs,
+      terminalSize: this.#config.terminalSize,
+      tell: (event) => this.#tell(event),
+      onSandboxLost: (why) => this.#onSandboxLost(why),
+    };
+  }
+
   async #specNow(container: PodContainer, attempt: number) {
+    await this.#saved; // a container that exists was recorded before it was made
     await ensureHostPaths(this.pod, container);
     return this.#specOf(container, attempt);
   }

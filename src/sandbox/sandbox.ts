@@ -89,7 +89,7 @@ export interface SandboxSpec {
    */
   readonly isKept?: boolean;
   /** Service that asks the next process for a kept pod; default `cri`. */
-  readonly keptFor?: 'cri' | 'containerd';
+  readonly keptFor?: 'cri' | 'containerd' | 'podvm';
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   readonly hostname: string;

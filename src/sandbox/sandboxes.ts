@@ -33,8 +33,8 @@ export interface OpenSandboxesOptions {
   readonly limits?: SandboxLimits;
   /** Machines that wait for a pod; default 0. */
   readonly poolSize?: PoolSize;
-  /** Leaves kept sandboxes to a later process; default: takes them over. */
-  readonly leavesKept?: boolean;
+  /** Whether a kept sandbox is for this process; others are left to a later one. Default: all are. */
+  readonly takesOver?: (spec: Pick<SandboxSpec, 'keptFor'>) => boolean;
   /** The most that pods may share; default `on`. */
   readonly template?: TemplateChoice;
   /** Default: the system's. */
@@ -84,7 +84,7 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   const templates = createTemplates({ ...shared, parts });
   undo.defer(() => templates.settled());
   // First, before any other sandbox is made here.
-  const before = await takeOver({ ...shared, parts, templates }, options.leavesKept !== true, signal);
+  const before = await takeOver({ ...shared, parts, templates }, options.takesOver ?? (() => true), signal);
   for (const sandbox of before) shared.counts.adopted(sandbox instanceof LiveSandbox ? 'taken' : 'ended');
   return new SandboxTable({ shared, poolSize, starting, parts, templates, before }, undo.move());
 }

@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PodSandboxState } from '#cri/schema/api_pb.ts';
-import { run } from '#host/run.ts';
 import { logLines } from '../log-lines.ts';
-import { repo } from './cli-node.ts';
+import { type AnotherBuild, makeAnotherBuild } from './make-another-build.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
 
@@ -21,35 +19,16 @@ const podCount = Number(process.env['PODVM_REPLACED_PODS'] ?? 3);
  */
 const pauseSeconds = podCount / 50;
 
-/** Makes the same program with another agent, other arguments of its VMMs, and so other templates. */
-async function anotherBuild(): Promise<string> {
-  const directory = await mkdtemp('/var/tmp/podvm-build-');
-  const sources = ['src', 'podvm', 'package.json', 'package-lock.json'];
-  await run('cp', ['-a', ...sources.map((name) => join(repo, name)), directory], { timeoutMs: 120_000 });
-  const packages = join(directory, 'node_modules');
-  await mkdir(packages);
-  await run('mount', ['--bind', '-o', 'ro', join(repo, 'node_modules'), packages]); // 400 MB
-  const change = async (file: string, from: string, to: string) => {
-    const text = await readFile(join(directory, file), 'utf8');
-    assert.ok(text.includes(from), `${file} has no ${from}`);
-    await writeFile(join(directory, file), text.replace(from, to));
-  };
-  await change('src/agent/main.ts', 'engine.print(`ready: ', 'engine.print(`another build is ready: ');
-  await change('src/vm/qemu/command-line.ts', 'translatedCodeMiB = 96', 'translatedCodeMiB = 80');
-  return directory;
-}
-
 describe(`a daemon of another build takes over ${podCount} pods under load`, { skip: await whyNoVm() }, () => {
   let node: CriNode;
-  let another: string;
+  let another: AnotherBuild;
 
   before(async () => {
-    [another, node] = await Promise.all([anotherBuild(), openCriNode()]);
+    [another, node] = await Promise.all([makeAnotherBuild(), openCriNode()]);
   });
   after(async () => {
     await node[Symbol.asyncDispose]();
-    await run('umount', [join(another, 'node_modules')]);
-    await rm(another, { recursive: true });
+    await another[Symbol.asyncDispose]();
   });
 
   const start = async (name: string, script: string) => {
@@ -112,7 +91,7 @@ describe(`a daemon of another build takes over ${podCount} pods under load`, { s
     };
     await areAsBefore();
     await node.end('SIGTERM');
-    await node.start(join(another, 'podvm'));
+    await node.start(another.program);
     await areAsBefore();
     const newer = await start('newer', 'exec sleep 1000');
     const { parts } = await machineOf(newer.podSandboxId);

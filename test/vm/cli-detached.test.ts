@@ -158,11 +158,11 @@ describe('podvm with a node in the background', { skip, timeout: 480_000 }, () =
     assert.doesNotMatch((await cli.type(['ps', '-a'])).stdout, /site|other|reader/);
   });
 
-  it('what has ended is there without a node, and after its end by a signal', async () => {
+  it('what has ended is there without a node, and after its end with its pods', async () => {
     await cli.type(['run', '-d', '--name', 'last', '--network', 'none', image, 'sh', '-c', script]);
     await cli.start(['logs', '-f', 'last']).shows(/up\n/); // from then on it heeds SIGTERM
     const node = await nodeOf(cli);
-    process.kill(node.pid, 'SIGTERM');
+    process.kill(node.pid, 'SIGINT');
     await untilGone(node);
     const all = await cli.type(['ps', '-a']);
     assert.match(all.stdout, /\ndefault +mine +0\/1 +Terminated \(3\) /);

@@ -12,6 +12,8 @@ interface Row {
 }
 
 const adopt = 'test/vm/adopt.test.ts';
+const adoptRun = 'test/vm/adopt-run.test.ts';
+const recover = 'src/admin/recover.test.ts';
 const takeOver = 'src/sandbox/adoption/take-over.test.ts';
 const replaced = 'test/vm/replaced-parts.test.ts';
 const leaks = 'test/vm/leaks.test.ts';
@@ -30,6 +32,35 @@ const rows: readonly Row[] = [
     fault: 'KILL, TERM',
     promise: 'pods continue; the next daemon takes them over, and no output is lost or repeated',
     test: [adopt, 'processes, connections, addresses, exits and output continue'],
+  },
+  {
+    component: 'node of `podvm run`',
+    moment: 'pods run and write',
+    fault: 'KILL, TERM',
+    promise:
+      'pods continue, and their clients are told how to go on; the next command starts a node that takes them over',
+    test: [adoptRun, 'of it: in the same machine, with logs, port, volume, probes and restarts'],
+  },
+  {
+    component: 'node of `podvm run`',
+    moment: 'it is replaced by another build',
+    fault: 'KILL, TERM',
+    promise: 'the same, forwards and back',
+    test: [adoptRun, 'go on in a node of another build, and back'],
+  },
+  {
+    component: 'node of `podvm run`',
+    moment: 'a pod is being stopped',
+    fault: 'end of the process',
+    promise: 'the next one goes on with the stop, within the same grace time',
+    test: [recover, 'goes on being stopped'],
+  },
+  {
+    component: 'host',
+    moment: 'pods of `podvm run` run',
+    fault: 'reboot',
+    promise: 'a daemon starts those with `restartPolicy: Always` again, once',
+    test: [recover, 'a pod that should always run is started again by a daemon, which does so once'],
   },
   {
     component: 'daemon',

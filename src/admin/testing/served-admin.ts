@@ -12,11 +12,12 @@ import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
 import { CountedImages } from '#image/image-counts.ts';
 import type { ImageStore } from '#image/images.ts';
-import { createFakeClock } from '#pod/testing/fake-clock.ts';
-import { createFakeSandboxes, type FakeSettings } from '#pod/testing/fake-sandbox.ts';
+import { createFakeClock, type FakeClock } from '#pod/testing/fake-clock.ts';
+import { createFakeSandboxes, type FakeSandboxes, type FakeSettings } from '#pod/testing/fake-sandbox.ts';
 import { createPodTable } from '#pod/pod-table.ts';
 import { EndedPods } from '../ended-pods.ts';
-import { serveAdmin } from '../server.ts';
+import type { PodKeeping } from '../node-pods.ts';
+import { type AdminParts, type AdminServer, serveAdmin } from '../server.ts';
 
 export const yaml = `
 apiVersion: v1
@@ -44,15 +45,27 @@ const noImages: ImageStore = {
 
 const limits = { pods: 10, bytes: 10_000_000 };
 
+const onThisBoot = { bootId: 'boot', startsAfterBoot: false };
+
+interface OpenOptions {
+  readonly mayDetach?: boolean;
+  readonly keeping?: PodKeeping;
+  /** A process that has ended, whose machines and records this one finds. */
+  readonly before?: { readonly sandboxes: FakeSandboxes; readonly clock: FakeClock; readonly kept: string };
+}
+
 /** Serves a socket with fake sandboxes. */
-export async function openAdmin(settings: FakeSettings = {}, { mayDetach = true } = {}) {
+export async function openAdmin(
+  settings: FakeSettings = {},
+  { mayDetach = true, keeping = onThisBoot, before }: OpenOptions = {},
+): Promise<Served> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-admin-'));
-  const kept = await mkdtemp(join(tmpdir(), 'podvm-kept-'));
+  const kept = before?.kept ?? (await mkdtemp(join(tmpdir(), 'podvm-kept-')));
   const socketPath = join(directory, 'podvm.sock');
-  const clock = createFakeClock();
+  const clock = before?.clock ?? createFakeClock();
   const whyNotReady: string[] = [];
   const parts = {
-    sandboxes: createFakeSandboxes(clock, settings),
+    sandboxes: before?.sandboxes ?? createFakeSandboxes(clock, settings),
     images: noImages,
     log: silentLog,
     clock,
@@ -63,7 +76,7 @@ export async function openAdmin(settings: FakeSettings = {}, { mayDetach = true 
     },
     pods: createPodTable(),
     ended: await EndedPods.open({ directory: join(kept, 'ended'), limits, log: silentLog }),
-    mayDetach,
+    ...(mayDetach ? { keeping } : {}),
     node: { nodeName: 'node' },
   };
   const server = await serveAdmin(socketPath, parts);
@@ -79,8 +92,21 @@ export async function openAdmin(settings: FakeSettings = {}, { mayDetach = true 
     socket.on('error', () => {});
     return socket;
   };
+  const end = async () => {
+    await server[Symbol.asyncDispose]();
+    assert.deepEqual(await readdir(directory), [], 'the socket is removed');
+    await rm(directory, { recursive: true });
+  };
   return {
     directory,
+    /** Where its pods are on record. */
+    kept: join(kept, 'ended'),
+    /** Ends this process, and begins the next on the same machines and records. `meanwhile` happens between them. */
+    async next(options: OpenOptions = {}, meanwhile: () => void | Promise<void> = () => {}): Promise<Served> {
+      await end();
+      await meanwhile();
+      return await openAdmin(settings, { ...options, before: { sandboxes: parts.sandboxes, clock, kept } });
+    },
     socketPath,
     server,
     parts,
@@ -88,14 +114,22 @@ export async function openAdmin(settings: FakeSettings = {}, { mayDetach = true 
     call,
     talk,
     async [Symbol.asyncDispose]() {
-      await server[Symbol.asyncDispose]();
-      assert.deepEqual(await readdir(directory), [], 'the socket is removed');
-      await rm(directory, { recursive: true });
+      await end();
       await rm(kept, { recursive: true });
     },
   };
 }
-export type Served = Awaited<ReturnType<typeof openAdmin>>;
+export interface Served extends AsyncDisposable {
+  readonly directory: string;
+  readonly kept: string;
+  readonly next: (options?: OpenOptions, meanwhile?: () => void | Promise<void>) => Promise<Served>;
+  readonly socketPath: string;
+  readonly server: AdminServer;
+  readonly parts: AdminParts & { readonly sandboxes: FakeSandboxes; readonly clock: FakeClock };
+  readonly whyNotReady: string[];
+  readonly call: (method: string, path: string, body?: string) => Promise<{ status: number; body: string }>;
+  readonly talk: (path: string) => WebSocket;
+}
 
 export async function refusalOf(served: Served, method: string, path: string, body?: string) {
   const answer = await served.call(method, path, body);

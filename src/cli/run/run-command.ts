@@ -74,10 +74,18 @@ function ender(socket: WebSocket, say: (text: string) => void): (signal: EndSign
   };
 }
 
-function closedError(code: number): PodvmError {
-  if (code !== messageTooBig) return connectionClosed('run');
+function closedError(code: number, pods: ReadonlySet<string>): PodvmError {
+  const [name] = pods;
+  if (code !== messageTooBig) return name === undefined ? connectionClosed('run') : servingEnded(name, pods.size);
   return new PodvmError('invalid', 'Cannot run: the files are too large for one run', {
     fix: 'Run the files one by one.',
+  });
+}
+
+function servingEnded(name: string, count: number): PodvmError {
+  const which = count === 1 ? name : `${name} and ${count - 1} more`;
+  return new PodvmError('unavailable', `Cannot follow ${which} any longer: the podvm that served has ended`, {
+    fix: `Follow it again with \`podvm attach ${name}\`: pods of a node outlive it, and \`podvm ps -a\` lists them.`,
   });
 }
 
@@ -90,6 +98,7 @@ export class RunSession {
   readonly #input: RunInput;
   /** Reasons that events have reported. */
   readonly #told = new Set<string>();
+  readonly #pods = new Set<string>();
 
   constructor(
     printer: OutputPrinter,
@@ -123,7 +132,7 @@ export class RunSession {
       });
       socket.once('error', (cause) => reject(connectionFailed('run', cause)));
       socket.once('close', (code) => {
-        void queue.then(() => reject(closedError(code)));
+        void queue.then(() => reject(closedError(code, this.#pods)));
       });
     });
   }
@@ -138,6 +147,7 @@ export class RunSession {
 
   async #event(json: string, resolve: (code: number) => void, reject: (error: unknown) => void): Promise<void> {
     const event = v.parse(runEventSchema, JSON.parse(json));
+    if (event.event === 'source' || event.event === 'pod') this.#pods.add(event.pod);
     switch (event.event) {
       case 'source':
         this.#printer.addSource(event.number, `${event.pod}/${event.container}`);

@@ -7,13 +7,14 @@ import { createLog } from '#host/log.ts';
 import { defaultLimits } from '../limits.ts';
 import { readLog } from '../log/read-log.ts';
 import type { ContainerSpec, Sandbox } from '../sandbox.ts';
-import { openSandboxes, type OpenSandboxes } from '../sandboxes.ts';
+import { openSandboxes, type OpenSandboxes, type OpenSandboxesOptions } from '../sandboxes.ts';
 import { containerSpec, sandboxSpec } from '../testing/examples.ts';
 import { createFakeParts, type FakeParts } from '../testing/fake-parts.ts';
 
 const never = new AbortController().signal;
 const limits = { ...defaultLimits, userIds: { first: 1000, count: 1 }, killTimeoutMs: 200, drainTimeoutMs: 200 };
 const kept = { ...sandboxSpec, isKept: true };
+type Wanted = NonNullable<OpenSandboxesOptions['takesOver']>;
 
 /** A state directory used by one process after another, while its machine keeps running. */
 async function place() {
@@ -21,7 +22,7 @@ async function place() {
   const parts = createFakeParts(directory);
   const said: string[] = [];
   const log = createLog('info', (line) => said.push(line));
-  const open = (leavesKept = false) => openSandboxes({ directory, parts, log, limits, leavesKept }, never);
+  const open = (takesOver: Wanted = () => true) => openSandboxes({ directory, parts, log, limits, takesOver }, never);
   let sandboxes: OpenSandboxes = await open();
   return {
     directory,
@@ -32,8 +33,8 @@ async function place() {
       return sandboxes;
     },
     end: () => sandboxes[Symbol.asyncDispose](),
-    async next(leavesKept?: boolean): Promise<Sandbox | undefined> {
-      sandboxes = await open(leavesKept);
+    async next(takesOver?: Wanted): Promise<Sandbox | undefined> {
+      sandboxes = await open(takesOver);
       return sandboxes.list()[0];
     },
     async [Symbol.asyncDispose]() {
@@ -187,10 +188,21 @@ test('a process that does not take over kept sandboxes leaves them and their use
   await using node = await place();
   const { id } = await node.sandboxes.run(kept, never);
   await node.end();
-  assert.equal(await node.next(true), undefined);
+  assert.equal(await node.next(() => false), undefined);
   await assert.rejects(node.sandboxes.run({ ...sandboxSpec, name: 'other' }, never), { kind: 'exhausted' });
   await node.end();
   assert.equal((await node.next())?.id, id);
+});
+
+test('a pod of podvm itself is taken over alone, and left alone by builds that know no such records', async () => {
+  await using node = await place();
+  const { id } = await node.sandboxes.run({ ...kept, keptFor: 'podvm' }, never);
+  const { version } = JSON.parse(await readFile(join(node.root, id, 'sandbox.json'), 'utf8')) as { version: number };
+  assert.equal(version, 3);
+  await node.end();
+  assert.equal(await node.next(({ keptFor }) => keptFor !== 'podvm'), undefined);
+  await node.end();
+  assert.equal((await node.next(({ keptFor }) => keptFor === 'podvm'))?.id, id);
 });
 
 test('a sandbox that is not kept ends with its process', async () => {
@@ -251,11 +263,11 @@ test('a record of a newer podvm and its machine are left alone, which is logged'
   await node.end();
   const path = join(node.root, id, 'sandbox.json');
   const text = await readFile(path, 'utf8');
-  await writeFile(path, text.replace('"version":2', '"version":3'));
+  await writeFile(path, text.replace('"version":2', '"version":4'));
   assert.equal(await node.next(), undefined);
-  assert.match(node.said.join(''), /sandbox left alone .*a newer podvm has written its record \(version 3/);
+  assert.match(node.said.join(''), /sandbox left alone .*a newer podvm has written its record \(version 4/);
   assert.ok(node.parts.alive.has('machine'));
-  assert.equal(await readFile(path, 'utf8'), text.replace('"version":2', '"version":3'));
+  assert.equal(await readFile(path, 'utf8'), text.replace('"version":2', '"version":4'));
   await node.end();
   await writeFile(path, text);
   assert.equal((await node.next())?.status.state, 'ready');

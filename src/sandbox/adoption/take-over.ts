@@ -16,7 +16,10 @@ import {
   writeRecord,
   type SandboxRecord,
 } from '../recovery/record.ts';
+import type { SandboxSpec } from '../sandbox.ts';
 import { endRemains, sweepDirectories } from '../recovery/sweep.ts';
+
+type IsWanted = (spec: Pick<SandboxSpec, 'keptFor'>) => boolean;
 
 /** What happens to a sandbox of an earlier process. */
 type Fate =
@@ -27,12 +30,12 @@ type Fate =
 
 /**
  * Takes over the sandboxes that outlive their process, and ends the others. A sandbox that cannot be taken over is
- * ended and stays listed as failed, with the reason, until it is removed. `isWanted` false: kept sandboxes are left
+ * ended and stays listed as failed, with the reason, until it is removed. Kept sandboxes that are not wanted are left
  * unchanged for another process.
  */
 export async function takeOver(
   context: TakingContext,
-  isWanted: boolean,
+  isWanted: IsWanted,
   signal: AbortSignal,
 ): Promise<readonly (LiveSandbox | EndedSandbox)[]> {
   const { root, parts, surroundings } = context;
@@ -68,7 +71,7 @@ export async function takeOver(
 async function fateOf(
   path: string,
   { userIds, surroundings: { log } }: TakingContext,
-  isWanted: boolean,
+  isWanted: IsWanted,
 ): Promise<Fate> {
   let record: SandboxRecord | undefined;
   try {
@@ -87,7 +90,7 @@ async function fateOf(
   const { pod } = record ?? {};
   if (record === undefined || pod === undefined)
     return { kind: 'sweep', path, why: 'its start was not finished, or the podvm that ran it is gone' };
-  if (!isWanted) {
+  if (!isWanted(pod.spec)) {
     userIds.take(record.uid);
     return { kind: 'leave', path };
   }

@@ -4,10 +4,14 @@ import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { partVersionsSchema } from '#host/assets.ts';
 import { readFileIfThere, replaceFile } from '#host/files.ts';
+import type { SandboxSpec } from '../sandbox.ts';
 import { resourcesSchema, sandboxSpecSchema } from './spec-record.ts';
 
-/** Version of the records of sandboxes and containers. A process leaves alone what a newer version has written. */
-export const recordVersion = 2;
+/** Newest version of the records of sandboxes. A process leaves alone what a newer version has written. */
+export const recordVersion = 3;
+
+/** Version of the record of a sandbox: 3 for pods of podvm itself, which builds of version 2 cannot take over. */
+export const recordVersionOf = ({ keptFor }: Pick<SandboxSpec, 'keptFor'>): 2 | 3 => (keptFor === 'podvm' ? 3 : 2);
 
 /** A started sandbox, for the process that takes it over. */
 const podSchema = v.object({
@@ -58,7 +62,7 @@ const identityEntries = {
  * containers have records of their own, by the same id.
  */
 const recordSchema = v.object({
-  version: v.picklist([1, recordVersion]),
+  version: v.picklist([1, 2, recordVersion]),
   ...identityEntries,
   /** Present in a sandbox that has started and outlives its process. */
   pod: v.exactOptional(podSchema),

@@ -23,7 +23,7 @@ export const sandboxSpecSchema = v.object({
   uid: v.string(),
   attempt: v.exactOptional(number),
   isKept: v.exactOptional(v.boolean()),
-  keptFor: v.exactOptional(v.picklist(['cri', 'containerd'])),
+  keptFor: v.exactOptional(v.picklist(['cri', 'containerd', 'podvm'])),
   labels: table,
   annotations: table,
   hostname: v.string(),

@@ -16,7 +16,7 @@ import type { Parts, Surroundings } from '../parts.ts';
 import type { PhaseClock } from '../phases.ts';
 import {
   makeSandboxDirectory,
-  recordVersion,
+  recordVersionOf,
   writeRecord,
   type SandboxDirectory,
   type SandboxRecord,
@@ -204,7 +204,7 @@ export const scratchDisk = { serial: scratchSerial, file: 'scratch.ext4', readOn
 function identityOf({ userIds, surroundings, parts }: MachineContext, { owner, cgroupParent }: MachineOrder): Identity {
   const user = userIds.take();
   const record = {
-    version: recordVersion,
+    version: recordVersionOf({}),
     id: `sb-${Buffer.from(surroundings.randomBytes(6)).toString('hex')}`,
     namespace: owner?.podNamespace ?? '',
     name: owner?.podName ?? '',

@@ -6,7 +6,7 @@ import { Holdings } from '../holdings.ts';
 import type { Kept, LiveParts } from '../live-parts.ts';
 import { LiveSandbox } from '../live-sandbox.ts';
 import { createPhases } from '../phases.ts';
-import { KeptRecord, recordVersion, type PodRecord } from '../recovery/record.ts';
+import { KeptRecord, recordVersionOf, type PodRecord } from '../recovery/record.ts';
 import { recordedSpecOf } from '../recovery/spec-record.ts';
 import { machineSizeOf } from '../resources.ts';
 import type { SandboxSpec } from '../sandbox.ts';
@@ -144,7 +144,7 @@ function keep({ record, directory, machine, imageDisks }: StartMade, spec: Sandb
     warnings: [...warnings],
     images: [...imageDisks.plugged],
   };
-  const whole = { ...record, ...recordedOwner(spec), version: recordVersion, pod } as const;
+  const whole = { ...record, ...recordedOwner(spec), version: recordVersionOf(spec), pod } as const;
   const kept = new KeptRecord(directory.path, whole, (error) => log.error('sandbox not recorded', error));
   imageDisks.onPlugged((images) => kept.change({ images: [...images] }));
   void kept.change({});

@@ -1,0 +1,91 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { readFileIfThere, replaceFile } from '#host/files.ts';
+import type { Log } from '#host/log.ts';
+import { type PodMemory, podMemorySchema, recordedMemory } from '#pod/pod-memory.ts';
+import type { StartOptions } from './node-pods.ts';
+
+const schema = v.object({
+  version: v.literal(1),
+  /** Boot of the host during which it runs, by the kernel's id. */
+  bootId: v.string(),
+  removeAtEnd: v.boolean(),
+  terminalSize: v.exactOptional(v.object({ columns: v.number(), rows: v.number() })),
+  memory: podMemorySchema,
+});
+/** `live.json` beside the other files of a kept pod while it runs: what the next process needs to take it over. */
+export type LiveRecord = Readonly<v.InferOutput<typeof schema>>;
+
+const fileName = 'live.json';
+
+/** The kernel's id of the present boot of the host (random(4)). */
+export const readBootId = async (): Promise<string> =>
+  (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+
+/** Returns undefined when there is none, or a damaged one, which is logged. */
+export async function readLiveRecord(directory: string, log: Log): Promise<LiveRecord | undefined> {
+  const text = await readFileIfThere(join(directory, fileName));
+  if (text === undefined) return undefined;
+  try {
+    return v.parse(schema, JSON.parse(text));
+  } catch (error) {
+    log.error('record of a running pod not read', error, { directory });
+    return undefined;
+  }
+}
+
+/** Writes the newest state of one pod, one file after the other. */
+export class LiveRecordWriter {
+  readonly #directory: string;
+  readonly #facts: Pick<LiveRecord, 'bootId'> & StartOptions;
+  readonly #log: Log;
+  #written = '';
+  #next: PodMemory | undefined;
+  #writing: Promise<void>;
+
+  /** `begun`: settles when the directory is there. */
+  constructor(directory: string, facts: Pick<LiveRecord, 'bootId'> & StartOptions, begun: Promise<unknown>, log: Log) {
+    this.#directory = directory;
+    this.#facts = facts;
+    this.#log = log;
+    this.#writing = begun.then(
+      () => {},
+      () => {}, // reported by its caller; the writes below fail for the same reason
+    );
+  }
+
+  /** Settles when all is written. */
+  get saved(): Promise<void> {
+    return this.#writing;
+  }
+
+  /** Settles when this state, or a newer one, is written or has failed, which is logged. */
+  save(memory: PodMemory): Promise<void> {
+    const isQueued = this.#next !== undefined;
+    this.#next = memory;
+    if (!isQueued) this.#writing = this.#writing.then(() => this.#write());
+    return this.#writing;
+  }
+
+  async #write(): Promise<void> {
+    const memory = this.#next;
+    this.#next = undefined;
+    if (memory === undefined) return;
+    const { bootId, removeAtEnd, terminalSize } = this.#facts;
+    const record: LiveRecord = {
+      version: 1,
+      ...{ bootId, removeAtEnd },
+      ...(terminalSize === undefined ? {} : { terminalSize: { ...terminalSize } }),
+      memory: recordedMemory(memory),
+    };
+    const text = JSON.stringify(record);
+    if (text === this.#written) return; // as after most probes
+    try {
+      await replaceFile(join(this.#directory, fileName), text);
+      this.#written = text;
+    } catch (error) {
+      this.#log.error('pod not recorded', error, { directory: this.#directory });
+    }
+  }
+}
