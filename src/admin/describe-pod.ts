@@ -38,7 +38,7 @@ export async function detailsOf(pod: RunningPod, signal: AbortSignal): Promise<P
     labels: { ...pod.pod.metadata.labels },
     containers: pod.status.containers.map((status) => containerOf(status, pod)),
     events: pod.events.map(eventOf),
-    ...(await sandboxOf(pod, signal)),
+    ...(await sandboxOf(pod.sandbox, signal)),
   };
 }
 
@@ -66,8 +66,10 @@ export function eventOf(event: PodEvent): PodEventJson {
   return { ...event };
 }
 
-async function sandboxOf(pod: RunningPod, signal: AbortSignal): Promise<Pick<PodDetails, 'sandbox'>> {
-  const { sandbox } = pod;
+export async function sandboxOf(
+  sandbox: Sandbox | undefined,
+  signal: AbortSignal,
+): Promise<Pick<PodDetails, 'sandbox'>> {
   if (sandbox === undefined) return {};
   const { status } = sandbox;
   // A machine that is ending has no statistics; the other fields are still returned.

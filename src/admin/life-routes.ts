@@ -3,8 +3,8 @@ import { PodvmError } from '#base/errors.ts';
 import { summaryOf } from './describe-pod.ts';
 import { type EndedPods, endedSummaryOf } from './ended-pods.ts';
 import { readJson, sendJson } from './http.ts';
-import { type KnownPod, type LivePod, type NodePods, untilOver } from './node-pods.ts';
-import type { RunningPod } from '#pod/pods.ts';
+import { notOurs } from './foreign-pods.ts';
+import { type KnownPod, type LivePod, type NodePods, type ReachedPod, untilOver } from './node-pods.ts';
 import type { Asked, Call, Routes } from './routes.ts';
 import { untilStarted } from './run-session.ts';
 
@@ -26,15 +26,18 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
   };
   return {
     'POST /v1/pods/:namespace/:name/stop': withPod(async (pod, { request }) => {
+      if (pod.kind === 'foreign') throw notOurs(pod, 'stop', 'stop');
       const { graceSeconds } = await readJson(request, stopRequestSchema);
       if (pod.kind === 'ended') return endedSummaryOf(pod);
       void pod.pod.terminate(graceSeconds);
       return await endOf(pod);
     }),
-    'POST /v1/pods/:namespace/:name/start': withPod(async (pod) =>
-      pod.kind === 'live' ? summaryOf(pod.pod) : await started(await pods.startAgain(pod)),
-    ),
+    'POST /v1/pods/:namespace/:name/start': withPod(async (pod) => {
+      if (pod.kind === 'foreign') throw notOurs(pod, 'start');
+      return pod.kind === 'live' ? summaryOf(pod.pod) : await started(await pods.startAgain(pod));
+    }),
     'POST /v1/pods/:namespace/:name/restart': withPod(async (pod, { request }) => {
+      if (pod.kind === 'foreign') throw notOurs(pod, 'restart');
       const { graceSeconds } = await readJson(request, stopRequestSchema);
       return await started(await (pod.kind === 'live' ? pods.restart(pod, graceSeconds) : pods.startAgain(pod)));
     }),
@@ -43,6 +46,7 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
     ),
     'GET /v1/pods/:namespace/:name/wait': withPod(async (pod) => {
       if (pod.kind === 'ended') return pod.outcome;
+      if (pod.kind === 'foreign') throw notOurs(pod, 'wait for');
       const { exitCode, reason, message } = await untilOver(pod);
       return { exitCode, reason, ...(message === undefined ? {} : { message }) };
     }),
@@ -51,6 +55,7 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
         await ended.remove(pod.id);
         return endedSummaryOf(pod);
       }
+      if (pod.kind === 'foreign') throw notOurs(pod, 'remove', 'remove');
       if (query.get('force') !== 'true') throw stillRuns(pod);
       void pod.pod.kill();
       const summary = await endOf(pod);
@@ -70,9 +75,9 @@ const stillRuns = ({ name }: LivePod) =>
 /** Finds the pod that a path names. Errors: those of `NodePods.find`. */
 export const findKnown = (pods: NodePods, asked: Asked): KnownPod => pods.find(...nameOf(asked));
 
-/** The same, of those that run. `verb` completes `Cannot`. Errors: those of `NodePods.findLive`. */
-export const findRunning = (pods: NodePods, asked: Asked, verb: string): RunningPod =>
-  pods.findLive(...nameOf(asked), verb);
+/** The same, of those that run. `verb` completes `Cannot`. Errors: those of `NodePods.reach`. */
+export const findReached = (pods: NodePods, asked: Asked, verb: string): ReachedPod =>
+  pods.reach(...nameOf(asked), verb);
 
 /** The pod that a path names: the namespace is undefined for `_`, any of them. */
 export function nameOf({ segment }: Asked): [namespace: string | undefined, name: string] {

@@ -8,6 +8,7 @@ import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { Activity } from './activity.ts';
 import { detailsOf } from './describe-pod.ts';
 import type { EndedPod, EndedPods, UnfinishedPod } from './ended-pods.ts';
+import { type ForeignPod, foreignPods, newestContainers, notOurs } from './foreign-pods.ts';
 import type { PodSource, StoredSource } from './ended-record.ts';
 import type { LiveRecordWriter } from './live-record.ts';
 
@@ -31,7 +32,17 @@ export interface LivePod {
   readonly left: Promise<void>;
 }
 
-export type KnownPod = LivePod | ({ readonly kind: 'ended' } & EndedPod);
+export type KnownPod = LivePod | ({ readonly kind: 'foreign' } & ForeignPod) | ({ readonly kind: 'ended' } & EndedPod);
+
+/** A pod that runs, of any owner, as far as commands and connections reach it. */
+export interface ReachedPod {
+  readonly name: string;
+  /** Undefined until it has a machine. */
+  readonly sandbox: Sandbox | undefined;
+  readonly containers: readonly string[];
+  /** The container that is meant where none is named. */
+  readonly chosen: string | undefined;
+}
 
 export interface RunParts extends PodParts {
   readonly pods: PodTable;
@@ -137,12 +148,17 @@ export class NodePods implements AsyncDisposable {
   }
 
   /** The same, of those that run. Errors also: `failedPrecondition`, which completes `Cannot`. */
-  findLive(namespace: string | undefined, name: string, verb: string): RunningPod {
+  reach(namespace: string | undefined, name: string, verb: string): ReachedPod {
     const found = this.find(namespace, name);
-    if (found.kind === 'live') return found.pod;
+    if (found.kind !== 'ended') return reached(found);
     throw new PodvmError('failedPrecondition', `Cannot ${verb} ${found.name}: the pod has ended`, {
       fix: `Run it again with \`podvm start ${found.name}\`; \`podvm logs ${found.name}\` prints what it wrote.`,
     });
+  }
+
+  /** Those of other programs, without those whose name one of this process has. */
+  foreign(): readonly ForeignPod[] {
+    return foreignPods(this.#parts.sandboxes).filter(({ namespace, name }) => !this.#parts.pods.has(namespace, name));
   }
 
   /** Those that have ended, without those whose name a running one has. */
@@ -164,6 +180,7 @@ export class NodePods implements AsyncDisposable {
 
   /** Errors: `alreadyExists`; `failedPrecondition` for one that runs, whose name its machine and network have. */
   async rename(pod: KnownPod, name: string): Promise<EndedPod> {
+    if (pod.kind === 'foreign') throw notOurs(pod, 'rename');
     if (pod.kind === 'live') {
       throw new PodvmError('failedPrecondition', `Cannot rename ${pod.name}: the pod runs`, {
         fix: `Stop it first: \`podvm stop ${pod.name}\`.`,
@@ -197,7 +214,13 @@ export class NodePods implements AsyncDisposable {
   }
 
   #known(): readonly KnownPod[] {
-    return [...this.#live.values(), ...this.ended().map((pod) => ({ kind: 'ended' as const, ...pod }))];
+    const foreign = this.foreign();
+    const isForeign = (pod: EndedPod) => foreign.some((other) => isNamed(pod, other));
+    return [
+      ...this.#live.values(),
+      ...foreign.map((pod) => ({ kind: 'foreign' as const, ...pod })),
+      ...this.ended().flatMap((pod) => (isForeign(pod) ? [] : [{ kind: 'ended' as const, ...pod }])),
+    ];
   }
 
   #startAlone(source: PodSource, options: StartOptions): LivePod {
@@ -298,6 +321,28 @@ export class NodePods implements AsyncDisposable {
   }
 }
 
+/** A pod that runs, of any owner. */
+export const reached = (pod: Exclude<KnownPod, { kind: 'ended' }>): ReachedPod =>
+  pod.kind === 'live' ? reachedPod(pod.pod) : reachedForeign(pod);
+
+function reachedPod({ name, sandbox, pod: { spec } }: RunningPod): ReachedPod {
+  const containers = [...spec.initContainers, ...spec.containers].map((container) => container.name);
+  return { name, sandbox, containers, chosen: spec.containers[0]?.name };
+}
+
+function reachedForeign({ name, sandbox }: ForeignPod): ReachedPod {
+  const newest = newestContainers(sandbox).map(({ status }) => status);
+  const chosen = newest.find(({ state }) => state === 'running') ?? newest.at(-1);
+  return { name, sandbox, containers: newest.map((container) => container.name), chosen: chosen?.name };
+}
+
+interface Named {
+  readonly namespace: string;
+  readonly name: string;
+}
+
+const isNamed = (one: Named, other: Named): boolean => one.namespace === other.namespace && one.name === other.name;
+
 const isOf = (
   pod: {
     readonly namespace: string;
@@ -305,10 +350,7 @@ const isOf = (
     readonly live?: { readonly memory: { readonly uid: string } };
   },
   other: { readonly namespace: string; readonly name: string; readonly uid: string },
-): boolean =>
-  pod.namespace === other.namespace &&
-  pod.name === other.name &&
-  (pod.live === undefined || pod.live.memory.uid === other.uid);
+): boolean => isNamed(pod, other) && (pod.live === undefined || pod.live.memory.uid === other.uid);
 
 /** Whether a pod that should always run ended because the host did. */
 function endedWithHost(

@@ -10,6 +10,7 @@ import type { SandboxStats } from '#sandbox/sandbox-stats.ts';
 import type { Container, Resources, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 import { containerOf, eventOf, summaryOf } from './describe-pod.ts';
 import type { EndedPod } from './ended-pods.ts';
+import { ownerOf } from './foreign-pods.ts';
 import type { KnownPod } from './node-pods.ts';
 
 /** Time that a guest has to answer, in `ms`: a person waits, and one that hangs is described, too. */
@@ -43,6 +44,7 @@ export async function describePod(
   if (foreign === undefined || running.has(foreign.spec.namespace, name)) {
     const found = find(namespace, name);
     if (found.kind === 'ended') return describeEnded(found);
+    if (found.kind === 'foreign') throw new Error('a sandbox of another program is found above');
     const { pod } = found;
     const { reason, phase, createdAt, addresses, ...names } = summaryOf(pod);
     const figures = await figuresOf(pod.sandbox, signal);
@@ -61,7 +63,7 @@ export async function describePod(
   return {
     namespace: printable(spec.namespace),
     name: printable(spec.name),
-    madeBy: spec.keptFor === 'containerd' ? 'containerd' : 'kubelet',
+    madeBy: ownerOf(spec),
     phase: status.state,
     createdAt: status.createdAt.toISOString(),
     addresses: [...status.addresses],

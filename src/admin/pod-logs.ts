@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
-import type { RunningPod } from '#pod/pods.ts';
 import { readLog } from '#sandbox/log/read-log.ts';
 import type { ContainerStatus, Sandbox } from '#sandbox/sandbox.ts';
+import type { ReachedPod } from './node-pods.ts';
 
 export interface LogQuery {
   /** Name of the container; undefined: the first main container. */
@@ -13,10 +13,8 @@ export interface LogQuery {
 }
 
 /** Returns the requested container, by default the first main one, as kubectl does. Errors: `notFound`. */
-export function chooseContainer(pod: RunningPod, name: string | undefined): string {
-  const { initContainers, containers } = pod.pod.spec;
-  const names = [...initContainers, ...containers].map((container) => container.name);
-  return chooseName(pod.name, names, name ?? containers[0]?.name);
+export function chooseContainer({ name: pod, containers, chosen }: ReachedPod, name: string | undefined): string {
+  return chooseName(pod, containers, name ?? chosen);
 }
 
 /** Returns the name if the pod has such a container. Errors: `notFound`. */
@@ -28,7 +26,7 @@ export function chooseName(pod: string, names: readonly string[], wanted = ''): 
 }
 
 /** Yields a container's raw output. Errors: `failedPrecondition` before its first start, `notFound`. */
-export async function* podLogs(pod: RunningPod, query: LogQuery, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+export async function* podLogs(pod: ReachedPod, query: LogQuery, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const name = chooseContainer(pod, query.container);
   const { sandbox } = pod;
   const instances = (sandbox?.status.containers ?? []).filter((container) => container.name === name);

@@ -1,8 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import type { NodeDetails } from '#api/node.ts';
-import { stopRequestSchema } from '#api/pods.ts';
+import { type PodDetails, stopRequestSchema } from '#api/pods.ts';
 import type { PodTable } from '#pod/pod-table.ts';
-import type { RunningPod } from '#pod/pods.ts';
 import { checkCommand } from '#sandbox/container/process-size.ts';
 import type { Exec, Sandboxes } from '#sandbox/sandbox.ts';
 import { consoleLog } from './console-log.ts';
@@ -14,8 +13,9 @@ import { measureOverhead } from './measure-overhead.ts';
 import { describePod } from './pod-description.ts';
 import type { InputTarget } from './input-session.ts';
 import { readJson, sendJson, sendStream } from './http.ts';
-import { findKnown, findRunning, nameOf } from './life-routes.ts';
-import type { KnownPod, LivePod, NodePods } from './node-pods.ts';
+import { findKnown, findReached, nameOf } from './life-routes.ts';
+import { foreignDetails, foreignSummary, notOurs } from './foreign-pods.ts';
+import { type KnownPod, type LivePod, type NodePods, reached, type ReachedPod } from './node-pods.ts';
 import { chooseContainer, podLogs } from './pod-logs.ts';
 import type { Asked, Call, Routes } from './routes.ts';
 
@@ -28,11 +28,11 @@ export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended }: P
       sendJson(response, 200, await measureOverhead(sandboxes, Date.now(), signal)),
     'GET /v1/pods': ({ query, response }) => {
       const ofEnded = query.get('ended') === 'true' ? pods.ended().map(endedSummaryOf) : [];
-      sendJson(response, 200, [...running.list().map(summaryOf), ...ofEnded]);
+      sendJson(response, 200, [...running.list().map(summaryOf), ...pods.foreign().map(foreignSummary), ...ofEnded]);
     },
     'GET /v1/pods/:namespace/:name': async (call) => {
       const found = findKnown(pods, call);
-      sendJson(call.response, 200, found.kind === 'ended' ? found.details : await detailsOf(found.pod, call.signal));
+      sendJson(call.response, 200, await detailsOfKnown(found, call.signal));
     },
     'GET /v1/pods/:namespace/:name/description': async (call) => {
       const described = { running, find: pods.find.bind(pods), sandboxes };
@@ -44,8 +44,13 @@ export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended }: P
     },
     'GET /v1/pods/:namespace/:name/logs': (call) => sendLogs(findKnown(pods, call), ended, call),
     'GET /v1/pods/:namespace/:name/console': (call) =>
-      sendConsole(findRunning(pods, call, 'show the console of'), call),
+      sendConsole(findReached(pods, call, 'show the console of'), call),
   };
+}
+
+async function detailsOfKnown(pod: KnownPod, signal: AbortSignal): Promise<PodDetails> {
+  if (pod.kind === 'ended') return pod.details;
+  return pod.kind === 'live' ? await detailsOf(pod.pod, signal) : await foreignDetails(pod, signal);
 }
 
 /** What answers about pods come from. */
@@ -63,14 +68,15 @@ async function sendLogs(pod: KnownPod, ended: EndedPods, { query, response, sign
     previous: query.get('previous') === 'true',
     tailLines: tail === null ? undefined : Number.parseInt(tail, 10),
   };
+  if (pod.kind === 'foreign' && pod.owner === 'containerd') throw notOurs(pod, 'read logs of', 'logs');
   const chunks =
-    pod.kind === 'live'
-      ? podLogs(pod.pod, wanted, signal)
+    pod.kind !== 'ended'
+      ? podLogs(reached(pod), wanted, signal)
       : endedLogs(pod, (log) => ended.logPath(pod, log), wanted, signal);
   await sendStream(response, 'application/octet-stream', chunks, signal);
 }
 
-async function sendConsole({ name, sandbox }: RunningPod, { query, response, signal }: Call): Promise<void> {
+async function sendConsole({ name, sandbox }: ReachedPod, { query, response, signal }: Call): Promise<void> {
   if (sandbox === undefined)
     throw new PodvmError('failedPrecondition', `Cannot show the console of ${name}: it has no machine yet`, {
       fix: 'Try again when `podvm ps` shows the pod as Running.',
@@ -79,15 +85,15 @@ async function sendConsole({ name, sandbox }: RunningPod, { query, response, sig
   await sendStream(response, 'text/plain', text, signal);
 }
 
-/** Starts the command that a session asks for. Errors: those of `findRunning` and `Container.exec`. */
+/** Starts the command that a session asks for. Errors: those of `findReached` and `Container.exec`. */
 export async function startExec(pods: NodePods, asked: Asked): Promise<Exec> {
   const { query } = asked;
-  const pod = findRunning(pods, asked, 'run a command in');
+  const pod = findReached(pods, asked, 'run a command in');
   const container = chooseContainer(pod, query.get('container') ?? undefined);
   const command = query.getAll('command');
   checkCommand(`a command in ${pod.name}/${container}`, command);
   const live = pod.sandbox?.container(container);
-  if (live === undefined)
+  if (live === undefined || live.status.state !== 'running')
     throw new PodvmError('failedPrecondition', `Cannot run a command in ${pod.name}/${container}: it does not run`, {
       fix: `See why with \`podvm inspect ${pod.name}\`.`,
     });
@@ -102,9 +108,11 @@ export async function startExec(pods: NodePods, asked: Asked): Promise<Exec> {
   return await live.exec(spec, AbortSignal.timeout(60_000));
 }
 
-/** Finds the container whose input a session carries. Errors: those of `findRunning`; `failedPrecondition`. */
+/** Finds the container whose input a session carries. Errors: those of `findReached`; `failedPrecondition`. */
 export function findInput(pods: NodePods, asked: Asked): InputTarget {
-  const pod = findRunning(pods, asked, 'pass input to');
+  const found = findKnown(pods, asked);
+  if (found.kind === 'foreign') throw notOurs(found, 'pass input to');
+  const pod = findReached(pods, asked, 'pass input to');
   const name = chooseContainer(pod, asked.query.get('container') ?? undefined);
   const container = pod.sandbox?.container(name);
   if (container?.status.state !== 'running') {
@@ -112,17 +120,21 @@ export function findInput(pods: NodePods, asked: Asked): InputTarget {
       fix: `See why with \`podvm inspect ${pod.name}\`.`,
     });
   }
-  return { container, stdinOnce: pod.pod.spec.containers.find((it) => it.name === name)?.stdinOnce === true };
+  return { container, stdinOnce: found.kind === 'live' && stdinOnce(found, name) };
 }
+
+const stdinOnce = ({ pod: { pod } }: LivePod, container: string): boolean =>
+  pod.spec.containers.find(({ name }) => name === container)?.stdinOnce === true;
 
 /** Finds the pod that a client attaches to. Errors: those of `findKnown`; `failedPrecondition`. */
 export function findAttached(pods: NodePods, asked: Asked): LivePod {
   const found = findKnown(pods, asked);
   if (found.kind === 'live') return found;
+  if (found.kind === 'foreign') throw notOurs(found, 'attach to');
   throw new PodvmError('failedPrecondition', `Cannot attach to ${found.name}: the pod has ended`, {
     fix: `Print what it wrote with \`podvm logs ${found.name}\`, or run it again with \`podvm start ${found.name}\`.`,
   });
 }
 
-/** Finds the pod whose port a client connects to. Errors: those of `findRunning`. */
-export const findForwarded = (pods: NodePods, asked: Asked): RunningPod => findRunning(pods, asked, 'connect to');
+/** Finds the pod whose port a client connects to. Errors: those of `findReached`. */
+export const findForwarded = (pods: NodePods, asked: Asked): ReachedPod => findReached(pods, asked, 'connect to');

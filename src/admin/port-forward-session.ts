@@ -3,7 +3,7 @@ import { finished } from 'node:stream/promises';
 import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
-import type { RunningPod } from '#pod/pods.ts';
+import type { ReachedPod } from './node-pods.ts';
 import { messageBytes } from '#host/message-bytes.ts';
 import { errorBodyOf } from './error-body.ts';
 import { send } from './run-session.ts';
@@ -17,7 +17,7 @@ const dialMs = 30_000;
 export async function servePortForward(
   socket: WebSocket,
   port: number,
-  find: () => RunningPod,
+  find: () => ReachedPod,
   log: Log,
 ): Promise<void> {
   socket.pause(); // until the connection is there
@@ -49,7 +49,7 @@ export async function servePortForward(
   }
 }
 
-async function dial({ name, sandbox }: RunningPod, port: number): Promise<Duplex> {
+async function dial({ name, sandbox }: ReachedPod, port: number): Promise<Duplex> {
   if (sandbox === undefined) {
     throw new PodvmError('failedPrecondition', `Cannot connect to ${name}: it has no machine yet`, {
       fix: 'Try again when `podvm ps` shows the pod as Running.',

@@ -3,7 +3,8 @@ import * as v from 'valibot';
 /**
  * JSON shapes of the admin API that concern pods. Times are RFC 3339 in UTC. Paths:
  *
- *   GET  /v1/pods?ended=                              PodSummary[]; with `ended=true` also those that have ended
+ *   GET  /v1/pods?ended=                              PodSummary[], also of a kubelet and of containerd; with `ended=true` also
+ *                                                     those that have ended
  *   GET  /v1/pods/{namespace}/{name}                  PodDetails
  *   GET  /v1/pods/{namespace}/{name}/description      PodDescription, see description.ts
  *   POST /v1/pods/{namespace}/{name}/stop             StopRequest -> PodSummary, when it has stopped
@@ -51,6 +52,8 @@ export const podSummarySchema = v.object({
   /** Ready main containers and sidecars, out of all. */
   ready: v.string(),
   restarts: v.number(),
+  /** Who decides about it: `podvm`, `kubelet` (or another client of CRI) or `containerd`; absent: `podvm`. */
+  owner: v.optional(v.string()),
   createdAt: v.string(),
   addresses: v.array(v.string()),
   /** Reason, if the phase alone does not tell it. */

@@ -90,7 +90,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     },
     {
       name: 'ps',
-      description: 'list the pods that run',
+      description: 'list the pods that run, of all owners',
       options: [flag('-a, --all', 'list also the pods that have ended'), asJson],
       isClient: true,
       async action(options: { json: boolean; all: boolean }) {

@@ -42,9 +42,10 @@ export async function psCommand(
     statusOf(pod),
     String(pod.restarts),
     age(pod.createdAt, Date.now()),
+    pod.owner ?? 'podvm',
     pod.addresses.join(',') || '-',
   ]);
-  await write(stdout, table(['NAMESPACE', 'NAME', 'READY', 'STATUS', 'RESTARTS', 'AGE', 'IP'], rows));
+  await write(stdout, table(['NAMESPACE', 'NAME', 'READY', 'STATUS', 'RESTARTS', 'AGE', 'OWNER', 'IP'], rows));
   return orphans;
 }
 

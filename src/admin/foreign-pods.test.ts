@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict';
+import { PassThrough } from 'node:stream';
+import { describe, test } from 'node:test';
+import * as v from 'valibot';
+import { podDetailsSchema, podSummarySchema } from '#api/pods.ts';
+import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
+import type { SandboxSpec } from '#sandbox/sandbox.ts';
+import { on, openAdmin, refusalOf, run, type Served } from './testing/served-admin.ts';
+
+const never = new AbortController().signal;
+
+async function foreign(served: Served, more: Partial<SandboxSpec> = {}) {
+  const { sandboxes } = served.parts;
+  const spec = {
+    ...sandboxSpec,
+    namespace: 'kube-system',
+    name: 'dns',
+    isKept: true,
+    keptFor: 'cri',
+    ...more,
+  } as const;
+  const sandbox = await sandboxes.run(spec, never);
+  const container = await sandbox.createContainer({ ...containerSpec, name: 'main' }, never);
+  await container.start(never);
+  return sandbox;
+}
+const listed = async (served: Served) =>
+  v
+    .parse(v.array(podSummarySchema), JSON.parse((await served.call('GET', '/v1/pods')).body))
+    .map(({ name, owner, phase, ready }) => [name, owner ?? 'podvm', phase, ready]);
+
+describe('a pod of another program', () => {
+  test('is in the same list, with its owner, and has details and connections', async () => {
+    await using served = await openAdmin({ onDial: () => new PassThrough() });
+    await foreign(served);
+    await foreign(served, { name: 'web-1', keptFor: 'containerd' });
+    await run(served, { detach: true }).catch(() => undefined);
+    assert.deepEqual(await listed(served), [
+      ['web', 'podvm', 'Running', '1/1'],
+      ['dns', 'kubelet', 'Running', '1/1'],
+      ['web-1', 'containerd', 'Running', '1/1'],
+    ]);
+    const { body } = await served.call('GET', '/v1/pods/_/dns');
+    const details = v.parse(podDetailsSchema, JSON.parse(body));
+    assert.deepEqual([details.owner, details.containers[0]?.state], ['kubelet', 'running']);
+    assert.ok(details.sandbox?.stats !== undefined, 'top and inspect have figures');
+    const exec = await Array.fromAsync(on(served.talk('/v1/pods/kube-system/dns/exec?command=true')));
+    assert.match(String(exec.at(-1)?.[0]), /"exitCode":0/);
+    const socket = served.talk('/v1/pods/_/dns/port-forward?port=80');
+    socket.on('open', () => {
+      socket.send(Buffer.from('ping'));
+      socket.send(Buffer.alloc(0));
+    });
+    const frames = (await Array.fromAsync(on(socket))).map(([data]) => String(data));
+    assert.equal(frames.join(''), 'ping');
+  });
+
+  test('is not stopped, removed or run again, with the reason and what to use', async () => {
+    await using served = await openAdmin();
+    const sandbox = await foreign(served);
+    for (const [method, path] of [
+      ['POST', 'stop'],
+      ['POST', 'start'],
+      ['POST', 'restart'],
+      ['POST', 'rename'],
+      ['GET', 'wait'],
+      ['DELETE', ''],
+    ] as const) {
+      const url = `/v1/pods/_/dns${path && `/${path}`}?force=true`;
+      const { kind, message } = await refusalOf(served, method, url, method === 'POST' ? '{"name":"other"}' : undefined);
+      assert.equal(kind, 'failedPrecondition', path);
+      assert.match(message, /Cannot .* dns: the pod belongs to a kubelet or another client of CRI/);
+    }
+    for (const session of ['attach', 'input']) {
+      const messages = await Array.fromAsync(on(served.talk(`/v1/pods/_/dns/${session}`)));
+      assert.match(String(messages[0]?.[0]), /belongs to a kubelet.*kubectl/, session);
+    }
+    assert.equal(sandbox.status.state, 'ready');
+  });
+
+  test('is the newest of its sandboxes, and one of this process has its name first', async () => {
+    await using served = await openAdmin();
+    const first = await foreign(served, { namespace: 'default', name: 'web', attempt: 0 });
+    await first.stop(0);
+    assert.deepEqual(await listed(served), [['web', 'kubelet', 'Stopped', '0/1']]);
+    await first.remove();
+    await run(served, { detach: true }).catch(() => undefined);
+    assert.deepEqual(await listed(served), [['web', 'podvm', 'Running', '1/1']]);
+  });
+});

@@ -1,0 +1,116 @@
+import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import type { ContainerSummary, PodDetails, PodSummary } from '#api/pods.ts';
+import type { Container, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
+import { sandboxOf } from './describe-pod.ts';
+
+/** Who decides about a pod. */
+export type Owner = 'podvm' | 'kubelet' | 'containerd';
+
+/** A pod of another program: its newest sandbox. */
+export interface ForeignPod {
+  readonly namespace: string;
+  readonly name: string;
+  readonly owner: Exclude<Owner, 'podvm'>;
+  readonly sandbox: Sandbox;
+}
+
+export const ownerOf = ({ keptFor }: Sandbox['spec']): ForeignPod['owner'] =>
+  keptFor === 'containerd' ? 'containerd' : 'kubelet';
+
+/** Pods that a kubelet, another client of CRI, or containerd has made; of several sandboxes, the newest. */
+export function foreignPods({ list }: Pick<Sandboxes, 'list'>): readonly ForeignPod[] {
+  const pods = new Map<string, ForeignPod>();
+  for (const sandbox of list()) {
+    const { spec } = sandbox;
+    if (spec.isKept !== true || spec.keptFor === 'podvm') continue;
+    const [namespace, name] = [printable(spec.namespace), printable(spec.name)];
+    const key = `${namespace}/${name}`;
+    const other = pods.get(key)?.sandbox.status;
+    if (other !== undefined && !isNewer(sandbox.status, other)) continue;
+    pods.set(key, { namespace, name, owner: ownerOf(spec), sandbox });
+  }
+  return [...pods.values()];
+}
+
+type Dated = Pick<Sandbox['status'], 'state' | 'createdAt'>;
+const isNewer = (one: Dated, other: Dated): boolean =>
+  one.state === other.state ? one.createdAt >= other.createdAt : one.state === 'ready';
+
+export function foreignSummary({ namespace, name, owner, sandbox }: ForeignPod): PodSummary {
+  const { state, createdAt, addresses, failure } = sandbox.status;
+  const newest = newestContainers(sandbox);
+  const ready = newest.filter(({ status }) => status.state === 'running').length;
+  const phases: Readonly<Record<string, string>> = { ready: 'Running', stopped: 'Stopped', failed: 'Failed' };
+  return {
+    ...{ namespace, name, owner },
+    phase: phases[state] ?? state,
+    ready: `${ready}/${newest.length}`,
+    restarts: newest.reduce((sum, { status }) => sum + status.attempt, 0),
+    createdAt: createdAt.toISOString(),
+    addresses: [...addresses],
+    ...(failure === undefined ? {} : { reason: 'SandboxFailed' }),
+  };
+}
+
+export async function foreignDetails(pod: ForeignPod, signal: AbortSignal): Promise<PodDetails> {
+  const { sandbox } = pod;
+  const { uid, labels } = sandbox.spec;
+  return {
+    ...foreignSummary(pod),
+    uid,
+    labels: { ...labels },
+    containers: newestContainers(sandbox).map(containerSummary),
+    events: [],
+    ...(await sandboxOf(sandbox, signal)),
+  };
+}
+
+/** The newest container of each name, oldest name first. */
+export function newestContainers({ containers }: Sandbox): readonly Container[] {
+  return [...new Map(containers.map((container) => [container.status.name, container])).values()];
+}
+
+function containerSummary({ status }: Container): ContainerSummary {
+  const { name, image, state, attempt, exit, startedAt } = status;
+  const words = [exit?.why, exit?.message].filter((word) => word !== undefined).map((word) => printable(word));
+  return {
+    name: printable(name),
+    kind: 'main',
+    image: printable(image),
+    state: state === 'running' ? 'running' : state === 'exited' ? 'terminated' : 'waiting',
+    ready: state === 'running',
+    restartCount: attempt,
+    ...(exit === undefined ? {} : { reason: exit.reason, exitCode: exit.exitCode }),
+    ...(words.length === 0 ? {} : { message: words.join('; ') }),
+    ...(startedAt === undefined ? {} : { startedAt: startedAt.toISOString() }),
+  };
+}
+
+/** How each owner is asked, by what a user wants to do. */
+const instead = {
+  kubelet: {
+    stop: 'Delete it with `kubectl delete pod`; without a cluster, `crictl stopp`. `podvm drain` ends all pods of the node.',
+    remove: 'Delete it with `kubectl delete pod`; without a cluster, `crictl rmp`.',
+    logs: 'Use `kubectl logs`, or `crictl logs` without a cluster.',
+    other: 'Use `kubectl`, or `crictl` without a cluster.',
+  },
+  containerd: {
+    stop: 'Delete it with `kubectl delete pod`; without a cluster, use `crictl stopp` at containerd. `podvm drain` ends all pods of the node.',
+    remove: 'Delete it with `kubectl delete pod`; without a cluster, use `crictl rmp` at containerd.',
+    logs: 'Use `kubectl logs`; without a cluster, use `crictl logs` at containerd.',
+    other: 'Use `kubectl`, or `crictl` at containerd without a cluster.',
+  },
+} as const;
+
+/** The refusal of what only its owner may do. `verb` completes `Cannot`. */
+export function notOurs(
+  { name, owner }: Pick<ForeignPod, 'name' | 'owner'>,
+  verb: string,
+  kind: keyof (typeof instead)[ForeignPod['owner']] = 'other',
+): PodvmError {
+  const whose = owner === 'kubelet' ? 'a kubelet or another client of CRI' : owner;
+  return new PodvmError('failedPrecondition', `Cannot ${verb} ${name}: the pod belongs to ${whose}`, {
+    fix: instead[owner][kind],
+  });
+}
