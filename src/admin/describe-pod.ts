@@ -15,6 +15,8 @@ export function summaryOf(pod: RunningPod): PodSummary {
     restarts: status.containers.reduce((sum, container) => sum + container.restartCount, 0),
     createdAt: pod.createdAt.toISOString(),
     addresses: [...status.podIPs],
+    labels: { ...pod.pod.metadata.labels },
+    images: status.containers.map(({ image }) => image),
     ...optionalReason(status.reason ?? worstReason(status.containers)),
   };
 }

@@ -301,8 +301,8 @@ function endedPodOf(id: string, { details, ended, logs, bytes }: EndedRecord, wr
 }
 
 export function endedSummaryOf({ details }: EndedPod): PodSummary {
-  const { namespace, name, phase, ready, restarts, createdAt, reason, endedAt, exitCode } = details;
-  const optional = { reason, endedAt, exitCode };
+  const { namespace, name, phase, ready, restarts, createdAt, reason, endedAt, exitCode, labels, images } = details;
+  const optional = { reason, endedAt, exitCode, labels, images };
   return { namespace, name, phase, ready, restarts, createdAt, addresses: [], ...withoutUndefined(optional) };
 }
 

@@ -67,7 +67,12 @@ describe('a pod of another program', () => {
       ['DELETE', ''],
     ] as const) {
       const url = `/v1/pods/_/dns${path && `/${path}`}?force=true`;
-      const { kind, message } = await refusalOf(served, method, url, method === 'POST' ? '{"name":"other"}' : undefined);
+      const { kind, message } = await refusalOf(
+        served,
+        method,
+        url,
+        method === 'POST' ? '{"name":"other"}' : undefined,
+      );
       assert.equal(kind, 'failedPrecondition', path);
       assert.match(message, /Cannot .* dns: the pod belongs to a kubelet or another client of CRI/);
     }

@@ -49,6 +49,8 @@ export function foreignSummary({ namespace, name, owner, sandbox }: ForeignPod):
     restarts: newest.reduce((sum, { status }) => sum + status.attempt, 0),
     createdAt: createdAt.toISOString(),
     addresses: [...addresses],
+    labels: { ...sandbox.spec.labels },
+    images: newest.map(({ status }) => printable(status.image)),
     ...(failure === undefined ? {} : { reason: 'SandboxFailed' }),
   };
 }

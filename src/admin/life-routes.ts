@@ -1,10 +1,18 @@
-import { type PodOutcome, type PodSummary, renameRequestSchema, stopRequestSchema } from '#api/pods.ts';
+import {
+  killRequestSchema,
+  type PodOutcome,
+  type PodSummary,
+  renameRequestSchema,
+  stopRequestSchema,
+} from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
 import { summaryOf } from './describe-pod.ts';
 import { type EndedPods, endedSummaryOf } from './ended-pods.ts';
 import { readJson, sendJson } from './http.ts';
 import { notOurs } from './foreign-pods.ts';
-import { type KnownPod, type LivePod, type NodePods, type ReachedPod, untilOver } from './node-pods.ts';
+import { type KnownPod, type LivePod, type NodePods, untilOver } from './node-pods.ts';
+import { reached, type ReachedPod } from './reached-pod.ts';
+import { chooseContainer } from './pod-logs.ts';
 import type { Asked, Call, Routes } from './routes.ts';
 import { untilStarted } from './run-session.ts';
 
@@ -31,6 +39,17 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
       if (pod.kind === 'ended') return endedSummaryOf(pod);
       void pod.pod.terminate(graceSeconds);
       return await endOf(pod);
+    }),
+    'POST /v1/pods/:namespace/:name/kill': withPod(async (pod, { request, signal }) => {
+      if (pod.kind === 'foreign') throw notOurs(pod, 'send a signal to', 'stop');
+      const wish = await readJson(request, killRequestSchema);
+      if (pod.kind === 'ended') throw hasEnded(pod.name);
+      const running = (pod.pod.sandbox?.containers ?? []).filter(({ status }) => status.state === 'running');
+      if (wish.container !== undefined) chooseContainer(reached(pod), wish.container);
+      const wanted = running.filter(({ status }) => wish.container === undefined || status.name === wish.container);
+      if (wanted.length === 0) throw nothingRuns(pod.name);
+      await Promise.all(wanted.map((container) => container.kill(wish.signal, signal)));
+      return summaryOf(pod.pod);
     }),
     'POST /v1/pods/:namespace/:name/start': withPod(async (pod) => {
       if (pod.kind === 'foreign') throw notOurs(pod, 'start');
@@ -66,6 +85,16 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
     }),
   };
 }
+
+const hasEnded = (name: string) =>
+  new PodvmError('failedPrecondition', `Cannot send a signal to ${name}: the pod has ended`, {
+    fix: `Run it again with \`podvm start ${name}\`.`,
+  });
+
+const nothingRuns = (name: string) =>
+  new PodvmError('failedPrecondition', `Cannot send a signal to ${name}: no such container of it runs`, {
+    fix: `See \`podvm inspect ${name}\` for the containers.`,
+  });
 
 const stillRuns = ({ name }: LivePod) =>
   new PodvmError('failedPrecondition', `Cannot remove ${name}: the pod runs`, {

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { PassThrough } from 'node:stream';
 import { describe, test } from 'node:test';
 import * as v from 'valibot';
 import { podDescriptionSchema } from '#api/description.ts';
-import { podDetailsSchema, podOutcomeSchema, podSummarySchema } from '#api/pods.ts';
+import { nodeEventSchema, podDetailsSchema, podOutcomeSchema, podSummarySchema } from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
 import { eventsOf, on, openAdmin, refusalOf, run, type Served, yaml } from './testing/served-admin.ts';
 
@@ -158,6 +159,51 @@ describe('a detached pod', () => {
     served.parts.sandboxes.current('main').exit(4);
     const events = (await Array.fromAsync(messages)).map(([data]) => JSON.parse(String(data)) as object);
     assert.deepEqual(events.at(-1), { event: 'finished', exitCode: 4 });
+  });
+});
+
+describe('events of a node', () => {
+  const reasonsOf = (body: string) =>
+    body
+      .trimEnd()
+      .split('\n')
+      .map((line) => v.parse(nodeEventSchema, JSON.parse(line)))
+      .map(({ name, reason }) => `${name} ${reason}`);
+
+  test('are those of all pods, also of ended ones, or of one', async () => {
+    await using served = await openAdmin(quick);
+    await runToEnd(served);
+    assert.deepEqual(reasonsOf((await served.call('GET', '/v1/events')).body), ['web Created', 'web Started']);
+    assert.equal((await served.call('GET', '/v1/events?name=other')).body, '');
+  });
+
+  test('follow with those that happen, also of pods that begin later', async () => {
+    await using served = await openAdmin();
+    const outgoing = request({ socketPath: served.socketPath, path: '/v1/events?follow=true', agent: false }).end();
+    await run(served, { detach: true }).catch(() => undefined);
+    const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
+    let seen = '';
+    for await (const chunk of response as AsyncIterable<Buffer>) {
+      seen += chunk.toString();
+      if (seen.includes('Started')) break;
+    }
+    assert.deepEqual(reasonsOf(seen), ['web Created', 'web Started']);
+  });
+});
+
+describe('a signal', () => {
+  test('reaches the containers that run, and the restart policy decides what follows', async () => {
+    await using served = await openAdmin();
+    await run(served, { detach: true }).catch(() => undefined);
+    for (const body of ['{"signal":0}', '{"signal":65}', '{"signal":"HUP"}']) {
+      assert.equal((await refusalOf(served, 'POST', '/v1/pods/_/web/kill', body)).kind, 'invalid');
+    }
+    const absent = await refusalOf(served, 'POST', '/v1/pods/_/web/kill', '{"signal":1,"container":"other"}');
+    assert.equal(absent.kind, 'notFound');
+    const waiting = served.call('GET', '/v1/pods/_/web/wait');
+    assert.equal((await served.call('POST', '/v1/pods/_/web/kill', '{"signal":10}')).status, 200);
+    assert.equal(v.parse(podOutcomeSchema, JSON.parse((await waiting).body)).exitCode, 138);
+    assert.match((await refusalOf(served, 'POST', '/v1/pods/_/web/kill', '{"signal":10}')).message, /has ended/);
   });
 });
 

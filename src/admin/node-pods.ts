@@ -6,11 +6,13 @@ import type { PodConfig, PodFinish, PodParts, RunningPod, TerminalSize } from '#
 import { resumePod, startPod } from '#pod/start-pod.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { Activity } from './activity.ts';
-import { detailsOf } from './describe-pod.ts';
+import type { NodeEvent } from '#api/pods.ts';
+import { detailsOf, eventOf } from './describe-pod.ts';
 import type { EndedPod, EndedPods, UnfinishedPod } from './ended-pods.ts';
-import { type ForeignPod, foreignPods, newestContainers, notOurs } from './foreign-pods.ts';
+import { type ForeignPod, foreignPods, notOurs } from './foreign-pods.ts';
 import type { PodSource, StoredSource } from './ended-record.ts';
 import type { LiveRecordWriter } from './live-record.ts';
+import { reached, type ReachedPod } from './reached-pod.ts';
 
 export interface StartOptions {
   /** Keeps nothing of the pod after its end. */
@@ -33,16 +35,6 @@ export interface LivePod {
 }
 
 export type KnownPod = LivePod | ({ readonly kind: 'foreign' } & ForeignPod) | ({ readonly kind: 'ended' } & EndedPod);
-
-/** A pod that runs, of any owner, as far as commands and connections reach it. */
-export interface ReachedPod {
-  readonly name: string;
-  /** Undefined until it has a machine. */
-  readonly sandbox: Sandbox | undefined;
-  readonly containers: readonly string[];
-  /** The container that is meant where none is named. */
-  readonly chosen: string | undefined;
-}
 
 export interface RunParts extends PodParts {
   readonly pods: PodTable;
@@ -79,6 +71,7 @@ export class NodePods implements AsyncDisposable {
   readonly #live = new Map<RunningPod, LivePod>();
   readonly #writers = new Map<RunningPod, LiveRecordWriter>();
   readonly #leaving = Promise.withResolvers<void>();
+  readonly #beginListeners = new Set<(live: LivePod) => void>();
 
   constructor(parts: NodePodsParts, activity: Activity) {
     this.#parts = parts;
@@ -154,6 +147,28 @@ export class NodePods implements AsyncDisposable {
     throw new PodvmError('failedPrecondition', `Cannot ${verb} ${found.name}: the pod has ended`, {
       fix: `Run it again with \`podvm start ${found.name}\`; \`podvm logs ${found.name}\` prints what it wrote.`,
     });
+  }
+
+  /** Those that run. */
+  live(): readonly LivePod[] {
+    return [...this.#live.values()];
+  }
+
+  /** Subscribes to pods that begin. Returns a function that ends the subscription. */
+  onBegin(listener: (live: LivePod) => void): () => void {
+    this.#beginListeners.add(listener);
+    return () => this.#beginListeners.delete(listener);
+  }
+
+  /** Events of all pods of `podvm run`, the oldest first. */
+  events(): readonly NodeEvent[] {
+    const pods = [
+      ...this.live().map(({ pod }) => ({ ...nameOf(pod), events: pod.events.map(eventOf) })),
+      ...this.ended().map(({ namespace, name, details: { events } }) => ({ namespace, name, events })),
+    ];
+    return pods
+      .flatMap(({ namespace, name, events }) => events.map((event) => ({ namespace, name, ...event })))
+      .toSorted((one, other) => one.at.localeCompare(other.at));
   }
 
   /** Those of other programs, without those whose name one of this process has. */
@@ -270,6 +285,7 @@ export class NodePods implements AsyncDisposable {
     };
     this.#live.set(pod, live);
     if (writer !== undefined) this.#writers.set(pod, writer);
+    for (const listener of this.#beginListeners) listener(live);
     return live;
   }
 
@@ -321,26 +337,12 @@ export class NodePods implements AsyncDisposable {
   }
 }
 
-/** A pod that runs, of any owner. */
-export const reached = (pod: Exclude<KnownPod, { kind: 'ended' }>): ReachedPod =>
-  pod.kind === 'live' ? reachedPod(pod.pod) : reachedForeign(pod);
-
-function reachedPod({ name, sandbox, pod: { spec } }: RunningPod): ReachedPod {
-  const containers = [...spec.initContainers, ...spec.containers].map((container) => container.name);
-  return { name, sandbox, containers, chosen: spec.containers[0]?.name };
-}
-
-function reachedForeign({ name, sandbox }: ForeignPod): ReachedPod {
-  const newest = newestContainers(sandbox).map(({ status }) => status);
-  const chosen = newest.find(({ state }) => state === 'running') ?? newest.at(-1);
-  return { name, sandbox, containers: newest.map((container) => container.name), chosen: chosen?.name };
-}
-
 interface Named {
   readonly namespace: string;
   readonly name: string;
 }
 
+const nameOf = ({ namespace, name }: Named): Named => ({ namespace, name });
 const isNamed = (one: Named, other: Named): boolean => one.namespace === other.namespace && one.name === other.name;
 
 const isOf = (

@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { readLog } from '#sandbox/log/read-log.ts';
 import type { ContainerStatus, Sandbox } from '#sandbox/sandbox.ts';
-import type { ReachedPod } from './node-pods.ts';
+import type { ReachedPod } from './reached-pod.ts';
 
 export interface LogQuery {
   /** Name of the container; undefined: the first main container. */

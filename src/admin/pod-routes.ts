@@ -10,12 +10,14 @@ import { drain } from './drain.ts';
 import { endedLogs } from './ended-logs.ts';
 import { type EndedPods, endedSummaryOf } from './ended-pods.ts';
 import { measureOverhead } from './measure-overhead.ts';
+import { type EventQuery, podEvents } from './pod-events.ts';
 import { describePod } from './pod-description.ts';
 import type { InputTarget } from './input-session.ts';
 import { readJson, sendJson, sendStream } from './http.ts';
 import { findKnown, findReached, nameOf } from './life-routes.ts';
 import { foreignDetails, foreignSummary, notOurs } from './foreign-pods.ts';
-import { type KnownPod, type LivePod, type NodePods, reached, type ReachedPod } from './node-pods.ts';
+import type { KnownPod, LivePod, NodePods } from './node-pods.ts';
+import { reached, type ReachedPod } from './reached-pod.ts';
 import { chooseContainer, podLogs } from './pod-logs.ts';
 import type { Asked, Call, Routes } from './routes.ts';
 
@@ -37,6 +39,13 @@ export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended }: P
     'GET /v1/pods/:namespace/:name/description': async (call) => {
       const described = { running, find: pods.find.bind(pods), sandboxes };
       sendJson(call.response, 200, await describePod(described, ...nameOf(call), call.signal));
+    },
+    'GET /v1/events': async ({ query, response, signal }) => {
+      const [namespace, name] = [query.get('namespace'), query.get('name')];
+      const isWanted: EventQuery['isWanted'] = (pod) =>
+        (namespace === null || pod.namespace === namespace) && (name === null || pod.name === name);
+      const events = podEvents(pods, { follow: query.get('follow') === 'true', isWanted }, signal);
+      await sendStream(response, 'application/x-ndjson', events, signal);
     },
     'POST /v1/drain': async ({ request, response }) => {
       const { graceSeconds } = await readJson(request, stopRequestSchema);

@@ -3,7 +3,7 @@ import { finished } from 'node:stream/promises';
 import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
-import type { ReachedPod } from './node-pods.ts';
+import type { ReachedPod } from './reached-pod.ts';
 import { messageBytes } from '#host/message-bytes.ts';
 import { errorBodyOf } from './error-body.ts';
 import { send } from './run-session.ts';

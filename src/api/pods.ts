@@ -15,6 +15,8 @@ import * as v from 'valibot';
  *   DELETE /v1/pods/{namespace}/{name}?force=         PodSummary
  *   GET  /v1/pods/{namespace}/{name}/logs?container=&follow=&tail=&attempt=   bytes
  *   GET  /v1/pods/{namespace}/{name}/console?follow=  bytes
+ *   POST /v1/pods/{namespace}/{name}/kill             KillRequest -> PodSummary, when the signal was sent
+ *   GET  /v1/events?namespace=&name=&follow=          lines of NodeEvents of pods of `podvm run`
  *   WS   /v1/pods/{namespace}/{name}/exec             see exec.ts
  *   WS   /v1/pods/{namespace}/{name}/attach           see run.ts
  *   WS   /v1/pods/{namespace}/{name}/port-forward?port=   one connection: bytes in both directions, an empty frame is its end
@@ -56,6 +58,9 @@ export const podSummarySchema = v.object({
   owner: v.optional(v.string()),
   createdAt: v.string(),
   addresses: v.array(v.string()),
+  labels: v.optional(v.record(v.string(), v.string())),
+  /** Images of its containers. */
+  images: v.optional(v.array(v.string())),
   /** Reason, if the phase alone does not tell it. */
   reason: v.optional(v.string()),
   /** Of a pod that has ended: when, and with what. */
@@ -74,6 +79,10 @@ export const podEventSchema = v.object({
   container: v.optional(v.string()),
 });
 export type PodEventJson = v.InferOutput<typeof podEventSchema>;
+
+/** A line of `GET /v1/events`. */
+export const nodeEventSchema = v.object({ namespace: v.string(), name: v.string(), ...podEventSchema.entries });
+export type NodeEvent = v.InferOutput<typeof nodeEventSchema>;
 
 /** Usage of the scratch disk. */
 const space = v.object({ bytes: v.number(), inodes: v.number() });
@@ -204,6 +213,13 @@ export const renameRequestSchema = v.strictObject({
 export const stopRequestSchema = v.strictObject({
   /** Overrides the pod's terminationGracePeriodSeconds. */
   graceSeconds: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(86_400))),
+});
+
+export const killRequestSchema = v.strictObject({
+  /** Number of the signal. */
+  signal: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(64)),
+  /** Default: all that run. */
+  container: v.optional(v.string()),
 });
 
 /** Pods that `POST /v1/drain` has ended. The request is the same. */

@@ -1,7 +1,6 @@
 import { resolve } from 'node:path';
 import { Option } from 'commander';
 import * as v from 'valibot';
-import { PodvmError } from '#base/errors.ts';
 import {
   type ImageSummary,
   type LoadRequestInput,
@@ -14,10 +13,8 @@ import {
 } from '#api/images.ts';
 import { type Client, connectionClosed, fromErrorBody } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
+import { lines } from './lines.ts';
 import { type Terminal, table, write } from './terminal.ts';
-
-/** Longest line of progress, in characters. */
-const maxLineChars = 1024 * 1024;
 
 /**
  * Provides a client while a process serves it. `storedImages` is for commands on existing images, which need no set-up.
@@ -142,17 +139,4 @@ async function work(client: Client, path: string, request: unknown, terminal: Te
     }
   }
   throw connectionClosed('finish the operation');
-}
-
-async function* lines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
-  const decoder = new TextDecoder();
-  let held = '';
-  for await (const chunk of chunks) {
-    held += decoder.decode(chunk, { stream: true });
-    if (held.length > maxLineChars)
-      throw new PodvmError('exhausted', 'Cannot read the response of podvm: a line is too long');
-    const parts = held.split('\n');
-    held = parts.pop() ?? '';
-    yield* parts.filter((part) => part !== '');
-  }
 }

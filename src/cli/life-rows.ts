@@ -4,8 +4,10 @@ import type { Client } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
 import { copyCommand } from './copy-command.ts';
 import type { EndSignals } from './end-signals.ts';
+import { eventsCommand, type EventsOptions } from './events-command.ts';
 import { forEachPod, removeCommand, renameCommand, startCommand, waitCommand } from './life-commands.ts';
 import { parseForwardedPort, portForwardCommand } from './port-forward-command.ts';
+import { killCommand, type KillOptions } from './kill-command.ts';
 import type { Purpose } from './program-parts.ts';
 import type { Terminal } from './terminal.ts';
 import { topCommand, type TopOptions } from './top-command.ts';
@@ -80,6 +82,28 @@ export function lifeCommands({
       arguments: [pod, ['<name>', 'new name, in the same namespace']],
       isClient: true,
       action: (name: string, other: string) => withKnown((client) => renameCommand(client, name, other, terminal)),
+    },
+    {
+      name: 'kill',
+      description: 'send a signal to the containers of pods; a container that ends may be restarted',
+      arguments: [pods],
+      options: [
+        new Option('-s, --signal <signal>', 'name or number').default('KILL'),
+        new Option('-c, --container <name>', 'only to this container'),
+      ],
+      action: (names: string[], options: KillOptions) =>
+        withRunning(async (client) =>
+          exit(await forEachPod(names, terminal, (name) => killCommand(client, name, options, terminal))),
+        ),
+    },
+    {
+      name: 'events',
+      description: 'print the events of pods, the oldest first',
+      arguments: [['[pod]', 'NAME or NAMESPACE/NAME; default: all']],
+      options: [flag('-f, --follow', 'go on with those that happen'), flag('--json', 'print JSON, one line for each')],
+      isClient: true,
+      action: (name: string | undefined, options: EventsOptions) =>
+        withKnown((client) => eventsCommand(client, name, options, terminal)),
     },
     {
       name: 'attach',

@@ -59,6 +59,7 @@ const orphanSummary = ({ namespace, name, pid, createdAt }: Orphan): PodSummary 
   namespace: namespace || '-',
   name: name || `machine ${pid}`,
   phase: 'Orphaned',
+  owner: '-',
   ready: '-',
   restarts: 0,
   createdAt,
@@ -94,8 +95,15 @@ export async function consoleCommand(
 }
 
 async function print(chunks: AsyncIterable<Uint8Array>, stdout: NodeJS.WriteStream): Promise<void> {
-  try {
+  await readOn(async () => {
     for await (const chunk of chunks) await write(stdout, chunk);
+  });
+}
+
+/** Runs `read`, which reads a stream of the node. Errors: `unavailable` when the node ends meanwhile. */
+export async function readOn(read: () => Promise<void>): Promise<void> {
+  try {
+    await read();
   } catch (cause) {
     // SAFE: only compared; Node's error of a response that breaks off
     if ((cause as NodeJS.ErrnoException).code !== 'ECONNRESET') throw cause;

@@ -107,7 +107,7 @@ describe('a word of another program', () => {
       [['login', 'docker.io'], /--authfile/],
       [['docker', 'ps', '-a'], /without it: `podvm ps`/],
       [['rmi', 'nginx'], /podvm image rm/],
-      [['kill', 'web'], /podvm rm -f POD/],
+      [['delete', 'web'], /podvm rm -f POD/],
     ] as const) {
       const { type, said } = openProgram();
       assert.equal(await type(...words), 2);
@@ -134,7 +134,7 @@ describe('podvm ps, where no podvm serves', () => {
   it('says what one that has ended left running, and what to do about it', async () => {
     const { type, said } = openProgram({ orphans: () => Promise.resolve([orphan, { ...orphan, name: '' }]) });
     assert.equal(await type('ps'), 0);
-    assert.match(said.stdout, /\nshop +web +- +Orphaned +0 +\d+\w +-\n/);
+    assert.match(said.stdout, /\nshop +web +- +Orphaned +0 +\d+\w +- +-\n/);
     assert.match(said.stdout, /\nshop +machine 77 +- +Orphaned /);
     assert.match(
       said.stderr,

@@ -1,0 +1,52 @@
+import { PodvmError } from '#base/errors.ts';
+import type { NodeEvent } from '#api/pods.ts';
+import type { PodEvent } from '#pod/pods.ts';
+import { eventOf } from './describe-pod.ts';
+import type { LivePod, NodePods } from './node-pods.ts';
+
+export interface EventQuery {
+  readonly follow: boolean;
+  /** Only of these pods. */
+  readonly isWanted: (pod: { readonly namespace: string; readonly name: string }) => boolean;
+}
+
+/** The most that waits for a client that reads slowly. */
+const maxWaiting = 10_000;
+
+/** Yields the events of pods of `podvm run`, the oldest first, and then those that happen. Errors: `exhausted`. */
+export async function* podEvents(
+  pods: NodePods,
+  { follow, isWanted }: EventQuery,
+  signal: AbortSignal,
+): AsyncGenerator<string> {
+  const waiting: NodeEvent[] = [];
+  let wake = Promise.withResolvers<void>();
+  using subscribed = new DisposableStack();
+  const subscribe = ({ pod, namespace, name }: LivePod) => {
+    const listen = (event: PodEvent) => {
+      waiting.push({ namespace, name, ...eventOf(event) });
+      wake.resolve();
+    };
+    if (isWanted(pod)) subscribed.defer(pod.onEvent(listen));
+  };
+  const known = pods.events().filter(isWanted);
+  if (follow) {
+    for (const live of pods.live()) subscribe(live);
+    subscribed.defer(pods.onBegin(subscribe));
+    signal.addEventListener('abort', () => wake.resolve(), { once: true });
+  }
+  for (const event of known) yield lineOf(event);
+  while (follow && !signal.aborted) {
+    if (waiting.length > maxWaiting) {
+      throw new PodvmError('exhausted', `Cannot follow events: more than ${maxWaiting} wait for their reader`);
+    }
+    const next = waiting.shift();
+    if (next !== undefined) yield lineOf(next);
+    else {
+      await wake.promise;
+      wake = Promise.withResolvers();
+    }
+  }
+}
+
+const lineOf = (event: NodeEvent): string => `${JSON.stringify(event)}\n`;
