@@ -63,14 +63,14 @@ const parts: ProgramParts = {
     const here = purpose === 'images' ? 'images' : 'pods';
     return { socketPath: config.socketPath, ...(await serveHere(config, here, write, ends)) };
   },
-  serveLeftPods: async (options) => {
+  serveLeftPods: async (options, signal) => {
     const { serveLeftPods } = await import('#daemon/left-pods.ts');
-    await serveLeftPods(configure(options), (line) => process.stderr.write(line), new AbortController().signal);
+    await serveLeftPods(configure(options), (line) => process.stderr.write(line), signal);
   },
   knownPods: async (options) => {
     const { isServed } = await import('#host/is-served.ts');
     const config = configure(options);
-    if (!(await isServed(config.socketPath))) await parts.serveLeftPods(options);
+    if (!(await isServed(config.socketPath))) await parts.serveLeftPods(options, new AbortController().signal);
     if (await isServed(config.socketPath)) return servedBy(config.socketPath);
     const { serveEndedPods } = await import('#daemon/ended-pods.ts');
     return await serveEndedPods(config, (line) => process.stderr.write(line));

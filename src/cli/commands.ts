@@ -15,9 +15,9 @@ import {
   inspectCommand,
   logsCommand,
   type LogsOptions,
-  psCommand,
   stopCommand,
 } from './pod-commands.ts';
+import { psCommand, type PsOptions, psOutputs } from './ps-command.ts';
 import type { GlobalOptions, ProgramParts, Purpose, SetupWishes } from './program-parts.ts';
 import { planRun, printPlan } from './run/run-plan.ts';
 import { type RunFlags, runOptions } from './run/run-options.ts';
@@ -48,8 +48,8 @@ interface StopOptions {
 export function commandTable({ parts, global, exit, untilEnded }: Setting): readonly CommandRow[] {
   const { terminal } = parts;
   /** A client of the node that runs. Pods that outlived theirs get one. */
-  const reach = async () => {
-    await parts.serveLeftPods(global());
+  const reach = async (signal = new AbortController().signal) => {
+    await parts.serveLeftPods(global(), signal);
     return createClient(parts.socketPath(global()));
   };
   const withServer = (purpose: Purpose, use: (client: Client, ends: EndSignals) => Promise<void>) =>
@@ -63,7 +63,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     await use(createClient(served.socketPath));
   };
   const withRunning = (use: (client: Client, ends: EndSignals) => Promise<void>) =>
-    untilEnded(async (ends) => await use(await reach(), ends));
+    untilEnded(async (ends) => await use(await reach(ends.any), ends));
   return [
     {
       name: 'run',
@@ -91,12 +91,19 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     {
       name: 'ps',
       description: 'list the pods that run, of all owners',
-      options: [flag('-a, --all', 'list also the pods that have ended'), asJson],
+      options: [
+        flag('-a, --all', 'list also the pods that have ended'),
+        new Option('-l, --selector <labels>', 'list those with these labels: app=web,tier!=db'),
+        new Option('-o, --output <format>', 'form of the output').choices(psOutputs).default('table'),
+        flag('-w, --watch', 'go on with pods that change, until Ctrl-C'),
+        asJson,
+      ],
       isClient: true,
-      async action(options: { json: boolean; all: boolean }) {
-        const without = { orphans: () => parts.orphans(global()), withEnded: withKnown };
-        await warnOfOrphans(await psCommand(await reach(), without, options, terminal), terminal);
-      },
+      action: (options: PsOptions) =>
+        untilEnded(async (ends) => {
+          const without = { orphans: () => parts.orphans(global()), withEnded: withKnown };
+          await warnOfOrphans(await psCommand(await reach(ends.any), without, options, terminal, ends.any), terminal);
+        }),
     },
     {
       name: 'logs',

@@ -1,70 +1,10 @@
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
-import { drainedPodSchema, type PodSummary, podDetailsSchema, podSummarySchema } from '#api/pods.ts';
+import { drainedPodSchema, podDetailsSchema, podSummarySchema } from '#api/pods.ts';
 import type { Client } from './client.ts';
 import type { Orphan } from './orphans.ts';
 import { podPath } from './pod-name.ts';
-import { type Terminal, age, table, write } from './terminal.ts';
-
-/** What a list of pods comes from where no podvm serves. */
-export interface PsParts {
-  /** Machines that a killed podvm has left running. */
-  readonly orphans: () => Promise<readonly Orphan[]>;
-  /** Serves the pods that have ended. */
-  readonly withEnded: (use: (client: Client) => Promise<void>) => Promise<void>;
-}
-
-/** Lists the pods. Without a running podvm, lists and returns the machines that a killed one has left running. */
-export async function psCommand(
-  client: Client,
-  parts: PsParts,
-  options: { readonly json: boolean; readonly all: boolean },
-  { stdout }: Terminal,
-): Promise<readonly Orphan[]> {
-  const path = `/v1/pods?ended=${options.all}`;
-  const listed = v.array(podSummarySchema);
-  let orphans: readonly Orphan[] = [];
-  const pods = await client.get(path, listed).catch(async (error: unknown) => {
-    if (!(error instanceof PodvmError && error.kind === 'unavailable')) throw error;
-    orphans = await parts.orphans();
-    let ended: readonly PodSummary[] = [];
-    if (options.all) await parts.withEnded(async (server) => void (ended = await server.get(path, listed)));
-    return [...orphans.map(orphanSummary), ...ended];
-  });
-  if (options.json) {
-    await write(stdout, `${JSON.stringify(pods, null, 2)}\n`);
-    return orphans;
-  }
-  const rows = pods.map((pod) => [
-    pod.namespace,
-    pod.name,
-    pod.ready,
-    statusOf(pod),
-    String(pod.restarts),
-    age(pod.createdAt, Date.now()),
-    pod.owner ?? 'podvm',
-    pod.addresses.join(',') || '-',
-  ]);
-  await write(stdout, table(['NAMESPACE', 'NAME', 'READY', 'STATUS', 'RESTARTS', 'AGE', 'OWNER', 'IP'], rows));
-  return orphans;
-}
-
-/** As kubectl says it, with the exit code of a failure. */
-function statusOf({ phase, reason, endedAt, exitCode }: PodSummary): string {
-  if (endedAt === undefined) return reason ?? phase;
-  return exitCode === 0 ? 'Completed' : `${reason ?? phase} (${exitCode})`;
-}
-
-const orphanSummary = ({ namespace, name, pid, createdAt }: Orphan): PodSummary => ({
-  namespace: namespace || '-',
-  name: name || `machine ${pid}`,
-  phase: 'Orphaned',
-  owner: '-',
-  ready: '-',
-  restarts: 0,
-  createdAt,
-  addresses: [],
-});
+import { type Terminal, write } from './terminal.ts';
 
 export interface LogsOptions {
   readonly container?: string;

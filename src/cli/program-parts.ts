@@ -22,8 +22,8 @@ export interface ProgramParts {
   readonly leave: (code: number) => void;
   /** Makes sure that a process serves a socket: a running one, a new one in the background, or this one until it is disposed. */
   readonly ensureServed: (options: GlobalOptions, purpose: Purpose, ends: EndSignals) => Promise<Served>;
-  /** Makes sure that pods which outlived their node are served again. */
-  readonly serveLeftPods: (options: GlobalOptions) => Promise<void>;
+  /** Makes sure that pods which outlived their node are served again. An abort of `signal` ends the wait. */
+  readonly serveLeftPods: (options: GlobalOptions, signal: AbortSignal) => Promise<void>;
   /** The process that serves; if there is none, this one with the pods that have ended, until it is disposed. */
   readonly knownPods: (options: GlobalOptions) => Promise<Served>;
   /** Machines that run, and whose podvm does not. */

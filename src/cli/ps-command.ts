@@ -1,0 +1,122 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import { type PodSummary, podSummarySchema } from '#api/pods.ts';
+import type { Client } from './client.ts';
+import { parseSelector, type Selector } from './label-selector.ts';
+import type { Orphan } from './orphans.ts';
+import { type Terminal, age, table, write } from './terminal.ts';
+
+/** What a list of pods comes from where no podvm serves. */
+export interface PsParts {
+  /** Machines that a killed podvm has left running. */
+  readonly orphans: () => Promise<readonly Orphan[]>;
+  /** Serves the pods that have ended. */
+  readonly withEnded: (use: (client: Client) => Promise<void>) => Promise<void>;
+}
+
+export const psOutputs = ['table', 'wide', 'name', 'json', 'yaml'] as const;
+
+export interface PsOptions {
+  readonly all: boolean;
+  readonly json: boolean;
+  readonly output: (typeof psOutputs)[number];
+  readonly selector?: string;
+  readonly watch: boolean;
+}
+
+/** Time between two looks of `--watch`, in `ms`. */
+const watchMs = 500;
+
+/**
+ * Lists the pods; with `watch` also each that changes, until `until` aborts. Without a running podvm, lists and returns the
+ * machines that a killed one has left running.
+ */
+export async function psCommand(
+  client: Client,
+  parts: PsParts,
+  options: PsOptions,
+  { stdout }: Terminal,
+  until: AbortSignal,
+): Promise<readonly Orphan[]> {
+  const isSelected = options.selector === undefined ? () => true : parseSelector(options.selector);
+  const output = options.json ? 'json' : options.output;
+  const { pods, orphans } = await podsNow(client, parts, options.all, isSelected);
+  await write(stdout, await textOf(pods, output));
+  if (!options.watch) return orphans;
+  let before = rowsOf(pods, output);
+  for (;;) {
+    await delay(watchMs, undefined, { signal: until }).catch(() => undefined);
+    if (until.aborted) return orphans;
+    const now = (await podsNow(client, parts, options.all, isSelected)).pods;
+    const rows = rowsOf(now, output);
+    const changed = now.filter((pod) => rows.get(keyOf(pod)) !== before.get(keyOf(pod)));
+    if (changed.length > 0) await write(stdout, await textOf(changed, output, { isFirst: false }));
+    before = rows;
+  }
+}
+
+async function podsNow(client: Client, parts: PsParts, all: boolean, isSelected: Selector) {
+  const path = `/v1/pods?ended=${all}`;
+  const listed = v.array(podSummarySchema);
+  let orphans: readonly Orphan[] = [];
+  const pods = await client.get(path, listed).catch(async (error: unknown) => {
+    if (!(error instanceof PodvmError && error.kind === 'unavailable')) throw error;
+    orphans = await parts.orphans();
+    let ended: readonly PodSummary[] = [];
+    if (all) await parts.withEnded(async (server) => void (ended = await server.get(path, listed)));
+    return [...orphans.map(orphanSummary), ...ended];
+  });
+  return { pods: pods.filter(({ labels }) => isSelected(labels ?? {})), orphans };
+}
+
+const keyOf = ({ namespace, name }: PodSummary) => `${namespace}/${name}`;
+
+/** What `watch` compares: the cells without the age. */
+const rowsOf = (pods: readonly PodSummary[], output: PsOptions['output']): ReadonlyMap<string, string> =>
+  new Map(pods.map((pod) => [keyOf(pod), JSON.stringify(cellsOf({ ...pod, createdAt: '' }, output))]));
+
+async function textOf(pods: readonly PodSummary[], output: PsOptions['output'], { isFirst = true } = {}) {
+  if (output === 'json') return `${JSON.stringify(pods, null, 2)}\n`;
+  if (output === 'name') return pods.map((pod) => `${keyOf(pod)}\n`).join('');
+  if (output === 'yaml') {
+    const { stringify } = await import('yaml'); // most commands do not need it
+    return stringify(pods);
+  }
+  const head = ['NAMESPACE', 'NAME', 'READY', 'STATUS', 'RESTARTS', 'AGE', 'OWNER', 'IP'];
+  const wide = output === 'wide' ? ['IMAGES', 'LABELS'] : [];
+  const text = table(
+    [...head, ...wide],
+    pods.map((pod) => cellsOf(pod, output)),
+  );
+  return isFirst ? text : text.slice(text.indexOf('\n') + 1);
+}
+
+function cellsOf(pod: PodSummary, output: PsOptions['output']): readonly string[] {
+  const cells = [
+    ...[pod.namespace, pod.name, pod.ready, statusOf(pod), String(pod.restarts)],
+    pod.createdAt === '' ? '' : age(pod.createdAt, Date.now()),
+    pod.owner ?? 'podvm',
+    pod.addresses.join(',') || '-',
+  ];
+  if (output !== 'wide') return cells;
+  const labels = Object.entries(pod.labels ?? {}).map(([name, value]) => `${name}=${value}`);
+  return [...cells, pod.images?.join(',') ?? '-', labels.join(',') || '-'];
+}
+
+/** As kubectl says it, with the exit code of a failure. */
+function statusOf({ phase, reason, endedAt, exitCode }: PodSummary): string {
+  if (endedAt === undefined) return reason ?? phase;
+  return exitCode === 0 ? 'Completed' : `${reason ?? phase} (${exitCode})`;
+}
+
+const orphanSummary = ({ namespace, name, pid, createdAt }: Orphan): PodSummary => ({
+  namespace: namespace || '-',
+  name: name || `machine ${pid}`,
+  phase: 'Orphaned',
+  owner: '-',
+  ready: '-',
+  restarts: 0,
+  createdAt,
+  addresses: [],
+});
