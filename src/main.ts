@@ -48,6 +48,7 @@ const parts: ProgramParts = {
   ensureServed: async (options, purpose, ends) => {
     const { isServed } = await import('#host/is-served.ts');
     const config = configure(options);
+    if (purpose === 'storedImages') await parts.serveLeftPods(options, ends.any); // whose images are in use
     if (await isServed(config.socketPath)) return servedBy(config.socketPath);
     const write = (line: string) => process.stderr.write(line);
     if (purpose === 'storedImages') {

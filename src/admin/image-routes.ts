@@ -1,11 +1,12 @@
 import type { ServerResponse } from 'node:http';
-import { PodvmError } from '#base/errors.ts';
+import { kindOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import {
   type ImageDetails,
   type ImageProgress,
   type ImageSummary,
   loadRequestSchema,
+  pruneRequestSchema,
   pullRequestSchema,
   tagRequestSchema,
   type UntaggedAnswer,
@@ -17,8 +18,8 @@ import { errorBodyOf } from './error-body.ts';
 import { readJson, sendJson } from './http.ts';
 import type { Routes } from './routes.ts';
 
-/** The calls that concern images. */
-export function imageRoutes(images: ImageStore): Routes {
+/** The calls that concern images. `inUse`: ids of those that pods use, beside those that are held. */
+export function imageRoutes(images: ImageStore, inUse: () => ReadonlySet<string> = () => new Set()): Routes {
   return {
     'GET /v1/images': ({ response }) => sendJson(response, 200, images.list().map(summaryOf)),
     'DELETE /v1/images': async ({ query, response }) => {
@@ -36,6 +37,10 @@ export function imageRoutes(images: ImageStore): Routes {
       }
       const details: ImageDetails = { ...summaryOf(image), config: { ...image.config } };
       sendJson(response, 200, details);
+    },
+    'POST /v1/images/prune': async ({ request, response }) => {
+      const { all } = await readJson(request, pruneRequestSchema);
+      sendJson(response, 200, (await prune(images, all, inUse())).map(summaryOf));
     },
     'POST /v1/images/tag': async ({ request, response }) => {
       const { reference, name } = await readJson(request, tagRequestSchema);
@@ -56,6 +61,20 @@ export function imageRoutes(images: ImageStore): Routes {
     'POST /v1/images/build-base': async ({ response, signal }) =>
       await report(response, async (say) => [{ ...(await images.buildBase(say, signal)), names: [baseReference] }]),
   };
+}
+
+/** Removes the images without a tag, or `all`, as far as nothing uses them. Returns those that were removed. */
+async function prune(images: ImageStore, all: boolean, inUse: ReadonlySet<string>): Promise<readonly Image[]> {
+  const removed: Image[] = [];
+  const unused = images.list().filter(({ id }) => !inUse.has(id));
+  for (const image of unused.filter(({ references }) => all || references.length === 0)) {
+    try {
+      removed.push(await images.remove(image.id));
+    } catch (error) {
+      if (kindOf(error) !== 'busy' && kindOf(error) !== 'notFound') throw error; // in use, or removed meanwhile
+    }
+  }
+  return removed;
 }
 
 /** Sends progress as lines during the work. The last line has the result. */

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
+import type { ImageStore } from '#image/images.ts';
 import { findByName, type PodTable } from '#pod/pod-table.ts';
 import type { PodConfig, PodFinish, PodParts, RunningPod, TerminalSize } from '#pod/pods.ts';
 import { resumePod, startPod } from '#pod/start-pod.ts';
@@ -152,6 +153,15 @@ export class NodePods implements AsyncDisposable {
   /** Those that run. */
   live(): readonly LivePod[] {
     return [...this.#live.values()];
+  }
+
+  /** Ids of the images of pods that run, of all owners: also of containers that are yet to be made. */
+  *imagesInUse(images: Pick<ImageStore, 'get'>): Generator<string> {
+    for (const { containers } of this.#parts.sandboxes.list())
+      for (const { status } of containers) yield status.imageId;
+    for (const { pod } of this.live()) {
+      for (const { image } of pod.status.containers) yield images.get(image)?.id ?? image;
+    }
   }
 
   /** Subscribes to pods that begin. Returns a function that ends the subscription. */

@@ -59,7 +59,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   const pods = new NodePods(parts, activity);
   await pods.recover();
   const routes = {
-    ...imageRoutes(parts.images),
+    ...imageRoutes(parts.images, () => new Set(pods.imagesInUse(parts.images))),
     ...podRoutes(pods, parts),
     ...lifeRoutes(pods, parts.ended),
     ...monitoringRoutes(parts.monitoring),

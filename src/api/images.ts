@@ -7,6 +7,7 @@ import { errorBodySchema } from './pods.ts';
  *   POST   /v1/images/load            LoadRequest -> ImageProgress lines
  *   POST   /v1/images/build-base      ImageProgress lines
  *   POST   /v1/images/tag             TagRequest -> ImageSummary
+ *   POST   /v1/images/prune           PruneRequest -> ImageSummary[], those that were removed
  *   GET    /v1/images/inspect?reference=   ImageDetails
  *   DELETE /v1/images?reference=      Untagged: the name, and the image with its last name or when named by its id
  */
@@ -58,6 +59,12 @@ export type LoadRequestInput = v.InferInput<typeof loadRequestSchema>;
 
 export const tagRequestSchema = v.strictObject({ reference, name: reference });
 export type TagRequestInput = v.InferInput<typeof tagRequestSchema>;
+
+export const pruneRequestSchema = v.strictObject({
+  /** Also images with a tag that nothing uses; default: only those without one. */
+  all: v.optional(v.boolean(), false),
+});
+export type PruneRequestInput = v.InferInput<typeof pruneRequestSchema>;
 
 export const imageProgressSchema = v.object({
   message: v.optional(v.string()),

@@ -258,9 +258,10 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     },
     {
       name: 'system',
-      description: 'show what podvm takes of this host',
+      description: 'show what podvm takes of this host, and free what nothing uses',
       commands: systemCommands(
         (use) => untilEnded(async (ends) => await use(await parts.diskUsage(global(), ends))),
+        (use) => withServer('pods', use),
         terminal,
       ),
     },

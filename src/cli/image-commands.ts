@@ -14,6 +14,7 @@ import {
 import { type Client, connectionClosed, fromErrorBody } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
 import { lines } from './lines.ts';
+import { pruneImages, pruneOptions, type PruneOptions } from './prune-commands.ts';
 import { type Terminal, table, write } from './terminal.ts';
 
 /**
@@ -104,6 +105,12 @@ export function imageCommands(withClient: WithClient, terminal: Terminal): reado
           ];
           await write(terminal.stdout, `${lines.join('\n')}\n`);
         }),
+    },
+    {
+      name: 'prune',
+      description: 'remove images without a name, or all that no pod uses',
+      options: pruneOptions,
+      action: (options: PruneOptions) => withClient('storedImages', (client) => pruneImages(client, options, terminal)),
     },
   ];
 }

@@ -1,12 +1,18 @@
 import type { DiskUsage } from '#api/disk-usage.ts';
+import type { Client } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
+import { pruneOptions, type PruneOptions, pruneSystem } from './prune-commands.ts';
 import { type Terminal, table, write } from './terminal.ts';
 
 /** Measures, and calls `use` with the result. */
 type WithDiskUsage = (use: (usage: DiskUsage) => Promise<void>) => Promise<void>;
 
 /** The commands below `podvm system`. */
-export function systemCommands(withDiskUsage: WithDiskUsage, terminal: Terminal): readonly CommandRow[] {
+export function systemCommands(
+  withDiskUsage: WithDiskUsage,
+  withNode: (use: (client: Client) => Promise<void>) => Promise<void>,
+  terminal: Terminal,
+): readonly CommandRow[] {
   return [
     {
       name: 'df',
@@ -14,6 +20,12 @@ export function systemCommands(withDiskUsage: WithDiskUsage, terminal: Terminal)
       options: [flag('--json', 'print JSON')],
       action: ({ json }: { json: boolean }) =>
         withDiskUsage((usage) => write(terminal.stdout, json ? `${JSON.stringify(usage, null, 2)}\n` : listOf(usage))),
+    },
+    {
+      name: 'prune',
+      description: 'remove the pods that have ended, and images that nothing uses',
+      options: pruneOptions,
+      action: (options: PruneOptions) => withNode((client) => pruneSystem(client, options, terminal)),
     },
   ];
 }
