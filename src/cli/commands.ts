@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { type Client, createClient } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
+import { completion, shells } from './completion.ts';
 import { describeCommand } from './describe-command.ts';
 import type { EndSignals } from './end-signals.ts';
 import { execCommand } from './exec-command.ts';
@@ -23,6 +24,7 @@ import { planRun, printPlan } from './run/run-plan.ts';
 import { type RunFlags, runOptions } from './run/run-options.ts';
 import { runCommand } from './run/run-command.ts';
 import { systemCommands } from './system-commands.ts';
+import { write } from './terminal.ts';
 import { versionCommand } from './version-command.ts';
 
 /** What the commands of one program share. */
@@ -264,6 +266,18 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         (use) => withServer('pods', use),
         terminal,
       ),
+    },
+    {
+      name: 'completion',
+      description: 'print the completion of command lines for a shell',
+      arguments: [['<shell>', shells.join(', ')]],
+      isClient: true,
+      action: async (shell: string, _: object, itself: Command) => {
+        const wanted = shells.find((known) => known === shell);
+        if (wanted === undefined)
+          return itself.error(`error: cannot complete for '${shell}': only for ${shells.join(', ')}`);
+        await write(terminal.stdout, completion(itself.parent ?? itself, wanted));
+      },
     },
     {
       name: 'version',

@@ -1,24 +1,8 @@
-import { type Command, Help, type Option } from 'commander';
+import { type Command, Help } from 'commander';
+import { commandsBelow } from '../../src/cli/completion.ts';
 import { helpProgram } from '../../src/cli/help-pages.ts';
 
-/**
- * Files of the Debian package that are generated from the command tree: its manual page, and its completion for bash.
- */
 const help = new Help();
-
-interface Leaf {
-  /** Words of the command after `podvm`. */
-  readonly words: readonly string[];
-  readonly command: Command;
-}
-
-function* commandsBelow(command: Command, words: readonly string[] = []): Generator<Leaf> {
-  for (const child of command.commands) {
-    const own = [...words, child.name()];
-    yield { words: own, command: child };
-    yield* commandsBelow(child, own);
-  }
-}
 
 /** Escapes text for a manual page (groff_man(7)). */
 const roff = (text: string) =>
@@ -65,42 +49,5 @@ State: images, sandboxes, and what set\\-up made.
 Sockets: podvm.sock of the commands, cri.sock of kubelets.
 .SH SEE ALSO
 .I /usr/share/doc/podvm
-`;
-}
-
-const takesValue = ({ required, optional }: Option) => required || optional;
-const wordsOf = (command: Command): string[] => [
-  ...command.commands.map((child) => child.name()),
-  ...help.visibleOptions(command).flatMap(({ short, long }) => [short, long].filter((word) => word !== undefined)),
-];
-
-/** Completion for bash: commands and options according to the words before, otherwise file names. */
-export function bashCompletion(): string {
-  const program = helpProgram();
-  const all = [{ words: [], command: program }, ...commandsBelow(program)];
-  const branches = all.map(
-    ({ words, command }) => `    '${words.join(' ')}') words='${wordsOf(command).join(' ')}' ;;`,
-  );
-  const known = all.map(({ words }) => `'${words.join(' ')}'`).slice(1);
-  const valued = all.flatMap(({ command }) => help.visibleOptions(command).filter(takesValue));
-  const names = [...new Set(valued.flatMap(({ short, long }) => [short, long].filter((word) => word !== undefined)))];
-  return `# Completion of podvm for bash, printed from its command tree.
-_podvm() {
-  local command= word words at
-  for ((at = 1; at < COMP_CWORD; at++)); do
-    word=\${COMP_WORDS[at]}
-    case $word in
-      ${names.join(' | ')}) ((at++)); continue ;;
-    esac
-    case "\${command:+$command }$word" in
-      ${known.join(' | ')}) command="\${command:+$command }$word" ;;
-    esac
-  done
-  case $command in
-${branches.join('\n')}
-  esac
-  mapfile -t COMPREPLY < <(compgen -W "$words" -- "\${COMP_WORDS[COMP_CWORD]}")
-}
-complete -o default -F _podvm podvm
 `;
 }

@@ -3,7 +3,9 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { defaultEnv, run } from '#host/run.ts';
 import { readHostTools } from '#setup/host-tools.ts';
-import { bashCompletion, manualPage } from './command-pages.ts';
+import { completion } from '../../src/cli/completion.ts';
+import { helpProgram } from '../../src/cli/help-pages.ts';
+import { manualPage } from './command-pages.ts';
 import { addNode, unitOf } from './node-program.ts';
 import { makeProgramTree } from './program-tree.ts';
 import type { Release } from './release.ts';
@@ -39,7 +41,8 @@ export async function makeDebFiles(release: Release, root: string): Promise<void
   const files: Readonly<Record<string, string>> = {
     'usr/lib/systemd/system/podvm.service': await unitOf(repo, '/usr/bin/podvm'),
     'usr/lib/tmpfiles.d/podvm.conf': await readFile(join(repo, 'tools/release/debian/tmpfiles.conf'), 'utf8'),
-    'usr/share/bash-completion/completions/podvm': bashCompletion(),
+    'usr/share/bash-completion/completions/podvm': completion(helpProgram(), 'bash'),
+    'usr/share/fish/vendor_completions.d/podvm.fish': completion(helpProgram(), 'fish'),
     'usr/share/lintian/overrides/podvm': await readFile(join(repo, 'tools/release/debian/lintian-overrides'), 'utf8'),
     'usr/share/man/man1/podvm.1': manualPage(version, dateOf(release).toISOString().slice(0, 10)),
     [`${docs}/changelog`]: changelogOf(release),
