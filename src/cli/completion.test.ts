@@ -22,7 +22,7 @@ async function zsh(...words: readonly string[]): Promise<string[]> {
   const begin = 'emulate -L sh; setopt ksharrays; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))';
   const text = `autoload -U compinit; compinit -D -u; ${pods}\n${script('zsh')}\nask() { ${begin}; _podvm; print -l -- "\${COMPREPLY[@]}"; }; ask "$@"`;
   const { stdout } = await run('zsh', ['-fc', text, 'zsh', 'podvm', ...words], options);
-  return stdout.split('\n').filter((word) => word !== '' && word.startsWith(words.at(-1) ?? '')); // as its compadd does
+  return stdout.split('\n').filter((word) => word !== '' && word.startsWith(words.at(-1) ?? '')); // as zsh itself does
 }
 
 async function fish(...words: readonly string[]): Promise<string[]> {
