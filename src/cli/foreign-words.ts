@@ -29,7 +29,6 @@ export const foreignWords: ReadonlyMap<string, string> = new Map(
     containers: ps,
     delete: stop,
     down: stop,
-    stats: 'See what pods use with `podvm top`, or once with `podvm top --no-stream`.',
     port: inspect,
     pull: 'Pull an image with `podvm image pull IMAGE`.',
     load: 'Load an image with `podvm image load FILE`.',

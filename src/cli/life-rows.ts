@@ -116,17 +116,8 @@ export function lifeCommands({
       action: (name: string, options: AttachOptions) =>
         withRunning(async (client, ends) => exit(await attachCommand(client, name, options, terminal, ends))),
     },
-    {
-      name: 'top',
-      description: 'show what pods use, in the guest and on the host',
-      arguments: [['[pod]', 'NAME or NAMESPACE/NAME; default: all']],
-      options: [
-        new Option('--sort <column>', 'order').choices(['cpu', 'memory', 'name']).default('cpu'),
-        new Option('--no-stream', 'print once, also on a terminal'),
-      ],
-      action: (name: string | undefined, options: TopOptions) =>
-        withRunning((client, ends) => topCommand(client, name, options, terminal, ends)),
-    },
+    usageRow('top', withRunning, terminal),
+    usageRow('stats', withRunning, terminal),
     {
       name: 'cp',
       description: 'copy files and directories between a container and this host',
@@ -150,3 +141,16 @@ export function lifeCommands({
     },
   ];
 }
+
+/** What pods use, also under docker's name for it. */
+const usageRow = (name: string, withRunning: LifeSetting['withRunning'], terminal: Terminal): CommandRow => ({
+  name,
+  description: 'show what pods use, in the guest and on the host',
+  arguments: [['[pod]', 'NAME or NAMESPACE/NAME; default: all']],
+  options: [
+    new Option('--sort <column>', 'order').choices(['cpu', 'memory', 'name']).default('cpu'),
+    new Option('--no-stream', 'print once, also on a terminal'),
+  ],
+  action: (pod: string | undefined, options: TopOptions) =>
+    withRunning((client, ends) => topCommand(client, pod, options, terminal, ends)),
+});

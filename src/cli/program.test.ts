@@ -103,7 +103,6 @@ describe('a word of another program', () => {
   it('gets what to type instead, and nothing that only looks like it', async () => {
     for (const [words, fix] of [
       [['apply', '-f', 'pod.yaml'], /podvm run FILE/],
-      [['stats'], /podvm top/],
       [['login', 'docker.io'], /--authfile/],
       [['docker', 'ps', '-a'], /without it: `podvm ps`/],
       [['rmi', 'nginx'], /podvm image rm/],
