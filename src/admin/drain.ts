@@ -1,5 +1,5 @@
 import type { DrainedPod } from '#api/pods.ts';
-import type { RunParts } from './node-pods.ts';
+import { type RunParts } from './node-pods.ts';
 
 /** Grace period of a kubelet's pods, whose own is known only to the kubelet. */
 const defaultGraceSeconds = 30;

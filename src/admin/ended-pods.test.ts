@@ -91,6 +91,7 @@ test('EndedPods keeps outcome, logs and what a pod was made of, also for the nex
       reason: 'Error',
       endedAt: '1970-01-01T00:00:01.000Z',
       exitCode: 3,
+      labels: {},
     });
     assert.deepEqual((await ended.sourceOf(web)).pod.spec.containers[0]?.image, 'i');
   }

@@ -12,11 +12,11 @@ import {
   endedRecordSchema,
   parseSource,
   type PodSource,
+  type StartOptions,
   type StoredSource,
   storedSource,
 } from './ended-record.ts';
 import { type LiveRecord, LiveRecordWriter, readLiveRecord } from './live-record.ts';
-import type { StartOptions } from './node-pods.ts';
 import { SecretsInMemory } from './secrets-in-memory.ts';
 
 /** The most that is kept of pods after their end; the oldest are removed first. */

@@ -1,12 +1,19 @@
 import * as v from 'valibot';
 import { podDetailsSchema, podOutcomeSchema } from '#api/pods.ts';
-import type { PodConfig } from '#pod/pods.ts';
+import type { PodConfig, TerminalSize } from '#pod/pods.ts';
 import type { Pod } from '#pod/schema/objects.ts';
 
 /** All that it takes to run a pod again. */
 export interface PodSource extends Pick<PodConfig, 'configMaps' | 'secrets' | 'network'> {
   /** As the manifest has it, under its present name. */
   readonly pod: Pod;
+}
+
+/** How a pod was asked to run. */
+export interface StartOptions {
+  /** Keeps nothing of the pod after its end. */
+  readonly removeAtEnd: boolean;
+  readonly terminalSize?: TerminalSize;
 }
 
 /** `source.json`: as `PodSource`, without the contents of Secrets. */

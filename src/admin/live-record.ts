@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { readFileIfThere, replaceFile } from '#host/files.ts';
 import type { Log } from '#host/log.ts';
-import { type PodMemory, podMemorySchema, recordedMemory } from '#pod/pod-memory.ts';
-import type { StartOptions } from './node-pods.ts';
+import { podMemorySchema } from '#pod/pod-memory.ts';
+import type { RecordedPod } from '#pod/pods.ts';
+import type { StartOptions } from './ended-record.ts';
 
 const schema = v.object({
   version: v.literal(1),
@@ -41,7 +42,7 @@ export class LiveRecordWriter {
   readonly #facts: Pick<LiveRecord, 'bootId'> & StartOptions;
   readonly #log: Log;
   #written = '';
-  #next: PodMemory | undefined;
+  #next: RecordedPod | undefined;
   #writing: Promise<void>;
 
   /** `begun`: settles when the directory is there. */
@@ -61,7 +62,7 @@ export class LiveRecordWriter {
   }
 
   /** Settles when this state, or a newer one, is written or has failed, which is logged. */
-  save(memory: PodMemory): Promise<void> {
+  save(memory: RecordedPod): Promise<void> {
     const isQueued = this.#next !== undefined;
     this.#next = memory;
     if (!isQueued) this.#writing = this.#writing.then(() => this.#write());
@@ -73,11 +74,11 @@ export class LiveRecordWriter {
     this.#next = undefined;
     if (memory === undefined) return;
     const { bootId, removeAtEnd, terminalSize } = this.#facts;
-    const record: LiveRecord = {
+    const record = {
       version: 1,
       ...{ bootId, removeAtEnd },
       ...(terminalSize === undefined ? {} : { terminalSize: { ...terminalSize } }),
-      memory: recordedMemory(memory),
+      memory,
     };
     const text = JSON.stringify(record);
     if (text === this.#written) return; // as after most probes

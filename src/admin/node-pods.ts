@@ -1,41 +1,20 @@
 import { randomUUID } from 'node:crypto';
 import { PodvmError } from '#base/errors.ts';
+import type { NodeEvent } from '#api/pods.ts';
 import type { Log } from '#host/log.ts';
 import type { ImageStore } from '#image/images.ts';
 import { findByName, type PodTable } from '#pod/pod-table.ts';
-import type { PodConfig, PodFinish, PodParts, RunningPod, TerminalSize } from '#pod/pods.ts';
+import type { PodConfig, PodFinish, PodParts, RunningPod } from '#pod/pods.ts';
 import { resumePod, startPod } from '#pod/start-pod.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { Activity } from './activity.ts';
-import type { NodeEvent } from '#api/pods.ts';
 import { detailsOf, eventOf } from './describe-pod.ts';
 import type { EndedPod, EndedPods, UnfinishedPod } from './ended-pods.ts';
 import { type ForeignPod, foreignPods, notOurs } from './foreign-pods.ts';
-import type { PodSource, StoredSource } from './ended-record.ts';
+import type { PodSource, StartOptions, StoredSource } from './ended-record.ts';
+import { type KnownPod, type LivePod, untilOver } from './known-pod.ts';
 import type { LiveRecordWriter } from './live-record.ts';
 import { reached, type ReachedPod } from './reached-pod.ts';
-
-export interface StartOptions {
-  /** Keeps nothing of the pod after its end. */
-  readonly removeAtEnd: boolean;
-  readonly terminalSize?: TerminalSize;
-}
-
-/** A pod that runs, and what it takes to run it again. */
-export interface LivePod {
-  readonly kind: 'live';
-  readonly namespace: string;
-  readonly name: string;
-  readonly pod: RunningPod;
-  readonly source: PodSource;
-  readonly options: StartOptions;
-  /** Settles when it has ended, its sandbox is gone, and it is among the ended ones or forgotten. Never rejects. */
-  readonly over: Promise<PodFinish>;
-  /** Settles when this process leaves it to the next one. */
-  readonly left: Promise<void>;
-}
-
-export type KnownPod = LivePod | ({ readonly kind: 'foreign' } & ForeignPod) | ({ readonly kind: 'ended' } & EndedPod);
 
 export interface RunParts extends PodParts {
   readonly pods: PodTable;
@@ -372,18 +351,6 @@ function endedWithHost(
 ): boolean {
   return startsAfterBoot && bootId !== present && pod.spec.restartPolicy === 'Always' && memory.ending === undefined;
 }
-
-/** Waits for the end of a pod. Errors: `unavailable` when this process ends before and the pod does not. */
-export async function untilOver({ name, over, left }: LivePod): Promise<PodFinish> {
-  const finish = await Promise.race([over, left]);
-  if (finish !== undefined) return finish;
-  throw leftTo(name);
-}
-
-export const leftTo = (name: string) =>
-  new PodvmError('unavailable', `Cannot follow ${name} any longer: its node ends, and the pod runs on`, {
-    fix: `Continue with \`podvm attach ${name}\`, which starts a node if none runs.`,
-  });
 
 const nameRuns = ({ namespace, name }: { readonly namespace: string; readonly name: string }) =>
   new PodvmError('alreadyExists', `Cannot run pod ${namespace}/${name}: a pod of that name is running`, {

@@ -11,7 +11,7 @@ import type { Container, Resources, Sandbox, Sandboxes } from '#sandbox/sandbox.
 import { containerOf, eventOf, summaryOf } from './describe-pod.ts';
 import type { EndedPod } from './ended-pods.ts';
 import { ownerOf } from './foreign-pods.ts';
-import type { KnownPod } from './node-pods.ts';
+import { type KnownPod } from './known-pod.ts';
 
 /** Time that a guest has to answer, in `ms`: a person waits, and one that hangs is described, too. */
 const answerMs = 2000;

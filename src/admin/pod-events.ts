@@ -2,7 +2,8 @@ import { PodvmError } from '#base/errors.ts';
 import type { NodeEvent } from '#api/pods.ts';
 import type { PodEvent } from '#pod/pods.ts';
 import { eventOf } from './describe-pod.ts';
-import type { LivePod, NodePods } from './node-pods.ts';
+import { type NodePods } from './node-pods.ts';
+import { type LivePod } from './known-pod.ts';
 
 export interface EventQuery {
   readonly follow: boolean;

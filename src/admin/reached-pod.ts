@@ -1,7 +1,7 @@
 import type { RunningPod } from '#pod/pods.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import { type ForeignPod, newestContainers } from './foreign-pods.ts';
-import type { KnownPod } from './node-pods.ts';
+import { type KnownPod } from './known-pod.ts';
 
 /** A pod that runs, of any owner, as far as commands and connections reach it. */
 export interface ReachedPod {

@@ -18,7 +18,8 @@ import { messageBytes } from '#host/message-bytes.ts';
 import { eventOf } from './describe-pod.ts';
 import { errorBodyOf } from './error-body.ts';
 import { parseJson } from './http.ts';
-import { leftTo, type LivePod, type NodePods } from './node-pods.ts';
+import { type NodePods } from './node-pods.ts';
+import { leftTo, type LivePod } from './known-pod.ts';
 
 /** What a session needs of its node. */
 export interface RunSessionParts {

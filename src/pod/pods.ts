@@ -2,7 +2,6 @@ import type { GuestText } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import type { Clock } from '#host/clock.ts';
 import type { OutputChunk, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
-import type { PodMemory } from './pod-memory.ts';
 import type { ConfigMap, Pod, Secret } from './schema/objects.ts';
 
 /**
@@ -64,10 +63,13 @@ export interface TerminalSize {
   readonly rows: number;
 }
 
+/** What the next process must know of a pod, as JSON; `pod-memory.ts` has its schema. */
+export type RecordedPod = Readonly<Record<string, unknown>>;
+
 /** What becomes of a pod when its process ends. */
 export interface KeptPod {
-  /** Records what the next process must know of it, which then takes it over. Never rejects. */
-  readonly save: (memory: PodMemory) => Promise<void>;
+  /** Records it for the next process, which then takes it over. Never rejects. */
+  readonly save: (memory: RecordedPod) => Promise<void>;
 }
 
 export interface PodParts {

@@ -15,7 +15,7 @@ import {
   type StateEvent,
 } from './pod-state.ts';
 import type { PodConfig, PodFinish, PodParts, PodStatus, RunningPod } from './pods.ts';
-import { containerOf, isUnderWay, resumedState, type PodBefore } from './pod-memory.ts';
+import { containerOf, isUnderWay, recordedMemory, resumedState, type PodBefore } from './pod-memory.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
 import { readLocalProfiles, type LocalProfiles } from './security.ts';
@@ -262,7 +262,7 @@ class PodDriver implements RunningPod {
   #save(): void {
     const { uid, createdAt } = this;
     const memory = { uid, createdAt: createdAt.toISOString(), state: this.#state, events: this.#events.all };
-    this.#saved = this.#config.kept?.save(memory) ?? this.#saved;
+    this.#saved = this.#config.kept?.save(recordedMemory(memory)) ?? this.#saved;
   }
 
   #changed(): void {

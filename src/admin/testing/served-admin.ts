@@ -16,7 +16,7 @@ import { createFakeClock, type FakeClock } from '#pod/testing/fake-clock.ts';
 import { createFakeSandboxes, type FakeSandboxes, type FakeSettings } from '#pod/testing/fake-sandbox.ts';
 import { createPodTable } from '#pod/pod-table.ts';
 import { EndedPods } from '../ended-pods.ts';
-import type { PodKeeping } from '../node-pods.ts';
+import { type PodKeeping } from '../node-pods.ts';
 import { type AdminParts, type AdminServer, serveAdmin } from '../server.ts';
 
 export const yaml = `
