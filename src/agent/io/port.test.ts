@@ -16,18 +16,15 @@ const status: FileStatus = {
   modifiedMs: 0,
 };
 
-/** A fake kernel that shows its ports after some looks, on a clock that timers advance. */
+/** A fake kernel that shows its ports after some looks. */
 function kernel(ports: Readonly<Record<string, string>>, shownAfterLooks = 0) {
-  let nowMs = 0;
   let looks = 0;
   return {
     status: () => status,
     list: () => ((looks += 1) > shownAfterLooks ? Object.keys(ports) : []),
     readText: (path: string) => `${ports[path.split('/')[4] ?? ''] ?? ''}\n`,
     open: (path: string) => Number(path.at(-1)),
-    monotonicMs: () => nowMs,
-    setTimer: (delayMs: number, handler: () => void) => {
-      nowMs += delayMs;
+    setTimer: (_delayMs: number, handler: () => void) => {
       queueMicrotask(handler);
       return 0;
     },

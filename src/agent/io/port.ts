@@ -1,9 +1,8 @@
 import { open } from '#engine/constants.ts';
-import type { Clock, Descriptors, Files } from '#engine/engine.ts';
+import type { Descriptors, Files, Timers } from '#engine/engine.ts';
+import { poll } from '../process/poll.ts';
 
-type Parts = Pick<Files, 'list' | 'readText' | 'status'> &
-  Pick<Descriptors, 'open'> &
-  Pick<Clock, 'setTimer' | 'monotonicMs'>;
+type Parts = Pick<Files, 'list' | 'readText' | 'status'> & Pick<Descriptors, 'open'> & Pick<Timers, 'setTimer'>;
 
 /** The virtio-serial port of the channel to the host, named by QEMU's `virtserialport,name=`. */
 export const agentPort = 'podvm.agent';
@@ -28,15 +27,11 @@ export function findPort(parts: Pick<Files, 'list' | 'readText' | 'status'>, nam
  * Errors: `Error` when it is missing after `timeoutMs`.
  */
 export async function openPort(parts: Parts, name: string, timeoutMs: number): Promise<number> {
-  const deadlineMs = parts.monotonicMs() + timeoutMs;
-  for (;;) {
+  const look = () => {
     const path = findPort(parts, name);
-    if (path !== undefined && parts.status(path) !== undefined) {
-      return parts.open(path, open.readWrite | open.nonBlock | open.noControllingTty);
-    }
-    if (parts.monotonicMs() > deadlineMs) throw new Error(`Cannot open port ${name}: missing after ${timeoutMs} ms`);
-    await new Promise<void>((resolve) => {
-      parts.setTimer(pollMs, resolve);
-    });
-  }
+    return path === undefined || parts.status(path) === undefined ? undefined : path;
+  };
+  const path = await poll(parts, look, { everyMs: pollMs, forMs: timeoutMs });
+  if (path === undefined) throw new Error(`Cannot open port ${name}: missing after ${timeoutMs} ms`);
+  return parts.open(path, open.readWrite | open.nonBlock | open.noControllingTty);
 }

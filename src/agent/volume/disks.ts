@@ -11,6 +11,7 @@ import {
   type Text,
 } from '#engine/engine.ts';
 import { runAside } from '../process/aside.ts';
+import { poll } from '../process/poll.ts';
 import type { Children } from '../process/children.ts';
 import { Phases, type Phase } from '#base/phases.ts';
 import type { MappedViews } from './mapped-views.ts';
@@ -120,20 +121,21 @@ export class Disks {
 
   /** Retries while opening gives ENXIO: the kernel shows a disk before it has read its size. */
   async #settled(serial: string, use: () => void | Promise<void>): Promise<void> {
-    const giveUpMs = this.#parts.monotonicMs() + deadlineMs;
-    while (true) {
+    const failure = (cause: unknown) =>
+      new PodvmError('failedPrecondition', `Cannot mount disk ${serial}: ${codeOf(cause)}`, { cause });
+    let last: unknown;
+    const look = async () => {
       try {
         await use();
-        return;
+        return true;
       } catch (cause) {
         if (cause instanceof PodvmError) throw cause;
-        const isAppearing = codeOf(cause) === 'ENXIO' && this.#parts.monotonicMs() < giveUpMs;
-        if (!isAppearing) {
-          throw new PodvmError('failedPrecondition', `Cannot mount disk ${serial}: ${codeOf(cause)}`, { cause });
-        }
+        if (codeOf(cause) !== 'ENXIO') throw failure(cause);
+        last = cause;
+        return undefined;
       }
-      await this.#pause();
-    }
+    };
+    if ((await poll(this.#parts, look, { everyMs: pollMs, forMs: deadlineMs })) === undefined) throw failure(last);
   }
 
   #withOpen<T>(device: string, use: (fd: number) => T): T {
@@ -154,12 +156,6 @@ export class Disks {
     return ((bytes[1] ?? 0) << 8) + (bytes[0] ?? 0) === superblock.magic;
   }
 
-  #pause(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#parts.setTimer(pollMs, resolve);
-    });
-  }
-
   /** Afterwards all writes are on the host. Errors: `busy` while it is in use; its writes are then synced, too. */
   async detach(serial: string): Promise<void> {
     const disk = this.#disks.get(serial);
@@ -174,14 +170,10 @@ export class Disks {
   }
 
   async #unmount(serial: string): Promise<void> {
-    const giveUpMs = this.#parts.monotonicMs() + busyMs;
-    while (!this.#tryUnmount(serial)) {
-      if (this.#parts.monotonicMs() > giveUpMs) {
-        this.#parts.sync();
-        throw new PodvmError('busy', `Cannot detach disk ${serial}: something uses it`);
-      }
-      await this.#pause();
-    }
+    const timing = { everyMs: pollMs, forMs: busyMs };
+    if ((await poll(this.#parts, () => this.#tryUnmount(serial) || undefined, timing)) !== undefined) return;
+    this.#parts.sync();
+    throw new PodvmError('busy', `Cannot detach disk ${serial}: something uses it`);
   }
 
   #tryUnmount(serial: string): boolean {
@@ -207,17 +199,14 @@ export class Disks {
   /** Errors: `notFound`, `timeout` (the kernel sees no larger disk), `failedPrecondition` (the file system refuses). */
   async grow(serial: string, sizeBytes: number): Promise<void> {
     const { name, fileSystem, readOnly } = this.#find(serial);
-    const startedMs = this.#parts.monotonicMs();
     const isSeen = () =>
       Number(this.#parts.readText(`/sys/block/${name}/size`, 64)) * sectorBytes >=
-      sizeBytes - (sizeBytes % sectorBytes);
-    for (let wasTold = false; !isSeen(); await this.#pause()) {
-      const waitedMs = this.#parts.monotonicMs() - startedMs;
-      if (waitedMs > deadlineMs)
-        throw new PodvmError('timeout', `Cannot grow disk ${serial}: the kernel does not see its new size`);
-      if (wasTold || waitedMs < rescanAfterMs) continue;
+        sizeBytes - (sizeBytes % sectorBytes) || undefined;
+    const seenWithin = (forMs: number) => poll(this.#parts, isSeen, { everyMs: pollMs, forMs });
+    if ((await seenWithin(rescanAfterMs)) === undefined) {
       this.#parts.writeExisting(`/sys/block/${name}/device/rescan`, '1');
-      wasTold = true;
+      if ((await seenWithin(deadlineMs)) === undefined)
+        throw new PodvmError('timeout', `Cannot grow disk ${serial}: the kernel does not see its new size`);
     }
     if (fileSystem !== 'ext4' || readOnly) return;
     try {
@@ -236,15 +225,9 @@ export class Disks {
   }
 
   async #appeared(serial: string): Promise<string> {
-    const giveUpMs = this.#parts.monotonicMs() + deadlineMs;
-    while (true) {
-      const name = this.#look(serial);
-      if (name !== undefined) return name;
-      if (this.#parts.monotonicMs() > giveUpMs) {
-        throw new PodvmError('timeout', `Cannot attach disk ${serial}: it did not appear within ${deadlineMs} ms`);
-      }
-      await this.#pause();
-    }
+    const name = await poll(this.#parts, () => this.#look(serial), { everyMs: pollMs, forMs: deadlineMs });
+    if (name !== undefined) return name;
+    throw new PodvmError('timeout', `Cannot attach disk ${serial}: it did not appear within ${deadlineMs} ms`);
   }
 
   #look(serial: string): string | undefined {
