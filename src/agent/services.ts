@@ -152,8 +152,8 @@ class Services {
     abortPush: ({ push }) => done(this.#pushes.abort(push)),
     removeVolume: async ({ name }) => done(await this.#volumes.remove(name)),
     createContainer: async (params) => {
-      await this.#drivers.beforeContainer(params, { hasOwnUsers: this.#users !== undefined });
-      const created = await this.#containers.create(params);
+      const prepare = () => this.#drivers.beforeContainer(params, { hasOwnUsers: this.#users !== undefined });
+      const created = await this.#containers.create(params, prepare);
       await this.#drivers.beforeStart(); // crun takes as long
       return created;
     },

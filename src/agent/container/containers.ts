@@ -13,6 +13,7 @@ import type { Volumes } from '../volume/volumes.ts';
 import { checkKeptArguments, execProcess } from './arguments.ts';
 import { type Cgroups, podCgroup } from './cgroups.ts';
 import type { Children } from '../process/children.ts';
+import { poll } from '../process/poll.ts';
 import { type Crun, crunStateRoot } from './crun.ts';
 import { containerDevices } from './devices.ts';
 import { launch, type Process } from './launch.ts';
@@ -69,8 +70,8 @@ export class Containers {
   readonly #parts: ContainersParts;
   readonly #terminationMessages: TerminationMessages;
   readonly #containers = new Map<string, Container>();
-  /** Ids of containers being created. */
-  readonly #creating = new Set<string>();
+  /** Containers being created, by id. `isUnwanted`: removed meanwhile. */
+  readonly #creating = new Map<string, { isUnwanted: boolean }>();
   /** Starts and execs for which crun is running. */
   #launching = 0;
   #context: PodContext = { hostname: 'localhost', pidNamespaceOf: undefined, users: undefined, hostMs: () => 0 };
@@ -88,7 +89,8 @@ export class Containers {
     this.#context = context;
   }
 
-  async create(params: ContainerParams): Promise<Answer<'createContainer'>> {
+  /** `prepare`: work that comes first and may take a while. Errors: `cancelled` if it is removed meanwhile. */
+  async create(params: ContainerParams, prepare: () => Promise<void>): Promise<Answer<'createContainer'>> {
     const { engine, channel, disks, volumes, projects } = this.#parts;
     const { id } = params;
     if (this.#containers.has(id) || this.#creating.has(id))
@@ -99,9 +101,13 @@ export class Containers {
     const crun = this.#crun();
     const startedMs = engine.monotonicMs();
     const streams = openStreams(channel, params.stdio);
-    this.#creating.add(id);
+    const creation = { isUnwanted: false };
+    const unwanted = () => new PodvmError('cancelled', `Cannot create container ${id}: it was removed`);
+    this.#creating.set(id, creation);
     let rootfs: Rootfs | undefined;
     try {
+      await prepare();
+      if (creation.isUnwanted) throw unwanted();
       const { users, pidNamespaceOf } = this.#context;
       rootfs = new Rootfs(engine, disks, projects, params, users);
       const user = resolveUser(engine, rootfs.rootFd, params.process);
@@ -148,7 +154,7 @@ export class Containers {
       engine.removeTree(`${crunStateRoot}/${id}`);
       this.#parts.cgroups.kill(`${podCgroup}/${id}`);
       this.#parts.cgroups.remove(`${podCgroup}/${id}`);
-      throw error;
+      throw creation.isUnwanted ? unwanted() : error;
     } finally {
       this.#creating.delete(id);
       this.#earlyExits.delete(id);
@@ -255,9 +261,8 @@ export class Containers {
 
   /** Waits for creations and starts in progress, which would otherwise finish later and be missing from the list. */
   async list(): Promise<Answer<'list'>['containers']> {
-    while (this.#creating.size > 0 || this.#launching > 0) {
-      await this.#pause();
-    }
+    const isSettled = () => (this.#creating.size === 0 && this.#launching === 0) || undefined;
+    await poll(this.#parts.engine, isSettled, { everyMs: killPollMs });
     return [...this.#containers].map(([id, { first, execs, startedAtMs, exit }]) => ({
       id,
       pid: first.pid,
@@ -267,17 +272,22 @@ export class Containers {
     }));
   }
 
+  /** Also ends a creation, whose caller has given up. */
   async remove(id: string): Promise<void> {
+    const { cgroups, engine, crun } = this.#parts;
+    const untilEnded = async (isEnded: () => boolean) => {
+      const timing = { everyMs: killPollMs, forMs: killDeadlineMs };
+      if ((await poll(engine, () => isEnded() || undefined, timing)) !== undefined) return;
+      throw new PodvmError('timeout', `Cannot remove container ${id}: its processes do not end`);
+    };
+    const creation = this.#creating.get(id);
+    if (creation !== undefined) creation.isUnwanted = true;
+    crun?.endCreation(id);
+    await untilEnded(() => !this.#creating.has(id));
     const container = this.#containers.get(id);
     if (container === undefined) return;
-    const { cgroups, engine } = this.#parts;
-    const giveUpMs = engine.monotonicMs() + killDeadlineMs;
     cgroups.kill(container.cgroup);
-    while (cgroups.isPopulated(container.cgroup)) {
-      if (engine.monotonicMs() > giveUpMs)
-        throw new PodvmError('timeout', `Cannot remove container ${id}: its processes do not end`);
-      await this.#pause();
-    }
+    await untilEnded(() => !cgroups.isPopulated(container.cgroup));
     this.#containers.delete(id);
     this.#terminationMessages.forget(id);
     for (const { io } of [container.first, ...container.execs.values()]) io.close();

@@ -5,7 +5,8 @@ import type { Children } from '../process/children.ts';
 
 export const crunStateRoot = '/run/crun';
 const workDirectory = '/run/podvm/crun';
-const deadlineMs = 60_000;
+/** Long, since a busy host may give the guest no processor: a container that is made takes it half a second of one. */
+const deadlineMs = 120_000;
 const maxLogBytes = 16 * 1024;
 
 type Parts = Pick<
@@ -54,6 +55,8 @@ export class Crun {
   readonly #children: Children;
   readonly #programFd: number;
   #calls = 0;
+  /** Processes that create containers, by the container's id. */
+  readonly #creating = new Map<string, number>();
 
   constructor(parts: Parts, children: Children, programFd: number) {
     this.#parts = parts;
@@ -110,6 +113,12 @@ export class Crun {
     this.#parts.removeFile(fifo);
   }
 
+  /** Ends a call that creates the container, which then fails. Does nothing if there is none. */
+  endCreation(id: string): void {
+    const pid = this.#creating.get(id);
+    if (pid !== undefined) this.#parts.kill(pid, 9);
+  }
+
   async #run(call: CrunCall, argv: readonly string[], log: string): Promise<void> {
     const pid = this.#parts.spawn({
       argv,
@@ -118,12 +127,14 @@ export class Crun {
       fds: call.fds,
       newSession: true,
     });
+    if (call.command === 'create') this.#creating.set(call.id, pid);
     let isLate = false;
     const timer = this.#parts.setTimer(deadlineMs, () => {
       isLate = true;
       this.#parts.kill(pid, 9);
     });
     const exit = await this.#children.wait(pid);
+    this.#creating.delete(call.id);
     this.#parts.clearTimer(timer);
     if (isLate) throw new PodvmError('timeout', `Cannot ${call.command} container: crun took over ${deadlineMs} ms`);
     if (exit.code !== 0) {

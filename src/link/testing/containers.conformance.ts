@@ -84,6 +84,16 @@ function describeThem(harness: () => ContainersHarness, exits: ReturnType<typeof
     await call('removeContainer', { id: 'once' }, soon());
   });
 
+  test('are not there if they are removed while they are made', async () => {
+    const making = create('unwanted').catch(kind('cancelled'));
+    await call('removeContainer', { id: 'unwanted' }, soon());
+    const { containers } = await call('list', {}, soon());
+    assert.ok(!containers.some(({ id }) => id === 'unwanted'));
+    await making;
+    await create('unwanted');
+    await call('removeContainer', { id: 'unwanted' }, soon());
+  });
+
   test('are refused what is missing: their image, a volume, a device', async () => {
     await assert.rejects(create('lost', { imageDisk: 'none' }), kind('notFound'));
     const mounts = [{ volume: 'none', destination: '/mnt', readOnly: false }];
