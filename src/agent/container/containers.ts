@@ -256,7 +256,8 @@ export class Containers {
     const process = execId === undefined ? container.first : container.execs.get(execId);
     if (process === undefined) throw new PodvmError('notFound', `Cannot attach to exec ${execId}: it has ended`);
     if (from !== undefined) process.io.checkFrom(from);
-    process.io.attach(openStreams(this.#parts.channel, stdio), from);
+    const streams = openStreams(this.#parts.channel, stdio);
+    this.#parts.engine.setTimer(0, () => process.io.attach(streams, from)); // the answer does not wait for the output
   }
 
   /** Waits for creations and starts in progress, which would otherwise finish later and be missing from the list. */
@@ -338,9 +339,8 @@ export class Containers {
     const { engine, cgroups } = this.#parts;
     for (const { first } of this.#containers.values()) if (!first.hasExited) this.#kill(first.pid, signals.terminate);
     const giveUpMs = engine.monotonicMs() + graceMs;
-    while ([...this.#containers.values()].some(({ first }) => !first.hasExited) && engine.monotonicMs() < giveUpMs) {
-      await this.#pause();
-    }
+    const haveEnded = () => [...this.#containers.values()].every(({ first }) => first.hasExited);
+    await poll(engine, () => haveEnded() || engine.monotonicMs() >= giveUpMs || undefined, { everyMs: killPollMs });
     cgroups.kill(podCgroup);
   }
 
@@ -371,12 +371,6 @@ export class Containers {
     if (execId === undefined) container.exit = ended;
     const whose = { containerId: container.params.id, ...(execId === undefined ? {} : { execId }) };
     this.#parts.channel.tell({ kind: 'exited', ...whose, ...ended });
-  }
-
-  #pause(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#parts.engine.setTimer(killPollMs, resolve);
-    });
   }
 
   #kill(pid: number, signal: number): void {

@@ -311,7 +311,10 @@ async function adopt(
   }
   undo.defer(() => qmp.close());
   const console = directory.hasConsole() ? undo.use(await openConsole(options, directory, signal)) : undefined;
-  const kvm = await qmp.execute('query-kvm', {}, signal);
+  const [kvm, cgroup] = await Promise.all([
+    qmp.execute('query-kvm', {}, signal),
+    findHostCgroup(record.id, record.pid),
+  ]);
   const isKvm = typeof kvm === 'object' && kvm !== null && Reflect.get(kvm, 'enabled') === true;
   const machine = new QemuMachine({
     record,
@@ -322,7 +325,7 @@ async function adopt(
     console,
     subscribe: (handler) => events.drainTo(handler),
     ended: undefined,
-    cgroup: await findHostCgroup(record.id, record.pid),
+    cgroup,
     protect: (score) => setOomScore(record, score),
   });
   undo.move();

@@ -196,8 +196,7 @@ export class QemuMachine implements Machine {
 
   /** Asks QEMU for its disks and ports, for a machine that an earlier process started. */
   async learnDevices(signal: AbortSignal): Promise<void> {
-    await this.#disks.learn(signal);
-    await this.#ports.learn(signal);
+    await Promise.all([this.#disks.learn(signal), this.#ports.learn(signal)]);
   }
 
   /** Writes the machine's state and ends it. The memory file and `state` then form a template. */
