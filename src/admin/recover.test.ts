@@ -172,10 +172,13 @@ describe('a pod that the next process takes over', () => {
     );
     const first = await openAdmin();
     await detach(first, text);
-    for (const file of await readdir(first.kept, { recursive: true, withFileTypes: true })) {
-      if (file.isFile()) assert.doesNotMatch(await readFile(join(file.parentPath, file.name), 'utf8'), /hidden/);
-    }
-    await using second = await first.next();
+    const { kept } = first;
+    await using second = await first.next({}, async () => {
+      const files = await readdir(kept, { recursive: true, withFileTypes: true });
+      for (const { parentPath, name } of files.filter((entry) => entry.isFile())) {
+        assert.doesNotMatch(await readFile(join(parentPath, name), 'utf8'), /hidden/);
+      }
+    });
     assert.equal((await details(second)).phase, 'Running');
     const waiting = outcome(second);
     second.parts.sandboxes.current('main').exit(1);
