@@ -6,6 +6,7 @@ import { type WebSocket, WebSocketServer } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import { outliveAcceptErrors } from '#host/accept-errors.ts';
 import { isServed } from '#host/is-served.ts';
+import { within } from '#host/wait.ts';
 import type { ImageStore } from '#image/images.ts';
 import { Activity } from './activity.ts';
 import type { EndedPods } from './ended-pods.ts';
@@ -46,6 +47,8 @@ export interface AdminServer extends AsyncDisposable {
 const maxMessageBytes = 16 * 1024 * 1024;
 /** Largest request header, in bytes. An exec URL holds a command of up to 2 MiB, three times as much when encoded. */
 const maxHeaderBytes = 8 * 1024 * 1024;
+/** Time for sessions to end by themselves when this process ends, in ms. */
+const farewellMs = 1_000;
 
 /**
  * Takes over the pods of an earlier process, and serves the admin API (`#api`) on a unix socket that only root may open.
@@ -101,6 +104,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     async [Symbol.asyncDispose]() {
       server.close();
       await pods[Symbol.asyncDispose]();
+      await within(Promise.all(runs), { ms: farewellMs }); // those that follow pods tell their clients, and end
       for (const client of sockets.clients) client.close(1001);
       await Promise.all(runs);
       server.closeAllConnections();
