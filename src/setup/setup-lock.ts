@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { defaultEnv } from '#host/run.ts';
@@ -14,7 +14,10 @@ import type { Progress } from './progress.ts';
  */
 export async function takeSetupLock(root: string, progress: Progress, signal: AbortSignal): Promise<AsyncDisposable> {
   await mkdir(root, { recursive: true });
-  const args = ['--no-fork', join(root, 'setup.lock'), 'sh', '-c', 'echo held; exec cat >/dev/null'];
+  const path = join(root, 'setup.lock');
+  await using file = await open(path, 'a', 0o600);
+  await file.chmod(0o600); // earlier versions left it open: every user could hold the lock
+  const args = ['--no-fork', path, 'sh', '-c', 'echo held; exec cat >/dev/null'];
   const child = await startChild('flock', args, {
     failing: `Cannot take the set-up lock below ${root}: cannot run flock`,
     stdio: ['pipe', 'pipe', 'inherit'],
