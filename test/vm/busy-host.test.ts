@@ -48,34 +48,6 @@ test(
   },
 );
 
-/**
- * Times after the call at which machines are stopped, in `ms`. The agent takes about a second for so many variables, so that at
- * least one of them is in the middle of it.
- */
-const momentsMs = [300, 600, 900, 1200];
-const env = Array.from({ length: 4000 }, (_, at) => ({ name: `VARIABLE_${at}`, value: `value ${at}` }));
-/** Longer than a call of the agent may ever have taken, in `ms`. */
-const stoppedMs = 11_000;
-
-test('a container is made though its machine was stopped in the middle of that', { skip }, async () => {
-  await using node = await openNode();
-  await Promise.all(
-    momentsMs.map(async (ms) => {
-      const sandbox = await node.sandboxes.run({ ...sandboxSpec, name: `at-${ms}` }, soon());
-      const spec = { ...containerSpec, name: 'stopped', image, command: ['true'], env };
-      const making = sandbox.createContainer(spec, soon());
-      making.catch(() => undefined); // awaited below
-      await delay(ms);
-      process.kill(vmmOf(sandbox), 'SIGSTOP');
-      await delay(stoppedMs);
-      process.kill(vmmOf(sandbox), 'SIGCONT');
-      await making;
-      await sandbox.remove();
-    }),
-  );
-  assert.deepEqual(await node.leftovers(), []);
-});
-
 /** Limits a VMM to a hundredth of a processor until the result is called. */
 async function starve(pid: number): Promise<() => Promise<void>> {
   const [, path = assert.fail('no cgroup')] =
