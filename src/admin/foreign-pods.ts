@@ -19,9 +19,9 @@ export const ownerOf = ({ keptFor }: Sandbox['spec']): ForeignPod['owner'] =>
   keptFor === 'containerd' ? 'containerd' : 'kubelet';
 
 /** Pods that a kubelet, another client of CRI, or containerd has made; of several sandboxes, the newest. */
-export function foreignPods({ list }: Pick<Sandboxes, 'list'>): readonly ForeignPod[] {
+export function foreignPods(sandboxes: Pick<Sandboxes, 'list'>): readonly ForeignPod[] {
   const pods = new Map<string, ForeignPod>();
-  for (const sandbox of list()) {
+  for (const sandbox of sandboxes.list()) {
     const { spec } = sandbox;
     if (spec.isKept !== true || spec.keptFor === 'podvm') continue;
     const [namespace, name] = [printable(spec.namespace), printable(spec.name)];

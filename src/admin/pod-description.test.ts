@@ -11,6 +11,7 @@ import { createPodTable } from '#pod/pod-table.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import { createFakeParts } from '#sandbox/testing/fake-parts.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
+import { foreignPods, foreignSummary } from './foreign-pods.ts';
 import { describePod } from './pod-description.ts';
 
 const soon = () => AbortSignal.timeout(10_000);
@@ -46,6 +47,8 @@ test('a pod of a kubelet is described with its containers, limits, console and s
   const described = await node.describe(sandboxSpec.name);
   v.parse(podDescriptionSchema, described);
   assert.deepEqual([described.madeBy, described.phase], ['kubelet', 'ready']);
+  const listed = foreignPods(node.sandboxes).map((pod) => foreignSummary(pod));
+  assert.deepEqual([listed[0]?.owner, listed[0]?.phase, listed[0]?.ready], ['kubelet', 'Running', '1/1']);
   assert.deepEqual(described.console, ['booting', '\\u001b]0;owned\\u0007Kernel panic']);
   const [main] = described.containers;
   assert.deepEqual([main?.name, main?.state, main?.limits], ['main', 'running', resources]);

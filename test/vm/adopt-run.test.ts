@@ -82,7 +82,7 @@ describe('pods of podvm run outlive their node', { skip: await whyNoVm(), timeou
     await mkdir(join(cli.root, 'data'));
     await writeFile(join(cli.root, 'data/index.html'), 'from the host\n');
     const store = ['--name', 'store', '-p', `127.0.0.1:${port}:80`, '-v', `${join(cli.root, 'data')}:/data`];
-    const flaky = ['--name', 'flaky', '--restart', 'always', '--network', 'none'];
+    const flaky = ['--name', 'flaky', '--restart', 'always'];
     for (const [flags, script] of [
       [store, serving],
       [flaky, failing],
@@ -98,7 +98,7 @@ describe('pods of podvm run outlive their node', { skip: await whyNoVm(), timeou
   for (const [at, how] of (['SIGKILL', 'SIGTERM'] as const).entries()) {
     it(`go on after ${how} of it: in the same machine, with logs, port, volume, probes and restarts`, async () => {
       const name = `front-${at}`;
-      const typed = cli.start(['run', '--rm', '--name', name, '--network', 'none', image, 'sh', '-c', failing]);
+      const typed = cli.start(['run', '--rm', '--name', name, image, 'sh', '-c', failing]);
       await typed.shows(/began\n/);
       const following = cli.start(['logs', '-f', 'store']);
       await following.shows(/line 1\n/);
