@@ -172,13 +172,7 @@ export class EndedPods {
     if (!hasSecrets) return source;
     const secrets = this.#secrets.of(id);
     if (secrets !== undefined) return { ...source, secrets };
-    throw new PodvmError(
-      'failedPrecondition',
-      `Cannot start pod ${name}: its Secrets ended with the node that ran it`,
-      {
-        fix: 'Run it from its files. Secrets are never written to disk.',
-      },
-    );
+    throw secretsEnded('start', name);
   }
 
   async #storedSourceOf({ id, name }: Pick<EndedPod, 'id' | 'name'>): Promise<StoredSource> {
@@ -283,6 +277,13 @@ export class EndedPods {
     return join(this.#options.directory, ...names);
   }
 }
+
+export const secretsEnded = (verb: string, name: string): PodvmError =>
+  new PodvmError(
+    'failedPrecondition',
+    `Cannot ${verb} pod ${name}: its Secrets ended with the node that was given them`,
+    { fix: 'Run it from its files. Secrets are never written to disk.' },
+  );
 
 function endedPodOf(id: string, { details, ended, logs, bytes }: EndedRecord, writtenAt: string): EndedPod {
   const { at, ...outcome } = ended ?? { at: writtenAt, ...lost };

@@ -12,6 +12,8 @@ export interface LivePod {
   readonly pod: RunningPod;
   readonly source: PodSource;
   readonly options: StartOptions;
+  /** Its Secrets ended with an earlier process. */
+  readonly hasLostSecrets: boolean;
   /** Settles when it has ended, its sandbox is gone, and it is among the ended ones or forgotten. Never rejects. */
   readonly over: Promise<PodFinish>;
   /** Settles when this process leaves it to the next one. */

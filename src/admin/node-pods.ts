@@ -9,7 +9,7 @@ import { resumePod, startPod } from '#pod/start-pod.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { Activity } from './activity.ts';
 import { detailsOf, eventOf } from './describe-pod.ts';
-import type { EndedPod, EndedPods, UnfinishedPod } from './ended-pods.ts';
+import { type EndedPod, type EndedPods, secretsEnded, type UnfinishedPod } from './ended-pods.ts';
 import { type ForeignPod, foreignPods, notOurs } from './foreign-pods.ts';
 import type { PodSource, StartOptions, StoredSource } from './ended-record.ts';
 import { type KnownPod, type LivePod, untilOver } from './known-pod.ts';
@@ -175,8 +175,9 @@ export class NodePods implements AsyncDisposable {
     return this.#startAlone(await this.#parts.ended.sourceOf(pod), { removeAtEnd: false });
   }
 
-  /** Ends a pod and runs it again. */
+  /** Ends a pod and runs it again. Errors: `failedPrecondition` for Secrets that are gone. */
   async restart(live: LivePod, graceSeconds: number | undefined): Promise<LivePod> {
+    if (live.hasLostSecrets) throw secretsEnded('restart', live.name);
     void live.pod.terminate(graceSeconds);
     await untilOver(live);
     return this.#startAlone(live.source, live.options);
@@ -262,6 +263,7 @@ export class NodePods implements AsyncDisposable {
       source,
       options,
       left: this.#leaving.promise,
+      hasLostSecrets: before?.hasLostSecrets === true,
       over: this.#untilOver(pod, source, options, { id, begun: before === undefined ? begun : undefined }).then(
         (finish) => {
           listed[Symbol.dispose]();

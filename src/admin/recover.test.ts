@@ -6,7 +6,7 @@ import { describe, test } from 'node:test';
 import * as v from 'valibot';
 import { podDetailsSchema, podOutcomeSchema } from '#api/pods.ts';
 import { poll } from '#host/wait.ts';
-import { eventsOf, on, openAdmin, type Served } from './testing/served-admin.ts';
+import { eventsOf, on, openAdmin, refusalOf, type Served } from './testing/served-admin.ts';
 
 const manifest = (spec: string, more = '') => `
 apiVersion: v1
@@ -180,6 +180,9 @@ describe('a pod that the next process takes over', () => {
       }
     });
     assert.equal((await details(second)).phase, 'Running');
+    const { message } = await refusalOf(second, 'POST', '/v1/pods/_/web/restart', '{}');
+    assert.match(message, /its Secrets ended with the node/);
+    assert.equal((await details(second)).phase, 'Running', 'it is not stopped for nothing');
     const waiting = outcome(second);
     second.parts.sandboxes.current('main').exit(1);
     assert.match((await waiting).message ?? '', /Cannot use the Secret default\/s: it ended with the node/);
