@@ -37,7 +37,8 @@ export async function* podEvents(
     signal.addEventListener('abort', () => wake.resolve(), { once: true });
   }
   for (const event of known) yield lineOf(event);
-  while (follow && !signal.aborted) {
+  if (!follow) return;
+  while (!signal.aborted) {
     if (waiting.length > maxWaiting) {
       throw new PodvmError('exhausted', `Cannot follow events: more than ${maxWaiting} wait for their reader`);
     }
