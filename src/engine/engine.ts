@@ -203,6 +203,8 @@ export interface Mounts {
 }
 
 export interface Namespaces {
+  /** Opens a process: the descriptor names it also when another has its pid (pidfd). `ESRCH` if it is gone. */
+  openProcess(pid: number): number;
   /** Enters the network, IPC and host name namespaces of a process, also for later children. */
   enterNamespaces(pid: number): void;
   /**
@@ -284,6 +286,8 @@ export interface Sockets {
   listenUnix(path: string, mode?: number): number;
   /** Returns a non-blocking connection, or `again`. */
   accept(fd: number): number;
+  /** Makes two sockets that are connected with each other and keep the bounds of messages; `receive` does not block. */
+  socketPair(): [number, number];
   /** Returns bytes (0 at the end, or `again`) and up to 16 sent descriptors (SCM_RIGHTS), for the caller to close. */
   receive(fd: number, buffer: Uint8Array): { readonly bytes: number; readonly fds: number[] };
   /**

@@ -14,8 +14,9 @@ import { checkKeptArguments, execProcess } from './arguments.ts';
 import { type Cgroups, podCgroup } from './cgroups.ts';
 import type { Children } from '../process/children.ts';
 import { poll } from '../process/poll.ts';
-import { type Crun, crunStateRoot } from './crun.ts';
+import { type Crun, type CrunCall, crunStateRoot } from './crun.ts';
 import { containerDevices } from './devices.ts';
+import { type Entry, enterContainer } from './enter-container.ts';
 import { launch, type Process } from './launch.ts';
 import { measureCgroup } from './measure.ts';
 import { ociConfig, type OciProcess, ociProcess } from './oci-config.ts';
@@ -126,10 +127,11 @@ export class Containers {
       engine.writeFile(`${rootfs.bundle}/config.json`, JSON.stringify(config), 0o600);
       const preparedMs = engine.monotonicMs();
       const { bundle } = rootfs;
-      const call = { command: 'create', options: ['--bundle', bundle], id, tty: params.tty } as const;
+      const { tty } = params;
       const size = { ...params, keepsOutput: true };
       const onExit = (exit: ChildExit) => this.#containerExited(id, exit);
-      const first = await launch(this.#parts, crun, { call, size, streams, onExit });
+      const start = (fds: CrunCall['fds']) => crun.create({ id, bundle, fds, tty });
+      const first = await launch(this.#parts, start, { tty, size, streams, onExit });
       rootfs.unpin();
       const container: Container = {
         params,
@@ -196,15 +198,15 @@ export class Containers {
     const running = [...this.#containers.values()].reduce((sum, { execs }) => sum + execs.size, 0);
     if (running >= limits.maxExecs) throw new PodvmError('exhausted', `Cannot exec: ${limits.maxExecs} are running`);
     const streams = openStreams(channel, params.stdio);
-    const file = `${container.rootfs.bundle}/exec-${params.execId}.json`;
     try {
-      engine.writeFile(file, JSON.stringify(execProcess(container.process, params)), 0o600);
-      const call = {
-        command: 'exec',
-        options: ['--detach', '--process', file],
-        id: params.containerId,
-        tty: params.tty,
-      } as const;
+      const entry: Entry = {
+        params: container.params,
+        process: execProcess(container.process, params),
+        firstPid: container.first.pid,
+        cgroup: container.cgroup,
+        hasOwnUsers: this.#context.users !== undefined,
+        planPath: `${container.rootfs.bundle}/exec-${params.execId}`,
+      };
       let early: ChildExit | undefined;
       let isListed = false;
       const size = { ...params, keepsOutput: false };
@@ -212,7 +214,8 @@ export class Containers {
         if (isListed) this.#execExited(container, params.execId, exit);
         else early = exit;
       };
-      const process = await launch(this.#parts, this.#crun(), { call, size, streams, onExit });
+      const start = (fds: CrunCall['fds']) => enterContainer(this.#parts, entry, fds);
+      const process = await launch(this.#parts, start, { tty: params.tty, size, streams, onExit });
       container.execs.set(params.execId, process);
       isListed = true;
       if (early !== undefined) {
@@ -223,15 +226,14 @@ export class Containers {
     } catch (error) {
       resetStreams(streams);
       throw error;
-    } finally {
-      engine.removeTree(file);
     }
   }
 
   signal({ id, signal, all }: Params<'signalContainer'>): void {
     const container = this.#containers.get(id);
     if (container === undefined) throw new PodvmError('notFound', `Cannot signal container ${id}: there is none`);
-    const pids = all === true ? this.#parts.cgroups.pids(container.cgroup) : [container.first.pid];
+    const everyone = all === true ? this.#parts.cgroups.pidsBelow(container.cgroup) : undefined;
+    const pids = everyone ?? [container.first.pid];
     if (all !== true && container.first.hasExited) return;
     for (const pid of pids) this.#kill(pid, signal);
   }

@@ -2,6 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { again, codeOf, ready, type Engine } from '#engine/engine.ts';
 import type { Children } from '../process/children.ts';
+import type { StartedProcess } from './launch.ts';
 
 export const crunStateRoot = '/run/crun';
 const workDirectory = '/run/podvm/crun';
@@ -28,22 +29,12 @@ type Parts = Pick<
 >;
 
 export interface CrunCall {
-  /** Command and its options, except those of every call: `create`, `--bundle`, ... */
-  readonly command: 'create' | 'exec';
-  readonly options: readonly string[];
-  /** The argument after the options: the container's id. */
   readonly id: string;
+  readonly bundle: string;
   /** Standard streams for the container's process. -1: /dev/null. */
   readonly fds: readonly [number, number, number];
   /** Whether to also wait for the terminal's master end. */
   readonly tty: boolean;
-}
-
-export interface CrunResult {
-  /** Pid of the process that `create` or `exec` leaves behind. */
-  readonly pid: number;
-  /** Master end of the terminal, or -1. */
-  readonly terminal: number;
 }
 
 /**
@@ -67,7 +58,7 @@ export class Crun {
   }
 
   /** Call it inside `Children.expecting`. Errors: `failedPrecondition` with crun's message; `timeout`. */
-  async call(call: CrunCall): Promise<CrunResult> {
+  async create(call: CrunCall): Promise<StartedProcess> {
     this.#calls += 1;
     const files = `${workDirectory}/${this.#calls}`;
     const [log, pidFile, socket] = [`${files}.log`, `${files}.pid`, `${files}.tty`];
@@ -79,10 +70,8 @@ export class Crun {
         [
           'crun',
           ...['--root', crunStateRoot, '--cgroup-manager', 'cgroupfs', '--log', log, '--log-format', 'json'],
-          call.command,
-          ...['--pid-file', pidFile],
+          ...['create', '--bundle', call.bundle, '--pid-file', pidFile],
           ...(terminal === undefined ? [] : ['--console-socket', socket]),
-          ...call.options,
           call.id,
         ],
         log,
@@ -127,7 +116,7 @@ export class Crun {
       fds: call.fds,
       newSession: true,
     });
-    if (call.command === 'create') this.#creating.set(call.id, pid);
+    this.#creating.set(call.id, pid);
     let isLate = false;
     const timer = this.#parts.setTimer(deadlineMs, () => {
       isLate = true;
@@ -136,9 +125,9 @@ export class Crun {
     const exit = await this.#children.wait(pid);
     this.#creating.delete(call.id);
     this.#parts.clearTimer(timer);
-    if (isLate) throw new PodvmError('timeout', `Cannot ${call.command} container: crun took over ${deadlineMs} ms`);
+    if (isLate) throw new PodvmError('timeout', `Cannot create container: crun took over ${deadlineMs} ms`);
     if (exit.code !== 0) {
-      throw new PodvmError('failedPrecondition', `Cannot ${call.command} container: ${this.#lastWords(log, exit)}`);
+      throw new PodvmError('failedPrecondition', `Cannot create container: ${this.#lastWords(log, exit)}`);
     }
   }
 

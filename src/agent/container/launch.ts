@@ -1,7 +1,13 @@
 import type { ChildExit, Engine } from '#engine/engine.ts';
 import { ProcessIo, type ProcessStreams } from '../io/process-io.ts';
 import type { Children } from '../process/children.ts';
-import type { Crun } from './crun.ts';
+
+/** A process that was made in a container. */
+export interface StartedProcess {
+  readonly pid: number;
+  /** Master end of its terminal, or -1. */
+  readonly terminal: number;
+}
 
 /** The first process of a container, or a command in it. */
 export interface Process {
@@ -16,7 +22,7 @@ export interface LaunchParts {
 }
 
 interface Launch {
-  readonly call: Omit<Parameters<Crun['call']>[0], 'fds'>;
+  readonly tty: boolean;
   readonly size: {
     readonly columns?: number | undefined;
     readonly rows?: number | undefined;
@@ -26,18 +32,21 @@ interface Launch {
   readonly onExit: (exit: ChildExit) => void;
 }
 
-/** Runs crun for a process with pipes or a terminal, and waits for the process' exit. */
+/**
+ * Has a process made, with pipes or a terminal, and waits for its exit. `start` gets its standard streams; with a terminal,
+ * none.
+ */
 export async function launch(
   { engine, children }: LaunchParts,
-  crun: Crun,
-  { call, size, streams, onExit }: Launch,
+  start: (fds: readonly [number, number, number]) => Promise<StartedProcess>,
+  { tty, size, streams, onExit }: Launch,
 ): Promise<Process> {
   const io = new ProcessIo(engine, size);
-  const fds = call.tty ? ([-1, -1, -1] as [number, number, number]) : io.makePipes(streams);
+  const fds = tty ? ([-1, -1, -1] as [number, number, number]) : io.makePipes(streams);
   try {
     return await children.expecting(async () => {
-      const { pid, terminal } = await crun.call({ ...call, fds });
-      if (call.tty) io.useTerminal(terminal, size);
+      const { pid, terminal } = await start(fds);
+      if (tty) io.useTerminal(terminal, size);
       io.attach(streams);
       const process: Process = { pid, io, hasExited: false };
       children.onExit(pid, (exit) => {

@@ -7,6 +7,7 @@ import type { ResolvedUser } from './users.ts';
 /** OCI's runtime configuration, for the fields used here: https://github.com/opencontainers/runtime-spec */
 export interface OciProcess {
   readonly terminal: boolean;
+  readonly consoleSize?: { readonly width: number; readonly height: number };
   readonly user: {
     readonly uid: number;
     readonly gid: number;

@@ -14,6 +14,7 @@ void aside_ended(pid_t pid);
 #define MODPROBE_SOCKET "/run/podvm/modprobe.sock"
 
 /* Programs under other names, started from the same binary. */
+_Noreturn void enter_main(void);
 int modprobe_main(int argc, char **argv);
 int pause_main(void);
 int pump_main(void);

@@ -16,6 +16,17 @@ static bool take_pid(JSContext *ctx, JSValueConst value, int64_t *pid)
     return take_int(ctx, value, 1, 1 << 22, pid);
 }
 
+static CALL(open_process)
+{
+    CALL_START;
+    int64_t pid;
+    int fd;
+
+    if (!take_pid(ctx, argv[0], &pid)) return JS_EXCEPTION;
+    fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+    return fd < 0 ? throw_errno(ctx, errno, "open a process", NULL) : JS_NewInt32(ctx, fd);
+}
+
 /* Enters network, IPC and host name, which keeps the user of the process. */
 static CALL(enter_namespaces)
 {
@@ -97,6 +108,7 @@ static CALL(write_existing_as)
 }
 
 static const JSCFunctionListEntry calls[] = {
+    JS_CFUNC_DEF("openProcess", 1, open_process),
     JS_CFUNC_DEF("enterNamespaces", 1, enter_namespaces),
     JS_CFUNC_DEF("mountMapped", 3, mount_mapped),
     JS_CFUNC_DEF("writeExistingAs", 3, write_existing_as),

@@ -18,6 +18,7 @@ int main(int argc, char **argv)
 {
     const char *name = argc > 0 ? argv[0] : "";
 
+    if (strcmp(name, "podvm-enter") == 0) enter_main();
     if (strcmp(name, "podvm-pause") == 0) return pause_main();
     if (strcmp(name, "/bin/podvm-modprobe") == 0) return modprobe_main(argc, argv);
     if (strcmp(name, "podvm-pump") == 0) return pump_main();

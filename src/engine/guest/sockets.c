@@ -24,6 +24,22 @@ static JSValue give_socket(JSContext *ctx, int fd, bool ok, const char *verb, co
     return thrown;
 }
 
+static CALL(make_socket_pair)
+{
+    CALL_START;
+    int fds[2];
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0) return throw_errno(ctx, errno, "make sockets", NULL);
+    JSValue pair = JS_NewArray(ctx);
+    bool ok = !JS_IsException(pair);
+    for (uint32_t end = 0; ok && end < 2; end++) ok = JS_SetPropertyUint32(ctx, pair, end, JS_NewInt32(ctx, fds[end])) >= 0;
+    if (ok) return pair;
+    JS_FreeValue(ctx, pair);
+    close(fds[0]);
+    close(fds[1]);
+    return JS_EXCEPTION;
+}
+
 static bool unix_address(const char *path, struct sockaddr_un *address)
 {
     memset(address, 0, sizeof *address);
@@ -227,6 +243,7 @@ static CALL(set_window_size)
 static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("listenUnix", 2, listen_unix),
     JS_CFUNC_DEF("accept", 1, accept_connection),
+    JS_CFUNC_DEF("socketPair", 0, make_socket_pair),
     JS_CFUNC_DEF("receive", 2, receive),
     JS_CFUNC_DEF("connectTcp", 2, connect_tcp),
     JS_CFUNC_DEF("socketError", 1, socket_error),

@@ -1,4 +1,5 @@
 import { open, signals, unmountFlags } from '../constants.ts';
+import { ready } from '../engine.ts';
 import { attempt, drain, engine, exits, shell, sleep, type Scenario } from './support.ts';
 
 const round = async () => {
@@ -18,6 +19,47 @@ const round = async () => {
 
 const spawn = (argv: string[], more: object = {}) =>
   attempt(() => engine.spawn({ argv, env: [], fds: [-1, -1, -1], ...more }));
+
+/** What a process in the namespaces of `first` printed, and what was reported of it, without pids. */
+async function enterBeside(first: number, cgroup: string, words: readonly (string | number)[], filter?: number) {
+  const [reports, theirs] = engine.socketPair();
+  const output = engine.pipe('read');
+  const planPath = `/tmp/podvm-plan-${engine.pid}`;
+  engine.writeFile(planPath, engine.encodeUtf8(words.map((word) => `${word}\0`).join('')));
+  const fds = [engine.open(planPath, open.readOnly), engine.openProcess(first), engine.open(cgroup, open.directory)];
+  const programFd = engine.open('/proc/self/exe', open.path);
+  const ended = new Map<number, number | undefined>();
+  engine.onExit(({ pid, code }) => ended.set(pid, code));
+  const given = [-1, output.write, output.write, theirs, ...fds, ...(filter === undefined ? [] : [filter])];
+  engine.spawn({ argv: ['podvm-enter'], programFd, env: [], fds: given });
+  for (const fd of [theirs, output.write, programFd, ...fds]) engine.close(fd);
+  engine.removeFile(planPath);
+  const said: string[] = [];
+  let pid = 0;
+  const terminals: number[] = [];
+  const bytes = new Uint8Array(4096);
+  await new Promise<void>((resolve) => {
+    engine.watch(reports, ready.readable, () => {
+      const { bytes: length, fds: sent } = engine.receive(reports, bytes);
+      const report = engine.decodeUtf8(bytes, 0, length);
+      terminals.push(...sent);
+      if (report.startsWith('p')) pid = Number(report.slice(1));
+      else if (length > 0) said.push(report);
+      else {
+        engine.close(reports);
+        resolve();
+      }
+    });
+  });
+  let text = await drain(output.read);
+  while (pid !== 0 && !ended.has(pid)) await sleep(5);
+  for (const master of terminals) {
+    const more = () => (text += engine.decodeUtf8(bytes, 0, engine.read(master, bytes)));
+    while (attempt(more) === 'done') continue; // until EIO: no process has the other end
+    engine.close(master);
+  }
+  return { text, reports: said, code: ended.get(pid) };
+}
 
 export const processesScenarios: Record<string, Scenario> = {
   async streams() {
@@ -165,6 +207,43 @@ export const processesScenarios: Record<string, Scenario> = {
     for (const directory of [target, source]) engine.unmount(directory, unmountFlags.detach);
     engine.kill(pid, signals.kill);
     return { uid, gid, denied, text, proc, links, noProcess: attempt(() => engine.enterNamespaces(pid + 10_000)) };
+  },
+
+  /** `podvm-enter`: a process in the cgroup and the pid namespace of another, and what it says when there is none. */
+  async entered(directory) {
+    engine.mount('cgroup2', directory, 'cgroup2', 0, '');
+    const cgroup = `${directory}/podvm-entered-${engine.pid}`;
+    engine.makeDirectory(cgroup);
+    const pause = engine.spawnPause(true);
+    const enter = (...words: readonly (string | number)[]) => enterBeside(pause, cgroup, words);
+    const allows = engine.pipe('none'); // a filter of one instruction: BPF_RET, SECCOMP_RET_ALLOW
+    engine.write(allows.write, new Uint8Array([6, 0, 0, 0, 0, 0, 0xff, 0x7f]));
+    const script =
+      'echo $$ $PPID; id -u; id -G; umask; ulimit -n; pwd; echo $LEFT; grep -E "^(Cap(Bnd|Eff|Amb)|NoNew|Seccomp:)" /proc/self/status; grep ^0:: /proc/self/cgroup';
+    const words = [0, 1234, 2345, '7,8', '0,5', '0', 1, 1, 0, '7,99,100', 0, 0, 0, '/usr', 2, 3];
+    const whole = [...words, 'PATH=/nonexistent:/bin', 'LEFT=a b', 'sh', '-c', script];
+    const good = await enterBeside(pause, cgroup, whole, allows.read);
+    const plain = [0, 0, 0, '', '', '', 0, 0, 0, '', 0, 0, 0, '/', 1, 1, 'PATH=/bin'];
+    const terminal = [...plain];
+    terminal.splice(10, 3, 1, 91, 17);
+    terminal.splice(15, 1, 3);
+    const results = {
+      good: { ...good, text: good.text.replace(/^.*podvm-entered-\d+$/gm, 'in its cgroup').split('\n') },
+      terminal: (await enter(...terminal, 'sh', '-c', 'stty size; tty >/dev/null && echo tty')).text,
+      missing: (await enter(...plain, 'podvm-no-such')).reports,
+      noPath: (await enter(...plain.slice(0, 14), 0, 1, 'sh')).reports,
+      notExecutable: (await enter(...plain, '/etc/passwd')).reports,
+      directory: (await enter(...plain, '/etc')).reports,
+      noDirectory: (await enter(...plain.slice(0, 13), '/podvm-none', 1, 1, 'PATH=/bin', 'true')).reports,
+      short: (await enter(...plain)).reports,
+    };
+    const ended = exits(1);
+    engine.kill(pause, signals.kill);
+    await ended;
+    const gone = attempt(() => engine.openProcess(pause));
+    engine.removeDirectory(cgroup);
+    engine.unmount(directory, unmountFlags.detach);
+    return { ...results, gone };
   },
 
   /** Calls made by processes aside: their errno is the exit code, and the fifth at a time is refused with 0. */
