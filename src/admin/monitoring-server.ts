@@ -1,8 +1,9 @@
 import { once } from 'node:events';
-import { createServer, type IncomingMessage } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import { PodvmError } from '#base/errors.ts';
 import { outliveAcceptErrors } from '#host/accept-errors.ts';
+import { createServer } from '#host/node-http.ts';
 import { sendError } from './http.ts';
 import { monitoringRoutes, type MonitoringParts } from './monitoring-routes.ts';
 import { answerBy } from './routes.ts';

@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { outliveAcceptErrors } from '#host/accept-errors.ts';
+import { createServer } from '#host/node-http.ts';
 import { answerBy, type Routes } from './routes.ts';
 
 /** Serves some calls of the admin API to this process only: on a socket in a directory of its own, until it is disposed. */

@@ -1,11 +1,12 @@
 import { once } from 'node:events';
 import { chmod, mkdir, rm } from 'node:fs/promises';
-import { type IncomingMessage, createServer } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { dirname } from 'node:path';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import { outliveAcceptErrors } from '#host/accept-errors.ts';
 import { isServed } from '#host/is-served.ts';
+import { createServer } from '#host/node-http.ts';
 import { within } from '#host/wait.ts';
 import type { ImageStore } from '#image/images.ts';
 import { Activity } from './activity.ts';

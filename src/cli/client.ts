@@ -2,14 +2,10 @@ import { text } from 'node:stream/consumers';
 import type { IncomingMessage } from 'node:http';
 import * as v from 'valibot';
 import { WebSocket } from 'ws';
+import { request } from '#host/node-http.ts';
 import { type ErrorKind, PodvmError, errorKinds } from '#base/errors.ts';
 import { guestText } from '#base/guest-text.ts';
 import { type ErrorBody, errorBodySchema } from '#api/pods.ts';
-
-/**
- * Loaded without import, which would also load Node's WebSocket and fetch and take as long as the start of Node itself.
- */
-const { request } = process.getBuiltinModule('node:http');
 
 /** Client of the admin API of one podvm process, over its unix socket. */
 export interface Client {

@@ -1,7 +1,7 @@
-import * as http from 'node:http';
-import * as https from 'node:https';
+import { request as requestByTls } from 'node:https';
 import type { Duplex } from 'node:stream';
 import { connect as connectTls } from 'node:tls';
+import { request as requestPlainly } from '#host/node-http.ts';
 import { messageOf } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { Container, ExecSpec, Sandbox } from '#sandbox/sandbox.ts';
@@ -138,7 +138,7 @@ async function request(
       // Like kubelet, does not verify certificates: the connection goes to the pod itself.
       const stream = (): Duplex => (isTls ? connectTls({ socket, rejectUnauthorized: false }) : socket);
       // `agent` must be undefined: any other value, even `false`, would open a connection from the host.
-      const call = (isTls ? https : http).request(url, { headers, createConnection: stream, signal });
+      const call = (isTls ? requestByTls : requestPlainly)(url, { headers, createConnection: stream, signal });
       call.on('error', reject);
       call.on('response', (response) => {
         let bytes = 0;

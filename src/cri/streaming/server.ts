@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { createServer, type IncomingMessage, type Server } from 'node:http';
+import type { IncomingMessage, Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws';
@@ -8,6 +8,7 @@ import { PodvmError } from '#base/errors.ts';
 import { refuseWhileShort } from '#host/accept-errors.ts';
 import type { Clock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
+import { createServer } from '#host/node-http.ts';
 import { type Agreement, negotiate, tunnelProtocol } from './negotiate.ts';
 import { servePortForward } from './port-forward.ts';
 import { type ProcessChannels, serveAttach, serveExec } from './process-session.ts';
