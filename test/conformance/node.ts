@@ -108,7 +108,8 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
 
 async function spawnDaemon(podvm: string, env: NodeJS.ProcessEnv, logFile: string) {
   const output = await open(logFile, 'a');
-  const child = spawn(podvm, ['daemon'], { stdio: ['ignore', output.fd, output.fd], env });
+  // In a session of its own: Ctrl-C ends the test, which has its pods drained before.
+  const child = spawn(podvm, ['daemon'], { detached: true, stdio: ['ignore', output.fd, output.fd], env });
   const ended = once(child, 'exit');
   await output.close();
   return { child, ended };

@@ -64,6 +64,7 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
     await using output = await open(logFile, 'a');
     const inside = netns === undefined ? [] : [`--net=/run/netns/${netns}`];
     const child = spawn('nsenter', [...inside, '--', programs.containerd, '--config', config], {
+      detached: true, // Ctrl-C ends the test, which needs it for a while
       stdio: ['ignore', output.fd, output.fd],
       env: { ...defaultEnv(), PATH },
     });
