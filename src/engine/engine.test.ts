@@ -152,6 +152,7 @@ const expected: Readonly<Record<string, unknown>> = {
       ],
       reports: [],
       code: 0,
+      helper: 0,
     },
     terminal: '17 91\r\ntty\r\n',
     missing: ['!ENOENT executable file `podvm-no-such` not found in $PATH: No such file or directory'],

@@ -288,6 +288,8 @@ export interface Sockets {
   accept(fd: number): number;
   /** Makes two sockets that are connected with each other and keep the bounds of messages; `receive` does not block. */
   socketPair(): [number, number];
+  /** Sends a byte with up to 16 descriptors, without waiting (`EAGAIN`). `EPIPE` if the other end is gone. */
+  sendDescriptors(fd: number, descriptors: readonly number[]): void;
   /** Returns bytes (0 at the end, or `again`) and up to 16 sent descriptors (SCM_RIGHTS), for the caller to close. */
   receive(fd: number, buffer: Uint8Array): { readonly bytes: number; readonly fds: number[] };
   /**

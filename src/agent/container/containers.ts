@@ -16,7 +16,7 @@ import type { Children } from '../process/children.ts';
 import { poll } from '../process/poll.ts';
 import { type Crun, type CrunCall, crunStateRoot } from './crun.ts';
 import { containerDevices } from './devices.ts';
-import { type Entry, enterContainer } from './enter-container.ts';
+import { Entrance, type Entry } from './enter-container.ts';
 import { launch, type Process } from './launch.ts';
 import { measureCgroup } from './measure.ts';
 import { ociConfig, type OciProcess, ociProcess } from './oci-config.ts';
@@ -69,6 +69,7 @@ const killDeadlineMs = 5000;
 /** The pod's containers: crun makes their processes, and the agent, as their parent, gets their exits. */
 export class Containers {
   readonly #parts: ContainersParts;
+  readonly #entrance: Entrance;
   readonly #terminationMessages: TerminationMessages;
   readonly #containers = new Map<string, Container>();
   /** Containers being created, by id. `isUnwanted`: removed meanwhile. */
@@ -79,6 +80,7 @@ export class Containers {
 
   constructor(parts: ContainersParts) {
     this.#parts = parts;
+    this.#entrance = new Entrance(parts);
     this.#terminationMessages = new TerminationMessages(parts.engine, (event) => parts.channel.tell(event));
   }
 
@@ -214,7 +216,7 @@ export class Containers {
         if (isListed) this.#execExited(container, params.execId, exit);
         else early = exit;
       };
-      const start = (fds: CrunCall['fds']) => enterContainer(this.#parts, entry, fds);
+      const start = (fds: CrunCall['fds']) => this.#entrance.enter(entry, fds);
       const process = await launch(this.#parts, start, { tty: params.tty, size, streams, onExit });
       container.execs.set(params.execId, process);
       isListed = true;

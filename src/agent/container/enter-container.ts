@@ -3,6 +3,7 @@ import { printable } from '#base/guest-text.ts';
 import type { ContainerParams } from '#wire/container-params.ts';
 import { open, signals } from '#engine/constants.ts';
 import { again, codeOf, ready, type Engine } from '#engine/engine.ts';
+import type { Children } from '../process/children.ts';
 import { cgroupRoot } from './cgroups.ts';
 import { crunStateRoot } from './crun.ts';
 import type { StartedProcess } from './launch.ts';
@@ -15,6 +16,7 @@ interface Parts {
     | 'kill'
     | 'openProcess'
     | 'socketPair'
+    | 'sendDescriptors'
     | 'receive'
     | 'watch'
     | 'unwatch'
@@ -28,6 +30,7 @@ interface Parts {
     | 'setTimer'
     | 'clearTimer'
   >;
+  readonly children: Pick<Children, 'onExit'>;
 }
 
 /** A further process of a container. */
@@ -59,57 +62,88 @@ const limitNames =
 const filterFlags: Readonly<Record<string, number>> = { TSYNC: 1, LOG: 2, SPEC_ALLOW: 4, WAIT_KILLABLE_RECV: 32 };
 
 /**
- * Makes a process in a container as `crun exec` does, in a quarter of its time: `podvm-enter` (src/engine/guest/enter.c) gets
- * what the agent knows already, and the filter that crun has compiled. Call it inside `Children.expecting`; the caller keeps
- * the standard streams (-1: /dev/null). Errors: `failedPrecondition` with crun's words for a command that cannot run;
- * `timeout`.
+ * Makes processes in containers as `crun exec` does: `podvm-enter` (src/engine/guest/enter.c), which is started with the
+ * first, gets what the agent knows already, and the filter that crun has compiled.
  */
-export async function enterContainer({ engine }: Parts, entry: Entry, fds: Streams): Promise<StartedProcess> {
-  let outcome = await enter(engine, entry, fds, cgroupRoot + entry.cgroup);
-  if (outcome.failure?.code === 'EBUSY') {
-    // A container that has made cgroups of its own, as systemd does, may have no process in the one above them.
-    const [, own = ''] = /^0::(.*)$/m.exec(engine.readText(`/proc/${entry.firstPid}/cgroup`, maxReportBytes)) ?? [];
-    outcome = await enter(engine, entry, fds, cgroupRoot + own);
-  }
-  const { pid, terminal, failure } = outcome;
-  if (failure === undefined && pid !== undefined) return { pid, terminal };
-  if (terminal >= 0) engine.close(terminal);
-  const why = failure?.message ?? 'its process was not made';
-  throw new PodvmError('failedPrecondition', `Cannot exec container: ${printable(why)}`);
-}
+export class Entrance {
+  readonly #parts: Parts;
+  #helper: { readonly pid: number; readonly requests: number } | undefined;
 
-async function enter(engine: Parts['engine'], entry: Entry, fds: Streams, cgroup: string): Promise<Outcome> {
-  const opened = new Set<number>();
-  const own = (fd: number): number => {
-    opened.add(fd);
-    return fd;
-  };
-  const release = (fd: number): void => {
-    opened.delete(fd);
-    engine.close(fd);
-  };
-  try {
-    const [reports, theirs] = engine.socketPair();
-    own(reports);
-    own(theirs);
-    engine.writeFile(entry.planPath, planOf(engine, entry), 0o600);
-    const plan = own(engine.open(entry.planPath, open.readOnly));
-    engine.removeFile(entry.planPath);
-    const { id, seccomp } = entry.params;
-    const helper = engine.spawn({
-      argv: ['podvm-enter'],
-      programFd: own(engine.open('/proc/self/exe', open.path)),
-      env: [],
-      fds: [
-        ...fds,
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Call it inside `Children.expecting`; the caller keeps the standard streams (-1: /dev/null). Errors:
+   * `failedPrecondition` with crun's words for a command that cannot run; `timeout`.
+   */
+  async enter(entry: Entry, streams: Streams): Promise<StartedProcess> {
+    const { engine } = this.#parts;
+    let outcome = await this.#enter(entry, streams, cgroupRoot + entry.cgroup);
+    if (outcome.failure?.code === 'EBUSY') {
+      // A container that has made cgroups of its own, as systemd does, may have no process in the one above them.
+      const [, own = ''] = /^0::(.*)$/m.exec(engine.readText(`/proc/${entry.firstPid}/cgroup`, maxReportBytes)) ?? [];
+      outcome = await this.#enter(entry, streams, cgroupRoot + own);
+    }
+    const { pid, terminal, failure } = outcome;
+    if (failure === undefined && pid !== undefined) return { pid, terminal };
+    if (terminal >= 0) engine.close(terminal);
+    const why = failure?.message ?? 'its process was not made';
+    throw new PodvmError('failedPrecondition', `Cannot exec container: ${printable(why)}`);
+  }
+
+  async #enter(entry: Entry, streams: Streams, cgroup: string): Promise<Outcome> {
+    const { engine } = this.#parts;
+    const opened = new Set<number>();
+    const own = (fd: number): number => {
+      opened.add(fd);
+      return fd;
+    };
+    const release = (fd: number): void => {
+      opened.delete(fd);
+      engine.close(fd);
+    };
+    try {
+      const helper = this.#helper ?? this.#start();
+      const [reports, theirs] = engine.socketPair();
+      own(reports);
+      own(theirs);
+      engine.writeFile(entry.planPath, planOf(engine, entry), 0o600);
+      const plan = own(engine.open(entry.planPath, open.readOnly));
+      engine.removeFile(entry.planPath);
+      const { id, seccomp } = entry.params;
+      engine.sendDescriptors(helper.requests, [
+        ...streams.map((fd) => (fd < 0 ? own(engine.open('/dev/null', open.readWrite)) : fd)),
         ...[theirs, plan, own(engine.openProcess(entry.firstPid)), own(engine.open(cgroup, open.directory))],
         ...(seccomp === null ? [] : [own(engine.open(`${crunStateRoot}/${id}/seccomp.bpf`, open.readOnly))]),
-      ],
-    });
-    release(theirs); // the reports end when no other process has it
-    return await outcomeOf(engine, reports, helper);
-  } finally {
-    for (const fd of opened) engine.close(fd);
+      ]);
+      release(theirs); // the reports end when no other process has it
+      return await outcomeOf(engine, reports, helper.pid);
+    } finally {
+      for (const fd of opened) engine.close(fd);
+    }
+  }
+
+  #start(): { readonly pid: number; readonly requests: number } {
+    const { engine, children } = this.#parts;
+    const [requests, theirs] = engine.socketPair();
+    const programFd = engine.open('/proc/self/exe', open.path);
+    try {
+      const pid = engine.spawn({ argv: ['podvm-enter'], programFd, env: [], fds: [theirs, -1, -1] });
+      const helper = { pid, requests };
+      this.#helper = helper;
+      children.onExit(pid, () => {
+        engine.close(requests);
+        if (this.#helper === helper) this.#helper = undefined; // the next process starts another one
+      });
+      return helper;
+    } catch (error) {
+      engine.close(requests);
+      throw error;
+    } finally {
+      engine.close(programFd);
+      engine.close(theirs);
+    }
   }
 }
 
@@ -144,7 +178,7 @@ function outcomeOf(engine: Parts['engine'], reports: number, helper: number): Pr
   return promise;
 }
 
-/** One message of `report` in enter.c. */
+/** One message of `entry_report` in enter-plan.c. */
 function readReport(text: string, [fd = -1]: readonly number[]): Partial<Outcome> {
   const rest = text.slice(1);
   switch (text[0]) {
@@ -168,7 +202,7 @@ function kill(engine: Parts['engine'], pid: number): void {
   }
 }
 
-/** The words that enter.c reads (`take_plan`), each ended by a NUL. */
+/** The words that enter-plan.c reads (`take_entry_plan`), each ended by a NUL. */
 function planOf(engine: Parts['engine'], { params, process, hasOwnUsers }: Entry): Uint8Array {
   const { capabilities, ambientCapabilities = [], noNewPrivileges, rlimits } = params.process;
   const { user, terminal, consoleSize = { width: 0, height: 0 }, cwd, env, args } = process;

@@ -40,6 +40,30 @@ static CALL(make_socket_pair)
     return JS_EXCEPTION;
 }
 
+static CALL(send_descriptors)
+{
+    CALL_START;
+    int fd, sent[max_received_fds];
+    int64_t numbers[max_received_fds];
+    union {
+        struct cmsghdr aligned;
+        char bytes[CMSG_SPACE(sizeof sent)];
+    } control = {0};
+    struct iovec part = {.iov_base = "", .iov_len = 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes};
+
+    if (!take_fd(ctx, argv[0], &fd)) return JS_EXCEPTION;
+    int count = take_ints(ctx, argv[1], 0, max_fds - 1, numbers, max_received_fds);
+    if (count < 0) return JS_EXCEPTION;
+    for (int at = 0; at < count; at++) sent[at] = (int)numbers[at];
+    size_t size = (size_t)count * sizeof sent[0];
+    control.aligned = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(size)};
+    memcpy(CMSG_DATA(&control.aligned), sent, size);
+    message.msg_controllen = CMSG_SPACE(size);
+    if (RETRY(sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)) < 0) return throw_errno(ctx, errno, "send descriptors", NULL);
+    return JS_UNDEFINED;
+}
+
 static bool unix_address(const char *path, struct sockaddr_un *address)
 {
     memset(address, 0, sizeof *address);
@@ -244,6 +268,7 @@ static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("listenUnix", 2, listen_unix),
     JS_CFUNC_DEF("accept", 1, accept_connection),
     JS_CFUNC_DEF("socketPair", 0, make_socket_pair),
+    JS_CFUNC_DEF("sendDescriptors", 2, send_descriptors),
     JS_CFUNC_DEF("receive", 2, receive),
     JS_CFUNC_DEF("connectTcp", 2, connect_tcp),
     JS_CFUNC_DEF("socketError", 1, socket_error),

@@ -30,9 +30,12 @@ async function enterBeside(first: number, cgroup: string, words: readonly (strin
   const programFd = engine.open('/proc/self/exe', open.path);
   const ended = new Map<number, number | undefined>();
   engine.onExit(({ pid, code }) => ended.set(pid, code));
-  const given = [-1, output.write, output.write, theirs, ...fds, ...(filter === undefined ? [] : [filter])];
-  engine.spawn({ argv: ['podvm-enter'], programFd, env: [], fds: given });
-  for (const fd of [theirs, output.write, programFd, ...fds]) engine.close(fd);
+  const [requests, itsRequests] = engine.socketPair();
+  const helper = engine.spawn({ argv: ['podvm-enter'], programFd, env: [], fds: [itsRequests, -1, 2] });
+  const none = engine.open('/dev/null', open.readWrite);
+  const given = [none, output.write, output.write, theirs, ...fds, ...(filter === undefined ? [] : [filter])];
+  engine.sendDescriptors(requests, given);
+  for (const fd of [none, itsRequests, theirs, output.write, programFd, ...fds]) engine.close(fd);
   engine.removeFile(planPath);
   const said: string[] = [];
   let pid = 0;
@@ -52,13 +55,14 @@ async function enterBeside(first: number, cgroup: string, words: readonly (strin
     });
   });
   let text = await drain(output.read);
-  while (pid !== 0 && !ended.has(pid)) await sleep(5);
+  engine.close(requests);
+  while ((pid !== 0 && !ended.has(pid)) || !ended.has(helper)) await sleep(5);
   for (const master of terminals) {
     const more = () => (text += engine.decodeUtf8(bytes, 0, engine.read(master, bytes)));
     while (attempt(more) === 'done') continue; // until EIO: no process has the other end
     engine.close(master);
   }
-  return { text, reports: said, code: ended.get(pid) };
+  return { text, reports: said, code: ended.get(pid), helper: ended.get(helper) };
 }
 
 export const processesScenarios: Record<string, Scenario> = {
