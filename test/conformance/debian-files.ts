@@ -7,20 +7,21 @@ import type { TarSpec } from '#image/tar/tar-builder.ts';
 import { findDebianArchive, suite } from '#setup/debian-archive.ts';
 import { extractPackages } from '#setup/debian-packages.ts';
 
-const packages = ['busybox-static', 'nginx-light', 'perl-base', 'procps', 'util-linux'];
+/** Packages of the images that critest pulls. */
+const suitePackages = ['busybox-static', 'nginx-light', 'perl-base', 'procps', 'util-linux'];
 const libraries = 'usr/lib/x86_64-linux-gnu';
 const loader = 'usr/lib64/ld-linux-x86-64.so.2';
 
 /** Unpacked Debian packages, out of which images take single files. */
 export class DebianFiles {
-  readonly #root: string;
+  readonly root: string;
 
   private constructor(root: string) {
-    this.#root = root;
+    this.root = root;
   }
 
   /** Unpacked once into `cache`; nothing of them is installed. */
-  static async unpack(cache: string, signal: AbortSignal): Promise<DebianFiles> {
+  static async unpack(cache: string, signal: AbortSignal, packages = suitePackages): Promise<DebianFiles> {
     const key = createHash('sha256')
       .update(JSON.stringify([packages, suite]))
       .digest('hex')
@@ -41,7 +42,7 @@ export class DebianFiles {
   }
 
   async read(path: string): Promise<Buffer> {
-    return await readFile(join(this.#root, path));
+    return await readFile(join(this.root, path));
   }
 
   /** A program under another name, if one is given; with `libraries()` of it, it runs. */
@@ -52,9 +53,9 @@ export class DebianFiles {
   /** The shared libraries of some programs, and what loads them. */
   async libraries(...programs: readonly string[]): Promise<readonly TarSpec[]> {
     const found = new Map<string, TarSpec>();
-    const ld = join(this.#root, loader);
+    const ld = join(this.root, loader);
     for (const program of programs) {
-      const args = ['--library-path', join(this.#root, libraries), '--list', join(this.#root, program)];
+      const args = ['--library-path', join(this.root, libraries), '--list', join(this.root, program)];
       const { stdout } = await run(ld, args);
       for (const [, path = ''] of stdout.matchAll(/=> (\/\S+) \(/g)) {
         const name = path === ld ? 'lib64/ld-linux-x86-64.so.2' : join('lib/x86_64-linux-gnu', basename(path));
@@ -67,12 +68,12 @@ export class DebianFiles {
   /** A directory with all that is in it, at the same place. */
   async tree(path: string): Promise<readonly TarSpec[]> {
     const entries: TarSpec[] = [{ name: path, type: 'directory' }];
-    for (const name of (await readdir(join(this.#root, path))).sort()) {
+    for (const name of (await readdir(join(this.root, path))).sort()) {
       const inner = join(path, name);
-      const stats = await lstat(join(this.#root, inner));
+      const stats = await lstat(join(this.root, inner));
       if (stats.isDirectory()) entries.push(...(await this.tree(inner)));
       else if (stats.isSymbolicLink()) {
-        entries.push({ name: inner, type: 'symlink', target: await readlink(join(this.#root, inner)) });
+        entries.push({ name: inner, type: 'symlink', target: await readlink(join(this.root, inner)) });
       } else entries.push({ name: inner, content: await this.read(inner), mode: stats.mode & 0o7777 });
     }
     return entries;
@@ -80,7 +81,7 @@ export class DebianFiles {
 
   /** Names of all that busybox can be called by. */
   async applets(busybox: string): Promise<readonly string[]> {
-    const { stdout } = await run(join(this.#root, busybox), ['--list']);
+    const { stdout } = await run(join(this.root, busybox), ['--list']);
     return stdout.trim().split('\n');
   }
 }

@@ -2,10 +2,11 @@ import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
 import { isThere } from '#host/files.ts';
-import { goEnv, sourceOf } from '../conformance/go-module.ts';
+import { type GoModule, goEnv, sourceOf } from '../conformance/go-module.ts';
 
 export const version = 'v1.35.4';
-const module = {
+/** Kubernetes' own module. */
+export const kubernetes: GoModule = {
   path: 'k8s.io/kubernetes',
   version,
   sum: 'h1:o/8dBC/pHVpYoGV4OAIytAlNPZbdYVTXJHoYvXC4qzM=',
@@ -23,14 +24,13 @@ export async function buildKubelet(cache: string, signal: AbortSignal): Promise<
   const work = await mkdtemp(join(cache, '.building-'));
   try {
     const options = { signal, env: { ...goEnv(), CGO_ENABLED: '0' }, timeoutMs: buildTimeoutMs, cwd: work };
-    const source = await sourceOf(module, options);
-    await writeFile(join(work, 'go.mod'), goModOf(await readFile(join(source, 'go.mod'), 'utf8')));
+    await writeFile(join(work, 'go.mod'), await goModOf(await sourceOf(kubernetes, options)));
     await writeFile(
       join(work, 'tools.go'),
-      `//go:build tools\n\npackage tools\n\nimport _ "${module.path}/cmd/kubelet"\n`,
+      `//go:build tools\n\npackage tools\n\nimport _ "${kubernetes.path}/cmd/kubelet"\n`,
     );
     const flags = ['-mod=mod', '-trimpath', '-buildvcs=false', '-ldflags=-s -w', '-o', 'kubelet'];
-    await run('go', ['build', ...flags, `${module.path}/cmd/kubelet`], options);
+    await run('go', ['build', ...flags, `${kubernetes.path}/cmd/kubelet`], options);
     await rename(join(work, 'kubelet'), kubelet);
     return kubelet;
   } finally {
@@ -38,11 +38,15 @@ export async function buildKubelet(cache: string, signal: AbortSignal): Promise<
   }
 }
 
-/** Its module takes its parts from beside itself; to others they are published as `v0.` of the same version. */
-function goModOf(theirs: string): string {
+/**
+ * Text of a `go.mod` that requires the module, whose source is given. That takes its parts from beside itself; to others
+ * they are published as `v0.` of the same version.
+ */
+export async function goModOf(source: string): Promise<string> {
+  const theirs = await readFile(join(source, 'go.mod'), 'utf8');
   const go = /^go .*$/m.exec(theirs)?.[0] ?? '';
   const parts = [...theirs.matchAll(/^\s*(k8s\.io\/[a-z0-9-]+) => \.\/staging/gm)].map(([, name = '']) => name);
   const partVersion = version.replace(/^v1\./, 'v0.');
   const replaced = parts.map((name) => `replace ${name} => ${name} ${partVersion}\n`);
-  return [`module podvm.invalid/kubelet\n\n${go}\n\nrequire ${module.path} ${version}\n\n`, ...replaced].join('');
+  return [`module podvm.invalid/kubelet\n\n${go}\n\nrequire ${kubernetes.path} ${version}\n\n`, ...replaced].join('');
 }

@@ -1,0 +1,154 @@
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { run } from '#host/run.ts';
+import { buildContainerd } from '../containerd/build-containerd.ts';
+import { buildCriTools } from '../conformance/cri-tools.ts';
+import { DebianFiles } from '../conformance/debian-files.ts';
+import { buildCoreDns, buildKubernetes, programs as kubernetesPrograms } from './build-kubernetes.ts';
+import { packages, serveImages } from './cluster-images.ts';
+import { startControlPlane } from './control-plane.ts';
+import { Kubectl } from './kubectl.ts';
+import { ClusterNode, type Service } from './node-namespaces.ts';
+import { NodeCgroups } from './node-cgroups.ts';
+import {
+  containerdSocket,
+  podvm,
+  podvmSocket,
+  startContainerd,
+  startKubelet,
+  startPodvm,
+  write,
+  writeNetwork,
+} from './worker.ts';
+
+/** What the cluster is made of. */
+export interface Built {
+  readonly kubernetes: string;
+  readonly coredns: string;
+  /** Programs that a node has in its PATH. */
+  readonly programs: readonly string[];
+  readonly suite: DebianFiles;
+  readonly debian: DebianFiles;
+}
+
+export async function buildAll(cache: string, signal: AbortSignal): Promise<Built> {
+  const kubernetes = await buildKubernetes(cache, signal);
+  const coredns = await buildCoreDns(cache, signal);
+  const { crictl } = await buildCriTools(cache, signal);
+  const { containerd, ctr, runc } = await buildContainerd(cache, signal);
+  const debian = await DebianFiles.unpack(cache, signal, packages);
+  const programs = [
+    ...kubernetesPrograms.map((name) => join(kubernetes, name)),
+    ...[
+      crictl,
+      containerd,
+      ctr,
+      runc,
+      join(containerd, '../containerd-shim-runc-v2'),
+      join(debian.root, 'usr/bin/etcd'),
+    ],
+  ];
+  return { kubernetes, coredns, programs, suite: await DebianFiles.unpack(cache, signal), debian };
+}
+
+/** A node with what runs on it. */
+export interface Worker extends AsyncDisposable {
+  readonly node: ClusterNode;
+  readonly podvm: Service;
+  readonly containerd: Service;
+  readonly kubelet: Service;
+  /** Below it are those of its pods. */
+  readonly cgroups: NodeCgroups;
+}
+
+/** A control plane without workers, whose nodes have namespaces, programs and images. */
+export interface Cluster extends AsyncDisposable {
+  readonly kubectl: Kubectl;
+  readonly nodes: readonly [ClusterNode, ClusterNode];
+  readonly work: string;
+}
+
+/** State directory with what `podvm setup` of the checkout made. */
+const setUpRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
+const manifests = join(import.meta.dirname, 'manifests');
+const setUpTimeoutMs = 600_000;
+
+export const manifest = async (name: string): Promise<string> => await readFile(join(manifests, name), 'utf8');
+
+/** Nodes, images and control plane; gone after disposal. */
+export async function startCluster(built: Built): Promise<Cluster> {
+  await using undo = new AsyncDisposableStack();
+  const work = await mkdtemp('/var/tmp/podvm-cluster-');
+  undo.defer(() => rm(work, { recursive: true, force: true }));
+  await chmod(work, 0o711); // VMMs run as users of their own
+  const start = async (name: string, address: string) =>
+    undo.use(await ClusterNode.start({ name, address, work: join(work, name) }));
+  const nodes = [await start('node1', '10.99.0.1'), await start('node2', '10.99.0.2')] as const;
+  await connect(nodes);
+  for (const node of nodes) {
+    for (const program of built.programs) await node.run('ln', ['-s', program, `/usr/local/bin/${basename(program)}`]);
+    await write(node, '/etc/resolv.conf', '');
+    await writeNetwork(node, podSubnet(node));
+  }
+  await serveImages(nodes[0], nodes, built);
+  await startControlPlane(nodes[0], nodes, join(work, 'kubernetes'));
+  const owned = undo.move();
+  return { kubectl: new Kubectl(nodes[0]), nodes, work, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+const podSubnet = ({ address }: ClusterNode): string => `10.244.${address.split('.').at(-1)}.0/24`;
+
+/** Connects two nodes by a cable, and tells each where the pods of the other are. */
+async function connect([first, second]: readonly [ClusterNode, ClusterNode]): Promise<void> {
+  const inFirst = ['--target', String(first.pid), '--net', 'ip', 'link', 'add', 'uplink', 'type', 'veth'];
+  await run('nsenter', [...inFirst, 'peer', 'name', 'uplink', 'netns', String(second.pid)]);
+  for (const [node, other] of [
+    [first, second],
+    [second, first],
+  ] as const) {
+    await node.run('ip', ['address', 'add', `${node.address}/24`, 'dev', 'uplink']);
+    await node.run('ip', ['link', 'set', 'uplink', 'up']);
+    await node.run('ip', ['route', 'add', podSubnet(other), 'via', other.address]);
+    // Addresses of services need a route, before a rule translates them.
+    await node.run('ip', ['route', 'add', 'default', 'dev', 'uplink']);
+  }
+}
+
+/** A worker whose kubelet uses podvm, with a containerd beside it as delegate. */
+export async function startPodvmWorker(node: ClusterNode): Promise<Worker> {
+  await setUp(node);
+  const containerd = await startContainerd(node);
+  const settings = { delegate: `unix://${containerdSocket}`, pool: 1 };
+  const daemon = await startPodvm(node, settings);
+  return await joinCluster(node, podvmSocket, { containerd, podvm: daemon });
+}
+
+/** Set-up finds the parts that the checkout has already. */
+async function setUp(node: ClusterNode): Promise<void> {
+  for (const part of ['parts', 'templates', 'probe']) {
+    await run('cp', ['--archive', '--link', join(setUpRoot, part), join(node.work, 'lib/podvm')]);
+  }
+  await node.run(podvm, ['setup'], { timeoutMs: setUpTimeoutMs });
+}
+
+/** Starts a kubelet on the runtime at `socket`. Disposal ends the pods, and removes what podvm has added to the node. */
+async function joinCluster(
+  node: ClusterNode,
+  socket: string,
+  { containerd, podvm: daemon }: Pick<Worker, 'containerd' | 'podvm'>,
+): Promise<Worker> {
+  const cgroups = await NodeCgroups.make(`${basename(join(node.work, '..'))}-${node.name}`);
+  const kubelet = await startKubelet(node, { socket, cgroup: `/${cgroups.path}` });
+  let ending: Promise<void> | undefined;
+  const end = async () => {
+    await kubelet.end('SIGTERM');
+    const argv = ['--config', '/dev/null', '-t', '60s', '-r', `unix://${socket}`, 'rmp', '--force', '--all'];
+    await node.run('crictl', argv, { okCodes: 'any', timeoutMs: 300_000 });
+    await node.run(podvm, ['drain', '--grace', '0'], { okCodes: 'any', timeoutMs: 120_000 });
+    await daemon.end('SIGTERM');
+    await node.run(podvm, ['uninstall'], { timeoutMs: 120_000 });
+    await containerd.end('SIGTERM');
+    await cgroups.remove();
+  };
+  return { node, containerd, podvm: daemon, kubelet, cgroups, [Symbol.asyncDispose]: () => (ending ??= end()) };
+}

@@ -1,0 +1,53 @@
+import { mkdir, readdir, rmdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { isThere } from '#host/files.ts';
+import { hasCgroups2 } from '#host/cgroup-tree.ts';
+
+const root = '/sys/fs/cgroup';
+
+/** The cgroup of a node, in each hierarchy, below which its kubelet makes those of pods. */
+export class NodeCgroups {
+  /** From the root of a hierarchy. */
+  readonly path: string;
+  readonly #directories: readonly string[];
+
+  private constructor(path: string, directories: readonly string[]) {
+    this.path = path;
+    this.#directories = directories;
+  }
+
+  static async make(path: string): Promise<NodeCgroups> {
+    const hierarchies = (await hasCgroups2()) ? [root] : (await readdir(root)).map((name) => join(root, name));
+    const directories: string[] = [];
+    for (const hierarchy of hierarchies) {
+      if (!(await isThere(join(hierarchy, 'cgroup.procs')))) continue;
+      await mkdir(join(hierarchy, path));
+      directories.push(join(hierarchy, path));
+    }
+    return new NodeCgroups(path, directories);
+  }
+
+  /** Those of pods that are there. */
+  async ofPods(): Promise<readonly string[]> {
+    const found: string[] = [];
+    for (const directory of this.#directories) found.push(...(await below(directory)));
+    return found.filter((path) => /\/pod[0-9a-f-]{36}/.test(path));
+  }
+
+  async remove(): Promise<void> {
+    for (const directory of this.#directories) {
+      for (const path of [...(await below(directory)), directory]) await rmdir(path);
+    }
+  }
+}
+
+/** The deepest first. */
+async function below(directory: string): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (const entry of await readdir(directory, { withFileTypes: true })) {
+    if (!entry.isDirectory()) continue;
+    const path = join(directory, entry.name);
+    found.push(...(await below(path)), path);
+  }
+  return found;
+}

@@ -1,0 +1,172 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, open, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { defaultEnv, run, type RunOptions, type RunResult } from '#host/run.ts';
+import { poll } from '#host/wait.ts';
+import { Conversation } from '../conformance/crictl.ts';
+import { adminConfig } from './places.ts';
+
+export interface NodeOptions {
+  readonly name: string;
+  readonly address: string;
+  /** Directory for what is below /var on the node. */
+  readonly work: string;
+}
+
+/** A program that runs on a node until it is ended. */
+export interface Service extends AsyncDisposable {
+  readonly logFile: string;
+  /** Of the program itself, as the host has it. */
+  pid(): Promise<number>;
+  isRunning(): boolean;
+  /** Sends a signal and waits for the end. */
+  end(signal: 'SIGKILL' | 'SIGTERM'): Promise<void>;
+  /** Starts it again, after its end. */
+  begin(): Promise<void>;
+}
+
+/** What the node has on disk, below its directory. */
+const onDisk = ['lib/podvm', 'lib/containerd', 'lib/kubelet', 'lib/etcd', 'lib/cni', 'log'];
+const startTimeoutMs = 20_000;
+const endTimeoutMs = 60_000;
+
+/**
+ * The first process of a node. /etc, /opt, /usr/local and /var/lib are the host's with changes of the node's own, /run is
+ * new. It collects processes whose parents have ended, and ends, with the whole node, when its input does.
+ */
+const firstProcess = ({ name, work }: NodeOptions) => `set -eu
+mount -t proc proc /proc
+hostname ${name}
+mount -t tmpfs -o mode=755 run /run
+for directory in etc opt usr/local var/lib; do
+  own=/run/.node/$(echo $directory | tr / -)
+  mkdir -p $own/upper $own/work
+  mount -t overlay -o lowerdir=/$directory,upperdir=$own/upper,workdir=$own/work overlay /$directory
+done
+for directory in ${onDisk.join(' ')}; do
+  mkdir -p ${work}/$directory /var/$directory
+  mount --bind ${work}/$directory /var/$directory
+done
+mkdir -p /opt/cni/bin
+mount --bind /usr/lib/cni /opt/cni/bin
+ip link set lo up
+echo 1 >/proc/sys/net/ipv4/ip_forward
+echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables
+mount --make-rshared /
+echo ready
+while read -r line; do :; done
+`;
+
+/**
+ * A node of the cluster: processes in namespaces of their own for mounts, processes, network, IPC and host name, so that
+ * daemons and manifests find their usual places, and nothing of the host is changed.
+ */
+export class ClusterNode implements AsyncDisposable {
+  readonly name: string;
+  readonly address: string;
+  readonly work: string;
+  readonly #holder: ChildProcess;
+  /** Of the node's first process. */
+  readonly pid: number;
+
+  private constructor({ name, address, work }: NodeOptions, holder: ChildProcess, pid: number) {
+    this.name = name;
+    this.address = address;
+    this.work = work;
+    this.#holder = holder;
+    this.pid = pid;
+  }
+
+  static async start(options: NodeOptions): Promise<ClusterNode> {
+    await mkdir(options.work, { mode: 0o711 });
+    const namespaces = ['--mount', '--net', '--uts', '--ipc', '--pid', '--fork', '--kill-child'];
+    const argv = [...namespaces, '--propagation', 'slave', '--', 'bash', '-c', firstProcess(options)];
+    const holder = spawn('unshare', argv, { stdio: 'pipe', env: defaultEnv(), detached: true });
+    let said = '';
+    holder.stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
+    const ready = once(holder.stdout, 'data', { signal: AbortSignal.timeout(startTimeoutMs) });
+    const ended = once(holder, 'exit').then(() => {
+      throw new PodvmError('failedPrecondition', `Cannot start ${options.name}: ${said.trim()}`);
+    });
+    await Promise.race([ready, ended]);
+    return new ClusterNode(options, holder, await childOf(holder));
+  }
+
+  /** Runs a program of the node to its end, as `run` does. */
+  async run(program: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+    return await run('nsenter', this.#enter(program, args), { env: this.#env(), ...options });
+  }
+
+  /** Begins a program with which one speaks. */
+  speak(program: string, ...args: readonly string[]): Conversation {
+    return new Conversation(spawn('nsenter', this.#enter(program, args), { env: this.#env() }));
+  }
+
+  /** Starts a program whose output goes to a file of its name. It ends with the node at the latest. */
+  async serve(name: string, program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Service> {
+    const logFile = join(this.work, `${name}.log`);
+    let child: ChildProcess | undefined;
+    const isRunning = () => child?.exitCode === null && child.signalCode === null;
+    const service: Service = {
+      logFile,
+      pid: async () => {
+        if (child === undefined || !isRunning()) throw new PodvmError('failedPrecondition', `${name} does not run`);
+        return await childOf(child);
+      },
+      isRunning,
+      begin: async () => {
+        await using output = await open(logFile, 'a');
+        const stdio = ['ignore', output.fd, output.fd] as const;
+        child = spawn('nsenter', this.#enter(program, args), { stdio: [...stdio], env: { ...this.#env(), ...env } });
+      },
+      end: async (signal) => {
+        if (child === undefined || !isRunning()) return;
+        const ended = once(child, 'exit');
+        const pid = await childOf(child);
+        process.kill(pid, signal);
+        const late = setTimeout(() => process.kill(pid, 'SIGKILL'), endTimeoutMs);
+        await ended;
+        clearTimeout(late);
+      },
+      [Symbol.asyncDispose]: () => service.end('SIGTERM'),
+    };
+    await service.begin();
+    return service;
+  }
+
+  /** Command lines of the processes that run besides the first one. */
+  async processes(): Promise<readonly string[]> {
+    const { stdout } = await this.run('ps', ['-eo', 'pid=,args=']);
+    const isOwn = (line: string) => /^\s*1 |ps -eo pid=,args=$/.test(line);
+    return stdout.split('\n').filter((line) => line !== '' && !isOwn(line));
+  }
+
+  /** Ends all that runs on it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#holder.exitCode !== null || this.#holder.signalCode !== null) return;
+    const ended = once(this.#holder, 'exit');
+    process.kill(this.pid, 'SIGKILL');
+    await ended;
+  }
+
+  #enter(program: string, args: readonly string[]): readonly string[] {
+    return ['--target', String(this.pid), '--all', '--', program, ...args];
+  }
+
+  #env(): Record<string, string> {
+    return { ...defaultEnv(), KUBECONFIG: adminConfig };
+  }
+}
+
+/** The only child of `unshare` or `nsenter`, which is in the namespaces of processes that they enter. */
+async function childOf({ pid }: ChildProcess): Promise<number> {
+  const look = async () => {
+    const children = await readFile(`/proc/${pid}/task/${pid}/children`, 'latin1');
+    return Number(children) || undefined;
+  };
+  const found = await poll(look, { everyMs: 20, signal: AbortSignal.timeout(startTimeoutMs) });
+  if (found === undefined) throw new PodvmError('timeout', 'Cannot start a program on the node: it has no process');
+  return found;
+}

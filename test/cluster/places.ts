@@ -1,0 +1,20 @@
+/** Addresses of the cluster. */
+export const serviceRange = '10.96.0.0/16';
+export const apiServiceAddress = '10.96.0.1';
+export const dnsAddress = '10.96.0.10';
+export const podRange = '10.244.0.0/16';
+export const apiPort = 6443;
+
+/** Directory of certificates and configurations on every node. */
+export const kubernetesDirectory = '/etc/kubernetes';
+
+export const adminConfig = `${kubernetesDirectory}/admin.conf`;
+
+export const images = {
+  busybox: 'docker.io/library/busybox:1.37',
+  coredns: 'registry.k8s.io/coredns/coredns:v1.14.7',
+  exporter: 'quay.io/prometheus/node-exporter:v1.9.0',
+  nginx: 'docker.io/library/nginx:1.28',
+  pause: 'registry.k8s.io/pause:3.10',
+  proxy: 'registry.k8s.io/kube-proxy:v1.35.4',
+} as const;

@@ -1,0 +1,8 @@
+import type { Cluster, Worker } from './cluster.ts';
+
+/** What steps use while there is one node. */
+export interface FirstTour extends Cluster {
+  /** Its kubelet uses podvm, with a delegate. */
+  readonly first: Worker;
+  readonly say: (text: string) => void;
+}
