@@ -56,7 +56,8 @@ async function enterBeside(first: number, cgroup: string, words: readonly (strin
   });
   let text = await drain(output.read);
   engine.close(requests);
-  while ((pid !== 0 && !ended.has(pid)) || !ended.has(helper)) await sleep(5);
+  const hasEnded = (each: number) => each === 0 || ended.has(each);
+  while (!hasEnded(pid) || !hasEnded(helper)) await sleep(5);
   for (const master of terminals) {
     const more = () => (text += engine.decodeUtf8(bytes, 0, engine.read(master, bytes)));
     while (attempt(more) === 'done') continue; // until EIO: no process has the other end
