@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { PassThrough } from 'node:stream';
 import { describe, test } from 'node:test';
 import * as v from 'valibot';
+import { guestText } from '#base/guest-text.ts';
 import { podDetailsSchema, podSummarySchema } from '#api/pods.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { SandboxSpec } from '#sandbox/sandbox.ts';
@@ -81,6 +82,16 @@ describe('a pod of another program', () => {
       assert.match(String(messages[0]?.[0]), /belongs to a kubelet.*kubectl/, session);
     }
     assert.equal(sandbox.status.state, 'ready');
+  });
+
+  test('has its console from memory, where no file has it', async () => {
+    await using served = await openAdmin();
+    const sandbox = await foreign(served);
+    const inMemory = { consolePath: '/nonexistent', consoleTail: async () => [guestText('Kernel \u001b panic')] };
+    Object.assign(sandbox, inMemory);
+    assert.equal((await served.call('GET', '/v1/pods/_/dns/console')).body, 'Kernel \\u001b panic\n');
+    Object.assign(sandbox, { consoleTail: async () => [] });
+    assert.match((await refusalOf(served, 'GET', '/v1/pods/_/dns/console')).message, /it is switched off/);
   });
 
   test('is the newest of its sandboxes, and one of this process has its name first', async () => {

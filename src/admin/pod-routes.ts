@@ -1,4 +1,7 @@
+import { Readable } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
+import { isThere } from '#host/files.ts';
 import type { NodeDetails } from '#api/node.ts';
 import { type PodDetails, stopRequestSchema } from '#api/pods.ts';
 import type { PodTable } from '#pod/pod-table.ts';
@@ -86,12 +89,20 @@ async function sendLogs(pod: KnownPod, ended: EndedPods, { query, response, sign
   await sendStream(response, 'application/octet-stream', chunks, signal);
 }
 
+/** The most that is shown of a console that is kept in memory, which has 16 KiB. */
+const maxConsoleLines = 1000;
+
 async function sendConsole({ name, sandbox }: ReachedPod, { query, response, signal }: Call): Promise<void> {
   if (sandbox === undefined)
     throw new PodvmError('failedPrecondition', `Cannot show the console of ${name}: it has no machine yet`, {
       fix: 'Try again when `podvm ps` shows the pod as Running.',
     });
-  const text = consoleLog(sandbox.consolePath, query.get('follow') === 'true', sandbox.ended, signal);
+  const follow = query.get('follow') === 'true';
+  const kept = follow || (await isThere(sandbox.consolePath)) ? [] : await sandbox.consoleTail(maxConsoleLines);
+  const text =
+    kept.length > 0
+      ? Readable.from(kept.map((line) => `${printable(line)}\n`))
+      : consoleLog(sandbox.consolePath, follow, sandbox.ended, signal);
   await sendStream(response, 'text/plain', text, signal);
 }
 

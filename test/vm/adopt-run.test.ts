@@ -18,6 +18,8 @@ const deadlineMs = 60_000;
 const serving = 'httpd -p 80 -h /data; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done';
 /** Ends with code 3 as soon as it is told to. */
 const failing = 'echo began; until [ -e /tmp/end ]; do sleep 0.1; done; exit 3';
+/** The same, and says meanwhile that it runs. */
+const talking = 'echo began; until [ -e /tmp/end ]; do sleep 0.2; echo on; done; exit 3';
 
 async function until<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
   const found = await poll(look, { everyMs: 100, signal: AbortSignal.timeout(deadlineMs) });
@@ -98,7 +100,7 @@ describe('pods of podvm run outlive their node', { skip: await whyNoVm(), timeou
   for (const [at, how] of (['SIGKILL', 'SIGTERM'] as const).entries()) {
     it(`go on after ${how} of it: in the same machine, with logs, port, volume, probes and restarts`, async () => {
       const name = `front-${at}`;
-      const typed = cli.start(['run', '--rm', '--name', name, image, 'sh', '-c', failing]);
+      const typed = cli.start(['run', '--rm', '--name', name, image, 'sh', '-c', talking]);
       await typed.shows(/began\n/);
       const following = cli.start(['logs', '-f', 'store']);
       await following.shows(/line 1\n/);
@@ -112,6 +114,7 @@ describe('pods of podvm run outlive their node', { skip: await whyNoVm(), timeou
       if (at === 0) await fails(2); // the third restart has to wait longer than a test
       assert.deepEqual(await rowOf(name), ['1/1', 'Running', '0']);
       const attached = cli.start(['attach', name]);
+      await attached.shows(/on\n/);
       await exec(name, 'touch /tmp/end');
       assert.equal((await attached.ended).code, 3);
       assert.doesNotMatch((await cli.type(['ps', '-a'])).stdout, new RegExp(name), '--rm holds for the next node, too');
