@@ -40,7 +40,9 @@ export async function* podEvents(
   if (!follow) return;
   while (!signal.aborted) {
     if (waiting.length > maxWaiting) {
-      throw new PodvmError('exhausted', `Cannot follow events: more than ${maxWaiting} wait for their reader`);
+      throw new PodvmError('exhausted', `Cannot follow events: more than ${maxWaiting} wait for their reader`, {
+        fix: 'Follow them again, with a reader that keeps up: one that writes them to a file does.',
+      });
     }
     const next = waiting.shift();
     if (next !== undefined) yield lineOf(next);

@@ -1,12 +1,17 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
 import { run } from '#host/run.ts';
 import { completion, type Shell } from './completion.ts';
 import { helpProgram } from './help-pages.ts';
 
 const script = (shell: Shell) => completion(helpProgram(), shell);
-/** Shells are found as a user's are. */
-const options = { env: { PATH: process.env['PATH'] ?? '', HOME: '/nonexistent' } };
+const home = mkdtempSync(join(tmpdir(), 'podvm-home-'));
+after(() => rmSync(home, { recursive: true }));
+/** Shells are found as a user's are. Fish makes files in its user's home directory. */
+const options = { env: { PATH: process.env['PATH'] ?? '', HOME: home } };
 /** Stands in for the program: it lists two pods. */
 const pods = "podvm() { printf 'default/web\\nshop/db\\n'; }";
 
