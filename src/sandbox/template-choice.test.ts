@@ -76,42 +76,6 @@ test('run() lets no pod share more than its node allows, whatever it asks for', 
   assert.deepEqual([strict.began, strict.made], [['a boot', 'a boot', 'a boot'], []]);
 });
 
-test('warmUp() uses a template once as a pod would, and makes it without that if there is no image for it', async () => {
-  for (const hasImage of [true, false]) {
-    const directory = await mkdtemp(join(tmpdir(), 'podvm-choice-'));
-    const parts = createFakeParts(directory);
-    let isMade = false;
-    const make = parts.driver.makeTemplate.bind(parts.driver);
-    parts.driver.hasTemplate = async () => isMade;
-    parts.driver.makeTemplate = async (...order) => {
-      await make(...order);
-      isMade = true;
-    };
-    const steps: string[] = [];
-    parts.before = async (step) => {
-      steps.push(step);
-      if (!hasImage && step === 'image') throw new PodvmError('exhausted', 'the disk is full');
-    };
-    {
-      await using sandboxes = await openSandboxes({ directory, parts, log: silentLog }, never);
-      await sandboxes.warmUp('template', never);
-    }
-    assert.equal(isMade, true);
-    const calls = [
-      'attachDisk',
-      'createContainer',
-      'startContainer',
-      'startExec',
-      'signalContainer',
-      'removeContainer',
-    ];
-    const ofContainers = steps.filter((step) => /^call .*(Container|Exec|Disk)$/.test(step));
-    assert.deepEqual(ofContainers, hasImage ? [...calls, 'detachDisk'].map((call) => `call ${call}`) : []);
-    assert.deepEqual([...parts.alive], []);
-    await rm(directory, { recursive: true });
-  }
-});
-
 test('run() boots cold for a while after a template could not be made, and then tries again', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-choice-'));
   const parts = createFakeParts(directory);

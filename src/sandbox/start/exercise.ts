@@ -6,11 +6,8 @@ import { maskedPaths, readonlyPaths } from '../container/create-container.ts';
 import { scratchSerial } from '../volume/volume-disks.ts';
 import type { ContainerParams } from '#wire/container-params.ts';
 import type { Params } from '#wire/messages.ts';
-import type { HeldImage } from '#image/images.ts';
-import type { Link } from '#link/link.ts';
-import type { Machine } from '#vm/driver.ts';
 import { openOutputStream } from '../container/open-stream.ts';
-import type { Surroundings } from '../parts.ts';
+import type { MachineContext, MachineMade } from './machine-steps.ts';
 import type { ContainerSecurity } from '../container-security.ts';
 import { seccompOf } from '../container/seccomp.ts';
 
@@ -20,42 +17,31 @@ export const exerciseImage = 'localhost/podvm/base:latest';
 const serial = 'exercise';
 const id = 'exercise';
 
-interface ExerciseOptions {
-  readonly machine: Pick<Machine, 'attachDisk' | 'detachDisk'>;
-  readonly machineDirectory: string;
-  readonly guest: Link;
-  /** `exerciseImage`. */
-  readonly image: Pick<HeldImage, 'rootfsPath'>;
-  /** Address of the machine's NIC, if it has one. */
-  readonly mac: string | undefined;
-  /** Whether the machine has its scratch disk; otherwise the container's layer is in memory. */
-  readonly hasScratch: boolean;
-}
-
 /**
  * Uses a machine as a pod would: addresses, an image, a container from creation to end, an exec. The guest's kernel and,
- * when emulated, its code translator are slow the first time, which a pod should not wait for; crun keeps the filter that
- * it has compiled. Leaves nothing else behind. Errors: those of machine and agent.
+ * when emulated, its code translator are slow the first time, which a pod should not wait for. Leaves nothing else behind.
+ * Errors: those of machine, agent and image.
  */
 export async function exercise(
-  { machine, machineDirectory, guest, image, mac, hasScratch }: ExerciseOptions,
-  surroundings: Surroundings,
+  { directory, machine, guest, attachment }: Pick<MachineMade, 'directory' | 'machine' | 'guest' | 'attachment'>,
+  { parts, surroundings }: MachineContext,
   signal: AbortSignal,
 ): Promise<void> {
   await guest.call('configure', configuration(surroundings), signal);
-  await guest.call('connect', connection(mac), signal);
+  await guest.call('connect', connection(attachment.tap?.mac), signal);
+  await using image = await parts.images.hold(exerciseImage, 'IfNotPresent', signal);
   const file = `${serial}.erofs`;
-  await link(image.rootfsPath, join(machineDirectory, file));
+  await link(image.rootfsPath, join(directory.machinePath, file));
   await machine.attachDisk({ serial, file, readOnly: true }, signal);
   await guest.call('attachDisk', { serial, fileSystem: 'erofs', readOnly: true }, signal);
-  await runContainer(guest, hasScratch, signal);
+  await runContainer(guest, signal);
   await guest.call('detachDisk', { serial }, signal);
   await machine.detachDisk(serial, signal);
-  await rm(join(machineDirectory, file));
+  await rm(join(directory.machinePath, file));
   await guest.call('stats', {}, signal);
 }
 
-async function runContainer(guest: Link, hasScratch: boolean, signal: AbortSignal): Promise<void> {
+async function runContainer(guest: MachineMade['guest'], signal: AbortSignal): Promise<void> {
   const streams = [openOutputStream(guest), openOutputStream(guest)] as const;
   const execStreams = [openOutputStream(guest), openOutputStream(guest)] as const;
   const ended = [...streams, ...execStreams].map(
@@ -67,11 +53,7 @@ async function runContainer(guest: Link, hasScratch: boolean, signal: AbortSigna
       }),
   );
   try {
-    await guest.call(
-      'createContainer',
-      container({ stdin: 0, stdout: streams[0].id, stderr: streams[1].id }, hasScratch),
-      signal,
-    );
+    await guest.call('createContainer', container(streams[0].id, streams[1].id), signal);
     await guest.call('startContainer', { id }, signal);
     const stdio = { stdin: 0, stdout: execStreams[0].id, stderr: execStreams[1].id };
     await guest.call('startExec', { containerId: id, execId: 'exec', args: ['true'], tty: false, stdio }, signal);
@@ -84,7 +66,7 @@ async function runContainer(guest: Link, hasScratch: boolean, signal: AbortSigna
 }
 
 /** A temporary identity, which the pod's replaces. */
-function configuration(surroundings: Surroundings): Params<'configure'> {
+function configuration(surroundings: MachineContext['surroundings']): Params<'configure'> {
   return {
     hostname: 'spare',
     realtimeMs: surroundings.nowMs(),
@@ -126,14 +108,14 @@ const security: ContainerSecurity = {
 };
 const capabilities = capabilitiesOf(security);
 
-function container(stdio: ContainerParams['stdio'], hasScratch: boolean): ContainerParams {
+function container(stdout: number, stderr: number): ContainerParams {
   return {
     id,
     imageDisk: serial,
-    ...(hasScratch ? { scratchDisk: scratchSerial } : {}),
+    scratchDisk: scratchSerial,
     readOnlyRootfs: false,
     tty: false,
-    stdio,
+    stdio: { stdin: 0, stdout, stderr },
     process: {
       args: ['sh', '-c', 'echo; sleep 60'],
       env: [],

@@ -1,6 +1,6 @@
 import { messageOf } from '#base/errors.ts';
 import type { HeldImage } from '#image/images.ts';
-import { exercise, exerciseImage } from './exercise.ts';
+import { exercise } from './exercise.ts';
 import { machineSteps, type MachineMade, type MachineSite } from './machine-steps.ts';
 import { stepOf, type Steps } from './run-steps.ts';
 
@@ -19,11 +19,7 @@ export const spareSteps: Steps<SpareMade, MachineSite> = {
     name: 'machine exercised',
     what: 'the machine is used once as a pod would (`src/sandbox/start/exercise.ts`)',
     needs: ['directory', 'attachment', 'machine', 'guest', 'scratchReady'],
-    run: async ({ machine, directory, guest, attachment }, { context: { parts, surroundings } }, signal) => {
-      await using image = await parts.images.hold(exerciseImage, 'IfNotPresent', signal);
-      const place = { machine, machineDirectory: directory.machinePath, mac: attachment.tap?.mac };
-      await exercise({ ...place, guest, image, hasScratch: true }, surroundings, signal);
-    },
+    run: (made, { context }, signal) => exercise(made, context, signal),
   }),
   imagePlugged: step({
     name: 'image plugged ahead',

@@ -1,10 +1,9 @@
-import { messageOf, PodvmError } from '#base/errors.ts';
+import { PodvmError } from '#base/errors.ts';
 import type { Machine, MachineShape } from '#vm/driver.ts';
 import type { SandboxLimits } from '../limits.ts';
 import type { UserIds } from '../names.ts';
 import type { Parts, Surroundings } from '../parts.ts';
 import { makeSandboxDirectory } from '../recovery/record.ts';
-import { exercise, exerciseImage } from './exercise.ts';
 
 export interface TemplatesContext {
   readonly root: string;
@@ -76,7 +75,7 @@ export function createTemplates(context: TemplatesContext): Templates {
   };
 }
 
-/** Makes a machine on a network that leads nowhere, uses it once as a pod would, and freezes it. */
+/** Makes a machine on a network that leads nowhere, uses it once by the agent's own calls, and freezes it. */
 async function makeTemplate(context: TemplatesContext, shape: MachineShape, signal: AbortSignal): Promise<void> {
   const { root, userIds, parts, limits, surroundings } = context;
   const startedNs = surroundings.monotonicNs();
@@ -101,7 +100,7 @@ async function makeTemplate(context: TemplatesContext, shape: MachineShape, sign
     ),
   );
   const { netns, tap } = attachment;
-  const use = async (machine: Machine) => {
+  const exercise = async (machine: Machine) => {
     await using link = await parts.connectLink(
       {
         open: (opening) => machine.connect(opening),
@@ -113,18 +112,12 @@ async function makeTemplate(context: TemplatesContext, shape: MachineShape, sign
     await link.call('ping', {}, signal);
     await link.call('stats', {}, signal);
     await link.call('prepareShares', {}, signal); // otherwise the first shared volume of each pod waits half a second for it
-    await using image = await parts.images.hold(exerciseImage, 'IfNotPresent', signal).catch((error: unknown) => {
-      surroundings.log.warn('template not exercised', { image: exerciseImage, why: messageOf(error) });
-      return undefined;
-    });
-    const place = { machine, machineDirectory: directory.machinePath, mac: tap?.mac };
-    if (image !== undefined) await exercise({ ...place, guest: link, image, hasScratch: false }, surroundings, signal);
   };
   const { memoryMiB, vcpus, tenant } = shape;
   const size = { memoryMiB, vcpus, ...(tenant === undefined ? {} : { tenant }) };
   await parts.driver.makeTemplate(
     { id, directory: directory.machinePath, ...size, uid, netns, from: 'boot', ...(tap && { tap }) },
-    use,
+    exercise,
     signal,
   );
   surroundings.log.info('template made', {
