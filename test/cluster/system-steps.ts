@@ -15,7 +15,8 @@ export const systemSteps: Steps<FirstTour> = [
 ];
 
 async function isANode({ kubectl, first, say }: FirstTour): Promise<void> {
-  await kubectl.run('wait', '--for=condition=Ready', `node/${first.node.name}`, '--timeout=240s');
+  const ready = ['wait', '--for=condition=Ready', `node/${first.node.name}`, '--timeout=10s'];
+  await until('the node has registered and is ready', () => kubectl.run(...ready));
   const nodes = await kubectl.run('get', 'node', '-o', 'wide');
   say(nodes.trimEnd());
   assert.match(nodes, new RegExp(`${first.node.name} +Ready .*podvm://`));
