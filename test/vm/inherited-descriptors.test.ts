@@ -30,7 +30,7 @@ const programs = {
 
 /** A shell that opens descriptors, notes what they are, and becomes podvm. */
 const starter = (place: string, port: number) => `#!/bin/bash
-exec 20<> <(:) 21<>/dev/tcp/127.0.0.1/${port} 22</ 23<"$0"
+exec 20<> <(:) 21<>/dev/tcp/127.0.0.1/${port} 22<${place}/private 23<"$0"
 for n in {${firstGiven}..${lastGiven}}; do
   case $((n % 4)) in 0) from=20 ;; 1) from=21 ;; 2) from=22 ;; 3) from=23 ;; esac
   eval "exec $n<&$from"
@@ -102,11 +102,12 @@ await suite('a podvm that was started with descriptors', { skip: await whyNoVm()
       await writeFile(join(root, file), text);
       await chmod(join(root, file), 0o755);
     }
+    await mkdir(join(root, 'private')); // not the root directory, which bubblewrap itself opens
     const others = new Set(pids());
     const daemon = node.start(['daemon', '--config', join(root, 'config.yaml')], '', join(root, 'starter'));
     const pid = daemon.child.pid ?? 0;
     const given = await poll(() => givenIn(root), { everyMs: lookMs, signal: AbortSignal.timeout(60_000) });
-    assert.deepEqual([given?.has('/'), given?.size], [true, 4], [...(given ?? [])].join(' '));
+    assert.deepEqual([given?.has(join(root, 'private')), given?.size], [true, 4], [...(given ?? [])].join(' '));
     // It closes them before it starts anything.
     const hasNone = async () => {
       const links = linksOf(pid);
