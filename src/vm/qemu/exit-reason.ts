@@ -40,7 +40,7 @@ function signalOf(code: number): string | undefined {
 /** Describes the end of a VMM whose guest has not run. */
 export function endOf(code: ProcessEnd): VmmEnd {
   const { reason } = describeExit({ code, shutdownReason: undefined, killed: false, outOfMemory: false });
-  return { isSignal: typeof code === 'number' && signalOf(code) !== undefined, reason };
+  return { outweighsLog: typeof code === 'number' && signalOf(code) !== undefined, reason };
 }
 
 /** Orderly ends that QEMU announces, by SHUTDOWN reason. */

@@ -25,14 +25,14 @@ test('startFailure() recognises the messages of QEMU and its jail, and gives a f
   }
 });
 
-test('startFailure() gives the last line of an unknown message, and reports an empty log', () => {
+test('startFailure() gives the last line of an unknown message, and of an empty log the cause', () => {
   const cause = new Error('the reason');
   const error = startFailure('m-1', ['one', 'two'].map(guestText), cause);
   assert.deepEqual([error.kind, error.message, error.cause], ['internal', 'Cannot start machine m-1: two', cause]);
-  assert.match(startFailure('m-1', [], cause).message, /without a message/);
-  const exit = { isSignal: false, reason: 'QEMU ended with code 3' };
+  assert.equal(startFailure('m-1', [], cause).message, 'Cannot start machine m-1: the reason');
+  const exit = { outweighsLog: false, reason: 'QEMU ended with code 3' };
   assert.match(startFailure('m-1', [], cause, exit).message, /: QEMU ended with code 3$/);
   assert.match(startFailure('m-1', [guestText('two')], cause, exit).message, /: two$/);
-  const bus = { isSignal: true, reason: 'QEMU was killed by SIGBUS' };
+  const bus = { outweighsLog: true, reason: 'QEMU was killed by SIGBUS' };
   assert.match(startFailure('m-1', [guestText('two')], cause, bus).message, /: QEMU was killed by SIGBUS$/);
 });

@@ -1,4 +1,4 @@
-import { PodvmError, type ErrorKind } from '#base/errors.ts';
+import { type ErrorKind, messageOf, PodvmError } from '#base/errors.ts';
 import { type GuestText, printable } from '#base/guest-text.ts';
 
 /** Messages of QEMU, bubblewrap and nsenter for a failed start, with an action for the operator. */
@@ -54,7 +54,7 @@ const causes: readonly {
 ];
 
 /**
- * Makes the error for a VMM that ended before its guest ran: from the last lines of its log, or, if they are not
+ * Makes the error for a VMM whose guest did not come to run: from the last lines of its log, or, if they are not
  * recognised, from the way it ended.
  */
 export function startFailure(id: string, tail: readonly GuestText[], cause: unknown, end?: VmmEnd): PodvmError {
@@ -64,12 +64,13 @@ export function startFailure(id: string, tail: readonly GuestText[], cause: unkn
   if (known !== undefined) {
     return new PodvmError(known.kind, `Cannot start machine ${id}: ${known.reason}`, { cause, fix: known.fix, tail });
   }
-  const reason = end?.isSignal === true ? end.reason : (lines.at(-1) ?? end?.reason ?? 'QEMU ended without a message');
+  const reason = end?.outweighsLog === true ? end.reason : (lines.at(-1) ?? end?.reason ?? messageOf(cause));
   return new PodvmError('internal', `Cannot start machine ${id}: ${reason}`, { cause, tail });
 }
 
 export interface VmmEnd {
-  readonly isSignal: boolean;
+  /** It says more than the last line of the log: the VMM was killed, or still runs. */
+  readonly outweighsLog: boolean;
   /** Description in one sentence. */
   readonly reason: string;
 }

@@ -28,7 +28,7 @@ import { allKernelArguments, Templates } from './templates.ts';
 
 const driverName = 'qemu';
 /** Time for QEMU to answer, in `ms`. 60 were measured; a loaded host needs more. */
-const qmpDeadlineMs = 20_000;
+const qmpDeadlineMs = 60_000;
 
 /** Time from the end of a VMM to the report of its exit code, in `ms`. */
 const exitReportMs = 2_000;
@@ -171,13 +171,13 @@ export async function startQemuMachine(
   } catch (error) {
     if (signal.aborted)
       throw new PodvmError('cancelled', `Cannot start machine ${spec.id}: cancelled`, { cause: error });
-    throw startFailure(spec.id, await logTail(directory.vmmLog), error, await endUnlessRunning(vmm));
+    throw startFailure(spec.id, await logTail(directory.vmmLog), error, await endOfVmm(vmm, error));
   }
 }
 
-/** Returns how the VMM ended, or undefined if it runs. The exit is reported shortly after the process is gone. */
-async function endUnlessRunning({ identity, ended }: JailedProcess): Promise<VmmEnd | undefined> {
-  if (await isRunning(identity)) return undefined;
+/** Returns how the VMM ended, or, if it runs, what failed. The exit is reported shortly after the process is gone. */
+async function endOfVmm({ identity, ended }: JailedProcess, failure: unknown): Promise<VmmEnd | undefined> {
+  if (await isRunning(identity)) return { outweighsLog: true, reason: messageOf(failure) };
   const code = await within(ended, { ms: exitReportMs });
   return code === undefined ? undefined : endOf(code);
 }
@@ -357,12 +357,14 @@ async function openQmp(
 ): Promise<QmpClient> {
   using deadline = openDeadline(qmpDeadlineMs, signal);
   const either = deadline.signal;
-  const socket = await connectWhenListening(directory.socket('qmp'), () => isRunning(identity), either);
-  return await QmpClient.open(
-    socket,
-    { onEvent: (event) => events.add(event), tail: () => logTail(directory.vmmLog) },
-    either,
-  );
+  try {
+    const socket = await connectWhenListening(directory.socket('qmp'), () => isRunning(identity), either);
+    const options = { onEvent: (event: QmpEvent) => events.add(event), tail: () => logTail(directory.vmmLog) };
+    return await QmpClient.open(socket, options, either);
+  } catch (error) {
+    if (!either.aborted || signal.aborted) throw error;
+    throw new PodvmError('timeout', `QEMU did not answer within ${qmpDeadlineMs / 1000} s`, { cause: error });
+  }
 }
 
 async function openConsole(
