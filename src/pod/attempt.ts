@@ -232,7 +232,6 @@ async function begin(container: PodContainer, created: Container, site: AttemptS
     announceRunning(name, created, site); // by an earlier process
     return created.status.exit === undefined;
   }
-  if (created.status.exit !== undefined) return false;
   try {
     // Before its program can ask.
     if (container.tty && terminalSize !== undefined) {

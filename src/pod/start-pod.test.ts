@@ -99,12 +99,18 @@ test('startPod() fails after ten minutes without the image', async () => {
   assert.equal((await running.finished).exitCode, 125);
 });
 
-test('startPod() reports a command that cannot be started', async () => {
+test('startPod() reports a command that cannot be started, also where that shows when its container is made', async () => {
   const startError = new PodvmError('notFound', 'Cannot start: no such file');
-  const { running, statusOf } = startFakePod(one(), { behaviours: { a: { startError } } });
-  assert.equal((await running.finished).exitCode, 127);
-  const { state } = statusOf('a');
-  assert.ok(state.kind === 'terminated' && state.reason === 'StartError');
+  for (const a of [{ startError }, { isUnstartable: true }]) {
+    const { running, statusOf } = startFakePod(one(), { behaviours: { a } });
+    assert.equal((await running.finished).exitCode, 127);
+    const { state } = statusOf('a');
+    assert.ok(state.kind === 'terminated' && state.reason === 'StartError');
+    assert.match(
+      running.events.find(({ reason }) => reason === 'Failed')?.message ?? '',
+      /Cannot start.*: no such file/,
+    );
+  }
 });
 
 test('startPod() reports a machine that dies', async () => {

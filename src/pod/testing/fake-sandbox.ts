@@ -24,6 +24,8 @@ import type { FakeClock } from './fake-clock.ts';
 export interface FakeBehaviour {
   readonly createError?: (attempt: number) => PodvmError | undefined;
   readonly startError?: PodvmError;
+  /** Its creation showed that it cannot be started. */
+  readonly isUnstartable?: boolean;
   readonly warnings?: readonly string[];
   /** Called when it runs. May exit at once, or later by a clock. */
   readonly onStart?: (container: FakeContainer) => void;
@@ -273,6 +275,7 @@ function createFakeContainer(
   let isRemoved = false;
   let printing: Promise<void> = Promise.resolve();
   const start = async () => {
+    if (exit?.reason === 'StartError') throw new PodvmError('failedPrecondition', `Cannot start ${label}: ${exit.why}`);
     if (state !== 'created') throw new PodvmError('failedPrecondition', `Cannot start ${label}: it is ${state}`);
     if (behaviour.startError !== undefined) {
       container.exit(127, 'StartError', { why: behaviour.startError.message });
@@ -369,6 +372,7 @@ function createFakeContainer(
       isRemoved = true;
     },
   };
+  if (behaviour.isUnstartable === true) container.exit(127, 'StartError', { why: 'no such file' });
   return container;
 }
 
