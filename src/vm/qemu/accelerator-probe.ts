@@ -1,5 +1,5 @@
-import { constants } from 'node:fs';
-import { chmod, mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { chmod, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
@@ -8,14 +8,14 @@ import { printable } from '#base/guest-text.ts';
 import type { Assets } from '#host/assets.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
 import type { Accelerator } from '../driver.ts';
-import { kvmDevice } from './device-nodes.ts';
+import { type KvmHost, readKvmHost } from './kvm-host.ts';
 import { startQemuMachine } from './qemu-driver.ts';
 
 /**
  * Selects the accelerator by booting the kernel. An open /dev/kvm is not enough: on some hosts KVM answers its ioctls,
  * but the guest dies of an unknown MSR or runs a hundred times slower than under emulation. The trial has a deadline
- * and succeeds when the guest's first program opens the agent's port. The verdict is kept until the host's boot id, the
- * kernel or QEMU changes.
+ * and succeeds when the guest's first program opens the agent's port. The verdict is kept until the host's boot id, its
+ * KVM, the guest's kernel or QEMU changes.
  */
 const bootSchema = v.variant('outcome', [
   /** The guest came up, in `bootMs`. */
@@ -32,7 +32,7 @@ const bootSchema = v.variant('outcome', [
 
 const verdictSchema = v.object({
   version: v.literal(1),
-  /** Boot id, kernel and QEMU for which the verdict holds. */
+  /** Boot id, kernel, QEMU and state of KVM for which the verdict holds. */
   key: v.string(),
   accelerator: v.picklist(['kvm', 'tcg']),
   /** Reason for the choice, for display. */
@@ -55,8 +55,6 @@ export interface ProbeRequest {
   readonly uid: number;
   /** Accelerator set in the configuration. Nothing is booted then. */
   readonly forced?: Accelerator | undefined;
-  /** Ignores the stored verdict and boots again. */
-  readonly again?: boolean;
 }
 
 /** Deadlines of the trial boots, in `ms`. With working KVM this kernel boots in less than a second. */
@@ -69,7 +67,7 @@ const trialMachine = { memoryMiB: 256, vcpus: 1 } as const;
  * Returns the accelerator to use on this host. Errors: `failedPrecondition` if no machine boots at all, `cancelled`.
  */
 export async function probeAccelerator(request: ProbeRequest, signal: AbortSignal): Promise<AcceleratorVerdict> {
-  const key = await probeKey(request.assets);
+  const key = await probeKey(request.assets, await readKvmHost());
   const untried = { outcome: 'untried' } as const;
   if (request.forced !== undefined) {
     const reason = `configuration says ${request.forced}`;
@@ -77,7 +75,7 @@ export async function probeAccelerator(request: ProbeRequest, signal: AbortSigna
   }
   await mkdir(request.directory, { recursive: true, mode: 0o711 });
   const path = join(request.directory, verdictFile);
-  const kept = request.again === true ? undefined : await keptVerdict(path, key);
+  const kept = await keptVerdict(path, key);
   if (kept !== undefined) return kept;
   const found = await decide(trialBootWith(request), signal);
   const verdict: AcceleratorVerdict = { version: 1, key, ...found };
@@ -136,9 +134,15 @@ function nothingBoots(kvm: BootOutcome, tcg: BootOutcome): PodvmError {
   });
 }
 
+/** Boots once by KVM under the deadline of emulation, and changes no stored verdict. Errors: `cancelled`. */
+export async function tryKvm(request: ProbeRequest, signal: AbortSignal): Promise<BootOutcome> {
+  await mkdir(request.directory, { recursive: true, mode: 0o711 });
+  return await trialBootWith(request)('kvm', probeDeadlines.tcgMs, signal);
+}
+
 function trialBootWith(request: ProbeRequest): TrialBoot {
   return async (accelerator, deadlineMs, signal) => {
-    const absent = accelerator === 'kvm' ? await whyKvmIsAbsent() : undefined;
+    const absent = accelerator === 'kvm' ? (await readKvmHost()).absent : undefined;
     if (absent !== undefined) return { outcome: 'absent', detail: absent };
     return await trialBoot(request, accelerator, deadlineMs, signal);
   };
@@ -180,20 +184,17 @@ function failed(error: unknown): BootOutcome {
   return { outcome: 'failed', detail: messageOf(error), ...(fix !== undefined && { fix }) };
 }
 
-/** Returns why /dev/kvm cannot be used, or undefined when it opens. */
-async function whyKvmIsAbsent(): Promise<string | undefined> {
-  try {
-    const device = await open(kvmDevice.path, constants.O_RDWR);
-    await device.close();
-    return undefined;
-  } catch (error) {
-    return messageOf(error);
-  }
-}
-
-async function probeKey({ kernelVersion, qemuVersion }: Assets): Promise<string> {
+/** Returns a key that also changes when KVM is loaded, loaded with other settings, or made accessible without a reboot. */
+export async function probeKey(
+  { kernelVersion, qemuVersion }: Pick<Assets, 'kernelVersion' | 'qemuVersion'>,
+  { absent, modules }: Pick<KvmHost, 'absent' | 'modules'>,
+): Promise<string> {
   const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
-  return `${bootId} ${kernelVersion} ${qemuVersion}`;
+  const kvm = createHash('sha256')
+    .update(JSON.stringify([absent, [...modules]]))
+    .digest('hex')
+    .slice(0, 16);
+  return `${bootId} ${kernelVersion} ${qemuVersion} ${kvm}`;
 }
 
 async function keptVerdict(path: string, key: string): Promise<AcceleratorVerdict | undefined> {

@@ -4,15 +4,27 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import { inside } from './jail.ts';
+import type { Accelerator } from '../driver.ts';
 import type { QemuDriverOptions } from './driver-options.ts';
+import type { KvmHost } from './kvm-host.ts';
 import { maxTenantTemplates, Templates } from './templates.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root: templates belong to root';
 const shape = { memoryMiB: 512, vcpus: 1, hasNic: true };
 const of = (tenant: string) => ({ ...shape, tenant });
 
+const kvmHost: KvmHost = {
+  processor: new Map([['microcode', '0x1']]),
+  flags: new Set(),
+  tscKHz: 2_000_000,
+  kernel: { release: '6.12.1', version: '#1' },
+  modules: new Map(),
+  clockSource: 'tsc',
+  absent: undefined,
+};
+
 /** Templates without machines: keys and retention need only files. */
-async function emptyHouse() {
+async function emptyHouse(accelerator: Accelerator = 'tcg') {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-templates-'));
   const place = join(directory, 'templates');
   const assets = {
@@ -20,15 +32,17 @@ async function emptyHouse() {
     kernel: join(directory, 'kernel'),
     initramfs: join(directory, 'initramfs'),
   };
-  const options: QemuDriverOptions = { assets, accelerator: 'tcg' };
+  const options: QemuDriverOptions = { assets, accelerator };
   const qemu = join(assets.sysroot, inside.qemu);
   await mkdir(dirname(qemu), { recursive: true });
   for (const path of [qemu, assets.kernel, assets.initramfs]) await writeFile(path, '');
-  const templates = new Templates(place, options);
+  const reopen = (on: KvmHost) => new Templates(place, options, () => Promise.resolve(on));
+  const templates = reopen(kvmHost);
   let published = 0;
   const keyOf = async (wanted: Parameters<Templates['find']>[0]) => basename((await templates.find(wanted)) ?? '');
   return {
     templates,
+    reopen,
     options,
     keyOf,
     keys: () => readdir(place),
@@ -104,6 +118,18 @@ describe('Templates', { skip }, () => {
     await writeFile(place.options.assets.kernel, 'a newer one');
     const now = await place.publish(shape);
     assert.deepEqual(await place.keys(), [now]);
+  });
+
+  it('find() uses no template that KVM froze under another kernel or microcode of the host', async () => {
+    await using place = await emptyHouse('kvm');
+    const made = await place.publish(shape);
+    assert.notEqual(made, '');
+    const onHost = (host: KvmHost) => place.reopen(host).find(shape);
+    assert.equal(basename((await onHost(kvmHost)) ?? ''), made);
+    assert.equal(await onHost({ ...kvmHost, kernel: { release: '6.12.2', version: '#1' } }), undefined);
+    assert.equal(await onHost({ ...kvmHost, processor: new Map([['microcode', '0x2']]) }), undefined);
+    assert.equal(await onHost({ ...kvmHost, modules: new Map([['kvm_intel', ['nested=N']]]) }), undefined);
+    assert.deepEqual(await place.keys(), [made], 'a search removes no valid template');
   });
 
   it('concurrent calls of publish() lose no template', async () => {

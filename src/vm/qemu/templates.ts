@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { MachineShape } from '../driver.ts';
 import { kernelArguments, qemuArguments } from './command-line.ts';
 import { inside } from './jail.ts';
+import { type KvmHost, kvmIdentity, readKvmHost } from './kvm-host.ts';
 import type { QemuDriverOptions } from './driver-options.ts';
 import { TemplateStore, type TemplateFiles } from './template-store.ts';
 import { hostTscKHz } from './tsc.ts';
@@ -16,20 +17,33 @@ export const maxTenantTemplates = 16;
 export class Templates {
   readonly #store: TemplateStore;
   readonly #options: QemuDriverOptions;
+  readonly #readHost: () => Promise<KvmHost>;
+  /**
+   * Read once: it takes milliseconds, and each start needs it. KVM's modules cannot be replaced while machines run, and
+   * microcode is loaded at boot.
+   */
+  #host: Promise<string> | undefined;
   /** Serialises calls of `publish`: an unfinished template looks the same as one left by a killed process. */
   #published: Promise<unknown> = Promise.resolve();
 
-  constructor(directory: string, options: QemuDriverOptions) {
+  constructor(directory: string, options: QemuDriverOptions, readHost: () => Promise<KvmHost> = readKvmHost) {
     this.#store = new TemplateStore(directory);
     this.#options = options;
+    this.#readHost = readHost;
+  }
+
+  async #keyOf(shape: MachineShape): Promise<string> {
+    const isKvm = this.#options.accelerator === 'kvm';
+    this.#host ??= isKvm ? this.#readHost().then(kvmIdentity) : Promise.resolve('');
+    return await templateKey(this.#options, shape, await this.#host);
   }
 
   async find(shape: MachineShape): Promise<string | undefined> {
-    return await this.#store.find(await templateKey(this.#options, shape));
+    return await this.#store.find(await this.#keyOf(shape));
   }
 
   async madeAt(shape: MachineShape): Promise<Date | undefined> {
-    return await this.#store.madeAt(await templateKey(this.#options, shape));
+    return await this.#store.madeAt(await this.#keyOf(shape));
   }
 
   /**
@@ -38,7 +52,7 @@ export class Templates {
    * next pod makes it again.
    */
   async publish(shape: MachineShape, files: TemplateFiles): Promise<void> {
-    const key = await templateKey(this.#options, shape);
+    const key = await this.#keyOf(shape);
     const publishing = this.#published.then(async () => {
       await this.#store.publish(key, files);
       const kept = keptBeside(key, await this.#store.keys());
@@ -64,13 +78,12 @@ function keptBeside(key: string, keys: readonly string[]): ReadonlySet<string> {
 
 /**
  * Returns the key `<generation>-<shape>`, or `<generation>-<shape>-<tenant>` for a tenant: hashes of everything that
- * determines a template's content. The generation covers the parts (QEMU, kernel, agent, and their arguments), the
- * shape those of the machine.
+ * determines a template's content. The generation covers the parts (QEMU, kernel, agent, and their arguments) and, with
+ * KVM, the host; the shape covers those of the machine.
  */
-async function templateKey(options: QemuDriverOptions, shape: MachineShape): Promise<string> {
+async function templateKey(options: QemuDriverOptions, shape: MachineShape, host: string): Promise<string> {
   const { sysroot, kernel, initramfs } = options.assets;
   const parts = await Promise.all([join(sysroot, inside.qemu), kernel, initramfs].map(fileIdentity));
-  const processor = options.accelerator === 'kvm' ? await hostProcessor() : '';
   const kernelWords = await allKernelArguments(options, 'rounded');
   const arguments_ = qemuArguments({
     id: 'template',
@@ -83,7 +96,7 @@ async function templateKey(options: QemuDriverOptions, shape: MachineShape): Pro
   });
   // A longer hash, so that no tenant can choose a name that collides with another's.
   const tenant = shape.tenant === undefined ? '' : `-${hashOf(shape.tenant, 32)}`;
-  return `${hashOf([parts, processor, kernelWords])}-${hashOf(arguments_)}${tenant}`;
+  return `${hashOf([parts, host, kernelWords])}-${hashOf(arguments_)}${tenant}`;
 }
 
 /**
@@ -97,16 +110,6 @@ export async function allKernelArguments(
   const exact = await hostTscKHz();
   const tscKHz = exact === undefined || frequency === 'exact' ? exact : Math.round(exact / 1000) * 1000;
   return kernelArguments({ accelerator, tscKHz });
-}
-
-/** Identifies the host's processor. With KVM a guest sees it, and fails when it is resumed on another one. */
-async function hostProcessor(): Promise<string> {
-  const text = await readFile('/proc/cpuinfo', 'latin1');
-  const ofFirst = text.split('\n\n', 1)[0] ?? '';
-  return ofFirst
-    .split('\n')
-    .filter((line) => /^(vendor_id|cpu family|model|stepping|flags|microcode)\b/.test(line))
-    .join('\n');
 }
 
 async function fileIdentity(path: string): Promise<readonly string[]> {
