@@ -127,8 +127,16 @@ function accelerate(accelerator: Accelerator): Switch {
  */
 const noFastStrings = { erms: false, fsrm: false, fzrm: false, fsrs: false, fsrc: false };
 
+/**
+ * Leaves out of the host's processor its virtualisation and its performance counters. Pods have no use for machines of
+ * their own, and KVM's nested code is a large attack surface. QEMU also writes the registers of both at each start and
+ * restore, and aborts when KVM refuses one, as hosts that are machines themselves do. `migratable`, QEMU's default,
+ * hides the invariant TSC, with which QEMU would not freeze a machine; guests then use kvm-clock.
+ */
+const hiddenFromGuests = { migratable: true, vmx: false, svm: false, pmu: false };
+
 function processor(accelerator: Accelerator): Switch {
-  if (accelerator === 'kvm') return { name: 'cpu', value: 'host' };
+  if (accelerator === 'kvm') return { name: 'cpu', type: 'host', options: hiddenFromGuests };
   return { name: 'cpu', type: 'max', options: noFastStrings };
 }
 
