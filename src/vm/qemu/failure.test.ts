@@ -15,6 +15,9 @@ test('startFailure() recognises the messages of QEMU and its jail, and gives a f
     ["bwrap: Can't find source path /boot/vmlinux: No such file or directory", 'failedPrecondition'],
     ["qemu: could not load kernel '/boot/vmlinux': No such file", 'failedPrecondition'],
     ['Could not access KVM kernel module: Permission denied', 'failedPrecondition'],
+    ['qemu-system-x86_64: error: failed to set MSR 0x48e to 0xfff9fffe04006172', 'failedPrecondition'],
+    ["kvm.c:3877: kvm_buf_set_msrs: Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed.", 'failedPrecondition'],
+    ['KVM: entry failed, hardware error 0x80000021', 'failedPrecondition'],
   ];
   for (const [line, kind] of cases) {
     const error = startFailure('m-1', ['something before', line].map(guestText), undefined);

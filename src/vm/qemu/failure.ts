@@ -46,6 +46,18 @@ const causes: readonly {
     fix: 'Run `podvm setup`.',
   },
   {
+    pattern: /failed to (set|get) MSR|kvm_(buf_set|put|get)_msrs: Assertion/,
+    kind: 'failedPrecondition',
+    reason: "this host's KVM refuses a register of the processor that it offers",
+    fix: 'Set the accelerator to `tcg`. On a virtual machine, ask its provider for complete nested virtualisation.',
+  },
+  {
+    pattern: /KVM: entry failed, hardware error|error: kvm run failed/,
+    kind: 'failedPrecondition',
+    reason: 'KVM cannot run the guest on this processor',
+    fix: 'Set the accelerator to `tcg`, and see the log of the host: `dmesg | grep -i kvm`.',
+  },
+  {
     pattern: /Could not access KVM kernel module|failed to initialize kvm/i,
     kind: 'failedPrecondition',
     reason: 'KVM does not work here',

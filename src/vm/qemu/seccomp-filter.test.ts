@@ -20,6 +20,14 @@ test('seccompFilter() allows what QEMU calls, and answers ENOSYS to calls that o
   for (const [name, number] of Object.entries(refused)) assert.equal(answerOf(number), noSuchCall, name);
 });
 
+test('seccompFilter() allows what QEMU calls when it runs KVM, which emulation may not need', () => {
+  const ofKvm = {
+    ...{ ioctl: 16, mmap: 9, madvise: 28, eventfd2: 290, ppoll: 271, tgkill: 234, prctl: 157, arch_prctl: 158 },
+    ...{ rt_sigpending: 127, rt_sigtimedwait: 128, sigaltstack: 131, membarrier: 324 },
+  };
+  for (const [name, number] of Object.entries(ofKvm)) assert.equal(answerOf(number), allow, name);
+});
+
 test('seccompFilter() allows threads and unix sockets, and neither processes nor other families', () => {
   const thread = 0x003d_0f00; // flags of glibc's pthread_create
   assert.equal(answerOf(call.clone, thread), allow);
