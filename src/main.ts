@@ -122,11 +122,11 @@ const parts: ProgramParts = {
     await daemonCommand(config, parts.version, process, parts.keepsHangUp);
     process.exit(0); // machines that outlive this process are its children, and would keep its event loop alive
   },
-  doctor: async ({ json, config: file, ...options }, { any: signal }) => {
+  doctor: async ({ json, accelerator, config: file, ...options }, { any: signal }) => {
     const { doctorCommand } = await import('#daemon/doctor.ts');
     const config = file === undefined ? configure(options) : await configureDaemon(file, options);
     const host = { config, version: parts.version, write: (line: string) => process.stderr.write(line) };
-    return await doctorCommand(host, json, signal);
+    return await doctorCommand(host, { json, accelerator }, signal);
   },
   diskUsage: async (options, { any: signal }) => {
     const { readDiskUsage } = await import('#daemon/disk-usage.ts');

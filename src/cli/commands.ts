@@ -250,8 +250,12 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     {
       name: 'doctor',
       description: 'check this host, with a fix for each problem',
-      options: [asJson, new Option('--config <file>', 'settings file of the daemon, which is checked with them')],
-      action: (options: { json: boolean; config?: string }) =>
+      options: [
+        asJson,
+        new Option('--accelerator <name>', 'check only hardware virtualisation, step by step').choices(['kvm']),
+        new Option('--config <file>', 'settings file of the daemon, which is checked with them'),
+      ],
+      action: (options: { json: boolean; accelerator?: 'kvm'; config?: string }) =>
         untilEnded(async (ends) => {
           const { text, isHealthy } = await parts.doctor({ ...global(), ...options }, ends);
           terminal.stdout.write(text);

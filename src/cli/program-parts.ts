@@ -42,7 +42,7 @@ export interface ProgramParts {
     options: GlobalOptions & { readonly config?: string; readonly background: boolean },
   ) => Promise<void>;
   readonly doctor: (
-    options: GlobalOptions & { readonly json: boolean; readonly config?: string },
+    options: GlobalOptions & { readonly json: boolean; readonly accelerator?: 'kvm'; readonly config?: string },
     ends: EndSignals,
   ) => Promise<{ text: string; isHealthy: boolean }>;
   readonly diskUsage: (options: GlobalOptions, ends: EndSignals) => Promise<DiskUsage>;

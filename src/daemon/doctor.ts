@@ -17,6 +17,7 @@ import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import type { Configuration } from './configuration.ts';
 import { probeUid } from './node.ts';
 import { podPartsFindings, updateFindings } from './doctor-updates.ts';
+import { checkKvm } from './doctor-kvm.ts';
 import { containerdFindings, delegateFindings } from './doctor-runtimes.ts';
 import type { Finding } from './finding.ts';
 import { containerdPlaces } from './install-containerd.ts';
@@ -26,8 +27,8 @@ import { tryJail } from './try-jail.ts';
 const minFreeBytes = 2 * 1024 ** 3;
 
 /**
- * Runs `podvm doctor`: checks this host. Changes only the stored verdict on the accelerator. Without root it reports
- * that and checks only what it can.
+ * Runs `podvm doctor`: checks this host, or only its KVM. Changes only the stored verdict on the accelerator. Without
+ * root it reports that and checks only what it can.
  */
 export async function doctorCommand(
   {
@@ -35,12 +36,16 @@ export async function doctorCommand(
     version,
     write,
   }: { readonly config: Configuration; readonly version: string; readonly write: (line: string) => void },
-  json: boolean,
+  { json, accelerator: only }: { readonly json: boolean; readonly accelerator?: 'kvm' | undefined },
   signal: AbortSignal,
 ): Promise<{ text: string; isHealthy: boolean }> {
   const isRoot = process.getuid?.() === 0;
   const asRoot = async (name: string, look: () => Promise<readonly Finding[]>): Promise<readonly Finding[]> =>
     isRoot ? await look() : [{ name, status: 'skip', detail: 'needs root' }];
+  if (only === 'kvm') {
+    const ofKvm = await asRoot('kvm', async () => await checkKvm(config, write, signal));
+    return conclude([rootFinding(isRoot), ...ofKvm], json);
+  }
   const findings = [
     rootFinding(isRoot),
     distributionFinding(await readDistribution()),
@@ -66,6 +71,10 @@ export async function doctorCommand(
       detail: `${availableParallelism()} cores, ${Math.round(totalmem() / 1024 ** 2)} MiB`,
     },
   ];
+  return conclude(findings, json);
+}
+
+function conclude(findings: readonly Finding[], json: boolean): { text: string; isHealthy: boolean } {
   const isHealthy = findings.every(({ status }) => status !== 'fail');
   return { text: json ? `${JSON.stringify({ isHealthy, findings }, null, 2)}\n` : report(findings), isHealthy };
 }
@@ -133,7 +142,7 @@ async function accelerator(
       name,
       status: 'warn',
       detail: `tcg (software emulation): ${reason}`,
-      fix: 'Use a host with working KVM: pods start and run several times faster.',
+      fix: 'Use a host with working KVM: pods start and run several times faster. `podvm doctor --accelerator kvm` says what is missing.',
     };
   } catch (error) {
     ending.throwIfAborted();
